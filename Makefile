@@ -1,0 +1,54 @@
+# make demo         open napari on an H&E section with a checkpoint ready
+# make test         the tests; make test ARGS="-k reader" for some of them
+# make lint         style, types and the house plan's import contracts
+# make bench        the measured figures of benchmarks/RESULTS.md
+# make screenshots  the pictures of the README
+# make clean        build products and caches; .venv stays
+#
+# Every target first makes .venv; PYTHON=python3.12 picks the Python it is made with.
+
+SHELL := /bin/bash
+.DELETE_ON_ERROR:
+
+PYTHON ?= $(firstword $(foreach p,python3 python3.13 python3.12 python3.11,\
+	$(shell $(p) -c 'import sys; sys.version_info >= (3, 11) and print("$(p)")' 2>/dev/null)) python3)
+BIN := .venv/bin
+SCREEN := tools/with-screen.sh
+
+# Real sections, where they lie beside the checkout.
+ifneq ($(wildcard ../shared/data),)
+export NAPARI_DKAN_DATA ?= $(abspath ../shared/data)
+endif
+
+.PHONY: demo test lint bench screenshots clean libs
+
+demo: libs .venv/.test
+	@$(BIN)/napari-dkan demo
+
+test: libs .venv/.test
+	@$(SCREEN) $(BIN)/python -m pytest $(ARGS)
+
+lint: .venv/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+
+bench: libs .venv/.test
+	@$(SCREEN) $(BIN)/python benchmarks/run.py $(ARGS)
+
+screenshots: libs .venv/.test
+	@$(SCREEN) $(BIN)/python tools/screenshots.py $(ARGS)
+
+libs:
+	@tools/system-libs.sh
+
+clean:
+	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
+
+# One stamp per extra, made anew when what is installed changes; one pip at a time.
+.venv/.dev: .venv/.test
+.venv/.test .venv/.dev: .venv/.%: pyproject.toml constraints.txt
+	@tools/make-venv.sh "$(PYTHON)" $*
+	@touch $@

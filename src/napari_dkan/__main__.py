@@ -1,0 +1,5 @@
+"""``python -m napari_dkan``."""
+
+from .cli import main
+
+main()

@@ -1,0 +1,164 @@
+"""The command line: the same jobs as the panel, without a window."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from .errors import DkanError
+
+if TYPE_CHECKING:
+    from shapely.geometry.base import BaseGeometry
+
+    from .inference.engine import Update
+    from .slide import PixelSize, Slide
+    from .spatial.spots import Spots
+
+
+class Pitch(StrEnum):
+    """Distance between the tiles of a grid."""
+
+    training = "training"  # as the spots the checkpoint was trained on
+    dense = "dense"  # the patches touch
+
+
+app = typer.Typer(
+    help="Predict spatial gene expression from H&E with DKAN.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+@app.command()
+def predict(
+    slide: Annotated[Path, typer.Argument(help="The H&E slide.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The .h5ad file to write.")],
+    checkpoint: Annotated[Path | None, typer.Option(help="Default: the bundled one.")] = None,
+    spots: Annotated[Path | None, typer.Option(help="Predict at the spots of this file.")] = None,
+    regions: Annotated[Path | None, typer.Option(help="Predict inside this GeoJSON.")] = None,
+    tissue: Annotated[bool, typer.Option("--tissue", help="The whole tissue (default).")] = False,
+    tissue_only: Annotated[bool, typer.Option(help="Leave out tiles off the tissue.")] = True,
+    pitch: Annotated[Pitch, typer.Option(help="Distance between tiles.")] = Pitch.training,
+    mpp: Annotated[float | None, typer.Option(help="Micrometres per pixel of the slide.")] = None,
+    device: Annotated[str | None, typer.Option(help="cuda, cuda:1, mps, cpu; default best.")] = None,
+    genes: Annotated[str | None, typer.Option(help="Only these, comma-separated.")] = None,
+) -> None:
+    """Predict expression on a slide and write an AnnData."""
+    from .errors import SpotsError
+    from .export.anndata import to_anndata, write_h5ad
+    from .expression.spotfile import read_spots
+    from .inference.engine import Predictor
+    from .inference.predict import predict as run
+    from .inference.predict import tissue_region
+    from .inference.target import region_target, spots_target
+    from .model import load_checkpoint
+    from .samples.bundled import bundled_checkpoint
+    from .slide import open_slide
+
+    if sum((spots is not None, regions is not None, tissue)) > 1:
+        raise SpotsError("Give one of --spots, --regions and --tissue, not several.")
+    model = load_checkpoint(checkpoint or bundled_checkpoint("her2-breast"))
+    wanted = None if genes is None else [g.strip() for g in genes.split(",") if g.strip()]
+    model.panel.rows(wanted or [])  # an unknown gene is told before anything is computed
+    with open_slide(slide) as opened:
+        measured = None if spots is None else read_spots(spots)
+        size = _pixel_size(opened, mpp, measured)
+        found = tissue_region(opened, size.mpp)
+        if spots is not None and measured is not None:
+            target = spots_target(measured, opened.width, opened.height, spots.name)
+        else:
+            pitch_um = {Pitch.training: model.spot_pitch_um, Pitch.dense: model.patch.um}[pitch]
+            region = _region(opened, regions, found)
+            limit = found if tissue_only else None
+            target = region_target(
+                region, pitch_um, size.mpp, opened.width, opened.height, limit
+            )
+        predictor = Predictor(opened, model, size.mpp, found, device)
+        with _progress(len(target)) as advance:
+            prediction = run(predictor, target, size.origin, wanted, advance)
+        write_h5ad(to_anndata(prediction, opened), out)
+    typer.echo(f"{len(target):,} spots x {len(prediction.panel)} genes written to {out}")
+
+
+def _region(slide: Slide, regions: Path | None, tissue: BaseGeometry) -> BaseGeometry:
+    from .errors import SpotsError
+    from .spatial.regions import read_geojson
+
+    if regions is not None:
+        return read_geojson(regions)
+    if tissue.is_empty:
+        raise SpotsError(
+            f"No tissue was found on {slide.path.name}; give --regions or --spots instead."
+        )
+    return tissue
+
+
+def _pixel_size(slide: Slide, mpp: float | None, spots: Spots | None) -> PixelSize:
+    """What was given by hand, else the slide's metadata, else the pitch of the spot array."""
+    from .errors import SlideError
+    from .expression.arrayfit import array_mpp
+    from .slide import PixelSize
+
+    if mpp is not None:
+        return PixelSize(mpp, "entered by hand")
+    if slide.pixel_size is not None:
+        return slide.pixel_size
+    fitted = None if spots is None else array_mpp(spots)
+    if fitted is None:
+        raise SlideError(
+            f"{slide.path.name} does not state its pixel size; give it with --mpp, "
+            "in micrometres per pixel (0.25 for a 40x scan, 0.5 for 20x)."
+        )
+    return PixelSize(fitted, "spot array")
+
+
+@contextmanager
+def _progress(total: int) -> Iterator[Callable[[Update], None]]:
+    from tqdm import tqdm
+
+    with tqdm(total=total, unit="tile", desc="reading the slide", disable=None) as bar:
+
+        def advance(update: Update) -> None:
+            bar.set_description("predicting" if update.stage == "spots" else "reading the slide")
+            bar.total, bar.n = update.total, update.done
+            bar.refresh()
+
+        yield advance
+
+
+@app.command()
+def info(file: Annotated[Path, typer.Argument(help="A checkpoint.")]) -> None:
+    """Print a checkpoint's card."""
+    from .model.checkpoint import describe, load_checkpoint
+
+    typer.echo(describe(load_checkpoint(file)))
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Where the screenshot and the result go.")] = Path(
+        "build/demo"
+    ),
+    show: Annotated[bool, typer.Option(help="Leave the window open where there is a display.")]
+    = True,
+) -> None:
+    """Open napari on a section, click a spot, fill a region, change the gene."""
+    from .viewer.demo import run
+
+    run(out, show)
+
+
+def main() -> None:
+    """Entry point: errors a person can act on are one sentence on stderr, exit code 2."""
+    try:
+        app()
+    except DkanError as error:
+        print(f"napari-dkan: {error}", file=sys.stderr)
+        sys.exit(2)

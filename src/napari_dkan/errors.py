@@ -1,0 +1,29 @@
+"""The one error type that users are shown."""
+
+
+class DkanError(Exception):
+    """Something the user can act on.
+
+    The message is one plain sentence that names the file (or the input) and the
+    fix; the widget and the command line show it as it is, without a traceback.
+    """
+
+
+class SlideError(DkanError):
+    """A slide could not be opened or read."""
+
+
+class CheckpointError(DkanError):
+    """A checkpoint, or a file it is made from, is not usable."""
+
+
+class EncoderError(DkanError):
+    """A tile encoder is unknown, or its weights cannot be had."""
+
+
+class SpotsError(DkanError):
+    """Spots, regions or measured expression are not usable."""
+
+
+class OutputError(DkanError):
+    """A result could not be written."""

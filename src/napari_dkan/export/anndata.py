@@ -1,0 +1,85 @@
+"""Predictions as AnnData: readable by scanpy and squidpy as they stand.
+
+Conventions: docs of scanpy (``uns['spatial']``) and of anndata (``obsm``, ``uns``).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..files import written_whole
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+    from ..inference.prediction import Prediction
+    from ..slide import Slide
+
+OVERVIEW_PX = 2_000  # longest side of the image that travels along
+
+
+def to_anndata(prediction: Prediction, slide: Slide) -> AnnData:
+    """AnnData (spots x genes) of predicted values, with a picture of the slide.
+
+    ``obsm['spatial']`` holds (x, y) centres in level-0 px, ``uns['spatial'][library_id]``
+    the overview image and scale factors, ``uns['napari_dkan']`` the provenance.
+    """
+    import pandas as pd
+    from anndata import AnnData
+
+    spots, panel, record = prediction.target.spots, prediction.panel, prediction.provenance
+    names = spots.names or tuple(f"spot{i}" for i in range(len(spots)))
+    obs = pd.DataFrame(index=pd.Index(names, dtype=str))
+    if spots.array is not None:
+        obs["array_col"], obs["array_row"] = spots.array.T
+    obs["in_tissue"] = 1
+    var = pd.DataFrame(
+        {
+            "gene_ids": [g.ensembl for g in panel.genes],
+            "gene_name": [g.name for g in panel.genes],
+        },
+        index=pd.Index(panel.symbols, dtype=str),
+    )
+    data = AnnData(prediction.values.copy(), obs=obs, var=var)
+    data.obs_names_make_unique()
+    data.obsm["spatial"] = spots.xy.copy()
+    data.uns["spatial"] = {slide.name: _library(slide, spots.diameter_um, record)}
+    data.uns["napari_dkan"] = {k: v for k, v in record.items() if v is not None}
+    return data
+
+
+def _library(slide: Slide, diameter_um: float | None, record: dict) -> dict:
+    from PIL import Image
+
+    diameter = (diameter_um or record["patch_um"]) / record["mpp"]
+    longest = max(slide.width, slide.height)
+    level = max(
+        (i for i, size in enumerate(slide.levels) if max(size.width, size.height) >= OVERVIEW_PX),
+        default=0,
+    )
+    source = slide.levels[level]
+    image = Image.fromarray(slide.read_region(0, 0, source.width, source.height, level))
+    factor = min(1.0, OVERVIEW_PX / longest)
+    size = round(slide.width * factor), round(slide.height * factor)
+    return {
+        "images": {"hires": np.asarray(image.resize(size, Image.Resampling.BOX))},
+        "scalefactors": {
+            "spot_diameter_fullres": diameter,
+            "tissue_hires_scalef": factor,
+            "fiducial_diameter_fullres": diameter,
+        },
+        "metadata": {"slide": slide.path.name, "mpp": record["mpp"]},
+    }
+
+
+def write_h5ad(data: AnnData, path: str | Path) -> Path:
+    """Write an .h5ad, whole or not at all. Raises OutputError naming the file."""
+    with written_whole(path) as temporary:
+        try:
+            data.write_h5ad(temporary)
+        except RuntimeError as error:  # HDF5 reports a full disk as a RuntimeError too
+            raise OSError(f"HDF5: {error}") from error
+    return Path(path)

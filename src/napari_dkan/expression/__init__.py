@@ -1,0 +1,1 @@
+"""What was measured: ST sections, label scales, panels, gene knowledge."""

@@ -1,0 +1,58 @@
+"""From raw counts of a section to the labels a network learns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import SpotsError
+from .label_scale import LabelScale
+from .panel import Panel
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Labels of the spots that have one.
+
+    values : (N, G) float32 on the label scale, genes in panel order.
+    rows : (N,) rows of the section these are.
+    dropped : names of the spots left out because their panel total is zero.
+    """
+
+    values: NDArray[np.float32]
+    rows: NDArray[np.int64]
+    dropped: tuple[str, ...]
+
+
+def panel_labels(section: AnnData, panel: Panel, scale: LabelScale) -> Labels:
+    """Labels of a section: panel counts, normalised and logged, then smoothed on the array.
+
+    A spot without any panel count has no label (its library size is zero); it is dropped before
+    smoothing and reported.
+
+    Raises SpotsError when the section lacks panel genes, or no spot is left.
+    """
+    name = section.uns.get("section", "the section")
+    missing = [s for s in panel.symbols if s not in section.var_names]
+    if missing:
+        raise SpotsError(
+            f"{name} does not measure {len(missing)} of the panel's {len(panel)} genes "
+            f"({', '.join(missing[:3])}{', ...' if len(missing) > 3 else ''}); "
+            "use a panel of genes that every section has."
+        )
+    counts = section[:, list(panel.symbols)].X
+    counts = np.asarray(counts.toarray() if hasattr(counts, "toarray") else counts, dtype=float)
+    positive = counts.sum(axis=1) > 0
+    if not positive.any():
+        raise SpotsError(f"No spot of {name} has a count of any panel gene.")
+    rows = np.flatnonzero(positive)
+    array = section.obs[["array_col", "array_row"]].to_numpy(dtype=np.int64)
+    values = scale.smooth(scale.log(counts[rows]), array[rows])
+    dropped = tuple(map(str, section.obs_names[~positive]))
+    return Labels(values, rows, dropped)

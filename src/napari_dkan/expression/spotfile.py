@@ -1,0 +1,132 @@
+"""Spot positions from the files people have."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import SpotsError
+from ..spatial.spots import Spots
+from .arrayfit import ST_DIAMETER_UM, ST_PITCH_UM, VISIUM_DIAMETER_UM, VISIUM_PITCH_UM
+from .tables import numbers, read_table
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_SPACE_RANGER = ["barcode", "in_tissue", "array_row", "array_col"]
+_SPACE_RANGER += ["pxl_row_in_fullres", "pxl_col_in_fullres"]
+# where the pixel position stands, best first; x, y come last because in a her2st file they are
+# array coordinates
+_PIXELS = [
+    ("pixel_x", "pixel_y"),
+    ("pxl_col_in_fullres", "pxl_row_in_fullres"),
+    ("x", "y"),
+    ("X", "Y"),
+]
+
+
+def read_spots(path: str | Path) -> Spots:
+    """Spots of a her2st selection TSV, a Space Ranger positions CSV, a CSV with x and y, an h5ad.
+
+    A her2st file (array ``x, y`` beside ``pixel_x, pixel_y``) gives the 200 um array; Space
+    Ranger's positions give the Visium array, its spots in tissue only; any other table gives
+    centres in level-0 px. An h5ad gives ``obsm['spatial']`` with ``obs['array_row'|'array_col']``.
+
+    Raises SpotsError naming the file when it is none of these, is empty, or names a spot twice.
+    """
+    path = Path(path)
+    if path.suffix == ".h5ad":
+        spots = _from_h5ad(path)
+    else:
+        spots = _from_table(path)
+    if not len(spots):
+        raise SpotsError(f"{path} holds no spots.")
+    if spots.array is not None:
+        cells, counts = np.unique(spots.array, axis=0, return_counts=True)
+        if (counts > 1).any():
+            x, y = cells[counts > 1][0]
+            raise SpotsError(f"{path} places two spots at array position {x}x{y}; keep one.")
+    return spots
+
+
+def _from_table(path: Path) -> Spots:
+    if path.name.startswith("tissue_positions"):
+        table = read_table(path, header=path.name != "tissue_positions_list.csv")
+        if "pxl_col_in_fullres" not in table.columns:
+            if table.shape[1] != len(_SPACE_RANGER):
+                raise SpotsError(
+                    f"{path} has {table.shape[1]} columns where Space Ranger writes 6; "
+                    "use the file from the spatial folder."
+                )
+            table.columns = _SPACE_RANGER
+    else:
+        table = read_table(path)
+    table.columns = [str(c).strip() for c in table.columns]
+    columns = next((pair for pair in _PIXELS if set(pair) <= set(table.columns)), None)
+    if columns is None:
+        raise SpotsError(
+            f"{path} has no columns x and y (or pixel_x, pixel_y) with spot centres in pixels; "
+            f"its columns are {', '.join(map(str, table.columns[:6]))}."
+        )
+    for flag in ("selected", "in_tissue"):
+        if flag in table.columns:
+            table = table[numbers(table, [flag], path)[:, 0] > 0]
+    xy = numbers(table, list(columns), path)
+    if columns[0] == "pixel_x" and {"x", "y"} <= set(table.columns):
+        array = rounded(numbers(table, ["x", "y"], path))
+        return Spots(xy, array, spot_ids(array), ST_DIAMETER_UM, ST_PITCH_UM)
+    if columns[0] == "pxl_col_in_fullres":
+        array = _array_columns(table, path)
+        names = tuple(table["barcode"].astype(str)) if "barcode" in table.columns else ()
+        return Spots(xy, array, names, VISIUM_DIAMETER_UM, VISIUM_PITCH_UM)
+    names = next(
+        (tuple(table[c].astype(str)) for c in ("name", "id", "barcode") if c in table.columns), ()
+    )
+    return Spots(xy, _array_columns(table, path), names)
+
+
+def _array_columns(table: pd.DataFrame, path: Path) -> NDArray[np.int64] | None:
+    if not {"array_row", "array_col"} <= set(table.columns):
+        return None
+    return rounded(numbers(table, ["array_col", "array_row"], path))
+
+
+def rounded(array: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Array coordinates as integers; her2st writes some of them with decimals."""
+    return np.rint(array).astype(np.int64)
+
+
+def spot_ids(array: NDArray[np.int64]) -> tuple[str, ...]:
+    """her2st's spot names, ``XxY``."""
+    return tuple(f"{x}x{y}" for x, y in array)
+
+
+def _from_h5ad(path: Path) -> Spots:
+    import anndata
+
+    if not path.is_file():
+        raise SpotsError(f"{path} does not exist; check the path.")
+    try:
+        data = anndata.read_h5ad(path, backed="r")
+    except Exception as error:  # h5py and anndata raise a dozen kinds for a file that is no h5ad
+        raise SpotsError(f"{path} is not a readable h5ad file; write it again.") from error
+    try:
+        if "spatial" not in data.obsm:
+            raise SpotsError(f"{path} has no obsm['spatial'] with spot centres in pixels.")
+        xy = np.asarray(data.obsm["spatial"], dtype=np.float64)[:, :2]
+        array = _array_columns(data.obs, path)
+        names = tuple(map(str, data.obs_names))
+        pitch = data.uns.get("spot_pitch_um")
+        diameter = data.uns.get("spot_diameter_um")
+    finally:
+        data.file.close()
+    return Spots(
+        xy,
+        array,
+        names,
+        None if diameter is None else float(diameter),
+        None if pitch is None else float(pitch),
+    )

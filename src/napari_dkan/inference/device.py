@@ -1,0 +1,56 @@
+"""Which device computes, in which precision."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING
+
+from ..errors import DkanError
+
+if TYPE_CHECKING:
+    import torch
+
+
+def available_devices() -> list[str]:
+    """Devices on this machine, the one to choose first: CUDA, then MPS, then the CPU."""
+    import torch
+
+    names = [f"cuda:{i}" for i in range(torch.cuda.device_count())]
+    if torch.backends.mps.is_available():
+        names.append("mps")
+    return [*names, "cpu"]
+
+
+def pick_device(name: str | None = None) -> torch.device:
+    """``None`` or ``auto`` picks the best one.
+
+    Raises DkanError when the asked-for device is not there.
+    """
+    import torch
+
+    names = available_devices()
+    if name is None or name == "auto":
+        return torch.device(names[0])
+    wanted = "cuda:0" if name == "cuda" else name
+    if wanted not in names:
+        raise DkanError(f"The device {name} is not on this machine; choose {' or '.join(names)}.")
+    return torch.device(wanted)
+
+
+def device_label(name: str) -> str:
+    """What a person calls the device."""
+    import torch
+
+    if name.startswith("cuda"):
+        return f"GPU: {torch.cuda.get_device_name(torch.device(name))}"
+    return {"mps": "GPU: Apple", "cpu": f"CPU ({torch.get_num_threads()} threads)"}.get(name, name)
+
+
+def autocast(device: torch.device) -> AbstractContextManager[object]:
+    """Mixed precision where it helps: bfloat16 or float16 on CUDA, float32 elsewhere."""
+    import torch
+
+    if device.type != "cuda":
+        return nullcontext()
+    dtype = torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+    return torch.autocast("cuda", dtype=dtype)

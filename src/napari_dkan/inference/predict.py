@@ -1,0 +1,57 @@
+"""From a slide and a checkpoint to a Prediction: what scripts and the command line call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from ..expression.panel import Panel
+from .engine import Predictor, Update
+from .prediction import Prediction
+from .provenance import provenance
+from .target import Target
+
+if TYPE_CHECKING:
+    from shapely.geometry.base import BaseGeometry
+
+    from ..slide import Slide
+
+
+def tissue_region(slide: Slide, mpp: float | None) -> BaseGeometry:
+    """Tissue of a slide as polygons in level-0 px; empty where none is found."""
+    from ..slide.tissue import find_tissue
+
+    return find_tissue(slide, mpp).polygons()
+
+
+def empty_prediction(
+    predictor: Predictor,
+    target: Target,
+    mpp_origin: str,
+    genes: Sequence[str] | None = None,
+) -> tuple[Prediction, list[int] | None]:
+    """The Prediction that a job fills, and the panel rows it asks the network for.
+
+    Raises SpotsError when a gene is not in the panel.
+    """
+    panel = predictor.checkpoint.panel
+    rows = None if genes is None else panel.rows(genes)
+    if rows is not None:
+        panel = Panel(tuple(panel.genes[r] for r in rows))
+    record = provenance(predictor, target, mpp_origin)
+    return Prediction.empty(target, panel, predictor.checkpoint.label_scale, record), rows
+
+
+def predict(
+    predictor: Predictor,
+    target: Target,
+    mpp_origin: str = "given",
+    genes: Sequence[str] | None = None,
+    on_update: Callable[[Update], None] = lambda update: None,
+) -> Prediction:
+    """Run a job to its end. Raises DkanError."""
+    prediction, rows = empty_prediction(predictor, target, mpp_origin, genes)
+    for update in predictor.stream(target, genes=rows):
+        prediction.fill(update.rows, update.values)
+        on_update(update)
+    return prediction

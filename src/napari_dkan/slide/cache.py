@@ -1,0 +1,62 @@
+"""Decoded tiles that were just used, shared by all reading threads."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from concurrent.futures import Future
+from threading import Lock
+
+import numpy as np
+from numpy.typing import NDArray
+
+Tile = NDArray[np.uint8]
+
+
+class TileCache:
+    """Least recently used tiles up to `capacity` bytes.
+
+    A tile that several threads ask for at once is made once: the others wait for it. The
+    newest tile always stays, even one larger than the capacity (a slide in one strip).
+    """
+
+    def __init__(self, capacity: int) -> None:
+        self._capacity = capacity
+        self._size = 0
+        self._lock = Lock()
+        self._tiles: OrderedDict[Hashable, Tile] = OrderedDict()
+        self._making: dict[Hashable, Future[Tile]] = {}
+
+    def get(self, key: Hashable, make: Callable[[], Tile]) -> Tile:
+        """The tile of `key`, made by `make` when it is not here; what make raises is raised."""
+        with self._lock:
+            tile = self._tiles.get(key)
+            if tile is not None:
+                self._tiles.move_to_end(key)
+                return tile
+            future = self._making.get(key)
+            mine = future is None
+            if future is None:
+                future = self._making[key] = Future()
+        if not mine:
+            return future.result()
+        try:
+            tile = make()
+        except BaseException as error:
+            with self._lock:
+                del self._making[key]
+            future.set_exception(error)
+            raise
+        with self._lock:
+            del self._making[key]
+            self._tiles[key] = tile
+            self._size += tile.nbytes
+            while self._size > self._capacity and len(self._tiles) > 1:
+                self._size -= self._tiles.popitem(last=False)[1].nbytes
+        future.set_result(tile)
+        return tile
+
+    def clear(self) -> None:
+        with self._lock:
+            self._tiles.clear()
+            self._size = 0

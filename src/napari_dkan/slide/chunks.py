@@ -1,0 +1,33 @@
+"""A region put together from the tiles it touches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def assemble(
+    x: int,
+    y: int,
+    width: int,
+    height: int,
+    chunk: tuple[int, int],
+    tile: Callable[[int, int], NDArray[np.uint8]],
+) -> NDArray[np.uint8]:
+    """The region (height, width, 3) from a grid of chunks of (width, height) px.
+
+    tile(column, row) gives the pixels of one chunk, which may be cut at the level's edge but
+    must cover the part of the region that lies in it.
+    """
+    out = np.empty((height, width, 3), np.uint8)
+    wide, high = chunk
+    for row in range(y // high, (y + height - 1) // high + 1):
+        top, bottom = max(y, row * high), min(y + height, (row + 1) * high)
+        for column in range(x // wide, (x + width - 1) // wide + 1):
+            left, right = max(x, column * wide), min(x + width, (column + 1) * wide)
+            out[top - y : bottom - y, left - x : right - x] = tile(column, row)[
+                top - row * high : bottom - row * high, left - column * wide : right - column * wide
+            ]
+    return out

@@ -1,0 +1,119 @@
+"""JPEG and PNG: images that can only be decoded whole."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+from threading import Lock, Thread
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL.ImageFile import ImageFile
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
+
+from .colour import to_rgb8
+from .pixel_size import Measured
+from .reduced import FLAT_LIMIT
+from .source import Level, Unreadable
+
+# Decoded, this is 3 GiB of RGB. Pillow's own limit is meant for web uploads and lies below a
+# single ST section; we open files the user chose, and state the size from the header.
+LARGEST_FLAT = 2**30
+
+# A JPEG decodes straight to a half, a quarter or an eighth, ten times faster than in full.
+JPEG_FACTORS = (1, 2, 4, 8)
+
+
+class FlatSource:
+    """Opened from the header; each level is decoded when first read, once, and kept.
+
+    The lower levels of a large JPEG come from its scaled decoding, so an overview does not wait
+    for level 0. Their pixels are the same whether or not level 0 has been decoded.
+    """
+
+    measured = Measured()  # Pixels per inch in a JPEG or PNG speak of paper, not of the glass.
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        with header(path) as image:
+            width, height = image.size
+            scalable = image.format == "JPEG" and max(width, height) > FLAT_LIMIT
+        if width * height > LARGEST_FLAT:
+            raise Unreadable(
+                f"{width:,} x {height:,} px are too many for a flat image (at most 2^30); "
+                "convert it to a tiled, pyramidal TIFF"
+            )
+        self._factors = JPEG_FACTORS if scalable else (1,)
+        self.levels = tuple(
+            Level(-(-width // factor), -(-height // factor), float(factor))
+            for factor in self._factors
+        )
+        self.chunk = (width, height)
+        self._locks = tuple(Lock() for _ in self.levels)
+        self._decoded: list[NDArray[np.uint8] | None] = [None] * len(self.levels)
+        self._prefetching = False
+
+    def read(self, level: int, x: int, y: int, width: int, height: int) -> NDArray[np.uint8]:
+        return self._level(level)[y : y + height, x : x + width].copy()
+
+    def _level(self, level: int) -> NDArray[np.uint8]:
+        with self._locks[level]:
+            pixels = self._decoded[level]
+            if pixels is None:
+                pixels = self._decoded[level] = decode(self._path, self._factors[level])
+                if pixels.shape[:2] != (self.levels[level].height, self.levels[level].width):
+                    raise Unreadable("its size is not what its header says")
+            return pixels
+
+    def prefetch(self) -> None:
+        if not self._prefetching:
+            self._prefetching = True
+            Thread(target=self._fetch, name=f"decode {self._path.name}", daemon=True).start()
+
+    def _fetch(self) -> None:
+        # Whoever reads level 0 meets the same error, and is told.
+        with suppress(OSError, ValueError, SyntaxError, MemoryError, Unreadable):
+            self._level(0)
+
+    def close(self) -> None:
+        self._decoded = [None] * len(self.levels)
+
+
+def header(path: Path) -> ImageFile:
+    """The image, not decoded yet. Not through Image.open, whose size limit is below ours."""
+    with path.open("rb") as file:
+        png = file.read(4) == b"\x89PNG"
+    return PngImageFile(path) if png else JpegImageFile(path)
+
+
+def decode(path: Path, factor: int) -> NDArray[np.uint8]:
+    """The whole image as (H, W, 3), reduced by a factor of 1, 2, 4 or 8 if it is a JPEG."""
+    with header(path) as image:
+        if factor > 1:
+            image.draft(image.mode, (image.width // factor, image.height // factor))
+        elif image.format == "JPEG" and image.mode == "RGB":
+            whole = fast_jpeg(path, image.fp.tell() if image.fp else 0)
+            if whole is not None:
+                return whole
+        if image.mode.startswith("I;16"):
+            return to_rgb8(np.asarray(image).astype(np.uint16))
+        if image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
+            return to_rgb8(np.asarray(image.convert("RGBA")))
+        if image.mode in ("I", "F"):
+            raise Unreadable(
+                "32-bit gray is not an H&E image; export it as RGB with 8 or 16 bits per channel"
+            )
+        return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
+
+
+def fast_jpeg(path: Path, start: int) -> NDArray[np.uint8] | None:
+    """What Pillow gives in a third of the time, or None where imagecodecs is absent or cannot
+    be trusted: it fills a file that is cut short, so the end mark must follow the `start` of
+    the picture (an earlier one belongs to a thumbnail)."""
+    try:
+        from imagecodecs import jpeg8_decode
+    except ImportError:
+        return None
+    data = path.read_bytes()
+    return jpeg8_decode(data) if data.rfind(b"\xff\xd9") > start else None

@@ -1,0 +1,124 @@
+"""OME-Zarr 0.4 and 0.5 folders, through zarr."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+
+from .cache import TileCache
+from .chunks import assemble
+from .colour import to_rgb8
+from .pixel_size import Measured, measured, unit_in_um
+from .source import Unreadable, levels_of
+
+CACHE_BYTES = 128 * 2**20
+
+# Chunks are read whole, so that neighbours share them: small ones, which cost zarr a millisecond
+# each, together up to the first figure; larger ones than the second in parts.
+SMALL_CHUNK = 512
+LARGEST_CHUNK = 2048
+
+
+class OmeZarrSource:
+    """The first multiscale image of a folder: axes y and x, optionally c of 1, 3 or 4 channels,
+    and t and z of length one, in any order."""
+
+    def __init__(self, path: Path) -> None:
+        group = zarr.open(str(path), mode="r")
+        if not isinstance(group, zarr.Group):
+            raise Unreadable("it is a Zarr array but not an OME-Zarr image")
+        image = multiscales(group)
+        if image is None and "0" in group and isinstance(group["0"], zarr.Group):
+            group = group["0"]  # bioformats2raw puts each image into a numbered group.
+            image = multiscales(group)
+        if image is None:
+            raise Unreadable("it is a Zarr folder but not an OME-Zarr image")
+        self._axes = [a if isinstance(a, str) else a["name"] for a in image["axes"]]
+        datasets = image["datasets"]
+        self._arrays = [group[dataset["path"]] for dataset in datasets]
+        sizes = [self._check(array) for array in self._arrays]
+        self.levels = levels_of(sizes)
+        self.measured = pixel_size(image)
+        wide, high = (self._arrays[0].chunks[self._axes.index(axis)] for axis in "xy")
+        self.chunk = (together(wide), together(high))
+        self._cache = TileCache(CACHE_BYTES)
+
+    def _check(self, array: Any) -> tuple[int, int]:
+        if array.ndim != len(self._axes):
+            raise Unreadable("its axes do not match its arrays")
+        sizes = dict(zip(self._axes, array.shape, strict=True))
+        if not {"x", "y"} <= sizes.keys():
+            raise Unreadable("it has no x and y axes")
+        if sizes["x"] < 1 or sizes["y"] < 1:
+            raise Unreadable("its image is empty")
+        for axis, size in sizes.items():
+            if axis not in "xyc" and size != 1:
+                raise Unreadable(f"its axis {axis} has {size} entries; export one of them as RGB")
+        if sizes.get("c", 1) not in (1, 3, 4):
+            raise Unreadable(f"it has {sizes['c']} channels; an H&E slide is RGB")
+        return int(sizes["x"]), int(sizes["y"])
+
+    def read(self, level: int, x: int, y: int, width: int, height: int) -> NDArray[np.uint8]:
+        return assemble(
+            x, y, width, height, self.chunk,
+            lambda column, row: self._cache.get(
+                (level, column, row), lambda: self._tile(level, column, row)
+            ),
+        )  # fmt: skip
+
+    def _tile(self, level: int, column: int, row: int) -> NDArray[np.uint8]:
+        wide, high = self.chunk
+        spans = {
+            "x": slice(column * wide, (column + 1) * wide),
+            "y": slice(row * high, (row + 1) * high),
+            "c": slice(None),
+        }
+        pixels = np.asarray(self._arrays[level][tuple(spans.get(axis, 0) for axis in self._axes)])
+        kept = [axis for axis in self._axes if axis in spans]
+        return to_rgb8(pixels.transpose([kept.index(axis) for axis in "yxc" if axis in kept]))
+
+    def prefetch(self) -> None:
+        pass
+
+    def close(self) -> None:
+        self._cache.clear()
+
+
+def together(chunk: int) -> int:
+    """How many px of an axis to read at once."""
+    return min(chunk * max(1, SMALL_CHUNK // chunk), LARGEST_CHUNK)
+
+
+def multiscales(group: zarr.Group) -> dict[str, Any] | None:
+    """The image's description: under "ome" from version 0.5 on, at the top before."""
+    attributes = dict(group.attrs)
+    ome = attributes.get("ome", attributes)
+    if "plate" in ome:
+        raise Unreadable("it is a plate of many images; open one of the images in it")
+    images = ome.get("multiscales")
+    if not images:
+        return None
+    if not images[0].get("axes") or not images[0].get("datasets"):
+        raise Unreadable("its OME-Zarr metadata is older than 0.3; export it again")
+    return images[0]
+
+
+def pixel_size(image: dict[str, Any]) -> Measured:
+    """From the scale of the first level times that of the whole image, in a unit of length."""
+    sides = []
+    for name in ("x", "y"):
+        axes = [a if isinstance(a, dict) else {"name": a} for a in image["axes"]]
+        at = next(i for i, axis in enumerate(axes) if axis["name"] == name)
+        side = unit_in_um(axes[at].get("unit"))
+        found = False
+        for owner in (image["datasets"][0], image):
+            for transformation in owner.get("coordinateTransformations") or []:
+                if transformation.get("type") == "scale" and side is not None:
+                    side *= float(transformation["scale"][at])
+                    found = True
+        sides.append(side if found else None)
+    return measured(sides[0], sides[1], "OME-Zarr metadata")

@@ -1,0 +1,38 @@
+"""A square of pixels at any position and scale."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+# Positions this close to a whole pixel are whole: floats from um and array fits carry dust.
+DUST = 1e-6
+
+
+def resample(
+    read: Callable[[int, int, int, int], NDArray[np.uint8]],
+    left: float,
+    top: float,
+    side: float,
+    px: int,
+) -> NDArray[np.uint8]:
+    """The square at (left, top) of `side` source px as (px, px, 3).
+
+    read(x, y, width, height) gives source pixels, white outside. The square is read with the
+    margin that the filter needs, so that neighbouring squares meet without a seam.
+    """
+    whole_x, whole_y = round(left), round(top)
+    if abs(side - px) < DUST and abs(left - whole_x) < DUST and abs(top - whole_y) < DUST:
+        return read(whole_x, whole_y, px, px)
+    from PIL import Image
+
+    margin = math.ceil(max(side / px, 1.0))
+    x0, y0 = math.floor(left) - margin, math.floor(top) - margin
+    x1, y1 = math.ceil(left + side) + margin, math.ceil(top + side) + margin
+    pixels = np.ascontiguousarray(read(x0, y0, x1 - x0, y1 - y0))
+    box = (left - x0, top - y0, left - x0 + side, top - y0 + side)
+    image = Image.fromarray(pixels).resize((px, px), Image.Resampling.BILINEAR, box=box)
+    return np.array(image)

@@ -1,0 +1,241 @@
+"""Slide: a pyramid of regions with a pixel size, whatever file it comes from."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Lock
+from types import TracebackType
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import SlideError
+from .lazy_level import LazyLevel
+from .pixel_size import PixelSize
+from .resample import resample
+from .source import Level, Source, Unreadable
+
+__all__ = ["Level", "Slide"]
+
+# A level this little coarser than asked for still counts as fine enough.
+TOLERANCE = 1.01
+
+# Bytes hashed at each of five places of a file.
+SAMPLE = 65_536
+
+# One of these lies at the root of every zarr folder.
+ZARR_FILES = ("zarr.json", ".zattrs", ".zgroup", ".zarray")
+
+
+class Slide:
+    """One opened slide. All reading is thread-safe; use as a context manager or close().
+
+    path, name : the file, and its stem.
+    levels : finest first; a slide above 4,096 px always has coarse ones.
+    pixel_size : None when the file does not say (never guessed); pixel_size_note is then a
+        sentence about what it says that could not be used, or "".
+    width, height : level-0 px. Pixels are taken as stored: an EXIF orientation is not applied,
+        as spot files and regions of other programs count stored pixels.
+
+    Everything here that reads raises SlideError, and nothing else, when the file is damaged,
+    has been changed, or is gone.
+    """
+
+    def __init__(self, path: Path, source: Source) -> None:
+        self.path = path
+        self.name = path.name.removesuffix(path.suffix).removesuffix(".ome")
+        self.levels: tuple[Level, ...] = source.levels
+        self.pixel_size: PixelSize | None = source.measured.size
+        self.pixel_size_note = source.measured.note
+        self._source = source
+        self._stamp = stamp(path)
+        self._lock = Lock()
+        self._readers = 0
+        self._closed = False
+
+    @property
+    def width(self) -> int:
+        return self.levels[0].width
+
+    @property
+    def height(self) -> int:
+        return self.levels[0].height
+
+    @property
+    def mpp(self) -> float | None:
+        """Micrometres per level-0 px, None when unknown."""
+        return None if self.pixel_size is None else self.pixel_size.mpp
+
+    def read_region(
+        self, x: int, y: int, width: int, height: int, level: int = 0
+    ) -> NDArray[np.uint8]:
+        """Pixels (height, width, 3) uint8 with their top left corner at (x, y), all in px of
+        that level. Outside the slide is white."""
+        if not 0 <= level < len(self.levels):
+            raise SlideError(f"The slide {self.path.name} has no level {level}.")
+        if width < 0 or height < 0:
+            raise SlideError(f"A region of {width} x {height} px cannot be read.")
+        size = self.levels[level]
+        left, right = max(x, 0), min(x + width, size.width)
+        top, bottom = max(y, 0), min(y + height, size.height)
+        with self._reading():
+            if left >= right or top >= bottom:
+                return np.full((height, width, 3), 255, np.uint8)
+            inside = self._source.read(level, left, top, right - left, bottom - top)
+        if inside.shape[:2] == (height, width):
+            return inside
+        out = np.full((height, width, 3), 255, np.uint8)
+        out[top - y : bottom - y, left - x : right - x] = inside
+        return out
+
+    def read_square(self, x: float, y: float, side: float, px: int) -> NDArray[np.uint8]:
+        """The square of `side` level-0 px centred on (x, y), resampled to (px, px, 3) uint8.
+
+        Level-0 pixel i covers i to i + 1, so the square covers x - side / 2 to x + side / 2. It
+        is read from the coarsest level that is still fine enough, placed to a fraction of a
+        pixel and anti-aliased (triangle filter); where it needs no resampling, pixels are
+        returned as they are. Outside the slide is white.
+        """
+        if not (math.isfinite(x) and math.isfinite(y) and math.isfinite(side)):
+            raise SlideError("A square needs a finite centre and side.")
+        if side <= 0 or px < 1:
+            raise SlideError(f"A square of {side:g} px cannot be read as {px} px.")
+        level = self.level_for(side / px)
+        factor = self.levels[level].downsample
+        return resample(
+            lambda left, top, width, height: self.read_region(left, top, width, height, level),
+            (x - side / 2) / factor,
+            (y - side / 2) / factor,
+            side / factor,
+            px,
+        )
+
+    def level_for(self, downsample: float) -> int:
+        """The coarsest level that still resolves `downsample` level-0 px."""
+        fine = [i for i, lv in enumerate(self.levels) if lv.downsample <= downsample * TOLERANCE]
+        return max(fine, key=lambda i: self.levels[i].downsample, default=0)
+
+    def pyramid(self) -> list[LazyLevel]:
+        """One lazy, read-only array (H, W, 3) uint8 per level, as napari's multiscale takes."""
+        return [LazyLevel(self, index) for index in range(len(self.levels))]
+
+    def prefetch(self) -> None:
+        """Start decoding in the background where level 0 can only be decoded whole (JPEG, PNG),
+        so that zooming in finds it there. Does nothing for slides stored in tiles."""
+        with self._reading():
+            self._source.prefetch()
+
+    def fingerprint(self) -> str:
+        """A hash of size and sampled content: cheap, and different for different slides."""
+        digest = hashlib.sha256(repr([(lv.width, lv.height) for lv in self.levels]).encode())
+        if self.path.is_dir():
+            for index in sorted({0, len(self.levels) - 1}):
+                level = self.levels[index]
+                for part in (0.25, 0.5, 0.75):
+                    x, y = int(level.width * part) - 32, int(level.height * part) - 32
+                    digest.update(self.read_region(x, y, 64, 64, index).tobytes())
+            return digest.hexdigest()
+        with self._reading(), self.path.open("rb") as file:
+            size = self.path.stat().st_size
+            digest.update(str(size).encode())
+            for part in (0.0, 0.25, 0.5, 0.75, 1.0):
+                file.seek(int(max(size - SAMPLE, 0) * part))
+                digest.update(file.read(SAMPLE))
+        return digest.hexdigest()
+
+    def close(self) -> None:
+        """Let go of the file. Reads under way in other threads finish; later ones raise."""
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+            last = self._readers == 0
+        if last:
+            self._source.close()
+
+    def __enter__(self) -> Slide:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        """Keeps the file open meanwhile and turns every failure into a SlideError."""
+        with self._lock:
+            if self._closed:
+                raise SlideError(f"The slide {self.path.name} has been closed; open it again.")
+            self._readers += 1
+        try:
+            with plainly(self.path):
+                # An open file can be read on after it was deleted, and a deleted zarr folder
+                # reads as blank; neither may pass for the slide.
+                if stamp(self.path) != self._stamp:
+                    raise SlideError(
+                        f"The slide {self.path.name} was changed while it was open; open it again."
+                    )
+                yield
+        finally:
+            with self._lock:
+                self._readers -= 1
+                last = self._closed and self._readers == 0
+            if last:
+                self._source.close()
+
+
+def stamp(path: Path) -> tuple[int, int] | None:
+    """Size and time of change of a file, None for a zarr folder; SlideError when it is gone."""
+    try:
+        if path.is_dir():
+            if any((path / name).exists() for name in ZARR_FILES):
+                return None
+            raise gone(path)
+        found = path.stat()
+    except OSError as error:
+        raise gone(path) from error
+    return found.st_size, found.st_mtime_ns
+
+
+@contextmanager
+def plainly(path: Path) -> Iterator[None]:
+    """Turns whatever the libraries below raise into a SlideError that names the file.
+
+    Decoders raise nearly every built-in exception for damaged data, so this is the one place
+    that catches Exception.
+    """
+    try:
+        yield
+    except SlideError:
+        raise
+    except Unreadable as error:
+        raise SlideError(f"The slide {path.name} cannot be used: {error}.") from error
+    except ImportError as error:
+        raise SlideError(
+            f"The slide {path.name} needs the package {error.name}; install it and try again."
+        ) from error
+    except MemoryError as error:
+        raise SlideError(
+            f"There is not enough memory to read the slide {path.name}; "
+            "convert it to a tiled, pyramidal TIFF."
+        ) from error
+    except Exception as error:
+        if not path.exists():
+            raise gone(path) from error
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+        raise SlideError(
+            f"The slide {path.name} is damaged or incomplete and cannot be read ({reason}); "
+            "copy or export it again."
+        ) from error
+
+
+def gone(path: Path) -> SlideError:
+    return SlideError(f"The slide {path.name} is gone or cannot be read any more; was {path}.")

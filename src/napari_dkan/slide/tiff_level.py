@@ -1,0 +1,144 @@
+"""One resolution of a TIFF: where its tiles or strips lie, and how they become RGB."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import tifffile
+from numpy.typing import NDArray
+
+from .colour import from_cmyk, to_rgb8
+from .source import Unreadable
+
+# Rows read together from an image stored as one uncompressed block.
+ROWS = 256
+
+ASSOCIATED_ALPHA = 1
+
+
+class TiffLevel:
+    """Tiles of a level as RGB.
+
+    The channels of a pixel lie together, in planes of one page, or in one page each (an OME
+    image with three channels); `planes` hides the difference.
+    read_bytes(page, offset, count) reads from the file, thread-safely.
+    """
+
+    def __init__(self, series: Any, read_bytes: Callable[[Any, int, int], bytes]) -> None:
+        pages = [page for page in series.pages if page is not None]
+        self._page = page = series.keyframe
+        self._read_bytes = read_bytes
+        self.width, self.height = int(page.imagewidth), int(page.imagelength)
+        if self.width < 1 or self.height < 1:
+            raise Unreadable("its image is empty")
+        self._photometric = page.photometric
+        check_kind(series, page, len(pages))
+        self._planes = [
+            (source, plane)
+            for source in pages
+            for plane in range(page.samplesperpixel if page.planarconfig == 2 else 1)
+        ]
+        self._tables = [getattr(source, "jpegtables", None) for source in pages]
+        # Offsets are read from the file when first asked for: do it here, in one thread.
+        self._segments = [(source.dataoffsets, source.databytecounts) for source in pages]
+        self.end = max(
+            (
+                offset + count
+                for offsets, counts in self._segments
+                for offset, count in zip(offsets, counts, strict=False)
+            ),
+            default=0,
+        )
+        # An uncompressed image in one block needs no decoding: its rows are read in bands.
+        self._rows = bool(page.is_memmappable) and not page.is_tiled
+        if self._rows:
+            self.chunk = (self.width, min(ROWS, self.height))
+        elif page.is_tiled:
+            self.chunk = (int(page.tilewidth), int(page.tilelength))
+        else:
+            self.chunk = (self.width, min(int(page.rowsperstrip), self.height))
+        self._across = math.ceil(self.width / self.chunk[0])
+        self._per_plane = self._across * math.ceil(self.height / self.chunk[1])
+        expected = self._per_plane * (page.samplesperpixel if page.planarconfig == 2 else 1)
+        if not self._rows and any(len(offsets) < expected for offsets, _ in self._segments):
+            raise Unreadable("its list of tiles is incomplete; copy or export it again")
+
+    def tile(self, column: int, row: int) -> NDArray[np.uint8]:
+        """One chunk as (h, w, 3) uint8, cut at the edge or not."""
+        read = self._band if self._rows else self._segment
+        parts = [read(source, plane, column, row) for source, plane in self._planes]
+        present = [part for part in parts if part is not None]
+        if not present:  # Never scanned: writers leave such tiles out.
+            return np.full((self.chunk[1], self.chunk[0], 3), 255, np.uint8)
+        if len(present) != len(parts):
+            raise Unreadable("a colour channel of a tile is missing")
+        return self._rgb(present[0] if len(present) == 1 else np.concatenate(present, axis=2))
+
+    def _segment(self, source: Any, plane: int, column: int, row: int) -> NDArray[Any] | None:
+        index = plane * self._per_plane + row * self._across + column
+        which = next(i for i, (page, _) in enumerate(self._planes) if page is source)
+        which //= max(1, len(self._planes) // len(self._segments))
+        offsets, counts = self._segments[which]
+        if counts[index] == 0:
+            return None
+        data = self._read_bytes(source, offsets[index], counts[index])
+        options = {"jpegtables": self._tables[which]} if self._tables[which] else {}
+        decoded, _, shape = self._page.decode(data, index, **options)
+        if decoded is None or decoded.size == 0:
+            raise Unreadable("a tile cannot be decoded")
+        return decoded[0, : shape[1], : shape[2]]
+
+    def _band(self, source: Any, plane: int, column: int, row: int) -> NDArray[Any]:
+        page = self._page
+        samples = 1 if page.planarconfig == 2 else page.samplesperpixel
+        dtype = np.dtype(page.parent.byteorder + page.dtype.char)
+        top = row * self.chunk[1]
+        rows = min(self.chunk[1], self.height - top)
+        per_row = self.width * samples * dtype.itemsize
+        start = source.dataoffsets[0] + (plane * self.height + top) * per_row
+        data = self._read_bytes(source, start, rows * per_row)
+        pixels = np.frombuffer(data, dtype).reshape(rows, self.width, samples)
+        return pixels.astype(page.dtype, copy=False)
+
+    def _rgb(self, pixels: NDArray[Any]) -> NDArray[np.uint8]:
+        photometric = tifffile.PHOTOMETRIC
+        if self._photometric == photometric.PALETTE:
+            colours = (np.asarray(self._page.colormap) >> 8).astype(np.uint8)
+            return np.ascontiguousarray(colours.T[pixels[:, :, 0]])
+        if self._photometric == photometric.SEPARATED:
+            wide = pixels.dtype == np.uint16
+            return from_cmyk((pixels >> 8).astype(np.uint8) if wide else pixels)
+        if self._photometric == photometric.MINISWHITE:
+            pixels = ~pixels
+        extra = self._page.extrasamples
+        return to_rgb8(pixels, premultiplied=bool(extra) and extra[0] == ASSOCIATED_ALPHA)
+
+
+def check_kind(series: Any, page: Any, pages: int) -> None:
+    """Unreadable, in words, for TIFFs that are no single RGB or gray image."""
+    photometric = tifffile.PHOTOMETRIC
+    channels = page.samplesperpixel * pages
+    spatial = dict(zip(series.axes, series.shape, strict=True))
+    for axis, name in (("Z", "focal planes"), ("T", "time points")):
+        if spatial.get(axis, 1) > 1:
+            raise Unreadable(f"it has {spatial[axis]} {name}; export one of them as an RGB image")
+    if channels not in (1, 2, 3, 4) or (pages > 1 and channels != 3):
+        raise Unreadable(f"it has {channels} channels; an H&E slide is RGB")
+    if page.dtype is None or page.dtype.kind not in "bu" or page.dtype.itemsize > 2:
+        kind = "of an unknown type" if page.dtype is None else page.dtype.name
+        raise Unreadable(f"its pixels are {kind}; export it as RGB with 8 or 16 bits per channel")
+    if page.photometric == photometric.YCBCR and page.compression in (1, 5, 8, 32946):
+        raise Unreadable("it stores YCbCr colours without JPEG; export it as RGB")
+    known = (
+        photometric.MINISWHITE,
+        photometric.MINISBLACK,
+        photometric.RGB,
+        photometric.PALETTE,
+        photometric.YCBCR,
+        photometric.SEPARATED,
+    )
+    if page.photometric not in known:
+        raise Unreadable(f"its colours are stored as {page.photometric!s}; export it as RGB")

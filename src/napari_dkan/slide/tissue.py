@@ -1,0 +1,179 @@
+"""Where tissue is on a slide."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .slide import Slide
+
+if TYPE_CHECKING:
+    from shapely import MultiPolygon
+
+# The mask is made on an overview of about this many um per px: cells blur, texture stays.
+OVERVIEW_MPP = 8.0
+# Where the pixel size is unknown, scans of 0.25 to 1 um/px are supposed: reduced eightfold, more
+# when that leaves the overview longer than 1,200 px, less when it leaves it below 300 px.
+REDUCTION = 8.0
+OVERVIEW_PX = (300, 1200)
+# A whole slide of many cm is looked at more coarsely, to take no more than a second.
+LARGEST_OVERVIEW_PX = 3000
+
+# Tissue is rough: the standard deviation of its optical density over 5 x 5 px is well above
+# 0.1. Smears, printed array spots and out-of-focus dirt are smooth: below 0.05.
+TEXTURE = 0.06
+TEXTURE_PX = 5
+# Smooth tissue (dense collagen, mucus) is kept where it absorbs red light more than the glass
+# does, which a pink smear hardly does, and adjoins rough tissue.
+DENSITY = 0.15
+# Of a piece of tissue at least this share is rough.
+ROUGH_SHARE = 0.3
+
+# In px of the overview, so in units of about 8 um: gaps of fat and lumina are closed, tears
+# stay open, dust and fibres go.
+CLOSE_PX = 3
+SMALLEST_HOLE_PX = 400
+SMALLEST_PIECE_PX = 300
+
+
+@dataclass(frozen=True)
+class TissueMask:
+    """Tissue on a slide.
+
+    mask : (h, w) bool; pixel (row, column) covers a square of `downsample` level-0 px with its
+        corner at (column, row) * downsample.
+    """
+
+    mask: NDArray[np.bool_]
+    downsample: float
+
+    def contains(self, xy: NDArray[Any]) -> NDArray[np.bool_]:
+        """For points (N, 2) in level-0 px (x, y): whether each lies on tissue, (N,) bool."""
+        at = np.floor(np.asarray(xy, np.float64).reshape(-1, 2) / self.downsample)
+        height, width = self.mask.shape
+        inside = np.all((at >= 0) & (at < (width, height)), axis=1)
+        column, row = np.where(inside[:, None], at, 0).astype(int).T
+        return inside & self.mask[row, column]
+
+    def fraction(self, xy: NDArray[Any], side_px: float) -> NDArray[np.float64]:
+        """The exact share of tissue, (N,), in squares of `side_px` level-0 px centred on (N, 2)
+        points (x, y); what lies outside the slide is no tissue."""
+        centre = np.asarray(xy, np.float64).reshape(-1, 2)
+        low, high = (centre - side_px / 2).T, (centre + side_px / 2).T
+        area = (
+            self._area_to(high[0], high[1])
+            - self._area_to(low[0], high[1])
+            - self._area_to(high[0], low[1])
+            + self._area_to(low[0], low[1])
+        )
+        return np.clip(area * (self.downsample / side_px) ** 2, 0.0, 1.0)
+
+    @cached_property
+    def _sums(self) -> NDArray[np.float64]:
+        sums = np.zeros((self.mask.shape[0] + 1, self.mask.shape[1] + 1))
+        np.cumsum(np.cumsum(self.mask, axis=0), axis=1, out=sums[1:, 1:])
+        return sums
+
+    def _area_to(self, x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Tissue above and left of points, in mask px: bilinear between sums, which is exact."""
+        height, width = self.mask.shape
+        x, y = np.clip(x / self.downsample, 0, width), np.clip(y / self.downsample, 0, height)
+        left = np.minimum(x.astype(int), max(width - 1, 0))
+        top = np.minimum(y.astype(int), max(height - 1, 0))
+        dx, dy = x - left, y - top
+        right, bottom = np.minimum(left + 1, width), np.minimum(top + 1, height)
+        s = self._sums
+        upper = s[top, left] * (1 - dx) + s[top, right] * dx
+        lower = s[bottom, left] * (1 - dx) + s[bottom, right] * dx
+        return upper * (1 - dy) + lower * dy
+
+    def polygons(self) -> MultiPolygon:
+        """Outlines in level-0 px (x, y), holes kept, smoothed by about one mask pixel."""
+        import shapely
+        from skimage.measure import find_contours
+
+        padded = np.pad(self.mask, 1).astype(np.float32)
+        # Contours run between pixel centres, which lie half a pixel from their corners.
+        rings = [
+            shapely.LineString((ring[:, ::-1] - 0.5) * self.downsample)
+            for ring in find_contours(padded, 0.5)
+        ]
+        area = shapely.build_area(shapely.MultiLineString(rings))
+        area = shapely.make_valid(area.simplify(self.downsample))
+        parts = [part for part in shapely.get_parts(area) if part.geom_type == "Polygon"]
+        return shapely.MultiPolygon(parts)
+
+
+def find_tissue(slide: Slide, mpp: float | None) -> TissueMask:
+    """Find tissue from an overview of the slide of about 8 um/px (mpp: um per level-0 px).
+
+    Where mpp is None a scan of usual resolution is supposed. SlideError when the slide cannot
+    be read.
+    """
+    overview, downsample = read_overview(slide, mpp)
+    return TissueMask(tissue_of(overview), downsample)
+
+
+def read_overview(slide: Slide, mpp: float | None) -> tuple[NDArray[np.uint8], float]:
+    """The whole slide (h, w, 3) small enough to look at at once, and its downsample."""
+    from PIL import Image
+
+    longest = max(slide.width, slide.height)
+    if mpp is None:
+        shortest_ok, longest_ok = OVERVIEW_PX
+        wanted = max(longest / longest_ok, min(REDUCTION, longest / shortest_ok))
+    else:
+        wanted = OVERVIEW_MPP / mpp
+    downsample = max(wanted, longest / LARGEST_OVERVIEW_PX, 1.0)
+    index = slide.level_for(downsample)
+    level = slide.levels[index]
+    pixels = slide.read_region(0, 0, level.width, level.height, index)
+    scale = downsample / level.downsample
+    width, height = max(1, int(level.width / scale)), max(1, int(level.height / scale))
+    box = (0, 0, min(width * scale, level.width), min(height * scale, level.height))
+    image = Image.fromarray(pixels).resize((width, height), Image.Resampling.BOX, box=box)
+    # The last, partial row and column repeat their neighbours, so that the whole is covered.
+    pad = ((0, int(height * downsample < slide.height)), (0, int(width * downsample < slide.width)))
+    return np.pad(np.asarray(image), (*pad, (0, 0)), mode="edge"), downsample
+
+
+def tissue_of(overview: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """The tissue (h, w) bool of an overview (h, w, 3): what is rough, and what is dense and
+    adjoins it."""
+    from scipy import ndimage
+    from skimage.morphology import remove_small_holes, remove_small_objects
+
+    density = -np.log((overview.astype(np.float32) + 1) / 256)
+    # A slight blur takes the noise of a camera or of JPEG, and leaves cells.
+    density = ndimage.gaussian_filter(density, (0.8, 0.8, 0))
+    gray, red = density.mean(axis=2), density[:, :, 0]
+    mean = ndimage.uniform_filter(gray, TEXTURE_PX)
+    variance = ndimage.uniform_filter(gray * gray, TEXTURE_PX) - mean * mean
+    rough = variance > TEXTURE**2
+    glass = float(np.percentile(red, 5))
+    dense = red > glass + DENSITY
+
+    # The window reaches beyond the edge of tissue by half its width: take that back.
+    rough_core = ndimage.binary_erosion(rough, iterations=TEXTURE_PX // 2, border_value=1)
+    found = rough_core | dense
+    disk = _disk(CLOSE_PX)
+    inside = slice(CLOSE_PX, -CLOSE_PX)
+    padded = np.pad(found, CLOSE_PX, mode="edge")
+    found = np.asarray(ndimage.binary_closing(padded, disk))[inside, inside]
+    found = ndimage.binary_opening(found, _disk(1))
+    found = remove_small_holes(found, max_size=SMALLEST_HOLE_PX)
+    found = remove_small_objects(found, max_size=SMALLEST_PIECE_PX)
+    pieces, count = ndimage.label(found)
+    if count == 0:
+        return found
+    share = ndimage.mean(rough, pieces, np.arange(1, count + 1))
+    return np.concatenate([[False], np.asarray(share) >= ROUGH_SHARE])[pieces]
+
+
+def _disk(radius: int) -> NDArray[np.bool_]:
+    y, x = np.ogrid[-radius : radius + 1, -radius : radius + 1]
+    return x * x + y * y <= radius * radius + radius

@@ -1,0 +1,55 @@
+"""Spots: where expression is measured or predicted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import SpotsError
+
+
+@dataclass(frozen=True)
+class Spots:
+    """Spot centres on a slide.
+
+    xy : (N, 2) float64, centres in level-0 px, x first.
+    array : (N, 2) int64 array coordinates along x and y, or None when the spots lie on no array.
+    names : N spot ids, "" allowed only when none is known.
+    diameter_um, pitch_um : spot diameter and centre-to-centre distance, None when unknown.
+    """
+
+    xy: NDArray[np.float64]
+    array: NDArray[np.int64] | None = None
+    names: tuple[str, ...] = ()
+    diameter_um: float | None = None
+    pitch_um: float | None = None
+
+    def __post_init__(self) -> None:
+        xy = np.asarray(self.xy, dtype=np.float64).reshape(-1, 2)
+        if not np.isfinite(xy).all():
+            raise SpotsError("Some spots have no finite position; remove those rows.")
+        object.__setattr__(self, "xy", xy)
+        if self.array is not None:
+            array = np.asarray(self.array, dtype=np.int64).reshape(-1, 2)
+            if len(array) != len(xy):
+                raise SpotsError(f"{len(xy)} spots but {len(array)} array coordinates.")
+            object.__setattr__(self, "array", array)
+        if self.names and len(self.names) != len(xy):
+            raise SpotsError(f"{len(xy)} spots but {len(self.names)} spot names.")
+
+    def __len__(self) -> int:
+        return len(self.xy)
+
+    def take(self, rows: Sequence[int] | NDArray[np.integer] | NDArray[np.bool_]) -> Spots:
+        """The spots of these rows (indices or a mask), in that order."""
+        index = np.arange(len(self))[np.asarray(rows)]
+        return Spots(
+            self.xy[index],
+            None if self.array is None else self.array[index],
+            tuple(self.names[i] for i in index) if self.names else (),
+            self.diameter_um,
+            self.pitch_um,
+        )

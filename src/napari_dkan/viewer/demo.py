@@ -1,0 +1,195 @@
+"""``napari-dkan demo``: the whole path in a real window, from a click to a written result."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..errors import DkanError
+
+if TYPE_CHECKING:
+    from napari import Viewer
+
+    from .predict_widget import PredictWidget
+
+PATIENCE = 180.0  # seconds before a step is given up
+
+
+def run(out: Path, show: bool = True) -> None:
+    """Open a section with a checkpoint ready, click a spot, fill a region, change the gene.
+
+    Writes ``window.png`` and ``prediction.h5ad`` to ``out`` and prints both paths. Without a
+    display it runs itself under a virtual one; with one the window stays open.
+    """
+    if not _display():
+        _rerun_under_xvfb(out)
+        return
+    import napari
+
+    started = time.perf_counter()
+    viewer, panel, title = open_section()
+    print(f"Showing {title}.")
+    figures = walk(viewer, panel)
+    paths = save(viewer, panel, out)
+    print(f"Click to bars: {figures['click']:.2f} s (first), {figures['second click']:.2f} s (next)")
+    print(f"Region: {figures['tiles']:.0f} tiles in {figures['region']:.1f} s")
+    print(f"Gene change: {figures['gene']:.3f} s")
+    print(f"Whole demo: {time.perf_counter() - started:.1f} s")
+    for path in paths:
+        print(path)
+    if show and "NAPARI_DKAN_VIRTUAL" not in os.environ:
+        napari.run()
+    viewer.close()
+
+
+def open_section() -> tuple[Viewer, PredictWidget, str]:
+    """A viewer with the best sample to be had and the panel beside it."""
+    import napari
+
+    from ..samples import bundled_checkpoint, fetch_section, synthetic_section
+    from .predict_widget import PredictWidget
+    from .samples import section_layers
+
+    try:
+        paths, model = fetch_section("C3"), "her2-breast"
+    except DkanError as error:
+        print(f"{error} The synthetic section is shown instead.", file=sys.stderr)
+        paths, model = synthetic_section(), "synthetic"
+    viewer = napari.Viewer(title="napari-dkan", show=True)
+    viewer.window.resize(1500, 950)
+    for data, options, kind in section_layers(paths):
+        getattr(viewer, f"add_{kind}")(data, **options)
+    viewer.canvas.overlays.scale_bar.visible = True
+    viewer.reset_view()
+    panel = PredictWidget(viewer)
+    viewer.window.add_dock_widget(panel, name="DKAN: predict", area="right")
+    wanted = bundled_checkpoint(model)
+    wait(lambda: panel.session.checkpoint is not None, "the checkpoint")
+    if panel.session.checkpoint.path != wanted:
+        panel.model_box.load(wanted)
+        wait(lambda: panel.session.checkpoint.path == wanted, "the checkpoint")
+    return viewer, panel, paths.title or paths.name
+
+
+def walk(viewer: Viewer, panel: PredictWidget) -> dict[str, float]:
+    """Click, region, gene: what a person does first. Returns seconds and tiles."""
+    from .places import target_of
+    from .session import Where
+
+    session = panel.session
+    slide = session.slide
+    assert slide is not None
+    figures: dict[str, float] = {}
+    wait(lambda: slide.tissue is not None, "the tissue")
+    middle = slide.tissue.representative_point()
+
+    for name, shift in (("click", 0.0), ("second click", 40.0)):
+        start, before = time.perf_counter(), session.spot
+        click(panel, middle.x + shift, middle.y)
+        wait(lambda before=before: session.spot is not before, "the clicked spot")
+        figures[name] = time.perf_counter() - start
+
+    start = time.perf_counter()
+    draw_region(panel, middle.x, middle.y, 0.3 * min(slide.slide.width, slide.slide.height))
+    wait(lambda: target_of(session, None, panel.where_box._regions_layer()) is not None, "the plan")
+    panel.where_box.start()
+    wait(lambda: panel.maps.busy, "the region to start")
+    wait(lambda: not panel.maps.busy, "the region")
+    figures["region"] = time.perf_counter() - start
+    figures["tiles"] = float(session.overlays[-1].prediction.done.sum())
+
+    start = time.perf_counter()
+    session.step_gene(1)
+    viewer.window._qt_viewer  # noqa: B018
+    process_events()
+    figures["gene"] = time.perf_counter() - start
+    session.step_gene(-1)
+    session.change(where=Where.CLICK)
+    process_events()
+    return figures
+
+
+def click(panel: PredictWidget, x: float, y: float) -> None:
+    """What the mouse callback does with a click at (x, y) in level-0 px."""
+    panel.clicks.click(x, y)
+
+
+def draw_region(panel: PredictWidget, x: float, y: float, size: float) -> None:
+    """A drawn shape with a hole: a rounded blob around (x, y) in level-0 px."""
+    from ..spatial.coordinates import swap_xy
+    from .session import Where
+
+    panel.where_box.buttons[Where.REGION].click()
+    layer = panel.where_box._regions_layer()
+    angle = np.linspace(0, 2 * np.pi, 40, endpoint=False)
+    radius = size * (1 + 0.15 * np.sin(3 * angle))
+    ring = np.stack([x + radius * np.cos(angle), y + radius * np.sin(angle)], axis=1)
+    layer.add_polygons([swap_xy(ring)])
+    layer.mode = "pan_zoom"
+
+
+def save(viewer: Viewer, panel: PredictWidget, out: Path) -> list[Path]:
+    """The window as a picture and the region's prediction as AnnData."""
+    from imageio.v3 import imwrite
+
+    from ..export.anndata import to_anndata, write_h5ad
+    from ..files import written_whole
+
+    process_events(0.5)
+    picture, result = out / "window.png", out / "prediction.h5ad"
+    with written_whole(picture) as temporary:
+        imwrite(temporary, viewer.screenshot(canvas_only=False, flash=False))
+    prediction = panel.session.overlays[-1].prediction.finished()
+    write_h5ad(to_anndata(prediction, panel.session.slide.slide), result)
+    return [picture, result]
+
+
+def wait(condition: Callable[[], Any], what: str, seconds: float = PATIENCE) -> None:
+    """Let Qt run until the condition holds. Raises DkanError with the panel's last words."""
+    end = time.perf_counter() + seconds
+    while not condition():
+        if time.perf_counter() > end:
+            raise DkanError(f"The demo waited {seconds:.0f} s for {what} in vain.")
+        process_events(0.01)
+
+
+def process_events(seconds: float = 0.05) -> None:
+    from qtpy.QtWidgets import QApplication
+
+    end = time.perf_counter() + seconds
+    while True:
+        QApplication.processEvents()
+        left = end - time.perf_counter()
+        if left <= 0:
+            return
+        time.sleep(min(0.005, left))
+
+
+def _display() -> bool:
+    if sys.platform in ("win32", "darwin"):
+        return True
+    return bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
+
+
+def _rerun_under_xvfb(out: Path) -> None:
+    """Start this program again inside a virtual display."""
+    import shutil
+    import subprocess
+
+    xvfb = shutil.which("xvfb-run")
+    if xvfb is None:
+        raise DkanError(
+            "There is no display and xvfb-run is not installed; install the package xvfb, or "
+            "run this on a desktop."
+        )
+    command = [xvfb, "-a", "-s", "-screen 0 1600x1000x24", sys.executable, "-m", "napari_dkan"]
+    environment = os.environ | {"NAPARI_DKAN_VIRTUAL": "1"}
+    done = subprocess.run([*command, "demo", "--out", str(out)], env=environment)
+    if done.returncode:
+        raise SystemExit(done.returncode)

@@ -1,0 +1,81 @@
+"""Keeps every overlay, the colour legend and the tooltip in step with the session."""
+
+from __future__ import annotations
+
+from napari.components.overlays import TextOverlay
+from qtpy.QtGui import QCursor
+from qtpy.QtWidgets import QToolTip
+
+from .overlay import Overlay, robust_limits
+from .session import Session
+
+LEGEND = "napari_dkan_legend"
+
+
+class Display:
+    """Redraws the overlays of a session whenever gene, limits or colours change."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        for event in (session.gene_changed, session.settings_changed, session.overlays_changed):
+            event.connect(self.refresh)
+        session.viewer.mouse_move_callbacks.append(self._hover)
+
+    def close(self) -> None:
+        session = self._session
+        for event in (session.gene_changed, session.settings_changed, session.overlays_changed):
+            event.disconnect(self.refresh)
+        callbacks = session.viewer.mouse_move_callbacks
+        if self._hover in callbacks:
+            callbacks.remove(self._hover)
+        overlays = session.viewer.canvas.overlays
+        if LEGEND in overlays:
+            overlays[LEGEND].visible = False
+
+    def shown(self) -> list[Overlay]:
+        """Overlays whose panel has the chosen gene."""
+        gene = self._session.gene
+        return [o for o in self._session.overlays if gene in o.prediction.panel]
+
+    def limits(self) -> tuple[float, float]:
+        """Contrast limits of the chosen gene: shared by all overlays, so colours compare."""
+        fixed = self._session.settings.limits.fixed
+        gene = self._session.gene
+        if fixed is not None or gene is None:
+            return fixed or (0.0, 1.0)
+        return robust_limits([o.prediction.gene(gene) for o in self.shown()])
+
+    def refresh(self) -> None:
+        gene, settings = self._session.gene, self._session.settings
+        shown = self.shown()
+        limits = self.limits()
+        for overlay in shown:
+            overlay.show(gene or "", limits, settings.colormap)
+        self._legend(shown)
+
+    def _legend(self, shown: list[Overlay]) -> None:
+        """Text beside the colour bar: a colour bar alone does not say what it measures."""
+        overlays = self._session.viewer.canvas.overlays
+        if LEGEND not in overlays:
+            if not shown:
+                return
+            overlays[LEGEND] = TextOverlay(position="top_right", font_size=11)
+        legend = overlays[LEGEND]
+        legend.visible = bool(shown)
+        if shown:
+            legend.text = f"{self._session.gene} - predicted\n{shown[-1].prediction.label_scale.name}"
+
+    def _hover(self, viewer: object, event: object) -> None:
+        """Value under the cursor, from the topmost visible overlay."""
+        session = self._session
+        world = tuple(session.viewer.cursor.position[-2:])
+        order = {id(layer): i for i, layer in enumerate(session.viewer.layers)}
+        shown = [o for o in self.shown() if o.layer.visible]
+        for overlay in sorted(shown, key=lambda o: -order.get(id(o.layer), -1)):
+            value = overlay.value_at(world)
+            if value is not None:
+                scale = overlay.prediction.label_scale.name
+                text = f"{session.gene} predicted {value:.2f}\n{scale}"
+                QToolTip.showText(QCursor.pos(), text)
+                return
+        QToolTip.hideText()

@@ -1,0 +1,189 @@
+"""The gene that is shown: search, step, pin; its colours and limits."""
+
+from __future__ import annotations
+
+from qtpy.QtCore import Qt, QStringListModel
+from qtpy.QtWidgets import (
+    QComboBox,
+    QCompleter,
+    QDoubleSpinBox,
+    QHBoxLayout,
+    QLabel,
+    QLineEdit,
+    QSlider,
+    QToolButton,
+    QVBoxLayout,
+    QWidget,
+)
+
+from ..errors import DkanError
+from ..expression.panel import Gene
+from .display import Display
+from .session import Limits, Session
+
+COLORMAPS = ("magma", "viridis", "inferno", "plasma", "cividis")  # perceptually uniform
+MATCHES = 30
+
+
+class GeneBox(QWidget):
+    """Search by symbol, alias or part of a name; arrows step; pinned genes are one click away."""
+
+    def __init__(self, session: Session, display: Display) -> None:
+        super().__init__()
+        self._session, self._display = session, display
+        self.search = QLineEdit()
+        self.search.setPlaceholderText("symbol, old symbol or part of the name")
+        self._matches = QStringListModel()
+        completer = QCompleter(self._matches, self.search)
+        completer.setCompletionMode(QCompleter.CompletionMode.UnfilteredPopupCompletion)
+        completer.setMaxVisibleItems(12)
+        self.search.setCompleter(completer)
+        self.before, self.after, self.pin = QToolButton(), QToolButton(), QToolButton()
+        self.before.setArrowType(Qt.ArrowType.LeftArrow)
+        self.after.setArrowType(Qt.ArrowType.RightArrow)
+        self.before.setToolTip("Previous gene (Left or Up on the canvas)")
+        self.after.setToolTip("Next gene (Right or Down on the canvas)")
+        self.pin.setText("pin")
+        self.pin.setCheckable(True)
+        self.name = QLabel()
+        self.name.setWordWrap(True)
+        self._pinned = QHBoxLayout()
+        self.limits = QComboBox()
+        self.limits.addItems(["auto, this gene", "fixed"])
+        self.low, self.high = QDoubleSpinBox(), QDoubleSpinBox()
+        for box in (self.low, self.high):
+            box.setDecimals(2)
+            box.setRange(-100, 100)
+            box.setSingleStep(0.1)
+        self.colormap = QComboBox()
+        self.colormap.addItems(COLORMAPS)
+        self.opacity = QSlider(Qt.Orientation.Horizontal)
+        self.opacity.setRange(5, 100)
+        self.opacity.setToolTip("How strongly the map covers the slide")
+        self._build()
+        self._connect(completer)
+        self.refresh()
+        self._refresh_pinned()
+
+    def _build(self) -> None:
+        first, colours = QHBoxLayout(), QHBoxLayout()
+        for widget in (self.search, self.before, self.after, self.pin):
+            first.addWidget(widget)
+        limits = QHBoxLayout()
+        for widget in (QLabel("Limits"), self.limits, self.low, self.high):
+            limits.addWidget(widget)
+        for widget in (QLabel("Colours"), self.colormap, QLabel("Cover"), self.opacity):
+            colours.addWidget(widget)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addLayout(first)
+        layout.addWidget(self.name)
+        layout.addLayout(self._pinned)
+        layout.addLayout(limits)
+        layout.addLayout(colours)
+
+    def _connect(self, completer: QCompleter) -> None:
+        session = self._session
+        self.search.textEdited.connect(self._suggest)
+        self.search.returnPressed.connect(self._entered)
+        completer.activated[str].connect(self._picked)
+        self.before.clicked.connect(lambda: session.step_gene(-1))
+        self.after.clicked.connect(lambda: session.step_gene(1))
+        self.pin.clicked.connect(self._pin)
+        self.limits.activated.connect(self._limits_chosen)
+        self.low.editingFinished.connect(self._limits_typed)
+        self.high.editingFinished.connect(self._limits_typed)
+        self.colormap.textActivated.connect(lambda name: session.change(colormap=name))
+        self.opacity.valueChanged.connect(self._cover)
+        session.gene_changed.connect(self.refresh)
+        session.settings_changed.connect(self.refresh)
+        session.overlays_changed.connect(self.refresh)
+        session.pinned_changed.connect(self._refresh_pinned)
+
+    # ---- searching -------------------------------------------------------------------
+
+    def _suggest(self, text: str) -> None:
+        if self._session.checkpoint is not None:
+            found = self._session.checkpoint.panel.search(text)[:MATCHES]
+            self._matches.setStringList([described(g) for g in found])
+
+    def _picked(self, text: str) -> None:
+        self._show(text.split("  ")[0])
+
+    def _entered(self) -> None:
+        """Return takes the best match of what is typed."""
+        checkpoint, text = self._session.checkpoint, self.search.text()
+        if checkpoint is not None and text.strip():
+            found = checkpoint.panel.search(text.split("  ")[0])
+            self._show(found[0].symbol if found else text)
+
+    def _show(self, symbol: str) -> None:
+        try:
+            self._session.set_gene(symbol)
+        except DkanError as error:
+            self._session.say(str(error), alarming=True)
+        else:
+            self._session.say("")
+        self.refresh()
+
+    # ---- pins, limits, colours -------------------------------------------------------
+
+    def _pin(self) -> None:
+        if self._session.gene is not None:
+            self._session.pin(self._session.gene, self.pin.isChecked())
+
+    def _refresh_pinned(self) -> None:
+        while (item := self._pinned.takeAt(0)) is not None:
+            if item.widget() is not None:
+                item.widget().deleteLater()
+        self._pinned.addWidget(QLabel("pinned:"))
+        for symbol in self._session.pinned:
+            button = QToolButton()
+            button.setText(symbol)
+            button.setAutoRaise(True)
+            button.clicked.connect(lambda _=False, s=symbol: self._show(s))
+            self._pinned.addWidget(button)
+        self._pinned.addStretch(1)
+        self.pin.setChecked(self._session.gene in self._session.pinned)
+
+    def _limits_chosen(self, index: int) -> None:
+        self._session.change(limits=Limits(self._display.limits() if index else None))
+
+    def _limits_typed(self) -> None:
+        if self.low.value() >= self.high.value():
+            self._session.say("The lower limit must be below the upper one.", alarming=True)
+            self.refresh()
+        elif self._session.settings.limits.fixed is not None:
+            self._session.change(limits=Limits((self.low.value(), self.high.value())))
+
+    def _cover(self, percent: int) -> None:
+        """Opacity is the layers' own; set it on those that are there and for those to come."""
+        self._session.change(opacity=percent / 100)
+        for overlay in self._session.overlays:
+            overlay.layer.opacity = percent / 100
+
+    def refresh(self) -> None:
+        session = self._session
+        self.setEnabled(session.checkpoint is not None)
+        if session.checkpoint is None or session.gene is None:
+            return
+        gene = session.checkpoint.panel.genes[session.checkpoint.panel.row(session.gene)]
+        if not (self.search.hasFocus() and self.search.isModified()):
+            self.search.setText(gene.symbol)
+        self.name.setText(gene.name)
+        self.pin.setChecked(gene.symbol in session.pinned)
+        fixed = session.settings.limits.fixed is not None
+        self.limits.setCurrentIndex(int(fixed))
+        for box, value in zip((self.low, self.high), self._display.limits(), strict=True):
+            box.setEnabled(fixed)
+            box.setValue(value)
+        self.colormap.setCurrentText(session.settings.colormap)
+        self.opacity.blockSignals(True)
+        self.opacity.setValue(round(100 * session.settings.opacity))
+        self.opacity.blockSignals(False)
+
+
+def described(gene: Gene) -> str:
+    """A line of the search list."""
+    also = f"  (also {', '.join(gene.aliases[:4])})" if gene.aliases else ""
+    return f"{gene.symbol}  {gene.name}{also}"

@@ -1,0 +1,110 @@
+"""A lane: one job at a time off the GUI thread, with nothing of an old job coming through.
+
+Jobs are generators that yield per batch. napari's workers turn a RuntimeError of a
+generator into a silent return value, and torch's errors are RuntimeErrors; so every
+error is caught here and handed over as a value.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from napari.qt.threading import create_worker
+
+from ..errors import DkanError
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A job ended with an error; ``sentence`` is for the person in front of the screen."""
+
+    sentence: str
+    error: Exception
+
+
+@dataclass(frozen=True)
+class _End:
+    """The job came to its end by itself."""
+
+
+class Lane:
+    """Runs one job at a time; starting another one drops what is left of the one before."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._stop: threading.Event | None = None
+        self._threads: list[threading.Event] = []  # set when a worker has wound down
+
+    @property
+    def busy(self) -> bool:
+        return self._stop is not None
+
+    def start(
+        self,
+        job: Callable[[], Iterator[Any]],
+        on_item: Callable[[Any], None],
+        on_end: Callable[[Failure | None], None] = lambda failure: None,
+    ) -> None:
+        """Run ``job()`` in a thread; ``on_item`` and ``on_end`` are called in the GUI thread.
+
+        ``on_end`` gets a Failure when the job raised; neither is called after `cancel`.
+        """
+        self.cancel()
+        stop, wound_down = threading.Event(), threading.Event()
+        self._stop = stop
+        self._threads = [t for t in self._threads if not t.is_set()] + [wound_down]
+
+        def receive(item: Any) -> None:
+            if self._stop is not stop:  # a late result of a job that was cancelled
+                return
+            if isinstance(item, Failure | _End):
+                self._stop = None
+                on_end(item if isinstance(item, Failure) else None)
+            else:
+                on_item(item)
+
+        worker = create_worker(_guarded, job, stop, wound_down, _start_thread=False)
+        worker.yielded.connect(receive)
+        worker.start()
+
+    def cancel(self) -> None:
+        """Forget the running job; its thread ends at its next yield."""
+        if self._stop is not None:
+            self._stop.set()
+            self._stop = None
+
+    def wait(self, seconds: float = 10.0) -> bool:
+        """Block until every thread of this lane has wound down."""
+        return all(t.wait(seconds) for t in self._threads)
+
+
+def _guarded(
+    job: Callable[[], Iterator[Any]], stop: threading.Event, wound_down: threading.Event
+) -> Iterator[Any]:
+    try:
+        items = iter(job())
+        try:
+            for item in items:
+                if stop.is_set():
+                    return
+                yield item
+        finally:
+            close = getattr(items, "close", None)
+            if close is not None:
+                close()
+        yield _End()
+    except DkanError as error:
+        yield Failure(str(error), error)
+    except Exception as error:
+        # whatever else went wrong ends this job, not the window, and stays in the log
+        log.exception("job failed")
+        kind = type(error).__name__
+        yield Failure(f"This should not have happened ({kind}: {error}); please report it.", error)
+    finally:
+        wound_down.set()

@@ -1,0 +1,153 @@
+"""A prediction on the canvas: a heatmap for a grid, coloured squares for spots.
+
+A grid is one Image layer at tile resolution with NaN where nothing is predicted, so that
+changing the gene swaps a few thousand numbers; spots are one Points layer.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import numpy as np
+from napari.layers import Image, Layer, Points
+from numpy.typing import NDArray
+
+from ..inference.prediction import Prediction
+from ..spatial.coordinates import swap_xy
+from .slides import AXES, UNITS
+
+PERCENTILES = 2.0, 98.0
+
+
+class Overlay(Protocol):
+    """One prediction as one layer."""
+
+    prediction: Prediction
+
+    @property
+    def layer(self) -> Layer: ...
+
+    def show(self, gene: str, limits: tuple[float, float], colormap: str) -> None:
+        """Draw a gene of the prediction with these contrast limits."""
+        ...
+
+    def value_at(self, world: tuple[float, float]) -> float | None:
+        """Value of the shown gene at a world position (y, x); None where there is none."""
+        ...
+
+
+class _Named:
+    """A layer name that says what is shown, unless the person has renamed the layer."""
+
+    def __init__(self, layer: Layer, what: str) -> None:
+        self._layer, self._what, self._given = layer, what, layer.name
+
+    def show(self, gene: str) -> None:
+        if self._layer.name == self._given:
+            self._layer.name = f"{gene} predicted - {self._what}"
+            self._given = self._layer.name
+
+
+class GridOverlay:
+    """A tile grid as one Image layer."""
+
+    def __init__(self, prediction: Prediction, mpp: float, what: str, opacity: float) -> None:
+        grid = prediction.target.grid
+        assert grid is not None
+        self.prediction, self._grid, self._gene = prediction, grid, ""
+        pitch = grid.pitch * mpp
+        first = swap_xy((grid.corner + 0.5) * pitch)
+        self.layer = Image(
+            np.full(grid.shape, np.nan, np.float32),
+            name=f"predicted - {what}",
+            scale=(pitch, pitch),
+            translate=first,
+            units=UNITS,
+            axis_labels=AXES,
+            opacity=opacity,
+            blending="translucent",
+            interpolation2d="nearest",
+            contrast_limits=(0, 1),
+            metadata={"napari-dkan": prediction.provenance},
+        )
+        self.layer.colorbar.visible = True
+        self._name = _Named(self.layer, what)
+
+    def show(self, gene: str, limits: tuple[float, float], colormap: str) -> None:
+        self.layer.data = self._grid.raster(self.prediction.gene(gene))
+        _apply(self.layer, limits, colormap)
+        self._name.show(gene)
+
+    def value_at(self, world: tuple[float, float]) -> float | None:
+        row, column = np.round(self.layer.world_to_data(world)).astype(int)
+        rows, columns = self.layer.data.shape
+        if not (0 <= row < rows and 0 <= column < columns):
+            return None
+        value = float(self.layer.data[row, column])
+        return None if np.isnan(value) else value
+
+
+class SpotsOverlay:
+    """Spots as one Points layer; only the shown gene is kept in its features."""
+
+    def __init__(
+        self, prediction: Prediction, mpp: float, size_um: float, what: str, opacity: float
+    ) -> None:
+        self.prediction, self._mpp, self._size = prediction, mpp, size_um
+        self.layer = Points(
+            np.empty((0, 2)),
+            ndim=2,
+            name=f"predicted - {what}",
+            size=size_um / mpp,
+            symbol="square",
+            scale=(mpp, mpp),
+            units=UNITS,
+            axis_labels=AXES,
+            opacity=opacity,
+            border_color="white",
+            border_width=0.03,
+            features={"value": np.empty(0, np.float32)},
+            metadata={"napari-dkan": prediction.provenance},
+        )
+        self._name = _Named(self.layer, what)
+        self._shown = np.empty(0, np.float32)
+
+    def show(self, gene: str, limits: tuple[float, float], colormap: str) -> None:
+        done = self.prediction.done
+        points = swap_xy(self.prediction.target.spots.xy[done])
+        self._shown = self.prediction.gene(gene)[done]
+        if len(points) != len(self.layer.data):
+            self.layer.data = points
+            self.layer.size = self._size / self._mpp
+        self.layer.features = {"value": self._shown, "gene": np.repeat(gene, len(points))}
+        if len(points):
+            self.layer.face_color = "value"
+            self.layer.face_colormap = colormap
+            self.layer.face_contrast_limits = limits
+            self.layer.face_colorbar.visible = True
+        self._name.show(gene)
+
+    def value_at(self, world: tuple[float, float]) -> float | None:
+        at = np.asarray(self.layer.world_to_data(world))
+        reach = self._size / self._mpp / 2
+        inside = np.flatnonzero((np.abs(self.layer.data - at) <= reach).all(axis=1))
+        return float(self._shown[inside[-1]]) if len(inside) else None
+
+
+def _apply(layer: Any, limits: tuple[float, float], colormap: str) -> None:
+    layer.contrast_limits_range = limits
+    layer.contrast_limits = limits
+    if layer.colormap.name != colormap:
+        layer.colormap = colormap
+
+
+def robust_limits(values: list[NDArray[np.float32]]) -> tuple[float, float]:
+    """Percentiles 2 and 98 of all finite values, never empty."""
+    finite = [v[np.isfinite(v)] for v in values]
+    joined = np.concatenate(finite) if finite else np.empty(0)
+    if not len(joined):
+        return 0.0, 1.0
+    low, high = (float(v) for v in np.percentile(joined, PERCENTILES))
+    if high - low < 1e-6:
+        return low - 0.05, low + 0.05
+    return low, high

@@ -1,0 +1,148 @@
+"""The panel: slide, model, where, gene, spot, from top to bottom."""
+
+from __future__ import annotations
+
+from magicgui.widgets import CheckBox, ComboBox, Container
+from napari.viewer import Viewer
+from qtpy.QtCore import QEvent, Qt
+from qtpy.QtWidgets import QFrame, QLabel, QScrollArea, QVBoxLayout, QWidget
+from superqt import QCollapsible
+
+from ..inference.device import available_devices, device_label
+from .clicks import Clicks
+from .display import Display
+from .gene_box import GeneBox
+from .maps import Maps
+from .model_box import ModelBox
+from .ready import Ready
+from .session import Session, session_of
+from .slide_box import SlideBox
+from .spot_box import SpotBox
+from .where_box import WhereBox
+
+KEYS = {"Left": -1, "Up": -1, "Right": 1, "Down": 1}
+
+
+class PredictWidget(QWidget):
+    """DKAN: predict. One per viewer; everything it shows lives in the viewer's session."""
+
+    def __init__(self, napari_viewer: Viewer) -> None:
+        super().__init__()
+        self.session: Session = session_of(napari_viewer)
+        self.maps, self.ready = Maps(self.session), Ready(self.session)
+        self.clicks, self.display = Clicks(self.session), Display(self.session)
+        self.slide_box = SlideBox(self.session)
+        self.model_box = ModelBox(self.session)
+        self.where_box = WhereBox(self.session, self.maps, self.ready)
+        self.gene_box = GeneBox(self.session, self.display)
+        self.spot_box = SpotBox(self.session)
+        self.message = QLabel()
+        self.message.setWordWrap(True)
+        self.message.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+        self.advanced = _advanced(self.session)
+        self._build()
+        self.session.message_changed.connect(self._say)
+        self.maps.memory_out.connect(self._offer_cpu)
+        for key, step in KEYS.items():
+            napari_viewer.bind_key(key, _stepper(self.session, step), overwrite=True)
+        self._closed = False
+        self._say()
+        self.ready.start()
+
+    def _build(self) -> None:
+        content = QWidget()
+        column = QVBoxLayout(content)
+        column.setSpacing(6)
+        for title, box in (
+            ("Slide", self.slide_box),
+            ("Model", self.model_box),
+            ("Where", self.where_box),
+        ):
+            column.addWidget(_heading(title))
+            column.addWidget(box)
+        column.addWidget(self.message)
+        for title, box in (("Gene", self.gene_box), ("This spot", self.spot_box)):
+            column.addWidget(_heading(title))
+            column.addWidget(box)
+        folded = QCollapsible("Advanced")
+        folded.addWidget(self.advanced.native)
+        column.addWidget(folded)
+        column.addStretch(1)
+        area = QScrollArea()
+        area.setWidget(content)
+        area.setWidgetResizable(True)
+        area.setFrameShape(QFrame.Shape.NoFrame)
+        area.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        outer = QVBoxLayout(self)
+        outer.setContentsMargins(0, 0, 0, 0)
+        outer.addWidget(area)
+        self.setMinimumWidth(330)
+
+    def _say(self) -> None:
+        session = self.session
+        self.message.setText(session.message)
+        self.message.setVisible(bool(session.message))
+        self.message.setStyleSheet("color: #ff8a65;" if session.alarming else "")
+
+    def _offer_cpu(self) -> None:
+        """The GPU is too small: choose the CPU, so that Predict goes on from there."""
+        self.advanced["device"].value = "cpu"
+        self.session.say(
+            f"{self.session.message} The CPU is chosen now; press Predict to go on.", alarming=True
+        )
+
+    def shut_down(self) -> None:
+        """End all jobs and let go of the viewer; called once, however the panel goes."""
+        if self._closed:
+            return
+        self._closed = True
+        self.maps.close()
+        self.clicks.close()
+        self.ready.close()
+        self.model_box.close_lane()
+        self.display.close()
+
+    def closeEvent(self, event: QEvent) -> None:
+        self.shut_down()
+        super().closeEvent(event)
+
+
+def _advanced(session: Session) -> Container:
+    """Device, pitch and background, folded away; the defaults are right for most."""
+    device = ComboBox(name="device", label="Device", choices=[("best", "auto")], value="auto")
+    pitch = ComboBox(
+        name="pitch",
+        label="Grid",
+        choices=[("as trained", False), ("dense, tiles touch", True)],
+        value=session.settings.dense,
+        tooltip="Dense maps show more detail; the network was trained at the spots' distance.",
+    )
+    tissue = CheckBox(name="tissue_only", text="Tissue only", value=session.settings.tissue_only)
+    device.changed.connect(lambda value: session.change(device=value))
+    pitch.changed.connect(lambda value: session.change(dense=value))
+    tissue.changed.connect(lambda value: session.change(tissue_only=value))
+
+    def list_devices() -> None:
+        """Once a checkpoint is there torch is loaded, and asking it costs nothing."""
+        chosen, devices = device.value, available_devices()
+        best = (f"best ({device_label(devices[0])})", "auto")
+        device.choices = [best, *((device_label(d), d) for d in devices)]
+        device.value = chosen
+
+    session.checkpoint_changed.connect(list_devices)
+    return Container(widgets=[device, pitch, tissue])
+
+
+def _heading(text: str) -> QLabel:
+    label = QLabel(text)
+    font = label.font()
+    font.setBold(True)
+    label.setFont(font)
+    return label
+
+
+def _stepper(session: Session, step: int):  # type: ignore[no-untyped-def]
+    def step_gene(viewer: object) -> None:
+        session.step_gene(step)
+
+    return step_gene

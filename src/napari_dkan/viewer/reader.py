@@ -1,0 +1,31 @@
+"""npe2 reader: slides by drag and drop, as multiscale RGB layers in micrometres."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+PathOrPaths = str | Sequence[str]
+
+
+def get_reader(path: PathOrPaths) -> Callable[[PathOrPaths], list[Any]] | None:
+    """A reader for slides; None leaves a stack of several files to other readers."""
+    if not isinstance(path, str) and len(path) != 1:
+        return None
+    return read_slides
+
+
+def read_slides(path: PathOrPaths) -> list[Any]:
+    """Open the slide; its pixel size is what the file says, or what was entered before.
+
+    Raises SlideError, which napari shows as a notification.
+    """
+    from ..slide import PixelSize, open_slide
+    from .memory import remembered_mpp
+    from .slides import slide_layer_data
+
+    slide = open_slide(path if isinstance(path, str) else path[0])
+    size = slide.pixel_size
+    if size is None and (mpp := remembered_mpp(slide.fingerprint())) is not None:
+        size = PixelSize(mpp, "entered before")
+    return [slide_layer_data(slide, size)]

@@ -1,0 +1,55 @@
+"""File > Open Sample: a real section and one drawn by the package."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .slides import AXES, PIXELS, UNITS, slide_layer_data
+
+
+def open_her2_c3() -> list[Any]:
+    """Section C3 of a HER2+ breast tumour with its array spots.
+
+    Raises DkanError, which napari shows, when it can neither be found nor fetched.
+    """
+    from ..samples import fetch_section
+
+    return section_layers(fetch_section("C3"))
+
+
+def open_synthetic() -> list[Any]:
+    """A synthetic section: H&E and expression are simulated by this package."""
+    from ..samples import synthetic_section
+
+    return section_layers(synthetic_section())
+
+
+def section_layers(paths: Any) -> list[Any]:
+    """The slide and, hidden, the spots of its array; mpp from the file or from the array."""
+    from ..expression.arrayfit import array_mpp
+    from ..expression.spotfile import read_spots
+    from ..slide import PixelSize, open_slide
+    from ..spatial.coordinates import swap_xy
+    from .places import ARRAY_COLUMNS
+
+    slide, spots = open_slide(paths.image), read_spots(paths.spots)
+    slide.prefetch()
+    size, fitted = slide.pixel_size, array_mpp(spots)
+    if size is None and fitted is not None:
+        size = PixelSize(fitted, "spot array")
+    pixels, options, kind = slide_layer_data(slide, size)
+    options["name"] = paths.title or paths.name
+    mpp = 1.0 if size is None else size.mpp
+    dots = {
+        "name": f"array spots, {paths.name}",
+        "size": (spots.diameter_um or 100.0) / mpp,
+        "scale": (mpp, mpp),
+        "units": PIXELS if size is None else UNITS,
+        "axis_labels": AXES,
+        "face_color": "transparent",
+        "border_color": "#1f4e79",
+        "visible": False,
+    }
+    if spots.array is not None:
+        dots["features"] = dict(zip(ARRAY_COLUMNS, spots.array.T, strict=True))
+    return [(pixels, options, kind), (swap_xy(spots.xy), dots, "points")]

@@ -1,0 +1,290 @@
+"""One session per viewer: what is open, what is chosen, what was predicted.
+
+Widgets read it and subscribe to its events; nothing about the state lives in a widget, in
+a layer's name or in a module global. All events are emitted in the GUI thread.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from threading import Lock
+from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary, ref
+
+from napari.layers import Image, Points, Shapes
+from psygnal import Signal
+
+from ..errors import SpotsError
+from ..inference.engine import Predictor
+from ..slide import PixelSize, Slide
+from .memory import remember_mpp, remembered_mpp
+from .slides import AXES, UNITS, slide_of
+
+if TYPE_CHECKING:
+    from napari.components import ViewerModel
+    from shapely.geometry.base import BaseGeometry
+
+    from ..inference.prediction import Prediction
+    from ..model import Checkpoint
+    from .overlay import Overlay
+
+
+class Where(StrEnum):
+    """Where to predict, as the panel words it."""
+
+    CLICK = "Click"
+    SPOTS = "Spots layer"
+    REGION = "Region"
+    TISSUE = "Whole tissue"
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Contrast limits: robust percentiles of each gene, or the same for all genes."""
+
+    fixed: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the person chose; the defaults are meant to be right."""
+
+    where: Where = Where.CLICK
+    device: str = "auto"
+    dense: bool = False
+    tissue_only: bool = True
+    colormap: str = "magma"
+    opacity: float = 0.65
+    limits: Limits = Limits()
+
+
+@dataclass(eq=False)
+class OpenSlide:
+    """A slide in the viewer: its layer, its pixel size as far as known, its tissue once found."""
+
+    layer: Image
+    slide: Slide
+    pixel_size: PixelSize | None
+    tissue: BaseGeometry | None = None
+
+    @property
+    def mpp(self) -> float:
+        """World units per level-0 pixel: micrometres, or 1 while the pixel size is unknown."""
+        return 1.0 if self.pixel_size is None else self.pixel_size.mpp
+
+
+class Session:
+    """State and events of one viewer."""
+
+    slides_changed = Signal()
+    slide_changed = Signal()
+    slide_edited = Signal()  # its tissue was edited by hand
+    checkpoint_changed = Signal()
+    settings_changed = Signal()
+    gene_changed = Signal()
+    pinned_changed = Signal()
+    overlays_changed = Signal()
+    spot_changed = Signal()
+    message_changed = Signal()
+
+    def __init__(self, viewer: ViewerModel) -> None:
+        self._viewer = ref(viewer)  # the session is kept as long as its viewer, not the reverse
+        self.slides: list[OpenSlide] = []
+        self.slide: OpenSlide | None = None
+        self.checkpoint: Checkpoint | None = None
+        self.settings = Settings()
+        self.gene: str | None = None
+        self.pinned: tuple[str, ...] = ()
+        self.overlays: list[Overlay] = []
+        self.spot: Prediction | None = None  # the spot clicked last
+        self.message = ""
+        self.alarming = False
+        self._predictor: tuple[tuple[object, ...], Predictor] | None = None
+        self._lock = Lock()
+        viewer.layers.events.inserted.connect(self._layers_changed)
+        viewer.layers.events.removed.connect(self._layers_changed)
+        viewer.layers.selection.events.active.connect(self._active_changed)
+        self._layers_changed()
+
+    @property
+    def viewer(self) -> ViewerModel:
+        viewer = self._viewer()
+        if viewer is None:
+            raise RuntimeError("the viewer of this session is gone")
+        return viewer
+
+    # ---- slides ----------------------------------------------------------------------
+
+    def _layers_changed(self, event: object = None) -> None:
+        """Follow the layer list by identity: names and order are the person's business."""
+        layers = list(self.viewer.layers)
+        kept = [s for s in self.slides if s.layer in layers]
+        known = {id(s.layer) for s in kept}
+        for layer in layers:
+            if id(layer) not in known and (found := slide_of(layer)) is not None:
+                kept.append(OpenSlide(layer, *found))
+        removed = [o for o in self.overlays if o.layer not in layers]
+        if removed:
+            self.overlays = [o for o in self.overlays if o.layer in layers]
+            self.overlays_changed.emit()
+        if [id(s) for s in kept] == [id(s) for s in self.slides]:
+            return
+        opened = [s for s in kept if s not in self.slides]
+        self.slides = kept
+        if opened:
+            self._take(opened[-1])
+        elif self.slide not in kept:
+            self._take(kept[-1] if kept else None)
+        self.slides_changed.emit()
+        self.slide_changed.emit()
+
+    def _active_changed(self, event: object = None) -> None:
+        """Selecting a slide's layer chooses that slide."""
+        active = self.viewer.layers.selection.active
+        for slide in self.slides:
+            if slide.layer is active:
+                self.choose_slide(slide)
+
+    def choose_slide(self, slide: OpenSlide | None) -> None:
+        if slide is not self.slide:
+            self._take(slide)
+            self.slide_changed.emit()
+
+    def _take(self, slide: OpenSlide | None) -> None:
+        self.slide = slide
+        if slide is not None and slide.pixel_size is None:
+            mpp = remembered_mpp(slide.slide.fingerprint())
+            if mpp is not None:
+                self._scale(slide, PixelSize(mpp, "entered before"))
+
+    def set_mpp(self, mpp: float) -> None:
+        """Pixel size entered by hand; remembered. Raises SlideError when it is absurd."""
+        if self.slide is None:
+            return
+        self._scale(self.slide, PixelSize(mpp, "entered by hand"))
+        remember_mpp(self.slide.slide.fingerprint(), mpp)
+        self.slide_changed.emit()
+
+    def _scale(self, slide: OpenSlide, size: PixelSize) -> None:
+        """Everything drawn on the slide in world units follows its new scale."""
+        ratio = size.mpp / slide.mpp
+        slide.pixel_size = size
+        slide.layer.scale = (size.mpp, size.mpp)
+        slide.layer.units = UNITS
+        for layer in self.viewer.layers:
+            if isinstance(layer, Shapes | Points) and layer.ndim == 2:
+                layer.scale = tuple(s * ratio for s in layer.scale)
+                layer.units = UNITS
+        slide.layer.axis_labels = AXES
+
+    # ---- checkpoint, gene, settings ----------------------------------------------------
+
+    def use_checkpoint(self, checkpoint: Checkpoint) -> None:
+        """Take a loaded checkpoint; the gene stays where the new panel has it."""
+        self.checkpoint = checkpoint
+        panel = checkpoint.panel
+        self.pinned = tuple(g for g in self.pinned if g in panel) or _first_genes(checkpoint)
+        self.spot = None
+        if self.gene not in panel:
+            self.gene = self.pinned[0] if self.pinned else panel.symbols[0]
+        self.checkpoint_changed.emit()
+        self.pinned_changed.emit()
+        self.spot_changed.emit()
+        self.gene_changed.emit()
+
+    def set_gene(self, symbol: str) -> None:
+        """Show a gene. Raises SpotsError when the panel does not have it."""
+        if self.checkpoint is None:
+            return
+        panel = self.checkpoint.panel
+        symbol = panel.symbols[panel.row(symbol)]
+        if symbol != self.gene:
+            self.gene = symbol
+            self.gene_changed.emit()
+
+    def step_gene(self, step: int) -> None:
+        """The next or the previous gene of the panel, round and round."""
+        if self.checkpoint is None or self.gene is None:
+            return
+        symbols = self.checkpoint.panel.symbols
+        self.set_gene(symbols[(symbols.index(self.gene) + step) % len(symbols)])
+
+    def pin(self, symbol: str, pinned: bool = True) -> None:
+        others = tuple(g for g in self.pinned if g != symbol)
+        self.pinned = (*others, symbol) if pinned else others
+        self.pinned_changed.emit()
+
+    def change(self, **settings: object) -> None:
+        self.settings = replace(self.settings, **settings)  # type: ignore[arg-type]
+        self.settings_changed.emit()
+
+    # ---- results ---------------------------------------------------------------------
+
+    def add_overlay(self, overlay: Overlay) -> None:
+        """Add its layer above the slide without taking the person's selection away."""
+        selected = set(self.viewer.layers.selection)
+        self.viewer.add_layer(overlay.layer)
+        self.viewer.layers.selection = selected
+        self.overlays = [*self.overlays, overlay]
+        self.overlays_changed.emit()
+
+    def set_spot(self, prediction: Prediction | None) -> None:
+        self.spot = prediction
+        self.spot_changed.emit()
+
+    def say(self, text: str, alarming: bool = False) -> None:
+        """A sentence for the person, shown in the panel."""
+        self.message, self.alarming = text, alarming
+        self.message_changed.emit()
+
+    # ---- the predictor, built in worker threads -----------------------------------------
+
+    def ready_slide(self) -> OpenSlide:
+        """The slide to predict on. Raises SpotsError saying what is still missing."""
+        if self.slide is None:
+            raise SpotsError("Open a slide first: drag one onto the window.")
+        if self.slide.pixel_size is None:
+            raise SpotsError(
+                f"{self.slide.slide.path.name} does not state its pixel size; "
+                "enter the micrometres per pixel at the top of the panel."
+            )
+        if self.checkpoint is None:
+            raise SpotsError("The checkpoint is still being loaded; try again in a moment.")
+        return self.slide
+
+    def predictor(self, slide: OpenSlide, checkpoint: Checkpoint) -> Predictor:
+        """The predictor of a slide; finds its tissue first. Call it in a thread."""
+        from ..inference.predict import tissue_region
+
+        with self._lock:
+            if slide.tissue is None:
+                slide.tissue = tissue_region(slide.slide, slide.mpp)
+            key = (id(slide), checkpoint.sha256, self.settings.device, slide.mpp)
+            if self._predictor is None or self._predictor[0] != key:
+                made = Predictor(
+                    slide.slide, checkpoint, slide.mpp, slide.tissue, self.settings.device
+                )
+                self._predictor = (key, made)
+            predictor = self._predictor[1]
+            predictor.tissue = slide.tissue
+            return predictor
+
+
+def _first_genes(checkpoint: Checkpoint) -> tuple[str, ...]:
+    """Genes to begin with: the card's, else those everybody asks for, else the panel's first."""
+    card = checkpoint.card.get("first_genes", [])
+    usual = ["ERBB2", "GATA3", "CD74", "COL1A1", "KRT8"]
+    panel = checkpoint.panel
+    chosen = [g for g in [*card, *usual] if g in panel]
+    return tuple(dict.fromkeys(chosen))[:4] or panel.symbols[:4]
+
+
+_sessions: WeakKeyDictionary[ViewerModel, Session] = WeakKeyDictionary()
+
+
+def session_of(viewer: ViewerModel) -> Session:
+    """The session of a viewer, made when first asked for."""
+    if viewer not in _sessions:
+        _sessions[viewer] = Session(viewer)
+    return _sessions[viewer]

@@ -1,0 +1,125 @@
+"""The clicked spot: its genes as bars."""
+
+from __future__ import annotations
+
+import numpy as np
+from qtpy.QtCore import QRectF, QSize, Qt, Signal
+from qtpy.QtGui import QColor, QMouseEvent, QPainter, QPaintEvent
+from qtpy.QtWidgets import QComboBox, QHBoxLayout, QLabel, QVBoxLayout, QWidget
+
+from ..inference.prediction import Prediction
+from .session import Session
+
+TOP = 12
+BY_VALUE, BY_EXCESS = "highest", "most above average"
+
+
+class Bars(QWidget):
+    """Rows of (label, value, marked) as horizontal bars; a click on a row picks its label."""
+
+    picked = Signal(str)
+    ROW = 18
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows: list[tuple[str, float, bool]] = []
+        self.setToolTip("Click a gene to show its map.")
+
+    def set_rows(self, rows: list[tuple[str, float, bool]]) -> None:
+        self.rows = rows
+        self.setMinimumHeight(len(rows) * self.ROW)
+        self.updateGeometry()
+        self.update()
+
+    def sizeHint(self) -> QSize:
+        return QSize(260, max(1, len(self.rows)) * self.ROW)
+
+    def mousePressEvent(self, event: QMouseEvent) -> None:
+        row = int(event.position().y()) // self.ROW
+        if 0 <= row < len(self.rows):
+            self.picked.emit(self.rows[row][0])
+
+    def paintEvent(self, event: QPaintEvent) -> None:
+        painter = QPainter(self)
+        painter.setRenderHint(QPainter.RenderHint.Antialiasing)
+        name, number = 82, 44
+        room = max(10, self.width() - name - number - 8)
+        top = max([v for _, v, _ in self.rows if np.isfinite(v)], default=1.0) or 1.0
+        text = self.palette().windowText().color()
+        for i, (label, value, marked) in enumerate(self.rows):
+            y = i * self.ROW
+            font = painter.font()
+            font.setBold(marked)
+            painter.setFont(font)
+            painter.setPen(text)
+            middle = Qt.AlignmentFlag.AlignVCenter
+            painter.drawText(QRectF(0, y, name, self.ROW), middle, label)
+            right = QRectF(self.width() - number, y, number - 4, self.ROW)
+            painter.drawText(right, middle | Qt.AlignmentFlag.AlignRight, f"{value:.2f}")
+            track = QRectF(name, y + 4, room, self.ROW - 8)
+            painter.setPen(Qt.PenStyle.NoPen)
+            painter.setBrush(QColor(128, 128, 128, 50))
+            painter.drawRoundedRect(track, 3, 3)
+            track.setWidth(room * float(np.clip(value / top, 0, 1)))
+            painter.setBrush(QColor("#e8735a") if marked else QColor("#8c6bb1"))
+            painter.drawRoundedRect(track, 3, 3)
+        painter.end()
+
+
+class SpotBox(QWidget):
+    """Where the clicked spot is, its chosen genes and its top genes."""
+
+    def __init__(self, session: Session) -> None:
+        super().__init__()
+        self._session = session
+        self.where = QLabel()
+        self.where.setWordWrap(True)
+        self.order = QComboBox()
+        self.order.addItems([BY_VALUE, BY_EXCESS])
+        self.order.setToolTip(
+            "'most above average' compares with the training sections' mean and spread"
+        )
+        self.bars = Bars()
+        self.scale = QLabel()
+        self.scale.setWordWrap(True)
+        line = QHBoxLayout()
+        line.addWidget(QLabel("Top genes:"))
+        line.addWidget(self.order, 1)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addWidget(self.where)
+        layout.addLayout(line)
+        layout.addWidget(self.bars)
+        layout.addWidget(self.scale)
+        self.bars.picked.connect(session.set_gene)
+        self.order.activated.connect(self.refresh)
+        for event in (session.spot_changed, session.gene_changed, session.pinned_changed):
+            event.connect(self.refresh)
+        self.refresh()
+
+    def refresh(self) -> None:
+        spot = self._session.spot
+        for widget in (self.bars, self.scale, self.order):
+            widget.setVisible(spot is not None)
+        if spot is None:
+            self.where.setText("Click on tissue to see its predicted genes here.")
+            return
+        x, y = spot.target.spots.xy[-1]
+        self.where.setText(f"Spot at ({x:,.0f}, {y:,.0f}) px")
+        self.scale.setText(f"predicted, {spot.label_scale.name}")
+        self.bars.set_rows(self._rows(spot))
+
+    def _rows(self, spot: Prediction) -> list[tuple[str, float, bool]]:
+        """The shown and the pinned genes first, then the spot's top genes."""
+        session = self._session
+        chosen = [g for g in (session.gene, *session.pinned) if g is not None and g in spot.panel]
+        values = spot.values[-1]
+        score = values
+        if self.order.currentText() == BY_EXCESS and session.checkpoint is not None:
+            network = session.checkpoint.network
+            mean, spread = network.label_mean.cpu().numpy(), network.label_std.cpu().numpy()
+            score = (values - mean) / np.maximum(spread, 1e-6)
+        symbols = spot.panel.symbols
+        top = [symbols[i] for i in np.argsort(-score, kind="stable")[:TOP]]
+        genes = dict.fromkeys([*chosen, *top])
+        return [(g, float(values[spot.panel.row(g)]), g == session.gene) for g in genes]

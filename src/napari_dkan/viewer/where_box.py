@@ -1,0 +1,238 @@
+"""Where to predict, how much that is, and the buttons that start and stop it."""
+
+from __future__ import annotations
+
+from napari.layers import Points, Shapes
+from qtpy.QtCore import QTimer
+from qtpy.QtWidgets import (
+    QButtonGroup,
+    QComboBox,
+    QGridLayout,
+    QHBoxLayout,
+    QLabel,
+    QProgressBar,
+    QPushButton,
+    QRadioButton,
+    QVBoxLayout,
+    QWidget,
+)
+
+from ..errors import DkanError
+from ..inference.target import Target
+from .maps import Maps
+from .places import add_regions_layer, add_tissue_layer, target_of
+from .ready import Ready
+from .session import Session, Where
+
+PLAN_MS = 120  # wait this long after the last change before counting tiles
+
+
+class WhereBox(QWidget):
+    """Click, Spots layer, Region or Whole tissue; the plan; Predict and Cancel."""
+
+    def __init__(self, session: Session, maps: Maps, ready: Ready) -> None:
+        super().__init__()
+        self._session, self._maps, self._ready = session, maps, ready
+        self._target: Target | None = None
+        self._regions: list[Shapes] = []  # made here, newest last
+        self._tissue_layers: list[Shapes] = []
+        self._watched: set[int] = set()
+
+        self.buttons = {where: QRadioButton(str(where)) for where in Where}
+        self.group = QButtonGroup(self)
+        for row, button in enumerate(self.buttons.values()):
+            self.group.addButton(button, row)
+        self.points = QComboBox()
+        self.points.setToolTip("The Points layer that holds the spots.")
+        self.draw = QPushButton("Draw")
+        self.draw.setToolTip("Draw on the slide; a shape inside another one is a hole.")
+        self.edit = QPushButton("Edit outline")
+        self.edit.setToolTip("Show what was found to be tissue as shapes that can be edited.")
+        self.plan = QLabel()
+        self.plan.setWordWrap(True)
+        self.predict = QPushButton("Predict")
+        self.predict.setDefault(True)
+        self.cancel = QPushButton("Cancel")
+        self.bar = QProgressBar()
+        self.bar.setTextVisible(False)
+        self.bar.setMaximumHeight(8)
+        self.state = QLabel()
+
+        places = QGridLayout()
+        extras = {Where.SPOTS: self.points, Where.REGION: self.draw, Where.TISSUE: self.edit}
+        for row, (where, button) in enumerate(self.buttons.items()):
+            places.addWidget(button, row, 0)
+            if where in extras:
+                places.addWidget(extras[where], row, 1)
+        run = QHBoxLayout()
+        run.addWidget(self.predict, 2)
+        run.addWidget(self.cancel, 1)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addLayout(places)
+        layout.addWidget(self.plan)
+        layout.addLayout(run)
+        layout.addWidget(self.bar)
+        layout.addWidget(self.state)
+
+        self._timer = QTimer(self)
+        self._timer.setSingleShot(True)
+        self._timer.setInterval(PLAN_MS)
+        self._timer.timeout.connect(self.make_plan)
+        self.group.idClicked.connect(self._choose)
+        self.points.activated.connect(self._timer.start)
+        self.draw.clicked.connect(self._draw)
+        self.edit.clicked.connect(self._edit)
+        self.predict.clicked.connect(self.start)
+        self.cancel.clicked.connect(maps.cancel)
+        for event in (
+            session.slide_changed,
+            session.slide_edited,
+            session.checkpoint_changed,
+            session.settings_changed,
+            ready.changed,
+        ):
+            event.connect(self.replan)
+        maps.changed.connect(self.refresh)
+        layers = session.viewer.layers
+        layers.events.inserted.connect(self._layers_changed)
+        layers.events.removed.connect(self._layers_changed)
+        self._layers_changed()
+        self.refresh()
+        self.make_plan()
+
+    # ---- choosing --------------------------------------------------------------------
+
+    def _choose(self, row: int) -> None:
+        where = list(Where)[row]
+        self._session.change(where=where)
+        if where is Where.REGION and self._regions_layer() is None:
+            self._draw()
+
+    def _draw(self) -> None:
+        """Go on drawing in the regions layer, or begin one."""
+        layers = self._session.viewer.layers
+        try:
+            layer = self._regions_layer()
+            if layer is None:
+                layer = add_regions_layer(self._session)
+                self._regions.append(layer)
+                self._watch(layer)
+            layers.selection.active = layer
+            layer.mode = "add_polygon_lasso"
+        except DkanError as error:
+            self._session.say(str(error), alarming=True)
+            return
+        self._session.change(where=Where.REGION)
+
+    def _edit(self) -> None:
+        try:
+            self._tissue_layers.append(add_tissue_layer(self._session))
+        except DkanError as error:
+            self._session.say(str(error), alarming=True)
+
+    def _regions_layer(self) -> Shapes | None:
+        """The selected Shapes layer, else the newest one drawn for regions."""
+        layers = self._session.viewer.layers
+        active = layers.selection.active
+        if isinstance(active, Shapes) and active not in self._tissue_layers:
+            return active
+        mine = [r for r in self._regions if r in layers]
+        others = [s for s in layers if isinstance(s, Shapes) and s not in self._tissue_layers]
+        return (mine or others or [None])[-1]
+
+    def _points_layer(self) -> Points | None:
+        return self.points.currentData()
+
+    def _layers_changed(self, event: object = None) -> None:
+        results = {id(o.layer) for o in self._session.overlays}
+        chosen = self._points_layer()
+        self.points.clear()
+        for layer in self._session.viewer.layers:
+            if isinstance(layer, Points | Shapes):
+                self._watch(layer)
+            shows_results = id(layer) in results or "napari-dkan" in layer.metadata
+            if isinstance(layer, Points) and not shows_results:
+                self.points.addItem(layer.name, layer)
+                if layer is chosen:
+                    self.points.setCurrentIndex(self.points.count() - 1)
+        self.replan()
+
+    def _watch(self, layer: Points | Shapes) -> None:
+        if id(layer) not in self._watched:
+            self._watched.add(id(layer))
+            layer.events.data.connect(self.replan)
+            layer.events.name.connect(self._layers_changed)
+
+    # ---- the plan --------------------------------------------------------------------
+
+    def replan(self, event: object = None) -> None:
+        self._timer.start()
+
+    def make_plan(self) -> None:
+        """Count the tiles of what is chosen and say how long they will take."""
+        self.buttons[self._session.settings.where].setChecked(True)
+        try:
+            self._target = target_of(self._session, self._points_layer(), self._regions_layer())
+            text = self._described(self._target)
+        except DkanError as error:
+            self._target, text = None, str(error)
+        self.plan.setText(text)
+        self.refresh()
+
+    def _described(self, target: Target | None) -> str:
+        session = self._session
+        if session.slide is None or session.checkpoint is None:
+            return ""
+        if session.slide.pixel_size is None:
+            return "Waiting for the pixel size."
+        if session.settings.where is Where.CLICK:
+            waiting = " Getting ready ..." if self._ready.busy else ""
+            return f"Click on tissue to predict the spot there.{waiting}"
+        if target is None:
+            return "Looking for the tissue ..."
+        patch = f"{session.checkpoint.patch.um:.0f} um"
+        every = f", every {target.grid.pitch_um:.0f} um" if target.grid is not None else ""
+        rate = self._maps.spots_per_second or self._ready.spots_per_second
+        time = "" if rate is None else f", about {duration(len(target) / rate)}"
+        kind = "spots" if target.grid is None else "tiles"
+        return f"{len(target):,} {kind} of {patch}{every}{time}"
+
+    def start(self) -> None:
+        """Predict what the plan says, as it is now."""
+        self._timer.stop()
+        self.make_plan()
+        if self._target is None:
+            self._session.say(self.plan.text(), alarming=True)
+            return
+        try:
+            self._maps.predict(self._target, str(self._session.settings.where).lower())
+        except DkanError as error:
+            self._session.say(str(error), alarming=True)
+
+    # ---- progress --------------------------------------------------------------------
+
+    def refresh(self) -> None:
+        progress, busy = self._maps.progress, self._maps.busy
+        self.cancel.setEnabled(busy)
+        self.predict.setEnabled(not busy and self._target is not None)
+        self.bar.setVisible(busy)
+        self.state.setVisible(busy)
+        if progress is None:
+            return
+        self.bar.setRange(0, progress.total)
+        self.bar.setValue(progress.done)
+        doing = {"context": "reading the slide", "starting": "starting"}.get(progress.stage, "")
+        parts = [f"{100 * progress.done // max(progress.total, 1)} %"]
+        if doing:
+            parts = [doing, *parts]
+        if progress.rate is not None and progress.left is not None:
+            parts += [f"{progress.rate:.0f} tiles/s", f"{duration(progress.left)} left"]
+        self.state.setText("   ".join(parts))
+
+
+def duration(seconds: float) -> str:
+    """A time as a person says it: ``8 s``, ``3 min``, ``1.5 h``."""
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

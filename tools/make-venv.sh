@@ -1,0 +1,21 @@
+#!/usr/bin/env bash
+# make-venv.sh PYTHON EXTRA: the package in .venv with one of its extras, versions pinned.
+set -euo pipefail
+python=$1
+extra=$2
+
+if ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+    echo "napari-dkan needs Python 3.11 or newer and '$python' is not; name one with make PYTHON=/path/to/python3.12." >&2
+    exit 1
+fi
+if ! "$python" -c 'import ensurepip, venv' 2>/dev/null; then
+    echo "'$python' cannot make virtual environments; on Debian and Ubuntu install its python3-venv package." >&2
+    exit 1
+fi
+
+.venv/bin/python -m pip --version >/dev/null 2>&1 || "$python" -m venv --clear .venv
+echo "Setting up .venv with napari, torch and the rest; the first time takes minutes and several GB ..."
+# -qq: errors only. Byte code is compiled on first use, which is most of torch never.
+SECONDS=0
+PIP_DISABLE_PIP_VERSION_CHECK=1 .venv/bin/python -m pip install -qq --no-compile -c constraints.txt -e ".[$extra]"
+echo "Setting up took $SECONDS s."
