@@ -50,10 +50,10 @@ def annotate(panel: Panel, descriptions: str | Path, aliases: str | Path) -> Pan
         alias_of[row["approved"]].append(row["alias"])
 
     def one(gene: Gene) -> Gene:
-        symbol = gene.symbol
-        if symbol not in known:
-            names = set(approved.get(symbol, ())) or {_RENAMED.get(symbol, symbol)}
-            symbol = names.pop() if len(names) == 1 else symbol
+        symbol = _RENAMED.get(gene.symbol, gene.symbol)
+        names = set(approved.get(symbol, ()))
+        if symbol not in known and len(names) == 1:
+            symbol = names.pop()
         row = known.get(symbol)
         if row is None:
             return gene

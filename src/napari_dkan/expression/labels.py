@@ -52,7 +52,21 @@ def panel_labels(section: AnnData, panel: Panel, scale: LabelScale) -> Labels:
     if not positive.any():
         raise SpotsError(f"No spot of {name} has a count of any panel gene.")
     rows = np.flatnonzero(positive)
-    array = section.obs[["array_col", "array_row"]].to_numpy(dtype=np.int64)
+    array = array_coordinates(section)
     values = scale.smooth(scale.log(counts[rows]), array[rows])
     dropped = tuple(map(str, section.obs_names[~positive]))
     return Labels(values, rows, dropped)
+
+
+def array_coordinates(section: AnnData) -> NDArray[np.int64]:
+    """(N, 2) array coordinates along x and y of a section's spots.
+
+    Raises SpotsError when the section has none.
+    """
+    try:
+        return section.obs[["array_col", "array_row"]].to_numpy(dtype=np.int64)
+    except (KeyError, ValueError) as error:
+        raise SpotsError(
+            f"{section.uns.get('section', 'The section')} has no whole array coordinates in "
+            "obs['array_row'] and obs['array_col']; they are needed to smooth and to train."
+        ) from error

@@ -38,10 +38,7 @@ def read_spots(path: str | Path) -> Spots:
     Raises SpotsError naming the file when it is none of these, is empty, or names a spot twice.
     """
     path = Path(path)
-    if path.suffix == ".h5ad":
-        spots = _from_h5ad(path)
-    else:
-        spots = _from_table(path)
+    spots = _from_h5ad(path) if path.suffix == ".h5ad" else _from_table(path)
     if not len(spots):
         raise SpotsError(f"{path} holds no spots.")
     if spots.array is not None:
@@ -89,9 +86,10 @@ def _from_table(path: Path) -> Spots:
 
 
 def _array_columns(table: pd.DataFrame, path: Path) -> NDArray[np.int64] | None:
-    if not {"array_row", "array_col"} <= set(table.columns):
-        return None
-    return rounded(numbers(table, ["array_col", "array_row"], path))
+    for pair in (["array_col", "array_row"], ["array_x", "array_y"]):
+        if set(pair) <= set(table.columns):
+            return rounded(numbers(table, pair, path))
+    return None
 
 
 def rounded(array: NDArray[np.float64]) -> NDArray[np.int64]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from ..errors import SlideError
@@ -25,7 +26,7 @@ def open_slide(path: str | Path) -> Slide:
     kind that is no H&E image.
     """
     path = Path(path).expanduser()
-    if not path.exists():
+    if not os.path.exists(path):
         raise SlideError(f"There is no slide at {path}; check the name.")
     with plainly(path):
         source = with_overview(_source(path))

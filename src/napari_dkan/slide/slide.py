@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -222,13 +223,17 @@ def plainly(path: Path) -> Iterator[None]:
         raise SlideError(
             f"The slide {path.name} needs the package {error.name}; install it and try again."
         ) from error
+    except PermissionError as error:
+        raise SlideError(
+            f"The slide {path.name} may not be read; change its permissions or copy it."
+        ) from error
     except MemoryError as error:
         raise SlideError(
             f"There is not enough memory to read the slide {path.name}; "
             "convert it to a tiled, pyramidal TIFF."
         ) from error
     except Exception as error:
-        if not path.exists():
+        if not os.path.exists(path):
             raise gone(path) from error
         reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
         raise SlideError(

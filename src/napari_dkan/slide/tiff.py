@@ -26,14 +26,14 @@ VENDORS = ("is_ndpi", "is_scn", "is_bif", "is_philips")
 # Aperio's JPEG 2000 in YCbCr, which tifffile hands out without turning it into RGB.
 APERIO_YCBCR = 33003
 
-# tifffile logs what it skips; a slide with parts skipped is refused here instead.
+# tifffile logs what is wrong with a file; here it becomes a SlideError, told once.
 logging.getLogger("tifffile").setLevel(logging.CRITICAL)
 
 
 def belongs_to_openslide(path: Path) -> bool:
     """Whether OpenSlide reads this TIFF better than tifffile."""
     with tifffile.TiffFile(path) as tif:
-        if any(getattr(tif, flag) for flag in VENDORS):
+        if any(getattr(tif, flag, False) for flag in VENDORS):
             return True
         return bool(len(tif.pages)) and tif.pages.first.compression == APERIO_YCBCR
 

@@ -36,11 +36,9 @@ class TiffLevel:
             raise Unreadable("its image is empty")
         self._photometric = page.photometric
         check_kind(series, page, len(pages))
-        self._planes = [
-            (source, plane)
-            for source in pages
-            for plane in range(page.samplesperpixel if page.planarconfig == 2 else 1)
-        ]
+        self._pages = pages
+        in_page = int(page.samplesperpixel) if page.planarconfig == 2 else 1
+        self._planes = [(which, plane) for which in range(len(pages)) for plane in range(in_page)]
         self._tables = [getattr(source, "jpegtables", None) for source in pages]
         # Offsets are read from the file when first asked for: do it here, in one thread.
         self._segments = [(source.dataoffsets, source.databytecounts) for source in pages]
@@ -62,14 +60,14 @@ class TiffLevel:
             self.chunk = (self.width, min(int(page.rowsperstrip), self.height))
         self._across = math.ceil(self.width / self.chunk[0])
         self._per_plane = self._across * math.ceil(self.height / self.chunk[1])
-        expected = self._per_plane * (page.samplesperpixel if page.planarconfig == 2 else 1)
+        expected = self._per_plane * in_page
         if not self._rows and any(len(offsets) < expected for offsets, _ in self._segments):
             raise Unreadable("its list of tiles is incomplete; copy or export it again")
 
     def tile(self, column: int, row: int) -> NDArray[np.uint8]:
         """One chunk as (h, w, 3) uint8, cut at the edge or not."""
         read = self._band if self._rows else self._segment
-        parts = [read(source, plane, column, row) for source, plane in self._planes]
+        parts = [read(which, plane, column, row) for which, plane in self._planes]
         present = [part for part in parts if part is not None]
         if not present:  # Never scanned: writers leave such tiles out.
             return np.full((self.chunk[1], self.chunk[0], 3), 255, np.uint8)
@@ -77,29 +75,27 @@ class TiffLevel:
             raise Unreadable("a colour channel of a tile is missing")
         return self._rgb(present[0] if len(present) == 1 else np.concatenate(present, axis=2))
 
-    def _segment(self, source: Any, plane: int, column: int, row: int) -> NDArray[Any] | None:
+    def _segment(self, which: int, plane: int, column: int, row: int) -> NDArray[Any] | None:
         index = plane * self._per_plane + row * self._across + column
-        which = next(i for i, (page, _) in enumerate(self._planes) if page is source)
-        which //= max(1, len(self._planes) // len(self._segments))
         offsets, counts = self._segments[which]
         if counts[index] == 0:
             return None
-        data = self._read_bytes(source, offsets[index], counts[index])
+        data = self._read_bytes(self._pages[which], offsets[index], counts[index])
         options = {"jpegtables": self._tables[which]} if self._tables[which] else {}
         decoded, _, shape = self._page.decode(data, index, **options)
         if decoded is None or decoded.size == 0:
             raise Unreadable("a tile cannot be decoded")
         return decoded[0, : shape[1], : shape[2]]
 
-    def _band(self, source: Any, plane: int, column: int, row: int) -> NDArray[Any]:
+    def _band(self, which: int, plane: int, column: int, row: int) -> NDArray[Any]:
         page = self._page
         samples = 1 if page.planarconfig == 2 else page.samplesperpixel
         dtype = np.dtype(page.parent.byteorder + page.dtype.char)
         top = row * self.chunk[1]
         rows = min(self.chunk[1], self.height - top)
         per_row = self.width * samples * dtype.itemsize
-        start = source.dataoffsets[0] + (plane * self.height + top) * per_row
-        data = self._read_bytes(source, start, rows * per_row)
+        start = self._segments[which][0][0] + (plane * self.height + top) * per_row
+        data = self._read_bytes(self._pages[which], start, rows * per_row)
         pixels = np.frombuffer(data, dtype).reshape(rows, self.width, samples)
         return pixels.astype(page.dtype, copy=False)
 
@@ -122,7 +118,7 @@ def check_kind(series: Any, page: Any, pages: int) -> None:
     photometric = tifffile.PHOTOMETRIC
     channels = page.samplesperpixel * pages
     spatial = dict(zip(series.axes, series.shape, strict=True))
-    for axis, name in (("Z", "focal planes"), ("T", "time points")):
+    for axis, name in (("Z", "focal planes"), ("T", "time points"), ("I", "images")):
         if spatial.get(axis, 1) > 1:
             raise Unreadable(f"it has {spatial[axis]} {name}; export one of them as an RGB image")
     if channels not in (1, 2, 3, 4) or (pages > 1 and channels != 3):

@@ -121,10 +121,10 @@ class Clicks:
                 session.overlays_changed.emit()
                 return
         size_um = spot.provenance["patch_um"]
-        what = f"clicked spots, {slide.slide.name}"
+        what = f"clicked spots, {slide.layer.name}"
         overlay = SpotsOverlay(spot, slide.mpp, size_um, what, session.settings.opacity)
         self._marks = (key, overlay)
-        session.add_overlay(overlay)
+        session.add_overlay(overlay, slide)
 
 
 def _joined(before: Prediction, spot: Prediction) -> Prediction:

@@ -51,6 +51,8 @@ class Display:
         limits = self.limits()
         for overlay in shown:
             overlay.show(gene or "", limits, settings.colormap)
+        for overlay in shown:  # limits are shared, so one bar stands for all
+            overlay.colorbar.visible = overlay is shown[-1]
         self._legend(shown)
 
     def _legend(self, shown: list[Overlay]) -> None:

@@ -16,8 +16,11 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
+from superqt import QFlowLayout
+
 from ..errors import DkanError
 from ..expression.panel import Gene
+from .combo import narrow
 from .display import Display
 from .session import Limits, Session
 
@@ -47,14 +50,17 @@ class GeneBox(QWidget):
         self.pin.setCheckable(True)
         self.name = QLabel()
         self.name.setWordWrap(True)
-        self._pinned = QHBoxLayout()
+        self._pinned = QFlowLayout()
         self.limits = QComboBox()
         self.limits.addItems(["auto, this gene", "fixed"])
+        narrow(self.limits)
+        self.range, self._ends = QLabel(), QWidget()
         self.low, self.high = QDoubleSpinBox(), QDoubleSpinBox()
         for box in (self.low, self.high):
             box.setDecimals(2)
             box.setRange(-100, 100)
             box.setSingleStep(0.1)
+            box.setButtonSymbols(QDoubleSpinBox.ButtonSymbols.NoButtons)
         self.colormap = QComboBox()
         self.colormap.addItems(COLORMAPS)
         self.opacity = QSlider(Qt.Orientation.Horizontal)
@@ -69,9 +75,12 @@ class GeneBox(QWidget):
         first, colours = QHBoxLayout(), QHBoxLayout()
         for widget in (self.search, self.before, self.after, self.pin):
             first.addWidget(widget)
-        limits = QHBoxLayout()
-        for widget in (QLabel("Limits"), self.limits, self.low, self.high):
+        limits, ends = QHBoxLayout(), QHBoxLayout(self._ends)
+        ends.setContentsMargins(0, 0, 0, 0)
+        for widget in (QLabel("Limits"), self.limits, self.range):
             limits.addWidget(widget)
+        for widget in (QLabel("from"), self.low, QLabel("to"), self.high):
+            ends.addWidget(widget)
         for widget in (QLabel("Colours"), self.colormap, QLabel("Cover"), self.opacity):
             colours.addWidget(widget)
         layout = QVBoxLayout(self)
@@ -80,6 +89,7 @@ class GeneBox(QWidget):
         layout.addWidget(self.name)
         layout.addLayout(self._pinned)
         layout.addLayout(limits)
+        layout.addWidget(self._ends)
         layout.addLayout(colours)
 
     def _connect(self, completer: QCompleter) -> None:
@@ -143,7 +153,6 @@ class GeneBox(QWidget):
             button.setAutoRaise(True)
             button.clicked.connect(lambda _=False, s=symbol: self._show(s))
             self._pinned.addWidget(button)
-        self._pinned.addStretch(1)
         self.pin.setChecked(self._session.gene in self._session.pinned)
 
     def _limits_chosen(self, index: int) -> None:
@@ -174,9 +183,11 @@ class GeneBox(QWidget):
         self.pin.setChecked(gene.symbol in session.pinned)
         fixed = session.settings.limits.fixed is not None
         self.limits.setCurrentIndex(int(fixed))
-        for box, value in zip((self.low, self.high), self._display.limits(), strict=True):
-            box.setEnabled(fixed)
-            box.setValue(value)
+        low, high = self._display.limits()
+        self.low.setValue(low)
+        self.high.setValue(high)
+        self._ends.setVisible(fixed)
+        self.range.setText("" if fixed or not self._display.shown() else f"{low:.2f} to {high:.2f}")
         self.colormap.setCurrentText(session.settings.colormap)
         self.opacity.blockSignals(True)
         self.opacity.setValue(round(100 * session.settings.opacity))

@@ -7,17 +7,23 @@ error is caught here and handed over as a value.
 
 from __future__ import annotations
 
+import atexit
 import logging
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakSet
 
 from napari.qt.threading import create_worker
+from qtpy.QtCore import QThreadPool
 
 from ..errors import DkanError
 
 log = logging.getLogger(__name__)
+
+
+_lanes: WeakSet[Lane] = WeakSet()
 
 
 @dataclass(frozen=True)
@@ -40,6 +46,9 @@ class Lane:
         self.name = name
         self._stop: threading.Event | None = None
         self._threads: list[threading.Event] = []  # set when a worker has wound down
+        if not _lanes:  # registered after Qt's own handler, so it runs before it
+            atexit.register(_wind_down)
+        _lanes.add(self)
 
     @property
     def busy(self) -> bool:
@@ -82,6 +91,13 @@ class Lane:
     def wait(self, seconds: float = 10.0) -> bool:
         """Block until every thread of this lane has wound down."""
         return all(t.wait(seconds) for t in self._threads)
+
+
+def _wind_down() -> None:
+    """At exit: threads end before Qt takes the objects away that they report to."""
+    for lane in list(_lanes):
+        lane.cancel()
+    QThreadPool.globalInstance().waitForDone(10_000)
 
 
 def _guarded(

@@ -75,8 +75,8 @@ class Maps:
 
         def receive(item: Prediction | Update) -> None:
             if isinstance(item, Prediction):
-                self._overlay = self._new_overlay(item, f"{what}, {slide.slide.name}")
-                session.add_overlay(self._overlay)
+                self._overlay = self._new_overlay(item, f"{what}, {slide.layer.name}")
+                session.add_overlay(self._overlay, slide)
             else:
                 self._follow(item)
 

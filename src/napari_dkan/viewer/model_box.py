@@ -21,6 +21,7 @@ from qtpy.QtWidgets import (
 from ..samples.bundled import bundled_checkpoints
 from .lane import Failure, Lane
 from .memory import recent_checkpoints, remember_checkpoint
+from .combo import narrow
 from .session import Session
 from .torch_beside_gl import import_torch
 
@@ -38,6 +39,7 @@ class ModelBox(QWidget):
         self._session = session
         self._lane = Lane("checkpoint")
         self.choice = QComboBox()
+        narrow(self.choice)
         self.choice.setToolTip("Checkpoints that come along, used lately, or from a file.")
         self.summary = QLabel()
         self.summary.setWordWrap(True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 import numpy as np
+from napari.components.overlays import ColorBarOverlay
 from napari.layers import Image, Layer, Points
 from numpy.typing import NDArray
 
@@ -23,6 +24,7 @@ class Overlay(Protocol):
     """One prediction as one layer."""
 
     prediction: Prediction
+    colorbar: ColorBarOverlay
 
     @property
     def layer(self) -> Layer: ...
@@ -70,7 +72,7 @@ class GridOverlay:
             contrast_limits=(0, 1),
             metadata={"napari-dkan": prediction.provenance},
         )
-        self.layer.colorbar.visible = True
+        self.colorbar = self.layer.colorbar
         self._name = _Named(self.layer, what)
 
     def show(self, gene: str, limits: tuple[float, float], colormap: str) -> None:
@@ -110,6 +112,7 @@ class SpotsOverlay:
             metadata={"napari-dkan": prediction.provenance},
         )
         self._name = _Named(self.layer, what)
+        self.colorbar = self.layer.face_colorbar
         self._shown = np.empty(0, np.float32)
 
     def show(self, gene: str, limits: tuple[float, float], colormap: str) -> None:
@@ -124,7 +127,6 @@ class SpotsOverlay:
             self.layer.face_color = "value"
             self.layer.face_colormap = colormap
             self.layer.face_contrast_limits = limits
-            self.layer.face_colorbar.visible = True
         self._name.show(gene)
 
     def value_at(self, world: tuple[float, float]) -> float | None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from magicgui.widgets import CheckBox, ComboBox, Container
 from napari.viewer import Viewer
 from qtpy.QtCore import QEvent, Qt
-from qtpy.QtWidgets import QFrame, QLabel, QScrollArea, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QLabel, QVBoxLayout, QWidget
 from superqt import QCollapsible
 
 from ..inference.device import available_devices, device_label
 from .clicks import Clicks
+from .column import Column
 from .display import Display
 from .gene_box import GeneBox
 from .maps import Maps
@@ -45,7 +48,14 @@ class PredictWidget(QWidget):
         self.maps.memory_out.connect(self._offer_cpu)
         for key, step in KEYS.items():
             napari_viewer.bind_key(key, _stepper(self.session, step), overwrite=True)
-        self._closed = False
+        self.shut_down = _once(
+            self.maps.close,
+            self.clicks.close,
+            self.ready.close,
+            self.model_box.close_lane,
+            self.display.close,
+        )
+        self.destroyed.connect(self.shut_down)  # a dock that is deleted gets no closeEvent
         self._say()
         self.ready.start()
 
@@ -68,15 +78,10 @@ class PredictWidget(QWidget):
         folded.addWidget(self.advanced.native)
         column.addWidget(folded)
         column.addStretch(1)
-        area = QScrollArea()
-        area.setWidget(content)
-        area.setWidgetResizable(True)
-        area.setFrameShape(QFrame.Shape.NoFrame)
-        area.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        area = Column(content)
         outer = QVBoxLayout(self)
         outer.setContentsMargins(0, 0, 0, 0)
         outer.addWidget(area)
-        self.setMinimumWidth(330)
 
     def _say(self) -> None:
         session = self.session
@@ -90,17 +95,6 @@ class PredictWidget(QWidget):
         self.session.say(
             f"{self.session.message} The CPU is chosen now; press Predict to go on.", alarming=True
         )
-
-    def shut_down(self) -> None:
-        """End all jobs and let go of the viewer; called once, however the panel goes."""
-        if self._closed:
-            return
-        self._closed = True
-        self.maps.close()
-        self.clicks.close()
-        self.ready.close()
-        self.model_box.close_lane()
-        self.display.close()
 
     def closeEvent(self, event: QEvent) -> None:
         self.shut_down()
@@ -141,7 +135,18 @@ def _heading(text: str) -> QLabel:
     return label
 
 
-def _stepper(session: Session, step: int):  # type: ignore[no-untyped-def]
+def _once(*actions: Callable[[], None]) -> Callable[[], None]:
+    """All of the actions on the first call, nothing later: a panel can go in several ways."""
+    left = list(actions)
+
+    def act() -> None:
+        while left:
+            left.pop(0)()
+
+    return act
+
+
+def _stepper(session: Session, step: int) -> Callable[[object], None]:
     def step_gene(viewer: object) -> None:
         session.step_gene(step)
 

@@ -221,11 +221,14 @@ class Session:
 
     # ---- results ---------------------------------------------------------------------
 
-    def add_overlay(self, overlay: Overlay) -> None:
-        """Add its layer above the slide without taking the person's selection away."""
-        selected = set(self.viewer.layers.selection)
-        self.viewer.add_layer(overlay.layer)
-        self.viewer.layers.selection = selected
+    def add_overlay(self, overlay: Overlay, over: OpenSlide) -> None:
+        """Add its layer without taking the person's selection away: maps right above the
+        slide, so that regions and clicked spots stay visible on top."""
+        layers = self.viewer.layers
+        selected = set(layers.selection)
+        above = layers.index(over.layer) + 1
+        layers.insert(above if isinstance(overlay.layer, Image) else len(layers), overlay.layer)
+        layers.selection = selected
         self.overlays = [*self.overlays, overlay]
         self.overlays_changed.emit()
 

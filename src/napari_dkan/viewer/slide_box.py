@@ -14,6 +14,7 @@ from qtpy.QtWidgets import (
 )
 
 from ..errors import DkanError
+from .combo import narrow
 from .session import Session
 
 GUESS = 0.5  # a 20x scan, offered where nothing is known
@@ -26,6 +27,7 @@ class SlideBox(QWidget):
         super().__init__()
         self._session = session
         self.choice = QComboBox()
+        narrow(self.choice)
         self.choice.setToolTip("Slides open in this window; drag one in to add it.")
         self.scale = QLabel()
         self.scale.setWordWrap(True)

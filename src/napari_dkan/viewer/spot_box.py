@@ -8,6 +8,7 @@ from qtpy.QtGui import QColor, QMouseEvent, QPainter, QPaintEvent
 from qtpy.QtWidgets import QComboBox, QHBoxLayout, QLabel, QVBoxLayout, QWidget
 
 from ..inference.prediction import Prediction
+from .combo import narrow
 from .session import Session
 
 TOP = 12
@@ -75,6 +76,7 @@ class SpotBox(QWidget):
         self.where = QLabel()
         self.where.setWordWrap(True)
         self.order = QComboBox()
+        narrow(self.order)
         self.order.addItems([BY_VALUE, BY_EXCESS])
         self.order.setToolTip(
             "'most above average' compares with the training sections' mean and spread"

@@ -22,6 +22,7 @@ from ..inference.target import Target
 from .maps import Maps
 from .places import add_regions_layer, add_tissue_layer, target_of
 from .ready import Ready
+from .combo import narrow
 from .session import Session, Where
 
 PLAN_MS = 120  # wait this long after the last change before counting tiles
@@ -43,6 +44,7 @@ class WhereBox(QWidget):
         for row, button in enumerate(self.buttons.values()):
             self.group.addButton(button, row)
         self.points = QComboBox()
+        narrow(self.points)
         self.points.setToolTip("The Points layer that holds the spots.")
         self.draw = QPushButton("Draw")
         self.draw.setToolTip("Draw on the slide; a shape inside another one is a hole.")

@@ -1,0 +1,84 @@
+"""A network from tensors, compared with its description before anything is allocated."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from ..errors import CheckpointError
+from .config import DKANConfig
+from .network import DKAN
+from .tensorfile import FLOATS, refuse_not_finite
+from .trunk import TargetTrunk
+
+
+def assemble(config: DKANConfig, tensors: Mapping[str, Tensor]) -> DKAN:
+    """The network of a config around these tensors (not copied), in eval mode.
+
+    Raises CheckpointError when one is missing, surplus, misshapen or not finite.
+    """
+    network = compare(config, {n: (_dtype(t), tuple(t.shape)) for n, t in tensors.items()})
+    refuse_not_finite(tensors)
+    network.load_state_dict(tensors, assign=True)
+    _fill_constants(network)
+    if (network.label_std <= 0).any():
+        raise CheckpointError("its label_std has values that are not above zero")
+    return network.eval()
+
+
+def _skeleton(config: DKANConfig) -> DKAN:
+    """The network without memory, which costs nothing however large the file claims to be."""
+    try:
+        with torch.device("meta"):
+            return DKAN(config, torch.empty(config.genes, config.text_dim))
+    except (RuntimeError, ValueError, TypeError, AttributeError, NotImplementedError):
+        raise CheckpointError(
+            f"its target trunk {config.trunk} cannot be built by this version of timm"
+        ) from None
+
+
+def compare(config: DKANConfig, given: Mapping[str, tuple[str, tuple[int, ...]]]) -> DKAN:
+    """The config's network without memory, whose tensors have these names, types and shapes.
+
+    Raises CheckpointError naming the first ones that are missing, surplus or misshapen.
+    """
+    network = _skeleton(config)
+    wanted = network.state_dict()
+    missing = [n for n in wanted if n not in given]
+    if missing:
+        raise CheckpointError(f"it lacks {_names(missing)}; it may be damaged or half-converted")
+    extra = [n for n in given if n not in wanted]
+    if extra:
+        raise CheckpointError(f"its network has no place for {_names(extra)}")
+    for name, tensor in wanted.items():
+        dtype, shape = given[name]
+        if shape != tuple(tensor.shape):
+            raise CheckpointError(
+                f"its tensor {name} has shape {shape} where {tuple(tensor.shape)} is needed"
+            )
+        if tensor.is_floating_point() != (dtype in FLOATS):
+            raise CheckpointError(f"its tensor {name} is of type {dtype}, which does not fit")
+    return network
+
+
+def _dtype(tensor: Tensor) -> str:
+    return {torch.float32: "F32", torch.int64: "I64"}.get(tensor.dtype, str(tensor.dtype))
+
+
+def _fill_constants(network: DKAN) -> None:
+    """Trunk constants that no file stores (some timm trunks keep them) are computed."""
+    unset = [n for n, b in network.trunk.named_buffers() if b.is_meta]
+    if not unset:
+        return
+    real = dict(TargetTrunk(network.config.trunk).named_buffers())
+    for name in unset:
+        owner, _, leaf = name.rpartition(".")
+        setattr(network.trunk.get_submodule(owner), leaf, real[name])
+
+
+def _names(names: list[str]) -> str:
+    shown = ", ".join(f"{n:.80}" for n in names[:3])
+    tensors = "the tensor" if len(names) == 1 else f"{len(names)} tensors:"
+    return f"{tensors} {shown}{', ...' if len(names) > 3 else ''}"

@@ -1,0 +1,69 @@
+"""The card of a checkpoint as text: what `napari-dkan info FILE` prints."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .checkpoint import Checkpoint
+
+_KNOWN = ("training_data", "splits", "metrics", "licence")
+
+
+def describe(checkpoint: Checkpoint) -> str:
+    """What a checkpoint is, how good it is beside its baseline, and where it comes from."""
+    c, config = checkpoint, checkpoint.network.config
+    symbols = c.panel.symbols
+    shown = ", ".join(symbols[:8]) + (", ..." if len(symbols) > 8 else "")
+    patch = f"{c.patch.um:g} um at {c.patch.px} px ({c.patch.mpp:.3g} um/px)"
+    grid = f"{config.grid} x {config.grid} neighbours"
+    size = sum(p.numel() for p in c.network.parameters()) / 1e6
+    encoder = f"{c.encoder.name}, {c.encoder.dimension} features of {c.encoder.px} px tiles"
+    inside = "in this file" if c.encoder_tensors else "not in this file"
+    lines = [
+        _line(c.title, "").strip(),
+        _line("Genes", f"{len(symbols)}: {shown}"),
+        _line("Labels", c.label_scale.name),
+        _line("Patch", f"{patch}, {grid}"),
+        _line("Spots", f"{c.spot_pitch_um:g} um apart, {c.spot_diameter_um:g} um wide"),
+        _line("Network", f"{size:.1f} M parameters, width {config.dim}, trunk {config.trunk}"),
+        _line("Encoder", f"{encoder}, weights {inside}"),
+        _line("", f"revision {c.encoder.revision or 'unknown'}"),
+        _line("", f"licence {c.encoder.licence or 'unknown'}"),
+        _line("Gene text", c.gene_text or "unknown"),
+    ]
+    for key in _KNOWN:
+        lines += _entry(key, c.card.get(key, "not stated"))
+    for key, value in c.card.items():
+        if key not in _KNOWN and key != "title":
+            lines += _entry(key, value)
+    lines += [
+        _line("Made by", c.creator),
+        _line("File", str(c.path) if c.path else "not saved"),
+        _line("SHA-256", c.sha256 or "not saved"),
+    ]
+    return "\n".join(lines)
+
+
+def _entry(key: Any, value: Any, depth: int = 0) -> list[str]:
+    """A card entry; objects go on below it, indented."""
+    label = str(key).replace("_", " ")
+    label = label if depth else label[:1].upper() + label[1:]
+    if isinstance(value, dict) and value and depth < 4:
+        head = [_line(label, "", depth)]
+        return head + [line for k, v in value.items() for line in _entry(k, v, depth + 1)]
+    return [_line(label, _text(value), depth)]
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(_text(v) for v in value)
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return "not stated" if value is None else str(value)
+
+
+def _line(label: str, text: str, depth: int = 0) -> str:
+    # A card is another's text: control characters must not reach a terminal.
+    line = f"  {'  ' * depth}{label:<14}{text}".rstrip()
+    return "".join(c if c.isprintable() else " " for c in line)

@@ -1,0 +1,201 @@
+"""The checkpoint file: a network and all that is needed to use and to judge it.
+
+One safetensors file. Its tensors are the network's, and below `encoder.` those of
+a tile encoder that travels along; its header metadata holds one JSON text,
+`napari_dkan`, of format version 1. Reading it executes nothing.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from .. import __version__
+from ..errors import CheckpointError, DkanError
+from ..expression.label_scale import LabelScale
+from ..expression.panel import Panel
+from . import tensorfile
+from .assemble import assemble, compare
+from .card import describe as describe
+from .config import DKANConfig
+from .description import (
+    FORMAT,
+    KEY,
+    Patch,
+    entry,
+    read_description,
+    read_label_scale,
+    read_panel,
+    read_patch,
+    require_positive,
+)
+from .encoders import build_encoder
+from .encoders.protocol import EncoderSpec, TileEncoder
+from .network import DKAN
+
+_ENCODER = "encoder."
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A trained network with its panel, scale, geometry, encoder and provenance.
+
+    spot_pitch_um, spot_diameter_um : the array it was trained on.
+    gene_text : where the gene text features come from.
+    card : free JSON: title, training_data, splits, metrics (the baseline's among them), licence.
+    encoder_tensors : the tile encoder's weights where they travel in the file, else None.
+    sha256, path : of the file it was read from; "" and None before it is saved.
+
+    Raises CheckpointError when the parts do not fit together.
+    """
+
+    network: DKAN
+    panel: Panel
+    label_scale: LabelScale
+    patch: Patch
+    spot_pitch_um: float
+    spot_diameter_um: float
+    encoder: EncoderSpec
+    gene_text: str = ""
+    card: dict[str, Any] = field(default_factory=dict)
+    creator: str = f"napari-dkan {__version__}"
+    encoder_tensors: dict[str, Tensor] | None = None
+    sha256: str = ""
+    path: Path | None = None
+
+    def __post_init__(self) -> None:
+        config = self.network.config
+        if len(self.panel) != config.genes:
+            raise CheckpointError(
+                f"The panel has {len(self.panel)} genes but the network predicts {config.genes}."
+            )
+        if self.encoder.dimension != config.dim:
+            raise CheckpointError(
+                f"The encoder gives {self.encoder.dimension} features "
+                f"but the network takes {config.dim}."
+            )
+        require_positive("spot pitch in um", self.spot_pitch_um, 10_000)
+        require_positive("spot diameter in um", self.spot_diameter_um, 10_000)
+        if not isinstance(self.card, dict):
+            raise CheckpointError("The card is not a JSON object.")
+
+    @property
+    def title(self) -> str:
+        """What to call it in a list: the card's title, else the file's name."""
+        title = self.card.get("title")
+        if isinstance(title, str) and title.strip():
+            return title.strip()
+        return self.path.stem if self.path else "untitled"
+
+    def tile_encoder(self, weights: str | Path | None = None) -> TileEncoder:
+        """The encoder this network was trained with, in eval mode on the CPU.
+
+        weights : a local weights file, where they are neither inside the checkpoint nor
+        to be fetched. Raises EncoderError when they cannot be had.
+        """
+        return build_encoder(self.encoder, self.encoder_tensors, weights)
+
+
+def load_checkpoint(path: str | Path) -> Checkpoint:
+    """Read a checkpoint: the network in eval mode on the CPU, in float32.
+
+    Names, shapes and sizes are compared with the description before anything is
+    allocated, so the result is a working checkpoint or a CheckpointError of one
+    sentence; nothing in the file is ever executed.
+    """
+    path = Path(path)
+    try:
+        header = tensorfile.read_header(path)
+        data = read_description(header)
+        config = DKANConfig.from_json(data.get("network"))
+        panel = read_panel(data.get("panel"))
+        if len(panel) != config.genes:
+            raise CheckpointError(
+                f"its panel has {len(panel)} genes but its network predicts {config.genes}"
+            )
+        # Shapes first: a header may claim anything, and reading allocates.
+        own = {n: t for n, t in header.tensors.items() if not n.startswith(_ENCODER)}
+        compare(config, own)
+        tensors = tensorfile.read_tensors(path, list(header.tensors))
+        network = assemble(config, {n: tensors[n] for n in own})
+        inside = {n[len(_ENCODER) :]: t for n, t in tensors.items() if n.startswith(_ENCODER)}
+        spec = EncoderSpec.from_json(data.get("encoder"))
+        if inside:  # damaged weights must show here, not at the first click
+            build_encoder(spec, inside)
+        return Checkpoint(
+            network=network,
+            panel=panel,
+            label_scale=read_label_scale(data.get("label_scale")),
+            patch=read_patch(data.get("patch")),
+            spot_pitch_um=entry(data, "spot_pitch_um", (int, float)),
+            spot_diameter_um=entry(data, "spot_diameter_um", (int, float)),
+            encoder=spec,
+            gene_text=entry(data, "gene_text", str),
+            card=entry(data, "card", dict),
+            creator=entry(data, "creator", str),
+            encoder_tensors=inside or None,
+            sha256=tensorfile.sha256_of(path),
+            path=path,
+        )
+    except DkanError as error:
+        raise CheckpointError(f"{path} cannot be used as a checkpoint: {_reason(error)}") from None
+    except OSError as error:
+        raise CheckpointError(
+            f"{path} cannot be used as a checkpoint: {error.strerror or error}."
+        ) from None
+
+
+def save_checkpoint(path: str | Path, checkpoint: Checkpoint, *, half: bool = False) -> Checkpoint:
+    """Write a checkpoint atomically and return it with its path and SHA-256.
+
+    half : store matrices in float16, half the size; the network in memory stays as
+    it is. Raises CheckpointError when the card is not JSON, OutputError when the
+    file cannot be written.
+    """
+    path = Path(path)
+    network = checkpoint.network
+    try:
+        text = json.dumps(_describe(checkpoint), allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"{path} cannot be written: its card is not plain JSON ({error})."
+        ) from None
+    tensors = dict(network.state_dict())
+    for name, tensor in (checkpoint.encoder_tensors or {}).items():
+        tensors[_ENCODER + name] = tensor
+    tensorfile.write(path, tensors, {KEY: text, "format": "pt"}, half)
+    return replace(checkpoint, path=path, sha256=tensorfile.sha256_of(path))
+
+
+def _reason(error: DkanError) -> str:
+    """An error's sentence as the second half of another."""
+    text = str(error).rstrip(".")
+    return f"{text[:1].lower()}{text[1:]}."
+
+
+def _describe(checkpoint: Checkpoint) -> dict[str, Any]:
+    """The header's JSON."""
+    return {
+        "format": FORMAT,
+        "network": checkpoint.network.config.to_json(),
+        "panel": [
+            {"symbol": g.symbol, "ensembl": g.ensembl, "name": g.name, "aliases": list(g.aliases)}
+            for g in checkpoint.panel.genes
+        ],
+        "label_scale": {
+            "target_sum": checkpoint.label_scale.target_sum,
+            "base": checkpoint.label_scale.base,
+            "smoothing": checkpoint.label_scale.smoothing,
+        },
+        "patch": {"px": checkpoint.patch.px, "um": checkpoint.patch.um},
+        "spot_pitch_um": checkpoint.spot_pitch_um,
+        "spot_diameter_um": checkpoint.spot_diameter_um,
+        "encoder": checkpoint.encoder.to_json(),
+        "gene_text": checkpoint.gene_text,
+        "card": checkpoint.card,
+        "creator": checkpoint.creator,
+    }

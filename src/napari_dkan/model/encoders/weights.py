@@ -1,0 +1,129 @@
+"""Weights of tile encoders: a file on this machine, the hub's cache, or the hub."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies
+
+from torch import Tensor
+
+from ...errors import CheckpointError, EncoderError
+from ..tensorfile import read_header, read_tensors
+from ..torchfile import read_torch, refuse_oversized
+
+# In the order they are looked for; the second is a pickle, which is read as data only.
+_FILES = ("model.safetensors", "pytorch_model.bin")
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """The tensors of a weights file by name; nothing in it is executed.
+
+    Reads .safetensors, and PyTorch's .pth, .pt and .bin: a state dict, or a dict that
+    holds one as `state_dict` or `model`. Raises EncoderError when it is neither.
+    """
+    try:
+        with path.open("rb") as file:
+            start = file.read(9)
+        if start[8:] == b"{" or path.suffix == ".safetensors":
+            return read_tensors(path, list(read_header(path).tensors))
+        content = read_torch(path)
+        for key in ("state_dict", "model"):
+            if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+                content = content[key]
+        if not isinstance(content, Mapping) or not all(
+            isinstance(t, Tensor) for t in content.values()
+        ):
+            raise CheckpointError("it does not hold a network's weights")
+        refuse_oversized(path, content.values())
+        return {str(n).removeprefix("module."): t for n, t in content.items()}
+    except CheckpointError as error:
+        raise EncoderError(
+            f"{path} cannot be used as encoder weights: {str(error).rstrip('.')}."
+        ) from None
+    except OSError as error:
+        raise EncoderError(
+            f"{path} cannot be used as encoder weights: {error.strerror or error}."
+        ) from None
+
+
+def hub_weights(repository: str, filename: str | None, revision: str | None) -> Path:
+    """A hub model's weights file, from the cache where it is there, else downloaded.
+
+    Raises EncoderError saying what to do.
+    """
+    return _hub_file(repository, (filename,) if filename else _FILES, revision)
+
+
+def hub_config(repository: str, revision: str | None) -> dict[str, Any]:
+    """A hub model's `config.json`. Raises EncoderError saying what to do."""
+    path = _hub_file(repository, ("config.json",), revision)
+    try:
+        config = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        config = None
+    if not isinstance(config, dict) or not isinstance(config.get("architecture"), str):
+        raise EncoderError(f"{repository} on the hub is not a timm model; choose another encoder.")
+    return config
+
+
+def _hub_file(repository: str, filenames: tuple[str, ...], revision: str | None) -> Path:
+    import huggingface_hub as hub
+    from huggingface_hub import errors
+
+    for filename in filenames:
+        cached = hub.try_to_load_from_cache(repository, filename, revision=revision)
+        if isinstance(cached, str):
+            return Path(cached)
+    unreachable = EncoderError(
+        f"The weights of the encoder {repository} could not be fetched: check the network "
+        "connection, or give a local weights file."
+    )
+    if not _reachable(hub.constants.ENDPOINT):
+        raise unreachable
+    for filename in filenames:
+        try:
+            return Path(hub.hf_hub_download(repository, filename, revision=revision))
+        except errors.EntryNotFoundError:
+            continue
+        except errors.GatedRepoError:
+            raise EncoderError(
+                f"The encoder {repository} is gated: accept its licence on its hub page, run "
+                "`hf auth login` once, or give a local weights file."
+            ) from None
+        except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError):
+            raise EncoderError(
+                f"The hub shows you no encoder {repository}: check the name and revision, run "
+                "`hf auth login` if it is private, or give a local weights file."
+            ) from None
+        except OSError as error:
+            if getattr(error, "errno", None) == 28:
+                raise EncoderError(
+                    f"The disk is full; the weights of {repository} were not kept."
+                ) from None
+            raise unreachable from None
+        except Exception as error:  # the hub's client passes on errors of several http libraries
+            raise EncoderError(
+                f"The weights of the encoder {repository} could not be fetched "
+                f"({type(error).__name__}): try again, or give a local weights file."
+            ) from None
+    raise EncoderError(f"{repository} on the hub has no weights that timm can use.")
+
+
+def _reachable(endpoint: str) -> bool:
+    """Whether the hub answers at all; its client would retry for half a minute to find out."""
+    if os.environ.get("HF_HUB_OFFLINE"):
+        return False
+    if getproxies():
+        return True
+    where = urlsplit(endpoint)
+    try:
+        socket.create_connection((where.hostname or "", where.port or 443), timeout=5).close()
+    except OSError:
+        return False
+    return True

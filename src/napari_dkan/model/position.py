@@ -1,0 +1,61 @@
+"""Position encoding of the global encoder: a depthwise convolution over the array."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import SpotsError
+
+
+class PositionEncoding(nn.Module):
+    """Adds to each token a depthwise k x k convolution of the array of tokens at its cell.
+
+    Equal to scattering the tokens on a dense grid (empty cells zero), convolving
+    with padding k // 2 and gathering back, but it visits only the cells that
+    exist: memory does not grow with the extent of the array, and the rows may
+    come in any order. As published, the kernel's first axis runs along position
+    axis 1 and its second along position axis 0.
+    """
+
+    def __init__(self, dim: int, kernel: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(dim, kernel, kernel))
+        self.bias = nn.Parameter(torch.zeros(dim))
+        nn.init.uniform_(self.weight, -1 / kernel, 1 / kernel)
+
+    def forward(self, tokens: Tensor, positions: Tensor) -> Tensor:
+        """tokens (N, dim), positions (N, 2) integers -> (N, dim).
+
+        Raises SpotsError naming the first position that two rows share.
+        """
+        reach = self.weight.shape[-1] // 2
+        # A margin of `reach` on every side keeps keys of different cells apart.
+        cell = positions - positions.amin(dim=0) + reach
+        width = int(cell[:, 1].max()) + reach + 1
+        key = cell[:, 0] * width + cell[:, 1]
+        ordered, order = key.sort()
+        _refuse_duplicates(ordered, order, positions)
+        out = tokens + self.bias
+        for i in range(-reach, reach + 1):
+            for j in range(-reach, reach + 1):
+                wanted = key + j * width + i
+                place = torch.searchsorted(ordered, wanted).clamp_(max=len(ordered) - 1)
+                here = torch.nonzero(ordered[place] == wanted).squeeze(1)
+                near = tokens[order[place[here]]] * self.weight[:, i + reach, j + reach]
+                out = out.index_add(0, here, near.to(out.dtype))
+        return out
+
+
+def _refuse_duplicates(ordered: Tensor, order: Tensor, positions: Tensor) -> None:
+    twice = torch.nonzero(ordered[1:] == ordered[:-1]).squeeze(1)
+    if len(twice) == 0:
+        return
+    a, b = positions[order[twice[0]]].tolist()
+    count = int((ordered == ordered[twice[0]]).sum())
+    others = len(twice) - count + 1
+    more = f" and {others} more rows repeat others" if others else ""
+    raise SpotsError(
+        f"{count} spots share the array position ({a}, {b}){more}; "
+        "each spot needs a position of its own."
+    )

@@ -1,0 +1,252 @@
+"""Paints everything but nuclei: collagen, cytoplasm, glands, vessels, fat and bare glass.
+
+Works at half the section's resolution; the two returned maps are amounts of haematoxylin and
+eosin, which ``stain.py`` turns into light.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .cells import NECROSIS_UM, Cells
+from .fibres import fibre_texture
+from .layout import PITCH, Field, Layout, Ring, smooth_noise
+
+
+def paint_ground(
+    rng: np.random.Generator,
+    layout: Layout,
+    cells: Cells,
+    along: tuple[Field, Field],
+    pixels: int,
+) -> tuple[Field, Field]:
+    """Haematoxylin and eosin of the section without nuclei, both (pixels, pixels) float32."""
+    pitch = layout.size_um / pixels
+    shape = (pixels, pixels)
+
+    def big(field: Field) -> Field:
+        return enlarge(field, pixels)
+
+    nests = big(layout.nests)
+    fibrils, bundles = fibre_texture(rng, big(along[0]), big(along[1]), pitch)
+    grain = smooth_noise(rng, shape, 0.8 / pitch)
+    mottle = big(smooth_noise(rng, layout.tissue.shape, 13 / PITCH))
+    h, e = _stroma(big(layout.looseness), big(layout.lymphocytes), mottle, fibrils, bundles)
+
+    # Shrinkage clefts along parts of a nest's border.
+    patchy = big(smooth_noise(rng, layout.tissue.shape, 30 / PITCH))
+    cleft = step(nests, -5.5, -3.0) * step(-nests, -0.5, 1.5) * step(patchy, 0.3, 0.9)
+    e *= 1 - 0.9 * cleft
+    h *= 1 - 0.9 * cleft
+
+    owner, away = _territories(rng, layout, cells, pixels)
+    _paint_nests(rng, h, e, nests, owner, cells, grain)
+    edge = big(layout.tissue) + 2.2 * np.clip(bundles, -2, 2)
+    tissue = step(edge, 0.0, 2.5)
+    h *= tissue
+    e *= tissue
+    _paint_fat(rng, h, e, owner, away, cells, pitch, fibrils)  # whole cells, also at the edge
+    for ring in layout.vessels:
+        _paint_vessel(rng, h, e, ring, pitch)
+    for ring in layout.glands:
+        _paint_gland(rng, h, e, ring, pitch)
+    return h, e
+
+
+def step(value: NDArray, low: NDArray | float, high: NDArray | float) -> NDArray:
+    """0 below low, 1 above high, smooth between."""
+    t = np.clip((value - low) / (high - low), 0, 1)
+    return t * t * (3 - 2 * t)
+
+
+def enlarge(field: Field, pixels: int) -> Field:
+    """A square field at a finer pitch, linear between its points."""
+    n = len(field)
+    at = (np.arange(pixels, dtype=np.float32) + 0.5) * (n / pixels) - 0.5
+    at = np.clip(at, 0, n - 1)
+    low = np.minimum(at.astype(np.intp), n - 2)
+    share = (at - low).astype(np.float32)
+    wide = field[:, low] * (1 - share) + field[:, low + 1] * share
+    out = np.empty((pixels, pixels), np.float32)
+    for top in range(0, pixels, 128):  # in bands that stay in the processor's cache
+        rows = slice(top, top + 128)
+        below = wide[low[rows] + 1]
+        above = wide[low[rows]]
+        out[rows] = above + share[rows, None] * (below - above)
+    return out
+
+
+def _stroma(
+    loose: Field, immune: Field, mottle: Field, fibrils: Field, bundles: Field
+) -> tuple[Field, Field]:
+    thick = np.clip(bundles, -1.2, 1.6)
+    e = 0.70 - 0.26 * loose + 0.12 * fibrils + 0.19 * thick + 0.11 * mottle
+    # Clefts open between bundles: narrow in dense collagen, wide in loose.
+    open_ = step(-bundles - 0.10 * fibrils, 1.45 - 0.95 * loose, 1.85 - 0.9 * loose)
+    e *= 1 - 0.95 * open_
+    h = (0.05 + 0.07 * loose + 0.02 * fibrils + 0.12 * np.clip(immune, 0, 1)) * (1 - 0.8 * open_)
+    return np.clip(h, 0, None), np.clip(e, 0.01, None)
+
+
+def _territories(
+    rng: np.random.Generator, layout: Layout, cells: Cells, pixels: int
+) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+    """For each pixel the nearest tumour cell or adipocyte (row in cells), and its distance, um."""
+    from scipy.ndimage import distance_transform_edt
+
+    pitch = layout.size_um / pixels
+    rows = cells.of("tumour", "mitosis", "debris", "adipocyte")
+    owner = np.zeros((pixels, pixels), np.int32)
+    if not len(rows):
+        return owner, np.full(owner.shape, 1e4, np.float32)
+    column = np.clip(cells.x[rows] / pitch, 0, pixels - 1).astype(int)
+    row = np.clip(cells.y[rows] / pitch, 0, pixels - 1).astype(int)
+    empty = np.ones((pixels, pixels), bool)
+    empty[row, column] = False
+    owner[row, column] = rows
+    away, near = distance_transform_edt(empty, return_indices=True)
+    owner = owner[near[0], near[1]]
+    # Cell borders are not ruler-straight: look each pixel's owner up a little to the side.
+    at = np.arange(pixels, dtype=np.float32)
+    sideways, down = (
+        enlarge(2.6 / pitch * smooth_noise(rng, layout.tissue.shape, 9 / PITCH), pixels)
+        for _ in range(2)
+    )
+    column = np.clip(np.rint(at[None, :] + sideways), 0, pixels - 1).astype(np.int32)
+    row = np.clip(np.rint(at[:, None] + down), 0, pixels - 1).astype(np.int32)
+    index = row * np.int32(pixels) + column
+    return owner.ravel().take(index), (away * pitch).astype(np.float32).ravel().take(index)
+
+
+def _border(owner: NDArray[np.int32]) -> NDArray[np.bool_]:
+    """Pixels whose right or lower neighbour belongs to another cell."""
+    border = np.zeros(owner.shape, bool)
+    border[:, :-1] |= owner[:, 1:] != owner[:, :-1]
+    border[:-1] |= owner[1:] != owner[:-1]
+    return border
+
+
+def _paint_nests(
+    rng: np.random.Generator,
+    h: Field,
+    e: Field,
+    nests: Field,
+    owner: NDArray[np.int32],
+    cells: Cells,
+    grain: Field,
+) -> None:
+    """Amphophilic cytoplasm that differs from cell to cell; deep inside, pink debris."""
+    inside = step(nests, -1.0, 1.0)
+    shade = rng.normal(0, 1, len(cells.x)).astype(np.float32)
+    tone = np.clip(shade, -2, 2)[owner] if len(shade) else np.zeros_like(h)
+    line = _border(owner)
+    cyto_e = 0.50 + 0.10 * tone + 0.06 * grain - 0.15 * line
+    cyto_h = 0.30 + 0.08 * tone + 0.05 * grain - 0.09 * line
+    dead = step(nests + 5 * grain, NECROSIS_UM, NECROSIS_UM + 12)
+    cyto_e += dead * (0.30 + 0.12 * grain)
+    cyto_h += dead * (0.06 * grain - 0.12)
+    e += inside * (cyto_e - e)
+    h += inside * (cyto_h - h)
+
+
+def _paint_fat(
+    rng: np.random.Generator,
+    h: Field,
+    e: Field,
+    owner: NDArray[np.int32],
+    away: Field,
+    cells: Cells,
+    pitch: float,
+    fibrils: Field,
+) -> None:
+    """Empty round cells with thin pink walls, in place of the stroma they displace."""
+    from scipy.ndimage import distance_transform_edt, gaussian_filter
+
+    is_fat = np.zeros(max(len(cells.x), 1), bool)
+    fat_rows = cells.of("adipocyte")
+    if not len(fat_rows):
+        return
+    is_fat[fat_rows] = True
+    reach = np.full(len(cells.x), 0, np.float32)
+    reach[fat_rows] = rng.uniform(33, 40, len(fat_rows))
+    inside = is_fat[owner] & (away < reach[owner])
+    depth = distance_transform_edt(inside & ~_border(np.where(inside, owner, -1))) * pitch
+    lumen = gaussian_filter((depth > 1.6).astype(np.float32), 3.2 / pitch)
+    empty = step(lumen, 0.50, 0.62)
+    wall = step(gaussian_filter(inside.astype(np.float32), 1.0 / pitch), 0.3, 0.7)
+    pale = 0.60 + 0.08 * fibrils
+    e += wall * (pale - e)
+    h += wall * (0.06 - h)
+    e *= 1 - 0.985 * empty
+    h *= 1 - 0.985 * empty
+
+
+def _window(ring: Ring, pixels: int, pitch: float, margin: float) -> tuple[slice, slice]:
+    reach = 1.6 * ring.radius + margin
+    at = [
+        slice(max(0, int((c - reach) / pitch)), min(pixels, int((c + reach) / pitch) + 1))
+        for c in (ring.y, ring.x)
+    ]
+    return at[0], at[1]
+
+
+def _ring_depth(
+    ring: Ring, at: tuple[slice, slice], pitch: float
+) -> tuple[NDArray, NDArray, NDArray]:
+    """Distance inwards from the outline in um, and the window's own coordinates in um."""
+    y = (np.arange(at[0].start, at[0].stop)[:, None] + 0.5) * pitch
+    x = (np.arange(at[1].start, at[1].stop)[None, :] + 0.5) * pitch
+    share, _ = ring.polar(x, y)
+    return (
+        (1 - share) * ring.radius,
+        np.broadcast_to(x, share.shape),
+        np.broadcast_to(y, share.shape),
+    )
+
+
+def _mix(canvas: Field, at: tuple[slice, slice], weight: NDArray, value: NDArray | float) -> None:
+    canvas[at] += (weight * (value - canvas[at])).astype(np.float32)
+
+
+def _paint_gland(rng: np.random.Generator, h: Field, e: Field, ring: Ring, pitch: float) -> None:
+    at = _window(ring, len(h), pitch, 6)
+    depth, _, _ = _ring_depth(ring, at, pitch)
+    grain = smooth_noise(rng, depth.shape, 0.9 / pitch)
+    ragged = smooth_noise(rng, depth.shape, 2.5 / pitch)
+    membrane = step(depth, -2.6, -1.0) * step(-depth, -0.8, 0.6)
+    _mix(e, at, 0.8 * membrane, 0.80)
+    body = step(depth, -0.8, 0.6)
+    apical = step(depth, 0.72 * ring.wall, ring.wall)
+    _mix(e, at, body, 0.40 + 0.17 * apical + 0.05 * grain)
+    _mix(h, at, body, 0.24 + 0.05 * apical + 0.04 * grain)
+    lumen = step(depth + 0.8 * ragged, ring.wall, ring.wall + 1.6)
+    _mix(e, at, lumen, 0.015)
+    _mix(h, at, lumen, 0.005)
+    if rng.random() < 0.45:  # secretion, shrunk away from the epithelium
+        gap = ring.wall + rng.uniform(1, 5)
+        secretion = step(depth + 1.5 * ragged, gap, gap + 2)
+        _mix(e, at, secretion, rng.uniform(0.15, 0.5) + 0.04 * grain)
+
+
+def _paint_vessel(rng: np.random.Generator, h: Field, e: Field, ring: Ring, pitch: float) -> None:
+    at = _window(ring, len(h), pitch, 6)
+    depth, x, y = _ring_depth(ring, at, pitch)
+    layered = np.sin(depth * 2.1 + 2 * smooth_noise(rng, depth.shape, 5 / pitch))
+    wall = step(depth, -1.0, 0.6)
+    _mix(e, at, wall, 0.62 + 0.10 * layered)
+    _mix(h, at, wall, 0.12 + 0.02 * layered)
+    lumen = step(depth, ring.wall, ring.wall + 1.2)
+    _mix(e, at, lumen, 0.03)
+    _mix(h, at, lumen, 0.01)
+    if rng.random() < 0.6:  # red cells
+        from scipy.spatial import cKDTree
+
+        side = np.arange(-1.3 * ring.radius, 1.3 * ring.radius, 6.4)
+        red = np.stack(np.meshgrid(side + ring.x, side + ring.y), -1).reshape(-1, 2)
+        red += rng.normal(0, 1.4, red.shape)
+        red = red[rng.random(len(red)) < rng.uniform(0.3, 0.95)]
+        if len(red):
+            away = cKDTree(red).query(np.stack([x, y], -1).reshape(-1, 2))[0].reshape(depth.shape)
+            disc = step(-away, -3.3, -2.5) * step(depth, ring.wall, ring.wall + 2.5)
+            _mix(e, at, disc, 1.45 - 0.3 * step(-away, -2.0, -0.5))

@@ -1,0 +1,124 @@
+"""The real sample: a HER2+ breast section of Andersson et al. 2021 (CC-BY-4.0).
+
+Taken from the folder that NAPARI_DKAN_DATA names, else fetched once from the study's public
+repository at a pinned commit. Either way each file is checked against its SHA-256.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+from ..errors import DkanError
+from .store import SamplePaths, cache_folder, paths_in
+
+COMMIT = "85df7411b987a7dec3feff9718b869a7a82091ec"
+SOURCE = f"https://raw.githubusercontent.com/almaan/her2st/{COMMIT}/data"
+CITATION = "Andersson et al. 2021, doi:10.1038/s41467-021-26271-2, CC-BY-4.0"
+TIMEOUT_S = (5, 30)  # to connect, and between two pieces of a file
+
+SHA256 = {
+    "C3": {
+        "ST-imgs/C/C3/5714_HE_BT_D1.jpg": (
+            "0005a92674014d473040a28f0afca89ce5fa5c44019b479b638ceb3272ceb568"
+        ),
+        "ST-cnts/C3.tsv.gz": "e00c55a3eb9caac5d9c71b8906aae8be8b38f93e23938f4a0ebee17683ef6a2a",
+        "ST-spotfiles/C3_selection.tsv": (
+            "7fd76c13370b7804ac3bb377b846d22485cf9223f9dd8dfc25be06e5aaf65755"
+        ),
+    },
+}
+
+
+def fetch_section(section: str = "C3") -> SamplePaths:
+    """Image, counts and spot file of a section, in a folder with the her2st layout.
+
+    Raises DkanError when the section is not offered, a file of NAPARI_DKAN_DATA is not the
+    study's, or a download fails; nothing half-made stays behind.
+    """
+    if section not in SHA256:
+        raise DkanError(f"There is no sample section {section}; choose {', '.join(SHA256)}.")
+    files = SHA256[section]
+    image = next(name.rsplit("/", 1)[1] for name in files if name.startswith("ST-imgs/"))
+    title = f"HER2+ breast, section {section}"
+    local = _local_root(files)
+    if local is not None:
+        for name, digest in files.items():
+            if _sha256(local / name) != digest:
+                raise DkanError(
+                    f"{local / name} is not the study's file (its SHA-256 differs); replace it, "
+                    "or unset NAPARI_DKAN_DATA to download it."
+                )
+        return paths_in(local, section, image, title)
+    root = cache_folder() / "her2st"
+    for name, digest in files.items():
+        _download(f"{SOURCE}/{name}", digest, root / name)
+    return paths_in(root, section, image, title)
+
+
+def has_section(section: str = "C3") -> bool:
+    """True when fetch_section would find all files on this machine, without a download."""
+    files = SHA256.get(section, {})
+    root = _local_root(files) or cache_folder() / "her2st"
+    return bool(files) and all((root / name).is_file() for name in files)
+
+
+def _local_root(files: dict[str, str]) -> Path | None:
+    """The her2st folder of NAPARI_DKAN_DATA, if it is set and holds all of these files."""
+    given = os.environ.get("NAPARI_DKAN_DATA", "")
+    if not given:
+        return None
+    for root in (Path(given) / "her2st", Path(given)):
+        if all((root / name).is_file() for name in files):
+            return root
+    return None
+
+
+def _download(url: str, digest: str, path: Path) -> None:
+    import pooch
+
+    quiet = pooch.get_logger()
+    level = quiet.level
+    quiet.setLevel("WARNING")
+    try:
+        pooch.retrieve(
+            url,
+            known_hash=f"sha256:{digest}",
+            fname=path.name,
+            path=path.parent,
+            downloader=pooch.HTTPDownloader(timeout=TIMEOUT_S),
+        )
+    except (OSError, ValueError) as error:
+        # A refused connection and a full disk are OSErrors, a wrong hash is a ValueError.
+        raise DkanError(
+            f"{path.name} could not be fetched from the study's repository ({_short(error)}); "
+            "set NAPARI_DKAN_DATA to a folder that holds her2st, or open the synthetic section, "
+            "which needs no network."
+        ) from error
+    finally:
+        quiet.setLevel(level)
+
+
+def _short(error: Exception) -> str:
+    """A few words for the kind of failure; requests' own messages run over several lines."""
+    text = str(error)
+    if isinstance(error, ValueError) and "hash" in text:
+        return "its content is not the expected one"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    kind = type(error).__name__
+    return {
+        "ConnectionError": "no network",
+        "ConnectTimeout": "no answer",
+        "ReadTimeout": "no answer",
+        "HTTPError": text.splitlines()[0][:80] if text else "refused",
+    }.get(kind, kind)
+
+
+def _sha256(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise DkanError(f"{path} cannot be read ({error.strerror}); check it.") from error

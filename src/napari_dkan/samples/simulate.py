@@ -1,0 +1,163 @@
+"""Simulated expression: spots on a synthetic section and counts that follow its morphology.
+
+None of these numbers was measured. A spot's expected counts are a mixture over what lies in it
+(tumour cells, glands, collagen, immune cells, fat ...) and around it (stroma next to tumour,
+depth in a nest, tumour next to lymphocytes); housekeeping genes keep a fixed share. The weights
+follow what is well known of these genes and are otherwise made up.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..spatial.spots import Spots
+from .cells import NECROSIS_UM, Cells
+from .layout import Layout
+
+PITCH_UM, DIAMETER_UM = 200.0, 100.0
+NEAR_UM = 150.0  # what lies this far from a spot's centre still matters to it
+
+# gene -> weights over the amounts of `morphology`; an empty entry is a housekeeping gene
+GENES: dict[str, dict[str, float]] = {
+    "ACTB": {},
+    "GAPDH": {},
+    "EEF1A1": {},
+    "RPLP0": {},
+    "ERBB2": {"tumour": 9, "epithelium": 1.2},
+    "KRT8": {"tumour": 7, "epithelium": 5},
+    "KRT18": {"tumour": 6, "epithelium": 4},
+    "KRT19": {"tumour": 8, "epithelium": 3},
+    "EPCAM": {"tumour": 5, "epithelium": 3.5},
+    "CDH1": {"tumour": 3, "epithelium": 3},
+    "MUC1": {"tumour": 3.5, "epithelium": 3},
+    "GATA3": {"tumour": 4, "epithelium": 1.5},
+    "KRT5": {"epithelium": 3.5, "myoepithelium": 4},
+    "KRT14": {"epithelium": 1, "myoepithelium": 6},
+    "LTF": {"epithelium": 6},
+    "MKI67": {"tumour": 1.2, "mitosis": 3.5},
+    "TOP2A": {"tumour": 1.0, "mitosis": 3.0},
+    "VEGFA": {"tumour": 0.6, "deep": 5},
+    "NDRG1": {"tumour": 0.5, "deep": 6},
+    "COL1A1": {"collagen": 9, "front": 5},
+    "COL1A2": {"collagen": 7, "front": 3},
+    "COL3A1": {"collagen": 8, "front": 3},
+    "SPARC": {"collagen": 5, "front": 4, "vessel": 1.5},
+    "VIM": {"collagen": 4, "fibroblast": 3, "lymphocyte": 2, "vessel": 2, "fat": 1.2},
+    "DCN": {"collagen": 4, "fibroblast": 4},
+    "LUM": {"collagen": 4, "fibroblast": 2.5},
+    "FN1": {"collagen": 1, "front": 7},
+    "POSTN": {"front": 8},
+    "ACTA2": {"front": 2, "myoepithelium": 2, "vessel": 4},
+    "PECAM1": {"vessel": 4, "fat": 0.4},
+    "CD3D": {"lymphocyte": 5},
+    "PTPRC": {"lymphocyte": 5, "plasma": 1},
+    "CD74": {"lymphocyte": 9, "plasma": 2, "contact": 3},
+    "HLA-DRA": {"lymphocyte": 7, "contact": 3},
+    "MS4A1": {"lymphocyte": 4},
+    "CXCL9": {"lymphocyte": 1, "contact": 6},
+    "IGKC": {"plasma": 16, "lymphocyte": 1.5},
+    "JCHAIN": {"plasma": 8},
+    "FABP4": {"fat": 10, "vessel": 0.6},
+    "ADIPOQ": {"fat": 7},
+    "PLIN1": {"fat": 6},
+}
+AMBIENT = 0.12  # every gene is found a little everywhere
+HOUSEKEEPING_SHARE = 0.16
+
+
+def place_spots(layout: Layout, mpp: float) -> Spots:
+    """The ST array over the tissue: spots at least half of which lies on it.
+
+    Array coordinates start at 1; a spot's centre is at (array - 0.5) pitches plus the margin that
+    centres the array on the section.
+    """
+    across = int(layout.size_um / PITCH_UM)
+    margin = (layout.size_um - across * PITCH_UM) / 2
+    x, y = (g.ravel() for g in np.meshgrid(*(np.arange(1, across + 1),) * 2))
+    xy = (np.stack([x, y], 1) - 0.5) * PITCH_UM + margin
+    dots = _disc(DIAMETER_UM / 2, 37)
+    places = xy[:, None] + dots[None]
+    on = (layout.sample(layout.tissue, places[..., 0], places[..., 1]) > 0).mean(1) >= 0.5
+    array = np.stack([x, y], 1)[on]
+    names = tuple(f"{a}x{b}" for a, b in array)
+    return Spots(xy[on] / mpp, array, names, DIAMETER_UM, PITCH_UM)
+
+
+def morphology(layout: Layout, cells: Cells, xy_um: NDArray) -> dict[str, NDArray]:
+    """What lies in and around each spot, as amounts of about 0..1, by name.
+
+    Cells are counted within the spot (and with a fifth of the weight within NEAR_UM of it);
+    collagen and fat are shares of ground; front is collagen with tumour nearby, contact tumour
+    and lymphocytes together, deep tumour far from its blood supply.
+    """
+    full = {"tumour": 62, "mitosis": 1.6, "epithelium": 30, "myoepithelium": 17, "fibroblast": 14,
+            "endothelium": 14, "lymphocyte": 90, "plasma": 30}  # fmt: skip
+    inside = {k: _count(cells, k, xy_um, DIAMETER_UM / 2) / n for k, n in full.items()}
+    share = (DIAMETER_UM / 2 / NEAR_UM) ** 2
+    near = {k: _count(cells, k, xy_um, NEAR_UM) * share / n for k, n in full.items()}
+    amounts = {k: 0.8 * inside[k] + 0.2 * near[k] for k in full}
+    amounts["vessel"] = amounts.pop("endothelium")
+
+    places = xy_um[:, None] + _disc(DIAMETER_UM / 2, 91)[None]
+    x, y = places[..., 0], places[..., 1]
+    tissue = layout.sample(layout.tissue, x, y) > 0
+    fat = tissue & (layout.sample(layout.fat, x, y) > 0)
+    depth = layout.sample(layout.nests, x, y)
+    open_ground = layout.off_rings(np.minimum(-layout.nests, -layout.fat))
+    collagen = tissue & (layout.sample(open_ground, x, y) > 0)
+    dense = 1 - 0.5 * layout.sample(layout.looseness, x, y)
+    amounts["fat"] = fat.mean(1)
+    amounts["collagen"] = (collagen * dense).mean(1)
+    amounts["front"] = amounts["collagen"] * np.clip(2.5 * near["tumour"], 0, 1)
+    amounts["contact"] = np.sqrt(np.clip(near["tumour"] * near["lymphocyte"], 0, 1))
+    amounts["deep"] = np.clip(depth / NECROSIS_UM, 0, 1.2).mean(1) ** 2
+    return amounts
+
+
+def expected_shares(amounts: dict[str, NDArray]) -> NDArray[np.float64]:
+    """Each gene's expected share of a spot's counts, (N, G); rows sum to 1."""
+    first = next(iter(amounts.values()))
+    rate = np.full((len(first), len(GENES)), AMBIENT)
+    fixed = np.zeros(len(GENES), bool)
+    for column, weights in enumerate(GENES.values()):
+        fixed[column] = not weights
+        for name, weight in weights.items():
+            rate[:, column] += weight * amounts[name]
+    share = np.empty_like(rate)
+    share[:, fixed] = HOUSEKEEPING_SHARE / fixed.sum()
+    free = rate[:, ~fixed]
+    share[:, ~fixed] = (1 - HOUSEKEEPING_SHARE) * free / free.sum(1, keepdims=True)
+    return share
+
+
+def draw_counts(
+    rng: np.random.Generator, amounts: dict[str, NDArray], depth: float = 1600.0
+) -> NDArray[np.int32]:
+    """Raw counts (N, G): negative binomial around the expected shares of a varying library.
+
+    A spot's library is larger where it holds more cells; ``depth`` is that of a full one.
+    """
+    share = expected_shares(amounts)
+    cellular = sum(amounts[k] for k in ("tumour", "epithelium", "lymphocyte", "plasma"))
+    library = depth * (0.30 + 0.70 * np.clip(cellular + 0.25 * amounts["collagen"], 0, 1))
+    library *= np.exp(rng.normal(0, 0.22, len(library)))
+    mean = share * library[:, None]
+    return rng.poisson(rng.gamma(9.0, mean / 9.0)).astype(np.int32)
+
+
+def _count(cells: Cells, kind: str, xy_um: NDArray, radius: float) -> NDArray:
+    from scipy.spatial import cKDTree
+
+    rows = cells.of(kind)
+    if not len(rows):
+        return np.zeros(len(xy_um))
+    tree = cKDTree(np.stack([cells.x[rows], cells.y[rows]], 1))
+    return tree.query_ball_point(xy_um, radius, return_length=True).astype(float)
+
+
+def _disc(radius: float, n: int) -> NDArray:
+    """n places spread evenly over a disc (a sunflower)."""
+    k = np.arange(n) + 0.5
+    r, turn = radius * np.sqrt(k / n), np.pi * (1 + 5**0.5) * k
+    return np.stack([r * np.cos(turn), r * np.sin(turn)], 1)

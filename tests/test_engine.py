@@ -1,0 +1,217 @@
+"""The prediction engine: the same numbers however they are asked for."""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import pytest
+import torch
+from napari_dkan.errors import DkanError, SlideError, SpotsError
+from napari_dkan.inference.context import capture_window
+from napari_dkan.inference.device import pick_device
+from napari_dkan.inference.engine import OutOfMemory, Predictor
+from napari_dkan.inference.patches import neighbour_mask, read_spot
+from napari_dkan.inference.predict import predict, tissue_region
+from napari_dkan.inference.readahead import read_ahead
+from napari_dkan.inference.target import Kind, Target, region_target, spots_target
+from napari_dkan.model import load_checkpoint
+from napari_dkan.slide import open_slide
+from napari_dkan.spatial.spots import Spots
+from shapely.geometry import box
+
+MPP = 0.7
+
+
+@pytest.fixture(scope="module")
+def slide(tiny_slide_file):
+    with open_slide(tiny_slide_file) as opened:
+        yield opened
+
+
+@pytest.fixture
+def predictor(slide, tiny_checkpoint_file):
+    checkpoint = load_checkpoint(tiny_checkpoint_file)
+    return Predictor(slide, checkpoint, MPP, tissue_region(slide, MPP), "cpu")
+
+
+@pytest.fixture
+def grid_target(predictor, slide):
+    return region_target(predictor.tissue, 140.0, MPP, slide.width, slide.height)
+
+
+def test_array_spots_equal_the_whole_network_on_literal_inputs(predictor, slide):
+    """26 patches a spot, encoded one by one, through `predict`: the specification's way."""
+    array = np.array([[0, 0], [1, 0], [0, 1], [2, 2], [5, 1]])
+    xy = np.array([[500, 500], [700, 500], [500, 700], [900.4, 899.7], [60, 600]])
+    target = spots_target(Spots(xy, array), slide.width, slide.height)
+    assert target.kind is Kind.ARRAY
+    ours = predict(predictor, target).values
+
+    side, encoder = predictor.side, predictor.encoder
+    spots = [read_spot(slide, x, y, side, 5, 56, encoder.spec.px) for x, y in xy]
+    tiles = torch.from_numpy(np.stack([s.tiles for s in spots])).permute(0, 1, 4, 2, 3)
+    with torch.no_grad():
+        features = torch.stack([encoder(t) for t in tiles])
+        literal = predictor.network.predict(
+            predictor.normalised(np.stack([s.target for s in spots])),
+            torch.stack([f[12] for f in features]),
+            torch.from_numpy(array),
+            features,
+            torch.from_numpy(np.stack([s.mask for s in spots])),
+        )["final"]
+    np.testing.assert_allclose(ours, literal.numpy(), atol=1e-4)
+
+
+def test_order_and_batch_size_change_nothing(predictor, grid_target):
+    straight = predict(predictor, grid_target).values
+    shuffled = np.full_like(straight, np.nan)
+    predictor._largest = 3
+    order = np.random.default_rng(0).permutation(len(grid_target))
+    seen = []
+    for update in predictor.stream(grid_target, order):
+        if len(update.rows):
+            shuffled[update.rows] = update.values
+            seen += update.rows.tolist()
+    assert seen == order.tolist()
+    np.testing.assert_allclose(shuffled, straight, atol=1e-5)
+
+
+def test_a_click_on_a_tile_gives_the_maps_number(predictor, grid_target):
+    mapped = predict(predictor, grid_target).values
+    row = len(grid_target) // 2
+    click = Target(Kind.POINTS, Spots(grid_target.spots.xy[row][None]))
+    np.testing.assert_allclose(predict(predictor, click).values[0], mapped[row], atol=1e-4)
+
+
+def test_a_part_of_the_map_has_the_numbers_of_the_whole(predictor, slide, grid_target):
+    whole = predict(predictor, grid_target)
+    part = region_target(box(400, 300, 900, 800), 140.0, MPP, slide.width, slide.height)
+    some = predict(predictor, part)
+    at = {name: i for i, name in enumerate(grid_target.spots.names)}
+    rows = [at[n] for n in part.spots.names]
+    np.testing.assert_allclose(some.values, whole.values[rows], atol=1e-4)
+
+
+def test_a_point_does_not_depend_on_the_points_beside_it(predictor):
+    xy = np.array([[700, 600], [705, 604], [400, 500]], float)  # two share a cell
+    together = predict(predictor, Target(Kind.POINTS, Spots(xy))).values
+    alone = [predict(predictor, Target(Kind.POINTS, Spots(p[None]))).values[0] for p in xy]
+    np.testing.assert_allclose(together, np.stack(alone), atol=1e-5)
+
+
+def test_chosen_genes_have_the_panels_numbers(predictor, grid_target):
+    few = grid_target.take(np.arange(len(grid_target)) < 4)
+    whole = predict(predictor, few)
+    some = predict(predictor, few, genes=["KRT8", "HER2"])
+    assert some.panel.symbols == ("KRT8", "ERBB2")
+    np.testing.assert_allclose(some.gene("ERBB2"), whole.gene("ERBB2"), atol=1e-6)
+    with pytest.raises(SpotsError, match="NOGENE"):
+        predict(predictor, few, genes=["NOGENE"])
+
+
+def test_memory_running_out_halves_the_batch_and_goes_on(predictor, grid_target, monkeypatch):
+    wanted = predict(predictor, grid_target).values
+    fuse, sizes = predictor.network.fuse, []
+
+    def small_device(patches, *rest):
+        sizes.append(len(patches))
+        if len(patches) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return fuse(patches, *rest)
+
+    monkeypatch.setattr(predictor.network, "fuse", small_device)
+    predictor._batch = 8
+    np.testing.assert_allclose(predict(predictor, grid_target).values, wanted, atol=1e-5)
+    assert sizes[0] == 8 and max(sizes[3:]) <= 4 and predictor._largest == 2
+
+
+def test_a_device_too_small_for_one_spot_says_so(predictor, grid_target, monkeypatch):
+    def no_memory(*args):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(predictor.network, "fuse", no_memory)
+    with pytest.raises(OutOfMemory, match="CPU"):
+        predict(predictor, grid_target)
+
+
+def test_closing_a_job_ends_its_reading_threads(predictor, grid_target):
+    job = predictor.stream(grid_target)
+    while not len(next(job).rows):
+        pass
+    job.close()
+    assert not [t for t in threading.enumerate() if t.name.startswith("dkan-read")]
+
+
+def test_what_was_predicted_before_the_slide_went_stays(tiny_slide_file, tmp_path, predictor):
+    copy = tmp_path / "copy.ome.tif"
+    copy.write_bytes(tiny_slide_file.read_bytes())
+    with open_slide(copy) as opened:
+        target = region_target(predictor.tissue, 140.0, MPP, opened.width, opened.height)
+        tissue = predictor.tissue
+        job = Predictor(opened, predictor.checkpoint, MPP, tissue, "cpu")
+        done = 0
+        with pytest.raises(SlideError, match=r"copy\.ome\.tif"):
+            for update in job.stream(target):
+                done += len(update.rows)
+                if done and copy.exists():
+                    copy.unlink()
+        assert 0 < done < len(target)
+
+
+def test_spots_outside_the_slide_are_counted(slide):
+    xy = np.array([[5, 5], [5000, 5], [-1, 3]])
+    with pytest.raises(SpotsError, match=r"2 of 3 spots lie outside the slide \(1600 x 1600"):
+        spots_target(Spots(xy), slide.width, slide.height)
+    with pytest.raises(SpotsError, match="no spots"):
+        spots_target(Spots(np.empty((0, 2))), slide.width, slide.height)
+
+
+def test_regions_without_tissue_or_off_the_slide_are_refused(predictor):
+    with pytest.raises(SpotsError, match="no tissue in this region"):
+        region_target(box(0, 0, 90, 90), 140.0, MPP, 1600, 1600, predictor.tissue)
+    with pytest.raises(SpotsError, match="outside the slide"):
+        region_target(box(3000, 0, 3090, 90), 140.0, MPP, 1600, 1600)
+    with pytest.raises(SpotsError, match="empty"):
+        region_target(box(0, 0, 0, 0), 140.0, MPP, 1600, 1600)
+
+
+def test_neighbours_that_leave_the_slide_are_masked(slide):
+    assert neighbour_mask(slide, 700, 600, 160, 5).all()
+    corner = neighbour_mask(slide, 10, 10, 160, 5).reshape(5, 5)
+    assert corner[2, 2] and not corner[:2].any() and not corner[:, :2].any()
+    assert corner[3:, 3:].all()
+
+
+def test_windows_are_cut_where_single_patches_would_be_read(slide):
+    spot = read_spot(slide, 640, 560, 112, 5, 112, 112)  # 1 px per px: exact
+    for i in range(25):
+        x, y = 640 + (i % 5 - 2) * 112, 560 + (i // 5 - 2) * 112
+        assert np.array_equal(spot.tiles[i], slide.read_square(x, y, 112, 112))
+
+
+def test_capture_windows_stay_on_the_slide():
+    x0, y0, x1, y1 = capture_window((4900, 10, 4950, 20), 1000, 5000, 800)
+    assert (x0, x1, y0, y1) == (4000, 5000, 0, 800)
+    x0, _, x1, _ = capture_window((1000, 0, 4000, 9), 1000, 5000, 800)
+    assert (x0, x1) == (1000, 4000)
+
+
+def test_reading_ahead_keeps_order_and_raises_in_turn():
+    def read(i):
+        if i == 5:
+            raise SlideError("gone")
+        return i * i
+
+    assert list(read_ahead(read, range(5), depth=2)) == [0, 1, 4, 9, 16]
+    got = []
+    with pytest.raises(SlideError):
+        for value in read_ahead(read, range(9), depth=3):
+            got.append(value)
+    assert got == [0, 1, 4, 9, 16]
+
+
+def test_an_unknown_device_is_named():
+    assert pick_device("auto").type in ("cpu", "cuda", "mps")
+    with pytest.raises(DkanError, match="tpu is not on this machine"):
+        pick_device("tpu")

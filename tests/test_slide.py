@@ -1,0 +1,497 @@
+"""Slides: the pixels that were asked for, from every layout, from many threads, or a plain no."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from napari_dkan.errors import SlideError
+from napari_dkan.slide import PixelSize, open_slide
+
+from .slide_files import LOSSLESS, halves, ome_zarr, picture, pyramid_tiff, tiff
+
+
+@pytest.fixture(scope="module", params=LOSSLESS)
+def written(request, tmp_path_factory):
+    path, seen = LOSSLESS[request.param](tmp_path_factory.mktemp("slide"), picture())
+    with open_slide(path) as slide:
+        yield slide, seen
+
+
+def cut(pixels, x, y, width, height):
+    """The same region by plain means: a white frame around the image, then a slice."""
+    out = np.full((height, width, 3), 255.0)
+    for row in range(max(y, 0), min(y + height, pixels.shape[0])):
+        left, right = max(x, 0), min(x + width, pixels.shape[1])
+        if left < right:
+            out[row - y, left - x : right - x] = pixels[row, left:right]
+    return out
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(-90, 380), st.integers(-90, 260), st.integers(0, 200), st.integers(0, 200))
+def test_any_region_of_any_layout(written, x, y, width, height):
+    slide, seen = written
+    region = slide.read_region(x, y, width, height)
+    assert region.dtype == np.uint8 and region.shape == (height, width, 3)
+    # Blending with an alpha channel rounds; everything else is exact.
+    assert np.abs(region - cut(seen, x, y, width, height)).max(initial=0) < 1
+
+
+@pytest.mark.parametrize("layout", ["pages", "subifds", "ome", "ome pages", "0.4", "0.5"])
+def test_levels_hold_the_pyramid(layout, tmp_path):
+    levels = halves(picture(500, 701), 3)
+    if layout[0] == "0":
+        path = ome_zarr(tmp_path / "a.zarr", levels, version=layout)
+    else:
+        subifds, ome = layout in ("subifds", "ome"), layout.startswith("ome")
+        path = pyramid_tiff(tmp_path / "a.tif", levels, subifds=subifds, ome=ome)
+    with open_slide(path) as slide:
+        assert [lv.downsample for lv in slide.levels] == [1, 2, 4]
+        for index, level in enumerate(levels):
+            assert (np.asarray(slide.pyramid()[index]) == level).all()
+
+
+def test_lazy_levels_index_like_arrays(tmp_path):
+    pixels = picture()
+    level = open_slide(tiff(tmp_path / "a.tif", pixels, tile=(64, 64))).pyramid()[0]
+    assert (level.shape, level.ndim, level.dtype, len(level)) == ((203, 317, 3), 3, np.uint8, 203)
+    for key in [
+        np.s_[3], np.s_[-1, 4], np.s_[5:60:7, ::3], np.s_[..., 1], np.s_[50:10:-3, 2, 0:2],
+        np.s_[:, 300:400], np.s_[9:9], np.s_[..., 5, :], np.s_[np.int64(4), 1:2, 2],
+    ]:  # fmt: skip
+        assert np.array_equal(level[key], pixels[key]), key
+    for key in [np.s_[203], np.s_[0, 0, 0, 0], np.s_[[1, 2]], "y"]:
+        with pytest.raises(IndexError):
+            level[key]
+
+
+@pytest.fixture(scope="module")
+def ramps(tmp_path_factory):
+    """Red tells x and green tells y, half a step per px: a slide of three levels, one of a
+    single level, and the pixels. Dithered, so that means over rows or columns are exact."""
+    rng, levels = np.random.default_rng(0), []
+    for factor in (1, 2, 4):
+        y, x = ((np.mgrid[: 480 // factor, : 480 // factor] + 0.5) * factor - 0.5) / 2
+        dither = rng.random((2, *x.shape))
+        level = np.stack([x + dither[0], y + dither[1], x * 0 + 100], axis=2)
+        levels.append(level.astype(np.uint8))
+    folder = tmp_path_factory.mktemp("ramps")
+    return (
+        open_slide(pyramid_tiff(folder / "p.tif", levels, subifds=False)),
+        open_slide(tiff(folder / "f.tif", levels[0], tile=(64, 64))),
+        levels[0],
+    )
+
+
+class TestSquare:
+    def test_whole_pixels_are_returned_as_they_are(self, ramps):
+        slide, _, pixels = ramps
+        assert (slide.read_square(300, 250, 112, 112) == pixels[194:306, 244:356]).all()
+        assert (slide.read_square(300.5, 250.5, 7, 7) == pixels[247:254, 297:304]).all()
+
+    # Sides that are no multiple of the output: else all columns round to 8 bits the same way.
+    @settings(max_examples=30, deadline=None)
+    @given(
+        st.floats(150, 330),
+        st.floats(150, 330),
+        st.sampled_from([73.3, 97.1, 153.7, 201.3, 241.9]),
+        st.sampled_from([40, 56]),
+    )
+    def test_placed_alike_from_every_level(self, ramps, x, y, side, px):
+        for slide in ramps[:2]:
+            square = slide.read_square(x, y, side, px).astype(float)
+            # Pixel i covers i to i + 1: on the ramp, position p has the value (p - 0.5) / 2.
+            assert 2 * square[:, :, 0].mean() + 0.5 == pytest.approx(x, abs=0.3)
+            assert 2 * square[:, :, 1].mean() + 0.5 == pytest.approx(y, abs=0.3)
+            columns = square[:, :, 0].mean(axis=0)
+            assert 2 * (columns[-1] - columns[0]) == pytest.approx(side * (px - 1) / px, abs=1.5)
+
+    def test_a_window_is_made_of_its_squares(self, ramps):
+        """The engine reads five patches at once: each must be what it is on its own."""
+        slide, side, px = ramps[0], 60.4, 50
+        window = slide.read_square(250.3, 241.7, 5 * side, 5 * px)
+        for column in range(5):  # those at the edge reach into the white
+            x = 250.3 + (column - 2) * side
+            alone = slide.read_square(x, 241.7, side, px)
+            part = window[100:150, column * px : (column + 1) * px]
+            assert np.abs(part.astype(int) - alone).max() <= 1
+
+    def test_outside_is_white(self, ramps):
+        slide, _, pixels = ramps
+        corner = slide.read_square(0, 0, 100, 100)
+        assert (corner[50:, 50:] == pixels[:50, :50]).all()
+        assert (corner[:50] == 255).all() and (corner[:, :50] == 255).all()
+        assert (slide.read_square(-5000, 90, 300, 60) == 255).all()
+
+    @pytest.mark.parametrize("bad", [(np.nan, 0, 9, 9), (0, 0, 0, 9), (0, 0, 9, 0)])
+    def test_impossible_squares_are_refused(self, ramps, bad):
+        with pytest.raises(SlideError, match="square"):
+            ramps[0].read_square(*bad)
+
+
+@pytest.fixture(scope="module")
+def large():
+    return picture(1100, 4501)
+
+
+class TestFlat:
+    """Images that bring no pyramid get one above 4,096 px."""
+
+    @pytest.mark.parametrize("layout", ["png", "tiles", "strips", "one block"])
+    def test_pyramid_of_means(self, layout, large, tmp_path):
+        options = {
+            "tiles": {"tile": (256, 256), "compression": "lzw"},
+            "strips": {"rowsperstrip": 16, "compression": "lzw"},
+            "one block": {},
+        }
+        if layout == "png":
+            path = tmp_path / "a.png"
+            Image.fromarray(large).save(path, compress_level=1)
+        else:
+            path = tiff(tmp_path / "a.tif", large, **options[layout])
+        with open_slide(path) as slide:
+            sizes = [(lv.width, lv.height, lv.downsample) for lv in slide.levels]
+            assert sizes == [(4501, 1100, 1), (2251, 550, 2), (1126, 275, 4), (563, 138, 8)]
+            for index in (3, 1):
+                expected = large.astype(np.float64)
+                for _ in range(index):
+                    odd = [(0, n % 2) for n in expected.shape[:2]]
+                    e = np.pad(expected, (*odd, (0, 0)), mode="edge")
+                    e = e[0::2, 0::2] + e[1::2, 0::2] + e[0::2, 1::2] + e[1::2, 1::2]
+                    expected = e / 4
+                level = np.asarray(slide.pyramid()[index])
+                # Each step rounds to a whole value.
+                assert np.abs(level - expected).max() <= 0.5 * index
+
+    def test_small_images_have_one_level(self, tmp_path):
+        Image.fromarray(picture()).save(tmp_path / "a.png")
+        assert len(open_slide(tmp_path / "a.png").levels) == 1
+
+    def test_large_jpeg_agrees_with_itself(self, large, tmp_path):
+        Image.fromarray(large).save(tmp_path / "a.jpg", quality=95)
+        with open_slide(tmp_path / "a.jpg") as slide:
+            before = np.asarray(slide.pyramid()[2])
+            slide.prefetch()
+            full = slide.read_region(0, 0, slide.width, slide.height)
+            assert (full == np.asarray(Image.open(tmp_path / "a.jpg"))).all()
+            # The scaled decoding is the mean of its pixels, and does not depend on history.
+            assert (np.asarray(slide.pyramid()[2]) == before).all()
+            mean = full[:, :4500].reshape(275, 4, 1125, 4, 3).mean(axis=(1, 3))
+            assert np.abs(before[:, :1125] - mean).mean() < 2
+
+    def test_cmyk_jpeg(self, tmp_path):
+        Image.fromarray(picture()).convert("CMYK").save(tmp_path / "a.jpg", quality=95)
+        with open_slide(tmp_path / "a.jpg") as slide:
+            difference = slide.read_region(0, 0, 317, 203).astype(int) - picture()
+            assert np.abs(difference).mean() < 6
+
+    def test_more_than_can_be_held_is_refused(self, tmp_path):
+        # Only the header says 40,000 x 40,000.
+        Image.fromarray(picture()).save(tmp_path / "a.png")
+        data = bytearray((tmp_path / "a.png").read_bytes())
+        data[16:24] = (40_000).to_bytes(4, "big") * 2
+        import zlib
+
+        data[29:33] = zlib.crc32(bytes(data[12:29])).to_bytes(4, "big")
+        (tmp_path / "a.png").write_bytes(data)
+        with pytest.raises(SlideError, match=r"a\.png.*40,000 x 40,000.*pyramidal TIFF"):
+            open_slide(tmp_path / "a.png")
+
+
+class TestPixelSize:
+    def size(self, path):
+        with open_slide(path) as slide:
+            assert slide.mpp == (slide.pixel_size and slide.pixel_size.mpp)
+            return slide.pixel_size, slide.pixel_size_note
+
+    @pytest.mark.parametrize(
+        ("side", "unit", "mpp"),
+        [(0.5, "µm", 0.5), (250, "nm", 0.25), (0.0005, "mm", 0.5), (0.7, None, 0.7)],
+    )
+    def test_ome(self, side, unit, mpp, tmp_path):
+        metadata = {"PhysicalSizeX": side, "PhysicalSizeY": side}
+        if unit:
+            metadata |= {"PhysicalSizeXUnit": unit, "PhysicalSizeYUnit": unit}
+        path = tiff(tmp_path / "a.ome.tif", picture(), metadata=metadata)
+        size, note = self.size(path)
+        assert (size.mpp, size.origin, note) == (pytest.approx(mpp), "OME metadata", "")
+
+    def test_resolution_tag(self, tmp_path):
+        def tagged(unit, per_unit_x, per_unit_y):
+            return tiff(
+                tmp_path / "a.tif", picture(),
+                resolution=(per_unit_x, per_unit_y), resolutionunit=unit,
+            )  # fmt: skip
+
+        for unit, per_unit in (("CENTIMETER", 20_000), ("INCH", 50_800)):
+            size, note = self.size(tagged(unit, per_unit, per_unit))
+            assert (size.mpp, size.origin, note) == (pytest.approx(0.5), "TIFF resolution", "")
+        assert self.size(tagged("NONE", 20_000, 20_000)) == (None, "")
+        # Print resolutions are no pixel size; unequal sides are none either.
+        size, note = self.size(tagged("INCH", 300, 300))
+        assert size is None and "unknown" in note
+        size, note = self.size(tagged("CENTIMETER", 20_000, 10_000))
+        assert size is None and "not square" in note
+        size, _ = self.size(tagged("CENTIMETER", 20_000, 20_100))
+        assert size.mpp == pytest.approx(0.5, rel=0.01)
+
+    def test_zarr(self, tmp_path):
+        path = ome_zarr(tmp_path / "a.zarr", halves(picture(), 2), version="0.4")
+        assert self.size(path) == (PixelSize(0.5, "OME-Zarr metadata"), "")
+
+    def test_jpeg_says_nothing(self, tmp_path):
+        Image.fromarray(picture()).save(tmp_path / "a.jpg", dpi=(25_400, 25_400))
+        assert self.size(tmp_path / "a.jpg") == (None, "")
+
+    @pytest.mark.parametrize("mpp", [0.049, 20.1, 0.0, -1.0, np.nan, np.inf])
+    def test_absurd_figures_are_refused(self, mpp):
+        with pytest.raises(SlideError, match="pixel size"):
+            PixelSize(mpp, "entered by hand")
+
+
+class TestBadInput:
+    def refused(self, path, *words):
+        with pytest.raises(SlideError) as caught:
+            open_slide(path)
+        sentence = str(caught.value)
+        assert Path(path).name in sentence and "\n" not in sentence
+        for word in words:
+            assert word in sentence
+        return sentence
+
+    def test_no_slides(self, tmp_path):
+        self.refused(tmp_path / "nowhere.svs", "no slide")
+        self.refused(tmp_path / ("long" * 100), "no slide")
+        (tmp_path / "empty.tif").write_bytes(b"")
+        self.refused(tmp_path / "empty.tif", "empty")
+        (tmp_path / "notes.svs").write_text("not a slide at all, just text")
+        self.refused(tmp_path / "notes.svs", "not a slide")
+        (tmp_path / "folder.zarr").mkdir()
+        self.refused(tmp_path / "folder.zarr", "not an OME-Zarr")
+        for start in (b"II*\0", b"MM\0*", b"II+\0", b"\xff\xd8\xff\xe0", b"\x89PNG\r\n\x1a\n"):
+            (tmp_path / "start.bin").write_bytes(start)
+            self.refused(tmp_path / "start.bin")
+            (tmp_path / "start.bin").write_bytes(start + bytes(range(256)) * 8)
+            self.refused(tmp_path / "start.bin")
+
+    def test_no_h_and_e(self, tmp_path):
+        floats = tiff(
+            tmp_path / "f.tif", picture()[:, :, 0].astype(np.float32), photometric="minisblack"
+        )
+        self.refused(floats, "float32", "RGB")
+        stack = tifffile.imwrite(
+            tmp_path / "z.ome.tif", np.zeros((5, 64, 64), np.uint8), metadata={"axes": "ZYX"}
+        )
+        assert stack is None
+        self.refused(tmp_path / "z.ome.tif", "focal planes")
+        tifffile.imwrite(
+            tmp_path / "c.ome.tif", np.zeros((5, 64, 64), np.uint8), metadata={"axes": "CYX"}
+        )
+        self.refused(tmp_path / "c.ome.tif", "5 channels")
+
+        several = tiff(tmp_path / "s.tif", np.stack([picture(), picture()]))
+        self.refused(several, "2 images")
+
+    def test_zarr_that_is_no_image(self, tmp_path):
+        import zarr
+
+        zarr.open_group(str(tmp_path / "g.zarr"), mode="w")
+        self.refused(tmp_path / "g.zarr", "not an OME-Zarr")
+        zarr.create_array(str(tmp_path / "a.zarr"), shape=(9, 9), dtype="u1")
+        self.refused(tmp_path / "a.zarr", "not an OME-Zarr")
+        path = ome_zarr(tmp_path / "lost.zarr", [picture()], version="0.5")
+        shutil.rmtree(path / "0")
+        self.refused(path)
+
+    def truncations(self, path, whole):
+        """However much is missing: a plain no, or the right pixels; at least half say no."""
+        data, refusals = path.read_bytes(), 0
+        for part in np.linspace(0.02, 0.98, 25):
+            short = path.with_name(f"short{path.suffix}")
+            short.write_bytes(data[: int(len(data) * part)])
+            try:
+                with open_slide(short) as slide:
+                    pixels = slide.read_region(0, 0, whole.shape[1], whole.shape[0])
+            except SlideError as error:
+                sentence, pixels = str(error), whole
+                refusals += short.name in sentence
+            assert (pixels == whole).all(), part
+        assert refusals > 12
+
+    @pytest.mark.parametrize("layout", ["png", "jpg", "tiles", "strips", "one block", "ome"])
+    def test_cut_short(self, layout, tmp_path):
+        pixels = picture(400, 500)
+        if layout in ("png", "jpg"):
+            path = tmp_path / f"a.{layout}"
+            Image.fromarray(pixels).save(path)
+        elif layout == "ome":
+            path = pyramid_tiff(tmp_path / "a.tif", halves(pixels, 3), subifds=True, ome=True)
+        else:
+            options = {"tiles": {"tile": (64, 64), "compression": "jpeg"}}
+            options["strips"] = {"rowsperstrip": 8, "compression": "deflate"}
+            path = tiff(tmp_path / "a.tif", pixels, **options.get(layout, {}))
+        with open_slide(path) as slide:
+            whole = slide.read_region(0, 0, 500, 400)
+        self.truncations(path, whole)
+
+    def test_svs_cut_short(self, data_dir, tmp_path):
+        path = tmp_path / "a.svs"
+        shutil.copyfile(data_dir / "wsi" / "CMU-1-Small-Region.svs", path)
+        with open_slide(path) as slide:
+            whole = slide.read_region(0, 0, slide.width, slide.height)
+        self.truncations(path, whole)
+
+    @pytest.mark.parametrize("part", [0.004, 0.01, 0.7])
+    def test_section_cut_short(self, part, data_dir, tmp_path):
+        """Its thumbnail ends with a JPEG's end mark, which is not the end of the section."""
+        data = next((data_dir / "her2st" / "ST-imgs" / "C" / "C3").glob("*.jpg")).read_bytes()
+        (tmp_path / "a.jpg").write_bytes(data[: int(len(data) * part)])
+
+        def read():
+            with open_slide(tmp_path / "a.jpg") as slide:
+                slide.read_region(0, 0, 10, 10)
+
+        with pytest.raises(SlideError, match=r"a\.jpg"):
+            read()
+
+    def test_damage_inside_a_tile(self, tmp_path):
+        path = tiff(tmp_path / "a.tif", picture(), tile=(64, 64), compression="deflate")
+        with tifffile.TiffFile(path) as tif:
+            at = tif.pages[0].dataoffsets[0]
+        data = bytearray(path.read_bytes())
+        data[at : at + 60] = b"\xff" * 60
+        path.write_bytes(data)
+        with open_slide(path) as slide:
+            with pytest.raises(SlideError, match=r"a\.tif is damaged"):
+                slide.read_region(0, 0, 10, 10)
+            slide.read_region(200, 100, 50, 50)
+
+    @pytest.mark.parametrize("kind", ["tif", "png", "zarr"])
+    def test_gone_or_changed_while_open(self, kind, tmp_path):
+        path = tmp_path / f"a.{kind}"
+        if kind == "zarr":
+            ome_zarr(path, [picture()], version="0.5")
+        elif kind == "tif":
+            tiff(path, picture(), tile=(64, 64))
+        else:
+            Image.fromarray(picture()).save(path)
+        slide = open_slide(path)
+        slide.read_region(0, 0, 200, 200)
+        if kind != "zarr":
+            os.utime(path, (time.time() + 5, time.time() + 5))
+            with pytest.raises(SlideError, match="changed"):
+                slide.read_region(0, 0, 9, 9)
+        shutil.rmtree(path) if kind == "zarr" else path.unlink()
+        for read in (
+            lambda: slide.read_region(0, 0, 20, 20),
+            lambda: slide.read_square(50, 50, 31, 20),
+            lambda: slide.pyramid()[0][:5],
+            slide.fingerprint,
+        ):
+            with pytest.raises(SlideError, match=f"The slide a.{kind} is gone"):
+                read()
+
+    def test_closed(self, tmp_path):
+        slide = open_slide(tiff(tmp_path / "a.tif", picture(), tile=(64, 64)))
+        slide.close()
+        slide.close()
+        with pytest.raises(SlideError, match="closed"):
+            slide.read_region(0, 0, 9, 9)
+
+
+@pytest.mark.parametrize("layout", ["tiff tiles", "tiff one block", "ome-zarr 0.4", "png"])
+def test_many_threads_read_the_same_pixels(layout, tmp_path):
+    path, seen = LOSSLESS[layout](tmp_path, picture())
+    corners = np.random.default_rng(1).integers(0, [230, 120], (200, 2)).tolist()
+    with open_slide(path) as slide, ThreadPoolExecutor(6) as pool:
+        regions = pool.map(lambda c: slide.read_region(c[0], c[1], 80, 80), corners)
+        for (x, y), region in zip(corners, regions, strict=True):
+            assert (region == seen[y : y + 80, x : x + 80]).all()
+
+
+def test_closing_under_readers(data_dir):
+    """Threads that read while the slide is closed finish, or are told; nothing crashes."""
+    slide = open_slide(data_dir / "her2st" / "crop" / "C3_crop_pyramid.tif")
+
+    def read(i):
+        try:
+            return slide.read_square(500 + i, 900, 1120, 560).shape
+        except SlideError as error:
+            return str(error)
+
+    with ThreadPoolExecutor(4) as pool:
+        answers = [pool.submit(read, i) for i in range(60)]
+        answers[5].result()
+        slide.close()
+        results = {answer.result() for answer in answers}
+    assert (560, 560, 3) in results
+    assert all(r == (560, 560, 3) or "closed" in r for r in results)
+
+
+class TestRealSlides:
+    def test_crop_in_three_formats(self, data_dir):
+        crop = data_dir / "her2st" / "crop"
+        names = ("C3_crop.jpg", "C3_crop.ome.tif", "C3_crop_pyramid.tif")
+        slides = [open_slide(crop / n) for n in names]
+        assert [s.name for s in slides] == ["C3_crop", "C3_crop", "C3_crop_pyramid"]
+        assert [s.mpp for s in slides] == [None, 0.6874, 0.6874]
+        assert [s.pixel_size and s.pixel_size.origin for s in slides[1:]] == [
+            "OME metadata",
+            "TIFF resolution",
+        ]
+        assert [lv.downsample for lv in slides[1].levels] == [1, 2, 4, 8]
+        squares = [s.read_square(1201.5, 1300.25, 1120, 224).astype(float) for s in slides]
+        for other in squares[1:]:
+            assert np.abs(squares[0] - other).mean() < 6
+        assert len({s.fingerprint() for s in slides}) == 3
+        assert open_slide(crop / "C3_crop.jpg").fingerprint() == slides[0].fingerprint()
+
+    def test_svs_as_openslide_reads_it(self, data_dir):
+        openslide = pytest.importorskip("openslide")
+        path = data_dir / "wsi" / "CMU-1-Small-Region.svs"
+        reference = openslide.OpenSlide(str(path))
+        with open_slide(path) as slide:
+            assert slide.pixel_size == PixelSize(0.499, "Aperio metadata")
+            assert len(slide.levels) == 1
+            expected = np.asarray(reference.read_region((700, 1100), 0, (900, 700)).convert("RGB"))
+            assert (slide.read_region(700, 1100, 900, 700) == expected).all()
+
+    def test_svs_through_openslide_is_the_same(self, data_dir):
+        """The reader of all vendor formats, on the one vendor file at hand."""
+        pytest.importorskip("openslide")
+        from napari_dkan.slide.open_slide_source import OpenSlideSource
+
+        path = data_dir / "wsi" / "CMU-1-Small-Region.svs"
+        source = OpenSlideSource(path)
+        with open_slide(path) as slide:
+            assert source.levels == slide.levels
+            assert source.measured.size.mpp == slide.mpp
+            region = slide.read_region(33, 44, 500, 300)
+            assert (source.read(0, 33, 44, 500, 300) == region).all()
+        source.close()
+
+    def test_whole_section_opens_at_once(self, data_dir):
+        path = next((data_dir / "her2st" / "ST-imgs" / "C" / "C3").glob("*.jpg"))
+        start = time.perf_counter()
+        with open_slide(path) as slide:
+            overview = np.asarray(slide.pyramid()[-1])
+            seconds = time.perf_counter() - start
+            assert max(overview.shape) <= 1300
+            # A tenth of a second on an idle machine; the bound leaves room for a busy one.
+            assert seconds < 2
+            assert (slide.width, slide.height, slide.mpp) == (9270, 9936, None)
+            # The same place from level 0 and from the overview.
+            fine = slide.read_square(2500, 2500, 1120, 140).astype(float)
+            coarse = slide.read_region(2500 // 8 - 70, 2500 // 8 - 70, 140, 140, 3)
+            assert np.abs(fine - coarse).mean() < 12

@@ -1,0 +1,267 @@
+"""Training: losses against their plain forms, honest scores, and one small run end to end."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+from napari_dkan.errors import SpotsError
+from napari_dkan.expression.genetable import read_panel
+from napari_dkan.expression.labels import panel_labels
+from napari_dkan.expression.panel import Panel
+from napari_dkan.model import load_checkpoint, save_checkpoint
+from napari_dkan.training.batches import Epochs
+from napari_dkan.training.fit import fit
+from napari_dkan.training.gene_text import no_gene_text, read_gene_text
+from napari_dkan.training.losses import adaptive_weights, info_nce, supervised
+from napari_dkan.training.metrics import gene_pcc, score
+from napari_dkan.training.ridge import choose_ridge, fit_ridge, multi_scale
+from napari_dkan.training.sections import Section, encode, fit_encoder, prepare_section
+from napari_dkan.training.settings import Settings
+from napari_dkan.training.train import LABELS, train_sections
+
+QUICK = Settings(epochs=2, patience=1, dim=16, text_dim=8, batch=32)
+
+
+def _leaf(*shape: int, seed: int) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(*shape, generator=generator, dtype=torch.float64).requires_grad_()
+
+
+@pytest.mark.parametrize("block", [7, 64, 1000])
+def test_blocked_info_nce_is_exact_in_value_and_gradient(block: int) -> None:
+    a, b = _leaf(200, 12, seed=0), _leaf(200, 12, seed=1)
+    logits = F.normalize(a, dim=-1) @ F.normalize(b, dim=-1).T / 0.1
+    plain = F.cross_entropy(logits, torch.arange(200))
+    wanted = torch.autograd.grad(3 * plain, (a, b))
+    loss = info_nce(a, b, 0.1, block)
+    got = torch.autograd.grad(3 * loss, (a, b))
+    assert loss.item() == pytest.approx(plain.item(), abs=1e-5)  # it sums up in float32
+    for one, other in zip(got, wanted, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-4)
+
+
+def test_the_teacher_is_not_pulled_by_its_students() -> None:
+    final, head, labels = _leaf(4, 3, seed=0), _leaf(4, 3, seed=1), _leaf(4, 3, seed=2)
+    loss = supervised(final, [head], labels.detach(), alpha=0.3)
+    by_final, by_head = torch.autograd.grad(loss, (final, head))
+    torch.testing.assert_close(by_final, 2 * (final - labels) / 12)
+    torch.testing.assert_close(by_head, 2 * (0.3 * (head - final) + 0.7 * (head - labels)) / 12)
+
+
+def test_weights_are_inverse_to_the_losses() -> None:
+    weights = adaptive_weights([torch.tensor(2.0), torch.tensor(6.0)], [1.0, 3.0])
+    assert [float(w) for w in weights] == pytest.approx([0.5, 0.5])
+
+
+def test_a_constant_gene_has_no_correlation_and_is_counted() -> None:
+    rng = np.random.default_rng(0)
+    measured = {"A": rng.normal(size=(30, 60)), "B": rng.normal(size=(20, 60))}
+    measured["A"][:, 4] = 1.0
+    predicted = {n: m + rng.normal(size=m.shape) for n, m in measured.items()}
+    predicted["B"][:, 7] = 0.0
+    measured["B"][:, 4] = 2.0
+    pcc = gene_pcc(predicted["A"], measured["A"])
+    assert np.isnan(pcc[4]) and np.isnan(pcc).sum() == 1
+    assert pcc[0] == pytest.approx(np.corrcoef(predicted["A"][:, 0], measured["A"][:, 0])[0, 1])
+
+    scores = score(predicted, measured)
+    summary = scores.summary()
+    assert summary["gene_section_pairs_without_pcc"] == 3
+    assert summary["genes_without_pcc"] == 1  # gene 4 in both; gene 7 has one in A
+    assert summary["pcc_all"] == pytest.approx(np.nanmean(scores.per_gene), abs=1e-4)
+    assert summary["mse"] == pytest.approx(1.0, abs=0.1)
+    assert summary["pcc_hpg"] > summary["pcc_all"]
+    mean = {n: np.tile(m.mean(0), (len(m), 1)) for n, m in measured.items()}
+    assert score(mean, measured).summary()["pcc_all"] is None
+
+
+def test_ridge_finds_a_linear_rule_and_chooses_its_penalty_inside() -> None:
+    rng = np.random.default_rng(0)
+    rule = rng.normal(size=(12, 5))
+    xs = [rng.normal(size=(60, 12)) for _ in range(3)]
+    ys = [x @ rule + 0.1 * rng.normal(size=(60, 5)) + 3 for x in xs]
+    assert gene_pcc(fit_ridge(xs[0], ys[0], 1.0).predict(xs[1]), ys[1]).min() > 0.99
+    # labels that have nothing to do with the inputs ask for the strongest penalty more than these
+    assert choose_ridge(xs, ys).penalty == 30.0
+
+
+def test_scales_leave_out_what_is_off_the_slide() -> None:
+    features = np.arange(25, dtype=float)[None, :, None]
+    mask = np.ones((1, 25), dtype=bool)
+    assert multi_scale(features, mask).tolist() == [[12.0, 12.0, 12.0]]
+    mask[0, :10] = False  # the two upper rows
+    assert multi_scale(features, mask).tolist() == [[12.0, 14.5, 17.0]]
+
+
+@pytest.fixture(scope="module")
+def panel(data_dir: Path) -> Panel:
+    return Panel.from_symbols(read_panel(data_dir / "genes" / "panel_her2st_250.txt").symbols[:40])
+
+
+class _Picture:
+    """A slide in memory."""
+
+    def __init__(self, path: Path) -> None:
+        self.image = Image.open(path).convert("RGB")
+        self.width, self.height = self.image.size
+
+    def read_square(self, x: float, y: float, side: float, px: int) -> np.ndarray:
+        left, top = round(x - side / 2), round(y - side / 2)
+        cut = self.image.crop((left, top, left + round(side), top + round(side)))
+        return np.asarray(cut.resize((px, px), Image.Resampling.BILINEAR))
+
+
+@pytest.fixture(scope="module")
+def sections(data_dir: Path, panel: Panel) -> list[Section]:
+    """The crop of section C3, its 67 spots dealt out to three small sections."""
+    import anndata
+
+    data = anndata.read_h5ad(data_dir / "her2st" / "crop" / "C3_crop.h5ad")
+    uns = {"mpp": 0.6874, "spot_pitch_um": 200.0, "spot_diameter_um": 100.0}
+    slide = _Picture(data_dir / "her2st" / "crop" / "C3_crop.jpg")
+    out = []
+    for i in range(3):
+        part = data[i::3].copy()
+        part.obs = part.obs.rename(columns={"array_x": "array_col", "array_y": "array_row"})
+        part.uns.update(uns, section=f"part {i + 1}")
+        out.append(prepare_section(part, slide, panel, LABELS, QUICK.patch_um, QUICK.patch_px))
+    return out
+
+
+def test_a_section_is_made_ready(sections: list[Section]) -> None:
+    first = sections[0]
+    assert len(first) == 23
+    assert first.labels.shape == (23, 40) and first.patches.shape == (23, 3, 56, 56)
+    assert first.statistics.shape == (23, 25, 104)
+    assert first.mask[:, 12].all() and not first.mask.all()  # a crop cuts neighbourhoods
+    features = encode(first, fit_encoder(sections[1:], 16, QUICK.patch_um)).features
+    assert features.shape == (23, 25, 16) and torch.isfinite(features).all()
+
+
+def test_spots_off_the_image_are_refused(data_dir: Path, panel: Panel) -> None:
+    import anndata
+
+    data = anndata.read_h5ad(data_dir / "her2st" / "crop" / "C3_crop.h5ad")
+    data.uns.update(section="C3", mpp=0.6874, spot_pitch_um=200.0, spot_diameter_um=100.0)
+    with pytest.raises(SpotsError, match="C3 has no whole array coordinates"):
+        panel_labels(data, panel, LABELS)
+    data.obs = data.obs.rename(columns={"array_x": "array_col", "array_y": "array_row"})
+    data.obsm["spatial"] = data.obsm["spatial"] + 1500
+    slide = _Picture(data_dir / "her2st" / "crop" / "C3_crop.jpg")
+    with pytest.raises(SpotsError, match="spots of C3 lie off its image"):
+        prepare_section(data, slide, panel, LABELS, QUICK.patch_um, QUICK.patch_px)
+
+
+def test_an_epoch_is_every_spot_once_and_turns_the_target_only(sections: list[Section]) -> None:
+    encoder = fit_encoder(sections, 16, QUICK.patch_um)
+    encoded = [encode(s, encoder) for s in sections]
+    epochs = Epochs(encoded, 10, seed=0)
+    batches = list(epochs)
+    assert len(batches) == len(epochs) == 6
+    assert sum(len(b["rows"]) for b in batches) == 67
+    for batch in batches:
+        section = next(
+            e
+            for e in encoded
+            if e.own is batch["slide_features"] or torch.equal(e.own, batch["slide_features"])
+        )
+        torch.testing.assert_close(batch["labels"], section.section.labels[batch["rows"]])
+        torch.testing.assert_close(batch["neighbor_features"], section.features[batch["rows"]])
+    assert not torch.equal(next(iter(epochs))["patches"], next(iter(epochs))["patches"])
+
+
+def test_the_same_seed_gives_the_same_network(sections: list[Section], panel: Panel) -> None:
+    encoder = fit_encoder(sections[:2], 16, QUICK.patch_um)
+    training = [encode(s, encoder) for s in sections[:2]]
+    text = no_gene_text(panel, 8, 1)
+    one, two = (fit(training, text, QUICK, encode(sections[2], encoder)) for _ in range(2))
+    assert one.curve == two.curve and len(one.curve) == 2
+    for (name, a), b in zip(
+        one.network.state_dict().items(), two.network.state_dict().values(), strict=True
+    ):
+        assert torch.equal(a, b), name
+    labels = torch.cat([s.section.labels for s in training])
+    torch.testing.assert_close(one.network.label_mean, labels.mean(0))
+
+
+def test_training_stops_when_validation_does_not_get_better(
+    sections: list[Section], panel: Panel
+) -> None:
+    encoder = fit_encoder(sections[:2], 16, QUICK.patch_um)
+    still = replace(
+        QUICK, epochs=30, lr=0.0, average=0.0, trunk="test_vit", trunk_dim=64, patch_px=64
+    )
+    training = [_larger(encode(s, encoder)) for s in sections[:2]]
+    fitted = fit(training, no_gene_text(panel, 8, 1), still, _larger(encode(sections[2], encoder)))
+    assert len(fitted.curve) == 2 and fitted.best_epoch == 1
+
+
+def _larger(encoded):
+    patches = F.interpolate(encoded.section.patches, size=160)
+    return replace(encoded, section=replace(encoded.section, patches=patches))
+
+
+def test_a_checkpoint_with_its_measured_card(
+    sections: list[Section], panel: Panel, tmp_path: Path
+) -> None:
+    lines: list[str] = []
+    made = train_sections(sections, panel, settings=QUICK, card={"title": "tiny"}, log=lines.append)
+    path = tmp_path / "tiny.safetensors"
+    save_checkpoint(path, made, half=True)
+    loaded = load_checkpoint(path)
+    assert loaded.panel == panel and loaded.label_scale == LABELS and loaded.title == "tiny"
+    card = loaded.card
+    assert card["training_data"]["spots"] == {"part 1": 23, "part 2": 22, "part 3": 22}
+    for method in ("dkan", "ridge", "training_mean"):
+        assert set(card["metrics"][method]["pcc_all_per_section"]) == {
+            "part 1",
+            "part 2",
+            "part 3",
+        }
+    assert card["metrics"]["training_mean"]["pcc_all"] is None
+    assert card["per_gene_pcc"]["ERBB2"].keys() == {"dkan", "ridge"}
+    assert len(lines) == 4
+
+    tiles = torch.randint(0, 255, (3, 3, 56, 56), dtype=torch.uint8)
+    features = loaded.tile_encoder()(tiles)
+    torch.testing.assert_close(features, made.tile_encoder()(tiles), atol=0.05, rtol=0.01)
+
+
+def test_two_sections_are_too_few_to_measure(sections: list[Section], panel: Panel) -> None:
+    with pytest.raises(SpotsError, match="at least 3 sections, not 2"):
+        train_sections(sections[:2], panel, settings=QUICK)
+
+
+def test_gene_text_follows_the_panel(data_dir: Path, panel: Panel, tmp_path: Path) -> None:
+    path = data_dir / "genes" / "gene_text_embedding_biobert1024_her2st.npz"
+    text = read_gene_text(path, panel, 12)
+    assert text.features.shape == (40, 12) and "12 principal components" in text.source
+    backwards = read_gene_text(path, Panel.from_symbols(panel.symbols[::-1]), 12)
+    torch.testing.assert_close(backwards.features.flip(0), text.features, atol=1e-3, rtol=1e-3)
+    with pytest.raises(SpotsError, match="no text for 1 panel genes, NOTAGENE"):
+        read_gene_text(path, Panel.from_symbols(["ERBB2", "NOTAGENE"]), 12)
+    np.save(tmp_path / "code.npy", np.array([print], dtype=object), allow_pickle=True)
+    with pytest.raises(SpotsError, match="cannot be read as gene text"):
+        read_gene_text(tmp_path / "code.npy", panel, 12)
+
+
+def test_the_bundled_checkpoint_states_what_it_is(data_dir: Path) -> None:
+    import napari_dkan
+
+    path = Path(napari_dkan.__file__).parent / "checkpoints" / "her2-breast.safetensors"
+    assert path.stat().st_size <= 8_000_000
+    bundled = load_checkpoint(path)
+    full = read_panel(data_dir / "genes" / "panel_her2st_250.txt")
+    assert bundled.panel.symbols == full.symbols
+    metrics = bundled.card["metrics"]
+    for method in ("dkan", "ridge"):
+        assert 0.3 < metrics[method]["pcc_all"] < 0.7
+    assert "CC-BY-4.0" in bundled.card["licence"]
