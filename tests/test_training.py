@@ -27,7 +27,26 @@ from napari_dkan.training.sections import Section, encode, fit_encoder, prepare_
 from napari_dkan.training.settings import Settings
 from napari_dkan.training.train import LABELS, train_sections
 
-QUICK = Settings(epochs=2, patience=1, dim=16, text_dim=8, batch=32)
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread():
+    """Networks this small lose more to threads waiting for each other than they gain."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+QUICK = Settings(
+    epochs=2,
+    patience=1,
+    dim=16,
+    text_dim=8,
+    batch=32,
+    trunk="test_vit",
+    trunk_dim=64,
+    patch_px=64,
+)
 
 
 def _leaf(*shape: int, seed: int) -> Tensor:
@@ -137,9 +156,11 @@ def sections(data_dir: Path, panel: Panel) -> list[Section]:
 
 
 def test_a_section_is_made_ready(sections: list[Section]) -> None:
+    # 40 genes are few: a spot without any of their counts has no label
+    assert sum(len(s) + len(s.dropped) for s in sections) == 67
     first = sections[0]
     assert len(first) == 23
-    assert first.labels.shape == (23, 40) and first.patches.shape == (23, 3, 56, 56)
+    assert first.labels.shape == (23, 40) and first.patches.shape == (23, 3, 64, 64)
     assert first.statistics.shape == (23, 25, 104)
     assert first.mask[:, 12].all() and not first.mask.all()  # a crop cuts neighbourhoods
     features = encode(first, fit_encoder(sections[1:], 16, QUICK.patch_um)).features
@@ -166,7 +187,7 @@ def test_an_epoch_is_every_spot_once_and_turns_the_target_only(sections: list[Se
     epochs = Epochs(encoded, 10, seed=0)
     batches = list(epochs)
     assert len(batches) == len(epochs) == 6
-    assert sum(len(b["rows"]) for b in batches) == 67
+    assert sum(len(b["rows"]) for b in batches) == sum(map(len, sections))
     for batch in batches:
         section = next(
             e
@@ -196,17 +217,10 @@ def test_training_stops_when_validation_does_not_get_better(
     sections: list[Section], panel: Panel
 ) -> None:
     encoder = fit_encoder(sections[:2], 16, QUICK.patch_um)
-    still = replace(
-        QUICK, epochs=30, lr=0.0, average=0.0, trunk="test_vit", trunk_dim=64, patch_px=64
-    )
-    training = [_larger(encode(s, encoder)) for s in sections[:2]]
-    fitted = fit(training, no_gene_text(panel, 8, 1), still, _larger(encode(sections[2], encoder)))
+    still = replace(QUICK, epochs=30, lr=0.0, average=0.0)
+    training = [encode(s, encoder) for s in sections[:2]]
+    fitted = fit(training, no_gene_text(panel, 8, 1), still, encode(sections[2], encoder))
     assert len(fitted.curve) == 2 and fitted.best_epoch == 1
-
-
-def _larger(encoded):
-    patches = F.interpolate(encoded.section.patches, size=160)
-    return replace(encoded, section=replace(encoded.section, patches=patches))
 
 
 def test_a_checkpoint_with_its_measured_card(
@@ -219,7 +233,7 @@ def test_a_checkpoint_with_its_measured_card(
     loaded = load_checkpoint(path)
     assert loaded.panel == panel and loaded.label_scale == LABELS and loaded.title == "tiny"
     card = loaded.card
-    assert card["training_data"]["spots"] == {"part 1": 23, "part 2": 22, "part 3": 22}
+    assert card["training_data"]["spots"] == {s.name: len(s) for s in sections}
     for method in ("dkan", "ridge", "training_mean"):
         assert set(card["metrics"][method]["pcc_all_per_section"]) == {
             "part 1",

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .errors import DkanError
+from .training.command import train_command
 
 if TYPE_CHECKING:
     from shapely.geometry.base import BaseGeometry
@@ -49,6 +50,9 @@ def predict(
     mpp: Annotated[float | None, typer.Option(help="Micrometres per pixel of the slide.")] = None,
     device: Annotated[str | None, typer.Option(help="cuda, cuda:1, mps, cpu; default best.")] = None,
     genes: Annotated[str | None, typer.Option(help="Only these, comma-separated.")] = None,
+    encoder_weights: Annotated[
+        Path | None, typer.Option(help="Local weights of the checkpoint's tile encoder.")
+    ] = None,
 ) -> None:
     """Predict expression on a slide and write an AnnData."""
     from .errors import SpotsError
@@ -80,7 +84,7 @@ def predict(
             target = region_target(
                 region, pitch_um, size.mpp, opened.width, opened.height, limit
             )
-        predictor = Predictor(opened, model, size.mpp, found, device)
+        predictor = Predictor(opened, model, size.mpp, found, device, encoder_weights)
         with _progress(len(target)) as advance:
             prediction = run(predictor, target, size.origin, wanted, advance)
         write_h5ad(to_anndata(prediction, opened), out)
@@ -131,6 +135,43 @@ def _progress(total: int) -> Iterator[Callable[[Update], None]]:
             bar.refresh()
 
         yield advance
+
+
+@app.command()
+def convert(
+    ckpt: Annotated[Path, typer.Argument(help="Published Lightning checkpoint.")],
+    genes: Annotated[Path, typer.Option(help="Its genes.npy (or a text file).")],
+    gene_features: Annotated[Path, typer.Option(help="Its gene_features.pt.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The .safetensors file to write.")],
+    patch_um: Annotated[
+        float, typer.Option(help="Side of a 224 px patch in um; the files do not state it.")
+    ] = 154.112,
+    encoder: Annotated[
+        str | None, typer.Option(help="Tile encoder of the features; UNI where the width is 1024.")
+    ] = None,
+    gene_tables: Annotated[
+        Path | None, typer.Option(help="Folder with gene description and alias tables.")
+    ] = None,
+    title: Annotated[str, typer.Option(help="Title on the checkpoint's card.")] = "",
+) -> None:
+    """Import a published checkpoint; nothing in its files is executed."""
+    from .expression.genetable import annotate_from
+    from .model.published import convert_published
+
+    converted = convert_published(
+        ckpt,
+        genes,
+        gene_features,
+        out,
+        patch_um=patch_um,
+        encoder=encoder,
+        annotate=None if gene_tables is None else lambda panel: annotate_from(panel, gene_tables),
+        title=title,
+    )
+    typer.echo(f"{len(converted.panel)} genes, written to {out}")
+
+
+app.command("train")(train_command)
 
 
 @app.command()

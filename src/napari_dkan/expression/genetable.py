@@ -69,6 +69,14 @@ def annotate(panel: Panel, descriptions: str | Path, aliases: str | Path) -> Pan
     return Panel(tuple(one(g) for g in panel.genes))
 
 
+def annotate_from(panel: Panel, folder: str | Path) -> Panel:
+    """`annotate` with the two tables of a folder, under the names they have in our data."""
+    folder = Path(folder)
+    return annotate(
+        panel, folder / "human_gene_descriptions.tsv.gz", folder / "hgnc_alias_to_approved.tsv.gz"
+    )
+
+
 def read_panel(path: str | Path) -> Panel:
     """A panel from a text file with one gene symbol per line, in the order of the file.
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -62,6 +63,7 @@ class Predictor:
     """One slide, one checkpoint, one device; keeps encoded tiles for the next job.
 
     tissue : geometry in level-0 px that makes up the slide's context.
+    encoder_weights : local file for an encoder whose weights do not travel in the checkpoint.
     """
 
     def __init__(
@@ -71,7 +73,9 @@ class Predictor:
         mpp: float,
         tissue: BaseGeometry,
         device: str | None = None,
+        encoder_weights: Path | None = None,
     ) -> None:
+        self._encoder_weights = encoder_weights
         self.slide, self.checkpoint, self.mpp, self.tissue = slide, checkpoint, mpp, tissue
         self.device: torch.device = pick_device(device)
         self.side = checkpoint.patch.um / mpp  # of a patch, in level-0 px
@@ -296,7 +300,7 @@ class Predictor:
     def encoder(self) -> Any:
         """The tile encoder, built when first needed: gated weights may have to be fetched."""
         if self._encoder is None:
-            self._encoder = self.checkpoint.tile_encoder().to(self.device)
+            self._encoder = self.checkpoint.tile_encoder(self._encoder_weights).to(self.device)
         return self._encoder
 
 

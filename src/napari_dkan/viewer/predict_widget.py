@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from magicgui.widgets import CheckBox, ComboBox, Container
+from magicgui.widgets import CheckBox, ComboBox, Container, FileEdit
 from napari.viewer import Viewer
 from qtpy.QtCore import QEvent, Qt
 from qtpy.QtWidgets import QLabel, QVBoxLayout, QWidget
@@ -112,6 +112,15 @@ def _advanced(session: Session) -> Container:
         tooltip="Dense maps show more detail; the network was trained at the spots' distance.",
     )
     tissue = CheckBox(name="tissue_only", text="Tissue only", value=session.settings.tissue_only)
+    weights = FileEdit(
+        name="encoder_weights",
+        label="Encoder",
+        mode="r",
+        nullable=True,
+        value=None,
+        tooltip="Weights of the tile encoder, where the checkpoint does not bring them along.",
+    )
+    weights.changed.connect(lambda path: session.change(encoder_weights=path))
     device.changed.connect(lambda value: session.change(device=value))
     pitch.changed.connect(lambda value: session.change(dense=value))
     tissue.changed.connect(lambda value: session.change(tissue_only=value))
@@ -124,7 +133,7 @@ def _advanced(session: Session) -> Container:
         device.value = chosen
 
     session.checkpoint_changed.connect(list_devices)
-    return Container(widgets=[device, pitch, tissue])
+    return Container(widgets=[device, pitch, tissue, weights])
 
 
 def _heading(text: str) -> QLabel:

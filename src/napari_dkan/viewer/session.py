@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary, ref
@@ -52,6 +53,7 @@ class Settings:
 
     where: Where = Where.CLICK
     device: str = "auto"
+    encoder_weights: Path | None = None
     dense: bool = False
     tissue_only: bool = True
     colormap: str = "magma"
@@ -263,11 +265,10 @@ class Session:
         with self._lock:
             if slide.tissue is None:
                 slide.tissue = tissue_region(slide.slide, slide.mpp)
-            key = (id(slide), checkpoint.sha256, self.settings.device, slide.mpp)
+            options = self.settings.device, self.settings.encoder_weights
+            key = (id(slide), checkpoint.sha256, slide.mpp, *options)
             if self._predictor is None or self._predictor[0] != key:
-                made = Predictor(
-                    slide.slide, checkpoint, slide.mpp, slide.tissue, self.settings.device
-                )
+                made = Predictor(slide.slide, checkpoint, slide.mpp, slide.tissue, *options)
                 self._predictor = (key, made)
             predictor = self._predictor[1]
             predictor.tissue = slide.tissue

@@ -1,0 +1,240 @@
+"""Click, region, gene, cancel: the path a person takes, in a real viewer."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+from napari_dkan.spatial.coordinates import swap_xy
+from napari_dkan.viewer.display import LEGEND
+from napari_dkan.viewer.overlay import GridOverlay, SpotsOverlay
+from napari_dkan.viewer.session import Limits, Where
+from qtpy.QtCore import QPoint, Qt
+from qtpy.QtWidgets import QApplication
+
+
+def draw(panel, *rings):
+    """Polygons (x, y) in level-0 px, drawn into the regions layer."""
+    panel.where_box.buttons[Where.REGION].click()
+    layer = panel.where_box._regions_layer()
+    for ring in rings:
+        layer.add_polygons([swap_xy(np.array(ring, float))])
+    layer.mode = "pan_zoom"
+    panel.where_box.make_plan()
+    return layer
+
+
+def square(x, y, half):
+    return [(x - half, y - half), (x + half, y - half), (x + half, y + half), (x - half, y + half)]
+
+
+def everything(panel):
+    slide = panel.session.slide.slide
+    return square(slide.width / 2, slide.height / 2, slide.width / 2 - 1)
+
+
+def finish(panel, until):
+    until(lambda: not panel.maps.busy)
+
+
+def test_a_mouse_click_on_tissue_shows_bars(make_panel, tiny_slide_file, until, qtbot):
+    panel = make_panel(show=True)
+    viewer, session = panel.session.viewer, panel.session
+    viewer.open(tiny_slide_file, plugin="napari-dkan")
+    viewer.reset_view()
+    until(lambda: session.slide.tissue is not None)
+    canvas = viewer.window._qt_viewer.canvas.native
+    qtbot.wait(200)
+    place = QPoint(canvas.width() // 2, canvas.height() // 2)
+    qtbot.mouseMove(canvas, place)
+    qtbot.mouseClick(canvas, Qt.MouseButton.LeftButton, pos=place)
+    until(lambda: session.spot is not None)
+    x, y = session.spot.target.spots.xy[0]
+    slide = session.slide.slide
+    assert abs(x - slide.width / 2) < 60 and abs(y - slide.height / 2) < 60
+    rows = panel.spot_box.bars.rows
+    assert rows[0][0] == session.gene and rows[0][2]
+    assert {g for g, _, _ in rows} == set(session.checkpoint.panel.symbols)
+    assert all(np.isfinite(v) for _, v, _ in rows)
+    assert panel.spot_box.bars.isVisible()
+    assert "log10(1 + counts per 10k of panel)" in panel.spot_box.scale.text()
+
+
+def test_a_drag_pans_and_predicts_nothing(make_panel, tiny_slide_file, until, qtbot):
+    panel = make_panel(show=True)
+    panel.session.viewer.open(tiny_slide_file, plugin="napari-dkan")
+    until(lambda: panel.session.slide.tissue is not None)
+    canvas = panel.session.viewer.window._qt_viewer.canvas.native
+    qtbot.mousePress(canvas, Qt.MouseButton.LeftButton, pos=QPoint(200, 200))
+    for step in range(5):
+        qtbot.mouseMove(canvas, QPoint(200 + 10 * step, 200))
+        QApplication.processEvents()
+    qtbot.mouseRelease(canvas, Qt.MouseButton.LeftButton, pos=QPoint(250, 200))
+    qtbot.wait(100)
+    assert not panel.clicks.busy and panel.session.spot is None
+
+
+def test_rapid_clicks_come_down_to_the_last(panel, middle, until):
+    x, y = middle
+    spots = []
+    panel.session.spot_changed.connect(lambda: spots.append(panel.session.spot))
+    for i in range(10):
+        panel.clicks.click(x + i, y)
+    until(lambda: not panel.clicks.busy)
+    assert len(spots) == 2  # the first, which was running, and the last
+    assert spots[-1].target.spots.xy[0, 0] == x + 9
+
+
+def test_clicked_spots_gather_in_one_layer(panel, middle, until):
+    x, y = middle
+    for i in range(3):
+        panel.clicks.click(x + 30 * i, y)
+        until(lambda: not panel.clicks.busy)
+    (overlay,) = panel.session.overlays
+    assert isinstance(overlay, SpotsOverlay) and len(overlay.layer.data) == 3
+    np.testing.assert_allclose(overlay.layer.scale, 0.7)
+    assert "predicted" in overlay.layer.name and panel.session.gene in overlay.layer.name
+
+
+def test_a_region_fills_with_a_heatmap(panel, middle, until):
+    x, y = middle
+    draw(panel, square(x, y, 400), square(x, y, 150))  # the inner one is a hole
+    plan = panel.where_box.plan.text()
+    assert "tiles of 112 um, every 140 um, about" in plan
+    filled = []
+    panel.maps.changed.connect(lambda: filled.append(panel.maps.progress))
+    panel.where_box.start()
+    finish(panel, until)
+    (overlay,) = panel.session.overlays
+    layer = overlay.layer
+    assert isinstance(overlay, GridOverlay)
+    assert layer.name.startswith(f"{panel.session.gene} predicted - region")
+    np.testing.assert_allclose(layer.scale, 140)
+    assert [str(u) for u in layer.units] == ["micrometer", "micrometer"]
+    count = int(np.isfinite(layer.data).sum())
+    assert plan.startswith(f"{count} tiles") and 0 < count < layer.data.size  # the hole is empty
+    assert overlay.value_at((y * 0.7, x * 0.7)) is None
+    steps = [p.done for p in filled if p is not None and p.stage == "spots"]
+    assert len(steps) > 1 and steps == sorted(steps)  # it came batch by batch
+    legend = panel.session.viewer.canvas.overlays[LEGEND]
+    assert legend.visible and "predicted" in legend.text and "log10" in legend.text
+    assert f"{count} tiles predicted" in panel.message.text()
+
+
+def test_the_map_lies_on_the_tissue_it_was_predicted_from(panel, until):
+    panel.where_box.buttons[Where.TISSUE].click()
+    panel.where_box.start()
+    finish(panel, until)
+    (overlay,) = panel.session.overlays
+    spots = overlay.prediction.target.spots
+    for row in (0, len(spots) // 2, len(spots) - 1):
+        x, y = spots.xy[row]
+        wanted = overlay.prediction.gene(panel.session.gene)[row]
+        assert overlay.value_at((y * 0.7, x * 0.7)) == np.float32(wanted)
+
+
+def test_what_is_in_view_comes_first(panel, until):
+    draw(panel, everything(panel))
+    viewer = panel.session.viewer
+    corner = panel.session.slide.tissue.bounds[2] * 0.7 - 100
+    viewer.scene.camera.center = (0, 560, corner)
+    viewer.scene.camera.zoom = 4
+    rows = []
+    predictor = panel.session.predictor(panel.session.slide, panel.session.checkpoint)
+    stream = predictor.stream
+
+    def spy(target, order=None, genes=None):
+        rows.extend(target.spots.xy[order] * 0.7)
+        return stream(target, order, genes)
+
+    predictor.stream = spy
+    panel.where_box.start()
+    finish(panel, until)
+    distance = np.hypot(*(np.array(rows) - [corner, 560]).T)
+    assert distance[:5].max() < np.median(distance)
+
+
+def test_arrow_keys_on_the_canvas_step_through_genes(panel, middle, until, qtbot):
+    panel.clicks.click(*middle)
+    until(lambda: panel.session.spot is not None)
+    canvas = panel.session.viewer.window._qt_viewer.canvas.native
+    symbols = panel.session.checkpoint.panel.symbols
+    (overlay,) = panel.session.overlays
+    start = symbols.index(panel.session.gene)
+    for key, step in ((Qt.Key.Key_Right, 1), (Qt.Key.Key_Down, 2), (Qt.Key.Key_Left, 1)):
+        qtbot.keyClick(canvas, key)
+        gene = symbols[(start + step) % len(symbols)]
+        assert panel.session.gene == gene
+        assert gene in overlay.layer.name and overlay.layer.features["gene"].iloc[0] == gene
+        assert overlay.layer.features["value"].iloc[0] == overlay.prediction.gene(gene)[0]
+        assert panel.gene_box.search.text() == gene
+
+
+def test_genes_are_found_by_old_symbol_and_part_of_the_name(panel, qtbot):
+    box = panel.gene_box
+    for typed, found in (("HER2", "ERBB2"), ("keratin", "KRT8"), ("cd74", "CD74")):
+        box.search.clear()
+        qtbot.keyClicks(box.search, typed)
+        qtbot.keyClick(box.search, Qt.Key.Key_Return)
+        assert panel.session.gene == found
+    box.search.clear()
+    qtbot.keyClicks(box.search, "XYZZY")
+    qtbot.keyClick(box.search, Qt.Key.Key_Return)
+    assert panel.session.gene == "CD74" and "XYZZY is not among the 6 genes" in panel.message.text()
+
+
+def test_limits_are_robust_or_fixed_and_shared(panel, middle, until):
+    draw(panel, square(*middle, 400))
+    panel.where_box.start()
+    finish(panel, until)
+    layer = panel.session.overlays[0].layer
+    values = layer.data[np.isfinite(layer.data)]
+    np.testing.assert_allclose(layer.contrast_limits, np.percentile(values, [2, 98]), rtol=1e-5)
+    panel.session.change(limits=Limits((0.5, 2.5)))
+    panel.session.step_gene(1)
+    np.testing.assert_allclose(layer.contrast_limits, (0.5, 2.5))
+    panel.session.change(colormap="viridis")
+    assert layer.colormap.name == "viridis"
+
+
+def test_cancel_is_quick_keeps_finished_tiles_and_drops_late_ones(panel, until, qtbot):
+    draw(panel, everything(panel))
+    panel.where_box.start()
+    until(lambda: panel.maps.progress is not None and panel.maps.progress.stage == "spots")
+    start = time.perf_counter()
+    panel.where_box.cancel.click()
+    assert not panel.maps.busy and time.perf_counter() - start < 0.5
+    kept = int(panel.session.overlays[0].prediction.done.sum())
+    total = len(panel.session.overlays[0].prediction.done)
+    assert 0 < kept < total and f"{kept} finished tiles are kept" in panel.message.text()
+    assert panel.maps._lane.wait()
+    qtbot.wait(200)
+    assert int(panel.session.overlays[0].prediction.done.sum()) == kept
+    assert int(np.isfinite(panel.session.overlays[0].layer.data).sum()) == kept
+
+
+def test_a_points_layer_is_predicted_spot_by_spot(panel, middle, until):
+    x, y = middle
+    spots = swap_xy([(x, y), (x + 100, y), (x, y + 100)])
+    panel.session.viewer.add_points(spots, scale=(0.7, 0.7), units="um", name="my spots")
+    panel.where_box.buttons[Where.SPOTS].click()
+    panel.where_box.make_plan()
+    assert panel.where_box.plan.text().startswith("3 spots")
+    panel.where_box.start()
+    finish(panel, until)
+    overlay = panel.session.overlays[0]
+    np.testing.assert_allclose(overlay.layer.data, spots)
+    assert np.isfinite(overlay.prediction.values).all()
+
+
+def test_the_tissue_outline_can_be_edited(panel):
+    panel.where_box.buttons[Where.TISSUE].click()
+    panel.where_box.make_plan()
+    before = int(panel.where_box.plan.text().split()[0])
+    panel.where_box.edit.click()
+    layer = panel.session.viewer.layers.selection.active
+    assert layer.name.startswith("tissue") and len(layer.data) >= 1
+    layer.data = [swap_xy(np.array(square(800, 800, 250), float))]
+    panel.where_box.make_plan()
+    after = int(panel.where_box.plan.text().split()[0])
+    assert 0 < after < before

@@ -1,0 +1,50 @@
+"""Slides by drag and drop: layers with physical scale, refusals in words."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from napari_dkan.errors import SlideError
+from napari_dkan.viewer.reader import get_reader, read_slides
+from PIL import Image
+
+
+def test_a_slide_opens_as_a_multiscale_rgb_layer_in_micrometres(
+    make_napari_viewer, tiny_slide_file
+):
+    viewer = make_napari_viewer()
+    (layer,) = viewer.open(tiny_slide_file, plugin="napari-dkan")
+    assert layer.multiscale and layer.rgb
+    assert layer.name == "drawn"
+    np.testing.assert_allclose(layer.scale, 0.7)
+    assert [str(u) for u in layer.units] == ["micrometer", "micrometer"]
+    assert layer.axis_labels == ("y", "x")
+
+
+def test_a_slide_without_pixel_size_opens_in_pixels(make_napari_viewer, tmp_path):
+    file = tmp_path / "plain.png"
+    Image.fromarray(np.full((300, 400, 3), 200, np.uint8)).save(file)
+    viewer = make_napari_viewer()
+    (layer,) = viewer.open(file, plugin="napari-dkan")
+    np.testing.assert_allclose(layer.scale, 1)
+    assert [str(u) for u in layer.units] == ["pixel", "pixel"]
+
+
+def test_a_real_section_svs_and_pyramid_open(make_napari_viewer, data_dir):
+    viewer = make_napari_viewer()
+    (svs,) = viewer.open(data_dir / "wsi/CMU-1-Small-Region.svs", plugin="napari-dkan")
+    np.testing.assert_allclose(svs.scale, 0.499)
+    (crop,) = viewer.open(data_dir / "her2st/crop/C3_crop.ome.tif", plugin="napari-dkan")
+    np.testing.assert_allclose(crop.scale, 0.6874, rtol=1e-3)
+
+
+def test_a_file_that_is_no_slide_is_refused_in_one_sentence(tmp_path):
+    file = tmp_path / "notes.tif"
+    file.write_text("nothing to see")
+    with pytest.raises(SlideError, match=r"notes\.tif"):
+        get_reader(str(file))(str(file))
+
+
+def test_a_stack_of_files_is_left_to_other_readers():
+    assert get_reader(["a.tif", "b.tif"]) is None
+    assert get_reader(["a.tif"]) is read_slides
