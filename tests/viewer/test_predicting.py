@@ -101,6 +101,8 @@ def test_a_region_fills_with_a_heatmap(panel, middle, until):
     draw(panel, square(x, y, 400), square(x, y, 150))  # the inner one is a hole
     plan = panel.where_box.plan.text()
     assert "tiles of 112 um, every 140 um, about" in plan
+    predictor = panel.session.predictor(panel.session.slide, panel.session.checkpoint)
+    predictor._batch = predictor._largest = 2
     filled = []
     panel.maps.changed.connect(lambda: filled.append(panel.maps.progress))
     panel.where_box.start()
@@ -198,6 +200,8 @@ def test_limits_are_robust_or_fixed_and_shared(panel, middle, until):
 
 
 def test_cancel_is_quick_keeps_finished_tiles_and_drops_late_ones(panel, until, qtbot):
+    predictor = panel.session.predictor(panel.session.slide, panel.session.checkpoint)
+    predictor._batch = predictor._largest = 1
     draw(panel, everything(panel))
     panel.where_box.start()
     until(lambda: panel.maps.progress is not None and panel.maps.progress.stage == "spots")

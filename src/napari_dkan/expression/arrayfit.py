@@ -64,6 +64,8 @@ def array_mpp(spots: Spots) -> float | None:
     parity = spots.array.sum(axis=1) % 2
     hexagonal = len(spots) > 20 and bool((parity == parity[0]).all())
     try:
-        return fit_mpp(spots.array, spots.xy, spots.pitch_um, _HEX_CELL if hexagonal else 1.0)
+        return fit_mpp(
+            spots.array.astype(float), spots.xy, spots.pitch_um, _HEX_CELL if hexagonal else 1.0
+        )
     except SpotsError:
         return None

@@ -76,9 +76,9 @@ def _from_table(path: Path) -> Spots:
         array = rounded(numbers(table, ["x", "y"], path))
         return Spots(xy, array, spot_ids(array), ST_DIAMETER_UM, ST_PITCH_UM)
     if columns[0] == "pxl_col_in_fullres":
-        array = _array_columns(table, path)
+        cells = _array_columns(table, path)
         names = tuple(table["barcode"].astype(str)) if "barcode" in table.columns else ()
-        return Spots(xy, array, names, VISIUM_DIAMETER_UM, VISIUM_PITCH_UM)
+        return Spots(xy, cells, names, VISIUM_DIAMETER_UM, VISIUM_PITCH_UM)
     names = next(
         (tuple(table[c].astype(str)) for c in ("name", "id", "barcode") if c in table.columns), ()
     )

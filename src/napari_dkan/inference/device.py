@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
@@ -44,6 +45,16 @@ def device_label(name: str) -> str:
     if name.startswith("cuda"):
         return f"GPU: {torch.cuda.get_device_name(torch.device(name))}"
     return {"mps": "GPU: Apple", "cpu": f"CPU ({torch.get_num_threads()} threads)"}.get(name, name)
+
+
+def leave_a_core() -> None:
+    """Let this thread's torch work use all cores but one, which the window needs.
+
+    Call it in the thread that computes: OpenMP keeps the number per calling thread.
+    """
+    import torch
+
+    torch.set_num_threads(max(1, (os.cpu_count() or 2) - 1))
 
 
 def autocast(device: torch.device) -> AbstractContextManager[object]:

@@ -150,13 +150,15 @@ def save(viewer: Viewer, panel: PredictWidget, out: Path) -> list[Path]:
     return [picture, result]
 
 
-def wait(condition: Callable[[], Any], what: str, seconds: float = PATIENCE) -> None:
+def wait(
+    condition: Callable[[], Any], what: str, seconds: float = PATIENCE, pause: float = 0.01
+) -> None:
     """Let Qt run until the condition holds. Raises DkanError with the panel's last words."""
     end = time.perf_counter() + seconds
     while not condition():
         if time.perf_counter() > end:
             raise DkanError(f"The demo waited {seconds:.0f} s for {what} in vain.")
-        process_events(0.01)
+        process_events(pause)
 
 
 def process_events(seconds: float = 0.05) -> None:

@@ -17,14 +17,17 @@ class Display:
 
     def __init__(self, session: Session) -> None:
         self._session = session
+        self._limits: tuple[float, float] | None = None  # as last drawn
         for event in (session.gene_changed, session.settings_changed, session.overlays_changed):
             event.connect(self.refresh)
+        session.overlay_grew.connect(self._grew)
         session.viewer.mouse_move_callbacks.append(self._hover)
 
     def close(self) -> None:
         session = self._session
         for event in (session.gene_changed, session.settings_changed, session.overlays_changed):
             event.disconnect(self.refresh)
+        session.overlay_grew.disconnect(self._grew)
         callbacks = session.viewer.mouse_move_callbacks
         if self._hover in callbacks:
             callbacks.remove(self._hover)
@@ -48,12 +51,22 @@ class Display:
     def refresh(self) -> None:
         gene, settings = self._session.gene, self._session.settings
         shown = self.shown()
-        limits = self.limits()
+        limits = self._limits = self.limits()
         for overlay in shown:
             overlay.show(gene or "", limits, settings.colormap)
         for overlay in shown:  # limits are shared, so one bar stands for all
             overlay.colorbar.visible = overlay is shown[-1]
         self._legend(shown)
+
+    def _grew(self, overlay: Overlay) -> None:
+        """Draw new tiles; the other overlays follow only when the shared limits moved."""
+        before, limits = self._limits, self.limits()
+        moved = before is None or max(abs(a - b) for a, b in zip(before, limits, strict=True)) > 0
+        if moved and len(self.shown()) > 1:
+            self.refresh()
+        elif overlay in self.shown():
+            self._limits = limits
+            overlay.show(self._session.gene or "", limits, self._session.settings.colormap)
 
     def _legend(self, shown: list[Overlay]) -> None:
         """Text beside the colour bar: a colour bar alone does not say what it measures."""

@@ -108,6 +108,7 @@ class GeneBox(QWidget):
         session.gene_changed.connect(self.refresh)
         session.settings_changed.connect(self.refresh)
         session.overlays_changed.connect(self.refresh)
+        session.overlay_grew.connect(self.refresh)
         session.pinned_changed.connect(self._refresh_pinned)
 
     # ---- searching -------------------------------------------------------------------
@@ -171,7 +172,7 @@ class GeneBox(QWidget):
         for overlay in self._session.overlays:
             overlay.layer.opacity = percent / 100
 
-    def refresh(self) -> None:
+    def refresh(self, event: object = None) -> None:
         session = self._session
         self.setEnabled(session.checkpoint is not None)
         if session.checkpoint is None or session.gene is None:

@@ -18,7 +18,7 @@ from .lane import Failure, Lane
 from .overlay import GridOverlay, Overlay, SpotsOverlay
 from .session import OpenSlide, Session
 
-REFRESH_SECONDS = 0.2  # how often a growing map is redrawn
+REFRESH_SECONDS = 0.4  # how often a growing map is redrawn; drawing takes from predicting
 
 
 @dataclass(frozen=True)
@@ -101,8 +101,7 @@ class Maps:
         if update.stage == "spots":
             self._overlay.prediction.fill(update.rows, update.values)
             if self._clock.due() or update.done == update.total:
-                self.session.overlays_changed.emit()
-                self._clock.drawn()
+                self.session.overlay_grew.emit(self._overlay)
         self.progress = self._clock.progress(update)
         self.changed.emit()
 
@@ -125,7 +124,7 @@ class Maps:
         self._overlay, self._slide, self.progress = None, None, None
         if overlay is not None and overlay.layer in session.viewer.layers:
             if overlay.prediction.done.any():
-                session.overlays_changed.emit()
+                session.overlay_grew.emit(overlay)
             else:
                 session.viewer.layers.remove(overlay.layer)
         self.changed.emit()
@@ -150,7 +149,8 @@ class _Clock:
     """Times a job: when to redraw, how fast it goes, how long it still takes."""
 
     def __init__(self) -> None:
-        self._start = self._drawn = time.perf_counter()
+        self._start = time.perf_counter()
+        self._drawn = 0.0  # the first tiles are shown at once
         self._stage, self._since, self._before = "", self._start, 0
 
     @property
@@ -158,10 +158,12 @@ class _Clock:
         return time.perf_counter() - self._start
 
     def due(self) -> bool:
-        return time.perf_counter() - self._drawn > REFRESH_SECONDS
-
-    def drawn(self) -> None:
-        self._drawn = time.perf_counter()
+        """Whether it is time to redraw; counts as drawn then."""
+        now = time.perf_counter()
+        if now - self._drawn < REFRESH_SECONDS:
+            return False
+        self._drawn = now
+        return True
 
     def progress(self, update: Update) -> Progress:
         """The rate counts from the first update of a stage, which pays for starting up."""

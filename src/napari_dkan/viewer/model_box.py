@@ -27,8 +27,10 @@ from .torch_beside_gl import import_torch
 
 if TYPE_CHECKING:
     from ..model import Checkpoint
+    from ..slide import Slide
 
 BROWSE = "Browse..."
+SEEN = "This slide trained this checkpoint: its map looks better than that of a new slide would."
 
 
 class ModelBox(QWidget):
@@ -43,6 +45,9 @@ class ModelBox(QWidget):
         self.choice.setToolTip("Checkpoints that come along, used lately, or from a file.")
         self.summary = QLabel()
         self.summary.setWordWrap(True)
+        self.seen = QLabel(SEEN)
+        self.seen.setWordWrap(True)
+        self.seen.setStyleSheet("color: #ffb74d;")
         self.card = QPushButton("card")
         self.card.setFlat(True)
         self.card.setEnabled(False)
@@ -54,10 +59,12 @@ class ModelBox(QWidget):
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(self.choice)
         layout.addLayout(line)
+        layout.addWidget(self.seen)
 
         self.choice.activated.connect(self._chosen)
         self.card.clicked.connect(self.show_card)
         session.checkpoint_changed.connect(self.refresh)
+        session.slide_changed.connect(self.refresh)
         self._bundled = {path: _title(path) for path in bundled_checkpoints()}
         self.refresh()
         if session.checkpoint is None and self._bundled:
@@ -106,6 +113,9 @@ class ModelBox(QWidget):
             self.choice.setCurrentIndex(self._row(current))
         self.card.setEnabled(checkpoint is not None)
         self.summary.setText("" if checkpoint is None else summary(checkpoint))
+        slide = self._session.slide
+        seen = checkpoint is not None and slide is not None and trained_on(checkpoint, slide.slide)
+        self.seen.setVisible(seen)
 
     def _row(self, path: Path) -> int:
         paths = [self.choice.itemData(i) for i in range(self.choice.count())]
@@ -150,6 +160,13 @@ def summary(checkpoint: Checkpoint) -> str:
         beside = f" (ridge {ridge:.2f})" if isinstance(ridge, int | float) else ""
         text += f", PCC {pcc:.2f}{beside} on held-out sections"
     return text
+
+
+def trained_on(checkpoint: Checkpoint, slide: Slide) -> bool:
+    """Whether the card lists this slide among those the checkpoint was trained on."""
+    data = checkpoint.card.get("training_data", {})
+    known = data.get("slide_fingerprints", {}) if isinstance(data, dict) else {}
+    return isinstance(known, dict) and slide.fingerprint() in known.values()
 
 
 def _title(path: Path) -> str:

@@ -49,6 +49,7 @@ class PredictWidget(QWidget):
         for key, step in KEYS.items():
             napari_viewer.bind_key(key, _stepper(self.session, step), overwrite=True)
         self.shut_down = _once(
+            self.where_box.stop,
             self.maps.close,
             self.clicks.close,
             self.ready.close,

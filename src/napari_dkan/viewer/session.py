@@ -87,6 +87,7 @@ class Session:
     gene_changed = Signal()
     pinned_changed = Signal()
     overlays_changed = Signal()
+    overlay_grew = Signal(object)  # an Overlay has new values
     spot_changed = Signal()
     message_changed = Signal()
 
@@ -260,8 +261,10 @@ class Session:
 
     def predictor(self, slide: OpenSlide, checkpoint: Checkpoint) -> Predictor:
         """The predictor of a slide; finds its tissue first. Call it in a thread."""
+        from ..inference.device import leave_a_core
         from ..inference.predict import tissue_region
 
+        leave_a_core()
         with self._lock:
             if slide.tissue is None:
                 slide.tissue = tissue_region(slide.slide, slide.mpp)

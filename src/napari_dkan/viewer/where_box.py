@@ -103,6 +103,11 @@ class WhereBox(QWidget):
         self.refresh()
         self.make_plan()
 
+    def stop(self) -> None:
+        """Plan nothing any more: the panel is going."""
+        self._timer.stop()
+        self._timer.timeout.disconnect(self.make_plan)
+
     # ---- choosing --------------------------------------------------------------------
 
     def _choose(self, row: int) -> None:

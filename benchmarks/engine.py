@@ -1,0 +1,45 @@
+"""Tiles per second of the prediction engine without a window, training pitch and dense."""
+
+from __future__ import annotations
+
+import time
+
+import torch
+
+
+def main() -> None:
+    from napari_dkan.errors import DkanError
+    from napari_dkan.expression.arrayfit import array_mpp
+    from napari_dkan.expression.spotfile import read_spots
+    from napari_dkan.inference.engine import Predictor
+    from napari_dkan.inference.predict import predict, tissue_region
+    from napari_dkan.inference.target import region_target
+    from napari_dkan.model import load_checkpoint
+    from napari_dkan.samples import bundled_checkpoint, fetch_section, synthetic_section
+    from napari_dkan.slide import open_slide
+
+    try:
+        paths, name = fetch_section("C3"), "her2-breast"
+    except DkanError:
+        paths, name = synthetic_section(), "synthetic"
+    checkpoint = load_checkpoint(bundled_checkpoint(name))
+    with open_slide(paths.image) as slide:
+        mpp = slide.mpp or array_mpp(read_spots(paths.spots))
+        tissue = tissue_region(slide, mpp)
+        print(f"\n{paths.name}, {name}, {torch.get_num_threads()} CPU threads\n")
+        print("| grid | tiles | seconds | tiles/s |\n|---|---|---|---|")
+        for grid, pitch in (
+            ("training pitch", checkpoint.spot_pitch_um),
+            ("dense", checkpoint.patch.um),
+        ):
+            predictor = Predictor(slide, checkpoint, mpp, tissue)
+            target = region_target(tissue, pitch, mpp, slide.width, slide.height, tissue)
+            start = time.perf_counter()
+            predict(predictor, target)
+            seconds = time.perf_counter() - start
+            rate = len(target) / seconds
+            print(f"| {grid} | {len(target)} | {seconds:.1f} | {rate:.1f} |")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,95 @@
+"""Latency in a real window: click to bars, region, gene change, on the demo's section.
+
+Run it with ``make bench``. Prints a Markdown table; figures worth keeping go to RESULTS.md.
+"""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+
+CLICKS = 20
+
+
+def main() -> None:
+    from napari_dkan.viewer import demo
+    from napari_dkan.viewer.session import Where
+
+    start = time.perf_counter()
+    viewer, panel, title = demo.open_section()
+    demo.process_events()
+    rows = [("window, slide and checkpoint ready", f"{time.perf_counter() - start:.1f} s")]
+    session = panel.session
+    demo.wait(lambda: session.slide.tissue is not None, "the tissue")
+    middle = session.slide.tissue.representative_point()
+
+    clicks = []
+    places = middle_places(session, CLICKS + 1)
+    for x, y in places:
+        before, start = session.spot, time.perf_counter()
+        demo.click(panel, x, y)
+        demo.wait(lambda before=before: session.spot is not before, "a clicked spot", pause=0.001)
+        clicks.append(time.perf_counter() - start)
+    rows.append(("first click to bars (while getting ready)", f"{clicks[0]:.2f} s"))
+    demo.wait(lambda: not panel.ready.busy, "getting ready")
+    clicks = []
+    for x, y in places:
+        before, start = session.spot, time.perf_counter()
+        demo.click(panel, x + 35, y + 35)
+        demo.wait(lambda before=before: session.spot is not before, "a clicked spot", pause=0.001)
+        clicks.append(time.perf_counter() - start)
+    rows.append(("click to bars, median", f"{np.median(clicks) * 1000:.0f} ms"))
+    rows.append(("click to bars, p95", f"{np.percentile(clicks, 95) * 1000:.0f} ms"))
+
+    start = time.perf_counter()
+    demo.draw_region(panel, middle.x, middle.y, 2500)
+    demo.process_events(0.2)
+    panel.where_box.start()
+    demo.wait(lambda: session.overlays[-1].prediction.target.grid is not None, "the first tiles")
+    demo.wait(lambda: session.overlays[-1].prediction.done.any(), "the first tiles", pause=0.001)
+    rows.append(("region, first tiles on the canvas", f"{time.perf_counter() - start:.2f} s"))
+    demo.wait(lambda: not panel.maps.busy, "the region")
+    seconds = time.perf_counter() - start
+    tiles = int(session.overlays[-1].prediction.done.sum())
+    rows.append(("region, tiles", f"{tiles} in {seconds:.1f} s, {tiles / seconds:.0f} tiles/s"))
+
+    changes = []
+    for _ in range(20):
+        start = time.perf_counter()
+        session.step_gene(1)
+        viewer.screenshot(canvas_only=True, flash=False, size=(600, 800))
+        changes.append(time.perf_counter() - start)
+    shots = []
+    for _ in range(20):
+        start = time.perf_counter()
+        viewer.screenshot(canvas_only=True, flash=False, size=(600, 800))
+        shots.append(time.perf_counter() - start)
+    drawn = np.median(changes) - np.median(shots)
+    rows.append(("gene change, over a redraw without one", f"{drawn * 1000:.0f} ms"))
+    session.change(where=Where.CLICK)
+
+    print(f"\n{title}, {session.checkpoint.title}, {panel.advanced['device'].current_choice}\n")
+    print("| what | figure |\n|---|---|")
+    for what, figure in rows:
+        print(f"| {what} | {figure} |")
+    panel.shut_down()
+    viewer.close()
+
+
+def middle_places(session, count):
+    """Seeded places on the tissue, (x, y) in level-0 px."""
+    from shapely.geometry import Point
+
+    random = np.random.default_rng(0)
+    x0, y0, x1, y1 = session.slide.tissue.bounds
+    places = []
+    while len(places) < count:
+        x, y = random.uniform((x0, y0), (x1, y1))
+        if session.slide.tissue.contains(Point(x, y)):
+            places.append((x, y))
+    return places
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Losses, metrics, baselines and fitting; nothing here is imported before it is used."""

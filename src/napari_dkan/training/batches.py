@@ -1,0 +1,87 @@
+"""Batches of one section at a time: the global path needs all its spots together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TypedDict
+
+import torch
+from torch import Tensor
+from torch.utils.data import IterableDataset
+
+from ..model.encoders.protocol import IMAGENET_MEAN, IMAGENET_STD
+from .sections import Encoded
+
+
+class Batch(TypedDict):
+    """B spots of a section of M; patches (B, 3, P, P) are normalised, labels (B, G) are not."""
+
+    patches: Tensor
+    slide_features: Tensor
+    positions: Tensor
+    neighbor_features: Tensor
+    neighbor_mask: Tensor
+    rows: Tensor
+    labels: Tensor
+
+
+def normalised(patches: Tensor) -> Tensor:
+    """uint8 RGB (B, 3, P, P) -> float with ImageNet's mean and standard deviation."""
+    mean = torch.tensor(IMAGENET_MEAN).view(3, 1, 1)
+    std = torch.tensor(IMAGENET_STD).view(3, 1, 1)
+    return (patches.float() / 255 - mean) / std
+
+
+def whole(encoded: Encoded) -> Batch:
+    """A whole section as one batch."""
+    return _batch(encoded, torch.arange(len(encoded.section)), encoded.section.patches)
+
+
+class Epochs(IterableDataset):
+    """Shuffled batches; only the target patch is mirrored and turned, each in its own way.
+
+    Every pass draws anew, from a generator that is seeded once.
+    """
+
+    def __init__(self, sections: Sequence[Encoded], batch: int, seed: int) -> None:
+        self.sections = list(sections)
+        self.batch = batch
+        self.generator = torch.Generator().manual_seed(seed)
+
+    def __len__(self) -> int:
+        return sum(self._parts(s) for s in self.sections)
+
+    def __iter__(self) -> Iterator[Batch]:
+        plan = []
+        for section in self.sections:
+            order = torch.randperm(len(section.section), generator=self.generator)
+            # equal parts: a last batch of two spots would upset batch normalisation
+            plan += [(section, rows) for rows in order.chunk(self._parts(section))]
+        for i in torch.randperm(len(plan), generator=self.generator).tolist():
+            section, rows = plan[i]
+            yield _batch(section, rows, self._turned(section.section.patches[rows]))
+
+    def _parts(self, encoded: Encoded) -> int:
+        return max(1, round(len(encoded.section) / self.batch))
+
+    def _turned(self, patches: Tensor) -> Tensor:
+        out = torch.empty_like(patches)
+        kinds = torch.randint(8, (len(patches),), generator=self.generator)
+        for kind in range(8):
+            chosen = kinds == kind
+            turned = torch.rot90(patches[chosen], kind % 4, dims=(2, 3))
+            out[chosen] = turned.flip(3) if kind >= 4 else turned
+        return out
+
+
+def _batch(encoded: Encoded, rows: Tensor, patches: Tensor) -> Batch:
+    section = encoded.section
+    return {
+        "patches": normalised(patches),
+        "slide_features": encoded.own,
+        "positions": section.positions,
+        "neighbor_features": encoded.features[rows],
+        "neighbor_mask": section.mask[rows],
+        "rows": rows,
+        "labels": section.labels[rows],
+    }

@@ -1,0 +1,121 @@
+"""DKAN as a Lightning module: its losses, optimiser and validation score."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor
+
+from ..model.network import DKAN
+from .batches import Batch
+from .losses import adaptive_weights, info_nce, supervised
+from .metrics import gene_pcc
+from .settings import Settings
+
+
+@dataclass(frozen=True)
+class Pass:
+    """Standardised predictions of some genes (B, g), their tokens (B, g, d), and which genes."""
+
+    final: Tensor
+    auxiliary: tuple[Tensor, ...]
+    image_tokens: Tensor
+    expression_tokens: Tensor | None
+    genes: Tensor
+
+
+class DKANModule(pl.LightningModule):
+    """Trains on standardised labels, so that every gene weighs the same."""
+
+    def __init__(self, network: DKAN, settings: Settings) -> None:
+        super().__init__()
+        self.network = network
+        self.settings = settings
+        self.draws = torch.Generator().manual_seed(settings.seed)
+
+    def training_step(self, batch: Batch, index: int) -> Tensor:
+        s = self.settings
+        labels = self.network.from_label_scale(batch["labels"])
+        out = self._forward(batch, labels if s.contrastive_factor > 0 else None)
+        loss = supervised(out.final, out.auxiliary, labels[:, out.genes], s.alpha)
+        if out.expression_tokens is not None:
+            image, expression = out.image_tokens.flatten(0, 1), out.expression_tokens.flatten(0, 1)
+            if s.contrastive_rows is not None and len(image) > s.contrastive_rows:
+                chosen = self._some(len(image), s.contrastive_rows)
+                image, expression = image[chosen], expression[chosen]
+            aligned = info_nce(image, expression, s.temperature)
+            weights = adaptive_weights([loss, aligned], [1.0, s.contrastive_factor])
+            # twice, so that the step does not shrink when the second loss joins in
+            loss = 2 * (weights[0] * loss + weights[1] * aligned)
+        self.log("loss", loss, batch_size=len(labels), on_epoch=True, on_step=False)
+        return loss
+
+    def _forward(self, batch: Batch, expression: Tensor | None) -> Pass:
+        """A pass over all genes, or exactly that pass for some of them, drawn at random.
+
+        Genes do not see each other behind the text encoder, so leaving some out changes nothing
+        for the others, and the time is mostly in the gene rows.
+        """
+        net, wanted = self.network, self.settings.genes_per_step
+        total = net.config.genes
+        genes = (
+            torch.arange(total, device=net.device)
+            if wanted is None or wanted >= total
+            else self._some(total, wanted)
+        )
+        context = net.global_tokens(batch["slide_features"], batch["positions"])[batch["rows"]]
+        fused = net.fuse(
+            batch["patches"], batch["neighbor_features"], batch["neighbor_mask"], context
+        )
+        tokens = net.gene_tokens()[None, genes]
+        image = net.image(tokens, fused.z)
+        heads = (
+            net.head_fused(fused.z),
+            net.head_target(fused.target_mean),
+            net.head_neighbor(fused.neighbor_mean),
+            net.head_global(context),
+        )
+        return Pass(
+            net.head(image).squeeze(-1),
+            tuple(head[:, genes] for head in heads),
+            image,
+            None
+            if expression is None
+            else net.expression(tokens, net.expression_encoder(expression)),
+            genes,
+        )
+
+    def _some(self, total: int, wanted: int) -> Tensor:
+        return torch.randperm(total, generator=self.draws)[:wanted].to(self.network.device)
+
+    def validation_step(self, batch: Batch, index: int) -> None:
+        predicted = self.network.predict(
+            batch["patches"],
+            batch["slide_features"],
+            batch["positions"],
+            batch["neighbor_features"],
+            batch["neighbor_mask"],
+        )["final"]
+        pcc = gene_pcc(predicted.cpu().numpy(), batch["labels"].cpu().numpy())
+        known = pcc[pcc == pcc]
+        self.log("val_pcc", float(known.mean()) if len(known) else 0.0, batch_size=1)
+
+    def configure_optimizers(self) -> Any:
+        s = self.settings
+        # matrices decay; norms, biases and position tables do not
+        matrices = [p for p in self.network.parameters() if p.ndim > 1]
+        others = [p for p in self.network.parameters() if p.ndim <= 1]
+        optimiser = torch.optim.AdamW(
+            [
+                {"params": matrices, "weight_decay": s.weight_decay},
+                {"params": others, "weight_decay": 0.0},
+            ],
+            lr=s.lr,
+        )
+        return {
+            "optimizer": optimiser,
+            "lr_scheduler": torch.optim.lr_scheduler.StepLR(optimiser, 50, 0.9),
+        }

@@ -1,0 +1,82 @@
+"""The plain baseline: ridge regression on the same tile features."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .metrics import gene_pcc
+
+Array = NDArray[np.float64]
+PENALTIES = (30.0, 100.0, 300.0, 1000.0, 3000.0, 10_000.0, 30_000.0)
+
+
+def multi_scale(features: NDArray[np.floating], mask: NDArray[np.bool_]) -> Array:
+    """Own tile, mean of 3x3, mean of 5x5: (N, 25, d) and (N, 25) -> (N, 3 d).
+
+    Tiles that leave the slide are left out of the means.
+    """
+    features = np.asarray(features, dtype=np.float64)
+    near = np.zeros((5, 5), dtype=bool)
+    near[1:4, 1:4] = True
+    scales = [features[:, 12]]
+    for ring in (near.ravel(), np.ones(25, dtype=bool)):
+        weight = (mask & ring).astype(np.float64)
+        weight /= weight.sum(axis=1, keepdims=True)
+        scales.append(np.einsum("nk,nkd->nd", weight, features))
+    return np.concatenate(scales, axis=1)
+
+
+@dataclass(frozen=True)
+class Ridge:
+    """A fitted ridge regression on centred inputs of common scale."""
+
+    mean: Array
+    scale: float
+    weights: Array
+    offset: Array
+    penalty: float
+
+    def predict(self, x: Array) -> Array:
+        """(N, F) -> (N, G) on the scale of the labels."""
+        return (x - self.mean) / self.scale @ self.weights + self.offset
+
+
+def fit_ridge(x: Array, y: NDArray[np.floating], penalty: float) -> Ridge:
+    """Closed form on inputs (N, F) and labels (N, G); the offset is not penalised.
+
+    The inputs are centred and divided by one number, their root mean variance. Standardising each
+    of them would blow up the encoder's weakest axes and cost this baseline 0.03 PCC-ALL on
+    her2st C2 to C5, which would flatter the network beside it.
+    """
+    mean = x.mean(axis=0)
+    scale = float(np.sqrt(x.var(axis=0).mean())) or 1.0
+    z = (x - mean) / scale
+    offset = np.asarray(y, dtype=np.float64).mean(axis=0)
+    weights = np.linalg.solve(z.T @ z + penalty * np.eye(z.shape[1]), z.T @ (y - offset))
+    return Ridge(mean, scale, weights, offset, penalty)
+
+
+def choose_ridge(xs: Sequence[Array], ys: Sequence[NDArray[np.floating]]) -> Ridge:
+    """Ridge over sections, its penalty chosen by leaving one of *these* sections out at a time.
+
+    With a single section its spots are split in two halves instead.
+    """
+    if len(xs) == 1:
+        half = len(xs[0]) // 2
+        parts = [(xs[0][:half], ys[0][:half]), (xs[0][half:], ys[0][half:])]
+    else:
+        parts = list(zip(xs, ys, strict=True))
+    quality = np.zeros(len(PENALTIES))
+    for out, (test_x, test_y) in enumerate(parts):
+        rest = [p for i, p in enumerate(parts) if i != out]
+        x, y = (np.concatenate(side) for side in zip(*rest, strict=True))
+        for i, penalty in enumerate(PENALTIES):
+            pcc = gene_pcc(fit_ridge(x, y, penalty).predict(test_x), test_y)
+            known = pcc[~np.isnan(pcc)]
+            quality[i] += known.mean() if len(known) else 0.0
+    best = PENALTIES[int(np.argmax(quality))]
+    return fit_ridge(np.concatenate(list(xs)), np.concatenate(list(ys)), best)

@@ -1,0 +1,157 @@
+"""Whatever a person hands in: one plain sentence in the panel, nothing half-made."""
+
+from __future__ import annotations
+
+import pickle
+import shutil
+
+import numpy as np
+import pytest
+from napari_dkan.slide import open_slide
+from napari_dkan.viewer.reader import read_slides
+from napari_dkan.viewer.session import Where
+from PIL import Image
+
+from .test_predicting import draw, everything, finish, square
+
+
+def alarmed(panel):
+    """The sentence shown, checked to be one that a person can read."""
+    text = panel.message.text()
+    assert panel.session.alarming and text and "Traceback" not in text and "Error(" not in text
+    return text
+
+
+def plain_png(folder, name="plain.png"):
+    """Stripes in H&E colours without a pixel size."""
+    image = np.full((900, 900, 3), 240, np.uint8)
+    image[200:700, 200:700] = np.random.default_rng(0).integers(80, 200, (500, 500, 3))
+    file = folder / name
+    Image.fromarray(image).save(file)
+    return file
+
+
+def test_a_missing_pixel_size_is_asked_for_once_and_remembered(make_panel, tmp_path):
+    panel = make_panel()
+    file = plain_png(tmp_path)
+    panel.session.viewer.open(file, plugin="napari-dkan")
+    assert "does not state its pixel size" in panel.slide_box.scale.text()
+    assert not panel.slide_box._asking.isHidden()
+    panel.where_box.make_plan()
+    assert not panel.where_box.predict.isEnabled()
+    panel.clicks.click(400, 400)
+    assert "pixel size" in alarmed(panel)
+
+    for absurd in (0.0, 0.01, 25.0):
+        panel.slide_box.entry.setValue(absurd)
+        panel.slide_box.apply.click()
+        assert "0.05" in alarmed(panel) and panel.session.slide.pixel_size is None
+    panel.slide_box.entry.setValue(0.5)
+    panel.slide_box.apply.click()
+    assert panel.session.slide.pixel_size.mpp == 0.5
+    assert "0.5 um/px, entered by hand" in panel.slide_box.scale.text()
+    np.testing.assert_allclose(panel.session.slide.layer.scale, 0.5)
+
+    (data,) = read_slides(str(file))  # the next time it is known
+    assert data[1]["scale"] == (0.5, 0.5)
+
+
+@pytest.mark.parametrize("kind", ["garbage", "pickle", "truncated", "missing", "empty"])
+def test_a_bad_checkpoint_leaves_the_one_in_use(
+    panel, kind, tmp_path, tiny_checkpoint_file, until
+):
+    file = tmp_path / "bad.safetensors"
+    good = tiny_checkpoint_file.read_bytes()
+    content = {
+        "garbage": b"this is no checkpoint" * 100,
+        "pickle": pickle.dumps({"state_dict": {}}),
+        "truncated": good[: len(good) // 2],
+        "empty": b"",
+    }
+    if kind in content:
+        file.write_bytes(content[kind])
+    before = panel.session.checkpoint
+    panel.model_box.load(file)
+    until(lambda: panel.session.alarming)
+    assert "bad.safetensors" in alarmed(panel)
+    assert panel.session.checkpoint is before
+    assert panel.model_box.summary.text().startswith("6 genes")
+
+
+def test_a_slide_that_goes_during_the_job(make_panel, tiny_slide_file, tmp_path, until):
+    copy = tmp_path / "stick.ome.tif"
+    shutil.copy(tiny_slide_file, copy)
+    panel = make_panel()
+    panel.session.viewer.open(copy, plugin="napari-dkan")
+    until(lambda: panel.session.slide.tissue is not None and not panel.ready.busy)
+    predictor = panel.session.predictor(panel.session.slide, panel.session.checkpoint)
+    predictor._batch = predictor._largest = 1  # so that much is left to do
+    draw(panel, everything(panel))
+    panel.where_box.start()
+    until(lambda: panel.maps.progress is not None and panel.maps.progress.stage == "spots")
+    copy.unlink()
+    finish(panel, until)
+    text = alarmed(panel)
+    assert "stick.ome.tif" in text and "finished tiles are kept" in text
+    assert panel.session.overlays[0].prediction.done.any()
+    panel.session.viewer.layers.clear()
+
+
+def test_clicks_beside_the_slide_and_off_the_tissue(panel, until):
+    panel.clicks.click(-5, 10)
+    assert "beside the slide" in alarmed(panel)
+    panel.session.say("")
+    panel.clicks.click(3, 3)
+    until(lambda: not panel.clicks.busy)
+    assert "no tissue under that click" in alarmed(panel)
+    panel.session.change(tissue_only=False)
+    panel.clicks.click(3, 3)
+    until(lambda: panel.session.spot is not None)
+
+
+def test_a_region_without_tissue_and_no_region_at_all(panel):
+    panel.where_box.buttons[Where.REGION].click()
+    panel.where_box.make_plan()
+    assert "Draw a region" in panel.where_box.plan.text()
+    draw(panel, square(20, 20, 15))
+    assert "no tissue in this region" in panel.where_box.plan.text()
+    panel.where_box.start()
+    assert "no tissue in this region" in alarmed(panel) and not panel.maps.busy
+
+
+def test_spots_outside_the_slide(panel):
+    panel.session.viewer.add_points([[1e6, 5], [10, 10]], scale=(0.7, 0.7), units="um")
+    panel.where_box.buttons[Where.SPOTS].click()
+    panel.where_box.make_plan()
+    assert "1 of 2 spots lie outside the slide" in panel.where_box.plan.text()
+
+
+def test_no_points_layer(panel):
+    panel.where_box.buttons[Where.SPOTS].click()
+    panel.where_box.make_plan()
+    assert "Add a Points layer" in panel.where_box.plan.text()
+
+
+@pytest.mark.parametrize("mode", ["L", "RGBA", "I;16", "1", "P"])
+def test_odd_pixel_types_open_or_are_refused_by_name(tmp_path, mode):
+    file = tmp_path / f"odd_{mode[0]}.png"
+    Image.fromarray(np.full((64, 80), 128, np.uint8)).convert("L").convert(
+        "I;16" if mode == "I;16" else mode
+    ).save(file)
+    with open_slide(file) as slide:
+        assert slide.read_region(0, 0, 80, 64).shape == (64, 80, 3)
+
+
+def test_an_unexpected_error_is_shown_and_ends_only_the_job(panel, middle, until, monkeypatch):
+    predictor = panel.session.predictor(panel.session.slide, panel.session.checkpoint)
+
+    def broken(*args, **kwargs):
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+    monkeypatch.setattr(predictor, "_forward", broken)
+    panel.clicks.click(*middle)
+    until(lambda: not panel.clicks.busy)
+    assert "please report it" in panel.message.text()
+    monkeypatch.undo()
+    panel.clicks.click(*middle)
+    until(lambda: panel.session.spot is not None)

@@ -1,0 +1,172 @@
+"""Things that go away, arrive late or come twice: each ends in a defined state."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+
+import numpy as np
+import torch
+from napari_dkan.spatial.coordinates import swap_xy
+from napari_dkan.viewer.session import Where, session_of
+
+from .test_predicting import draw, everything, finish, square
+
+
+def started(panel, until):
+    """A map job over the whole slide whose first tiles are there, and many are not."""
+    predictor = panel.session.predictor(panel.session.slide, panel.session.checkpoint)
+    predictor._batch = predictor._largest = 1
+    draw(panel, everything(panel))
+    panel.where_box.start()
+    until(lambda: panel.maps.progress is not None and panel.maps.progress.stage == "spots")
+
+
+def no_threads_left(panel):
+    assert panel.maps._lane.wait()
+    return not [t for t in threading.enumerate() if t.name.startswith("dkan-read")]
+
+
+def test_deleting_the_map_ends_its_job(panel, until):
+    started(panel, until)
+    panel.session.viewer.layers.remove(panel.session.overlays[0].layer)
+    assert not panel.maps.busy and not panel.session.overlays
+    until(lambda: no_threads_left(panel))
+    panel.where_box.start()  # and the next one runs
+    finish(panel, until)
+    assert panel.session.overlays[0].prediction.done.all()
+
+
+def test_deleting_the_slide_ends_the_job_and_keeps_the_map(panel, until):
+    started(panel, until)
+    layer = panel.session.slide.layer
+    panel.session.viewer.layers.remove(layer)
+    assert not panel.maps.busy and panel.session.slide is None
+    assert panel.session.overlays[0].prediction.done.any()
+    assert "Drag an H&E slide" in panel.slide_box.scale.text()
+    until(lambda: no_threads_left(panel))
+
+
+def test_closing_the_panel_ends_the_job(panel, until, qtbot):
+    started(panel, until)
+    panel.session.viewer.window.remove_dock_widget(panel)
+    panel.close()
+    assert not panel.maps.busy
+    until(lambda: no_threads_left(panel))
+    qtbot.wait(100)
+
+
+def test_closing_the_window_ends_the_job(panel, until):
+    started(panel, until)
+    maps = panel.maps
+    panel.session.viewer.close()
+    assert not maps.busy
+    assert maps._lane.wait()
+
+
+def test_renaming_and_reordering_layers_confuses_nothing(panel, middle, until):
+    viewer, session = panel.session.viewer, panel.session
+    draw(panel, square(*middle, 300))
+    panel.where_box.start()
+    finish(panel, until)
+    overlay = session.overlays[0]
+    session.slide.layer.name = "my slide"
+    overlay.layer.name = "my map"
+    viewer.layers.move(viewer.layers.index(overlay.layer), 0)
+    session.step_gene(1)
+    assert overlay.layer.name == "my map"  # a name given by hand stays
+    wanted = overlay.prediction.gene(session.gene)
+    np.testing.assert_array_equal(overlay.layer.data, overlay._grid.raster(wanted))
+    panel.where_box.start()
+    finish(panel, until)
+    assert len(session.overlays) == 2 and "my slide" in session.overlays[1].layer.name
+
+
+def test_two_viewers_know_nothing_of_each_other(make_panel, tiny_slide_file, until):
+    one, two = make_panel(), make_panel()
+    assert session_of(one.session.viewer) is one.session is not two.session
+    one.session.viewer.open(tiny_slide_file, plugin="napari-dkan")
+    until(lambda: one.session.slide.tissue is not None)
+    assert two.session.slide is None
+    two.session.set_gene("CD74")
+    assert one.session.gene != "CD74"
+    point = one.session.slide.tissue.representative_point()
+    one.clicks.click(point.x, point.y)
+    until(lambda: one.session.spot is not None)
+    assert two.session.spot is None and not two.session.overlays
+
+
+def test_the_slide_follows_the_selected_layer(panel, tiny_slide_file, tmp_path, until):
+    copy = tmp_path / "other.ome.tif"
+    shutil.copy(tiny_slide_file, copy)
+    first = panel.session.slide
+    panel.session.viewer.open(copy, plugin="napari-dkan")
+    assert panel.session.slide is not first and panel.slide_box.choice.count() == 2
+    panel.session.viewer.layers.selection.active = first.layer
+    assert panel.session.slide is first
+    until(lambda: not panel.ready.busy)
+
+
+def test_a_slide_opened_by_another_reader_is_taken_too(make_panel, tmp_path, until):
+    from PIL import Image
+
+    file = tmp_path / "plain.png"
+    Image.fromarray(np.full((300, 400, 3), 200, np.uint8)).save(file)
+    panel = make_panel()
+    panel.session.viewer.open(file, plugin="napari")
+    assert panel.session.slide.slide.path == file
+
+
+def test_a_gpu_without_memory_offers_the_cpu(panel, middle, until, monkeypatch):
+    predictor = panel.session.predictor(panel.session.slide, panel.session.checkpoint)
+
+    def no_memory(*args):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(predictor.network, "fuse", no_memory)
+    draw(panel, square(*middle, 300))
+    panel.where_box.start()
+    finish(panel, until)
+    assert "press Predict" in panel.message.text() and panel.session.settings.device == "cpu"
+    assert not panel.session.overlays  # an empty map leaves no layer
+    monkeypatch.undo()
+    panel.where_box.start()
+    finish(panel, until)
+    assert panel.session.overlays[0].prediction.done.all()
+
+
+def test_a_click_while_a_map_runs_is_answered(panel, middle, until):
+    started(panel, until)
+    panel.session.change(where=Where.CLICK)
+    panel.clicks.click(*middle)
+    until(lambda: panel.session.spot is not None)
+    finish(panel, until)
+    assert all(o.prediction.done.all() for o in panel.session.overlays)
+
+
+def test_changing_the_checkpoint_drops_the_spot_but_not_the_map(
+    panel, middle, until, tiny_checkpoint_file, tmp_path
+):
+    panel.clicks.click(*middle)
+    until(lambda: panel.session.spot is not None)
+    copy = tmp_path / "other.safetensors"
+    shutil.copy(tiny_checkpoint_file, copy)
+    before = panel.session.checkpoint
+    panel.model_box.load(copy)
+    until(lambda: panel.session.checkpoint is not before)
+    assert panel.session.spot is None and len(panel.session.overlays) == 1
+    assert panel.model_box.choice.currentText() == "other.safetensors"
+    until(lambda: not panel.ready.busy)
+    panel.clicks.click(*middle)
+    until(lambda: panel.session.spot is not None)
+    assert len(panel.session.overlays) == 2
+
+
+def test_drawn_regions_keep_their_place_when_the_scale_is_entered(panel, middle):
+    layer = draw(panel, square(*middle, 300))
+    panel.session.set_mpp(0.5)
+    np.testing.assert_allclose(layer.scale, 0.5)
+    np.testing.assert_allclose(panel.session.slide.layer.scale, 0.5)
+    corner = layer.data_to_world(layer.data[0][0])
+    back = swap_xy(panel.session.slide.layer.world_to_data(corner))
+    np.testing.assert_allclose(back, np.array(middle) - 300)
