@@ -21,24 +21,17 @@ def main() -> None:
     demo.process_events()
     rows = [("window, slide and checkpoint ready", f"{time.perf_counter() - start:.1f} s")]
     session = panel.session
-    demo.wait(lambda: session.slide.tissue is not None, "the tissue")
-    middle = session.slide.tissue.representative_point()
+    middle = demo.look_at_tissue(viewer, panel).centroid
 
-    clicks = []
     places = middle_places(session, CLICKS + 1)
-    for x, y in places:
-        before, start = session.spot, time.perf_counter()
-        demo.click(panel, x, y)
-        demo.wait(lambda before=before: session.spot is not before, "a clicked spot", pause=0.001)
-        clicks.append(time.perf_counter() - start)
-    rows.append(("first click to bars (while getting ready)", f"{clicks[0]:.2f} s"))
+    rows.append(
+        ("first click to bars (while getting ready)", f"{demo.click(panel, *places[0]):.2f} s")
+    )
     demo.wait(lambda: not panel.ready.busy, "getting ready")
     clicks = []
-    for x, y in places:
-        before, start = session.spot, time.perf_counter()
-        demo.click(panel, x + 35, y + 35)
-        demo.wait(lambda before=before: session.spot is not before, "a clicked spot", pause=0.001)
-        clicks.append(time.perf_counter() - start)
+    for x, y in places[1:]:
+        clicks.append(demo.click(panel, x, y))
+        demo.process_events(0.3)  # a person looks before clicking again
     rows.append(("click to bars, median", f"{np.median(clicks) * 1000:.0f} ms"))
     rows.append(("click to bars, p95", f"{np.percentile(clicks, 95) * 1000:.0f} ms"))
 

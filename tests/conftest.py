@@ -33,6 +33,7 @@ def parity_dir() -> Path:
 def tiny_slide_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small section drawn by the package, 1,600 px square at 0.7 um/px."""
     import tifffile
+
     from napari_dkan.samples import make_section
 
     image = make_section(3, size_px=1600, mpp=0.7).image
@@ -47,6 +48,7 @@ def tiny_slide_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny_checkpoint_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A complete checkpoint with small random weights: numbers without meaning, quickly."""
     import torch
+
     from napari_dkan.expression.label_scale import LabelScale
     from napari_dkan.expression.panel import Gene, Panel
     from napari_dkan.model import DKAN, Checkpoint, DKANConfig, Patch, save_checkpoint

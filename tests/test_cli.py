@@ -10,13 +10,14 @@ import sys
 import anndata
 import numpy as np
 import pytest
+from shapely.geometry import box, mapping
+
 from napari_dkan.cli import main
 from napari_dkan.inference.engine import Predictor
 from napari_dkan.inference.predict import predict, tissue_region
 from napari_dkan.inference.target import region_target
 from napari_dkan.model import load_checkpoint
 from napari_dkan.slide import open_slide
-from shapely.geometry import box, mapping
 
 
 @pytest.fixture
@@ -198,9 +199,7 @@ def test_a_full_disk_leaves_no_half_file(
     out = tmp_path / "out.h5ad"
     out.write_text("an older result")
     monkeypatch.setattr(anndata.AnnData, "write_h5ad", full)
-    said = refused(
-        "predict", tiny_slide_file, "--checkpoint", tiny_checkpoint_file, "-o", out
-    )
+    said = refused("predict", tiny_slide_file, "--checkpoint", tiny_checkpoint_file, "-o", out)
     assert "out.h5ad could not be written (No space left on device)" in said
     assert out.read_text() == "an older result"
 

@@ -7,6 +7,8 @@ import threading
 import numpy as np
 import pytest
 import torch
+from shapely.geometry import box
+
 from napari_dkan.errors import DkanError, SlideError, SpotsError
 from napari_dkan.inference.context import capture_window
 from napari_dkan.inference.device import pick_device
@@ -18,7 +20,6 @@ from napari_dkan.inference.target import Kind, Target, region_target, spots_targ
 from napari_dkan.model import load_checkpoint
 from napari_dkan.slide import open_slide
 from napari_dkan.spatial.spots import Spots
-from shapely.geometry import box
 
 MPP = 0.7
 
@@ -151,7 +152,7 @@ def test_what_was_predicted_before_the_slide_went_stays(tiny_slide_file, tmp_pat
         tissue = predictor.tissue
         job = Predictor(opened, predictor.checkpoint, MPP, tissue, "cpu")
         done = 0
-        with pytest.raises(SlideError, match=r"copy\.ome\.tif"):
+        with pytest.raises(SlideError, match=r"copy\.ome\.tif"):  # noqa: PT012
             for update in job.stream(target):
                 done += len(update.rows)
                 if done and copy.exists():
@@ -205,7 +206,7 @@ def test_reading_ahead_keeps_order_and_raises_in_turn():
 
     assert list(read_ahead(read, range(5), depth=2)) == [0, 1, 4, 9, 16]
     got = []
-    with pytest.raises(SlideError):
+    with pytest.raises(SlideError):  # noqa: PT012
         for value in read_ahead(read, range(9), depth=3):
             got.append(value)
     assert got == [0, 1, 4, 9, 16]

@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from shapely.geometry import MultiPolygon, Point, Polygon, box, mapping
+
 from napari_dkan.errors import SpotsError
 from napari_dkan.spatial.coordinates import swap_xy
 from napari_dkan.spatial.grid import TileGrid, grid_over
 from napari_dkan.spatial.regions import combine, ellipse, from_drawn, read_geojson
 from napari_dkan.spatial.spots import Spots
-from shapely.geometry import MultiPolygon, Point, Polygon, box, mapping
 
 numbers = st.floats(-1e4, 1e4, allow_nan=False)
 points = st.lists(st.tuples(numbers, numbers), max_size=20)
@@ -123,9 +124,18 @@ def test_geojson_of_qupath_with_a_hole(tmp_path):
 
 @pytest.mark.parametrize(
     "content",
-    ["", "not json", "{}", "[]", "3", '{"type": "FeatureCollection"}', "[" * 100_000,
-     '{"type": "Polygon", "coordinates": "x"}', '{"type": "Point", "coordinates": [1, 2]}',
-     '{"type": "Polygon", "coordinates": [[[0, 0], [1, null], [1, 1]]]}'],
+    [
+        "",
+        "not json",
+        "{}",
+        "[]",
+        "3",
+        '{"type": "FeatureCollection"}',
+        "[" * 100_000,
+        '{"type": "Polygon", "coordinates": "x"}',
+        '{"type": "Point", "coordinates": [1, 2]}',
+        '{"type": "Polygon", "coordinates": [[[0, 0], [1, null], [1, 1]]]}',
+    ],
 )
 def test_a_file_that_is_no_geojson_is_refused_by_name(tmp_path, content):
     file = tmp_path / "odd.geojson"

@@ -48,7 +48,9 @@ def predict(
     tissue_only: Annotated[bool, typer.Option(help="Leave out tiles off the tissue.")] = True,
     pitch: Annotated[Pitch, typer.Option(help="Distance between tiles.")] = Pitch.training,
     mpp: Annotated[float | None, typer.Option(help="Micrometres per pixel of the slide.")] = None,
-    device: Annotated[str | None, typer.Option(help="cuda, cuda:1, mps, cpu; default best.")] = None,
+    device: Annotated[
+        str | None, typer.Option(help="cuda, cuda:1, mps, cpu; default best.")
+    ] = None,
     genes: Annotated[str | None, typer.Option(help="Only these, comma-separated.")] = None,
     encoder_weights: Annotated[
         Path | None, typer.Option(help="Local weights of the checkpoint's tile encoder.")
@@ -81,9 +83,7 @@ def predict(
             pitch_um = {Pitch.training: model.spot_pitch_um, Pitch.dense: model.patch.um}[pitch]
             region = _region(opened, regions, found)
             limit = found if tissue_only else None
-            target = region_target(
-                region, pitch_um, size.mpp, opened.width, opened.height, limit
-            )
+            target = region_target(region, pitch_um, size.mpp, opened.width, opened.height, limit)
         predictor = Predictor(opened, model, size.mpp, found, device, encoder_weights)
         with _progress(len(target)) as advance:
             prediction = run(predictor, target, size.origin, wanted, advance)
@@ -187,13 +187,12 @@ def demo(
     out: Annotated[Path, typer.Option(help="Where the screenshot and the result go.")] = Path(
         "build/demo"
     ),
-    show: Annotated[bool, typer.Option(help="Leave the window open where there is a display.")]
-    = True,
+    drive: Annotated[bool, typer.Option("--drive", help="Do it all by itself.")] = False,
 ) -> None:
-    """Open napari on a section, click a spot, fill a region, change the gene."""
+    """Open napari on a section with a checkpoint; without a display, drive it and save."""
     from .viewer.demo import run
 
-    run(out, show)
+    run(out, drive)
 
 
 def main() -> None:

@@ -7,10 +7,11 @@ import shutil
 
 import numpy as np
 import pytest
+from PIL import Image
+
 from napari_dkan.slide import open_slide
 from napari_dkan.viewer.reader import read_slides
 from napari_dkan.viewer.session import Where
-from PIL import Image
 
 from .test_predicting import draw, everything, finish, square
 
@@ -57,9 +58,7 @@ def test_a_missing_pixel_size_is_asked_for_once_and_remembered(make_panel, tmp_p
 
 
 @pytest.mark.parametrize("kind", ["garbage", "pickle", "truncated", "missing", "empty"])
-def test_a_bad_checkpoint_leaves_the_one_in_use(
-    panel, kind, tmp_path, tiny_checkpoint_file, until
-):
+def test_a_bad_checkpoint_leaves_the_one_in_use(panel, kind, tmp_path, tiny_checkpoint_file, until):
     file = tmp_path / "bad.safetensors"
     good = tiny_checkpoint_file.read_bytes()
     content = {

@@ -5,18 +5,19 @@ from __future__ import annotations
 import time
 
 import numpy as np
+from qtpy.QtCore import QPoint, Qt
+from qtpy.QtWidgets import QApplication
+
 from napari_dkan.spatial.coordinates import swap_xy
 from napari_dkan.viewer.display import LEGEND
 from napari_dkan.viewer.overlay import GridOverlay, SpotsOverlay
 from napari_dkan.viewer.session import Limits, Where
-from qtpy.QtCore import QPoint, Qt
-from qtpy.QtWidgets import QApplication
 
 
 def draw(panel, *rings):
     """Polygons (x, y) in level-0 px, drawn into the regions layer."""
     panel.where_box.buttons[Where.REGION].click()
-    layer = panel.where_box._regions_layer()
+    layer = panel.where_box.regions_layer()
     for ring in rings:
         layer.add_polygons([swap_xy(np.array(ring, float))])
     layer.mode = "pan_zoom"

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from PIL import Image
+
 from napari_dkan.errors import SlideError
 from napari_dkan.viewer.reader import get_reader, read_slides
-from PIL import Image
 
 
 def test_a_slide_opens_as_a_multiscale_rgb_layer_in_micrometres(

@@ -7,6 +7,7 @@ import threading
 
 import numpy as np
 import torch
+
 from napari_dkan.spatial.coordinates import swap_xy
 from napari_dkan.viewer.session import Where, session_of
 

@@ -8,7 +8,7 @@ the rate and stop.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -102,7 +102,7 @@ class Predictor:
 
     # ---- the slide's own tiles -------------------------------------------------------
 
-    def _context(self, target: Target) -> Iterator[Any]:
+    def _context(self, target: Target) -> Generator[Update, None, Tokens]:
         """Encode what the global encoder sees; returns how rows get their tokens."""
         if target.kind is Kind.ARRAY:
             features = yield from self._encode(target.spots.xy)
@@ -118,7 +118,7 @@ class Predictor:
             return lambda rows, own: all_tokens[index[rows]]
         return (yield from self._points_context(target.spots.xy))
 
-    def _points_context(self, xy: NDArray[np.float64]) -> Iterator[Any]:
+    def _points_context(self, xy: NDArray[np.float64]) -> Generator[Update, None, Tokens]:
         """Each point takes the place of its nearest cell, whatever other points there are."""
         pitch = self.checkpoint.spot_pitch_um / self.mpp
         nearest = np.floor(xy / pitch).astype(np.int64)
@@ -155,7 +155,7 @@ class Predictor:
 
     def _grid_context(
         self, pitch: float, xy: NDArray[np.float64], extra: NDArray[np.int64]
-    ) -> Iterator[Any]:
+    ) -> Generator[Update, None, tuple[NDArray[np.int64], Tensor]]:
         """(cells (M, 2), features (M, d)) of the tissue around ``xy``; encodes what is new."""
         window = self._window(xy)
         size = self.slide.width, self.slide.height
@@ -171,12 +171,12 @@ class Predictor:
 
         return cells, torch.stack([self._cells[k] for k in keys])
 
-    def _encode(self, xy: NDArray[np.float64]) -> Iterator[Any]:
+    def _encode(self, xy: NDArray[np.float64]) -> Generator[Update, None, Tensor]:
         """Encoder features (N, d) of patches centred on ``xy``."""
         import torch
 
         px = self.encoder.spec.px
-        reads = read_ahead(lambda p: read_tile(self.slide, *p, self.side, px), xy.tolist())
+        reads = read_ahead(lambda p: read_tile(self.slide, p[0], p[1], self.side, px), xy.tolist())
         features, tiles = [], []
         try:
             for done, tile in enumerate(reads, start=1):
@@ -186,7 +186,7 @@ class Predictor:
                     tiles = []
                     yield _context_update(done, len(xy))
         finally:
-            reads.close()  # type: ignore[attr-defined]
+            reads.close()
         return torch.cat(features)
 
     def _encoded(self, tiles: NDArray[np.uint8]) -> Tensor:
@@ -233,7 +233,7 @@ class Predictor:
                 self._adapt(size, time.perf_counter() - start)
                 yield Update("spots", done, len(rows), batch, values)
         finally:
-            reads.close()  # type: ignore[attr-defined]
+            reads.close()
 
     def _adapt(self, size: int, seconds: float) -> None:
         """Aim at BATCH_SECONDS a batch: quick results, quick Cancel, a busy device."""
@@ -279,7 +279,9 @@ class Predictor:
         import torch
 
         tiles = np.stack([p.tiles for p in pixels])
-        neighbours = self._encoded(tiles.reshape(-1, *tiles.shape[2:])).reshape(*tiles.shape[:2], -1)
+        neighbours = self._encoded(tiles.reshape(-1, *tiles.shape[2:])).reshape(
+            *tiles.shape[:2], -1
+        )
         mask = torch.as_tensor(np.stack([p.mask for p in pixels]), device=self.device)
         patches = self.normalised(np.stack([p.target for p in pixels]))
         chosen = None if genes is None else torch.as_tensor(genes, device=self.device)

@@ -8,6 +8,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+
 class Squares(Protocol):
     """What of a slide is needed here."""
 
@@ -56,9 +57,7 @@ def read_spot(
     return SpotPixels(target, tiles, neighbour_mask(slide, x, y, side, grid))
 
 
-def neighbour_mask(
-    slide: Squares, x: float, y: float, side: float, grid: int
-) -> NDArray[np.bool_]:
+def neighbour_mask(slide: Squares, x: float, y: float, side: float, grid: int) -> NDArray[np.bool_]:
     """(K,) bool, False where a patch of the grid is not wholly on the slide."""
     offset = (np.arange(grid) - grid // 2) * side
     inside_x = (x + offset - side / 2 >= 0) & (x + offset + side / 2 <= slide.width)

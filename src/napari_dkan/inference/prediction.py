@@ -42,7 +42,7 @@ class Prediction:
     @property
     def done(self) -> NDArray[np.bool_]:
         """(N,) which spots are predicted."""
-        return ~np.isnan(self.values).any(axis=1)
+        return np.asarray(np.isfinite(self.values).all(axis=1))
 
     def gene(self, symbol: str) -> NDArray[np.float32]:
         """(N,) predicted values of one gene, NaN where not predicted."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from typing import TypeVar
@@ -14,7 +14,7 @@ Read = TypeVar("Read")
 
 def read_ahead(
     read: Callable[[Item], Read], items: Iterable[Item], depth: int = 16, threads: int = 2
-) -> Iterator[Read]:
+) -> Generator[Read, None, None]:
     """``read(item)`` in order, at most ``depth`` reads ahead of the consumer.
 
     Closing the iterator drops what was not started; an error of a read is raised when its

@@ -34,7 +34,7 @@ class Target:
     def __len__(self) -> int:
         return len(self.spots)
 
-    def take(self, rows: NDArray[np.bool_]) -> Target:
+    def take(self, rows: NDArray[np.bool_] | NDArray[np.integer]) -> Target:
         return Target(self.kind, self.spots.take(rows), self.grid and self.grid.take(rows))
 
 

@@ -34,7 +34,7 @@ class TileGrid:
     @property
     def centres(self) -> NDArray[np.float64]:
         """(N, 2) cell centres in level-0 px, x first."""
-        return (self.cells + 0.5) * self.pitch
+        return np.asarray((self.cells + 0.5) * self.pitch, dtype=np.float64)
 
     @property
     def corner(self) -> NDArray[np.int64]:
@@ -83,12 +83,13 @@ def grid_over(
     A region too small to hold any centre gets the one cell under its inner point, so
     that drawing something always predicts something.
     """
-    cells = cells_in_box(region.bounds, pitch, width, height) if not region.is_empty else ()
-    if len(cells):
+    cells = np.empty((0, 2), np.int64)
+    if not region.is_empty:
+        cells = cells_in_box(region.bounds, pitch, width, height)
         centres = (cells + 0.5) * pitch
         cells = cells[contains_xy(region, centres[:, 0], centres[:, 1])]
     if not len(cells) and not region.is_empty:
         point = region.representative_point()
         if 0 <= point.x < width and 0 <= point.y < height:
-            cells = np.floor(np.array([[point.x, point.y]]) / pitch)
-    return TileGrid(pitch, pitch_um, np.asarray(cells, dtype=np.int64).reshape(-1, 2))
+            cells = np.floor(np.array([[point.x, point.y]]) / pitch).astype(np.int64)
+    return TileGrid(pitch, pitch_um, cells)

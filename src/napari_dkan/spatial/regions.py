@@ -51,8 +51,7 @@ def combine(shapes: Sequence[BaseGeometry]) -> BaseGeometry:
     """
     valid = [g for s in shapes if not (g := polygonal(s)).is_empty]
     depth = [
-        sum(outer.contains(inner) and not outer.equals(inner) for outer in valid)
-        for inner in valid
+        sum(outer.contains(inner) and not outer.equals(inner) for outer in valid) for inner in valid
     ]
     region: BaseGeometry = MultiPolygon()
     for level in sorted(set(depth)):

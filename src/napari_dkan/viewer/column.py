@@ -11,6 +11,7 @@ class Column(QScrollArea):
 
     def __init__(self, content: QWidget) -> None:
         super().__init__()
+        self._content = content
         self.setWidget(content)
         self.setWidgetResizable(True)
         self.setFrameShape(QFrame.Shape.NoFrame)
@@ -18,7 +19,7 @@ class Column(QScrollArea):
         content.installEventFilter(self)
 
     def eventFilter(self, watched: QObject, event: QEvent) -> bool:
-        if watched is self.widget() and event.type() == QEvent.Type.LayoutRequest:
-            width = self.widget().minimumSizeHint().width()
+        if watched is self._content and event.type() == QEvent.Type.LayoutRequest:
+            width = self._content.minimumSizeHint().width()
             self.setMinimumWidth(width + self.verticalScrollBar().sizeHint().width())
         return super().eventFilter(watched, event)

@@ -15,17 +15,20 @@ from ..errors import DkanError
 
 if TYPE_CHECKING:
     from napari import Viewer
+    from shapely.geometry.base import BaseGeometry
 
     from .predict_widget import PredictWidget
 
+VIRTUAL = "NAPARI_DKAN_VIRTUAL"  # set where there is nobody to click
 PATIENCE = 180.0  # seconds before a step is given up
 
 
-def run(out: Path, show: bool = True) -> None:
-    """Open a section with a checkpoint ready, click a spot, fill a region, change the gene.
+def run(out: Path, drive: bool = False) -> None:
+    """Open napari on a section with a checkpoint ready, and leave it to the person.
 
-    Writes ``window.png`` and ``prediction.h5ad`` to ``out`` and prints both paths. Without a
-    display it runs itself under a virtual one; with one the window stays open.
+    Without a display, or with ``drive``, it clicks a spot, fills a region and changes the gene
+    itself (under a virtual display), writes ``window.png`` and ``prediction.h5ad`` to ``out``
+    and prints both paths.
     """
     if not _display():
         _rerun_under_xvfb(out)
@@ -35,16 +38,21 @@ def run(out: Path, show: bool = True) -> None:
     started = time.perf_counter()
     viewer, panel, title = open_section()
     print(f"Showing {title}.")
+    if VIRTUAL not in os.environ and not drive:
+        look_at_tissue(viewer, panel)
+        napari.run()
+        return
     figures = walk(viewer, panel)
     paths = save(viewer, panel, out)
-    print(f"Click to bars: {figures['click']:.2f} s (first), {figures['second click']:.2f} s (next)")
+    print(
+        f"Click to bars: {figures['click']:.2f} s (first), {figures['second click']:.2f} s (next)"
+    )
     print(f"Region: {figures['tiles']:.0f} tiles in {figures['region']:.1f} s")
     print(f"Gene change: {figures['gene']:.3f} s")
     print(f"Whole demo: {time.perf_counter() - started:.1f} s")
     for path in paths:
         print(path)
-    if show and "NAPARI_DKAN_VIRTUAL" not in os.environ:
-        napari.run()
+    panel.shut_down()
     viewer.close()
 
 
@@ -71,9 +79,9 @@ def open_section() -> tuple[Viewer, PredictWidget, str]:
     viewer.window.add_dock_widget(panel, name="DKAN: predict", area="right")
     wanted = bundled_checkpoint(model)
     wait(lambda: panel.session.checkpoint is not None, "the checkpoint")
-    if panel.session.checkpoint.path != wanted:
+    if _path(panel) != wanted:
         panel.model_box.load(wanted)
-        wait(lambda: panel.session.checkpoint.path == wanted, "the checkpoint")
+        wait(lambda: _path(panel) == wanted, "the checkpoint")
     return viewer, panel, paths.title or paths.name
 
 
@@ -83,30 +91,24 @@ def walk(viewer: Viewer, panel: PredictWidget) -> dict[str, float]:
     from .session import Where
 
     session = panel.session
-    slide = session.slide
-    assert slide is not None
     figures: dict[str, float] = {}
-    wait(lambda: slide.tissue is not None, "the tissue")
-    middle = slide.tissue.representative_point()
+    tissue = look_at_tissue(viewer, panel)
+    middle, place = tissue.representative_point(), tissue.centroid
+    wait(lambda: not panel.ready.busy, "getting ready")
 
     for name, shift in (("click", 0.0), ("second click", 40.0)):
-        start, before = time.perf_counter(), session.spot
-        click(panel, middle.x + shift, middle.y)
-        wait(lambda before=before: session.spot is not before, "the clicked spot")
-        figures[name] = time.perf_counter() - start
+        figures[name] = click(panel, middle.x + shift, middle.y)
 
     start = time.perf_counter()
-    draw_region(panel, middle.x, middle.y, 0.3 * min(slide.slide.width, slide.slide.height))
-    wait(lambda: target_of(session, None, panel.where_box._regions_layer()) is not None, "the plan")
+    draw_region(panel, place.x, place.y, 0.5 * tissue.area**0.5)
+    wait(lambda: target_of(session, None, panel.where_box.regions_layer()) is not None, "the plan")
     panel.where_box.start()
-    wait(lambda: panel.maps.busy, "the region to start")
     wait(lambda: not panel.maps.busy, "the region")
     figures["region"] = time.perf_counter() - start
     figures["tiles"] = float(session.overlays[-1].prediction.done.sum())
 
     start = time.perf_counter()
     session.step_gene(1)
-    viewer.window._qt_viewer  # noqa: B018
     process_events()
     figures["gene"] = time.perf_counter() - start
     session.step_gene(-1)
@@ -115,18 +117,36 @@ def walk(viewer: Viewer, panel: PredictWidget) -> dict[str, float]:
     return figures
 
 
-def click(panel: PredictWidget, x: float, y: float) -> None:
-    """What the mouse callback does with a click at (x, y) in level-0 px."""
+def look_at_tissue(viewer: Viewer, panel: PredictWidget) -> BaseGeometry:
+    """Wait for the tissue, fit the view to it, return it (level-0 px)."""
+    slide = panel.session.slide
+    assert slide is not None
+    wait(lambda: slide.tissue is not None, "the tissue")
+    tissue = slide.tissue
+    assert tissue is not None
+    x0, y0, x1, y1 = (b * slide.mpp for b in tissue.bounds)
+    viewer.scene.camera.center = (0, (y0 + y1) / 2, (x0 + x1) / 2)
+    height, width = viewer.canvas.size
+    viewer.scene.camera.zoom = 0.8 * min(width / (x1 - x0), height / (y1 - y0))
+    return tissue
+
+
+def click(panel: PredictWidget, x: float, y: float) -> float:
+    """What the mouse callback does with a click at (x, y) in level-0 px; seconds to the bars."""
+    before, start = panel.session.spot, time.perf_counter()
     panel.clicks.click(x, y)
+    wait(lambda: panel.session.spot is not before, "the clicked spot", pause=0.001)
+    return time.perf_counter() - start
 
 
 def draw_region(panel: PredictWidget, x: float, y: float, size: float) -> None:
-    """A drawn shape with a hole: a rounded blob around (x, y) in level-0 px."""
+    """A drawn shape, a blob around (x, y) in level-0 px, as if by hand."""
     from ..spatial.coordinates import swap_xy
     from .session import Where
 
     panel.where_box.buttons[Where.REGION].click()
-    layer = panel.where_box._regions_layer()
+    layer = panel.where_box.regions_layer()
+    assert layer is not None
     angle = np.linspace(0, 2 * np.pi, 40, endpoint=False)
     radius = size * (1 + 0.15 * np.sin(3 * angle))
     ring = np.stack([x + radius * np.cos(angle), y + radius * np.sin(angle)], axis=1)
@@ -145,8 +165,10 @@ def save(viewer: Viewer, panel: PredictWidget, out: Path) -> list[Path]:
     picture, result = out / "window.png", out / "prediction.h5ad"
     with written_whole(picture) as temporary:
         imwrite(temporary, viewer.screenshot(canvas_only=False, flash=False))
+    slide = panel.session.slide
+    assert slide is not None
     prediction = panel.session.overlays[-1].prediction.finished()
-    write_h5ad(to_anndata(prediction, panel.session.slide.slide), result)
+    write_h5ad(to_anndata(prediction, slide.slide), result)
     return [picture, result]
 
 
@@ -173,6 +195,11 @@ def process_events(seconds: float = 0.05) -> None:
         time.sleep(min(0.005, left))
 
 
+def _path(panel: PredictWidget) -> Path | None:
+    checkpoint = panel.session.checkpoint
+    return None if checkpoint is None else checkpoint.path
+
+
 def _display() -> bool:
     if sys.platform in ("win32", "darwin"):
         return True
@@ -191,7 +218,7 @@ def _rerun_under_xvfb(out: Path) -> None:
             "run this on a desktop."
         )
     command = [xvfb, "-a", "-s", "-screen 0 1600x1000x24", sys.executable, "-m", "napari_dkan"]
-    environment = os.environ | {"NAPARI_DKAN_VIRTUAL": "1"}
+    environment = os.environ | {VIRTUAL: "1"}
     done = subprocess.run([*command, "demo", "--out", str(out)], env=environment)
     if done.returncode:
         raise SystemExit(done.returncode)

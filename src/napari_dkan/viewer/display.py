@@ -78,7 +78,9 @@ class Display:
         legend = overlays[LEGEND]
         legend.visible = bool(shown)
         if shown:
-            legend.text = f"{self._session.gene} - predicted\n{shown[-1].prediction.label_scale.name}"
+            legend.text = (
+                f"{self._session.gene} - predicted\n{shown[-1].prediction.label_scale.name}"
+            )
 
     def _hover(self, viewer: object, event: object) -> None:
         """Value under the cursor, from the topmost visible overlay."""

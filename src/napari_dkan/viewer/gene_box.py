@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from qtpy.QtCore import Qt, QStringListModel
+from qtpy.QtCore import QStringListModel, Qt
 from qtpy.QtWidgets import (
     QComboBox,
     QCompleter,
@@ -15,7 +15,6 @@ from qtpy.QtWidgets import (
     QVBoxLayout,
     QWidget,
 )
-
 from superqt import QFlowLayout
 
 from ..errors import DkanError
@@ -72,17 +71,14 @@ class GeneBox(QWidget):
         self._refresh_pinned()
 
     def _build(self) -> None:
-        first, colours = QHBoxLayout(), QHBoxLayout()
-        for widget in (self.search, self.before, self.after, self.pin):
-            first.addWidget(widget)
-        limits, ends = QHBoxLayout(), QHBoxLayout(self._ends)
+        ends = QHBoxLayout(self._ends)
         ends.setContentsMargins(0, 0, 0, 0)
-        for widget in (QLabel("Limits"), self.limits, self.range):
-            limits.addWidget(widget)
-        for widget in (QLabel("from"), self.low, QLabel("to"), self.high):
-            ends.addWidget(widget)
-        for widget in (QLabel("Colours"), self.colormap, QLabel("Cover"), self.opacity):
-            colours.addWidget(widget)
+        _fill(ends, QLabel("from"), self.low, QLabel("to"), self.high)
+        first = _fill(QHBoxLayout(), self.search, self.before, self.after, self.pin)
+        limits = _fill(QHBoxLayout(), QLabel("Limits"), self.limits, self.range)
+        colours = _fill(
+            QHBoxLayout(), QLabel("Colours"), self.colormap, QLabel("Cover"), self.opacity
+        )
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addLayout(first)
@@ -96,7 +92,7 @@ class GeneBox(QWidget):
         session = self._session
         self.search.textEdited.connect(self._suggest)
         self.search.returnPressed.connect(self._entered)
-        completer.activated[str].connect(self._picked)
+        completer.activated.connect(self._picked)
         self.before.clicked.connect(lambda: session.step_gene(-1))
         self.after.clicked.connect(lambda: session.step_gene(1))
         self.pin.clicked.connect(self._pin)
@@ -145,8 +141,8 @@ class GeneBox(QWidget):
 
     def _refresh_pinned(self) -> None:
         while (item := self._pinned.takeAt(0)) is not None:
-            if item.widget() is not None:
-                item.widget().deleteLater()
+            if (old := item.widget()) is not None:
+                old.deleteLater()
         self._pinned.addWidget(QLabel("pinned:"))
         for symbol in self._session.pinned:
             button = QToolButton()
@@ -193,6 +189,12 @@ class GeneBox(QWidget):
         self.opacity.blockSignals(True)
         self.opacity.setValue(round(100 * session.settings.opacity))
         self.opacity.blockSignals(False)
+
+
+def _fill(layout: QHBoxLayout, *widgets: QWidget) -> QHBoxLayout:
+    for widget in widgets:
+        layout.addWidget(widget)
+    return layout
 
 
 def described(gene: Gene) -> str:

@@ -19,9 +19,9 @@ from qtpy.QtWidgets import (
 )
 
 from ..samples.bundled import bundled_checkpoints
+from .combo import narrow
 from .lane import Failure, Lane
 from .memory import recent_checkpoints, remember_checkpoint
-from .combo import narrow
 from .session import Session
 from .torch_beside_gl import import_torch
 

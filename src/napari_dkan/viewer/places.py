@@ -110,7 +110,7 @@ def _shapes(slide: OpenSlide, rings: Sequence[np.ndarray], name: str, colour: st
         units=UNITS,
         axis_labels=AXES,
         edge_color=colour,
-        edge_width=6 / slide.mpp,
+        edge_width=12 / slide.mpp,
         face_color="transparent",
     )
 

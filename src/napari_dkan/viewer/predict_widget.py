@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from magicgui.types import FileDialogMode
 from magicgui.widgets import CheckBox, ComboBox, Container, FileEdit
 from napari.viewer import Viewer
-from qtpy.QtCore import QEvent, Qt
+from qtpy.QtCore import Qt
+from qtpy.QtGui import QCloseEvent
 from qtpy.QtWidgets import QLabel, QVBoxLayout, QWidget
 from superqt import QCollapsible
 
@@ -64,16 +66,17 @@ class PredictWidget(QWidget):
         content = QWidget()
         column = QVBoxLayout(content)
         column.setSpacing(6)
-        for title, box in (
-            ("Slide", self.slide_box),
-            ("Model", self.model_box),
-            ("Where", self.where_box),
-        ):
-            column.addWidget(_heading(title))
-            column.addWidget(box)
-        column.addWidget(self.message)
-        for title, box in (("Gene", self.gene_box), ("This spot", self.spot_box)):
-            column.addWidget(_heading(title))
+        boxes: dict[str, QWidget] = {
+            "Slide": self.slide_box,
+            "Model": self.model_box,
+            "Where": self.where_box,
+            "": self.message,
+            "Gene": self.gene_box,
+            "This spot": self.spot_box,
+        }
+        for title, box in boxes.items():
+            if title:
+                column.addWidget(_heading(title))
             column.addWidget(box)
         folded = QCollapsible("Advanced")
         folded.addWidget(self.advanced.native)
@@ -97,7 +100,7 @@ class PredictWidget(QWidget):
             f"{self.session.message} The CPU is chosen now; press Predict to go on.", alarming=True
         )
 
-    def closeEvent(self, event: QEvent) -> None:
+    def closeEvent(self, event: QCloseEvent) -> None:
         self.shut_down()
         super().closeEvent(event)
 
@@ -116,7 +119,7 @@ def _advanced(session: Session) -> Container:
     weights = FileEdit(
         name="encoder_weights",
         label="Encoder",
-        mode="r",
+        mode=FileDialogMode.EXISTING_FILE,
         nullable=True,
         value=None,
         tooltip="Weights of the tile encoder, where the checkpoint does not bring them along.",

@@ -19,10 +19,10 @@ from qtpy.QtWidgets import (
 
 from ..errors import DkanError
 from ..inference.target import Target
+from .combo import narrow
 from .maps import Maps
 from .places import add_regions_layer, add_tissue_layer, target_of
 from .ready import Ready
-from .combo import narrow
 from .session import Session, Where
 
 PLAN_MS = 120  # wait this long after the last change before counting tiles
@@ -113,14 +113,14 @@ class WhereBox(QWidget):
     def _choose(self, row: int) -> None:
         where = list(Where)[row]
         self._session.change(where=where)
-        if where is Where.REGION and self._regions_layer() is None:
+        if where is Where.REGION and self.regions_layer() is None:
             self._draw()
 
     def _draw(self) -> None:
         """Go on drawing in the regions layer, or begin one."""
         layers = self._session.viewer.layers
         try:
-            layer = self._regions_layer()
+            layer = self.regions_layer()
             if layer is None:
                 layer = add_regions_layer(self._session)
                 self._regions.append(layer)
@@ -138,7 +138,7 @@ class WhereBox(QWidget):
         except DkanError as error:
             self._session.say(str(error), alarming=True)
 
-    def _regions_layer(self) -> Shapes | None:
+    def regions_layer(self) -> Shapes | None:
         """The selected Shapes layer, else the newest one drawn for regions."""
         layers = self._session.viewer.layers
         active = layers.selection.active
@@ -180,7 +180,7 @@ class WhereBox(QWidget):
         """Count the tiles of what is chosen and say how long they will take."""
         self.buttons[self._session.settings.where].setChecked(True)
         try:
-            self._target = target_of(self._session, self._points_layer(), self._regions_layer())
+            self._target = target_of(self._session, self._points_layer(), self.regions_layer())
             text = self._described(self._target)
         except DkanError as error:
             self._target, text = None, str(error)
