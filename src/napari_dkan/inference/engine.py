@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -194,7 +195,8 @@ class Predictor:
 
         batch = torch.from_numpy(tiles).permute(0, 3, 1, 2)
         parts = batch.split(self._largest * 8)
-        with torch.inference_mode(), autocast(self.device):
+        mixed = autocast(self.device) if self.encoder.mixed_precision else nullcontext()
+        with torch.inference_mode(), mixed:
             return torch.cat([self.encoder(p.to(self.device)).float() for p in parts])
 
     def _global(self, features: Tensor, cells: NDArray[np.int64] | None) -> Tensor:
@@ -285,10 +287,11 @@ class Predictor:
         mask = torch.as_tensor(np.stack([p.mask for p in pixels]), device=self.device)
         patches = self.normalised(np.stack([p.target for p in pixels]))
         chosen = None if genes is None else torch.as_tensor(genes, device=self.device)
-        with torch.inference_mode(), autocast(self.device):
+        with torch.inference_mode():
             own = tokens(rows, neighbours[:, neighbours.shape[1] // 2])
-            fused = self.network.fuse(patches, neighbours, mask, own)
-            return self.network.decode(fused.z, chosen).float().cpu().numpy()
+            with autocast(self.device):  # the trunk is what costs; decoding stays exact
+                z = self.network.fuse(patches, neighbours, mask, own).z.float()
+            return self.network.decode(z, chosen).cpu().numpy()
 
     def normalised(self, patches: NDArray[np.uint8]) -> Tensor:
         """(B, P, P, 3) uint8 -> (B, 3, P, P) float, ImageNet mean and deviation."""

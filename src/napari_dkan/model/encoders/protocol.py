@@ -83,6 +83,11 @@ class TileEncoder(Protocol):
     @property
     def spec(self) -> EncoderSpec: ...
 
+    @property
+    def mixed_precision(self) -> bool:
+        """Whether half precision on a GPU is faster and leaves its features as good."""
+        ...
+
     def __call__(self, tiles: Tensor) -> Tensor:
         """uint8 or float RGB 0..255, (B, 3, px, px) -> float32 (B, dimension)."""
         ...

@@ -24,6 +24,7 @@ class StainEncoder(nn.Module):
     A checkpoint carries them, about 30 kB.
     """
 
+    mixed_precision = False  # differences of small numbers; and there is little to gain
     mean: Tensor
     std: Tensor
     projection: Tensor

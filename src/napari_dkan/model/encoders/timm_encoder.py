@@ -23,6 +23,7 @@ class TimmEncoder(nn.Module):
     token followed by the mean of its patch tokens.
     """
 
+    mixed_precision = True
     mean: Tensor
     std: Tensor
 
