@@ -6,7 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch  # noqa: F401  (before OpenGL: see viewer/torch_beside_gl.py)
 
 PATIENCE_MS = 60_000
 

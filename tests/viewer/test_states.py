@@ -171,3 +171,26 @@ def test_drawn_regions_keep_their_place_when_the_scale_is_entered(panel, middle)
     corner = layer.data_to_world(layer.data[0][0])
     back = swap_xy(panel.session.slide.layer.world_to_data(corner))
     np.testing.assert_allclose(back, np.array(middle) - 300)
+
+
+def test_a_map_keeps_its_place_when_the_scale_is_corrected(
+    panel, middle, until, tiny_slide_file, tmp_path
+):
+    """The other slide's layers stay as they are."""
+    draw(panel, square(*middle, 300))
+    panel.where_box.start()
+    finish(panel, until)
+    first, overlay = panel.session.slide, panel.session.overlays[0]
+    copy = tmp_path / "other.ome.tif"
+    shutil.copy(tiny_slide_file, copy)
+    panel.session.viewer.open(copy, plugin="napari-dkan")
+    panel.session.set_mpp(0.35)
+    np.testing.assert_allclose(overlay.layer.scale, 140)
+    panel.session.choose_slide(first)
+    row = 3
+    x, y = overlay.prediction.target.spots.xy[row]
+    panel.session.set_mpp(0.35)
+    np.testing.assert_allclose(overlay.layer.scale, 70)
+    wanted = overlay.prediction.gene(panel.session.gene)[row]
+    assert overlay.value_at((y * 0.35, x * 0.35)) == wanted
+    until(lambda: not panel.ready.busy)

@@ -40,11 +40,11 @@ def pick_device(name: str | None = None) -> torch.device:
 
 def device_label(name: str) -> str:
     """What a person calls the device."""
-    import torch
-
     if name.startswith("cuda"):
+        import torch
+
         return f"GPU: {torch.cuda.get_device_name(torch.device(name))}"
-    return {"mps": "GPU: Apple", "cpu": f"CPU ({torch.get_num_threads()} threads)"}.get(name, name)
+    return {"mps": "GPU: Apple", "cpu": "CPU"}.get(name, name)
 
 
 def leave_a_core() -> None:

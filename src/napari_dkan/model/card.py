@@ -46,13 +46,19 @@ def describe(checkpoint: Checkpoint) -> str:
 
 
 def _entry(key: Any, value: Any, depth: int = 0) -> list[str]:
-    """A card entry; objects go on below it, indented."""
+    """A card entry; objects go on below it, indented, small flat ones beside it."""
     label = str(key).replace("_", " ")
     label = label if depth else label[:1].upper() + label[1:]
+    if isinstance(value, dict) and 0 < len(value) <= 4 and all(map(_plain, value.values())):
+        return [_line(label, ", ".join(f"{k} {_text(v)}" for k, v in value.items()), depth)]
     if isinstance(value, dict) and value and depth < 4:
         head = [_line(label, "", depth)]
         return head + [line for k, v in value.items() for line in _entry(k, v, depth + 1)]
     return [_line(label, _text(value), depth)]
+
+
+def _plain(value: Any) -> bool:
+    return not isinstance(value, dict | list) and len(str(value)) < 20
 
 
 def _text(value: Any) -> str:
@@ -65,5 +71,5 @@ def _text(value: Any) -> str:
 
 def _line(label: str, text: str, depth: int = 0) -> str:
     # A card is another's text: control characters must not reach a terminal.
-    line = f"  {'  ' * depth}{label:<14}{text}".rstrip()
+    line = f"  {'  ' * depth}{label:<13} {text}".rstrip()
     return "".join(c if c.isprintable() else " " for c in line)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ..errors import SlideError
 from .reduced import with_overview
-from .slide import ZARR_FILES, Slide, plainly
+from .slide import Slide, is_zarr, plainly
 from .source import Source, Unreadable
 
 TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -46,7 +46,7 @@ def _source(path: Path) -> Source:
             raise Unreadable(
                 "it is the data folder of an MRXS slide; open the .mrxs file beside it"
             )
-        if not any((path / name).exists() for name in ZARR_FILES):
+        if not is_zarr(path):
             raise Unreadable("it is a folder but not an OME-Zarr image; open the slide file in it")
         from .ome_zarr import OmeZarrSource
 

@@ -32,6 +32,11 @@ SAMPLE = 65_536
 ZARR_FILES = ("zarr.json", ".zattrs", ".zgroup", ".zarray")
 
 
+def is_zarr(folder: Path) -> bool:
+    """Whether a folder is the root of a zarr hierarchy."""
+    return any((folder / name).exists() for name in ZARR_FILES)
+
+
 class Slide:
     """One opened slide. All reading is thread-safe; use as a context manager or close().
 
@@ -197,7 +202,7 @@ def stamp(path: Path) -> tuple[int, int] | None:
     """Size and time of change of a file, None for a zarr folder; SlideError when it is gone."""
     try:
         if path.is_dir():
-            if any((path / name).exists() for name in ZARR_FILES):
+            if is_zarr(path):
                 return None
             raise gone(path)
         found = path.stat()

@@ -76,6 +76,7 @@ def add_regions_layer(session: Session) -> Shapes:
     """An empty Shapes layer over the slide, ready to draw polygons in."""
     slide = session.ready_slide()
     layer = _shapes(slide, [], f"regions, {slide.layer.name}", "#00e5ff")
+    session.put_on(slide, layer)
     session.viewer.add_layer(layer)
     session.viewer.layers.selection.active = layer
     layer.mode = "add_polygon_lasso"
@@ -89,6 +90,7 @@ def add_tissue_layer(session: Session) -> Shapes:
         raise SpotsError("The tissue is still being looked for; try again in a moment.")
     rings = [swap_xy(r)[:-1] for p in _polygons(slide.tissue) for r in _rings(p)]
     layer = _shapes(slide, rings, f"tissue, {slide.layer.name}", "#7cfc00")
+    session.put_on(slide, layer)
     session.viewer.add_layer(layer)
     session.viewer.layers.selection.active = layer
 

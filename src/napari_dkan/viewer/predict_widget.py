@@ -49,7 +49,7 @@ class PredictWidget(QWidget):
         self.session.message_changed.connect(self._say)
         self.maps.memory_out.connect(self._offer_cpu)
         for key, step in KEYS.items():
-            napari_viewer.bind_key(key, _stepper(self.session, step), overwrite=True)
+            self.session.viewer.bind_key(key, _stepper(self.session, step), overwrite=True)
         self.shut_down = _once(
             self.where_box.stop,
             self.maps.close,

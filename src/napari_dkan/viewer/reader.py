@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 PathOrPaths = str | Sequence[str]
 
 
 def get_reader(path: PathOrPaths) -> Callable[[PathOrPaths], list[Any]] | None:
-    """A reader for slides; None leaves a stack of several files to other readers."""
-    if not isinstance(path, str) and len(path) != 1:
+    """A reader for slides; None leaves stacks of files and other folders to other readers."""
+    from ..slide.slide import is_zarr
+
+    name = path if isinstance(path, str) else path[0]
+    several = not isinstance(path, str) and len(path) != 1
+    if several or (Path(name).is_dir() and not is_zarr(Path(name))):
         return None
     return read_slides
 

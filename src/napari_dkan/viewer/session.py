@@ -13,7 +13,7 @@ from threading import Lock
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary, ref
 
-from napari.layers import Image, Points, Shapes
+from napari.layers import Image, Layer, Points, Shapes
 from psygnal import Signal
 
 from ..errors import SpotsError
@@ -104,6 +104,7 @@ class Session:
         self.message = ""
         self.alarming = False
         self._predictor: tuple[tuple[object, ...], Predictor] | None = None
+        self._lies_on: WeakKeyDictionary[Layer, OpenSlide] = WeakKeyDictionary()
         self._lock = Lock()
         viewer.layers.events.inserted.connect(self._layers_changed)
         viewer.layers.events.removed.connect(self._layers_changed)
@@ -170,16 +171,29 @@ class Session:
         self.slide_changed.emit()
 
     def _scale(self, slide: OpenSlide, size: PixelSize) -> None:
-        """Everything drawn on the slide in world units follows its new scale."""
+        """Everything that lies on the slide follows its new scale, and so keeps its place."""
         ratio = size.mpp / slide.mpp
         slide.pixel_size = size
-        slide.layer.scale = (size.mpp, size.mpp)
-        slide.layer.units = UNITS
-        for layer in self.viewer.layers:
-            if isinstance(layer, Shapes | Points) and layer.ndim == 2:
-                layer.scale = tuple(s * ratio for s in layer.scale)
-                layer.units = UNITS
-        slide.layer.axis_labels = AXES
+        for layer in [slide.layer, *self._lying_on(slide)]:
+            layer.scale = tuple(s * ratio for s in layer.scale)
+            layer.translate = tuple(t * ratio for t in layer.translate)
+            layer.units = UNITS
+            layer.axis_labels = AXES
+
+    def put_on(self, slide: OpenSlide, layer: Layer) -> None:
+        """Remember that a layer lies on this slide, whatever other slides are open."""
+        self._lies_on[layer] = slide
+
+    def _lying_on(self, slide: OpenSlide) -> list[Layer]:
+        """Layers made for the slide; with one slide open also what a person drew by hand."""
+
+        def lies(layer: Layer) -> bool:
+            if layer in self._lies_on:
+                return self._lies_on[layer] is slide
+            by_hand = isinstance(layer, Shapes | Points) and layer.ndim == 2
+            return by_hand and len(self.slides) == 1
+
+        return [layer for layer in self.viewer.layers if lies(layer)]
 
     # ---- checkpoint, gene, settings ----------------------------------------------------
 
@@ -229,6 +243,7 @@ class Session:
         slide, so that regions and clicked spots stay visible on top."""
         layers = self.viewer.layers
         selected = set(layers.selection)
+        self.put_on(over, overlay.layer)
         above = layers.index(over.layer) + 1
         layers.insert(above if isinstance(overlay.layer, Image) else len(layers), overlay.layer)
         layers.selection = selected
@@ -291,7 +306,12 @@ _sessions: WeakKeyDictionary[ViewerModel, Session] = WeakKeyDictionary()
 
 
 def session_of(viewer: ViewerModel) -> Session:
-    """The session of a viewer, made when first asked for."""
+    """The session of a viewer, made when first asked for.
+
+    napari hands a widget that is opened from the menu a passing proxy of its viewer; the
+    session belongs to the viewer itself.
+    """
+    viewer = getattr(viewer, "__wrapped__", viewer)
     if viewer not in _sessions:
         _sessions[viewer] = Session(viewer)
     return _sessions[viewer]

@@ -15,7 +15,8 @@ from importlib.util import find_spec
 
 def import_torch() -> None:
     """Import torch safely; call it before the first use of torch in a viewer."""
-    if "torch" not in sys.modules and sys.platform == "linux" and find_spec("triton"):
+    loaded = "triton._C.libtriton" in sys.modules  # torch alone does not load it
+    if not loaded and sys.platform == "linux" and find_spec("triton"):
         flags = sys.getdlopenflags()
         sys.setdlopenflags(os.RTLD_NOW | os.RTLD_DEEPBIND)
         try:

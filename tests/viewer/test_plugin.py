@@ -1,0 +1,117 @@
+"""The plugin as napari sees it: menu entries, samples, tooltip, and the demo."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import anndata
+import numpy as np
+import pytest
+from PIL import Image
+
+from napari_dkan.viewer.places import ARRAY_COLUMNS
+from napari_dkan.viewer.session import Where
+from napari_dkan.viewer.torch_beside_gl import import_torch
+
+from .test_predicting import draw, finish, square
+
+
+def test_the_panel_opens_from_the_menu(make_napari_viewer, until):
+    viewer = make_napari_viewer()
+    _, panel = viewer.window.add_plugin_dock_widget("napari-dkan", "DKAN: predict")
+    until(lambda: panel.session.checkpoint is not None)
+    assert panel.model_box.choice.currentText() == "HER2+ breast (bundled)"
+    assert "PCC 0.50 (ridge 0.46)" in panel.model_box.summary.text()
+    assert panel.where_box.buttons[Where.CLICK].isChecked()
+    panel.shut_down()
+
+
+def test_the_synthetic_sample_opens(make_napari_viewer, tmp_path, monkeypatch):
+    from napari_dkan import samples
+
+    drawn = samples.synthetic_section
+    monkeypatch.setattr(samples, "synthetic_section", lambda: drawn(7, 2000, tmp_path))
+    viewer = make_napari_viewer()
+    slide, spots = viewer.open_sample("napari-dkan", "synthetic")
+    assert slide.rgb and slide.multiscale and "simulated" in slide.name
+    np.testing.assert_allclose(slide.scale, 0.5)
+    assert set(ARRAY_COLUMNS) <= set(spots.features) and not spots.visible
+
+
+def test_the_real_sample_is_predicted_at_its_array_spots(make_panel, data_dir, monkeypatch, until):
+    """The way the network was trained: array spots that see each other."""
+    monkeypatch.setenv("NAPARI_DKAN_DATA", str(data_dir))
+    panel = make_panel()
+    panel.session.viewer.open_sample("napari-dkan", "her2-c3")
+    assert "from the spot array" in panel.slide_box.scale.text()
+    assert panel.session.slide.pixel_size.mpp == pytest.approx(0.688, abs=0.01)
+    until(lambda: panel.session.slide.tissue is not None)
+    panel.where_box.buttons[Where.SPOTS].click()
+    panel.where_box.start()
+    finish(panel, until)
+    prediction = panel.session.overlays[0].prediction
+    assert prediction.target.kind == "array" and len(prediction.target) == 182
+    assert prediction.done.all()
+
+
+def test_hovering_tells_gene_value_and_scale(panel, middle, until, monkeypatch):
+    said = []
+    monkeypatch.setattr(
+        "napari_dkan.viewer.display.QToolTip.showText", lambda place, text: said.append(text)
+    )
+    draw(panel, square(*middle, 300))
+    panel.where_box.start()
+    finish(panel, until)
+    overlay = panel.session.overlays[0]
+    x, y = overlay.prediction.target.spots.xy[0]
+    panel.session.viewer.cursor.position = (y * 0.7, x * 0.7)
+    for callback in panel.session.viewer.mouse_move_callbacks:
+        callback(panel.session.viewer, None)
+    value = overlay.prediction.gene(panel.session.gene)[0]
+    (text,) = said
+    assert text.startswith(f"{panel.session.gene} predicted {value:.2f}") and "log10" in text
+    overlay.layer.visible = False
+    for callback in panel.session.viewer.mouse_move_callbacks:
+        callback(panel.session.viewer, None)
+    assert len(said) == 1
+
+
+def test_only_one_colour_bar_is_shown(panel, middle, until):
+    panel.clicks.click(*middle)
+    until(lambda: panel.session.spot is not None)
+    draw(panel, square(*middle, 300))
+    panel.where_box.start()
+    finish(panel, until)
+    shown = [o.colorbar.visible for o in panel.session.overlays]
+    assert shown == [False, True]
+
+
+def test_torch_loads_beside_a_window():
+    """In a fresh process, since here torch is there already: it crashed with software OpenGL."""
+    code = (
+        "import napari; v = napari.Viewer(); v.screenshot(flash=False)\n"
+        "from napari_dkan.viewer.torch_beside_gl import import_torch; import_torch()\n"
+        "import torchvision; print('loaded')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "loaded" in done.stdout, done.stderr[-2000:]
+    import_torch()
+
+
+def test_the_demo_drives_the_window_and_saves(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "napari_dkan", "demo", "--drive", "--out", str(tmp_path)],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"XDG_CONFIG_HOME": str(tmp_path / "config")},
+        timeout=110,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert str(tmp_path / "window.png") in done.stdout
+    picture = np.asarray(Image.open(tmp_path / "window.png").convert("RGB"))
+    assert picture.shape[0] > 600 and picture.std() > 20
+    data = anndata.read_h5ad(tmp_path / "prediction.h5ad")
+    assert data.n_obs > 20 and np.isfinite(data.X).all()
+    assert data.uns["napari_dkan"]["kind"] == "predicted"
