@@ -194,3 +194,29 @@ def test_a_map_keeps_its_place_when_the_scale_is_corrected(
     wanted = overlay.prediction.gene(panel.session.gene)[row]
     assert overlay.value_at((y * 0.35, x * 0.35)) == wanted
     until(lambda: not panel.ready.busy)
+
+
+def test_a_panel_that_is_closed_and_opened_again_goes_on_where_it_was(panel, middle, until, qtbot):
+    from napari_dkan.viewer.predict_widget import PredictWidget
+
+    draw(panel, square(*middle, 300))
+    panel.where_box.start()
+    finish(panel, until)
+    session, window = panel.session, panel.session.viewer.window
+    (dock,) = [d for name, d in window.dock_widgets.items() if d is panel]
+    window.remove_dock_widget(dock)
+    dock.deleteLater()
+    qtbot.wait(50)
+    session.step_gene(1)  # nobody is there to draw it, and nothing breaks
+    again = PredictWidget(session.viewer)
+    window.add_dock_widget(again, name="again", area="right")
+    assert again.session is session and again.gene_box.search.text() == session.gene
+    overlay = session.overlays[0]
+    session.step_gene(1)
+    wanted = overlay._grid.raster(overlay.prediction.gene(session.gene))
+    np.testing.assert_array_equal(overlay.layer.data, wanted)
+    again.clicks.click(*middle)
+    until(lambda: session.spot is not None)
+    assert len(session.overlays) == 2
+    until(lambda: not again.ready.busy)
+    again.shut_down()

@@ -6,6 +6,7 @@ from napari.components.overlays import TextOverlay
 from qtpy.QtGui import QCursor
 from qtpy.QtWidgets import QToolTip
 
+from .links import Links
 from .overlay import Overlay, robust_limits
 from .session import Session
 
@@ -15,19 +16,17 @@ LEGEND = "napari_dkan_legend"
 class Display:
     """Redraws the overlays of a session whenever gene, limits or colours change."""
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Session, links: Links) -> None:
         self._session = session
         self._limits: tuple[float, float] | None = None  # as last drawn
-        for event in (session.gene_changed, session.settings_changed, session.overlays_changed):
-            event.connect(self.refresh)
-        session.overlay_grew.connect(self._grew)
+        links.join(
+            self.refresh, session.gene_changed, session.settings_changed, session.overlays_changed
+        )
+        links.join(self._grew, session.overlay_grew)
         session.viewer.mouse_move_callbacks.append(self._hover)
 
     def close(self) -> None:
         session = self._session
-        for event in (session.gene_changed, session.settings_changed, session.overlays_changed):
-            event.disconnect(self.refresh)
-        session.overlay_grew.disconnect(self._grew)
         callbacks = session.viewer.mouse_move_callbacks
         if self._hover in callbacks:
             callbacks.remove(self._hover)

@@ -21,6 +21,7 @@ from ..errors import DkanError
 from ..expression.panel import Gene
 from .combo import narrow
 from .display import Display
+from .links import Links
 from .session import Limits, Session
 
 COLORMAPS = ("magma", "viridis", "inferno", "plasma", "cividis")  # perceptually uniform
@@ -30,7 +31,7 @@ MATCHES = 30
 class GeneBox(QWidget):
     """Search by symbol, alias or part of a name; arrows step; pinned genes are one click away."""
 
-    def __init__(self, session: Session, display: Display) -> None:
+    def __init__(self, session: Session, links: Links, display: Display) -> None:
         super().__init__()
         self._session, self._display = session, display
         self.search = QLineEdit()
@@ -66,7 +67,7 @@ class GeneBox(QWidget):
         self.opacity.setRange(5, 100)
         self.opacity.setToolTip("How strongly the map covers the slide")
         self._build()
-        self._connect(completer)
+        self._connect(completer, links)
         self.refresh()
         self._refresh_pinned()
 
@@ -88,7 +89,7 @@ class GeneBox(QWidget):
         layout.addWidget(self._ends)
         layout.addLayout(colours)
 
-    def _connect(self, completer: QCompleter) -> None:
+    def _connect(self, completer: QCompleter, links: Links) -> None:
         session = self._session
         self.search.textEdited.connect(self._suggest)
         self.search.returnPressed.connect(self._entered)
@@ -101,11 +102,14 @@ class GeneBox(QWidget):
         self.high.editingFinished.connect(self._limits_typed)
         self.colormap.textActivated.connect(lambda name: session.change(colormap=name))
         self.opacity.valueChanged.connect(self._cover)
-        session.gene_changed.connect(self.refresh)
-        session.settings_changed.connect(self.refresh)
-        session.overlays_changed.connect(self.refresh)
-        session.overlay_grew.connect(self.refresh)
-        session.pinned_changed.connect(self._refresh_pinned)
+        links.join(
+            self.refresh,
+            session.gene_changed,
+            session.settings_changed,
+            session.overlays_changed,
+            session.overlay_grew,
+        )
+        links.join(self._refresh_pinned, session.pinned_changed)
 
     # ---- searching -------------------------------------------------------------------
 

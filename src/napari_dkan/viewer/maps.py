@@ -15,6 +15,7 @@ from ..inference.predict import empty_prediction
 from ..inference.prediction import Prediction
 from ..inference.target import Target
 from .lane import Failure, Lane
+from .links import Links
 from .overlay import GridOverlay, Overlay, SpotsOverlay
 from .session import OpenSlide, Session
 
@@ -38,7 +39,7 @@ class Maps:
     changed = Signal()
     memory_out = Signal()  # the GPU could not hold one spot
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Session, links: Links) -> None:
         self.session = session
         self.progress: Progress | None = None
         self.spots_per_second: float | None = None  # of the last map that ended
@@ -46,8 +47,7 @@ class Maps:
         self._overlay: Overlay | None = None
         self._slide: OpenSlide | None = None
         self._clock = _Clock()
-        session.slides_changed.connect(self._layers_gone)
-        session.overlays_changed.connect(self._layers_gone)
+        links.join(self._layers_gone, session.slides_changed, session.overlays_changed)
 
     @property
     def busy(self) -> bool:

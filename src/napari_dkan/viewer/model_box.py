@@ -21,6 +21,7 @@ from qtpy.QtWidgets import (
 from ..samples.bundled import bundled_checkpoints
 from .combo import narrow
 from .lane import Failure, Lane
+from .links import Links
 from .memory import recent_checkpoints, remember_checkpoint
 from .session import Session
 from .torch_beside_gl import import_torch
@@ -36,7 +37,7 @@ SEEN = "This slide trained this checkpoint: its map looks better than that of a 
 class ModelBox(QWidget):
     """Chooses a checkpoint, loads it off the GUI thread, sums up its card."""
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Session, links: Links) -> None:
         super().__init__()
         self._session = session
         self._lane = Lane("checkpoint")
@@ -63,8 +64,7 @@ class ModelBox(QWidget):
 
         self.choice.activated.connect(self._chosen)
         self.card.clicked.connect(self.show_card)
-        session.checkpoint_changed.connect(self.refresh)
-        session.slide_changed.connect(self.refresh)
+        links.join(self.refresh, session.checkpoint_changed, session.slide_changed)
         self._bundled = {path: _title(path) for path in bundled_checkpoints()}
         self.refresh()
         if session.checkpoint is None and self._bundled:

@@ -17,6 +17,7 @@ from .clicks import Clicks
 from .column import Column
 from .display import Display
 from .gene_box import GeneBox
+from .links import Links
 from .maps import Maps
 from .model_box import ModelBox
 from .ready import Ready
@@ -34,23 +35,25 @@ class PredictWidget(QWidget):
     def __init__(self, napari_viewer: Viewer) -> None:
         super().__init__()
         self.session: Session = session_of(napari_viewer)
-        self.maps, self.ready = Maps(self.session), Ready(self.session)
-        self.clicks, self.display = Clicks(self.session), Display(self.session)
-        self.slide_box = SlideBox(self.session)
-        self.model_box = ModelBox(self.session)
-        self.where_box = WhereBox(self.session, self.maps, self.ready)
-        self.gene_box = GeneBox(self.session, self.display)
-        self.spot_box = SpotBox(self.session)
+        session, links = self.session, Links()
+        self.maps, self.ready = Maps(session, links), Ready(session, links)
+        self.clicks, self.display = Clicks(session), Display(session, links)
+        self.slide_box = SlideBox(session, links)
+        self.model_box = ModelBox(session, links)
+        self.where_box = WhereBox(session, links, self.maps, self.ready)
+        self.gene_box = GeneBox(session, links, self.display)
+        self.spot_box = SpotBox(session, links)
         self.message = QLabel()
         self.message.setWordWrap(True)
         self.message.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
-        self.advanced = _advanced(self.session)
+        self.advanced = _advanced(session, links)
         self._build()
-        self.session.message_changed.connect(self._say)
-        self.maps.memory_out.connect(self._offer_cpu)
+        links.join(self._say, session.message_changed)
+        links.join(self._offer_cpu, self.maps.memory_out)
         for key, step in KEYS.items():
             self.session.viewer.bind_key(key, _stepper(self.session, step), overwrite=True)
         self.shut_down = _once(
+            links.cut,
             self.where_box.stop,
             self.maps.close,
             self.clicks.close,
@@ -105,7 +108,7 @@ class PredictWidget(QWidget):
         super().closeEvent(event)
 
 
-def _advanced(session: Session) -> Container:
+def _advanced(session: Session, links: Links) -> Container:
     """Device, pitch and background, folded away; the defaults are right for most."""
     device = ComboBox(name="device", label="Device", choices=[("best", "auto")], value="auto")
     pitch = ComboBox(
@@ -136,7 +139,7 @@ def _advanced(session: Session) -> Container:
         device.choices = [best, *((device_label(d), d) for d in devices)]
         device.value = chosen
 
-    session.checkpoint_changed.connect(list_devices)
+    links.join(list_devices, session.checkpoint_changed)
     return Container(widgets=[device, pitch, tissue, weights])
 
 

@@ -11,6 +11,7 @@ from shapely.geometry.base import BaseGeometry
 
 from ..inference.target import Target, region_target
 from .lane import Failure, Lane
+from .links import Links
 from .session import OpenSlide, Session
 
 SAMPLE = 16  # spots predicted unseen to measure the rate
@@ -25,12 +26,11 @@ class Ready:
 
     changed = Signal()
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Session, links: Links) -> None:
         self.session = session
         self.spots_per_second: float | None = None
         self._lane = Lane("getting ready")
-        session.slide_changed.connect(self.start)
-        session.checkpoint_changed.connect(self.start)
+        links.join(self.start, session.slide_changed, session.checkpoint_changed)
 
     @property
     def busy(self) -> bool:

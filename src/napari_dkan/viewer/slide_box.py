@@ -15,6 +15,7 @@ from qtpy.QtWidgets import (
 
 from ..errors import DkanError
 from .combo import narrow
+from .links import Links
 from .session import Session
 
 GUESS = 0.5  # a 20x scan, offered where nothing is known
@@ -23,7 +24,7 @@ GUESS = 0.5  # a 20x scan, offered where nothing is known
 class SlideBox(QWidget):
     """Which slide is meant, what a pixel of it measures and where that number is from."""
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Session, links: Links) -> None:
         super().__init__()
         self._session = session
         self.choice = QComboBox()
@@ -58,8 +59,7 @@ class SlideBox(QWidget):
         self.choice.activated.connect(self._chosen)
         self.change.clicked.connect(self._ask)
         self.apply.clicked.connect(self._apply)
-        session.slides_changed.connect(self.refresh)
-        session.slide_changed.connect(self.refresh)
+        links.join(self.refresh, session.slides_changed, session.slide_changed)
         self.refresh()
 
     def refresh(self) -> None:

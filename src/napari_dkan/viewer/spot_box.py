@@ -9,6 +9,7 @@ from qtpy.QtWidgets import QComboBox, QHBoxLayout, QLabel, QVBoxLayout, QWidget
 
 from ..inference.prediction import Prediction
 from .combo import narrow
+from .links import Links
 from .session import Session
 
 TOP = 12
@@ -70,7 +71,7 @@ class Bars(QWidget):
 class SpotBox(QWidget):
     """Where the clicked spot is, its chosen genes and its top genes."""
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Session, links: Links) -> None:
         super().__init__()
         self._session = session
         self.where = QLabel()
@@ -95,8 +96,7 @@ class SpotBox(QWidget):
         layout.addWidget(self.scale)
         self.bars.picked.connect(session.set_gene)
         self.order.activated.connect(self.refresh)
-        for event in (session.spot_changed, session.gene_changed, session.pinned_changed):
-            event.connect(self.refresh)
+        links.join(self.refresh, session.spot_changed, session.gene_changed, session.pinned_changed)
         self.refresh()
 
     def refresh(self) -> None:

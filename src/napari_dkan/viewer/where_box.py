@@ -20,6 +20,7 @@ from qtpy.QtWidgets import (
 from ..errors import DkanError
 from ..inference.target import Target
 from .combo import narrow
+from .links import Links
 from .maps import Maps
 from .places import add_regions_layer, add_tissue_layer, target_of
 from .ready import Ready
@@ -31,9 +32,9 @@ PLAN_MS = 120  # wait this long after the last change before counting tiles
 class WhereBox(QWidget):
     """Click, Spots layer, Region or Whole tissue; the plan; Predict and Cancel."""
 
-    def __init__(self, session: Session, maps: Maps, ready: Ready) -> None:
+    def __init__(self, session: Session, links: Links, maps: Maps, ready: Ready) -> None:
         super().__init__()
-        self._session, self._maps, self._ready = session, maps, ready
+        self._session, self._links, self._maps, self._ready = session, links, maps, ready
         self._target: Target | None = None
         self._regions: list[Shapes] = []  # made here, newest last
         self._tissue_layers: list[Shapes] = []
@@ -87,18 +88,17 @@ class WhereBox(QWidget):
         self.edit.clicked.connect(self._edit)
         self.predict.clicked.connect(self.start)
         self.cancel.clicked.connect(maps.cancel)
-        for event in (
+        links.join(
+            self.replan,
             session.slide_changed,
             session.slide_edited,
             session.checkpoint_changed,
             session.settings_changed,
             ready.changed,
-        ):
-            event.connect(self.replan)
-        maps.changed.connect(self.refresh)
+        )
+        links.join(self.refresh, maps.changed)
         layers = session.viewer.layers
-        layers.events.inserted.connect(self._layers_changed)
-        layers.events.removed.connect(self._layers_changed)
+        links.join(self._layers_changed, layers.events.inserted, layers.events.removed)
         self._layers_changed()
         self.refresh()
         self.make_plan()
@@ -168,8 +168,8 @@ class WhereBox(QWidget):
     def _watch(self, layer: Points | Shapes) -> None:
         if id(layer) not in self._watched:
             self._watched.add(id(layer))
-            layer.events.data.connect(self.replan)
-            layer.events.name.connect(self._layers_changed)
+            self._links.join(self.replan, layer.events.data)
+            self._links.join(self._layers_changed, layer.events.name)
 
     # ---- the plan --------------------------------------------------------------------
 

@@ -1,0 +1,28 @@
+"""The connections of one panel, so that all of them can be cut when the panel goes.
+
+The session outlives its panels; a slot of a deleted widget must not be called by it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+
+class Links:
+    """Joins slots to psygnal signals or napari events, and remembers it."""
+
+    def __init__(self) -> None:
+        self._made: list[tuple[Any, Callable[..., Any]]] = []
+
+    def join(self, slot: Callable[..., Any], *signals: Any) -> None:
+        """Call ``slot`` whenever one of the signals is emitted."""
+        for signal in signals:
+            signal.connect(slot)
+            self._made.append((signal, slot))
+
+    def cut(self) -> None:
+        """Undo every join."""
+        while self._made:
+            signal, slot = self._made.pop()
+            signal.disconnect(slot)
