@@ -9,6 +9,8 @@ from PIL import Image
 from napari_dkan.errors import SlideError
 from napari_dkan.viewer.reader import get_reader, read_slides
 
+from ..slide_files import halves, ome_zarr, picture
+
 
 def test_a_slide_opens_as_a_multiscale_rgb_layer_in_micrometres(
     make_napari_viewer, tiny_slide_file
@@ -49,3 +51,15 @@ def test_a_file_that_is_no_slide_is_refused_in_one_sentence(tmp_path):
 def test_a_stack_of_files_is_left_to_other_readers():
     assert get_reader(["a.tif", "b.tif"]) is None
     assert get_reader(["a.tif"]) is read_slides
+
+
+@pytest.mark.parametrize("version", ["0.4", "0.5"])
+def test_an_ome_zarr_folder_opens_and_other_folders_are_left_alone(
+    make_napari_viewer, tmp_path, version
+):
+    folder = ome_zarr(tmp_path / "slide.zarr", halves(picture(), 2), version=version)
+    viewer = make_napari_viewer()
+    (layer,) = viewer.open(folder, plugin="napari-dkan")
+    assert layer.rgb and layer.data[0].shape == picture().shape
+    (tmp_path / "stack.zarr").mkdir()
+    assert get_reader(str(tmp_path / "stack.zarr")) is None

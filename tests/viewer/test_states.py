@@ -220,3 +220,18 @@ def test_a_panel_that_is_closed_and_opened_again_goes_on_where_it_was(panel, mid
     assert len(session.overlays) == 2
     until(lambda: not again.ready.busy)
     again.shut_down()
+
+
+def test_a_second_map_lies_on_the_first_and_both_follow_the_gene(panel, middle, until):
+    draw(panel, square(*middle, 300))
+    for _ in range(2):
+        panel.where_box.start()
+        finish(panel, until)
+    first, second = (o.layer for o in panel.session.overlays)
+    layers = panel.session.viewer.layers
+    regions = panel.where_box.regions_layer()
+    assert layers.index(first) < layers.index(second) < layers.index(regions)
+    for _ in range(2):
+        panel.session.step_gene(1)
+        assert first.name != second.name
+        assert all(n.name.startswith(panel.session.gene) for n in (first, second))

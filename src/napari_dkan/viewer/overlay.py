@@ -6,6 +6,7 @@ changing the gene swaps a few thousand numbers; spots are one Points layer.
 
 from __future__ import annotations
 
+import re
 from typing import Any, Protocol
 
 import numpy as np
@@ -45,9 +46,9 @@ class _Named:
         self._layer, self._what, self._given = layer, what, layer.name
 
     def show(self, gene: str) -> None:
-        if self._layer.name == self._given:
-            self._layer.name = f"{gene} predicted - {self._what}"
-            self._given = self._layer.name
+        if re.sub(r" \[\d+\]$", "", self._layer.name) == self._given:  # napari numbers twins
+            self._given = f"{gene} predicted - {self._what}"
+            self._layer.name = self._given
 
 
 class GridOverlay:

@@ -239,12 +239,13 @@ class Session:
     # ---- results ---------------------------------------------------------------------
 
     def add_overlay(self, overlay: Overlay, over: OpenSlide) -> None:
-        """Add its layer without taking the person's selection away: maps right above the
-        slide, so that regions and clicked spots stay visible on top."""
+        """Add its layer without taking the person's selection away: maps above the slide
+        and older maps, so that regions and clicked spots stay visible on top."""
         layers = self.viewer.layers
         selected = set(layers.selection)
         self.put_on(over, overlay.layer)
-        above = layers.index(over.layer) + 1
+        below = [over.layer, *(o.layer for o in self.overlays if isinstance(o.layer, Image))]
+        above = max(layers.index(layer) for layer in below) + 1
         layers.insert(above if isinstance(overlay.layer, Image) else len(layers), overlay.layer)
         layers.selection = selected
         self.overlays = [*self.overlays, overlay]

@@ -85,13 +85,15 @@ class SpotBox(QWidget):
         self.bars = Bars()
         self.scale = QLabel()
         self.scale.setWordWrap(True)
-        line = QHBoxLayout()
+        self._choice = QWidget()
+        line = QHBoxLayout(self._choice)
+        line.setContentsMargins(0, 0, 0, 0)
         line.addWidget(QLabel("Top genes:"))
         line.addWidget(self.order, 1)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(self.where)
-        layout.addLayout(line)
+        layout.addWidget(self._choice)
         layout.addWidget(self.bars)
         layout.addWidget(self.scale)
         self.bars.picked.connect(session.set_gene)
@@ -101,7 +103,7 @@ class SpotBox(QWidget):
 
     def refresh(self) -> None:
         spot = self._session.spot
-        for widget in (self.bars, self.scale, self.order):
+        for widget in (self.bars, self.scale, self._choice):
             widget.setVisible(spot is not None)
         if spot is None:
             self.where.setText("Click on tissue to see its predicted genes here.")

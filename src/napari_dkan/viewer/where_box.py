@@ -241,5 +241,7 @@ class WhereBox(QWidget):
 def duration(seconds: float) -> str:
     """A time as a person says it: ``8 s``, ``3 min``, ``1.5 h``."""
     if seconds < 90:
-        return f"{max(1, round(seconds))} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+        return f"{max(1, round(seconds))}\u00a0s"  # a number stays with its unit
+    if seconds < 5400:
+        return f"{seconds / 60:.0f}\u00a0min"
+    return f"{seconds / 3600:.1f}\u00a0h"
