@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 import shutil
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from napari_dkan.slide import open_slide
+from napari_dkan.errors import SlideError
 from napari_dkan.viewer.reader import read_slides
 from napari_dkan.viewer.session import Where
 
@@ -57,7 +58,29 @@ def test_a_missing_pixel_size_is_asked_for_once_and_remembered(make_panel, tmp_p
     assert data[1]["scale"] == (0.5, 0.5)
 
 
-@pytest.mark.parametrize("kind", ["garbage", "pickle", "truncated", "missing", "empty"])
+def edited(good, change):
+    """A checkpoint file whose tensors and header were changed by ``change``."""
+    from safetensors import safe_open
+    from safetensors.torch import save
+
+    with safe_open(good, "pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        described = json.loads(file.metadata()["napari_dkan"])
+    change(tensors, described)
+    return save(tensors, {"napari_dkan": json.dumps(described)})
+
+
+EDITS = {
+    "missing tensor": lambda tensors, described: tensors.pop("head.weight"),
+    "misshapen tensor": lambda tensors, described: tensors.update(
+        {"head.weight": tensors["head.weight"][:, :3].contiguous()}
+    ),
+    "newer version": lambda tensors, described: described.update(format=99),
+    "other panel": lambda tensors, described: described["panel"].pop(),
+}
+
+
+@pytest.mark.parametrize("kind", ["garbage", "pickle", "truncated", "missing", "empty", *EDITS])
 def test_a_bad_checkpoint_leaves_the_one_in_use(panel, kind, tmp_path, tiny_checkpoint_file, until):
     file = tmp_path / "bad.safetensors"
     good = tiny_checkpoint_file.read_bytes()
@@ -67,7 +90,9 @@ def test_a_bad_checkpoint_leaves_the_one_in_use(panel, kind, tmp_path, tiny_chec
         "truncated": good[: len(good) // 2],
         "empty": b"",
     }
-    if kind in content:
+    if kind in EDITS:
+        file.write_bytes(edited(tiny_checkpoint_file, EDITS[kind]))
+    elif kind in content:
         file.write_bytes(content[kind])
     before = panel.session.checkpoint
     panel.model_box.load(file)
@@ -131,14 +156,44 @@ def test_no_points_layer(panel):
     assert "Add a Points layer" in panel.where_box.plan.text()
 
 
+@pytest.mark.parametrize(
+    "name", ["notes.txt.tif", "cut.tif", "cut_inside.tif", "empty.svs", "nothing.png"]
+)
+def test_bad_slides_are_refused_by_name_and_leave_no_layer(
+    make_napari_viewer, tiny_slide_file, tmp_path, name
+):
+    whole = tiny_slide_file.read_bytes()
+    content = {
+        "notes.txt.tif": b"not a slide",
+        "cut.tif": whole[:100],
+        "cut_inside.tif": whole[: len(whole) // 2],
+        "empty.svs": b"",
+        "nothing.png": b"\x89PNG\r\n\x1a\n",
+    }
+    (tmp_path / name).write_bytes(content[name])
+    viewer = make_napari_viewer()
+    with pytest.raises(SlideError, match=name.replace(".", r"\.")):
+        viewer.open(tmp_path / name, plugin="napari-dkan")
+    assert not viewer.layers
+
+
+def test_a_truncated_svs_is_refused_by_name(make_napari_viewer, data_dir, tmp_path):
+    file = tmp_path / "cut.svs"
+    file.write_bytes((data_dir / "wsi/CMU-1-Small-Region.svs").read_bytes()[:900_000])
+    viewer = make_napari_viewer()
+    with pytest.raises(SlideError, match=r"cut\.svs"):
+        viewer.open(file, plugin="napari-dkan")
+    assert not viewer.layers
+
+
 @pytest.mark.parametrize("mode", ["L", "RGBA", "I;16", "1", "P"])
-def test_odd_pixel_types_open_or_are_refused_by_name(tmp_path, mode):
+def test_odd_pixel_types_open_or_are_refused_by_name(make_napari_viewer, tmp_path, mode):
     file = tmp_path / f"odd_{mode[0]}.png"
     Image.fromarray(np.full((64, 80), 128, np.uint8)).convert("L").convert(
         "I;16" if mode == "I;16" else mode
     ).save(file)
-    with open_slide(file) as slide:
-        assert slide.read_region(0, 0, 80, 64).shape == (64, 80, 3)
+    (layer,) = make_napari_viewer().open(file, plugin="napari-dkan")
+    assert layer.rgb and np.asarray(layer.data[0]).shape == (64, 80, 3)
 
 
 def test_an_unexpected_error_is_shown_and_ends_only_the_job(panel, middle, until, monkeypatch):

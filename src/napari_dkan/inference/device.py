@@ -38,13 +38,18 @@ def pick_device(name: str | None = None) -> torch.device:
     return torch.device(wanted)
 
 
+def chosen_device(name: str) -> str:
+    """The name of the device that ``auto`` stands for; any other name as it is."""
+    return available_devices()[0] if name == "auto" else name
+
+
 def device_label(name: str) -> str:
     """What a person calls the device."""
     if name.startswith("cuda"):
         import torch
 
-        return f"GPU: {torch.cuda.get_device_name(torch.device(name))}"
-    return {"mps": "GPU: Apple", "cpu": "CPU"}.get(name, name)
+        return f"the GPU {torch.cuda.get_device_name(torch.device(name))}"
+    return {"mps": "the Apple GPU", "cpu": "the CPU"}.get(name, name)
 
 
 def leave_a_core() -> None:

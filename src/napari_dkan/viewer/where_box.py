@@ -18,6 +18,7 @@ from qtpy.QtWidgets import (
 )
 
 from ..errors import DkanError
+from ..inference.device import chosen_device, device_label
 from ..inference.target import Target
 from .combo import narrow
 from .links import Links
@@ -193,9 +194,10 @@ class WhereBox(QWidget):
             return ""
         if session.slide.pixel_size is None:
             return "Waiting for the pixel size."
+        on_device = f", on {device_label(chosen_device(session.settings.device))}"
         if session.settings.where is Where.CLICK:
             waiting = " Getting ready ..." if self._ready.busy else ""
-            return f"Click on tissue to predict the spot there.{waiting}"
+            return f"Click on tissue to predict the spot there{on_device}.{waiting}"
         if target is None:
             return "Looking for the tissue ..."
         patch = f"{session.checkpoint.patch.um:.0f} um"
@@ -203,7 +205,7 @@ class WhereBox(QWidget):
         rate = self._maps.spots_per_second or self._ready.spots_per_second
         time = "" if rate is None else f", about {duration(len(target) / rate)}"
         kind = "spots" if target.grid is None else "tiles"
-        return f"{len(target):,} {kind} of {patch}{every}{time}"
+        return f"{len(target):,} {kind} of {patch}{every}{time}{on_device}"
 
     def start(self) -> None:
         """Predict what the plan says, as it is now."""
