@@ -127,6 +127,31 @@ def test_memory_running_out_halves_the_batch_and_goes_on(predictor, grid_target,
     assert sizes[0] == 8 and max(sizes[3:]) <= 4 and predictor._largest == 2
 
 
+def test_an_encoder_that_needs_too_much_memory_gets_fewer_tiles(
+    predictor, grid_target, monkeypatch
+):
+    wanted = predict(predictor, grid_target).values
+    forward, sizes = type(predictor.encoder).forward, []
+
+    def small_device(encoder, tiles):
+        sizes.append(len(tiles))
+        if len(tiles) > 7:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return forward(encoder, tiles)
+
+    monkeypatch.setattr(type(predictor.encoder), "forward", small_device)
+    predictor._cells.clear()
+    np.testing.assert_allclose(predict(predictor, grid_target).values, wanted, atol=1e-5)
+    assert sizes[0] > 7 and max(sizes[5:]) <= 7
+
+    def no_memory(encoder, tiles):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(type(predictor.encoder), "forward", no_memory)
+    with pytest.raises(OutOfMemory, match="CPU"):
+        predict(predictor, grid_target)
+
+
 def test_a_device_too_small_for_one_spot_says_so(predictor, grid_target, monkeypatch):
     def no_memory(*args):
         raise torch.OutOfMemoryError("CUDA out of memory")

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 BATCH_SECONDS = 0.25  # a batch is the grain of cancelling and of what appears
 LARGEST_BATCH = 256
+LARGEST_ENCODE = 512
 
 # (rows of the target, their own features) -> their global tokens
 Tokens = Callable[[NDArray[np.int64], "Tensor"], "Tensor"]
@@ -85,6 +86,7 @@ class Predictor:
         self._cells: dict[tuple[float, int, int], Tensor] = {}  # (pitch, column, row) -> (d,)
         self._batch = 4
         self._largest = LARGEST_BATCH
+        self._tiles = LARGEST_ENCODE  # tiles the encoder takes at once
 
     def stream(
         self,
@@ -194,10 +196,17 @@ class Predictor:
         import torch
 
         batch = torch.from_numpy(tiles).permute(0, 3, 1, 2)
-        parts = batch.split(self._largest * 8)
         mixed = autocast(self.device) if self.encoder.mixed_precision else nullcontext()
-        with torch.inference_mode(), mixed:
-            return torch.cat([self.encoder(p.to(self.device)).float() for p in parts])
+        while True:
+            parts = batch.split(self._tiles)
+            try:
+                with torch.inference_mode(), mixed:
+                    return torch.cat([self.encoder(p.to(self.device)).float() for p in parts])
+            except torch.OutOfMemoryError as error:
+                if self._tiles == 1:
+                    raise self._too_small() from error
+            self._free()
+            self._tiles = max(1, min(self._tiles, len(tiles)) // 2)
 
     def _global(self, features: Tensor, cells: NDArray[np.int64] | None) -> Tensor:
         import torch
@@ -256,12 +265,8 @@ class Predictor:
             return self._forward(pixels, rows, tokens, genes)
         except torch.OutOfMemoryError as error:
             if len(pixels) == 1:
-                raise OutOfMemory(
-                    f"The memory of {self.device} does not hold one spot of this checkpoint; "
-                    "close other programs that use it, or predict on the CPU."
-                ) from error
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
+                raise self._too_small() from error
+        self._free()
         half = len(pixels) // 2
         self._batch = self._largest = half
         return np.concatenate(
@@ -270,6 +275,19 @@ class Predictor:
                 self._predict(pixels[half:], rows[half:], tokens, genes),
             ]
         )
+
+    def _too_small(self) -> OutOfMemory:
+        return OutOfMemory(
+            f"The memory of {self.device} does not hold one spot of this checkpoint; "
+            "close other programs that use it, or predict on the CPU."
+        )
+
+    def _free(self) -> None:
+        """Give back what torch keeps for later, before trying with less."""
+        import torch
+
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
 
     def _forward(
         self,

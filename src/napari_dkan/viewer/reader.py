@@ -30,6 +30,7 @@ def read_slides(path: PathOrPaths) -> list[Any]:
     from .slides import slide_layer_data
 
     slide = open_slide(path if isinstance(path, str) else path[0])
+    slide.prefetch()
     size = slide.pixel_size
     if size is None and (mpp := remembered_mpp(slide.fingerprint())) is not None:
         size = PixelSize(mpp, "entered before")
