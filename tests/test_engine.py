@@ -12,7 +12,8 @@ from shapely.geometry import box
 from napari_dkan.errors import DkanError, SlideError, SpotsError
 from napari_dkan.inference.context import capture_window
 from napari_dkan.inference.device import pick_device
-from napari_dkan.inference.engine import OutOfMemory, Predictor
+from napari_dkan.inference.engine import Predictor
+from napari_dkan.inference.job import OutOfMemory
 from napari_dkan.inference.patches import neighbour_mask, read_spot
 from napari_dkan.inference.predict import predict, tissue_region
 from napari_dkan.inference.readahead import read_ahead
@@ -49,7 +50,7 @@ def test_array_spots_equal_the_whole_network_on_literal_inputs(predictor, slide)
     assert target.kind is Kind.ARRAY
     ours = predict(predictor, target).values
 
-    side, encoder = predictor.side, predictor.encoder
+    side, encoder = predictor.side, predictor.features.encoder
     spots = [read_spot(slide, x, y, side, 5, 56, encoder.spec.px) for x, y in xy]
     tiles = torch.from_numpy(np.stack([s.tiles for s in spots])).permute(0, 1, 4, 2, 3)
     with torch.no_grad():
@@ -131,7 +132,7 @@ def test_an_encoder_that_needs_too_much_memory_gets_fewer_tiles(
     predictor, grid_target, monkeypatch
 ):
     wanted = predict(predictor, grid_target).values
-    forward, sizes = type(predictor.encoder).forward, []
+    forward, sizes = type(predictor.features.encoder).forward, []
 
     def small_device(encoder, tiles):
         sizes.append(len(tiles))
@@ -139,15 +140,15 @@ def test_an_encoder_that_needs_too_much_memory_gets_fewer_tiles(
             raise torch.OutOfMemoryError("CUDA out of memory")
         return forward(encoder, tiles)
 
-    monkeypatch.setattr(type(predictor.encoder), "forward", small_device)
-    predictor._cells.clear()
+    monkeypatch.setattr(type(predictor.features.encoder), "forward", small_device)
+    predictor.features._kept.clear()
     np.testing.assert_allclose(predict(predictor, grid_target).values, wanted, atol=1e-5)
     assert sizes[0] > 7 and max(sizes[5:]) <= 7
 
     def no_memory(encoder, tiles):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(type(predictor.encoder), "forward", no_memory)
+    monkeypatch.setattr(type(predictor.features.encoder), "forward", no_memory)
     with pytest.raises(OutOfMemory, match="CPU"):
         predict(predictor, grid_target)
 
@@ -241,3 +242,16 @@ def test_an_unknown_device_is_named():
     assert pick_device("auto").type in ("cpu", "cuda", "mps")
     with pytest.raises(DkanError, match="tpu is not on this machine"):
         pick_device("tpu")
+
+
+def test_points_off_the_tissue_leave_no_trace_in_each_others_context(predictor):
+    xy = np.array([[20, 20], [700, 600]], float)  # the first is on glass
+    together = predict(predictor, Target(Kind.POINTS, Spots(xy))).values
+    alone = predict(predictor, Target(Kind.POINTS, Spots(xy[1:]))).values
+    np.testing.assert_allclose(together[1], alone[0], atol=1e-6)
+
+
+def test_a_point_on_a_slide_without_tissue_is_predicted(predictor):
+    predictor.tissue = box(0, 0, 0, 0)
+    values = predict(predictor, Target(Kind.POINTS, Spots(np.array([[700.0, 600.0]])))).values
+    assert np.isfinite(values).all()

@@ -17,7 +17,7 @@ from .training.command import train_command
 if TYPE_CHECKING:
     from shapely.geometry.base import BaseGeometry
 
-    from .inference.engine import Update
+    from .inference.job import Update
     from .slide import PixelSize, Slide
     from .spatial.spots import Spots
 

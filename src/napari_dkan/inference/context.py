@@ -7,19 +7,124 @@ coordinates are their own context.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Generator
+from typing import TYPE_CHECKING
+
 import numpy as np
 from numpy.typing import NDArray
 from shapely import contains_xy
 from shapely.geometry.base import BaseGeometry
 
 from ..spatial.grid import cells_in_box
+from .features import TileFeatures
+from .job import Update
+from .target import Kind, Target
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ..model import DKAN
 
 CAPTURE_UM = 6_600.0  # side of the array the published networks were trained on (33 x 200 um)
+NO_CELLS = np.empty((0, 2), np.int64)
+
+Bounds = tuple[float, float, float, float]
+
+# (rows of the target (B,), their own features (B, d)) -> their global tokens (B, d)
+Tokens = Callable[[NDArray[np.int64], "Tensor"], "Tensor"]
 
 
-def capture_window(
-    bounds: tuple[float, float, float, float], side: float, width: int, height: int
-) -> tuple[float, float, float, float]:
+class SlideContext:
+    """Gives the spots of a target their global tokens.
+
+    tissue : geometry in level-0 px that makes up the context.
+    pitch : level-0 px between the spots the network was trained on.
+    capture : side of the capture area in level-0 px.
+    size : (width, height) of the slide in level-0 px.
+    """
+
+    def __init__(
+        self,
+        network: DKAN,
+        features: TileFeatures,
+        tissue: BaseGeometry,
+        pitch: float,
+        capture: float,
+        size: tuple[int, int],
+    ) -> None:
+        self._network, self._features = network, features
+        self.tissue = tissue
+        self._pitch, self._capture, self._size = pitch, capture, size
+
+    def tokens(self, target: Target) -> Generator[Update, None, Tokens]:
+        """Encode what the target's spots see; returns how its rows get their tokens."""
+        if target.kind is Kind.POINTS:
+            return (yield from self._of_points(target.spots.xy))
+        if target.kind is Kind.ARRAY:
+            cells = target.spots.array
+            assert cells is not None
+            features = yield from self._features.at(target.spots.xy)
+            index = np.arange(len(cells))
+        else:
+            grid = target.grid
+            assert grid is not None
+            cells = self._cells(grid.centres, grid.pitch, grid.cells)
+            features = yield from self._features.of_cells(grid.pitch, cells)
+            row_of = {(int(x), int(y)): i for i, (x, y) in enumerate(cells)}
+            index = np.array([row_of[int(x), int(y)] for x, y in grid.cells])
+        tokens = self._global(features, cells)
+        return lambda rows, own: tokens[index[rows]]
+
+    def _of_points(self, xy: NDArray[np.float64]) -> Generator[Update, None, Tokens]:
+        """Each point takes the place of its nearest cell, whatever other points there are."""
+        nearest = np.floor(xy / self._pitch).astype(np.int64)
+        windows = [self._window(point[None]) for point in xy]
+        contexts = {}
+        for point, window in zip(xy, windows, strict=True):
+            if window not in contexts:
+                cells = self._cells(point[None], self._pitch, NO_CELLS)
+                contexts[window] = (
+                    cells,
+                    (yield from self._features.of_cells(self._pitch, cells)),
+                )
+
+        def token(row: int, own: Tensor) -> Tensor:
+            import torch
+
+            cells, features = contexts[windows[row]]
+            others = (cells != nearest[row]).any(axis=1)
+            cells = np.concatenate([cells[others], nearest[row][None]])
+            features = torch.cat([features[torch.from_numpy(others)], own[None]])
+            return self._global(features, cells)[-1]
+
+        def tokens(rows: NDArray[np.int64], own: Tensor) -> Tensor:
+            import torch
+
+            return torch.stack([token(r, o) for r, o in zip(rows, own, strict=True)])
+
+        return tokens
+
+    def _window(self, xy: NDArray[np.float64]) -> Bounds:
+        bounds = (*xy.min(axis=0), *xy.max(axis=0))
+        return capture_window(bounds, self._capture, *self._size)
+
+    def _cells(
+        self, xy: NDArray[np.float64], pitch: float, extra: NDArray[np.int64]
+    ) -> NDArray[np.int64]:
+        """(M, 2) tissue cells in the window around ``xy`` and ``extra``; unique, sorted."""
+        cells = cells_in_box(self._window(xy), pitch, *self._size)
+        x, y = ((cells + 0.5) * pitch).T
+        return np.unique(np.concatenate([cells[contains_xy(self.tissue, x, y)], extra]), axis=0)
+
+    def _global(self, features: Tensor, cells: NDArray[np.int64]) -> Tensor:
+        import torch
+
+        with torch.inference_mode():
+            positions = torch.as_tensor(cells, device=features.device)
+            return self._network.global_tokens(features, positions)
+
+
+def capture_window(bounds: Bounds, side: float, width: int, height: int) -> Bounds:
     """Bounds grown to at least ``side`` (level-0 px) and kept on the slide.
 
     The window is moved, not cut, at the slide's edge: a slide no larger than a capture
@@ -36,18 +141,3 @@ def _grow(low: float, high: float, side: float, limit: float) -> tuple[float, fl
         return 0.0, float(limit)
     start = min(max((low + high - side) / 2, 0.0), limit - side)
     return start, start + side
-
-
-def context_cells(
-    window: tuple[float, float, float, float],
-    tissue: BaseGeometry,
-    pitch: float,
-    width: int,
-    height: int,
-    extra: NDArray[np.int64],
-) -> NDArray[np.int64]:
-    """(M, 2) tissue cells in the window, together with ``extra`` (K, 2); unique, sorted."""
-    cells = cells_in_box(window, pitch, width, height)
-    centres = (cells + 0.5) * pitch
-    cells = cells[contains_xy(tissue, centres[:, 0], centres[:, 1])] if len(cells) else cells
-    return np.unique(np.concatenate([cells, extra.reshape(-1, 2)]), axis=0)

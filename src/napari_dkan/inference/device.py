@@ -62,6 +62,14 @@ def leave_a_core() -> None:
     torch.set_num_threads(max(1, (os.cpu_count() or 2) - 1))
 
 
+def free_memory(device: torch.device) -> None:
+    """Give back what torch keeps for later, before trying again with less."""
+    import torch
+
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+
+
 def autocast(device: torch.device) -> AbstractContextManager[object]:
     """Mixed precision where it helps: bfloat16 or float16 on CUDA, float32 elsewhere."""
     import torch

@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from ..expression.panel import Panel
-from .engine import Predictor, Update
+from .engine import Predictor
+from .job import Update
 from .prediction import Prediction
 from .provenance import provenance
 from .target import Target

@@ -10,7 +10,7 @@ from shapely.geometry import Point, box
 from shapely.geometry.base import BaseGeometry
 
 from ..errors import DkanError, SpotsError
-from ..inference.engine import Update
+from ..inference.job import Update
 from ..inference.predict import empty_prediction
 from ..inference.prediction import Prediction
 from ..inference.target import Kind, Target

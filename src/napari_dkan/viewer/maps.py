@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from psygnal import Signal
 
-from ..inference.engine import OutOfMemory, Update
+from ..inference.job import OutOfMemory, Update
 from ..inference.predict import empty_prediction
 from ..inference.prediction import Prediction
 from ..inference.target import Target
