@@ -11,7 +11,7 @@ HERE = Path(__file__).parent
 
 def main() -> int:
     failed = 0
-    for name in ("startup", "engine", "context", "window"):
+    for name in ("startup", "slides", "engine", "context", "window"):
         print(f"\n## {name}", flush=True)
         failed |= subprocess.run([sys.executable, str(HERE / f"{name}.py")]).returncode
     return failed

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import time
 
 import numpy as np
 import pytest
@@ -12,7 +11,7 @@ from scipy import ndimage
 from scipy.spatial import cKDTree
 
 from napari_dkan.slide import open_slide
-from napari_dkan.slide.tissue import TissueMask, find_tissue, read_overview
+from napari_dkan.slide.tissue import TissueMask, find_tissue
 
 SECTION_MPP = 0.688
 
@@ -32,11 +31,7 @@ def test_sections(section, mpp, data_dir):
     """Spots lie on tissue; smear, printed spots and dirt far from any spot do not."""
     spots = spots_of(data_dir, section)
     with open_slide(next((data_dir / "her2st" / "ST-imgs" / "C" / section).glob("*.jpg"))) as slide:
-        read_overview(slide, mpp)
-        start = time.perf_counter()
         tissue = find_tissue(slide, mpp)
-        seconds = time.perf_counter() - start
-    assert seconds < 3  # 0.15 s on an idle machine
     assert tissue.contains(spots).mean() > 0.97
     if mpp:
         assert tissue.fraction(spots, 154 / mpp).mean() > 0.95
