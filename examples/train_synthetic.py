@@ -24,7 +24,7 @@ from napari_dkan.samples import synthetic_section
 from napari_dkan.samples.simulate import GENES
 from napari_dkan.samples.synthetic import NOTICE, SHOWN_SEED
 from napari_dkan.slide import open_slide
-from napari_dkan.training.batches import whole
+from napari_dkan.training.batches import predicted_by, whole
 from napari_dkan.training.fit import fit
 from napari_dkan.training.gene_text import no_gene_text
 from napari_dkan.training.metrics import score
@@ -85,9 +85,7 @@ def main() -> None:
     by_dkan = {}
     for seed in test:
         batch = whole(encoded[seed])
-        inputs = (batch[k] for k in ("patches", "slide_features", "positions",
-                                     "neighbor_features", "neighbor_mask"))  # fmt: skip
-        by_dkan[f"X{seed}"] = network.predict(*inputs)["final"].numpy()
+        by_dkan[f"X{seed}"] = predicted_by(network, batch).numpy()
     by_ridge = {f"X{seed}": ridge.predict(scales(seed)) for seed in test}
     dkan, beside = score(by_dkan, measured).summary(), score(by_ridge, measured).summary()
     metrics = {

@@ -222,6 +222,38 @@ def test_a_panel_that_is_closed_and_opened_again_goes_on_where_it_was(panel, mid
     again.shut_down()
 
 
+def test_a_measured_rate_is_not_carried_to_another_checkpoint_or_device(
+    panel, middle, until, tiny_checkpoint_file, tmp_path
+):
+    draw(panel, square(*middle, 300))
+    panel.where_box.start()
+    finish(panel, until)
+    session = panel.session
+    panel.where_box.make_plan()
+    assert "about" in panel.where_box.plan.text()
+    session.rates = {session.rate_key(): 1e-3}  # absurdly slow, to be told apart
+    panel.where_box.make_plan()
+    assert "\u00a0h" in panel.where_box.plan.text()
+    session.change(device="cpu")
+    assert panel.ready.busy  # timed anew
+    panel.where_box.make_plan()
+    assert "\u00a0h" not in panel.where_box.plan.text()
+    until(lambda: not panel.ready.busy)
+
+
+def test_points_of_a_turned_layer_lie_where_they_are_drawn(panel):
+    from napari_dkan.viewer.places import target_of
+
+    session = panel.session
+    layer = session.viewer.add_points(
+        [[100, 200], [300, 50], [250, 260]], scale=(2, 2), rotate=10, translate=(60, 90), units="um"
+    )
+    session.change(where=Where.SPOTS)
+    xy = target_of(session, layer, None).spots.xy
+    for point, (x, y) in zip(layer.data, xy, strict=True):
+        np.testing.assert_allclose(layer.data_to_world(point), (y * 0.7, x * 0.7), atol=1e-6)
+
+
 def test_a_second_map_lies_on_the_first_and_both_follow_the_gene(panel, middle, until):
     draw(panel, square(*middle, 300))
     for _ in range(2):

@@ -59,6 +59,7 @@ class Slide:
         self.pixel_size_note = source.measured.note
         self._source = source
         self._stamp = stamp(path)
+        self._fingerprint: str | None = None
         self._lock = Lock()
         self._readers = 0
         self._closed = False
@@ -137,6 +138,11 @@ class Slide:
 
     def fingerprint(self) -> str:
         """A hash of size and sampled content: cheap, and different for different slides."""
+        if self._fingerprint is None:
+            self._fingerprint = self._sampled()
+        return self._fingerprint
+
+    def _sampled(self) -> str:
         digest = hashlib.sha256(repr([(lv.width, lv.height) for lv in self.levels]).encode())
         if self.path.is_dir():
             for index in sorted({0, len(self.levels) - 1}):

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils.data import IterableDataset
 
 from ..model.encoders.protocol import IMAGENET_MEAN, IMAGENET_STD
+from ..model.network import DKAN
 from .sections import Encoded
 
 
@@ -35,6 +36,17 @@ def normalised(patches: Tensor) -> Tensor:
 def whole(encoded: Encoded) -> Batch:
     """A whole section as one batch."""
     return _batch(encoded, torch.arange(len(encoded.section)), encoded.section.patches)
+
+
+def predicted_by(network: DKAN, batch: Batch) -> Tensor:
+    """What the network predicts for a whole section, (M, G) on the label scale."""
+    return network.predict(
+        batch["patches"],
+        batch["slide_features"],
+        batch["positions"],
+        batch["neighbor_features"],
+        batch["neighbor_mask"],
+    )["final"]
 
 
 class Epochs(IterableDataset):

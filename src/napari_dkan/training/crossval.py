@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import SpotsError
-from .batches import whole
+from .batches import predicted_by, whole
 from .fit import fit
 from .gene_text import GeneText
 from .metrics import Scores, score
@@ -69,13 +69,7 @@ def leave_one_section_out(
         target = encode(test, encoder)
         network = fit(encoded, gene_text, replace(settings, epochs=best)).network
         batch = whole(target)
-        final = network.predict(
-            batch["patches"],
-            batch["slide_features"],
-            batch["positions"],
-            batch["neighbor_features"],
-            batch["neighbor_mask"],
-        )["final"]
+        final = predicted_by(network, batch)
         labels = [s.labels.numpy() for s in training]
         ridge = choose_ridge([_inputs(e) for e in encoded], labels)
         predicted["dkan"][test.name] = final.numpy()

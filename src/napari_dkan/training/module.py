@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..model.network import DKAN
-from .batches import Batch
+from .batches import Batch, predicted_by
 from .losses import adaptive_weights, info_nce, supervised
 from .metrics import gene_pcc
 from .settings import Settings
@@ -92,13 +92,7 @@ class DKANModule(pl.LightningModule):
         return torch.randperm(total, generator=self.draws)[:wanted].to(self.network.device)
 
     def validation_step(self, batch: Batch, index: int) -> None:
-        predicted = self.network.predict(
-            batch["patches"],
-            batch["slide_features"],
-            batch["positions"],
-            batch["neighbor_features"],
-            batch["neighbor_mask"],
-        )["final"]
+        predicted = predicted_by(self.network, batch)
         pcc = gene_pcc(predicted.cpu().numpy(), batch["labels"].cpu().numpy())
         known = pcc[pcc == pcc]
         self.log("val_pcc", float(known.mean()) if len(known) else 0.0, batch_size=1)

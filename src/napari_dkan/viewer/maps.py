@@ -42,7 +42,7 @@ class Maps:
     def __init__(self, session: Session, links: Links) -> None:
         self.session = session
         self.progress: Progress | None = None
-        self.spots_per_second: float | None = None  # of the last map that ended
+        self._rate_key = session.rate_key()
         self._lane = Lane("map")
         self._overlay: Overlay | None = None
         self._slide: OpenSlide | None = None
@@ -81,6 +81,7 @@ class Maps:
                 self._follow(item)
 
         self._overlay, self._slide, self._clock = None, slide, _Clock()
+        self._rate_key = session.rate_key()
         self.progress = Progress("starting", 0, len(target))
         session.say("")
         self._lane.start(job, receive, self._end)
@@ -109,7 +110,7 @@ class Maps:
         session, seconds = self.session, self._clock.seconds
         done = int(self._overlay.prediction.done.sum()) if self._overlay else 0
         if failure is None:
-            self.spots_per_second = done / max(seconds, 1e-3)
+            self.session.rates[self._rate_key] = done / max(seconds, 1e-3)
             session.say(f"{done:,} tiles predicted in {seconds:.1f} s.")
         self._finish()
         if failure is not None:

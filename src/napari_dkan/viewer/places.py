@@ -67,9 +67,15 @@ def shapes_region(layer: Shapes, slide: OpenSlide) -> BaseGeometry:
 
 def _to_slide(layer: Points | Shapes, data: np.ndarray, slide: OpenSlide) -> np.ndarray:
     """(N, 2) points of another layer as (x, y) level-0 px, through the world."""
-    rows = np.asarray(data)[:, -2:]
-    world = [layer.data_to_world(p)[-2:] for p in rows]
-    return swap_xy([slide.layer.world_to_data(p) for p in world] or np.empty((0, 2)))
+
+    def moved(row: float, column: float) -> np.ndarray:
+        world = layer.data_to_world((row, column))[-2:]
+        return np.asarray(slide.layer.world_to_data(world)[-2:])
+
+    # napari moves one point a call; what it does is affine, so three calls tell all of it
+    origin = moved(0, 0)
+    axes = np.stack([moved(1, 0) - origin, moved(0, 1) - origin])
+    return swap_xy(np.asarray(data)[:, -2:] @ axes + origin)
 
 
 def add_regions_layer(session: Session) -> Shapes:

@@ -28,9 +28,11 @@ class Ready:
 
     def __init__(self, session: Session, links: Links) -> None:
         self.session = session
-        self.spots_per_second: float | None = None
+        self._rate_key = session.rate_key()
+        self._device = session.settings.device
         self._lane = Lane("getting ready")
         links.join(self.start, session.slide_changed, session.checkpoint_changed)
+        links.join(self._settings_changed, session.settings_changed)
 
     @property
     def busy(self) -> bool:
@@ -40,7 +42,7 @@ class Ready:
         """Start over with the slide and the checkpoint of now."""
         session = self.session
         self._lane.cancel()
-        self.spots_per_second = None
+        self._rate_key = session.rate_key()
         slide, checkpoint = session.slide, session.checkpoint
         if slide is not None and slide.pixel_size is not None and checkpoint is not None:
 
@@ -64,13 +66,19 @@ class Ready:
             self._lane.start(job, self._receive, self._end)
         self.changed.emit()
 
+    def _settings_changed(self) -> None:
+        """Another device has to be warmed up and timed anew."""
+        if self.session.settings.device != self._device:
+            self._device = self.session.settings.device
+            self.start()
+
     def close(self) -> None:
         self._lane.cancel()
         self._lane.wait()
 
     def _receive(self, rate: float | None) -> None:
         if rate is not None:
-            self.spots_per_second = rate
+            self.session.rates[self._rate_key] = rate
         self.changed.emit()
 
     def _end(self, failure: Failure | None) -> None:

@@ -40,6 +40,9 @@ class Where(StrEnum):
     TISSUE = "Whole tissue"
 
 
+RateKey = tuple[int, str, str]
+
+
 @dataclass(frozen=True)
 class Limits:
     """Contrast limits: robust percentiles of each gene, or the same for all genes."""
@@ -105,6 +108,7 @@ class Session:
         self.alarming = False
         self._predictor: tuple[tuple[object, ...], Predictor] | None = None
         self._lies_on: WeakKeyDictionary[Layer, OpenSlide] = WeakKeyDictionary()
+        self.rates: dict[RateKey, float] = {}  # spots per second, as measured
         self._lock = Lock()
         viewer.layers.events.inserted.connect(self._layers_changed)
         viewer.layers.events.removed.connect(self._layers_changed)
@@ -259,6 +263,11 @@ class Session:
         """A sentence for the person, shown in the panel."""
         self.message, self.alarming = text, alarming
         self.message_changed.emit()
+
+    def rate_key(self) -> RateKey:
+        """What a measured rate holds for: another slide, checkpoint or device has its own."""
+        checksum = "" if self.checkpoint is None else self.checkpoint.sha256
+        return id(self.slide), checksum, self.settings.device
 
     # ---- the predictor, built in worker threads -----------------------------------------
 

@@ -202,7 +202,7 @@ class WhereBox(QWidget):
             return "Looking for the tissue ..."
         patch = f"{session.checkpoint.patch.um:.0f} um"
         every = f", every {target.grid.pitch_um:.0f} um" if target.grid is not None else ""
-        rate = self._maps.spots_per_second or self._ready.spots_per_second
+        rate = session.rates.get(session.rate_key())
         time = "" if rate is None else f", about {duration(len(target) / rate)}"
         kind = "spots" if target.grid is None else "tiles"
         return f"{len(target):,} {kind} of {patch}{every}{time}{on_device}"
