@@ -18,11 +18,15 @@ class CheckpointError(DkanError):
 
 
 class EncoderError(DkanError):
-    """A tile encoder is unknown, or its weights cannot be had."""
+    """A tile or text encoder is unknown, or its weights cannot be had."""
 
 
 class SpotsError(DkanError):
     """Spots, regions or measured expression are not usable."""
+
+
+class GeneError(DkanError):
+    """Descriptions of genes, or a file of them, cannot be had."""
 
 
 class OutputError(DkanError):

@@ -2,31 +2,12 @@
 
 from __future__ import annotations
 
-import csv
-import gzip
-from collections import defaultdict
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 from ..errors import SpotsError
+from .knowledge.table import read_gene_table, table_files
 from .panel import Gene, Panel
-
-# HGNC renamed these after the studies whose panels we ship; alias tables list aliases, not
-# previous symbols
-_RENAMED = {
-    "AES": "TLE5",
-    "ATP5B": "ATP5F1B",
-    "ATP5E": "ATP5F1E",
-    "ATP5G2": "ATP5MC2",
-    "H1FX": "H1-10",
-    "H2AFJ": "H2AJ",
-    "H3F3B": "H3-3B",
-    "KIAA0100": "BLTP2",
-    "PHB": "PHB1",
-    "SEPW1": "SELENOW",
-    "TCEB2": "ELOB",
-}
 
 
 def annotate(panel: Panel, descriptions: str | Path, aliases: str | Path) -> Panel:
@@ -42,27 +23,18 @@ def annotate(panel: Panel, descriptions: str | Path, aliases: str | Path) -> Pan
 
     Raises SpotsError when a table is missing or lacks those columns.
     """
-    known = {row["symbol"]: row for row in _rows(descriptions, ("symbol", "ensembl_id", "name"))}
-    approved: dict[str, list[str]] = defaultdict(list)
-    alias_of: dict[str, list[str]] = defaultdict(list)
-    for row in _rows(aliases, ("alias", "approved")):
-        approved[row["alias"]].append(row["approved"])
-        alias_of[row["approved"]].append(row["alias"])
+    table = read_gene_table(descriptions, aliases)
 
     def one(gene: Gene) -> Gene:
-        symbol = _RENAMED.get(gene.symbol, gene.symbol)
-        names = set(approved.get(symbol, ()))
-        if symbol not in known and len(names) == 1:
-            symbol = names.pop()
-        row = known.get(symbol)
-        if row is None:
+        known = table.resolve(gene.symbol).gene
+        if known is None:
             return gene
-        others = dict.fromkeys([symbol, *alias_of.get(symbol, ()), *gene.aliases])
+        others = dict.fromkeys([known.symbol, *table.aliases(known.symbol), *gene.aliases])
         others.pop(gene.symbol, None)
         return replace(
             gene,
-            ensembl=gene.ensembl or row["ensembl_id"],
-            name=gene.name or row["name"],
+            ensembl=gene.ensembl or known.ensembl,
+            name=gene.name or known.name,
             aliases=tuple(others),
         )
 
@@ -71,10 +43,7 @@ def annotate(panel: Panel, descriptions: str | Path, aliases: str | Path) -> Pan
 
 def annotate_from(panel: Panel, folder: str | Path) -> Panel:
     """`annotate` with the two tables of a folder, under the names they have in our data."""
-    folder = Path(folder)
-    return annotate(
-        panel, folder / "human_gene_descriptions.tsv.gz", folder / "hgnc_alias_to_approved.tsv.gz"
-    )
+    return annotate(panel, *table_files(folder))
 
 
 def read_panel(path: str | Path) -> Panel:
@@ -92,15 +61,3 @@ def read_panel(path: str | Path) -> Panel:
     if not symbols:
         raise SpotsError(f"{path} names no gene; give a text file with one gene per line.")
     return Panel.from_symbols(symbols)
-
-
-def _rows(path: str | Path, columns: tuple[str, ...]) -> Iterator[dict[str, str]]:
-    path = Path(path)
-    try:
-        with gzip.open(path, "rt", encoding="utf-8", newline="") as file:
-            reader = csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
-            if not set(columns) <= set(reader.fieldnames or ()):
-                raise SpotsError(f"{path} needs the columns {', '.join(columns)}.")
-            yield from reader
-    except (OSError, EOFError, UnicodeDecodeError, csv.Error) as error:
-        raise SpotsError(f"{path} cannot be read as a gzipped gene table.") from error

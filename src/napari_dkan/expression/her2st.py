@@ -2,18 +2,48 @@
 
 from __future__ import annotations
 
+import re
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from ..errors import SpotsError
-from .arrayfit import ST_DIAMETER_UM, ST_PITCH_UM, fit_mpp
-from .spotfile import read_spots, rounded, spot_ids
+from .arrayfit import ST_PITCH_UM, fit_mpp
+from .countfile import read_counts
+from .counts import rounded_names
+from .found import FoundSection
+from .section import About, build_section
+from .spotfile import read_spots
 from .tables import numbers, read_table
 
 if TYPE_CHECKING:
     from anndata import AnnData
+
+_ENDINGS = (".tsv.gz", ".tsv")
+
+
+def st_root(root: str | Path) -> Path:
+    """The folder with ``ST-cnts``: the root or its ``her2st``."""
+    root = Path(root)
+    inner = root / "her2st"
+    return inner if not (root / "ST-cnts").is_dir() and (inner / "ST-cnts").is_dir() else root
+
+
+def patient_of(section: str) -> str:
+    """Patient of a section name: ``C`` of ``C3``, ``P2`` of ``P2_ST_rep1``, "" where neither."""
+    match = re.fullmatch(r"([A-Za-z])\d+|([^_]+)_.*", section)
+    return next((group for group in match.groups() if group), "") if match else ""
+
+
+def find(root: Path) -> tuple[FoundSection, ...]:
+    """The sections that have counts in ``ST-cnts``."""
+    files = [p for end in _ENDINGS for p in (st_root(root) / "ST-cnts").glob(f"*{end}")]
+    names = sorted({p.name.removesuffix(".gz").removesuffix(".tsv") for p in files})
+    return tuple(
+        FoundSection(name, patient_of(name), "her2st", partial(read_section, root, name))
+        for name in names
+        if not name.startswith(".")
+    )
 
 
 def find_section(root: str | Path, section: str) -> tuple[Path, Path, Path]:
@@ -24,12 +54,9 @@ def find_section(root: str | Path, section: str) -> tuple[Path, Path, Path]:
 
     Raises SpotsError naming what is missing.
     """
-    root = Path(root)
-    if not (root / "ST-cnts").is_dir() and (root / "her2st" / "ST-cnts").is_dir():
-        root = root / "her2st"
-    patient = section[:1]
+    root = st_root(root)
     counts = next(
-        (p for end in (".tsv.gz", ".tsv") if (p := root / "ST-cnts" / f"{section}{end}").is_file()),
+        (p for end in _ENDINGS if (p := root / "ST-cnts" / f"{section}{end}").is_file()),
         None,
     )
     if counts is None:
@@ -39,7 +66,7 @@ def find_section(root: str | Path, section: str) -> tuple[Path, Path, Path]:
     spots = root / "ST-spotfiles" / f"{section}_selection.tsv"
     if not spots.is_file():
         raise SpotsError(f"{spots} does not exist; it holds the spot positions of {section}.")
-    folder = root / "ST-imgs" / patient / section
+    folder = root / "ST-imgs" / section[:1] / section
     images = sorted(p for p in folder.glob("*") if p.is_file() and not p.name.startswith("."))
     if len(images) != 1:
         found = "no image" if not images else f"{len(images)} images"
@@ -50,87 +77,42 @@ def find_section(root: str | Path, section: str) -> tuple[Path, Path, Path]:
 def read_section(root: str | Path, section: str) -> AnnData:
     """One section: raw counts, spot positions, image and pixel size.
 
-    Returns an AnnData of the spots that have both counts and a position: ``.X`` raw counts
-    (sparse float32), names ``XxY``, ``obs['array_row'|'array_col']``, ``obsm['spatial']`` spot
-    centres (x, y) in level-0 px, and in ``uns`` ``section``, ``image`` (path), ``mpp`` fitted on
-    the array, ``mpp_origin``, ``spot_pitch_um``, ``spot_diameter_um`` and
-    ``spots_without_counts``.
+    Returns an AnnData of the spots that have both counts and a position, named ``XxY``; see
+    `section.build_section` for what it holds. The pixel size is fitted on the array.
 
     Raises SpotsError naming the file that is missing or not as expected.
     """
-    import anndata
-    import pandas as pd
-    from scipy import sparse
-
     image, counts_path, spots_path = find_section(root, section)
     spots = read_spots(spots_path)
-    table = read_table(spots_path)
-    fitted = [c for c in ("new_x", "new_y") if c in table.columns] or ["x", "y"]
-    if not {"x", "y", "pixel_x", "pixel_y", *fitted} <= set(table.columns) or spots.array is None:
+    mpp = selection_mpp(spots_path)
+    if mpp is None:
         raise SpotsError(
             f"{spots_path} is not a her2st spot file; it needs x, y, pixel_x, pixel_y."
         )
-    mpp = fit_mpp(
-        numbers(table, fitted, spots_path),
-        numbers(table, ["pixel_x", "pixel_y"], spots_path),
-        ST_PITCH_UM,
-    )
-
-    counts = read_table(counts_path, index=True)
-    if counts.columns.has_duplicates:
-        gene = counts.columns[counts.columns.duplicated()][0]
-        raise SpotsError(f"{counts_path} has two columns for gene {gene}; merge them.")
-    matrix = _count_matrix(counts, counts_path)
-    # ids in the counts may carry decimals like the spot file's coordinates do
-    ids = _rounded_ids(counts.index, counts_path)
-    row_of = {name: i for i, name in enumerate(ids)}
-    if len(row_of) != len(ids):
-        name = next(n for n in ids if ids.count(n) > 1)
-        raise SpotsError(f"{counts_path} has two rows for spot {name}; keep one.")
-    present = np.array([name in row_of for name in spots.names])
-    if not present.any():
-        raise SpotsError(f"{counts_path} and {spots_path} have no spot in common.")
-    missing = len(spots) - int(present.sum())
-    spots = spots.take(present)
-    assert spots.array is not None
-    return anndata.AnnData(
-        sparse.csr_matrix(matrix[[row_of[n] for n in spots.names]]),
-        obs=pd.DataFrame(
-            {"array_row": spots.array[:, 1], "array_col": spots.array[:, 0]},
-            index=list(spots.names),
-        ),
-        var=pd.DataFrame(index=counts.columns.astype(str)),
-        obsm={"spatial": spots.xy},
-        uns={
-            "section": section,
-            "image": str(image),
-            "mpp": mpp,
-            "mpp_origin": "spot array",
-            "spot_pitch_um": ST_PITCH_UM,
-            "spot_diameter_um": ST_DIAMETER_UM,
-            "spots_without_counts": missing,
-        },
-    )
+    counts = read_counts(counts_path)
+    if rounded_names(counts.spots) is None:
+        raise SpotsError(f"{counts_path}: the first column must hold spot names like 10x12.")
+    about = About(section, patient_of(section), str(image), mpp, "spot array")
+    return build_section(counts, spots, about, spots_path)
 
 
-def _count_matrix(counts, path: Path) -> np.ndarray:
+def selection_mpp(path: Path) -> float | None:
+    """Pixel size from a her2st spot file, None when it is another kind of file.
+
+    The study's own fit of the array (``new_x, new_y``) follows the printed spots more closely
+    than the whole coordinates do, so it is preferred.
+
+    Raises SpotsError when the spots do not span a plane.
+    """
+    table = read_table(path)
+    if not {"x", "y", "pixel_x", "pixel_y"} <= set(table.columns):
+        return None
+    fitted = ["new_x", "new_y"] if {"new_x", "new_y"} <= set(table.columns) else ["x", "y"]
     try:
-        matrix = counts.to_numpy(dtype=np.float32)
-    except ValueError as error:
-        raise SpotsError(
-            f"{path} holds something other than counts; every cell after the spot "
-            "name must be a number."
-        ) from error
-    if not matrix.size:
-        raise SpotsError(f"{path} holds no counts.")
-    if not np.isfinite(matrix).all() or (matrix < 0).any():
-        raise SpotsError(f"{path} holds negative or missing counts; give raw counts.")
-    return matrix
-
-
-def _rounded_ids(index, path: Path) -> list[str]:
-    try:
-        pairs = np.array([str(name).split("x") for name in index], dtype=float).reshape(-1, 2)
-    except ValueError as error:
-        raise SpotsError(f"{path}: the first column must hold spot names like 10x12.") from error
-    return list(spot_ids(rounded(pairs)))
+        return fit_mpp(
+            numbers(table, fitted, path), numbers(table, ["pixel_x", "pixel_y"], path), ST_PITCH_UM
+        )
+    except SpotsError as error:
+        if str(path) in str(error):
+            raise
+        raise SpotsError(f"{path}: {error}") from error

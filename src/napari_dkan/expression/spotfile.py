@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from ..errors import SpotsError
 from ..spatial.spots import Spots
 from .arrayfit import ST_DIAMETER_UM, ST_PITCH_UM, VISIUM_DIAMETER_UM, VISIUM_PITCH_UM
+from .scalefactors import read_scale_factors
+from .stated import stated
 from .tables import numbers, read_table
 
 if TYPE_CHECKING:
@@ -29,11 +31,13 @@ _PIXELS = [
 
 
 def read_spots(path: str | Path) -> Spots:
-    """Spots of a her2st selection TSV, a Space Ranger positions CSV, a CSV with x and y, an h5ad.
+    """Spots of a her2st selection TSV, Space Ranger positions (CSV or Parquet), a table with x
+    and y, an h5ad.
 
     A her2st file (array ``x, y`` beside ``pixel_x, pixel_y``) gives the 200 um array; Space
-    Ranger's positions give the Visium array, its spots in tissue only; any other table gives
-    centres in level-0 px. An h5ad gives ``obsm['spatial']`` with ``obs['array_row'|'array_col']``.
+    Ranger's positions give the Visium array, or Visium HD's bins where the scale factors beside
+    them state a bin size, in tissue only; any other table gives centres in level-0 px. An h5ad
+    gives ``obsm['spatial']`` with ``obs['array_row'|'array_col']``.
 
     Raises SpotsError naming the file when it is none of these, is empty, or names a spot twice.
     """
@@ -76,16 +80,17 @@ def _from_table(path: Path) -> Spots:
         array = rounded(numbers(table, ["x", "y"], path))
         return Spots(xy, array, spot_ids(array), ST_DIAMETER_UM, ST_PITCH_UM)
     if columns[0] == "pxl_col_in_fullres":
-        cells = _array_columns(table, path)
+        cells = array_columns(table, path)
         names = tuple(table["barcode"].astype(str)) if "barcode" in table.columns else ()
-        return Spots(xy, cells, names, VISIUM_DIAMETER_UM, VISIUM_PITCH_UM)
+        bin_um = read_scale_factors(path.parent).bin_um
+        return Spots(xy, cells, names, bin_um or VISIUM_DIAMETER_UM, bin_um or VISIUM_PITCH_UM)
     names = next(
         (tuple(table[c].astype(str)) for c in ("name", "id", "barcode") if c in table.columns), ()
     )
-    return Spots(xy, _array_columns(table, path), names)
+    return Spots(xy, array_columns(table, path), names)
 
 
-def _array_columns(table: pd.DataFrame, path: Path) -> NDArray[np.int64] | None:
+def array_columns(table: pd.DataFrame, path: Path) -> NDArray[np.int64] | None:
     for pair in (["array_col", "array_row"], ["array_x", "array_y"]):
         if set(pair) <= set(table.columns):
             return rounded(numbers(table, pair, path))
@@ -115,16 +120,9 @@ def _from_h5ad(path: Path) -> Spots:
         if "spatial" not in data.obsm:
             raise SpotsError(f"{path} has no obsm['spatial'] with spot centres in pixels.")
         xy = np.asarray(data.obsm["spatial"], dtype=np.float64)[:, :2]
-        array = _array_columns(data.obs, path)
+        array = array_columns(data.obs, path)
         names = tuple(map(str, data.obs_names))
-        pitch = data.uns.get("spot_pitch_um")
-        diameter = data.uns.get("spot_diameter_um")
+        diameter, pitch = (stated(data.uns, (f"spot_{k}_um",)) for k in ("diameter", "pitch"))
     finally:
         data.file.close()
-    return Spots(
-        xy,
-        array,
-        names,
-        None if diameter is None else float(diameter),
-        None if pitch is None else float(pitch),
-    )
+    return Spots(xy, array, names, diameter, pitch)

@@ -1,7 +1,8 @@
-"""Delimited text tables, with errors that name the file."""
+"""Tables of text or Parquet, with errors that name the file."""
 
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,9 @@ if TYPE_CHECKING:
 
 
 def read_table(path: Path, header: bool = True, index: bool = False) -> pd.DataFrame:
-    """A TSV or CSV (gzipped or not) with its separator taken from the first line.
+    """A TSV or CSV (gzipped or not) with its separator taken from the first line, or Parquet.
+
+    index : the first column names the rows (in Parquet, where no index was stored).
 
     Raises SpotsError when the file is missing, empty or not a table.
     """
@@ -23,17 +26,55 @@ def read_table(path: Path, header: bool = True, index: bool = False) -> pd.DataF
 
     if not path.is_file():
         raise SpotsError(f"{path} does not exist; check the path.")
+    if path.suffix == ".parquet":
+        return _read_parquet(path, index)
     try:
-        first = pd.read_csv(path, header=None, nrows=1, sep="\0", dtype=str).iloc[0, 0]
         return pd.read_csv(
             path,
-            sep="\t" if "\t" in first else ",",
+            sep=_separator(_first_line(path)),
             header=0 if header else None,
             index_col=0 if index else None,
         )
     except (ValueError, OSError, EOFError, AttributeError, IndexError, TypeError) as error:
         # pandas' parser errors and bad encodings are ValueErrors; a broken gzip is an OSError
         raise SpotsError(f"{path} is not a readable table; save it as TSV or CSV.") from error
+
+
+def first_row(path: Path) -> list[str]:
+    """The cells of a text table's first line, as they stand: pandas renames double columns.
+
+    Raises SpotsError when the file is not a table.
+    """
+    try:
+        line = _first_line(path)
+        return next(csv.reader([line], delimiter=_separator(line)))
+    except (ValueError, OSError, EOFError, TypeError, IndexError, csv.Error) as error:
+        raise SpotsError(f"{path} is not a readable table; save it as TSV or CSV.") from error
+
+
+def _first_line(path: Path) -> str:
+    import pandas as pd
+
+    # without any separator or quote, pandas hands over the line, whatever the compression
+    one = pd.read_csv(path, header=None, nrows=1, sep="\0", dtype=str, quoting=csv.QUOTE_NONE)
+    return one.iloc[0, 0]
+
+
+def _separator(line: str) -> str:
+    return "\t" if "\t" in line else ","
+
+
+def _read_parquet(path: Path, index: bool) -> pd.DataFrame:
+    import pandas as pd
+    from pyarrow.lib import ArrowException
+
+    try:
+        table = pd.read_parquet(path)
+    except (ArrowException, ValueError, OSError, TypeError, KeyError) as error:
+        raise SpotsError(f"{path} is not a readable Parquet table; write it again.") from error
+    if index and isinstance(table.index, pd.RangeIndex) and table.shape[1]:
+        table = table.set_index(table.columns[0])
+    return table
 
 
 def numbers(table: pd.DataFrame, columns: list[str], path: Path) -> NDArray[np.float64]:

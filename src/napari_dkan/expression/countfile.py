@@ -1,0 +1,113 @@
+"""Counts from the files people have: tables, Parquet, 10x HDF5, Matrix Market, h5ad."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import SpotsError
+from .counts import Counts, counts_of
+from .tables import first_row, read_table
+
+_GENES = "Gene Expression"  # 10x files may also hold antibodies and the like
+
+
+def read_counts(path: str | Path) -> Counts:
+    """Counts (spots x genes) of a TSV or CSV (gzipped or not) or Parquet table whose first column
+    names the spots, a 10x ``.h5``, a 10x Matrix Market folder, or an ``.h5ad``.
+
+    Raises SpotsError naming the file when it is none of these or its counts are not raw.
+    """
+    path = Path(path)
+    if path.is_dir():
+        return _market(path)
+    if not path.exists():
+        raise SpotsError(f"{path} does not exist; check the path.")
+    if path.suffix == ".h5ad":
+        from .annotated import counts_in, open_h5ad
+
+        return counts_in(open_h5ad(path), path)
+    return _tenx(path) if path.suffix in (".h5", ".hdf5") else _table(path)
+
+
+def _table(path: Path) -> Counts:
+    table = read_table(path, index=True)
+    genes = [str(c) for c in table.columns]
+    if path.suffix != ".parquet":
+        genes = first_row(path)[-len(genes) :] if genes else genes
+    try:
+        matrix = table.to_numpy(dtype=np.float32)
+    except (ValueError, TypeError) as error:
+        raise SpotsError(
+            f"{path} holds something other than counts; every cell after the spot "
+            "name must be a number."
+        ) from error
+    if not np.isfinite(matrix).all():
+        raise SpotsError(f"{path} holds negative or missing counts; give raw counts.")
+    return counts_of(matrix, [str(s) for s in table.index], genes, path)
+
+
+def _tenx(path: Path) -> Counts:
+    """The HDF5 layout of Space Ranger 1 to 4 ("Feature-Barcode Matrices HDF5", version 2)."""
+    import h5py
+    from scipy import sparse
+
+    try:
+        with h5py.File(path, "r") as file:
+            group = file["matrix"]
+            rows, columns = (int(n) for n in group["shape"][:2])
+            matrix = sparse.csc_matrix(
+                (group["data"][:], group["indices"][:], group["indptr"][:]), shape=(rows, columns)
+            )
+            matrix.check_format()
+            spots = _text(group["barcodes"][:])
+            features = group["features"]
+            genes, ids = _text(features["name"][:]), _text(features["id"][:])
+            kinds = _text(features["feature_type"][:]) if "feature_type" in features else []
+    except (OSError, KeyError, ValueError, TypeError, IndexError, RuntimeError) as error:
+        # h5py answers a damaged file with any of these
+        raise SpotsError(
+            f"{path} is not a readable 10x matrix; copy filtered_feature_bc_matrix.h5 again."
+        ) from error
+    return _expression(matrix, spots, genes, ids, kinds, path)
+
+
+def _market(folder: Path) -> Counts:
+    """A ``filtered_feature_bc_matrix`` folder: matrix.mtx, features.tsv, barcodes.tsv, or .gz."""
+    from scipy.io import mmread
+
+    files = {}
+    for name in ("matrix.mtx", "features.tsv", "barcodes.tsv"):
+        path = next((p for p in (folder / f"{name}.gz", folder / name) if p.is_file()), None)
+        if path is None:
+            raise SpotsError(f"{folder} has no {name}.gz; copy the whole folder again.")
+        files[name] = path
+    features = read_table(files["features.tsv"], header=False)
+    barcodes = read_table(files["barcodes.tsv"], header=False)
+    try:
+        matrix = mmread(files["matrix.mtx"])
+    except (OSError, EOFError, ValueError, TypeError, IndexError) as error:
+        raise SpotsError(
+            f"{files['matrix.mtx']} is not a readable matrix; copy it again."
+        ) from error
+    columns = [features[i].astype(str).tolist() for i in features.columns[:3]]
+    ids, genes, kinds = (*columns, [], [])[:3] if len(columns) > 1 else (columns[0], columns[0], [])
+    return _expression(matrix, barcodes[0].astype(str).tolist(), genes, ids, kinds, folder)
+
+
+def _expression(
+    matrix, spots: list[str], genes: list[str], ids: list[str], kinds: Sequence[str], path: Path
+) -> Counts:
+    """Counts of the features that are genes; `matrix` is features x spots, as 10x writes it."""
+    if matrix.shape != (len(genes), len(spots)) or (kinds and len(kinds) != len(genes)):
+        raise SpotsError(f"{path}: its matrix does not fit its lists of features and barcodes.")
+    kept = [i for i, kind in enumerate(kinds or [_GENES] * len(genes)) if kind == _GENES]
+    return counts_of(
+        matrix.tocsr()[kept].T, spots, [genes[i] for i in kept], path, [ids[i] for i in kept]
+    )
+
+
+def _text(values: np.ndarray) -> list[str]:
+    return [v.decode() if isinstance(v, bytes) else str(v) for v in values]

@@ -1,0 +1,1 @@
+"""What is known about genes: which one a name means, and its description."""

@@ -1,0 +1,187 @@
+"""Which gene a name means, from tables that need no network: exact, renamed, one alias, or none."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import zlib
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ...errors import SpotsError
+
+# HGNC renamed these after the studies whose panels we ship; alias tables list aliases, not
+# previous symbols
+RENAMED = {
+    "AES": "TLE5",
+    "ATP5B": "ATP5F1B",
+    "ATP5E": "ATP5F1E",
+    "ATP5G2": "ATP5MC2",
+    "H1FX": "H1-10",
+    "H2AFJ": "H2AJ",
+    "H3F3B": "H3-3B",
+    "KIAA0100": "BLTP2",
+    "PHB": "PHB1",
+    "SEPW1": "SELENOW",
+    "TCEB2": "ELOB",
+}
+
+
+@dataclass(frozen=True)
+class KnownGene:
+    """One row of a gene table; everything but the symbol may be "" where it is unknown."""
+
+    symbol: str
+    ensembl: str = ""
+    name: str = ""
+    entrez: str = ""
+    biotype: str = ""
+    summary: str = ""
+
+
+@dataclass(frozen=True)
+class Match:
+    """What a name was resolved to.
+
+    how : "approved", "ensembl", "renamed", "alias", "ambiguous" or "unknown"; gene is None for
+        the last two.
+    note : why, where the gene's approved symbol is not the name that was given.
+    """
+
+    gene: KnownGene | None
+    how: str
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class GeneTable:
+    """Genes by approved symbol, and the approved symbols that each alias belongs to."""
+
+    genes: dict[str, KnownGene]
+    alias_owners: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    source: str = ""
+    _aliases: dict[str, list[str]] = field(init=False, repr=False, compare=False)
+    _by_ensembl: dict[str, list[KnownGene]] = field(init=False, repr=False, compare=False)
+    _by_entrez: dict[str, list[KnownGene]] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        aliases: dict[str, list[str]] = defaultdict(list)
+        for alias, owners in self.alias_owners.items():
+            for owner in owners:
+                aliases[owner].append(alias)
+        object.__setattr__(self, "_aliases", dict(aliases))
+        genes = self.genes.values()
+        object.__setattr__(self, "_by_ensembl", _grouped((g.ensembl, g) for g in genes))
+        # A row without an Ensembl id may be a gene under a symbol it had once.
+        current = (g for g in genes if g.ensembl)
+        object.__setattr__(self, "_by_entrez", _grouped((g.entrez, g) for g in current))
+
+    def resolve(self, name: str) -> Match:
+        """The one gene that a symbol or an Ensembl id (any version) means; never a guess.
+
+        An approved symbol wins, then an Ensembl id, a former symbol, and last an alias that
+        belongs to one approved gene. Case counts: Psap is the mouse's gene.
+        """
+        gene = self.genes.get(name)
+        if gene is not None and gene.ensembl:
+            return Match(gene, "approved")
+        if name.startswith("ENSG"):
+            found = self._by_ensembl.get(name.split(".")[0], [])
+            if len(found) == 1:
+                return Match(found[0], "ensembl", f"{name} is {found[0].symbol}")
+        now = self._present_name(name)
+        if now is not None:
+            return Match(now, "renamed", f"{name} is called {now.symbol} now")
+        if gene is not None:
+            return Match(gene, "approved", f"{name} has no Ensembl id; it may be an old symbol")
+        return self._by_alias(name)
+
+    def aliases(self, symbol: str) -> tuple[str, ...]:
+        """The aliases of an approved symbol, those it shares with other genes included."""
+        return tuple(self._aliases.get(symbol, ()))
+
+    def same_entrez(self, gene: KnownGene) -> tuple[str, ...]:
+        """Other current genes to which the table gives the Entrez id of this one."""
+        twins = self._by_entrez.get(gene.entrez, [])
+        return tuple(g.symbol for g in twins if g.symbol != gene.symbol)
+
+    def _present_name(self, name: str) -> KnownGene | None:
+        renamed = self.genes.get(RENAMED.get(name, ""))
+        if renamed is not None or name not in self.genes:
+            return renamed
+        heirs = self._by_entrez.get(self.genes[name].entrez, [])
+        return heirs[0] if len(heirs) == 1 and heirs[0].symbol != name else None
+
+    def _by_alias(self, name: str) -> Match:
+        owners = sorted(set(self.alias_owners.get(name, ())))
+        if len(owners) > 1:
+            return Match(None, "ambiguous", f"{name} is an alias of {', '.join(owners)}")
+        gene = self.genes.get(owners[0]) if owners else None
+        if gene is not None:
+            return Match(gene, "alias", f"{name} is an alias of {gene.symbol}")
+        near = self.genes.get(name.upper()) if name != name.upper() else None
+        hint = f"; {near.symbol} is written in capitals" if near else ""
+        return Match(None, "unknown", f"no gene of the table is called {name}{hint}")
+
+
+def read_gene_table(
+    descriptions: str | Path, aliases: str | Path | None = None, *, summaries: bool = False
+) -> GeneTable:
+    """A table from gzipped (or plain) TSV files with a header line.
+
+    descriptions : ``symbol``, ``ensembl_id``, ``name``; with summaries also ``entrez_id``,
+        ``biotype`` and ``refseq_summary``, which are otherwise read where they are there.
+    aliases : ``alias``, ``approved``.
+
+    Raises SpotsError when a file is missing, lacks those columns or names a gene twice.
+    """
+    needed: tuple[str, ...] = ("symbol", "ensembl_id", "name")
+    if summaries:
+        needed += ("entrez_id", "biotype", "refseq_summary")
+    genes: dict[str, KnownGene] = {}
+    for row in _rows(descriptions, needed):
+        gene = KnownGene(
+            symbol=row["symbol"],
+            ensembl=row["ensembl_id"],
+            name=row["name"],
+            entrez=row.get("entrez_id", ""),
+            biotype=row.get("biotype", ""),
+            summary=row.get("refseq_summary", ""),
+        )
+        if genes.setdefault(gene.symbol, gene) != gene:
+            raise SpotsError(f"{descriptions} describes {gene.symbol} twice; keep one row of it.")
+    owners: dict[str, list[str]] = defaultdict(list)
+    for row in _rows(aliases, ("alias", "approved")) if aliases is not None else ():
+        owners[row["alias"]].append(row["approved"])
+    source = Path(descriptions).name
+    return GeneTable(genes, {alias: tuple(names) for alias, names in owners.items()}, source)
+
+
+def table_files(folder: str | Path) -> tuple[Path, Path]:
+    """Descriptions and aliases in a folder, under the names they have in our data."""
+    folder = Path(folder)
+    return folder / "human_gene_descriptions.tsv.gz", folder / "hgnc_alias_to_approved.tsv.gz"
+
+
+def _grouped(pairs: Iterable[tuple[str, KnownGene]]) -> dict[str, list[KnownGene]]:
+    groups: dict[str, list[KnownGene]] = defaultdict(list)
+    for key, gene in pairs:
+        if key:
+            groups[key].append(gene)
+    return dict(groups)
+
+
+def _rows(path: str | Path, columns: tuple[str, ...]) -> Iterator[dict[str, str]]:
+    path = Path(path)
+    opened = gzip.open if path.suffix == ".gz" else open
+    try:
+        with opened(path, "rt", encoding="utf-8", newline="") as file:
+            reader = csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
+            if not set(columns) <= set(reader.fieldnames or ()):
+                raise SpotsError(f"{path} needs the columns {', '.join(columns)}.")
+            for row in reader:  # a short line lacks its last cells, a long one has extra ones
+                yield {key: value or "" for key, value in row.items() if key is not None}
+    except (OSError, EOFError, UnicodeDecodeError, csv.Error, zlib.error) as error:
+        raise SpotsError(f"{path} cannot be read as a gzipped gene table.") from error

@@ -1,0 +1,111 @@
+"""One section as an AnnData: counts where spots are, and what is known about the slide."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..errors import SpotsError
+from ..spatial.spots import Spots
+from .arrayfit import array_mpp
+from .counts import Counts
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+_AGREES = 1.2  # pixel sizes further apart than this factor get a note
+
+
+@dataclass(frozen=True)
+class About:
+    """What a layout says about a section besides counts and spots.
+
+    name : the section, as it is asked for.
+    patient : "" when unknown.
+    image : path of the full-resolution image, "" when there is none.
+    mpp : um per px of that image, None to take it from the spot array.
+    mpp_origin : where `mpp` comes from.
+    notes : further entries of ``uns``, e.g. why there is no image.
+    """
+
+    name: str
+    patient: str = ""
+    image: str = ""
+    mpp: float | None = None
+    mpp_origin: str = ""
+    notes: Mapping[str, Any] = field(default_factory=dict)
+
+
+def build_section(counts: Counts, spots: Spots, about: About, source: Path) -> AnnData:
+    """The spots that have both counts and a position, in the order of `spots`.
+
+    Returns an AnnData: ``.X`` raw counts (csr float32), ``var['gene_ids']`` where known,
+    ``obs['array_row'|'array_col']`` where known, ``obsm['spatial']`` spot centres (x, y) in
+    level-0 px of the image, and in ``uns``: ``section``, ``patient`` and ``image`` ("" when
+    unknown), ``mpp``, ``spot_pitch_um`` and ``spot_diameter_um`` (NaN when unknown),
+    ``mpp_origin``, ``spots_without_counts``, ``genes_merged`` and the notes.
+
+    source : the file or folder to name in errors.
+
+    Raises SpotsError when a spot is named twice, or counts and positions share no spot.
+    """
+    import anndata
+    import pandas as pd
+
+    if not spots.names:
+        raise SpotsError(
+            f"{source} does not name its spots, so they cannot be matched with the counts; "
+            "add a column id."
+        )
+    if len(set(spots.names)) != len(spots):
+        twice = next(n for n in spots.names if spots.names.count(n) > 1)
+        raise SpotsError(f"{source} names spot {twice} twice; keep one.")
+    row_of = {name: i for i, name in enumerate(counts.spots)}
+    present = np.array([name in row_of for name in spots.names], dtype=bool)
+    if not present.any():
+        raise SpotsError(
+            f"The counts and {source} have no spot in common: {counts.spots[0]} is not like "
+            f"{spots.names[0] if len(spots) else 'an empty list'}."
+        )
+    missing = len(spots) - int(present.sum())
+    mpp, origin, note = _pixel_size(spots, about)  # from all spots, counts or not
+    spots = spots.take(present)
+    obs = pd.DataFrame(index=pd.Index(spots.names, dtype=str))
+    if spots.array is not None:
+        obs["array_row"], obs["array_col"] = spots.array[:, 1], spots.array[:, 0]
+    var = pd.DataFrame(index=pd.Index(counts.genes, dtype=str))
+    if counts.ids:
+        var["gene_ids"] = list(counts.ids)
+    return anndata.AnnData(
+        counts.matrix[[row_of[n] for n in spots.names]],
+        obs=obs,
+        var=var,
+        obsm={"spatial": spots.xy},
+        uns={
+            "section": about.name,
+            "patient": about.patient,
+            "image": about.image,
+            "mpp": mpp,
+            "mpp_origin": origin,
+            "spot_pitch_um": float("nan") if spots.pitch_um is None else spots.pitch_um,
+            "spot_diameter_um": float("nan") if spots.diameter_um is None else spots.diameter_um,
+            "spots_without_counts": missing,
+            "genes_merged": counts.merged,
+            **note,
+            **about.notes,
+        },
+    )
+
+
+def _pixel_size(spots: Spots, about: About) -> tuple[float, str, dict[str, str]]:
+    fitted = array_mpp(spots)
+    if about.mpp is None:
+        return (float("nan"), "", {}) if fitted is None else (fitted, "spot array", {})
+    if fitted is None or max(fitted / about.mpp, about.mpp / fitted) < _AGREES:
+        return about.mpp, about.mpp_origin, {}
+    note = f"{about.mpp_origin} say {about.mpp:.4g} um/px, the spot array says {fitted:.4g}"
+    return about.mpp, about.mpp_origin, {"mpp_note": note}

@@ -1,0 +1,210 @@
+"""SpatialData stores: a table of counts, shapes that place them, the image they lie on.
+
+Format: spatialdata's on-disk formats 0.1 and 0.2 (Zarr 2 and 3) since its shapes are Parquet;
+the library itself is not needed.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import SpotsError
+from ..spatial.spots import Spots
+from .annotated import check_sparse, constant, counts_in, on_array
+from .found import FoundSection
+from .section import About, build_section
+from .spotfile import array_columns
+from .stated import MPP_KEYS, stated
+from .tables import numbers, read_table
+from .transforms import apply, to_system
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+_GROUP_FILES = ("zarr.json", ".zgroup", ".zattrs")
+
+
+@dataclass(frozen=True)
+class _Element:
+    """An image or a set of shapes: its folder, its attributes, and where it belongs."""
+
+    path: Path
+    attributes: dict[str, Any]
+    systems: dict[str, NDArray[np.float64]]
+
+
+def find(root: Path) -> tuple[FoundSection, ...]:
+    """Every set of shapes that a table annotates, in the store itself or in those of a folder."""
+    stores = [root] if _is_store(root) else sorted(p for p in root.glob("*.zarr") if _is_store(p))
+    sections = []
+    for store in stores:
+        regions = [(table, region) for table in _tables(store) for region in _regions(table)]
+        for table, region in regions:
+            name = store.stem if len(regions) == 1 else f"{store.stem} {region}"
+            read = partial(read_spatialdata, store, table.name, region, name)
+            sections.append(FoundSection(name, "", "SpatialData", read))
+    return tuple(sections)
+
+
+def read_spatialdata(store: Path, table: str, region: str, name: str) -> AnnData:
+    """The spots of one region; see `section.build_section` for what it holds.
+
+    Positions are the centres of the shapes, moved into the pixels of the largest image that
+    shares a coordinate system with them. ``uns['image']`` is that image's OME-Zarr folder.
+
+    Raises SpotsError when the region has no shapes, or their transformation is unknown.
+    """
+    data = _rows_of(store, table, region)
+    shapes = _shapes(store, region)
+    image, to_px = _image(store, shapes)
+    xy, radius = _centres(shapes, data, store)
+    spots = Spots(apply(to_px, xy), array_columns(data.obs, store), tuple(map(str, data.obs_names)))
+    mpp = stated(data.uns, MPP_KEYS)
+    bin_um = bin_size(region)
+    if bin_um is not None:
+        spots = replace(spots, diameter_um=bin_um, pitch_um=bin_um)
+    elif mpp is not None and radius is not None:
+        scale = float(np.sqrt(abs(np.linalg.det(to_px[:2, :2]))))
+        spots = replace(spots, diameter_um=2 * radius * scale * mpp)
+    spots, notes = on_array(spots, store)
+    if image is None:
+        notes["image_note"] = f"{store.name} holds no image in the coordinates of {region}"
+    about = About(
+        name,
+        stated(data.uns, ("patient",), str) or constant(data, "patient"),
+        "" if image is None else str(image),
+        mpp,
+        "SpatialData table",
+        notes,
+    )
+    return build_section(counts_in(data, store), spots, about, store)
+
+
+def bin_size(region: str) -> float | None:
+    """Side in um of Visium HD bins, which only their name tells: ``sample_square_008um``."""
+    match = re.search(r"square_(\d+)um", region)
+    return float(match.group(1)) if match else None
+
+
+def _is_store(path: Path) -> bool:
+    inside = any((path / name).is_file() for name in _GROUP_FILES)
+    return inside and ((path / "tables").is_dir() or (path / "table").is_dir())
+
+
+def _tables(store: Path) -> list[Path]:
+    return sorted(p for n in ("tables", "table") for p in (store / n).glob("*") if _is_group(p))
+
+
+def _is_group(path: Path) -> bool:
+    return path.is_dir() and any((path / name).is_file() for name in _GROUP_FILES)
+
+
+def _attributes(path: Path) -> dict[str, Any]:
+    import zarr
+
+    try:
+        return dict(zarr.open_group(str(path), mode="r").attrs)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise SpotsError(f"{path} is not a readable Zarr group; copy the store again.") from error
+
+
+def _regions(table: Path) -> list[str]:
+    """The elements a table annotates; one without is a plain table."""
+    named = _attributes(table).get("region")
+    return [named] if isinstance(named, str) else [str(n) for n in named or ()]
+
+
+def _rows_of(store: Path, table: str, region: str) -> AnnData:
+    import anndata
+
+    path = next(t for t in _tables(store) if t.name == table)
+    keys = _attributes(path)
+    try:
+        data = anndata.io.read_zarr(str(path))
+        for part in (data.obsm, data.varm, data.obsp, data.varp):
+            part.clear()  # neither needed nor checked
+        check_sparse(data)
+        data = data[(data.obs[keys["region_key"]] == region).to_numpy()].copy()
+        data.obs["_instance"] = data.obs[keys["instance_key"]]
+    except Exception as error:  # zarr and anndata raise a dozen kinds for a damaged store
+        raise SpotsError(f"{path} is not a readable table; write the store again.") from error
+    if not data.n_obs:
+        raise SpotsError(f"{path} holds no row for {region}; write the store again.")
+    return data
+
+
+def _shapes(store: Path, region: str) -> _Element:
+    path = store / "shapes" / region
+    if not (path / "shapes.parquet").is_file():
+        if (store / "labels" / region).is_dir():
+            raise SpotsError(
+                f"{store}: {region} is a label image; only shapes (circles or polygons) say "
+                "where spots lie. Convert the labels to circles and write the store again."
+            )
+        raise SpotsError(
+            f"{store} has no shapes/{region}/shapes.parquet; write it again with spatialdata 0.2 "
+            "or newer."
+        )
+    attributes = _attributes(path)
+    axes = [str(a) for a in attributes.get("axes") or ("x", "y")]
+    return _Element(path, attributes, _systems(path, attributes, axes))
+
+
+def _systems(path: Path, described: dict[str, Any], axes: list[str]) -> dict[str, NDArray]:
+    try:
+        return to_system(described.get("coordinateTransformations") or (), axes)
+    except SpotsError as error:
+        raise SpotsError(f"{path}: {error}; write the store again.") from error
+
+
+def _image(store: Path, shapes: _Element) -> tuple[Path | None, NDArray[np.float64]]:
+    """The finest image in a coordinate system of the shapes; the matrix from shapes to its px."""
+    best: tuple[float, Path | None, NDArray[np.float64]] = (np.inf, None, np.eye(3))
+    for path in sorted(p for p in (store / "images").glob("*") if _is_group(p)):
+        attributes = _attributes(path)
+        images = attributes.get("ome", attributes).get("multiscales") or [{}]
+        axes = [a["name"] if isinstance(a, dict) else str(a) for a in images[0].get("axes") or ()]
+        for system, of_image in _systems(path, images[0], axes).items():
+            area = abs(float(np.linalg.det(of_image[:2, :2])))
+            if system in shapes.systems and 1e-12 < area < best[0]:
+                best = area, path, np.linalg.inv(of_image) @ shapes.systems[system]
+    return best[1], best[2]
+
+
+def _centres(
+    shapes: _Element, data: AnnData, store: Path
+) -> tuple[NDArray[np.float64], float | None]:
+    """(N, 2) centres in the shapes' own coordinates, rows as in the table; median radius."""
+    import shapely
+
+    path = shapes.path / "shapes.parquet"
+    table = read_table(path)
+    if "geometry" not in table.columns:
+        raise SpotsError(f"{path} has no column geometry; write the store again.")
+    if not table.index.is_unique:
+        raise SpotsError(
+            f"{path} names {table.index[table.index.duplicated()][0]} twice; keep one."
+        )
+    rows = table.index.get_indexer(data.obs["_instance"])
+    if (rows < 0).any():
+        raise SpotsError(
+            f"{path} has no shape for {int((rows < 0).sum())} spots of the table; write the store "
+            "again."
+        )
+    table = table.iloc[rows]
+    try:
+        centres = shapely.centroid(shapely.from_wkb(table["geometry"].to_numpy()))
+    except (shapely.errors.ShapelyError, TypeError) as error:
+        raise SpotsError(f"{path} holds no readable geometry; write the store again.") from error
+    xy = np.column_stack([shapely.get_x(centres), shapely.get_y(centres)])
+    if not np.isfinite(xy).all():
+        raise SpotsError(f"{path} holds empty shapes; remove them.")
+    radius = float(np.median(numbers(table, ["radius"], path))) if "radius" in table else None
+    return xy, radius

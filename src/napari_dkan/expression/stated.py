@@ -1,0 +1,55 @@
+"""Facts that files state: numbers under one of several names, perhaps nested."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import SpotsError
+
+MPP_KEYS = ("mpp", "microns_per_pixel", "pixel_size_um_estimated", "pixel_size_um")
+_DEPTH = 4  # how far down facts are looked for
+
+
+def stated(facts: Mapping[str, Any], keys: tuple[str, ...], kind: Any = None) -> Any:
+    """The first of these keys that says something, the outermost mapping first; else None.
+
+    kind : what a value must become; a finite number above zero unless given.
+    """
+    kind = kind or positive
+    level: list[Mapping[str, Any]] = [facts]
+    for _ in range(_DEPTH):
+        for mapping in level:
+            for key in keys:
+                value = mapping.get(key)
+                if isinstance(value, np.ndarray) and value.size == 1:
+                    value = value.item()
+                if isinstance(value, (str, int, float, np.generic)) and kind(value):
+                    return kind(value)
+        level = [v for mapping in level for v in mapping.values() if isinstance(v, Mapping)]
+    return None
+
+
+def positive(value: Any) -> float | None:
+    """A finite number above zero, or None: what files state may be null, NaN or text."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        return None
+    return number if math.isfinite(number) and number > 0 else None
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object. Raises SpotsError naming the file when it is none."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise SpotsError(f"{path} is not a readable JSON file; copy it again.") from error
+    if not isinstance(content, dict):
+        raise SpotsError(f"{path} holds no JSON object; copy it again.")
+    return content
