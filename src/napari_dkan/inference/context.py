@@ -30,8 +30,9 @@ NO_CELLS = np.empty((0, 2), np.int64)
 
 Bounds = tuple[float, float, float, float]
 
-# (rows of the target (B,), their own features (B, d)) -> their global tokens (B, d)
-Tokens = Callable[[NDArray[np.int64], "Tensor"], "Tensor"]
+# (rows of the target (B,), features of their surroundings (B, K, d)) ->
+# (their global tokens (B, d), the surroundings in the light of the slide (B, K, d))
+Seen = Callable[[NDArray[np.int64], "Tensor"], tuple["Tensor", "Tensor"]]
 
 
 class SlideContext:
@@ -56,8 +57,8 @@ class SlideContext:
         self.tissue = tissue
         self._pitch, self._capture, self._size = pitch, capture, size
 
-    def tokens(self, target: Target) -> Generator[Update, None, Tokens]:
-        """Encode what the target's spots see; returns how its rows get their tokens."""
+    def of(self, target: Target) -> Generator[Update, None, Seen]:
+        """Encode what the target's spots see; returns how its rows are seen in its light."""
         if target.kind is Kind.POINTS:
             return (yield from self._of_points(target.spots.xy))
         if target.kind is Kind.ARRAY:
@@ -73,9 +74,13 @@ class SlideContext:
             row_of = {(int(x), int(y)): i for i, (x, y) in enumerate(cells)}
             index = np.array([row_of[int(x), int(y)] for x, y in grid.cells])
         tokens = self._global(features, cells)
-        return lambda rows, own: tokens[index[rows]]
 
-    def _of_points(self, xy: NDArray[np.float64]) -> Generator[Update, None, Tokens]:
+        def seen(rows: NDArray[np.int64], near: Tensor) -> tuple[Tensor, Tensor]:
+            return tokens[index[rows]], self._network.on_slide(near, features)
+
+        return seen
+
+    def _of_points(self, xy: NDArray[np.float64]) -> Generator[Update, None, Seen]:
         """Each point takes the place of its nearest cell, whatever other points there are."""
         nearest = np.floor(xy / self._pitch).astype(np.int64)
         windows = [self._window(point[None]) for point in xy]
@@ -88,21 +93,24 @@ class SlideContext:
                     (yield from self._features.of_cells(self._pitch, cells)),
                 )
 
-        def token(row: int, own: Tensor) -> Tensor:
+        def one(row: int, near: Tensor) -> tuple[Tensor, Tensor]:
             import torch
 
             cells, features = contexts[windows[row]]
             others = (cells != nearest[row]).any(axis=1)
             cells = np.concatenate([cells[others], nearest[row][None]])
-            features = torch.cat([features[torch.from_numpy(others)], own[None]])
-            return self._global(features, cells)[-1]
+            own = near[len(near) // 2][None]
+            features = torch.cat([features[torch.from_numpy(others)], own])
+            return self._global(features, cells)[-1], self._network.on_slide(near, features)
 
-        def tokens(rows: NDArray[np.int64], own: Tensor) -> Tensor:
+        def seen(rows: NDArray[np.int64], near: Tensor) -> tuple[Tensor, Tensor]:
             import torch
 
-            return torch.stack([token(r, o) for r, o in zip(rows, own, strict=True)])
+            each = [one(r, n) for r, n in zip(rows, near, strict=True)]
+            tokens, near_on_slide = zip(*each, strict=True)
+            return torch.stack(tokens), torch.stack(near_on_slide)
 
-        return tokens
+        return seen
 
     def _window(self, xy: NDArray[np.float64]) -> Bounds:
         bounds = (*xy.min(axis=0), *xy.max(axis=0))

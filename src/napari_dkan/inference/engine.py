@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .context import CAPTURE_UM, SlideContext, Tokens
+from .context import CAPTURE_UM, Seen, SlideContext
 from .device import autocast, free_memory, pick_device
 from .features import TileFeatures
 from .job import OutOfMemory, Update
@@ -30,9 +31,18 @@ if TYPE_CHECKING:
 
     from ..model import Checkpoint
     from ..slide import Slide
+    from .zero_shot import ZeroShotGenes
 
 BATCH_SECONDS = 0.25  # a batch is the grain of cancelling and of what appears
 LARGEST_BATCH = 256
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """Genes to decode: rows of the panel, None for all, and the tokens of genes outside it."""
+
+    rows: Tensor | None
+    new: Tensor | None
 
 
 class Predictor:
@@ -81,22 +91,35 @@ class Predictor:
         target: Target,
         order: NDArray[np.int64] | None = None,
         genes: Sequence[int] | None = None,
+        zero_shot: ZeroShotGenes | None = None,
     ) -> Iterator[Update]:
         """Predict the target's spots, in ``order`` (rows, default as they are).
+
+        genes : panel rows, all when None. zero_shot : genes whose values follow theirs, in
+        standard deviations from their own mean.
 
         Yields an Update per batch. Raises DkanError (a slide gone, memory out, an encoder
         that cannot be had); what was yielded before stays valid.
         """
         rows = np.arange(len(target)) if order is None else np.asarray(order, dtype=np.int64)
-        tokens = yield from self._context.tokens(target)
-        yield from self._spots(target.spots.xy, rows, tokens, genes)
+        seen = yield from self._context.of(target)
+        yield from self._spots(target.spots.xy, rows, seen, self._asked(genes, zero_shot))
+
+    def _asked(self, genes: Sequence[int] | None, zero_shot: ZeroShotGenes | None) -> _Asked:
+        import torch
+
+        rows = None if genes is None else torch.as_tensor(genes, device=self.device)
+        if zero_shot is None or not zero_shot.genes:
+            return _Asked(rows, None)
+        with torch.no_grad():
+            return _Asked(rows, self.network.text_token_of(zero_shot.features))
 
     def _spots(
         self,
         xy: NDArray[np.float64],
         rows: NDArray[np.int64],
-        tokens: Tokens,
-        genes: Sequence[int] | None,
+        seen: Seen,
+        asked: _Asked,
     ) -> Iterator[Update]:
         pixels_of = (
             self.network.config.grid,
@@ -116,7 +139,7 @@ class Predictor:
                 size = min(self._batch, len(rows) - done)
                 pixels = [next(reads) for _ in range(size)]
                 batch = rows[done : done + size]
-                values = self._predict(pixels, batch, tokens, genes)
+                values = self._predict(pixels, batch, seen, asked)
                 done += size
                 self._adapt(size, time.perf_counter() - start)
                 yield Update("spots", done, len(rows), batch, values)
@@ -132,14 +155,14 @@ class Predictor:
         self,
         pixels: list[SpotPixels],
         rows: NDArray[np.int64],
-        tokens: Tokens,
-        genes: Sequence[int] | None,
+        seen: Seen,
+        asked: _Asked,
     ) -> NDArray[np.float32]:
         """(B, G) of one batch; a batch that the device cannot hold is halved and tried again."""
         import torch
 
         try:
-            return self._forward(pixels, rows, tokens, genes)
+            return self._forward(pixels, rows, seen, asked)
         except torch.OutOfMemoryError as error:
             if len(pixels) == 1:
                 raise OutOfMemory(self.device) from error
@@ -148,8 +171,8 @@ class Predictor:
         self._batch = self._largest = half
         return np.concatenate(
             [
-                self._predict(pixels[:half], rows[:half], tokens, genes),
-                self._predict(pixels[half:], rows[half:], tokens, genes),
+                self._predict(pixels[:half], rows[:half], seen, asked),
+                self._predict(pixels[half:], rows[half:], seen, asked),
             ]
         )
 
@@ -157,8 +180,8 @@ class Predictor:
         self,
         pixels: list[SpotPixels],
         rows: NDArray[np.int64],
-        tokens: Tokens,
-        genes: Sequence[int] | None,
+        seen: Seen,
+        asked: _Asked,
     ) -> NDArray[np.float32]:
         import torch
 
@@ -167,12 +190,14 @@ class Predictor:
         neighbours = encoded.reshape(*tiles.shape[:2], -1)
         mask = torch.as_tensor(np.stack([p.mask for p in pixels]), device=self.device)
         patches = self.normalised(np.stack([p.target for p in pixels]))
-        chosen = None if genes is None else torch.as_tensor(genes, device=self.device)
         with torch.inference_mode():
-            own = tokens(rows, neighbours[:, neighbours.shape[1] // 2])
+            own, neighbours = seen(rows, neighbours)
             with autocast(self.device):  # the trunk is what costs; decoding stays exact
                 z = self.network.fuse(patches, neighbours, mask, own).z.float()
-            return self.network.decode(z, chosen).cpu().numpy()
+            values = self.network.decode(z, asked.rows)
+            if asked.new is not None:
+                values = torch.cat([values, self.network.decode_tokens(z, asked.new)], dim=1)
+            return values.cpu().numpy()
 
     def normalised(self, patches: NDArray[np.uint8]) -> Tensor:
         """(B, P, P, 3) uint8 -> (B, 3, P, P) float, ImageNet mean and deviation."""

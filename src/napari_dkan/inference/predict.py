@@ -9,13 +9,14 @@ from ..expression.panel import Panel
 from .engine import Predictor
 from .job import Update
 from .prediction import Prediction
-from .provenance import provenance
+from .provenance import provenance, zero_shot_record
 from .target import Target
 
 if TYPE_CHECKING:
     from shapely.geometry.base import BaseGeometry
 
     from ..slide import Slide
+    from .zero_shot import ZeroShotGenes
 
 
 def tissue_region(slide: Slide, mpp: float | None) -> BaseGeometry:
@@ -30,8 +31,11 @@ def empty_prediction(
     target: Target,
     mpp_origin: str,
     genes: Sequence[str] | None = None,
+    zero_shot: ZeroShotGenes | None = None,
 ) -> tuple[Prediction, list[int] | None]:
     """The Prediction that a job fills, and the panel rows it asks the network for.
+
+    zero_shot : genes outside the panel; they follow it.
 
     Raises SpotsError when a gene is not in the panel.
     """
@@ -40,7 +44,12 @@ def empty_prediction(
     if rows is not None:
         panel = Panel(tuple(panel.genes[r] for r in rows))
     record = provenance(predictor, target, mpp_origin)
-    return Prediction.empty(target, panel, predictor.checkpoint.label_scale, record), rows
+    scale = predictor.checkpoint.label_scale
+    new: tuple[str, ...] = ()
+    if zero_shot is not None and zero_shot.genes:
+        panel, new = Panel((*panel.genes, *zero_shot.genes)), zero_shot.symbols
+        record["zero_shot"] = zero_shot_record(predictor.checkpoint, zero_shot)
+    return Prediction.empty(target, panel, scale, record, new), rows
 
 
 def predict(
@@ -49,10 +58,11 @@ def predict(
     mpp_origin: str = "given",
     genes: Sequence[str] | None = None,
     on_update: Callable[[Update], None] = lambda update: None,
+    zero_shot: ZeroShotGenes | None = None,
 ) -> Prediction:
     """Run a job to its end. Raises DkanError."""
-    prediction, rows = empty_prediction(predictor, target, mpp_origin, genes)
-    for update in predictor.stream(target, genes=rows):
+    prediction, rows = empty_prediction(predictor, target, mpp_origin, genes, zero_shot)
+    for update in predictor.stream(target, genes=rows, zero_shot=zero_shot):
         prediction.fill(update.rows, update.values)
         on_update(update)
     return prediction

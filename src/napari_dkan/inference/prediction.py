@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,8 @@ class Prediction:
 
     values : (N, G) float32 on the label scale; a row is NaN until it is predicted.
     provenance : JSON-able record of version, checkpoint hash, slide and parameters.
+    zero_shot : symbols of the panel's last genes, which are predicted from their text alone and
+        in standard deviations from their own mean; provenance["zero_shot"] says how well.
     """
 
     target: Target
@@ -26,13 +28,19 @@ class Prediction:
     label_scale: LabelScale
     values: NDArray[np.float32]
     provenance: dict[str, Any] = field(default_factory=dict)
+    zero_shot: tuple[str, ...] = ()
 
     @classmethod
     def empty(
-        cls, target: Target, panel: Panel, label_scale: LabelScale, provenance: dict[str, Any]
+        cls,
+        target: Target,
+        panel: Panel,
+        label_scale: LabelScale,
+        provenance: dict[str, Any],
+        zero_shot: tuple[str, ...] = (),
     ) -> Prediction:
         values = np.full((len(target.spots), len(panel)), np.nan, dtype=np.float32)
-        return cls(target, panel, label_scale, values, provenance)
+        return cls(target, panel, label_scale, values, provenance, zero_shot)
 
     def fill(self, rows: NDArray[np.int64], values: NDArray[np.float32]) -> None:
         """Take what a batch predicted; batches without spots change nothing."""
@@ -51,10 +59,15 @@ class Prediction:
     def finished(self) -> Prediction:
         """Only the predicted spots: what a cancelled job leaves."""
         done = self.done
-        return Prediction(
-            self.target.take(done),
-            self.panel,
-            self.label_scale,
-            self.values[done],
-            self.provenance,
-        )
+        return replace(self, target=self.target.take(done), values=self.values[done])
+
+    def kind(self, symbol: str) -> str:
+        """How a gene's values came about, for names and legends."""
+        return "predicted zero-shot" if symbol in self.zero_shot else "predicted"
+
+    def units(self, symbol: str) -> str:
+        """What a gene's values are measured in, and for a zero-shot gene what to expect of it."""
+        if symbol not in self.zero_shot:
+            return self.label_scale.name
+        record = self.provenance["zero_shot"]
+        return f"{record['units']}\n{record['expectation']}"

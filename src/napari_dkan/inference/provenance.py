@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .. import __version__
 from .engine import Predictor
 from .target import Target
+
+if TYPE_CHECKING:
+    from ..model import Checkpoint
+    from .zero_shot import ZeroShotGenes
 
 
 def provenance(predictor: Predictor, target: Target, mpp_origin: str) -> dict[str, Any]:
@@ -30,4 +34,21 @@ def provenance(predictor: Predictor, target: Target, mpp_origin: str) -> dict[st
         "pitch_um": checkpoint.spot_pitch_um if pitch is None else pitch,
         "where": str(target.kind),
         "device": str(predictor.device),
+    }
+
+
+def zero_shot_record(checkpoint: Checkpoint, genes: ZeroShotGenes) -> dict[str, Any]:
+    """What to know about genes predicted from their text: units, text, and how good they are."""
+    from .zero_shot import UNITS, expectation
+
+    known = expectation(checkpoint)
+    return {
+        "genes": list(genes.symbols),
+        "text": genes.source,
+        "units": UNITS,
+        "expected_pcc": known.pcc,
+        "shuffled_pcc": known.shuffled_pcc,
+        "panel_mean_pcc": known.panel_mean_pcc,
+        "beats_shuffled": known.beats_shuffled,
+        "expectation": known.sentence,
     }

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from ..errors import CheckpointError
 from .config import DKANConfig
+from .ensemble import Ensemble, together
 from .network import DKAN
 from .tensorfile import FLOATS, refuse_not_finite
 from .trunk import TargetTrunk
 
 
-def assemble(config: DKANConfig, tensors: Mapping[str, Tensor]) -> DKAN:
+def assemble(config: DKANConfig, tensors: Mapping[str, Tensor]) -> DKAN | Ensemble:
     """The network of a config around these tensors (not copied), in eval mode.
 
     Raises CheckpointError when one is missing, surplus, misshapen or not finite.
@@ -22,24 +24,33 @@ def assemble(config: DKANConfig, tensors: Mapping[str, Tensor]) -> DKAN:
     network = compare(config, {n: (_dtype(t), tuple(t.shape)) for n, t in tensors.items()})
     refuse_not_finite(tensors)
     network.load_state_dict(tensors, assign=True)
-    _fill_constants(network)
-    if (network.label_std <= 0).any():
+    for member in _members(network):
+        _fill_constants(member)
+    if any((m.label_std <= 0).any() for m in _members(network)):
         raise CheckpointError("its label_std has values that are not above zero")
     return network.eval()
 
 
-def _skeleton(config: DKANConfig) -> DKAN:
+def _members(network: DKAN | Ensemble) -> list[DKAN]:
+    return [network] if isinstance(network, DKAN) else network.all_members
+
+
+def _skeleton(config: DKANConfig) -> DKAN | Ensemble:
     """The network without memory, which costs nothing however large the file claims to be."""
     try:
         with torch.device("meta"):
-            return DKAN(config, torch.empty(config.genes, config.text_dim))
+            one = replace(config, members=1)
+            features = torch.empty(config.genes, config.text_dim)
+            return together([DKAN(one, features) for _ in range(config.members)])
     except (RuntimeError, ValueError, TypeError, AttributeError, NotImplementedError):
         raise CheckpointError(
             f"its target trunk {config.trunk} cannot be built by this version of timm"
         ) from None
 
 
-def compare(config: DKANConfig, given: Mapping[str, tuple[str, tuple[int, ...]]]) -> DKAN:
+def compare(
+    config: DKANConfig, given: Mapping[str, tuple[str, tuple[int, ...]]]
+) -> DKAN | Ensemble:
     """The config's network without memory, whose tensors have these names, types and shapes.
 
     Raises CheckpointError naming the first ones that are missing, surplus or misshapen.

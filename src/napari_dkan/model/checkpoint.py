@@ -1,8 +1,9 @@
 """The checkpoint file: a network and all that is needed to use and to judge it.
 
 One safetensors file. Its tensors are the network's, and below `encoder.` those of
-a tile encoder that travels along; its header metadata holds one JSON text,
-`napari_dkan`, of format version 1. Reading it executes nothing.
+a tile encoder that travels along, and `text.mean` and `text.axes` where genes outside the
+panel can be placed by their text; its header metadata holds one JSON text, `napari_dkan`,
+of format version 1. Reading it executes nothing.
 """
 
 from __future__ import annotations
@@ -35,7 +36,10 @@ from .description import (
 )
 from .encoders import build_encoder
 from .encoders.protocol import EncoderSpec, TileEncoder
+from .ensemble import Ensemble
 from .network import DKAN
+from .text import TextBasis
+from .text import stored as stored_text
 
 _ENCODER = "encoder."
 
@@ -48,12 +52,13 @@ class Checkpoint:
     gene_text : where the gene text features come from.
     card : free JSON: title, training_data, splits, metrics (the baseline's among them), licence.
     encoder_tensors : the tile encoder's weights where they travel in the file, else None.
+    text_basis : where text features of further genes come from; None where they cannot be had.
     sha256, path : of the file it was read from; "" and None before it is saved.
 
     Raises CheckpointError when the parts do not fit together.
     """
 
-    network: DKAN
+    network: DKAN | Ensemble
     panel: Panel
     label_scale: LabelScale
     patch: Patch
@@ -64,6 +69,7 @@ class Checkpoint:
     card: dict[str, Any] = field(default_factory=dict)
     creator: str = f"napari-dkan {__version__}"
     encoder_tensors: dict[str, Tensor] | None = None
+    text_basis: TextBasis | None = None
     sha256: str = ""
     path: Path | None = None
 
@@ -77,6 +83,12 @@ class Checkpoint:
             raise CheckpointError(
                 f"The encoder gives {self.encoder.dimension} features "
                 f"but the network takes {config.dim}."
+            )
+        basis = self.text_basis
+        if basis is not None and tuple(basis.axes.shape) != (len(basis.mean), config.text_dim):
+            raise CheckpointError(
+                f"The text basis has axes of shape {tuple(basis.axes.shape)}; "
+                f"the network needs {(len(basis.mean), config.text_dim)}."
             )
         require_positive("spot pitch in um", self.spot_pitch_um, 10_000)
         require_positive("spot diameter in um", self.spot_diameter_um, 10_000)
@@ -118,8 +130,14 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
                 f"its panel has {len(panel)} genes but its network predicts {config.genes}"
             )
         # Shapes first: a header may claim anything, and reading allocates.
-        own = {n: t for n, t in header.tensors.items() if not n.startswith(_ENCODER)}
+        beside = stored_text.NAMES
+        own = {
+            n: t
+            for n, t in header.tensors.items()
+            if not n.startswith(_ENCODER) and n not in beside
+        }
         compare(config, own)
+        basis = stored_text.check_basis(data.get("text_basis"), header.tensors, config.text_dim)
         tensors = tensorfile.read_tensors(path, list(header.tensors))
         network = assemble(config, {n: tensors[n] for n in own})
         inside = {n[len(_ENCODER) :]: t for n, t in tensors.items() if n.startswith(_ENCODER)}
@@ -138,6 +156,7 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
             card=entry(data, "card", dict),
             creator=entry(data, "creator", str),
             encoder_tensors=inside or None,
+            text_basis=stored_text.take_basis(basis, tensors),
             sha256=tensorfile.sha256_of(path),
             path=path,
         )
@@ -167,6 +186,8 @@ def save_checkpoint(path: str | Path, checkpoint: Checkpoint, *, half: bool = Fa
     tensors = dict(network.state_dict())
     for name, tensor in (checkpoint.encoder_tensors or {}).items():
         tensors[_ENCODER + name] = tensor
+    if checkpoint.text_basis is not None:
+        tensors |= stored_text.basis_tensors(checkpoint.text_basis)
     tensorfile.write(path, tensors, {KEY: text, "format": "pt"}, half)
     return replace(checkpoint, path=path, sha256=tensorfile.sha256_of(path))
 
@@ -179,6 +200,7 @@ def _reason(error: DkanError) -> str:
 
 def _describe(checkpoint: Checkpoint) -> dict[str, Any]:
     """The header's JSON."""
+    basis = checkpoint.text_basis
     return {
         "format": FORMAT,
         "network": checkpoint.network.config.to_json(),
@@ -196,6 +218,7 @@ def _describe(checkpoint: Checkpoint) -> dict[str, Any]:
         "spot_diameter_um": checkpoint.spot_diameter_um,
         "encoder": checkpoint.encoder.to_json(),
         "gene_text": checkpoint.gene_text,
+        **({} if basis is None else {"text_basis": stored_text.basis_to_json(basis)}),
         "card": checkpoint.card,
         "creator": checkpoint.creator,
     }

@@ -34,6 +34,8 @@ class DKANConfig:
     grid : neighbours lie on a grid x grid square of patches.
     kernel : side of the position encoding's kernel.
     expression_dropout : dropout of the expression encoder (training only).
+    members : networks of this shape whose mean is the prediction.
+    standardise : tile features are taken relative to those of their own slide.
 
     Raises CheckpointError when a value is of the wrong kind or absurd.
     """
@@ -46,6 +48,8 @@ class DKANConfig:
     grid: int = 5
     kernel: int = 3
     expression_dropout: float = 0.1
+    members: int = 1
+    standardise: bool = False
     fusion: Stack = Stack()
     global_: Stack = Stack(depth=2)
     neighbor: Stack = Stack(depth=2)
@@ -60,6 +64,9 @@ class DKANConfig:
         _integer("trunk_dim", self.trunk_dim, 1, 16_384)
         _integer("grid", self.grid, 1, 15)
         _integer("kernel", self.kernel, 1, 31)
+        _integer("members", self.members, 1, 64)
+        if not isinstance(self.standardise, bool):
+            raise CheckpointError("The network's standardise entry is neither true nor false.")
         if self.grid % 2 == 0 or self.kernel % 2 == 0:
             raise CheckpointError("The neighbour grid and the position kernel need an odd side.")
         # A plain architecture name: timm also takes hub and folder addresses, which a

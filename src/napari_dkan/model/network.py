@@ -8,6 +8,7 @@ neighbours, G genes, d = config.dim, d_t = config.text_dim.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -19,8 +20,12 @@ from .results import OUTPUTS, Fused, Outputs
 from .stages import ExpressionEncoder, GlobalEncoder
 from .trunk import TargetTrunk
 
+if TYPE_CHECKING:
+    from .ensemble import Ensemble
+
 # Gene rows decoded at once without gradients: bounds memory at any panel and batch size.
 DECODE_ROWS = 8192
+PRIOR_SPOTS = 10
 
 
 class DKAN(nn.Module):
@@ -87,6 +92,16 @@ class DKAN(nn.Module):
 
     # --- the pieces -----------------------------------------------------------------
 
+    def on_slide(self, features: Tensor, slide_features: Tensor) -> Tensor:
+        """Features (..., d) relative to those of their slide's spots (M, d), as `fuse` takes them.
+
+        Another stain or scanner moves all features of a slide together; what is left are the
+        differences within the slide. Unchanged where the network was not trained so.
+        """
+        if not self.config.standardise:
+            return features
+        return _relative(features, slide_features)
+
     def global_tokens(self, slide_features: Tensor, positions: Tensor) -> Tensor:
         """Every spot in the light of its whole slide: (M, d), integers (M, 2) -> (M, d).
 
@@ -103,6 +118,7 @@ class DKAN(nn.Module):
             if not torch.equal(rounded, positions):
                 raise SpotsError("Spot positions must be whole array coordinates.")
             positions = rounded
+        slide_features = self.on_slide(slide_features, slide_features)
         return self.global_encoder(slide_features, positions.long())
 
     def fuse(
@@ -115,9 +131,9 @@ class DKAN(nn.Module):
         """Join the three scales of B spots.
 
         patches (B, 3, P, P) normalised by ImageNet mean and std, neighbor_features
-        (B, K, d) row-major around the spot, neighbor_mask (B, K) with 0 outside the
-        slide, global_tokens (B, d) of the same spots. Raises SpotsError when the
-        shapes do not fit.
+        (B, K, d) row-major around the spot and through `on_slide`, neighbor_mask (B, K)
+        with 0 outside the slide, global_tokens (B, d) of the same spots. Raises SpotsError
+        when the shapes do not fit.
         """
         b, k, d = patches.shape[0], self.config.grid**2, self.config.dim
         _check("patches", patches, (b, 3, *patches.shape[-2:]))
@@ -157,14 +173,38 @@ class DKAN(nn.Module):
         """
         rows = torch.arange(self.config.genes) if genes is None else genes
         rows = rows.to(self.device)
-        tokens = self.gene_tokens()[rows]
-        out = z.new_empty(len(z), len(rows), dtype=torch.float32)
+        out = self.decode_tokens(z, self.gene_tokens()[rows])
+        return out * self.label_std[rows] + self.label_mean[rows]
+
+    def text_token_of(self, features: Tensor) -> Tensor:
+        """Text tokens (K, d) of genes outside the panel, from their features (K, d_t).
+
+        Each gene joins the panel's in the text transformer on its own, so neither the panel's
+        tokens nor those of the other new genes change with it. Raises SpotsError when the
+        features have another width.
+        """
+        _check("gene features", features, (len(features), self.config.text_dim))
+        features = features.to(self.device)
+        panel = self.gene_features[None]
+        rows = [features.new_empty(0, self.config.dim)]
+        for s in _chunks(len(features), max(1, DECODE_ROWS // (self.config.genes + 1))):
+            new = features[s, None]
+            joined = self.text(torch.cat([panel.expand(len(new), -1, -1), new], dim=1))
+            rows.append(self.text_fit(joined[:, -1]))
+        return torch.cat(rows)
+
+    def decode_tokens(self, z: Tensor, tokens: Tensor) -> Tensor:
+        """Standardised prediction (B, K) of z (B, d) for genes given by their tokens (K, d).
+
+        Works through genes and spots in chunks like `decode`.
+        """
+        out = z.new_empty(len(z), len(tokens), dtype=torch.float32)
         spots = min(len(z), DECODE_ROWS)
         step = max(1, DECODE_ROWS // max(1, spots))
         for s in _chunks(len(z), spots):
-            for g in _chunks(len(rows), step):
+            for g in _chunks(len(tokens), step):
                 out[s, g] = self.head(self.image(tokens[None, g], z[s])).squeeze(-1).float()
-        return out * self.label_std[rows] + self.label_mean[rows]
+        return out
 
     def auxiliary(self, fused: Fused, global_tokens: Tensor) -> dict[str, Tensor]:
         """The four auxiliary predictions (B, G) on the label scale, by head name."""
@@ -202,6 +242,7 @@ class DKAN(nn.Module):
         tokens = self.global_tokens(slide_features, positions)
         if rows is not None:
             tokens = tokens[rows]
+        neighbor_features = self.on_slide(neighbor_features, slide_features)
         fused = self.fuse(patches, neighbor_features, neighbor_mask, tokens)
         genes = self.gene_tokens()[None]
         image_tokens = self.image(genes, fused.z)
@@ -215,7 +256,6 @@ class DKAN(nn.Module):
             expression_tokens,
         )
 
-    @torch.no_grad()
     def predict(
         self,
         patches: Tensor,
@@ -232,29 +272,15 @@ class DKAN(nn.Module):
         label scale named final, fused, target, neighbor and global.
         Raises SpotsError when the shapes do not fit or a position occurs twice.
         """
-        mode = self.training
-        self.eval()
-        try:
-            tokens = self.global_tokens(slide_features.to(self.device), positions.to(self.device))
-            each = {
-                "patches": patches,
-                "neighbour features": neighbor_features,
-                "neighbour mask": neighbor_mask,
-            }
-            for what, tensor in each.items():
-                _check(what, tensor, (len(tokens), *tensor.shape[1:]))
-            parts: dict[str, list[Tensor]] = {n: [] for n in OUTPUTS}
-            for s in _chunks(len(tokens), batch_size):
-                context = tokens[s]
-                patch, near, mask = (t[s].to(self.device) for t in each.values())
-                fused = self.fuse(patch, near, mask, context)
-                parts["final"].append(self.decode(fused.z))
-                for name, value in self.auxiliary(fused, context).items():
-                    parts[name].append(value)
-        finally:
-            self.train(mode)
-        empty = torch.zeros(0, self.config.genes, device=self.device)
-        return {name: torch.cat(p) if p else empty for name, p in parts.items()}
+        return predict_section(
+            self,
+            patches,
+            slide_features,
+            positions,
+            neighbor_features,
+            neighbor_mask,
+            batch_size,
+        )
 
     def train(self, mode: bool = True) -> DKAN:
         self._text_cache = None
@@ -270,6 +296,54 @@ class DKAN(nn.Module):
             self.head_neighbor(fused.neighbor_mean),
             self.head_global(tokens),
         )
+
+
+@torch.no_grad()
+def predict_section(
+    network: DKAN | Ensemble,
+    patches: Tensor,
+    slide_features: Tensor,
+    positions: Tensor,
+    neighbor_features: Tensor,
+    neighbor_mask: Tensor,
+    batch_size: int,
+) -> dict[str, Tensor]:
+    """See `DKAN.predict`."""
+    mode, device = network.training, network.device
+    network.eval()
+    try:
+        slide_features = slide_features.to(device)
+        tokens = network.global_tokens(slide_features, positions.to(device))
+        each = {
+            "patches": patches,
+            "neighbour features": neighbor_features,
+            "neighbour mask": neighbor_mask,
+        }
+        for what, tensor in each.items():
+            _check(what, tensor, (len(tokens), *tensor.shape[1:]))
+        parts: dict[str, list[Tensor]] = {n: [] for n in OUTPUTS}
+        for s in _chunks(len(tokens), batch_size):
+            context = tokens[s]
+            patch, near, mask = (t[s].to(device) for t in each.values())
+            fused = network.fuse(patch, network.on_slide(near, slide_features), mask, context)
+            parts["final"].append(network.decode(fused.z))
+            for name, value in network.auxiliary(fused, context).items():
+                parts[name].append(value)
+    finally:
+        network.train(mode)
+    empty = torch.zeros(0, network.config.genes, device=device)
+    return {name: torch.cat(p) if p else empty for name, p in parts.items()}
+
+
+def _relative(features: Tensor, slide: Tensor) -> Tensor:
+    """As if ten more spots of mean 0 and deviation 1 lay on the slide: a single one has no spread.
+
+    That is what a tile encoder's features have over the training slides, roughly.
+    """
+    known = len(slide) / (len(slide) + PRIOR_SPOTS)
+    mean = slide.sum(dim=0) / (len(slide) + PRIOR_SPOTS)
+    spread = (slide - mean).square().sum(dim=0) / (len(slide) + PRIOR_SPOTS) + (1 - known)
+    return (features - mean) / spread.sqrt()
 
 
 def _adapter(given: int, wanted: int) -> nn.Module:

@@ -108,6 +108,8 @@ def translate_config(
         grid=grid[0],
         kernel=kernel.shape[-1],
         expression_dropout=float(value("dropout_linear_exp", 0.1)),
+        members=1,
+        standardise=False,
         **stacks,
     )
 

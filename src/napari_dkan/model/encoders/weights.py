@@ -112,7 +112,7 @@ def _hub_file(repository: str, filenames: tuple[str, ...], revision: str | None)
                 f"The weights of the encoder {repository} could not be fetched "
                 f"({type(error).__name__}): try again, or give a local weights file."
             ) from None
-    raise EncoderError(f"{repository} on the hub has no weights that timm can use.")
+    raise EncoderError(f"{repository} on the hub has no weights that can be used here.")
 
 
 def _reachable(endpoint: str) -> bool:

@@ -1,0 +1,9 @@
+"""Gene text: encoders of descriptions, and the space a network sees them in."""
+
+from __future__ import annotations
+
+from .basis import TextBasis
+from .known import DEFAULT, text_encoder
+from .protocol import TextEncoder, TextEncoderSpec
+
+__all__ = ["DEFAULT", "TextBasis", "TextEncoder", "TextEncoderSpec", "text_encoder"]

@@ -1,0 +1,141 @@
+"""A Hugging Face transformer as text encoder: the mean over a text's tokens."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...errors import EncoderError
+from ..encoders.weights import read_weights
+from ..tensorfile import refuse_not_finite, sha256_of
+from .protocol import TextEncoderSpec
+
+_BATCH = 16
+_INSTALL = "Text encoders need the transformers package: pip install 'napari-dkan[text]'."
+
+
+class TransformerText:
+    """A model folder as transformers writes it; weights are read as data and nothing is run.
+
+    name : what the encoder is called in files. folder : with config.json, a tokenizer, and
+    weights as .safetensors, or as a pytorch_model.bin of tensors only (as BioBERT's).
+
+    Raises EncoderError when it is no such folder or weights are missing in it.
+    """
+
+    def __init__(self, name: str, folder: Path) -> None:
+        try:
+            from transformers import AutoConfig, AutoTokenizer
+        except ImportError:
+            raise EncoderError(_INSTALL) from None
+        here: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+        files = sorted(folder.glob("model*.safetensors")) or [folder / "pytorch_model.bin"]
+        if not (folder / "config.json").is_file() or not files[0].is_file():
+            raise EncoderError(
+                f"{folder} is not a text encoder; give a folder with config.json, tokenizer and "
+                "model.safetensors."
+            )
+        try:
+            config = AutoConfig.from_pretrained(folder, **here)
+            if config.is_encoder_decoder:
+                raise EncoderError(f"{name} writes texts too; give an encoder such as BERT.")
+            tokenizer = AutoTokenizer.from_pretrained(folder, **here)
+            if not (folder / "tokenizer_config.json").is_file() and "The" in tokenizer.get_vocab():
+                # A vocabulary with capitals is lost on a tokenizer that lowers all by default.
+                tokenizer = AutoTokenizer.from_pretrained(folder, do_lower_case=False, **here)
+            with _quiet():
+                self._model = _model(folder, files, config, here)
+        except EncoderError:
+            raise
+        except Exception as error:  # the library raises whatever a damaged file leads to
+            reason = str(error).strip().splitlines() or [type(error).__name__]
+            raise EncoderError(
+                f"{name} cannot be used as a text encoder ({reason[0][:120]}); get it again, or "
+                "give another one."
+            ) from None
+        self._tokenizer = tokenizer
+        self._limit = _limit(folder, tokenizer, config)
+        digest = "-".join(sha256_of(file) for file in files)
+        self.spec = TextEncoderSpec(name, digest, int(config.hidden_size))
+
+    def __call__(self, texts: Sequence[str]) -> Tensor:
+        """N texts -> (N, dimension) float32."""
+        out = torch.empty(len(texts), self.spec.dimension)
+        order = sorted(range(len(texts)), key=lambda i: len(texts[i]))  # little padding
+        for start in range(0, len(order), _BATCH):
+            rows = order[start : start + _BATCH]
+            tokens = self._tokenizer(
+                [texts[i] for i in rows],
+                padding=True,
+                truncation=True,
+                max_length=self._limit,
+                return_tensors="pt",
+            )
+            with torch.inference_mode():
+                states = self._model(**tokens).last_hidden_state.float()
+            mask = tokens["attention_mask"].unsqueeze(-1).float()
+            out[rows] = (states * mask).sum(1) / mask.sum(1).clamp(min=1)
+        if not torch.isfinite(out).all():
+            raise EncoderError(f"{self.spec.name} gives numbers that are not finite; get it again.")
+        return out
+
+    def too_long(self, texts: Sequence[str]) -> list[bool]:
+        """Which of the texts have more tokens than the encoder takes."""
+        ids = self._tokenizer(list(texts), verbose=False)["input_ids"] if texts else []
+        return [len(row) > self._limit for row in ids]
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without transformers' bar and its table of weights that were not needed."""
+    from transformers.utils import logging
+
+    bar, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bar:
+            logging.enable_progress_bar()
+
+
+def _model(folder: Path, files: list[Path], config: Any, here: dict[str, Any]) -> torch.nn.Module:
+    from transformers import AutoModel
+
+    given: dict[str, Any] = {"config": config, "output_loading_info": True}
+    if files[0].suffix == ".safetensors":
+        model, loaded = AutoModel.from_pretrained(folder, use_safetensors=True, **given, **here)
+    else:
+        with torch.device("meta"):
+            kind = type(AutoModel.from_config(config, trust_remote_code=False))
+        model, loaded = kind.from_pretrained(None, state_dict=read_weights(files[0]), **given)
+    # The pooler behind the first token is not used here.
+    missing = sorted(key for key in loaded["missing_keys"] if "pooler" not in key)
+    if missing or loaded.get("mismatched_keys"):
+        raise EncoderError(
+            f"{folder} lacks weights of its network ({', '.join(missing[:2]) or 'shapes differ'}); "
+            "get the folder again."
+        )
+    refuse_not_finite(model.state_dict())  # attention can hide a weight that is not a number
+    return model.float().eval().requires_grad_(False)
+
+
+def _limit(folder: Path, tokenizer: Any, config: Any) -> int:
+    """Tokens of a text at most, as tokenizer, network and sentence encoder state it."""
+    limits = [tokenizer.model_max_length, getattr(config, "max_position_embeddings", 0) or 512]
+    if "roberta" in config.model_type:  # its positions start behind the padding's
+        limits[1] -= config.pad_token_id + 1
+    try:
+        sentence = json.loads((folder / "sentence_bert_config.json").read_bytes())
+        limits.append(sentence["max_seq_length"])
+    except (OSError, ValueError, KeyError, TypeError):
+        pass  # not a sentence encoder
+    return max(8, min(n for n in limits if isinstance(n, int)))
