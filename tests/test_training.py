@@ -20,7 +20,12 @@ from napari_dkan.model import load_checkpoint, save_checkpoint
 from napari_dkan.training.batches import Epochs
 from napari_dkan.training.fit import fit
 from napari_dkan.training.gene_text import no_gene_text, read_gene_text
-from napari_dkan.training.losses import adaptive_weights, info_nce, supervised
+from napari_dkan.training.losses import (
+    adaptive_weights,
+    correlation_loss,
+    info_nce,
+    supervised,
+)
 from napari_dkan.training.metrics import gene_pcc, score
 from napari_dkan.training.ridge import choose_ridge, fit_ridge, multi_scale
 from napari_dkan.training.sections import Section, encode, fit_encoder, prepare_section
@@ -46,6 +51,8 @@ QUICK = Settings(
     trunk="test_vit",
     trunk_dim=64,
     patch_px=64,
+    members=1,
+    augmentation=None,
 )
 
 
@@ -73,6 +80,24 @@ def test_the_teacher_is_not_pulled_by_its_students() -> None:
     by_final, by_head = torch.autograd.grad(loss, (final, head))
     torch.testing.assert_close(by_final, 2 * (final - labels) / 12)
     torch.testing.assert_close(by_head, 2 * (0.3 * (head - final) + 0.7 * (head - labels)) / 12)
+
+
+def test_an_attached_teacher_is_pulled_as_in_the_published_code() -> None:
+    final, head, labels = _leaf(4, 3, seed=0), _leaf(4, 3, seed=1), _leaf(4, 3, seed=2)
+    loss = supervised(final, [head], labels.detach(), alpha=0.3, detach=False)
+    (by_final,) = torch.autograd.grad(loss, final)
+    torch.testing.assert_close(by_final, 2 * (final - labels + 0.3 * (final - head)) / 12)
+
+
+def test_the_correlation_loss_is_one_less_the_mean_correlation() -> None:
+    predicted, labels = _leaf(60, 5, seed=0), _leaf(60, 5, seed=1)
+    wanted = 1 - gene_pcc(predicted.detach().numpy(), labels.detach().numpy()).mean()
+    assert correlation_loss(predicted, labels).item() == pytest.approx(wanted, abs=1e-4)
+    # level and scale of a gene do not matter; a constant gene has no gradient that explodes
+    assert correlation_loss(3 * labels + 2, labels).item() == pytest.approx(0, abs=1e-3)
+    flat = torch.zeros(60, 5, dtype=torch.float64, requires_grad=True)
+    (gradient,) = torch.autograd.grad(correlation_loss(flat, labels.detach()), flat)
+    assert torch.isfinite(gradient).all()
 
 
 def test_weights_are_inverse_to_the_losses() -> None:

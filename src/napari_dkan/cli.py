@@ -13,11 +13,17 @@ import typer
 
 from .errors import DkanError
 from .training.command import train_command
+from .training.crossval_command import crossval_command
+from .training.evaluate_command import evaluate_command
+from .training.genes_command import genes_app
+from .training.zeroshot_command import zeroshot_command
 
 if TYPE_CHECKING:
     from shapely.geometry.base import BaseGeometry
 
     from .inference.job import Update
+    from .inference.zero_shot import ZeroShotGenes
+    from .model import Checkpoint
     from .slide import PixelSize, Slide
     from .spatial.spots import Spots
 
@@ -52,6 +58,16 @@ def predict(
         str | None, typer.Option(help="cuda, cuda:1, mps, cpu; default best.")
     ] = None,
     genes: Annotated[str | None, typer.Option(help="Only these, comma-separated.")] = None,
+    zero_shot: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE[:A,B]",
+            help="Also genes outside the panel, by their text from `genes build`; A and B only.",
+        ),
+    ] = None,
+    allow_unproven: Annotated[
+        bool, typer.Option(help="Such genes even where the card has no proof that it works.")
+    ] = False,
     encoder_weights: Annotated[
         Path | None, typer.Option(help="Local weights of the checkpoint's tile encoder.")
     ] = None,
@@ -73,6 +89,11 @@ def predict(
     model = load_checkpoint(checkpoint or bundled_checkpoint("her2-breast"))
     wanted = None if genes is None else [g.strip() for g in genes.split(",") if g.strip()]
     model.panel.rows(wanted or [])  # an unknown gene is told before anything is computed
+    new = None
+    if zero_shot is not None:
+        new = _zero_shot(model, zero_shot, allow_unproven)
+        if wanted is not None:
+            wanted = list(dict.fromkeys([*wanted, *new.in_panel]))
     with open_slide(slide) as opened:
         measured = None if spots is None else read_spots(spots)
         size = _pixel_size(opened, mpp, measured)
@@ -86,9 +107,25 @@ def predict(
             target = region_target(region, pitch_um, size.mpp, opened.width, opened.height, limit)
         predictor = Predictor(opened, model, size.mpp, found, device, encoder_weights)
         with _progress(len(target)) as advance:
-            prediction = run(predictor, target, size.origin, wanted, advance)
+            prediction = run(predictor, target, size.origin, wanted, advance, new)
         write_h5ad(to_anndata(prediction, opened), out)
     typer.echo(f"{len(target):,} spots x {len(prediction.panel)} genes written to {out}")
+
+
+def _zero_shot(model: Checkpoint, asked: str, allow_unproven: bool) -> ZeroShotGenes:
+    """Genes of ``FILE`` or ``FILE:A,B``; what of them is in the panel is told and needs no text."""
+    from .inference.zero_shot import expectation, zero_shot_genes
+
+    file, _, named = asked.rpartition(":")
+    if not file or Path(asked).exists() or Path(asked).suffix == ".safetensors":
+        file, named = asked, ""
+    symbols = [s.strip() for s in named.split(",") if s.strip()] or None
+    new = zero_shot_genes(model, file, symbols, allow_unproven)
+    if new.in_panel:
+        shown = ", ".join(new.in_panel[:5]) + (", ..." if len(new.in_panel) > 5 else "")
+        typer.echo(f"in the panel, predicted as trained: {shown}", err=True)
+    typer.echo(f"{len(new.genes)} genes zero-shot: {expectation(model).sentence}", err=True)
+    return new
 
 
 def _region(slide: Slide, regions: Path | None, tissue: BaseGeometry) -> BaseGeometry:
@@ -172,6 +209,10 @@ def convert(
 
 
 app.command("train")(train_command)
+app.command("crossval")(crossval_command)
+app.command("evaluate")(evaluate_command)
+app.command("zeroshot")(zeroshot_command)
+app.add_typer(genes_app, name="genes")
 
 
 @app.command()

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils.data import IterableDataset
 
 from ..model.encoders.protocol import IMAGENET_MEAN, IMAGENET_STD
+from ..model.ensemble import Ensemble
 from ..model.network import DKAN
 from .sections import Encoded
 
@@ -38,7 +39,7 @@ def whole(encoded: Encoded) -> Batch:
     return _batch(encoded, torch.arange(len(encoded.section)), encoded.section.patches)
 
 
-def predicted_by(network: DKAN, batch: Batch) -> Tensor:
+def predicted_by(network: DKAN | Ensemble, batch: Batch) -> Tensor:
     """What the network predicts for a whole section, (M, G) on the label scale."""
     return network.predict(
         batch["patches"],
@@ -50,9 +51,13 @@ def predicted_by(network: DKAN, batch: Batch) -> Tensor:
 
 
 class Epochs(IterableDataset):
-    """Shuffled batches; only the target patch is mirrored and turned, each in its own way.
+    """Shuffled batches, each of one view of its section.
 
-    Every pass draws anew, from a generator that is seeded once.
+    Only the target patch is mirrored and turned, each in its own way.
+
+    Every pass draws anew, from a generator that is seeded once. Where several processes train
+    together all of them draw the same plan and each takes its share of the batches, as many as
+    the others: what is missing is taken from the front once more.
     """
 
     def __init__(self, sections: Sequence[Encoded], batch: int, seed: int) -> None:
@@ -61,29 +66,47 @@ class Epochs(IterableDataset):
         self.generator = torch.Generator().manual_seed(seed)
 
     def __len__(self) -> int:
-        return sum(self._parts(s) for s in self.sections)
+        return -(-sum(self._parts(s) for s in self.sections) // _processes()[1])
 
     def __iter__(self) -> Iterator[Batch]:
         plan = []
         for section in self.sections:
-            order = torch.randperm(len(section.section), generator=self.generator)
+            spots = torch.randperm(len(section.section), generator=self.generator)
             # equal parts: a last batch of two spots would upset batch normalisation
-            plan += [(section, rows) for rows in order.chunk(self._parts(section))]
-        for i in torch.randperm(len(plan), generator=self.generator).tolist():
+            plan += [(section, rows) for rows in spots.chunk(self._parts(section))]
+        order = torch.randperm(len(plan), generator=self.generator).tolist()
+        rank, processes = _processes()
+        order += order[: -len(order) % processes]
+        for turn, i in enumerate(order):
             section, rows = plan[i]
-            yield _batch(section, rows, self._turned(section.section.patches[rows]))
+            section = self._view(section)
+            kinds = torch.randint(8, (len(rows),), generator=self.generator)
+            if turn % processes == rank:
+                yield _batch(section, rows, _turned(section.section.patches[rows], kinds))
+
+    def _view(self, section: Encoded) -> Encoded:
+        """The section itself or one of its views, each as likely."""
+        looks = (section, *section.views)
+        return looks[int(torch.randint(len(looks), (1,), generator=self.generator))]
 
     def _parts(self, encoded: Encoded) -> int:
         return max(1, round(len(encoded.section) / self.batch))
 
-    def _turned(self, patches: Tensor) -> Tensor:
-        out = torch.empty_like(patches)
-        kinds = torch.randint(8, (len(patches),), generator=self.generator)
-        for kind in range(8):
-            chosen = kinds == kind
-            turned = torch.rot90(patches[chosen], kind % 4, dims=(2, 3))
-            out[chosen] = turned.flip(3) if kind >= 4 else turned
-        return out
+
+def _processes() -> tuple[int, int]:
+    """This process's number, and how many train together."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        return torch.distributed.get_rank(), torch.distributed.get_world_size()
+    return 0, 1
+
+
+def _turned(patches: Tensor, kinds: Tensor) -> Tensor:
+    out = torch.empty_like(patches)
+    for kind in range(8):
+        chosen = kinds == kind
+        turned = torch.rot90(patches[chosen], kind % 4, dims=(2, 3))
+        out[chosen] = turned.flip(3) if kind >= 4 else turned
+    return out
 
 
 def _batch(encoded: Encoded, rows: Tensor, patches: Tensor) -> Batch:

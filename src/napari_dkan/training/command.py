@@ -8,29 +8,36 @@ from typing import Annotated
 
 import typer
 
-from ..errors import SpotsError
+from .choices import Precision, Preset
+from .options import (
+    Data,
+    Devices,
+    Encoder,
+    EncoderWeights,
+    GeneText,
+    Panel,
+    Resume,
+    Run,
+    Set,
+    command_line,
+    names_of,
+)
 
 
 def train_command(
-    data: Annotated[
-        Path,
-        typer.Option(help="Folder with ST-imgs, ST-cnts and ST-spotfiles.", show_default=False),
-    ],
-    sections: Annotated[
-        str, typer.Option(help="Sections to train on, such as C2,C3,C4,C5.", show_default=False)
-    ],
-    panel: Annotated[
-        Path, typer.Option(help="Text file with one gene symbol per line.", show_default=False)
-    ],
+    data: Data,
     out: Annotated[
         Path, typer.Option("--out", "-o", help="Checkpoint to write.", show_default=False)
     ],
-    gene_text: Annotated[
-        Path | None, typer.Option(help="Gene text embeddings, .npz with genes and features.")
+    sections: Annotated[
+        str | None, typer.Option(help="Such as C2,C3,C4,C5; default all there are.")
     ] = None,
+    panel: Panel = None,
+    gene_text: GeneText = None,
     gene_tables: Annotated[
         Path | None, typer.Option(help="Folder with gene description and alias tables.")
     ] = None,
+    preset: Annotated[Preset, typer.Option(help="The settings to train with.")] = Preset.bundled,
     epochs: Annotated[
         int | None, typer.Option(min=1, help="Epochs at most; with --no-crossval exactly.")
     ] = None,
@@ -38,30 +45,59 @@ def train_command(
     crossval: Annotated[
         bool, typer.Option(help="First measure by leaving one section out at a time.")
     ] = True,
+    measured: Annotated[
+        Path | None,
+        typer.Option(help="Report of `crossval` on the same; its scores and epochs are taken."),
+    ] = None,
+    set_: Set = None,
+    encoder: Encoder = None,
+    encoder_weights: EncoderWeights = None,
+    devices: Devices = 1,
+    precision: Annotated[Precision, typer.Option(help="Of the forward pass.")] = Precision.auto,
+    run: Run = None,
+    resume: Resume = False,
     title: Annotated[str, typer.Option(help="Title on the checkpoint's card.")] = "",
     licence: Annotated[str, typer.Option(help="Licence on the checkpoint's card.")] = "",
     source: Annotated[str, typer.Option(help="Where the data comes from, for the card.")] = "",
     limits: Annotated[str, typer.Option(help="What not to use it for, for the card.")] = "",
 ) -> None:
     """Train DKAN on measured sections and write a checkpoint with an honest card."""
-    from .settings import Settings
+    from .hardware import Hardware
+    from .presets import changed, settings_of
     from .train import train
 
-    names = [name.strip() for name in sections.split(",") if name.strip()]
-    if not names:
-        raise SpotsError("--sections names no section; give some, such as C2,C3,C4,C5.")
-    if len(set(names)) != len(names):
-        raise SpotsError("--sections names a section twice; give each once.")
-    settings = Settings(seed=seed)
+    names = names_of(sections)
+    hardware = Hardware(devices, precision)
+    hardware.trainer_options()  # what this machine does not have is told before the slides are read
+    settings = replace(settings_of(preset), seed=seed)
     if epochs is not None:
         settings = replace(settings, epochs=epochs)
+    settings = changed(settings, set_ or ())
+    command = command_line(
+        "train",
+        data=data,
+        sections=names and ",".join(names),
+        panel=panel,
+        gene_text=gene_text,
+        gene_tables=gene_tables,
+        preset=preset.value,
+        epochs=epochs,
+        seed=seed,
+        set=set_,
+        measured=measured,
+        encoder=encoder,
+    )
     stated = {
         "title": title,
         "licence": licence,
         "source": source,
         "limits": limits,
-        "command": _command(data, names, panel, gene_text, gene_tables, epochs, seed, crossval),
+        "command": command if crossval else f"{command} --no-crossval",
     }
+
+    def log(line: str) -> None:
+        typer.echo(line, err=True)
+
     train(
         data,
         names,
@@ -70,31 +106,14 @@ def train_command(
         settings=settings,
         gene_text_file=gene_text,
         gene_tables=gene_tables,
+        encoder=encoder,
+        encoder_weights=encoder_weights,
         crossval=crossval,
+        measured=measured,
         card={key: text for key, text in stated.items() if text},
-        log=lambda line: typer.echo(line, err=True),
+        run=run or out.with_suffix(".run"),
+        resume=resume,
+        hardware=hardware,
+        log=log,
+        tick=log,
     )
-
-
-def _command(
-    data: Path,
-    sections: list[str],
-    panel: Path,
-    gene_text: Path | None,
-    gene_tables: Path | None,
-    epochs: int | None,
-    seed: int,
-    crossval: bool,
-) -> str:
-    """What was asked for, with the last part of each path: a card is passed on to others."""
-    options = {
-        "--data": data.resolve().name,
-        "--sections": ",".join(sections),
-        "--panel": panel.name,
-        "--gene-text": gene_text and gene_text.name,
-        "--gene-tables": gene_tables and gene_tables.resolve().name,
-        "--epochs": epochs,
-        "--seed": seed,
-    }
-    words = [f"{name} {value}" for name, value in options.items() if value is not None]
-    return " ".join(["napari-dkan train", *words, "--crossval" if crossval else "--no-crossval"])

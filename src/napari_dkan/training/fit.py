@@ -3,21 +3,33 @@
 from __future__ import annotations
 
 import logging
+import tempfile
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from lightning.pytorch.callbacks import Callback, EMAWeightAveraging
+from lightning.pytorch.callbacks import Callback, WeightAveraging
+from torch import Tensor
 from torch.utils.data import DataLoader
 
+from ..errors import CheckpointError, OutputError
 from ..model.network import DKAN
+from ..model.torchfile import read_torch
 from .batches import Epochs, whole
 from .gene_text import GeneText
+from .hardware import Hardware
 from .module import DKANModule
+from .progress import KEY, LAST, Epoch, Progress, curve_of, exhausted
 from .sections import Encoded
 from .settings import Settings
+
+ONE_DEVICE = Hardware()
+_OWN = "network."  # before the names of its tensors in a Lightning checkpoint
 
 
 @dataclass(frozen=True)
@@ -41,42 +53,86 @@ def fit(
     sections: Sequence[Encoded],
     gene_text: GeneText,
     settings: Settings,
-    validation: Encoded | None = None,
+    validation: Encoded | Sequence[Encoded] | None = None,
     on_epoch: Callable[[int, float], None] | None = None,
+    *,
+    folder: Path | None = None,
+    hardware: Hardware = ONE_DEVICE,
 ) -> Fitted:
     """Train a network from scratch on sections; the same seed gives the same network on one CPU.
 
-    validation : a section kept out of training; training stops when it has not got better for
-        ``settings.patience`` epochs. Without it training runs ``settings.epochs`` epochs.
+    validation : sections kept out of training; training stops when their mean PCC-ALL has not got
+        better for ``settings.patience`` epochs. Without them it runs ``settings.epochs`` epochs.
     on_epoch : called after every epoch with its number from 1 and the last validation PCC-ALL
-        (NaN without validation).
+        (NaN without validation); not with several devices, which run in processes of their own.
+    folder : keeps the last epoch and the curve; a fit that finds its own there goes on from it.
+
+    Raises OutputError when the folder cannot be written; what was written before stays.
     """
-    with _quiet():
+    held_out = [validation] if isinstance(validation, Encoded) else list(validation or ())
+    with _quiet(), _somewhere(folder) as where:
         pl.seed_everything(settings.seed, verbose=False)
         network = _network(sections, gene_text, settings)
-        watch = _Watch(settings.patience, on_epoch)
-        callbacks: list[Callback] = [watch]
+        last = _left_over(where)
+        before = [] if last is None else curve_of(last)
+        if last is not None and (
+            len(before) >= settings.epochs or exhausted(before, settings.patience)
+        ):  # it had come to its end
+            network.load_state_dict({n[len(_OWN) :]: t for n, t in last["state_dict"].items()})
+            return _fitted(network, before)
+        report = on_epoch if hardware.devices == 1 else None
+        keep = where if folder is not None or hardware.devices > 1 else None
+        progress = Progress(settings.patience, settings.seed, keep, report)
+        callbacks: list[Callback] = [progress]
         if settings.average > 0:
-            callbacks.insert(0, EMAWeightAveraging(decay=settings.average, use_buffers=True))
+            mean = RunningMean(settings.average)
+            callbacks.insert(0, WeightAveraging(use_buffers=True, multi_avg_fn=mean))
         trainer = pl.Trainer(
-            accelerator="auto" if torch.cuda.is_available() else "cpu",
-            devices=1,
+            default_root_dir=where,
             max_epochs=settings.epochs,
             callbacks=callbacks,
             gradient_clip_val=1.0,
-            precision="16-mixed" if torch.cuda.is_available() else "32-true",
             logger=False,
             enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,
             num_sanity_val_steps=0,
+            use_distributed_sampler=False,
+            **hardware.trainer_options(),
         )
         trainer.fit(
             DKANModule(network, settings),
             DataLoader(Epochs(sections, settings.batch, settings.seed), batch_size=None),
-            None if validation is None else DataLoader([whole(validation)], batch_size=None),
+            DataLoader([whole(v) for v in held_out], batch_size=None) if held_out else None,
+            ckpt_path=None if last is None else where / LAST,
+            weights_only=True,
         )
-    return Fitted(network.cpu().eval(), trainer.current_epoch, tuple(watch.curve))
+        if hardware.devices == 1:
+            return _fitted(network, progress.curve)
+        # several devices record it in processes of their own
+        return _fitted(network, curve_of(_left_over(where) or {}))
+
+
+@dataclass(frozen=True)
+class RunningMean:
+    """Moves the averaged weights towards the current ones after every step."""
+
+    decay: float
+
+    @torch.no_grad()
+    def __call__(
+        self, averaged: Sequence[Tensor], current: Sequence[Tensor], steps: Tensor | int
+    ) -> None:
+        for mean, now in zip(averaged, current, strict=True):
+            if mean.is_floating_point():
+                mean.lerp_(now.to(mean.device), 1 - self.decay)
+            else:
+                mean.copy_(now)
+
+
+def _fitted(network: DKAN, curve: Sequence[Epoch]) -> Fitted:
+    values = tuple(e.val_pcc for e in curve if e.val_pcc == e.val_pcc)
+    return Fitted(network.cpu().eval(), len(curve), values)
 
 
 def _network(sections: Sequence[Encoded], gene_text: GeneText, settings: Settings) -> DKAN:
@@ -88,23 +144,32 @@ def _network(sections: Sequence[Encoded], gene_text: GeneText, settings: Setting
     return network
 
 
-class _Watch(Callback):
-    """Records the validation curve, reports it, and stops when it has stopped rising."""
+def _left_over(folder: Path) -> dict[str, Any] | None:
+    """The last checkpoint of an interrupted fit.
 
-    def __init__(self, patience: int, report: Callable[[int, float], None] | None) -> None:
-        self.curve: list[float] = []
-        self.patience = patience
-        self.report = report
+    Raises CheckpointError when it is damaged.
+    """
+    path = folder / LAST
+    if not path.is_file():
+        return None
+    content: Any = read_torch(path)
+    if not isinstance(content, dict) or KEY not in content:
+        raise CheckpointError(f"{path} is not of an interrupted training; remove it to start anew.")
+    return content
 
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        # validation runs inside the epoch, so its score is there by now
-        value = trainer.callback_metrics.get("val_pcc")
-        if value is not None:
-            self.curve.append(float(value))
-            best = max(range(len(self.curve)), key=self.curve.__getitem__)
-            trainer.should_stop = len(self.curve) - 1 - best >= self.patience
-        if self.report is not None:
-            self.report(trainer.current_epoch + 1, float("nan") if value is None else float(value))
+
+@contextmanager
+def _somewhere(folder: Path | None) -> Iterator[Path]:
+    """The folder, made where it is not there; without one a temporary folder."""
+    if folder is None:
+        with tempfile.TemporaryDirectory(prefix="napari-dkan-") as name:
+            yield Path(name)
+        return
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{folder} cannot be made ({error.strerror}); choose another.") from error
+    yield folder
 
 
 class _quiet(warnings.catch_warnings):

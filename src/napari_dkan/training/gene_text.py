@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,25 +13,88 @@ from torch import Tensor
 
 from ..errors import SpotsError
 from ..expression.panel import Panel
+from ..model.text.basis import TextBasis
+from .gene_file import read_gene_file
 
 
 @dataclass(frozen=True)
 class GeneText:
-    """features (G, d_t) float32 in panel order, and one line on where they come from."""
+    """features (G, d_t) float32 in panel order, one line on where they come from, and the basis
+    that places further genes in the same space (None where there is no text)."""
 
     features: Tensor
     source: str
+    basis: TextBasis | None = None
+
+
+@dataclass(frozen=True)
+class PanelText:
+    """embeddings (G, D) of a panel's genes as their encoder gave them; source: the file."""
+
+    embeddings: Tensor
+    encoder: str
+    source: str
+
+    def reduced(self, width: int, rows: Sequence[int] | None = None) -> GeneText:
+        """All genes, or some, in the principal axes of these very genes.
+
+        The projection keeps the angles between them as far as width allows; nothing about
+        expression enters it.
+        """
+        table = self.embeddings if rows is None else self.embeddings[list(rows)]
+        basis = TextBasis.fit(table, width, self.encoder)
+        features = basis.project(table)
+        source = self.source
+        if table.shape[1] > width:
+            spread = (table.double() - table.double().mean(0)).square().sum()
+            kept = (
+                float((features.double() * basis.scale).square().sum() / spread) if spread else 1.0
+            )
+            source = (
+                f"{self.source}, {table.shape[1]} numbers per gene reduced to {width} principal "
+                f"components over the panel ({kept:.0%} of the variance)"
+            )
+        return GeneText(features, source, basis)
 
 
 def read_gene_text(path: str | Path, panel: Panel, width: int) -> GeneText:
-    """Embeddings from an ``.npz`` with ``genes`` (G,) and ``features`` (G, D), reduced to width.
+    """Embeddings of a panel's genes, reduced to width; errors as of `read_panel_text`."""
+    return read_panel_text(path, panel).reduced(width)
 
-    The reduction is a principal component projection over the panel's genes, which keeps the
-    angles between them as far as width allows; nothing about expression enters it.
 
-    Raises SpotsError when the file is not such a table or lacks a gene of the panel.
+def read_panel_text(path: str | Path, panel: Panel) -> PanelText:
+    """Embeddings of a panel's genes.
+
+    path : a gene file of `napari-dkan genes build`, or an ``.npz`` with ``genes`` (G,) and
+    ``features`` (G, D). A gene is found by the panel's spelling, else as an approved symbol.
+
+    Raises SpotsError when an .npz is not such a table or a gene of the panel is missing, and
+    GeneError when a gene file is damaged.
     """
     path = Path(path)
+    if path.suffix == ".safetensors":
+        file = read_gene_file(path)
+        rows = {symbol: file.row(symbol) for symbol in panel.symbols}
+        row = {symbol: i for symbol, i in rows.items() if i is not None}
+        table, encoder = file.features, file.encoder.label
+    else:
+        row, table = _read_npz(path)
+        encoder = path.name
+    missing = [s for s in panel.symbols if s not in row]
+    if missing:
+        raise SpotsError(f"{path} has no text for {len(missing)} panel genes, {missing[0]} first.")
+    return PanelText(table[[row[s] for s in panel.symbols]], encoder, path.name)
+
+
+def no_gene_text(panel: Panel, width: int, seed: int) -> GeneText:
+    """One random vector per gene, for panels without text: a gene's identity and no more."""
+    generator = torch.Generator().manual_seed(seed)
+    features = torch.randn(len(panel), width, generator=generator)
+    return GeneText(features, f"none: random vectors, seed {seed}")
+
+
+def _read_npz(path: Path) -> tuple[dict[str, int], Tensor]:
+    """The row of each gene, and the table (G, D)."""
     try:
         with np.load(path, allow_pickle=False) as data:
             row = {str(g): i for i, g in enumerate(data["genes"])}
@@ -41,29 +105,4 @@ def read_gene_text(path: str | Path, panel: Panel, width: int) -> GeneText:
         ) from error
     if table.ndim != 2 or len(row) != len(table) or not np.isfinite(table).all():
         raise SpotsError(f"{path}: features must be one row of finite numbers per gene.")
-    missing = [s for s in panel.symbols if s not in row]
-    if missing:
-        raise SpotsError(f"{path} has no text for {len(missing)} panel genes, {missing[0]} first.")
-    table = table[[row[s] for s in panel.symbols]]
-    table = table - table.mean(axis=0)
-    source = path.name
-    if table.shape[1] > width:
-        left, spread, _ = np.linalg.svd(table, full_matrices=False)
-        kept = float((spread[:width] ** 2).sum() / (spread**2).sum())
-        signs = np.sign(left[np.abs(left).argmax(axis=0), np.arange(left.shape[1])])
-        source = (
-            f"{path.name}, {table.shape[1]} numbers per gene reduced to {width} principal "
-            f"components over the panel ({kept:.0%} of the variance)"
-        )
-        table = (left * signs * spread)[:, :width]
-        if table.shape[1] < width:  # fewer genes than numbers
-            table = np.pad(table, ((0, 0), (0, width - table.shape[1])))
-    scale = np.sqrt((table**2).mean()) or 1.0
-    return GeneText(torch.from_numpy((table / scale).astype(np.float32)), source)
-
-
-def no_gene_text(panel: Panel, width: int, seed: int) -> GeneText:
-    """One random vector per gene, for panels without text: a gene's identity and no more."""
-    generator = torch.Generator().manual_seed(seed)
-    features = torch.randn(len(panel), width, generator=generator)
-    return GeneText(features, f"none: random vectors, seed {seed}")
+    return row, torch.from_numpy(table)

@@ -11,18 +11,34 @@ from torch import Tensor
 
 
 def supervised(
-    final: Tensor, auxiliary: Sequence[Tensor], labels: Tensor, alpha: float = 0.3
+    final: Tensor,
+    auxiliary: Sequence[Tensor],
+    labels: Tensor,
+    alpha: float = 0.3,
+    detach: bool = True,
 ) -> Tensor:
     """MSE of the final head, plus each auxiliary head drawn to the labels and to the final head.
 
-    All (B, G). The final prediction is detached where it is the teacher: otherwise it would be
-    pulled towards its weaker students, as in the published code.
+    All (B, G). The final prediction is detached where it is the teacher: otherwise it is pulled
+    towards its weaker students, as in the published code (detach=False).
     """
-    teacher = final.detach()
+    teacher = final.detach() if detach else final
     loss = F.mse_loss(final, labels)
     for head in auxiliary:
         loss = loss + alpha * F.mse_loss(head, teacher) + (1 - alpha) * F.mse_loss(head, labels)
     return loss
+
+
+def correlation_loss(predicted: Tensor, labels: Tensor) -> Tensor:
+    """1 - Pearson correlation over the batch's spots, mean over genes; both (B, G).
+
+    What a map is judged by: the order of the spots, whatever the gene's level. A gene that is
+    constant in the batch counts as uncorrelated.
+    """
+    p = predicted - predicted.mean(dim=0)
+    y = labels - labels.mean(dim=0)
+    norms = p.norm(dim=0) * y.norm(dim=0)
+    return 1 - ((p * y).sum(dim=0) / (norms + 1e-3)).mean()
 
 
 def info_nce(
@@ -43,26 +59,32 @@ class _BlockedInfoNCE(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, a: Tensor, b: Tensor, temperature: float, block: int) -> Tensor:
-        row_sums = [
-            (part @ b.T).div_(temperature).float().logsumexp(dim=1) for part in a.split(block)
-        ]
-        lse = torch.cat(row_sums)
-        ctx.save_for_backward(a, b, lse)
-        ctx.temperature, ctx.block = temperature, block
+        # The gradients are taken along: they need the same products, and differ from those of
+        # any multiple of the loss by that factor only.
+        wanted = any(ctx.needs_input_grad[:2])
+        grad_a, grad_b = torch.empty_like(a), -a
+        row_sums = []
+        for start in range(0, len(a), block):
+            rows = slice(start, start + block)
+            logits = ((a[rows] / temperature) @ b.T).float()
+            top = logits.amax(dim=1)
+            share = logits.sub_(top[:, None]).exp_()
+            total = share.sum(dim=1)
+            row_sums.append(top + total.log())
+            if wanted:
+                share = share.div_(total[:, None]).to(a.dtype)
+                grad_a[rows] = share @ b - b[rows]
+                grad_b += share.T @ a[rows]
+        if wanted:
+            ctx.save_for_backward(grad_a, grad_b)
+            ctx.scale = 1 / (temperature * len(a))
         positive = (a * b).sum(dim=1).float() / temperature
-        return (lse - positive).mean()
+        return (torch.cat(row_sums) - positive).mean()
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
-        a, b, lse = ctx.saved_tensors
-        grad_a, grad_b = torch.empty_like(a), -a.clone()
-        for start in range(0, len(a), ctx.block):
-            rows = slice(start, start + ctx.block)
-            logits = (a[rows] @ b.T).div_(ctx.temperature).float()
-            share = logits.sub_(lse[rows, None]).exp_().to(a.dtype)
-            grad_a[rows] = share @ b - b[rows]
-            grad_b += share.T @ a[rows]
-        scale = grads[0] / (ctx.temperature * len(a))
+        scale = grads[0] * ctx.scale
+        grad_a, grad_b = ctx.saved_tensors
         return grad_a * scale, grad_b * scale, None, None
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 TOP = 50  # genes in HPG, HEG and HVG
+Array = NDArray[np.floating]
 
 
 def gene_pcc(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,9 +10,12 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor
 
+from ..model.gene_rows import refine_rows
+from ..model.layers import SingleKeyTransformer
 from ..model.network import DKAN
+from ..model.recompute import keeping_products
 from .batches import Batch, predicted_by
-from .losses import adaptive_weights, info_nce, supervised
+from .losses import adaptive_weights, correlation_loss, info_nce, supervised
 from .metrics import gene_pcc
 from .settings import Settings
 
@@ -40,7 +44,11 @@ class DKANModule(pl.LightningModule):
         s = self.settings
         labels = self.network.from_label_scale(batch["labels"])
         out = self._forward(batch, labels if s.contrastive_factor > 0 else None)
-        loss = supervised(out.final, out.auxiliary, labels[:, out.genes], s.alpha)
+        wanted = labels[:, out.genes]
+        loss = supervised(out.final, out.auxiliary, wanted, s.alpha, s.detach)
+        if s.correlation > 0:
+            heads = (out.final, *out.auxiliary)
+            loss = loss + s.correlation * sum(correlation_loss(h, wanted) for h in heads)
         if out.expression_tokens is not None:
             image, expression = out.image_tokens.flatten(0, 1), out.expression_tokens.flatten(0, 1)
             if s.contrastive_rows is not None and len(image) > s.contrastive_rows:
@@ -66,12 +74,17 @@ class DKANModule(pl.LightningModule):
             if wanted is None or wanted >= total
             else self._some(total, wanted)
         )
-        context = net.global_tokens(batch["slide_features"], batch["positions"])[batch["rows"]]
-        fused = net.fuse(
-            batch["patches"], batch["neighbor_features"], batch["neighbor_mask"], context
+        slide = self._pass(net.global_tokens, batch["slide_features"], batch["positions"])
+        context = slide[batch["rows"]]
+        fused = self._pass(
+            net.fuse,
+            batch["patches"],
+            net.on_slide(batch["neighbor_features"], batch["slide_features"]),
+            batch["neighbor_mask"],
+            context,
         )
-        tokens = net.gene_tokens()[None, genes]
-        image = net.image(tokens, fused.z)
+        tokens = self._pass(net.gene_tokens)[None, genes]
+        image = self._refine(net.image, tokens, fused.z)
         heads = (
             net.head_fused(fused.z),
             net.head_target(fused.target_mean),
@@ -84,9 +97,18 @@ class DKANModule(pl.LightningModule):
             image,
             None
             if expression is None
-            else net.expression(tokens, net.expression_encoder(expression)),
+            else self._refine(net.expression, tokens, net.expression_encoder(expression)),
             genes,
         )
+
+    def _pass(self, stage: Callable[..., Any], *given: Tensor) -> Any:
+        if self.settings.checkpoint_rows is None:
+            return stage(*given)
+        return keeping_products(self.network, stage, *given)
+
+    def _refine(self, stack: SingleKeyTransformer, genes: Tensor, token: Tensor) -> Tensor:
+        rows = self.settings.checkpoint_rows
+        return stack(genes, token) if rows is None else refine_rows(stack, genes, token, rows)
 
     def _some(self, total: int, wanted: int) -> Tensor:
         return torch.randperm(total, generator=self.draws)[:wanted].to(self.network.device)

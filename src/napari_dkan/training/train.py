@@ -2,86 +2,119 @@
 
 from __future__ import annotations
 
-import datetime
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..errors import OutputError
-from ..expression.genetable import annotate_from, read_panel
-from ..expression.her2st import read_section
-from ..expression.label_scale import LabelScale
 from ..expression.panel import Panel
 from ..model.checkpoint import Checkpoint, Patch, save_checkpoint
-from ..slide import open_slide
-from .crossval import CrossValidation, leave_one_section_out
-from .fit import fit
-from .gene_text import GeneText, no_gene_text, read_gene_text
-from .sections import Section, encode, fit_encoder, prepare_section
+from .card import epochs_of, make_card
+from .crossval import cross_validate
+from .fingerprint import of_panel, of_section, of_text
+from .fit import ONE_DEVICE
+from .fit_model import OnEpoch, fit_model
+from .gene_text import GeneText, no_gene_text
+from .hardware import Hardware
+from .inputs import panel_of, text_of
+from .loading import LABELS as LABELS
+from .loading import load_section as load_section
+from .loading import load_sections, settings_for
+from .report import crossval_report, report_of
+from .run_folder import RunFolder
+from .sections import Section
 from .settings import Settings
 
-if TYPE_CHECKING:
-    from anndata import AnnData
-
 Log = Callable[[str], None]
-LABELS = LabelScale()
 
 
 def train(
     data: str | Path,
-    sections: Sequence[str],
-    panel_file: str | Path,
+    sections: Sequence[str] | None,
+    panel_file: str | Path | None,
     out: str | Path,
     *,
     settings: Settings | None = None,
     gene_text_file: str | Path | None = None,
     gene_tables: str | Path | None = None,
+    encoder: str | None = None,
+    encoder_weights: str | Path | None = None,
     crossval: bool = True,
+    measured: str | Path | None = None,
     card: dict[str, Any] | None = None,
+    run: Path | None = None,
+    resume: bool = False,
+    hardware: Hardware = ONE_DEVICE,
     log: Log = lambda line: None,
+    tick: Log = lambda line: None,
 ) -> Path:
-    """Train DKAN on sections in the her2st layout and write a checkpoint.
+    """Train DKAN on sections of a folder, in any layout that is known, and write a checkpoint.
 
-    data : folder with ST-imgs, ST-cnts and ST-spotfiles, or one that holds it as her2st.
-    gene_text_file : ``.npz`` with genes and features; without it genes get random vectors.
+    sections : their names; None for all. panel_file, gene_text_file : where they are not given,
+        those of the data (the layout published with DKAN has them); without text genes get random
+        vectors.
     gene_tables : folder with the gene description and alias tables, for names and aliases.
+    encoder : a frozen tile encoder by name; see `loading.load_sections`.
     crossval : measure by leaving one section out first; the number of epochs comes from it.
     card : entries that are added to the checkpoint's card (title, licence, ...).
+    measured : the report of a cross-validation done before, of the same sections, panel and
+        settings; its scores and epochs are taken instead.
+    run : folder that keeps the run; with resume one that was interrupted goes on.
 
     Raises a DkanError naming the file that is missing or not as expected.
     """
     if not Path(out).parent.is_dir():  # now, and not after an hour of training
         raise OutputError(f"{Path(out).parent} is not a folder; make it, or write elsewhere.")
     settings = settings or Settings()
-    panel = read_panel(panel_file)
-    if gene_tables is not None:
-        panel = annotate_from(panel, gene_tables)
-    if gene_text_file is None:
-        text = no_gene_text(panel, settings.text_dim, settings.seed)
-    else:
-        text = read_gene_text(gene_text_file, panel, settings.text_dim)
-    prepared = []
-    for name in sections:
-        section = load_section(read_section(data, name), panel, settings)
-        prepared.append(section)
-        without = f", {', '.join(section.dropped)} dropped" if section.dropped else ""
-        log(f"{name}: {len(section)} spots{without}, {section.mpp:.4f} um/px")
-    checkpoint = train_sections(
-        prepared, panel, text, settings=settings, crossval=crossval, card=card, log=log
+    panel = panel_of(data, panel_file, gene_tables)
+    prepared = load_sections(
+        data,
+        sections,
+        panel,
+        settings,
+        encoder=encoder,
+        encoder_weights=encoder_weights,
+        log=log,
     )
+    settings = settings_for(settings, prepared)
+    text = text_of(data, gene_text_file, panel, settings)
+    config = run_config("train", prepared, panel, text, settings) | {"crossval": crossval}
+    report = None if measured is None else report_of(measured, config)
+    folder = None if run is None else RunFolder.start(run, {"run": config}, resume)
+    checkpoint = train_sections(
+        prepared,
+        panel,
+        text,
+        settings=settings,
+        crossval=crossval,
+        report=report,
+        card=card,
+        run=folder,
+        hardware=hardware,
+        log=log,
+        tick=tick,
+    )
+    if folder is not None:
+        folder.write_json("card.json", checkpoint.card)
     saved = save_checkpoint(out, checkpoint, half=True).path
     assert saved is not None
     log(f"wrote {saved}")
     return saved
 
 
-def load_section(data: AnnData, panel: Panel, settings: Settings) -> Section:
-    """A section with the path of its image in ``uns['image']``, made ready for training."""
-    with open_slide(data.uns["image"]) as slide:
-        section = prepare_section(data, slide, panel, LABELS, settings.patch_um, settings.patch_px)
-        return replace(section, slide=slide.fingerprint())
+def run_config(
+    kind: str, sections: Sequence[Section], panel: Panel, text: GeneText, settings: Settings
+) -> dict[str, Any]:
+    """What a run folder has to agree in before it is gone on with."""
+    return {
+        "kind": kind,
+        "sections": {s.name: of_section(s) for s in sections},
+        "panel": of_panel(panel),
+        "gene text": of_text(text),
+        "settings": asdict(settings),
+    }
 
 
 def train_sections(
@@ -91,79 +124,53 @@ def train_sections(
     *,
     settings: Settings | None = None,
     crossval: bool = True,
+    report: Mapping[str, Any] | None = None,
     card: dict[str, Any] | None = None,
+    run: RunFolder | None = None,
+    hardware: Hardware = ONE_DEVICE,
     log: Log = lambda line: None,
+    tick: Log = lambda line: None,
 ) -> Checkpoint:
-    """A checkpoint trained on prepared sections, with an honest card; nothing is written.
+    """A checkpoint trained on prepared sections, with an honest card; it is not written.
 
-    With crossval the card carries the leave-one-section-out scores of DKAN, ridge and the
-    training mean, and the final network is trained for the median of the folds' epochs.
-    Without it, training runs ``settings.epochs`` epochs and the card says that nothing was
-    measured.
+    With crossval the card carries the leave-one-section-out scores of DKAN and every baseline,
+    and the final network is trained for the median of the folds' epochs; a report given takes
+    its place. With neither, training runs ``settings.epochs`` epochs and the card says that
+    nothing was measured.
     """
     settings = settings or Settings()
     text = gene_text or no_gene_text(panel, settings.text_dim, settings.seed)
-    measured = None
-    epochs = settings.epochs
-    if crossval:
-        measured = leave_one_section_out(sections, text, settings, log)
-        epochs = round(median(measured.epochs))
+    if report is None and crossval:
+        measured = cross_validate(
+            sections, text, settings, run=run, hardware=hardware, log=log, tick=tick
+        )
+        report = crossval_report(measured, panel, {})
+    epochs = settings.epochs if report is None else round(median(epochs_of(report)))
     log(f"final fit on {', '.join(s.name for s in sections)}: {epochs} epochs")
-    encoder = fit_encoder(sections, settings.dim, settings.patch_um)
-    network = fit(
-        [encode(s, encoder) for s in sections], text, replace(settings, epochs=epochs)
-    ).network
+    model = fit_model(
+        sections,
+        text,
+        settings,
+        epochs,
+        folder=None if run is None else run.path / "final",
+        hardware=hardware,
+        on_epoch=_final(tick),
+    )
     first = sections[0]
     return Checkpoint(
-        network=network,
+        network=model.network,
         panel=panel,
         label_scale=LABELS,
         patch=Patch(settings.patch_px, settings.patch_um),
         spot_pitch_um=first.spot_pitch_um,
         spot_diameter_um=first.spot_diameter_um,
-        encoder=encoder.spec,
+        encoder=model.encoder.spec,
         gene_text=text.source,
-        card=_card(sections, panel, settings, epochs, measured) | (card or {}),
-        encoder_tensors=encoder.tensors(),
+        card=make_card(sections, panel, settings, epochs, report) | (card or {}),
+        encoder_tensors=model.encoder.tensors() or None,
+        text_basis=text.basis,
     )
 
 
-def _card(
-    sections: Sequence[Section],
-    panel: Panel,
-    settings: Settings,
-    epochs: int,
-    measured: CrossValidation | None,
-) -> dict[str, Any]:
-    card: dict[str, Any] = {
-        "date": datetime.date.today().isoformat(),
-        "training_data": {
-            "sections": [s.name for s in sections],
-            "spots": {s.name: len(s) for s in sections},
-            "spots_dropped_without_panel_counts": {s.name: list(s.dropped) for s in sections},
-            "um_per_px": {s.name: round(s.mpp, 4) for s in sections},
-            "slide_fingerprints": {s.name: s.slide for s in sections if s.slide},
-        },
-        "training": {**asdict(settings), "epochs": epochs},
-    }
-    if measured is None:
-        return card | {"splits": "none", "metrics": "not measured"}
-    report = measured.report()
-    pcc = {m: measured.scores[m].per_gene for m in ("dkan", "ridge")}
-    return card | {
-        "splits": report.pop("protocol"),
-        # the two that a list of models has room for, then everything
-        "metrics": {
-            "pcc_all": report["dkan"]["pcc_all"],
-            "ridge_pcc_all": report["ridge"]["pcc_all"],
-            **report,
-        },
-        "per_gene_pcc": {
-            symbol: {m: _number(values[i]) for m, values in pcc.items()}
-            for i, symbol in enumerate(panel.symbols)
-        },
-    }
-
-
-def _number(value: float) -> float | None:
-    return None if value != value else round(float(value), 3)
+def _final(tick: Log) -> OnEpoch:
+    return lambda number, pcc: tick(f"final fit: epoch {number}")

@@ -1,0 +1,34 @@
+"""Plain methods that a network has to beat, on the same split and in the same run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..sections import Encoded
+from .nsl import NeuralStainLearning
+from .pca_ridge import PcaRidge
+from .ridge import FeatureRidge
+from .ridge_stain import StainRidge
+from .training_mean import TrainingMean
+
+# A section it has not seen -> (N, G) on the scale of the labels.
+Predict = Callable[[Encoded], NDArray[np.float64]]
+
+
+class Baseline(Protocol):
+    """A method that is fitted on training sections alone."""
+
+    def fit(self, sections: Sequence[Encoded]) -> Predict: ...
+
+
+BASELINES: dict[str, Baseline] = {
+    "training_mean": TrainingMean(),
+    "ridge": FeatureRidge(),
+    "ridge_stain": StainRidge(),
+    "nsl": NeuralStainLearning(),
+    "pca_ridge": PcaRidge(),
+}

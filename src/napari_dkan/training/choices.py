@@ -1,0 +1,38 @@
+"""What an option of a command may be; apart from what needs torch, so that --help is quick."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class By(StrEnum):
+    """What is left out together in a cross-validation."""
+
+    section = "section"
+    patient = "patient"
+
+
+class Preset(StrEnum):
+    """bundled : the small network that comes with the package. published : of the paper."""
+
+    bundled = "bundled"
+    published = "published"
+
+
+class Precision(StrEnum):
+    """Of the forward pass; weights and optimiser are always float32."""
+
+    auto = "auto"  # mixed on a GPU, 32 bits elsewhere
+    full = "32"
+    half = "16"
+    brain = "bf16"
+
+
+class ComparedWith(StrEnum):
+    """Baselines that can be fitted beside a checkpoint."""
+
+    ridge = "ridge"
+    ridge_stain = "ridge_stain"
+    nsl = "nsl"
+    pca_ridge = "pca_ridge"
+    training_mean = "training_mean"

@@ -1,0 +1,137 @@
+"""From a data folder to sections ready for training, and to the settings they ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy.spatial import cKDTree
+
+from ..errors import SpotsError
+from ..expression.label_scale import LabelScale
+from ..expression.panel import Panel
+from ..slide import open_slide
+from .ready import NamedEncoder, Stored, TileFeatures
+from .sections import Section, prepare_section
+from .settings import Settings
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+Log = Callable[[str], None]
+LABELS = LabelScale()
+PUBLISHED_PX = 224  # side of a published patch, at level 0 whatever the scanner
+
+
+def read_data(root: str | Path, names: Sequence[str] | None) -> list[AnnData]:
+    """Sections by name, in any layout that is known; all of them without names.
+
+    Raises SpotsError naming the sections that are there.
+    """
+    from ..expression.layouts import read_sections
+
+    return read_sections(root, names)
+
+
+def load_sections(
+    root: str | Path,
+    names: Sequence[str] | None,
+    panel: Panel,
+    settings: Settings,
+    *,
+    encoder: str | None = None,
+    encoder_weights: str | Path | None = None,
+    device: str | None = None,
+    log: Log = lambda line: None,
+) -> list[Section]:
+    """Sections of a folder, each with its labels and what the network sees of its slide.
+
+    encoder : name of a frozen tile encoder whose features are computed here, once. Stored
+        features (the layout published with DKAN) are used as they are. With neither, a stain
+        encoder is fitted on the training sections of each fold.
+
+    Raises a DkanError naming the file that is missing or not as expected.
+    """
+    named = None if encoder is None else NamedEncoder.load(encoder, encoder_weights, device)
+    sections = []
+    for data in read_data(root, names):
+        section = load_section(data, panel, settings, named)
+        sections.append(section)
+        without = f", {', '.join(section.dropped)} dropped" if section.dropped else ""
+        log(f"{section.name}: {len(section)} spots{without}, {section.mpp:.4f} um/px")
+    return sections
+
+
+def load_section(
+    data: AnnData,
+    panel: Panel,
+    settings: Settings,
+    encoder: NamedEncoder | None = None,
+    scale: LabelScale = LABELS,
+) -> Section:
+    """A section with the path of its image in ``uns['image']``, made ready for training."""
+    if not data.uns.get("image"):
+        raise SpotsError(
+            f"{data.uns['section']} has no image; training reads the patches around its spots."
+        )
+    data = _measured(data)
+    stored = bool(data.uns.get("features")) and bool(data.uns.get("neighbor_features"))
+    features: TileFeatures | None = None
+    patch_um = settings.patch_um
+    if encoder is not None:
+        features = encoder.section()
+    elif stored:
+        features = Stored()
+        patch_um = PUBLISHED_PX * float(data.uns["mpp"])
+    with open_slide(data.uns["image"]) as slide:
+        section = prepare_section(
+            data,
+            slide,
+            panel,
+            scale,
+            patch_um,
+            settings.patch_px,
+            features,
+            settings.augmentation,
+        )
+        return replace(section, slide=slide.fingerprint())
+
+
+def _measured(data: AnnData) -> AnnData:
+    """The section with its pixel size, and the pitch and diameter of its spots.
+
+    Where the files are silent the image may state the one, and the spots' own spacing the other.
+    """
+    uns = dict(data.uns)
+    if not np.isfinite(float(uns.get("mpp", np.nan))):
+        with open_slide(uns["image"]) as slide:
+            if slide.pixel_size is None:
+                raise SpotsError(
+                    f"Neither the files of {uns['section']} nor its image state the pixel size, "
+                    "and its spots are on no array of known pitch; add mpp to uns of an h5ad."
+                )
+            uns["mpp"] = slide.pixel_size.mpp
+    if not np.isfinite(float(uns.get("spot_pitch_um", np.nan))):
+        xy = np.asarray(data.obsm["spatial"], dtype=float)
+        nearest = cKDTree(xy).query(xy, k=min(2, len(xy)))[0].reshape(len(xy), -1)[:, -1]
+        uns["spot_pitch_um"] = float(np.median(nearest)) * float(uns["mpp"])
+    if not np.isfinite(float(uns.get("spot_diameter_um", np.nan))):
+        uns["spot_diameter_um"] = float(uns["spot_pitch_um"]) / 2
+    data = data.copy()
+    data.uns = uns
+    return data
+
+
+def settings_for(settings: Settings, sections: Sequence[Section]) -> Settings:
+    """The settings with what ready features decide: the network's width and the patch's side."""
+    ready = sections[0].ready
+    if ready is None:
+        return settings
+    settings = replace(settings, dim=ready.spec.dimension)
+    if ready.stored:
+        settings = replace(settings, patch_um=PUBLISHED_PX * median(s.mpp for s in sections))
+    return settings

@@ -1,0 +1,143 @@
+"""The course of a fit: its curve, when to stop, and where to go on after an interruption."""
+
+from __future__ import annotations
+
+import csv
+import logging
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.callbacks import Callback
+
+from ..errors import DkanError
+from ..files import written_whole
+
+LAST = "last.ckpt"
+CURVE = "curve.csv"
+KEY = "napari_dkan"  # of our entry in a Lightning checkpoint
+
+Report = Callable[[int, float], None]
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One epoch: its number from 1, mean training loss, validation PCC-ALL (NaN without)."""
+
+    number: int
+    loss: float
+    val_pcc: float
+
+
+def exhausted(curve: list[Epoch], patience: int) -> bool:
+    """Whether validation has not got better for ``patience`` epochs."""
+    values = [e.val_pcc for e in curve if e.val_pcc == e.val_pcc]
+    return bool(values) and len(values) - 1 - values.index(max(values)) >= patience
+
+
+def curve_of(checkpoint: Mapping[str, Any]) -> list[Epoch]:
+    """The curve that a Lightning checkpoint of ours carries."""
+    rows = checkpoint.get(KEY, {}).get("curve", [])
+    return [Epoch(int(n), float(loss), float(pcc)) for n, loss, pcc in rows]
+
+
+class Progress(Callback):
+    """Records the curve, reports it, stops in time, and saves every epoch where there is a folder.
+
+    A checkpoint carries the state of every random generator, so a run that is resumed goes on as
+    if it had never stopped. A checkpoint that cannot be written ends the fit with an OutputError
+    and leaves the one before.
+    """
+
+    def __init__(
+        self, patience: int, seed: int, folder: Path | None = None, report: Report | None = None
+    ) -> None:
+        self.curve: list[Epoch] = []
+        self.patience, self.seed = patience, seed
+        self.folder, self.report = folder, report
+        self._restored: dict[str, Any] | None = None
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        if trainer.world_size > 1:  # a process of its own, which has to be told once more
+            warnings.simplefilter("ignore")
+            logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        self.curve = curve_of(checkpoint)
+        self._restored = checkpoint[KEY]
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self._restored is not None:
+            _draws(pl_module).set_state(self._restored["draws"].cpu())
+            _batches(trainer).set_state(self._restored["batches"].cpu())
+            self._restored = None
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        if batch_idx == 0:  # dropout; ranks see other spots and drop out other numbers
+            seed = (self.seed * 10_007 + trainer.current_epoch) * 101 + trainer.global_rank
+            torch.manual_seed(seed)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        # validation runs inside the epoch, so its score is there by now; rank 0 decides for all
+        metrics = trainer.callback_metrics
+        pair = [float(metrics.get(name, float("nan"))) for name in ("loss", "val_pcc")]
+        loss, pcc = trainer.strategy.broadcast(pair)
+        self.curve.append(Epoch(trainer.current_epoch + 1, loss, pcc))
+        trainer.should_stop = exhausted(self.curve, self.patience)
+        if self.folder is not None:
+            self._save(trainer, self.folder)
+        if self.report is not None and trainer.is_global_zero:
+            self.report(trainer.current_epoch + 1, pcc)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.world_size == 1:
+            return
+        total = torch.stack([p.detach().double().sum() for p in pl_module.parameters()]).sum()
+        each = trainer.strategy.all_gather(total)
+        if not torch.equal(each, each[:1].expand_as(each)):
+            raise DkanError(
+                "The processes that trained together have come to different weights, which must "
+                "not happen; train with --devices 1."
+            )
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        checkpoint[KEY] = {
+            "curve": [[e.number, e.loss, e.val_pcc] for e in self.curve],
+            "draws": _draws(pl_module).get_state(),
+            "batches": _batches(trainer).get_state(),
+        }
+
+    def _save(self, trainer: pl.Trainer, folder: Path) -> None:
+        if trainer.is_global_zero:
+            with written_whole(folder / LAST) as file:
+                trainer.save_checkpoint(file)
+            write_curve(folder / CURVE, self.curve)
+        else:
+            trainer.save_checkpoint(folder / LAST)  # takes part, and writes nothing
+
+
+def write_curve(path: Path, curve: list[Epoch]) -> None:
+    """``epoch,loss,val_pcc``, one line per epoch. Raises OutputError."""
+    with written_whole(path) as file, file.open("w", newline="", encoding="utf-8") as out:
+        table = csv.writer(out)
+        table.writerow(["epoch", "loss", "val_pcc"])
+        for e in curve:
+            table.writerow([e.number, f"{e.loss:.6f}", f"{e.val_pcc:.6f}"])
+
+
+def _draws(module: pl.LightningModule) -> torch.Generator:
+    return module.draws  # type: ignore[return-value]
+
+
+def _batches(trainer: pl.Trainer) -> torch.Generator:
+    return trainer.train_dataloader.dataset.generator  # type: ignore[union-attr]

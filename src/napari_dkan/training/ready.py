@@ -1,0 +1,167 @@
+"""Ready features of a frozen tile encoder: computed here with a named one, or stored by others."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..errors import CheckpointError, EncoderError, SpotsError
+from ..inference.device import autocast, pick_device
+from ..model.encoders import EXTERNAL, build_encoder, spec_of
+from ..model.encoders.protocol import EncoderSpec, TileEncoder
+from ..model.torchfile import read_torch
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+NEIGHBORS = 25
+UNI_DIMENSION = 1024  # of the published features
+
+
+@dataclass(frozen=True)
+class ReadyFeatures:
+    """neighbors : (N, 25, d) row-major around each spot. own : (N, d) of the spots' patches.
+
+    stored : read from files of others, whose patches are 224 px of level 0.
+    """
+
+    spec: EncoderSpec
+    neighbors: Tensor
+    own: Tensor
+    stored: bool = False
+
+
+class TileFeatures(Protocol):
+    """A source of ready features for one section."""
+
+    def px(self, default: int) -> int:
+        """Side of the tiles it wants to see; ``default`` when it does not look at them."""
+        ...
+
+    def see(self, tiles: Tensor) -> None:
+        """The (25, 3, px, px) uint8 tiles of the next labelled spot."""
+        ...
+
+    def of(self, data: AnnData, rows: NDArray[np.int64]) -> ReadyFeatures:
+        """Features of these rows of the section."""
+        ...
+
+
+@dataclass(frozen=True)
+class ReadyEncoder:
+    """Stands for the encoder that made ready features; it cannot encode anything itself."""
+
+    spec: EncoderSpec
+
+    def tensors(self) -> dict[str, Tensor]:
+        """None: a frozen encoder's weights do not travel in a checkpoint."""
+        return {}
+
+    def project(self, numbers: Tensor) -> Tensor:
+        raise EncoderError(
+            f"Features of {self.spec.name} cannot be had from stain statistics; prepare every "
+            "section with that encoder."
+        )
+
+
+@dataclass(frozen=True)
+class NamedEncoder:
+    """A frozen encoder on a device, for all sections of a run."""
+
+    encoder: TileEncoder
+    device: torch.device
+
+    @classmethod
+    def load(
+        cls, name: str, weights: str | Path | None = None, device: str | None = None
+    ) -> NamedEncoder:
+        """By name, as ``spec_of`` knows it. Raises EncoderError, or DkanError for the device."""
+        picked = pick_device(device)
+        return cls(build_encoder(spec_of(name), None, weights).to(picked), picked)
+
+    def section(self) -> Computed:
+        return Computed(self)
+
+
+@dataclass
+class Computed:
+    """Features of one section, computed while its slide is read: 25 tiles per spot, once."""
+
+    named: NamedEncoder
+    parts: list[Tensor] = field(default_factory=list)
+
+    def px(self, default: int) -> int:
+        return self.named.encoder.spec.px
+
+    def see(self, tiles: Tensor) -> None:
+        encoder, device = self.named.encoder, self.named.device
+        mixed = autocast(device) if encoder.mixed_precision else nullcontext()
+        with torch.inference_mode(), mixed:
+            features = encoder(tiles.to(device)).float().cpu()
+        self.parts.append(features.clone())  # an inference tensor could not be trained on
+
+    def of(self, data: AnnData, rows: NDArray[np.int64]) -> ReadyFeatures:
+        neighbors = torch.stack(self.parts)
+        own = neighbors[:, NEIGHBORS // 2].contiguous()
+        return ReadyFeatures(self.named.encoder.spec, neighbors, own)
+
+
+@dataclass(frozen=True)
+class Stored:
+    """Tensors in the layout published with DKAN, named by ``uns`` of a section.
+
+    ``uns['features']`` is a ``.pt`` of the spots' own patches (N, d), ``uns['neighbor_features']``
+    one of their 5x5 surroundings (N, 25, d), both in the order of the section's spots.
+    """
+
+    spec: EncoderSpec | None = None
+
+    def px(self, default: int) -> int:
+        return default
+
+    def see(self, tiles: Tensor) -> None:
+        """They were made elsewhere."""
+
+    def of(self, data: AnnData, rows: NDArray[np.int64]) -> ReadyFeatures:
+        own = _tensor(data.uns["features"])
+        neighbors = _tensor(data.uns["neighbor_features"])
+        name, spots = data.uns["section"], data.n_obs
+        if own.ndim != 2 or own.shape[0] != spots:
+            raise SpotsError(
+                f"{data.uns['features']} has shape {tuple(own.shape)}; {name} has {spots} spots "
+                "and needs one row of features for each."
+            )
+        wanted = (spots, NEIGHBORS, own.shape[1])
+        if tuple(neighbors.shape) != wanted:
+            raise SpotsError(
+                f"{data.uns['neighbor_features']} has shape {tuple(neighbors.shape)}; "
+                f"{name} needs {wanted}."
+            )
+        index = torch.from_numpy(np.asarray(rows, dtype=np.int64))
+        spec = self.spec or _published(own.shape[1])
+        return ReadyFeatures(spec, neighbors[index], own[index], stored=True)
+
+
+def _published(dimension: int) -> EncoderSpec:
+    if dimension == UNI_DIMENSION:
+        return spec_of("uni")
+    return EncoderSpec(EXTERNAL, dimension=dimension)
+
+
+def _tensor(path: str) -> Tensor:
+    try:
+        content = read_torch(Path(path))
+    except CheckpointError as error:
+        raise SpotsError(str(error)) from None
+    if not isinstance(content, Tensor) or not content.is_floating_point():
+        raise SpotsError(f"{path} does not hold a tensor of features; give the published file.")
+    if not torch.isfinite(content).all():
+        raise SpotsError(f"{path} holds features that are not numbers; get it again.")
+    return content.float()

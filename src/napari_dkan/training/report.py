@@ -1,0 +1,143 @@
+"""``report.json``: per fold and as mean, DKAN and every baseline on the same split."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import SpotsError
+from ..expression.panel import Panel
+from .crossval import DKAN, PROTOCOL, CrossValidation, FoldResult, Predicted
+from .metrics import score
+from .run_folder import differences
+
+METRICS = (
+    *("pcc_all", "pcc_hpg", "pcc_heg", "pcc_hvg", "mse", "mae"),
+    *("spots", "genes_without_pcc"),
+)
+EXPLAINED = {
+    "pcc_all": "Pearson correlation per gene over the spots of a section, mean over the fold's "
+    "sections, then over genes; hpg, heg, hvg: over the 50 genes best predicted, of highest mean "
+    "and of highest variance of the test labels",
+    "mean": "mean over folds; DKAN's figures of a fold are means over seeds",
+    "genes_without_pcc": "genes that are constant in measurement or prediction; they are left out "
+    "of the means of the PCC and never count as zero",
+    "pooled": "all test sections together: mean over sections, then over genes",
+}
+
+Figures = dict[str, Any]
+
+
+def fold_figures(predicted: Predicted, labels: Predicted) -> Figures:
+    """The eight numbers of one method on the test sections of a fold; None where undefined."""
+    summary = score(predicted, {name: labels[name] for name in predicted}).summary()
+    summary["spots"] = int(sum(len(labels[name]) for name in predicted))
+    return {name: summary[name] for name in METRICS}
+
+
+def mean_of(figures: Sequence[Figures]) -> Figures:
+    """Mean of each number over those that have it, None where none has."""
+    return {name: _mean([f[name] for f in figures]) for name in METRICS}
+
+
+def crossval_report(result: CrossValidation, panel: Panel, made: Mapping[str, Any]) -> Figures:
+    """Plain JSON; made: what it was made by and from."""
+    methods = {m: [_of_fold(f, m) for f in result.folds] for m in result.methods}
+    return {
+        "format": 1,
+        "kind": "cross-validation",
+        "protocol": PROTOCOL.format(by=result.by),
+        "explained": EXPLAINED,
+        "mean": {m: mean_of(folds) for m, folds in methods.items()},
+        "folds": [
+            {
+                "name": f.fold.name,
+                "test": list(f.fold.test),
+                "validation": list(f.fold.validation),
+                "training": list(f.fold.training),
+                "epochs": {str(seed): n for seed, n in f.epochs.items()},
+                **{m: methods[m][i] for m in result.methods},
+            }
+            for i, f in enumerate(result.folds)
+        ],
+        "seeds": _seeds(result),
+        "spread_over_folds": {
+            m: {n: _spread([f[n] for f in folds]) for n in METRICS[:6]}
+            for m, folds in methods.items()
+        },
+        "pooled": {m: result.pooled(m).summary() for m in result.methods},
+        "per_gene_pcc": {
+            symbol: {m: _number(s.per_gene[i]) for m, s in result.scores.items()}
+            for i, symbol in enumerate(panel.symbols)
+        },
+        "made": dict(made),
+    }
+
+
+def report_of(path: str | Path, run: Mapping[str, Any]) -> Figures:
+    """The report of a cross-validation on the sections, panel and settings of this run.
+
+    Raises SpotsError when it cannot be read, or is of others, naming what differs.
+    """
+    try:
+        report = json.loads(Path(path).read_text(encoding="utf-8"))
+        made = {key: report["made"][key] for key in ("sections", "panel", "gene text", "settings")}
+        report["pooled"][DKAN]["pcc_all"], report["folds"][0]["epochs"], report["per_gene_pcc"]
+    except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
+        raise SpotsError(
+            f"{path} is not the report of a cross-validation; make it with napari-dkan crossval."
+        ) from error
+    here = json.loads(json.dumps({key: run[key] for key in made}))
+    # statistics differ in the last digit between machines; which sections they are does not
+    made["sections"], here["sections"] = list(made["sections"]), list(here["sections"])
+    differs = differences(made, here)
+    if differs:
+        raise SpotsError(
+            f"{path} was measured with other settings or data ({', '.join(differs[:3])}); "
+            "measure again, or train with those."
+        )
+    return report
+
+
+def _of_fold(result: FoldResult, method: str) -> Figures:
+    return mean_of([fold_figures(p, result.labels) for p in result.predicted[method].values()])
+
+
+def _seeds(result: CrossValidation) -> Figures:
+    """DKAN's mean over folds with each seed, and the spread between seeds."""
+    seeds = list(result.folds[0].predicted[DKAN])
+    each = {
+        str(seed): mean_of([fold_figures(f.predicted[DKAN][seed], f.labels) for f in result.folds])
+        for seed in seeds
+    }
+    spread = {n: _spread([f[n] for f in each.values()]) for n in METRICS[:6]}
+    return {"dkan": each, "spread": spread}
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [v for v in values if v is not None]
+    return round(float(np.mean(known)), 4) if known else None
+
+
+def _spread(values: Sequence[float | None]) -> float | None:
+    """Sample standard deviation, None of fewer than two."""
+    known = [v for v in values if v is not None]
+    return round(float(np.std(known, ddof=1)), 4) if len(known) > 1 else None
+
+
+def _number(value: float) -> float | None:
+    return None if value != value else round(float(value), 3)
+
+
+def table(figures: Mapping[str, Figures]) -> str:
+    """A short table for people: a line per method."""
+    names = METRICS[:6]
+    lines = [f"{'':<14}" + "".join(f"{n.upper().replace('_', '-'):>9}" for n in names)]
+    for method, values in figures.items():
+        cells = [("-" if values[n] is None else f"{values[n]:.4f}") for n in names]
+        lines.append(f"{method:<14}" + "".join(f"{c:>9}" for c in cells))
+    return "\n".join(lines)

@@ -1,0 +1,87 @@
+"""Which sections train, validate and test in each fold."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ..errors import SpotsError
+from .choices import By
+from .sections import Section
+
+
+@dataclass(frozen=True)
+class Fold:
+    """Names of sections. validation is among training, so that no test section is ever it."""
+
+    name: str
+    test: tuple[str, ...]
+    training: tuple[str, ...]
+    validation: tuple[str, ...]
+
+    @property
+    def fitting(self) -> tuple[str, ...]:
+        """Training without validation: what the number of epochs is chosen on."""
+        return tuple(n for n in self.training if n not in self.validation)
+
+
+def make_folds(sections: Sequence[Section], by: By = By.section) -> list[Fold]:
+    """Each section, or all sections of each patient, tested once.
+
+    The section after the test section validates, so that each does so once; with patients it is
+    the next patient as a whole, and with only two patients one section of the training patient.
+
+    Raises SpotsError when there are too few sections or patients, or a patient is unknown.
+    """
+    names = [s.name for s in sections]
+    if len(set(names)) < len(names):
+        twice = next(n for n in names if names.count(n) > 1)
+        raise SpotsError(f"The section {twice} is given twice; give each once.")
+    if by is By.patient:
+        return _by_patient(sections)
+    if len(names) < 3:
+        raise SpotsError(
+            f"Leave-one-section-out takes at least 3 sections, not {len(names)}: one is tested, "
+            "one validates and the others are trained on. Give more, or train without it."
+        )
+    return [
+        Fold(
+            test,
+            (test,),
+            tuple(n for n in names if n != test),
+            (names[(i + 1) % len(names)],),
+        )
+        for i, test in enumerate(names)
+    ]
+
+
+def _by_patient(sections: Sequence[Section]) -> list[Fold]:
+    unknown = [s.name for s in sections if not s.patient]
+    if unknown:
+        raise SpotsError(
+            f"The data does not say which patient {', '.join(unknown[:3])} is from; "
+            "use --by section."
+        )
+    of: dict[str, tuple[str, ...]] = {}
+    for section in sections:
+        of[section.patient] = (*of.get(section.patient, ()), section.name)
+    patients = list(of)
+    if len(patients) < 2:
+        raise SpotsError(
+            f"Leave-one-patient-out takes sections of at least 2 patients; all "
+            f"{len(sections)} are of patient {patients[0]}. Give sections of others, "
+            "or use --by section."
+        )
+    folds = []
+    for i, test in enumerate(patients):
+        training = tuple(n for p in patients if p != test for n in of[p])
+        after = of[patients[(i + 1) % len(patients)]]
+        # with two patients the next one is all there is to train on
+        validation = after if len(patients) > 2 else after[-1:]
+        if len(training) == len(validation):
+            raise SpotsError(
+                f"With patient {test} tested, {training[0]} is the only section left to train "
+                "on and none is left to validate on; give more sections."
+            )
+        folds.append(Fold(f"patient {test}", of[test], training, validation))
+    return folds

@@ -1,0 +1,107 @@
+"""One fit: it goes on where it stopped, and several processes can share it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from napari_dkan.errors import CheckpointError, DkanError
+from napari_dkan.training import progress
+from napari_dkan.training.choices import Precision
+from napari_dkan.training.fit import Fitted, fit
+from napari_dkan.training.gene_text import no_gene_text
+from napari_dkan.training.hardware import Hardware
+from napari_dkan.training.presets import settings_of
+from napari_dkan.training.sections import encode, fit_encoder
+
+from .tiny_sections import PANEL, QUICK, tiny_section
+
+TEXT = no_gene_text(PANEL, 8, 1)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def _fit(folder: Path | None, sections, devices: int = 1, **changes) -> Fitted:
+    encoder = fit_encoder(sections, 16, 154.0)
+    settings = replace(QUICK, **changes)
+    training = [encode(s, encoder) for s in sections]
+    return fit(training, TEXT, settings, folder=folder, hardware=Hardware(devices))
+
+
+def test_a_finished_fit_is_not_run_again(tmp_path: Path) -> None:
+    sections = [tiny_section(i) for i in range(2)]
+    one, two = (_fit(tmp_path / "f", sections) for _ in range(2))
+    assert one.epochs == two.epochs == 3
+    for a, b in zip(
+        one.network.state_dict().values(), two.network.state_dict().values(), strict=True
+    ):
+        assert torch.equal(a, b)
+
+
+def test_the_learning_rate_goes_on_where_it_was(tmp_path: Path, monkeypatch) -> None:
+    sections = [tiny_section(i) for i in range(2)]
+    seen: list[int] = []
+    before = progress.Progress.on_train_epoch_end
+
+    def watch(self, trainer, module):
+        seen.append(trainer.lr_scheduler_configs[0].scheduler.last_epoch)
+        if len(seen) == 2:
+            before(self, trainer, module)
+            raise KeyError("the power went off")
+        before(self, trainer, module)
+
+    monkeypatch.setattr(progress.Progress, "on_train_epoch_end", watch)
+    with pytest.raises(KeyError):
+        _fit(tmp_path / "f", sections, epochs=4)
+    _fit(tmp_path / "f", sections, epochs=4)
+    assert seen == [1, 2, 3, 4]
+
+
+def test_a_damaged_checkpoint_is_told(tmp_path: Path) -> None:
+    (tmp_path / "last.ckpt").write_bytes(b"nothing")
+    with pytest.raises(CheckpointError, match=r"last\.ckpt"):
+        _fit(tmp_path, [tiny_section(i) for i in range(2)])
+    torch.save({"state_dict": {}}, tmp_path / "last.ckpt")
+    with pytest.raises(CheckpointError, match="not of an interrupted training"):
+        _fit(tmp_path, [tiny_section(i) for i in range(2)])
+
+
+@pytest.mark.timeout(300)
+def test_two_processes_train_together(tmp_path: Path) -> None:
+    """They check themselves that they end with the same weights."""
+    sections = [tiny_section(i) for i in range(3)]
+    together = _fit(tmp_path / "f", sections, devices=2, epochs=2)
+    assert together.epochs == 2
+    alone = _fit(None, sections, epochs=2)
+    weights = [f.network.head.weight for f in (together, alone)]
+    assert torch.isfinite(weights[0]).all() and not torch.equal(*weights)
+
+
+def test_what_the_machine_has_not_is_told() -> None:
+    if torch.cuda.is_available():
+        with pytest.raises(DkanError, match="GPUs, not 99"):
+            Hardware(99).trainer_options()
+        return
+    assert Hardware().trainer_options()["precision"] == "32-true"
+    assert Hardware(precision=Precision.brain).trainer_options()["precision"] == "bf16-mixed"
+    with pytest.raises(DkanError, match="16 bits need a GPU"):
+        Hardware(precision=Precision.half).trainer_options()
+
+
+def test_the_published_network_is_of_the_published_size() -> None:
+    from napari_dkan.model.network import DKAN
+
+    config = settings_of("published").config(250)
+    with torch.device("meta"):
+        network = DKAN(config, torch.empty(250, 1024))
+    assert 228e6 < sum(p.numel() for p in network.parameters()) < 278e6
+    assert (config.fusion.depth, config.global_.depth, config.neighbor.depth) == (1, 5, 4)

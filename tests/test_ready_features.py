@@ -1,0 +1,68 @@
+"""Features of a frozen encoder, stored by others or computed here, instead of the stain encoder."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import anndata
+import numpy as np
+import pytest
+import torch
+
+from napari_dkan.errors import SpotsError
+from napari_dkan.model.encoders.protocol import EncoderSpec
+from napari_dkan.training.ready import Computed, NamedEncoder, ReadyFeatures, Stored
+from napari_dkan.training.sections import encode, fit_encoder, select_genes
+
+from .tiny_sections import tiny_section
+
+
+def test_stored_features_are_taken_as_they_are(tmp_path: Path) -> None:
+    draw = torch.Generator().manual_seed(0)
+    own, near = torch.rand(5, 6, generator=draw), torch.rand(5, 25, 6, generator=draw)
+    torch.save(own, tmp_path / "own.pt")
+    torch.save(near, tmp_path / "near.pt")
+    data = anndata.AnnData(np.ones((5, 2), np.float32))
+    data.uns = {
+        "section": "A1",
+        "features": str(tmp_path / "own.pt"),
+        "neighbor_features": str(tmp_path / "near.pt"),
+    }
+    ready = Stored().of(data, np.array([0, 2, 4]))
+    assert torch.equal(ready.own, own[[0, 2, 4]]) and torch.equal(ready.neighbors, near[[0, 2, 4]])
+    assert ready.spec.name == "external" and ready.spec.dimension == 6
+    with pytest.raises(SpotsError, match=r"own.pt has shape \(5, 6\); A1 has 4 spots"):
+        Stored().of(data[:4], np.array([0]))
+    torch.save({"a": 1}, tmp_path / "own.pt")
+    with pytest.raises(SpotsError, match=r"own\.pt does not hold a tensor"):
+        Stored().of(data, np.array([0]))
+
+
+def test_ready_features_take_the_place_of_the_stain_encoder() -> None:
+    class Means:
+        spec, mixed_precision = EncoderSpec("test", dimension=3, px=8), False
+
+        def __call__(self, tiles):
+            return tiles.float().mean(dim=(2, 3))
+
+    source = Computed(NamedEncoder(Means(), torch.device("cpu")))
+    tiles = torch.randint(0, 255, (4, 25, 3, 8, 8), dtype=torch.uint8)
+    for spot in tiles:
+        source.see(spot)
+    ready = source.of(None, np.arange(4))
+    torch.testing.assert_close(ready.own, tiles[:, 12].float().mean(dim=(2, 3)))
+    section = replace(tiny_section(0, spots=4), ready=ready)
+    encoder = fit_encoder([section], 16, 154.0)
+    assert encoder.spec.name == "test" and encoder.tensors() == {}
+    assert torch.equal(encode(section, encoder).features, ready.neighbors)
+    with pytest.raises(SpotsError, match="different encoders"):
+        fit_encoder([section, tiny_section(1)], 16, 154.0)
+    other = ReadyFeatures(ready.spec, ready.neighbors, ready.own + 1)
+    assert torch.equal(encode(replace(section, ready=other), encoder).own, ready.own + 1)
+
+
+def test_a_choice_of_genes() -> None:
+    section = tiny_section(0)
+    (part,) = select_genes([section], [5, 1])
+    assert torch.equal(part.labels, section.labels[:, [5, 1]])
