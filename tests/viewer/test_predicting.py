@@ -144,9 +144,9 @@ def test_what_is_in_view_comes_first(panel, until):
     predictor = panel.session.predictor(panel.session.slide, panel.session.checkpoint)
     stream = predictor.stream
 
-    def spy(target, order=None, genes=None):
+    def spy(target, order=None, **asked):
         rows.extend(target.spots.xy[order] * 0.7)
-        return stream(target, order, genes)
+        return stream(target, order, **asked)
 
     predictor.stream = spy
     panel.where_box.start()

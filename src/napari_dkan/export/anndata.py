@@ -25,7 +25,9 @@ def to_anndata(prediction: Prediction, slide: Slide) -> AnnData:
     """AnnData (spots x genes) of predicted values, with a picture of the slide.
 
     ``obsm['spatial']`` holds (x, y) centres in level-0 px, ``uns['spatial'][library_id]``
-    the overview image and scale factors, ``uns['napari_dkan']`` the provenance.
+    the overview image and scale factors, ``uns['napari_dkan']`` the provenance. Genes predicted
+    from their text alone are marked in ``var['zero_shot']``, with the correlation that their
+    checkpoint's card leads to expect; their values are in standard deviations from their mean.
     """
     import pandas as pd
     from anndata import AnnData
@@ -43,12 +45,25 @@ def to_anndata(prediction: Prediction, slide: Slide) -> AnnData:
         },
         index=pd.Index(panel.symbols, dtype=str),
     )
+    if prediction.zero_shot:
+        new = var.index.isin(prediction.zero_shot)
+        expected = record["zero_shot"]["expected_pcc"]
+        var["zero_shot"] = new
+        var["zero_shot_expected_pcc"] = np.where(
+            new, np.nan if expected is None else expected, np.nan
+        )
     data = AnnData(prediction.values.copy(), obs=obs, var=var)
     data.obs_names_make_unique()
     data.obsm["spatial"] = spots.xy.copy()
     data.uns["spatial"] = {slide.name: _library(slide, spots.diameter_um, record)}
-    data.uns["napari_dkan"] = {k: v for k, v in record.items() if v is not None}
+    data.uns["napari_dkan"] = _stated(record)
     return data
+
+
+def _stated(record: dict) -> dict:
+    """A record without what is not known, which HDF5 cannot hold."""
+    known = {k: v for k, v in record.items() if v is not None}
+    return {k: _stated(v) if isinstance(v, dict) else v for k, v in known.items()}
 
 
 def _library(slide: Slide, diameter_um: float | None, record: dict) -> dict:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -76,6 +77,7 @@ class Clicks:
             return
         checkpoint = session.checkpoint
         assert checkpoint is not None and slide.pixel_size is not None
+        zero_shot = session.zero_shot
         tissue_only, origin = session.settings.tissue_only, slide.pixel_size.origin
         result: list[Prediction] = []
 
@@ -85,8 +87,8 @@ class Clicks:
                 _need_tissue(predictor.tissue, x, y, predictor.side)
             spots = Spots(np.array([[x, y]]), diameter_um=checkpoint.spot_diameter_um)
             target = Target(Kind.POINTS, spots)
-            prediction, _ = empty_prediction(predictor, target, origin)
-            for update in predictor.stream(target):
+            prediction, _ = empty_prediction(predictor, target, origin, zero_shot=zero_shot)
+            for update in predictor.stream(target, zero_shot=zero_shot):
                 if update.stage == "spots":
                     prediction.fill(update.rows, update.values)
                     result.append(prediction)
@@ -110,10 +112,10 @@ class Clicks:
         self._lane.start(job, follow, end)
 
     def _mark(self, spot: Prediction) -> None:
-        """Clicked spots gather in one Points layer as long as slide and checkpoint stay."""
+        """Clicked spots gather in one Points layer as long as slide, checkpoint and genes stay."""
         session = self.session
         slide = session.ready_slide()
-        key = (slide, session.checkpoint, slide.mpp)
+        key = (slide, session.checkpoint, slide.mpp, spot.panel.symbols)
         if self._marks is not None and self._marks[0] == key:
             overlay = self._marks[1]
             if overlay in session.overlays:
@@ -131,7 +133,7 @@ def _joined(before: Prediction, spot: Prediction) -> Prediction:
     xy = np.concatenate([before.target.spots.xy, spot.target.spots.xy])
     target = Target(Kind.POINTS, Spots(xy, diameter_um=spot.target.spots.diameter_um))
     values = np.concatenate([before.values, spot.values])
-    return Prediction(target, spot.panel, spot.label_scale, values, spot.provenance)
+    return replace(spot, target=target, values=values)
 
 
 def _need_tissue(tissue: BaseGeometry, x: float, y: float, side: float) -> None:

@@ -77,9 +77,8 @@ class Display:
         legend = overlays[LEGEND]
         legend.visible = bool(shown)
         if shown:
-            legend.text = (
-                f"{self._session.gene} - predicted\n{shown[-1].prediction.label_scale.name}"
-            )
+            prediction, gene = shown[-1].prediction, self._session.gene or ""
+            legend.text = f"{gene} - {prediction.kind(gene)}\n{prediction.units(gene)}"
 
     def _hover(self, viewer: object, event: object) -> None:
         """Value under the cursor, from the topmost visible overlay."""
@@ -90,8 +89,8 @@ class Display:
         for overlay in sorted(shown, key=lambda o: -order.get(id(o.layer), -1)):
             value = overlay.value_at(world)
             if value is not None:
-                scale = overlay.prediction.label_scale.name
-                text = f"{session.gene} predicted {value:.2f}\n{scale}"
+                prediction, gene = overlay.prediction, session.gene or ""
+                text = f"{gene} {prediction.kind(gene)} {value:.2f}\n{prediction.units(gene)}"
                 QToolTip.showText(QCursor.pos(), text)
                 return
         QToolTip.hideText()

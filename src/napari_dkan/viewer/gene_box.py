@@ -23,6 +23,7 @@ from .combo import narrow
 from .display import Display
 from .links import Links
 from .session import Limits, Session
+from .zero_shot_box import ZeroShotBox, mark
 
 COLORMAPS = ("magma", "viridis", "inferno", "plasma", "cividis")  # perceptually uniform
 MATCHES = 30
@@ -50,6 +51,7 @@ class GeneBox(QWidget):
         self.pin.setCheckable(True)
         self.name = QLabel()
         self.name.setWordWrap(True)
+        self.by_text = ZeroShotBox(session, links)
         self._pinned = QFlowLayout()
         self.limits = QComboBox()
         self.limits.addItems(["auto, this gene", "fixed"])
@@ -84,6 +86,7 @@ class GeneBox(QWidget):
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addLayout(first)
         layout.addWidget(self.name)
+        layout.addWidget(self.by_text)
         layout.addLayout(self._pinned)
         layout.addLayout(limits)
         layout.addWidget(self._ends)
@@ -114,18 +117,20 @@ class GeneBox(QWidget):
     # ---- searching -------------------------------------------------------------------
 
     def _suggest(self, text: str) -> None:
-        if self._session.checkpoint is not None:
-            found = self._session.checkpoint.panel.search(text)[:MATCHES]
-            self._matches.setStringList([described(g) for g in found])
+        if (panel := self._session.panel) is not None:
+            found = panel.search(text)[:MATCHES]
+            self._matches.setStringList(
+                [described(g, mark(self._session, g.symbol)) for g in found]
+            )
 
     def _picked(self, text: str) -> None:
         self._show(text.split("  ")[0])
 
     def _entered(self) -> None:
         """Return takes the best match of what is typed."""
-        checkpoint, text = self._session.checkpoint, self.search.text()
-        if checkpoint is not None and text.strip():
-            found = checkpoint.panel.search(text.split("  ")[0])
+        panel, text = self._session.panel, self.search.text()
+        if panel is not None and text.strip():
+            found = panel.search(text.split("  ")[0])
             self._show(found[0].symbol if found else text)
 
     def _show(self, symbol: str) -> None:
@@ -175,12 +180,13 @@ class GeneBox(QWidget):
     def refresh(self, event: object = None) -> None:
         session = self._session
         self.setEnabled(session.checkpoint is not None)
-        if session.checkpoint is None or session.gene is None:
+        panel = session.panel
+        if panel is None or session.gene is None:
             return
-        gene = session.checkpoint.panel.genes[session.checkpoint.panel.row(session.gene)]
+        gene = panel.genes[panel.row(session.gene)]
         if not (self.search.hasFocus() and self.search.isModified()):
             self.search.setText(gene.symbol)
-        self.name.setText(gene.name)
+        self.name.setText("\n".join(t for t in (gene.name, mark(session, gene.symbol)) if t))
         self.pin.setChecked(gene.symbol in session.pinned)
         fixed = session.settings.limits.fixed is not None
         self.limits.setCurrentIndex(int(fixed))
@@ -201,7 +207,9 @@ def _fill(layout: QHBoxLayout, *widgets: QWidget) -> QHBoxLayout:
     return layout
 
 
-def described(gene: Gene) -> str:
+def described(gene: Gene, note: str = "") -> str:
     """A line of the search list."""
+    if note:
+        return f"{gene.symbol}  {gene.name}  [{note}]"
     also = f"  (also {', '.join(gene.aliases[:4])})" if gene.aliases else ""
     return f"{gene.symbol}  {gene.name}{also}"

@@ -61,6 +61,7 @@ class Maps:
         """Start predicting a target; ``what`` names it in the layer. Raises SpotsError."""
         session = self.session
         slide, checkpoint = session.ready_slide(), session.checkpoint
+        zero_shot = session.zero_shot
         if self.busy:
             return
         assert checkpoint is not None and slide.pixel_size is not None
@@ -69,9 +70,9 @@ class Maps:
 
         def job() -> Iterator[Prediction | Update]:
             predictor = session.predictor(slide, checkpoint)
-            prediction, _ = empty_prediction(predictor, target, origin)
+            prediction, _ = empty_prediction(predictor, target, origin, zero_shot=zero_shot)
             yield prediction
-            yield from predictor.stream(target, order)
+            yield from predictor.stream(target, order, zero_shot=zero_shot)
 
         def receive(item: Prediction | Update) -> None:
             if isinstance(item, Prediction):

@@ -45,9 +45,9 @@ class _Named:
     def __init__(self, layer: Layer, what: str) -> None:
         self._layer, self._what, self._given = layer, what, layer.name
 
-    def show(self, gene: str) -> None:
+    def show(self, gene: str, kind: str) -> None:
         if re.sub(r" \[\d+\]$", "", self._layer.name) == self._given:  # napari numbers twins
-            self._given = f"{gene} predicted - {self._what}"
+            self._given = f"{gene} {kind} - {self._what}"
             self._layer.name = self._given
 
 
@@ -79,7 +79,7 @@ class GridOverlay:
     def show(self, gene: str, limits: tuple[float, float], colormap: str) -> None:
         self.layer.data = self._grid.raster(self.prediction.gene(gene))
         _apply(self.layer, limits, colormap)
-        self._name.show(gene)
+        self._name.show(gene, self.prediction.kind(gene))
 
     def value_at(self, world: tuple[float, float]) -> float | None:
         row, column = np.round(self.layer.world_to_data(world)).astype(int)
@@ -128,7 +128,7 @@ class SpotsOverlay:
             self.layer.face_color = "value"
             self.layer.face_colormap = colormap
             self.layer.face_contrast_limits = limits
-        self._name.show(gene)
+        self._name.show(gene, self.prediction.kind(gene))
 
     def value_at(self, world: tuple[float, float]) -> float | None:
         at = np.asarray(self.layer.world_to_data(world))

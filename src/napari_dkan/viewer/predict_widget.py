@@ -119,6 +119,12 @@ def _advanced(session: Session, links: Links) -> Container:
         tooltip="Dense maps show more detail; the network was trained at the spots' distance.",
     )
     tissue = CheckBox(name="tissue_only", text="Tissue only", value=session.settings.tissue_only)
+    unproven = CheckBox(
+        name="unproven",
+        text="Unproven genes by description",
+        value=session.settings.unproven,
+        tooltip="Also where the card does not show that a gene's own text beats another's.",
+    )
     weights = FileEdit(
         name="encoder_weights",
         label="Encoder",
@@ -131,6 +137,7 @@ def _advanced(session: Session, links: Links) -> Container:
     device.changed.connect(lambda value: session.change(device=value))
     pitch.changed.connect(lambda value: session.change(dense=value))
     tissue.changed.connect(lambda value: session.change(tissue_only=value))
+    unproven.changed.connect(lambda value: session.change(unproven=value))
 
     def list_devices() -> None:
         """Once a checkpoint is there torch is loaded, and asking it costs nothing."""
@@ -140,7 +147,7 @@ def _advanced(session: Session, links: Links) -> Container:
         device.value = chosen
 
     links.join(list_devices, session.checkpoint_changed)
-    return Container(widgets=[device, pitch, tissue, weights])
+    return Container(widgets=[device, pitch, tissue, unproven, weights])
 
 
 def _heading(text: str) -> QLabel:

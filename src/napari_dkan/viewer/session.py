@@ -26,7 +26,9 @@ if TYPE_CHECKING:
     from napari.components import ViewerModel
     from shapely.geometry.base import BaseGeometry
 
+    from ..expression.panel import Panel
     from ..inference.prediction import Prediction
+    from ..inference.zero_shot import ZeroShotGenes
     from ..model import Checkpoint
     from .overlay import Overlay
 
@@ -59,6 +61,7 @@ class Settings:
     encoder_weights: Path | None = None
     dense: bool = False
     tissue_only: bool = True
+    unproven: bool = False  # genes by their text even where the card has no proof of them
     colormap: str = "magma"
     opacity: float = 0.65
     limits: Limits = Limits()
@@ -86,6 +89,7 @@ class Session:
     slide_changed = Signal()
     slide_edited = Signal()  # its tissue was edited by hand
     checkpoint_changed = Signal()
+    zero_shot_changed = Signal()
     settings_changed = Signal()
     gene_changed = Signal()
     pinned_changed = Signal()
@@ -99,6 +103,7 @@ class Session:
         self.slides: list[OpenSlide] = []
         self.slide: OpenSlide | None = None
         self.checkpoint: Checkpoint | None = None
+        self.zero_shot: ZeroShotGenes | None = None  # genes beside the checkpoint's panel
         self.settings = Settings()
         self.gene: str | None = None
         self.pinned: tuple[str, ...] = ()
@@ -203,7 +208,7 @@ class Session:
 
     def use_checkpoint(self, checkpoint: Checkpoint) -> None:
         """Take a loaded checkpoint; the gene stays where the new panel has it."""
-        self.checkpoint = checkpoint
+        self.checkpoint, self.zero_shot = checkpoint, None
         panel = checkpoint.panel
         self.pinned = tuple(g for g in self.pinned if g in panel) or _first_genes(checkpoint)
         self.spot = None
@@ -214,11 +219,35 @@ class Session:
         self.spot_changed.emit()
         self.gene_changed.emit()
 
+    @property
+    def panel(self) -> Panel | None:
+        """The checkpoint's genes, and after them those predicted from their text."""
+        from ..expression.panel import Panel
+
+        if self.checkpoint is None or self.zero_shot is None:
+            return None if self.checkpoint is None else self.checkpoint.panel
+        return Panel((*self.checkpoint.panel.genes, *self.zero_shot.genes))
+
+    def use_zero_shot(self, genes: ZeroShotGenes | None) -> None:
+        """Take genes outside the panel, and show the first; without any, back to the panel."""
+        self.zero_shot = genes
+        panel = self.panel
+        if panel is None:
+            return
+        if genes is not None and genes.genes:
+            self.gene = genes.symbols[0]
+        elif self.gene not in panel:
+            self.gene = panel.symbols[0]
+        self.pinned = tuple(g for g in self.pinned if g in panel)
+        self.zero_shot_changed.emit()
+        self.pinned_changed.emit()
+        self.gene_changed.emit()
+
     def set_gene(self, symbol: str) -> None:
         """Show a gene. Raises SpotsError when the panel does not have it."""
-        if self.checkpoint is None:
+        panel = self.panel
+        if panel is None:
             return
-        panel = self.checkpoint.panel
         symbol = panel.symbols[panel.row(symbol)]
         if symbol != self.gene:
             self.gene = symbol
@@ -226,9 +255,10 @@ class Session:
 
     def step_gene(self, step: int) -> None:
         """The next or the previous gene of the panel, round and round."""
-        if self.checkpoint is None or self.gene is None:
+        panel = self.panel
+        if panel is None or self.gene is None:
             return
-        symbols = self.checkpoint.panel.symbols
+        symbols = panel.symbols
         self.set_gene(symbols[(symbols.index(self.gene) + step) % len(symbols)])
 
     def pin(self, symbol: str, pinned: bool = True) -> None:

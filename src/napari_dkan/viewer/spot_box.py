@@ -14,10 +14,14 @@ from .session import Session
 
 TOP = 12
 BY_VALUE, BY_EXCESS = "highest", "most above average"
+ZERO_SHOT = "*"  # behind a gene that is predicted from its text alone
 
 
 class Bars(QWidget):
-    """Rows of (label, value, marked) as horizontal bars; a click on a row picks its label."""
+    """Rows of (label, value, marked) as horizontal bars; a click on a row picks its label.
+
+    Labels in ``starred`` get a star and a hollow bar: their values are on another scale.
+    """
 
     picked = Signal(str)
     ROW = 18
@@ -25,10 +29,13 @@ class Bars(QWidget):
     def __init__(self) -> None:
         super().__init__()
         self.rows: list[tuple[str, float, bool]] = []
+        self.starred: frozenset[str] = frozenset()
         self.setToolTip("Click a gene to show its map.")
 
-    def set_rows(self, rows: list[tuple[str, float, bool]]) -> None:
-        self.rows = rows
+    def set_rows(
+        self, rows: list[tuple[str, float, bool]], starred: frozenset[str] = frozenset()
+    ) -> None:
+        self.rows, self.starred = rows, starred
         self.setMinimumHeight(len(rows) * self.ROW)
         self.updateGeometry()
         self.update()
@@ -55,7 +62,8 @@ class Bars(QWidget):
             painter.setFont(font)
             painter.setPen(text)
             middle = Qt.AlignmentFlag.AlignVCenter
-            painter.drawText(QRectF(0, y, name, self.ROW), middle, label)
+            star = ZERO_SHOT if label in self.starred else ""
+            painter.drawText(QRectF(0, y, name, self.ROW), middle, label + star)
             right = QRectF(self.width() - number, y, number - 4, self.ROW)
             painter.drawText(right, middle | Qt.AlignmentFlag.AlignRight, f"{value:.2f}")
             track = QRectF(name, y + 4, room, self.ROW - 8)
@@ -63,7 +71,10 @@ class Bars(QWidget):
             painter.setBrush(QColor(128, 128, 128, 50))
             painter.drawRoundedRect(track, 3, 3)
             track.setWidth(room * float(np.clip(value / top, 0, 1)))
-            painter.setBrush(QColor("#e8735a") if marked else QColor("#8c6bb1"))
+            colour = QColor("#e8735a") if marked else QColor("#8c6bb1")
+            if star:
+                painter.setPen(colour)
+            painter.setBrush(Qt.BrushStyle.NoBrush if star else colour)
             painter.drawRoundedRect(track, 3, 3)
         painter.end()
 
@@ -110,20 +121,26 @@ class SpotBox(QWidget):
             return
         x, y = spot.target.spots.xy[-1]
         self.where.setText(f"Spot at ({x:,.0f}, {y:,.0f}) px")
-        self.scale.setText(f"predicted, {spot.label_scale.name}")
-        self.bars.set_rows(self._rows(spot))
+        text = f"predicted, {spot.label_scale.name}"
+        if spot.zero_shot:
+            text += f"\n{ZERO_SHOT} zero-shot: {spot.units(spot.zero_shot[0])}"
+        self.scale.setText(text)
+        self.bars.set_rows(self._rows(spot), frozenset(spot.zero_shot))
 
     def _rows(self, spot: Prediction) -> list[tuple[str, float, bool]]:
         """The shown and the pinned genes first, then the spot's top genes."""
         session = self._session
         chosen = [g for g in (session.gene, *session.pinned) if g is not None and g in spot.panel]
         values = spot.values[-1]
-        score = values
+        new = np.isin(spot.panel.symbols, spot.zero_shot)
+        score = np.where(new, -np.inf, values)  # in units of their own
         if self.order.currentText() == BY_EXCESS and session.checkpoint is not None:
             network = session.checkpoint.network
             mean, spread = network.label_mean.cpu().numpy(), network.label_std.cpu().numpy()
-            score = (values - mean) / np.maximum(spread, 1e-6)
+            score = values.copy()  # a zero-shot gene's are relative to its mean already
+            score[~new] = (values[~new] - mean) / np.maximum(spread, 1e-6)
         symbols = spot.panel.symbols
-        top = [symbols[i] for i in np.argsort(-score, kind="stable")[:TOP]]
+        order = np.argsort(-score, kind="stable")[:TOP]
+        top = [symbols[i] for i in order if np.isfinite(score[i])]
         genes = dict.fromkeys([*chosen, *top])
         return [(g, float(values[spot.panel.row(g)]), g == session.gene) for g in genes]
