@@ -11,9 +11,11 @@ HERE = Path(__file__).parent
 
 def main() -> int:
     failed = 0
-    for name in ("startup", "slides", "engine", "context", "window"):
+    quick = {"training_step": ["--small"]}
+    for name in ("startup", "slides", "engine", "context", "training_step", "window"):
         print(f"\n## {name}", flush=True)
-        failed |= subprocess.run([sys.executable, str(HERE / f"{name}.py")]).returncode
+        command = [sys.executable, str(HERE / f"{name}.py"), *quick.get(name, [])]
+        failed |= subprocess.run(command).returncode
     return failed
 
 

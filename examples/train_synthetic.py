@@ -65,7 +65,14 @@ def main() -> None:
     train, test = (TRAIN[:2], TEST[:1]) if given.quick else (TRAIN, TEST)
     size_px = 2000 if given.quick else 4608
 
-    settings = Settings(epochs=2 if given.quick else given.epochs)
+    # one network, and one stain: the sections are all drawn in the same
+    settings = Settings(
+        epochs=2 if given.quick else given.epochs,
+        members=1,
+        standardise=False,
+        augmentation=None,
+        correlation=0.0,
+    )
     panel = known_panel()
     sections = {seed: prepared(seed, size_px, panel, settings) for seed in train + test}
     encoder = fit_encoder([sections[s] for s in train], settings.dim, settings.patch_um)

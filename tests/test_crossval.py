@@ -16,6 +16,7 @@ import torch
 from napari_dkan import files
 from napari_dkan.cli import main
 from napari_dkan.errors import OutputError, SpotsError
+from napari_dkan.model import load_checkpoint
 from napari_dkan.training import crossval, progress
 from napari_dkan.training.baselines import BASELINES
 from napari_dkan.training.choices import By
@@ -214,6 +215,7 @@ def her2st(tmp_path: Path) -> Path:
     return root
 
 
+@pytest.mark.timeout(300)
 def test_one_command(her2st: Path, tmp_path: Path, monkeypatch, capsys) -> None:
     def call(*arguments) -> tuple[int, str]:
         monkeypatch.setattr(sys, "argv", ["napari-dkan", *map(str, arguments)])
@@ -222,7 +224,8 @@ def test_one_command(her2st: Path, tmp_path: Path, monkeypatch, capsys) -> None:
         return exit.value.code or 0, capsys.readouterr().err
 
     out = tmp_path / "report.json"
-    asked = ["crossval", "--data", her2st, "-o", out, "--epochs", 1]
+    small = ["--set", "members=1", "--set", "augmentation=null", "--epochs", 1]
+    asked = ["crossval", "--data", her2st, "-o", out, *small]
     panel = ["--panel", her2st / "panel.txt"]
     code, err = call(*asked, *panel)
     assert code == 0, err
@@ -244,9 +247,19 @@ def test_one_command(her2st: Path, tmp_path: Path, monkeypatch, capsys) -> None:
     again = json.loads(out.read_text())
     assert again["mean"] == report["mean"]
 
+    # a checkpoint takes the scores measured, but not those of other settings
+    train = ["train", "--data", her2st, *panel, "-o", tmp_path / "made.safetensors"]
+    code, err = call(*train, "--epochs", 2, "--measured", out)
+    assert code == 2 and "measured with other settings or data" in err
+    code, err = call(*train, *small, "--measured", out)
+    assert code == 0, err
+    made = load_checkpoint(tmp_path / "made.safetensors")
+    assert made.card["metrics"]["dkan"] == report["pooled"]["dkan"]
+    assert made.card["per_gene_pcc"].keys() == report["per_gene_pcc"].keys()
+    code, err = call(*train, *small, "--resume", "--measured", her2st / "panel.txt")
+    assert code == 2 and "not the report of a cross-validation" in err
+
     fresh = ["--run", tmp_path / "other.run"]
-    code, err = call(*asked, *panel, *fresh, "--by", "patient")
-    assert code == 2 and "none is left to validate on" in err
     code, err = call(*asked, *fresh)
     assert code == 2 and "give one by --panel" in err
     code, err = call(*asked, *panel, *fresh, "--sections", "X1,X9,Y1")

@@ -17,7 +17,8 @@ def describe(checkpoint: Checkpoint) -> str:
     shown = ", ".join(symbols[:8]) + (", ..." if len(symbols) > 8 else "")
     patch = f"{c.patch.um:g} um at {c.patch.px} px ({c.patch.mpp:.3g} um/px)"
     grid = f"{config.grid} x {config.grid} neighbours"
-    size = sum(p.numel() for p in c.network.parameters()) / 1e6
+    size = sum(p.numel() for p in c.network.parameters()) / config.members / 1e6
+    several = f"mean of {config.members}, each of " if config.members > 1 else ""
     encoder = f"{c.encoder.name}, {c.encoder.dimension} features of {c.encoder.px} px tiles"
     inside = "in this file" if c.encoder_tensors else "not in this file"
     lines = [
@@ -26,7 +27,7 @@ def describe(checkpoint: Checkpoint) -> str:
         _line("Labels", c.label_scale.name),
         _line("Patch", f"{patch}, {grid}"),
         _line("Spots", f"{c.spot_pitch_um:g} um apart, {c.spot_diameter_um:g} um wide"),
-        _line("Network", f"{size:.1f} M parameters, width {config.dim}, trunk {config.trunk}"),
+        _line("Network", f"{several}{size:.1f} M parameters, width {config.dim}, trunk {config.trunk}"),
         _line("Encoder", f"{encoder}, weights {inside}"),
         _line("", f"revision {c.encoder.revision or 'unknown'}"),
         _line("", f"licence {c.encoder.licence or 'unknown'}"),

@@ -49,6 +49,9 @@ def train_command(
         Path | None,
         typer.Option(help="Report of `crossval` on the same; its scores and epochs are taken."),
     ] = None,
+    zero_shot: Annotated[
+        Path | None, typer.Option(help="Report of `zeroshot`; its figures go on the card.")
+    ] = None,
     set_: Set = None,
     encoder: Encoder = None,
     encoder_weights: EncoderWeights = None,
@@ -65,6 +68,7 @@ def train_command(
     from .hardware import Hardware
     from .presets import changed, settings_of
     from .train import train
+    from .zeroshot import zero_shot_entry
 
     names = names_of(sections)
     hardware = Hardware(devices, precision)
@@ -85,6 +89,7 @@ def train_command(
         seed=seed,
         set=set_,
         measured=measured,
+        zero_shot=zero_shot,
         encoder=encoder,
     )
     stated = {
@@ -92,6 +97,7 @@ def train_command(
         "licence": licence,
         "source": source,
         "limits": limits,
+        "zero_shot": {} if zero_shot is None else zero_shot_entry(zero_shot),
         "command": command if crossval else f"{command} --no-crossval",
     }
 

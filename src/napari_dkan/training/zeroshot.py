@@ -8,8 +8,10 @@ beats it is in the words, and not merely in the tissue.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -125,6 +127,17 @@ def zero_shot_card(report: dict[str, Any]) -> dict[str, Any]:
     )
     card = {key: report[key] for key in kept}
     return card | {"epochs": report["training"]["epochs"], "protocol": report["protocol"]}
+
+
+def zero_shot_entry(path: str | Path) -> dict[str, Any]:
+    """The same from a report file. Raises SpotsError when it is not one."""
+    try:
+        return zero_shot_card(json.loads(Path(path).read_text(encoding="utf-8")))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise SpotsError(
+            f"{path} is not the report of a zero-shot measurement; make it with napari-dkan "
+            "zeroshot."
+        ) from error
 
 
 def draw_genes(mean: NDArray[np.floating], held_out: int, draws: int, seed: int) -> list[Rows]:

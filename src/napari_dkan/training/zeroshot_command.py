@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from ..errors import OutputError
-from .options import Data, Panel, names_of
+from .options import Data, Panel, Set, names_of
 
 
 def zeroshot_command(
@@ -25,7 +25,8 @@ def zeroshot_command(
     panel: Panel = None,
     held_out: Annotated[int, typer.Option(min=2, help="Genes left out of training.")] = 25,
     draws: Annotated[int, typer.Option(min=1, help="Different sets of such genes.")] = 3,
-    epochs: Annotated[int, typer.Option(min=1, help="Epochs of every network.")] = 30,
+    epochs: Annotated[int, typer.Option(min=1, help="Epochs of every network.")] = 40,
+    set_: Set = None,
     seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 2021,
 ) -> None:
     """Leave genes out of training and predict them by their description.
@@ -35,6 +36,7 @@ def zeroshot_command(
     from .gene_text import read_panel_text
     from .inputs import panel_of
     from .loading import load_sections, settings_for
+    from .presets import changed
     from .run_folder import write_json
     from .settings import Settings
     from .zeroshot import measure_zero_shot
@@ -46,7 +48,8 @@ def zeroshot_command(
     def log(line: str) -> None:
         typer.echo(line, err=True)
 
-    settings = Settings(epochs=epochs, seed=seed)
+    # one network a fold: a mean of several would lift text and shuffled text alike
+    settings = changed(Settings(epochs=epochs, seed=seed, members=1), set_ or ())
     genes = panel_of(data, panel)
     text = read_panel_text(gene_text, genes)
     prepared = load_sections(data, names, genes, settings, log=log)
