@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 
 import lightning.pytorch as pl
@@ -82,5 +83,7 @@ def fit_network(
         enable_model_summary=False,
     )
     batches = Epochs(encoded, settings.batch, settings.seed)
-    trainer.fit(module(network, settings), DataLoader(batches, batch_size=None))
+    with warnings.catch_warnings():  # Lightning's advice
+        warnings.simplefilter("ignore")
+        trainer.fit(module(network, settings), DataLoader(batches, batch_size=None))
     return Model(encoder, network.eval())
