@@ -23,7 +23,7 @@ def test_the_panel_opens_from_the_menu(make_napari_viewer, until):
     _, panel = viewer.window.add_plugin_dock_widget("napari-dkan", "DKAN: predict")
     until(lambda: panel.session.checkpoint is not None)
     assert panel.model_box.choice.currentText() == "HER2+ breast (bundled)"
-    assert "PCC 0.50 (ridge 0.46)" in panel.model_box.summary.text()
+    assert "PCC 0.55 (ridge 0.46)" in panel.model_box.summary.text()
     assert panel.where_box.buttons[Where.CLICK].isChecked()
     panel.shut_down()
 

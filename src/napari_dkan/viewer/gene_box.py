@@ -151,6 +151,7 @@ class GeneBox(QWidget):
     def _refresh_pinned(self) -> None:
         while (item := self._pinned.takeAt(0)) is not None:
             if (old := item.widget()) is not None:
+                old.hide()  # it goes with the next turn of the event loop, and must not cover us
                 old.deleteLater()
         self._pinned.addWidget(QLabel("pinned:"))
         for symbol in self._session.pinned:
