@@ -27,7 +27,7 @@ def describe(checkpoint: Checkpoint) -> str:
         _line("Labels", c.label_scale.name),
         _line("Patch", f"{patch}, {grid}"),
         _line("Spots", f"{c.spot_pitch_um:g} um apart, {c.spot_diameter_um:g} um wide"),
-        _line("Network", f"{several}{size:.1f} M parameters, width {config.dim}, trunk {config.trunk}"),
+        _line("Network", f"{several}{size:.1f} M parameters, {config.dim} wide, {config.trunk}"),
         _line("Encoder", f"{encoder}, weights {inside}"),
         _line("", f"revision {c.encoder.revision or 'unknown'}"),
         _line("", f"licence {c.encoder.licence or 'unknown'}"),
