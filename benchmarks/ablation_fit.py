@@ -19,6 +19,7 @@ from napari_dkan.training.fit_model import Model
 from napari_dkan.training.gene_text import GeneText
 from napari_dkan.training.losses import adaptive_weights, info_nce, supervised
 from napari_dkan.training.module import DKANModule
+from napari_dkan.training.progress import Progress
 from napari_dkan.training.sections import Section, encode, fit_encoder
 from napari_dkan.training.settings import Settings
 
@@ -75,7 +76,10 @@ def fit_network(
     trainer = pl.Trainer(
         max_epochs=epochs,
         accelerator="cpu",
-        callbacks=[WeightAveraging(use_buffers=True, multi_avg_fn=mean)],
+        callbacks=[
+            WeightAveraging(use_buffers=True, multi_avg_fn=mean),
+            Progress(settings.patience, settings.seed),  # seeds dropout in every epoch
+        ],
         gradient_clip_val=1.0,
         logger=False,
         enable_checkpointing=False,
