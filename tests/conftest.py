@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,15 @@ SHARED = ROOT.parent / "shared"
 # The same cases on every run, and none that fails because a machine is busy.
 settings.register_profile("house", derandomize=True, deadline=None)
 settings.load_profile("house")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Nothing is kept in the person's own cache of features."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NAPARI_DKAN_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.delenv("NAPARI_DKAN_CACHE_GB", raising=False)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -10,13 +10,11 @@ import torch
 from shapely.geometry import box
 
 from napari_dkan.errors import DkanError, SlideError, SpotsError
-from napari_dkan.inference.context import capture_window
 from napari_dkan.inference.device import pick_device
 from napari_dkan.inference.engine import Predictor
 from napari_dkan.inference.job import OutOfMemory
-from napari_dkan.inference.patches import neighbour_mask, read_spot
+from napari_dkan.inference.patches import neighbour_masks, read_spot
 from napari_dkan.inference.predict import predict, tissue_region
-from napari_dkan.inference.readahead import read_ahead
 from napari_dkan.inference.target import Kind, Target, region_target, spots_target
 from napari_dkan.model import load_checkpoint
 from napari_dkan.slide import open_slide
@@ -69,6 +67,7 @@ def test_order_and_batch_size_change_nothing(predictor, grid_target):
     straight = predict(predictor, grid_target).values
     shuffled = np.full_like(straight, np.nan)
     predictor._largest = 3
+    predictor.forget()
     order = np.random.default_rng(0).permutation(len(grid_target))
     seen = []
     for update in predictor.stream(grid_target, order):
@@ -114,18 +113,20 @@ def test_chosen_genes_have_the_panels_numbers(predictor, grid_target):
 
 def test_memory_running_out_halves_the_batch_and_goes_on(predictor, grid_target, monkeypatch):
     wanted = predict(predictor, grid_target).values
-    fuse, sizes = predictor.network.fuse, []
+    tokens, sizes = predictor.network.target_tokens, []
 
-    def small_device(patches, *rest):
+    def small_device(patches):
         sizes.append(len(patches))
         if len(patches) > 2:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return fuse(patches, *rest)
+        return tokens(patches)
 
-    monkeypatch.setattr(predictor.network, "fuse", small_device)
+    monkeypatch.setattr(predictor.network, "target_tokens", small_device)
     predictor._batch = 8
+    predictor.forget()
     np.testing.assert_allclose(predict(predictor, grid_target).values, wanted, atol=1e-5)
-    assert sizes[0] == 8 and max(sizes[3:]) <= 4 and predictor._largest == 2
+    # the batch that was being read meanwhile is halved too
+    assert sizes[0] == 8 and max(sizes[14:]) <= 2 and predictor._largest == 2
 
 
 def test_an_encoder_that_needs_too_much_memory_gets_fewer_tiles(
@@ -141,7 +142,7 @@ def test_an_encoder_that_needs_too_much_memory_gets_fewer_tiles(
         return forward(encoder, tiles)
 
     monkeypatch.setattr(type(predictor.features.encoder), "forward", small_device)
-    predictor.features._kept.clear()
+    predictor.forget()
     np.testing.assert_allclose(predict(predictor, grid_target).values, wanted, atol=1e-5)
     assert sizes[0] > 7 and max(sizes[5:]) <= 7
 
@@ -149,6 +150,7 @@ def test_an_encoder_that_needs_too_much_memory_gets_fewer_tiles(
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(type(predictor.features.encoder), "forward", no_memory)
+    predictor.forget()
     with pytest.raises(OutOfMemory, match="CPU"):
         predict(predictor, grid_target)
 
@@ -157,7 +159,7 @@ def test_a_device_too_small_for_one_spot_says_so(predictor, grid_target, monkeyp
     def no_memory(*args):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(predictor.network, "fuse", no_memory)
+    monkeypatch.setattr(predictor.network, "join", no_memory)
     with pytest.raises(OutOfMemory, match="CPU"):
         predict(predictor, grid_target)
 
@@ -204,8 +206,9 @@ def test_regions_without_tissue_or_off_the_slide_are_refused(predictor):
 
 
 def test_neighbours_that_leave_the_slide_are_masked(slide):
-    assert neighbour_mask(slide, 700, 600, 160, 5).all()
-    corner = neighbour_mask(slide, 10, 10, 160, 5).reshape(5, 5)
+    middle, corner = neighbour_masks(slide, np.array([[700, 600], [10, 10]]), 160, 5)
+    corner = corner.reshape(5, 5)
+    assert middle.all()
     assert corner[2, 2] and not corner[:2].any() and not corner[:, :2].any()
     assert corner[3:, 3:].all()
 
@@ -215,27 +218,6 @@ def test_windows_are_cut_where_single_patches_would_be_read(slide):
     for i in range(25):
         x, y = 640 + (i % 5 - 2) * 112, 560 + (i // 5 - 2) * 112
         assert np.array_equal(spot.tiles[i], slide.read_square(x, y, 112, 112))
-
-
-def test_capture_windows_stay_on_the_slide():
-    x0, y0, x1, y1 = capture_window((4900, 10, 4950, 20), 1000, 5000, 800)
-    assert (x0, x1, y0, y1) == (4000, 5000, 0, 800)
-    x0, _, x1, _ = capture_window((1000, 0, 4000, 9), 1000, 5000, 800)
-    assert (x0, x1) == (1000, 4000)
-
-
-def test_reading_ahead_keeps_order_and_raises_in_turn():
-    def read(i):
-        if i == 5:
-            raise SlideError("gone")
-        return i * i
-
-    assert list(read_ahead(read, range(5), depth=2)) == [0, 1, 4, 9, 16]
-    got = []
-    with pytest.raises(SlideError):  # noqa: PT012
-        for value in read_ahead(read, range(9), depth=3):
-            got.append(value)
-    assert got == [0, 1, 4, 9, 16]
 
 
 def test_an_unknown_device_is_named():

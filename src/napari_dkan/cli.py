@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .errors import DkanError
+from .inference.store.command import cache_app
 from .training.command import train_command
 from .training.crossval_command import crossval_command
 from .training.evaluate_command import evaluate_command
@@ -213,6 +214,7 @@ app.command("crossval")(crossval_command)
 app.command("evaluate")(evaluate_command)
 app.command("zeroshot")(zeroshot_command)
 app.add_typer(genes_app, name="genes")
+app.add_typer(cache_app, name="cache")
 
 
 @app.command()

@@ -13,6 +13,10 @@ class SlideError(DkanError):
     """A slide could not be opened or read."""
 
 
+class DamagedTile(SlideError):
+    """The pixels of one place of a slide cannot be decoded; the rest of it can be read."""
+
+
 class CheckpointError(DkanError):
     """A checkpoint, or a file it is made from, is not usable."""
 
@@ -31,3 +35,7 @@ class GeneError(DkanError):
 
 class OutputError(DkanError):
     """A result could not be written."""
+
+
+class CacheError(DkanError):
+    """What was asked of the cache of features makes no sense."""

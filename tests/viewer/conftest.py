@@ -17,6 +17,7 @@ def own_memory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(
         "napari_dkan.viewer.memory.platformdirs.user_config_path", lambda *a, **k: folder
     )
+    monkeypatch.setenv("NAPARI_DKAN_CACHE", str(tmp_path / "cache"))
 
 
 @pytest.fixture
@@ -41,6 +42,7 @@ def make_panel(make_napari_viewer, monkeypatch, tiny_checkpoint_file, until):
         viewer = make_napari_viewer(**kwargs)
         panel = PredictWidget(viewer)
         viewer.window.add_dock_widget(panel, name="DKAN: predict", area="right")
+        panel.session.change(store=False)  # tests that want the disk say so
         panels.append(panel)
         until(lambda: panel.session.checkpoint is not None)
         return panel

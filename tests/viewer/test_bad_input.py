@@ -202,7 +202,7 @@ def test_an_unexpected_error_is_shown_and_ends_only_the_job(panel, middle, until
     def broken(*args, **kwargs):
         raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
 
-    monkeypatch.setattr(predictor, "_forward", broken)
+    monkeypatch.setattr(predictor.network, "join", broken)
     panel.clicks.click(*middle)
     until(lambda: not panel.clicks.busy)
     assert "please report it" in panel.message.text()

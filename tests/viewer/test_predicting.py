@@ -33,7 +33,7 @@ def everything(panel):
 
 
 def finish(panel, until):
-    until(lambda: not panel.maps.busy)
+    until(lambda: not panel.maps.busy and not panel.genes.busy)
 
 
 def test_a_mouse_click_on_tissue_shows_bars(make_panel, tiny_slide_file, until, qtbot):
@@ -102,6 +102,7 @@ def test_a_region_fills_with_a_heatmap(panel, middle, until):
     assert "tiles of 112 um, every 140 um, about" in plan and plan.endswith("on the CPU")
     predictor = panel.session.predictor(panel.session.slide, panel.session.checkpoint)
     predictor._batch = predictor._largest = 2
+    predictor.forget()
     filled = []
     panel.maps.changed.connect(lambda: filled.append(panel.maps.progress))
     panel.where_box.start()
@@ -142,11 +143,14 @@ def test_what_is_in_view_comes_first(panel, until):
     viewer.scene.camera.zoom = 4
     rows = []
     predictor = panel.session.predictor(panel.session.slide, panel.session.checkpoint)
+    predictor._batch = predictor._largest = 2
+    predictor.forget()
     stream = predictor.stream
 
-    def spy(target, order=None, **asked):
-        rows.extend(target.spots.xy[order] * 0.7)
-        return stream(target, order, **asked)
+    def spy(target, *asked):
+        for update in stream(target, *asked):
+            rows.extend(target.spots.xy[update.rows] * 0.7)
+            yield update
 
     predictor.stream = spy
     panel.where_box.start()
@@ -201,6 +205,7 @@ def test_limits_are_robust_or_fixed_and_shared(panel, middle, until):
 def test_cancel_is_quick_keeps_finished_tiles_and_drops_late_ones(panel, until, qtbot):
     predictor = panel.session.predictor(panel.session.slide, panel.session.checkpoint)
     predictor._batch = predictor._largest = 1
+    predictor.forget()
     draw(panel, everything(panel))
     panel.where_box.start()
     until(lambda: panel.maps.progress is not None and panel.maps.progress.stage == "spots")

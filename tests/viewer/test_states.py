@@ -124,7 +124,8 @@ def test_a_gpu_without_memory_offers_the_cpu(panel, middle, until, monkeypatch):
     def no_memory(*args):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(predictor.network, "fuse", no_memory)
+    monkeypatch.setattr(predictor.network, "join", no_memory)
+    predictor.forget()
     draw(panel, square(*middle, 300))
     panel.where_box.start()
     finish(panel, until)

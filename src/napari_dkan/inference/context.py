@@ -1,13 +1,15 @@
 """The slide context: the tiles that the global encoder sees around what is predicted.
 
-The encoder was trained on the spots of a whole capture area. A job on a grid, and every
-click, sees the tissue tiles of a grid inside one capture-area window; spots with array
-coordinates are their own context.
+The encoder was trained on the spots of a whole capture area. A tile of a grid, and every
+click, sees the tissue tiles of the context window it lies in; spots with array coordinates
+are their own context.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections import OrderedDict
+from collections.abc import Generator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,137 +17,165 @@ from numpy.typing import NDArray
 from shapely import contains_xy
 from shapely.geometry.base import BaseGeometry
 
-from ..spatial.grid import cells_in_box
-from .features import TileFeatures
+from ..spatial.grid import TileGrid, cells_in_box
+from .features import PatchFeatures
 from .job import Update
+from .patches import keys_of
+from .reading import Readers
 from .target import Kind, Target
+from .windows import Windows
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ..model import DKAN
+    from ..model import DKAN, Ensemble
 
-CAPTURE_UM = 6_600.0  # side of the array the published networks were trained on (33 x 200 um)
-NO_CELLS = np.empty((0, 2), np.int64)
+KEPT = 64  # windows; with their tokens a few MB each at most
 
-Bounds = tuple[float, float, float, float]
+Cell = tuple[int, int]
 
-# (rows of the target (B,), features of their surroundings (B, K, d)) ->
-# (their global tokens (B, d), the surroundings in the light of the slide (B, K, d))
-Seen = Callable[[NDArray[np.int64], "Tensor"], tuple["Tensor", "Tensor"]]
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What the tiles of one window see.
+
+    cells : (M, 2) of its tiles. features : (M, d) of them. tokens : (M, D) in the light of
+    all of them. complete : False where a damaged tile is missing.
+    """
+
+    cells: NDArray[np.int64]
+    features: Tensor
+    tokens: Tensor
+    row_of: dict[Cell, int]
+    complete: bool
 
 
 class SlideContext:
-    """Gives the spots of a target their global tokens.
+    """Gives the spots of a target their surroundings.
 
     tissue : geometry in level-0 px that makes up the context.
     pitch : level-0 px between the spots the network was trained on.
-    capture : side of the capture area in level-0 px.
-    size : (width, height) of the slide in level-0 px.
+    windows : the capture areas over the slide.
     """
 
     def __init__(
         self,
-        network: DKAN,
-        features: TileFeatures,
+        network: DKAN | Ensemble,
+        features: PatchFeatures,
         tissue: BaseGeometry,
         pitch: float,
-        capture: float,
-        size: tuple[int, int],
+        windows: Windows,
     ) -> None:
         self._network, self._features = network, features
-        self.tissue = tissue
-        self._pitch, self._capture, self._size = pitch, capture, size
+        self._tissue = tissue
+        self.pitch, self.windows = pitch, windows
+        self._kept: OrderedDict[tuple[float, Cell], Surroundings] = OrderedDict()
 
-    def of(self, target: Target) -> Generator[Update, None, Seen]:
-        """Encode what the target's spots see; returns how its rows are seen in its light."""
-        if target.kind is Kind.POINTS:
-            return (yield from self._of_points(target.spots.xy))
+    @property
+    def tissue(self) -> BaseGeometry:
+        return self._tissue
+
+    @tissue.setter
+    def tissue(self, geometry: BaseGeometry) -> None:
+        if geometry is not self._tissue:
+            self._tissue = geometry
+            self.forget()
+
+    def forget(self) -> None:
+        self._kept.clear()
+
+    def groups(self, target: Target) -> NDArray[np.int64]:
+        """(N, 2) per row of the target, equal where rows share their surroundings."""
+        if target.kind is Kind.ARRAY:
+            return np.zeros((len(target), 2), np.int64)
+        return self.windows.of(target.spots.xy)
+
+    def of(
+        self, target: Target, rows: NDArray[np.int64], group: Cell, readers: Readers
+    ) -> Generator[Update, None, Surroundings]:
+        """What the rows of one group see; encodes what of it was not met before."""
         if target.kind is Kind.ARRAY:
             cells = target.spots.array
             assert cells is not None
-            features = yield from self._features.at(target.spots.xy)
-            index = np.arange(len(cells))
-        else:
-            grid = target.grid
-            assert grid is not None
-            cells = self._cells(grid.centres, grid.pitch, grid.cells)
-            features = yield from self._features.of_cells(grid.pitch, cells)
-            row_of = {(int(x), int(y)): i for i, (x, y) in enumerate(cells)}
-            index = np.array([row_of[int(x), int(y)] for x, y in grid.cells])
-        tokens = self._global(features, cells)
+            return (yield from self._see(target.spots.xy, cells, readers))
+        grid = target.grid
+        pitch = self.pitch if grid is None else grid.pitch
+        key = (pitch, group)
+        own = np.empty((0, 2), np.int64)
+        if grid is not None:
+            off = ~contains_xy(self._tissue, *grid.centres[rows].T)
+            own = grid.cells[rows[off]]  # tiles on glass that were asked for all the same
+        if not len(own) and key in self._kept:
+            self._kept.move_to_end(key)
+            return self._kept[key]
+        cells = np.unique(np.concatenate([self._tissue_cells(group, pitch), own]), axis=0)
+        made = yield from self._see(TileGrid(pitch, 0.0, cells).centres, cells, readers)
+        if not len(own) and made.complete:
+            self._kept[key] = made
+            while len(self._kept) > KEPT:
+                self._kept.popitem(last=False)
+        return made
 
-        def seen(rows: NDArray[np.int64], near: Tensor) -> tuple[Tensor, Tensor]:
-            return tokens[index[rows]], self._network.on_slide(near, features)
+    def tokens(
+        self, target: Target, rows: NDArray[np.int64], seen: Surroundings, own: Tensor
+    ) -> tuple[Tensor, NDArray[np.bool_]]:
+        """Global tokens (B, D) of rows of the target, and which have one.
 
-        return seen
-
-    def _of_points(self, xy: NDArray[np.float64]) -> Generator[Update, None, Seen]:
-        """Each point takes the place of its nearest cell, whatever other points there are."""
-        nearest = np.floor(xy / self._pitch).astype(np.int64)
-        windows = [self._window(point[None]) for point in xy]
-        contexts = {}
-        for point, window in zip(xy, windows, strict=True):
-            if window not in contexts:
-                cells = self._cells(point[None], self._pitch, NO_CELLS)
-                contexts[window] = (
-                    cells,
-                    (yield from self._features.of_cells(self._pitch, cells)),
-                )
-
-        def one(row: int, near: Tensor) -> tuple[Tensor, Tensor]:
-            import torch
-
-            cells, features = contexts[windows[row]]
-            others = (cells != nearest[row]).any(axis=1)
-            cells = np.concatenate([cells[others], nearest[row][None]])
-            own = near[len(near) // 2][None]
-            features = torch.cat([features[torch.from_numpy(others)], own])
-            return self._global(features, cells)[-1], self._network.on_slide(near, features)
-
-        def seen(rows: NDArray[np.int64], near: Tensor) -> tuple[Tensor, Tensor]:
-            import torch
-
-            each = [one(r, n) for r, n in zip(rows, near, strict=True)]
-            tokens, near_on_slide = zip(*each, strict=True)
-            return torch.stack(tokens), torch.stack(near_on_slide)
-
-        return seen
-
-    def _window(self, xy: NDArray[np.float64]) -> Bounds:
-        bounds = (*xy.min(axis=0), *xy.max(axis=0))
-        return capture_window(bounds, self._capture, *self._size)
-
-    def _cells(
-        self, xy: NDArray[np.float64], pitch: float, extra: NDArray[np.int64]
-    ) -> NDArray[np.int64]:
-        """(M, 2) tissue cells in the window around ``xy`` and ``extra``; unique, sorted."""
-        cells = cells_in_box(self._window(xy), pitch, *self._size)
-        x, y = ((cells + 0.5) * pitch).T
-        return np.unique(np.concatenate([cells[contains_xy(self.tissue, x, y)], extra]), axis=0)
-
-    def _global(self, features: Tensor, cells: NDArray[np.int64]) -> Tensor:
+        own : (B, d) features of the rows' own patches. A point between the cells takes the
+        place of its nearest one, whatever other points there are.
+        """
         import torch
 
-        with torch.inference_mode():
+        if target.kind is Kind.POINTS:
+            each = [self._of_point(target.spots.xy[r], seen, own[i]) for i, r in enumerate(rows)]
+            return torch.stack(each), np.ones(len(rows), bool)
+        cells = target.spots.array
+        if target.kind is Kind.GRID and target.grid is not None:
+            cells = target.grid.cells
+        assert cells is not None
+        at = np.array([seen.row_of.get((int(x), int(y)), -1) for x, y in cells[rows]], np.int64)
+        if not len(seen.tokens):
+            return own.new_zeros(len(rows), 0), at >= 0
+        return seen.tokens[torch.from_numpy(at.clip(0)).to(own.device)], at >= 0
+
+    def _of_point(self, xy: NDArray[np.float64], seen: Surroundings, own: Tensor) -> Tensor:
+        import torch
+
+        nearest = np.floor(xy / self.pitch).astype(np.int64)
+        others = (seen.cells != nearest).any(axis=1)
+        cells = np.concatenate([seen.cells[others], nearest[None]])
+        features = torch.cat([seen.features[torch.from_numpy(others)], own[None]])
+        return self._global(features, cells, only=len(cells) - 1)[0]
+
+    def _see(
+        self, xy: NDArray[np.float64], cells: NDArray[np.int64], readers: Readers
+    ) -> Generator[Update, None, Surroundings]:
+        """Surroundings of cells at places; a damaged one is as if it were not there."""
+        keys = keys_of(xy)
+        yield from self._features.ensure(readers, keys)
+        features, known = self._features.at(keys)
+        if not known.all():
+            import torch
+
+            features, cells = features[torch.from_numpy(known)], cells[known]
+        row_of = {(int(x), int(y)): i for i, (x, y) in enumerate(cells)}
+        tokens = self._global(features, cells)
+        return Surroundings(cells, features, tokens, row_of, bool(known.all()))
+
+    def _tissue_cells(self, window: Cell, pitch: float) -> NDArray[np.int64]:
+        """(M, 2) cells of a window whose centre is on the tissue; unique, sorted."""
+        box = self.windows.bounds(*window)
+        cells = cells_in_box(box, pitch, self.windows.width, self.windows.height)
+        inside = contains_xy(self._tissue, *TileGrid(pitch, 0.0, cells).centres.T)
+        return np.unique(cells[inside], axis=0)
+
+    def _global(
+        self, features: Tensor, cells: NDArray[np.int64], only: int | None = None
+    ) -> Tensor:
+        import torch
+
+        rows = None if only is None else torch.tensor([only], device=features.device)
+
+        with self._features.stages("context", len(cells)), torch.inference_mode():
             positions = torch.as_tensor(cells, device=features.device)
-            return self._network.global_tokens(features, positions)
-
-
-def capture_window(bounds: Bounds, side: float, width: int, height: int) -> Bounds:
-    """Bounds grown to at least ``side`` (level-0 px) and kept on the slide.
-
-    The window is moved, not cut, at the slide's edge: a slide no larger than a capture
-    area always gives the same window, so a click and a map agree.
-    """
-    x0, x1 = _grow(bounds[0], bounds[2], side, width)
-    y0, y1 = _grow(bounds[1], bounds[3], side, height)
-    return x0, y0, x1, y1
-
-
-def _grow(low: float, high: float, side: float, limit: float) -> tuple[float, float]:
-    side = max(side, high - low)
-    if side >= limit:
-        return 0.0, float(limit)
-    start = min(max((low + high - side) / 2, 0.0), limit - side)
-    return start, start + side
+            return self._network.global_tokens(features, positions, rows)

@@ -10,6 +10,8 @@ from ..errors import DkanError
 
 if TYPE_CHECKING:
     import torch
+    from numpy.typing import NDArray
+    from torch import Tensor
 
 
 def available_devices() -> list[str]:
@@ -68,6 +70,16 @@ def free_memory(device: torch.device) -> None:
 
     if device.type == "cuda":
         torch.cuda.empty_cache()
+
+
+def to_device(array: NDArray, device: torch.device) -> Tensor:
+    """A tensor of the array on the device; to a GPU the copy runs beside what it computes."""
+    import torch
+
+    tensor = torch.from_numpy(array)
+    if device.type != "cuda":
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)
 
 
 def autocast(device: torch.device) -> AbstractContextManager[object]:

@@ -1,28 +1,34 @@
-"""The prediction engine: pixels in, expression out, batch by batch.
+"""The prediction engine: pixels in, fused tokens and expression out, batch by batch.
 
 One path serves a click, a spot file, a region and a whole slide, so all of them give the
 same numbers. It yields after every batch, so whoever drives it can show the result, count
-the rate and stop.
+the rate and stop. Fused tokens are what a tile costs; any gene is decoded from them later,
+and those of a grid are kept, so that what was predicted once is there at once.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .context import CAPTURE_UM, Seen, SlideContext
-from .device import autocast, free_memory, pick_device
-from .features import TileFeatures
-from .job import OutOfMemory, Update
-from .patches import SpotPixels, read_spot
-from .readahead import read_ahead
-from .target import Target
+from ..spatial.spots import Spots
+from .batch import Batch, Batches
+from .context import Cell, SlideContext, Surroundings
+from .decoding import Decoder
+from .device import free_memory, pick_device, to_device
+from .features import PatchFeatures
+from .job import Update
+from .kept import Kept
+from .queue import Order, Queue
+from .reading import readers
+from .target import Kind, Target
+from .timing import Stages
+from .windows import CAPTURE_UM, Windows
 
 if TYPE_CHECKING:
     import torch
@@ -35,21 +41,18 @@ if TYPE_CHECKING:
 
 BATCH_SECONDS = 0.25  # a batch is the grain of cancelling and of what appears
 LARGEST_BATCH = 256
+NO_ROWS = np.empty(0, np.int64)
+WARM_ROWS = 4096  # tiles known before are handed out in parts
 
-
-@dataclass(frozen=True)
-class _Asked:
-    """Genes to decode: rows of the panel, None for all, and the tokens of genes outside it."""
-
-    rows: Tensor | None
-    new: Tensor | None
+Genes = Sequence[int] | Callable[[], Sequence[int] | None] | None
 
 
 class Predictor:
-    """One slide, one checkpoint, one device; keeps encoded tiles for the next job.
+    """One slide, one checkpoint, one device; keeps what it computed for the next job.
 
     tissue : geometry in level-0 px that makes up the slide's context.
     encoder_weights : local file for an encoder whose weights do not travel in the checkpoint.
+    store : keep features and tokens on disk too, for the next visit to the slide.
     """
 
     def __init__(
@@ -60,149 +63,162 @@ class Predictor:
         tissue: BaseGeometry,
         device: str | None = None,
         encoder_weights: Path | None = None,
+        store: bool = False,
     ) -> None:
+        from ..model.folding import for_prediction
+
         self.slide, self.checkpoint, self.mpp = slide, checkpoint, mpp
         self.device: torch.device = pick_device(device)
         self.side = checkpoint.patch.um / mpp  # of a patch, in level-0 px
-        self.network = checkpoint.network.to(self.device)
-        self.features = TileFeatures(slide, checkpoint, self.side, self.device, encoder_weights)
-        self._context = SlideContext(
-            self.network,
-            self.features,
-            tissue,
-            checkpoint.spot_pitch_um / mpp,
-            CAPTURE_UM / mpp,
-            (slide.width, slide.height),
+        self.network = for_prediction(checkpoint.network, self.device, checkpoint.patch.px)
+        self.stages = Stages()
+        self.features = PatchFeatures(checkpoint, self.device, self.stages, encoder_weights)
+        self.decoder = Decoder(self.network, self.stages)
+        windows = Windows(CAPTURE_UM / mpp, slide.width, slide.height)
+        self.context = SlideContext(
+            self.network, self.features, tissue, checkpoint.spot_pitch_um / mpp, windows
         )
+        self.kept = Kept(self, store)
         self._batch = 4
         self._largest = LARGEST_BATCH
 
     @property
     def tissue(self) -> BaseGeometry:
         """What makes up the slide's context; may be changed between jobs."""
-        return self._context.tissue
+        return self.context.tissue
 
     @tissue.setter
     def tissue(self, geometry: BaseGeometry) -> None:
-        self._context.tissue = geometry
+        self.context.tissue = geometry
+
+    @property
+    def width(self) -> int:
+        """D, the length of a fused token."""
+        config = self.checkpoint.network.config
+        return config.dim * config.members
+
+    def decode(
+        self,
+        tokens: NDArray[np.float32],
+        genes: Sequence[int] | None = None,
+        zero_shot: ZeroShotGenes | None = None,
+    ) -> NDArray[np.float32]:
+        """(B, K) values of fused tokens (B, D); genes : columns, see `Decoder.decode`."""
+        return self.decoder.decode(tokens, genes, zero_shot)
+
+    def known(self, target: Target) -> int:
+        """How many of the target's tiles were predicted before, in this session or an earlier."""
+        kept = self.kept.of(target)
+        return 0 if kept is None else kept.count()
+
+    def tokens_of(self, target: Target) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Rows (B,) of the target that were predicted before, and their fused tokens (B, D)."""
+        kept = self.kept.of(target)
+        if kept is None:
+            return NO_ROWS, np.empty((0, self.width), np.float32)
+        return kept.take()
 
     def stream(
         self,
         target: Target,
-        order: NDArray[np.int64] | None = None,
-        genes: Sequence[int] | None = None,
+        order: Order = None,
+        genes: Genes = None,
         zero_shot: ZeroShotGenes | None = None,
     ) -> Iterator[Update]:
-        """Predict the target's spots, in ``order`` (rows, default as they are).
+        """Predict the target's spots.
 
-        genes : panel rows, all when None. zero_shot : genes whose values follow theirs, in
-        standard deviations from their own mean.
+        order : rows in the order wanted, or a function asked again before every batch.
+        genes : columns to decode along with the tokens, or a function asked before every
+        batch; all when None. zero_shot : genes whose columns follow the panel's, in standard
+        deviations from their own mean.
 
-        Yields an Update per batch. Raises DkanError (a slide gone, memory out, an encoder
-        that cannot be had); what was yielded before stays valid.
+        Yields an Update per batch, first of all what is known from before. Raises DkanError
+        (a slide gone, memory out, an encoder that cannot be had); what was yielded stays valid.
         """
-        rows = np.arange(len(target)) if order is None else np.asarray(order, dtype=np.int64)
-        seen = yield from self._context.of(target)
-        yield from self._spots(target.spots.xy, rows, seen, self._asked(genes, zero_shot))
+        ask: Callable[[], Sequence[int] | None] = genes if callable(genes) else lambda: genes
+        queue = Queue(target.spots.xy, self.context.groups(target), order)
+        kept = self.kept.of(target)
+        done, total = 0, len(queue)
+        self.features.damaged.clear()  # another try may read what failed before
 
-    def _asked(self, genes: Sequence[int] | None, zero_shot: ZeroShotGenes | None) -> _Asked:
-        import torch
+        def update(
+            stage: str,
+            rows: NDArray[np.int64],
+            fused: Tensor,
+            failed: NDArray[np.int64] = NO_ROWS,
+        ) -> Update:
+            columns = ask()
+            values = self.decoder.decode(fused, columns, zero_shot)
+            chosen = None if columns is None else tuple(columns)
+            tokens = fused.cpu().numpy()
+            return Update(stage, done, total, rows, values, chosen, tokens, failed)
 
-        rows = None if genes is None else torch.as_tensor(genes, device=self.device)
-        if zero_shot is None or not zero_shot.genes:
-            return _Asked(rows, None)
-        with torch.no_grad():
-            return _Asked(rows, self.network.text_token_of(zero_shot.features))
-
-    def _spots(
-        self,
-        xy: NDArray[np.float64],
-        rows: NDArray[np.int64],
-        seen: Seen,
-        asked: _Asked,
-    ) -> Iterator[Update]:
-        pixels_of = (
-            self.network.config.grid,
-            self.checkpoint.patch.px,
-            self.features.encoder.spec.px,
-        )
-
-        def read(row: int) -> SpotPixels:
-            x, y = xy[row]
-            return read_spot(self.slide, x, y, self.side, *pixels_of)
-
-        reads = read_ahead(read, rows.tolist())
-        done = 0
+        if kept is not None:
+            for rows, tokens in kept.known(queue, WARM_ROWS):
+                done += len(rows)
+                yield update("known", rows, to_device(tokens, self.device))
+        if not len(queue):
+            return
+        self.kept.read_features()
+        batches = Batches(self, target)
+        seen: tuple[Cell, Surroundings] | None = None
+        batch: Batch | None = None
         try:
-            while done < len(rows):
-                start = time.perf_counter()
-                size = min(self._batch, len(rows) - done)
-                pixels = [next(reads) for _ in range(size)]
-                batch = rows[done : done + size]
-                values = self._predict(pixels, batch, seen, asked)
-                done += size
-                self._adapt(size, time.perf_counter() - start)
-                yield Update("spots", done, len(rows), batch, values)
+            with readers(self.slide, self.side, self.stages) as pool:
+                while len(queue) or batch is not None:
+                    if batch is None:
+                        rows, group = queue.next(self._batch)
+                        if seen is None or seen[0] != group:  # before its tiles: it has them too
+                            members = queue.rows_of(group)
+                            around = yield from self.context.of(target, members, group, pool)
+                            seen = (group, around)
+                        batch = batches.ask(rows, group, pool)
+                    assert seen is not None
+                    start = time.perf_counter()
+                    following = None
+                    if len(queue) and queue.group == seen[0]:
+                        following = batches.ask(*queue.next(self._batch), pool, batch)
+                    fused, good = batches.fuse(batch, seen[1], pool)
+                    done += len(batch.rows)
+                    made = update("spots", batch.rows[good], fused, batch.rows[~good])
+                    if kept is not None and made.tokens is not None and seen[1].complete:
+                        kept.add(made.rows, made.tokens)
+                    self._adapt(len(batch.rows), time.perf_counter() - start)
+                    batch = following
+                    yield made
         finally:
-            reads.close()
+            with self.stages("store"):
+                self.kept.flush()
+
+    def surround(self, xy: NDArray[np.float64]) -> Iterator[Update]:
+        """Encode what a click at each of the places (N, 2) would see, so that it need not wait."""
+        target = Target(Kind.POINTS, Spots(xy))
+        self.kept.read_features()
+        try:
+            with readers(self.slide, self.side, self.stages) as pool:
+                for group in np.unique(self.context.groups(target), axis=0).tolist():
+                    yield from self.context.of(target, NO_ROWS, (group[0], group[1]), pool)
+        finally:
+            self.kept.flush()
+
+    def forget(self) -> None:
+        """Drop all that was computed and is in memory; what is on disk stays."""
+        self.features.rows.clear()
+        self.context.forget()
+        self.kept.forget()
 
     def _adapt(self, size: int, seconds: float) -> None:
         """Aim at BATCH_SECONDS a batch: quick results, quick Cancel, a busy device."""
         ideal = size * BATCH_SECONDS / max(seconds, 1e-6)
         self._batch = int(np.clip(ideal, self._batch / 2, self._batch * 2).clip(1, self._largest))
 
-    def _predict(
-        self,
-        pixels: list[SpotPixels],
-        rows: NDArray[np.int64],
-        seen: Seen,
-        asked: _Asked,
-    ) -> NDArray[np.float32]:
-        """(B, G) of one batch; a batch that the device cannot hold is halved and tried again."""
-        import torch
-
-        try:
-            return self._forward(pixels, rows, seen, asked)
-        except torch.OutOfMemoryError as error:
-            if len(pixels) == 1:
-                raise OutOfMemory(self.device) from error
+    def smaller_batches(self, most: int) -> None:
+        """Memory ran out: no batch above ``most`` from now on."""
         free_memory(self.device)
-        half = len(pixels) // 2
-        self._batch = self._largest = half
-        return np.concatenate(
-            [
-                self._predict(pixels[:half], rows[:half], seen, asked),
-                self._predict(pixels[half:], rows[half:], seen, asked),
-            ]
-        )
-
-    def _forward(
-        self,
-        pixels: list[SpotPixels],
-        rows: NDArray[np.int64],
-        seen: Seen,
-        asked: _Asked,
-    ) -> NDArray[np.float32]:
-        import torch
-
-        tiles = np.stack([p.tiles for p in pixels])
-        encoded = self.features.encode(tiles.reshape(-1, *tiles.shape[2:]))
-        neighbours = encoded.reshape(*tiles.shape[:2], -1)
-        mask = torch.as_tensor(np.stack([p.mask for p in pixels]), device=self.device)
-        patches = self.normalised(np.stack([p.target for p in pixels]))
-        with torch.inference_mode():
-            own, neighbours = seen(rows, neighbours)
-            with autocast(self.device):  # the trunk is what costs; decoding stays exact
-                z = self.network.fuse(patches, neighbours, mask, own).z.float()
-            values = self.network.decode(z, asked.rows)
-            if asked.new is not None:
-                values = torch.cat([values, self.network.decode_tokens(z, asked.new)], dim=1)
-            return values.cpu().numpy()
+        self._batch = self._largest = most
 
     def normalised(self, patches: NDArray[np.uint8]) -> Tensor:
         """(B, P, P, 3) uint8 -> (B, 3, P, P) float, ImageNet mean and deviation."""
-        import torch
-
-        x = torch.from_numpy(patches).to(self.device).permute(0, 3, 1, 2).float() / 255
+        x = to_device(patches, self.device).permute(0, 3, 1, 2).float() / 255
         mean = x.new_tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
         return (x - mean) / x.new_tensor([0.229, 0.224, 0.225]).view(3, 1, 1)

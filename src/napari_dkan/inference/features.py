@@ -1,8 +1,8 @@
-"""Encoder features of a slide's patches; what lies on a grid is kept for the next job."""
+"""Encoder features of a slide's patches: each patch is read and encoded once, then kept."""
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,42 +10,45 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..spatial.grid import TileGrid
-from .device import autocast, free_memory
+from .device import autocast, free_memory, to_device
 from .job import OutOfMemory, Update, context_update
-from .patches import read_tile
-from .readahead import read_ahead
+from .patches import Keys
+from .reading import Part, Readers, Reading
+from .rows import Rows, packed
+from .timing import Stages
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
     from ..model import Checkpoint
-    from ..slide import Slide
 
-YIELD_TILES = 32  # encoded between two updates
+YIELD_TILES = 64  # encoded between two updates
 LARGEST = 512  # tiles the encoder takes at once, less after memory ran out
 
 
-class TileFeatures:
-    """Features of square patches of ``side`` level-0 px.
+class PatchFeatures:
+    """Features (d,) of the patches of one slide, by position.
 
     weights : local file for an encoder whose weights do not travel in the checkpoint.
+    lasting : takes what is worth keeping for the next visit; into memory only, unless it is set.
+    damaged : positions whose pixels could not be decoded, as packed keys.
     """
 
     def __init__(
         self,
-        slide: Slide,
         checkpoint: Checkpoint,
-        side: float,
         device: torch.device,
+        stages: Stages,
         weights: Path | None = None,
     ) -> None:
-        self._slide, self._checkpoint, self._side = slide, checkpoint, side
-        self._device, self._weights = device, weights
+        self._checkpoint, self._device, self.stages = checkpoint, device, stages
+        self._weights = weights
         self._encoder: Any = None
-        self._kept: dict[tuple[float, int, int], Tensor] = {}  # (pitch, column, row) -> (d,)
         self._largest = LARGEST
+        self.rows = Rows(checkpoint.encoder.dimension)
+        self.lasting: Callable[[Keys, NDArray[np.float32]], None] = self.rows.add
+        self.damaged: set[int] = set()
 
     @property
     def encoder(self) -> Any:
@@ -54,53 +57,74 @@ class TileFeatures:
             self._encoder = self._checkpoint.tile_encoder(self._weights).to(self._device)
         return self._encoder
 
+    @property
+    def px(self) -> int:
+        return self._checkpoint.encoder.px
+
     def encode(self, tiles: NDArray[np.uint8]) -> Tensor:
         """(N, px, px, 3) -> (N, d) float32; what the device cannot hold is cut in half."""
         import torch
 
-        batch = torch.from_numpy(tiles).permute(0, 3, 1, 2)
+        with self.stages("copy", len(tiles)):
+            batch = to_device(tiles, self._device).permute(0, 3, 1, 2)
         mixed = autocast(self._device) if self.encoder.mixed_precision else nullcontext()
-        while True:
-            parts = batch.split(self._largest)
-            try:
-                with torch.inference_mode(), mixed:
-                    return torch.cat([self.encoder(p.to(self._device)).float() for p in parts])
-            except torch.OutOfMemoryError as error:
-                if self._largest == 1:
-                    raise OutOfMemory(self._device) from error
-            free_memory(self._device)
-            self._largest = max(1, min(self._largest, len(tiles)) // 2)
+        with self.stages("encode", len(tiles)):
+            while True:
+                parts = batch.split(self._largest)
+                try:
+                    with torch.inference_mode(), mixed:
+                        return torch.cat([self.encoder(p).float() for p in parts])
+                except torch.OutOfMemoryError as error:
+                    if self._largest == 1:
+                        raise OutOfMemory(self._device) from error
+                free_memory(self._device)
+                self._largest = max(1, min(self._largest, len(tiles)) // 2)
 
-    def at(self, xy: NDArray[np.float64]) -> Generator[Update, None, Tensor]:
-        """Features (N, d) of patches centred on ``xy``, at least one; yields as it goes."""
-        import torch
+    def unknown(self, keys: Keys) -> Keys:
+        """(M, 2) the keys (N, 2) that have still to be read: unique, neither kept nor damaged."""
+        if not len(keys):
+            return keys
+        keys = np.unique(keys, axis=0)
+        keys = keys[~self.rows.has(keys)]
+        if self.damaged:
+            bad = np.fromiter((k in self.damaged for k in packed(keys)), bool, len(keys))
+            keys = keys[~bad]
+        return keys
 
-        px = self.encoder.spec.px
-        reads = read_ahead(
-            lambda p: read_tile(self._slide, p[0], p[1], self._side, px), xy.tolist()
-        )
-        features, tiles = [], []
-        try:
-            for done, tile in enumerate(reads, start=1):
-                tiles.append(tile)
-                if len(tiles) >= YIELD_TILES or done == len(xy):
-                    features.append(self.encode(np.stack(tiles)))
-                    tiles = []
-                    yield context_update(done, len(xy))
-        finally:
-            reads.close()
-        return torch.cat(features)
+    def learn(self, reading: Reading | Part, lasting: bool) -> None:
+        """Encode and keep what was read; lasting : for the next visit too."""
+        keys = reading.keys
+        if not len(keys):
+            return
+        pixels = reading.pixels()
+        good = ~pixels.damaged
+        self.damaged.update(packed(keys[~good]))
+        if good.any():
+            tiles = pixels.tiles if good.all() else pixels.tiles[good]
+            keep = self.lasting if lasting else self.rows.add
+            keep(keys[good], self.encode(tiles).cpu().numpy())
 
-    def of_cells(self, pitch: float, cells: NDArray[np.int64]) -> Generator[Update, None, Tensor]:
-        """Features (M, d) of grid cells; only those not met before are read and encoded."""
-        import torch
+    def ensure(self, readers: Readers, keys: Keys) -> Generator[Update, None, None]:
+        """Read and encode what is not known of the keys (N, 2); yields as it goes.
 
-        keys = [(pitch, int(x), int(y)) for x, y in cells]
-        missing = np.array([k not in self._kept for k in keys], dtype=bool)
-        if missing.any():
-            features = yield from self.at(TileGrid(pitch, 0.0, cells[missing]).centres)
-            new = (k for k, m in zip(keys, missing, strict=True) if m)
-            self._kept.update(zip(new, features, strict=True))
-        if not keys:
-            return torch.empty(0, self._checkpoint.encoder.dimension, device=self._device)
-        return torch.stack([self._kept[k] for k in keys])
+        The next patches are read while these are encoded.
+        """
+        todo = self.unknown(keys)
+        if not len(todo):
+            return
+        todo = todo[np.lexsort((todo[:, 0], todo[:, 1]))]
+        parts = [todo[i : i + YIELD_TILES] for i in range(0, len(todo), YIELD_TILES)]
+        reading = readers.ask(parts[0], self.px)
+        done = 0
+        for i, part in enumerate(parts):
+            following = readers.ask(parts[i + 1], self.px) if i + 1 < len(parts) else None
+            self.learn(reading, lasting=True)
+            done += len(part)
+            yield context_update(done, len(todo))
+            if following is not None:
+                reading = following
+
+    def at(self, keys: Keys) -> tuple[Tensor, NDArray[np.bool_]]:
+        """Features (N, d) of the keys (N, 2), zeros where there are none, and which are known."""
+        features, known = self.rows.take(keys)
+        return to_device(features, self._device), known

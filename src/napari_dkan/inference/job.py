@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,18 +24,25 @@ class OutOfMemory(DkanError):
 class Update:
     """What happened since the last one.
 
-    stage : "context" while the slide's own tiles are encoded, then "spots".
+    stage : "known" for tiles predicted before, "context" while surroundings are encoded, else
+        "spots".
     done, total : tiles of this stage.
-    rows, values : (B,) rows of the target and their (B, G) float32; empty in "context".
+    rows, values : (B,) rows of the target and their (B, K) float32; empty in "context".
+    genes : (K,) columns of the values in the prediction, None for all.
+    tokens : (B, D) float32 fused tokens of the rows, from which any gene can be decoded.
+    failed : (F,) rows that cannot be predicted because the slide is damaged there.
     """
 
     stage: str
     done: int
     total: int
-    rows: NDArray[np.int64]
-    values: NDArray[np.float32]
+    rows: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
+    values: NDArray[np.float32] = field(default_factory=lambda: np.empty((0, 0), np.float32))
+    genes: tuple[int, ...] | None = None
+    tokens: NDArray[np.float32] | None = None
+    failed: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
 
 
 def context_update(done: int, total: int) -> Update:
     """An update without values."""
-    return Update("context", done, total, np.empty(0, np.int64), np.empty((0, 0), np.float32))
+    return Update("context", done, total)

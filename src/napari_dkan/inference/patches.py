@@ -1,4 +1,8 @@
-"""From a spot on a slide to the pixels the network sees."""
+"""Patches: squares of one side around canonical positions, and how they lie around a spot.
+
+A position is a whole number of 1/4096 level-0 px. So a patch that is the neighbour of many tiles
+has one name whoever asks for it: it is read and encoded once.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,11 @@ from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+STEPS = 4096  # positions a level-0 px; far below what can be seen in pixels
+_DUST = 1e-4  # of a step: exact halves come in with dust of either sign and must fall one way
+
+Keys = NDArray[np.int64]
 
 
 class Squares(Protocol):
@@ -17,6 +26,34 @@ class Squares(Protocol):
     @property
     def height(self) -> int: ...
     def read_square(self, x: float, y: float, side: float, px: int) -> NDArray[np.uint8]: ...
+
+
+def keys_of(xy: NDArray[np.float64]) -> Keys:
+    """(..., 2) centres in level-0 px -> (..., 2) canonical positions."""
+    return np.floor(np.asarray(xy) * STEPS + 0.5 + _DUST).astype(np.int64)
+
+
+def centres_of(keys: Keys) -> NDArray[np.float64]:
+    """(..., 2) canonical positions -> (..., 2) centres in level-0 px."""
+    return np.asarray(keys / STEPS)
+
+
+def neighbours(xy: NDArray[np.float64], side: float, grid: int) -> Keys:
+    """(N, 2) spots -> (N, grid^2, 2) positions of the patches around each, row-major."""
+    offset = (np.arange(grid) - grid // 2) * side
+    x, y = np.meshgrid(offset, offset)
+    return keys_of(np.asarray(xy)[:, None] + np.stack([x.ravel(), y.ravel()], axis=1))
+
+
+def neighbour_masks(
+    slide: Squares, xy: NDArray[np.float64], side: float, grid: int
+) -> NDArray[np.bool_]:
+    """(N, grid^2) bool, False where a patch around a spot is not wholly on the slide."""
+    centres = np.asarray(xy)[:, None, :] + ((np.arange(grid) - grid // 2) * side)[:, None]
+    inside = (centres - side / 2 >= 0) & (centres + side / 2 <= (slide.width, slide.height))
+    mask = (inside[:, :, None, 1] & inside[:, None, :, 0]).reshape(len(xy), -1)
+    mask[:, grid * grid // 2] = True  # attention needs a key even at the very edge
+    return np.asarray(mask)
 
 
 @dataclass(frozen=True)
@@ -31,11 +68,6 @@ class SpotPixels:
     target: NDArray[np.uint8]
     tiles: NDArray[np.uint8]
     mask: NDArray[np.bool_]
-
-
-def read_tile(slide: Squares, x: float, y: float, side: float, px: int) -> NDArray[np.uint8]:
-    """(px, px, 3) patch of ``side`` level-0 px centred on (x, y)."""
-    return slide.read_square(x, y, side, px)
 
 
 def read_spot(
@@ -54,14 +86,4 @@ def read_spot(
     )
     own = tiles[grid * grid // 2]
     target = own if target_px == tile_px else slide.read_square(x, y, side, target_px)
-    return SpotPixels(target, tiles, neighbour_mask(slide, x, y, side, grid))
-
-
-def neighbour_mask(slide: Squares, x: float, y: float, side: float, grid: int) -> NDArray[np.bool_]:
-    """(K,) bool, False where a patch of the grid is not wholly on the slide."""
-    offset = (np.arange(grid) - grid // 2) * side
-    inside_x = (x + offset - side / 2 >= 0) & (x + offset + side / 2 <= slide.width)
-    inside_y = (y + offset - side / 2 >= 0) & (y + offset + side / 2 <= slide.height)
-    mask = (inside_y[:, None] & inside_x[None, :]).ravel()
-    mask[grid * grid // 2] = True  # attention needs a key even at the very edge
-    return mask
+    return SpotPixels(target, tiles, neighbour_masks(slide, np.array([[x, y]]), side, grid)[0])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ..expression.panel import Panel
@@ -49,7 +50,7 @@ def empty_prediction(
     if zero_shot is not None and zero_shot.genes:
         panel, new = Panel((*panel.genes, *zero_shot.genes)), zero_shot.symbols
         record["zero_shot"] = zero_shot_record(predictor.checkpoint, zero_shot)
-    return Prediction.empty(target, panel, scale, record, new), rows
+    return Prediction.empty(target, panel, scale, record, new, predictor.width), rows
 
 
 def predict(
@@ -60,9 +61,16 @@ def predict(
     on_update: Callable[[Update], None] = lambda update: None,
     zero_shot: ZeroShotGenes | None = None,
 ) -> Prediction:
-    """Run a job to its end. Raises DkanError."""
+    """Run a job to its end. Spots where the slide is damaged stay NaN and are marked failed.
+
+    Raises DkanError.
+    """
     prediction, rows = empty_prediction(predictor, target, mpp_origin, genes, zero_shot)
-    for update in predictor.stream(target, genes=rows, zero_shot=zero_shot):
-        prediction.fill(update.rows, update.values)
+    columns = rows
+    if rows is not None and zero_shot is not None:
+        count = len(predictor.checkpoint.panel)
+        columns = [*rows, *range(count, count + len(zero_shot.genes))]
+    for update in predictor.stream(target, genes=columns, zero_shot=zero_shot):
+        prediction.fill(replace(update, genes=None))  # all of its own columns, in their order
         on_update(update)
     return prediction

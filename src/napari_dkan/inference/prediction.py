@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 
 from ..expression.label_scale import LabelScale
 from ..expression.panel import Panel
+from .job import Update
 from .target import Target
 
 
@@ -17,18 +19,22 @@ from .target import Target
 class Prediction:
     """Predicted expression of a panel at the spots of a target.
 
-    values : (N, G) float32 on the label scale; a row is NaN until it is predicted.
+    values : (N, G) float32 on the label scale; NaN until spot and gene are decoded.
+    tokens : (N, D) float32 fused tokens, from which any gene can be decoded; NaN until fused.
     provenance : JSON-able record of version, checkpoint hash, slide and parameters.
     zero_shot : symbols of the panel's last genes, which are predicted from their text alone and
         in standard deviations from their own mean; provenance["zero_shot"] says how well.
+    failed : (N,) bool, spots that cannot be predicted because the slide is damaged there.
     """
 
     target: Target
     panel: Panel
     label_scale: LabelScale
     values: NDArray[np.float32]
+    tokens: NDArray[np.float32]
     provenance: dict[str, Any] = field(default_factory=dict)
     zero_shot: tuple[str, ...] = ()
+    failed: NDArray[np.bool_] = field(default_factory=lambda: np.empty(0, bool))
 
     @classmethod
     def empty(
@@ -38,28 +44,65 @@ class Prediction:
         label_scale: LabelScale,
         provenance: dict[str, Any],
         zero_shot: tuple[str, ...] = (),
+        width: int = 1,
     ) -> Prediction:
-        values = np.full((len(target.spots), len(panel)), np.nan, dtype=np.float32)
-        return cls(target, panel, label_scale, values, provenance, zero_shot)
+        """width : D, the length of a fused token."""
+        count = len(target.spots)
+        values = np.full((count, len(panel)), np.nan, dtype=np.float32)
+        tokens = np.full((count, width), np.nan, dtype=np.float32)
+        failed = np.zeros(count, bool)
+        return cls(target, panel, label_scale, values, tokens, provenance, zero_shot, failed)
 
-    def fill(self, rows: NDArray[np.int64], values: NDArray[np.float32]) -> None:
+    def fill(self, update: Update) -> None:
         """Take what a batch predicted; batches without spots change nothing."""
-        if len(rows):
+        self.failed[update.failed] = True
+        if not len(update.rows):
+            return
+        if update.tokens is not None:
+            self.tokens[update.rows] = update.tokens
+            self.failed[update.rows] = False
+        self.fill_genes(update.rows, update.values, update.genes)
+
+    def fill_genes(
+        self,
+        rows: NDArray[np.int64],
+        values: NDArray[np.float32],
+        genes: Sequence[int] | None = None,
+    ) -> None:
+        """Take values (B, K) of rows (B,) and columns (K,), all of them when None."""
+        if genes is None:
             self.values[rows] = values
+        else:
+            self.values[np.ix_(rows, np.asarray(genes, np.int64))] = values
 
     @property
     def done(self) -> NDArray[np.bool_]:
-        """(N,) which spots are predicted."""
-        return np.asarray(np.isfinite(self.values).all(axis=1))
+        """(N,) which spots are predicted, whatever genes of them are decoded."""
+        return np.asarray(np.isfinite(self.tokens[:, 0]))
+
+    def undecoded(self, column: int) -> NDArray[np.int64]:
+        """Rows that are predicted but lack this gene's value."""
+        return np.flatnonzero(self.done & ~np.isfinite(self.values[:, column]))
+
+    def lacking(self) -> NDArray[np.int64]:
+        """Columns that some predicted row lacks."""
+        done = self.done
+        return np.flatnonzero(~np.isfinite(self.values[done]).all(axis=0))
 
     def gene(self, symbol: str) -> NDArray[np.float32]:
-        """(N,) predicted values of one gene, NaN where not predicted."""
+        """(N,) predicted values of one gene, NaN where there is none."""
         return self.values[:, self.panel.row(symbol)]
 
     def finished(self) -> Prediction:
         """Only the predicted spots: what a cancelled job leaves."""
         done = self.done
-        return replace(self, target=self.target.take(done), values=self.values[done])
+        return replace(
+            self,
+            target=self.target.take(done),
+            values=self.values[done],
+            tokens=self.tokens[done],
+            failed=self.failed[done],
+        )
 
     def kind(self, symbol: str) -> str:
         """How a gene's values came about, for names and legends."""

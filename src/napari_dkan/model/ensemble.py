@@ -51,10 +51,16 @@ class Ensemble(nn.Module):
         """As `DKAN.on_slide`."""
         return self.all_members[0].on_slide(features, slide_features)
 
-    def global_tokens(self, slide_features: Tensor, positions: Tensor) -> Tensor:
-        """(M, width of one), integers (M, 2) -> (M, d)."""
-        each = [m.global_tokens(slide_features, positions) for m in self.all_members]
+    def global_tokens(
+        self, slide_features: Tensor, positions: Tensor, only: Tensor | None = None
+    ) -> Tensor:
+        """(M, width of one), integers (M, 2) -> (M, d); only : as `DKAN.global_tokens`."""
+        each = [m.global_tokens(slide_features, positions, only) for m in self.all_members]
         return torch.cat(each, dim=1)
+
+    def target_tokens(self, patches: Tensor) -> Tensor:
+        """As `DKAN.target_tokens`: (B, T, d)."""
+        return torch.cat([m.target_tokens(patches) for m in self.all_members], dim=2)
 
     def fuse(
         self,
@@ -64,9 +70,25 @@ class Ensemble(nn.Module):
         global_tokens: Tensor,
     ) -> Fused:
         """As `DKAN.fuse`; global_tokens are (B, d), and so is all that comes back."""
+        target = self.target_tokens(patches)
+        return self.join(target, neighbor_features, neighbor_mask, global_tokens)
+
+    def join(
+        self,
+        target: Tensor,
+        neighbor_features: Tensor,
+        neighbor_mask: Tensor,
+        global_tokens: Tensor,
+    ) -> Fused:
+        """As `DKAN.join`, of target (B, T, d) and global_tokens (B, d)."""
         each = [
-            m.fuse(patches, neighbor_features, neighbor_mask, tokens)
-            for m, tokens in zip(self.all_members, self._split(global_tokens), strict=True)
+            m.join(own, neighbor_features, neighbor_mask, tokens)
+            for m, own, tokens in zip(
+                self.all_members,
+                target.chunk(len(self.members), dim=2),
+                self._split(global_tokens),
+                strict=True,
+            )
         ]
         return Fused(
             torch.cat([f.z for f in each], dim=1),

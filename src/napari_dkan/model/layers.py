@@ -58,8 +58,12 @@ class SelfAttention(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.bias = None if grid is None else RelativeBias(heads, grid)
 
-    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, mask: Tensor | None = None, only: Tensor | None = None) -> Tensor:
+        """only : rows whose results are wanted (a slide's tokens, without a bias), all when
+        None; what they attend to is x as a whole."""
         q, k, v = (_split(t, self.heads) for t in self.qkv(self.norm(x)).chunk(3, dim=-1))
+        if only is not None:
+            q, x = q[:, :, only], x[:, only]
         scores = None if self.bias is None else self.bias().to(q.dtype)[None]
         attended = _attend(q, k, v, scores, mask)
         return x + _project(self.out, self.dropout, attended)

@@ -102,8 +102,12 @@ class DKAN(nn.Module):
             return features
         return _relative(features, slide_features)
 
-    def global_tokens(self, slide_features: Tensor, positions: Tensor) -> Tensor:
+    def global_tokens(
+        self, slide_features: Tensor, positions: Tensor, only: Tensor | None = None
+    ) -> Tensor:
         """Every spot in the light of its whole slide: (M, d), integers (M, 2) -> (M, d).
+
+        only : rows that are wanted, which is cheaper; all when None.
 
         Raises SpotsError when two spots share a position, naming it, or the shapes
         do not fit.
@@ -119,7 +123,12 @@ class DKAN(nn.Module):
                 raise SpotsError("Spot positions must be whole array coordinates.")
             positions = rounded
         slide_features = self.on_slide(slide_features, slide_features)
-        return self.global_encoder(slide_features, positions.long())
+        return self.global_encoder(slide_features, positions.long(), only)
+
+    def target_tokens(self, patches: Tensor) -> Tensor:
+        """What lies in B patches (B, 3, P, P), normalised by ImageNet mean and std: (B, T, d)."""
+        _check("patches", patches, (patches.shape[0], 3, *patches.shape[-2:]))
+        return self.target(self.trunk(patches))
 
     def fuse(
         self,
@@ -128,20 +137,29 @@ class DKAN(nn.Module):
         neighbor_mask: Tensor,
         global_tokens: Tensor,
     ) -> Fused:
+        """Join the three scales of B spots: `join` of the patches' `target_tokens`."""
+        target = self.target_tokens(patches)
+        return self.join(target, neighbor_features, neighbor_mask, global_tokens)
+
+    def join(
+        self,
+        target: Tensor,
+        neighbor_features: Tensor,
+        neighbor_mask: Tensor,
+        global_tokens: Tensor,
+    ) -> Fused:
         """Join the three scales of B spots.
 
-        patches (B, 3, P, P) normalised by ImageNet mean and std, neighbor_features
-        (B, K, d) row-major around the spot and through `on_slide`, neighbor_mask (B, K)
-        with 0 outside the slide, global_tokens (B, d) of the same spots. Raises SpotsError
-        when the shapes do not fit.
+        target (B, T, d) tokens of their patches, neighbor_features (B, K, d) row-major around
+        the spot and through `on_slide`, neighbor_mask (B, K) with 0 outside the slide,
+        global_tokens (B, d) of the same spots. Raises SpotsError when the shapes do not fit.
         """
-        b, k, d = patches.shape[0], self.config.grid**2, self.config.dim
-        _check("patches", patches, (b, 3, *patches.shape[-2:]))
+        b, k, d = target.shape[0], self.config.grid**2, self.config.dim
+        _check("target tokens", target, (b, target.shape[1], d))
         _check("neighbour features", neighbor_features, (b, k, d))
         _check("neighbour mask", neighbor_mask, (b, k))
         _check("global tokens", global_tokens, (b, d))
         visible = neighbor_mask.bool()
-        target = self.target(self.trunk(patches))
         neighbor = self.neighbor_norm(self.neighbor(neighbor_features, visible))
         query = global_tokens[:, None]
         joined = self.fusion(query, target) + self.fusion(query, neighbor, visible)

@@ -36,15 +36,13 @@ class PositionEncoding(nn.Module):
         key = cell[:, 0] * width + cell[:, 1]
         ordered, order = key.sort()
         _refuse_duplicates(ordered, order, positions)
-        out = tokens + self.bias
-        for i in range(-reach, reach + 1):
-            for j in range(-reach, reach + 1):
-                wanted = key + j * width + i
-                place = torch.searchsorted(ordered, wanted).clamp_(max=len(ordered) - 1)
-                here = torch.nonzero(ordered[place] == wanted).squeeze(1)
-                near = tokens[order[place[here]]] * self.weight[:, i + reach, j + reach]
-                out = out.index_add(0, here, near.to(out.dtype))
-        return out
+        step = torch.arange(-reach, reach + 1, device=key.device)
+        wanted = key[:, None] + (step * width + step[:, None]).flatten()  # kernel axis 0, then 1
+        place = torch.searchsorted(ordered, wanted).clamp_(max=len(ordered) - 1)
+        here = ordered[place] == wanted
+        near = tokens[order[place]] * here[..., None]  # (N, k * k, dim), zero on empty cells
+        convolved = torch.einsum("nkd,dk->nd", near, self.weight.flatten(1).to(near.dtype))
+        return tokens + self.bias + convolved
 
 
 def _refuse_duplicates(ordered: Tensor, order: Tensor, positions: Tensor) -> None:

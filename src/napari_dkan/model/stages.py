@@ -20,13 +20,18 @@ class GlobalEncoder(nn.Module):
         self.position = PositionEncoding(dim, config.kernel)
         self.norm = nn.LayerNorm(dim)
 
-    def forward(self, features: Tensor, positions: Tensor) -> Tensor:
+    def forward(self, features: Tensor, positions: Tensor, only: Tensor | None = None) -> Tensor:
+        """(M, d) of all spots, or of some; only : their rows, for which the last layer's
+        queries alone are needed."""
         x = features[None]
-        blocks = zip(self.layers.attention, self.layers.feed, strict=True)
+        blocks = list(zip(self.layers.attention, self.layers.feed, strict=True))
         for i, (attention, feed) in enumerate(blocks):
-            x = feed(attention(x))
+            last = i == len(blocks) - 1 and i > 0
+            x = feed(attention(x, only=only if last else None))
             if i == 0:
                 x = self.position(x[0], positions)[None]
+        if only is not None and len(blocks) < 2:
+            x = x[:, only]
         return self.norm(x[0])
 
 

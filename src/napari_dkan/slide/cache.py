@@ -12,6 +12,15 @@ from numpy.typing import NDArray
 
 Tile = NDArray[np.uint8]
 
+# What is read row after row meets a tile in two rows of squares: two rows of tiles and some
+# more stay, so that each is decoded once, within these bounds.
+BYTES = (128 * 2**20, 256 * 2**20)
+
+
+def bytes_for(width: int, tile_height: int) -> int:
+    """Capacity for a level of `width` px in tiles of `tile_height` px."""
+    return min(max(BYTES[0], 5 * width * tile_height * 3 // 2), BYTES[1])
+
 
 class TileCache:
     """Least recently used tiles up to `capacity` bytes.
@@ -55,6 +64,10 @@ class TileCache:
                 self._size -= self._tiles.popitem(last=False)[1].nbytes
         future.set_result(tile)
         return tile
+
+    @property
+    def bytes_held(self) -> int:
+        return self._size
 
     def clear(self) -> None:
         with self._lock:

@@ -7,6 +7,14 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+# Chunks are read whole, so that neighbours share them, but larger ones in parts of this many px.
+LARGEST_CHUNK = 2048
+
+
+def together(chunk: int, small: int) -> int:
+    """How many px of an axis to read at once, from its chunks: small ones in groups."""
+    return min(chunk * max(1, small // chunk), LARGEST_CHUNK)
+
 
 def assemble(
     x: int,

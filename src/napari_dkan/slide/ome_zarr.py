@@ -9,18 +9,14 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from .cache import TileCache
-from .chunks import assemble
+from .cache import TileCache, bytes_for
+from .chunks import assemble, together
 from .colour import to_rgb8
 from .pixel_size import Measured, measured, unit_in_um
 from .source import Unreadable, levels_of
 
-CACHE_BYTES = 128 * 2**20
-
-# Chunks are read whole, so that neighbours share them: small ones, which cost zarr a millisecond
-# each, together up to the first figure; larger ones than the second in parts.
+# Small chunks cost zarr a millisecond each: together they are read up to this many px.
 SMALL_CHUNK = 512
-LARGEST_CHUNK = 2048
 
 
 class OmeZarrSource:
@@ -44,8 +40,8 @@ class OmeZarrSource:
         self.levels = levels_of(sizes)
         self.measured = pixel_size(image)
         wide, high = (self._arrays[0].chunks[self._axes.index(axis)] for axis in "xy")
-        self.chunk = (together(wide), together(high))
-        self._cache = TileCache(CACHE_BYTES)
+        self.chunk = (together(wide, SMALL_CHUNK), together(high, SMALL_CHUNK))
+        self._cache = TileCache(bytes_for(self.levels[0].width, self.chunk[1]))
 
     def _check(self, array: Any) -> tuple[int, int]:
         if array.ndim != len(self._axes):
@@ -86,11 +82,6 @@ class OmeZarrSource:
 
     def close(self) -> None:
         self._cache.clear()
-
-
-def together(chunk: int) -> int:
-    """How many px of an axis to read at once."""
-    return min(chunk * max(1, SMALL_CHUNK // chunk), LARGEST_CHUNK)
 
 
 def multiscales(group: zarr.Group) -> dict[str, Any] | None:

@@ -6,8 +6,9 @@ import os
 from pathlib import Path
 
 from ..errors import SlideError
+from .plainly import plainly
 from .reduced import with_overview
-from .slide import Slide, is_zarr, plainly
+from .slide import Slide, is_zarr
 from .source import Source, Unreadable
 
 TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")

@@ -17,11 +17,11 @@ OVERVIEW = 1024
 
 TILE = 512
 BAND = 128
-CACHE_BYTES = 64 * 2**20
 
-# Tiles from this downsample on are kept for good: to make them again costs a pass over much of
-# level 0, and all of them together are a fiftieth of it.
-KEEP_FROM = 8
+# To make a tile of a low level again costs a pass over much of level 0. So each level from this
+# downsample on has a cache to itself, which holds all of a level up to 4,700 px square.
+CHEAP_BELOW = 8
+CACHE_BYTES = 64 * 2**20
 
 
 def with_overview(source: Source) -> Source:
@@ -49,14 +49,17 @@ class Reduced:
         self.levels = tuple(levels)
         self.measured = source.measured
         self.chunk = source.chunk
-        self._recent = TileCache(CACHE_BYTES)
-        self._kept = TileCache(2**62)
+        # One cache for the cheap levels, which reading passes through on its way down.
+        cheap = TileCache(CACHE_BYTES)
+        self._caches = [
+            cheap if level.downsample < CHEAP_BELOW else TileCache(CACHE_BYTES)
+            for level in self.levels
+        ]
 
     def read(self, level: int, x: int, y: int, width: int, height: int) -> NDArray[np.uint8]:
         if level < self._own:
             return self._source.read(level, x, y, width, height)
-        cache = self._kept if self.levels[level].downsample >= KEEP_FROM else self._recent
-        chunk = self._chunk(level)
+        cache, chunk = self._caches[level], self._chunk(level)
         return assemble(
             x, y, width, height, chunk,
             lambda column, row: cache.get(
@@ -82,8 +85,8 @@ class Reduced:
         self._source.prefetch()
 
     def close(self) -> None:
-        self._recent.clear()
-        self._kept.clear()
+        for cache in self._caches:
+            cache.clear()
         self._source.close()
 
 

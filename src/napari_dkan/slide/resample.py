@@ -34,5 +34,7 @@ def resample(
     x1, y1 = math.ceil(left + side) + margin, math.ceil(top + side) + margin
     pixels = np.ascontiguousarray(read(x0, y0, x1 - x0, y1 - y0))
     box = (left - x0, top - y0, left - x0 + side, top - y0 + side)
-    image = Image.fromarray(pixels).resize((px, px), Image.Resampling.BILINEAR, box=box)
-    return np.array(image)
+    # Straight from and to bytes: fromarray and array interface copy once more.
+    image = Image.frombytes("RGB", (x1 - x0, y1 - y0), pixels)
+    image = image.resize((px, px), Image.Resampling.BILINEAR, box=box)
+    return np.frombuffer(bytearray(image.tobytes()), np.uint8).reshape(px, px, 3)

@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from stat import S_ISDIR
 from threading import Lock
 from types import TracebackType
 
@@ -17,8 +18,9 @@ from numpy.typing import NDArray
 from ..errors import SlideError
 from .lazy_level import LazyLevel
 from .pixel_size import PixelSize
+from .plainly import Place, gone, plainly
 from .resample import resample
-from .source import Level, Source, Unreadable
+from .source import Level, Source
 
 __all__ = ["Level", "Slide"]
 
@@ -48,7 +50,8 @@ class Slide:
         as spot files and regions of other programs count stored pixels.
 
     Everything here that reads raises SlideError, and nothing else, when the file is damaged,
-    has been changed, or is gone.
+    has been changed, or is gone; its subclass DamagedTile where only the place that was asked
+    for cannot be decoded and others can.
     """
 
     def __init__(self, path: Path, source: Source) -> None:
@@ -58,6 +61,8 @@ class Slide:
         self.pixel_size: PixelSize | None = source.measured.size
         self.pixel_size_note = source.measured.note
         self._source = source
+        # One block is decoded whole: damage in it is damage of the slide, not of a place.
+        self._one_block = source.chunk[0] >= self.width and source.chunk[1] >= self.height
         self._stamp = stamp(path)
         self._fingerprint: str | None = None
         self._lock = Lock()
@@ -89,7 +94,8 @@ class Slide:
         size = self.levels[level]
         left, right = max(x, 0), min(x + width, size.width)
         top, bottom = max(y, 0), min(y + height, size.height)
-        with self._reading():
+        place = None if self._one_block else Place(left, top, right, bottom, size.downsample)
+        with self._reading(place):
             if left >= right or top >= bottom:
                 return np.full((height, width, 3), 255, np.uint8)
             inside = self._source.read(level, left, top, right - left, bottom - top)
@@ -181,14 +187,15 @@ class Slide:
         self.close()
 
     @contextmanager
-    def _reading(self) -> Iterator[None]:
-        """Keeps the file open meanwhile and turns every failure into a SlideError."""
+    def _reading(self, place: Place | None = None) -> Iterator[None]:
+        """Keeps the file open meanwhile and turns every failure into a SlideError, of the
+        place that is read or of the whole file."""
         with self._lock:
             if self._closed:
                 raise SlideError(f"The slide {self.path.name} has been closed; open it again.")
             self._readers += 1
         try:
-            with plainly(self.path):
+            with plainly(self.path, place):
                 # An open file can be read on after it was deleted, and a deleted zarr folder
                 # reads as blank; neither may pass for the slide.
                 if stamp(self.path) != self._stamp:
@@ -207,51 +214,11 @@ class Slide:
 def stamp(path: Path) -> tuple[int, int] | None:
     """Size and time of change of a file, None for a zarr folder; SlideError when it is gone."""
     try:
-        if path.is_dir():
-            if is_zarr(path):
-                return None
-            raise gone(path)
-        found = path.stat()
+        found = os.stat(path)
     except OSError as error:
         raise gone(path) from error
-    return found.st_size, found.st_mtime_ns
-
-
-@contextmanager
-def plainly(path: Path) -> Iterator[None]:
-    """Turns whatever the libraries below raise into a SlideError that names the file.
-
-    Decoders raise nearly every built-in exception for damaged data, so this is the one place
-    that catches Exception.
-    """
-    try:
-        yield
-    except SlideError:
-        raise
-    except Unreadable as error:
-        raise SlideError(f"The slide {path.name} cannot be used: {error}.") from error
-    except ImportError as error:
-        raise SlideError(
-            f"The slide {path.name} needs the package {error.name}; install it and try again."
-        ) from error
-    except PermissionError as error:
-        raise SlideError(
-            f"The slide {path.name} may not be read; change its permissions or copy it."
-        ) from error
-    except MemoryError as error:
-        raise SlideError(
-            f"There is not enough memory to read the slide {path.name}; "
-            "convert it to a tiled, pyramidal TIFF."
-        ) from error
-    except Exception as error:
-        if not os.path.exists(path):
-            raise gone(path) from error
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
-        raise SlideError(
-            f"The slide {path.name} is damaged or incomplete and cannot be read ({reason}); "
-            "copy or export it again."
-        ) from error
-
-
-def gone(path: Path) -> SlideError:
-    return SlideError(f"The slide {path.name} is gone or cannot be read any more; was {path}.")
+    if not S_ISDIR(found.st_mode):
+        return found.st_size, found.st_mtime_ns
+    if is_zarr(path):
+        return None
+    raise gone(path)

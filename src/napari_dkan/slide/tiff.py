@@ -11,14 +11,12 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
-from .cache import TileCache
+from .cache import TileCache, bytes_for
 from .chunks import assemble
 from .flat import LARGEST_FLAT
 from .source import Unreadable, levels_of
 from .tiff_level import TiffLevel
 from .tiff_pixel_size import tiff_pixel_size
-
-CACHE_BYTES = 128 * 2**20
 
 # Vendor layouts that OpenSlide knows and plain TIFF readers get wrong (overlaps, focal planes).
 VENDORS = ("is_ndpi", "is_scn", "is_bif", "is_philips")
@@ -61,7 +59,7 @@ class TiffSource:
         except BaseException:
             self._tif.close()
             raise
-        self._cache = TileCache(CACHE_BYTES)
+        self._cache = TileCache(bytes_for(self.levels[0].width, self.chunk[1]))
 
     def read(self, level: int, x: int, y: int, width: int, height: int) -> NDArray[np.uint8]:
         tiff_level = self._levels[level]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from operator import add
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,10 @@ from .source import Unreadable
 ROWS = 256
 
 ASSOCIATED_ALPHA = 1
+
+# The decoder fills what a JPEG lacks with gray and says nothing, so its end mark must be there.
+JPEG = 7
+JPEG_END = b"\xff\xd9"
 
 
 class TiffLevel:
@@ -36,20 +41,14 @@ class TiffLevel:
             raise Unreadable("its image is empty")
         self._photometric = page.photometric
         check_kind(series, page, len(pages))
+        self._jpeg = page.compression == JPEG
         self._pages = pages
         in_page = int(page.samplesperpixel) if page.planarconfig == 2 else 1
         self._planes = [(which, plane) for which in range(len(pages)) for plane in range(in_page)]
         self._tables = [getattr(source, "jpegtables", None) for source in pages]
         # Offsets are read from the file when first asked for: do it here, in one thread.
         self._segments = [(source.dataoffsets, source.databytecounts) for source in pages]
-        self.end = max(
-            (
-                offset + count
-                for offsets, counts in self._segments
-                for offset, count in zip(offsets, counts, strict=False)
-            ),
-            default=0,
-        )
+        self.end = max(max(map(add, *segments), default=0) for segments in self._segments)
         # An uncompressed image in one block needs no decoding: its rows are read in bands.
         self._rows = bool(page.is_memmappable) and not page.is_tiled
         if self._rows:
@@ -81,6 +80,8 @@ class TiffLevel:
         if counts[index] == 0:
             return None
         data = self._read_bytes(self._pages[which], offsets[index], counts[index])
+        if self._jpeg and JPEG_END not in data:
+            raise Unreadable("a tile is cut short")
         options = {"jpegtables": self._tables[which]} if self._tables[which] else {}
         decoded, _, shape = self._page.decode(data, index, **options)
         if decoded is None or decoded.size == 0:

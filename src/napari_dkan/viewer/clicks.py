@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 from shapely.geometry import Point, box
 from shapely.geometry.base import BaseGeometry
 
-from ..errors import DkanError, SpotsError
+from ..errors import DamagedTile, DkanError, SpotsError
 from ..inference.job import Update
 from ..inference.predict import empty_prediction
 from ..inference.prediction import Prediction
 from ..inference.target import Kind, Target
 from ..spatial.spots import Spots
 from .lane import Failure, Lane
-from .overlay import SpotsOverlay
+from .overlay import Decode, SpotsOverlay
 from .session import Session, Where
 
 DRAG_PX = 4  # screen pixels; a press that moves farther pans the view
@@ -79,7 +80,7 @@ class Clicks:
         assert checkpoint is not None and slide.pixel_size is not None
         zero_shot = session.zero_shot
         tissue_only, origin = session.settings.tissue_only, slide.pixel_size.origin
-        result: list[Prediction] = []
+        result: list[tuple[Prediction, Decode]] = []
 
         def job() -> Iterator[Update]:
             predictor = session.predictor(slide, checkpoint)
@@ -90,8 +91,13 @@ class Clicks:
             prediction, _ = empty_prediction(predictor, target, origin, zero_shot=zero_shot)
             for update in predictor.stream(target, zero_shot=zero_shot):
                 if update.stage == "spots":
-                    prediction.fill(update.rows, update.values)
-                    result.append(prediction)
+                    if len(update.failed):
+                        raise DamagedTile(
+                            f"The slide {slide.slide.path.name} is damaged under that click; "
+                            "click elsewhere, or export the slide again."
+                        )
+                    prediction.fill(update)
+                    result.append((prediction, partial(predictor.decode, zero_shot=zero_shot)))
                 yield update
 
         def follow(update: Update) -> None:
@@ -103,15 +109,15 @@ class Clicks:
                 session.say(failure.sentence, alarming=True)
             elif (slide, checkpoint) == (session.slide, session.checkpoint):
                 session.say("")
-                session.set_spot(result[0])
-                self._mark(result[0])
+                session.set_spot(result[0][0])
+                self._mark(*result[0])
             waiting, self._waiting = self._waiting, None
             if waiting is not None:
                 self.click(*waiting)
 
         self._lane.start(job, follow, end)
 
-    def _mark(self, spot: Prediction) -> None:
+    def _mark(self, spot: Prediction, decode: Decode) -> None:
         """Clicked spots gather in one Points layer as long as slide, checkpoint and genes stay."""
         session = self.session
         slide = session.ready_slide()
@@ -124,7 +130,7 @@ class Clicks:
                 return
         size_um = spot.provenance["patch_um"]
         what = f"clicked spots, {slide.layer.name}"
-        overlay = SpotsOverlay(spot, slide.mpp, size_um, what, session.settings.opacity)
+        overlay = SpotsOverlay(spot, decode, slide.mpp, size_um, what, session.settings.opacity)
         self._marks = (key, overlay)
         session.add_overlay(overlay, slide)
 
@@ -133,7 +139,9 @@ def _joined(before: Prediction, spot: Prediction) -> Prediction:
     xy = np.concatenate([before.target.spots.xy, spot.target.spots.xy])
     target = Target(Kind.POINTS, Spots(xy, diameter_um=spot.target.spots.diameter_um))
     values = np.concatenate([before.values, spot.values])
-    return replace(spot, target=target, values=values)
+    tokens = np.concatenate([before.tokens, spot.tokens])
+    failed = np.concatenate([before.failed, spot.failed])
+    return replace(spot, target=target, values=values, tokens=tokens, failed=failed)
 
 
 def _need_tissue(tissue: BaseGeometry, x: float, y: float, side: float) -> None:

@@ -45,14 +45,15 @@ class Display:
         gene = self._session.gene
         if fixed is not None or gene is None:
             return fixed or (0.0, 1.0)
-        return robust_limits([o.prediction.gene(gene) for o in self.shown()])
+        values = [o.prediction.gene(gene) for o in self.shown()]
+        values += [o.rough.gene(gene) for o in self.shown() if o.rough is not None]
+        return robust_limits(values)
 
     def refresh(self) -> None:
-        gene, settings = self._session.gene, self._session.settings
         shown = self.shown()
         limits = self._limits = self.limits()
         for overlay in shown:
-            overlay.show(gene or "", limits, settings.colormap)
+            self._draw(overlay, limits)
         for overlay in shown:  # limits are shared, so one bar stands for all
             overlay.colorbar.visible = overlay is shown[-1]
         self._legend(shown)
@@ -65,7 +66,12 @@ class Display:
             self.refresh()
         elif overlay in self.shown():
             self._limits = limits
-            overlay.show(self._session.gene or "", limits, self._session.settings.colormap)
+            self._draw(overlay, limits)
+
+    def _draw(self, overlay: Overlay, limits: tuple[float, float]) -> None:
+        session = self._session
+        with session.drawing("draw", len(overlay.prediction.target)):
+            overlay.show(session.gene or "", limits, session.settings.colormap)
 
     def _legend(self, shown: list[Overlay]) -> None:
         """Text beside the colour bar: a colour bar alone does not say what it measures."""

@@ -54,6 +54,10 @@ class Lane:
     def busy(self) -> bool:
         return self._stop is not None
 
+    def others_busy(self) -> bool:
+        """Whether any other lane has a job; may be asked in any thread."""
+        return any(lane.busy for lane in list(_lanes) if lane is not self)
+
     def start(
         self,
         job: Callable[[], Iterator[Any]],

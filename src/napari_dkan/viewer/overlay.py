@@ -7,6 +7,7 @@ changing the gene swaps a few thousand numbers; spots are one Points layer.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -15,16 +16,27 @@ from napari.layers import Image, Layer, Points
 from numpy.typing import NDArray
 
 from ..inference.prediction import Prediction
+from ..inference.rough import block_of
 from ..spatial.coordinates import swap_xy
 from .slides import AXES, UNITS
 
 PERCENTILES = 2.0, 98.0
 
 
+# Fused tokens (B, D) and columns (K,) of the panel -> values (B, K).
+Decode = Callable[[NDArray[np.float32], Sequence[int]], NDArray[np.float32]]
+
+
 class Overlay(Protocol):
-    """One prediction as one layer."""
+    """One prediction as one layer.
+
+    decode : gives the genes that are not decoded yet. rough : a coarse map of the same target,
+    shown where the tiles are not predicted yet.
+    """
 
     prediction: Prediction
+    rough: Prediction | None
+    decode: Decode
     colorbar: ColorBarOverlay
 
     @property
@@ -54,12 +66,19 @@ class _Named:
 class GridOverlay:
     """A tile grid as one Image layer."""
 
-    def __init__(self, prediction: Prediction, mpp: float, what: str, opacity: float) -> None:
+    def __init__(
+        self, prediction: Prediction, decode: Decode, mpp: float, what: str, opacity: float
+    ) -> None:
         grid = prediction.target.grid
         assert grid is not None
-        self.prediction, self._grid, self._gene = prediction, grid, ""
+        self.prediction, self.decode, self._grid = prediction, decode, grid
+        self.rough: Prediction | None = None
+        self._block: NDArray[np.int64] | None = None  # of each tile in the rough map
         pitch = grid.pitch * mpp
         first = swap_xy((grid.corner + 0.5) * pitch)
+        self._shown = np.full(len(grid), np.nan, np.float32)
+        cells = (grid.cells - grid.corner).tolist()
+        self._rows = {(x, y): i for i, (x, y) in enumerate(cells)}
         self.layer = Image(
             np.full(grid.shape, np.nan, np.float32),
             name=f"predicted - {what}",
@@ -76,17 +95,24 @@ class GridOverlay:
         self.colorbar = self.layer.colorbar
         self._name = _Named(self.layer, what)
 
+    def show_rough(self, rough: Prediction) -> None:
+        """Show a coarse map of the same target until its tiles are there."""
+        assert rough.target.grid is not None
+        self.rough, self._block = rough, block_of(self._grid, rough.target.grid)
+
     def show(self, gene: str, limits: tuple[float, float], colormap: str) -> None:
-        self.layer.data = self._grid.raster(self.prediction.gene(gene))
+        values = self._shown = self.prediction.gene(gene)
+        if self.rough is not None and self._block is not None:
+            coarse = np.append(self.rough.gene(gene), np.float32(np.nan))
+            values = np.where(self.prediction.done, values, coarse[self._block])
+        self.layer.data = self._grid.raster(values)
         _apply(self.layer, limits, colormap)
         self._name.show(gene, self.prediction.kind(gene))
 
     def value_at(self, world: tuple[float, float]) -> float | None:
-        row, column = np.round(self.layer.world_to_data(world)).astype(int)
-        rows, columns = self.layer.data.shape
-        if not (0 <= row < rows and 0 <= column < columns):
-            return None
-        value = float(self.layer.data[row, column])
+        column, row = swap_xy(np.round(self.layer.world_to_data(world)).astype(np.int64))
+        tile = self._rows.get((int(column), int(row)))
+        value = float(np.nan if tile is None else self._shown[tile])
         return None if np.isnan(value) else value
 
 
@@ -94,9 +120,17 @@ class SpotsOverlay:
     """Spots as one Points layer; only the shown gene is kept in its features."""
 
     def __init__(
-        self, prediction: Prediction, mpp: float, size_um: float, what: str, opacity: float
+        self,
+        prediction: Prediction,
+        decode: Decode,
+        mpp: float,
+        size_um: float,
+        what: str,
+        opacity: float,
     ) -> None:
-        self.prediction, self._mpp, self._size = prediction, mpp, size_um
+        self.prediction, self.decode = prediction, decode
+        self.rough: Prediction | None = None
+        self._mpp, self._size = mpp, size_um
         self.layer = Points(
             np.empty((0, 2)),
             ndim=2,
@@ -138,8 +172,11 @@ class SpotsOverlay:
 
 
 def _apply(layer: Any, limits: tuple[float, float], colormap: str) -> None:
-    layer.contrast_limits_range = limits
-    layer.contrast_limits = limits
+    low, high = layer.contrast_limits_range
+    if limits[0] < low or limits[1] > high:  # each of the two draws the colour bar anew
+        layer.contrast_limits_range = limits
+    if tuple(layer.contrast_limits) != limits:
+        layer.contrast_limits = limits
     if layer.colormap.name != colormap:
         layer.colormap = colormap
 

@@ -4,26 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from magicgui.types import FileDialogMode
-from magicgui.widgets import CheckBox, ComboBox, Container, FileEdit
 from napari.viewer import Viewer
 from qtpy.QtCore import Qt
 from qtpy.QtGui import QCloseEvent
 from qtpy.QtWidgets import QLabel, QVBoxLayout, QWidget
 from superqt import QCollapsible
 
-from ..inference.device import available_devices, device_label
+from .advanced_box import advanced_box
+from .cache_box import CacheBox
 from .clicks import Clicks
 from .column import Column
 from .display import Display
 from .gene_box import GeneBox
+from .genes import Genes
+from .lens import Lens
+from .lens_box import LensBox
 from .links import Links
+from .looking import Looking
 from .maps import Maps
 from .model_box import ModelBox
 from .ready import Ready
 from .session import Session, session_of
 from .slide_box import SlideBox
 from .spot_box import SpotBox
+from .timing_box import TimingBox
 from .where_box import WhereBox
 
 KEYS = {"Left": -1, "Up": -1, "Right": 1, "Down": 1}
@@ -36,26 +40,37 @@ class PredictWidget(QWidget):
         super().__init__()
         self.session: Session = session_of(napari_viewer)
         session, links = self.session, Links()
-        self.maps, self.ready = Maps(session, links), Ready(session, links)
+        looking = Looking(session, links)
+        self.maps, self.ready = Maps(session, links, looking), Ready(session, links, looking)
         self.clicks, self.display = Clicks(session), Display(session, links)
+        self.genes = Genes(session, links)
         self.slide_box = SlideBox(session, links)
         self.model_box = ModelBox(session, links)
         self.where_box = WhereBox(session, links, self.maps, self.ready)
         self.gene_box = GeneBox(session, links, self.display)
+        self.lens = Lens(session, links, self.maps, self.display)
+        self.lens_box = LensBox(self.lens, links)
         self.spot_box = SpotBox(session, links)
         self.message = QLabel()
         self.message.setWordWrap(True)
         self.message.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
-        self.advanced = _advanced(session, links)
+        self.advanced = advanced_box(session, links)
+        self.cache_box = CacheBox(session, links)
+        self.timing_box = TimingBox(session)
         self._build()
         links.join(self._say, session.message_changed)
         links.join(self._offer_cpu, self.maps.memory_out)
+        links.join(lambda: self.genes.pause(self.maps.busy), self.maps.changed)
         for key, step in KEYS.items():
             self.session.viewer.bind_key(key, _stepper(self.session, step), overwrite=True)
         self.shut_down = _once(
             links.cut,
             self.where_box.stop,
+            self.lens.close,
             self.maps.close,
+            self.genes.close,
+            self.cache_box.close_lane,
+            self.timing_box.stop,
             self.clicks.close,
             self.ready.close,
             self.model_box.close_lane,
@@ -81,8 +96,11 @@ class PredictWidget(QWidget):
             if title:
                 column.addWidget(_heading(title))
             column.addWidget(box)
+            if box is self.gene_box:
+                column.addWidget(self.lens_box)
         folded = QCollapsible("Advanced")
-        folded.addWidget(self.advanced.native)
+        for box in (self.advanced.native, self.cache_box, self.timing_box):
+            folded.addWidget(box)
         column.addWidget(folded)
         column.addStretch(1)
         area = Column(content)
@@ -106,48 +124,6 @@ class PredictWidget(QWidget):
     def closeEvent(self, event: QCloseEvent) -> None:
         self.shut_down()
         super().closeEvent(event)
-
-
-def _advanced(session: Session, links: Links) -> Container:
-    """Device, pitch and background, folded away; the defaults are right for most."""
-    device = ComboBox(name="device", label="Device", choices=[("best", "auto")], value="auto")
-    pitch = ComboBox(
-        name="pitch",
-        label="Grid",
-        choices=[("as trained", False), ("dense, tiles touch", True)],
-        value=session.settings.dense,
-        tooltip="Dense maps show more detail; the network was trained at the spots' distance.",
-    )
-    tissue = CheckBox(name="tissue_only", text="Tissue only", value=session.settings.tissue_only)
-    unproven = CheckBox(
-        name="unproven",
-        text="Unproven genes by description",
-        value=session.settings.unproven,
-        tooltip="Also where the card does not show that a gene's own text beats another's.",
-    )
-    weights = FileEdit(
-        name="encoder_weights",
-        label="Encoder",
-        mode=FileDialogMode.EXISTING_FILE,
-        nullable=True,
-        value=None,
-        tooltip="Weights of the tile encoder, where the checkpoint does not bring them along.",
-    )
-    weights.changed.connect(lambda path: session.change(encoder_weights=path))
-    device.changed.connect(lambda value: session.change(device=value))
-    pitch.changed.connect(lambda value: session.change(dense=value))
-    tissue.changed.connect(lambda value: session.change(tissue_only=value))
-    unproven.changed.connect(lambda value: session.change(unproven=value))
-
-    def list_devices() -> None:
-        """Once a checkpoint is there torch is loaded, and asking it costs nothing."""
-        chosen, devices = device.value, available_devices()
-        best = (f"best ({device_label(devices[0])})", "auto")
-        device.choices = [best, *((device_label(d), d) for d in devices)]
-        device.value = chosen
-
-    links.join(list_devices, session.checkpoint_changed)
-    return Container(widgets=[device, pitch, tissue, unproven, weights])
 
 
 def _heading(text: str) -> QLabel:

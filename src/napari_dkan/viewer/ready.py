@@ -7,32 +7,45 @@ from collections.abc import Iterator
 
 import numpy as np
 from psygnal import Signal
+from qtpy.QtCore import QTimer
 from shapely.geometry.base import BaseGeometry
 
+from ..inference.engine import Predictor
 from ..inference.target import Target, region_target
 from .lane import Failure, Lane
 from .links import Links
+from .looking import Looking
+from .power import on_battery
 from .session import OpenSlide, Session
 
 SAMPLE = 16  # spots predicted unseen to measure the rate
+STILL_MS = 400  # the view rests so long before its surroundings are computed
+GIVE_WAY = 0.02  # seconds between two looks whether somebody waits for something
 
 
 class Ready:
-    """Finds the tissue and predicts a few spots when slide and checkpoint are chosen.
+    """Finds the tissue and, as long as nothing else runs, computes what lies around the view.
 
-    The tiles around are encoded then, so the first click is quick, and the expected time
-    of a job is a measured one.
+    So a click is quick, and the expected time of a job is a measured one. Only the tissue is
+    looked for where warming up is switched off, or the computer runs on its battery.
     """
 
     changed = Signal()
 
-    def __init__(self, session: Session, links: Links) -> None:
+    def __init__(self, session: Session, links: Links, looking: Looking) -> None:
         self.session = session
+        self._looking = looking
         self._rate_key = session.rate_key()
-        self._device = session.settings.device
+        self._chosen = self._choice()
         self._lane = Lane("getting ready")
+        self._still = QTimer()
+        self._still.setSingleShot(True)
+        self._still.setInterval(STILL_MS)
+        self._still.timeout.connect(self._look_around)
         links.join(self.start, session.slide_changed, session.checkpoint_changed)
         links.join(self._settings_changed, session.settings_changed)
+        camera = session.viewer.scene.camera
+        links.join(self._moved, camera.events.center, camera.events.zoom)
 
     @property
     def busy(self) -> bool:
@@ -49,30 +62,70 @@ class Ready:
             def job() -> Iterator[float | None]:
                 predictor = session.predictor(slide, checkpoint)
                 yield None
-                target = _middle(predictor.tissue, slide, checkpoint.spot_pitch_um)
-                if target is None:
+                if not self._warm:
                     return
-                start, count = 0.0, 0
-                for update in predictor.stream(target):
-                    now = time.perf_counter()
-                    if update.stage == "spots" and start:
-                        count += len(update.rows)
-                        yield count / max(now - start, 1e-6)
-                        continue
-                    if update.stage == "spots":  # the first batch pays for starting up
-                        start = now
-                    yield None
+                target = _middle(predictor.tissue, slide, checkpoint.spot_pitch_um)
+                if target is not None:
+                    yield from self._timed(predictor, target)
+                    yield from self._around(predictor, slide)
 
             self._lane.start(job, self._receive, self._end)
         self.changed.emit()
 
+    @property
+    def _warm(self) -> bool:
+        return self.session.settings.warm_up and not on_battery()
+
+    def _timed(self, predictor: Predictor, target: Target) -> Iterator[float | None]:
+        """Predict a few tiles and tell how many a second."""
+        start, count = 0.0, 0
+        for update in predictor.stream(target):
+            now = time.perf_counter()
+            if update.stage == "spots" and start:
+                count += len(update.rows)
+                yield count / max(now - start, 1e-6)
+                continue
+            if update.stage == "spots":  # the first batch pays for starting up
+                start = now
+            yield None
+
+    def _around(self, predictor: Predictor, slide: OpenSlide) -> Iterator[None]:
+        """What a click in the middle of the view would see; gives way to all other jobs."""
+        for _ in predictor.surround(np.array([self._looking.view.centre]) / slide.mpp):
+            while self._lane.others_busy():
+                time.sleep(GIVE_WAY)
+                yield None
+            yield None
+
+    def _moved(self, event: object = None) -> None:
+        self._still.start()
+
+    def _look_around(self) -> None:
+        """The view rests somewhere else: compute what lies around it."""
+        session = self.session
+        slide, checkpoint = session.slide, session.checkpoint
+        if self.busy or slide is None or slide.tissue is None or checkpoint is None:
+            return
+        if slide.pixel_size is None or not self._warm:
+            return
+
+        def job() -> Iterator[None]:
+            yield from self._around(session.predictor(slide, checkpoint), slide)
+
+        self._lane.start(job, self._receive, self._end)
+
     def _settings_changed(self) -> None:
         """Another device has to be warmed up and timed anew."""
-        if self.session.settings.device != self._device:
-            self._device = self.session.settings.device
+        if self._choice() != self._chosen:
+            self._chosen = self._choice()
             self.start()
 
+    def _choice(self) -> tuple[object, ...]:
+        settings = self.session.settings
+        return settings.device, settings.warm_up, settings.store
+
     def close(self) -> None:
+        self._still.stop()
         self._lane.cancel()
         self._lane.wait()
 

@@ -18,6 +18,7 @@ from psygnal import Signal
 
 from ..errors import SpotsError
 from ..inference.engine import Predictor
+from ..inference.timing import Stages
 from ..slide import PixelSize, Slide
 from .memory import remember_mpp, remembered_mpp
 from .slides import AXES, UNITS, slide_of
@@ -61,6 +62,8 @@ class Settings:
     encoder_weights: Path | None = None
     dense: bool = False
     tissue_only: bool = True
+    store: bool = True  # keep tiles on disk for the next visit
+    warm_up: bool = True  # compute around the view before it is asked for
     unproven: bool = False  # genes by their text even where the card has no proof of them
     colormap: str = "magma"
     opacity: float = 0.65
@@ -114,6 +117,8 @@ class Session:
         self._predictor: tuple[tuple[object, ...], Predictor] | None = None
         self._lies_on: WeakKeyDictionary[Layer, OpenSlide] = WeakKeyDictionary()
         self.rates: dict[RateKey, float] = {}  # spots per second, as measured
+        self.drawing = Stages()
+        self._noted: set[str] = {""}
         self._lock = Lock()
         viewer.layers.events.inserted.connect(self._layers_changed)
         viewer.layers.events.removed.connect(self._layers_changed)
@@ -323,7 +328,7 @@ class Session:
         with self._lock:
             if slide.tissue is None:
                 slide.tissue = tissue_region(slide.slide, slide.mpp)
-            options = self.settings.device, self.settings.encoder_weights
+            options = self.settings.device, self.settings.encoder_weights, self.settings.store
             key = (id(slide), checkpoint.sha256, slide.mpp, *options)
             if self._predictor is None or self._predictor[0] != key:
                 made = Predictor(slide.slide, checkpoint, slide.mpp, slide.tissue, *options)
@@ -331,6 +336,18 @@ class Session:
             predictor = self._predictor[1]
             predictor.tissue = slide.tissue
             return predictor
+
+    def predictor_now(self) -> Predictor | None:
+        """The predictor that was used last, if any."""
+        return None if self._predictor is None else self._predictor[1]
+
+    def store_note(self) -> str:
+        """A sentence when the predictor of now cannot keep its tiles on disk, told once."""
+        note = "" if self._predictor is None else self._predictor[1].kept.note
+        if note in self._noted:
+            return ""
+        self._noted.add(note)
+        return note
 
 
 def _first_genes(checkpoint: Checkpoint) -> tuple[str, ...]:

@@ -57,6 +57,8 @@ class WhereBox(QWidget):
         self.predict = QPushButton("Predict")
         self.predict.setDefault(True)
         self.cancel = QPushButton("Cancel")
+        self.retry = QPushButton()
+        self.retry.setToolTip("Read the tiles again that could not be read.")
         self.bar = QProgressBar()
         self.bar.setTextVisible(False)
         self.bar.setMaximumHeight(8)
@@ -76,6 +78,7 @@ class WhereBox(QWidget):
         layout.addLayout(places)
         layout.addWidget(self.plan)
         layout.addLayout(run)
+        layout.addWidget(self.retry)
         layout.addWidget(self.bar)
         layout.addWidget(self.state)
 
@@ -89,6 +92,7 @@ class WhereBox(QWidget):
         self.edit.clicked.connect(self._edit)
         self.predict.clicked.connect(self.start)
         self.cancel.clicked.connect(maps.cancel)
+        self.retry.clicked.connect(maps.retry)
         links.join(
             self.replan,
             session.slide_changed,
@@ -97,7 +101,7 @@ class WhereBox(QWidget):
             session.settings_changed,
             ready.changed,
         )
-        links.join(self.refresh, maps.changed)
+        links.join(self.refresh, maps.changed, session.overlays_changed)
         layers = session.viewer.layers
         links.join(self._layers_changed, layers.events.inserted, layers.events.removed)
         self._layers_changed()
@@ -227,11 +231,18 @@ class WhereBox(QWidget):
         self.predict.setEnabled(not busy and self._target is not None)
         self.bar.setVisible(busy)
         self.state.setVisible(busy)
+        failed = 0 if busy else self._maps.failed
+        self.retry.setVisible(failed > 0)
+        self.retry.setText(f"Try {failed:,} failed tiles again")
         if progress is None:
             return
         self.bar.setRange(0, progress.total)
         self.bar.setValue(progress.done)
-        doing = {"context": "reading the slide", "starting": "starting"}.get(progress.stage, "")
+        doing = {
+            "starting": "starting",
+            "context": "reading the slide",
+            "rough": "rough map",
+        }.get(progress.stage, "")
         parts = [f"{100 * progress.done // max(progress.total, 1)} %"]
         if doing:
             parts = [doing, *parts]

@@ -1,0 +1,110 @@
+"""Reading patches: in threads, ahead of the network, in the order they lie in the file."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import DamagedTile
+from .device import leave_a_core
+from .patches import Keys, Squares, centres_of
+from .rows import packed
+from .timing import Stages
+
+Given = TypeVar("Given")
+Made = TypeVar("Made")
+
+CHUNK = 8  # patches a thread reads at one go; a row of them shares tiles of the file
+MOST_THREADS = 8
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """What was read: tiles (N, px, px, 3) uint8, and damaged (N,) where nothing could be."""
+
+    tiles: NDArray[np.uint8]
+    damaged: NDArray[np.bool_]
+
+
+class Reading:
+    """Patches (N, 2) on their way; `pixels` waits for them."""
+
+    def __init__(self, keys: Keys, px: int, parts: list[tuple[NDArray, Future[Pixels]]]) -> None:
+        self.keys, self._px, self._parts = keys, px, parts
+        self._pixels: Pixels | None = None
+
+    def pixels(self) -> Pixels:
+        """In the order they were asked for. Raises SlideError when the slide is gone."""
+        if self._pixels is None:
+            tiles = np.zeros((len(self.keys), self._px, self._px, 3), np.uint8)
+            damaged = np.zeros(len(self.keys), bool)
+            for rows, part in self._parts:
+                found = part.result()
+                tiles[rows], damaged[rows] = found.tiles, found.damaged
+            self._pixels = Pixels(tiles, damaged)
+        return self._pixels
+
+    def part(self, keys: Keys) -> Part:
+        """Some of the patches (M, 2), in an order of their own."""
+        return Part(self, keys)
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some patches of a reading."""
+
+    whole: Reading
+    keys: Keys
+
+    def pixels(self) -> Pixels:
+        row_of = {key: row for row, key in enumerate(packed(self.whole.keys))}
+        rows = np.array([row_of[key] for key in packed(self.keys)], np.int64)
+        found = self.whole.pixels()
+        return Pixels(found.tiles[rows], found.damaged[rows])
+
+
+class Readers:
+    """Threads that read patches of ``side`` level-0 px."""
+
+    def __init__(self, pool: ThreadPoolExecutor, slide: Squares, side: float, stages: Stages):
+        self._pool, self._slide, self._side, self._stages = pool, slide, side, stages
+
+    def ask(self, keys: Keys, px: int) -> Reading:
+        """Start reading patches (N, 2), resampled to px."""
+        order = np.lexsort((keys[:, 0], keys[:, 1]))
+        starts = range(0, len(keys), CHUNK)
+        chunks = [order[i : i + CHUNK] for i in starts]
+        return Reading(keys, px, [(c, self._pool.submit(self._read, keys[c], px)) for c in chunks])
+
+    def submit(self, compute: Callable[[Given], Made], given: Given) -> Future[Made]:
+        """Let a thread that may be idle compute something."""
+        return self._pool.submit(compute, given)
+
+    def _read(self, keys: Keys, px: int) -> Pixels:
+        tiles = np.zeros((len(keys), px, px, 3), np.uint8)
+        damaged = np.zeros(len(keys), bool)
+        with self._stages("read", len(keys)):
+            for i, (x, y) in enumerate(centres_of(keys).tolist()):
+                try:
+                    tiles[i] = self._slide.read_square(x, y, self._side, px)
+                except DamagedTile:
+                    damaged[i] = True
+        return Pixels(tiles, damaged)
+
+
+@contextmanager
+def readers(slide: Squares, side: float, stages: Stages) -> Iterator[Readers]:
+    """Reading threads for one job; what was not started when it ends is dropped."""
+    threads = min(MOST_THREADS, max(2, (os.cpu_count() or 2) - 1))
+    pool = ThreadPoolExecutor(threads, "dkan-read", initializer=leave_a_core)
+    try:
+        yield Readers(pool, slide, side, stages)
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)

@@ -1,0 +1,115 @@
+"""A network as prediction takes it: without batch norms, and without Python in its trunk.
+
+In eval mode a batch norm is a scale and a shift per channel, which the convolution can do itself
+(Jacob et al. 2018, arXiv 1712.05877, section 3.2). Half of a small trunk's time goes there.
+"""
+
+from __future__ import annotations
+
+import copy
+import warnings
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from .ensemble import Ensemble
+from .network import DKAN
+
+CLOSE = 1e-3  # of the largest token; a wrong fold is far off
+
+
+def for_prediction(network: DKAN | Ensemble, device: torch.device, px: int) -> DKAN | Ensemble:
+    """A copy in eval mode on the device; on the CPU it shares all weights but the trunk's.
+
+    px : side of a target patch. The network given stays as it is, on its own device.
+    """
+    made = _shared(network) if device == network.device else copy.deepcopy(network).to(device)
+    members = made.all_members if isinstance(made, Ensemble) else [made]
+    for member in members:
+        member.trunk = _shared(member.trunk)
+        member.trunk.net = folded(member.trunk.net.eval(), px)
+        if device.type == "cpu":  # a GPU is not waiting for Python
+            member.trunk.net = traced(member.trunk.net, px)
+    return made.eval()
+
+
+def folded(net: nn.Module, px: int) -> nn.Module:
+    """A copy of a timm model without batch norms after convolutions, where that is the same.
+
+    A model whose norms do not follow its convolutions in the order they are listed comes out
+    different; then the model itself is returned.
+    """
+    made = copy.deepcopy(net)
+    before: tuple[str, nn.Conv2d] | None = None
+    for name, module in list(made.named_modules()):
+        if isinstance(module, nn.Conv2d):
+            before = (name, module)
+        elif isinstance(module, nn.BatchNorm2d) and before is not None:
+            if module.num_features == before[1].out_channels:
+                _put(made, before[0], fuse_conv_bn_eval(before[1], module))
+                rest = [getattr(module, part) for part in ("drop", "act") if hasattr(module, part)]
+                _put(made, name, nn.Sequential(*rest))
+            before = None
+    made = made.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return made if _equal(net, made, px) else net
+
+
+class _Features(nn.Module):
+    """A timm model whose call gives its features."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net.forward_features(x)  # type: ignore[no-any-return, operator]
+
+
+class _Traced(nn.Module):
+    """A recorded trunk: for a single patch Python takes as long as the arithmetic."""
+
+    def __init__(self, net: nn.Module, recorded: torch.jit.ScriptModule) -> None:
+        super().__init__()
+        self.num_prefix_tokens: int = getattr(net, "num_prefix_tokens", 0)
+        self._recorded = recorded
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        return self._recorded(x)  # type: ignore[no-any-return]
+
+
+def traced(net: nn.Module, px: int) -> nn.Module:
+    """The same model without Python between its operations; itself where that cannot be had."""
+    probe = torch.zeros(2, 3, px, px)
+    try:
+        # torch advises against recording for training and export; here it only saves time
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")
+            made = _Traced(net, torch.jit.freeze(torch.jit.trace(_Features(net).eval(), probe)))
+            return made if _equal(net, made, px) else net
+    except (RuntimeError, AttributeError, NotImplementedError):
+        return net
+
+
+@torch.no_grad()
+def _equal(net: nn.Module, other: nn.Module, px: int) -> bool:
+    device = next(net.parameters()).device
+    noise = torch.Generator().manual_seed(0)
+    probe = torch.randn(3, 3, px, px, generator=noise).to(device)
+    wanted: Tensor = net.forward_features(probe)  # type: ignore[operator]
+    found: Tensor = other.forward_features(probe)  # type: ignore[operator]
+    return bool((wanted - found).abs().max() <= CLOSE * wanted.abs().max().clamp_min(1e-6))
+
+
+def _put(root: nn.Module, name: str, module: nn.Module) -> None:
+    parent, _, own = name.rpartition(".")
+    setattr(root.get_submodule(parent), own, module)
+
+
+def _shared(module: nn.Module):  # type: ignore[no-untyped-def]
+    """Another tree of modules over the same weights, down to the members of an ensemble."""
+    made = copy.copy(module)
+    made._modules = dict(module._modules)
+    if isinstance(module, Ensemble):
+        made.members = nn.ModuleList([_shared(m) for m in module.all_members])
+    return made

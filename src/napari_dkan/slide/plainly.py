@@ -1,0 +1,82 @@
+"""Whatever a file makes the libraries raise, as one plain sentence about it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from ..errors import DamagedTile, SlideError
+from .source import Unreadable
+
+
+class Place(NamedTuple):
+    """A part of a slide in px of a level, and that level's downsample."""
+
+    left: int
+    top: int
+    right: int
+    bottom: int
+    downsample: float
+
+
+@contextmanager
+def plainly(path: Path, place: Place | None = None) -> Iterator[None]:
+    """Turns whatever the libraries below raise into a SlideError that names the file.
+
+    Where only a `place` is read, damage in it is a DamagedTile; that the file is gone, not
+    permitted or too large concerns all of it.
+    Decoders raise nearly every built-in exception for damaged data, so this is the one place
+    that catches Exception.
+    """
+    try:
+        yield
+    except SlideError:
+        raise
+    except Unreadable as error:
+        if place is not None:
+            raise damaged(path, place, error) from error
+        raise SlideError(f"The slide {path.name} cannot be used: {error}.") from error
+    except ImportError as error:
+        raise SlideError(
+            f"The slide {path.name} needs the package {error.name}; install it and try again."
+        ) from error
+    except PermissionError as error:
+        raise SlideError(
+            f"The slide {path.name} may not be read; change its permissions or copy it."
+        ) from error
+    except MemoryError as error:
+        raise SlideError(
+            f"There is not enough memory to read the slide {path.name}; "
+            "convert it to a tiled, pyramidal TIFF."
+        ) from error
+    except Exception as error:
+        if not os.path.exists(path):
+            raise gone(path) from error
+        if place is not None:
+            raise damaged(path, place, error) from error
+        raise SlideError(
+            f"The slide {path.name} is damaged or incomplete and cannot be read "
+            f"({reason(error)}); copy or export it again."
+        ) from error
+
+
+def damaged(path: Path, place: Place, error: Exception) -> DamagedTile:
+    left, top, right, bottom = (round(side * place.downsample) for side in place[:4])
+    return DamagedTile(
+        f"The slide {path.name} is damaged between ({left:,}, {top:,}) and "
+        f"({right:,}, {bottom:,}) px and cannot be read there ({reason(error)}); "
+        "copy or export it again."
+    )
+
+
+def gone(path: Path) -> SlideError:
+    return SlideError(f"The slide {path.name} is gone or cannot be read any more; was {path}.")
+
+
+def reason(error: Exception) -> str:
+    """The first clause of what a library said, to stand in brackets."""
+    said = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return said.partition(";")[0].rstrip(".")

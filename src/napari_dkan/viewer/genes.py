@@ -1,0 +1,112 @@
+"""Decoding: the gene asked for at once, then those likely next, then the rest of the panel.
+
+Everything comes from fused tokens that are there already; the slide is not read again.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import numpy as np
+
+from ..inference.prediction import Prediction
+from .lane import Failure, Lane
+from .links import Links
+from .overlay import Overlay
+from .session import Session
+
+PART_SECONDS = 0.1  # of decoding between two results
+PART = 1024  # values to begin with
+MOST_GENES = 8  # decoded together, once the likely ones are there
+
+
+class Genes:
+    """Decodes what the overlays of a session lack, the shown gene before all others."""
+
+    def __init__(self, session: Session, links: Links) -> None:
+        self.session = session
+        self.paused = False  # while tiles are predicted only the shown gene is decoded
+        self._lane = Lane("genes")
+        self._part = PART
+        self._finished = False  # nothing is lacking since the last change of the overlays
+        links.join(self._gene_changed, session.gene_changed, session.pinned_changed)
+        links.join(self.start, session.overlays_changed)
+
+    @property
+    def busy(self) -> bool:
+        return self._lane.busy
+
+    def close(self) -> None:
+        self._lane.cancel()
+        self._lane.wait()
+
+    def pause(self, paused: bool) -> None:
+        if paused != self.paused:
+            self.paused = paused
+            self.start()
+
+    def start(self) -> None:
+        """Begin again with the gene of now; what is decoded stays."""
+        self._finished = False
+        self._lane.cancel()
+        if any(o.prediction.done.any() for o in self.session.overlays):
+            self._lane.start(self._job, self._receive, self._end)
+
+    def _gene_changed(self) -> None:
+        if not self._finished:
+            self.start()
+
+    def _job(self) -> Iterator[tuple[Overlay, list[int]]]:
+        while (found := next(self._lacking(), None)) is not None:
+            overlay, prediction, columns = found
+            rows = prediction.undecoded(columns[0])[: max(64, self._part // len(columns))]
+            start = time.perf_counter()
+            values = overlay.decode(prediction.tokens[rows], columns)
+            seconds = max(time.perf_counter() - start, 1e-6)
+            self._part = int(np.clip(values.size * PART_SECONDS / seconds, PART, 32 * PART))
+            # taken here and not in the GUI thread: the next turn asks again what is lacking
+            prediction.fill_genes(rows, values, columns)
+            yield overlay, columns
+
+    def _lacking(self) -> Iterator[tuple[Overlay, Prediction, list[int]]]:
+        """What to decode next: an overlay, its exact or rough prediction, columns."""
+        session = self.session
+        overlays = [o for o in session.overlays if session.gene in o.prediction.panel]
+        for gene in self._likely():
+            for overlay in overlays:
+                for prediction in (overlay.prediction, overlay.rough):
+                    if prediction is not None and gene in prediction.panel:
+                        column = prediction.panel.row(gene)
+                        if len(prediction.undecoded(column)):
+                            yield overlay, prediction, [column]
+        if self.paused:
+            return
+        for overlay in overlays:
+            lacks = overlay.prediction.lacking()
+            if len(lacks):
+                yield overlay, overlay.prediction, lacks[:MOST_GENES].tolist()
+
+    def _likely(self) -> list[str]:
+        """The shown gene; when nothing else runs also those one key or one click away."""
+        session, panel = self.session, self.session.panel
+        if panel is None or session.gene is None:
+            return []
+        if self.paused:
+            return [session.gene]
+        symbols = panel.symbols
+        at = symbols.index(session.gene)
+        beside = [symbols[(at + step) % len(symbols)] for step in (1, -1)]
+        return list(dict.fromkeys([session.gene, *beside, *session.pinned]))
+
+    def _receive(self, decoded: tuple[Overlay, list[int]]) -> None:
+        overlay, columns = decoded
+        session, panel = self.session, overlay.prediction.panel
+        shown = session.gene is not None and session.gene in panel
+        if shown and overlay in session.overlays and panel.row(session.gene or "") in columns:
+            session.overlay_grew.emit(overlay)
+
+    def _end(self, failure: Failure | None) -> None:
+        self._finished = failure is None and not self.paused
+        if failure is not None:
+            self.session.say(failure.sentence, alarming=True)

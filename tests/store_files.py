@@ -1,0 +1,82 @@
+"""Stores of rows that say themselves whether they are right, and processes that write them."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+
+from napari_dkan.inference.store.key import StoreKey
+from napari_dkan.inference.store.store import open_store
+
+WIDTH = 24
+MADE_BY = (("encoder", "stain"), ("mpp", 0.5), ("checkpoint", "a" * 64))
+KEY = StoreKey("f" * 64, "slides/C3.tif", "features", WIDTH, MADE_BY)
+
+# Appends forever; tells each part once it is kept. Imports neither torch nor napari.
+WRITER = """
+import sys
+import numpy as np
+import zarr
+from napari_dkan.inference.store import merge
+from napari_dkan.inference.store.key import StoreKey
+from napari_dkan.inference.store.store import open_store
+
+merge.MANY = 6
+first, count, folder, key = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4]
+store = open_store(StoreKey.from_json(key), folder, 2**40)
+print("ready", flush=True)
+sys.stdin.readline()
+for part in range(count):
+    x = np.arange(16) + first + 16 * part
+    keys = np.stack([x, -3 * x], 1)
+    rows = np.sin(x[:, None] * np.arange(1, store.key.width + 1)).astype(np.float32)
+    store.append(keys, rows)
+    print(x[-1], store.note, flush=True)
+"""
+
+
+def keys_of(x):
+    return np.stack([x, -3 * x], 1).astype(np.int64)
+
+
+def rows_of(x):
+    return np.sin(x[:, None] * np.arange(1, WIDTH + 1)).astype(np.float32)
+
+
+def fill(folder, count=40, first=0, key=KEY):
+    store = open_store(key, folder, 2**40)
+    x = np.arange(first, first + count)
+    store.append(keys_of(x), rows_of(x))
+    assert store.writing
+    return store
+
+
+def loaded(folder, key=KEY):
+    """The x of all rows that are loaded, each of which must be right to the bit."""
+    keys, rows = open_store(key, folder, 2**40).load()
+    x = keys[:, 0]
+    assert (keys == keys_of(x)).all() and rows.tobytes() == rows_of(x).tobytes()
+    assert len(set(x.tolist())) == len(x)
+    return set(x.tolist())
+
+
+def writer(folder, first, count):
+    arguments = [sys.executable, "-c", WRITER, str(first), str(count), str(folder), KEY.to_json()]
+    return subprocess.Popen(
+        arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
+    )
+
+
+def go(process):
+    assert process.stdout.readline() == "ready\n"
+    process.stdin.write("\n")
+
+
+def other(**changes):
+    """The key with some of its values changed, or more of them."""
+    values = {"slide": KEY.slide, "path": KEY.path, "what": KEY.what, "width": KEY.width}
+    made_by = dict(MADE_BY) | {k: v for k, v in changes.items() if k not in values}
+    named = {k: v for k, v in changes.items() if k in values}
+    return StoreKey(**(values | named), made_by=tuple(made_by.items()))

@@ -1,0 +1,194 @@
+"""Gene first, visible first, rough before fine, prepared before asked: what never waits."""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import pytest
+
+from napari_dkan.errors import DamagedTile
+from napari_dkan.inference import rough
+from napari_dkan.viewer.session import Where
+
+from .test_predicting import draw, everything, finish, square
+
+
+@pytest.fixture
+def predictor(panel):
+    return panel.session.predictor(panel.session.slide, panel.session.checkpoint)
+
+
+def whole_tissue(panel, until):
+    panel.where_box.buttons[Where.TISSUE].click()
+    panel.where_box.make_plan()
+    panel.where_box.start()
+    finish(panel, until)
+    return panel.session.overlays[-1]
+
+
+def test_the_shown_gene_is_there_before_the_panel_and_no_pixel_is_read_again(
+    panel, predictor, until, monkeypatch
+):
+    predictor.forget()
+    first = []
+    panel.session.overlay_grew.connect(
+        lambda overlay: first.append(np.isfinite(overlay.prediction.values).sum(axis=0))
+    )
+    overlay = whole_tissue(panel, until)
+    column = overlay.prediction.panel.row(panel.session.gene)
+    others = np.delete(first[0], column)
+    assert first[0][column] > 0 and not others.any()
+    assert np.isfinite(overlay.prediction.values[overlay.prediction.done]).all()  # by now
+
+    def unread(*args):
+        raise AssertionError("the slide was read for a gene")
+
+    monkeypatch.setattr(panel.session.slide.slide, "read_square", unread)
+    overlay.prediction.values[:] = np.nan
+    panel.session.step_gene(1)
+    finish(panel, until)
+    shown = overlay.layer.data[np.isfinite(overlay.layer.data)]
+    assert len(shown) == overlay.prediction.done.sum()
+    whole = predictor.decode(overlay.prediction.tokens)
+    np.testing.assert_allclose(overlay.prediction.values, whole, atol=1e-5)
+
+
+def test_a_second_map_of_the_same_tiles_reads_nothing(panel, predictor, until, monkeypatch):
+    before = whole_tissue(panel, until).prediction.values.copy()
+
+    def unread(*args):
+        raise AssertionError("a known tile was read again")
+
+    monkeypatch.setattr(panel.session.slide.slide, "read_square", unread)
+    np.testing.assert_array_equal(whole_tissue(panel, until).prediction.values, before)
+
+
+def test_the_queue_follows_the_camera(panel, predictor, until):
+    predictor._batch = predictor._largest = 1
+    predictor.forget()
+    draw(panel, everything(panel))
+    camera = panel.session.viewer.scene.camera
+    camera.zoom = 4
+    camera.center = (0, 200, 200)
+    order = panel.maps._looking.order(panel.session.slide)
+    target = panel.where_box._target
+    xy = target.spots.xy
+    rows, moved = [], False
+    for update in predictor.stream(target, order, []):
+        rows.extend(update.rows.tolist())
+        if len(rows) == 3 and not moved:
+            camera.center = (0, 900, 900)
+            moved = True
+    assert sorted(rows) == list(range(len(target)))
+    near_first = np.hypot(*(xy[rows[:3]] * 0.7 - 200).T).mean()
+    near_second = np.hypot(*(xy[rows[4:7]] * 0.7 - 900).T).mean()
+    far = np.hypot(*(xy * 0.7 - 900).T).mean()
+    assert near_first < far and near_second < far
+
+
+def test_a_rough_map_covers_the_tissue_first_and_gives_way_to_the_fine_one(
+    panel, predictor, until, monkeypatch
+):
+    monkeypatch.setattr(rough, "MOST", 6)
+    monkeypatch.setattr(rough, "WORTH", 2)
+    predictor._batch = predictor._largest = 2
+    predictor.forget()
+    shown, exact = [], []
+    panel.session.overlay_grew.connect(
+        lambda o: (
+            shown.append(np.isfinite(o.layer.data).sum()),
+            exact.append(o.prediction.done.sum()),
+        )
+    )
+    overlay = whole_tissue(panel, until)
+    assert any(s > 2 * e for s, e in zip(shown, exact, strict=True))  # rough ones were drawn
+    assert overlay.rough is None and overlay.prediction.done.all()
+    predictor.forget()
+    again = [u for u in predictor.stream(overlay.prediction.target) if len(u.rows)]
+    values = np.full_like(overlay.prediction.values, np.nan)
+    for update in again:
+        values[update.rows] = update.values
+    np.testing.assert_allclose(overlay.prediction.values, values, atol=1e-5)
+
+
+def test_damaged_tiles_are_counted_and_can_be_tried_again(
+    panel, predictor, middle, until, monkeypatch
+):
+    slide = panel.session.slide.slide
+    read, (x, y) = slide.read_square, middle
+
+    def damaged(cx, cy, side, px):
+        if abs(cx - x) < 60 and abs(cy - y) < 60:
+            raise DamagedTile("nothing can be read there")
+        return read(cx, cy, side, px)
+
+    predictor.forget()
+    monkeypatch.setattr(slide, "read_square", damaged)
+    draw(panel, square(*middle, 400))
+    panel.where_box.start()
+    finish(panel, until)
+    (overlay,) = panel.session.overlays
+    failed = panel.maps.failed
+    assert 0 < failed < len(overlay.prediction.done)
+    assert np.isnan(overlay.prediction.values[overlay.prediction.failed]).all()
+    assert f"{failed} could not be read" in panel.message.text()
+    assert panel.where_box.retry.text() == f"Try {failed} failed tiles again"
+    assert not panel.where_box.retry.isHidden()
+
+    monkeypatch.undo()
+    panel.where_box.retry.click()
+    finish(panel, until)
+    assert panel.maps.failed == 0 and panel.where_box.retry.isHidden()
+    assert overlay.prediction.done.all() and np.isfinite(overlay.prediction.values).all()
+    assert panel.session.overlays == [overlay]
+
+
+def test_two_hundred_cancels_leave_no_threads_behind(panel, predictor, until):
+    draw(panel, everything(panel))
+    until(lambda: panel.where_box._target is not None)
+
+    def cycle():
+        panel.where_box.start()
+        assert panel.maps.busy
+        panel.where_box.cancel.click()
+
+    for _ in range(10):
+        cycle()
+    assert panel.maps._lane.wait()
+    before = threading.active_count()
+    for _ in range(190):
+        cycle()
+    assert panel.maps._lane.wait()
+    until(lambda: threading.active_count() <= before + 1)
+    assert not [t for t in threading.enumerate() if t.name.startswith("dkan-read")]
+    finish(panel, until)
+    assert len(panel.session.viewer.layers) < 8  # no empty maps stay
+
+
+def test_nothing_is_prepared_on_battery_or_when_switched_off(panel, predictor, monkeypatch, until):
+    panel.session.change(warm_up=False)
+    until(lambda: not panel.ready.busy)
+    predictor.forget()
+    panel.ready.start()
+    until(lambda: not panel.ready.busy)
+    assert len(predictor.features.rows) == 0
+    monkeypatch.setattr("napari_dkan.viewer.ready.on_battery", lambda: True)
+    panel.session.change(warm_up=True)
+    until(lambda: not panel.ready.busy)
+    assert len(predictor.features.rows) == 0
+    monkeypatch.setattr("napari_dkan.viewer.ready.on_battery", lambda: False)
+    panel.ready.start()
+    until(lambda: not panel.ready.busy)
+    assert len(predictor.features.rows) > 0
+
+
+def test_where_the_time_goes_can_be_copied(panel, middle, until):
+    panel.clicks.click(*middle)
+    until(lambda: panel.session.spot is not None)
+    text = panel.timing_box.text()
+    for stage in ("read", "encode", "fuse", "decode", "draw"):
+        assert stage in text
+    panel.timing_box.copy.click()
+    panel.timing_box.reset.click()
+    assert "encode" not in panel.timing_box.text()
