@@ -1,7 +1,7 @@
 # make demo         open napari on an H&E section with a checkpoint ready
 # make test         the tests; make test ARGS="-k reader" for some of them
 # make lint         style, types and the house plan's import contracts
-# make bench        the measured figures of benchmarks/RESULTS.md
+# make bench        all benchmarks in a short form, and their verdicts; ARGS="clicks gap" for some
 # make screenshots  the pictures of the README
 # make clean        build products and caches; .venv stays
 #

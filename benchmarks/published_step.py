@@ -29,8 +29,8 @@ class PublishedStep(nn.Module):
     def __init__(self, network: DKAN, settings: Settings) -> None:
         super().__init__()
         self.network, self.settings = network, settings
-        self.image_queries = _queries(network.image)
-        self.expression_queries = _queries(network.expression)
+        self.image_queries = queries_of(network.image)
+        self.expression_queries = queries_of(network.expression)
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         """The loss, and its supervised and contrastive parts."""
@@ -43,13 +43,13 @@ class PublishedStep(nn.Module):
         )
         text = net.gene_features.expand(spots, -1, -1)
         for attention, feed in zip(net.text.attention, net.text.feed, strict=True):
-            text = _feed(feed, _self_attention(attention, text))
+            text = feed_forward(feed, self_attention(attention, text))
         text = net.text_fit(text)
-        image = _dual_path(
+        image = dual_path(
             net.image, self.image_queries, net.config.image.heads, text, fused.z[:, None]
         )
         token = net.expression_encoder(labels)[:, None]
-        expression = _dual_path(
+        expression = dual_path(
             net.expression, self.expression_queries, net.config.expression.heads, text, token
         )
 
@@ -78,7 +78,7 @@ class PublishedStep(nn.Module):
         return loss, supervised, contrastive
 
 
-def _queries(stack: SingleKeyTransformer) -> nn.ModuleList:
+def queries_of(stack: SingleKeyTransformer) -> nn.ModuleList:
     """A query and a key projection for each layer of a dual path."""
     layers = nn.ModuleList()
     for attention in stack.attention:
@@ -87,7 +87,7 @@ def _queries(stack: SingleKeyTransformer) -> nn.ModuleList:
     return layers.to(next(stack.parameters()).device)
 
 
-def _dual_path(
+def dual_path(
     stack: SingleKeyTransformer, queries: nn.ModuleList, heads: int, x: Tensor, token: Tensor
 ) -> Tensor:
     """Gene rows (B, G, d) attend to one token per spot (B, 1, d)."""
@@ -95,11 +95,11 @@ def _dual_path(
         normed = attention.norm(token)
         q, k, v = query(attention.norm(x)), key(normed), attention.value(normed)
         x = x + attention.out(_attention(q, k, v, heads))
-        x = _feed(feed, x)
+        x = feed_forward(feed, x)
     return x
 
 
-def _self_attention(layer: SelfAttention, x: Tensor) -> Tensor:
+def self_attention(layer: SelfAttention, x: Tensor) -> Tensor:
     q, k, v = layer.qkv(layer.norm(x)).chunk(3, dim=-1)
     return x + layer.out(_attention(q, k, v, layer.heads))
 
@@ -110,5 +110,5 @@ def _attention(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
     return (share @ v).transpose(1, 2).flatten(2)
 
 
-def _feed(layer: FeedForward, x: Tensor) -> Tensor:
+def feed_forward(layer: FeedForward, x: Tensor) -> Tensor:
     return x + layer.contract(F.gelu(layer.expand(layer.norm(x))))

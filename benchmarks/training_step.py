@@ -25,10 +25,10 @@ from pathlib import Path
 from statistics import median
 
 import torch
+from published_model import published_config
 from published_step import PublishedStep
 from torch import Tensor
 
-from napari_dkan.model.config import DKANConfig, Stack
 from napari_dkan.model.network import DKAN
 from napari_dkan.training.batches import Batch
 from napari_dkan.training.module import DKANModule
@@ -36,26 +36,6 @@ from napari_dkan.training.settings import Settings
 
 Loss = Callable[[], Tensor]
 STEPS = ("ours", "literal")
-
-
-def published_config(dim: int, genes: int) -> DKANConfig:
-    """Depths as published for HER2+; hidden layers are 4 times as wide, as 16.8 GFLOP say."""
-
-    def stack(depth: int) -> Stack:
-        return Stack(depth=depth, heads=8, ratio=4.0, dropout=0.0)
-
-    return DKANConfig(
-        genes=genes,
-        dim=dim,
-        text_dim=dim,
-        expression_dropout=0.0,
-        fusion=stack(1),
-        global_=stack(5),
-        neighbor=stack(4),
-        image=stack(4),
-        expression=stack(3),
-        text=stack(3),
-    )
 
 
 def drawn_batch(args: argparse.Namespace) -> Batch:

@@ -6,6 +6,7 @@ has one name whoever asks for it: it is read and encoded once.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -25,7 +26,14 @@ class Squares(Protocol):
     def width(self) -> int: ...
     @property
     def height(self) -> int: ...
-    def read_square(self, x: float, y: float, side: float, px: int) -> NDArray[np.uint8]: ...
+    def read_square(
+        self,
+        x: float,
+        y: float,
+        side: float,
+        px: int,
+        on_resize: Callable[[float], None] | None = None,
+    ) -> NDArray[np.uint8]: ...
 
 
 def keys_of(xy: NDArray[np.float64]) -> Keys:

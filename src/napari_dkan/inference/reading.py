@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -90,12 +91,16 @@ class Readers:
     def _read(self, keys: Keys, px: int) -> Pixels:
         tiles = np.zeros((len(keys), px, px, 3), np.uint8)
         damaged = np.zeros(len(keys), bool)
-        with self._stages("read", len(keys)):
-            for i, (x, y) in enumerate(centres_of(keys).tolist()):
-                try:
-                    tiles[i] = self._slide.read_square(x, y, self._side, px)
-                except DamagedTile:
-                    damaged[i] = True
+        resizing: list[float] = []
+        start = time.perf_counter()
+        for i, (x, y) in enumerate(centres_of(keys).tolist()):
+            try:
+                tiles[i] = self._slide.read_square(x, y, self._side, px, resizing.append)
+            except DamagedTile:
+                damaged[i] = True
+        resized = sum(resizing)
+        self._stages.add("read", time.perf_counter() - start - resized, len(keys))
+        self._stages.add("resize", resized, len(resizing))
         return Pixels(tiles, damaged)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable
 
 import numpy as np
@@ -18,6 +19,7 @@ def resample(
     top: float,
     side: float,
     px: int,
+    on_resize: Callable[[float], None] | None = None,
 ) -> NDArray[np.uint8]:
     """The square at (left, top) of `side` source px as (px, px, 3).
 
@@ -34,7 +36,11 @@ def resample(
     x1, y1 = math.ceil(left + side) + margin, math.ceil(top + side) + margin
     pixels = np.ascontiguousarray(read(x0, y0, x1 - x0, y1 - y0))
     box = (left - x0, top - y0, left - x0 + side, top - y0 + side)
+    start = time.perf_counter()
     # Straight from and to bytes: fromarray and array interface copy once more.
     image = Image.frombytes("RGB", (x1 - x0, y1 - y0), pixels)
     image = image.resize((px, px), Image.Resampling.BILINEAR, box=box)
-    return np.frombuffer(bytearray(image.tobytes()), np.uint8).reshape(px, px, 3)
+    resized = np.frombuffer(bytearray(image.tobytes()), np.uint8).reshape(px, px, 3)
+    if on_resize is not None:
+        on_resize(time.perf_counter() - start)
+    return resized

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from stat import S_ISDIR
@@ -105,13 +105,21 @@ class Slide:
         out[top - y : bottom - y, left - x : right - x] = inside
         return out
 
-    def read_square(self, x: float, y: float, side: float, px: int) -> NDArray[np.uint8]:
+    def read_square(
+        self,
+        x: float,
+        y: float,
+        side: float,
+        px: int,
+        on_resize: Callable[[float], None] | None = None,
+    ) -> NDArray[np.uint8]:
         """The square of `side` level-0 px centred on (x, y), resampled to (px, px, 3) uint8.
 
         Level-0 pixel i covers i to i + 1, so the square covers x - side / 2 to x + side / 2. It
         is read from the coarsest level that is still fine enough, placed to a fraction of a
         pixel and anti-aliased (triangle filter); where it needs no resampling, pixels are
-        returned as they are. Outside the slide is white.
+        returned as they are. Outside the slide is white. on_resize : is told how many of the
+        seconds went into resampling.
         """
         if not (math.isfinite(x) and math.isfinite(y) and math.isfinite(side)):
             raise SlideError("A square needs a finite centre and side.")
@@ -125,6 +133,7 @@ class Slide:
             (y - side / 2) / factor,
             side / factor,
             px,
+            on_resize,
         )
 
     def level_for(self, downsample: float) -> int:
