@@ -25,7 +25,7 @@ SCRIPTS: dict[str, list[str]] = {
     "context": [],
     "dense_map": SMALL,
     "growth": SMALL,
-    "visits": [],
+    "visits": SMALL,
     "training_step": SMALL,
     "window": [],
     "clicks": SMALL,

@@ -298,3 +298,11 @@ def test_config_survives_json():
 
     assert DKANConfig.from_json(json.loads(json.dumps(CONFIG.to_json()))) == CONFIG
     assert np.isclose(DKANConfig.from_json({"genes": 3}).fusion.dropout, 0.1)
+
+
+def test_some_global_tokens_are_those_of_all(network, slide):
+    with torch.inference_mode():
+        features, positions = slide["slide_features"], slide["positions"]
+        every = network.global_tokens(features, positions)
+        some = network.global_tokens(features, positions, only=torch.tensor([3, 0]))
+    torch.testing.assert_close(some, every[[3, 0]], atol=1e-5, rtol=1e-5)

@@ -72,9 +72,13 @@ def predict(
     encoder_weights: Annotated[
         Path | None, typer.Option(help="Local weights of the checkpoint's tile encoder.")
     ] = None,
+    store: Annotated[
+        bool, typer.Option(help="Keep tiles on disk, and take those kept (`cache show`).")
+    ] = True,
+    timing: Annotated[bool, typer.Option(help="Say at the end where the time went.")] = False,
 ) -> None:
     """Predict expression on a slide and write an AnnData."""
-    from .errors import SpotsError
+    from .errors import SlideError, SpotsError
     from .export.anndata import to_anndata, write_h5ad
     from .expression.spotfile import read_spots
     from .inference.engine import Predictor
@@ -106,11 +110,24 @@ def predict(
             region = _region(opened, regions, found)
             limit = found if tissue_only else None
             target = region_target(region, pitch_um, size.mpp, opened.width, opened.height, limit)
-        predictor = Predictor(opened, model, size.mpp, found, device, encoder_weights)
+        predictor = Predictor(opened, model, size.mpp, found, device, encoder_weights, store)
         with _progress(len(target)) as advance:
             prediction = run(predictor, target, size.origin, wanted, advance, new)
+        failed = int(prediction.failed.sum())
+        prediction = prediction.finished()
+        if not len(prediction.target):
+            raise SlideError(
+                f"None of the {failed:,} spots on {slide.name} could be read: the slide is "
+                "damaged; export it again."
+            )
         write_h5ad(to_anndata(prediction, opened), out)
-    typer.echo(f"{len(target):,} spots x {len(prediction.panel)} genes written to {out}")
+    if failed:
+        typer.echo(f"{failed:,} spots left out: {slide.name} is damaged there.", err=True)
+    if predictor.kept.warning:
+        typer.echo(predictor.kept.warning, err=True)
+    if timing:
+        typer.echo(predictor.stages.report(), err=True)
+    typer.echo(f"{len(prediction.target):,} spots x {len(prediction.panel)} genes written to {out}")
 
 
 def _zero_shot(model: Checkpoint, asked: str, allow_unproven: bool) -> ZeroShotGenes:
@@ -168,8 +185,11 @@ def _progress(total: int) -> Iterator[Callable[[Update], None]]:
     with tqdm(total=total, unit="tile", desc="reading the slide", disable=None) as bar:
 
         def advance(update: Update) -> None:
-            bar.set_description("predicting" if update.stage == "spots" else "reading the slide")
-            bar.total, bar.n = update.total, update.done
+            if update.stage == "context":  # of the tiles that come next
+                bar.set_description(f"reading the slide ({update.done}/{update.total})")
+            else:
+                bar.set_description("predicting")
+                bar.n = update.done
             bar.refresh()
 
         yield advance

@@ -74,9 +74,18 @@ class Kept:
 
     @property
     def note(self) -> str:
-        """Why something is not kept on disk, as a sentence; "" when all is well."""
-        stores = [w.store for w in (*self._grids.values(), self._features) if w is not None]
-        return next((s.note for s in stores if s is not None and s.note), "")
+        """What is not as usual on disk, as a sentence; "" when all is well."""
+        return next((s.note for s in self._stores() if s.note), "")
+
+    @property
+    def warning(self) -> str:
+        """As `note`, but only what a person should know: that nothing can be kept, or that the
+        slide is not the one of last time. Another grid or checkpoint is no surprise."""
+        return next((s.note for s in self._stores() if s.note and (s.changed or not s.writing)), "")
+
+    def _stores(self) -> list[Store]:
+        written = (*self._grids.values(), self._features)
+        return [w.store for w in written if w is not None and w.store is not None]
 
     def of(self, target: Target) -> GridTokens | None:
         """Tokens of the target's grid; None where there is no grid."""

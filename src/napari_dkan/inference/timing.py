@@ -18,7 +18,6 @@ ORDER = ("read", "resize", "copy", "encode", "context", "trunk", "fuse", "decode
 class _Spent:
     seconds: float = 0.0
     tiles: int = 0
-    calls: int = 0
 
 
 class Stages:
@@ -42,7 +41,6 @@ class Stages:
             spent = self._spent.setdefault(stage, _Spent())
             spent.seconds += seconds
             spent.tiles += tiles
-            spent.calls += 1
 
     def reset(self) -> None:
         with self._lock:
@@ -57,10 +55,10 @@ class Stages:
 
     def report(self) -> str:
         """A table as plain text, for a bug report."""
-        lines = [f"{'stage':<8} {'seconds':>8} {'times':>7} {'tiles':>8} {'ms/tile':>8}"]
+        lines = [f"{'stage':<8}{'seconds':>8}{'tiles':>8}{'ms/tile':>9}"]
         for name in self.seconds():
             with self._lock:
                 s = self._spent[name]
             each = 1000 * s.seconds / max(s.tiles, 1)
-            lines.append(f"{name:<8} {s.seconds:8.3f} {s.calls:7d} {s.tiles:8d} {each:8.3f}")
+            lines.append(f"{name:<8}{s.seconds:8.2f}{s.tiles:8d}{each:9.3f}")
         return "\n".join(lines)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import SpotsError
+from ..errors import SlideError, SpotsError
 from ..expression.labels import Labels, array_coordinates, panel_labels
 from ..expression.panel import Panel
 from ..inference.device import pick_device
@@ -118,7 +118,13 @@ def evaluate(
     predictor = Predictor(
         slide, checkpoint, size.mpp, tissue_region(slide, size.mpp), device, encoder_weights
     )
-    values = predict(predictor, target, size.origin).values[:, list(measured.rows)]
+    prediction = predict(predictor, target, size.origin)
+    if prediction.failed.any():
+        raise SlideError(
+            f"{int(prediction.failed.sum()):,} of {len(target):,} spots on {slide.path.name} "
+            "cannot be read: the slide is damaged there; export it again."
+        )
+    values = prediction.values[:, list(measured.rows)]
     predicted: dict[str, Array] = {DKAN: values}
     if train_data is not None:
         for method, given in _baselines(

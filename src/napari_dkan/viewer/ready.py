@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from functools import partial
 
 import numpy as np
 from psygnal import Signal
@@ -38,10 +39,7 @@ class Ready:
         self._rate_key = session.rate_key()
         self._chosen = self._choice()
         self._lane = Lane("getting ready")
-        self._still = QTimer()
-        self._still.setSingleShot(True)
-        self._still.setInterval(STILL_MS)
-        self._still.timeout.connect(self._look_around)
+        self._moves = 0
         links.join(self.start, session.slide_changed, session.checkpoint_changed)
         links.join(self._settings_changed, session.settings_changed)
         camera = session.viewer.scene.camera
@@ -98,11 +96,14 @@ class Ready:
             yield None
 
     def _moved(self, event: object = None) -> None:
-        self._still.start()
+        self._moves += 1
+        QTimer.singleShot(STILL_MS, partial(self._rested, self._moves))
 
-    def _look_around(self) -> None:
-        """The view rests somewhere else: compute what lies around it."""
+    def _rested(self, moves: int) -> None:
+        """Some time after a move: unless another one followed, compute what lies around."""
         session = self.session
+        if moves != self._moves:
+            return
         slide, checkpoint = session.slide, session.checkpoint
         if self.busy or slide is None or slide.tissue is None or checkpoint is None:
             return
@@ -125,7 +126,7 @@ class Ready:
         return settings.device, settings.warm_up, settings.store
 
     def close(self) -> None:
-        self._still.stop()
+        self._moves = -1
         self._lane.cancel()
         self._lane.wait()
 

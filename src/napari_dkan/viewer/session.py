@@ -343,7 +343,7 @@ class Session:
 
     def store_note(self) -> str:
         """A sentence when the predictor of now cannot keep its tiles on disk, told once."""
-        note = "" if self._predictor is None else self._predictor[1].kept.note
+        note = "" if self._predictor is None else self._predictor[1].kept.warning
         if note in self._noted:
             return ""
         self._noted.add(note)

@@ -22,7 +22,9 @@ class TimingBox(QWidget):
         super().__init__()
         self._session = session
         self.table = QLabel()
-        self.table.setFont(QFontDatabase.systemFont(QFontDatabase.SystemFont.FixedFont))
+        font = QFontDatabase.systemFont(QFontDatabase.SystemFont.FixedFont)
+        font.setPointSize(8)
+        self.table.setFont(font)
         self.copy, self.reset = QPushButton("Copy"), QPushButton("Reset")
         self.copy.setToolTip("Copy the table with version and machine, for a bug report.")
         self._timer = QTimer(self)
@@ -46,16 +48,22 @@ class TimingBox(QWidget):
         folded.toggled.connect(self._toggled)
 
     def text(self) -> str:
-        """What Copy copies."""
-        predictor, drawing = self._session.predictor_now(), self._session.drawing
+        """What Copy copies: the tables with version, machine and device."""
+        predictor = self._session.predictor_now()
         where = "no predictor yet" if predictor is None else str(predictor.device)
-        made = f"napari-dkan {__version__}, {platform.platform()}, {where}"
-        tables = [] if predictor is None else [predictor.stages.report()]
-        return "\n".join([made, *tables, drawing.report()])
+        about = f"napari-dkan {__version__}, {platform.platform()}, {where}"
+        note = "" if predictor is None else predictor.kept.note
+        return "\n".join(t for t in (about, self.tables(), note) if t)
+
+    def tables(self) -> str:
+        predictor, drawing = self._session.predictor_now(), self._session.drawing
+        return "\n".join(
+            [*([] if predictor is None else [predictor.stages.report()]), drawing.report()]
+        )
 
     def refresh(self) -> None:
         if self.table.isVisible():
-            self.table.setText(self.text())
+            self.table.setText(self.tables())
 
     def stop(self) -> None:
         """Look no more: the panel is going."""
@@ -71,7 +79,7 @@ class TimingBox(QWidget):
 
     def _toggled(self, opened: bool) -> None:
         if opened:
-            self.table.setText(self.text())
+            self.table.setText(self.tables())
 
     def _copy(self) -> None:
         clipboard = QApplication.clipboard()
@@ -83,4 +91,4 @@ class TimingBox(QWidget):
         if predictor is not None:
             predictor.stages.reset()
         self._session.drawing.reset()
-        self.table.setText(self.text())
+        self.table.setText(self.tables())

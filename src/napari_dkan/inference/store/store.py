@@ -27,6 +27,7 @@ class Store:
     """Rows of one key on disk. Safe to use from several threads and processes at once.
 
     note : one sentence for the person when something is not as usual, else "".
+    changed : whether everything stored of this file is of another content.
     damaged : parts that could not be read and were left out by the last `load`.
 
     Nothing here raises for what a disk can do: a store that cannot be written stops writing.
@@ -34,6 +35,7 @@ class Store:
 
     def __init__(self, key: StoreKey, folder: Path, limit: int, note: str = "") -> None:
         self.key, self.note, self.damaged = key, note, 0
+        self.changed = False
         self._cache, self._limit = folder, limit
         self._stopped = False
         self._unchecked: int | None = None  # bytes since the last look; None before the first

@@ -1,0 +1,120 @@
+"""From a change of gene to the drawn frame, on a map of 20,000 tiles with the bundled checkpoint.
+
+The tiles' tokens are drawn at random: decoding and drawing do not care. The clock starts where
+the gene box hands over the gene, and stops when OpenGL has drawn a frame with the new gene's
+values in it.
+
+decoded : the gene's values are there, and only have to be drawn.
+first time : they are not, so the gene is decoded for all tiles; other genes wait.
+
+Beside them stand a frame in which nothing has changed, which no change can beat, and what of a
+decoded change the window spends before it gets to drawing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from functools import partial
+
+import numpy as np
+from ready_window import Frames, ready_window, settle
+from verdict import Figure, print_table
+
+COLUMNS, ROWS = 160, 125
+DECODED_MS, FIRST_MS = 60, 1000
+CHANGES, SMALL = 100, 25
+FIRST, FIRST_SMALL = 20, 5
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--small", action="store_true", help=f"{SMALL} changes of gene")
+    small = parser.parse_args().small
+    viewer, panel, title = ready_window()
+    from napari_dkan.inference.decoding import Decoder
+    from napari_dkan.inference.prediction import Prediction
+    from napari_dkan.inference.target import Kind, Target
+    from napari_dkan.spatial.grid import TileGrid
+    from napari_dkan.viewer import demo
+    from napari_dkan.viewer.overlay import GridOverlay
+
+    session, frames = panel.session, Frames(viewer)
+    slide, checkpoint = session.slide, session.checkpoint
+    assert slide is not None and checkpoint is not None
+    pitch = min(slide.slide.width / COLUMNS, slide.slide.height / ROWS)
+    x, y = np.meshgrid(np.arange(COLUMNS), np.arange(ROWS))
+    grid = TileGrid(pitch, pitch * slide.mpp, np.stack([x.ravel(), y.ravel()], axis=1))
+    config = checkpoint.network.config
+    prediction = Prediction.empty(
+        Target(Kind.GRID, grid.spots(), grid),
+        checkpoint.panel,
+        checkpoint.label_scale,
+        {"mpp": slide.mpp},
+        width=config.dim * config.members,
+    )
+    draw = np.random.default_rng(0)
+    prediction.tokens[:] = draw.standard_normal(prediction.tokens.shape)
+    prediction.values[:] = draw.standard_normal(prediction.values.shape)
+    decode = partial(Decoder(checkpoint.network).decode, zero_shot=None)
+    overlay = GridOverlay(prediction, decode, slide.mpp, "20,000 tiles", 0.65)
+    session.add_overlay(overlay, slide)
+    settle(panel)
+    grown = 0  # frames drawn when values came last
+
+    def grew(_: object) -> None:
+        nonlocal grown
+        grown = frames.count
+
+    session.overlay_grew.connect(grew)
+
+    handled: list[float] = []
+
+    def changed(symbol: str) -> float:
+        nonlocal grown
+        column = checkpoint.panel.row(symbol)
+        grown = frames.count
+        start = time.perf_counter()
+        session.set_gene(symbol)
+        handled.append(1000 * (time.perf_counter() - start))
+        demo.wait(lambda: not len(prediction.undecoded(column)), "the gene", pause=0.001)
+        demo.wait(lambda: frames.count > grown, "a frame", pause=0.001)
+        spent = 1000 * (time.perf_counter() - start)
+        settle(panel, 0.1)
+        return spent
+
+    symbols = list(checkpoint.panel.symbols)
+    genes = [str(g) for g in draw.permutation([s for s in symbols if s != session.gene])]
+    rounds = SMALL if small else CHANGES
+    redrawn = [1000 * frames.redraw() for _ in range(rounds)]
+    decoded = [changed(genes[i % len(genes)]) for i in range(rounds)]
+    handled, before_drawing = [], handled
+    first = []
+    for symbol in genes[-(FIRST_SMALL if small else FIRST) :]:
+        if symbol == session.gene:
+            continue
+        prediction.values[:, checkpoint.panel.row(symbol)] = np.nan
+        first.append(changed(symbol))
+    print(f"\n{title}, {checkpoint.title}: {len(grid):,} tiles\n")
+    print("| change of gene | median, ms | p95, ms | most, ms |\n|---|---|---|---|")
+    figures = []
+    for name, spent, target in (
+        ("a frame without a change", redrawn, None),
+        ("decoded, before drawing", before_drawing, None),
+        ("decoded", decoded, DECODED_MS),
+        ("first time", first, FIRST_MS),
+    ):
+        median, p95 = np.percentile(spent, (50, 95))
+        print(f"| {name} | {median:.0f} | {p95:.0f} | {max(spent):.0f} |")
+        if target is None:
+            continue
+        what, where = f"gene change on 20,000 tiles, {name}", f"real window, p95 of {len(spent)}"
+        figure = f"{p95:.0f} ms (median {median:.0f})"
+        figures.append(Figure(what, where, f"<= {target} ms", figure, bool(p95 <= target)))
+    print_table(figures)
+    panel.shut_down()
+    viewer.close()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,151 @@
+"""The figures that need a GPU: encoding a whole slide, and a click, with ViT-L/16.
+
+Without a window, on a section mirrored into a pyramidal JPEG TIFF in build/; random weights.
+
+Encoding counts from the first read to the last feature in memory. Beside it stand reading alone
+and encoding alone, of which the slower one is what limits it, and the operations done as a share
+of the same GPU's measured bfloat16 matrix product.
+
+A click is cold as in `clicks.py`: its surroundings are known, none of its 25 patches is. It counts
+from the place to the values of all genes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from operations import operations, product_rate
+from published_model import PX, published_checkpoint
+from pyramid import MPP, pyramid_file
+from shapely.geometry import box
+from verdict import Figure, print_table
+
+from napari_dkan.inference.engine import Predictor
+from napari_dkan.inference.patches import Keys, keys_of
+from napari_dkan.inference.reading import readers
+from napari_dkan.inference.target import Kind, Target, region_target
+from napari_dkan.slide import Slide, open_slide
+from napari_dkan.spatial.spots import Spots
+
+RATE, SHARE, CLICK_MS = 3000, 0.5, 100
+ENCODING, CLICK = "whole-slide encoding, ViT-L/16", "click to values, ViT-L/16, cold"
+FIRST = 2048  # tiles before the clock starts
+ROUND = 256  # tiles encoded at once when encoding alone
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--side", type=int, default=96, help="tiles along a side of the slide")
+    parser.add_argument("--clicks", type=int, default=100)
+    parser.add_argument("--rehearse", action="store_true", help="a light form on the CPU")
+    args = parser.parse_args()
+    if not (torch.cuda.is_available() or args.rehearse):
+        rows = ((ENCODING, f">= {RATE:,} tiles/s"), (CLICK, f"p95 <= {CLICK_MS} ms"))
+        print_table([Figure(w, "H100 or H200", t, "-", None, "no GPU") for w, t in rows])
+        return
+    device = "cpu" if args.rehearse else "cuda"
+    encoder, dim, genes = "vit_large_patch16_224", 1024, 250
+    if args.rehearse:
+        encoder, dim, genes = "vit_tiny_patch16_224", 192, 20
+    checkpoint = published_checkpoint(encoder, dim, genes, MPP)
+    path = pyramid_file(args.side * PX)
+    where = "CPU, rehearsal" if args.rehearse else torch.cuda.get_device_name()
+    with open_slide(path) as slide:
+        whole = box(0, 0, slide.width, slide.height)
+        predictor = Predictor(slide, checkpoint, MPP, whole, device)
+        size = slide.width, slide.height
+        tiles = region_target(whole, checkpoint.patch.um, MPP, *size).spots.xy
+        print(f"\n{path.name}, {len(tiles):,} tiles of {PX} px, {encoder}, {where}\n", flush=True)
+        figures = [*_encoding(predictor, keys_of(tiles), where)]
+        figures.append(_click(predictor, args.clicks, where))
+    print_table(figures)
+
+
+def _encoding(predictor: Predictor, keys: Keys, where: str) -> list[Figure]:
+    few = min(FIRST, len(keys) // 2)
+    encode(predictor, keys[:few])
+    predictor.stages.reset()
+    seconds = encode(predictor, keys[few:])
+    print(predictor.stages.report())
+    rate = (len(keys) - few) / seconds
+    with open_slide(predictor.slide.path) as again:
+        reading = len(keys) / read(again, predictor, keys)
+    alone = encoding_alone(predictor, min(ROUND, few // 8))
+    encoder, device = predictor.features.encoder, predictor.device
+    tile = torch.zeros(1, 3, PX, PX, dtype=torch.uint8, device=device)
+    each = operations(lambda: encoder(tile))
+    gpu = device.type == "cuda"
+    peak = product_rate(device.type, torch.bfloat16, 8192) if gpu else product_rate()
+    share = rate * each / peak
+    print(
+        f"\nreading alone {reading:,.0f} tiles/s, encoding alone {alone:,.0f} tiles/s "
+        f"({alone * each / peak:.0%} of the product's {peak / 1e12:.3g} TFLOP/s, "
+        f"{each / 1e9:.0f} GFLOP a tile)"
+    )
+    limit = f"limited by {'reading' if reading < alone else 'the encoder'}"
+    figure = f"{rate:,.0f} tiles/s, {share:.0%}"
+    both = bool(rate >= RATE and share >= SHARE) if gpu else None
+    target = f">= {RATE:,} tiles/s and >= {SHARE:.0%} of the bfloat16 product"
+    return [
+        Figure(ENCODING, where, target, figure, both, limit if gpu else f"a rehearsal, {limit}")
+    ]
+
+
+def encode(predictor: Predictor, keys: Keys) -> float:
+    """Seconds to read and encode patches (N, 2) as the engine does."""
+    start = time.perf_counter()
+    with readers(predictor.slide, predictor.side, predictor.stages) as pool:
+        for _ in predictor.features.ensure(pool, keys):
+            pass
+    return time.perf_counter() - start
+
+
+def read(slide: Slide, predictor: Predictor, keys: Keys) -> float:
+    """Seconds to read patches (N, 2) with the engine's threads, without encoding them."""
+    start = time.perf_counter()
+    with readers(slide, predictor.side, predictor.stages) as pool:
+        for first in range(0, len(keys), FIRST):
+            pool.ask(keys[first : first + FIRST], predictor.features.px).pixels()
+    return time.perf_counter() - start
+
+
+def encoding_alone(predictor: Predictor, count: int, rounds: int = 8) -> float:
+    """Tiles a second of the encoder on ``count`` tiles at once, whose pixels are in memory."""
+    draw = np.random.default_rng(0)
+    tiles = draw.integers(0, 256, (count, PX, PX, 3), np.uint8)
+    predictor.features.encode(tiles).cpu()
+    start = time.perf_counter()
+    for _ in range(rounds):
+        done = predictor.features.encode(tiles)
+    done.cpu()
+    return rounds * count / (time.perf_counter() - start)
+
+
+def _click(predictor: Predictor, clicks: int, where: str) -> Figure:
+    slide, draw = predictor.slide, np.random.default_rng(0)
+    # within one window of surroundings, that of the slide's middle
+    middle = np.array([slide.width, slide.height]) / 2
+    places = middle + draw.uniform(-0.1, 0.1, (clicks + 1, 2)) * (slide.width, slide.height)
+    first, *spent = [clicked(predictor, xy) for xy in places]
+    p95 = float(np.percentile(spent, 95))
+    print(f"first click, with its surroundings: {first:.0f} ms")
+    met = p95 <= CLICK_MS if predictor.device.type == "cuda" else None
+    figure = f"{p95:.0f} ms (median {np.median(spent):.0f})"
+    target = f"p95 <= {CLICK_MS} ms"
+    return Figure(f"{CLICK}, {clicks} clicks", where, target, figure, met, "without a window")
+
+
+def clicked(predictor: Predictor, xy: NDArray[np.float64]) -> float:
+    """Milliseconds from a place (2,) in level-0 px to its values of all genes."""
+    start = time.perf_counter()
+    for _ in predictor.stream(Target(Kind.POINTS, Spots(xy[None]))):
+        pass
+    return 1000 * (time.perf_counter() - start)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,77 @@
+"""A large pyramidal JPEG TIFF for benchmarks, made from a section mirrored on and on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from section import BUILD
+
+TILE = 256
+MPP = 0.5
+# What scanners write: luminance in full, colour at half resolution, quality 85.
+JPEG = {"photometric": "rgb", "subsampling": (2, 2), "compression": "jpeg"}
+QUALITY = {"level": 85}
+
+
+def section_pixels() -> tuple[str, NDArray[np.uint8]]:
+    """Name and pixels of section C3, or of the drawn section where the data is absent."""
+    from napari_dkan.errors import DkanError
+    from napari_dkan.samples import fetch_section, synthetic_section
+    from napari_dkan.slide import open_slide
+
+    try:
+        paths = fetch_section("C3")
+    except DkanError:
+        paths = synthetic_section()
+    with open_slide(paths.image) as slide:
+        return paths.name, slide.read_region(0, 0, slide.width, slide.height)
+
+
+def pyramid_file(side: int) -> Path:
+    """`side` x `side` px with levels down to 1,024 px; written once and kept in build/."""
+    import tifffile
+    from PIL import Image
+
+    from napari_dkan.files import written_whole
+
+    name, section = section_pixels()
+    path = BUILD / f"mirrored-{name}-{side}.tif"
+    if path.exists():
+        return path
+    with written_whole(path) as part, tifffile.TiffWriter(part, bigtiff=True) as tif:
+        factor = 1
+        while True:
+            tif.write(
+                mirrored_tiles(np.asarray(Image.fromarray(section).reduce(factor)), side // factor),
+                shape=(side // factor, side // factor, 3),
+                dtype=np.uint8,
+                tile=(TILE, TILE),
+                subfiletype=int(factor > 1),
+                resolution=(1e4 / (MPP * factor), 1e4 / (MPP * factor)),
+                resolutionunit="CENTIMETER",
+                metadata=None,
+                compressionargs=QUALITY,
+                **JPEG,
+            )
+            if side // factor <= 1024:
+                break
+            factor *= 2
+    return path
+
+
+def mirrored_tiles(section: NDArray[np.uint8], side: int) -> Iterator[NDArray[np.uint8]]:
+    """Tiles, row by row, of a picture of `side` px that repeats the section, every second time
+    mirrored."""
+    rows, columns = (mirror(np.arange(-(-side // TILE) * TILE), n) for n in section.shape[:2])
+    for top in range(0, side, TILE):
+        band = section[rows[top : top + TILE]]
+        for left in range(0, side, TILE):
+            yield band[:, columns[left : left + TILE]]
+
+
+def mirror(index: NDArray[np.int_], length: int) -> NDArray[np.int_]:
+    index = index % (2 * length)
+    return np.where(index < length, index, 2 * length - 1 - index)

@@ -1,0 +1,80 @@
+"""A real window on a section with the bundled checkpoint, at rest, for the benchmarks."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from section import empty_cache
+
+if TYPE_CHECKING:
+    from napari import Viewer
+
+    from napari_dkan.viewer.predict_widget import PredictWidget
+
+
+def ready_window() -> tuple[Viewer, PredictWidget, str]:
+    """Viewer, panel and the section's name, once the warm-up has ended.
+
+    What is kept on disk goes to an empty folder in build/.
+    """
+    empty_cache("window")
+    from napari_dkan.viewer import demo
+
+    viewer, panel, title = demo.open_section()
+    demo.look_at_tissue(viewer, panel)
+    settle(panel)
+    return viewer, panel, title
+
+
+def settle(panel: PredictWidget, seconds: float = 1.0) -> None:
+    """Wait until nothing runs any more; the warm-up begins a moment after the view rests."""
+    from napari_dkan.viewer import demo
+
+    lanes: tuple[Any, ...] = (panel.ready, panel.maps, panel.clicks, panel.genes)
+    while True:
+        demo.wait(lambda: not any(lane.busy for lane in lanes), "a window at rest")
+        demo.process_events(seconds)
+        if not any(lane.busy for lane in lanes):
+            return
+
+
+def places_on_tissue(panel: PredictWidget, count: int) -> list[tuple[float, float]]:
+    """Seeded places on the tissue, (x, y) in level-0 px."""
+    from shapely.geometry import Point
+
+    slide = panel.session.slide
+    assert slide is not None and slide.tissue is not None
+    random = np.random.default_rng(0)
+    x0, y0, x1, y1 = slide.tissue.bounds
+    places: list[tuple[float, float]] = []
+    while len(places) < count:
+        x, y = random.uniform((x0, y0), (x1, y1))
+        if slide.tissue.contains(Point(x, y)):
+            places.append((float(x), float(y)))
+    return places
+
+
+class Frames:
+    """Counts the frames that the canvas has drawn, to the last of their OpenGL commands."""
+
+    def __init__(self, viewer: Viewer) -> None:
+        self.count = 0
+        self._canvas = viewer.window._qt_viewer.canvas._scene_canvas
+        self._canvas.events.draw.connect(self._drawn, position="last")
+
+    def redraw(self) -> float:
+        """Seconds of a frame in which nothing has changed."""
+        from napari_dkan.viewer import demo
+
+        before, start = self.count, time.perf_counter()
+        self._canvas.update()
+        demo.wait(lambda: self.count > before, "a frame", pause=0.001)
+        return time.perf_counter() - start
+
+    def _drawn(self, event: object) -> None:
+        from vispy.gloo import gl
+
+        gl.glFinish()
+        self.count += 1

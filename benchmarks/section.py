@@ -1,0 +1,46 @@
+"""The section and the bundled checkpoint that benchmarks run on: real where it is to be had."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+BUILD = Path(__file__).resolve().parent.parent / "build" / "benchmarks"
+
+
+@dataclass(frozen=True)
+class Section:
+    """A slide file with its pixel size, and the checkpoint for it."""
+
+    name: str
+    image: Path
+    mpp: float
+    checkpoint: Path
+
+
+def best_section() -> Section:
+    """C3 of the her2st study, else the synthetic section."""
+    from napari_dkan.errors import DkanError
+    from napari_dkan.expression.arrayfit import array_mpp
+    from napari_dkan.expression.spotfile import read_spots
+    from napari_dkan.samples import bundled_checkpoint, fetch_section, synthetic_section
+    from napari_dkan.slide import open_slide
+
+    try:
+        paths, model = fetch_section("C3"), "her2-breast"
+    except DkanError as error:
+        print(error)
+        paths, model = synthetic_section(), "synthetic"
+    with open_slide(paths.image) as slide:
+        mpp = slide.mpp or array_mpp(read_spots(paths.spots))
+    return Section(paths.title or paths.name, paths.image, mpp, bundled_checkpoint(model))
+
+
+def empty_cache(name: str) -> Path:
+    """A folder in build/ for what this process keeps on disk, empty now."""
+    folder = BUILD / name
+    shutil.rmtree(folder, ignore_errors=True)
+    os.environ["NAPARI_DKAN_CACHE"] = str(folder)
+    return folder

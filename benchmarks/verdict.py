@@ -1,0 +1,46 @@
+"""What a benchmark found, beside what was to be reached, as one row of a table."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+FILE = "NAPARI_DKAN_VERDICTS"  # names a file that gathers the rows of several benchmarks
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One row. met : None where it could not be run. note : the cause of a miss, or why not run."""
+
+    what: str
+    where: str
+    target: str
+    figure: str
+    met: bool | None
+    note: str = ""
+
+    @property
+    def verdict(self) -> str:
+        word = {True: "met", False: "missed", None: "not run"}[self.met]
+        return f"{word}: {self.note}" if self.note else word
+
+
+def print_table(figures: Sequence[Figure]) -> None:
+    """As Markdown; also one line of JSON each to the file that gathers them, where there is one."""
+    print("\n| what | where | target | figure | verdict |\n|---|---|---|---|---|")
+    for f in figures:
+        print(f"| {f.what} | {f.where} | {f.target} | {f.figure} | {f.verdict} |")
+    print(flush=True)
+    if gathered := os.environ.get(FILE):
+        with Path(gathered).open("a", encoding="utf-8") as file:
+            file.writelines(json.dumps(asdict(f)) + "\n" for f in figures)
+
+
+def read_figures(path: Path) -> list[Figure]:
+    """The rows that benchmarks left in a file."""
+    if not path.is_file():
+        return []
+    return [Figure(**json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
