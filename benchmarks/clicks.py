@@ -61,13 +61,29 @@ def main() -> None:
 
 
 def clicked(panel: Any, x: float, y: float) -> float:
-    """Seconds from a click at (x, y), level-0 px, to the painted bars."""
-    from napari_dkan.viewer import demo
+    """Seconds from a click at (x, y), level-0 px, to the painted bars, in Qt's own event loop."""
+    from qtpy.QtCore import QEvent, QEventLoop, QObject, QTimer
 
+    session, bars = panel.session, panel.spot_box.bars
+    before, loop, painted = session.spot, QEventLoop(), []
+
+    class Watch(QObject):
+        def eventFilter(self, watched: QObject, event: QEvent) -> bool:
+            if event.type() == QEvent.Type.Paint and session.spot is not before and not painted:
+                bars.removeEventFilter(self)
+                bars.paintEvent(event)
+                painted.append(time.perf_counter())
+                QTimer.singleShot(0, loop.quit)
+                return True
+            return False
+
+    watch = Watch()
+    bars.installEventFilter(watch)
+    QTimer.singleShot(60_000, loop.quit)
     start = time.perf_counter()
-    demo.click(panel, x, y)
-    panel.spot_box.repaint()
-    return time.perf_counter() - start
+    QTimer.singleShot(0, lambda: panel.clicks.click(x, y))
+    loop.exec()
+    return painted[0] - start
 
 
 if __name__ == "__main__":

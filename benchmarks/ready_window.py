@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -61,20 +62,32 @@ class Frames:
 
     def __init__(self, viewer: Viewer) -> None:
         self.count = 0
+        self._loop: Any = None
+        self._until: Callable[[], bool] = lambda: True
         self._canvas = viewer.window._qt_viewer.canvas._scene_canvas
         self._canvas.events.draw.connect(self._drawn, position="last")
 
     def redraw(self) -> float:
         """Seconds of a frame in which nothing has changed."""
-        from napari_dkan.viewer import demo
-
         before, start = self.count, time.perf_counter()
         self._canvas.update()
-        demo.wait(lambda: self.count > before, "a frame", pause=0.001)
+        self.wait(lambda: self.count > before)
         return time.perf_counter() - start
+
+    def wait(self, condition: Callable[[], bool]) -> None:
+        """Let Qt's own event loop run until a frame with which the condition holds."""
+        from qtpy.QtCore import QEventLoop, QTimer
+
+        loop = self._loop = QEventLoop()
+        self._until = condition
+        QTimer.singleShot(60_000, loop.quit)
+        loop.exec()
+        self._loop = None
 
     def _drawn(self, event: object) -> None:
         from vispy.gloo import gl
 
         gl.glFinish()
         self.count += 1
+        if self._loop is not None and self._until():
+            self._loop.quit()

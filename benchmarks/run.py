@@ -31,6 +31,7 @@ SCRIPTS: dict[str, list[str]] = {
     "clicks": SMALL,
     "gap": SMALL,
     "gene_change": SMALL,
+    "lens": SMALL,
     "gpu": [],
 }
 

@@ -101,19 +101,43 @@ def test_on_a_dense_grid_every_patch_is_encoded_once_and_gives_the_literal_numbe
 def test_a_second_job_and_a_second_visit_read_nothing(make, slide, reads):
     predictor = make(store=True)
     target = dense(predictor, slide)
-    first = predict(predictor, target).values
+    first = predict(predictor, target)
     assert reads
     reads.clear()
-    np.testing.assert_array_equal(predict(predictor, target).values, first)
+    np.testing.assert_array_equal(predict(predictor, target).tokens, first.tokens)
     again = make(store=True)
     assert again.known(target) == len(target)
     stages = [u.stage for u in again.stream(target)]
     assert set(stages) == {"known"} and not reads
-    np.testing.assert_array_equal(predict(again, target).values, first)
+    np.testing.assert_array_equal(predict(again, target).tokens, first.tokens)
+    np.testing.assert_allclose(predict(again, target).values, first.values, atol=1e-6)
     # another grid finds the features of the tiles it shares, and of its own none
     other = make(store=True)
     predict(other, region_target(other.tissue, 140.0, MPP, slide.width, slide.height))
     assert reads
+
+
+def test_a_slide_replaced_under_its_name_is_noticed(
+    tiny_slide_file, tiny_checkpoint_file, tmp_path
+):
+    file = tmp_path / "slide.ome.tif"
+    file.write_bytes(tiny_slide_file.read_bytes())
+    warnings = []
+    for turned in (False, True):
+        if turned:
+            import tifffile
+
+            pixels = tifffile.imread(tiny_slide_file)[::-1].copy()
+            tifffile.imwrite(file, pixels, photometric="rgb", tile=(256, 256))
+        with open_slide(file) as slide:
+            tissue = tissue_region(slide, MPP)
+            checkpoint = load_checkpoint(tiny_checkpoint_file)
+            predictor = Predictor(slide, checkpoint, MPP, tissue, "cpu", store=True)
+            target = dense(predictor, slide)
+            assert predictor.known(target) == 0
+            predict(predictor, target)
+            warnings.append(predictor.kept.warning)
+    assert warnings[0] == "" and "slide.ome.tif has changed" in warnings[1]
 
 
 def test_another_tissue_outline_is_another_context(make, slide, reads):

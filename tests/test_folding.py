@@ -59,3 +59,24 @@ def test_the_given_network_keeps_its_own_trunk(tiny_checkpoint_file):
     after = network.state_dict()
     assert before.keys() == after.keys()
     assert all(torch.equal(before[n], after[n]) for n in before)
+
+
+def test_a_trunk_is_made_ready_once_and_anew_when_its_weights_change(tiny_checkpoint_file):
+    from napari_dkan.model import load_checkpoint
+
+    network = load_checkpoint(tiny_checkpoint_file).network
+    patches = torch.randn(2, 3, 56, 56)
+
+    def tokens():
+        made = for_prediction(network, torch.device("cpu"), 56)
+        with torch.inference_mode():
+            return made.target_tokens(patches), made.trunk.net.net
+
+    (first, net), (again, same) = tokens(), tokens()
+    assert same is net and torch.equal(first, again)
+    with torch.no_grad():
+        next(network.trunk.parameters()).mul_(2)
+        wanted = network.target_tokens(patches)
+    changed, other = tokens()
+    assert other is not net and not torch.allclose(changed, first)
+    torch.testing.assert_close(changed, wanted, atol=1e-4, rtol=1e-4)

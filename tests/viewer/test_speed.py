@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 
 import numpy as np
+import psutil
 import pytest
 
 from napari_dkan.errors import DamagedTile
@@ -46,6 +47,7 @@ def test_the_shown_gene_is_there_before_the_panel_and_no_pixel_is_read_again(
 
     monkeypatch.setattr(panel.session.slide.slide, "read_square", unread)
     overlay.prediction.values[:] = np.nan
+    panel.session.overlays_changed.emit()
     panel.session.step_gene(1)
     finish(panel, until)
     shown = overlay.layer.data[np.isfinite(overlay.layer.data)]
@@ -61,7 +63,7 @@ def test_a_second_map_of_the_same_tiles_reads_nothing(panel, predictor, until, m
         raise AssertionError("a known tile was read again")
 
     monkeypatch.setattr(panel.session.slide.slide, "read_square", unread)
-    np.testing.assert_array_equal(whole_tissue(panel, until).prediction.values, before)
+    np.testing.assert_allclose(whole_tissue(panel, until).prediction.values, before, atol=1e-6)
 
 
 def test_the_queue_follows_the_camera(panel, predictor, until):
@@ -144,7 +146,22 @@ def test_damaged_tiles_are_counted_and_can_be_tried_again(
     assert panel.session.overlays == [overlay]
 
 
-def test_two_hundred_cancels_leave_no_threads_behind(panel, predictor, until):
+def test_a_cache_that_cannot_be_written_is_told_once_and_costs_nothing_else(
+    panel, until, monkeypatch, tmp_path
+):
+    file = tmp_path / "no folder"
+    file.write_text("")
+    monkeypatch.setenv("NAPARI_DKAN_CACHE", str(file))
+    panel.session.change(store=True)
+    until(lambda: not panel.ready.busy)
+    overlay = whole_tissue(panel, until)
+    assert overlay.prediction.done.all()
+    assert "cannot be written" in panel.message.text() and "tiles predicted" in panel.message.text()
+    whole_tissue(panel, until)
+    assert "cannot be written" not in panel.message.text()
+
+
+def test_two_hundred_cancels_leave_no_threads_and_no_memory_behind(panel, predictor, until):
     draw(panel, everything(panel))
     until(lambda: panel.where_box._target is not None)
 
@@ -156,12 +173,13 @@ def test_two_hundred_cancels_leave_no_threads_behind(panel, predictor, until):
     for _ in range(10):
         cycle()
     assert panel.maps._lane.wait()
-    before = threading.active_count()
+    before, memory = threading.active_count(), psutil.Process().memory_info().rss
     for _ in range(190):
         cycle()
     assert panel.maps._lane.wait()
     until(lambda: threading.active_count() <= before + 1)
     assert not [t for t in threading.enumerate() if t.name.startswith("dkan-read")]
+    assert psutil.Process().memory_info().rss - memory < 100 * 2**20
     finish(panel, until)
     assert len(panel.session.viewer.layers) < 8  # no empty maps stay
 

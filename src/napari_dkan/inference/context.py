@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from ..model import DKAN, Ensemble
 
-KEPT = 64  # windows; with their tokens a few MB each at most
+KEPT = 12  # windows; with their tokens a few MB each at most
 
 Cell = tuple[int, int]
 

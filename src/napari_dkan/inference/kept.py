@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Iterator
+from threading import Lock
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from .queue import Queue
     from .store.store import Store
 
+ENGINE = 1  # raised when tokens come out otherwise than before
 FLUSH_SECONDS = 5.0  # at most so much work is lost when the program is killed
 
 Value = str | float | int
@@ -71,6 +73,7 @@ class Kept:
         self._on_disk = on_disk and bool(predictor.checkpoint.sha256)
         self._grids: dict[tuple[float, str], Written] = {}
         self._features: Written | None = None
+        self._lock = Lock()
 
     @property
     def note(self) -> str:
@@ -84,8 +87,12 @@ class Kept:
         return next((s.note for s in self._stores() if s.note and (s.changed or not s.writing)), "")
 
     def _stores(self) -> list[Store]:
-        written = (*self._grids.values(), self._features)
-        return [w.store for w in written if w is not None and w.store is not None]
+        return [w.store for w in self._all() if w.store is not None]
+
+    def _all(self) -> list[Written]:
+        with self._lock:
+            features = [] if self._features is None else [self._features]
+            return [*self._grids.values(), *features]
 
     def of(self, target: Target) -> GridTokens | None:
         """Tokens of the target's grid; None where there is no grid."""
@@ -93,21 +100,23 @@ class Kept:
             return None
         tissue = self._predictor.tissue
         key = (target.grid.pitch, signature(tissue))
-        if key not in self._grids:
-            made_by = (*self._of_network(), ("pitch", key[0]), ("tissue", key[1]))
-            store = self._store("tokens", self._predictor.width, made_by)
-            self._grids[key] = Written(Rows(self._predictor.width), store)
+        with self._lock:
+            if key not in self._grids:
+                made_by = (*self._of_network(), ("pitch", key[0]), ("tissue", key[1]))
+                store = self._store("tokens", self._predictor.width, made_by)
+                self._grids[key] = Written(Rows(self._predictor.width), store)
         return GridTokens(self._grids[key], target, tissue)
 
     def read_features(self) -> None:
         """Features of single tiles from earlier visits; new ones are written from now on."""
-        if self._on_disk and self._features is None:
-            features = self._predictor.features
-            made_by = (*self._of_tiles(), ("positions", STEPS))
-            self._features = Written(
-                features.rows, self._store("features", features.rows.width, made_by)
-            )
-            features.lasting = self._features.add
+        with self._lock:
+            if self._on_disk and self._features is None:
+                features = self._predictor.features
+                made_by = (*self._of_tiles(), ("positions", STEPS))
+                self._features = Written(
+                    features.rows, self._store("features", features.rows.width, made_by)
+                )
+                features.lasting = self._features.add
 
     def forget(self) -> None:
         """Start over, with what is on disk."""
@@ -115,9 +124,8 @@ class Kept:
         self._predictor.features.lasting = self._predictor.features.rows.add
 
     def flush(self) -> None:
-        for written in (*self._grids.values(), self._features):
-            if written is not None:
-                written.flush()
+        for written in self._all():
+            written.flush()
 
     def _store(self, what: str, width: int, made_by: tuple[tuple[str, Value], ...]) -> Store | None:
         if not self._on_disk:
@@ -144,7 +152,11 @@ class Kept:
         )
 
     def _of_network(self) -> tuple[tuple[str, Value], ...]:
-        return (*self._of_tiles(), ("checkpoint", self._predictor.checkpoint.sha256))
+        return (
+            *self._of_tiles(),
+            ("engine", ENGINE),
+            ("checkpoint", self._predictor.checkpoint.sha256),
+        )
 
 
 class GridTokens:

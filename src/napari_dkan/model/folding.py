@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import copy
 import warnings
+from threading import Lock
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -28,10 +30,43 @@ def for_prediction(network: DKAN | Ensemble, device: torch.device, px: int) -> D
     members = made.all_members if isinstance(made, Ensemble) else [made]
     for member in members:
         member.trunk = _shared(member.trunk)
-        member.trunk.net = folded(member.trunk.net.eval(), px)
-        if device.type == "cpu":  # a GPU is not waiting for Python
-            member.trunk.net = traced(member.trunk.net, px)
+        member.trunk.net = _Ready(member.trunk.net.eval(), px)
     return made.eval()
+
+
+class _Ready(nn.Module):
+    """A timm model that is made ready when it is first used: that takes a quarter of a second,
+    and a map of tiles that were predicted before does not need it."""
+
+    def __init__(self, net: nn.Module, px: int) -> None:
+        super().__init__()
+        self.num_prefix_tokens: int = getattr(net, "num_prefix_tokens", 0)
+        self.net, self._px, self._done, self._lock = net, px, False, Lock()
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        with self._lock:
+            if not self._done:
+                self.net, self._done = _prepared(self.net, self._px), True
+        return self.net.forward_features(x)  # type: ignore[no-any-return, operator]
+
+
+_made: WeakKeyDictionary[nn.Module, tuple[tuple[int, ...], nn.Module]] = WeakKeyDictionary()
+
+
+def _prepared(net: nn.Module, px: int) -> nn.Module:
+    """The model as it is used, made once for as long as its weights stay what they are."""
+    state = (px, *(t._version for t in net.state_dict(keep_vars=True).values()))
+    known = _made.get(net)
+    if known is not None and known[0] == state:
+        return known[1]
+    # outside inference mode: what is made there cannot be recorded
+    with torch.inference_mode(False), torch.no_grad():
+        made = folded(net, px)
+        if next(net.parameters()).device.type == "cpu":  # a GPU is not waiting for Python
+            made = traced(made, px)
+    if made is not net:  # which would keep itself alive
+        _made[net] = state, made
+    return made
 
 
 def folded(net: nn.Module, px: int) -> nn.Module:
@@ -85,7 +120,10 @@ def traced(net: nn.Module, px: int) -> nn.Module:
         # torch advises against recording for training and export; here it only saves time
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
-            made = _Traced(net, torch.jit.freeze(torch.jit.trace(_Features(net).eval(), probe)))
+            made = _Traced(
+                net,
+                torch.jit.freeze(torch.jit.trace(_Features(net).eval(), probe, check_trace=False)),
+            )
             return made if _equal(net, made, px) else net
     except (RuntimeError, AttributeError, NotImplementedError):
         return net

@@ -18,6 +18,7 @@ from .session import Session
 
 PART_SECONDS = 0.1  # of decoding between two results
 PART = 1024  # values to begin with
+TELL_SECONDS = 0.5  # until an unfinished gene is drawn: drawing takes from decoding
 MOST_GENES = 8  # decoded together, once the likely ones are there
 
 
@@ -57,17 +58,24 @@ class Genes:
         if not self._finished:
             self.start()
 
-    def _job(self) -> Iterator[tuple[Overlay, list[int]]]:
+    def _job(self) -> Iterator[tuple[Overlay, list[int]] | None]:
+        told = time.perf_counter()
         while (found := next(self._lacking(), None)) is not None:
             overlay, prediction, columns = found
-            rows = prediction.undecoded(columns[0])[: max(64, self._part // len(columns))]
+            lacking = prediction.undecoded(columns[0])
+            rows = lacking[: max(64, self._part // len(columns))]
             start = time.perf_counter()
             values = overlay.decode(prediction.tokens[rows], columns)
-            seconds = max(time.perf_counter() - start, 1e-6)
-            self._part = int(np.clip(values.size * PART_SECONDS / seconds, PART, 32 * PART))
+            now = time.perf_counter()
+            ideal = values.size * PART_SECONDS / max(now - start, 1e-6)
+            self._part = int(np.clip(ideal, PART, 32 * PART))
             # taken here and not in the GUI thread: the next turn asks again what is lacking
             prediction.fill_genes(rows, values, columns)
-            yield overlay, columns
+            if len(rows) == len(lacking) or now - told > TELL_SECONDS:
+                told = now
+                yield overlay, columns
+            else:
+                yield None
 
     def _lacking(self) -> Iterator[tuple[Overlay, Prediction, list[int]]]:
         """What to decode next: an overlay, its exact or rough prediction, columns."""
@@ -99,7 +107,9 @@ class Genes:
         beside = [symbols[(at + step) % len(symbols)] for step in (1, -1)]
         return list(dict.fromkeys([session.gene, *beside, *session.pinned]))
 
-    def _receive(self, decoded: tuple[Overlay, list[int]]) -> None:
+    def _receive(self, decoded: tuple[Overlay, list[int]] | None) -> None:
+        if decoded is None:
+            return
         overlay, columns = decoded
         session, panel = self.session, overlay.prediction.panel
         shown = session.gene is not None and session.gene in panel

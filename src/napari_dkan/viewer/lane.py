@@ -23,6 +23,9 @@ from ..errors import DkanError
 log = logging.getLogger(__name__)
 
 
+# Qt starts as many threads as there are cores; a click must not queue behind what rests.
+LEAST_THREADS = 12
+
 _lanes: WeakSet[Lane] = WeakSet()
 
 
@@ -48,6 +51,8 @@ class Lane:
         self._threads: list[threading.Event] = []  # set when a worker has wound down
         if not _lanes:  # registered after Qt's own handler, so it runs before it
             atexit.register(_wind_down)
+            pool = QThreadPool.globalInstance()
+            pool.setMaxThreadCount(max(LEAST_THREADS, pool.maxThreadCount()))
         _lanes.add(self)
 
     @property

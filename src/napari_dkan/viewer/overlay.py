@@ -174,7 +174,7 @@ class SpotsOverlay:
 def _apply(layer: Any, limits: tuple[float, float], colormap: str) -> None:
     low, high = layer.contrast_limits_range
     if limits[0] < low or limits[1] > high:  # each of the two draws the colour bar anew
-        layer.contrast_limits_range = limits
+        layer.contrast_limits_range = min(low, limits[0]), max(high, limits[1])
     if tuple(layer.contrast_limits) != limits:
         layer.contrast_limits = limits
     if layer.colormap.name != colormap:

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from functools import partial
 
 import numpy as np
 from psygnal import Signal
-from qtpy.QtCore import QTimer
 from shapely.geometry.base import BaseGeometry
 
 from ..inference.engine import Predictor
 from ..inference.target import Target, region_target
 from .lane import Failure, Lane
+from .later import Later
 from .links import Links
 from .looking import Looking
 from .power import on_battery
@@ -39,7 +38,7 @@ class Ready:
         self._rate_key = session.rate_key()
         self._chosen = self._choice()
         self._lane = Lane("getting ready")
-        self._moves = 0
+        self._still = Later(STILL_MS, self._look_around)
         links.join(self.start, session.slide_changed, session.checkpoint_changed)
         links.join(self._settings_changed, session.settings_changed)
         camera = session.viewer.scene.camera
@@ -96,14 +95,11 @@ class Ready:
             yield None
 
     def _moved(self, event: object = None) -> None:
-        self._moves += 1
-        QTimer.singleShot(STILL_MS, partial(self._rested, self._moves))
+        self._still.start()
 
-    def _rested(self, moves: int) -> None:
-        """Some time after a move: unless another one followed, compute what lies around."""
+    def _look_around(self) -> None:
+        """The view rests somewhere else: compute what lies around it."""
         session = self.session
-        if moves != self._moves:
-            return
         slide, checkpoint = session.slide, session.checkpoint
         if self.busy or slide is None or slide.tissue is None or checkpoint is None:
             return
@@ -126,7 +122,7 @@ class Ready:
         return settings.device, settings.warm_up, settings.store
 
     def close(self) -> None:
-        self._moves = -1
+        self._still.stop()
         self._lane.cancel()
         self._lane.wait()
 

@@ -109,8 +109,14 @@ class SpotBox(QWidget):
         layout.addWidget(self.scale)
         self.bars.picked.connect(session.set_gene)
         self.order.activated.connect(self.refresh)
-        links.join(self.refresh, session.spot_changed, session.gene_changed, session.pinned_changed)
+        links.join(self.refresh, session.gene_changed, session.pinned_changed)
+        links.join(self._clicked, session.spot_changed)
         self.refresh()
+
+    def _clicked(self) -> None:
+        """The bars are what was waited for: they are painted before the canvas is."""
+        self.refresh()
+        self.bars.repaint()
 
     def refresh(self) -> None:
         spot = self._session.spot

@@ -26,7 +26,7 @@ HASH = re.compile(r"[0-9a-f]{12,}|.{25,}|")  # tells a person nothing
 
 def changed(key: StoreKey, others: Iterable[StoreKey]) -> bool:
     """Whether all that is stored of the same file is of another content."""
-    same = [o for o in others if o.path == key.path]
+    same = [o for o in others if o.path == key.path and o.what == key.what]
     return bool(same) and all(o.slide != key.slide for o in same)
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ...errors import DkanError
 from ...files import written_whole
-from .explain import explain
+from .explain import changed, explain
 from .folders import KEY_FILE, cache_folder, keys_in, touch
 from .key import StoreKey
 from .limit import cache_limit, make_room
@@ -132,7 +132,8 @@ def open_store(key: StoreKey, folder: Path | None = None, limit: int | None = No
     sweep(folder)
     sweep(store.folder)
     if not part_paths(store.folder):
-        store.note = explain(key, keys_in(folder))
+        others = list(keys_in(folder))
+        store.note, store.changed = explain(key, others), changed(key, others)
     return store
 
 
