@@ -118,8 +118,9 @@ def test_a_second_job_and_a_second_visit_read_nothing(make, slide, reads):
 
 
 def test_a_slide_replaced_under_its_name_is_noticed(
-    tiny_slide_file, tiny_checkpoint_file, tmp_path
+    tiny_slide_file, tiny_checkpoint_file, tmp_path, monkeypatch
 ):
+    monkeypatch.setenv("NAPARI_DKAN_CACHE", str(tmp_path / "cache"))
     file = tmp_path / "slide.ome.tif"
     file.write_bytes(tiny_slide_file.read_bytes())
     warnings = []
