@@ -25,6 +25,12 @@ from napari_dkan.spatial.spots import Spots
 MPP = 0.7
 
 
+@pytest.fixture(autouse=True)
+def own_cache(monkeypatch, tmp_path):
+    """Nothing that another test has kept is known here."""
+    monkeypatch.setenv("NAPARI_DKAN_CACHE", str(tmp_path / "cache"))
+
+
 @pytest.fixture(scope="module")
 def slide(tiny_slide_file):
     with open_slide(tiny_slide_file) as opened:
@@ -118,9 +124,8 @@ def test_a_second_job_and_a_second_visit_read_nothing(make, slide, reads):
 
 
 def test_a_slide_replaced_under_its_name_is_noticed(
-    tiny_slide_file, tiny_checkpoint_file, tmp_path, monkeypatch
+    tiny_slide_file, tiny_checkpoint_file, tmp_path
 ):
-    monkeypatch.setenv("NAPARI_DKAN_CACHE", str(tmp_path / "cache"))
     file = tmp_path / "slide.ome.tif"
     file.write_bytes(tiny_slide_file.read_bytes())
     warnings = []
