@@ -7,7 +7,7 @@ import timm
 import torch
 from torch import nn
 
-from napari_dkan.model.folding import folded, for_prediction, traced
+from napari_dkan.model.folding import folded, for_prediction, quicken, traced
 
 
 def noisy(net):
@@ -69,6 +69,7 @@ def test_a_trunk_is_made_ready_once_and_anew_when_its_weights_change(tiny_checkp
 
     def tokens():
         made = for_prediction(network, torch.device("cpu"), 56)
+        list(quicken(made))
         with torch.inference_mode():
             return made.target_tokens(patches), made.trunk.net.net
 

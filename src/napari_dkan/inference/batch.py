@@ -13,7 +13,7 @@ from .context import Cell, Surroundings
 from .device import autocast, to_device
 from .job import OutOfMemory
 from .patches import Keys, keys_of, neighbour_masks, neighbours
-from .reading import Part, Readers, Reading
+from .reading import Part, Readers, Reading, Window
 from .rows import packed
 from .target import Target
 
@@ -68,18 +68,29 @@ class Batches:
             coming = packed(running.tiles.keys[running.new])
             new = new[~np.isin(packed(new), coming)]
         own, px = keys_of(xy), predictor.features.px
-        if self._px != px:
-            return Batch(
-                rows, group, around, mask,
-                readers.ask(new, px), np.ones(len(new), bool), readers.ask(own, self._px),
-            )  # fmt: skip
-        # one size for both: what is read once serves the encoder and the trunk
-        keys = np.unique(np.concatenate([new, own]), axis=0)
-        tiles = readers.ask(keys, px)
-        return Batch(
-            rows, group, around, mask,
-            tiles, np.isin(packed(keys), packed(new)), tiles.part(own),
-        )  # fmt: skip
+        # one size for encoder and trunk: what is read once serves both
+        keys = new if self._px != px else np.unique(np.concatenate([new, own]), axis=0)
+        tiles = readers.ask(keys, px, self._windows(around, mask, own, keys, new))
+        patches = tiles.part(own) if self._px == px else readers.ask(own, self._px)
+        return Batch(rows, group, around, mask, tiles, np.isin(packed(keys), packed(new)), patches)
+
+    def _windows(
+        self, around: Keys, mask: NDArray[np.bool_], own: Keys, keys: Keys, new: Keys
+    ) -> list[Window]:
+        """Spots of which nothing is known: their surroundings are read in one piece."""
+        if self._lasting:  # where tiles touch, each is shared and has to be the same for all
+            return []
+        row_of = {key: row for row, key in enumerate(packed(keys))}
+        unread = set(packed(new))
+        made = []
+        for each, seen, centre in zip(around, mask, own, strict=True):
+            cells = np.flatnonzero(seen)
+            names = packed(each[cells])
+            if unread.issuperset(names):
+                rows = np.array([row_of[name] for name in names], np.int64)
+                made.append(Window(centre, self._grid, cells, rows))
+                unread.difference_update(names)
+        return made
 
     def fuse(
         self, batch: Batch, seen: Surroundings, readers: Readers

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import warnings
+from collections.abc import Callable, Iterator
 from threading import Lock
 from weakref import WeakKeyDictionary
 
@@ -35,35 +36,56 @@ def for_prediction(network: DKAN | Ensemble, device: torch.device, px: int) -> D
 
 
 class _Ready(nn.Module):
-    """A timm model that is made ready when it is first used: that takes a quarter of a second,
-    and a map of tiles that were predicted before does not need it."""
+    """A timm model that is folded when it is first used; `record` makes single patches quick."""
 
     def __init__(self, net: nn.Module, px: int) -> None:
         super().__init__()
         self.num_prefix_tokens: int = getattr(net, "num_prefix_tokens", 0)
-        self.net, self._px, self._done, self._lock = net, px, False, Lock()
+        self.net, self._px, self._given, self._lock = net, px, net, Lock()
 
     def forward_features(self, x: Tensor) -> Tensor:
         with self._lock:
-            if not self._done:
-                self.net, self._done = _prepared(self.net, self._px), True
+            if self.net is self._given:
+                self.net = _prepared(self._given, self._px, folded)
         return self.net.forward_features(x)  # type: ignore[no-any-return, operator]
 
+    def record(self) -> None:
+        """Takes a quarter of a second; until it is done the folded model is used."""
+        if next(self._given.parameters()).device.type == "cpu":  # a GPU is not waiting for Python
+            self.net = _prepared(self._given, self._px, lambda net, px: traced(folded(net, px), px))
 
-_made: WeakKeyDictionary[nn.Module, tuple[tuple[int, ...], nn.Module]] = WeakKeyDictionary()
+
+def quicken(network: DKAN | Ensemble) -> Iterator[None]:
+    """Record the trunks of a network from `for_prediction`, for whoever predicts spot by spot.
+
+    Yields after each. Large batches gain nothing by it.
+    """
+    for member in network.all_members if isinstance(network, Ensemble) else [network]:
+        net = member.trunk.net
+        if isinstance(net, _Ready):
+            net.record()
+        yield
 
 
-def _prepared(net: nn.Module, px: int) -> nn.Module:
-    """The model as it is used, made once for as long as its weights stay what they are."""
-    state = (px, *(t._version for t in net.state_dict(keep_vars=True).values()))
+Make = Callable[[nn.Module, int], nn.Module]
+
+_made: WeakKeyDictionary[nn.Module, tuple[tuple[object, ...], nn.Module]] = WeakKeyDictionary()
+
+
+def _prepared(net: nn.Module, px: int, make: Make) -> nn.Module:
+    """The model as it is used, made once for as long as its weights stay what they are.
+
+    A recorded one serves where a folded one is asked for.
+    """
+    weights = net.state_dict(keep_vars=True).values()
+    state = (px, *(t._version for t in weights))
     known = _made.get(net)
-    if known is not None and known[0] == state:
+    current = known is not None and known[0] == state
+    if known is not None and current and (make is folded or isinstance(known[1], _Traced)):
         return known[1]
     # outside inference mode: what is made there cannot be recorded
     with torch.inference_mode(False), torch.no_grad():
-        made = folded(net, px)
-        if next(net.parameters()).device.type == "cpu":  # a GPU is not waiting for Python
-            made = traced(made, px)
+        made = make(net, px)
     if made is not net:  # which would keep itself alive
         _made[net] = state, made
     return made
