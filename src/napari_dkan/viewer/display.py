@@ -11,6 +11,7 @@ from .overlay import Overlay, robust_limits
 from .session import Session
 
 LEGEND = "napari_dkan_legend"
+CLOSE = 0.05  # of the range: limits of a growing map that differ less are as good
 
 
 class Display:
@@ -59,10 +60,16 @@ class Display:
         self._legend(shown)
 
     def _grew(self, overlay: Overlay) -> None:
-        """Draw new tiles; the other overlays follow only when the shared limits moved."""
+        """Draw new tiles; colours follow the limits once these have moved noticeably.
+
+        New limits draw the colour bar and its numbers anew, which takes longer than the map.
+        """
         before, limits = self._limits, self.limits()
-        moved = before is None or max(abs(a - b) for a, b in zip(before, limits, strict=True)) > 0
-        if moved and len(self.shown()) > 1:
+        if before is not None and not overlay.prediction.done.all():
+            room = CLOSE * (before[1] - before[0])
+            if max(abs(a - b) for a, b in zip(before, limits, strict=True)) <= room:
+                limits = before
+        if before != limits and len(self.shown()) > 1:
             self.refresh()
         elif overlay in self.shown():
             self._limits = limits

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from functools import partial
 
 import numpy as np
 
@@ -50,20 +51,29 @@ class Genes:
     def start(self) -> None:
         """Begin again with the gene of now; what is decoded stays."""
         self._finished = False
+        interrupted = self._lane.busy
         self._lane.cancel()
         if any(o.prediction.done.any() for o in self.session.overlays):
-            self._lane.start(self._job, self._receive, self._end)
+            self._lane.start(partial(self._job, interrupted), self._receive, self._end)
 
     def _gene_changed(self) -> None:
         if not self._finished:
             self.start()
 
-    def _job(self) -> Iterator[tuple[Overlay, list[int]] | None]:
+    def _job(self, interrupted: bool) -> Iterator[tuple[Overlay, list[int]] | None]:
         told = time.perf_counter()
-        while (found := next(self._lacking(), None)) is not None:
+        # A job that was cancelled may still decode the gene of now and nobody hears of it, so
+        # every overlay that lacked it is told of once it is there, whoever decoded it.
+        waiting = [o for o in self._showing() if interrupted or not self._ready(o)]
+        while True:
+            found = next(self._lacking(), None)
+            for overlay in [o for o in waiting if self._ready(o)]:
+                waiting.remove(overlay)
+                yield overlay, [self._column(overlay)]
+            if found is None:
+                return
             overlay, prediction, columns = found
-            lacking = prediction.undecoded(columns[0])
-            rows = lacking[: max(64, self._part // len(columns))]
+            rows = prediction.undecoded(columns[0])[: max(64, self._part // len(columns))]
             start = time.perf_counter()
             values = overlay.decode(prediction.tokens[rows], columns)
             now = time.perf_counter()
@@ -71,16 +81,28 @@ class Genes:
             self._part = int(np.clip(ideal, PART, 32 * PART))
             # taken here and not in the GUI thread: the next turn asks again what is lacking
             prediction.fill_genes(rows, values, columns)
-            if len(rows) == len(lacking) or now - told > TELL_SECONDS:
+            if overlay in waiting and now - told > TELL_SECONDS:
                 told = now
                 yield overlay, columns
             else:
                 yield None
 
+    def _showing(self) -> list[Overlay]:
+        session = self.session
+        return [o for o in session.overlays if session.gene in o.prediction.panel]
+
+    def _column(self, overlay: Overlay) -> int:
+        return overlay.prediction.panel.row(self.session.gene or "")
+
+    def _ready(self, overlay: Overlay) -> bool:
+        """Whether the shown gene is decoded, in the exact map and in the rough one."""
+        both = (overlay.prediction, overlay.rough)
+        column = self._column(overlay)
+        return not any(p is not None and len(p.undecoded(column)) for p in both)
+
     def _lacking(self) -> Iterator[tuple[Overlay, Prediction, list[int]]]:
         """What to decode next: an overlay, its exact or rough prediction, columns."""
-        session = self.session
-        overlays = [o for o in session.overlays if session.gene in o.prediction.panel]
+        overlays = self._showing()
         for gene in self._likely():
             for overlay in overlays:
                 for prediction in (overlay.prediction, overlay.rough):

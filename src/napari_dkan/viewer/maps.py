@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from ..inference.zero_shot import ZeroShotGenes
     from ..model import Checkpoint
 
-REFRESH_SECONDS = 0.4  # how often a growing map is redrawn; drawing takes from predicting
+REFRESH_SECONDS = 0.6  # how often a growing map is redrawn; drawing takes from predicting
 
 
 @dataclass(frozen=True)
@@ -209,8 +209,10 @@ class Maps:
         self._overlay, self._slide, self.progress = None, None, None
         if overlay is not None and overlay.layer in session.viewer.layers:
             overlay.rough = None  # what is not predicted stays empty
-            if overlay.prediction.done.any():
+            if overlay.prediction.done.all():
                 session.overlay_grew.emit(overlay)
+            elif overlay.prediction.done.any():
+                session.overlays_changed.emit()  # with the limits of what is there
             else:
                 session.viewer.layers.remove(overlay.layer)
         self.changed.emit()
