@@ -1,0 +1,1 @@
+"""Fine-tuning in the window, in a process of its own."""

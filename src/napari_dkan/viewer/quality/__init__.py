@@ -1,0 +1,1 @@
+"""Quality control in the window: measured beside predicted, and what to believe."""
