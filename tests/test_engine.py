@@ -12,6 +12,7 @@ from shapely.geometry import box
 from napari_dkan.errors import DkanError, SlideError, SpotsError
 from napari_dkan.inference.device import pick_device
 from napari_dkan.inference.engine import Predictor
+from napari_dkan.inference.evidence import NAMES, PIXELS, of_pixels
 from napari_dkan.inference.job import OutOfMemory
 from napari_dkan.inference.patches import neighbour_masks, read_spot
 from napari_dkan.inference.predict import predict, tissue_region
@@ -38,6 +39,20 @@ def predictor(slide, tiny_checkpoint_file):
 @pytest.fixture
 def grid_target(predictor, slide):
     return region_target(predictor.tissue, 140.0, MPP, slide.width, slide.height)
+
+
+def test_evidence_is_that_of_the_tile_however_it_is_asked_for(predictor, grid_target):
+    whole = predict(predictor, grid_target).evidence
+    assert whole.shape == (len(grid_target), len(NAMES)) and np.isfinite(whole).all()
+    some = grid_target.take(np.arange(0, len(grid_target), 3))
+    np.testing.assert_allclose(predict(predictor, some).evidence, whole[::3], atol=1e-4)
+    pixels = np.stack(
+        [
+            read_spot(predictor.slide, x, y, predictor.side, 1, 56, 56).target
+            for x, y in some.spots.xy
+        ]
+    )
+    np.testing.assert_allclose(of_pixels(pixels), whole[::3, : len(PIXELS)], atol=1e-4)
 
 
 def test_array_spots_equal_the_whole_network_on_literal_inputs(predictor, slide):

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from .context import Cell, Surroundings
 from .device import autocast, to_device
+from .evidence import NETWORK, of_network, of_pixels
 from .job import OutOfMemory
 from .patches import Keys, keys_of, neighbour_masks, neighbours
 from .reading import Part, Readers, Reading, Window
@@ -94,8 +95,9 @@ class Batches:
 
     def fuse(
         self, batch: Batch, seen: Surroundings, readers: Readers
-    ) -> tuple[Tensor, NDArray[np.bool_]]:
-        """Fused tokens (B', D) of the rows that could be read, and which those are (B,).
+    ) -> tuple[Tensor, NDArray[np.float32], NDArray[np.bool_]]:
+        """Fused tokens (B', D) and evidence (B', E) of the rows that could be read, and which
+        those are (B,).
 
         Somebody waits for a small batch: its trunk runs beside the rest.
         """
@@ -115,14 +117,20 @@ class Batches:
         target = self._target(own.tiles) if beside is None else beside.result()
         good = whole & placed & ~own.damaged
         mask = to_device(batch.mask, predictor.device)
+        pixels = own.tiles
         if not good.all():
             import torch
 
             kept = torch.from_numpy(np.flatnonzero(good)).to(near.device)
             near, tokens, target, mask = near[kept], tokens[kept], target[kept], mask[kept]
+            pixels = pixels[good]
         near = predictor.network.on_slide(near, seen.features)
+        with predictor.stages("evidence", len(near)):
+            looks = of_pixels(pixels)
         with predictor.stages("fuse", len(near)):
-            return self._join(target, near, mask, tokens), good
+            joined = self._join(target, near, mask, tokens)
+        fused, doubts = joined[:, : predictor.width], joined[:, predictor.width :]
+        return fused, np.concatenate([looks, doubts.cpu().numpy()], axis=1), good
 
     def _target(self, pixels: NDArray[np.uint8]) -> Tensor:
         """Target tokens (B, T, d) of patches (B, P, P, 3)."""
@@ -133,7 +141,16 @@ class Batches:
             return self._halving(predictor.network.target_tokens, patches)
 
     def _join(self, *given: Tensor) -> Tensor:
-        return self._halving(lambda *part: self._predictor.network.join(*part).z, *given)
+        """Fused tokens, and behind them the network's part of the evidence: (B, D + ...)."""
+        import torch
+
+        network = self._predictor.network
+
+        def join(target: Tensor, near: Tensor, mask: Tensor, tokens: Tensor) -> Tensor:
+            fused = network.join(target, near, mask, tokens)
+            return torch.cat([fused.z.float(), of_network(network, fused, tokens)], dim=1)
+
+        return self._halving(join, *given)
 
     def _halving(self, compute: Callable[..., Tensor], *given: Tensor) -> Tensor:
         """A batch that the device cannot hold is halved and tried again."""
@@ -141,7 +158,7 @@ class Batches:
 
         predictor, size = self._predictor, len(given[0])
         if not size:
-            return given[0].new_zeros(0, predictor.width)
+            return given[0].new_zeros(0, predictor.width + len(NETWORK))
         try:
             # the trunk is what costs; decoding stays exact
             with torch.inference_mode(), autocast(predictor.device):

@@ -145,18 +145,19 @@ class Predictor:
             stage: str,
             rows: NDArray[np.int64],
             fused: Tensor,
+            evidence: NDArray[np.float32],
             failed: NDArray[np.int64] = NO_ROWS,
         ) -> Update:
             columns = ask()
             values = self.decoder.decode(fused, columns, zero_shot)
             chosen = None if columns is None else tuple(columns)
             tokens = fused.cpu().numpy()
-            return Update(stage, done, total, rows, values, chosen, tokens, failed)
+            return Update(stage, done, total, rows, values, chosen, tokens, evidence, failed)
 
         if kept is not None:
-            for rows, tokens in kept.known(queue, WARM_ROWS):
+            for rows, tokens, evidence in kept.known(queue, WARM_ROWS):
                 done += len(rows)
-                yield update("known", rows, to_device(tokens, self.device))
+                yield update("known", rows, to_device(tokens, self.device), evidence)
         if not len(queue):
             return
         self.kept.read_features()
@@ -178,11 +179,11 @@ class Predictor:
                     following = None
                     if len(queue) and queue.group == seen[0]:
                         following = batches.ask(*queue.next(self._batch), pool, batch)
-                    fused, good = batches.fuse(batch, seen[1], pool)
+                    fused, evidence, good = batches.fuse(batch, seen[1], pool)
                     done += len(batch.rows)
-                    made = update("spots", batch.rows[good], fused, batch.rows[~good])
+                    made = update("spots", batch.rows[good], fused, evidence, batch.rows[~good])
                     if kept is not None and made.tokens is not None and seen[1].complete:
-                        kept.add(made.rows, made.tokens)
+                        kept.add(made.rows, made.tokens, evidence)
                     self._adapt(len(batch.rows), time.perf_counter() - start)
                     batch = following
                     yield made

@@ -30,6 +30,7 @@ class Update:
     rows, values : (B,) rows of the target and their (B, K) float32; empty in "context".
     genes : (K,) columns of the values in the prediction, None for all.
     tokens : (B, D) float32 fused tokens of the rows, from which any gene can be decoded.
+    evidence : (B, E) float32, what speaks for and against each row; columns `evidence.NAMES`.
     failed : (F,) rows that cannot be predicted because the slide is damaged there.
     """
 
@@ -40,6 +41,7 @@ class Update:
     values: NDArray[np.float32] = field(default_factory=lambda: np.empty((0, 0), np.float32))
     genes: tuple[int, ...] | None = None
     tokens: NDArray[np.float32] | None = None
+    evidence: NDArray[np.float32] | None = None
     failed: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
 
 

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from shapely import contains_xy, to_wkb
 
+from .evidence import NAMES
 from .patches import STEPS, Keys
 from .rows import Rows
 from .target import Kind, Target
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from .queue import Queue
     from .store.store import Store
 
-ENGINE = 1  # raised when tokens come out otherwise than before
+ENGINE = 2  # raised when tokens or evidence come out otherwise than before
 FLUSH_SECONDS = 5.0  # at most so much work is lost when the program is killed
 
 Value = str | float | int
@@ -103,9 +104,9 @@ class Kept:
         with self._lock:
             if key not in self._grids:
                 made_by = (*self._of_network(), ("pitch", key[0]), ("tissue", key[1]))
-                store = self._store("tokens", self._predictor.width, made_by)
-                self._grids[key] = Written(Rows(self._predictor.width), store)
-        return GridTokens(self._grids[key], target, tissue)
+                width = self._predictor.width + len(NAMES)  # each tile's evidence beside it
+                self._grids[key] = Written(Rows(width), self._store("tokens", width, made_by))
+        return GridTokens(self._grids[key], target, tissue, self._predictor.width)
 
     def read_features(self) -> None:
         """Features of single tiles from earlier visits; new ones are written from now on."""
@@ -160,14 +161,14 @@ class Kept:
 
 
 class GridTokens:
-    """Kept tokens of one target's tiles.
+    """Kept tokens and evidence of one target's tiles.
 
     Tiles off the tissue are not kept: what they see depends on which others were asked for.
     """
 
-    def __init__(self, written: Written, target: Target, tissue: BaseGeometry) -> None:
+    def __init__(self, written: Written, target: Target, tissue: BaseGeometry, width: int) -> None:
         assert target.grid is not None
-        self._written, self._cells = written, target.grid.cells
+        self._written, self._cells, self._width = written, target.grid.cells, width
         self._lasting = contains_xy(tissue, *target.grid.centres.T)
 
     def count(self) -> int:
@@ -177,24 +178,30 @@ class GridTokens:
     def take(self) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Rows (B,) of the target that are known, and their tokens (B, D)."""
         rows = np.flatnonzero(self._lasting)
-        tokens, there = self._written.rows.take(self._cells[rows])
-        return rows[there], tokens[there]
+        kept, there = self._written.rows.take(self._cells[rows])
+        return rows[there], kept[there, : self._width]
 
     def known(
         self, queue: Queue, most: int
-    ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
-        """Rows and tokens known before, in the queue's order and off it from now on."""
+    ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.float32]]]:
+        """Rows, tokens and evidence known before, in the queue's order and off it from now on."""
         rows = queue.left[self._lasting[queue.left]]
         rows = rows[self._written.rows.has(self._cells[rows])]
         for start in range(0, len(rows), most):
             part = rows[start : start + most]
-            tokens, there = self._written.rows.take(self._cells[part])
+            kept, there = self._written.rows.take(self._cells[part])
             queue.drop(part[there])
-            yield part[there], tokens[there]
+            yield part[there], kept[there, : self._width], kept[there, self._width :]
 
-    def add(self, rows: NDArray[np.int64], tokens: NDArray[np.float32]) -> None:
+    def add(
+        self,
+        rows: NDArray[np.int64],
+        tokens: NDArray[np.float32],
+        evidence: NDArray[np.float32],
+    ) -> None:
         lasting = self._lasting[rows]
-        self._written.add(self._cells[rows[lasting]], tokens[lasting])
+        beside = np.concatenate([tokens[lasting], evidence[lasting]], axis=1)
+        self._written.add(self._cells[rows[lasting]], beside)
 
 
 def signature(tissue: BaseGeometry) -> str:

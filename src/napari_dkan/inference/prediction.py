@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from ..expression.label_scale import LabelScale
 from ..expression.panel import Panel
+from .evidence import NAMES
 from .job import Update
 from .target import Target
 
@@ -25,6 +26,8 @@ class Prediction:
     zero_shot : symbols of the panel's last genes, which are predicted from their text alone and
         in standard deviations from their own mean; provenance["zero_shot"] says how well.
     failed : (N,) bool, spots that cannot be predicted because the slide is damaged there.
+    evidence : (N, E) float32, what speaks for and against each spot's prediction, columns
+        `evidence.NAMES`; NaN until predicted.
     """
 
     target: Target
@@ -35,6 +38,9 @@ class Prediction:
     provenance: dict[str, Any] = field(default_factory=dict)
     zero_shot: tuple[str, ...] = ()
     failed: NDArray[np.bool_] = field(default_factory=lambda: np.empty(0, bool))
+    evidence: NDArray[np.float32] = field(
+        default_factory=lambda: np.empty((0, len(NAMES)), np.float32)
+    )
 
     @classmethod
     def empty(
@@ -51,7 +57,10 @@ class Prediction:
         values = np.full((count, len(panel)), np.nan, dtype=np.float32)
         tokens = np.full((count, width), np.nan, dtype=np.float32)
         failed = np.zeros(count, bool)
-        return cls(target, panel, label_scale, values, tokens, provenance, zero_shot, failed)
+        evidence = np.full((count, len(NAMES)), np.nan, dtype=np.float32)
+        return cls(
+            target, panel, label_scale, values, tokens, provenance, zero_shot, failed, evidence
+        )
 
     def fill(self, update: Update) -> None:
         """Take what a batch predicted; batches without spots change nothing."""
@@ -61,6 +70,8 @@ class Prediction:
         if update.tokens is not None:
             self.tokens[update.rows] = update.tokens
             self.failed[update.rows] = False
+        if update.evidence is not None:
+            self.evidence[update.rows] = update.evidence
         self.fill_genes(update.rows, update.values, update.genes)
 
     def fill_genes(
@@ -102,6 +113,7 @@ class Prediction:
             values=self.values[done],
             tokens=self.tokens[done],
             failed=self.failed[done],
+            evidence=self.evidence[done],
         )
 
     def kind(self, symbol: str) -> str:

@@ -141,7 +141,10 @@ def _joined(before: Prediction, spot: Prediction) -> Prediction:
     values = np.concatenate([before.values, spot.values])
     tokens = np.concatenate([before.tokens, spot.tokens])
     failed = np.concatenate([before.failed, spot.failed])
-    return replace(spot, target=target, values=values, tokens=tokens, failed=failed)
+    evidence = np.concatenate([before.evidence, spot.evidence])
+    return replace(
+        spot, target=target, values=values, tokens=tokens, failed=failed, evidence=evidence
+    )
 
 
 def _need_tissue(tissue: BaseGeometry, x: float, y: float, side: float) -> None:
