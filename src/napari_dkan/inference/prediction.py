@@ -104,17 +104,20 @@ class Prediction:
         """(N,) predicted values of one gene, NaN where there is none."""
         return self.values[:, self.panel.row(symbol)]
 
-    def finished(self) -> Prediction:
-        """Only the predicted spots: what a cancelled job leaves."""
-        done = self.done
+    def take(self, rows: NDArray[np.bool_] | NDArray[np.integer]) -> Prediction:
+        """The spots of these rows (indices or a mask)."""
         return replace(
             self,
-            target=self.target.take(done),
-            values=self.values[done],
-            tokens=self.tokens[done],
-            failed=self.failed[done],
-            evidence=self.evidence[done],
+            target=self.target.take(rows),
+            values=self.values[rows],
+            tokens=self.tokens[rows],
+            failed=self.failed[rows],
+            evidence=self.evidence[rows],
         )
+
+    def finished(self) -> Prediction:
+        """Only the predicted spots: what a cancelled job leaves."""
+        return self.take(self.done)
 
     def kind(self, symbol: str) -> str:
         """How a gene's values came about, for names and legends."""

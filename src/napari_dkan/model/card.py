@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -44,6 +45,13 @@ def describe(checkpoint: Checkpoint) -> str:
         _line("SHA-256", c.sha256 or "not saved"),
     ]
     return "\n".join(lines)
+
+
+def trained_on(card: Mapping[str, Any], fingerprint: str) -> bool:
+    """Whether a card names the slide of this fingerprint among those it was trained on."""
+    data = card.get("training_data")
+    prints = data.get("slide_fingerprints") if isinstance(data, dict) else None
+    return isinstance(prints, dict) and fingerprint in prints.values()
 
 
 def _entry(key: Any, value: Any, depth: int = 0) -> list[str]:

@@ -1,8 +1,9 @@
 """The checkpoint file: a network and all that is needed to use and to judge it.
 
 One safetensors file. Its tensors are the network's, and below `encoder.` those of
-a tile encoder that travels along, and `text.mean` and `text.axes` where genes outside the
-panel can be placed by their text; its header metadata holds one JSON text, `napari_dkan`,
+a tile encoder that travels along, below `reference.` what the training data looked like, and
+`text.mean` and `text.axes` where genes outside the panel can be placed by their text; its header
+metadata holds one JSON text, `napari_dkan`,
 of format version 1. Reading it executes nothing.
 """
 
@@ -19,7 +20,7 @@ from .. import __version__
 from ..errors import CheckpointError, DkanError
 from ..expression.label_scale import LabelScale
 from ..expression.panel import Panel
-from . import tensorfile
+from . import reference_file, tensorfile
 from .assemble import assemble, compare
 from .card import describe as describe
 from .config import DKANConfig
@@ -38,6 +39,7 @@ from .encoders import build_encoder
 from .encoders.protocol import EncoderSpec, TileEncoder
 from .ensemble import Ensemble
 from .network import DKAN
+from .reference import Reference
 from .text import TextBasis
 from .text import stored as stored_text
 
@@ -53,6 +55,8 @@ class Checkpoint:
     card : free JSON: title, training_data, splits, metrics (the baseline's among them), licence.
     encoder_tensors : the tile encoder's weights where they travel in the file, else None.
     text_basis : where text features of further genes come from; None where they cannot be had.
+    reference : what the training data looked like, None where nobody noted it; of this network,
+        so it goes when the network is trained on.
     sha256, path : of the file it was read from; "" and None before it is saved.
 
     Raises CheckpointError when the parts do not fit together.
@@ -70,6 +74,7 @@ class Checkpoint:
     creator: str = f"napari-dkan {__version__}"
     encoder_tensors: dict[str, Tensor] | None = None
     text_basis: TextBasis | None = None
+    reference: Reference | None = None
     sha256: str = ""
     path: Path | None = None
 
@@ -90,6 +95,8 @@ class Checkpoint:
                 f"The text basis has axes of shape {tuple(basis.axes.shape)}; "
                 f"the network needs {(len(basis.mean), config.text_dim)}."
             )
+        if self.reference is not None:
+            self.reference.require_fit(config.dim * config.members, config.dim, config.genes)
         require_positive("spot pitch in um", self.spot_pitch_um, 10_000)
         require_positive("spot diameter in um", self.spot_diameter_um, 10_000)
         if not isinstance(self.card, dict):
@@ -134,10 +141,17 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
         own = {
             n: t
             for n, t in header.tensors.items()
-            if not n.startswith(_ENCODER) and n not in beside
+            if not n.startswith((_ENCODER, reference_file.PREFIX)) and n not in beside
         }
         compare(config, own)
         basis = stored_text.check_basis(data.get("text_basis"), header.tensors, config.text_dim)
+        reference = reference_file.check(
+            data.get("reference"),
+            header.tensors,
+            config.dim * config.members,
+            config.dim,
+            config.genes,
+        )
         tensors = tensorfile.read_tensors(path, list(header.tensors))
         network = assemble(config, {n: tensors[n] for n in own})
         inside = {n[len(_ENCODER) :]: t for n, t in tensors.items() if n.startswith(_ENCODER)}
@@ -157,6 +171,7 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
             creator=entry(data, "creator", str),
             encoder_tensors=inside or None,
             text_basis=stored_text.take_basis(basis, tensors),
+            reference=reference_file.take(reference, tensors),
             sha256=tensorfile.sha256_of(path),
             path=path,
         )
@@ -188,6 +203,8 @@ def save_checkpoint(path: str | Path, checkpoint: Checkpoint, *, half: bool = Fa
         tensors[_ENCODER + name] = tensor
     if checkpoint.text_basis is not None:
         tensors |= stored_text.basis_tensors(checkpoint.text_basis)
+    if checkpoint.reference is not None:
+        tensors |= reference_file.to_tensors(checkpoint.reference)
     tensorfile.write(path, tensors, {KEY: text, "format": "pt"}, half)
     return replace(checkpoint, path=path, sha256=tensorfile.sha256_of(path))
 
@@ -200,7 +217,7 @@ def _reason(error: DkanError) -> str:
 
 def _describe(checkpoint: Checkpoint) -> dict[str, Any]:
     """The header's JSON."""
-    basis = checkpoint.text_basis
+    basis, reference = checkpoint.text_basis, checkpoint.reference
     return {
         "format": FORMAT,
         "network": checkpoint.network.config.to_json(),
@@ -219,6 +236,7 @@ def _describe(checkpoint: Checkpoint) -> dict[str, Any]:
         "encoder": checkpoint.encoder.to_json(),
         "gene_text": checkpoint.gene_text,
         **({} if basis is None else {"text_basis": stored_text.basis_to_json(basis)}),
+        **({} if reference is None else {"reference": reference_file.to_json(reference)}),
         "card": checkpoint.card,
         "creator": checkpoint.creator,
     }

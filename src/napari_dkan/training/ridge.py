@@ -3,46 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..model.ridge import Array as Array
+from ..model.ridge import Ridge as Ridge
+from ..model.ridge import multi_scale as multi_scale
 from .metrics import gene_pcc
 
-Array = NDArray[np.float64]
 PENALTIES = (30.0, 100.0, 300.0, 1000.0, 3000.0, 10_000.0, 30_000.0)
-
-
-def multi_scale(features: NDArray[np.floating], mask: NDArray[np.bool_]) -> Array:
-    """Own tile, mean of 3x3, mean of 5x5: (N, 25, d) and (N, 25) -> (N, 3 d).
-
-    Tiles that leave the slide are left out of the means.
-    """
-    features = np.asarray(features, dtype=np.float64)
-    near = np.zeros((5, 5), dtype=bool)
-    near[1:4, 1:4] = True
-    scales = [features[:, 12]]
-    for ring in (near.ravel(), np.ones(25, dtype=bool)):
-        weight = (mask & ring).astype(np.float64)
-        weight /= weight.sum(axis=1, keepdims=True)
-        scales.append(np.einsum("nk,nkd->nd", weight, features))
-    return np.concatenate(scales, axis=1)
-
-
-@dataclass(frozen=True)
-class Ridge:
-    """A fitted ridge regression on centred inputs of common scale."""
-
-    mean: Array
-    scale: float
-    weights: Array
-    offset: Array
-    penalty: float
-
-    def predict(self, x: Array) -> Array:
-        """(N, F) -> (N, G) on the scale of the labels."""
-        return (x - self.mean) / self.scale @ self.weights + self.offset
 
 
 def fit_ridge(x: Array, y: NDArray[np.floating], penalty: float) -> Ridge:

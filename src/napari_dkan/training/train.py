@@ -22,9 +22,10 @@ from .inputs import panel_of, text_of
 from .loading import LABELS as LABELS
 from .loading import load_section as load_section
 from .loading import load_sections, settings_for
+from .reference import make_reference
 from .report import crossval_report, report_of
 from .run_folder import RunFolder
-from .sections import Section
+from .sections import Section, encode
 from .settings import Settings
 
 Log = Callable[[str], None]
@@ -156,6 +157,7 @@ def train_sections(
         hardware=hardware,
         on_epoch=_final(tick),
     )
+    reference = make_reference([encode(s, model.encoder) for s in sections], model.network)
     first = sections[0]
     return Checkpoint(
         network=model.network,
@@ -169,6 +171,7 @@ def train_sections(
         card=make_card(sections, panel, settings, epochs, report) | (card or {}),
         encoder_tensors=model.encoder.tensors() or None,
         text_basis=text.basis,
+        reference=reference,
     )
 
 

@@ -1,0 +1,49 @@
+"""`napari-dkan reference`: note in a checkpoint what its training data looked like."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .options import Data, EncoderWeights, names_of
+
+
+def reference_command(
+    checkpoint: Annotated[
+        str, typer.Argument(help="A file, or bundled for the one of this package.")
+    ],
+    data: Data,
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="Checkpoint to write.", show_default=False)
+    ],
+    sections: Annotated[
+        str | None, typer.Option(help="Those it was trained on, such as C2,C3; default all.")
+    ] = None,
+    tissue: Annotated[
+        str, typer.Option(help="What it was trained on in words, such as 'human breast cancer'.")
+    ] = "",
+    encoder_weights: EncoderWeights = None,
+) -> None:
+    """Add to a checkpoint what judging its predictions takes, and the plain baseline's weights."""
+    from ..model import load_checkpoint, save_checkpoint
+    from ..model.tensorfile import read_header
+    from ..samples.bundled import bundled_checkpoint
+    from .reference import with_reference
+
+    names = names_of(sections)
+    path = bundled_checkpoint("her2-breast") if checkpoint == "bundled" else Path(checkpoint)
+    made = with_reference(
+        load_checkpoint(path),
+        data,
+        names,
+        tissue=tissue,
+        encoder_weights=encoder_weights,
+        log=lambda line: typer.echo(line, err=True),
+    )
+    # as compact as it was: nothing of the network changes
+    half = any(kind == "F16" for kind, _ in read_header(path).tensors.values())
+    save_checkpoint(out, made, half=half)
+    assert made.reference is not None
+    typer.echo(f"a reference of {made.reference.spots:,} spots, written to {out}")

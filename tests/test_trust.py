@@ -1,0 +1,336 @@
+"""How far to trust a prediction: what is noted, what travels along, what is said of it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from napari_dkan.errors import CheckpointError, SpotsError
+from napari_dkan.inference.engine import Predictor
+from napari_dkan.inference.evidence import NAMES, PIXELS, of_network, of_pixels
+from napari_dkan.inference.plain_ridge import ridge_of
+from napari_dkan.inference.predict import predict, tissue_region
+from napari_dkan.inference.target import spots_target
+from napari_dkan.model import Checkpoint, load_checkpoint, save_checkpoint
+from napari_dkan.model.ensemble import Ensemble
+from napari_dkan.model.folding import for_prediction
+from napari_dkan.model.reference import DISTANCE, Reference
+from napari_dkan.quality.reliability import judge
+from napari_dkan.quality.slide_check import check_slide
+from napari_dkan.samples.bundled import bundled_checkpoint
+from napari_dkan.slide import open_slide
+from napari_dkan.spatial.spots import Spots
+from napari_dkan.training.augment import Augmentation, Restain
+from napari_dkan.training.baselines.ridge import FeatureRidge
+from napari_dkan.training.loading import read_data
+from napari_dkan.training.reference import evidence_of, make_reference, with_reference
+from napari_dkan.training.sections import encode, fit_encoder
+from napari_dkan.training.settings import Settings
+from napari_dkan.training.train import load_sections, train_sections
+
+from .tiny_sections import PANEL, QUICK, tiny_section
+
+COLUMN = {name: i for i, name in enumerate(NAMES)}
+
+
+@pytest.fixture(scope="module")
+def trained() -> Checkpoint:
+    sections = [tiny_section(1), tiny_section(2)]
+    settings = replace(QUICK, epochs=1, members=2)
+    return train_sections(sections, PANEL, settings=settings, crossval=False)
+
+
+# --- what is noted per tile -------------------------------------------------------------
+
+
+def tissue_tiles(count: int = 6, px: int = 56) -> np.ndarray:
+    """Purple blobs on pink: as sharp as pixels can be."""
+    random = np.random.default_rng(3)
+    nuclei = random.random((count, px // 4, px // 4, 1)).repeat(4, axis=1).repeat(4, axis=2) < 0.3
+    return np.where(nuclei, (110, 60, 150), (230, 160, 200)).astype(np.uint8)
+
+
+def test_pixels_tell_blur_ink_and_glass():
+    tiles = tissue_tiles()
+    blurred = tiles.astype(float)
+    for _ in range(3):
+        blurred = (np.roll(blurred, 1, 1) + blurred + np.roll(blurred, -1, 1)) / 3
+        blurred = (np.roll(blurred, 1, 2) + blurred + np.roll(blurred, -1, 2)) / 3
+    ink, dark, glass = tiles.copy(), tiles.copy(), tiles.copy()
+    ink[:, :28] = (30, 90, 200)
+    dark[:, :14] = 20
+    glass[:, 14:] = 245
+    plain, soft, inked, black, bare = (
+        of_pixels(np.asarray(t, np.uint8)) for t in (tiles, blurred, ink, dark, glass)
+    )
+    assert plain.shape == (6, len(PIXELS)) and plain.dtype == np.float32
+    assert (soft[:, COLUMN["sharpness"]] < plain[:, COLUMN["sharpness"]] - 0.3).all()
+    assert np.allclose(inked[:, COLUMN["pen"]], 0.5) and not plain[:, COLUMN["pen"]].any()
+    assert np.allclose(black[:, COLUMN["dark"]], 0.25) and not plain[:, COLUMN["dark"]].any()
+    assert np.allclose(plain[:, COLUMN["tissue"]], 1) and np.allclose(bare[:, 0], 0.25)
+    # the stain is that of the tissue, however much of it there is
+    stained = COLUMN["haematoxylin"]
+    assert np.allclose(bare[:, stained], plain[:, stained], atol=0.1)
+    assert np.isfinite(of_pixels(np.full((2, 56, 56, 3), 255, np.uint8))).all()
+    assert of_pixels(np.empty((0, 56, 56, 3), np.uint8)).shape == (0, len(PIXELS))
+
+
+@pytest.mark.parametrize("px", [56, 130, 224])
+def test_the_size_of_a_patch_changes_little(px):
+    small = of_pixels(tissue_tiles())
+    large = of_pixels(tissue_tiles().repeat(px // 56, axis=1).repeat(px // 56, axis=2))
+    other = [COLUMN[n] for n in ("tissue", "pen", "haematoxylin", "eosin")]
+    assert np.allclose(small[:, other], large[:, other], atol=0.05)
+
+
+def test_the_networks_disagreement_is_the_same_folded_and_nothing_for_one(trained):
+    network = trained.network
+    assert isinstance(network, Ensemble)
+    dim = network.config.dim
+    draw = torch.Generator().manual_seed(1)
+    given = (
+        torch.randn(5, 3, 32, 32, generator=draw),
+        torch.randn(5, 25, dim, generator=draw),
+        torch.ones(5, 25),
+        torch.randn(5, 2 * dim, generator=draw),
+    )
+    with torch.inference_mode():
+        found = of_network(network, network.fuse(*given), given[3])
+        ready = for_prediction(network, torch.device("cpu"), 32)
+        again = of_network(ready, ready.fuse(*given), given[3])
+        one = network.all_members[0]
+        alone = of_network(one, one.fuse(*given[:3], given[3][:, :dim]), given[3][:, :dim])
+    assert found.shape == (5, 2) and (found > 0).all()
+    assert torch.allclose(found, again, rtol=1e-3)
+    assert (alone[:, 0] > 0).all() and not alone[:, 1].any()
+
+
+# --- what travels in the checkpoint -----------------------------------------------------
+
+
+def test_training_writes_a_reference_that_survives_the_file(trained, tmp_path):
+    made = trained.reference
+    assert made is not None and made.spots == 48 and made.slides == ("S1", "S2")
+    assert made.names == (*NAMES, DISTANCE)
+    save_checkpoint(tmp_path / "a.safetensors", trained, half=True)
+    again = load_checkpoint(tmp_path / "a.safetensors").reference
+    assert again is not None and again.ridge is not None and made.ridge is not None
+    assert (again.names, again.slides, again.mpp) == (made.names, made.slides, made.mpp)
+    assert np.allclose(again.levels, made.levels, rtol=2e-3, atol=1e-3)
+    assert np.allclose(again.ridge.weights, made.ridge.weights, rtol=2e-3, atol=1e-4)
+    assert again.ridge.penalty == made.ridge.penalty
+    old = save_checkpoint(tmp_path / "old.safetensors", replace(trained, reference=None))
+    assert load_checkpoint(old.path).reference is None
+
+
+def test_a_usual_spot_is_about_one_deviation_away(trained):
+    made = trained.reference
+    section = encode(tiny_section(1), fit_encoder([tiny_section(1), tiny_section(2)], 16, 154.0))
+    _, tokens = evidence_of(section, trained.network)
+    assert 0.5 < np.median(made.distance(tokens)) < 1.5
+    assert made.distance(tokens + 10 * tokens.std()).min() > 2
+    assert made.place(DISTANCE, np.array([0.0, 1e6])).tolist() == [0, 1]
+
+
+def _without(name):
+    return lambda tensors, entry: tensors.pop(name)
+
+
+def _shape(name, *shape):
+    return lambda tensors, entry: tensors.update({name: torch.zeros(shape)})
+
+
+def _nan(tensors, entry):
+    tensors["reference.levels"][0, 3] = float("nan")
+
+
+def _falling(tensors, entry):
+    tensors["reference.levels"] = tensors["reference.levels"].flip(1).contiguous()
+
+
+def _entry(**changes):
+    return lambda tensors, entry: entry["reference"].update(changes)
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (_without("reference.token_axes"), "reference is incomplete"),
+        (_without("reference.ridge.weights"), "reference is incomplete"),
+        (_shape("reference.more", 4), "reference is incomplete"),
+        (_shape("reference.token_mean", 31), "token_mean has shape"),
+        (_shape("reference.token_axes", 32, 33), "token_axes has shape"),
+        (_shape("reference.ridge.weights", 48, 11), "does not fit the network"),
+        (_shape("reference.levels", 10, 100), "levels has shape"),
+        (_nan, "not finite"),
+        (_falling, "levels that fall"),
+        (_entry(spots=-1), "no way that can be read"),
+        (_entry(names=["tissue"] * 10), "no way that can be read"),
+        (_entry(mpp=[0.5, 1e9]), "no way that can be read"),
+        (_entry(tissue=7), "no way that can be read"),
+        (_entry(ridge={"scale": 0, "penalty": 1}), "impossible scale"),
+        (_entry(ridge=[]), "impossible scale"),
+        (lambda tensors, entry: entry.update(reference=None), "no way that can be read"),
+        (lambda tensors, entry: entry.update(reference="all of it"), "no way that can be read"),
+    ],
+)
+def test_a_damaged_reference_is_refused_in_one_sentence(trained, tmp_path, damage, words):
+    import json
+
+    file = tmp_path / "damaged.safetensors"
+    save_checkpoint(file, trained)
+    with safe_open(file, "pt") as opened:
+        metadata = opened.metadata()
+    tensors, entry = load_file(file), json.loads(metadata["napari_dkan"])
+    damage(tensors, entry)
+    save_file(tensors, file, metadata | {"napari_dkan": json.dumps(entry)})
+    with pytest.raises(CheckpointError, match=words):
+        load_checkpoint(file)
+
+
+def test_a_reference_of_another_network_is_refused(trained):
+    one = trained.network.all_members[0]
+    with pytest.raises(CheckpointError, match="fused tokens of 32 numbers"):
+        replace(trained, network=one)
+    ridge = replace(trained.reference.ridge, weights=np.zeros((48, 3)))
+    with pytest.raises(CheckpointError, match="ridge regression is of shape"):
+        replace(trained, reference=replace(trained.reference, ridge=ridge))
+
+
+# --- what is said of a tile -------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def bundled() -> Checkpoint:
+    return load_checkpoint(bundled_checkpoint("her2-breast"))
+
+
+def usual(reference: Reference, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Evidence and tokens of spots in the middle of the training data."""
+    evidence = np.tile([reference.levels[reference.names.index(n)][50] for n in NAMES], (count, 1))
+    axes, mean = reference.token_axes, reference.token_mean
+    out = np.linalg.pinv(axes)[:1] * 0.9 * np.sqrt(axes.shape[1])
+    return evidence.astype(np.float32), np.repeat(mean + out, count, axis=0)
+
+
+def test_usual_tiles_are_good_and_odd_ones_are_named(bundled):
+    evidence, tokens = usual(bundled.reference, 8)
+    evidence[1, COLUMN["pen"]] = 0.5
+    evidence[2, COLUMN["sharpness"]] -= 3
+    evidence[3, COLUMN["tissue"]] = 0
+    evidence[4, COLUMN["dark"]] = 0.9
+    evidence[5, COLUMN["members"]] *= 4
+    tokens[6] += 40 * np.abs(tokens).mean()
+    tokens[7], evidence[7] = np.nan, np.nan
+    judged = judge(bundled.reference, evidence, tokens)
+    assert judged.word(0) == "good" and judged.reasons(0) == ()
+    told = [" ".join(judged.reasons(row)) for row in range(1, 7)]
+    for words, sentence in zip(
+        ("pen", "out of focus", "little tissue", "black", "ensemble disagree", "unlike"),
+        told,
+        strict=True,
+    ):
+        assert words in sentence
+    assert judged.unreliable[1:7].all() and not judged.unreliable[[0, 7]].any()
+    assert [judged.word(r) for r in (1, 7)] == ["poor", ""] and np.isnan(judged.score[7])
+    assert np.nanmin(judged.score) >= 0 and np.nanmax(judged.score) <= 1
+
+
+def test_without_a_reference_nothing_is_claimed():
+    judged = judge(None, np.zeros((3, len(NAMES))), np.zeros((3, 8)))
+    assert np.isnan(judged.score).all() and not judged.unreliable.any()
+    assert judged.reasons(0) == () and judged.word(0) == ""
+
+
+def test_a_single_network_is_judged_by_the_distance_alone(trained):
+    one = trained.network.all_members[0]
+    sections = [tiny_section(1), tiny_section(2)]
+    encoder = fit_encoder(sections, 16, 154.0)
+    reference = make_reference([encode(s, encoder) for s in sections], one)
+    evidence, tokens = evidence_of(encode(sections[0], encoder), one)
+    judged = judge(reference, evidence, tokens)
+    assert np.isfinite(judged.score).all() and "members" not in judged.concerns
+
+
+# --- real sections ----------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def seen(data_dir, bundled):
+    """The bundled checkpoint with a reference of C2 and C3 only, and these sections."""
+    settings = Settings(augmentation=None)
+    encoder = bundled.tile_encoder()
+    loaded = load_sections(data_dir, ["C2", "C3"], bundled.panel, settings)
+    sections = [encode(s, encoder) for s in loaded]
+    reference = make_reference(sections, bundled.network, "human breast")
+    return replace(bundled, reference=reference), sections
+
+
+def test_the_carried_ridge_is_the_one_of_training_and_both_roads_note_the_same(
+    seen, data_dir, tmp_path
+):
+    checkpoint, sections = seen
+    saved = save_checkpoint(tmp_path / "two.safetensors", checkpoint, half=True)
+    checkpoint = load_checkpoint(saved.path)
+    (data,) = read_data(data_dir, ["C2"])
+    rows = np.arange(0, len(sections[0].section), 12)
+    from napari_dkan.training.evaluate import measured_section
+
+    spots = measured_section(data, checkpoint).spots()
+    mpp = float(data.uns["mpp"])
+    with open_slide(data.uns["image"]) as slide:
+        target = spots_target(spots, slide.width, slide.height, "C2")
+        predictor = Predictor(slide, checkpoint, mpp, tissue_region(slide, mpp))
+        few = Spots(spots.xy[rows])
+        before = ridge_of(predictor, few)  # nothing is known yet
+        prediction = predict(predictor, target, genes=["ERBB2"])
+        found = ridge_of(predictor, spots)
+    wanted = FeatureRidge().fit(sections)(sections[0])
+    assert np.abs(found - wanted).max() < 0.01 and np.abs(found - wanted).mean() < 1e-3
+    assert np.abs(before - wanted[rows]).max() < 0.05
+    evidence, tokens = evidence_of(sections[0], checkpoint.network)
+    assert np.allclose(prediction.evidence, evidence, atol=0.01)
+    assert np.allclose(prediction.tokens, tokens, atol=0.1)
+
+
+def test_the_banner_speaks_of_another_stain_or_scale_only(seen, bundled):
+    _, sections = seen
+    for section in sections:
+        evidence, _ = evidence_of(section, bundled.network)
+        assert check_slide(bundled, evidence, section.section.mpp) == ""
+    restain = Restain.draw(Augmentation(amount=0.6, colour=0.2), np.random.default_rng(1))
+    pixels = section.section.patches.permute(0, 2, 3, 1).numpy()
+    other = evidence.copy()
+    other[:, : len(PIXELS)] = of_pixels(restain(pixels))
+    sentence = check_slide(bundled, other, 0.69)
+    assert "HER2-positive" in sentence and "stain is another" in sentence
+    assert sentence.count(".") <= 3 and "\n" not in sentence
+    half = evidence.copy()  # half the pixels in each direction, twice the size
+    half[:, : len(PIXELS)] = of_pixels(pixels[:, 14:42, 14:42].repeat(2, axis=1).repeat(2, axis=2))
+    assert "check the pixel size of 1.38 um" in check_slide(bundled, half, 1.38)
+    assert "coarser than any" in check_slide(bundled, evidence, 8.0)
+    disagree = evidence.copy()
+    disagree[:, COLUMN["members"]] *= 3
+    assert "networks disagree" in check_slide(bundled, disagree, 0.69)
+    assert check_slide(replace(bundled, reference=None), other, 0.69) == ""
+    assert check_slide(bundled, other[:3], 0.69) == ""
+
+
+def test_the_reference_has_to_be_of_the_training_sections(bundled, data_dir, tmp_path):
+    foreign = dict(bundled.card["training_data"], slide_fingerprints={"X1": "another"})
+    card = bundled.card | {"training_data": foreign}
+    with pytest.raises(SpotsError, match="C2 is not among the sections .* on \\(X1\\)"):
+        with_reference(replace(bundled, card=card), data_dir, ["C2"])
+
+
+def test_the_bundled_checkpoint_carries_its_reference(bundled):
+    made = bundled.reference
+    assert made.spots == 729 and made.slides == ("C2", "C3", "C4", "C5") and made.ridge is not None
+    assert "breast" in made.tissue and "reliability" in bundled.card
+    assert Path(bundled.path).stat().st_size < 8.4e6
