@@ -6,9 +6,10 @@ Conventions: docs of scanpy (``uns['spatial']``) and of anndata (``obsm``, ``uns
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..files import written_whole
 
@@ -21,13 +22,24 @@ if TYPE_CHECKING:
 OVERVIEW_PX = 2_000  # longest side of the image that travels along
 
 
-def to_anndata(prediction: Prediction, slide: Slide) -> AnnData:
+class Judged(Protocol):
+    """How far each of N spots is to be trusted; see `quality.reliability`."""
+
+    @property
+    def score(self) -> NDArray[np.float32]: ...
+    @property
+    def unreliable(self) -> NDArray[np.bool_]: ...
+
+
+def to_anndata(prediction: Prediction, slide: Slide, reliability: Judged | None = None) -> AnnData:
     """AnnData (spots x genes) of predicted values, with a picture of the slide.
 
     ``obsm['spatial']`` holds (x, y) centres in level-0 px, ``uns['spatial'][library_id]``
     the overview image and scale factors, ``uns['napari_dkan']`` the provenance. Genes predicted
     from their text alone are marked in ``var['zero_shot']``, with the correlation that their
     checkpoint's card leads to expect; their values are in standard deviations from their mean.
+    With a reliability, ``obs['reliability']`` is its score (0 to 1) and ``obs['unreliable']`` says
+    which spots not to rely on; all of them are there.
     """
     import pandas as pd
     from anndata import AnnData
@@ -38,6 +50,9 @@ def to_anndata(prediction: Prediction, slide: Slide) -> AnnData:
     if spots.array is not None:
         obs["array_col"], obs["array_row"] = spots.array.T
     obs["in_tissue"] = 1
+    if reliability is not None:
+        obs["reliability"] = reliability.score
+        obs["unreliable"] = reliability.unreliable
     var = pd.DataFrame(
         {
             "gene_ids": [g.ensembl for g in panel.genes],

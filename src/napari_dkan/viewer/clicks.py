@@ -59,7 +59,8 @@ class Clicks:
             if np.abs(np.array(event.pos) - start).max() > DRAG_PX:
                 return
             yield
-        if session.slide is not None:
+        world = event.position[-2:]
+        if session.slide is not None and not session.claimed((float(world[0]), float(world[1]))):
             row, column = session.slide.layer.world_to_data(event.position)[-2:]
             self.click(float(column), float(row))
 
@@ -131,6 +132,7 @@ class Clicks:
         size_um = spot.provenance["patch_um"]
         what = f"clicked spots, {slide.layer.name}"
         overlay = SpotsOverlay(spot, decode, slide.mpp, size_um, what, session.settings.opacity)
+        overlay.reference = None if session.checkpoint is None else session.checkpoint.reference
         self._marks = (key, overlay)
         session.add_overlay(overlay, slide)
 

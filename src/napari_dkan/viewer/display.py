@@ -9,6 +9,7 @@ from qtpy.QtWidgets import QToolTip
 from .links import Links
 from .overlay import Overlay, robust_limits
 from .session import Session
+from .trust import verdict
 
 LEGEND = "napari_dkan_legend"
 CLOSE = 0.05  # of the range: limits of a growing map that differ less are as good
@@ -97,13 +98,21 @@ class Display:
         """Value under the cursor, from the topmost visible overlay."""
         session = self._session
         world = tuple(session.viewer.cursor.position[-2:])
+        if session.claimed(world):
+            return
         order = {id(layer): i for i, layer in enumerate(session.viewer.layers)}
         shown = [o for o in self.shown() if o.layer.visible]
         for overlay in sorted(shown, key=lambda o: -order.get(id(o.layer), -1)):
             value = overlay.value_at(world)
             if value is not None:
                 prediction, gene = overlay.prediction, session.gene or ""
-                text = f"{gene} {prediction.kind(gene)} {value:.2f}\n{prediction.units(gene)}"
-                QToolTip.showText(QCursor.pos(), text)
+                row = overlay.row_at(world)
+                doubt = "" if row is None else verdict(prediction, overlay.reference, row)
+                lines = [
+                    f"{gene} {prediction.kind(gene)} {value:.2f}",
+                    prediction.units(gene),
+                    doubt,
+                ]
+                QToolTip.showText(QCursor.pos(), "\n".join(line for line in lines if line))
                 return
         QToolTip.hideText()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from qtpy.QtCore import QStringListModel, Qt
 from qtpy.QtWidgets import (
+    QCheckBox,
     QComboBox,
     QCompleter,
     QDoubleSpinBox,
@@ -23,18 +24,20 @@ from .combo import narrow
 from .display import Display
 from .links import Links
 from .session import Limits, Session
+from .trust import Trust
 from .zero_shot_box import ZeroShotBox, mark
 
 COLORMAPS = ("magma", "viridis", "inferno", "plasma", "cividis")  # perceptually uniform
 MATCHES = 30
+HATCH = "Hatch unreliable tiles"
 
 
 class GeneBox(QWidget):
     """Search by symbol, alias or part of a name; arrows step; pinned genes are one click away."""
 
-    def __init__(self, session: Session, links: Links, display: Display) -> None:
+    def __init__(self, session: Session, links: Links, display: Display, trust: Trust) -> None:
         super().__init__()
-        self._session, self._display = session, display
+        self._session, self._display, self._trust = session, display, trust
         self.search = QLineEdit()
         self.search.setPlaceholderText("symbol, old symbol or part of the name")
         self._matches = QStringListModel()
@@ -68,6 +71,11 @@ class GeneBox(QWidget):
         self.opacity = QSlider(Qt.Orientation.Horizontal)
         self.opacity.setRange(5, 100)
         self.opacity.setToolTip("How strongly the map covers the slide")
+        self.hatch = QCheckBox(HATCH)
+        self.hatch.setToolTip(
+            "Tiles unlike those the checkpoint was trained on, or with little to go by. Nothing is "
+            "left out: the map below stays as it is. Point at a tile for the reasons."
+        )
         self._build()
         self._connect(completer, links)
         self.refresh()
@@ -91,6 +99,7 @@ class GeneBox(QWidget):
         layout.addLayout(limits)
         layout.addWidget(self._ends)
         layout.addLayout(colours)
+        layout.addWidget(self.hatch)
 
     def _connect(self, completer: QCompleter, links: Links) -> None:
         session = self._session
@@ -105,6 +114,7 @@ class GeneBox(QWidget):
         self.high.editingFinished.connect(self._limits_typed)
         self.colormap.textActivated.connect(lambda name: session.change(colormap=name))
         self.opacity.valueChanged.connect(self._cover)
+        self.hatch.toggled.connect(lambda on: session.change(hatch=on))
         links.join(
             self.refresh,
             session.gene_changed,
@@ -200,6 +210,15 @@ class GeneBox(QWidget):
         self.opacity.blockSignals(True)
         self.opacity.setValue(round(100 * session.settings.opacity))
         self.opacity.blockSignals(False)
+        # an older checkpoint has nothing to judge its tiles against
+        known = session.checkpoint is not None and session.checkpoint.reference is not None
+        self.hatch.setVisible(known)
+        shown = self._display.shown()
+        few, of = self._trust.unreliable(shown[-1]) if shown else (0, 0)
+        self.hatch.setText(f"{HATCH} ({few:,} of {of:,})" if of else HATCH)
+        self.hatch.blockSignals(True)
+        self.hatch.setChecked(session.settings.hatch)
+        self.hatch.blockSignals(False)
 
 
 def _fill(layout: QHBoxLayout, *widgets: QWidget) -> QHBoxLayout:

@@ -108,6 +108,7 @@ class Maps:
         def receive(item: _Started | Update | _Rough) -> None:
             if isinstance(item, _Started):
                 self._overlay = _overlay(item, f"{what}, {slide.layer.name}", session)
+                self._overlay.reference = checkpoint.reference
                 session.add_overlay(self._overlay, slide)
                 self._last = (self._overlay, slide, checkpoint, zero_shot)
             else:

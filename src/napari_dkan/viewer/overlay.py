@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from napari.components.overlays import ColorBarOverlay
@@ -19,6 +19,9 @@ from ..inference.prediction import Prediction
 from ..inference.rough import block_of
 from ..spatial.coordinates import swap_xy
 from .slides import AXES, UNITS
+
+if TYPE_CHECKING:
+    from ..model.reference import Reference
 
 PERCENTILES = 2.0, 98.0
 
@@ -31,11 +34,13 @@ class Overlay(Protocol):
     """One prediction as one layer.
 
     decode : gives the genes that are not decoded yet. rough : a coarse map of the same target,
-    shown where the tiles are not predicted yet.
+    shown where the tiles are not predicted yet. reference : what the tiles are judged against,
+    where the checkpoint has it.
     """
 
     prediction: Prediction
     rough: Prediction | None
+    reference: Reference | None
     decode: Decode
     colorbar: ColorBarOverlay
 
@@ -48,6 +53,10 @@ class Overlay(Protocol):
 
     def value_at(self, world: tuple[float, float]) -> float | None:
         """Value of the shown gene at a world position (y, x); None where there is none."""
+        ...
+
+    def row_at(self, world: tuple[float, float]) -> int | None:
+        """Row of the prediction at a world position (y, x); None beside its tiles."""
         ...
 
 
@@ -73,6 +82,7 @@ class GridOverlay:
         assert grid is not None
         self.prediction, self.decode, self._grid = prediction, decode, grid
         self.rough: Prediction | None = None
+        self.reference: Reference | None = None
         self._block: NDArray[np.int64] | None = None  # of each tile in the rough map
         pitch = grid.pitch * mpp
         first = swap_xy((grid.corner + 0.5) * pitch)
@@ -110,10 +120,13 @@ class GridOverlay:
         self._name.show(gene, self.prediction.kind(gene))
 
     def value_at(self, world: tuple[float, float]) -> float | None:
-        column, row = swap_xy(np.round(self.layer.world_to_data(world)).astype(np.int64))
-        tile = self._rows.get((int(column), int(row)))
+        tile = self.row_at(world)
         value = float(np.nan if tile is None else self._shown[tile])
         return None if np.isnan(value) else value
+
+    def row_at(self, world: tuple[float, float]) -> int | None:
+        column, row = swap_xy(np.round(self.layer.world_to_data(world)).astype(np.int64))
+        return self._rows.get((int(column), int(row)))
 
 
 class SpotsOverlay:
@@ -130,6 +143,7 @@ class SpotsOverlay:
     ) -> None:
         self.prediction, self.decode = prediction, decode
         self.rough: Prediction | None = None
+        self.reference: Reference | None = None
         self._mpp, self._size = mpp, size_um
         self.layer = Points(
             np.empty((0, 2)),
@@ -165,10 +179,18 @@ class SpotsOverlay:
         self._name.show(gene, self.prediction.kind(gene))
 
     def value_at(self, world: tuple[float, float]) -> float | None:
+        at = self._point_at(world)
+        return None if at is None else float(self._shown[at])
+
+    def row_at(self, world: tuple[float, float]) -> int | None:
+        at = self._point_at(world)
+        return None if at is None else int(np.flatnonzero(self.prediction.done)[at])
+
+    def _point_at(self, world: tuple[float, float]) -> int | None:
         at = np.asarray(self.layer.world_to_data(world))
         reach = self._size / self._mpp / 2
         inside = np.flatnonzero((np.abs(self.layer.data - at) <= reach).all(axis=1))
-        return float(self._shown[inside[-1]]) if len(inside) else None
+        return int(inside[-1]) if len(inside) else None
 
 
 def _apply(layer: Any, limits: tuple[float, float], colormap: str) -> None:

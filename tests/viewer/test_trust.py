@@ -1,0 +1,125 @@
+"""Unreliable tiles are hatched and explained, and a slide unlike the training's is told."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from napari_dkan.inference.evidence import NAMES
+from napari_dkan.inference.predict import predict
+from napari_dkan.inference.target import region_target
+from napari_dkan.model.reference import DISTANCE, Reference, distance, levels_of, whitening
+from napari_dkan.viewer.session import Where
+
+
+@pytest.fixture
+def doubtful(panel, until):
+    """The panel with a checkpoint whose training spots all had more tissue than half of these
+    tiles have."""
+    session = panel.session
+    slide, checkpoint = session.slide, session.checkpoint
+    predictor = session.predictor(slide, checkpoint)
+    size = slide.slide.width, slide.slide.height
+    everywhere = region_target(slide.tissue, checkpoint.spot_pitch_um, slide.mpp, *size)
+    seen = predict(predictor, everywhere)
+    mean, axes = whitening(seen.tokens)
+    noted = {n: seen.evidence[:, i] for i, n in enumerate(NAMES)}
+    noted |= {DISTANCE: distance(seen.tokens, mean, axes), "tissue": noted["tissue"] + 0.4}
+    reference = Reference(
+        spots=len(seen.target),
+        names=(*NAMES, DISTANCE),
+        levels=levels_of(list(noted.values())),
+        slides=("drawn",),
+        by_slide=np.array([[v.mean() for v in noted.values()]], np.float32),
+        mpp=(slide.mpp,),
+        token_mean=mean,
+        token_axes=axes,
+    )
+    session.use_checkpoint(replace(checkpoint, reference=reference))
+    until(lambda: not panel.ready.busy and not panel.banner.busy)
+    return panel
+
+
+def mapped(panel, until):
+    panel.where_box.buttons[Where.TISSUE].click()
+    until(lambda: panel.where_box.predict.isEnabled())
+    panel.where_box.predict.click()
+    until(lambda: not panel.maps.busy and bool(panel.session.overlays))
+    return panel.session.overlays[-1]
+
+
+def hatched(panel):
+    return [la for la in panel.session.viewer.layers if la.name.startswith("unreliable")]
+
+
+def test_unreliable_tiles_are_hatched_until_switched_off(doubtful, until):
+    overlay = mapped(doubtful, until)
+    few, of = doubtful.trust.unreliable(overlay)
+    assert 0 < few <= of == len(overlay.prediction.target)
+    (layer,) = hatched(doubtful)
+    # as many tiles are painted as are doubtful, each where its tile is
+    side = round(overlay.layer.scale[0] / layer.scale[0])
+    painted = np.asarray(layer.data)[side // 2 :: side, side // 2 :: side, 3] > 0
+    assert painted.sum() == few
+    row, column = np.argwhere(painted)[0]
+    world = overlay.layer.data_to_world((row, column))
+    assert overlay.row_at(tuple(world)) is not None
+    assert f"{few:,} of {of:,}" in doubtful.gene_box.hatch.text()
+    assert np.isfinite(overlay.prediction.values[:, 0]).all()  # nothing is left out
+    overlay.layer.visible = False
+    assert not layer.visible
+    overlay.layer.visible = True
+    doubtful.gene_box.hatch.click()
+    assert not hatched(doubtful)
+    doubtful.gene_box.hatch.click()
+    assert len(hatched(doubtful)) == 1
+    doubtful.session.viewer.layers.remove(overlay.layer)
+    assert not hatched(doubtful)
+
+
+def test_hatching_deleted_by_hand_stays_away(doubtful, until):
+    mapped(doubtful, until)
+    doubtful.session.viewer.layers.remove(hatched(doubtful)[0])
+    assert not doubtful.session.settings.hatch and not doubtful.gene_box.hatch.isChecked()
+    doubtful.session.step_gene(1)
+    assert not hatched(doubtful)
+
+
+def test_a_clicked_spot_says_how_far_to_trust_it(doubtful, until):
+    tissue = doubtful.session.slide.tissue
+    xy = np.array(
+        tissue.exterior.coords if hasattr(tissue, "exterior") else tissue.geoms[0].exterior.coords
+    )
+    x, y = xy[0]  # on the edge there is little tissue
+    doubtful.session.change(tissue_only=False)
+    doubtful.clicks.click(float(x), float(y))
+    until(lambda: doubtful.session.spot is not None)
+    assert "reliability: poor" in doubtful.spot_box.where.text()
+    assert "little tissue" in doubtful.spot_box.where.text()
+    assert len(hatched(doubtful)) == 1
+
+
+def test_without_a_reference_nothing_is_claimed(panel, middle, until):
+    panel.clicks.click(*middle)
+    until(lambda: panel.session.spot is not None)
+    assert "reliability" not in panel.spot_box.where.text()
+    assert not panel.gene_box.hatch.isVisibleTo(panel) and not hatched(panel)
+    assert not panel.banner.text()
+
+
+def test_the_banner_speaks_of_another_stain(doubtful, until):
+    """The same checkpoint, had its training slides been much paler."""
+    session = doubtful.session
+    reference = session.checkpoint.reference
+    at = reference.names.index("haematoxylin")
+    by_slide, levels = reference.by_slide.copy(), reference.levels.copy()
+    by_slide[:, at] *= 0.1
+    levels[at] *= 0.1
+    pale = replace(reference, by_slide=by_slide, levels=levels)
+    session.use_checkpoint(replace(session.checkpoint, reference=pale, sha256="another"))
+    until(lambda: "haematoxylin" in doubtful.banner.text())
+    assert doubtful.banner.isVisibleTo(doubtful)
+    session.use_checkpoint(replace(session.checkpoint, reference=None, sha256="older"))
+    assert not doubtful.banner.isVisibleTo(doubtful)
