@@ -134,6 +134,12 @@ def test_bundled_checkpoints_travel_and_stay_small(wheel: Path) -> None:
     assert sum(size for name, size in packed.items() if "checkpoints" in name) <= BUNDLE_LIMIT
 
 
+def test_gene_sets_travel_with_their_licence(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        names = {n.removeprefix("napari_dkan/quality/sets/") for n in archive.namelist()}
+    assert {"hallmark.v7.0.symbols.gmt.gz", "README.md"} <= names
+
+
 def test_metadata(metadata: Message) -> None:
     assert metadata["License-Expression"] == "BSD-3-Clause"
     assert "Framework :: napari" in metadata.get_all("Classifier")

@@ -36,7 +36,8 @@ def panel_labels(section: AnnData, panel: Panel, scale: LabelScale) -> Labels:
     A spot without any panel count has no label (its library size is zero); it is dropped before
     smoothing and reported.
 
-    Raises SpotsError when the section lacks panel genes, or no spot is left.
+    Raises SpotsError when the section lacks panel genes, holds negative or missing counts, or no
+    spot is left.
     """
     name = section.uns.get("section", "the section")
     missing = [s for s in panel.symbols if s not in section.var_names]
@@ -48,6 +49,8 @@ def panel_labels(section: AnnData, panel: Panel, scale: LabelScale) -> Labels:
         )
     counts = section[:, list(panel.symbols)].X
     counts = np.asarray(counts.toarray() if hasattr(counts, "toarray") else counts, dtype=float)
+    if not np.isfinite(counts).all() or (counts < 0).any():
+        raise SpotsError(f"{name} holds negative or missing counts; give raw counts.")
     positive = counts.sum(axis=1) > 0
     if not positive.any():
         raise SpotsError(f"No spot of {name} has a count of any panel gene.")

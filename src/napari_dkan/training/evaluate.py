@@ -3,27 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..errors import SlideError, SpotsError
-from ..expression.labels import Labels, array_coordinates, panel_labels
-from ..expression.panel import Panel
 from ..inference.device import pick_device
 from ..inference.engine import Predictor
 from ..inference.predict import predict, tissue_region
+from ..inference.prediction import Prediction
 from ..inference.target import spots_target
+from ..model.card import trained_on
 from ..model.checkpoint import Checkpoint
 from ..model.encoders import STAIN
 from ..slide import PixelSize, Slide
-from ..spatial.spots import Spots
 from .baselines import BASELINES
 from .crossval import DKAN
 from .loading import load_section, read_data
-from .measured_genes import columns_of
+from .measured import Measured, known
+from .measured import measured_section as measured_section
+from .measured_genes import under_symbols
 from .metrics import Array, score
 from .ready import NamedEncoder
 from .report import fold_figures
@@ -34,62 +34,6 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 Log = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Measured:
-    """Labelled spots of a section and the panel genes it measures.
-
-    data : its genes under the panel's symbols. rows : of these genes in the checkpoint's panel.
-    """
-
-    data: AnnData
-    panel: Panel
-    rows: tuple[int, ...]
-    missing: tuple[str, ...]
-    labels: Labels
-
-    @property
-    def name(self) -> str:
-        return str(self.data.uns["section"])
-
-    def spots(self) -> Spots:
-        """The labelled spots."""
-        uns, rows = self.data.uns, self.labels.rows
-        return Spots(
-            np.asarray(self.data.obsm["spatial"], dtype=float)[rows],
-            array_coordinates(self.data)[rows],
-            tuple(map(str, self.data.obs_names[rows])),
-            _known(uns.get("spot_diameter_um")),
-            _known(uns.get("spot_pitch_um")),
-        )
-
-
-def measured_section(data: AnnData, checkpoint: Checkpoint) -> Measured:
-    """Labels on the checkpoint's scale of the panel genes that the section measures.
-
-    The library size is that over the genes present, so a section that lacks many of them is on a
-    slightly different scale. Raises SpotsError when it has none of them, or one labelled spot.
-    """
-    panel, name = checkpoint.panel, str(data.uns["section"])
-    columns = columns_of(panel, data)
-    rows = tuple(i for i, column in enumerate(columns) if column is not None)
-    if not rows:
-        raise SpotsError(
-            f"{name} measures none of the checkpoint's {len(panel)} genes "
-            f"({', '.join(panel.symbols[:3])}, ...); its genes are named like "
-            f"{', '.join(map(str, data.var_names[:3]))}."
-        )
-    kept = Panel(tuple(panel.genes[i] for i in rows))
-    part = data[:, [c for c in columns if c is not None]].copy()
-    part.var_names = list(kept.symbols)
-    labels = panel_labels(part, kept, checkpoint.label_scale)
-    if len(labels.rows) < 2:
-        raise SpotsError(
-            f"{name} has a single labelled spot; a correlation takes at least two, give more."
-        )
-    missing = tuple(g.symbol for i, g in enumerate(panel.genes) if i not in set(rows))
-    return Measured(part, kept, rows, missing, labels)
 
 
 def evaluate(
@@ -113,17 +57,11 @@ def evaluate(
     """
     if baselines and train_data is None:
         raise SpotsError("A baseline has to be trained: give --train-data, and --train-sections.")
-    size = _pixel_size(slide, measured, mpp)
-    target = spots_target(measured.spots(), slide.width, slide.height, measured.name)
+    size = pixel_size_of(slide, measured, mpp)
     predictor = Predictor(
         slide, checkpoint, size.mpp, tissue_region(slide, size.mpp), device, encoder_weights
     )
-    prediction = predict(predictor, target, size.origin)
-    if prediction.failed.any():
-        raise SlideError(
-            f"{int(prediction.failed.sum()):,} of {len(target):,} spots on {slide.path.name} "
-            "cannot be read: the slide is damaged there; export it again."
-        )
+    prediction = predict_measured(predictor, measured, size)
     values = prediction.values[:, list(measured.rows)]
     predicted: dict[str, Array] = {DKAN: values}
     if train_data is not None:
@@ -141,8 +79,6 @@ def evaluate(
             predicted[method] = given
     labels = {measured.name: measured.labels.values}
     each = {m: score({measured.name: p}, labels).per_gene for m, p in predicted.items()}
-    trained_on = checkpoint.card.get("training_data", {})
-    prints = trained_on.get("slide_fingerprints", {}) if isinstance(trained_on, dict) else {}
     return {
         "format": 1,
         "kind": "evaluation",
@@ -150,8 +86,8 @@ def evaluate(
         "slide": slide.path.name,
         "mpp": size.mpp,
         "mpp_origin": size.origin,
-        "seen_in_training": isinstance(prints, dict) and slide.fingerprint() in prints.values(),
-        "spots": len(target),
+        "seen_in_training": trained_on(checkpoint.card, slide.fingerprint()),
+        "spots": len(prediction.target),
         "spots_dropped_without_panel_counts": list(measured.labels.dropped),
         "genes": len(measured.panel),
         "genes_missing": list(measured.missing),
@@ -164,6 +100,22 @@ def evaluate(
         "checkpoint": {"title": checkpoint.title, "sha256": checkpoint.sha256},
         "train_sections": list(train_sections or ()),
     }
+
+
+def predict_measured(predictor: Predictor, measured: Measured, size: PixelSize) -> Prediction:
+    """All genes of the checkpoint at the labelled spots of a section.
+
+    Raises SpotsError when spots lie off the slide, SlideError when it is damaged at some.
+    """
+    slide = predictor.slide
+    target = spots_target(measured.spots(), slide.width, slide.height, measured.name)
+    prediction = predict(predictor, target, size.origin)
+    if prediction.failed.any():
+        raise SlideError(
+            f"{int(prediction.failed.sum()):,} of {len(target):,} spots on {slide.path.name} "
+            "cannot be read: the slide is damaged there; export it again."
+        )
+    return prediction
 
 
 def _baselines(
@@ -193,7 +145,7 @@ def _baselines(
         return _encoded(section, encoder)
 
     training = [
-        prepared(_under_symbols(data, measured.panel))
+        prepared(under_symbols(data, measured.panel))
         for data in read_data(train_data, train_sections)
     ]
     own = measured.data.copy()
@@ -206,31 +158,22 @@ def _encoded(section: Section, encoder: Any) -> Encoded:
     return encode(section, encoder)
 
 
-def _under_symbols(data: AnnData, panel: Panel) -> AnnData:
-    """The section with its genes under the panel's symbols; what is missing is told later."""
-    columns = columns_of(panel, data)
-    known = [(s, c) for s, c in zip(panel.symbols, columns, strict=True) if c is not None]
-    part = data[:, [c for _, c in known]].copy()
-    part.var_names = [s for s, _ in known]
-    return part
+def pixel_size_of(slide: Slide, measured: Measured, mpp: float | None) -> PixelSize:
+    """As given by hand, else as the slide states it, else as the spot array fits it.
 
-
-def _pixel_size(slide: Slide, measured: Measured, mpp: float | None) -> PixelSize:
+    Raises SpotsError when none of them tells.
+    """
     if mpp is not None:
         return PixelSize(mpp, "entered by hand")
     if slide.pixel_size is not None:
         return slide.pixel_size
-    fitted = _known(measured.data.uns.get("mpp"))
+    fitted = known(measured.data.uns.get("mpp"))
     if fitted is None:
         raise SpotsError(
             f"{slide.path.name} does not state its pixel size, and the spots are on no array of "
             "known pitch; give it with --mpp, in micrometres per pixel."
         )
     return PixelSize(fitted, str(measured.data.uns.get("mpp_origin") or "spot array"))
-
-
-def _known(value: Any) -> float | None:
-    return None if value is None or not np.isfinite(float(value)) else float(value)
 
 
 def _number(value: float) -> float | None:

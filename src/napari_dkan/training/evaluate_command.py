@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ..errors import OutputError, SpotsError
 from .choices import ComparedWith
 from .options import EncoderWeights, command_line, names_of
+
+if TYPE_CHECKING:
+    from anndata import AnnData
 
 
 def evaluate_command(
@@ -42,9 +45,7 @@ def evaluate_command(
     encoder_weights: EncoderWeights = None,
 ) -> None:
     """Score a checkpoint on any measured section, beside plain methods."""
-    from ..expression.loose import read_loose
     from ..model import load_checkpoint
-    from ..samples.bundled import bundled_checkpoint
     from ..slide import open_slide
     from .evaluate import evaluate, measured_section
     from .fingerprint import provenance
@@ -56,11 +57,8 @@ def evaluate_command(
     if baseline and train_data is None:
         raise SpotsError("A baseline has to be trained: give --train-data, and --train-sections.")
     names = names_of(train_sections)
-    path = bundled_checkpoint("her2-breast") if checkpoint == "bundled" else Path(checkpoint)
-    model = load_checkpoint(path)
-    data = read_loose(image, counts, spots)
-    if not data.uns["image"]:
-        raise SpotsError(f"{counts.name} has no image beside it; give the slide by --image.")
+    model = load_checkpoint(checkpoint_file(checkpoint))
+    data = section_of_files(image, counts, spots)
     measured = measured_section(data, model)
 
     def log(line: str) -> None:
@@ -104,3 +102,20 @@ def evaluate_command(
     typer.echo(f"{report['section']}: {report['spots']} spots, {report['genes']} genes")
     typer.echo(table(report["metrics"]))
     typer.echo(f"written to {out}")
+
+
+def checkpoint_file(asked: str) -> Path:
+    """A file, or ``bundled`` for the one of this package."""
+    from ..samples.bundled import bundled_checkpoint
+
+    return bundled_checkpoint("her2-breast") if asked == "bundled" else Path(asked)
+
+
+def section_of_files(image: Path | None, counts: Path, spots: Path | None) -> AnnData:
+    """A measured section with its image. Raises SpotsError when something is missing or bad."""
+    from ..expression.loose import read_loose
+
+    data = read_loose(image, counts, spots)
+    if not data.uns["image"]:
+        raise SpotsError(f"{counts.name} has no image beside it; give the slide by --image.")
+    return data

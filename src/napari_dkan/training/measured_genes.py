@@ -36,3 +36,12 @@ def columns_of(panel: Panel, data: AnnData) -> list[str | None]:
         aliases = [a for a in gene.aliases if claims.get(a) == 1 and a not in panel]
         found.append(aliases[0] if len(aliases) == 1 else None)
     return found
+
+
+def under_symbols(data: AnnData, panel: Panel) -> AnnData:
+    """The section with its genes under the panel's symbols; what is missing is told later."""
+    columns = columns_of(panel, data)
+    known = [(s, c) for s, c in zip(panel.symbols, columns, strict=True) if c is not None]
+    part = data[:, [c for _, c in known]].copy()
+    part.var_names = [s for s, _ in known]
+    return part

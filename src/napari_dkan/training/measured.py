@@ -1,0 +1,106 @@
+"""Measured: the labelled spots of a section and the panel genes it measures."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..errors import SpotsError
+from ..expression.labels import Labels, array_coordinates, panel_labels
+from ..expression.lattice import lattice_coordinates
+from ..expression.panel import Panel
+from ..model.checkpoint import Checkpoint
+from ..spatial.spots import Spots
+from .measured_genes import columns_of
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Labelled spots of a section and the panel genes it measures.
+
+    data : its genes under the panel's symbols. rows : of these genes in the checkpoint's panel.
+    """
+
+    data: AnnData
+    panel: Panel
+    rows: tuple[int, ...]
+    missing: tuple[str, ...]
+    labels: Labels
+
+    @property
+    def name(self) -> str:
+        return str(self.data.uns["section"])
+
+    def spots(self) -> Spots:
+        """The labelled spots."""
+        uns, rows = self.data.uns, self.labels.rows
+        return Spots(
+            np.asarray(self.data.obsm["spatial"], dtype=float)[rows],
+            array_coordinates(self.data)[rows],
+            tuple(map(str, self.data.obs_names[rows])),
+            known(uns.get("spot_diameter_um")),
+            known(uns.get("spot_pitch_um")),
+        )
+
+
+def measured_section(data: AnnData, checkpoint: Checkpoint) -> Measured:
+    """Labels on the checkpoint's scale of the panel genes that the section measures.
+
+    The library size is that over the genes present, so a section that lacks many of them is on a
+    slightly different scale. Array coordinates that it lacks are derived where its spots lie on a
+    lattice. Raises SpotsError when it has none of the genes, one labelled spot, no positions or
+    no array, or counts that are no counts.
+    """
+    panel, name = checkpoint.panel, str(data.uns.get("section") or "The section")
+    columns = columns_of(panel, data)
+    rows = tuple(i for i, column in enumerate(columns) if column is not None)
+    if not rows:
+        raise SpotsError(
+            f"{name} measures none of the checkpoint's {len(panel)} genes "
+            f"({', '.join(panel.symbols[:3])}, ...); its genes are named like "
+            f"{', '.join(map(str, data.var_names[:3]))}."
+        )
+    kept = Panel(tuple(panel.genes[i] for i in rows))
+    part = data[:, [c for c in columns if c is not None]].copy()
+    part.var_names = list(kept.symbols)
+    part.uns["section"] = name
+    _place(part, name)
+    labels = panel_labels(part, kept, checkpoint.label_scale)
+    if len(labels.rows) < 2:
+        raise SpotsError(
+            f"{name} has a single labelled spot; a correlation takes at least two, give more."
+        )
+    missing = tuple(g.symbol for i, g in enumerate(panel.genes) if i not in set(rows))
+    return Measured(part, kept, rows, missing, labels)
+
+
+def _place(part: AnnData, name: str) -> None:
+    """Check that its spots have positions, and give them array coordinates where they lack."""
+    if "spatial" not in part.obsm:
+        raise SpotsError(
+            f"{name} has counts but no positions of its spots; give a file with them, or an h5ad "
+            "with obsm['spatial'] in level-0 pixels."
+        )
+    xy = np.asarray(part.obsm["spatial"], dtype=float)
+    if not np.isfinite(xy).all():
+        raise SpotsError(f"{name} has spots without a finite position; remove those rows.")
+    if {"array_col", "array_row"} <= set(part.obs.columns):
+        return
+    array = lattice_coordinates(xy)
+    if array is None:
+        raise SpotsError(
+            f"{name} has no array coordinates and its spots lie on no regular lattice, so its "
+            "labels cannot be averaged over neighbours as the checkpoint's were; add array_row "
+            "and array_col."
+        )
+    part.obs["array_col"], part.obs["array_row"] = array.T
+
+
+def known(value: Any) -> float | None:
+    """A number of ``uns``, None where it is absent or NaN."""
+    return None if value is None or not np.isfinite(float(value)) else float(value)

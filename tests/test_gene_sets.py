@@ -1,0 +1,117 @@
+"""Gene sets: GMT files of every kind, and scores alike for measured and predicted."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from napari_dkan.errors import GeneError, SpotsError
+from napari_dkan.expression.panel import Gene, Panel
+from napari_dkan.quality.gene_sets import GeneSet, hallmark, read_gmt, set_scores
+from napari_dkan.quality.gmt import HALLMARK
+
+PANEL = Panel.from_symbols(f"G{i}" for i in range(60))
+
+
+def test_hallmark_comes_along(data_dir: Path) -> None:
+    sets = hallmark()
+    assert len(sets) == 50 and sets[0].name == "HALLMARK_TNFA_SIGNALING_VIA_NFKB"
+    assert {s.name: len(s.genes) for s in sets}["HALLMARK_P53_PATHWAY"] == 200
+    assert sets == read_gmt(data_dir / "genes" / "hallmark.v7.0.symbols.gmt")
+    about = (HALLMARK.parent / "README.md").read_text()
+    assert "CC-BY-4.0" in about and "Broad Institute" in about and "Liberzon" in about
+
+
+_word = st.text(st.characters(codec="utf-8", exclude_categories=["C", "Z"]), min_size=1).filter(
+    lambda w: "," not in w and not w.startswith("#")
+)
+
+
+@given(
+    st.lists(
+        st.tuples(_word, st.lists(_word, min_size=1, unique=True)),
+        min_size=1,
+        unique_by=lambda s: s[0],
+    ),
+    st.sampled_from(["\n", "\r\n"]),
+    st.booleans(),
+)
+def test_what_is_written_is_read(tmp_path_factory, sets, end, packed) -> None:
+    lines = ["# a note", *("\t".join([n, "about", *genes, ""]) for n, genes in sets), ""]
+    text = ("\ufeff" + end.join(lines)).encode()
+    file = tmp_path_factory.getbasetemp() / "any.gmt"
+    file.write_bytes(gzip.compress(text) if packed else text)
+    assert read_gmt(file) == tuple(GeneSet(n, tuple(genes)) for n, genes in sets)
+
+
+@given(st.binary(max_size=400))
+def test_any_bytes_are_sets_or_a_sentence(tmp_path_factory, data) -> None:
+    file = tmp_path_factory.getbasetemp() / "odd.gmt"
+    for content in (data, b"\x1f\x8b" + data, gzip.compress(data)[:-3]):
+        file.write_bytes(content)
+        try:
+            found = read_gmt(file)
+        except GeneError:
+            continue
+        assert found and all(s.name and s.genes for s in found)
+
+
+def test_bad_files(tmp_path: Path) -> None:
+    file = tmp_path / "a.gmt"
+    with pytest.raises(GeneError, match="no file"):
+        read_gmt(file)
+    with pytest.raises(GeneError, match="not a readable GMT"):
+        read_gmt(tmp_path)
+    file.write_text("SET about A B\n")
+    with pytest.raises(GeneError, match="a line per set with tabs"):
+        read_gmt(file)
+    file.write_text("SET\tabout\tA\nSET\tabout\tB\n")
+    with pytest.raises(GeneError, match="names the set SET twice"):
+        read_gmt(file)
+    file.write_text("SET\tabout\tA,1.0\tA,1.0\tB,0.5\n")  # as Enrichr writes them
+    assert read_gmt(file)[0].genes == ("A", "B")
+
+
+def test_both_are_scored_with_the_same_control_genes() -> None:
+    random = np.random.default_rng(0)
+    measured = random.gamma(2, 0.5, (80, 60)) + np.linspace(0, 3, 60)
+    up = np.arange(2, 26, 3)  # of the lower half
+    active = random.uniform(0, 2, 80)
+    measured[:, up] += active[:, None]
+    predicted = measured + random.uniform(-2, 2, 60)  # other levels, so other genes are alike
+    one = GeneSet("UP", tuple(PANEL.symbols[i] for i in up))
+    small = GeneSet("SMALL", ("G1", "g2", "NONE"))
+    m = set_scores(measured, PANEL, [one, small], beside=predicted)
+    p = set_scores(predicted, PANEL, [one, small], beside=measured)
+    assert m.names == ("UP",) and m.used["UP"] == one.genes and m.scores.shape == (80, 1)
+    assert m.skipped == {"SMALL": "2 of its 3 genes are in the panel; it takes 5"}
+    assert np.corrcoef(m.scores[:, 0], active)[0, 1] > 0.8
+    # a gene's level cancels between spots where the control genes are the same, and only there
+    assert np.ptp(p.scores - m.scores) < 1e-5
+    alone = set_scores(predicted, PANEL, [one])
+    assert np.ptp(alone.scores - set_scores(measured, PANEL, [one]).scores) > 1e-2
+    again = set_scores(measured, PANEL, [one], beside=predicted)
+    assert np.array_equal(again.scores, m.scores)
+
+
+def test_what_cannot_be_scored() -> None:
+    values = np.random.default_rng(0).normal(size=(20, 60))
+    whole = GeneSet("ALL", PANEL.symbols)
+    five = GeneSet("FIVE", PANEL.symbols[:5])
+    found = set_scores(values, PANEL, [whole, five])
+    assert found.names == ("FIVE",) and "no other genes of similar level" in found.skipped["ALL"]
+    with pytest.raises(GeneError, match="None of the 1 gene sets has 5 genes"):
+        set_scores(values, PANEL, [GeneSet("X", ("A", "B"))])
+    values[0, 0] = np.nan
+    with pytest.raises(SpotsError, match="no value for some gene"):
+        set_scores(values, PANEL, [five])
+    old = Panel((*(Gene(f"N{i}", aliases=(f"OLD{i}", "BOTH")) for i in range(6)), *PANEL.genes))
+    names = ("old0", "OLD1", "N2", "n3", "OLD4", "BOTH", "N2")
+    found = set_scores(np.ones((9, 66)), old, [GeneSet("A", names)])
+    assert found.used["A"] == ("N0", "N1", "N2", "N3", "N4")
+    assert np.isfinite(found.scores).all()

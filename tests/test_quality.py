@@ -1,0 +1,289 @@
+"""Measured beside predicted: the figures, where they come from, and what is said of bad input."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import anndata
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from scipy.stats import spearmanr
+
+from napari_dkan.cli import main
+from napari_dkan.errors import SpotsError
+from napari_dkan.expression.loose import read_loose
+from napari_dkan.inference.predict import predict
+from napari_dkan.inference.prediction import Prediction
+from napari_dkan.inference.target import spots_target
+from napari_dkan.model import Checkpoint, load_checkpoint
+from napari_dkan.quality.compare import Comparison, compare, expected_pcc
+from napari_dkan.quality.domains import agreement, domains
+from napari_dkan.quality.intervals import blocks_of, resample
+from napari_dkan.quality.regions import worst_regions
+from napari_dkan.quality.rivals import rivals
+from napari_dkan.samples.bundled import bundled_checkpoint
+from napari_dkan.spatial.spots import Spots
+from napari_dkan.training.measured import Measured, measured_section
+
+SIDE = 12
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def model(tiny_checkpoint_file: Path) -> Checkpoint:
+    return load_checkpoint(tiny_checkpoint_file)
+
+
+def section(genes: list[str], spots: int = SIDE * SIDE) -> anndata.AnnData:
+    random, at = np.random.default_rng(0), np.arange(spots)
+    data = anndata.AnnData(
+        random.poisson(5, (spots, len(genes))).astype(np.float32) + 1,
+        obs=pd.DataFrame(
+            {"array_col": at % SIDE, "array_row": at // SIDE}, index=[f"s{i}" for i in at]
+        ),
+        var=pd.DataFrame(index=genes),
+    )
+    data.obsm["spatial"] = 400 + 200.0 * np.stack([at % SIDE, at // SIDE], axis=1)
+    data.uns = {"section": "made up", "spot_pitch_um": 140.0, "spot_diameter_um": 100.0}
+    return data
+
+
+def made_up(model: Checkpoint, measured: Measured, noise: float = 0.1) -> Prediction:
+    """A prediction at its spots: the labels with noise, 0 for genes that are not measured."""
+    target = spots_target(measured.spots(), 10_000, 10_000)
+    made = Prediction.empty(target, model.panel, model.label_scale, {}, width=4)
+    random = np.random.default_rng(1)
+    made.tokens[:], made.values[:] = 0, 0
+    labels = measured.labels.values
+    made.values[:, list(measured.rows)] = labels + random.normal(0, noise, labels.shape)
+    return made
+
+
+@pytest.fixture(scope="module")
+def compared(model: Checkpoint) -> Comparison:
+    measured = measured_section(section(list(model.panel.symbols)), model)
+    made = made_up(model, measured)
+    return compare(model, measured, made, ridge=made_up(model, measured, 0.5).values)
+
+
+def test_the_summary_is_that_of_evaluate(data_dir: Path, tmp_path: Path, monkeypatch) -> None:
+    crop, out = data_dir / "her2st" / "crop", tmp_path / "report.json"
+    files = crop / "C3_crop.jpg", crop / "C3_crop.tsv.gz", crop / "C3_crop_selection.tsv"
+    flags = ("--image", files[0], "--counts", files[1], "--spots", files[2], "-o", out)
+    monkeypatch.setattr(sys, "argv", ["napari-dkan", "evaluate", *map(str, flags)])
+    predictions: list[Prediction] = []
+
+    def predict_and_keep(*given) -> Prediction:
+        predictions.append(predict(*given))
+        return predictions[-1]
+
+    monkeypatch.setattr("napari_dkan.training.evaluate.predict", predict_and_keep)
+    with pytest.raises(SystemExit) as done:
+        main()
+    assert not done.value.code
+    report = json.loads(out.read_text())
+
+    model = load_checkpoint(bundled_checkpoint("her2-breast"))
+    measured = measured_section(read_loose(*files), model)
+    comparison = compare(model, measured, predictions[0])
+    ours, theirs = comparison.summary, report["metrics"]["dkan"]
+    for name in ("pcc_all", "pcc_hpg", "pcc_heg", "pcc_hvg", "mse"):
+        assert getattr(ours.dkan, name) == theirs[name], name
+    assert (ours.spots, ours.genes) == (report["spots"], report["genes"]) == (66, 250)
+    for row in comparison.table:
+        assert round(row.pcc, 4) == report["per_gene_pcc"][row.symbol]["dkan"]
+        card = model.card["per_gene_pcc"][row.symbol]
+        assert (row.expected_pcc, row.expected_ridge_pcc) == (card["dkan"], card["ridge"])
+    assert ours.card is not None and ours.card_ridge is not None
+    assert ours.card.pcc_all == pytest.approx(model.card["metrics"]["pcc_all"], abs=1e-3)
+    assert ours.card.mse == model.card["metrics"]["dkan"]["mse"]
+    assert len(comparison.dropped) == 1  # 67 spots, of which one has no count of the panel
+    labelled = [n not in comparison.dropped for n in measured.data.obs_names]
+    counts = read_loose(*files)[:, "S100A14"].X.toarray().ravel()[labelled]
+    zeros = comparison.zeros[comparison.panel.row("S100A14")]
+    assert zeros == pytest.approx((counts == 0).mean()) and zeros > 0.5
+    assert f"PCC-ALL {theirs['pcc_all']:.2f}" in ours.sentence()
+
+    measured_clusters, predicted_clusters = (
+        domains(v, 0.5) for v in (comparison.measured, comparison.predicted)
+    )
+    # in sample, so clusters of the prediction must find those of the measurement again
+    assert agreement(measured_clusters, predicted_clusters) > 0.2
+    assert (np.diff(np.bincount(measured_clusters)[1:]) <= 0).all()
+    assert np.array_equal(domains(comparison.predicted, 0.5), predicted_clusters)
+
+
+def test_figures_of_a_gene(compared: Comparison) -> None:
+    row = compared.table[2]
+    p, m = compared.predicted[:, 2], compared.measured[:, 2]
+    assert row.symbol == compared.panel.symbols[2] and row.spots == SIDE * SIDE
+    assert row.pcc == pytest.approx(np.corrcoef(p, m)[0, 1], abs=1e-5)
+    assert row.spearman == pytest.approx(spearmanr(p, m).statistic, abs=1e-5)
+    assert row.mse == pytest.approx(np.mean((p - m) ** 2), rel=1e-4)
+    assert (row.mean, row.variance) == pytest.approx((m.mean(), m.var()), rel=1e-4)
+    assert row.predicted_variance == pytest.approx(p.var(), rel=1e-4)
+    assert row.low < row.pcc < row.high and row.zeros == 0
+    assert row.ridge_pcc < row.pcc and row.ridge_mse > row.mse and np.isnan(row.expected_pcc)
+    assert compared.summary.better_than_ridge == compared.summary.compared == 6
+    assert "DKAN better on 6 of 6 genes" in compared.summary.sentence()
+    assert np.array_equal(compared.residual, compared.predicted - compared.measured)
+
+
+def test_intervals_are_wider_where_neighbours_are_alike() -> None:
+    column, row = np.meshgrid(np.arange(24), np.arange(24))
+    spots = Spots(100.0 * np.stack([column.ravel(), row.ravel()], axis=1))
+    blocks = blocks_of(spots)
+    assert sorted(np.bincount(blocks)) == [36] * 16
+    random = np.random.default_rng(3)
+    rough = random.normal(size=(2, 576, 50))
+    smooth = np.repeat(np.repeat(random.normal(size=(2, 6, 6, 50)), 4, axis=1), 4, axis=2)
+    narrow = resample(*rough, spots)
+    wide = resample(*(smooth.reshape(2, 576, 50) + 0.1 * rough), spots)
+    assert np.median(wide.high - wide.low) > 2 * np.median(narrow.high - narrow.low)
+    # noise has no correlation, and nearly all intervals know
+    assert ((narrow.low < 0) & (narrow.high > 0)).mean() > 0.85
+    again = resample(*rough, spots)
+    assert np.array_equal(narrow.low, again.low) and narrow.low_all == again.low_all
+    few = resample(*rough[:, :12], spots.take(np.arange(12)))
+    assert np.isnan(few.low).all() and np.isnan(few.low_all)
+
+
+def test_the_worst_region_is_found(compared: Comparison) -> None:
+    bad = compared.predicted.copy()
+    corner = [r * SIDE + c for r in (2, 3, 4) for c in (7, 8, 9)]
+    bad[corner, 1] += 2
+    worse = replace(compared, predicted=bad)
+    gene = compared.panel.symbols[1]
+    for found in (worst_regions(worse, gene), worst_regions(worse)):
+        first = found[0]
+        assert sorted(first.rows) == corner
+        assert (first.x, first.y) == (400 + 8 * 200, 400 + 3 * 200)
+        assert 200 * 2**0.5 < first.radius < 600 and first.times_average > 5
+        assert not set(first.rows) & {i for r in found[1:] for i in r.rows}
+    error = worse.residual[corner, 1] ** 2
+    assert worst_regions(worse, gene)[0].mse == pytest.approx(error.mean(), rel=1e-5)
+    assert worst_regions(replace(compared, predicted=compared.measured)) == ()
+
+
+def test_two_checkpoints_and_which_the_measured_data_prefers(
+    model: Checkpoint, compared: Comparison
+) -> None:
+    good = compared.prediction
+    bad = replace(good, values=good.values + np.random.default_rng(5).normal(0, 1, (144, 6)))
+    both = rivals(good, bad.finished(), compared)
+    assert [g.prefers for g in both.genes] == ["first"] * 6
+    assert both.genes[0].pcc_a == pytest.approx(compared.table[0].pcc, abs=1e-5)
+    assert 0 < both.genes[0].agreement < 1
+    assert np.allclose(both.difference, bad.values - good.values, atol=1e-5)
+    assert "(first) on 6 genes" in both.sentence()
+    assert np.isnan(rivals(good, bad).genes[0].pcc_a)
+    with pytest.raises(SpotsError, match="different spots"):
+        rivals(good, replace(bad, target=bad.target.take(np.arange(9))))
+    elsewhere = [
+        replace(p, provenance={"slide_fingerprint": f}) for p, f in ((good, "a"), (bad, "b"))
+    ]
+    with pytest.raises(SpotsError, match="different slides"):
+        rivals(*elsewhere)
+
+
+def test_what_is_measured_of_a_section_decides(model: Checkpoint) -> None:
+    measured = measured_section(section(["GATA3", "OTHER", "KRT8"]), model)
+    made = made_up(model, measured)
+    found = compare(model, measured, made, ridge=made.values)
+    assert found.panel.symbols == ("GATA3", "KRT8")
+    assert np.array_equal(found.predicted, made.values[:, [1, 4]])
+    assert np.array_equal(found.ridge, found.predicted)
+    assert any("Only 2 of the checkpoint's 6 genes are measured" in n for n in found.notes)
+    # a slide that is damaged at some spots costs these spots only
+    made.tokens[:5], made.values[:5] = np.nan, np.nan
+    part = compare(model, measured, made)
+    assert len(part.spots) == len(part.measured) == len(part.predicted) == 139
+    assert part.unread == tuple(f"s{i}" for i in range(5)) and len(part.prediction.values) == 139
+    assert np.array_equal(part.measured, found.measured[5:])
+
+
+def test_bad_input_is_told(model: Checkpoint) -> None:
+    genes = list(model.panel.symbols)
+    data = section(genes)
+    measured = measured_section(data, model)
+    made = made_up(model, measured)
+
+    def refused(match: str, *given, **more) -> None:
+        with pytest.raises(SpotsError, match=match):
+            compare(model, *given, **more)
+
+    shifted = replace(made.target, spots=replace(made.target.spots, xy=made.target.spots.xy + 50))
+    refused("other spots", measured, replace(made, target=shifted))
+    refused("another checkpoint", measured, replace(made, provenance={"checkpoint_sha256": "x"}))
+    refused("not predicted at all spots", measured, replace(made, values=made.values * np.nan))
+    refused("a correlation takes at least 3", measured, replace(made, tokens=made.tokens * np.nan))
+    refused("ridge baseline does not fit", measured, made, ridge=made.values[:4])
+
+    broken = data.copy()
+    broken.X[3, 2] = np.nan
+    with pytest.raises(SpotsError, match="negative or missing counts"):
+        measured_section(broken, model)
+    nowhere = data.copy()
+    del nowhere.obsm["spatial"]
+    with pytest.raises(SpotsError, match="no positions of its spots"):
+        measured_section(nowhere, model)
+    loose = data.copy()
+    loose.obs = loose.obs[[]]
+    derived = measured_section(loose, model)  # they lie on a lattice
+    assert np.array_equal(derived.labels.values, measured.labels.values)
+    loose.obsm["spatial"] = np.random.default_rng(0).uniform(0, 5000, (len(loose), 2))
+    with pytest.raises(SpotsError, match="lie on no regular lattice"):
+        measured_section(loose, model)
+
+
+def test_little_and_dull_input_has_figures_or_says_why(model: Checkpoint) -> None:
+    genes = list(model.panel.symbols)
+    ten = measured_section(section(genes, 10), model)
+    found = compare(model, ten, made_up(model, ten))
+    assert any("10 spots are few" in n for n in found.notes)
+    assert np.isfinite(found.table[0].pcc) and np.isnan(found.table[0].low)
+    assert "PCC-ALL" in found.summary.sentence()
+    assert set(domains(found.measured)) >= {1}
+    with pytest.raises(SpotsError, match="9 spots are too few"):
+        domains(found.measured[:9])
+
+    one = measured_section(section(["GATA3"]), model)  # a single gene is all of its library
+    found = compare(model, one, made_up(model, one))
+    assert np.isnan(found.table[0].pcc) and found.summary.dkan.pcc_all is None
+    assert "No gene has a correlation" in found.summary.sentence()
+    assert any("the same at all measured spots" in n for n in found.notes)
+
+    dull = section(genes)
+    dull.X[:, 3] = 0
+    dull.X[0] = 0
+    measured = measured_section(dull, model)
+    made = made_up(model, measured)
+    made.values[:, 1] = 2
+    found = compare(model, measured, made)
+    table = found.table
+    assert np.isnan(table[3].pcc) and table[3].zeros == 1 and np.isnan(table[3].spearman)
+    assert np.isnan(table[1].pcc) and table[1].predicted_variance == 0
+    assert np.isfinite([table[0].pcc, table[0].low]).all() and found.summary.dkan.genes == 4
+    assert found.dropped == ("s0",)
+    said = " ".join(found.notes)
+    assert "predicted the same at all spots" in said and "1 spot has no count" in said
+    with pytest.raises(SpotsError, match="Fewer than two genes vary"):
+        domains(np.ones((20, 5)))
+
+
+def test_a_card_is_anothers_text() -> None:
+    card = {"per_gene_pcc": {"A": {"dkan": 0.5, "ridge": None}, "B": 3, "C": {"dkan": "x"}}}
+    assert expected_pcc(card) == {"A": (0.5, None), "C": (None, None)}
+    assert expected_pcc({}) == expected_pcc({"per_gene_pcc": "not measured"}) == {}
