@@ -1,0 +1,180 @@
+"""`napari-dkan report`: a page about one section, measured or not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ...errors import OutputError, SlideError, SpotsError
+from ...training.evaluate_command import checkpoint_file, section_of_files
+from ...training.options import EncoderWeights, command_line
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from shapely.geometry.base import BaseGeometry
+
+    from ...inference.engine import Predictor
+    from ...inference.prediction import Prediction
+    from ...slide import PixelSize, Slide
+    from ...training.measured import Measured
+    from ..compare import Comparison
+
+
+def report_command(
+    out: Annotated[Path, typer.Option("--out", "-o", help="The page (.html).", show_default=False)],
+    slide: Annotated[Path | None, typer.Argument(help="The H&E slide.")] = None,
+    image: Annotated[Path | None, typer.Option(help="The same, as `evaluate` takes it.")] = None,
+    counts: Annotated[
+        Path | None, typer.Option(help="Raw counts: .tsv(.gz), .h5ad, 10x .h5, .parquet.")
+    ] = None,
+    spots: Annotated[
+        Path | None, typer.Option(help="Where the spots are, unless an h5ad of counts says it.")
+    ] = None,
+    section: Annotated[
+        str | None, typer.Option(metavar="FOLDER:NAME", help="A section of a folder instead.")
+    ] = None,
+    checkpoint: Annotated[
+        str, typer.Option(help="A file, or bundled for the one of this package.")
+    ] = "bundled",
+    genes: Annotated[
+        str | None,
+        typer.Option(help="Maps of these, comma-separated; default some known, best and worst."),
+    ] = None,
+    mpp: Annotated[float | None, typer.Option(help="Micrometres per pixel of the slide.")] = None,
+    device: Annotated[
+        str | None, typer.Option(help="cuda, cuda:1, mps, cpu; default best.")
+    ] = None,
+    encoder_weights: EncoderWeights = None,
+) -> None:
+    """Write a page about a section that anybody can read: maps, figures, how far to trust it.
+
+    Without counts it has the predicted maps of the whole tissue and their reliability.
+    """
+    from ...inference.engine import Predictor
+    from ...inference.predict import tissue_region
+    from ...model import load_checkpoint
+    from ...slide import open_slide
+    from ...training.measured import measured_section
+    from .write import write_report
+
+    if not out.parent.is_dir():
+        raise OutputError(f"{out.parent} is not a folder; make it, or write elsewhere.")
+    model = load_checkpoint(checkpoint_file(checkpoint))
+    wanted = [g.strip() for g in (genes or "").split(",") if g.strip()]
+    model.panel.rows(wanted)  # an unknown gene is told before anything is computed
+    data = _section(slide or image, counts, spots, section)
+    measured = None if data is None else measured_section(data, model)
+    path = slide or image or Path("" if data is None else str(data.uns["image"]))
+    with open_slide(path) as opened:
+        size = _pixel_size(opened, measured, mpp)
+        tissue = tissue_region(opened, size.mpp)
+        predictor = Predictor(opened, model, size.mpp, tissue, device, encoder_weights)
+        if measured is None:
+            prediction, comparison = _whole_tissue(predictor, tissue, size), None
+        else:
+            comparison = _compared(predictor, measured, size)
+            prediction = comparison.prediction
+        written = write_report(
+            out,
+            slide=opened,
+            checkpoint=model,
+            prediction=prediction,
+            comparison=comparison,
+            genes=wanted,
+            notes=_notes(opened, measured, size, tissue),
+            command=command_line(
+                "report",
+                image=path,
+                counts=counts,
+                spots=spots,
+                section=None if section is None else Path(section),
+                checkpoint="bundled" if checkpoint == "bundled" else Path(checkpoint),
+                genes=genes,
+                mpp=mpp,
+            ),
+        )
+    if comparison is None:
+        typer.echo(f"{len(prediction.target):,} tiles and {len(prediction.panel)} genes predicted")
+    else:
+        typer.echo(f"{comparison.name}: {comparison.summary.sentence()}")
+    typer.echo(f"written to {written}")
+
+
+def _section(
+    image: Path | None, counts: Path | None, spots: Path | None, section: str | None
+) -> AnnData | None:
+    """What was measured, None where nothing was. Raises SpotsError."""
+    from ...expression.layouts import read_sections
+
+    if section is not None:
+        if counts is not None or spots is not None:
+            raise SpotsError("Give --section, or --counts and --spots, not both.")
+        folder, _, name = section.rpartition(":")
+        if not folder or Path(section).exists():  # a file of one section, or a Windows path
+            folder, name = section, ""
+        (data, *more) = read_sections(folder, [name] if name else None)
+        if more:
+            raise SpotsError(f"{folder} holds {len(more) + 1} sections; name one as {folder}:NAME.")
+        data.uns["image"] = str(image or data.uns["image"])
+        if not data.uns["image"]:
+            raise SpotsError(f"{section} has no image beside it; give the slide by --image.")
+        return data
+    if counts is not None:
+        return section_of_files(image, counts, spots)
+    if spots is not None:
+        raise SpotsError("--spots says where counts were taken; give them by --counts.")
+    if image is None:
+        raise SlideError("Give a slide, or a measured section by --section or --counts.")
+    return None
+
+
+def _pixel_size(slide: Slide, measured: Measured | None, mpp: float | None) -> PixelSize:
+    from ...slide import PixelSize
+    from ...training.evaluate import pixel_size_of
+
+    if measured is not None:
+        return pixel_size_of(slide, measured, mpp)
+    if mpp is not None:
+        return PixelSize(mpp, "entered by hand")
+    if slide.pixel_size is None:
+        raise SlideError(
+            f"{slide.path.name} does not state its pixel size; give it with --mpp, "
+            "in micrometres per pixel (0.25 for a 40x scan, 0.5 for 20x)."
+        )
+    return slide.pixel_size
+
+
+def _compared(predictor: Predictor, measured: Measured, size: PixelSize) -> Comparison:
+    from ...inference.plain_ridge import ridge_of
+    from ...training.evaluate import predict_measured
+    from ..compare import compare
+
+    prediction = predict_measured(predictor, measured, size)
+    ridge = ridge_of(predictor, measured.spots())
+    return compare(predictor.checkpoint, measured, prediction, ridge)
+
+
+def _whole_tissue(predictor: Predictor, tissue: BaseGeometry, size: PixelSize) -> Prediction:
+    """At the pitch the checkpoint was trained on. Raises SpotsError where there is no tissue."""
+    from ...inference.predict import predict
+    from ...inference.target import region_target
+
+    slide, pitch = predictor.slide, predictor.checkpoint.spot_pitch_um
+    if tissue.is_empty:
+        raise SpotsError(f"No tissue was found on {slide.path.name}, so nothing is predicted.")
+    target = region_target(tissue, pitch, size.mpp, slide.width, slide.height)
+    return predict(predictor, target, size.origin).finished()
+
+
+def _notes(
+    slide: Slide, measured: Measured | None, size: PixelSize, tissue: BaseGeometry
+) -> tuple[str, ...]:
+    """What stands as a warning on top: spots that lie wrong."""
+    from ..placement import place
+
+    if measured is None:
+        return ()
+    found = place(measured.spots(), slide.width, slide.height, size.mpp, tissue)
+    return (found.warning,) if found.warning else ()

@@ -1,0 +1,246 @@
+"""The report: whole in one file, nobody's text is markup, and its numbers are the comparison's."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import anndata
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from napari_dkan.cli import main
+from napari_dkan.errors import OutputError, SpotsError
+from napari_dkan.expression.panel import Gene, Panel
+from napari_dkan.inference.engine import Predictor
+from napari_dkan.inference.predict import predict, tissue_region
+from napari_dkan.inference.target import region_target
+from napari_dkan.model import load_checkpoint
+from napari_dkan.quality.compare import compare
+from napari_dkan.quality.report import maps
+from napari_dkan.quality.report.markup import number
+from napari_dkan.quality.report.tables import MEASURED_COLUMNS
+from napari_dkan.quality.report.write import KIND, write_report
+from napari_dkan.slide import PixelSize, open_slide
+from napari_dkan.training.evaluate import evaluate, predict_measured
+from napari_dkan.training.measured import measured_section
+
+EVIL = '"><script>alert(1)</script><img src="http://example.org/x">\u202e'
+URLS = ("src", "href", "xlink:href", "action", "data", "poster", "srcset")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+class Page(HTMLParser):
+    """Elements by name, texts, and the cells of its tables."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.count: dict[str, int] = {}
+        self.links: list[str] = []
+        self.handlers: list[str] = []
+        self.words: list[str] = []
+        self.tables: dict[str, list[list[str]]] = {}
+        self._rows: list[list[str]] = []
+        self.raw = path.read_text(encoding="utf-8")
+        self.feed(self.raw)
+
+    @property
+    def text(self) -> str:
+        return " ".join(self.words)
+
+    def handle_starttag(self, name, attributes) -> None:
+        self.count[name] = self.count.get(name, 0) + 1
+        self.links += [value for key, value in attributes if key in URLS]
+        self.handlers += [key for key, _ in attributes if key.startswith("on")]
+        if name == "table":
+            self._rows = self.tables.setdefault(dict(attributes)["class"], [])
+        elif name == "tr":
+            self._rows.append([])
+        elif name in ("td", "th"):
+            self._rows[-1].append("")
+
+    def handle_data(self, data) -> None:
+        self.words.append(data)
+        if self._rows and self._rows[-1]:
+            self._rows[-1][-1] += data
+
+    def handle_endtag(self, name) -> None:
+        if name == "table":
+            self._rows = []
+
+
+def _section(genes) -> anndata.AnnData:
+    """Counts at 36 spots, 140 um apart, on the drawn slide (1,600 px at 0.7 um/px)."""
+    rng = np.random.default_rng(0)
+    at = np.arange(36)
+    data = anndata.AnnData(
+        rng.poisson(5, (36, len(genes))).astype(np.float32) + 1,
+        obs=pd.DataFrame({"array_col": at % 6, "array_row": at // 6}, index=[f"s{i}" for i in at]),
+        var=pd.DataFrame(index=list(genes)),
+    )
+    data.obsm["spatial"] = np.stack([300 + 200.0 * (at % 6), 300 + 200.0 * (at // 6)], axis=1)
+    data.uns = {"section": "drawn", "mpp": 0.7, "spot_pitch_um": 140.0, "spot_diameter_um": 100.0}
+    return data
+
+
+@pytest.fixture(scope="module")
+def slide(tiny_slide_file):
+    with open_slide(tiny_slide_file) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def made(slide, tiny_checkpoint_file):
+    """What a page is written of; one gene and the titles are hostile."""
+    model = load_checkpoint(tiny_checkpoint_file)
+    genes = list(model.panel.genes)
+    genes[-1] = Gene(EVIL, "", EVIL)
+    card = {"title": EVIL, EVIL: {"deep": [EVIL]}, "first_genes": ["ERBB2", EVIL, 3]}
+    card["per_gene_pcc"] = {"ERBB2": {"dkan": 0.5, "ridge": None}, EVIL: {"dkan": EVIL}}
+    model = replace(model, panel=Panel(tuple(genes)), card=card)
+    data = _section([g.symbol for g in genes])
+    data.uns["section"] = EVIL
+    measured = measured_section(data, model)
+    predictor = Predictor(slide, model, 0.7, tissue_region(slide, 0.7))
+    prediction = predict_measured(predictor, measured, PixelSize(0.7, "entered by hand"))
+    ridge = measured.labels.values[::-1]
+    return model, measured, predictor, compare(model, measured, prediction, ridge)
+
+
+def _written(path: Path, slide, made, **more) -> Page:
+    model, _, _, comparison = made
+    given = {"prediction": comparison.prediction, "comparison": comparison} | more
+    assert write_report(path, slide=slide, checkpoint=model, **given) == path
+    return Page(path)
+
+
+def test_the_page_is_whole_in_itself_and_text_stays_text(tmp_path, slide, made) -> None:
+    page = _written(tmp_path / "page.html", slide, made, notes=[EVIL], command=EVIL)
+    assert page.links and all(link.startswith(("data:image/", "#")) for link in page.links)
+    assert page.count["script"] == 1 and "img" not in page.count and not page.handlers
+    assert "link" not in page.count and "iframe" not in page.count
+    assert "@import" not in page.raw and "url(" not in page.raw
+    shown = EVIL.replace("\u202e", " ").strip()
+    assert page.text.count(shown) > 10 and "\u202e" not in page.raw
+    assert "default-src &#x27;none&#x27;" in page.raw  # even if something slipped through
+    assert page.text.count(KIND) >= 2
+    assert str(made[0].path.parent) not in page.raw  # where files lie is nobody's matter
+    assert (tmp_path / "page.html").stat().st_size < 3_000_000
+
+
+def test_the_figures_are_those_of_the_comparison_and_of_evaluate(tmp_path, slide, made) -> None:
+    model, measured, _, comparison = made
+    page = _written(tmp_path / "page.html", slide, made)
+    metrics = evaluate(model, slide, measured, 0.7)["metrics"]["dkan"]
+    wanted = [metrics[n] for n in ("pcc_all", "pcc_hpg", "pcc_heg", "pcc_hvg", "mse")]
+    dkan = page.tables["summary"][1]
+    assert dkan == ["DKAN", *(number(v, 4) for v in wanted), str(len(comparison.panel))]
+    head, *rows = page.tables["genes sortable"][1:]
+    assert head == ["gene", *(c.head for c in MEASURED_COLUMNS)]
+    table = {g.symbol.replace("\u202e", " "): g for g in comparison.table}
+    assert {row[0] for row in rows} == set(table)
+    for symbol, *row in rows:
+        gene = table[symbol]
+        assert row[0] == number(gene.pcc, 2) and row[3] == number(gene.mse, 3)
+        assert row[4] == number(gene.ridge_pcc, 2) and row[7] == number(gene.expected_pcc, 2)
+    pcc = [table[row[0]].pcc for row in rows]
+    assert pcc == sorted(pcc, reverse=True)
+    assert comparison.summary.sentence() in page.text
+    assert model.label_scale.name in page.text and "µm" in page.text
+
+
+def test_without_measurements(tmp_path, slide, made) -> None:
+    model, _, predictor, _ = made
+    region = tissue_region(slide, 0.7)
+    target = region_target(region, 140.0, 0.7, slide.width, slide.height)
+    prediction = predict(predictor, target)
+    page = _written(
+        tmp_path / "page.html", slide, made, prediction=prediction, comparison=None, genes=["her2"]
+    )
+    assert "Nothing was measured here" in page.text and "ERBB2, predicted" in page.text
+    assert "measured, " not in page.text and "Where it is worst" not in page.text
+    assert len(page.tables["genes sortable"]) == 1 + len(model.panel)
+    assert all(link.startswith(("data:image/", "#")) for link in page.links)
+
+
+def test_many_spots_are_a_picture(tmp_path, slide, made, monkeypatch) -> None:
+    drawn = _written(tmp_path / "drawn.html", slide, made)
+    monkeypatch.setattr(maps, "MANY", 10)
+    pictures = _written(tmp_path / "pictures.html", slide, made)
+    assert "image/png" in pictures.raw and "image/png" not in drawn.raw
+    assert pictures.tables["genes sortable"] == drawn.tables["genes sortable"]
+
+
+def test_bad_input_leaves_no_half_page(tmp_path, slide, made, monkeypatch) -> None:
+    path = tmp_path / "page.html"
+    with pytest.raises(SpotsError, match="ERBB3 is not among the 6 genes"):
+        _written(path, slide, made, genes=["ERBB3", "ERBB2"])
+    prediction = made[3].prediction
+    empty = replace(prediction, tokens=np.full_like(prediction.tokens, np.nan))
+    with pytest.raises(SpotsError, match="predict first"):
+        _written(path, slide, made, prediction=empty, comparison=None)
+    path.write_text("the old one")
+
+    def full(*_args, **_kwargs) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(OutputError, match=r"page\.html could not be written .No space left"):
+        _written(path, slide, made)
+    monkeypatch.undo()
+    assert path.read_text() == "the old one" and list(tmp_path.iterdir()) == [path]
+
+
+def _run(monkeypatch, capsys, *arguments) -> tuple[int, str, str]:
+    monkeypatch.setattr(sys, "argv", ["napari-dkan", "report", *map(str, arguments)])
+    with pytest.raises(SystemExit) as exit:
+        main()
+    out = capsys.readouterr()
+    return exit.value.code or 0, out.out, out.err
+
+
+def test_the_command(data_dir: Path, tmp_path: Path, monkeypatch, capsys) -> None:
+    crop, out = data_dir / "her2st" / "crop", tmp_path / "page.html"
+    files = ["--counts", crop / "C3_crop.tsv.gz", "--spots", crop / "C3_crop_selection.tsv"]
+    given = [crop / "C3_crop.jpg", *files, "--genes", "ERBB2,cd74", "-o", out]
+    code, said, err = _run(monkeypatch, capsys, *given)
+    assert code == 0, err
+    assert "PCC-ALL" in said and f"written to {out}" in said
+    page = Page(out)
+    assert "CD74, residual" in page.text and "How far to trust it" in page.text
+    assert str(data_dir) not in page.raw
+    code, _, err = _run(monkeypatch, capsys, crop / "C3_crop.jpg", "--genes", "NOPE", "-o", out)
+    assert code == 2 and "NOPE is not among the 250 genes" in err
+    code, _, err = _run(monkeypatch, capsys, crop / "C3_crop.jpg", "-o", out)
+    assert code == 2 and "give it with --mpp" in err
+    code, _, err = _run(monkeypatch, capsys, "--section", f"{data_dir / 'her2st'}:X9", "-o", out)
+    assert code == 2 and "has no section X9" in err
+    code, _, err = _run(monkeypatch, capsys, "-o", out)
+    assert code == 2 and "Give a slide" in err
+
+
+def test_it_prints(tmp_path, slide, made) -> None:
+    browser = shutil.which("chromium") or shutil.which("google-chrome")
+    if browser is None:
+        pytest.skip("needs chromium")
+    _written(tmp_path / "page.html", slide, made)
+    options = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'own'}"]
+    printed = tmp_path / "page.pdf"
+    page = (tmp_path / "page.html").as_uri()
+    done = subprocess.run(
+        [browser, *options, f"--print-to-pdf={printed}", page], capture_output=True, timeout=90
+    )
+    assert done.returncode == 0 and printed.read_bytes().startswith(b"%PDF")
