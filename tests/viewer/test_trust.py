@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from shapely import Point
 
 from napari_dkan.inference.evidence import NAMES
 from napari_dkan.inference.predict import predict
@@ -88,13 +89,12 @@ def test_hatching_deleted_by_hand_stays_away(doubtful, until):
 
 
 def test_a_clicked_spot_says_how_far_to_trust_it(doubtful, until):
-    tissue = doubtful.session.slide.tissue
-    xy = np.array(
-        tissue.exterior.coords if hasattr(tissue, "exterior") else tissue.geoms[0].exterior.coords
-    )
-    x, y = xy[0]  # on the edge there is little tissue
+    slide = doubtful.session.slide
+    width, height = slide.slide.width, slide.slide.height
+    corners = [(80.0, 80.0), (width - 80.0, 80.0), (80.0, height - 80.0)]
+    x, y = max(corners, key=lambda xy: slide.tissue.distance(Point(xy)))  # glass
     doubtful.session.change(tissue_only=False)
-    doubtful.clicks.click(float(x), float(y))
+    doubtful.clicks.click(x, y)
     until(lambda: doubtful.session.spot is not None)
     assert "reliability: poor" in doubtful.spot_box.where.text()
     assert "little tissue" in doubtful.spot_box.where.text()

@@ -138,14 +138,22 @@ class SlideContext:
             return own.new_zeros(len(rows), 0), at >= 0
         return seen.tokens[torch.from_numpy(at.clip(0)).to(own.device)], at >= 0
 
-    def _of_point(self, xy: NDArray[np.float64], seen: Surroundings, own: Tensor) -> Tensor:
+    def around_point(
+        self, xy: NDArray[np.float64], seen: Surroundings
+    ) -> tuple[Tensor, NDArray[np.int64]]:
+        """What a point sees: features (M - 1, d), and cells (M, 2) of them and, last, of it."""
         import torch
 
         nearest = np.floor(xy / self.pitch).astype(np.int64)
         others = (seen.cells != nearest).any(axis=1)
         cells = np.concatenate([seen.cells[others], nearest[None]])
-        features = torch.cat([seen.features[torch.from_numpy(others)], own[None]])
-        return self._global(features, cells, only=len(cells) - 1)[0]
+        return seen.features[torch.from_numpy(others)], cells
+
+    def _of_point(self, xy: NDArray[np.float64], seen: Surroundings, own: Tensor) -> Tensor:
+        import torch
+
+        others, cells = self.around_point(xy, seen)
+        return self._global(torch.cat([others, own[None]]), cells, only=len(cells) - 1)[0]
 
     def _see(
         self, xy: NDArray[np.float64], cells: NDArray[np.int64], readers: Readers

@@ -53,6 +53,19 @@ class Decoder:
                 out[:, ~inside] = self._network.decode_tokens(tokens, new).cpu().numpy()
         return out
 
+    def gene_token(
+        self, column: int, zero_shot: ZeroShotGenes | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Text token (1, D) of a column's gene, and what multiplies its decoded numbers."""
+        import torch
+
+        panel = self._network.config.genes
+        if zero_shot is not None and column >= panel:
+            token = self._text_tokens(zero_shot)[column - panel, None]
+            return token.clone(), torch.ones((), device=token.device)
+        with torch.no_grad():
+            return self._network.gene_tokens()[column, None], self._network.label_std[column]
+
     def _text_tokens(self, zero_shot: ZeroShotGenes) -> Tensor:
         """(K, D) of all further genes, computed once."""
         if self._new is None or self._new[0] is not zero_shot:

@@ -11,6 +11,7 @@ from qtpy.QtWidgets import QLabel, QVBoxLayout, QWidget
 from superqt import QCollapsible
 
 from .advanced_box import advanced_box
+from .banner import Banner
 from .cache_box import CacheBox
 from .clicks import Clicks
 from .column import Column
@@ -28,7 +29,9 @@ from .session import Session, session_of
 from .slide_box import SlideBox
 from .spot_box import SpotBox
 from .timing_box import TimingBox
+from .trust import Trust
 from .where_box import WhereBox
+from .why_box import WhyBox
 
 KEYS = {"Left": -1, "Up": -1, "Right": 1, "Down": 1}
 
@@ -43,14 +46,16 @@ class PredictWidget(QWidget):
         looking = Looking(session, links)
         self.maps, self.ready = Maps(session, links, looking), Ready(session, links, looking)
         self.clicks, self.display = Clicks(session), Display(session, links)
-        self.genes = Genes(session, links)
+        self.genes, self.trust = Genes(session, links), Trust(session, links)
         self.slide_box = SlideBox(session, links)
+        self.banner = Banner(session, links, self.ready)
         self.model_box = ModelBox(session, links)
         self.where_box = WhereBox(session, links, self.maps, self.ready)
-        self.gene_box = GeneBox(session, links, self.display)
+        self.gene_box = GeneBox(session, links, self.display, self.trust)
         self.lens = Lens(session, links, self.maps, self.display)
         self.lens_box = LensBox(self.lens, links)
         self.spot_box = SpotBox(session, links)
+        self.why_box = WhyBox(session, links)
         self.message = QLabel()
         self.message.setWordWrap(True)
         self.message.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
@@ -66,14 +71,17 @@ class PredictWidget(QWidget):
         self.shut_down = _once(
             links.cut,
             self.where_box.stop,
+            self.why_box.explainer.close,
             self.lens.close,
             self.maps.close,
             self.genes.close,
             self.cache_box.close_lane,
             self.timing_box.stop,
             self.clicks.close,
+            self.banner.close_lane,
             self.ready.close,
             self.model_box.close_lane,
+            self.trust.close,
             self.display.close,
         )
         self.destroyed.connect(self.shut_down)  # a dock that is deleted gets no closeEvent
@@ -96,8 +104,12 @@ class PredictWidget(QWidget):
             if title:
                 column.addWidget(_heading(title))
             column.addWidget(box)
+            if box is self.slide_box:
+                column.addWidget(self.banner)
             if box is self.gene_box:
                 column.addWidget(self.lens_box)
+            if box is self.spot_box:
+                column.addWidget(self.why_box)
         folded = QCollapsible("Advanced")
         for box in (self.advanced.native, self.cache_box, self.timing_box):
             folded.addWidget(box)

@@ -1,7 +1,7 @@
 """Where the fusion looks: its attention weights, computed again beside the network.
 
 The network itself uses a fused kernel that never forms them. They do not depend on the gene:
-genes are decoded from what the fusion has already gathered.
+genes are decoded from what the fusion has already gathered. docs/why.md: why it is not shown.
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .ensemble import Ensemble
-from .layers import CrossAttention
-from .network import DKAN
+from napari_dkan.model.ensemble import Ensemble
+from napari_dkan.model.layers import CrossAttention
+from napari_dkan.model.network import DKAN
 
 
 def attention_weights(

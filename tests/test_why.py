@@ -1,0 +1,189 @@
+"""Why here: the explanation belongs to the number shown, and finds what was planted."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from napari_dkan.inference.engine import Predictor
+from napari_dkan.inference.predict import tissue_region
+from napari_dkan.inference.target import Kind, Target
+from napari_dkan.inference.why import (
+    BLOCKS,
+    cover,
+    fused,
+    given_at,
+    joined,
+    place_on_slide,
+    why,
+)
+from napari_dkan.model import load_checkpoint
+from napari_dkan.model.ensemble import Ensemble
+from napari_dkan.model.layers import CrossAttention
+from napari_dkan.slide import open_slide
+from napari_dkan.spatial.spots import Spots
+
+BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
+
+
+@pytest.fixture
+def attention(monkeypatch):
+    """What the deletion curves are drawn for beside the product's own maps."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import why_attention
+
+    return why_attention
+
+
+def drained(generator):
+    while True:
+        try:
+            next(generator)
+        except StopIteration as end:
+            return end.value
+
+
+def shown_at(predictor, xy) -> np.ndarray:
+    """(G,) what a click shows."""
+    updates = list(predictor.stream(Target(Kind.POINTS, Spots(np.array([xy])))))
+    return updates[-1].values[0]
+
+
+@pytest.fixture(scope="module")
+def predictor(tiny_slide_file, tiny_checkpoint_file):
+    with open_slide(tiny_slide_file) as slide:
+        checkpoint = load_checkpoint(tiny_checkpoint_file)
+        yield Predictor(slide, checkpoint, 0.7, tissue_region(slide, 0.7))
+
+
+@pytest.fixture(scope="module")
+def given(predictor):
+    point = predictor.tissue.representative_point()
+    return drained(given_at(predictor, point.x, point.y))
+
+
+def test_attention_is_what_the_layer_computes_with(attention):
+    torch.manual_seed(0)
+    layer = CrossAttention(16, 4, 0.0).eval()
+    x, context = torch.randn(3, 2, 16), torch.randn(3, 7, 16)
+    mask = torch.rand(3, 7) > 0.3
+    mask[:, 0] = True
+    weights = attention.attention_weights(layer, x, context, mask)
+    assert weights.shape == (3, 4, 2, 7)
+    torch.testing.assert_close(weights.sum(dim=-1), torch.ones(3, 4, 2))
+    assert (weights[~mask[:, None, None].expand_as(weights)] == 0).all()
+    values = layer.key_value(layer.norm(context)).chunk(2, dim=-1)[1]
+    by_hand = torch.cat([weights[:, h] @ values[..., 4 * h : 4 * h + 4] for h in range(4)], dim=-1)
+    torch.testing.assert_close(x + layer.out(by_hand), layer(x, context, mask))
+
+
+def test_attention_of_an_ensemble_is_the_mean_of_its_members(attention, predictor):
+    one = predictor.checkpoint.network
+    torch.manual_seed(1)
+    other = type(one)(one.config, one.gene_features).eval()
+    d, k = one.config.dim, one.config.grid**2
+    near, mask = torch.randn(2, k, d), torch.ones(2, k, dtype=torch.bool)
+    mask[0, :5] = False
+    target, tokens = torch.randn(2, 4, 2 * d), torch.randn(2, 2 * d)
+    both = attention.fusion_attention(Ensemble([one, other]).eval(), target, near, mask, tokens)
+    each = [
+        attention.fusion_attention(m, target[..., part], near, mask, tokens[:, part])
+        for m, part in ((one, slice(d)), (other, slice(d, None)))
+    ]
+    for i, size in enumerate((4, k)):
+        torch.testing.assert_close(both[i], (each[0][i] + each[1][i]) / 2)
+        assert both[i].shape == (2, size)
+        torch.testing.assert_close(both[i].sum(dim=1), torch.ones(2))
+    assert (both[1][0, :5] == 0).all()
+
+
+def test_the_explained_value_is_the_shown_one_and_genes_differ(predictor):
+    point = predictor.tissue.representative_point()
+    shown = shown_at(predictor, (point.x, point.y))
+    made = cover(predictor, drained(given_at(predictor, point.x, point.y)))
+    found = [why(predictor, made, gene) for gene in range(len(shown))]
+    np.testing.assert_allclose([f.value for f in found], shown, atol=1e-5)
+    assert np.isnan(found[0].tiles[2, 2]) and np.isfinite(found[0].blocks).all()
+    assert not np.allclose(found[0].blocks, found[1].blocks)
+
+
+def test_a_covered_block_is_what_asking_the_whole_network_gives(predictor, given):
+    keep = np.ones((BLOCKS**2, BLOCKS**2), bool)
+    np.fill_diagonal(keep, False)
+    made = cover(predictor, given)
+    asked = predictor.decode(fused(predictor, given, keep.reshape(-1, BLOCKS, BLOCKS)))
+    bare = predictor.decode(fused(predictor, given, np.zeros((1, BLOCKS, BLOCKS), bool)))
+    for gene in range(3):
+        found = why(predictor, made, gene)
+        effect = found.value - asked[:, gene]
+        assert np.corrcoef(effect, found.blocks.ravel())[0, 1] > 0.9
+        assert found.patch == pytest.approx(found.value - bare[0, gene], abs=1e-5)
+
+
+def test_a_planted_neighbour_is_found(predictor, given):
+    """All neighbours but one are as the slide's mean tile: replacing those changes nothing."""
+    odd = 7
+    near = given.mean.repeat(25, 1)
+    noise = torch.randn(near.shape[1], generator=torch.Generator().manual_seed(0))
+    near[12], near[odd] = given.near[12], given.mean + 3 * noise
+    everywhere = torch.ones_like(given.mask)
+    found = why(predictor, cover(predictor, replace(given, near=near, mask=everywhere)), 0)
+    effects = np.abs(found.tiles.ravel())
+    others = np.delete(effects, [odd, 12])
+    assert np.isnan(effects[12]) and effects[odd] > 1e-4
+    assert others.max() < 1e-5
+    assert abs(found.around) == pytest.approx(effects[odd], abs=1e-5)
+
+
+def test_a_planted_corner_is_found(predictor, given):
+    """A patch of one colour, but for stripes in one corner whose mean is that colour."""
+    pixels = np.full((56, 56, 3), 150, np.uint8)
+    pixels[:8, 48:, :] = np.where(np.arange(8) % 2, 60, 240)[None, :, None]
+    near = given.near.clone()
+    near[12] = predictor.features.encode(pixels[None])[0]
+    planted = replace(given, pixels=pixels, tile=pixels, near=near)
+    effects = np.abs(why(predictor, cover(predictor, planted), 0).blocks)
+    assert effects.argmax() == 6 and effects[0, 6] > 1e-4
+    effects[0, 6] = 0
+    assert effects.max() < 1e-5
+
+
+def test_deletion_beats_chance_on_a_real_section(data_dir, monkeypatch):
+    """The half that is said to support the gene goes: it falls below every random half's."""
+    from napari_dkan.expression.arrayfit import array_mpp
+    from napari_dkan.expression.spotfile import read_spots
+    from napari_dkan.samples import bundled_checkpoint, fetch_section
+
+    monkeypatch.setenv("NAPARI_DKAN_DATA", str(data_dir))
+    paths, random = fetch_section("C3"), np.random.default_rng(0)
+    spots = read_spots(paths.spots)
+    checkpoint = load_checkpoint(bundled_checkpoint("her2-breast"))
+    mpp, gene = array_mpp(spots), checkpoint.panel.row("ERBB2")
+    with open_slide(paths.image) as slide:
+        predictor = Predictor(slide, checkpoint, mpp, tissue_region(slide, mpp))
+        made = cover(predictor, drained(given_at(predictor, *spots.xy[90])))
+        found = why(predictor, made, gene)
+        order = np.argsort(-found.blocks.ravel())
+        orders = [order, order[::-1], *(random.permutation(BLOCKS**2) for _ in range(4))]
+        keep = np.ones((len(orders), BLOCKS**2), bool)
+        for row, each in zip(keep, orders, strict=True):
+            row[each[: BLOCKS**2 // 2]] = False
+        tokens = fused(predictor, made.given, keep.reshape(-1, BLOCKS, BLOCKS))
+        down, up, *chance = predictor.decode(tokens, [gene])[:, 0]
+        assert down < min(chance) and max(chance) < up
+
+        near, given = made.given.near, made.given
+        ranked = np.argsort(-found.tiles.ravel())[:24]  # NaN, the patch itself, comes last
+        orders = [ranked, ranked[::-1], *(random.permutation(ranked) for _ in range(4))]
+        without = near.repeat(len(orders), 1, 1)
+        for row, each in zip(without, orders, strict=True):
+            row[each[:12].copy()] = given.mean
+        with torch.no_grad():
+            place = place_on_slide(predictor, given, near[12])
+            tokens = joined(predictor, given, made.target, without, place)
+        down, up, *chance = predictor.decode(tokens, [gene])[:, 0]
+        assert down < min(chance) and max(chance) < up

@@ -1,0 +1,82 @@
+"""Why here in a real viewer: it follows spot and gene, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from napari_dkan.viewer.why_picture import TILE, raster
+
+
+@pytest.fixture
+def box(panel):
+    return panel.why_box
+
+
+def click(panel, box, until, x, y) -> None:
+    before = panel.session.spot
+    panel.clicks.click(x, y)
+    until(lambda: panel.session.spot is not before and not panel.clicks.busy)
+    until(lambda: not box.explainer.busy)
+
+
+def pictures(panel) -> list:
+    return [layer for layer in panel.session.viewer.layers if " here" in layer.name]
+
+
+def test_it_explains_the_clicked_spot_gene_by_gene_until_switched_off(panel, box, middle, until):
+    session, explainer = panel.session, box.explainer
+    explainer.switch(True)
+    assert not pictures(panel) and "Click" in box.legend.text()
+    click(panel, box, until, *middle)
+    layer = pictures(panel)[0]
+    gene = session.gene
+    assert layer.name == f"why {gene} here" and gene in box.legend.text()
+    shown = session.spot.gene(gene)[-1]
+    assert explainer.found.value == pytest.approx(shown, abs=1e-5)
+    # around the spot, five patches wide
+    low, high = layer.extent.world
+    np.testing.assert_allclose((low + high)[-2:] / 2, [c * 0.7 for c in middle[::-1]], atol=1)
+    np.testing.assert_allclose((high - low)[-2:], 5 * 112.0, atol=3)
+    spots = session.overlays[-1].layer
+    assert not spots.visible  # they would cover the tissue it is about
+
+    before = layer.data.copy()
+    session.step_gene(1)
+    until(lambda: not explainer.busy)
+    assert pictures(panel)[0].name == f"why {session.gene} here" != f"why {gene} here"
+    assert not np.array_equal(before, pictures(panel)[0].data, equal_nan=True)
+
+    before = layer.translate.copy()
+    click(panel, box, until, middle[0] + 60, middle[1])
+    assert len(pictures(panel)) == 1
+    assert layer.translate[-1] - before[-1] == pytest.approx(60 * 0.7)
+
+    box.check.click()
+    assert not explainer.on and not pictures(panel) and spots.visible
+
+
+def test_deleting_its_layer_and_leaving_the_slide_end_it(panel, box, middle, until):
+    session, explainer = panel.session, box.explainer
+    click(panel, box, until, *middle)
+    explainer.switch(True)  # the spot clicked before it was switched on
+    until(lambda: not explainer.busy)
+    session.viewer.layers.remove(pictures(panel)[0])
+    assert not explainer.on and not box.check.isChecked()
+    explainer.switch(True)
+    until(lambda: bool(pictures(panel)))
+    session.viewer.layers.remove(session.slide.layer)
+    assert not pictures(panel) and not explainer.clicked
+
+
+def test_strengths_are_relative_and_the_unknown_stays_clear():
+    tiles, blocks = np.zeros((5, 5), np.float32), np.zeros((7, 7), np.float32)
+    tiles[0, 0], tiles[2, 2], tiles[4, 4] = -0.2, np.nan, 0.1
+    blocks[0, 6] = 0.003
+    drawn = raster(tiles, blocks)
+    assert drawn.shape == (5 * TILE, 5 * TILE)
+    assert np.nanmin(drawn) == -1 and np.isnan(drawn[0, 0])
+    assert drawn[TILE // 2, TILE // 2] == pytest.approx(-0.45)  # inside its outline
+    assert drawn[-5, -5] == pytest.approx(0.5)
+    middle = drawn[2 * TILE : 3 * TILE, 2 * TILE : 3 * TILE]
+    assert (middle[:8, 48:] == 1).all() and middle.sum() == 64
