@@ -28,6 +28,7 @@ from napari_dkan.training.batches import predicted_by, whole
 from napari_dkan.training.fit import fit
 from napari_dkan.training.gene_text import no_gene_text
 from napari_dkan.training.metrics import score
+from napari_dkan.training.reference import make_reference
 from napari_dkan.training.ridge import choose_ridge, multi_scale
 from napari_dkan.training.sections import Section, encode, fit_encoder, prepare_section
 from napari_dkan.training.settings import Settings
@@ -123,6 +124,7 @@ def main() -> None:
         gene_text=text.source,
         card=card,
         encoder_tensors=encoder.tensors(),
+        reference=make_reference([encoded[s] for s in train], network, "drawn tissue (simulated)"),
     )
     saved = save_checkpoint(given.out, checkpoint, half=True)
     for name in ("dkan", "ridge on the same features"):

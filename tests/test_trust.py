@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,13 +30,21 @@ from napari_dkan.spatial.spots import Spots
 from napari_dkan.training.augment import Augmentation, Restain
 from napari_dkan.training.baselines.ridge import FeatureRidge
 from napari_dkan.training.loading import read_data
-from napari_dkan.training.reference import evidence_of, make_reference, with_reference
+from napari_dkan.training.measured import measured_section
+from napari_dkan.training.reference import (
+    evidence_of,
+    make_reference,
+    reliability_entry,
+    with_reference,
+)
 from napari_dkan.training.sections import encode, fit_encoder
 from napari_dkan.training.settings import Settings
 from napari_dkan.training.train import load_sections, train_sections
 
+from .conftest import ROOT
 from .tiny_sections import PANEL, QUICK, tiny_section
 
+REPORT = ROOT / "docs" / "reports" / "reliability.json"
 COLUMN = {name: i for i, name in enumerate(NAMES)}
 
 
@@ -134,7 +143,7 @@ def test_a_usual_spot_is_about_one_deviation_away(trained):
     section = encode(tiny_section(1), fit_encoder([tiny_section(1), tiny_section(2)], 16, 154.0))
     _, tokens = evidence_of(section, trained.network)
     assert 0.5 < np.median(made.distance(tokens)) < 1.5
-    assert made.distance(tokens + 10 * tokens.std()).min() > 2
+    assert made.distance(made.token_mean + 5 * (tokens - made.token_mean)).min() > 2
     assert made.place(DISTANCE, np.array([0.0, 1e6])).tolist() == [0, 1]
 
 
@@ -181,8 +190,6 @@ def _entry(**changes):
     ],
 )
 def test_a_damaged_reference_is_refused_in_one_sentence(trained, tmp_path, damage, words):
-    import json
-
     file = tmp_path / "damaged.safetensors"
     save_checkpoint(file, trained)
     with safe_open(file, "pt") as opened:
@@ -226,7 +233,7 @@ def test_usual_tiles_are_good_and_odd_ones_are_named(bundled):
     evidence[3, COLUMN["tissue"]] = 0
     evidence[4, COLUMN["dark"]] = 0.9
     evidence[5, COLUMN["members"]] *= 4
-    tokens[6] += 40 * np.abs(tokens).mean()
+    tokens[6] += 5 * (tokens[6] - bundled.reference.token_mean)
     tokens[7], evidence[7] = np.nan, np.nan
     judged = judge(bundled.reference, evidence, tokens)
     assert judged.word(0) == "good" and judged.reasons(0) == ()
@@ -280,8 +287,6 @@ def test_the_carried_ridge_is_the_one_of_training_and_both_roads_note_the_same(
     checkpoint = load_checkpoint(saved.path)
     (data,) = read_data(data_dir, ["C2"])
     rows = np.arange(0, len(sections[0].section), 12)
-    from napari_dkan.training.evaluate import measured_section
-
     spots = measured_section(data, checkpoint).spots()
     mpp = float(data.uns["mpp"])
     with open_slide(data.uns["image"]) as slide:
@@ -312,7 +317,9 @@ def test_the_banner_speaks_of_another_stain_or_scale_only(seen, bundled):
     assert "HER2-positive" in sentence and "stain is another" in sentence
     assert sentence.count(".") <= 3 and "\n" not in sentence
     half = evidence.copy()  # half the pixels in each direction, twice the size
-    half[:, : len(PIXELS)] = of_pixels(pixels[:, 14:42, 14:42].repeat(2, axis=1).repeat(2, axis=2))
+    part = torch.from_numpy(pixels[:, 14:42, 14:42]).permute(0, 3, 1, 2).float()
+    larger = torch.nn.functional.interpolate(part, scale_factor=2, mode="bilinear")
+    half[:, : len(PIXELS)] = of_pixels(larger.permute(0, 2, 3, 1).numpy().astype(np.uint8))
     assert "check the pixel size of 1.38 um" in check_slide(bundled, half, 1.38)
     assert "coarser than any" in check_slide(bundled, evidence, 8.0)
     disagree = evidence.copy()
@@ -325,7 +332,7 @@ def test_the_banner_speaks_of_another_stain_or_scale_only(seen, bundled):
 def test_the_reference_has_to_be_of_the_training_sections(bundled, data_dir, tmp_path):
     foreign = dict(bundled.card["training_data"], slide_fingerprints={"X1": "another"})
     card = bundled.card | {"training_data": foreign}
-    with pytest.raises(SpotsError, match="C2 is not among the sections .* on \\(X1\\)"):
+    with pytest.raises(SpotsError, match=r"C2 is not among the sections .* on \(X1\)"):
         with_reference(replace(bundled, card=card), data_dir, ["C2"])
 
 
@@ -334,3 +341,12 @@ def test_the_bundled_checkpoint_carries_its_reference(bundled):
     assert made.spots == 729 and made.slides == ("C2", "C3", "C4", "C5") and made.ridge is not None
     assert "breast" in made.tissue and "reliability" in bundled.card
     assert Path(bundled.path).stat().st_size < 8.4e6
+
+
+def test_figures_for_the_card_come_from_the_report_only(tmp_path):
+    found = reliability_entry(REPORT)
+    assert 0 < found["gain"] < 1
+    assert found["mse_of_the_most_reliable_half"] < found["mse_of_all_spots"]
+    (tmp_path / "other.json").write_text("{}")
+    with pytest.raises(SpotsError, match=r"other.json is not the report of a reliability"):
+        reliability_entry(tmp_path / "other.json")

@@ -30,17 +30,18 @@ Numbers = NDArray[np.float32]
 class Sign:
     """Something wrong with a tile's pixels: more (or less) of it than any training spot had.
 
-    margin : by how much more a tile is ruined.
+    margin : by how much more a tile is ruined. from_ : so much is usual whatever the training.
     """
 
     name: str
     more: bool
     margin: float
     words: str
+    from_: float | None = None
 
 
 SIGNS = (
-    Sign("tissue", False, 0.25, "little tissue"),
+    Sign("tissue", False, 0.25, "little tissue", from_=0.5),
     Sign("sharpness", False, 0.2, "out of focus"),
     Sign("pen", True, 0.1, "a colour that is no stain: pen, or something on the glass"),
     Sign("dark", True, 0.25, "nearly black: ink, a fold or a pigment"),
@@ -48,7 +49,6 @@ SIGNS = (
 WORDS = {
     DISTANCE: "unlike the tissue of the training slides",
     "members": "the networks of the ensemble disagree",
-    "heads": "the heads of the network disagree",
 } | {sign.name: sign.words for sign in SIGNS}
 
 
@@ -119,7 +119,10 @@ def risk_of(reference: Reference, name: str, values: NDArray[np.floating]) -> Nu
 def excess_of(reference: Reference, sign: Sign, values: NDArray[np.floating]) -> Numbers:
     """How far beyond every training spot: 0 within, 1 where a tile is ruined."""
     levels = reference.levels[_row(reference, sign.name)]
-    beyond = values - levels[-1] if sign.more else levels[0] - values
+    usual = float(levels[-1] if sign.more else levels[0])
+    if sign.from_ is not None:
+        usual = max(usual, sign.from_) if sign.more else min(usual, sign.from_)
+    beyond = values - usual if sign.more else usual - values
     return np.asarray(np.clip(np.nan_to_num(beyond) / sign.margin, 0, 1), np.float32)
 
 

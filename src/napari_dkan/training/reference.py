@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -138,3 +139,34 @@ def _slides(checkpoint: Checkpoint) -> dict[str, str]:
     data = checkpoint.card.get("training_data")
     prints = data.get("slide_fingerprints") if isinstance(data, dict) else None
     return prints if isinstance(prints, dict) else {}
+
+
+def reliability_entry(path: str | Path) -> dict[str, Any]:
+    """For the card, from the report of benchmarks/reliability.py: how well a score tells errors.
+
+    Raises SpotsError when it is not one.
+    """
+    try:
+        report = json.loads(Path(path).read_text(encoding="utf-8"))
+        score, rival = report["score"], report["alone"]["predicted little"]
+        kept = score["mse_of_the_most_reliable"]
+        ratios = list(score["their_error_over_the_average"].values())
+        return {
+            "protocol": "sections predicted by networks that never saw them; parts of the score "
+            "chosen on the other sections; 0 is a random order of the spots, 1 knowing the errors",
+            "gain": report["nested_gain_mse_mean"],
+            "gain_sd_over_sections": report["nested_gain_mse_sd"],
+            "gain_by_predicted_level_alone": rival["gain_mse_mean"],
+            "mse_of_all_spots": _mean(kept["100%"]),
+            "mse_of_the_most_reliable_half": _mean(kept["50%"]),
+            "mse_of_unreliable_spots_over_average": _mean(ratios),
+        }
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise SpotsError(
+            f"{path} is not the report of a reliability measurement; make it with "
+            "benchmarks/reliability.py."
+        ) from error
+
+
+def _mean(values: Sequence[float]) -> float:
+    return round(sum(values) / len(values), 3)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -24,15 +25,20 @@ def reference_command(
     tissue: Annotated[
         str, typer.Option(help="What it was trained on in words, such as 'human breast cancer'.")
     ] = "",
+    reliability: Annotated[
+        Path | None,
+        typer.Option(help="Report of benchmarks/reliability.py; its figures go on the card."),
+    ] = None,
     encoder_weights: EncoderWeights = None,
 ) -> None:
     """Add to a checkpoint what judging its predictions takes, and the plain baseline's weights."""
     from ..model import load_checkpoint, save_checkpoint
     from ..model.tensorfile import read_header
     from ..samples.bundled import bundled_checkpoint
-    from .reference import with_reference
+    from .reference import reliability_entry, with_reference
 
     names = names_of(sections)
+    told = {} if reliability is None else {"reliability": reliability_entry(reliability)}
     path = bundled_checkpoint("her2-breast") if checkpoint == "bundled" else Path(checkpoint)
     made = with_reference(
         load_checkpoint(path),
@@ -42,6 +48,7 @@ def reference_command(
         encoder_weights=encoder_weights,
         log=lambda line: typer.echo(line, err=True),
     )
+    made = replace(made, card=made.card | told)
     # as compact as it was: nothing of the network changes
     half = any(kind == "F16" for kind, _ in read_header(path).tensors.values())
     save_checkpoint(out, made, half=half)
