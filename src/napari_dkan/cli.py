@@ -13,10 +13,13 @@ import typer
 
 from .errors import DkanError
 from .inference.store.command import cache_app
+from .quality.report.command import report_command
 from .training.command import train_command
 from .training.crossval_command import crossval_command
 from .training.evaluate_command import evaluate_command
 from .training.genes_command import genes_app
+from .training.reference_command import reference_command
+from .training.tuning.command import finetune_command
 from .training.zeroshot_command import zeroshot_command
 
 if TYPE_CHECKING:
@@ -86,6 +89,7 @@ def predict(
     from .inference.predict import tissue_region
     from .inference.target import region_target, spots_target
     from .model import load_checkpoint
+    from .quality.reliability import judge
     from .samples.bundled import bundled_checkpoint
     from .slide import open_slide
 
@@ -120,13 +124,19 @@ def predict(
                 f"None of the {failed:,} spots on {slide.name} could be read: the slide is "
                 "damaged; export it again."
             )
-        write_h5ad(to_anndata(prediction, opened), out)
+        reliability = None
+        if model.reference is not None:
+            reliability = judge(model.reference, prediction.evidence, prediction.tokens)
+        write_h5ad(to_anndata(prediction, opened, reliability), out)
     if failed:
         typer.echo(f"{failed:,} spots left out: {slide.name} is damaged there.", err=True)
     if predictor.kept.warning:
         typer.echo(predictor.kept.warning, err=True)
     if timing:
         typer.echo(predictor.stages.report(), err=True)
+    if reliability is not None and reliability.unreliable.any():
+        count = int(reliability.unreliable.sum())
+        typer.echo(f"{count:,} of them should not be relied on: see obs['unreliable']", err=True)
     typer.echo(f"{len(prediction.target):,} spots x {len(prediction.panel)} genes written to {out}")
 
 
@@ -232,7 +242,10 @@ def convert(
 app.command("train")(train_command)
 app.command("crossval")(crossval_command)
 app.command("evaluate")(evaluate_command)
+app.command("report")(report_command)
 app.command("zeroshot")(zeroshot_command)
+app.command("reference")(reference_command)
+app.command("finetune")(finetune_command)
 app.add_typer(genes_app, name="genes")
 app.add_typer(cache_app, name="cache")
 

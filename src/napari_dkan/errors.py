@@ -39,3 +39,7 @@ class OutputError(DkanError):
 
 class CacheError(DkanError):
     """What was asked of the cache of features makes no sense."""
+
+
+class TuneError(DkanError):
+    """A fine-tuning could not be started, or its process ended unexpectedly."""

@@ -67,3 +67,72 @@ def middle(panel) -> tuple[float, float]:
     """A place on the tissue, (x, y) in level-0 px."""
     point = panel.session.slide.tissue.representative_point()
     return point.x, point.y
+
+
+@pytest.fixture
+def measured_file(tmp_path, tiny_slide_file) -> Path:
+    """Made-up counts of a square array on the small slide, as an h5ad that names its image.
+
+    Five genes are the small checkpoint's; its MALAT1 is not measured.
+    """
+    import anndata
+    import numpy as np
+    import pandas as pd
+
+    genes = ["ERBB2", "GATA3", "CD74", "COL1A1", "KRT8", "ACTB"]
+    at = np.stack(np.meshgrid(range(7), range(7)), axis=-1).reshape(-1, 2)
+    counts = np.random.default_rng(1).poisson(3 + at.sum(axis=1)[:, None], (len(at), len(genes)))
+    about = {"image": str(tiny_slide_file), "mpp": 0.7}
+    about |= {"spot_pitch_um": 140.0, "spot_diameter_um": 100.0}
+    names = [f"{x}x{y}" for x, y in at]
+    data = anndata.AnnData(
+        counts.astype(np.float32),
+        obs=pd.DataFrame({"array_row": at[:, 1], "array_col": at[:, 0]}, index=names),
+        var=pd.DataFrame(index=genes),
+        obsm={"spatial": 150.0 + 200 * at},
+        uns=about,
+    )
+    file = tmp_path / "D1.h5ad"
+    data.write_h5ad(file)
+    return file
+
+
+@pytest.fixture
+def rival_file(tmp_path, tiny_checkpoint_file) -> Path:
+    """The small checkpoint with other weights."""
+    import copy
+    from dataclasses import replace
+
+    import torch
+
+    from napari_dkan.model import load_checkpoint, save_checkpoint
+
+    first = load_checkpoint(tiny_checkpoint_file)
+    network = copy.deepcopy(first.network)
+    torch.manual_seed(6)
+    with torch.no_grad():
+        for weights in network.parameters():
+            weights.add_(0.2 * torch.randn_like(weights))
+    file = tmp_path / "rival.safetensors"
+    save_checkpoint(file, replace(first, network=network, card={"title": "The other"}))
+    return file
+
+
+@pytest.fixture
+def quality_widget(panel):
+    """The panel of quality control beside the Predict panel, nothing measured loaded yet."""
+    from napari_dkan.viewer.quality.widget import QualityWidget
+
+    made = QualityWidget(panel.session.viewer)
+    panel.session.viewer.window.add_dock_widget(made, name="DKAN: quality control", area="right")
+    yield made
+    made.shut_down()
+    made.quality.close()
+
+
+@pytest.fixture
+def compared(quality_widget, measured_file, until):
+    """With a section loaded and all of its figures made."""
+    quality_widget.quality.load([measured_file])
+    until(lambda: quality_widget.figures.summary is not None)
+    return quality_widget

@@ -10,12 +10,13 @@ from __future__ import annotations
 import atexit
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakSet
 
-from napari.qt.threading import create_worker
+from napari.qt.threading import WorkerBase, create_worker
 from qtpy.QtCore import QThreadPool
 
 from ..errors import DkanError
@@ -48,7 +49,7 @@ class Lane:
     def __init__(self, name: str) -> None:
         self.name = name
         self._stop: threading.Event | None = None
-        self._threads: list[threading.Event] = []  # set when a worker has wound down
+        self._threads: list[tuple[WorkerBase, threading.Event]] = []  # set when it has wound down
         if not _lanes:  # registered after Qt's own handler, so it runs before it
             atexit.register(_wind_down)
             pool = QThreadPool.globalInstance()
@@ -76,7 +77,7 @@ class Lane:
         self.cancel()
         stop, wound_down = threading.Event(), threading.Event()
         self._stop = stop
-        self._threads = [t for t in self._threads if not t.is_set()] + [wound_down]
+        self._threads = [t for t in self._threads if not _over(*t)]
 
         def receive(item: Any) -> None:
             if self._stop is not stop:  # a late result of a job that was cancelled
@@ -88,6 +89,7 @@ class Lane:
                 on_item(item)
 
         worker = create_worker(_guarded, job, stop, wound_down, _start_thread=False)
+        self._threads.append((worker, wound_down))
         worker.yielded.connect(receive)
         worker.start()
 
@@ -99,7 +101,17 @@ class Lane:
 
     def wait(self, seconds: float = 10.0) -> bool:
         """Block until every thread of this lane has wound down."""
-        return all(t.wait(seconds) for t in self._threads)
+        end = time.monotonic() + seconds
+        while not all(_over(*t) for t in self._threads):
+            if time.monotonic() > end:
+                return False
+            time.sleep(0.01)
+        return True
+
+
+def _over(worker: WorkerBase, wound_down: threading.Event) -> bool:
+    """napari quits its workers when the window closes; their generators do not end then."""
+    return wound_down.is_set() or (worker.abort_requested and not worker.is_running)
 
 
 def _wind_down() -> None:

@@ -10,12 +10,17 @@ PathOrPaths = str | Sequence[str]
 
 
 def get_reader(path: PathOrPaths) -> Callable[[PathOrPaths], list[Any]] | None:
-    """A reader for slides; None leaves stacks of files and other folders to other readers."""
+    """A reader for slides; None leaves stacks of files and other folders to other readers.
+
+    A SpatialData store is a zarr folder too, but holds measured spots and perhaps an image.
+    """
+    from ..expression.spatialdata import find
     from ..slide.slide import is_zarr
 
     name = path if isinstance(path, str) else path[0]
     several = not isinstance(path, str) and len(path) != 1
-    if several or (Path(name).is_dir() and not is_zarr(Path(name))):
+    folder = Path(name)
+    if several or (folder.is_dir() and (not is_zarr(folder) or find(folder))):
         return None
     return read_slides
 

@@ -6,6 +6,7 @@ a layer's name or in a module global. All events are emitted in the GUI thread.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
@@ -64,6 +65,7 @@ class Settings:
     tissue_only: bool = True
     store: bool = True  # keep tiles on disk for the next visit
     warm_up: bool = True  # compute around the view before it is asked for
+    hatch: bool = True  # tiles that should not be relied on are hatched
     unproven: bool = False  # genes by their text even where the card has no proof of them
     colormap: str = "magma"
     opacity: float = 0.65
@@ -119,6 +121,8 @@ class Session:
         self.rates: dict[RateKey, float] = {}  # spots per second, as measured
         self.drawing = Stages()
         self._noted: set[str] = {""}
+        # places of the canvas, as (y, x) in the world, that answer clicks and hovering themselves
+        self.claims: list[Callable[[tuple[float, float]], bool]] = []
         self._lock = Lock()
         viewer.layers.events.inserted.connect(self._layers_changed)
         viewer.layers.events.removed.connect(self._layers_changed)
@@ -194,9 +198,19 @@ class Session:
             layer.units = UNITS
             layer.axis_labels = AXES
 
+    def scale_slide(self, slide: OpenSlide, size: PixelSize) -> None:
+        """A pixel size that was found out, e.g. from a spot array; nothing to remember."""
+        self._scale(slide, size)
+        self.slide_changed.emit()
+
     def put_on(self, slide: OpenSlide, layer: Layer) -> None:
         """Remember that a layer lies on this slide, whatever other slides are open."""
         self._lies_on[layer] = slide
+
+    def put_beside(self, layer: Layer, new: Layer) -> None:
+        """Remember that a new layer lies on the slide that another one lies on."""
+        if layer in self._lies_on:
+            self._lies_on[new] = self._lies_on[layer]
 
     def _lying_on(self, slide: OpenSlide) -> list[Layer]:
         """Layers made for the slide; with one slide open also what a person drew by hand."""
@@ -294,6 +308,10 @@ class Session:
         self.spot = prediction
         self.spot_changed.emit()
 
+    def claimed(self, world: tuple[float, float]) -> bool:
+        """Whether somebody else answers a click at this place of the canvas."""
+        return any(claims(world) for claims in self.claims)
+
     def say(self, text: str, alarming: bool = False) -> None:
         """A sentence for the person, shown in the panel."""
         self.message, self.alarming = text, alarming
@@ -319,22 +337,29 @@ class Session:
             raise SpotsError("The checkpoint is still being loaded; try again in a moment.")
         return self.slide
 
-    def predictor(self, slide: OpenSlide, checkpoint: Checkpoint) -> Predictor:
-        """The predictor of a slide; finds its tissue first. Call it in a thread."""
-        from ..inference.device import leave_a_core
+    def tissue_of(self, slide: OpenSlide) -> BaseGeometry:
+        """The tissue in level-0 px, found when first asked for. Call it in a thread."""
         from ..inference.predict import tissue_region
 
-        leave_a_core()
         with self._lock:
             if slide.tissue is None:
                 slide.tissue = tissue_region(slide.slide, slide.mpp)
+            return slide.tissue
+
+    def predictor(self, slide: OpenSlide, checkpoint: Checkpoint) -> Predictor:
+        """The predictor of a slide; finds its tissue first. Call it in a thread."""
+        from ..inference.device import leave_a_core
+
+        leave_a_core()
+        tissue = self.tissue_of(slide)
+        with self._lock:
             options = self.settings.device, self.settings.encoder_weights, self.settings.store
             key = (id(slide), checkpoint.sha256, slide.mpp, *options)
             if self._predictor is None or self._predictor[0] != key:
-                made = Predictor(slide.slide, checkpoint, slide.mpp, slide.tissue, *options)
+                made = Predictor(slide.slide, checkpoint, slide.mpp, tissue, *options)
                 self._predictor = (key, made)
             predictor = self._predictor[1]
-            predictor.tissue = slide.tissue
+            predictor.tissue = tissue
             return predictor
 
     def predictor_now(self) -> Predictor | None:

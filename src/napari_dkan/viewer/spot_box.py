@@ -10,17 +10,21 @@ from qtpy.QtWidgets import QComboBox, QHBoxLayout, QLabel, QVBoxLayout, QWidget
 from ..inference.prediction import Prediction
 from .combo import narrow
 from .links import Links
+from .quality.state import quality_of
 from .session import Session
+from .trust import verdict
 
 TOP = 12
 BY_VALUE, BY_EXCESS = "highest", "most above average"
+MEASURED = QColor("#26a69a")
 ZERO_SHOT = "*"  # behind a gene that is predicted from its text alone
 
 
 class Bars(QWidget):
     """Rows of (label, value, marked) as horizontal bars; a click on a row picks its label.
 
-    Labels in ``starred`` get a star and a hollow bar: their values are on another scale.
+    Labels in ``starred`` get a star and a hollow bar: their values are on another scale. Those
+    in ``measured`` get a second, thin bar and number.
     """
 
     picked = Signal(str)
@@ -30,12 +34,16 @@ class Bars(QWidget):
         super().__init__()
         self.rows: list[tuple[str, float, bool]] = []
         self.starred: frozenset[str] = frozenset()
+        self.measured: dict[str, float] = {}
         self.setToolTip("Click a gene to show its map.")
 
     def set_rows(
-        self, rows: list[tuple[str, float, bool]], starred: frozenset[str] = frozenset()
+        self,
+        rows: list[tuple[str, float, bool]],
+        starred: frozenset[str] = frozenset(),
+        measured: dict[str, float] | None = None,
     ) -> None:
-        self.rows, self.starred = rows, starred
+        self.rows, self.starred, self.measured = rows, starred, measured or {}
         self.setMinimumHeight(len(rows) * self.ROW)
         self.updateGeometry()
         self.update()
@@ -51,9 +59,10 @@ class Bars(QWidget):
     def paintEvent(self, event: QPaintEvent) -> None:
         painter = QPainter(self)
         painter.setRenderHint(QPainter.RenderHint.Antialiasing)
-        name, number = 82, 44
+        name, number = 82, 84 if self.measured else 44
         room = max(10, self.width() - name - number - 8)
-        top = max([v for _, v, _ in self.rows if np.isfinite(v)], default=1.0) or 1.0
+        shown = [v for _, v, _ in self.rows] + [self.measured.get(g, 0.0) for g, _, _ in self.rows]
+        top = max([v for v in shown if np.isfinite(v)], default=1.0) or 1.0
         text = self.palette().windowText().color()
         for i, (label, value, marked) in enumerate(self.rows):
             y = i * self.ROW
@@ -65,7 +74,9 @@ class Bars(QWidget):
             star = ZERO_SHOT if label in self.starred else ""
             painter.drawText(QRectF(0, y, name, self.ROW), middle, label + star)
             right = QRectF(self.width() - number, y, number - 4, self.ROW)
-            painter.drawText(right, middle | Qt.AlignmentFlag.AlignRight, f"{value:.2f}")
+            there = self.measured.get(label)
+            both = f"{value:.2f}" if there is None else f"{value:.2f} | {there:.2f}"
+            painter.drawText(right, middle | Qt.AlignmentFlag.AlignRight, both)
             track = QRectF(name, y + 4, room, self.ROW - 8)
             painter.setPen(Qt.PenStyle.NoPen)
             painter.setBrush(QColor(128, 128, 128, 50))
@@ -76,6 +87,11 @@ class Bars(QWidget):
                 painter.setPen(colour)
             painter.setBrush(Qt.BrushStyle.NoBrush if star else colour)
             painter.drawRoundedRect(track, 3, 3)
+            if there is not None:
+                painter.setPen(Qt.PenStyle.NoPen)
+                painter.setBrush(MEASURED)
+                width = room * float(np.clip(there / top, 0, 1))
+                painter.drawRect(QRectF(name, y + self.ROW - 4, width, 3))
         painter.end()
 
 
@@ -84,7 +100,7 @@ class SpotBox(QWidget):
 
     def __init__(self, session: Session, links: Links) -> None:
         super().__init__()
-        self._session = session
+        self._session, self._quality = session, quality_of(session)
         self.where = QLabel()
         self.where.setWordWrap(True)
         self.order = QComboBox()
@@ -126,12 +142,18 @@ class SpotBox(QWidget):
             self.where.setText("Click on tissue to see its predicted genes here.")
             return
         x, y = spot.target.spots.xy[-1]
-        self.where.setText(f"Spot at ({x:,.0f}, {y:,.0f}) px")
+        checkpoint = self._session.checkpoint
+        doubt = verdict(spot, None if checkpoint is None else checkpoint.reference, -1)
+        place = f"Spot at ({x:,.0f}, {y:,.0f}) px"
+        self.where.setText(f"{place}, {doubt}" if doubt else place)
         text = f"predicted, {spot.label_scale.name}"
         if spot.zero_shot:
             text += f"\n{ZERO_SHOT} zero-shot: {spot.units(spot.zero_shot[0])}"
         self.scale.setText(text)
-        self.bars.set_rows(self._rows(spot), frozenset(spot.zero_shot))
+        measured = self._quality.measured_here(spot)
+        if measured:
+            self.scale.setText(f"{text}\nthin bar and second number: measured")
+        self.bars.set_rows(self._rows(spot), frozenset(spot.zero_shot), measured)
 
     def _rows(self, spot: Prediction) -> list[tuple[str, float, bool]]:
         """The shown and the pinned genes first, then the spot's top genes."""

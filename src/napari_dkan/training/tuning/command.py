@@ -1,0 +1,135 @@
+"""`napari-dkan finetune`: teach a checkpoint measured sections."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ...errors import DkanError, OutputError
+from ..options import EncoderWeights, command_line, names_of
+from .settings import Adapt, HoldOut, TuneSettings
+
+
+SMALL = 128  # width of a network
+
+
+def finetune_command(
+    data: Annotated[
+        list[Path],
+        typer.Option(
+            help="Folder with sections in any layout that `train` knows, or an h5ad; may be "
+            "given several times.",
+            show_default=False,
+        ),
+    ],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="The checkpoint to write.", show_default=False)
+    ],
+    checkpoint: Annotated[
+        str, typer.Option(help="A file, or bundled for the one of this package.")
+    ] = "bundled",
+    sections: Annotated[
+        str | None, typer.Option(help="Such as C2,C3; default all there are.")
+    ] = None,
+    adapt: Annotated[
+        Adapt, typer.Option(help="What may change; auto goes by the number of spots.")
+    ] = Adapt.auto,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Epochs at most.")] = None,
+    seconds: Annotated[float | None, typer.Option(help="Seconds at most.")] = None,
+    hold_out: Annotated[
+        HoldOut, typer.Option(help="What is held out and reported on.")
+    ] = HoldOut.blocks,
+    share: Annotated[float, typer.Option(help="Share of the spots that is held out.")] = 0.25,
+    seed: Annotated[int, typer.Option(help="Of the split and the fit.")] = 2021,
+    lr: Annotated[float | None, typer.Option(help="Learning rate; default by --adapt.")] = None,
+    report: Annotated[Path | None, typer.Option(help="Write the figures to this .json.")] = None,
+    others: Annotated[
+        str | None,
+        typer.Option(help="Sections of --data to measure forgetting on; they teach nothing."),
+    ] = None,
+    new_genes: Annotated[
+        Path | None,
+        typer.Option(help="Gene file of `genes build`: its genes join where they are measured."),
+    ] = None,
+    title: Annotated[str, typer.Option(help="Title on the checkpoint's card.")] = "",
+    encoder_weights: EncoderWeights = None,
+    events: Annotated[
+        bool, typer.Option(help="One JSON object a line, and commands on stdin.")
+    ] = False,
+) -> None:
+    """Teach a checkpoint measured sections, and tell whether it got better on held-out spots."""
+    from .control import Control
+    from .conversation import Conversation
+    from .events import Failed
+
+    def work(on_event: Any, control: Control) -> Any:
+        import torch
+
+        from ...model import load_checkpoint, save_checkpoint
+        from ...samples.bundled import bundled_checkpoint
+        from .events import Finished
+        from .finetune import finetune
+        from .reading import read_some
+
+        settings = TuneSettings(adapt, epochs, seconds, hold_out, share, seed, lr)
+        for path in (out, *([] if report is None else [report])):
+            if not path.resolve().parent.is_dir():
+                raise OutputError(f"{path.parent} is not a folder; make it, or write elsewhere.")
+        names, other_names = names_of(sections), names_of(others) or []
+        path = bundled_checkpoint("her2-breast") if checkpoint == "bundled" else Path(checkpoint)
+        model = load_checkpoint(path)
+        if model.network.config.dim <= SMALL:  # steps so short that threads wait for each other
+            torch.set_num_threads(1)
+        teaching, rest = read_some(data, names, other_names)
+        command = command_line(
+            "finetune",
+            checkpoint=checkpoint if checkpoint == "bundled" else Path(checkpoint),
+            data=" --data ".join(d.resolve().name for d in data),
+            sections=sections,
+            adapt=adapt.value,
+            epochs=epochs,
+            seconds=seconds,
+            hold_out=hold_out.value,
+            share=share,
+            seed=seed,
+            lr=lr,
+            others=others,
+            new_genes=new_genes,
+        )
+        tuned = finetune(
+            model,
+            teaching,
+            settings,
+            on_event,
+            control,
+            others=rest,
+            new_genes=new_genes,
+            encoder_weights=encoder_weights,
+            command=command,
+            title=title,
+        )
+        saved = talk.saved(tuned.checkpoint, out, save_checkpoint)
+        if report is not None:
+            _write(report, tuned.report)
+        return Finished(tuned.better, tuned.verdict, str(saved), tuned.report)
+
+    talk = Conversation(events, typer.echo)
+    try:
+        finished = work(talk.tell, talk.control)
+    except DkanError as error:
+        if events:
+            talk.tell(Failed(str(error)))
+        raise
+    talk.tell(finished)
+
+
+def _write(path: Path, report: dict[str, Any]) -> None:
+    import json
+
+    from ...files import written_whole
+
+    with written_whole(path) as file:
+        text = json.dumps(report, indent=1, ensure_ascii=False, allow_nan=False)
+        file.write_text(text + "\n", encoding="utf-8")

@@ -1,0 +1,122 @@
+"""A measured section as fine-tuning takes it: labels before averaging, and what the tiles show."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ...errors import SpotsError
+from ...expression.label_scale import LabelScale
+from ...expression.panel import Panel
+from ...model.checkpoint import Checkpoint
+from ...model.encoders import STAIN
+from ..loading import load_section
+from ..measured_genes import columns_of
+from ..ready import NamedEncoder
+from ..sections import Encoded, Section, encode
+from ..settings import Settings
+from .blocks import Rows
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+Labels = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """One section of N labelled spots.
+
+    logged : (N, G) labels before averaging over neighbours; NaN in columns not measured.
+    measured : (G,) which of the panel's genes it measures. rows : of these spots among all of
+    the section, which are ``total``.
+    """
+
+    encoded: Encoded
+    logged: Labels
+    measured: NDArray[np.bool_]
+    rows: Rows
+    total: int
+    scale: LabelScale
+
+    @property
+    def section(self) -> Section:
+        return self.encoded.section
+
+    @property
+    def name(self) -> str:
+        return self.section.name
+
+    @property
+    def array(self) -> Rows:
+        """(N, 2) array coordinates."""
+        return self.section.positions.numpy().astype(np.int64)
+
+    def __len__(self) -> int:
+        return len(self.logged)
+
+    def labels(self, rows: Rows, among: Rows | None = None) -> Labels:
+        """(len(rows), G) labels averaged over neighbours ``among`` these spots, all when None."""
+        among = np.arange(len(self)) if among is None else among
+        smooth = self.scale.smooth(self.logged[among], self.array[among])
+        place = {int(row): i for i, row in enumerate(among)}
+        return smooth[[place[int(r)] for r in rows]]
+
+
+class Reader:
+    """Makes lessons for one checkpoint, whose tile encoder and scale they are seen through."""
+
+    def __init__(self, checkpoint: Checkpoint, weights: Path | None, device: torch.device) -> None:
+        self._scale = checkpoint.label_scale
+        self._encoder = checkpoint.tile_encoder(weights)
+        self._settings = Settings(
+            patch_px=checkpoint.patch.px, patch_um=checkpoint.patch.um, augmentation=None
+        )
+        self._named = None
+        if checkpoint.encoder.name != STAIN:
+            self._named = NamedEncoder(self._encoder.to(device), device)
+
+    def read(self, data: AnnData, panel: Panel) -> Lesson:
+        """Labels of the panel's genes and what is seen around every labelled spot.
+
+        Raises SpotsError when it measures none of the panel's genes, or lies off its image.
+        """
+        columns = columns_of(panel, data)
+        measured = np.array([c is not None for c in columns])
+        if not measured.any():
+            raise SpotsError(
+                f"{data.uns['section']} measures none of the checkpoint's {len(panel)} genes "
+                f"({', '.join(panel.symbols[:3])}, ...); its genes are named like "
+                f"{', '.join(map(str, data.var_names[:3]))}."
+            )
+        known = Panel(tuple(g for g, m in zip(panel.genes, measured, strict=True) if m))
+        part = data[:, [c for c in columns if c is not None]].copy()
+        part.var_names = list(known.symbols)
+        unsmoothed = replace(self._scale, smoothing=1)
+        section = load_section(part, known, self._settings, self._named, unsmoothed)
+        logged = np.full((len(section), len(panel)), np.nan, np.float32)
+        logged[:, measured] = section.labels.numpy()
+        dropped = set(section.dropped)
+        rows = np.flatnonzero([str(n) not in dropped for n in data.obs_names])
+        encoded = encode(section, self._encoder)  # type: ignore[arg-type]
+        return Lesson(encoded, logged, measured, rows, data.n_obs, self._scale)
+
+
+def read_lessons(
+    reader: Reader,
+    sections: Sequence[AnnData],
+    panel: Panel,
+    on_section: Callable[[str, int], None],
+) -> list[Lesson]:
+    """A lesson of each; on_section is told the name and how many came before."""
+    lessons = []
+    for number, data in enumerate(sections):
+        on_section(str(data.uns["section"]), number)
+        lessons.append(reader.read(data, panel))
+    return lessons

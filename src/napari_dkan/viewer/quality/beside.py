@@ -1,0 +1,50 @@
+"""The Predict panel beside this one: it loads the checkpoint, and both work on one session."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from qtpy.QtCore import QTimer
+from qtpy.QtWidgets import QDockWidget, QMainWindow, QWidget
+
+from ..predict_widget import PredictWidget
+
+if TYPE_CHECKING:
+    from napari.viewer import Viewer
+
+PLUGIN, PREDICT = "napari-dkan", "DKAN: predict"
+
+
+def open_predict_beside(panel: QWidget, viewer: Viewer) -> None:
+    """Once ``panel`` is docked, open the Predict panel if nobody has, and stack them as tabs.
+
+    Side by side or on top of each other, two panels would leave no room on a small screen.
+    """
+    window = getattr(viewer, "window", None)
+    if window is None:
+        return
+
+    def open_it() -> None:
+        dock = _dock(panel)
+        if dock is None:  # it was closed again, or is not docked at all
+            return
+        predict = next((w for w in window.dock_widgets.values() if _is_predict(w)), None)
+        if predict is None:
+            _, predict = window.add_plugin_dock_widget(PLUGIN, PREDICT)
+        other, main = _dock(predict), dock.parent()
+        if other is not None and isinstance(main, QMainWindow) and not other.isFloating():
+            main.tabifyDockWidget(other, dock)
+            dock.raise_()
+
+    QTimer.singleShot(0, panel, open_it)
+
+
+def _is_predict(widget: object) -> bool:
+    return isinstance(widget, PredictWidget)
+
+
+def _dock(widget: QWidget) -> QDockWidget | None:
+    parent = widget.parent()
+    while parent is not None and not isinstance(parent, QDockWidget):
+        parent = parent.parent()
+    return parent

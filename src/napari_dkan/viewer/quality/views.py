@@ -1,0 +1,20 @@
+"""How the maps of a section can be looked at."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class Layout(StrEnum):
+    """How the maps of a section are shown, as the panel words it."""
+
+    STACKED = "On the slide"
+    SIDE_BY_SIDE = "Side by side"
+
+
+class Shown(StrEnum):
+    """Which of the stacked maps is visible."""
+
+    MEASURED = "measured"
+    PREDICTED = "predicted"
+    RESIDUAL = "residual"

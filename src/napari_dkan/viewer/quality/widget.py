@@ -1,0 +1,137 @@
+"""The panel "DKAN: quality control": measured beside predicted, from top to bottom."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from napari.viewer import Viewer
+from qtpy.QtCore import Qt
+from qtpy.QtGui import QCloseEvent
+from qtpy.QtWidgets import QLabel, QVBoxLayout, QWidget
+from superqt import QCollapsible
+
+from ..column import Column
+from ..links import Links
+from ..session import Session, session_of
+from .beside import open_predict_beside
+from .domains_box import DomainsBox
+from .figures import Figures
+from .folded import folded
+from .genes_box import GenesBox, ScatterBox
+from .measured_box import MeasuredBox
+from .report_box import ReportBox
+from .rivals_box import RivalsBox
+from .sets_box import SetsBox
+from .shown_box import ShownBox
+from .state import quality_of
+from .summary_box import ORANGE, SummaryBox
+from .value_maps import ValueMaps
+
+
+class QualityWidget(QWidget):
+    """DKAN: quality control. Shares the viewer's session with the Predict panel."""
+
+    def __init__(self, napari_viewer: Viewer) -> None:
+        super().__init__()
+        self.session: Session = session_of(napari_viewer)
+        self.quality = quality_of(self.session)
+        session, quality, links = self.session, self.quality, Links()
+        self.figures = Figures(session, quality, links)
+        self.maps = ValueMaps(quality, links)
+        self.measured_box = MeasuredBox(session, quality, links, self.maps)
+        self.summary_box = SummaryBox(session, quality, links, self.figures)
+        self.genes_box = GenesBox(session, quality, links, self.figures)
+        self.scatter_box = ScatterBox(session, quality, links)
+        self.sets_box = SetsBox(session, quality, links, self.maps)
+        self.domains_box = DomainsBox(session, quality, links, self.maps)
+        self.rivals_box = RivalsBox(session, quality, links, self.maps)
+        self.shown_box = ShownBox(self.maps, links)
+        self.report_box = ReportBox(session, quality, links)
+        self.message = QLabel()
+        self.message.setWordWrap(True)
+        self.message.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+        self.folds: dict[str, QCollapsible] = {}
+        self._measured_only: list[QWidget] = []
+        self._build()
+        links.join(self._say, session.message_changed)
+        links.join(self._reveal, quality.comparison_changed)
+        self.shut_down = _once(
+            links.cut,
+            self.figures.close,
+            self.sets_box.close_lane,
+            self.domains_box.close_lane,
+            self.rivals_box.close_lane,
+            self.report_box.close_lane,
+            self.summary_box.outline.remove,
+            self.maps.remove,
+        )
+        self.destroyed.connect(self.shut_down)  # a dock that is deleted gets no closeEvent
+        self._say()
+        self._reveal()
+        open_predict_beside(self, napari_viewer)
+
+    def _build(self) -> None:
+        content = QWidget()
+        column = QVBoxLayout(content)
+        column.setSpacing(6)
+        column.addWidget(_heading("Measured"))
+        column.addWidget(self.measured_box)
+        column.addWidget(self.message)
+        shown: dict[str, QWidget] = {
+            "Summary": self.summary_box,
+            "Genes": self.genes_box,
+            "This gene": self.scatter_box,
+        }
+        for title, box in shown.items():
+            heading = _heading(title)
+            self._measured_only += [heading, box]
+            column.addWidget(heading)
+            column.addWidget(box)
+        seldom: dict[str, QWidget] = {
+            "Gene sets": self.sets_box,
+            "Domains": self.domains_box,
+            "Two checkpoints": self.rivals_box,
+        }
+        for title, box in seldom.items():
+            self.folds[title] = folded(title, box)
+            column.addWidget(self.folds[title])
+        column.addWidget(self.shown_box)
+        column.addWidget(self.report_box)
+        column.addStretch(1)
+        outer = QVBoxLayout(self)
+        outer.setContentsMargins(0, 0, 0, 0)
+        outer.addWidget(Column(content))
+
+    def _say(self) -> None:
+        session = self.session
+        self.message.setText(session.message)
+        self.message.setVisible(bool(session.message))
+        self.message.setStyleSheet(ORANGE if session.alarming else "")
+
+    def _reveal(self) -> None:
+        """Without a comparison there is nothing to sum up yet."""
+        for widget in self._measured_only:
+            widget.setVisible(self.quality.comparison is not None)
+
+    def closeEvent(self, event: QCloseEvent) -> None:
+        self.shut_down()
+        super().closeEvent(event)
+
+
+def _heading(text: str) -> QLabel:
+    label = QLabel(text)
+    font = label.font()
+    font.setBold(True)
+    label.setFont(font)
+    return label
+
+
+def _once(*actions: Callable[[], None]) -> Callable[[], None]:
+    """All of the actions on the first call, nothing later: a panel can go in several ways."""
+    left = list(actions)
+
+    def act() -> None:
+        while left:
+            left.pop(0)()
+
+    return act

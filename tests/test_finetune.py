@@ -1,0 +1,339 @@
+"""Fine-tuning: leak-free parts, what is learnt and kept, what ends it, and an honest answer."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import anndata
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from napari_dkan.cli import main
+from napari_dkan.errors import OutputError, SpotsError
+from napari_dkan.expression.knowledge.record import GeneRecord
+from napari_dkan.expression.label_scale import LabelScale
+from napari_dkan.model import load_checkpoint, save_checkpoint, tensorfile
+from napari_dkan.model.text import TextBasis
+from napari_dkan.model.text.protocol import TextEncoderSpec
+from napari_dkan.training.gene_file import GeneFile, write_gene_file
+from napari_dkan.training.tuning.blocks import blocks, draw_blocks, hold_out
+from napari_dkan.training.tuning.control import Control
+from napari_dkan.training.tuning.course import sure_gain
+from napari_dkan.training.tuning.events import EpochDone, GeneMap, Paused, Resumed, Started
+from napari_dkan.training.tuning.finetune import finetune
+from napari_dkan.training.tuning.lesson import Reader
+from napari_dkan.training.tuning.settings import Adapt, HoldOut, TuneSettings
+from napari_dkan.training.tuning.split import split
+
+QUICK = TuneSettings(Adapt.decoder, epochs=3, share=0.25)
+SIDE = 9
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def model(tiny_checkpoint_file):
+    return load_checkpoint(tiny_checkpoint_file)
+
+
+def _section(slide: Path, genes, name: str = "drawn", side: int = SIDE) -> anndata.AnnData:
+    """Counts that follow how dark the slide is, on a grid of spots over it."""
+    rng, at = np.random.default_rng(len(name)), np.arange(side * side)
+    col, row = at % side, at // side
+    level = 3 + 40 * rng.random((1, len(genes))) * (1 + np.sin(col + row))[:, None]
+    data = anndata.AnnData(
+        rng.poisson(level).astype(np.float32) + 1,
+        obs=pd.DataFrame({"array_col": col, "array_row": row}, index=[f"s{i}" for i in at]),
+        var=pd.DataFrame(index=list(genes)),
+    )
+    data.obsm["spatial"] = np.stack([130 + 160.0 * col, 130 + 160.0 * row], axis=1)
+    data.uns = {"section": name, "mpp": 0.7, "spot_pitch_um": 112.0, "spot_diameter_um": 80.0}
+    data.uns["image"] = str(slide)
+    return data
+
+
+# --- the parts ----------------------------------------------------------------------
+
+
+@given(st.integers(6, 16), st.integers(6, 16), st.integers(1, 2), st.booleans(), st.integers(0, 99))
+def test_no_count_enters_labels_on_both_sides(wide, high, reach, hexagonal, seed) -> None:
+    x, y = (v.ravel() for v in np.meshgrid(np.arange(wide), np.arange(high)))
+    array = np.stack([2 * x + y % 2 if hexagonal else x, y], axis=1).astype(np.int64)
+    every = np.arange(len(array))
+    drawn = draw_blocks(array, every, 0.3, seed)
+    held = hold_out(array, every, drawn, reach)
+    assert sorted([*held.out, *held.ring, *held.rest]) == list(every)
+    scale, teaches = LabelScale(smoothing=2 * reach + 1), np.zeros((len(array), 1), np.float32)
+    teaches[held.rest] = 1
+    assert not scale.smooth(teaches, array)[held.out].any()
+
+
+def test_blocks_are_contiguous_equal_and_cover_all() -> None:
+    array = np.stack([np.arange(180) % 15, np.arange(180) // 15], axis=1).astype(np.int64)
+    found = blocks(array)
+    assert len(found) == 8 and {len(b) for b in found} <= {22, 23}
+    assert sorted(np.concatenate(found)) == list(range(180))
+    for block in found:  # each spot of a block has another one beside it
+        apart = np.abs(array[block][:, None] - array[block][None]).max(axis=2)
+        assert (np.sort(apart, axis=1)[:, 1] == 1).all()
+    assert set(draw_blocks(array, np.arange(180), 0.5, 1)) != set(
+        draw_blocks(array, np.arange(180), 0.5, 2)
+    )
+
+
+def test_three_parts_know_nothing_of_each_other(tiny_slide_file, model) -> None:
+    section = _section(tiny_slide_file, model.panel.symbols)
+    reader = Reader(model, None, torch.device("cpu"))
+
+    def parts(data):
+        return split([reader.read(data, model.panel)], QUICK, 1)
+
+    before = parts(section)
+    (out,) = before.report.rows
+    changed = section.copy()
+    changed.X[out] += 500.0
+    after = parts(changed)
+    assert np.array_equal(before.fit.labels[0], after.fit.labels[0])
+    for (fit, chosen), (fit_after, chosen_after) in zip(before.folds, after.folds, strict=True):
+        assert np.array_equal(fit.labels[0], fit_after.labels[0])
+        assert np.array_equal(chosen.labels[0], chosen_after.labels[0])
+        assert not set(fit.rows[0]) & set(chosen.rows[0])
+        assert not set(chosen.rows[0]) & set(out)
+    assert not np.array_equal(before.report.labels[0], after.report.labels[0])
+
+
+def test_only_what_most_parts_agree_in_is_a_gain() -> None:
+    assert sure_gain(np.array([0.02, 0.03, 0.02, 0.03])) > 0
+    assert sure_gain(np.array([0.20, -0.05, -0.04, -0.06])) < 0
+    assert sure_gain(np.array([np.nan, 0.01])) == pytest.approx(0.005)
+
+
+# --- the run ------------------------------------------------------------------------
+
+
+def test_a_run_tells_what_it_does_and_reloads(tiny_slide_file, model, tmp_path) -> None:
+    told, control = [], Control()
+    control.gene = "GATA3"
+    section = _section(tiny_slide_file, ["GATA3", "KRT8", "MALAT1", "OTHER"])
+    section.X[3, :3] = 0  # a spot without a label
+    other = _section(tiny_slide_file, model.panel.symbols, "other")
+    tuned = finetune(model, [section], QUICK, told.append, control, others=[other], title="Mine")
+    started = next(e for e in told if isinstance(e, Started))
+    assert started.adapt == "decoder" and started.epochs == 3 and started.genes == 6
+    assert started.spots + started.held_out + started.between == 80
+    assert [e.number for e in told if isinstance(e, EpochDone)] == [1, 2, 3]
+    gene_map = [e for e in told if isinstance(e, GeneMap)][-1]
+    assert len(gene_map.values) == 81 and np.isnan(gene_map.values[3])
+    assert json.loads(gene_map.to_json())["values"][3] is None
+
+    report = tuned.report
+    assert report["genes_not_measured"] == ["ERBB2", "CD74", "COL1A1"]
+    assert [g["symbol"] for g in report["genes"]] == ["GATA3", "KRT8", "MALAT1"]
+    assert set(report["summary"]) == {"before", "after", "ridge"}
+    assert report["others"]["other"]["spots"] == 81
+    assert f"on {started.held_out} held-out spots" in tuned.verdict
+
+    saved = save_checkpoint(tmp_path / "mine.safetensors", tuned.checkpoint)
+    again = load_checkpoint(tmp_path / "mine.safetensors")
+    assert again.sha256 == saved.sha256 and again.title == "Mine"
+    card = again.card
+    assert card["parent"] == {"title": model.title, "sha256": model.sha256, "pcc_all": None}
+    assert card["fine_tuning"]["settings"]["seed"] == 2021
+    assert len(card["fine_tuning"]["sections"]["drawn"]) == 64
+    assert card["metrics"]["pcc_all"] == report["summary"]["after"]["pcc_all"]
+    with torch.no_grad():
+        z = torch.randn(4, 16)
+        assert torch.equal(again.network.decode(z), tuned.checkpoint.network.decode(z))
+
+
+@pytest.mark.parametrize("adapt", ["heads", "decoder", "everything"])
+def test_only_what_may_change_changes_and_the_parent_never(tiny_slide_file, model, adapt) -> None:
+    section = _section(tiny_slide_file, model.panel.symbols)
+    before = {n: t.clone() for n, t in model.network.state_dict().items()}
+    settings = replace(QUICK, adapt=Adapt(adapt), epochs=2)
+    with pytest.MonkeyPatch.context() as patch:  # whatever is learnt is kept
+        patch.setattr("napari_dkan.training.tuning.course.sure_gain", lambda gains, times=1: 1.0)
+        tuned = finetune(model, [section], settings)
+    for name, tensor in model.network.state_dict().items():
+        assert torch.equal(tensor, before[name]), name
+    changed = {
+        name.partition(".")[0]
+        for name, tensor in tuned.checkpoint.network.state_dict().items()
+        if not torch.equal(tensor, before[name])
+    }
+    assert "head" in changed and "label_mean" in changed
+    assert ("image" in changed) == (adapt != "heads")
+    assert ("fusion" in changed) == ("trunk" in changed) == (adapt == "everything")
+    assert "gene_features" not in changed
+
+
+def test_it_learns_where_there_is_something_to_learn(tiny_slide_file, model) -> None:
+    """The genes follow the darkness of the slide, which random weights do not know."""
+    section = _section(tiny_slide_file, model.panel.symbols)
+    reader = Reader(model, None, torch.device("cpu"))
+    dark = reader.read(section, model.panel).section.patches.float().mean(dim=(1, 2, 3)).numpy()
+    rank = np.argsort(np.argsort(dark)) / len(dark)
+    up = np.linspace(0, 1, len(model.panel))
+    section.X = (5 + 200 * np.abs(up - rank[:, None])).astype(int).astype(np.float32)
+    settings = TuneSettings(Adapt.decoder, epochs=60, lr=1e-2, patience=60)
+    tuned = finetune(model, [section], settings)
+    summary = tuned.report["summary"]
+    assert tuned.better and tuned.report["best_epoch"] > 0
+    assert summary["after"]["pcc_all"] > summary["before"]["pcc_all"] + 0.1
+    assert tuned.verdict.startswith("better on ")
+
+
+def test_a_fit_that_diverges_keeps_the_best_and_says_so(tiny_slide_file, model) -> None:
+    section = _section(tiny_slide_file, model.panel.symbols)
+    tuned = finetune(model, [section], replace(QUICK, epochs=50, lr=1e6))
+    assert tuned.report["best_epoch"] == 0 and "diverged in epoch" in tuned.verdict
+    assert all(t.isfinite().all() for t in tuned.checkpoint.network.state_dict().values())
+
+
+def test_stop_keeps_the_best_so_far_and_pause_waits(tiny_slide_file, model) -> None:
+    told, control = [], Control()
+
+    def on_event(event) -> None:
+        told.append(event)
+        if isinstance(event, EpochDone) and event.number == 1:
+            control.pause()
+        if isinstance(event, Paused):
+            control.resume()
+        if isinstance(event, EpochDone) and event.number == 2:
+            control.stop()
+
+    section = _section(tiny_slide_file, model.panel.symbols)
+    tuned = finetune(model, [section], replace(QUICK, epochs=500), on_event, control)
+    kinds = [type(e) for e in told if not isinstance(e, Started)][1:]
+    assert kinds == [EpochDone, Paused, Resumed, EpochDone]
+    assert tuned.report["ended"] == "it was stopped" and tuned.report["epochs"] == 2
+
+
+def test_whole_sections_are_held_out_where_there_are_several(tiny_slide_file, model) -> None:
+    sections = [_section(tiny_slide_file, model.panel.symbols, n) for n in ("one", "other")]
+    tuned = finetune(model, sections, replace(QUICK, hold_out=HoldOut.sections, epochs=1))
+    assert tuned.report["spots"]["held_out"] == SIDE**2
+    assert tuned.report["spots"]["between"] == 0
+    with pytest.raises(SpotsError, match="at least two; hold out blocks"):
+        finetune(model, sections[:1], replace(QUICK, hold_out=HoldOut.sections))
+
+
+def test_bad_input_is_a_sentence(tiny_slide_file, model) -> None:
+    few = _section(tiny_slide_file, model.panel.symbols, side=3)
+    with pytest.raises(SpotsError, match="9 labelled spots are too few"):
+        finetune(model, [few], QUICK)
+    with pytest.raises(SpotsError, match="none of the checkpoint's 6 genes"):
+        finetune(model, [_section(tiny_slide_file, ["A", "B"])], QUICK)
+    with pytest.raises(SpotsError, match=r"share held out is 0\.9"):
+        TuneSettings(share=0.9)
+
+
+def test_new_genes_join_the_panel(tiny_slide_file, model, tmp_path) -> None:
+    torch.manual_seed(1)
+    basis = TextBasis.fit(torch.randn(40, 24), 16, "words")
+    model = replace(model, text_basis=basis)
+    record = GeneRecord(symbol="FOXP3", text="a regulator", match="approved", text_from="summary")
+    absent = replace(record, symbol="ABSENT")
+    file = tmp_path / "genes.safetensors"
+    spec = TextEncoderSpec("words", "", 24)
+    write_gene_file(file, GeneFile((record, absent), torch.randn(2, 24), spec))
+    section = _section(tiny_slide_file, [*model.panel.symbols, "FOXP3"])
+    tuned = finetune(model, [section], QUICK, new_genes=file)
+    assert tuned.checkpoint.panel.symbols == (*model.panel.symbols, "FOXP3")
+    assert tuned.report["new_genes"]["genes"] == ["FOXP3"]
+    assert tuned.report["new_genes"]["not_measured"] == ["ABSENT"]
+    assert "FOXP3" not in [g["symbol"] for g in tuned.report["genes"]]
+    save_checkpoint(tmp_path / "grown.safetensors", tuned.checkpoint)
+    assert load_checkpoint(tmp_path / "grown.safetensors").network.config.genes == 7
+
+
+# --- the command --------------------------------------------------------------------
+
+
+@pytest.fixture
+def call(monkeypatch, capsys):
+    def run(*arguments) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["napari-dkan", "finetune", *map(str, arguments)])
+        with pytest.raises(SystemExit) as exit:
+            main()
+        out = capsys.readouterr()
+        return exit.value.code or 0, out.out, out.err
+
+    return run
+
+
+def test_the_command_writes_checkpoint_and_report(
+    call, tiny_slide_file, tiny_checkpoint_file, model, tmp_path
+) -> None:
+    file = tmp_path / "drawn.h5ad"
+    _section(tiny_slide_file, model.panel.symbols).write_h5ad(file)
+    out, report = tmp_path / "mine.safetensors", tmp_path / "report.json"
+    code, said, err = call(
+        *("--checkpoint", tiny_checkpoint_file, "--data", file, "-o", out),
+        *("--report", report, "--epochs", 2),
+    )
+    assert code == 0, err
+    assert "held-out spots" in said and "epoch 2:" in err
+    text = report.read_text()
+    assert json.loads(text)["kind"] == "fine-tuning" and str(tmp_path) not in text
+    assert str(tmp_path) not in json.dumps(load_checkpoint(out).card)
+
+
+def test_a_full_disk_is_one_sentence_and_leaves_nothing(
+    call, tiny_slide_file, tiny_checkpoint_file, model, tmp_path, monkeypatch
+) -> None:
+    file = tmp_path / "drawn.h5ad"
+    _section(tiny_slide_file, model.panel.symbols).write_h5ad(file)
+
+    def full(*given, **named):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(tensorfile, "save_file", full)
+    out = tmp_path / "mine.safetensors"
+    given = ("--checkpoint", tiny_checkpoint_file, "--data", file, "-o", out, "--epochs", 1)
+    code, _, err = call(*given)
+    assert code == 2 and "No space left on device" in err and "Traceback" not in err
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["drawn.h5ad"]
+
+
+def test_an_unsaved_result_waits_for_another_place(model, tmp_path, monkeypatch) -> None:
+    from napari_dkan.training.tuning.conversation import Conversation
+
+    read, write = __import__("os").pipe()
+    monkeypatch.setattr("sys.stdin", open(read))  # noqa: SIM115
+    talk, commands = Conversation(True, print), open(write, "w")  # noqa: SIM115
+    asked: list[Path] = []
+
+    def save(path, checkpoint):
+        asked.append(path)
+        if len(asked) == 1:
+            print(f"save {tmp_path / 'else.safetensors'}", file=commands, flush=True)
+            raise OutputError("full.")
+        return checkpoint
+
+    assert talk.saved(model, tmp_path / "mine.safetensors", save) == tmp_path / "else.safetensors"
+    commands.close()
+
+
+def test_a_short_one_on_real_data(call, data_dir: Path, tmp_path: Path) -> None:
+    out, report = tmp_path / "mine.safetensors", tmp_path / "report.json"
+    crop = data_dir / "her2st" / "crop" / "C3_crop.h5ad"
+    code, said, err = call("--data", crop, "-o", out, "--epochs", 2, "--report", report)
+    assert code == 0, err
+    found = json.loads(report.read_text())
+    # in sample: the bundled checkpoint knows the section, so no measure of quality
+    assert found["summary"]["before"]["pcc_all"] > 0.3
+    assert len(found["genes"]) == 250 and "held-out spots" in said

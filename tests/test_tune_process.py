@@ -1,0 +1,178 @@
+"""The child that fine-tunes: whatever it does, its parent ends in a defined state."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from napari_dkan.errors import TuneError
+from napari_dkan.training.tuning.events import Event
+from napari_dkan.training.tuning.process import TuneProcess, options
+from napari_dkan.training.tuning.settings import Adapt, HoldOut, TuneSettings
+
+FAKE = Path(__file__).with_name("fake_tuning.py")
+
+
+@pytest.fixture
+def start(tmp_path: Path):
+    """Starts a fake child; none is left after the test."""
+    started: list[TuneProcess] = []
+    parent = tmp_path / "parent.safetensors"
+    parent.write_bytes(b"weights")
+
+    def begin(scenario: str, out: str = "tuned.safetensors") -> TuneProcess:
+        process = TuneProcess((sys.executable, str(FAKE), scenario))
+        made = options(parent, tmp_path, ["C3"], TuneSettings(), tmp_path / out)
+        process.start(made, tmp_path / out)
+        started.append(process)
+        return process
+
+    yield begin
+    for process in started:
+        process.kill()
+
+
+def names(process: TuneProcess, act: Callable[[Event], None] = lambda event: None) -> list[str]:
+    """The events it tells; ``act`` sees each."""
+    found = []
+    for event in process.events():
+        found.append(event.name)
+        act(event)
+    assert not process.running
+    return found
+
+
+def number(event: Event) -> int:
+    return getattr(event, "number", 0)
+
+
+def test_a_run_tells_everything_in_order_and_is_gone(start, tmp_path):
+    process = start("well")
+    assert names(process) == ["reading", "started", *["epoch"] * 5, "finished"]
+    assert not psutil.pid_exists(process.pid)
+    assert (tmp_path / "tuned.safetensors").read_bytes() == b"weights"
+
+
+def test_what_is_no_event_is_passed_over(start):
+    assert names(start("garbage")) == ["reading", "started", *["epoch"] * 5, "finished"]
+
+
+@pytest.mark.parametrize(
+    ("scenario", "said"),
+    [
+        ("killed", "signal 9: probably out of memory.*was not saved"),
+        ("saved and killed", "signal 9: probably out of memory.*best so far was saved"),
+        ("traceback", "ValueError: the numbers are odd.*nothing of the open checkpoint"),
+        ("memory", "out of memory.*was not saved"),
+        ("nothing", "it ended without a result"),
+        ("refused", "^C3 has only ten spots; load more.$"),
+    ],
+)
+def test_a_child_that_dies_is_told_in_plain_words(start, scenario, said):
+    process = start(scenario)
+    with pytest.raises(TuneError, match=said) as raised:
+        names(process)
+    assert "Traceback" not in str(raised.value) and not process.running
+
+
+def test_a_failure_of_its_own_is_an_event(start):
+    assert names(start("failed"))[-1] == "failed"
+
+
+def test_stop_keeps_the_best_so_far(start, tmp_path):
+    process = start("long")
+    told = names(process, lambda e: number(e) == 3 and process.stop())
+    assert told[-1] == "finished" and told.count("epoch") < 100
+    assert (tmp_path / "tuned.safetensors").is_file()
+
+
+def test_pause_holds_and_resume_goes_on(start):
+    process = start("long")
+
+    def act(event: Event) -> None:
+        if number(event) == 2:
+            process.pause()
+        elif event.name == "paused":
+            threading.Timer(0.2, process.resume).start()
+        elif event.name == "resumed":
+            process.stop()
+
+    told = names(process, act)
+    assert told.count("paused") == told.count("resumed") == 1 and told[-1] == "finished"
+
+
+def test_a_child_that_does_not_listen_is_killed_after_some_patience(start):
+    process = start("deaf")
+    with pytest.raises(TuneError, match="did not stop when it was asked to"):
+        names(process, lambda e: number(e) == 2 and process.stop(patience=0.3))
+
+
+def test_killing_ends_the_events_quietly_from_any_thread(start):
+    process = start("deaf")
+    told = names(process, lambda e: number(e) == 2 and process.kill())
+    assert "finished" not in told and not psutil.pid_exists(process.pid)
+    process.kill()
+    process.stop()  # too late, and no harm
+
+
+def test_a_run_given_up_before_it_starts_never_does(tmp_path):
+    process = TuneProcess((sys.executable, str(FAKE), "long"))
+    process.kill()
+    process.start(["--out", "x"], tmp_path)
+    assert process.pid is None and list(process.events()) == []
+
+
+def test_a_result_that_cannot_be_written_is_saved_elsewhere(start, tmp_path):
+    process = start("well", out="no folder/tuned.safetensors")
+    there = tmp_path / "a folder with spaces.safetensors"
+    told = names(process, lambda e: e.name == "unsaved" and process.save(there))
+    assert told[-2:] == ["unsaved", "finished"] and there.read_bytes() == b"weights"
+
+
+def test_a_program_that_is_not_there(tmp_path):
+    process = TuneProcess((str(tmp_path / "nothing"),))
+    with pytest.raises(TuneError, match="could not be started"):
+        process.start([], tmp_path)
+
+
+@pytest.mark.parametrize("ending", ["pass", "import os; os.kill(os.getpid(), 9)"])
+def test_the_child_never_outlives_its_parent(tmp_path, ending):
+    """Whether the parent leaves in order or is killed."""
+    parent = tmp_path / "parent.safetensors"
+    parent.write_bytes(b"")
+    code = (
+        "import sys; from pathlib import Path\n"
+        "from napari_dkan.training.tuning.process import TuneProcess\n"
+        f"process = TuneProcess((sys.executable, {str(FAKE)!r}, 'long'))\n"
+        f"paths = ['--checkpoint', {str(parent)!r}, '--out', {str(tmp_path / 'out')!r}]\n"
+        "process.start([*paths, '--sections', 'C3'], Path('out'))\n"
+        "events = process.events()\n"
+        "next(events)\n"
+        "print(process.pid, flush=True)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code + ending], capture_output=True, text=True)
+    child = int(done.stdout)
+    end = time.monotonic() + 20
+    while psutil.pid_exists(child) and psutil.Process(child).status() != psutil.STATUS_ZOMBIE:
+        assert time.monotonic() < end, "an orphan"
+        time.sleep(0.05)
+
+
+def test_the_options_are_those_of_the_command():
+    """Every flag is known to `napari-dkan finetune`."""
+    import typer
+
+    from napari_dkan.cli import app
+
+    command = typer.main.get_command(app).commands["finetune"]
+    known = {name for parameter in command.params for name in parameter.opts}
+    settings = TuneSettings(Adapt.heads, 3, 60.0, HoldOut.sections, 0.5, 7)
+    made = options(Path("a"), Path("b"), ["C2", "C3"], settings, Path("c"))
+    assert {word for word in made if word.startswith("--")} | {"--events"} <= known

@@ -1,0 +1,353 @@
+"""Measured spots in a real viewer: load, register, compare, look, delete."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import anndata
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from napari_dkan.slide import open_slide
+from napari_dkan.spatial.coordinates import swap_xy
+from napari_dkan.viewer.predict_widget import PredictWidget
+from napari_dkan.viewer.quality.layers import LEGEND, OFF_TISSUE
+from napari_dkan.viewer.quality.reader import get_reader
+from napari_dkan.viewer.quality.section import BY_ARRAY, BY_COORDINATES, BY_FILES, KEY
+from napari_dkan.viewer.quality.state import quality_of
+from napari_dkan.viewer.quality.views import Layout, Shown
+from napari_dkan.viewer.reader import get_reader as get_slide_reader
+
+GENES = ("ERBB2", "GATA3", "CD74", "COL1A1", "KRT8", "ACTB")  # MALAT1 is not measured
+SIDE, PITCH = 5, 250  # spots of a made-up square array, px apart (175 um)
+
+
+def made_section(file, image, *, shift=(0.0, 0.0), scale=1.0, genes=GENES, seed=1):
+    """Made-up counts as an h5ad; without an image it does not name any."""
+    at = np.stack(np.meshgrid(range(SIDE), range(SIDE)), axis=-1).reshape(-1, 2)
+    counts = np.random.default_rng(seed).poisson(4 + at.sum(axis=1)[:, None], (SIDE**2, len(genes)))
+    uns = {"spot_pitch_um": 0.7 * PITCH, "spot_diameter_um": 100.0}
+    data = anndata.AnnData(
+        counts.astype(np.float32),
+        obs=pd.DataFrame(
+            {"array_row": at[:, 1], "array_col": at[:, 0]}, index=[f"{x}x{y}" for x, y in at]
+        ),
+        var=pd.DataFrame(index=list(genes)),
+        obsm={"spatial": scale * (300.0 + PITCH * at) + np.array(shift)},
+        uns=uns | ({} if image is None else {"image": str(image)}),
+    )
+    file.parent.mkdir(exist_ok=True)
+    data.write_h5ad(file)
+    return file
+
+
+@pytest.fixture
+def file(tmp_path, tiny_slide_file):
+    return made_section(tmp_path / "D1.h5ad", tiny_slide_file)
+
+
+@pytest.fixture
+def quality(panel):
+    made = quality_of(panel.session)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def load(quality, until):
+    """Load by the button's way and wait for the comparison."""
+
+    def now(*paths, compared=True):
+        quality.load(paths)
+        until(lambda: not quality.busy)
+        assert not compared or quality.comparison is not None, quality.session.message
+        return quality
+
+    return now
+
+
+def names(quality):
+    return [layer.name for layer in quality.session.viewer.layers]
+
+
+def test_a_dropped_section_opens_its_image_and_is_compared(make_panel, file, until):
+    panel = make_panel()
+    viewer, session = panel.session.viewer, panel.session
+    (layer,) = viewer.open(file, plugin="napari-dkan")
+    quality = quality_of(session)
+    until(lambda: quality.comparison is not None and not quality.busy)
+    section = quality.section
+    assert section.layer is layer and layer.metadata[KEY] is section
+    assert session.slide is section.slide and session.slide.slide.name == "drawn"
+    assert section.registration == BY_FILES and viewer.layers[0] is session.slide.layer
+    assert names(quality)[1:] == [
+        "ERBB2 measured - D1",
+        "ERBB2 predicted - D1",
+        "ERBB2 residual (predicted - measured) - D1",
+    ]
+    np.testing.assert_allclose(layer.data, swap_xy(section.xy))
+    np.testing.assert_allclose(layer.scale, 0.7)
+    assert [str(u) for u in layer.units] == ["micrometer", "micrometer"]
+    assert layer.face_colorbar.visible and quality.choices == ()
+    quality.close()
+
+
+def test_what_is_dropped_before_the_panel_opens_is_taken_then(
+    make_napari_viewer, make_panel, file, until, monkeypatch, tiny_checkpoint_file
+):
+    viewer = make_napari_viewer()
+    viewer.open(file, plugin="napari-dkan")
+    monkeypatch.setattr(
+        "napari_dkan.viewer.model_box.bundled_checkpoints", lambda: [tiny_checkpoint_file]
+    )
+    panel = PredictWidget(viewer)
+    quality = quality_of(panel.session)
+    until(lambda: quality.comparison is not None and not quality.busy)
+    assert len(quality.sections) == 1 and names(quality)[1] == "ERBB2 measured - D1"
+    quality.close()
+    panel.shut_down()
+
+
+def test_the_reader_takes_only_what_holds_a_section(tmp_path, file, tiny_slide_file):
+    assert get_reader(str(file)) is not None
+    assert get_reader(str(file.parent)) is not None
+    (tmp_path / "none").mkdir()
+    for name in ("table.tsv", "other.h5", "none"):
+        path = tmp_path / "none" / name
+        if not path.exists() and path.suffix:
+            path.write_text("a\tb\n1\t2\n")
+        assert get_reader(str(path)) is None
+    assert get_reader(str(tmp_path / "none")) is None
+    assert get_reader([str(tiny_slide_file)]) is None
+    store = tmp_path / "store.zarr"  # SpatialData: a table beside whatever else
+    (store / "tables" / "table").mkdir(parents=True)
+    for folder in (store, store / "tables" / "table"):
+        (folder / "zarr.json").write_text(
+            '{"zarr_format": 3, "node_type": "group", "attributes": {"region": "spots"}}'
+        )
+    assert get_reader(str(store)) is not None and get_slide_reader(str(store)) is None
+
+
+def test_the_numbers_are_those_of_evaluate(load, file, panel):
+    from napari_dkan.training.evaluate import evaluate
+    from napari_dkan.training.measured import measured_section
+
+    comparison = load(file).comparison
+    session = panel.session
+    measured = measured_section(panel_section(file), session.checkpoint)
+    report = evaluate(session.checkpoint, session.slide.slide, measured)
+    expected = [report["per_gene_pcc"][g.symbol]["dkan"] for g in comparison.table]
+    np.testing.assert_allclose([g.pcc for g in comparison.table], expected, atol=1e-4)
+    assert comparison.missing == ("MALAT1",)
+
+
+def panel_section(file):
+    from napari_dkan.expression.h5ad import read_h5ad_section
+
+    return read_h5ad_section(file)
+
+
+def test_a_gene_changes_all_three_maps_on_one_scale(load, file):
+    quality = load(file)
+    measured, predicted, residual = quality.map_layers()
+    quality.session.set_gene("CD74")
+    column = quality.comparison.panel.row("CD74")
+    np.testing.assert_allclose(measured.features["value"], quality.comparison.measured[:, column])
+    difference = predicted.features["value"] - measured.features["value"]
+    np.testing.assert_allclose(residual.features["value"], difference, atol=1e-6)
+    assert [m.name.split(" - ")[0] for m in (measured, predicted)] == [
+        "CD74 measured",
+        "CD74 predicted",
+    ]
+    assert tuple(measured.face_contrast_limits) == tuple(predicted.face_contrast_limits)
+    low, high = residual.face_contrast_limits
+    assert low == -high < 0
+    assert "log10(1 + counts" in quality.session.viewer.canvas.overlays[LEGEND].text
+    quality.session.set_gene("MALAT1")  # predicted, but not measured: rings without a colour
+    assert np.isnan(measured.features["value"]).all()
+    assert np.isfinite(predicted.features["value"]).all()
+    assert "not measured in D1" in quality.session.viewer.canvas.overlays[LEGEND].text
+
+
+def test_blink_swipe_and_side_by_side(load, file):
+    quality = load(file)
+    viewer, maps = quality.session.viewer, quality.map_layers()
+    before = list(viewer.layers)
+    other = viewer.add_points([[0.0, 0.0]], units=("um", "um"), axis_labels=("y", "x"))
+
+    def visible():
+        return [m.visible for m in maps]
+
+    assert visible() == [True, False, False]
+    quality.blink()
+    assert visible() == [False, True, False] and quality.shown is Shown.PREDICTED
+    quality.set_swipe(True)
+    assert visible() == [True, True, False]
+    quality._arrangement.divide(700.0)
+    assert (maps[0].shown == (quality.section.xy[:, 0] < 700)).all()
+    assert (maps[1].shown == ~maps[0].shown).all() and 0 < maps[0].shown.sum() < SIDE**2
+    quality.set_layout(Layout.SIDE_BY_SIDE)
+    assert visible() == [True, True, True] and not other.visible and maps[0].shown.all()
+    grid = viewer.canvas.grid
+    cells = [[viewer.layers[i] for i in cell] for _, cell in grid.iter_viewboxes(viewer.layers)]
+    assert [cell[-1] for cell in cells[1:]] == list(maps)
+    assert all(cell[0].rgb for cell in cells)  # the slide under each
+    quality.session.set_gene("KRT8")
+    assert len(quality.session.slides) == 1  # its copies are no slides
+    quality.blink()  # back on the slide
+    assert not grid.enabled and list(viewer.layers) == [*before, other] and other.visible
+    assert visible() == [True, False, False]
+
+
+def test_clicking_a_spot_chooses_it_and_shows_both_values(load, file, panel, qtbot):
+    quality = load(file)
+    row = 7
+    x, y = quality.comparison.spots.xy[row] + 9
+    world = (0.7 * y, 0.7 * x)
+    assert quality.session.claimed(world) and not quality.session.claimed((5.0, 5.0))
+    assert quality._picking.spot_at(world) == row
+    quality.choose_spot(row)
+    rows = {gene: value for gene, value, _ in panel.spot_box.bars.rows}
+    measured = panel.spot_box.bars.measured
+    column = quality.comparison.panel.row("ERBB2")
+    assert measured["ERBB2"] == pytest.approx(quality.comparison.measured[row, column])
+    assert rows["ERBB2"] == pytest.approx(quality.comparison.predicted[row, column])
+    assert "measured" in panel.spot_box.scale.text()
+    told = quality._picking.told(row)
+    assert "predicted" in told and f"{measured['ERBB2']:.2f}" in told
+    panel.clicks.click(*(quality.comparison.spots.xy[0] + PITCH / 2))
+    qtbot.waitUntil(lambda: not panel.clicks.busy, timeout=60_000)
+    assert quality.spot is None and not panel.spot_box.bars.measured
+
+
+def test_of_several_sections_that_of_the_open_slide_is_taken(load, file, tmp_path, tiny_slide_file):
+    folder = tmp_path / "study"
+    other = tmp_path / "elsewhere.png"
+    Image.fromarray(np.full((900, 900, 3), 220, np.uint8)).save(other)
+    made_section(folder / "A1.h5ad", other)
+    made_section(folder / "drawn.h5ad", tiny_slide_file)
+    quality = load(folder)
+    assert quality.section.name == "drawn"
+    assert [c.name for c in quality.choices] == ["A1", "drawn"]
+    quality.take(quality.choices[0])
+    assert quality.busy
+
+
+def test_landmarks_lay_a_section_on_another_scan(panel, quality, tmp_path, tiny_slide_file, until):
+    """The section's own image is half as large, and its spots were placed on that."""
+    small = tmp_path / "small.png"
+    with open_slide(tiny_slide_file) as slide:
+        Image.fromarray(slide.read_region(0, 0, 1600, 1600)).resize((800, 800)).save(small)
+    quality.load([made_section(tmp_path / "D2.h5ad", small, scale=0.5)])
+    until(lambda: not quality.busy)
+    session = quality.session
+    assert len(session.slides) == 2 and "own image, small.png, which was opened" in session.message
+    session.choose_slide(session.slides[0])
+    before = [*(slide.layer for slide in session.slides), quality.section.layer]
+    quality.begin_landmarks()
+    landmarks = quality.landmarks
+    assert "Point 1 of 3" in landmarks.instruction and session.claimed((5.0, 5.0))
+    own = np.array([(100.0, 100), (700, 150), (300, 650), (600, 500)])
+
+    def pair(place, miss=0.0):
+        world = swap_xy(place * landmarks._own_um + landmarks._corner)
+        landmarks.click((float(world[0]), float(world[1])))
+        assert "same place on the slide" in landmarks.instruction
+        landmarks.click(tuple(0.7 * swap_xy(2 * place + miss)))
+
+    for place in own[:3]:
+        pair(place)
+    assert landmarks.can_finish and landmarks.residual_um == pytest.approx(0, abs=1e-6)
+    pair(own[3], miss=40.0)
+    assert 2 < landmarks.residual_um < 28
+    landmarks.undo()
+    landmarks.undo()
+    assert len(landmarks.pairs) == 3
+    quality.end_landmarks(keep=True)
+    until(lambda: not quality.busy)
+    section = quality.section
+    assert section.registration == "by 3 landmarks" and section.slide is session.slides[0]
+    np.testing.assert_allclose(section.xy, 2 * section.own_xy, atol=1e-6)
+    assert quality.comparison is not None
+    assert all(layer in session.viewer.layers for layer in before)
+    quality.begin_landmarks()
+    quality.end_landmarks()
+    assert section.registration == "by 3 landmarks" and quality.comparison is not None
+
+
+def test_spots_off_the_tissue_are_crossed_out_and_told(load, tmp_path):
+    shifted = made_section(tmp_path / "D3.h5ad", None, shift=(-290, -290))
+    quality = load(shifted)
+    section = quality.section
+    assert section.registration == BY_COORDINATES
+    off = section.placement.off_tissue
+    assert off.any() and not off.all()
+    red = np.array([c == "x" for c in map(str, section.layer.symbol)])
+    assert (red == off).all(), OFF_TISSUE
+    assert f"{off.sum()}" in quality.session.message and "tissue" in quality.session.message
+    assert quality.session.alarming
+
+
+def test_coordinates_of_another_scale_are_recognised_by_the_array(load, tmp_path):
+    quality = load(made_section(tmp_path / "D4.h5ad", None, scale=2.0))
+    assert quality.section.registration == BY_ARRAY
+    np.testing.assert_allclose(quality.section.xy, quality.section.own_xy / 2, rtol=1e-3)
+    assert "2 times as large" in quality.session.message
+
+
+def test_bad_sections_get_a_sentence_and_leave_nothing_behind(
+    load, panel, quality, tmp_path, until
+):
+    session = panel.session
+    bare = tmp_path / "bare.h5ad"
+    anndata.AnnData(np.ones((4, 2), np.float32)).write_h5ad(bare)
+    before = list(session.viewer.layers)
+    session.viewer.open(bare, plugin="napari-dkan")
+    until(lambda: not quality.busy and session.alarming)
+    assert "obsm['spatial']" in session.message
+    assert list(session.viewer.layers) == before and not quality.sections
+
+    load(made_section(tmp_path / "E1.h5ad", None, genes=("AAA", "BBB")), compared=False)
+    assert "measures none of the checkpoint's" in session.message
+    assert quality.comparison is None and quality.section.name == "E1"
+
+    load(made_section(tmp_path / "E2.h5ad", None, shift=(5000, 0)), compared=False)
+    assert "off the slide" in session.message and session.alarming
+    assert quality.section.placement.off_slide.all() and quality.comparison is None
+
+    load(tmp_path / "gone.h5ad", compared=False)
+    assert "does not exist" in session.message
+
+
+def test_deleting_in_the_middle_ends_in_a_defined_state(load, file, quality, until):
+    session, layers = quality.session, quality.session.viewer.layers
+    quality.load([file])
+    until(lambda: quality.pair is not None)
+    layers.remove(quality.section.layer)
+    assert quality.section is None and not quality.sections and not quality.busy
+    until(lambda: len(layers) == 1)
+    load(file)
+    quality.set_layout(Layout.SIDE_BY_SIDE)
+    section, slide = quality.section, session.slide
+    path = slide.slide.path
+    layers.remove(slide.layer)
+    assert not quality.busy and quality.comparison is None and quality.section is section
+    assert not session.viewer.canvas.grid.enabled and list(layers) == [section.layer]
+    assert "was closed" in session.message
+    session.viewer.open(path, plugin="napari-dkan")  # it finds its slide again
+    until(lambda: quality.comparison is not None and not quality.busy)
+    layers.remove(quality.map_layers()[1])  # one map goes: the rest stays
+    assert len(quality.map_layers()) == 2 and quality.comparison is not None
+    quality.show(Shown.PREDICTED)  # asked for, it comes back
+    assert [m.visible for m in quality.map_layers()] == [False, True, False]
+
+
+def test_another_checkpoint_is_compared_anew(load, file, until):
+    quality = load(file)
+    session, before = quality.session, quality.comparison
+    session.use_checkpoint(replace(session.checkpoint, sha256="another"))
+    assert quality.comparison is None and quality.busy
+    until(lambda: quality.comparison is not None and not quality.busy)
+    np.testing.assert_allclose(quality.comparison.predicted, before.predicted, atol=1e-5)

@@ -1,0 +1,71 @@
+"""Gene sets, domains and a second checkpoint: what they say, and their maps side by side."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from napari_dkan.viewer.quality.state import Layout
+from napari_dkan.viewer.session import Where
+
+
+def test_gene_sets_are_scored_and_shown_side_by_side(compared, tmp_path, until, monkeypatch):
+    monkeypatch.setattr("napari_dkan.quality.gene_sets.FEWEST_GENES", 2)
+    box, viewer = compared.sets_box, compared.session.viewer
+    file = tmp_path / "bad.gmt"
+    file.write_bytes(b"\xff\xfe\x00nothing")
+    box.open_gmt(file)
+    until(lambda: not box.busy)
+    assert "bad.gmt" in box.said.text() and box.start.isEnabled()
+
+    file = tmp_path / "mine.gmt"
+    file.write_text("TWO\tx\tERBB2\tCD74\nFEW\tx\tERBB2\tABC\n")
+    before = [m for m in viewer.layers if m.visible]
+    box.open_gmt(file)
+    until(lambda: not box.busy)
+    assert box.table.figures.rowCount() == 1, box.said.text()
+    assert "FEW: 1 of its 2 genes" in box.said.toolTip()
+    box.table.selectRow(0)
+    assert [m.name for m in compared.maps.layers] == ["TWO measured score", "TWO predicted score"]
+    assert viewer.canvas.grid.enabled and compared.shown_box.isVisibleTo(compared)
+    compared.shown_box.remove.click()
+    assert not viewer.canvas.grid.enabled and not compared.maps.layers
+    assert [m for m in viewer.layers if m.visible] == before
+
+
+def test_domains_of_spots_and_then_of_a_tile_map(compared, panel, until):
+    box = compared.domains_box
+    box.cluster.click()
+    until(lambda: not box.busy)
+    assert "in 49 predicted spots" in box.said.text() and "(ARI)" in box.said.text()
+    predicted, measured = compared.maps.layers
+    assert predicted.data.shape == measured.data.shape and measured.data.max() > 0
+    panel.where_box.buttons[Where.TISSUE].click()
+    panel.where_box.start()
+    until(lambda: not panel.maps.busy)
+    box.cluster.click()
+    until(lambda: not box.busy)
+    assert "predicted tiles" in box.said.text(), box.said.text()
+    tiles, overlay = compared.maps.layers[0], compared.session.overlays[0]
+    assert tiles.data.shape == overlay.layer.data.shape
+    np.testing.assert_allclose(tiles.scale, overlay.layer.scale)
+    np.testing.assert_allclose(tiles.translate, overlay.layer.translate)
+    assert (tiles.data > 0).sum() == overlay.prediction.done.sum()
+
+
+def test_two_checkpoints_are_told_apart(compared, rival_file, until):
+    box, session = compared.rivals_box, compared.session
+    box.take(rival_file)
+    box.compare()
+    until(lambda: not box.busy)
+    assert "the measured data prefers" in box.said.text(), box.said.text()
+    values = [m.features["value"].to_numpy() for m in compared.maps.layers]
+    measured, first, second, difference = values
+    np.testing.assert_allclose(difference, second - first, atol=1e-6)
+    column = compared.quality.comparison.panel.row(session.gene)
+    np.testing.assert_array_equal(measured, compared.quality.comparison.measured[:, column])
+    assert box.table.figures.rowCount() == 6  # a gene need not be measured to be compared
+    session.set_gene("MALAT1")
+    names = [m.name for m in compared.maps.layers]
+    assert len(names) == 3 and all(name.startswith("MALAT1") for name in names)
+    compared.measured_box.maps.layouts[Layout.SIDE_BY_SIDE].click()
+    assert not compared.maps.side_by_side  # the canvas has one grid
