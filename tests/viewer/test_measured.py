@@ -222,7 +222,9 @@ def test_clicking_a_spot_chooses_it_and_shows_both_values(load, file, panel, qtb
     assert quality.spot is None and not panel.spot_box.bars.measured
 
 
-def test_of_several_sections_that_of_the_open_slide_is_taken(load, file, tmp_path, tiny_slide_file):
+def test_of_several_sections_that_of_the_open_slide_is_taken(
+    load, file, tmp_path, tiny_slide_file, until
+):
     folder = tmp_path / "study"
     other = tmp_path / "elsewhere.png"
     Image.fromarray(np.full((900, 900, 3), 220, np.uint8)).save(other)
@@ -231,8 +233,17 @@ def test_of_several_sections_that_of_the_open_slide_is_taken(load, file, tmp_pat
     quality = load(folder)
     assert quality.section.name == "drawn"
     assert [c.name for c in quality.choices] == ["A1", "drawn"]
+    first = quality.section
     quality.take(quality.choices[0])
-    assert quality.busy
+    until(lambda: len(quality.sections) == 2 and not quality.busy)
+    second = quality.section
+    assert second.name == "A1" and second.slide is not first.slide
+    # all slides lie at one place of the canvas: only the chosen section and its slide are shown
+    assert second.slide.layer.visible and not first.slide.layer.visible
+    assert not first.layer.visible
+    quality.choose(first)
+    assert first.slide.layer.visible and not second.slide.layer.visible
+    assert not second.layer.visible and quality.session.slide is first.slide
 
 
 def test_landmarks_lay_a_section_on_another_scan(panel, quality, tmp_path, tiny_slide_file, until):

@@ -11,7 +11,6 @@ from ...errors import DkanError, OutputError
 from ..options import EncoderWeights, command_line, names_of
 from .settings import Adapt, HoldOut, TuneSettings
 
-
 SMALL = 128  # width of a network
 
 

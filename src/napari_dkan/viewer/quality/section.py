@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -102,6 +102,20 @@ class LoadedSection:
             number(uns.get("spot_diameter_um")),
             number(uns.get("spot_pitch_um")),
         )
+
+
+def show_alone(section: LoadedSection, others: Sequence[LoadedSection]) -> None:
+    """All slides lie at the same place of the canvas: show this section's, hide the others'."""
+    assert section.slide is not None
+    for other in others:
+        if other is not section:
+            if other.layer is not None:
+                other.layer.visible = False
+            if other.slide is not None:
+                other.slide.layer.visible = other.slide is section.slide
+    section.slide.layer.visible = True
+    if section.layer is not None:
+        section.layer.visible = True
 
 
 def number(value: Any) -> float | None:

@@ -27,7 +27,7 @@ from .picking import Picking
 from .placing import lay
 from .reading import Reading
 from .registration import Landmarks
-from .section import Choice, LoadedSection, by_landmarks
+from .section import Choice, LoadedSection, by_landmarks, show_alone
 from .views import Layout, Shown
 
 if TYPE_CHECKING:
@@ -145,6 +145,7 @@ class Quality:
             self._forget()
             if section is not None and section.slide is not None:
                 self.session.choose_slide(section.slide)
+                show_alone(section, self.sections)
             self.section_changed.emit()
         self.compare()
 

@@ -252,7 +252,7 @@ class FiguresTable(QTableView):
         for c in range(model.columnCount()):
             shown = [str(model.data(model.index(r, c))) for r in some if r < model.rowCount()]
             texts = [str(model.headerData(c, Qt.Orientation.Horizontal)) + "  ", *shown]
-            head.resizeSection(c, max(metrics.horizontalAdvance(t) for t in texts) + 16)
+            head.resizeSection(c, max(metrics.horizontalAdvance(t) for t in texts) + 8)
         if self._long_names:
             head.setSectionResizeMode(0, QHeaderView.ResizeMode.Stretch)
 
