@@ -1,9 +1,9 @@
-"""A column of boxes that scrolls up and down only."""
+"""A column of boxes that scrolls up and down only, and the headings in it."""
 
 from __future__ import annotations
 
 from qtpy.QtCore import QEvent, QObject, Qt
-from qtpy.QtWidgets import QFrame, QScrollArea, QWidget
+from qtpy.QtWidgets import QFrame, QLabel, QScrollArea, QWidget
 
 
 class Column(QScrollArea):
@@ -23,3 +23,11 @@ class Column(QScrollArea):
             width = self._content.minimumSizeHint().width()
             self.setMinimumWidth(width + self.verticalScrollBar().sizeHint().width())
         return super().eventFilter(watched, event)
+
+
+def heading_of(text: str) -> QLabel:
+    label = QLabel(text)
+    font = label.font()
+    font.setBold(True)
+    label.setFont(font)
+    return label

@@ -111,4 +111,4 @@ def stripes(side: int) -> NDArray[np.uint8]:
     """(side, side, 4) a veil with diagonal stripes that go on from tile to tile."""
     y, x = np.mgrid[:side, :side]
     dark = (x + y) % side < max(1, side // 4)
-    return np.where(dark[..., None], np.uint8(STRIPE), np.uint8(VEIL)).astype(np.uint8)
+    return np.where(dark[..., None], STRIPE, VEIL).astype(np.uint8)

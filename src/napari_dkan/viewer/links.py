@@ -1,4 +1,4 @@
-"""The connections of one panel, so that all of them can be cut when the panel goes.
+"""The connections of one panel, so that all of them can be cut, once, when the panel goes.
 
 The session outlives its panels; a slot of a deleted widget must not be called by it.
 """
@@ -26,3 +26,14 @@ class Links:
         while self._made:
             signal, slot = self._made.pop()
             signal.disconnect(slot)
+
+
+def once(*actions: Callable[[], None]) -> Callable[[], None]:
+    """All of the actions on the first call, nothing later: a panel can go in several ways."""
+    left = list(actions)
+
+    def act() -> None:
+        while left:
+            left.pop(0)()
+
+    return act

@@ -14,13 +14,13 @@ from .advanced_box import advanced_box
 from .banner import Banner
 from .cache_box import CacheBox
 from .clicks import Clicks
-from .column import Column
+from .column import Column, heading_of
 from .display import Display
 from .gene_box import GeneBox
 from .genes import Genes
 from .lens import Lens
 from .lens_box import LensBox
-from .links import Links
+from .links import Links, once
 from .looking import Looking
 from .maps import Maps
 from .model_box import ModelBox
@@ -68,7 +68,7 @@ class PredictWidget(QWidget):
         links.join(lambda: self.genes.pause(self.maps.busy), self.maps.changed)
         for key, step in KEYS.items():
             self.session.viewer.bind_key(key, _stepper(self.session, step), overwrite=True)
-        self.shut_down = _once(
+        self.shut_down = once(
             links.cut,
             self.where_box.stop,
             self.why_box.explainer.close,
@@ -102,7 +102,7 @@ class PredictWidget(QWidget):
         }
         for title, box in boxes.items():
             if title:
-                column.addWidget(_heading(title))
+                column.addWidget(heading_of(title))
             column.addWidget(box)
             if box is self.slide_box:
                 column.addWidget(self.banner)
@@ -136,25 +136,6 @@ class PredictWidget(QWidget):
     def closeEvent(self, event: QCloseEvent) -> None:
         self.shut_down()
         super().closeEvent(event)
-
-
-def _heading(text: str) -> QLabel:
-    label = QLabel(text)
-    font = label.font()
-    font.setBold(True)
-    label.setFont(font)
-    return label
-
-
-def _once(*actions: Callable[[], None]) -> Callable[[], None]:
-    """All of the actions on the first call, nothing later: a panel can go in several ways."""
-    left = list(actions)
-
-    def act() -> None:
-        while left:
-            left.pop(0)()
-
-    return act
 
 
 def _stepper(session: Session, step: int) -> Callable[[object], None]:

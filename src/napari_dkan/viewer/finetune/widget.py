@@ -8,9 +8,8 @@ from qtpy.QtGui import QCloseEvent
 from qtpy.QtWidgets import QLabel, QVBoxLayout, QWidget
 
 from ...errors import DkanError
-from ..column import Column
-from ..links import Links
-from ..predict_widget import _heading, _once
+from ..column import Column, heading_of
+from ..links import Links, once
 from ..quality.beside import open_predict_beside
 from ..quality.state import quality_of
 from ..session import Session, session_of
@@ -53,7 +52,7 @@ class FineTuneWidget(QWidget):
         links.join(self._say, self.tuning.said)
         links.join(self._notice, session.message_changed)
         links.join(self._follow, self.tuning.changed)
-        self.shut_down = _once(links.cut, self.tuning.close, self.preview.shut)
+        self.shut_down = once(links.cut, self.tuning.close, self.preview.shut)
         self.destroyed.connect(self.shut_down)  # a dock that is deleted gets no closeEvent
         self._show_model()
         self._ticked()
@@ -73,7 +72,7 @@ class FineTuneWidget(QWidget):
         }
         for title, widgets in boxes.items():
             if title:
-                column.addWidget(_heading(title))
+                column.addWidget(heading_of(title))
             for widget in widgets:
                 column.addWidget(widget)
         column.addStretch(1)

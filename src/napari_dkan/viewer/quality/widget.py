@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from napari.viewer import Viewer
 from qtpy.QtCore import Qt
 from qtpy.QtGui import QCloseEvent
 from qtpy.QtWidgets import QLabel, QVBoxLayout, QWidget
 from superqt import QCollapsible
 
-from ..column import Column
-from ..links import Links
+from ..column import Column, heading_of
+from ..links import Links, once
 from ..session import Session, session_of
 from .beside import open_predict_beside
 from .domains_box import DomainsBox
@@ -55,7 +53,7 @@ class QualityWidget(QWidget):
         self._build()
         links.join(self._say, session.message_changed)
         links.join(self._reveal, quality.comparison_changed)
-        self.shut_down = _once(
+        self.shut_down = once(
             links.cut,
             self.figures.close,
             self.sets_box.close_lane,
@@ -74,7 +72,7 @@ class QualityWidget(QWidget):
         content = QWidget()
         column = QVBoxLayout(content)
         column.setSpacing(6)
-        column.addWidget(_heading("Measured"))
+        column.addWidget(heading_of("Measured"))
         column.addWidget(self.measured_box)
         column.addWidget(self.message)
         shown: dict[str, QWidget] = {
@@ -83,7 +81,7 @@ class QualityWidget(QWidget):
             "This gene": self.scatter_box,
         }
         for title, box in shown.items():
-            heading = _heading(title)
+            heading = heading_of(title)
             self._measured_only += [heading, box]
             column.addWidget(heading)
             column.addWidget(box)
@@ -116,22 +114,3 @@ class QualityWidget(QWidget):
     def closeEvent(self, event: QCloseEvent) -> None:
         self.shut_down()
         super().closeEvent(event)
-
-
-def _heading(text: str) -> QLabel:
-    label = QLabel(text)
-    font = label.font()
-    font.setBold(True)
-    label.setFont(font)
-    return label
-
-
-def _once(*actions: Callable[[], None]) -> Callable[[], None]:
-    """All of the actions on the first call, nothing later: a panel can go in several ways."""
-    left = list(actions)
-
-    def act() -> None:
-        while left:
-            left.pop(0)()
-
-    return act
