@@ -85,7 +85,7 @@ def test_a_dropped_section_opens_its_image_and_is_compared(make_panel, file, unt
     assert names(quality)[1:] == [
         "ERBB2 measured - D1",
         "ERBB2 predicted - D1",
-        "ERBB2 residual (predicted - measured) - D1",
+        "ERBB2 residual (pred. - meas.) - D1",
     ]
     np.testing.assert_allclose(layer.data, swap_xy(section.xy))
     np.testing.assert_allclose(layer.scale, 0.7)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from .state import Quality
 
 LEGEND = "napari_dkan_quality_legend"
-RESIDUAL = "residual (predicted - measured)"
+RESIDUAL = "residual (pred. - meas.)"
 PART = "napari-dkan"  # a layer that shows results; not one to predict at
 # From blue over near-white to orange: told apart with every kind of colour blindness.
 DIVERGING = Colormap(
