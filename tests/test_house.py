@@ -114,6 +114,18 @@ def test_core_never_opens_a_window() -> None:
     assert found == ""
 
 
+def test_opening_a_panel_does_not_wait_for_torch() -> None:
+    """The window stands still while a module is imported in its thread."""
+    found = fresh_python(
+        "import sys\n"
+        "import napari_dkan.viewer.predict_widget\n"
+        "import napari_dkan.viewer.quality.widget\n"
+        "import napari_dkan.viewer.finetune.widget\n"
+        "print(*{'torch', 'timm', 'lightning', 'scanpy', 'anndata'} & set(sys.modules))"
+    )
+    assert found == ""
+
+
 def test_network_needs_torch_only() -> None:
     """A GPU box without napari, AnnData or zarr can still run the network."""
     modules = [m for m in core_modules() if m.startswith("napari_dkan.model")]

@@ -12,15 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
-
 from ..errors import SpotsError
 from ..expression.panel import Gene, Panel
-from ..training.gene_file import GeneFile, read_gene_file
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from ..expression.knowledge.record import GeneRecord
     from ..model import Checkpoint
+    from ..training.gene_file import GeneFile
 
 # Text tells a gene's pattern but hardly its level: over 250 genes left out in turn, ridge from
 # text to their mean label errs by 0.39 where the panel's mean errs by 0.40, and to the logarithm
@@ -115,6 +115,8 @@ def zero_shot_genes(
             f"{checkpoint.title} holds no text basis, so it cannot place genes by their text; "
             "use a checkpoint trained with a gene text file."
         )
+    from ..training.gene_file import read_gene_file
+
     if not allow_unproven and why_not(checkpoint):
         raise SpotsError(
             f"Genes outside the panel are off for {checkpoint.title}: prediction from text alone "
