@@ -1,5 +1,5 @@
 # make demo         open napari on an H&E section with a checkpoint ready
-# make test         the tests; make test ARGS="-k reader" for some of them
+# make test         the tests, two files at a time; make test ARGS="-k reader" for some of them
 # make lint         style, types and the house plan's import contracts
 # make bench        all benchmarks in a short form, and their verdicts; ARGS="clicks gap" for some
 # make screenshots  the pictures of the README
@@ -26,7 +26,7 @@ demo: libs .venv/.test
 	@$(BIN)/napari-dkan demo
 
 test: libs .venv/.test
-	@$(SCREEN) $(BIN)/python -m pytest $(ARGS)
+	@$(SCREEN) $(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 lint: .venv/.dev
 	$(BIN)/ruff check .

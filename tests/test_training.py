@@ -296,7 +296,8 @@ def test_the_bundled_checkpoint_states_what_it_is(data_dir: Path) -> None:
     import napari_dkan
 
     path = Path(napari_dkan.__file__).parent / "checkpoints" / "her2-breast.safetensors"
-    assert path.stat().st_size <= 8_000_000
+    bundled = path.parent.glob("*.safetensors")
+    assert sum(f.stat().st_size for f in bundled) <= 15_000_000  # they travel with the package
     bundled = load_checkpoint(path)
     full = read_panel(data_dir / "genes" / "panel_her2st_250.txt")
     assert bundled.panel.symbols == full.symbols

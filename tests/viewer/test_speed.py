@@ -7,6 +7,7 @@ import threading
 import numpy as np
 import psutil
 import pytest
+from qtpy.QtCore import QThreadPool
 
 from napari_dkan.errors import DamagedTile
 from napari_dkan.inference import rough
@@ -177,7 +178,10 @@ def test_two_hundred_cancels_leave_no_threads_and_no_memory_behind(panel, predic
     for _ in range(190):
         cycle()
     assert panel.maps._lane.wait()
-    until(lambda: threading.active_count() <= before + 1)
+    # A busy machine may have started as many of Qt's threads as its pool holds, which Python goes
+    # on counting; a thread that each cycle left behind would be far more.
+    pool = QThreadPool.globalInstance().maxThreadCount()
+    until(lambda: threading.active_count() <= before + pool)
     assert not [t for t in threading.enumerate() if t.name.startswith("dkan-read")]
     assert psutil.Process().memory_info().rss - memory < 100 * 2**20
     finish(panel, until)
