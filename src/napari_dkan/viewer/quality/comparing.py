@@ -6,6 +6,7 @@ an array target, and so the same numbers.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -16,6 +17,8 @@ from numpy.typing import NDArray
 from ...errors import SpotsError
 from ..session import OpenSlide, Session
 from .section import LoadedSection
+
+REDRAW_SECONDS = 2.0  # drawing maps of spots takes longer than predicting a batch of them
 
 if TYPE_CHECKING:
     from ...inference.prediction import Prediction
@@ -105,10 +108,12 @@ def comparing(
     predictor = session.predictor(slide, checkpoint)
     prediction, _ = empty_prediction(predictor, target, slide.pixel_size.origin)
     yield Pair(measured, prediction)
-    what = f"Predicting at the {len(target):,} spots of {section.name}"
+    what, drawn = f"Predicting at the {len(target):,} spots of {section.name}", time.perf_counter()
     for update in predictor.stream(target):
         prediction.fill(replace(update, genes=None))
-        fresh = update.stage == "spots" and len(update.rows) > 0
+        fresh = update.stage == "spots" and time.perf_counter() - drawn > REDRAW_SECONDS
+        if fresh:
+            drawn = time.perf_counter()
         yield Stage(what, int(prediction.done.sum()), len(target), fresh)
     yield Stage("Comparing with the ridge baseline")
     ridge = ridge_of(predictor, spots)
