@@ -292,6 +292,9 @@ def test_landmarks_lay_a_section_on_another_scan(panel, quality, tmp_path, tiny_
     until(lambda: not quality.busy)
     section = quality.section
     assert section.registration == "by 3 landmarks" and section.slide is session.slides[0]
+    layers = session.viewer.layers
+    assert layers.index(section.layer) > layers.index(section.slide.layer)
+    assert [slide.layer.visible for slide in session.slides] == [True, False]
     np.testing.assert_allclose(section.xy, 2 * section.own_xy, atol=1e-6)
     assert quality.comparison is not None
     assert all(layer in session.viewer.layers for layer in before)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...spatial.spots import Spots
-from ..session import OpenSlide
+from ..session import OpenSlide, Session
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -104,18 +104,20 @@ class LoadedSection:
         )
 
 
-def show_alone(section: LoadedSection, others: Sequence[LoadedSection]) -> None:
-    """All slides lie at the same place of the canvas: show this section's, hide the others'."""
-    assert section.slide is not None
+def show_alone(section: LoadedSection, others: Sequence[LoadedSection], session: Session) -> None:
+    """All slides lie at the same place of the canvas: show this section's and its spots on it."""
+    if section.slide is None:
+        return
+    for slide in session.slides:
+        slide.layer.visible = slide is section.slide
     for other in others:
-        if other is not section:
-            if other.layer is not None:
-                other.layer.visible = False
-            if other.slide is not None:
-                other.slide.layer.visible = other.slide is section.slide
-    section.slide.layer.visible = True
-    if section.layer is not None:
-        section.layer.visible = True
+        if other.layer is not None:
+            other.layer.visible = other is section
+    layers = session.viewer.layers
+    if section.layer is not None and section.layer in layers:
+        at = layers.index(section.layer)
+        if at < layers.index(section.slide.layer):  # a slide opened later lies on top
+            layers.move(at, len(layers))
 
 
 def number(value: Any) -> float | None:

@@ -145,7 +145,7 @@ class Quality:
             self._forget()
             if section is not None and section.slide is not None:
                 self.session.choose_slide(section.slide)
-                show_alone(section, self.sections)
+                show_alone(section, self.sections, self.session)
             self.section_changed.emit()
         self.compare()
 
@@ -184,6 +184,9 @@ class Quality:
         section.put(slide, affine, how)
         self._forget()
         self._maps.moved(section)
+        self.session.say("")  # what was said of where it lay before
+        self.session.choose_slide(slide)
+        show_alone(section, self.sections, self.session)
         self.section_changed.emit()
         self.compare()
 
