@@ -323,6 +323,7 @@ def test_held_out_spots_are_outlined_and_go_again(widget, panel, until):
     assert len(layers) == count
 
 
+@pytest.mark.timeout(480)
 def test_a_real_run_on_a_small_slide(widget, panel, qtbot):
     """Read, learn, judge, write, load: nothing faked."""
     from napari_dkan.training.tuning.process import COMMAND
@@ -335,7 +336,8 @@ def test_a_real_run_on_a_small_slide(widget, panel, qtbot):
     widget.settings.amount.setValue(2)
     widget.live_map.setChecked(True)
     widget.run.start.click()
-    finish(widget, partial(qtbot.waitUntil, timeout=100_000))  # another Python has to start
+    # another Python has to start, and it gives way to whatever else the machine does
+    finish(widget, partial(qtbot.waitUntil, timeout=400_000))
     assert widget.tuning.result is not None, widget.message.text()
     assert [e.number for e in widget.tuning.curve] == [1, 2]
     assert "held-out spots" in widget.result.verdict.text()
