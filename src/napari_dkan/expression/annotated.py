@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import SpotsError
+from ..probe import hdf5_doubt
 from ..spatial.spots import Spots
 from .arrayfit import VISIUM_DIAMETER_UM, VISIUM_PITCH_UM
 from .counts import Counts, counts_of, whole
@@ -30,9 +31,12 @@ def open_h5ad(path: Path) -> AnnData:
     if not path.is_file():
         raise SpotsError(f"{path} does not exist; check the path.")
     try:
-        return anndata.read_h5ad(path)
+        doubt = hdf5_doubt(path)
+        if not doubt:
+            return anndata.read_h5ad(path)
     except Exception as error:  # h5py and anndata raise a dozen kinds for a damaged file
         raise SpotsError(f"{path} is not a readable h5ad file; write it again.") from error
+    raise SpotsError(f"{path} is not read: {doubt}; write it again.")
 
 
 def counts_in(data: AnnData, path: Path) -> Counts:

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
+from ..claims import gzip_doubt, market_doubt
 from ..errors import SpotsError
+from ..probe import hdf5_doubt
 from .counts import Counts, counts_of
 from .tables import first_row, read_table
 
@@ -55,6 +57,8 @@ def _tenx(path: Path) -> Counts:
     from scipy import sparse
 
     try:
+        if doubt := hdf5_doubt(path):
+            raise SpotsError(f"{path} is not read: {doubt}; copy it again.")
         with h5py.File(path, "r") as file:
             group = file["matrix"]
             rows, columns = (int(n) for n in group["shape"][:2])
@@ -87,6 +91,8 @@ def _market(folder: Path) -> Counts:
     features = read_table(files["features.tsv"], header=False)
     barcodes = read_table(files["barcodes.tsv"], header=False)
     try:
+        if doubt := gzip_doubt(files["matrix.mtx"]) or market_doubt(files["matrix.mtx"]):
+            raise SpotsError(f"{files['matrix.mtx']} is not read: {doubt}; copy it again.")
         matrix = mmread(files["matrix.mtx"])
     except (OSError, EOFError, ValueError, TypeError, IndexError) as error:
         raise SpotsError(

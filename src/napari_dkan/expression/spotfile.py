@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import SpotsError
+from ..probe import hdf5_doubt
 from ..spatial.spots import Spots
 from .arrayfit import ST_DIAMETER_UM, ST_PITCH_UM, VISIUM_DIAMETER_UM, VISIUM_PITCH_UM
 from .scalefactors import read_scale_factors
@@ -113,7 +114,11 @@ def _from_h5ad(path: Path) -> Spots:
     if not path.is_file():
         raise SpotsError(f"{path} does not exist; check the path.")
     try:
+        if doubt := hdf5_doubt(path):
+            raise SpotsError(f"{path} is not read: {doubt}; write it again.")
         data = anndata.read_h5ad(path, backed="r")
+    except SpotsError:
+        raise
     except Exception as error:  # h5py and anndata raise a dozen kinds for a file that is no h5ad
         raise SpotsError(f"{path} is not a readable h5ad file; write it again.") from error
     try:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..claims import gzip_doubt, parquet_doubt
 from ..errors import SpotsError
 
 if TYPE_CHECKING:
@@ -29,11 +30,15 @@ def read_table(path: Path, header: bool = True, index: bool = False) -> pd.DataF
     if path.suffix == ".parquet":
         return _read_parquet(path, index)
     try:
+        doubt = gzip_doubt(path)
+        if doubt:
+            raise SpotsError(f"{path} is not read: {doubt}; save it as TSV or CSV.")
         return pd.read_csv(
             path,
             sep=_separator(_first_line(path)),
             header=0 if header else None,
             index_col=0 if index else None,
+            compression=_compression(path),
         )
     except (ValueError, OSError, EOFError, AttributeError, IndexError, TypeError) as error:
         # pandas' parser errors and bad encodings are ValueErrors; a broken gzip is an OSError
@@ -55,9 +60,18 @@ def first_row(path: Path) -> list[str]:
 def _first_line(path: Path) -> str:
     import pandas as pd
 
-    # without any separator or quote, pandas hands over the line, whatever the compression
-    one = pd.read_csv(path, header=None, nrows=1, sep="\0", dtype=str, quoting=csv.QUOTE_NONE)
+    # without any separator or quote, pandas hands over the line, zipped or not
+    one = pd.read_csv(
+        path, header=None, nrows=1, sep="\0", dtype=str, quoting=csv.QUOTE_NONE,
+        compression=_compression(path),
+    )  # fmt: skip
     return one.iloc[0, 0]
+
+
+def _compression(path: Path) -> Literal["gzip"] | None:
+    """By the content: a name may promise what is not in the file."""
+    with path.open("rb") as file:
+        return "gzip" if file.read(2) == b"\x1f\x8b" else None
 
 
 def _separator(line: str) -> str:
@@ -69,6 +83,8 @@ def _read_parquet(path: Path, index: bool) -> pd.DataFrame:
     from pyarrow.lib import ArrowException
 
     try:
+        if doubt := parquet_doubt(path):
+            raise SpotsError(f"{path} is not read: {doubt}; write it again.")
         table = pd.read_parquet(path)
     except (ArrowException, ValueError, OSError, TypeError, KeyError) as error:
         raise SpotsError(f"{path} is not a readable Parquet table; write it again.") from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -21,8 +22,9 @@ def assemble(config: DKANConfig, tensors: Mapping[str, Tensor]) -> DKAN | Ensemb
 
     Raises CheckpointError when one is missing, surplus, misshapen or not finite.
     """
-    network = compare(config, {n: (_dtype(t), tuple(t.shape)) for n, t in tensors.items()})
+    compare(config, {n: (_dtype(t), tuple(t.shape)) for n, t in tensors.items()})
     refuse_not_finite(tensors)
+    network = _skeleton(config)
     network.load_state_dict(tensors, assign=True)
     for member in _members(network):
         _fill_constants(member)
@@ -48,30 +50,31 @@ def _skeleton(config: DKANConfig) -> DKAN | Ensemble:
         ) from None
 
 
-def compare(
-    config: DKANConfig, given: Mapping[str, tuple[str, tuple[int, ...]]]
-) -> DKAN | Ensemble:
-    """The config's network without memory, whose tensors have these names, types and shapes.
+@lru_cache(maxsize=16)
+def _wanted(config: DKANConfig) -> dict[str, tuple[tuple[int, ...], bool]]:
+    """Shape, and whether it is of floats, of each tensor of such a network."""
+    tensors = _skeleton(config).state_dict()
+    return {n: (tuple(t.shape), t.is_floating_point()) for n, t in tensors.items()}
+
+
+def compare(config: DKANConfig, given: Mapping[str, tuple[str, tuple[int, ...]]]) -> None:
+    """Whether a network of this config can have tensors of these names, types and shapes.
 
     Raises CheckpointError naming the first ones that are missing, surplus or misshapen.
     """
-    network = _skeleton(config)
-    wanted = network.state_dict()
+    wanted = _wanted(config)
     missing = [n for n in wanted if n not in given]
     if missing:
         raise CheckpointError(f"it lacks {_names(missing)}; it may be damaged or half-converted")
     extra = [n for n in given if n not in wanted]
     if extra:
         raise CheckpointError(f"its network has no place for {_names(extra)}")
-    for name, tensor in wanted.items():
+    for name, (needed, floats) in wanted.items():
         dtype, shape = given[name]
-        if shape != tuple(tensor.shape):
-            raise CheckpointError(
-                f"its tensor {name} has shape {shape} where {tuple(tensor.shape)} is needed"
-            )
-        if tensor.is_floating_point() != (dtype in FLOATS):
+        if shape != needed:
+            raise CheckpointError(f"its tensor {name} has shape {shape} where {needed} is needed")
+        if floats != (dtype in FLOATS):
             raise CheckpointError(f"its tensor {name} is of type {dtype}, which does not fit")
-    return network
 
 
 def _dtype(tensor: Tensor) -> str:

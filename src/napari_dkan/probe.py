@@ -1,0 +1,175 @@
+"""HDF5 files are read by a process of their own first.
+
+The HDF5 library ends the process on some damaged files (one wrong byte in an attribute is enough),
+and a damaged file must not end napari with everything in it. So a child walks through the file, and
+only what it came through is opened here. It stays for a while, as the next file often follows soon.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from .claims import DEFLATE, SURELY, claims
+
+OBJECTS = 100_000  # in one file
+_IDLE_S = 60.0  # the child ends itself after so long without a question
+_ANSWER_S = 60.0  # and is ended when it takes longer than this, and a second for every 10 MB
+
+_CRASHED = "it is damaged so that the HDF5 library cannot survive reading it"
+
+
+def hdf5_doubt(path: str | Path) -> str:
+    """Why an HDF5 file must not be read, as half a sentence; "" where nothing speaks against it.
+
+    It must be whole, may not link to other files, nor hold arrays larger than what is stored of
+    them can unpack to. Where no process can be started, the file is given the benefit of the doubt.
+    """
+    path = Path(path)
+    try:
+        patience = _ANSWER_S + path.stat().st_size / 10e6
+    except OSError as error:
+        return f"it cannot be read ({error.strerror or error})"
+    with _lock:
+        return _ask(str(path.resolve()), patience)
+
+
+# ---- this side ------------------------------------------------------------------------------
+
+_lock = threading.Lock()
+_child: subprocess.Popen[str] | None = None
+
+
+def _ask(path: str, patience: float) -> str:
+    global _child
+    for _ in range(2):  # a child that went for being idle is replaced
+        fresh = _child is None or _child.poll() is not None
+        if fresh:
+            try:
+                _child = _start()
+            except OSError:
+                return ""
+        assert _child is not None
+        alarm = threading.Timer(patience, _child.kill)
+        alarm.start()
+        try:
+            answer = _exchange(_child, path)
+        finally:
+            alarm.cancel()
+        if answer:
+            return str(json.loads(answer)["doubt"])
+        _child.wait()
+        if fresh:
+            return _CRASHED
+    return _CRASHED
+
+
+def _start() -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", __name__],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        encoding="utf-8",
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+    )
+
+
+def _exchange(child: subprocess.Popen[str], path: str) -> str:
+    """The child's answer, "" when it is gone."""
+    assert child.stdin is not None and child.stdout is not None
+    try:
+        child.stdin.write(json.dumps(path) + "\n")
+        child.stdin.flush()
+    except OSError:
+        return ""
+    return child.stdout.readline()
+
+
+# ---- the child ------------------------------------------------------------------------------
+
+
+def doubt_about(path: str) -> str:
+    """What `hdf5_doubt` answers, found in this process."""
+    import h5py
+
+    try:
+        with h5py.File(path, "r") as file:
+            return _doubt(file, os.path.getsize(path))
+    except MemoryError:
+        return "it asks for more memory than there is"
+    except (OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
+        known = isinstance(error, OSError) and error.errno is not None
+        return f"it cannot be read ({error.strerror})" if known else "it is damaged or no HDF5 file"
+
+
+def _doubt(file: Any, stored: int) -> str:
+    import h5py
+
+    total = 0
+    for count, item in enumerate(_objects(file)):
+        if item is None:
+            return "it refers to other files"
+        if count > OBJECTS:
+            return "it holds too many objects"
+        for name in item.attrs:
+            item.attrs[name]
+        if not isinstance(item, h5py.Dataset):
+            continue
+        if item.is_virtual or item.external:
+            return "it refers to other files"
+        total += item.nbytes
+        if item.nbytes > max(SURELY, DEFLATE * item.id.get_storage_size()):
+            return claims(item.nbytes)
+        if item.nbytes <= SURELY:  # a larger one is beyond its header only data
+            item[()]
+    return claims(total) if total > max(SURELY, DEFLATE * stored) else ""
+
+
+def _objects(root: Any) -> Iterator[Any]:
+    """The root and every object below, each once; None for a link into another file."""
+    import h5py
+
+    yield root
+    waiting, seen = [root], set()
+    while waiting:
+        current = waiting.pop()
+        for name in current:
+            link = current.get(name, getlink=True)
+            if isinstance(link, h5py.ExternalLink):
+                yield None
+                continue
+            if not isinstance(link, h5py.HardLink):
+                continue  # leads to a place in this file that is visited anyway, or nowhere
+            item = current[name]
+            address = h5py.h5o.get_info(item.id).addr
+            if address in seen:
+                continue
+            seen.add(address)
+            yield item
+            if isinstance(item, h5py.Group):
+                waiting.append(item)
+
+
+def _serve() -> None:
+    """Answer one path a line until the other side is gone, or silent for a minute."""
+    while True:
+        idle = threading.Timer(_IDLE_S, os._exit, (0,))
+        idle.daemon = True
+        idle.start()
+        line = sys.stdin.readline()
+        idle.cancel()
+        if not line:
+            return
+        print(json.dumps({"doubt": doubt_about(json.loads(line))}), flush=True)
+
+
+if __name__ == "__main__":
+    _serve()
