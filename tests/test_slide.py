@@ -191,6 +191,28 @@ class TestFlat:
             difference = slide.read_region(0, 0, 317, 203).astype(int) - picture()
             assert np.abs(difference).mean() < 6
 
+    def test_what_does_not_fit_into_free_memory_is_refused(self, tmp_path, monkeypatch):
+        import psutil
+
+        Image.fromarray(picture(600, 800)).save(tmp_path / "a.png")
+        slide = open_slide(tmp_path / "a.png")
+        free = psutil.virtual_memory()._replace(available=1_000_000)
+        monkeypatch.setattr(psutil, "virtual_memory", lambda: free)
+        for read in (lambda: open_slide(tmp_path / "a.png"), lambda: slide.read_region(0, 0, 9, 9)):
+            with pytest.raises(SlideError, match=r"a\.png.*800 x 600.*GB are free.*pyramidal TIFF"):
+                read()
+        monkeypatch.undo()
+        assert slide.read_region(0, 0, 800, 600).shape == (600, 800, 3)  # once there is room
+
+    def test_16_bit_colour_png(self, tmp_path):
+        import imagecodecs
+
+        pixels = picture().astype(np.uint16) * 257
+        (tmp_path / "a.png").write_bytes(imagecodecs.png_encode(pixels))
+        with open_slide(tmp_path / "a.png") as slide:
+            assert (slide.read_region(0, 0, 317, 203) == picture()).all()
+            assert (np.asarray(Image.open(tmp_path / "a.png").convert("RGB")) == picture()).all()
+
     def test_more_than_can_be_held_is_refused(self, tmp_path):
         # Only the header says 40,000 x 40,000.
         Image.fromarray(picture()).save(tmp_path / "a.png")

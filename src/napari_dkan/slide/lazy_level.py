@@ -22,7 +22,7 @@ class LazyLevel:
     ndim = 3
 
     def __init__(self, slide: Slide, level: int) -> None:
-        self._slide = slide
+        self.slide = slide
         self._level = level
         size = slide.levels[level]
         self.shape = (size.height, size.width, 3)
@@ -43,7 +43,7 @@ class LazyLevel:
         (y, height, rest_y), (x, width, rest_x) = (
             _span(k, n) for k, n in zip(keys[:2], self.shape[:2], strict=True)
         )
-        pixels = self._slide.read_region(x, y, width, height, self._level)
+        pixels = self.slide.read_region(x, y, width, height, self._level)
         return pixels[rest_y, rest_x, keys[2]]
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
@@ -51,7 +51,7 @@ class LazyLevel:
         return pixels if dtype is None else pixels.astype(dtype)
 
     def __repr__(self) -> str:
-        return f"<level {self._level} of {self._slide.name}: {self.shape} uint8>"
+        return f"<level {self._level} of {self.slide.name}: {self.shape} uint8>"
 
 
 def _span(key: Any, length: int) -> tuple[int, int, Any]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import zarr
@@ -15,16 +16,25 @@ from .colour import to_rgb8
 from .pixel_size import Measured, measured, unit_in_um
 from .source import Unreadable, levels_of
 
+if TYPE_CHECKING:
+    from zarr.abc.store import Store
+
 # Small chunks cost zarr a millisecond each: together they are read up to this many px.
 SMALL_CHUNK = 512
+
+# A chunk is decoded whole, however little of it is wanted: this is 3 GiB of RGB.
+LARGEST_CHUNK = 2**30
 
 
 class OmeZarrSource:
     """The first multiscale image of a folder: axes y and x, optionally c of 1, 3 or 4 channels,
     and t and z of length one, in any order."""
 
-    def __init__(self, path: Path) -> None:
-        group = zarr.open(str(path), mode="r")
+    icc: bytes | None = None  # The format has no place for one.
+
+    def __init__(self, where: Path | Store) -> None:
+        self._store = None if isinstance(where, Path) else where
+        group = zarr.open(str(where) if isinstance(where, Path) else where, mode="r")
         if not isinstance(group, zarr.Group):
             raise Unreadable("it is a Zarr array but not an OME-Zarr image")
         image = multiscales(group)
@@ -49,6 +59,11 @@ class OmeZarrSource:
         sizes = dict(zip(self._axes, array.shape, strict=True))
         if not {"x", "y"} <= sizes.keys():
             raise Unreadable("it has no x and y axes")
+        if math.prod(array.chunks) > 3 * LARGEST_CHUNK:
+            raise Unreadable(
+                f"it is stored in chunks of {math.prod(array.chunks):,} values; export it again "
+                "in chunks of about 512 x 512 px"
+            )
         if sizes["x"] < 1 or sizes["y"] < 1:
             raise Unreadable("its image is empty")
         for axis, size in sizes.items():
@@ -82,6 +97,8 @@ class OmeZarrSource:
 
     def close(self) -> None:
         self._cache.clear()
+        if self._store is not None:
+            self._store.close()
 
 
 def multiscales(group: zarr.Group) -> dict[str, Any] | None:

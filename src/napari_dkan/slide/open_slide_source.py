@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from .cache import TileCache, bytes_for
 from .chunks import assemble, together
 from .colour import to_rgb8
-from .pixel_size import Measured, measured
+from .pixel_size import Measured, first_known, from_objective, measured
 from .source import levels_of
 
 # OpenSlide keeps what it decoded only until the tile of ours that needs it is done.
@@ -32,6 +32,7 @@ class OpenSlideSource:
         self.levels = levels_of(list(self._slide.level_dimensions))
         self._factors = self._slide.level_downsamples
         self.measured = self._measured()
+        self.icc = self._profile()
         tile = (
             int(self._slide.properties.get(f"openslide.level[0].tile-{side}", 256))
             for side in ("width", "height")
@@ -48,9 +49,18 @@ class OpenSlideSource:
     def _measured(self) -> Measured:
         properties = self._slide.properties
         vendor = properties.get("openslide.vendor", "OpenSlide").capitalize()
-        sides = [properties.get(f"openslide.mpp-{axis}") for axis in "xy"]
-        x, y = (float(side) if side else None for side in sides)
-        return measured(x, y, f"{vendor} metadata")
+        names = ("openslide.mpp-x", "openslide.mpp-y", "openslide.objective-power")
+        x, y, power = (float(said) if (said := properties.get(name)) else None for name in names)
+        return first_known(measured(x, y, f"{vendor} metadata"), from_objective(power))
+
+    def _profile(self) -> bytes | None:
+        from PIL.ImageCms import PyCMSError
+
+        try:
+            profile = self._slide.color_profile
+        except (OSError, PyCMSError):
+            return b"damaged"  # which is told to whoever asks for it
+        return None if profile is None else profile.tobytes()
 
     def read(self, level: int, x: int, y: int, width: int, height: int) -> NDArray[np.uint8]:
         return assemble(

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from ..errors import SlideError
+from .address import is_remote, label_of, local_path, without_login
 from .plainly import plainly
 from .reduced import with_overview
 from .slide import Slide, is_zarr
@@ -18,27 +19,46 @@ PNG_START = b"\x89PNG\r\n\x1a\n"
 KNOWN = "JPEG, PNG, TIFF, OME-TIFF, SVS or another OpenSlide format, or an OME-Zarr folder"
 
 
-def open_slide(path: str | Path) -> Slide:
+def open_slide(path: str | Path, icc: bool = False) -> Slide:
     """Open any slide; only its header is read here, pixels when they are asked for.
 
     Reads JPEG, PNG, plain, tiled and pyramidal TIFF, OME-TIFF, Aperio SVS, the other formats of
-    OpenSlide, and OME-Zarr 0.4 and 0.5 folders. The content decides, not the extension.
+    OpenSlide, and OME-Zarr 0.4 and 0.5, as a folder or at an address ("https://...",
+    "s3://..."). The content decides, not the extension.
+    icc : turn its colours into sRGB by the ICC profile that it brings. Off as a rule: networks
+        were trained on colours as they are stored.
     SlideError with one sentence when the file is missing, no slide, empty, cut short or of a
-    kind that is no H&E image.
+    kind that is no H&E image, when its profile is damaged, or an address cannot be reached.
     """
-    path = Path(path).expanduser()
+    if is_remote(path):
+        return _open_remote(str(path), icc)
+    path = local_path(path)
     if not os.path.exists(path):
         raise SlideError(f"There is no slide at {path}; check the name.")
     with plainly(path):
-        source = with_overview(_source(path))
-        try:
-            finest = source.levels[0]
-            if finest.width < 1 or finest.height < 1:
-                raise Unreadable("its image is empty")
-            return Slide(path, source)
-        except BaseException:
-            source.close()
-            raise
+        return _slide(path, _source(path), icc=icc)
+
+
+def _open_remote(url: str, icc: bool) -> Slide:
+    with plainly(label_of(url)):
+        location = without_login(url)
+    with plainly(label_of(location)):
+        from .remote import open_remote
+
+        return _slide(None, open_remote(url), label_of(location), location, icc)
+
+
+def _slide(
+    path: Path | None, source: Source, label: str = "", location: str = "", icc: bool = False
+) -> Slide:
+    try:
+        finest = source.levels[0]
+        if finest.width < 1 or finest.height < 1:
+            raise Unreadable("its image is empty")
+        return Slide(path, with_overview(source), label=label, location=location, icc=icc)
+    except BaseException:
+        source.close()
+        raise
 
 
 def _source(path: Path) -> Source:

@@ -10,6 +10,11 @@ from ..errors import SlideError
 SMALLEST_MPP = 0.05
 LARGEST_MPP = 20.0
 
+# A scan through this objective usually has so many um per px, divided by its magnification.
+UM_AT_ONE = 10.0
+OBJECTIVES = (1.0, 150.0)
+OBJECTIVE_POWER = "objective power"
+
 # A pixel whose sides differ by more than this is not described by one number.
 ANISOTROPY = 0.01
 
@@ -40,10 +45,16 @@ class PixelSize:
     mpp : um per px, within 0.05 to 20 (SlideError outside: no scanner has such pixels, so the
         figure is a mistake, usually one of units).
     origin : e.g. "OME metadata", "Aperio metadata", "TIFF resolution", "entered by hand".
+    estimated : the figure is what slides like this one usually have, nobody measured it. Any
+        other origin is better; say "about".
     """
 
     mpp: float
     origin: str
+
+    @property
+    def estimated(self) -> bool:
+        return self.origin == OBJECTIVE_POWER
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.mpp) and SMALLEST_MPP <= self.mpp <= LARGEST_MPP):
@@ -55,7 +66,8 @@ class PixelSize:
 
 @dataclass(frozen=True)
 class Measured:
-    """What a file says about its pixel size: a usable figure, a remark why not, or neither."""
+    """What a file says about its pixel size: a usable figure, a remark why there is none or why
+    it is only an estimate, or neither."""
 
     size: PixelSize | None = None
     note: str = ""
@@ -93,8 +105,23 @@ def measured(x: float | None, y: float | None, origin: str) -> Measured:
         )
 
 
+def from_objective(power: float | None) -> Measured:
+    """What scanners make of an objective: 40x gives 0.25 um/px, 20x gives 0.5.
+
+    Cameras differ, so that 20x may be 0.45 or 0.55 um/px: an estimate, and the note says so.
+    """
+    if power is None or not (OBJECTIVES[0] <= power <= OBJECTIVES[1]):
+        return Measured()
+    mpp = UM_AT_ONE / power
+    return Measured(
+        PixelSize(mpp, OBJECTIVE_POWER),
+        f"The file gives no usable pixel size; about {mpp:.3g} um/px is what a {power:g}x "
+        "objective usually has.",
+    )
+
+
 def first_known(*answers: Measured) -> Measured:
-    """The first answer with a size; else the first remark."""
+    """The first answer with a size, best first; else the first remark."""
     for answer in answers:
         if answer.size is not None:
             return answer

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..errors import DamagedTile, SlideError
+from .address import lost
 from .source import Unreadable
 
 
@@ -23,50 +24,58 @@ class Place(NamedTuple):
 
 
 @contextmanager
-def plainly(path: Path, place: Place | None = None) -> Iterator[None]:
+def plainly(path: Path | str, place: Place | None = None) -> Iterator[None]:
     """Turns whatever the libraries below raise into a SlideError that names the file.
+
+    path : of a local file; a text is what to call pixels that come from elsewhere.
 
     Where only a `place` is read, damage in it is a DamagedTile; that the file is gone, not
     permitted or too large concerns all of it.
     Decoders raise nearly every built-in exception for damaged data, so this is the one place
     that catches Exception.
     """
+    name = path if isinstance(path, str) else path.name
     try:
         yield
     except SlideError:
         raise
     except Unreadable as error:
         if place is not None:
-            raise damaged(path, place, error) from error
-        raise SlideError(f"The slide {path.name} cannot be used: {error}.") from error
+            raise damaged(name, place, error) from error
+        raise SlideError(f"The slide {name} cannot be used: {error}.") from error
     except ImportError as error:
         raise SlideError(
-            f"The slide {path.name} needs the package {error.name}; install it and try again."
+            f"The slide {name} needs the package {error.name}; install it and try again."
         ) from error
     except PermissionError as error:
         raise SlideError(
-            f"The slide {path.name} may not be read; change its permissions or copy it."
+            f"The slide {name} may not be read; change its permissions or copy it."
         ) from error
     except MemoryError as error:
         raise SlideError(
-            f"There is not enough memory to read the slide {path.name}; "
+            f"There is not enough memory to read the slide {name}; "
             "convert it to a tiled, pyramidal TIFF."
         ) from error
     except Exception as error:
-        if not os.path.exists(path):
+        if lost(error):
+            raise SlideError(
+                f"The slide {name} cannot be reached ({reason(error)}); check the connection or "
+                "the drive it is on, and try again."
+            ) from error
+        if isinstance(path, Path) and not os.path.exists(path):
             raise gone(path) from error
         if place is not None:
-            raise damaged(path, place, error) from error
+            raise damaged(name, place, error) from error
         raise SlideError(
-            f"The slide {path.name} is damaged or incomplete and cannot be read "
+            f"The slide {name} is damaged or incomplete and cannot be read "
             f"({reason(error)}); copy or export it again."
         ) from error
 
 
-def damaged(path: Path, place: Place, error: Exception) -> DamagedTile:
+def damaged(name: str, place: Place, error: Exception) -> DamagedTile:
     left, top, right, bottom = (round(side * place.downsample) for side in place[:4])
     return DamagedTile(
-        f"The slide {path.name} is damaged between ({left:,}, {top:,}) and "
+        f"The slide {name} is damaged between ({left:,}, {top:,}) and "
         f"({right:,}, {bottom:,}) px and cannot be read there ({reason(error)}); "
         "copy or export it again."
     )

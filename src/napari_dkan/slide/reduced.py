@@ -49,6 +49,7 @@ class Reduced:
         self.levels = tuple(levels)
         self.measured = source.measured
         self.chunk = source.chunk
+        self.icc = source.icc
         # One cache for the cheap levels, which reading passes through on its way down.
         cheap = TileCache(CACHE_BYTES)
         self._caches = [

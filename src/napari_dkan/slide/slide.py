@@ -5,19 +5,21 @@ from __future__ import annotations
 import hashlib
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from stat import S_ISDIR
 from threading import Lock
 from types import TracebackType
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import SlideError
+from .icc import colour_change
 from .lazy_level import LazyLevel
-from .pixel_size import PixelSize
+from .pixel_size import Measured, PixelSize
 from .plainly import Place, gone, plainly
 from .resample import resample
 from .source import Level, Source
@@ -42,8 +44,11 @@ def is_zarr(folder: Path) -> bool:
 class Slide:
     """One opened slide. All reading is thread-safe; use as a context manager or close().
 
-    path, name : the file, and its stem.
+    path : the local file, None for pixels that come from elsewhere.
+    location : where they come from: the path, an address, or "" for an array in memory.
+    label, name : what messages call it, the file's name or whatever else; and its stem.
     levels : finest first; a slide above 4,096 px always has coarse ones.
+    colours : "" as they are stored, else how they were changed: "ICC profile ... to sRGB".
     pixel_size : None when the file does not say (never guessed); pixel_size_note is then a
         sentence about what it says that could not be used, or "".
     width, height : level-0 px. Pixels are taken as stored: an EXIF orientation is not applied,
@@ -54,20 +59,52 @@ class Slide:
     for cannot be decoded and others can.
     """
 
-    def __init__(self, path: Path, source: Source) -> None:
+    def __init__(
+        self,
+        path: Path | None,
+        source: Source,
+        *,
+        label: str = "",
+        location: str = "",
+        content: Callable[[], bytes] | None = None,
+        icc: bool = False,
+    ) -> None:
+        """content : what tells an array from others of its size, for the fingerprint.
+        icc : turn colours into sRGB by the slide's own ICC profile, where it brings one."""
         self.path = path
-        self.name = path.name.removesuffix(path.suffix).removesuffix(".ome")
+        self.location = location or ("" if path is None else str(path))
+        self.label = label or Path(self.location).name
+        file = Path(self.label) if self.location else None
+        self.name = self.label if file is None else file.name.removesuffix(file.suffix)
+        self.name = self.name.removesuffix(".ome")
         self.levels: tuple[Level, ...] = source.levels
         self.pixel_size: PixelSize | None = source.measured.size
         self.pixel_size_note = source.measured.note
         self._source = source
+        self._content = content
+        self._colour = colour_change(source.icc) if icc else None
+        self.colours = "" if self._colour is None else self._colour.name
         # One block is decoded whole: damage in it is damage of the slide, not of a place.
         self._one_block = source.chunk[0] >= self.width and source.chunk[1] >= self.height
-        self._stamp = stamp(path)
+        self._stamp = None if path is None else stamp(path)
         self._fingerprint: str | None = None
         self._lock = Lock()
         self._readers = 0
         self._closed = False
+
+    @classmethod
+    def of_arrays(
+        cls, name: str, arrays: Sequence[Any], pixel_size: PixelSize | None = None
+    ) -> Slide:
+        """An image that is open already, as levels (H, W, 3 or 4) from the finest on; see
+        `array_source.ArraySource`. One that is large and alone gets coarser levels, made when
+        they are looked at. Raises SlideError when the arrays are no RGB picture."""
+        from .array_source import ArraySource
+        from .reduced import with_overview
+
+        with plainly(name):
+            source = ArraySource(arrays, Measured(pixel_size))
+            return cls(None, with_overview(source), label=name, content=source.content)
 
     @property
     def width(self) -> int:
@@ -88,7 +125,7 @@ class Slide:
         """Pixels (height, width, 3) uint8 with their top left corner at (x, y), all in px of
         that level. Outside the slide is white."""
         if not 0 <= level < len(self.levels):
-            raise SlideError(f"The slide {self.path.name} has no level {level}.")
+            raise SlideError(f"The slide {self.label} has no level {level}.")
         if width < 0 or height < 0:
             raise SlideError(f"A region of {width} x {height} px cannot be read.")
         size = self.levels[level]
@@ -99,6 +136,8 @@ class Slide:
             if left >= right or top >= bottom:
                 return np.full((height, width, 3), 255, np.uint8)
             inside = self._source.read(level, left, top, right - left, bottom - top)
+            if self._colour is not None:
+                inside = self._colour(inside)
         if inside.shape[:2] == (height, width):
             return inside
         out = np.full((height, width, 3), 255, np.uint8)
@@ -152,19 +191,24 @@ class Slide:
             self._source.prefetch()
 
     def fingerprint(self) -> str:
-        """A hash of size and sampled content: cheap, and different for different slides."""
+        """A hash of size and sampled content as stored: cheap, different for different slides,
+        and the same with and without the ICC profile."""
         if self._fingerprint is None:
             self._fingerprint = self._sampled()
         return self._fingerprint
 
     def _sampled(self) -> str:
         digest = hashlib.sha256(repr([(lv.width, lv.height) for lv in self.levels]).encode())
-        if self.path.is_dir():
+        if self._content is not None:
+            with self._reading():
+                digest.update(self._content())
+            return digest.hexdigest()
+        if self.path is None or self.path.is_dir():
             for index in sorted({0, len(self.levels) - 1}):
                 level = self.levels[index]
                 for part in (0.25, 0.5, 0.75):
                     x, y = int(level.width * part) - 32, int(level.height * part) - 32
-                    digest.update(self.read_region(x, y, 64, 64, index).tobytes())
+                    digest.update(self._stored(index, x, y, 64))
             return digest.hexdigest()
         with self._reading(), self.path.open("rb") as file:
             size = self.path.stat().st_size
@@ -173,6 +217,14 @@ class Slide:
                 file.seek(int(max(size - SAMPLE, 0) * part))
                 digest.update(file.read(SAMPLE))
         return digest.hexdigest()
+
+    def _stored(self, index: int, x: int, y: int, side: int) -> bytes:
+        """A square of a level, cut at its edges, as it is stored."""
+        level = self.levels[index]
+        left, right = max(x, 0), min(x + side, level.width)
+        top, bottom = max(y, 0), min(y + side, level.height)
+        with self._reading(Place(left, top, right, bottom, level.downsample)):
+            return self._source.read(index, left, top, right - left, bottom - top).tobytes()
 
     def close(self) -> None:
         """Let go of the file. Reads under way in other threads finish; later ones raise."""
@@ -201,15 +253,15 @@ class Slide:
         place that is read or of the whole file."""
         with self._lock:
             if self._closed:
-                raise SlideError(f"The slide {self.path.name} has been closed; open it again.")
+                raise SlideError(f"The slide {self.label} has been closed; open it again.")
             self._readers += 1
         try:
-            with plainly(self.path, place):
+            with plainly(self.path or self.label, place):
                 # An open file can be read on after it was deleted, and a deleted zarr folder
                 # reads as blank; neither may pass for the slide.
-                if stamp(self.path) != self._stamp:
+                if self.path is not None and stamp(self.path) != self._stamp:
                     raise SlideError(
-                        f"The slide {self.path.name} was changed while it was open; open it again."
+                        f"The slide {self.label} was changed while it was open; open it again."
                     )
                 yield
         finally:

@@ -31,11 +31,13 @@ class Source(Protocol):
     returns (height, width, 3) uint8. It may raise whatever its libraries raise: Slide is the
     one place that turns this into a SlideError.
     `chunk` is the (width, height) that is decoded together at level 0.
+    `icc` is the profile that the file brings for its colours, None where it brings none.
     """
 
     levels: tuple[Level, ...]
     measured: Measured
     chunk: tuple[int, int]
+    icc: bytes | None
 
     def read(self, level: int, x: int, y: int, width: int, height: int) -> NDArray[np.uint8]: ...
 

@@ -55,6 +55,7 @@ class TiffSource:
                 )
             self.levels = levels_of([(level.width, level.height) for level in self._levels])
             self.chunk = self._levels[0].chunk
+            self.icc = self._levels[0].icc
             self.measured = tiff_pixel_size(self._tif, self.levels[0].width, self.levels[0].height)
         except BaseException:
             self._tif.close()

@@ -43,6 +43,7 @@ class TiffLevel:
         check_kind(series, page, len(pages))
         self._jpeg = page.compression == JPEG
         self._pages = pages
+        self.icc: bytes | None = page.iccprofile
         in_page = int(page.samplesperpixel) if page.planarconfig == 2 else 1
         self._planes = [(which, plane) for which in range(len(pages)) for plane in range(in_page)]
         self._tables = [getattr(source, "jpegtables", None) for source in pages]

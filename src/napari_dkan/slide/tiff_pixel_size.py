@@ -6,31 +6,52 @@ import re
 from typing import Any
 from xml.etree import ElementTree
 
-from .pixel_size import Measured, first_known, measured, unit_in_um
+from .pixel_size import Measured, first_known, from_objective, measured, unit_in_um
 
 UM_PER_RESOLUTION_UNIT = {2: 25_400.0, 3: 10_000.0}  # inch, centimetre
 
 
 def tiff_pixel_size(tif: Any, width: int, height: int) -> Measured:
-    """From OME-XML, else Aperio's description, else the resolution tags."""
+    """From OME-XML, else Aperio's description, else the resolution tags, else the objective."""
+    xml = tif.ome_metadata or ""
+    aperio = tif.pages.first.description if tif.is_svs else ""
+    try:
+        ome = ElementTree.fromstring(xml) if xml else None
+        unparsed = Measured()
+    except ElementTree.ParseError:
+        ome, unparsed = None, Measured(note="The OME metadata cannot be parsed.")
     return first_known(
-        _ome(tif.ome_metadata or "", width, height),
-        _aperio(tif.pages.first.description if tif.is_svs else ""),
+        unparsed if ome is None else _ome(ome, width, height),
+        measured(*2 * (_aperio(aperio, "MPP"),), "Aperio metadata"),
         _resolution(tif.pages.first.tags),
+        from_objective(None if ome is None else _ome_objective(ome, width, height)),
+        from_objective(_aperio(aperio, "AppMag")),
     )
 
 
-def _ome(xml: str, width: int, height: int) -> Measured:
-    if not xml:
-        return Measured()
-    try:
-        root = ElementTree.fromstring(xml)
-    except ElementTree.ParseError:
-        return Measured(note="The OME metadata cannot be parsed.")
+def _ome(root: ElementTree.Element, width: int, height: int) -> Measured:
     for pixels in root.iterfind(".//{*}Pixels"):
-        if (pixels.get("SizeX"), pixels.get("SizeY")) == (str(width), str(height)):
+        if _is_of(pixels, width, height):
             return measured(_side(pixels, "X"), _side(pixels, "Y"), "OME metadata")
     return Measured()
+
+
+def _ome_objective(root: ElementTree.Element, width: int, height: int) -> float | None:
+    """The nominal magnification of the objective that the image of this size refers to."""
+    for image in root.iterfind(".//{*}Image"):
+        settings = image.find("{*}ObjectiveSettings")
+        if settings is None or not any(
+            _is_of(pixels, width, height) for pixels in image.iterfind("{*}Pixels")
+        ):
+            continue
+        for objective in root.iterfind(".//{*}Objective"):
+            if objective.get("ID") == settings.get("ID"):
+                return _number(objective.get("NominalMagnification"), 1.0)
+    return None
+
+
+def _is_of(pixels: ElementTree.Element, width: int, height: int) -> bool:
+    return (pixels.get("SizeX"), pixels.get("SizeY")) == (str(width), str(height))
 
 
 def _side(pixels: ElementTree.Element, axis: str) -> float | None:
@@ -39,10 +60,9 @@ def _side(pixels: ElementTree.Element, axis: str) -> float | None:
     return None if unit is None else _number(pixels.get(f"PhysicalSize{axis}"), unit)
 
 
-def _aperio(description: str) -> Measured:
-    found = re.search(r"(?:^|\|)\s*MPP\s*=\s*([^|\s]+)", description)
-    side = _number(found[1], 1.0) if found else None
-    return measured(side, side, "Aperio metadata")
+def _aperio(description: str, name: str) -> float | None:
+    found = re.search(rf"(?:^|\|)\s*{name}\s*=\s*([^|\s]+)", description)
+    return _number(found[1], 1.0) if found else None
 
 
 def _resolution(tags: Any) -> Measured:

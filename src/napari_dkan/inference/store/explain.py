@@ -20,6 +20,7 @@ WORDS = {
     "checkpoint": "checkpoint",
     "tissue": "tissue outline",
     "width": "feature length",
+    "colours": "colour profile",
 }
 HASH = re.compile(r"[0-9a-f]{12,}|.{25,}|")  # tells a person nothing
 
