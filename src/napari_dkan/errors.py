@@ -37,6 +37,10 @@ class OutputError(DkanError):
     """A result could not be written."""
 
 
+class ResultError(DkanError):
+    """A saved result cannot be opened again."""
+
+
 class CacheError(DkanError):
     """What was asked of the cache of features makes no sense."""
 

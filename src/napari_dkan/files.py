@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -36,6 +37,39 @@ def written_whole(path: str | Path) -> Iterator[Path]:
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def folder_written_whole(path: str | Path) -> Iterator[Path]:
+    """Yield an empty temporary folder beside ``path``; on success it takes the name ``path``.
+
+    Only to a new path: replacing a folder would take two steps, and what is in it may be a
+    person's. On any error the temporary folder is removed.
+    Raises OutputError naming the folder when it exists or cannot be written.
+    """
+    path = Path(path)
+    temporary: Path | None = None
+    try:
+        _require_new(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(suffix=path.suffix, prefix=".writing-", dir=path.parent))
+        yield temporary
+        temporary.chmod(0o777 & ~_umask())
+        _require_new(path)  # an empty folder that appeared meanwhile would be replaced silently
+        os.rename(temporary, path)
+    except OSError as error:
+        reason = error.strerror or str(error).splitlines()[0]
+        raise OutputError(
+            f"{path} could not be written ({reason}); choose another folder or free some space."
+        ) from error
+    finally:
+        if temporary is not None:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _require_new(path: Path) -> None:
+    if os.path.lexists(path):
+        raise OutputError(f"{path} exists already; choose a new name, or remove it first.")
 
 
 def _umask() -> int:

@@ -105,6 +105,32 @@ def _load_h5ad(path: Path) -> object:
     return read_h5ad_section(path)
 
 
+# ---- results --------------------------------------------------------------------------------
+
+
+def _result_seeds(corner: Corner) -> list[bytes]:
+    import anndata
+
+    from napari_dkan.export.saved import save
+
+    from ..result_files import result, spots_target
+
+    seeds = [
+        save(corner.folder / "grid.h5ad", result()),
+        save(corner.folder / "spots.h5ad", result(spots_target(4, tuple("abcd")))),
+        corner.folder / "packed.h5ad",
+    ]
+    anndata.read_h5ad(seeds[0]).write_h5ad(seeds[2], compression="gzip")
+    return [path.read_bytes() for path in seeds]
+
+
+def _load_result(path: Path) -> object:
+    from napari_dkan.export.reopen import is_ours, reopen
+
+    is_ours(path)
+    return reopen(path)
+
+
 # ---- regions and spots ------------------------------------------------------------------
 
 RING = [[10, 10], [900, 10], [900, 700], [10, 700], [10, 10]]
@@ -207,6 +233,7 @@ LOADERS = (
         _load_checkpoint,
     ),
     Loader("h5ad", ".h5ad", _h5ad_seeds, st.one_of(wounds(), hdf5_edits()), _load_h5ad),
+    Loader("result", ".h5ad", _result_seeds, st.one_of(wounds(), hdf5_edits()), _load_result),
     Loader("geojson", ".geojson", _geojson_seeds, st.one_of(wounds(), json_edits()), _load_geojson),
     Loader("spots", ".tsv", _spot_seeds, wounds(), _load_spots),
     Loader("tiff", ".tif", _tiff_seeds, wounds(), _load_slide),

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..files import written_whole
+from .picture import Picture
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -19,16 +20,18 @@ if TYPE_CHECKING:
     from ..inference.prediction import Prediction
     from ..slide import Slide
 
-OVERVIEW_PX = 2_000  # longest side of the image that travels along
+
+REASONS = "; "  # between the reasons of one spot
 
 
 class Judged(Protocol):
-    """How far each of N spots is to be trusted; see `quality.reliability`."""
+    """How far each of N spots is to be trusted, and why; see `quality.reliability`."""
 
     @property
     def score(self) -> NDArray[np.float32]: ...
     @property
     def unreliable(self) -> NDArray[np.bool_]: ...
+    def reasons(self, row: int) -> tuple[str, ...]: ...
 
 
 def to_anndata(prediction: Prediction, slide: Slide, reliability: Judged | None = None) -> AnnData:
@@ -39,20 +42,34 @@ def to_anndata(prediction: Prediction, slide: Slide, reliability: Judged | None 
     from their text alone are marked in ``var['zero_shot']``, with the correlation that their
     checkpoint's card leads to expect; their values are in standard deviations from their mean.
     With a reliability, ``obs['reliability']`` is its score (0 to 1) and ``obs['unreliable']`` says
-    which spots not to rely on; all of them are there.
+    which spots not to rely on; all of them are there. ``obs['reliability_reasons']`` says why,
+    "; " between reasons.
     """
+    return annotated(prediction, slide.name, Picture.of(slide), reliability)
+
+
+def annotated(
+    prediction: Prediction,
+    slide_name: str,
+    picture: Picture | None,
+    reliability: Judged | None = None,
+) -> AnnData:
+    """`to_anndata` without a slide at hand; without a picture there is none to plot on."""
     import pandas as pd
     from anndata import AnnData
+    from anndata.utils import make_index_unique
 
     spots, panel, record = prediction.target.spots, prediction.panel, prediction.provenance
     names = spots.names or tuple(f"spot{i}" for i in range(len(spots)))
-    obs = pd.DataFrame(index=pd.Index(names, dtype=str))
+    obs = pd.DataFrame(index=make_index_unique(pd.Index(names, dtype=str)))
     if spots.array is not None:
         obs["array_col"], obs["array_row"] = spots.array.T
     obs["in_tissue"] = 1
     if reliability is not None:
         obs["reliability"] = reliability.score
         obs["unreliable"] = reliability.unreliable
+        reasons = [REASONS.join(reliability.reasons(i)) for i in range(len(spots))]
+        obs["reliability_reasons"] = pd.Categorical(reasons)
     var = pd.DataFrame(
         {
             "gene_ids": [g.ensembl for g in panel.genes],
@@ -68,40 +85,38 @@ def to_anndata(prediction: Prediction, slide: Slide, reliability: Judged | None 
             new, np.nan if expected is None else expected, np.nan
         )
     data = AnnData(prediction.values.copy(), obs=obs, var=var)
-    data.obs_names_make_unique()
     data.obsm["spatial"] = spots.xy.copy()
-    data.uns["spatial"] = {slide.name: _library(slide, spots.diameter_um, record)}
+    data.uns["spatial"] = {_key(slide_name): _library(picture, spots.diameter_um, record)}
     data.uns["napari_dkan"] = _stated(record)
     return data
 
 
 def _stated(record: dict) -> dict:
-    """A record without what is not known, which HDF5 cannot hold."""
-    known = {k: v for k, v in record.items() if v is not None}
+    """A record without what is not known, which HDF5 cannot hold; nor can it odd file names."""
+    known = {k: _valid(v) if isinstance(v, str) else v for k, v in record.items() if v is not None}
     return {k: _stated(v) if isinstance(v, dict) else v for k, v in known.items()}
 
 
-def _library(slide: Slide, diameter_um: float | None, record: dict) -> dict:
-    from PIL import Image
+def _valid(text: str) -> str:
+    return text.encode("utf-8", "replace").decode()
 
+
+def _key(name: str) -> str:
+    """A name as HDF5 takes it: valid Unicode without a slash."""
+    return _valid(name).replace("/", "_") or "slide"
+
+
+def _library(picture: Picture | None, diameter_um: float | None, record: dict) -> dict:
     diameter = (diameter_um or record["patch_um"]) / record["mpp"]
-    longest = max(slide.width, slide.height)
-    level = max(
-        (i for i, size in enumerate(slide.levels) if max(size.width, size.height) >= OVERVIEW_PX),
-        default=0,
-    )
-    source = slide.levels[level]
-    image = Image.fromarray(slide.read_region(0, 0, source.width, source.height, level))
-    factor = min(1.0, OVERVIEW_PX / longest)
-    size = round(slide.width * factor), round(slide.height * factor)
+    factor = 1.0 if picture is None else picture.factor
     return {
-        "images": {"hires": np.asarray(image.resize(size, Image.Resampling.BOX))},
+        "images": {} if picture is None else {"hires": picture.rgb},
         "scalefactors": {
             "spot_diameter_fullres": diameter,
             "tissue_hires_scalef": factor,
             "fiducial_diameter_fullres": diameter,
         },
-        "metadata": {"slide": slide.path.name, "mpp": record["mpp"]},
+        "metadata": {"slide": _valid(record["slide"]), "mpp": record["mpp"]},
     }
 
 

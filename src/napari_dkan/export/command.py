@@ -1,0 +1,40 @@
+"""`napari-dkan export`: a saved result as a file of another kind."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def export_command(
+    result: Annotated[Path, typer.Argument(help="An .h5ad that napari-dkan has written.")],
+    out: Annotated[
+        list[Path],
+        typer.Option(
+            "--out",
+            "-o",
+            help="What to write, told by its ending: .csv, .geojson (QuPath), .ome.zarr, "
+            ".spatialdata.zarr, .png, .svg, .pdf; may be given several times.",
+        ),
+    ],
+    genes: Annotated[
+        str | None, typer.Option(help="Only these, comma-separated; all by default.")
+    ] = None,
+) -> None:
+    """Write a saved result for other programs."""
+    from ..errors import SpotsError
+    from .account import chosen
+    from .kinds import kind_of
+    from .reopen import reopen
+
+    kinds = [kind_of(path) for path in out]  # told before anything is read or written
+    saved = reopen(result)
+    wanted = None if genes is None else [g.strip() for g in genes.split(",") if g.strip()]
+    symbols = chosen(saved.prediction, wanted)
+    if not symbols:
+        raise SpotsError("--genes names no gene; give symbols separated by commas.")
+    for path, kind in zip(out, kinds, strict=True):
+        kind.write(path, saved, wanted and symbols)
+        typer.echo(f"{kind.title} written to {path}")

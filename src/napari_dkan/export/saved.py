@@ -1,0 +1,200 @@
+"""Saved: everything of a result that a person gets back when its file is opened again.
+
+It is an AnnData that any program reads, and beside it, under ``uns['napari_dkan']['saved']``,
+JSON with what AnnData has no place for. `reopen.reopen` is the way back.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import OutputError
+from ..inference.evidence import NAMES
+from ..inference.prediction import Prediction
+from .anndata import Judged, annotated, write_h5ad
+from .picture import Picture
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from shapely.geometry.base import BaseGeometry
+
+    from ..slide import Slide
+
+FORMAT = 1
+GROUP, KEY = "napari_dkan", "saved"  # uns[GROUP][KEY] is the JSON
+TOKENS, EVIDENCE, CELLS = "dkan_tokens", "dkan_evidence", "dkan_cells"  # in obsm
+FAILED, NAME = "failed", "spot_name"  # in obs, where they say something
+
+
+@dataclass(frozen=True)
+class SlideRecord:
+    """The slide a result belongs to.
+
+    path : where it was, or its URL. fingerprint : of `Slide.fingerprint`, by which it is known
+    wherever it is now. width, height : level-0 px. mpp : um per level-0 px, and who said so.
+    """
+
+    name: str
+    path: str
+    fingerprint: str
+    width: int
+    height: int
+    mpp: float
+    mpp_origin: str
+
+    @classmethod
+    def of(cls, slide: Slide, mpp: float, mpp_origin: str) -> SlideRecord:
+        return cls(
+            slide.name,
+            slide.location if slide.path is None else str(slide.path.absolute()),
+            slide.fingerprint(),
+            slide.width,
+            slide.height,
+            mpp,
+            mpp_origin,
+        )
+
+
+@dataclass(frozen=True)
+class View:
+    """How a result was looked at.
+
+    limits : contrast limits of all genes, None where each gene has its own. centre : (x, y) in
+    level-0 px. zoom : screen px per um.
+    """
+
+    gene: str | None = None
+    pinned: tuple[str, ...] = ()
+    limits: tuple[float, float] | None = None
+    colormap: str = "magma"
+    opacity: float = 0.65
+    hatch: bool = True
+    centre: tuple[float, float] | None = None
+    zoom: float | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Judgement:
+    """A reliability that was saved: per spot its score, whether to rely on it, and why not."""
+
+    score: NDArray[np.float32]
+    unreliable: NDArray[np.bool_]
+    said: tuple[tuple[str, ...], ...]
+
+    def reasons(self, row: int) -> tuple[str, ...]:
+        return self.said[row]
+
+
+@dataclass(frozen=True, eq=False)
+class Saved:
+    """A prediction and what it was made of, judged by and looked at with.
+
+    card : the checkpoint's. regions : what was drawn, in level-0 px. versions : of the programs
+    that predicted, this one's when empty. picture : the slide, small; None until it is written.
+    """
+
+    prediction: Prediction
+    slide: SlideRecord
+    card: Mapping[str, Any]
+    reliability: Judged | None = None
+    regions: BaseGeometry | None = None
+    view: View | None = None
+    versions: Mapping[str, str] = field(default_factory=dict)
+    picture: Picture | None = None
+
+
+def save(path: str | Path, saved: Saved, slide: Slide | None = None) -> Path:
+    """Write an .h5ad that `reopen` gives back bit for bit, whole or not at all.
+
+    slide : for the overview picture; without it the one that came with ``saved`` stays.
+
+    Raises OutputError naming the file, SlideError when the slide cannot be read.
+    """
+    if not len(saved.prediction.target):
+        raise OutputError(f"{path} was not written: nothing is predicted yet; predict first.")
+    return write_h5ad(to_saved_anndata(saved, slide), path)
+
+
+def to_saved_anndata(saved: Saved, slide: Slide | None = None) -> AnnData:
+    """`anndata.to_anndata` plus all that ``saved`` holds.
+
+    ``obsm['dkan_tokens']`` (N, D) are the fused tokens, which serve as an embedding too;
+    ``obsm['dkan_evidence']`` (N, E) what was noted of each tile.
+
+    Raises OutputError when a card or a record is not JSON, SlideError.
+    """
+    prediction, target = saved.prediction, saved.prediction.target
+    picture = saved.picture if slide is None else Picture.of(slide)
+    data = annotated(prediction, saved.slide.name, picture, saved.reliability)
+    data.obsm[TOKENS] = prediction.tokens
+    if len(prediction.evidence) == len(target):
+        data.obsm[EVIDENCE] = prediction.evidence
+    if prediction.failed.any():
+        data.obs[FAILED] = prediction.failed
+    if target.grid is not None:
+        data.obsm[CELLS] = target.grid.cells
+    if target.spots.names and list(data.obs_names) != list(target.spots.names):
+        data.obs[NAME] = list(target.spots.names)  # AnnData made them unique
+    try:
+        data.uns[GROUP][KEY] = json.dumps(document(saved))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise OutputError(f"The card or the record of this result is not JSON: {error}.") from None
+    return data
+
+
+def document(saved: Saved) -> dict[str, Any]:
+    """What goes beside the arrays, as plain JSON; `reopen` reads it."""
+    prediction, spots = saved.prediction, saved.prediction.target.spots
+    grid, scale = prediction.target.grid, prediction.label_scale
+    return {
+        "format": FORMAT,
+        "slide": vars(saved.slide),
+        "target": {
+            "kind": str(prediction.target.kind),
+            "named": bool(spots.names),
+            "array": spots.array is not None,
+            "diameter_um": spots.diameter_um,
+            "pitch_um": spots.pitch_um,
+            "grid": None if grid is None else {"pitch": grid.pitch, "pitch_um": grid.pitch_um},
+        },
+        "panel": [
+            {"symbol": g.symbol, "ensembl": g.ensembl, "name": g.name, "aliases": list(g.aliases)}
+            for g in prediction.panel.genes
+        ],
+        "label_scale": vars(scale),
+        "provenance": prediction.provenance,
+        "zero_shot": list(prediction.zero_shot),
+        "failed": len(prediction.failed) == len(spots),
+        "evidence": list(NAMES),
+        "card": dict(saved.card),
+        "regions": None if saved.regions is None else _geojson(saved.regions),
+        "view": None if saved.view is None else vars(saved.view),
+        "versions": dict(saved.versions) or versions(),
+    }
+
+
+def _geojson(region: BaseGeometry) -> dict[str, Any]:
+    from shapely.geometry import mapping
+
+    return mapping(region)
+
+
+def versions() -> dict[str, str]:
+    """Of Python and of what the numbers depend on."""
+    import platform
+    from importlib.metadata import PackageNotFoundError, version
+
+    found = {"python": platform.python_version(), "system": platform.platform()}
+    for name in ("napari-dkan", "torch", "timm", "numpy", "anndata", "openslide-bin", "tifffile"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:  # a GPU box may do without some
+            continue
+    return found

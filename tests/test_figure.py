@@ -1,0 +1,218 @@
+"""The figure to pass on: what it shows is where it says, in the colours its bar says."""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ET
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from matplotlib import rcParams
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from PIL import Image
+from shapely.geometry import box
+
+from napari_dkan.errors import OutputError, SpotsError
+from napari_dkan.export.figure import _drawn, write_figure
+from napari_dkan.export.figure_ground import ground_of
+from napari_dkan.export.figure_parts import Box
+from napari_dkan.export.figure_scene import Look, Map, figure_of, saved_figure
+from napari_dkan.export.picture import Picture
+from napari_dkan.export.saved import Judgement, Saved, SlideRecord, View
+from napari_dkan.expression.label_scale import LabelScale
+from napari_dkan.expression.panel import Gene, Panel
+from napari_dkan.inference.prediction import Prediction
+from napari_dkan.inference.target import Kind, Target
+from napari_dkan.slide import open_slide
+from napari_dkan.spatial.grid import TileGrid
+from napari_dkan.spatial.spots import Spots
+
+MPP = 0.5
+CELLS = np.array([(2, 3), (3, 3), (5, 3), (2, 4), (3, 5)])  # column, row; nothing at (4, 3)
+GREY = 180
+RECORD = {
+    "version": "9.8.7",
+    "created": "2026-11-21T12:00:00+00:00",
+    "checkpoint": "Gland $model$ & <co>",
+    "checkpoint_sha256": "0123456789abcdef",
+    "slide": "case_7\x07 µ.svs",
+    "mpp": MPP,
+    "patch_um": 60.0,
+}
+
+
+def prediction(spots: bool = False) -> Prediction:
+    grid = TileGrid(200.0, 100.0, CELLS)
+    target = Target(Kind.GRID, grid.spots(), grid)
+    if spots:
+        target = Target(Kind.POINTS, Spots(grid.centres, diameter_um=80.0))
+    panel = Panel((Gene("ERBB2"), Gene("CD74")))
+    made = Prediction.empty(target, panel, LabelScale(), RECORD)
+    made.tokens[:] = 1
+    made.values[:, 0] = [0, 1, 2, 3, 4]
+    made.values[:3, 1] = 1  # the others are not decoded
+    return made
+
+
+def picture(side: int = 500, factor: float = 0.25) -> Picture:
+    return Picture(np.full((side, side, 3), GREY, np.uint8), factor)
+
+
+def saved(**more) -> Saved:
+    record = SlideRecord("case_7", "/somewhere/case_7.svs", "f" * 64, 2000, 2000, MPP, "a test")
+    return Saved(prediction(), record, {}, picture=picture(), **more)
+
+
+def rendered(figure_input):
+    """Pixels of the picture, and a function from um on the slide to (row, column) in them."""
+    figure = _drawn(figure_input)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    pixels = np.asarray(canvas.buffer_rgba())[..., :3].astype(int)
+    axes = figure.axes[0]
+
+    def at(x: float, y: float):
+        across, up = axes.transData.transform((x, y))
+        return pixels[round(pixels.shape[0] - up), round(across)]
+
+    return figure, at
+
+
+@pytest.mark.parametrize("spots", [False, True])
+def test_colours_lie_where_the_tiles_are_and_gaps_stay_empty(spots):
+    look = Look("ERBB2", (0.0, 4.0), "viridis", opacity=1.0)
+    _, at = rendered(figure_of([Map(prediction(spots))], look, picture(), MPP))
+    from matplotlib import colormaps
+
+    for (column, row), value in zip(CELLS, range(5), strict=True):
+        wanted = np.array(colormaps["viridis"](value / 4)[:3]) * 255
+        found = at((column + 0.5) * 100, (row + 0.5) * 100)
+        np.testing.assert_allclose(found, wanted, atol=5)
+    np.testing.assert_allclose(at(450, 350), GREY, atol=1)  # between two tiles of the row
+    if spots:  # 80 um of 100
+        np.testing.assert_allclose(at(295, 350), GREY, atol=1)
+
+
+def test_unreliable_tiles_are_hatched_and_outlines_drawn():
+    judged = Judgement(np.ones(5, np.float32), np.array([True, False, False, False, False]), ())
+    made = Map(prediction(), judged.unreliable)
+    look = Look("ERBB2", (0.0, 4.0), np.ones((2, 4)), 1.0)  # white, whatever the value
+    region = box(350, 550, 1300, 1250)  # level-0 px
+    figure_input = figure_of([made], look, None, MPP, regions=region)
+    _, at = rendered(figure_input)
+    inside = np.array([at(x, 350) for x in np.linspace(205, 295, 60)])
+    assert inside.min() < 120  # dark stripes
+    assert np.array([at(x, 350) for x in np.linspace(305, 395, 60)]).min() > 250
+    edge = np.array([at(x, 450) for x in np.linspace(170, 180, 21)])
+    assert (edge[:, 0] < 128).any()  # of the region, at 350 px
+    elsewhere = figure_of([made], look, None, MPP, Box(300, 300, 600, 600))
+    assert len(figure_input.unreliable) == 1 and len(elsewhere.unreliable) == 1  # it touches
+    assert not len(figure_of([made], look, None, MPP, Box(310, 300, 600, 600)).unreliable)
+
+
+def test_an_svg_keeps_its_words(tmp_path):
+    before = dict(rcParams)
+    view = View("ERBB2", limits=(0.0, 4.0), opacity=0.5)
+    judged = Judgement(np.ones(5, np.float32), np.arange(5) == 1, ((),) * 5)
+    made = saved_figure(saved(view=view, reliability=judged))
+    file = write_figure(tmp_path / "a figure.svg", made)
+    assert dict(rcParams) == before
+    texts = [e.text or "" for e in ET.parse(file).getroot().iter() if e.tag.endswith("text")]
+    words = " ".join(texts)
+    for wanted in (
+        "ERBB2 - predicted",
+        LabelScale().name,
+        "Gland $model$ & <co>",
+        "(01234567)",
+        "case_7? µ.svs",
+        "2026-11-21",
+        "9.8.7",
+        "1 tiles here",
+        "not measured",
+        "not for diagnosis",
+        "100 µm",
+    ):
+        assert wanted in words, wanted
+
+
+def test_the_scale_bar_is_as_long_as_it_says():
+    for wide in (30.0, 500.0, 12_345.0):
+        figure_input = figure_of(
+            [Map(prediction())], Look("ERBB2"), None, MPP, Box(10, 20, 10 + wide, 20 + wide / 2)
+        )
+        axes = _drawn(figure_input).axes[0]
+        assert axes.get_xlim() == (10, 10 + wide) and axes.get_ylim() == (20 + wide / 2, 20)
+        (label,) = (t.get_text() for t in axes.texts)
+        (bar,) = (p for p in axes.patches if p.get_facecolor() == (0, 0, 0, 1))
+        assert bar.get_width() == float(label.removesuffix(" µm").replace(",", ""))
+        assert 0.1 * wide < bar.get_width() <= 0.3 * wide
+
+
+def test_every_kind_is_written_whole_and_others_are_refused(tmp_path):
+    made = saved_figure(saved())
+    starts = {".png": b"\x89PNG", ".pdf": b"%PDF"}
+    for kind, start in starts.items():
+        file = write_figure(tmp_path / f"figure{kind}", made)
+        assert file.read_bytes().startswith(start)
+    assert Image.open(tmp_path / "figure.png").width > 1500
+    with pytest.raises(OutputError, match=r"figure\.bmp.*\.png, \.svg or \.pdf"):
+        write_figure(tmp_path / "figure.bmp", made)
+    with pytest.raises(OutputError, match="could not be written"):
+        write_figure(tmp_path / "figure.png" / "below.png", made)
+    assert sorted(f.name for f in tmp_path.iterdir()) == ["figure.pdf", "figure.png"]
+
+
+def test_a_saved_result_is_shown_as_it_was_looked_at():
+    made = saved_figure(saved(view=View("CD74", colormap="cividis", opacity=0.3, hatch=False)))
+    assert made.legend.gene == "CD74" and made.opacity == 0.3
+    assert saved_figure(saved(), gene="erbb2").legend.gene == "ERBB2"
+    low, high = saved_figure(saved()).legend.limits
+    np.testing.assert_allclose((low, high), np.percentile(range(5), (2, 98)))
+    with pytest.raises(SpotsError):
+        saved_figure(saved(), gene="NOPE")
+    empty = prediction()
+    empty.values[:] = np.nan
+    with pytest.raises(OutputError, match="no predicted map of ERBB2"):
+        figure_of([Map(empty)], Look("ERBB2"), None, MPP)
+    with pytest.raises(OutputError, match="no colour map"):
+        figure_of([Map(prediction())], Look("ERBB2", colours="nonsense"), None, MPP)
+
+
+def test_the_histology_lies_under_its_map(tiny_slide_file):
+    """Marked by what the slide itself has there."""
+    with open_slide(tiny_slide_file) as slide:
+        part = Box(203.0, 151.0, 700.0, 500.0)
+        ground = ground_of(slide, part, slide.mpp)
+        whole = slide.read_region(0, 0, slide.width, slide.height)
+    assert ground is not None and ground.pixels.shape[1] >= 700
+    left, top = (round(v / slide.mpp) for v in (ground.box.left, ground.box.top))
+    height, width = ground.pixels.shape[:2]
+    np.testing.assert_array_equal(ground.pixels, whole[top : top + height, left : left + width])
+
+
+@given(
+    corners=st.tuples(*[st.floats(-500, 1500) for _ in range(4)]),
+    side=st.integers(20, 300),
+    factor=st.sampled_from([1.0, 0.25, 0.013]),
+)
+def test_a_ground_covers_what_is_asked_for_and_no_more_than_there_is(corners, side, factor):
+    x, y, wide, high = corners
+    part = Box(x, y, x + abs(wide) + 1, y + abs(high) + 1)
+    full = side / factor * MPP
+    ground = ground_of(picture(side, factor), part, MPP)
+    if ground is None:
+        beside = part.right <= MPP or part.bottom <= MPP
+        assert beside or part.left >= full - MPP or part.top >= full - MPP
+        return
+    pixel = MPP / factor + 1e-6
+    for found, asked in (
+        (ground.box.left, max(part.left, 0)),
+        (ground.box.top, max(part.top, 0)),
+    ):
+        assert asked - pixel <= found <= asked + 1e-6
+    for found, asked in (
+        (ground.box.right, min(part.right, full)),
+        (ground.box.bottom, min(part.bottom, full)),
+    ):
+        assert asked - 1e-6 <= found <= asked + pixel
