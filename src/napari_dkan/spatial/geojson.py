@@ -1,0 +1,226 @@
+"""GeoJSON as QuPath writes it: annotations with names, classifications and colours.
+
+QuPath exports a FeatureCollection, an array of Features or a single one, plain, in gzip or in
+zip; https://qupath.readthedocs.io (Exporting annotations). Coordinates are level-0 px.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import zipfile
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import shapely
+from shapely.errors import ShapelyError
+from shapely.geometry import shape
+from shapely.geometry.base import BaseGeometry
+
+from ..errors import SpotsError
+from .polygons import polygonal, tangled
+
+MOST_BYTES = 256 << 20
+MOST_LISTS = 5_000_000  # every point is one; as Python objects so many take about 1 GB
+MOST_OBJECTS = 1_000_000
+MOST_VALUES = 25_000_000
+MOST_PX = 1e8  # no slide is as wide
+
+# what json, gzip, zip and shapely raise on files that are something else, or are malformed
+_UNREADABLE = (
+    OSError,
+    EOFError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    LookupError,
+    ArithmeticError,
+    RuntimeError,  # RecursionError, and what zip says of a password
+    zlib.error,
+    zipfile.BadZipFile,
+    ShapelyError,
+)
+_PARTS = ("cell", "detection", "tile")  # QuPath's kinds of objects that lie inside annotations
+_GEOMETRIES = (
+    "Point",
+    "MultiPoint",
+    "LineString",
+    "MultiLineString",
+    "Polygon",
+    "MultiPolygon",
+    "GeometryCollection",
+)
+
+
+@dataclass(frozen=True)
+class NamedRegion:
+    """One object of a file.
+
+    geometry : level-0 px, x first; polygons are valid. May be of any kind, lines and points too.
+    name, classification : "" when there is none.
+    colour : red, green, blue, 0 to 255; None when the file says nothing.
+    """
+
+    geometry: BaseGeometry
+    name: str = ""
+    classification: str = ""
+    colour: tuple[int, int, int] | None = None
+
+    @property
+    def label(self) -> str:
+        """What to write beside it: ``name (classification)``, or the one that there is."""
+        if self.name and self.classification:
+            return f"{self.name} ({self.classification})"
+        return self.name or self.classification
+
+
+def read_objects(path: Path) -> tuple[NamedRegion, ...]:
+    """The annotations of a file; where it holds none, its detections, cells or tiles.
+
+    Raises SpotsError naming the file when it is not GeoJSON, holds nothing, or is so large or so
+    tangled that reading it would take gigabytes.
+    """
+    try:
+        document = json.loads(_text(path))
+        with np.errstate(invalid="ignore"):  # coordinates that are not finite are told below
+            objects = [_object(n) for n in _nodes(document)]
+    except FileNotFoundError:
+        raise SpotsError(f"There is no file {path}; check the path.") from None
+    except MemoryError:
+        raise _too_large(path) from None
+    except _UNREADABLE as error:
+        raise SpotsError(
+            f"{path.name} could not be read as GeoJSON; export it from QuPath with "
+            "File > Export objects as GeoJSON."
+        ) from error
+    found = [(region, kind) for region, kind in objects if not region.geometry.is_empty]
+    annotations = [region for region, kind in found if kind not in _PARTS]
+    chosen = annotations or [region for region, _ in found]
+    geometries = [region.geometry for region in chosen]
+    xy = shapely.get_coordinates(geometries)
+    if not np.isfinite(xy).all():
+        raise SpotsError(f"{path.name} has coordinates that are not finite numbers.")
+    if len(xy) and np.abs(xy).max() > MOST_PX:
+        raise SpotsError(
+            f"{path.name} has coordinates beyond any slide; they must be level-0 pixels."
+        )
+    if tangled(geometries):
+        raise SpotsError(
+            f"The outlines in {path.name} cross themselves or each other too often; "
+            "export fewer objects, or simplify them in QuPath."
+        )
+    return tuple(_mended(region) for region in chosen)
+
+
+def _text(path: Path) -> str:
+    with path.open("rb") as file:
+        start = file.read(4)
+        file.seek(0)
+        if start[:2] == b"\x1f\x8b":
+            with gzip.open(file) as unpacked:
+                data = unpacked.read(MOST_BYTES + 1)
+        elif start == b"PK\x03\x04":
+            data = _unzipped(file.read(MOST_BYTES + 1), path)
+        else:
+            data = file.read(MOST_BYTES + 1)
+    # Every list and number becomes an object: what they will take is known before it is taken.
+    if (
+        len(data) > MOST_BYTES
+        or data.count(b"[") > MOST_LISTS
+        or data.count(b"{") > MOST_OBJECTS
+        or data.count(b",") > MOST_VALUES
+    ):
+        raise _too_large(path)
+    return data.decode("utf-8-sig")
+
+
+def _unzipped(packed: bytes, path: Path) -> bytes:
+    """The first GeoJSON of an archive as QuPath compresses its exports."""
+    if len(packed) > MOST_BYTES:
+        raise _too_large(path)
+    with zipfile.ZipFile(io.BytesIO(packed)) as archive:
+        names = [n for n in archive.namelist() if n.lower().endswith((".geojson", ".json"))]
+        if not names:
+            raise ValueError("no GeoJSON in the archive")
+        with archive.open(names[0]) as member:
+            return member.read(MOST_BYTES + 1)
+
+
+def _too_large(path: Path) -> SpotsError:
+    return SpotsError(
+        f"{path.name} holds too many points (at most {MOST_LISTS:,}, and "
+        f"{MOST_BYTES >> 20} MB); export annotations only, without cells, or simplify them."
+    )
+
+
+def _nodes(node: Any) -> Iterator[dict[str, Any]]:
+    """Features and bare geometries of a document."""
+    if isinstance(node, list):
+        for item in node:
+            yield from _nodes(item)
+    elif isinstance(node, dict) and node.get("type") == "FeatureCollection":
+        yield from _nodes(node["features"])
+    elif isinstance(node, dict):
+        yield node
+    elif node is not None:
+        raise TypeError(f"unexpected {type(node).__name__} in GeoJSON")
+
+
+def _object(node: dict[str, Any]) -> tuple[NamedRegion, str]:
+    """An object and its kind; without a geometry (QuPath's root) it is empty."""
+    if node.get("type") != "Feature":
+        return NamedRegion(_geometry(node)), ""
+    about = node.get("properties")
+    about = about if isinstance(about, dict) else {}
+    drawn = node["geometry"]
+    geometry = shapely.Point() if drawn is None else _geometry(drawn)
+    of_class = about.get("classification")
+    of_class = of_class if isinstance(of_class, dict) else {"name": of_class}
+    region = NamedRegion(
+        geometry,
+        _words(about.get("name")),
+        _words(of_class.get("name") or of_class.get("names")),
+        _colour(about.get("color"), about.get("colorRGB"))
+        or _colour(of_class.get("color"), of_class.get("colorRGB")),
+    )
+    kind = about.get("objectType") or about.get("object_type")
+    return region, kind if isinstance(kind, str) else ""
+
+
+def _geometry(node: Any) -> BaseGeometry:
+    if not isinstance(node, dict) or node.get("type") not in _GEOMETRIES:
+        raise TypeError("no geometry")
+    return shapely.force_2d(shape(node))
+
+
+def _words(value: Any) -> str:
+    """A name; newer versions of QuPath list the parts of a derived classification."""
+    if isinstance(value, list):
+        value = ": ".join(str(v) for v in value[:8])
+    return " ".join(value.split())[:80] if isinstance(value, str) else ""
+
+
+def _colour(parts: Any, packed: Any) -> tuple[int, int, int] | None:
+    """From [r, g, b], or from Java's packed ARGB as older versions wrote it."""
+    if isinstance(parts, int) and not isinstance(parts, bool):
+        packed = parts
+    if isinstance(parts, list) and len(parts) >= 3:
+        numbers = parts[:3]
+        if all(isinstance(p, int | float) and 0 <= p <= 255 for p in numbers):
+            red, green, blue = (round(p) for p in numbers)
+            return red, green, blue
+    if isinstance(packed, int) and not isinstance(packed, bool) and abs(packed) < 2**32:
+        return (packed >> 16) & 255, (packed >> 8) & 255, packed & 255
+    return None
+
+
+def _mended(region: NamedRegion) -> NamedRegion:
+    geometry = region.geometry
+    if geometry.geom_type not in ("Polygon", "MultiPolygon") or geometry.is_valid:
+        return region
+    return NamedRegion(polygonal(geometry), region.name, region.classification, region.colour)

@@ -1,0 +1,111 @@
+"""Polygons out of shapes of any kind: drawn by hand, read from files, crossing themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import shapely
+from numpy.typing import ArrayLike, NDArray
+from shapely import make_valid, union_all
+from shapely.geometry import MultiPolygon, Polygon
+from shapely.geometry.base import BaseGeometry
+
+FEW_EDGES = 2_000  # however they cross, it is soon mended
+SAMPLE = 4_000  # edges whose meetings are counted to know how many there are
+PAIRS_AT_ONCE = 4_000_000
+MOST_MEETINGS = 10_000_000
+
+
+def ellipse(corners: ArrayLike, points: int = 64) -> Polygon:
+    """The ellipse inscribed in a parallelogram given by its 4 corners (x, y)."""
+    box = np.asarray(corners, dtype=np.float64)
+    centre, a, b = box.mean(axis=0), (box[1] - box[0]) / 2, (box[3] - box[0]) / 2
+    angle = np.linspace(0, 2 * np.pi, points, endpoint=False)[:, None]
+    return Polygon(centre + np.cos(angle) * a + np.sin(angle) * b)
+
+
+def polygonal(geometry: BaseGeometry) -> BaseGeometry:
+    """Valid polygons only: self-crossings are mended, lines and points dropped."""
+    if isinstance(geometry, Polygon | MultiPolygon) and geometry.is_valid:
+        return geometry
+    fixed = make_valid(geometry)
+    parts = [p for p in getattr(fixed, "geoms", [fixed]) if isinstance(p, Polygon | MultiPolygon)]
+    return union_all(parts) if parts else MultiPolygon()
+
+
+def joined(shapes: Sequence[BaseGeometry]) -> BaseGeometry:
+    """All polygons of the shapes as one region."""
+    valid = [polygonal(s) for s in shapes]
+    return valid[0] if len(valid) == 1 else polygonal(union_all(valid))
+
+
+def combine(shapes: Sequence[BaseGeometry]) -> BaseGeometry:
+    """One region from many shapes; a shape that lies wholly inside another is a hole in it.
+
+    Nesting alternates (an island inside a hole is filled again); shapes that only
+    overlap are joined.
+    """
+    valid = [g for s in shapes if not (g := polygonal(s)).is_empty]
+    if len(valid) < 2:
+        return valid[0] if valid else MultiPolygon()
+    depth = np.zeros(len(valid), np.int64)
+    inner, outer = shapely.STRtree(valid).query(valid, predicate="within")
+    for i, o in zip(inner, outer, strict=True):
+        depth[i] += i != o and not valid[i].equals(valid[o])
+    region: BaseGeometry = MultiPolygon()
+    for level in np.unique(depth):
+        layer = union_all([g for g, d in zip(valid, depth, strict=True) if d == level])
+        region = region.difference(layer) if level % 2 else region.union(layer)
+    return polygonal(region)
+
+
+def from_drawn(kinds: Iterable[str], vertices: Iterable[ArrayLike]) -> BaseGeometry:
+    """A region from drawn shapes: napari's shape types with (x, y) vertices in level-0 px."""
+    return combine(drawn_shapes(kinds, vertices))
+
+
+def drawn_shapes(kinds: Iterable[str], vertices: Iterable[ArrayLike]) -> list[BaseGeometry]:
+    """The areas among drawn shapes, one geometry each; lines and paths enclose nothing."""
+    shapes: list[BaseGeometry] = []
+    for kind, points in zip(kinds, vertices, strict=True):
+        xy = np.asarray(points, dtype=np.float64)
+        if kind == "ellipse":
+            shapes.append(ellipse(xy))
+        elif kind in ("rectangle", "polygon") and len(xy) >= 3:
+            shapes.append(Polygon(xy))
+    return shapes
+
+
+def tangled(shapes: Sequence[BaseGeometry]) -> bool:
+    """Whether outlines meet so often that mending or joining them would take gigabytes.
+
+    Every crossing becomes a vertex, and n edges can cross n^2 / 4 times. Their number is told
+    from how many boxes the boxes of some edges meet: pairs are found from either side, so what a
+    sample of that size misses is few.
+    """
+    edges = _edges(shapes)
+    if len(edges) <= FEW_EDGES:
+        return False
+    tree = shapely.STRtree(shapely.linestrings(edges))
+    chosen = np.arange(len(edges))
+    if len(edges) > SAMPLE:
+        chosen = np.random.default_rng(0).choice(len(edges), SAMPLE, replace=False)
+    most = MOST_MEETINGS * len(chosen) / len(edges)
+    step = max(1, PAIRS_AT_ONCE // len(edges))
+    found = 0
+    for start in range(0, len(chosen), step):
+        rows = chosen[start : start + step]
+        found += tree.query(tree.geometries[rows]).shape[1]
+        if found > most:
+            return True
+    return False
+
+
+def _edges(shapes: Sequence[BaseGeometry]) -> NDArray[np.float64]:
+    """(N, 2, 2) edges of all rings."""
+    parts = shapely.get_parts(np.asarray(shapes, dtype=object))
+    rings = shapely.get_rings(parts[shapely.get_type_id(parts) == 3])
+    xy, ring = shapely.get_coordinates(rings, return_index=True)
+    same = ring[1:] == ring[:-1]
+    return np.stack([xy[:-1][same], xy[1:][same]], axis=1)

@@ -1,0 +1,186 @@
+"""Features of TRIDENT and CLAM files instead of encoding: the same numbers, or one sentence."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import h5py
+import numpy as np
+import pytest
+from shapely.geometry import box
+
+from napari_dkan.errors import SpotsError
+from napari_dkan.inference.engine import Predictor
+from napari_dkan.inference.patches import keys_of
+from napari_dkan.inference.predict import predict, tissue_region
+from napari_dkan.inference.ready.fit import ready_features
+from napari_dkan.inference.ready.tile_file import read_tile_file
+from napari_dkan.inference.target import Kind, region_target
+from napari_dkan.model import load_checkpoint
+from napari_dkan.slide import open_slide
+
+MPP, SIDE = 0.7, 160  # the small checkpoint's patches are 112 um wide
+
+
+@pytest.fixture(scope="module")
+def slide(tiny_slide_file):
+    with open_slide(tiny_slide_file) as opened:
+        yield opened
+
+
+@pytest.fixture
+def checkpoint(tiny_checkpoint_file):
+    return load_checkpoint(tiny_checkpoint_file)
+
+
+def direct(slide, checkpoint, tissue):
+    """The prediction of a dense grid as it always was, and the predictor behind it."""
+    predictor = Predictor(slide, checkpoint, MPP, tissue, "cpu")
+    target = region_target(tissue, 112.0, MPP, slide.width, slide.height, tissue)
+    return predict(predictor, target), predictor
+
+
+def write(path, centres, features, about=None, of_features=None):
+    """As TRIDENT writes it."""
+    stated = {"patch_size": 224, "patch_size_level0": SIDE, "level0_magnification": 15}
+    stated |= {"target_magnification": 21, "overlap": 0, "name": "drawn.ome"}
+    stated |= {"level0_width": 1600, "level0_height": 1600, **(about or {})}
+    with h5py.File(path, "w") as file:
+        coords = file.create_dataset("coords", data=(np.asarray(centres) - SIDE / 2).astype(int))
+        rows = file.create_dataset("features", data=features)
+        coords.attrs.update({k: v for k, v in stated.items() if v is not None})
+        given = {"name": "drawn", "savetodir": "/job/features_stain-stats"}
+        rows.attrs.update(given if of_features is None else of_features)
+    return path
+
+
+@pytest.fixture
+def made(slide, checkpoint, tmp_path):
+    """A file of the tissue's tiles, and the direct prediction of them."""
+    prediction, predictor = direct(slide, checkpoint, tissue_region(slide, MPP))
+    xy = prediction.target.spots.xy
+    features, known = predictor.features.at(keys_of(xy))
+    assert known.all()
+    shuffled = np.random.default_rng(0).permutation(len(xy))
+    rows = features.numpy()[shuffled]
+    return write(tmp_path / "drawn.h5", xy[shuffled], rows), prediction
+
+
+def test_a_files_features_give_the_numbers_of_encoding(slide, checkpoint, made, monkeypatch):
+    file, wanted = made
+    ready = ready_features(file, slide, checkpoint, MPP)
+    assert ready.side == SIDE and not ready.alone and ready.note == ""
+    tissue = tissue_region(slide, MPP)
+    predictor = Predictor(slide, checkpoint, MPP, tissue, "cpu", ready=ready)
+    encoded, encode = [], type(predictor.features).encode
+
+    def counting(self, tiles):
+        encoded.append(len(tiles))
+        return encode(self, tiles)
+
+    monkeypatch.setattr(type(predictor.features), "encode", counting)
+    got = predict(predictor, ready.target())
+    assert got.target.kind is Kind.TILES and got.target.spots.names == wanted.target.spots.names
+    np.testing.assert_allclose(got.values, wanted.values, atol=1e-5)
+    np.testing.assert_allclose(got.evidence, wanted.evidence, atol=1e-5)
+    everything = len(keys_of(wanted.target.spots.xy))
+    assert sum(encoded) < everything  # only neighbours off the tissue, which the file lacks
+    assert got.provenance["features"]["file"] == "drawn.h5"
+    some = ready.target(box(0, 0, 800, 1600))
+    assert 0 < len(some) < len(got.target)
+    at = {name: row for row, name in enumerate(wanted.target.spots.names)}
+    rows = [at[n] for n in some.spots.names]
+    np.testing.assert_allclose(predict(predictor, some).values, wanted.values[rows], atol=1e-5)
+
+
+def test_without_weights_the_file_is_all_there_is(slide, checkpoint, tmp_path):
+    whole = box(0, 0, slide.width, slide.height)
+    wanted, predictor = direct(slide, checkpoint, whole)
+    xy = wanted.target.spots.xy
+    features = predictor.features.at(keys_of(xy))[0].numpy()
+    bare = replace(checkpoint, encoder_tensors=None)
+    ready = ready_features(write(tmp_path / "all.h5", xy, features), slide, bare, MPP)
+    assert ready.alone
+    predictor = Predictor(slide, bare, MPP, whole, "cpu", ready=ready)
+    np.testing.assert_allclose(predict(predictor, ready.target()).values, wanted.values, atol=1e-5)
+    with pytest.raises(SpotsError, match="its own tiles only"):
+        predict(predictor, wanted.target)
+    assert len(ready.at(*(xy[7] + 30))) == 1
+
+    # tiles that the file lacks are masked as those off the slide are
+    few = ready_features(write(tmp_path / "few.h5", xy[::2] + 13, features[::2]), slide, bare, MPP)
+    assert few.grid is None
+    predictor = Predictor(slide, bare, MPP, whole, "cpu", ready=few)
+    assert np.isfinite(predict(predictor, few.target()).values).all()
+    with pytest.raises(SpotsError, match="no tile there"):
+        few.at(2.0, 2.0)
+
+
+@pytest.mark.parametrize(
+    ("about", "of_features", "sentence"),
+    [
+        ({}, {"savetodir": "/job/features_uni_v1"}, "are of uni, but the checkpoint needs"),
+        ({}, {}, "does not say which encoder"),
+        ({"patch_size_level0": 224}, None, "157 um wide .* needs 112 um"),
+        ({"patch_size": 32}, None, "read at 32 px"),
+        ({"level0_width": 3200}, None, "not of this slide"),
+        ({"level0_magnification": 40}, None, "40x scan"),
+    ],
+)
+def test_what_does_not_match_is_said(slide, checkpoint, made, about, of_features, sentence):
+    centres, rows = read_tile_file(made[0]).centres, h5py.File(made[0])["features"][:]
+    file = write(made[0].parent / "other.h5", centres, rows, about, of_features)
+    with pytest.raises(SpotsError, match=sentence):
+        ready_features(file, slide, checkpoint, MPP)
+
+
+def test_a_file_of_clam_needs_somebody_to_name_its_encoder(slide, checkpoint, made):
+    unstated = dict.fromkeys(
+        ("patch_size", "patch_size_level0", "level0_magnification", "level0_width", "name")
+    )
+    tiles = read_tile_file(made[0])
+    rows = h5py.File(made[0])["features"][:]
+    file = write(made[0].parent / "clam.h5", tiles.centres, rows, unstated, {})
+    ready = ready_features(file, slide, checkpoint, MPP, encoder="stain-stats")
+    assert not ready.file.stated and ready.side == SIDE
+    np.testing.assert_array_equal(ready.file.centres, tiles.centres)
+    narrow = write(made[0].parent / "narrow.h5", tiles.centres, rows[:, :5])
+    with pytest.raises(SpotsError, match=r"5 numbers.*stain-stats makes 16"):
+        ready_features(narrow, slide, checkpoint, MPP)
+
+
+def test_what_is_no_feature_file_is_one_sentence(slide, checkpoint, tmp_path):
+    def bad(name, fill):
+        with h5py.File(tmp_path / name, "w") as file:
+            fill(file)
+        with pytest.raises(SpotsError) as caught:
+            ready_features(tmp_path / name, slide, checkpoint, MPP)
+        assert name in str(caught.value) and "\n" not in str(caught.value)
+        return str(caught.value)
+
+    def two(file, coords, features):
+        file["coords"], file["features"] = coords, features
+
+    def huge(file):
+        file.create_dataset("coords", (10**12, 2), "i8", chunks=(1000, 2))
+        file.create_dataset("features", (10**12, 16), "f4", chunks=(1000, 16))
+
+    def elsewhere(file):
+        file["coords"] = h5py.ExternalLink("other.h5", "/coords")
+        file["features"] = np.zeros((2, 16), "f4")
+
+    assert "lacks the datasets" in bad("empty.h5", lambda f: None)
+    assert "other files" in bad("link.h5", elsewhere)
+    assert "needed are" in bad("flat.h5", lambda f: two(f, np.zeros(3), np.zeros((3, 16))))
+    bad("huge.h5", huge)
+    nowhere = np.full((2, 2), np.nan)
+    assert "on no slide" in bad("nan.h5", lambda f: two(f, nowhere, np.zeros((2, 16), "f4")))
+    one = np.zeros((1, 2), int)
+    assert "how large" in bad("one.h5", lambda f: two(f, one, np.zeros((1, 16), "f4")))
+    (tmp_path / "text.h5").write_text("nothing")
+    with pytest.raises(SpotsError, match=r"text\.h5 cannot be read"):
+        read_tile_file(tmp_path / "text.h5")
+    file = write(tmp_path / "holes.h5", [[80, 80], [240, 80]], np.full((2, 16), np.nan, "f4"))
+    ready = ready_features(file, slide, checkpoint, MPP)
+    with pytest.raises(SpotsError, match="not numbers"):
+        ready.take(keys_of(ready.xy))
