@@ -64,6 +64,7 @@ class Batches:
         xy = self._spots.spots.xy[rows]
         around = neighbours(xy, predictor.side, self._grid)
         mask = neighbour_masks(predictor.slide, xy, predictor.side, self._grid)
+        mask &= predictor.features.attainable(around)
         new = predictor.features.unknown(around[mask])
         if running is not None and len(new) and running.new.any():
             coming = packed(running.tiles.keys[running.new])

@@ -29,7 +29,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ..model import DKAN, Ensemble
+    from .ready.features import ReadyFeatures
 
+FILE = 0.0  # stands for a pitch
 KEPT = 12  # windows; with their tokens a few MB each at most
 
 Cell = tuple[int, int]
@@ -56,6 +58,7 @@ class SlideContext:
     tissue : geometry in level-0 px that makes up the context.
     pitch : level-0 px between the spots the network was trained on.
     windows : the capture areas over the slide.
+    ready : of a feature file, whose tiles see each other.
     """
 
     def __init__(
@@ -65,9 +68,10 @@ class SlideContext:
         tissue: BaseGeometry,
         pitch: float,
         windows: Windows,
+        ready: ReadyFeatures | None = None,
     ) -> None:
         self._network, self._features = network, features
-        self._tissue = tissue
+        self._tissue, self._ready = tissue, ready
         self.pitch, self.windows = pitch, windows
         self._kept: OrderedDict[tuple[float, Cell], Surroundings] = OrderedDict()
 
@@ -98,6 +102,8 @@ class SlideContext:
             cells = target.spots.array
             assert cells is not None
             return (yield from self._see(target.spots.xy, cells, readers))
+        if target.kind is Kind.TILES:
+            return (yield from self._of_tiles(group, readers))
         grid = target.grid
         pitch = self.pitch if grid is None else grid.pitch
         key = (pitch, group)
@@ -111,10 +117,21 @@ class SlideContext:
         cells = np.unique(np.concatenate([self._tissue_cells(group, pitch), own]), axis=0)
         made = yield from self._see(TileGrid(pitch, 0.0, cells).centres, cells, readers)
         if not len(own) and made.complete:
-            self._kept[key] = made
-            while len(self._kept) > KEPT:
-                self._kept.popitem(last=False)
+            self._keep(key, made)
         return made
+
+    def _of_tiles(self, group: Cell, readers: Readers) -> Generator[Update, None, Surroundings]:
+        assert self._ready is not None
+        key = (FILE, group)
+        if key not in self._kept:
+            made = yield from self._see(*self._ready.within(self.windows.bounds(*group)), readers)
+            self._keep(key, made)
+        return self._kept[key]
+
+    def _keep(self, key: tuple[float, Cell], made: Surroundings) -> None:
+        self._kept[key] = made
+        while len(self._kept) > KEPT:
+            self._kept.popitem(last=False)
 
     def tokens(
         self, target: Target, rows: NDArray[np.int64], seen: Surroundings, own: Tensor

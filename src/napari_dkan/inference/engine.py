@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from ..errors import SpotsError
 from ..spatial.spots import Spots
 from .batch import Batch, Batches
 from .context import Cell, SlideContext, Surroundings
@@ -26,6 +27,7 @@ from .job import Update
 from .kept import Kept
 from .queue import Order, Queue
 from .reading import readers
+from .restained import squares_of
 from .target import Kind, Target
 from .timing import Stages
 from .windows import CAPTURE_UM, Windows
@@ -37,10 +39,12 @@ if TYPE_CHECKING:
 
     from ..model import Checkpoint
     from ..slide import Slide
+    from .ready.features import ReadyFeatures
     from .zero_shot import ZeroShotGenes
 
 BATCH_SECONDS = 0.25  # a batch is the grain of cancelling and of what appears
 LARGEST_BATCH = 256
+STEADY_BATCH = {"cpu": 32, "gpu": 128}
 NO_ROWS = np.empty(0, np.int64)
 WARM_ROWS = 4096  # tiles known before are handed out in parts
 
@@ -53,6 +57,8 @@ class Predictor:
     tissue : geometry in level-0 px that makes up the slide's context.
     encoder_weights : local file for an encoder whose weights do not travel in the checkpoint.
     store : keep features and tokens on disk too, for the next visit to the slide.
+    ready : features from a file, see `ready.fit.ready_features`; `ready.target()` is what can be
+        predicted with them. Nothing is kept on disk then: the file is there already.
     """
 
     def __init__(
@@ -64,23 +70,28 @@ class Predictor:
         device: str | None = None,
         encoder_weights: Path | None = None,
         store: bool = False,
+        ready: ReadyFeatures | None = None,
     ) -> None:
         from ..model.folding import for_prediction
 
         self.slide, self.checkpoint, self.mpp = slide, checkpoint, mpp
         self.device: torch.device = pick_device(device)
-        self.side = checkpoint.patch.um / mpp  # of a patch, in level-0 px
+        self.ready = ready
+        # of a patch, in level-0 px; a file's tiles are of whole pixels
+        self.side = checkpoint.patch.um / mpp if ready is None else ready.side
         self.network = for_prediction(checkpoint.network, self.device, checkpoint.patch.px)
+        self.squares = squares_of(slide, mpp, checkpoint.stain)  # what is looked at of it
         self.stages = Stages()
-        self.features = PatchFeatures(checkpoint, self.device, self.stages, encoder_weights)
+        self.features = PatchFeatures(checkpoint, self.device, self.stages, encoder_weights, ready)
         self.decoder = Decoder(self.network, self.stages)
         windows = Windows(CAPTURE_UM / mpp, slide.width, slide.height)
         self.context = SlideContext(
-            self.network, self.features, tissue, checkpoint.spot_pitch_um / mpp, windows
+            self.network, self.features, tissue, checkpoint.spot_pitch_um / mpp, windows, ready
         )
-        self.kept = Kept(self, store)
+        self.kept = Kept(self, store and ready is None)
         self._batch = 4
         self._largest = LARGEST_BATCH
+        self._steady = False
 
     @property
     def tissue(self) -> BaseGeometry:
@@ -135,6 +146,7 @@ class Predictor:
         Yields an Update per batch, first of all what is known from before. Raises DkanError
         (a slide gone, memory out, an encoder that cannot be had); what was yielded stays valid.
         """
+        self._need_tiles(target)
         ask: Callable[[], Sequence[int] | None] = genes if callable(genes) else lambda: genes
         queue = Queue(target.spots.xy, self.context.groups(target), order)
         kept = self.kept.of(target)
@@ -165,7 +177,7 @@ class Predictor:
         seen: tuple[Cell, Surroundings] | None = None
         batch: Batch | None = None
         try:
-            with readers(self.slide, self.side, self.stages) as pool:
+            with readers(self.squares, self.side, self.stages) as pool:
                 while len(queue) or batch is not None:
                     if batch is None:
                         rows, group = queue.next(self._batch)
@@ -191,12 +203,20 @@ class Predictor:
             with self.stages("store"):
                 self.kept.flush()
 
+    def _need_tiles(self, target: Target) -> None:
+        if self.ready is None or not self.ready.alone or target.kind is Kind.TILES:
+            return
+        raise SpotsError(
+            f"{self.ready.file.path.name} has features of its own tiles only, and the weights to "
+            "encode others are not here; predict its tiles, or give --encoder-weights."
+        )
+
     def surround(self, xy: NDArray[np.float64]) -> Iterator[Update]:
         """Encode what a click at each of the places (N, 2) would see, so that it need not wait."""
         target = Target(Kind.POINTS, Spots(xy))
         self.kept.read_features()
         try:
-            with readers(self.slide, self.side, self.stages) as pool:
+            with readers(self.squares, self.side, self.stages) as pool:
                 for group in np.unique(self.context.groups(target), axis=0).tolist():
                     yield from self.context.of(target, NO_ROWS, (group[0], group[1]), pool)
         finally:
@@ -216,8 +236,16 @@ class Predictor:
 
     def _adapt(self, size: int, seconds: float) -> None:
         """Aim at BATCH_SECONDS a batch: quick results, quick Cancel, a busy device."""
+        if self._steady:
+            return
         ideal = size * BATCH_SECONDS / max(seconds, 1e-6)
         self._batch = int(np.clip(ideal, self._batch / 2, self._batch * 2).clip(1, self._largest))
+
+    def steady_batches(self) -> None:
+        """Batches of one size whatever the clock says, for work that nobody watches: a matrix
+        product rounds by its size, so the same job then gives the same values to the last bit."""
+        self._steady = True
+        self._batch = STEADY_BATCH["cpu" if self.device.type == "cpu" else "gpu"]
 
     def smaller_batches(self, most: int) -> None:
         """Memory ran out: no batch above ``most`` from now on."""

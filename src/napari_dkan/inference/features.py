@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ..model import Checkpoint
+    from ..model.encoders import EncoderSpec
+    from .ready.features import ReadyFeatures
 
 YIELD_TILES = 64  # encoded between two updates
 LARGEST = 512  # tiles the encoder takes at once, less after memory ran out
@@ -31,6 +33,7 @@ class PatchFeatures:
     """Features (d,) of the patches of one slide, by position.
 
     weights : local file for an encoder whose weights do not travel in the checkpoint.
+    ready : features from a file; they are taken before anything is encoded.
     lasting : takes what is worth keeping for the next visit; into memory only, unless it is set.
     damaged : positions whose pixels could not be decoded, as packed keys.
     """
@@ -41,9 +44,10 @@ class PatchFeatures:
         device: torch.device,
         stages: Stages,
         weights: Path | None = None,
+        ready: ReadyFeatures | None = None,
     ) -> None:
         self._checkpoint, self._device, self.stages = checkpoint, device, stages
-        self._weights = weights
+        self._weights, self._ready = weights, ready
         self._encoder: Any = None
         self._largest = LARGEST
         self.rows = Rows(checkpoint.encoder.dimension)
@@ -56,6 +60,11 @@ class PatchFeatures:
         if self._encoder is None:
             self._encoder = self._checkpoint.tile_encoder(self._weights).to(self._device)
         return self._encoder
+
+    @property
+    def made_by(self) -> EncoderSpec:
+        """Which encoder, and once it is built with which weights."""
+        return self._checkpoint.encoder if self._encoder is None else self._encoder.spec
 
     @property
     def px(self) -> int:
@@ -81,15 +90,28 @@ class PatchFeatures:
                 self._largest = max(1, min(self._largest, len(tiles)) // 2)
 
     def unknown(self, keys: Keys) -> Keys:
-        """(M, 2) the keys (N, 2) that have still to be read: unique, neither kept nor damaged."""
+        """(M, 2) the keys (N, 2) that have still to be read: unique, neither kept nor damaged.
+
+        Those of a feature file are kept from now on, and without weights no others can be had.
+        """
         if not len(keys):
             return keys
         keys = np.unique(keys, axis=0)
         keys = keys[~self.rows.has(keys)]
+        if self._ready is not None and len(keys):
+            there = self._ready.has(keys)
+            self.rows.add(keys[there], self._ready.take(keys[there]))
+            keys = keys[:0] if self._ready.alone else keys[~there]
         if self.damaged:
             bad = np.fromiter((k in self.damaged for k in packed(keys)), bool, len(keys))
             keys = keys[~bad]
         return keys
+
+    def attainable(self, keys: Keys) -> NDArray[np.bool_]:
+        """(...) whether features of the positions (..., 2) can be had at all."""
+        if self._ready is None or not self._ready.alone:
+            return np.ones(keys.shape[:-1], bool)
+        return self._ready.has(keys)
 
     def learn(self, reading: Reading | Part, lasting: bool) -> None:
         """Encode and keep what was read; lasting : for the next visit too."""

@@ -7,6 +7,7 @@ encoder and the tile. So another checkpoint with the same encoder still finds th
 from __future__ import annotations
 
 import hashlib
+import json
 import time
 from collections.abc import Iterator
 from threading import Lock
@@ -16,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from shapely import contains_xy, to_wkb
 
+from ..model.stain_norm import to_json
 from .evidence import NAMES
 from .patches import STEPS, Keys
 from .rows import Rows
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from .store.store import Store
 
 ENGINE = 2  # raised when tokens or evidence come out otherwise than before
+STAIN = 1  # raised when a slide's stain is measured, or changed, otherwise than before
 FLUSH_SECONDS = 5.0  # at most so much work is lost when the program is killed
 
 Value = str | float | int
@@ -135,11 +138,12 @@ class Kept:
         from .store.store import open_store
 
         slide = self._predictor.slide
-        return open_store(StoreKey(slide.fingerprint(), str(slide.path), what, width, made_by))
+        return open_store(StoreKey(slide.fingerprint(), slide.location or slide.label, what, width, made_by))
 
     def _of_tiles(self) -> tuple[tuple[str, Value], ...]:
         predictor = self._predictor
         spec, tensors = predictor.checkpoint.encoder, predictor.checkpoint.encoder_tensors
+        stain = predictor.checkpoint.stain
         if tensors is None:
             tensors = predictor.features.encoder.tensors()
         return (
@@ -150,6 +154,8 @@ class Kept:
             ("patch_um", predictor.checkpoint.patch.um),
             ("px", spec.px),
             ("device", str(predictor.device.type)),
+            *((("colours", predictor.slide.colours),) if predictor.slide.colours else ()),
+            *(() if stain is None else (("stain", json.dumps([STAIN, to_json(stain)])),)),
         )
 
     def _of_network(self) -> tuple[tuple[str, Value], ...]:

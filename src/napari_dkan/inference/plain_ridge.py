@@ -27,7 +27,7 @@ def ridge_of(predictor: Predictor, spots: Spots) -> NDArray[np.float32] | None:
     grid = predictor.checkpoint.network.config.grid
     keys = neighbours(spots.xy, predictor.side, grid)
     mask = neighbour_masks(predictor.slide, spots.xy, predictor.side, grid)
-    with readers(predictor.slide, predictor.side, predictor.stages) as pool:
+    with readers(predictor.squares, predictor.side, predictor.stages) as pool:
         for _ in predictor.features.ensure(pool, keys[mask]):
             pass
     near, known = predictor.features.rows.take(keys.reshape(-1, 2))

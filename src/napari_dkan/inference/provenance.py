@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 def provenance(predictor: Predictor, target: Target, mpp_origin: str) -> dict[str, Any]:
     """JSON-able record of version, checkpoint, slide, scale and parameters."""
     checkpoint, slide = predictor.checkpoint, predictor.slide
+    encoder = predictor.features.made_by
     pitch = target.grid.pitch_um if target.grid else target.spots.pitch_um
     return {
         "kind": "predicted",
@@ -25,14 +26,19 @@ def provenance(predictor: Predictor, target: Target, mpp_origin: str) -> dict[st
         "checkpoint": checkpoint.card.get("title", ""),
         "checkpoint_sha256": checkpoint.sha256,
         "label_scale": checkpoint.label_scale.name,
-        "encoder": checkpoint.encoder.name,
-        "slide": slide.path.name,
+        "encoder": encoder.name,
+        "encoder_revision": encoder.revision,
+        "encoder_sha256": encoder.sha256,
+        "stain": "none" if checkpoint.stain is None else checkpoint.stain.method,
+        "slide": slide.label,
         "slide_fingerprint": slide.fingerprint(),
+        "slide_colours": slide.colours or "as stored",
         "mpp": predictor.mpp,
         "mpp_origin": mpp_origin,
         "patch_um": checkpoint.patch.um,
         "pitch_um": checkpoint.spot_pitch_um if pitch is None else pitch,
         "where": str(target.kind),
+        **({} if predictor.ready is None else {"features": predictor.ready.record()}),
         "device": str(predictor.device),
     }
 

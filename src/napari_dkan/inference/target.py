@@ -21,6 +21,7 @@ class Kind(StrEnum):
     ARRAY = "array"  # the spots themselves, by their array coordinates
     GRID = "grid"  # the tissue tiles of the same grid
     POINTS = "points"  # the tissue at the training pitch, each point taking its nearest cell
+    TILES = "tiles"  # the tiles of a feature file
 
 
 @dataclass(frozen=True)

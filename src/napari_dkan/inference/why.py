@@ -103,7 +103,7 @@ def given_at(predictor: Predictor, x: float, y: float) -> Generator[Update, None
     target, row = Target(Kind.POINTS, Spots(xy)), np.arange(1)
     context, features = predictor.context, predictor.features
     column, line = context.groups(target)[0].tolist()
-    with readers(predictor.slide, predictor.side, predictor.stages) as pool:
+    with readers(predictor.squares, predictor.side, predictor.stages) as pool:
         seen = yield from context.of(target, row, (column, line), pool)
         batch = Batches(predictor, target).ask(row, (column, line), pool)
         own = batch.patches.pixels()
@@ -114,7 +114,7 @@ def given_at(predictor: Predictor, x: float, y: float) -> Generator[Update, None
             tiles = pool.ask(middle, features.px).pixels()
     if own.damaged.any() or tiles.damaged.any():
         raise DamagedTile(
-            f"The slide {predictor.slide.path.name} is damaged under that click; click elsewhere, "
+            f"The slide {predictor.slide.label} is damaged under that click; click elsewhere, "
             "or export the slide again."
         )
     others, cells = context.around_point(xy[0], seen)

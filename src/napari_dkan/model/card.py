@@ -32,6 +32,8 @@ def describe(checkpoint: Checkpoint) -> str:
         _line("Encoder", f"{encoder}, weights {inside}"),
         _line("", f"revision {c.encoder.revision or 'unknown'}"),
         _line("", f"licence {c.encoder.licence or 'unknown'}"),
+        _line("", f"SHA-256 {c.encoder.sha256 or 'unknown'}"),
+        _line("Stain", _stain(c)),
         _line("Gene text", c.gene_text or "unknown"),
     ]
     for key in _KNOWN:
@@ -45,6 +47,13 @@ def describe(checkpoint: Checkpoint) -> str:
         _line("SHA-256", c.sha256 or "not saved"),
     ]
     return "\n".join(lines)
+
+
+def _stain(checkpoint: Checkpoint) -> str:
+    stain = checkpoint.stain
+    if stain is None:
+        return "as it is"
+    return f"every slide is normalised to the training sections ({stain.method.title()})"
 
 
 def trained_on(card: Mapping[str, Any], fingerprint: str) -> bool:

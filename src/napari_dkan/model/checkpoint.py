@@ -4,7 +4,7 @@ One safetensors file. Its tensors are the network's, and below `encoder.` those 
 a tile encoder that travels along, below `reference.` what the training data looked like, and
 `text.mean` and `text.axes` where genes outside the panel can be placed by their text; its header
 metadata holds one JSON text, `napari_dkan`,
-of format version 1. Reading it executes nothing.
+of format version 1, or 2 with stain normalisation. Reading it executes nothing.
 """
 
 from __future__ import annotations
@@ -40,6 +40,8 @@ from .encoders.protocol import EncoderSpec, TileEncoder
 from .ensemble import Ensemble
 from .network import DKAN
 from .reference import Reference
+from .stain_norm import Stain, read_stain
+from .stain_norm import to_json as stain_json
 from .text import TextBasis
 from .text import stored as stored_text
 
@@ -57,6 +59,7 @@ class Checkpoint:
     text_basis : where text features of further genes come from; None where they cannot be had.
     reference : what the training data looked like, None where nobody noted it; of this network,
         so it goes when the network is trained on.
+    stain : what every slide's stain is changed to before anything looks at it; None for as it is.
     sha256, path : of the file it was read from; "" and None before it is saved.
 
     Raises CheckpointError when the parts do not fit together.
@@ -75,6 +78,7 @@ class Checkpoint:
     encoder_tensors: dict[str, Tensor] | None = None
     text_basis: TextBasis | None = None
     reference: Reference | None = None
+    stain: Stain | None = None
     sha256: str = ""
     path: Path | None = None
 
@@ -172,6 +176,7 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
             encoder_tensors=inside or None,
             text_basis=stored_text.take_basis(basis, tensors),
             reference=reference_file.take(reference, tensors),
+            stain=read_stain(data.get("stain")),
             sha256=tensorfile.sha256_of(path),
             path=path,
         )
@@ -217,9 +222,9 @@ def _reason(error: DkanError) -> str:
 
 def _describe(checkpoint: Checkpoint) -> dict[str, Any]:
     """The header's JSON."""
-    basis, reference = checkpoint.text_basis, checkpoint.reference
+    basis, reference, stain = checkpoint.text_basis, checkpoint.reference, checkpoint.stain
     return {
-        "format": FORMAT,
+        "format": FORMAT if stain is not None else 1,  # an older program would leave it out
         "network": checkpoint.network.config.to_json(),
         "panel": [
             {"symbol": g.symbol, "ensembl": g.ensembl, "name": g.name, "aliases": list(g.aliases)}
@@ -237,6 +242,7 @@ def _describe(checkpoint: Checkpoint) -> dict[str, Any]:
         "gene_text": checkpoint.gene_text,
         **({} if basis is None else {"text_basis": stored_text.basis_to_json(basis)}),
         **({} if reference is None else {"reference": reference_file.to_json(reference)}),
+        **({} if stain is None else {"stain": stain_json(stain)}),
         "card": checkpoint.card,
         "creator": checkpoint.creator,
     }

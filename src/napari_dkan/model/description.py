@@ -11,7 +11,7 @@ from ..expression.label_scale import LabelScale
 from ..expression.panel import Gene, Panel
 from .tensorfile import Header, parse_json
 
-FORMAT = 1
+FORMAT = 2  # 2: with stain normalisation; everything else is written as 1
 KEY = "napari_dkan"
 
 

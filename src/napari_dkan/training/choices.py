@@ -28,6 +28,13 @@ class Precision(StrEnum):
     brain = "bf16"
 
 
+class Stain(StrEnum):
+    """What every slide's stain is brought to that of the training sections with."""
+
+    macenko = "macenko"
+    reinhard = "reinhard"
+
+
 class ComparedWith(StrEnum):
     """Baselines that can be fitted beside a checkpoint."""
 

@@ -19,6 +19,7 @@ from .options import (
     Resume,
     Run,
     Set,
+    StainNormalisation,
     command_line,
     names_of,
 )
@@ -55,6 +56,7 @@ def train_command(
     set_: Set = None,
     encoder: Encoder = None,
     encoder_weights: EncoderWeights = None,
+    stain: StainNormalisation = None,
     devices: Devices = 1,
     precision: Annotated[Precision, typer.Option(help="Of the forward pass.")] = Precision.auto,
     run: Run = None,
@@ -91,6 +93,7 @@ def train_command(
         measured=measured,
         zero_shot=zero_shot,
         encoder=encoder,
+        stain=stain and stain.value,
     )
     stated = {
         "title": title,
@@ -114,6 +117,7 @@ def train_command(
         gene_tables=gene_tables,
         encoder=encoder,
         encoder_weights=encoder_weights,
+        stain=stain and stain.value,
         crossval=crossval,
         measured=measured,
         card={key: text for key, text in stated.items() if text},

@@ -21,6 +21,7 @@ from .options import (
     Resume,
     Run,
     Set,
+    StainNormalisation,
     command_line,
     names_of,
 )
@@ -43,6 +44,7 @@ def crossval_command(
     set_: Set = None,
     encoder: Encoder = None,
     encoder_weights: EncoderWeights = None,
+    stain: StainNormalisation = None,
     devices: Devices = 1,
     precision: Annotated[Precision, typer.Option(help="Of the forward pass.")] = Precision.auto,
     run: Run = None,
@@ -77,7 +79,14 @@ def crossval_command(
 
     genes = panel_of(data, panel)
     prepared = load_sections(
-        data, names, genes, settings, encoder=encoder, encoder_weights=encoder_weights, log=log
+        data,
+        names,
+        genes,
+        settings,
+        encoder=encoder,
+        encoder_weights=encoder_weights,
+        stain=stain and stain.value,
+        log=log,
     )
     make_folds(prepared, by)
     settings = settings_for(settings, prepared)
@@ -97,6 +106,7 @@ def crossval_command(
             epochs=epochs,
             set=set_,
             encoder=encoder,
+            stain=stain and stain.value,
             precision=precision.value,
         )
     )

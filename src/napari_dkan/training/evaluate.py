@@ -83,7 +83,7 @@ def evaluate(
         "format": 1,
         "kind": "evaluation",
         "section": measured.name,
-        "slide": slide.path.name,
+        "slide": slide.label,
         "mpp": size.mpp,
         "mpp_origin": size.origin,
         "seen_in_training": trained_on(checkpoint.card, slide.fingerprint()),
@@ -112,7 +112,7 @@ def predict_measured(predictor: Predictor, measured: Measured, size: PixelSize) 
     prediction = predict(predictor, target, size.origin)
     if prediction.failed.any():
         raise SlideError(
-            f"{int(prediction.failed.sum()):,} of {len(target):,} spots on {slide.path.name} "
+            f"{int(prediction.failed.sum()):,} of {len(target):,} spots on {slide.label} "
             "cannot be read: the slide is damaged there; export it again."
         )
     return prediction
@@ -140,7 +140,9 @@ def _baselines(
     )
 
     def prepared(data: AnnData) -> Encoded:
-        section = load_section(data, measured.panel, settings, named, checkpoint.label_scale)
+        section = load_section(
+            data, measured.panel, settings, named, checkpoint.label_scale, checkpoint.stain
+        )
         log(f"{section.name}: {len(section)} spots")
         return _encoded(section, encoder)
 
@@ -159,18 +161,22 @@ def _encoded(section: Section, encoder: Any) -> Encoded:
 
 
 def pixel_size_of(slide: Slide, measured: Measured, mpp: float | None) -> PixelSize:
-    """As given by hand, else as the slide states it, else as the spot array fits it.
+    """As given by hand, else as the slide states it, else as the spot array fits it, else as
+    the slide's objective lets one estimate.
 
     Raises SpotsError when none of them tells.
     """
     if mpp is not None:
         return PixelSize(mpp, "entered by hand")
-    if slide.pixel_size is not None:
-        return slide.pixel_size
+    stated = slide.pixel_size
+    if stated is not None and not stated.estimated:
+        return stated
     fitted = known(measured.data.uns.get("mpp"))
+    if fitted is None and stated is not None:
+        return stated
     if fitted is None:
         raise SpotsError(
-            f"{slide.path.name} does not state its pixel size, and the spots are on no array of "
+            f"{slide.label} does not state its pixel size, and the spots are on no array of "
             "known pitch; give it with --mpp, in micrometres per pixel."
         )
     return PixelSize(fitted, str(measured.data.uns.get("mpp_origin") or "spot array"))

@@ -14,6 +14,8 @@ from scipy.spatial import cKDTree
 from ..errors import SpotsError
 from ..expression.label_scale import LabelScale
 from ..expression.panel import Panel
+from ..inference.restained import squares_of, stain_of
+from ..model.stain_norm import Stain, middle_of
 from ..slide import open_slide
 from .ready import NamedEncoder, Stored, TileFeatures
 from .sections import Section, prepare_section
@@ -45,6 +47,7 @@ def load_sections(
     *,
     encoder: str | None = None,
     encoder_weights: str | Path | None = None,
+    stain: str | None = None,
     device: str | None = None,
     log: Log = lambda line: None,
 ) -> list[Section]:
@@ -53,13 +56,22 @@ def load_sections(
     encoder : name of a frozen tile encoder whose features are computed here, once. Stored
         features (the layout published with DKAN) are used as they are. With neither, a stain
         encoder is fitted on the training sections of each fold.
+    stain : "macenko" or "reinhard" normalises every section to the middle of all of them. That
+        target holds no labels, so the section left out of a fold counts in it too.
 
     Raises a DkanError naming the file that is missing or not as expected.
     """
     named = None if encoder is None else NamedEncoder.load(encoder, encoder_weights, device)
+    found = read_data(root, names)
+    target = None if stain is None else stain_target(found, stain)
+    if target is not None and any(d.uns.get("features") for d in found) and named is None:
+        raise SpotsError(
+            "Stored features were made of slides as they are; name an encoder with --encoder, or "
+            "leave out --stain."
+        )
     sections = []
-    for data in read_data(root, names):
-        section = load_section(data, panel, settings, named)
+    for data in found:
+        section = load_section(data, panel, settings, named, stain=target)
         sections.append(section)
         without = f", {', '.join(section.dropped)} dropped" if section.dropped else ""
         log(f"{section.name}: {len(section)} spots{without}, {section.mpp:.4f} um/px")
@@ -72,8 +84,12 @@ def load_section(
     settings: Settings,
     encoder: NamedEncoder | None = None,
     scale: LabelScale = LABELS,
+    stain: Stain | None = None,
 ) -> Section:
-    """A section with the path of its image in ``uns['image']``, made ready for training."""
+    """A section with the path of its image in ``uns['image']``, made ready for training.
+
+    stain : what its slide's stain is changed to first.
+    """
     if not data.uns.get("image"):
         raise SpotsError(
             f"{data.uns['section']} has no image; training reads the patches around its spots."
@@ -90,7 +106,7 @@ def load_section(
     with open_slide(data.uns["image"]) as slide:
         section = prepare_section(
             data,
-            slide,
+            squares_of(slide, float(data.uns["mpp"]), stain),
             panel,
             scale,
             patch_um,
@@ -98,7 +114,16 @@ def load_section(
             features,
             settings.augmentation,
         )
-        return replace(section, slide=slide.fingerprint())
+        return replace(section, slide=slide.fingerprint(), stain=stain)
+
+
+def stain_target(sections: Sequence[AnnData], method: str) -> Stain:
+    """The middle of the sections' stains. Raises SlideError when one cannot be measured."""
+    stains = []
+    for data in map(_measured, sections):
+        with open_slide(data.uns["image"]) as slide:
+            stains.append(stain_of(slide, float(data.uns["mpp"]), method))
+    return middle_of(stains)
 
 
 def _measured(data: AnnData) -> AnnData:

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from ..errors import SpotsError
+from .choices import Stain
 
 Data = Annotated[
     Path,
@@ -33,6 +34,10 @@ Encoder = Annotated[
     typer.Option(help="Frozen tile encoder (uni, any timm model); default stain statistics."),
 ]
 EncoderWeights = Annotated[Path | None, typer.Option(help="Local weights of that encoder.")]
+StainNormalisation = Annotated[
+    Stain | None,
+    typer.Option("--stain", help="Normalise every slide to the training sections' stain."),
+]
 Devices = Annotated[int, typer.Option(min=1, help="GPUs (or CPU processes) to train on.")]
 Run = Annotated[
     Path | None, typer.Option(help="Folder that keeps the run.", show_default="beside the output")

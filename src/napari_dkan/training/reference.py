@@ -122,6 +122,7 @@ def with_reference(
             settings,
             named,
             checkpoint.label_scale,
+            checkpoint.stain,
         )
         if trained_on and section.slide not in trained_on.values():
             raise SpotsError(

@@ -86,12 +86,13 @@ def report_of(path: str | Path, run: Mapping[str, Any]) -> Figures:
     try:
         report = json.loads(Path(path).read_text(encoding="utf-8"))
         made = {key: report["made"][key] for key in ("sections", "panel", "gene text", "settings")}
+        made["stain"] = report["made"].get("stain")  # not there without normalisation
         report["pooled"][DKAN]["pcc_all"], report["folds"][0]["epochs"], report["per_gene_pcc"]
-    except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
+    except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
         raise SpotsError(
             f"{path} is not the report of a cross-validation; make it with napari-dkan crossval."
         ) from error
-    here = json.loads(json.dumps({key: run[key] for key in made}))
+    here = json.loads(json.dumps({key: run.get(key) for key in made}))
     # statistics differ in the last digit between machines; which sections they are does not
     made["sections"], here["sections"] = list(made["sections"]), list(here["sections"])
     differs = differences(made, here)

@@ -20,6 +20,7 @@ from ..inference.patches import Squares, read_spot
 from ..model.encoders.protocol import EncoderSpec
 from ..model.encoders.stain import StainEncoder
 from ..model.encoders.stain_statistics import SIDE, statistics
+from ..model.stain_norm import Stain
 from .augment import Augmentation, Restain, View, jitter, plan
 from .ready import ReadyEncoder, ReadyFeatures, TileFeatures
 
@@ -45,6 +46,7 @@ class Section:
     patient : who it is from, "" when unknown.
     ready : features of a frozen encoder, which then take the place of the fitted stain encoder.
     views : the same spots seen in other ways, for training only.
+    stain : what its pixels were normalised to, None where they are as they were.
     """
 
     name: str
@@ -61,6 +63,7 @@ class Section:
     patient: str = ""
     ready: ReadyFeatures | None = None
     views: tuple[View, ...] = ()
+    stain: Stain | None = None
 
     def __len__(self) -> int:
         return len(self.labels)

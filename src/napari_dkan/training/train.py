@@ -42,6 +42,7 @@ def train(
     gene_tables: str | Path | None = None,
     encoder: str | None = None,
     encoder_weights: str | Path | None = None,
+    stain: str | None = None,
     crossval: bool = True,
     measured: str | Path | None = None,
     card: dict[str, Any] | None = None,
@@ -57,7 +58,7 @@ def train(
         those of the data (the layout published with DKAN has them); without text genes get random
         vectors.
     gene_tables : folder with the gene description and alias tables, for names and aliases.
-    encoder : a frozen tile encoder by name; see `loading.load_sections`.
+    encoder : a frozen tile encoder by name; stain : a normalisation; see `loading.load_sections`.
     crossval : measure by leaving one section out first; the number of epochs comes from it.
     card : entries that are added to the checkpoint's card (title, licence, ...).
     measured : the report of a cross-validation done before, of the same sections, panel and
@@ -77,6 +78,7 @@ def train(
         settings,
         encoder=encoder,
         encoder_weights=encoder_weights,
+        stain=stain,
         log=log,
     )
     settings = settings_for(settings, prepared)
@@ -109,12 +111,14 @@ def run_config(
     kind: str, sections: Sequence[Section], panel: Panel, text: GeneText, settings: Settings
 ) -> dict[str, Any]:
     """What a run folder has to agree in before it is gone on with."""
+    stain = sections[0].stain
     return {
         "kind": kind,
         "sections": {s.name: of_section(s) for s in sections},
         "panel": of_panel(panel),
         "gene text": of_text(text),
         "settings": asdict(settings),
+        **({} if stain is None else {"stain": stain.method}),
     }
 
 
@@ -172,6 +176,7 @@ def train_sections(
         encoder_tensors=model.encoder.tensors() or None,
         text_basis=text.basis,
         reference=reference,
+        stain=first.stain,
     )
 
 

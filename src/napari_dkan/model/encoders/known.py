@@ -1,7 +1,4 @@
-"""Pathology tile encoders known by name: facts their authors publish, no weights.
-
-Each is gated on the Hugging Face hub: the licence has to be accepted there once.
-"""
+"""Pathology tile encoders known by name: facts their authors publish, no weights."""
 
 from __future__ import annotations
 
@@ -11,6 +8,8 @@ from typing import Any
 from .protocol import EncoderSpec
 
 _NC = "CC-BY-NC-ND-4.0"
+_OWKIN = "Owkin non-commercial"
+_GATED, _FREE = "gated", "free"
 
 
 @dataclass(frozen=True)
@@ -21,6 +20,9 @@ class KnownEncoder:
     swiglu : feed-forwards are packed SwiGLU with SiLU.
     tokens : "class" for the model's own pooled output, "class+mean" for the class token
         followed by the mean of the patch tokens.
+    access : "gated" where the licence has to be accepted on the hub first, else "free".
+    megabytes : about how large the download is.
+    layout : who named the weights: "timm", "vit" and "dinov2" of transformers, or "conch".
     """
 
     spec: EncoderSpec
@@ -28,6 +30,14 @@ class KnownEncoder:
     options: dict[str, Any] = field(default_factory=dict)
     swiglu: bool = False
     tokens: str = "class"
+    access: str = _GATED
+    megabytes: int = 0
+    layout: str = "timm"
+
+    @property
+    def short(self) -> str:
+        """What to call it on the command line: ``uni``."""
+        return self.spec.name.rpartition("/")[2].lower()
 
 
 def _h_optimus(version: int, licence: str) -> KnownEncoder:
@@ -42,6 +52,7 @@ def _h_optimus(version: int, licence: str) -> KnownEncoder:
         ),
         "vit_giant_patch14_reg4_dinov2",
         {"img_size": 224, "init_values": 1e-5, "dynamic_img_size": False},
+        megabytes=4539,
     )
 
 
@@ -50,6 +61,7 @@ _ALL = (
         EncoderSpec("hf-hub:MahmoodLab/UNI", dimension=1024, mpp=0.5, licence=_NC),
         "vit_large_patch16_224",
         {"img_size": 224, "init_values": 1e-5, "dynamic_img_size": True},
+        megabytes=1213,
     ),
     KnownEncoder(
         EncoderSpec("hf-hub:MahmoodLab/UNI2-h", dimension=1536, mpp=0.5, licence=_NC),
@@ -67,6 +79,7 @@ _ALL = (
             "dynamic_img_size": True,
         },
         swiglu=True,
+        megabytes=2726,
     ),
     _h_optimus(0, "Apache-2.0"),
     _h_optimus(1, _NC),
@@ -82,11 +95,44 @@ _ALL = (
         },
         swiglu=True,
         tokens="class+mean",
+        megabytes=2525,
+    ),
+    KnownEncoder(
+        # The image tower of a CoCa; its features before the projection, as its authors advise
+        # for anything but comparing with text.
+        EncoderSpec(
+            "hf-hub:MahmoodLab/CONCH",
+            dimension=512,
+            px=448,
+            mean=(0.48145466, 0.4578275, 0.40821073),
+            std=(0.26862954, 0.26130258, 0.27577711),
+            licence=_NC,
+        ),
+        "vit_base_patch16_224",
+        {"img_size": 448, "dynamic_img_size": True},
+        megabytes=802,
+        layout="conch",
+    ),
+    KnownEncoder(
+        EncoderSpec("hf-hub:owkin/phikon", dimension=768, mpp=0.5, licence=_OWKIN),
+        "vit_base_patch16_224",
+        {"img_size": 224, "dynamic_img_size": True},
+        access=_FREE,
+        megabytes=346,
+        layout="vit",
+    ),
+    KnownEncoder(
+        EncoderSpec("hf-hub:owkin/phikon-v2", dimension=1024, mpp=0.5, licence=_OWKIN),
+        "vit_large_patch16_224",
+        {"img_size": 224, "init_values": 1e-5, "dynamic_img_size": True},
+        access=_FREE,
+        megabytes=1213,
+        layout="dinov2",
     ),
 )
 
 KNOWN = {known.spec.name: known for known in _ALL}
-_SHORT = {name.rpartition("/")[2].lower(): name for name in KNOWN}
+_SHORT = {known.short: name for name, known in KNOWN.items()}
 
 
 def full_name(name: str) -> str:

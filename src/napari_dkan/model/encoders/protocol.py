@@ -20,12 +20,13 @@ class EncoderSpec:
 
     name : "stain-stats", a timm name, "hf-hub:owner/model", or "external" when
         nobody recorded it.
-    revision : hub commit, weights tag or hash; "" when unknown.
+    revision : hub commit or weights tag; "" when unknown.
     dimension : length of a feature vector.
     px : side of its square input.
     mpp : micrometres per pixel it was trained at, None when it does not matter.
     mean, std : normalisation of RGB in 0..1.
     licence : of the weights, "" when unknown.
+    sha256 : of the weights file, "" when unknown.
 
     Raises CheckpointError when a value is of the wrong kind or absurd.
     """
@@ -38,9 +39,10 @@ class EncoderSpec:
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
     licence: str = ""
+    sha256: str = ""
 
     def __post_init__(self) -> None:
-        for field in ("name", "revision", "licence"):
+        for field in ("name", "revision", "licence", "sha256"):
             if not isinstance(getattr(self, field), str):
                 raise CheckpointError(f"The encoder's {field} is not a text.")
         if not self.name:
@@ -63,7 +65,8 @@ class EncoderSpec:
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object that `from_json` turns back into an equal spec."""
-        return asdict(self)
+        # left out where unknown: an older napari-dkan refuses entries it does not know
+        return {k: v for k, v in asdict(self).items() if k != "sha256" or v}
 
     @classmethod
     def from_json(cls, data: Any) -> EncoderSpec:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ...errors import CheckpointError, EncoderError
+from .hashes import sha256_of_weights
 from .known import KNOWN
 from .protocol import EncoderSpec
 from .timm_net import create, plan, published_weights
@@ -40,13 +42,24 @@ class TimmEncoder(nn.Module):
 
     @classmethod
     def load(cls, spec: EncoderSpec, weights: Path | None = None) -> TimmEncoder:
-        """With the weights of a local file, or else with the published ones.
+        """With the weights of a local file, or else with the published ones as downloaded.
 
-        Raises EncoderError saying what to do when they cannot be had or do not fit.
+        Its own spec says which they were: their SHA-256, and the hub's commit. Raises
+        EncoderError saying what to do when they are not there, do not fit, or are not those
+        that the spec states.
         """
         what = plan(spec.name, spec.revision)
         file = weights or published_weights(what, spec.revision)
-        return cls._of(spec, create(what, file))
+        digest = sha256_of_weights(file)
+        if spec.sha256 and digest != spec.sha256:
+            raise EncoderError(
+                f"{file} is not the weights file that this checkpoint was trained with: its "
+                f"SHA-256 begins {digest[:12]} instead of {spec.sha256[:12]}"
+                f"{f' (revision {spec.revision})' if spec.revision else ''}; give that one."
+            )
+        net = create(what, file)
+        made = replace(spec, sha256=digest, revision=spec.revision or _commit(file))
+        return cls._of(made, net)
 
     @classmethod
     def untrained(cls, spec: EncoderSpec) -> TimmEncoder:
@@ -110,7 +123,7 @@ def timm_spec(name: str) -> EncoderSpec:
     """
     if name in KNOWN:
         return KNOWN[name].spec
-    what = plan(name)
+    what = plan(name, ask=True)
     with torch.device("meta"):
         net = create(what, None)
     stated = {**getattr(net, "pretrained_cfg", {}), **what.pretrained}
@@ -130,6 +143,12 @@ def timm_spec(name: str) -> EncoderSpec:
         raise EncoderError(
             f"The encoder {name} does not state its normalisation; choose another."
         ) from None
+
+
+def _commit(file: Path) -> str:
+    """The hub's commit of a file in its cache, "" of any other file."""
+    folder = file.parent
+    return folder.name if folder.parent.name == "snapshots" else ""
 
 
 def _pooled(net: Any) -> int:

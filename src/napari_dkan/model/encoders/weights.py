@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -18,7 +19,7 @@ from ..tensorfile import read_header, read_tensors
 from ..torchfile import read_torch, refuse_oversized
 
 # In the order they are looked for; the second is a pickle, which is read as data only.
-_FILES = ("model.safetensors", "pytorch_model.bin")
+FILES = ("model.safetensors", "pytorch_model.bin")
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -52,17 +53,30 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         ) from None
 
 
+def cached_weights(repository: str, filename: str | None, revision: str | None) -> Path | None:
+    """A hub model's weights file where it has been downloaded before; never asks the network."""
+    return _cached(repository, (filename,) if filename else FILES, revision)
+
+
 def hub_weights(repository: str, filename: str | None, revision: str | None) -> Path:
     """A hub model's weights file, from the cache where it is there, else downloaded.
 
     Raises EncoderError saying what to do.
     """
-    return _hub_file(repository, (filename,) if filename else _FILES, revision)
+    return _hub_file(repository, (filename,) if filename else FILES, revision)
 
 
-def hub_config(repository: str, revision: str | None) -> dict[str, Any]:
-    """A hub model's `config.json`. Raises EncoderError saying what to do."""
-    path = _hub_file(repository, ("config.json",), revision)
+def hub_config(repository: str, revision: str | None, ask: bool) -> dict[str, Any] | None:
+    """A hub model's `config.json`; None where it is not here and the hub must not be asked.
+
+    Raises EncoderError saying what to do.
+    """
+    names = ("config.json",)
+    path = _cached(repository, names, revision)
+    if path is None:
+        if not ask:
+            return None
+        path = _hub_file(repository, names, revision)
     try:
         config = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError):
@@ -72,46 +86,82 @@ def hub_config(repository: str, revision: str | None) -> dict[str, Any]:
     return config
 
 
-def _hub_file(repository: str, filenames: tuple[str, ...], revision: str | None) -> Path:
+def require_reachable(repository: str) -> None:
+    """Raises EncoderError when the hub does not answer at all."""
     import huggingface_hub as hub
+
+    if not _reachable(hub.constants.ENDPOINT):
+        raise _unreachable(repository)
+
+
+@contextmanager
+def plainly(repository: str) -> Iterator[None]:
+    """Whatever goes wrong between here and the hub becomes an EncoderError saying what to do."""
     from huggingface_hub import errors
+
+    try:
+        yield
+    except (EncoderError, errors.EntryNotFoundError):
+        raise
+    except errors.GatedRepoError:
+        raise EncoderError(
+            f"The encoder {repository} is gated: accept its licence on its hub page, run "
+            "`hf auth login` once, or give a local weights file."
+        ) from None
+    except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError):
+        raise EncoderError(
+            f"The hub shows you no encoder {repository}: check the name and revision, run "
+            "`hf auth login` if it is private, or give a local weights file."
+        ) from None
+    except OSError as error:
+        if getattr(error, "errno", None) == 28:
+            raise EncoderError(
+                f"The disk is full; the weights of {repository} were not kept."
+            ) from None
+        if isinstance(error, PermissionError):
+            raise EncoderError(
+                f"The weights of {repository} cannot be kept in {error.filename}: set HF_HOME to "
+                "a folder that can be written."
+            ) from None
+        raise _unreachable(repository) from None
+    except Exception as error:  # the hub's client passes on errors of several http libraries
+        raise EncoderError(
+            f"The weights of the encoder {repository} could not be fetched "
+            f"({type(error).__name__}): try again, or give a local weights file."
+        ) from None
+
+
+def _unreachable(repository: str) -> EncoderError:
+    return EncoderError(
+        f"The weights of the encoder {repository} could not be fetched: check the network "
+        "connection, or give a local weights file."
+    )
+
+
+def _cached(repository: str, filenames: tuple[str, ...], revision: str | None) -> Path | None:
+    import huggingface_hub as hub
 
     for filename in filenames:
         cached = hub.try_to_load_from_cache(repository, filename, revision=revision)
         if isinstance(cached, str):
             return Path(cached)
-    unreachable = EncoderError(
-        f"The weights of the encoder {repository} could not be fetched: check the network "
-        "connection, or give a local weights file."
-    )
-    if not _reachable(hub.constants.ENDPOINT):
-        raise unreachable
+    return None
+
+
+def _hub_file(repository: str, filenames: tuple[str, ...], revision: str | None) -> Path:
+    import huggingface_hub as hub
+    from huggingface_hub import errors
+
+    cached = _cached(repository, filenames, revision)
+    if cached is not None:
+        return cached
+    require_reachable(repository)
     for filename in filenames:
-        try:
-            return Path(hub.hf_hub_download(repository, filename, revision=revision))
-        except errors.EntryNotFoundError:
-            continue
-        except errors.GatedRepoError:
-            raise EncoderError(
-                f"The encoder {repository} is gated: accept its licence on its hub page, run "
-                "`hf auth login` once, or give a local weights file."
-            ) from None
-        except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError):
-            raise EncoderError(
-                f"The hub shows you no encoder {repository}: check the name and revision, run "
-                "`hf auth login` if it is private, or give a local weights file."
-            ) from None
-        except OSError as error:
-            if getattr(error, "errno", None) == 28:
-                raise EncoderError(
-                    f"The disk is full; the weights of {repository} were not kept."
-                ) from None
-            raise unreachable from None
-        except Exception as error:  # the hub's client passes on errors of several http libraries
-            raise EncoderError(
-                f"The weights of the encoder {repository} could not be fetched "
-                f"({type(error).__name__}): try again, or give a local weights file."
-            ) from None
+        with plainly(repository):
+            try:
+                return Path(hub.hf_hub_download(repository, filename, revision=revision))
+            except errors.EntryNotFoundError:
+                continue
     raise EncoderError(f"{repository} on the hub has no weights that can be used here.")
 
 

@@ -73,7 +73,7 @@ class Reader:
     """Makes lessons for one checkpoint, whose tile encoder and scale they are seen through."""
 
     def __init__(self, checkpoint: Checkpoint, weights: Path | None, device: torch.device) -> None:
-        self._scale = checkpoint.label_scale
+        self._scale, self._stain = checkpoint.label_scale, checkpoint.stain
         self._encoder = checkpoint.tile_encoder(weights)
         self._settings = Settings(
             patch_px=checkpoint.patch.px, patch_um=checkpoint.patch.um, augmentation=None
@@ -99,7 +99,7 @@ class Reader:
         part = data[:, [c for c in columns if c is not None]].copy()
         part.var_names = list(known.symbols)
         unsmoothed = replace(self._scale, smoothing=1)
-        section = load_section(part, known, self._settings, self._named, unsmoothed)
+        section = load_section(part, known, self._settings, self._named, unsmoothed, self._stain)
         logged = np.full((len(section), len(panel)), np.nan, np.float32)
         logged[:, measured] = section.labels.numpy()
         dropped = set(section.dropped)

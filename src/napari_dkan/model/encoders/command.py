@@ -1,0 +1,55 @@
+"""`napari-dkan encoders`: tile encoders known by name, and their weights."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+encoders_app = typer.Typer(help="Tile encoders known by name, and their weights.")
+
+
+@encoders_app.callback(invoke_without_command=True)
+def list_command(context: typer.Context) -> None:
+    """List the encoders known by name: licence, access, size, and whether they are here."""
+    if context.invoked_subcommand is not None:
+        return
+    from .offer import offers
+
+    lines = [("name", "from", "licence", "access", "size", "features", "tile", "here")]
+    for o in offers():
+        here = "no" if o.here is None else "yes"
+        about = (o.short, o.repository, o.licence, o.access, o.size)
+        lines.append((*about, str(o.dimension), f"{o.px} px", here))
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for line in lines:
+        cells = (cell.ljust(width) for cell, width in zip(line, widths, strict=True))
+        typer.echo("  ".join(cells).rstrip())
+    typer.echo("\nAny timm model and hf-hub:owner/model in timm's format can be named too.")
+
+
+@encoders_app.command("get")
+def get_command(
+    name: Annotated[str, typer.Argument(help="Such as uni, phikon or hf-hub:owner/model.")],
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask before the download.")] = False,
+    revision: Annotated[str, typer.Option(help="A commit of the hub; default the newest.")] = "",
+) -> None:
+    """Say what an encoder's weights are, ask, and download them; stop and go on as you like."""
+    from tqdm import tqdm
+
+    from .download import fetch
+    from .hashes import sha256_of_weights
+    from .offer import offer
+
+    found = offer(name, revision)
+    typer.echo(found.sentence)
+    if found.here is None:
+        if not yes:
+            typer.confirm("Download?", abort=True)
+        with tqdm(unit="B", unit_scale=True, desc=found.short, disable=None) as bar:
+            for so_far in fetch(name, revision):
+                bar.total = so_far.total or None
+                bar.update(so_far.done - bar.n)
+        found = offer(name, revision)
+    if found.here is not None:
+        typer.echo(f"{found.here}\nSHA-256 {sha256_of_weights(found.here)}")

@@ -1,0 +1,145 @@
+"""Weights from a hub: stated first, fetched with progress, stopped and gone on with, checked."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+import pytest
+import timm
+import torch
+from safetensors.torch import save
+from typer.testing import CliRunner
+
+from napari_dkan.errors import EncoderError
+from napari_dkan.model.encoders import build_encoder, known, spec_of
+from napari_dkan.model.encoders import offer as offers
+from napari_dkan.model.encoders.download import PIECE, fetch
+from napari_dkan.model.encoders.hashes import sha256_of_weights
+from napari_dkan.model.encoders.offer import offer
+from napari_dkan.model.encoders.protocol import EncoderSpec
+
+from .fake_hub import COMMIT, NAME, TINY, only_hub, tiny_weights
+
+
+@pytest.fixture(scope="module")
+def weights():
+    return tiny_weights()
+
+
+@pytest.fixture
+def hub(weights, monkeypatch, tmp_path):
+    with only_hub(monkeypatch, tmp_path, weights) as served:
+        yield served
+
+
+def through(steps):
+    """All that a download yields, and its file."""
+    seen = []
+    while True:
+        try:
+            seen.append(next(steps))
+        except StopIteration as end:
+            return seen, end.value
+
+
+def test_a_download_shows_how_far_it_is_and_says_which_file_it_was(hub, weights):
+    assert offer("tiny").here is None
+    seen, file = through(fetch("tiny"))
+    done = [s.done for s in seen]
+    assert len(done) > 3 and done == sorted(done) and done[-1] == len(weights)
+    assert {s.total for s in seen} == {len(weights)}
+    digest = hashlib.sha256(weights).hexdigest()
+    assert offer("tiny").here == file and sha256_of_weights(file) == digest
+    encoder = build_encoder(spec_of("tiny"))
+    assert (encoder.spec.sha256, encoder.spec.revision) == (digest, COMMIT)
+    assert EncoderSpec.from_json(json.loads(json.dumps(encoder.spec.to_json()))) == encoder.spec
+    sent = hub.sent
+    assert through(fetch("tiny")) == ([], file) and hub.sent == sent
+    import huggingface_hub  # other programs find it too
+
+    found = huggingface_hub.try_to_load_from_cache("lab/Tiny", "model.safetensors")
+    assert found == str(file)
+
+
+def test_a_stopped_download_goes_on_where_it_stopped(hub, weights):
+    steps = fetch("tiny")
+    while next(steps).done < 2 * PIECE:
+        pass
+    steps.close()  # Cancel
+    assert offer("tiny").here is None
+    seen, _ = through(fetch("tiny"))
+    assert seen[0].done == 2 * PIECE
+    assert hub.ranges == ["", f"bytes={2 * PIECE}-"]
+    assert build_encoder(spec_of("tiny")).spec.sha256 == hashlib.sha256(weights).hexdigest()
+
+
+def test_a_connection_that_breaks_is_a_sentence_and_nothing_is_lost(hub, weights):
+    hub.drop_after = PIECE + 10
+    with pytest.raises(EncoderError, match="could not be fetched"):
+        through(fetch("tiny"))
+    assert offer("tiny").here is None
+    hub.drop_after = None
+    seen, _ = through(fetch("tiny"))
+    assert seen[0].done >= PIECE and seen[-1].done == len(weights)
+
+
+def test_another_file_than_the_hub_states_is_not_kept(hub):
+    hub.honest = False
+    with pytest.raises(EncoderError, match="SHA-256 differs"):
+        through(fetch("tiny"))
+    hub.honest = True
+    seen, _ = through(fetch("tiny"))
+    assert seen[0].done == 0
+
+
+def test_gated_absent_and_unreachable_say_what_to_do(hub, monkeypatch):
+    hub.gated.add("lab/Tiny")
+    with pytest.raises(EncoderError, match=r"gated: accept its licence .*hf auth login.*local"):
+        through(fetch("tiny"))
+    hub.gated.clear()
+    hub.files.clear()
+    with pytest.raises(EncoderError, match="has no weights that can be used"):
+        through(fetch("tiny"))
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(EncoderError, match="check the network connection, or give a local"):
+        through(fetch("tiny"))
+
+
+def test_the_command_states_asks_and_fetches(hub, weights):
+    from napari_dkan.cli import app
+
+    run = CliRunner().invoke
+    listed = run(app, ["encoders"]).stdout
+    for words in ("uni ", "Owkin non-commercial", "free", "gated", "4.5 GB", "lab/Tiny", "3 MB"):
+        assert words in listed
+    refused = run(app, ["encoders", "get", "tiny"], input="n\n")
+    assert refused.exit_code == 1 and not hub.ranges
+    assert "3 MB from lab/Tiny" in refused.stdout and "licence MIT" in refused.stdout
+    got = run(app, ["encoders", "get", "tiny", "--yes"])
+    assert got.exit_code == 0 and hashlib.sha256(weights).hexdigest() in got.stdout
+    assert run(app, ["encoders"]).stdout.count(" yes") == 1
+
+
+def test_other_weights_than_a_checkpoint_states_are_refused(weights, monkeypatch, tmp_path):
+    from dataclasses import replace
+
+    monkeypatch.setitem(known.KNOWN, NAME, TINY)
+    monkeypatch.setenv("NAPARI_DKAN_CACHE", str(tmp_path))
+    file = tmp_path / "w.safetensors"
+    file.write_bytes(weights)
+    spec = build_encoder(spec_of(NAME), weights=file).spec
+    assert spec.sha256 == hashlib.sha256(weights).hexdigest() and spec.revision == ""
+    assert build_encoder(spec, weights=file).spec == spec
+    torch.manual_seed(1)
+    file.write_bytes(save(timm.create_model("test_vit").state_dict()))  # noticed, though hashed
+    with pytest.raises(EncoderError, match="not the weights file that this checkpoint"):
+        build_encoder(spec, weights=file)
+    assert build_encoder(replace(spec, sha256=""), weights=file).spec.sha256 != spec.sha256
+
+
+def test_offers_look_at_the_disk_only(monkeypatch):
+    monkeypatch.setattr("socket.socket.connect", lambda *a: pytest.fail("a socket was opened"))
+    names = "uni uni2-h h-optimus-0 h-optimus-1 virchow2 conch phikon phikon-v2"
+    assert {o.short for o in offers.offers()} >= set(names.split())
+    assert all(o.licence and o.access and o.megabytes for o in offers.offers())
