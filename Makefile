@@ -3,6 +3,7 @@
 # make lint         style, types and the house plan's import contracts
 # make bench        all benchmarks in a short form, and their verdicts; ARGS="clicks gap" for some
 # make screenshots  the pictures of the README
+# make panels       the panels on small screens, at 200 %, in both themes, to be looked at
 # make clean        build products and caches; .venv stays
 #
 # Every target first makes .venv; PYTHON=python3.12 picks the Python it is made with.
@@ -20,7 +21,7 @@ ifneq ($(wildcard ../shared/data),)
 export NAPARI_DKAN_DATA ?= $(abspath ../shared/data)
 endif
 
-.PHONY: demo test lint bench screenshots clean libs
+.PHONY: demo test lint bench screenshots panels clean libs
 
 demo: libs .venv/.test
 	@$(BIN)/napari-dkan demo
@@ -39,6 +40,9 @@ bench: libs .venv/.test
 
 screenshots: libs .venv/.test
 	@$(SCREEN) $(BIN)/python tools/screenshots.py $(ARGS)
+
+panels: libs .venv/.test
+	@SCREEN_SIZE=2732x1536 $(SCREEN) $(BIN)/python tools/panels.py $(ARGS)
 
 libs:
 	@tools/system-libs.sh

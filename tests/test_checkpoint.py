@@ -147,7 +147,7 @@ EDITS = {
         {"head.bias": torch.tensor([float("nan")])}
     ),
     "label_std": lambda t, d: t.update(label_std=torch.zeros(3)),
-    "reads up to 1; update": setting("format", value=2),
+    "reads up to 2; update": setting("format", value=3),
     "version is missing": setting("format", value="1"),
     "panel has 2 genes": lambda t, d: d["panel"].pop(),
     "names GATA3 twice": setting("panel", 0, "symbol", value="GATA3"),

@@ -1,25 +1,107 @@
-"""The pictures of the README, taken in the real window: ``make screenshots``."""
+"""The pictures of the README and of the tutorial, taken in the real window: ``make screenshots``.
+
+``make screenshots ARGS=tutorial`` takes those of one kind only: readme, tutorial, quality.
+"""
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
-from imageio.v3 import imwrite
+import numpy as np
 from napari import Viewer
 from numpy.typing import NDArray
+from PIL import Image
 from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QDockWidget, QWidget
+from qtpy.QtWidgets import QDockWidget, QScrollArea, QWidget
 
 from napari_dkan.samples import fetch_section
 from napari_dkan.viewer import demo
+from napari_dkan.viewer.places import target_of
 from napari_dkan.viewer.predict_widget import PredictWidget
 from napari_dkan.viewer.quality.views import Layout
 
 OUT = Path(__file__).resolve().parent.parent / "docs" / "images"
+LAPTOP = 1366, 768
 
 
-def lens(viewer: Viewer, panel: PredictWidget) -> NDArray:
-    """The canvas with the lens over the tissue, and nothing else on it."""
+def main() -> None:
+    OUT.mkdir(parents=True, exist_ok=True)
+    kinds = {"readme": readme, "tutorial": tutorial, "quality": quality}
+    for kind in sys.argv[1:] or kinds:
+        viewer, panel, title = demo.open_section()
+        for name, picture in kinds[kind](viewer, panel):
+            path = OUT / f"{name}.png"
+            light(picture[..., :3]).save(path, optimize=True)
+            print(f"{path.name}: {path.stat().st_size // 1000} kB, {title}")
+        panel.shut_down()
+        viewer.close()
+
+
+def light(rgb: NDArray) -> Image.Image:
+    """With 256 colours, in a third of the bytes; rare ones, such as a colour bar's, count too."""
+    height, width, _ = rgb.shape
+    distinct = np.unique(rgb.reshape(-1, 3) // 8, axis=0).astype(np.uint8) * 8 + 4
+    rare = np.resize(distinct, (height // 2, width, 3))
+    both = Image.fromarray(np.concatenate([rgb, rare])).quantize(256)
+    return both.crop((0, 0, width, height))
+
+
+def readme(viewer: Viewer, panel: PredictWidget) -> Iterator[tuple[str, NDArray]]:
+    """The window after the three clicks."""
+    demo.walk(viewer, panel)
+    demo.process_events(1)
+    yield "window", viewer.screenshot(canvas_only=False, flash=False)
+
+
+def tutorial(viewer: Viewer, panel: PredictWidget) -> Iterator[tuple[str, NDArray]]:
+    """The window of a laptop, step by step."""
+    viewer.window.resize(*LAPTOP)
+    tissue = demo.look_at_tissue(viewer, panel)
+    demo.wait(lambda: not panel.ready.busy, "getting ready")
+    yield "tutorial-open", window(viewer, panel.slide_box)
+
+    panel.slide_box.toggle_ruler()
+    x0, y0, x1, _ = tissue.bounds
+    panel.slide_box.ruler.layer.add_lines([np.array([[y0 - 300, x0], [y0 - 300, x1]])])
+    yield "tutorial-ruler", window(viewer, panel.slide_box)
+    panel.slide_box.ruler.cancel()
+
+    inside = tissue.representative_point()
+    demo.click(panel, inside.x, inside.y)
+    yield "tutorial-click", window(viewer, panel.spot_box)
+
+    middle = tissue.centroid
+    demo.draw_region(panel, middle.x, middle.y, 0.5 * tissue.area**0.5)
+    regions = panel.where_box.regions_layer
+    demo.wait(lambda: target_of(panel.session, None, regions()) is not None, "the plan")
+    panel.where_box.start()
+    demo.wait(lambda: not panel.maps.busy, "the region")
+    yield "tutorial-region", window(viewer, panel.where_box)
+
+    with TemporaryDirectory() as folder:
+        panel.results.write(Path(folder) / "C3-predicted.h5ad")
+        demo.wait(lambda: not panel.results.busy, "the saved result")
+        yield "tutorial-save", window(viewer, panel.results_box)
+
+    use_lens(viewer, panel)
+    yield "tutorial-lens", window(viewer, panel.lens_box)
+
+
+def window(viewer: Viewer, box: QWidget) -> NDArray:
+    """The whole window, with that box of the panel in sight."""
+    demo.process_events(0.5)
+    area = _above(box, QScrollArea)
+    area.verticalScrollBar().setValue(0)
+    area.ensureWidgetVisible(box, 0, 0)
+    demo.process_events(1)
+    return viewer.screenshot(canvas_only=False, flash=False)
+
+
+def use_lens(viewer: Viewer, panel: PredictWidget) -> None:
+    """The lens over the tissue, and nothing else on it."""
     session = panel.session
     for overlay in list(session.overlays):
         viewer.layers.remove(overlay.layer)
@@ -33,10 +115,9 @@ def lens(viewer: Viewer, panel: PredictWidget) -> NDArray:
     demo.process_events(0.5)
     demo.wait(lambda: not panel.lens.busy, "the lens")
     demo.process_events(1)
-    return viewer.screenshot(canvas_only=True, flash=False)
 
 
-def quality(viewer: Viewer, panel: PredictWidget) -> NDArray:
+def quality(viewer: Viewer, panel: PredictWidget) -> Iterator[tuple[str, NDArray]]:
     """Measured, predicted and residual beside the histology, and the figures of every gene."""
     _, widget = viewer.window.add_plugin_dock_widget("napari-dkan", "DKAN: quality control")
     state = widget.quality
@@ -46,17 +127,17 @@ def quality(viewer: Viewer, panel: PredictWidget) -> NDArray:
     demo.wait(lambda: widget.figures.summary is not None, "the figures")
     state.set_layout(Layout.SIDE_BY_SIDE)
     viewer.window.resize(1800, 1080)
-    dock = _dock(widget)
+    dock = _above(widget, QDockWidget)
     dock.raise_()
     viewer.window._qt_window.resizeDocks([dock], [560], Qt.Orientation.Horizontal)
     demo.process_events(1)
     look_at_cell(viewer, panel)
     demo.process_events(2)
-    return viewer.screenshot(canvas_only=False, flash=False)
+    yield "quality", viewer.screenshot(canvas_only=False, flash=False)
 
 
-def _dock(widget: QWidget) -> QDockWidget:
-    while not isinstance(widget, QDockWidget):
+def _above(widget: QWidget, kind: type) -> QWidget:
+    while not isinstance(widget, kind):
         widget = widget.parent()
     return widget
 
@@ -68,24 +149,6 @@ def look_at_cell(viewer: Viewer, panel: PredictWidget) -> None:
     height, width = viewer.canvas.size
     viewer.scene.camera.center = (0, (y0 + y1) / 2, (x0 + x1) / 2)
     viewer.scene.camera.zoom = 0.42 * min(width / (x1 - x0), height / (y1 - y0))
-
-
-def main() -> None:
-    OUT.mkdir(parents=True, exist_ok=True)
-    viewer, panel, title = demo.open_section()
-    demo.walk(viewer, panel)
-    demo.process_events(1)
-    picture = viewer.screenshot(canvas_only=False, flash=False)
-    imwrite(OUT / "window.png", picture)
-    imwrite(OUT / "lens.png", lens(viewer, panel))
-    print(f"{OUT / 'window.png'}, lens.png: {title}")
-    panel.shut_down()
-    viewer.close()
-    viewer, panel, title = demo.open_section()
-    imwrite(OUT / "quality.png", quality(viewer, panel))
-    print(f"{OUT / 'quality.png'}: {title}")
-    panel.shut_down()
-    viewer.close()
 
 
 if __name__ == "__main__":

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import napari.settings
 import pytest
 
 PATIENCE_MS = 60_000
 
 
 @pytest.fixture(autouse=True)
-def own_memory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def own_memory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     """Nothing is remembered from one test to the next, nor in the person's home."""
     folder = tmp_path / "config"
     monkeypatch.setattr(
         "napari_dkan.viewer.memory.platformdirs.user_config_path", lambda *a, **k: folder
     )
     monkeypatch.setenv("NAPARI_DKAN_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("napari.settings._CFG_PATH", str(folder / "settings.yaml"))
+    napari.settings._clear_plugin_settings_cache()  # preferences too are a test's own
+    yield
+    napari.settings._clear_plugin_settings_cache()
 
 
 @pytest.fixture

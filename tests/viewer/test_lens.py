@@ -12,8 +12,8 @@ from qtpy.QtWidgets import QApplication, QToolTip
 
 from napari_dkan.errors import SlideError
 from napari_dkan.inference.target import Kind
+from napari_dkan.viewer.actions import BY_NAME
 from napari_dkan.viewer.display import LEGEND
-from napari_dkan.viewer.lens import KEY
 from napari_dkan.viewer.lens_circle import Circle
 from napari_dkan.viewer.session import Limits, Where
 
@@ -257,7 +257,7 @@ def test_cursor_key_and_wheel(make_panel, tiny_slide_file, until, qtbot):
     canvas = viewer.window._qt_viewer.canvas.native
     qtbot.wait(200)
     place = QPoint(canvas.width() // 2, canvas.height() // 2)
-    qtbot.keyClick(canvas, KEY)
+    qtbot.keyClick(canvas, BY_NAME["lens"].key)
     assert lens.on and panel.lens_box.button.isChecked()
     qtbot.mouseMove(canvas, place + QPoint(40, 0))
     qtbot.mouseMove(canvas, place)
@@ -272,7 +272,7 @@ def test_cursor_key_and_wheel(make_panel, tiny_slide_file, until, qtbot):
     assert lens.radius_um > radius and viewer.scene.camera.zoom == zoom
     qtbot.mouseClick(canvas, Qt.MouseButton.LeftButton, pos=place)  # still predicts the spot
     until(lambda: session.spot is not None)
-    qtbot.keyClick(canvas, KEY)
+    qtbot.keyClick(canvas, BY_NAME["lens"].key)
     assert not lens.on
     session.change(where=Where.CLICK)
 

@@ -74,10 +74,14 @@ class Reliability:
 
     def word(self, row: int) -> str:
         """good, fair or poor; "" where there is no score."""
-        score = self.score[row]
-        if np.isnan(score):
-            return ""
-        return "poor" if score < POOR else "fair" if score < FAIR else "good"
+        return word_of(float(self.score[row]))
+
+
+def word_of(score: float) -> str:
+    """good, fair or poor; "" for NaN."""
+    if np.isnan(score):
+        return ""
+    return "poor" if score < POOR else "fair" if score < FAIR else "good"
 
 
 def judge(

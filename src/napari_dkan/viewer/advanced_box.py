@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from magicgui.types import FileDialogMode
-from magicgui.widgets import CheckBox, ComboBox, Container, FileEdit
+from pathlib import Path
 
+from magicgui.types import FileDialogMode
+from magicgui.widgets import CheckBox, ComboBox, Container, FileEdit, LineEdit
+
+from ..errors import DkanError
 from ..inference.device import available_devices, device_label
 from .links import Links
 from .session import Session
@@ -41,6 +44,32 @@ def advanced_box(session: Session, links: Links) -> Container:
         value=None,
         tooltip="Weights of the tile encoder, where the checkpoint does not bring them along.",
     )
+    features = FileEdit(
+        name="features",
+        label="Features",
+        mode=FileDialogMode.EXISTING_FILE,
+        nullable=True,
+        value=None,
+        filter="*.h5",
+        tooltip="Tile features that TRIDENT or CLAM made of this slide, used instead of encoding.",
+    )
+    made_by = LineEdit(
+        name="features_encoder",
+        label="made by",
+        tooltip="The encoder of the features, where the file does not say: uni, conch ...",
+    )
+
+    def choose_features() -> None:
+        path = features.value if isinstance(features.value, Path) else None
+        if path is None and session.feature_files.of(session.slide) is None:
+            return
+        try:
+            session.feature_files.choose(session, path, made_by.value.strip())
+        except DkanError as error:
+            session.say(str(error), alarming=True)
+
+    features.changed.connect(choose_features)
+    made_by.native.editingFinished.connect(choose_features)
     weights.changed.connect(lambda path: session.change(encoder_weights=path))
     device.changed.connect(lambda value: session.change(device=value))
     pitch.changed.connect(lambda value: session.change(dense=value))
@@ -50,10 +79,28 @@ def advanced_box(session: Session, links: Links) -> Container:
 
     def list_devices() -> None:
         """Once a checkpoint is there torch is loaded, and asking it costs nothing."""
-        chosen, devices = device.value, available_devices()
+        devices = available_devices()
         best = (f"best ({device_label(devices[0])})", "auto")
-        device.choices = [best, *((device_label(d), d) for d in devices)]
-        device.value = chosen
+        with device.changed.blocked():
+            device.choices = [best, *((device_label(d), d) for d in devices)]
+        follow()
+
+    def follow() -> None:
+        """Show the settings, which napari's preferences change too."""
+        settings = session.settings
+        warm_up.value = settings.warm_up
+        file = session.feature_files.of(session.slide)
+        with features.changed.blocked():
+            features.value = None if file is None else file.path
+        if file is not None and file.encoder:
+            made_by.value = file.encoder
+        known = {"cuda": "cuda:0"}.get(settings.device, settings.device)
+        if known not in device.choices and session.checkpoint is not None:
+            session.say(f"The device {known} is not on this machine; the best one is used.")
+            session.change(device="auto")  # which comes back here
+        elif known in device.choices:
+            device.value = known
 
     links.join(list_devices, session.checkpoint_changed)
-    return Container(widgets=[device, pitch, tissue, warm_up, unproven, weights])
+    links.join(follow, session.settings_changed, session.slide_changed)
+    return Container(widgets=[device, pitch, tissue, warm_up, unproven, weights, features, made_by])

@@ -1,4 +1,7 @@
-"""A sentence across the panel when the slide is far from what the checkpoint was trained on."""
+"""Sentences across the panel when a slide is far from what the checkpoint was trained on.
+
+Its scale is compared at once, before anything is predicted; how its tissue looks, on some tiles.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,7 @@ from .lane import Failure, Lane
 from .links import Links
 from .ready import GIVE_WAY, Ready
 from .session import OpenSlide, Session
+from .tones import WARNING, tint
 
 if TYPE_CHECKING:
     from ..inference.engine import Predictor
@@ -28,13 +32,15 @@ class Banner(QLabel):
     def __init__(self, session: Session, links: Links, ready: Ready) -> None:
         super().__init__()
         self.setWordWrap(True)
-        self.setStyleSheet("color: #ffb74d;")
+        tint(self, WARNING)
         self.setVisible(False)
         self._session, self._ready = session, ready
         self._lane = Lane("looking at the slide")
         self._seen: tuple[object, ...] | None = None  # what the sentence is about
         links.join(self._start, ready.changed)
         links.join(self._changed, session.slide_changed, session.checkpoint_changed)
+        self._scale = ""
+        self._changed()
 
     @property
     def busy(self) -> bool:
@@ -48,7 +54,17 @@ class Banner(QLabel):
         if self._key() != self._seen:
             self._lane.cancel()
             self._seen = None
+            self._scale = self._of_scale()
             self._say("")
+
+    def _of_scale(self) -> str:
+        from ..quality.scale_check import check_scale
+
+        slide, checkpoint = self._session.slide, self._session.checkpoint
+        if slide is None or slide.pixel_size is None or checkpoint is None:
+            return ""
+        size = slide.slide
+        return check_scale(checkpoint, slide.pixel_size, size.width, size.height)
 
     def _start(self) -> None:
         session, slide = self._session, self._session.slide
@@ -60,6 +76,7 @@ class Banner(QLabel):
         if checkpoint.reference is None:
             return
         self._seen = key
+        mpp = None if self._scale else slide.mpp  # what was said of the scale is not said twice
 
         def job() -> Iterator[str]:
             from ..quality.slide_check import check_slide
@@ -77,7 +94,7 @@ class Banner(QLabel):
                     evidence.append(update.evidence)
                 yield ""
             if evidence:
-                yield check_slide(checkpoint, np.concatenate(evidence), slide.mpp)
+                yield check_slide(checkpoint, np.concatenate(evidence), mpp)
 
         self._lane.start(job, self._say, self._end)
 
@@ -85,11 +102,12 @@ class Banner(QLabel):
         session, slide = self._session, self._session.slide
         if slide is None or slide.pixel_size is None or session.checkpoint is None:
             return None
-        return id(slide), slide.mpp, session.checkpoint.sha256
+        return id(slide), slide.pixel_size, session.checkpoint.sha256
 
     def _say(self, sentence: str) -> None:
-        self.setText(sentence)
-        self.setVisible(bool(sentence))
+        text = " ".join(s for s in (self._scale, sentence) if s)
+        self.setText(text)
+        self.setVisible(bool(text))
 
     def _end(self, failure: Failure | None) -> None:
         """What a person does next tells them of a damaged slide; this look was only ours."""
@@ -99,10 +117,13 @@ class Banner(QLabel):
 
 def _some_tissue(predictor: Predictor, slide: OpenSlide) -> Target | None:
     """Tiles all over the tissue; None where there is no tissue."""
-    if predictor.tissue.is_empty:
+    if predictor.ready is not None:
+        target = predictor.ready.target()
+    elif predictor.tissue.is_empty:
         return None
-    size = slide.slide.width, slide.slide.height
-    pitch = predictor.checkpoint.spot_pitch_um
-    target = region_target(predictor.tissue, pitch, slide.mpp, *size, predictor.tissue)
+    else:
+        size = slide.slide.width, slide.slide.height
+        pitch = predictor.checkpoint.spot_pitch_um
+        target = region_target(predictor.tissue, pitch, slide.mpp, *size, predictor.tissue)
     chosen = np.random.default_rng(SEED).permutation(len(target))[:SAMPLE]
     return target.take(np.sort(chosen))

@@ -19,6 +19,7 @@ from ..inference.target import Kind, Target
 from ..spatial.spots import Spots
 from .lane import Failure, Lane
 from .overlay import Decode, SpotsOverlay
+from .results.clicked import told_by_a_file
 from .session import Session, Where
 
 DRAG_PX = 4  # screen pixels; a press that moves farther pans the view
@@ -59,8 +60,10 @@ class Clicks:
             if np.abs(np.array(event.pos) - start).max() > DRAG_PX:
                 return
             yield
-        world = event.position[-2:]
-        if session.slide is not None and not session.claimed((float(world[0]), float(world[1]))):
+        world = float(event.position[-2]), float(event.position[-1])
+        if session.claimed(world) or told_by_a_file(session, world):
+            return
+        if session.slide is not None:
             row, column = session.slide.layer.world_to_data(event.position)[-2:]
             self.click(float(column), float(row))
 
@@ -89,12 +92,14 @@ class Clicks:
                 _need_tissue(predictor.tissue, x, y, predictor.side)
             spots = Spots(np.array([[x, y]]), diameter_um=checkpoint.spot_diameter_um)
             target = Target(Kind.POINTS, spots)
+            if predictor.ready is not None and predictor.ready.alone:
+                target = predictor.ready.at(x, y)
             prediction, _ = empty_prediction(predictor, target, origin, zero_shot=zero_shot)
             for update in predictor.stream(target, zero_shot=zero_shot):
                 if update.stage == "spots":
                     if len(update.failed):
                         raise DamagedTile(
-                            f"The slide {slide.slide.path.name} is damaged under that click; "
+                            f"The slide {slide.slide.label} is damaged under that click; "
                             "click elsewhere, or export the slide again."
                         )
                     prediction.fill(update)
@@ -133,6 +138,7 @@ class Clicks:
         what = f"clicked spots, {slide.layer.name}"
         overlay = SpotsOverlay(spot, decode, slide.mpp, size_um, what, session.settings.opacity)
         overlay.reference = None if session.checkpoint is None else session.checkpoint.reference
+        overlay.clicked = True
         self._marks = (key, overlay)
         session.add_overlay(overlay, slide)
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from qtpy.QtCore import QEvent, QObject, Qt
-from qtpy.QtWidgets import QFrame, QLabel, QScrollArea, QWidget
+from qtpy.QtWidgets import QFrame, QHBoxLayout, QLabel, QScrollArea, QStyle, QWidget
+
+from .focus import FocusRing
+from .help import help_button
 
 
 class Column(QScrollArea):
@@ -17,17 +20,29 @@ class Column(QScrollArea):
         self.setFrameShape(QFrame.Shape.NoFrame)
         self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         content.installEventFilter(self)
+        self.ring = FocusRing(content)
 
     def eventFilter(self, watched: QObject, event: QEvent) -> bool:
         if watched is self._content and event.type() == QEvent.Type.LayoutRequest:
             width = self._content.minimumSizeHint().width()
-            self.setMinimumWidth(width + self.verticalScrollBar().sizeHint().width())
+            bar = self.verticalScrollBar().sizeHint().width()
+            gap = QStyle.PixelMetric.PM_ScrollView_ScrollBarSpacing
+            frame = 2 * self.frameWidth()  # napari's theme gives it one all the same
+            self.setMinimumWidth(width + bar + self.style().pixelMetric(gap, None, self) + frame)
         return super().eventFilter(watched, event)
 
 
-def heading_of(text: str) -> QLabel:
+def heading_of(text: str, topic: str = "") -> QWidget:
+    """The heading of a box, and a button with the help on it where there is a topic."""
     label = QLabel(text)
     font = label.font()
     font.setBold(True)
     label.setFont(font)
-    return label
+    if not topic:
+        return label
+    row = QWidget()
+    line = QHBoxLayout(row)
+    line.setContentsMargins(0, 0, 0, 0)
+    line.addWidget(label, 1)
+    line.addWidget(help_button(topic))
+    return row

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from textwrap import fill
+
 from napari.components.overlays import TextOverlay
 from qtpy.QtGui import QCursor
 from qtpy.QtWidgets import QToolTip
@@ -12,6 +14,7 @@ from .session import Session
 from .trust import verdict
 
 LEGEND = "napari_dkan_legend"
+WIDE = 24  # characters: on a small screen the canvas is narrow, and has bars beside the text
 CLOSE = 0.05  # of the range: limits of a growing map that differ less are as good
 
 
@@ -87,12 +90,12 @@ class Display:
         if LEGEND not in overlays:
             if not shown:
                 return
-            overlays[LEGEND] = TextOverlay(position="top_right", font_size=11)
+            overlays[LEGEND] = TextOverlay(position="top_right", font_size=10)
         legend = overlays[LEGEND]
         legend.visible = bool(shown)
         if shown:
             prediction, gene = shown[-1].prediction, self._session.gene or ""
-            legend.text = f"{gene} - {prediction.kind(gene)}\n{prediction.units(gene)}"
+            legend.text = f"{gene} - {prediction.kind(gene)}\n{lines(prediction.units(gene))}"
 
     def _hover(self, viewer: object, event: object) -> None:
         """Value under the cursor, from the topmost visible overlay."""
@@ -116,3 +119,8 @@ class Display:
                 QToolTip.showText(QCursor.pos(), "\n".join(line for line in lines if line))
                 return
         QToolTip.hideText()
+
+
+def lines(units: str) -> str:
+    """What a colour bar measures, for the canvas."""
+    return "\n".join(fill(line, WIDE) for line in units.splitlines())

@@ -20,14 +20,17 @@ from superqt import QFlowLayout
 
 from ..errors import DkanError
 from ..expression.panel import Gene
+from .actions import tip
 from .combo import narrow
 from .display import Display
+from .dock import raised
 from .links import Links
 from .session import Limits, Session
 from .trust import Trust
 from .zero_shot_box import ZeroShotBox, mark
 
-COLORMAPS = ("magma", "viridis", "inferno", "plasma", "cividis")  # perceptually uniform
+# Perceptually uniform, and in order of lightness for colour-blind eyes too.
+COLORMAPS = ("magma", "viridis", "inferno", "plasma", "cividis", "gray")
 MATCHES = 30
 HATCH = "Hatch unreliable tiles"
 
@@ -48,8 +51,10 @@ class GeneBox(QWidget):
         self.before, self.after, self.pin = QToolButton(), QToolButton(), QToolButton()
         self.before.setArrowType(Qt.ArrowType.LeftArrow)
         self.after.setArrowType(Qt.ArrowType.RightArrow)
-        self.before.setToolTip("Previous gene (Left or Up on the canvas)")
-        self.after.setToolTip("Next gene (Right or Down on the canvas)")
+        tip(self.search, "Symbol, old symbol or part of the name ({key})", "find_gene", links)
+        tip(self.before, "Previous gene ({key})", "previous_gene", links)
+        tip(self.after, "Next gene ({key})", "next_gene", links)
+        tip(self.pin, "Keep this gene at hand, or let it go ({key})", "pin_gene", links)
         self.pin.setText("pin")
         self.pin.setCheckable(True)
         self.name = QLabel()
@@ -57,8 +62,9 @@ class GeneBox(QWidget):
         self.by_text = ZeroShotBox(session, links)
         self._pinned = QFlowLayout()
         self.limits = QComboBox()
-        self.limits.addItems(["auto, this gene", "fixed"])
+        self.limits.addItems(["per gene", "fixed"])
         narrow(self.limits)
+        tip(self.limits, "From which value to which the colours go ({key})", "limits", links)
         self.range, self._ends = QLabel(), QWidget()
         self.low, self.high = QDoubleSpinBox(), QDoubleSpinBox()
         for box in (self.low, self.high):
@@ -72,9 +78,12 @@ class GeneBox(QWidget):
         self.opacity.setRange(5, 100)
         self.opacity.setToolTip("How strongly the map covers the slide")
         self.hatch = QCheckBox(HATCH)
-        self.hatch.setToolTip(
-            "Tiles unlike those the checkpoint was trained on, or with little to go by. Nothing is "
-            "left out: the map below stays as it is. Point at a tile for the reasons."
+        tip(
+            self.hatch,
+            "Tiles unlike those the checkpoint was trained on, or with little to go by ({key}).\n"
+            "Nothing is left out: the map below stays as it is. Point at a tile for the reasons.",
+            "hatch",
+            links,
         )
         self._build()
         self._connect(completer, links)
@@ -123,6 +132,18 @@ class GeneBox(QWidget):
             session.overlay_grew,
         )
         links.join(self._refresh_pinned, session.pinned_changed)
+
+    # ---- by key ----------------------------------------------------------------------
+
+    def find_gene(self) -> None:
+        """Ready to type."""
+        raised(self)
+        self.search.setFocus(Qt.FocusReason.ShortcutFocusReason)
+        self.search.selectAll()
+
+    def fix_limits(self) -> None:
+        """The limits of now for all genes, or again each gene's own."""
+        self._limits_chosen(int(self._session.settings.limits.fixed is None))
 
     # ---- searching -------------------------------------------------------------------
 
@@ -190,8 +211,8 @@ class GeneBox(QWidget):
 
     def refresh(self, event: object = None) -> None:
         session = self._session
-        self.setEnabled(session.checkpoint is not None)
         panel = session.panel
+        self.setEnabled(panel is not None)
         if panel is None or session.gene is None:
             return
         gene = panel.genes[panel.row(session.gene)]
@@ -212,6 +233,7 @@ class GeneBox(QWidget):
         self.opacity.blockSignals(False)
         # an older checkpoint has nothing to judge its tiles against
         known = session.checkpoint is not None and session.checkpoint.reference is not None
+        known = known or any(o.reference is not None for o in session.overlays)
         self.hatch.setVisible(known)
         shown = self._display.shown()
         few, of = self._trust.unreliable(shown[-1]) if shown else (0, 0)

@@ -58,6 +58,7 @@ class GridHatching:
             axis_labels=AXES,
             interpolation2d="nearest",
             blending="translucent",
+            metadata={"napari-dkan": "hatching"},
         )
 
     @property

@@ -15,7 +15,8 @@ from qtpy.QtGui import QCursor
 from qtpy.QtWidgets import QToolTip
 
 from ..errors import DkanError
-from .display import Display
+from .actions import answer
+from .display import Display, lines
 from .lane import Failure
 from .later import Later
 from .lens_circle import Circle
@@ -28,7 +29,6 @@ from .maps import Maps
 from .overlay import Overlay
 from .session import Session
 
-KEY = "G"  # free in every layer's own keys, as L is not
 SMALLEST_UM, LARGEST_UM = 200.0, 3_000.0  # radius
 STEP = 1.15  # of the radius, for one turn of the wheel
 SETTLE_MS = 50  # the lens rests, or nearly so, before anything is computed for it
@@ -72,7 +72,7 @@ class Lens:
         viewer = session.viewer
         viewer.mouse_move_callbacks.append(self._hover)
         viewer.mouse_wheel_callbacks.append(self._wheel)
-        viewer.bind_key(KEY, self._pressed, overwrite=True)
+        self._forget_key = answer(viewer, lens=lambda: self.switch(not self.on))
 
     @property
     def busy(self) -> bool:
@@ -87,7 +87,7 @@ class Lens:
         ):
             if callback in callbacks:
                 callbacks.remove(callback)
-        viewer.bind_key(KEY, None)
+        self._forget_key()
         self._fill.close()
 
     # ---- what the person does --------------------------------------------------------
@@ -127,9 +127,6 @@ class Lens:
             return None
         inside = np.hypot(x - place.x, y - place.y) <= place.radius
         return field.value(sheet, x, y) if inside else None
-
-    def _pressed(self, viewer: object) -> None:
-        self.switch(not self.on)
 
     def _wheel(self, viewer: object, event: Any) -> None:
         """napari leaves a wheel that is turned with a key to whoever wants it."""
@@ -224,7 +221,7 @@ class Lens:
         picture.colour(self._colours(shown), session.settings.colormap, session.settings.opacity)
         picture.map.colorbar.visible = not shown  # the maps have one, for the same colours
         if not shown:
-            show_legend(session, f"{gene} - {kind}\n{scene.units(gene)}")
+            show_legend(session, f"{gene} - {kind}\n{lines(scene.units(gene))}")
 
     def _colours(self, shown: list[Overlay]) -> tuple[float, float]:
         """The limits of the maps, so that colours compare; without a map those of all it saw."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QHBoxLayout, QLabel, QPushButton, QSlider, QWidget
 
-from .lens import KEY, LARGEST_UM, SMALLEST_UM, Lens
+from .actions import tip
+from .lens import LARGEST_UM, SMALLEST_UM, Lens
 from .links import Links
 
 STEP_UM = 50
@@ -17,9 +18,12 @@ class LensBox(QWidget):
         self._lens = lens
         self.button = QPushButton("Lens")
         self.button.setCheckable(True)
-        self.button.setToolTip(
-            "Follow the cursor over the slide with a circle that shows this gene's map\n"
-            f"({KEY} on the canvas; Shift and the wheel change its size)"
+        tip(
+            self.button,
+            "Follow the cursor over the slide with a circle that shows this gene's map ({key})\n"
+            "Shift and the wheel change its size",
+            "lens",
+            links,
         )
         self.radius = QSlider(Qt.Orientation.Horizontal)
         self.radius.setRange(round(SMALLEST_UM / STEP_UM), round(LARGEST_UM / STEP_UM))

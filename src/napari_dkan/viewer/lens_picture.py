@@ -147,7 +147,7 @@ def show_legend(session: Session, text: str) -> None:
     """Text in the maps' legend, where there is no map; "" takes it away."""
     overlays = session.viewer.canvas.overlays
     if LEGEND not in overlays and text:
-        overlays[LEGEND] = TextOverlay(position="top_right", font_size=11)
+        overlays[LEGEND] = TextOverlay(position="top_right", font_size=10)
     if LEGEND in overlays:
         legend = overlays[LEGEND]
         legend.visible = bool(text)

@@ -31,7 +31,7 @@ class Scene:
     @classmethod
     def of(cls, session: Session) -> Scene | None:
         """The session's; None as long as something is missing."""
-        slide, checkpoint, panel = session.slide, session.checkpoint, session.panel
+        slide, checkpoint, panel = session.slide, session.checkpoint, session.own_panel
         if slide is None or checkpoint is None or panel is None:
             return None
         if slide.pixel_size is None or slide not in session.slides or session.gene not in panel:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .links import Links
+from .on_slide import to_canvas
 from .session import OpenSlide, Session
 
 
@@ -41,7 +42,7 @@ class Looking:
         None as long as the view has not moved since it was last asked.
         """
         self._moved()
-        mpp, asked = slide.mpp, None
+        asked = None
 
         def by_view(xy: NDArray[np.float64]) -> NDArray[np.int64] | None:
             nonlocal asked
@@ -49,7 +50,7 @@ class Looking:
             if view == asked:
                 return None
             asked = view
-            return view.order(xy * mpp)
+            return view.order(to_canvas(xy, slide))
 
         return by_view
 

@@ -45,12 +45,21 @@ def remember_checkpoint(path: Path) -> None:
     _store(_load() | {"checkpoints": list(dict.fromkeys(names))[:RECENT]})
 
 
-def remembered_mpp(fingerprint: str) -> float | None:
-    """Pixel size that was entered for this slide before."""
-    value = _load().get("mpp", {}).get(fingerprint)
-    return float(value) if isinstance(value, int | float) else None
+def remembered_mpps() -> dict[str, tuple[float, str]]:
+    """Pixel sizes that were given for slides before, by fingerprint: um per px and who said so."""
+    kept = _load().get("mpp")
+    found = {}
+    for fingerprint, value in kept.items() if isinstance(kept, dict) else ():
+        mpp, origin = value if isinstance(value, list) and len(value) == 2 else (value, "")
+        if isinstance(mpp, int | float) and isinstance(origin, str):
+            found[fingerprint] = float(mpp), origin
+    return found
 
 
-def remember_mpp(fingerprint: str, mpp: float) -> None:
+def remember_mpp(fingerprint: str, mpp: float | None, origin: str = "") -> None:
+    """Keep a slide's pixel size for the next time; None forgets it."""
     data = _load()
-    _store(data | {"mpp": {**data.get("mpp", {}), fingerprint: mpp}})
+    kept = data.get("mpp")
+    others = {k: v for k, v in kept.items() if k != fingerprint} if isinstance(kept, dict) else {}
+    made = {} if mpp is None else {fingerprint: [mpp, origin] if origin else mpp}
+    _store(data | {"mpp": others | made})

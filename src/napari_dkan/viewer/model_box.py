@@ -20,10 +20,13 @@ from qtpy.QtWidgets import (
 
 from ..samples.bundled import bundled_checkpoints
 from .combo import narrow
+from .encoder_box import EncoderBox
 from .lane import Failure, Lane
 from .links import Links
 from .memory import recent_checkpoints, remember_checkpoint
+from .preferences import preferred_checkpoint
 from .session import Session
+from .tones import WARNING, tint
 from .torch_beside_gl import import_torch
 
 if TYPE_CHECKING:
@@ -41,6 +44,7 @@ class ModelBox(QWidget):
         super().__init__()
         self._session = session
         self._lane = Lane("checkpoint")
+        self._trouble = ""  # with the checkpoint that was preferred
         self.choice = QComboBox()
         narrow(self.choice)
         self.choice.setToolTip("Checkpoints that come along, used lately, or from a file.")
@@ -48,7 +52,7 @@ class ModelBox(QWidget):
         self.summary.setWordWrap(True)
         self.seen = QLabel(SEEN)
         self.seen.setWordWrap(True)
-        self.seen.setStyleSheet("color: #ffb74d;")
+        tint(self.seen, WARNING)
         self.card = QPushButton("card")
         self.card.setFlat(True)
         self.card.setEnabled(False)
@@ -61,17 +65,21 @@ class ModelBox(QWidget):
         layout.addWidget(self.choice)
         layout.addLayout(line)
         layout.addWidget(self.seen)
+        self.encoder_box = EncoderBox(session, links)
+        layout.addWidget(self.encoder_box)
 
         self.choice.activated.connect(self._chosen)
         self.card.clicked.connect(self.show_card)
         links.join(self.refresh, session.checkpoint_changed, session.slide_changed)
         self._bundled = {path: _title(path) for path in bundled_checkpoints()}
         self.refresh()
-        if session.checkpoint is None and self._bundled:
-            self.load(next(iter(self._bundled)))
+        first = preferred_checkpoint() or next(iter(self._bundled), None)
+        if session.checkpoint is None and first is not None:
+            self.load(first)
 
     def close_lane(self) -> None:
         self._lane.cancel()
+        self.encoder_box.close_lane()
 
     def load(self, path: Path) -> None:
         """Load a checkpoint; on a bad file the one in use stays."""
@@ -89,14 +97,22 @@ class ModelBox(QWidget):
             if failure is not None:
                 session.say(failure.sentence, alarming=True)
                 self.refresh()
+                self._without(path, failure.sentence)
                 return
             if path not in self._bundled:
                 remember_checkpoint(path)
-            session.say("")
+            session.say(self._trouble, alarming=bool(self._trouble))
+            self._trouble = ""
             session.use_checkpoint(loaded[0])
 
         self.summary.setText(f"Loading {path.name} ...")
         self._lane.start(job, lambda item: None, end)
+
+    def _without(self, path: Path, sentence: str) -> None:
+        """The preferred checkpoint is none: say so, beside the one that comes along."""
+        if self._session.checkpoint is None and path not in self._bundled and self._bundled:
+            self._trouble = sentence
+            self.load(next(iter(self._bundled)))
 
     def refresh(self) -> None:
         checkpoint = self._session.checkpoint

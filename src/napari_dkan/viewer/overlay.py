@@ -21,6 +21,7 @@ from ..spatial.coordinates import swap_xy
 from .slides import AXES, UNITS
 
 if TYPE_CHECKING:
+    from ..export.saved import Judgement
     from ..model.reference import Reference
 
 PERCENTILES = 2.0, 98.0
@@ -35,12 +36,15 @@ class Overlay(Protocol):
 
     decode : gives the genes that are not decoded yet. rough : a coarse map of the same target,
     shown where the tiles are not predicted yet. reference : what the tiles are judged against,
-    where the checkpoint has it.
+    where the checkpoint has it, or the judgement itself, where a file told it. reopened : it comes
+    from a file, and may be another checkpoint's. clicked : spots clicked one by one, no map.
     """
 
     prediction: Prediction
     rough: Prediction | None
-    reference: Reference | None
+    reference: Reference | Judgement | None
+    reopened: bool
+    clicked: bool
     decode: Decode
     colorbar: ColorBarOverlay
 
@@ -82,7 +86,8 @@ class GridOverlay:
         assert grid is not None
         self.prediction, self.decode, self._grid = prediction, decode, grid
         self.rough: Prediction | None = None
-        self.reference: Reference | None = None
+        self.reference: Reference | Judgement | None = None
+        self.reopened = self.clicked = False
         self._block: NDArray[np.int64] | None = None  # of each tile in the rough map
         pitch = grid.pitch * mpp
         first = swap_xy((grid.corner + 0.5) * pitch)
@@ -143,7 +148,8 @@ class SpotsOverlay:
     ) -> None:
         self.prediction, self.decode = prediction, decode
         self.rough: Prediction | None = None
-        self.reference: Reference | None = None
+        self.reference: Reference | Judgement | None = None
+        self.reopened = self.clicked = False
         self._mpp, self._size = mpp, size_um
         self.layer = Points(
             np.empty((0, 2)),
@@ -173,6 +179,8 @@ class SpotsOverlay:
             self.layer.size = self._size / self._mpp
         self.layer.features = {"value": self._shown, "gene": np.repeat(gene, len(points))}
         if len(points):
+            # limits first: of a single spot napari would take a range of nothing, and divide by it
+            self.layer.face_contrast_limits = limits
             self.layer.face_color = "value"
             self.layer.face_colormap = colormap
             self.layer.face_contrast_limits = limits

@@ -8,16 +8,20 @@ from napari.viewer import Viewer
 from qtpy.QtCore import Qt
 from qtpy.QtGui import QCloseEvent
 from qtpy.QtWidgets import QLabel, QVBoxLayout, QWidget
-from superqt import QCollapsible
 
+from . import preferences
+from .actions import answer
 from .advanced_box import advanced_box
+from .arrows import Arrows
 from .banner import Banner
 from .cache_box import CacheBox
 from .clicks import Clicks
 from .column import Column, heading_of
 from .display import Display
+from .folded import folded
 from .gene_box import GeneBox
 from .genes import Genes
+from .help import show_in_front
 from .lens import Lens
 from .lens_box import LensBox
 from .links import Links, once
@@ -25,15 +29,25 @@ from .looking import Looking
 from .maps import Maps
 from .model_box import ModelBox
 from .ready import Ready
+from .results.box import ResultsBox
+from .results.state import results_of
 from .session import Session, session_of
 from .slide_box import SlideBox
 from .spot_box import SpotBox
 from .timing_box import TimingBox
+from .tones import ALARM, tint
 from .trust import Trust
-from .where_box import WhereBox
+from .where_box import MODES, WhereBox
 from .why_box import WhyBox
 
-KEYS = {"Left": -1, "Up": -1, "Right": 1, "Down": 1}
+HELP = {
+    "Slide": "slide",
+    "Model": "model",
+    "Where": "where",
+    "Gene": "gene",
+    "This spot": "spot",
+    "Results": "results",
+}
 
 
 class PredictWidget(QWidget):
@@ -56,6 +70,9 @@ class PredictWidget(QWidget):
         self.lens_box = LensBox(self.lens, links)
         self.spot_box = SpotBox(session, links)
         self.why_box = WhyBox(session, links)
+        self.results = results_of(session)
+        self.results.regions_layer = self.where_box.regions_layer
+        self.results_box = ResultsBox(self.results, links)
         self.message = QLabel()
         self.message.setWordWrap(True)
         self.message.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
@@ -66,12 +83,18 @@ class PredictWidget(QWidget):
         links.join(self._say, session.message_changed)
         links.join(self._offer_cpu, self.maps.memory_out)
         links.join(lambda: self.genes.pause(self.maps.busy), self.maps.changed)
-        for key, step in KEYS.items():
-            self.session.viewer.bind_key(key, _stepper(self.session, step), overwrite=True)
+        links.join(self.model_box.close_lane, self.results.taking_checkpoint)
+        preferences.follow(session, links)
+        self.arrows = Arrows(session, links)
         self.shut_down = once(
             links.cut,
+            self.arrows.close,
+            self._answer(),
+            self.slide_box.ruler.close,
             self.where_box.stop,
             self.why_box.explainer.close,
+            self.results_box.forget_keys,
+            self.results.close,
             self.lens.close,
             self.maps.close,
             self.genes.close,
@@ -99,10 +122,11 @@ class PredictWidget(QWidget):
             "": self.message,
             "Gene": self.gene_box,
             "This spot": self.spot_box,
+            "Results": self.results_box,
         }
         for title, box in boxes.items():
             if title:
-                column.addWidget(heading_of(title))
+                column.addWidget(heading_of(title, HELP.get(title, "")))
             column.addWidget(box)
             if box is self.slide_box:
                 column.addWidget(self.banner)
@@ -110,21 +134,38 @@ class PredictWidget(QWidget):
                 column.addWidget(self.lens_box)
             if box is self.spot_box:
                 column.addWidget(self.why_box)
-        folded = QCollapsible("Advanced")
-        for box in (self.advanced.native, self.cache_box, self.timing_box):
-            folded.addWidget(box)
-        column.addWidget(folded)
+        column.addWidget(folded("Advanced", self.advanced.native, self.cache_box, self.timing_box))
         column.addStretch(1)
         area = Column(content)
         outer = QVBoxLayout(self)
         outer.setContentsMargins(0, 0, 0, 0)
         outer.addWidget(area)
 
+    def _answer(self) -> Callable[[], None]:
+        """What the keys do; those of the lens and of why are theirs."""
+        session, where, gene = self.session, self.where_box, self.gene_box
+        modes = {name: where.buttons[mode].click for name, mode in MODES.items()}
+        return answer(
+            session.viewer,
+            predict=where.start,
+            cancel=where.cancel.click,
+            draw_region=where.draw.click,
+            ruler=self.slide_box.toggle_ruler,
+            next_gene=lambda: session.step_gene(1),
+            previous_gene=lambda: session.step_gene(-1),
+            find_gene=gene.find_gene,
+            pin_gene=gene.pin.click,
+            limits=gene.fix_limits,
+            hatch=gene.hatch.toggle,
+            help=lambda: show_in_front("where", self),
+            **modes,
+        )
+
     def _say(self) -> None:
         session = self.session
         self.message.setText(session.message)
         self.message.setVisible(bool(session.message))
-        self.message.setStyleSheet("color: #ff8a65;" if session.alarming else "")
+        tint(self.message, ALARM if session.alarming else None)
 
     def _offer_cpu(self) -> None:
         """The GPU is too small: choose the CPU, so that Predict goes on from there."""
@@ -136,10 +177,3 @@ class PredictWidget(QWidget):
     def closeEvent(self, event: QCloseEvent) -> None:
         self.shut_down()
         super().closeEvent(event)
-
-
-def _stepper(session: Session, step: int) -> Callable[[object], None]:
-    def step_gene(viewer: object) -> None:
-        session.step_gene(step)
-
-    return step_gene

@@ -26,17 +26,16 @@ def get_reader(path: PathOrPaths) -> Callable[[PathOrPaths], list[Any]] | None:
 
 
 def read_slides(path: PathOrPaths) -> list[Any]:
-    """Open the slide; its pixel size is what the file says, or what was entered before.
+    """Open the slide; its pixel size is what a person said of it before, else what the file says.
 
     Raises SlideError, which napari shows as a notification.
     """
-    from ..slide import PixelSize, open_slide
-    from .memory import remembered_mpp
+    from ..slide import open_slide
+    from .pixel_sizes import remembered
+    from .preferences import apply_icc
     from .slides import slide_layer_data
 
-    slide = open_slide(path if isinstance(path, str) else path[0])
+    slide = open_slide(path if isinstance(path, str) else path[0], icc=apply_icc())
     slide.prefetch()
-    size = slide.pixel_size
-    if size is None and (mpp := remembered_mpp(slide.fingerprint())) is not None:
-        size = PixelSize(mpp, "entered before")
-    return [slide_layer_data(slide, size)]
+    known = remembered(slide) if slide.path is not None else None
+    return [slide_layer_data(slide, known or slide.pixel_size)]

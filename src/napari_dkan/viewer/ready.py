@@ -8,10 +8,10 @@ from itertools import chain
 
 import numpy as np
 from psygnal import Signal
-from shapely.geometry.base import BaseGeometry
 
 from ..inference.engine import Predictor
 from ..inference.target import Target, region_target
+from ..spatial.coordinates import swap_xy
 from .lane import Failure, Lane
 from .later import Later
 from .links import Links
@@ -57,12 +57,14 @@ class Ready:
         slide, checkpoint = session.slide, session.checkpoint
         if slide is not None and slide.pixel_size is not None and checkpoint is not None:
 
-            def job() -> Iterator[float | None]:
+            def job() -> Iterator[float | str | None]:
                 predictor = session.predictor(slide, checkpoint)
                 yield None
                 if not self._warm:
                     return
-                target = _middle(predictor.tissue, slide, checkpoint.spot_pitch_um)
+                if predictor.ready is not None and predictor.ready.note:
+                    yield predictor.ready.note
+                target = _middle(predictor, slide)
                 if target is not None:
                     yield from self._timed(predictor, target)
                     yield from self._around(predictor, slide)
@@ -89,7 +91,8 @@ class Ready:
 
     def _around(self, predictor: Predictor, slide: OpenSlide) -> Iterator[None]:
         """What a click in the middle of the view would see, and a quicker way to compute it."""
-        middle = np.array([self._looking.view.centre]) / slide.mpp
+        x, y = self._looking.view.centre
+        middle = swap_xy(np.asarray([slide.layer.world_to_data((y, x))[-2:]]))
         for _ in chain(predictor.surround(middle), predictor.quicken()):
             while self._lane.others_busy():  # gives way to whatever is waited for
                 time.sleep(GIVE_WAY)
@@ -121,15 +124,18 @@ class Ready:
 
     def _choice(self) -> tuple[object, ...]:
         settings = self.session.settings
-        return settings.device, settings.warm_up, settings.store
+        file = self.session.feature_files.of(self.session.slide)
+        return settings.device, settings.warm_up, settings.store, file
 
     def close(self) -> None:
         self._still.stop()
         self._lane.cancel()
         self._lane.wait()
 
-    def _receive(self, rate: float | None) -> None:
-        if rate is not None:
+    def _receive(self, rate: float | str | None) -> None:
+        if isinstance(rate, str):
+            self.session.say(rate, alarming=True)
+        elif rate is not None:
             self.session.rates[self._rate_key] = rate
         self.changed.emit()
 
@@ -139,11 +145,15 @@ class Ready:
         self.changed.emit()
 
 
-def _middle(tissue: BaseGeometry, slide: OpenSlide, pitch_um: float) -> Target | None:
+def _middle(predictor: Predictor, slide: OpenSlide) -> Target | None:
     """A few tiles in the middle of the tissue; None where there is no tissue."""
-    if tissue.is_empty:
+    if predictor.ready is not None:
+        target = predictor.ready.target()
+    elif predictor.tissue.is_empty:
         return None
-    size = slide.slide.width, slide.slide.height
-    target = region_target(tissue, pitch_um, slide.mpp, *size)
+    else:
+        size = slide.slide.width, slide.slide.height
+        pitch_um = predictor.checkpoint.spot_pitch_um
+        target = region_target(predictor.tissue, pitch_um, slide.mpp, *size)
     distance = np.hypot(*(target.spots.xy - target.spots.xy.mean(axis=0)).T)
     return target.take(np.argsort(distance)[:SAMPLE])

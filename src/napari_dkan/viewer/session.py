@@ -7,91 +7,44 @@ a layer's name or in a module global. All events are emitted in the GUI thread.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from enum import StrEnum
-from pathlib import Path
+from dataclasses import replace
 from threading import Lock
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary, ref
 
-from napari.layers import Image, Layer, Points, Shapes
+from napari.layers import Image, Layer
 from psygnal import Signal
 
 from ..errors import SpotsError
 from ..inference.engine import Predictor
 from ..inference.timing import Stages
-from ..slide import PixelSize, Slide
-from .memory import remember_mpp, remembered_mpp
-from .slides import AXES, UNITS, slide_of
+from .feature_files import FeatureFiles
+from .open_slides import OpenSlide as OpenSlide
+from .open_slides import OpenSlides
+from .preferences import preferred
+from .settings import Limits as Limits
+from .settings import Settings as Settings
+from .settings import Where as Where
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
     from shapely.geometry.base import BaseGeometry
 
+    from ..export.saved import Judgement
     from ..expression.panel import Panel
     from ..inference.prediction import Prediction
     from ..inference.zero_shot import ZeroShotGenes
     from ..model import Checkpoint
+    from ..slide import PixelSize
     from .overlay import Overlay
-
-
-class Where(StrEnum):
-    """Where to predict, as the panel words it."""
-
-    CLICK = "Click"
-    SPOTS = "Spots layer"
-    REGION = "Region"
-    TISSUE = "Whole tissue"
 
 
 RateKey = tuple[int, str, str]
 
 
-@dataclass(frozen=True)
-class Limits:
-    """Contrast limits: robust percentiles of each gene, or the same for all genes."""
-
-    fixed: tuple[float, float] | None = None
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What the person chose; the defaults are meant to be right."""
-
-    where: Where = Where.CLICK
-    device: str = "auto"
-    encoder_weights: Path | None = None
-    dense: bool = False
-    tissue_only: bool = True
-    store: bool = True  # keep tiles on disk for the next visit
-    warm_up: bool = True  # compute around the view before it is asked for
-    hatch: bool = True  # tiles that should not be relied on are hatched
-    unproven: bool = False  # genes by their text even where the card has no proof of them
-    colormap: str = "magma"
-    opacity: float = 0.65
-    limits: Limits = Limits()
-
-
-@dataclass(eq=False)
-class OpenSlide:
-    """A slide in the viewer: its layer, its pixel size as far as known, its tissue once found."""
-
-    layer: Image
-    slide: Slide
-    pixel_size: PixelSize | None
-    tissue: BaseGeometry | None = None
-
-    @property
-    def mpp(self) -> float:
-        """World units per level-0 pixel: micrometres, or 1 while the pixel size is unknown."""
-        return 1.0 if self.pixel_size is None else self.pixel_size.mpp
-
-
 class Session:
     """State and events of one viewer."""
 
-    slides_changed = Signal()
-    slide_changed = Signal()
     slide_edited = Signal()  # its tissue was edited by hand
     checkpoint_changed = Signal()
     zero_shot_changed = Signal()
@@ -105,29 +58,29 @@ class Session:
 
     def __init__(self, viewer: ViewerModel) -> None:
         self._viewer = ref(viewer)  # the session is kept as long as its viewer, not the reverse
-        self.slides: list[OpenSlide] = []
-        self.slide: OpenSlide | None = None
         self.checkpoint: Checkpoint | None = None
         self.zero_shot: ZeroShotGenes | None = None  # genes beside the checkpoint's panel
-        self.settings = Settings()
+        self.settings = preferred()
         self.gene: str | None = None
         self.pinned: tuple[str, ...] = ()
         self.overlays: list[Overlay] = []
         self.spot: Prediction | None = None  # the spot clicked last
+        self.spot_judged: Judgement | None = None  # where it is not judged by the checkpoint
         self.message = ""
         self.alarming = False
         self._predictor: tuple[tuple[object, ...], Predictor] | None = None
-        self._lies_on: WeakKeyDictionary[Layer, OpenSlide] = WeakKeyDictionary()
+        self.feature_files = FeatureFiles()
         self.rates: dict[RateKey, float] = {}  # spots per second, as measured
         self.drawing = Stages()
         self._noted: set[str] = {""}
         # places of the canvas, as (y, x) in the world, that answer clicks and hovering themselves
         self.claims: list[Callable[[tuple[float, float]], bool]] = []
         self._lock = Lock()
-        viewer.layers.events.inserted.connect(self._layers_changed)
-        viewer.layers.events.removed.connect(self._layers_changed)
-        viewer.layers.selection.events.active.connect(self._active_changed)
-        self._layers_changed()
+        viewer.layers.events.removed.connect(self._layers_gone)
+        self.opened = OpenSlides(viewer)
+        self.slides_changed = self.opened.slides_changed
+        self.slide_changed = self.opened.slide_changed
+        self.opened.replaced.connect(self._replaced)
 
     @property
     def viewer(self) -> ViewerModel:
@@ -138,97 +91,59 @@ class Session:
 
     # ---- slides ----------------------------------------------------------------------
 
-    def _layers_changed(self, event: object = None) -> None:
-        """Follow the layer list by identity: names and order are the person's business."""
-        layers = list(self.viewer.layers)
-        kept = [s for s in self.slides if s.layer in layers]
-        known = {id(s.layer) for s in kept}
-        for layer in layers:
-            if id(layer) not in known and (found := slide_of(layer)) is not None:
-                kept.append(OpenSlide(layer, *found))
-        removed = [o for o in self.overlays if o.layer not in layers]
-        if removed:
-            self.overlays = [o for o in self.overlays if o.layer in layers]
-            self.overlays_changed.emit()
-        if [id(s) for s in kept] == [id(s) for s in self.slides]:
-            return
-        opened = [s for s in kept if s not in self.slides]
-        self.slides = kept
-        if opened:
-            self._take(opened[-1])
-        elif self.slide not in kept:
-            self._take(kept[-1] if kept else None)
-        self.slides_changed.emit()
-        self.slide_changed.emit()
+    @property
+    def slides(self) -> list[OpenSlide]:
+        return self.opened.all
 
-    def _active_changed(self, event: object = None) -> None:
-        """Selecting a slide's layer chooses that slide."""
-        active = self.viewer.layers.selection.active
-        for slide in self.slides:
-            if slide.layer is active:
-                self.choose_slide(slide)
+    @property
+    def slide(self) -> OpenSlide | None:
+        """The slide that was chosen."""
+        return self.opened.chosen
 
     def choose_slide(self, slide: OpenSlide | None) -> None:
-        if slide is not self.slide:
-            self._take(slide)
-            self.slide_changed.emit()
-
-    def _take(self, slide: OpenSlide | None) -> None:
-        self.slide = slide
-        if slide is not None and slide.pixel_size is None:
-            mpp = remembered_mpp(slide.slide.fingerprint())
-            if mpp is not None:
-                self._scale(slide, PixelSize(mpp, "entered before"))
+        self.opened.choose(slide)
 
     def set_mpp(self, mpp: float) -> None:
         """Pixel size entered by hand; remembered. Raises SlideError when it is absurd."""
-        if self.slide is None:
-            return
-        self._scale(self.slide, PixelSize(mpp, "entered by hand"))
-        remember_mpp(self.slide.slide.fingerprint(), mpp)
-        self.slide_changed.emit()
-
-    def _scale(self, slide: OpenSlide, size: PixelSize) -> None:
-        """Everything that lies on the slide follows its new scale, and so keeps its place."""
-        ratio = size.mpp / slide.mpp
-        slide.pixel_size = size
-        for layer in [slide.layer, *self._lying_on(slide)]:
-            layer.scale = tuple(s * ratio for s in layer.scale)
-            layer.translate = tuple(t * ratio for t in layer.translate)
-            layer.units = UNITS
-            layer.axis_labels = AXES
+        self.opened.set_mpp(mpp)
 
     def scale_slide(self, slide: OpenSlide, size: PixelSize) -> None:
         """A pixel size that was found out, e.g. from a spot array; nothing to remember."""
-        self._scale(slide, size)
-        self.slide_changed.emit()
+        self.opened.scale(slide, size)
+
+    def _layers_gone(self, event: object = None) -> None:
+        layers = self.viewer.layers
+        kept = [o for o in self.overlays if o.layer in layers]
+        if len(kept) < len(self.overlays):
+            self.overlays = kept
+            self.overlays_changed.emit()
+
+    def _replaced(self, slide: OpenSlide) -> None:
+        """Other pixels are in the slide's layer: what was made of the others is hidden."""
+        lying = self.opened.lying.lying(slide, [o.layer for o in self.overlays])
+        for layer in lying:
+            layer.visible = False
+        if lying:
+            self.say(
+                f"The image of {slide.layer.name} was replaced. Its maps were made of the image "
+                "before and are hidden; predict again.",
+                alarming=True,
+            )
 
     def put_on(self, slide: OpenSlide, layer: Layer) -> None:
         """Remember that a layer lies on this slide, whatever other slides are open."""
-        self._lies_on[layer] = slide
+        self.opened.lying.put(slide, layer)
 
     def put_beside(self, layer: Layer, new: Layer) -> None:
         """Remember that a new layer lies on the slide that another one lies on."""
-        if layer in self._lies_on:
-            self._lies_on[new] = self._lies_on[layer]
-
-    def _lying_on(self, slide: OpenSlide) -> list[Layer]:
-        """Layers made for the slide; with one slide open also what a person drew by hand."""
-
-        def lies(layer: Layer) -> bool:
-            if layer in self._lies_on:
-                return self._lies_on[layer] is slide
-            by_hand = isinstance(layer, Shapes | Points) and layer.ndim == 2
-            return by_hand and len(self.slides) == 1
-
-        return [layer for layer in self.viewer.layers if lies(layer)]
+        self.opened.lying.put_beside(layer, new)
 
     # ---- checkpoint, gene, settings ----------------------------------------------------
 
     def use_checkpoint(self, checkpoint: Checkpoint) -> None:
         """Take a loaded checkpoint; the gene stays where the new panel has it."""
         self.checkpoint, self.zero_shot = checkpoint, None
-        panel = checkpoint.panel
+        panel = self.panel or checkpoint.panel
         self.pinned = tuple(g for g in self.pinned if g in panel) or _first_genes(checkpoint)
         self.spot = None
         if self.gene not in panel:
@@ -239,13 +154,23 @@ class Session:
         self.gene_changed.emit()
 
     @property
-    def panel(self) -> Panel | None:
+    def own_panel(self) -> Panel | None:
         """The checkpoint's genes, and after them those predicted from their text."""
         from ..expression.panel import Panel
 
         if self.checkpoint is None or self.zero_shot is None:
             return None if self.checkpoint is None else self.checkpoint.panel
         return Panel((*self.checkpoint.panel.genes, *self.zero_shot.genes))
+
+    @property
+    def panel(self) -> Panel | None:
+        """All genes that can be shown: after these those that only reopened maps have."""
+        from ..expression.panel import Panel
+
+        own = self.own_panel
+        saved = {g.symbol: g for o in self.overlays if o.reopened for g in o.prediction.panel.genes}
+        more = [g for g in saved.values() if own is None or g.symbol not in own]
+        return Panel((*(own.genes if own is not None else ()), *more)) if more else own
 
     def use_zero_shot(self, genes: ZeroShotGenes | None) -> None:
         """Take genes outside the panel, and show the first; without any, back to the panel."""
@@ -291,21 +216,24 @@ class Session:
 
     # ---- results ---------------------------------------------------------------------
 
-    def add_overlay(self, overlay: Overlay, over: OpenSlide) -> None:
-        """Add its layer without taking the person's selection away: maps above the slide
-        and older maps, so that regions and clicked spots stay visible on top."""
+    def add_overlay(self, overlay: Overlay, over: OpenSlide | None) -> None:
+        """Add its layer without taking the person's selection away: maps above the slide (None:
+        it is not here) and older maps, so that regions and clicked spots stay visible on top."""
         layers = self.viewer.layers
         selected = set(layers.selection)
-        self.put_on(over, overlay.layer)
-        below = [over.layer, *(o.layer for o in self.overlays if isinstance(o.layer, Image))]
-        above = max(layers.index(layer) for layer in below) + 1
+        if over is not None:
+            self.put_on(over, overlay.layer)
+        below = [o.layer for o in self.overlays if isinstance(o.layer, Image)]
+        below += [] if over is None else [over.layer]
+        above = max((layers.index(layer) for layer in below), default=len(layers) - 1) + 1
         layers.insert(above if isinstance(overlay.layer, Image) else len(layers), overlay.layer)
         layers.selection = selected
         self.overlays = [*self.overlays, overlay]
         self.overlays_changed.emit()
 
-    def set_spot(self, prediction: Prediction | None) -> None:
-        self.spot = prediction
+    def set_spot(self, prediction: Prediction | None, judged: Judgement | None = None) -> None:
+        """judged : how far to trust its last spot, where a file tells; else by the checkpoint."""
+        self.spot, self.spot_judged = prediction, judged
         self.spot_changed.emit()
 
     def claimed(self, world: tuple[float, float]) -> bool:
@@ -330,8 +258,8 @@ class Session:
             raise SpotsError("Open a slide first: drag one onto the window.")
         if self.slide.pixel_size is None:
             raise SpotsError(
-                f"{self.slide.slide.path.name} does not state its pixel size; "
-                "enter the micrometres per pixel at the top of the panel."
+                f"{self.slide.slide.label} does not state its pixel size; enter the micrometres "
+                "per pixel at the top of the panel, or measure them with the ruler."
             )
         if self.checkpoint is None:
             raise SpotsError("The checkpoint is still being loaded; try again in a moment.")
@@ -354,9 +282,10 @@ class Session:
         tissue = self.tissue_of(slide)
         with self._lock:
             options = self.settings.device, self.settings.encoder_weights, self.settings.store
-            key = (id(slide), checkpoint.sha256, slide.mpp, *options)
+            key = (id(slide), checkpoint.sha256, slide.mpp, *options, self.feature_files.of(slide))
             if self._predictor is None or self._predictor[0] != key:
-                made = Predictor(slide.slide, checkpoint, slide.mpp, tissue, *options)
+                ready = self.feature_files.read(slide, checkpoint, self.settings.encoder_weights)
+                made = Predictor(slide.slide, checkpoint, slide.mpp, tissue, *options, ready=ready)
                 self._predictor = (key, made)
             predictor = self._predictor[1]
             predictor.tissue = tissue
@@ -385,6 +314,11 @@ def _first_genes(checkpoint: Checkpoint) -> tuple[str, ...]:
 
 
 _sessions: WeakKeyDictionary[ViewerModel, Session] = WeakKeyDictionary()
+
+
+def open_sessions() -> list[Session]:
+    """Those of all viewers."""
+    return list(_sessions.values())
 
 
 def session_of(viewer: ViewerModel) -> Session:

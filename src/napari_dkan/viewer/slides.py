@@ -3,21 +3,32 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 from napari.layers import Image, Layer
 
 from ..errors import SlideError
 from ..slide import PixelSize, Slide, open_slide
+from ..slide.lazy_level import LazyLevel
+from ..slide.pixel_size import Measured, measured, unit_in_um
 
 KEY = "napari-dkan slide"
+OURS = "napari-dkan"  # every key of our layers' metadata begins so
+BY_SCALE = "layer's scale"  # origin of a pixel size
 UNITS = ("um", "um")
 PIXELS = ("pixel", "pixel")
 AXES = ("y", "x")
 
-# layers that other readers opened, and the slide their file is (None: not one of ours)
-_adopted: WeakKeyDictionary[Layer, Slide | None] = WeakKeyDictionary()
+
+class _Adopted(NamedTuple):
+    """What a layer that is not our reader's was taken for, as long as its data is the same."""
+
+    data: Any
+    slide: Slide | None
+
+
+_adopted: WeakKeyDictionary[Layer, _Adopted] = WeakKeyDictionary()
 
 
 def slide_layer_data(slide: Slide, pixel_size: PixelSize | None) -> tuple[Any, dict, str]:
@@ -36,16 +47,45 @@ def slide_layer_data(slide: Slide, pixel_size: PixelSize | None) -> tuple[Any, d
 
 
 def slide_of(layer: Layer) -> tuple[Slide, PixelSize | None] | None:
-    """The Slide behind a layer: our reader's, or the file that another reader opened."""
-    if not isinstance(layer, Image) or not layer.rgb:
+    """The Slide behind a layer: our reader's, the file that another reader opened, or the RGB
+    arrays that it shows. None for other layers, and for the pictures that we lay on slides."""
+    if not isinstance(layer, Image) or not layer.rgb or layer.ndim != 2:
         return None
     known = layer.metadata.get(KEY)
-    if known is not None:
+    if known is not None and _shows(layer, known[0]):
         return known
-    if layer not in _adopted:
-        _adopted[layer] = _open_source(layer)
-    slide = _adopted[layer]
-    return None if slide is None else (slide, slide.pixel_size)
+    if known is None and any(str(key).startswith(OURS) for key in layer.metadata):
+        return None
+    adopted = _adopted.get(layer)
+    if adopted is None or adopted.data is not layer.data:
+        # Other data than the file's was put into the layer: what it shows counts.
+        fresh = adopted is None and known is None
+        slide = (_open_source(layer) if fresh else None) or _of_arrays(layer)
+        adopted = _adopted[layer] = _Adopted(layer.data, slide)
+    if adopted.slide is None:
+        return None
+    return adopted.slide, scale_of(layer).size or adopted.slide.pixel_size
+
+
+def scale_of(layer: Layer) -> Measured:
+    """The pixel size that a layer's scale says, where its units are lengths."""
+    y, x = (
+        None if um is None else abs(float(step)) * um
+        for step, um in zip(layer.scale[-2:], map(unit_in_um, map(str, layer.units)), strict=True)
+    )
+    return measured(x, y, BY_SCALE)
+
+
+def rename(slide: Slide, layer: Layer) -> None:
+    """An image without a file is called like its layer."""
+    if not slide.location:
+        slide.name = slide.label = layer.name
+
+
+def _shows(layer: Image, slide: Slide) -> bool:
+    """Whether our layer still has the pixels of its slide."""
+    first = layer.data[0] if layer.multiscale else layer.data
+    return isinstance(first, LazyLevel) and first.slide is slide
 
 
 def _open_source(layer: Image) -> Slide | None:
@@ -55,6 +95,15 @@ def _open_source(layer: Image) -> Slide | None:
     try:
         slide = open_slide(path)
     except SlideError:
-        return None  # an RGB picture that is no slide; napari shows it all the same
+        return None
     height, width = (layer.data[0] if layer.multiscale else layer.data).shape[:2]
     return slide if (slide.width, slide.height) == (width, height) else None
+
+
+def _of_arrays(layer: Image) -> Slide | None:
+    try:
+        slide = Slide.of_arrays(layer.name, layer.data if layer.multiscale else [layer.data])
+    except SlideError:
+        return None  # an RGB picture that is no slide; napari shows it all the same
+    slide.pixel_size_note = scale_of(layer).note
+    return slide

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 from qtpy.QtCore import QRectF, QSize, Qt, Signal
-from qtpy.QtGui import QColor, QMouseEvent, QPainter, QPaintEvent
+from qtpy.QtGui import QColor, QKeyEvent, QMouseEvent, QPainter, QPaintEvent
 from qtpy.QtWidgets import QComboBox, QHBoxLayout, QLabel, QVBoxLayout, QWidget
 
 from ..inference.prediction import Prediction
@@ -13,6 +15,9 @@ from .links import Links
 from .quality.state import quality_of
 from .session import Session
 from .trust import verdict
+
+if TYPE_CHECKING:
+    from ..model import Checkpoint
 
 TOP = 12
 BY_VALUE, BY_EXCESS = "highest", "most above average"
@@ -35,7 +40,9 @@ class Bars(QWidget):
         self.rows: list[tuple[str, float, bool]] = []
         self.starred: frozenset[str] = frozenset()
         self.measured: dict[str, float] = {}
-        self.setToolTip("Click a gene to show its map.")
+        self.at = 0  # the row that the arrow keys chose
+        self.setToolTip("Click a gene to show its map, or use the arrow keys and Enter.")
+        self.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
 
     def set_rows(
         self,
@@ -56,6 +63,18 @@ class Bars(QWidget):
         if 0 <= row < len(self.rows):
             self.picked.emit(self.rows[row][0])
 
+    def keyPressEvent(self, event: QKeyEvent) -> None:
+        """Up and down choose a row, Enter and Space pick its gene."""
+        key, last = Qt.Key(event.key()), len(self.rows) - 1
+        step = {Qt.Key.Key_Up: -1, Qt.Key.Key_Down: 1}.get(key)
+        if step is not None and self.rows:
+            self.at = max(0, min(last, self.at + step))
+            self.update()
+        elif key in (Qt.Key.Key_Return, Qt.Key.Key_Enter, Qt.Key.Key_Space) and self.at <= last:
+            self.picked.emit(self.rows[self.at][0])
+        else:
+            super().keyPressEvent(event)
+
     def paintEvent(self, event: QPaintEvent) -> None:
         painter = QPainter(self)
         painter.setRenderHint(QPainter.RenderHint.Antialiasing)
@@ -66,6 +85,8 @@ class Bars(QWidget):
         text = self.palette().windowText().color()
         for i, (label, value, marked) in enumerate(self.rows):
             y = i * self.ROW
+            if i == self.at and self.hasFocus():
+                painter.fillRect(QRectF(0, y, self.width(), self.ROW), QColor(128, 128, 128, 70))
             font = painter.font()
             font.setBold(marked)
             painter.setFont(font)
@@ -142,8 +163,10 @@ class SpotBox(QWidget):
             self.where.setText("Click on tissue to see its predicted genes here.")
             return
         x, y = spot.target.spots.xy[-1]
-        checkpoint = self._session.checkpoint
-        doubt = verdict(spot, None if checkpoint is None else checkpoint.reference, -1)
+        checkpoint = self._checkpoint(spot)
+        judged = self._session.spot_judged
+        reference = judged or (None if checkpoint is None else checkpoint.reference)
+        doubt = verdict(spot, reference, -1)
         place = f"Spot at ({x:,.0f}, {y:,.0f}) px"
         self.where.setText(f"{place}, {doubt}" if doubt else place)
         text = f"predicted, {spot.label_scale.name}"
@@ -155,6 +178,11 @@ class SpotBox(QWidget):
             self.scale.setText(f"{text}\nthin bar and second number: measured")
         self.bars.set_rows(self._rows(spot), frozenset(spot.zero_shot), measured)
 
+    def _checkpoint(self, spot: Prediction) -> Checkpoint | None:
+        """The one it was predicted by; None for a spot that a file tells of, unless it is here."""
+        checkpoint, by = self._session.checkpoint, spot.provenance.get("checkpoint_sha256")
+        return checkpoint if checkpoint is not None and by == checkpoint.sha256 else None
+
     def _rows(self, spot: Prediction) -> list[tuple[str, float, bool]]:
         """The shown and the pinned genes first, then the spot's top genes."""
         session = self._session
@@ -162,9 +190,12 @@ class SpotBox(QWidget):
         values = spot.values[-1]
         new = np.isin(spot.panel.symbols, spot.zero_shot)
         score = np.where(new, -np.inf, values)  # in units of their own
-        if self.order.currentText() == BY_EXCESS and session.checkpoint is not None:
-            network = session.checkpoint.network
+        checkpoint = self._checkpoint(spot)
+        if self.order.currentText() == BY_EXCESS and checkpoint is not None:
+            network = checkpoint.network
+            own = [checkpoint.panel.row(s) for s in np.array(spot.panel.symbols)[~new]]
             mean, spread = network.label_mean.cpu().numpy(), network.label_std.cpu().numpy()
+            mean, spread = mean[own], spread[own]  # a file may have some genes only
             score = values.copy()  # a zero-shot gene's are relative to its mean already
             score[~new] = (values[~new] - mean) / np.maximum(spread, 1e-6)
         symbols = spot.panel.symbols

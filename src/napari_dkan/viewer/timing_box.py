@@ -7,9 +7,9 @@ import platform
 from qtpy.QtCore import QTimer
 from qtpy.QtGui import QFontDatabase, QHideEvent, QShowEvent
 from qtpy.QtWidgets import QApplication, QHBoxLayout, QLabel, QPushButton, QVBoxLayout, QWidget
-from superqt import QCollapsible
 
 from .. import __version__
+from .folded import folded
 from .session import Session
 
 EVERY_MS = 500
@@ -37,15 +37,14 @@ class TimingBox(QWidget):
         buttons.addWidget(self.copy)
         buttons.addWidget(self.reset)
         layout.addLayout(buttons)
-        folded = QCollapsible("Where the time goes")
-        folded.addWidget(inside)
+        fold = folded("Where the time goes", inside)
         outer = QVBoxLayout(self)
         outer.setContentsMargins(0, 0, 0, 0)
-        outer.addWidget(folded)
+        outer.addWidget(fold)
         self.copy.clicked.connect(self._copy)
         self.reset.clicked.connect(self._reset)
         self._timer.timeout.connect(self.refresh)
-        folded.toggled.connect(self._toggled)
+        fold.toggled.connect(self._toggled)
 
     def text(self) -> str:
         """What Copy copies: the tables with version, machine and device."""

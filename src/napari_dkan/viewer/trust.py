@@ -16,8 +16,9 @@ from .overlay import Overlay
 from .session import Session
 
 if TYPE_CHECKING:
+    from ..export.anndata import Judged
+    from ..export.saved import Judgement
     from ..model.reference import Reference
-    from ..quality.reliability import Reliability
 
 
 @dataclass
@@ -130,20 +131,29 @@ class Trust:
 
 
 def judged(
-    prediction: Prediction, reference: Reference, rows: NDArray[np.int64] | slice
-) -> Reliability:
-    """The reliability of some rows of a prediction."""
+    prediction: Prediction, reference: Reference | Judgement, rows: NDArray[np.int64] | slice
+) -> Judged:
+    """The reliability of some rows of a prediction, or what its file tells of them."""
+    from ..export.saved import Judgement
     from ..quality.reliability import judge
 
+    if isinstance(reference, Judgement):
+        which = np.arange(len(reference.score))[rows]
+        said = tuple(reference.said[row] for row in which)
+        return Judgement(reference.score[which], reference.unreliable[which], said)
     return judge(reference, prediction.evidence[rows], prediction.tokens[rows])
 
 
-def verdict(prediction: Prediction, reference: Reference | None, row: int) -> str:
+def verdict(prediction: Prediction, reference: Reference | Judgement | None, row: int) -> str:
     """One spot's reliability in words: "reliability: poor (out of focus)"; "" where unknown."""
+    from ..quality.reliability import word_of
+
     if reference is None:
         return ""
     found = judged(prediction, reference, slice(row, row + 1) if row >= 0 else slice(row, None))
     if not np.isfinite(found.score[0]):
         return ""
     reasons = found.reasons(0)
-    return f"reliability: {found.word(0)}" + (f" ({', '.join(reasons)})" if reasons else "")
+    return f"reliability: {word_of(float(found.score[0]))}" + (
+        f" ({', '.join(reasons)})" if reasons else ""
+    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from napari.layers import Points, Shapes
+from napari.layers import Labels, Layer, Points, Shapes
 from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import (
     QButtonGroup,
@@ -20,13 +20,22 @@ from qtpy.QtWidgets import (
 from ..errors import DkanError
 from ..inference.device import chosen_device, device_label
 from ..inference.target import Target
+from .actions import BY_NAME, tip
 from .combo import narrow
 from .links import Links
 from .maps import Maps
-from .places import add_regions_layer, add_tissue_layer, target_of
+from .places import target_of
 from .ready import Ready
+from .regions.labels import LabelRegions
+from .regions.row import RegionRow
 from .session import Session, Where
 
+MODES = {  # by the action that chooses it
+    "where_click": Where.CLICK,
+    "where_spots": Where.SPOTS,
+    "where_region": Where.REGION,
+    "where_tissue": Where.TISSUE,
+}
 PLAN_MS = 120  # wait this long after the last change before counting tiles
 
 
@@ -37,8 +46,7 @@ class WhereBox(QWidget):
         super().__init__()
         self._session, self._links, self._maps, self._ready = session, links, maps, ready
         self._target: Target | None = None
-        self._regions: list[Shapes] = []  # made here, newest last
-        self._tissue_layers: list[Shapes] = []
+        self._labels = LabelRegions()
         self._watched: set[int] = set()
 
         self.buttons = {where: QRadioButton(str(where)) for where in Where}
@@ -48,8 +56,8 @@ class WhereBox(QWidget):
         self.points = QComboBox()
         narrow(self.points)
         self.points.setToolTip("The Points layer that holds the spots.")
-        self.draw = QPushButton("Draw")
-        self.draw.setToolTip("Draw on the slide; a shape inside another one is a hole.")
+        self.regions = RegionRow(session, links)
+        self.draw = self.regions.draw
         self.edit = QPushButton("Edit outline")
         self.edit.setToolTip("Show what was found to be tissue as shapes that can be edited.")
         self.plan = QLabel()
@@ -57,6 +65,10 @@ class WhereBox(QWidget):
         self.predict = QPushButton("Predict")
         self.predict.setDefault(True)
         self.cancel = QPushButton("Cancel")
+        tip(self.predict, "Predict what stands above ({key})", "predict", links)
+        tip(self.cancel, "Stop; what is finished stays ({key})", "cancel", links)
+        for name, where in MODES.items():
+            tip(self.buttons[where], f"{BY_NAME[name].does} ({{key}})", name, links)
         self.retry = QPushButton()
         self.retry.setToolTip("Read the tiles again that could not be read.")
         self.bar = QProgressBar()
@@ -65,7 +77,7 @@ class WhereBox(QWidget):
         self.state = QLabel()
 
         places = QGridLayout()
-        extras = {Where.SPOTS: self.points, Where.REGION: self.draw, Where.TISSUE: self.edit}
+        extras = {Where.SPOTS: self.points, Where.REGION: self.regions, Where.TISSUE: self.edit}
         for row, (where, button) in enumerate(self.buttons.items()):
             places.addWidget(button, row, 0)
             if where in extras:
@@ -88,8 +100,7 @@ class WhereBox(QWidget):
         self._timer.timeout.connect(self.make_plan)
         self.group.idClicked.connect(self._choose)
         self.points.activated.connect(self._timer.start)
-        self.draw.clicked.connect(self._draw)
-        self.edit.clicked.connect(self._edit)
+        self.edit.clicked.connect(self.regions.edit_tissue)
         self.predict.clicked.connect(self.start)
         self.cancel.clicked.connect(maps.cancel)
         self.retry.clicked.connect(maps.retry)
@@ -100,10 +111,12 @@ class WhereBox(QWidget):
             session.checkpoint_changed,
             session.settings_changed,
             ready.changed,
+            self._labels.changed,
         )
         links.join(self.refresh, maps.changed, session.overlays_changed)
         layers = session.viewer.layers
         links.join(self._layers_changed, layers.events.inserted, layers.events.removed)
+        links.join(self._selected, layers.selection.events.active)
         self._layers_changed()
         self.refresh()
         self.make_plan()
@@ -112,6 +125,7 @@ class WhereBox(QWidget):
         """Plan nothing any more: the panel is going."""
         self._timer.stop()
         self._timer.timeout.disconnect(self.make_plan)
+        self._labels.close()
 
     # ---- choosing --------------------------------------------------------------------
 
@@ -119,39 +133,16 @@ class WhereBox(QWidget):
         where = list(Where)[row]
         self._session.change(where=where)
         if where is Where.REGION and self.regions_layer() is None:
-            self._draw()
+            self.regions.begin()
 
-    def _draw(self) -> None:
-        """Go on drawing in the regions layer, or begin one."""
-        layers = self._session.viewer.layers
-        try:
-            layer = self.regions_layer()
-            if layer is None:
-                layer = add_regions_layer(self._session)
-                self._regions.append(layer)
-                self._watch(layer)
-            layers.selection.active = layer
-            layer.mode = "add_polygon_lasso"
-        except DkanError as error:
-            self._session.say(str(error), alarming=True)
-            return
-        self._session.change(where=Where.REGION)
+    def _selected(self, event: object = None) -> None:
+        """Another layer of regions may be the chosen one now."""
+        if self._session.settings.where is Where.REGION:
+            self.replan()
 
-    def _edit(self) -> None:
-        try:
-            self._tissue_layers.append(add_tissue_layer(self._session))
-        except DkanError as error:
-            self._session.say(str(error), alarming=True)
-
-    def regions_layer(self) -> Shapes | None:
-        """The selected Shapes layer, else the newest one drawn for regions."""
-        layers = self._session.viewer.layers
-        active = layers.selection.active
-        if isinstance(active, Shapes) and active not in self._tissue_layers:
-            return active
-        mine = [r for r in self._regions if r in layers]
-        others = [s for s in layers if isinstance(s, Shapes) and s not in self._tissue_layers]
-        return (mine or others or [None])[-1]
+    def regions_layer(self) -> Shapes | Labels | None:
+        """The layer whose regions are predicted."""
+        return self.regions.layer()
 
     def _points_layer(self) -> Points | None:
         return self.points.currentData()
@@ -161,7 +152,7 @@ class WhereBox(QWidget):
         chosen = self._points_layer()
         self.points.clear()
         for layer in self._session.viewer.layers:
-            if isinstance(layer, Points | Shapes):
+            if isinstance(layer, Points | Shapes | Labels):
                 self._watch(layer)
             shows_results = id(layer) in results or "napari-dkan" in layer.metadata
             if isinstance(layer, Points) and not shows_results:
@@ -170,7 +161,7 @@ class WhereBox(QWidget):
                     self.points.setCurrentIndex(self.points.count() - 1)
         self.replan()
 
-    def _watch(self, layer: Points | Shapes) -> None:
+    def _watch(self, layer: Layer) -> None:
         if id(layer) not in self._watched:
             self._watched.add(id(layer))
             self._links.join(self.replan, layer.events.data)
@@ -185,7 +176,8 @@ class WhereBox(QWidget):
         """Count the tiles of what is chosen and say how long they will take."""
         self.buttons[self._session.settings.where].setChecked(True)
         try:
-            self._target = target_of(self._session, self._points_layer(), self.regions_layer())
+            layers = self._points_layer(), self.regions_layer()
+            self._target = target_of(self._session, *layers, self._labels)
             text = self._described(self._target)
         except DkanError as error:
             self._target, text = None, str(error)
@@ -202,6 +194,10 @@ class WhereBox(QWidget):
         if session.settings.where is Where.CLICK:
             waiting = " Getting ready ..." if self._ready.busy else ""
             return f"Click on tissue to predict the spot there{on_device}.{waiting}"
+        if target is None and session.feature_files.of(session.slide) is not None:
+            return "Reading the features ..."
+        if target is None and session.slide.tissue is not None:
+            return "Following the labels ..."
         if target is None:
             return "Looking for the tissue ..."
         patch = f"{session.checkpoint.patch.um:.0f} um"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from psygnal import Signal
 
 from ..inference.why import Coverings, Why, cover, given_at, why
+from .actions import answer
 from .lane import Failure, Lane
 from .links import Links
 from .session import OpenSlide, Session
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
     from ..inference.prediction import Prediction
     from ..inference.zero_shot import ZeroShotGenes
     from ..model import Checkpoint
-
-KEY = "W"  # free in every layer's own keys
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,7 +55,7 @@ class Explainer:
         links.join(self._left, session.slide_changed, session.checkpoint_changed)
         links.join(self._spots_drawn, session.overlays_changed)
         links.join(self._layer_gone, session.viewer.layers.events.removed)
-        session.viewer.bind_key(KEY, lambda viewer: self.switch(not self.on), overwrite=True)
+        self._forget_key = answer(session.viewer, why=lambda: self.switch(not self.on))
 
     @property
     def busy(self) -> bool:
@@ -69,7 +68,7 @@ class Explainer:
 
     def close(self) -> None:
         self.switch(False)
-        self.session.viewer.bind_key(KEY, None)
+        self._forget_key()
         self._lane.wait()
 
     def switch(self, on: bool) -> None:
@@ -87,8 +86,10 @@ class Explainer:
     def _clicked(self) -> None:
         session, spot = self.session, self.session.spot
         self._place = self._coverings = None
-        if spot is not None and session.slide is not None and session.checkpoint is not None:
-            self._place = Place(spot, session.slide, session.checkpoint, session.zero_shot)
+        checkpoint = session.checkpoint
+        by = None if spot is None else spot.provenance.get("checkpoint_sha256")
+        if spot and session.slide and checkpoint is not None and by == checkpoint.sha256:
+            self._place = Place(spot, session.slide, checkpoint, session.zero_shot)
         self._refresh()
 
     def _left(self) -> None:

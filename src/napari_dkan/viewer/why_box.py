@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from qtpy.QtWidgets import QCheckBox, QLabel, QVBoxLayout, QWidget
 
+from .actions import tip
 from .links import Links
 from .session import Session
-from .why import KEY, Explainer
+from .why import Explainer
 
 MEANING = (
     "Covering what is orange lowers {gene}, covering what is blue raises it: about the model, "
@@ -21,10 +22,13 @@ class WhyBox(QWidget):
         super().__init__()
         self.explainer = Explainer(session, links)
         self.check = QCheckBox("Why here")
-        self.check.setToolTip(
+        tip(
+            self.check,
             "Which parts of the patch and which of its neighbours carry this gene's value here:\n"
-            f"each is covered in turn and the model is asked again ({KEY} on the canvas).\n"
-            "Strong colours are the strongest of the patch and the strongest of the neighbours."
+            "each is covered in turn and the model is asked again ({key}).\n"
+            "Strong colours are the strongest of the patch and the strongest of the neighbours.",
+            "why",
+            links,
         )
         self.legend = QLabel()
         self.legend.setWordWrap(True)

@@ -140,7 +140,7 @@ def _pixel_size(slide: Slide, measured: Measured | None, mpp: float | None) -> P
         return PixelSize(mpp, "entered by hand")
     if slide.pixel_size is None:
         raise SlideError(
-            f"{slide.path.name} does not state its pixel size; give it with --mpp, "
+            f"{slide.label} does not state its pixel size; give it with --mpp, "
             "in micrometres per pixel (0.25 for a 40x scan, 0.5 for 20x)."
         )
     return slide.pixel_size
@@ -163,7 +163,7 @@ def _whole_tissue(predictor: Predictor, tissue: BaseGeometry, size: PixelSize) -
 
     slide, pitch = predictor.slide, predictor.checkpoint.spot_pitch_um
     if tissue.is_empty:
-        raise SpotsError(f"No tissue was found on {slide.path.name}, so nothing is predicted.")
+        raise SpotsError(f"No tissue was found on {slide.label}, so nothing is predicted.")
     target = region_target(tissue, pitch, size.mpp, slide.width, slide.height)
     return predict(predictor, target, size.origin).finished()
 

@@ -112,7 +112,7 @@ def _head(
     record = prediction.provenance
     what = "Predicted and measured expression" if comparison else "Predicted expression"
     about = (
-        f"{slide.path.name}, {len(prediction.target):,} {_places(prediction)}, "
+        f"{slide.label}, {len(prediction.target):,} {_places(prediction)}, "
         f"{len(prediction.panel)} genes, by the checkpoint {checkpoint.title}. "
         f"Values are {prediction.label_scale.name}."
     )

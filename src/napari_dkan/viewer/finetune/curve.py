@@ -11,8 +11,9 @@ from qtpy.QtGui import QColor, QPainter, QPaintEvent, QPen, QPolygonF
 from qtpy.QtWidgets import QSizePolicy, QWidget
 
 from ...training.tuning.events import EpochDone
+from ..tones import LINK, Tone, tone_of
 
-LOSS, PCC = QColor("#e8a35a"), QColor("#8ab4f8")
+LOSS, PCC = Tone("#e8a35a", "#8f5200"), LINK
 MOST = 600  # points of a line; more are not told apart
 
 
@@ -70,7 +71,8 @@ class Curve(QWidget):
             np.concatenate([start, numbers]),
             np.concatenate([[_number(self._before)] if start else [], pcc]),
         )
-        return _Line("loss", LOSS, numbers, loss), _Line("validation PCC", PCC, *with_start)
+        orange, blue = (QColor(tone_of(self, tone)) for tone in (LOSS, PCC))
+        return _Line("loss", orange, numbers, loss), _Line("validation PCC", blue, *with_start)
 
     def paintEvent(self, event: QPaintEvent) -> None:
         painter = QPainter(self)

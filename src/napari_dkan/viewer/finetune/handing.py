@@ -41,9 +41,14 @@ def handed(sections: Sequence[LoadedSection], taken: Sequence[Handed] = ()) -> t
         slide = section.slide
         if slide is None:
             raise SpotsError(f"Open the slide of {section.name} first, or untick it.")
+        if slide.slide.path is None:
+            raise SpotsError(
+                f"{slide.slide.label} is no file on this computer, which fine-tuning needs; save "
+                "it (File > Save Selected Layers) and open that file, or untick it."
+            )
         if slide.pixel_size is None:
             raise SpotsError(
-                f"{slide.slide.path.name} does not state its pixel size; enter it in the panel "
+                f"{slide.slide.label} does not state its pixel size; enter it in the panel "
                 "DKAN: predict."
             )
         plain = re.sub(r"[^\w.-]+", "-", section.name).strip("-.") or "section"
@@ -70,7 +75,11 @@ def write_sections(sections: Sequence[Handed], folder: Path) -> None:
             var=data.var[[c for c in ("gene_ids",) if c in data.var]],
             obsm={"spatial": data.obsm["spatial"]},
             uns={key: data.uns[key] for key in _STATED if key in data.uns}
-            | {"section": h.name, "image": str(h.slide.slide.path.resolve()), "mpp": h.slide.mpp},
+            | {
+                "section": h.name,
+                "image": str(Path(h.slide.slide.location).resolve()),
+                "mpp": h.slide.mpp,
+            },
         )
         file = folder / f"{h.name}.h5ad"
         try:

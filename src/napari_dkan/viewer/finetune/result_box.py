@@ -22,10 +22,10 @@ from ...training.tuning.events import Finished
 from ..links import Links
 from ..quality.table import FiguresTable, Rows, figures
 from ..session import Session
+from ..tones import GOOD, WARNING, tint
 from .keeping import suggested
 from .tuning import State, Tuning
 
-GOOD, NO_BETTER = "#81c784", "#ffb74d"
 COLUMNS = {
     "before": "Correlation with the measured labels on the held-out spots, before",
     "after": "The same after fine-tuning",
@@ -106,7 +106,7 @@ class ResultBox(QWidget):
             self.others.hide()
             return
         self.verdict.setText(result.verdict[:1].upper() + result.verdict[1:])
-        self.verdict.setStyleSheet(f"color: {GOOD if result.better else NO_BETTER};")
+        tint(self.verdict, GOOD if result.better else WARNING)
         self.others.setText(on_others(result.report))
         self.others.setVisible(bool(self.others.text()))
         if result is not self._shown:

@@ -16,10 +16,10 @@ from qtpy.QtWidgets import (
     QSpinBox,
     QWidget,
 )
-from superqt import QCollapsible
 
 from ...training.tuning.settings import Adapt, HoldOut, TuneSettings
 from ..combo import narrow
+from ..folded import folded
 
 ADAPT = {
     Adapt.auto: ("automatic", "By the number of spots: the more there are, the more may change."),
@@ -82,7 +82,6 @@ class SettingsBox(QWidget):
         self.seed.setRange(0, 999_999)
         self.seed.setValue(TuneSettings().seed)
         self.seed.setToolTip("Another seed holds out other blocks.")
-        self.advanced = QCollapsible("Advanced")
         self._build()
         self.adapt.activated.connect(self._told)
         self.hold_out.activated.connect(self._told)
@@ -110,7 +109,7 @@ class SettingsBox(QWidget):
         inside.setContentsMargins(0, 0, 0, 0)
         inside.addRow("Seed", self.seed)
         inside.addRow(self.genes)
-        self.advanced.addWidget(more)
+        self.advanced = folded("Advanced", more)
 
     def settings(self) -> TuneSettings:
         """What is chosen. Raises SpotsError when a number makes no sense."""

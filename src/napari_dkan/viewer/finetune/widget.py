@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from napari.viewer import Viewer
 from qtpy.QtCore import Qt
 from qtpy.QtGui import QCloseEvent
 from qtpy.QtWidgets import QLabel, QVBoxLayout, QWidget
 
 from ...errors import DkanError
+from ..actions import answer
 from ..column import Column, heading_of
+from ..help import show_in_front
 from ..links import Links, once
 from ..quality.beside import open_predict_beside
 from ..quality.state import quality_of
 from ..session import Session, session_of
+from ..tones import ALARM, tint
 from .live_map import LiveMap
 from .preview import Preview
 from .result_box import ResultBox
@@ -20,8 +25,6 @@ from .run_box import RunBox
 from .sections_box import SectionsBox
 from .settings_box import SettingsBox
 from .tuning import Tuning, Wanted
-
-ALARMING = "color: #ff8a65;"
 
 
 class FineTuneWidget(QWidget):
@@ -42,7 +45,7 @@ class FineTuneWidget(QWidget):
         self.message, self.notice = QLabel(), QLabel()
         self.result = ResultBox(session, self.tuning, links)
         for label in (self.message, self.notice):
-            label.setStyleSheet(ALARMING)
+            tint(label, ALARM)
         for label in (self.model, self.message, self.notice):
             label.setWordWrap(True)
             label.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
@@ -52,7 +55,7 @@ class FineTuneWidget(QWidget):
         links.join(self._say, self.tuning.said)
         links.join(self._notice, session.message_changed)
         links.join(self._follow, self.tuning.changed)
-        self.shut_down = once(links.cut, self.tuning.close, self.preview.shut)
+        self.shut_down = once(links.cut, self._answer(), self.tuning.close, self.preview.shut)
         self.destroyed.connect(self.shut_down)  # a dock that is deleted gets no closeEvent
         self._show_model()
         self._ticked()
@@ -72,7 +75,7 @@ class FineTuneWidget(QWidget):
         }
         for title, widgets in boxes.items():
             if title:
-                column.addWidget(heading_of(title))
+                column.addWidget(heading_of(title, "finetune" if title == "Model" else ""))
             for widget in widgets:
                 column.addWidget(widget)
         column.addStretch(1)
@@ -92,6 +95,13 @@ class FineTuneWidget(QWidget):
             self.tuning.start(wanted)
         except DkanError as error:
             self._say(str(error), True)
+
+    def _answer(self) -> Callable[[], None]:
+        return answer(
+            self.session.viewer,
+            finetune=self.run.start.click,
+            help=lambda: show_in_front("finetune", self),
+        )
 
     def _notice(self) -> None:
         """What reading a section, or anything else of the session, stumbled over."""
@@ -115,7 +125,7 @@ class FineTuneWidget(QWidget):
     def _say(self, text: str, alarming: bool) -> None:
         self.message.setText(text)
         self.message.setVisible(bool(text))
-        self.message.setStyleSheet(ALARMING if alarming else "")
+        tint(self.message, ALARM if alarming else None)
 
     def closeEvent(self, event: QCloseEvent) -> None:
         self.shut_down()

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from qtpy.QtCore import QTimer
-from qtpy.QtWidgets import QDockWidget, QMainWindow, QWidget
+from qtpy.QtWidgets import QMainWindow, QWidget
 
+from ..dock import dock_of
 from ..predict_widget import PredictWidget
 
 if TYPE_CHECKING:
@@ -25,13 +26,13 @@ def open_predict_beside(panel: QWidget, viewer: Viewer) -> None:
         return
 
     def open_it() -> None:
-        dock = _dock(panel)
+        dock = dock_of(panel)
         if dock is None:  # it was closed again, or is not docked at all
             return
         predict = next((w for w in window.dock_widgets.values() if _is_predict(w)), None)
         if predict is None:
             _, predict = window.add_plugin_dock_widget(PLUGIN, PREDICT)
-        other, main = _dock(predict), dock.parent()
+        other, main = dock_of(predict), dock.parent()
         if other is not None and isinstance(main, QMainWindow) and not other.isFloating():
             main.tabifyDockWidget(other, dock)
             dock.raise_()
@@ -41,10 +42,3 @@ def open_predict_beside(panel: QWidget, viewer: Viewer) -> None:
 
 def _is_predict(widget: object) -> bool:
     return isinstance(widget, PredictWidget)
-
-
-def _dock(widget: QWidget) -> QDockWidget | None:
-    parent = widget.parent()
-    while parent is not None and not isinstance(parent, QDockWidget):
-        parent = parent.parent()
-    return parent

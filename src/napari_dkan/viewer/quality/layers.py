@@ -15,11 +15,13 @@ from napari.utils.colormaps import Colormap
 from numpy.typing import NDArray
 
 from ...spatial.coordinates import swap_xy
+from ..display import lines
 from ..links import Links
 from ..overlay import robust_limits
 from ..slides import AXES, PIXELS, UNITS
 from .removing import remove_layers
 from .section import KEY, LoadedSection, number
+from .views import Layout
 
 if TYPE_CHECKING:
     from .state import Quality
@@ -49,7 +51,7 @@ class SpotMaps:
         links.join(self.refresh, quality.section_changed, quality.comparison_changed)
         links.join(self.draw, quality.grew, session.gene_changed, session.settings_changed)
         links.join(self._style, quality.spot_changed)
-        links.join(self._legend, quality.landmarks_changed)
+        links.join(self._legend, quality.landmarks_changed, quality.layout_changed)
 
     @property
     def measured(self) -> Points | None:
@@ -193,11 +195,14 @@ class SpotMaps:
                 return
             overlays[LEGEND] = TextOverlay(position="top_left", font_size=8)
         legend = overlays[LEGEND]
+        # Side by side a cell has its map's name below; stacked, the maps' bars are above.
+        beside = self._quality.layout is Layout.SIDE_BY_SIDE
+        legend.position = "top_left" if beside else "bottom_left"
         legend.visible = section is not None and self._quality.landmarks is None
         if section is not None:
             legend.text = "counts of all genes at each spot,\nlog10(1 + counts)"
         if pair is not None and gene is not None:
-            text = pair.prediction.label_scale.name.replace(", ", ",\n")  # a cell is narrow
+            text = lines(pair.prediction.label_scale.name)
             if gene not in pair.measured.panel:
                 text = f"{gene} is not measured in {pair.measured.name}"
             legend.text = f"{gene} at {len(pair.prediction.target):,} spots\n{text}"

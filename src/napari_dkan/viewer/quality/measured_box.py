@@ -20,14 +20,15 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
+from ..actions import follow_keys, tip, told
 from ..combo import narrow
+from ..dock import raised
 from ..links import Links
 from ..session import Session
-from .keys import BLINK, SWIPE
+from ..tones import WARNING, tint
 from .landmarks_box import LandmarksBox
 from .section import Choice, LoadedSection
 from .state import Layout, Quality, Shown
-from .summary_box import ORANGE
 from .value_maps import ValueMaps
 
 HINT = "Spots that were measured on this slide, to be held against what is predicted there."
@@ -55,7 +56,7 @@ class MeasuredBox(QWidget):
         self.remove.setToolTip("Remove this section and its maps")
         self.registration = QLabel()
         self.warning = QLabel()
-        self.warning.setStyleSheet(ORANGE)
+        tint(self.warning, WARNING)
         for label in (self.registration, self.warning):
             label.setWordWrap(True)
         self.register = QPushButton("Register by landmarks")
@@ -110,6 +111,11 @@ class MeasuredBox(QWidget):
             layout.addWidget(widget)
 
     # ---- loading ---------------------------------------------------------------------
+
+    def ask(self) -> None:
+        """As a click on the button does."""
+        raised(self)
+        self.load.showMenu()
 
     def _ask_folder(self) -> None:
         name = QFileDialog.getExistingDirectory(self, "Folder with measured ST")
@@ -191,10 +197,13 @@ class MapsBox(QWidget):
         self._quality, self._others = quality, others
         self.layouts = {layout: QRadioButton(str(layout)) for layout in Layout}
         self.shown = {shown: QRadioButton(str(shown)) for shown in Shown}
-        self.swipe = QCheckBox(f"swipe ({SWIPE}); {BLINK} blinks")
-        self.swipe.setToolTip(
-            f"Measured left of the mouse, predicted right of it. On the canvas the key {SWIPE} "
-            f"does the same, and {BLINK} shows the other of the two, while it is held or for good."
+        self.swipe = QCheckBox()
+        tip(self.swipe, "Measured left of the mouse, predicted right of it ({key})", "swipe", links)
+        tip(
+            self.layouts[Layout.SIDE_BY_SIDE],
+            "Histology, measured, predicted and residual under one camera ({key})",
+            "side_by_side",
+            links,
         )
         self._stacked = QWidget()
         stacked = QVBoxLayout(self._stacked)
@@ -221,6 +230,7 @@ class MapsBox(QWidget):
             button.clicked.connect(lambda _=False, w=what: quality.show(w))
         self.swipe.toggled.connect(quality.set_swipe)
         links.join(self.refresh, quality.layout_changed)
+        follow_keys(self.refresh, links, "swipe", "blink")
         self.refresh()
 
     def _lay_out(self, layout: Layout) -> None:
@@ -228,7 +238,9 @@ class MapsBox(QWidget):
         self._quality.set_layout(layout)
 
     def refresh(self) -> None:
-        quality = self._quality
+        quality, swipe, blink = self._quality, told("swipe"), told("blink")
+        text = f"swipe ({swipe})" if swipe else "swipe"
+        self.swipe.setText(f"{text}; {blink} blinks" if blink else text)
         self.layouts[quality.layout].setChecked(True)
         self.shown[quality.shown].setChecked(True)
         self._stacked.setVisible(quality.layout is Layout.STACKED)

@@ -15,6 +15,7 @@ from ...errors import SlideError
 from ...expression.imagefile import called, stem
 from ...slide import PixelSize, Slide, open_slide
 from ...spatial.landmarks import Affine
+from ..pixel_sizes import unsure
 from ..session import OpenSlide, Session
 from ..slides import slide_layer_data
 from .section import BY_ARRAY, BY_COORDINATES, BY_FILES, LoadedSection
@@ -76,7 +77,7 @@ def where_to_lie(
 def is_slide(image: Path, slide: OpenSlide) -> bool:
     """Whether a file is the slide: the same file, or one of the same content."""
     with suppress(OSError):
-        if image.resolve() == slide.slide.path.resolve():
+        if slide.slide.path is not None and image.resolve() == slide.slide.path.resolve():
             return True
     try:
         with open_slide(image) as opened:
@@ -90,7 +91,7 @@ def lay(session: Session, section: LoadedSection, where: Where) -> str:
     slide = where.slide
     if isinstance(slide, Slide):
         slide = _opened(session, section, slide)
-    if slide.pixel_size is None and section.own_mpp is not None:
+    if unsure(slide.pixel_size) and section.own_mpp is not None:
         scale = 1.0 if where.affine is None else where.affine.scale
         origin = str(section.data.uns.get("mpp_origin") or "spot array")
         session.scale_slide(slide, PixelSize(section.own_mpp / scale, origin))
@@ -101,7 +102,7 @@ def lay(session: Session, section: LoadedSection, where: Where) -> str:
 
 def _related(section: LoadedSection, image: Path, slide: OpenSlide) -> bool:
     """Whether a slide is called like the section or its image: another scan of it."""
-    path = slide.slide.path
+    path = slide.slide.path or Path(slide.slide.label)
     return stem(path) == stem(image) or stem(path) == section.name or called(path, section.name)
 
 
@@ -130,7 +131,7 @@ def _by_coordinates(section: LoadedSection, slide: OpenSlide) -> Where:
 def _scaled_note(section: LoadedSection, slide: OpenSlide, factor: float) -> str:
     return (
         f"The coordinates of {section.name} are those of an image {1 / factor:.3g} times as large "
-        f"as {slide.slide.path.name}; its spots were scaled to it. Look whether they fit."
+        f"as {slide.slide.label}; its spots were scaled to it. Look whether they fit."
     )
 
 
@@ -146,7 +147,7 @@ def _inside(xy: Iterable, slide: OpenSlide) -> bool:
 
 def _opened(session: Session, section: LoadedSection, slide: Slide) -> OpenSlide:
     size = slide.pixel_size
-    if size is None and section.own_mpp is not None:
+    if unsure(size) and section.own_mpp is not None:
         size = PixelSize(section.own_mpp, str(section.data.uns.get("mpp_origin") or "spot array"))
     slide.prefetch()
     pixels, options, _ = slide_layer_data(slide, size)

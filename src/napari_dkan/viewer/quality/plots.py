@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 from qtpy.QtCore import QEvent, QPointF, QRectF, QSize, Qt, Signal
-from qtpy.QtGui import QColor, QMouseEvent, QPainter, QPaintEvent, QPen, QPolygonF
+from qtpy.QtGui import QColor, QKeyEvent, QMouseEvent, QPainter, QPaintEvent, QPen, QPolygonF
 from qtpy.QtWidgets import QToolTip, QWidget
 
 PREDICTED = QColor("#8c6bb1")
@@ -112,6 +112,7 @@ class Scatter(QWidget):
         self._names: tuple[str, ...] = ()
         self.setMinimumHeight(220)
         self.setMouseTracking(True)
+        self.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
 
     def sizeHint(self) -> QSize:
         return QSize(260, 250)
@@ -155,6 +156,17 @@ class Scatter(QWidget):
         row = self._near(event)
         if row is not None:
             self.picked.emit(row)
+
+    def keyPressEvent(self, event: QKeyEvent) -> None:
+        """Left and right: the spot measured next lower or higher."""
+        step = {Qt.Key.Key_Left: -1, Qt.Key.Key_Right: 1}.get(Qt.Key(event.key()))
+        known = np.flatnonzero(np.isfinite(self._measured + self._predicted))
+        if step is None or not len(known):
+            super().keyPressEvent(event)
+            return
+        order = known[np.argsort(self._measured[known], kind="stable")].tolist()
+        at = order.index(self._chosen) + step if self._chosen in order else 0
+        self.picked.emit(order[at % len(order)])
 
     def mouseMoveEvent(self, event: QMouseEvent) -> None:
         row = self._near(event)

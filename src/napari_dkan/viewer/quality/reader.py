@@ -53,11 +53,14 @@ def _attend(viewer: Any) -> None:
 def _measured(paths: Sequence[Path]) -> bool:
     """Whether expression/ finds a section there, without reading it."""
     from ...errors import SpotsError
+    from ...export.reopen import is_ours
     from .finding import find
 
     if not paths or not all(p.exists() for p in paths):
         return False
     first = paths[0]
+    if first.suffix == ".h5ad" and is_ours(first):
+        return False  # predicted, not measured
     if first.suffix == ".h5" and _COUNTS_10X not in first.name:
         return False  # whatever else HDF5 may hold
     try:

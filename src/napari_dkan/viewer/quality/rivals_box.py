@@ -22,11 +22,11 @@ from ..lane import Failure, Lane
 from ..links import Links
 from ..memory import recent_checkpoints
 from ..session import Session
+from ..tones import WARNING, tint
 from .layers import DIVERGING
 from .rival_job import Match, Step, matching
 from .rival_rows import rival_rows
 from .state import Quality
-from .summary_box import ORANGE
 from .table import FiguresTable
 from .tile_maps import slide_of, tile_map
 from .value_maps import Places, ValueMap, ValueMaps, centred_limits, shared_limits
@@ -52,7 +52,7 @@ class RivalsBox(QWidget):
         self.bar.setTextVisible(False)
         self.bar.setMaximumHeight(8)
         self.said, self.trained = QLabel(), QLabel()
-        self.trained.setStyleSheet(ORANGE)
+        tint(self.trained, WARNING)
         for label in (self.said, self.trained):
             label.setWordWrap(True)
         self.table = FiguresTable()

@@ -72,7 +72,7 @@ class LoadedSection:
         """Lay the spots on a slide; affine takes its own px to the slide's, None leaves them."""
         data = self.data.copy()  # a job may be reading the one before
         data.obsm["spatial"] = self.own_xy if affine is None else affine.apply(self.own_xy)
-        data.uns["image"] = str(slide.slide.path)
+        data.uns["image"] = slide.slide.location
         if slide.pixel_size is not None:
             data.uns["mpp"] = slide.mpp
             data.uns["mpp_origin"] = slide.pixel_size.origin

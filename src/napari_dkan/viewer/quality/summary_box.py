@@ -12,6 +12,7 @@ from qtpy.QtWidgets import QComboBox, QHBoxLayout, QLabel, QVBoxLayout, QWidget
 from ..combo import narrow
 from ..links import Links
 from ..session import Session
+from ..tones import LINK, WARNING, on_theme, tint, tone_of
 from .figures import Figures
 from .outline import Outline
 from .plots import Distribution
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from ...quality.gene_table import MethodFigures, Summary
     from ...quality.regions import Region
 
-ORANGE = "color: #e67e00;"  # to be read on a dark and on a light ground
 SEEN = "This slide was trained on: its figures are no measure of quality."
 COLUMNS = {
     "ALL": ("pcc_all", "mean correlation over all genes"),
@@ -42,7 +42,7 @@ class SummaryBox(QWidget):
         self.outline = Outline(session)
         self.verdict = QLabel()
         self.seen = QLabel(SEEN)
-        self.seen.setStyleSheet(ORANGE)
+        tint(self.seen, WARNING)
         self.notes = QLabel()
         self.figures = QLabel()
         self.figures.setTextFormat(Qt.TextFormat.RichText)
@@ -58,6 +58,10 @@ class SummaryBox(QWidget):
         self.worst.setWordWrap(True)
         self.worst.setToolTip("Click to look at these spots; their mean squared error is given.")
         self.worst.setTextFormat(Qt.TextFormat.RichText)
+        reach = Qt.TextInteractionFlag
+        self.worst.setTextInteractionFlags(
+            reach.LinksAccessibleByMouse | reach.LinksAccessibleByKeyboard
+        )
         self._regions = QWidget()
         line = QHBoxLayout(self._regions)
         line.setContentsMargins(0, 0, 0, 0)
@@ -80,6 +84,7 @@ class SummaryBox(QWidget):
         links.join(self.refresh, made.changed)
         links.join(self._list_regions, made.regions_changed)
         links.join(self._mark, session.gene_changed)
+        on_theme(self.worst, self._list_regions)
         self.refresh()
 
     def refresh(self) -> None:
@@ -114,8 +119,9 @@ class SummaryBox(QWidget):
             self.distribution.mark(float("nan") if row is None else comparison.table[row].pcc)
 
     def _list_regions(self) -> None:
+        colour = tone_of(self, LINK)
         links = [
-            f'{i + 1}. <a href="{i}" style="color: #e67e00;">{_described(region)}</a>'
+            f'{i + 1}. <a href="{i}" style="color: {colour};">{_described(region)}</a>'
             for i, region in enumerate(self._made.regions)
         ]
         self.worst.setText("<br>".join(links))

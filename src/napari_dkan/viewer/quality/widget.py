@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from napari.viewer import Viewer
 from qtpy.QtCore import Qt
 from qtpy.QtGui import QCloseEvent
 from qtpy.QtWidgets import QLabel, QVBoxLayout, QWidget
 from superqt import QCollapsible
 
+from ..actions import answer
 from ..column import Column, heading_of
+from ..folded import folded
+from ..help import show_in_front
 from ..links import Links, once
 from ..session import Session, session_of
+from ..tones import ALARM, tint
 from .beside import open_predict_beside
 from .domains_box import DomainsBox
 from .figures import Figures
-from .folded import folded
 from .genes_box import GenesBox, ScatterBox
 from .measured_box import MeasuredBox
 from .report_box import ReportBox
@@ -22,7 +27,7 @@ from .rivals_box import RivalsBox
 from .sets_box import SetsBox
 from .shown_box import ShownBox
 from .state import quality_of
-from .summary_box import ORANGE, SummaryBox
+from .summary_box import SummaryBox
 from .value_maps import ValueMaps
 
 
@@ -55,6 +60,7 @@ class QualityWidget(QWidget):
         links.join(self._reveal, quality.comparison_changed)
         self.shut_down = once(
             links.cut,
+            self._answer(),
             self.figures.close,
             self.sets_box.close_lane,
             self.domains_box.close_lane,
@@ -72,7 +78,7 @@ class QualityWidget(QWidget):
         content = QWidget()
         column = QVBoxLayout(content)
         column.setSpacing(6)
-        column.addWidget(heading_of("Measured"))
+        column.addWidget(heading_of("Measured", "quality"))
         column.addWidget(self.measured_box)
         column.addWidget(self.message)
         shown: dict[str, QWidget] = {
@@ -100,11 +106,20 @@ class QualityWidget(QWidget):
         outer.setContentsMargins(0, 0, 0, 0)
         outer.addWidget(Column(content))
 
+    def _answer(self) -> Callable[[], None]:
+        return answer(
+            self.session.viewer,
+            cancel=self.quality.cancel,
+            load_section=self.measured_box.ask,
+            report=self.report_box.write.click,
+            help=lambda: show_in_front("quality", self),
+        )
+
     def _say(self) -> None:
         session = self.session
         self.message.setText(session.message)
         self.message.setVisible(bool(session.message))
-        self.message.setStyleSheet(ORANGE if session.alarming else "")
+        tint(self.message, ALARM if session.alarming else None)
 
     def _reveal(self) -> None:
         """Without a comparison there is nothing to sum up yet."""

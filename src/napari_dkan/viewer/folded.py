@@ -1,4 +1,4 @@
-"""A box behind its title, for what is seldom needed."""
+"""Boxes behind their title, for what is seldom needed."""
 
 from __future__ import annotations
 
@@ -8,18 +8,24 @@ from superqt import QCollapsible
 NO_LIMIT = 16_777_215  # Qt's own
 
 
-def folded(title: str, box: QWidget) -> QCollapsible:
-    """The box closed. Once open it may grow: its text gets longer while it works."""
+def folded(title: str, *boxes: QWidget) -> QCollapsible:
+    """The boxes closed. Once open they may grow: their text gets longer while they work.
+
+    Closed they are hidden as well, or Tab would lead into what nobody sees.
+    """
     made = QCollapsible(title)
     made.setDuration(0)
     content, outer = made.content(), made.layout()
     inner = content.layout()
     assert outer is not None and inner is not None
     outer.setContentsMargins(0, 0, 0, 0)
-    inner.addWidget(box)
+    for box in boxes:
+        inner.addWidget(box)
 
     def let_grow(opened: bool) -> None:
+        content.setVisible(opened)
         content.setMaximumHeight(NO_LIMIT if opened else 0)
 
     made.toggled.connect(let_grow)
+    content.hide()
     return made

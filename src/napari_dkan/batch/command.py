@@ -1,0 +1,144 @@
+"""`napari-dkan batch`: two hundred slides overnight."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..errors import DkanError
+from .events import Ended, Event
+from .job import Pitch, SlideJob, names
+
+INTERRUPTED = 130
+
+
+def batch_command(
+    slides: Annotated[
+        list[str],
+        typer.Argument(help="Slides, folders, globs, addresses, or a CSV that lists them."),
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The folder for results.")],
+    checkpoint: Annotated[Path | None, typer.Option(help="Default: the bundled one.")] = None,
+    tissue_only: Annotated[bool, typer.Option(help="Leave out tiles off the tissue.")] = True,
+    pitch: Annotated[Pitch, typer.Option(help="Distance between tiles.")] = Pitch.training,
+    mpp: Annotated[float | None, typer.Option(help="Micrometres per pixel of all slides.")] = None,
+    genes: Annotated[str | None, typer.Option(help="Only these, comma-separated.")] = None,
+    zero_shot: Annotated[
+        str | None, typer.Option(metavar="FILE[:A,B]", help="Also genes by their text.")
+    ] = None,
+    allow_unproven: Annotated[
+        bool, typer.Option(help="Such genes even where the card has no proof that it works.")
+    ] = False,
+    encoder_weights: Annotated[
+        Path | None, typer.Option(help="Local weights of the checkpoint's tile encoder.")
+    ] = None,
+    features_encoder: Annotated[
+        str | None, typer.Option(help="Who made the features that a CSV lists (uni, conch ...).")
+    ] = None,
+    icc: Annotated[bool, typer.Option(help="Apply the slides' ICC profiles.")] = False,
+    store: Annotated[
+        bool, typer.Option(help="Keep tiles on disk for later visits (`cache show`).")
+    ] = False,
+    devices: Annotated[
+        str | None, typer.Option(help="E.g. cuda:0,cuda:1; default every GPU, else the best.")
+    ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, help="Processes; default one per GPU, on a CPU one per core."),
+    ] = None,
+    scheduler: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="Of a Dask cluster that does the work.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option(help="Do again what is done already.")] = False,
+    retry: Annotated[
+        int, typer.Option(min=0, help="How often to try again where a process died.")
+    ] = 1,
+) -> None:
+    """Predict on many slides. Give the same command again to go on after an interruption.
+
+    Ends with 0 when all slides have a result, 1 when some have not, 2 when nothing could start,
+    130 after Ctrl-C.
+    """
+    from .display import Display
+    from .find import find_work
+    from .one import check
+    from .summary import counts, summary_table, write_summary
+
+    if scheduler is not None and (devices is not None or workers is not None):
+        raise DkanError("--devices and --workers are for this machine, not for --scheduler.")
+    options = SlideJob(
+        "",
+        out.absolute(),
+        checkpoint=None if checkpoint is None else checkpoint.absolute(),
+        tissue_only=tissue_only,
+        pitch=pitch,
+        mpp=mpp,
+        genes=names(genes),
+        zero_shot=zero_shot,
+        allow_unproven=allow_unproven,
+        encoder_weights=None if encoder_weights is None else encoder_weights.absolute(),
+        store=store,
+        icc=icc,
+        features_encoder=features_encoder,
+    )
+    work = find_work(slides, options.out, options)
+    check(options)
+    if scheduler is not None:
+        from .cluster import run_on_cluster
+
+        events = run_on_cluster(work.jobs, scheduler, retry, overwrite)
+    else:
+        events = _here(work.jobs, names(devices), workers, retry, overwrite)
+    ended: dict[int, Ended] = {}
+    try:
+        with closing(events), Display(work.jobs) as display:
+            for note in work.notes:
+                display.say(note)
+            for event in events:
+                if isinstance(event, Ended):
+                    ended[event.index] = event
+                    rows = [(work.jobs[i], ended[i].outcome) for i in sorted(ended)]
+                    write_summary(options.out, rows)
+                display.show(event)
+    except KeyboardInterrupt:
+        finished = counts([e.outcome for e in ended.values()]) if ended else "nothing is finished"
+        left = len(work.jobs) - len(ended)
+        typer.echo(
+            f"Stopped: {finished}, {left} left. The same command goes on with them.", err=True
+        )
+        raise typer.Exit(INTERRUPTED) from None
+    typer.echo(summary_table(rows))
+    typer.echo(f"written to {out}")
+    if any(e.outcome.error for e in ended.values()):
+        raise typer.Exit(1)
+
+
+def _here(
+    jobs: Sequence[SlideJob],
+    devices: Sequence[str] | None,
+    workers: int | None,
+    retry: int,
+    again: bool,
+) -> Generator[Event, None, None]:
+    import psutil
+
+    from ..inference.device import available_devices
+    from .here import run_here
+    from .places import places
+
+    cores, memory = len(_cores()), psutil.virtual_memory().available
+    there = available_devices()
+    chosen = places(there, devices, workers, len(jobs), cores, memory, os.environ)
+    return run_here(jobs, chosen, retry, again)
+
+
+def _cores() -> Sequence[int]:
+    """Those this process may use, which a job scheduler may have limited."""
+    if hasattr(os, "sched_getaffinity"):
+        return sorted(os.sched_getaffinity(0))
+    return range(os.cpu_count() or 1)

@@ -1,0 +1,131 @@
+"""What is asked of one slide, and what came of it: plain values that travel between processes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from pathlib import Path
+
+
+class Pitch(StrEnum):
+    """Distance between the tiles of a grid."""
+
+    training = "training"  # as the spots the checkpoint was trained on
+    dense = "dense"  # the patches touch
+
+
+@dataclass(frozen=True)
+class SlideJob:
+    """One slide to predict on, and the .h5ad file to write.
+
+    slide : a file, an OME-Zarr folder, or its address. checkpoint : the bundled one when None.
+    spots, regions : at most one of them; the whole tissue when both are None. features : of the
+    checkpoint's encoder, from TRIDENT or CLAM; features_encoder : who made them, where the file
+    does not say.
+    mpp : um per px, where the slide does not say or says it wrong.
+    genes : symbols, the whole panel when None. zero_shot : ``FILE[:A,B]``, see `predict --help`.
+    device : the best one when None. encoder_weights : local weights of the tile encoder.
+    store : keep tiles on disk, and take those kept. icc : turn the slide's colours into sRGB by
+    its profile.
+    """
+
+    slide: str
+    out: Path
+    checkpoint: Path | None = None
+    spots: Path | None = None
+    regions: Path | None = None
+    features: Path | None = None
+    features_encoder: str | None = None
+    tissue_only: bool = True
+    pitch: Pitch = Pitch.training
+    mpp: float | None = None
+    genes: tuple[str, ...] | None = None
+    zero_shot: str | None = None
+    allow_unproven: bool = False
+    device: str | None = None
+    encoder_weights: Path | None = None
+    store: bool = True
+    icc: bool = False
+
+    @property
+    def name(self) -> str:
+        """What messages call the slide: its file's name."""
+        return Path(self.location).name
+
+    @property
+    def location(self) -> str:
+        """The slide's path or address, for files that others read: without a password."""
+        from ..slide.address import is_remote, label_of, without_login
+        from ..slide.source import Unreadable
+
+        if not is_remote(self.slide):
+            return self.slide
+        try:
+            return without_login(self.slide)
+        except Unreadable:
+            return label_of(self.slide)
+
+    def parameters(self) -> str:
+        """JSON of all that decides the values beside slide and checkpoint; files by content.
+
+        Two jobs with equal slide, checkpoint and parameters give the same result.
+        """
+        known = {k: v for k, v in asdict(self).items() if k not in _ELSEWHERE and v is not None}
+        for key in ("spots", "regions", "features"):
+            if known.get(key) is not None:
+                known[key] = _sha256(known[key])
+        return json.dumps(known, sort_keys=True)
+
+
+# the slide and the checkpoint have hashes of their own; the others do not change the values
+_ELSEWHERE = {
+    *("slide", "out", "checkpoint", "device", "store"),
+    *("allow_unproven", "encoder_weights"),
+}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a job.
+
+    spots, genes : how many were written. seconds : that it took. failed : spots left out because
+    the slide is damaged there. unreliable : spots not to be relied on, reliability : the mean
+    score; both None where the checkpoint has no reference. notes : what a person should know.
+    timing : where the time went. error : why there is no result, "" when there is one.
+    kept : the result stood there already.
+    """
+
+    slide: str
+    out: Path
+    spots: int = 0
+    genes: int = 0
+    seconds: float = 0.0
+    failed: int = 0
+    unreliable: int | None = None
+    reliability: float | None = None
+    notes: tuple[str, ...] = ()
+    timing: str = ""
+    error: str = ""
+    kept: bool = False
+
+    @property
+    def word(self) -> str:
+        """Its outcome in one word."""
+        return "failed" if self.error else "kept" if self.kept else "done"
+
+    @property
+    def share(self) -> float | None:
+        """Of the spots those that are unreliable, 0 to 1."""
+        return None if self.unreliable is None or not self.spots else self.unreliable / self.spots
+
+
+def names(listed: str | None) -> tuple[str, ...] | None:
+    """Symbols of a comma-separated list."""
+    return None if listed is None else tuple(g.strip() for g in listed.split(",") if g.strip())
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

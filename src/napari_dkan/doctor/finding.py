@@ -1,0 +1,53 @@
+"""One line of the doctor's page, and how one is made of a check that may fail in any way."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+
+from ..errors import DkanError
+
+
+class State(StrEnum):
+    """broken : something here does not work. note : it works, with less than there could be."""
+
+    ok = "ok"
+    note = "note"
+    broken = "broken"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What was found. seconds : that trying it took, None where nothing was tried."""
+
+    section: str
+    name: str
+    said: str
+    state: State = State.ok
+    seconds: float | None = None
+
+
+def tried(section: str, name: str, check: Callable[[], str]) -> Finding:
+    """The finding of a check that says what it found, or raises because something is broken.
+
+    It catches all there is: what is broken may break in any way, and the page goes on.
+    """
+    start = time.perf_counter()
+    try:
+        said, state = check(), State.ok
+    except DkanError as error:
+        said, state = str(error), State.broken
+    except Exception as error:
+        text = (str(error).strip() or "no reason given").splitlines()[0]
+        said, state = f"{type(error).__name__}: {text}", State.broken
+    return Finding(section, name, said, state, time.perf_counter() - start)
+
+
+def section(name: str, check: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
+    """The findings of a part of the page; where even its beginning breaks, that is one."""
+    try:
+        yield from check()
+    except Exception as error:
+        yield Finding(name, name, f"{type(error).__name__}: {error}", State.broken)

@@ -1,0 +1,1 @@
+"""Regions that come from elsewhere: files of QuPath's, masks, Labels layers."""

@@ -1,0 +1,81 @@
+"""npe2 writer: File > Save Selected Layers... of a predicted map."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ...errors import OutputError
+
+if TYPE_CHECKING:
+    from ..overlay import Overlay
+    from ..session import Session
+
+LayerData = tuple[Any, dict[str, Any], str]
+
+
+def write_layers(path: str, layers: Sequence[LayerData]) -> list[str]:
+    """Save the predicted map among the layers, with regions drawn in Shapes among them.
+
+    The kind is told by the name's ending. The window stays alive meanwhile, but takes no clicks.
+    Raises OutputError when none of the layers, or more than one, is a predicted map.
+    """
+    from napari.layers import Shapes
+
+    from . import writing
+    from .gathering import gather
+    from .state import results_of
+
+    maps = [found for meta in layers if (found := _map_of(meta[1])) is not None]
+    if len(maps) != 1:
+        which = "None" if not maps else "More than one"
+        raise OutputError(
+            f"{which} of these layers is a map predicted in this window; select one (layers are "
+            "called GENE predicted) and save again."
+        )
+    session, overlay = maps[0]
+    drawn = {meta["name"] for _, meta, kind in layers if kind == "shapes"}
+    shapes = [s for s in session.viewer.layers if isinstance(s, Shapes) and s.name in drawn]
+    results = results_of(session)
+    regions = shapes[-1] if shapes else results.regions()
+    _run(writing.write(Path(path), gather(session, overlay, regions, results.source(overlay))))
+    return [path]
+
+
+def _map_of(meta: dict[str, Any]) -> tuple[Session, Overlay] | None:
+    """The map that a layer shows: all that a writer is told of it are its attributes."""
+    from ..session import open_sessions
+
+    record = meta.get("metadata", {}).get("napari-dkan")
+    for session in open_sessions():
+        for overlay in session.overlays:
+            same = overlay.layer.metadata.get("napari-dkan") is record
+            if record is not None and same and overlay.layer.name == meta.get("name"):
+                return session, overlay
+    return None
+
+
+def _run(job: Iterator[Any]) -> None:
+    """To its end, in a thread; napari expects the file when this returns."""
+    from qtpy.QtCore import QEventLoop
+    from qtpy.QtWidgets import QApplication
+
+    from ..lane import Failure, Lane
+
+    if QApplication.instance() is None:
+        for _ in job:
+            pass
+        return
+    loop, failures = QEventLoop(), []
+
+    def end(failure: Failure | None) -> None:
+        failures.append(failure)
+        loop.quit()
+
+    lane = Lane("save layers")
+    lane.start(lambda: job, lambda item: None, end)
+    if not failures:
+        loop.exec(QEventLoop.ProcessEventsFlag.ExcludeUserInputEvents)
+    if failures[0] is not None:
+        raise failures[0].error

@@ -1,0 +1,400 @@
+"""Many slides: which ones, under which names, done once each, whatever happens to one."""
+
+from __future__ import annotations
+
+import csv
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from napari_dkan.batch import here
+from napari_dkan.batch.display import Display, duration
+from napari_dkan.batch.events import Ended, Tick
+from napari_dkan.batch.find import find_work
+from napari_dkan.batch.here import run_here
+from napari_dkan.batch.job import Outcome, SlideJob
+from napari_dkan.batch.places import Place, places
+from napari_dkan.batch.standing import standing
+from napari_dkan.batch.summary import counts, summary_table
+from napari_dkan.batch.task import attempt
+from napari_dkan.cli import main
+from napari_dkan.errors import DkanError, OutputError, SlideError, SpotsError
+
+PNG = b"\x89PNG\r\n\x1a\n" + b"0" * 20
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """Run the command line in this process: (exit code, stdout, stderr)."""
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["napari-dkan", *map(str, arguments)])
+        with pytest.raises(SystemExit) as exit:
+            main()
+        out = capsys.readouterr()
+        return exit.value.code or 0, out.out, out.err
+
+    return call
+
+
+# ---- which slides ------------------------------------------------------------------------
+
+
+@pytest.fixture
+def slides(tmp_path):
+    """A tree of files that begin like slides, and others that do not."""
+    for name in ("a/S.png", "a/T.tif", "b/S.png", "b/deep/U.png", "a/.hidden.png"):
+        file = tmp_path / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(PNG)
+    (tmp_path / "a/S.txt").write_text("no slide")
+    (tmp_path / "a/zarr.ome.zarr").mkdir()
+    (tmp_path / "a/zarr.ome.zarr/zarr.json").write_text("{}")
+    return tmp_path
+
+
+def found(folder, *asked):
+    work = find_work([str(a) for a in asked], folder / "out", SlideJob("", folder / "out"))
+    return {Path(job.slide).relative_to(folder).as_posix(): job.out.name for job in work.jobs}, work
+
+
+def test_folders_globs_and_files_give_each_slide_once_and_no_two_a_name(slides):
+    names, work = found(slides, slides / "a", f"{slides}/**/S.png", slides / "a/T.tif")
+    assert names == {
+        "a/S.png": "a-S.h5ad",
+        "a/T.tif": "T.h5ad",
+        "a/zarr.ome.zarr": "zarr.h5ad",
+        "b/S.png": "b-S.h5ad",
+    }
+    assert "a: 1 file is no slide and left out." in work.notes[0]
+    assert sum("given more than once" in note for note in work.notes) == 2
+    (slides / "a/s.tif").write_bytes(PNG)  # one file with S.png for some file systems
+    names, _ = found(slides, slides / "a/S.png", slides / "a/s.tif")
+    assert set(names.values()) == {"S.png.h5ad", "s.tif.h5ad"}
+    names, _ = found(slides, slides / "gone.svs")  # one failed slide, not the end
+    assert names == {"gone.svs": "gone.h5ad"}
+    for nothing in (slides / "b/deep/none*", slides / "b/deep/..empty"):
+        (slides / "b/deep/..empty").mkdir(exist_ok=True)
+        with pytest.raises(SlideError, match="There is no slide in"):
+            found(slides, nothing)
+
+
+def test_a_table_says_what_is_particular_about_a_slide(slides):
+    table = slides / "list.csv"
+    table.write_text(
+        "\ufeffSlide, mpp ,checkpoint,spots,regions,out\n"
+        "a/S.png,0.5,,,r.geojson,\n"
+        "b/S.png,,net.safetensors,s.csv,,sub/other.h5ad\n"
+        "https://user:secret@host/x.zarr,,,,,\n"
+    )
+    options = SlideJob("", slides / "out", mpp=0.25, checkpoint=slides / "c.safetensors")
+    first, second, third = find_work([str(table)], slides / "out", options).jobs
+    assert first.slide == str(slides / "a/S.png") and first.mpp == 0.5
+    assert first.regions == slides / "r.geojson" and first.checkpoint == options.checkpoint
+    assert second.mpp == 0.25 and second.checkpoint == slides / "net.safetensors"
+    assert second.out == slides / "out/sub/other.h5ad" and second.spots == slides / "s.csv"
+    assert third.slide.startswith("https://user") and third.out.name == "x.h5ad"
+    assert third.location == "https://host/x.zarr"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("slides\na\n", "unknown column 'slides'"),
+        ("mpp\n1\n", "no column 'slide'"),
+        ("slide,mpp\na.svs,wide\n", "line 2: 'wide' is no pixel size"),
+        ("slide,mpp\n,1\n", "line 2: there is no slide"),
+        ("slide\na,b\n", "line 2: there are more cells than columns"),
+        ("slide,out\na,b.csv\n", "line 2: b.csv is not an .h5ad"),
+        ("slide\n", "lists no slide"),
+        ("slide\n\x80", "could not be read"),
+    ],
+)
+def test_a_bad_table_is_told_with_its_line(tmp_path, text, said):
+    file = tmp_path / "list.csv"
+    file.write_bytes(text.encode("latin-1"))
+    with pytest.raises(SpotsError, match=said):
+        find_work([str(file)], tmp_path, SlideJob("", tmp_path))
+
+
+def test_two_slides_are_never_written_to_one_file(tmp_path):
+    file = tmp_path / "list.csv"
+    file.write_text("slide,out\na.svs,x.h5ad\nb.svs,X.h5ad\nx.svs,\n")
+    with pytest.raises(OutputError, match=r"a.svs and b.svs would both be written"):
+        find_work([str(file)], tmp_path, SlideJob("", tmp_path))
+    file.write_text("slide,out,mpp\na.svs,x.h5ad,\nx.svs,,1\nx.svs,,2\n")
+    jobs = find_work([str(file)], tmp_path, SlideJob("", tmp_path)).jobs
+    assert [job.out.name for job in jobs] == ["x.h5ad", "x-2.h5ad", "x-3.h5ad"]
+
+
+# ---- where workers run -------------------------------------------------------------------
+
+GPUS = ("cuda:0", "cuda:1", "cuda:2", "cpu")
+GIB = 2**30
+
+
+@pytest.mark.parametrize(
+    ("there", "asked", "workers", "jobs", "expected"),
+    [
+        (GPUS, None, None, 9, ["cuda:0", "cuda:1", "cuda:2"]),
+        (GPUS, None, None, 2, ["cuda:0", "cuda:1"]),
+        (GPUS, None, 6, 9, ["cuda:0", "cuda:1", "cuda:2"] * 2),
+        (GPUS, ["cuda:2", "cuda"], None, 9, ["cuda:2", "cuda:0"]),
+        (GPUS, ["cpu", "cuda:1"], None, 9, ["cuda:1", "cpu", "cpu", "cpu", "cpu"]),
+        (("mps", "cpu"), None, None, 9, ["mps"]),
+        (("cpu",), None, None, 9, ["cpu"] * 4),
+        (("cpu",), None, None, 3, ["cpu"] * 3),
+        (("cpu",), None, 2, 9, ["cpu"] * 2),
+    ],
+)
+def test_every_gpu_has_a_worker_and_the_cpu_one_a_core(there, asked, workers, jobs, expected):
+    made = places(there, asked, workers, jobs, cores=4, memory=64 * GIB, environment={})
+    assert [place.name for place in made] == expected
+    for place in made:
+        if place.name.startswith("cuda"):  # it sees one GPU, its own, as the first
+            assert place.device == "cuda:0"
+            assert place.environment == {"CUDA_VISIBLE_DEVICES": place.name[-1]}
+        assert place.threads == (1 if place.name == "cpu" else max(1, 4 // len(made)))
+
+
+def test_workers_heed_memory_and_what_gpus_they_were_given():
+    made = places(("cpu",), None, None, 9, 16, 5 * GIB, {})
+    assert len(made) == 2
+    assert len(places(("cpu",), None, None, 9, 16, GIB, {})) == 1
+    given = {"CUDA_VISIBLE_DEVICES": "5, GPU-8f"}
+    made = places(("cuda:0", "cuda:1", "cpu"), None, None, 9, 16, GIB, given)
+    assert [p.environment["CUDA_VISIBLE_DEVICES"] for p in made] == ["5", "GPU-8f"]
+    with pytest.raises(DkanError, match="cuda:7 is not on this machine; choose cpu"):
+        places(("cpu",), ["cuda:7"], None, 9, 16, GIB, {})
+
+
+# ---- processes that die ------------------------------------------------------------------
+
+
+@pytest.fixture
+def fake(monkeypatch):
+    """Workers that need no torch; the folder is on the path of the processes too."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+    import fake_worker
+
+    monkeypatch.setattr(here, "serve", fake_worker.serve)
+
+
+def asked(tmp_path, *names):
+    return [SlideJob(name, tmp_path / f"{name}.h5ad") for name in names]
+
+
+def test_a_crash_costs_one_slide_and_every_slide_ends_once(fake, tmp_path):
+    jobs = asked(tmp_path, "good", "killed", "once", "aborts", "fine", "last")
+    two = [Place("cpu", "cpu", 1)] * 2
+    events = list(run_here(jobs, two, retry=1, again=True))
+    ended = {e.index: e.outcome for e in events if isinstance(e, Ended)}
+    assert len([e for e in events if isinstance(e, Ended)]) == len(jobs) == len(ended)
+    assert [ended[i].spots for i in (0, 2, 4, 5)] == [1] * 4  # "once" by its second try
+    if sys.platform != "win32":
+        assert "SIGKILL, as a system short of memory does" in ended[1].error
+        assert "SIGABRT" in ended[3].error
+    assert "ended 2 times" in ended[1].error and jobs[1].name in ended[1].error
+    assert sum(isinstance(e, Tick) and e.index == 1 for e in events) == 2
+    assert not multiprocessing.active_children()
+
+
+def test_workers_that_cannot_start_are_told(fake, tmp_path):
+    with pytest.raises(DkanError, match="No worker process could be started"):
+        list(run_here(asked(tmp_path, "good"), [Place("broken", "cpu", 1)]))
+    mixed = [Place("broken", "cpu", 1), Place("cpu", "cpu", 1)]
+    events = list(run_here(asked(tmp_path, "good", "fine"), mixed))
+    assert sum(isinstance(e, Ended) for e in events) == 2
+
+
+def test_whoever_stops_listening_ends_the_workers(fake, tmp_path):
+    events = run_here(asked(tmp_path, "endless", "endless2"), [Place("cpu", "cpu", 1)] * 2)
+    assert isinstance(next(events), Tick) and len(multiprocessing.active_children()) == 2
+    events.close()
+    assert not multiprocessing.active_children()
+
+
+# ---- a whole run -------------------------------------------------------------------------
+
+
+def test_a_run_is_resumed_where_it_stopped(run, tiny_slide_file, tiny_checkpoint_file, tmp_path):
+    folder, out = tmp_path / "in", tmp_path / "out"
+    folder.mkdir()
+    (folder / "good.tif").symlink_to(tiny_slide_file)
+    (folder / "cut.tif").write_bytes(tiny_slide_file.read_bytes()[:5000])
+    call = ("batch", folder, "--checkpoint", tiny_checkpoint_file, "--workers", 1, "-o", out)
+    code, said, err = run(*call)
+    assert code == 1 and "1 of 2 slides have a result, 1 failed" in said and "Traceback" not in err
+    assert "cut: The slide cut.tif" in said and not list(out.glob(".writing-*"))
+
+    def rows():
+        with (out / "summary.csv").open(newline="", encoding="utf-8") as file:
+            return {Path(row["slide"]).stem: row for row in csv.DictReader(file)}
+
+    assert rows()["good"]["outcome"] == "done" and int(rows()["good"]["spots"]) > 5
+    assert rows()["cut"]["outcome"] == "failed" and "cut.tif" in rows()["cut"]["error"]
+
+    job = SlideJob(
+        str(folder / "good.tif"), out / "good.h5ad", checkpoint=tiny_checkpoint_file, store=False
+    )
+    first = job.out.read_bytes()
+    kept = standing(job)
+    assert kept is not None and kept.kept and kept.spots == int(rows()["good"]["spots"])
+    assert attempt(job, lambda update: None).kept and job.out.read_bytes() == first
+    # another slide, checkpoint, parameter, or a damaged file: not the result of this job
+    other_slide = folder / "other.tif"
+    whole = tiny_slide_file.read_bytes()
+    other_slide.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    other_net = tmp_path / "other.safetensors"
+    other_net.write_bytes(tiny_checkpoint_file.read_bytes().replace(b"Random", b"random"))
+    regions = tmp_path / "regions.geojson"
+    regions.write_text("{}")
+    for other in (
+        replace(job, slide=str(other_slide)),
+        replace(job, checkpoint=other_net),
+        replace(job, mpp=0.7),
+        replace(job, genes=("ERBB2",)),
+        replace(job, regions=regions),
+    ):
+        assert standing(other) is None
+    assert standing(replace(job, device="cpu", store=True)) is not None
+    job.out.write_bytes(first[:-100])
+    assert standing(job) is None
+    again = attempt(job, lambda update: None)
+    assert again.word == "done" and standing(job) is not None
+
+
+def test_what_a_person_should_know_comes_with_the_outcome(
+    tiny_slide_file, tiny_checkpoint_file, tmp_path
+):
+    from PIL import Image
+
+    from napari_dkan.export.reopen import reopen
+    from napari_dkan.slide import open_slide
+
+    with open_slide(tiny_slide_file) as slide:
+        pixels = slide.read_region(600, 600, 400, 400)
+    Image.fromarray(pixels).save(tmp_path / "part.png")
+    mask = Image.new("L", (100, 100), 0)  # a quarter of the slide's size
+    mask.paste(255, (0, 0, 50, 100))
+    mask.save(tmp_path / "mask.png")
+    job = SlideJob(
+        str(tmp_path / "part.png"),
+        tmp_path / "part.h5ad",
+        checkpoint=tiny_checkpoint_file,
+        regions=tmp_path / "mask.png",
+        tissue_only=False,
+        mpp=3.5,
+        store=False,
+    )
+    outcome = attempt(job, lambda update: None)
+    assert outcome.error == "" and "blown up" in outcome.notes[0]
+    saved = reopen(job.out)
+    assert saved.prediction.target.spots.xy[:, 0].max() < 200
+    assert saved.regions is not None and saved.regions.area == pytest.approx(80_000, rel=0.02)
+    both = replace(job, regions=None, spots=job.regions, features=tmp_path / "tiles.h5")
+    assert "not --spots" in attempt(both, lambda update: None, again=True).error
+
+
+def test_what_no_slide_could_be_done_with_is_told_first(run, tiny_slide_file, tmp_path):
+    out = tmp_path / "out"
+    for options, said in (
+        (["--checkpoint", tmp_path / "none.safetensors"], "none.safetensors"),
+        (["--genes", "NOGENE"], "NOGENE"),
+        (["--devices", "tpu"], "tpu"),
+        (["--scheduler", "tcp://127.0.0.1:9", "--workers", "2"], "not for --scheduler"),
+    ):
+        code, _, err = run("batch", tiny_slide_file, "-o", out, *options)
+        assert code == 2 and said in err and "Traceback" not in err and not out.exists()
+
+
+def test_a_fault_in_one_slide_is_an_outcome(monkeypatch, tmp_path, tiny_slide_file):
+    def fault(*args):
+        raise KeyError("a library's mistake")
+
+    monkeypatch.setattr("napari_dkan.model.load_checkpoint", fault)
+    outcome = attempt(SlideJob(str(tiny_slide_file), tmp_path / "a.h5ad"), lambda update: None)
+    assert outcome.word == "failed" and "KeyError at test_batch.py:" in outcome.error
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Ctrl-C is sent as a signal")
+def test_ctrl_c_keeps_what_is_finished_and_says_how_to_go_on(tmp_path):
+    (tmp_path / "in").mkdir()
+    for name in ("endless.png", "good.png"):
+        (tmp_path / "in" / name).write_bytes(PNG)
+    code = (
+        "import sys\n"
+        "from napari_dkan.batch import command, here, one, places\n"
+        "from napari_dkan.cli import main\n"
+        "if __name__ == '__main__':\n"
+        "    import fake_worker\n"
+        "    here.serve, one.check = fake_worker.serve, lambda options: None\n"
+        "    two = (places.Place('cpu', 'cpu', 1),) * 2\n"
+        "    command._here = lambda jobs, *more: here.run_here(jobs, two)\n"
+        f"    sys.argv = ['napari-dkan', 'batch', {str(tmp_path / 'in')!r}, '-o', "
+        f"{str(tmp_path / 'out')!r}]\n"
+        "    main()\n"
+    )
+    script = tmp_path / "script.py"
+    script.write_text(code)
+    path = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+    child = subprocess.Popen(
+        [sys.executable, script],
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": path},
+        start_new_session=True,
+    )
+    summary = tmp_path / "out/summary.csv"
+    while child.poll() is None and not summary.exists():
+        time.sleep(0.05)
+    os.killpg(child.pid, signal.SIGINT)  # as a terminal does, to the workers too
+    _, err = child.communicate(timeout=60)
+    assert child.returncode == 130 and "Traceback" not in err
+    assert "Stopped: 1 of 1 slide has a result, 0 failed, 1 left. The same command" in err
+    assert "good.png" in summary.read_text()
+
+
+# ---- what is shown -----------------------------------------------------------------------
+
+
+def test_the_line_says_how_far_it_is(monkeypatch, tmp_path):
+    now = [100.0]
+    monkeypatch.setattr("napari_dkan.batch.display.time.monotonic", lambda: now[0])
+    jobs = asked(tmp_path, "A", "B", "C", "D")
+    with Display(jobs) as display:
+        display.show(Ended(0, Outcome("A", jobs[0].out, spots=5, kept=True)))
+        assert display.line() == "1/4 slides"  # what stood already is no measure of the rest
+        now[0] += 60
+        display.show(Ended(1, Outcome("B", jobs[1].out, spots=5, seconds=60)))
+        display.show(Tick(2, 0, 90, True))
+        assert display.line() == "2/4 slides | C reading | 2 min left"
+        display.show(Tick(2, 500, 1000, False))
+        assert display.line() == "2/4 slides | C 500/1,000 | 60 s left"
+    assert duration(3 * 3600 + 60) == "3 h 1 min"
+
+
+def test_the_table_is_read_at_a_glance(tmp_path):
+    good, bad, old = asked(tmp_path, "good", "bad", "old")
+    rows = [
+        (good, Outcome("good", good.out, 1234, 250, 61.2, 0, 123, 0.4, ("A warning.",))),
+        (bad, Outcome("bad", bad.out, error="It is broken.")),
+        (old, Outcome("old", old.out, 10, 250, kept=True)),
+    ]
+    assert summary_table(rows).splitlines() == [
+        "slide  outcome  spots  seconds  unreliable  reliability",
+        "good   done     1,234       61       10.0%         0.40",
+        "bad    failed",
+        "old    kept        10        -           -            -",
+        "good: A warning.",
+        "bad: It is broken.",
+        "2 of 3 slides have a result (1 from before), 1 failed",
+    ]
+    assert counts([rows[1][1]]) == "0 of 1 slide has a result, 1 failed"

@@ -1,0 +1,141 @@
+"""The doctor: it tries things, tells what is broken, and its page goes with a bug report."""
+
+from __future__ import annotations
+
+import json
+import socket
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from napari_dkan.cli import main
+from napari_dkan.doctor import devices, display, folders, readers, versions
+from napari_dkan.doctor.finding import Finding, State, section, tried
+from napari_dkan.errors import SlideError
+
+
+@pytest.fixture
+def run(monkeypatch, capfd):
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["napari-dkan", *map(str, arguments)])
+        with pytest.raises(SystemExit) as exit:
+            main()
+        return exit.value.code or 0, capfd.readouterr().out
+
+    return call
+
+
+def test_a_sound_installation_passes_without_the_network(run, monkeypatch):
+    monkeypatch.delenv("DISPLAY", raising=False)
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    opened = []
+    monkeypatch.setattr(socket, "create_connection", lambda *args, **more: opened.append(args))
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **more: opened.append(args))
+    code, out = run("doctor", "--json")
+    found = {(f["section"], f["name"]): f for f in json.loads(out)}
+    assert code == 0 and not opened
+    assert all(f["state"] != "broken" for f in found.values())
+    assert found["versions", "torch"]["said"].split("+")[0] == torch.__version__.split("+")[0]
+    for precision in devices.CLOSE:
+        assert "right to" in found["devices", f"cpu {precision}"]["said"]
+    for name in readers.CHECKS:
+        assert found["readers", name]["state"] == "ok"
+    assert "0.5 um/px" in found["readers", "OME-Zarr 0.5"]["said"]
+    assert "SHA-256" in found["checkpoints", "her2-breast"]["said"]
+    assert " to " in found["checkpoints", "synthetic, one tile on cpu"]["said"]
+    if sys.platform.startswith("linux"):
+        assert found["display", "display"]["state"] == "note"
+
+
+def test_what_is_broken_is_told_and_the_page_goes_on(run, monkeypatch):
+    def broken():
+        yield Finding("one", "first", "well")
+        raise RuntimeError("driver gone")
+
+    def refuse():
+        raise SlideError("A sentence.")
+
+    sections = (
+        ("one", broken),
+        ("two", lambda: iter([tried("two", "thing", refuse), tried("two", "other", lambda: "ok")])),
+        ("three", lambda: iter([Finding("three", "less", "no display", State.note)])),
+    )
+    monkeypatch.setattr("napari_dkan.doctor.command._sections", lambda: sections)
+    code, out = run("doctor")
+    assert code == 1
+    assert "! one    RuntimeError: driver gone" in out and "  first  well" in out
+    assert "! thing  A sentence." in out and "  other  ok" in out and "- less  no display" in out
+    assert out.endswith("2 of these are broken: one: one, two: thing.\n")
+    monkeypatch.setattr("napari_dkan.doctor.command._sections", lambda: sections[2:])
+    code, out = run("doctor")
+    assert code == 0 and out.endswith("Nothing is broken.\n")
+
+
+def test_a_device_that_multiplies_wrongly_is_found(monkeypatch):
+    real = torch.Tensor.__matmul__
+
+    def wrong(self, other):
+        made = real(self, other)
+        return made if made.dtype == torch.float64 else made * 1.05
+
+    monkeypatch.setattr(torch.Tensor, "__matmul__", wrong)
+    for precision in devices.CLOSE:
+        found = tried("devices", "cpu", lambda p=precision: devices.multiply("cpu", p))
+        assert found.state is State.broken and "is off by" in found.said
+
+
+def test_a_reader_that_returns_other_pixels_is_found(monkeypatch, tmp_path):
+    path = tmp_path / "a.tif"
+    readers._written_tiff(path, "deflate")
+    assert "2 level(s)" in readers._opened(path)
+    monkeypatch.setattr(readers, "picture", lambda: np.zeros((256, 256, 3), np.uint8))
+    with pytest.raises(ValueError, match="pixels are off by"):
+        readers._opened(path)
+
+
+def test_missing_and_old_packages_are_told_with_the_fix(monkeypatch):
+    wanted = ["numpy>=99", "nosuchpackage>=1", "torch>=2", "never>=1; extra == 'test'"]
+    monkeypatch.setattr(versions, "requires", lambda name: wanted)
+    old, missing = versions.wrong()
+    assert "but >=99 is needed; pip install -U 'numpy>=99'" in old.said
+    assert missing.said == "missing; pip install 'nosuchpackage>=1'"
+    assert {old.state, missing.state} == {State.broken}
+
+
+def test_folders_are_tried_and_left_as_they_were(tmp_path, monkeypatch):
+    there = folders.folder("settings", tmp_path / "not/yet")
+    assert there.state is State.ok and "not made yet" in there.said
+    assert not list(tmp_path.iterdir())
+
+    def refuse(dir):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(folders.tempfile, "TemporaryFile", refuse)
+    found = folders.folder("settings", tmp_path)
+    assert found.state is State.note and "Permission denied" in found.said
+
+
+@pytest.mark.parametrize(
+    ("code", "said", "state"),
+    [
+        ("import json; print('noise'); print(json.dumps({'renderer': 'x'}))", "x", State.ok),
+        ("import json; print(json.dumps({'error': 'no GL'}))", "no GL", State.broken),
+        ("import os; os.abort()", "the process that looked at it ended by", State.broken),
+        ("raise SystemExit('cannot open')", "code 1: cannot open", State.broken),
+    ],
+)
+def test_a_display_that_crashes_is_a_finding(code, said, state):
+    (found,) = display.probed((sys.executable, "-c", code))
+    assert said in found.said and found.state is state
+
+
+def test_a_section_that_cannot_begin_is_a_finding():
+    def broken():
+        raise OSError("no")
+        yield
+
+    (found,) = section("devices", broken)
+    assert found.state is State.broken and Path(found.name).name == "devices"

@@ -1,0 +1,60 @@
+"""A slide whose pixel size does not fit the checkpoint is told before anything is predicted."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from napari_dkan.model import Patch, load_checkpoint
+from napari_dkan.quality.scale_check import check_scale
+from napari_dkan.samples.bundled import bundled_checkpoint
+from napari_dkan.slide import PixelSize
+
+SIZE = 9300, 9900  # px, as the sections it was trained on
+
+
+@pytest.fixture(scope="module")
+def bundled():
+    return load_checkpoint(bundled_checkpoint("her2-breast"))
+
+
+@pytest.mark.parametrize(
+    ("mpp", "origin", "says"),
+    [
+        (0.688, "spot array", ""),
+        (0.5, "Aperio metadata", ""),
+        (0.25, "Aperio metadata", ""),  # a 40x scan
+        (0.918, "spot array", ""),  # another patient of the same study
+        (0.344, "spot array", ""),
+        (0.344, "entered by hand", "2.0 times smaller than"),
+        (0.344, "ruler", "if this is none, the pixel size is wrong"),
+        (0.344, "TIFF resolution", "2.0 times smaller than"),
+        (1.376, "OME metadata", "2.0 times as large as"),
+        (6.88, "entered by hand", "10.0 times as large as"),
+        (18.0, "OME metadata", "178 mm long"),
+        (0.25, "objective power", "only an estimate"),
+    ],
+)
+def test_pixel_sizes_beside_the_training_slides(bundled, mpp, origin, says):
+    said = check_scale(bundled, PixelSize(mpp, origin), *SIZE)
+    assert (said == "") if not says else says in said
+    assert said == "" or said.endswith(".")
+
+
+def test_an_estimate_is_told_beside_what_else_there_is(bundled):
+    said = check_scale(bundled, PixelSize(2.0, "objective power"), *SIZE)
+    assert "only an estimate" in said and "2.9 times as large" in said
+
+
+def test_an_image_of_less_than_a_tile(bundled):
+    assert "100 um wide, less than one tile of 154 um" in check_scale(
+        bundled, PixelSize(0.2, "entered by hand"), 500, 4000
+    )
+
+
+def test_without_a_reference_the_tiles_of_the_network_count(bundled):
+    sharp = replace(bundled, reference=None, patch=Patch(px=224, um=112.0))
+    assert check_scale(sharp, PixelSize(0.25, "entered by hand"), *SIZE) == ""
+    said = check_scale(sharp, PixelSize(1.0, "OME metadata"), *SIZE)
+    assert "2.0 times as large as those of the tiles" in said

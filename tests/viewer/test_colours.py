@@ -1,0 +1,111 @@
+"""Colours that people with colour-blind eyes, and every theme, can tell apart.
+
+Colour blindness is simulated after Machado, Oliveira & Fernandes (2009), table of the full
+deficiencies, on linear RGB; lightness and distances are those of CIE L*a*b*.
+"""
+
+from __future__ import annotations
+
+from itertools import combinations
+
+import numpy as np
+import pytest
+from napari.utils.colormaps import ensure_colormap
+from napari.utils.theme import get_theme
+from skimage.color import rgb2lab
+
+from napari_dkan.viewer import tones
+from napari_dkan.viewer.finetune.curve import LOSS, PCC
+from napari_dkan.viewer.gene_box import COLORMAPS
+from napari_dkan.viewer.preferences import preferred
+from napari_dkan.viewer.quality.domain_layers import COLOURS
+from napari_dkan.viewer.quality.layers import DIVERGING
+from napari_dkan.viewer.quality.plots import CHOSEN, PREDICTED, RIDGE
+from napari_dkan.viewer.spot_box import MEASURED
+from napari_dkan.viewer.why_picture import BOTH_WAYS
+
+EYES = {
+    "all colours": np.eye(3),
+    "protanopia": [
+        [0.152286, 1.052583, -0.204868],
+        [0.114503, 0.786281, 0.099216],
+        [-0.003882, -0.048116, 1.051998],
+    ],
+    "deuteranopia": [
+        [0.367322, 0.860646, -0.227968],
+        [0.280085, 0.672501, 0.047413],
+        [-0.011820, 0.042940, 0.968881],
+    ],
+    "tritanopia": [
+        [1.255528, -0.076749, -0.178779],
+        [-0.078411, 0.930809, 0.147602],
+        [0.004733, 0.691367, 0.303900],
+    ],
+}
+
+
+def linear(rgb: np.ndarray) -> np.ndarray:
+    return np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+
+
+def seen(rgb: np.ndarray, eyes: str) -> np.ndarray:
+    """Colours (N, 3) in 0 to 1 as L*a*b* (N, 3)."""
+    flat = np.clip(linear(rgb) @ np.array(EYES[eyes]).T, 0, 1)
+    back = np.where(flat <= 0.0031308, 12.92 * flat, 1.055 * flat ** (1 / 2.4) - 0.055)
+    return rgb2lab(back[None])[0]
+
+
+def of_hex(*names: str) -> np.ndarray:
+    return np.array([[int(n[i : i + 2], 16) / 255 for i in (1, 3, 5)] for n in names])
+
+
+def ramp(name, count: int = 101) -> np.ndarray:
+    return np.asarray(ensure_colormap(name).map(np.linspace(0, 1, count)))[:, :3]
+
+
+@pytest.mark.parametrize("eyes", EYES)
+def test_more_is_lighter_in_every_map(eyes):
+    for name in COLORMAPS:
+        lightness = seen(ramp(name), eyes)[:, 0]
+        assert np.diff(lightness).min() > -0.05, name  # a screen cannot show less
+        assert lightness[-1] - lightness[0] > 55, name
+        steps = np.diff(lightness[::10])
+        assert steps.min() > 0.3 * steps.mean(), name  # even: no plateau that hides a step
+    assert preferred().colormap in COLORMAPS
+
+
+@pytest.mark.parametrize("eyes", EYES)
+def test_up_and_down_stay_apart(eyes):
+    for name in (DIVERGING, BOTH_WAYS):
+        low, high = seen(ramp(name)[[0, -1]], eyes)
+        assert np.linalg.norm(low - high) > 40
+    low, high = seen(ramp(DIVERGING), eyes)[:51], seen(ramp(DIVERGING), eyes)[:49:-1]
+    for arm in (low, high):  # lighter towards no difference
+        assert np.diff(arm[:, 0]).min() > -0.05
+    apart = np.linalg.norm(low - high, axis=1)
+    assert (apart[:40] > 10).all()
+
+
+@pytest.mark.parametrize("eyes", EYES)
+def test_domains_and_lines_can_be_told_apart(eyes):
+    eight = seen(of_hex(*COLOURS[:8]), eyes)
+    assert min(np.linalg.norm(a - b) for a, b in combinations(eight, 2)) > 8
+    plot = seen(of_hex(*(c.name() for c in (PREDICTED, RIDGE, CHOSEN))), eyes)
+    bars = seen(of_hex(PREDICTED.name(), MEASURED.name()), eyes)
+    curve = seen(of_hex(LOSS.on_dark, PCC.on_dark), eyes)
+    for colours in (plot, bars, curve):
+        assert min(np.linalg.norm(a - b) for a, b in combinations(colours, 2)) > 20
+
+
+def contrast(a: str, b: str) -> float:
+    """WCAG 2.1: relative luminances, (lighter + 0.05) / (darker + 0.05)."""
+    one, other = linear(of_hex(a, b)) @ [0.2126, 0.7152, 0.0722]
+    return (max(one, other) + 0.05) / (min(one, other) + 0.05)
+
+
+@pytest.mark.parametrize("tone", ["ALARM", "WARNING", "GOOD", "LINK"])
+def test_text_can_be_read_in_both_themes(tone):
+    made = getattr(tones, tone)
+    for theme, colour in (("dark", made.on_dark), ("light", made.on_light)):
+        for part in ("background", "foreground"):
+            assert contrast(getattr(get_theme(theme), part).as_hex("long"), colour) >= 4.5

@@ -1,0 +1,117 @@
+"""Weights that a checkpoint does not bring along: stated, fetched on request, or a file."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from ..fake_hub import TINY, only_hub, tiny_weights
+
+
+@pytest.fixture
+def hub(monkeypatch, tmp_path):
+    with only_hub(monkeypatch, tmp_path, tiny_weights()) as served:
+        yield served
+
+
+@pytest.fixture
+def without_weights(tiny_checkpoint_file, tmp_path):
+    """The small checkpoint on features of the hub's encoder."""
+    import torch
+
+    from napari_dkan.model import DKAN, DKANConfig, load_checkpoint, save_checkpoint
+
+    whole = load_checkpoint(tiny_checkpoint_file)
+    config = replace(whole.network.config, dim=TINY.spec.dimension)
+    assert isinstance(config, DKANConfig)
+    torch.manual_seed(2)
+    network = DKAN(config, torch.randn(config.genes, config.text_dim)).eval()
+    file = tmp_path / "needs-an-encoder.safetensors"
+    changed = {"network": network, "encoder": TINY.spec, "encoder_tensors": None}
+    save_checkpoint(file, replace(whole, **changed))
+    return file
+
+
+@pytest.fixture
+def box(hub, panel, without_weights, until):
+    """The panel with that checkpoint: the weights are missing, and nothing was asked for."""
+    panel.session.change(warm_up=False)
+    panel.model_box.load(without_weights)
+    made = panel.model_box.encoder_box
+    until(lambda: panel.session.checkpoint.encoder == TINY.spec and made.isVisibleTo(panel))
+    assert not hub.ranges
+    return made
+
+
+def test_nothing_is_fetched_before_it_was_stated_and_asked_for(hub, box, panel, until):
+    text = box.about.text()
+    for words in ("Tiny", "3 MB", "lab/Tiny", "licence MIT", "free to download"):
+        assert words in text
+    assert box.download.text() == "Download 3 MB" and not box.progress.isVisibleTo(box)
+    assert not hub.ranges
+    seen = []
+    box.progress.valueChanged.connect(seen.append)
+    box.download.click()
+    assert box.cancel.isVisibleTo(box) and not box.download.isVisibleTo(box)
+    until(lambda: not box.busy)
+    assert len(seen) > 2 and max(seen) == 1000 and len(hub.ranges) == 1
+    assert not box.isVisibleTo(panel)
+    assert panel.session.checkpoint.tile_encoder().spec.sha256
+
+
+def test_cancel_stops_and_download_goes_on(hub, box, until, monkeypatch):
+    from napari_dkan.model.encoders import download
+
+    gate = []
+    write = download._write
+
+    def slow(file, piece):
+        write(file, piece)
+        gate.append(len(piece))
+        if len(gate) == 1:
+            until_cancelled()
+
+    def until_cancelled():
+        import time
+
+        for _ in range(200):
+            if not box.busy:
+                return
+            time.sleep(0.05)
+
+    monkeypatch.setattr(download, "_write", slow)
+    box.download.click()
+    until(lambda: bool(gate))
+    box.cancel.click()
+    assert not box.busy and box.download.isVisibleTo(box)
+    assert box._lane.wait()
+    box.download.click()
+    until(lambda: not box.busy)
+    assert len(hub.ranges) == 2 and hub.ranges[1].startswith("bytes=")
+
+
+def test_a_gated_encoder_says_what_to_do_where_one_looks(hub, box, until):
+    hub.gated.add("lab/Tiny")
+    box.download.click()
+    until(lambda: not box.busy)
+    assert "accept its licence" in box.about.text() and box.download.isVisibleTo(box)
+
+
+def test_a_local_file_is_checked_before_it_is_used(hub, box, panel, until, tmp_path):
+    wrong = tmp_path / "wrong.safetensors"
+    wrong.write_bytes(tiny_weights()[:2000])
+    box.take(wrong)
+    until(lambda: not box.busy)
+    assert "wrong.safetensors" in box.about.text()
+    assert panel.session.settings.encoder_weights is None
+    right = tmp_path / "right.safetensors"
+    right.write_bytes(tiny_weights())
+    box.take(right)
+    until(lambda: not box.busy)
+    assert panel.session.settings.encoder_weights == right
+    assert not box.isVisibleTo(panel) and not hub.ranges
+
+
+def test_a_checkpoint_with_its_weights_shows_nothing(hub, panel):
+    assert not panel.model_box.encoder_box.isVisibleTo(panel)

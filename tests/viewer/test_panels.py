@@ -1,0 +1,160 @@
+"""Preferences, help, small screens and the keyboard alone."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from importlib.resources import files
+from itertools import pairwise
+
+import pytest
+from napari._qt.dialogs.preferences_dialog import PreferencesDialog
+from napari.settings import get_plugin_settings
+from qtpy.QtCore import Qt, QUrl
+from qtpy.QtWidgets import QApplication, QLabel, QScrollArea
+from superqt import QCollapsible
+
+from napari_dkan.viewer import help, tones
+from napari_dkan.viewer.finetune.widget import FineTuneWidget
+from napari_dkan.viewer.focus import FocusRing
+from napari_dkan.viewer.gene_box import COLORMAPS
+from napari_dkan.viewer.preferences import SETTINGS, apply_icc, preferred
+from napari_dkan.viewer.session import Limits, Settings
+
+
+@pytest.fixture
+def known():
+    """This plugin's preferences; where they are kept is the test's own."""
+    return get_plugin_settings("napari-dkan")
+
+
+# ---- preferences ------------------------------------------------------------------------
+
+
+def test_defaults_are_the_settings_own(known):
+    assert preferred() == Settings() and not apply_icc()
+    offered = type(known.maps).model_fields["colormap"].json_schema_extra["enum"]
+    assert tuple(offered) == COLORMAPS
+    for group, names in SETTINGS.items():
+        assert set(names) <= set(type(getattr(known, group)).model_fields)
+
+
+def test_a_panel_follows_napari_s_own_dialog(known, make_panel, qtbot):
+    known.maps.colormap = "cividis"
+    panel = make_panel()
+    session = panel.session
+    assert session.settings.colormap == panel.gene_box.colormap.currentText() == "cividis"
+
+    dialog = PreferencesDialog(session.viewer.window._qt_window)
+    qtbot.addWidget(dialog)
+    assert "napari-dkan" in dialog._list.item(dialog._list.count() - 1).text()
+    session.change(opacity=0.3)  # chosen in the panel
+    known.maps.update({"hatch": False, "same_limits": True, "low": 0.5, "high": 2.0})
+    wanted = replace(
+        Settings(store=False), colormap="cividis", hatch=False, opacity=0.3, limits=Limits((0.5, 2))
+    )
+    assert session.settings == wanted
+    assert not panel.gene_box.hatch.isChecked() and panel.gene_box.high.value() == 2
+    known.maps.high = 0.1  # the wrong way round
+    assert session.settings.limits == Limits()
+    dialog.reject()  # Cancel: as when it was opened
+    assert session.settings.hatch
+    panel.shut_down()
+    known.maps.colormap = "viridis"
+    assert session.settings.colormap == "cividis"
+
+
+def test_a_device_and_a_checkpoint_that_are_not_there(known, make_panel, until, tmp_path):
+    known.predicting.device = "mps"
+    known.predicting.checkpoint = str(tmp_path / "gone.safetensors")
+    panel = make_panel()  # waits for a checkpoint, which is the one that comes along
+    until(lambda: not panel.model_box._lane.busy)
+    assert panel.session.settings.device == panel.advanced["device"].value == "auto"
+    assert "mps" in panel.message.text() or "gone" in panel.message.text()
+
+
+# ---- help -------------------------------------------------------------------------------
+
+
+def test_every_text_is_there_and_every_link_leads_to_a_page():
+    for topic in help.TOPICS:
+        text = help.text_of(topic)
+        assert text.startswith("# ") and len(text.split()) < 250
+        for name in re.findall(r"\]\(docs:([\w-]+)\)", text):
+            assert help.page_of(name).startswith("# "), name
+
+
+def test_help_opens_beside_the_work_and_leads_on(make_panel, qtbot):
+    panel = make_panel()
+    made = help.show("gene", panel, help.TOPICS["gene"])
+    qtbot.addWidget(made)
+    assert not made.isModal() and "Type a symbol" in made.browser.toPlainText()
+    assert "Gene lens on or off" in made.browser.toPlainText()
+    made.follow(QUrl("docs:trust"))
+    assert "reliability score" in made.browser.toPlainText() and not made.back.isHidden()
+    made.back.click()
+    assert "Type a symbol" in made.browser.toPlainText() and made.back.isHidden()
+    made.follow(QUrl("docs:../../secret"))
+    assert "does not come with" in made.browser.toPlainText()
+
+
+def test_the_documentation_travels():
+    assert (files("napari_dkan") / "docs" / "keys.md").is_file()
+
+
+# ---- what is seen -------------------------------------------------------------------------
+
+
+def cut_off(panel) -> list[str]:
+    """Texts in sight that have less room than they need."""
+    shown = [w for w in panel.findChildren(QLabel) if w.isVisible() and not w.wordWrap()]
+    return [w.text() for w in shown if w.text() and w.minimumSizeHint().width() > w.width()]
+
+
+def test_panels_fit_a_small_window_in_both_themes(compared, panel, until):
+    viewer = panel.session.viewer
+    viewer.window._qt_window.show()
+    viewer.window.resize(960, 540)
+    tuning = FineTuneWidget(viewer)
+    for fold in panel.findChildren(QCollapsible):
+        fold.expand(animate=False)
+    viewer.window.add_dock_widget(tuning, name="DKAN: fine-tune", area="right")
+    tones.tint(panel.message, tones.ALARM)
+    for theme in ("dark", "light"):
+        viewer.theme = theme
+        for widget in (panel, compared, tuning):
+            dock = widget.parent()
+            dock.raise_()
+            until(widget.isVisible)
+            area = widget.findChild(QScrollArea)
+            until(lambda a=area: a.widget().width() <= a.viewport().width())
+            until(lambda w=widget: not cut_off(w))
+        assert tones.tone_of(panel, tones.ALARM) in panel.message.styleSheet()
+        assert tones.on_dark(panel) is (theme == "dark")
+    tuning.shut_down()
+
+
+def test_tab_reaches_every_control_and_shows_where_it_is(panel, qtbot, until):
+    window = panel.session.viewer.window._qt_window
+    window.show()
+    window.activateWindow()
+    until(lambda: panel.isVisible() and window.isActiveWindow())
+    wanted = {
+        child
+        for box in (panel.slide_box, panel.where_box, panel.gene_box, panel.lens_box)
+        for child in vars(box).values()
+        if hasattr(child, "focusPolicy")
+        and child.focusPolicy() & Qt.FocusPolicy.TabFocus
+        and child.isVisible()
+        and child.isEnabled()
+    }
+    panel.slide_box.choice.setFocus()
+    reached, ring = [], panel.findChild(FocusRing)
+    while (at := QApplication.focusWidget()) not in reached and panel.isAncestorOf(at):
+        reached.append(at)
+        shown = ring.geometry().translated(-at.mapTo(ring.parent(), at.rect().topLeft()))
+        assert ring.isVisible() and shown.contains(at.rect().adjusted(1, 1, -1, -1))
+        qtbot.keyClick(at, Qt.Key.Key_Tab)
+    assert len(wanted) > 8 and not wanted - set(reached)
+    down = [at.mapTo(ring.parent(), at.rect().bottomLeft()).y() for at in reached]
+    assert all(b > a - 40 for a, b in pairwise(down))  # from top to bottom

@@ -1,0 +1,143 @@
+"""The ruler: a line drawn on the slide and its true length give the pixel size."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from PIL import Image
+from qtpy.QtCore import QPoint, Qt
+from qtpy.QtTest import QTest
+from qtpy.QtWidgets import QApplication
+
+from napari_dkan.slide import PixelSize
+from napari_dkan.viewer.memory import remember_mpp, remembered_mpps
+from napari_dkan.viewer.pixel_sizes import told
+from napari_dkan.viewer.reader import read_slides
+
+
+@pytest.fixture
+def plain(tmp_path):
+    """A picture without a pixel size."""
+    file = tmp_path / "plain.png"
+    Image.fromarray(np.full((800, 900, 3), 200, np.uint8)).save(file)
+    return file
+
+
+def drag(canvas, start, *places):
+    """Press, move and let go, as a mouse does."""
+    left = Qt.MouseButton.LeftButton
+    QTest.mouseMove(canvas, start)
+    QTest.mousePress(canvas, left, pos=start)
+    for place in places:
+        QTest.mouseMove(canvas, place)
+        QApplication.processEvents()
+    QTest.mouseRelease(canvas, left, pos=places[-1])
+    QApplication.processEvents()
+
+
+def test_a_line_and_its_length_are_the_pixel_size(make_panel, plain, qtbot):
+    panel = make_panel(show=True)
+    panel.session.change(warm_up=False)
+    session, box = panel.session, panel.slide_box
+    viewer, layers = session.viewer, session.viewer.layers
+    viewer.open(plain, plugin="napari-dkan")
+    before = layers.selection.active
+    viewer.reset_view()
+    canvas = viewer.window._qt_viewer.canvas.native
+    qtbot.wait(200)
+    assert box.ruler_box.isHidden()
+
+    box.measure.click()
+    assert not box.ruler_box.isHidden() and not box.ruler_box.apply.isEnabled()
+    middle = QPoint(canvas.width() // 2, canvas.height() // 2)
+    drag(canvas, middle, *(middle + QPoint(20 * i, 0) for i in (1, 3, 5)))
+    qtbot.waitUntil(lambda: box.ruler.layer.mode == "direct")
+    length = box.ruler.length
+    line = box.ruler.layer.data[0]
+    assert length == pytest.approx(np.hypot(*(line[1] - line[0]))) and length > 50
+    assert f"{length:,.0f} px" in box.ruler_box.told.text()
+    assert not panel.clicks.busy and session.message == ""
+    assert panel.where_box.regions_layer() is None  # a line is no region
+
+    box.ruler_box.apply.click()  # no length typed yet
+    assert session.alarming and session.slide.pixel_size is None
+    box.ruler_box.entry.setValue(length * 0.7 / 1000)
+    box.ruler_box.unit.setCurrentText("mm")
+    box.ruler_box.apply.click()
+    assert session.slide.mpp == pytest.approx(0.7, rel=0.02)  # three decimals of a mm
+    assert "measured with the ruler" in box.scale.text() and not session.alarming
+    assert list(layers) == [before] and layers.selection.active is before
+    assert box.ruler_box.isHidden() and not box.measure.isChecked()
+    np.testing.assert_allclose(before.scale, session.slide.mpp)
+
+    (data,) = read_slides(str(plain))  # the next time it is known, and who said it
+    assert data[1]["metadata"]["napari-dkan slide"][1] == session.slide.pixel_size
+
+    box.measure.click()  # checked once more, and given up: on the canvas, then in the panel
+    drag(canvas, middle, middle + QPoint(60, 40), middle + QPoint(80, 60))
+    qtbot.waitUntil(lambda: box.ruler.layer.mode == "direct")
+    assert f"um at {session.slide.mpp:.4g} um/px" in box.ruler_box.told.text()
+    assert box.ruler.layer.features["length"].iloc[0].endswith("um")
+    known = session.slide.pixel_size
+    qtbot.keyClick(canvas, Qt.Key.Key_Escape)
+    assert not box.ruler.busy and session.slide.pixel_size == known
+    box.measure.click()
+    qtbot.keyClick(box.ruler_box.entry, Qt.Key.Key_Escape)
+    assert not box.ruler.busy and list(layers) == [before]
+
+    box.measure.click()  # its layer is deleted, or the slide
+    layers.remove(box.ruler.layer)
+    assert not box.ruler.busy and box.ruler_box.isHidden()
+    box.measure.click()
+    layers.remove(before)
+    assert not box.ruler.busy and not layers
+
+    box.measure.click()
+    assert "Open a slide first" in panel.message.text()
+
+
+def test_what_the_file_says_comes_back(make_panel, tiny_slide_file, until):
+    panel = make_panel()
+    session, box = panel.session, panel.slide_box
+    session.change(warm_up=False)
+    session.viewer.open(tiny_slide_file, plugin="napari-dkan")
+    stated = session.slide.pixel_size
+    assert box.reset.isHidden()
+    session.opened.set_mpp(0.35, "ruler")
+    assert "0.35 um/px, measured with the ruler (0.7 from the OME" in box.scale.text()
+    assert "2.0 times" not in panel.banner.text()  # nobody noted what it was trained on
+    (data,) = read_slides(str(tiny_slide_file))
+    assert data[1]["scale"] == (0.35, 0.35)
+    box.reset.click()
+    assert session.slide.pixel_size == stated and not remembered_mpps()
+    np.testing.assert_allclose(session.slide.layer.scale, 0.7)
+    until(lambda: not panel.ready.busy)
+
+
+def test_the_scale_is_judged_before_anything_is_predicted(make_panel, plain, until):
+    panel = make_panel()
+    session = panel.session
+    session.change(warm_up=False)
+    session.viewer.open(plain, plugin="napari-dkan")
+    assert panel.banner.isHidden()
+    session.set_mpp(8.0)
+    assert "4.0 times as large" in panel.banner.text() and not panel.banner.isHidden()
+    session.opened.scale(session.slide, PixelSize(0.5, "objective power"))
+    assert "only an estimate" in panel.banner.text()
+    assert "about 0.5 um/px, estimated from the objective power 20x" in panel.slide_box.scale.text()
+    session.set_mpp(0.5)
+    assert panel.banner.isHidden()
+    until(lambda: not panel.ready.busy)
+
+
+def test_whatever_is_remembered_is_a_pixel_size_or_nothing(tmp_path):
+    remember_mpp("a", 0.5)
+    remember_mpp("b", 0.7, "ruler")
+    assert remembered_mpps() == {"a": (0.5, ""), "b": (0.7, "ruler")}
+    remember_mpp("a", None)
+    assert remembered_mpps() == {"b": (0.7, "ruler")}
+    file = next(tmp_path.rglob("memory.json"))
+    for text in ('{"mpp": 3}', '{"mpp": {"a": "x", "b": [1], "c": [null, 2]}}', "[]", "{"):
+        file.write_text(text)
+        assert remembered_mpps() == {}
+    assert told(PixelSize(0.5, "entered before"), None) == "0.5 um/px, entered before"
