@@ -4,6 +4,7 @@
 # make bench        all benchmarks in a short form, and their verdicts; ARGS="clicks gap" for some
 # make screenshots  the pictures of the README
 # make panels       the panels on small screens, at 200 %, in both themes, to be looked at
+# make fuzz         damaged files for as long as you like: make fuzz CASES=50000 ARGS="-k h5ad"
 # make clean        build products and caches; .venv stays
 #
 # Every target first makes .venv; PYTHON=python3.12 picks the Python it is made with.
@@ -21,13 +22,14 @@ ifneq ($(wildcard ../shared/data),)
 export NAPARI_DKAN_DATA ?= $(abspath ../shared/data)
 endif
 
-.PHONY: demo test lint bench screenshots panels clean libs
+.PHONY: demo test lint bench screenshots panels fuzz clean libs
 
 demo: libs .venv/.test
 	@$(BIN)/napari-dkan demo
 
+# Two workers with a torch of two threads each would wait for one another on two cores.
 test: libs .venv/.test
-	@$(SCREEN) $(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+	@OMP_NUM_THREADS=1 $(SCREEN) $(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 lint: .venv/.dev
 	$(BIN)/ruff check .
@@ -37,6 +39,9 @@ lint: .venv/.dev
 
 bench: libs .venv/.test
 	@$(SCREEN) $(BIN)/python benchmarks/run.py $(ARGS)
+
+fuzz: .venv/.test
+	@FUZZ_CASES=$(or $(CASES),20000) $(BIN)/python -m pytest tests/fuzz/test_fuzz.py -n 2 $(ARGS)
 
 screenshots: libs .venv/.test
 	@$(SCREEN) $(BIN)/python tools/screenshots.py $(ARGS)

@@ -28,6 +28,8 @@ def written_whole(path: str | Path) -> Iterator[Path]:
         temporary = Path(name)
         yield temporary
         temporary.chmod(0o666 & ~_umask())  # mkstemp makes files that only their owner reads
+        with temporary.open("rb+") as file:  # after a power cut the name must not be of nothing
+            os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
         reason = error.strerror or str(error).splitlines()[0]

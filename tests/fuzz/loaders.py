@@ -220,6 +220,42 @@ def hdf5(**members: Any) -> bytes:
     return stream.getvalue()
 
 
+def _feature_seeds(corner: Corner) -> list[bytes]:
+    at = np.stack(np.meshgrid(np.arange(4), np.arange(3)), -1).reshape(-1, 2) * 256
+    features = np.arange(12 * 8, dtype=np.float32).reshape(12, 8)
+    plain = hdf5(coords=at, features=features)
+    stream = io.BytesIO(plain)
+    with h5py.File(stream, "r+") as file:
+        told = {"patch_size": 224, "patch_size_level0": 256, "overlap": 0, "name": "slide"}
+        file["coords"].attrs.update(told | {"level0_magnification": 20, "target_magnification": 20})
+    return [plain, stream.getvalue()]
+
+
+def _load_features(path: Path) -> object:
+    from napari_dkan.inference.ready.tile_file import read_tile_file
+
+    found = read_tile_file(path)
+    return found.read(np.arange(len(found.centres)))
+
+
+def _mask_seeds(corner: Corner) -> list[bytes]:
+    import tifffile
+    from PIL import Image
+
+    mask = np.zeros((60, 80), np.uint8)
+    mask[10:40, 20:60] = 1
+    png, tif = io.BytesIO(), io.BytesIO()
+    Image.fromarray(mask * 255).save(png, "PNG")
+    tifffile.imwrite(tif, mask)
+    return [png.getvalue(), tif.getvalue()]
+
+
+def _load_mask(path: Path) -> object:
+    from napari_dkan.spatial.regions import read_regions
+
+    return read_regions(path, 800, 600)
+
+
 LOADERS = (
     Loader(
         "checkpoint",
@@ -237,4 +273,6 @@ LOADERS = (
     Loader("geojson", ".geojson", _geojson_seeds, st.one_of(wounds(), json_edits()), _load_geojson),
     Loader("spots", ".tsv", _spot_seeds, wounds(), _load_spots),
     Loader("tiff", ".tif", _tiff_seeds, wounds(), _load_slide),
+    Loader("features", ".h5", _feature_seeds, st.one_of(wounds(), hdf5_edits()), _load_features),
+    Loader("mask", ".png", _mask_seeds, wounds(), _load_mask),
 )

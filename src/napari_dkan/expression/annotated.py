@@ -36,7 +36,7 @@ def open_h5ad(path: Path) -> AnnData:
             return anndata.read_h5ad(path)
     except Exception as error:  # h5py and anndata raise a dozen kinds for a damaged file
         raise SpotsError(f"{path} is not a readable h5ad file; write it again.") from error
-    raise SpotsError(f"{path} is not read: {doubt}; write it again.")
+    raise SpotsError(f"{path} is not a readable h5ad file ({doubt}); write it again.")
 
 
 def counts_in(data: AnnData, path: Path) -> Counts:

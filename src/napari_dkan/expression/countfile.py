@@ -58,7 +58,10 @@ def _tenx(path: Path) -> Counts:
 
     try:
         if doubt := hdf5_doubt(path):
-            raise SpotsError(f"{path} is not read: {doubt}; copy it again.")
+            raise SpotsError(
+                f"{path} is not a readable 10x matrix ({doubt}); "
+                "copy filtered_feature_bc_matrix.h5 again."
+            )
         with h5py.File(path, "r") as file:
             group = file["matrix"]
             rows, columns = (int(n) for n in group["shape"][:2])

@@ -115,7 +115,7 @@ def _from_h5ad(path: Path) -> Spots:
         raise SpotsError(f"{path} does not exist; check the path.")
     try:
         if doubt := hdf5_doubt(path):
-            raise SpotsError(f"{path} is not read: {doubt}; write it again.")
+            raise SpotsError(f"{path} is not a readable h5ad file ({doubt}); write it again.")
         data = anndata.read_h5ad(path, backed="r")
     except SpotsError:
         raise

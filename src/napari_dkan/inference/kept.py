@@ -138,7 +138,9 @@ class Kept:
         from .store.store import open_store
 
         slide = self._predictor.slide
-        return open_store(StoreKey(slide.fingerprint(), slide.location or slide.label, what, width, made_by))
+        return open_store(
+            StoreKey(slide.fingerprint(), slide.location or slide.label, what, width, made_by)
+        )
 
     def _of_tiles(self) -> tuple[tuple[str, Value], ...]:
         predictor = self._predictor
