@@ -2,7 +2,7 @@
 # make test         the tests, two files at a time; make test ARGS="-k reader" for some of them
 # make lint         style, types and the house plan's import contracts
 # make bench        all benchmarks in a short form, and their verdicts; ARGS="clicks gap" for some
-# make screenshots  the pictures of the README
+# make screenshots  the pictures of the README and the tutorial
 # make panels       the panels on small screens, at 200 %, in both themes, to be looked at
 # make fuzz         damaged files for as long as you like: make fuzz CASES=50000 ARGS="-k h5ad"
 # make clean        build products and caches; .venv stays

@@ -13,6 +13,8 @@ from .job import SlideJob
 from .listing import is_listing, read_listing
 from .naming import named
 
+SUFFIXES = (".svs", ".ndpi", ".mrxs", ".tif", ".tiff", ".scn", ".bif", ".svslide", ".vms", ".vmu")
+
 
 @dataclass(frozen=True)
 class Work:
@@ -79,7 +81,7 @@ def _sorted_out(paths: Iterator[Path]) -> tuple[list[str], int]:
 
 
 def looks_like_slide(path: Path) -> bool:
-    """By its first bytes, not its name; a damaged slide is one too, so that it is told."""
+    """By its first bytes, or a name that only slides have: a damaged one must be told of."""
     import openslide
 
     from ..slide.opening import JPEG_START, PNG_START, TIFF_STARTS
@@ -91,7 +93,9 @@ def looks_like_slide(path: Path) -> bool:
         with path.open("rb") as file:
             start = file.read(16)
     except OSError:
-        return path.suffix.lower() in (".svs", ".ndpi", ".mrxs", ".tif", ".tiff", ".scn", ".bif")
+        start = b""
+    if path.suffix.lower() in SUFFIXES:
+        return True
     if start.startswith((*TIFF_STARTS, JPEG_START, PNG_START)):
         return True
     return openslide.OpenSlide.detect_format(str(path)) is not None
