@@ -62,7 +62,7 @@ def test_several_at_once_without_network_and_one_without_a_home(
     first, second, homeless = (told(visit) for visit in visits)
     for each in (first, second, homeless):
         assert each["calls"] == []
-        assert each["tiles"] > 3 and each["sum"] == first["sum"]
+        assert each["tiles"] > 3 and each["sum"] == pytest.approx(first["sum"], rel=1e-5)
     assert first["remembers"] == second["remembers"] == 0.5
     assert homeless["remembers"] is None
     assert "cannot be written" in homeless["message"]
