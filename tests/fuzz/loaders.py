@@ -36,13 +36,15 @@ class Corner:
 
 @dataclass(frozen=True)
 class Loader:
-    """seeds : good files. damage : what is done to them. load : reads a file."""
+    """seeds : good files. damage : what is done to them. load : reads a file. share : of the cases
+    that it gets; less for readers that stand on one that gets them all."""
 
     name: str
     suffix: str
     seeds: Seeds
     damage: st.SearchStrategy[Damage]
     load: Callable[[Path], object]
+    share: float = 1.0
 
 
 # ---- checkpoints ------------------------------------------------------------------------
@@ -273,6 +275,8 @@ LOADERS = (
     Loader("geojson", ".geojson", _geojson_seeds, st.one_of(wounds(), json_edits()), _load_geojson),
     Loader("spots", ".tsv", _spot_seeds, wounds(), _load_spots),
     Loader("tiff", ".tif", _tiff_seeds, wounds(), _load_slide),
-    Loader("features", ".h5", _feature_seeds, st.one_of(wounds(), hdf5_edits()), _load_features),
-    Loader("mask", ".png", _mask_seeds, wounds(), _load_mask),
+    Loader(
+        "features", ".h5", _feature_seeds, st.one_of(wounds(), hdf5_edits()), _load_features, 0.25
+    ),
+    Loader("mask", ".png", _mask_seeds, wounds(), _load_mask, 0.25),
 )

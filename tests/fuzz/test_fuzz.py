@@ -36,6 +36,7 @@ def corner(tmp_path_factory, tiny_checkpoint_file) -> Corner:
 @pytest.mark.parametrize("loader", LOADERS, ids=lambda loader: loader.name)
 def test_every_damaged_file_is_read_or_refused_in_a_sentence(loader, corner, tmp_path):
     seeds, outcomes, slowest = loader.seeds(corner), Counter(), 0.0
+    cases = int(CASES * loader.share)
     path = tmp_path / f"case{loader.suffix}"
     for data in seeds:  # a good one is read; and what is imported late is imported by now
         path.write_bytes(data)
@@ -43,7 +44,7 @@ def test_every_damaged_file_is_read_or_refused_in_a_sentence(loader, corner, tmp
     held = resident()
 
     @settings(
-        max_examples=CASES,
+        max_examples=cases,
         derandomize="FUZZ_CASES" not in os.environ,
         database=None,
         phases=(Phase.generate, Phase.shrink),
@@ -60,7 +61,7 @@ def test_every_damaged_file_is_read_or_refused_in_a_sentence(loader, corner, tmp
         assert path.read_bytes() == data
 
     case()
-    assert sum(outcomes.values()) >= CASES
+    assert sum(outcomes.values()) >= cases
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
     assert resident() - held < GROWTH
     _note(loader, outcomes, slowest, resident() - held)
