@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import shutil
 import threading
+import weakref
 
 import numpy as np
 import torch
@@ -268,3 +270,20 @@ def test_a_second_map_lies_on_the_first_and_both_follow_the_gene(panel, middle, 
         panel.session.step_gene(1)
         assert first.name != second.name
         assert all(n.name.startswith(panel.session.gene) for n in (first, second))
+
+
+def test_a_checkpoint_that_was_changed_for_another_is_let_go(
+    panel, tiny_checkpoint_file, rival_file, until
+):
+    """Found by benchmarks/soak.py: each one that was loaded stayed in memory."""
+    first = weakref.ref(panel.session.checkpoint)
+    for path in (rival_file, tiny_checkpoint_file, rival_file):
+        panel.model_box.load(path)
+        until(lambda path=path: panel.session.checkpoint.path == path)
+        until(lambda: not panel.ready.busy)
+
+    def gone() -> bool:
+        gc.collect()
+        return first() is None
+
+    until(gone)

@@ -49,6 +49,7 @@ class Lane:
     def __init__(self, name: str) -> None:
         self.name = name
         self._stop: threading.Event | None = None
+        self._handlers: list[Any] = []  # on_item and on_end of the job under way
         self._threads: list[tuple[WorkerBase, threading.Event]] = []  # set when it has wound down
         if not _lanes:  # registered after Qt's own handler, so it runs before it
             atexit.register(_wind_down)
@@ -77,6 +78,9 @@ class Lane:
         self.cancel()
         stop, wound_down = threading.Event(), threading.Event()
         self._stop = stop
+        # Workers stay with Qt for good; what their handlers hold, a checkpoint say, must not.
+        handlers: list[Any] = [on_item, on_end]
+        self._handlers = handlers
         self._threads = [t for t in self._threads if not _over(*t)]
 
         def receive(item: Any) -> None:
@@ -84,9 +88,11 @@ class Lane:
                 return
             if isinstance(item, Failure | _End):
                 self._stop = None
-                on_end(item if isinstance(item, Failure) else None)
+                ended = handlers[1]
+                handlers.clear()
+                ended(item if isinstance(item, Failure) else None)
             else:
-                on_item(item)
+                handlers[0](item)
 
         worker = create_worker(_guarded, job, stop, wound_down, _start_thread=False)
         self._threads.append((worker, wound_down))
@@ -98,6 +104,7 @@ class Lane:
         if self._stop is not None:
             self._stop.set()
             self._stop = None
+            self._handlers.clear()
 
     def wait(self, seconds: float = 10.0) -> bool:
         """Block until every thread of this lane has wound down."""
