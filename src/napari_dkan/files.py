@@ -32,10 +32,7 @@ def written_whole(path: str | Path) -> Iterator[Path]:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
-        reason = error.strerror or str(error).splitlines()[0]
-        raise OutputError(
-            f"{path} could not be written ({reason}); choose another folder or free some space."
-        ) from error
+        raise _unwritten(path, error) from error
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
@@ -60,13 +57,17 @@ def folder_written_whole(path: str | Path) -> Iterator[Path]:
         _require_new(path)  # an empty folder that appeared meanwhile would be replaced silently
         os.rename(temporary, path)
     except OSError as error:
-        reason = error.strerror or str(error).splitlines()[0]
-        raise OutputError(
-            f"{path} could not be written ({reason}); choose another folder or free some space."
-        ) from error
+        raise _unwritten(path, error) from error
     finally:
         if temporary is not None:
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _unwritten(path: Path, error: OSError) -> OutputError:
+    reason = error.strerror or str(error).splitlines()[0]
+    return OutputError(
+        f"{path} could not be written ({reason}); choose another folder or free some space."
+    )
 
 
 def _require_new(path: Path) -> None:
