@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import struct
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -39,6 +40,21 @@ def test_the_damaged_place_alone_is_refused(tmp_path):
             assert (slide.read_region(128, 64, 300, 200) == levels[0][64:264, 128:428]).all()
         for index in (1, 2):  # stored levels do not come from the damaged one
             assert (np.asarray(slide.pyramid()[index]) == levels[index]).all()
+
+
+def test_a_sentence_stays_short_where_the_library_quotes_the_file(tmp_path):
+    path = pyramid_tiff(tmp_path / "a.tif", halves(picture(500, 701), 1), subifds=False)
+    with tifffile.TiffFile(path) as tif:
+        tags = tif.pages[0].tags
+        tag, offsets = tags["Compression"].offset, tags["TileOffsets"]
+        tiles, at = offsets.count, offsets.valueoffset
+    data = bytearray(path.read_bytes())
+    data[tag + 2 : tag + 12] = struct.pack("<HII", 4, tiles, at)  # a compression for each tile
+    path.write_bytes(data)
+    with pytest.raises(SlideError, match=r"a\.tif.*copy or export it again") as refused:
+        with open_slide(path) as slide:
+            slide.read_region(0, 0, 50, 30)
+    assert len(str(refused.value)) < 350, refused.value
 
 
 def test_a_damaged_level_is_placed_in_level_0_px(tmp_path):

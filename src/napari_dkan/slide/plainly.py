@@ -12,6 +12,8 @@ from ..errors import DamagedTile, SlideError
 from .address import lost
 from .source import Unreadable
 
+LONGEST = 160  # letters of what a library said
+
 
 class Place(NamedTuple):
     """A part of a slide in px of a level, and that level's downsample."""
@@ -86,6 +88,9 @@ def gone(path: Path) -> SlideError:
 
 
 def reason(error: Exception) -> str:
-    """The first clause of what a library said, to stand in brackets."""
-    said = (str(error).strip() or type(error).__name__).splitlines()[0]
-    return said.partition(";")[0].rstrip(".")
+    """The first clause of what a library said, to stand in brackets.
+
+    Libraries quote the file, and a damaged file can hold a tag of thousands of numbers.
+    """
+    said = (str(error).strip() or type(error).__name__).splitlines()[0].partition(";")[0]
+    return said.rstrip(".") if len(said) <= LONGEST else f"{said[: LONGEST - 1].rstrip()}…"

@@ -139,4 +139,4 @@ def check_kind(series: Any, page: Any, pages: int) -> None:
         photometric.SEPARATED,
     )
     if page.photometric not in known:
-        raise Unreadable(f"its colours are stored as {page.photometric!s}; export it as RGB")
+        raise Unreadable(f"its colours are stored as {page.photometric!s:.40}; export it as RGB")
