@@ -51,9 +51,11 @@ def test_a_sentence_stays_short_where_the_library_quotes_the_file(tmp_path):
     data = bytearray(path.read_bytes())
     data[tag + 2 : tag + 12] = struct.pack("<HII", 4, tiles, at)  # a compression for each tile
     path.write_bytes(data)
-    with pytest.raises(SlideError, match=r"a\.tif.*copy or export it again") as refused:
-        with open_slide(path) as slide:
-            slide.read_region(0, 0, 50, 30)
+    with (
+        pytest.raises(SlideError, match=r"a\.tif.*copy or export it again") as refused,
+        open_slide(path) as slide,
+    ):
+        slide.read_region(0, 0, 50, 30)
     assert len(str(refused.value)) < 350, refused.value
 
 

@@ -25,6 +25,7 @@ from .claims import DEFLATE, SURELY, claims
 OBJECTS = 100_000  # in one file
 _IDLE_S = 60.0  # the child ends itself after so long without a question
 _ANSWER_S = 60.0  # and is ended when it takes longer than this, and a second for every 10 MB
+_REMEMBERED = 16  # answers
 _WORK_S = 3.0  # of the processor, and a second for every 10 MB
 
 _CRASHED = "it is damaged so that the HDF5 library cannot survive reading it"
@@ -38,17 +39,26 @@ def hdf5_doubt(path: str | Path) -> str:
     """
     path = Path(path)
     try:
-        patience = _ANSWER_S + path.stat().st_size / 10e6
+        status, whole = path.stat(), str(path.resolve())
     except OSError as error:
         return f"it cannot be read ({error.strerror or error})"
+    key = (whole, status.st_ino, status.st_size, status.st_mtime_ns)
     with _lock:
-        return _ask(str(path.resolve()), patience)
+        if key in _answers:  # one opening asks more than once: is it ours, then what is in it
+            return _answers[key]
+        answer = _ask(whole, _ANSWER_S + status.st_size / 10e6)
+        if answer != _CRASHED:  # a child that was ended may have better luck next time
+            _answers[key] = answer
+            while len(_answers) > _REMEMBERED:
+                del _answers[next(iter(_answers))]
+        return answer
 
 
 # ---- this side ------------------------------------------------------------------------------
 
 _lock = threading.Lock()
 _child: subprocess.Popen[str] | None = None
+_answers: dict[tuple[str, int, int, int], str] = {}  # by path, inode, size and time of writing
 
 
 def _ask(path: str, patience: float) -> str:

@@ -184,15 +184,15 @@ def wait(
 
 
 def process_events(seconds: float = 0.05) -> None:
-    from qtpy.QtWidgets import QApplication
+    """Let Qt run for a while, in an event loop as in a window that is used.
 
-    end = time.perf_counter() + seconds
-    while True:
-        QApplication.processEvents()
-        left = end - time.perf_counter()
-        if left <= 0:
-            return
-        time.sleep(min(0.005, left))
+    processEvents() alone never deletes what was deleted later, the controls of a removed layer say.
+    """
+    from qtpy.QtCore import QEventLoop, QTimer
+
+    loop = QEventLoop()
+    QTimer.singleShot(max(0, round(seconds * 1000)), loop.quit)
+    loop.exec()
 
 
 def _path(panel: PredictWidget) -> Path | None:

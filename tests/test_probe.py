@@ -1,0 +1,44 @@
+"""HDF5 files are read by another process first: once for each state of a file."""
+
+from __future__ import annotations
+
+import os
+
+import h5py
+import numpy as np
+import pytest
+
+from napari_dkan import probe
+from napari_dkan.probe import hdf5_doubt
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """The paths that the child was asked about."""
+    paths, ask = [], probe._ask
+    monkeypatch.setattr(probe, "_ask", lambda path, patience: paths.append(path) or ask(path, 60))
+    return paths
+
+
+def test_an_unchanged_file_is_read_through_once(tmp_path, asked):
+    file = tmp_path / "a.h5"
+    with h5py.File(file, "w") as made:
+        made["values"] = np.arange(5)
+    assert hdf5_doubt(file) == hdf5_doubt(str(file)) == ""
+    assert asked == [str(file)]
+
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-40])  # cut short
+    assert "damaged" in hdf5_doubt(file)
+
+    file.write_bytes(b"\0" * len(whole))  # the size of the good one
+    os.utime(file, ns=(1, 1))
+    assert "damaged" in hdf5_doubt(file)
+    assert len(asked) == 3
+
+
+def test_answers_do_not_pile_up(tmp_path, asked):
+    for number in range(probe._REMEMBERED + 5):
+        (tmp_path / f"{number}.h5").write_bytes(b"no HDF5")
+        assert hdf5_doubt(tmp_path / f"{number}.h5") == "it is damaged or no HDF5 file"
+    assert len(probe._answers) == probe._REMEMBERED
