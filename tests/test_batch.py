@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -330,11 +331,13 @@ def test_ctrl_c_keeps_what_is_finished_and_says_how_to_go_on(tmp_path):
     for name in ("endless.png", "good.png"):
         (tmp_path / "in" / name).write_bytes(PNG)
     code = (
-        "import sys\n"
+        "import signal, sys\n"
         "from napari_dkan.batch import command, here, one, places\n"
         "from napari_dkan.cli import main\n"
         "if __name__ == '__main__':\n"
         "    import fake_worker\n"
+        # tests in the background of a shell have Ctrl-C switched off, for their children too
+        "    signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "    here.serve, one.check = fake_worker.serve, lambda options: None\n"
         "    two = (places.Place('cpu', 'cpu', 1),) * 2\n"
         "    command._here = lambda jobs, *more: here.run_here(jobs, two)\n"
@@ -353,10 +356,14 @@ def test_ctrl_c_keeps_what_is_finished_and_says_how_to_go_on(tmp_path):
         start_new_session=True,
     )
     summary = tmp_path / "out/summary.csv"
-    while child.poll() is None and not summary.exists():
-        time.sleep(0.05)
-    os.killpg(child.pid, signal.SIGINT)  # as a terminal does, to the workers too
-    _, err = child.communicate(timeout=60)
+    try:
+        while child.poll() is None and not summary.exists():
+            time.sleep(0.05)
+        os.killpg(child.pid, signal.SIGINT)  # as a terminal does, to the workers too
+        _, err = child.communicate(timeout=60)
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(child.pid, signal.SIGKILL)
     assert child.returncode == 130 and "Traceback" not in err
     assert "Stopped: 1 of 1 slide has a result, 0 failed, 1 left. The same command" in err
     assert "good.png" in summary.read_text()
