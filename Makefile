@@ -22,6 +22,9 @@ ifneq ($(wildcard ../shared/data),)
 export NAPARI_DKAN_DATA ?= $(abspath ../shared/data)
 endif
 
+# Both bindings are installed, for a test; everything else is done with one of them.
+export QT_API ?= pyside6
+
 .PHONY: demo test lint bench screenshots panels fuzz clean libs
 
 demo: libs .venv/.test

@@ -26,6 +26,7 @@ def main() -> None:
 
     import napari
     import numpy as np
+    import qtpy
 
     from napari_dkan.export.reopen import reopen
     from napari_dkan.export.saved import Saved, SlideRecord, save
@@ -62,6 +63,7 @@ def main() -> None:
     remember_mpp("slide", 0.5)
     told = {
         "calls": CALLS,
+        "qt": qtpy.API_NAME,
         "tiles": len(prediction.target),
         "sum": float(np.nansum(prediction.values)),
         "remembers": remembered_mpps().get("slide", (None,))[0],

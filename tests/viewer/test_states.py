@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from napari_dkan.spatial.coordinates import swap_xy
+from napari_dkan.viewer.predict_widget import PredictWidget
 from napari_dkan.viewer.session import Where, session_of
 
 from .test_predicting import draw, everything, finish, square
@@ -285,5 +286,30 @@ def test_a_checkpoint_that_was_changed_for_another_is_let_go(
     def gone() -> bool:
         gc.collect()
         return first() is None
+
+    until(gone)
+
+
+def test_what_was_open_goes_with_its_window(make_napari_viewer, tiny_slide_file, until):
+    """Each window that was closed stayed in memory, with its slide and its network."""
+
+    def visit():
+        viewer = make_napari_viewer()
+        panel = PredictWidget(viewer)
+        viewer.window.add_dock_widget(panel, name="DKAN: predict")
+        viewer.open(tiny_slide_file, plugin="napari-dkan")
+        session = panel.session
+        until(lambda: session.checkpoint is not None and session.slide is not None)
+        until(lambda: not panel.ready.busy)
+        held = viewer, session, session.slide, session.checkpoint
+        panel.shut_down()
+        viewer.close()
+        return [weakref.ref(each) for each in held]
+
+    left = visit()
+
+    def gone() -> bool:
+        gc.collect()
+        return not any(each() for each in left)
 
     until(gone)

@@ -42,14 +42,17 @@ def told(process) -> dict:
 def test_several_at_once_without_network_and_one_without_a_home(
     tiny_slide_file, tiny_checkpoint_file, tmp_path
 ):
-    """Two share a home and a cache, the third has a home and a cache where nothing can be written;
-    but for napari's own icons and settings, without which it does not start."""
+    """Two share a home and a cache, one of them with another binding of Qt.
+
+    The third has a home and a cache where nothing can be written; but for napari's own icons and
+    settings, without which it does not start.
+    """
     home = tmp_path / "home"
     home.mkdir()
     inputs = tiny_slide_file, tiny_checkpoint_file
     visits = [
         start(*inputs, tmp_path / "a.h5ad", str(home)),
-        start(*inputs, tmp_path / "b.h5ad", str(home)),
+        start(*inputs, tmp_path / "b.h5ad", str(home), QT_API="pyqt6"),
         start(
             *inputs,
             tmp_path / "c.h5ad",
@@ -63,6 +66,7 @@ def test_several_at_once_without_network_and_one_without_a_home(
     for each in (first, second, homeless):
         assert each["calls"] == []
         assert each["tiles"] > 3 and each["sum"] == pytest.approx(first["sum"], rel=1e-5)
+    assert (first["qt"], second["qt"]) == ("PySide6", "PyQt6")
     assert first["remembers"] == second["remembers"] == 0.5
     assert homeless["remembers"] is None
     assert "cannot be written" in homeless["message"]

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
 
 from napari.components import ViewerModel
 from napari.settings import get_settings
@@ -19,7 +18,9 @@ from napari.utils.interactions import Shortcut
 from napari.utils.key_bindings import coerce_keybinding
 from napari.utils.notifications import show_info
 
+from .companions import companion
 from .dock import raised
+from .session import Session, session_if_any, session_of
 
 if TYPE_CHECKING:
     from app_model.types import KeyBinding
@@ -85,7 +86,12 @@ ACTIONS = (
 )
 BY_NAME = {action.name: action for action in ACTIONS}
 
-_answers: WeakKeyDictionary[ViewerModel, dict[str, list[Answer]]] = WeakKeyDictionary()
+
+class Answers:
+    """How the panels of one viewer do the actions, by the action's name."""
+
+    def __init__(self, session: Session) -> None:
+        self.to: dict[str, list[Answer]] = {}
 
 
 def answer(viewer: ViewerModel, **does: Answer) -> Callable[[], None]:
@@ -94,8 +100,7 @@ def answer(viewer: ViewerModel, **does: Answer) -> Callable[[], None]:
     Raises KeyError for an action that is not in the table.
     """
     register()
-    viewer = getattr(viewer, "__wrapped__", viewer)  # the menu hands out a passing proxy
-    known = _answers.setdefault(viewer, {})
+    known = companion(session_of(viewer), Answers).to
     for name, act in does.items():
         known.setdefault(BY_NAME[name].name, []).append(act)
 
@@ -112,8 +117,9 @@ def run(viewer: ViewerModel, action: Action) -> Iterator[None]:
 
     A viewer that never had one of the panels is none of our business.
     """
-    known = _answers.get(getattr(viewer, "__wrapped__", viewer))
-    acts = [] if known is None else list(known.get(action.name, ()))
+    session = session_if_any(viewer)
+    known = None if session is None else session.companions.get(Answers)
+    acts = list(known.to.get(action.name, ())) if isinstance(known, Answers) else []
     if known is not None and not acts:
         show_info(f"{action.does}: open Plugins > {action.panel} first.")
     held = [made for made in (act() for act in acts) if action.held and made is not None]

@@ -11,7 +11,7 @@ import atexit
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakSet
@@ -94,9 +94,16 @@ class Lane:
             else:
                 handlers[0](item)
 
-        worker = create_worker(_guarded, job, stop, wound_down, _start_thread=False)
+        work = _guarded(job, stop, wound_down)
+
+        def run() -> Iterator[Any]:
+            yield from work
+
+        worker = create_worker(run, _start_thread=False)
         self._threads.append((worker, wound_down))
         worker.yielded.connect(receive)
+        # One that napari quits stays where it was at its last yield, and keeps what it works on.
+        worker.finished.connect(lambda: work.close())
         worker.start()
 
     def cancel(self) -> None:
@@ -130,7 +137,7 @@ def _wind_down() -> None:
 
 def _guarded(
     job: Callable[[], Iterator[Any]], stop: threading.Event, wound_down: threading.Event
-) -> Iterator[Any]:
+) -> Generator[Any, None, None]:
     try:
         items = iter(job())
         try:

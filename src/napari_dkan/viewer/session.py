@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from threading import Lock
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary, ref
@@ -57,7 +58,7 @@ class Session:
     message_changed = Signal()
 
     def __init__(self, viewer: ViewerModel) -> None:
-        self._viewer = ref(viewer)  # the session is kept as long as its viewer, not the reverse
+        self._viewer = ref(viewer)
         self.checkpoint: Checkpoint | None = None
         self.zero_shot: ZeroShotGenes | None = None  # genes beside the checkpoint's panel
         self.settings = preferred()
@@ -75,8 +76,8 @@ class Session:
         self._noted: set[str] = {""}
         # places of the canvas, as (y, x) in the world, that answer clicks and hovering themselves
         self.claims: list[Callable[[tuple[float, float]], bool]] = []
+        self.companions: dict[object, object] = {}  # by their kind
         self._lock = Lock()
-        viewer.layers.events.removed.connect(self._layers_gone)
         self.opened = OpenSlides(viewer)
         self.slides_changed = self.opened.slides_changed
         self.slide_changed = self.opened.slide_changed
@@ -111,7 +112,7 @@ class Session:
         """A pixel size that was found out, e.g. from a spot array; nothing to remember."""
         self.opened.scale(slide, size)
 
-    def _layers_gone(self, event: object = None) -> None:
+    def layers_gone(self, event: object = None) -> None:
         layers = self.viewer.layers
         kept = [o for o in self.overlays if o.layer in layers]
         if len(kept) < len(self.overlays):
@@ -313,12 +314,18 @@ def _first_genes(checkpoint: Checkpoint) -> tuple[str, ...]:
     return tuple(dict.fromkeys(chosen))[:4] or panel.symbols[:4]
 
 
-_sessions: WeakKeyDictionary[ViewerModel, Session] = WeakKeyDictionary()
+_sessions: WeakKeyDictionary[ViewerModel, ref[Session]] = WeakKeyDictionary()
 
 
 def open_sessions() -> list[Session]:
     """Those of all viewers."""
-    return list(_sessions.values())
+    return [session for known in list(_sessions.values()) if (session := known()) is not None]
+
+
+def session_if_any(viewer: ViewerModel) -> Session | None:
+    """The session of a viewer, if anybody has asked for it yet."""
+    known = _sessions.get(getattr(viewer, "__wrapped__", viewer))
+    return None if known is None else known()
 
 
 def session_of(viewer: ViewerModel) -> Session:
@@ -328,6 +335,10 @@ def session_of(viewer: ViewerModel) -> Session:
     session belongs to the viewer itself.
     """
     viewer = getattr(viewer, "__wrapped__", viewer)
-    if viewer not in _sessions:
-        _sessions[viewer] = Session(viewer)
-    return _sessions[viewer]
+    session = session_if_any(viewer)
+    if session is None:
+        session = Session(viewer)
+        _sessions[viewer] = ref(session)
+        # The viewer keeps its session: of a method its events would keep a weak reference only.
+        viewer.layers.events.removed.connect(partial(Session.layers_gone, session))
+    return session

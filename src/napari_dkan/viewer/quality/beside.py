@@ -37,7 +37,10 @@ def open_predict_beside(panel: QWidget, viewer: Viewer) -> None:
             main.tabifyDockWidget(other, dock)
             dock.raise_()
 
-    QTimer.singleShot(0, panel, open_it)
+    timer = QTimer(panel)  # goes with the panel; PyQt6's singleShot takes no object to go with
+    timer.setSingleShot(True)
+    timer.timeout.connect(open_it)
+    timer.start(0)
 
 
 def _is_predict(widget: object) -> bool:

@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
 
 from napari.layers import Points
 from psygnal import Signal
 
+from ..companions import companion
 from ..links import Links
 from ..session import Session
 from .comparer import Comparer
@@ -87,7 +87,7 @@ class Quality:
         self._keys.close()
         self._arrangement.close()
         self._links.cut()
-        _states.pop(self.session, None)
+        self.session.companions.pop(Quality, None)
 
     # ---- loading ---------------------------------------------------------------------
 
@@ -318,11 +318,6 @@ class Quality:
         self.layout_changed.emit()
 
 
-_states: WeakKeyDictionary[Session, Quality] = WeakKeyDictionary()
-
-
 def quality_of(session: Session) -> Quality:
     """The state of a session, made when first asked for."""
-    if session not in _states:
-        _states[session] = Quality(session)
-    return _states[session]
+    return companion(session, Quality)

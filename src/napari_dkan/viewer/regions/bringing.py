@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from weakref import WeakKeyDictionary
 
 import shapely
 from napari.layers import Layer, Shapes
@@ -12,6 +11,7 @@ from napari.utils.notifications import show_warning
 from psygnal import Signal
 
 from ...errors import SpotsError
+from ..companions import companion
 from ..lane import Failure, Lane
 from ..session import OpenSlide, Session
 from ..slides import AXES, UNITS
@@ -111,11 +111,6 @@ def _on_slide(geometries: list, slide: OpenSlide | None, name: str) -> None:
         )
 
 
-_of: WeakKeyDictionary[Session, Bringing] = WeakKeyDictionary()
-
-
 def bringing_of(session: Session) -> Bringing:
     """The one of a session, made when first asked for."""
-    if session not in _of:
-        _of[session] = Bringing(session)
-    return _of[session]
+    return companion(session, Bringing)

@@ -7,13 +7,14 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary, ref
+from weakref import ref
 
 from napari.layers import Shapes
 from psygnal import Signal
 
 from ...errors import DkanError, OutputError, SlideError
 from ...export.slide_again import open_same
+from ..companions import companion
 from ..lane import Failure, Lane
 from ..overlay import Overlay
 from ..session import OpenSlide, Session
@@ -218,11 +219,6 @@ class Results:
         self._lane.start(job, receive, end)
 
 
-_states: WeakKeyDictionary[Session, Results] = WeakKeyDictionary()
-
-
 def results_of(session: Session) -> Results:
     """The results of a session, made when first asked for."""
-    if session not in _states:
-        _states[session] = Results(session)
-    return _states[session]
+    return companion(session, Results)
