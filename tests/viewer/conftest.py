@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 import gc
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,6 +22,19 @@ def small_heap() -> Iterator[None]:
     gc.freeze()
     yield
     gc.unfreeze()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def manifests_parsed_once() -> Iterator[None]:
+    """npe2 parses the manifest of every plugin twice for each window, a sixth of such a test."""
+    from npe2.manifest import _bases
+
+    parse = functools.cache(_bases._load_yaml_no_duplicates)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            _bases, "_load_yaml_no_duplicates", lambda file: copy.deepcopy(parse(file.read()))
+        )
+        yield
 
 
 @pytest.fixture(autouse=True)
