@@ -42,3 +42,21 @@ def test_answers_do_not_pile_up(tmp_path, asked):
         (tmp_path / f"{number}.h5").write_bytes(b"no HDF5")
         assert hdf5_doubt(tmp_path / f"{number}.h5") == "it is damaged or no HDF5 file"
     assert len(probe._answers) == probe._REMEMBERED
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs a named pipe")
+def test_a_child_that_never_answers_ends_itself(tmp_path, monkeypatch):
+    os.mkfifo(tmp_path / "endless.h5")  # opening it waits for a writer that never comes
+    monkeypatch.setattr(probe, "_ANSWER_S", 2.0)
+    assert hdf5_doubt(tmp_path / "endless.h5") == probe._CRASHED
+    (tmp_path / "a.h5").write_bytes(b"no HDF5")
+    assert "damaged" in hdf5_doubt(tmp_path / "a.h5")
+
+
+def test_an_idle_child_that_went_is_replaced(tmp_path):
+    (tmp_path / "a.h5").write_bytes(b"no HDF5")
+    (tmp_path / "b.h5").write_bytes(b"none either")
+    assert "damaged" in hdf5_doubt(tmp_path / "a.h5")
+    probe._child.kill()
+    probe._child.wait()
+    assert "damaged" in hdf5_doubt(tmp_path / "b.h5")
