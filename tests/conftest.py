@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,9 @@ from hypothesis import settings
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared"
+
+# What napari, torch and the tests before hold is looked at for garbage less often: 5 % of the time.
+gc.set_threshold(50_000, 20, 50)
 
 # The same cases on every run, and none that fails because a machine is busy.
 settings.register_profile("house", derandomize=True, deadline=None)
