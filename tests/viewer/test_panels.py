@@ -10,11 +10,12 @@ from itertools import pairwise
 import pytest
 from napari._qt.dialogs.preferences_dialog import PreferencesDialog
 from napari.settings import get_plugin_settings
-from qtpy.QtCore import Qt, QUrl
-from qtpy.QtWidgets import QApplication, QLabel, QScrollArea
+from qtpy.QtCore import QCoreApplication, QEvent, Qt, QUrl
+from qtpy.QtWidgets import QApplication, QLabel, QScrollArea, QWidget
 from superqt import QCollapsible
 
 from napari_dkan.viewer import help, tones
+from napari_dkan.viewer.column import Column
 from napari_dkan.viewer.finetune.widget import FineTuneWidget
 from napari_dkan.viewer.focus import FocusRing
 from napari_dkan.viewer.gene_box import COLORMAPS
@@ -158,3 +159,18 @@ def test_tab_reaches_every_control_and_shows_where_it_is(panel, qtbot, until):
     assert len(wanted) > 8 and not wanted - set(reached)
     down = [at.mapTo(ring.parent(), at.rect().bottomLeft()).y() for at in reached]
     assert all(b > a - 40 for a, b in pairwise(down))  # from top to bottom
+
+
+def test_a_filter_that_the_collector_has_emptied_lets_events_pass(qtbot):
+    """With a window that nobody holds any more, Python takes the attributes before Qt is done."""
+    content = QWidget()
+    column = Column(content)
+    qtbot.addWidget(column)
+    tones.on_theme(content, lambda: None)
+    follower = next(child for child in content.children() if hasattr(child, "act"))
+    for each in (column, column.ring, follower):
+        vars(each).clear()
+    for kind in (QEvent.Type.LayoutRequest, QEvent.Type.Resize, QEvent.Type.StyleChange):
+        with qtbot.captureExceptions() as raised:
+            QCoreApplication.sendEvent(content, QEvent(kind))
+        assert raised == []

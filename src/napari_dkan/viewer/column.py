@@ -14,7 +14,6 @@ class Column(QScrollArea):
 
     def __init__(self, content: QWidget) -> None:
         super().__init__()
-        self._content = content
         self.setWidget(content)
         self.setWidgetResizable(True)
         self.setFrameShape(QFrame.Shape.NoFrame)
@@ -23,8 +22,9 @@ class Column(QScrollArea):
         self.ring = FocusRing(content)
 
     def eventFilter(self, watched: QObject, event: QEvent) -> bool:
-        if watched is self._content and event.type() == QEvent.Type.LayoutRequest:
-            width = self._content.minimumSizeHint().width()
+        content = self.widget()  # Qt's, and not an attribute: the collector may have emptied self
+        if watched is content and event.type() == QEvent.Type.LayoutRequest:
+            width = content.minimumSizeHint().width()
             bar = self.verticalScrollBar().sizeHint().width()
             gap = QStyle.PixelMetric.PM_ScrollView_ScrollBarSpacing
             frame = 2 * self.frameWidth()  # napari's theme gives it one all the same

@@ -47,7 +47,8 @@ class FocusRing(QWidget):
 
     def eventFilter(self, watched: QObject, event: QEvent) -> bool:
         """Controls move when another one comes or goes."""
-        if event.type() in (QEvent.Type.LayoutRequest, QEvent.Type.Resize):
+        moved = event.type() in (QEvent.Type.LayoutRequest, QEvent.Type.Resize)
+        if moved and vars(self):  # the collector empties what Qt still sends events to
             self._soon.start(0)
         return super().eventFilter(watched, event)
 

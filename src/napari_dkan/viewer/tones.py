@@ -64,7 +64,8 @@ class _Follower(QObject):
         widget.installEventFilter(self)
 
     def eventFilter(self, watched: QObject, event: QEvent) -> bool:
-        if event.type() in (QEvent.Type.StyleChange, QEvent.Type.Show):
+        shown_anew = event.type() in (QEvent.Type.StyleChange, QEvent.Type.Show)
+        if shown_anew and vars(self):  # the collector empties what Qt still sends events to
             widget = self.parent()
             if isinstance(widget, QWidget) and on_dark(widget) is not self._was:
                 self._was = on_dark(widget)
