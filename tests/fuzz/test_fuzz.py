@@ -10,6 +10,7 @@ import json
 import os
 import time
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from hypothesis import strategies as st
 
 from napari_dkan.errors import DkanError
 
+from . import watch
 from .loaders import LOADERS, Corner, Loader
 from .watch import resident, watched
 
@@ -65,6 +67,13 @@ def test_every_damaged_file_is_read_or_refused_in_a_sentence(loader, corner, tmp
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
     assert resident() - held < GROWTH
     _note(loader, outcomes, slowest, resident() - held)
+
+
+def test_a_hang_is_no_refusal(monkeypatch):
+    """Though the loader takes every exception for damage."""
+    monkeypatch.setattr(watch, "SECONDS", 0.2)
+    with pytest.raises(watch.Hung), watched(), suppress(Exception):
+        time.sleep(5)
 
 
 def _outcome(loader: Loader, path: Path) -> str:

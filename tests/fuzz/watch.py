@@ -66,14 +66,18 @@ def _importing() -> bool:
 sys.addaudithook(_hook)
 
 
+class Hung(BaseException):
+    """No Exception: loaders make a sentence of every one, as if the file were refused."""
+
+
 def _too_long(signal_number: int, frame: FrameType | None) -> None:
-    raise AssertionError(f"still reading after {SECONDS} s")
+    raise Hung(f"still reading after {SECONDS} s")
 
 
 @contextmanager
 def watched() -> Iterator[None]:
-    """AssertionError where the block hangs, writes, connects, starts a process or runs code;
-    MemoryError where it asks for more than 3 GB."""
+    """Hung where the block hangs; AssertionError where it writes, connects, starts a process or
+    runs code; MemoryError where it asks for more than 3 GB."""
     global _seen
     before = resource.getrlimit(resource.RLIMIT_AS)
     resource.setrlimit(resource.RLIMIT_AS, (_in_use() + ROOM, before[1]))

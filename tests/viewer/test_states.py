@@ -310,6 +310,6 @@ def test_what_was_open_goes_with_its_window(make_napari_viewer, tiny_slide_file,
 
     def gone() -> bool:
         gc.collect()
-        return not any(each() for each in left)
+        return all(each() is None for each in left)
 
     until(gone)
