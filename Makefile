@@ -22,6 +22,9 @@ ifneq ($(wildcard ../shared/data),)
 export NAPARI_DKAN_DATA ?= $(abspath ../shared/data)
 endif
 
+# With byte code: without it every start compiles thousands of modules.
+unexport PYTHONDONTWRITEBYTECODE
+
 # Both bindings are installed, for a test; everything else is done with one of them.
 export QT_API ?= pyside6
 
@@ -61,6 +64,6 @@ clean:
 
 # One stamp per extra, made anew when what is installed changes; one pip at a time.
 .venv/.dev: .venv/.test
-.venv/.test .venv/.dev: .venv/.%: pyproject.toml constraints.txt
+.venv/.test .venv/.dev: .venv/.%: pyproject.toml constraints.txt tools/make-venv.sh
 	@tools/make-venv.sh "$(PYTHON)" $*
 	@touch $@

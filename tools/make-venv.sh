@@ -15,7 +15,10 @@ fi
 
 .venv/bin/python -m pip --version >/dev/null 2>&1 || "$python" -m venv --clear .venv
 echo "Setting up .venv with napari, torch and the rest; the first time takes minutes and several GB ..."
-# -qq: errors only. Byte code is compiled on first use, which is most of torch never.
 SECONDS=0
+# --no-compile: pip would compile all of torch, most of which is never imported.
 PIP_DISABLE_PIP_VERSION_CHECK=1 .venv/bin/python -m pip install -qq --no-compile -c constraints.txt -e ".[$extra]"
+# What is imported is compiled here, once: where PYTHONDONTWRITEBYTECODE is set, as in many containers,
+# every later start would otherwise compile it anew.
+env -u PYTHONDONTWRITEBYTECODE .venv/bin/python tools/compile_imports.py
 echo "Setting up took $SECONDS s."
