@@ -61,7 +61,7 @@ def saved(tmp_path_factory) -> Checkpoint:
     return save_checkpoint(tmp_path_factory.mktemp("checkpoint") / "tiny.safetensors", tiny())
 
 
-def test_everything_survives_the_file(saved):
+def test_everything_survives_the_file(saved: Checkpoint):
     loaded = load_checkpoint(saved.path)
     for field in ("panel", "label_scale", "patch", "encoder", "gene_text", "card", "creator"):
         assert getattr(loaded, field) == getattr(saved, field)
@@ -76,14 +76,14 @@ def test_everything_survives_the_file(saved):
         assert json.loads(file.metadata()["napari_dkan"])["format"] == 1
 
 
-def test_the_card_shows_the_baseline_and_no_control_characters(saved):
+def test_the_card_shows_the_baseline_and_no_control_characters(saved: Checkpoint):
     text = describe(replace(saved, card=CARD | {"title": "Tiny\x1b[31m", "note": ["a", 1.23456]}))
     for wanted in ("ERBB2, GATA3", "154.112 um at 224 px", "ridge PCC-ALL", "0.29", saved.sha256):
         assert wanted in text
     assert "\x1b" not in text
 
 
-def test_half_storage_keeps_vectors_whole(saved, tmp_path):
+def test_half_storage_keeps_vectors_whole(saved: Checkpoint, tmp_path):
     half = save_checkpoint(tmp_path / "half.safetensors", saved, half=True)
     stored = load_file(half.path)
     assert stored["head_fused.weight"].dtype == torch.float16
@@ -171,7 +171,7 @@ EDITS = {
 
 
 @pytest.mark.parametrize("sentence", EDITS)
-def test_a_damaged_checkpoint_is_refused_in_one_sentence(saved, tmp_path, sentence):
+def test_a_damaged_checkpoint_is_refused_in_one_sentence(saved: Checkpoint, tmp_path, sentence):
     path = edited(saved, tmp_path / "bad.safetensors", EDITS[sentence])
     with pytest.raises(CheckpointError, match=sentence) as caught:
         load_checkpoint(path)
@@ -211,7 +211,7 @@ def test_files_of_other_kinds_are_named(tmp_path):
 
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
-def test_no_cut_or_changed_byte_escapes_as_another_error(saved, tmp_path, data):
+def test_no_cut_or_changed_byte_escapes_as_another_error(saved: Checkpoint, tmp_path, data):
     content = bytearray(saved.path.read_bytes())
     if data.draw(st.booleans()):
         del content[data.draw(st.integers(0, len(content) - 1)) :]
@@ -239,7 +239,7 @@ def test_parts_that_do_not_fit_make_no_checkpoint():
         Patch(2, 10.0)
 
 
-def test_a_failed_write_leaves_the_older_file_alone(saved, tmp_path, monkeypatch):
+def test_a_failed_write_leaves_the_older_file_alone(saved: Checkpoint, tmp_path, monkeypatch):
     path = tmp_path / "mine.safetensors"
     before = save_checkpoint(path, saved).sha256
 
@@ -256,7 +256,7 @@ def test_a_failed_write_leaves_the_older_file_alone(saved, tmp_path, monkeypatch
     assert os.listdir(tmp_path) == ["mine.safetensors"]
 
 
-def test_a_loaded_checkpoint_does_not_hang_on_its_file(saved, tmp_path):
+def test_a_loaded_checkpoint_does_not_hang_on_its_file(saved: Checkpoint, tmp_path):
     path = save_checkpoint(tmp_path / "gone.safetensors", saved).path
     loaded = load_checkpoint(path)
     path.write_bytes(b"")

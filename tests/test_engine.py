@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -21,6 +22,10 @@ from napari_dkan.model import load_checkpoint
 from napari_dkan.slide import open_slide
 from napari_dkan.spatial.spots import Spots
 
+if TYPE_CHECKING:
+    from napari_dkan.slide.slide import Slide
+
+
 MPP = 0.7
 
 
@@ -31,17 +36,19 @@ def slide(tiny_slide_file):
 
 
 @pytest.fixture
-def predictor(slide, tiny_checkpoint_file):
+def predictor(slide: Slide, tiny_checkpoint_file):
     checkpoint = load_checkpoint(tiny_checkpoint_file)
     return Predictor(slide, checkpoint, MPP, tissue_region(slide, MPP), "cpu")
 
 
 @pytest.fixture
-def grid_target(predictor, slide):
+def grid_target(predictor: Predictor, slide: Slide):
     return region_target(predictor.tissue, 140.0, MPP, slide.width, slide.height)
 
 
-def test_evidence_is_that_of_the_tile_however_it_is_asked_for(predictor, grid_target):
+def test_evidence_is_that_of_the_tile_however_it_is_asked_for(
+    predictor: Predictor, grid_target: Target
+):
     whole = predict(predictor, grid_target).evidence
     assert whole.shape == (len(grid_target), len(NAMES)) and np.isfinite(whole).all()
     some = grid_target.take(np.arange(0, len(grid_target), 3))
@@ -55,7 +62,7 @@ def test_evidence_is_that_of_the_tile_however_it_is_asked_for(predictor, grid_ta
     np.testing.assert_allclose(of_pixels(pixels), whole[::3, : len(PIXELS)], atol=1e-4)
 
 
-def test_array_spots_equal_the_whole_network_on_literal_inputs(predictor, slide):
+def test_array_spots_equal_the_whole_network_on_literal_inputs(predictor: Predictor, slide: Slide):
     """26 patches a spot, encoded one by one, through `predict`: the specification's way."""
     array = np.array([[0, 0], [1, 0], [0, 1], [2, 2], [5, 1]])
     xy = np.array([[500, 500], [700, 500], [500, 700], [900.4, 899.7], [60, 600]])
@@ -78,7 +85,7 @@ def test_array_spots_equal_the_whole_network_on_literal_inputs(predictor, slide)
     np.testing.assert_allclose(ours, literal.numpy(), atol=1e-4)
 
 
-def test_order_and_batch_size_change_nothing(predictor, grid_target):
+def test_order_and_batch_size_change_nothing(predictor: Predictor, grid_target: Target):
     straight = predict(predictor, grid_target).values
     shuffled = np.full_like(straight, np.nan)
     predictor._largest = 3
@@ -93,14 +100,16 @@ def test_order_and_batch_size_change_nothing(predictor, grid_target):
     np.testing.assert_allclose(shuffled, straight, atol=1e-5)
 
 
-def test_a_click_on_a_tile_gives_the_maps_number(predictor, grid_target):
+def test_a_click_on_a_tile_gives_the_maps_number(predictor: Predictor, grid_target: Target):
     mapped = predict(predictor, grid_target).values
     row = len(grid_target) // 2
     click = Target(Kind.POINTS, Spots(grid_target.spots.xy[row][None]))
     np.testing.assert_allclose(predict(predictor, click).values[0], mapped[row], atol=1e-4)
 
 
-def test_a_part_of_the_map_has_the_numbers_of_the_whole(predictor, slide, grid_target):
+def test_a_part_of_the_map_has_the_numbers_of_the_whole(
+    predictor: Predictor, slide: Slide, grid_target: Target
+):
     whole = predict(predictor, grid_target)
     part = region_target(box(400, 300, 900, 800), 140.0, MPP, slide.width, slide.height)
     some = predict(predictor, part)
@@ -109,14 +118,14 @@ def test_a_part_of_the_map_has_the_numbers_of_the_whole(predictor, slide, grid_t
     np.testing.assert_allclose(some.values, whole.values[rows], atol=1e-4)
 
 
-def test_a_point_does_not_depend_on_the_points_beside_it(predictor):
+def test_a_point_does_not_depend_on_the_points_beside_it(predictor: Predictor):
     xy = np.array([[700, 600], [705, 604], [400, 500]], float)  # two share a cell
     together = predict(predictor, Target(Kind.POINTS, Spots(xy))).values
     alone = [predict(predictor, Target(Kind.POINTS, Spots(p[None]))).values[0] for p in xy]
     np.testing.assert_allclose(together, np.stack(alone), atol=1e-5)
 
 
-def test_chosen_genes_have_the_panels_numbers(predictor, grid_target):
+def test_chosen_genes_have_the_panels_numbers(predictor: Predictor, grid_target: Target):
     few = grid_target.take(np.arange(len(grid_target)) < 4)
     whole = predict(predictor, few)
     some = predict(predictor, few, genes=["KRT8", "HER2"])
@@ -126,7 +135,9 @@ def test_chosen_genes_have_the_panels_numbers(predictor, grid_target):
         predict(predictor, few, genes=["NOGENE"])
 
 
-def test_memory_running_out_halves_the_batch_and_goes_on(predictor, grid_target, monkeypatch):
+def test_memory_running_out_halves_the_batch_and_goes_on(
+    predictor: Predictor, grid_target: Target, monkeypatch
+):
     wanted = predict(predictor, grid_target).values
     tokens, sizes = predictor.network.target_tokens, []
 
@@ -145,7 +156,7 @@ def test_memory_running_out_halves_the_batch_and_goes_on(predictor, grid_target,
 
 
 def test_an_encoder_that_needs_too_much_memory_gets_fewer_tiles(
-    predictor, grid_target, monkeypatch
+    predictor: Predictor, grid_target: Target, monkeypatch
 ):
     wanted = predict(predictor, grid_target).values
     forward, sizes = type(predictor.features.encoder).forward, []
@@ -170,7 +181,9 @@ def test_an_encoder_that_needs_too_much_memory_gets_fewer_tiles(
         predict(predictor, grid_target)
 
 
-def test_a_device_too_small_for_one_spot_says_so(predictor, grid_target, monkeypatch):
+def test_a_device_too_small_for_one_spot_says_so(
+    predictor: Predictor, grid_target: Target, monkeypatch
+):
     def no_memory(*args):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
@@ -179,7 +192,7 @@ def test_a_device_too_small_for_one_spot_says_so(predictor, grid_target, monkeyp
         predict(predictor, grid_target)
 
 
-def test_closing_a_job_ends_its_reading_threads(predictor, grid_target):
+def test_closing_a_job_ends_its_reading_threads(predictor: Predictor, grid_target: Target):
     job = predictor.stream(grid_target)
     while not len(next(job).rows):
         pass
@@ -187,7 +200,9 @@ def test_closing_a_job_ends_its_reading_threads(predictor, grid_target):
     assert not [t for t in threading.enumerate() if t.name.startswith("dkan-read")]
 
 
-def test_what_was_predicted_before_the_slide_went_stays(tiny_slide_file, tmp_path, predictor):
+def test_what_was_predicted_before_the_slide_went_stays(
+    tiny_slide_file, tmp_path, predictor: Predictor
+):
     copy = tmp_path / "copy.ome.tif"
     copy.write_bytes(tiny_slide_file.read_bytes())
     with open_slide(copy) as opened:
@@ -203,7 +218,7 @@ def test_what_was_predicted_before_the_slide_went_stays(tiny_slide_file, tmp_pat
         assert 0 < done < len(target)
 
 
-def test_spots_outside_the_slide_are_counted(slide):
+def test_spots_outside_the_slide_are_counted(slide: Slide):
     xy = np.array([[5, 5], [5000, 5], [-1, 3]])
     with pytest.raises(SpotsError, match=r"2 of 3 spots lie outside the slide \(1600 x 1600"):
         spots_target(Spots(xy), slide.width, slide.height)
@@ -211,7 +226,7 @@ def test_spots_outside_the_slide_are_counted(slide):
         spots_target(Spots(np.empty((0, 2))), slide.width, slide.height)
 
 
-def test_regions_without_tissue_or_off_the_slide_are_refused(predictor):
+def test_regions_without_tissue_or_off_the_slide_are_refused(predictor: Predictor):
     with pytest.raises(SpotsError, match="no tissue in this region"):
         region_target(box(0, 0, 90, 90), 140.0, MPP, 1600, 1600, predictor.tissue)
     with pytest.raises(SpotsError, match="outside the slide"):
@@ -220,7 +235,7 @@ def test_regions_without_tissue_or_off_the_slide_are_refused(predictor):
         region_target(box(0, 0, 0, 0), 140.0, MPP, 1600, 1600)
 
 
-def test_neighbours_that_leave_the_slide_are_masked(slide):
+def test_neighbours_that_leave_the_slide_are_masked(slide: Slide):
     middle, corner = neighbour_masks(slide, np.array([[700, 600], [10, 10]]), 160, 5)
     corner = corner.reshape(5, 5)
     assert middle.all()
@@ -228,7 +243,7 @@ def test_neighbours_that_leave_the_slide_are_masked(slide):
     assert corner[3:, 3:].all()
 
 
-def test_windows_are_cut_where_single_patches_would_be_read(slide):
+def test_windows_are_cut_where_single_patches_would_be_read(slide: Slide):
     spot = read_spot(slide, 640, 560, 112, 5, 112, 112)  # 1 px per px: exact
     for i in range(25):
         x, y = 640 + (i % 5 - 2) * 112, 560 + (i // 5 - 2) * 112
@@ -241,14 +256,14 @@ def test_an_unknown_device_is_named():
         pick_device("tpu")
 
 
-def test_points_off_the_tissue_leave_no_trace_in_each_others_context(predictor):
+def test_points_off_the_tissue_leave_no_trace_in_each_others_context(predictor: Predictor):
     xy = np.array([[20, 20], [700, 600]], float)  # the first is on glass
     together = predict(predictor, Target(Kind.POINTS, Spots(xy))).values
     alone = predict(predictor, Target(Kind.POINTS, Spots(xy[1:]))).values
     np.testing.assert_allclose(together[1], alone[0], atol=1e-6)
 
 
-def test_a_point_on_a_slide_without_tissue_is_predicted(predictor):
+def test_a_point_on_a_slide_without_tissue_is_predicted(predictor: Predictor):
     predictor.tissue = box(0, 0, 0, 0)
     values = predict(predictor, Target(Kind.POINTS, Spots(np.array([[700.0, 600.0]])))).values
     assert np.isfinite(values).all()

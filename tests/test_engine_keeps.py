@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pytest
 import torch
@@ -22,6 +24,10 @@ from napari_dkan.slide import open_slide
 from napari_dkan.spatial.grid import TileGrid
 from napari_dkan.spatial.spots import Spots
 
+if TYPE_CHECKING:
+    from napari_dkan.slide.slide import Slide
+
+
 MPP = 0.7
 
 
@@ -38,7 +44,7 @@ def slide(tiny_slide_file):
 
 
 @pytest.fixture
-def make(slide, tiny_checkpoint_file):
+def make(slide: Slide, tiny_checkpoint_file):
     def predictor(**options):
         checkpoint = load_checkpoint(tiny_checkpoint_file)
         return Predictor(slide, checkpoint, MPP, tissue_region(slide, MPP), "cpu", **options)
@@ -47,7 +53,7 @@ def make(slide, tiny_checkpoint_file):
 
 
 @pytest.fixture
-def reads(slide, monkeypatch):
+def reads(slide: Slide, monkeypatch):
     """Every square that is read, as (x, y)."""
     read, seen = slide.read_square, []
 
@@ -59,13 +65,13 @@ def reads(slide, monkeypatch):
     return seen
 
 
-def dense(predictor, slide):
+def dense(predictor: Predictor, slide: Slide):
     um = predictor.checkpoint.patch.um
     return region_target(predictor.tissue, um, MPP, slide.width, slide.height, predictor.tissue)
 
 
 def test_on_a_dense_grid_every_patch_is_encoded_once_and_gives_the_literal_numbers(
-    make, slide, monkeypatch
+    make, slide: Slide, monkeypatch
 ):
     predictor = make()
     target = dense(predictor, slide)
@@ -104,7 +110,7 @@ def test_on_a_dense_grid_every_patch_is_encoded_once_and_gives_the_literal_numbe
     np.testing.assert_allclose(values, literal.numpy(), atol=1e-4)
 
 
-def test_a_second_job_and_a_second_visit_read_nothing(make, slide, reads):
+def test_a_second_job_and_a_second_visit_read_nothing(make, slide: Slide, reads):
     predictor = make(store=True)
     target = dense(predictor, slide)
     first = predict(predictor, target)
@@ -149,7 +155,7 @@ def test_a_slide_replaced_under_its_name_is_noticed(
     assert warnings[0] == "" and "slide.ome.tif has changed" in warnings[1]
 
 
-def test_another_tissue_outline_is_another_context(make, slide, reads):
+def test_another_tissue_outline_is_another_context(make, slide: Slide, reads):
     predictor = make(store=True)
     target = dense(predictor, slide)
     predict(predictor, target)
@@ -157,7 +163,7 @@ def test_another_tissue_outline_is_another_context(make, slide, reads):
     assert predictor.known(target) == 0
 
 
-def test_damaged_tiles_fail_alone_and_can_be_tried_again(make, slide, monkeypatch):
+def test_damaged_tiles_fail_alone_and_can_be_tried_again(make, slide: Slide, monkeypatch):
     predictor = make()
     target = dense(predictor, slide)
     whole = predict(make(), target).values
@@ -180,7 +186,7 @@ def test_damaged_tiles_fail_alone_and_can_be_tried_again(make, slide, monkeypatc
     np.testing.assert_allclose(predict(predictor, target).values, whole, atol=1e-5)
 
 
-def test_genes_decoded_later_are_those_decoded_at_once(make, slide):
+def test_genes_decoded_later_are_those_decoded_at_once(make, slide: Slide):
     predictor = make()
     target = dense(predictor, slide)
     at_once = predict(predictor, target)
@@ -270,7 +276,7 @@ def test_a_rough_map_is_made_of_the_middles_of_blocks():
     )
 
 
-def test_a_region_on_glass_is_predicted_and_not_kept(make, slide):
+def test_a_region_on_glass_is_predicted_and_not_kept(make, slide: Slide):
     predictor = make(store=True)
     corner = box(20, 20, 340, 340)
     target = region_target(corner, predictor.checkpoint.patch.um, MPP, slide.width, slide.height)

@@ -47,7 +47,7 @@ def section(checkpoint: Checkpoint) -> dict[str, Tensor]:
     }
 
 
-def test_every_head_is_the_mean_of_the_members(ensemble, section) -> None:
+def test_every_head_is_the_mean_of_the_members(ensemble: Ensemble, section) -> None:
     each = [member.predict(**section) for member in ensemble.all_members]
     mean = {name: torch.stack([e[name] for e in each]).mean(dim=0) for name in each[0]}
     got = ensemble.predict(**section)
@@ -56,7 +56,7 @@ def test_every_head_is_the_mean_of_the_members(ensemble, section) -> None:
     assert not torch.allclose(each[0]["final"], each[1]["final"], atol=1e-3)
 
 
-def test_genes_asked_for_alone_have_the_same_values(ensemble, section) -> None:
+def test_genes_asked_for_alone_have_the_same_values(ensemble: Ensemble, section) -> None:
     whole = ensemble.predict(**section)["final"]
     with torch.no_grad():
         tokens = ensemble.global_tokens(section["slide_features"], section["positions"])
@@ -70,7 +70,9 @@ def test_genes_asked_for_alone_have_the_same_values(ensemble, section) -> None:
     torch.testing.assert_close(given * 0.5 + 1.0, some)
 
 
-def test_a_checkpoint_keeps_its_members(checkpoint, ensemble, section, tmp_path: Path) -> None:
+def test_a_checkpoint_keeps_its_members(
+    checkpoint: Checkpoint, ensemble: Ensemble, section, tmp_path: Path
+) -> None:
     save_checkpoint(tmp_path / "e.safetensors", replace(checkpoint, network=ensemble))
     network = load_checkpoint(tmp_path / "e.safetensors").network
     assert isinstance(network, Ensemble) and network.config.members == 3
@@ -78,7 +80,7 @@ def test_a_checkpoint_keeps_its_members(checkpoint, ensemble, section, tmp_path:
     torch.testing.assert_close(network.predict(**section)["final"], wanted)
 
 
-def test_members_of_other_shapes_are_refused(checkpoint) -> None:
+def test_members_of_other_shapes_are_refused(checkpoint: Checkpoint) -> None:
     network = checkpoint.network
     assert isinstance(network, DKAN)
     other = DKAN(replace(network.config, kernel=5), network.gene_features)
@@ -86,5 +88,5 @@ def test_members_of_other_shapes_are_refused(checkpoint) -> None:
         together([network, other])
 
 
-def test_one_network_stays_itself(checkpoint) -> None:
+def test_one_network_stays_itself(checkpoint: Checkpoint) -> None:
     assert together([checkpoint.network]) is checkpoint.network

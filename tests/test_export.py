@@ -6,6 +6,7 @@ import json
 import os
 import sys
 from dataclasses import replace
+from typing import TYPE_CHECKING
 from uuid import UUID
 
 import anndata
@@ -31,6 +32,9 @@ from napari_dkan.spatial.regions import read_geojson
 
 from .result_files import MPP, RECORD, grid_target, result, spots_target
 
+if TYPE_CHECKING:
+    from napari_dkan.export.saved import Saved
+
 
 @pytest.fixture
 def ours():
@@ -48,7 +52,7 @@ def require_account(told, genes=("ERBB2", "CD74")):
 # ---- table -----------------------------------------------------------------------------
 
 
-def test_a_table_has_all_digits_and_says_what_it_is(ours, tmp_path):
+def test_a_table_has_all_digits_and_says_what_it_is(ours: Saved, tmp_path):
     file = write_csv(tmp_path / "out.csv", ours)
     table = pd.read_csv(file, dtype={"ERBB2": np.float32, "CD74": np.float32})
     values = table[["ERBB2", "CD74"]].to_numpy()
@@ -99,7 +103,7 @@ def read_strictly(file):
     return told
 
 
-def test_a_grid_becomes_tiles_for_qupath(ours, tmp_path):
+def test_a_grid_becomes_tiles_for_qupath(ours: Saved, tmp_path):
     file = write_geojson(tmp_path / "out.geojson", ours)
     told = read_strictly(file)
     require_account(told["napari_dkan"])
@@ -148,7 +152,7 @@ def test_spots_become_detections_and_a_zero_shot_gene_says_so(tmp_path):
 # ---- OME-Zarr ----------------------------------------------------------------------------
 
 
-def test_a_heatmap_lies_where_its_tiles_lie(ours, tmp_path):
+def test_a_heatmap_lies_where_its_tiles_lie(ours: Saved, tmp_path):
     import zarr
 
     group = zarr.open_group(write_heatmap(tmp_path / "h.ome.zarr", ours), mode="r", zarr_format=2)
@@ -228,7 +232,7 @@ def test_a_spatialdata_store_has_shapes_table_and_picture(target, tmp_path):
     assert shapely.from_wkb(drawn.iloc[0]).equals_exact(ours.regions, 0)
 
 
-def test_the_spatialdata_library_reads_the_store(ours, tmp_path):
+def test_the_spatialdata_library_reads_the_store(ours: Saved, tmp_path):
     spatialdata = pytest.importorskip("spatialdata", reason="spatialdata is not installed")
     store = spatialdata.read_zarr(write_spatialdata(tmp_path / "s.zarr", ours))
     np.testing.assert_array_equal(store.tables["table"].X, ours.prediction.values)
@@ -238,7 +242,7 @@ def test_the_spatialdata_library_reads_the_store(ours, tmp_path):
 # ---- AnnData in other hands ----------------------------------------------------------------
 
 
-def test_scanpy_plots_a_saved_result_as_it_is(ours, tmp_path):
+def test_scanpy_plots_a_saved_result_as_it_is(ours: Saved, tmp_path):
     import matplotlib
     import scanpy
 
@@ -297,7 +301,7 @@ def run(monkeypatch, capsys):
     return call
 
 
-def test_the_command_line_writes_every_kind(run, ours, tmp_path):
+def test_the_command_line_writes_every_kind(run, ours: Saved, tmp_path):
     file = save(tmp_path / "in.h5ad", ours)
     out = [tmp_path / f"out{kind.suffix}" for kind in KINDS]
     outs = [word for path in out for word in ("-o", path)]
@@ -319,7 +323,7 @@ def test_the_command_line_writes_every_kind(run, ours, tmp_path):
     assert {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*")} == before
 
 
-def test_a_failed_write_leaves_what_was_there(ours, tmp_path, monkeypatch):
+def test_a_failed_write_leaves_what_was_there(ours: Saved, tmp_path, monkeypatch):
     for kind in KINDS:
         path = tmp_path / f"out{kind.suffix}"
         with (

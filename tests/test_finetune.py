@@ -6,6 +6,7 @@ import json
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import anndata
 import numpy as np
@@ -31,6 +32,10 @@ from napari_dkan.training.tuning.finetune import finetune
 from napari_dkan.training.tuning.lesson import Reader
 from napari_dkan.training.tuning.settings import Adapt, HoldOut, TuneSettings
 from napari_dkan.training.tuning.split import split
+
+if TYPE_CHECKING:
+    from napari_dkan.model.checkpoint import Checkpoint
+
 
 QUICK = TuneSettings(Adapt.decoder, epochs=3, share=0.25)
 SIDE = 9
@@ -94,7 +99,7 @@ def test_blocks_are_contiguous_equal_and_cover_all() -> None:
     )
 
 
-def test_three_parts_know_nothing_of_each_other(tiny_slide_file, model) -> None:
+def test_three_parts_know_nothing_of_each_other(tiny_slide_file, model: Checkpoint) -> None:
     section = _section(tiny_slide_file, model.panel.symbols)
     reader = Reader(model, None, torch.device("cpu"))
 
@@ -124,7 +129,7 @@ def test_only_what_most_parts_agree_in_is_a_gain() -> None:
 # --- the run ------------------------------------------------------------------------
 
 
-def test_a_run_tells_what_it_does_and_reloads(tiny_slide_file, model, tmp_path) -> None:
+def test_a_run_tells_what_it_does_and_reloads(tiny_slide_file, model: Checkpoint, tmp_path) -> None:
     told, control = [], Control()
     control.gene = "GATA3"
     section = _section(tiny_slide_file, ["GATA3", "KRT8", "MALAT1", "OTHER"])
@@ -160,7 +165,9 @@ def test_a_run_tells_what_it_does_and_reloads(tiny_slide_file, model, tmp_path) 
 
 
 @pytest.mark.parametrize("adapt", ["heads", "decoder", "everything"])
-def test_only_what_may_change_changes_and_the_parent_never(tiny_slide_file, model, adapt) -> None:
+def test_only_what_may_change_changes_and_the_parent_never(
+    tiny_slide_file, model: Checkpoint, adapt
+) -> None:
     section = _section(tiny_slide_file, model.panel.symbols)
     before = {n: t.clone() for n, t in model.network.state_dict().items()}
     settings = replace(QUICK, adapt=Adapt(adapt), epochs=2)
@@ -180,7 +187,7 @@ def test_only_what_may_change_changes_and_the_parent_never(tiny_slide_file, mode
     assert "gene_features" not in changed
 
 
-def test_it_learns_where_there_is_something_to_learn(tiny_slide_file, model) -> None:
+def test_it_learns_where_there_is_something_to_learn(tiny_slide_file, model: Checkpoint) -> None:
     """The genes follow the darkness of the slide, which random weights do not know."""
     section = _section(tiny_slide_file, model.panel.symbols)
     reader = Reader(model, None, torch.device("cpu"))
@@ -196,14 +203,14 @@ def test_it_learns_where_there_is_something_to_learn(tiny_slide_file, model) -> 
     assert tuned.verdict.startswith("better on ")
 
 
-def test_a_fit_that_diverges_keeps_the_best_and_says_so(tiny_slide_file, model) -> None:
+def test_a_fit_that_diverges_keeps_the_best_and_says_so(tiny_slide_file, model: Checkpoint) -> None:
     section = _section(tiny_slide_file, model.panel.symbols)
     tuned = finetune(model, [section], replace(QUICK, epochs=50, lr=1e6))
     assert tuned.report["best_epoch"] == 0 and "diverged in epoch" in tuned.verdict
     assert all(t.isfinite().all() for t in tuned.checkpoint.network.state_dict().values())
 
 
-def test_stop_keeps_the_best_so_far_and_pause_waits(tiny_slide_file, model) -> None:
+def test_stop_keeps_the_best_so_far_and_pause_waits(tiny_slide_file, model: Checkpoint) -> None:
     told, control = [], Control()
 
     def on_event(event) -> None:
@@ -222,7 +229,9 @@ def test_stop_keeps_the_best_so_far_and_pause_waits(tiny_slide_file, model) -> N
     assert tuned.report["ended"] == "it was stopped" and tuned.report["epochs"] == 2
 
 
-def test_whole_sections_are_held_out_where_there_are_several(tiny_slide_file, model) -> None:
+def test_whole_sections_are_held_out_where_there_are_several(
+    tiny_slide_file, model: Checkpoint
+) -> None:
     sections = [_section(tiny_slide_file, model.panel.symbols, n) for n in ("one", "other")]
     tuned = finetune(model, sections, replace(QUICK, hold_out=HoldOut.sections, epochs=1))
     assert tuned.report["spots"]["held_out"] == SIDE**2
@@ -231,7 +240,7 @@ def test_whole_sections_are_held_out_where_there_are_several(tiny_slide_file, mo
         finetune(model, sections[:1], replace(QUICK, hold_out=HoldOut.sections))
 
 
-def test_bad_input_is_a_sentence(tiny_slide_file, model) -> None:
+def test_bad_input_is_a_sentence(tiny_slide_file, model: Checkpoint) -> None:
     few = _section(tiny_slide_file, model.panel.symbols, side=3)
     with pytest.raises(SpotsError, match="9 labelled spots are too few"):
         finetune(model, [few], QUICK)
@@ -241,7 +250,7 @@ def test_bad_input_is_a_sentence(tiny_slide_file, model) -> None:
         TuneSettings(share=0.9)
 
 
-def test_new_genes_join_the_panel(tiny_slide_file, model, tmp_path) -> None:
+def test_new_genes_join_the_panel(tiny_slide_file, model: Checkpoint, tmp_path) -> None:
     torch.manual_seed(1)
     basis = TextBasis.fit(torch.randn(40, 24), 16, "words")
     model = replace(model, text_basis=basis)
@@ -276,7 +285,7 @@ def call(monkeypatch, capsys):
 
 
 def test_the_command_writes_checkpoint_and_report(
-    call, tiny_slide_file, tiny_checkpoint_file, model, tmp_path
+    call, tiny_slide_file, tiny_checkpoint_file, model: Checkpoint, tmp_path
 ) -> None:
     file = tmp_path / "drawn.h5ad"
     _section(tiny_slide_file, model.panel.symbols).write_h5ad(file)
@@ -293,7 +302,7 @@ def test_the_command_writes_checkpoint_and_report(
 
 
 def test_a_full_disk_is_one_sentence_and_leaves_nothing(
-    call, tiny_slide_file, tiny_checkpoint_file, model, tmp_path, monkeypatch
+    call, tiny_slide_file, tiny_checkpoint_file, model: Checkpoint, tmp_path, monkeypatch
 ) -> None:
     file = tmp_path / "drawn.h5ad"
     _section(tiny_slide_file, model.panel.symbols).write_h5ad(file)
@@ -309,7 +318,9 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing(
     assert sorted(p.name for p in tmp_path.iterdir()) == ["drawn.h5ad"]
 
 
-def test_an_unsaved_result_waits_for_another_place(model, tmp_path, monkeypatch) -> None:
+def test_an_unsaved_result_waits_for_another_place(
+    model: Checkpoint, tmp_path, monkeypatch
+) -> None:
     from napari_dkan.training.tuning.conversation import Conversation
 
     read, write = __import__("os").pipe()

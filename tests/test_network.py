@@ -116,7 +116,7 @@ def test_relative_offsets_are_numbered_as_they_first_occur():
             assert bias.offset[i, j] == number
 
 
-def test_genes_do_not_depend_on_each_other_nor_on_how_the_work_is_cut(network, monkeypatch):
+def test_genes_do_not_depend_on_each_other_nor_on_how_the_work_is_cut(network: DKAN, monkeypatch):
     z = torch.randn(9, 16)
     with torch.no_grad():
         whole = network.decode(z)
@@ -131,7 +131,7 @@ def test_genes_do_not_depend_on_each_other_nor_on_how_the_work_is_cut(network, m
 
 @settings(max_examples=15, deadline=None)
 @given(order=st.permutations(range(14)), shift=st.tuples(*[st.integers(-500, 500)] * 2))
-def test_row_order_and_origin_do_not_matter(network, slide, order, shift):
+def test_row_order_and_origin_do_not_matter(network: DKAN, slide, order, shift):
     whole = network.predict(**slide)
     moved = {k: v[list(order)] for k, v in slide.items()}
     moved["positions"] = moved["positions"] + torch.tensor(shift)
@@ -139,7 +139,7 @@ def test_row_order_and_origin_do_not_matter(network, slide, order, shift):
         assert torch.allclose(values, whole[name][list(order)], atol=1e-5), name
 
 
-def test_what_lies_outside_the_slide_has_no_effect_on_the_prediction(network, slide):
+def test_what_lies_outside_the_slide_has_no_effect_on_the_prediction(network: DKAN, slide):
     noise = slide | {
         "neighbor_features": torch.where(
             slide["neighbor_mask"][..., None] > 0, slide["neighbor_features"], 100.0
@@ -154,7 +154,7 @@ def test_what_lies_outside_the_slide_has_no_effect_on_the_prediction(network, sl
 # --- state -------------------------------------------------------------------------------
 
 
-def test_prediction_is_deterministic_and_leaves_the_mode(network, slide):
+def test_prediction_is_deterministic_and_leaves_the_mode(network: DKAN, slide):
     first = network.predict(**slide)["final"]
     network.train()
     again = network.predict(**slide)["final"]
@@ -181,7 +181,7 @@ def test_text_tokens_are_computed_once_until_the_weights_change(slide, monkeypat
     assert network.gene_tokens().requires_grad  # never a stale constant under gradients
 
 
-def test_auxiliary_and_final_heads_are_on_the_label_scale(network, slide):
+def test_auxiliary_and_final_heads_are_on_the_label_scale(network: DKAN, slide):
     with torch.no_grad():
         out = network(**slide)
     predicted = network.predict(**slide)
@@ -203,7 +203,7 @@ def test_a_training_pass_reaches_every_weight(slide):
     assert network(**batch, rows=rows).expression_tokens is None
 
 
-def test_rows_of_a_section_predict_as_the_whole_section(network, slide):
+def test_rows_of_a_section_predict_as_the_whole_section(network: DKAN, slide):
     rows = torch.tensor([13, 0, 6])
     batch = {k: v[rows] if k.startswith(("patch", "neighbor")) else v for k, v in slide.items()}
     with torch.no_grad():
@@ -211,7 +211,7 @@ def test_rows_of_a_section_predict_as_the_whole_section(network, slide):
     assert torch.allclose(final, network.predict(**slide)["final"][rows], atol=1e-5)
 
 
-def test_mixed_precision_stays_close(network, slide):
+def test_mixed_precision_stays_close(network: DKAN, slide):
     whole = network.predict(**slide)["final"]
     with torch.autocast("cpu", dtype=torch.bfloat16):
         rough = network.predict(**slide)["final"]
@@ -239,7 +239,7 @@ def test_feed_forward_is_pre_norm():
 # --- refusals ----------------------------------------------------------------------------
 
 
-def test_shared_positions_are_refused_by_name(network, slide):
+def test_shared_positions_are_refused_by_name(network: DKAN, slide):
     positions = slide["positions"].clone()
     positions[[4, 9]] = positions[2].clone()
     x, y = positions[2].tolist()
@@ -261,7 +261,7 @@ def test_shared_positions_are_refused_by_name(network, slide):
         ("neighbor_mask", torch.zeros(13, 25)),
     ],
 )
-def test_misshapen_input_is_refused_in_a_sentence(network, slide, name, wrong):
+def test_misshapen_input_is_refused_in_a_sentence(network: DKAN, slide, name, wrong):
     with pytest.raises(SpotsError, match=r"shape|whole array coordinates"):
         network.predict(**slide | {name: wrong})
 
@@ -300,7 +300,7 @@ def test_config_survives_json():
     assert np.isclose(DKANConfig.from_json({"genes": 3}).fusion.dropout, 0.1)
 
 
-def test_some_global_tokens_are_those_of_all(network, slide):
+def test_some_global_tokens_are_those_of_all(network: DKAN, slide):
     with torch.inference_mode():
         features, positions = slide["slide_features"], slide["positions"]
         every = network.global_tokens(features, positions)

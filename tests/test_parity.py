@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pytest
 import torch
 
 from napari_dkan.model import convert_published, load_checkpoint
+
+if TYPE_CHECKING:
+    from napari_dkan.model.checkpoint import Checkpoint
+
 
 FILES = ("official.ckpt", "genes.npy", "gene_features.pt")
 
@@ -31,7 +37,7 @@ def expected(parity_dir):
 
 
 @pytest.mark.parametrize("seed", [None, 0, 1, 2])
-def test_every_output_agrees_in_any_row_order(imported, inputs, expected, seed):
+def test_every_output_agrees_in_any_row_order(imported: Checkpoint, inputs, expected, seed):
     rows = torch.arange(24)
     if seed is not None:
         rows = torch.randperm(24, generator=torch.Generator().manual_seed(seed))
@@ -41,7 +47,7 @@ def test_every_output_agrees_in_any_row_order(imported, inputs, expected, seed):
         assert (values - expected[name][rows]).abs().max() < 1e-5, name
 
 
-def test_the_pieces_of_the_engine_add_up_to_predict(imported, inputs, expected):
+def test_the_pieces_of_the_engine_add_up_to_predict(imported: Checkpoint, inputs, expected):
     network = imported.network
     some, genes = torch.tensor([20, 3, 11]), torch.tensor([7, 0, 3])
     with torch.inference_mode():
@@ -56,7 +62,7 @@ def test_the_pieces_of_the_engine_add_up_to_predict(imported, inputs, expected):
 
 
 def test_a_file_of_half_the_size_predicts_nearly_the_same(
-    imported, inputs, expected, parity_dir, tmp_path
+    imported: Checkpoint, inputs, expected, parity_dir, tmp_path
 ):
     half = convert_published(
         *(parity_dir / f for f in FILES), tmp_path / "h.safetensors", half=True
@@ -66,7 +72,7 @@ def test_a_file_of_half_the_size_predicts_nearly_the_same(
     assert (out["final"] - expected["final"]).abs().max() < 0.01
 
 
-def test_the_card_says_what_is_known_and_the_unknown_encoder_is_refused(imported):
+def test_the_card_says_what_is_known_and_the_unknown_encoder_is_refused(imported: Checkpoint):
     from napari_dkan.errors import EncoderError
 
     assert imported.panel.symbols == tuple(f"GENE{i}" for i in range(10))

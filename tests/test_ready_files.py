@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import h5py
 import numpy as np
@@ -19,6 +20,11 @@ from napari_dkan.inference.target import Kind, region_target
 from napari_dkan.model import load_checkpoint
 from napari_dkan.slide import open_slide
 
+if TYPE_CHECKING:
+    from napari_dkan.model.checkpoint import Checkpoint
+    from napari_dkan.slide.slide import Slide
+
+
 MPP, SIDE = 0.7, 160  # the small checkpoint's patches are 112 um wide
 
 
@@ -33,7 +39,7 @@ def checkpoint(tiny_checkpoint_file):
     return load_checkpoint(tiny_checkpoint_file)
 
 
-def direct(slide, checkpoint, tissue):
+def direct(slide: Slide, checkpoint: Checkpoint, tissue):
     """The prediction of a dense grid as it always was, and the predictor behind it."""
     predictor = Predictor(slide, checkpoint, MPP, tissue, "cpu")
     target = region_target(tissue, 112.0, MPP, slide.width, slide.height, tissue)
@@ -55,7 +61,7 @@ def write(path, centres, features, about=None, of_features=None):
 
 
 @pytest.fixture
-def made(slide, checkpoint, tmp_path):
+def made(slide: Slide, checkpoint: Checkpoint, tmp_path):
     """A file of the tissue's tiles, and the direct prediction of them."""
     prediction, predictor = direct(slide, checkpoint, tissue_region(slide, MPP))
     xy = prediction.target.spots.xy
@@ -66,7 +72,9 @@ def made(slide, checkpoint, tmp_path):
     return write(tmp_path / "drawn.h5", xy[shuffled], rows), prediction
 
 
-def test_a_files_features_give_the_numbers_of_encoding(slide, checkpoint, made, monkeypatch):
+def test_a_files_features_give_the_numbers_of_encoding(
+    slide: Slide, checkpoint: Checkpoint, made, monkeypatch
+):
     file, wanted = made
     ready = ready_features(file, slide, checkpoint, MPP)
     assert ready.side == SIDE and not ready.alone and ready.note == ""
@@ -93,7 +101,7 @@ def test_a_files_features_give_the_numbers_of_encoding(slide, checkpoint, made, 
     np.testing.assert_allclose(predict(predictor, some).values, wanted.values[rows], atol=1e-5)
 
 
-def test_without_weights_the_file_is_all_there_is(slide, checkpoint, tmp_path):
+def test_without_weights_the_file_is_all_there_is(slide: Slide, checkpoint: Checkpoint, tmp_path):
     whole = box(0, 0, slide.width, slide.height)
     wanted, predictor = direct(slide, checkpoint, whole)
     xy = wanted.target.spots.xy
@@ -127,14 +135,18 @@ def test_without_weights_the_file_is_all_there_is(slide, checkpoint, tmp_path):
         ({"level0_magnification": 40}, None, "40x scan"),
     ],
 )
-def test_what_does_not_match_is_said(slide, checkpoint, made, about, of_features, sentence):
+def test_what_does_not_match_is_said(
+    slide: Slide, checkpoint: Checkpoint, made, about, of_features, sentence
+):
     centres, rows = read_tile_file(made[0]).centres, h5py.File(made[0])["features"][:]
     file = write(made[0].parent / "other.h5", centres, rows, about, of_features)
     with pytest.raises(SpotsError, match=sentence):
         ready_features(file, slide, checkpoint, MPP)
 
 
-def test_a_file_of_clam_needs_somebody_to_name_its_encoder(slide, checkpoint, made):
+def test_a_file_of_clam_needs_somebody_to_name_its_encoder(
+    slide: Slide, checkpoint: Checkpoint, made
+):
     unstated = dict.fromkeys(
         ("patch_size", "patch_size_level0", "level0_magnification", "level0_width", "name")
     )
@@ -149,7 +161,7 @@ def test_a_file_of_clam_needs_somebody_to_name_its_encoder(slide, checkpoint, ma
         ready_features(narrow, slide, checkpoint, MPP)
 
 
-def test_what_is_no_feature_file_is_one_sentence(slide, checkpoint, tmp_path):
+def test_what_is_no_feature_file_is_one_sentence(slide: Slide, checkpoint: Checkpoint, tmp_path):
     def bad(name, fill):
         with h5py.File(tmp_path / name, "w") as file:
             fill(file)

@@ -8,6 +8,7 @@ import sys
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import anndata
 import numpy as np
@@ -30,6 +31,10 @@ from napari_dkan.quality.report.write import KIND, write_report
 from napari_dkan.slide import PixelSize, open_slide
 from napari_dkan.training.evaluate import evaluate, predict_measured
 from napari_dkan.training.measured import measured_section
+
+if TYPE_CHECKING:
+    from napari_dkan.slide.slide import Slide
+
 
 EVIL = '"><script>alert(1)</script><img src="http://example.org/x">\u202e'
 URLS = ("src", "href", "xlink:href", "action", "data", "poster", "srcset")
@@ -103,7 +108,7 @@ def slide(tiny_slide_file):
 
 
 @pytest.fixture(scope="module")
-def made(slide, tiny_checkpoint_file):
+def made(slide: Slide, tiny_checkpoint_file):
     """What a page is written of; one gene and the titles are hostile."""
     model = load_checkpoint(tiny_checkpoint_file)
     genes = list(model.panel.genes)
@@ -120,14 +125,14 @@ def made(slide, tiny_checkpoint_file):
     return model, measured, predictor, compare(model, measured, prediction, ridge)
 
 
-def _written(path: Path, slide, made, **more) -> Page:
+def _written(path: Path, slide: Slide, made, **more) -> Page:
     model, _, _, comparison = made
     given = {"prediction": comparison.prediction, "comparison": comparison} | more
     assert write_report(path, slide=slide, checkpoint=model, **given) == path
     return Page(path)
 
 
-def test_the_page_is_whole_in_itself_and_text_stays_text(tmp_path, slide, made) -> None:
+def test_the_page_is_whole_in_itself_and_text_stays_text(tmp_path, slide: Slide, made) -> None:
     page = _written(tmp_path / "page.html", slide, made, notes=[EVIL], command=EVIL)
     assert page.links and all(link.startswith(("data:image/", "#")) for link in page.links)
     assert page.count["script"] == 1 and "img" not in page.count and not page.handlers
@@ -141,7 +146,9 @@ def test_the_page_is_whole_in_itself_and_text_stays_text(tmp_path, slide, made) 
     assert (tmp_path / "page.html").stat().st_size < 3_000_000
 
 
-def test_the_figures_are_those_of_the_comparison_and_of_evaluate(tmp_path, slide, made) -> None:
+def test_the_figures_are_those_of_the_comparison_and_of_evaluate(
+    tmp_path, slide: Slide, made
+) -> None:
     model, measured, _, comparison = made
     page = _written(tmp_path / "page.html", slide, made)
     metrics = evaluate(model, slide, measured, 0.7)["metrics"]["dkan"]
@@ -162,7 +169,7 @@ def test_the_figures_are_those_of_the_comparison_and_of_evaluate(tmp_path, slide
     assert model.label_scale.name in page.text and "µm" in page.text
 
 
-def test_without_measurements(tmp_path, slide, made) -> None:
+def test_without_measurements(tmp_path, slide: Slide, made) -> None:
     model, _, predictor, _ = made
     region = tissue_region(slide, 0.7)
     target = region_target(region, 140.0, 0.7, slide.width, slide.height)
@@ -176,7 +183,7 @@ def test_without_measurements(tmp_path, slide, made) -> None:
     assert all(link.startswith(("data:image/", "#")) for link in page.links)
 
 
-def test_many_spots_are_a_picture(tmp_path, slide, made, monkeypatch) -> None:
+def test_many_spots_are_a_picture(tmp_path, slide: Slide, made, monkeypatch) -> None:
     drawn = _written(tmp_path / "drawn.html", slide, made)
     monkeypatch.setattr(maps, "MANY", 10)
     pictures = _written(tmp_path / "pictures.html", slide, made)
@@ -184,7 +191,7 @@ def test_many_spots_are_a_picture(tmp_path, slide, made, monkeypatch) -> None:
     assert pictures.tables["genes sortable"] == drawn.tables["genes sortable"]
 
 
-def test_bad_input_leaves_no_half_page(tmp_path, slide, made, monkeypatch) -> None:
+def test_bad_input_leaves_no_half_page(tmp_path, slide: Slide, made, monkeypatch) -> None:
     path = tmp_path / "page.html"
     with pytest.raises(SpotsError, match="ERBB3 is not among the 6 genes"):
         _written(path, slide, made, genes=["ERBB3", "ERBB2"])
@@ -232,7 +239,7 @@ def test_the_command(data_dir: Path, tmp_path: Path, monkeypatch, capsys) -> Non
     assert code == 2 and "Give a slide" in err
 
 
-def test_it_prints(tmp_path, slide, made) -> None:
+def test_it_prints(tmp_path, slide: Slide, made) -> None:
     browser = shutil.which("chromium") or shutil.which("google-chrome")
     if browser is None:
         pytest.skip("needs chromium")

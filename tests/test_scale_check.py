@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -10,6 +11,10 @@ from napari_dkan.model import Patch, load_checkpoint
 from napari_dkan.quality.scale_check import check_scale
 from napari_dkan.samples.bundled import bundled_checkpoint
 from napari_dkan.slide import PixelSize
+
+if TYPE_CHECKING:
+    from napari_dkan.model.checkpoint import Checkpoint
+
 
 SIZE = 9300, 9900  # px, as the sections it was trained on
 
@@ -36,24 +41,24 @@ def bundled():
         (0.25, "objective power", "only an estimate"),
     ],
 )
-def test_pixel_sizes_beside_the_training_slides(bundled, mpp, origin, says):
+def test_pixel_sizes_beside_the_training_slides(bundled: Checkpoint, mpp, origin, says):
     said = check_scale(bundled, PixelSize(mpp, origin), *SIZE)
     assert (said == "") if not says else says in said
     assert said == "" or said.endswith(".")
 
 
-def test_an_estimate_is_told_beside_what_else_there_is(bundled):
+def test_an_estimate_is_told_beside_what_else_there_is(bundled: Checkpoint):
     said = check_scale(bundled, PixelSize(2.0, "objective power"), *SIZE)
     assert "only an estimate" in said and "2.9 times as large" in said
 
 
-def test_an_image_of_less_than_a_tile(bundled):
+def test_an_image_of_less_than_a_tile(bundled: Checkpoint):
     assert "100 um wide, less than one tile of 154 um" in check_scale(
         bundled, PixelSize(0.2, "entered by hand"), 500, 4000
     )
 
 
-def test_without_a_reference_the_tiles_of_the_network_count(bundled):
+def test_without_a_reference_the_tiles_of_the_network_count(bundled: Checkpoint):
     sharp = replace(bundled, reference=None, patch=Patch(px=224, um=112.0))
     assert check_scale(sharp, PixelSize(0.25, "entered by hand"), *SIZE) == ""
     said = check_scale(sharp, PixelSize(1.0, "OME metadata"), *SIZE)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -14,6 +15,9 @@ from napari_dkan.errors import SlideError
 from napari_dkan.slide import PixelSize, open_slide
 
 from .slide_files import LOSSLESS, halves, ome_zarr, picture, pyramid_tiff, tiff
+
+if TYPE_CHECKING:
+    from napari_dkan.inference.reading import Pixels
 
 
 @pytest.fixture(scope="module", params=LOSSLESS)
@@ -144,7 +148,7 @@ class TestFlat:
     """Images that bring no pyramid get one above 4,096 px."""
 
     @pytest.mark.parametrize("layout", ["png", "tiles", "strips", "one block"])
-    def test_pyramid_of_means(self, layout, large, tmp_path):
+    def test_pyramid_of_means(self, layout, large: Pixels, tmp_path):
         options = {
             "tiles": {"tile": (256, 256), "compression": "lzw"},
             "strips": {"rowsperstrip": 16, "compression": "lzw"},
@@ -173,7 +177,7 @@ class TestFlat:
         Image.fromarray(picture()).save(tmp_path / "a.png")
         assert len(open_slide(tmp_path / "a.png").levels) == 1
 
-    def test_large_jpeg_agrees_with_itself(self, large, tmp_path):
+    def test_large_jpeg_agrees_with_itself(self, large: Pixels, tmp_path):
         Image.fromarray(large).save(tmp_path / "a.jpg", quality=95)
         with open_slide(tmp_path / "a.jpg") as slide:
             before = np.asarray(slide.pyramid()[2])

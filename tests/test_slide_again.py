@@ -32,7 +32,7 @@ def at(saved, path):
     return replace(saved, slide=replace(saved.slide, path=path))
 
 
-def test_it_is_found_where_it_was_and_beside_the_result(saved, tmp_path, tiny_slide_file):
+def test_it_is_found_where_it_was_and_beside_the_result(saved: Saved, tmp_path, tiny_slide_file):
     nowhere = tmp_path / "nowhere" / "result.h5ad"
     with find_slide(saved, nowhere) as slide:
         assert slide.path == tiny_slide_file.absolute()
@@ -44,7 +44,7 @@ def test_it_is_found_where_it_was_and_beside_the_result(saved, tmp_path, tiny_sl
         assert find_slide(at(saved, was), nowhere) is None
 
 
-def test_what_only_has_its_name_is_not_it(saved, tmp_path):
+def test_what_only_has_its_name_is_not_it(saved: Saved, tmp_path):
     (tmp_path / "drawn.ome.tif").write_bytes(b"II*\0 nothing")
     assert find_slide(at(saved, "/gone/drawn.ome.tif"), tmp_path / "result.h5ad") is None
     other = replace(saved, slide=replace(saved.slide, fingerprint="0" * 64))
@@ -53,7 +53,7 @@ def test_what_only_has_its_name_is_not_it(saved, tmp_path):
         assert find_slide(at(saved, odd), tmp_path / "result.h5ad") is None
 
 
-def test_no_address_is_opened_unasked(saved, tmp_path, monkeypatch):
+def test_no_address_is_opened_unasked(saved: Saved, tmp_path, monkeypatch):
     monkeypatch.setattr(socket, "socket", None)
     for address in ("https://example.org/drawn.ome.zarr", "s3://bucket/drawn.ome.zarr"):
         assert find_slide(at(saved, address), tmp_path / "result.h5ad") is None

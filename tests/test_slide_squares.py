@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -11,6 +12,9 @@ from PIL import Image
 from napari_dkan.slide import open_slide
 
 from .slide_files import ome_zarr, picture, tiff
+
+if TYPE_CHECKING:
+    from napari_dkan.slide.slide import Slide
 
 
 def plain_square(slide, levels, x, y, side, px):
@@ -56,7 +60,7 @@ def slide(request, tmp_path):
         yield opened
 
 
-def test_squares_are_what_the_plain_way_gives(slide):
+def test_squares_are_what_the_plain_way_gives(slide: Slide):
     levels = [np.asarray(level) for level in slide.pyramid()]
     rng = np.random.default_rng(4)
     for _ in range(60):

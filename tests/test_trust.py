@@ -98,7 +98,7 @@ def test_the_size_of_a_patch_changes_little(px):
     assert np.allclose(small[:, other], large[:, other], atol=0.05)
 
 
-def test_the_networks_disagreement_is_the_same_folded_and_nothing_for_one(trained):
+def test_the_networks_disagreement_is_the_same_folded_and_nothing_for_one(trained: Checkpoint):
     network = trained.network
     assert isinstance(network, Ensemble)
     dim = network.config.dim
@@ -123,7 +123,7 @@ def test_the_networks_disagreement_is_the_same_folded_and_nothing_for_one(traine
 # --- what travels in the checkpoint -----------------------------------------------------
 
 
-def test_training_writes_a_reference_that_survives_the_file(trained, tmp_path):
+def test_training_writes_a_reference_that_survives_the_file(trained: Checkpoint, tmp_path):
     made = trained.reference
     assert made is not None and made.spots == 48 and made.slides == ("S1", "S2")
     assert made.names == (*NAMES, DISTANCE)
@@ -138,7 +138,7 @@ def test_training_writes_a_reference_that_survives_the_file(trained, tmp_path):
     assert load_checkpoint(old.path).reference is None
 
 
-def test_a_usual_spot_is_about_one_deviation_away(trained):
+def test_a_usual_spot_is_about_one_deviation_away(trained: Checkpoint):
     made = trained.reference
     section = encode(tiny_section(1), fit_encoder([tiny_section(1), tiny_section(2)], 16, 154.0))
     _, tokens = evidence_of(section, trained.network)
@@ -189,7 +189,9 @@ def _entry(**changes):
         (lambda tensors, entry: entry.update(reference="all of it"), "no way that can be read"),
     ],
 )
-def test_a_damaged_reference_is_refused_in_one_sentence(trained, tmp_path, damage, words):
+def test_a_damaged_reference_is_refused_in_one_sentence(
+    trained: Checkpoint, tmp_path, damage, words
+):
     file = tmp_path / "damaged.safetensors"
     save_checkpoint(file, trained)
     with safe_open(file, "pt") as opened:
@@ -201,7 +203,7 @@ def test_a_damaged_reference_is_refused_in_one_sentence(trained, tmp_path, damag
         load_checkpoint(file)
 
 
-def test_a_reference_of_another_network_is_refused(trained):
+def test_a_reference_of_another_network_is_refused(trained: Checkpoint):
     one = trained.network.all_members[0]
     with pytest.raises(CheckpointError, match="fused tokens of 32 numbers"):
         replace(trained, network=one)
@@ -226,7 +228,7 @@ def usual(reference: Reference, count: int) -> tuple[np.ndarray, np.ndarray]:
     return evidence.astype(np.float32), np.repeat(mean + out, count, axis=0)
 
 
-def test_usual_tiles_are_good_and_odd_ones_are_named(bundled):
+def test_usual_tiles_are_good_and_odd_ones_are_named(bundled: Checkpoint):
     evidence, tokens = usual(bundled.reference, 8)
     evidence[1, COLUMN["pen"]] = 0.5
     evidence[2, COLUMN["sharpness"]] -= 3
@@ -255,7 +257,7 @@ def test_without_a_reference_nothing_is_claimed():
     assert judged.reasons(0) == () and judged.word(0) == ""
 
 
-def test_a_single_network_is_judged_by_the_distance_alone(trained):
+def test_a_single_network_is_judged_by_the_distance_alone(trained: Checkpoint):
     one = trained.network.all_members[0]
     sections = [tiny_section(1), tiny_section(2)]
     encoder = fit_encoder(sections, 16, 154.0)
@@ -269,7 +271,7 @@ def test_a_single_network_is_judged_by_the_distance_alone(trained):
 
 
 @pytest.fixture(scope="module")
-def seen(data_dir, bundled):
+def seen(data_dir, bundled: Checkpoint):
     """The bundled checkpoint with a reference of C2 and C3 only, and these sections."""
     settings = Settings(augmentation=None)
     encoder = bundled.tile_encoder()
@@ -304,7 +306,7 @@ def test_the_carried_ridge_is_the_one_of_training_and_both_roads_note_the_same(
     assert np.allclose(prediction.tokens, tokens, atol=0.1)
 
 
-def test_the_banner_speaks_of_another_stain_or_scale_only(seen, bundled):
+def test_the_banner_speaks_of_another_stain_or_scale_only(seen, bundled: Checkpoint):
     _, sections = seen
     for section in sections:
         evidence, _ = evidence_of(section, bundled.network)
@@ -329,14 +331,14 @@ def test_the_banner_speaks_of_another_stain_or_scale_only(seen, bundled):
     assert check_slide(bundled, other[:3], 0.69) == ""
 
 
-def test_the_reference_has_to_be_of_the_training_sections(bundled, data_dir, tmp_path):
+def test_the_reference_has_to_be_of_the_training_sections(bundled: Checkpoint, data_dir, tmp_path):
     foreign = dict(bundled.card["training_data"], slide_fingerprints={"X1": "another"})
     card = bundled.card | {"training_data": foreign}
     with pytest.raises(SpotsError, match=r"C2 is not among the sections .* on \(X1\)"):
         with_reference(replace(bundled, card=card), data_dir, ["C2"])
 
 
-def test_the_bundled_checkpoint_carries_its_reference(bundled):
+def test_the_bundled_checkpoint_carries_its_reference(bundled: Checkpoint):
     made = bundled.reference
     assert made.spots == 729 and made.slides == ("C2", "C3", "C4", "C5") and made.ridge is not None
     assert "breast" in made.tissue and "reliability" in bundled.card

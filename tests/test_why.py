@@ -47,7 +47,7 @@ def drained(generator):
             return end.value
 
 
-def shown_at(predictor, xy) -> np.ndarray:
+def shown_at(predictor: Predictor, xy) -> np.ndarray:
     """(G,) what a click shows."""
     updates = list(predictor.stream(Target(Kind.POINTS, Spots(np.array([xy])))))
     return updates[-1].values[0]
@@ -61,7 +61,7 @@ def predictor(tiny_slide_file, tiny_checkpoint_file):
 
 
 @pytest.fixture(scope="module")
-def given(predictor):
+def given(predictor: Predictor):
     point = predictor.tissue.representative_point()
     return drained(given_at(predictor, point.x, point.y))
 
@@ -81,7 +81,7 @@ def test_attention_is_what_the_layer_computes_with(attention):
     torch.testing.assert_close(x + layer.out(by_hand), layer(x, context, mask))
 
 
-def test_attention_of_an_ensemble_is_the_mean_of_its_members(attention, predictor):
+def test_attention_of_an_ensemble_is_the_mean_of_its_members(attention, predictor: Predictor):
     one = predictor.checkpoint.network
     torch.manual_seed(1)
     other = type(one)(one.config, one.gene_features).eval()
@@ -101,7 +101,7 @@ def test_attention_of_an_ensemble_is_the_mean_of_its_members(attention, predicto
     assert (both[1][0, :5] == 0).all()
 
 
-def test_the_explained_value_is_the_shown_one_and_genes_differ(predictor):
+def test_the_explained_value_is_the_shown_one_and_genes_differ(predictor: Predictor):
     point = predictor.tissue.representative_point()
     shown = shown_at(predictor, (point.x, point.y))
     made = cover(predictor, drained(given_at(predictor, point.x, point.y)))
@@ -111,7 +111,7 @@ def test_the_explained_value_is_the_shown_one_and_genes_differ(predictor):
     assert not np.allclose(found[0].blocks, found[1].blocks)
 
 
-def test_a_covered_block_is_what_asking_the_whole_network_gives(predictor, given):
+def test_a_covered_block_is_what_asking_the_whole_network_gives(predictor: Predictor, given):
     keep = np.ones((BLOCKS**2, BLOCKS**2), bool)
     np.fill_diagonal(keep, False)
     made = cover(predictor, given)
@@ -124,7 +124,7 @@ def test_a_covered_block_is_what_asking_the_whole_network_gives(predictor, given
         assert found.patch == pytest.approx(found.value - bare[0, gene], abs=1e-5)
 
 
-def test_a_planted_neighbour_is_found(predictor, given):
+def test_a_planted_neighbour_is_found(predictor: Predictor, given):
     """All neighbours but one are as the slide's mean tile: replacing those changes nothing."""
     odd = 7
     near = given.mean.repeat(25, 1)
@@ -139,7 +139,7 @@ def test_a_planted_neighbour_is_found(predictor, given):
     assert abs(found.around) == pytest.approx(effects[odd], abs=1e-5)
 
 
-def test_a_planted_corner_is_found(predictor, given):
+def test_a_planted_corner_is_found(predictor: Predictor, given):
     """A patch of one colour, but for stripes in one corner whose mean is that colour."""
     pixels = np.full((56, 56, 3), 150, np.uint8)
     pixels[:8, 48:, :] = np.where(np.arange(8) % 2, 60, 240)[None, :, None]

@@ -44,7 +44,7 @@ def genes(tmp_path_factory) -> Path:
 # --- the network ---------------------------------------------------------------------------
 
 
-def test_a_new_gene_changes_nobody_elses_token(proven):
+def test_a_new_gene_changes_nobody_elses_token(proven: Checkpoint):
     network = proven.network
     features = torch.randn(5, network.config.text_dim)
     with torch.no_grad():
@@ -63,14 +63,14 @@ def test_a_new_gene_changes_nobody_elses_token(proven):
         network.text_token_of(torch.randn(2, 3))
 
 
-def test_tokens_decode_as_the_panel_does(proven):
+def test_tokens_decode_as_the_panel_does(proven: Checkpoint):
     network, z = proven.network, torch.randn(7, proven.network.config.dim)
     with torch.no_grad():
         standardised = network.decode_tokens(z, network.gene_tokens())
         torch.testing.assert_close(network.to_label_scale(standardised), network.decode(z))
 
 
-def test_an_ensemble_places_a_gene_by_the_mean_of_its_members(proven):
+def test_an_ensemble_places_a_gene_by_the_mean_of_its_members(proven: Checkpoint):
     torch.manual_seed(3)
     config = proven.network.config
     members = [DKAN(config, torch.randn(config.genes, config.text_dim)).eval() for _ in range(2)]
@@ -90,7 +90,7 @@ def test_an_ensemble_places_a_gene_by_the_mean_of_its_members(proven):
 
 
 @pytest.mark.parametrize("half", [False, True])
-def test_the_text_basis_survives_the_file(proven, tmp_path, half):
+def test_the_text_basis_survives_the_file(proven: Checkpoint, tmp_path, half):
     path = tmp_path / "c.safetensors"
     loaded = load_checkpoint(save_checkpoint(path, proven, half=half).path).text_basis
     given = proven.text_basis
@@ -148,7 +148,7 @@ def _type(tensors, data):
         (_type, "not floats"),
     ],
 )
-def test_a_damaged_basis_is_refused(proven, tmp_path, damage, said):
+def test_a_damaged_basis_is_refused(proven: Checkpoint, tmp_path, damage, said):
     tensors = load_file(proven.path)
     with safe_open(proven.path, "pt") as file:
         data = json.loads(file.metadata()["napari_dkan"])
@@ -162,7 +162,7 @@ def test_a_damaged_basis_is_refused(proven, tmp_path, damage, said):
 # --- which genes, and whether ----------------------------------------------------------------
 
 
-def test_genes_of_a_file_that_are_not_in_the_panel(proven, genes):
+def test_genes_of_a_file_that_are_not_in_the_panel(proven: Checkpoint, genes):
     found = zero_shot_genes(proven, genes)
     assert found.symbols == ("FOXP3", "MLANA") and found.in_panel == ()
     assert found.features.shape == (2, proven.network.config.text_dim)
@@ -172,7 +172,7 @@ def test_genes_of_a_file_that_are_not_in_the_panel(proven, genes):
     assert zero_shot_genes(proven, genes, ["ENSG00000049768"]).symbols == ("FOXP3",)
 
 
-def test_genes_that_cannot_be_placed_are_refused(proven, genes, tmp_path):
+def test_genes_that_cannot_be_placed_are_refused(proven: Checkpoint, genes, tmp_path):
     with pytest.raises(SpotsError, match="has no text for NOSUCH"):
         zero_shot_genes(proven, genes, ["NOSUCH"])
     with pytest.raises(SpotsError, match="no description of AP000769"):
@@ -293,7 +293,9 @@ def run(monkeypatch, capsys):
     return call
 
 
-def test_the_command_line_adds_marked_columns(run, proven, genes, tiny_slide_file, tmp_path):
+def test_the_command_line_adds_marked_columns(
+    run, proven: Checkpoint, genes, tiny_slide_file, tmp_path
+):
     predict = ("predict", tiny_slide_file, "--checkpoint", proven.path, "--device", "cpu")
     plain, marked = tmp_path / "plain.h5ad", tmp_path / "marked.h5ad"
     assert run(*predict, "--genes", "KRT8,ERBB2", "-o", plain)[0] == 0

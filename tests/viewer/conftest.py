@@ -7,9 +7,15 @@ import functools
 import gc
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import napari.settings
 import pytest
+
+if TYPE_CHECKING:
+    from napari_dkan.viewer.predict_widget import PredictWidget
+    from napari_dkan.viewer.quality.widget import QualityWidget
+
 
 PATIENCE_MS = 60_000
 
@@ -60,7 +66,9 @@ def until(qtbot) -> Callable[[Callable[[], bool]], None]:
 
 
 @pytest.fixture
-def make_panel(make_napari_viewer, monkeypatch, tiny_checkpoint_file, until):
+def make_panel(
+    make_napari_viewer, monkeypatch, tiny_checkpoint_file, until
+) -> Iterator[Callable[..., PredictWidget]]:
     """A viewer with the panel docked and the small checkpoint loaded."""
     from napari_dkan.viewer.predict_widget import PredictWidget
 
@@ -84,7 +92,7 @@ def make_panel(make_napari_viewer, monkeypatch, tiny_checkpoint_file, until):
 
 
 @pytest.fixture
-def panel(make_panel, tiny_slide_file, until):
+def panel(make_panel: Callable[..., PredictWidget], tiny_slide_file, until):
     """The panel with the small slide open, its tissue found, ready to predict."""
     made = make_panel()
     made.session.viewer.open(tiny_slide_file, plugin="napari-dkan")
@@ -94,7 +102,7 @@ def panel(make_panel, tiny_slide_file, until):
 
 
 @pytest.fixture
-def middle(panel) -> tuple[float, float]:
+def middle(panel: PredictWidget) -> tuple[float, float]:
     """A place on the tissue, (x, y) in level-0 px."""
     point = panel.session.slide.tissue.representative_point()
     return point.x, point.y
@@ -150,7 +158,7 @@ def rival_file(tmp_path, tiny_checkpoint_file) -> Path:
 
 
 @pytest.fixture
-def quality_widget(panel):
+def quality_widget(panel: PredictWidget):
     """The panel of quality control beside the Predict panel, nothing measured loaded yet."""
     from napari_dkan.viewer.quality.widget import QualityWidget
 
@@ -162,7 +170,7 @@ def quality_widget(panel):
 
 
 @pytest.fixture
-def compared(quality_widget, measured_file, until):
+def compared(quality_widget: QualityWidget, measured_file, until):
     """With a section loaded and all of its figures made."""
     quality_widget.quality.load([measured_file])
     until(lambda: quality_widget.figures.summary is not None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -24,6 +25,10 @@ from napari_dkan.viewer import actions
 from napari_dkan.viewer.predict_widget import PredictWidget
 from napari_dkan.viewer.session import Where
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
 LAYERS = Image, Labels, Points, Shapes, Surface, Tracks, Vectors
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "keys.md"
 
@@ -37,7 +42,7 @@ def keys_as_they_come():
 
 
 @pytest.fixture
-def editor(make_panel, qtbot):
+def editor(make_panel: Callable[..., PredictWidget], qtbot):
     """The real one, in the real dialog; its table as {action: row}."""
     panel = make_panel()
     dialog = PreferencesDialog(panel.session.viewer.window._qt_window)
@@ -114,7 +119,7 @@ def test_the_editor_lists_all_and_what_is_chosen_there_holds(editor):
     assert actions.told("hatch") == "H"
 
 
-def test_keys_do_what_they_say(panel, until):
+def test_keys_do_what_they_say(panel: PredictWidget, until):
     viewer, session = panel.session.viewer, panel.session
     first = session.gene
     for key, step in (("Down", 1), ("Right", 1), ("Up", -1), ("Left", -1)):
@@ -138,7 +143,7 @@ def test_keys_do_what_they_say(panel, until):
     assert viewer.layers.selection.active.mode == "add_polygon_lasso"
 
 
-def test_arrows_step_through_a_stack_and_panels_open_once(make_panel):
+def test_arrows_step_through_a_stack_and_panels_open_once(make_panel: Callable[..., PredictWidget]):
     panel = make_panel()
     viewer, gene = panel.session.viewer, panel.session.gene
     viewer.add_image(np.zeros((4, 5, 6)))
@@ -157,7 +162,9 @@ def test_arrows_step_through_a_stack_and_panels_open_once(make_panel):
     quality.quality.close()
 
 
-def test_each_viewer_has_its_own_and_a_closed_panel_is_named(make_panel, make_napari_viewer):
+def test_each_viewer_has_its_own_and_a_closed_panel_is_named(
+    make_panel: Callable[..., PredictWidget], make_napari_viewer
+):
     one, other = make_panel(), make_panel()
     press(one.session.viewer, "Shift-X")
     assert one.session.settings.limits.fixed and not other.session.settings.limits.fixed

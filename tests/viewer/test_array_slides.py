@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import dask.array as da
 import numpy as np
 import pytest
@@ -21,6 +23,16 @@ from napari_dkan.viewer.session import session_of
 from napari_dkan.viewer.slides import slide_layer_data
 
 from .test_predicting import draw, finish, square
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from napari_dkan.viewer.predict_widget import PredictWidget
+
+
+if TYPE_CHECKING:
+    from napari_dkan.viewer.session import Session
+
 
 UM = {"units": ("um", "um"), "axis_labels": ("y", "x")}
 
@@ -58,7 +70,7 @@ def kinds(pixels):
 
 
 @pytest.mark.parametrize("kind", ["numpy", "dask", "zarr", "levels", "rgba", "float", "uint16"])
-def test_every_kind_of_array_has_the_pixels_of_the_file(session, pixels, kind):
+def test_every_kind_of_array_has_the_pixels_of_the_file(session: Session, pixels, kind):
     data = kinds(pixels)[kind]
     options = {"rgb": True, "multiscale": isinstance(data, list), "scale": (0.7, 0.7), **UM}
     session.viewer.add_layer(Image(data, name="my image", **options))
@@ -136,7 +148,9 @@ def test_an_array_predicts_bit_for_bit_as_its_file(tiny_slide_file, tiny_checkpo
     assert made.provenance["slide"] == "array"
 
 
-def test_an_array_in_the_window_is_a_slide_like_any_other(make_panel, pixels, until):
+def test_an_array_in_the_window_is_a_slide_like_any_other(
+    make_panel: Callable[..., PredictWidget], pixels, until
+):
     """It lies anywhere on the canvas, and its maps and clicks on it; nothing else is a slide."""
     panel = make_panel()
     session, viewer = panel.session, panel.session.viewer
@@ -179,7 +193,9 @@ def test_an_array_in_the_window_is_a_slide_like_any_other(make_panel, pixels, un
     assert session.slide is None
 
 
-def test_a_slide_of_ours_whose_pixels_are_replaced_shows_what_it_has(session, tiny_slide_file):
+def test_a_slide_of_ours_whose_pixels_are_replaced_shows_what_it_has(
+    session: Session, tiny_slide_file
+):
     with open_slide(tiny_slide_file) as slide:
         data, options, _ = slide_layer_data(slide, slide.pixel_size)
         layer = session.viewer.add_image(data, **options)
@@ -190,7 +206,7 @@ def test_a_slide_of_ours_whose_pixels_are_replaced_shows_what_it_has(session, ti
         np.testing.assert_array_equal(now.read_region(0, 0, 9, 9), 255 - data[0][:9, :9])
 
 
-def test_the_layers_scale_is_its_pixel_size_as_soon_as_it_has_units(session, pixels):
+def test_the_layers_scale_is_its_pixel_size_as_soon_as_it_has_units(session: Session, pixels):
     layer = session.viewer.add_image(pixels, rgb=True, name="array")
     assert session.slide.pixel_size is None
     layer.scale = (0.5e-3, 0.5e-3)
@@ -204,7 +220,7 @@ def test_the_layers_scale_is_its_pixel_size_as_soon_as_it_has_units(session, pix
     assert "not square" in session.slide.slide.pixel_size_note
 
 
-def test_a_pixel_size_entered_for_an_array_is_remembered(session, pixels, until):
+def test_a_pixel_size_entered_for_an_array_is_remembered(session: Session, pixels, until):
     layer = session.viewer.add_image(pixels, rgb=True, scale=(2, 2))
     session.set_mpp(0.7)
     np.testing.assert_allclose(layer.scale, 0.7)
@@ -221,7 +237,7 @@ def test_a_pixel_size_entered_for_an_array_is_remembered(session, pixels, until)
     assert session.slide.pixel_size is None
 
 
-def test_spots_of_an_array_tell_the_pixel_size(session, pixels):
+def test_spots_of_an_array_tell_the_pixel_size(session: Session, pixels):
     session.viewer.add_image(pixels, rgb=True, name="array")
     at = np.stack(np.meshgrid(range(6), range(6)), axis=-1).reshape(-1, 2)
     layer = Points(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 import shutil
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -16,8 +17,13 @@ from napari_dkan.viewer.session import Where
 
 from .test_predicting import draw, everything, finish, square
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
-def alarmed(panel):
+    from napari_dkan.viewer.predict_widget import PredictWidget
+
+
+def alarmed(panel: PredictWidget):
     """The sentence shown, checked to be one that a person can read."""
     text = panel.message.text()
     assert panel.session.alarming and text and "Traceback" not in text and "Error(" not in text
@@ -33,7 +39,9 @@ def plain_png(folder, name="plain.png"):
     return file
 
 
-def test_a_missing_pixel_size_is_asked_for_once_and_remembered(make_panel, tmp_path):
+def test_a_missing_pixel_size_is_asked_for_once_and_remembered(
+    make_panel: Callable[..., PredictWidget], tmp_path
+):
     panel = make_panel()
     file = plain_png(tmp_path)
     panel.session.viewer.open(file, plugin="napari-dkan")
@@ -81,7 +89,9 @@ EDITS = {
 
 
 @pytest.mark.parametrize("kind", ["garbage", "pickle", "truncated", "missing", "empty", *EDITS])
-def test_a_bad_checkpoint_leaves_the_one_in_use(panel, kind, tmp_path, tiny_checkpoint_file, until):
+def test_a_bad_checkpoint_leaves_the_one_in_use(
+    panel: PredictWidget, kind, tmp_path, tiny_checkpoint_file, until
+):
     file = tmp_path / "bad.safetensors"
     good = tiny_checkpoint_file.read_bytes()
     content = {
@@ -102,7 +112,9 @@ def test_a_bad_checkpoint_leaves_the_one_in_use(panel, kind, tmp_path, tiny_chec
     assert panel.model_box.summary.text().startswith("6 genes")
 
 
-def test_a_slide_that_goes_during_the_job(make_panel, tiny_slide_file, tmp_path, until):
+def test_a_slide_that_goes_during_the_job(
+    make_panel: Callable[..., PredictWidget], tiny_slide_file, tmp_path, until
+):
     copy = tmp_path / "stick.ome.tif"
     shutil.copy(tiny_slide_file, copy)
     panel = make_panel()
@@ -121,7 +133,7 @@ def test_a_slide_that_goes_during_the_job(make_panel, tiny_slide_file, tmp_path,
     panel.session.viewer.layers.clear()
 
 
-def test_clicks_beside_the_slide_and_off_the_tissue(panel, until):
+def test_clicks_beside_the_slide_and_off_the_tissue(panel: PredictWidget, until):
     panel.clicks.click(-5, 10)
     assert "beside the slide" in alarmed(panel)
     panel.session.say("")
@@ -133,7 +145,7 @@ def test_clicks_beside_the_slide_and_off_the_tissue(panel, until):
     until(lambda: panel.session.spot is not None)
 
 
-def test_a_region_without_tissue_and_no_region_at_all(panel):
+def test_a_region_without_tissue_and_no_region_at_all(panel: PredictWidget):
     panel.where_box.buttons[Where.REGION].click()
     panel.where_box.make_plan()
     assert "Draw a region" in panel.where_box.plan.text()
@@ -143,14 +155,14 @@ def test_a_region_without_tissue_and_no_region_at_all(panel):
     assert "no tissue in this region" in alarmed(panel) and not panel.maps.busy
 
 
-def test_spots_outside_the_slide(panel):
+def test_spots_outside_the_slide(panel: PredictWidget):
     panel.session.viewer.add_points([[1e6, 5], [10, 10]], scale=(0.7, 0.7), units="um")
     panel.where_box.buttons[Where.SPOTS].click()
     panel.where_box.make_plan()
     assert "1 of 2 spots lie outside the slide" in panel.where_box.plan.text()
 
 
-def test_no_points_layer(panel):
+def test_no_points_layer(panel: PredictWidget):
     panel.where_box.buttons[Where.SPOTS].click()
     panel.where_box.make_plan()
     assert "Add a Points layer" in panel.where_box.plan.text()
@@ -196,7 +208,9 @@ def test_odd_pixel_types_open_or_are_refused_by_name(make_napari_viewer, tmp_pat
     assert layer.rgb and np.asarray(layer.data[0]).shape == (64, 80, 3)
 
 
-def test_an_unexpected_error_is_shown_and_ends_only_the_job(panel, middle, until, monkeypatch):
+def test_an_unexpected_error_is_shown_and_ends_only_the_job(
+    panel: PredictWidget, middle, until, monkeypatch
+):
     predictor = panel.session.predictor(panel.session.slide, panel.session.checkpoint)
 
     def broken(*args, **kwargs):

@@ -31,7 +31,7 @@ def fill(megabytes):
     store.append(np.stack([np.arange(len(rows))] * 2, 1), rows)
 
 
-def test_the_size_is_shown_and_cleared(box, until, monkeypatch):
+def test_the_size_is_shown_and_cleared(box: CacheBox, until, monkeypatch):
     until(lambda: box.used.text() == "Cache: 0 MB of 10 GB")
     assert box.used.toolTip() == str(cache_folder())
     fill(3)
@@ -47,7 +47,7 @@ def test_the_size_is_shown_and_cleared(box, until, monkeypatch):
     until(lambda: "set it to a number of gigabytes" in box.used.text())
 
 
-def test_the_disk_is_left_alone_while_nobody_looks(box, until, monkeypatch):
+def test_the_disk_is_left_alone_while_nobody_looks(box: CacheBox, until, monkeypatch):
     until(lambda: not box.busy)
     asked = []
     monkeypatch.setattr(cache_box, "cache_size", lambda: asked.append(1) or 0)
@@ -58,7 +58,7 @@ def test_the_disk_is_left_alone_while_nobody_looks(box, until, monkeypatch):
     until(lambda: len(asked) > 2)
 
 
-def test_whether_tiles_are_stored_is_a_setting(box):
+def test_whether_tiles_are_stored_is_a_setting(box: CacheBox):
     session = box._session
     assert box.store_tiles.isChecked() and session.settings.store
     box.store_tiles.click()

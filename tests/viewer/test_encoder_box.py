@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import pytest
 
 from ..fake_hub import TINY, only_hub, tiny_weights
+
+if TYPE_CHECKING:
+    from napari_dkan.viewer.predict_widget import PredictWidget
 
 
 @pytest.fixture
@@ -34,7 +38,7 @@ def without_weights(tiny_checkpoint_file, tmp_path):
 
 
 @pytest.fixture
-def box(hub, panel, without_weights, until):
+def box(hub, panel: PredictWidget, without_weights, until):
     """The panel with that checkpoint: the weights are missing, and nothing was asked for."""
     panel.session.change(warm_up=False)
     panel.model_box.load(without_weights)
@@ -44,7 +48,9 @@ def box(hub, panel, without_weights, until):
     return made
 
 
-def test_nothing_is_fetched_before_it_was_stated_and_asked_for(hub, box, panel, until):
+def test_nothing_is_fetched_before_it_was_stated_and_asked_for(
+    hub, box, panel: PredictWidget, until
+):
     text = box.about.text()
     for words in ("Tiny", "3 MB", "lab/Tiny", "licence MIT", "free to download"):
         assert words in text
@@ -98,7 +104,7 @@ def test_a_gated_encoder_says_what_to_do_where_one_looks(hub, box, until):
     assert "accept its licence" in box.about.text() and box.download.isVisibleTo(box)
 
 
-def test_a_local_file_is_checked_before_it_is_used(hub, box, panel, until, tmp_path):
+def test_a_local_file_is_checked_before_it_is_used(hub, box, panel: PredictWidget, until, tmp_path):
     wrong = tmp_path / "wrong.safetensors"
     wrong.write_bytes(tiny_weights()[:2000])
     box.take(wrong)
@@ -113,5 +119,5 @@ def test_a_local_file_is_checked_before_it_is_used(hub, box, panel, until, tmp_p
     assert not box.isVisibleTo(panel) and not hub.ranges
 
 
-def test_a_checkpoint_with_its_weights_shows_nothing(hub, panel):
+def test_a_checkpoint_with_its_weights_shows_nothing(hub, panel: PredictWidget):
     assert not panel.model_box.encoder_box.isVisibleTo(panel)

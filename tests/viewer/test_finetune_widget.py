@@ -7,6 +7,7 @@ import shutil
 import sys
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import psutil
@@ -17,12 +18,17 @@ from napari_dkan.viewer.finetune.widget import FineTuneWidget
 from napari_dkan.viewer.memory import recent_checkpoints
 from napari_dkan.viewer.quality.section import LoadedSection
 
+if TYPE_CHECKING:
+    from napari_dkan.slide.slide import Slide
+    from napari_dkan.viewer.predict_widget import PredictWidget
+
+
 FAKE = Path(__file__).resolve().parent.parent / "fake_tuning.py"
 GENES = ("ERBB2", "GATA3", "CD74", "COL1A1", "KRT8", "MALAT1", "ACTB")
 ACROSS = 1300  # px that the made-up array covers
 
 
-def measured(slide, name="C3", spots=7) -> LoadedSection:
+def measured(slide: Slide, name="C3", spots=7) -> LoadedSection:
     """A square array of made-up counts on the small slide."""
     import anndata
     import pandas as pd
@@ -54,7 +60,7 @@ def own_folder(monkeypatch, tmp_path):
 
 
 @pytest.fixture
-def widget(panel, monkeypatch):
+def widget(panel: PredictWidget, monkeypatch):
     """The widget beside the panel, a measured section loaded, its child a fake one."""
     monkeypatch.setenv("FAKE_SPOTS", json.dumps({"C3": 49, "C4": 49}))
     made = FineTuneWidget(panel.session.viewer)
@@ -65,29 +71,29 @@ def widget(panel, monkeypatch):
     made.shut_down()
 
 
-def load(widget, *sections) -> None:
+def load(widget: FineTuneWidget, *sections) -> None:
     """As if they had been read from files."""
     widget.quality.sections = [*widget.quality.sections, *sections]
     widget.quality.sections_changed.emit()
 
 
-def behave(widget, scenario: str) -> None:
+def behave(widget: FineTuneWidget, scenario: str) -> None:
     widget.tuning.command = (sys.executable, str(FAKE), scenario)
 
 
-def begin(widget, until) -> psutil.Process:
+def begin(widget: FineTuneWidget, until) -> psutil.Process:
     """Press Start and wait for the first epoch; the child."""
     widget.run.start.click()
     until(lambda: bool(widget.tuning.curve))
     return psutil.Process(widget.tuning._process.pid)
 
 
-def finish(widget, until) -> None:
+def finish(widget: FineTuneWidget, until) -> None:
     until(lambda: not widget.tuning.busy and not widget.tuning._files.busy)
 
 
 def test_a_better_checkpoint_is_selected_and_the_map_of_before_stays(
-    widget, panel, middle, until, own_folder
+    widget: FineTuneWidget, panel: PredictWidget, middle, until, own_folder
 ):
     session, before = panel.session, panel.session.checkpoint
     panel.clicks.click(*middle)
@@ -110,7 +116,9 @@ def test_a_better_checkpoint_is_selected_and_the_map_of_before_stays(
     assert session.checkpoint is widget.tuning.tuned
 
 
-def test_what_did_not_help_leaves_the_old_one_selected(widget, panel, until, own_folder):
+def test_what_did_not_help_leaves_the_old_one_selected(
+    widget: FineTuneWidget, panel: PredictWidget, until, own_folder
+):
     before = panel.session.checkpoint
     behave(widget, "worse")
     widget.run.start.click()
@@ -122,7 +130,9 @@ def test_what_did_not_help_leaves_the_old_one_selected(widget, panel, until, own
     assert not list(own_folder.iterdir())  # nobody wanted it
 
 
-def test_saved_under_a_name_of_ones_own_and_loaded_again(widget, panel, until, tmp_path):
+def test_saved_under_a_name_of_ones_own_and_loaded_again(
+    widget: FineTuneWidget, panel: PredictWidget, until, tmp_path
+):
     widget.run.start.click()
     finish(widget, until)
     kept = widget.tuning.kept
@@ -139,7 +149,9 @@ def test_saved_under_a_name_of_ones_own_and_loaded_again(widget, panel, until, t
     assert panel.session.checkpoint.panel.symbols[0] == "ERBB2" and not panel.session.alarming
 
 
-def test_a_full_disk_while_saving_loses_nothing(widget, panel, until, tmp_path, monkeypatch):
+def test_a_full_disk_while_saving_loses_nothing(
+    widget: FineTuneWidget, panel: PredictWidget, until, tmp_path, monkeypatch
+):
     widget.run.start.click()
     finish(widget, until)
 
@@ -162,7 +174,7 @@ def test_a_full_disk_while_saving_loses_nothing(widget, panel, until, tmp_path, 
 
 
 def test_a_result_that_the_child_could_not_write_is_saved_elsewhere(
-    widget, panel, until, tmp_path, own_folder
+    widget: FineTuneWidget, panel: PredictWidget, until, tmp_path, own_folder
 ):
     widget.run.start.click()
     until(lambda: widget.tuning.state is not State.IDLE)
@@ -175,7 +187,7 @@ def test_a_result_that_the_child_could_not_write_is_saved_elsewhere(
     assert panel.session.checkpoint.path == tmp_path / "rescued.safetensors"
 
 
-def test_pause_resume_and_stop(widget, until):
+def test_pause_resume_and_stop(widget: FineTuneWidget, until):
     behave(widget, "long")
     child = begin(widget, until)
     widget.run.pause.click()
@@ -191,7 +203,7 @@ def test_pause_resume_and_stop(widget, until):
     assert widget.tuning.result.better and not child.is_running()
 
 
-def test_stop_before_anything_began(widget, until):
+def test_stop_before_anything_began(widget: FineTuneWidget, until):
     widget.run.start.click()
     widget.run.stop.click()
     finish(widget, until)
@@ -210,7 +222,9 @@ def test_stop_before_anything_began(widget, until):
         ("failed", "grew without bound"),
     ],
 )
-def test_a_child_that_dies_is_a_sentence_and_changes_nothing(widget, panel, until, scenario, said):
+def test_a_child_that_dies_is_a_sentence_and_changes_nothing(
+    widget: FineTuneWidget, panel: PredictWidget, until, scenario, said
+):
     before = panel.session.checkpoint
     behave(widget, scenario)
     widget.run.start.click()
@@ -225,7 +239,9 @@ def test_a_child_that_dies_is_a_sentence_and_changes_nothing(widget, panel, unti
     assert widget.tuning.result.better and widget.message.isHidden()
 
 
-def test_the_best_so_far_of_a_killed_child_can_still_be_chosen(widget, panel, until):
+def test_the_best_so_far_of_a_killed_child_can_still_be_chosen(
+    widget: FineTuneWidget, panel: PredictWidget, until
+):
     before = panel.session.checkpoint
     behave(widget, "saved and killed")
     widget.run.start.click()
@@ -236,7 +252,9 @@ def test_the_best_so_far_of_a_killed_child_can_still_be_chosen(widget, panel, un
     assert panel.session.checkpoint is widget.tuning.tuned
 
 
-def test_closing_the_widget_ends_the_child(widget, panel, until, qtbot, own_folder):
+def test_closing_the_widget_ends_the_child(
+    widget: FineTuneWidget, panel: PredictWidget, until, qtbot, own_folder
+):
     behave(widget, "deaf")
     child = begin(widget, until)
     panel.session.viewer.window.remove_dock_widget(widget)
@@ -249,14 +267,14 @@ def test_closing_the_widget_ends_the_child(widget, panel, until, qtbot, own_fold
     again.shut_down()
 
 
-def test_closing_the_window_ends_the_child(widget, panel, until):
+def test_closing_the_window_ends_the_child(widget: FineTuneWidget, panel: PredictWidget, until):
     behave(widget, "deaf")
     child = begin(widget, until)
     panel.session.viewer.close()
     until(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE)
 
 
-def test_a_section_that_is_removed_stops_the_run(widget, until):
+def test_a_section_that_is_removed_stops_the_run(widget: FineTuneWidget, until):
     behave(widget, "long")
     begin(widget, until)
     widget.quality.sections = []
@@ -266,7 +284,7 @@ def test_a_section_that_is_removed_stops_the_run(widget, until):
     assert widget.tuning.result is not None and not widget.run.stop.isEnabled()
 
 
-def test_a_slide_that_is_closed_stops_the_run(widget, panel, until):
+def test_a_slide_that_is_closed_stops_the_run(widget: FineTuneWidget, panel: PredictWidget, until):
     behave(widget, "long")
     begin(widget, until)
     panel.session.viewer.layers.remove(panel.session.slide.layer)
@@ -274,7 +292,9 @@ def test_a_slide_that_is_closed_stops_the_run(widget, panel, until):
     finish(widget, until)
 
 
-def test_the_map_of_the_shown_gene_follows_the_epochs(widget, panel, until):
+def test_the_map_of_the_shown_gene_follows_the_epochs(
+    widget: FineTuneWidget, panel: PredictWidget, until
+):
     behave(widget, "long")
     widget.live_map.setChecked(True)
     begin(widget, until)
@@ -293,7 +313,9 @@ def test_the_map_of_the_shown_gene_follows_the_epochs(widget, panel, until):
     finish(widget, until)
 
 
-def test_sections_that_are_not_ticked_are_only_measured(widget, panel, until, tmp_path):
+def test_sections_that_are_not_ticked_are_only_measured(
+    widget: FineTuneWidget, panel: PredictWidget, until, tmp_path
+):
     load(widget, measured(panel.session.slide, "C4"))
     assert [s.name for s in widget.sections.ticked()] == ["C3"]
     assert [s.name for s in widget.sections.others()] == ["C4"]
@@ -310,7 +332,9 @@ def test_sections_that_are_not_ticked_are_only_measured(widget, panel, until, tm
     assert "Open the slide of C3" in widget.message.text()
 
 
-def test_held_out_spots_are_outlined_and_go_again(widget, panel, until):
+def test_held_out_spots_are_outlined_and_go_again(
+    widget: FineTuneWidget, panel: PredictWidget, until
+):
     layers = panel.session.viewer.layers
     count = len(layers)
     widget.preview.setChecked(True)
@@ -324,7 +348,7 @@ def test_held_out_spots_are_outlined_and_go_again(widget, panel, until):
 
 
 @pytest.mark.timeout(480)
-def test_a_real_run_on_a_small_slide(widget, panel, qtbot):
+def test_a_real_run_on_a_small_slide(widget: FineTuneWidget, panel: PredictWidget, qtbot):
     """Read, learn, judge, write, load: nothing faked."""
     from napari_dkan.training.tuning.process import COMMAND
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import weakref
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -19,9 +20,16 @@ from napari_dkan.viewer.session import Limits, Where
 
 from .test_predicting import draw, everything, finish
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from napari_dkan.inference.engine import Predictor
+    from napari_dkan.viewer.lens import Lens
+    from napari_dkan.viewer.predict_widget import PredictWidget
+
 
 @pytest.fixture
-def predictor(panel, until):
+def predictor(panel: PredictWidget, until):
     """With small batches, and nothing known."""
     made = panel.session.predictor(panel.session.slide, panel.session.checkpoint)
     until(lambda: not panel.ready.busy)
@@ -31,7 +39,7 @@ def predictor(panel, until):
 
 
 @pytest.fixture
-def lens(panel, predictor, middle, until):
+def lens(panel: PredictWidget, predictor: Predictor, middle, until):
     """Switched on in the middle, and at rest."""
     panel.lens.resize(300)
     panel.lens.switch(True)
@@ -40,7 +48,7 @@ def lens(panel, predictor, middle, until):
     return panel.lens
 
 
-def streamed(predictor, monkeypatch) -> list[int]:
+def streamed(predictor: Predictor, monkeypatch) -> list[int]:
     """Every tile that is predicted from now on, batch by batch."""
     stream, counts = predictor.stream, []
 
@@ -54,13 +62,13 @@ def streamed(predictor, monkeypatch) -> list[int]:
     return counts
 
 
-def seen(lens) -> np.ndarray:
+def seen(lens: Lens) -> np.ndarray:
     """Finite px of what is drawn."""
     data = lens._picture.map.data
     return data[np.isfinite(data)]
 
 
-def at(lens, xy: np.ndarray) -> np.ndarray:
+def at(lens: Lens, xy: np.ndarray) -> np.ndarray:
     """What is drawn at places (N, 2) in level-0 px; NaN off the raster."""
     layer, mpp = lens._picture.map, lens.session.slide.mpp
     places = np.array([layer.world_to_data(p[::-1] * mpp) for p in xy])
@@ -70,7 +78,9 @@ def at(lens, xy: np.ndarray) -> np.ndarray:
     return np.where(inside, layer.data[row, column], np.nan)
 
 
-def test_it_shows_the_numbers_of_a_map_wherever_it_is(panel, lens, middle, until):
+def test_it_shows_the_numbers_of_a_map_wherever_it_is(
+    panel: PredictWidget, lens: Lens, middle, until
+):
     x, y = middle
     assert len(seen(lens))
     draw(panel, everything(panel))
@@ -90,7 +100,9 @@ def test_it_shows_the_numbers_of_a_map_wherever_it_is(panel, lens, middle, until
         np.testing.assert_allclose(ring.size[0], 2 * 300 / 0.7)
 
 
-def test_what_is_not_known_fills_in_and_is_kept_for_maps(panel, lens, predictor, monkeypatch):
+def test_what_is_not_known_fills_in_and_is_kept_for_maps(
+    panel: PredictWidget, lens: Lens, predictor: Predictor, monkeypatch
+):
     field, sheet = lens._field, lens._sheet
     circle = Circle(lens._fill.place.x, lens._fill.place.y, 300 / 0.7)
     assert not len(field.missing(sheet, circle)) and len(seen(lens))
@@ -102,7 +114,7 @@ def test_what_is_not_known_fills_in_and_is_kept_for_maps(panel, lens, predictor,
 
 
 def test_many_quick_moves_compute_the_last_place_in_one_job(
-    panel, predictor, middle, until, monkeypatch
+    panel: PredictWidget, predictor: Predictor, middle, until, monkeypatch
 ):
     lens, session = panel.lens, panel.session
     lens.resize(200)
@@ -130,7 +142,7 @@ def test_many_quick_moves_compute_the_last_place_in_one_job(
 
 
 def test_a_job_is_dropped_where_the_lens_has_gone_and_kept_where_it_stays(
-    panel, predictor, middle, until, monkeypatch
+    panel: PredictWidget, predictor: Predictor, middle, until, monkeypatch
 ):
     lens, slide = panel.lens, panel.session.slide.slide
     predictor._batch = predictor._largest = 1
@@ -148,7 +160,9 @@ def test_a_job_is_dropped_where_the_lens_has_gone_and_kept_where_it_stays(
     assert len(field.missing(sheet, Circle(slide.width * 0.3, slide.height * 0.5, 300 / 0.7)))
 
 
-def test_changing_the_gene_over_warm_tiles_reads_no_pixels(panel, lens, until, monkeypatch):
+def test_changing_the_gene_over_warm_tiles_reads_no_pixels(
+    panel: PredictWidget, lens: Lens, until, monkeypatch
+):
     def unread(*args):
         raise AssertionError("the slide was read for a gene")
 
@@ -162,7 +176,7 @@ def test_changing_the_gene_over_warm_tiles_reads_no_pixels(panel, lens, until, m
     np.testing.assert_array_equal(seen(lens), before)
 
 
-def test_limits_and_colours_follow_the_session(panel, lens, until):
+def test_limits_and_colours_follow_the_session(panel: PredictWidget, lens: Lens, until):
     layer, session = lens._picture.map, panel.session
     assert layer.contrast_limits[0] < layer.contrast_limits[1]
     assert seen(lens).min() < layer.contrast_limits[1]
@@ -181,7 +195,9 @@ def test_limits_and_colours_follow_the_session(panel, lens, until):
     assert order.index(layer) > order.index(session.overlays[-1].layer)
 
 
-def test_while_a_map_is_predicted_it_starts_nothing(panel, predictor, middle, until, monkeypatch):
+def test_while_a_map_is_predicted_it_starts_nothing(
+    panel: PredictWidget, predictor: Predictor, middle, until, monkeypatch
+):
     lens = panel.lens
     draw(panel, everything(panel))
     panel.where_box.start()
@@ -198,7 +214,9 @@ def test_while_a_map_is_predicted_it_starts_nothing(panel, predictor, middle, un
     assert len(seen(lens)) and not len(lens._field.missing(lens._sheet, lens._fill.place))
 
 
-def test_off_takes_its_layers_away_and_leaves_the_selection(panel, lens, middle):
+def test_off_takes_its_layers_away_and_leaves_the_selection(
+    panel: PredictWidget, lens: Lens, middle
+):
     viewer = panel.session.viewer
     mine = (lens._picture.map, lens._picture.ring)
     assert all(layer in viewer.layers for layer in mine)
@@ -222,7 +240,7 @@ def test_off_takes_its_layers_away_and_leaves_the_selection(panel, lens, middle)
 
 
 def test_an_error_is_one_sentence_and_the_lens_goes_on(
-    panel, predictor, middle, until, monkeypatch
+    panel: PredictWidget, predictor: Predictor, middle, until, monkeypatch
 ):
     lens = panel.lens
 
@@ -241,14 +259,16 @@ def test_an_error_is_one_sentence_and_the_lens_goes_on(
     assert len(seen(lens))
 
 
-def test_switching_it_on_without_a_slide_says_so(make_panel):
+def test_switching_it_on_without_a_slide_says_so(make_panel: Callable[..., PredictWidget]):
     panel = make_panel()
     panel.lens_box.button.click()
     assert not panel.lens.on and not panel.lens_box.button.isChecked()
     assert "Open a slide first" in panel.message.text()
 
 
-def test_cursor_key_and_wheel(make_panel, tiny_slide_file, until, qtbot):
+def test_cursor_key_and_wheel(
+    make_panel: Callable[..., PredictWidget], tiny_slide_file, until, qtbot
+):
     panel = make_panel(show=True)
     viewer, session, lens = panel.session.viewer, panel.session, panel.lens
     viewer.open(tiny_slide_file, plugin="napari-dkan")
@@ -277,7 +297,7 @@ def test_cursor_key_and_wheel(make_panel, tiny_slide_file, until, qtbot):
     session.change(where=Where.CLICK)
 
 
-def test_closing_the_panel_leaves_no_callbacks(panel, lens, until):
+def test_closing_the_panel_leaves_no_callbacks(panel: PredictWidget, lens: Lens, until):
     viewer = panel.session.viewer
     known = weakref.ref(lens._sheet)
     lens.move(lens._fill.place.x + 200, lens._fill.place.y)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import anndata
 import numpy as np
@@ -19,6 +20,16 @@ from napari_dkan.viewer.quality.section import BY_ARRAY, BY_COORDINATES, BY_FILE
 from napari_dkan.viewer.quality.state import quality_of
 from napari_dkan.viewer.quality.views import Layout, Shown
 from napari_dkan.viewer.reader import get_reader as get_slide_reader
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from napari_dkan.viewer.quality.widget import QualityWidget
+
+
+if TYPE_CHECKING:
+    from napari_dkan.viewer.quality.state import Quality
+
 
 GENES = ("ERBB2", "GATA3", "CD74", "COL1A1", "KRT8", "ACTB")  # MALAT1 is not measured
 SIDE, PITCH = 5, 250  # spots of a made-up square array, px apart (175 um)
@@ -49,17 +60,17 @@ def file(tmp_path, tiny_slide_file):
 
 
 @pytest.fixture
-def quality(panel):
+def quality(panel: PredictWidget):
     made = quality_of(panel.session)
     yield made
     made.close()
 
 
 @pytest.fixture
-def load(quality, until):
+def load(quality: Quality, until):
     """Load by the button's way and wait for the comparison."""
 
-    def now(*paths, compared=True):
+    def now(*paths, compared: QualityWidget = True):
         quality.load(paths)
         until(lambda: not quality.busy)
         assert not compared or quality.comparison is not None, quality.session.message
@@ -68,11 +79,13 @@ def load(quality, until):
     return now
 
 
-def names(quality):
+def names(quality: Quality):
     return [layer.name for layer in quality.session.viewer.layers]
 
 
-def test_a_dropped_section_opens_its_image_and_is_compared(make_panel, file, until):
+def test_a_dropped_section_opens_its_image_and_is_compared(
+    make_panel: Callable[..., PredictWidget], file, until
+):
     panel = make_panel()
     viewer, session = panel.session.viewer, panel.session
     (layer,) = viewer.open(file, plugin="napari-dkan")
@@ -95,7 +108,12 @@ def test_a_dropped_section_opens_its_image_and_is_compared(make_panel, file, unt
 
 
 def test_what_is_dropped_before_the_panel_opens_is_taken_then(
-    make_napari_viewer, make_panel, file, until, monkeypatch, tiny_checkpoint_file
+    make_napari_viewer,
+    make_panel: Callable[..., PredictWidget],
+    file,
+    until,
+    monkeypatch,
+    tiny_checkpoint_file,
 ):
     viewer = make_napari_viewer()
     viewer.open(file, plugin="napari-dkan")
@@ -130,7 +148,7 @@ def test_the_reader_takes_only_what_holds_a_section(tmp_path, file, tiny_slide_f
     assert get_reader(str(store)) is not None and get_slide_reader(str(store)) is None
 
 
-def test_the_numbers_are_those_of_evaluate(load, file, panel):
+def test_the_numbers_are_those_of_evaluate(load, file, panel: PredictWidget):
     from napari_dkan.training.evaluate import evaluate
     from napari_dkan.training.measured import measured_section
 
@@ -171,7 +189,7 @@ def test_a_gene_changes_all_three_maps_on_one_scale(load, file):
     assert "not measured in D1" in quality.session.viewer.canvas.overlays[LEGEND].text
 
 
-def test_maps_are_not_drawn_for_every_batch(quality, file, until, monkeypatch):
+def test_maps_are_not_drawn_for_every_batch(quality: Quality, file, until, monkeypatch):
     """Drawing holds up predicting: 186 spots took 45 s instead of 5."""
     monkeypatch.setattr("napari_dkan.viewer.quality.comparing.REDRAW_SECONDS", 1e9)
     drawn = []
@@ -213,7 +231,7 @@ def test_blink_swipe_and_side_by_side(load, file):
     assert visible() == [True, False, False]
 
 
-def test_clicking_a_spot_chooses_it_and_shows_both_values(load, file, panel, qtbot):
+def test_clicking_a_spot_chooses_it_and_shows_both_values(load, file, panel: PredictWidget, qtbot):
     quality = load(file)
     row = 7
     x, y = quality.comparison.spots.xy[row] + 9
@@ -258,7 +276,9 @@ def test_of_several_sections_that_of_the_open_slide_is_taken(
     assert not second.layer.visible and quality.session.slide is first.slide
 
 
-def test_landmarks_lay_a_section_on_another_scan(panel, quality, tmp_path, tiny_slide_file, until):
+def test_landmarks_lay_a_section_on_another_scan(
+    panel: PredictWidget, quality: Quality, tmp_path, tiny_slide_file, until
+):
     """The section's own image is half as large, and its spots were placed on that."""
     small = tmp_path / "small.png"
     with open_slide(tiny_slide_file) as slide:
@@ -324,7 +344,7 @@ def test_coordinates_of_another_scale_are_recognised_by_the_array(load, tmp_path
 
 
 def test_bad_sections_get_a_sentence_and_leave_nothing_behind(
-    load, panel, quality, tmp_path, until
+    load, panel: PredictWidget, quality: Quality, tmp_path, until
 ):
     session = panel.session
     bare = tmp_path / "bare.h5ad"
@@ -347,7 +367,7 @@ def test_bad_sections_get_a_sentence_and_leave_nothing_behind(
     assert "does not exist" in session.message
 
 
-def test_deleting_in_the_middle_ends_in_a_defined_state(load, file, quality, until):
+def test_deleting_in_the_middle_ends_in_a_defined_state(load, file, quality: Quality, until):
     session, layers = quality.session, quality.session.viewer.layers
     quality.load([file])
     until(lambda: quality.pair is not None)

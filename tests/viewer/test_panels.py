@@ -6,6 +6,7 @@ import re
 from dataclasses import replace
 from importlib.resources import files
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import pytest
 from napari._qt.dialogs.preferences_dialog import PreferencesDialog
@@ -21,6 +22,12 @@ from napari_dkan.viewer.focus import FocusRing
 from napari_dkan.viewer.gene_box import COLORMAPS
 from napari_dkan.viewer.preferences import SETTINGS, apply_icc, preferred
 from napari_dkan.viewer.session import Limits, Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from napari_dkan.viewer.predict_widget import PredictWidget
+    from napari_dkan.viewer.quality.widget import QualityWidget
 
 
 @pytest.fixture
@@ -40,7 +47,9 @@ def test_defaults_are_the_settings_own(known):
         assert set(names) <= set(type(getattr(known, group)).model_fields)
 
 
-def test_a_panel_follows_napari_s_own_dialog(known, make_panel, qtbot):
+def test_a_panel_follows_napari_s_own_dialog(
+    known, make_panel: Callable[..., PredictWidget], qtbot
+):
     known.maps.colormap = "cividis"
     panel = make_panel()
     session = panel.session
@@ -65,7 +74,9 @@ def test_a_panel_follows_napari_s_own_dialog(known, make_panel, qtbot):
     assert session.settings.colormap == "cividis"
 
 
-def test_a_device_and_a_checkpoint_that_are_not_there(known, make_panel, until, tmp_path):
+def test_a_device_and_a_checkpoint_that_are_not_there(
+    known, make_panel: Callable[..., PredictWidget], until, tmp_path
+):
     known.predicting.device = "mps"
     known.predicting.checkpoint = str(tmp_path / "gone.safetensors")
     panel = make_panel()  # waits for a checkpoint, which is the one that comes along
@@ -85,7 +96,7 @@ def test_every_text_is_there_and_every_link_leads_to_a_page():
             assert help.page_of(name).startswith("# "), name
 
 
-def test_help_opens_beside_the_work_and_leads_on(make_panel, qtbot):
+def test_help_opens_beside_the_work_and_leads_on(make_panel: Callable[..., PredictWidget], qtbot):
     panel = make_panel()
     made = help.show("gene", panel, help.TOPICS["gene"])
     qtbot.addWidget(made)
@@ -106,13 +117,15 @@ def test_the_documentation_travels():
 # ---- what is seen -------------------------------------------------------------------------
 
 
-def cut_off(panel) -> list[str]:
+def cut_off(panel: PredictWidget) -> list[str]:
     """Texts in sight that have less room than they need."""
     shown = [w for w in panel.findChildren(QLabel) if w.isVisible() and not w.wordWrap()]
     return [w.text() for w in shown if w.text() and w.minimumSizeHint().width() > w.width()]
 
 
-def test_panels_fit_a_small_window_in_both_themes(compared, panel, until):
+def test_panels_fit_a_small_window_in_both_themes(
+    compared: QualityWidget, panel: PredictWidget, until
+):
     viewer = panel.session.viewer
     viewer.window._qt_window.show()
     viewer.window.resize(960, 540)
@@ -135,7 +148,7 @@ def test_panels_fit_a_small_window_in_both_themes(compared, panel, until):
     tuning.shut_down()
 
 
-def test_tab_reaches_every_control_and_shows_where_it_is(panel, qtbot, until):
+def test_tab_reaches_every_control_and_shows_where_it_is(panel: PredictWidget, qtbot, until):
     window = panel.session.viewer.window._qt_window
     window.show()
     window.activateWindow()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from typing import TYPE_CHECKING
 
 import anndata
 import numpy as np
@@ -16,6 +17,11 @@ from napari_dkan.viewer.session import Where
 from napari_dkan.viewer.torch_beside_gl import import_torch
 
 from .test_predicting import draw, finish, square
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from napari_dkan.viewer.predict_widget import PredictWidget
 
 
 def test_the_panel_opens_from_the_menu(make_napari_viewer, until):
@@ -40,7 +46,9 @@ def test_the_synthetic_sample_opens(make_napari_viewer, tmp_path, monkeypatch):
     assert set(ARRAY_COLUMNS) <= set(spots.features) and not spots.visible
 
 
-def test_the_real_sample_is_predicted_at_its_array_spots(make_panel, data_dir, monkeypatch, until):
+def test_the_real_sample_is_predicted_at_its_array_spots(
+    make_panel: Callable[..., PredictWidget], data_dir, monkeypatch, until
+):
     """The way the network was trained: array spots that see each other."""
     monkeypatch.setenv("NAPARI_DKAN_DATA", str(data_dir))
     panel = make_panel()
@@ -56,7 +64,7 @@ def test_the_real_sample_is_predicted_at_its_array_spots(make_panel, data_dir, m
     assert prediction.done.all()
 
 
-def test_hovering_tells_gene_value_and_scale(panel, middle, until, monkeypatch):
+def test_hovering_tells_gene_value_and_scale(panel: PredictWidget, middle, until, monkeypatch):
     said = []
     monkeypatch.setattr(
         "napari_dkan.viewer.display.QToolTip.showText", lambda place, text: said.append(text)
@@ -78,7 +86,7 @@ def test_hovering_tells_gene_value_and_scale(panel, middle, until, monkeypatch):
     assert len(said) == 1
 
 
-def test_only_one_colour_bar_is_shown(panel, middle, until):
+def test_only_one_colour_bar_is_shown(panel: PredictWidget, middle, until):
     panel.clicks.click(*middle)
     until(lambda: panel.session.spot is not None)
     draw(panel, square(*middle, 300))

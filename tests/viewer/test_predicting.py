@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 from qtpy.QtCore import QPoint, Qt
 from qtpy.QtWidgets import QApplication
@@ -11,8 +13,13 @@ from napari_dkan.viewer.display import LEGEND
 from napari_dkan.viewer.overlay import GridOverlay, SpotsOverlay
 from napari_dkan.viewer.session import Limits, Where
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
-def draw(panel, *rings):
+    from napari_dkan.viewer.predict_widget import PredictWidget
+
+
+def draw(panel: PredictWidget, *rings):
     """Polygons (x, y) in level-0 px, drawn into the regions layer."""
     panel.where_box.buttons[Where.REGION].click()
     layer = panel.where_box.regions_layer()
@@ -27,16 +34,18 @@ def square(x, y, half):
     return [(x - half, y - half), (x + half, y - half), (x + half, y + half), (x - half, y + half)]
 
 
-def everything(panel):
+def everything(panel: PredictWidget):
     slide = panel.session.slide.slide
     return square(slide.width / 2, slide.height / 2, slide.width / 2 - 1)
 
 
-def finish(panel, until):
+def finish(panel: PredictWidget, until):
     until(lambda: not panel.maps.busy and not panel.genes.busy)
 
 
-def test_a_mouse_click_on_tissue_shows_bars(make_panel, tiny_slide_file, until, qtbot):
+def test_a_mouse_click_on_tissue_shows_bars(
+    make_panel: Callable[..., PredictWidget], tiny_slide_file, until, qtbot
+):
     panel = make_panel(show=True)
     viewer, session = panel.session.viewer, panel.session
     viewer.open(tiny_slide_file, plugin="napari-dkan")
@@ -59,7 +68,9 @@ def test_a_mouse_click_on_tissue_shows_bars(make_panel, tiny_slide_file, until, 
     assert "log10(1 + counts per 10k of panel)" in panel.spot_box.scale.text()
 
 
-def test_a_drag_pans_and_predicts_nothing(make_panel, tiny_slide_file, until, qtbot):
+def test_a_drag_pans_and_predicts_nothing(
+    make_panel: Callable[..., PredictWidget], tiny_slide_file, until, qtbot
+):
     panel = make_panel(show=True)
     panel.session.viewer.open(tiny_slide_file, plugin="napari-dkan")
     until(lambda: panel.session.slide.tissue is not None)
@@ -73,7 +84,7 @@ def test_a_drag_pans_and_predicts_nothing(make_panel, tiny_slide_file, until, qt
     assert not panel.clicks.busy and panel.session.spot is None
 
 
-def test_rapid_clicks_come_down_to_the_last(panel, middle, until):
+def test_rapid_clicks_come_down_to_the_last(panel: PredictWidget, middle, until):
     x, y = middle
     spots = []
     panel.session.spot_changed.connect(lambda: spots.append(panel.session.spot))
@@ -84,7 +95,7 @@ def test_rapid_clicks_come_down_to_the_last(panel, middle, until):
     assert spots[-1].target.spots.xy[0, 0] == x + 9
 
 
-def test_clicked_spots_gather_in_one_layer(panel, middle, until):
+def test_clicked_spots_gather_in_one_layer(panel: PredictWidget, middle, until):
     x, y = middle
     for i in range(3):
         panel.clicks.click(x + 30 * i, y)
@@ -95,7 +106,7 @@ def test_clicked_spots_gather_in_one_layer(panel, middle, until):
     assert "predicted" in overlay.layer.name and panel.session.gene in overlay.layer.name
 
 
-def test_a_region_fills_with_a_heatmap(panel, middle, until):
+def test_a_region_fills_with_a_heatmap(panel: PredictWidget, middle, until):
     x, y = middle
     draw(panel, square(x, y, 400), square(x, y, 150))  # the inner one is a hole
     plan = panel.where_box.plan.text()
@@ -123,7 +134,7 @@ def test_a_region_fills_with_a_heatmap(panel, middle, until):
     assert f"{count} tiles predicted" in panel.message.text()
 
 
-def test_the_map_lies_on_the_tissue_it_was_predicted_from(panel, until):
+def test_the_map_lies_on_the_tissue_it_was_predicted_from(panel: PredictWidget, until):
     panel.where_box.buttons[Where.TISSUE].click()
     panel.where_box.start()
     finish(panel, until)
@@ -135,7 +146,7 @@ def test_the_map_lies_on_the_tissue_it_was_predicted_from(panel, until):
         assert overlay.value_at((y * 0.7, x * 0.7)) == np.float32(wanted)
 
 
-def test_what_is_in_view_comes_first(panel, until):
+def test_what_is_in_view_comes_first(panel: PredictWidget, until):
     draw(panel, everything(panel))
     viewer = panel.session.viewer
     corner = panel.session.slide.tissue.bounds[2] * 0.7 - 100
@@ -159,7 +170,7 @@ def test_what_is_in_view_comes_first(panel, until):
     assert distance[:5].max() < np.median(distance)
 
 
-def test_arrow_keys_on_the_canvas_step_through_genes(panel, middle, until, qtbot):
+def test_arrow_keys_on_the_canvas_step_through_genes(panel: PredictWidget, middle, until, qtbot):
     panel.clicks.click(*middle)
     until(lambda: panel.session.spot is not None)
     canvas = panel.session.viewer.window._qt_viewer.canvas.native
@@ -175,7 +186,7 @@ def test_arrow_keys_on_the_canvas_step_through_genes(panel, middle, until, qtbot
         assert panel.gene_box.search.text() == gene
 
 
-def test_genes_are_found_by_old_symbol_and_part_of_the_name(panel, qtbot):
+def test_genes_are_found_by_old_symbol_and_part_of_the_name(panel: PredictWidget, qtbot):
     box = panel.gene_box
     for typed, found in (("HER2", "ERBB2"), ("keratin", "KRT8"), ("cd74", "CD74")):
         box.search.clear()
@@ -188,7 +199,7 @@ def test_genes_are_found_by_old_symbol_and_part_of_the_name(panel, qtbot):
     assert panel.session.gene == "CD74" and "XYZZY is not among the 6 genes" in panel.message.text()
 
 
-def test_limits_are_robust_or_fixed_and_shared(panel, middle, until):
+def test_limits_are_robust_or_fixed_and_shared(panel: PredictWidget, middle, until):
     draw(panel, square(*middle, 400))
     panel.where_box.start()
     finish(panel, until)
@@ -202,7 +213,9 @@ def test_limits_are_robust_or_fixed_and_shared(panel, middle, until):
     assert layer.colormap.name == "viridis"
 
 
-def test_cancel_is_quick_keeps_finished_tiles_and_drops_late_ones(panel, until, qtbot):
+def test_cancel_is_quick_keeps_finished_tiles_and_drops_late_ones(
+    panel: PredictWidget, until, qtbot
+):
     predictor = panel.session.predictor(panel.session.slide, panel.session.checkpoint)
     predictor._batch = predictor._largest = 1
     predictor.forget()
@@ -220,7 +233,7 @@ def test_cancel_is_quick_keeps_finished_tiles_and_drops_late_ones(panel, until, 
     assert int(np.isfinite(panel.session.overlays[0].layer.data).sum()) == kept
 
 
-def test_a_points_layer_is_predicted_spot_by_spot(panel, middle, until):
+def test_a_points_layer_is_predicted_spot_by_spot(panel: PredictWidget, middle, until):
     x, y = middle
     spots = swap_xy([(x, y), (x + 100, y), (x, y + 100)])
     panel.session.viewer.add_points(spots, scale=(0.7, 0.7), units="um", name="my spots")
@@ -234,7 +247,7 @@ def test_a_points_layer_is_predicted_spot_by_spot(panel, middle, until):
     assert np.isfinite(overlay.prediction.values).all()
 
 
-def test_the_tissue_outline_can_be_edited(panel):
+def test_the_tissue_outline_can_be_edited(panel: PredictWidget):
     panel.where_box.buttons[Where.TISSUE].click()
     panel.where_box.make_plan()
     before = int(panel.where_box.plan.text().split()[0])

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from napari_dkan.viewer.quality.state import Layout
 from napari_dkan.viewer.session import Where
 
+if TYPE_CHECKING:
+    from napari_dkan.viewer.predict_widget import PredictWidget
+    from napari_dkan.viewer.quality.widget import QualityWidget
 
-def test_gene_sets_are_scored_and_shown_side_by_side(compared, tmp_path, until, monkeypatch):
+
+def test_gene_sets_are_scored_and_shown_side_by_side(
+    compared: QualityWidget, tmp_path, until, monkeypatch
+):
     monkeypatch.setattr("napari_dkan.quality.gene_sets.FEWEST_GENES", 2)
     box, viewer = compared.sets_box, compared.session.viewer
     file = tmp_path / "bad.gmt"
@@ -32,7 +40,9 @@ def test_gene_sets_are_scored_and_shown_side_by_side(compared, tmp_path, until, 
     assert [m for m in viewer.layers if m.visible] == before
 
 
-def test_domains_of_spots_and_then_of_a_tile_map(compared, panel, until):
+def test_domains_of_spots_and_then_of_a_tile_map(
+    compared: QualityWidget, panel: PredictWidget, until
+):
     box = compared.domains_box
     box.cluster.click()
     until(lambda: not box.busy)
@@ -52,7 +62,7 @@ def test_domains_of_spots_and_then_of_a_tile_map(compared, panel, until):
     assert (tiles.data > 0).sum() == overlay.prediction.done.sum()
 
 
-def test_two_checkpoints_are_told_apart(compared, rival_file, until):
+def test_two_checkpoints_are_told_apart(compared: QualityWidget, rival_file, until):
     box, session = compared.rivals_box, compared.session
     box.take(rival_file)
     box.compare()

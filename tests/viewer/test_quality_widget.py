@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -11,6 +12,9 @@ from qtpy.QtCore import QPointF, Qt
 from qtpy.QtGui import QGuiApplication
 
 from napari_dkan.viewer.predict_widget import PredictWidget
+
+if TYPE_CHECKING:
+    from napari_dkan.viewer.quality.widget import QualityWidget
 
 
 def genes_shown(widget) -> list[str]:
@@ -34,7 +38,9 @@ def test_it_opens_alone_and_brings_the_predict_panel_as_a_tab(
     opened[0].shut_down()
 
 
-def test_a_loaded_section_is_compared_and_its_genes_are_looked_at(compared, qtbot, tmp_path):
+def test_a_loaded_section_is_compared_and_its_genes_are_looked_at(
+    compared: QualityWidget, qtbot, tmp_path
+):
     widget, session = compared, compared.session
     summary = widget.figures.summary
     assert (summary.spots, summary.genes) == (49, 5)
@@ -66,7 +72,7 @@ def test_a_loaded_section_is_compared_and_its_genes_are_looked_at(compared, qtbo
     assert QGuiApplication.clipboard().text().startswith("gene\tpcc\tlow\thigh")
 
 
-def test_dots_spots_and_worst_regions_lead_to_places(compared, qtbot, until):
+def test_dots_spots_and_worst_regions_lead_to_places(compared: QualityWidget, qtbot, until):
     widget, quality = compared, compared.quality
     scatter, comparison = widget.scatter_box.scatter, quality.comparison
     scatter.resize(300, 240)
@@ -93,7 +99,7 @@ def test_dots_spots_and_worst_regions_lead_to_places(compared, qtbot, until):
 
 
 def test_trained_on_is_told_the_report_is_written_and_a_section_can_go(
-    quality_widget, measured_file, until, monkeypatch, tmp_path
+    quality_widget: QualityWidget, measured_file, until, monkeypatch, tmp_path
 ):
     widget, session = quality_widget, quality_widget.session
     prints = {"D1": session.slide.slide.fingerprint()}
@@ -120,7 +126,9 @@ def test_trained_on_is_told_the_report_is_written_and_a_section_can_go(
     assert not widget.genes_box.isVisibleTo(widget) and not widget.report_box.write.isEnabled()
 
 
-def test_closing_while_everything_runs_leaves_nothing_behind(compared, rival_file, until):
+def test_closing_while_everything_runs_leaves_nothing_behind(
+    compared: QualityWidget, rival_file, until
+):
     widget = compared
     widget.domains_box.cluster.click()
     widget.sets_box.score()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -14,6 +15,10 @@ from napari_dkan.spatial.coordinates import swap_xy
 from napari_dkan.viewer.places import shapes_region
 from napari_dkan.viewer.regions.reader import get_reader
 from napari_dkan.viewer.session import Where
+
+if TYPE_CHECKING:
+    from napari_dkan.viewer.predict_widget import PredictWidget
+
 
 MIDDLE = box(500, 500, 1100, 1100).difference(box(700, 700, 900, 900))
 
@@ -44,13 +49,13 @@ def drawn_in_qupath(tmp_path):
     return path
 
 
-def planned(panel, until):
+def planned(panel: PredictWidget, until):
     box = panel.where_box
     until(lambda: box._target is not None)
     return box._target
 
 
-def test_a_dropped_geojson_is_predicted_in_at_once(panel, until, drawn_in_qupath):
+def test_a_dropped_geojson_is_predicted_in_at_once(panel: PredictWidget, until, drawn_in_qupath):
     viewer, session = panel.session.viewer, panel.session
     viewer.open(drawn_in_qupath, plugin="napari-dkan")
     until(lambda: any(isinstance(layer, Shapes) for layer in viewer.layers))
@@ -71,7 +76,7 @@ def test_a_dropped_geojson_is_predicted_in_at_once(panel, until, drawn_in_qupath
     assert len(panel.where_box._target) <= len(target)
 
 
-def test_a_mask_file_and_a_labels_layer_are_the_same_region(panel, until, tmp_path):
+def test_a_mask_file_and_a_labels_layer_are_the_same_region(panel: PredictWidget, until, tmp_path):
     session, viewer = panel.session, panel.session.viewer
     mask = np.zeros((100, 100), np.uint8)  # a sixteenth of the slide
     mask[30:70, 30:70] = 1
@@ -99,7 +104,9 @@ def test_a_mask_file_and_a_labels_layer_are_the_same_region(panel, until, tmp_pa
     until(lambda: "Nothing is painted" in panel.where_box.plan.text())
 
 
-def test_what_cannot_be_brought_is_said_where_the_person_looks(panel, until, tmp_path):
+def test_what_cannot_be_brought_is_said_where_the_person_looks(
+    panel: PredictWidget, until, tmp_path
+):
     far = {"type": "Polygon", "coordinates": [ring(90_000, 0, 91_000, 900)]}
     cases = {"bad.geojson": "{", "far.geojson": json.dumps(far)}
     for name, text in cases.items():
@@ -126,7 +133,7 @@ def test_regions_that_come_before_their_slide_are_laid_on_it(
     assert shapes_region(viewer.layers[0], slide).area == pytest.approx(MIDDLE.area)
 
 
-def test_a_dropped_feature_file_is_used_instead_of_encoding(panel, until, tmp_path):
+def test_a_dropped_feature_file_is_used_instead_of_encoding(panel: PredictWidget, until, tmp_path):
     import h5py
 
     from napari_dkan.inference.engine import Predictor

@@ -6,6 +6,7 @@ import json
 import shutil
 from dataclasses import replace
 from types import SimpleNamespace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -28,6 +29,12 @@ from napari_dkan.viewer.results.restoring import PICTURE
 from napari_dkan.viewer.session import Limits, session_of
 
 from .test_predicting import draw, finish, square
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from napari_dkan.viewer.predict_widget import PredictWidget
+    from napari_dkan.viewer.session import Session
 
 
 @pytest.fixture(autouse=True)
@@ -57,7 +64,7 @@ def slide_here(tmp_path, tiny_slide_file):
 
 
 @pytest.fixture
-def mapped(make_panel, slide_here, until):
+def mapped(make_panel: Callable[..., PredictWidget], slide_here, until):
     """A panel with a map in a region, judged, and looked at in a way of its own."""
     panel = make_panel()
     session = panel.session
@@ -82,19 +89,19 @@ def mapped(make_panel, slide_here, until):
     return panel
 
 
-def done(panel, until):
+def done(panel: PredictWidget, until):
     until(lambda: not panel.results.busy)
     return panel.results.said
 
 
-def save(panel, until, path):
+def save(panel: PredictWidget, until, path):
     panel.results.write(path)
     said = done(panel, until)
     assert f"{path.name} is saved" in said and not panel.results.alarming, said
     return path
 
 
-def look_of(session):
+def look_of(session: Session):
     """All that the canvas shows of the maps and how."""
     found = {}
     for layer in session.viewer.layers:
@@ -129,7 +136,7 @@ def same(one, other):
 
 
 def test_a_result_dropped_on_another_window_comes_back_as_it_was(
-    mapped, make_napari_viewer, tmp_path, tiny_checkpoint_file, at_hand, until
+    mapped: PredictWidget, make_napari_viewer, tmp_path, tiny_checkpoint_file, at_hand, until
 ):
     file = save(mapped, until, tmp_path / "a map.h5ad")
     (before,) = mapped.session.overlays
@@ -189,7 +196,13 @@ def lonely_file(tmp_path, slide_here, tiny_checkpoint_file):
 
 
 def test_without_its_slide_and_checkpoint_a_result_shows_what_it_has(
-    make_panel, lonely_file, tmp_path, rival_file, at_hand, slide_here, until
+    make_panel: Callable[..., PredictWidget],
+    lonely_file,
+    tmp_path,
+    rival_file,
+    at_hand,
+    slide_here,
+    until,
 ):
     file = lonely_file
     elsewhere = tmp_path / "elsewhere.tif"
@@ -241,7 +254,9 @@ def test_without_its_slide_and_checkpoint_a_result_shows_what_it_has(
     np.testing.assert_allclose(overlay.layer.scale, 280)
 
 
-def test_what_goes_wrong_is_said_in_the_panel(make_panel, tmp_path, until, tiny_checkpoint_file):
+def test_what_goes_wrong_is_said_in_the_panel(
+    make_panel: Callable[..., PredictWidget], tmp_path, until, tiny_checkpoint_file
+):
     panel = make_panel()
     box = panel.results_box
     assert not box.save.isEnabled() and not box.figure.isEnabled() and box.open.isEnabled()
@@ -256,7 +271,7 @@ def test_what_goes_wrong_is_said_in_the_panel(make_panel, tmp_path, until, tiny_
 
 
 def test_a_figure_shows_what_the_canvas_shows_and_napari_saves_its_layers(
-    mapped, tmp_path, until, monkeypatch, measured_file
+    mapped: PredictWidget, tmp_path, until, monkeypatch, measured_file
 ):
     drawn = []
     monkeypatch.setattr(

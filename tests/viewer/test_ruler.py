@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -13,6 +15,11 @@ from napari_dkan.slide import PixelSize
 from napari_dkan.viewer.memory import remember_mpp, remembered_mpps
 from napari_dkan.viewer.pixel_sizes import told
 from napari_dkan.viewer.reader import read_slides
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from napari_dkan.viewer.predict_widget import PredictWidget
 
 
 @pytest.fixture
@@ -35,7 +42,9 @@ def drag(canvas, start, *places):
     QApplication.processEvents()
 
 
-def test_a_line_and_its_length_are_the_pixel_size(make_panel, plain, qtbot):
+def test_a_line_and_its_length_are_the_pixel_size(
+    make_panel: Callable[..., PredictWidget], plain, qtbot
+):
     panel = make_panel(show=True)
     panel.session.change(warm_up=False)
     session, box = panel.session, panel.slide_box
@@ -96,7 +105,9 @@ def test_a_line_and_its_length_are_the_pixel_size(make_panel, plain, qtbot):
     assert "Open a slide first" in panel.message.text()
 
 
-def test_what_the_file_says_comes_back(make_panel, tiny_slide_file, until):
+def test_what_the_file_says_comes_back(
+    make_panel: Callable[..., PredictWidget], tiny_slide_file, until
+):
     panel = make_panel()
     session, box = panel.session, panel.slide_box
     session.change(warm_up=False)
@@ -114,7 +125,9 @@ def test_what_the_file_says_comes_back(make_panel, tiny_slide_file, until):
     until(lambda: not panel.ready.busy)
 
 
-def test_the_scale_is_judged_before_anything_is_predicted(make_panel, plain, until):
+def test_the_scale_is_judged_before_anything_is_predicted(
+    make_panel: Callable[..., PredictWidget], plain, until
+):
     panel = make_panel()
     session = panel.session
     session.change(warm_up=False)

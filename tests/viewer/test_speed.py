@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from typing import TYPE_CHECKING
 
 import numpy as np
 import psutil
@@ -15,13 +16,17 @@ from napari_dkan.viewer.session import Where
 
 from .test_predicting import draw, everything, finish, square
 
+if TYPE_CHECKING:
+    from napari_dkan.inference.engine import Predictor
+    from napari_dkan.viewer.predict_widget import PredictWidget
+
 
 @pytest.fixture
-def predictor(panel):
+def predictor(panel: PredictWidget):
     return panel.session.predictor(panel.session.slide, panel.session.checkpoint)
 
 
-def whole_tissue(panel, until):
+def whole_tissue(panel: PredictWidget, until):
     panel.where_box.buttons[Where.TISSUE].click()
     panel.where_box.make_plan()
     panel.where_box.start()
@@ -30,7 +35,7 @@ def whole_tissue(panel, until):
 
 
 def test_the_shown_gene_is_there_before_the_panel_and_no_pixel_is_read_again(
-    panel, predictor, until, monkeypatch
+    panel: PredictWidget, predictor: Predictor, until, monkeypatch
 ):
     predictor.forget()
     first = []
@@ -57,7 +62,9 @@ def test_the_shown_gene_is_there_before_the_panel_and_no_pixel_is_read_again(
     np.testing.assert_allclose(overlay.prediction.values, whole, atol=1e-5)
 
 
-def test_a_second_map_of_the_same_tiles_reads_nothing(panel, predictor, until, monkeypatch):
+def test_a_second_map_of_the_same_tiles_reads_nothing(
+    panel: PredictWidget, predictor: Predictor, until, monkeypatch
+):
     before = whole_tissue(panel, until).prediction.values.copy()
 
     def unread(*args):
@@ -67,7 +74,7 @@ def test_a_second_map_of_the_same_tiles_reads_nothing(panel, predictor, until, m
     np.testing.assert_allclose(whole_tissue(panel, until).prediction.values, before, atol=1e-6)
 
 
-def test_the_queue_follows_the_camera(panel, predictor, until):
+def test_the_queue_follows_the_camera(panel: PredictWidget, predictor: Predictor, until):
     predictor._batch = predictor._largest = 1
     predictor.forget()
     draw(panel, everything(panel))
@@ -91,7 +98,7 @@ def test_the_queue_follows_the_camera(panel, predictor, until):
 
 
 def test_a_rough_map_covers_the_tissue_first_and_gives_way_to_the_fine_one(
-    panel, predictor, until, monkeypatch
+    panel: PredictWidget, predictor: Predictor, until, monkeypatch
 ):
     monkeypatch.setattr(rough, "MOST", 6)
     monkeypatch.setattr(rough, "WORTH", 2)
@@ -116,7 +123,7 @@ def test_a_rough_map_covers_the_tissue_first_and_gives_way_to_the_fine_one(
 
 
 def test_damaged_tiles_are_counted_and_can_be_tried_again(
-    panel, predictor, middle, until, monkeypatch
+    panel: PredictWidget, predictor: Predictor, middle, until, monkeypatch
 ):
     slide = panel.session.slide.slide
     read, (x, y) = slide.read_square, middle
@@ -148,7 +155,7 @@ def test_damaged_tiles_are_counted_and_can_be_tried_again(
 
 
 def test_a_cache_that_cannot_be_written_is_told_once_and_costs_nothing_else(
-    panel, until, monkeypatch, tmp_path
+    panel: PredictWidget, until, monkeypatch, tmp_path
 ):
     file = tmp_path / "no folder"
     file.write_text("")
@@ -162,7 +169,9 @@ def test_a_cache_that_cannot_be_written_is_told_once_and_costs_nothing_else(
     assert "cannot be written" not in panel.message.text()
 
 
-def test_two_hundred_cancels_leave_no_threads_and_no_memory_behind(panel, predictor, until):
+def test_two_hundred_cancels_leave_no_threads_and_no_memory_behind(
+    panel: PredictWidget, predictor: Predictor, until
+):
     draw(panel, everything(panel))
     until(lambda: panel.where_box._target is not None)
 
@@ -188,7 +197,9 @@ def test_two_hundred_cancels_leave_no_threads_and_no_memory_behind(panel, predic
     assert len(panel.session.viewer.layers) < 8  # no empty maps stay
 
 
-def test_nothing_is_prepared_on_battery_or_when_switched_off(panel, predictor, monkeypatch, until):
+def test_nothing_is_prepared_on_battery_or_when_switched_off(
+    panel: PredictWidget, predictor: Predictor, monkeypatch, until
+):
     panel.session.change(warm_up=False)
     until(lambda: not panel.ready.busy)
     predictor.forget()
@@ -205,7 +216,7 @@ def test_nothing_is_prepared_on_battery_or_when_switched_off(panel, predictor, m
     assert len(predictor.features.rows) > 0
 
 
-def test_where_the_time_goes_can_be_copied(panel, middle, until):
+def test_where_the_time_goes_can_be_copied(panel: PredictWidget, middle, until):
     panel.clicks.click(*middle)
     until(lambda: panel.session.spot is not None)
     text = panel.timing_box.text()

@@ -6,6 +6,7 @@ import gc
 import shutil
 import threading
 import weakref
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -16,8 +17,11 @@ from napari_dkan.viewer.session import Where, session_of
 
 from .test_predicting import draw, everything, finish, square
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
-def started(panel, until):
+
+def started(panel: PredictWidget, until):
     """A map job over the whole slide whose first tiles are there, and many are not."""
     predictor = panel.session.predictor(panel.session.slide, panel.session.checkpoint)
     predictor._batch = predictor._largest = 1
@@ -26,12 +30,12 @@ def started(panel, until):
     until(lambda: panel.maps.progress is not None and panel.maps.progress.stage == "spots")
 
 
-def no_threads_left(panel):
+def no_threads_left(panel: PredictWidget):
     assert panel.maps._lane.wait()
     return not [t for t in threading.enumerate() if t.name.startswith("dkan-read")]
 
 
-def test_deleting_the_map_ends_its_job(panel, until):
+def test_deleting_the_map_ends_its_job(panel: PredictWidget, until):
     started(panel, until)
     panel.session.viewer.layers.remove(panel.session.overlays[0].layer)
     assert not panel.maps.busy and not panel.session.overlays
@@ -41,7 +45,7 @@ def test_deleting_the_map_ends_its_job(panel, until):
     assert panel.session.overlays[0].prediction.done.all()
 
 
-def test_deleting_the_slide_ends_the_job_and_keeps_the_map(panel, until):
+def test_deleting_the_slide_ends_the_job_and_keeps_the_map(panel: PredictWidget, until):
     started(panel, until)
     layer = panel.session.slide.layer
     panel.session.viewer.layers.remove(layer)
@@ -51,7 +55,7 @@ def test_deleting_the_slide_ends_the_job_and_keeps_the_map(panel, until):
     until(lambda: no_threads_left(panel))
 
 
-def test_closing_the_panel_ends_the_job(panel, until, qtbot):
+def test_closing_the_panel_ends_the_job(panel: PredictWidget, until, qtbot):
     started(panel, until)
     panel.session.viewer.window.remove_dock_widget(panel)
     panel.close()
@@ -60,7 +64,7 @@ def test_closing_the_panel_ends_the_job(panel, until, qtbot):
     qtbot.wait(100)
 
 
-def test_closing_the_window_ends_the_job(panel, until):
+def test_closing_the_window_ends_the_job(panel: PredictWidget, until):
     started(panel, until)
     maps = panel.maps
     panel.session.viewer.close()
@@ -68,7 +72,7 @@ def test_closing_the_window_ends_the_job(panel, until):
     assert maps._lane.wait()
 
 
-def test_renaming_and_reordering_layers_confuses_nothing(panel, middle, until):
+def test_renaming_and_reordering_layers_confuses_nothing(panel: PredictWidget, middle, until):
     viewer, session = panel.session.viewer, panel.session
     draw(panel, square(*middle, 300))
     panel.where_box.start()
@@ -86,7 +90,9 @@ def test_renaming_and_reordering_layers_confuses_nothing(panel, middle, until):
     assert len(session.overlays) == 2 and "my slide" in session.overlays[1].layer.name
 
 
-def test_two_viewers_know_nothing_of_each_other(make_panel, tiny_slide_file, until):
+def test_two_viewers_know_nothing_of_each_other(
+    make_panel: Callable[..., PredictWidget], tiny_slide_file, until
+):
     one, two = make_panel(), make_panel()
     assert session_of(one.session.viewer) is one.session is not two.session
     one.session.viewer.open(tiny_slide_file, plugin="napari-dkan")
@@ -100,7 +106,9 @@ def test_two_viewers_know_nothing_of_each_other(make_panel, tiny_slide_file, unt
     assert two.session.spot is None and not two.session.overlays
 
 
-def test_the_slide_follows_the_selected_layer(panel, tiny_slide_file, tmp_path, until):
+def test_the_slide_follows_the_selected_layer(
+    panel: PredictWidget, tiny_slide_file, tmp_path, until
+):
     copy = tmp_path / "other.ome.tif"
     shutil.copy(tiny_slide_file, copy)
     first = panel.session.slide
@@ -111,7 +119,9 @@ def test_the_slide_follows_the_selected_layer(panel, tiny_slide_file, tmp_path, 
     until(lambda: not panel.ready.busy)
 
 
-def test_a_slide_opened_by_another_reader_is_taken_too(make_panel, tmp_path, until):
+def test_a_slide_opened_by_another_reader_is_taken_too(
+    make_panel: Callable[..., PredictWidget], tmp_path, until
+):
     from PIL import Image
 
     file = tmp_path / "plain.png"
@@ -121,7 +131,7 @@ def test_a_slide_opened_by_another_reader_is_taken_too(make_panel, tmp_path, unt
     assert panel.session.slide.slide.path == file
 
 
-def test_a_gpu_without_memory_offers_the_cpu(panel, middle, until, monkeypatch):
+def test_a_gpu_without_memory_offers_the_cpu(panel: PredictWidget, middle, until, monkeypatch):
     predictor = panel.session.predictor(panel.session.slide, panel.session.checkpoint)
 
     def no_memory(*args):
@@ -140,7 +150,7 @@ def test_a_gpu_without_memory_offers_the_cpu(panel, middle, until, monkeypatch):
     assert panel.session.overlays[0].prediction.done.all()
 
 
-def test_a_click_while_a_map_runs_is_answered(panel, middle, until):
+def test_a_click_while_a_map_runs_is_answered(panel: PredictWidget, middle, until):
     started(panel, until)
     panel.session.change(where=Where.CLICK)
     panel.clicks.click(*middle)
@@ -150,7 +160,7 @@ def test_a_click_while_a_map_runs_is_answered(panel, middle, until):
 
 
 def test_changing_the_checkpoint_drops_the_spot_but_not_the_map(
-    panel, middle, until, tiny_checkpoint_file, tmp_path
+    panel: PredictWidget, middle, until, tiny_checkpoint_file, tmp_path
 ):
     panel.clicks.click(*middle)
     until(lambda: panel.session.spot is not None)
@@ -167,7 +177,7 @@ def test_changing_the_checkpoint_drops_the_spot_but_not_the_map(
     assert len(panel.session.overlays) == 2
 
 
-def test_drawn_regions_keep_their_place_when_the_scale_is_entered(panel, middle):
+def test_drawn_regions_keep_their_place_when_the_scale_is_entered(panel: PredictWidget, middle):
     layer = draw(panel, square(*middle, 300))
     panel.session.set_mpp(0.5)
     np.testing.assert_allclose(layer.scale, 0.5)
@@ -178,7 +188,7 @@ def test_drawn_regions_keep_their_place_when_the_scale_is_entered(panel, middle)
 
 
 def test_a_map_keeps_its_place_when_the_scale_is_corrected(
-    panel, middle, until, tiny_slide_file, tmp_path
+    panel: PredictWidget, middle, until, tiny_slide_file, tmp_path
 ):
     """The other slide's layers stay as they are."""
     draw(panel, square(*middle, 300))
@@ -200,7 +210,9 @@ def test_a_map_keeps_its_place_when_the_scale_is_corrected(
     until(lambda: not panel.ready.busy)
 
 
-def test_a_panel_that_is_closed_and_opened_again_goes_on_where_it_was(panel, middle, until, qtbot):
+def test_a_panel_that_is_closed_and_opened_again_goes_on_where_it_was(
+    panel: PredictWidget, middle, until, qtbot
+):
     from napari_dkan.viewer.predict_widget import PredictWidget
 
     draw(panel, square(*middle, 300))
@@ -227,7 +239,7 @@ def test_a_panel_that_is_closed_and_opened_again_goes_on_where_it_was(panel, mid
 
 
 def test_a_measured_rate_is_not_carried_to_another_checkpoint_or_device(
-    panel, middle, until, tiny_checkpoint_file, tmp_path
+    panel: PredictWidget, middle, until, tiny_checkpoint_file, tmp_path
 ):
     draw(panel, square(*middle, 300))
     panel.where_box.start()
@@ -245,7 +257,7 @@ def test_a_measured_rate_is_not_carried_to_another_checkpoint_or_device(
     until(lambda: not panel.ready.busy)
 
 
-def test_points_of_a_turned_layer_lie_where_they_are_drawn(panel):
+def test_points_of_a_turned_layer_lie_where_they_are_drawn(panel: PredictWidget):
     from napari_dkan.viewer.places import target_of
 
     session = panel.session
@@ -258,7 +270,9 @@ def test_points_of_a_turned_layer_lie_where_they_are_drawn(panel):
         np.testing.assert_allclose(layer.data_to_world(point), (y * 0.7, x * 0.7), atol=1e-6)
 
 
-def test_a_second_map_lies_on_the_first_and_both_follow_the_gene(panel, middle, until):
+def test_a_second_map_lies_on_the_first_and_both_follow_the_gene(
+    panel: PredictWidget, middle, until
+):
     draw(panel, square(*middle, 300))
     for _ in range(2):
         panel.where_box.start()
@@ -274,7 +288,7 @@ def test_a_second_map_lies_on_the_first_and_both_follow_the_gene(panel, middle, 
 
 
 def test_a_checkpoint_that_was_changed_for_another_is_let_go(
-    panel, tiny_checkpoint_file, rival_file, until
+    panel: PredictWidget, tiny_checkpoint_file, rival_file, until
 ):
     """Found by benchmarks/soak.py: each one that was loaded stayed in memory."""
     first = weakref.ref(panel.session.checkpoint)

@@ -8,8 +8,15 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from napari_dkan.viewer.predict_widget import PredictWidget
+
 
 VISIT = Path(__file__).with_name("one_visit.py")
 
@@ -82,7 +89,14 @@ LONG = "s" * 120
     ["a folder with spaces/a slide", "Präparat-№7/日本語のスライド", f"{LONG}/{LONG}", "-x/--help"],
     ids=["spaces", "not ASCII", "long", "dashes"],
 )
-def test_odd_paths(name, make_panel, tiny_slide_file, tiny_checkpoint_file, tmp_path, until):
+def test_odd_paths(
+    name,
+    make_panel: Callable[..., PredictWidget],
+    tiny_slide_file,
+    tiny_checkpoint_file,
+    tmp_path,
+    until,
+):
     """Open, predict at a click, save and open again."""
     from napari_dkan.export.reopen import reopen
     from napari_dkan.export.saved import Saved, SlideRecord, save

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -14,9 +15,12 @@ from napari_dkan.inference.target import region_target
 from napari_dkan.model.reference import DISTANCE, Reference, distance, levels_of, whitening
 from napari_dkan.viewer.session import Where
 
+if TYPE_CHECKING:
+    from napari_dkan.viewer.predict_widget import PredictWidget
+
 
 @pytest.fixture
-def doubtful(panel, until):
+def doubtful(panel: PredictWidget, until):
     """The panel with a checkpoint whose training spots all had more tissue than half of these
     tiles have."""
     session = panel.session
@@ -43,7 +47,7 @@ def doubtful(panel, until):
     return panel
 
 
-def mapped(panel, until):
+def mapped(panel: PredictWidget, until):
     panel.where_box.buttons[Where.TISSUE].click()
     until(lambda: panel.where_box.predict.isEnabled())
     panel.where_box.predict.click()
@@ -51,11 +55,11 @@ def mapped(panel, until):
     return panel.session.overlays[-1]
 
 
-def hatched(panel):
+def hatched(panel: PredictWidget):
     return [la for la in panel.session.viewer.layers if la.name.startswith("unreliable")]
 
 
-def test_unreliable_tiles_are_hatched_until_switched_off(doubtful, until):
+def test_unreliable_tiles_are_hatched_until_switched_off(doubtful: PredictWidget, until):
     overlay = mapped(doubtful, until)
     few, of = doubtful.trust.unreliable(overlay)
     assert 0 < few <= of == len(overlay.prediction.target)
@@ -80,7 +84,7 @@ def test_unreliable_tiles_are_hatched_until_switched_off(doubtful, until):
     assert not hatched(doubtful)
 
 
-def test_hatching_deleted_by_hand_stays_away(doubtful, until):
+def test_hatching_deleted_by_hand_stays_away(doubtful: PredictWidget, until):
     mapped(doubtful, until)
     doubtful.session.viewer.layers.remove(hatched(doubtful)[0])
     assert not doubtful.session.settings.hatch and not doubtful.gene_box.hatch.isChecked()
@@ -88,7 +92,7 @@ def test_hatching_deleted_by_hand_stays_away(doubtful, until):
     assert not hatched(doubtful)
 
 
-def test_a_clicked_spot_says_how_far_to_trust_it(doubtful, until):
+def test_a_clicked_spot_says_how_far_to_trust_it(doubtful: PredictWidget, until):
     slide = doubtful.session.slide
     width, height = slide.slide.width, slide.slide.height
     corners = [(80.0, 80.0), (width - 80.0, 80.0), (80.0, height - 80.0)]
@@ -101,7 +105,7 @@ def test_a_clicked_spot_says_how_far_to_trust_it(doubtful, until):
     assert len(hatched(doubtful)) == 1
 
 
-def test_without_a_reference_nothing_is_claimed(panel, middle, until):
+def test_without_a_reference_nothing_is_claimed(panel: PredictWidget, middle, until):
     panel.clicks.click(*middle)
     until(lambda: panel.session.spot is not None)
     assert "reliability" not in panel.spot_box.where.text()
@@ -109,7 +113,7 @@ def test_without_a_reference_nothing_is_claimed(panel, middle, until):
     assert not panel.banner.text()
 
 
-def test_the_banner_speaks_of_another_stain(doubtful, until):
+def test_the_banner_speaks_of_another_stain(doubtful: PredictWidget, until):
     """The same checkpoint, had its training slides been much paler."""
     session = doubtful.session
     reference = session.checkpoint.reference

@@ -2,29 +2,36 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pytest
 
 from napari_dkan.viewer.why_picture import TILE, raster
 
+if TYPE_CHECKING:
+    from napari_dkan.viewer.predict_widget import PredictWidget
+
 
 @pytest.fixture
-def box(panel):
+def box(panel: PredictWidget):
     return panel.why_box
 
 
-def click(panel, box, until, x, y) -> None:
+def click(panel: PredictWidget, box, until, x, y) -> None:
     before = panel.session.spot
     panel.clicks.click(x, y)
     until(lambda: panel.session.spot is not before and not panel.clicks.busy)
     until(lambda: not box.explainer.busy)
 
 
-def pictures(panel) -> list:
+def pictures(panel: PredictWidget) -> list:
     return [layer for layer in panel.session.viewer.layers if " here" in layer.name]
 
 
-def test_it_explains_the_clicked_spot_gene_by_gene_until_switched_off(panel, box, middle, until):
+def test_it_explains_the_clicked_spot_gene_by_gene_until_switched_off(
+    panel: PredictWidget, box, middle, until
+):
     session, explainer = panel.session, box.explainer
     explainer.switch(True)
     assert not pictures(panel) and "Click" in box.legend.text()
@@ -56,7 +63,7 @@ def test_it_explains_the_clicked_spot_gene_by_gene_until_switched_off(panel, box
     assert not explainer.on and not pictures(panel) and spots.visible
 
 
-def test_deleting_its_layer_and_leaving_the_slide_end_it(panel, box, middle, until):
+def test_deleting_its_layer_and_leaving_the_slide_end_it(panel: PredictWidget, box, middle, until):
     session, explainer = panel.session, box.explainer
     click(panel, box, until, *middle)
     explainer.switch(True)  # the spot clicked before it was switched on

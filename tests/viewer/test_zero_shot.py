@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pytest
 
@@ -9,11 +11,15 @@ from napari_dkan.viewer.display import LEGEND
 
 from ..zero_shot_files import PROVEN, UNPROVEN, gene_file, with_text
 
+if TYPE_CHECKING:
+    from napari_dkan.viewer.predict_widget import PredictWidget
+
+
 EXPECTED = "expected PCC 0.36; shuffled text 0.28"
 
 
 @pytest.fixture
-def load(panel, tiny_checkpoint_file, tmp_path, until):
+def load(panel: PredictWidget, tiny_checkpoint_file, tmp_path, until):
     """Load the small checkpoint with a text basis and this measurement on its card."""
 
     def take(zero_shot) -> None:
@@ -30,7 +36,9 @@ def genes(tmp_path):
     return gene_file(tmp_path / "genes.safetensors")
 
 
-def test_a_gene_by_its_description_is_marked_everywhere(panel, load, genes, middle, until, qtbot):
+def test_a_gene_by_its_description_is_marked_everywhere(
+    panel: PredictWidget, load, genes, middle, until, qtbot
+):
     load(PROVEN)
     box, session = panel.gene_box, panel.session
     assert box.by_text.add.isEnabled() and box.by_text.why_not.isHidden()
@@ -65,7 +73,7 @@ def test_a_gene_by_its_description_is_marked_everywhere(panel, load, genes, midd
     assert session.gene == "FOXP3"
 
 
-def test_the_panels_own_numbers_stay(panel, load, genes, middle, until):
+def test_the_panels_own_numbers_stay(panel: PredictWidget, load, genes, middle, until):
     load(PROVEN)
     panel.clicks.click(*middle)
     until(lambda: panel.session.spot is not None and not panel.clicks.busy)
@@ -79,7 +87,7 @@ def test_the_panels_own_numbers_stay(panel, load, genes, middle, until):
     assert len(panel.session.overlays) == 2  # spots of other genes are another layer
 
 
-def test_without_proof_it_is_grey_until_asked_for(panel, load, genes):
+def test_without_proof_it_is_grey_until_asked_for(panel: PredictWidget, load, genes):
     load(UNPROVEN)
     box, unproven = panel.gene_box.by_text, panel.advanced["unproven"]
     assert not box.add.isEnabled() and not box.why_not.isHidden()
@@ -95,7 +103,7 @@ def test_without_proof_it_is_grey_until_asked_for(panel, load, genes):
     assert panel.session.zero_shot is None and panel.session.gene == "ERBB2"
 
 
-def test_a_bad_file_changes_nothing(panel, load, tmp_path):
+def test_a_bad_file_changes_nothing(panel: PredictWidget, load, tmp_path):
     load(PROVEN)
     bad = tmp_path / "bad.safetensors"
     bad.write_bytes(b"PK\x03\x04 no")
@@ -105,6 +113,6 @@ def test_a_bad_file_changes_nothing(panel, load, tmp_path):
     assert panel.session.zero_shot is None and panel.session.gene == gene
 
 
-def test_a_checkpoint_without_text_says_so(panel):
+def test_a_checkpoint_without_text_says_so(panel: PredictWidget):
     box = panel.gene_box.by_text
     assert not box.add.isEnabled() and "cannot place genes by their text" in box.why_not.text()
