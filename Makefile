@@ -1,6 +1,8 @@
 # make demo         open napari on an H&E section with a checkpoint ready
 # make test         the tests, two files at a time; make test ARGS="-k reader" for some of them
 # make lint         style, types and the house plan's import contracts
+# make docs         the documentation site in build/site; a warning is an error
+# make coverage     the tests with the lines they reach, in the terminal and in htmlcov; ARGS as above
 # make bench        all benchmarks in a short form, and their verdicts; ARGS="clicks gap" for some
 # make screenshots  the pictures of the README and the tutorial
 # make panels       the panels on small screens, at 200 %, in both themes, to be looked at
@@ -28,7 +30,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # Both bindings are installed, for a test; everything else is done with one of them.
 export QT_API ?= pyside6
 
-.PHONY: demo test lint bench screenshots panels fuzz clean libs
+.PHONY: demo test lint docs coverage bench screenshots panels fuzz clean libs
 
 demo: libs .venv/.test
 	@$(BIN)/napari-dkan demo
@@ -42,6 +44,15 @@ lint: .venv/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
+
+# What Material prints about its successor is not about this site.
+docs: .venv/.docs
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build $(ARGS)
+	@echo "The documentation is in build/site/index.html."
+
+coverage: libs .venv/.dev
+	@OMP_NUM_THREADS=1 $(SCREEN) $(BIN)/python -m pytest -n 2 --dist loadfile \
+		--cov --cov-report=term:skip-covered --cov-report=html $(ARGS)
 
 bench: libs .venv/.test
 	@$(SCREEN) $(BIN)/python benchmarks/run.py $(ARGS)
@@ -59,11 +70,13 @@ libs:
 	@tools/system-libs.sh
 
 clean:
-	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf build dist htmlcov .coverage .coverage.*
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
 
 # One stamp per extra, made anew when what is installed changes; one pip at a time.
 .venv/.dev: .venv/.test
-.venv/.test .venv/.dev: .venv/.%: pyproject.toml constraints.txt tools/make-venv.sh
+.venv/.docs: .venv/.dev
+.venv/.test .venv/.dev .venv/.docs: .venv/.%: pyproject.toml constraints.txt tools/make-venv.sh
 	@tools/make-venv.sh "$(PYTHON)" $*
 	@touch $@
