@@ -11,15 +11,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from napari_dkan.expression.labels import array_coordinates, panel_labels
+from napari_dkan.expression.labels import array_coords_from_section, labels_from_section
 from napari_dkan.expression.panel import Panel
-from napari_dkan.files import written_whole
-from napari_dkan.inference.patches import Squares
+from napari_dkan.files import atomic_write
+from napari_dkan.inference.patches import PatchReader
 from napari_dkan.slide import open_slide
-from napari_dkan.training.augment import Augmentation, Restain, View
-from napari_dkan.training.loading import LABELS, read_data
-from napari_dkan.training.sections import GRID, Section, prepare_section
-from napari_dkan.training.settings import Settings
+from napari_dkan.training.augment import Augmentation, StainTransform, AugmentedView
+from napari_dkan.training.loading import DEFAULT_LABEL_SCALE, read_section_data
+from napari_dkan.training.sections import NEIGHBOR_GRID, PreparedSection, prepare_section
+from napari_dkan.training.settings import TrainSettings
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -46,11 +46,11 @@ class Reading(StrEnum):
 class Looks:
     """A section with its views for training, and as a test under changed stain."""
 
-    plain: Section
-    changed: tuple[Section, ...]
+    plain: PreparedSection
+    changed: tuple[PreparedSection, ...]
 
     @property
-    def all(self) -> tuple[Section, ...]:
+    def all(self) -> tuple[PreparedSection, ...]:
         return (self.plain, *self.changed)
 
 
@@ -58,8 +58,8 @@ class Looks:
 class Recoloured:
     """A slide as `Squares`, in other colours."""
 
-    slide: Squares
-    change: Restain
+    slide: PatchReader
+    change: StainTransform
 
     @property
     def width(self) -> int:
@@ -70,7 +70,7 @@ class Recoloured:
         return self.slide.height
 
     def read_square(self, x: float, y: float, side: float, px: int) -> NDArray[np.uint8]:
-        return self.change(self.slide.read_square(x, y, side, px))
+        return self.change(self.slide.read_patch(x, y, side, px))
 
 
 @dataclass
@@ -93,7 +93,7 @@ class Bench:
         return self.data / "genes" / "panel_her2st_250.txt"
 
     def counts(self) -> list[AnnData]:
-        return read_data(self.data, NAMES)
+        return read_section_data(self.data, NAMES)
 
     def looks(self, reading: Reading = Reading.plain) -> dict[str, Looks]:
         """The sections by name."""
@@ -105,36 +105,36 @@ class Bench:
         """(N, 280, 280, 3) the 5x5 tiles around each labelled spot as one picture."""
         path = self.cache / f"windows-{name}.npy"
         if not path.is_file():
-            (data,) = read_data(self.data, [name])
+            (data,) = read_section_data(self.data, [name])
             xy, side = spots_of(data, self.panel)
             with open_slide(data.uns["image"]) as slide:
-                seen = [slide.read_square(x, y, side * GRID, SIDE * GRID) for x, y in xy]
-            with written_whole(path) as temporary:
+                seen = [slide.read_patch(x, y, side * NEIGHBOR_GRID, SIDE * NEIGHBOR_GRID) for x, y in xy]
+            with atomic_write(path) as temporary:
                 np.save(temporary, np.stack(seen))
         return np.load(path)
 
     def _kept(self, name: str, reading: Reading) -> Looks:
         path = self.cache / f"{reading}-{name}.pt"
         if not path.is_file():
-            (data,) = read_data(self.data, [name])
-            with written_whole(path) as temporary:
+            (data,) = read_section_data(self.data, [name])
+            with atomic_write(path) as temporary:
                 torch.save(self._read(data, reading), temporary)
-        with torch.serialization.safe_globals([Looks, Section, View]):
+        with torch.serialization.safe_globals([Looks, PreparedSection, AugmentedView]):
             return torch.load(path, weights_only=True)
 
     def _read(self, data: AnnData, reading: Reading) -> Looks:
-        name, settings, views = str(data.uns["section"]), Settings(), Augmentation()
+        name, settings, views = str(data.uns["section"]), TrainSettings(), Augmentation()
         if reading is Reading.same_stain:
             views = replace(views, amount=0.0, colour=0.0, background=0.0)
 
-        def section(slide: Squares, augmentation: Augmentation | None = None) -> Section:
+        def section(slide: PatchReader, augmentation: Augmentation | None = None) -> PreparedSection:
             if reading is Reading.normalised:
                 slide = Recoloured(slide, normaliser(slide, *spots_of(data, self.panel)))
             return prepare_section(
                 data,
                 slide,
                 self.panel,
-                LABELS,
+                DEFAULT_LABEL_SCALE,
                 settings.patch_um,
                 settings.patch_px,
                 augmentation=augmentation,
@@ -145,19 +145,19 @@ class Bench:
             return Looks(section(slide, views), tuple(section(c) for c in changed))
 
 
-def changes(name: str) -> list[Restain]:
+def changes(name: str) -> list[StainTransform]:
     """The changes of stain a section is tested under, of the spread of the training views."""
     seeds = ([CHANGE_SEED, NAMES.index(name), i] for i in range(CHANGES))
-    return [Restain.draw(Augmentation(), np.random.default_rng(seed)) for seed in seeds]
+    return [StainTransform.sample(Augmentation(), np.random.default_rng(seed)) for seed in seeds]
 
 
-def normaliser(slide: Squares, xy: NDArray[np.float64], side: float) -> Restain:
+def normaliser(slide: PatchReader, xy: NDArray[np.float64], side: float) -> StainTransform:
     """Takes the glass off, and brings the colours and mean amounts of both stains to a reference.
 
     The slide's stains are those of Macenko et al. (2009): the extreme directions in the plane in
     which the optical densities of the spots' own tiles mostly lie.
     """
-    pixels = np.stack([slide.read_square(x, y, side, SIDE) for x, y in xy]).reshape(-1, 3)
+    pixels = np.stack([slide.read_patch(x, y, side, SIDE) for x, y in xy]).reshape(-1, 3)
     density = -np.log((pixels + 1.0) / 256)
     glass = np.percentile(density, 1, axis=0)
     tissue = density - glass
@@ -171,7 +171,7 @@ def normaliser(slide: Squares, xy: NDArray[np.float64], side: float) -> Restain:
     unmixing = np.linalg.inv(_completed(stains))
     scale = np.array(AMOUNTS) / (tissue @ unmixing).mean(axis=0)[:2]
     matrix = unmixing @ np.diag([*scale, 1.0]) @ _completed(STAINS)
-    return Restain(matrix, -glass @ matrix)
+    return StainTransform(matrix, -glass @ matrix)
 
 
 def _completed(stains: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -182,9 +182,9 @@ def _completed(stains: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def spots_of(data: AnnData, panel: Panel) -> tuple[NDArray[np.float64], float]:
     """Centres (N, 2) of the labelled spots and the side of a tile, level-0 px."""
-    rows = panel_labels(data, panel, LABELS).rows
+    rows = labels_from_section(data, panel, DEFAULT_LABEL_SCALE).rows
     xy = np.asarray(data.obsm["spatial"], dtype=float)[rows]
-    return xy, Settings().patch_um / float(data.uns["mpp"])
+    return xy, TrainSettings().patch_um / float(data.uns["mpp"])
 
 
 def further_genes(
@@ -202,9 +202,9 @@ def further_genes(
     genes = [names[i] for i in np.argsort(-np.asarray(total), kind="stable")[:wanted]]
     labels = {}
     for s in sections:
-        rows = panel_labels(s, panel, LABELS).rows
+        rows = labels_from_section(s, panel, DEFAULT_LABEL_SCALE).rows
         of_panel = np.asarray(s[rows, list(panel.symbols)].X.sum(axis=1), dtype=float)
         counts = s[rows, genes].X.toarray() / of_panel.reshape(-1, 1)
-        values = np.log10(1 + counts * LABELS.target_sum).astype(np.float32)
-        labels[str(s.uns["section"])] = LABELS.smooth(values, array_coordinates(s)[rows])
+        values = np.log10(1 + counts * DEFAULT_LABEL_SCALE.target_sum).astype(np.float32)
+        labels[str(s.uns["section"])] = DEFAULT_LABEL_SCALE.smooth(values, array_coords_from_section(s)[rows])
     return genes, labels

@@ -17,13 +17,13 @@ from ablation_sections import SIDE, Bench, changes
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from napari_dkan.files import written_whole
+from napari_dkan.files import atomic_write
 from napari_dkan.model.trunk import TargetTrunk
-from napari_dkan.training.augment import Augmentation, Restain
-from napari_dkan.training.batches import normalised
-from napari_dkan.training.ridge import Array, choose_ridge, multi_scale
-from napari_dkan.training.sections import GRID, Section, fit_encoder
-from napari_dkan.training.settings import Settings
+from napari_dkan.training.augment import Augmentation, StainTransform
+from napari_dkan.training.batches import normalize_patches
+from napari_dkan.training.ridge import Float64Array, fit_ridge_cv, compute_multi_scale_features
+from napari_dkan.training.sections import NEIGHBOR_GRID, PreparedSection, fit_section_encoder
+from napari_dkan.training.settings import TrainSettings
 
 EPOCHS = 6  # of as many pairs of crops as there are tiles
 BATCH = 128
@@ -37,7 +37,7 @@ def pretrained(bench: Bench, training: Sequence[str]) -> dict[str, Tensor]:
     path = bench.cache / f"vicreg-{EPOCHS}-{''.join(training)}.pt"
     if not path.is_file():
         windows = np.concatenate([bench.windows(n) for n in training])
-        with written_whole(path) as temporary:
+        with atomic_write(path) as temporary:
             torch.save(_vicreg(windows), temporary)
     return torch.load(path, weights_only=True)
 
@@ -55,10 +55,10 @@ class TileRidge:
     def run(
         self, bench: Bench, training: Sequence[str], test: Sequence[str]
     ) -> dict[str, list[NDArray[np.floating]]]:
-        looks, dim = bench.looks(), Settings().dim
-        parts: list[Callable[[Section, Pixels], Tensor]] = []
+        looks, dim = bench.looks(), TrainSettings().dim
+        parts: list[Callable[[PreparedSection, Pixels], Tensor]] = []
         if self.stain:
-            encoder = fit_encoder([looks[n].plain for n in training], dim, Settings().patch_um)
+            encoder = fit_section_encoder([looks[n].plain for n in training], dim, TrainSettings().patch_um)
             parts.append(lambda section, window: encoder.project(section.statistics))
         if self.learned:
             trunk = _trunk(pretrained(bench, training))
@@ -66,11 +66,11 @@ class TileRidge:
             narrow = _principal(torch.cat(known).flatten(0, 1), dim)
             parts.append(lambda section, window: narrow(_features(trunk, window)))
 
-        def inputs(section: Section, window: Pixels) -> Array:
+        def inputs(section: PreparedSection, window: Pixels) -> Float64Array:
             features = [part(section, window) for part in parts]
-            return multi_scale(torch.cat(features, dim=2).numpy(), section.mask.numpy())
+            return compute_multi_scale_features(torch.cat(features, dim=2).numpy(), section.mask.numpy())
 
-        ridge = choose_ridge(
+        ridge = fit_ridge_cv(
             [inputs(looks[n].plain, bench.windows(n)) for n in training],
             [looks[n].plain.labels.numpy() for n in training],
         )
@@ -84,23 +84,23 @@ class TileRidge:
 
 
 def _vicreg(windows: Pixels) -> dict[str, Tensor]:
-    torch.manual_seed(Settings().seed)
-    random = np.random.default_rng(Settings().seed)
-    trunk = TargetTrunk(Settings().trunk)
+    torch.manual_seed(TrainSettings().seed)
+    random = np.random.default_rng(TrainSettings().seed)
+    trunk = TargetTrunk(TrainSettings().trunk)
     head = nn.Sequential(
         nn.Linear(trunk.channels, EMBEDDING),
         nn.BatchNorm1d(EMBEDDING),
         nn.ReLU(),
         nn.Linear(EMBEDDING, EMBEDDING),
     )
-    steps = EPOCHS * len(windows) * GRID**2 // BATCH
+    steps = EPOCHS * len(windows) * NEIGHBOR_GRID**2 // BATCH
     optimiser = torch.optim.AdamW(
         [*trunk.parameters(), *head.parameters()], 2e-3, weight_decay=0.01
     )
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 2e-3, total_steps=steps)
     for _ in range(steps):
         one, other = _crops(windows, random)
-        tokens = trunk(normalised(torch.cat([one, other])))
+        tokens = trunk(normalize_patches(torch.cat([one, other])))
         loss = vicreg_loss(*head(tokens.mean(dim=1)).chunk(2))
         optimiser.zero_grad()
         loss.backward()
@@ -132,13 +132,13 @@ def _crops(windows: Pixels, random: np.random.Generator) -> tuple[Tensor, Tensor
             y, x = np.clip(place + random.integers(-NEAR, NEAR + 1, size=2), 0, last)
             crop = window[y : y + SIDE, x : x + SIDE]
             crop = np.rot90(crop, int(random.integers(4)))[:: random.choice([1, -1])]
-            crops.append(Restain.draw(Augmentation(), random)(crop))
+            crops.append(StainTransform.sample(Augmentation(), random)(crop))
     one, other = (torch.from_numpy(np.stack(c)).permute(0, 3, 1, 2) for c in pairs)
     return one, other
 
 
 def _trunk(weights: dict[str, Tensor]) -> TargetTrunk:
-    trunk = TargetTrunk(Settings().trunk)
+    trunk = TargetTrunk(TrainSettings().trunk)
     trunk.load_state_dict(weights)
     return trunk.eval()
 
@@ -148,9 +148,9 @@ def _features(trunk: TargetTrunk, windows: Pixels) -> Tensor:
     """(N, 25, channels) of the tiles of windows (N, 280, 280, 3)."""
     out = []
     for window in windows:
-        tiles = window.reshape(GRID, SIDE, GRID, SIDE, 3).transpose(0, 2, 4, 1, 3)
-        tiles = torch.from_numpy(tiles.reshape(GRID**2, 3, SIDE, SIDE))
-        out.append(trunk(normalised(tiles)).mean(dim=1))
+        tiles = window.reshape(NEIGHBOR_GRID, SIDE, NEIGHBOR_GRID, SIDE, 3).transpose(0, 2, 4, 1, 3)
+        tiles = torch.from_numpy(tiles.reshape(NEIGHBOR_GRID**2, 3, SIDE, SIDE))
+        out.append(trunk(normalize_patches(tiles)).mean(dim=1))
     return torch.stack(out)
 
 

@@ -17,19 +17,19 @@ from numpy.typing import NDArray
 
 from napari_dkan.expression.panel import Panel
 from napari_dkan.training.augment import Augmentation
-from napari_dkan.training.fit_model import Model, fit_model
-from napari_dkan.training.gene_text import GeneText, no_gene_text, read_gene_text
-from napari_dkan.training.sections import Section
-from napari_dkan.training.settings import Settings
+from napari_dkan.training.fit_model import FittedModel, fit_model
+from napari_dkan.training.gene_text import GeneTextFeatures, make_random_gene_text, read_gene_text
+from napari_dkan.training.sections import PreparedSection
+from napari_dkan.training.settings import TrainSettings
 
-FULL = replace(Settings(), members=1)
+FULL = replace(TrainSettings(), members=1)
 FURTHER = 250  # auxiliary genes
 
 # For each test section its predictions (N, G): as it is, then under each change of stain.
 Predictions = dict[str, list[NDArray[np.floating]]]
-See = Callable[[Section], Section]
-Text = Callable[[Bench, Settings], GeneText]
-Fit = Callable[[Bench, Sequence[Section], GeneText, Settings], Model]
+See = Callable[[PreparedSection], PreparedSection]
+Text = Callable[[Bench, TrainSettings], GeneTextFeatures]
+Fit = Callable[[Bench, Sequence[PreparedSection], GeneTextFeatures, TrainSettings], FittedModel]
 
 
 class Variant(Protocol):
@@ -44,11 +44,11 @@ class Variant(Protocol):
     def run(self, bench: Bench, training: Sequence[str], test: Sequence[str]) -> Predictions: ...
 
 
-def _text(bench: Bench, settings: Settings) -> GeneText:
+def _text(bench: Bench, settings: TrainSettings) -> GeneTextFeatures:
     return read_gene_text(bench.gene_text, bench.panel, settings.text_dim)
 
 
-def _fit(bench: Bench, sections: Sequence[Section], text: GeneText, settings: Settings) -> Model:
+def _fit(bench: Bench, sections: Sequence[PreparedSection], text: GeneTextFeatures, settings: TrainSettings) -> FittedModel:
     return fit_model(sections, text, settings, bench.epochs)
 
 
@@ -92,7 +92,7 @@ class AuxiliaryGenes:
         model = fit_model(sections, self._text(bench, genes), settings, bench.epochs)
         return {n: [model.predict(s)[:, :own] for s in looks[n].all] for n in test}
 
-    def _text(self, bench: Bench, genes: list[str]) -> GeneText:
+    def _text(self, bench: Bench, genes: list[str]) -> GeneTextFeatures:
         file = bench.cache / f"genes-{FURTHER}-more.safetensors"
         if not file.is_file():
             build = [sys.executable, "-m", "napari_dkan", "genes", "build"]
@@ -103,35 +103,35 @@ class AuxiliaryGenes:
         return read_gene_text(file, panel, FULL.text_dim)
 
 
-def _wider(section: Section, labels: NDArray[np.float32]) -> Section:
+def _wider(section: PreparedSection, labels: NDArray[np.float32]) -> PreparedSection:
     return replace(section, labels=torch.cat([section.labels, torch.from_numpy(labels)], dim=1))
 
 
-def _without_views(section: Section) -> Section:
+def _without_views(section: PreparedSection) -> PreparedSection:
     return replace(section, views=())
 
 
-def _blank(section: Section) -> Section:
+def _blank(section: PreparedSection) -> PreparedSection:
     views = tuple(replace(v, patches=torch.zeros_like(v.patches)) for v in section.views)
     return replace(section, patches=torch.zeros_like(section.patches), views=views)
 
 
-def _biobert(bench: Bench, settings: Settings) -> GeneText:
+def _biobert(bench: Bench, settings: TrainSettings) -> GeneTextFeatures:
     file = bench.data / "genes" / "gene_text_embedding_biobert1024_her2st.npz"
     return read_gene_text(file, bench.panel, settings.text_dim)
 
 
-def _random(bench: Bench, settings: Settings) -> GeneText:
-    return no_gene_text(bench.panel, settings.text_dim, settings.seed)
+def _random(bench: Bench, settings: TrainSettings) -> GeneTextFeatures:
+    return make_random_gene_text(bench.panel, settings.text_dim, settings.seed)
 
 
-def _ranked(bench: Bench, sections: Sequence[Section], text: GeneText, settings: Settings) -> Model:
+def _ranked(bench: Bench, sections: Sequence[PreparedSection], text: GeneTextFeatures, settings: TrainSettings) -> FittedModel:
     return fit_network(sections, text, settings, bench.epochs, module=RankingModule)
 
 
 def _pretrained(
-    bench: Bench, sections: Sequence[Section], text: GeneText, settings: Settings
-) -> Model:
+    bench: Bench, sections: Sequence[PreparedSection], text: GeneTextFeatures, settings: TrainSettings
+) -> FittedModel:
     trunk = pretrained(bench, [s.name for s in sections])
     return fit_network(sections, text, settings, bench.epochs, trunk=trunk)
 

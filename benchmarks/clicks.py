@@ -39,7 +39,7 @@ def main() -> None:
     order = np.random.default_rng(1).permutation(count)
     rounds = {"cold": places, "warm": [places[i] for i in order]}
     print(f"\n{title}, {panel.session.checkpoint.title}\n")
-    figures, rows, stages = [], [], panel.session.predictor_now().stages
+    figures, rows, stages = [], [], panel.session.current_predictor().stage_timer
     for (name, round_), target in zip(rounds.items(), (COLD_MS, WARM_MS), strict=True):
         spent = []
         stages.reset()
@@ -48,7 +48,7 @@ def main() -> None:
             demo.process_events(LOOKING_S)
         median, p95 = np.percentile(spent, (50, 95))
         rows.append(f"| {name} | {median:.0f} | {p95:.0f} | {max(spent):.0f} |")
-        print(f"{name}\n{stages.report()}\n", flush=True)
+        print(f"{name}\n{stages.format_report()}\n", flush=True)
         where = f"real window, p95 of {count} clicks"
         figure = f"{p95:.0f} ms (median {median:.0f})"
         figures.append(
@@ -81,7 +81,7 @@ def clicked(panel: Any, x: float, y: float) -> float:
     bars.installEventFilter(watch)
     QTimer.singleShot(60_000, loop.quit)
     start = time.perf_counter()
-    QTimer.singleShot(0, lambda: panel.clicks.click(x, y))
+    QTimer.singleShot(0, lambda: panel.click_predictor.click(x, y))
     loop.exec()
     return painted[0] - start
 

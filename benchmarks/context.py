@@ -13,40 +13,40 @@ import numpy as np
 
 def main() -> None:
     from napari_dkan.errors import DkanError
-    from napari_dkan.expression.her2st import read_section
-    from napari_dkan.expression.labels import array_coordinates, panel_labels
+    from napari_dkan.expression.her2st import read_her2st_section
+    from napari_dkan.expression.labels import array_coords_from_section, labels_from_section
     from napari_dkan.inference.engine import Predictor
-    from napari_dkan.inference.predict import predict, tissue_region
-    from napari_dkan.inference.target import Kind, Target, region_target
+    from napari_dkan.inference.predict import predict, find_tissue_region
+    from napari_dkan.inference.target import TargetKind, Target, target_from_region
     from napari_dkan.model import load_checkpoint
-    from napari_dkan.samples import bundled_checkpoint, fetch_section
+    from napari_dkan.samples import find_bundled_checkpoint, fetch_her2st_section
     from napari_dkan.slide import open_slide
     from napari_dkan.spatial.spots import Spots
-    from napari_dkan.training.metrics import score
+    from napari_dkan.training.metrics import score_predictions
 
     try:
-        paths = fetch_section("C3")
+        paths = fetch_her2st_section("C3")
     except DkanError as error:
         print(error)
         return
-    checkpoint = load_checkpoint(bundled_checkpoint("her2-breast"))
-    data = read_section(paths.root, "C3")
-    labels = panel_labels(data, checkpoint.panel, checkpoint.label_scale)
+    checkpoint = load_checkpoint(find_bundled_checkpoint("her2-breast"))
+    data = read_her2st_section(paths.root, "C3")
+    labels = labels_from_section(data, checkpoint.panel, checkpoint.label_scale)
     mpp, kept = float(data.uns["mpp"]), labels.rows
     xy = data.obsm["spatial"][kept]
-    array = array_coordinates(data)[kept]
+    array = array_coords_from_section(data)[kept]
     with open_slide(paths.image) as slide:
-        tissue = tissue_region(slide, mpp)
+        tissue = find_tissue_region(slide, mpp)
         predictor = Predictor(slide, checkpoint, mpp, tissue)
         values = {
-            "array spots": predict(predictor, Target(Kind.ARRAY, Spots(xy, array))).values,
-            "clicks": predict(predictor, Target(Kind.POINTS, Spots(xy))).values,
+            "array spots": predict(predictor, Target(TargetKind.ARRAY, Spots(xy, array))).values,
+            "clicks": predict(predictor, Target(TargetKind.POINTS, Spots(xy))).values,
         }
         for name, pitch in (
             ("training-pitch map, nearest tile", checkpoint.spot_pitch_um),
             ("dense map, nearest tile", checkpoint.patch.um),
         ):
-            target = region_target(tissue, pitch, mpp, slide.width, slide.height, tissue)
+            target = target_from_region(tissue, pitch, mpp, slide.width, slide.height, tissue)
             tiles = predict(predictor, target)
             distance = np.linalg.norm(xy[:, None] - target.spots.xy[None], axis=2)
             values[name] = tiles.values[distance.argmin(axis=1)]
@@ -57,8 +57,8 @@ def main() -> None:
     print("|---|---|---|---|")
     for name, predicted in values.items():
         apart = np.abs(predicted - reference).mean()
-        same = score({"C3": predicted}, {"C3": reference}).summary()["pcc_all"]
-        pcc = score({"C3": predicted}, {"C3": labels.values}).summary()["pcc_all"]
+        same = score_predictions({"C3": predicted}, {"C3": reference}).to_summary()["pcc_all"]
+        pcc = score_predictions({"C3": predicted}, {"C3": labels.values}).to_summary()["pcc_all"]
         print(f"| {name} | {apart:.4f} | {same:.3f} | {pcc:.3f} |")
 
 

@@ -33,8 +33,8 @@ from shapely.geometry import box
 from verdict import Figure, print_table
 
 from napari_dkan.inference.engine import Predictor
-from napari_dkan.inference.predict import tissue_region
-from napari_dkan.inference.target import Target, region_target
+from napari_dkan.inference.predict import find_tissue_region
+from napari_dkan.inference.target import Target, target_from_region
 from napari_dkan.model.checkpoint import Checkpoint
 from napari_dkan.slide import Slide, open_slide
 
@@ -66,7 +66,7 @@ class Literal:
 
 def ours(predictor: Predictor, target: Target) -> Mapped:
     """As the window does it: one gene's map first, the other genes from the fused tokens."""
-    tokens = np.zeros((len(target), predictor.width), np.float32)
+    tokens = np.zeros((len(target), predictor.token_dim), np.float32)
     start = time.perf_counter()
     for update in predictor.stream(target, genes=[0]):
         if update.tokens is not None:
@@ -74,12 +74,12 @@ def ours(predictor: Predictor, target: Target) -> Mapped:
     first = time.perf_counter() - start
     values = predictor.decode(tokens)
     panel = time.perf_counter() - start
-    return Mapped(values, first, panel, predictor.stages.seconds()["encode"])
+    return Mapped(values, first, panel, predictor.stage_timer.get_seconds()["encode"])
 
 
 def published(slide: Slide, checkpoint: Checkpoint, target: Target, tiles: int) -> Literal:
     """The literal path on ``tiles`` tiles of the target, spread over it."""
-    encoder = checkpoint.tile_encoder()
+    encoder = checkpoint.build_tile_encoder()
     path = LiteralPath(slide, checkpoint.network, encoder, float(PX), checkpoint.patch.px)
     assert target.spots.array is not None
     positions = torch.from_numpy(target.spots.array)
@@ -101,11 +101,11 @@ def published(slide: Slide, checkpoint: Checkpoint, target: Target, tiles: int) 
 def parts(checkpoint: Checkpoint) -> dict[str, float]:
     """Operations of our own pieces, each for one tile."""
     network, d, k = checkpoint.network, checkpoint.network.config.dim, 25
-    encoder = checkpoint.tile_encoder()
+    encoder = checkpoint.build_tile_encoder()
     tile = torch.zeros(1, 3, PX, PX, dtype=torch.uint8)
     patch, near, own = torch.zeros(1, 3, PX, PX), torch.zeros(1, k, d), torch.zeros(1, d)
     with torch.no_grad():
-        network.gene_tokens()  # once for all tiles
+        network.encode_genes()  # once for all tiles
     return {
         "encode": operations(lambda: encoder(tile)),
         "fuse": operations(lambda: network.fuse(patch, near, torch.ones(1, k), own)),
@@ -129,7 +129,7 @@ def main() -> None:
     section = best_section()
     checkpoint = published_checkpoint(args.encoder, args.dim, args.genes, section.mpp)
     with open_slide(section.image) as whole:
-        middle = tissue_region(whole, section.mpp).centroid
+        middle = find_tissue_region(whole, section.mpp).centroid
         column, row = (int(v / PX) - args.side // 2 for v in (middle.x, middle.y))
         image = section.image
         if args.crop:
@@ -137,14 +137,14 @@ def main() -> None:
     with open_slide(image) as slide:
         region = box(*(PX * v for v in (column, row, column + args.side, row + args.side)))
         size = slide.width, slide.height
-        target = region_target(region, checkpoint.patch.um, section.mpp, *size)
+        target = target_from_region(region, checkpoint.patch.um, section.mpp, *size)
 
         def mapped(mixed: bool) -> Mapped:
             predictor = Predictor(slide, checkpoint, section.mpp, region, "cpu")
-            predictor.features.encoder  # noqa: B018 - stands ready, as the literal path's does
+            predictor.feature_cache.encoder  # noqa: B018 - stands ready, as the literal path's does
             with torch.autocast("cpu", torch.bfloat16) if mixed else nullcontext():
                 done = ours(predictor, target)
-            print(f"\n{predictor.stages.report()}\n")
+            print(f"\n{predictor.stage_timer.format_report()}\n")
             return done
 
         print(

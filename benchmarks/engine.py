@@ -9,23 +9,23 @@ import torch
 
 def main() -> None:
     from napari_dkan.errors import DkanError
-    from napari_dkan.expression.arrayfit import array_mpp
+    from napari_dkan.expression.arrayfit import mpp_from_spots
     from napari_dkan.expression.spotfile import read_spots
     from napari_dkan.inference.engine import Predictor
-    from napari_dkan.inference.predict import predict, tissue_region
-    from napari_dkan.inference.target import region_target
+    from napari_dkan.inference.predict import predict, find_tissue_region
+    from napari_dkan.inference.target import target_from_region
     from napari_dkan.model import load_checkpoint
-    from napari_dkan.samples import bundled_checkpoint, fetch_section, synthetic_section
+    from napari_dkan.samples import find_bundled_checkpoint, fetch_her2st_section, get_synthetic_section
     from napari_dkan.slide import open_slide
 
     try:
-        paths, name = fetch_section("C3"), "her2-breast"
+        paths, name = fetch_her2st_section("C3"), "her2-breast"
     except DkanError:
-        paths, name = synthetic_section(), "synthetic"
-    checkpoint = load_checkpoint(bundled_checkpoint(name))
+        paths, name = get_synthetic_section(), "synthetic"
+    checkpoint = load_checkpoint(find_bundled_checkpoint(name))
     with open_slide(paths.image) as slide:
-        mpp = slide.mpp or array_mpp(read_spots(paths.spots))
-        tissue = tissue_region(slide, mpp)
+        mpp = slide.mpp or mpp_from_spots(read_spots(paths.spots))
+        tissue = find_tissue_region(slide, mpp)
         print(f"\n{paths.name}, {name}, {torch.get_num_threads()} CPU threads\n")
         print("| grid | tiles | seconds | tiles/s |\n|---|---|---|---|")
         for grid, pitch in (
@@ -33,7 +33,7 @@ def main() -> None:
             ("dense", checkpoint.patch.um),
         ):
             predictor = Predictor(slide, checkpoint, mpp, tissue)
-            target = region_target(tissue, pitch, mpp, slide.width, slide.height, tissue)
+            target = target_from_region(tissue, pitch, mpp, slide.width, slide.height, tissue)
             start = time.perf_counter()
             predict(predictor, target)
             seconds = time.perf_counter() - start

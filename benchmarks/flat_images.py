@@ -52,7 +52,7 @@ def read(path: Path) -> None:
         coarsest = slide.levels[-1]
         slide.read_region(0, 0, coarsest.width, coarsest.height, len(slide.levels) - 1)
         say("overview")
-        slide.read_square(slide.width / 2, slide.height / 2, 224, 224)
+        slide.read_patch(slide.width / 2, slide.height / 2, 224, 224)
         say("level 0")
 
 

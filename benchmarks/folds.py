@@ -18,8 +18,8 @@ from pathlib import Path
 from napari_dkan.expression.genetable import read_panel
 from napari_dkan.model import save_checkpoint
 from napari_dkan.training.gene_text import read_gene_text
-from napari_dkan.training.settings import Settings
-from napari_dkan.training.train import load_sections, train_sections
+from napari_dkan.training.settings import TrainSettings
+from napari_dkan.training.train import load_sections, train_on_sections
 
 NAMES = ("C2", "C3", "C4", "C5")
 REPORT = Path("docs/reports/her2-breast-crossval.json")
@@ -32,7 +32,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", default=NAMES, help="sections to leave out")
     parser.add_argument("-o", "--out", type=Path, default=Path("build/folds"))
     args = parser.parse_args()
-    settings = Settings()
+    settings = TrainSettings()
     panel = read_panel(args.data / "genes" / "panel_her2st_250.txt")
     text = read_gene_text(args.gene_text, panel, settings.text_dim)
     epochs = {f["name"]: f["epochs"] for f in json.loads(REPORT.read_text())["folds"]}
@@ -42,7 +42,7 @@ def main() -> None:
         path = args.out / f"without-{left_out}.safetensors"
         if path.is_file():
             continue
-        checkpoint = train_sections(
+        checkpoint = train_on_sections(
             [s for s in sections if s.name != left_out],
             panel,
             text,

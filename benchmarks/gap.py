@@ -26,13 +26,13 @@ def main() -> None:
     parser.add_argument("--small", action="store_true", help=f"{SMALL:.0f} s of jobs")
     wanted = SMALL if parser.parse_args().small else SECONDS
     viewer, panel, title = ready_window()
-    from napari_dkan.viewer.places import target_of
-    from napari_dkan.viewer.session import Where
+    from napari_dkan.viewer.places import target_from_layers
+    from napari_dkan.viewer.session import TargetMode
 
     session = panel.session
-    session.change(where=Where.TISSUE, dense=True)
+    session.change_settings(where=TargetMode.TISSUE, dense=True)
     settle(panel)
-    target = target_of(session, None, None)
+    target = target_from_layers(session, None, None)
     assert target is not None
     gaps: list[float] = []
     spent, jobs = 0.0, 0
@@ -43,7 +43,7 @@ def main() -> None:
         for overlay in list(session.overlays):
             viewer.layers.remove(overlay.layer)
         empty_cache("window")
-        session._predictor = None  # the next job starts from nothing
+        session._keyed_predictor = None  # the next job starts from nothing
         settle(panel)
     median, p99, most = np.percentile(gaps, (50, 99, 100))
     print(f"\n{title}: {jobs} maps of {len(target)} tiles in {spent:.1f} s, {len(gaps)} ticks")

@@ -32,9 +32,9 @@ def main() -> None:
     parser.add_argument("--small", action="store_true", help=f"{SMALL} changes of gene")
     small = parser.parse_args().small
     viewer, panel, title = ready_window()
-    from napari_dkan.inference.decoding import Decoder
+    from napari_dkan.inference.decoding import GeneDecoder
     from napari_dkan.inference.prediction import Prediction
-    from napari_dkan.inference.target import Kind, Target
+    from napari_dkan.inference.target import TargetKind, Target
     from napari_dkan.spatial.grid import TileGrid
     from napari_dkan.viewer.overlay import GridOverlay
 
@@ -45,17 +45,17 @@ def main() -> None:
     x, y = np.meshgrid(np.arange(COLUMNS), np.arange(ROWS))
     grid = TileGrid(pitch, pitch * slide.mpp, np.stack([x.ravel(), y.ravel()], axis=1))
     config = checkpoint.network.config
-    prediction = Prediction.empty(
-        Target(Kind.GRID, grid.spots(), grid),
+    prediction = Prediction.create_empty(
+        Target(TargetKind.GRID, grid.to_spots(), grid),
         checkpoint.panel,
         checkpoint.label_scale,
         {"mpp": slide.mpp},
-        width=config.dim * config.members,
+        token_dim=config.dim * config.members,
     )
     draw = np.random.default_rng(0)
     prediction.tokens[:] = draw.standard_normal(prediction.tokens.shape)
     prediction.values[:] = draw.standard_normal(prediction.values.shape)
-    decode = partial(Decoder(checkpoint.network).decode, zero_shot=None)
+    decode = partial(GeneDecoder(checkpoint.network).decode, zero_shot=None)
     overlay = GridOverlay(prediction, decode, slide.mpp, "20,000 tiles", 0.65)
     session.add_overlay(overlay, slide)
     settle(panel)
@@ -65,7 +65,7 @@ def main() -> None:
         nonlocal grown
         grown = frames.count
 
-    session.overlay_grew.connect(grew)
+    session.overlay_updated.connect(grew)
 
     handled: list[float] = []
 
@@ -76,7 +76,7 @@ def main() -> None:
         start = time.perf_counter()
         session.set_gene(symbol)
         handled.append(1000 * (time.perf_counter() - start))
-        frames.wait(lambda: not len(prediction.undecoded(column)) and frames.count > grown)
+        frames.wait(lambda: not len(prediction.find_undecoded_rows(column)) and frames.count > grown)
         spent = 1000 * (time.perf_counter() - start)
         settle(panel, 0.1)
         return spent
@@ -92,7 +92,7 @@ def main() -> None:
         if symbol == session.gene:
             continue
         prediction.values[:, checkpoint.panel.row(symbol)] = np.nan
-        panel.genes._finished = False  # as if it had never been decoded
+        panel.gene_decode_job._all_decoded = False  # as if it had never been decoded
         first.append(changed(symbol))
     print(f"\n{title}, {checkpoint.title}: {len(grid):,} tiles\n")
     print("| change of gene | median, ms | p95, ms | most, ms |\n|---|---|---|---|")

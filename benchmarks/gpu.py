@@ -25,9 +25,9 @@ from shapely.geometry import box
 from verdict import Figure, print_table
 
 from napari_dkan.inference.engine import Predictor
-from napari_dkan.inference.patches import Keys, keys_of
-from napari_dkan.inference.reading import readers
-from napari_dkan.inference.target import Kind, Target, region_target
+from napari_dkan.inference.patches import PatchKeys, keys_from_centers
+from napari_dkan.inference.reading import open_patch_loader
+from napari_dkan.inference.target import TargetKind, Target, target_from_region
 from napari_dkan.slide import Slide, open_slide
 from napari_dkan.spatial.spots import Spots
 
@@ -58,24 +58,24 @@ def main() -> None:
         whole = box(0, 0, slide.width, slide.height)
         predictor = Predictor(slide, checkpoint, MPP, whole, device)
         size = slide.width, slide.height
-        tiles = region_target(whole, checkpoint.patch.um, MPP, *size).spots.xy
+        tiles = target_from_region(whole, checkpoint.patch.um, MPP, *size).spots.xy
         print(f"\n{path.name}, {len(tiles):,} tiles of {PX} px, {encoder}, {where}\n", flush=True)
-        figures = [*_encoding(predictor, keys_of(tiles), where)]
-        figures.append(_click(predictor, args.clicks, where))
+        figures = [*_encoding(predictor, keys_from_centers(tiles), where)]
+        figures.append(_click(predictor, args.click_predictor, where))
     print_table(figures)
 
 
-def _encoding(predictor: Predictor, keys: Keys, where: str) -> list[Figure]:
+def _encoding(predictor: Predictor, keys: PatchKeys, where: str) -> list[Figure]:
     few = min(FIRST, len(keys) // 2)
     encode(predictor, keys[:few])
-    predictor.stages.reset()
+    predictor.stage_timer.reset()
     seconds = encode(predictor, keys[few:])
-    print(predictor.stages.report())
+    print(predictor.stage_timer.format_report())
     rate = (len(keys) - few) / seconds
     with open_slide(predictor.slide.path) as again:
         reading = len(keys) / read(again, predictor, keys)
     alone = encoding_alone(predictor, min(ROUND, few // 8))
-    encoder, device = predictor.features.encoder, predictor.device
+    encoder, device = predictor.feature_cache.encoder, predictor.device
     tile = torch.zeros(1, 3, PX, PX, dtype=torch.uint8, device=device)
     each = operations(lambda: encoder(tile))
     gpu = device.type == "cuda"
@@ -95,21 +95,21 @@ def _encoding(predictor: Predictor, keys: Keys, where: str) -> list[Figure]:
     ]
 
 
-def encode(predictor: Predictor, keys: Keys) -> float:
+def encode(predictor: Predictor, keys: PatchKeys) -> float:
     """Seconds to read and encode patches (N, 2) as the engine does."""
     start = time.perf_counter()
-    with readers(predictor.slide, predictor.side, predictor.stages) as pool:
-        for _ in predictor.features.ensure(pool, keys):
+    with open_patch_loader(predictor.slide, predictor.patch_side_px, predictor.stage_timer) as pool:
+        for _ in predictor.feature_cache.compute_missing(pool, keys):
             pass
     return time.perf_counter() - start
 
 
-def read(slide: Slide, predictor: Predictor, keys: Keys) -> float:
+def read(slide: Slide, predictor: Predictor, keys: PatchKeys) -> float:
     """Seconds to read patches (N, 2) with the engine's threads, without encoding them."""
     start = time.perf_counter()
-    with readers(slide, predictor.side, predictor.stages) as pool:
+    with open_patch_loader(slide, predictor.patch_side_px, predictor.stage_timer) as pool:
         for first in range(0, len(keys), FIRST):
-            pool.ask(keys[first : first + FIRST], predictor.features.px).pixels()
+            pool.request(keys[first : first + FIRST], predictor.feature_cache.tile_px).result()
     return time.perf_counter() - start
 
 
@@ -117,10 +117,10 @@ def encoding_alone(predictor: Predictor, count: int, rounds: int = 8) -> float:
     """Tiles a second of the encoder on ``count`` tiles at once, whose pixels are in memory."""
     draw = np.random.default_rng(0)
     tiles = draw.integers(0, 256, (count, PX, PX, 3), np.uint8)
-    predictor.features.encode(tiles).cpu()
+    predictor.feature_cache.encode(tiles).cpu()
     start = time.perf_counter()
     for _ in range(rounds):
-        done = predictor.features.encode(tiles)
+        done = predictor.feature_cache.encode(tiles)
     done.cpu()
     return rounds * count / (time.perf_counter() - start)
 
@@ -142,7 +142,7 @@ def _click(predictor: Predictor, clicks: int, where: str) -> Figure:
 def clicked(predictor: Predictor, xy: NDArray[np.float64]) -> float:
     """Milliseconds from a place (2,) in level-0 px to its values of all genes."""
     start = time.perf_counter()
-    for _ in predictor.stream(Target(Kind.POINTS, Spots(xy[None]))):
+    for _ in predictor.stream(Target(TargetKind.POINTS, Spots(xy[None]))):
         pass
     return 1000 * (time.perf_counter() - start)
 

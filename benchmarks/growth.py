@@ -61,12 +61,12 @@ def measured(tiles: int, path: Path) -> tuple[float, float, int]:
 
     from napari_dkan.inference.engine import Predictor
     from napari_dkan.inference.predict import predict
-    from napari_dkan.inference.target import region_target
+    from napari_dkan.inference.target import target_from_region
     from napari_dkan.model import load_checkpoint
-    from napari_dkan.samples import bundled_checkpoint
+    from napari_dkan.samples import find_bundled_checkpoint
     from napari_dkan.slide import open_slide
 
-    checkpoint = load_checkpoint(bundled_checkpoint("her2-breast"))
+    checkpoint = load_checkpoint(find_bundled_checkpoint("her2-breast"))
     mpp, corner = checkpoint.patch.um / PX, 3 * PX
     with open_slide(path) as slide:
 
@@ -75,13 +75,13 @@ def measured(tiles: int, path: Path) -> tuple[float, float, int]:
             region = box(corner, corner, edge, edge)
             predictor = Predictor(slide, checkpoint, mpp, region, "cpu")
             size = slide.width, slide.height
-            target = region_target(region, checkpoint.patch.um, mpp, *size)
+            target = target_from_region(region, checkpoint.patch.um, mpp, *size)
             assert len(target) == count
             start = time.perf_counter()
             predict(predictor, target)
             seconds = time.perf_counter() - start
             if count == tiles:
-                print(predictor.stages.report(), file=sys.stderr)
+                print(predictor.stage_timer.format_report(), file=sys.stderr)
             return seconds
 
         map_of(4)

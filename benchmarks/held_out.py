@@ -10,16 +10,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_dkan.inference.engine import Predictor
-from napari_dkan.inference.evidence import NAMES
-from napari_dkan.inference.predict import predict, tissue_region
-from napari_dkan.inference.target import spots_target
+from napari_dkan.inference.evidence import QC_FEATURE_NAMES
+from napari_dkan.inference.predict import predict, find_tissue_region
+from napari_dkan.inference.target import target_from_spots
 from napari_dkan.model import Checkpoint, load_checkpoint
-from napari_dkan.model.reference import DISTANCE, Reference
-from napari_dkan.quality.reliability import Reliability, judge, risk_of
+from napari_dkan.model.reference import DISTANCE_FEATURE, TrainingReference
+from napari_dkan.quality.reliability import Reliability, score_reliability, compute_risk_term
 from napari_dkan.slide import open_slide
-from napari_dkan.training.evaluate import measured_section
-from napari_dkan.training.loading import read_data
-from napari_dkan.training.reference import with_reference
+from napari_dkan.training.evaluate import make_measured_section
+from napari_dkan.training.loading import read_section_data
+from napari_dkan.training.reference import add_reference
 
 SECTIONS = ("C2", "C3", "C4", "C5")
 Numbers = NDArray[np.floating]
@@ -51,32 +51,32 @@ def checkpoint_without(folds: Path, section: str, data: Path) -> Checkpoint:
     if checkpoint.reference is not None:
         return checkpoint
     others = [name for name in SECTIONS if name != section]
-    return with_reference(checkpoint, data, others)
+    return add_reference(checkpoint, data, others)
 
 
 def held_out(
     checkpoint: Checkpoint, data: Path, section: str, image: Path | None = None
 ) -> HeldOut:
     """The section through the engine, as in the viewer; image : another look at its slide."""
-    (given,) = read_data(data, [section])
+    (given,) = read_section_data(data, [section])
     return held_out_of(checkpoint, given, image)
 
 
 def held_out_of(checkpoint: Checkpoint, given: Any, image: Path | None = None) -> HeldOut:
-    measured = measured_section(given, checkpoint)
+    measured = make_measured_section(given, checkpoint)
     mpp = float(given.uns["mpp"])
     with open_slide(image or given.uns["image"]) as slide:
-        target = spots_target(measured.spots(), slide.width, slide.height, measured.name)
-        predictor = Predictor(slide, checkpoint, mpp, tissue_region(slide, mpp))
+        target = target_from_spots(measured.labeled_spots(), slide.width, slide.height, measured.name)
+        predictor = Predictor(slide, checkpoint, mpp, find_tissue_region(slide, mpp))
         prediction = predict(predictor, target)
-    rows = list(measured.rows)
+    rows = list(measured.panel_rows)
     std = checkpoint.network.label_std.numpy()[rows]
     mean = checkpoint.network.label_mean.numpy()[rows]
     wanted = (measured.labels.values - mean) / std
     found = (prediction.values[:, rows] - mean) / std
     reference = checkpoint.reference
-    assert reference is not None and prediction.evidence is not None
-    evidence = prediction.evidence
+    assert reference is not None and prediction.qc_features is not None
+    evidence = prediction.qc_features
     signs = signs_of(reference, evidence, prediction.tokens)
     signs["predicted little"] = -found.mean(axis=1)
     return HeldOut(
@@ -86,19 +86,19 @@ def held_out_of(checkpoint: Checkpoint, given: Any, image: Path | None = None) -
         signs,
         wanted.mean(axis=1),
         evidence,
-        judge(reference, evidence, prediction.tokens),
+        score_reliability(reference, evidence, prediction.tokens),
         np.square(wanted).mean(axis=1),
     )
 
 
-def signs_of(reference: Reference, evidence: Numbers, tokens: Numbers) -> dict[str, Numbers]:
+def signs_of(reference: TrainingReference, evidence: Numbers, tokens: Numbers) -> dict[str, Numbers]:
     """Each candidate in the standard deviations of the training spots, higher is worse."""
-    noted = {name: evidence[:, i] for i, name in enumerate(NAMES)}
-    noted[DISTANCE] = reference.distance(tokens)
+    noted = {name: evidence[:, i] for i, name in enumerate(QC_FEATURE_NAMES)}
+    noted[DISTANCE_FEATURE] = reference.compute_distance(tokens)
     made = {
-        "distance": risk_of(reference, DISTANCE, noted[DISTANCE]),
-        "members": risk_of(reference, "members", noted["members"]),
-        "heads": risk_of(reference, "heads", noted["heads"]),
+        "distance": compute_risk_term(reference, DISTANCE_FEATURE, noted[DISTANCE_FEATURE]),
+        "members": compute_risk_term(reference, "members", noted["members"]),
+        "heads": compute_risk_term(reference, "heads", noted["heads"]),
         "blur": -_apart(reference, "sharpness", noted["sharpness"]),
         "little tissue": -_apart(reference, "tissue", noted["tissue"]),
         "pen": _apart(reference, "pen", noted["pen"]),
@@ -109,8 +109,8 @@ def signs_of(reference: Reference, evidence: Numbers, tokens: Numbers) -> dict[s
     return made
 
 
-def _apart(reference: Reference, name: str, values: Numbers) -> Numbers:
-    levels = reference.levels[reference.names.index(name)]
+def _apart(reference: TrainingReference, name: str, values: Numbers) -> Numbers:
+    levels = reference.feature_quantiles[reference.feature_names.index(name)]
     return (values - levels[50]) / max(float(levels[84] - levels[16]) / 2, 0.01)
 
 

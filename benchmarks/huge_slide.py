@@ -101,12 +101,12 @@ def part_view(path: Path, tiles: int) -> dict:
 def part_tissue(path: Path, tiles: int) -> dict:
     """In the process of a viewer with the slide, so that memory is comparable."""
     from napari_dkan.slide.tissue import find_tissue
-    from napari_dkan.viewer.slides import slide_of
+    from napari_dkan.viewer.slides import slide_from_layer
 
     viewer = empty_viewer()
     viewer.open(path, plugin="napari-dkan")
     draw(viewer)
-    slide = slide_of(viewer.layers[0])[0]
+    slide = slide_from_layer(viewer.layers[0])[0]
     start = time.perf_counter()
     mask = find_tissue(slide, slide.mpp)
     seconds = time.perf_counter() - start
@@ -117,25 +117,25 @@ def part_tissue(path: Path, tiles: int) -> dict:
 
 def part_job(path: Path, tiles: int) -> dict:
     """Viewer, slide, tissue and the first tiles of the dense map of all tissue."""
-    from napari_dkan.viewer.slides import slide_of
+    from napari_dkan.viewer.slides import slide_from_layer
     from napari_dkan.viewer.torch_beside_gl import import_torch
 
     viewer = empty_viewer()
     viewer.open(path, plugin="napari-dkan")
     draw(viewer)
-    slide = slide_of(viewer.layers[0])[0]
+    slide = slide_from_layer(viewer.layers[0])[0]
     import_torch()
     from napari_dkan.inference.engine import Predictor
-    from napari_dkan.inference.predict import tissue_region
-    from napari_dkan.inference.target import region_target
+    from napari_dkan.inference.predict import find_tissue_region
+    from napari_dkan.inference.target import target_from_region
     from napari_dkan.model import load_checkpoint
-    from napari_dkan.samples import bundled_checkpoint
+    from napari_dkan.samples import find_bundled_checkpoint
 
-    checkpoint = load_checkpoint(bundled_checkpoint("her2-breast"))
-    tissue = tissue_region(slide, slide.mpp)
+    checkpoint = load_checkpoint(find_bundled_checkpoint("her2-breast"))
+    tissue = find_tissue_region(slide, slide.mpp)
     predictor = Predictor(slide, checkpoint, slide.mpp, tissue, device="cpu")
     size = slide.width, slide.height
-    target = region_target(tissue, checkpoint.patch.um, slide.mpp, *size, tissue)
+    target = target_from_region(tissue, checkpoint.patch.um, slide.mpp, *size, tissue)
     start, marks = time.perf_counter(), []
     for update in predictor.stream(target):
         if update.stage == "spots":

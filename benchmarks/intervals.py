@@ -18,10 +18,10 @@ import numpy as np
 from scipy.ndimage import gaussian_filter
 
 from napari_dkan.expression.label_scale import LabelScale
-from napari_dkan.expression.labels import array_coordinates
-from napari_dkan.quality.intervals import blocks_of, resample
+from napari_dkan.expression.labels import array_coords_from_section
+from napari_dkan.quality.intervals import assign_blocks, bootstrap_pcc
 from napari_dkan.spatial.spots import Spots
-from napari_dkan.training.loading import read_data
+from napari_dkan.training.loading import read_section_data
 
 GENES = 400
 SCALE = LabelScale()
@@ -43,11 +43,11 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--section", default="C3")
     args = parser.parse_args()
-    (data,) = read_data(args.data, [args.section])
-    array = array_coordinates(data)
+    (data,) = read_section_data(args.data, [args.section])
+    array = array_coords_from_section(data)
     spots = Spots(np.asarray(data.obsm["spatial"], float), array)
     apart = Spots(100.0 * np.arange(len(array))[:, None] * [1, 0] + [0, 0])
-    print(f"{args.section}: {len(spots)} spots, {blocks_of(spots).max() + 1} blocks")
+    print(f"{args.section}: {len(spots)} spots, {assign_blocks(spots).max() + 1} blocks")
     print("reach  PCC   held in blocks of 6 x 6   as if independent   width")
     for reach in (0.0, 1.0, 2.0, 4.0):
         for share in (0.0, 0.5, 0.8):
@@ -55,8 +55,8 @@ def main() -> None:
             common, a, b = (fields(random, array, reach) for _ in range(3))
             p = np.sqrt(share) * common + np.sqrt(1 - share) * a
             m = np.sqrt(share) * common + np.sqrt(1 - share) * b
-            found = resample(p, m, spots)
-            plain = resample(p, m, apart, side=1)
+            found = bootstrap_pcc(p, m, spots)
+            plain = bootstrap_pcc(p, m, apart, side_pitches=1)
             held, naive = (((r.low <= share) & (share <= r.high)).mean() for r in (found, plain))
             width = np.median(found.high - found.low)
             print(f"{reach:5g}  {share:.1f}   {held:22.2f}   {naive:17.2f}   {width:5.2f}")

@@ -30,21 +30,21 @@ def main() -> None:
     from qtpy.QtTest import QTest
 
     from napari_dkan.viewer import demo
-    from napari_dkan.viewer.places import target_of
-    from napari_dkan.viewer.session import Where
+    from napari_dkan.viewer.places import target_from_layers
+    from napari_dkan.viewer.session import TargetMode
 
     session, lens, frames = panel.session, panel.lens, Frames(viewer)
-    session.change(where=Where.TISSUE, dense=True)
-    target = target_of(session, None, None)
+    session.change_settings(where=TargetMode.TISSUE, dense=True)
+    target = target_from_layers(session, None, None)
     assert target is not None
-    panel.maps.predict(target, "warm")
+    panel.prediction_jobs.predict(target, "warm")
     settle(panel)
     for overlay in list(session.overlays):  # the tiles stay known; the lens draws alone
         viewer.layers.remove(overlay.layer)
-    session.change(where=Where.CLICK)
+    session.change_settings(where=TargetMode.CLICK)
     lens.resize(RADIUS_UM)
-    lens.switch(True)
-    demo.wait(lambda: not lens.busy, "the lens")
+    lens.set_active(True)
+    demo.wait_until(lambda: not lens.busy, "the lens")
     settle(panel)
 
     native = viewer.window._qt_viewer.canvas.native
@@ -69,7 +69,7 @@ def main() -> None:
             continue  # Qt tells of no move
         before, start = frames.count, time.perf_counter()
         QTest.mouseMove(native, QPoint(int(x[i]), int(y[i])))
-        demo.wait(lambda before=before: frames.count > before, "a frame", 20, pause=0.0005)
+        demo.wait_until(lambda before=before: frames.count > before, "a frame", 20, pause=0.0005)
         spent.append(1000 * (time.perf_counter() - start))
     rate = 1000 * len(spent) / sum(spent)
     print(f"\n{title}, {session.checkpoint.title if session.checkpoint else ''}")

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from published_step import dual_path, feed_forward, queries_of, self_attention
 from torch import Tensor
 
-from napari_dkan.inference.patches import Squares
+from napari_dkan.inference.patches import PatchReader
 from napari_dkan.model.encoders.protocol import IMAGENET_MEAN, IMAGENET_STD, TileEncoder
 from napari_dkan.model.network import DKAN
 
@@ -30,7 +30,7 @@ class LiteralPath:
     """
 
     def __init__(
-        self, slide: Squares, network: DKAN, encoder: TileEncoder, side: float, px: int
+        self, slide: PatchReader, network: DKAN, encoder: TileEncoder, side: float, px: int
     ) -> None:
         self.slide, self.network, self.encoder, self.side, self.px = (
             slide, network, encoder, side, px,
@@ -61,8 +61,8 @@ class LiteralPath:
         patches = torch.stack([self._pixels(x, y, self.px) for x, y in xy])
         mean, std = (torch.tensor(v).view(3, 1, 1) for v in (IMAGENET_MEAN, IMAGENET_STD))
 
-        own = net.global_tokens(features, positions)[rows]
-        near = net.on_slide(near, features)
+        own = net.encode_global(features, positions)[rows]
+        near = net.standardize_by_slide(near, features)
         z = net.fuse((patches.float() / 255 - mean) / std, near, mask, own).z
 
         text = net.gene_features[None]
@@ -90,5 +90,5 @@ class LiteralPath:
 
     def _pixels(self, x: float, y: float, px: int) -> Tensor:
         """(3, px, px) uint8."""
-        square = self.slide.read_square(x, y, self.side, px)
+        square = self.slide.read_patch(x, y, self.side, px)
         return torch.from_numpy(np.ascontiguousarray(square)).permute(2, 0, 1)

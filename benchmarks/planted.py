@@ -24,14 +24,14 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
 from napari_dkan.inference.engine import Predictor
-from napari_dkan.inference.predict import predict, tissue_region
-from napari_dkan.inference.target import region_target
-from napari_dkan.quality.reliability import HELD_OUT, POOR, RISK, SIGNS, TENTHS
-from napari_dkan.quality.slide_check import check_slide
+from napari_dkan.inference.predict import predict, find_tissue_region
+from napari_dkan.inference.target import target_from_region
+from napari_dkan.quality.reliability import HELD_OUT_RISK_DECILES, POOR_BELOW, RISK_TERMS, TILE_ARTIFACTS, DECILES
+from napari_dkan.quality.slide_check import check_domain_shift
 from napari_dkan.slide import open_slide
-from napari_dkan.training.augment import Augmentation, Restain
-from napari_dkan.training.evaluate import measured_section
-from napari_dkan.training.loading import read_data
+from napari_dkan.training.augment import Augmentation, StainTransform
+from napari_dkan.training.evaluate import make_measured_section
+from napari_dkan.training.loading import read_section_data
 
 KINDS = ("blur", "pen", "fold", "hole")
 REACH_UM = 120  # half the side of what is painted around a spot
@@ -74,9 +74,9 @@ def compare(clean: HeldOut, ruined: HeldOut, kinds: NDArray) -> dict[str, Any]:
             "mse_planted": float(ruined.mse[rows].mean()),
             "flagged_clean": float(clean.judged.unreliable[rows].mean()),
             "flagged_planted": float(ruined.judged.unreliable[rows].mean()),
-            "flagged_planted_without_signs": float((unaided[rows] < POOR).mean()),
+            "flagged_planted_without_signs": float((unaided[rows] < POOR_BELOW).mean()),
             "by_sign": {
-                s.name: float((ruined.judged.concerns[s.name][rows] >= 1).mean()) for s in SIGNS
+                s.name: float((ruined.judged.concerns[s.name][rows] >= 1).mean()) for s in TILE_ARTIFACTS
             },
         }
     return made
@@ -84,8 +84,8 @@ def compare(clean: HeldOut, ruined: HeldOut, kinds: NDArray) -> dict[str, Any]:
 
 def unaided_score(spots: HeldOut) -> NDArray:
     """The score before the signs lower it."""
-    risk = np.mean([spots.signs[name] for name in RISK], axis=0)
-    return 1 - np.interp(risk, HELD_OUT, TENTHS)
+    risk = np.mean([spots.signs[name] for name in RISK_TERMS], axis=0)
+    return 1 - np.interp(risk, HELD_OUT_RISK_DECILES, DECILES)
 
 
 def banners(checkpoint: Any, given: Any, pixels: NDArray, folder: Path) -> dict[str, Any]:
@@ -96,15 +96,15 @@ def banners(checkpoint: Any, given: Any, pixels: NDArray, folder: Path) -> dict[
         other = given.copy()
         other.uns = dict(given.uns) | {"mpp": mpp * factor}
         spots = held_out_of(checkpoint, other)
-        said = check_slide(checkpoint, spots.evidence, mpp * factor)
+        said = check_domain_shift(checkpoint, spots.evidence, mpp * factor)
         found[f"pixel size x {factor:g}"] = {"mse": float(spots.mse.mean()), "said": said}
     for name, by in (("restained as in training", Augmentation()), ("strongly restained", STRONG)):
-        restain = Restain.draw(by, np.random.default_rng(SEED))
+        restain = StainTransform.sample(by, np.random.default_rng(SEED))
         file = folder / "restained.tif"
         parts = [restain(pixels[i : i + 500]) for i in range(0, len(pixels), 500)]
         tifffile.imwrite(file, np.concatenate(parts), tile=(256, 256), photometric="rgb")
         spots = held_out_of(checkpoint, given, file)
-        said = check_slide(checkpoint, spots.evidence, mpp)
+        said = check_domain_shift(checkpoint, spots.evidence, mpp)
         found[name] = {"mse": float(spots.mse.mean()), "said": said}
     return found
 
@@ -113,11 +113,11 @@ def foreign(checkpoint: Any, args: argparse.Namespace) -> str:
     """What is said of a slide of which nothing is measured."""
     with open_slide(args.foreign) as slide:
         mpp = slide.pixel_size.mpp
-        tissue = tissue_region(slide, mpp)
-        target = region_target(tissue, checkpoint.patch.um, mpp, slide.width, slide.height, tissue)
+        tissue = find_tissue_region(slide, mpp)
+        target = target_from_region(tissue, checkpoint.patch.um, mpp, slide.width, slide.height, tissue)
         predictor = Predictor(slide, checkpoint, mpp, tissue)
         prediction = predict(predictor, target, genes=checkpoint.panel.symbols[:1])
-    return check_slide(checkpoint, prediction.evidence, mpp)
+    return check_domain_shift(checkpoint, prediction.qc_features, mpp)
 
 
 def pixels_of(image: str) -> NDArray[np.uint8]:
@@ -139,23 +139,23 @@ def main() -> None:
     found: dict[str, Any] = {"planted": {}, "banner": {}}
     for name in args.sections:
         checkpoint = checkpoint_without(args.folds, name, args.data)
-        (given,) = read_data(args.data, [name])
-        measured = measured_section(given, checkpoint)
+        (given,) = read_section_data(args.data, [name])
+        measured = make_measured_section(given, checkpoint)
         pixels = pixels_of(given.uns["image"])
         random = np.random.default_rng(SEED)
-        kinds = random.choice(["", *KINDS], len(measured.spots()), p=[0.5, *[0.125] * 4])
+        kinds = random.choice(["", *KINDS], len(measured.labeled_spots()), p=[0.5, *[0.125] * 4])
         with TemporaryDirectory() as folder:
             file = Path(folder) / "planted.tif"
-            made = planted(pixels, measured.spots().xy, float(given.uns["mpp"]), kinds)
+            made = planted(pixels, measured.labeled_spots().xy, float(given.uns["mpp"]), kinds)
             tifffile.imwrite(file, made, tile=(256, 256), photometric="rgb")
             clean, ruined = held_out_of(checkpoint, given), held_out_of(checkpoint, given, file)
             found["planted"][name] = compare(clean, ruined, kinds) | {
                 "clean_spots_with_a_sign": {
-                    s.name: int((clean.judged.concerns[s.name] >= 1).sum()) for s in SIGNS
+                    s.name: int((clean.judged.concerns[s.name] >= 1).sum()) for s in TILE_ARTIFACTS
                 }
             }
             print(name, json.dumps(found["planted"][name]), flush=True)
-            said = check_slide(checkpoint, clean.evidence, float(given.uns["mpp"]))
+            said = check_domain_shift(checkpoint, clean.evidence, float(given.uns["mpp"]))
             found["banner"][name] = {"as it is": {"mse": float(clean.mse.mean()), "said": said}}
             if name in args.altered:
                 found["banner"][name] |= banners(checkpoint, given, pixels, Path(folder))

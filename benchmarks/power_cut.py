@@ -116,13 +116,13 @@ def cut(writer: Writer, path: Path, version: int, after: float) -> None:
 
 
 def writers(folder: Path) -> list[Writer]:
-    from napari_dkan.export.kinds import write_as
-    from napari_dkan.export.reopen import reopen
+    from napari_dkan.export.kinds import write_result
+    from napari_dkan.export.reopen import load_result
 
     results = [result(0.0), result(1.0)]
 
     def export(path: Path, version: int) -> object:
-        return write_as(path, results[version])
+        return write_result(path, results[version])
 
     def value(table: Any) -> int:
         """Of a whole table: every value in it is that of its version."""
@@ -156,7 +156,7 @@ def writers(folder: Path) -> list[Writer]:
         return value(table["X"][:])
 
     return [
-        Writer("h5ad", "a.h5ad", export, lambda p: value(reopen(p).prediction.values)),
+        Writer("h5ad", "a.h5ad", export, lambda p: value(load_result(p).prediction.values)),
         Writer("csv", "a.csv", export, csv),
         Writer("geojson", "a.geojson", export, geojson),
         Writer("heatmap", "a.ome.zarr", export, heatmap, new=True),
@@ -172,12 +172,12 @@ CELLS, GENES = 400, tuple(f"GENE{i}" for i in range(50))
 
 def result(value: float) -> Any:
     """A result with this value everywhere."""
-    from napari_dkan.export.picture import Picture
-    from napari_dkan.export.saved import Saved, SlideRecord
+    from napari_dkan.export.picture import SlideOverview
+    from napari_dkan.export.saved import SavedResult, SlideRecord
     from napari_dkan.expression.label_scale import LabelScale
     from napari_dkan.expression.panel import Gene, Panel
     from napari_dkan.inference.prediction import Prediction
-    from napari_dkan.inference.target import Kind, Target
+    from napari_dkan.inference.target import TargetKind, Target
     from napari_dkan.spatial.grid import TileGrid
 
     cells = np.stack(np.meshgrid(np.arange(20), np.arange(20)), -1).reshape(-1, 2)
@@ -198,22 +198,22 @@ def result(value: float) -> Any:
         "patch_um": 100.0,
         "label_scale": LabelScale().name,
     }
-    target = Target(Kind.GRID, grid.spots(), grid)
-    prediction = Prediction.empty(target, panel, LabelScale(), made_by, width=16)
-    prediction.values[:] = prediction.tokens[:] = prediction.evidence[:] = value
+    target = Target(TargetKind.GRID, grid.to_spots(), grid)
+    prediction = Prediction.create_empty(target, panel, LabelScale(), made_by, token_dim=16)
+    prediction.values[:] = prediction.tokens[:] = prediction.qc_features[:] = value
     slide = SlideRecord("slide", "slide.svs", "0" * 64, 4_000, 4_000, 0.5, "entered by hand")
-    picture = Picture(np.full((400, 400, 3), 200, np.uint8), 0.1)
-    return Saved(prediction, slide, {"title": "none"}, picture=picture)
+    picture = SlideOverview(np.full((400, 400, 3), 200, np.uint8), 0.1)
+    return SavedResult(prediction, slide, {"title": "none"}, overview=picture)
 
 
 def checkpoint() -> Writer:
     import torch
 
     from napari_dkan.model import load_checkpoint, save_checkpoint
-    from napari_dkan.samples.bundled import bundled_checkpoint
+    from napari_dkan.samples.bundled import find_bundled_checkpoint
 
     torch.set_num_threads(1)  # its threads would be missing in the child
-    loaded = load_checkpoint(bundled_checkpoint("synthetic"))
+    loaded = load_checkpoint(find_bundled_checkpoint("synthetic"))
     versions = [replace(loaded, card={**loaded.card, "version": v}) for v in (0, 1)]
     return Writer(
         "checkpoint",
@@ -228,33 +228,33 @@ def memory() -> Writer:
     from napari_dkan.viewer import memory as remembered
 
     def read(path: Path) -> int:
-        told = json.loads(remembered._file().read_text(encoding="utf-8"))  # half a file raises
+        told = json.loads(remembered._history_path().read_text(encoding="utf-8"))  # half a file raises
         return int(told["mpp"]["slide"])
 
     return Writer(
-        "memory", "unused", lambda path, version: remembered.remember_mpp("slide", version), read
+        "memory", "unused", lambda path, version: remembered.save_pixel_size("slide", version), read
     )
 
 
 def store(folder: Path) -> Writer:
     """Tiles kept on disk: what can be read of them is right, the rest is computed anew."""
-    from napari_dkan.inference.store.key import StoreKey
-    from napari_dkan.inference.store.store import open_store
+    from napari_dkan.inference.store.key import CacheKey
+    from napari_dkan.inference.store.store import open_cache_entry
 
-    key = StoreKey("0" * 64, "slide.svs", "features", 64, (("encoder", "none"),))
+    key = CacheKey("0" * 64, "slide.svs", "features", 64, (("encoder", "none"),))
     keys = np.stack(np.meshgrid(np.arange(40), np.arange(50)), -1).reshape(-1, 2)
     rows = np.repeat(keys.sum(axis=1, dtype=np.float32)[:, None], 64, axis=1)
 
     def write(path: Path, version: int) -> None:
         """Many small parts, so that some are merged too."""
-        kept = open_store(key, path, 1 << 30)
+        kept = open_cache_entry(key, path, 1 << 30)
         for some in np.array_split(np.arange(len(keys)), 10):
             kept.append(keys[some], rows[some])
 
     def read(path: Path) -> int:
-        kept = open_store(key, path, 1 << 30)
+        kept = open_cache_entry(key, path, 1 << 30)
         known, values = kept.load()
-        assert not kept.damaged and (values == known.sum(axis=1, dtype=np.float32)[:, None]).all()
+        assert not kept.damaged_segments and (values == known.sum(axis=1, dtype=np.float32)[:, None]).all()
         return 1
 
     return Writer("store", "tiles", write, read, new=True)

@@ -7,8 +7,8 @@ import torch
 from napari_dkan.expression.label_scale import LabelScale
 from napari_dkan.expression.panel import Gene, Panel
 from napari_dkan.model.checkpoint import Checkpoint
-from napari_dkan.model.config import DKANConfig, Stack
-from napari_dkan.model.description import Patch
+from napari_dkan.model.config import DKANConfig, StackConfig
+from napari_dkan.model.description import PatchGeometry
 from napari_dkan.model.encoders.protocol import EncoderSpec
 from napari_dkan.model.encoders.timm_encoder import TimmEncoder
 from napari_dkan.model.network import DKAN
@@ -20,8 +20,8 @@ PITCH_UM = 200.0
 def published_config(dim: int, genes: int) -> DKANConfig:
     """Depths as published for HER2+; hidden layers are 4 times as wide, as 16.8 GFLOP say."""
 
-    def stack(depth: int) -> Stack:
-        return Stack(depth=depth, heads=8, ratio=4.0, dropout=0.0)
+    def stack(depth: int) -> StackConfig:
+        return StackConfig(depth=depth, heads=8, ratio=4.0, dropout=0.0)
 
     return DKANConfig(
         genes=genes,
@@ -46,12 +46,12 @@ def published_checkpoint(encoder: str, dim: int, genes: int, mpp: float) -> Chec
         torch.manual_seed(2021)
         network = DKAN(published_config(dim, genes), torch.randn(genes, dim)).eval()
         spec = EncoderSpec(encoder, "random", dimension=dim, px=PX)
-        tensors = TimmEncoder.untrained(spec).tensors()
+        tensors = TimmEncoder.create_untrained(spec).tensors()
     return Checkpoint(
         network=network,
         panel=Panel(tuple(Gene(f"GENE{i}", "", "") for i in range(genes))),
         label_scale=LabelScale(),
-        patch=Patch(PX, PX * mpp),
+        patch=PatchGeometry(PX, PX * mpp),
         spot_pitch_um=PITCH_UM,
         spot_diameter_um=100.0,
         encoder=spec,

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from napari_dkan.model.layers import FeedForward, SelfAttention, SingleKeyTransformer
 from napari_dkan.model.network import DKAN
-from napari_dkan.training.batches import Batch
-from napari_dkan.training.settings import Settings
+from napari_dkan.training.batches import TrainingBatch
+from napari_dkan.training.settings import TrainSettings
 
 
 class PublishedStep(nn.Module):
@@ -26,18 +26,18 @@ class PublishedStep(nn.Module):
     no effect, but cost what they cost.
     """
 
-    def __init__(self, network: DKAN, settings: Settings) -> None:
+    def __init__(self, network: DKAN, settings: TrainSettings) -> None:
         super().__init__()
         self.network, self.settings = network, settings
         self.image_queries = queries_of(network.image)
         self.expression_queries = queries_of(network.expression)
 
-    def forward(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, batch: TrainingBatch) -> tuple[Tensor, Tensor, Tensor]:
         """The loss, and its supervised and contrastive parts."""
         net, s = self.network, self.settings
         labels = net.from_label_scale(batch["labels"])
         spots = len(labels)
-        context = net.global_tokens(batch["slide_features"], batch["positions"])[batch["rows"]]
+        context = net.encode_global(batch["slide_features"], batch["positions"])[batch["rows"]]
         fused = net.fuse(
             batch["patches"], batch["neighbor_features"], batch["neighbor_mask"], context
         )

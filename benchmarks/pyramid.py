@@ -19,13 +19,13 @@ QUALITY = {"level": 85}
 def section_pixels() -> tuple[str, NDArray[np.uint8]]:
     """Name and pixels of section C3, or of the drawn section where the data is absent."""
     from napari_dkan.errors import DkanError
-    from napari_dkan.samples import fetch_section, synthetic_section
+    from napari_dkan.samples import fetch_her2st_section, get_synthetic_section
     from napari_dkan.slide import open_slide
 
     try:
-        paths = fetch_section("C3")
+        paths = fetch_her2st_section("C3")
     except DkanError:
-        paths = synthetic_section()
+        paths = get_synthetic_section()
     with open_slide(paths.image) as slide:
         return paths.name, slide.read_region(0, 0, slide.width, slide.height)
 
@@ -35,13 +35,13 @@ def pyramid_file(side: int) -> Path:
     import tifffile
     from PIL import Image
 
-    from napari_dkan.files import written_whole
+    from napari_dkan.files import atomic_write
 
     name, section = section_pixels()
     path = BUILD / f"mirrored-{name}-{side}.tif"
     if path.exists():
         return path
-    with written_whole(path) as part, tifffile.TiffWriter(part, bigtiff=True) as tif:
+    with atomic_write(path) as part, tifffile.TiffWriter(part, bigtiff=True) as tif:
         factor = 1
         while True:
             tif.write(

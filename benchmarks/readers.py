@@ -111,7 +111,7 @@ def compare(path: Path, squares: int, repeats: int) -> None:
     from napari_dkan.slide import open_slide
 
     with open_slide(path) as slide:
-        width, height, tile = slide.width, slide.height, slide._source.chunk
+        width, height, tile = slide.width, slide.height, slide._source.chunk_size
     random = np.random.default_rng(0)
     middle = len(free(width, height)) // 2
     places = {}
@@ -149,10 +149,10 @@ def main() -> None:
     parser.add_argument("--squares", type=int, default=600)
     parser.add_argument("--repeats", type=int, default=2, help="the best counts")
     options = parser.parse_args()
-    compare(pyramid_file(options.side), options.squares, options.repeats)
+    compare(pyramid_file(options.side), options.patch_reader, options.repeatable)
     svs = Path(os.environ.get("NAPARI_DKAN_DATA", "")) / "wsi" / "CMU-1-Small-Region.svs"
     if svs.exists():
-        compare(svs, options.squares, options.repeats)
+        compare(svs, options.patch_reader, options.repeatable)
     else:
         print("\nThe SVS is left out: set NAPARI_DKAN_DATA to a folder with wsi/.")
 

@@ -24,7 +24,7 @@ def ready_window() -> tuple[Viewer, PredictWidget, str]:
     from napari_dkan.viewer import demo
 
     viewer, panel, title = demo.open_section()
-    demo.look_at_tissue(viewer, panel)
+    demo.fit_view_to_tissue(viewer, panel)
     settle(panel)
     return viewer, panel, title
 
@@ -33,9 +33,9 @@ def settle(panel: PredictWidget, seconds: float = 1.0) -> None:
     """Wait until nothing runs any more; the warm-up begins a moment after the view rests."""
     from napari_dkan.viewer import demo
 
-    lanes: tuple[Any, ...] = (panel.ready, panel.maps, panel.clicks, panel.genes)
+    lanes: tuple[Any, ...] = (panel.prefetcher, panel.prediction_jobs, panel.click_predictor, panel.gene_decode_job)
     while True:
-        demo.wait(lambda: not any(lane.busy for lane in lanes), "a window at rest")
+        demo.wait_until(lambda: not any(lane.busy for lane in lanes), "a window at rest")
         demo.process_events(seconds)
         if not any(lane.busy for lane in lanes):
             return
@@ -64,13 +64,13 @@ class Frames:
         self.count = 0
         self._loop: Any = None
         self._until: Callable[[], bool] = lambda: True
-        self._canvas = viewer.window._qt_viewer.canvas._scene_canvas
-        self._canvas.events.draw.connect(self._drawn, position="last")
+        self._canvas_bounds = viewer.window._qt_viewer.canvas._scene_canvas
+        self._canvas_bounds.events.draw.connect(self._drawn, position="last")
 
     def redraw(self) -> float:
         """Seconds of a frame in which nothing has changed."""
         before, start = self.count, time.perf_counter()
-        self._canvas.update()
+        self._canvas_bounds.update()
         self.wait(lambda: self.count > before)
         return time.perf_counter() - start
 

@@ -18,8 +18,8 @@ import numpy as np
 from held_out import SECTIONS, HeldOut, checkpoint_without, curve, gain, held_out
 from scipy.stats import spearmanr
 
-from napari_dkan.quality.reliability import RISK, TENTHS
-from napari_dkan.training.fingerprint import provenance
+from napari_dkan.quality.reliability import RISK_TERMS, DECILES
+from napari_dkan.training.fingerprint import collect_provenance
 
 CANDIDATES = (
     "distance",
@@ -96,7 +96,7 @@ def report(sections: list[HeldOut]) -> dict[str, Any]:
             "gain_mse": round(gain(together(out, chosen), out.mse), 3),
             "gain_unlike": round(gain(together(out, chosen), out.unlike), 3),
         }
-    risks = np.concatenate([together(s, RISK) for s in sections])
+    risks = np.concatenate([together(s, RISK_TERMS) for s in sections])
     poor = [s.judged.unreliable for s in sections]
     ratio = [float(s.mse[p].mean() / s.mse.mean()) for s, p in zip(sections, poor, strict=True)]
     return {
@@ -123,7 +123,7 @@ def report(sections: list[HeldOut]) -> dict[str, Any]:
                 "mse_of_the_most_reliable"
             ]
         },
-        "tenths_of_the_risk": np.quantile(risks, TENTHS).round(2).tolist(),
+        "tenths_of_the_risk": np.quantile(risks, DECILES).round(2).tolist(),
     }
 
 
@@ -170,7 +170,7 @@ def main() -> None:
         for name in args.sections
     ]
     found = report(sections)
-    found["made"] = provenance("python benchmarks/reliability.py --data DATA --folds build/folds")
+    found["made"] = collect_provenance("python benchmarks/reliability.py --data DATA --folds build/folds")
     args.out.write_text(json.dumps(found, indent=1) + "\n")
     draw(sections, args.figure)
     print(f"{'':18}{'gain':>7}{'sd':>6}{'1-r':>7}{'like':>6}")

@@ -23,19 +23,19 @@ class Section:
 def best_section() -> Section:
     """C3 of the her2st study, else the synthetic section."""
     from napari_dkan.errors import DkanError
-    from napari_dkan.expression.arrayfit import array_mpp
+    from napari_dkan.expression.arrayfit import mpp_from_spots
     from napari_dkan.expression.spotfile import read_spots
-    from napari_dkan.samples import bundled_checkpoint, fetch_section, synthetic_section
+    from napari_dkan.samples import find_bundled_checkpoint, fetch_her2st_section, get_synthetic_section
     from napari_dkan.slide import open_slide
 
     try:
-        paths, model = fetch_section("C3"), "her2-breast"
+        paths, model = fetch_her2st_section("C3"), "her2-breast"
     except DkanError as error:
         print(error)
-        paths, model = synthetic_section(), "synthetic"
+        paths, model = get_synthetic_section(), "synthetic"
     with open_slide(paths.image) as slide:
-        mpp = slide.mpp or array_mpp(read_spots(paths.spots))
-    return Section(paths.title or paths.name, paths.image, mpp, bundled_checkpoint(model))
+        mpp = slide.mpp or mpp_from_spots(read_spots(paths.spots))
+    return Section(paths.title or paths.name, paths.image, mpp, find_bundled_checkpoint(model))
 
 
 def empty_cache(name: str) -> Path:

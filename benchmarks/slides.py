@@ -9,13 +9,13 @@ import numpy as np
 
 def main() -> None:
     from napari_dkan.errors import DkanError
-    from napari_dkan.samples import fetch_section, synthetic_section
+    from napari_dkan.samples import fetch_her2st_section, get_synthetic_section
     from napari_dkan.slide import open_slide
     from napari_dkan.slide.tissue import find_tissue
 
-    paths = [synthetic_section()]
+    paths = [get_synthetic_section()]
     try:
-        paths.append(fetch_section("C3"))
+        paths.append(fetch_her2st_section("C3"))
     except DkanError as error:
         print(error)
     print("\n| slide | open | overview | tissue | window of a spot, 1,120 to 280 px, median |")
@@ -31,7 +31,7 @@ def main() -> None:
         windows = []
         for x, y in np.random.default_rng(0).uniform(1000, 4000, (40, 2)):
             begin = time.perf_counter()
-            slide.read_square(x, y, 1120, 280)
+            slide.read_patch(x, y, 1120, 280)
             windows.append(time.perf_counter() - begin)
         slide.close()
         print(

@@ -41,34 +41,34 @@ def main() -> int:
 
 
 def soak(cycles: int) -> list[dict[str, float]]:
-    from napari_dkan.samples import bundled_checkpoint
+    from napari_dkan.samples import find_bundled_checkpoint
     from napari_dkan.viewer import demo
-    from napari_dkan.viewer.places import target_of
+    from napari_dkan.viewer.places import target_from_layers
 
     viewer, panel, _ = demo.open_section()
     session, chance = panel.session, random.Random(2021)
-    place = demo.look_at_tissue(viewer, panel).representative_point()
-    demo.wait(lambda: not panel.ready.busy, "getting ready")
-    session.change(warm_up=False)  # thousands of tiles around the view are another matter
+    place = demo.fit_view_to_tissue(viewer, panel).representative_point()
+    demo.wait_until(lambda: not panel.prefetcher.busy, "getting ready")
+    session.change_settings(warm_up=False)  # thousands of tiles around the view are another matter
     demo.draw_region(panel, place.x, place.y, 600)
-    models = [bundled_checkpoint(name) for name in ("synthetic", "her2-breast")]
-    plan = panel.where_box.regions_layer()
+    models = [find_bundled_checkpoint(name) for name in ("synthetic", "her2-breast")]
+    plan = panel.target_box.regions_layer()
     samples, began = [], time.perf_counter()
     for cycle in range(1, cycles + 1):
-        demo.wait(lambda: target_of(session, None, plan) is not None, "the plan")
-        panel.where_box.start()
+        demo.wait_until(lambda: target_from_layers(session, None, plan) is not None, "the plan")
+        panel.target_box.start_prediction()
         if cycle % 2:
             demo.process_events(chance.uniform(0, 0.3))
-            panel.where_box.cancel.click()
+            panel.target_box.cancel_button.click()
         session.step_gene(1)
-        demo.wait(lambda: not panel.maps.busy and not panel.genes.busy, "the map")
+        demo.wait_until(lambda: not panel.prediction_jobs.busy and not panel.gene_decode_job.busy, "the map")
         for overlay in list(session.overlays):
             viewer.layers.remove(overlay.layer)
         if cycle % 10 == 0:
             wanted = models[cycle // 10 % 2]
             panel.model_box.load(wanted)
-            demo.wait(lambda w=wanted: session.checkpoint.path == w, "the checkpoint")
-            demo.wait(lambda: not panel.ready.busy, "getting ready")
+            demo.wait_until(lambda w=wanted: session.checkpoint.path == w, "the checkpoint")
+            demo.wait_until(lambda: not panel.prefetcher.busy, "getting ready")
         if cycle % EVERY == 0:
             samples.append(sample(cycle, viewer, time.perf_counter() - began))
             print(json.dumps(samples[-1]), flush=True)

@@ -21,13 +21,13 @@ def sparse_file(side: int) -> Path:
     """The file in build/, with levels down to 1,024 px; written once and kept."""
     import tifffile
 
-    from napari_dkan.files import written_whole
+    from napari_dkan.files import atomic_write
 
     path = BUILD / f"sparse-{side}.tif"
     if path.exists():
         return path
     texture = tissue_only()
-    with written_whole(path) as part:
+    with atomic_write(path) as part:
         factors = []
         with tifffile.TiffWriter(part, bigtiff=True) as tif:
             factor = 1
@@ -48,10 +48,10 @@ def tissue_only() -> NDArray[np.uint8]:
     from PIL import Image
     from scipy import ndimage
 
-    from napari_dkan.slide.tissue import tissue_of
+    from napari_dkan.slide.tissue import segment_tissue
 
     section, factor = section_pixels()[1], 8
-    mask = tissue_of(np.asarray(Image.fromarray(section).reduce(factor)))
+    mask = segment_tissue(np.asarray(Image.fromarray(section).reduce(factor)))
     depth = ndimage.distance_transform_cdt(np.pad(mask, 1), "chessboard")[1:-1, 1:-1]
     y, x = (int(at) * factor for at in np.unravel_index(depth.argmax(), depth.shape))
     half = (int(depth.max()) - 1) * factor

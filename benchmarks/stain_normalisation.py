@@ -23,16 +23,16 @@ from PIL import Image
 
 from napari_dkan.expression.genetable import read_panel
 from napari_dkan.inference.engine import Predictor
-from napari_dkan.inference.predict import predict, tissue_region
-from napari_dkan.inference.target import spots_target
+from napari_dkan.inference.predict import predict, find_tissue_region
+from napari_dkan.inference.target import target_from_spots
 from napari_dkan.model import Checkpoint
 from napari_dkan.slide import Slide, open_slide
-from napari_dkan.training.augment import Augmentation, Restain
-from napari_dkan.training.loading import load_sections, read_data
-from napari_dkan.training.measured import measured_section
-from napari_dkan.training.metrics import score
-from napari_dkan.training.settings import Settings
-from napari_dkan.training.train import train_sections
+from napari_dkan.training.augment import Augmentation, StainTransform
+from napari_dkan.training.loading import load_sections, read_section_data
+from napari_dkan.training.measured import make_measured_section
+from napari_dkan.training.metrics import score_predictions
+from napari_dkan.training.settings import TrainSettings
+from napari_dkan.training.train import train_on_sections
 
 TRAINING, LEFT_OUT = ["C2", "C4", "C5"], "C3"
 METHODS = (None, "macenko", "reinhard")
@@ -49,16 +49,16 @@ def main() -> None:
     parser.add_argument("-o", "--out", type=Path, default=Path("build/stain.json"))
     args = parser.parse_args()
     augmentation = replace(Augmentation(), views=args.views) if args.views else None
-    settings = Settings(epochs=args.epochs, members=args.members, augmentation=augmentation)
+    settings = TrainSettings(epochs=args.epochs, members=args.members, augmentation=augmentation)
     panel = read_panel(args.data / "genes" / "panel_her2st_250.txt")
-    (data,) = read_data(args.data, [LEFT_OUT])
+    (data,) = read_section_data(args.data, [LEFT_OUT])
     args.out.parent.mkdir(parents=True, exist_ok=True)
     files = [Path(data.uns["image"]), *restained(Path(data.uns["image"]), args)]
     found: dict[str, object] = {"settings": {k: str(v) for k, v in vars(args).items()}}
     for method in METHODS:
         start = time.perf_counter()
         sections = load_sections(args.data, TRAINING, panel, settings, stain=method)
-        checkpoint = train_sections(sections, panel, settings=settings, crossval=False)
+        checkpoint = train_on_sections(sections, panel, settings=settings, crossval=False)
         results = []
         for file in files:
             with open_slide(file) as slide:
@@ -79,7 +79,7 @@ def restained(image: Path, args: argparse.Namespace) -> list[Path]:
     for seed in range(args.restained):
         file = args.out.parent / f"restained-{seed}.png"
         if not file.is_file():
-            change = Restain.draw(Augmentation(), np.random.default_rng(seed))
+            change = StainTransform.sample(Augmentation(), np.random.default_rng(seed))
             bands = [change(band) for band in np.array_split(pixels, 20)]
             Image.fromarray(np.concatenate(bands)).save(file, compress_level=1)
         made.append(file)
@@ -88,12 +88,12 @@ def restained(image: Path, args: argparse.Namespace) -> list[Path]:
 
 def predicted(slide: Slide, checkpoint: Checkpoint, data: object) -> tuple[np.ndarray, float]:
     """Values (N, G) of the labelled spots, and their mean correlation with the labels."""
-    measured = measured_section(data, checkpoint)  # type: ignore[arg-type]
-    target = spots_target(measured.spots(), slide.width, slide.height, LEFT_OUT)
-    predictor = Predictor(slide, checkpoint, MPP, tissue_region(slide, MPP))
+    measured = make_measured_section(data, checkpoint)  # type: ignore[arg-type]
+    target = target_from_spots(measured.labeled_spots(), slide.width, slide.height, LEFT_OUT)
+    predictor = Predictor(slide, checkpoint, MPP, find_tissue_region(slide, MPP))
     values = predict(predictor, target, "spot array").values
     labels = {LEFT_OUT: measured.labels.values}
-    per_gene = score({LEFT_OUT: values[:, list(measured.rows)]}, labels).per_gene
+    per_gene = score_predictions({LEFT_OUT: values[:, list(measured.panel_rows)]}, labels).pcc_per_gene
     return values, float(np.nanmean(per_gene))
 
 

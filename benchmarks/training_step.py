@@ -30,15 +30,15 @@ from published_step import PublishedStep
 from torch import Tensor
 
 from napari_dkan.model.network import DKAN
-from napari_dkan.training.batches import Batch
-from napari_dkan.training.module import DKANModule
-from napari_dkan.training.settings import Settings
+from napari_dkan.training.batches import TrainingBatch
+from napari_dkan.training.module import DKANLightningModule
+from napari_dkan.training.settings import TrainSettings
 
 Loss = Callable[[], Tensor]
 STEPS = ("ours", "literal")
 
 
-def drawn_batch(args: argparse.Namespace) -> Batch:
+def drawn_batch(args: argparse.Namespace) -> TrainingBatch:
     spots, dim, device = args.spots, args.dim, args.device
     draw = torch.Generator().manual_seed(2021)
     side = int(spots**0.5) + 1
@@ -70,7 +70,7 @@ class Bench:
         self.precision = partial(torch.autocast, args.device, torch.bfloat16, args.mixed)
         network = DKAN(published_config(args.dim, args.genes), torch.randn(args.genes, args.dim))
         network = network.to(args.device).train()
-        settings = Settings(
+        settings = TrainSettings(
             contrastive_factor=1.0,
             correlation=0.0,
             genes_per_step=None,
@@ -79,7 +79,7 @@ class Bench:
         )
         self.batch = drawn_batch(args)
         self.literal = PublishedStep(network, settings)
-        module = DKANModule(network, settings)
+        module = DKANLightningModule(network, settings)
         self.losses: dict[str, Loss] = {
             "ours": lambda: module.training_step(self.batch, 0),
             "literal": lambda: self.literal(self.batch)[0],
@@ -117,7 +117,7 @@ def compare(args: argparse.Namespace) -> dict[str, float]:
     del got, wanted
     wall: dict[str, list[float]] = {which: [] for which in STEPS}
     busy: dict[str, list[float]] = {which: [] for which in STEPS}
-    for _ in range(args.repeats):
+    for _ in range(args.repeatable):
         for which in STEPS:
             start = time.perf_counter(), time.process_time()
             bench.step(which)
@@ -180,7 +180,7 @@ def main() -> None:
     print(
         f"\n{where}, {torch.get_num_threads()} CPU threads: {both['parameters'] / 1e6:.0f} M "
         f"parameters, d = {args.dim}, {args.genes} genes, batch {args.batch}, a section of "
-        f"{args.spots} spots; {args.repeats} steps of each in turns, medians; gradients apart by "
+        f"{args.spots} spots; {args.repeatable} steps of each in turns, medians; gradients apart by "
         f"{both['gradient']:.1e} of their size\n"
     )
     print("| step | loss | seconds | CPU seconds |\n|---|---|---|---|")

@@ -76,8 +76,8 @@ def visit(path: Path) -> tuple[int, int, float, float, float]:
     from shapely.geometry import box
 
     from napari_dkan.inference.engine import Predictor
-    from napari_dkan.inference.predict import predict, tissue_region
-    from napari_dkan.inference.target import region_target
+    from napari_dkan.inference.predict import predict, find_tissue_region
+    from napari_dkan.inference.target import target_from_region
     from napari_dkan.model import load_checkpoint
     from napari_dkan.slide import open_slide
 
@@ -87,26 +87,26 @@ def visit(path: Path) -> tuple[int, int, float, float, float]:
         size = slide.width, slide.height
         if path == section.image:
             mpp = section.mpp
-            tissue = tissue_region(slide, mpp)
+            tissue = find_tissue_region(slide, mpp)
         else:  # mirrored tissue from edge to edge
             mpp = checkpoint.patch.um / PX
             tissue = box(3 * PX, 3 * PX, slide.width - 3 * PX, slide.height - 3 * PX)
         corner = box(0, 0, 2 * checkpoint.patch.um / mpp, 2 * checkpoint.patch.um / mpp)
         other = Predictor(slide, checkpoint, mpp, corner, "cpu")
-        predict(other, region_target(corner, checkpoint.patch.um, mpp, *size))
-        target = region_target(tissue, checkpoint.patch.um, mpp, *size, tissue)
+        predict(other, target_from_region(corner, checkpoint.patch.um, mpp, *size))
+        target = target_from_region(tissue, checkpoint.patch.um, mpp, *size, tissue)
         opened = time.perf_counter() - start
 
         start = time.perf_counter()
-        predictor = Predictor(slide, checkpoint, mpp, tissue, "cpu", store=True)
-        tokens = np.zeros((len(target), predictor.width), np.float32)
+        predictor = Predictor(slide, checkpoint, mpp, tissue, "cpu", use_disk_cache=True)
+        tokens = np.zeros((len(target), predictor.token_dim), np.float32)
         for update in predictor.stream(target, genes=[0]):
             if update.tokens is not None:
                 tokens[update.rows] = update.tokens
         first = time.perf_counter() - start
         predictor.decode(tokens)
         panel = time.perf_counter() - start
-    print(predictor.stages.report(), file=sys.stderr)
+    print(predictor.stage_timer.format_report(), file=sys.stderr)
     return len(target), torch.get_num_threads(), opened, first, panel
 
 

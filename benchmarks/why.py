@@ -30,15 +30,15 @@ from why_maps import Spot, blurred, remaining
 from why_table import mean_curves, summary, table
 
 from napari_dkan.inference.engine import Predictor
-from napari_dkan.inference.predict import tissue_region
-from napari_dkan.inference.why import BLOCKS, fused, joined, mean_colour, place_on_slide, why
+from napari_dkan.inference.predict import find_tissue_region
+from napari_dkan.inference.why import DEFAULT_BLOCKS, compute_occluded_tokens, fuse_tokens, compute_mean_color, compute_global_token, attribute_gene
 from napari_dkan.model import load_checkpoint
 from napari_dkan.slide import open_slide
-from napari_dkan.training.evaluate import measured_section
-from napari_dkan.training.loading import read_data
+from napari_dkan.training.evaluate import make_measured_section
+from napari_dkan.training.loading import read_section_data
 
 NAMES = ("C2", "C3", "C4", "C5")
-STEPS = np.arange(7, BLOCKS**2, 7)  # blocks gone when the network is asked; 0 and all are shared
+STEPS = np.arange(7, DEFAULT_BLOCKS**2, 7)  # blocks gone when the network is asked; 0 and all are shared
 RANDOM = 4
 SIGNED_ONLY = ("covering, no short cut", "of another gene")
 
@@ -74,22 +74,22 @@ def main() -> None:
 def section(data: Path, name: str, file: Path, args: Any) -> list[dict[str, Any]]:
     """One row for each spot, gene, kind of part and map."""
     checkpoint = load_checkpoint(file)
-    measured = measured_section(next(iter(read_data(data, [name]))), checkpoint)
+    measured = make_measured_section(next(iter(read_section_data(data, [name]))), checkpoint)
     random = np.random.default_rng([args.seed, int(name[1:])])
     places = random.choice(len(measured.labels.values), args.spots, replace=False)
-    columns = random.choice(len(measured.rows), args.genes, replace=False)
-    genes = [measured.rows[c] for c in columns]
+    columns = random.choice(len(measured.panel_rows), args.genes, replace=False)
+    genes = [measured.panel_rows[c] for c in columns]
     rows: list[dict[str, Any]] = []
     with open_slide(measured.data.uns["image"]) as slide:
         mpp = slide.mpp or float(measured.data.uns["mpp"])
-        tissue = tissue_region(slide, mpp)
+        tissue = find_tissue_region(slide, mpp)
         predictor = Predictor(slide, checkpoint, mpp, tissue)
         others = {
             "all weights": Predictor(slide, shuffled(checkpoint, ""), mpp, tissue),
             "decoder": Predictor(slide, shuffled(checkpoint, "image head."), mpp, tissue),
         }
         for place in places:
-            x, y = measured.spots().xy[place]
+            x, y = measured.labeled_spots().xy[place]
             spot = Spot(predictor, x, y)
             truth = measured.labels.values[place, columns]
             where = {"section": name, "spot": int(place), "paint": args.paint}
@@ -109,7 +109,7 @@ def curves(
     rows = []
     spread = spot.predictor.network.label_std.numpy()
     parts: dict[str, tuple[int, np.ndarray | None, Ask]] = {
-        "patch": (BLOCKS**2, STEPS, lambda keep: without_blocks(spot, keep, paint)),
+        "patch": (DEFAULT_BLOCKS**2, STEPS, lambda keep: without_blocks(spot, keep, paint)),
         "neighbours": (len(neighbours(spot)), None, lambda keep: without_tiles(spot, keep)),
     }
     for part, (count, steps, ask) in parts.items():
@@ -177,9 +177,9 @@ def neighbours(spot: Spot) -> np.ndarray:
 
 
 def without_blocks(spot: Spot, keep: np.ndarray, paint: str) -> torch.Tensor:
-    blocks = keep.reshape(-1, BLOCKS, BLOCKS)
-    colour = {"mean": mean_colour, "blur": blurred}[paint]
-    return fused(spot.predictor, spot.given, blocks, colour)
+    blocks = keep.reshape(-1, DEFAULT_BLOCKS, DEFAULT_BLOCKS)
+    colour = {"mean": compute_mean_color, "blur": blurred}[paint]
+    return compute_occluded_tokens(spot.predictor, spot.given, blocks, colour)
 
 
 def without_tiles(spot: Spot, keep: np.ndarray) -> torch.Tensor:
@@ -188,8 +188,8 @@ def without_tiles(spot: Spot, keep: np.ndarray) -> torch.Tensor:
     rows, gone = np.nonzero(~keep)
     near[rows, neighbours(spot)[gone]] = given.mean
     with torch.no_grad():
-        place = place_on_slide(spot.predictor, given, given.near[len(given.near) // 2])
-        return joined(spot.predictor, given, spot.coverings.target, near, place)
+        place = compute_global_token(spot.predictor, given, given.near[len(given.near) // 2])
+        return fuse_tokens(spot.predictor, given, spot.coverings.target_tokens, near, place)
 
 
 def spot_values(spot: Spot, tokens: torch.Tensor) -> np.ndarray:
@@ -205,9 +205,9 @@ def sanity(spot: Spot, others: dict[str, Spot], genes: list[int]) -> list[dict[s
     rows = []
     at = neighbours(spot)
     for gene in genes:
-        own = why(spot.predictor, spot.coverings, gene)
+        own = attribute_gene(spot.predictor, spot.coverings, gene)
         for which, other in others.items():
-            theirs = why(other.predictor, other.coverings, gene)
+            theirs = attribute_gene(other.predictor, other.coverings, gene)
             for part, a, b in (
                 ("patch", own.blocks.ravel(), theirs.blocks.ravel()),
                 ("neighbours", own.tiles.ravel()[at], theirs.tiles.ravel()[at]),

@@ -37,7 +37,7 @@ def fusion_attention(
 ) -> tuple[Tensor, Tensor]:
     """Weights of the spots' target tokens (B, T) and of their neighbours (B, K), as `join` uses
     them: means over heads, layers and members. Each row sums to one; zero off the slide."""
-    members = network.all_members if isinstance(network, Ensemble) else [network]
+    members = network.member_networks if isinstance(network, Ensemble) else [network]
     shares = target.chunk(len(members), dim=2), global_tokens.chunk(len(members), dim=1)
     seen = neighbor_mask.bool()
     found: list[Tensor] = []

@@ -17,15 +17,15 @@ from torch import Tensor
 from why_attention import fusion_attention
 
 from napari_dkan.inference.why import (
-    BLOCKS,
-    Coverings,
-    cover,
-    fused,
-    given_at,
-    joined,
-    mean_colour,
-    place_on_slide,
-    why,
+    DEFAULT_BLOCKS,
+    OccludedTokens,
+    occlude_spot,
+    compute_occluded_tokens,
+    gather_spot_inputs,
+    fuse_tokens,
+    compute_mean_color,
+    compute_global_token,
+    attribute_gene,
 )
 
 Map = NDArray[np.float64]
@@ -49,24 +49,24 @@ class Spot:
     y: float
 
     @cached_property
-    def coverings(self) -> Coverings:
-        return cover(self.predictor, drained(given_at(self.predictor, self.x, self.y)))
+    def coverings(self) -> OccludedTokens:
+        return occlude_spot(self.predictor, drained(gather_spot_inputs(self.predictor, self.x, self.y)))
 
     @property
     def given(self) -> Any:
-        return self.coverings.given
+        return self.coverings.inputs
 
     @cached_property
     def _exact(self) -> Tensor:
-        keep = np.ones((BLOCKS**2, BLOCKS**2), bool)
+        keep = np.ones((DEFAULT_BLOCKS**2, DEFAULT_BLOCKS**2), bool)
         np.fill_diagonal(keep, False)
-        return fused(self.predictor, self.given, keep.reshape(-1, BLOCKS, BLOCKS))
+        return compute_occluded_tokens(self.predictor, self.given, keep.reshape(-1, DEFAULT_BLOCKS, DEFAULT_BLOCKS))
 
     def patch_maps(self, gene: int) -> tuple[dict[str, Map], dict[str, Map]]:
         """Signed and unsigned maps of the patch."""
         predictor, c = self.predictor, self.coverings
-        base, exact = (predictor.decode(t, [gene])[:, 0] for t in (c.base, self._exact))
-        shown = why(predictor, c, gene)
+        base, exact = (predictor.decode(t, [gene])[:, 0] for t in (c.baseline, self._exact))
+        shown = attribute_gene(predictor, c, gene)
         dark = 255 - self.given.pixels.mean(axis=2)
         signed = {
             "covering": shown.blocks.ravel(),
@@ -74,7 +74,7 @@ class Spot:
             "gradient x input": _blocks(self._pixel_gradient(gene)).sum(axis=(1, 3)).ravel(),
         }
         attention = self._attention[0].reshape(2, 2) if len(self._attention[0]) == 4 else None
-        side = np.arange(BLOCKS) * 2 // BLOCKS
+        side = np.arange(DEFAULT_BLOCKS) * 2 // DEFAULT_BLOCKS
         unsigned = {"dark first": _blocks(dark).mean(axis=(1, 3)).ravel()}
         if attention is not None:
             unsigned["fusion attention"] = attention[np.ix_(side, side)].ravel()
@@ -84,11 +84,11 @@ class Spot:
         """Signed and unsigned maps of the neighbours."""
         predictor, c = self.predictor, self.coverings
         grid = predictor.checkpoint.network.config.grid
-        value = float(predictor.decode(c.base, [gene])[0, 0])
+        value = float(predictor.decode(c.baseline, [gene])[0, 0])
         masked = predictor.decode(self._masked, [gene])[:, 0]
         away = np.hypot(*(np.indices((grid, grid)) - grid // 2)).ravel()
         signed = {
-            "mean tile instead": why(predictor, c, gene).tiles.ravel(),
+            "mean tile instead": attribute_gene(predictor, c, gene).tiles.ravel(),
             "masked out": value - masked,
             "gradient x change": self._tile_gradient(gene),
         }
@@ -98,19 +98,19 @@ class Spot:
     def _masked(self) -> Tensor:
         given, c = self.given, self.coverings
         with torch.no_grad():
-            place = place_on_slide(self.predictor, given, _own(given))
+            place = compute_global_token(self.predictor, given, _own(given))
             mask = given.mask.repeat(len(given.near), 1)
             mask.fill_diagonal_(False)
-            return joined(self.predictor, given, c.target, given.near[None], place, mask)
+            return fuse_tokens(self.predictor, given, c.target_tokens, given.near[None], place, mask)
 
     @cached_property
     def _attention(self) -> tuple[Map, Map]:
         """Of target tokens (T,) and of neighbours (K,)."""
         given, c, network = self.given, self.coverings, self.predictor.network
         with torch.no_grad():
-            place = place_on_slide(self.predictor, given, _own(given))
-            near = network.on_slide(given.near[None], given.seen.features)
-            both = fusion_attention(network, c.target, near, given.mask[None], place)
+            place = compute_global_token(self.predictor, given, _own(given))
+            near = network.standardize_by_slide(given.near[None], given.seen.features)
+            both = fusion_attention(network, c.target_tokens, near, given.mask[None], place)
         return both[0][0].numpy(), both[1][0].numpy()
 
     def _pixel_gradient(self, gene: int) -> Map:
@@ -118,34 +118,34 @@ class Spot:
 
         The built-in encoder's numbers are differentiable but for the shares above a level.
         """
-        from napari_dkan.model.encoders.stain_statistics import statistics
+        from napari_dkan.model.encoders.stain_statistics import compute_tile_statistics
 
         predictor, given = self.predictor, self.given
-        token, spread = predictor.decoder.gene_token(gene)
+        token, spread = predictor.decoder.get_gene_token(gene)
         pixels = torch.from_numpy(given.pixels).permute(2, 0, 1)[None].float().requires_grad_()
         with torch.enable_grad():
-            own = predictor.features.encoder.project(statistics(pixels))[0]
+            own = predictor.features.encoder.project(compute_tile_statistics(pixels))[0]
             shift = pixels.new_tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
             scale = pixels.new_tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
             target = predictor.network.target_tokens((pixels / 255 - shift) / scale)
             middle = len(given.near) // 2
             near = torch.cat([given.near[:middle], own[None], given.near[middle + 1 :]])
-            place = place_on_slide(predictor, given, own)
-            z = joined(predictor, given, target, near[None], place)
-            value = predictor.network.decode_tokens(z, token)[0, 0] * spread
+            place = compute_global_token(predictor, given, own)
+            z = fuse_tokens(predictor, given, target, near[None], place)
+            value = predictor.network.decode_gene_tokens(z, token)[0, 0] * spread
             (gradient,) = torch.autograd.grad(value, pixels)
-        change = given.pixels.astype(float) - mean_colour(given.pixels)
+        change = given.pixels.astype(float) - compute_mean_color(given.pixels)
         return (gradient[0].permute(1, 2, 0).numpy() * change).sum(axis=2)
 
     def _tile_gradient(self, gene: int) -> Map:
         """(K,) gradient times what replacing a neighbour by the mean tile would change."""
         predictor, given = self.predictor, self.given
-        token, spread = predictor.decoder.gene_token(gene)
+        token, spread = predictor.decoder.get_gene_token(gene)
         with torch.enable_grad():
             near = given.near.clone().requires_grad_()
-            place = place_on_slide(predictor, given, _own(given))
-            z = joined(predictor, given, self.coverings.target, near[None], place)
-            value = predictor.network.decode_tokens(z, token)[0, 0] * spread
+            place = compute_global_token(predictor, given, _own(given))
+            z = fuse_tokens(predictor, given, self.coverings.target_tokens, near[None], place)
+            value = predictor.network.decode_gene_tokens(z, token)[0, 0] * spread
             (gradient,) = torch.autograd.grad(value, near)
         return (gradient * (given.near - given.mean)).sum(dim=1).numpy()
 
@@ -154,7 +154,7 @@ def blurred(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Another thing to cover with than the maps were made with."""
     from scipy.ndimage import gaussian_filter
 
-    wide = len(pixels) / BLOCKS
+    wide = len(pixels) / DEFAULT_BLOCKS
     return np.rint(gaussian_filter(pixels.astype(float), (wide, wide, 0))).astype(np.uint8)
 
 
@@ -167,8 +167,8 @@ def remaining(order: NDArray[np.int64], steps: NDArray[np.int64]) -> NDArray[np.
 
 def _blocks(pixels: Map) -> Map:
     """(P, P) -> (n, P / n, n, P / n); the benchmark's patches divide evenly."""
-    side = len(pixels) // BLOCKS
-    return pixels.reshape(BLOCKS, side, BLOCKS, side)
+    side = len(pixels) // DEFAULT_BLOCKS
+    return pixels.reshape(DEFAULT_BLOCKS, side, DEFAULT_BLOCKS, side)
 
 
 def _own(given: Any) -> Tensor:

@@ -22,32 +22,32 @@ def main() -> None:
     parser.add_argument("--spots", type=int, default=50)
     count = parser.parse_args().spots
     empty_cache("why")
-    from napari_dkan.inference.device import leave_a_core
+    from napari_dkan.inference.device import reserve_cpu_core
     from napari_dkan.inference.engine import Predictor
-    from napari_dkan.inference.predict import tissue_region
-    from napari_dkan.inference.target import Kind, Target
-    from napari_dkan.inference.why import cover, given_at, why
+    from napari_dkan.inference.predict import find_tissue_region
+    from napari_dkan.inference.target import TargetKind, Target
+    from napari_dkan.inference.why import occlude_spot, gather_spot_inputs, attribute_gene
     from napari_dkan.model import load_checkpoint
     from napari_dkan.slide import open_slide
     from napari_dkan.spatial.spots import Spots
 
     section = best_section()
-    leave_a_core()
+    reserve_cpu_core()
     spent: dict[str, list[float]] = {"click": [], "gene": []}
     busy: dict[str, list[float]] = {"click": [], "gene": []}
     with open_slide(section.image) as slide:
         checkpoint = load_checkpoint(section.checkpoint)
-        tissue = tissue_region(slide, section.mpp)
+        tissue = find_tissue_region(slide, section.mpp)
         predictor = Predictor(slide, checkpoint, section.mpp, tissue)
-        drained(predictor.quicken())
+        drained(predictor.trace_for_latency())
         x0, y0, x1, y1 = tissue.bounds
         for x, y in np.random.default_rng(0).uniform((x0, y0), (x1, y1), (count + 1, 2)):
-            drained(predictor.stream(Target(Kind.POINTS, Spots(np.array([[x, y]])))))
+            drained(predictor.stream(Target(TargetKind.POINTS, Spots(np.array([[x, y]])))))
             start, cpu = time.perf_counter(), time.process_time()
-            made = cover(predictor, drained(given_at(predictor, x, y)))
-            why(predictor, made, 0)
+            made = occlude_spot(predictor, drained(gather_spot_inputs(predictor, x, y)))
+            attribute_gene(predictor, made, 0)
             middle, half = time.perf_counter(), time.process_time()
-            why(predictor, made, 1)
+            attribute_gene(predictor, made, 1)
             spent["click"].append(1000 * (middle - start))
             spent["gene"].append(1000 * (time.perf_counter() - middle))
             busy["click"].append(1000 * (half - cpu))

@@ -14,23 +14,23 @@ CLICKS = 20
 
 def main() -> None:
     from napari_dkan.viewer import demo
-    from napari_dkan.viewer.session import Where
+    from napari_dkan.viewer.session import TargetMode
 
     start = time.perf_counter()
     viewer, panel, title = demo.open_section()
     demo.process_events()
     rows = [("window, slide and checkpoint ready", f"{time.perf_counter() - start:.1f} s")]
     session = panel.session
-    middle = demo.look_at_tissue(viewer, panel).centroid
+    middle = demo.fit_view_to_tissue(viewer, panel).centroid
 
     places = middle_places(session, CLICKS + 1)
     rows.append(
-        ("first click to bars (while getting ready)", f"{demo.click(panel, *places[0]):.2f} s")
+        ("first click to bars (while getting ready)", f"{demo.click_at(panel, *places[0]):.2f} s")
     )
-    demo.wait(lambda: not panel.ready.busy, "getting ready")
+    demo.wait_until(lambda: not panel.prefetcher.busy, "getting ready")
     clicks = []
     for x, y in places[1:]:
-        clicks.append(demo.click(panel, x, y))
+        clicks.append(demo.click_at(panel, x, y))
         demo.process_events(0.3)  # a person looks before clicking again
     rows.append(("click to bars, median", f"{np.median(clicks) * 1000:.0f} ms"))
     rows.append(("click to bars, p95", f"{np.percentile(clicks, 95) * 1000:.0f} ms"))
@@ -38,13 +38,13 @@ def main() -> None:
     start = time.perf_counter()
     demo.draw_region(panel, middle.x, middle.y, 2500)
     demo.process_events(0.2)
-    panel.where_box.start()
-    demo.wait(lambda: session.overlays[-1].prediction.target.grid is not None, "the first tiles")
-    demo.wait(lambda: session.overlays[-1].prediction.done.any(), "the first tiles", pause=0.001)
+    panel.target_box.start_prediction()
+    demo.wait_until(lambda: session.overlays[-1].prediction.target.grid is not None, "the first tiles")
+    demo.wait_until(lambda: session.overlays[-1].prediction.predicted_mask.any(), "the first tiles", pause=0.001)
     rows.append(("region, first tiles on the canvas", f"{time.perf_counter() - start:.2f} s"))
-    demo.wait(lambda: not panel.maps.busy, "the region")
+    demo.wait_until(lambda: not panel.prediction_jobs.busy, "the region")
     seconds = time.perf_counter() - start
-    tiles = int(session.overlays[-1].prediction.done.sum())
+    tiles = int(session.overlays[-1].prediction.predicted_mask.sum())
     rows.append(("region, tiles", f"{tiles} in {seconds:.1f} s, {tiles / seconds:.0f} tiles/s"))
 
     changes = []
@@ -60,7 +60,7 @@ def main() -> None:
         shots.append(time.perf_counter() - start)
     drawn = np.median(changes) - np.median(shots)
     rows.append(("gene change, over a redraw without one", f"{drawn * 1000:.0f} ms"))
-    session.change(where=Where.CLICK)
+    session.change_settings(where=TargetMode.CLICK)
 
     print(f"\n{title}, {session.checkpoint.title}, {panel.advanced['device'].current_choice}\n")
     print("| what | figure |\n|---|---|")

@@ -12,9 +12,9 @@ from section import best_section
 
 def main() -> None:
     from napari_dkan.inference.engine import Predictor
-    from napari_dkan.inference.predict import predict, tissue_region
-    from napari_dkan.inference.target import region_target
-    from napari_dkan.inference.windows import CAPTURE_UM, Windows
+    from napari_dkan.inference.predict import predict, find_tissue_region
+    from napari_dkan.inference.target import target_from_region
+    from napari_dkan.inference.windows import CAPTURE_AREA_UM, ContextWindowLayout
     from napari_dkan.model import load_checkpoint
     from napari_dkan.slide import open_slide
 
@@ -22,14 +22,14 @@ def main() -> None:
     checkpoint, mpp = load_checkpoint(section.checkpoint), section.mpp
     with open_slide(section.image) as slide:
         size = slide.width, slide.height
-        tissue = tissue_region(slide, mpp)
-        target = region_target(tissue, checkpoint.patch.um, mpp, *size)
+        tissue = find_tissue_region(slide, mpp)
+        target = target_from_region(tissue, checkpoint.patch.um, mpp, *size)
         maps = []
-        for side in (max(size), CAPTURE_UM / mpp / 2):
+        for side in (max(size), CAPTURE_AREA_UM / mpp / 2):
             predictor = Predictor(slide, checkpoint, mpp, tissue, "cpu")
-            predictor.context.windows = Windows(side, *size)
+            predictor.global_context.window_layout = ContextWindowLayout(side, *size)
             maps.append(predict(predictor, target).values)
-            groups = predictor.context.groups(target)
+            groups = predictor.global_context.find_window_indices(target)
     whole, parts = maps
     alike = [np.corrcoef(a, b)[0, 1] for a, b in zip(whole.T, parts.T, strict=True)]
     print(f"\n{section.name}, dense, {len(np.unique(groups, axis=0))} windows of half the width")

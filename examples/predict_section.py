@@ -14,10 +14,10 @@ from pathlib import Path
 
 from napari_dkan.export.anndata import to_anndata, write_h5ad
 from napari_dkan.inference.engine import Predictor
-from napari_dkan.inference.predict import predict, tissue_region
-from napari_dkan.inference.target import region_target
+from napari_dkan.inference.predict import predict, find_tissue_region
+from napari_dkan.inference.target import target_from_region
 from napari_dkan.model import load_checkpoint
-from napari_dkan.samples import bundled_checkpoint, synthetic_section
+from napari_dkan.samples import find_bundled_checkpoint, get_synthetic_section
 from napari_dkan.slide import open_slide
 
 
@@ -29,15 +29,15 @@ def main() -> None:
     ask.add_argument("--mpp", type=float, help="um per px, where the slide does not say")
     given = ask.parse_args()
 
-    path = given.slide or synthetic_section().image
+    path = given.slide or get_synthetic_section().image
     fitting = "her2-breast" if given.slide else "synthetic"
-    checkpoint = load_checkpoint(given.checkpoint or bundled_checkpoint(fitting))
+    checkpoint = load_checkpoint(given.checkpoint or find_bundled_checkpoint(fitting))
     with open_slide(path) as slide:
         mpp = given.mpp or slide.mpp
         if mpp is None:
             ask.error(f"{path} does not state its pixel size; give --mpp")
-        tissue = tissue_region(slide, mpp)
-        target = region_target(tissue, checkpoint.spot_pitch_um, mpp, slide.width, slide.height)
+        tissue = find_tissue_region(slide, mpp)
+        target = target_from_region(tissue, checkpoint.spot_pitch_um, mpp, slide.width, slide.height)
         predictor = Predictor(slide, checkpoint, mpp, tissue)
         prediction = predict(predictor, target)
         write_h5ad(to_anndata(prediction, slide), given.out)

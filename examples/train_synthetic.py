@@ -15,45 +15,45 @@ from pathlib import Path
 
 import numpy as np
 
-from napari_dkan.expression.genetable import annotate
-from napari_dkan.expression.her2st import read_section
+from napari_dkan.expression.genetable import annotate_panel
+from napari_dkan.expression.her2st import read_her2st_section
 from napari_dkan.expression.label_scale import LabelScale
 from napari_dkan.expression.panel import Panel
-from napari_dkan.model import Checkpoint, Patch, save_checkpoint
-from napari_dkan.samples import synthetic_section
-from napari_dkan.samples.simulate import GENES
-from napari_dkan.samples.synthetic import NOTICE, SHOWN_SEED
+from napari_dkan.model import Checkpoint, PatchGeometry, save_checkpoint
+from napari_dkan.samples import get_synthetic_section
+from napari_dkan.samples.simulate import GENE_WEIGHTS
+from napari_dkan.samples.synthetic import SIMULATION_NOTICE, SAMPLE_SEED
 from napari_dkan.slide import open_slide
-from napari_dkan.training.batches import predicted_by, whole
-from napari_dkan.training.fit import fit
-from napari_dkan.training.gene_text import no_gene_text
-from napari_dkan.training.metrics import score
-from napari_dkan.training.reference import make_reference
-from napari_dkan.training.ridge import choose_ridge, multi_scale
-from napari_dkan.training.sections import Section, encode, fit_encoder, prepare_section
-from napari_dkan.training.settings import Settings
+from napari_dkan.training.batches import predict_batch, make_section_batch
+from napari_dkan.training.fit import fit_network
+from napari_dkan.training.gene_text import make_random_gene_text
+from napari_dkan.training.metrics import score_predictions
+from napari_dkan.training.reference import build_reference
+from napari_dkan.training.ridge import fit_ridge_cv, compute_multi_scale_features
+from napari_dkan.training.sections import PreparedSection, encode_section, fit_section_encoder, prepare_section
+from napari_dkan.training.settings import TrainSettings
 
 # No smoothing: these maps are to show single glands, and simulated counts are not sparse.
 SCALE = LabelScale(smoothing=1)
 TRAIN, TEST = (1, 2, 3, 4, 5, 6, 8, 9, 10, 11), (12, 13)  # SHOWN_SEED is in neither
-assert SHOWN_SEED not in TRAIN + TEST
+assert SAMPLE_SEED not in TRAIN + TEST
 
 
-def prepared(seed: int, size_px: int, panel: Panel, settings: Settings) -> Section:
-    paths = synthetic_section(seed, size_px)
-    data = read_section(paths.root, paths.name)
+def prepared(seed: int, size_px: int, panel: Panel, settings: TrainSettings) -> PreparedSection:
+    paths = get_synthetic_section(seed, size_px)
+    data = read_her2st_section(paths.root, paths.name)
     with open_slide(paths.image) as slide:
         return prepare_section(data, slide, panel, SCALE, settings.patch_um, settings.patch_px)
 
 
 def known_panel() -> Panel:
     """The simulated genes, with their ids and aliases where the gene tables are at hand."""
-    panel = Panel.from_symbols(GENES)
+    panel = Panel.from_symbols(GENE_WEIGHTS)
     tables = Path(os.environ.get("NAPARI_DKAN_DATA", "")) / "genes"
     descriptions = tables / "human_gene_descriptions.tsv.gz"
     aliases = tables / "hgnc_alias_to_approved.tsv.gz"
     if descriptions.is_file() and aliases.is_file():
-        return annotate(panel, descriptions, aliases)
+        return annotate_panel(panel, descriptions, aliases)
     return panel
 
 
@@ -67,7 +67,7 @@ def main() -> None:
     size_px = 2000 if given.quick else 4608
 
     # one network, and one stain: the sections are all drawn in the same
-    settings = Settings(
+    settings = TrainSettings(
         epochs=2 if given.quick else given.epochs,
         members=1,
         standardise=False,
@@ -76,26 +76,26 @@ def main() -> None:
     )
     panel = known_panel()
     sections = {seed: prepared(seed, size_px, panel, settings) for seed in train + test}
-    encoder = fit_encoder([sections[s] for s in train], settings.dim, settings.patch_um)
-    encoded = {seed: encode(section, encoder) for seed, section in sections.items()}
-    text = no_gene_text(panel, settings.text_dim, settings.seed)
+    encoder = fit_section_encoder([sections[s] for s in train], settings.dim, settings.patch_um)
+    encoded = {seed: encode_section(section, encoder) for seed, section in sections.items()}
+    text = make_random_gene_text(panel, settings.text_dim, settings.seed)
 
     def report(epoch: int, _: float) -> None:
         print(f"epoch {epoch} of {settings.epochs}", end="\r", flush=True)
 
-    network = fit([encoded[s] for s in train], text, settings, on_epoch=report).network
+    network = fit_network([encoded[s] for s in train], text, settings, on_epoch=report).network
 
     def scales(seed: int) -> np.ndarray:
-        return multi_scale(encoded[seed].features.numpy(), sections[seed].mask.numpy())
+        return compute_multi_scale_features(encoded[seed].neighbor_features.numpy(), sections[seed].mask.numpy())
 
-    ridge = choose_ridge([scales(s) for s in train], [sections[s].labels.numpy() for s in train])
+    ridge = fit_ridge_cv([scales(s) for s in train], [sections[s].labels.numpy() for s in train])
     measured = {f"X{s}": sections[s].labels.numpy() for s in test}
     by_dkan = {}
     for seed in test:
-        batch = whole(encoded[seed])
-        by_dkan[f"X{seed}"] = predicted_by(network, batch).numpy()
+        batch = make_section_batch(encoded[seed])
+        by_dkan[f"X{seed}"] = predict_batch(network, batch).numpy()
     by_ridge = {f"X{seed}": ridge.predict(scales(seed)) for seed in test}
-    dkan, beside = score(by_dkan, measured).summary(), score(by_ridge, measured).summary()
+    dkan, beside = score_predictions(by_dkan, measured).to_summary(), score_predictions(by_ridge, measured).to_summary()
     metrics = {
         "protocol": f"simulated sections {', '.join(measured)}, never seen in training",
         "pcc_all": dkan["pcc_all"],
@@ -106,7 +106,7 @@ def main() -> None:
     card = {
         "title": "Synthetic H&E (simulated)",
         "training_data": f"{len(train)} drawn sections, {sum(len(sections[s]) for s in train)} "
-        f"spots. {NOTICE}",
+        f"spots. {SIMULATION_NOTICE}",
         "splits": {"train": [f"X{s}" for s in train], "test": list(measured)},
         "metrics": metrics,
         "intended_use": "To try the plugin without network or data. Says nothing about tissue.",
@@ -117,14 +117,14 @@ def main() -> None:
         network=network,
         panel=panel,
         label_scale=SCALE,
-        patch=Patch(settings.patch_px, settings.patch_um),
+        patch=PatchGeometry(settings.patch_px, settings.patch_um),
         spot_pitch_um=some.spot_pitch_um,
         spot_diameter_um=some.spot_diameter_um,
         encoder=encoder.spec,
         gene_text=text.source,
         card=card,
         encoder_tensors=encoder.tensors(),
-        reference=make_reference([encoded[s] for s in train], network, "drawn tissue (simulated)"),
+        reference=build_reference([encoded[s] for s in train], network, "drawn tissue (simulated)"),
     )
     saved = save_checkpoint(given.out, checkpoint, half=True)
     for name in ("dkan", "ridge on the same features"):

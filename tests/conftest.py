@@ -53,9 +53,9 @@ def tiny_slide_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small section drawn by the package, 1,600 px square at 0.7 um/px."""
     import tifffile
 
-    from napari_dkan.samples import make_section
+    from napari_dkan.samples import draw_section
 
-    image = make_section(3, size_px=1600, mpp=0.7).image
+    image = draw_section(3, size_px=1600, mpp=0.7).image
     file = tmp_path_factory.mktemp("slide") / "drawn.ome.tif"
     size = {"PhysicalSizeX": 0.7, "PhysicalSizeXUnit": "µm"}
     size |= {"PhysicalSizeY": 0.7, "PhysicalSizeYUnit": "µm", "axes": "YXS"}
@@ -70,7 +70,7 @@ def tiny_checkpoint_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     from napari_dkan.expression.label_scale import LabelScale
     from napari_dkan.expression.panel import Gene, Panel
-    from napari_dkan.model import DKAN, Checkpoint, DKANConfig, Patch, save_checkpoint
+    from napari_dkan.model import DKAN, Checkpoint, DKANConfig, PatchGeometry, save_checkpoint
     from napari_dkan.model.encoders.stain import StainEncoder
 
     torch.manual_seed(5)
@@ -97,7 +97,7 @@ def tiny_checkpoint_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
             network=network,
             panel=panel,
             label_scale=LabelScale(),
-            patch=Patch(px=56, um=112.0),
+            patch=PatchGeometry(px=56, um=112.0),
             spot_pitch_um=140.0,
             spot_diameter_um=100.0,
             encoder=encoder.spec,

@@ -15,11 +15,11 @@ import torch
 from safetensors.torch import save
 
 from napari_dkan.model.encoders import known
-from napari_dkan.model.encoders.known import KnownEncoder
+from napari_dkan.model.encoders.known import PublishedEncoder
 from napari_dkan.model.encoders.protocol import EncoderSpec
 
 NAME = "hf-hub:lab/Tiny"
-TINY = KnownEncoder(
+TINY = PublishedEncoder(
     EncoderSpec(NAME, dimension=64, px=160, mean=(0.5,) * 3, std=(0.5,) * 3, licence="MIT"),
     "test_vit",
     access="free",
@@ -114,8 +114,8 @@ def tiny_weights() -> bytes:
 @contextmanager
 def only_hub(monkeypatch: pytest.MonkeyPatch, folder: Path, weights: bytes) -> Iterator[FakeHub]:
     """The only hub there is, with one encoder that is known by name, and an empty cache."""
-    monkeypatch.setitem(known.KNOWN, NAME, TINY)
-    monkeypatch.setitem(known._SHORT, "tiny", NAME)
+    monkeypatch.setitem(known.PUBLISHED_ENCODERS, NAME, TINY)
+    monkeypatch.setitem(known._FULL_NAMES, "tiny", NAME)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(folder / "hub"))
     monkeypatch.setenv("NAPARI_DKAN_CACHE", str(folder / "notes"))
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)

@@ -6,8 +6,8 @@ import os
 import signal
 import time
 
-from napari_dkan.batch.events import Ended, Tick
-from napari_dkan.batch.job import Outcome
+from napari_dkan.batch.events import JobFinished, JobProgress
+from napari_dkan.batch.job import JobOutcome
 
 
 def serve(pipe, place):
@@ -18,7 +18,7 @@ def serve(pipe, place):
     try:
         while True:
             index, job, again = pipe.recv()
-            pipe.send(Tick(index, 1, 2, False))
+            pipe.send(JobProgress(index, 1, 2, False))
             if "killed" in job.slide:
                 os.kill(os.getpid(), signal.SIGKILL)
             if "aborts" in job.slide:
@@ -27,8 +27,8 @@ def serve(pipe, place):
                 job.out.write_text("was here")
                 os._exit(7)
             while "endless" in job.slide:
-                pipe.send(Tick(index, 1, 2, False))
+                pipe.send(JobProgress(index, 1, 2, False))
                 time.sleep(0.01)
-            pipe.send(Ended(index, Outcome(job.slide, job.out, spots=int(again))))
+            pipe.send(JobFinished(index, JobOutcome(job.slide, job.out, n_spots=int(again))))
     except (EOFError, OSError):
         return

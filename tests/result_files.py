@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 from shapely.geometry import box
 
-from napari_dkan.export.picture import Picture
-from napari_dkan.export.saved import Judgement, Saved, SlideRecord, View
+from napari_dkan.export.picture import SlideOverview
+from napari_dkan.export.saved import SavedReliability, SavedResult, SlideRecord, ViewSettings
 from napari_dkan.expression.label_scale import LabelScale
 from napari_dkan.expression.panel import Gene, Panel
-from napari_dkan.inference.evidence import NAMES
+from napari_dkan.inference.evidence import QC_FEATURE_NAMES
 from napari_dkan.inference.prediction import Prediction
-from napari_dkan.inference.target import Kind, Target
+from napari_dkan.inference.target import TargetKind, Target
 from napari_dkan.spatial.grid import TileGrid
 from napari_dkan.spatial.spots import Spots
 
@@ -36,22 +36,22 @@ def grid_target(columns=4, rows=3, corner=(2, 1), pitch_um=140.0):
     x, y = np.meshgrid(np.arange(columns), np.arange(rows))
     cells = np.stack([x.ravel(), y.ravel()], axis=1)[1:] + corner
     grid = TileGrid(pitch_um / MPP, pitch_um, cells.astype(np.int64))
-    return Target(Kind.GRID, grid.spots(), grid)
+    return Target(TargetKind.GRID, grid.to_spots(), grid)
 
 
 def spots_target(count=5, names=(), array=None, diameter_um=100.0):
     xy = np.random.default_rng(count).uniform(100, 1000, (count, 2))
-    kind = Kind.POINTS if array is None else Kind.ARRAY
+    kind = TargetKind.POINTS if array is None else TargetKind.ARRAY
     return Target(kind, Spots(xy, array, names, diameter_um))
 
 
-def result(target=None, picture=True, **changes) -> Saved:
+def result(target=None, picture=True, **changes) -> SavedResult:
     """A saved result of the target, a grid unless given; its second spot could not be read."""
     target = target or grid_target()
     count, rng = len(target), np.random.default_rng(3)
     values = rng.uniform(0, 2, (count, len(PANEL))).astype(np.float32)
     tokens = rng.normal(size=(count, 6)).astype(np.float32)
-    evidence = rng.normal(size=(count, len(NAMES))).astype(np.float32)
+    evidence = rng.normal(size=(count, len(QC_FEATURE_NAMES))).astype(np.float32)
     failed = np.arange(count) == 1
     for numbers in (values, tokens, evidence):
         numbers[failed] = np.nan
@@ -64,9 +64,9 @@ def result(target=None, picture=True, **changes) -> Saved:
         ),
         "slide": SLIDE,
         "card": {"title": "Made up", "metrics": {"pcc": 0.5, "ridge": None}},
-        "reliability": Judgement(score, score < 0.1, said),
+        "reliability": SavedReliability(score, score < 0.1, said),
         "regions": box(100.25, 100.5, 900.125, 800).difference(box(300, 300, 400, 400)),
-        "view": View("CD74", ("ERBB2",), (0.1, 1.5), "viridis", 0.5, False, (812.5, 600.0), 0.3),
-        "picture": Picture(rgb, 0.05) if picture else None,
+        "view": ViewSettings("CD74", ("ERBB2",), (0.1, 1.5), "viridis", 0.5, False, (812.5, 600.0), 0.3),
+        "picture": SlideOverview(rgb, 0.05) if picture else None,
     }
-    return Saved(**(fields | changes))
+    return SavedResult(**(fields | changes))

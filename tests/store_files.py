@@ -7,12 +7,12 @@ import sys
 
 import numpy as np
 
-from napari_dkan.inference.store.key import StoreKey
-from napari_dkan.inference.store.store import open_store
+from napari_dkan.inference.store.key import CacheKey
+from napari_dkan.inference.store.store import open_cache_entry
 
 WIDTH = 24
 MADE_BY = (("encoder", "stain"), ("mpp", 0.5), ("checkpoint", "a" * 64))
-KEY = StoreKey("f" * 64, "slides/C3.tif", "features", WIDTH, MADE_BY)
+KEY = CacheKey("f" * 64, "slides/C3.tif", "features", WIDTH, MADE_BY)
 
 # Appends forever; tells each part once it is kept. Imports neither torch nor napari.
 WRITER = """
@@ -46,16 +46,16 @@ def rows_of(x):
 
 
 def fill(folder, count=40, first=0, key=KEY):
-    store = open_store(key, folder, 2**40)
+    store = open_cache_entry(key, folder, 2**40)
     x = np.arange(first, first + count)
     store.append(keys_of(x), rows_of(x))
-    assert store.writing
+    assert store.is_writable
     return store
 
 
 def loaded(folder, key=KEY):
     """The x of all rows that are loaded, each of which must be right to the bit."""
-    keys, rows = open_store(key, folder, 2**40).load()
+    keys, rows = open_cache_entry(key, folder, 2**40).load()
     x = keys[:, 0]
     assert (keys == keys_of(x)).all() and rows.tobytes() == rows_of(x).tobytes()
     assert len(set(x.tolist())) == len(x)
@@ -79,4 +79,4 @@ def other(**changes):
     values = {"slide": KEY.slide, "path": KEY.path, "what": KEY.what, "width": KEY.width}
     made_by = dict(MADE_BY) | {k: v for k, v in changes.items() if k not in values}
     named = {k: v for k, v in changes.items() if k in values}
-    return StoreKey(**(values | named), made_by=tuple(made_by.items()))
+    return CacheKey(**(values | named), made_by=tuple(made_by.items()))

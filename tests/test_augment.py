@@ -17,11 +17,11 @@ from napari_dkan.expression.label_scale import LabelScale
 from napari_dkan.expression.panel import Panel
 from napari_dkan.model.config import DKANConfig
 from napari_dkan.model.network import DKAN
-from napari_dkan.training.augment import Augmentation, Restain, jitter, plan
-from napari_dkan.training.batches import Epochs
-from napari_dkan.training.presets import changed
-from napari_dkan.training.sections import Section, encode, fit_encoder, prepare_section
-from napari_dkan.training.settings import Settings
+from napari_dkan.training.augment import Augmentation, StainTransform, sample_jitter, sample_view_transforms
+from napari_dkan.training.batches import SectionBatchDataset
+from napari_dkan.training.presets import apply_setting_changes
+from napari_dkan.training.sections import PreparedSection, encode_section, fit_section_encoder, prepare_section
+from napari_dkan.training.settings import TrainSettings
 
 STILL = Augmentation(amount=0.0, colour=0.0, background=0.0)
 
@@ -32,13 +32,13 @@ def _pixels(seed: int = 0) -> np.ndarray:
 
 def test_no_change_of_stain_changes_no_pixel() -> None:
     random = np.random.default_rng(0)
-    same = Restain.draw(STILL, random)(_pixels())
+    same = StainTransform.sample(STILL, random)(_pixels())
     assert np.abs(same.astype(int) - _pixels()).max() <= 1
 
 
 @given(st.integers(0, 10_000))
 def test_a_change_of_stain_leaves_glass_bright_and_darker_tissue_darker(seed: int) -> None:
-    restain = Restain.draw(replace(Augmentation(), background=0.0), np.random.default_rng(seed))
+    restain = StainTransform.sample(replace(Augmentation(), background=0.0), np.random.default_rng(seed))
     assert restain(np.full((1, 1, 3), 255, np.uint8)).min() == 255
     # one tissue in two thicknesses: twice the optical density
     thin = np.array([[[200, 150, 210]]], np.uint8)
@@ -48,9 +48,9 @@ def test_a_change_of_stain_leaves_glass_bright_and_darker_tissue_darker(seed: in
 
 def test_views_differ_from_each_other_and_are_the_same_every_time() -> None:
     by = Augmentation(views=6)
-    stains = [restain for restain, _ in plan(by, seed=1)]
+    stains = [restain for restain, _ in sample_view_transforms(by, seed=1)]
     assert [s is None for s in stains] == [True, False, False, True, False, False]
-    once, again = ([jitter(by, 50, random) for _, random in plan(by, seed=1)] for _ in range(2))
+    once, again = ([sample_jitter(by, 50, random) for _, random in sample_view_transforms(by, seed=1)] for _ in range(2))
     for a, b in zip(once, again, strict=True):
         np.testing.assert_array_equal(a, b)
         assert np.abs(a).max() <= by.jitter_um and a.std() > by.jitter_um / 3
@@ -68,7 +68,7 @@ class _Slide:
         return random.integers(60, 256, (px, px, 3), dtype=np.uint8)
 
 
-def _section(augmentation: Augmentation | None) -> Section:
+def _section(augmentation: Augmentation | None) -> PreparedSection:
     counts = np.random.default_rng(0).poisson(3, (12, 5)).astype(np.float32)
     at = np.arange(12)
     data = anndata.AnnData(
@@ -91,14 +91,14 @@ def test_training_sees_the_views_and_nothing_else_does() -> None:
     assert len(section.views) == 3 and not plain.views
     moved = [v for v in section.views if not torch.equal(v.patches, section.patches)]
     assert len(moved) == 3
-    encoder = fit_encoder([section], 8, 154.112)
+    encoder = fit_section_encoder([section], 8, 154.112)
     torch.testing.assert_close(
         encoder.project(plain.statistics),
-        fit_encoder([plain], 8, 154.112).project(plain.statistics),
+        fit_section_encoder([plain], 8, 154.112).project(plain.statistics),
     )
-    encoded = encode(section, encoder)
-    own = {tuple(e.own[0].tolist()) for e in (encoded, *encoded.views)}
-    epochs = Epochs([encoded], batch=len(section), seed=0)
+    encoded = encode_section(section, encoder)
+    own = {tuple(e.target_features[0].tolist()) for e in (encoded, *encoded.views)}
+    epochs = SectionBatchDataset([encoded], batch_size=len(section), seed=0)
     seen = {tuple(b["slide_features"][0].tolist()) for _ in range(40) for b in epochs}
     assert seen == own and len(own) == 4
 
@@ -133,17 +133,17 @@ def test_another_stain_moves_a_whole_slide_and_predictions_stay() -> None:
 def test_a_slide_of_one_spot_has_finite_features() -> None:
     network = _network(standardise=True)
     one = torch.full((1, 8), 3.0)
-    assert torch.isfinite(network.on_slide(one, one)).all()
-    assert torch.equal(_network(standardise=False).on_slide(one, one), one)
+    assert torch.isfinite(network.standardize_by_slide(one, one)).all()
+    assert torch.equal(_network(standardise=False).standardize_by_slide(one, one), one)
 
 
 def test_settings_are_changed_by_name() -> None:
-    settings = changed(
-        Settings(), ["lr=0.001", "standardise=false", "augmentation.views=6", "epochs=12"]
+    settings = apply_setting_changes(
+        TrainSettings(), ["lr=0.001", "standardise=false", "augmentation.views=6", "epochs=12"]
     )
     assert (settings.lr, settings.standardise, settings.epochs) == (0.001, False, 12)
     assert settings.augmentation is not None and settings.augmentation.views == 6
-    assert changed(Settings(), ["augmentation=null"]).augmentation is None
+    assert apply_setting_changes(TrainSettings(), ["augmentation=null"]).augmentation is None
 
 
 @pytest.mark.parametrize(
@@ -151,4 +151,4 @@ def test_settings_are_changed_by_name() -> None:
 )
 def test_what_is_no_setting_is_named(change: str) -> None:
     with pytest.raises(SpotsError, match="--set"):
-        changed(Settings(), [change])
+        apply_setting_changes(TrainSettings(), [change])

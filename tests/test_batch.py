@@ -16,15 +16,15 @@ from pathlib import Path
 import pytest
 
 from napari_dkan.batch import here
-from napari_dkan.batch.display import Display, duration
-from napari_dkan.batch.events import Ended, Tick
-from napari_dkan.batch.find import find_work
-from napari_dkan.batch.here import run_here
-from napari_dkan.batch.job import Outcome, SlideJob
-from napari_dkan.batch.places import Place, places
-from napari_dkan.batch.standing import standing
-from napari_dkan.batch.summary import counts, summary_table
-from napari_dkan.batch.task import attempt
+from napari_dkan.batch.display import BatchProgressDisplay, format_duration
+from napari_dkan.batch.events import JobFinished, JobProgress
+from napari_dkan.batch.find import build_job_list
+from napari_dkan.batch.here import run_locally
+from napari_dkan.batch.job import JobOutcome, SlideJob
+from napari_dkan.batch.places import WorkerDevice, assign_worker_devices
+from napari_dkan.batch.standing import find_existing_result
+from napari_dkan.batch.summary import format_counts, format_summary
+from napari_dkan.batch.task import run_job
 from napari_dkan.cli import main
 from napari_dkan.errors import DkanError, OutputError, SlideError, SpotsError
 
@@ -62,7 +62,7 @@ def slides(tmp_path):
 
 
 def found(folder, *asked):
-    work = find_work([str(a) for a in asked], folder / "out", SlideJob("", folder / "out"))
+    work = build_job_list([str(a) for a in asked], folder / "out", SlideJob("", folder / "out"))
     return {Path(job.slide).relative_to(folder).as_posix(): job.out.name for job in work.jobs}, work
 
 
@@ -96,7 +96,7 @@ def test_a_table_says_what_is_particular_about_a_slide(slides):
         "https://user:secret@host/x.zarr,,,,,\n"
     )
     options = SlideJob("", slides / "out", mpp=0.25, checkpoint=slides / "c.safetensors")
-    first, second, third = find_work([str(table)], slides / "out", options).jobs
+    first, second, third = build_job_list([str(table)], slides / "out", options).jobs
     assert first.slide == str(slides / "a/S.png") and first.mpp == 0.5
     assert first.regions == slides / "r.geojson" and first.checkpoint == options.checkpoint
     assert second.mpp == 0.25 and second.checkpoint == slides / "net.safetensors"
@@ -122,16 +122,16 @@ def test_a_bad_table_is_told_with_its_line(tmp_path, text, said):
     file = tmp_path / "list.csv"
     file.write_bytes(text.encode("latin-1"))
     with pytest.raises(SpotsError, match=said):
-        find_work([str(file)], tmp_path, SlideJob("", tmp_path))
+        build_job_list([str(file)], tmp_path, SlideJob("", tmp_path))
 
 
 def test_two_slides_are_never_written_to_one_file(tmp_path):
     file = tmp_path / "list.csv"
     file.write_text("slide,out\na.svs,x.h5ad\nb.svs,X.h5ad\nx.svs,\n")
     with pytest.raises(OutputError, match=r"a.svs and b.svs would both be written"):
-        find_work([str(file)], tmp_path, SlideJob("", tmp_path))
+        build_job_list([str(file)], tmp_path, SlideJob("", tmp_path))
     file.write_text("slide,out,mpp\na.svs,x.h5ad,\nx.svs,,1\nx.svs,,2\n")
-    jobs = find_work([str(file)], tmp_path, SlideJob("", tmp_path)).jobs
+    jobs = build_job_list([str(file)], tmp_path, SlideJob("", tmp_path)).jobs
     assert [job.out.name for job in jobs] == ["x.h5ad", "x-2.h5ad", "x-3.h5ad"]
 
 
@@ -156,24 +156,24 @@ GIB = 2**30
     ],
 )
 def test_every_gpu_has_a_worker_and_the_cpu_one_a_core(there, asked, workers, jobs, expected):
-    made = places(there, asked, workers, jobs, cores=4, memory=64 * GIB, environment={})
+    made = assign_worker_devices(there, asked, workers, jobs, n_cores=4, free_memory=64 * GIB, environment={})
     assert [place.name for place in made] == expected
     for place in made:
         if place.name.startswith("cuda"):  # it sees one GPU, its own, as the first
             assert place.device == "cuda:0"
             assert place.environment == {"CUDA_VISIBLE_DEVICES": place.name[-1]}
-        assert place.threads == (1 if place.name == "cpu" else max(1, 4 // len(made)))
+        assert place.n_threads == (1 if place.name == "cpu" else max(1, 4 // len(made)))
 
 
 def test_workers_heed_memory_and_what_gpus_they_were_given():
-    made = places(("cpu",), None, None, 9, 16, 5 * GIB, {})
+    made = assign_worker_devices(("cpu",), None, None, 9, 16, 5 * GIB, {})
     assert len(made) == 2
-    assert len(places(("cpu",), None, None, 9, 16, GIB, {})) == 1
+    assert len(assign_worker_devices(("cpu",), None, None, 9, 16, GIB, {})) == 1
     given = {"CUDA_VISIBLE_DEVICES": "5, GPU-8f"}
-    made = places(("cuda:0", "cuda:1", "cpu"), None, None, 9, 16, GIB, given)
+    made = assign_worker_devices(("cuda:0", "cuda:1", "cpu"), None, None, 9, 16, GIB, given)
     assert [p.environment["CUDA_VISIBLE_DEVICES"] for p in made] == ["5", "GPU-8f"]
     with pytest.raises(DkanError, match="cuda:7 is not on this machine; choose cpu"):
-        places(("cpu",), ["cuda:7"], None, 9, 16, GIB, {})
+        assign_worker_devices(("cpu",), ["cuda:7"], None, 9, 16, GIB, {})
 
 
 # ---- processes that die ------------------------------------------------------------------
@@ -185,7 +185,7 @@ def fake(monkeypatch):
     monkeypatch.syspath_prepend(str(Path(__file__).parent))
     import fake_worker
 
-    monkeypatch.setattr(here, "serve", fake_worker.serve)
+    monkeypatch.setattr(here, "serve_jobs", fake_worker.serve)
 
 
 def asked(tmp_path, *names):
@@ -194,30 +194,30 @@ def asked(tmp_path, *names):
 
 def test_a_crash_costs_one_slide_and_every_slide_ends_once(fake, tmp_path):
     jobs = asked(tmp_path, "good", "killed", "once", "aborts", "fine", "last")
-    two = [Place("cpu", "cpu", 1)] * 2
-    events = list(run_here(jobs, two, retry=1, again=True))
-    ended = {e.index: e.outcome for e in events if isinstance(e, Ended)}
-    assert len([e for e in events if isinstance(e, Ended)]) == len(jobs) == len(ended)
-    assert [ended[i].spots for i in (0, 2, 4, 5)] == [1] * 4  # "once" by its second try
+    two = [WorkerDevice("cpu", "cpu", 1)] * 2
+    events = list(run_locally(jobs, two, max_retries=1, overwrite=True))
+    ended = {e.index: e.outcome for e in events if isinstance(e, JobFinished)}
+    assert len([e for e in events if isinstance(e, JobFinished)]) == len(jobs) == len(ended)
+    assert [ended[i].n_spots for i in (0, 2, 4, 5)] == [1] * 4  # "once" by its second try
     if sys.platform != "win32":
         assert "SIGKILL, as a system short of memory does" in ended[1].error
         assert "SIGABRT" in ended[3].error
     assert "ended 2 times" in ended[1].error and jobs[1].name in ended[1].error
-    assert sum(isinstance(e, Tick) and e.index == 1 for e in events) == 2
+    assert sum(isinstance(e, JobProgress) and e.index == 1 for e in events) == 2
     assert not multiprocessing.active_children()
 
 
 def test_workers_that_cannot_start_are_told(fake, tmp_path):
     with pytest.raises(DkanError, match="No worker process could be started"):
-        list(run_here(asked(tmp_path, "good"), [Place("broken", "cpu", 1)]))
-    mixed = [Place("broken", "cpu", 1), Place("cpu", "cpu", 1)]
-    events = list(run_here(asked(tmp_path, "good", "fine"), mixed))
-    assert sum(isinstance(e, Ended) for e in events) == 2
+        list(run_locally(asked(tmp_path, "good"), [WorkerDevice("broken", "cpu", 1)]))
+    mixed = [WorkerDevice("broken", "cpu", 1), WorkerDevice("cpu", "cpu", 1)]
+    events = list(run_locally(asked(tmp_path, "good", "fine"), mixed))
+    assert sum(isinstance(e, JobFinished) for e in events) == 2
 
 
 def test_whoever_stops_listening_ends_the_workers(fake, tmp_path):
-    events = run_here(asked(tmp_path, "endless", "endless2"), [Place("cpu", "cpu", 1)] * 2)
-    assert isinstance(next(events), Tick) and len(multiprocessing.active_children()) == 2
+    events = run_locally(asked(tmp_path, "endless", "endless2"), [WorkerDevice("cpu", "cpu", 1)] * 2)
+    assert isinstance(next(events), JobProgress) and len(multiprocessing.active_children()) == 2
     events.close()
     assert not multiprocessing.active_children()
 
@@ -246,9 +246,9 @@ def test_a_run_is_resumed_where_it_stopped(run, tiny_slide_file, tiny_checkpoint
         str(folder / "good.tif"), out / "good.h5ad", checkpoint=tiny_checkpoint_file, store=False
     )
     first = job.out.read_bytes()
-    kept = standing(job)
-    assert kept is not None and kept.kept and kept.spots == int(rows()["good"]["spots"])
-    assert attempt(job, lambda update: None).kept and job.out.read_bytes() == first
+    kept = find_existing_result(job)
+    assert kept is not None and kept.is_reused and kept.n_spots == int(rows()["good"]["spots"])
+    assert run_job(job, lambda update: None).is_reused and job.out.read_bytes() == first
     # another slide, checkpoint, parameter, or a damaged file: not the result of this job
     other_slide = folder / "other.tif"
     whole = tiny_slide_file.read_bytes()
@@ -264,12 +264,12 @@ def test_a_run_is_resumed_where_it_stopped(run, tiny_slide_file, tiny_checkpoint
         replace(job, genes=("ERBB2",)),
         replace(job, regions=regions),
     ):
-        assert standing(other) is None
-    assert standing(replace(job, device="cpu", store=True)) is not None
+        assert find_existing_result(other) is None
+    assert find_existing_result(replace(job, device="cpu", store=True)) is not None
     job.out.write_bytes(first[:-100])
-    assert standing(job) is None
-    again = attempt(job, lambda update: None)
-    assert again.word == "done" and standing(job) is not None
+    assert find_existing_result(job) is None
+    again = run_job(job, lambda update: None)
+    assert again.status == "done" and find_existing_result(job) is not None
 
 
 def test_what_a_person_should_know_comes_with_the_outcome(
@@ -277,7 +277,7 @@ def test_what_a_person_should_know_comes_with_the_outcome(
 ):
     from PIL import Image
 
-    from napari_dkan.export.reopen import reopen
+    from napari_dkan.export.reopen import load_result
     from napari_dkan.slide import open_slide
 
     with open_slide(tiny_slide_file) as slide:
@@ -295,13 +295,13 @@ def test_what_a_person_should_know_comes_with_the_outcome(
         mpp=3.5,
         store=False,
     )
-    outcome = attempt(job, lambda update: None)
+    outcome = run_job(job, lambda update: None)
     assert outcome.error == "" and "blown up" in outcome.notes[0]
-    saved = reopen(job.out)
+    saved = load_result(job.out)
     assert saved.prediction.target.spots.xy[:, 0].max() < 200
     assert saved.regions is not None and saved.regions.area == pytest.approx(80_000, rel=0.02)
     both = replace(job, regions=None, spots=job.regions, features=tmp_path / "tiles.h5")
-    assert "not --spots" in attempt(both, lambda update: None, again=True).error
+    assert "not --spots" in run_job(both, lambda update: None, overwrite=True).error
 
 
 def test_what_no_slide_could_be_done_with_is_told_first(run, tiny_slide_file, tmp_path):
@@ -321,8 +321,8 @@ def test_a_fault_in_one_slide_is_an_outcome(monkeypatch, tmp_path, tiny_slide_fi
         raise KeyError("a library's mistake")
 
     monkeypatch.setattr("napari_dkan.model.load_checkpoint", fault)
-    outcome = attempt(SlideJob(str(tiny_slide_file), tmp_path / "a.h5ad"), lambda update: None)
-    assert outcome.word == "failed" and "KeyError at test_batch.py:" in outcome.error
+    outcome = run_job(SlideJob(str(tiny_slide_file), tmp_path / "a.h5ad"), lambda update: None)
+    assert outcome.status == "failed" and "KeyError at test_batch.py:" in outcome.error
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Ctrl-C is sent as a signal")
@@ -376,26 +376,26 @@ def test_the_line_says_how_far_it_is(monkeypatch, tmp_path):
     now = [100.0]
     monkeypatch.setattr("napari_dkan.batch.display.time.monotonic", lambda: now[0])
     jobs = asked(tmp_path, "A", "B", "C", "D")
-    with Display(jobs) as display:
-        display.show(Ended(0, Outcome("A", jobs[0].out, spots=5, kept=True)))
-        assert display.line() == "1/4 slides"  # what stood already is no measure of the rest
+    with BatchProgressDisplay(jobs) as display:
+        display.update(JobFinished(0, JobOutcome("A", jobs[0].out, n_spots=5, is_reused=True)))
+        assert display.format_line() == "1/4 slides"  # what stood already is no measure of the rest
         now[0] += 60
-        display.show(Ended(1, Outcome("B", jobs[1].out, spots=5, seconds=60)))
-        display.show(Tick(2, 0, 90, True))
-        assert display.line() == "2/4 slides | C reading | 2 min left"
-        display.show(Tick(2, 500, 1000, False))
-        assert display.line() == "2/4 slides | C 500/1,000 | 60 s left"
-    assert duration(3 * 3600 + 60) == "3 h 1 min"
+        display.update(JobFinished(1, JobOutcome("B", jobs[1].out, n_spots=5, seconds=60)))
+        display.update(JobProgress(2, 0, 90, True))
+        assert display.format_line() == "2/4 slides | C reading | 2 min left"
+        display.update(JobProgress(2, 500, 1000, False))
+        assert display.format_line() == "2/4 slides | C 500/1,000 | 60 s left"
+    assert format_duration(3 * 3600 + 60) == "3 h 1 min"
 
 
 def test_the_table_is_read_at_a_glance(tmp_path):
     good, bad, old = asked(tmp_path, "good", "bad", "old")
     rows = [
-        (good, Outcome("good", good.out, 1234, 250, 61.2, 0, 123, 0.4, ("A warning.",))),
-        (bad, Outcome("bad", bad.out, error="It is broken.")),
-        (old, Outcome("old", old.out, 10, 250, kept=True)),
+        (good, JobOutcome("good", good.out, 1234, 250, 61.2, 0, 123, 0.4, ("A warning.",))),
+        (bad, JobOutcome("bad", bad.out, error="It is broken.")),
+        (old, JobOutcome("old", old.out, 10, 250, is_reused=True)),
     ]
-    assert summary_table(rows).splitlines() == [
+    assert format_summary(rows).splitlines() == [
         "slide  outcome  spots  seconds  unreliable  reliability",
         "good   done     1,234       61       10.0%         0.40",
         "bad    failed",
@@ -404,4 +404,4 @@ def test_the_table_is_read_at_a_glance(tmp_path):
         "bad: It is broken.",
         "2 of 3 slides have a result (1 from before), 1 failed",
     ]
-    assert counts([rows[1][1]]) == "0 of 1 slide has a result, 1 failed"
+    assert format_counts([rows[1][1]]) == "0 of 1 slide has a result, 1 failed"

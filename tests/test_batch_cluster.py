@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 import torch
 
-from napari_dkan.batch.cluster import run_on_cluster
-from napari_dkan.batch.events import Ended, Tick
+from napari_dkan.batch.cluster import run_on_dask
+from napari_dkan.batch.events import JobFinished, JobProgress
 from napari_dkan.batch.job import SlideJob
-from napari_dkan.batch.task import attempt
+from napari_dkan.batch.task import run_job
 from napari_dkan.errors import DkanError
-from napari_dkan.export.reopen import reopen
-from napari_dkan.samples import bundled_checkpoint, make_section
+from napari_dkan.export.reopen import load_result
+from napari_dkan.samples import find_bundled_checkpoint, draw_section
 
 SLIDES = 3
 
@@ -26,7 +26,7 @@ def jobs(tmp_path_factory: pytest.TempPathFactory) -> list[SlideJob]:
     import tifffile
 
     folder = tmp_path_factory.mktemp("slides")
-    image = make_section(3, size_px=1600, mpp=0.7).image[300:1300, 300:1300]
+    image = draw_section(3, size_px=1600, mpp=0.7).image[300:1300, 300:1300]
     made = []
     for i in range(SLIDES):  # turned, so that no two are alike
         file = folder / f"S{i}.tif"
@@ -35,7 +35,7 @@ def jobs(tmp_path_factory: pytest.TempPathFactory) -> list[SlideJob]:
             SlideJob(
                 str(file),
                 folder / f"S{i}.h5ad",
-                checkpoint=bundled_checkpoint("synthetic"),
+                checkpoint=find_bundled_checkpoint("synthetic"),
                 mpp=0.7,
                 device="cpu",
                 store=False,
@@ -52,25 +52,25 @@ def test_a_worker_killed_in_the_middle_costs_no_slide(jobs, tmp_path):
     there = [replace(job, out=tmp_path / "there" / job.out.name) for job in jobs]
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # as a worker of one machine
-    alone = [attempt(job, lambda update: None) for job in here]
+    alone = [run_job(job, lambda update: None) for job in here]
     torch.set_num_threads(threads)
-    assert [outcome.word for outcome in alone] == ["done"] * SLIDES
+    assert [outcome.status for outcome in alone] == ["done"] * SLIDES
 
     killed, ended = [], []
     with LocalCluster(
         n_workers=2, threads_per_worker=1, processes=True, dashboard_address="127.0.0.1:0"
     ) as cluster:
-        for event in run_on_cluster(there, cluster.scheduler_address):
-            if isinstance(event, Tick) and not killed:
+        for event in run_on_dask(there, cluster.scheduler_address):
+            if isinstance(event, JobProgress) and not killed:
                 busy = next(w for w in cluster.workers.values() if _has(cluster, w, event.index))
                 killed.append(busy.pid)
                 os.kill(busy.pid, signal.SIGKILL)
-            if isinstance(event, Ended):
+            if isinstance(event, JobFinished):
                 ended.append(event)
     assert killed and sorted(e.index for e in ended) == list(range(SLIDES))
     for event in ended:
         assert event.outcome.error == ""
-        ours, theirs = reopen(here[event.index].out), reopen(there[event.index].out)
+        ours, theirs = load_result(here[event.index].out), load_result(there[event.index].out)
         np.testing.assert_array_equal(ours.prediction.values, theirs.prediction.values)
         np.testing.assert_array_equal(ours.prediction.tokens, theirs.prediction.tokens)
         assert (
@@ -88,7 +88,7 @@ def _has(cluster, worker, index):
 
 
 def test_no_scheduler_is_told_in_a_sentence(jobs, monkeypatch):
-    monkeypatch.setattr("napari_dkan.batch.cluster.ANSWER", 0.5)
+    monkeypatch.setattr("napari_dkan.batch.cluster.CONNECT_TIMEOUT_S", 0.5)
     for address in ("tcp://127.0.0.1:9", "nonsense://x"):
         with pytest.raises(DkanError, match="No Dask scheduler answers at"):
-            next(run_on_cluster(jobs, address))
+            next(run_on_dask(jobs, address))

@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 
 from napari_dkan.cli import main
 from napari_dkan.errors import CacheError
-from napari_dkan.inference.store.folders import cache_folder, cache_size, clear_cache, stores_in
-from napari_dkan.inference.store.key import StoreKey
-from napari_dkan.inference.store.limit import cache_limit, make_room, set_cache_limit
-from napari_dkan.inference.store.store import open_store
-from napari_dkan.inference.store.words import age_words, size_words
+from napari_dkan.inference.store.folders import get_cache_folder, compute_cache_size, clear_cache, list_entries
+from napari_dkan.inference.store.key import CacheKey
+from napari_dkan.inference.store.limit import get_cache_limit, evict_entries, set_cache_limit
+from napari_dkan.inference.store.store import open_cache_entry
+from napari_dkan.inference.store.words import format_age, format_size
 
 from .store_files import KEY, MADE_BY, WIDTH, fill, keys_of, loaded, other, rows_of
 
@@ -26,10 +26,10 @@ from .store_files import KEY, MADE_BY, WIDTH, fill, keys_of, loaded, other, rows
 
 
 def test_identity_is_what_the_numbers_depend_on():
-    same = [other(path="elsewhere/C3.tif"), StoreKey(*_four(), made_by=MADE_BY[::-1])]
+    same = [other(path="elsewhere/C3.tif"), CacheKey(*_four(), made_by=MADE_BY[::-1])]
     differs = [other(slide="e"), other(what="tokens"), other(width=25), other(mpp=0.51)]
-    assert {k.identity for k in same} == {KEY.identity}
-    assert len({k.identity for k in [KEY, *differs]}) == 5
+    assert {k.digest for k in same} == {KEY.digest}
+    assert len({k.digest for k in [KEY, *differs]}) == 5
 
 
 def _four():
@@ -42,8 +42,8 @@ values = st.text(max_size=8) | st.floats(allow_nan=False) | st.integers()
 
 @given(names, names, names, st.integers(1, 4096), st.dictionaries(names, values, max_size=4))
 def test_keys_come_back_from_their_text(slide, path, what, width, made_by):
-    key = StoreKey(slide, path, what, width, tuple(made_by.items()))
-    assert StoreKey.from_json(key.to_json()) == key
+    key = CacheKey(slide, path, what, width, tuple(made_by.items()))
+    assert CacheKey.from_json(key.to_json()) == key
 
 
 json_values = st.recursive(
@@ -59,10 +59,10 @@ fields = st.fixed_dictionaries(
 @given(st.text(max_size=20) | (json_values | fields).map(json.dumps))
 def test_any_other_text_is_no_key(text):
     try:
-        key = StoreKey.from_json(text)
+        key = CacheKey.from_json(text)
     except ValueError:
         return
-    assert key.identity and StoreKey.from_json(key.to_json()) == key
+    assert key.digest and CacheKey.from_json(key.to_json()) == key
 
 
 @pytest.mark.parametrize(
@@ -94,8 +94,8 @@ def test_any_other_text_is_no_key(text):
 )
 def test_a_mismatch_is_explained(tmp_path, now, sentence):
     fill(tmp_path)
-    fill(tmp_path, key=StoreKey("x", "slides/Z.tif", "features", WIDTH, ()))
-    assert open_store(now, tmp_path).note == sentence
+    fill(tmp_path, key=CacheKey("x", "slides/Z.tif", "features", WIDTH, ()))
+    assert open_cache_entry(now, tmp_path).note == sentence
 
 
 # ---- how large it may grow -----------------------------------------------------------
@@ -112,58 +112,58 @@ def three(tmp_path):
 
 
 def slides(folder):
-    return [s.slide_name for s in stores_in(folder)]
+    return [s.slide_name for s in list_entries(folder)]
 
 
 def test_what_was_used_longest_ago_makes_way(tmp_path, three):
     assert slides(tmp_path) == ["C.tif", "B.tif", "A.tif"]
-    one = stores_in(tmp_path)[0].bytes
-    open_store(three[0], tmp_path).load()  # looked at again
+    one = list_entries(tmp_path)[0].size_bytes
+    open_cache_entry(three[0], tmp_path).load()  # looked at again
     assert slides(tmp_path) == ["A.tif", "C.tif", "B.tif"]
 
-    store = open_store(KEY, tmp_path, int(3.2 * one))
+    store = open_cache_entry(KEY, tmp_path, int(3.2 * one))
     for start in range(0, 2000, 200):
         x = np.arange(start, start + 200)
         store.append(keys_of(x), rows_of(x))
     assert store.note == "" and slides(tmp_path) == ["C3.tif", "A.tif", "C.tif"]
-    assert cache_size(tmp_path) <= 3.4 * one
+    assert compute_cache_size(tmp_path) <= 3.4 * one
 
 
 def test_what_is_in_use_stays_and_the_limit_holds(tmp_path, three):
-    one = stores_in(tmp_path)[0].bytes
-    used = open_store(three[0], tmp_path)
-    store = open_store(KEY, tmp_path, int(1.5 * one))
+    one = list_entries(tmp_path)[0].size_bytes
+    used = open_cache_entry(three[0], tmp_path)
+    store = open_cache_entry(KEY, tmp_path, int(1.5 * one))
     for start in range(0, 2000, 200):
         x = np.arange(start, start + 200)
         store.append(keys_of(x), rows_of(x))
     assert set(slides(tmp_path)) == {"A.tif", "C3.tif"} and used.folder.exists()
-    assert not store.writing and store.note.startswith("The cache is at its limit of ")
-    assert cache_size(tmp_path) < 1.7 * one
+    assert not store.is_writable and store.note.startswith("The cache is at its limit of ")
+    assert compute_cache_size(tmp_path) < 1.7 * one
     assert loaded(tmp_path)
 
 
 def test_room_that_cannot_be_made_costs_nothing(tmp_path, three):
-    assert not make_room(tmp_path, 1000, 2000, ())
+    assert not evict_entries(tmp_path, 1000, 2000, ())
     assert len(slides(tmp_path)) == 3
 
 
 def test_the_limit_is_a_setting_and_a_variable(tmp_path, monkeypatch):
     monkeypatch.setattr("platformdirs.user_config_path", lambda *a, **k: tmp_path / "config")
-    assert cache_limit() == 10 * 2**30
+    assert get_cache_limit() == 10 * 2**30
     set_cache_limit(2.5)
-    assert cache_limit() == 2.5 * 2**30
+    assert get_cache_limit() == 2.5 * 2**30
     monkeypatch.setenv("NAPARI_DKAN_CACHE_GB", "0.5")
-    assert cache_limit() == 2**29
+    assert get_cache_limit() == 2**29
     (tmp_path / "config" / "cache.json").write_text('{"limit_gib": "much"}')
     monkeypatch.delenv("NAPARI_DKAN_CACHE_GB")
-    assert cache_limit() == 10 * 2**30
+    assert get_cache_limit() == 10 * 2**30
     for bad in (-1, float("nan"), float("inf")):
         with pytest.raises(CacheError, match="0 or more"):
             set_cache_limit(bad)
     monkeypatch.setenv("NAPARI_DKAN_CACHE_GB", "much")
     with pytest.raises(CacheError, match="'much'"):
-        cache_limit()
-    store = open_store(KEY, tmp_path)  # which ends no prediction
+        get_cache_limit()
+    store = open_cache_entry(KEY, tmp_path)  # which ends no prediction
     store.append(keys_of(np.arange(3)), rows_of(np.arange(3)))
     assert "'much'" in store.note and not store.folder.exists()
 
@@ -171,12 +171,12 @@ def test_the_limit_is_a_setting_and_a_variable(tmp_path, monkeypatch):
 def test_clearing_takes_stores_and_nothing_else(tmp_path, three):
     (tmp_path / "thesis.txt").write_text("precious")
     (tmp_path / ("0" * 20)).mkdir()  # named as a store, but none
-    size = cache_size(tmp_path)
+    size = compute_cache_size(tmp_path)
     assert clear_cache(tmp_path, "nobody.tif") == 0
     freed = clear_cache(tmp_path, "B.tif") + clear_cache(tmp_path, "C")
     assert slides(tmp_path) == ["A.tif"]
     freed += clear_cache(tmp_path)
-    assert freed == size and cache_size(tmp_path) == 0
+    assert freed == size and compute_cache_size(tmp_path) == 0
     assert {p.name for p in tmp_path.iterdir()} == {"thesis.txt", "0" * 20}
 
 
@@ -206,9 +206,9 @@ def run(monkeypatch, capsys, tmp_path):
 
 
 def test_the_command_line_shows_limits_and_clears(run):
-    assert run("show")[1].splitlines() == [f"Folder: {cache_folder()}", "Size: 0 MB of 10 GB"]
-    fill(cache_folder(), 1234)
-    fill(cache_folder(), 5, key=other(path="D.svs", what="tokens", slide="d"))
+    assert run("show")[1].splitlines() == [f"Folder: {get_cache_folder()}", "Size: 0 MB of 10 GB"]
+    fill(get_cache_folder(), 1234)
+    fill(get_cache_folder(), 5, key=other(path="D.svs", what="tokens", slide="d"))
     _, said, _ = run("show")
     cells = [line.split() for line in said.splitlines()[2:]]
     assert cells[0] == ["slide", "what", "rows", "size", "used"]
@@ -218,26 +218,26 @@ def test_the_command_line_shows_limits_and_clears(run):
     code, _, error = run("clear", "--slide", "E.svs")
     assert code == 2
     assert error == ("napari-dkan: Nothing is kept of a slide E.svs; there is: C3.tif, D.svs.\n")
-    assert run("clear", "--slide", "D.svs")[0] == 0 and slides(cache_folder()) == ["C3.tif"]
+    assert run("clear", "--slide", "D.svs")[0] == 0 and slides(get_cache_folder()) == ["C3.tif"]
     assert run("limit", "20")[1] == "The cache takes at most 20 GB.\n"
-    assert slides(cache_folder()) == ["C3.tif"] and "of 20 GB" in run("show")[1]
+    assert slides(get_cache_folder()) == ["C3.tif"] and "of 20 GB" in run("show")[1]
     assert run("limit", "--", "-3")[0] == 2
-    assert run("limit", "0")[0] == 0 and slides(cache_folder()) == []
+    assert run("limit", "0")[0] == 0 and slides(get_cache_folder()) == []
     assert run("clear")[1] == "0 MB freed\n"
 
 
 def test_words_for_sizes_and_ages():
     sizes = [0, 5, 3 * 2**20, 1.24 * 2**30, 10 * 2**30]
-    assert [size_words(s) for s in sizes] == ["0 MB", "< 1 MB", "3 MB", "1.2 GB", "10 GB"]
+    assert [format_size(s) for s in sizes] == ["0 MB", "< 1 MB", "3 MB", "1.2 GB", "10 GB"]
     ages = [3, 60, 7300, 3 * 86_400]
     told = ["now", "1 minute ago", "2 hours ago", "3 days ago"]
-    assert [age_words(a) for a in ages] == told
+    assert [format_age(a) for a in ages] == told
 
 
 def test_tests_keep_away_from_the_persons_cache():
     import platformdirs
 
     assert platformdirs.user_cache_path("napari-dkan") not in [
-        cache_folder(),
-        *cache_folder().parents,
+        get_cache_folder(),
+        *get_cache_folder().parents,
     ]

@@ -27,14 +27,14 @@ from napari_dkan.model import (
     DKAN,
     Checkpoint,
     DKANConfig,
-    Patch,
+    PatchGeometry,
     convert_published,
-    describe,
+    describe_checkpoint,
     load_checkpoint,
     save_checkpoint,
 )
 from napari_dkan.model.encoders import EncoderSpec
-from napari_dkan.model.genelist import read_genes
+from napari_dkan.model.genelist import read_gene_list
 
 CONFIG = DKANConfig(genes=3, dim=8, text_dim=8, trunk="test_resnet", trunk_dim=96)
 CARD = {"title": "Tiny", "metrics": {"PCC-ALL": 0.31, "ridge PCC-ALL": 0.29}, "licence": "BSD"}
@@ -47,7 +47,7 @@ def tiny() -> Checkpoint:
         network=DKAN(CONFIG, torch.randn(3, 8)).eval(),
         panel=Panel(genes),
         label_scale=LabelScale(smoothing=1),
-        patch=Patch(224, 154.112),
+        patch=PatchGeometry(224, 154.112),
         spot_pitch_um=200.0,
         spot_diameter_um=100.0,
         encoder=EncoderSpec("external", dimension=8, licence="none"),
@@ -77,7 +77,7 @@ def test_everything_survives_the_file(saved: Checkpoint):
 
 
 def test_the_card_shows_the_baseline_and_no_control_characters(saved: Checkpoint):
-    text = describe(replace(saved, card=CARD | {"title": "Tiny\x1b[31m", "note": ["a", 1.23456]}))
+    text = describe_checkpoint(replace(saved, card=CARD | {"title": "Tiny\x1b[31m", "note": ["a", 1.23456]}))
     for wanted in ("ERBB2, GATA3", "154.112 um at 224 px", "ridge PCC-ALL", "0.29", saved.sha256):
         assert wanted in text
     assert "\x1b" not in text
@@ -100,7 +100,7 @@ def test_an_encoder_travels_along(tmp_path):
     encoder = StainEncoder.fit([tiles], 8)
     carried = replace(tiny(), encoder=encoder.spec, encoder_tensors=encoder.tensors())
     loaded = load_checkpoint(save_checkpoint(tmp_path / "c.safetensors", carried).path)
-    assert torch.equal(loaded.tile_encoder()(tiles), encoder(tiles))
+    assert torch.equal(loaded.build_tile_encoder()(tiles), encoder(tiles))
     damaged = dict(encoder.tensors())
     damaged.pop("projection")
     path = save_checkpoint(
@@ -236,7 +236,7 @@ def test_parts_that_do_not_fit_make_no_checkpoint():
         with pytest.raises(CheckpointError):
             replace(tiny(), **change)
     with pytest.raises(CheckpointError, match="8 to 4096"):
-        Patch(2, 10.0)
+        PatchGeometry(2, 10.0)
 
 
 def test_a_failed_write_leaves_the_older_file_alone(saved: Checkpoint, tmp_path, monkeypatch):
@@ -375,15 +375,15 @@ def test_object_arrays_of_any_pickle_protocol_are_read_as_data(tmp_path, protoco
             file, {"descr": "|O", "fortran_order": False, "shape": (3,)}
         )
         pickle.dump(array, file, protocol=protocol)
-    assert read_genes(path) == SYMBOLS
+    assert read_gene_list(path) == SYMBOLS
 
 
 def test_plain_gene_lists_are_read(tmp_path):
     for dtype in ("<U7", ">U7"):
         np.save(tmp_path / "genes.npy", np.array(SYMBOLS, dtype=dtype))
-        assert read_genes(tmp_path / "genes.npy") == SYMBOLS
+        assert read_gene_list(tmp_path / "genes.npy") == SYMBOLS
     (tmp_path / "genes.txt").write_text("\n".join(SYMBOLS) + "\r\n\n", encoding="utf-8")
-    assert read_genes(tmp_path / "genes.txt") == SYMBOLS
+    assert read_gene_list(tmp_path / "genes.txt") == SYMBOLS
 
 
 def test_other_arrays_and_damaged_pickles_are_refused(tmp_path):
@@ -398,7 +398,7 @@ def test_other_arrays_and_damaged_pickles_are_refused(tmp_path):
     for content in contents:
         path.write_bytes(content)
         with pytest.raises(CheckpointError):
-            read_genes(path)
+            read_gene_list(path)
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
@@ -410,4 +410,4 @@ def test_no_byte_of_a_gene_array_escapes_as_another_error(tmp_path, data):
     content[data.draw(st.integers(8, len(content) - 1))] = data.draw(st.integers(0, 255))
     path.write_bytes(content)
     with suppress(CheckpointError):
-        assert all(isinstance(g, str) for g in read_genes(path))
+        assert all(isinstance(g, str) for g in read_gene_list(path))

@@ -14,8 +14,8 @@ from shapely.geometry import box, mapping
 
 from napari_dkan.cli import main
 from napari_dkan.inference.engine import Predictor
-from napari_dkan.inference.predict import predict, tissue_region
-from napari_dkan.inference.target import region_target
+from napari_dkan.inference.predict import predict, find_tissue_region
+from napari_dkan.inference.target import target_from_region
 from napari_dkan.model import load_checkpoint
 from napari_dkan.slide import open_slide
 
@@ -68,9 +68,9 @@ def test_a_slide_becomes_an_anndata(run, tiny_slide_file, tiny_checkpoint_file, 
     picture = library["images"]["hires"]
     with open_slide(tiny_slide_file) as slide:
         assert picture.shape[1] == round(slide.width * factors["tissue_hires_scalef"])
-        tissue = tissue_region(slide, 0.7)
+        tissue = find_tissue_region(slide, 0.7)
         predictor = Predictor(slide, checkpoint, 0.7, tissue, "cpu")
-        target = region_target(tissue, 140.0, 0.7, slide.width, slide.height)
+        target = target_from_region(tissue, 140.0, 0.7, slide.width, slide.height)
         ours = predict(predictor, target)
     np.testing.assert_allclose(data.X, ours.values, atol=1e-6)  # what the panel calls
     np.testing.assert_array_equal(data.obsm["spatial"], target.spots.xy)
@@ -130,9 +130,9 @@ def test_published_checkpoints_are_converted_and_described(run, parity_dir, tmp_
 
 
 def test_every_bundled_checkpoint_has_an_honest_card(run):
-    from napari_dkan.samples import bundled_checkpoints
+    from napari_dkan.samples import list_bundled_checkpoints
 
-    for path in bundled_checkpoints():
+    for path in list_bundled_checkpoints():
         code, card, _ = run("info", path)
         assert code == 0
         for word in ("Training data", "ridge", "pcc all", "Licence", "Splits"):

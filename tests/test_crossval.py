@@ -19,16 +19,16 @@ from napari_dkan.errors import OutputError, SpotsError
 from napari_dkan.model import load_checkpoint
 from napari_dkan.training import crossval, progress
 from napari_dkan.training.baselines import BASELINES
-from napari_dkan.training.choices import By
-from napari_dkan.training.crossval import CrossValidation, FoldResult, cross_validate
-from napari_dkan.training.gene_text import no_gene_text
-from napari_dkan.training.report import METRICS, crossval_report, mean_of
+from napari_dkan.training.choices import FoldUnit
+from napari_dkan.training.crossval import CrossValidationResult, FoldResult, cross_validate
+from napari_dkan.training.gene_text import make_random_gene_text
+from napari_dkan.training.report import REPORT_METRICS, build_crossval_report, average_metrics
 from napari_dkan.training.run_folder import RunFolder
 from napari_dkan.training.splits import make_folds
 
 from .tiny_sections import PANEL, QUICK, tiny_section
 
-TEXT = no_gene_text(PANEL, 8, 1)
+TEXT = make_random_gene_text(PANEL, 8, 1)
 PLAIN = {name: BASELINES[name] for name in ("training_mean", "ridge")}
 
 
@@ -40,27 +40,27 @@ def _one_thread():
     torch.set_num_threads(threads)
 
 
-def _run(folder: Path | None, resume: bool = False, **changes) -> CrossValidation:
+def _run(folder: Path | None, resume: bool = False, **changes) -> CrossValidationResult:
     settings = replace(QUICK, **changes)
     run = None
     if folder is not None:
-        run = RunFolder.start(folder, {"run": {"settings": asdict(settings)}}, resume)
+        run = RunFolder.create_or_resume(folder, {"run": {"settings": asdict(settings)}}, resume)
     sections = [tiny_section(i) for i in range(3)]
     return cross_validate(sections, TEXT, settings, baselines=PLAIN, run=run)
 
 
 @pytest.fixture(scope="module")
-def undisturbed() -> CrossValidation:
+def undisturbed() -> CrossValidationResult:
     return _run(None)
 
 
-def _same(one: CrossValidation, other: CrossValidation) -> None:
+def _same(one: CrossValidationResult, other: CrossValidationResult) -> None:
     assert one.epochs == other.epochs
     for a, b in zip(one.folds, other.folds, strict=True):
         assert a.fold == b.fold
-        wanted = a.arrays()
-        assert wanted.keys() == b.arrays().keys()
-        for key, values in b.arrays().items():
+        wanted = a.to_arrays()
+        assert wanted.keys() == b.to_arrays().keys()
+        for key, values in b.to_arrays().items():
             np.testing.assert_array_equal(values, wanted[key], err_msg=key)
 
 
@@ -69,7 +69,7 @@ def test_folds_by_section_keep_validation_out_of_the_test() -> None:
     assert [f.test for f in folds] == [("S0",), ("S1",), ("S2",), ("S3",)]
     for fold in folds:
         assert set(fold.training).isdisjoint(fold.test) and len(fold.training) == 3
-        assert set(fold.validation) < set(fold.training) and len(fold.fitting) == 2
+        assert set(fold.validation) < set(fold.training) and len(fold.training_without_validation) == 2
     assert len({f.validation for f in folds}) == 4
     with pytest.raises(SpotsError, match="at least 3 sections, not 2"):
         make_folds([tiny_section(0), tiny_section(1)])
@@ -81,44 +81,44 @@ def test_folds_by_patient() -> None:
     def of(*patients: str):
         return [tiny_section(i, patient=p) for i, p in enumerate(patients)]
 
-    for fold in make_folds(of("A", "A", "B", "C"), By.patient):
+    for fold in make_folds(of("A", "A", "B", "C"), FoldUnit.patient):
         assert set(fold.test).isdisjoint(fold.training)
         assert set(fold.validation) < set(fold.training)
-    assert make_folds(of("A", "A", "B", "C"), By.patient)[0].validation == ("S2",)
-    two = make_folds(of("A", "A", "B", "B"), By.patient)
+    assert make_folds(of("A", "A", "B", "C"), FoldUnit.patient)[0].validation == ("S2",)
+    two = make_folds(of("A", "A", "B", "B"), FoldUnit.patient)
     assert [(f.test, f.validation) for f in two] == [
         (("S0", "S1"), ("S3",)),
         (("S2", "S3"), ("S1",)),
     ]
     with pytest.raises(SpotsError, match="all 3 are of patient A"):
-        make_folds(of("A", "A", "A"), By.patient)
+        make_folds(of("A", "A", "A"), FoldUnit.patient)
     with pytest.raises(SpotsError, match="none is left to validate on"):
-        make_folds(of("A", "A", "B"), By.patient)
+        make_folds(of("A", "A", "B"), FoldUnit.patient)
     with pytest.raises(SpotsError, match="which patient S1 is from"):
-        make_folds(of("A", "", "B"), By.patient)
+        make_folds(of("A", "", "B"), FoldUnit.patient)
 
 
-def test_the_report_has_every_number_for_every_method(undisturbed: CrossValidation) -> None:
-    report = json.loads(json.dumps(crossval_report(undisturbed, PANEL, {"seeds": [2021]})))
+def test_the_report_has_every_number_for_every_method(undisturbed: CrossValidationResult) -> None:
+    report = json.loads(json.dumps(build_crossval_report(undisturbed, PANEL, {"seeds": [2021]})))
     assert set(report["mean"]) == {"dkan", "training_mean", "ridge"}
     for method, mean in report["mean"].items():
         folds = [fold[method] for fold in report["folds"]]
-        assert set(mean) == set(METRICS) and all(set(f) == set(METRICS) for f in folds)
+        assert set(mean) == set(REPORT_METRICS) and all(set(f) == set(REPORT_METRICS) for f in folds)
         assert mean["mse"] == pytest.approx(np.mean([f["mse"] for f in folds]), abs=1e-4)
     assert report["mean"]["training_mean"]["pcc_all"] is None
     assert report["mean"]["training_mean"]["genes_without_pcc"] == len(PANEL)
     assert report["folds"][0]["dkan"]["spots"] == 24
     assert report["per_gene_pcc"]["GENE0"].keys() == {"dkan", "training_mean", "ridge"}
-    assert mean_of([dict.fromkeys(METRICS, 1.0), dict.fromkeys(METRICS)])["mae"] == 1.0
+    assert average_metrics([dict.fromkeys(REPORT_METRICS, 1.0), dict.fromkeys(REPORT_METRICS)])["mae"] == 1.0
 
 
 def test_an_interrupted_run_goes_on_to_the_same_result(
-    undisturbed: CrossValidation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    undisturbed: CrossValidationResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Stopped(Exception):
         """The power went off."""
 
-    before = progress.Progress.on_train_batch_start
+    before = progress.FitCallback.on_train_batch_start
 
     def stop(self, trainer, module, batch, index):
         if "S1" in str(self.folder) and trainer.current_epoch == 1 and index == 1:
@@ -127,7 +127,7 @@ def test_an_interrupted_run_goes_on_to_the_same_result(
 
     folder = tmp_path / "a.run"
     with monkeypatch.context() as patch:
-        patch.setattr(progress.Progress, "on_train_batch_start", stop)
+        patch.setattr(progress.FitCallback, "on_train_batch_start", stop)
         with pytest.raises(Stopped):
             _run(folder)
     assert [p.parent.name for p in folder.glob("folds/*/result.npz")] == ["S0"]
@@ -147,7 +147,7 @@ def test_an_interrupted_run_goes_on_to_the_same_result(
 
 
 def test_a_full_disk_leaves_a_run_that_goes_on(
-    undisturbed: CrossValidation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    undisturbed: CrossValidationResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real, left = os.replace, [9]
 
@@ -167,24 +167,24 @@ def test_a_full_disk_leaves_a_run_that_goes_on(
 
 def test_a_run_folder_is_for_one_run(tmp_path: Path) -> None:
     config = {"run": {"settings": {"lr": 1.0, "dim": 4}, "panel": "x"}}
-    folder = RunFolder.start(tmp_path / "a", config)
+    folder = RunFolder.create_or_resume(tmp_path / "a", config)
     with pytest.raises(OutputError, match="a holds a run already; go on with it by --resume"):
-        RunFolder.start(tmp_path / "a", config)
+        RunFolder.create_or_resume(tmp_path / "a", config)
     other = {"run": {"settings": {"lr": 2.0, "dim": 4}, "panel": "y"}}
     with pytest.raises(OutputError, match=r"other settings or data \(settings lr, panel\)"):
-        RunFolder.start(tmp_path / "a", other, resume=True)
-    folder.fold("patient C").mkdir(parents=True)
-    (folder.fold("patient C") / "result.npz").write_bytes(b"PK\x03\x04")
+        RunFolder.create_or_resume(tmp_path / "a", other, resume=True)
+    folder.fold_path("patient C").mkdir(parents=True)
+    (folder.fold_path("patient C") / "result.npz").write_bytes(b"PK\x03\x04")
     with pytest.raises(OutputError, match=r"result.npz is damaged"):
-        folder.result("patient C")
+        folder.load_result("patient C")
 
 
 def test_results_survive_a_file() -> None:
     fold = make_folds([tiny_section(i) for i in range(3)])[0]
     labels = {"S|0": np.ones((2, 3), np.float32)}
     result = FoldResult(fold, {1: 4, 2: 5}, labels, {"dkan": {1: labels, 2: labels}})
-    again = FoldResult.of(fold, result.arrays())
-    assert again.epochs == result.epochs and again.arrays().keys() == result.arrays().keys()
+    again = FoldResult.from_arrays(fold, result.to_arrays())
+    assert again.epochs == result.epochs and again.to_arrays().keys() == result.to_arrays().keys()
 
 
 @pytest.fixture

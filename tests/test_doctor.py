@@ -13,7 +13,7 @@ import torch
 
 from napari_dkan.cli import main
 from napari_dkan.doctor import devices, display, folders, readers, versions
-from napari_dkan.doctor.finding import Finding, State, section, tried
+from napari_dkan.doctor.finding import CheckResult, CheckStatus, run_section, run_check
 from napari_dkan.errors import SlideError
 
 
@@ -39,9 +39,9 @@ def test_a_sound_installation_passes_without_the_network(run, monkeypatch):
     assert code == 0 and not opened
     assert all(f["state"] != "broken" for f in found.values())
     assert found["versions", "torch"]["said"].split("+")[0] == torch.__version__.split("+")[0]
-    for precision in devices.CLOSE:
+    for precision in devices.MATMUL_TOLERANCE:
         assert "right to" in found["devices", f"cpu {precision}"]["said"]
-    for name in readers.CHECKS:
+    for name in readers.READER_CHECKS:
         assert found["readers", name]["state"] == "ok"
     assert "0.5 um/px" in found["readers", "OME-Zarr 0.5"]["said"]
     assert "SHA-256" in found["checkpoints", "her2-breast"]["said"]
@@ -52,7 +52,7 @@ def test_a_sound_installation_passes_without_the_network(run, monkeypatch):
 
 def test_what_is_broken_is_told_and_the_page_goes_on(run, monkeypatch):
     def broken():
-        yield Finding("one", "first", "well")
+        yield CheckResult("one", "first", "well")
         raise RuntimeError("driver gone")
 
     def refuse():
@@ -60,16 +60,16 @@ def test_what_is_broken_is_told_and_the_page_goes_on(run, monkeypatch):
 
     sections = (
         ("one", broken),
-        ("two", lambda: iter([tried("two", "thing", refuse), tried("two", "other", lambda: "ok")])),
-        ("three", lambda: iter([Finding("three", "less", "no display", State.note)])),
+        ("two", lambda: iter([run_check("two", "thing", refuse), run_check("two", "other", lambda: "ok")])),
+        ("three", lambda: iter([CheckResult("three", "less", "no display", CheckStatus.note)])),
     )
-    monkeypatch.setattr("napari_dkan.doctor.command._sections", lambda: sections)
+    monkeypatch.setattr("napari_dkan.doctor.command._list_sections", lambda: sections)
     code, out = run("doctor")
     assert code == 1
     assert "! one    RuntimeError: driver gone" in out and "  first  well" in out
     assert "! thing  A sentence." in out and "  other  ok" in out and "- less  no display" in out
     assert out.endswith("2 of these are broken: one: one, two: thing.\n")
-    monkeypatch.setattr("napari_dkan.doctor.command._sections", lambda: sections[2:])
+    monkeypatch.setattr("napari_dkan.doctor.command._list_sections", lambda: sections[2:])
     code, out = run("doctor")
     assert code == 0 and out.endswith("Nothing is broken.\n")
 
@@ -82,53 +82,53 @@ def test_a_device_that_multiplies_wrongly_is_found(monkeypatch):
         return made if made.dtype == torch.float64 else made * 1.05
 
     monkeypatch.setattr(torch.Tensor, "__matmul__", wrong)
-    for precision in devices.CLOSE:
-        found = tried("devices", "cpu", lambda p=precision: devices.multiply("cpu", p))
-        assert found.state is State.broken and "is off by" in found.said
+    for precision in devices.MATMUL_TOLERANCE:
+        found = run_check("devices", "cpu", lambda p=precision: devices.check_matmul("cpu", p))
+        assert found.state is CheckStatus.broken and "is off by" in found.said
 
 
 def test_a_reader_that_returns_other_pixels_is_found(monkeypatch, tmp_path):
     path = tmp_path / "a.tif"
-    readers._written_tiff(path, "deflate")
-    assert "2 level(s)" in readers._opened(path)
-    monkeypatch.setattr(readers, "picture", lambda: np.zeros((256, 256, 3), np.uint8))
+    readers._write_tiff(path, "deflate")
+    assert "2 level(s)" in readers._check_slide_file(path)
+    monkeypatch.setattr(readers, "create_test_image", lambda: np.zeros((256, 256, 3), np.uint8))
     with pytest.raises(ValueError, match="pixels are off by"):
-        readers._opened(path)
+        readers._check_slide_file(path)
 
 
 def test_missing_and_old_packages_are_told_with_the_fix(monkeypatch):
     wanted = ["numpy>=99", "nosuchpackage>=1", "torch>=2", "never>=1; extra == 'test'"]
     monkeypatch.setattr(versions, "requires", lambda name: wanted)
-    old, missing = versions.wrong()
+    old, missing = versions.check_requirements()
     assert "but >=99 is needed; pip install -U 'numpy>=99'" in old.said
     assert missing.said == "missing; pip install 'nosuchpackage>=1'"
-    assert {old.state, missing.state} == {State.broken}
+    assert {old.state, missing.state} == {CheckStatus.broken}
 
 
 def test_folders_are_tried_and_left_as_they_were(tmp_path, monkeypatch):
-    there = folders.folder("settings", tmp_path / "not/yet")
-    assert there.state is State.ok and "not made yet" in there.said
+    there = folders.check_folder("settings", tmp_path / "not/yet")
+    assert there.state is CheckStatus.ok and "not made yet" in there.said
     assert not list(tmp_path.iterdir())
 
     def refuse(dir):
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(folders.tempfile, "TemporaryFile", refuse)
-    found = folders.folder("settings", tmp_path)
-    assert found.state is State.note and "Permission denied" in found.said
+    found = folders.check_folder("settings", tmp_path)
+    assert found.state is CheckStatus.note and "Permission denied" in found.said
 
 
 @pytest.mark.parametrize(
     ("code", "said", "state"),
     [
-        ("import json; print('noise'); print(json.dumps({'renderer': 'x'}))", "x", State.ok),
-        ("import json; print(json.dumps({'error': 'no GL'}))", "no GL", State.broken),
-        ("import os; os.abort()", "the process that looked at it ended by", State.broken),
-        ("raise SystemExit('cannot open')", "code 1: cannot open", State.broken),
+        ("import json; print('noise'); print(json.dumps({'renderer': 'x'}))", "x", CheckStatus.ok),
+        ("import json; print(json.dumps({'error': 'no GL'}))", "no GL", CheckStatus.broken),
+        ("import os; os.abort()", "the process that looked at it ended by", CheckStatus.broken),
+        ("raise SystemExit('cannot open')", "code 1: cannot open", CheckStatus.broken),
     ],
 )
 def test_a_display_that_crashes_is_a_finding(code, said, state):
-    (found,) = display.probed((sys.executable, "-c", code))
+    (found,) = display.run_display_probe((sys.executable, "-c", code))
     assert said in found.said and found.state is state
 
 
@@ -137,5 +137,5 @@ def test_a_section_that_cannot_begin_is_a_finding():
         raise OSError("no")
         yield
 
-    (found,) = section("devices", broken)
-    assert found.state is State.broken and Path(found.name).name == "devices"
+    (found,) = run_section("devices", broken)
+    assert found.state is CheckStatus.broken and Path(found.name).name == "devices"

@@ -12,11 +12,11 @@ from safetensors.torch import save
 from typer.testing import CliRunner
 
 from napari_dkan.errors import EncoderError
-from napari_dkan.model.encoders import build_encoder, known, spec_of
+from napari_dkan.model.encoders import build_encoder, known, resolve_encoder_spec
 from napari_dkan.model.encoders import offer as offers
-from napari_dkan.model.encoders.download import PIECE, fetch
-from napari_dkan.model.encoders.hashes import sha256_of_weights
-from napari_dkan.model.encoders.offer import offer
+from napari_dkan.model.encoders.download import CHUNK_BYTES, download_weights
+from napari_dkan.model.encoders.hashes import get_weights_sha256
+from napari_dkan.model.encoders.offer import get_weights_info
 from napari_dkan.model.encoders.protocol import EncoderSpec
 
 from .fake_hub import COMMIT, NAME, TINY, only_hub, tiny_weights
@@ -44,18 +44,18 @@ def through(steps):
 
 
 def test_a_download_shows_how_far_it_is_and_says_which_file_it_was(hub, weights):
-    assert offer("tiny").here is None
-    seen, file = through(fetch("tiny"))
+    assert get_weights_info("tiny").cached_file is None
+    seen, file = through(download_weights("tiny"))
     done = [s.done for s in seen]
     assert len(done) > 3 and done == sorted(done) and done[-1] == len(weights)
     assert {s.total for s in seen} == {len(weights)}
     digest = hashlib.sha256(weights).hexdigest()
-    assert offer("tiny").here == file and sha256_of_weights(file) == digest
-    encoder = build_encoder(spec_of("tiny"))
+    assert get_weights_info("tiny").cached_file == file and get_weights_sha256(file) == digest
+    encoder = build_encoder(resolve_encoder_spec("tiny"))
     assert (encoder.spec.sha256, encoder.spec.revision) == (digest, COMMIT)
     assert EncoderSpec.from_json(json.loads(json.dumps(encoder.spec.to_json()))) == encoder.spec
     sent = hub.sent
-    assert through(fetch("tiny")) == ([], file) and hub.sent == sent
+    assert through(download_weights("tiny")) == ([], file) and hub.sent == sent
     import huggingface_hub  # other programs find it too
 
     found = huggingface_hub.try_to_load_from_cache("lab/Tiny", "model.safetensors")
@@ -63,47 +63,47 @@ def test_a_download_shows_how_far_it_is_and_says_which_file_it_was(hub, weights)
 
 
 def test_a_stopped_download_goes_on_where_it_stopped(hub, weights):
-    steps = fetch("tiny")
-    while next(steps).done < 2 * PIECE:
+    steps = download_weights("tiny")
+    while next(steps).done < 2 * CHUNK_BYTES:
         pass
     steps.close()  # Cancel
-    assert offer("tiny").here is None
-    seen, _ = through(fetch("tiny"))
-    assert seen[0].done == 2 * PIECE
-    assert hub.ranges == ["", f"bytes={2 * PIECE}-"]
-    assert build_encoder(spec_of("tiny")).spec.sha256 == hashlib.sha256(weights).hexdigest()
+    assert get_weights_info("tiny").cached_file is None
+    seen, _ = through(download_weights("tiny"))
+    assert seen[0].done == 2 * CHUNK_BYTES
+    assert hub.ranges == ["", f"bytes={2 * CHUNK_BYTES}-"]
+    assert build_encoder(resolve_encoder_spec("tiny")).spec.sha256 == hashlib.sha256(weights).hexdigest()
 
 
 def test_a_connection_that_breaks_is_a_sentence_and_nothing_is_lost(hub, weights):
-    hub.drop_after = PIECE + 10
+    hub.drop_after = CHUNK_BYTES + 10
     with pytest.raises(EncoderError, match="could not be fetched"):
-        through(fetch("tiny"))
-    assert offer("tiny").here is None
+        through(download_weights("tiny"))
+    assert get_weights_info("tiny").cached_file is None
     hub.drop_after = None
-    seen, _ = through(fetch("tiny"))
-    assert seen[0].done >= PIECE and seen[-1].done == len(weights)
+    seen, _ = through(download_weights("tiny"))
+    assert seen[0].done >= CHUNK_BYTES and seen[-1].done == len(weights)
 
 
 def test_another_file_than_the_hub_states_is_not_kept(hub):
     hub.honest = False
     with pytest.raises(EncoderError, match="SHA-256 differs"):
-        through(fetch("tiny"))
+        through(download_weights("tiny"))
     hub.honest = True
-    seen, _ = through(fetch("tiny"))
+    seen, _ = through(download_weights("tiny"))
     assert seen[0].done == 0
 
 
 def test_gated_absent_and_unreachable_say_what_to_do(hub, monkeypatch):
     hub.gated.add("lab/Tiny")
     with pytest.raises(EncoderError, match=r"gated: accept its licence .*hf auth login.*local"):
-        through(fetch("tiny"))
+        through(download_weights("tiny"))
     hub.gated.clear()
     hub.files.clear()
     with pytest.raises(EncoderError, match="has no weights that can be used"):
-        through(fetch("tiny"))
+        through(download_weights("tiny"))
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
     with pytest.raises(EncoderError, match="check the network connection, or give a local"):
-        through(fetch("tiny"))
+        through(download_weights("tiny"))
 
 
 def test_the_command_states_asks_and_fetches(hub, weights):
@@ -124,11 +124,11 @@ def test_the_command_states_asks_and_fetches(hub, weights):
 def test_other_weights_than_a_checkpoint_states_are_refused(weights, monkeypatch, tmp_path):
     from dataclasses import replace
 
-    monkeypatch.setitem(known.KNOWN, NAME, TINY)
+    monkeypatch.setitem(known.PUBLISHED_ENCODERS, NAME, TINY)
     monkeypatch.setenv("NAPARI_DKAN_CACHE", str(tmp_path))
     file = tmp_path / "w.safetensors"
     file.write_bytes(weights)
-    spec = build_encoder(spec_of(NAME), weights=file).spec
+    spec = build_encoder(resolve_encoder_spec(NAME), weights=file).spec
     assert spec.sha256 == hashlib.sha256(weights).hexdigest() and spec.revision == ""
     assert build_encoder(spec, weights=file).spec == spec
     torch.manual_seed(1)
@@ -141,5 +141,5 @@ def test_other_weights_than_a_checkpoint_states_are_refused(weights, monkeypatch
 def test_offers_look_at_the_disk_only(monkeypatch):
     monkeypatch.setattr("socket.socket.connect", lambda *a: pytest.fail("a socket was opened"))
     names = "uni uni2-h h-optimus-0 h-optimus-1 virchow2 conch phikon phikon-v2"
-    assert {o.short for o in offers.offers()} >= set(names.split())
-    assert all(o.licence and o.access and o.megabytes for o in offers.offers())
+    assert {o.short_name for o in offers.list_published_weights()} >= set(names.split())
+    assert all(o.licence and o.access and o.megabytes for o in offers.list_published_weights())

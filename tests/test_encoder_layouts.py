@@ -10,8 +10,8 @@ import torch
 from safetensors.torch import save_file
 
 from napari_dkan.errors import EncoderError
-from napari_dkan.model.encoders import build_encoder, known, spec_of
-from napari_dkan.model.encoders.conch import ConchTower
+from napari_dkan.model.encoders import build_encoder, known, resolve_encoder_spec
+from napari_dkan.model.encoders.conch import ConchImageTower
 from napari_dkan.model.encoders.timm_encoder import TimmEncoder
 
 PX, WIDTH, DEPTH, HEADS = 32, 48, 3, 4
@@ -20,11 +20,11 @@ SMALL = {"img_size": PX, "embed_dim": WIDTH, "depth": DEPTH, "num_heads": HEADS,
 
 def shrunk(monkeypatch, short):
     """A known encoder's small likeness: its own recipe with fewer, narrower layers of patch 8."""
-    real = known.KNOWN[spec_of(short).name]
-    name = f"hf-hub:small/{real.short}"
+    real = known.PUBLISHED_ENCODERS[resolve_encoder_spec(short).name]
+    name = f"hf-hub:small/{real.short_name}"
     options = {**real.options, **SMALL, "patch_size": 8}
     spec = replace(real.spec, name=name, dimension=WIDTH, px=PX)
-    monkeypatch.setitem(known.KNOWN, name, replace(real, spec=spec, options=options))
+    monkeypatch.setitem(known.PUBLISHED_ENCODERS, name, replace(real, spec=spec, options=options))
     return spec
 
 
@@ -93,7 +93,7 @@ def test_conch_pools_as_its_formula_says(tiles, monkeypatch, tmp_path):
     trunk = timm.create_model(
         "vit_base_patch16_224", num_classes=0, dynamic_img_size=True, patch_size=8, **SMALL
     )
-    tower = random_numbers(ConchTower(trunk))
+    tower = random_numbers(ConchImageTower(trunk))
     state = {f"visual.{n}": t for n, t in tower.state_dict().items()}
     others = ("text.cls_emb", "logit_scale", "visual.proj_contrast", "visual.attn_pool_caption.x")
     save_file(state | {n: torch.ones(2) for n in others}, tmp_path / "conch.safetensors")
@@ -112,7 +112,7 @@ def test_their_published_sizes():
     millions = {"phikon": 85.8, "phikon-v2": 303.4, "conch": 88.0}
     with torch.device("meta"):
         for name, size in millions.items():
-            encoder = TimmEncoder.untrained(spec_of(name))
+            encoder = TimmEncoder.create_untrained(resolve_encoder_spec(name))
             assert sum(p.numel() for p in encoder.parameters()) / 1e6 == pytest.approx(size, 0.005)
             px = encoder.spec.px
             assert encoder(torch.zeros(1, 3, px, px)).shape == (1, encoder.spec.dimension)
@@ -122,4 +122,4 @@ def test_a_file_of_another_encoder_is_a_sentence(tmp_path):
     torch.save({"cls_token": torch.zeros(1, 1, 768)}, tmp_path / "w.bin")
     for name in ("phikon", "conch", "uni"):
         with pytest.raises(EncoderError, match=r"does not hold weights of .*; give the file"):
-            build_encoder(spec_of(name), weights=tmp_path / "w.bin")
+            build_encoder(resolve_encoder_spec(name), weights=tmp_path / "w.bin")

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import save_file
 
 from napari_dkan.errors import CheckpointError, EncoderError
-from napari_dkan.model.encoders import EncoderSpec, build_encoder, spec_of
+from napari_dkan.model.encoders import EncoderSpec, build_encoder, resolve_encoder_spec
 from napari_dkan.model.encoders import weights as hub
 from napari_dkan.model.encoders.timm_encoder import TimmEncoder
 from napari_dkan.model.trunk import TargetTrunk
@@ -35,12 +35,12 @@ def classifier():
 @pytest.fixture
 def no_network(monkeypatch, tmp_path):
     """The hub is never asked by a test, whatever this machine can reach or has cached."""
-    monkeypatch.setattr(hub, "_reachable", lambda endpoint: False)
+    monkeypatch.setattr(hub, "_is_hub_reachable", lambda endpoint: False)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
 
 
 def test_a_timm_model_with_a_local_file_is_timm_s_own_pooled_output(classifier, tiles, tmp_path):
-    spec = spec_of(TINY)
+    spec = resolve_encoder_spec(TINY)
     assert (spec.dimension, spec.px, spec.mean) == (64, 160, (0.5, 0.5, 0.5))
     x = (tiles.float() / 255 - 0.5) / 0.5
     with torch.no_grad():
@@ -58,7 +58,7 @@ def test_a_timm_model_with_a_local_file_is_timm_s_own_pooled_output(classifier, 
 
 
 def test_tiles_of_another_size_are_refused(tiles):
-    encoder = TimmEncoder.untrained(spec_of(TINY))
+    encoder = TimmEncoder.create_untrained(resolve_encoder_spec(TINY))
     with pytest.raises(EncoderError, match=r"\(B, 3, 160, 160\)"):
         encoder(tiles[..., :100])
 
@@ -68,14 +68,14 @@ def test_known_encoders_are_built_as_published():
     millions = {"UNI": 303.4, "UNI2-h": 681.4, "H-optimus-0": 1134.8, "Virchow2": 631.2}
     with torch.device("meta"):
         for name, size in millions.items():
-            encoder = TimmEncoder.untrained(spec_of(name))
+            encoder = TimmEncoder.create_untrained(resolve_encoder_spec(name))
             assert sum(p.numel() for p in encoder.parameters()) / 1e6 == pytest.approx(size, 1e-3)
         assert encoder(torch.zeros(1, 3, 224, 224)).shape == (1, 2560)
 
 
 def test_short_names_lead_to_the_known_encoders():
-    assert spec_of("uni") == spec_of("hf-hub:MahmoodLab/UNI") == spec_of("hf_hub:MahmoodLab/UNI")
-    assert spec_of("uni").licence == "CC-BY-NC-ND-4.0"
+    assert resolve_encoder_spec("uni") == resolve_encoder_spec("hf-hub:MahmoodLab/UNI") == resolve_encoder_spec("hf_hub:MahmoodLab/UNI")
+    assert resolve_encoder_spec("uni").licence == "CC-BY-NC-ND-4.0"
 
 
 # --- without weights ---------------------------------------------------------------------
@@ -83,13 +83,13 @@ def test_short_names_lead_to_the_known_encoders():
 
 @pytest.mark.usefixtures("no_network")
 def test_weights_that_are_not_here_are_offered_and_never_fetched_by_themselves(monkeypatch):
-    monkeypatch.setattr(hub, "_reachable", lambda endpoint: pytest.fail("the hub was asked"))
+    monkeypatch.setattr(hub, "_is_hub_reachable", lambda endpoint: pytest.fail("the hub was asked"))
     with pytest.raises(
         EncoderError, match=r"UNI: 1.2 GB .*CC-BY-NC-ND.*gated.*`napari-dkan encoders get uni`"
     ):
-        build_encoder(spec_of("uni"))
+        build_encoder(resolve_encoder_spec("uni"))
     with pytest.raises(EncoderError, match=f"encoders get {TINY}`, or give a local weights"):
-        build_encoder(spec_of(TINY))
+        build_encoder(resolve_encoder_spec(TINY))
 
 
 def test_a_hub_model_is_built_from_its_own_description(classifier, tiles, monkeypatch, tmp_path):
@@ -107,18 +107,18 @@ def test_a_hub_model_is_built_from_its_own_description(classifier, tiles, monkey
         return str(tmp_path / filename) if (tmp_path / filename).exists() else None
 
     monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", stored)
-    spec = spec_of("hf-hub:lab/encoder")
+    spec = resolve_encoder_spec("hf-hub:lab/encoder")
     assert (spec.px, spec.mean, spec.dimension) == (96, (0.7, 0.6, 0.7), 64)
     assert build_encoder(spec)(tiles[..., :96, :96]).shape == (3, 64)
     (tmp_path / "config.json").write_text(json.dumps(config | {"architecture": "hf-hub:x/y"}))
     with pytest.raises(EncoderError, match="no tile encoder named"):
-        spec_of("hf-hub:lab/encoder")
+        resolve_encoder_spec("hf-hub:lab/encoder")
 
 
 @pytest.mark.parametrize("name", ["nonsense", "local-dir:/", "hf-hub:../x", "https://x/y", "a b"])
 def test_odd_names_are_refused_and_no_address_is_followed(name):
     with pytest.raises(EncoderError, match="no tile encoder named"):
-        spec_of(name)
+        resolve_encoder_spec(name)
 
 
 # --- bad weights -------------------------------------------------------------------------
@@ -135,7 +135,7 @@ class Trap:
 def test_code_in_a_weights_file_never_runs(classifier, tmp_path):
     torch.save({"model": classifier.state_dict(), "x": Trap(tmp_path / "touched")}, tmp_path / "w")
     with pytest.raises(EncoderError, match="could run code"):
-        build_encoder(spec_of(TINY), weights=tmp_path / "w")
+        build_encoder(resolve_encoder_spec(TINY), weights=tmp_path / "w")
     assert os.listdir(tmp_path) == ["w"]
 
 
@@ -155,12 +155,12 @@ def test_weights_of_another_model_are_refused(classifier, tmp_path):
         "absent.pth": "No such file",
     }.items():
         with pytest.raises(EncoderError, match=sentence):
-            build_encoder(spec_of(TINY), weights=tmp_path / name)
+            build_encoder(resolve_encoder_spec(TINY), weights=tmp_path / name)
     other = timm.create_model("test_resnet", num_classes=0).state_dict()
     with pytest.raises(EncoderError, match="do not fit"):
-        build_encoder(spec_of(TINY), other)
+        build_encoder(resolve_encoder_spec(TINY), other)
     with pytest.raises(EncoderError, match="gives 64 features, not the 65"):
-        build_encoder(replace(spec_of(TINY), dimension=65), classifier.state_dict())
+        build_encoder(replace(resolve_encoder_spec(TINY), dimension=65), classifier.state_dict())
     with pytest.raises(EncoderError, match="cannot travel"):
         build_encoder(EncoderSpec("hf-hub:some/body"), {})
 
@@ -186,7 +186,7 @@ def test_a_trunk_starts_from_a_local_file(tmp_path):
     ],
 )
 def test_absurd_specs_are_refused(change):
-    good = json.loads(json.dumps(spec_of("uni").to_json()))
-    assert EncoderSpec.from_json(good) == spec_of("uni")
+    good = json.loads(json.dumps(resolve_encoder_spec("uni").to_json()))
+    assert EncoderSpec.from_json(good) == resolve_encoder_spec("uni")
     with pytest.raises(CheckpointError):
         EncoderSpec.from_json(good | change)

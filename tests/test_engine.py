@@ -13,11 +13,11 @@ from shapely.geometry import box
 from napari_dkan.errors import DkanError, SlideError, SpotsError
 from napari_dkan.inference.device import pick_device
 from napari_dkan.inference.engine import Predictor
-from napari_dkan.inference.evidence import NAMES, PIXELS, of_pixels
-from napari_dkan.inference.job import OutOfMemory
-from napari_dkan.inference.patches import neighbour_masks, read_spot
-from napari_dkan.inference.predict import predict, tissue_region
-from napari_dkan.inference.target import Kind, Target, region_target, spots_target
+from napari_dkan.inference.evidence import QC_FEATURE_NAMES, PIXEL_QC_NAMES, compute_pixel_qc
+from napari_dkan.inference.job import DeviceOutOfMemoryError
+from napari_dkan.inference.patches import compute_neighbor_masks, read_spot_pixels
+from napari_dkan.inference.predict import predict, find_tissue_region
+from napari_dkan.inference.target import TargetKind, Target, target_from_region, target_from_spots
 from napari_dkan.model import load_checkpoint
 from napari_dkan.slide import open_slide
 from napari_dkan.spatial.spots import Spots
@@ -38,45 +38,45 @@ def slide(tiny_slide_file):
 @pytest.fixture
 def predictor(slide: Slide, tiny_checkpoint_file):
     checkpoint = load_checkpoint(tiny_checkpoint_file)
-    return Predictor(slide, checkpoint, MPP, tissue_region(slide, MPP), "cpu")
+    return Predictor(slide, checkpoint, MPP, find_tissue_region(slide, MPP), "cpu")
 
 
 @pytest.fixture
 def grid_target(predictor: Predictor, slide: Slide):
-    return region_target(predictor.tissue, 140.0, MPP, slide.width, slide.height)
+    return target_from_region(predictor.tissue, 140.0, MPP, slide.width, slide.height)
 
 
 def test_evidence_is_that_of_the_tile_however_it_is_asked_for(
     predictor: Predictor, grid_target: Target
 ):
-    whole = predict(predictor, grid_target).evidence
-    assert whole.shape == (len(grid_target), len(NAMES)) and np.isfinite(whole).all()
+    whole = predict(predictor, grid_target).qc_features
+    assert whole.shape == (len(grid_target), len(QC_FEATURE_NAMES)) and np.isfinite(whole).all()
     some = grid_target.take(np.arange(0, len(grid_target), 3))
-    np.testing.assert_allclose(predict(predictor, some).evidence, whole[::3], atol=1e-4)
+    np.testing.assert_allclose(predict(predictor, some).qc_features, whole[::3], atol=1e-4)
     pixels = np.stack(
         [
-            read_spot(predictor.slide, x, y, predictor.side, 1, 56, 56).target
+            read_spot_pixels(predictor.slide, x, y, predictor.patch_side_px, 1, 56, 56).target
             for x, y in some.spots.xy
         ]
     )
-    np.testing.assert_allclose(of_pixels(pixels), whole[::3, : len(PIXELS)], atol=1e-4)
+    np.testing.assert_allclose(compute_pixel_qc(pixels), whole[::3, : len(PIXEL_QC_NAMES)], atol=1e-4)
 
 
 def test_array_spots_equal_the_whole_network_on_literal_inputs(predictor: Predictor, slide: Slide):
     """26 patches a spot, encoded one by one, through `predict`: the specification's way."""
     array = np.array([[0, 0], [1, 0], [0, 1], [2, 2], [5, 1]])
     xy = np.array([[500, 500], [700, 500], [500, 700], [900.4, 899.7], [60, 600]])
-    target = spots_target(Spots(xy, array), slide.width, slide.height)
-    assert target.kind is Kind.ARRAY
+    target = target_from_spots(Spots(xy, array), slide.width, slide.height)
+    assert target.kind is TargetKind.ARRAY
     ours = predict(predictor, target).values
 
-    side, encoder = predictor.side, predictor.features.encoder
-    spots = [read_spot(slide, x, y, side, 5, 56, encoder.spec.px) for x, y in xy]
+    side, encoder = predictor.patch_side_px, predictor.feature_cache.encoder
+    spots = [read_spot_pixels(slide, x, y, side, 5, 56, encoder.spec.px) for x, y in xy]
     tiles = torch.from_numpy(np.stack([s.tiles for s in spots])).permute(0, 1, 4, 2, 3)
     with torch.no_grad():
         features = torch.stack([encoder(t) for t in tiles])
         literal = predictor.network.predict(
-            predictor.normalised(np.stack([s.target for s in spots])),
+            predictor.normalize_patches(np.stack([s.target for s in spots])),
             torch.stack([f[12] for f in features]),
             torch.from_numpy(array),
             features,
@@ -88,8 +88,8 @@ def test_array_spots_equal_the_whole_network_on_literal_inputs(predictor: Predic
 def test_order_and_batch_size_change_nothing(predictor: Predictor, grid_target: Target):
     straight = predict(predictor, grid_target).values
     shuffled = np.full_like(straight, np.nan)
-    predictor._largest = 3
-    predictor.forget()
+    predictor._max_batch_size = 3
+    predictor.clear_cache()
     order = np.random.default_rng(0).permutation(len(grid_target))
     seen = []
     for update in predictor.stream(grid_target, order):
@@ -103,7 +103,7 @@ def test_order_and_batch_size_change_nothing(predictor: Predictor, grid_target: 
 def test_a_click_on_a_tile_gives_the_maps_number(predictor: Predictor, grid_target: Target):
     mapped = predict(predictor, grid_target).values
     row = len(grid_target) // 2
-    click = Target(Kind.POINTS, Spots(grid_target.spots.xy[row][None]))
+    click = Target(TargetKind.POINTS, Spots(grid_target.spots.xy[row][None]))
     np.testing.assert_allclose(predict(predictor, click).values[0], mapped[row], atol=1e-4)
 
 
@@ -111,7 +111,7 @@ def test_a_part_of_the_map_has_the_numbers_of_the_whole(
     predictor: Predictor, slide: Slide, grid_target: Target
 ):
     whole = predict(predictor, grid_target)
-    part = region_target(box(400, 300, 900, 800), 140.0, MPP, slide.width, slide.height)
+    part = target_from_region(box(400, 300, 900, 800), 140.0, MPP, slide.width, slide.height)
     some = predict(predictor, part)
     at = {name: i for i, name in enumerate(grid_target.spots.names)}
     rows = [at[n] for n in part.spots.names]
@@ -120,8 +120,8 @@ def test_a_part_of_the_map_has_the_numbers_of_the_whole(
 
 def test_a_point_does_not_depend_on_the_points_beside_it(predictor: Predictor):
     xy = np.array([[700, 600], [705, 604], [400, 500]], float)  # two share a cell
-    together = predict(predictor, Target(Kind.POINTS, Spots(xy))).values
-    alone = [predict(predictor, Target(Kind.POINTS, Spots(p[None]))).values[0] for p in xy]
+    together = predict(predictor, Target(TargetKind.POINTS, Spots(xy))).values
+    alone = [predict(predictor, Target(TargetKind.POINTS, Spots(p[None]))).values[0] for p in xy]
     np.testing.assert_allclose(together, np.stack(alone), atol=1e-5)
 
 
@@ -130,7 +130,7 @@ def test_chosen_genes_have_the_panels_numbers(predictor: Predictor, grid_target:
     whole = predict(predictor, few)
     some = predict(predictor, few, genes=["KRT8", "HER2"])
     assert some.panel.symbols == ("KRT8", "ERBB2")
-    np.testing.assert_allclose(some.gene("ERBB2"), whole.gene("ERBB2"), atol=1e-6)
+    np.testing.assert_allclose(some.get_gene_values("ERBB2"), whole.get_gene_values("ERBB2"), atol=1e-6)
     with pytest.raises(SpotsError, match="NOGENE"):
         predict(predictor, few, genes=["NOGENE"])
 
@@ -139,7 +139,7 @@ def test_memory_running_out_halves_the_batch_and_goes_on(
     predictor: Predictor, grid_target: Target, monkeypatch
 ):
     wanted = predict(predictor, grid_target).values
-    tokens, sizes = predictor.network.target_tokens, []
+    tokens, sizes = predictor.network.encode_target, []
 
     def small_device(patches):
         sizes.append(len(patches))
@@ -147,19 +147,19 @@ def test_memory_running_out_halves_the_batch_and_goes_on(
             raise torch.OutOfMemoryError("CUDA out of memory")
         return tokens(patches)
 
-    monkeypatch.setattr(predictor.network, "target_tokens", small_device)
-    predictor._batch = 8
-    predictor.forget()
+    monkeypatch.setattr(predictor.network, "encode_target", small_device)
+    predictor._batch_size = 8
+    predictor.clear_cache()
     np.testing.assert_allclose(predict(predictor, grid_target).values, wanted, atol=1e-5)
     # the batch that was being read meanwhile is halved too
-    assert sizes[0] == 8 and max(sizes[14:]) <= 2 and predictor._largest == 2
+    assert sizes[0] == 8 and max(sizes[14:]) <= 2 and predictor._max_batch_size == 2
 
 
 def test_an_encoder_that_needs_too_much_memory_gets_fewer_tiles(
     predictor: Predictor, grid_target: Target, monkeypatch
 ):
     wanted = predict(predictor, grid_target).values
-    forward, sizes = type(predictor.features.encoder).forward, []
+    forward, sizes = type(predictor.feature_cache.encoder).forward, []
 
     def small_device(encoder, tiles):
         sizes.append(len(tiles))
@@ -167,17 +167,17 @@ def test_an_encoder_that_needs_too_much_memory_gets_fewer_tiles(
             raise torch.OutOfMemoryError("CUDA out of memory")
         return forward(encoder, tiles)
 
-    monkeypatch.setattr(type(predictor.features.encoder), "forward", small_device)
-    predictor.forget()
+    monkeypatch.setattr(type(predictor.feature_cache.encoder), "forward", small_device)
+    predictor.clear_cache()
     np.testing.assert_allclose(predict(predictor, grid_target).values, wanted, atol=1e-5)
     assert sizes[0] > 7 and max(sizes[5:]) <= 7
 
     def no_memory(encoder, tiles):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(type(predictor.features.encoder), "forward", no_memory)
-    predictor.forget()
-    with pytest.raises(OutOfMemory, match="CPU"):
+    monkeypatch.setattr(type(predictor.feature_cache.encoder), "forward", no_memory)
+    predictor.clear_cache()
+    with pytest.raises(DeviceOutOfMemoryError, match="CPU"):
         predict(predictor, grid_target)
 
 
@@ -187,8 +187,8 @@ def test_a_device_too_small_for_one_spot_says_so(
     def no_memory(*args):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(predictor.network, "join", no_memory)
-    with pytest.raises(OutOfMemory, match="CPU"):
+    monkeypatch.setattr(predictor.network, "fuse_tokens", no_memory)
+    with pytest.raises(DeviceOutOfMemoryError, match="CPU"):
         predict(predictor, grid_target)
 
 
@@ -206,7 +206,7 @@ def test_what_was_predicted_before_the_slide_went_stays(
     copy = tmp_path / "copy.ome.tif"
     copy.write_bytes(tiny_slide_file.read_bytes())
     with open_slide(copy) as opened:
-        target = region_target(predictor.tissue, 140.0, MPP, opened.width, opened.height)
+        target = target_from_region(predictor.tissue, 140.0, MPP, opened.width, opened.height)
         tissue = predictor.tissue
         job = Predictor(opened, predictor.checkpoint, MPP, tissue, "cpu")
         done = 0
@@ -221,22 +221,22 @@ def test_what_was_predicted_before_the_slide_went_stays(
 def test_spots_outside_the_slide_are_counted(slide: Slide):
     xy = np.array([[5, 5], [5000, 5], [-1, 3]])
     with pytest.raises(SpotsError, match=r"2 of 3 spots lie outside the slide \(1600 x 1600"):
-        spots_target(Spots(xy), slide.width, slide.height)
+        target_from_spots(Spots(xy), slide.width, slide.height)
     with pytest.raises(SpotsError, match="no spots"):
-        spots_target(Spots(np.empty((0, 2))), slide.width, slide.height)
+        target_from_spots(Spots(np.empty((0, 2))), slide.width, slide.height)
 
 
 def test_regions_without_tissue_or_off_the_slide_are_refused(predictor: Predictor):
     with pytest.raises(SpotsError, match="no tissue in this region"):
-        region_target(box(0, 0, 90, 90), 140.0, MPP, 1600, 1600, predictor.tissue)
+        target_from_region(box(0, 0, 90, 90), 140.0, MPP, 1600, 1600, predictor.tissue)
     with pytest.raises(SpotsError, match="outside the slide"):
-        region_target(box(3000, 0, 3090, 90), 140.0, MPP, 1600, 1600)
+        target_from_region(box(3000, 0, 3090, 90), 140.0, MPP, 1600, 1600)
     with pytest.raises(SpotsError, match="empty"):
-        region_target(box(0, 0, 0, 0), 140.0, MPP, 1600, 1600)
+        target_from_region(box(0, 0, 0, 0), 140.0, MPP, 1600, 1600)
 
 
 def test_neighbours_that_leave_the_slide_are_masked(slide: Slide):
-    middle, corner = neighbour_masks(slide, np.array([[700, 600], [10, 10]]), 160, 5)
+    middle, corner = compute_neighbor_masks(slide, np.array([[700, 600], [10, 10]]), 160, 5)
     corner = corner.reshape(5, 5)
     assert middle.all()
     assert corner[2, 2] and not corner[:2].any() and not corner[:, :2].any()
@@ -244,10 +244,10 @@ def test_neighbours_that_leave_the_slide_are_masked(slide: Slide):
 
 
 def test_windows_are_cut_where_single_patches_would_be_read(slide: Slide):
-    spot = read_spot(slide, 640, 560, 112, 5, 112, 112)  # 1 px per px: exact
+    spot = read_spot_pixels(slide, 640, 560, 112, 5, 112, 112)  # 1 px per px: exact
     for i in range(25):
         x, y = 640 + (i % 5 - 2) * 112, 560 + (i // 5 - 2) * 112
-        assert np.array_equal(spot.tiles[i], slide.read_square(x, y, 112, 112))
+        assert np.array_equal(spot.tiles[i], slide.read_patch(x, y, 112, 112))
 
 
 def test_an_unknown_device_is_named():
@@ -258,12 +258,12 @@ def test_an_unknown_device_is_named():
 
 def test_points_off_the_tissue_leave_no_trace_in_each_others_context(predictor: Predictor):
     xy = np.array([[20, 20], [700, 600]], float)  # the first is on glass
-    together = predict(predictor, Target(Kind.POINTS, Spots(xy))).values
-    alone = predict(predictor, Target(Kind.POINTS, Spots(xy[1:]))).values
+    together = predict(predictor, Target(TargetKind.POINTS, Spots(xy))).values
+    alone = predict(predictor, Target(TargetKind.POINTS, Spots(xy[1:]))).values
     np.testing.assert_allclose(together[1], alone[0], atol=1e-6)
 
 
 def test_a_point_on_a_slide_without_tissue_is_predicted(predictor: Predictor):
     predictor.tissue = box(0, 0, 0, 0)
-    values = predict(predictor, Target(Kind.POINTS, Spots(np.array([[700.0, 600.0]])))).values
+    values = predict(predictor, Target(TargetKind.POINTS, Spots(np.array([[700.0, 600.0]])))).values
     assert np.isfinite(values).all()

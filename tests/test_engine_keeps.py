@@ -11,14 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from shapely.geometry import box
 
-from napari_dkan.errors import DamagedTile
+from napari_dkan.errors import DamagedTileError
 from napari_dkan.inference.engine import Predictor
-from napari_dkan.inference.patches import centres_of, keys_of, neighbour_masks, neighbours
-from napari_dkan.inference.predict import predict, tissue_region
-from napari_dkan.inference.rough import block_of, rough_target
-from napari_dkan.inference.rows import Rows
-from napari_dkan.inference.target import Kind, Target, region_target
-from napari_dkan.inference.windows import Windows
+from napari_dkan.inference.patches import centers_from_keys, keys_from_centers, compute_neighbor_masks, compute_neighbor_keys
+from napari_dkan.inference.predict import predict, find_tissue_region
+from napari_dkan.inference.rough import match_coarse_rows, make_coarse_target
+from napari_dkan.inference.rows import KeyedArray
+from napari_dkan.inference.target import TargetKind, Target, target_from_region
+from napari_dkan.inference.windows import ContextWindowLayout
 from napari_dkan.model import load_checkpoint
 from napari_dkan.slide import open_slide
 from napari_dkan.spatial.grid import TileGrid
@@ -47,7 +47,7 @@ def slide(tiny_slide_file):
 def make(slide: Slide, tiny_checkpoint_file):
     def predictor(**options):
         checkpoint = load_checkpoint(tiny_checkpoint_file)
-        return Predictor(slide, checkpoint, MPP, tissue_region(slide, MPP), "cpu", **options)
+        return Predictor(slide, checkpoint, MPP, find_tissue_region(slide, MPP), "cpu", **options)
 
     return predictor
 
@@ -55,19 +55,19 @@ def make(slide: Slide, tiny_checkpoint_file):
 @pytest.fixture
 def reads(slide: Slide, monkeypatch):
     """Every square that is read, as (x, y)."""
-    read, seen = slide.read_square, []
+    read, seen = slide.read_patch, []
 
     def spy(x, y, *rest):
         seen.append((x, y))
         return read(x, y, *rest)
 
-    monkeypatch.setattr(slide, "read_square", spy)
+    monkeypatch.setattr(slide, "read_patch", spy)
     return seen
 
 
 def dense(predictor: Predictor, slide: Slide):
     um = predictor.checkpoint.patch.um
-    return region_target(predictor.tissue, um, MPP, slide.width, slide.height, predictor.tissue)
+    return target_from_region(predictor.tissue, um, MPP, slide.width, slide.height, predictor.tissue)
 
 
 def test_on_a_dense_grid_every_patch_is_encoded_once_and_gives_the_literal_numbers(
@@ -85,8 +85,8 @@ def test_on_a_dense_grid_every_patch_is_encoded_once_and_gives_the_literal_numbe
     monkeypatch.setattr(type(encoder), "forward", counting)
     values = predict(predictor, target).values
     xy, side = target.spots.xy, predictor.side
-    around = neighbours(xy, side, 5)
-    masks = neighbour_masks(slide, xy, side, 5)
+    around = compute_neighbor_keys(xy, side, 5)
+    masks = compute_neighbor_masks(slide, xy, side, 5)
     needed = {tuple(k) for k in around[masks].tolist()}
     assert sum(encoded) == len(needed) < 26 * len(target) / 4
     monkeypatch.undo()
@@ -94,14 +94,14 @@ def test_on_a_dense_grid_every_patch_is_encoded_once_and_gives_the_literal_numbe
     # the specification's way: 26 patches a tile, each read and encoded on its own
     network, px = predictor.checkpoint.network, encoder.spec.px
     tiles = [
-        [slide.read_square(x, y, side, px) for x, y in centres_of(keys).tolist()] for keys in around
+        [slide.read_patch(x, y, side, px) for x, y in centers_from_keys(keys).tolist()] for keys in around
     ]
     pixels = torch.from_numpy(np.array(tiles)).permute(0, 1, 4, 2, 3)
-    own = np.stack([slide.read_square(x, y, side, 56) for x, y in centres_of(keys_of(xy))])
+    own = np.stack([slide.read_patch(x, y, side, 56) for x, y in centers_from_keys(keys_from_centers(xy))])
     with torch.no_grad():
         features = torch.stack([torch.cat([encoder(t[None]) for t in each]) for each in pixels])
         literal = network.predict(
-            predictor.normalised(own),
+            predictor.normalize_patches(own),
             features[:, 12],
             torch.from_numpy(target.grid.cells),
             features,
@@ -123,12 +123,12 @@ def test_a_second_job_and_a_second_visit_read_nothing(make, slide: Slide, reads)
     assert set(stages) == {"known"} and not reads
     second = predict(again, target)
     np.testing.assert_array_equal(second.tokens, first.tokens)
-    np.testing.assert_array_equal(second.evidence, first.evidence)
-    assert np.isfinite(first.evidence).all()
+    np.testing.assert_array_equal(second.qc_features, first.qc_features)
+    assert np.isfinite(first.qc_features).all()
     np.testing.assert_allclose(second.values, first.values, atol=1e-6)
     # another grid finds the features of the tiles it shares, and of its own none
     other = make(store=True)
-    predict(other, region_target(other.tissue, 140.0, MPP, slide.width, slide.height))
+    predict(other, target_from_region(other.tissue, 140.0, MPP, slide.width, slide.height))
     assert reads
 
 
@@ -145,13 +145,13 @@ def test_a_slide_replaced_under_its_name_is_noticed(
             pixels = tifffile.imread(tiny_slide_file)[::-1].copy()
             tifffile.imwrite(file, pixels, photometric="rgb", tile=(256, 256))
         with open_slide(file) as slide:
-            tissue = tissue_region(slide, MPP)
+            tissue = find_tissue_region(slide, MPP)
             checkpoint = load_checkpoint(tiny_checkpoint_file)
-            predictor = Predictor(slide, checkpoint, MPP, tissue, "cpu", store=True)
+            predictor = Predictor(slide, checkpoint, MPP, tissue, "cpu", use_disk_cache=True)
             target = dense(predictor, slide)
-            assert predictor.known(target) == 0
+            assert predictor.count_cached_spots(target) == 0
             predict(predictor, target)
-            warnings.append(predictor.kept.warning)
+            warnings.append(predictor.token_cache.warning)
     assert warnings[0] == "" and "slide.ome.tif has changed" in warnings[1]
 
 
@@ -167,20 +167,20 @@ def test_damaged_tiles_fail_alone_and_can_be_tried_again(make, slide: Slide, mon
     predictor = make()
     target = dense(predictor, slide)
     whole = predict(make(), target).values
-    read = slide.read_square
+    read = slide.read_patch
     bad = target.spots.xy[len(target) // 2]
 
     def damaged(x, y, *rest):
         if abs(x - bad[0]) < 1 and abs(y - bad[1]) < 1:
-            raise DamagedTile("nothing can be read there")
+            raise DamagedTileError("nothing can be read there")
         return read(x, y, *rest)
 
-    monkeypatch.setattr(slide, "read_square", damaged)
+    monkeypatch.setattr(slide, "read_patch", damaged)
     some = predict(predictor, target)
     reach = np.abs(target.spots.xy - bad).max(axis=1) < 2.5 * predictor.side
-    np.testing.assert_array_equal(some.failed, reach)
+    np.testing.assert_array_equal(some.failed_mask, reach)
     assert np.isnan(some.values[reach]).all() and np.isfinite(some.values[~reach]).all()
-    assert len(some.finished().target) == (~reach).sum()
+    assert len(some.select_predicted().target) == (~reach).sum()
     monkeypatch.undo()
     # what was computed without the damaged tile in its context is not kept either
     np.testing.assert_allclose(predict(predictor, target).values, whole, atol=1e-5)
@@ -205,12 +205,12 @@ def test_genes_decoded_later_are_those_decoded_at_once(make, slide: Slide):
 def test_surroundings_prepared_for_a_click_are_not_read_again(make, reads):
     predictor = make()
     xy = np.array([[700.0, 600.0]])
-    assert list(predictor.surround(xy)) and reads
+    assert list(predictor.precompute_context(xy)) and reads
     reads.clear()
-    list(predictor.stream(Target(Kind.POINTS, Spots(xy))))
+    list(predictor.stream(Target(TargetKind.POINTS, Spots(xy))))
     assert len(reads) <= 26
     reads.clear()
-    list(predictor.stream(Target(Kind.POINTS, Spots(xy))))
+    list(predictor.stream(Target(TargetKind.POINTS, Spots(xy))))
     assert len(reads) == 1  # its own pixels, for the trunk
 
 
@@ -221,30 +221,30 @@ def test_surroundings_prepared_for_a_click_are_not_read_again(make, reads):
     st.integers(0, 2**32 - 1),
 )
 def test_windows_cover_the_slide_and_hold_their_points(side, width, height, seed):
-    windows = Windows(side, width, height)
+    windows = ContextWindowLayout(side, width, height)
     xy = np.random.default_rng(seed).uniform((0, 0), (width, height), (50, 2))
-    for (x, y), (column, row) in zip(xy, windows.of(xy), strict=True):
-        x0, y0, x1, y1 = windows.bounds(column, row)
+    for (x, y), (column, row) in zip(xy, windows.find_nearest_windows(xy), strict=True):
+        x0, y0, x1, y1 = windows.get_bounds(column, row)
         assert x0 <= x <= x1 + 1e-6 and y0 <= y <= y1 + 1e-6
         assert x0 >= 0 and y0 >= 0 and x1 <= width + 1e-6 and y1 <= height + 1e-6
         assert x1 - x0 <= side + 1e-6 and y1 - y0 <= side + 1e-6
     if max(width, height) <= side:
-        assert not windows.of(xy).any()
+        assert not windows.find_nearest_windows(xy).any()
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(1, 40))
 def test_rows_stay_what_they_were_and_the_memory_bounded(seed, most):
     random, width = np.random.default_rng(seed), 3
-    rows = Rows(width, capacity=2 * most * 4 * width)
+    rows = KeyedArray(width, capacity=2 * most * 4 * width)
     for _ in range(10):
         keys = random.integers(-50, 50, (20, 2))
         values = (keys.sum(axis=1, keepdims=True) * np.ones(width)).astype(np.float32)
         rows.add(keys, values)
-        found, known = rows.take(keys)
+        found, known = rows.get(keys)
         assert known.all()  # what was just added is there
         np.testing.assert_array_equal(found, values)
         older = random.integers(-50, 50, (20, 2))
-        found, known = rows.take(older)
+        found, known = rows.get(older)
         np.testing.assert_array_equal(found[known][:, 0], older[known].sum(axis=1))
         assert (found[~known] == 0).all()
         assert len(rows) <= 2 * (most + 40)
@@ -254,24 +254,24 @@ def test_rows_stay_what_they_were_and_the_memory_bounded(seed, most):
 def test_neighbours_on_a_dense_grid_are_tiles_of_it(side, column, row):
     cells = np.array([[column + i, row + j] for j in range(5) for i in range(5)])
     centres = (cells + 0.5) * side
-    np.testing.assert_array_equal(neighbours(centres[12][None], side, 5)[0], keys_of(centres))
+    np.testing.assert_array_equal(compute_neighbor_keys(centres[12][None], side, 5)[0], keys_from_centers(centres))
 
 
 def test_a_rough_map_is_made_of_the_middles_of_blocks():
     x, y = np.meshgrid(np.arange(7, 80), np.arange(3, 70))
     cells = np.stack([x.ravel(), y.ravel()], axis=1)
     grid = TileGrid(100.0, 50.0, cells)
-    fine = Target(Kind.GRID, grid.spots(), grid)
-    rough = rough_target(fine)
-    assert 20 < len(rough) <= 100 and rough.kind is Kind.ARRAY
+    fine = Target(TargetKind.GRID, grid.to_spots(), grid)
+    rough = make_coarse_target(fine)
+    assert 20 < len(rough) <= 100 and rough.kind is TargetKind.ARRAY
     np.testing.assert_allclose(rough.grid.centres, rough.spots.xy)
     assert {tuple(c) for c in rough.spots.xy} <= {tuple(c) for c in grid.centres}
-    blocks = block_of(grid, rough.grid)
+    blocks = match_coarse_rows(grid, rough.grid)
     assert (blocks >= 0).mean() > 0.8
     inside = np.abs(grid.centres - rough.grid.centres[blocks]).max(axis=1) <= rough.grid.pitch / 2
     assert inside[blocks >= 0].all()
     assert (
-        rough_target(Target(Kind.GRID, fine.spots.take(np.arange(50)), grid.take(np.arange(50))))
+        make_coarse_target(Target(TargetKind.GRID, fine.spots.take(np.arange(50)), grid.take(np.arange(50))))
         is None
     )
 
@@ -279,7 +279,7 @@ def test_a_rough_map_is_made_of_the_middles_of_blocks():
 def test_a_region_on_glass_is_predicted_and_not_kept(make, slide: Slide):
     predictor = make(store=True)
     corner = box(20, 20, 340, 340)
-    target = region_target(corner, predictor.checkpoint.patch.um, MPP, slide.width, slide.height)
+    target = target_from_region(corner, predictor.checkpoint.patch.um, MPP, slide.width, slide.height)
     values = predict(predictor, target).values
     assert np.isfinite(values).all()
     assert predictor.known(target) < len(target)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from napari_dkan.errors import CheckpointError
 from napari_dkan.model import DKAN, Checkpoint, load_checkpoint, save_checkpoint
-from napari_dkan.model.ensemble import Ensemble, together
+from napari_dkan.model.ensemble import Ensemble, combine_members
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +29,7 @@ def ensemble(checkpoint: Checkpoint) -> Ensemble:
         member.label_mean.fill_(1.0)
         member.label_std.fill_(0.5)
         members.append(member.eval())
-    network = together(members)
+    network = combine_members(members)
     assert isinstance(network, Ensemble)
     return network
 
@@ -48,7 +48,7 @@ def section(checkpoint: Checkpoint) -> dict[str, Tensor]:
 
 
 def test_every_head_is_the_mean_of_the_members(ensemble: Ensemble, section) -> None:
-    each = [member.predict(**section) for member in ensemble.all_members]
+    each = [member.predict(**section) for member in ensemble.member_networks]
     mean = {name: torch.stack([e[name] for e in each]).mean(dim=0) for name in each[0]}
     got = ensemble.predict(**section)
     for name, wanted in mean.items():
@@ -59,13 +59,13 @@ def test_every_head_is_the_mean_of_the_members(ensemble: Ensemble, section) -> N
 def test_genes_asked_for_alone_have_the_same_values(ensemble: Ensemble, section) -> None:
     whole = ensemble.predict(**section)["final"]
     with torch.no_grad():
-        tokens = ensemble.global_tokens(section["slide_features"], section["positions"])
+        tokens = ensemble.encode_global(section["slide_features"], section["positions"])
         z = ensemble.fuse(
             section["patches"], section["neighbor_features"], section["neighbor_mask"], tokens
         ).z
         some = ensemble.decode(z, torch.tensor([2, 0]))
         # a gene given by the panel's own token, standardised
-        given = ensemble.decode_tokens(z, ensemble.gene_tokens()[[2, 0]])
+        given = ensemble.decode_gene_tokens(z, ensemble.encode_genes()[[2, 0]])
     torch.testing.assert_close(some, whole[:, [2, 0]])
     torch.testing.assert_close(given * 0.5 + 1.0, some)
 
@@ -85,8 +85,8 @@ def test_members_of_other_shapes_are_refused(checkpoint: Checkpoint) -> None:
     assert isinstance(network, DKAN)
     other = DKAN(replace(network.config, kernel=5), network.gene_features)
     with pytest.raises(CheckpointError, match="one shape"):
-        together([network, other])
+        combine_members([network, other])
 
 
 def test_one_network_stays_itself(checkpoint: Checkpoint) -> None:
-    assert together([checkpoint.network]) is checkpoint.network
+    assert combine_members([checkpoint.network]) is checkpoint.network

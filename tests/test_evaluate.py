@@ -16,12 +16,12 @@ from napari_dkan.cli import main
 from napari_dkan.errors import SpotsError
 from napari_dkan.expression.panel import Gene, Panel
 from napari_dkan.inference.engine import Predictor
-from napari_dkan.inference.predict import predict, tissue_region
-from napari_dkan.inference.target import spots_target
+from napari_dkan.inference.predict import predict, find_tissue_region
+from napari_dkan.inference.target import target_from_spots
 from napari_dkan.model import load_checkpoint
 from napari_dkan.slide import open_slide
-from napari_dkan.training.evaluate import evaluate, measured_section
-from napari_dkan.training.measured_genes import columns_of
+from napari_dkan.training.evaluate import evaluate_checkpoint, make_measured_section
+from napari_dkan.training.measured_genes import match_panel_columns
 from napari_dkan.training.metrics import gene_pcc
 
 
@@ -63,11 +63,11 @@ def _section(genes: list[str], spots: int = 16) -> anndata.AnnData:
 
 def test_the_figures_are_those_of_the_engine(tiny_slide_file, tiny_checkpoint_file) -> None:
     model = load_checkpoint(tiny_checkpoint_file)
-    measured = measured_section(_section(["OTHER", *model.panel.symbols]), model)
+    measured = make_measured_section(_section(["OTHER", *model.panel.symbols]), model)
     with open_slide(tiny_slide_file) as slide:
-        report = evaluate(model, slide, measured)
-        target = spots_target(measured.spots(), slide.width, slide.height)
-        predictor = Predictor(slide, model, 0.7, tissue_region(slide, 0.7))
+        report = evaluate_checkpoint(model, slide, measured)
+        target = target_from_spots(measured.labeled_spots(), slide.width, slide.height)
+        predictor = Predictor(slide, model, 0.7, find_tissue_region(slide, 0.7))
         values = predict(predictor, target).values
     wanted = gene_pcc(values, measured.labels.values)
     for symbol, pcc in zip(model.panel.symbols, wanted, strict=True):
@@ -79,15 +79,15 @@ def test_the_figures_are_those_of_the_engine(tiny_slide_file, tiny_checkpoint_fi
 
 def test_genes_that_are_not_measured_are_left_out_and_told(tiny_checkpoint_file) -> None:
     model = load_checkpoint(tiny_checkpoint_file)
-    measured = measured_section(_section(["GATA3", "KRT8", "ELSE"]), model)
-    assert measured.panel.symbols == ("GATA3", "KRT8") and measured.rows == (1, 4)
-    assert measured.missing == ("ERBB2", "CD74", "COL1A1", "MALAT1")
+    measured = make_measured_section(_section(["GATA3", "KRT8", "ELSE"]), model)
+    assert measured.panel.symbols == ("GATA3", "KRT8") and measured.panel_rows == (1, 4)
+    assert measured.missing_genes == ("ERBB2", "CD74", "COL1A1", "MALAT1")
     # the library size is that of the genes that are there
     assert measured.labels.values.shape == (16, 2)
     with pytest.raises(SpotsError, match="measures none of the checkpoint's 6 genes"):
-        measured_section(_section(["NONE", "OF", "THEM"]), model)
+        make_measured_section(_section(["NONE", "OF", "THEM"]), model)
     with pytest.raises(SpotsError, match="single labelled spot"):
-        measured_section(_section(["GATA3", "KRT8"], spots=1), model)
+        make_measured_section(_section(["GATA3", "KRT8"], spots=1), model)
 
 
 def test_a_gene_is_found_by_its_other_names_but_never_guessed() -> None:
@@ -102,9 +102,9 @@ def test_a_gene_is_found_by_its_other_names_but_never_guessed() -> None:
     data = anndata.AnnData(
         np.ones((2, 4), np.float32), var=pd.DataFrame(index=["H3-3B", "SHARED", "B", "c4"])
     )
-    assert columns_of(panel, data) == ["H3-3B", None, "B", None]
+    assert match_panel_columns(panel, data) == ["H3-3B", None, "B", None]
     data.var["gene_ids"] = ["x", "y", "z", "ENSG4.7"]
-    assert columns_of(panel, data) == ["H3-3B", None, "B", "c4"]
+    assert match_panel_columns(panel, data) == ["H3-3B", None, "B", "c4"]
 
 
 def test_the_bundled_checkpoint_on_a_real_crop(call, data_dir: Path, tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ def test_train_then_predict(
     assert "not measured" in checkpoint.card["training_data"]
     assert not set(checkpoint.card["splits"]["train"]) & set(checkpoint.card["splits"]["test"])
 
-    section = store.synthetic_section(12, 2000)  # kept by the first script
+    section = store.get_synthetic_section(12, 2000)  # kept by the first script
     out = tmp_path / "prediction.h5ad"
     run(monkeypatch, "predict_section.py", section.image, "--checkpoint", made, "-o", out)
     data = anndata.read_h5ad(out)

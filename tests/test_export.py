@@ -20,20 +20,20 @@ from napari_dkan.cli import main
 from napari_dkan.errors import OutputError, SpotsError
 from napari_dkan.export.csv import write_csv
 from napari_dkan.export.geojson import write_geojson
-from napari_dkan.export.kinds import KINDS, write_as
-from napari_dkan.export.ome_zarr import write_heatmap
-from napari_dkan.export.reopen import reopen
-from napari_dkan.export.saved import save
+from napari_dkan.export.kinds import EXPORT_FORMATS, write_result
+from napari_dkan.export.ome_zarr import write_ome_zarr
+from napari_dkan.export.reopen import load_result
+from napari_dkan.export.saved import save_result
 from napari_dkan.export.spatialdata import write_spatialdata
 from napari_dkan.expression.tables import read_table
-from napari_dkan.expression.transforms import apply, to_system
-from napari_dkan.files import folder_written_whole
+from napari_dkan.expression.transforms import apply_transform, transforms_to_systems
+from napari_dkan.files import atomic_write_folder
 from napari_dkan.spatial.regions import read_geojson
 
 from .result_files import MPP, RECORD, grid_target, result, spots_target
 
 if TYPE_CHECKING:
-    from napari_dkan.export.saved import Saved
+    from napari_dkan.export.saved import SavedResult
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ def require_account(told, genes=("ERBB2", "CD74")):
 # ---- table -----------------------------------------------------------------------------
 
 
-def test_a_table_has_all_digits_and_says_what_it_is(ours: Saved, tmp_path):
+def test_a_table_has_all_digits_and_says_what_it_is(ours: SavedResult, tmp_path):
     file = write_csv(tmp_path / "out.csv", ours)
     table = pd.read_csv(file, dtype={"ERBB2": np.float32, "CD74": np.float32})
     values = table[["ERBB2", "CD74"]].to_numpy()
@@ -103,7 +103,7 @@ def read_strictly(file):
     return told
 
 
-def test_a_grid_becomes_tiles_for_qupath(ours: Saved, tmp_path):
+def test_a_grid_becomes_tiles_for_qupath(ours: SavedResult, tmp_path):
     file = write_geojson(tmp_path / "out.geojson", ours)
     told = read_strictly(file)
     require_account(told["napari_dkan"])
@@ -111,7 +111,7 @@ def test_a_grid_becomes_tiles_for_qupath(ours: Saved, tmp_path):
     assert region["properties"]["objectType"] == "annotation" and region["properties"]["isLocked"]
     assert region["properties"]["metadata"]["checkpoint_sha256"] == "ab" * 32
     assert shape(region["geometry"]).symmetric_difference(ours.regions).area < 5  # two decimals
-    done = np.flatnonzero(ours.prediction.done)
+    done = np.flatnonzero(ours.prediction.predicted_mask)
     assert len(tiles) == len(done) == 10
     for row, tile in zip(done, tiles, strict=True):
         told = tile["properties"]
@@ -152,17 +152,17 @@ def test_spots_become_detections_and_a_zero_shot_gene_says_so(tmp_path):
 # ---- OME-Zarr ----------------------------------------------------------------------------
 
 
-def test_a_heatmap_lies_where_its_tiles_lie(ours: Saved, tmp_path):
+def test_a_heatmap_lies_where_its_tiles_lie(ours: SavedResult, tmp_path):
     import zarr
 
-    group = zarr.open_group(write_heatmap(tmp_path / "h.ome.zarr", ours), mode="r", zarr_format=2)
+    group = zarr.open_group(write_ome_zarr(tmp_path / "h.ome.zarr", ours), mode="r", zarr_format=2)
     values, (image,) = group["0"][:], group.attrs["multiscales"]
     assert values.dtype == np.float32 and values.shape == (2, 3, 4)
     assert image["version"] == "0.4" and [a["name"] for a in image["axes"]] == ["c", "y", "x"]
     assert {a.get("unit") for a in image["axes"][1:]} == {"micrometer"}
     scale, shift = image["datasets"][0]["coordinateTransformations"]
     grid, cells = ours.prediction.target.grid, ours.prediction.target.grid.cells
-    for row, (column, line) in enumerate(cells - grid.corner):
+    for row, (column, line) in enumerate(cells - grid.first_cell):
         np.testing.assert_array_equal(values[:, line, column], ours.prediction.values[row])
         at = np.array([column, line]) * scale["scale"][:0:-1] + shift["translation"][:0:-1]
         # a pixel's centre lies half a px from its corner, and 0 um is the first pixel's centre
@@ -181,10 +181,10 @@ def test_free_spots_become_discs(tmp_path):
     import zarr
 
     ours = result(spots_target(5))
-    group = zarr.open_group(write_heatmap(tmp_path / "d.ome.zarr", ours, ["CD74"]), mode="r")
+    group = zarr.open_group(write_ome_zarr(tmp_path / "d.ome.zarr", ours, ["CD74"]), mode="r")
     values, image = group["0"][0], group.attrs["multiscales"][0]
     scale, shift = image["datasets"][0]["coordinateTransformations"]
-    spots, done = ours.prediction.target.spots.xy, ours.prediction.done
+    spots, done = ours.prediction.target.spots.xy, ours.prediction.predicted_mask
     for (x, y), value, known in zip(spots, ours.prediction.values[:, 1], done, strict=True):
         column, line = (
             round(((at - 0.5) * MPP - shift["translation"][i]) / scale["scale"][i])
@@ -217,22 +217,22 @@ def test_a_spatialdata_store_has_shapes_table_and_picture(target, tmp_path):
     own = shapely.from_wkb(shapes["geometry"].to_numpy())
     centres = np.array([g.centroid.coords[0] for g in own])
     described, picture = dict(root["shapes/tiles"].attrs), dict(root["images/slide"].attrs)
-    to = to_system(described["coordinateTransformations"], ["x", "y"])
-    np.testing.assert_allclose(apply(to["global"], centres), target.spots.xy, atol=1e-9)
-    np.testing.assert_allclose(apply(to["um"], centres), target.spots.xy * MPP)
+    to = transforms_to_systems(described["coordinateTransformations"], ["x", "y"])
+    np.testing.assert_allclose(apply_transform(to["global"], centres), target.spots.xy, atol=1e-9)
+    np.testing.assert_allclose(apply_transform(to["um"], centres), target.spots.xy * MPP)
     if target.grid is None:
         assert shapes["radius"].unique() == pytest.approx([50 / MPP])
     (image,) = picture["ome"]["multiscales"]
-    from_image = to_system(image["coordinateTransformations"], ["c", "y", "x"])
-    corner = apply(from_image["global"], np.array([[80.0, 60.0]]))  # its far end is the slide's
+    from_image = transforms_to_systems(image["coordinateTransformations"], ["c", "y", "x"])
+    corner = apply_transform(from_image["global"], np.array([[80.0, 60.0]]))  # its far end is the slide's
     np.testing.assert_allclose(corner, [[1600, 1200]])
-    np.testing.assert_array_equal(root["images/slide/s0"][:].transpose(1, 2, 0), ours.picture.rgb)
+    np.testing.assert_array_equal(root["images/slide/s0"][:].transpose(1, 2, 0), ours.overview.rgb)
     assert picture["napari_dkan"]["slide"]["path"] == "/slides/drawn.ome.tif"
     drawn = read_table(store / "shapes" / "regions" / "shapes.parquet")["geometry"]
     assert shapely.from_wkb(drawn.iloc[0]).equals_exact(ours.regions, 0)
 
 
-def test_the_spatialdata_library_reads_the_store(ours: Saved, tmp_path):
+def test_the_spatialdata_library_reads_the_store(ours: SavedResult, tmp_path):
     spatialdata = pytest.importorskip("spatialdata", reason="spatialdata is not installed")
     store = spatialdata.read_zarr(write_spatialdata(tmp_path / "s.zarr", ours))
     np.testing.assert_array_equal(store.tables["table"].X, ours.prediction.values)
@@ -242,19 +242,19 @@ def test_the_spatialdata_library_reads_the_store(ours: Saved, tmp_path):
 # ---- AnnData in other hands ----------------------------------------------------------------
 
 
-def test_scanpy_plots_a_saved_result_as_it_is(ours: Saved, tmp_path):
+def test_scanpy_plots_a_saved_result_as_it_is(ours: SavedResult, tmp_path):
     import matplotlib
     import scanpy
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    data = scanpy.read_h5ad(save(tmp_path / "out.h5ad", ours))
+    data = scanpy.read_h5ad(save_result(tmp_path / "out.h5ad", ours))
     axes = scanpy.pl.embedding(data, "spatial", color=["ERBB2", "unreliable"], show=False)
     assert len(axes) == 2
     with pytest.warns(FutureWarning, match="squidpy"):  # scanpy's own advice
         (axis,) = scanpy.pl.spatial(data, color="ERBB2", show=False)
-    assert axis.images[0].get_array().shape[:2] == ours.picture.rgb.shape[:2]
+    assert axis.images[0].get_array().shape[:2] == ours.overview.rgb.shape[:2]
     pyplot.close("all")
 
 
@@ -263,22 +263,22 @@ def test_scanpy_plots_a_saved_result_as_it_is(ours: Saved, tmp_path):
 
 def test_a_folder_is_whole_or_not_there(tmp_path):
     new = tmp_path / "deep" / "new.zarr"
-    with folder_written_whole(new) as folder:
+    with atomic_write_folder(new) as folder:
         (folder / "part").write_text("x")
         assert not new.exists()
     assert (new / "part").read_text() == "x" and len(list(new.parent.iterdir())) == 1
     if os.name == "posix":
         assert new.stat().st_mode & 0o077 == 0o777 & ~umask() & 0o077
     with pytest.raises(OutputError, match=r"new\.zarr exists already; choose a new name"):
-        folder_written_whole(new).__enter__()
+        atomic_write_folder(new).__enter__()
     with (
         pytest.raises(OutputError, match="appeared exists already"),
-        folder_written_whole(tmp_path / "appeared"),
+        atomic_write_folder(tmp_path / "appeared"),
     ):
         (tmp_path / "appeared").mkdir()
-    with pytest.raises(OutputError, match="No space left"), folder_written_whole(tmp_path / "full"):
+    with pytest.raises(OutputError, match="No space left"), atomic_write_folder(tmp_path / "full"):
         raise OSError(28, "No space left on device")
-    with pytest.raises(KeyError), folder_written_whole(tmp_path / "broken"):
+    with pytest.raises(KeyError), atomic_write_folder(tmp_path / "broken"):
         raise KeyError
     assert {p.name for p in tmp_path.iterdir()} == {"deep", "appeared"}
     assert (new / "part").read_text() == "x"
@@ -301,13 +301,13 @@ def run(monkeypatch, capsys):
     return call
 
 
-def test_the_command_line_writes_every_kind(run, ours: Saved, tmp_path):
-    file = save(tmp_path / "in.h5ad", ours)
-    out = [tmp_path / f"out{kind.suffix}" for kind in KINDS]
+def test_the_command_line_writes_every_kind(run, ours: SavedResult, tmp_path):
+    file = save_result(tmp_path / "in.h5ad", ours)
+    out = [tmp_path / f"out{kind.suffix}" for kind in EXPORT_FORMATS]
     outs = [word for path in out for word in ("-o", path)]
     code, said = run("export", file, *outs, "--genes", "her2")
     assert code == 0 and all(path.exists() and str(path) in said.out for path in out)
-    assert reopen(out[0]).prediction.panel == ours.prediction.panel
+    assert load_result(out[0]).prediction.panel == ours.prediction.panel
     assert "CD74" not in pd.read_csv(tmp_path / "out.csv")
     before = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*")}
     for arguments, sentence in (
@@ -323,15 +323,15 @@ def test_the_command_line_writes_every_kind(run, ours: Saved, tmp_path):
     assert {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*")} == before
 
 
-def test_a_failed_write_leaves_what_was_there(ours: Saved, tmp_path, monkeypatch):
-    for kind in KINDS:
+def test_a_failed_write_leaves_what_was_there(ours: SavedResult, tmp_path, monkeypatch):
+    for kind in EXPORT_FORMATS:
         path = tmp_path / f"out{kind.suffix}"
         with (
             pytest.raises(SpotsError, match="XYZ is not among")
             if kind.suffix != ".h5ad"
             else (pytest.raises(OutputError, match="nothing is predicted"))
         ):
-            write_as(path, ours if kind.suffix != ".h5ad" else _empty(ours), ["XYZ"])
+            write_result(path, ours if kind.suffix != ".h5ad" else _empty(ours), ["XYZ"])
     assert not list(tmp_path.iterdir())
 
 

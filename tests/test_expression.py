@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from napari_dkan.errors import SpotsError
-from napari_dkan.expression.arrayfit import array_mpp, fit_mpp
-from napari_dkan.expression.genetable import annotate, read_panel
-from napari_dkan.expression.her2st import read_section
+from napari_dkan.expression.arrayfit import mpp_from_spots, fit_mpp
+from napari_dkan.expression.genetable import annotate_panel, read_panel
+from napari_dkan.expression.her2st import read_her2st_section
 from napari_dkan.expression.label_scale import LabelScale
-from napari_dkan.expression.labels import panel_labels
+from napari_dkan.expression.labels import labels_from_section
 from napari_dkan.expression.panel import Panel
 from napari_dkan.expression.spotfile import read_spots
 from napari_dkan.spatial.spots import Spots
@@ -21,12 +21,12 @@ from napari_dkan.spatial.spots import Spots
 
 @pytest.fixture(scope="module")
 def c3(data_dir: Path):
-    return read_section(data_dir, "C3")
+    return read_her2st_section(data_dir, "C3")
 
 
 @pytest.fixture(scope="module")
 def panel(data_dir: Path) -> Panel:
-    return annotate(
+    return annotate_panel(
         read_panel(data_dir / "genes" / "panel_her2st_250.txt"),
         data_dir / "genes" / "human_gene_descriptions.tsv.gz",
         data_dir / "genes" / "hgnc_alias_to_approved.tsv.gz",
@@ -46,8 +46,8 @@ def test_a_section_holds_counts_positions_and_the_pixel_size(c3) -> None:
 
 
 def test_labels_are_those_of_the_method(c3, panel: Panel) -> None:
-    labels = panel_labels(c3, panel, LabelScale())
-    assert labels.dropped == ("11x17",)
+    labels = labels_from_section(c3, panel, LabelScale())
+    assert labels.dropped_spots == ("11x17",)
     assert labels.values.shape == (179, 250)
 
     # one spot by hand: its present neighbours on the array, each with its own library size
@@ -64,7 +64,7 @@ def test_labels_are_those_of_the_method(c3, panel: Panel) -> None:
 
 def test_a_panel_gene_that_was_not_measured_is_named(c3) -> None:
     with pytest.raises(SpotsError, match=r"C3 does not measure 1 .*NOTAGENE"):
-        panel_labels(c3, Panel.from_symbols(["ERBB2", "NOTAGENE"]), LabelScale())
+        labels_from_section(c3, Panel.from_symbols(["ERBB2", "NOTAGENE"]), LabelScale())
 
 
 def test_the_array_fit_survives_misplaced_spots_and_a_turned_slide() -> None:
@@ -83,7 +83,7 @@ def test_spot_files_of_every_kind(data_dir: Path, tmp_path: Path) -> None:
     st = read_spots(data_dir / "her2st" / "ST-spotfiles" / "C3_selection.tsv")
     assert len(st) == 182 and st.names[0] == "22x5"
     assert (st.pitch_um, st.diameter_um) == (200.0, 100.0)
-    assert array_mpp(st) == pytest.approx(0.687, abs=0.005)
+    assert mpp_from_spots(st) == pytest.approx(0.687, abs=0.005)
 
     table = read_spots(data_dir / "her2st" / "crop" / "C3_crop_selection.tsv")
     h5ad = read_spots(data_dir / "her2st" / "crop" / "C3_crop.h5ad")
@@ -99,13 +99,13 @@ def test_spot_files_of_every_kind(data_dir: Path, tmp_path: Path) -> None:
     row_of = {tuple(cell): i for i, cell in enumerate(spots.array.tolist())}
     one, same = next((i, row_of[x + 2, y]) for (x, y), i in row_of.items() if (x + 2, y) in row_of)
     pitch_px = np.linalg.norm(spots.xy[same] - spots.xy[one])
-    assert array_mpp(spots) == pytest.approx(100 / pitch_px, rel=0.02)
+    assert mpp_from_spots(spots) == pytest.approx(100 / pitch_px, rel=0.02)
 
     plain = tmp_path / "mine.csv"
     plain.write_text("id,x,y\na,10.5,20\nb,30,40\n")
     spots = read_spots(plain)
     assert spots.xy.tolist() == [[10.5, 20.0], [30.0, 40.0]] and spots.names == ("a", "b")
-    assert spots.array is None and array_mpp(spots) is None
+    assert spots.array is None and mpp_from_spots(spots) is None
 
 
 @pytest.mark.parametrize(
@@ -160,17 +160,17 @@ def _write_section(root: Path, counts: str) -> None:
 def test_bad_counts_get_one_sentence(tmp_path: Path, counts: str, says: str) -> None:
     _write_section(tmp_path, counts)
     with pytest.raises(SpotsError, match=says):
-        read_section(tmp_path, "Z1")
+        read_her2st_section(tmp_path, "Z1")
 
 
 def test_a_missing_section_or_image_is_named(tmp_path: Path) -> None:
     with pytest.raises(SpotsError, match=r"no counts of section Z1"):
-        read_section(tmp_path, "Z1")
+        read_her2st_section(tmp_path, "Z1")
     _write_section(tmp_path, "\tA\n1x1\t1\n")
-    assert read_section(tmp_path, "Z1").uns["mpp"] == pytest.approx(200 / 290)
+    assert read_her2st_section(tmp_path, "Z1").uns["mpp"] == pytest.approx(200 / 290)
     (tmp_path / "ST-imgs/Z/Z1/he.jpg").unlink()
     with pytest.raises(SpotsError, match="holds no image"):
-        read_section(tmp_path, "Z1")
+        read_her2st_section(tmp_path, "Z1")
 
 
 def test_panel_genes_are_found_by_old_and_new_names(panel: Panel) -> None:
@@ -191,9 +191,9 @@ def test_bad_panels_and_tables(tmp_path: Path) -> None:
         read_panel(tmp_path / "twice.txt")
     (tmp_path / "plain.gz").write_text("symbol\n")
     with pytest.raises(SpotsError, match="gzipped gene table"):
-        annotate(Panel.from_symbols(["A"]), tmp_path / "plain.gz", tmp_path / "plain.gz")
+        annotate_panel(Panel.from_symbols(["A"]), tmp_path / "plain.gz", tmp_path / "plain.gz")
 
 
 def test_too_few_spots_tell_no_pixel_size() -> None:
     spots = Spots(np.zeros((3, 2)), np.zeros((3, 2), dtype=int), pitch_um=200.0)
-    assert array_mpp(spots) is None
+    assert mpp_from_spots(spots) is None

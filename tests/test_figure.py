@@ -14,16 +14,16 @@ from PIL import Image
 from shapely.geometry import box
 
 from napari_dkan.errors import OutputError, SpotsError
-from napari_dkan.export.figure import _drawn, write_figure
-from napari_dkan.export.figure_ground import ground_of
-from napari_dkan.export.figure_parts import Box
-from napari_dkan.export.figure_scene import Look, Map, figure_of, saved_figure
-from napari_dkan.export.picture import Picture
-from napari_dkan.export.saved import Judgement, Saved, SlideRecord, View
+from napari_dkan.export.figure import _render, write_figure
+from napari_dkan.export.figure_ground import crop_histology
+from napari_dkan.export.figure_parts import FigureExtent
+from napari_dkan.export.figure_scene import FigureStyle, FigureMap, build_figure, build_result_figure
+from napari_dkan.export.picture import SlideOverview
+from napari_dkan.export.saved import SavedReliability, SavedResult, SlideRecord, ViewSettings
 from napari_dkan.expression.label_scale import LabelScale
 from napari_dkan.expression.panel import Gene, Panel
 from napari_dkan.inference.prediction import Prediction
-from napari_dkan.inference.target import Kind, Target
+from napari_dkan.inference.target import TargetKind, Target
 from napari_dkan.slide import open_slide
 from napari_dkan.spatial.grid import TileGrid
 from napari_dkan.spatial.spots import Spots
@@ -44,29 +44,29 @@ RECORD = {
 
 def prediction(spots: bool = False) -> Prediction:
     grid = TileGrid(200.0, 100.0, CELLS)
-    target = Target(Kind.GRID, grid.spots(), grid)
+    target = Target(TargetKind.GRID, grid.to_spots(), grid)
     if spots:
-        target = Target(Kind.POINTS, Spots(grid.centres, diameter_um=80.0))
+        target = Target(TargetKind.POINTS, Spots(grid.centres, diameter_um=80.0))
     panel = Panel((Gene("ERBB2"), Gene("CD74")))
-    made = Prediction.empty(target, panel, LabelScale(), RECORD)
+    made = Prediction.create_empty(target, panel, LabelScale(), RECORD)
     made.tokens[:] = 1
     made.values[:, 0] = [0, 1, 2, 3, 4]
     made.values[:3, 1] = 1  # the others are not decoded
     return made
 
 
-def picture(side: int = 500, factor: float = 0.25) -> Picture:
-    return Picture(np.full((side, side, 3), GREY, np.uint8), factor)
+def picture(side: int = 500, factor: float = 0.25) -> SlideOverview:
+    return SlideOverview(np.full((side, side, 3), GREY, np.uint8), factor)
 
 
-def saved(**more) -> Saved:
+def saved(**more) -> SavedResult:
     record = SlideRecord("case_7", "/somewhere/case_7.svs", "f" * 64, 2000, 2000, MPP, "a test")
-    return Saved(prediction(), record, {}, picture=picture(), **more)
+    return SavedResult(prediction(), record, {}, overview=picture(), **more)
 
 
 def rendered(figure_input):
     """Pixels of the picture, and a function from um on the slide to (row, column) in them."""
-    figure = _drawn(figure_input)
+    figure = _render(figure_input)
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     pixels = np.asarray(canvas.buffer_rgba())[..., :3].astype(int)
@@ -81,8 +81,8 @@ def rendered(figure_input):
 
 @pytest.mark.parametrize("spots", [False, True])
 def test_colours_lie_where_the_tiles_are_and_gaps_stay_empty(spots):
-    look = Look("ERBB2", (0.0, 4.0), "viridis", opacity=1.0)
-    _, at = rendered(figure_of([Map(prediction(spots))], look, picture(), MPP))
+    look = FigureStyle("ERBB2", (0.0, 4.0), "viridis", opacity=1.0)
+    _, at = rendered(build_figure([FigureMap(prediction(spots))], look, picture(), MPP))
     from matplotlib import colormaps
 
     for (column, row), value in zip(CELLS, range(5), strict=True):
@@ -95,27 +95,27 @@ def test_colours_lie_where_the_tiles_are_and_gaps_stay_empty(spots):
 
 
 def test_unreliable_tiles_are_hatched_and_outlines_drawn():
-    judged = Judgement(np.ones(5, np.float32), np.array([True, False, False, False, False]), ())
-    made = Map(prediction(), judged.unreliable)
-    look = Look("ERBB2", (0.0, 4.0), np.ones((2, 4)), 1.0)  # white, whatever the value
+    judged = SavedReliability(np.ones(5, np.float32), np.array([True, False, False, False, False]), ())
+    made = FigureMap(prediction(), judged.unreliable)
+    look = FigureStyle("ERBB2", (0.0, 4.0), np.ones((2, 4)), 1.0)  # white, whatever the value
     region = box(350, 550, 1300, 1250)  # level-0 px
-    figure_input = figure_of([made], look, None, MPP, regions=region)
+    figure_input = build_figure([made], look, None, MPP, regions=region)
     _, at = rendered(figure_input)
     inside = np.array([at(x, 350) for x in np.linspace(205, 295, 60)])
     assert inside.min() < 120  # dark stripes
     assert np.array([at(x, 350) for x in np.linspace(305, 395, 60)]).min() > 250
     edge = np.array([at(x, 450) for x in np.linspace(170, 180, 21)])
     assert (edge[:, 0] < 128).any()  # of the region, at 350 px
-    elsewhere = figure_of([made], look, None, MPP, Box(300, 300, 600, 600))
-    assert len(figure_input.unreliable) == 1 and len(elsewhere.unreliable) == 1  # it touches
-    assert not len(figure_of([made], look, None, MPP, Box(310, 300, 600, 600)).unreliable)
+    elsewhere = build_figure([made], look, None, MPP, FigureExtent(300, 300, 600, 600))
+    assert len(figure_input.unreliable_boxes) == 1 and len(elsewhere.unreliable_boxes) == 1  # it touches
+    assert not len(build_figure([made], look, None, MPP, FigureExtent(310, 300, 600, 600)).unreliable_boxes)
 
 
 def test_an_svg_keeps_its_words(tmp_path):
     before = dict(rcParams)
-    view = View("ERBB2", limits=(0.0, 4.0), opacity=0.5)
-    judged = Judgement(np.ones(5, np.float32), np.arange(5) == 1, ((),) * 5)
-    made = saved_figure(saved(view=view, reliability=judged))
+    view = ViewSettings("ERBB2", limits=(0.0, 4.0), opacity=0.5)
+    judged = SavedReliability(np.ones(5, np.float32), np.arange(5) == 1, ((),) * 5)
+    made = build_result_figure(saved(view=view, reliability=judged))
     file = write_figure(tmp_path / "a figure.svg", made)
     assert dict(rcParams) == before
     texts = [e.text or "" for e in ET.parse(file).getroot().iter() if e.tag.endswith("text")]
@@ -138,10 +138,10 @@ def test_an_svg_keeps_its_words(tmp_path):
 
 def test_the_scale_bar_is_as_long_as_it_says():
     for wide in (30.0, 500.0, 12_345.0):
-        figure_input = figure_of(
-            [Map(prediction())], Look("ERBB2"), None, MPP, Box(10, 20, 10 + wide, 20 + wide / 2)
+        figure_input = build_figure(
+            [FigureMap(prediction())], FigureStyle("ERBB2"), None, MPP, FigureExtent(10, 20, 10 + wide, 20 + wide / 2)
         )
-        axes = _drawn(figure_input).axes[0]
+        axes = _render(figure_input).axes[0]
         assert axes.get_xlim() == (10, 10 + wide) and axes.get_ylim() == (20 + wide / 2, 20)
         (label,) = (t.get_text() for t in axes.texts)
         (bar,) = (p for p in axes.patches if p.get_facecolor() == (0, 0, 0, 1))
@@ -150,7 +150,7 @@ def test_the_scale_bar_is_as_long_as_it_says():
 
 
 def test_every_kind_is_written_whole_and_others_are_refused(tmp_path):
-    made = saved_figure(saved())
+    made = build_result_figure(saved())
     starts = {".png": b"\x89PNG", ".pdf": b"%PDF"}
     for kind, start in starts.items():
         file = write_figure(tmp_path / f"figure{kind}", made)
@@ -164,29 +164,29 @@ def test_every_kind_is_written_whole_and_others_are_refused(tmp_path):
 
 
 def test_a_saved_result_is_shown_as_it_was_looked_at():
-    made = saved_figure(saved(view=View("CD74", colormap="cividis", opacity=0.3, hatch=False)))
+    made = build_result_figure(saved(view=ViewSettings("CD74", colormap="cividis", opacity=0.3, hatch=False)))
     assert made.legend.gene == "CD74" and made.opacity == 0.3
-    assert saved_figure(saved(), gene="erbb2").legend.gene == "ERBB2"
-    low, high = saved_figure(saved()).legend.limits
+    assert build_result_figure(saved(), gene="erbb2").legend.gene == "ERBB2"
+    low, high = build_result_figure(saved()).legend.limits
     np.testing.assert_allclose((low, high), np.percentile(range(5), (2, 98)))
     with pytest.raises(SpotsError):
-        saved_figure(saved(), gene="NOPE")
+        build_result_figure(saved(), gene="NOPE")
     empty = prediction()
     empty.values[:] = np.nan
     with pytest.raises(OutputError, match="no predicted map of ERBB2"):
-        figure_of([Map(empty)], Look("ERBB2"), None, MPP)
+        build_figure([FigureMap(empty)], FigureStyle("ERBB2"), None, MPP)
     with pytest.raises(OutputError, match="no colour map"):
-        figure_of([Map(prediction())], Look("ERBB2", colours="nonsense"), None, MPP)
+        build_figure([FigureMap(prediction())], FigureStyle("ERBB2", colormap="nonsense"), None, MPP)
 
 
 def test_the_histology_lies_under_its_map(tiny_slide_file):
     """Marked by what the slide itself has there."""
     with open_slide(tiny_slide_file) as slide:
-        part = Box(203.0, 151.0, 700.0, 500.0)
-        ground = ground_of(slide, part, slide.mpp)
+        part = FigureExtent(203.0, 151.0, 700.0, 500.0)
+        ground = crop_histology(slide, part, slide.mpp)
         whole = slide.read_region(0, 0, slide.width, slide.height)
     assert ground is not None and ground.pixels.shape[1] >= 700
-    left, top = (round(v / slide.mpp) for v in (ground.box.left, ground.box.top))
+    left, top = (round(v / slide.mpp) for v in (ground.extent.left, ground.extent.top))
     height, width = ground.pixels.shape[:2]
     np.testing.assert_array_equal(ground.pixels, whole[top : top + height, left : left + width])
 
@@ -198,21 +198,21 @@ def test_the_histology_lies_under_its_map(tiny_slide_file):
 )
 def test_a_ground_covers_what_is_asked_for_and_no_more_than_there_is(corners, side, factor):
     x, y, wide, high = corners
-    part = Box(x, y, x + abs(wide) + 1, y + abs(high) + 1)
+    part = FigureExtent(x, y, x + abs(wide) + 1, y + abs(high) + 1)
     full = side / factor * MPP
-    ground = ground_of(picture(side, factor), part, MPP)
+    ground = crop_histology(picture(side, factor), part, MPP)
     if ground is None:
         beside = part.right <= MPP or part.bottom <= MPP
         assert beside or part.left >= full - MPP or part.top >= full - MPP
         return
     pixel = MPP / factor + 1e-6
     for found, asked in (
-        (ground.box.left, max(part.left, 0)),
-        (ground.box.top, max(part.top, 0)),
+        (ground.extent.left, max(part.left, 0)),
+        (ground.extent.top, max(part.top, 0)),
     ):
         assert asked - pixel <= found <= asked + 1e-6
     for found, asked in (
-        (ground.box.right, min(part.right, full)),
-        (ground.box.bottom, min(part.bottom, full)),
+        (ground.extent.right, min(part.right, full)),
+        (ground.extent.bottom, min(part.bottom, full)),
     ):
         assert asked - 1e-6 <= found <= asked + pixel

@@ -24,20 +24,20 @@ from napari_dkan.model import load_checkpoint, save_checkpoint, tensorfile
 from napari_dkan.model.text import TextBasis
 from napari_dkan.model.text.protocol import TextEncoderSpec
 from napari_dkan.training.gene_file import GeneFile, write_gene_file
-from napari_dkan.training.tuning.blocks import blocks, draw_blocks, hold_out
-from napari_dkan.training.tuning.control import Control
-from napari_dkan.training.tuning.course import sure_gain
-from napari_dkan.training.tuning.events import EpochDone, GeneMap, Paused, Resumed, Started
-from napari_dkan.training.tuning.finetune import finetune
-from napari_dkan.training.tuning.lesson import Reader
-from napari_dkan.training.tuning.settings import Adapt, HoldOut, TuneSettings
-from napari_dkan.training.tuning.split import split
+from napari_dkan.training.tuning.blocks import split_into_blocks, draw_blocks, separate_with_buffer
+from napari_dkan.training.tuning.control import FinetuneControl
+from napari_dkan.training.tuning.course import gain_minus_stderr
+from napari_dkan.training.tuning.events import EpochFinished, GeneMapComputed, FinetunePaused, FinetuneResumed, FinetuneStarted
+from napari_dkan.training.tuning.finetune import finetune_checkpoint
+from napari_dkan.training.tuning.lesson import TrainingSectionReader
+from napari_dkan.training.tuning.settings import AdaptScope, HoldOutUnit, FinetuneSettings
+from napari_dkan.training.tuning.split import split_sections
 
 if TYPE_CHECKING:
     from napari_dkan.model.checkpoint import Checkpoint
 
 
-QUICK = TuneSettings(Adapt.decoder, epochs=3, share=0.25)
+QUICK = FinetuneSettings(AdaptScope.decoder, epochs=3, share=0.25)
 SIDE = 9
 
 
@@ -79,16 +79,16 @@ def test_no_count_enters_labels_on_both_sides(wide, high, reach, hexagonal, seed
     array = np.stack([2 * x + y % 2 if hexagonal else x, y], axis=1).astype(np.int64)
     every = np.arange(len(array))
     drawn = draw_blocks(array, every, 0.3, seed)
-    held = hold_out(array, every, drawn, reach)
-    assert sorted([*held.out, *held.ring, *held.rest]) == list(every)
+    held = separate_with_buffer(array, every, drawn, reach)
+    assert sorted([*held.held_out, *held.buffer, *held.remaining]) == list(every)
     scale, teaches = LabelScale(smoothing=2 * reach + 1), np.zeros((len(array), 1), np.float32)
-    teaches[held.rest] = 1
-    assert not scale.smooth(teaches, array)[held.out].any()
+    teaches[held.remaining] = 1
+    assert not scale.smooth(teaches, array)[held.held_out].any()
 
 
 def test_blocks_are_contiguous_equal_and_cover_all() -> None:
     array = np.stack([np.arange(180) % 15, np.arange(180) // 15], axis=1).astype(np.int64)
-    found = blocks(array)
+    found = split_into_blocks(array)
     assert len(found) == 8 and {len(b) for b in found} <= {22, 23}
     assert sorted(np.concatenate(found)) == list(range(180))
     for block in found:  # each spot of a block has another one beside it
@@ -101,46 +101,46 @@ def test_blocks_are_contiguous_equal_and_cover_all() -> None:
 
 def test_three_parts_know_nothing_of_each_other(tiny_slide_file, model: Checkpoint) -> None:
     section = _section(tiny_slide_file, model.panel.symbols)
-    reader = Reader(model, None, torch.device("cpu"))
+    reader = TrainingSectionReader(model, None, torch.device("cpu"))
 
     def parts(data):
-        return split([reader.read(data, model.panel)], QUICK, 1)
+        return split_sections([reader.read(data, model.panel)], QUICK, 1)
 
     before = parts(section)
-    (out,) = before.report.rows
+    (out,) = before.test.rows
     changed = section.copy()
     changed.X[out] += 500.0
     after = parts(changed)
-    assert np.array_equal(before.fit.labels[0], after.fit.labels[0])
+    assert np.array_equal(before.train.labels[0], after.train.labels[0])
     for (fit, chosen), (fit_after, chosen_after) in zip(before.folds, after.folds, strict=True):
         assert np.array_equal(fit.labels[0], fit_after.labels[0])
         assert np.array_equal(chosen.labels[0], chosen_after.labels[0])
         assert not set(fit.rows[0]) & set(chosen.rows[0])
         assert not set(chosen.rows[0]) & set(out)
-    assert not np.array_equal(before.report.labels[0], after.report.labels[0])
+    assert not np.array_equal(before.test.labels[0], after.test.labels[0])
 
 
 def test_only_what_most_parts_agree_in_is_a_gain() -> None:
-    assert sure_gain(np.array([0.02, 0.03, 0.02, 0.03])) > 0
-    assert sure_gain(np.array([0.20, -0.05, -0.04, -0.06])) < 0
-    assert sure_gain(np.array([np.nan, 0.01])) == pytest.approx(0.005)
+    assert gain_minus_stderr(np.array([0.02, 0.03, 0.02, 0.03])) > 0
+    assert gain_minus_stderr(np.array([0.20, -0.05, -0.04, -0.06])) < 0
+    assert gain_minus_stderr(np.array([np.nan, 0.01])) == pytest.approx(0.005)
 
 
 # --- the run ------------------------------------------------------------------------
 
 
 def test_a_run_tells_what_it_does_and_reloads(tiny_slide_file, model: Checkpoint, tmp_path) -> None:
-    told, control = [], Control()
-    control.gene = "GATA3"
+    told, control = [], FinetuneControl()
+    control.requested_gene = "GATA3"
     section = _section(tiny_slide_file, ["GATA3", "KRT8", "MALAT1", "OTHER"])
     section.X[3, :3] = 0  # a spot without a label
     other = _section(tiny_slide_file, model.panel.symbols, "other")
-    tuned = finetune(model, [section], QUICK, told.append, control, others=[other], title="Mine")
-    started = next(e for e in told if isinstance(e, Started))
+    tuned = finetune_checkpoint(model, [section], QUICK, told.append, control, others=[other], title="Mine")
+    started = next(e for e in told if isinstance(e, FinetuneStarted))
     assert started.adapt == "decoder" and started.epochs == 3 and started.genes == 6
     assert started.spots + started.held_out + started.between == 80
-    assert [e.number for e in told if isinstance(e, EpochDone)] == [1, 2, 3]
-    gene_map = [e for e in told if isinstance(e, GeneMap)][-1]
+    assert [e.number for e in told if isinstance(e, EpochFinished)] == [1, 2, 3]
+    gene_map = [e for e in told if isinstance(e, GeneMapComputed)][-1]
     assert len(gene_map.values) == 81 and np.isnan(gene_map.values[3])
     assert json.loads(gene_map.to_json())["values"][3] is None
 
@@ -170,10 +170,10 @@ def test_only_what_may_change_changes_and_the_parent_never(
 ) -> None:
     section = _section(tiny_slide_file, model.panel.symbols)
     before = {n: t.clone() for n, t in model.network.state_dict().items()}
-    settings = replace(QUICK, adapt=Adapt(adapt), epochs=2)
+    settings = replace(QUICK, adapt=AdaptScope(adapt), epochs=2)
     with pytest.MonkeyPatch.context() as patch:  # whatever is learnt is kept
-        patch.setattr("napari_dkan.training.tuning.course.sure_gain", lambda gains, times=1: 1.0)
-        tuned = finetune(model, [section], settings)
+        patch.setattr("napari_dkan.training.tuning.course.gain_minus_stderr", lambda gains, times=1: 1.0)
+        tuned = finetune_checkpoint(model, [section], settings)
     for name, tensor in model.network.state_dict().items():
         assert torch.equal(tensor, before[name]), name
     changed = {
@@ -190,42 +190,42 @@ def test_only_what_may_change_changes_and_the_parent_never(
 def test_it_learns_where_there_is_something_to_learn(tiny_slide_file, model: Checkpoint) -> None:
     """The genes follow the darkness of the slide, which random weights do not know."""
     section = _section(tiny_slide_file, model.panel.symbols)
-    reader = Reader(model, None, torch.device("cpu"))
+    reader = TrainingSectionReader(model, None, torch.device("cpu"))
     dark = reader.read(section, model.panel).section.patches.float().mean(dim=(1, 2, 3)).numpy()
     rank = np.argsort(np.argsort(dark)) / len(dark)
     up = np.linspace(0, 1, len(model.panel))
     section.X = (5 + 200 * np.abs(up - rank[:, None])).astype(int).astype(np.float32)
-    settings = TuneSettings(Adapt.decoder, epochs=60, lr=1e-2, patience=60)
-    tuned = finetune(model, [section], settings)
+    settings = FinetuneSettings(AdaptScope.decoder, epochs=60, lr=1e-2, patience=60)
+    tuned = finetune_checkpoint(model, [section], settings)
     summary = tuned.report["summary"]
-    assert tuned.better and tuned.report["best_epoch"] > 0
+    assert tuned.is_better and tuned.report["best_epoch"] > 0
     assert summary["after"]["pcc_all"] > summary["before"]["pcc_all"] + 0.1
     assert tuned.verdict.startswith("better on ")
 
 
 def test_a_fit_that_diverges_keeps_the_best_and_says_so(tiny_slide_file, model: Checkpoint) -> None:
     section = _section(tiny_slide_file, model.panel.symbols)
-    tuned = finetune(model, [section], replace(QUICK, epochs=50, lr=1e6))
+    tuned = finetune_checkpoint(model, [section], replace(QUICK, epochs=50, lr=1e6))
     assert tuned.report["best_epoch"] == 0 and "diverged in epoch" in tuned.verdict
     assert all(t.isfinite().all() for t in tuned.checkpoint.network.state_dict().values())
 
 
 def test_stop_keeps_the_best_so_far_and_pause_waits(tiny_slide_file, model: Checkpoint) -> None:
-    told, control = [], Control()
+    told, control = [], FinetuneControl()
 
     def on_event(event) -> None:
         told.append(event)
-        if isinstance(event, EpochDone) and event.number == 1:
+        if isinstance(event, EpochFinished) and event.number == 1:
             control.pause()
-        if isinstance(event, Paused):
+        if isinstance(event, FinetunePaused):
             control.resume()
-        if isinstance(event, EpochDone) and event.number == 2:
+        if isinstance(event, EpochFinished) and event.number == 2:
             control.stop()
 
     section = _section(tiny_slide_file, model.panel.symbols)
-    tuned = finetune(model, [section], replace(QUICK, epochs=500), on_event, control)
-    kinds = [type(e) for e in told if not isinstance(e, Started)][1:]
-    assert kinds == [EpochDone, Paused, Resumed, EpochDone]
+    tuned = finetune_checkpoint(model, [section], replace(QUICK, epochs=500), on_event, control)
+    kinds = [type(e) for e in told if not isinstance(e, FinetuneStarted)][1:]
+    assert kinds == [EpochFinished, FinetunePaused, FinetuneResumed, EpochFinished]
     assert tuned.report["ended"] == "it was stopped" and tuned.report["epochs"] == 2
 
 
@@ -233,21 +233,21 @@ def test_whole_sections_are_held_out_where_there_are_several(
     tiny_slide_file, model: Checkpoint
 ) -> None:
     sections = [_section(tiny_slide_file, model.panel.symbols, n) for n in ("one", "other")]
-    tuned = finetune(model, sections, replace(QUICK, hold_out=HoldOut.sections, epochs=1))
+    tuned = finetune_checkpoint(model, sections, replace(QUICK, hold_out=HoldOutUnit.sections, epochs=1))
     assert tuned.report["spots"]["held_out"] == SIDE**2
     assert tuned.report["spots"]["between"] == 0
     with pytest.raises(SpotsError, match="at least two; hold out blocks"):
-        finetune(model, sections[:1], replace(QUICK, hold_out=HoldOut.sections))
+        finetune_checkpoint(model, sections[:1], replace(QUICK, hold_out=HoldOutUnit.sections))
 
 
 def test_bad_input_is_a_sentence(tiny_slide_file, model: Checkpoint) -> None:
     few = _section(tiny_slide_file, model.panel.symbols, side=3)
     with pytest.raises(SpotsError, match="9 labelled spots are too few"):
-        finetune(model, [few], QUICK)
+        finetune_checkpoint(model, [few], QUICK)
     with pytest.raises(SpotsError, match="none of the checkpoint's 6 genes"):
-        finetune(model, [_section(tiny_slide_file, ["A", "B"])], QUICK)
+        finetune_checkpoint(model, [_section(tiny_slide_file, ["A", "B"])], QUICK)
     with pytest.raises(SpotsError, match=r"share held out is 0\.9"):
-        TuneSettings(share=0.9)
+        FinetuneSettings(share=0.9)
 
 
 def test_new_genes_join_the_panel(tiny_slide_file, model: Checkpoint, tmp_path) -> None:
@@ -260,7 +260,7 @@ def test_new_genes_join_the_panel(tiny_slide_file, model: Checkpoint, tmp_path) 
     spec = TextEncoderSpec("words", "", 24)
     write_gene_file(file, GeneFile((record, absent), torch.randn(2, 24), spec))
     section = _section(tiny_slide_file, [*model.panel.symbols, "FOXP3"])
-    tuned = finetune(model, [section], QUICK, new_genes=file)
+    tuned = finetune_checkpoint(model, [section], QUICK, new_genes=file)
     assert tuned.checkpoint.panel.symbols == (*model.panel.symbols, "FOXP3")
     assert tuned.report["new_genes"]["genes"] == ["FOXP3"]
     assert tuned.report["new_genes"]["not_measured"] == ["ABSENT"]
@@ -321,11 +321,11 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing(
 def test_an_unsaved_result_waits_for_another_place(
     model: Checkpoint, tmp_path, monkeypatch
 ) -> None:
-    from napari_dkan.training.tuning.conversation import Conversation
+    from napari_dkan.training.tuning.conversation import TuningProtocol
 
     read, write = __import__("os").pipe()
     monkeypatch.setattr("sys.stdin", open(read))  # noqa: SIM115
-    talk, commands = Conversation(True, print), open(write, "w")  # noqa: SIM115
+    talk, commands = TuningProtocol(True, print), open(write, "w")  # noqa: SIM115
     asked: list[Path] = []
 
     def save(path, checkpoint):
@@ -335,7 +335,7 @@ def test_an_unsaved_result_waits_for_another_place(
             raise OutputError("full.")
         return checkpoint
 
-    assert talk.saved(model, tmp_path / "mine.safetensors", save) == tmp_path / "else.safetensors"
+    assert talk.save_with_retry(model, tmp_path / "mine.safetensors", save) == tmp_path / "else.safetensors"
     commands.close()
 
 

@@ -11,15 +11,15 @@ import torch
 from napari_dkan.errors import CheckpointError, DkanError
 from napari_dkan.training import progress
 from napari_dkan.training.choices import Precision
-from napari_dkan.training.fit import Fitted, fit
-from napari_dkan.training.gene_text import no_gene_text
-from napari_dkan.training.hardware import Hardware
-from napari_dkan.training.presets import settings_of
-from napari_dkan.training.sections import encode, fit_encoder
+from napari_dkan.training.fit import FittedNetwork, fit_network
+from napari_dkan.training.gene_text import make_random_gene_text
+from napari_dkan.training.hardware import TrainingHardware
+from napari_dkan.training.presets import make_preset_settings
+from napari_dkan.training.sections import encode_section, fit_section_encoder
 
 from .tiny_sections import PANEL, QUICK, tiny_section
 
-TEXT = no_gene_text(PANEL, 8, 1)
+TEXT = make_random_gene_text(PANEL, 8, 1)
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -30,11 +30,11 @@ def _one_thread():
     torch.set_num_threads(threads)
 
 
-def _fit(folder: Path | None, sections, devices: int = 1, **changes) -> Fitted:
-    encoder = fit_encoder(sections, 16, 154.0)
+def _fit(folder: Path | None, sections, devices: int = 1, **changes) -> FittedNetwork:
+    encoder = fit_section_encoder(sections, 16, 154.0)
     settings = replace(QUICK, **changes)
-    training = [encode(s, encoder) for s in sections]
-    return fit(training, TEXT, settings, folder=folder, hardware=Hardware(devices))
+    training = [encode_section(s, encoder) for s in sections]
+    return fit_network(training, TEXT, settings, folder=folder, hardware=TrainingHardware(devices))
 
 
 def test_a_finished_fit_is_not_run_again(tmp_path: Path) -> None:
@@ -50,7 +50,7 @@ def test_a_finished_fit_is_not_run_again(tmp_path: Path) -> None:
 def test_the_learning_rate_goes_on_where_it_was(tmp_path: Path, monkeypatch) -> None:
     sections = [tiny_section(i) for i in range(2)]
     seen: list[int] = []
-    before = progress.Progress.on_train_epoch_end
+    before = progress.FitCallback.on_train_epoch_end
 
     def watch(self, trainer, module):
         seen.append(trainer.lr_scheduler_configs[0].scheduler.last_epoch)
@@ -59,7 +59,7 @@ def test_the_learning_rate_goes_on_where_it_was(tmp_path: Path, monkeypatch) -> 
             raise KeyError("the power went off")
         before(self, trainer, module)
 
-    monkeypatch.setattr(progress.Progress, "on_train_epoch_end", watch)
+    monkeypatch.setattr(progress.FitCallback, "on_train_epoch_end", watch)
     with pytest.raises(KeyError):
         _fit(tmp_path / "f", sections, epochs=4)
     _fit(tmp_path / "f", sections, epochs=4)
@@ -89,18 +89,18 @@ def test_two_processes_train_together(tmp_path: Path) -> None:
 def test_what_the_machine_has_not_is_told() -> None:
     if torch.cuda.is_available():
         with pytest.raises(DkanError, match="GPUs, not 99"):
-            Hardware(99).trainer_options()
+            TrainingHardware(99).trainer_options()
         return
-    assert Hardware().trainer_options()["precision"] == "32-true"
-    assert Hardware(precision=Precision.brain).trainer_options()["precision"] == "bf16-mixed"
+    assert TrainingHardware().trainer_options()["precision"] == "32-true"
+    assert TrainingHardware(precision=Precision.bfloat16).trainer_options()["precision"] == "bf16-mixed"
     with pytest.raises(DkanError, match="16 bits need a GPU"):
-        Hardware(precision=Precision.half).trainer_options()
+        TrainingHardware(precision=Precision.float16).trainer_options()
 
 
 def test_the_published_network_is_of_the_published_size() -> None:
     from napari_dkan.model.network import DKAN
 
-    config = settings_of("published").config(250)
+    config = make_preset_settings("published").network_config(250)
     with torch.device("meta"):
         network = DKAN(config, torch.empty(250, 1024))
     assert 228e6 < sum(p.numel() for p in network.parameters()) < 278e6

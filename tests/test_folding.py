@@ -7,7 +7,7 @@ import timm
 import torch
 from torch import nn
 
-from napari_dkan.model.folding import folded, for_prediction, quicken, traced
+from napari_dkan.model.folding import fold_batch_norms, optimize_for_inference, trace_for_latency, trace_trunk
 
 
 def noisy(net):
@@ -26,13 +26,13 @@ def noisy(net):
 def test_trunks_give_the_same_features(name):
     net = noisy(timm.create_model(name, pretrained=False, num_classes=0, global_pool=""))
     px = 224 if name.startswith("vit") else 64
-    made = traced(folded(net, px), px)
+    made = trace_trunk(fold_batch_norms(net, px), px)
     x = torch.randn(5, 3, px, px)
     with torch.no_grad():
         wanted, found = net.forward_features(x), made.forward_features(x)
     assert (wanted - found).abs().max() <= 1e-4 * wanted.abs().max()
     if name != "vit_tiny_patch16_224":
-        assert not any(isinstance(m, nn.BatchNorm2d) for m in folded(net, px).modules())
+        assert not any(isinstance(m, nn.BatchNorm2d) for m in fold_batch_norms(net, px).modules())
 
 
 def test_a_net_whose_norms_come_before_its_convolutions_is_left_alone():
@@ -46,7 +46,7 @@ def test_a_net_whose_norms_come_before_its_convolutions_is_left_alone():
             return self.conv(torch.relu(self.norm(x)))
 
     net = noisy(Before())
-    assert folded(net, 8) is net
+    assert fold_batch_norms(net, 8) is net
 
 
 def test_the_given_network_keeps_its_own_trunk(tiny_checkpoint_file):
@@ -54,7 +54,7 @@ def test_the_given_network_keeps_its_own_trunk(tiny_checkpoint_file):
 
     network = load_checkpoint(tiny_checkpoint_file).network
     before = {n: t.clone() for n, t in network.state_dict().items()}
-    made = for_prediction(network, torch.device("cpu"), 56)
+    made = optimize_for_inference(network, torch.device("cpu"), 56)
     assert made is not network and made.head is network.head
     after = network.state_dict()
     assert before.keys() == after.keys()
@@ -68,16 +68,16 @@ def test_a_trunk_is_made_ready_once_and_anew_when_its_weights_change(tiny_checkp
     patches = torch.randn(2, 3, 56, 56)
 
     def tokens():
-        made = for_prediction(network, torch.device("cpu"), 56)
-        list(quicken(made))
+        made = optimize_for_inference(network, torch.device("cpu"), 56)
+        list(trace_for_latency(made))
         with torch.inference_mode():
-            return made.target_tokens(patches), made.trunk.net.net
+            return made.encode_target(patches), made.trunk.net.net
 
     (first, net), (again, same) = tokens(), tokens()
     assert same is net and torch.equal(first, again)
     with torch.no_grad():
         next(network.trunk.parameters()).mul_(2)
-        wanted = network.target_tokens(patches)
+        wanted = network.encode_target(patches)
     changed, other = tokens()
     assert other is not net and not torch.allclose(changed, first)
     torch.testing.assert_close(changed, wanted, atol=1e-4, rtol=1e-4)

@@ -20,9 +20,9 @@ from napari_dkan.errors import DkanError, GeneError, SpotsError
 from napari_dkan.expression.genetable import read_panel
 from napari_dkan.expression.knowledge.record import GeneRecord
 from napari_dkan.expression.panel import Panel
-from napari_dkan.model.tensorfile import read_header
+from napari_dkan.model.tensorfile import read_safetensors_header
 from napari_dkan.model.text import TextBasis, TextEncoderSpec
-from napari_dkan.training.gene_build import build_genes, report_of
+from napari_dkan.training.gene_build import build_gene_file, make_gene_report
 from napari_dkan.training.gene_file import GeneFile, read_gene_file, write_gene_file
 from napari_dkan.training.gene_text import read_gene_text
 
@@ -51,7 +51,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys):
         raise AssertionError("a socket was opened")
 
     monkeypatch.setattr("socket.socket.connect", refuse)
-    monkeypatch.setattr("napari_dkan.model.text.text_encoder", lambda name: Letters())
+    monkeypatch.setattr("napari_dkan.model.text.load_text_encoder", lambda name: Letters())
 
     def call(*arguments: object) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["napari-dkan", "genes", *map(str, arguments)])
@@ -103,10 +103,10 @@ def test_build_and_show(run, tables: Path, tmp_path: Path) -> None:
     assert torch.equal(file.features, Letters()([g.text for g in file.genes]))
     assert "the same gene as H3-3B" in file.genes[0].note and "no summary" in file.genes[1].note
     # what was asked for is kept, where it lay on the disk is not
-    assert file.made["params"]["panel"] == "panel.txt"
-    assert str(tmp_path) not in json.dumps(file.made)
-    assert json.loads(report.read_text()) == report_of(file)
-    assert report_of(file)["unresolved"] == ["CLONE"]
+    assert file.build_info["params"]["panel"] == "panel.txt"
+    assert str(tmp_path) not in json.dumps(file.build_info)
+    assert json.loads(report.read_text()) == make_gene_report(file)
+    assert make_gene_report(file)["unresolved"] == ["CLONE"]
 
     code, told, _ = run("show", out, "PSAP")
     assert code == 0 and "Entrez: 5660" in told and "PSAP, prosaposin. Makes saposins." in told
@@ -144,15 +144,15 @@ def test_a_gene_file_comes_back_as_it_was(made: GeneFile, tmp_path: Path) -> Non
     back = read_gene_file(path)
     assert replace(back, features=made.features) == made
     assert torch.equal(back.features, made.features)
-    rows = {name: back.row(name) for name in ("H3F3B", "H3-3B", "ENSG2", "PSAP", "SAP1", "ENSG1")}
+    rows = {name: back.find_row(name) for name in ("H3F3B", "H3-3B", "ENSG2", "PSAP", "SAP1", "ENSG1")}
     assert rows == {"H3F3B": 0, "H3-3B": 0, "ENSG2": 0, "PSAP": 1, "SAP1": 2, "ENSG1": None}
-    assert back.row("") is None and back.row("psap") is None
+    assert back.find_row("") is None and back.find_row("psap") is None
 
 
 def test_damaged_gene_files_are_refused(made: GeneFile, tmp_path: Path) -> None:
     path = tmp_path / "genes.safetensors"
     write_gene_file(path, made)
-    data = json.loads(read_header(path).metadata[ENTRY])
+    data = json.loads(read_safetensors_header(path).metadata[ENTRY])
     first = data["genes"][0]
 
     def broken(features: Tensor = made.features, **changes: object) -> None:
@@ -269,4 +269,4 @@ def test_the_numbers_of_an_npz_are_those_of_the_principal_components(data_dir: P
 
 def test_building_needs_no_table_of_everything() -> None:
     with pytest.raises(GeneError, match="None of the 1 genes is known, PSAP first"):
-        build_genes(["PSAP"], Letters())
+        build_gene_file(["PSAP"], Letters())

@@ -12,18 +12,18 @@ from hypothesis import strategies as st
 
 from napari_dkan.errors import GeneError, SpotsError
 from napari_dkan.expression.panel import Gene, Panel
-from napari_dkan.quality.gene_sets import GeneSet, hallmark, read_gmt, set_scores
-from napari_dkan.quality.gmt import HALLMARK
+from napari_dkan.quality.gene_sets import GeneSet, load_hallmark_sets, read_gmt, score_gene_sets
+from napari_dkan.quality.gmt import HALLMARK_FILE
 
 PANEL = Panel.from_symbols(f"G{i}" for i in range(60))
 
 
 def test_hallmark_comes_along(data_dir: Path) -> None:
-    sets = hallmark()
+    sets = load_hallmark_sets()
     assert len(sets) == 50 and sets[0].name == "HALLMARK_TNFA_SIGNALING_VIA_NFKB"
     assert {s.name: len(s.genes) for s in sets}["HALLMARK_P53_PATHWAY"] == 200
     assert sets == read_gmt(data_dir / "genes" / "hallmark.v7.0.symbols.gmt")
-    about = (HALLMARK.parent / "README.md").read_text()
+    about = (HALLMARK_FILE.parent / "README.md").read_text()
     assert "CC-BY-4.0" in about and "Broad Institute" in about and "Liberzon" in about
 
 
@@ -86,16 +86,16 @@ def test_both_are_scored_with_the_same_control_genes() -> None:
     predicted = measured + random.uniform(-2, 2, 60)  # other levels, so other genes are alike
     one = GeneSet("UP", tuple(PANEL.symbols[i] for i in up))
     small = GeneSet("SMALL", ("G1", "g2", "NONE"))
-    m = set_scores(measured, PANEL, [one, small], beside=predicted)
-    p = set_scores(predicted, PANEL, [one, small], beside=measured)
-    assert m.names == ("UP",) and m.used["UP"] == one.genes and m.scores.shape == (80, 1)
-    assert m.skipped == {"SMALL": "2 of its 3 genes are in the panel; it takes 5"}
+    m = score_gene_sets(measured, PANEL, [one, small], paired_values=predicted)
+    p = score_gene_sets(predicted, PANEL, [one, small], paired_values=measured)
+    assert m.names == ("UP",) and m.scored_genes["UP"] == one.genes and m.scores.shape == (80, 1)
+    assert m.skip_reasons == {"SMALL": "2 of its 3 genes are in the panel; it takes 5"}
     assert np.corrcoef(m.scores[:, 0], active)[0, 1] > 0.8
     # a gene's level cancels between spots where the control genes are the same, and only there
     assert np.ptp(p.scores - m.scores) < 1e-5
-    alone = set_scores(predicted, PANEL, [one])
-    assert np.ptp(alone.scores - set_scores(measured, PANEL, [one]).scores) > 1e-2
-    again = set_scores(measured, PANEL, [one], beside=predicted)
+    alone = score_gene_sets(predicted, PANEL, [one])
+    assert np.ptp(alone.scores - score_gene_sets(measured, PANEL, [one]).scores) > 1e-2
+    again = score_gene_sets(measured, PANEL, [one], paired_values=predicted)
     assert np.array_equal(again.scores, m.scores)
 
 
@@ -103,15 +103,15 @@ def test_what_cannot_be_scored() -> None:
     values = np.random.default_rng(0).normal(size=(20, 60))
     whole = GeneSet("ALL", PANEL.symbols)
     five = GeneSet("FIVE", PANEL.symbols[:5])
-    found = set_scores(values, PANEL, [whole, five])
-    assert found.names == ("FIVE",) and "no other genes of similar level" in found.skipped["ALL"]
+    found = score_gene_sets(values, PANEL, [whole, five])
+    assert found.names == ("FIVE",) and "no other genes of similar level" in found.skip_reasons["ALL"]
     with pytest.raises(GeneError, match="None of the 1 gene sets has 5 genes"):
-        set_scores(values, PANEL, [GeneSet("X", ("A", "B"))])
+        score_gene_sets(values, PANEL, [GeneSet("X", ("A", "B"))])
     values[0, 0] = np.nan
     with pytest.raises(SpotsError, match="no value for some gene"):
-        set_scores(values, PANEL, [five])
+        score_gene_sets(values, PANEL, [five])
     old = Panel((*(Gene(f"N{i}", aliases=(f"OLD{i}", "BOTH")) for i in range(6)), *PANEL.genes))
     names = ("old0", "OLD1", "N2", "n3", "OLD4", "BOTH", "N2")
-    found = set_scores(np.ones((9, 66)), old, [GeneSet("A", names)])
-    assert found.used["A"] == ("N0", "N1", "N2", "N3", "N4")
+    found = score_gene_sets(np.ones((9, 66)), old, [GeneSet("A", names)])
+    assert found.scored_genes["A"] == ("N0", "N1", "N2", "N3", "N4")
     assert np.isfinite(found.scores).all()

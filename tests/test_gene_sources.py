@@ -21,13 +21,13 @@ from hypothesis import strategies as st
 from napari_dkan.cli import main
 from napari_dkan.errors import GeneError
 from napari_dkan.expression.knowledge import entrez as entrez_module
-from napari_dkan.expression.knowledge.answers import Answers
-from napari_dkan.expression.knowledge.entrez import Entrez
-from napari_dkan.expression.knowledge.online import from_entrez
-from napari_dkan.expression.knowledge.record import GeneRecord, record_of
-from napari_dkan.expression.knowledge.refine import Refiner
-from napari_dkan.expression.knowledge.table import GeneTable, KnownGene
-from napari_dkan.expression.knowledge.web import Web
+from napari_dkan.expression.knowledge.answers import ResponseCache
+from napari_dkan.expression.knowledge.entrez import EntrezClient
+from napari_dkan.expression.knowledge.online import update_from_entrez
+from napari_dkan.expression.knowledge.record import GeneRecord, record_from_table
+from napari_dkan.expression.knowledge.refine import SummaryRefiner
+from napari_dkan.expression.knowledge.table import GeneTable, GeneTableEntry
+from napari_dkan.expression.knowledge.web import JsonClient
 from napari_dkan.model.text import TextEncoderSpec
 from napari_dkan.training.gene_file import read_gene_file
 
@@ -149,28 +149,28 @@ def eutils(path: str, query: dict[str, str], _: Any) -> tuple[int, Any]:
     return 200, {"header": {"type": "esummary", "version": "0.3"}, "result": result}
 
 
-def quick(**more: Any) -> Web:
-    return Web(per_second=1e6, pause=lambda _: None, timeout_s=5, **more)
+def quick(**more: Any) -> JsonClient:
+    return JsonClient(requests_per_second=1e6, sleep=lambda _: None, timeout_s=5, **more)
 
 
-def ncbi(server: Fake, folder: Path, **more: Any) -> Entrez:
-    return Entrez(Answers(folder), base_url=server.url, web=quick(), **more)
+def ncbi(server: Fake, folder: Path, **more: Any) -> EntrezClient:
+    return EntrezClient(ResponseCache(folder), base_url=server.url, client=quick(), **more)
 
 
-def table(*genes: KnownGene, **aliases: tuple[str, ...]) -> GeneTable:
+def table(*genes: GeneTableEntry, **aliases: tuple[str, ...]) -> GeneTable:
     return GeneTable({g.symbol: g for g in genes}, aliases, "table")
 
 
-def known(symbol: str, entrez: str, name: str = "", summary: str = "From the table.") -> KnownGene:
-    return KnownGene(symbol, f"ENSG-{symbol}", name, entrez, "protein_coding", summary)
+def known(symbol: str, entrez: str, name: str = "", summary: str = "From the table.") -> GeneTableEntry:
+    return GeneTableEntry(symbol, f"ENSG-{symbol}", name, entrez, "protein_coding", summary)
 
 
 def test_records_come_by_id_or_by_approved_symbol(server: Fake, tmp_path: Path) -> None:
     server.answer = eutils
     genes = table(known("PSAP", "5660"), known("IGKC", "3514", "kappa", ""), SAP1=("PSAP",))
     asked = ("SAP1", "IGKC", "H3F3B", "AP000769.1")
-    records = [record_of(symbol, genes) for symbol in asked]
-    psap, igkc, h3, clone = from_entrez(records, ncbi(server, tmp_path))
+    records = [record_from_table(symbol, genes) for symbol in asked]
+    psap, igkc, h3, clone = update_from_entrez(records, ncbi(server, tmp_path))
     assert (psap.symbol, psap.approved, psap.match, psap.entrez) == (
         "SAP1",
         "PSAP",
@@ -186,7 +186,7 @@ def test_records_come_by_id_or_by_approved_symbol(server: Fake, tmp_path: Path) 
     # one request for all known ids; the second time only what was not found is asked
     assert [q.get("id") for _, q, _, _ in server.asked if "id" in q] == ["5660,3514", "3021"]
     server.asked.clear()
-    assert from_entrez(records, ncbi(server, tmp_path)) == [psap, igkc, h3, clone]
+    assert update_from_entrez(records, ncbi(server, tmp_path)) == [psap, igkc, h3, clone]
     assert [q["term"] for _, q, _, _ in server.asked] == [
         "AP000769.1[Preferred Symbol] AND 9606[Taxonomy ID]"
     ]
@@ -204,8 +204,8 @@ def test_another_gene_is_never_taken(server: Fake, tmp_path: Path) -> None:
         known("OLD", "11"),
     )
     names = ("PSAP", "LGALS7B", "LGALS7", "SLC9A3R1", "DSC3", "GHOST", "OLD", "KRT6C", "psap")
-    records = [record_of(name, genes) for name in (*names, "TWO", "A B[All Fields] OR X")]
-    out = from_entrez(records, ncbi(server, tmp_path))
+    records = [record_from_table(name, genes) for name in (*names, "TWO", "A B[All Fields] OR X")]
+    out = update_from_entrez(records, ncbi(server, tmp_path))
     psap, twin, first, renamed, lost, mouse, old, krt6c, lower, two, query = out
     assert psap.text == "PSAP, prosaposin. Makes saposins." and psap.entrez == "5660"
     assert "mismatch: NCBI's record 653509 is SFTPA1, not PSAP" in psap.note
@@ -226,24 +226,24 @@ def test_another_gene_is_never_taken(server: Fake, tmp_path: Path) -> None:
 def test_nothing_private_is_kept_or_shown(server: Fake, tmp_path: Path) -> None:
     server.answer = eutils
     private = {"email": "me@example.org", "api_key": KEY}
-    ncbi(server, tmp_path, **private).genes(["5660"])
+    ncbi(server, tmp_path, **private).fetch_genes(["5660"])
     assert server.asked[0][1]["api_key"] == KEY and server.asked[0][1]["email"] == "me@example.org"
     kept = "".join(file.read_text() for file in tmp_path.iterdir())
     assert "PSAP" in kept and KEY not in kept and "example.org" not in kept
     server.answer = lambda *_: (500, {})
     with pytest.raises(GeneError, match="it answered 500") as told:
-        ncbi(server, tmp_path, **private).genes(["1"])
+        ncbi(server, tmp_path, **private).fetch_genes(["1"])
     assert KEY not in str(told.value)
 
 
 def test_a_damaged_cache_is_asked_again(server: Fake, tmp_path: Path) -> None:
     server.answer = eutils
     client = ncbi(server, tmp_path)
-    wanted = client.genes(["5660"])
+    wanted = client.fetch_genes(["5660"])
     (file,) = tmp_path.iterdir()
     for damage in ("", "{", '{"answer": 3}', '{"answer": {"entrez": 1}}', "[" * 9999):
         file.write_text(damage)
-        assert client.genes(["5660"]) == wanted
+        assert client.fetch_genes(["5660"]) == wanted
     assert len(server.asked) == 6
 
 
@@ -262,7 +262,7 @@ def test_odd_answers_are_one_sentence(server: Fake, tmp_path: Path, answer: Any)
     server.answer = lambda *_: answer
     server.headers = {"Location": f"{server.url}/elsewhere"} if answer[0] == 302 else {}
     with pytest.raises(GeneError, match="NCBI"):
-        ncbi(server, tmp_path).genes(["5660"])
+        ncbi(server, tmp_path).fetch_genes(["5660"])
     assert len(server.asked) == 1  # neither repeated nor redirected
     assert not list(tmp_path.iterdir())
 
@@ -281,7 +281,7 @@ def test_odd_answers_are_one_sentence(server: Fake, tmp_path: Path, answer: Any)
     )
 )
 def test_any_entry_is_a_gene_or_none(value: Any) -> None:
-    gene = entrez_module._human_gene("1", value)
+    gene = entrez_module._parse_human_gene("1", value)
     assert gene is None or gene.symbol
 
 
@@ -290,13 +290,13 @@ def test_a_busy_or_absent_server(server: Fake, tmp_path: Path) -> None:
     busy = [(429, {"error": "API rate limit exceeded"}), (503, b"")]
     server.headers = {"Retry-After": "7"}
     server.answer = lambda *asked: busy.pop() if busy else eutils(*asked)
-    web = Web(per_second=1e6, pause=pauses.append, timeout_s=5)
-    found = Entrez(Answers(tmp_path), base_url=server.url, web=web).genes(["5660"])
+    web = JsonClient(requests_per_second=1e6, sleep=pauses.append, timeout_s=5)
+    found = EntrezClient(ResponseCache(tmp_path), base_url=server.url, client=web).fetch_genes(["5660"])
     assert found["5660"].symbol == "PSAP" and [p for p in pauses if p > 1] == [7, 7]
     pauses.clear()
-    nobody = Entrez(Answers(tmp_path), base_url="http://127.0.0.1:9", web=web)
+    nobody = EntrezClient(ResponseCache(tmp_path), base_url="http://127.0.0.1:9", client=web)
     with pytest.raises(GeneError, match=r"gave no gene records .*check the network.*--tables"):
-        nobody.genes(["1"])
+        nobody.fetch_genes(["1"])
     assert [p for p in pauses if p >= 1] == [1, 2, 4]
     for address in (
         "file:///etc/hosts",
@@ -307,7 +307,7 @@ def test_a_busy_or_absent_server(server: Fake, tmp_path: Path) -> None:
         "http://[:",
     ):
         with pytest.raises(GeneError, match="not an address"):
-            Entrez(Answers(tmp_path), base_url=address)
+            EntrezClient(ResponseCache(tmp_path), base_url=address)
 
 
 def test_requests_keep_their_distance(server: Fake) -> None:
@@ -317,9 +317,9 @@ def test_requests_keep_their_distance(server: Fake) -> None:
     def pause(seconds: float) -> None:
         now[0] += seconds
 
-    web = Web(per_second=3, pause=pause, clock=lambda: now[0])
+    web = JsonClient(requests_per_second=3, sleep=pause, clock=lambda: now[0])
     for _ in range(7):
-        web.json(server.url)
+        web.request_json(server.url)
         starts.append(now[0])
     assert all(b - a >= 1 / 3 - 1e-9 for a, b in pairwise(starts))
 
@@ -341,7 +341,7 @@ def test_the_command_line_asks_whom_it_was_told_to(
 
     server.answer = answer
     monkeypatch.setattr(entrez_module, "BASE_URL", server.url)
-    monkeypatch.setattr("napari_dkan.model.text.text_encoder", lambda name: Encoder())
+    monkeypatch.setattr("napari_dkan.model.text.load_text_encoder", lambda name: Encoder())
     monkeypatch.setenv("NCBI_API_KEY", KEY)
     monkeypatch.setenv("MODEL_KEY", "second-" + KEY)
     out, report, cache = tmp_path / "genes.safetensors", tmp_path / "report.json", tmp_path / "kept"
@@ -375,8 +375,8 @@ def chat(text: Any) -> dict[str, Any]:
     return {"object": "chat.completion", "choices": [{"index": 0, "message": message}]}
 
 
-def refiner(server: Fake, folder: Path, path: str = "/v1", **more: Any) -> Refiner:
-    return Refiner(server.url + path, "small-llm", Answers(folder), web=quick(tries=1), **more)
+def refiner(server: Fake, folder: Path, path: str = "/v1", **more: Any) -> SummaryRefiner:
+    return SummaryRefiner(server.url + path, "small-llm", ResponseCache(folder), client=quick(tries=1), **more)
 
 
 @pytest.mark.parametrize("path", ["", "/", "/v1", "/v1/", "/v1/chat/completions"])
@@ -431,7 +431,7 @@ def test_models_without_a_temperature(server: Fake, tmp_path: Path) -> None:
 
 def test_a_key_stays_off_open_wires_and_redirects(server: Fake, tmp_path: Path) -> None:
     with pytest.raises(GeneError, match="unencrypted; give an https"):
-        Refiner("http://models.example.org/v1", "m", Answers(tmp_path), key=KEY)
+        SummaryRefiner("http://models.example.org/v1", "m", ResponseCache(tmp_path), api_key=KEY)
     server.answer = lambda *_: (307, {})
     server.headers = {"Location": f"{server.url}/elsewhere"}
     (out,) = refiner(server, tmp_path, key=KEY)([PSAP])

@@ -13,7 +13,7 @@ from shapely.geometry import box
 
 from napari_dkan.inference.engine import Predictor
 from napari_dkan.inference.predict import predict
-from napari_dkan.inference.target import region_target
+from napari_dkan.inference.target import target_from_region
 from napari_dkan.model import load_checkpoint
 from napari_dkan.slide import open_slide
 
@@ -51,11 +51,11 @@ def test_a_dense_map_equals_the_published_path(tiny_slide_file, checkpoint, lite
     region = box(x, y, x + 4 * side, y + 4 * side)
     with open_slide(tiny_slide_file) as slide:
         predictor = Predictor(slide, checkpoint, MPP, region, "cpu")
-        target = region_target(region, checkpoint.patch.um, MPP, slide.width, slide.height)
+        target = target_from_region(region, checkpoint.patch.um, MPP, slide.width, slide.height)
         assert len(target) == 16
         ours = predict(predictor, target).values
 
-        encoder = checkpoint.tile_encoder()
+        encoder = checkpoint.build_tile_encoder()
         literal = literal_path(slide, checkpoint.network, encoder, side, checkpoint.patch.px)
         xy, positions = target.spots.xy, torch.from_numpy(target.spots.array)
         features = torch.stack([literal.own_feature(*place) for place in xy])

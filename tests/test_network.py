@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 
 from napari_dkan.errors import CheckpointError, SpotsError
 from napari_dkan.model import network as network_module
-from napari_dkan.model.config import DKANConfig, Stack
-from napari_dkan.model.layers import FeedForward, RelativeBias, SingleKeyTransformer
+from napari_dkan.model.config import DKANConfig, StackConfig
+from napari_dkan.model.layers import FeedForward, RelativePositionBias, SingleKeyTransformer
 from napari_dkan.model.network import DKAN
 from napari_dkan.model.position import PositionEncoding
 from napari_dkan.model.trunk import TargetTrunk
 
-SIX = Stack(depth=2, heads=4, ratio=2.0, dropout=0.3)
+SIX = StackConfig(depth=2, heads=4, ratio=2.0, dropout=0.3)
 CONFIG = DKANConfig(
     genes=6,
     dim=16,
@@ -69,7 +69,7 @@ def test_the_single_key_form_equals_full_attention_to_one_key(heads):
     """W_o softmax(q k / sqrt(d)) v over one key, written out, with queries and keys of any size."""
     torch.manual_seed(2)
     d = 16
-    stack = SingleKeyTransformer(d, 32, Stack(depth=3, heads=heads, dropout=0.5)).eval()
+    stack = SingleKeyTransformer(d, 32, StackConfig(depth=3, heads=heads, dropout=0.5)).eval()
     genes, token = torch.randn(1, 5, d), torch.randn(4, d)
     x = genes.expand(4, -1, -1)
     for attention, feed in zip(stack.attention, stack.feed, strict=True):
@@ -107,7 +107,7 @@ def test_the_position_encoding_takes_a_huge_sparse_array():
 
 
 def test_relative_offsets_are_numbered_as_they_first_occur():
-    bias = RelativeBias(2, 5)
+    bias = RelativePositionBias(2, 5)
     numbers: dict[tuple[int, int], int] = {}
     cells = [(y, x) for y in range(5) for x in range(5)]
     for i, (y, x) in enumerate(cells):
@@ -121,7 +121,7 @@ def test_genes_do_not_depend_on_each_other_nor_on_how_the_work_is_cut(network: D
     with torch.no_grad():
         whole = network.decode(z)
         for rows in (1, 4, 20):
-            monkeypatch.setattr(network_module, "DECODE_ROWS", rows)
+            monkeypatch.setattr(network_module, "MAX_DECODE_ROWS", rows)
             assert torch.allclose(network.decode(z), whole, atol=1e-6)
             for genes in ([5], [2, 0], [3, 3]):
                 chosen = torch.tensor(genes)
@@ -168,17 +168,17 @@ def test_text_tokens_are_computed_once_until_the_weights_change(slide, monkeypat
     encode = network._encode_text
     monkeypatch.setattr(network, "_encode_text", lambda: calls.append(1) or encode())
     with torch.inference_mode():
-        first = network.gene_tokens()
+        first = network.encode_genes()
     with torch.no_grad():
-        assert network.gene_tokens() is first and len(calls) == 1
+        assert network.encode_genes() is first and len(calls) == 1
         network.text.feed[0].contract.weight.add_(1.0)
-        assert not torch.allclose(network.gene_tokens(), first)
+        assert not torch.allclose(network.encode_genes(), first)
         network.load_state_dict(make_network().state_dict())
-        assert torch.allclose(network.gene_tokens(), first)
+        assert torch.allclose(network.encode_genes(), first)
         network.train().eval()
-        assert torch.allclose(network.gene_tokens(), first)
-        assert network.double().gene_tokens().dtype == torch.float64
-    assert network.gene_tokens().requires_grad  # never a stale constant under gradients
+        assert torch.allclose(network.encode_genes(), first)
+        assert network.double().encode_genes().dtype == torch.float64
+    assert network.encode_genes().requires_grad  # never a stale constant under gradients
 
 
 def test_auxiliary_and_final_heads_are_on_the_label_scale(network: DKAN, slide):
@@ -303,6 +303,6 @@ def test_config_survives_json():
 def test_some_global_tokens_are_those_of_all(network: DKAN, slide):
     with torch.inference_mode():
         features, positions = slide["slide_features"], slide["positions"]
-        every = network.global_tokens(features, positions)
-        some = network.global_tokens(features, positions, only=torch.tensor([3, 0]))
+        every = network.encode_global(features, positions)
+        some = network.encode_global(features, positions, query_rows=torch.tensor([3, 0]))
     torch.testing.assert_close(some, every[[3, 0]], atol=1e-5, rtol=1e-5)

@@ -51,11 +51,11 @@ def test_the_pieces_of_the_engine_add_up_to_predict(imported: Checkpoint, inputs
     network = imported.network
     some, genes = torch.tensor([20, 3, 11]), torch.tensor([7, 0, 3])
     with torch.inference_mode():
-        tokens = network.global_tokens(inputs["slide_features"], inputs["positions"])[some]
+        tokens = network.encode_global(inputs["slide_features"], inputs["positions"])[some]
         given = (inputs[k][some] for k in ("patches", "neighbor_features", "neighbor_mask"))
         fused = network.fuse(*given, tokens)
         final = network.decode(fused.z, genes)
-        auxiliary = network.auxiliary(fused, tokens)
+        auxiliary = network.predict_auxiliary(fused, tokens)
     assert (final - expected["final"][some][:, genes]).abs().max() < 1e-5
     for name, values in auxiliary.items():
         assert (values - expected[name][some]).abs().max() < 1e-5, name
@@ -78,4 +78,4 @@ def test_the_card_says_what_is_known_and_the_unknown_encoder_is_refused(imported
     assert imported.panel.symbols == tuple(f"GENE{i}" for i in range(10))
     assert imported.patch.px == 224 and imported.patch.mpp == pytest.approx(0.688)
     with pytest.raises(EncoderError, match="does not say which encoder"):
-        imported.tile_encoder()
+        imported.build_tile_encoder()

@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from shapely.geometry import Polygon, box
 
 from napari_dkan.errors import SpotsError
-from napari_dkan.inference.predict import tissue_region
-from napari_dkan.quality.placement import Placement, place
+from napari_dkan.inference.predict import find_tissue_region
+from napari_dkan.quality.placement import RegistrationCheck, check_registration
 from napari_dkan.slide import open_slide
-from napari_dkan.spatial.landmarks import fit_landmarks
+from napari_dkan.spatial.landmarks import fit_affine_to_landmarks
 from napari_dkan.spatial.spots import Spots
-from napari_dkan.training.loading import read_data
+from napari_dkan.training.loading import read_section_data
 
 TRIANGLE = np.array([[100.0, 200.0], [4100.0, 600.0], [1500.0, 5200.0]])
 
@@ -33,18 +33,18 @@ def test_landmarks_find_scale_turn_and_shift(scale, turn, shift, extra) -> None:
     linear = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     source = np.concatenate([TRIANGLE, np.array(extra).reshape(-1, 2)])
     target = source @ linear.T + shift
-    fitted = fit_landmarks(source, target)
+    fitted = fit_affine_to_landmarks(source, target)
     assert fitted.scale == pytest.approx(scale, rel=1e-6)
-    assert fitted.turned_deg == pytest.approx(turn, abs=1e-4)
+    assert fitted.rotation_deg == pytest.approx(turn, abs=1e-4)
     assert np.allclose(fitted.apply(source), target, atol=1e-3)
     there = np.array([[2000.0, 2500.0]])
-    assert np.allclose(fit_landmarks(target, source).apply(fitted.apply(there)), there, atol=1e-3)
+    assert np.allclose(fit_affine_to_landmarks(target, source).apply(fitted.apply(there)), there, atol=1e-3)
 
 
 def test_landmarks_that_cannot_be_are_refused() -> None:
     def refused(match: str, source, target) -> None:
         with pytest.raises(SpotsError, match=match):
-            fit_landmarks(source, target)
+            fit_affine_to_landmarks(source, target)
 
     line = np.array([[0.0, 0.0], [1000.0, 1000.0], [3000.0, 3010.0]])
     refused("too few", TRIANGLE[:2], TRIANGLE[:2])
@@ -63,12 +63,12 @@ def real(data_dir: Path):
     """C3 and C2: spots, and C3's slide as `place` takes it."""
     folder = data_dir / "her2st"
     spots = {}
-    for data in read_data(folder, ["C2", "C3"]):
+    for data in read_section_data(folder, ["C2", "C3"]):
         array = data.obs[["array_col", "array_row"]].to_numpy()
         spots[data.uns["section"]] = Spots(data.obsm["spatial"], array, (), 100.0, 200.0)
         mpp, image = data.uns["mpp"], data.uns["image"]
     with open_slide(image) as slide:
-        where = slide.width, slide.height, mpp, tissue_region(slide, mpp)
+        where = slide.width, slide.height, mpp, find_tissue_region(slide, mpp)
     return spots, where
 
 
@@ -76,12 +76,12 @@ def test_right_and_wrong_registrations_of_a_real_section(real) -> None:
     spots, where = real
     right = spots["C3"]
 
-    def said(placed: Spots) -> Placement:
-        return place(placed, *where)
+    def said(placed: Spots) -> RegistrationCheck:
+        return check_registration(placed, *where)
 
     found = said(right)
     assert found.warning == "" and not found.off_tissue.any()
-    assert found.scale_mpp == pytest.approx(where[2], rel=0.01)
+    assert found.fitted_mpp == pytest.approx(where[2], rel=0.01)
     assert "lie off the tissue: the coordinates may be another slide's" in said(spots["C2"]).warning
     mm = 1000 / where[2]
     for east, south in ((1, 0), (-1, 0), (0, 1), (0, -1)):
@@ -92,7 +92,7 @@ def test_right_and_wrong_registrations_of_a_real_section(real) -> None:
     half = said(replace(right, xy=right.xy / 2))
     assert "fits 1.37 um per pixel, the slide has 0.687" in half.warning
     # the pixel size itself may have been taken from these spots; then the tissue tells
-    assert place(replace(right, xy=right.xy / 2), *where[:2], None, where[3]).warning
+    assert check_registration(replace(right, xy=right.xy / 2), *where[:2], None, where[3]).warning
     assert "off the slide" in said(replace(right, xy=right.xy * 2)).warning
     swapped = said(replace(right, xy=right.xy[:, ::-1].copy()))
     assert "as if x and y were swapped" in swapped.warning
@@ -100,12 +100,12 @@ def test_right_and_wrong_registrations_of_a_real_section(real) -> None:
 
 def test_little_is_known_and_nothing_is_claimed() -> None:
     spots = Spots(np.array([[10.0, 10.0], [90.0, 90.0]]))
-    found = place(spots, 100, 100, None, None)
-    assert (found.warning, found.scale_mpp) == ("", None) and not found.off_tissue.any()
-    found = place(spots, 100, 100, 1.0, box(0, 0, 50, 50))
+    found = check_registration(spots, 100, 100, None, None)
+    assert (found.warning, found.fitted_mpp) == ("", None) and not found.off_tissue.any()
+    found = check_registration(spots, 100, 100, 1.0, box(0, 0, 50, 50))
     assert found.off_tissue.tolist() == [False, True] and "1 of 2 spots" in found.warning
     wide = replace(spots, diameter_um=120.0)  # its edge reaches the tissue
-    assert not place(wide, 100, 100, 1.0, box(0, 0, 50, 50)).off_tissue.any()
-    assert "No tissue was found" in place(spots, 100, 100, 1.0, Polygon()).warning
-    off = place(spots, 50, 50, 1.0, None)
+    assert not check_registration(wide, 100, 100, 1.0, box(0, 0, 50, 50)).off_tissue.any()
+    assert "No tissue was found" in check_registration(spots, 100, 100, 1.0, Polygon()).warning
+    off = check_registration(spots, 50, 50, 1.0, None)
     assert off.off_slide.tolist() == off.off_tissue.tolist() == [False, True]

@@ -16,19 +16,19 @@ from scipy.stats import spearmanr
 
 from napari_dkan.cli import main
 from napari_dkan.errors import SpotsError
-from napari_dkan.expression.loose import read_loose
+from napari_dkan.expression.loose import read_single_section
 from napari_dkan.inference.predict import predict
 from napari_dkan.inference.prediction import Prediction
-from napari_dkan.inference.target import spots_target
+from napari_dkan.inference.target import target_from_spots
 from napari_dkan.model import Checkpoint, load_checkpoint
-from napari_dkan.quality.compare import Comparison, compare, expected_pcc
-from napari_dkan.quality.domains import agreement, domains
-from napari_dkan.quality.intervals import blocks_of, resample
-from napari_dkan.quality.regions import worst_regions
-from napari_dkan.quality.rivals import rivals
-from napari_dkan.samples.bundled import bundled_checkpoint
+from napari_dkan.quality.compare import Comparison, compare_with_measured, held_out_pcc_from_card
+from napari_dkan.quality.domains import adjusted_rand_index, cluster_domains
+from napari_dkan.quality.intervals import assign_blocks, bootstrap_pcc
+from napari_dkan.quality.regions import find_error_regions
+from napari_dkan.quality.rivals import compare_models
+from napari_dkan.samples.bundled import find_bundled_checkpoint
 from napari_dkan.spatial.spots import Spots
-from napari_dkan.training.measured import Measured, measured_section
+from napari_dkan.training.measured import MeasuredSection, make_measured_section
 
 SIDE = 12
 
@@ -60,22 +60,22 @@ def section(genes: list[str], spots: int = SIDE * SIDE) -> anndata.AnnData:
     return data
 
 
-def made_up(model: Checkpoint, measured: Measured, noise: float = 0.1) -> Prediction:
+def made_up(model: Checkpoint, measured: MeasuredSection, noise: float = 0.1) -> Prediction:
     """A prediction at its spots: the labels with noise, 0 for genes that are not measured."""
-    target = spots_target(measured.spots(), 10_000, 10_000)
-    made = Prediction.empty(target, model.panel, model.label_scale, {}, width=4)
+    target = target_from_spots(measured.labeled_spots(), 10_000, 10_000)
+    made = Prediction.create_empty(target, model.panel, model.label_scale, {}, token_dim=4)
     random = np.random.default_rng(1)
     made.tokens[:], made.values[:] = 0, 0
     labels = measured.labels.values
-    made.values[:, list(measured.rows)] = labels + random.normal(0, noise, labels.shape)
+    made.values[:, list(measured.panel_rows)] = labels + random.normal(0, noise, labels.shape)
     return made
 
 
 @pytest.fixture(scope="module")
 def compared(model: Checkpoint) -> Comparison:
-    measured = measured_section(section(list(model.panel.symbols)), model)
+    measured = make_measured_section(section(list(model.panel.symbols)), model)
     made = made_up(model, measured)
-    return compare(model, measured, made, ridge=made_up(model, measured, 0.5).values)
+    return compare_with_measured(model, measured, made, ridge=made_up(model, measured, 0.5).values)
 
 
 def test_the_summary_is_that_of_evaluate(data_dir: Path, tmp_path: Path, monkeypatch) -> None:
@@ -95,40 +95,40 @@ def test_the_summary_is_that_of_evaluate(data_dir: Path, tmp_path: Path, monkeyp
     assert not done.value.code
     report = json.loads(out.read_text())
 
-    model = load_checkpoint(bundled_checkpoint("her2-breast"))
-    measured = measured_section(read_loose(*files), model)
-    comparison = compare(model, measured, predictions[0])
+    model = load_checkpoint(find_bundled_checkpoint("her2-breast"))
+    measured = make_measured_section(read_single_section(*files), model)
+    comparison = compare_with_measured(model, measured, predictions[0])
     ours, theirs = comparison.summary, report["metrics"]["dkan"]
     for name in ("pcc_all", "pcc_hpg", "pcc_heg", "pcc_hvg", "mse"):
         assert getattr(ours.dkan, name) == theirs[name], name
-    assert (ours.spots, ours.genes) == (report["spots"], report["genes"]) == (66, 250)
-    for row in comparison.table:
+    assert (ours.n_spots, ours.n_genes) == (report["spots"], report["genes"]) == (66, 250)
+    for row in comparison.metrics_per_gene:
         assert round(row.pcc, 4) == report["per_gene_pcc"][row.symbol]["dkan"]
         card = model.card["per_gene_pcc"][row.symbol]
         assert (row.expected_pcc, row.expected_ridge_pcc) == (card["dkan"], card["ridge"])
-    assert ours.card is not None and ours.card_ridge is not None
-    assert ours.card.pcc_all == pytest.approx(model.card["metrics"]["pcc_all"], abs=1e-3)
-    assert ours.card.mse == model.card["metrics"]["dkan"]["mse"]
-    assert len(comparison.dropped) == 1  # 67 spots, of which one has no count of the panel
-    labelled = [n not in comparison.dropped for n in measured.data.obs_names]
-    counts = read_loose(*files)[:, "S100A14"].X.toarray().ravel()[labelled]
-    zeros = comparison.zeros[comparison.panel.row("S100A14")]
+    assert ours.card_dkan is not None and ours.card_ridge is not None
+    assert ours.card_dkan.pcc_all == pytest.approx(model.card["metrics"]["pcc_all"], abs=1e-3)
+    assert ours.card_dkan.mse == model.card["metrics"]["dkan"]["mse"]
+    assert len(comparison.spots_without_counts) == 1  # 67 spots, of which one has no count of the panel
+    labelled = [n not in comparison.spots_without_counts for n in measured.data.obs_names]
+    counts = read_single_section(*files)[:, "S100A14"].X.toarray().ravel()[labelled]
+    zeros = comparison.zero_fraction[comparison.panel.row("S100A14")]
     assert zeros == pytest.approx((counts == 0).mean()) and zeros > 0.5
-    assert f"PCC-ALL {theirs['pcc_all']:.2f}" in ours.sentence()
+    assert f"PCC-ALL {theirs['pcc_all']:.2f}" in ours.format_verdict()
 
     measured_clusters, predicted_clusters = (
-        domains(v, 0.5) for v in (comparison.measured, comparison.predicted)
+        cluster_domains(v, 0.5) for v in (comparison.measured, comparison.predicted)
     )
     # in sample, so clusters of the prediction must find those of the measurement again
-    assert agreement(measured_clusters, predicted_clusters) > 0.2
+    assert adjusted_rand_index(measured_clusters, predicted_clusters) > 0.2
     assert (np.diff(np.bincount(measured_clusters)[1:]) <= 0).all()
-    assert np.array_equal(domains(comparison.predicted, 0.5), predicted_clusters)
+    assert np.array_equal(cluster_domains(comparison.predicted, 0.5), predicted_clusters)
 
 
 def test_figures_of_a_gene(compared: Comparison) -> None:
-    row = compared.table[2]
+    row = compared.metrics_per_gene[2]
     p, m = compared.predicted[:, 2], compared.measured[:, 2]
-    assert row.symbol == compared.panel.symbols[2] and row.spots == SIDE * SIDE
+    assert row.symbol == compared.panel.symbols[2] and row.n_spots == SIDE * SIDE
     assert row.pcc == pytest.approx(np.corrcoef(p, m)[0, 1], abs=1e-5)
     assert row.spearman == pytest.approx(spearmanr(p, m).statistic, abs=1e-5)
     assert row.mse == pytest.approx(np.mean((p - m) ** 2), rel=1e-4)
@@ -136,28 +136,28 @@ def test_figures_of_a_gene(compared: Comparison) -> None:
     assert row.predicted_variance == pytest.approx(p.var(), rel=1e-4)
     assert row.low < row.pcc < row.high and row.zeros == 0
     assert row.ridge_pcc < row.pcc and row.ridge_mse > row.mse and np.isnan(row.expected_pcc)
-    assert compared.summary.better_than_ridge == compared.summary.compared == 6
-    assert "DKAN better on 6 of 6 genes" in compared.summary.sentence()
+    assert compared.summary.n_better_than_ridge == compared.summary.n_compared == 6
+    assert "DKAN better on 6 of 6 genes" in compared.summary.format_verdict()
     assert np.array_equal(compared.residual, compared.predicted - compared.measured)
 
 
 def test_intervals_are_wider_where_neighbours_are_alike() -> None:
     column, row = np.meshgrid(np.arange(24), np.arange(24))
     spots = Spots(100.0 * np.stack([column.ravel(), row.ravel()], axis=1))
-    blocks = blocks_of(spots)
+    blocks = assign_blocks(spots)
     assert sorted(np.bincount(blocks)) == [36] * 16
     random = np.random.default_rng(3)
     rough = random.normal(size=(2, 576, 50))
     smooth = np.repeat(np.repeat(random.normal(size=(2, 6, 6, 50)), 4, axis=1), 4, axis=2)
-    narrow = resample(*rough, spots)
-    wide = resample(*(smooth.reshape(2, 576, 50) + 0.1 * rough), spots)
+    narrow = bootstrap_pcc(*rough, spots)
+    wide = bootstrap_pcc(*(smooth.reshape(2, 576, 50) + 0.1 * rough), spots)
     assert np.median(wide.high - wide.low) > 2 * np.median(narrow.high - narrow.low)
     # noise has no correlation, and nearly all intervals know
     assert ((narrow.low < 0) & (narrow.high > 0)).mean() > 0.85
-    again = resample(*rough, spots)
-    assert np.array_equal(narrow.low, again.low) and narrow.low_all == again.low_all
-    few = resample(*rough[:, :12], spots.take(np.arange(12)))
-    assert np.isnan(few.low).all() and np.isnan(few.low_all)
+    again = bootstrap_pcc(*rough, spots)
+    assert np.array_equal(narrow.low, again.low) and narrow.mean_low == again.mean_low
+    few = bootstrap_pcc(*rough[:, :12], spots.take(np.arange(12)))
+    assert np.isnan(few.low).all() and np.isnan(few.mean_low)
 
 
 def test_the_worst_region_is_found(compared: Comparison) -> None:
@@ -166,15 +166,15 @@ def test_the_worst_region_is_found(compared: Comparison) -> None:
     bad[corner, 1] += 2
     worse = replace(compared, predicted=bad)
     gene = compared.panel.symbols[1]
-    for found in (worst_regions(worse, gene), worst_regions(worse)):
+    for found in (find_error_regions(worse, gene), find_error_regions(worse)):
         first = found[0]
-        assert sorted(first.rows) == corner
+        assert sorted(first.spot_rows) == corner
         assert (first.x, first.y) == (400 + 8 * 200, 400 + 3 * 200)
-        assert 200 * 2**0.5 < first.radius < 600 and first.times_average > 5
-        assert not set(first.rows) & {i for r in found[1:] for i in r.rows}
+        assert 200 * 2**0.5 < first.radius < 600 and first.relative_mse > 5
+        assert not set(first.spot_rows) & {i for r in found[1:] for i in r.spot_rows}
     error = worse.residual[corner, 1] ** 2
-    assert worst_regions(worse, gene)[0].mse == pytest.approx(error.mean(), rel=1e-5)
-    assert worst_regions(replace(compared, predicted=compared.measured)) == ()
+    assert find_error_regions(worse, gene)[0].mse == pytest.approx(error.mean(), rel=1e-5)
+    assert find_error_regions(replace(compared, predicted=compared.measured)) == ()
 
 
 def test_two_checkpoints_and_which_the_measured_data_prefers(
@@ -182,47 +182,47 @@ def test_two_checkpoints_and_which_the_measured_data_prefers(
 ) -> None:
     good = compared.prediction
     bad = replace(good, values=good.values + np.random.default_rng(5).normal(0, 1, (144, 6)))
-    both = rivals(good, bad.finished(), compared)
-    assert [g.prefers for g in both.genes] == ["first"] * 6
-    assert both.genes[0].pcc_a == pytest.approx(compared.table[0].pcc, abs=1e-5)
-    assert 0 < both.genes[0].agreement < 1
+    both = compare_models(good, bad.select_predicted(), compared)
+    assert [g.preferred_model for g in both.gene_comparisons] == ["first"] * 6
+    assert both.gene_comparisons[0].pcc_a == pytest.approx(compared.metrics_per_gene[0].pcc, abs=1e-5)
+    assert 0 < both.gene_comparisons[0].map_correlation < 1
     assert np.allclose(both.difference, bad.values - good.values, atol=1e-5)
-    assert "(first) on 6 genes" in both.sentence()
-    assert np.isnan(rivals(good, bad).genes[0].pcc_a)
+    assert "(first) on 6 genes" in both.format_verdict()
+    assert np.isnan(compare_models(good, bad).gene_comparisons[0].pcc_a)
     with pytest.raises(SpotsError, match="different spots"):
-        rivals(good, replace(bad, target=bad.target.take(np.arange(9))))
+        compare_models(good, replace(bad, target=bad.target.take(np.arange(9))))
     elsewhere = [
         replace(p, provenance={"slide_fingerprint": f}) for p, f in ((good, "a"), (bad, "b"))
     ]
     with pytest.raises(SpotsError, match="different slides"):
-        rivals(*elsewhere)
+        compare_models(*elsewhere)
 
 
 def test_what_is_measured_of_a_section_decides(model: Checkpoint) -> None:
-    measured = measured_section(section(["GATA3", "OTHER", "KRT8"]), model)
+    measured = make_measured_section(section(["GATA3", "OTHER", "KRT8"]), model)
     made = made_up(model, measured)
-    found = compare(model, measured, made, ridge=made.values)
+    found = compare_with_measured(model, measured, made, ridge=made.values)
     assert found.panel.symbols == ("GATA3", "KRT8")
     assert np.array_equal(found.predicted, made.values[:, [1, 4]])
     assert np.array_equal(found.ridge, found.predicted)
-    assert any("Only 2 of the checkpoint's 6 genes are measured" in n for n in found.notes)
+    assert any("Only 2 of the checkpoint's 6 genes are measured" in n for n in found.caveats)
     # a slide that is damaged at some spots costs these spots only
     made.tokens[:5], made.values[:5] = np.nan, np.nan
-    part = compare(model, measured, made)
+    part = compare_with_measured(model, measured, made)
     assert len(part.spots) == len(part.measured) == len(part.predicted) == 139
-    assert part.unread == tuple(f"s{i}" for i in range(5)) and len(part.prediction.values) == 139
+    assert part.unreadable_spots == tuple(f"s{i}" for i in range(5)) and len(part.prediction.values) == 139
     assert np.array_equal(part.measured, found.measured[5:])
 
 
 def test_bad_input_is_told(model: Checkpoint) -> None:
     genes = list(model.panel.symbols)
     data = section(genes)
-    measured = measured_section(data, model)
+    measured = make_measured_section(data, model)
     made = made_up(model, measured)
 
     def refused(match: str, *given, **more) -> None:
         with pytest.raises(SpotsError, match=match):
-            compare(model, *given, **more)
+            compare_with_measured(model, *given, **more)
 
     shifted = replace(made.target, spots=replace(made.target.spots, xy=made.target.spots.xy + 50))
     refused("other spots", measured, replace(made, target=shifted))
@@ -234,56 +234,56 @@ def test_bad_input_is_told(model: Checkpoint) -> None:
     broken = data.copy()
     broken.X[3, 2] = np.nan
     with pytest.raises(SpotsError, match="negative or missing counts"):
-        measured_section(broken, model)
+        make_measured_section(broken, model)
     nowhere = data.copy()
     del nowhere.obsm["spatial"]
     with pytest.raises(SpotsError, match="no positions of its spots"):
-        measured_section(nowhere, model)
+        make_measured_section(nowhere, model)
     loose = data.copy()
     loose.obs = loose.obs[[]]
-    derived = measured_section(loose, model)  # they lie on a lattice
+    derived = make_measured_section(loose, model)  # they lie on a lattice
     assert np.array_equal(derived.labels.values, measured.labels.values)
     loose.obsm["spatial"] = np.random.default_rng(0).uniform(0, 5000, (len(loose), 2))
     with pytest.raises(SpotsError, match="lie on no regular lattice"):
-        measured_section(loose, model)
+        make_measured_section(loose, model)
 
 
 def test_little_and_dull_input_has_figures_or_says_why(model: Checkpoint) -> None:
     genes = list(model.panel.symbols)
-    ten = measured_section(section(genes, 10), model)
-    found = compare(model, ten, made_up(model, ten))
-    assert any("10 spots are few" in n for n in found.notes)
-    assert np.isfinite(found.table[0].pcc) and np.isnan(found.table[0].low)
-    assert "PCC-ALL" in found.summary.sentence()
-    assert set(domains(found.measured)) >= {1}
+    ten = make_measured_section(section(genes, 10), model)
+    found = compare_with_measured(model, ten, made_up(model, ten))
+    assert any("10 spots are few" in n for n in found.caveats)
+    assert np.isfinite(found.metrics_per_gene[0].pcc) and np.isnan(found.metrics_per_gene[0].low)
+    assert "PCC-ALL" in found.summary.format_verdict()
+    assert set(cluster_domains(found.measured)) >= {1}
     with pytest.raises(SpotsError, match="9 spots are too few"):
-        domains(found.measured[:9])
+        cluster_domains(found.measured[:9])
 
-    one = measured_section(section(["GATA3"]), model)  # a single gene is all of its library
-    found = compare(model, one, made_up(model, one))
-    assert np.isnan(found.table[0].pcc) and found.summary.dkan.pcc_all is None
-    assert "No gene has a correlation" in found.summary.sentence()
-    assert any("the same at all measured spots" in n for n in found.notes)
+    one = make_measured_section(section(["GATA3"]), model)  # a single gene is all of its library
+    found = compare_with_measured(model, one, made_up(model, one))
+    assert np.isnan(found.metrics_per_gene[0].pcc) and found.summary.dkan.pcc_all is None
+    assert "No gene has a correlation" in found.summary.format_verdict()
+    assert any("the same at all measured spots" in n for n in found.caveats)
 
     dull = section(genes)
     dull.X[:, 3] = 0
     dull.X[0] = 0
-    measured = measured_section(dull, model)
+    measured = make_measured_section(dull, model)
     made = made_up(model, measured)
     made.values[:, 1] = 2
-    found = compare(model, measured, made)
-    table = found.table
+    found = compare_with_measured(model, measured, made)
+    table = found.metrics_per_gene
     assert np.isnan(table[3].pcc) and table[3].zeros == 1 and np.isnan(table[3].spearman)
     assert np.isnan(table[1].pcc) and table[1].predicted_variance == 0
-    assert np.isfinite([table[0].pcc, table[0].low]).all() and found.summary.dkan.genes == 4
-    assert found.dropped == ("s0",)
-    said = " ".join(found.notes)
+    assert np.isfinite([table[0].pcc, table[0].low]).all() and found.summary.dkan.n_genes == 4
+    assert found.spots_without_counts == ("s0",)
+    said = " ".join(found.caveats)
     assert "predicted the same at all spots" in said and "1 spot has no count" in said
     with pytest.raises(SpotsError, match="Fewer than two genes vary"):
-        domains(np.ones((20, 5)))
+        cluster_domains(np.ones((20, 5)))
 
 
 def test_a_card_is_anothers_text() -> None:
     card = {"per_gene_pcc": {"A": {"dkan": 0.5, "ridge": None}, "B": 3, "C": {"dkan": "x"}}}
-    assert expected_pcc(card) == {"A": (0.5, None), "C": (None, None)}
-    assert expected_pcc({}) == expected_pcc({"per_gene_pcc": "not measured"}) == {}
+    assert held_out_pcc_from_card(card) == {"A": (0.5, None), "C": (None, None)}
+    assert held_out_pcc_from_card({}) == held_out_pcc_from_card({"per_gene_pcc": "not measured"}) == {}

@@ -14,14 +14,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from napari_dkan.errors import SpotsError
-from napari_dkan.expression.arrayfit import array_mpp
+from napari_dkan.expression.arrayfit import mpp_from_spots
 from napari_dkan.expression.countfile import read_counts
-from napari_dkan.expression.her2st import read_section
-from napari_dkan.expression.labels import array_coordinates
-from napari_dkan.expression.lattice import lattice_coordinates
+from napari_dkan.expression.her2st import read_her2st_section
+from napari_dkan.expression.labels import array_coords_from_section
+from napari_dkan.expression.lattice import array_coords_from_lattice
 from napari_dkan.expression.layouts import find_sections, read_sections
-from napari_dkan.expression.loose import read_loose
-from napari_dkan.expression.published import published_panel, published_text
+from napari_dkan.expression.loose import read_single_section
+from napari_dkan.expression.published import find_dkan_panel, find_dkan_gene_text
 from napari_dkan.expression.spotfile import read_spots
 from napari_dkan.spatial.spots import Spots
 
@@ -59,21 +59,21 @@ def test_her2st_sections_are_found_with_their_patient(data_dir: Path) -> None:
 
 def test_loose_files_give_the_section_that_the_folder_gives(data_dir: Path) -> None:
     root = data_dir / "her2st"
-    whole = read_section(data_dir, "C3")
+    whole = read_her2st_section(data_dir, "C3")
     spots = root / "ST-spotfiles" / "C3_selection.tsv"
-    loose = read_loose(whole.uns["image"], root / "ST-cnts" / "C3.tsv.gz", spots)
+    loose = read_single_section(whole.uns["image"], root / "ST-cnts" / "C3.tsv.gz", spots)
     assert (loose.X != whole.X).nnz == 0
     assert loose.obs_names.tolist() == whole.obs_names.tolist()
     assert loose.uns["mpp"] == whole.uns["mpp"] and loose.uns["image"] == whole.uns["image"]
 
     # an h5ad says where its spots are; its facts lie deep in uns, its array in array_x, array_y
-    crop = read_loose(root / "crop" / "C3_crop.jpg", root / "crop" / "C3_crop.h5ad")
+    crop = read_single_section(root / "crop" / "C3_crop.jpg", root / "crop" / "C3_crop.h5ad")
     assert_section(crop)
     assert crop.uns["mpp"] == 0.6874 and crop.uns["spot_pitch_um"] == 200.0
-    assert array_coordinates(crop)[0].tolist() == [11, 10] and crop.obs_names[0] == "11x10"
+    assert array_coords_from_section(crop)[0].tolist() == [11, 10] and crop.obs_names[0] == "11x10"
     both = whole[crop.obs_names, crop.var_names]
     assert (both.X != crop.X).nnz == 0
-    beside = read_loose(None, root / "crop" / "C3_crop.h5ad")
+    beside = read_single_section(None, root / "crop" / "C3_crop.h5ad")
     assert Path(beside.uns["image"]).name == "C3_crop.ome.tif"
 
 
@@ -86,7 +86,7 @@ def test_a_real_space_ranger_folder(data_dir: Path, tmp_path: Path) -> None:
     assert (data.uns["section"], data.uns["image"]) == ("visium", "")
     assert "no full-resolution image" in data.uns["image_note"]
     positions = read_spots(folder / "spatial" / "tissue_positions_list.csv")
-    assert data.uns["mpp"] == array_mpp(positions)
+    assert data.uns["mpp"] == mpp_from_spots(positions)
     assert data.n_obs + data.uns["spots_without_counts"] == len(positions)
 
     theirs = scanpy.read_10x_h5(folder / "filtered_feature_bc_matrix.h5")[data.obs_names]
@@ -157,7 +157,7 @@ def test_hest_samples(data_dir: Path, tmp_path: Path) -> None:
     assert (found.layout, read.uns["patient"]) == ("HEST-1k", "Patient C")
     assert read.uns["image"] == str(tmp_path / "wsis" / "SPA1.tif")
     assert (read.uns["mpp"], read.uns["mpp_origin"]) == (0.6874, "HEST metadata")
-    assert array_coordinates(read)[0].tolist() == [11, 10]
+    assert array_coords_from_section(read)[0].tolist() == [11, 10]
 
     # a pixel size that is off by ten is kept, and told
     (tmp_path / "metadata" / "SPA1.json").write_text(
@@ -198,8 +198,8 @@ def test_the_published_layout_keeps_the_order_of_its_features(
     assert data.uns["patient"] == "C" and data.uns["mpp"] == pytest.approx(0.6874, abs=1e-4)
     assert data.uns["features"] == str(root / "gt_features_224" / "C3.pt")
     assert data.uns["neighbor_features"] == ""
-    assert published_panel(tmp_path) == root / "genes_her2st.npy"
-    assert published_text(tmp_path) == root / "ST-text" / "her2st_ncbi_biobert.pt"
+    assert find_dkan_panel(tmp_path) == root / "genes_her2st.npy"
+    assert find_dkan_gene_text(tmp_path) == root / "ST-text" / "her2st_ncbi_biobert.pt"
 
 
 def test_published_images_and_patients_of_the_other_studies(tmp_path: Path) -> None:
@@ -214,7 +214,7 @@ def test_published_images_and_patients_of_the_other_studies(tmp_path: Path) -> N
         "BC23209_C1": "BC23209",
     }
     assert Path(sections["P2_ST_rep1"].uns["image"]).name == "GSM1_P2_ST_rep1.jpg"
-    assert published_panel(tmp_path) is None and published_text(tmp_path) is None
+    assert find_dkan_panel(tmp_path) is None and find_dkan_gene_text(tmp_path) is None
 
 
 def test_an_h5ad_finds_its_counts_image_and_array(tmp_path: Path) -> None:
@@ -242,7 +242,7 @@ def test_an_h5ad_finds_its_counts_image_and_array(tmp_path: Path) -> None:
     assert read.uns["image"] == str(tmp_path / "slides" / "he.tif")
     assert (read.uns["mpp"], read.uns["patient"]) == (0.5, "P7")
     assert "derived" in read.uns["array_note"] and np.isnan(read.uns["spot_pitch_um"])
-    np.testing.assert_array_equal(array_coordinates(read), np.column_stack([x, y]))
+    np.testing.assert_array_equal(array_coords_from_section(read), np.column_stack([x, y]))
 
     # positions without a lattice give no array, and whoever needs one says so
     data.obsm["spatial"] = rng.uniform(0, 500, (25, 2))
@@ -250,10 +250,10 @@ def test_an_h5ad_finds_its_counts_image_and_array(tmp_path: Path) -> None:
     data.raw.X[:] = counts
     del data.layers["counts"]
     data.write_h5ad(tmp_path / "mine.h5ad")
-    read = read_loose(None, tmp_path / "mine.h5ad")
+    read = read_single_section(None, tmp_path / "mine.h5ad")
     assert read.X.sum() == counts.sum()
     with pytest.raises(SpotsError, match="mine has no whole array coordinates"):
-        array_coordinates(read)
+        array_coords_from_section(read)
 
 
 def test_a_table_tells_which_sections_belong_to_one_patient(tmp_path: Path) -> None:
@@ -273,7 +273,7 @@ def test_only_genes_are_taken_from_a_10x_file(tmp_path: Path) -> None:
     kinds = ["Gene Expression", "Antibody Capture", "Gene Expression"]
     write_tenx(path, [[1, 9, 2], [0, 9, 4]], ["a-1", "b-1"], ["G", "Ab", "G"], kinds=kinds)
     counts = read_counts(path)
-    assert (counts.genes, counts.ids, counts.merged) == (("G",), ("ENSG00000",), 1)
+    assert (counts.genes, counts.ensembl_ids, counts.n_merged_genes) == (("G",), ("ENSG00000",), 1)
     assert counts.matrix.toarray().tolist() == [[3], [4]]
 
 
@@ -294,30 +294,30 @@ def test_lattices_are_recognised_however_they_lie(
     xy = plane.astype(float) @ turn * pitch + 1000
     xy += rng.uniform(-jitter, jitter, xy.shape) * pitch
     xy = xy[rng.random(len(xy)) < 0.85]
-    array = lattice_coordinates(xy)
+    array = array_coords_from_lattice(xy)
     assert array is not None
     assert ((array.sum(axis=1) % 2) == 0).all() or not hexagonal
-    fitted = array_mpp(Spots(xy, array, pitch_um=100.0))
+    fitted = mpp_from_spots(Spots(xy, array, pitch_um=100.0))
     assert fitted == pytest.approx(100.0 / pitch, rel=0.03)
 
 
 @given(st.integers(0, 1_000))
 def test_cells_and_lines_are_no_lattice(seed: int) -> None:
     rng = np.random.default_rng(seed)
-    assert lattice_coordinates(rng.uniform(0, 1_000, (200, 2))) is None
+    assert array_coords_from_lattice(rng.uniform(0, 1_000, (200, 2))) is None
     line = np.column_stack([np.arange(40.0) * 100, np.full(40, seed)])
-    assert lattice_coordinates(line) is None
-    assert lattice_coordinates(np.repeat(line, 2, axis=0)) is None
+    assert array_coords_from_lattice(line) is None
+    assert array_coords_from_lattice(np.repeat(line, 2, axis=0)) is None
 
 
 def test_the_lattice_of_real_sections_is_their_array(data_dir: Path) -> None:
     for file in sorted((data_dir / "her2st" / "ST-spotfiles").glob("*_selection.tsv")):
         spots = read_spots(file)
-        found = lattice_coordinates(spots.xy)
+        found = array_coords_from_lattice(spots.xy)
         assert found is not None and spots.array is not None
         assert len(np.unique(found - spots.array, axis=0)) == 1
     visium = read_spots(data_dir / "visium" / "spatial" / "tissue_positions_list.csv")
-    found = lattice_coordinates(visium.xy)
+    found = array_coords_from_lattice(visium.xy)
     assert found is not None and visium.array is not None
     derived = Spots(visium.xy, found, pitch_um=100.0)
-    assert array_mpp(derived) == pytest.approx(array_mpp(visium), rel=1e-3)
+    assert mpp_from_spots(derived) == pytest.approx(mpp_from_spots(visium), rel=1e-3)

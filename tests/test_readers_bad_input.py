@@ -17,9 +17,9 @@ from scipy import sparse
 
 from napari_dkan.errors import SpotsError
 from napari_dkan.expression.countfile import read_counts
-from napari_dkan.expression.counts import counts_of
+from napari_dkan.expression.counts import counts_from_matrix
 from napari_dkan.expression.layouts import find_sections, read_sections
-from napari_dkan.expression.loose import read_loose
+from napari_dkan.expression.loose import read_single_section
 from napari_dkan.expression.spotfile import read_spots
 
 from .section_files import st_counts, st_spots, write_positions, write_st, write_tenx
@@ -67,16 +67,16 @@ def test_two_columns_of_one_gene_are_summed(tmp_path: Path) -> None:
     path = tmp_path / "c.tsv"
     path.write_text("\tA\tB\tA\n1x1\t1\t2\t4\n")
     counts = read_counts(path)
-    assert (counts.genes, counts.merged) == (("A", "B"), 1)
+    assert (counts.genes, counts.n_merged_genes) == (("A", "B"), 1)
     assert counts.matrix.toarray().tolist() == [[5, 2]]
 
 
 @given(st.lists(st.sampled_from("ABCDE"), min_size=1, max_size=12), st.integers(0, 99))
 def test_summing_keeps_every_count(genes: list[str], seed: int) -> None:
     matrix = np.random.default_rng(seed).poisson(1.0, (4, len(genes)))
-    counts = counts_of(matrix, list("wxyz"), genes, Path("m"), [f"E{g}" for g in genes])
+    counts = counts_from_matrix(matrix, list("wxyz"), genes, Path("m"), [f"E{g}" for g in genes])
     assert counts.genes == tuple(dict.fromkeys(genes))
-    assert counts.ids == tuple(f"E{g}" for g in counts.genes)
+    assert counts.ensembl_ids == tuple(f"E{g}" for g in counts.genes)
     for column, gene in enumerate(counts.genes):
         expected = matrix[:, [g == gene for g in genes]].sum(axis=1)
         np.testing.assert_array_equal(counts.matrix[:, column].toarray().ravel(), expected)
@@ -180,20 +180,20 @@ def test_a_barcode_twice(tmp_path: Path) -> None:
     spots = tmp_path / "spots.csv"
     spots.write_text("id,x,y\na-1,1,1\na-1,2,2\n")
     with pytest.raises(SpotsError, match=r"spots\.csv names spot a-1 twice"):
-        read_loose(None, tmp_path / "m.h5", spots)
+        read_single_section(None, tmp_path / "m.h5", spots)
     spots.write_text("x,y\n1,1\n")
     with pytest.raises(SpotsError, match=r"spots\.csv does not name its spots"):
-        read_loose(None, tmp_path / "m.h5", spots)
+        read_single_section(None, tmp_path / "m.h5", spots)
     with pytest.raises(SpotsError, match=r"m\.h5 does not say where its spots are"):
-        read_loose(None, tmp_path / "m.h5")
+        read_single_section(None, tmp_path / "m.h5")
     with pytest.raises(SpotsError, match=r"gone\.tif does not exist"):
-        read_loose(tmp_path / "gone.tif", tmp_path / "m.h5", spots)
+        read_single_section(tmp_path / "gone.tif", tmp_path / "m.h5", spots)
 
 
 def test_one_spot_alone_is_read_without_a_pixel_size(tmp_path: Path) -> None:
     write_tenx(tmp_path / "m.h5", [[1, 2]], ["a-1"], ["A", "B"])
     (tmp_path / "spots.csv").write_text("id,x,y\na-1,10,20\n")
-    data = read_loose(None, tmp_path / "m.h5", tmp_path / "spots.csv")
+    data = read_single_section(None, tmp_path / "m.h5", tmp_path / "spots.csv")
     assert data.shape == (1, 2) and np.isnan(data.uns["mpp"]) and data.uns["mpp_origin"] == ""
     spots = st_spots(side=1)
     write_st(tmp_path, "Z1", spots, st_counts(spots), ".tsv.gz")

@@ -17,10 +17,10 @@ import numpy as np
 import pytest
 
 from napari_dkan.errors import SpotsError
-from napari_dkan.expression.arrayfit import array_mpp
+from napari_dkan.expression.arrayfit import mpp_from_spots
 from napari_dkan.expression.layouts import find_sections, read_sections
-from napari_dkan.expression.spatialdata import bin_size, read_spatialdata
-from napari_dkan.expression.transforms import apply, to_system
+from napari_dkan.expression.spatialdata import bin_um_from_region_name, read_spatialdata_section
+from napari_dkan.expression.transforms import apply_transform, transforms_to_systems
 from napari_dkan.slide import open_slide
 from napari_dkan.spatial.spots import Spots
 
@@ -49,7 +49,7 @@ def test_spots_are_placed_on_the_finest_image(stores: Path) -> None:
         assert data.obs_names.tolist() == [f"spots{i}" for i in range(30)]
         assert data.X[2].toarray().tolist() == [[2, 3, 4, 5]]
         assert data.uns["image"] == str(stores / f"{store}.zarr" / "images" / "full")
-        assert data.uns["mpp"] == pytest.approx(array_mpp(Spots(PIXELS, ARRAY, pitch_um=100.0)))
+        assert data.uns["mpp"] == pytest.approx(mpp_from_spots(Spots(PIXELS, ARRAY, pitch_um=100.0)))
         with open_slide(data.uns["image"]) as slide:
             assert (slide.width, slide.height) == (96, 64)
 
@@ -111,13 +111,13 @@ def test_shapes_of_other_instances_are_refused(stores: Path) -> None:
     table = pd.read_parquet(path)
     table.iloc[1:].to_parquet(path)
     with pytest.raises(SpotsError, match="has no shape for 1 spots"):
-        read_spatialdata(stores / "one.zarr", "table", "spots", "one")
+        read_spatialdata_section(stores / "one.zarr", "table", "spots", "one")
     pd.concat([table, table.iloc[:1]]).to_parquet(path)
     with pytest.raises(SpotsError, match=r"shapes\.parquet names \d+ twice"):
-        read_spatialdata(stores / "one.zarr", "table", "spots", "one")
+        read_spatialdata_section(stores / "one.zarr", "table", "spots", "one")
     table.assign(geometry=b"circle").to_parquet(path)
     with pytest.raises(SpotsError, match="holds no readable geometry"):
-        read_spatialdata(stores / "one.zarr", "table", "spots", "one")
+        read_spatialdata_section(stores / "one.zarr", "table", "spots", "one")
 
 
 def test_transformations_compose_in_order_and_by_axis_name() -> None:
@@ -131,17 +131,17 @@ def test_transformations_compose_in_order_and_by_axis_name() -> None:
         ],
         "output": {"name": "aligned"},
     }
-    systems = to_system([{"type": "identity"}, sequence], ["c", "y", "x"])
+    systems = transforms_to_systems([{"type": "identity"}, sequence], ["c", "y", "x"])
     assert set(systems) == {"global", "aligned"}
     point = np.array([[1.0, 1.0]])
-    assert apply(systems["global"], point).tolist() == [[1, 1]]
-    assert apply(systems["aligned"], point).tolist() == [[12, 23]]  # x and y changed places
+    assert apply_transform(systems["global"], point).tolist() == [[1, 1]]
+    assert apply_transform(systems["aligned"], point).tolist() == [[12, 23]]  # x and y changed places
     affine = {"type": "affine", "affine": [[0, 1, 5], [2, 0, 6]], "input": {"axes": yx["axes"][1:]}}
     affine["output"] = {"name": "global", "axes": affine["input"]["axes"]}
-    assert apply(to_system([affine], ["y", "x"])["global"], np.array([[3.0, 4.0]])).tolist() == [
+    assert apply_transform(transforms_to_systems([affine], ["y", "x"])["global"], np.array([[3.0, 4.0]])).tolist() == [
         [2 * 4 + 6, 3 + 5]
     ]
 
 
 def test_visium_hd_bins_tell_their_size_by_name() -> None:
-    assert bin_size("P1_square_008um") == 8.0 and bin_size("spots") is None
+    assert bin_um_from_region_name("P1_square_008um") == 8.0 and bin_um_from_region_name("spots") is None

@@ -12,8 +12,8 @@ import torch
 
 from napari_dkan.errors import SpotsError
 from napari_dkan.model.encoders.protocol import EncoderSpec
-from napari_dkan.training.ready import Computed, NamedEncoder, ReadyFeatures, Stored
-from napari_dkan.training.sections import encode, fit_encoder, select_genes
+from napari_dkan.training.ready import ComputedFeatureSource, FrozenEncoder, FrozenFeatures, StoredFeatureSource
+from napari_dkan.training.sections import encode_section, fit_section_encoder, select_genes
 
 from .tiny_sections import tiny_section
 
@@ -29,14 +29,14 @@ def test_stored_features_are_taken_as_they_are(tmp_path: Path) -> None:
         "features": str(tmp_path / "own.pt"),
         "neighbor_features": str(tmp_path / "near.pt"),
     }
-    ready = Stored().of(data, np.array([0, 2, 4]))
-    assert torch.equal(ready.own, own[[0, 2, 4]]) and torch.equal(ready.neighbors, near[[0, 2, 4]])
+    ready = StoredFeatureSource().select_features(data, np.array([0, 2, 4]))
+    assert torch.equal(ready.target_features, own[[0, 2, 4]]) and torch.equal(ready.neighbor_features, near[[0, 2, 4]])
     assert ready.spec.name == "external" and ready.spec.dimension == 6
     with pytest.raises(SpotsError, match=r"own.pt has shape \(5, 6\); A1 has 4 spots"):
-        Stored().of(data[:4], np.array([0]))
+        StoredFeatureSource().select_features(data[:4], np.array([0]))
     torch.save({"a": 1}, tmp_path / "own.pt")
     with pytest.raises(SpotsError, match=r"own\.pt does not hold a tensor"):
-        Stored().of(data, np.array([0]))
+        StoredFeatureSource().select_features(data, np.array([0]))
 
 
 def test_ready_features_take_the_place_of_the_stain_encoder() -> None:
@@ -46,20 +46,20 @@ def test_ready_features_take_the_place_of_the_stain_encoder() -> None:
         def __call__(self, tiles):
             return tiles.float().mean(dim=(2, 3))
 
-    source = Computed(NamedEncoder(Means(), torch.device("cpu")))
+    source = ComputedFeatureSource(FrozenEncoder(Means(), torch.device("cpu")))
     tiles = torch.randint(0, 255, (4, 25, 3, 8, 8), dtype=torch.uint8)
     for spot in tiles:
-        source.see(spot)
-    ready = source.of(None, np.arange(4))
-    torch.testing.assert_close(ready.own, tiles[:, 12].float().mean(dim=(2, 3)))
-    section = replace(tiny_section(0, spots=4), ready=ready)
-    encoder = fit_encoder([section], 16, 154.0)
+        source.add_tiles(spot)
+    ready = source.select_features(None, np.arange(4))
+    torch.testing.assert_close(ready.target_features, tiles[:, 12].float().mean(dim=(2, 3)))
+    section = replace(tiny_section(0, spots=4), frozen_features=ready)
+    encoder = fit_section_encoder([section], 16, 154.0)
     assert encoder.spec.name == "test" and encoder.tensors() == {}
-    assert torch.equal(encode(section, encoder).features, ready.neighbors)
+    assert torch.equal(encode_section(section, encoder).neighbor_features, ready.neighbor_features)
     with pytest.raises(SpotsError, match="different encoders"):
-        fit_encoder([section, tiny_section(1)], 16, 154.0)
-    other = ReadyFeatures(ready.spec, ready.neighbors, ready.own + 1)
-    assert torch.equal(encode(replace(section, ready=other), encoder).own, ready.own + 1)
+        fit_section_encoder([section, tiny_section(1)], 16, 154.0)
+    other = FrozenFeatures(ready.spec, ready.neighbor_features, ready.target_features + 1)
+    assert torch.equal(encode_section(replace(section, frozen_features=other), encoder).target_features, ready.target_features + 1)
 
 
 def test_a_choice_of_genes() -> None:

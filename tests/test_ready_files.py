@@ -12,11 +12,11 @@ from shapely.geometry import box
 
 from napari_dkan.errors import SpotsError
 from napari_dkan.inference.engine import Predictor
-from napari_dkan.inference.patches import keys_of
-from napari_dkan.inference.predict import predict, tissue_region
-from napari_dkan.inference.ready.fit import ready_features
-from napari_dkan.inference.ready.tile_file import read_tile_file
-from napari_dkan.inference.target import Kind, region_target
+from napari_dkan.inference.patches import keys_from_centers
+from napari_dkan.inference.predict import predict, find_tissue_region
+from napari_dkan.inference.ready.fit import load_precomputed_features
+from napari_dkan.inference.ready.tile_file import open_feature_file
+from napari_dkan.inference.target import TargetKind, target_from_region
 from napari_dkan.model import load_checkpoint
 from napari_dkan.slide import open_slide
 
@@ -42,7 +42,7 @@ def checkpoint(tiny_checkpoint_file):
 def direct(slide: Slide, checkpoint: Checkpoint, tissue):
     """The prediction of a dense grid as it always was, and the predictor behind it."""
     predictor = Predictor(slide, checkpoint, MPP, tissue, "cpu")
-    target = region_target(tissue, 112.0, MPP, slide.width, slide.height, tissue)
+    target = target_from_region(tissue, 112.0, MPP, slide.width, slide.height, tissue)
     return predict(predictor, target), predictor
 
 
@@ -63,9 +63,9 @@ def write(path, centres, features, about=None, of_features=None):
 @pytest.fixture
 def made(slide: Slide, checkpoint: Checkpoint, tmp_path):
     """A file of the tissue's tiles, and the direct prediction of them."""
-    prediction, predictor = direct(slide, checkpoint, tissue_region(slide, MPP))
+    prediction, predictor = direct(slide, checkpoint, find_tissue_region(slide, MPP))
     xy = prediction.target.spots.xy
-    features, known = predictor.features.at(keys_of(xy))
+    features, known = predictor.feature_cache.get_features(keys_from_centers(xy))
     assert known.all()
     shuffled = np.random.default_rng(0).permutation(len(xy))
     rows = features.numpy()[shuffled]
@@ -76,25 +76,25 @@ def test_a_files_features_give_the_numbers_of_encoding(
     slide: Slide, checkpoint: Checkpoint, made, monkeypatch
 ):
     file, wanted = made
-    ready = ready_features(file, slide, checkpoint, MPP)
-    assert ready.side == SIDE and not ready.alone and ready.note == ""
-    tissue = tissue_region(slide, MPP)
-    predictor = Predictor(slide, checkpoint, MPP, tissue, "cpu", ready=ready)
-    encoded, encode = [], type(predictor.features).encode
+    ready = load_precomputed_features(file, slide, checkpoint, MPP)
+    assert ready.tile_side_px == SIDE and not ready.lacks_encoder and ready.note == ""
+    tissue = find_tissue_region(slide, MPP)
+    predictor = Predictor(slide, checkpoint, MPP, tissue, "cpu", precomputed_features=ready)
+    encoded, encode = [], type(predictor.feature_cache).encode
 
     def counting(self, tiles):
         encoded.append(len(tiles))
         return encode(self, tiles)
 
-    monkeypatch.setattr(type(predictor.features), "encode", counting)
-    got = predict(predictor, ready.target())
-    assert got.target.kind is Kind.TILES and got.target.spots.names == wanted.target.spots.names
+    monkeypatch.setattr(type(predictor.feature_cache), "encode", counting)
+    got = predict(predictor, ready.target_from_region())
+    assert got.target.kind is TargetKind.TILES and got.target.spots.names == wanted.target.spots.names
     np.testing.assert_allclose(got.values, wanted.values, atol=1e-5)
-    np.testing.assert_allclose(got.evidence, wanted.evidence, atol=1e-5)
-    everything = len(keys_of(wanted.target.spots.xy))
+    np.testing.assert_allclose(got.qc_features, wanted.evidence, atol=1e-5)
+    everything = len(keys_from_centers(wanted.target.spots.xy))
     assert sum(encoded) < everything  # only neighbours off the tissue, which the file lacks
     assert got.provenance["features"]["file"] == "drawn.h5"
-    some = ready.target(box(0, 0, 800, 1600))
+    some = ready.target_from_region(box(0, 0, 800, 1600))
     assert 0 < len(some) < len(got.target)
     at = {name: row for row, name in enumerate(wanted.target.spots.names)}
     rows = [at[n] for n in some.spots.names]
@@ -105,23 +105,23 @@ def test_without_weights_the_file_is_all_there_is(slide: Slide, checkpoint: Chec
     whole = box(0, 0, slide.width, slide.height)
     wanted, predictor = direct(slide, checkpoint, whole)
     xy = wanted.target.spots.xy
-    features = predictor.features.at(keys_of(xy))[0].numpy()
+    features = predictor.feature_cache.get_features(keys_from_centers(xy))[0].numpy()
     bare = replace(checkpoint, encoder_tensors=None)
-    ready = ready_features(write(tmp_path / "all.h5", xy, features), slide, bare, MPP)
-    assert ready.alone
-    predictor = Predictor(slide, bare, MPP, whole, "cpu", ready=ready)
-    np.testing.assert_allclose(predict(predictor, ready.target()).values, wanted.values, atol=1e-5)
+    ready = load_precomputed_features(write(tmp_path / "all.h5", xy, features), slide, bare, MPP)
+    assert ready.lacks_encoder
+    predictor = Predictor(slide, bare, MPP, whole, "cpu", precomputed_features=ready)
+    np.testing.assert_allclose(predict(predictor, ready.target_from_region()).values, wanted.values, atol=1e-5)
     with pytest.raises(SpotsError, match="its own tiles only"):
         predict(predictor, wanted.target)
-    assert len(ready.at(*(xy[7] + 30))) == 1
+    assert len(ready.target_at_point(*(xy[7] + 30))) == 1
 
     # tiles that the file lacks are masked as those off the slide are
-    few = ready_features(write(tmp_path / "few.h5", xy[::2] + 13, features[::2]), slide, bare, MPP)
-    assert few.grid is None
-    predictor = Predictor(slide, bare, MPP, whole, "cpu", ready=few)
-    assert np.isfinite(predict(predictor, few.target()).values).all()
+    few = load_precomputed_features(write(tmp_path / "few.h5", xy[::2] + 13, features[::2]), slide, bare, MPP)
+    assert few.tile_grid is None
+    predictor = Predictor(slide, bare, MPP, whole, "cpu", precomputed_features=few)
+    assert np.isfinite(predict(predictor, few.target_from_region()).values).all()
     with pytest.raises(SpotsError, match="no tile there"):
-        few.at(2.0, 2.0)
+        few.target_at_point(2.0, 2.0)
 
 
 @pytest.mark.parametrize(
@@ -138,10 +138,10 @@ def test_without_weights_the_file_is_all_there_is(slide: Slide, checkpoint: Chec
 def test_what_does_not_match_is_said(
     slide: Slide, checkpoint: Checkpoint, made, about, of_features, sentence
 ):
-    centres, rows = read_tile_file(made[0]).centres, h5py.File(made[0])["features"][:]
+    centres, rows = open_feature_file(made[0]).centers, h5py.File(made[0])["features"][:]
     file = write(made[0].parent / "other.h5", centres, rows, about, of_features)
     with pytest.raises(SpotsError, match=sentence):
-        ready_features(file, slide, checkpoint, MPP)
+        load_precomputed_features(file, slide, checkpoint, MPP)
 
 
 def test_a_file_of_clam_needs_somebody_to_name_its_encoder(
@@ -150,15 +150,15 @@ def test_a_file_of_clam_needs_somebody_to_name_its_encoder(
     unstated = dict.fromkeys(
         ("patch_size", "patch_size_level0", "level0_magnification", "level0_width", "name")
     )
-    tiles = read_tile_file(made[0])
+    tiles = open_feature_file(made[0])
     rows = h5py.File(made[0])["features"][:]
-    file = write(made[0].parent / "clam.h5", tiles.centres, rows, unstated, {})
-    ready = ready_features(file, slide, checkpoint, MPP, encoder="stain-stats")
-    assert not ready.file.stated and ready.side == SIDE
-    np.testing.assert_array_equal(ready.file.centres, tiles.centres)
-    narrow = write(made[0].parent / "narrow.h5", tiles.centres, rows[:, :5])
+    file = write(made[0].parent / "clam.h5", tiles.centers, rows, unstated, {})
+    ready = load_precomputed_features(file, slide, checkpoint, MPP, encoder="stain-stats")
+    assert not ready.feature_file.is_side_stated and ready.tile_side_px == SIDE
+    np.testing.assert_array_equal(ready.feature_file.centers, tiles.centers)
+    narrow = write(made[0].parent / "narrow.h5", tiles.centers, rows[:, :5])
     with pytest.raises(SpotsError, match=r"5 numbers.*stain-stats makes 16"):
-        ready_features(narrow, slide, checkpoint, MPP)
+        load_precomputed_features(narrow, slide, checkpoint, MPP)
 
 
 def test_what_is_no_feature_file_is_one_sentence(slide: Slide, checkpoint: Checkpoint, tmp_path):
@@ -166,7 +166,7 @@ def test_what_is_no_feature_file_is_one_sentence(slide: Slide, checkpoint: Check
         with h5py.File(tmp_path / name, "w") as file:
             fill(file)
         with pytest.raises(SpotsError) as caught:
-            ready_features(tmp_path / name, slide, checkpoint, MPP)
+            load_precomputed_features(tmp_path / name, slide, checkpoint, MPP)
         assert name in str(caught.value) and "\n" not in str(caught.value)
         return str(caught.value)
 
@@ -191,8 +191,8 @@ def test_what_is_no_feature_file_is_one_sentence(slide: Slide, checkpoint: Check
     assert "how large" in bad("one.h5", lambda f: two(f, one, np.zeros((1, 16), "f4")))
     (tmp_path / "text.h5").write_text("nothing")
     with pytest.raises(SpotsError, match=r"text\.h5 cannot be read"):
-        read_tile_file(tmp_path / "text.h5")
+        open_feature_file(tmp_path / "text.h5")
     file = write(tmp_path / "holes.h5", [[80, 80], [240, 80]], np.full((2, 16), np.nan, "f4"))
-    ready = ready_features(file, slide, checkpoint, MPP)
+    ready = load_precomputed_features(file, slide, checkpoint, MPP)
     with pytest.raises(SpotsError, match="not numbers"):
-        ready.take(keys_of(ready.xy))
+        ready.get_features(keys_from_centers(ready.xy))

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from napari_dkan.errors import SpotsError
-from napari_dkan.spatial.masks import mask_regions, mask_scale
-from napari_dkan.spatial.polygons import tangled
-from napari_dkan.spatial.regions import named_regions, read_geojson, read_regions
+from napari_dkan.spatial.masks import polygons_from_mask, mask_scale
+from napari_dkan.spatial.polygons import has_too_many_crossings
+from napari_dkan.spatial.regions import read_named_regions, read_geojson, read_regions
 
 OUTER = [[0, 0], [400, 0], [400, 300], [0, 300], [0, 0]]
 HOLE = [[100, 100], [200, 100], [200, 200], [100, 200], [100, 100]]
@@ -61,7 +61,7 @@ def test_what_qupath_draws_comes_with_name_class_and_colour(written):
             feature("Polygon", [HOLE], {"objectType": "cell"}),
         )
     )
-    found = named_regions(path)
+    found = read_named_regions(path)
     assert [r.label for r in found] == ["gland (Tumor)", "Tumor", "A: B", "S", "", "path", ""]
     assert [r.colour for r in found[:4]] == [(200, 0, 0), (1, 2, 3), None, (200, 0, 0)]
     assert found[0].geometry.area == 120_000 - 10_000
@@ -120,7 +120,7 @@ def test_outlines_that_cross_a_million_times_are_refused_and_long_ones_are_not(w
         read_regions(path)
     turn = np.linspace(0, 2 * np.pi, 200_000)
     wavy = (3000 + 300 * np.sin(900 * turn))[:, None] * np.stack([np.cos(turn), np.sin(turn)], 1)
-    assert not tangled([shapely.Polygon(wavy)])
+    assert not has_too_many_crossings([shapely.Polygon(wavy)])
 
 
 # ---- masks ------------------------------------------------------------------------------
@@ -135,7 +135,7 @@ masks = st.integers(1, 9).flatmap(
 @given(masks, st.floats(0.5, 40), st.floats(0.5, 40))
 def test_every_pixel_of_a_mask_lies_in_the_region_of_its_label_only(rows, x, y):
     image = np.array(rows, np.uint8)
-    regions = mask_regions(image, (x, y))
+    regions = polygons_from_mask(image, (x, y))
     assert sorted(regions) == sorted(set(image.ravel().tolist()) - {0})
     row, column = np.indices(image.shape)
     for label, region in regions.items():
@@ -160,7 +160,7 @@ def test_a_mask_of_another_shape_is_refused_and_a_fraction_is_not():
         mask_scale((300, 400), 750, 1000)
     noise = np.random.default_rng(0).random((3000, 3000)) > 0.5
     with pytest.raises(SpotsError, match="ragged"):
-        mask_regions(noise)
+        polygons_from_mask(noise)
 
 
 @pytest.fixture(scope="module")
@@ -188,16 +188,16 @@ def test_a_mask_is_the_same_in_every_kind_of_file(tmp_path, blobs):
         whole = blobs.repeat(16, 0).repeat(16, 1)
         tiff.write(whole, subifds=1, tile=(256, 256), compression="zlib")
         tiff.write(whole[::2, ::2], subfiletype=1, tile=(256, 256), compression="zlib")
-    wanted = mask_regions(blobs, (8, 8))
+    wanted = polygons_from_mask(blobs, (8, 8))
     union = shapely.union_all(list(wanted.values()))
     for file in ("gray.png", "indexed.png", "colours.png", "plain.tif", "mask.ome.tif"):
         region = read_regions(tmp_path / file, width, height)
         assert region.symmetric_difference(union).area < 1e-6
     level = read_regions(tmp_path / "levels.tif", width, height)
     assert level.symmetric_difference(union).area < 1e-6
-    found = named_regions(tmp_path / "gray.png", width, height)
+    found = read_named_regions(tmp_path / "gray.png", width, height)
     assert [r.label for r in found] == ["label 1", "label 2", "label 7"]
-    assert {r.colour for r in named_regions(tmp_path / "colours.png", width, height)} == {
+    assert {r.colour for r in read_named_regions(tmp_path / "colours.png", width, height)} == {
         (200, 0, 0),
         (0, 160, 0),
         (0, 0, 255),

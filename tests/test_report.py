@@ -20,17 +20,17 @@ from napari_dkan.cli import main
 from napari_dkan.errors import OutputError, SpotsError
 from napari_dkan.expression.panel import Gene, Panel
 from napari_dkan.inference.engine import Predictor
-from napari_dkan.inference.predict import predict, tissue_region
-from napari_dkan.inference.target import region_target
+from napari_dkan.inference.predict import predict, find_tissue_region
+from napari_dkan.inference.target import target_from_region
 from napari_dkan.model import load_checkpoint
-from napari_dkan.quality.compare import compare
+from napari_dkan.quality.compare import compare_with_measured
 from napari_dkan.quality.report import maps
-from napari_dkan.quality.report.markup import number
-from napari_dkan.quality.report.tables import MEASURED_COLUMNS
-from napari_dkan.quality.report.write import KIND, write_report
+from napari_dkan.quality.report.markup import format_decimal
+from napari_dkan.quality.report.tables import GENE_TABLE_COLUMNS
+from napari_dkan.quality.report.write import DISCLAIMER, write_report
 from napari_dkan.slide import PixelSize, open_slide
-from napari_dkan.training.evaluate import evaluate, predict_measured
-from napari_dkan.training.measured import measured_section
+from napari_dkan.training.evaluate import evaluate_checkpoint, predict_measured_spots
+from napari_dkan.training.measured import make_measured_section
 
 if TYPE_CHECKING:
     from napari_dkan.slide.slide import Slide
@@ -118,11 +118,11 @@ def made(slide: Slide, tiny_checkpoint_file):
     model = replace(model, panel=Panel(tuple(genes)), card=card)
     data = _section([g.symbol for g in genes])
     data.uns["section"] = EVIL
-    measured = measured_section(data, model)
-    predictor = Predictor(slide, model, 0.7, tissue_region(slide, 0.7))
-    prediction = predict_measured(predictor, measured, PixelSize(0.7, "entered by hand"))
+    measured = make_measured_section(data, model)
+    predictor = Predictor(slide, model, 0.7, find_tissue_region(slide, 0.7))
+    prediction = predict_measured_spots(predictor, measured, PixelSize(0.7, "entered by hand"))
     ridge = measured.labels.values[::-1]
-    return model, measured, predictor, compare(model, measured, prediction, ridge)
+    return model, measured, predictor, compare_with_measured(model, measured, prediction, ridge)
 
 
 def _written(path: Path, slide: Slide, made, **more) -> Page:
@@ -141,7 +141,7 @@ def test_the_page_is_whole_in_itself_and_text_stays_text(tmp_path, slide: Slide,
     shown = EVIL.replace("\u202e", " ").strip()
     assert page.text.count(shown) > 10 and "\u202e" not in page.raw
     assert "default-src &#x27;none&#x27;" in page.raw  # even if something slipped through
-    assert page.text.count(KIND) >= 2
+    assert page.text.count(DISCLAIMER) >= 2
     assert str(made[0].path.parent) not in page.raw  # where files lie is nobody's matter
     assert (tmp_path / "page.html").stat().st_size < 3_000_000
 
@@ -151,18 +151,18 @@ def test_the_figures_are_those_of_the_comparison_and_of_evaluate(
 ) -> None:
     model, measured, _, comparison = made
     page = _written(tmp_path / "page.html", slide, made)
-    metrics = evaluate(model, slide, measured, 0.7)["metrics"]["dkan"]
+    metrics = evaluate_checkpoint(model, slide, measured, 0.7)["metrics"]["dkan"]
     wanted = [metrics[n] for n in ("pcc_all", "pcc_hpg", "pcc_heg", "pcc_hvg", "mse")]
     dkan = page.tables["summary"][1]
-    assert dkan == ["DKAN", *(number(v, 4) for v in wanted), str(len(comparison.panel))]
+    assert dkan == ["DKAN", *(format_decimal(v, 4) for v in wanted), str(len(comparison.panel))]
     head, *rows = page.tables["genes sortable"][1:]
-    assert head == ["gene", *(c.head for c in MEASURED_COLUMNS)]
+    assert head == ["gene", *(c.header for c in GENE_TABLE_COLUMNS)]
     table = {g.symbol.replace("\u202e", " "): g for g in comparison.table}
     assert {row[0] for row in rows} == set(table)
     for symbol, *row in rows:
         gene = table[symbol]
-        assert row[0] == number(gene.pcc, 2) and row[3] == number(gene.mse, 3)
-        assert row[4] == number(gene.ridge_pcc, 2) and row[7] == number(gene.expected_pcc, 2)
+        assert row[0] == format_decimal(gene.pcc, 2) and row[3] == format_decimal(gene.mse, 3)
+        assert row[4] == format_decimal(gene.ridge_pcc, 2) and row[7] == format_decimal(gene.expected_pcc, 2)
     pcc = [table[row[0]].pcc for row in rows]
     assert pcc == sorted(pcc, reverse=True)
     assert comparison.summary.sentence() in page.text
@@ -171,8 +171,8 @@ def test_the_figures_are_those_of_the_comparison_and_of_evaluate(
 
 def test_without_measurements(tmp_path, slide: Slide, made) -> None:
     model, _, predictor, _ = made
-    region = tissue_region(slide, 0.7)
-    target = region_target(region, 140.0, 0.7, slide.width, slide.height)
+    region = find_tissue_region(slide, 0.7)
+    target = target_from_region(region, 140.0, 0.7, slide.width, slide.height)
     prediction = predict(predictor, target)
     page = _written(
         tmp_path / "page.html", slide, made, prediction=prediction, comparison=None, genes=["her2"]
@@ -185,7 +185,7 @@ def test_without_measurements(tmp_path, slide: Slide, made) -> None:
 
 def test_many_spots_are_a_picture(tmp_path, slide: Slide, made, monkeypatch) -> None:
     drawn = _written(tmp_path / "drawn.html", slide, made)
-    monkeypatch.setattr(maps, "MANY", 10)
+    monkeypatch.setattr(maps, "MAX_VECTOR_SPOTS", 10)
     pictures = _written(tmp_path / "pictures.html", slide, made)
     assert "image/png" in pictures.raw and "image/png" not in drawn.raw
     assert pictures.tables["genes sortable"] == drawn.tables["genes sortable"]

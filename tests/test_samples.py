@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 
 from napari_dkan.errors import CheckpointError, DkanError, OutputError
-from napari_dkan.expression.her2st import read_section
+from napari_dkan.expression.her2st import read_her2st_section
 from napari_dkan.samples import (
-    bundled_checkpoint,
-    bundled_checkpoints,
-    fetch_section,
-    has_section,
-    make_section,
-    synthetic_section,
-    write_section,
+    find_bundled_checkpoint,
+    list_bundled_checkpoints,
+    fetch_her2st_section,
+    is_her2st_section_local,
+    draw_section,
+    get_synthetic_section,
+    write_her2st_section,
 )
 from napari_dkan.samples import her2st as her2st_sample
 from napari_dkan.samples.synthetic import SyntheticSection
@@ -27,18 +27,18 @@ SIZE = 2000  # px; 1,000 um is small, quick, and still holds every kind of tissu
 
 @pytest.fixture(scope="module")
 def section() -> SyntheticSection:
-    return make_section(7, SIZE)
+    return draw_section(7, SIZE)
 
 
 @pytest.fixture(scope="module")
 def others() -> list[SyntheticSection]:
-    return [make_section(seed, SIZE) for seed in (1, 2, 3)]
+    return [draw_section(seed, SIZE) for seed in (1, 2, 3)]
 
 
 def test_a_seed_gives_one_section(
     section: SyntheticSection, others: list[SyntheticSection]
 ) -> None:
-    again = make_section(7, SIZE)
+    again = draw_section(7, SIZE)
     assert np.array_equal(again.image, section.image)
     assert np.array_equal(again.counts, section.counts)
     assert np.array_equal(again.spots.xy, section.spots.xy)
@@ -87,9 +87,9 @@ def test_expression_follows_what_the_image_shows(others: list[SyntheticSection])
 def test_it_is_written_as_a_her2st_section_with_a_pyramid(
     section: SyntheticSection, tmp_path: Path
 ) -> None:
-    paths = write_section(section, tmp_path / "made", "X7")
+    paths = write_her2st_section(section, tmp_path / "made", "X7")
     assert paths.image.name.endswith(".ome.tif")
-    data = read_section(paths.root, paths.name)
+    data = read_her2st_section(paths.root, paths.name)
     assert tuple(data.obs_names) == section.spots.names
     assert tuple(data.var_names) == section.symbols
     assert np.array_equal(data.X.toarray(), section.counts)
@@ -108,7 +108,7 @@ def test_it_is_written_as_a_her2st_section_with_a_pyramid(
     for path in (paths.image, paths.root / "README.txt"):
         assert b"simulated" in path.read_bytes()  # says so wherever it goes
     with pytest.raises(OutputError, match="not empty"):
-        write_section(section, tmp_path / "made", "X7")
+        write_her2st_section(section, tmp_path / "made", "X7")
 
 
 def test_the_cached_copy_is_kept_and_mended(
@@ -122,15 +122,15 @@ def test_the_cached_copy_is_kept_and_mended(
         drawn.append(seed)
         return section
 
-    monkeypatch.setattr(store, "make_section", draw)
-    first = synthetic_section(7, SIZE, tmp_path)
-    assert synthetic_section(7, SIZE, tmp_path) == first
+    monkeypatch.setattr(store, "draw_section", draw)
+    first = get_synthetic_section(7, SIZE, tmp_path)
+    assert get_synthetic_section(7, SIZE, tmp_path) == first
     assert drawn == [7]
     first.counts.unlink()  # someone cleaned up half of the cache
-    assert synthetic_section(7, SIZE, tmp_path).counts.is_file()
+    assert get_synthetic_section(7, SIZE, tmp_path).counts.is_file()
     assert drawn == [7, 7]
-    monkeypatch.setattr(store, "VERSION", store.VERSION + 1)
-    assert synthetic_section(7, SIZE, tmp_path) != first
+    monkeypatch.setattr(store, "DRAWING_VERSION", store.DRAWING_VERSION + 1)
+    assert get_synthetic_section(7, SIZE, tmp_path) != first
     assert drawn == [7, 7, 7]
 
     def full(section: SyntheticSection, path: Path) -> None:
@@ -139,24 +139,24 @@ def test_the_cached_copy_is_kept_and_mended(
 
     monkeypatch.setattr(store, "_write_image", full)
     with pytest.raises(OutputError, match="No space left"):
-        synthetic_section(8, SIZE, tmp_path)
+        get_synthetic_section(8, SIZE, tmp_path)
     assert not [p for p in tmp_path.iterdir() if "-8-" in p.name]
 
 
 @pytest.mark.parametrize(("size", "mpp"), [(4608, 0.1), (4608, 2), (400, 0.5), (4607, 0.5)])
 def test_absurd_sizes_are_refused(size: int, mpp: float) -> None:
     with pytest.raises(DkanError, match="not offered"):
-        make_section(1, size, mpp)
+        draw_section(1, size, mpp)
 
 
 def test_the_real_section_comes_from_the_data_folder(
     data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("NAPARI_DKAN_DATA", str(data_dir))
-    paths = fetch_section("C3")
-    assert has_section("C3")
+    paths = fetch_her2st_section("C3")
+    assert is_her2st_section_local("C3")
     assert paths.image.is_relative_to(data_dir)
-    assert read_section(paths.root, paths.name).n_obs == 180
+    assert read_her2st_section(paths.root, paths.name).n_obs == 180
 
     copy = tmp_path / "her2st"
     for path in (paths.image, paths.counts, paths.spots):
@@ -164,11 +164,11 @@ def test_the_real_section_comes_from_the_data_folder(
         target.parent.mkdir(parents=True)
         target.write_bytes(path.read_bytes())
     monkeypatch.setenv("NAPARI_DKAN_DATA", str(copy))  # the layout itself will do too
-    assert fetch_section("C3").counts == copy / "ST-cnts" / "C3.tsv.gz"
+    assert fetch_her2st_section("C3").counts == copy / "ST-cnts" / "C3.tsv.gz"
     with (copy / "ST-spotfiles" / "C3_selection.tsv").open("a") as file:
         file.write("1\t1\t1\t1\t1\t1\t1\n")
     with pytest.raises(DkanError, match=r"C3_selection\.tsv is not the study's file"):
-        fetch_section("C3")
+        fetch_her2st_section("C3")
 
 
 def test_downloads_are_pinned_checked_and_fail_in_one_sentence(
@@ -180,11 +180,11 @@ def test_downloads_are_pinned_checked_and_fail_in_one_sentence(
     import requests
 
     asked: list[str] = []
-    content = {name: name.encode() for name in her2st_sample.SHA256["C3"]}
+    content = {name: name.encode() for name in her2st_sample.HER2ST_SHA256["C3"]}
 
     class Fake:
         def __init__(self, **options: object) -> None:
-            assert options["timeout"] == her2st_sample.TIMEOUT_S  # never waits for ever
+            assert options["timeout"] == her2st_sample.DOWNLOAD_TIMEOUT_S  # never waits for ever
 
         def __call__(self, url: str, output_file: str, pooch: object) -> None:
             asked.append(url)
@@ -199,39 +199,39 @@ def test_downloads_are_pinned_checked_and_fail_in_one_sentence(
 
     offline = True
     with pytest.raises(DkanError, match=r"no network.*NAPARI_DKAN_DATA.*synthetic") as error:
-        fetch_section("C3")
+        fetch_her2st_section("C3")
     assert "\n" not in str(error.value)
-    assert not has_section("C3")
+    assert not is_her2st_section_local("C3")
 
     offline = False
     with pytest.raises(DkanError, match="not the expected"):
-        fetch_section("C3")
+        fetch_her2st_section("C3")
     assert not [p for p in (tmp_path / "cache").rglob("*") if p.is_file()]
 
     digests = {name: hashlib.sha256(text).hexdigest() for name, text in content.items()}
-    monkeypatch.setitem(her2st_sample.SHA256, "C3", digests)
-    paths = fetch_section("C3")
+    monkeypatch.setitem(her2st_sample.HER2ST_SHA256, "C3", digests)
+    paths = fetch_her2st_section("C3")
     assert paths.spots.read_bytes() == b"ST-spotfiles/C3_selection.tsv"
-    assert has_section("C3")
-    assert all(f"/almaan/her2st/{her2st_sample.COMMIT}/data/ST-" in url for url in asked)
+    assert is_her2st_section_local("C3")
+    assert all(f"/almaan/her2st/{her2st_sample.HER2ST_COMMIT}/data/ST-" in url for url in asked)
     n = len(asked)
-    assert fetch_section("C3") == paths
+    assert fetch_her2st_section("C3") == paths
     assert len(asked) == n  # kept
 
     with pytest.raises(DkanError, match="no sample section Z9"):
-        fetch_section("Z9")
+        fetch_her2st_section("Z9")
 
 
 def test_bundled_checkpoints_load_and_are_small() -> None:
-    paths = bundled_checkpoints()
+    paths = list_bundled_checkpoints()
     assert sum(p.stat().st_size for p in paths) <= 15e6
     with pytest.raises(CheckpointError, match="No checkpoint kidney is bundled"):
-        bundled_checkpoint("kidney")
+        find_bundled_checkpoint("kidney")
     if not paths:
         pytest.skip("no checkpoint is bundled yet")
     from napari_dkan.model import load_checkpoint
 
     for path in paths:
         checkpoint = load_checkpoint(path)
-        assert bundled_checkpoint(path.stem) == path
+        assert find_bundled_checkpoint(path.stem) == path
         assert {"title", "training_data", "splits", "metrics", "licence"} <= set(checkpoint.card)

@@ -17,11 +17,11 @@ from hypothesis import strategies as st
 from shapely.geometry import MultiPolygon, Polygon, box
 
 from napari_dkan.errors import OutputError, ResultError
-from napari_dkan.export.reopen import is_ours, reopen
-from napari_dkan.export.saved import Saved, SlideRecord, View, save
+from napari_dkan.export.reopen import is_saved_result, load_result
+from napari_dkan.export.saved import SavedResult, SlideRecord, ViewSettings, save_result
 from napari_dkan.inference.engine import Predictor
-from napari_dkan.inference.predict import predict, tissue_region
-from napari_dkan.inference.target import region_target
+from napari_dkan.inference.predict import predict, find_tissue_region
+from napari_dkan.inference.target import target_from_region
 from napari_dkan.model import load_checkpoint
 from napari_dkan.slide import open_slide
 
@@ -32,7 +32,7 @@ def bits(array):
     return array.dtype, array.shape, array.tobytes()
 
 
-def require_same(ours: Saved, back: Saved) -> None:
+def require_same(ours: SavedResult, back: SavedResult) -> None:
     """Everything equal, numbers to the last bit."""
     one, two = ours.prediction, back.prediction
     for name in ("values", "tokens", "failed", "evidence"):
@@ -51,7 +51,7 @@ def require_same(ours: Saved, back: Saved) -> None:
         assert one.target.grid.pitch_um == two.target.grid.pitch_um
     for name in ("panel", "label_scale", "provenance", "zero_shot"):
         assert getattr(one, name) == getattr(two, name), name
-    assert (ours.slide, dict(ours.card), ours.view) == (back.slide, dict(back.card), back.view)
+    assert (ours.slide_record, dict(ours.card), ours.view_settings) == (back.slide_record, dict(back.card), back.view_settings)
     if ours.regions is None:
         assert back.regions is None
     else:
@@ -68,25 +68,25 @@ def require_same(ours: Saved, back: Saved) -> None:
 def test_a_prediction_of_a_slide_comes_back(tiny_slide_file, tiny_checkpoint_file, tmp_path):
     checkpoint, file = load_checkpoint(tiny_checkpoint_file), tmp_path / "a b" / "rücken.h5ad"
     with open_slide(tiny_slide_file) as slide:
-        tissue = tissue_region(slide, slide.mpp)
+        tissue = find_tissue_region(slide, slide.mpp)
         x, y = tissue.representative_point().coords[0]
         near = box(x - 300, y - 300, x + 300, y + 300)
-        target = region_target(near, 140.0, slide.mpp, slide.width, slide.height)
+        target = target_from_region(near, 140.0, slide.mpp, slide.width, slide.height)
         prediction = predict(Predictor(slide, checkpoint, slide.mpp, tissue, "cpu"), target)
-        record = SlideRecord.of(slide, slide.mpp, "OME metadata")
-        ours = Saved(prediction, record, checkpoint.card, regions=tissue)
-        save(file, ours, slide)
+        record = SlideRecord.from_slide(slide, slide.mpp, "OME metadata")
+        ours = SavedResult(prediction, record, checkpoint.card, regions=tissue)
+        save_result(file, ours, slide)
         assert (record.path, record.fingerprint) == (str(tiny_slide_file), slide.fingerprint())
-    assert is_ours(file)
-    back = reopen(file)
+    assert is_saved_result(file)
+    back = load_result(file)
     require_same(ours, back)
     assert np.isfinite(back.prediction.values).all() and len(back.prediction.values) > 5
-    assert back.picture.rgb.shape == (1600, 1600, 3) and back.picture.factor == 1
+    assert back.overview.rgb.shape == (1600, 1600, 3) and back.overview.scale == 1
     assert back.versions["napari-dkan"] and back.versions["torch"]
-    again = save(tmp_path / "again.h5ad", back)  # needs no slide
-    require_same(back, reopen(again))
-    np.testing.assert_array_equal(reopen(again).picture.rgb, back.picture.rgb)
-    assert reopen(again).versions == back.versions
+    again = save_result(tmp_path / "again.h5ad", back)  # needs no slide
+    require_same(back, load_result(again))
+    np.testing.assert_array_equal(load_result(again).overview.rgb, back.overview.rgb)
+    assert load_result(again).versions == back.versions
 
 
 floats = st.integers(0, 2**32 - 1).map(lambda n: np.uint32(n).view(np.float32))  # every bit pattern
@@ -119,21 +119,21 @@ def test_anything_comes_back(data, tmp_path_factory):
         plain,
         prediction=prediction,
         regions=data.draw(st.sampled_from([None, region, MultiPolygon([region]), Polygon()])),
-        view=data.draw(st.sampled_from([None, plain.view, View()])),
+        view=data.draw(st.sampled_from([None, plain.view_settings, ViewSettings()])),
         reliability=data.draw(st.sampled_from([None, plain.reliability])),
     )
-    file = save(tmp_path_factory.mktemp("any") / "any.h5ad", ours)
-    require_same(ours, reopen(file))
+    file = save_result(tmp_path_factory.mktemp("any") / "any.h5ad", ours)
+    require_same(ours, load_result(file))
 
 
 def test_what_other_programs_kept_comes_back(tmp_path):
     ours = result()
-    save(tmp_path / "all.h5ad", ours)
+    save_result(tmp_path / "all.h5ad", ours)
     data = anndata.read_h5ad(tmp_path / "all.h5ad")
     kept = data[[4, 0, 7], ["CD74"]].copy()
     kept.obs["cluster"] = ["a", "b", "a"]
     kept.write_h5ad(tmp_path / "some.h5ad", compression="gzip")
-    back = reopen(tmp_path / "some.h5ad")
+    back = load_result(tmp_path / "some.h5ad")
     rows = [4, 0, 7]
     assert back.prediction.panel.symbols == ("CD74",)
     assert bits(back.prediction.values) == bits(ours.prediction.values[rows][:, 1:])
@@ -146,23 +146,23 @@ def test_what_other_programs_kept_comes_back(tmp_path):
 
 def test_evidence_of_another_version_is_taken_by_name(tmp_path):
     ours = result()
-    file = save(tmp_path / "old.h5ad", ours)
+    file = save_result(tmp_path / "old.h5ad", ours)
     told = document(file)
     told["evidence"] = ["older", *reversed(told["evidence"][1:])]
     rewrite(file, told)
-    back = reopen(file).prediction.evidence
+    back = load_result(file).prediction.qc_features
     assert np.isnan(back[:, 0]).all()
-    assert bits(back[:, 1:].copy()) == bits(ours.prediction.evidence[:, :0:-1].copy())
+    assert bits(back[:, 1:].copy()) == bits(ours.prediction.qc_features[:, :0:-1].copy())
 
 
 def test_nothing_predicted_is_not_saved(tmp_path):
     empty = result()
     empty = replace(empty, prediction=empty.prediction.take(np.zeros(11, bool)))
     with pytest.raises(OutputError, match=r"out\.h5ad was not written: nothing is predicted yet"):
-        save(tmp_path / "out.h5ad", empty)
+        save_result(tmp_path / "out.h5ad", empty)
     odd = replace(result(), card={"title": {1, 2}})
     with pytest.raises(OutputError, match="not JSON"):
-        save(tmp_path / "out.h5ad", odd)
+        save_result(tmp_path / "out.h5ad", odd)
     assert not list(tmp_path.iterdir())
 
 
@@ -181,7 +181,7 @@ def rewrite(file, told):
 
 @pytest.fixture(scope="module")
 def good(tmp_path_factory):
-    return save(tmp_path_factory.mktemp("good") / "good.h5ad", result()).read_bytes()
+    return save_result(tmp_path_factory.mktemp("good") / "good.h5ad", result()).read_bytes()
 
 
 def absurd(h5):
@@ -257,7 +257,7 @@ def test_a_changed_file_is_refused(good, change, said, tmp_path):
         change(h5)
     tracemalloc.start()
     with pytest.raises(ResultError, match=said) as error:
-        reopen(file)
+        load_result(file)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert "bad.h5ad" in str(error.value) and "\n" not in str(error.value)
@@ -286,7 +286,7 @@ def test_a_document_that_is_wrong_is_refused(good, change, said, tmp_path):
     file.write_bytes(good)
     rewrite(file, change if isinstance(change, str) else document(file) | change)
     with pytest.raises(ResultError, match=said) as error:
-        reopen(file)
+        load_result(file)
     assert "bad.h5ad" in str(error.value) and "\n" not in str(error.value)
 
 
@@ -297,12 +297,12 @@ def test_other_files_are_told_from_ours(good, tmp_path):
     (tmp_path / "empty.h5ad").write_bytes(b"")
     (tmp_path / "folder.h5ad").mkdir()
     for file in sorted(tmp_path.iterdir()):
-        assert not is_ours(file)
+        assert not is_saved_result(file)
         with pytest.raises(ResultError, match=file.name):
-            reopen(file)
-    assert not is_ours(tmp_path / "gone.h5ad")
+            load_result(file)
+    assert not is_saved_result(tmp_path / "gone.h5ad")
     with pytest.raises(ResultError, match="There is no file"):
-        reopen(tmp_path / "gone.h5ad")
+        load_result(tmp_path / "gone.h5ad")
 
 
 def test_flipped_bytes_never_do_harm(good, tmp_path):
@@ -313,7 +313,7 @@ def test_flipped_bytes_never_do_harm(good, tmp_path):
             mutated[at] = rng.integers(256)
         file.write_bytes(mutated)
         with suppress(ResultError):
-            reopen(file)
+            load_result(file)
 
 
 def test_regions_outside_the_saved_kinds_are_kept(tmp_path):
@@ -321,4 +321,4 @@ def test_regions_outside_the_saved_kinds_are_kept(tmp_path):
     parts = [box(i * 10, 0, i * 10 + 8, 8).difference(box(i * 10 + 2, 2, i * 10 + 3, 3.1))
              for i in range(50)]  # fmt: skip
     ours = result(regions=MultiPolygon(parts))
-    require_same(ours, reopen(save(tmp_path / "parts.h5ad", ours)))
+    require_same(ours, load_result(save_result(tmp_path / "parts.h5ad", ours)))

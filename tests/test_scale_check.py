@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from napari_dkan.model import Patch, load_checkpoint
-from napari_dkan.quality.scale_check import check_scale
-from napari_dkan.samples.bundled import bundled_checkpoint
+from napari_dkan.model import PatchGeometry, load_checkpoint
+from napari_dkan.quality.scale_check import check_pixel_size
+from napari_dkan.samples.bundled import find_bundled_checkpoint
 from napari_dkan.slide import PixelSize
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ SIZE = 9300, 9900  # px, as the sections it was trained on
 
 @pytest.fixture(scope="module")
 def bundled():
-    return load_checkpoint(bundled_checkpoint("her2-breast"))
+    return load_checkpoint(find_bundled_checkpoint("her2-breast"))
 
 
 @pytest.mark.parametrize(
@@ -42,24 +42,24 @@ def bundled():
     ],
 )
 def test_pixel_sizes_beside_the_training_slides(bundled: Checkpoint, mpp, origin, says):
-    said = check_scale(bundled, PixelSize(mpp, origin), *SIZE)
+    said = check_pixel_size(bundled, PixelSize(mpp, origin), *SIZE)
     assert (said == "") if not says else says in said
     assert said == "" or said.endswith(".")
 
 
 def test_an_estimate_is_told_beside_what_else_there_is(bundled: Checkpoint):
-    said = check_scale(bundled, PixelSize(2.0, "objective power"), *SIZE)
+    said = check_pixel_size(bundled, PixelSize(2.0, "objective power"), *SIZE)
     assert "only an estimate" in said and "2.9 times as large" in said
 
 
 def test_an_image_of_less_than_a_tile(bundled: Checkpoint):
-    assert "100 um wide, less than one tile of 154 um" in check_scale(
+    assert "100 um wide, less than one tile of 154 um" in check_pixel_size(
         bundled, PixelSize(0.2, "entered by hand"), 500, 4000
     )
 
 
 def test_without_a_reference_the_tiles_of_the_network_count(bundled: Checkpoint):
-    sharp = replace(bundled, reference=None, patch=Patch(px=224, um=112.0))
-    assert check_scale(sharp, PixelSize(0.25, "entered by hand"), *SIZE) == ""
-    said = check_scale(sharp, PixelSize(1.0, "OME metadata"), *SIZE)
+    sharp = replace(bundled, reference=None, patch=PatchGeometry(px=224, um=112.0))
+    assert check_pixel_size(sharp, PixelSize(0.25, "entered by hand"), *SIZE) == ""
+    said = check_pixel_size(sharp, PixelSize(1.0, "OME metadata"), *SIZE)
     assert "2.0 times as large as those of the tiles" in said

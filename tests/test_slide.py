@@ -17,7 +17,7 @@ from napari_dkan.slide import PixelSize, open_slide
 from .slide_files import LOSSLESS, halves, ome_zarr, picture, pyramid_tiff, tiff
 
 if TYPE_CHECKING:
-    from napari_dkan.inference.reading import Pixels
+    from napari_dkan.inference.reading import PatchPixels
 
 
 @pytest.fixture(scope="module", params=LOSSLESS)
@@ -96,8 +96,8 @@ def ramps(tmp_path_factory):
 class TestSquare:
     def test_whole_pixels_are_returned_as_they_are(self, ramps):
         slide, _, pixels = ramps
-        assert (slide.read_square(300, 250, 112, 112) == pixels[194:306, 244:356]).all()
-        assert (slide.read_square(300.5, 250.5, 7, 7) == pixels[247:254, 297:304]).all()
+        assert (slide.read_patch(300, 250, 112, 112) == pixels[194:306, 244:356]).all()
+        assert (slide.read_patch(300.5, 250.5, 7, 7) == pixels[247:254, 297:304]).all()
 
     # Sides that are no multiple of the output: else all columns round to 8 bits the same way.
     @settings(max_examples=30, deadline=None)
@@ -109,7 +109,7 @@ class TestSquare:
     )
     def test_placed_alike_from_every_level(self, ramps, x, y, side, px):
         for slide in ramps[:2]:
-            square = slide.read_square(x, y, side, px).astype(float)
+            square = slide.read_patch(x, y, side, px).astype(float)
             # Pixel i covers i to i + 1: on the ramp, position p has the value (p - 0.5) / 2.
             assert 2 * square[:, :, 0].mean() + 0.5 == pytest.approx(x, abs=0.3)
             assert 2 * square[:, :, 1].mean() + 0.5 == pytest.approx(y, abs=0.3)
@@ -119,24 +119,24 @@ class TestSquare:
     def test_a_window_is_made_of_its_squares(self, ramps):
         """The engine reads five patches at once: each must be what it is on its own."""
         slide, side, px = ramps[0], 60.4, 50
-        window = slide.read_square(250.3, 241.7, 5 * side, 5 * px)
+        window = slide.read_patch(250.3, 241.7, 5 * side, 5 * px)
         for column in range(5):  # those at the edge reach into the white
             x = 250.3 + (column - 2) * side
-            alone = slide.read_square(x, 241.7, side, px)
+            alone = slide.read_patch(x, 241.7, side, px)
             part = window[100:150, column * px : (column + 1) * px]
             assert np.abs(part.astype(int) - alone).max() <= 1
 
     def test_outside_is_white(self, ramps):
         slide, _, pixels = ramps
-        corner = slide.read_square(0, 0, 100, 100)
+        corner = slide.read_patch(0, 0, 100, 100)
         assert (corner[50:, 50:] == pixels[:50, :50]).all()
         assert (corner[:50] == 255).all() and (corner[:, :50] == 255).all()
-        assert (slide.read_square(-5000, 90, 300, 60) == 255).all()
+        assert (slide.read_patch(-5000, 90, 300, 60) == 255).all()
 
     @pytest.mark.parametrize("bad", [(np.nan, 0, 9, 9), (0, 0, 0, 9), (0, 0, 9, 0)])
     def test_impossible_squares_are_refused(self, ramps, bad):
         with pytest.raises(SlideError, match="square"):
-            ramps[0].read_square(*bad)
+            ramps[0].read_patch(*bad)
 
 
 @pytest.fixture(scope="module")
@@ -148,7 +148,7 @@ class TestFlat:
     """Images that bring no pyramid get one above 4,096 px."""
 
     @pytest.mark.parametrize("layout", ["png", "tiles", "strips", "one block"])
-    def test_pyramid_of_means(self, layout, large: Pixels, tmp_path):
+    def test_pyramid_of_means(self, layout, large: PatchPixels, tmp_path):
         options = {
             "tiles": {"tile": (256, 256), "compression": "lzw"},
             "strips": {"rowsperstrip": 16, "compression": "lzw"},
@@ -177,7 +177,7 @@ class TestFlat:
         Image.fromarray(picture()).save(tmp_path / "a.png")
         assert len(open_slide(tmp_path / "a.png").levels) == 1
 
-    def test_large_jpeg_agrees_with_itself(self, large: Pixels, tmp_path):
+    def test_large_jpeg_agrees_with_itself(self, large: PatchPixels, tmp_path):
         Image.fromarray(large).save(tmp_path / "a.jpg", quality=95)
         with open_slide(tmp_path / "a.jpg") as slide:
             before = np.asarray(slide.pyramid()[2])
@@ -246,7 +246,7 @@ def test_closing_under_readers(data_dir):
 
     def read(i):
         try:
-            return slide.read_square(500 + i, 900, 1120, 560).shape
+            return slide.read_patch(500 + i, 900, 1120, 560).shape
         except SlideError as error:
             return str(error)
 
@@ -271,7 +271,7 @@ class TestRealSlides:
             "TIFF resolution",
         ]
         assert [lv.downsample for lv in slides[1].levels] == [1, 2, 4, 8]
-        squares = [s.read_square(1201.5, 1300.25, 1120, 224).astype(float) for s in slides]
+        squares = [s.read_patch(1201.5, 1300.25, 1120, 224).astype(float) for s in slides]
         for other in squares[1:]:
             assert np.abs(squares[0] - other).mean() < 6
         assert len({s.fingerprint() for s in slides}) == 3
@@ -296,7 +296,7 @@ class TestRealSlides:
         source = OpenSlideSource(path)
         with open_slide(path) as slide:
             assert source.levels == slide.levels
-            assert source.measured.size.mpp == slide.mpp
+            assert source.pixel_size_metadata.pixel_size.mpp == slide.mpp
             region = slide.read_region(33, 44, 500, 300)
             assert (source.read(0, 33, 44, 500, 300) == region).all()
         source.close()
@@ -305,9 +305,9 @@ class TestRealSlides:
         from napari_dkan.slide import flat
 
         path = next((data_dir / "her2st" / "ST-imgs" / "C" / "C3").glob("*.jpg"))
-        decode, factors = flat.decode, []
+        decode, factors = flat.decode_image, []
         monkeypatch.setattr(
-            flat, "decode", lambda path, factor: factors.append(factor) or decode(path, factor)
+            flat, "decode_image", lambda path, factor: factors.append(factor) or decode(path, factor)
         )
         with open_slide(path) as slide:
             assert not factors  # opening reads the header only
@@ -316,6 +316,6 @@ class TestRealSlides:
             assert factors and min(factors) > 1  # a small picture came out of the JPEG itself
             assert (slide.width, slide.height, slide.mpp) == (9270, 9936, None)
             # The same place from level 0 and from the overview.
-            fine = slide.read_square(2500, 2500, 1120, 140).astype(float)
+            fine = slide.read_patch(2500, 2500, 1120, 140).astype(float)
             coarse = slide.read_region(2500 // 8 - 70, 2500 // 8 - 70, 140, 140, 3)
             assert np.abs(fine - coarse).mean() < 12

@@ -153,7 +153,7 @@ class TestBadInput:
         shutil.rmtree(path) if kind == "zarr" else path.unlink()
         for read in (
             lambda: slide.read_region(0, 0, 20, 20),
-            lambda: slide.read_square(50, 50, 31, 20),
+            lambda: slide.read_patch(50, 50, 31, 20),
             lambda: slide.pyramid()[0][:5],
             slide.fingerprint,
         ):

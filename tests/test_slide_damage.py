@@ -11,7 +11,7 @@ import pytest
 import tifffile
 from PIL import Image
 
-from napari_dkan.errors import DamagedTile, SlideError
+from napari_dkan.errors import DamagedTileError, SlideError
 from napari_dkan.slide import open_slide
 from napari_dkan.slide.tissue import find_tissue
 
@@ -33,10 +33,10 @@ def test_the_damaged_place_alone_is_refused(tmp_path):
     path = spoil(pyramid_tiff(tmp_path / "a.tif", levels, subifds=False), tile=12)
     with open_slide(path) as slide:
         for _ in range(2):  # an error is not kept, nor does it spoil what is read after it
-            with pytest.raises(DamagedTile, match=r"a\.tif.*between \(100, 110\) and \(150, 140\)"):
+            with pytest.raises(DamagedTileError, match=r"a\.tif.*between \(100, 110\) and \(150, 140\)"):
                 slide.read_region(100, 110, 50, 30)
-            with pytest.raises(DamagedTile, match="copy or export it again"):
-                slide.read_square(120.3, 120.7, 40, 40)
+            with pytest.raises(DamagedTileError, match="copy or export it again"):
+                slide.read_patch(120.3, 120.7, 40, 40)
             assert (slide.read_region(128, 64, 300, 200) == levels[0][64:264, 128:428]).all()
         for index in (1, 2):  # stored levels do not come from the damaged one
             assert (np.asarray(slide.pyramid()[index]) == levels[index]).all()
@@ -64,7 +64,7 @@ def test_a_damaged_level_is_placed_in_level_0_px(tmp_path):
     path = spoil(pyramid_tiff(tmp_path / "a.tif", levels, subifds=False), tile=0, page=2)
     with (
         open_slide(path) as slide,
-        pytest.raises(DamagedTile, match=r"\(40, 80\) and \(80, 120\)"),
+        pytest.raises(DamagedTileError, match=r"\(40, 80\) and \(80, 120\)"),
     ):
         slide.read_region(10, 20, 10, 10, 2)
 
@@ -76,7 +76,7 @@ def test_a_jpeg_tile_cut_short_is_damage_not_gray(tmp_path):
         whole = slide.read_region(0, 0, 317, 203)
     spoil(path, tile=0, keep=1200)
     with open_slide(path) as slide:
-        with pytest.raises(DamagedTile, match="cut short"):
+        with pytest.raises(DamagedTileError, match="cut short"):
             slide.read_region(0, 0, 10, 10)
         assert (slide.read_region(64, 0, 253, 203) == whole[:, 64:]).all()
 
@@ -86,7 +86,7 @@ def test_damage_in_a_zarr_chunk(tmp_path):
     path = ome_zarr(tmp_path / "a.zarr", [pixels], version="0.5")
     (path / "0" / "c" / "0" / "0" / "0").write_bytes(b"no chunk")
     with open_slide(path) as slide:
-        with pytest.raises(DamagedTile, match=r"a\.zarr is damaged"):
+        with pytest.raises(DamagedTileError, match=r"a\.zarr is damaged"):
             slide.read_region(0, 0, 10, 10)
         assert (slide.read_region(600, 0, 600, 700) == pixels[:, 600:]).all()
 
@@ -107,7 +107,7 @@ def test_openslide_reads_on_after_damage(data_dir, tmp_path):
         def read(x):
             try:
                 return (slide.read_region(x, 300, 100, 100) == whole[300:400, x : x + 100]).all()
-            except DamagedTile:
+            except DamagedTileError:
                 return None
 
         with ThreadPoolExecutor(4) as pool:
@@ -127,7 +127,7 @@ def test_tissue_is_found_around_damage(data_dir, tmp_path):
     assert 0 < mask.sum() < before.mask.sum()
     for tile in range(4):
         spoil(path, tile, page=3)
-    with open_slide(path) as slide, pytest.raises(DamagedTile):
+    with open_slide(path) as slide, pytest.raises(DamagedTileError):
         find_tissue(slide, 0.688)
 
 
@@ -143,4 +143,4 @@ def test_what_concerns_the_whole_slide_is_no_damaged_tile(tmp_path):
     for slide in (open_slide(tmp_path / "a.png"), closed, gone):
         with pytest.raises(SlideError) as caught:
             slide.read_region(0, 0, 50, 50)
-        assert not isinstance(caught.value, DamagedTile)
+        assert not isinstance(caught.value, DamagedTileError)

@@ -38,10 +38,10 @@ def with_profile(kind, folder, icc):
 @pytest.mark.parametrize("kind", ["tif", "png", "jpg", "svs by openslide"])
 def test_applied_where_asked_for(kind, tmp_path):
     path = with_profile(kind, tmp_path, swapped())
-    with open_slide(path) as plain, open_slide(path, icc=True) as slide:
+    with open_slide(path) as plain, open_slide(path, apply_icc=True) as slide:
         stored = plain.read_region(0, 0, 900, 700)
-        assert plain.colours == ""
-        assert slide.colours.startswith("ICC profile sRGB") and slide.colours.endswith("to sRGB")
+        assert plain.color_conversion == ""
+        assert slide.color_conversion.startswith("ICC profile sRGB") and slide.color_conversion.endswith("to sRGB")
         assert slide.fingerprint() == plain.fingerprint()
         places = [(x, y) for x in range(0, 800, 90) for y in range(0, 600, 110)]
         with ThreadPoolExecutor(6) as pool:
@@ -58,8 +58,8 @@ def test_slides_without_a_profile_are_as_stored(tmp_path):
         tiff(tmp_path / "a.tif", picture(), tile=(64, 64)),
         ome_zarr(tmp_path / "a.zarr", [picture()], version="0.5"),
     ):
-        with open_slide(path, icc=True) as slide:
-            assert slide.colours == ""
+        with open_slide(path, apply_icc=True) as slide:
+            assert slide.color_conversion == ""
             assert (slide.read_region(0, 0, 317, 203) == picture()).all()
 
 
@@ -69,7 +69,7 @@ def test_damaged_profiles_are_told_to_who_asks_for_them(icc, tmp_path):
     with open_slide(path) as slide:
         slide.read_region(0, 0, 9, 9)
     with pytest.raises(SlideError, match=r"a\.tif.*ICC profile.*without its ICC profile"):
-        open_slide(path, icc=True)
+        open_slide(path, apply_icc=True)
 
 
 def test_what_is_kept_of_one_setting_is_not_used_for_the_other(
@@ -80,18 +80,18 @@ def test_what_is_kept_of_one_setting_is_not_used_for_the_other(
 
     from napari_dkan.inference.engine import Predictor
     from napari_dkan.inference.predict import predict
-    from napari_dkan.inference.target import region_target
+    from napari_dkan.inference.target import target_from_region
     from napari_dkan.model import load_checkpoint
 
     pixels = np.ascontiguousarray(tifffile.imread(tiny_slide_file)[500:900, 500:900])
     path = tiff(tmp_path / "a.tif", pixels, tile=(128, 128), iccprofile=swapped())
     checkpoint, region = load_checkpoint(tiny_checkpoint_file), box(0, 0, 400, 400)
-    target = region_target(region, checkpoint.spot_pitch_um, 0.7, 400, 400)
+    target = target_from_region(region, checkpoint.spot_pitch_um, 0.7, 400, 400)
 
     def run(icc):
-        with open_slide(path, icc=icc) as slide:
-            predictor = Predictor(slide, checkpoint, 0.7, region, "cpu", store=True)
-            known = predictor.known(target)
+        with open_slide(path, apply_icc=icc) as slide:
+            predictor = Predictor(slide, checkpoint, 0.7, region, "cpu", use_disk_cache=True)
+            known = predictor.count_cached_spots(target)
             return predict(predictor, target, "by hand"), known
 
     plain, known = run(False)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from napari_dkan.slide import open_slide, reduced
-from napari_dkan.slide.cache import BYTES, TileCache, bytes_for
+from napari_dkan.slide.cache import CACHE_BYTES_RANGE, TileCache, choose_cache_capacity
 
 from .slide_files import picture, tiff
 
@@ -24,14 +24,14 @@ def test_the_cache_keeps_no_errors_and_no_more_than_its_bytes():
     for key in (*range(40), 39, 38, 0):
         cache.get(key, lambda key=key: made.append(key) or np.zeros((10, 10, 3), np.uint8))
     assert made == [*range(40), 0]
-    assert cache.bytes_held == 10 * 300
+    assert cache.nbytes == 10 * 300
 
 
 @pytest.mark.parametrize(("width", "capacity"), [(9_000, 128), (100_000, 183), (400_000, 256)])
 def test_capacity_follows_the_slide_within_bounds(width, capacity):
     """Two rows of tiles and some more: what is read row after row is decoded once."""
-    assert bytes_for(width, 256) // 2**20 == capacity
-    assert BYTES[0] <= bytes_for(width, 256) <= BYTES[1]
+    assert choose_cache_capacity(width, 256) // 2**20 == capacity
+    assert CACHE_BYTES_RANGE[0] <= choose_cache_capacity(width, 256) <= CACHE_BYTES_RANGE[1]
 
 
 def test_made_levels_stay_bounded_and_the_coarse_ones_whole(tmp_path, monkeypatch):
@@ -43,7 +43,7 @@ def test_made_levels_stay_bounded_and_the_coarse_ones_whole(tmp_path, monkeypatc
         caches = set(slide._source._caches)
         levels = [np.asarray(level) for level in slide.pyramid()[1:]]
         assert [lv.shape[1] for lv in levels] == [4500, 2250, 1125, 563]
-        held = [cache.bytes_held for cache in caches]
+        held = [cache.nbytes for cache in caches]
         assert max(held) <= kept and sum(held) > levels[-1].nbytes + levels[-2].nbytes
         source = slide._source._source
         monkeypatch.setattr(source, "read", lambda *place: pytest.fail("read again"))

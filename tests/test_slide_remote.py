@@ -10,7 +10,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 import numpy as np
 import pytest
 
-from napari_dkan.errors import DamagedTile, SlideError
+from napari_dkan.errors import DamagedTileError, SlideError
 from napari_dkan.slide import open_slide
 from napari_dkan.slide.address import is_remote
 
@@ -41,8 +41,8 @@ def served(tmp_path, monkeypatch):
     """A folder with a 0.4 and a 0.5 image, and its address."""
     from napari_dkan.slide import remote
 
-    monkeypatch.setattr(remote, "PAUSES", (0.01, 0.01))
-    monkeypatch.setattr(remote, "HOPELESS_S", 0.0)
+    monkeypatch.setattr(remote, "RETRY_DELAYS_S", (0.01, 0.01))
+    monkeypatch.setattr(remote, "FAIL_FAST_S", 0.0)
     monkeypatch.setattr(Handler, "refusals", 0)
     folder = tmp_path / "bucket"
     folder.mkdir()
@@ -119,7 +119,7 @@ def test_a_hiccup_is_asked_again(served):
 def lost(slide, words):
     with pytest.raises(SlideError, match=words) as caught:
         whole(slide)
-    assert not isinstance(caught.value, DamagedTile)  # else a map would go on without it
+    assert not isinstance(caught.value, DamagedTileError)  # else a map would go on without it
     assert slide.label in str(caught.value) and "try again" in str(caught.value)
 
 
@@ -152,7 +152,7 @@ def test_a_server_that_is_gone(served):
 def test_damage_is_damage(served):
     folder, address, _ = served
     (folder / "b c.zarr" / "0" / "c" / "0" / "0" / "0").write_bytes(b"no chunk")
-    with open_slide(f"{address}/b c.zarr") as slide, pytest.raises(DamagedTile, match=r"b c\.zarr"):
+    with open_slide(f"{address}/b c.zarr") as slide, pytest.raises(DamagedTileError, match=r"b c\.zarr"):
         whole(slide)
 
 
@@ -193,7 +193,7 @@ def test_a_drive_on_the_network_that_has_gone(tmp_path, monkeypatch):
             def fail(*args):
                 raise gone
 
-            patch.setattr(slide._source, "_tile", fail)
+            patch.setattr(slide._source, "_read_tile", fail)
             lost(slide, "cannot be reached.*Host is down.*drive")
         assert (whole(slide) == PIXELS).all()
         assert np.asarray(slide.pyramid()[0]).shape == PIXELS.shape

@@ -43,7 +43,7 @@ def test_the_right_pixels_from_every_level(kind, levels, tmp_path):
     with open_slide(written(kind, tmp_path, levels)) as slide:
         assert slide.mpp == pytest.approx(0.25)
         assert slide.pixel_size.origin == f"{KINDS[kind]} metadata"
-        assert not slide.pixel_size.estimated
+        assert not slide.pixel_size.is_estimated
         assert abs(slide.width - 768) <= 1 and abs(slide.height - 512) <= 1  # SCN rounds up
         assert [lv.downsample for lv in slide.levels[:3]] == [1, 2, 4]
 
@@ -61,7 +61,7 @@ def test_the_right_pixels_from_every_level(kind, levels, tmp_path):
 class TestObjective:
     def estimated(self, path, mpp):
         with open_slide(path) as slide:
-            assert slide.mpp == mpp and slide.pixel_size.estimated
+            assert slide.mpp == mpp and slide.pixel_size.is_estimated
             assert slide.pixel_size.origin == "objective power"
             assert "about" in slide.pixel_size_note and "objective" in slide.pixel_size_note
 

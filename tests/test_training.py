@@ -14,23 +14,23 @@ from torch import Tensor
 
 from napari_dkan.errors import SpotsError
 from napari_dkan.expression.genetable import read_panel
-from napari_dkan.expression.labels import panel_labels
+from napari_dkan.expression.labels import labels_from_section
 from napari_dkan.expression.panel import Panel
 from napari_dkan.model import load_checkpoint, save_checkpoint
-from napari_dkan.training.batches import Epochs
-from napari_dkan.training.fit import fit
-from napari_dkan.training.gene_text import no_gene_text, read_gene_text
+from napari_dkan.training.batches import SectionBatchDataset
+from napari_dkan.training.fit import fit_network
+from napari_dkan.training.gene_text import make_random_gene_text, read_gene_text
 from napari_dkan.training.losses import (
-    adaptive_weights,
+    compute_adaptive_weights,
     correlation_loss,
-    info_nce,
-    supervised,
+    info_nce_loss,
+    supervised_loss,
 )
-from napari_dkan.training.metrics import gene_pcc, score
-from napari_dkan.training.ridge import choose_ridge, fit_ridge, multi_scale
-from napari_dkan.training.sections import Section, encode, fit_encoder, prepare_section
-from napari_dkan.training.settings import Settings
-from napari_dkan.training.train import LABELS, train_sections
+from napari_dkan.training.metrics import gene_pcc, score_predictions
+from napari_dkan.training.ridge import fit_ridge_cv, fit_ridge, compute_multi_scale_features
+from napari_dkan.training.sections import PreparedSection, encode_section, fit_section_encoder, prepare_section
+from napari_dkan.training.settings import TrainSettings
+from napari_dkan.training.train import DEFAULT_LABEL_SCALE, train_on_sections
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -42,7 +42,7 @@ def _one_thread():
     torch.set_num_threads(threads)
 
 
-QUICK = Settings(
+QUICK = TrainSettings(
     epochs=2,
     patience=1,
     dim=16,
@@ -67,7 +67,7 @@ def test_blocked_info_nce_is_exact_in_value_and_gradient(block: int) -> None:
     logits = F.normalize(a, dim=-1) @ F.normalize(b, dim=-1).T / 0.1
     plain = F.cross_entropy(logits, torch.arange(200))
     wanted = torch.autograd.grad(3 * plain, (a, b))
-    loss = info_nce(a, b, 0.1, block)
+    loss = info_nce_loss(a, b, 0.1, block)
     got = torch.autograd.grad(3 * loss, (a, b))
     assert loss.item() == pytest.approx(plain.item(), abs=1e-5)  # it sums up in float32
     for one, other in zip(got, wanted, strict=True):
@@ -76,7 +76,7 @@ def test_blocked_info_nce_is_exact_in_value_and_gradient(block: int) -> None:
 
 def test_the_teacher_is_not_pulled_by_its_students() -> None:
     final, head, labels = _leaf(4, 3, seed=0), _leaf(4, 3, seed=1), _leaf(4, 3, seed=2)
-    loss = supervised(final, [head], labels.detach(), alpha=0.3)
+    loss = supervised_loss(final, [head], labels.detach(), alpha=0.3)
     by_final, by_head = torch.autograd.grad(loss, (final, head))
     torch.testing.assert_close(by_final, 2 * (final - labels) / 12)
     torch.testing.assert_close(by_head, 2 * (0.3 * (head - final) + 0.7 * (head - labels)) / 12)
@@ -84,7 +84,7 @@ def test_the_teacher_is_not_pulled_by_its_students() -> None:
 
 def test_an_attached_teacher_is_pulled_as_in_the_published_code() -> None:
     final, head, labels = _leaf(4, 3, seed=0), _leaf(4, 3, seed=1), _leaf(4, 3, seed=2)
-    loss = supervised(final, [head], labels.detach(), alpha=0.3, detach=False)
+    loss = supervised_loss(final, [head], labels.detach(), alpha=0.3, detach=False)
     (by_final,) = torch.autograd.grad(loss, final)
     torch.testing.assert_close(by_final, 2 * (final - labels + 0.3 * (final - head)) / 12)
 
@@ -101,7 +101,7 @@ def test_the_correlation_loss_is_one_less_the_mean_correlation() -> None:
 
 
 def test_weights_are_inverse_to_the_losses() -> None:
-    weights = adaptive_weights([torch.tensor(2.0), torch.tensor(6.0)], [1.0, 3.0])
+    weights = compute_adaptive_weights([torch.tensor(2.0), torch.tensor(6.0)], [1.0, 3.0])
     assert [float(w) for w in weights] == pytest.approx([0.5, 0.5])
 
 
@@ -116,15 +116,15 @@ def test_a_constant_gene_has_no_correlation_and_is_counted() -> None:
     assert np.isnan(pcc[4]) and np.isnan(pcc).sum() == 1
     assert pcc[0] == pytest.approx(np.corrcoef(predicted["A"][:, 0], measured["A"][:, 0])[0, 1])
 
-    scores = score(predicted, measured)
-    summary = scores.summary()
+    scores = score_predictions(predicted, measured)
+    summary = scores.to_summary()
     assert summary["gene_section_pairs_without_pcc"] == 3
     assert summary["genes_without_pcc"] == 1  # gene 4 in both; gene 7 has one in A
-    assert summary["pcc_all"] == pytest.approx(np.nanmean(scores.per_gene), abs=1e-4)
+    assert summary["pcc_all"] == pytest.approx(np.nanmean(scores.pcc_per_gene), abs=1e-4)
     assert summary["mse"] == pytest.approx(1.0, abs=0.1)
     assert summary["pcc_hpg"] > summary["pcc_all"]
     mean = {n: np.tile(m.mean(0), (len(m), 1)) for n, m in measured.items()}
-    assert score(mean, measured).summary()["pcc_all"] is None
+    assert score_predictions(mean, measured).to_summary()["pcc_all"] is None
 
 
 def test_ridge_finds_a_linear_rule_and_chooses_its_penalty_inside() -> None:
@@ -134,15 +134,15 @@ def test_ridge_finds_a_linear_rule_and_chooses_its_penalty_inside() -> None:
     ys = [x @ rule + 0.1 * rng.normal(size=(60, 5)) + 3 for x in xs]
     assert gene_pcc(fit_ridge(xs[0], ys[0], 1.0).predict(xs[1]), ys[1]).min() > 0.99
     # labels that have nothing to do with the inputs ask for the strongest penalty more than these
-    assert choose_ridge(xs, ys).penalty == 30.0
+    assert fit_ridge_cv(xs, ys).penalty == 30.0
 
 
 def test_scales_leave_out_what_is_off_the_slide() -> None:
     features = np.arange(25, dtype=float)[None, :, None]
     mask = np.ones((1, 25), dtype=bool)
-    assert multi_scale(features, mask).tolist() == [[12.0, 12.0, 12.0]]
+    assert compute_multi_scale_features(features, mask).tolist() == [[12.0, 12.0, 12.0]]
     mask[0, :10] = False  # the two upper rows
-    assert multi_scale(features, mask).tolist() == [[12.0, 14.5, 17.0]]
+    assert compute_multi_scale_features(features, mask).tolist() == [[12.0, 14.5, 17.0]]
 
 
 @pytest.fixture(scope="module")
@@ -164,7 +164,7 @@ class _Picture:
 
 
 @pytest.fixture(scope="module")
-def sections(data_dir: Path, panel: Panel) -> list[Section]:
+def sections(data_dir: Path, panel: Panel) -> list[PreparedSection]:
     """The crop of section C3, its 67 spots dealt out to three small sections."""
     import anndata
 
@@ -176,19 +176,19 @@ def sections(data_dir: Path, panel: Panel) -> list[Section]:
         part = data[i::3].copy()
         part.obs = part.obs.rename(columns={"array_x": "array_col", "array_y": "array_row"})
         part.uns.update(uns, section=f"part {i + 1}")
-        out.append(prepare_section(part, slide, panel, LABELS, QUICK.patch_um, QUICK.patch_px))
+        out.append(prepare_section(part, slide, panel, DEFAULT_LABEL_SCALE, QUICK.patch_um, QUICK.patch_px))
     return out
 
 
-def test_a_section_is_made_ready(sections: list[Section]) -> None:
+def test_a_section_is_made_ready(sections: list[PreparedSection]) -> None:
     # 40 genes are few: a spot without any of their counts has no label
-    assert sum(len(s) + len(s.dropped) for s in sections) == 67
+    assert sum(len(s) + len(s.dropped_spots) for s in sections) == 67
     first = sections[0]
     assert len(first) == 23
     assert first.labels.shape == (23, 40) and first.patches.shape == (23, 3, 64, 64)
     assert first.statistics.shape == (23, 25, 104)
     assert first.mask[:, 12].all() and not first.mask.all()  # a crop cuts neighbourhoods
-    features = encode(first, fit_encoder(sections[1:], 16, QUICK.patch_um)).features
+    features = encode_section(first, fit_section_encoder(sections[1:], 16, QUICK.patch_um)).neighbor_features
     assert features.shape == (23, 25, 16) and torch.isfinite(features).all()
 
 
@@ -198,18 +198,18 @@ def test_spots_off_the_image_are_refused(data_dir: Path, panel: Panel) -> None:
     data = anndata.read_h5ad(data_dir / "her2st" / "crop" / "C3_crop.h5ad")
     data.uns.update(section="C3", mpp=0.6874, spot_pitch_um=200.0, spot_diameter_um=100.0)
     with pytest.raises(SpotsError, match="C3 has no whole array coordinates"):
-        panel_labels(data, panel, LABELS)
+        labels_from_section(data, panel, DEFAULT_LABEL_SCALE)
     data.obs = data.obs.rename(columns={"array_x": "array_col", "array_y": "array_row"})
     data.obsm["spatial"] = data.obsm["spatial"] + 1500
     slide = _Picture(data_dir / "her2st" / "crop" / "C3_crop.jpg")
     with pytest.raises(SpotsError, match="spots of C3 lie off its image"):
-        prepare_section(data, slide, panel, LABELS, QUICK.patch_um, QUICK.patch_px)
+        prepare_section(data, slide, panel, DEFAULT_LABEL_SCALE, QUICK.patch_um, QUICK.patch_px)
 
 
-def test_an_epoch_is_every_spot_once_and_turns_the_target_only(sections: list[Section]) -> None:
-    encoder = fit_encoder(sections, 16, QUICK.patch_um)
-    encoded = [encode(s, encoder) for s in sections]
-    epochs = Epochs(encoded, 10, seed=0)
+def test_an_epoch_is_every_spot_once_and_turns_the_target_only(sections: list[PreparedSection]) -> None:
+    encoder = fit_section_encoder(sections, 16, QUICK.patch_um)
+    encoded = [encode_section(s, encoder) for s in sections]
+    epochs = SectionBatchDataset(encoded, 10, seed=0)
     batches = list(epochs)
     assert len(batches) == len(epochs) == 6
     assert sum(len(b["rows"]) for b in batches) == sum(map(len, sections))
@@ -217,18 +217,18 @@ def test_an_epoch_is_every_spot_once_and_turns_the_target_only(sections: list[Se
         section = next(
             e
             for e in encoded
-            if e.own is batch["slide_features"] or torch.equal(e.own, batch["slide_features"])
+            if e.target_features is batch["slide_features"] or torch.equal(e.target_features, batch["slide_features"])
         )
         torch.testing.assert_close(batch["labels"], section.section.labels[batch["rows"]])
-        torch.testing.assert_close(batch["neighbor_features"], section.features[batch["rows"]])
+        torch.testing.assert_close(batch["neighbor_features"], section.neighbor_features[batch["rows"]])
     assert not torch.equal(next(iter(epochs))["patches"], next(iter(epochs))["patches"])
 
 
-def test_the_same_seed_gives_the_same_network(sections: list[Section], panel: Panel) -> None:
-    encoder = fit_encoder(sections[:2], 16, QUICK.patch_um)
-    training = [encode(s, encoder) for s in sections[:2]]
-    text = no_gene_text(panel, 8, 1)
-    one, two = (fit(training, text, QUICK, encode(sections[2], encoder)) for _ in range(2))
+def test_the_same_seed_gives_the_same_network(sections: list[PreparedSection], panel: Panel) -> None:
+    encoder = fit_section_encoder(sections[:2], 16, QUICK.patch_um)
+    training = [encode_section(s, encoder) for s in sections[:2]]
+    text = make_random_gene_text(panel, 8, 1)
+    one, two = (fit_network(training, text, QUICK, encode_section(sections[2], encoder)) for _ in range(2))
     assert one.curve == two.curve and len(one.curve) == 2
     for (name, a), b in zip(
         one.network.state_dict().items(), two.network.state_dict().values(), strict=True
@@ -239,24 +239,24 @@ def test_the_same_seed_gives_the_same_network(sections: list[Section], panel: Pa
 
 
 def test_training_stops_when_validation_does_not_get_better(
-    sections: list[Section], panel: Panel
+    sections: list[PreparedSection], panel: Panel
 ) -> None:
-    encoder = fit_encoder(sections[:2], 16, QUICK.patch_um)
+    encoder = fit_section_encoder(sections[:2], 16, QUICK.patch_um)
     still = replace(QUICK, epochs=30, lr=0.0, average=0.0)
-    training = [encode(s, encoder) for s in sections[:2]]
-    fitted = fit(training, no_gene_text(panel, 8, 1), still, encode(sections[2], encoder))
+    training = [encode_section(s, encoder) for s in sections[:2]]
+    fitted = fit_network(training, make_random_gene_text(panel, 8, 1), still, encode_section(sections[2], encoder))
     assert len(fitted.curve) == 2 and fitted.best_epoch == 1
 
 
 def test_a_checkpoint_with_its_measured_card(
-    sections: list[Section], panel: Panel, tmp_path: Path
+    sections: list[PreparedSection], panel: Panel, tmp_path: Path
 ) -> None:
     lines: list[str] = []
-    made = train_sections(sections, panel, settings=QUICK, card={"title": "tiny"}, log=lines.append)
+    made = train_on_sections(sections, panel, settings=QUICK, card={"title": "tiny"}, log=lines.append)
     path = tmp_path / "tiny.safetensors"
     save_checkpoint(path, made, half=True)
     loaded = load_checkpoint(path)
-    assert loaded.panel == panel and loaded.label_scale == LABELS and loaded.title == "tiny"
+    assert loaded.panel == panel and loaded.label_scale == DEFAULT_LABEL_SCALE and loaded.title == "tiny"
     card = loaded.card
     assert card["training_data"]["spots"] == {s.name: len(s) for s in sections}
     for method in ("dkan", "ridge", "training_mean"):
@@ -270,13 +270,13 @@ def test_a_checkpoint_with_its_measured_card(
     assert len(lines) == 4
 
     tiles = torch.randint(0, 255, (3, 3, 56, 56), dtype=torch.uint8)
-    features = loaded.tile_encoder()(tiles)
-    torch.testing.assert_close(features, made.tile_encoder()(tiles), atol=0.05, rtol=0.01)
+    features = loaded.build_tile_encoder()(tiles)
+    torch.testing.assert_close(features, made.build_tile_encoder()(tiles), atol=0.05, rtol=0.01)
 
 
-def test_two_sections_are_too_few_to_measure(sections: list[Section], panel: Panel) -> None:
+def test_two_sections_are_too_few_to_measure(sections: list[PreparedSection], panel: Panel) -> None:
     with pytest.raises(SpotsError, match="at least 3 sections, not 2"):
-        train_sections(sections[:2], panel, settings=QUICK)
+        train_on_sections(sections[:2], panel, settings=QUICK)
 
 
 def test_gene_text_follows_the_panel(data_dir: Path, panel: Panel, tmp_path: Path) -> None:

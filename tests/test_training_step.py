@@ -12,17 +12,17 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from napari_dkan.model.config import DKANConfig, Stack
-from napari_dkan.model.gene_rows import refine_rows
+from napari_dkan.model.config import DKANConfig, StackConfig
+from napari_dkan.model.gene_rows import refine_gene_rows
 from napari_dkan.model.layers import SingleKeyTransformer
 from napari_dkan.model.network import DKAN
-from napari_dkan.training.batches import Batch
-from napari_dkan.training.losses import info_nce
-from napari_dkan.training.module import DKANModule
-from napari_dkan.training.settings import Settings
+from napari_dkan.training.batches import TrainingBatch
+from napari_dkan.training.losses import info_nce_loss
+from napari_dkan.training.module import DKANLightningModule
+from napari_dkan.training.settings import TrainSettings
 
 SCRIPT = Path(__file__).resolve().parent.parent / "benchmarks" / "published_step.py"
-ALL_ROWS = Settings(
+ALL_ROWS = TrainSettings(
     contrastive_factor=1.0, correlation=0.0, genes_per_step=None, contrastive_rows=None
 )
 GENES, DIM, SPOTS = 7, 32, 6
@@ -36,7 +36,7 @@ def published_step() -> Any:
 @pytest.fixture(scope="module")
 def network() -> DKAN:
     torch.manual_seed(0)
-    stack = Stack(depth=2, heads=4, ratio=4.0, dropout=0.0)
+    stack = StackConfig(depth=2, heads=4, ratio=4.0, dropout=0.0)
     config = DKANConfig(
         genes=GENES,
         dim=DIM,
@@ -60,7 +60,7 @@ def network() -> DKAN:
 
 
 @pytest.fixture(scope="module")
-def batch() -> Batch:
+def batch() -> TrainingBatch:
     torch.manual_seed(1)
     cells = torch.arange(10)
     mask = torch.ones(SPOTS, 25)
@@ -80,13 +80,13 @@ def batch() -> Batch:
 @pytest.mark.parametrize("rows", [None, 3, 15, 10_000])
 @pytest.mark.filterwarnings("ignore:You are trying to `self.log")
 def test_our_step_is_the_published_step(
-    published_step: Any, network: DKAN, batch: Batch, rows: int | None
+    published_step: Any, network: DKAN, batch: TrainingBatch, rows: int | None
 ) -> None:
     settings = replace(ALL_ROWS, checkpoint_rows=rows)
     weights = dict(network.named_parameters())
     literal = published_step(network, settings)(batch)[0]
     wanted = torch.autograd.grad(literal, list(weights.values()))
-    loss = DKANModule(network, settings).training_step(batch, 0)
+    loss = DKANLightningModule(network, settings).training_step(batch, 0)
     got = torch.autograd.grad(loss, list(weights.values()))
     assert loss.item() == pytest.approx(literal.item(), abs=1e-4)
     for name, one, other in zip(weights, got, wanted, strict=True):
@@ -94,11 +94,11 @@ def test_our_step_is_the_published_step(
 
 
 @pytest.mark.filterwarnings("ignore:You are trying to `self.log")
-def test_a_batch_that_is_seen_again_is_counted_once(network: DKAN, batch: Batch) -> None:
+def test_a_batch_that_is_seen_again_is_counted_once(network: DKAN, batch: TrainingBatch) -> None:
     counts = []
     for rows in (None, 15):
         fresh = deepcopy(network)
-        DKANModule(fresh, replace(ALL_ROWS, checkpoint_rows=rows)).training_step(
+        DKANLightningModule(fresh, replace(ALL_ROWS, checkpoint_rows=rows)).training_step(
             batch, 0
         ).backward()
         counts.append(dict(fresh.named_buffers()))
@@ -111,7 +111,7 @@ def test_a_batch_that_is_seen_again_is_counted_once(network: DKAN, batch: Batch)
 @pytest.mark.parametrize(("depth", "heads"), [(0, 4), (1, 1), (2, 4)])
 def test_rows_in_parts_are_the_rows_at_once(depth: int, heads: int, dropout: float) -> None:
     torch.manual_seed(0)
-    stack = Stack(depth=depth, heads=heads, ratio=2.0, dropout=dropout)
+    stack = StackConfig(depth=depth, heads=heads, ratio=2.0, dropout=dropout)
     rows = SingleKeyTransformer(16, 32, stack).double()
     genes = torch.randn(1, 5, 16, dtype=torch.float64, requires_grad=True)
     token = torch.randn(4, 16, dtype=torch.float64, requires_grad=True)
@@ -119,7 +119,7 @@ def test_rows_in_parts_are_the_rows_at_once(depth: int, heads: int, dropout: flo
 
     def run(parts: int | None) -> tuple[torch.Tensor, ...]:
         torch.manual_seed(1)
-        out = rows(genes, token) if parts is None else refine_rows(rows, genes, token, parts)
+        out = rows(genes, token) if parts is None else refine_gene_rows(rows, genes, token, parts)
         return out, *torch.autograd.grad(out.pow(3).sum(), leaves, allow_unused=True)
 
     # one part draws dropout in the order of the whole
@@ -133,7 +133,7 @@ def test_blocked_info_nce_in_single_precision_and_at_low_temperature() -> None:
     for temperature in (0.1, 0.005):
         logits = F.normalize(a, dim=-1) @ F.normalize(b, dim=-1).T / temperature
         plain = F.cross_entropy(logits, torch.arange(300))
-        loss = info_nce(a, b, temperature, block=64)
+        loss = info_nce_loss(a, b, temperature, chunk_rows=64)
         assert loss.item() == pytest.approx(plain.item(), rel=1e-5)
         for one, other in zip(
             torch.autograd.grad(loss, (a, b)), torch.autograd.grad(plain, (a, b)), strict=True
@@ -142,8 +142,8 @@ def test_blocked_info_nce_in_single_precision_and_at_low_temperature() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:You are trying to `self.log")
-def test_mixed_precision_stays_close(network: DKAN, batch: Batch) -> None:
-    module = DKANModule(network, replace(ALL_ROWS, checkpoint_rows=15))
+def test_mixed_precision_stays_close(network: DKAN, batch: TrainingBatch) -> None:
+    module = DKANLightningModule(network, replace(ALL_ROWS, checkpoint_rows=15))
     weights = list(network.parameters())
     plain = module.training_step(batch, 0)
     wanted = torch.autograd.grad(plain, weights)

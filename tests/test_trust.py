@@ -14,45 +14,45 @@ from safetensors.torch import load_file, save_file
 
 from napari_dkan.errors import CheckpointError, SpotsError
 from napari_dkan.inference.engine import Predictor
-from napari_dkan.inference.evidence import NAMES, PIXELS, of_network, of_pixels
-from napari_dkan.inference.plain_ridge import ridge_of
-from napari_dkan.inference.predict import predict, tissue_region
-from napari_dkan.inference.target import spots_target
+from napari_dkan.inference.evidence import QC_FEATURE_NAMES, PIXEL_QC_NAMES, compute_network_qc, compute_pixel_qc
+from napari_dkan.inference.plain_ridge import predict_ridge
+from napari_dkan.inference.predict import predict, find_tissue_region
+from napari_dkan.inference.target import target_from_spots
 from napari_dkan.model import Checkpoint, load_checkpoint, save_checkpoint
 from napari_dkan.model.ensemble import Ensemble
-from napari_dkan.model.folding import for_prediction
-from napari_dkan.model.reference import DISTANCE, Reference
-from napari_dkan.quality.reliability import judge
-from napari_dkan.quality.slide_check import check_slide
-from napari_dkan.samples.bundled import bundled_checkpoint
+from napari_dkan.model.folding import optimize_for_inference
+from napari_dkan.model.reference import DISTANCE_FEATURE, TrainingReference
+from napari_dkan.quality.reliability import score_reliability
+from napari_dkan.quality.slide_check import check_domain_shift
+from napari_dkan.samples.bundled import find_bundled_checkpoint
 from napari_dkan.slide import open_slide
 from napari_dkan.spatial.spots import Spots
-from napari_dkan.training.augment import Augmentation, Restain
+from napari_dkan.training.augment import Augmentation, StainTransform
 from napari_dkan.training.baselines.ridge import FeatureRidge
-from napari_dkan.training.loading import read_data
-from napari_dkan.training.measured import measured_section
+from napari_dkan.training.loading import read_section_data
+from napari_dkan.training.measured import make_measured_section
 from napari_dkan.training.reference import (
-    evidence_of,
-    make_reference,
-    reliability_entry,
-    with_reference,
+    compute_qc_features,
+    build_reference,
+    read_reliability_report,
+    add_reference,
 )
-from napari_dkan.training.sections import encode, fit_encoder
-from napari_dkan.training.settings import Settings
-from napari_dkan.training.train import load_sections, train_sections
+from napari_dkan.training.sections import encode_section, fit_section_encoder
+from napari_dkan.training.settings import TrainSettings
+from napari_dkan.training.train import load_sections, train_on_sections
 
 from .conftest import ROOT
 from .tiny_sections import PANEL, QUICK, tiny_section
 
 REPORT = ROOT / "docs" / "reports" / "reliability.json"
-COLUMN = {name: i for i, name in enumerate(NAMES)}
+COLUMN = {name: i for i, name in enumerate(QC_FEATURE_NAMES)}
 
 
 @pytest.fixture(scope="module")
 def trained() -> Checkpoint:
     sections = [tiny_section(1), tiny_section(2)]
     settings = replace(QUICK, epochs=1, members=2)
-    return train_sections(sections, PANEL, settings=settings, crossval=False)
+    return train_on_sections(sections, PANEL, settings=settings, crossval=False)
 
 
 # --- what is noted per tile -------------------------------------------------------------
@@ -76,9 +76,9 @@ def test_pixels_tell_blur_ink_and_glass():
     dark[:, :14] = 20
     glass[:, 14:] = 245
     plain, soft, inked, black, bare = (
-        of_pixels(np.asarray(t, np.uint8)) for t in (tiles, blurred, ink, dark, glass)
+        compute_pixel_qc(np.asarray(t, np.uint8)) for t in (tiles, blurred, ink, dark, glass)
     )
-    assert plain.shape == (6, len(PIXELS)) and plain.dtype == np.float32
+    assert plain.shape == (6, len(PIXEL_QC_NAMES)) and plain.dtype == np.float32
     assert (soft[:, COLUMN["sharpness"]] < plain[:, COLUMN["sharpness"]] - 0.3).all()
     assert np.allclose(inked[:, COLUMN["pen"]], 0.5) and not plain[:, COLUMN["pen"]].any()
     assert np.allclose(black[:, COLUMN["dark"]], 0.25) and not plain[:, COLUMN["dark"]].any()
@@ -86,14 +86,14 @@ def test_pixels_tell_blur_ink_and_glass():
     # the stain is that of the tissue, however much of it there is
     stained = COLUMN["haematoxylin"]
     assert np.allclose(bare[:, stained], plain[:, stained], atol=0.1)
-    assert np.isfinite(of_pixels(np.full((2, 56, 56, 3), 255, np.uint8))).all()
-    assert of_pixels(np.empty((0, 56, 56, 3), np.uint8)).shape == (0, len(PIXELS))
+    assert np.isfinite(compute_pixel_qc(np.full((2, 56, 56, 3), 255, np.uint8))).all()
+    assert compute_pixel_qc(np.empty((0, 56, 56, 3), np.uint8)).shape == (0, len(PIXEL_QC_NAMES))
 
 
 @pytest.mark.parametrize("px", [56, 130, 224])
 def test_the_size_of_a_patch_changes_little(px):
-    small = of_pixels(tissue_tiles())
-    large = of_pixels(tissue_tiles().repeat(px // 56, axis=1).repeat(px // 56, axis=2))
+    small = compute_pixel_qc(tissue_tiles())
+    large = compute_pixel_qc(tissue_tiles().repeat(px // 56, axis=1).repeat(px // 56, axis=2))
     other = [COLUMN[n] for n in ("tissue", "pen", "haematoxylin", "eosin")]
     assert np.allclose(small[:, other], large[:, other], atol=0.05)
 
@@ -110,11 +110,11 @@ def test_the_networks_disagreement_is_the_same_folded_and_nothing_for_one(traine
         torch.randn(5, 2 * dim, generator=draw),
     )
     with torch.inference_mode():
-        found = of_network(network, network.fuse(*given), given[3])
-        ready = for_prediction(network, torch.device("cpu"), 32)
-        again = of_network(ready, ready.fuse(*given), given[3])
-        one = network.all_members[0]
-        alone = of_network(one, one.fuse(*given[:3], given[3][:, :dim]), given[3][:, :dim])
+        found = compute_network_qc(network, network.fuse(*given), given[3])
+        ready = optimize_for_inference(network, torch.device("cpu"), 32)
+        again = compute_network_qc(ready, ready.fuse(*given), given[3])
+        one = network.member_networks[0]
+        alone = compute_network_qc(one, one.fuse(*given[:3], given[3][:, :dim]), given[3][:, :dim])
     assert found.shape == (5, 2) and (found > 0).all()
     assert torch.allclose(found, again, rtol=1e-3)
     assert (alone[:, 0] > 0).all() and not alone[:, 1].any()
@@ -125,13 +125,13 @@ def test_the_networks_disagreement_is_the_same_folded_and_nothing_for_one(traine
 
 def test_training_writes_a_reference_that_survives_the_file(trained: Checkpoint, tmp_path):
     made = trained.reference
-    assert made is not None and made.spots == 48 and made.slides == ("S1", "S2")
-    assert made.names == (*NAMES, DISTANCE)
+    assert made is not None and made.n_spots == 48 and made.slide_names == ("S1", "S2")
+    assert made.feature_names == (*QC_FEATURE_NAMES, DISTANCE_FEATURE)
     save_checkpoint(tmp_path / "a.safetensors", trained, half=True)
     again = load_checkpoint(tmp_path / "a.safetensors").reference
     assert again is not None and again.ridge is not None and made.ridge is not None
-    assert (again.names, again.slides, again.mpp) == (made.names, made.slides, made.mpp)
-    assert np.allclose(again.levels, made.levels, rtol=2e-3, atol=1e-3)
+    assert (again.feature_names, again.slide_names, again.slide_mpp) == (made.feature_names, made.slide_names, made.slide_mpp)
+    assert np.allclose(again.feature_quantiles, made.feature_quantiles, rtol=2e-3, atol=1e-3)
     assert np.allclose(again.ridge.weights, made.ridge.weights, rtol=2e-3, atol=1e-4)
     assert again.ridge.penalty == made.ridge.penalty
     old = save_checkpoint(tmp_path / "old.safetensors", replace(trained, reference=None))
@@ -140,11 +140,11 @@ def test_training_writes_a_reference_that_survives_the_file(trained: Checkpoint,
 
 def test_a_usual_spot_is_about_one_deviation_away(trained: Checkpoint):
     made = trained.reference
-    section = encode(tiny_section(1), fit_encoder([tiny_section(1), tiny_section(2)], 16, 154.0))
-    _, tokens = evidence_of(section, trained.network)
-    assert 0.5 < np.median(made.distance(tokens)) < 1.5
-    assert made.distance(made.token_mean + 5 * (tokens - made.token_mean)).min() > 2
-    assert made.place(DISTANCE, np.array([0.0, 1e6])).tolist() == [0, 1]
+    section = encode_section(tiny_section(1), fit_section_encoder([tiny_section(1), tiny_section(2)], 16, 154.0))
+    _, tokens = compute_qc_features(section, trained.network)
+    assert 0.5 < np.median(made.compute_distance(tokens)) < 1.5
+    assert made.compute_distance(made.token_mean + 5 * (tokens - made.token_mean)).min() > 2
+    assert made.compute_quantile_rank(DISTANCE_FEATURE, np.array([0.0, 1e6])).tolist() == [0, 1]
 
 
 def _without(name):
@@ -204,7 +204,7 @@ def test_a_damaged_reference_is_refused_in_one_sentence(
 
 
 def test_a_reference_of_another_network_is_refused(trained: Checkpoint):
-    one = trained.network.all_members[0]
+    one = trained.network.member_networks[0]
     with pytest.raises(CheckpointError, match="fused tokens of 32 numbers"):
         replace(trained, network=one)
     ridge = replace(trained.reference.ridge, weights=np.zeros((48, 3)))
@@ -217,12 +217,12 @@ def test_a_reference_of_another_network_is_refused(trained: Checkpoint):
 
 @pytest.fixture(scope="module")
 def bundled() -> Checkpoint:
-    return load_checkpoint(bundled_checkpoint("her2-breast"))
+    return load_checkpoint(find_bundled_checkpoint("her2-breast"))
 
 
-def usual(reference: Reference, count: int) -> tuple[np.ndarray, np.ndarray]:
+def usual(reference: TrainingReference, count: int) -> tuple[np.ndarray, np.ndarray]:
     """Evidence and tokens of spots in the middle of the training data."""
-    evidence = np.tile([reference.levels[reference.names.index(n)][50] for n in NAMES], (count, 1))
+    evidence = np.tile([reference.feature_quantiles[reference.feature_names.index(n)][50] for n in QC_FEATURE_NAMES], (count, 1))
     axes, mean = reference.token_axes, reference.token_mean
     out = np.linalg.pinv(axes)[:1] * 0.9 * np.sqrt(axes.shape[1])
     return evidence.astype(np.float32), np.repeat(mean + out, count, axis=0)
@@ -237,8 +237,8 @@ def test_usual_tiles_are_good_and_odd_ones_are_named(bundled: Checkpoint):
     evidence[5, COLUMN["members"]] *= 4
     tokens[6] += 5 * (tokens[6] - bundled.reference.token_mean)
     tokens[7], evidence[7] = np.nan, np.nan
-    judged = judge(bundled.reference, evidence, tokens)
-    assert judged.word(0) == "good" and judged.reasons(0) == ()
+    judged = score_reliability(bundled.reference, evidence, tokens)
+    assert judged.level(0) == "good" and judged.reasons(0) == ()
     told = [" ".join(judged.reasons(row)) for row in range(1, 7)]
     for words, sentence in zip(
         ("pen", "out of focus", "little tissue", "black", "ensemble disagree", "unlike"),
@@ -247,23 +247,23 @@ def test_usual_tiles_are_good_and_odd_ones_are_named(bundled: Checkpoint):
     ):
         assert words in sentence
     assert judged.unreliable[1:7].all() and not judged.unreliable[[0, 7]].any()
-    assert [judged.word(r) for r in (1, 7)] == ["poor", ""] and np.isnan(judged.score[7])
+    assert [judged.level(r) for r in (1, 7)] == ["poor", ""] and np.isnan(judged.score[7])
     assert np.nanmin(judged.score) >= 0 and np.nanmax(judged.score) <= 1
 
 
 def test_without_a_reference_nothing_is_claimed():
-    judged = judge(None, np.zeros((3, len(NAMES))), np.zeros((3, 8)))
+    judged = score_reliability(None, np.zeros((3, len(QC_FEATURE_NAMES))), np.zeros((3, 8)))
     assert np.isnan(judged.score).all() and not judged.unreliable.any()
-    assert judged.reasons(0) == () and judged.word(0) == ""
+    assert judged.reasons(0) == () and judged.level(0) == ""
 
 
 def test_a_single_network_is_judged_by_the_distance_alone(trained: Checkpoint):
-    one = trained.network.all_members[0]
+    one = trained.network.member_networks[0]
     sections = [tiny_section(1), tiny_section(2)]
-    encoder = fit_encoder(sections, 16, 154.0)
-    reference = make_reference([encode(s, encoder) for s in sections], one)
-    evidence, tokens = evidence_of(encode(sections[0], encoder), one)
-    judged = judge(reference, evidence, tokens)
+    encoder = fit_section_encoder(sections, 16, 154.0)
+    reference = build_reference([encode_section(s, encoder) for s in sections], one)
+    evidence, tokens = compute_qc_features(encode_section(sections[0], encoder), one)
+    judged = score_reliability(reference, evidence, tokens)
     assert np.isfinite(judged.score).all() and "members" not in judged.concerns
 
 
@@ -273,11 +273,11 @@ def test_a_single_network_is_judged_by_the_distance_alone(trained: Checkpoint):
 @pytest.fixture(scope="module")
 def seen(data_dir, bundled: Checkpoint):
     """The bundled checkpoint with a reference of C2 and C3 only, and these sections."""
-    settings = Settings(augmentation=None)
-    encoder = bundled.tile_encoder()
+    settings = TrainSettings(augmentation=None)
+    encoder = bundled.build_tile_encoder()
     loaded = load_sections(data_dir, ["C2", "C3"], bundled.panel, settings)
-    sections = [encode(s, encoder) for s in loaded]
-    reference = make_reference(sections, bundled.network, "human breast")
+    sections = [encode_section(s, encoder) for s in loaded]
+    reference = build_reference(sections, bundled.network, "human breast")
     return replace(bundled, reference=reference), sections
 
 
@@ -287,68 +287,68 @@ def test_the_carried_ridge_is_the_one_of_training_and_both_roads_note_the_same(
     checkpoint, sections = seen
     saved = save_checkpoint(tmp_path / "two.safetensors", checkpoint, half=True)
     checkpoint = load_checkpoint(saved.path)
-    (data,) = read_data(data_dir, ["C2"])
+    (data,) = read_section_data(data_dir, ["C2"])
     rows = np.arange(0, len(sections[0].section), 12)
-    spots = measured_section(data, checkpoint).spots()
+    spots = make_measured_section(data, checkpoint).labeled_spots()
     mpp = float(data.uns["mpp"])
     with open_slide(data.uns["image"]) as slide:
-        target = spots_target(spots, slide.width, slide.height, "C2")
-        predictor = Predictor(slide, checkpoint, mpp, tissue_region(slide, mpp))
+        target = target_from_spots(spots, slide.width, slide.height, "C2")
+        predictor = Predictor(slide, checkpoint, mpp, find_tissue_region(slide, mpp))
         few = Spots(spots.xy[rows])
-        before = ridge_of(predictor, few)  # nothing is known yet
+        before = predict_ridge(predictor, few)  # nothing is known yet
         prediction = predict(predictor, target, genes=["ERBB2"])
-        found = ridge_of(predictor, spots)
+        found = predict_ridge(predictor, spots)
     wanted = FeatureRidge().fit(sections)(sections[0])
     assert np.abs(found - wanted).max() < 0.01 and np.abs(found - wanted).mean() < 1e-3
     assert np.abs(before - wanted[rows]).max() < 0.05
-    evidence, tokens = evidence_of(sections[0], checkpoint.network)
-    assert np.allclose(prediction.evidence, evidence, atol=0.01)
+    evidence, tokens = compute_qc_features(sections[0], checkpoint.network)
+    assert np.allclose(prediction.qc_features, evidence, atol=0.01)
     assert np.allclose(prediction.tokens, tokens, atol=0.1)
 
 
 def test_the_banner_speaks_of_another_stain_or_scale_only(seen, bundled: Checkpoint):
     _, sections = seen
     for section in sections:
-        evidence, _ = evidence_of(section, bundled.network)
-        assert check_slide(bundled, evidence, section.section.mpp) == ""
-    restain = Restain.draw(Augmentation(amount=0.6, colour=0.2), np.random.default_rng(1))
+        evidence, _ = compute_qc_features(section, bundled.network)
+        assert check_domain_shift(bundled, evidence, section.section.mpp) == ""
+    restain = StainTransform.sample(Augmentation(amount=0.6, colour=0.2), np.random.default_rng(1))
     pixels = section.section.patches.permute(0, 2, 3, 1).numpy()
     other = evidence.copy()
-    other[:, : len(PIXELS)] = of_pixels(restain(pixels))
-    sentence = check_slide(bundled, other, 0.69)
+    other[:, : len(PIXEL_QC_NAMES)] = compute_pixel_qc(restain(pixels))
+    sentence = check_domain_shift(bundled, other, 0.69)
     assert "HER2-positive" in sentence and "stain is another" in sentence
     assert sentence.count(".") <= 3 and "\n" not in sentence
     half = evidence.copy()  # half the pixels in each direction, twice the size
     part = torch.from_numpy(pixels[:, 14:42, 14:42]).permute(0, 3, 1, 2).float()
     larger = torch.nn.functional.interpolate(part, scale_factor=2, mode="bilinear")
-    half[:, : len(PIXELS)] = of_pixels(larger.permute(0, 2, 3, 1).numpy().astype(np.uint8))
-    assert "check the pixel size of 1.38 um" in check_slide(bundled, half, 1.38)
-    assert "coarser than any" in check_slide(bundled, evidence, 8.0)
+    half[:, : len(PIXEL_QC_NAMES)] = compute_pixel_qc(larger.permute(0, 2, 3, 1).numpy().astype(np.uint8))
+    assert "check the pixel size of 1.38 um" in check_domain_shift(bundled, half, 1.38)
+    assert "coarser than any" in check_domain_shift(bundled, evidence, 8.0)
     disagree = evidence.copy()
     disagree[:, COLUMN["members"]] *= 3
-    assert "networks disagree" in check_slide(bundled, disagree, 0.69)
-    assert check_slide(replace(bundled, reference=None), other, 0.69) == ""
-    assert check_slide(bundled, other[:3], 0.69) == ""
+    assert "networks disagree" in check_domain_shift(bundled, disagree, 0.69)
+    assert check_domain_shift(replace(bundled, reference=None), other, 0.69) == ""
+    assert check_domain_shift(bundled, other[:3], 0.69) == ""
 
 
 def test_the_reference_has_to_be_of_the_training_sections(bundled: Checkpoint, data_dir, tmp_path):
     foreign = dict(bundled.card["training_data"], slide_fingerprints={"X1": "another"})
     card = bundled.card | {"training_data": foreign}
     with pytest.raises(SpotsError, match=r"C2 is not among the sections .* on \(X1\)"):
-        with_reference(replace(bundled, card=card), data_dir, ["C2"])
+        add_reference(replace(bundled, card=card), data_dir, ["C2"])
 
 
 def test_the_bundled_checkpoint_carries_its_reference(bundled: Checkpoint):
     made = bundled.reference
-    assert made.spots == 729 and made.slides == ("C2", "C3", "C4", "C5") and made.ridge is not None
+    assert made.n_spots == 729 and made.slide_names == ("C2", "C3", "C4", "C5") and made.ridge is not None
     assert "breast" in made.tissue and "reliability" in bundled.card
     assert Path(bundled.path).stat().st_size < 8.4e6
 
 
 def test_figures_for_the_card_come_from_the_report_only(tmp_path):
-    found = reliability_entry(REPORT)
+    found = read_reliability_report(REPORT)
     assert 0 < found["gain"] < 1
     assert found["mse_of_the_most_reliable_half"] < found["mse_of_all_spots"]
     (tmp_path / "other.json").write_text("{}")
     with pytest.raises(SpotsError, match=r"other.json is not the report of a reliability"):
-        reliability_entry(tmp_path / "other.json")
+        read_reliability_report(tmp_path / "other.json")

@@ -12,10 +12,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from napari_dkan.errors import TuneError
-from napari_dkan.training.tuning.events import Event
-from napari_dkan.training.tuning.process import TuneProcess, options
-from napari_dkan.training.tuning.settings import Adapt, HoldOut, TuneSettings
+from napari_dkan.errors import FinetuneError
+from napari_dkan.training.tuning.events import FinetuneEvent
+from napari_dkan.training.tuning.process import FinetuneProcess, build_finetune_arguments
+from napari_dkan.training.tuning.settings import AdaptScope, HoldOutUnit, FinetuneSettings
 
 FAKE = Path(__file__).with_name("fake_tuning.py")
 
@@ -23,13 +23,13 @@ FAKE = Path(__file__).with_name("fake_tuning.py")
 @pytest.fixture
 def start(tmp_path: Path):
     """Starts a fake child; none is left after the test."""
-    started: list[TuneProcess] = []
+    started: list[FinetuneProcess] = []
     parent = tmp_path / "parent.safetensors"
     parent.write_bytes(b"weights")
 
-    def begin(scenario: str, out: str = "tuned.safetensors") -> TuneProcess:
-        process = TuneProcess((sys.executable, str(FAKE), scenario))
-        made = options(parent, tmp_path, ["C3"], TuneSettings(), tmp_path / out)
+    def begin(scenario: str, out: str = "tuned.safetensors") -> FinetuneProcess:
+        process = FinetuneProcess((sys.executable, str(FAKE), scenario))
+        made = build_finetune_arguments(parent, tmp_path, ["C3"], FinetuneSettings(), tmp_path / out)
         process.start(made, tmp_path / out)
         started.append(process)
         return process
@@ -39,17 +39,17 @@ def start(tmp_path: Path):
         process.kill()
 
 
-def names(process: TuneProcess, act: Callable[[Event], None] = lambda event: None) -> list[str]:
+def names(process: FinetuneProcess, act: Callable[[FinetuneEvent], None] = lambda event: None) -> list[str]:
     """The events it tells; ``act`` sees each."""
     found = []
     for event in process.events():
         found.append(event.name)
         act(event)
-    assert not process.running
+    assert not process.is_running
     return found
 
 
-def number(event: Event) -> int:
+def number(event: FinetuneEvent) -> int:
     return getattr(event, "number", 0)
 
 
@@ -77,7 +77,7 @@ def test_what_is_no_event_is_passed_over(start):
 )
 def test_a_child_that_dies_is_told_in_plain_words(start, scenario, said):
     process = start(scenario)
-    with pytest.raises(TuneError, match=said) as raised:
+    with pytest.raises(FinetuneError, match=said) as raised:
         names(process)
     assert "Traceback" not in str(raised.value) and not process.running
 
@@ -96,7 +96,7 @@ def test_stop_keeps_the_best_so_far(start, tmp_path):
 def test_pause_holds_and_resume_goes_on(start):
     process = start("long")
 
-    def act(event: Event) -> None:
+    def act(event: FinetuneEvent) -> None:
         if number(event) == 2:
             process.pause()
         elif event.name == "paused":
@@ -110,7 +110,7 @@ def test_pause_holds_and_resume_goes_on(start):
 
 def test_a_child_that_does_not_listen_is_killed_after_some_patience(start):
     process = start("deaf")
-    with pytest.raises(TuneError, match="did not stop when it was asked to"):
+    with pytest.raises(FinetuneError, match="did not stop when it was asked to"):
         names(process, lambda e: number(e) == 2 and process.stop(patience=0.3))
 
 
@@ -123,7 +123,7 @@ def test_killing_ends_the_events_quietly_from_any_thread(start):
 
 
 def test_a_run_given_up_before_it_starts_never_does(tmp_path):
-    process = TuneProcess((sys.executable, str(FAKE), "long"))
+    process = FinetuneProcess((sys.executable, str(FAKE), "long"))
     process.kill()
     process.start(["--out", "x"], tmp_path)
     assert process.pid is None and list(process.events()) == []
@@ -137,8 +137,8 @@ def test_a_result_that_cannot_be_written_is_saved_elsewhere(start, tmp_path):
 
 
 def test_a_program_that_is_not_there(tmp_path):
-    process = TuneProcess((str(tmp_path / "nothing"),))
-    with pytest.raises(TuneError, match="could not be started"):
+    process = FinetuneProcess((str(tmp_path / "nothing"),))
+    with pytest.raises(FinetuneError, match="could not be started"):
         process.start([], tmp_path)
 
 
@@ -173,6 +173,6 @@ def test_the_options_are_those_of_the_command():
 
     command = typer.main.get_command(app).commands["finetune"]
     known = {name for parameter in command.params for name in parameter.opts}
-    settings = TuneSettings(Adapt.heads, 3, 60.0, HoldOut.sections, 0.5, 7)
-    made = options(Path("a"), Path("b"), ["C2", "C3"], settings, Path("c"))
+    settings = FinetuneSettings(AdaptScope.heads, 3, 60.0, HoldOutUnit.sections, 0.5, 7)
+    made = build_finetune_arguments(Path("a"), Path("b"), ["C2", "C3"], settings, Path("c"))
     assert {word for word in made if word.startswith("--")} | {"--events"} <= known

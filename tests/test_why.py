@@ -10,16 +10,16 @@ import pytest
 import torch
 
 from napari_dkan.inference.engine import Predictor
-from napari_dkan.inference.predict import tissue_region
-from napari_dkan.inference.target import Kind, Target
+from napari_dkan.inference.predict import find_tissue_region
+from napari_dkan.inference.target import TargetKind, Target
 from napari_dkan.inference.why import (
-    BLOCKS,
-    cover,
-    fused,
-    given_at,
-    joined,
-    place_on_slide,
-    why,
+    DEFAULT_BLOCKS,
+    occlude_spot,
+    compute_occluded_tokens,
+    gather_spot_inputs,
+    fuse_tokens,
+    compute_global_token,
+    attribute_gene,
 )
 from napari_dkan.model import load_checkpoint
 from napari_dkan.model.ensemble import Ensemble
@@ -49,7 +49,7 @@ def drained(generator):
 
 def shown_at(predictor: Predictor, xy) -> np.ndarray:
     """(G,) what a click shows."""
-    updates = list(predictor.stream(Target(Kind.POINTS, Spots(np.array([xy])))))
+    updates = list(predictor.stream(Target(TargetKind.POINTS, Spots(np.array([xy])))))
     return updates[-1].values[0]
 
 
@@ -57,13 +57,13 @@ def shown_at(predictor: Predictor, xy) -> np.ndarray:
 def predictor(tiny_slide_file, tiny_checkpoint_file):
     with open_slide(tiny_slide_file) as slide:
         checkpoint = load_checkpoint(tiny_checkpoint_file)
-        yield Predictor(slide, checkpoint, 0.7, tissue_region(slide, 0.7))
+        yield Predictor(slide, checkpoint, 0.7, find_tissue_region(slide, 0.7))
 
 
 @pytest.fixture(scope="module")
 def given(predictor: Predictor):
     point = predictor.tissue.representative_point()
-    return drained(given_at(predictor, point.x, point.y))
+    return drained(gather_spot_inputs(predictor, point.x, point.y))
 
 
 def test_attention_is_what_the_layer_computes_with(attention):
@@ -104,21 +104,21 @@ def test_attention_of_an_ensemble_is_the_mean_of_its_members(attention, predicto
 def test_the_explained_value_is_the_shown_one_and_genes_differ(predictor: Predictor):
     point = predictor.tissue.representative_point()
     shown = shown_at(predictor, (point.x, point.y))
-    made = cover(predictor, drained(given_at(predictor, point.x, point.y)))
-    found = [why(predictor, made, gene) for gene in range(len(shown))]
+    made = occlude_spot(predictor, drained(gather_spot_inputs(predictor, point.x, point.y)))
+    found = [attribute_gene(predictor, made, gene) for gene in range(len(shown))]
     np.testing.assert_allclose([f.value for f in found], shown, atol=1e-5)
     assert np.isnan(found[0].tiles[2, 2]) and np.isfinite(found[0].blocks).all()
     assert not np.allclose(found[0].blocks, found[1].blocks)
 
 
 def test_a_covered_block_is_what_asking_the_whole_network_gives(predictor: Predictor, given):
-    keep = np.ones((BLOCKS**2, BLOCKS**2), bool)
+    keep = np.ones((DEFAULT_BLOCKS**2, DEFAULT_BLOCKS**2), bool)
     np.fill_diagonal(keep, False)
-    made = cover(predictor, given)
-    asked = predictor.decode(fused(predictor, given, keep.reshape(-1, BLOCKS, BLOCKS)))
-    bare = predictor.decode(fused(predictor, given, np.zeros((1, BLOCKS, BLOCKS), bool)))
+    made = occlude_spot(predictor, given)
+    asked = predictor.decode(compute_occluded_tokens(predictor, given, keep.reshape(-1, DEFAULT_BLOCKS, DEFAULT_BLOCKS)))
+    bare = predictor.decode(compute_occluded_tokens(predictor, given, np.zeros((1, DEFAULT_BLOCKS, DEFAULT_BLOCKS), bool)))
     for gene in range(3):
-        found = why(predictor, made, gene)
+        found = attribute_gene(predictor, made, gene)
         effect = found.value - asked[:, gene]
         assert np.corrcoef(effect, found.blocks.ravel())[0, 1] > 0.9
         assert found.patch == pytest.approx(found.value - bare[0, gene], abs=1e-5)
@@ -131,12 +131,12 @@ def test_a_planted_neighbour_is_found(predictor: Predictor, given):
     noise = torch.randn(near.shape[1], generator=torch.Generator().manual_seed(0))
     near[12], near[odd] = given.near[12], given.mean + 3 * noise
     everywhere = torch.ones_like(given.mask)
-    found = why(predictor, cover(predictor, replace(given, near=near, mask=everywhere)), 0)
+    found = attribute_gene(predictor, occlude_spot(predictor, replace(given, neighbor_features=near, neighbor_mask=everywhere)), 0)
     effects = np.abs(found.tiles.ravel())
     others = np.delete(effects, [odd, 12])
     assert np.isnan(effects[12]) and effects[odd] > 1e-4
     assert others.max() < 1e-5
-    assert abs(found.around) == pytest.approx(effects[odd], abs=1e-5)
+    assert abs(found.neighborhood) == pytest.approx(effects[odd], abs=1e-5)
 
 
 def test_a_planted_corner_is_found(predictor: Predictor, given):
@@ -144,9 +144,9 @@ def test_a_planted_corner_is_found(predictor: Predictor, given):
     pixels = np.full((56, 56, 3), 150, np.uint8)
     pixels[:8, 48:, :] = np.where(np.arange(8) % 2, 60, 240)[None, :, None]
     near = given.near.clone()
-    near[12] = predictor.features.encode(pixels[None])[0]
-    planted = replace(given, pixels=pixels, tile=pixels, near=near)
-    effects = np.abs(why(predictor, cover(predictor, planted), 0).blocks)
+    near[12] = predictor.feature_cache.encode(pixels[None])[0]
+    planted = replace(given, pixels=pixels, encoder_tile=pixels, neighbor_features=near)
+    effects = np.abs(attribute_gene(predictor, occlude_spot(predictor, planted), 0).blocks)
     assert effects.argmax() == 6 and effects[0, 6] > 1e-4
     effects[0, 6] = 0
     assert effects.max() < 1e-5
@@ -154,36 +154,36 @@ def test_a_planted_corner_is_found(predictor: Predictor, given):
 
 def test_deletion_beats_chance_on_a_real_section(data_dir, monkeypatch):
     """The half that is said to support the gene goes: it falls below every random half's."""
-    from napari_dkan.expression.arrayfit import array_mpp
+    from napari_dkan.expression.arrayfit import mpp_from_spots
     from napari_dkan.expression.spotfile import read_spots
-    from napari_dkan.samples import bundled_checkpoint, fetch_section
+    from napari_dkan.samples import find_bundled_checkpoint, fetch_her2st_section
 
     monkeypatch.setenv("NAPARI_DKAN_DATA", str(data_dir))
-    paths, random = fetch_section("C3"), np.random.default_rng(0)
+    paths, random = fetch_her2st_section("C3"), np.random.default_rng(0)
     spots = read_spots(paths.spots)
-    checkpoint = load_checkpoint(bundled_checkpoint("her2-breast"))
-    mpp, gene = array_mpp(spots), checkpoint.panel.row("ERBB2")
+    checkpoint = load_checkpoint(find_bundled_checkpoint("her2-breast"))
+    mpp, gene = mpp_from_spots(spots), checkpoint.panel.row("ERBB2")
     with open_slide(paths.image) as slide:
-        predictor = Predictor(slide, checkpoint, mpp, tissue_region(slide, mpp))
-        made = cover(predictor, drained(given_at(predictor, *spots.xy[90])))
-        found = why(predictor, made, gene)
+        predictor = Predictor(slide, checkpoint, mpp, find_tissue_region(slide, mpp))
+        made = occlude_spot(predictor, drained(gather_spot_inputs(predictor, *spots.xy[90])))
+        found = attribute_gene(predictor, made, gene)
         order = np.argsort(-found.blocks.ravel())
-        orders = [order, order[::-1], *(random.permutation(BLOCKS**2) for _ in range(4))]
-        keep = np.ones((len(orders), BLOCKS**2), bool)
+        orders = [order, order[::-1], *(random.permutation(DEFAULT_BLOCKS**2) for _ in range(4))]
+        keep = np.ones((len(orders), DEFAULT_BLOCKS**2), bool)
         for row, each in zip(keep, orders, strict=True):
-            row[each[: BLOCKS**2 // 2]] = False
-        tokens = fused(predictor, made.given, keep.reshape(-1, BLOCKS, BLOCKS))
+            row[each[: DEFAULT_BLOCKS**2 // 2]] = False
+        tokens = compute_occluded_tokens(predictor, made.inputs, keep.reshape(-1, DEFAULT_BLOCKS, DEFAULT_BLOCKS))
         down, up, *chance = predictor.decode(tokens, [gene])[:, 0]
         assert down < min(chance) and max(chance) < up
 
-        near, given = made.given.near, made.given
+        near, given = made.inputs.neighbor_features, made.inputs
         ranked = np.argsort(-found.tiles.ravel())[:24]  # NaN, the patch itself, comes last
         orders = [ranked, ranked[::-1], *(random.permutation(ranked) for _ in range(4))]
         without = near.repeat(len(orders), 1, 1)
         for row, each in zip(without, orders, strict=True):
-            row[each[:12].copy()] = given.mean
+            row[each[:12].copy()] = given.mean_feature
         with torch.no_grad():
-            place = place_on_slide(predictor, given, near[12])
-            tokens = joined(predictor, given, made.target, without, place)
+            place = compute_global_token(predictor, given, near[12])
+            tokens = fuse_tokens(predictor, given, made.target_tokens, without, place)
         down, up, *chance = predictor.decode(tokens, [gene])[:, 0]
         assert down < min(chance) and max(chance) < up

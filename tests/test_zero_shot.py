@@ -17,15 +17,15 @@ from safetensors.torch import load_file, save_file
 from napari_dkan.cli import main
 from napari_dkan.errors import CheckpointError, SpotsError
 from napari_dkan.expression.panel import Panel
-from napari_dkan.inference.zero_shot import expectation, why_not, zero_shot_genes
+from napari_dkan.inference.zero_shot import read_zero_shot_expectation, explain_zero_shot_unavailable, load_zero_shot_genes
 from napari_dkan.model import DKAN, Checkpoint, load_checkpoint, save_checkpoint
 from napari_dkan.model.ensemble import Ensemble
 from napari_dkan.model.text import TextBasis
 from napari_dkan.training import zeroshot
-from napari_dkan.training.fit_model import Model
-from napari_dkan.training.gene_text import PanelText
-from napari_dkan.training.sections import Section, fit_encoder
-from napari_dkan.training.settings import Settings
+from napari_dkan.training.fit_model import FittedModel
+from napari_dkan.training.gene_text import GeneTextEmbeddings
+from napari_dkan.training.sections import PreparedSection, fit_section_encoder
+from napari_dkan.training.settings import TrainSettings
 
 from .zero_shot_files import ENCODER, LENGTH, PROVEN, UNPROVEN, gene_file, with_text
 
@@ -48,25 +48,25 @@ def test_a_new_gene_changes_nobody_elses_token(proven: Checkpoint):
     network = proven.network
     features = torch.randn(5, network.config.text_dim)
     with torch.no_grad():
-        before = network.gene_tokens().clone()
-        tokens = network.text_token_of(features)
-        one = network.text_token_of(features[3:4])
+        before = network.encode_genes().clone()
+        tokens = network.encode_new_genes(features)
+        one = network.encode_new_genes(features[3:4])
         # what a panel with this gene at its end would give it
         joined = torch.cat([network.gene_features, features[3:4]])[None]
         wanted = network.text_fit(network.text(joined)[0, -1])
     assert tokens.shape == (5, network.config.dim)
     torch.testing.assert_close(one[0], tokens[3])
     torch.testing.assert_close(one[0], wanted)
-    assert torch.equal(network.gene_tokens(), before)
-    assert len(network.text_token_of(features[:0])) == 0
+    assert torch.equal(network.encode_genes(), before)
+    assert len(network.encode_new_genes(features[:0])) == 0
     with pytest.raises(SpotsError, match="gene features have shape"):
-        network.text_token_of(torch.randn(2, 3))
+        network.encode_new_genes(torch.randn(2, 3))
 
 
 def test_tokens_decode_as_the_panel_does(proven: Checkpoint):
     network, z = proven.network, torch.randn(7, proven.network.config.dim)
     with torch.no_grad():
-        standardised = network.decode_tokens(z, network.gene_tokens())
+        standardised = network.decode_gene_tokens(z, network.encode_genes())
         torch.testing.assert_close(network.to_label_scale(standardised), network.decode(z))
 
 
@@ -79,10 +79,10 @@ def test_an_ensemble_places_a_gene_by_the_mean_of_its_members(proven: Checkpoint
     z = [torch.randn(4, config.dim) for _ in members]
     with torch.no_grad():
         each = [
-            m.decode_tokens(own, m.text_token_of(features))
+            m.decode_gene_tokens(own, m.encode_new_genes(features))
             for m, own in zip(members, z, strict=True)
         ]
-        got = both.decode_tokens(torch.cat(z, dim=1), both.text_token_of(features))
+        got = both.decode_gene_tokens(torch.cat(z, dim=1), both.encode_new_genes(features))
     torch.testing.assert_close(got, torch.stack(each).mean(dim=0))
 
 
@@ -103,9 +103,9 @@ def test_the_text_basis_survives_the_file(proven: Checkpoint, tmp_path, half):
 
 def test_a_checkpoint_without_one_still_loads(tiny_checkpoint_file, genes):
     old = load_checkpoint(tiny_checkpoint_file)
-    assert old.text_basis is None and "cannot place genes" in why_not(old, allow_unproven=True)
+    assert old.text_basis is None and "cannot place genes" in explain_zero_shot_unavailable(old, allow_unproven=True)
     with pytest.raises(SpotsError, match="holds no text basis"):
-        zero_shot_genes(old, genes, allow_unproven=True)
+        load_zero_shot_genes(old, genes, allow_unproven=True)
 
 
 def _shape(tensors, data):
@@ -163,35 +163,35 @@ def test_a_damaged_basis_is_refused(proven: Checkpoint, tmp_path, damage, said):
 
 
 def test_genes_of_a_file_that_are_not_in_the_panel(proven: Checkpoint, genes):
-    found = zero_shot_genes(proven, genes)
-    assert found.symbols == ("FOXP3", "MLANA") and found.in_panel == ()
-    assert found.features.shape == (2, proven.network.config.text_dim)
-    named = zero_shot_genes(proven, genes, ["MLANA", "ERBB2", "KRT8", "MLANA"])
-    assert named.symbols == ("MLANA",) and named.in_panel == ("ERBB2", "KRT8")
-    torch.testing.assert_close(named.features[0], found.features[1])
-    assert zero_shot_genes(proven, genes, ["ENSG00000049768"]).symbols == ("FOXP3",)
+    found = load_zero_shot_genes(proven, genes)
+    assert found.symbols == ("FOXP3", "MLANA") and found.symbols_in_panel == ()
+    assert found.text_features.shape == (2, proven.network.config.text_dim)
+    named = load_zero_shot_genes(proven, genes, ["MLANA", "ERBB2", "KRT8", "MLANA"])
+    assert named.symbols == ("MLANA",) and named.symbols_in_panel == ("ERBB2", "KRT8")
+    torch.testing.assert_close(named.text_features[0], found.text_features[1])
+    assert load_zero_shot_genes(proven, genes, ["ENSG00000049768"]).symbols == ("FOXP3",)
 
 
 def test_genes_that_cannot_be_placed_are_refused(proven: Checkpoint, genes, tmp_path):
     with pytest.raises(SpotsError, match="has no text for NOSUCH"):
-        zero_shot_genes(proven, genes, ["NOSUCH"])
+        load_zero_shot_genes(proven, genes, ["NOSUCH"])
     with pytest.raises(SpotsError, match="no description of AP000769"):
-        zero_shot_genes(proven, genes, ["AP000769.1"])
+        load_zero_shot_genes(proven, genes, ["AP000769.1"])
     other = gene_file(tmp_path / "o.safetensors", replace(ENCODER, sha256="ffff"))
     with pytest.raises(SpotsError, match=r"encoder words \(ffff\).*takes words \(0123456789ab\)"):
-        zero_shot_genes(proven, other)
+        load_zero_shot_genes(proven, other)
 
 
 @pytest.mark.parametrize("card", [None, UNPROVEN, {"pcc": "high", "beats_shuffled": True}, [1]])
 def test_without_proof_it_is_off(tiny_checkpoint_file, genes, tmp_path, card):
     checkpoint = with_text(tiny_checkpoint_file, tmp_path / "c.safetensors", card)
-    known = expectation(checkpoint)
-    assert not known.beats_shuffled and why_not(checkpoint) and not why_not(checkpoint, True)
+    known = read_zero_shot_expectation(checkpoint)
+    assert not known.beats_shuffled and explain_zero_shot_unavailable(checkpoint) and not explain_zero_shot_unavailable(checkpoint, True)
     wanted = "does not beat shuffled text" if card is UNPROVEN else "never measured"
-    assert wanted in known.sentence
+    assert wanted in known.summary
     with pytest.raises(SpotsError, match=f"{wanted}.*--allow-unproven"):
-        zero_shot_genes(checkpoint, genes)
-    assert len(zero_shot_genes(checkpoint, genes, allow_unproven=True).genes) == 2
+        load_zero_shot_genes(checkpoint, genes)
+    assert len(load_zero_shot_genes(checkpoint, genes, allow_unproven=True).genes) == 2
 
 
 # --- the measurement -------------------------------------------------------------------------
@@ -199,51 +199,51 @@ def test_without_proof_it_is_off(tiny_checkpoint_file, genes, tmp_path, card):
 
 def test_draws_are_disjoint_and_span_the_expression():
     mean = np.random.default_rng(0).gamma(2.0, size=250)
-    draws = zeroshot.draw_genes(mean, 25, 3, seed=1)
+    draws = zeroshot.draw_held_out_genes(mean, 25, 3, seed=1)
     rank = mean.argsort().argsort()
     assert len(np.unique(np.concatenate(draws))) == 75
     for rows in draws:
         assert (np.sort(rank[rows]) // 10).tolist() == list(range(25))  # one of every class
     with pytest.raises(SpotsError, match="do not fit a panel of 40"):
-        zeroshot.draw_genes(mean[:40], 25, 3, seed=1)
+        zeroshot.draw_held_out_genes(mean[:40], 25, 3, seed=1)
 
 
-def _drawn(signal: float, seed: int) -> zeroshot.Draw:
+def _drawn(signal: float, seed: int) -> zeroshot.HeldOutDraw:
     rng = np.random.default_rng(seed)
     pcc = 0.25 + 0.1 * rng.normal(size=(25, 25)) + signal * np.eye(25)
-    return zeroshot.Draw(np.arange(25), pcc, np.full(25, 0.3), 0.5)
+    return zeroshot.HeldOutDraw(np.arange(25), pcc, np.full(25, 0.3), 0.5)
 
 
 def test_the_verdict_takes_two_standard_errors():
     for signal, beats in ((0.15, True), (0.0, False), (-0.2, False)):
-        report = zeroshot.summarise([_drawn(signal, s) for s in range(3)], 100, seed=0)
+        report = zeroshot.summarize_draws([_drawn(signal, s) for s in range(3)], 100, seed=0)
         assert report["beats_shuffled"] is beats
         assert report["difference"] == pytest.approx(signal, abs=0.05)
         assert report["shuffled_pcc"] == pytest.approx(0.25, abs=0.02)
     draw = _drawn(0.0, 0)
-    draw.pcc[np.diag_indices(25)] = 9.0
-    assert draw.shuffled(50, 0).max() < 9  # nobody keeps its own text
+    draw.pcc_by_text[np.diag_indices(25)] = 9.0
+    assert draw.sample_shuffled_pcc(50, 0).max() < 9  # nobody keeps its own text
 
 
 def test_held_out_genes_reach_nothing_that_is_trained(monkeypatch):
     """The trained parts see neither their labels nor their text."""
     torch.manual_seed(0)
-    settings = Settings(
+    settings = TrainSettings(
         epochs=1, dim=8, text_dim=8, trunk="test_vit", trunk_dim=64, patch_px=64, members=1
     )
     panel = Panel.from_symbols(f"G{i}" for i in range(12))
-    text = PanelText(torch.randn(12, LENGTH), "words", "a file")
+    text = GeneTextEmbeddings(torch.randn(12, LENGTH), "words", "a file")
     sections = [_section(name, panel) for name in ("A", "B", "C")]
     seen = []
 
     def fit_model(training, known, settings, epochs):
         seen.append((training, known))
-        encoder = fit_encoder(training, settings.dim, settings.patch_um)
+        encoder = fit_section_encoder(training, settings.dim, settings.patch_um)
         network = DKAN(settings.config(training[0].labels.shape[1]), known.features)
-        return Model(encoder, network.eval())
+        return FittedModel(encoder, network.eval())
 
     monkeypatch.setattr(zeroshot, "fit_model", fit_model)
-    report = zeroshot.measure_zero_shot(
+    report = zeroshot.evaluate_zero_shot(
         sections, panel, text, settings, held_out=3, draws=2, shuffles=10
     )
     json.dumps(report, allow_nan=False)
@@ -259,13 +259,13 @@ def test_held_out_genes_reach_nothing_that_is_trained(monkeypatch):
         alone = TextBasis.fit(text.embeddings[kept], 8, "words")
         torch.testing.assert_close(known.basis.axes, alone.axes)
         torch.testing.assert_close(known.basis.mean, alone.mean)
-    card = zeroshot.zero_shot_card(report)
+    card = zeroshot.build_zero_shot_card(report)
     assert card["beats_shuffled"] is False and card["epochs"] == 1 and "library" in card["protocol"]
 
 
-def _section(name: str, panel: Panel) -> Section:
+def _section(name: str, panel: Panel) -> PreparedSection:
     n = 14
-    return Section(
+    return PreparedSection(
         name=name,
         labels=torch.rand(n, len(panel)),
         positions=torch.stack([torch.arange(n) % 4, torch.arange(n) // 4], dim=1),

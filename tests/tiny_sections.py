@@ -5,12 +5,12 @@ from __future__ import annotations
 import torch
 
 from napari_dkan.expression.panel import Panel
-from napari_dkan.training.sections import Section
-from napari_dkan.training.settings import Settings
+from napari_dkan.training.sections import PreparedSection
+from napari_dkan.training.settings import TrainSettings
 
 GENES = 12
 PANEL = Panel.from_symbols(f"GENE{i}" for i in range(GENES))
-QUICK = Settings(
+QUICK = TrainSettings(
     epochs=3,
     patience=2,
     dim=16,
@@ -24,14 +24,14 @@ QUICK = Settings(
 )
 
 
-def tiny_section(number: int, spots: int = 24, patient: str = "") -> Section:
+def tiny_section(number: int, spots: int = 24, patient: str = "") -> PreparedSection:
     """Its labels are a rule of its stain statistics, the same in every section."""
     draw = torch.Generator().manual_seed(number)
     rule = torch.randn(104, GENES, generator=torch.Generator().manual_seed(99)) / 10
     statistics = torch.rand(spots, 25, 104, generator=draw)
     noise = 0.02 * torch.randn(spots, GENES, generator=draw)
     at = torch.arange(spots)
-    return Section(
+    return PreparedSection(
         f"S{number}",
         statistics[:, 12] @ rule + noise,
         torch.stack([at % 6, at // 6], dim=1),

@@ -33,32 +33,32 @@ def main() -> None:
 
 def take(name: str) -> None:
     """The panels one after the other, as a person opens them."""
-    from napari_dkan.samples import fetch_section
+    from napari_dkan.samples import fetch_her2st_section
     from napari_dkan.viewer import demo
-    from napari_dkan.viewer.actions import FINETUNE, QUALITY, open_in
-    from napari_dkan.viewer.dock import raised
+    from napari_dkan.viewer.actions import FINETUNE_PANEL, QUALITY_PANEL, open_panel_dock
+    from napari_dkan.viewer.dock import raise_dock
 
     OUT.mkdir(parents=True, exist_ok=True)
     width, height, _ = SCREENS[name]
     viewer, predict, _ = demo.open_section()
     viewer.window.resize(width, height)
-    demo.walk(viewer, predict)
-    demo.look_at_tissue(viewer, predict)
+    demo.run_scripted_steps(viewer, predict)
+    demo.fit_view_to_tissue(viewer, predict)
     shoot(viewer, predict, f"predict-{name}")
 
-    open_in(viewer, QUALITY)
-    quality = _panel(viewer, QUALITY)
-    paths = fetch_section("C3")
+    open_panel_dock(viewer, QUALITY_PANEL)
+    quality = _panel(viewer, QUALITY_PANEL)
+    paths = fetch_her2st_section("C3")
     quality.quality.load([paths.counts, paths.spots], image=paths.image)
-    demo.wait(lambda: quality.figures.summary is not None, "the figures", 600)
+    demo.wait_until(lambda: quality.figures.summary is not None, "the figures", 600)
     for fold in quality.folds.values():
         fold.expand()
-    raised(quality)
+    raise_dock(quality)
     shoot(viewer, quality, f"quality-{name}")
 
-    open_in(viewer, FINETUNE)
-    finetune = _panel(viewer, FINETUNE)
-    raised(finetune)
+    open_panel_dock(viewer, FINETUNE_PANEL)
+    finetune = _panel(viewer, FINETUNE_PANEL)
+    raise_dock(finetune)
     shoot(viewer, finetune, f"finetune-{name}")
     for panel in (finetune, quality, predict):
         panel.shut_down()

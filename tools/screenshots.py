@@ -17,11 +17,11 @@ from PIL import Image
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QDockWidget, QScrollArea, QWidget
 
-from napari_dkan.samples import fetch_section
+from napari_dkan.samples import fetch_her2st_section
 from napari_dkan.viewer import demo
-from napari_dkan.viewer.places import target_of
+from napari_dkan.viewer.places import target_from_layers
 from napari_dkan.viewer.predict_widget import PredictWidget
-from napari_dkan.viewer.quality.views import Layout
+from napari_dkan.viewer.quality.views import MapLayout
 
 OUT = Path(__file__).resolve().parent.parent / "docs" / "images"
 LAPTOP = 1366, 768
@@ -51,7 +51,7 @@ def light(rgb: NDArray) -> Image.Image:
 
 def readme(viewer: Viewer, panel: PredictWidget) -> Iterator[tuple[str, NDArray]]:
     """The window after the three clicks."""
-    demo.walk(viewer, panel)
+    demo.run_scripted_steps(viewer, panel)
     demo.process_events(1)
     yield "window", viewer.screenshot(canvas_only=False, flash=False)
 
@@ -59,8 +59,8 @@ def readme(viewer: Viewer, panel: PredictWidget) -> Iterator[tuple[str, NDArray]
 def tutorial(viewer: Viewer, panel: PredictWidget) -> Iterator[tuple[str, NDArray]]:
     """The window of a laptop, step by step."""
     viewer.window.resize(*LAPTOP)
-    tissue = demo.look_at_tissue(viewer, panel)
-    demo.wait(lambda: not panel.ready.busy, "getting ready")
+    tissue = demo.fit_view_to_tissue(viewer, panel)
+    demo.wait_until(lambda: not panel.prefetcher.busy, "getting ready")
     yield "tutorial-open", window(viewer, panel.slide_box)
 
     panel.slide_box.toggle_ruler()
@@ -70,20 +70,20 @@ def tutorial(viewer: Viewer, panel: PredictWidget) -> Iterator[tuple[str, NDArra
     panel.slide_box.ruler.cancel()
 
     inside = tissue.representative_point()
-    demo.click(panel, inside.x, inside.y)
+    demo.click_at(panel, inside.x, inside.y)
     yield "tutorial-click", window(viewer, panel.spot_box)
 
     middle = tissue.centroid
     demo.draw_region(panel, middle.x, middle.y, 0.5 * tissue.area**0.5)
-    regions = panel.where_box.regions_layer
-    demo.wait(lambda: target_of(panel.session, None, regions()) is not None, "the plan")
-    panel.where_box.start()
-    demo.wait(lambda: not panel.maps.busy, "the region")
-    yield "tutorial-region", window(viewer, panel.where_box)
+    regions = panel.target_box.regions_layer
+    demo.wait_until(lambda: target_from_layers(panel.session, None, regions()) is not None, "the plan")
+    panel.target_box.start_prediction()
+    demo.wait_until(lambda: not panel.prediction_jobs.busy, "the region")
+    yield "tutorial-region", window(viewer, panel.target_box)
 
     with TemporaryDirectory() as folder:
-        panel.results.write(Path(folder) / "C3-predicted.h5ad")
-        demo.wait(lambda: not panel.results.busy, "the saved result")
+        panel.results.save_result(Path(folder) / "C3-predicted.h5ad")
+        demo.wait_until(lambda: not panel.results.busy, "the saved result")
         yield "tutorial-save", window(viewer, panel.results_box)
 
     use_lens(viewer, panel)
@@ -107,13 +107,13 @@ def use_lens(viewer: Viewer, panel: PredictWidget) -> None:
         viewer.layers.remove(overlay.layer)
     for layer in viewer.layers:
         layer.visible = layer is session.slide.layer
-    session.change(dense=True)
-    place = demo.look_at_tissue(viewer, panel).centroid
+    session.change_settings(dense=True)
+    place = demo.fit_view_to_tissue(viewer, panel).centroid
     panel.lens.resize(1300)
-    panel.lens.switch(True)
+    panel.lens.set_active(True)
     panel.lens.move(place.x + 800, place.y)
     demo.process_events(0.5)
-    demo.wait(lambda: not panel.lens.busy, "the lens")
+    demo.wait_until(lambda: not panel.lens.busy, "the lens")
     demo.process_events(1)
 
 
@@ -121,11 +121,11 @@ def quality(viewer: Viewer, panel: PredictWidget) -> Iterator[tuple[str, NDArray
     """Measured, predicted and residual beside the histology, and the figures of every gene."""
     _, widget = viewer.window.add_plugin_dock_widget("napari-dkan", "DKAN: quality control")
     state = widget.quality
-    paths = fetch_section("C3")
+    paths = fetch_her2st_section("C3")
     state.load([paths.counts, paths.spots], image=paths.image)
-    demo.wait(lambda: state.comparison is not None and not state.busy, "the comparison")
-    demo.wait(lambda: widget.figures.summary is not None, "the figures")
-    state.set_layout(Layout.SIDE_BY_SIDE)
+    demo.wait_until(lambda: state.comparison is not None and not state.busy, "the comparison")
+    demo.wait_until(lambda: widget.figures.summary is not None, "the figures")
+    state.set_layout(MapLayout.SIDE_BY_SIDE)
     viewer.window.resize(1800, 1080)
     dock = _above(widget, QDockWidget)
     dock.raise_()

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .batch.command import batch_command
-from .batch.job import Pitch, SlideJob, names
+from .batch.job import TilePitch, SlideJob, split_names
 from .doctor.command import doctor_command
 from .errors import DkanError
 from .export.command import export_command
 from .inference.store.command import cache_app
 from .model.encoders.command import encoders_app
-from .quality.report.command import report_command
+from .quality.report.command import run_report
 from .training.command import train_command
 from .training.crossval_command import crossval_command
 from .training.evaluate_command import evaluate_command
@@ -28,7 +28,7 @@ from .training.tuning.command import finetune_command
 from .training.zeroshot_command import zeroshot_command
 
 if TYPE_CHECKING:
-    from .inference.job import Update
+    from .inference.job import PredictionUpdate
 
 app = typer.Typer(
     help="Predict spatial gene expression from H&E with DKAN.",
@@ -55,7 +55,7 @@ def predict(
     ] = None,
     tissue: Annotated[bool, typer.Option("--tissue", help="The whole tissue (default).")] = False,
     tissue_only: Annotated[bool, typer.Option(help="Leave out tiles off the tissue.")] = True,
-    pitch: Annotated[Pitch, typer.Option(help="Distance between tiles.")] = Pitch.training,
+    pitch: Annotated[TilePitch, typer.Option(help="Distance between tiles.")] = TilePitch.training,
     mpp: Annotated[float | None, typer.Option(help="Micrometres per pixel of the slide.")] = None,
     device: Annotated[
         str | None, typer.Option(help="cuda, cuda:1, mps, cpu; default best.")
@@ -81,7 +81,7 @@ def predict(
     timing: Annotated[bool, typer.Option(help="Say at the end where the time went.")] = False,
 ) -> None:
     """Predict expression on a slide and write an AnnData."""
-    from .batch.one import run_one
+    from .batch.one import predict_slide
     from .errors import SpotsError
 
     if sum((spots is not None, regions is not None, tissue)) > 1:
@@ -97,7 +97,7 @@ def predict(
         tissue_only=tissue_only,
         pitch=pitch,
         mpp=mpp,
-        genes=names(genes),
+        genes=split_names(genes),
         zero_shot=zero_shot,
         allow_unproven=allow_unproven,
         device=device,
@@ -105,24 +105,24 @@ def predict(
         store=store,
         icc=icc,
     )
-    with _progress() as (advance, tell):
-        outcome = run_one(job, advance, tell)
+    with _show_progress() as (advance, tell):
+        outcome = predict_slide(job, advance, tell)
     if timing:
         typer.echo(outcome.timing, err=True)
-    if outcome.unreliable:
-        told = f"{outcome.unreliable:,} of them should not be relied on: see obs['unreliable']"
+    if outcome.n_unreliable:
+        told = f"{outcome.n_unreliable:,} of them should not be relied on: see obs['unreliable']"
         typer.echo(told, err=True)
-    typer.echo(f"{outcome.spots:,} spots x {outcome.genes} genes written to {out}")
+    typer.echo(f"{outcome.n_spots:,} spots x {outcome.n_genes} genes written to {out}")
 
 
 @contextmanager
-def _progress() -> Iterator[tuple[Callable[[Update], None], Callable[[str], None]]]:
+def _show_progress() -> Iterator[tuple[Callable[[PredictionUpdate], None], Callable[[str], None]]]:
     """A bar that follows updates, and how to say something above it."""
     from tqdm import tqdm
 
     with tqdm(unit="tile", desc="reading the slide", disable=None) as bar:
 
-        def advance(update: Update) -> None:
+        def advance(update: PredictionUpdate) -> None:
             if update.stage == "context":  # of the tiles that come next
                 bar.set_description(f"reading the slide ({update.done}/{update.total})")
             else:
@@ -151,7 +151,7 @@ def convert(
     title: Annotated[str, typer.Option(help="Title on the checkpoint's card.")] = "",
 ) -> None:
     """Import a published checkpoint; nothing in its files is executed."""
-    from .expression.genetable import annotate_from
+    from .expression.genetable import annotate_panel_from_folder
     from .model.published import convert_published
 
     converted = convert_published(
@@ -161,7 +161,7 @@ def convert(
         out,
         patch_um=patch_um,
         encoder=encoder,
-        annotate=None if gene_tables is None else lambda panel: annotate_from(panel, gene_tables),
+        annotate=None if gene_tables is None else lambda panel: annotate_panel_from_folder(panel, gene_tables),
         title=title,
     )
     typer.echo(f"{len(converted.panel)} genes, written to {out}")
@@ -173,7 +173,7 @@ app.command("train")(train_command)
 app.command("crossval")(crossval_command)
 app.command("evaluate")(evaluate_command)
 app.command("export")(export_command)
-app.command("report")(report_command)
+app.command("report")(run_report)
 app.command("zeroshot")(zeroshot_command)
 app.command("reference")(reference_command)
 app.command("finetune")(finetune_command)
@@ -185,9 +185,9 @@ app.add_typer(encoders_app, name="encoders")
 @app.command()
 def info(file: Annotated[Path, typer.Argument(help="A checkpoint.")]) -> None:
     """Print a checkpoint's card."""
-    from .model.checkpoint import describe, load_checkpoint
+    from .model.checkpoint import describe_checkpoint, load_checkpoint
 
-    typer.echo(describe(load_checkpoint(file)))
+    typer.echo(describe_checkpoint(load_checkpoint(file)))
 
 
 @app.command()
@@ -198,9 +198,9 @@ def demo(
     drive: Annotated[bool, typer.Option("--drive", help="Do it all by itself.")] = False,
 ) -> None:
     """Open napari on a section with a checkpoint; without a display, drive it and save."""
-    from .viewer.demo import run
+    from .viewer.demo import run_demo
 
-    run(out, drive)
+    run_demo(out, drive)
 
 
 def main() -> None:

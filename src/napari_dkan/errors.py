@@ -13,7 +13,7 @@ class SlideError(DkanError):
     """A slide could not be opened or read."""
 
 
-class DamagedTile(SlideError):
+class DamagedTileError(SlideError):
     """The pixels of one place of a slide cannot be decoded; the rest of it can be read."""
 
 
@@ -45,5 +45,5 @@ class CacheError(DkanError):
     """What was asked of the cache of features makes no sense."""
 
 
-class TuneError(DkanError):
+class FinetuneError(DkanError):
     """A fine-tuning could not be started, or its process ended unexpectedly."""

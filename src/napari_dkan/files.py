@@ -13,7 +13,7 @@ from .errors import OutputError
 
 
 @contextmanager
-def written_whole(path: str | Path) -> Iterator[Path]:
+def atomic_write(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; on success it takes the name ``path``.
 
     On any error the temporary file is removed and an older file at ``path`` stays.
@@ -32,14 +32,14 @@ def written_whole(path: str | Path) -> Iterator[Path]:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
-        raise _unwritten(path, error) from error
+        raise _output_error(path, error) from error
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
 
 
 @contextmanager
-def folder_written_whole(path: str | Path) -> Iterator[Path]:
+def atomic_write_folder(path: str | Path) -> Iterator[Path]:
     """Yield an empty temporary folder beside ``path``; on success it takes the name ``path``.
 
     Only to a new path: replacing a folder would take two steps, and what is in it may be a
@@ -49,28 +49,28 @@ def folder_written_whole(path: str | Path) -> Iterator[Path]:
     path = Path(path)
     temporary: Path | None = None
     try:
-        _require_new(path)
+        _check_not_existing(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(suffix=path.suffix, prefix=".writing-", dir=path.parent))
         yield temporary
         temporary.chmod(0o777 & ~_umask())
-        _require_new(path)  # an empty folder that appeared meanwhile would be replaced silently
+        _check_not_existing(path)  # an empty folder that appeared meanwhile would be replaced silently
         os.rename(temporary, path)
     except OSError as error:
-        raise _unwritten(path, error) from error
+        raise _output_error(path, error) from error
     finally:
         if temporary is not None:
             shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _unwritten(path: Path, error: OSError) -> OutputError:
+def _output_error(path: Path, error: OSError) -> OutputError:
     reason = error.strerror or str(error).splitlines()[0]
     return OutputError(
         f"{path} could not be written ({reason}); choose another folder or free some space."
     )
 
 
-def _require_new(path: Path) -> None:
+def _check_not_existing(path: Path) -> None:
     if os.path.lexists(path):
         raise OutputError(f"{path} exists already; choose a new name, or remove it first.")
 

@@ -21,18 +21,18 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from .claims import DEFLATE, SURELY, claims
+from .claims import MAX_DEFLATE_RATIO, ALWAYS_ALLOWED_BYTES, describe_excess_size
 
-OBJECTS = 100_000  # in one file
-_IDLE_S = 60.0  # the child ends itself after so long without a question
-_ANSWER_S = 60.0  # and is ended when it takes longer than this, and a second for every 10 MB
-_REMEMBERED = 16  # answers
-_WORK_S = 1.0  # of the processor, and a second for every 10 MB
+MAX_OBJECTS = 100_000  # in one file
+_IDLE_TIMEOUT_S = 60.0  # the child ends itself after so long without a question
+_ANSWER_TIMEOUT_S = 60.0  # and is ended when it takes longer than this, and a second for every 10 MB
+_MAX_CACHED_RESULTS = 16  # answers
+_CPU_LIMIT_S = 1.0  # of the processor, and a second for every 10 MB
 
-_CRASHED = "it is damaged so that the HDF5 library cannot survive reading it"
+_CRASH_REASON = "it is damaged so that the HDF5 library cannot survive reading it"
 
 
-def hdf5_doubt(path: str | Path) -> str:
+def validate_hdf5(path: str | Path) -> str:
     """Why an HDF5 file must not be read, as half a sentence; "" where nothing speaks against it.
 
     It must be whole, may not link to other files, nor hold arrays larger than what is stored of
@@ -45,13 +45,13 @@ def hdf5_doubt(path: str | Path) -> str:
         return f"it cannot be read ({error.strerror or error})"
     key = (whole, status.st_ino, status.st_size, status.st_mtime_ns)
     with _lock:
-        if key in _answers:  # one opening asks more than once: is it ours, then what is in it
-            return _answers[key]
-        answer = _ask(whole, _ANSWER_S + status.st_size / 10e6)
-        if answer != _CRASHED:  # a child that was ended may have better luck next time
-            _answers[key] = answer
-            while len(_answers) > _REMEMBERED:
-                del _answers[next(iter(_answers))]
+        if key in _cached_results:  # one opening asks more than once: is it ours, then what is in it
+            return _cached_results[key]
+        answer = _query_child(whole, _ANSWER_TIMEOUT_S + status.st_size / 10e6)
+        if answer != _CRASH_REASON:  # a child that was ended may have better luck next time
+            _cached_results[key] = answer
+            while len(_cached_results) > _MAX_CACHED_RESULTS:
+                del _cached_results[next(iter(_cached_results))]
         return answer
 
 
@@ -59,30 +59,30 @@ def hdf5_doubt(path: str | Path) -> str:
 
 _lock = threading.Lock()
 _child: subprocess.Popen[str] | None = None
-_answers: dict[tuple[str, int, int, int], str] = {}  # by path, inode, size and time of writing
+_cached_results: dict[tuple[str, int, int, int], str] = {}  # by path, inode, size and time of writing
 
 
-def _ask(path: str, patience: float) -> str:
+def _query_child(path: str, timeout: float) -> str:
     global _child
     for _ in range(2):  # a child that went for being idle is replaced
         fresh = _child is None or _child.poll() is not None
         if fresh:
             try:
-                _child = _start()
+                _child = _start_child()
             except OSError:
                 return ""
         assert _child is not None
         began = time.monotonic()
-        answer = _exchange(_child, path, patience)
+        answer = _exchange_message(_child, path, timeout)
         if answer:
             return str(json.loads(answer)["doubt"])
         took = time.monotonic() - began
-        if fresh or _child.wait() < 0 or took > patience / 2:  # one that was idle has just gone
-            return _CRASHED
-    return _CRASHED
+        if fresh or _child.wait() < 0 or took > timeout / 2:  # one that was idle has just gone
+            return _CRASH_REASON
+    return _CRASH_REASON
 
 
-def _start() -> subprocess.Popen[str]:
+def _start_child() -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-m", __name__],
         stdin=subprocess.PIPE,
@@ -94,14 +94,14 @@ def _start() -> subprocess.Popen[str]:
     )
 
 
-def _exchange(child: subprocess.Popen[str], path: str, patience: float) -> str:
+def _exchange_message(child: subprocess.Popen[str], path: str, timeout: float) -> str:
     """The child's answer, "" when it is gone; it ends itself when it takes too long.
 
     A thread here that ended it might not start where memory is short, and Python waits for it.
     """
     assert child.stdin is not None and child.stdout is not None
     try:
-        child.stdin.write(json.dumps([path, patience]) + "\n")
+        child.stdin.write(json.dumps([path, timeout]) + "\n")
         child.stdin.flush()
     except OSError:
         return ""
@@ -111,13 +111,13 @@ def _exchange(child: subprocess.Popen[str], path: str, patience: float) -> str:
 # ---- the child ------------------------------------------------------------------------------
 
 
-def doubt_about(path: str) -> str:
+def validate_in_process(path: str) -> str:
     """What `hdf5_doubt` answers, found in this process."""
     import h5py
 
     try:
         with h5py.File(path, "r") as file:
-            return _doubt(file, os.path.getsize(path))
+            return _find_problem(file, os.path.getsize(path))
     except MemoryError:
         return "it asks for more memory than there is"
     except zlib.error:
@@ -128,14 +128,14 @@ def doubt_about(path: str) -> str:
         return "it is damaged or no HDF5 file"
 
 
-def _doubt(file: Any, stored: int) -> str:
+def _find_problem(file: Any, file_size: int) -> str:
     import h5py
 
     total = 0
-    for count, item in enumerate(_objects(file)):
+    for count, item in enumerate(_iter_objects(file)):
         if item is None:
             return "it refers to other files"
-        if count > OBJECTS:
+        if count > MAX_OBJECTS:
             return "it holds too many objects"
         for name in item.attrs:
             item.attrs[name]
@@ -145,13 +145,13 @@ def _doubt(file: Any, stored: int) -> str:
             return "it refers to other files"
         total += item.nbytes
         size = max(item.nbytes, _chunk_bytes(item))
-        if size > max(SURELY, DEFLATE * item.id.get_storage_size()):
-            return claims(size)
-        if item.compression == "gzip" and not _inflates_as_told(item):
+        if size > max(ALWAYS_ALLOWED_BYTES, MAX_DEFLATE_RATIO * item.id.get_storage_size()):
+            return describe_excess_size(size)
+        if item.compression == "gzip" and not _has_valid_chunk_sizes(item):
             return "a part of it unpacks to more than it says"
-        if item.nbytes <= SURELY:  # a larger one is beyond its header only data
+        if item.nbytes <= ALWAYS_ALLOWED_BYTES:  # a larger one is beyond its header only data
             item[()]
-    return claims(total) if total > max(SURELY, DEFLATE * stored) else ""
+    return describe_excess_size(total) if total > max(ALWAYS_ALLOWED_BYTES, MAX_DEFLATE_RATIO * file_size) else ""
 
 
 def _chunk_bytes(item: Any) -> int:
@@ -159,7 +159,7 @@ def _chunk_bytes(item: Any) -> int:
     return math.prod(item.chunks or (0,)) * item.dtype.itemsize * (2 if item.dtype.hasobject else 1)
 
 
-def _inflates_as_told(item: Any) -> bool:
+def _has_valid_chunk_sizes(item: Any) -> bool:
     """False for a bomb: HDF5 itself unpacks a chunk for as long as there is more of it."""
     for i in range(item.id.get_num_chunks()):
         place = item.id.get_chunk_info(i).chunk_offset
@@ -173,7 +173,7 @@ def _inflates_as_told(item: Any) -> bool:
     return True
 
 
-def _objects(root: Any) -> Iterator[Any]:
+def _iter_objects(root: Any) -> Iterator[Any]:
     """The root and every object below, each once; None for a link into another file."""
     import h5py
 
@@ -198,7 +198,7 @@ def _objects(root: Any) -> Iterator[Any]:
                 waiting.append(item)
 
 
-def _serve() -> None:
+def _serve_requests() -> None:
     """Answer one path a line until the other side is gone, or silent for a minute.
 
     The clock is faulthandler's, which ends this process whatever the HDF5 library is busy with.
@@ -206,17 +206,17 @@ def _serve() -> None:
     import h5py  # noqa: F401  # its import is not the file's work
 
     while True:
-        faulthandler.dump_traceback_later(_IDLE_S, exit=True)
+        faulthandler.dump_traceback_later(_IDLE_TIMEOUT_S, exit=True)
         line = sys.stdin.readline()
         if not line:
             return
         path, patience = json.loads(line)
         faulthandler.dump_traceback_later(patience, exit=True)
-        _limit_work(path)
-        print(json.dumps({"doubt": doubt_about(path)}), flush=True)
+        _limit_cpu_time(path)
+        print(json.dumps({"doubt": validate_in_process(path)}), flush=True)
 
 
-def _limit_work(path: str) -> None:
+def _limit_cpu_time(path: str) -> None:
     """End this process when it computes for too long: HDF5 goes round in circles on some files.
 
     By the time of the processor, so that a busy machine makes no file suspicious.
@@ -224,9 +224,9 @@ def _limit_work(path: str) -> None:
     with suppress(ImportError, OSError, ValueError):  # Windows: the other side's clock has to do
         import resource
 
-        most = int(time.process_time() + _WORK_S + os.path.getsize(path) / 10e6) + 1
+        most = int(time.process_time() + _CPU_LIMIT_S + os.path.getsize(path) / 10e6) + 1
         resource.setrlimit(resource.RLIMIT_CPU, (most, resource.getrlimit(resource.RLIMIT_CPU)[1]))
 
 
 if __name__ == "__main__":
-    _serve()
+    _serve_requests()

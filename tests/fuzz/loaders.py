@@ -113,13 +113,13 @@ def _load_h5ad(path: Path) -> object:
 def _result_seeds(corner: Corner) -> list[bytes]:
     import anndata
 
-    from napari_dkan.export.saved import save
+    from napari_dkan.export.saved import save_result
 
     from ..result_files import result, spots_target
 
     seeds = [
-        save(corner.folder / "grid.h5ad", result()),
-        save(corner.folder / "spots.h5ad", result(spots_target(4, tuple("abcd")))),
+        save_result(corner.folder / "grid.h5ad", result()),
+        save_result(corner.folder / "spots.h5ad", result(spots_target(4, tuple("abcd")))),
         corner.folder / "packed.h5ad",
     ]
     anndata.read_h5ad(seeds[0]).write_h5ad(seeds[2], compression="gzip")
@@ -127,10 +127,10 @@ def _result_seeds(corner: Corner) -> list[bytes]:
 
 
 def _load_result(path: Path) -> object:
-    from napari_dkan.export.reopen import is_ours, reopen
+    from napari_dkan.export.reopen import is_saved_result, load_result
 
-    is_ours(path)
-    return reopen(path)
+    is_saved_result(path)
+    return load_result(path)
 
 
 # ---- regions and spots ------------------------------------------------------------------
@@ -234,10 +234,10 @@ def _feature_seeds(corner: Corner) -> list[bytes]:
 
 
 def _load_features(path: Path) -> object:
-    from napari_dkan.inference.ready.tile_file import read_tile_file
+    from napari_dkan.inference.ready.tile_file import open_feature_file
 
-    found = read_tile_file(path)
-    return found.read(np.arange(len(found.centres)))
+    found = open_feature_file(path)
+    return found.read_features(np.arange(len(found.centers)))
 
 
 def _mask_seeds(corner: Corner) -> list[bytes]:

@@ -78,12 +78,12 @@ class TestCheckpoint:
     def test_that_is_a_zip_bomb(self, tmp_path):
         import zipfile
 
-        from napari_dkan.model.torchfile import read_torch
+        from napari_dkan.model.torchfile import read_torch_file
 
         path = tmp_path / "bomb.ckpt"
         with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
             archive.writestr("archive/data.pkl", bytes(500 << 20))
-        refused(read_torch, path, "claims to unpack to")
+        refused(read_torch_file, path, "claims to unpack to")
 
 
 class TestMeasured:

@@ -73,7 +73,7 @@ def make_panel(
     from napari_dkan.viewer.predict_widget import PredictWidget
 
     monkeypatch.setattr(
-        "napari_dkan.viewer.model_box.bundled_checkpoints", lambda: [tiny_checkpoint_file]
+        "napari_dkan.viewer.model_box.list_bundled_checkpoints", lambda: [tiny_checkpoint_file]
     )
     panels = []
 
@@ -81,7 +81,7 @@ def make_panel(
         viewer = make_napari_viewer(**kwargs)
         panel = PredictWidget(viewer)
         viewer.window.add_dock_widget(panel, name="DKAN: predict", area="right")
-        panel.session.change(store=False)  # tests that want the disk say so
+        panel.session.change_settings(store=False)  # tests that want the disk say so
         panels.append(panel)
         until(lambda: panel.session.checkpoint is not None)
         return panel
@@ -97,7 +97,7 @@ def panel(make_panel: Callable[..., PredictWidget], tiny_slide_file, until):
     made = make_panel()
     made.session.viewer.open(tiny_slide_file, plugin="napari-dkan")
     until(lambda: made.session.slide is not None and made.session.slide.tissue is not None)
-    until(lambda: not made.ready.busy)
+    until(lambda: not made.prefetcher.busy)
     return made
 
 
@@ -173,5 +173,5 @@ def quality_widget(panel: PredictWidget):
 def compared(quality_widget: QualityWidget, measured_file, until):
     """With a section loaded and all of its figures made."""
     quality_widget.quality.load([measured_file])
-    until(lambda: quality_widget.figures.summary is not None)
+    until(lambda: quality_widget.metrics.summary is not None)
     return quality_widget

@@ -28,45 +28,45 @@ def main() -> None:
     import numpy as np
     import qtpy
 
-    from napari_dkan.export.reopen import reopen
-    from napari_dkan.export.saved import Saved, SlideRecord, save
+    from napari_dkan.export.reopen import load_result
+    from napari_dkan.export.saved import SavedResult, SlideRecord, save_result
     from napari_dkan.viewer import demo
-    from napari_dkan.viewer.finetune.widget import FineTuneWidget
-    from napari_dkan.viewer.memory import remember_checkpoint, remember_mpp, remembered_mpps
+    from napari_dkan.viewer.finetune.widget import FinetuneWidget
+    from napari_dkan.viewer.memory import add_recent_checkpoint, save_pixel_size, load_pixel_sizes
     from napari_dkan.viewer.predict_widget import PredictWidget
     from napari_dkan.viewer.quality.widget import QualityWidget
 
     viewer = napari.Viewer(show=True)
     panel = PredictWidget(viewer)
-    others = [QualityWidget(viewer), FineTuneWidget(viewer)]
+    others = [QualityWidget(viewer), FinetuneWidget(viewer)]
     for widget in (panel, *others):
         viewer.window.add_dock_widget(widget, area="right")
     viewer.open(slide, plugin="napari-dkan")
     panel.model_box.load(checkpoint)
     session = panel.session
-    demo.wait(lambda: session.checkpoint and session.checkpoint.path == checkpoint, "the model")
-    demo.wait(lambda: session.slide.tissue is not None, "the tissue")
+    demo.wait_until(lambda: session.checkpoint and session.checkpoint.path == checkpoint, "the model")
+    demo.wait_until(lambda: session.slide.tissue is not None, "the tissue")
     place = session.slide.tissue.representative_point()
-    demo.wait(lambda: not panel.ready.busy, "getting ready")
-    demo.click(panel, place.x, place.y)
+    demo.wait_until(lambda: not panel.prefetcher.busy, "getting ready")
+    demo.click_at(panel, place.x, place.y)
     demo.draw_region(panel, place.x, place.y, 400)
     demo.process_events(1.0)
-    panel.where_box.start()
-    demo.wait(lambda: not panel.maps.busy and not panel.genes.busy, "the map")
-    prediction = session.overlays[-1].prediction.finished()
+    panel.target_box.start_prediction()
+    demo.wait_until(lambda: not panel.prediction_jobs.busy and not panel.gene_decode_job.busy, "the map")
+    prediction = session.overlays[-1].prediction.select_predicted()
     opened = session.slide.slide
-    record = SlideRecord.of(opened, session.slide.mpp, "OME metadata")
-    save(out, Saved(prediction, record, session.checkpoint.card), opened)
-    again = reopen(out).prediction
+    record = SlideRecord.from_slide(opened, session.slide.mpp, "OME metadata")
+    save_result(out, SavedResult(prediction, record, session.checkpoint.card), opened)
+    again = load_result(out).prediction
     assert np.array_equal(again.values, prediction.values, equal_nan=True)
-    remember_checkpoint(checkpoint)
-    remember_mpp("slide", 0.5)
+    add_recent_checkpoint(checkpoint)
+    save_pixel_size("slide", 0.5)
     told = {
         "calls": CALLS,
         "qt": qtpy.API_NAME,
         "tiles": len(prediction.target),
         "sum": float(np.nansum(prediction.values)),
-        "remembers": remembered_mpps().get("slide", (None,))[0],
+        "remembers": load_pixel_sizes().get("slide", (None,))[0],
         "message": session.message,
     }
     for widget in (panel, *others):

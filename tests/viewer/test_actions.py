@@ -23,7 +23,7 @@ from napari.utils.shortcuts import default_shortcuts
 
 from napari_dkan.viewer import actions
 from napari_dkan.viewer.predict_widget import PredictWidget
-from napari_dkan.viewer.session import Where
+from napari_dkan.viewer.session import TargetMode
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -67,27 +67,27 @@ def press(viewer, key: str) -> None:
 
 
 def test_no_default_is_taken_by_napari_or_by_another_action():
-    actions.register()
-    taken = Counter(str(coerce_keybinding(a.key)) for a in actions.ACTIONS)
+    actions.register_with_napari()
+    taken = Counter(str(coerce_keybinding(a.default_key)) for a in actions.ACTIONS)
     assert max(taken.values()) == 1
     theirs = {str(k) for kind in (*LAYERS, ViewerModel) for k in _own(kind)}
     theirs |= {str(k) for keys in default_shortcuts.values() for k in keys}
     theirs |= {str(rule.keybinding) for rule in get_app_model().keybindings}
     assert len(theirs) > 60 and not theirs & set(taken)
-    assert all(Shortcut(a.key).platform for a in actions.ACTIONS)  # napari can show them
+    assert all(Shortcut(a.default_key).platform for a in actions.ACTIONS)  # napari can show them
 
 
 def _own(kind) -> list:
-    return [k for k, f in kind.class_keymap.items() if actions.CALLED not in f.__name__]
+    return [k for k, f in kind.class_keymap.items() if actions.FUNCTION_PREFIX not in f.__name__]
 
 
 def test_the_editor_lists_all_and_what_is_chosen_there_holds(editor):
     table, panel = editor._table, editor.panel
     for action in actions.ACTIONS:
         row = editor.rows[action.id]
-        assert table.item(row, editor._action_name_col).text() == f"DKAN: {action.does}"
+        assert table.item(row, editor._action_name_col).text() == f"DKAN: {action.description}"
         shown = table.item(row, editor._shortcut_col).text()
-        assert shown == Shortcut(action.key).platform == actions.told(action.name)
+        assert shown == Shortcut(action.default_key).platform == actions.shortcut_label(action.name)
 
     viewer, session, hatch = panel.session.viewer, panel.session, panel.gene_box.hatch
     press(viewer, "H")
@@ -113,33 +113,33 @@ def test_the_editor_lists_all_and_what_is_chosen_there_holds(editor):
     assert not session.settings.hatch and session.settings.limits.fixed is None
     again.shut_down()
     editor.dialog.reject()  # Cancel
-    assert actions.told("hatch") == "H" and actions.told("limits") == Shortcut("Shift-X").platform
+    assert actions.shortcut_label("hatch") == "H" and actions.shortcut_label("limits") == Shortcut("Shift-X").platform
     type_key(editor, "hatch", "U")
     editor._reset_shortcuts()
-    assert actions.told("hatch") == "H"
+    assert actions.shortcut_label("hatch") == "H"
 
 
 def test_keys_do_what_they_say(panel: PredictWidget, until):
     viewer, session = panel.session.viewer, panel.session
     first = session.gene
     for key, step in (("Down", 1), ("Right", 1), ("Up", -1), ("Left", -1)):
-        before = session.panel.symbols.index(session.gene)
+        before = session.gene_panel.symbols.index(session.gene)
         press(viewer, key)
-        assert session.panel.symbols.index(session.gene) == (before + step) % len(session.panel)
+        assert session.gene_panel.symbols.index(session.gene) == (before + step) % len(session.gene_panel)
     assert session.gene == first
     press(viewer, "N")
     assert first not in session.pinned
     press(viewer, "Shift-X")
     assert session.settings.limits.fixed is not None
     press(viewer, "Ctrl-4")
-    assert session.settings.where is Where.TISSUE
-    until(lambda: panel.where_box._target is not None)
+    assert session.settings.where is TargetMode.TISSUE
+    until(lambda: panel.target_box._target is not None)
     press(viewer, "Ctrl-Enter")
-    assert panel.maps.busy
+    assert panel.prediction_jobs.busy
     press(viewer, "Ctrl-.")
-    until(lambda: not panel.maps.busy)
+    until(lambda: not panel.prediction_jobs.busy)
     press(viewer, "Ctrl-3")
-    assert panel.where_box.regions_layer() is not None
+    assert panel.target_box.regions_layer() is not None
     assert viewer.layers.selection.active.mode == "add_polygon_lasso"
 
 
@@ -156,8 +156,8 @@ def test_arrows_step_through_a_stack_and_panels_open_once(make_panel: Callable[.
     for key in ("Ctrl-8", "Ctrl-8", "Ctrl-7"):  # a panel that is open is not opened again
         press(viewer, key)
     docked = {n: w for n, w in viewer.window.dock_widgets.items() if n.startswith("DKAN")}
-    assert sum(n.startswith(actions.PREDICT) for n in docked) == 1 and len(docked) == 2
-    quality = next(w for n, w in docked.items() if n.startswith(actions.QUALITY))
+    assert sum(n.startswith(actions.PREDICT_PANEL) for n in docked) == 1 and len(docked) == 2
+    quality = next(w for n, w in docked.items() if n.startswith(actions.QUALITY_PANEL))
     quality.shut_down()
     quality.quality.close()
 
@@ -183,10 +183,10 @@ def test_each_viewer_has_its_own_and_a_closed_panel_is_named(
 def test_the_page_of_keys_is_the_table():
     rows = re.findall(r"^\| (.+?) \| (.+?) \|$", DOCS.read_text(encoding="utf-8"), re.M)
     told = [(key, does) for key, does in rows if does not in ("does", "---")]
-    assert told == [(f"`{a.key.replace('-', '+')}`", a.does) for a in actions.ACTIONS]
+    assert told == [(f"`{a.default_key.replace('-', '+')}`", a.description) for a in actions.ACTIONS]
 
 
 def test_unknown_actions_are_refused():
     with pytest.raises(KeyError):
-        actions.answer(ViewerModel(), fly=print)
+        actions.register_actions(ViewerModel(), fly=print)
     assert "napari-dkan:lens" in action_manager._actions

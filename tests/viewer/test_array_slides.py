@@ -14,13 +14,13 @@ from shapely.geometry import box
 
 from napari_dkan.errors import SlideError
 from napari_dkan.inference.engine import Predictor
-from napari_dkan.inference.predict import predict, tissue_region
-from napari_dkan.inference.target import region_target
+from napari_dkan.inference.predict import predict, find_tissue_region
+from napari_dkan.inference.target import target_from_region
 from napari_dkan.model import load_checkpoint
 from napari_dkan.slide import PixelSize, Slide, open_slide
-from napari_dkan.viewer.on_slide import to_canvas
-from napari_dkan.viewer.session import session_of
-from napari_dkan.viewer.slides import slide_layer_data
+from napari_dkan.viewer.on_slide import slide_to_world
+from napari_dkan.viewer.session import get_session
+from napari_dkan.viewer.slides import make_slide_layer
 
 from .test_predicting import draw, finish, square
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 if TYPE_CHECKING:
-    from napari_dkan.viewer.session import Session
+    from napari_dkan.viewer.session import ViewerSession
 
 
 UM = {"units": ("um", "um"), "axis_labels": ("y", "x")}
@@ -51,7 +51,7 @@ def viewer(qapp):
 
 @pytest.fixture
 def session(viewer):
-    return session_of(viewer)
+    return get_session(viewer)
 
 
 def kinds(pixels):
@@ -70,7 +70,7 @@ def kinds(pixels):
 
 
 @pytest.mark.parametrize("kind", ["numpy", "dask", "zarr", "levels", "rgba", "float", "uint16"])
-def test_every_kind_of_array_has_the_pixels_of_the_file(session: Session, pixels, kind):
+def test_every_kind_of_array_has_the_pixels_of_the_file(session: ViewerSession, pixels, kind):
     data = kinds(pixels)[kind]
     options = {"rgb": True, "multiscale": isinstance(data, list), "scale": (0.7, 0.7), **UM}
     session.viewer.add_layer(Image(data, name="my image", **options))
@@ -96,7 +96,7 @@ def test_a_large_flat_array_gets_levels_when_they_are_looked_at():
         dtype=np.uint8,
         meta=np.empty((0, 0, 0), np.uint8),
     )
-    slide = Slide.of_arrays("huge", [huge])
+    slide = Slide.from_arrays("huge", [huge])
     assert not made and slide.levels[-1].width <= 1024
     assert (slide.read_region(100, 100, 64, 64, 2) == 200).all()
     assert len(made) == 1  # one of a hundred chunks
@@ -105,15 +105,15 @@ def test_a_large_flat_array_gets_levels_when_they_are_looked_at():
 def test_arrays_are_told_apart_by_all_of_their_pixels(pixels):
     other = pixels.copy()
     other[17, 23] ^= 255
-    assert Slide.of_arrays("a", [pixels]).fingerprint() == (
-        Slide.of_arrays("b", [pixels.copy()]).fingerprint()
+    assert Slide.from_arrays("a", [pixels]).fingerprint() == (
+        Slide.from_arrays("b", [pixels.copy()]).fingerprint()
     )
-    assert Slide.of_arrays("a", [other]).fingerprint() != (
-        Slide.of_arrays("a", [pixels]).fingerprint()
+    assert Slide.from_arrays("a", [other]).fingerprint() != (
+        Slide.from_arrays("a", [pixels]).fingerprint()
     )
     lazy = da.from_array(pixels, chunks=500)
-    assert Slide.of_arrays("a", [lazy]).fingerprint() != (
-        Slide.of_arrays("a", [255 - lazy]).fingerprint()
+    assert Slide.from_arrays("a", [lazy]).fingerprint() != (
+        Slide.from_arrays("a", [255 - lazy]).fingerprint()
     )
 
 
@@ -124,25 +124,25 @@ def test_what_cannot_be_read_is_one_sentence():
     broken = da.zeros((900, 900, 3), chunks=300, dtype=np.uint8).map_blocks(
         fail, dtype=np.uint8, meta=np.empty((0, 0, 0), np.uint8)
     )
-    slide = Slide.of_arrays("my image", [broken])
+    slide = Slide.from_arrays("my image", [broken])
     for read in (slide.fingerprint, lambda: slide.read_region(0, 0, 50, 50)):
         with pytest.raises(SlideError, match=r"my image .*the drive is gone"):
             read()
     for array in (np.zeros((5, 6)), np.zeros((5, 6, 3), np.int64), np.zeros((0, 6, 3), np.uint8)):
         with pytest.raises(SlideError, match="my image cannot be used"):
-            Slide.of_arrays("my image", [array])
+            Slide.from_arrays("my image", [array])
 
 
 def test_an_array_predicts_bit_for_bit_as_its_file(tiny_slide_file, tiny_checkpoint_file, pixels):
     checkpoint = load_checkpoint(tiny_checkpoint_file)
     with open_slide(tiny_slide_file) as slide:
-        target = region_target(box(300, 300, 900, 900), 140, 0.7, slide.width, slide.height)
-        tissue = tissue_region(slide, 0.7)
+        target = target_from_region(box(300, 300, 900, 900), 140, 0.7, slide.width, slide.height)
+        tissue = find_tissue_region(slide, 0.7)
         wanted = predict(Predictor(slide, checkpoint, 0.7, tissue, "cpu", None, False), target)
-    array = Slide.of_arrays("array", [da.from_array(pixels, chunks=512)], PixelSize(0.7, "given"))
-    assert tissue_region(array, array.mpp).equals(tissue)
+    array = Slide.from_arrays("array", [da.from_array(pixels, chunks=512)], PixelSize(0.7, "given"))
+    assert find_tissue_region(array, array.mpp).equals(tissue)
     made = predict(Predictor(array, checkpoint, array.mpp, tissue, "cpu", None, False), target)
-    assert len(target) == 4 and wanted.done.all()
+    assert len(target) == 4 and wanted.predicted_mask.all()
     np.testing.assert_array_equal(made.values, wanted.values)
     np.testing.assert_array_equal(made.tokens, wanted.tokens)
     assert made.provenance["slide"] == "array"
@@ -154,7 +154,7 @@ def test_an_array_in_the_window_is_a_slide_like_any_other(
     """It lies anywhere on the canvas, and its maps and clicks on it; nothing else is a slide."""
     panel = make_panel()
     session, viewer = panel.session, panel.session.viewer
-    session.change(warm_up=False)
+    session.change_settings(warm_up=False)
     gray = np.zeros((60, 80), np.uint8)
     viewer.add_image(gray, scale=(0.7, 0.7), **UM)
     viewer.add_labels(gray, scale=(0.7, 0.7), **UM)
@@ -166,17 +166,17 @@ def test_an_array_in_the_window_is_a_slide_like_any_other(
         pixels, rgb=True, name="array", scale=(0.7, 0.7), translate=(3000, -500), **UM
     )
     first = session.slide
-    until(lambda: first.tissue is not None and not panel.ready.busy)
+    until(lambda: first.tissue is not None and not panel.prefetcher.busy)
     draw(panel, square(800, 800, 350))
-    panel.where_box.start()
+    panel.target_box.start_prediction()
     finish(panel, until)
     (overlay,) = session.overlays
-    assert overlay.prediction.done.all() and session.slides == [first]
+    assert overlay.prediction.predicted_mask.all() and session.slides == [first]
     x, y = overlay.prediction.target.spots.xy[5]
     world = layer.data_to_world((y, x))[-2:]
     assert overlay.row_at(world) == 5
-    np.testing.assert_allclose(to_canvas(np.array([[x, y]]), first), [world[::-1]])
-    panel.clicks.click(x, y)
+    np.testing.assert_allclose(slide_to_world(np.array([[x, y]]), first), [world[::-1]])
+    panel.click_predictor.predict_at(x, y)
     until(lambda: session.spot is not None)
     clicked = next(o for o in session.overlays if o is not overlay)
     assert clicked.row_at(world) == 0
@@ -187,17 +187,17 @@ def test_an_array_in_the_window_is_a_slide_like_any_other(
     now = session.slide
     assert session.slides == [now] and now is not first and now.mpp == 0.7 and now.tissue is None
     assert now.slide.fingerprint() != first.slide.fingerprint()
-    assert not overlay.layer.visible and "was replaced" in panel.message.text()
-    until(lambda: not panel.ready.busy)
+    assert not overlay.layer.visible and "was replaced" in panel.message_label.text()
+    until(lambda: not panel.prefetcher.busy)
     viewer.layers.remove(layer)
     assert session.slide is None
 
 
 def test_a_slide_of_ours_whose_pixels_are_replaced_shows_what_it_has(
-    session: Session, tiny_slide_file
+    session: ViewerSession, tiny_slide_file
 ):
     with open_slide(tiny_slide_file) as slide:
-        data, options, _ = slide_layer_data(slide, slide.pixel_size)
+        data, options, _ = make_slide_layer(slide, slide.pixel_size)
         layer = session.viewer.add_image(data, **options)
         assert session.slide.slide is slide
         layer.data = [255 - np.asarray(data[0]), np.asarray(data[0])[::2, ::2]]
@@ -206,7 +206,7 @@ def test_a_slide_of_ours_whose_pixels_are_replaced_shows_what_it_has(
         np.testing.assert_array_equal(now.read_region(0, 0, 9, 9), 255 - data[0][:9, :9])
 
 
-def test_the_layers_scale_is_its_pixel_size_as_soon_as_it_has_units(session: Session, pixels):
+def test_the_layers_scale_is_its_pixel_size_as_soon_as_it_has_units(session: ViewerSession, pixels):
     layer = session.viewer.add_image(pixels, rgb=True, name="array")
     assert session.slide.pixel_size is None
     layer.scale = (0.5e-3, 0.5e-3)
@@ -220,24 +220,24 @@ def test_the_layers_scale_is_its_pixel_size_as_soon_as_it_has_units(session: Ses
     assert "not square" in session.slide.slide.pixel_size_note
 
 
-def test_a_pixel_size_entered_for_an_array_is_remembered(session: Session, pixels, until):
+def test_a_pixel_size_entered_for_an_array_is_remembered(session: ViewerSession, pixels, until):
     layer = session.viewer.add_image(pixels, rgb=True, scale=(2, 2))
     session.set_mpp(0.7)
     np.testing.assert_allclose(layer.scale, 0.7)
-    until(lambda: not session.opened._sizes.busy)
+    until(lambda: not session.viewer_slides._pixel_size_history.busy)
     session.viewer.layers.clear()
     session.viewer.add_image(pixels.copy(), rgb=True)
     until(lambda: session.slide.pixel_size == PixelSize(0.7, "entered before"))
-    session.opened.reset_mpp()
+    session.viewer_slides.reset_mpp()
     assert session.slide.pixel_size is None and str(layer.units[0]) == "micrometer"
-    until(lambda: not session.opened._sizes.busy)
+    until(lambda: not session.viewer_slides._pixel_size_history.busy)
     session.viewer.layers.clear()
     session.viewer.add_image(pixels.copy(), rgb=True)
-    until(lambda: not session.opened._sizes.busy)
+    until(lambda: not session.viewer_slides._pixel_size_history.busy)
     assert session.slide.pixel_size is None
 
 
-def test_spots_of_an_array_tell_the_pixel_size(session: Session, pixels):
+def test_spots_of_an_array_tell_the_pixel_size(session: ViewerSession, pixels):
     session.viewer.add_image(pixels, rgb=True, name="array")
     at = np.stack(np.meshgrid(range(6), range(6)), axis=-1).reshape(-1, 2)
     layer = Points(

@@ -13,7 +13,7 @@ from PIL import Image
 
 from napari_dkan.errors import SlideError
 from napari_dkan.viewer.reader import read_slides
-from napari_dkan.viewer.session import Where
+from napari_dkan.viewer.session import TargetMode
 
 from .test_predicting import draw, everything, finish, square
 
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 def alarmed(panel: PredictWidget):
     """The sentence shown, checked to be one that a person can read."""
-    text = panel.message.text()
-    assert panel.session.alarming and text and "Traceback" not in text and "Error(" not in text
+    text = panel.message_label.text()
+    assert panel.session.message_is_warning and text and "Traceback" not in text and "Error(" not in text
     return text
 
 
@@ -45,21 +45,21 @@ def test_a_missing_pixel_size_is_asked_for_once_and_remembered(
     panel = make_panel()
     file = plain_png(tmp_path)
     panel.session.viewer.open(file, plugin="napari-dkan")
-    assert "does not state its pixel size" in panel.slide_box.scale.text()
-    assert not panel.slide_box._asking.isHidden()
-    panel.where_box.make_plan()
-    assert not panel.where_box.predict.isEnabled()
-    panel.clicks.click(400, 400)
+    assert "does not state its pixel size" in panel.slide_box.pixel_size_label.text()
+    assert not panel.slide_box._entry_row.isHidden()
+    panel.target_box.update_plan()
+    assert not panel.target_box.predict_button.isEnabled()
+    panel.click_predictor.predict_at(400, 400)
     assert "pixel size" in alarmed(panel)
 
     for absurd in (0.0, 0.01, 25.0):
-        panel.slide_box.entry.setValue(absurd)
-        panel.slide_box.apply.click()
+        panel.slide_box.pixel_size_field.setValue(absurd)
+        panel.slide_box.apply_button.click()
         assert "0.05" in alarmed(panel) and panel.session.slide.pixel_size is None
-    panel.slide_box.entry.setValue(0.5)
-    panel.slide_box.apply.click()
+    panel.slide_box.pixel_size_field.setValue(0.5)
+    panel.slide_box.apply_button.click()
     assert panel.session.slide.pixel_size.mpp == 0.5
-    assert "0.5 um/px, entered by hand" in panel.slide_box.scale.text()
+    assert "0.5 um/px, entered by hand" in panel.slide_box.pixel_size_label.text()
     np.testing.assert_allclose(panel.session.slide.layer.scale, 0.5)
 
     (data,) = read_slides(str(file))  # the next time it is known
@@ -106,10 +106,10 @@ def test_a_bad_checkpoint_leaves_the_one_in_use(
         file.write_bytes(content[kind])
     before = panel.session.checkpoint
     panel.model_box.load(file)
-    until(lambda: panel.session.alarming)
+    until(lambda: panel.session.message_is_warning)
     assert "bad.safetensors" in alarmed(panel)
     assert panel.session.checkpoint is before
-    assert panel.model_box.summary.text().startswith("6 genes")
+    assert panel.model_box.summary_label.text().startswith("6 genes")
 
 
 def test_a_slide_that_goes_during_the_job(
@@ -119,53 +119,53 @@ def test_a_slide_that_goes_during_the_job(
     shutil.copy(tiny_slide_file, copy)
     panel = make_panel()
     panel.session.viewer.open(copy, plugin="napari-dkan")
-    until(lambda: panel.session.slide.tissue is not None and not panel.ready.busy)
-    predictor = panel.session.predictor(panel.session.slide, panel.session.checkpoint)
-    predictor._batch = predictor._largest = 1  # so that much is left to do
+    until(lambda: panel.session.slide.tissue is not None and not panel.prefetcher.busy)
+    predictor = panel.session.get_predictor(panel.session.slide, panel.session.checkpoint)
+    predictor._batch_size = predictor._max_batch_size = 1  # so that much is left to do
     draw(panel, everything(panel))
-    panel.where_box.start()
-    until(lambda: panel.maps.progress is not None and panel.maps.progress.stage == "spots")
+    panel.target_box.start_prediction()
+    until(lambda: panel.prediction_jobs.progress is not None and panel.prediction_jobs.progress.stage == "spots")
     copy.unlink()
     finish(panel, until)
     text = alarmed(panel)
     assert "stick.ome.tif" in text and "finished tiles are kept" in text
-    assert panel.session.overlays[0].prediction.done.any()
+    assert panel.session.overlays[0].prediction.predicted_mask.any()
     panel.session.viewer.layers.clear()
 
 
 def test_clicks_beside_the_slide_and_off_the_tissue(panel: PredictWidget, until):
-    panel.clicks.click(-5, 10)
+    panel.click_predictor.predict_at(-5, 10)
     assert "beside the slide" in alarmed(panel)
-    panel.session.say("")
-    panel.clicks.click(3, 3)
-    until(lambda: not panel.clicks.busy)
+    panel.session.show_message("")
+    panel.click_predictor.predict_at(3, 3)
+    until(lambda: not panel.click_predictor.busy)
     assert "no tissue under that click" in alarmed(panel)
-    panel.session.change(tissue_only=False)
-    panel.clicks.click(3, 3)
+    panel.session.change_settings(tissue_only=False)
+    panel.click_predictor.predict_at(3, 3)
     until(lambda: panel.session.spot is not None)
 
 
 def test_a_region_without_tissue_and_no_region_at_all(panel: PredictWidget):
-    panel.where_box.buttons[Where.REGION].click()
-    panel.where_box.make_plan()
-    assert "Draw a region" in panel.where_box.plan.text()
+    panel.target_box.mode_buttons[TargetMode.REGION].click()
+    panel.target_box.update_plan()
+    assert "Draw a region" in panel.target_box.plan_label.text()
     draw(panel, square(20, 20, 15))
-    assert "no tissue in this region" in panel.where_box.plan.text()
-    panel.where_box.start()
-    assert "no tissue in this region" in alarmed(panel) and not panel.maps.busy
+    assert "no tissue in this region" in panel.target_box.plan_label.text()
+    panel.target_box.start_prediction()
+    assert "no tissue in this region" in alarmed(panel) and not panel.prediction_jobs.busy
 
 
 def test_spots_outside_the_slide(panel: PredictWidget):
     panel.session.viewer.add_points([[1e6, 5], [10, 10]], scale=(0.7, 0.7), units="um")
-    panel.where_box.buttons[Where.SPOTS].click()
-    panel.where_box.make_plan()
-    assert "1 of 2 spots lie outside the slide" in panel.where_box.plan.text()
+    panel.target_box.mode_buttons[TargetMode.SPOTS].click()
+    panel.target_box.update_plan()
+    assert "1 of 2 spots lie outside the slide" in panel.target_box.plan_label.text()
 
 
 def test_no_points_layer(panel: PredictWidget):
-    panel.where_box.buttons[Where.SPOTS].click()
-    panel.where_box.make_plan()
-    assert "Add a Points layer" in panel.where_box.plan.text()
+    panel.target_box.mode_buttons[TargetMode.SPOTS].click()
+    panel.target_box.update_plan()
+    assert "Add a Points layer" in panel.target_box.plan_label.text()
 
 
 @pytest.mark.parametrize(
@@ -211,15 +211,15 @@ def test_odd_pixel_types_open_or_are_refused_by_name(make_napari_viewer, tmp_pat
 def test_an_unexpected_error_is_shown_and_ends_only_the_job(
     panel: PredictWidget, middle, until, monkeypatch
 ):
-    predictor = panel.session.predictor(panel.session.slide, panel.session.checkpoint)
+    predictor = panel.session.get_predictor(panel.session.slide, panel.session.checkpoint)
 
     def broken(*args, **kwargs):
         raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
 
-    monkeypatch.setattr(predictor.network, "join", broken)
-    panel.clicks.click(*middle)
-    until(lambda: not panel.clicks.busy)
-    assert "please report it" in panel.message.text()
+    monkeypatch.setattr(predictor.network, "fuse_tokens", broken)
+    panel.click_predictor.predict_at(*middle)
+    until(lambda: not panel.click_predictor.busy)
+    assert "please report it" in panel.message_label.text()
     monkeypatch.undo()
-    panel.clicks.click(*middle)
+    panel.click_predictor.predict_at(*middle)
     until(lambda: panel.session.spot is not None)

@@ -15,14 +15,14 @@ from napari.utils.theme import get_theme
 from skimage.color import rgb2lab
 
 from napari_dkan.viewer import tones
-from napari_dkan.viewer.finetune.curve import LOSS, PCC
+from napari_dkan.viewer.finetune.curve import LOSS_COLOR, PCC_COLOR
 from napari_dkan.viewer.gene_box import COLORMAPS
-from napari_dkan.viewer.preferences import preferred
-from napari_dkan.viewer.quality.domain_layers import COLOURS
-from napari_dkan.viewer.quality.layers import DIVERGING
-from napari_dkan.viewer.quality.plots import CHOSEN, PREDICTED, RIDGE
-from napari_dkan.viewer.spot_box import MEASURED
-from napari_dkan.viewer.why_picture import BOTH_WAYS
+from napari_dkan.viewer.preferences import settings_from_preferences
+from napari_dkan.viewer.quality.domain_layers import DOMAIN_COLORS
+from napari_dkan.viewer.quality.layers import DIVERGING_COLORMAP
+from napari_dkan.viewer.quality.plots import SELECTED_COLOR, PREDICTED_COLOR, RIDGE_COLOR
+from napari_dkan.viewer.spot_box import MEASURED_COLOR
+from napari_dkan.viewer.why_picture import DIVERGING_COLORMAP
 
 EYES = {
     "all colours": np.eye(3),
@@ -71,15 +71,15 @@ def test_more_is_lighter_in_every_map(eyes):
         assert lightness[-1] - lightness[0] > 55, name
         steps = np.diff(lightness[::10])
         assert steps.min() > 0.3 * steps.mean(), name  # even: no plateau that hides a step
-    assert preferred().colormap in COLORMAPS
+    assert settings_from_preferences().colormap in COLORMAPS
 
 
 @pytest.mark.parametrize("eyes", EYES)
 def test_up_and_down_stay_apart(eyes):
-    for name in (DIVERGING, BOTH_WAYS):
+    for name in (DIVERGING_COLORMAP, DIVERGING_COLORMAP):
         low, high = seen(ramp(name)[[0, -1]], eyes)
         assert np.linalg.norm(low - high) > 40
-    low, high = seen(ramp(DIVERGING), eyes)[:51], seen(ramp(DIVERGING), eyes)[:49:-1]
+    low, high = seen(ramp(DIVERGING_COLORMAP), eyes)[:51], seen(ramp(DIVERGING_COLORMAP), eyes)[:49:-1]
     for arm in (low, high):  # lighter towards no difference
         assert np.diff(arm[:, 0]).min() > -0.05
     apart = np.linalg.norm(low - high, axis=1)
@@ -88,11 +88,11 @@ def test_up_and_down_stay_apart(eyes):
 
 @pytest.mark.parametrize("eyes", EYES)
 def test_domains_and_lines_can_be_told_apart(eyes):
-    eight = seen(of_hex(*COLOURS[:8]), eyes)
+    eight = seen(of_hex(*DOMAIN_COLORS[:8]), eyes)
     assert min(np.linalg.norm(a - b) for a, b in combinations(eight, 2)) > 8
-    plot = seen(of_hex(*(c.name() for c in (PREDICTED, RIDGE, CHOSEN))), eyes)
-    bars = seen(of_hex(PREDICTED.name(), MEASURED.name()), eyes)
-    curve = seen(of_hex(LOSS.on_dark, PCC.on_dark), eyes)
+    plot = seen(of_hex(*(c.name() for c in (PREDICTED_COLOR, RIDGE_COLOR, SELECTED_COLOR))), eyes)
+    bars = seen(of_hex(PREDICTED_COLOR.name(), MEASURED_COLOR.name()), eyes)
+    curve = seen(of_hex(LOSS_COLOR.on_dark, PCC_COLOR.on_dark), eyes)
     for colours in (plot, bars, curve):
         assert min(np.linalg.norm(a - b) for a, b in combinations(colours, 2)) > 20
 

@@ -40,9 +40,9 @@ def without_weights(tiny_checkpoint_file, tmp_path):
 @pytest.fixture
 def box(hub, panel: PredictWidget, without_weights, until):
     """The panel with that checkpoint: the weights are missing, and nothing was asked for."""
-    panel.session.change(warm_up=False)
+    panel.session.change_settings(warm_up=False)
     panel.model_box.load(without_weights)
-    made = panel.model_box.encoder_box
+    made = panel.model_box.encoder_weights_box
     until(lambda: panel.session.checkpoint.encoder == TINY.spec and made.isVisibleTo(panel))
     assert not hub.ranges
     return made
@@ -54,23 +54,23 @@ def test_nothing_is_fetched_before_it_was_stated_and_asked_for(
     text = box.about.text()
     for words in ("Tiny", "3 MB", "lab/Tiny", "licence MIT", "free to download"):
         assert words in text
-    assert box.download.text() == "Download 3 MB" and not box.progress.isVisibleTo(box)
+    assert box.download_button.text() == "Download 3 MB" and not box.progress.isVisibleTo(box)
     assert not hub.ranges
     seen = []
     box.progress.valueChanged.connect(seen.append)
-    box.download.click()
-    assert box.cancel.isVisibleTo(box) and not box.download.isVisibleTo(box)
+    box.download_button.click()
+    assert box.cancel.isVisibleTo(box) and not box.download_button.isVisibleTo(box)
     until(lambda: not box.busy)
     assert len(seen) > 2 and max(seen) == 1000 and len(hub.ranges) == 1
     assert not box.isVisibleTo(panel)
-    assert panel.session.checkpoint.tile_encoder().spec.sha256
+    assert panel.session.checkpoint.build_tile_encoder().spec.sha256
 
 
 def test_cancel_stops_and_download_goes_on(hub, box, until, monkeypatch):
     from napari_dkan.model.encoders import download
 
     gate = []
-    write = download._write
+    write = download._write_chunk
 
     def slow(file, piece):
         write(file, piece)
@@ -86,22 +86,22 @@ def test_cancel_stops_and_download_goes_on(hub, box, until, monkeypatch):
                 return
             time.sleep(0.05)
 
-    monkeypatch.setattr(download, "_write", slow)
-    box.download.click()
+    monkeypatch.setattr(download, "_write_chunk", slow)
+    box.download_button.click()
     until(lambda: bool(gate))
     box.cancel.click()
-    assert not box.busy and box.download.isVisibleTo(box)
-    assert box._lane.wait()
-    box.download.click()
+    assert not box.busy and box.download_button.isVisibleTo(box)
+    assert box._runner.wait()
+    box.download_button.click()
     until(lambda: not box.busy)
     assert len(hub.ranges) == 2 and hub.ranges[1].startswith("bytes=")
 
 
 def test_a_gated_encoder_says_what_to_do_where_one_looks(hub, box, until):
     hub.gated.add("lab/Tiny")
-    box.download.click()
+    box.download_button.click()
     until(lambda: not box.busy)
-    assert "accept its licence" in box.about.text() and box.download.isVisibleTo(box)
+    assert "accept its licence" in box.about.text() and box.download_button.isVisibleTo(box)
 
 
 def test_a_local_file_is_checked_before_it_is_used(hub, box, panel: PredictWidget, until, tmp_path):
@@ -120,4 +120,4 @@ def test_a_local_file_is_checked_before_it_is_used(hub, box, panel: PredictWidge
 
 
 def test_a_checkpoint_with_its_weights_shows_nothing(hub, panel: PredictWidget):
-    assert not panel.model_box.encoder_box.isVisibleTo(panel)
+    assert not panel.model_box.encoder_weights_box.isVisibleTo(panel)

@@ -13,9 +13,9 @@ import numpy as np
 import psutil
 import pytest
 
-from napari_dkan.viewer.finetune.tuning import State
-from napari_dkan.viewer.finetune.widget import FineTuneWidget
-from napari_dkan.viewer.memory import recent_checkpoints
+from napari_dkan.viewer.finetune.tuning import FinetuneState
+from napari_dkan.viewer.finetune.widget import FinetuneWidget
+from napari_dkan.viewer.memory import list_recent_checkpoints
 from napari_dkan.viewer.quality.section import LoadedSection
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def measured(slide: Slide, name="C3", spots=7) -> LoadedSection:
 def own_folder(monkeypatch, tmp_path):
     """Fine-tuned checkpoints of tests are not kept in the person's home."""
     folder = tmp_path / "kept"
-    monkeypatch.setattr("napari_dkan.viewer.finetune.keeping.kept_folder", lambda: folder)
+    monkeypatch.setattr("napari_dkan.viewer.finetune.keeping.checkpoint_folder", lambda: folder)
     return folder
 
 
@@ -63,7 +63,7 @@ def own_folder(monkeypatch, tmp_path):
 def widget(panel: PredictWidget, monkeypatch):
     """The widget beside the panel, a measured section loaded, its child a fake one."""
     monkeypatch.setenv("FAKE_SPOTS", json.dumps({"C3": 49, "C4": 49}))
-    made = FineTuneWidget(panel.session.viewer)
+    made = FinetuneWidget(panel.session.viewer)
     panel.session.viewer.window.add_dock_widget(made, name="DKAN: fine-tune", area="right")
     load(made, measured(panel.session.slide))
     behave(made, "well")
@@ -71,88 +71,88 @@ def widget(panel: PredictWidget, monkeypatch):
     made.shut_down()
 
 
-def load(widget: FineTuneWidget, *sections) -> None:
+def load(widget: FinetuneWidget, *sections) -> None:
     """As if they had been read from files."""
     widget.quality.sections = [*widget.quality.sections, *sections]
     widget.quality.sections_changed.emit()
 
 
-def behave(widget: FineTuneWidget, scenario: str) -> None:
-    widget.tuning.command = (sys.executable, str(FAKE), scenario)
+def behave(widget: FinetuneWidget, scenario: str) -> None:
+    widget.controller.command = (sys.executable, str(FAKE), scenario)
 
 
-def begin(widget: FineTuneWidget, until) -> psutil.Process:
+def begin(widget: FinetuneWidget, until) -> psutil.Process:
     """Press Start and wait for the first epoch; the child."""
-    widget.run.start.click()
-    until(lambda: bool(widget.tuning.curve))
-    return psutil.Process(widget.tuning._process.pid)
+    widget.run_box.start_button.click()
+    until(lambda: bool(widget.controller.epochs))
+    return psutil.Process(widget.controller._process.pid)
 
 
-def finish(widget: FineTuneWidget, until) -> None:
-    until(lambda: not widget.tuning.busy and not widget.tuning._files.busy)
+def finish(widget: FinetuneWidget, until) -> None:
+    until(lambda: not widget.controller.busy and not widget.controller._file_runner.busy)
 
 
 def test_a_better_checkpoint_is_selected_and_the_map_of_before_stays(
-    widget: FineTuneWidget, panel: PredictWidget, middle, until, own_folder
+    widget: FinetuneWidget, panel: PredictWidget, middle, until, own_folder
 ):
     session, before = panel.session, panel.session.checkpoint
-    panel.clicks.click(*middle)
+    panel.click_predictor.predict_at(*middle)
     until(lambda: session.spot is not None)
-    widget.run.start.click()
-    assert not widget.run.start.isEnabled() and not widget.settings.isEnabled()
+    widget.run_box.start_button.click()
+    assert not widget.run_box.start_button.isEnabled() and not widget.settings_box.isEnabled()
     finish(widget, until)
-    assert widget.result.verdict.text().startswith("Better on 6 of 6 genes")
-    assert session.checkpoint is widget.tuning.tuned is not before
+    assert widget.result_box.verdict_label.text().startswith("Better on 6 of 6 genes")
+    assert session.checkpoint is widget.controller.tuned_checkpoint is not before
     assert session.checkpoint.path == own_folder / "tiny-C3.safetensors"
-    assert widget.result.tuned.isChecked() and not widget.result.before.isChecked()
-    assert panel.model_box.choice.currentText() == "tiny-C3.safetensors"
+    assert widget.result_box.tuned_radio.isChecked() and not widget.result_box.parent_radio.isChecked()
+    assert panel.model_box.checkpoint_combo.currentText() == "tiny-C3.safetensors"
     assert len(session.overlays) == 1
-    table = widget.result.table.figures
+    table = widget.result_box.table.table_model
     assert table.rowCount() == 6 and table.columnCount() == 5
-    assert [e.number for e in widget.run.curve.epochs] == [1, 2, 3, 4, 5]
-    widget.result.before.click()
-    assert session.checkpoint is before and widget.result.before.isChecked()
-    widget.result.tuned.click()
-    assert session.checkpoint is widget.tuning.tuned
+    assert [e.number for e in widget.run_box.learning_curve.epochs] == [1, 2, 3, 4, 5]
+    widget.result_box.parent_radio.click()
+    assert session.checkpoint is before and widget.result_box.parent_radio.isChecked()
+    widget.result_box.tuned_radio.click()
+    assert session.checkpoint is widget.controller.tuned_checkpoint
 
 
 def test_what_did_not_help_leaves_the_old_one_selected(
-    widget: FineTuneWidget, panel: PredictWidget, until, own_folder
+    widget: FinetuneWidget, panel: PredictWidget, until, own_folder
 ):
     before = panel.session.checkpoint
     behave(widget, "worse")
-    widget.run.start.click()
+    widget.run_box.start_button.click()
     finish(widget, until)
-    assert "did not help" in widget.result.verdict.text()
-    assert panel.session.checkpoint is before and widget.result.before.isChecked()
-    assert not recent_checkpoints()
+    assert "did not help" in widget.result_box.verdict_label.text()
+    assert panel.session.checkpoint is before and widget.result_box.parent_radio.isChecked()
+    assert not list_recent_checkpoints()
     widget.shut_down()
     assert not list(own_folder.iterdir())  # nobody wanted it
 
 
 def test_saved_under_a_name_of_ones_own_and_loaded_again(
-    widget: FineTuneWidget, panel: PredictWidget, until, tmp_path
+    widget: FinetuneWidget, panel: PredictWidget, until, tmp_path
 ):
-    widget.run.start.click()
+    widget.run_box.start_button.click()
     finish(widget, until)
-    kept = widget.tuning.kept
-    widget.result.save_as(tmp_path / "mine")
+    kept = widget.controller.checkpoint_path
+    widget.result_box.save_as(tmp_path / "mine")
     finish(widget, until)
     path = tmp_path / "mine.safetensors"
     assert panel.session.checkpoint.path == path and not kept.exists()
-    assert path in recent_checkpoints()
-    choice = panel.model_box.choice
+    assert path in list_recent_checkpoints()
+    choice = panel.model_box.checkpoint_combo
     assert choice.currentText() == "mine.safetensors"
-    assert str(path) in widget.message.text()
+    assert str(path) in widget.message_label.text()
     panel.model_box.load(path)
-    until(lambda: not panel.model_box._lane.busy)
-    assert panel.session.checkpoint.panel.symbols[0] == "ERBB2" and not panel.session.alarming
+    until(lambda: not panel.model_box._runner.busy)
+    assert panel.session.checkpoint.panel.symbols[0] == "ERBB2" and not panel.session.message_is_warning
 
 
 def test_a_full_disk_while_saving_loses_nothing(
-    widget: FineTuneWidget, panel: PredictWidget, until, tmp_path, monkeypatch
+    widget: FinetuneWidget, panel: PredictWidget, until, tmp_path, monkeypatch
 ):
-    widget.run.start.click()
+    widget.run_box.start_button.click()
     finish(widget, until)
 
     def full(*args):
@@ -160,57 +160,57 @@ def test_a_full_disk_while_saving_loses_nothing(
 
     with monkeypatch.context() as patch:
         patch.setattr(shutil, "copyfile", full)
-        widget.result.save_as(tmp_path / "mine.safetensors")
+        widget.result_box.save_as(tmp_path / "mine.safetensors")
         finish(widget, until)
-    text = widget.message.text()
+    text = widget.message_label.text()
     assert "could not be written (No space left on device)" in text and "still kept" in text
-    assert not list(tmp_path.glob("*mine*")) and widget.tuning.kept.is_file()
-    widget.result.save_as(panel.session.checkpoint.path)  # where it is
-    widget.result.save_as(widget.tuning.parent.path)
-    assert "choose another name" in widget.message.text()
-    widget.result.save_as(tmp_path / "mine.safetensors")
+    assert not list(tmp_path.glob("*mine*")) and widget.controller.checkpoint_path.is_file()
+    widget.result_box.save_as(panel.session.checkpoint.path)  # where it is
+    widget.result_box.save_as(widget.controller.parent_checkpoint.path)
+    assert "choose another name" in widget.message_label.text()
+    widget.result_box.save_as(tmp_path / "mine.safetensors")
     finish(widget, until)
     assert panel.session.checkpoint.path == tmp_path / "mine.safetensors"
 
 
 def test_a_result_that_the_child_could_not_write_is_saved_elsewhere(
-    widget: FineTuneWidget, panel: PredictWidget, until, tmp_path, own_folder
+    widget: FinetuneWidget, panel: PredictWidget, until, tmp_path, own_folder
 ):
-    widget.run.start.click()
-    until(lambda: widget.tuning.state is not State.IDLE)
+    widget.run_box.start_button.click()
+    until(lambda: widget.controller.state is not FinetuneState.IDLE)
     shutil.rmtree(own_folder)
-    until(lambda: widget.tuning.state is State.UNSAVED)
-    assert "could not be written" in widget.message.text()
-    assert not widget.result.save.isHidden()
-    widget.result.save_as(tmp_path / "rescued.safetensors")
+    until(lambda: widget.controller.state is FinetuneState.UNSAVED)
+    assert "could not be written" in widget.message_label.text()
+    assert not widget.result_box.save_button.isHidden()
+    widget.result_box.save_as(tmp_path / "rescued.safetensors")
     finish(widget, until)
     assert panel.session.checkpoint.path == tmp_path / "rescued.safetensors"
 
 
-def test_pause_resume_and_stop(widget: FineTuneWidget, until):
+def test_pause_resume_and_stop(widget: FinetuneWidget, until):
     behave(widget, "long")
     child = begin(widget, until)
-    widget.run.pause.click()
-    until(lambda: widget.tuning.state is State.PAUSED)
-    count = len(widget.tuning.curve)
-    assert widget.run.pause.text() == "Resume" and "paused" in widget.run.state.text()
-    widget.run.pause.click()
-    until(lambda: len(widget.tuning.curve) > count)
-    assert widget.run.pause.text() == "Pause"
-    widget.run.stop.click()
-    assert widget.tuning.state is State.STOPPING and not widget.run.stop.isEnabled()
+    widget.run_box.pause_button.click()
+    until(lambda: widget.controller.state is FinetuneState.PAUSED)
+    count = len(widget.controller.epochs)
+    assert widget.run_box.pause_button.text() == "Resume" and "paused" in widget.run_box.status_label.text()
+    widget.run_box.pause_button.click()
+    until(lambda: len(widget.controller.epochs) > count)
+    assert widget.run_box.pause_button.text() == "Pause"
+    widget.run_box.stop_button.click()
+    assert widget.controller.state is FinetuneState.STOPPING and not widget.run_box.stop_button.isEnabled()
     finish(widget, until)
-    assert widget.tuning.result.better and not child.is_running()
+    assert widget.controller.result.better and not child.is_running()
 
 
-def test_stop_before_anything_began(widget: FineTuneWidget, until):
-    widget.run.start.click()
-    widget.run.stop.click()
+def test_stop_before_anything_began(widget: FinetuneWidget, until):
+    widget.run_box.start_button.click()
+    widget.run_box.stop_button.click()
     finish(widget, until)
-    assert widget.tuning.result is None or widget.tuning.result.better
-    widget.run.start.click()  # and the next one runs
+    assert widget.controller.result is None or widget.controller.result.better
+    widget.run_box.start_button.click()  # and the next one runs
     finish(widget, until)
-    assert widget.tuning.result.better
+    assert widget.controller.result.better
 
 
 @pytest.mark.parametrize(
@@ -223,77 +223,77 @@ def test_stop_before_anything_began(widget: FineTuneWidget, until):
     ],
 )
 def test_a_child_that_dies_is_a_sentence_and_changes_nothing(
-    widget: FineTuneWidget, panel: PredictWidget, until, scenario, said
+    widget: FinetuneWidget, panel: PredictWidget, until, scenario, said
 ):
     before = panel.session.checkpoint
     behave(widget, scenario)
-    widget.run.start.click()
+    widget.run_box.start_button.click()
     finish(widget, until)
-    text = widget.message.text()
+    text = widget.message_label.text()
     assert said in text and "Traceback" not in text and "Error(" not in text
-    assert panel.session.checkpoint is before and widget.run.start.isEnabled()
-    assert widget.result.isHidden()
+    assert panel.session.checkpoint is before and widget.run_box.start_button.isEnabled()
+    assert widget.result_box.isHidden()
     behave(widget, "garbage")
-    widget.run.start.click()
+    widget.run_box.start_button.click()
     finish(widget, until)
-    assert widget.tuning.result.better and widget.message.isHidden()
+    assert widget.controller.result.better and widget.message_label.isHidden()
 
 
 def test_the_best_so_far_of_a_killed_child_can_still_be_chosen(
-    widget: FineTuneWidget, panel: PredictWidget, until
+    widget: FinetuneWidget, panel: PredictWidget, until
 ):
     before = panel.session.checkpoint
     behave(widget, "saved and killed")
-    widget.run.start.click()
+    widget.run_box.start_button.click()
     finish(widget, until)
-    assert "best so far was saved" in widget.message.text()
-    assert panel.session.checkpoint is before and widget.result.before.isChecked()
-    widget.result.tuned.click()
-    assert panel.session.checkpoint is widget.tuning.tuned
+    assert "best so far was saved" in widget.message_label.text()
+    assert panel.session.checkpoint is before and widget.result_box.parent_radio.isChecked()
+    widget.result_box.tuned_radio.click()
+    assert panel.session.checkpoint is widget.controller.tuned_checkpoint
 
 
 def test_closing_the_widget_ends_the_child(
-    widget: FineTuneWidget, panel: PredictWidget, until, qtbot, own_folder
+    widget: FinetuneWidget, panel: PredictWidget, until, qtbot, own_folder
 ):
     behave(widget, "deaf")
     child = begin(widget, until)
     panel.session.viewer.window.remove_dock_widget(widget)
     widget.close()
-    assert not widget.tuning.busy and not child.is_running()
-    assert widget.tuning._run.wait(0) and not list(own_folder.iterdir())
+    assert not widget.controller.busy and not child.is_running()
+    assert widget.controller._process_runner.wait(0) and not list(own_folder.iterdir())
     qtbot.wait(50)
-    again = FineTuneWidget(panel.session.viewer)  # the sections are still there
-    assert again.sections.ticked() == tuple(widget.quality.sections)
+    again = FinetuneWidget(panel.session.viewer)  # the sections are still there
+    assert again.sections_box.ticked_sections() == tuple(widget.quality.sections)
     again.shut_down()
 
 
-def test_closing_the_window_ends_the_child(widget: FineTuneWidget, panel: PredictWidget, until):
+def test_closing_the_window_ends_the_child(widget: FinetuneWidget, panel: PredictWidget, until):
     behave(widget, "deaf")
     child = begin(widget, until)
     panel.session.viewer.close()
     until(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE)
 
 
-def test_a_section_that_is_removed_stops_the_run(widget: FineTuneWidget, until):
+def test_a_section_that_is_removed_stops_the_run(widget: FinetuneWidget, until):
     behave(widget, "long")
     begin(widget, until)
     widget.quality.sections = []
     widget.quality.sections_changed.emit()
-    assert widget.tuning.state is State.STOPPING and "C3 was removed" in widget.message.text()
+    assert widget.controller.state is FinetuneState.STOPPING and "C3 was removed" in widget.message_label.text()
     finish(widget, until)
-    assert widget.tuning.result is not None and not widget.run.stop.isEnabled()
+    assert widget.controller.result is not None and not widget.run_box.stop_button.isEnabled()
 
 
-def test_a_slide_that_is_closed_stops_the_run(widget: FineTuneWidget, panel: PredictWidget, until):
+def test_a_slide_that_is_closed_stops_the_run(widget: FinetuneWidget, panel: PredictWidget, until):
     behave(widget, "long")
     begin(widget, until)
     panel.session.viewer.layers.remove(panel.session.slide.layer)
-    assert "C3 was removed" in widget.message.text()
+    assert "C3 was removed" in widget.message_label.text()
     finish(widget, until)
 
 
 def test_the_map_of_the_shown_gene_follows_the_epochs(
-    widget: FineTuneWidget, panel: PredictWidget, until
+    widget: FinetuneWidget, panel: PredictWidget, until
 ):
     behave(widget, "long")
     widget.live_map.setChecked(True)
@@ -306,68 +306,68 @@ def test_the_map_of_the_shown_gene_follows_the_epochs(
     panel.session.step_gene(1)
     until(lambda: layer.name.startswith(f"{panel.session.gene} fine-tuning"))
     viewer.layers.remove(layer)  # deleted by hand: it does not come back
-    count = len(widget.tuning.curve)
-    until(lambda: len(widget.tuning.curve) > count + 2)
+    count = len(widget.controller.epochs)
+    until(lambda: len(widget.controller.epochs) > count + 2)
     assert not [la for la in viewer.layers if "fine-tuning" in la.name]
-    widget.run.stop.click()
+    widget.run_box.stop_button.click()
     finish(widget, until)
 
 
 def test_sections_that_are_not_ticked_are_only_measured(
-    widget: FineTuneWidget, panel: PredictWidget, until, tmp_path
+    widget: FinetuneWidget, panel: PredictWidget, until, tmp_path
 ):
     load(widget, measured(panel.session.slide, "C4"))
-    assert [s.name for s in widget.sections.ticked()] == ["C3"]
-    assert [s.name for s in widget.sections.others()] == ["C4"]
-    (section,) = widget.sections.ticked()
-    widget.sections.tick(section, False)
-    widget.run.start.click()
-    assert "Tick a section" in widget.message.text() and not widget.tuning.busy
-    widget.sections.tick(section)
-    widget.run.start.click()
+    assert [s.name for s in widget.sections_box.ticked_sections()] == ["C3"]
+    assert [s.name for s in widget.sections_box.unticked_sections()] == ["C4"]
+    (section,) = widget.sections_box.ticked_sections()
+    widget.sections_box.set_ticked(section, False)
+    widget.run_box.start_button.click()
+    assert "Tick a section" in widget.message_label.text() and not widget.controller.busy
+    widget.sections_box.set_ticked(section)
+    widget.run_box.start_button.click()
     finish(widget, until)
-    assert widget.result.others.text().endswith("taught nothing: C4 0.50 -> 0.44")
+    assert widget.result_box.other_sections_label.text().endswith("taught nothing: C4 0.50 -> 0.44")
     section.slide = None
-    widget.run.start.click()
-    assert "Open the slide of C3" in widget.message.text()
+    widget.run_box.start_button.click()
+    assert "Open the slide of C3" in widget.message_label.text()
 
 
 def test_held_out_spots_are_outlined_and_go_again(
-    widget: FineTuneWidget, panel: PredictWidget, until
+    widget: FinetuneWidget, panel: PredictWidget, until
 ):
     layers = panel.session.viewer.layers
     count = len(layers)
-    widget.preview.setChecked(True)
-    until(lambda: len(layers) > count and not widget.preview.busy)
+    widget.held_out_preview.setChecked(True)
+    until(lambda: len(layers) > count and not widget.held_out_preview.busy)
     outlined = len(layers[-1].data)
-    widget.settings.share.setValue(50)
-    until(lambda: not widget.preview.busy and len(layers[-1].data) != outlined)
+    widget.settings_box.hold_out_spin.setValue(50)
+    until(lambda: not widget.held_out_preview.busy and len(layers[-1].data) != outlined)
     assert len(layers) == count + 1
-    widget.preview.setChecked(False)
+    widget.held_out_preview.setChecked(False)
     assert len(layers) == count
 
 
 @pytest.mark.timeout(480)
-def test_a_real_run_on_a_small_slide(widget: FineTuneWidget, panel: PredictWidget, qtbot):
+def test_a_real_run_on_a_small_slide(widget: FinetuneWidget, panel: PredictWidget, qtbot):
     """Read, learn, judge, write, load: nothing faked."""
-    from napari_dkan.training.tuning.process import COMMAND
+    from napari_dkan.training.tuning.process import FINETUNE_COMMAND
 
-    widget.tuning.command = COMMAND
+    widget.controller.command = FINETUNE_COMMAND
     widget.quality.sections = []
     load(widget, measured(panel.session.slide, spots=12))
-    widget.sections.tick(widget.quality.sections[0])
-    widget.settings.unit.setCurrentText("epochs")
-    widget.settings.amount.setValue(2)
+    widget.sections_box.set_ticked(widget.quality.sections[0])
+    widget.settings_box.unit_combo.setCurrentText("epochs")
+    widget.settings_box.budget_spin.setValue(2)
     widget.live_map.setChecked(True)
-    widget.run.start.click()
+    widget.run_box.start_button.click()
     # another Python has to start, and it gives way to whatever else the machine does
     finish(widget, partial(qtbot.waitUntil, timeout=400_000))
-    assert widget.tuning.result is not None, widget.message.text()
-    assert [e.number for e in widget.tuning.curve] == [1, 2]
-    assert "held-out spots" in widget.result.verdict.text()
-    used = panel.session.checkpoint is widget.tuning.tuned
-    assert used == widget.tuning.result.better
-    assert widget.result.table.figures.rowCount() == 6
-    assert widget.tuning.tuned.sha256 != widget.tuning.parent.sha256
+    assert widget.controller.result is not None, widget.message_label.text()
+    assert [e.number for e in widget.controller.epochs] == [1, 2]
+    assert "held-out spots" in widget.result_box.verdict_label.text()
+    used = panel.session.checkpoint is widget.controller.tuned_checkpoint
+    assert used == widget.controller.result.better
+    assert widget.result_box.table.table_model.rowCount() == 6
+    assert widget.controller.tuned_checkpoint.sha256 != widget.controller.parent_checkpoint.sha256
     names = [la.name for la in panel.session.viewer.layers]
     assert f"{panel.session.gene} fine-tuning, epoch 2 - C3" in names

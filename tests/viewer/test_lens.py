@@ -12,11 +12,11 @@ from qtpy.QtCore import QPoint, Qt
 from qtpy.QtWidgets import QApplication, QToolTip
 
 from napari_dkan.errors import SlideError
-from napari_dkan.inference.target import Kind
-from napari_dkan.viewer.actions import BY_NAME
-from napari_dkan.viewer.display import LEGEND
-from napari_dkan.viewer.lens_circle import Circle
-from napari_dkan.viewer.session import Limits, Where
+from napari_dkan.inference.target import TargetKind
+from napari_dkan.viewer.actions import ACTION_BY_NAME
+from napari_dkan.viewer.display import GENE_LEGEND
+from napari_dkan.viewer.lens_circle import LensCircle
+from napari_dkan.viewer.session import ContrastLimits, TargetMode
 
 from .test_predicting import draw, everything, finish
 
@@ -24,17 +24,17 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from napari_dkan.inference.engine import Predictor
-    from napari_dkan.viewer.lens import Lens
+    from napari_dkan.viewer.lens import GeneLens
     from napari_dkan.viewer.predict_widget import PredictWidget
 
 
 @pytest.fixture
 def predictor(panel: PredictWidget, until):
     """With small batches, and nothing known."""
-    made = panel.session.predictor(panel.session.slide, panel.session.checkpoint)
-    until(lambda: not panel.ready.busy)
-    made._batch = made._largest = 2
-    made.forget()
+    made = panel.session.get_predictor(panel.session.slide, panel.session.checkpoint)
+    until(lambda: not panel.prefetcher.busy)
+    made._batch_size = made._max_batch_size = 2
+    made.clear_cache()
     return made
 
 
@@ -42,7 +42,7 @@ def predictor(panel: PredictWidget, until):
 def lens(panel: PredictWidget, predictor: Predictor, middle, until):
     """Switched on in the middle, and at rest."""
     panel.lens.resize(300)
-    panel.lens.switch(True)
+    panel.lens.set_active(True)
     panel.lens.move(*middle)
     until(lambda: not panel.lens.busy)
     return panel.lens
@@ -54,7 +54,7 @@ def streamed(predictor: Predictor, monkeypatch) -> list[int]:
 
     def counted(target, *args, **kwargs):
         for update in stream(target, *args, **kwargs):
-            if target.kind is Kind.GRID and update.stage == "spots":
+            if target.kind is TargetKind.GRID and update.stage == "spots":
                 counts.append(len(update.rows))
             yield update
 
@@ -62,15 +62,15 @@ def streamed(predictor: Predictor, monkeypatch) -> list[int]:
     return counts
 
 
-def seen(lens: Lens) -> np.ndarray:
+def seen(lens: GeneLens) -> np.ndarray:
     """Finite px of what is drawn."""
-    data = lens._picture.map.data
+    data = lens._layers.raster_layer.data
     return data[np.isfinite(data)]
 
 
-def at(lens: Lens, xy: np.ndarray) -> np.ndarray:
+def at(lens: GeneLens, xy: np.ndarray) -> np.ndarray:
     """What is drawn at places (N, 2) in level-0 px; NaN off the raster."""
-    layer, mpp = lens._picture.map, lens.session.slide.mpp
+    layer, mpp = lens._layers.raster_layer, lens.session.slide.mpp
     places = np.array([layer.world_to_data(p[::-1] * mpp) for p in xy])
     rows = np.rint(places).astype(int).reshape(-1, 2)
     inside = ((rows >= 0) & (rows < layer.data.shape)).all(axis=1)
@@ -79,38 +79,38 @@ def at(lens: Lens, xy: np.ndarray) -> np.ndarray:
 
 
 def test_it_shows_the_numbers_of_a_map_wherever_it_is(
-    panel: PredictWidget, lens: Lens, middle, until
+    panel: PredictWidget, lens: GeneLens, middle, until
 ):
     x, y = middle
     assert len(seen(lens))
     draw(panel, everything(panel))
-    panel.where_box.start()
+    panel.target_box.start_prediction()
     finish(panel, until)
     until(lambda: not lens.busy)
     prediction = panel.session.overlays[-1].prediction
-    centres, values = prediction.target.spots.xy, prediction.gene(panel.session.gene)
+    centres, values = prediction.target.spots.xy, prediction.get_gene_values(panel.session.gene)
     for place in [(x, y), (x + 260, y), (x, y - 330), (x - 500, y + 90), (0, 0)]:
         lens.move(*place)
         away = np.hypot(*(centres - place).T)
         under, beside = away < 300 / 0.7 - 20, away > 300 / 0.7 + 20  # less, more a raster px
         np.testing.assert_allclose(at(lens, centres[under]), values[under], atol=1e-5)
         assert np.isnan(at(lens, centres[beside])).all()
-        ring = lens._picture.ring
+        ring = lens._layers.ring_layer
         np.testing.assert_allclose(ring.data[0][::-1], place)
         np.testing.assert_allclose(ring.size[0], 2 * 300 / 0.7)
 
 
 def test_what_is_not_known_fills_in_and_is_kept_for_maps(
-    panel: PredictWidget, lens: Lens, predictor: Predictor, monkeypatch
+    panel: PredictWidget, lens: GeneLens, predictor: Predictor, monkeypatch
 ):
-    field, sheet = lens._field, lens._sheet
-    circle = Circle(lens._fill.place.x, lens._fill.place.y, 300 / 0.7)
-    assert not len(field.missing(sheet, circle)) and len(seen(lens))
-    under = circle.cells(field.pitch, field.shape)
-    tissue = field._on_tissue[under[:, 1], under[:, 0]]
-    rows, _ = predictor.tokens_of(field.target(under[tissue]))
-    assert len(rows) == tissue.sum() == sheet.tried.sum()
-    assert np.isnan(sheet.values[~field._on_tissue]).all()
+    field, sheet = lens._grid, lens._raster
+    circle = LensCircle(lens._lens_job.circle.x, lens._lens_job.circle.y, 300 / 0.7)
+    assert not len(field.cells_to_predict(sheet, circle)) and len(seen(lens))
+    under = circle.overlapping_cells(field.pitch, field.shape)
+    tissue = field._tissue_mask[under[:, 1], under[:, 0]]
+    rows, _ = predictor.get_cached_tokens(field.make_target(under[tissue]))
+    assert len(rows) == tissue.sum() == sheet.attempted.sum()
+    assert np.isnan(sheet.values[~field._tissue_mask]).all()
 
 
 def test_many_quick_moves_compute_the_last_place_in_one_job(
@@ -118,79 +118,79 @@ def test_many_quick_moves_compute_the_last_place_in_one_job(
 ):
     lens, session = panel.lens, panel.session
     lens.resize(200)
-    lens.switch(True)
-    until(lambda: lens._sheet is not None and not lens.busy)
-    predictor.forget()
-    lens._field = None
-    lens.switch(False)
+    lens.set_active(True)
+    until(lambda: lens._raster is not None and not lens.busy)
+    predictor.clear_cache()
+    lens._grid = None
+    lens.set_active(False)
     counts, starts = streamed(predictor, monkeypatch), []
-    start = lens._fill._lane.start
-    monkeypatch.setattr(lens._fill._lane, "start", lambda *a: (starts.append(1), start(*a)))
-    lens.switch(True)
+    start = lens._lens_job._runner.start
+    monkeypatch.setattr(lens._lens_job._runner, "start", lambda *a: (starts.append(1), start(*a)))
+    lens.set_active(True)
     x, y = middle
     for i in range(50):
         lens.move(x - 600 + 12 * i, y)
     until(lambda: not lens.busy)
-    last = lens._fill.place
-    field, sheet = lens._field, lens._sheet
-    under = last.cells(field.pitch, field.shape)
+    last = lens._lens_job.circle
+    field, sheet = lens._grid, lens._raster
+    under = last.overlapping_cells(field.pitch, field.shape)
     assert 0 < sum(counts) == field._on_tissue[under[:, 1], under[:, 0]].sum()
     assert len(starts) == 1
-    tried = np.argwhere(sheet.tried)[:, ::-1]
+    tried = np.argwhere(sheet.attempted)[:, ::-1]
     assert {tuple(c) for c in tried.tolist()} <= {tuple(c) for c in under.tolist()}
-    assert session.message == "" or not session.alarming
+    assert session.message == "" or not session.message_is_warning
 
 
 def test_a_job_is_dropped_where_the_lens_has_gone_and_kept_where_it_stays(
     panel: PredictWidget, predictor: Predictor, middle, until, monkeypatch
 ):
     lens, slide = panel.lens, panel.session.slide.slide
-    predictor._batch = predictor._largest = 1
+    predictor._batch_size = predictor._max_batch_size = 1
     counts = streamed(predictor, monkeypatch)
     lens.resize(300)
-    lens.switch(True)
+    lens.set_active(True)
     lens.move(slide.width * 0.3, slide.height * 0.5)
     until(lambda: len(counts) >= 2)
-    first = lens._sheet
+    first = lens._raster
     lens.move(slide.width * 0.75, slide.height * 0.5)
     until(lambda: not lens.busy)
-    field, sheet = lens._field, lens._sheet
+    field, sheet = lens._grid, lens._raster
     assert sheet is first
-    assert not len(field.missing(sheet, lens._fill.place))  # the new place is filled
-    assert len(field.missing(sheet, Circle(slide.width * 0.3, slide.height * 0.5, 300 / 0.7)))
+    assert not len(field.cells_to_predict(sheet, lens._lens_job.circle))  # the new place is filled
+    assert len(field.cells_to_predict(sheet, LensCircle(slide.width * 0.3, slide.height * 0.5, 300 / 0.7)))
 
 
 def test_changing_the_gene_over_warm_tiles_reads_no_pixels(
-    panel: PredictWidget, lens: Lens, until, monkeypatch
+    panel: PredictWidget, lens: GeneLens, until, monkeypatch
 ):
     def unread(*args):
         raise AssertionError("the slide was read for a gene")
 
     before, gene = seen(lens).copy(), panel.session.gene
-    monkeypatch.setattr(panel.session.slide.slide, "read_square", unread)
+    monkeypatch.setattr(panel.session.slide.slide, "read_patch", unread)
     panel.session.step_gene(1)
     until(lambda: not lens.busy)
     assert len(seen(lens)) == len(before) and not np.allclose(seen(lens), before)
-    assert lens._picture.map.name == f"{panel.session.gene} predicted - lens"
+    assert lens._layers.raster_layer.name == f"{panel.session.gene} predicted - lens"
     panel.session.set_gene(gene)  # at once: its values were kept
     np.testing.assert_array_equal(seen(lens), before)
 
 
-def test_limits_and_colours_follow_the_session(panel: PredictWidget, lens: Lens, until):
-    layer, session = lens._picture.map, panel.session
+def test_limits_and_colours_follow_the_session(panel: PredictWidget, lens: GeneLens, until):
+    layer, session = lens._layers.raster_layer, panel.session
     assert layer.contrast_limits[0] < layer.contrast_limits[1]
     assert seen(lens).min() < layer.contrast_limits[1]
-    assert session.viewer.canvas.overlays[LEGEND].visible
-    assert session.gene in session.viewer.canvas.overlays[LEGEND].text
-    session.change(limits=Limits((0.25, 0.75)), colormap="viridis", opacity=0.4)
+    assert session.viewer.canvas.overlays[GENE_LEGEND].visible
+    assert session.gene in session.viewer.canvas.overlays[GENE_LEGEND].text
+    session.change_settings(limits=ContrastLimits((0.25, 0.75)), colormap="viridis", opacity=0.4)
     assert tuple(layer.contrast_limits) == (0.25, 0.75)
     assert layer.colormap.name == "viridis" and layer.opacity == 0.4
-    session.change(limits=Limits())
+    session.change_settings(limits=ContrastLimits())
     draw(panel, everything(panel))
-    panel.where_box.start()
+    panel.target_box.start_prediction()
     finish(panel, until)
     assert len(session.overlays[-1].prediction.target) >= 20
-    assert tuple(layer.contrast_limits) == panel.display.limits()
+    assert tuple(layer.contrast_limits) == panel.display.contrast_limits()
     order = list(session.viewer.layers)
     assert order.index(layer) > order.index(session.overlays[-1].layer)
 
@@ -200,41 +200,41 @@ def test_while_a_map_is_predicted_it_starts_nothing(
 ):
     lens = panel.lens
     draw(panel, everything(panel))
-    panel.where_box.start()
-    assert panel.maps.busy
+    panel.target_box.start_prediction()
+    assert panel.prediction_jobs.busy
     predicted = []
-    fill = lens._fill._predict
-    monkeypatch.setattr(lens._fill, "_predict", lambda *a: (predicted.append(1), fill(*a))[1])
+    fill = lens._lens_job._predict_cells
+    monkeypatch.setattr(lens._lens_job, "_predict", lambda *a: (predicted.append(1), fill(*a))[1])
     lens.resize(300)
-    lens.switch(True)
+    lens.set_active(True)
     lens.move(*middle)
     finish(panel, until)
     until(lambda: not lens.busy)
     assert not predicted  # the map has predicted it all
-    assert len(seen(lens)) and not len(lens._field.missing(lens._sheet, lens._fill.place))
+    assert len(seen(lens)) and not len(lens._grid.cells_to_predict(lens._raster, lens._lens_job.circle))
 
 
 def test_off_takes_its_layers_away_and_leaves_the_selection(
-    panel: PredictWidget, lens: Lens, middle
+    panel: PredictWidget, lens: GeneLens, middle
 ):
     viewer = panel.session.viewer
-    mine = (lens._picture.map, lens._picture.ring)
+    mine = (lens._layers.raster_layer, lens._layers.ring_layer)
     assert all(layer in viewer.layers for layer in mine)
     for layer in mine:
         assert "predicted" in layer.name and panel.session.gene in layer.name
         assert tuple(str(u) for u in layer.units) == ("micrometer", "micrometer")
         assert layer.axis_labels == ("y", "x")
     assert viewer.layers.selection.active is panel.session.slide.layer
-    assert panel.where_box.points.count() == 0  # the ring is no spots layer
-    lens.switch(False)
+    assert panel.target_box.points_combo.count() == 0  # the ring is no spots layer
+    lens.set_active(False)
     assert not any(layer in viewer.layers for layer in mine)
-    assert not viewer.canvas.overlays[LEGEND].visible
-    lens.switch(True)
+    assert not viewer.canvas.overlays[GENE_LEGEND].visible
+    lens.set_active(True)
     lens.move(*middle)
-    viewer.layers.remove(lens._picture.map)
-    assert not lens.on and not panel.lens_box.button.isChecked()
+    viewer.layers.remove(lens._layers.raster_layer)
+    assert not lens.active and not panel.lens_box.toggle_button.isChecked()
     assert not [layer for layer in viewer.layers if "lens" in layer.name]
-    lens.switch(True)
+    lens.set_active(True)
     viewer.layers.remove(panel.session.slide.layer)
     assert not [layer for layer in viewer.layers if "lens" in layer.name]
 
@@ -247,12 +247,12 @@ def test_an_error_is_one_sentence_and_the_lens_goes_on(
     def gone(*args):
         raise SlideError("The slide is gone; put it back.")
 
-    monkeypatch.setattr(panel.session.slide.slide, "read_square", gone)
+    monkeypatch.setattr(panel.session.slide.slide, "read_patch", gone)
     lens.resize(300)
-    lens.switch(True)
+    lens.set_active(True)
     lens.move(*middle)
     until(lambda: not lens.busy)
-    assert "The slide is gone" in panel.message.text() and panel.session.alarming
+    assert "The slide is gone" in panel.message_label.text() and panel.session.message_is_warning
     monkeypatch.undo()
     lens.move(middle[0] + 1, middle[1])
     until(lambda: not lens.busy)
@@ -261,9 +261,9 @@ def test_an_error_is_one_sentence_and_the_lens_goes_on(
 
 def test_switching_it_on_without_a_slide_says_so(make_panel: Callable[..., PredictWidget]):
     panel = make_panel()
-    panel.lens_box.button.click()
-    assert not panel.lens.on and not panel.lens_box.button.isChecked()
-    assert "Open a slide first" in panel.message.text()
+    panel.lens_box.toggle_button.click()
+    assert not panel.lens.active and not panel.lens_box.toggle_button.isChecked()
+    assert "Open a slide first" in panel.message_label.text()
 
 
 def test_cursor_key_and_wheel(
@@ -273,16 +273,16 @@ def test_cursor_key_and_wheel(
     viewer, session, lens = panel.session.viewer, panel.session, panel.lens
     viewer.open(tiny_slide_file, plugin="napari-dkan")
     viewer.reset_view()
-    until(lambda: session.slide.tissue is not None and not panel.ready.busy)
+    until(lambda: session.slide.tissue is not None and not panel.prefetcher.busy)
     canvas = viewer.window._qt_viewer.canvas.native
     qtbot.wait(200)
     place = QPoint(canvas.width() // 2, canvas.height() // 2)
-    qtbot.keyClick(canvas, BY_NAME["lens"].key)
-    assert lens.on and panel.lens_box.button.isChecked()
+    qtbot.keyClick(canvas, ACTION_BY_NAME["lens"].default_key)
+    assert lens.active and panel.lens_box.toggle_button.isChecked()
     qtbot.mouseMove(canvas, place + QPoint(40, 0))
     qtbot.mouseMove(canvas, place)
     slide = session.slide.slide
-    until(lambda: abs(lens._fill.place.x - slide.width / 2) < 60)
+    until(lambda: abs(lens._lens_job.circle.x - slide.width / 2) < 60)
     until(lambda: not lens.busy)
     qtbot.mouseMove(canvas, place + QPoint(1, 0))
     until(lambda: QToolTip.text().startswith(f"{session.gene} predicted "))
@@ -292,24 +292,24 @@ def test_cursor_key_and_wheel(
     assert lens.radius_um > radius and viewer.scene.camera.zoom == zoom
     qtbot.mouseClick(canvas, Qt.MouseButton.LeftButton, pos=place)  # still predicts the spot
     until(lambda: session.spot is not None)
-    qtbot.keyClick(canvas, BY_NAME["lens"].key)
-    assert not lens.on
-    session.change(where=Where.CLICK)
+    qtbot.keyClick(canvas, ACTION_BY_NAME["lens"].default_key)
+    assert not lens.active
+    session.change_settings(where=TargetMode.CLICK)
 
 
-def test_closing_the_panel_leaves_no_callbacks(panel: PredictWidget, lens: Lens, until):
+def test_closing_the_panel_leaves_no_callbacks(panel: PredictWidget, lens: GeneLens, until):
     viewer = panel.session.viewer
-    known = weakref.ref(lens._sheet)
-    lens.move(lens._fill.place.x + 200, lens._fill.place.y)
+    known = weakref.ref(lens._raster)
+    lens.move(lens._lens_job.circle.x + 200, lens._lens_job.circle.y)
     panel.shut_down()
-    assert not lens.on and not lens.busy
-    assert lens._hover not in viewer.mouse_move_callbacks
-    assert lens._wheel not in viewer.mouse_wheel_callbacks
+    assert not lens.active and not lens.busy
+    assert lens._on_mouse_move not in viewer.mouse_move_callbacks
+    assert lens._on_mouse_wheel not in viewer.mouse_wheel_callbacks
     assert not [f for f in viewer.keymap.values() if getattr(f, "__self__", None) is lens]
     assert not [layer for layer in viewer.layers if "lens" in layer.name]
     gc.collect()
     QApplication.processEvents()
     assert known() is None
     panel.session.step_gene(1)
-    panel.session.change(dense=True)
+    panel.session.change_settings(dense=True)
     assert not lens.busy

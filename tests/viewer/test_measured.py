@@ -14,12 +14,12 @@ from PIL import Image
 from napari_dkan.slide import open_slide
 from napari_dkan.spatial.coordinates import swap_xy
 from napari_dkan.viewer.predict_widget import PredictWidget
-from napari_dkan.viewer.quality.layers import LEGEND, OFF_TISSUE
-from napari_dkan.viewer.quality.reader import get_reader
-from napari_dkan.viewer.quality.section import BY_ARRAY, BY_COORDINATES, BY_FILES, KEY
-from napari_dkan.viewer.quality.state import quality_of
-from napari_dkan.viewer.quality.views import Layout, Shown
-from napari_dkan.viewer.reader import get_reader as get_slide_reader
+from napari_dkan.viewer.quality.layers import SECTION_LEGEND, OFF_TISSUE_COLOR
+from napari_dkan.viewer.quality.reader import get_measured_reader
+from napari_dkan.viewer.quality.section import BY_ARRAY, BY_COORDINATES, BY_FILES, SECTION_KEY
+from napari_dkan.viewer.quality.state import get_quality_controller
+from napari_dkan.viewer.quality.views import MapLayout, MapKind
+from napari_dkan.viewer.reader import get_slide_reader as get_slide_reader
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 if TYPE_CHECKING:
-    from napari_dkan.viewer.quality.state import Quality
+    from napari_dkan.viewer.quality.state import QualityController
 
 
 GENES = ("ERBB2", "GATA3", "CD74", "COL1A1", "KRT8", "ACTB")  # MALAT1 is not measured
@@ -61,13 +61,13 @@ def file(tmp_path, tiny_slide_file):
 
 @pytest.fixture
 def quality(panel: PredictWidget):
-    made = quality_of(panel.session)
+    made = get_quality_controller(panel.session)
     yield made
     made.close()
 
 
 @pytest.fixture
-def load(quality: Quality, until):
+def load(quality: QualityController, until):
     """Load by the button's way and wait for the comparison."""
 
     def now(*paths, compared: QualityWidget = True):
@@ -79,7 +79,7 @@ def load(quality: Quality, until):
     return now
 
 
-def names(quality: Quality):
+def names(quality: QualityController):
     return [layer.name for layer in quality.session.viewer.layers]
 
 
@@ -89,10 +89,10 @@ def test_a_dropped_section_opens_its_image_and_is_compared(
     panel = make_panel()
     viewer, session = panel.session.viewer, panel.session
     (layer,) = viewer.open(file, plugin="napari-dkan")
-    quality = quality_of(session)
+    quality = get_quality_controller(session)
     until(lambda: quality.comparison is not None and not quality.busy)
     section = quality.section
-    assert section.layer is layer and layer.metadata[KEY] is section
+    assert section.layer is layer and layer.metadata[SECTION_KEY] is section
     assert session.slide is section.slide and session.slide.slide.name == "drawn"
     assert section.registration == BY_FILES and viewer.layers[0] is session.slide.layer
     assert names(quality)[1:] == [
@@ -103,7 +103,7 @@ def test_a_dropped_section_opens_its_image_and_is_compared(
     np.testing.assert_allclose(layer.data, swap_xy(section.xy))
     np.testing.assert_allclose(layer.scale, 0.7)
     assert [str(u) for u in layer.units] == ["micrometer", "micrometer"]
-    assert layer.face_colorbar.visible and quality.choices == ()
+    assert layer.face_colorbar.visible and quality.candidates == ()
     quality.close()
 
 
@@ -118,10 +118,10 @@ def test_what_is_dropped_before_the_panel_opens_is_taken_then(
     viewer = make_napari_viewer()
     viewer.open(file, plugin="napari-dkan")
     monkeypatch.setattr(
-        "napari_dkan.viewer.model_box.bundled_checkpoints", lambda: [tiny_checkpoint_file]
+        "napari_dkan.viewer.model_box.list_bundled_checkpoints", lambda: [tiny_checkpoint_file]
     )
     panel = PredictWidget(viewer)
-    quality = quality_of(panel.session)
+    quality = get_quality_controller(panel.session)
     until(lambda: quality.comparison is not None and not quality.busy)
     assert len(quality.sections) == 1 and names(quality)[1] == "ERBB2 measured - D1"
     quality.close()
@@ -129,33 +129,33 @@ def test_what_is_dropped_before_the_panel_opens_is_taken_then(
 
 
 def test_the_reader_takes_only_what_holds_a_section(tmp_path, file, tiny_slide_file):
-    assert get_reader(str(file)) is not None
-    assert get_reader(str(file.parent)) is not None
+    assert get_measured_reader(str(file)) is not None
+    assert get_measured_reader(str(file.parent)) is not None
     (tmp_path / "none").mkdir()
     for name in ("table.tsv", "other.h5", "none"):
         path = tmp_path / "none" / name
         if not path.exists() and path.suffix:
             path.write_text("a\tb\n1\t2\n")
-        assert get_reader(str(path)) is None
-    assert get_reader(str(tmp_path / "none")) is None
-    assert get_reader([str(tiny_slide_file)]) is None
+        assert get_measured_reader(str(path)) is None
+    assert get_measured_reader(str(tmp_path / "none")) is None
+    assert get_measured_reader([str(tiny_slide_file)]) is None
     store = tmp_path / "store.zarr"  # SpatialData: a table beside whatever else
     (store / "tables" / "table").mkdir(parents=True)
     for folder in (store, store / "tables" / "table"):
         (folder / "zarr.json").write_text(
             '{"zarr_format": 3, "node_type": "group", "attributes": {"region": "spots"}}'
         )
-    assert get_reader(str(store)) is not None and get_slide_reader(str(store)) is None
+    assert get_measured_reader(str(store)) is not None and get_slide_reader(str(store)) is None
 
 
 def test_the_numbers_are_those_of_evaluate(load, file, panel: PredictWidget):
-    from napari_dkan.training.evaluate import evaluate
-    from napari_dkan.training.measured import measured_section
+    from napari_dkan.training.evaluate import evaluate_checkpoint
+    from napari_dkan.training.measured import make_measured_section
 
     comparison = load(file).comparison
     session = panel.session
-    measured = measured_section(panel_section(file), session.checkpoint)
-    report = evaluate(session.checkpoint, session.slide.slide, measured)
+    measured = make_measured_section(panel_section(file), session.checkpoint)
+    report = evaluate_checkpoint(session.checkpoint, session.slide.slide, measured)
     expected = [report["per_gene_pcc"][g.symbol]["dkan"] for g in comparison.table]
     np.testing.assert_allclose([g.pcc for g in comparison.table], expected, atol=1e-4)
     assert comparison.missing == ("MALAT1",)
@@ -182,18 +182,18 @@ def test_a_gene_changes_all_three_maps_on_one_scale(load, file):
     assert tuple(measured.face_contrast_limits) == tuple(predicted.face_contrast_limits)
     low, high = residual.face_contrast_limits
     assert low == -high < 0
-    assert "log10(1 + counts" in quality.session.viewer.canvas.overlays[LEGEND].text
+    assert "log10(1 + counts" in quality.session.viewer.canvas.overlays[SECTION_LEGEND].text
     quality.session.set_gene("MALAT1")  # predicted, but not measured: rings without a colour
     assert np.isnan(measured.features["value"]).all()
     assert np.isfinite(predicted.features["value"]).all()
-    assert "not measured in D1" in quality.session.viewer.canvas.overlays[LEGEND].text
+    assert "not measured in D1" in quality.session.viewer.canvas.overlays[SECTION_LEGEND].text
 
 
-def test_maps_are_not_drawn_for_every_batch(quality: Quality, file, until, monkeypatch):
+def test_maps_are_not_drawn_for_every_batch(quality: QualityController, file, until, monkeypatch):
     """Drawing holds up predicting: 186 spots took 45 s instead of 5."""
-    monkeypatch.setattr("napari_dkan.viewer.quality.comparing.REDRAW_SECONDS", 1e9)
+    monkeypatch.setattr("napari_dkan.viewer.quality.comparing.REDRAW_INTERVAL_S", 1e9)
     drawn = []
-    quality.grew.connect(lambda: drawn.append(quality.progress))
+    quality.prediction_updated.connect(lambda: drawn.append(quality.progress))
     quality.load([file])
     until(lambda: quality.comparison is not None and not quality.busy)
     assert len(drawn) == 1  # when the labels are there; the end is told by the comparison
@@ -212,13 +212,13 @@ def test_blink_swipe_and_side_by_side(load, file):
 
     assert visible() == [True, False, False]
     quality.blink()
-    assert visible() == [False, True, False] and quality.shown is Shown.PREDICTED
+    assert visible() == [False, True, False] and quality.shown is MapKind.PREDICTED
     quality.set_swipe(True)
     assert visible() == [True, True, False]
-    quality._arrangement.divide(700.0)
+    quality._map_layout.set_divider(700.0)
     assert (maps[0].shown == (quality.section.xy[:, 0] < 700)).all()
     assert (maps[1].shown == ~maps[0].shown).all() and 0 < maps[0].shown.sum() < SIDE**2
-    quality.set_layout(Layout.SIDE_BY_SIDE)
+    quality.set_layout(MapLayout.SIDE_BY_SIDE)
     assert visible() == [True, True, True] and not other.visible and maps[0].shown.all()
     grid = viewer.canvas.grid
     cells = [[viewer.layers[i] for i in cell] for _, cell in grid.iter_viewboxes(viewer.layers)]
@@ -237,19 +237,19 @@ def test_clicking_a_spot_chooses_it_and_shows_both_values(load, file, panel: Pre
     x, y = quality.comparison.spots.xy[row] + 9
     world = (0.7 * y, 0.7 * x)
     assert quality.session.claimed(world) and not quality.session.claimed((5.0, 5.0))
-    assert quality._picking.spot_at(world) == row
+    assert quality._spot_picker.spot_at(world) == row
     quality.choose_spot(row)
-    rows = {gene: value for gene, value, _ in panel.spot_box.bars.rows}
-    measured = panel.spot_box.bars.measured
+    rows = {gene: value for gene, value, _ in panel.spot_box.gene_bars.rows}
+    measured = panel.spot_box.gene_bars.measured
     column = quality.comparison.panel.row("ERBB2")
     assert measured["ERBB2"] == pytest.approx(quality.comparison.measured[row, column])
     assert rows["ERBB2"] == pytest.approx(quality.comparison.predicted[row, column])
-    assert "measured" in panel.spot_box.scale.text()
-    told = quality._picking.told(row)
+    assert "measured" in panel.spot_box.units_label.text()
+    told = quality._spot_picker.told(row)
     assert "predicted" in told and f"{measured['ERBB2']:.2f}" in told
-    panel.clicks.click(*(quality.comparison.spots.xy[0] + PITCH / 2))
-    qtbot.waitUntil(lambda: not panel.clicks.busy, timeout=60_000)
-    assert quality.spot is None and not panel.spot_box.bars.measured
+    panel.click_predictor.predict_at(*(quality.comparison.spots.xy[0] + PITCH / 2))
+    qtbot.waitUntil(lambda: not panel.click_predictor.busy, timeout=60_000)
+    assert quality.spot is None and not panel.spot_box.gene_bars.measured
 
 
 def test_of_several_sections_that_of_the_open_slide_is_taken(
@@ -277,7 +277,7 @@ def test_of_several_sections_that_of_the_open_slide_is_taken(
 
 
 def test_landmarks_lay_a_section_on_another_scan(
-    panel: PredictWidget, quality: Quality, tmp_path, tiny_slide_file, until
+    panel: PredictWidget, quality: QualityController, tmp_path, tiny_slide_file, until
 ):
     """The section's own image is half as large, and its spots were placed on that."""
     small = tmp_path / "small.png"
@@ -289,36 +289,36 @@ def test_landmarks_lay_a_section_on_another_scan(
     assert len(session.slides) == 2 and "own image, small.png, which was opened" in session.message
     session.choose_slide(session.slides[0])
     before = [*(slide.layer for slide in session.slides), quality.section.layer]
-    quality.begin_landmarks()
+    quality.start_landmarks()
     landmarks = quality.landmarks
-    assert "Point 1 of 3" in landmarks.instruction and session.claimed((5.0, 5.0))
+    assert "Point 1 of 3" in landmarks.instruction and session.is_click_claimed((5.0, 5.0))
     own = np.array([(100.0, 100), (700, 150), (300, 650), (600, 500)])
 
     def pair(place, miss=0.0):
-        world = swap_xy(place * landmarks._own_um + landmarks._corner)
+        world = swap_xy(place * landmarks._source_um_per_px + landmarks._source_corner)
         landmarks.click((float(world[0]), float(world[1])))
         assert "same place on the slide" in landmarks.instruction
         landmarks.click(tuple(0.7 * swap_xy(2 * place + miss)))
 
     for place in own[:3]:
         pair(place)
-    assert landmarks.can_finish and landmarks.residual_um == pytest.approx(0, abs=1e-6)
+    assert landmarks.can_finish and landmarks.rms_error_um == pytest.approx(0, abs=1e-6)
     pair(own[3], miss=40.0)
-    assert 2 < landmarks.residual_um < 28
+    assert 2 < landmarks.rms_error_um < 28
     landmarks.undo()
     landmarks.undo()
     assert len(landmarks.pairs) == 3
-    quality.end_landmarks(keep=True)
+    quality.end_landmarks(apply=True)
     until(lambda: not quality.busy)
     section = quality.section
     assert section.registration == "by 3 landmarks" and section.slide is session.slides[0]
     layers = session.viewer.layers
     assert layers.index(section.layer) > layers.index(section.slide.layer)
     assert [slide.layer.visible for slide in session.slides] == [True, False]
-    np.testing.assert_allclose(section.xy, 2 * section.own_xy, atol=1e-6)
+    np.testing.assert_allclose(section.xy, 2 * section.source_xy, atol=1e-6)
     assert quality.comparison is not None
     assert all(layer in session.viewer.layers for layer in before)
-    quality.begin_landmarks()
+    quality.start_landmarks()
     quality.end_landmarks()
     assert section.registration == "by 3 landmarks" and quality.comparison is not None
 
@@ -331,27 +331,27 @@ def test_spots_off_the_tissue_are_crossed_out_and_told(load, tmp_path):
     off = section.placement.off_tissue
     assert off.any() and not off.all()
     red = np.array([c == "x" for c in map(str, section.layer.symbol)])
-    assert (red == off).all(), OFF_TISSUE
+    assert (red == off).all(), OFF_TISSUE_COLOR
     assert f"{off.sum()}" in quality.session.message and "tissue" in quality.session.message
-    assert quality.session.alarming
+    assert quality.session.message_is_warning
 
 
 def test_coordinates_of_another_scale_are_recognised_by_the_array(load, tmp_path):
     quality = load(made_section(tmp_path / "D4.h5ad", None, scale=2.0))
     assert quality.section.registration == BY_ARRAY
-    np.testing.assert_allclose(quality.section.xy, quality.section.own_xy / 2, rtol=1e-3)
+    np.testing.assert_allclose(quality.section.xy, quality.section.source_xy / 2, rtol=1e-3)
     assert "2 times as large" in quality.session.message
 
 
 def test_bad_sections_get_a_sentence_and_leave_nothing_behind(
-    load, panel: PredictWidget, quality: Quality, tmp_path, until
+    load, panel: PredictWidget, quality: QualityController, tmp_path, until
 ):
     session = panel.session
     bare = tmp_path / "bare.h5ad"
     anndata.AnnData(np.ones((4, 2), np.float32)).write_h5ad(bare)
     before = list(session.viewer.layers)
     session.viewer.open(bare, plugin="napari-dkan")
-    until(lambda: not quality.busy and session.alarming)
+    until(lambda: not quality.busy and session.message_is_warning)
     assert "obsm['spatial']" in session.message
     assert list(session.viewer.layers) == before and not quality.sections
 
@@ -360,14 +360,14 @@ def test_bad_sections_get_a_sentence_and_leave_nothing_behind(
     assert quality.comparison is None and quality.section.name == "E1"
 
     load(made_section(tmp_path / "E2.h5ad", None, shift=(5000, 0)), compared=False)
-    assert "off the slide" in session.message and session.alarming
+    assert "off the slide" in session.message and session.message_is_warning
     assert quality.section.placement.off_slide.all() and quality.comparison is None
 
     load(tmp_path / "gone.h5ad", compared=False)
     assert "does not exist" in session.message
 
 
-def test_deleting_in_the_middle_ends_in_a_defined_state(load, file, quality: Quality, until):
+def test_deleting_in_the_middle_ends_in_a_defined_state(load, file, quality: QualityController, until):
     session, layers = quality.session, quality.session.viewer.layers
     quality.load([file])
     until(lambda: quality.pair is not None)
@@ -375,7 +375,7 @@ def test_deleting_in_the_middle_ends_in_a_defined_state(load, file, quality: Qua
     assert quality.section is None and not quality.sections and not quality.busy
     until(lambda: len(layers) == 1)
     load(file)
-    quality.set_layout(Layout.SIDE_BY_SIDE)
+    quality.set_layout(MapLayout.SIDE_BY_SIDE)
     section, slide = quality.section, session.slide
     path = slide.slide.path
     layers.remove(slide.layer)
@@ -386,14 +386,14 @@ def test_deleting_in_the_middle_ends_in_a_defined_state(load, file, quality: Qua
     until(lambda: quality.comparison is not None and not quality.busy)
     layers.remove(quality.map_layers()[1])  # one map goes: the rest stays
     assert len(quality.map_layers()) == 2 and quality.comparison is not None
-    quality.show(Shown.PREDICTED)  # asked for, it comes back
+    quality.show_map(MapKind.PREDICTED)  # asked for, it comes back
     assert [m.visible for m in quality.map_layers()] == [False, True, False]
 
 
 def test_another_checkpoint_is_compared_anew(load, file, until):
     quality = load(file)
     session, before = quality.session, quality.comparison
-    session.use_checkpoint(replace(session.checkpoint, sha256="another"))
+    session.set_checkpoint(replace(session.checkpoint, sha256="another"))
     assert quality.comparison is None and quality.busy
     until(lambda: quality.comparison is not None and not quality.busy)
     np.testing.assert_allclose(quality.comparison.predicted, before.predicted, atol=1e-5)

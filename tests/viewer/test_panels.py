@@ -16,12 +16,12 @@ from qtpy.QtWidgets import QApplication, QLabel, QScrollArea, QWidget
 from superqt import QCollapsible
 
 from napari_dkan.viewer import help, tones
-from napari_dkan.viewer.column import Column
-from napari_dkan.viewer.finetune.widget import FineTuneWidget
+from napari_dkan.viewer.column import ScrollColumn
+from napari_dkan.viewer.finetune.widget import FinetuneWidget
 from napari_dkan.viewer.focus import FocusRing
 from napari_dkan.viewer.gene_box import COLORMAPS
-from napari_dkan.viewer.preferences import SETTINGS, apply_icc, preferred
-from napari_dkan.viewer.session import Limits, Settings
+from napari_dkan.viewer.preferences import PREFERENCE_TO_SETTING, is_icc_enabled, settings_from_preferences
+from napari_dkan.viewer.session import ContrastLimits, ViewerSettings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,10 +40,10 @@ def known():
 
 
 def test_defaults_are_the_settings_own(known):
-    assert preferred() == Settings() and not apply_icc()
+    assert settings_from_preferences() == ViewerSettings() and not is_icc_enabled()
     offered = type(known.maps).model_fields["colormap"].json_schema_extra["enum"]
     assert tuple(offered) == COLORMAPS
-    for group, names in SETTINGS.items():
+    for group, names in PREFERENCE_TO_SETTING.items():
         assert set(names) <= set(type(getattr(known, group)).model_fields)
 
 
@@ -53,20 +53,20 @@ def test_a_panel_follows_napari_s_own_dialog(
     known.maps.colormap = "cividis"
     panel = make_panel()
     session = panel.session
-    assert session.settings.colormap == panel.gene_box.colormap.currentText() == "cividis"
+    assert session.settings.colormap == panel.gene_box.colormap_combo.currentText() == "cividis"
 
     dialog = PreferencesDialog(session.viewer.window._qt_window)
     qtbot.addWidget(dialog)
-    assert "napari-dkan" in dialog._list.item(dialog._list.count() - 1).text()
-    session.change(opacity=0.3)  # chosen in the panel
+    assert "napari-dkan" in dialog._list.item(dialog._get_list.count() - 1).text()
+    session.change_settings(opacity=0.3)  # chosen in the panel
     known.maps.update({"hatch": False, "same_limits": True, "low": 0.5, "high": 2.0})
     wanted = replace(
-        Settings(store=False), colormap="cividis", hatch=False, opacity=0.3, limits=Limits((0.5, 2))
+        ViewerSettings(store=False), colormap="cividis", hatch=False, opacity=0.3, limits=ContrastLimits((0.5, 2))
     )
     assert session.settings == wanted
-    assert not panel.gene_box.hatch.isChecked() and panel.gene_box.high.value() == 2
+    assert not panel.gene_box.hatch_checkbox.isChecked() and panel.gene_box.high_limit.value() == 2
     known.maps.high = 0.1  # the wrong way round
-    assert session.settings.limits == Limits()
+    assert session.settings.limits == ContrastLimits()
     dialog.reject()  # Cancel: as when it was opened
     assert session.settings.hatch
     panel.shut_down()
@@ -80,33 +80,33 @@ def test_a_device_and_a_checkpoint_that_are_not_there(
     known.predicting.device = "mps"
     known.predicting.checkpoint = str(tmp_path / "gone.safetensors")
     panel = make_panel()  # waits for a checkpoint, which is the one that comes along
-    until(lambda: not panel.model_box._lane.busy)
+    until(lambda: not panel.model_box._runner.busy)
     assert panel.session.settings.device == panel.advanced["device"].value == "auto"
-    assert "mps" in panel.message.text() or "gone" in panel.message.text()
+    assert "mps" in panel.message_label.text() or "gone" in panel.message_label.text()
 
 
 # ---- help -------------------------------------------------------------------------------
 
 
 def test_every_text_is_there_and_every_link_leads_to_a_page():
-    for topic in help.TOPICS:
-        text = help.text_of(topic)
+    for topic in help.PANEL_OF_TOPIC:
+        text = help.load_topic_text(topic)
         assert text.startswith("# ") and len(text.split()) < 250
         for name in re.findall(r"\]\(docs:([\w-]+)\)", text):
-            assert help.page_of(name).startswith("# "), name
+            assert help.load_docs_page(name).startswith("# "), name
 
 
 def test_help_opens_beside_the_work_and_leads_on(make_panel: Callable[..., PredictWidget], qtbot):
     panel = make_panel()
-    made = help.show("gene", panel, help.TOPICS["gene"])
+    made = help.show_help("gene", panel, help.PANEL_OF_TOPIC["gene"])
     qtbot.addWidget(made)
     assert not made.isModal() and "Type a symbol" in made.browser.toPlainText()
     assert "Gene lens on or off" in made.browser.toPlainText()
-    made.follow(QUrl("docs:trust"))
-    assert "reliability score" in made.browser.toPlainText() and not made.back.isHidden()
-    made.back.click()
-    assert "Type a symbol" in made.browser.toPlainText() and made.back.isHidden()
-    made.follow(QUrl("docs:../../secret"))
+    made.open_link(QUrl("docs:trust"))
+    assert "reliability score" in made.browser.toPlainText() and not made.back_button.isHidden()
+    made.back_button.click()
+    assert "Type a symbol" in made.browser.toPlainText() and made.back_button.isHidden()
+    made.open_link(QUrl("docs:../../secret"))
     assert "does not come with" in made.browser.toPlainText()
 
 
@@ -129,11 +129,11 @@ def test_panels_fit_a_small_window_in_both_themes(
     viewer = panel.session.viewer
     viewer.window._qt_window.show()
     viewer.window.resize(960, 540)
-    tuning = FineTuneWidget(viewer)
+    tuning = FinetuneWidget(viewer)
     for fold in panel.findChildren(QCollapsible):
         fold.expand(animate=False)
     viewer.window.add_dock_widget(tuning, name="DKAN: fine-tune", area="right")
-    tones.tint(panel.message, tones.ALARM)
+    tones.set_text_color(panel.message_label, tones.ERROR_COLOR)
     for theme in ("dark", "light"):
         viewer.theme = theme
         for widget in (panel, compared, tuning):
@@ -143,8 +143,8 @@ def test_panels_fit_a_small_window_in_both_themes(
             area = widget.findChild(QScrollArea)
             until(lambda a=area: a.widget().width() <= a.viewport().width())
             until(lambda w=widget: not cut_off(w))
-        assert tones.tone_of(panel, tones.ALARM) in panel.message.styleSheet()
-        assert tones.on_dark(panel) is (theme == "dark")
+        assert tones.color_for_theme(panel, tones.ERROR_COLOR) in panel.message_label.styleSheet()
+        assert tones.is_dark_theme(panel) is (theme == "dark")
     tuning.shut_down()
 
 
@@ -155,14 +155,14 @@ def test_tab_reaches_every_control_and_shows_where_it_is(panel: PredictWidget, q
     until(lambda: panel.isVisible() and window.isActiveWindow())
     wanted = {
         child
-        for box in (panel.slide_box, panel.where_box, panel.gene_box, panel.lens_box)
+        for box in (panel.slide_box, panel.target_box, panel.gene_box, panel.lens_box)
         for child in vars(box).values()
         if hasattr(child, "focusPolicy")
         and child.focusPolicy() & Qt.FocusPolicy.TabFocus
         and child.isVisible()
         and child.isEnabled()
     }
-    panel.slide_box.choice.setFocus()
+    panel.slide_box.slide_combo.setFocus()
     reached, ring = [], panel.findChild(FocusRing)
     while (at := QApplication.focusWidget()) not in reached and panel.isAncestorOf(at):
         reached.append(at)
@@ -177,11 +177,11 @@ def test_tab_reaches_every_control_and_shows_where_it_is(panel: PredictWidget, q
 def test_a_filter_that_the_collector_has_emptied_lets_events_pass(qtbot):
     """With a window that nobody holds any more, Python takes the attributes before Qt is done."""
     content = QWidget()
-    column = Column(content)
+    column = ScrollColumn(content)
     qtbot.addWidget(column)
-    tones.on_theme(content, lambda: None)
+    tones.connect_theme_change(content, lambda: None)
     follower = next(child for child in content.children() if hasattr(child, "act"))
-    for each in (column, column.ring, follower):
+    for each in (column, column.focus_ring, follower):
         vars(each).clear()
     for kind in (QEvent.Type.LayoutRequest, QEvent.Type.Resize, QEvent.Type.StyleChange):
         with qtbot.captureExceptions() as raised:

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from napari_dkan.viewer.places import ARRAY_COLUMNS
-from napari_dkan.viewer.session import Where
+from napari_dkan.viewer.session import TargetMode
 from napari_dkan.viewer.torch_beside_gl import import_torch
 
 from .test_predicting import draw, finish, square
@@ -30,15 +30,15 @@ def test_the_panel_opens_from_the_menu(make_napari_viewer, until):
     until(lambda: panel.session.checkpoint is not None)
     assert panel.model_box.choice.currentText() == "HER2+ breast (bundled)"
     assert "PCC 0.55 (ridge 0.46)" in panel.model_box.summary.text()
-    assert panel.where_box.buttons[Where.CLICK].isChecked()
+    assert panel.target_box.buttons[TargetMode.CLICK].isChecked()
     panel.shut_down()
 
 
 def test_the_synthetic_sample_opens(make_napari_viewer, tmp_path, monkeypatch):
     from napari_dkan import samples
 
-    drawn = samples.synthetic_section
-    monkeypatch.setattr(samples, "synthetic_section", lambda: drawn(7, 2000, tmp_path))
+    drawn = samples.get_synthetic_section
+    monkeypatch.setattr(samples, "get_synthetic_section", lambda: drawn(7, 2000, tmp_path))
     viewer = make_napari_viewer()
     slide, spots = viewer.open_sample("napari-dkan", "synthetic")
     assert slide.rgb and slide.multiscale and "simulated" in slide.name
@@ -53,15 +53,15 @@ def test_the_real_sample_is_predicted_at_its_array_spots(
     monkeypatch.setenv("NAPARI_DKAN_DATA", str(data_dir))
     panel = make_panel()
     panel.session.viewer.open_sample("napari-dkan", "her2-c3")
-    assert "from the spot array" in panel.slide_box.scale.text()
+    assert "from the spot array" in panel.slide_box.pixel_size_label.text()
     assert panel.session.slide.pixel_size.mpp == pytest.approx(0.688, abs=0.01)
     until(lambda: panel.session.slide.tissue is not None)
-    panel.where_box.buttons[Where.SPOTS].click()
-    panel.where_box.start()
+    panel.target_box.mode_buttons[TargetMode.SPOTS].click()
+    panel.target_box.start_prediction()
     finish(panel, until)
     prediction = panel.session.overlays[0].prediction
     assert prediction.target.kind == "array" and len(prediction.target) == 182
-    assert prediction.done.all()
+    assert prediction.predicted_mask.all()
 
 
 def test_hovering_tells_gene_value_and_scale(panel: PredictWidget, middle, until, monkeypatch):
@@ -70,14 +70,14 @@ def test_hovering_tells_gene_value_and_scale(panel: PredictWidget, middle, until
         "napari_dkan.viewer.display.QToolTip.showText", lambda place, text: said.append(text)
     )
     draw(panel, square(*middle, 300))
-    panel.where_box.start()
+    panel.target_box.start_prediction()
     finish(panel, until)
     overlay = panel.session.overlays[0]
     x, y = overlay.prediction.target.spots.xy[0]
     panel.session.viewer.cursor.position = (y * 0.7, x * 0.7)
     for callback in panel.session.viewer.mouse_move_callbacks:
         callback(panel.session.viewer, None)
-    value = overlay.prediction.gene(panel.session.gene)[0]
+    value = overlay.prediction.get_gene_values(panel.session.gene)[0]
     (text,) = said
     assert text.startswith(f"{panel.session.gene} predicted {value:.2f}") and "log10" in text
     overlay.layer.visible = False
@@ -87,10 +87,10 @@ def test_hovering_tells_gene_value_and_scale(panel: PredictWidget, middle, until
 
 
 def test_only_one_colour_bar_is_shown(panel: PredictWidget, middle, until):
-    panel.clicks.click(*middle)
+    panel.click_predictor.predict_at(*middle)
     until(lambda: panel.session.spot is not None)
     draw(panel, square(*middle, 300))
-    panel.where_box.start()
+    panel.target_box.start_prediction()
     finish(panel, until)
     shown = [o.colorbar.visible for o in panel.session.overlays]
     assert shown == [False, True]

@@ -9,9 +9,9 @@ from qtpy.QtCore import QPoint, Qt
 from qtpy.QtWidgets import QApplication
 
 from napari_dkan.spatial.coordinates import swap_xy
-from napari_dkan.viewer.display import LEGEND
+from napari_dkan.viewer.display import GENE_LEGEND
 from napari_dkan.viewer.overlay import GridOverlay, SpotsOverlay
-from napari_dkan.viewer.session import Limits, Where
+from napari_dkan.viewer.session import ContrastLimits, TargetMode
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 
 def draw(panel: PredictWidget, *rings):
     """Polygons (x, y) in level-0 px, drawn into the regions layer."""
-    panel.where_box.buttons[Where.REGION].click()
-    layer = panel.where_box.regions_layer()
+    panel.target_box.mode_buttons[TargetMode.REGION].click()
+    layer = panel.target_box.regions_layer()
     for ring in rings:
         layer.add_polygons([swap_xy(np.array(ring, float))])
     layer.mode = "pan_zoom"
-    panel.where_box.make_plan()
+    panel.target_box.update_plan()
     return layer
 
 
@@ -40,7 +40,7 @@ def everything(panel: PredictWidget):
 
 
 def finish(panel: PredictWidget, until):
-    until(lambda: not panel.maps.busy and not panel.genes.busy)
+    until(lambda: not panel.prediction_jobs.busy and not panel.gene_decode_job.busy)
 
 
 def test_a_mouse_click_on_tissue_shows_bars(
@@ -60,12 +60,12 @@ def test_a_mouse_click_on_tissue_shows_bars(
     x, y = session.spot.target.spots.xy[0]
     slide = session.slide.slide
     assert abs(x - slide.width / 2) < 60 and abs(y - slide.height / 2) < 60
-    rows = panel.spot_box.bars.rows
+    rows = panel.spot_box.gene_bars.rows
     assert rows[0][0] == session.gene and rows[0][2]
     assert {g for g, _, _ in rows} == set(session.checkpoint.panel.symbols)
     assert all(np.isfinite(v) for _, v, _ in rows)
-    assert panel.spot_box.bars.isVisible()
-    assert "log10(1 + counts per 10k of panel)" in panel.spot_box.scale.text()
+    assert panel.spot_box.gene_bars.isVisible()
+    assert "log10(1 + counts per 10k of panel)" in panel.spot_box.units_label.text()
 
 
 def test_a_drag_pans_and_predicts_nothing(
@@ -81,7 +81,7 @@ def test_a_drag_pans_and_predicts_nothing(
         QApplication.processEvents()
     qtbot.mouseRelease(canvas, Qt.MouseButton.LeftButton, pos=QPoint(250, 200))
     qtbot.wait(100)
-    assert not panel.clicks.busy and panel.session.spot is None
+    assert not panel.click_predictor.busy and panel.session.spot is None
 
 
 def test_rapid_clicks_come_down_to_the_last(panel: PredictWidget, middle, until):
@@ -89,8 +89,8 @@ def test_rapid_clicks_come_down_to_the_last(panel: PredictWidget, middle, until)
     spots = []
     panel.session.spot_changed.connect(lambda: spots.append(panel.session.spot))
     for i in range(10):
-        panel.clicks.click(x + i, y)
-    until(lambda: not panel.clicks.busy)
+        panel.click_predictor.predict_at(x + i, y)
+    until(lambda: not panel.click_predictor.busy)
     assert len(spots) == 2  # the first, which was running, and the last
     assert spots[-1].target.spots.xy[0, 0] == x + 9
 
@@ -98,8 +98,8 @@ def test_rapid_clicks_come_down_to_the_last(panel: PredictWidget, middle, until)
 def test_clicked_spots_gather_in_one_layer(panel: PredictWidget, middle, until):
     x, y = middle
     for i in range(3):
-        panel.clicks.click(x + 30 * i, y)
-        until(lambda: not panel.clicks.busy)
+        panel.click_predictor.predict_at(x + 30 * i, y)
+        until(lambda: not panel.click_predictor.busy)
     (overlay,) = panel.session.overlays
     assert isinstance(overlay, SpotsOverlay) and len(overlay.layer.data) == 3
     np.testing.assert_allclose(overlay.layer.scale, 0.7)
@@ -109,14 +109,14 @@ def test_clicked_spots_gather_in_one_layer(panel: PredictWidget, middle, until):
 def test_a_region_fills_with_a_heatmap(panel: PredictWidget, middle, until):
     x, y = middle
     draw(panel, square(x, y, 400), square(x, y, 150))  # the inner one is a hole
-    plan = panel.where_box.plan.text()
+    plan = panel.target_box.plan_label.text()
     assert "tiles of 112 um, every 140 um, about" in plan and plan.endswith("on the CPU")
-    predictor = panel.session.predictor(panel.session.slide, panel.session.checkpoint)
-    predictor._batch = predictor._largest = 2
-    predictor.forget()
+    predictor = panel.session.get_predictor(panel.session.slide, panel.session.checkpoint)
+    predictor._batch_size = predictor._max_batch_size = 2
+    predictor.clear_cache()
     filled = []
-    panel.maps.changed.connect(lambda: filled.append(panel.maps.progress))
-    panel.where_box.start()
+    panel.prediction_jobs.changed.connect(lambda: filled.append(panel.prediction_jobs.progress))
+    panel.target_box.start_prediction()
     finish(panel, until)
     (overlay,) = panel.session.overlays
     layer = overlay.layer
@@ -129,20 +129,20 @@ def test_a_region_fills_with_a_heatmap(panel: PredictWidget, middle, until):
     assert overlay.value_at((y * 0.7, x * 0.7)) is None
     steps = [p.done for p in filled if p is not None and p.stage == "spots"]
     assert len(steps) > 1 and steps == sorted(steps)  # it came batch by batch
-    legend = panel.session.viewer.canvas.overlays[LEGEND]
+    legend = panel.session.viewer.canvas.overlays[GENE_LEGEND]
     assert legend.visible and "predicted" in legend.text and "log10" in legend.text
-    assert f"{count} tiles predicted" in panel.message.text()
+    assert f"{count} tiles predicted" in panel.message_label.text()
 
 
 def test_the_map_lies_on_the_tissue_it_was_predicted_from(panel: PredictWidget, until):
-    panel.where_box.buttons[Where.TISSUE].click()
-    panel.where_box.start()
+    panel.target_box.mode_buttons[TargetMode.TISSUE].click()
+    panel.target_box.start_prediction()
     finish(panel, until)
     (overlay,) = panel.session.overlays
     spots = overlay.prediction.target.spots
     for row in (0, len(spots) // 2, len(spots) - 1):
         x, y = spots.xy[row]
-        wanted = overlay.prediction.gene(panel.session.gene)[row]
+        wanted = overlay.prediction.get_gene_values(panel.session.gene)[row]
         assert overlay.value_at((y * 0.7, x * 0.7)) == np.float32(wanted)
 
 
@@ -153,9 +153,9 @@ def test_what_is_in_view_comes_first(panel: PredictWidget, until):
     viewer.scene.camera.center = (0, 560, corner)
     viewer.scene.camera.zoom = 4
     rows = []
-    predictor = panel.session.predictor(panel.session.slide, panel.session.checkpoint)
-    predictor._batch = predictor._largest = 2
-    predictor.forget()
+    predictor = panel.session.get_predictor(panel.session.slide, panel.session.checkpoint)
+    predictor._batch_size = predictor._max_batch_size = 2
+    predictor.clear_cache()
     stream = predictor.stream
 
     def spy(target, *asked):
@@ -164,14 +164,14 @@ def test_what_is_in_view_comes_first(panel: PredictWidget, until):
             yield update
 
     predictor.stream = spy
-    panel.where_box.start()
+    panel.target_box.start_prediction()
     finish(panel, until)
     distance = np.hypot(*(np.array(rows) - [corner, 560]).T)
     assert distance[:5].max() < np.median(distance)
 
 
 def test_arrow_keys_on_the_canvas_step_through_genes(panel: PredictWidget, middle, until, qtbot):
-    panel.clicks.click(*middle)
+    panel.click_predictor.predict_at(*middle)
     until(lambda: panel.session.spot is not None)
     canvas = panel.session.viewer.window._qt_viewer.canvas.native
     symbols = panel.session.checkpoint.panel.symbols
@@ -182,54 +182,54 @@ def test_arrow_keys_on_the_canvas_step_through_genes(panel: PredictWidget, middl
         gene = symbols[(start + step) % len(symbols)]
         assert panel.session.gene == gene
         assert gene in overlay.layer.name and overlay.layer.features["gene"].iloc[0] == gene
-        assert overlay.layer.features["value"].iloc[0] == overlay.prediction.gene(gene)[0]
-        assert panel.gene_box.search.text() == gene
+        assert overlay.layer.features["value"].iloc[0] == overlay.prediction.get_gene_values(gene)[0]
+        assert panel.gene_box.search_field.text() == gene
 
 
 def test_genes_are_found_by_old_symbol_and_part_of_the_name(panel: PredictWidget, qtbot):
     box = panel.gene_box
     for typed, found in (("HER2", "ERBB2"), ("keratin", "KRT8"), ("cd74", "CD74")):
-        box.search.clear()
-        qtbot.keyClicks(box.search, typed)
-        qtbot.keyClick(box.search, Qt.Key.Key_Return)
+        box.search_field.clear()
+        qtbot.keyClicks(box.search_field, typed)
+        qtbot.keyClick(box.search_field, Qt.Key.Key_Return)
         assert panel.session.gene == found
-    box.search.clear()
-    qtbot.keyClicks(box.search, "XYZZY")
-    qtbot.keyClick(box.search, Qt.Key.Key_Return)
-    assert panel.session.gene == "CD74" and "XYZZY is not among the 6 genes" in panel.message.text()
+    box.search_field.clear()
+    qtbot.keyClicks(box.search_field, "XYZZY")
+    qtbot.keyClick(box.search_field, Qt.Key.Key_Return)
+    assert panel.session.gene == "CD74" and "XYZZY is not among the 6 genes" in panel.message_label.text()
 
 
 def test_limits_are_robust_or_fixed_and_shared(panel: PredictWidget, middle, until):
     draw(panel, square(*middle, 400))
-    panel.where_box.start()
+    panel.target_box.start_prediction()
     finish(panel, until)
     layer = panel.session.overlays[0].layer
     values = layer.data[np.isfinite(layer.data)]
     np.testing.assert_allclose(layer.contrast_limits, np.percentile(values, [2, 98]), rtol=1e-5)
-    panel.session.change(limits=Limits((0.5, 2.5)))
+    panel.session.change_settings(limits=ContrastLimits((0.5, 2.5)))
     panel.session.step_gene(1)
     np.testing.assert_allclose(layer.contrast_limits, (0.5, 2.5))
-    panel.session.change(colormap="viridis")
+    panel.session.change_settings(colormap="viridis")
     assert layer.colormap.name == "viridis"
 
 
 def test_cancel_is_quick_keeps_finished_tiles_and_drops_late_ones(
     panel: PredictWidget, until, qtbot
 ):
-    predictor = panel.session.predictor(panel.session.slide, panel.session.checkpoint)
-    predictor._batch = predictor._largest = 1
-    predictor.forget()
+    predictor = panel.session.get_predictor(panel.session.slide, panel.session.checkpoint)
+    predictor._batch_size = predictor._max_batch_size = 1
+    predictor.clear_cache()
     draw(panel, everything(panel))
-    panel.where_box.start()
-    until(lambda: panel.maps.progress is not None and panel.maps.progress.stage == "spots")
-    panel.where_box.cancel.click()
-    assert not panel.maps.busy  # at once, whatever the thread is in the middle of
-    kept = int(panel.session.overlays[0].prediction.done.sum())
-    total = len(panel.session.overlays[0].prediction.done)
-    assert 0 < kept < total and f"{kept} finished tiles are kept" in panel.message.text()
-    assert panel.maps._lane.wait()
+    panel.target_box.start_prediction()
+    until(lambda: panel.prediction_jobs.progress is not None and panel.prediction_jobs.progress.stage == "spots")
+    panel.target_box.cancel_button.click()
+    assert not panel.prediction_jobs.busy  # at once, whatever the thread is in the middle of
+    kept = int(panel.session.overlays[0].prediction.predicted_mask.sum())
+    total = len(panel.session.overlays[0].prediction.predicted_mask)
+    assert 0 < kept < total and f"{kept} finished tiles are kept" in panel.message_label.text()
+    assert panel.prediction_jobs._runner.wait()
     qtbot.wait(200)
-    assert int(panel.session.overlays[0].prediction.done.sum()) == kept
+    assert int(panel.session.overlays[0].prediction.predicted_mask.sum()) == kept
     assert int(np.isfinite(panel.session.overlays[0].layer.data).sum()) == kept
 
 
@@ -237,10 +237,10 @@ def test_a_points_layer_is_predicted_spot_by_spot(panel: PredictWidget, middle, 
     x, y = middle
     spots = swap_xy([(x, y), (x + 100, y), (x, y + 100)])
     panel.session.viewer.add_points(spots, scale=(0.7, 0.7), units="um", name="my spots")
-    panel.where_box.buttons[Where.SPOTS].click()
-    panel.where_box.make_plan()
-    assert panel.where_box.plan.text().startswith("3 spots")
-    panel.where_box.start()
+    panel.target_box.mode_buttons[TargetMode.SPOTS].click()
+    panel.target_box.update_plan()
+    assert panel.target_box.plan_label.text().startswith("3 spots")
+    panel.target_box.start_prediction()
     finish(panel, until)
     overlay = panel.session.overlays[0]
     np.testing.assert_allclose(overlay.layer.data, spots)
@@ -248,13 +248,13 @@ def test_a_points_layer_is_predicted_spot_by_spot(panel: PredictWidget, middle, 
 
 
 def test_the_tissue_outline_can_be_edited(panel: PredictWidget):
-    panel.where_box.buttons[Where.TISSUE].click()
-    panel.where_box.make_plan()
-    before = int(panel.where_box.plan.text().split()[0])
-    panel.where_box.edit.click()
+    panel.target_box.mode_buttons[TargetMode.TISSUE].click()
+    panel.target_box.update_plan()
+    before = int(panel.target_box.plan_label.text().split()[0])
+    panel.target_box.edit_button.click()
     layer = panel.session.viewer.layers.selection.active
     assert layer.name.startswith("tissue") and len(layer.data) >= 1
     layer.data = [swap_xy(np.array(square(800, 800, 250), float))]
-    panel.where_box.make_plan()
-    after = int(panel.where_box.plan.text().split()[0])
+    panel.target_box.update_plan()
+    after = int(panel.target_box.plan_label.text().split()[0])
     assert 0 < after < before

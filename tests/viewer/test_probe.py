@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from napari_dkan.doctor.display import PROBE, probed
-from napari_dkan.doctor.finding import State
+from napari_dkan.doctor.display import DISPLAY_PROBE_COMMAND, run_display_probe
+from napari_dkan.doctor.finding import CheckStatus
 
 
 def test_the_display_says_what_draws():
-    found = {f.name: f for f in probed(PROBE)}
-    assert {f.state for f in found.values()} == {State.ok}, found
+    found = {f.name: f for f in run_display_probe(DISPLAY_PROBE_COMMAND)}
+    assert {f.state for f in found.values()} == {CheckStatus.ok}, found
     assert "platform" in found["Qt"].said and " x " in found["screens"].said
     assert found["renderer"].said and found["OpenGL"].said

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_dkan.viewer.quality.state import Layout
-from napari_dkan.viewer.session import Where
+from napari_dkan.viewer.quality.state import MapLayout
+from napari_dkan.viewer.session import TargetMode
 
 if TYPE_CHECKING:
     from napari_dkan.viewer.predict_widget import PredictWidget
@@ -17,26 +17,26 @@ if TYPE_CHECKING:
 def test_gene_sets_are_scored_and_shown_side_by_side(
     compared: QualityWidget, tmp_path, until, monkeypatch
 ):
-    monkeypatch.setattr("napari_dkan.quality.gene_sets.FEWEST_GENES", 2)
-    box, viewer = compared.sets_box, compared.session.viewer
+    monkeypatch.setattr("napari_dkan.quality.gene_sets.MIN_PANEL_GENES", 2)
+    box, viewer = compared.gene_sets_box, compared.session.viewer
     file = tmp_path / "bad.gmt"
     file.write_bytes(b"\xff\xfe\x00nothing")
     box.open_gmt(file)
     until(lambda: not box.busy)
-    assert "bad.gmt" in box.said.text() and box.start.isEnabled()
+    assert "bad.gmt" in box.status_label.text() and box.score_button.isEnabled()
 
     file = tmp_path / "mine.gmt"
     file.write_text("TWO\tx\tERBB2\tCD74\nFEW\tx\tERBB2\tABC\n")
     before = [m for m in viewer.layers if m.visible]
     box.open_gmt(file)
     until(lambda: not box.busy)
-    assert box.table.figures.rowCount() == 1, box.said.text()
-    assert "FEW: 1 of its 2 genes" in box.said.toolTip()
+    assert box.table.table_model.rowCount() == 1, box.status_label.text()
+    assert "FEW: 1 of its 2 genes" in box.status_label.toolTip()
     box.table.selectRow(0)
-    assert [m.name for m in compared.maps.layers] == ["TWO measured score", "TWO predicted score"]
-    assert viewer.canvas.grid.enabled and compared.shown_box.isVisibleTo(compared)
-    compared.shown_box.remove.click()
-    assert not viewer.canvas.grid.enabled and not compared.maps.layers
+    assert [m.name for m in compared.value_maps.layers] == ["TWO measured score", "TWO predicted score"]
+    assert viewer.canvas.grid.enabled and compared.value_maps_box.isVisibleTo(compared)
+    compared.value_maps_box.remove_button.click()
+    assert not viewer.canvas.grid.enabled and not compared.value_maps.layers
     assert [m for m in viewer.layers if m.visible] == before
 
 
@@ -44,38 +44,38 @@ def test_domains_of_spots_and_then_of_a_tile_map(
     compared: QualityWidget, panel: PredictWidget, until
 ):
     box = compared.domains_box
-    box.cluster.click()
+    box.find_button.click()
     until(lambda: not box.busy)
-    assert "in 49 predicted spots" in box.said.text() and "(ARI)" in box.said.text()
-    predicted, measured = compared.maps.layers
+    assert "in 49 predicted spots" in box.status_label.text() and "(ARI)" in box.status_label.text()
+    predicted, measured = compared.value_maps.layers
     assert predicted.data.shape == measured.data.shape and measured.data.max() > 0
-    panel.where_box.buttons[Where.TISSUE].click()
-    panel.where_box.start()
-    until(lambda: not panel.maps.busy)
-    box.cluster.click()
+    panel.target_box.mode_buttons[TargetMode.TISSUE].click()
+    panel.target_box.start_prediction()
+    until(lambda: not panel.prediction_jobs.busy)
+    box.find_button.click()
     until(lambda: not box.busy)
-    assert "predicted tiles" in box.said.text(), box.said.text()
-    tiles, overlay = compared.maps.layers[0], compared.session.overlays[0]
+    assert "predicted tiles" in box.status_label.text(), box.status_label.text()
+    tiles, overlay = compared.value_maps.layers[0], compared.session.overlays[0]
     assert tiles.data.shape == overlay.layer.data.shape
     np.testing.assert_allclose(tiles.scale, overlay.layer.scale)
     np.testing.assert_allclose(tiles.translate, overlay.layer.translate)
-    assert (tiles.data > 0).sum() == overlay.prediction.done.sum()
+    assert (tiles.data > 0).sum() == overlay.prediction.predicted_mask.sum()
 
 
 def test_two_checkpoints_are_told_apart(compared: QualityWidget, rival_file, until):
-    box, session = compared.rivals_box, compared.session
-    box.take(rival_file)
+    box, session = compared.model_comparison_box, compared.session
+    box.choose_checkpoint(rival_file)
     box.compare()
     until(lambda: not box.busy)
-    assert "the measured data prefers" in box.said.text(), box.said.text()
-    values = [m.features["value"].to_numpy() for m in compared.maps.layers]
+    assert "the measured data prefers" in box.status_label.text(), box.status_label.text()
+    values = [m.features["value"].to_numpy() for m in compared.value_maps.layers]
     measured, first, second, difference = values
     np.testing.assert_allclose(difference, second - first, atol=1e-6)
     column = compared.quality.comparison.panel.row(session.gene)
     np.testing.assert_array_equal(measured, compared.quality.comparison.measured[:, column])
-    assert box.table.figures.rowCount() == 6  # a gene need not be measured to be compared
+    assert box.table.table_model.rowCount() == 6  # a gene need not be measured to be compared
     session.set_gene("MALAT1")
-    names = [m.name for m in compared.maps.layers]
+    names = [m.name for m in compared.value_maps.layers]
     assert len(names) == 3 and all(name.startswith("MALAT1") for name in names)
-    compared.measured_box.maps.layouts[Layout.SIDE_BY_SIDE].click()
-    assert not compared.maps.side_by_side  # the canvas has one grid
+    compared.measured_box.map_layout_box.layout_buttons[MapLayout.SIDE_BY_SIDE].click()
+    assert not compared.value_maps.is_side_by_side  # the canvas has one grid

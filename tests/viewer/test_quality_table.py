@@ -8,23 +8,23 @@ from io import StringIO
 import numpy as np
 from qtpy.QtCore import QPointF, Qt
 
-from napari_dkan.viewer.quality.plots import Distribution, Scatter
-from napari_dkan.viewer.quality.table import FiguresTable, Rows, as_csv, figures
-from napari_dkan.viewer.quality.tile_maps import named_alike
+from napari_dkan.viewer.quality.plots import CorrelationHistogram, MeasuredPredictedScatter
+from napari_dkan.viewer.quality.table import MetricsTable, MetricsTableData, table_to_csv, make_metric_column
+from napari_dkan.viewer.quality.tile_maps import match_cluster_labels
 
 
-def rows_of(count: int) -> Rows:
+def rows_of(count: int) -> MetricsTableData:
     """Genes G0, G1, ... with falling figures; those of every third gene are not known."""
     values = np.where(np.arange(count) % 3 == 2, np.nan, -np.arange(float(count)))
     names = tuple(f"name, of {i}" for i in range(count))
-    column = figures("PCC [95 %]", "what it is", values, warned=values < -2, warning="bad")
-    return Rows(tuple(f"G{i}" for i in range(count)), (column,), names)
+    column = make_metric_column("PCC [95 %]", "what it is", values, warning_mask=values < -2, warning="bad")
+    return MetricsTableData(tuple(f"G{i}" for i in range(count)), (column,), names)
 
 
-def table_of(qtbot, count=6) -> FiguresTable:
-    made = FiguresTable()
+def table_of(qtbot, count=6) -> MetricsTable:
+    made = MetricsTable()
     qtbot.addWidget(made)
-    made.show_rows(rows_of(count))
+    made.set_table_data(rows_of(count))
     return made
 
 
@@ -44,30 +44,30 @@ def test_what_is_not_known_sorts_last_both_ways(qtbot):
 def test_the_chosen_gene_keeps_its_row_through_sorting_and_searching(qtbot):
     table = table_of(qtbot, 20_000)
     picked = []
-    table.picked.connect(picked.append)
-    table.choose("G777")
+    table.symbol_selected.connect(picked.append)
+    table.select_symbol("G777")
     for change in (
         lambda: table.sortByColumn(1, Qt.SortOrder.AscendingOrder),
-        lambda: table.figures.search("g77"),
+        lambda: table.table_model.set_filter("g77"),
         lambda: table.sortByColumn(0, Qt.SortOrder.DescendingOrder),
     ):
         change()
-        assert table.figures.symbol(table.currentIndex().row()) == "G777"
-    table.figures.search("G1234")
+        assert table.table_model.symbol_at(table.currentIndex().row()) == "G777"
+    table.table_model.set_filter("G1234")
     assert not table.selectionModel().hasSelection()
-    table.figures.search("")
-    assert table.figures.symbol(table.currentIndex().row()) == "G777" and not picked
+    table.table_model.set_filter("")
+    assert table.table_model.symbol_at(table.currentIndex().row()) == "G777" and not picked
 
 
 def test_clusters_take_the_numbers_of_those_they_overlap_most():
     like = np.array([2, 2, 2, 1, 1, 3, 0])
     mine = np.array([1, 1, 1, 3, 3, 2, 4])
-    assert named_alike(mine, like).tolist() == [2, 2, 2, 1, 1, 3, 4]
+    assert match_cluster_labels(mine, like).tolist() == [2, 2, 2, 1, 1, 3, 4]
 
 
 def test_cells_say_what_is_wrong_with_them(qtbot):
     table = table_of(qtbot)
-    model, role = table.figures, Qt.ItemDataRole
+    model, role = table.table_model, Qt.ItemDataRole
     bad, good, unknown = (model.index(row, 1) for row in (3, 0, 5))
     assert [model.data(i) for i in (bad, good, unknown)] == ["-4.00", "-0.00", "\N{EN DASH}"]
     assert model.data(bad, role.BackgroundRole) is not None
@@ -81,33 +81,33 @@ def test_cells_say_what_is_wrong_with_them(qtbot):
 def test_search_finds_names_too(qtbot):
     table = table_of(qtbot)
     for text, found in (("g3", ["G3"]), ("OF 4", ["G4"]), ("xyz", [])):
-        table.figures.search(text)
+        table.table_model.set_filter(text)
         assert order(table) == found
 
 
 def test_a_csv_reader_gets_the_table_back():
-    rows = list(csv.reader(StringIO(as_csv(rows_of(3)))))
+    rows = list(csv.reader(StringIO(table_to_csv(rows_of(3)))))
     assert rows == [["gene", "PCC [95 %]"], ["G0", "-0"], ["G1", "-1"], ["G2", ""]]
 
 
 def test_a_click_beside_every_dot_picks_none(qtbot):
-    scatter = Scatter()
+    scatter = MeasuredPredictedScatter()
     qtbot.addWidget(scatter)
     scatter.resize(300, 240)
-    scatter.show_values(np.array([0.0, 1.0, np.nan]), np.array([0.0, 1.0, 0.5]))
-    scatter.choose(1)
+    scatter.set_values(np.array([0.0, 1.0, np.nan]), np.array([0.0, 1.0, 0.5]))
+    scatter.select_row(1)
     picked = []
-    scatter.picked.connect(picked.append)
-    for place in (QPointF(*scatter.dots()[1]), scatter._room().center()):
+    scatter.spot_selected.connect(picked.append)
+    for place in (QPointF(*scatter.dot_positions()[1]), scatter._plot_rect().center()):
         qtbot.mouseClick(scatter, Qt.MouseButton.LeftButton, pos=place.toPoint())
     assert picked == [1]
     assert not scatter.grab().isNull()  # it paints, a spot without a value or not
 
 
 def test_the_distribution_paints_whatever_is_known(qtbot):
-    plot = Distribution()
+    plot = CorrelationHistogram()
     qtbot.addWidget(plot)
     for pcc, ridge in (([0.5, np.nan, -0.3], [0.1, 0.2]), ([1.0], []), ([], [])):
-        plot.show_figures(np.array(pcc, float), np.array(ridge, float))
-        plot.mark(0.5)
+        plot.set_correlations(np.array(pcc, float), np.array(ridge, float))
+        plot.set_marked_pcc(0.5)
         assert not plot.grab().isNull()

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def genes_shown(widget) -> list[str]:
-    table = widget.genes_box.table.figures
+    table = widget.gene_metrics_box.table.figures
     return [table.symbol(row) for row in range(table.rowCount())]
 
 
@@ -26,7 +26,7 @@ def test_it_opens_alone_and_brings_the_predict_panel_as_a_tab(
     make_napari_viewer, monkeypatch, tiny_checkpoint_file, until
 ):
     monkeypatch.setattr(
-        "napari_dkan.viewer.model_box.bundled_checkpoints", lambda: [tiny_checkpoint_file]
+        "napari_dkan.viewer.model_box.list_bundled_checkpoints", lambda: [tiny_checkpoint_file]
     )
     viewer = make_napari_viewer()
     _, made = viewer.window.add_plugin_dock_widget("napari-dkan", "DKAN: quality control")
@@ -42,33 +42,33 @@ def test_a_loaded_section_is_compared_and_its_genes_are_looked_at(
     compared: QualityWidget, qtbot, tmp_path
 ):
     widget, session = compared, compared.session
-    summary = widget.figures.summary
-    assert (summary.spots, summary.genes) == (49, 5)
-    assert widget.measured_box.choice.currentText() == "D1"
-    assert widget.measured_box.registration.text().startswith("Registered by the files; ")
-    assert widget.summary_box.verdict.text().startswith("PCC-ALL ")
-    assert not widget.summary_box.seen.isVisibleTo(widget)
-    assert len(widget.summary_box.distribution.pcc) == 5
+    summary = widget.metrics.summary
+    assert (summary.n_spots, summary.n_genes) == (49, 5)
+    assert widget.measured_box.section_combo.currentText() == "D1"
+    assert widget.measured_box.registration_label.text().startswith("Registered by the files; ")
+    assert widget.summary_box.verdict_label.text().startswith("PCC-ALL ")
+    assert not widget.summary_box.trained_label.isVisibleTo(widget)
+    assert len(widget.summary_box.histogram.pcc) == 5
     assert sorted(genes_shown(widget)) == ["CD74", "COL1A1", "ERBB2", "GATA3", "KRT8"]
-    assert "MALAT1" in widget.genes_box.absent.text()
+    assert "MALAT1" in widget.gene_metrics_box.missing_label.text()
 
-    table = widget.genes_box.table
-    table.selectRow(table.figures.row_of("CD74"))
+    table = widget.gene_metrics_box.table
+    table.selectRow(table.table_model.find_row("CD74"))
     assert session.gene == "CD74"
     session.set_gene("KRT8")
-    assert table.figures.symbol(table.currentIndex().row()) == "KRT8"
-    qtbot.keyClicks(widget.genes_box.search, "keratin")
+    assert table.table_model.symbol_at(table.currentIndex().row()) == "KRT8"
+    qtbot.keyClicks(widget.gene_metrics_box.search_field, "keratin")
     assert genes_shown(widget) == ["KRT8"]
-    widget.genes_box.search.clear()
+    widget.gene_metrics_box.search_field.clear()
     assert len(genes_shown(widget)) == 5
 
     file = tmp_path / "genes.csv"
-    widget.genes_box.save_csv(file)
+    widget.gene_metrics_box.save_csv(file)
     rows = list(csv.reader(file.open()))
     assert rows[0][:4] == ["gene", "pcc", "low", "high"] and len(rows) == 6
-    pcc = {f.symbol: f.pcc for f in widget.quality.comparison.table}
+    pcc = {f.symbol: f.pcc for f in widget.quality.comparison.metrics_per_gene}
     assert [float(r[1]) for r in rows[1:]] == pytest.approx([pcc[r[0]] for r in rows[1:]], rel=1e-4)
-    widget.genes_box.copy.click()
+    widget.gene_metrics_box.copy_button.click()
     assert QGuiApplication.clipboard().text().startswith("gene\tpcc\tlow\thigh")
 
 
@@ -76,24 +76,24 @@ def test_dots_spots_and_worst_regions_lead_to_places(compared: QualityWidget, qt
     widget, quality = compared, compared.quality
     scatter, comparison = widget.scatter_box.scatter, quality.comparison
     scatter.resize(300, 240)
-    place = QPointF(*scatter.dots()[11]).toPoint()
+    place = QPointF(*scatter.dot_positions()[11]).toPoint()
     qtbot.mouseClick(scatter, Qt.MouseButton.LeftButton, pos=place)
-    away = np.hypot(*(scatter.dots() - [place.x(), place.y()]).T)
-    assert quality.spot is not None and away[quality.spot] == away.min()
+    away = np.hypot(*(scatter.dot_positions() - [place.x(), place.y()]).T)
+    assert quality.spot_row is not None and away[quality.spot_row] == away.min()
     quality.choose_spot(20)
     column = comparison.panel.row(widget.session.gene)
-    told = widget.scatter_box.spot.text()
+    told = widget.scatter_box.spot_label.text()
     assert f"measured {comparison.measured[20, column]:.2f}" in told
     assert f"predicted {comparison.predicted[20, column]:.2f}" in told
     widget.session.set_gene("MALAT1")  # predicted, not measured
-    assert widget.scatter_box.spot.text() == "MALAT1 is not measured in this section."
-    assert not widget.genes_box.table.selectionModel().hasSelection()
+    assert widget.scatter_box.spot_label.text() == "MALAT1 is not measured in this section."
+    assert not widget.gene_metrics_box.table.selectionModel().hasSelection()
 
-    until(lambda: bool(widget.figures.regions))
-    region, viewer = widget.figures.regions[0], widget.session.viewer
-    widget.summary_box.worst.linkActivated.emit("0")
+    until(lambda: bool(widget.metrics.worst_regions))
+    region, viewer = widget.metrics.worst_regions[0], widget.session.viewer
+    widget.summary_box.worst_regions_label.linkActivated.emit("0")
     layer = widget.summary_box.outline.layer
-    assert layer in viewer.layers and len(layer.data) == len(region.rows)
+    assert layer in viewer.layers and len(layer.data) == len(region.spot_rows)
     centre = viewer.scene.camera.center[-2:]
     np.testing.assert_allclose(centre, (region.y * 0.7, region.x * 0.7), rtol=1e-5)
 
@@ -104,39 +104,39 @@ def test_trained_on_is_told_the_report_is_written_and_a_section_can_go(
     widget, session = quality_widget, quality_widget.session
     prints = {"D1": session.slide.slide.fingerprint()}
     card = {"title": "Seen", "training_data": {"slide_fingerprints": prints}}
-    session.use_checkpoint(replace(session.checkpoint, card=card))
+    session.set_checkpoint(replace(session.checkpoint, card=card))
     widget.quality.load([measured_file])
-    until(lambda: widget.figures.summary is not None)
-    assert widget.summary_box.seen.isVisibleTo(widget)
-    assert "no measure of quality" in widget.summary_box.seen.text()
+    until(lambda: widget.metrics.summary is not None)
+    assert widget.summary_box.trained_label.isVisibleTo(widget)
+    assert "no measure of quality" in widget.summary_box.trained_label.text()
 
     opened = []
     monkeypatch.setattr(
         "napari_dkan.viewer.quality.report_box.QDesktopServices.openUrl", opened.append
     )
     page = tmp_path / "D1.html"
-    widget.report_box.start(page)
+    widget.report_box.write_report(page)
     until(lambda: not widget.report_box.busy)
-    assert page.is_file(), widget.report_box.said.text()
-    widget.report_box.open.click()
+    assert page.is_file(), widget.report_box.status_label.text()
+    widget.report_box.open_button.click()
     assert opened[0].toLocalFile() == str(page)
 
-    widget.quality.remove(widget.quality.section)
-    assert widget.figures.summary is None and not genes_shown(widget)
-    assert not widget.genes_box.isVisibleTo(widget) and not widget.report_box.write.isEnabled()
+    widget.quality.remove_section(widget.quality.section)
+    assert widget.metrics.summary is None and not genes_shown(widget)
+    assert not widget.gene_metrics_box.isVisibleTo(widget) and not widget.report_box.report_button.isEnabled()
 
 
 def test_closing_while_everything_runs_leaves_nothing_behind(
     compared: QualityWidget, rival_file, until
 ):
     widget = compared
-    widget.domains_box.cluster.click()
-    widget.sets_box.score()
-    widget.rivals_box.take(rival_file)
-    widget.rivals_box.compare()
+    widget.domains_box.find_button.click()
+    widget.gene_sets_box.score()
+    widget.model_comparison_box.choose_checkpoint(rival_file)
+    widget.model_comparison_box.compare()
     widget.shut_down()
-    boxes = widget.domains_box, widget.sets_box, widget.rivals_box, widget.figures
-    assert not any(box._lane.busy for box in boxes)
-    until(lambda: all(box._lane.wait(0) for box in boxes))
-    assert not widget.maps.layers and not widget.session.viewer.canvas.grid.enabled
+    boxes = widget.domains_box, widget.gene_sets_box, widget.model_comparison_box, widget.metrics
+    assert not any(box._runner.busy for box in boxes)
+    until(lambda: all(box._runner.wait(0) for box in boxes))
+    assert not widget.value_maps.layers and not widget.session.viewer.canvas.grid.enabled
     widget.session.step_gene(1)  # nothing of the panel listens any more

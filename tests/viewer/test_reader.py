@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from napari_dkan.errors import SlideError
-from napari_dkan.viewer.reader import get_reader, read_slides
+from napari_dkan.viewer.reader import get_slide_reader, read_slides
 
 from ..slide_files import halves, ome_zarr, picture
 
@@ -45,12 +45,12 @@ def test_a_file_that_is_no_slide_is_refused_in_one_sentence(tmp_path):
     file = tmp_path / "notes.tif"
     file.write_text("nothing to see")
     with pytest.raises(SlideError, match=r"notes\.tif"):
-        get_reader(str(file))(str(file))
+        get_slide_reader(str(file))(str(file))
 
 
 def test_a_stack_of_files_is_left_to_other_readers():
-    assert get_reader(["a.tif", "b.tif"]) is None
-    assert get_reader(["a.tif"]) is read_slides
+    assert get_slide_reader(["a.tif", "b.tif"]) is None
+    assert get_slide_reader(["a.tif"]) is read_slides
 
 
 @pytest.mark.parametrize("version", ["0.4", "0.5"])
@@ -62,4 +62,4 @@ def test_an_ome_zarr_folder_opens_and_other_folders_are_left_alone(
     (layer,) = viewer.open(folder, plugin="napari-dkan")
     assert layer.rgb and layer.data[0].shape == picture().shape
     (tmp_path / "stack.zarr").mkdir()
-    assert get_reader(str(tmp_path / "stack.zarr")) is None
+    assert get_slide_reader(str(tmp_path / "stack.zarr")) is None

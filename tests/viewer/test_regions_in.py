@@ -12,9 +12,9 @@ from PIL import Image
 from shapely.geometry import box
 
 from napari_dkan.spatial.coordinates import swap_xy
-from napari_dkan.viewer.places import shapes_region
-from napari_dkan.viewer.regions.reader import get_reader
-from napari_dkan.viewer.session import Where
+from napari_dkan.viewer.places import region_from_layer
+from napari_dkan.viewer.regions.reader import get_region_reader
+from napari_dkan.viewer.session import TargetMode
 
 if TYPE_CHECKING:
     from napari_dkan.viewer.predict_widget import PredictWidget
@@ -50,7 +50,7 @@ def drawn_in_qupath(tmp_path):
 
 
 def planned(panel: PredictWidget, until):
-    box = panel.where_box
+    box = panel.target_box
     until(lambda: box._target is not None)
     return box._target
 
@@ -59,21 +59,21 @@ def test_a_dropped_geojson_is_predicted_in_at_once(panel: PredictWidget, until, 
     viewer, session = panel.session.viewer, panel.session
     viewer.open(drawn_in_qupath, plugin="napari-dkan")
     until(lambda: any(isinstance(layer, Shapes) for layer in viewer.layers))
-    layer = panel.where_box.regions_layer()
+    layer = panel.target_box.regions_layer()
     assert layer.name == "drawn.geojson" and viewer.layers.selection.active is layer
     np.testing.assert_allclose(layer.scale, 0.7)
     assert list(layer.features["label"]) == ["A (Tumor)", "", "Nest", ""]
     np.testing.assert_allclose(layer.edge_color[0][:3], [200 / 255, 0, 0], atol=1e-3)
     assert any(isinstance(other, Points) and len(other.data) == 2 for other in viewer.layers)
-    assert session.settings.where is Where.REGION
-    region = shapes_region(layer, session.slide)
+    assert session.settings.where is TargetMode.REGION
+    region = region_from_layer(layer, session.slide)
     assert region.symmetric_difference(MIDDLE).area < 1e-3  # the nest is no hole
     target = planned(panel, until)
     # what is drawn inside of it by hand is one
     layer.add_polygons([swap_xy(np.array(ring(920, 920, 1080, 1080)[:-1], float))])
-    assert shapes_region(layer, session.slide).area == pytest.approx(MIDDLE.area - 160**2)
-    panel.where_box.make_plan()
-    assert len(panel.where_box._target) <= len(target)
+    assert region_from_layer(layer, session.slide).area == pytest.approx(MIDDLE.area - 160**2)
+    panel.target_box.update_plan()
+    assert len(panel.target_box._target) <= len(target)
 
 
 def test_a_mask_file_and_a_labels_layer_are_the_same_region(panel: PredictWidget, until, tmp_path):
@@ -83,25 +83,25 @@ def test_a_mask_file_and_a_labels_layer_are_the_same_region(panel: PredictWidget
     mask[45:55, 45:55] = 0
     wanted = box(480, 480, 1120, 1120).difference(box(720, 720, 880, 880))
     Image.fromarray(mask).save(tmp_path / "mask.png")
-    panel.where_box.regions.bring(tmp_path / "mask.png")
-    until(lambda: panel.where_box.regions_layer() is not None)
-    drawn = panel.where_box.regions_layer()
-    assert shapes_region(drawn, session.slide).symmetric_difference(wanted).area < 1e-3
+    panel.target_box.region_row.import_file(tmp_path / "mask.png")
+    until(lambda: panel.target_box.regions_layer() is not None)
+    drawn = panel.target_box.regions_layer()
+    assert region_from_layer(drawn, session.slide).symmetric_difference(wanted).area < 1e-3
     from_file = planned(panel, until)
 
     layer = viewer.add_labels(mask.astype(int))  # as napari opens it, in pixels
-    assert panel.where_box.regions_layer() is layer
-    panel.where_box._target = None
-    until(lambda: panel.where_box._target is not None)
+    assert panel.target_box.regions_layer() is layer
+    panel.target_box._target = None
+    until(lambda: panel.target_box._target is not None)
     np.testing.assert_allclose(layer.scale, 16 * 0.7)
-    found = shapes_region(layer, session.slide)
+    found = region_from_layer(layer, session.slide)
     # napari shows a pixel around its middle, so half of a level-0 px is free
     assert found.symmetric_difference(wanted).area < 0.02 * wanted.area
-    assert panel.where_box._target.spots.names == from_file.spots.names
+    assert panel.target_box._target.spots.names == from_file.spots.names
     layer.data_setitem((np.arange(100), np.full(100, 5)), 3)
-    until(lambda: shapes_region(layer, session.slide).area > 1.05 * wanted.area)
+    until(lambda: region_from_layer(layer, session.slide).area > 1.05 * wanted.area)
     layer.data = np.zeros_like(layer.data)
-    until(lambda: "Nothing is painted" in panel.where_box.plan.text())
+    until(lambda: "Nothing is painted" in panel.target_box.plan_label.text())
 
 
 def test_what_cannot_be_brought_is_said_where_the_person_looks(
@@ -112,16 +112,16 @@ def test_what_cannot_be_brought_is_said_where_the_person_looks(
     for name, text in cases.items():
         (tmp_path / name).write_text(text)
         panel.session.viewer.open(tmp_path / name, plugin="napari-dkan")
-        until(lambda name=name: name in panel.message.text() and panel.session.alarming)
-    assert "outside the slide" in panel.message.text()
+        until(lambda name=name: name in panel.message_label.text() and panel.session.message_is_warning)
+    assert "outside the slide" in panel.message_label.text()
     assert not any(isinstance(x, Shapes | Labels) for x in panel.session.viewer.layers)
-    assert get_reader(str(tmp_path / "other.json")) is None
+    assert get_region_reader(str(tmp_path / "other.json")) is None
 
 
 def test_regions_that_come_before_their_slide_are_laid_on_it(
     make_napari_viewer, drawn_in_qupath, tiny_slide_file, until
 ):
-    from napari_dkan.viewer.session import session_of
+    from napari_dkan.viewer.session import get_session
 
     viewer = make_napari_viewer()
     viewer.open(drawn_in_qupath, plugin="napari-dkan")
@@ -129,23 +129,23 @@ def test_regions_that_come_before_their_slide_are_laid_on_it(
     np.testing.assert_allclose(viewer.layers[0].scale, 1)
     viewer.open(tiny_slide_file, plugin="napari-dkan")
     np.testing.assert_allclose(viewer.layers[0].scale, 0.7)
-    slide = session_of(viewer).slide
-    assert shapes_region(viewer.layers[0], slide).area == pytest.approx(MIDDLE.area)
+    slide = get_session(viewer).slide
+    assert region_from_layer(viewer.layers[0], slide).area == pytest.approx(MIDDLE.area)
 
 
 def test_a_dropped_feature_file_is_used_instead_of_encoding(panel: PredictWidget, until, tmp_path):
     import h5py
 
     from napari_dkan.inference.engine import Predictor
-    from napari_dkan.inference.patches import keys_of
+    from napari_dkan.inference.patches import keys_from_centers
     from napari_dkan.inference.predict import predict
-    from napari_dkan.inference.target import region_target
+    from napari_dkan.inference.target import target_from_region
 
     session, slide = panel.session, panel.session.slide
     direct = Predictor(slide.slide, session.checkpoint, slide.mpp, slide.tissue, "cpu")
-    target = region_target(slide.tissue, 112.0, 0.7, 1600, 1600, slide.tissue)
+    target = target_from_region(slide.tissue, 112.0, 0.7, 1600, 1600, slide.tissue)
     wanted = predict(direct, target)
-    features = direct.features.at(keys_of(target.spots.xy))[0].numpy()
+    features = direct.feature_cache.get_features(keys_from_centers(target.spots.xy))[0].numpy()
 
     def write(name, folder):
         with h5py.File(tmp_path / name, "w") as file:
@@ -155,17 +155,17 @@ def test_a_dropped_feature_file_is_used_instead_of_encoding(panel: PredictWidget
         return tmp_path / name
 
     session.viewer.open(write("uni.h5", "features_uni_v1"), plugin="napari-dkan")
-    until(lambda: "the checkpoint needs those of stain-stats" in panel.message.text())
+    until(lambda: "the checkpoint needs those of stain-stats" in panel.message_label.text())
     session.viewer.open(write("drawn.h5", "features_stain-stats"), plugin="napari-dkan")
     assert panel.advanced["features"].value.name == "drawn.h5"
-    session.change(where=Where.TISSUE)
-    until(lambda: not panel.ready.busy and panel.where_box._target is not None)
-    panel.where_box.start()
-    until(lambda: not panel.maps.busy and len(session.overlays) == 1)
+    session.change_settings(where=TargetMode.TISSUE)
+    until(lambda: not panel.prefetcher.busy and panel.target_box._target is not None)
+    panel.target_box.start_prediction()
+    until(lambda: not panel.prediction_jobs.busy and len(session.overlays) == 1)
     made = session.overlays[0].prediction
-    assert made.target.spots.names == target.spots.names and made.done.all()
-    gene = made.gene(session.gene)
-    np.testing.assert_allclose(gene, wanted.gene(session.gene), atol=1e-5)
+    assert made.target.spots.names == target.spots.names and made.predicted_mask.all()
+    gene = made.get_gene_values(session.gene)
+    np.testing.assert_allclose(gene, wanted.get_gene_values(session.gene), atol=1e-5)
     assert made.provenance["features"]["file"] == "drawn.h5"
-    session.feature_files.choose(session, None)
-    until(lambda: not panel.ready.busy and session.predictor_now().ready is None)
+    session.feature_files.set_file(session, None)
+    until(lambda: not panel.prefetcher.busy and session.current_predictor().precomputed_features is None)

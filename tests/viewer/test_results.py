@@ -13,20 +13,20 @@ import pytest
 from shapely.geometry import Polygon, box
 
 from napari_dkan.errors import OutputError
-from napari_dkan.export.reopen import reopen
-from napari_dkan.export.saved import Judgement, Saved, SlideRecord, View
-from napari_dkan.export.saved import save as save_result
+from napari_dkan.export.reopen import load_result
+from napari_dkan.export.saved import SavedReliability, SavedResult, SlideRecord, ViewSettings
+from napari_dkan.export.saved import save_result as save_result
 from napari_dkan.expression.panel import Panel
 from napari_dkan.inference.engine import Predictor
 from napari_dkan.inference.predict import predict
-from napari_dkan.inference.target import region_target
+from napari_dkan.inference.target import target_from_region
 from napari_dkan.model import load_checkpoint
 from napari_dkan.slide import open_slide
 from napari_dkan.spatial.coordinates import swap_xy
-from napari_dkan.viewer.quality.reader import get_reader as measured_reader
-from napari_dkan.viewer.results.reader import get_reader
-from napari_dkan.viewer.results.restoring import PICTURE
-from napari_dkan.viewer.session import Limits, session_of
+from napari_dkan.viewer.quality.reader import get_measured_reader as measured_reader
+from napari_dkan.viewer.results.reader import get_result_reader
+from napari_dkan.viewer.results.restoring import THUMBNAIL_KEY
+from napari_dkan.viewer.session import ContrastLimits, get_session
 
 from .test_predicting import draw, finish, square
 
@@ -34,13 +34,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from napari_dkan.viewer.predict_widget import PredictWidget
-    from napari_dkan.viewer.session import Session
+    from napari_dkan.viewer.session import ViewerSession
 
 
 @pytest.fixture(autouse=True)
 def no_warming_up(monkeypatch):
     """These tests never click where something could have been computed before."""
-    monkeypatch.setattr("napari_dkan.viewer.ready.on_battery", lambda: True)
+    monkeypatch.setattr("napari_dkan.viewer.ready.is_on_battery", lambda: True)
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def at_hand(monkeypatch):
 
     def give(*files):
         monkeypatch.setattr(
-            "napari_dkan.viewer.results.finding.bundled_checkpoints", lambda: list(files)
+            "napari_dkan.viewer.results.finding.list_bundled_checkpoints", lambda: list(files)
         )
 
     return give
@@ -72,16 +72,16 @@ def mapped(make_panel: Callable[..., PredictWidget], slide_here, until):
     until(lambda: session.slide is not None and session.slide.tissue is not None)
     place = session.slide.tissue.representative_point()
     draw(panel, square(place.x, place.y, 400), square(place.x, place.y, 150))
-    panel.where_box.start()
+    panel.target_box.start_prediction()
     finish(panel, until)
     (overlay,) = session.overlays
     count = len(overlay.prediction.target)
     score = np.linspace(0, 1, count, dtype=np.float32)
     said = tuple(("out of focus",) if s < 0.1 else () for s in score)
-    overlay.reference = Judgement(score, score < 0.1, said)
+    overlay.reference = SavedReliability(score, score < 0.1, said)
     session.set_gene("KRT8")
-    session.pin("ERBB2", pinned=False)
-    session.change(limits=Limits((0.25, 2.5)), colormap="cividis", opacity=0.4)
+    session.set_pinned("ERBB2", pinned=False)
+    session.change_settings(limits=ContrastLimits((0.25, 2.5)), colormap="cividis", opacity=0.4)
     overlay.layer.opacity = 0.4
     session.overlays_changed.emit()
     camera = session.viewer.scene.camera
@@ -91,17 +91,17 @@ def mapped(make_panel: Callable[..., PredictWidget], slide_here, until):
 
 def done(panel: PredictWidget, until):
     until(lambda: not panel.results.busy)
-    return panel.results.said
+    return panel.results.message
 
 
 def save(panel: PredictWidget, until, path):
-    panel.results.write(path)
+    panel.results.save_result(path)
     said = done(panel, until)
-    assert f"{path.name} is saved" in said and not panel.results.alarming, said
+    assert f"{path.name} is saved" in said and not panel.results.message_is_warning, said
     return path
 
 
-def look_of(session: Session):
+def look_of(session: ViewerSession):
     """All that the canvas shows of the maps and how."""
     found = {}
     for layer in session.viewer.layers:
@@ -140,12 +140,12 @@ def test_a_result_dropped_on_another_window_comes_back_as_it_was(
 ):
     file = save(mapped, until, tmp_path / "a map.h5ad")
     (before,) = mapped.session.overlays
-    regions = mapped.where_box.regions_layer()
+    regions = mapped.target_box.regions_layer()
     there = look_of(mapped.session)
     at_hand(tiny_checkpoint_file)
     viewer = make_napari_viewer()
     viewer.open(file, plugin="napari-dkan")  # which opens the panel
-    session = session_of(viewer)
+    session = get_session(viewer)
     until(lambda: bool(session.overlays))
     (panel,) = [w for n, w in viewer.window.dock_widgets.items() if n.startswith("DKAN: predict")]
     until(lambda: not panel.results.busy)
@@ -170,12 +170,12 @@ def test_a_result_dropped_on_another_window_comes_back_as_it_was(
         sum(Polygon(swap_xy(d)).area for d in shapes.data),
         sum(Polygon(swap_xy(d)).area for d in regions.data),
     )
-    assert "by Random numbers for tests" in panel.results.said and not panel.results.alarming
+    assert "by Random numbers for tests" in panel.results.said and not panel.results.message_is_warning
     x, y = two.target.spots.xy[0]
-    panel.clicks.click(x, y)  # what it was predicted with goes on
+    panel.click_predictor.click(x, y)  # what it was predicted with goes on
     until(lambda: session.spot is not None)
     again = save(panel, until, tmp_path / "again.h5ad")
-    assert reopen(again).prediction.values.tobytes() == two.values.tobytes()
+    assert load_result(again).prediction.values.tobytes() == two.values.tobytes()
     panel.shut_down()
 
 
@@ -184,13 +184,13 @@ def lonely_file(tmp_path, slide_here, tiny_checkpoint_file):
     """A result as the command line writes it, whose slide then moves away."""
     checkpoint, slide = load_checkpoint(tiny_checkpoint_file), open_slide(slide_here)
     region = box(200, 200, 1000, 800)
-    target = region_target(region, checkpoint.spot_pitch_um, 0.7, slide.width, slide.height)
-    made = predict(Predictor(slide, checkpoint, 0.7, region, store=False), target)
+    target = target_from_region(region, checkpoint.spot_pitch_um, 0.7, slide.width, slide.height)
+    made = predict(Predictor(slide, checkpoint, 0.7, region, use_disk_cache=False), target)
     score = np.linspace(0, 1, len(target), dtype=np.float32)
     said = tuple(("out of focus",) if s < 0.1 else () for s in score)
-    about = SlideRecord.of(slide, 0.7, "OME metadata")
-    judged, view = Judgement(score, score < 0.1, said), View("KRT8")
-    save_result(tmp_path / "alone.h5ad", Saved(made, about, {}, judged, region, view), slide)
+    about = SlideRecord.from_slide(slide, 0.7, "OME metadata")
+    judged, view = SavedReliability(score, score < 0.1, said), ViewSettings("KRT8")
+    save_result(tmp_path / "alone.h5ad", SavedResult(made, about, {}, judged, region, view), slide)
     slide.close()
     return tmp_path / "alone.h5ad"
 
@@ -210,46 +210,46 @@ def test_without_its_slide_and_checkpoint_a_result_shows_what_it_has(
     at_hand(rival_file)
     panel = make_panel()
     others = Panel.from_symbols([f"OTHER{i}" for i in range(6)])
-    panel.session.use_checkpoint(replace(load_checkpoint(rival_file), panel=others))
+    panel.session.set_checkpoint(replace(load_checkpoint(rival_file), panel=others))
     session, viewer = panel.session, panel.session.viewer
-    panel.results.open(file)
+    panel.results.open_result(file)
     said = done(panel, until)
     assert "checkpoint" in said and "is not here" in said and "Locate slide" in said
-    assert panel.results_box.locate.isVisibleTo(panel) and session.slide is None
+    assert panel.results_box.locate_button.isVisibleTo(panel) and session.slide is None
     (overlay,) = session.overlays
     assert overlay.layer.name.startswith("KRT8 predicted - drawn")
-    (picture,) = [layer for layer in viewer.layers if PICTURE in layer.metadata]
+    (picture,) = [layer for layer in viewer.layers if THUMBNAIL_KEY in layer.metadata]
     assert viewer.layers.index(picture) == 0
 
     prediction = overlay.prediction
     x, y = prediction.target.spots.xy[0] * 0.7
     event = SimpleNamespace(button=1, pos=(5, 5), position=(y, x), type="mouse_press")
-    click = panel.clicks._pressed(viewer, event)
+    click = panel.click_predictor._on_mouse_press(viewer, event)
     next(click)
     event.type = "mouse_release"
     assert next(click, None) is None
     np.testing.assert_array_equal(session.spot.values[0], prediction.values[0])
-    assert "reliability: poor (out of focus)" in panel.spot_box.where.text()
-    panel.spot_box.order.setCurrentText("most above average")
+    assert "reliability: poor (out of focus)" in panel.spot_box.position_label.text()
+    panel.spot_box.sort_combo.setCurrentText("most above average")
     panel.spot_box.refresh()  # unknown of this checkpoint: by value
     session.step_gene(1)
-    assert session.gene == "MALAT1" and set(others.symbols) < set(session.panel.symbols)
+    assert session.gene == "MALAT1" and set(others.symbols) < set(session.gene_panel.symbols)
 
-    panel.results.draw(tmp_path / "figure.svg")  # over the picture that came along
+    panel.results.save_figure(tmp_path / "figure.svg")  # over the picture that came along
     assert done(panel, until) == "figure.svg is written."
     assert f"{session.gene} - predicted" in (tmp_path / "figure.svg").read_text()
-    panel.results.locate(file)
-    assert "is not the slide drawn" in done(panel, until) and panel.results.alarming
-    panel.results.locate(elsewhere)
+    panel.results.locate_slide(file)
+    assert "is not the slide drawn" in done(panel, until) and panel.results.message_is_warning
+    panel.results.locate_slide(elsewhere)
     assert "is the slide of" in done(panel, until)
     assert picture not in viewer.layers and session.slide.mpp == 0.7
     assert viewer.layers.index(session.slide.layer) == 0
     np.testing.assert_allclose(overlay.layer.scale, 140)
-    assert not panel.results_box.locate.isVisibleTo(panel)
-    panel.lens.switch(True)  # has nothing to show of a gene that only the file has
-    panel.lens.switch(False)
+    assert not panel.results_box.locate_button.isVisibleTo(panel)
+    panel.lens.set_active(True)  # has nothing to show of a gene that only the file has
+    panel.lens.set_active(False)
     session.set_gene("OTHER3")
-    assert panel.display.shown() == []
+    assert panel.display.shown_overlays() == []
     session.set_mpp(1.4)  # it lies on the slide now
     np.testing.assert_allclose(overlay.layer.scale, 280)
 
@@ -259,15 +259,15 @@ def test_what_goes_wrong_is_said_in_the_panel(
 ):
     panel = make_panel()
     box = panel.results_box
-    assert not box.save.isEnabled() and not box.figure.isEnabled() and box.open.isEnabled()
-    panel.results.write(tmp_path / "nothing.h5ad")
-    assert "no predicted map yet" in box.said.text() and panel.results.alarming
+    assert not box.save_button.isEnabled() and not box.figure_button.isEnabled() and box.open_button.isEnabled()
+    panel.results.save_result(tmp_path / "nothing.h5ad")
+    assert "no predicted map yet" in box.status_label.text() and panel.results.message_is_warning
     cut = tmp_path / "cut.h5ad"
     cut.write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(100))
     for wrong in (cut, tmp_path / "gone.h5ad", tiny_checkpoint_file):
-        panel.results.open(wrong)
-        assert wrong.name in done(panel, until) and panel.results.alarming
-    assert box.said.text() == panel.results.said and not panel.session.overlays
+        panel.results.open_result(wrong)
+        assert wrong.name in done(panel, until) and panel.results.message_is_warning
+    assert box.status_label.text() == panel.results.message and not panel.session.overlays
 
 
 def test_a_figure_shows_what_the_canvas_shows_and_napari_saves_its_layers(
@@ -279,7 +279,7 @@ def test_a_figure_shows_what_the_canvas_shows_and_napari_saves_its_layers(
     )
     session, viewer = mapped.session, mapped.session.viewer
     (overlay,) = session.overlays
-    mapped.results.draw(tmp_path / "view.png")
+    mapped.results.save_figure(tmp_path / "view.png")
     done(mapped, until)
     (made,) = drawn
     height, width = viewer.canvas.size
@@ -287,7 +287,7 @@ def test_a_figure_shows_what_the_canvas_shows_and_napari_saves_its_layers(
     np.testing.assert_allclose(made.box.bottom, 310 + height / 1.7 / 2)
     assert made.legend.gene == "KRT8" and made.legend.limits == (0.25, 2.5)
     assert made.opacity == 0.4 and made.regions is not None and made.ground is not None
-    (heat,) = made.heats
+    (heat,) = made.heatmaps
     np.testing.assert_array_equal(heat.values, overlay.layer.data)
     left, top = heat.box.left, heat.box.top
     np.testing.assert_allclose(overlay.layer.translate, (top + 70, left + 70))
@@ -295,27 +295,27 @@ def test_a_figure_shows_what_the_canvas_shows_and_napari_saves_its_layers(
     np.testing.assert_allclose(made.legend.colours[[0, -1]], colours)
     assert 0 < len(made.unreliable) < len(overlay.prediction.target)
     overlay.layer.visible = False
-    mapped.results.draw(tmp_path / "view.png")
-    assert "is visible" in mapped.results.said and mapped.results.alarming
+    mapped.results.save_figure(tmp_path / "view.png")
+    assert "is visible" in mapped.results.message and mapped.results.message_is_warning
     overlay.layer.visible = True
 
     asked = "napari_dkan.viewer.results.box.QFileDialog.getSaveFileName"
     monkeypatch.setattr(asked, lambda *a: (str(tmp_path / "typed"), "Drawing (*.svg)"))
-    mapped.results_box.figure.click()
+    mapped.results_box.figure_button.click()
     assert done(mapped, until) == "typed.svg is written."
     for name in ("typed.h5ad is saved", "typed.h5ad is there already"):
-        mapped.results_box.save.click()
+        mapped.results_box.save_button.click()
         assert name in done(mapped, until)
 
-    finished = overlay.prediction.done
+    finished = overlay.prediction.predicted_mask
     overlay.prediction.tokens[-2:] = np.nan  # as if it was cancelled
-    viewer.layers.selection = {overlay.layer, mapped.where_box.regions_layer()}
+    viewer.layers.selection = {overlay.layer, mapped.target_box.regions_layer()}
     for name in ("map.h5ad", "map.geojson"):
         assert viewer.layers.save(tmp_path / name, selected=True, plugin="napari-dkan")
-    saved = reopen(tmp_path / "map.h5ad")
-    assert len(saved.prediction.target) == finished.sum() - 2 and saved.prediction.done.all()
+    saved = load_result(tmp_path / "map.h5ad")
+    assert len(saved.prediction.target) == finished.sum() - 2 and saved.prediction.predicted_mask.all()
     assert np.isfinite(saved.prediction.values).all()  # of genes nobody has looked at, too
-    assert saved.regions.area > 0 and saved.view.gene == "KRT8"
+    assert saved.regions.area > 0 and saved.view_settings.gene == "KRT8"
     features = json.loads((tmp_path / "map.geojson").read_text())["features"]
     assert len(features) >= len(saved.prediction.target)
     viewer.layers.selection = {session.slide.layer}
@@ -323,5 +323,5 @@ def test_a_figure_shows_what_the_canvas_shows_and_napari_saves_its_layers(
         viewer.layers.save(tmp_path / "no.h5ad", selected=True, plugin="napari-dkan")
     assert not (tmp_path / "no.h5ad").exists()
     ours, theirs = str(tmp_path / "map.h5ad"), str(measured_file)
-    assert get_reader(ours) is not None and get_reader(theirs) is None
+    assert get_result_reader(ours) is not None and get_result_reader(theirs) is None
     assert measured_reader(ours) is None and measured_reader(theirs) is not None

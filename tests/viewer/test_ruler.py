@@ -12,8 +12,8 @@ from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QApplication
 
 from napari_dkan.slide import PixelSize
-from napari_dkan.viewer.memory import remember_mpp, remembered_mpps
-from napari_dkan.viewer.pixel_sizes import told
+from napari_dkan.viewer.memory import save_pixel_size, load_pixel_sizes
+from napari_dkan.viewer.pixel_sizes import format_pixel_size
 from napari_dkan.viewer.reader import read_slides
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def test_a_line_and_its_length_are_the_pixel_size(
     make_panel: Callable[..., PredictWidget], plain, qtbot
 ):
     panel = make_panel(show=True)
-    panel.session.change(warm_up=False)
+    panel.session.change_settings(warm_up=False)
     session, box = panel.session, panel.slide_box
     viewer, layers = session.viewer, session.viewer.layers
     viewer.open(plain, plugin="napari-dkan")
@@ -56,53 +56,53 @@ def test_a_line_and_its_length_are_the_pixel_size(
     qtbot.wait(200)
     assert box.ruler_box.isHidden()
 
-    box.measure.click()
-    assert not box.ruler_box.isHidden() and not box.ruler_box.apply.isEnabled()
+    box.ruler_button.click()
+    assert not box.ruler_box.isHidden() and not box.ruler_box.apply_button.isEnabled()
     middle = QPoint(canvas.width() // 2, canvas.height() // 2)
     drag(canvas, middle, *(middle + QPoint(20 * i, 0) for i in (1, 3, 5)))
     qtbot.waitUntil(lambda: box.ruler.layer.mode == "direct")
-    length = box.ruler.length
+    length = box.ruler.length_px
     line = box.ruler.layer.data[0]
     assert length == pytest.approx(np.hypot(*(line[1] - line[0]))) and length > 50
-    assert f"{length:,.0f} px" in box.ruler_box.told.text()
-    assert not panel.clicks.busy and session.message == ""
-    assert panel.where_box.regions_layer() is None  # a line is no region
+    assert f"{length:,.0f} px" in box.ruler_box.instruction_label.text()
+    assert not panel.click_predictor.busy and session.message == ""
+    assert panel.target_box.regions_layer() is None  # a line is no region
 
-    box.ruler_box.apply.click()  # no length typed yet
-    assert session.alarming and session.slide.pixel_size is None
-    box.ruler_box.entry.setValue(length * 0.7 / 1000)
-    box.ruler_box.unit.setCurrentText("mm")
-    box.ruler_box.apply.click()
+    box.ruler_box.apply_button.click()  # no length typed yet
+    assert session.message_is_warning and session.slide.pixel_size is None
+    box.ruler_box.length_field.setValue(length * 0.7 / 1000)
+    box.ruler_box.unit_combo.setCurrentText("mm")
+    box.ruler_box.apply_button.click()
     assert session.slide.mpp == pytest.approx(0.7, rel=0.02)  # three decimals of a mm
-    assert "measured with the ruler" in box.scale.text() and not session.alarming
+    assert "measured with the ruler" in box.pixel_size_label.text() and not session.message_is_warning
     assert list(layers) == [before] and layers.selection.active is before
-    assert box.ruler_box.isHidden() and not box.measure.isChecked()
+    assert box.ruler_box.isHidden() and not box.ruler_button.isChecked()
     np.testing.assert_allclose(before.scale, session.slide.mpp)
 
     (data,) = read_slides(str(plain))  # the next time it is known, and who said it
     assert data[1]["metadata"]["napari-dkan slide"][1] == session.slide.pixel_size
 
-    box.measure.click()  # checked once more, and given up: on the canvas, then in the panel
+    box.ruler_button.click()  # checked once more, and given up: on the canvas, then in the panel
     drag(canvas, middle, middle + QPoint(60, 40), middle + QPoint(80, 60))
     qtbot.waitUntil(lambda: box.ruler.layer.mode == "direct")
-    assert f"um at {session.slide.mpp:.4g} um/px" in box.ruler_box.told.text()
+    assert f"um at {session.slide.mpp:.4g} um/px" in box.ruler_box.instruction_label.text()
     assert box.ruler.layer.features["length"].iloc[0].endswith("um")
     known = session.slide.pixel_size
     qtbot.keyClick(canvas, Qt.Key.Key_Escape)
     assert not box.ruler.busy and session.slide.pixel_size == known
-    box.measure.click()
-    qtbot.keyClick(box.ruler_box.entry, Qt.Key.Key_Escape)
+    box.ruler_button.click()
+    qtbot.keyClick(box.ruler_box.length_field, Qt.Key.Key_Escape)
     assert not box.ruler.busy and list(layers) == [before]
 
-    box.measure.click()  # its layer is deleted, or the slide
+    box.ruler_button.click()  # its layer is deleted, or the slide
     layers.remove(box.ruler.layer)
     assert not box.ruler.busy and box.ruler_box.isHidden()
-    box.measure.click()
+    box.ruler_button.click()
     layers.remove(before)
     assert not box.ruler.busy and not layers
 
-    box.measure.click()
-    assert "Open a slide first" in panel.message.text()
+    box.ruler_button.click()
+    assert "Open a slide first" in panel.message_label.text()
 
 
 def test_what_the_file_says_comes_back(
@@ -110,19 +110,19 @@ def test_what_the_file_says_comes_back(
 ):
     panel = make_panel()
     session, box = panel.session, panel.slide_box
-    session.change(warm_up=False)
+    session.change_settings(warm_up=False)
     session.viewer.open(tiny_slide_file, plugin="napari-dkan")
     stated = session.slide.pixel_size
-    assert box.reset.isHidden()
-    session.opened.set_mpp(0.35, "ruler")
-    assert "0.35 um/px, measured with the ruler (0.7 from the OME" in box.scale.text()
-    assert "2.0 times" not in panel.banner.text()  # nobody noted what it was trained on
+    assert box.reset_button.isHidden()
+    session.viewer_slides.set_mpp(0.35, "ruler")
+    assert "0.35 um/px, measured with the ruler (0.7 from the OME" in box.pixel_size_label.text()
+    assert "2.0 times" not in panel.slide_check_banner.text()  # nobody noted what it was trained on
     (data,) = read_slides(str(tiny_slide_file))
     assert data[1]["scale"] == (0.35, 0.35)
-    box.reset.click()
-    assert session.slide.pixel_size == stated and not remembered_mpps()
+    box.reset_button.click()
+    assert session.slide.pixel_size == stated and not load_pixel_sizes()
     np.testing.assert_allclose(session.slide.layer.scale, 0.7)
-    until(lambda: not panel.ready.busy)
+    until(lambda: not panel.prefetcher.busy)
 
 
 def test_the_scale_is_judged_before_anything_is_predicted(
@@ -130,27 +130,27 @@ def test_the_scale_is_judged_before_anything_is_predicted(
 ):
     panel = make_panel()
     session = panel.session
-    session.change(warm_up=False)
+    session.change_settings(warm_up=False)
     session.viewer.open(plain, plugin="napari-dkan")
-    assert panel.banner.isHidden()
+    assert panel.slide_check_banner.isHidden()
     session.set_mpp(8.0)
-    assert "4.0 times as large" in panel.banner.text() and not panel.banner.isHidden()
-    session.opened.scale(session.slide, PixelSize(0.5, "objective power"))
-    assert "only an estimate" in panel.banner.text()
-    assert "about 0.5 um/px, estimated from the objective power 20x" in panel.slide_box.scale.text()
+    assert "4.0 times as large" in panel.slide_check_banner.text() and not panel.slide_check_banner.isHidden()
+    session.viewer_slides.set_pixel_size(session.slide, PixelSize(0.5, "objective power"))
+    assert "only an estimate" in panel.slide_check_banner.text()
+    assert "about 0.5 um/px, estimated from the objective power 20x" in panel.slide_box.pixel_size_label.text()
     session.set_mpp(0.5)
-    assert panel.banner.isHidden()
-    until(lambda: not panel.ready.busy)
+    assert panel.slide_check_banner.isHidden()
+    until(lambda: not panel.prefetcher.busy)
 
 
 def test_whatever_is_remembered_is_a_pixel_size_or_nothing(tmp_path):
-    remember_mpp("a", 0.5)
-    remember_mpp("b", 0.7, "ruler")
-    assert remembered_mpps() == {"a": (0.5, ""), "b": (0.7, "ruler")}
-    remember_mpp("a", None)
-    assert remembered_mpps() == {"b": (0.7, "ruler")}
+    save_pixel_size("a", 0.5)
+    save_pixel_size("b", 0.7, "ruler")
+    assert load_pixel_sizes() == {"a": (0.5, ""), "b": (0.7, "ruler")}
+    save_pixel_size("a", None)
+    assert load_pixel_sizes() == {"b": (0.7, "ruler")}
     file = next(tmp_path.rglob("memory.json"))
     for text in ('{"mpp": 3}', '{"mpp": {"a": "x", "b": [1], "c": [null, 2]}}', "[]", "{"):
         file.write_text(text)
-        assert remembered_mpps() == {}
-    assert told(PixelSize(0.5, "entered before"), None) == "0.5 um/px, entered before"
+        assert load_pixel_sizes() == {}
+    assert format_pixel_size(PixelSize(0.5, "entered before"), None) == "0.5 um/px, entered before"

@@ -10,9 +10,9 @@ import psutil
 import pytest
 from qtpy.QtCore import QThreadPool
 
-from napari_dkan.errors import DamagedTile
+from napari_dkan.errors import DamagedTileError
 from napari_dkan.inference import rough
-from napari_dkan.viewer.session import Where
+from napari_dkan.viewer.session import TargetMode
 
 from .test_predicting import draw, everything, finish, square
 
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def predictor(panel: PredictWidget):
-    return panel.session.predictor(panel.session.slide, panel.session.checkpoint)
+    return panel.session.get_predictor(panel.session.slide, panel.session.checkpoint)
 
 
 def whole_tissue(panel: PredictWidget, until):
-    panel.where_box.buttons[Where.TISSUE].click()
-    panel.where_box.make_plan()
-    panel.where_box.start()
+    panel.target_box.mode_buttons[TargetMode.TISSUE].click()
+    panel.target_box.update_plan()
+    panel.target_box.start_prediction()
     finish(panel, until)
     return panel.session.overlays[-1]
 
@@ -37,27 +37,27 @@ def whole_tissue(panel: PredictWidget, until):
 def test_the_shown_gene_is_there_before_the_panel_and_no_pixel_is_read_again(
     panel: PredictWidget, predictor: Predictor, until, monkeypatch
 ):
-    predictor.forget()
+    predictor.clear_cache()
     first = []
-    panel.session.overlay_grew.connect(
+    panel.session.overlay_updated.connect(
         lambda overlay: first.append(np.isfinite(overlay.prediction.values).sum(axis=0))
     )
     overlay = whole_tissue(panel, until)
     column = overlay.prediction.panel.row(panel.session.gene)
     others = np.delete(first[0], column)
     assert first[0][column] > 0 and not others.any()
-    assert np.isfinite(overlay.prediction.values[overlay.prediction.done]).all()  # by now
+    assert np.isfinite(overlay.prediction.values[overlay.prediction.predicted_mask]).all()  # by now
 
     def unread(*args):
         raise AssertionError("the slide was read for a gene")
 
-    monkeypatch.setattr(panel.session.slide.slide, "read_square", unread)
+    monkeypatch.setattr(panel.session.slide.slide, "read_patch", unread)
     overlay.prediction.values[:] = np.nan
     panel.session.overlays_changed.emit()
     panel.session.step_gene(1)
     finish(panel, until)
     shown = overlay.layer.data[np.isfinite(overlay.layer.data)]
-    assert len(shown) == overlay.prediction.done.sum()
+    assert len(shown) == overlay.prediction.predicted_mask.sum()
     whole = predictor.decode(overlay.prediction.tokens)
     np.testing.assert_allclose(overlay.prediction.values, whole, atol=1e-5)
 
@@ -70,19 +70,19 @@ def test_a_second_map_of_the_same_tiles_reads_nothing(
     def unread(*args):
         raise AssertionError("a known tile was read again")
 
-    monkeypatch.setattr(panel.session.slide.slide, "read_square", unread)
+    monkeypatch.setattr(panel.session.slide.slide, "read_patch", unread)
     np.testing.assert_allclose(whole_tissue(panel, until).prediction.values, before, atol=1e-6)
 
 
 def test_the_queue_follows_the_camera(panel: PredictWidget, predictor: Predictor, until):
-    predictor._batch = predictor._largest = 1
-    predictor.forget()
+    predictor._batch_size = predictor._max_batch_size = 1
+    predictor.clear_cache()
     draw(panel, everything(panel))
     camera = panel.session.viewer.scene.camera
     camera.zoom = 4
     camera.center = (0, 200, 200)
-    order = panel.maps._looking.order(panel.session.slide)
-    target = panel.where_box._target
+    order = panel.prediction_jobs._viewport.make_order(panel.session.slide)
+    target = panel.target_box._target
     xy = target.spots.xy
     rows, moved = [], False
     for update in predictor.stream(target, order, []):
@@ -100,12 +100,12 @@ def test_the_queue_follows_the_camera(panel: PredictWidget, predictor: Predictor
 def test_a_rough_map_covers_the_tissue_first_and_gives_way_to_the_fine_one(
     panel: PredictWidget, predictor: Predictor, until, monkeypatch
 ):
-    monkeypatch.setattr(rough, "MOST", 6)
-    monkeypatch.setattr(rough, "WORTH", 2)
-    predictor._batch = predictor._largest = 2
-    predictor.forget()
+    monkeypatch.setattr(rough, "MAX_COARSE_TILES", 6)
+    monkeypatch.setattr(rough, "MIN_COARSE_RATIO", 2)
+    predictor._batch_size = predictor._max_batch_size = 2
+    predictor.clear_cache()
     shown, exact = [], []
-    panel.session.overlay_grew.connect(
+    panel.session.overlay_updated.connect(
         lambda o: (
             shown.append(np.isfinite(o.layer.data).sum()),
             exact.append(o.prediction.done.sum()),
@@ -113,8 +113,8 @@ def test_a_rough_map_covers_the_tissue_first_and_gives_way_to_the_fine_one(
     )
     overlay = whole_tissue(panel, until)
     assert any(s > 2 * e for s, e in zip(shown, exact, strict=True))  # rough ones were drawn
-    assert overlay.rough is None and overlay.prediction.done.all()
-    predictor.forget()
+    assert overlay.rough is None and overlay.prediction.predicted_mask.all()
+    predictor.clear_cache()
     again = [u for u in predictor.stream(overlay.prediction.target) if len(u.rows)]
     values = np.full_like(overlay.prediction.values, np.nan)
     for update in again:
@@ -126,31 +126,31 @@ def test_damaged_tiles_are_counted_and_can_be_tried_again(
     panel: PredictWidget, predictor: Predictor, middle, until, monkeypatch
 ):
     slide = panel.session.slide.slide
-    read, (x, y) = slide.read_square, middle
+    read, (x, y) = slide.read_patch, middle
 
     def damaged(cx, cy, *rest):
         if abs(cx - x) < 60 and abs(cy - y) < 60:
-            raise DamagedTile("nothing can be read there")
+            raise DamagedTileError("nothing can be read there")
         return read(cx, cy, *rest)
 
-    predictor.forget()
-    monkeypatch.setattr(slide, "read_square", damaged)
+    predictor.clear_cache()
+    monkeypatch.setattr(slide, "read_patch", damaged)
     draw(panel, square(*middle, 400))
-    panel.where_box.start()
+    panel.target_box.start_prediction()
     finish(panel, until)
     (overlay,) = panel.session.overlays
-    failed = panel.maps.failed
-    assert 0 < failed < len(overlay.prediction.done)
-    assert np.isnan(overlay.prediction.values[overlay.prediction.failed]).all()
-    assert f"{failed} could not be read" in panel.message.text()
-    assert panel.where_box.retry.text() == f"Try {failed} failed tiles again"
-    assert not panel.where_box.retry.isHidden()
+    failed = panel.prediction_jobs.failed_count
+    assert 0 < failed < len(overlay.prediction.predicted_mask)
+    assert np.isnan(overlay.prediction.values[overlay.prediction.failed_mask]).all()
+    assert f"{failed} could not be read" in panel.message_label.text()
+    assert panel.target_box.retry_button.text() == f"Try {failed} failed tiles again"
+    assert not panel.target_box.retry_button.isHidden()
 
     monkeypatch.undo()
-    panel.where_box.retry.click()
+    panel.target_box.retry_button.click()
     finish(panel, until)
-    assert panel.maps.failed == 0 and panel.where_box.retry.isHidden()
-    assert overlay.prediction.done.all() and np.isfinite(overlay.prediction.values).all()
+    assert panel.prediction_jobs.failed_count == 0 and panel.target_box.retry_button.isHidden()
+    assert overlay.prediction.predicted_mask.all() and np.isfinite(overlay.prediction.values).all()
     assert panel.session.overlays == [overlay]
 
 
@@ -160,33 +160,33 @@ def test_a_cache_that_cannot_be_written_is_told_once_and_costs_nothing_else(
     file = tmp_path / "no folder"
     file.write_text("")
     monkeypatch.setenv("NAPARI_DKAN_CACHE", str(file))
-    panel.session.change(store=True)
-    until(lambda: not panel.ready.busy)
+    panel.session.change_settings(store=True)
+    until(lambda: not panel.prefetcher.busy)
     overlay = whole_tissue(panel, until)
-    assert overlay.prediction.done.all()
-    assert "cannot be written" in panel.message.text() and "tiles predicted" in panel.message.text()
+    assert overlay.prediction.predicted_mask.all()
+    assert "cannot be written" in panel.message_label.text() and "tiles predicted" in panel.message_label.text()
     whole_tissue(panel, until)
-    assert "cannot be written" not in panel.message.text()
+    assert "cannot be written" not in panel.message_label.text()
 
 
 def test_two_hundred_cancels_leave_no_threads_and_no_memory_behind(
     panel: PredictWidget, predictor: Predictor, until
 ):
     draw(panel, everything(panel))
-    until(lambda: panel.where_box._target is not None)
+    until(lambda: panel.target_box._target is not None)
 
     def cycle():
-        panel.where_box.start()
-        assert panel.maps.busy
-        panel.where_box.cancel.click()
+        panel.target_box.start_prediction()
+        assert panel.prediction_jobs.busy
+        panel.target_box.cancel_button.click()
 
     for _ in range(10):
         cycle()
-    assert panel.maps._lane.wait()
+    assert panel.prediction_jobs._runner.wait()
     before, memory = threading.active_count(), psutil.Process().memory_info().rss
     for _ in range(190):
         cycle()
-    assert panel.maps._lane.wait()
+    assert panel.prediction_jobs._runner.wait()
     # A busy machine may have started as many of Qt's threads as its pool holds, which Python goes
     # on counting; a thread that each cycle left behind would be far more.
     pool = QThreadPool.globalInstance().maxThreadCount()
@@ -200,28 +200,28 @@ def test_two_hundred_cancels_leave_no_threads_and_no_memory_behind(
 def test_nothing_is_prepared_on_battery_or_when_switched_off(
     panel: PredictWidget, predictor: Predictor, monkeypatch, until
 ):
-    panel.session.change(warm_up=False)
-    until(lambda: not panel.ready.busy)
-    predictor.forget()
-    panel.ready.start()
-    until(lambda: not panel.ready.busy)
-    assert len(predictor.features.rows) == 0
-    monkeypatch.setattr("napari_dkan.viewer.ready.on_battery", lambda: True)
-    panel.session.change(warm_up=True)
-    until(lambda: not panel.ready.busy)
-    assert len(predictor.features.rows) == 0
-    monkeypatch.setattr("napari_dkan.viewer.ready.on_battery", lambda: False)
-    panel.ready.start()
-    until(lambda: not panel.ready.busy)
-    assert len(predictor.features.rows) > 0
+    panel.session.change_settings(warm_up=False)
+    until(lambda: not panel.prefetcher.busy)
+    predictor.clear_cache()
+    panel.prefetcher.restart()
+    until(lambda: not panel.prefetcher.busy)
+    assert len(predictor.feature_cache.array) == 0
+    monkeypatch.setattr("napari_dkan.viewer.ready.is_on_battery", lambda: True)
+    panel.session.change_settings(warm_up=True)
+    until(lambda: not panel.prefetcher.busy)
+    assert len(predictor.feature_cache.array) == 0
+    monkeypatch.setattr("napari_dkan.viewer.ready.is_on_battery", lambda: False)
+    panel.prefetcher.restart()
+    until(lambda: not panel.prefetcher.busy)
+    assert len(predictor.feature_cache.array) > 0
 
 
 def test_where_the_time_goes_can_be_copied(panel: PredictWidget, middle, until):
-    panel.clicks.click(*middle)
+    panel.click_predictor.predict_at(*middle)
     until(lambda: panel.session.spot is not None)
-    text = panel.timing_box.text()
+    text = panel.timing_box.report_text()
     for stage in ("read", "encode", "fuse", "decode", "draw"):
         assert stage in text
-    panel.timing_box.copy.click()
-    panel.timing_box.reset.click()
-    assert "encode" not in panel.timing_box.text()
+    panel.timing_box.copy_button.click()
+    panel.timing_box.reset_button.click()
+    assert "encode" not in panel.timing_box.report_text()

@@ -13,7 +13,7 @@ import torch
 
 from napari_dkan.spatial.coordinates import swap_xy
 from napari_dkan.viewer.predict_widget import PredictWidget
-from napari_dkan.viewer.session import Where, session_of
+from napari_dkan.viewer.session import TargetMode, get_session
 
 from .test_predicting import draw, everything, finish, square
 
@@ -23,35 +23,35 @@ if TYPE_CHECKING:
 
 def started(panel: PredictWidget, until):
     """A map job over the whole slide whose first tiles are there, and many are not."""
-    predictor = panel.session.predictor(panel.session.slide, panel.session.checkpoint)
-    predictor._batch = predictor._largest = 1
+    predictor = panel.session.get_predictor(panel.session.slide, panel.session.checkpoint)
+    predictor._batch_size = predictor._max_batch_size = 1
     draw(panel, everything(panel))
-    panel.where_box.start()
-    until(lambda: panel.maps.progress is not None and panel.maps.progress.stage == "spots")
+    panel.target_box.start_prediction()
+    until(lambda: panel.prediction_jobs.progress is not None and panel.prediction_jobs.progress.stage == "spots")
 
 
 def no_threads_left(panel: PredictWidget):
-    assert panel.maps._lane.wait()
+    assert panel.prediction_jobs._runner.wait()
     return not [t for t in threading.enumerate() if t.name.startswith("dkan-read")]
 
 
 def test_deleting_the_map_ends_its_job(panel: PredictWidget, until):
     started(panel, until)
     panel.session.viewer.layers.remove(panel.session.overlays[0].layer)
-    assert not panel.maps.busy and not panel.session.overlays
+    assert not panel.prediction_jobs.busy and not panel.session.overlays
     until(lambda: no_threads_left(panel))
-    panel.where_box.start()  # and the next one runs
+    panel.target_box.start_prediction()  # and the next one runs
     finish(panel, until)
-    assert panel.session.overlays[0].prediction.done.all()
+    assert panel.session.overlays[0].prediction.predicted_mask.all()
 
 
 def test_deleting_the_slide_ends_the_job_and_keeps_the_map(panel: PredictWidget, until):
     started(panel, until)
     layer = panel.session.slide.layer
     panel.session.viewer.layers.remove(layer)
-    assert not panel.maps.busy and panel.session.slide is None
-    assert panel.session.overlays[0].prediction.done.any()
-    assert "Drag an H&E slide" in panel.slide_box.scale.text()
+    assert not panel.prediction_jobs.busy and panel.session.slide is None
+    assert panel.session.overlays[0].prediction.predicted_mask.any()
+    assert "Drag an H&E slide" in panel.slide_box.pixel_size_label.text()
     until(lambda: no_threads_left(panel))
 
 
@@ -59,23 +59,23 @@ def test_closing_the_panel_ends_the_job(panel: PredictWidget, until, qtbot):
     started(panel, until)
     panel.session.viewer.window.remove_dock_widget(panel)
     panel.close()
-    assert not panel.maps.busy
+    assert not panel.prediction_jobs.busy
     until(lambda: no_threads_left(panel))
     qtbot.wait(100)
 
 
 def test_closing_the_window_ends_the_job(panel: PredictWidget, until):
     started(panel, until)
-    maps = panel.maps
+    maps = panel.prediction_jobs
     panel.session.viewer.close()
     assert not maps.busy
-    assert maps._lane.wait()
+    assert maps._runner.wait()
 
 
 def test_renaming_and_reordering_layers_confuses_nothing(panel: PredictWidget, middle, until):
     viewer, session = panel.session.viewer, panel.session
     draw(panel, square(*middle, 300))
-    panel.where_box.start()
+    panel.target_box.start_prediction()
     finish(panel, until)
     overlay = session.overlays[0]
     session.slide.layer.name = "my slide"
@@ -83,9 +83,9 @@ def test_renaming_and_reordering_layers_confuses_nothing(panel: PredictWidget, m
     viewer.layers.move(viewer.layers.index(overlay.layer), 0)
     session.step_gene(1)
     assert overlay.layer.name == "my map"  # a name given by hand stays
-    wanted = overlay.prediction.gene(session.gene)
-    np.testing.assert_array_equal(overlay.layer.data, overlay._grid.raster(wanted))
-    panel.where_box.start()
+    wanted = overlay.prediction.get_gene_values(session.gene)
+    np.testing.assert_array_equal(overlay.layer.data, overlay._tile_grid.to_raster(wanted))
+    panel.target_box.start_prediction()
     finish(panel, until)
     assert len(session.overlays) == 2 and "my slide" in session.overlays[1].layer.name
 
@@ -94,14 +94,14 @@ def test_two_viewers_know_nothing_of_each_other(
     make_panel: Callable[..., PredictWidget], tiny_slide_file, until
 ):
     one, two = make_panel(), make_panel()
-    assert session_of(one.session.viewer) is one.session is not two.session
+    assert get_session(one.session.viewer) is one.session is not two.session
     one.session.viewer.open(tiny_slide_file, plugin="napari-dkan")
     until(lambda: one.session.slide.tissue is not None)
     assert two.session.slide is None
     two.session.set_gene("CD74")
     assert one.session.gene != "CD74"
     point = one.session.slide.tissue.representative_point()
-    one.clicks.click(point.x, point.y)
+    one.click_predictor.predict_at(point.x, point.y)
     until(lambda: one.session.spot is not None)
     assert two.session.spot is None and not two.session.overlays
 
@@ -113,10 +113,10 @@ def test_the_slide_follows_the_selected_layer(
     shutil.copy(tiny_slide_file, copy)
     first = panel.session.slide
     panel.session.viewer.open(copy, plugin="napari-dkan")
-    assert panel.session.slide is not first and panel.slide_box.choice.count() == 2
+    assert panel.session.slide is not first and panel.slide_box.slide_combo.count() == 2
     panel.session.viewer.layers.selection.active = first.layer
     assert panel.session.slide is first
-    until(lambda: not panel.ready.busy)
+    until(lambda: not panel.prefetcher.busy)
 
 
 def test_a_slide_opened_by_another_reader_is_taken_too(
@@ -132,37 +132,37 @@ def test_a_slide_opened_by_another_reader_is_taken_too(
 
 
 def test_a_gpu_without_memory_offers_the_cpu(panel: PredictWidget, middle, until, monkeypatch):
-    predictor = panel.session.predictor(panel.session.slide, panel.session.checkpoint)
+    predictor = panel.session.get_predictor(panel.session.slide, panel.session.checkpoint)
 
     def no_memory(*args):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(predictor.network, "join", no_memory)
-    predictor.forget()
+    monkeypatch.setattr(predictor.network, "fuse_tokens", no_memory)
+    predictor.clear_cache()
     draw(panel, square(*middle, 300))
-    panel.where_box.start()
+    panel.target_box.start_prediction()
     finish(panel, until)
-    assert "press Predict" in panel.message.text() and panel.session.settings.device == "cpu"
+    assert "press Predict" in panel.message_label.text() and panel.session.settings.device == "cpu"
     assert not panel.session.overlays  # an empty map leaves no layer
     monkeypatch.undo()
-    panel.where_box.start()
+    panel.target_box.start_prediction()
     finish(panel, until)
-    assert panel.session.overlays[0].prediction.done.all()
+    assert panel.session.overlays[0].prediction.predicted_mask.all()
 
 
 def test_a_click_while_a_map_runs_is_answered(panel: PredictWidget, middle, until):
     started(panel, until)
-    panel.session.change(where=Where.CLICK)
-    panel.clicks.click(*middle)
+    panel.session.change_settings(where=TargetMode.CLICK)
+    panel.click_predictor.predict_at(*middle)
     until(lambda: panel.session.spot is not None)
     finish(panel, until)
-    assert all(o.prediction.done.all() for o in panel.session.overlays)
+    assert all(o.prediction.predicted_mask.all() for o in panel.session.overlays)
 
 
 def test_changing_the_checkpoint_drops_the_spot_but_not_the_map(
     panel: PredictWidget, middle, until, tiny_checkpoint_file, tmp_path
 ):
-    panel.clicks.click(*middle)
+    panel.click_predictor.predict_at(*middle)
     until(lambda: panel.session.spot is not None)
     copy = tmp_path / "other.safetensors"
     shutil.copy(tiny_checkpoint_file, copy)
@@ -170,9 +170,9 @@ def test_changing_the_checkpoint_drops_the_spot_but_not_the_map(
     panel.model_box.load(copy)
     until(lambda: panel.session.checkpoint is not before)
     assert panel.session.spot is None and len(panel.session.overlays) == 1
-    assert panel.model_box.choice.currentText() == "other.safetensors"
-    until(lambda: not panel.ready.busy)
-    panel.clicks.click(*middle)
+    assert panel.model_box.checkpoint_combo.currentText() == "other.safetensors"
+    until(lambda: not panel.prefetcher.busy)
+    panel.click_predictor.predict_at(*middle)
     until(lambda: panel.session.spot is not None)
     assert len(panel.session.overlays) == 2
 
@@ -192,7 +192,7 @@ def test_a_map_keeps_its_place_when_the_scale_is_corrected(
 ):
     """The other slide's layers stay as they are."""
     draw(panel, square(*middle, 300))
-    panel.where_box.start()
+    panel.target_box.start_prediction()
     finish(panel, until)
     first, overlay = panel.session.slide, panel.session.overlays[0]
     copy = tmp_path / "other.ome.tif"
@@ -205,9 +205,9 @@ def test_a_map_keeps_its_place_when_the_scale_is_corrected(
     x, y = overlay.prediction.target.spots.xy[row]
     panel.session.set_mpp(0.35)
     np.testing.assert_allclose(overlay.layer.scale, 70)
-    wanted = overlay.prediction.gene(panel.session.gene)[row]
+    wanted = overlay.prediction.get_gene_values(panel.session.gene)[row]
     assert overlay.value_at((y * 0.35, x * 0.35)) == wanted
-    until(lambda: not panel.ready.busy)
+    until(lambda: not panel.prefetcher.busy)
 
 
 def test_a_panel_that_is_closed_and_opened_again_goes_on_where_it_was(
@@ -216,7 +216,7 @@ def test_a_panel_that_is_closed_and_opened_again_goes_on_where_it_was(
     from napari_dkan.viewer.predict_widget import PredictWidget
 
     draw(panel, square(*middle, 300))
-    panel.where_box.start()
+    panel.target_box.start_prediction()
     finish(panel, until)
     session, window = panel.session, panel.session.viewer.window
     (dock,) = [d for name, d in window.dock_widgets.items() if d is panel]
@@ -226,15 +226,15 @@ def test_a_panel_that_is_closed_and_opened_again_goes_on_where_it_was(
     session.step_gene(1)  # nobody is there to draw it, and nothing breaks
     again = PredictWidget(session.viewer)
     window.add_dock_widget(again, name="again", area="right")
-    assert again.session is session and again.gene_box.search.text() == session.gene
+    assert again.session is session and again.gene_box.search_field.text() == session.gene
     overlay = session.overlays[0]
     session.step_gene(1)
-    wanted = overlay._grid.raster(overlay.prediction.gene(session.gene))
+    wanted = overlay._tile_grid.to_raster(overlay.prediction.get_gene_values(session.gene))
     np.testing.assert_array_equal(overlay.layer.data, wanted)
-    again.clicks.click(*middle)
+    again.click_predictor.predict_at(*middle)
     until(lambda: session.spot is not None)
     assert len(session.overlays) == 2
-    until(lambda: not again.ready.busy)
+    until(lambda: not again.prefetcher.busy)
     again.shut_down()
 
 
@@ -242,30 +242,30 @@ def test_a_measured_rate_is_not_carried_to_another_checkpoint_or_device(
     panel: PredictWidget, middle, until, tiny_checkpoint_file, tmp_path
 ):
     draw(panel, square(*middle, 300))
-    panel.where_box.start()
+    panel.target_box.start_prediction()
     finish(panel, until)
     session = panel.session
-    panel.where_box.make_plan()
-    assert "about" in panel.where_box.plan.text()
-    session.rates = {session.rate_key(): 1e-3}  # absurdly slow, to be told apart
-    panel.where_box.make_plan()
-    assert "\u00a0h" in panel.where_box.plan.text()
-    session.change(device="cpu")
-    assert panel.ready.busy  # timed anew
-    panel.where_box.make_plan()
-    assert "\u00a0h" not in panel.where_box.plan.text()
-    until(lambda: not panel.ready.busy)
+    panel.target_box.update_plan()
+    assert "about" in panel.target_box.plan_label.text()
+    session.tile_rates = {session.rate_key(): 1e-3}  # absurdly slow, to be told apart
+    panel.target_box.update_plan()
+    assert "\u00a0h" in panel.target_box.plan_label.text()
+    session.change_settings(device="cpu")
+    assert panel.prefetcher.busy  # timed anew
+    panel.target_box.update_plan()
+    assert "\u00a0h" not in panel.target_box.plan_label.text()
+    until(lambda: not panel.prefetcher.busy)
 
 
 def test_points_of_a_turned_layer_lie_where_they_are_drawn(panel: PredictWidget):
-    from napari_dkan.viewer.places import target_of
+    from napari_dkan.viewer.places import target_from_layers
 
     session = panel.session
     layer = session.viewer.add_points(
         [[100, 200], [300, 50], [250, 260]], scale=(2, 2), rotate=10, translate=(60, 90), units="um"
     )
-    session.change(where=Where.SPOTS)
-    xy = target_of(session, layer, None).spots.xy
+    session.change_settings(where=TargetMode.SPOTS)
+    xy = target_from_layers(session, layer, None).spots.xy
     for point, (x, y) in zip(layer.data, xy, strict=True):
         np.testing.assert_allclose(layer.data_to_world(point), (y * 0.7, x * 0.7), atol=1e-6)
 
@@ -275,11 +275,11 @@ def test_a_second_map_lies_on_the_first_and_both_follow_the_gene(
 ):
     draw(panel, square(*middle, 300))
     for _ in range(2):
-        panel.where_box.start()
+        panel.target_box.start_prediction()
         finish(panel, until)
     first, second = (o.layer for o in panel.session.overlays)
     layers = panel.session.viewer.layers
-    regions = panel.where_box.regions_layer()
+    regions = panel.target_box.regions_layer()
     assert layers.index(first) < layers.index(second) < layers.index(regions)
     for _ in range(2):
         panel.session.step_gene(1)
@@ -295,7 +295,7 @@ def test_a_checkpoint_that_was_changed_for_another_is_let_go(
     for path in (rival_file, tiny_checkpoint_file, rival_file):
         panel.model_box.load(path)
         until(lambda path=path: panel.session.checkpoint.path == path)
-        until(lambda: not panel.ready.busy)
+        until(lambda: not panel.prefetcher.busy)
 
     def gone() -> bool:
         gc.collect()
@@ -314,7 +314,7 @@ def test_what_was_open_goes_with_its_window(make_napari_viewer, tiny_slide_file,
         viewer.open(tiny_slide_file, plugin="napari-dkan")
         session = panel.session
         until(lambda: session.checkpoint is not None and session.slide is not None)
-        until(lambda: not panel.ready.busy)
+        until(lambda: not panel.prefetcher.busy)
         held = viewer, session, session.slide, session.checkpoint
         panel.shut_down()
         viewer.close()

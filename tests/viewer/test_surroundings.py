@@ -98,8 +98,8 @@ def test_odd_paths(
     until,
 ):
     """Open, predict at a click, save and open again."""
-    from napari_dkan.export.reopen import reopen
-    from napari_dkan.export.saved import Saved, SlideRecord, save
+    from napari_dkan.export.reopen import load_result
+    from napari_dkan.export.saved import SavedResult, SlideRecord, save_result
 
     slide = tmp_path / f"{name}.ome.tif"
     slide.parent.mkdir(parents=True)
@@ -115,12 +115,12 @@ def test_odd_paths(
     until(lambda: session.checkpoint.path == checkpoint)
     until(lambda: session.slide.tissue is not None)
     place = session.slide.tissue.representative_point()
-    panel.clicks.click(place.x, place.y)
+    panel.click_predictor.predict_at(place.x, place.y)
     until(lambda: session.spot is not None)
-    record = SlideRecord.of(session.slide.slide, session.slide.mpp, "OME metadata")
+    record = SlideRecord.from_slide(session.slide.slide, session.slide.mpp, "OME metadata")
     out = slide.with_name(slide.name.replace(".ome.tif", ".h5ad"))
-    save(out, Saved(session.spot, record, session.checkpoint.card), session.slide.slide)
-    assert reopen(out).slide.path == str(slide)
+    save_result(out, SavedResult(session.spot, record, session.checkpoint.card), session.slide.slide)
+    assert load_result(out).slide_record.path == str(slide)
     assert [p.name for p in out.parent.iterdir() if p.name.startswith(".")] == []
 
 

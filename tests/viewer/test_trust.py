@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from shapely import Point
 
-from napari_dkan.inference.evidence import NAMES
+from napari_dkan.inference.evidence import QC_FEATURE_NAMES
 from napari_dkan.inference.predict import predict
-from napari_dkan.inference.target import region_target
-from napari_dkan.model.reference import DISTANCE, Reference, distance, levels_of, whitening
-from napari_dkan.viewer.session import Where
+from napari_dkan.inference.target import target_from_region
+from napari_dkan.model.reference import DISTANCE_FEATURE, TrainingReference, compute_whitened_distance, compute_quantiles, fit_whitening
+from napari_dkan.viewer.session import TargetMode
 
 if TYPE_CHECKING:
     from napari_dkan.viewer.predict_widget import PredictWidget
@@ -25,33 +25,33 @@ def doubtful(panel: PredictWidget, until):
     tiles have."""
     session = panel.session
     slide, checkpoint = session.slide, session.checkpoint
-    predictor = session.predictor(slide, checkpoint)
+    predictor = session.get_predictor(slide, checkpoint)
     size = slide.slide.width, slide.slide.height
-    everywhere = region_target(slide.tissue, checkpoint.spot_pitch_um, slide.mpp, *size)
+    everywhere = target_from_region(slide.tissue, checkpoint.spot_pitch_um, slide.mpp, *size)
     seen = predict(predictor, everywhere)
-    mean, axes = whitening(seen.tokens)
-    noted = {n: seen.evidence[:, i] for i, n in enumerate(NAMES)}
-    noted |= {DISTANCE: distance(seen.tokens, mean, axes), "tissue": noted["tissue"] + 0.4}
-    reference = Reference(
-        spots=len(seen.target),
-        names=(*NAMES, DISTANCE),
-        levels=levels_of(list(noted.values())),
-        slides=("drawn",),
-        by_slide=np.array([[v.mean() for v in noted.values()]], np.float32),
-        mpp=(slide.mpp,),
+    mean, axes = fit_whitening(seen.tokens)
+    noted = {n: seen.qc_features[:, i] for i, n in enumerate(QC_FEATURE_NAMES)}
+    noted |= {DISTANCE_FEATURE: compute_whitened_distance(seen.tokens, mean, axes), "tissue": noted["tissue"] + 0.4}
+    reference = TrainingReference(
+        n_spots=len(seen.target),
+        feature_names=(*QC_FEATURE_NAMES, DISTANCE_FEATURE),
+        feature_quantiles=compute_quantiles(list(noted.values())),
+        slide_names=("drawn",),
+        slide_means=np.array([[v.mean() for v in noted.values()]], np.float32),
+        slide_mpp=(slide.mpp,),
         token_mean=mean,
         token_axes=axes,
     )
-    session.use_checkpoint(replace(checkpoint, reference=reference))
-    until(lambda: not panel.ready.busy and not panel.banner.busy)
+    session.set_checkpoint(replace(checkpoint, reference=reference))
+    until(lambda: not panel.prefetcher.busy and not panel.slide_check_banner.busy)
     return panel
 
 
 def mapped(panel: PredictWidget, until):
-    panel.where_box.buttons[Where.TISSUE].click()
-    until(lambda: panel.where_box.predict.isEnabled())
-    panel.where_box.predict.click()
-    until(lambda: not panel.maps.busy and bool(panel.session.overlays))
+    panel.target_box.mode_buttons[TargetMode.TISSUE].click()
+    until(lambda: panel.target_box.predict_button.isEnabled())
+    panel.target_box.predict_button.click()
+    until(lambda: not panel.prediction_jobs.busy and bool(panel.session.overlays))
     return panel.session.overlays[-1]
 
 
@@ -61,7 +61,7 @@ def hatched(panel: PredictWidget):
 
 def test_unreliable_tiles_are_hatched_until_switched_off(doubtful: PredictWidget, until):
     overlay = mapped(doubtful, until)
-    few, of = doubtful.trust.unreliable(overlay)
+    few, of = doubtful.reliability.count_unreliable(overlay)
     assert 0 < few <= of == len(overlay.prediction.target)
     (layer,) = hatched(doubtful)
     # as many tiles are painted as are doubtful, each where its tile is
@@ -71,14 +71,14 @@ def test_unreliable_tiles_are_hatched_until_switched_off(doubtful: PredictWidget
     row, column = np.argwhere(painted)[0]
     world = overlay.layer.data_to_world((row, column))
     assert overlay.row_at(tuple(world)) is not None
-    assert f"{few:,} of {of:,}" in doubtful.gene_box.hatch.text()
+    assert f"{few:,} of {of:,}" in doubtful.gene_box.hatch_checkbox.text()
     assert np.isfinite(overlay.prediction.values[:, 0]).all()  # nothing is left out
     overlay.layer.visible = False
     assert not layer.visible
     overlay.layer.visible = True
-    doubtful.gene_box.hatch.click()
+    doubtful.gene_box.hatch_checkbox.click()
     assert not hatched(doubtful)
-    doubtful.gene_box.hatch.click()
+    doubtful.gene_box.hatch_checkbox.click()
     assert len(hatched(doubtful)) == 1
     doubtful.session.viewer.layers.remove(overlay.layer)
     assert not hatched(doubtful)
@@ -87,7 +87,7 @@ def test_unreliable_tiles_are_hatched_until_switched_off(doubtful: PredictWidget
 def test_hatching_deleted_by_hand_stays_away(doubtful: PredictWidget, until):
     mapped(doubtful, until)
     doubtful.session.viewer.layers.remove(hatched(doubtful)[0])
-    assert not doubtful.session.settings.hatch and not doubtful.gene_box.hatch.isChecked()
+    assert not doubtful.session.settings.hatch and not doubtful.gene_box.hatch_checkbox.isChecked()
     doubtful.session.step_gene(1)
     assert not hatched(doubtful)
 
@@ -97,33 +97,33 @@ def test_a_clicked_spot_says_how_far_to_trust_it(doubtful: PredictWidget, until)
     width, height = slide.slide.width, slide.slide.height
     corners = [(80.0, 80.0), (width - 80.0, 80.0), (80.0, height - 80.0)]
     x, y = max(corners, key=lambda xy: slide.tissue.distance(Point(xy)))  # glass
-    doubtful.session.change(tissue_only=False)
-    doubtful.clicks.click(x, y)
+    doubtful.session.change_settings(tissue_only=False)
+    doubtful.click_predictor.predict_at(x, y)
     until(lambda: doubtful.session.spot is not None)
-    assert "reliability: poor" in doubtful.spot_box.where.text()
-    assert "little tissue" in doubtful.spot_box.where.text()
+    assert "reliability: poor" in doubtful.spot_box.position_label.text()
+    assert "little tissue" in doubtful.spot_box.position_label.text()
     assert len(hatched(doubtful)) == 1
 
 
 def test_without_a_reference_nothing_is_claimed(panel: PredictWidget, middle, until):
-    panel.clicks.click(*middle)
+    panel.click_predictor.predict_at(*middle)
     until(lambda: panel.session.spot is not None)
-    assert "reliability" not in panel.spot_box.where.text()
-    assert not panel.gene_box.hatch.isVisibleTo(panel) and not hatched(panel)
-    assert not panel.banner.text()
+    assert "reliability" not in panel.spot_box.position_label.text()
+    assert not panel.gene_box.hatch_checkbox.isVisibleTo(panel) and not hatched(panel)
+    assert not panel.slide_check_banner.text()
 
 
 def test_the_banner_speaks_of_another_stain(doubtful: PredictWidget, until):
     """The same checkpoint, had its training slides been much paler."""
     session = doubtful.session
     reference = session.checkpoint.reference
-    at = reference.names.index("haematoxylin")
-    by_slide, levels = reference.by_slide.copy(), reference.levels.copy()
+    at = reference.feature_names.index("haematoxylin")
+    by_slide, levels = reference.slide_means.copy(), reference.feature_quantiles.copy()
     by_slide[:, at] *= 0.1
     levels[at] *= 0.1
     pale = replace(reference, by_slide=by_slide, levels=levels)
-    session.use_checkpoint(replace(session.checkpoint, reference=pale, sha256="another"))
-    until(lambda: "haematoxylin" in doubtful.banner.text())
-    assert doubtful.banner.isVisibleTo(doubtful)
-    session.use_checkpoint(replace(session.checkpoint, reference=None, sha256="older"))
-    assert not doubtful.banner.isVisibleTo(doubtful)
+    session.set_checkpoint(replace(session.checkpoint, reference=pale, sha256="another"))
+    until(lambda: "haematoxylin" in doubtful.slide_check_banner.text())
+    assert doubtful.slide_check_banner.isVisibleTo(doubtful)
+    session.set_checkpoint(replace(session.checkpoint, reference=None, sha256="older"))
+    assert not doubtful.slide_check_banner.isVisibleTo(doubtful)

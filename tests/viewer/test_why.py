@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from napari_dkan.viewer.why_picture import TILE, raster
+from napari_dkan.viewer.why_picture import TILE_PX, make_occlusion_raster
 
 if TYPE_CHECKING:
     from napari_dkan.viewer.predict_widget import PredictWidget
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def box(panel: PredictWidget):
-    return panel.why_box
+    return panel.occlusion_box
 
 
 def click(panel: PredictWidget, box, until, x, y) -> None:
     before = panel.session.spot
-    panel.clicks.click(x, y)
-    until(lambda: panel.session.spot is not before and not panel.clicks.busy)
+    panel.click_predictor.predict_at(x, y)
+    until(lambda: panel.session.spot is not before and not panel.click_predictor.busy)
     until(lambda: not box.explainer.busy)
 
 
@@ -33,13 +33,13 @@ def test_it_explains_the_clicked_spot_gene_by_gene_until_switched_off(
     panel: PredictWidget, box, middle, until
 ):
     session, explainer = panel.session, box.explainer
-    explainer.switch(True)
+    explainer.set_active(True)
     assert not pictures(panel) and "Click" in box.legend.text()
     click(panel, box, until, *middle)
     layer = pictures(panel)[0]
     gene = session.gene
     assert layer.name == f"why {gene} here" and gene in box.legend.text()
-    shown = session.spot.gene(gene)[-1]
+    shown = session.spot.get_gene_values(gene)[-1]
     assert explainer.found.value == pytest.approx(shown, abs=1e-5)
     # around the spot, five patches wide
     low, high = layer.extent.world
@@ -66,11 +66,11 @@ def test_it_explains_the_clicked_spot_gene_by_gene_until_switched_off(
 def test_deleting_its_layer_and_leaving_the_slide_end_it(panel: PredictWidget, box, middle, until):
     session, explainer = panel.session, box.explainer
     click(panel, box, until, *middle)
-    explainer.switch(True)  # the spot clicked before it was switched on
+    explainer.set_active(True)  # the spot clicked before it was switched on
     until(lambda: not explainer.busy)
     session.viewer.layers.remove(pictures(panel)[0])
     assert not explainer.on and not box.check.isChecked()
-    explainer.switch(True)
+    explainer.set_active(True)
     until(lambda: bool(pictures(panel)))
     session.viewer.layers.remove(session.slide.layer)
     assert not pictures(panel) and not explainer.clicked
@@ -80,10 +80,10 @@ def test_strengths_are_relative_and_the_unknown_stays_clear():
     tiles, blocks = np.zeros((5, 5), np.float32), np.zeros((7, 7), np.float32)
     tiles[0, 0], tiles[2, 2], tiles[4, 4] = -0.2, np.nan, 0.1
     blocks[0, 6] = 0.003
-    drawn = raster(tiles, blocks)
-    assert drawn.shape == (5 * TILE, 5 * TILE)
+    drawn = make_occlusion_raster(tiles, blocks)
+    assert drawn.shape == (5 * TILE_PX, 5 * TILE_PX)
     assert np.nanmin(drawn) == -1 and np.isnan(drawn[0, 0])
-    assert drawn[TILE // 2, TILE // 2] == pytest.approx(-0.45)  # inside its outline
+    assert drawn[TILE_PX // 2, TILE_PX // 2] == pytest.approx(-0.45)  # inside its outline
     assert drawn[-5, -5] == pytest.approx(0.5)
-    middle = drawn[2 * TILE : 3 * TILE, 2 * TILE : 3 * TILE]
+    middle = drawn[2 * TILE_PX : 3 * TILE_PX, 2 * TILE_PX : 3 * TILE_PX]
     assert (middle[:8, 48:] == 1).all() and middle.sum() == 64

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from napari_dkan.viewer.display import LEGEND
+from napari_dkan.viewer.display import GENE_LEGEND
 
 from ..zero_shot_files import PROVEN, UNPROVEN, gene_file, with_text
 
@@ -26,7 +26,7 @@ def load(panel: PredictWidget, tiny_checkpoint_file, tmp_path, until):
         made = with_text(tiny_checkpoint_file, tmp_path / "text.safetensors", zero_shot)
         panel.model_box.load(made.path)
         until(lambda: panel.session.checkpoint.sha256 == made.sha256)
-        until(lambda: not panel.ready.busy)
+        until(lambda: not panel.prefetcher.busy)
 
     return take
 
@@ -41,64 +41,64 @@ def test_a_gene_by_its_description_is_marked_everywhere(
 ):
     load(PROVEN)
     box, session = panel.gene_box, panel.session
-    assert box.by_text.add.isEnabled() and box.by_text.why_not.isHidden()
-    box.by_text.add_genes(genes)
-    assert session.gene == "FOXP3" and "FOXP3, MLANA added zero-shot" in panel.message.text()
-    assert box.search.text() == "FOXP3" and f"zero-shot, {EXPECTED}" in box.name.text()
-    box.search.clear()
-    qtbot.keyClicks(box.search, "mlana")
-    (line,) = box._matches.stringList()
+    assert box.zero_shot_box.add_button.isEnabled() and box.zero_shot_box.reason_label.isHidden()
+    box.zero_shot_box.add_genes(genes)
+    assert session.gene == "FOXP3" and "FOXP3, MLANA added zero-shot" in panel.message_label.text()
+    assert box.search_field.text() == "FOXP3" and f"zero-shot, {EXPECTED}" in box.name_label.text()
+    box.search_field.clear()
+    qtbot.keyClicks(box.search_field, "mlana")
+    (line,) = box._match_model.stringList()
     assert line.startswith("MLANA  ") and "[zero-shot, expected PCC 0.36" in line
-    box._picked(line)
+    box._on_suggestion_picked(line)
     assert session.gene == "MLANA"
 
-    panel.clicks.click(*middle)
+    panel.click_predictor.predict_at(*middle)
     until(lambda: session.spot is not None)
     (overlay,) = session.overlays
     assert overlay.layer.name.startswith("MLANA predicted zero-shot - ")
-    legend = " ".join(session.viewer.canvas.overlays[LEGEND].text.split())  # in short lines
+    legend = " ".join(session.viewer.canvas.overlays[GENE_LEGEND].text.split())  # in short lines
     assert legend.startswith("MLANA - predicted zero-shot standard deviations")
     assert EXPECTED in legend
     spots = panel.spot_box
-    assert spots.bars.starred == {"FOXP3", "MLANA"} and spots.bars.rows[0][0] == "MLANA"
-    assert "FOXP3" not in [row[0] for row in spots.bars.rows]  # its units do not rank
-    assert EXPECTED in spots.scale.text() and "log10" in spots.scale.text()
+    assert spots.gene_bars.starred == {"FOXP3", "MLANA"} and spots.gene_bars.rows[0][0] == "MLANA"
+    assert "FOXP3" not in [row[0] for row in spots.gene_bars.rows]  # its units do not rank
+    assert EXPECTED in spots.units_label.text() and "log10" in spots.units_label.text()
 
     session.set_gene("KRT8")
     assert overlay.layer.name.startswith("KRT8 predicted - ")
-    legend = session.viewer.canvas.overlays[LEGEND].text
+    legend = session.viewer.canvas.overlays[GENE_LEGEND].text
     assert "zero-shot" not in legend and "log10" in legend
-    assert box.name.text() == "keratin 8"
+    assert box.name_label.text() == "keratin 8"
     session.step_gene(2)  # past the panel's last gene
     assert session.gene == "FOXP3"
 
 
 def test_the_panels_own_numbers_stay(panel: PredictWidget, load, genes, middle, until):
     load(PROVEN)
-    panel.clicks.click(*middle)
-    until(lambda: panel.session.spot is not None and not panel.clicks.busy)
+    panel.click_predictor.predict_at(*middle)
+    until(lambda: panel.session.spot is not None and not panel.click_predictor.busy)
     before = panel.session.spot
-    panel.gene_box.by_text.add_genes(genes)
-    panel.clicks.click(*middle)
-    until(lambda: panel.session.spot is not before and not panel.clicks.busy)
+    panel.gene_box.zero_shot_box.add_genes(genes)
+    panel.click_predictor.predict_at(*middle)
+    until(lambda: panel.session.spot is not before and not panel.click_predictor.busy)
     after = panel.session.spot
-    assert after.zero_shot == ("FOXP3", "MLANA")
+    assert after.zero_shot_symbols == ("FOXP3", "MLANA")
     np.testing.assert_allclose(after.values[0, :-2], before.values[0], atol=1e-6)
     assert len(panel.session.overlays) == 2  # spots of other genes are another layer
 
 
 def test_without_proof_it_is_grey_until_asked_for(panel: PredictWidget, load, genes):
     load(UNPROVEN)
-    box, unproven = panel.gene_box.by_text, panel.advanced["unproven"]
-    assert not box.add.isEnabled() and not box.why_not.isHidden()
-    assert "does not beat shuffled text (PCC 0.29; shuffled text 0.28" in box.why_not.text()
+    box, unproven = panel.gene_box.zero_shot_box, panel.advanced["unproven"]
+    assert not box.add_button.isEnabled() and not box.reason_label.isHidden()
+    assert "does not beat shuffled text (PCC 0.29; shuffled text 0.28" in box.reason_label.text()
     box.add_genes(genes)
-    assert panel.session.zero_shot is None and "does not beat" in panel.message.text()
+    assert panel.session.zero_shot is None and "does not beat" in panel.message_label.text()
     unproven.value = True
-    assert box.add.isEnabled() and box.why_not.isHidden()
+    assert box.add_button.isEnabled() and box.reason_label.isHidden()
     box.add_genes(genes)
     assert panel.session.gene == "FOXP3"
-    assert "does not beat shuffled text" in panel.gene_box.name.text()
+    assert "does not beat shuffled text" in panel.gene_box.name_label.text()
     unproven.value = False
     assert panel.session.zero_shot is None and panel.session.gene == "ERBB2"
 
@@ -108,11 +108,11 @@ def test_a_bad_file_changes_nothing(panel: PredictWidget, load, tmp_path):
     bad = tmp_path / "bad.safetensors"
     bad.write_bytes(b"PK\x03\x04 no")
     gene = panel.session.gene
-    panel.gene_box.by_text.add_genes(bad)
-    assert panel.session.alarming and "bad.safetensors" in panel.message.text()
+    panel.gene_box.zero_shot_box.add_genes(bad)
+    assert panel.session.message_is_warning and "bad.safetensors" in panel.message_label.text()
     assert panel.session.zero_shot is None and panel.session.gene == gene
 
 
 def test_a_checkpoint_without_text_says_so(panel: PredictWidget):
-    box = panel.gene_box.by_text
-    assert not box.add.isEnabled() and "cannot place genes by their text" in box.why_not.text()
+    box = panel.gene_box.zero_shot_box
+    assert not box.add_button.isEnabled() and "cannot place genes by their text" in box.reason_label.text()

@@ -13,21 +13,21 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from ..errors import DkanError
-from .events import Ended, Event, Tick
-from .job import Outcome, SlideJob
+from .events import JobFinished, JobEvent, JobProgress
+from .job import JobOutcome, SlideJob
 
 if TYPE_CHECKING:
     from distributed import Client, Future
 
-ANSWER = 20  # seconds that a scheduler may take to answer
-EVERY = 1.0  # seconds between two ticks of one slide; the scheduler passes them on
+CONNECT_TIMEOUT_S = 20  # seconds that a scheduler may take to answer
+CLUSTER_PROGRESS_INTERVAL_S = 1.0  # seconds between two ticks of one slide; the scheduler passes them on
 
-_stopped: set[str] = set()  # in a worker: runs that nobody waits for any more
+_cancelled_runs: set[str] = set()  # in a worker: runs that nobody waits for any more
 
 
-def run_on_cluster(
-    jobs: Sequence[SlideJob], address: str, retry: int = 1, again: bool = False
-) -> Generator[Event, None, None]:
+def run_on_dask(
+    jobs: Sequence[SlideJob], address: str, max_retries: int = 1, overwrite: bool = False
+) -> Generator[JobEvent, None, None]:
     """Do the jobs on the cluster of the scheduler at ``address``.
 
     Yields what happens, an Ended for each job exactly once. Slides, checkpoints and results have
@@ -38,16 +38,16 @@ def run_on_cluster(
 
     Raises DkanError when the package is missing or no scheduler answers.
     """
-    client = _client(address)
+    client = _connect_client(address)
     run = f"napari-dkan-{uuid.uuid4().hex[:12]}"
-    said: queue.SimpleQueue[Tick | tuple[int, Future]] = queue.SimpleQueue()
+    said: queue.SimpleQueue[JobProgress | tuple[int, Future]] = queue.SimpleQueue()
     futures: list[Future] = []
     left = set(range(len(jobs)))
     try:
-        client.subscribe_topic(run, lambda event: said.put(Tick(*event[1])))
+        client.subscribe_topic(run, lambda event: said.put(JobProgress(*event[1])))
         for index, job in enumerate(jobs):
             future = client.submit(
-                on_worker, index, job, run, again, key=f"{run}-{index}", pure=False, retries=retry
+                run_job_on_worker, index, job, run, overwrite, key=f"{run}-{index}", pure=False, retries=max_retries
             )
             future.add_done_callback(lambda done, i=index: said.put((i, done)))
             futures.append(future)
@@ -56,51 +56,51 @@ def run_on_cluster(
                 heard = said.get(timeout=1)  # so that Ctrl-C is heard on every system
             except queue.Empty:
                 continue
-            if isinstance(heard, Tick):
+            if isinstance(heard, JobProgress):
                 if heard.index in left:
                     yield heard
                 continue
             index, future = heard
             if index in left:
                 left.remove(index)
-                yield Ended(index, _outcome(jobs[index], future, address))
+                yield JobFinished(index, _outcome_from_future(jobs[index], future, address))
                 future.release()
     finally:
         if left:
             with suppress(Exception):  # the scheduler may be what is gone
                 client.cancel([futures[i] for i in left if i < len(futures)], force=True)
-                client.run(stop, run, wait=False)
+                client.run(cancel_run, run, wait=False)
         client.close()
 
 
-def on_worker(index: int, job: SlideJob, run: str, again: bool) -> Outcome:
+def run_job_on_worker(index: int, job: SlideJob, run_id: str, overwrite: bool) -> JobOutcome:
     """The task: do one job, in a worker of the cluster."""
     import torch
     from distributed import get_worker
 
     from ..inference.device import pick_device
-    from .task import Stopped, attempt
-    from .worker import ticking
+    from .task import JobCancelled, run_job
+    from .worker import create_progress_callback
 
     worker = get_worker()
 
-    def send(tick: Tick) -> None:
-        if run in _stopped:
-            raise Stopped
-        worker.log_event(run, (tick.index, tick.done, tick.total, tick.reading))
+    def send(tick: JobProgress) -> None:
+        if run_id in _cancelled_runs:
+            raise JobCancelled
+        worker.log_event(run_id, (tick.index, tick.done, tick.total, tick.is_reading_context))
 
     with suppress(DkanError):  # a device that is not there is the job's to tell
         if pick_device(job.device).type == "cpu":
             torch.set_num_threads(1)  # as the workers of one machine, so that values are the same
-    return attempt(job, ticking(index, send, EVERY), again)
+    return run_job(job, create_progress_callback(index, send, CLUSTER_PROGRESS_INTERVAL_S), overwrite)
 
 
-async def stop(run: str) -> None:
+async def cancel_run(run_id: str) -> None:
     """In a worker: what it still does of a run is to end at the next batch."""
-    _stopped.add(run)
+    _cancelled_runs.add(run_id)
 
 
-def _client(address: str) -> Client:
+def _connect_client(address: str) -> Client:
     try:
         from distributed import Client
     except ImportError:
@@ -108,7 +108,7 @@ def _client(address: str) -> Client:
             "A Dask cluster needs the package distributed: pip install 'napari-dkan[cluster]'."
         ) from None
     try:
-        return Client(address, timeout=ANSWER, set_as_default=False)
+        return Client(address, timeout=CONNECT_TIMEOUT_S, set_as_default=False)
     except (OSError, ValueError, TimeoutError) as error:
         said = (str(error).splitlines() or [type(error).__name__])[0]
         raise DkanError(
@@ -117,15 +117,15 @@ def _client(address: str) -> Client:
         ) from None
 
 
-def _outcome(job: SlideJob, future: Future, address: str) -> Outcome:
+def _outcome_from_future(job: SlideJob, future: Future, address: str) -> JobOutcome:
     if future.status == "finished":
         try:
-            outcome: Outcome = future.result()
+            outcome: JobOutcome = future.result()
             return outcome
         except Exception as error:  # lost on its way, whatever Dask calls that
-            return Outcome(job.slide, job.out, error=f"{type(error).__name__}: {error}")
+            return JobOutcome(job.slide, job.out, error=f"{type(error).__name__}: {error}")
     if future.status != "error":
-        return Outcome(
+        return JobOutcome(
             job.slide,
             job.out,
             error=f"The scheduler at {address} is gone; start it and give the same command.",
@@ -133,10 +133,10 @@ def _outcome(job: SlideJob, future: Future, address: str) -> Outcome:
     raised = future.exception()
     times = getattr(raised, "allowed_failures", None)
     if times is not None:  # a KilledWorker
-        return Outcome(
+        return JobOutcome(
             job.slide,
             job.out,
             error=f"{times + 1} workers died while they had {job.name}; predict it alone, "
             "or give the workers more memory.",
         )
-    return Outcome(job.slide, job.out, error=f"{type(raised).__name__}: {raised}")
+    return JobOutcome(job.slide, job.out, error=f"{type(raised).__name__}: {raised}")

@@ -11,10 +11,10 @@ from typing import Annotated
 import typer
 
 from ..errors import DkanError
-from .events import Ended, Event
-from .job import Pitch, SlideJob, names
+from .events import JobFinished, JobEvent
+from .job import TilePitch, SlideJob, split_names
 
-INTERRUPTED = 130
+EXIT_INTERRUPTED = 130
 
 
 def batch_command(
@@ -25,7 +25,7 @@ def batch_command(
     out: Annotated[Path, typer.Option("--out", "-o", help="The folder for results.")],
     checkpoint: Annotated[Path | None, typer.Option(help="Default: the bundled one.")] = None,
     tissue_only: Annotated[bool, typer.Option(help="Leave out tiles off the tissue.")] = True,
-    pitch: Annotated[Pitch, typer.Option(help="Distance between tiles.")] = Pitch.training,
+    pitch: Annotated[TilePitch, typer.Option(help="Distance between tiles.")] = TilePitch.training,
     mpp: Annotated[float | None, typer.Option(help="Micrometres per pixel of all slides.")] = None,
     genes: Annotated[str | None, typer.Option(help="Only these, comma-separated.")] = None,
     zero_shot: Annotated[
@@ -64,10 +64,10 @@ def batch_command(
     Ends with 0 when all slides have a result, 1 when some have not, 2 when nothing could start,
     130 after Ctrl-C.
     """
-    from .display import Display
-    from .find import find_work
-    from .one import check
-    from .summary import counts, summary_table, write_summary
+    from .display import BatchProgressDisplay
+    from .find import build_job_list
+    from .one import validate_options
+    from .summary import format_counts, format_summary, write_summary
 
     if scheduler is not None and (devices is not None or workers is not None):
         raise DkanError("--devices and --workers are for this machine, not for --scheduler.")
@@ -78,7 +78,7 @@ def batch_command(
         tissue_only=tissue_only,
         pitch=pitch,
         mpp=mpp,
-        genes=names(genes),
+        genes=split_names(genes),
         zero_shot=zero_shot,
         allow_unproven=allow_unproven,
         encoder_weights=None if encoder_weights is None else encoder_weights.absolute(),
@@ -86,58 +86,58 @@ def batch_command(
         icc=icc,
         features_encoder=features_encoder,
     )
-    work = find_work(slides, options.out, options)
-    check(options)
+    work = build_job_list(slides, options.out, options)
+    validate_options(options)
     if scheduler is not None:
-        from .cluster import run_on_cluster
+        from .cluster import run_on_dask
 
-        events = run_on_cluster(work.jobs, scheduler, retry, overwrite)
+        events = run_on_dask(work.jobs, scheduler, retry, overwrite)
     else:
-        events = _here(work.jobs, names(devices), workers, retry, overwrite)
-    ended: dict[int, Ended] = {}
+        events = _run_locally(work.jobs, split_names(devices), workers, retry, overwrite)
+    ended: dict[int, JobFinished] = {}
     try:
-        with closing(events), Display(work.jobs) as display:
+        with closing(events), BatchProgressDisplay(work.jobs) as display:
             for note in work.notes:
-                display.say(note)
+                display.write_message(note)
             for event in events:
-                if isinstance(event, Ended):
+                if isinstance(event, JobFinished):
                     ended[event.index] = event
                     rows = [(work.jobs[i], ended[i].outcome) for i in sorted(ended)]
                     write_summary(options.out, rows)
-                display.show(event)
+                display.update(event)
     except KeyboardInterrupt:
-        finished = counts([e.outcome for e in ended.values()]) if ended else "nothing is finished"
+        finished = format_counts([e.outcome for e in ended.values()]) if ended else "nothing is finished"
         left = len(work.jobs) - len(ended)
         typer.echo(
             f"Stopped: {finished}, {left} left. The same command goes on with them.", err=True
         )
-        raise typer.Exit(INTERRUPTED) from None
-    typer.echo(summary_table(rows))
+        raise typer.Exit(EXIT_INTERRUPTED) from None
+    typer.echo(format_summary(rows))
     typer.echo(f"written to {out}")
     if any(e.outcome.error for e in ended.values()):
         raise typer.Exit(1)
 
 
-def _here(
+def _run_locally(
     jobs: Sequence[SlideJob],
     devices: Sequence[str] | None,
     workers: int | None,
-    retry: int,
-    again: bool,
-) -> Generator[Event, None, None]:
+    max_retries: int,
+    overwrite: bool,
+) -> Generator[JobEvent, None, None]:
     import psutil
 
-    from ..inference.device import available_devices
-    from .here import run_here
-    from .places import places
+    from ..inference.device import list_available_devices
+    from .here import run_locally
+    from .places import assign_worker_devices
 
-    cores, memory = len(_cores()), psutil.virtual_memory().available
-    there = available_devices()
-    chosen = places(there, devices, workers, len(jobs), cores, memory, os.environ)
-    return run_here(jobs, chosen, retry, again)
+    cores, memory = len(_available_cores()), psutil.virtual_memory().available
+    there = list_available_devices()
+    chosen = assign_worker_devices(there, devices, workers, len(jobs), cores, memory, os.environ)
+    return run_locally(jobs, chosen, max_retries, overwrite)
 
 
-def _cores() -> Sequence[int]:
+def _available_cores() -> Sequence[int]:
     """Those this process may use, which a job scheduler may have limited."""
     if hasattr(os, "sched_getaffinity"):
         return sorted(os.sched_getaffinity(0))

@@ -4,27 +4,27 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .job import Outcome
+from .job import JobOutcome
 
-EVERY = 0.25  # seconds between two ticks of one slide
+PROGRESS_INTERVAL_S = 0.25  # seconds between two ticks of one slide
 
 
 @dataclass(frozen=True)
-class Tick:
+class JobProgress:
     """Job number ``index`` has done so many of its tiles; reading : of their surroundings."""
 
     index: int
     done: int
     total: int
-    reading: bool
+    is_reading_context: bool
 
 
 @dataclass(frozen=True)
-class Ended:
+class JobFinished:
     """Job number ``index`` has come to its end, one way or the other."""
 
     index: int
-    outcome: Outcome
+    outcome: JobOutcome
 
 
-Event = Tick | Ended
+JobEvent = JobProgress | JobFinished

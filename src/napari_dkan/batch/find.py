@@ -10,21 +10,21 @@ from pathlib import Path
 
 from ..errors import SlideError
 from .job import SlideJob
-from .listing import is_listing, read_listing
-from .naming import named
+from .listing import is_slide_table, read_slide_table
+from .naming import assign_output_files
 
-SUFFIXES = (".svs", ".ndpi", ".mrxs", ".tif", ".tiff", ".scn", ".bif", ".svslide", ".vms", ".vmu")
+SLIDE_SUFFIXES = (".svs", ".ndpi", ".mrxs", ".tif", ".tiff", ".scn", ".bif", ".svslide", ".vms", ".vmu")
 
 
 @dataclass(frozen=True)
-class Work:
+class JobList:
     """Jobs, each with a file of its own to write; and what was left out of what was asked."""
 
     jobs: tuple[SlideJob, ...]
     notes: tuple[str, ...] = ()
 
 
-def find_work(asked: Sequence[str], folder: Path, options: SlideJob) -> Work:
+def build_job_list(inputs: Sequence[str], folder: Path, options: SlideJob) -> JobList:
     """The jobs for what was asked, with results in ``folder``.
 
     asked : slides, folders (the slides right in them, by content), globs, addresses, and .csv or
@@ -35,73 +35,73 @@ def find_work(asked: Sequence[str], folder: Path, options: SlideJob) -> Work:
     """
     jobs: list[SlideJob] = []
     notes: list[str] = []
-    for text in asked:
-        if is_listing(text):
-            jobs += read_listing(Path(text), folder, options)
+    for text in inputs:
+        if is_slide_table(text):
+            jobs += read_slide_table(Path(text), folder, options)
             continue
-        found, other = _slides(text)
+        found, other = _find_slides(text)
         if other:
             were = "1 file is" if other == 1 else f"{other} files are"
             notes.append(f"{text}: {were} no slide and left out.")
         if not found:
             raise SlideError(f"There is no slide in {text}; check the name.")
         jobs += [replace(options, slide=slide, out=folder) for slide in found]
-    once, again = _once(jobs)
+    once, again = _remove_duplicates(jobs)
     notes += [f"{name} was given more than once; it is done once." for name in again]
-    return Work(tuple(named(once, folder)), tuple(notes))
+    return JobList(tuple(assign_output_files(once, folder)), tuple(notes))
 
 
-def _slides(text: str) -> tuple[list[str], int]:
+def _find_slides(text: str) -> tuple[list[str], int]:
     """Slides that one word stands for, and how many other files lay among them.
 
     What is named by itself is taken as it is: if it is no slide, that is one failed slide.
     """
     from ..slide.address import is_remote
-    from ..slide.slide import is_zarr
+    from ..slide.slide import is_zarr_folder
 
     if is_remote(text):
         return [text], 0
     path = Path(os.path.abspath(os.path.expanduser(text)))
-    if path.is_dir() and not is_zarr(path):
-        return _sorted_out(path.iterdir())
+    if path.is_dir() and not is_zarr_folder(path):
+        return _filter_slides(path.iterdir())
     if not os.path.lexists(path) and glob.has_magic(text):
         pattern = os.path.expanduser(text)
-        return _sorted_out(Path(os.path.abspath(p)) for p in glob.iglob(pattern, recursive=True))
+        return _filter_slides(Path(os.path.abspath(p)) for p in glob.iglob(pattern, recursive=True))
     return [str(path)], 0
 
 
-def _sorted_out(paths: Iterator[Path]) -> tuple[list[str], int]:
+def _filter_slides(paths: Iterator[Path]) -> tuple[list[str], int]:
     slides, other = [], 0
     for path in sorted(p for p in paths if not p.name.startswith(".")):
-        if looks_like_slide(path):
+        if is_slide_file(path):
             slides.append(str(path))
         elif path.is_file():
             other += 1
     return slides, other
 
 
-def looks_like_slide(path: Path) -> bool:
+def is_slide_file(path: Path) -> bool:
     """By its first bytes, or a name that only slides have: a damaged one must be told of."""
     import openslide
 
-    from ..slide.opening import JPEG_START, PNG_START, TIFF_STARTS
-    from ..slide.slide import is_zarr
+    from ..slide.opening import JPEG_MAGIC, PNG_MAGIC, TIFF_MAGIC
+    from ..slide.slide import is_zarr_folder
 
     if path.is_dir():
-        return is_zarr(path)
+        return is_zarr_folder(path)
     try:
         with path.open("rb") as file:
             start = file.read(16)
     except OSError:
         start = b""
-    if path.suffix.lower() in SUFFIXES:
+    if path.suffix.lower() in SLIDE_SUFFIXES:
         return True
-    if start.startswith((*TIFF_STARTS, JPEG_START, PNG_START)):
+    if start.startswith((*TIFF_MAGIC, JPEG_MAGIC, PNG_MAGIC)):
         return True
     return openslide.OpenSlide.detect_format(str(path)) is not None
 
 
-def _once(jobs: Sequence[SlideJob]) -> tuple[list[SlideJob], list[str]]:
+def _remove_duplicates(jobs: Sequence[SlideJob]) -> tuple[list[SlideJob], list[str]]:
     """Jobs that differ, and the names of those that were there before."""
     seen: dict[SlideJob, SlideJob] = {}
     again = []

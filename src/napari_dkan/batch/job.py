@@ -9,7 +9,7 @@ from enum import StrEnum
 from pathlib import Path
 
 
-class Pitch(StrEnum):
+class TilePitch(StrEnum):
     """Distance between the tiles of a grid."""
 
     training = "training"  # as the spots the checkpoint was trained on
@@ -39,7 +39,7 @@ class SlideJob:
     features: Path | None = None
     features_encoder: str | None = None
     tissue_only: bool = True
-    pitch: Pitch = Pitch.training
+    pitch: TilePitch = TilePitch.training
     mpp: float | None = None
     genes: tuple[str, ...] | None = None
     zero_shot: str | None = None
@@ -57,37 +57,37 @@ class SlideJob:
     @property
     def location(self) -> str:
         """The slide's path or address, for files that others read: without a password."""
-        from ..slide.address import is_remote, label_of, without_login
-        from ..slide.source import Unreadable
+        from ..slide.address import is_remote, file_name_from_url, strip_credentials
+        from ..slide.source import SourceError
 
         if not is_remote(self.slide):
             return self.slide
         try:
-            return without_login(self.slide)
-        except Unreadable:
-            return label_of(self.slide)
+            return strip_credentials(self.slide)
+        except SourceError:
+            return file_name_from_url(self.slide)
 
-    def parameters(self) -> str:
+    def parameters_json(self) -> str:
         """JSON of all that decides the values beside slide and checkpoint; files by content.
 
         Two jobs with equal slide, checkpoint and parameters give the same result.
         """
-        known = {k: v for k, v in asdict(self).items() if k not in _ELSEWHERE and v is not None}
+        known = {k: v for k, v in asdict(self).items() if k not in _NOT_IN_PARAMETERS and v is not None}
         for key in ("spots", "regions", "features"):
             if known.get(key) is not None:
-                known[key] = _sha256(known[key])
+                known[key] = _sha256_of_file(known[key])
         return json.dumps(known, sort_keys=True)
 
 
 # the slide and the checkpoint have hashes of their own; the others do not change the values
-_ELSEWHERE = {
+_NOT_IN_PARAMETERS = {
     *("slide", "out", "checkpoint", "device", "store"),
     *("allow_unproven", "encoder_weights"),
 }
 
 
 @dataclass(frozen=True)
-class Outcome:
+class JobOutcome:
     """What came of a job.
 
     spots, genes : how many were written. seconds : that it took. failed : spots left out because
@@ -99,33 +99,33 @@ class Outcome:
 
     slide: str
     out: Path
-    spots: int = 0
-    genes: int = 0
+    n_spots: int = 0
+    n_genes: int = 0
     seconds: float = 0.0
-    failed: int = 0
-    unreliable: int | None = None
-    reliability: float | None = None
+    n_failed: int = 0
+    n_unreliable: int | None = None
+    mean_reliability: float | None = None
     notes: tuple[str, ...] = ()
     timing: str = ""
     error: str = ""
-    kept: bool = False
+    is_reused: bool = False
 
     @property
-    def word(self) -> str:
+    def status(self) -> str:
         """Its outcome in one word."""
-        return "failed" if self.error else "kept" if self.kept else "done"
+        return "failed" if self.error else "kept" if self.is_reused else "done"
 
     @property
-    def share(self) -> float | None:
+    def unreliable_fraction(self) -> float | None:
         """Of the spots those that are unreliable, 0 to 1."""
-        return None if self.unreliable is None or not self.spots else self.unreliable / self.spots
+        return None if self.n_unreliable is None or not self.n_spots else self.n_unreliable / self.n_spots
 
 
-def names(listed: str | None) -> tuple[str, ...] | None:
+def split_names(text: str | None) -> tuple[str, ...] | None:
     """Symbols of a comma-separated list."""
-    return None if listed is None else tuple(g.strip() for g in listed.split(",") if g.strip())
+    return None if text is None else tuple(g.strip() for g in text.split(",") if g.strip())
 
 
-def _sha256(path: Path) -> str:
+def _sha256_of_file(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

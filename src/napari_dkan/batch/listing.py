@@ -11,16 +11,16 @@ from typing import Any
 from ..errors import SpotsError
 from .job import SlideJob
 
-FILES = ("checkpoint", "spots", "regions", "features")
-COLUMNS = ("slide", "mpp", *FILES, "out")
+PATH_COLUMNS = ("checkpoint", "spots", "regions", "features")
+TABLE_COLUMNS = ("slide", "mpp", *PATH_COLUMNS, "out")
 
 
-def is_listing(text: str) -> bool:
+def is_slide_table(text: str) -> bool:
     """Whether a word names a table."""
     return Path(text).suffix.lower() in (".csv", ".tsv")
 
 
-def read_listing(path: Path, folder: Path, options: SlideJob) -> list[SlideJob]:
+def read_slide_table(path: Path, folder: Path, options: SlideJob) -> list[SlideJob]:
     """Jobs of a .csv or .tsv with a column ``slide`` and any of mpp, checkpoint, spots, regions,
     features and out.
 
@@ -39,16 +39,16 @@ def read_listing(path: Path, folder: Path, options: SlideJob) -> list[SlideJob]:
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         said = error.strerror if isinstance(error, OSError) else "it is no table in UTF-8"
         raise SpotsError(f"{path} could not be read ({said}); save it as CSV once more.") from None
-    unknown = [name for name in header if name not in COLUMNS]
+    unknown = [name for name in header if name not in TABLE_COLUMNS]
     if "slide" not in header or unknown:
         wrong = f"an unknown column {unknown[0]!r}" if unknown else "no column 'slide'"
-        raise SpotsError(f"{path} has {wrong}; its columns may be {', '.join(COLUMNS)}.")
+        raise SpotsError(f"{path} has {wrong}; its columns may be {', '.join(TABLE_COLUMNS)}.")
     if not rows:
         raise SpotsError(f"{path} lists no slide; give one a row.")
-    return [_job(row, f"{path}, line {line}", path.parent, folder, options) for line, row in rows]
+    return [_create_job_from_row(row, f"{path}, line {line}", path.parent, folder, options) for line, row in rows]
 
 
-def _job(row: dict[Any, Any], at: str, base: Path, folder: Path, options: SlideJob) -> SlideJob:
+def _create_job_from_row(row: dict[Any, Any], at: str, base: Path, folder: Path, options: SlideJob) -> SlideJob:
     from ..slide.address import is_remote
 
     if None in row:
@@ -57,7 +57,7 @@ def _job(row: dict[Any, Any], at: str, base: Path, folder: Path, options: SlideJ
     slide = cells["slide"]
     if not slide:
         raise SpotsError(f"{at}: there is no slide in this row; fill the cell or delete the row.")
-    own: dict[str, Any] = {name: _beside(base, cells[name]) for name in FILES if cells.get(name)}
+    own: dict[str, Any] = {name: _resolve_path(base, cells[name]) for name in PATH_COLUMNS if cells.get(name)}
     if own.keys() & {"spots", "regions"}:
         own = {"spots": None, "regions": None} | own
     if cells.get("mpp"):
@@ -70,9 +70,9 @@ def _job(row: dict[Any, Any], at: str, base: Path, folder: Path, options: SlideJ
         out = Path(os.path.abspath(folder / cells["out"]))
         if out.suffix.lower() != ".h5ad":
             raise SpotsError(f"{at}: {cells['out']} is not an .h5ad file; name one.")
-    location = slide if is_remote(slide) else str(_beside(base, slide))
+    location = slide if is_remote(slide) else str(_resolve_path(base, slide))
     return replace(options, slide=location, out=out, **own)
 
 
-def _beside(base: Path, text: str) -> Path:
+def _resolve_path(base: Path, text: str) -> Path:
     return Path(os.path.abspath(base / os.path.expanduser(text)))

@@ -10,10 +10,10 @@ from pathlib import Path
 from ..errors import OutputError
 from .job import SlideJob
 
-SUFFIX = ".h5ad"
+RESULT_SUFFIX = ".h5ad"
 
 
-def named(jobs: Sequence[SlideJob], folder: Path) -> list[SlideJob]:
+def assign_output_files(jobs: Sequence[SlideJob], folder: Path) -> list[SlideJob]:
     """The jobs with their files: ``C3.h5ad`` for C3.svs, whatever the others are called.
 
     Two slides of one name get names with more of their paths in them, ``monday-C3.h5ad`` and
@@ -23,51 +23,51 @@ def named(jobs: Sequence[SlideJob], folder: Path) -> list[SlideJob]:
 
     Raises OutputError when two jobs are to write one file.
     """
-    taken = Counter(_key(job.out) for job in jobs if job.out != folder)
-    twice = [job for job in jobs if job.out != folder and taken[_key(job.out)] > 1]
+    taken = Counter(_fold_case(job.out) for job in jobs if job.out != folder)
+    twice = [job for job in jobs if job.out != folder and taken[_fold_case(job.out)] > 1]
     if twice:
         raise OutputError(
             f"{twice[0].name} and {twice[1].name} would both be written to {twice[0].out}; "
             "give each its own file in the column out."
         )
     free = [job for job in jobs if job.out == folder]
-    names = [_longer(job, 0) for job in free]
+    names = [_candidate_name(job, 0) for job in free]
     for more in range(1, 2 * max((len(Path(j.location).parts) for j in free), default=0)):
         slides = set(zip((n.casefold() for n in names), (j.slide for j in free), strict=True))
         count = Counter(name for name, _ in slides)
         if max(count.values(), default=1) == 1:
             break
         names = [
-            _longer(job, more) if count[name.casefold()] > 1 else name
+            _candidate_name(job, more) if count[name.casefold()] > 1 else name
             for job, name in zip(free, names, strict=True)
         ]
     chosen = iter(names)
     made = []
     for job in jobs:
         if job.out == folder:
-            out = _untaken(folder, next(chosen), taken)
-            taken[_key(out)] += 1
+            out = _find_unused_path(folder, next(chosen), taken)
+            taken[_fold_case(out)] += 1
             job = replace(job, out=out)
         made.append(job)
     return made
 
 
-def _longer(job: SlideJob, more: int) -> str:
+def _candidate_name(job: SlideJob, n_extra: int) -> str:
     """The slide's stem, its file name, and both again with the names of folders before it."""
     path = Path(job.location)
     stem = path.name.removesuffix(path.suffix).removesuffix(".ome") or path.name
-    folders, whole = divmod(more, 2)
+    folders, whole = divmod(n_extra, 2)
     above = [part for part in path.parent.parts if part != path.anchor]
     return "-".join([*above[max(0, len(above) - folders) :], path.name if whole else stem])
 
 
-def _untaken(folder: Path, name: str, taken: Counter[str]) -> Path:
-    out, number = folder / f"{name}{SUFFIX}", 2
-    while taken[_key(out)]:
-        out, number = folder / f"{name}-{number}{SUFFIX}", number + 1
+def _find_unused_path(folder: Path, name: str, taken: Counter[str]) -> Path:
+    out, number = folder / f"{name}{RESULT_SUFFIX}", 2
+    while taken[_fold_case(out)]:
+        out, number = folder / f"{name}-{number}{RESULT_SUFFIX}", number + 1
     return out
 
 
-def _key(path: Path) -> str:
+def _fold_case(path: Path) -> str:
     """Equal for names that some file system takes for one."""
     return str(path).casefold()

@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import SlideError, SpotsError
-from .job import Outcome, Pitch, SlideJob
+from .job import JobOutcome, TilePitch, SlideJob
 
 if TYPE_CHECKING:
     from shapely.geometry.base import BaseGeometry
 
-    from ..inference.job import Update
+    from ..inference.job import PredictionUpdate
     from ..inference.prediction import Prediction
-    from ..inference.ready.features import ReadyFeatures
+    from ..inference.ready.features import PrecomputedFeatures
     from ..inference.target import Target
     from ..inference.zero_shot import ZeroShotGenes
     from ..model import Checkpoint
@@ -23,17 +23,17 @@ if TYPE_CHECKING:
     from ..slide import PixelSize, Slide
     from ..spatial.spots import Spots
 
-BUNDLED = "her2-breast"  # where no checkpoint is named
+DEFAULT_CHECKPOINT = "her2-breast"  # where no checkpoint is named
 
-Watch = Callable[["Update"], None]
-Tell = Callable[[str], None]
+ProgressCallback = Callable[["PredictionUpdate"], None]
+MessageCallback = Callable[[str], None]
 
 
-def run_one(
+def predict_slide(
     job: SlideJob,
-    watch: Watch = lambda update: None,
-    tell: Tell = lambda sentence: None,
-) -> Outcome:
+    on_progress: ProgressCallback = lambda update: None,
+    on_message: MessageCallback = lambda sentence: None,
+) -> JobOutcome:
     """Predict on a slide and write the result, which is there whole or not at all.
 
     watch : is called after every batch. tell : takes what a person should know, one sentence at a
@@ -42,12 +42,12 @@ def run_one(
 
     Raises DkanError.
     """
-    from ..export.saved import Saved, SlideRecord, save
+    from ..export.saved import SavedResult, SlideRecord, save_result
     from ..expression.spotfile import read_spots
     from ..inference.engine import Predictor
-    from ..inference.predict import predict, tissue_region
+    from ..inference.predict import predict, find_tissue_region
     from ..model import load_checkpoint
-    from ..quality.scale_check import check_scale
+    from ..quality.scale_check import check_pixel_size
     from ..slide import open_slide
     from ..spatial.regions import read_regions
 
@@ -62,74 +62,74 @@ def run_one(
     def note(sentence: str) -> None:
         if sentence:
             notes.append(sentence)
-            tell(sentence)
+            on_message(sentence)
 
-    model = load_checkpoint(checkpoint_of(job))
-    genes, new = _genes(model, job, note)
-    with open_slide(job.slide, icc=job.icc) as slide:
+    model = load_checkpoint(resolve_checkpoint(job))
+    genes, new = _select_genes(model, job, note)
+    with open_slide(job.slide, apply_icc=job.icc) as slide:
         spots = None if job.spots is None else read_spots(job.spots)
-        size = _pixel_size(slide, job.mpp, spots)
-        tissue = tissue_region(slide, size.mpp)
+        size = _resolve_pixel_size(slide, job.mpp, spots)
+        tissue = find_tissue_region(slide, size.mpp)
         regions = None
         if job.regions is not None:
             regions = read_regions(job.regions, slide.width, slide.height)
-        note(check_scale(model, size, slide.width, slide.height))
-        ready = _ready(job, model, slide, size.mpp)
+        note(check_pixel_size(model, size, slide.width, slide.height))
+        ready = _load_features(job, model, slide, size.mpp)
         if ready is not None:
             note(ready.note)
-            target = ready.target(regions)
+            target = ready.target_from_region(regions)
         else:
-            target = _target(job, model, slide, size.mpp, spots, regions, tissue)
+            target = _create_target(job, model, slide, size.mpp, spots, regions, tissue)
         predictor = Predictor(
             slide, model, size.mpp, tissue, job.device, job.encoder_weights, job.store, ready
         )
-        predictor.steady_batches()
-        prediction = predict(predictor, target, size.origin, genes, watch, new)
-        failed = int(prediction.failed.sum())
-        prediction = prediction.finished()
+        predictor.fix_batch_size()
+        prediction = predict(predictor, target, size.origin, genes, on_progress, new)
+        failed = int(prediction.failed_mask.sum())
+        prediction = prediction.select_predicted()
         if not len(prediction.target):
             raise SlideError(
                 f"None of the {failed:,} spots on {job.name} could be read: the slide is "
                 "damaged; export it again."
             )
-        prediction.provenance["parameters"] = job.parameters()
-        reliability = _judge(model, prediction)
-        record = SlideRecord.of(slide, size.mpp, size.origin)
-        save(job.out, Saved(prediction, record, model.card, reliability, regions), slide)
+        prediction.provenance["parameters"] = job.parameters_json()
+        reliability = _score_reliability(model, prediction)
+        record = SlideRecord.from_slide(slide, size.mpp, size.origin)
+        save_result(job.out, SavedResult(prediction, record, model.card, reliability, regions), slide)
     if failed:
         note(f"{failed:,} spots left out: {job.name} is damaged there.")
-    note(predictor.kept.warning)
-    return Outcome(
+    note(predictor.token_cache.warning)
+    return JobOutcome(
         job.slide,
         job.out,
-        spots=len(prediction.target),
-        genes=len(prediction.panel),
+        n_spots=len(prediction.target),
+        n_genes=len(prediction.panel),
         seconds=time.perf_counter() - start,
-        failed=failed,
-        unreliable=None if reliability is None else int(reliability.unreliable.sum()),
-        reliability=None if reliability is None else float(reliability.score.mean()),
+        n_failed=failed,
+        n_unreliable=None if reliability is None else int(reliability.unreliable.sum()),
+        mean_reliability=None if reliability is None else float(reliability.score.mean()),
         notes=tuple(notes),
-        timing=predictor.stages.report(),
+        timing=predictor.stage_timer.format_report(),
     )
 
 
-def checkpoint_of(job: SlideJob) -> Path:
+def resolve_checkpoint(job: SlideJob) -> Path:
     """The file of a job's checkpoint."""
-    from ..samples.bundled import bundled_checkpoint
+    from ..samples.bundled import find_bundled_checkpoint
 
-    return job.checkpoint or bundled_checkpoint(BUNDLED)
+    return job.checkpoint or find_bundled_checkpoint(DEFAULT_CHECKPOINT)
 
 
-def check(options: SlideJob) -> None:
+def validate_options(options: SlideJob) -> None:
     """Raises DkanError for what would be wrong on every slide: a checkpoint or a gene."""
     from ..model import load_checkpoint
 
-    model = load_checkpoint(checkpoint_of(options))
-    _genes(model, options, lambda sentence: None)
+    model = load_checkpoint(resolve_checkpoint(options))
+    _select_genes(model, options, lambda sentence: None)
 
 
-def _genes(
-    model: Checkpoint, job: SlideJob, tell: Tell
+def _select_genes(
+    model: Checkpoint, job: SlideJob, on_message: MessageCallback
 ) -> tuple[list[str] | None, ZeroShotGenes | None]:
     """The panel's genes that are wanted (None for all), and those from their text.
 
@@ -139,29 +139,29 @@ def _genes(
     model.panel.rows(wanted or [])
     if job.zero_shot is None:
         return wanted, None
-    new = _zero_shot(model, job.zero_shot, job.allow_unproven, tell)
+    new = _load_zero_shot_genes(model, job.zero_shot, job.allow_unproven, on_message)
     if wanted is not None:
-        wanted = list(dict.fromkeys([*wanted, *new.in_panel]))
+        wanted = list(dict.fromkeys([*wanted, *new.symbols_in_panel]))
     return wanted, new
 
 
-def _zero_shot(model: Checkpoint, asked: str, allow_unproven: bool, tell: Tell) -> ZeroShotGenes:
+def _load_zero_shot_genes(model: Checkpoint, source: str, allow_unproven: bool, on_message: MessageCallback) -> ZeroShotGenes:
     """Genes of ``FILE`` or ``FILE:A,B``; what of them is in the panel is told and needs no text."""
-    from ..inference.zero_shot import expectation, zero_shot_genes
+    from ..inference.zero_shot import read_zero_shot_expectation, load_zero_shot_genes
 
-    file, _, named = asked.rpartition(":")
-    if not file or Path(asked).exists() or Path(asked).suffix == ".safetensors":
-        file, named = asked, ""
+    file, _, named = source.rpartition(":")
+    if not file or Path(source).exists() or Path(source).suffix == ".safetensors":
+        file, named = source, ""
     symbols = [s.strip() for s in named.split(",") if s.strip()] or None
-    new = zero_shot_genes(model, file, symbols, allow_unproven)
-    if new.in_panel:
-        shown = ", ".join(new.in_panel[:5]) + (", ..." if len(new.in_panel) > 5 else "")
-        tell(f"in the panel, predicted as trained: {shown}")
-    tell(f"{len(new.genes)} genes zero-shot: {expectation(model).sentence}")
+    new = load_zero_shot_genes(model, file, symbols, allow_unproven)
+    if new.symbols_in_panel:
+        shown = ", ".join(new.symbols_in_panel[:5]) + (", ..." if len(new.symbols_in_panel) > 5 else "")
+        on_message(f"in the panel, predicted as trained: {shown}")
+    on_message(f"{len(new.genes)} genes zero-shot: {read_zero_shot_expectation(model).summary}")
     return new
 
 
-def _target(
+def _create_target(
     job: SlideJob,
     model: Checkpoint,
     slide: Slide,
@@ -170,49 +170,49 @@ def _target(
     regions: BaseGeometry | None,
     tissue: BaseGeometry,
 ) -> Target:
-    from ..inference.target import region_target, spots_target
+    from ..inference.target import target_from_region, target_from_spots
 
     if spots is not None:
         assert job.spots is not None
-        return spots_target(spots, slide.width, slide.height, job.spots.name)
+        return target_from_spots(spots, slide.width, slide.height, job.spots.name)
     if regions is None and tissue.is_empty:
         raise SpotsError(f"No tissue was found on {job.name}; give --regions or --spots instead.")
-    pitch_um = {Pitch.training: model.spot_pitch_um, Pitch.dense: model.patch.um}[job.pitch]
+    pitch_um = {TilePitch.training: model.spot_pitch_um, TilePitch.dense: model.patch.um}[job.pitch]
     region = tissue if regions is None else regions
     limit = tissue if job.tissue_only else None
-    return region_target(region, pitch_um, mpp, slide.width, slide.height, limit)
+    return target_from_region(region, pitch_um, mpp, slide.width, slide.height, limit)
 
 
-def _ready(job: SlideJob, model: Checkpoint, slide: Slide, mpp: float) -> ReadyFeatures | None:
+def _load_features(job: SlideJob, model: Checkpoint, slide: Slide, mpp: float) -> PrecomputedFeatures | None:
     """Features from a file, where one is given."""
-    from ..inference.ready.fit import ready_features
+    from ..inference.ready.fit import load_precomputed_features
 
     if job.features is None:
         return None
     encoder, weights = job.features_encoder, job.encoder_weights
-    return ready_features(job.features, slide, model, mpp, encoder, weights)
+    return load_precomputed_features(job.features, slide, model, mpp, encoder, weights)
 
 
-def _judge(model: Checkpoint, prediction: Prediction) -> Reliability | None:
-    from ..quality.reliability import judge
+def _score_reliability(model: Checkpoint, prediction: Prediction) -> Reliability | None:
+    from ..quality.reliability import score_reliability
 
     if model.reference is None:
         return None
-    return judge(model.reference, prediction.evidence, prediction.tokens)
+    return score_reliability(model.reference, prediction.qc_features, prediction.tokens)
 
 
-def _pixel_size(slide: Slide, mpp: float | None, spots: Spots | None) -> PixelSize:
+def _resolve_pixel_size(slide: Slide, mpp: float | None, spots: Spots | None) -> PixelSize:
     """What was given by hand, else the slide's metadata, else the pitch of the spot array, else
     what the objective lets one guess."""
-    from ..expression.arrayfit import array_mpp
+    from ..expression.arrayfit import mpp_from_spots
     from ..slide import PixelSize
 
     if mpp is not None:
         return PixelSize(mpp, "entered by hand")
     stated = slide.pixel_size
-    if stated is not None and not stated.estimated:
+    if stated is not None and not stated.is_estimated:
         return stated
-    fitted = None if spots is None else array_mpp(spots)
+    fitted = None if spots is None else mpp_from_spots(spots)
     if fitted is not None:
         return PixelSize(fitted, "spot array")
     if stated is None:

@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 
 from ..errors import DkanError
 
-VISIBLE = "CUDA_VISIBLE_DEVICES"
-WORKER_BYTES = 2 * 2**30  # of memory that a worker on the CPU may come to need
+VISIBLE_DEVICES_VARIABLE = "CUDA_VISIBLE_DEVICES"
+CPU_WORKER_BYTES = 2 * 2**30  # of memory that a worker on the CPU may come to need
 
 
 @dataclass(frozen=True)
-class Place:
+class WorkerDevice:
     """One worker's device.
 
     name : what a person calls it. device : as the worker itself sees it: with only its own GPU in
@@ -21,19 +21,19 @@ class Place:
 
     name: str
     device: str
-    threads: int
+    n_threads: int
     environment: Mapping[str, str] = field(default_factory=dict)
 
 
-def places(
-    there: Sequence[str],
-    asked: Sequence[str] | None,
-    workers: int | None,
-    jobs: int,
-    cores: int,
-    memory: int,
+def assign_worker_devices(
+    available: Sequence[str],
+    requested: Sequence[str] | None,
+    n_workers: int | None,
+    n_jobs: int,
+    n_cores: int,
+    free_memory: int,
     environment: Mapping[str, str],
-) -> tuple[Place, ...]:
+) -> tuple[WorkerDevice, ...]:
     """Places for workers, never more than there are jobs.
 
     there : devices of this machine, best first. asked : of them, all GPUs (else the best device)
@@ -45,31 +45,31 @@ def places(
 
     Raises DkanError when a device is not there.
     """
-    gpus = [name for name in there if name.startswith("cuda")]
-    chosen = list(asked or gpus or there[:1])
+    gpus = [name for name in available if name.startswith("cuda")]
+    chosen = list(requested or gpus or available[:1])
     for i, name in enumerate(chosen):
         chosen[i] = "cuda:0" if name == "cuda" else name
-        if chosen[i] not in there:
+        if chosen[i] not in available:
             raise DkanError(
-                f"The device {name} is not on this machine; choose {' or '.join(there)}."
+                f"The device {name} is not on this machine; choose {' or '.join(available)}."
             )
-    most = max(1, min(cores, memory // WORKER_BYTES))
-    if workers is None:  # the CPU's come last, should there be fewer jobs
+    most = max(1, min(n_cores, free_memory // CPU_WORKER_BYTES))
+    if n_workers is None:  # the CPU's come last, should there be fewer jobs
         chosen.sort(key="cpu".__eq__)
         names = [name for name in chosen for _ in range(most if name == "cpu" else 1)]
     else:
-        names = [chosen[i % len(chosen)] for i in range(workers)]
-    names = names[: max(1, jobs)]
-    share = max(1, cores // len(names))
-    return tuple(_place(name, share, environment) for name in names)
+        names = [chosen[i % len(chosen)] for i in range(n_workers)]
+    names = names[: max(1, n_jobs)]
+    share = max(1, n_cores // len(names))
+    return tuple(_create_worker_device(name, share, environment) for name in names)
 
 
-def _place(name: str, share: int, environment: Mapping[str, str]) -> Place:
+def _create_worker_device(name: str, n_threads: int, environment: Mapping[str, str]) -> WorkerDevice:
     if name == "cpu":
-        return Place(name, "cpu", 1, {"OMP_NUM_THREADS": "1"})
+        return WorkerDevice(name, "cpu", 1, {"OMP_NUM_THREADS": "1"})
     if not name.startswith("cuda:"):
-        return Place(name, name, share)
+        return WorkerDevice(name, name, n_threads)
     number = int(name.removeprefix("cuda:"))
-    visible = [v.strip() for v in environment.get(VISIBLE, "").split(",") if v.strip()]
+    visible = [v.strip() for v in environment.get(VISIBLE_DEVICES_VARIABLE, "").split(",") if v.strip()]
     own = visible[number] if number < len(visible) else str(number)
-    return Place(name, "cuda:0", share, {VISIBLE: own})
+    return WorkerDevice(name, "cuda:0", n_threads, {VISIBLE_DEVICES_VARIABLE: own})

@@ -7,27 +7,27 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from ..errors import DkanError
-from .job import Outcome, SlideJob
+from .job import JobOutcome, SlideJob
 
 if TYPE_CHECKING:
-    from ..inference.job import Update
+    from ..inference.job import PredictionUpdate
 
 
-class Stopped(Exception):
+class JobCancelled(Exception):
     """Nobody waits for the result any more."""
 
 
-def attempt(job: SlideJob, watch: Callable[[Update], None], again: bool = False) -> Outcome:
+def run_job(job: SlideJob, on_progress: Callable[[PredictionUpdate], None], overwrite: bool = False) -> JobOutcome:
     """Do a job, or find it done; again : do it even then.
 
     Raises Stopped, when ``watch`` does, and nothing else.
     """
-    from .one import run_one
-    from .standing import standing
+    from .one import predict_slide
+    from .standing import find_existing_result
 
     try:
-        return (None if again else standing(job)) or run_one(job, watch)
-    except Stopped:
+        return (None if overwrite else find_existing_result(job)) or predict_slide(job, on_progress)
+    except JobCancelled:
         raise
     except DkanError as error:
         said = str(error)
@@ -39,4 +39,4 @@ def attempt(job: SlideJob, watch: Callable[[Update], None], again: bool = False)
             f"{type(error).__name__} at {at.filename.rpartition('/')[2]}:{at.lineno}, which is a "
             f"fault of this program; `napari-dkan predict` on {job.name} shows all of it."
         )
-    return Outcome(job.slide, job.out, error=said)
+    return JobOutcome(job.slide, job.out, error=said)

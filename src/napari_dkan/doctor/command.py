@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from .finding import Finding, State, section
+from .finding import CheckResult, CheckStatus, run_section
 
 
 def doctor_command(
@@ -21,24 +21,24 @@ def doctor_command(
     Nothing is sent anywhere. Ends with 1 when something is broken.
     """
     faulthandler.enable()  # a device that kills the process is named by where it did
-    found: list[Finding] = []
-    for name, check in _sections():
-        part = list(section(name, check))
+    found: list[CheckResult] = []
+    for name, check in _list_sections():
+        part = list(run_section(name, check))
         found += part
         if not as_json:
-            typer.echo(page(name, part))
-    broken = [f for f in found if f.state is State.broken]
+            typer.echo(format_section(name, part))
+    broken = [f for f in found if f.state is CheckStatus.broken]
     if as_json:
         typer.echo(json.dumps([asdict(f) for f in found], indent=1))
     else:
-        typer.echo(verdict(broken))
+        typer.echo(format_verdict(broken))
     if broken:
         raise typer.Exit(1)
 
 
-def page(name: str, found: Sequence[Finding]) -> str:
+def format_section(name: str, found: Sequence[CheckResult]) -> str:
     """A section as lines; what is not as it should be has a mark before it."""
-    marks = {State.ok: "  ", State.note: "- ", State.broken: "! "}
+    marks = {CheckStatus.ok: "  ", CheckStatus.note: "- ", CheckStatus.broken: "! "}
     width = max((len(f.name) for f in found), default=0)
     lines = [name]
     for f in found:
@@ -47,21 +47,21 @@ def page(name: str, found: Sequence[Finding]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def verdict(broken: Sequence[Finding]) -> str:
+def format_verdict(broken: Sequence[CheckResult]) -> str:
     if not broken:
         return "Nothing is broken."
     names = ", ".join(f"{f.section}: {f.name}" for f in broken)
     return f"{len(broken)} of these are broken: {names}."
 
 
-def _sections() -> Sequence[tuple[str, Callable[[], Iterator[Finding]]]]:
+def _list_sections() -> Sequence[tuple[str, Callable[[], Iterator[CheckResult]]]]:
     from . import checkpoints, devices, display, folders, readers, versions
 
     return (
-        (versions.NAME, versions.versions),
-        (devices.NAME, devices.devices),
-        (readers.NAME, readers.readers),
-        (folders.NAME, folders.folders),
-        (display.NAME, display.display),
-        (checkpoints.NAME, checkpoints.checkpoints),
+        (versions.VERSIONS_SECTION, versions.check_versions),
+        (devices.DEVICES_SECTION, devices.check_devices),
+        (readers.READERS_SECTION, readers.check_readers),
+        (folders.FOLDERS_SECTION, folders.check_folders),
+        (display.DISPLAY_SECTION, display.check_display),
+        (checkpoints.CHECKPOINTS_SECTION, checkpoints.check_checkpoints),
     )

@@ -9,45 +9,45 @@ import subprocess
 import sys
 from collections.abc import Iterator
 
-from .finding import Finding, State
+from .finding import CheckResult, CheckStatus
 
-NAME = "display"
-PROBE = (sys.executable, "-P", "-m", "napari_dkan.viewer.probe")  # -P: nothing of the folder
-PATIENCE = 60  # seconds
+DISPLAY_SECTION = "display"
+DISPLAY_PROBE_COMMAND = (sys.executable, "-P", "-m", "napari_dkan.viewer.probe")  # -P: nothing of the folder
+DISPLAY_PROBE_TIMEOUT_S = 60  # seconds
 
 
-def display() -> Iterator[Finding]:
-    if not _there():
-        yield Finding(
-            NAME,
+def check_display() -> Iterator[CheckResult]:
+    if not _has_display():
+        yield CheckResult(
+            DISPLAY_SECTION,
             "display",
             "none here (DISPLAY is not set): the window needs one, the command line does not",
-            State.note,
+            CheckStatus.note,
         )
         return
-    yield from probed(PROBE)
+    yield from run_display_probe(DISPLAY_PROBE_COMMAND)
 
 
-def probed(command: tuple[str, ...]) -> Iterator[Finding]:
+def run_display_probe(command: tuple[str, ...]) -> Iterator[CheckResult]:
     """What the probe prints, one JSON object; or how it ended instead."""
     try:
-        done = subprocess.run(command, capture_output=True, timeout=PATIENCE, text=True)
+        done = subprocess.run(command, capture_output=True, timeout=DISPLAY_PROBE_TIMEOUT_S, text=True)
     except subprocess.TimeoutExpired:
-        yield Finding(NAME, "OpenGL", f"no answer in {PATIENCE} s; restart the X server or log in "
-                      "again", State.broken)  # fmt: skip
+        yield CheckResult(DISPLAY_SECTION, "OpenGL", f"no answer in {DISPLAY_PROBE_TIMEOUT_S} s; restart the X server or log in "
+                      "again", CheckStatus.broken)  # fmt: skip
         return
     try:
         told = json.loads(done.stdout.strip().splitlines()[-1])
     except (ValueError, IndexError):
-        yield Finding(NAME, "OpenGL", _obituary(done), State.broken)
+        yield CheckResult(DISPLAY_SECTION, "OpenGL", _describe_exit(done), CheckStatus.broken)
         return
     for name, said in told.items():
         wrong = name == "error"
-        state = State.broken if wrong else State.ok
-        yield Finding(NAME, "OpenGL" if wrong else name, str(said), state)
+        state = CheckStatus.broken if wrong else CheckStatus.ok
+        yield CheckResult(DISPLAY_SECTION, "OpenGL" if wrong else name, str(said), state)
 
 
-def _obituary(done: subprocess.CompletedProcess[str]) -> str:
+def _describe_exit(done: subprocess.CompletedProcess[str]) -> str:
     how = f"code {done.returncode}"
     if done.returncode < 0:
         how = signal.Signals(-done.returncode).name
@@ -55,7 +55,7 @@ def _obituary(done: subprocess.CompletedProcess[str]) -> str:
     return f"the process that looked at it ended by {how}: {last}"
 
 
-def _there() -> bool:
+def _has_display() -> bool:
     if not sys.platform.startswith("linux"):
         return True
     return any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY"))

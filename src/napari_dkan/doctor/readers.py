@@ -10,61 +10,61 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from .finding import Finding, tried
+from .finding import CheckResult, run_check
 
-NAME = "readers"
-SIDE = 256
-Pixels = NDArray[np.uint8]
+READERS_SECTION = "readers"
+IMAGE_SIDE_PX = 256
+RgbImage = NDArray[np.uint8]
 
 
-def readers() -> Iterator[Finding]:
+def check_readers() -> Iterator[CheckResult]:
     with tempfile.TemporaryDirectory(prefix="napari-dkan-doctor-") as folder:
-        for name, check in CHECKS.items():
-            yield tried(NAME, name, partial(check, Path(folder)))
+        for name, check in READER_CHECKS.items():
+            yield run_check(READERS_SECTION, name, partial(check, Path(folder)))
 
 
-def picture() -> Pixels:
+def create_test_image() -> RgbImage:
     """A smooth picture (256, 256, 3) in which every place looks different."""
-    y, x = np.mgrid[:SIDE, :SIDE]
+    y, x = np.mgrid[:IMAGE_SIDE_PX, :IMAGE_SIDE_PX]
     return np.stack([x, y, (x + y) // 2], axis=-1).astype(np.uint8)
 
 
-def _opened(path: Path, close: int = 0) -> str:
+def _check_slide_file(path: Path, tolerance: int = 0) -> str:
     """Raises ValueError when other pixels come out than went in."""
     from ..slide import open_slide
 
     with open_slide(path) as slide:
-        _same(slide.read_region(100, 50, 64, 32), close)
+        _check_pixels(slide.read_region(100, 50, 64, 32), tolerance)
         size = "no pixel size" if slide.pixel_size is None else f"{slide.mpp:g} um/px"
         return f"{slide.width} x {slide.height} px, {len(slide.levels)} level(s), {size}"
 
 
-def _same(read: Pixels, close: int) -> None:
-    wanted = picture()[50:82, 100:164].astype(int)
+def _check_pixels(read: RgbImage, tolerance: int) -> None:
+    wanted = create_test_image()[50:82, 100:164].astype(int)
     off = int(np.abs(read.astype(int) - wanted).max())
-    if off > close:
+    if off > tolerance:
         raise ValueError(f"pixels are off by {off} of 255; reinstall the package that reads them")
 
 
-def _image(suffix: str, close: int) -> Callable[[Path], str]:
+def _create_image_check(suffix: str, tolerance: int) -> Callable[[Path], str]:
     def check(folder: Path) -> str:
         from PIL import Image
 
         path = folder / f"image{suffix}"
-        Image.fromarray(picture()).save(path, quality=95)
-        return _opened(path, close)
+        Image.fromarray(create_test_image()).save(path, quality=95)
+        return _check_slide_file(path, tolerance)
 
     return check
 
 
-def _tiff(compression: str, close: int, name: str) -> Callable[[Path], str]:
+def _create_tiff_check(compression: str, tolerance: int, name: str) -> Callable[[Path], str]:
     def check(folder: Path) -> str:
-        return _opened(_written_tiff(folder / f"{compression}{name}", compression), close)
+        return _check_slide_file(_write_tiff(folder / f"{compression}{name}", compression), tolerance)
 
     return check
 
 
-def _written_tiff(path: Path, compression: str) -> Path:
+def _write_tiff(path: Path, compression: str) -> Path:
     import tifffile
 
     ome = path.name.endswith(".ome.tif")
@@ -72,7 +72,7 @@ def _written_tiff(path: Path, compression: str) -> Path:
     with tifffile.TiffWriter(path, ome=ome) as file:
         for level in (0, 1):
             file.write(
-                picture()[:: 2**level, :: 2**level],
+                create_test_image()[:: 2**level, :: 2**level],
                 photometric="rgb",
                 tile=(64, 64),
                 compression=compression,
@@ -83,27 +83,27 @@ def _written_tiff(path: Path, compression: str) -> Path:
     return path
 
 
-def _openslide(folder: Path) -> str:
+def _check_openslide(folder: Path) -> str:
     import openslide
 
     from ..slide.open_slide_source import OpenSlideSource
 
-    source = OpenSlideSource(_written_tiff(folder / "openslide.tif", "jpeg"))
+    source = OpenSlideSource(_write_tiff(folder / "openslide.tif", "jpeg"))
     try:
-        _same(source.read(0, 100, 50, 64, 32), 30)
+        _check_pixels(source.read(0, 100, 50, 64, 32), 30)
     finally:
         source.close()
     return f"OpenSlide {openslide.__library_version__}"
 
 
-def _zarr(version: str) -> Callable[[Path], str]:
+def _create_zarr_check(version: str) -> Callable[[Path], str]:
     def check(folder: Path) -> str:
         import zarr
 
         path = folder / f"{version}.ome.zarr"
         group = zarr.open_group(str(path), mode="w", zarr_format=2 if version == "0.4" else 3)
-        array = group.create_array("0", shape=(SIDE, SIDE, 3), chunks=(64, 64, 3), dtype="uint8")
-        array[...] = picture()
+        array = group.create_array("0", shape=(IMAGE_SIDE_PX, IMAGE_SIDE_PX, 3), chunks=(64, 64, 3), dtype="uint8")
+        array[...] = create_test_image()
         axes = [{"name": a, "type": "space", "unit": "micrometer"} for a in "yx"]
         scale = {"type": "scale", "scale": [0.5, 0.5, 1.0]}
         image = {
@@ -113,12 +113,12 @@ def _zarr(version: str) -> Callable[[Path], str]:
         }
         told = {"multiscales": [image]}
         group.attrs.update(told if version == "0.4" else {"ome": {"version": version, **told}})
-        return _opened(path)
+        return _check_slide_file(path)
 
     return check
 
 
-def _anndata(folder: Path) -> str:
+def _check_anndata(folder: Path) -> str:
     from anndata import AnnData, read_h5ad
 
     path = folder / "counts.h5ad"
@@ -129,15 +129,15 @@ def _anndata(folder: Path) -> str:
     return "written and read"
 
 
-CHECKS: dict[str, Callable[[Path], str]] = {
-    "PNG": _image(".png", 0),
-    "JPEG": _image(".jpg", 30),
-    "TIFF": _tiff("deflate", 0, ".tif"),
-    "TIFF, JPEG tiles": _tiff("jpeg", 30, ".tif"),
-    "TIFF, JPEG 2000": _tiff("jpeg2000", 30, ".tif"),
-    "OME-TIFF": _tiff("deflate", 0, ".ome.tif"),
-    "OpenSlide": _openslide,
-    "OME-Zarr 0.4": _zarr("0.4"),
-    "OME-Zarr 0.5": _zarr("0.5"),
-    "AnnData": _anndata,
+READER_CHECKS: dict[str, Callable[[Path], str]] = {
+    "PNG": _create_image_check(".png", 0),
+    "JPEG": _create_image_check(".jpg", 30),
+    "TIFF": _create_tiff_check("deflate", 0, ".tif"),
+    "TIFF, JPEG tiles": _create_tiff_check("jpeg", 30, ".tif"),
+    "TIFF, JPEG 2000": _create_tiff_check("jpeg2000", 30, ".tif"),
+    "OME-TIFF": _create_tiff_check("deflate", 0, ".ome.tif"),
+    "OpenSlide": _check_openslide,
+    "OME-Zarr 0.4": _create_zarr_check("0.4"),
+    "OME-Zarr 0.5": _create_zarr_check("0.5"),
+    "AnnData": _check_anndata,
 }

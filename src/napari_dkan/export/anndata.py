@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ..files import written_whole
-from .picture import Picture
+from ..files import atomic_write
+from .picture import SlideOverview
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
     from ..slide import Slide
 
 
-REASONS = "; "  # between the reasons of one spot
+REASON_SEPARATOR = "; "  # between the reasons of one spot
 
 
-class Judged(Protocol):
+class SpotReliability(Protocol):
     """How far each of N spots is to be trusted, and why; see `quality.reliability`."""
 
     @property
@@ -34,7 +34,7 @@ class Judged(Protocol):
     def reasons(self, row: int) -> tuple[str, ...]: ...
 
 
-def to_anndata(prediction: Prediction, slide: Slide, reliability: Judged | None = None) -> AnnData:
+def to_anndata(prediction: Prediction, slide: Slide, reliability: SpotReliability | None = None) -> AnnData:
     """AnnData (spots x genes) of predicted values, with a picture of the slide.
 
     ``obsm['spatial']`` holds (x, y) centres in level-0 px, ``uns['spatial'][library_id]``
@@ -45,14 +45,14 @@ def to_anndata(prediction: Prediction, slide: Slide, reliability: Judged | None 
     which spots not to rely on; all of them are there. ``obs['reliability_reasons']`` says why,
     "; " between reasons.
     """
-    return annotated(prediction, slide.name, Picture.of(slide), reliability)
+    return build_anndata(prediction, slide.name, SlideOverview.from_slide(slide), reliability)
 
 
-def annotated(
+def build_anndata(
     prediction: Prediction,
     slide_name: str,
-    picture: Picture | None,
-    reliability: Judged | None = None,
+    overview: SlideOverview | None,
+    reliability: SpotReliability | None = None,
 ) -> AnnData:
     """`to_anndata` without a slide at hand; without a picture there is none to plot on."""
     import pandas as pd
@@ -68,7 +68,7 @@ def annotated(
     if reliability is not None:
         obs["reliability"] = reliability.score
         obs["unreliable"] = reliability.unreliable
-        reasons = [REASONS.join(reliability.reasons(i)) for i in range(len(spots))]
+        reasons = [REASON_SEPARATOR.join(reliability.reasons(i)) for i in range(len(spots))]
         obs["reliability_reasons"] = pd.Categorical(reasons)
     var = pd.DataFrame(
         {
@@ -77,8 +77,8 @@ def annotated(
         },
         index=pd.Index(panel.symbols, dtype=str),
     )
-    if prediction.zero_shot:
-        new = var.index.isin(prediction.zero_shot)
+    if prediction.zero_shot_symbols:
+        new = var.index.isin(prediction.zero_shot_symbols)
         expected = record["zero_shot"]["expected_pcc"]
         var["zero_shot"] = new
         var["zero_shot_expected_pcc"] = np.where(
@@ -86,43 +86,43 @@ def annotated(
         )
     data = AnnData(prediction.values.copy(), obs=obs, var=var)
     data.obsm["spatial"] = spots.xy.copy()
-    data.uns["spatial"] = {_key(slide_name): _library(picture, spots.diameter_um, record)}
-    data.uns["napari_dkan"] = _stated(record)
+    data.uns["spatial"] = {_to_hdf5_key(slide_name): _build_spatial_library(overview, spots.diameter_um, record)}
+    data.uns["napari_dkan"] = _drop_missing_values(record)
     return data
 
 
-def _stated(record: dict) -> dict:
+def _drop_missing_values(record: dict) -> dict:
     """A record without what is not known, which HDF5 cannot hold; nor can it odd file names."""
-    known = {k: _valid(v) if isinstance(v, str) else v for k, v in record.items() if v is not None}
-    return {k: _stated(v) if isinstance(v, dict) else v for k, v in known.items()}
+    known = {k: _to_valid_unicode(v) if isinstance(v, str) else v for k, v in record.items() if v is not None}
+    return {k: _drop_missing_values(v) if isinstance(v, dict) else v for k, v in known.items()}
 
 
-def _valid(text: str) -> str:
+def _to_valid_unicode(text: str) -> str:
     return text.encode("utf-8", "replace").decode()
 
 
-def _key(name: str) -> str:
+def _to_hdf5_key(name: str) -> str:
     """A name as HDF5 takes it: valid Unicode without a slash."""
-    return _valid(name).replace("/", "_") or "slide"
+    return _to_valid_unicode(name).replace("/", "_") or "slide"
 
 
-def _library(picture: Picture | None, diameter_um: float | None, record: dict) -> dict:
+def _build_spatial_library(overview: SlideOverview | None, diameter_um: float | None, record: dict) -> dict:
     diameter = (diameter_um or record["patch_um"]) / record["mpp"]
-    factor = 1.0 if picture is None else picture.factor
+    factor = 1.0 if overview is None else overview.scale
     return {
-        "images": {} if picture is None else {"hires": picture.rgb},
+        "images": {} if overview is None else {"hires": overview.rgb},
         "scalefactors": {
             "spot_diameter_fullres": diameter,
             "tissue_hires_scalef": factor,
             "fiducial_diameter_fullres": diameter,
         },
-        "metadata": {"slide": _valid(record["slide"]), "mpp": record["mpp"]},
+        "metadata": {"slide": _to_valid_unicode(record["slide"]), "mpp": record["mpp"]},
     }
 
 
 def write_h5ad(data: AnnData, path: str | Path) -> Path:
     """Write an .h5ad, whole or not at all. Raises OutputError naming the file."""
-    with written_whole(path) as temporary:
+    with atomic_write(path) as temporary:
         try:
             data.write_h5ad(temporary)
         except RuntimeError as error:  # HDF5 reports a full disk as a RuntimeError too

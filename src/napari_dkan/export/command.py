@@ -25,14 +25,14 @@ def export_command(
 ) -> None:
     """Write a saved result for other programs."""
     from ..errors import SpotsError
-    from .account import chosen
-    from .kinds import kind_of
-    from .reopen import reopen
+    from .account import select_symbols
+    from .kinds import find_export_format
+    from .reopen import load_result
 
-    kinds = [kind_of(path) for path in out]  # told before anything is read or written
-    saved = reopen(result)
+    kinds = [find_export_format(path) for path in out]  # told before anything is read or written
+    saved = load_result(result)
     wanted = None if genes is None else [g.strip() for g in genes.split(",") if g.strip()]
-    symbols = chosen(saved.prediction, wanted)
+    symbols = select_symbols(saved.prediction, wanted)
     if not symbols:
         raise SpotsError("--genes names no gene; give symbols separated by commas.")
     for path, kind in zip(out, kinds, strict=True):

@@ -6,13 +6,13 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..files import written_whole
-from .account import account, chosen, signature
-from .anndata import REASONS
-from .saved import Saved
+from ..files import atomic_write
+from .account import build_export_provenance, select_symbols, format_signature
+from .anndata import REASON_SEPARATOR
+from .saved import SavedResult
 
 
-def write_csv(path: str | Path, saved: Saved, genes: Sequence[str] | None = None) -> Path:
+def write_csv(path: str | Path, result: SavedResult, genes: Sequence[str] | None = None) -> Path:
     """Write ``PATH`` and ``PATH.json``.
 
     Columns: spot, x_px and y_px (level-0 px), x_um and y_um, array_col and array_row where there
@@ -23,29 +23,29 @@ def write_csv(path: str | Path, saved: Saved, genes: Sequence[str] | None = None
     """
     import pandas as pd
 
-    prediction, spots = saved.prediction, saved.prediction.target.spots
-    symbols = chosen(prediction, genes)
+    prediction, spots = result.prediction, result.prediction.target.spots
+    symbols = select_symbols(prediction, genes)
     columns: dict[str, object] = {
         "spot": list(spots.names) or [f"spot{i}" for i in range(len(spots))],
         "x_px": spots.xy[:, 0],
         "y_px": spots.xy[:, 1],
-        "x_um": spots.xy[:, 0] * saved.slide.mpp,
-        "y_um": spots.xy[:, 1] * saved.slide.mpp,
+        "x_um": spots.xy[:, 0] * result.slide_record.mpp,
+        "y_um": spots.xy[:, 1] * result.slide_record.mpp,
     }
     if spots.array is not None:
         columns["array_col"], columns["array_row"] = spots.array.T
-    if saved.reliability is not None:
-        judged = saved.reliability
+    if result.reliability is not None:
+        judged = result.reliability
         columns["reliability"] = judged.score
         columns["unreliable"] = judged.unreliable
         columns["reliability_reasons"] = [
-            REASONS.join(judged.reasons(i)) for i in range(len(spots))
+            REASON_SEPARATOR.join(judged.reasons(i)) for i in range(len(spots))
         ]
-    columns["predicted_by"] = signature(saved)
-    values = pd.DataFrame({g: prediction.gene(g) for g in symbols})
+    columns["predicted_by"] = format_signature(result)
+    values = pd.DataFrame({g: prediction.get_gene_values(g) for g in symbols})
     table = pd.concat([pd.DataFrame(columns), values], axis=1)
-    with written_whole(f"{path}.json") as beside:
-        beside.write_text(json.dumps(account(saved, symbols), indent=1), encoding="utf-8")
-    with written_whole(path) as temporary:
+    with atomic_write(f"{path}.json") as beside:
+        beside.write_text(json.dumps(build_export_provenance(result, symbols), indent=1), encoding="utf-8")
+    with atomic_write(path) as temporary:
         table.to_csv(temporary, index=False)
     return Path(path)

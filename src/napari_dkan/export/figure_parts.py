@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Box:
+class FigureExtent:
     """A rectangle in um."""
 
     left: float
@@ -31,23 +31,23 @@ class Box:
 
 
 @dataclass(frozen=True, eq=False)
-class Ground:
+class HistologyImage:
     """Histology: pixels (H, W, 3) uint8, and what they cover."""
 
     pixels: NDArray[np.uint8]
-    box: Box
+    extent: FigureExtent
 
 
 @dataclass(frozen=True, eq=False)
-class GridHeat:
+class GridHeatmap:
     """Values (R, C) of a tile grid, NaN where there is none, and what they cover."""
 
     values: NDArray[np.float32]
-    box: Box
+    extent: FigureExtent
 
 
 @dataclass(frozen=True, eq=False)
-class SpotsHeat:
+class SpotHeatmap:
     """Values (N,) of squares of this side around xy (N, 2)."""
 
     values: NDArray[np.float32]
@@ -56,18 +56,18 @@ class SpotsHeat:
 
 
 @dataclass(frozen=True, eq=False)
-class Legend:
+class FigureLegend:
     """What the colours mean. colours : (K, 4) RGBA 0..1 from the lower to the upper limit."""
 
     gene: str
-    kind: str  # "predicted", or "predicted zero-shot"
+    value_kind: str  # "predicted", or "predicted zero-shot"
     units: str
     limits: tuple[float, float]
-    colours: NDArray[np.floating]
+    colors: NDArray[np.floating]
 
 
 @dataclass(frozen=True, eq=False)
-class FigureInput:
+class FigureContent:
     """All that is drawn.
 
     box : the part of the slide that is shown. heats : maps, the lowest first. unreliable :
@@ -75,11 +75,11 @@ class FigureInput:
     caption : sentences below; that nothing of this is for diagnosis is always added.
     """
 
-    box: Box
-    ground: Ground | None
-    heats: tuple[GridHeat | SpotsHeat, ...]
-    legend: Legend
+    extent: FigureExtent
+    histology: HistologyImage | None
+    heatmaps: tuple[GridHeatmap | SpotHeatmap, ...]
+    legend: FigureLegend
     opacity: float
     caption: str
-    unreliable: NDArray[np.float64]
+    unreliable_boxes: NDArray[np.float64]
     regions: BaseGeometry | None = None

@@ -12,31 +12,31 @@ from shapely.affinity import scale as scaled
 
 from ..errors import OutputError
 from ..inference.prediction import Prediction
-from .figure_ground import ground_of, size_of
-from .figure_parts import Box, FigureInput, GridHeat, Legend, SpotsHeat
+from .figure_ground import crop_histology, get_histology_size
+from .figure_parts import FigureExtent, FigureContent, GridHeatmap, FigureLegend, SpotHeatmap
 
 if TYPE_CHECKING:
     from shapely.geometry.base import BaseGeometry
 
     from ..slide import Slide
-    from .figure_ground import Histology
-    from .saved import Saved
+    from .figure_ground import HistologySource
+    from .saved import SavedResult
 
-PERCENTILES = 2.0, 98.0  # limits of a gene, as in the window
-ROOM = 0.06  # around a map that is shown whole
-SMALLEST_UM = 500.0  # a map of a few spots still shows where they are
+LIMIT_PERCENTILES = 2.0, 98.0  # limits of a gene, as in the window
+PADDING_FRACTION = 0.06  # around a map that is shown whole
+MIN_EXTENT_UM = 500.0  # a map of a few spots still shows where they are
 
 
 @dataclass(frozen=True, eq=False)
-class Map:
+class FigureMap:
     """A prediction to show. unreliable : (N,) tiles to hatch, None for none at all."""
 
     prediction: Prediction
-    unreliable: NDArray[np.bool_] | None = None
+    unreliable_mask: NDArray[np.bool_] | None = None
 
 
 @dataclass(frozen=True, eq=False)
-class Look:
+class FigureStyle:
     """How maps are drawn. limits : None for percentiles 2 and 98 of all that is shown.
 
     colours : a matplotlib colour map's name, or (K, 4) RGBA 0..1.
@@ -44,134 +44,134 @@ class Look:
 
     gene: str
     limits: tuple[float, float] | None = None
-    colours: str | NDArray[np.floating] = "magma"
+    colormap: str | NDArray[np.floating] = "magma"
     opacity: float = 0.65
 
 
-def figure_of(
-    maps: Sequence[Map],
-    look: Look,
-    histology: Histology | None,
+def build_figure(
+    maps: Sequence[FigureMap],
+    style: FigureStyle,
+    histology: HistologySource | None,
     mpp: float,
-    box: Box | None = None,
+    extent: FigureExtent | None = None,
     regions: BaseGeometry | None = None,
-) -> FigureInput:
+) -> FigureContent:
     """The figure of some maps of one slide; it reads the slide, so call it in a thread.
 
     histology : the slide, or what little of it travelled with a result. mpp : um per level-0 px.
     box : the part of the slide to show, all of the maps when None. regions : in level-0 px.
     Raises OutputError when no map has a value of the gene, SlideError when the slide is damaged.
     """
-    with_gene = [m for m in maps if look.gene in m.prediction.panel]
-    shown = [m for m in with_gene if np.isfinite(m.prediction.gene(look.gene)).any()]
+    with_gene = [m for m in maps if style.gene in m.prediction.panel]
+    shown = [m for m in with_gene if np.isfinite(m.prediction.get_gene_values(style.gene)).any()]
     if not shown:
         raise OutputError(
-            f"There is no predicted map of {look.gene} to make a figure of; predict it first, "
+            f"There is no predicted map of {style.gene} to make a figure of; predict it first, "
             "or choose another gene."
         )
     last = shown[-1].prediction
-    boxes = [_tiles(m.prediction, mpp) for m in shown]
-    box = box or _around(np.concatenate(boxes), histology, mpp)
+    boxes = [_compute_tile_boxes(m.prediction, mpp) for m in shown]
+    extent = extent or _compute_padded_extent(np.concatenate(boxes), histology, mpp)
     doubtful = [
-        tiles[m.unreliable & m.prediction.done]
+        tiles[m.unreliable_mask & m.prediction.predicted_mask]
         for m, tiles in zip(shown, boxes, strict=True)
-        if m.unreliable is not None
+        if m.unreliable_mask is not None
     ]
-    values = [m.prediction.gene(look.gene) for m in shown]
-    legend = Legend(
-        look.gene,
-        last.kind(look.gene),
-        last.units(look.gene),
-        look.limits or _limits(np.concatenate(values)),
-        _colours(look.colours),
+    values = [m.prediction.get_gene_values(style.gene) for m in shown]
+    legend = FigureLegend(
+        style.gene,
+        last.get_value_kind(style.gene),
+        last.get_value_units(style.gene),
+        style.limits or _compute_limits(np.concatenate(values)),
+        _resolve_colormap(style.colormap),
     )
-    return FigureInput(
-        box,
-        None if histology is None else ground_of(histology, box, mpp),
-        tuple(_heat(m.prediction, v, mpp) for m, v in zip(shown, values, strict=True)),
+    return FigureContent(
+        extent,
+        None if histology is None else crop_histology(histology, extent, mpp),
+        tuple(_build_heatmap(m.prediction, v, mpp) for m, v in zip(shown, values, strict=True)),
         legend,
-        look.opacity,
-        _caption([m.prediction for m in shown]),
-        _within(box, np.concatenate([*doubtful, np.empty((0, 4))])),
+        style.opacity,
+        _format_caption([m.prediction for m in shown]),
+        _select_visible(extent, np.concatenate([*doubtful, np.empty((0, 4))])),
         None if regions is None else scaled(regions, mpp, mpp, origin=(0, 0)),
     )
 
 
-def saved_figure(saved: Saved, slide: Slide | None = None, gene: str | None = None) -> FigureInput:
+def build_result_figure(result: SavedResult, slide: Slide | None = None, gene: str | None = None) -> FigureContent:
     """The figure of a saved result: all of its map, as it was looked at.
 
     slide : for the histology; without it the small picture that travelled along is shown. gene :
     the one that was looked at when None. Raises what `figure_of` does; SpotsError when the panel
     does not have the gene.
     """
-    prediction, view = saved.prediction, saved.view
+    prediction, view = result.prediction, result.view_settings
     panel = prediction.panel
     viewed = None if view is None or view.gene not in panel else view.gene
     gene = panel.symbols[panel.row(gene)] if gene else viewed or panel.symbols[0]
-    look = Look(gene) if view is None else Look(gene, view.limits, view.colormap, view.opacity)
-    hatch = saved.reliability is not None and (view is None or view.hatch)
-    shown = Map(prediction, saved.reliability.unreliable if hatch and saved.reliability else None)
-    histology = saved.picture if slide is None else slide
-    return figure_of([shown], look, histology, saved.slide.mpp, regions=saved.regions)
+    look = FigureStyle(gene) if view is None else FigureStyle(gene, view.limits, view.colormap, view.opacity)
+    hatch = result.reliability is not None and (view is None or view.hatch)
+    shown = FigureMap(prediction, result.reliability.unreliable if hatch and result.reliability else None)
+    histology = result.overview if slide is None else slide
+    return build_figure([shown], look, histology, result.slide_record.mpp, regions=result.regions)
 
 
-def _tiles(prediction: Prediction, mpp: float) -> NDArray[np.float64]:
+def _compute_tile_boxes(prediction: Prediction, mpp: float) -> NDArray[np.float64]:
     """(N, 4) left, top, right, bottom of every tile as it is drawn, in um."""
-    reach = _side(prediction, mpp) / 2
+    reach = _get_tile_side_um(prediction, mpp) / 2
     xy = prediction.target.spots.xy * mpp
     return np.hstack([xy - reach, xy + reach])
 
 
-def _within(box: Box, tiles: NDArray[np.float64]) -> NDArray[np.float64]:
+def _select_visible(extent: FigureExtent, tiles: NDArray[np.float64]) -> NDArray[np.float64]:
     left, top, right, bottom = tiles.T
-    beside = (right < box.left) | (left > box.right) | (bottom < box.top) | (top > box.bottom)
+    beside = (right < extent.left) | (left > extent.right) | (bottom < extent.top) | (top > extent.bottom)
     return tiles[~beside]
 
 
-def _side(prediction: Prediction, mpp: float) -> float:
+def _get_tile_side_um(prediction: Prediction, mpp: float) -> float:
     if prediction.target.grid is not None:
         return prediction.target.grid.pitch * mpp
     return float(prediction.target.spots.diameter_um or prediction.provenance["patch_um"])
 
 
-def _heat(prediction: Prediction, values: NDArray[np.float32], mpp: float) -> GridHeat | SpotsHeat:
+def _build_heatmap(prediction: Prediction, values: NDArray[np.float32], mpp: float) -> GridHeatmap | SpotHeatmap:
     grid = prediction.target.grid
     if grid is None:
-        return SpotsHeat(values, prediction.target.spots.xy * mpp, _side(prediction, mpp))
-    raster = grid.raster(values)
-    left, top = grid.corner * grid.pitch * mpp
+        return SpotHeatmap(values, prediction.target.spots.xy * mpp, _get_tile_side_um(prediction, mpp))
+    raster = grid.to_raster(values)
+    left, top = grid.first_cell * grid.pitch * mpp
     rows, columns = np.array(raster.shape) * grid.pitch * mpp
-    return GridHeat(raster, Box(left, top, left + columns, top + rows))
+    return GridHeatmap(raster, FigureExtent(left, top, left + columns, top + rows))
 
 
-def _around(tiles: NDArray[np.float64], histology: Histology | None, mpp: float) -> Box:
+def _compute_padded_extent(tiles: NDArray[np.float64], histology: HistologySource | None, mpp: float) -> FigureExtent:
     """All of the tiles with some room around, as far as the slide goes."""
     (left, top), (right, bottom) = tiles[:, :2].min(axis=0), tiles[:, 2:].max(axis=0)
-    room = max(ROOM * max(right - left, bottom - top), (SMALLEST_UM - (right - left)) / 2)
+    room = max(PADDING_FRACTION * max(right - left, bottom - top), (MIN_EXTENT_UM - (right - left)) / 2)
     left, top, right, bottom = left - room, top - room, right + room, bottom + room
     if histology is not None:
-        width, height = size_of(histology)
+        width, height = get_histology_size(histology)
         left, top = max(left, 0), max(top, 0)
         right, bottom = min(right, width * mpp), min(bottom, height * mpp)
-    return Box(float(left), float(top), float(right), float(bottom))
+    return FigureExtent(float(left), float(top), float(right), float(bottom))
 
 
-def _limits(values: NDArray[np.float32]) -> tuple[float, float]:
-    low, high = (float(v) for v in np.percentile(values[np.isfinite(values)], PERCENTILES))
+def _compute_limits(values: NDArray[np.float32]) -> tuple[float, float]:
+    low, high = (float(v) for v in np.percentile(values[np.isfinite(values)], LIMIT_PERCENTILES))
     return (low, high) if high - low >= 1e-6 else (low - 0.05, low + 0.05)
 
 
-def _colours(colours: str | NDArray[np.floating]) -> NDArray[np.floating]:
-    if not isinstance(colours, str):
-        return colours
+def _resolve_colormap(colormap: str | NDArray[np.floating]) -> NDArray[np.floating]:
+    if not isinstance(colormap, str):
+        return colormap
     from matplotlib import colormaps
 
-    if colours not in colormaps:
-        raise OutputError(f"There is no colour map {colours!r}; choose e.g. magma or viridis.")
-    return np.asarray(colormaps[colours](np.linspace(0, 1, 256)))
+    if colormap not in colormaps:
+        raise OutputError(f"There is no colour map {colormap!r}; choose e.g. magma or viridis.")
+    return np.asarray(colormaps[colormap](np.linspace(0, 1, 256)))
 
 
-def _caption(predictions: Sequence[Prediction]) -> str:
+def _format_caption(predictions: Sequence[Prediction]) -> str:
     """Which model, slide, day and version; each once, as several maps may differ in them."""
     records = [p.provenance for p in predictions]
     models = [

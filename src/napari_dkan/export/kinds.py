@@ -8,85 +8,85 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import OutputError
-from .saved import Saved, save
+from .saved import SavedResult, save_result
 
-Genes = Sequence[str] | None
+GeneSymbols = Sequence[str] | None
 
 
 @dataclass(frozen=True)
-class Kind:
+class ExportFormat:
     """A file's ending, what to call it in a list, and what writes it."""
 
     suffix: str
     title: str
-    write: Callable[[str | Path, Saved, Genes], Path]
+    write: Callable[[str | Path, SavedResult, GeneSymbols], Path]
 
 
-def _h5ad(path: str | Path, saved: Saved, genes: Genes) -> Path:
-    return save(path, saved)
+def _write_h5ad(path: str | Path, result: SavedResult, genes: GeneSymbols) -> Path:
+    return save_result(path, result)
 
 
-def _csv(path: str | Path, saved: Saved, genes: Genes) -> Path:
+def _write_csv(path: str | Path, result: SavedResult, genes: GeneSymbols) -> Path:
     from .csv import write_csv
 
-    return write_csv(path, saved, genes)
+    return write_csv(path, result, genes)
 
 
-def _geojson(path: str | Path, saved: Saved, genes: Genes) -> Path:
+def _write_geojson(path: str | Path, result: SavedResult, genes: GeneSymbols) -> Path:
     from .geojson import write_geojson
 
-    return write_geojson(path, saved, genes)
+    return write_geojson(path, result, genes)
 
 
-def _heatmap(path: str | Path, saved: Saved, genes: Genes) -> Path:
-    from .ome_zarr import write_heatmap
+def _write_ome_zarr(path: str | Path, result: SavedResult, genes: GeneSymbols) -> Path:
+    from .ome_zarr import write_ome_zarr
 
-    return write_heatmap(path, saved, genes)
+    return write_ome_zarr(path, result, genes)
 
 
-def _spatialdata(path: str | Path, saved: Saved, genes: Genes) -> Path:
+def _write_spatialdata(path: str | Path, result: SavedResult, genes: GeneSymbols) -> Path:
     from .spatialdata import write_spatialdata
 
-    return write_spatialdata(path, saved, genes)
+    return write_spatialdata(path, result, genes)
 
 
-def _figure(path: str | Path, saved: Saved, genes: Genes) -> Path:
+def _write_figure(path: str | Path, result: SavedResult, genes: GeneSymbols) -> Path:
     from .figure import write_figure
-    from .figure_scene import saved_figure
-    from .slide_again import find_slide
+    from .figure_scene import build_result_figure
+    from .slide_again import find_result_slide
 
-    slide = find_slide(saved, path)  # the picture that travels along is a small one
+    slide = find_result_slide(result, path)  # the picture that travels along is a small one
     with slide or nullcontext():
-        picture = saved_figure(saved, slide, None if genes is None else genes[0])
+        picture = build_result_figure(result, slide, None if genes is None else genes[0])
     return write_figure(path, picture)
 
 
-KINDS = (
-    Kind(".h5ad", "AnnData that opens here again", _h5ad),
-    Kind(".csv", "table", _csv),
-    Kind(".geojson", "QuPath tiles and regions", _geojson),
-    Kind(".ome.zarr", "OME-Zarr heatmap", _heatmap),
-    Kind(".spatialdata.zarr", "SpatialData", _spatialdata),
-    Kind(".png", "figure", _figure),
-    Kind(".svg", "figure", _figure),
-    Kind(".pdf", "figure", _figure),
+EXPORT_FORMATS = (
+    ExportFormat(".h5ad", "AnnData that opens here again", _write_h5ad),
+    ExportFormat(".csv", "table", _write_csv),
+    ExportFormat(".geojson", "QuPath tiles and regions", _write_geojson),
+    ExportFormat(".ome.zarr", "OME-Zarr heatmap", _write_ome_zarr),
+    ExportFormat(".spatialdata.zarr", "SpatialData", _write_spatialdata),
+    ExportFormat(".png", "figure", _write_figure),
+    ExportFormat(".svg", "figure", _write_figure),
+    ExportFormat(".pdf", "figure", _write_figure),
 )
 
 
-def kind_of(path: str | Path) -> Kind:
+def find_export_format(path: str | Path) -> ExportFormat:
     """The kind a name stands for. Raises OutputError that lists the endings."""
     name = Path(path).name.lower()
-    for kind in KINDS:
+    for kind in EXPORT_FORMATS:
         if name.endswith(kind.suffix):
             return kind
-    known = ", ".join(k.suffix for k in KINDS)
+    known = ", ".join(k.suffix for k in EXPORT_FORMATS)
     raise OutputError(f"{path} does not say what to write; let it end in one of {known}.")
 
 
-def write_as(path: str | Path, saved: Saved, genes: Genes = None) -> Path:
+def write_result(path: str | Path, result: SavedResult, genes: GeneSymbols = None) -> Path:
     """Write a result as what the name says, whole or not at all; all genes when None.
 
     A figure shows the first of the genes, by default the one that was looked at; an .h5ad keeps
     all. Raises OutputError naming the file, SpotsError for an unknown gene.
     """
-    return kind_of(path).write(path, saved, genes)
+    return find_export_format(path).write(path, result, genes)

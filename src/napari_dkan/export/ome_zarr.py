@@ -12,18 +12,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..files import folder_written_whole
-from .account import account, chosen, column
-from .raster import Raster
-from .saved import Saved
+from ..files import atomic_write_folder
+from .account import build_export_provenance, select_symbols, format_gene_label
+from .raster import PredictionRaster
+from .saved import SavedResult
 
-CHUNK = 512
+CHUNK_PX = 512
 # Okabe and Ito's, told apart by colour-blind eyes; black left out
-COLOURS = ("E69F00", "56B4E9", "009E73", "F0E442", "0072B2", "D55E00", "CC79A7")
-PERCENTILES = 2.0, 98.0
+CHANNEL_COLORS = ("E69F00", "56B4E9", "009E73", "F0E442", "0072B2", "D55E00", "CC79A7")
+DISPLAY_PERCENTILES = 2.0, 98.0
 
 
-def write_heatmap(path: str | Path, saved: Saved, genes: Sequence[str] | None = None) -> Path:
+def write_ome_zarr(path: str | Path, result: SavedResult, genes: Sequence[str] | None = None) -> Path:
     """A new folder with float32 values in their own scale, NaN where nothing is predicted.
 
     Its axes are c, y and x in um from the centre of the slide's first pixel, so that it lies on
@@ -33,43 +33,43 @@ def write_heatmap(path: str | Path, saved: Saved, genes: Sequence[str] | None = 
     """
     import zarr
 
-    prediction, mpp = saved.prediction, saved.slide.mpp
-    symbols = chosen(prediction, genes)
-    raster = Raster.of(prediction, mpp)
+    prediction, mpp = result.prediction, result.slide_record.mpp
+    symbols = select_symbols(prediction, genes)
+    raster = PredictionRaster.from_prediction(prediction, mpp)
     size = raster.rows.shape
-    with folder_written_whole(path) as folder:
+    with atomic_write_folder(path) as folder:
         group = zarr.create_group(folder, zarr_format=2, overwrite=True)
         array = group.create_array(
             "0",
             shape=(len(symbols), *size),
-            chunks=(1, min(size[0], CHUNK), min(size[1], CHUNK)),
+            chunks=(1, min(size[0], CHUNK_PX), min(size[1], CHUNK_PX)),
             dtype="float32",
             fill_value=np.nan,
             chunk_key_encoding={"name": "v2", "separator": "/"},
         )
         channels = []
         for i, gene in enumerate(symbols):
-            values = raster.values(prediction.gene(gene))
+            values = raster.rasterize(prediction.get_gene_values(gene))
             array[i] = values
-            channels.append(_channel(column(prediction, gene), values, i))
+            channels.append(_build_channel(format_gene_label(prediction, gene), values, i))
         group.attrs.update(
             {
-                "multiscales": [_image(saved, raster)],
+                "multiscales": [_build_multiscale(result, raster)],
                 "omero": {"channels": channels, "rdefs": {"model": "color"}},
-                "napari_dkan": account(saved, symbols),
+                "napari_dkan": build_export_provenance(result, symbols),
             }
         )
     return Path(path)
 
 
-def _image(saved: Saved, raster: Raster) -> dict[str, Any]:
-    mpp = saved.slide.mpp
-    x, y = ((c + raster.pitch / 2 - 0.5) * mpp for c in raster.corner)
+def _build_multiscale(result: SavedResult, raster: PredictionRaster) -> dict[str, Any]:
+    mpp = result.slide_record.mpp
+    x, y = ((c + raster.pitch / 2 - 0.5) * mpp for c in raster.origin)
     side = raster.pitch * mpp
     space = {"type": "space", "unit": "micrometer"}
     return {
         "version": "0.4",
-        "name": f"{saved.slide.name} predicted",
+        "name": f"{result.slide_record.name} predicted",
         "axes": [{"name": "c", "type": "channel"}, {"name": "y", **space}, {"name": "x", **space}],
         "datasets": [
             {
@@ -83,19 +83,19 @@ def _image(saved: Saved, raster: Raster) -> dict[str, Any]:
     }
 
 
-def _channel(label: str, values: NDArray[np.float32], number: int) -> dict[str, Any]:
+def _build_channel(label: str, values: NDArray[np.float32], index: int) -> dict[str, Any]:
     """How to show it: from the 2nd to the 98th percentile."""
     finite = values[np.isfinite(values)].astype(np.float64)
     if not len(finite):
         finite = np.zeros(1)
-    start, end = (float(v) for v in np.percentile(finite, PERCENTILES))
+    start, end = (float(v) for v in np.percentile(finite, DISPLAY_PERCENTILES))
     low, high = float(finite.min()), float(finite.max())
     if end - start < 1e-6:
         start, end = start - 0.05, start + 0.05
     return {
         "label": label,
-        "color": COLOURS[number % len(COLOURS)],
-        "active": number == 0,
+        "color": CHANNEL_COLORS[index % len(CHANNEL_COLORS)],
+        "active": index == 0,
         "coefficient": 1,
         "family": "linear",
         "inverted": False,

@@ -9,12 +9,12 @@ from numpy.typing import NDArray
 
 from ..inference.prediction import Prediction
 
-PER_SPOT = 5  # pixels across a spot that is no tile of a grid
-MOST_PX = 4_000  # longest side of a picture of such spots
+PIXELS_PER_SPOT = 5  # pixels across a spot that is no tile of a grid
+MAX_RASTER_PX = 4_000  # longest side of a picture of such spots
 
 
 @dataclass(frozen=True, eq=False)
-class Raster:
+class PredictionRaster:
     """Which spot each pixel shows.
 
     rows : (H, W) int64, rows of the prediction, -1 where there is no spot.
@@ -24,31 +24,31 @@ class Raster:
 
     rows: NDArray[np.int64]
     pitch: float
-    corner: tuple[float, float]
+    origin: tuple[float, float]
 
-    def values(self, spots: NDArray[np.floating]) -> NDArray[np.float32]:
+    def rasterize(self, spot_values: NDArray[np.floating]) -> NDArray[np.float32]:
         """(H, W) of one value per spot (N,); NaN where there is none."""
-        padded = np.append(np.asarray(spots, np.float32), np.float32(np.nan))
+        padded = np.append(np.asarray(spot_values, np.float32), np.float32(np.nan))
         return np.asarray(padded[self.rows])
 
     @classmethod
-    def of(cls, prediction: Prediction, mpp: float) -> Raster:
+    def from_prediction(cls, prediction: Prediction, mpp: float) -> PredictionRaster:
         """Of a grid its cells, of other spots discs of their diameter."""
         grid = prediction.target.grid
         if grid is not None:
             rows = np.full(grid.shape, -1, np.int64)
-            column, row = (grid.cells - grid.corner).T
+            column, row = (grid.cells - grid.first_cell).T
             rows[row, column] = np.arange(len(grid))
-            x, y = (float(c) for c in grid.corner * grid.pitch)
+            x, y = (float(c) for c in grid.first_cell * grid.pitch)
             return cls(rows, grid.pitch, (x, y))
-        return cls._of_discs(prediction.target.spots.xy, diameter_of(prediction) / mpp)
+        return cls._from_discs(prediction.target.spots.xy, get_spot_diameter_um(prediction) / mpp)
 
     @classmethod
-    def _of_discs(cls, xy: NDArray[np.float64], diameter: float) -> Raster:
+    def _from_discs(cls, xy: NDArray[np.float64], diameter: float) -> PredictionRaster:
         from scipy.spatial import cKDTree
 
         low, high = xy.min(axis=0) - diameter / 2, xy.max(axis=0) + diameter / 2
-        pitch = max(diameter / PER_SPOT, float((high - low).max()) / MOST_PX)
+        pitch = max(diameter / PIXELS_PER_SPOT, float((high - low).max()) / MAX_RASTER_PX)
         wide, tall = (max(int(np.ceil(n)), 1) for n in (high - low) / pitch)
         x, y = np.meshgrid(np.arange(wide), np.arange(tall))
         centres = low + (np.stack([x.ravel(), y.ravel()], axis=1) + 0.5) * pitch
@@ -57,6 +57,6 @@ class Raster:
         return cls(rows.reshape(tall, wide), pitch, (float(low[0]), float(low[1])))
 
 
-def diameter_of(prediction: Prediction) -> float:
+def get_spot_diameter_um(prediction: Prediction) -> float:
     """Of spots in um: as it is known, else the side of what the network sees of each."""
     return prediction.target.spots.diameter_um or float(prediction.provenance["patch_um"])

@@ -16,10 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import OutputError
-from ..inference.evidence import NAMES
+from ..inference.evidence import QC_FEATURE_NAMES
 from ..inference.prediction import Prediction
-from .anndata import Judged, annotated, write_h5ad
-from .picture import Picture
+from .anndata import SpotReliability, build_anndata, write_h5ad
+from .picture import SlideOverview
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -27,10 +27,10 @@ if TYPE_CHECKING:
 
     from ..slide import Slide
 
-FORMAT = 1
-GROUP, KEY = "napari_dkan", "saved"  # uns[GROUP][KEY] is the JSON
-TOKENS, EVIDENCE, CELLS = "dkan_tokens", "dkan_evidence", "dkan_cells"  # in obsm
-FAILED, NAME = "failed", "spot_name"  # in obs, where they say something
+RESULT_FORMAT_VERSION = 1
+UNS_GROUP, UNS_DOCUMENT_KEY = "napari_dkan", "saved"  # uns[GROUP][KEY] is the JSON
+OBSM_TOKENS, OBSM_QC_FEATURES, OBSM_CELLS = "dkan_tokens", "dkan_evidence", "dkan_cells"  # in obsm
+OBS_FAILED, OBS_SPOT_NAME = "failed", "spot_name"  # in obs, where they say something
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class SlideRecord:
     mpp_origin: str
 
     @classmethod
-    def of(cls, slide: Slide, mpp: float, mpp_origin: str) -> SlideRecord:
+    def from_slide(cls, slide: Slide, mpp: float, mpp_origin: str) -> SlideRecord:
         return cls(
             slide.name,
             slide.location if slide.path is None else str(slide.path.absolute()),
@@ -63,7 +63,7 @@ class SlideRecord:
 
 
 @dataclass(frozen=True)
-class View:
+class ViewSettings:
     """How a result was looked at.
 
     limits : contrast limits of all genes, None where each gene has its own. centre : (x, y) in
@@ -81,19 +81,19 @@ class View:
 
 
 @dataclass(frozen=True, eq=False)
-class Judgement:
+class SavedReliability:
     """A reliability that was saved: per spot its score, whether to rely on it, and why not."""
 
     score: NDArray[np.float32]
     unreliable: NDArray[np.bool_]
-    said: tuple[tuple[str, ...], ...]
+    reasons_by_spot: tuple[tuple[str, ...], ...]
 
     def reasons(self, row: int) -> tuple[str, ...]:
-        return self.said[row]
+        return self.reasons_by_spot[row]
 
 
 @dataclass(frozen=True, eq=False)
-class Saved:
+class SavedResult:
     """A prediction and what it was made of, judged by and looked at with.
 
     card : the checkpoint's. regions : what was drawn, in level-0 px. versions : of the programs
@@ -101,28 +101,28 @@ class Saved:
     """
 
     prediction: Prediction
-    slide: SlideRecord
+    slide_record: SlideRecord
     card: Mapping[str, Any]
-    reliability: Judged | None = None
+    reliability: SpotReliability | None = None
     regions: BaseGeometry | None = None
-    view: View | None = None
+    view_settings: ViewSettings | None = None
     versions: Mapping[str, str] = field(default_factory=dict)
-    picture: Picture | None = None
+    overview: SlideOverview | None = None
 
 
-def save(path: str | Path, saved: Saved, slide: Slide | None = None) -> Path:
+def save_result(path: str | Path, result: SavedResult, slide: Slide | None = None) -> Path:
     """Write an .h5ad that `reopen` gives back bit for bit, whole or not at all.
 
     slide : for the overview picture; without it the one that came with ``saved`` stays.
 
     Raises OutputError naming the file, SlideError when the slide cannot be read.
     """
-    if not len(saved.prediction.target):
+    if not len(result.prediction.target):
         raise OutputError(f"{path} was not written: nothing is predicted yet; predict first.")
-    return write_h5ad(to_saved_anndata(saved, slide), path)
+    return write_h5ad(result_to_anndata(result, slide), path)
 
 
-def to_saved_anndata(saved: Saved, slide: Slide | None = None) -> AnnData:
+def result_to_anndata(result: SavedResult, slide: Slide | None = None) -> AnnData:
     """`anndata.to_anndata` plus all that ``saved`` holds.
 
     ``obsm['dkan_tokens']`` (N, D) are the fused tokens, which serve as an embedding too;
@@ -130,32 +130,32 @@ def to_saved_anndata(saved: Saved, slide: Slide | None = None) -> AnnData:
 
     Raises OutputError when a card or a record is not JSON, SlideError.
     """
-    prediction, target = saved.prediction, saved.prediction.target
-    picture = saved.picture if slide is None else Picture.of(slide)
-    data = annotated(prediction, saved.slide.name, picture, saved.reliability)
-    data.obsm[TOKENS] = prediction.tokens
-    if len(prediction.evidence) == len(target):
-        data.obsm[EVIDENCE] = prediction.evidence
-    if prediction.failed.any():
-        data.obs[FAILED] = prediction.failed
+    prediction, target = result.prediction, result.prediction.target
+    picture = result.overview if slide is None else SlideOverview.from_slide(slide)
+    data = build_anndata(prediction, result.slide_record.name, picture, result.reliability)
+    data.obsm[OBSM_TOKENS] = prediction.tokens
+    if len(prediction.qc_features) == len(target):
+        data.obsm[OBSM_QC_FEATURES] = prediction.qc_features
+    if prediction.failed_mask.any():
+        data.obs[OBS_FAILED] = prediction.failed_mask
     if target.grid is not None:
-        data.obsm[CELLS] = target.grid.cells
+        data.obsm[OBSM_CELLS] = target.grid.cells
     if target.spots.names and list(data.obs_names) != list(target.spots.names):
-        data.obs[NAME] = list(target.spots.names)  # AnnData made them unique
+        data.obs[OBS_SPOT_NAME] = list(target.spots.names)  # AnnData made them unique
     try:
-        data.uns[GROUP][KEY] = json.dumps(document(saved))
+        data.uns[UNS_GROUP][UNS_DOCUMENT_KEY] = json.dumps(build_document(result))
     except (TypeError, ValueError, RecursionError) as error:
         raise OutputError(f"The card or the record of this result is not JSON: {error}.") from None
     return data
 
 
-def document(saved: Saved) -> dict[str, Any]:
+def build_document(result: SavedResult) -> dict[str, Any]:
     """What goes beside the arrays, as plain JSON; `reopen` reads it."""
-    prediction, spots = saved.prediction, saved.prediction.target.spots
+    prediction, spots = result.prediction, result.prediction.target.spots
     grid, scale = prediction.target.grid, prediction.label_scale
     return {
-        "format": FORMAT,
-        "slide": vars(saved.slide),
+        "format": RESULT_FORMAT_VERSION,
+        "slide": vars(result.slide_record),
         "target": {
             "kind": str(prediction.target.kind),
             "named": bool(spots.names),
@@ -170,23 +170,23 @@ def document(saved: Saved) -> dict[str, Any]:
         ],
         "label_scale": vars(scale),
         "provenance": prediction.provenance,
-        "zero_shot": list(prediction.zero_shot),
-        "failed": len(prediction.failed) == len(spots),
-        "evidence": list(NAMES),
-        "card": dict(saved.card),
-        "regions": None if saved.regions is None else _geojson(saved.regions),
-        "view": None if saved.view is None else vars(saved.view),
-        "versions": dict(saved.versions) or versions(),
+        "zero_shot": list(prediction.zero_shot_symbols),
+        "failed": len(prediction.failed_mask) == len(spots),
+        "evidence": list(QC_FEATURE_NAMES),
+        "card": dict(result.card),
+        "regions": None if result.regions is None else _to_geojson(result.regions),
+        "view": None if result.view_settings is None else vars(result.view_settings),
+        "versions": dict(result.versions) or get_package_versions(),
     }
 
 
-def _geojson(region: BaseGeometry) -> dict[str, Any]:
+def _to_geojson(region: BaseGeometry) -> dict[str, Any]:
     from shapely.geometry import mapping
 
     return mapping(region)
 
 
-def versions() -> dict[str, str]:
+def get_package_versions() -> dict[str, str]:
     """Of Python and of what the numbers depend on."""
     import platform
     from importlib.metadata import PackageNotFoundError, version

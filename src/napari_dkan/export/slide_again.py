@@ -11,28 +11,28 @@ from ..errors import SlideError
 
 if TYPE_CHECKING:
     from ..slide import Slide
-    from .saved import Saved
+    from .saved import SavedResult
 
 
-def find_slide(saved: Saved, beside: str | Path) -> Slide | None:
+def find_result_slide(result: SavedResult, result_path: str | Path) -> Slide | None:
     """Open the slide of a result: where it was, or under its name beside a file.
 
     An address on another machine is never opened here, as nobody has asked for it.
     """
-    for place in _places(saved.slide.path, Path(beside)):
-        slide = open_same(saved, place)
+    for place in _iter_candidate_paths(result.slide_record.path, Path(result_path)):
+        slide = open_matching_slide(result, place)
         if slide is not None:
             return slide
     return None
 
 
-def open_same(saved: Saved, path: str | Path) -> Slide | None:
+def open_matching_slide(result: SavedResult, path: str | Path) -> Slide | None:
     """Open a file if it is this slide, in the colours the prediction saw; else None."""
     from ..slide import open_slide
 
     try:
-        slide = open_slide(path, icc=bool(saved.prediction.provenance.get("slide_colours")))
-        if slide.fingerprint() == saved.slide.fingerprint:
+        slide = open_slide(path, apply_icc=bool(result.prediction.provenance.get("slide_colours")))
+        if slide.fingerprint() == result.slide_record.fingerprint:
             slide.prefetch()
             return slide
     except SlideError:
@@ -41,11 +41,11 @@ def open_same(saved: Saved, path: str | Path) -> Slide | None:
     return None
 
 
-def _places(was: str, beside: Path) -> Iterator[Path]:
-    if "://" in was or not was:
+def _iter_candidate_paths(stored_path: str, result_path: Path) -> Iterator[Path]:
+    if "://" in stored_path or not stored_path:
         return
-    name = re.split(r"[\\/]", was.rstrip("\\/"))[-1]  # of whatever system it was on
-    for place in (Path(was), beside.absolute().parent / name):
+    name = re.split(r"[\\/]", stored_path.rstrip("\\/"))[-1]  # of whatever system it was on
+    for place in (Path(stored_path), result_path.absolute().parent / name):
         try:
             there = place.exists()
         except (OSError, ValueError):  # too long a name, or a null character

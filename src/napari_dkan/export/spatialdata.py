@@ -14,22 +14,22 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import OutputError
-from ..files import folder_written_whole
-from .account import account, chosen
-from .picture import Picture
-from .raster import diameter_of
-from .saved import Saved, to_saved_anndata
+from ..files import atomic_write_folder
+from .account import build_export_provenance, select_symbols
+from .picture import SlideOverview
+from .raster import get_spot_diameter_um
+from .saved import SavedResult, result_to_anndata
 
 if TYPE_CHECKING:
     import zarr
     from shapely.geometry.base import BaseGeometry
 
-SHAPES, REGIONS, IMAGE, TABLE = "tiles", "regions", "slide", "table"
-CHUNK = 1024
-System = tuple[str, tuple[float, float]]  # a coordinate system's name, and its units per own (x, y)
+SHAPES_NAME, REGIONS_NAME, IMAGE_NAME, TABLE_NAME = "tiles", "regions", "slide", "table"
+IMAGE_CHUNK_PX = 1024
+CoordinateSystem = tuple[str, tuple[float, float]]  # a coordinate system's name, and its units per own (x, y)
 
 
-def write_spatialdata(path: str | Path, saved: Saved, genes: Sequence[str] | None = None) -> Path:
+def write_spatialdata(path: str | Path, result: SavedResult, genes: Sequence[str] | None = None) -> Path:
     """A new store with shapes ``tiles`` (squares of a grid, else circles), ``regions`` where some
     were drawn, the table ``table`` that annotates the tiles, and the small picture ``slide``,
     whose attributes name the slide itself by path and fingerprint.
@@ -40,38 +40,38 @@ def write_spatialdata(path: str | Path, saved: Saved, genes: Sequence[str] | Non
     """
     import zarr
 
-    prediction, mpp = saved.prediction, saved.slide.mpp
-    symbols = chosen(prediction, genes)
-    data = to_saved_anndata(saved)[:, list(symbols)].copy()
+    prediction, mpp = result.prediction, result.slide_record.mpp
+    symbols = select_symbols(prediction, genes)
+    data = result_to_anndata(result)[:, list(symbols)].copy()
     del data.uns["spatial"]  # the picture has its own place here
-    told = account(saved, symbols)
-    with folder_written_whole(path) as folder:
+    told = build_export_provenance(result, symbols)
+    with atomic_write_folder(path) as folder:
         root = zarr.create_group(folder, zarr_format=3, overwrite=True)
         root.attrs.update({"spatialdata_attrs": {"version": "0.2"}, "napari_dkan": told})
-        systems: tuple[System, ...] = (("global", (1.0, 1.0)), ("um", (mpp, mpp)))
+        systems: tuple[CoordinateSystem, ...] = (("global", (1.0, 1.0)), ("um", (mpp, mpp)))
         names = [str(n) for n in data.obs_names]
-        _write_shapes(root, folder, SHAPES, *_tiles(saved, names), systems)
-        if saved.regions is not None and not saved.regions.is_empty:
-            parts = list(getattr(saved.regions, "geoms", [saved.regions]))
+        _write_shapes(root, folder, SHAPES_NAME, *_make_tile_geometries(result, names), systems)
+        if result.regions is not None and not result.regions.is_empty:
+            parts = list(getattr(result.regions, "geoms", [result.regions]))
             drawn = [f"region{i + 1}" for i in range(len(parts))]
-            _write_shapes(root, folder, REGIONS, drawn, parts, None, systems)
-        if saved.picture is not None:
-            _write_picture(root, saved, saved.picture)
+            _write_shapes(root, folder, REGIONS_NAME, drawn, parts, None, systems)
+        if result.overview is not None:
+            _write_overview(root, result, result.overview)
         _write_table(root, data)
     return Path(path)
 
 
-def _tiles(
-    saved: Saved, names: list[str]
+def _make_tile_geometries(
+    result: SavedResult, names: list[str]
 ) -> tuple[list[str], Sequence[BaseGeometry], float | None]:
     """Names, geometries in level-0 px, and the radius of circles."""
     import shapely
 
-    prediction = saved.prediction
+    prediction = result.prediction
     x, y = prediction.target.spots.xy.T
     grid = prediction.target.grid
     if grid is None:
-        return names, list(shapely.points(x, y)), diameter_of(prediction) / saved.slide.mpp / 2
+        return names, list(shapely.points(x, y)), get_spot_diameter_um(prediction) / result.slide_record.mpp / 2
     half = grid.pitch / 2
     return names, list(shapely.box(x - half, y - half, x + half, y + half)), None
 
@@ -83,7 +83,7 @@ def _write_shapes(
     names: list[str],
     shapes: Sequence[BaseGeometry],
     radius: float | None,
-    systems: Sequence[System],
+    systems: Sequence[CoordinateSystem],
 ) -> None:
     """As GeoParquet 1.0 with the names as index; points with a radius are circles."""
     import pandas as pd
@@ -107,35 +107,35 @@ def _write_shapes(
         {
             "encoding-type": "ngff:shapes",
             "axes": ["x", "y"],
-            "coordinateTransformations": [_to(system, ("x", "y")) for system in systems],
+            "coordinateTransformations": [_build_transformation(system, ("x", "y")) for system in systems],
             "spatialdata_attrs": {"version": "0.3"},
         }
     )
     pyarrow.parquet.write_table(made, folder / "shapes" / name / "shapes.parquet")
 
 
-def _write_picture(root: zarr.Group, saved: Saved, picture: Picture) -> None:
+def _write_overview(root: zarr.Group, result: SavedResult, overview: SlideOverview) -> None:
     """Axes c, y, x. It covers the whole slide, so each side has a scale of its own."""
-    high, wide = picture.rgb.shape[:2]
-    per = saved.slide.width / wide, saved.slide.height / high  # level-0 px per px of it
-    mpp = saved.slide.mpp
+    high, wide = overview.rgb.shape[:2]
+    per = result.slide_record.width / wide, result.slide_record.height / high  # level-0 px per px of it
+    mpp = result.slide_record.mpp
     systems = (("global", per), ("um", (per[0] * mpp, per[1] * mpp)))
-    group = root.require_group("images").create_group(IMAGE)
+    group = root.require_group("images").create_group(IMAGE_NAME)
     array = group.create_array(
         "s0",
         shape=(3, high, wide),
-        chunks=(3, min(high, CHUNK), min(wide, CHUNK)),
+        chunks=(3, min(high, IMAGE_CHUNK_PX), min(wide, IMAGE_CHUNK_PX)),
         dtype="uint8",
         dimension_names=("c", "y", "x"),
     )
-    array[:] = picture.rgb.transpose(2, 0, 1)
+    array[:] = overview.rgb.transpose(2, 0, 1)
     axes = [{"name": a, "type": "channel" if a == "c" else "space"} for a in "cyx"]
     scale = {"type": "scale", "scale": [1.0, 1.0, 1.0]}
     image = {
-        "name": f"/images/{IMAGE}",
+        "name": f"/images/{IMAGE_NAME}",
         "axes": axes,
         "datasets": [{"path": "s0", "coordinateTransformations": [scale]}],
-        "coordinateTransformations": [_to(system, ("c", "y", "x")) for system in systems],
+        "coordinateTransformations": [_build_transformation(system, ("c", "y", "x")) for system in systems],
     }
     group.attrs.update(
         {
@@ -145,12 +145,12 @@ def _write_picture(root: zarr.Group, saved: Saved, picture: Picture) -> None:
                 "omero": {"channels": [{"label": name} for name in "rgb"]},
             },
             "spatialdata_attrs": {"version": "0.3"},
-            "napari_dkan": {"slide": vars(saved.slide)},
+            "napari_dkan": {"slide": vars(result.slide_record)},
         }
     )
 
 
-def _to(system: System, axes: Sequence[str]) -> dict[str, Any]:
+def _build_transformation(system: CoordinateSystem, axes: Sequence[str]) -> dict[str, Any]:
     """The transformation to a coordinate system, as NGFF 0.5-dev has it."""
     name, (x, y) = system
     by_axis = {"x": x, "y": y, "c": 1.0}
@@ -171,8 +171,8 @@ def _write_table(root: zarr.Group, data: Any) -> None:
     from anndata import settings
     from anndata.io import write_elem
 
-    annotates = {"region": SHAPES, "region_key": "region", "instance_key": "instance_id"}
-    data.obs["region"] = pd.Categorical([SHAPES] * data.n_obs)
+    annotates = {"region": SHAPES_NAME, "region_key": "region", "instance_key": "instance_id"}
+    data.obs["region"] = pd.Categorical([SHAPES_NAME] * data.n_obs)
     data.obs["instance_id"] = data.obs_names.to_numpy()
     data.uns["spatialdata_attrs"] = annotates
     tables = root.require_group("tables")
@@ -180,8 +180,8 @@ def _write_table(root: zarr.Group, data: Any) -> None:
     quiet = {"auto_shard_zarr_v3": False} if hasattr(settings, "auto_shard_zarr_v3") else {}
     try:
         with settings.override(**quiet):
-            write_elem(tables, TABLE, data)
+            write_elem(tables, TABLE_NAME, data)
     except (TypeError, ValueError) as error:
         raise OutputError(f"The table could not be written as zarr: {error}.") from error
     kind: Mapping[str, str] = {"spatialdata-encoding-type": "ngff:regions_table", "version": "0.2"}
-    tables[TABLE].attrs.update({**kind, **annotates})
+    tables[TABLE_NAME].attrs.update({**kind, **annotates})

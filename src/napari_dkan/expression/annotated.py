@@ -9,29 +9,29 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import SpotsError
-from ..probe import hdf5_doubt
+from ..probe import validate_hdf5
 from ..spatial.spots import Spots
 from .arrayfit import VISIUM_DIAMETER_UM, VISIUM_PITCH_UM
-from .counts import Counts, counts_of, whole
-from .lattice import lattice_coordinates
-from .spotfile import array_columns
-from .stated import stated
+from .counts import CountMatrix, counts_from_matrix, is_integer_valued
+from .lattice import array_coords_from_lattice
+from .spotfile import array_coords_from_table
+from .stated import find_value
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
-_SYMBOLS = ("gene_symbols", "gene_symbol", "feature_name", "gene_name", "symbol", "SYMBOL")
-_IDS = ("gene_ids", "gene_id", "ensembl", "ensembl_id", "feature_id")
+_SYMBOL_COLUMNS = ("gene_symbols", "gene_symbol", "feature_name", "gene_name", "symbol", "SYMBOL")
+_ID_COLUMNS = ("gene_ids", "gene_id", "ensembl", "ensembl_id", "feature_id")
 
 
-def open_h5ad(path: Path) -> AnnData:
+def read_h5ad_file(path: Path) -> AnnData:
     """Raises SpotsError when the file is missing, damaged or no h5ad."""
     import anndata
 
     if not path.is_file():
         raise SpotsError(f"{path} does not exist; check the path.")
     try:
-        doubt = hdf5_doubt(path)
+        doubt = validate_hdf5(path)
         if not doubt:
             return anndata.read_h5ad(path)
     except Exception as error:  # h5py and anndata raise a dozen kinds for a damaged file
@@ -39,7 +39,7 @@ def open_h5ad(path: Path) -> AnnData:
     raise SpotsError(f"{path} is not a readable h5ad file ({doubt}); write it again.")
 
 
-def counts_in(data: AnnData, path: Path) -> Counts:
+def counts_from_anndata(data: AnnData, path: Path) -> CountMatrix:
     """Raw counts, under gene symbols where it has any.
 
     From ``layers['counts']``; without that from ``raw`` or ``X``, the first with whole numbers.
@@ -48,20 +48,20 @@ def counts_in(data: AnnData, path: Path) -> Counts:
     """
     spots = list(map(str, data.obs_names))
     if "counts" in data.layers:
-        genes, ids = _genes(data.var)
-        return counts_of(data.layers["counts"], spots, genes, path, ids)
+        genes, ids = _gene_symbols_and_ids(data.var)
+        return counts_from_matrix(data.layers["counts"], spots, genes, path, ids)
     places = [] if data.raw is None else [(data.raw.X, data.raw.var)]
     for matrix, var in [*places, (data.X, data.var)]:
-        if matrix is not None and _looks_raw(matrix):
-            genes, ids = _genes(var)
-            return counts_of(matrix, spots, genes, path, ids)
+        if matrix is not None and _is_raw_counts(matrix):
+            genes, ids = _gene_symbols_and_ids(var)
+            return counts_from_matrix(matrix, spots, genes, path, ids)
     raise SpotsError(
         f"{path} holds no raw counts in X{' or raw' if places else ''}; "
         "put the raw counts into layers['counts']."
     )
 
 
-def spots_in(data: AnnData, path: Path) -> tuple[Spots, dict[str, str]]:
+def spots_from_anndata(data: AnnData, path: Path) -> tuple[Spots, dict[str, str]]:
     """Spots from ``obsm['spatial']``, and notes for ``uns``.
 
     Array coordinates that ``obs`` does not give are derived where the positions lie on a
@@ -77,16 +77,16 @@ def spots_in(data: AnnData, path: Path) -> tuple[Spots, dict[str, str]]:
         raise SpotsError(f"{path}: obsm['spatial'] holds no numbers; give x and y.") from error
     if xy.shape != (data.n_obs, 2) or not np.isfinite(xy).all():
         raise SpotsError(f"{path}: obsm['spatial'] must hold a finite x and y for every spot.")
-    diameter, pitch = (stated(data.uns, (f"spot_{key}_um",)) for key in ("diameter", "pitch"))
+    diameter, pitch = (find_value(data.uns, (f"spot_{key}_um",)) for key in ("diameter", "pitch"))
     names = tuple(map(str, data.obs_names))
-    return on_array(Spots(xy, array_columns(data.obs, path), names, diameter, pitch), path)
+    return infer_array(Spots(xy, array_coords_from_table(data.obs, path), names, diameter, pitch), path)
 
 
-def on_array(spots: Spots, path: Path) -> tuple[Spots, dict[str, str]]:
+def infer_array(spots: Spots, path: Path) -> tuple[Spots, dict[str, str]]:
     """The spots with array coordinates and pitch where they can be told, and notes on that."""
     notes = {}
     if spots.array is None:
-        spots = replace(spots, array=lattice_coordinates(spots.xy))
+        spots = replace(spots, array=array_coords_from_lattice(spots.xy))
         if spots.array is not None:
             notes["array_note"] = "array coordinates were derived from the positions"
     if spots.array is None:
@@ -102,7 +102,7 @@ def on_array(spots: Spots, path: Path) -> tuple[Spots, dict[str, str]]:
     return spots, notes
 
 
-def check_sparse(data: AnnData) -> None:
+def check_sparse_indices(data: AnnData) -> None:
     """ValueError where the indices of a sparse matrix are damaged.
 
     scipy trusts them when it takes rows: out of range, they end the process.
@@ -113,25 +113,25 @@ def check_sparse(data: AnnData) -> None:
             matrix.check_format()
 
 
-def constant(data: AnnData, column: str) -> str:
+def constant_obs_value(data: AnnData, column: str) -> str:
     """The one value of a column of ``obs``, "" when there is none or there are several."""
     values = set(map(str, data.obs[column])) if column in data.obs else set()
     return values.pop() if len(values) == 1 else ""
 
 
-def _looks_raw(matrix: Any) -> bool:
+def _is_raw_counts(matrix: Any) -> bool:
     values = np.asarray(matrix.data if hasattr(matrix, "tocsr") else matrix)
     if values.dtype.kind not in "buif":
         return False
-    return values.dtype.kind != "f" or not np.isfinite(values).all() or whole(values)
+    return values.dtype.kind != "f" or not np.isfinite(values).all() or is_integer_valued(values)
 
 
-def _genes(var: Any) -> tuple[list[str], list[str]]:
+def _gene_symbols_and_ids(var: Any) -> tuple[list[str], list[str]]:
     """Symbols and Ensembl ids; the index may hold either."""
     index = [str(v) for v in var.index]
-    column = next((c for c in _SYMBOLS if c in var.columns), None)
+    column = next((c for c in _SYMBOL_COLUMNS if c in var.columns), None)
     if column is not None and sum(v.startswith("ENS") for v in index) > len(index) / 2:
         named = zip(map(str, var[column]), index, strict=True)
         return [symbol if symbol not in ("", "nan") else i for symbol, i in named], index
-    ids = next((c for c in _IDS if c in var.columns), None)
+    ids = next((c for c in _ID_COLUMNS if c in var.columns), None)
     return index, [] if ids is None else [str(v) for v in var[ids]]

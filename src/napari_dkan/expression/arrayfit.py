@@ -13,11 +13,11 @@ ST_DIAMETER_UM = 100.0
 VISIUM_PITCH_UM = 100.0
 VISIUM_DIAMETER_UM = 55.0
 
-_HEX_CELL = 0.5 * np.sqrt(3.0) / 2.0  # area of one (column, row) step on a hexagonal array
+_HEX_CELL_AREA = 0.5 * np.sqrt(3.0) / 2.0  # area of one (column, row) step on a hexagonal array
 
 
 def fit_mpp(
-    array: NDArray[np.floating], pixels: NDArray[np.floating], pitch_um: float, cell: float = 1.0
+    array: NDArray[np.floating], pixels: NDArray[np.floating], pitch_um: float, cell_area: float = 1.0
 ) -> float:
     """Micrometres per pixel from spot centres on an array of known pitch.
 
@@ -50,10 +50,10 @@ def fit_mpp(
     determinant = abs(float(np.linalg.det(affine[:2])))
     if determinant < 1e-6:
         raise SpotsError("The pixel size cannot be fitted: all spots lie on the same pixels.")
-    return float(pitch_um * np.sqrt(cell / determinant))
+    return float(pitch_um * np.sqrt(cell_area / determinant))
 
 
-def array_mpp(spots: Spots) -> float | None:
+def mpp_from_spots(spots: Spots) -> float | None:
     """Micrometres per pixel of the slide under these spots, None where they do not tell.
 
     Needs array coordinates and a pitch. On a hexagonal (Visium) array every second column of a
@@ -65,7 +65,7 @@ def array_mpp(spots: Spots) -> float | None:
     hexagonal = len(spots) > 20 and bool((parity == parity[0]).all())
     try:
         return fit_mpp(
-            spots.array.astype(float), spots.xy, spots.pitch_um, _HEX_CELL if hexagonal else 1.0
+            spots.array.astype(float), spots.xy, spots.pitch_um, _HEX_CELL_AREA if hexagonal else 1.0
         )
     except SpotsError:
         return None

@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
 _GRID_NAME = re.compile(r"(-?\d+(?:\.\d+)?)x(-?\d+(?:\.\d+)?)")
-_FRACTIONS_ALLOWED = 0.01  # of the counts; some pipelines share a read between two genes
+_MAX_FRACTIONAL_SHARE = 0.01  # of the counts; some pipelines share a read between two genes
 
 
 @dataclass(frozen=True)
-class Counts:
+class CountMatrix:
     """Raw counts (S spots, G genes).
 
     matrix : (S, G) float32, sparse by rows.
@@ -31,15 +31,15 @@ class Counts:
     """
 
     matrix: csr_matrix
-    spots: tuple[str, ...]
+    spot_names: tuple[str, ...]
     genes: tuple[str, ...]
-    ids: tuple[str, ...] = ()
-    merged: int = 0
+    ensembl_ids: tuple[str, ...] = ()
+    n_merged_genes: int = 0
 
 
-def counts_of(
+def counts_from_matrix(
     matrix: Any, spots: Sequence[str], genes: Sequence[str], path: Path, ids: Sequence[str] = ()
-) -> Counts:
+) -> CountMatrix:
     """Counts from any matrix (spots x genes, dense or sparse).
 
     Genes that share a symbol (two Ensembl ids, one name) are summed in the place of the first,
@@ -68,12 +68,12 @@ def counts_of(
         raise SpotsError(f"{path} holds no counts.")
     if not np.isfinite(matrix.data).all() or (matrix.data < 0).any():
         raise SpotsError(f"{path} holds negative or missing counts; give raw counts.")
-    if not whole(matrix.data):
+    if not is_integer_valued(matrix.data):
         raise SpotsError(
             f"{path} holds fractions instead of counts, as if normalised; give raw counts."
         )
-    names = rounded_names(spots) or tuple(map(str, spots))
-    twice = _first_twice(names)
+    names = round_grid_names(spots) or tuple(map(str, spots))
+    twice = _first_duplicate(names)
     if twice is not None:
         raise SpotsError(f"{path} has two rows for spot {twice}; keep one.")
     symbols = tuple(dict.fromkeys(map(str, genes)))
@@ -90,16 +90,16 @@ def counts_of(
         ids = [ids[i] for i in first] if ids else ()
     matrix.sum_duplicates()
     matrix.eliminate_zeros()
-    return Counts(matrix, names, symbols, tuple(map(str, ids)), merged)
+    return CountMatrix(matrix, names, symbols, tuple(map(str, ids)), merged)
 
 
-def whole(values: np.ndarray) -> bool:
+def is_integer_valued(values: np.ndarray) -> bool:
     """Whether the values look like counts: whole numbers, but for a few."""
     fractions = np.abs(values - np.rint(values)) > 1e-3
-    return not fractions.size or float(fractions.mean()) <= _FRACTIONS_ALLOWED
+    return not fractions.size or float(fractions.mean()) <= _MAX_FRACTIONAL_SHARE
 
 
-def rounded_names(names: Sequence[str]) -> tuple[str, ...] | None:
+def round_grid_names(names: Sequence[str]) -> tuple[str, ...] | None:
     """Array names like ``10x12``, decimals rounded; None unless all names are of that kind.
 
     The counts of the her2st study carry decimals where its spot files do.
@@ -115,7 +115,7 @@ def rounded_names(names: Sequence[str]) -> tuple[str, ...] | None:
     return tuple(f"{x}x{y}" for x, y in np.rint(np.array(pairs, float)).astype(np.int64))
 
 
-def _first_twice(names: Sequence[str]) -> str | None:
+def _first_duplicate(names: Sequence[str]) -> str | None:
     seen: set[str] = set()
     for name in names:
         if name in seen:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class FoundSection:
+class SectionEntry:
     """A section that can be read.
 
     name : unique in its folder.

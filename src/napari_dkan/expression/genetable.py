@@ -6,11 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..errors import SpotsError
-from .knowledge.table import read_gene_table, table_files
+from .knowledge.table import read_gene_table, gene_table_paths
 from .panel import Gene, Panel
 
 
-def annotate(panel: Panel, descriptions: str | Path, aliases: str | Path) -> Panel:
+def annotate_panel(panel: Panel, descriptions: str | Path, aliases: str | Path) -> Panel:
     """The panel with Ensembl ids, approved names and aliases where the tables know them.
 
     descriptions : gzipped TSV with ``symbol``, ``ensembl_id``, ``name``.
@@ -41,9 +41,9 @@ def annotate(panel: Panel, descriptions: str | Path, aliases: str | Path) -> Pan
     return Panel(tuple(one(g) for g in panel.genes))
 
 
-def annotate_from(panel: Panel, folder: str | Path) -> Panel:
+def annotate_panel_from_folder(panel: Panel, folder: str | Path) -> Panel:
     """`annotate` with the two tables of a folder, under the names they have in our data."""
-    return annotate(panel, *table_files(folder))
+    return annotate_panel(panel, *gene_table_paths(folder))
 
 
 def read_panel(path: str | Path) -> Panel:

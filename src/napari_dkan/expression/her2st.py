@@ -10,43 +10,43 @@ from typing import TYPE_CHECKING
 from ..errors import SpotsError
 from .arrayfit import ST_PITCH_UM, fit_mpp
 from .countfile import read_counts
-from .counts import rounded_names
-from .found import FoundSection
-from .section import About, build_section
+from .counts import round_grid_names
+from .found import SectionEntry
+from .section import SectionMetadata, build_section
 from .spotfile import read_spots
-from .tables import numbers, read_table
+from .tables import numeric_columns, read_table
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
-_ENDINGS = (".tsv.gz", ".tsv")
+_TSV_SUFFIXES = (".tsv.gz", ".tsv")
 
 
-def st_root(root: str | Path) -> Path:
+def find_her2st_root(root: str | Path) -> Path:
     """The folder with ``ST-cnts``: the root or its ``her2st``."""
     root = Path(root)
     inner = root / "her2st"
     return inner if not (root / "ST-cnts").is_dir() and (inner / "ST-cnts").is_dir() else root
 
 
-def patient_of(section: str) -> str:
+def patient_from_section_name(section: str) -> str:
     """Patient of a section name: ``C`` of ``C3``, ``P2`` of ``P2_ST_rep1``, "" where neither."""
     match = re.fullmatch(r"([A-Za-z])\d+|([^_]+)_.*", section)
     return next((group for group in match.groups() if group), "") if match else ""
 
 
-def find(root: Path) -> tuple[FoundSection, ...]:
+def find_her2st_sections(root: Path) -> tuple[SectionEntry, ...]:
     """The sections that have counts in ``ST-cnts``."""
-    files = [p for end in _ENDINGS for p in (st_root(root) / "ST-cnts").glob(f"*{end}")]
+    files = [p for end in _TSV_SUFFIXES for p in (find_her2st_root(root) / "ST-cnts").glob(f"*{end}")]
     names = sorted({p.name.removesuffix(".gz").removesuffix(".tsv") for p in files})
     return tuple(
-        FoundSection(name, patient_of(name), "her2st", partial(read_section, root, name))
+        SectionEntry(name, patient_from_section_name(name), "her2st", partial(read_her2st_section, root, name))
         for name in names
         if not name.startswith(".")
     )
 
 
-def find_section(root: str | Path, section: str) -> tuple[Path, Path, Path]:
+def find_her2st_files(root: str | Path, section: str) -> tuple[Path, Path, Path]:
     """Image, counts and spot file of a section.
 
     root : a folder with ``ST-imgs``, ``ST-cnts`` and ``ST-spotfiles``, or one that holds it as
@@ -54,9 +54,9 @@ def find_section(root: str | Path, section: str) -> tuple[Path, Path, Path]:
 
     Raises SpotsError naming what is missing.
     """
-    root = st_root(root)
+    root = find_her2st_root(root)
     counts = next(
-        (p for end in _ENDINGS if (p := root / "ST-cnts" / f"{section}{end}").is_file()),
+        (p for end in _TSV_SUFFIXES if (p := root / "ST-cnts" / f"{section}{end}").is_file()),
         None,
     )
     if counts is None:
@@ -74,7 +74,7 @@ def find_section(root: str | Path, section: str) -> tuple[Path, Path, Path]:
     return images[0], counts, spots
 
 
-def read_section(root: str | Path, section: str) -> AnnData:
+def read_her2st_section(root: str | Path, section: str) -> AnnData:
     """One section: raw counts, spot positions, image and pixel size.
 
     Returns an AnnData of the spots that have both counts and a position, named ``XxY``; see
@@ -82,21 +82,21 @@ def read_section(root: str | Path, section: str) -> AnnData:
 
     Raises SpotsError naming the file that is missing or not as expected.
     """
-    image, counts_path, spots_path = find_section(root, section)
+    image, counts_path, spots_path = find_her2st_files(root, section)
     spots = read_spots(spots_path)
-    mpp = selection_mpp(spots_path)
+    mpp = mpp_from_selection_file(spots_path)
     if mpp is None:
         raise SpotsError(
             f"{spots_path} is not a her2st spot file; it needs x, y, pixel_x, pixel_y."
         )
     counts = read_counts(counts_path)
-    if rounded_names(counts.spots) is None:
+    if round_grid_names(counts.spot_names) is None:
         raise SpotsError(f"{counts_path}: the first column must hold spot names like 10x12.")
-    about = About(section, patient_of(section), str(image), mpp, "spot array")
+    about = SectionMetadata(section, patient_from_section_name(section), str(image), mpp, "spot array")
     return build_section(counts, spots, about, spots_path)
 
 
-def selection_mpp(path: Path) -> float | None:
+def mpp_from_selection_file(path: Path) -> float | None:
     """Pixel size from a her2st spot file, None when it is another kind of file.
 
     The study's own fit of the array (``new_x, new_y``) follows the printed spots more closely
@@ -110,7 +110,7 @@ def selection_mpp(path: Path) -> float | None:
     fitted = ["new_x", "new_y"] if {"new_x", "new_y"} <= set(table.columns) else ["x", "y"]
     try:
         return fit_mpp(
-            numbers(table, fitted, path), numbers(table, ["pixel_x", "pixel_y"], path), ST_PITCH_UM
+            numeric_columns(table, fitted, path), numeric_columns(table, ["pixel_x", "pixel_y"], path), ST_PITCH_UM
         )
     except SpotsError as error:
         if str(path) in str(error):

@@ -29,7 +29,7 @@ class LabelScale:
         base = "ln" if abs(self.base - np.e) < 1e-6 else f"log{self.base:g}"
         return f"{base}(1 + counts per {per} of panel){smooth}"
 
-    def log(self, counts: NDArray[np.floating]) -> NDArray[np.float32]:
+    def normalize_and_log(self, counts: NDArray[np.floating]) -> NDArray[np.float32]:
         """Normalise and log raw panel counts (N, G); every row total must be positive."""
         total = counts.sum(axis=1, keepdims=True)
         if (total <= 0).any():

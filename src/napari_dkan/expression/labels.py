@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Labels:
+class SectionLabels:
     """Labels of the spots that have one.
 
     values : (N, G) float32 on the label scale, genes in panel order.
@@ -27,10 +27,10 @@ class Labels:
 
     values: NDArray[np.float32]
     rows: NDArray[np.int64]
-    dropped: tuple[str, ...]
+    dropped_spots: tuple[str, ...]
 
 
-def panel_labels(section: AnnData, panel: Panel, scale: LabelScale) -> Labels:
+def labels_from_section(section: AnnData, panel: Panel, scale: LabelScale) -> SectionLabels:
     """Labels of a section: panel counts, normalised and logged, then smoothed on the array.
 
     A spot without any panel count has no label (its library size is zero); it is dropped before
@@ -55,13 +55,13 @@ def panel_labels(section: AnnData, panel: Panel, scale: LabelScale) -> Labels:
     if not positive.any():
         raise SpotsError(f"No spot of {name} has a count of any panel gene.")
     rows = np.flatnonzero(positive)
-    array = array_coordinates(section)
-    values = scale.smooth(scale.log(counts[rows]), array[rows])
+    array = array_coords_from_section(section)
+    values = scale.smooth(scale.normalize_and_log(counts[rows]), array[rows])
     dropped = tuple(map(str, section.obs_names[~positive]))
-    return Labels(values, rows, dropped)
+    return SectionLabels(values, rows, dropped)
 
 
-def array_coordinates(section: AnnData) -> NDArray[np.int64]:
+def array_coords_from_section(section: AnnData) -> NDArray[np.int64]:
     """(N, 2) array coordinates along x and y of a section's spots.
 
     Raises SpotsError when the section has none.

@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-_FEWEST = 16
-_NEIGHBOUR = 1.25  # times the nearest distance: nearer than a square's diagonal
-_ALIGNED = 0.85  # length of the mean direction; 1 on an exact lattice, near 0 for cells
-_LARGEST_MISS = 0.3  # of a pitch; half a pitch would be another place
+_MIN_SPOTS = 16
+_NEIGHBOUR_RADIUS = 1.25  # times the nearest distance: nearer than a square's diagonal
+_MIN_ALIGNMENT = 0.85  # length of the mean direction; 1 on an exact lattice, near 0 for cells
+_MAX_RESIDUAL = 0.3  # of a pitch; half a pitch would be another place
 
 
-def lattice_coordinates(xy: NDArray[np.floating]) -> NDArray[np.int64] | None:
+def array_coords_from_lattice(xy: NDArray[np.floating]) -> NDArray[np.int64] | None:
     """(N, 2) integer array coordinates, x first, of spots on a square or hexagonal lattice.
 
     xy : (N, 2) spot centres in px, in any order; gaps and islands are allowed.
@@ -24,13 +24,13 @@ def lattice_coordinates(xy: NDArray[np.floating]) -> NDArray[np.int64] | None:
     from scipy.spatial import cKDTree
 
     xy = np.asarray(xy, dtype=float)
-    if len(xy) < _FEWEST or not np.isfinite(xy).all():
+    if len(xy) < _MIN_SPOTS or not np.isfinite(xy).all():
         return None
     tree = cKDTree(xy)
     pitch = float(np.median(tree.query(xy, k=2)[0][:, 1]))
     if pitch <= 0:
         return None
-    pairs = tree.query_pairs(_NEIGHBOUR * pitch, output_type="ndarray")
+    pairs = tree.query_pairs(_NEIGHBOUR_RADIUS * pitch, output_type="ndarray")
     if not 0 < len(pairs) <= 8 * len(xy):
         return None
     steps = xy[pairs[:, 1]] - xy[pairs[:, 0]]
@@ -39,19 +39,19 @@ def lattice_coordinates(xy: NDArray[np.floating]) -> NDArray[np.int64] | None:
     fold, mean = max(
         ((n, np.exp(1j * n * angles).mean()) for n in (4, 6)), key=lambda one: abs(one[1])
     )
-    if abs(mean) < _ALIGNED:
+    if abs(mean) < _MIN_ALIGNMENT:
         return None
     pitch = float(np.median(np.linalg.norm(steps, axis=1)))
-    cell = _place(steps, _basis(np.angle(mean) / fold, pitch, fold), fold)
-    walked = _walk(len(xy), pairs, cell)
-    array = _settle(xy, walked, pitch, fold)
+    cell = _nearest_cells(steps, _lattice_basis(np.angle(mean) / fold, pitch, fold), fold)
+    walked = _traverse_lattice(len(xy), pairs, cell)
+    array = _fit_lattice(xy, walked, pitch, fold)
     if array is None or len(np.unique(array, axis=0)) < len(array):
         return None
     shift = array.min(axis=0)
     return array - shift + ([0, int(shift.sum() % 2)] if fold == 6 else 0)
 
 
-def _basis(angle: float, pitch: float, fold: int) -> NDArray[np.float64]:
+def _lattice_basis(angle: float, pitch: float, fold: int) -> NDArray[np.float64]:
     """(2, 2) px of one step along the columns and along the rows."""
     along = np.array([np.cos(angle), np.sin(angle)])
     across = np.array([-along[1], along[0]])
@@ -60,7 +60,7 @@ def _basis(angle: float, pitch: float, fold: int) -> NDArray[np.float64]:
     return np.stack([along / 2, across * np.sqrt(3) / 2]) * pitch
 
 
-def _place(offsets: NDArray, basis: NDArray, fold: int) -> NDArray[np.int64]:
+def _nearest_cells(offsets: NDArray, basis: NDArray, fold: int) -> NDArray[np.int64]:
     """The lattice cell nearest to each offset from a cell."""
     exact = offsets @ np.linalg.inv(basis)
     if fold == 4:
@@ -70,7 +70,7 @@ def _place(offsets: NDArray, basis: NDArray, fold: int) -> NDArray[np.int64]:
     return np.column_stack([2 * np.rint((exact[:, 0] - odd) / 2) + odd, rows]).astype(np.int64)
 
 
-def _walk(n: int, pairs: NDArray, cell: NDArray[np.int64]) -> NDArray[np.int64]:
+def _traverse_lattice(n: int, pairs: NDArray, cell: NDArray[np.int64]) -> NDArray[np.int64]:
     """(M, 3) spot, column, row of the largest connected part, adding step to step.
 
     Stepping from neighbour to neighbour forgives a lattice that drifts or is stretched.
@@ -93,7 +93,7 @@ def _walk(n: int, pairs: NDArray, cell: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.array([(spot, *at[spot]) for spot in order.tolist()], dtype=np.int64)
 
 
-def _settle(
+def _fit_lattice(
     xy: NDArray, walked: NDArray[np.int64], pitch: float, fold: int
 ) -> NDArray[np.int64] | None:
     """All spots on the lattice fitted through the walked ones; None where some miss it."""
@@ -103,6 +103,6 @@ def _settle(
     affine, *_ = np.linalg.lstsq(design, xy[walked[:, 0]], rcond=None)
     if abs(np.linalg.det(affine[:2])) < 1e-6 * pitch**2:
         return None
-    array = _place(xy - affine[2], affine[:2], fold)
+    array = _nearest_cells(xy - affine[2], affine[:2], fold)
     missed = np.linalg.norm(xy - affine[2] - array @ affine[:2], axis=1)
-    return array if float(missed.max()) <= _LARGEST_MISS * pitch else None
+    return array if float(missed.max()) <= _MAX_RESIDUAL * pitch else None

@@ -9,25 +9,25 @@ from typing import TYPE_CHECKING
 
 from ..errors import SpotsError
 from . import h5ad, her2st, hest, published, space_ranger, spatialdata
-from .found import FoundSection
+from .found import SectionEntry
 from .tables import read_table
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
 # The first that finds something is the folder's layout.
-_LAYOUTS: tuple[Callable[[Path], tuple[FoundSection, ...]], ...] = (
-    spatialdata.find,
-    published.find,
-    her2st.find,
-    hest.find,
-    space_ranger.find,
-    h5ad.find,
+_SECTION_FINDERS: tuple[Callable[[Path], tuple[SectionEntry, ...]], ...] = (
+    spatialdata.find_spatialdata_sections,
+    published.find_dkan_sections,
+    her2st.find_her2st_sections,
+    hest.find_hest_sections,
+    space_ranger.find_space_ranger_sections,
+    h5ad.find_h5ad_sections,
 )
-_PATIENTS = "patients.csv"
+_PATIENTS_NAME = "patients.csv"
 
 
-def find_sections(root: str | Path) -> tuple[FoundSection, ...]:
+def find_sections(root: str | Path) -> tuple[SectionEntry, ...]:
     """The sections of a folder (or of one h5ad or SpatialData .zarr), sorted by name.
 
     Layouts: her2st; the one published with DKAN; Space Ranger outputs, one or one per subfolder;
@@ -43,7 +43,7 @@ def find_sections(root: str | Path) -> tuple[FoundSection, ...]:
     if root.is_file() and root.suffix != ".h5ad":
         raise SpotsError(f"{root} is not a folder with sections, nor an h5ad.")
     try:
-        layouts = (h5ad.find,) if root.is_file() else _LAYOUTS
+        layouts = (h5ad.find_h5ad_sections,) if root.is_file() else _SECTION_FINDERS
         found = next((sections for find in layouts if (sections := find(root))), ())
     except OSError as error:  # a folder that may not be looked into
         raise SpotsError(f"{root} cannot be read ({error.strerror or error}).") from error
@@ -52,10 +52,10 @@ def find_sections(root: str | Path) -> tuple[FoundSection, ...]:
             f"{root} holds no sections; give a folder with ST-cnts and ST-spotfiles, Space Ranger "
             "outputs, a HEST-1k folder, SpatialData .zarr or h5ad files."
         )
-    patients = _patients(root / _PATIENTS)
+    patients = _read_patients(root / _PATIENTS_NAME)
     return tuple(
         sorted(
-            (_belonging(f, patients[f.name]) if f.name in patients else f for f in found),
+            (_with_patient(f, patients[f.name]) if f.name in patients else f for f in found),
             key=lambda f: f.name,
         )
     )
@@ -79,7 +79,7 @@ def read_sections(root: str | Path, names: Sequence[str] | None = None) -> list[
     return [found[name].read() for name in names]
 
 
-def _patients(path: Path) -> dict[str, str]:
+def _read_patients(path: Path) -> dict[str, str]:
     if not path.is_file():
         return {}
     table = read_table(path)
@@ -88,7 +88,7 @@ def _patients(path: Path) -> dict[str, str]:
     return dict(zip(table["section"].astype(str), table["patient"].astype(str), strict=True))
 
 
-def _belonging(found: FoundSection, patient: str) -> FoundSection:
+def _with_patient(found: SectionEntry, patient: str) -> SectionEntry:
     def read() -> AnnData:
         data = found.read()
         data.uns["patient"] = patient

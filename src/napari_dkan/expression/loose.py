@@ -7,20 +7,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import SpotsError
-from .annotated import on_array, open_h5ad
+from .annotated import infer_array, read_h5ad_file
 from .countfile import read_counts
 from .h5ad import read_h5ad_section
-from .her2st import selection_mpp
+from .her2st import mpp_from_selection_file
 from .scalefactors import read_scale_factors
-from .section import About, build_section
+from .section import SectionMetadata, build_section
 from .spotfile import read_spots
-from .stated import MPP_KEYS, stated
+from .stated import MPP_KEYS, find_value
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
 
-def read_loose(
+def read_single_section(
     image: str | Path | None, counts: str | Path, spots: str | Path | None = None
 ) -> AnnData:
     """A section from separate files; see `section.build_section` for what it holds.
@@ -46,21 +46,21 @@ def read_loose(
             )
         return read_h5ad_section(counts, image)
     path = Path(spots)
-    placed, notes = on_array(read_spots(path), path)
+    placed, notes = infer_array(read_spots(path), path)
     if not placed.names and placed.array is not None:
         placed = replace(placed, names=tuple(f"{x}x{y}" for x, y in placed.array))
-    mpp, origin = _pixel_size(path)
+    mpp, origin = _read_mpp(path)
     name = counts.name.split(".")[0]
-    about = About(name, "", "" if image is None else str(image), mpp, origin, notes)
+    about = SectionMetadata(name, "", "" if image is None else str(image), mpp, origin, notes)
     return build_section(read_counts(counts), placed, about, path)
 
 
-def _pixel_size(spots: Path) -> tuple[float | None, str]:
+def _read_mpp(spots: Path) -> tuple[float | None, str]:
     if spots.suffix == ".h5ad":
-        return stated(open_h5ad(spots).uns, MPP_KEYS), "h5ad metadata"
+        return find_value(read_h5ad_file(spots).uns, MPP_KEYS), "h5ad metadata"
     if spots.name.startswith("tissue_positions"):
         return read_scale_factors(spots.parent).mpp, "Space Ranger's scale factors"
     try:
-        return selection_mpp(spots), "spot array"
+        return mpp_from_selection_file(spots), "spot array"
     except SpotsError:  # too few spots to fit; the image may state its size
         return None, ""

@@ -54,7 +54,7 @@ class Panel:
         """
         if symbol in self._row:
             return self._row[symbol]
-        hit = self._exact(symbol.upper())
+        hit = self._find_exact(symbol.upper())
         if hit is None:
             near = ", ".join(g.symbol for g in self.search(symbol)[:3])
             hint = f" Did you mean {near}?" if near else ""
@@ -75,10 +75,10 @@ class Panel:
         key = text.strip().upper()
         if not key:
             return list(self.genes)
-        ranked = [(r, i) for i, g in enumerate(self.genes) if (r := _rank(g, key)) is not None]
+        ranked = [(r, i) for i, g in enumerate(self.genes) if (r := _match_rank(g, key)) is not None]
         return [self.genes[i] for _, i in sorted(ranked)]
 
-    def _exact(self, key: str) -> int | None:
+    def _find_exact(self, key: str) -> int | None:
         for i, gene in enumerate(self.genes):
             if gene.symbol.upper() == key:
                 return i
@@ -88,7 +88,7 @@ class Panel:
         return None
 
 
-def _rank(gene: Gene, key: str) -> int | None:
+def _match_rank(gene: Gene, key: str) -> int | None:
     symbol = gene.symbol.upper()
     aliases = [a.upper() for a in gene.aliases]
     if symbol == key:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from .stated import positive, read_json
+from .stated import to_positive_float, read_json_object
 
-NAME = "scalefactors_json.json"
+SCALE_FACTORS_NAME = "scalefactors_json.json"
 
 
 @dataclass(frozen=True)
@@ -27,10 +27,10 @@ def read_scale_factors(spatial: Path) -> ScaleFactors:
 
     Raises SpotsError when the file is damaged.
     """
-    path = spatial / NAME
+    path = spatial / SCALE_FACTORS_NAME
     if not path.is_file():
         return ScaleFactors()
-    stated = read_json(path)
+    stated = read_json_object(path)
     return ScaleFactors(
-        positive(stated.get("microns_per_pixel")), positive(stated.get("bin_size_um"))
+        to_positive_float(stated.get("microns_per_pixel")), to_positive_float(stated.get("bin_size_um"))
     )

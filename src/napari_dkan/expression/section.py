@@ -11,17 +11,17 @@ import numpy as np
 
 from ..errors import SpotsError
 from ..spatial.spots import Spots
-from .arrayfit import array_mpp
-from .counts import Counts
+from .arrayfit import mpp_from_spots
+from .counts import CountMatrix
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
-_AGREES = 1.2  # pixel sizes further apart than this factor get a note
+_MAX_MPP_RATIO = 1.2  # pixel sizes further apart than this factor get a note
 
 
 @dataclass(frozen=True)
-class About:
+class SectionMetadata:
     """What a layout says about a section besides counts and spots.
 
     name : the section, as it is asked for.
@@ -40,7 +40,7 @@ class About:
     notes: Mapping[str, Any] = field(default_factory=dict)
 
 
-def build_section(counts: Counts, spots: Spots, about: About, source: Path) -> AnnData:
+def build_section(counts: CountMatrix, spots: Spots, metadata: SectionMetadata, source: Path) -> AnnData:
     """The spots that have both counts and a position, in the order of `spots`.
 
     Returns an AnnData: ``.X`` raw counts (csr float32), ``var['gene_ids']`` where known,
@@ -64,48 +64,48 @@ def build_section(counts: Counts, spots: Spots, about: About, source: Path) -> A
     if len(set(spots.names)) != len(spots):
         twice = next(n for n in spots.names if spots.names.count(n) > 1)
         raise SpotsError(f"{source} names spot {twice} twice; keep one.")
-    row_of = {name: i for i, name in enumerate(counts.spots)}
+    row_of = {name: i for i, name in enumerate(counts.spot_names)}
     present = np.array([name in row_of for name in spots.names], dtype=bool)
     if not present.any():
         raise SpotsError(
-            f"The counts and {source} have no spot in common: {counts.spots[0]} is not like "
+            f"The counts and {source} have no spot in common: {counts.spot_names[0]} is not like "
             f"{spots.names[0] if len(spots) else 'an empty list'}."
         )
     missing = len(spots) - int(present.sum())
-    mpp, origin, note = _pixel_size(spots, about)  # from all spots, counts or not
+    mpp, origin, note = _resolve_mpp(spots, metadata)  # from all spots, counts or not
     spots = spots.take(present)
     obs = pd.DataFrame(index=pd.Index(spots.names, dtype=str))
     if spots.array is not None:
         obs["array_row"], obs["array_col"] = spots.array[:, 1], spots.array[:, 0]
     var = pd.DataFrame(index=pd.Index(counts.genes, dtype=str))
-    if counts.ids:
-        var["gene_ids"] = list(counts.ids)
+    if counts.ensembl_ids:
+        var["gene_ids"] = list(counts.ensembl_ids)
     return anndata.AnnData(
         counts.matrix[[row_of[n] for n in spots.names]],
         obs=obs,
         var=var,
         obsm={"spatial": spots.xy},
         uns={
-            "section": about.name,
-            "patient": about.patient,
-            "image": about.image,
+            "section": metadata.name,
+            "patient": metadata.patient,
+            "image": metadata.image,
             "mpp": mpp,
             "mpp_origin": origin,
             "spot_pitch_um": float("nan") if spots.pitch_um is None else spots.pitch_um,
             "spot_diameter_um": float("nan") if spots.diameter_um is None else spots.diameter_um,
             "spots_without_counts": missing,
-            "genes_merged": counts.merged,
+            "genes_merged": counts.n_merged_genes,
             **note,
-            **about.notes,
+            **metadata.notes,
         },
     )
 
 
-def _pixel_size(spots: Spots, about: About) -> tuple[float, str, dict[str, str]]:
-    fitted = array_mpp(spots)
-    if about.mpp is None:
+def _resolve_mpp(spots: Spots, metadata: SectionMetadata) -> tuple[float, str, dict[str, str]]:
+    fitted = mpp_from_spots(spots)
+    if metadata.mpp is None:
         return (float("nan"), "", {}) if fitted is None else (fitted, "spot array", {})
-    if fitted is None or max(fitted / about.mpp, about.mpp / fitted) < _AGREES:
-        return about.mpp, about.mpp_origin, {}
-    note = f"{about.mpp_origin} say {about.mpp:.4g} um/px, the spot array says {fitted:.4g}"
-    return about.mpp, about.mpp_origin, {"mpp_note": note}
+    if fitted is None or max(fitted / metadata.mpp, metadata.mpp / fitted) < _MAX_MPP_RATIO:
+        return metadata.mpp, metadata.mpp_origin, {}
+    note = f"{metadata.mpp_origin} say {metadata.mpp:.4g} um/px, the spot array says {fitted:.4g}"
+    return metadata.mpp, metadata.mpp_origin, {"mpp_note": note}

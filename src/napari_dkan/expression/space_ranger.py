@@ -8,46 +8,46 @@ from typing import TYPE_CHECKING
 
 from ..errors import SpotsError
 from .countfile import read_counts
-from .found import FoundSection
-from .imagefile import called, images_in, only_image
+from .found import SectionEntry
+from .imagefile import is_image_of_section, list_images, find_only_image
 from .scalefactors import read_scale_factors
-from .section import About, build_section
+from .section import SectionMetadata, build_section
 from .spotfile import read_spots
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
-_COUNTS = ("filtered_feature_bc_matrix.h5", "filtered_feature_bc_matrix")
-_POSITIONS = ("tissue_positions.parquet", "tissue_positions.csv", "tissue_positions_list.csv")
+_COUNT_NAMES = ("filtered_feature_bc_matrix.h5", "filtered_feature_bc_matrix")
+_POSITION_NAMES = ("tissue_positions.parquet", "tissue_positions.csv", "tissue_positions_list.csv")
 # 8 um is what Space Ranger itself recommends to start from; other bins are read by their folder.
-_BINS = ("square_008um", "square_016um")
+_BIN_FOLDERS = ("square_008um", "square_016um")
 
 
-def find(root: Path) -> tuple[FoundSection, ...]:
+def find_space_ranger_sections(root: Path) -> tuple[SectionEntry, ...]:
     """The folder itself, or those of its subfolders that are Space Ranger outputs.
 
     A folder with ``outs`` counts as its ``outs``. Of Visium HD's bins the 8 um ones are taken;
     for others give the bin's own folder, e.g. ``binned_outputs/square_016um``.
     """
-    folders = [root] if output_of(root) else sorted(p for p in root.iterdir() if p.is_dir())
+    folders = [root] if find_output_folder(root) else sorted(p for p in root.iterdir() if p.is_dir())
     return tuple(
-        FoundSection(_name(f), "", "Space Ranger", partial(read_space_ranger, f, _name(f)))
+        SectionEntry(_section_name(f), "", "Space Ranger", partial(read_space_ranger_section, f, _section_name(f)))
         for f in folders
-        if output_of(f)
+        if find_output_folder(f)
     )
 
 
-def output_of(folder: Path) -> Path | None:
+def find_output_folder(folder: Path) -> Path | None:
     """Where the counts of a folder lie, None when it is no Space Ranger folder."""
     places = [base for base in (folder, folder / "outs") if base.is_dir()]
-    inside = [p / "binned_outputs" / b for p in places for b in _BINS]
+    inside = [p / "binned_outputs" / b for p in places for b in _BIN_FOLDERS]
     for place in [*inside, *places]:
-        if any((place / name).exists() for name in _COUNTS):
+        if any((place / name).exists() for name in _COUNT_NAMES):
             return place
     return None
 
 
-def read_space_ranger(
+def read_space_ranger_section(
     folder: str | Path, name: str = "", image: str | Path | None = None
 ) -> AnnData:
     """A section; see `section.build_section` for what it holds.
@@ -59,17 +59,17 @@ def read_space_ranger(
     Raises SpotsError naming the file that is missing or damaged.
     """
     folder = Path(folder)
-    name = name or _name(folder)
-    output = output_of(folder)
+    name = name or _section_name(folder)
+    output = find_output_folder(folder)
     if output is None:
         raise SpotsError(f"{folder} has no filtered_feature_bc_matrix.h5; give the outs folder.")
-    counts = next(p for n in _COUNTS if (p := output / n).exists())
+    counts = next(p for n in _COUNT_NAMES if (p := output / n).exists())
     spatial = output / "spatial"
-    positions = next((p for n in _POSITIONS if (p := spatial / n).is_file()), None)
+    positions = next((p for n in _POSITION_NAMES if (p := spatial / n).is_file()), None)
     if positions is None:
         raise SpotsError(f"{spatial} has no tissue_positions.csv; copy the whole spatial folder.")
-    found = str(image) if image is not None else _image(folder, output.resolve())
-    about = About(
+    found = str(image) if image is not None else _find_sample_image(folder, output.resolve())
+    about = SectionMetadata(
         name,
         image=found,
         mpp=read_scale_factors(spatial).mpp,
@@ -79,7 +79,7 @@ def read_space_ranger(
     return build_section(read_counts(counts), read_spots(positions), about, positions)
 
 
-def _sample(folder: Path) -> tuple[Path, str]:
+def _sample_folder(folder: Path) -> tuple[Path, str]:
     """The sample's own folder, and the bin where the folder is that of one."""
     folder, bins = folder.resolve(), ""
     if folder.parent.name == "binned_outputs":
@@ -87,18 +87,18 @@ def _sample(folder: Path) -> tuple[Path, str]:
     return (folder.parent if folder.name == "outs" else folder), bins
 
 
-def _name(folder: Path) -> str:
-    sample, bins = _sample(folder)
+def _section_name(folder: Path) -> str:
+    sample, bins = _sample_folder(folder)
     return f"{sample.name} {bins}" if bins else sample.name
 
 
-def _image(folder: Path, output: Path) -> str:
+def _find_sample_image(folder: Path, output: Path) -> str:
     """The image in the sample's folder or, if that cannot be another sample's, above it."""
-    sample = _sample(folder)[0]
+    sample = _sample_folder(folder)[0]
     places = [p for p in (output, *output.parents) if p == sample or sample in p.parents]
     above = sample.parent
-    images = [image for p in places if (image := only_image(p, sample.name)) is not None]
-    images += [p for p in images_in(above) if called(p, sample.name)]
-    if not images and sum(output_of(p) is not None for p in above.iterdir() if p.is_dir()) == 1:
-        images += images_in(above) if len(images_in(above)) == 1 else []
+    images = [image for p in places if (image := find_only_image(p, sample.name)) is not None]
+    images += [p for p in list_images(above) if is_image_of_section(p, sample.name)]
+    if not images and sum(find_output_folder(p) is not None for p in above.iterdir() if p.is_dir()) == 1:
+        images += list_images(above) if len(list_images(above)) == 1 else []
     return str(images[0]) if images else ""

@@ -17,13 +17,13 @@ from numpy.typing import NDArray
 
 from ..errors import SpotsError
 from ..spatial.spots import Spots
-from .annotated import check_sparse, constant, counts_in, on_array
-from .found import FoundSection
-from .section import About, build_section
-from .spotfile import array_columns
-from .stated import MPP_KEYS, stated
-from .tables import numbers, read_table
-from .transforms import apply, to_system
+from .annotated import check_sparse_indices, constant_obs_value, counts_from_anndata, infer_array
+from .found import SectionEntry
+from .section import SectionMetadata, build_section
+from .spotfile import array_coords_from_table
+from .stated import MPP_KEYS, find_value
+from .tables import numeric_columns, read_table
+from .transforms import apply_transform, transforms_to_systems
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -32,28 +32,28 @@ _GROUP_FILES = ("zarr.json", ".zgroup", ".zattrs")
 
 
 @dataclass(frozen=True)
-class _Element:
+class _SpatialElement:
     """An image or a set of shapes: its folder, its attributes, and where it belongs."""
 
     path: Path
     attributes: dict[str, Any]
-    systems: dict[str, NDArray[np.float64]]
+    transforms: dict[str, NDArray[np.float64]]
 
 
-def find(root: Path) -> tuple[FoundSection, ...]:
+def find_spatialdata_sections(root: Path) -> tuple[SectionEntry, ...]:
     """Every set of shapes that a table annotates, in the store itself or in those of a folder."""
     stores = [root] if _is_store(root) else sorted(p for p in root.glob("*.zarr") if _is_store(p))
     sections = []
     for store in stores:
-        regions = [(table, region) for table in _tables(store) for region in _regions(table)]
+        regions = [(table, region) for table in _list_tables(store) for region in _list_annotated_regions(table)]
         for table, region in regions:
             name = store.stem if len(regions) == 1 else f"{store.stem} {region}"
-            read = partial(read_spatialdata, store, table.name, region, name)
-            sections.append(FoundSection(name, "", "SpatialData", read))
+            read = partial(read_spatialdata_section, store, table.name, region, name)
+            sections.append(SectionEntry(name, "", "SpatialData", read))
     return tuple(sections)
 
 
-def read_spatialdata(store: Path, table: str, region: str, name: str) -> AnnData:
+def read_spatialdata_section(store: Path, table: str, region: str, name: str) -> AnnData:
     """The spots of one region; see `section.build_section` for what it holds.
 
     Positions are the centres of the shapes, moved into the pixels of the largest image that
@@ -61,33 +61,33 @@ def read_spatialdata(store: Path, table: str, region: str, name: str) -> AnnData
 
     Raises SpotsError when the region has no shapes, or their transformation is unknown.
     """
-    data = _rows_of(store, table, region)
-    shapes = _shapes(store, region)
-    image, to_px = _image(store, shapes)
-    xy, radius = _centres(shapes, data, store)
-    spots = Spots(apply(to_px, xy), array_columns(data.obs, store), tuple(map(str, data.obs_names)))
-    mpp = stated(data.uns, MPP_KEYS)
-    bin_um = bin_size(region)
+    data = _read_table_rows(store, table, region)
+    shapes = _read_shapes(store, region)
+    image, to_px = _find_finest_image(store, shapes)
+    xy, radius = _read_centres(shapes, data, store)
+    spots = Spots(apply_transform(to_px, xy), array_coords_from_table(data.obs, store), tuple(map(str, data.obs_names)))
+    mpp = find_value(data.uns, MPP_KEYS)
+    bin_um = bin_um_from_region_name(region)
     if bin_um is not None:
         spots = replace(spots, diameter_um=bin_um, pitch_um=bin_um)
     elif mpp is not None and radius is not None:
         scale = float(np.sqrt(abs(np.linalg.det(to_px[:2, :2]))))
         spots = replace(spots, diameter_um=2 * radius * scale * mpp)
-    spots, notes = on_array(spots, store)
+    spots, notes = infer_array(spots, store)
     if image is None:
         notes["image_note"] = f"{store.name} holds no image in the coordinates of {region}"
-    about = About(
+    about = SectionMetadata(
         name,
-        stated(data.uns, ("patient",), str) or constant(data, "patient"),
+        find_value(data.uns, ("patient",), str) or constant_obs_value(data, "patient"),
         "" if image is None else str(image),
         mpp,
         "SpatialData table",
         notes,
     )
-    return build_section(counts_in(data, store), spots, about, store)
+    return build_section(counts_from_anndata(data, store), spots, about, store)
 
 
-def bin_size(region: str) -> float | None:
+def bin_um_from_region_name(region: str) -> float | None:
     """Side in um of Visium HD bins, which only their name tells: ``sample_square_008um``."""
     match = re.search(r"square_(\d+)um", region)
     return float(match.group(1)) if match else None
@@ -98,7 +98,7 @@ def _is_store(path: Path) -> bool:
     return inside and ((path / "tables").is_dir() or (path / "table").is_dir())
 
 
-def _tables(store: Path) -> list[Path]:
+def _list_tables(store: Path) -> list[Path]:
     return sorted(p for n in ("tables", "table") for p in (store / n).glob("*") if _is_group(p))
 
 
@@ -106,7 +106,7 @@ def _is_group(path: Path) -> bool:
     return path.is_dir() and any((path / name).is_file() for name in _GROUP_FILES)
 
 
-def _attributes(path: Path) -> dict[str, Any]:
+def _read_attributes(path: Path) -> dict[str, Any]:
     import zarr
 
     try:
@@ -115,22 +115,22 @@ def _attributes(path: Path) -> dict[str, Any]:
         raise SpotsError(f"{path} is not a readable Zarr group; copy the store again.") from error
 
 
-def _regions(table: Path) -> list[str]:
+def _list_annotated_regions(table: Path) -> list[str]:
     """The elements a table annotates; one without is a plain table."""
-    named = _attributes(table).get("region")
+    named = _read_attributes(table).get("region")
     return [named] if isinstance(named, str) else [str(n) for n in named or ()]
 
 
-def _rows_of(store: Path, table: str, region: str) -> AnnData:
+def _read_table_rows(store: Path, table: str, region: str) -> AnnData:
     import anndata
 
-    path = next(t for t in _tables(store) if t.name == table)
-    keys = _attributes(path)
+    path = next(t for t in _list_tables(store) if t.name == table)
+    keys = _read_attributes(path)
     try:
         data = anndata.io.read_zarr(str(path))
         for part in (data.obsm, data.varm, data.obsp, data.varp):
             part.clear()  # neither needed nor checked
-        check_sparse(data)
+        check_sparse_indices(data)
         data = data[(data.obs[keys["region_key"]] == region).to_numpy()].copy()
         data.obs["_instance"] = data.obs[keys["instance_key"]]
     except Exception as error:  # zarr and anndata raise a dozen kinds for a damaged store
@@ -140,7 +140,7 @@ def _rows_of(store: Path, table: str, region: str) -> AnnData:
     return data
 
 
-def _shapes(store: Path, region: str) -> _Element:
+def _read_shapes(store: Path, region: str) -> _SpatialElement:
     path = store / "shapes" / region
     if not (path / "shapes.parquet").is_file():
         if (store / "labels" / region).is_dir():
@@ -152,34 +152,34 @@ def _shapes(store: Path, region: str) -> _Element:
             f"{store} has no shapes/{region}/shapes.parquet; write it again with spatialdata 0.2 "
             "or newer."
         )
-    attributes = _attributes(path)
+    attributes = _read_attributes(path)
     axes = [str(a) for a in attributes.get("axes") or ("x", "y")]
-    return _Element(path, attributes, _systems(path, attributes, axes))
+    return _SpatialElement(path, attributes, _read_transforms(path, attributes, axes))
 
 
-def _systems(path: Path, described: dict[str, Any], axes: list[str]) -> dict[str, NDArray]:
+def _read_transforms(path: Path, described: dict[str, Any], axes: list[str]) -> dict[str, NDArray]:
     try:
-        return to_system(described.get("coordinateTransformations") or (), axes)
+        return transforms_to_systems(described.get("coordinateTransformations") or (), axes)
     except SpotsError as error:
         raise SpotsError(f"{path}: {error}; write the store again.") from error
 
 
-def _image(store: Path, shapes: _Element) -> tuple[Path | None, NDArray[np.float64]]:
+def _find_finest_image(store: Path, shapes: _SpatialElement) -> tuple[Path | None, NDArray[np.float64]]:
     """The finest image in a coordinate system of the shapes; the matrix from shapes to its px."""
     best: tuple[float, Path | None, NDArray[np.float64]] = (np.inf, None, np.eye(3))
     for path in sorted(p for p in (store / "images").glob("*") if _is_group(p)):
-        attributes = _attributes(path)
+        attributes = _read_attributes(path)
         images = attributes.get("ome", attributes).get("multiscales") or [{}]
         axes = [a["name"] if isinstance(a, dict) else str(a) for a in images[0].get("axes") or ()]
-        for system, of_image in _systems(path, images[0], axes).items():
+        for system, of_image in _read_transforms(path, images[0], axes).items():
             area = abs(float(np.linalg.det(of_image[:2, :2])))
-            if system in shapes.systems and 1e-12 < area < best[0]:
-                best = area, path, np.linalg.inv(of_image) @ shapes.systems[system]
+            if system in shapes.transforms and 1e-12 < area < best[0]:
+                best = area, path, np.linalg.inv(of_image) @ shapes.transforms[system]
     return best[1], best[2]
 
 
-def _centres(
-    shapes: _Element, data: AnnData, store: Path
+def _read_centres(
+    shapes: _SpatialElement, data: AnnData, store: Path
 ) -> tuple[NDArray[np.float64], float | None]:
     """(N, 2) centres in the shapes' own coordinates, rows as in the table; median radius."""
     import shapely
@@ -206,5 +206,5 @@ def _centres(
     xy = np.column_stack([shapely.get_x(centres), shapely.get_y(centres)])
     if not np.isfinite(xy).all():
         raise SpotsError(f"{path} holds empty shapes; remove them.")
-    radius = float(np.median(numbers(table, ["radius"], path))) if "radius" in table else None
+    radius = float(np.median(numeric_columns(table, ["radius"], path))) if "radius" in table else None
     return xy, radius

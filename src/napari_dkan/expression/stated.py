@@ -13,29 +13,29 @@ import numpy as np
 from ..errors import SpotsError
 
 MPP_KEYS = ("mpp", "microns_per_pixel", "pixel_size_um_estimated", "pixel_size_um")
-_DEPTH = 4  # how far down facts are looked for
+_MAX_DEPTH = 4  # how far down facts are looked for
 
 
-def stated(facts: Mapping[str, Any], keys: tuple[str, ...], kind: Any = None) -> Any:
+def find_value(metadata: Mapping[str, Any], keys: tuple[str, ...], convert: Any = None) -> Any:
     """The first of these keys that says something, the outermost mapping first; else None.
 
     kind : what a value must become; a finite number above zero unless given.
     """
-    kind = kind or positive
-    level: list[Mapping[str, Any]] = [facts]
-    for _ in range(_DEPTH):
+    convert = convert or to_positive_float
+    level: list[Mapping[str, Any]] = [metadata]
+    for _ in range(_MAX_DEPTH):
         for mapping in level:
             for key in keys:
                 value = mapping.get(key)
                 if isinstance(value, np.ndarray) and value.size == 1:
                     value = value.item()
-                if isinstance(value, (str, int, float, np.generic)) and kind(value):
-                    return kind(value)
+                if isinstance(value, (str, int, float, np.generic)) and convert(value):
+                    return convert(value)
         level = [v for mapping in level for v in mapping.values() if isinstance(v, Mapping)]
     return None
 
 
-def positive(value: Any) -> float | None:
+def to_positive_float(value: Any) -> float | None:
     """A finite number above zero, or None: what files state may be null, NaN or text."""
     try:
         number = float(value)
@@ -44,7 +44,7 @@ def positive(value: Any) -> float | None:
     return number if math.isfinite(number) and number > 0 else None
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_json_object(path: Path) -> dict[str, Any]:
     """A JSON object. Raises SpotsError naming the file when it is none."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))

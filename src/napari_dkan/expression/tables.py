@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ..claims import gzip_doubt, parquet_doubt
+from ..claims import validate_gzip_size, validate_parquet_size
 from ..errors import SpotsError
 
 if TYPE_CHECKING:
@@ -30,51 +30,51 @@ def read_table(path: Path, header: bool = True, index: bool = False) -> pd.DataF
     if path.suffix == ".parquet":
         return _read_parquet(path, index)
     try:
-        doubt = gzip_doubt(path)
+        doubt = validate_gzip_size(path)
         if doubt:
             raise SpotsError(f"{path} is not read: {doubt}; save it as TSV or CSV.")
         return pd.read_csv(
             path,
-            sep=_separator(_first_line(path)),
+            sep=_detect_separator(_read_first_line(path)),
             header=0 if header else None,
             index_col=0 if index else None,
-            compression=_compression(path),
+            compression=_detect_compression(path),
         )
     except (ValueError, OSError, EOFError, AttributeError, IndexError, TypeError) as error:
         # pandas' parser errors and bad encodings are ValueErrors; a broken gzip is an OSError
         raise SpotsError(f"{path} is not a readable table; save it as TSV or CSV.") from error
 
 
-def first_row(path: Path) -> list[str]:
+def read_header(path: Path) -> list[str]:
     """The cells of a text table's first line, as they stand: pandas renames double columns.
 
     Raises SpotsError when the file is not a table.
     """
     try:
-        line = _first_line(path)
-        return next(csv.reader([line], delimiter=_separator(line)))
+        line = _read_first_line(path)
+        return next(csv.reader([line], delimiter=_detect_separator(line)))
     except (ValueError, OSError, EOFError, TypeError, IndexError, csv.Error) as error:
         raise SpotsError(f"{path} is not a readable table; save it as TSV or CSV.") from error
 
 
-def _first_line(path: Path) -> str:
+def _read_first_line(path: Path) -> str:
     import pandas as pd
 
     # without any separator or quote, pandas hands over the line, zipped or not
     one = pd.read_csv(
         path, header=None, nrows=1, sep="\0", dtype=str, quoting=csv.QUOTE_NONE,
-        compression=_compression(path),
+        compression=_detect_compression(path),
     )  # fmt: skip
     return one.iloc[0, 0]
 
 
-def _compression(path: Path) -> Literal["gzip"] | None:
+def _detect_compression(path: Path) -> Literal["gzip"] | None:
     """By the content: a name may promise what is not in the file."""
     with path.open("rb") as file:
         return "gzip" if file.read(2) == b"\x1f\x8b" else None
 
 
-def _separator(line: str) -> str:
+def _detect_separator(line: str) -> str:
     return "\t" if "\t" in line else ","
 
 
@@ -83,7 +83,7 @@ def _read_parquet(path: Path, index: bool) -> pd.DataFrame:
     from pyarrow.lib import ArrowException
 
     try:
-        if doubt := parquet_doubt(path):
+        if doubt := validate_parquet_size(path):
             raise SpotsError(f"{path} is not read: {doubt}; write it again.")
         table = pd.read_parquet(path)
     except (ArrowException, ValueError, OSError, TypeError, KeyError) as error:
@@ -93,7 +93,7 @@ def _read_parquet(path: Path, index: bool) -> pd.DataFrame:
     return table
 
 
-def numbers(table: pd.DataFrame, columns: list[str], path: Path) -> NDArray[np.float64]:
+def numeric_columns(table: pd.DataFrame, columns: list[str], path: Path) -> NDArray[np.float64]:
     """The named columns as (N, len(columns)) finite numbers.
 
     Raises SpotsError naming the first column with something else in it.

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from ..errors import SpotsError
 
-_DEEPEST = 16
+_MAX_SEQUENCE_DEPTH = 16
 
 
-def to_system(
+def transforms_to_systems(
     transformations: Sequence[Mapping[str, Any]], axes: Sequence[str]
 ) -> dict[str, NDArray[np.float64]]:
     """Matrices from an element's own (x, y) to each coordinate system it belongs to.
@@ -30,7 +30,7 @@ def to_system(
     for one in transformations:
         name = str(dict(one.get("output") or {}).get("name", "global"))
         try:
-            systems[name] = _matrix(one, list(axes), 0)
+            systems[name] = _parse_transform(one, list(axes), 0)
         except (KeyError, TypeError, ValueError, IndexError) as error:
             raise SpotsError(
                 f"its coordinate transformation to {name} is malformed or of an unknown kind"
@@ -38,17 +38,17 @@ def to_system(
     return systems
 
 
-def _matrix(one: Mapping[str, Any], axes: list[str], depth: int) -> NDArray[np.float64]:
-    given, out = (_names(one.get(key), axes) for key in ("input", "output"))
-    kind, matrix = one["type"], np.eye(3)
+def _parse_transform(transform: Mapping[str, Any], axes: list[str], depth: int) -> NDArray[np.float64]:
+    given, out = (_axis_names(transform.get(key), axes) for key in ("input", "output"))
+    kind, matrix = transform["type"], np.eye(3)
     if kind == "identity":
         return matrix
     if kind in ("scale", "translation"):
-        values = dict(zip(given, map(float, one[kind]), strict=True))
+        values = dict(zip(given, map(float, transform[kind]), strict=True))
         for i, axis in enumerate("xy"):
             matrix[(i, i) if kind == "scale" else (i, 2)] = values[axis]
     elif kind == "affine":
-        table = np.asarray(one["affine"], dtype=float)
+        table = np.asarray(transform["affine"], dtype=float)
         if table.shape[1] != len(given) + 1 or table.shape[0] not in (len(out), len(out) + 1):
             raise ValueError("shape")
         columns = [given.index("x"), given.index("y"), -1]
@@ -58,10 +58,10 @@ def _matrix(one: Mapping[str, Any], axes: list[str], depth: int) -> NDArray[np.f
         matrix = np.zeros((3, 3))
         matrix[2, 2] = 1
         for i, axis in enumerate("xy"):
-            matrix[i, "xy".index(one["mapAxis"][axis])] = 1
-    elif kind == "sequence" and depth < _DEEPEST:
-        for part in one["transformations"]:
-            matrix = _matrix(part, given, depth + 1) @ matrix
+            matrix[i, "xy".index(transform["mapAxis"][axis])] = 1
+    elif kind == "sequence" and depth < _MAX_SEQUENCE_DEPTH:
+        for part in transform["transformations"]:
+            matrix = _parse_transform(part, given, depth + 1) @ matrix
     else:
         raise ValueError(kind)
     if not np.isfinite(matrix).all():
@@ -69,12 +69,12 @@ def _matrix(one: Mapping[str, Any], axes: list[str], depth: int) -> NDArray[np.f
     return matrix
 
 
-def _names(system: Any, axes: list[str]) -> list[str]:
+def _axis_names(system: Any, axes: list[str]) -> list[str]:
     if not isinstance(system, Mapping) or not system.get("axes"):
         return axes
     return [axis["name"] for axis in system["axes"]]
 
 
-def apply(matrix: NDArray[np.float64], xy: NDArray[np.float64]) -> NDArray[np.float64]:
+def apply_transform(matrix: NDArray[np.float64], xy: NDArray[np.float64]) -> NDArray[np.float64]:
     """(N, 2) points moved by a 3 x 3 matrix."""
     return xy @ matrix[:2, :2].T + matrix[:2, 2]

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from .context import Cell, Surroundings
+from .context import CellIndex, ContextWindow
 from .device import autocast, to_device
-from .evidence import NETWORK, of_network, of_pixels
-from .job import OutOfMemory
-from .patches import Keys, keys_of, neighbour_masks, neighbours
-from .reading import Part, Readers, Reading, Window
-from .rows import packed
+from .evidence import NETWORK_QC_NAMES, compute_network_qc, compute_pixel_qc
+from .job import DeviceOutOfMemoryError
+from .patches import PatchKeys, keys_from_centers, compute_neighbor_masks, compute_neighbor_keys
+from .reading import PatchRequestSubset, PatchLoader, PatchRequest, PatchBlock
+from .rows import pack_keys
 from .target import Target
 
 if TYPE_CHECKING:
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
     from .engine import Predictor
 
 
-BESIDE = 4  # spots; larger batches keep one core for the window
+MAX_CONCURRENT_TRUNK_SPOTS = 4  # spots; larger batches keep one core for the window
 
 
 @dataclass(frozen=True)
-class Batch:
+class SpotBatch:
     """Spots whose pixels are on their way.
 
     rows : (B,) of the target, all of one group. around : (B, K, 2) positions of the patches
@@ -38,64 +38,64 @@ class Batch:
     """
 
     rows: NDArray[np.int64]
-    group: Cell
-    around: Keys
-    mask: NDArray[np.bool_]
-    tiles: Reading
-    new: NDArray[np.bool_]
-    patches: Reading | Part
+    window_index: CellIndex
+    neighbor_keys: PatchKeys
+    neighbor_mask: NDArray[np.bool_]
+    tile_request: PatchRequest
+    needs_encoding: NDArray[np.bool_]
+    patch_request: PatchRequest | PatchRequestSubset
 
 
-class Batches:
+class BatchProcessor:
     """Makes and computes the batches of one target."""
 
     def __init__(self, predictor: Predictor, target: Target) -> None:
-        self._predictor, self._spots = predictor, target
-        self._grid = predictor.checkpoint.network.config.grid
-        self._px = predictor.checkpoint.patch.px
+        self._predictor, self._job_target = predictor, target
+        self._grid_size = predictor.checkpoint.network.config.grid
+        self._patch_px = predictor.checkpoint.patch.px
         # where tiles touch, a tile's neighbours are tiles of the same grid
-        self._lasting = target.grid is not None and target.grid.pitch == predictor.side
+        self._persist_features = target.grid is not None and target.grid.pitch == predictor.patch_side_px
 
-    def ask(
-        self, rows: NDArray[np.int64], group: Cell, readers: Readers, running: Batch | None = None
-    ) -> Batch:
+    def request(
+        self, rows: NDArray[np.int64], window_index: CellIndex, loader: PatchLoader, running_batch: SpotBatch | None = None
+    ) -> SpotBatch:
         """Start reading what a batch needs and neither is known nor comes with another one."""
         predictor = self._predictor
-        xy = self._spots.spots.xy[rows]
-        around = neighbours(xy, predictor.side, self._grid)
-        mask = neighbour_masks(predictor.slide, xy, predictor.side, self._grid)
-        mask &= predictor.features.attainable(around)
-        new = predictor.features.unknown(around[mask])
-        if running is not None and len(new) and running.new.any():
-            coming = packed(running.tiles.keys[running.new])
-            new = new[~np.isin(packed(new), coming)]
-        own, px = keys_of(xy), predictor.features.px
+        xy = self._job_target.spots.xy[rows]
+        around = compute_neighbor_keys(xy, predictor.patch_side_px, self._grid_size)
+        mask = compute_neighbor_masks(predictor.slide, xy, predictor.patch_side_px, self._grid_size)
+        mask &= predictor.feature_cache.find_available(around)
+        new = predictor.feature_cache.find_missing(around[mask])
+        if running_batch is not None and len(new) and running_batch.needs_encoding.any():
+            coming = pack_keys(running_batch.tile_request.keys[running_batch.needs_encoding])
+            new = new[~np.isin(pack_keys(new), coming)]
+        own, px = keys_from_centers(xy), predictor.feature_cache.tile_px
         # one size for encoder and trunk: what is read once serves both
-        keys = new if self._px != px else np.unique(np.concatenate([new, own]), axis=0)
-        tiles = readers.ask(keys, px, self._windows(around, mask, own, keys, new))
-        patches = tiles.part(own) if self._px == px else readers.ask(own, self._px)
-        return Batch(rows, group, around, mask, tiles, np.isin(packed(keys), packed(new)), patches)
+        keys = new if self._patch_px != px else np.unique(np.concatenate([new, own]), axis=0)
+        tiles = loader.request(keys, px, self._find_unread_blocks(around, mask, own, keys, new))
+        patches = tiles.subset(own) if self._patch_px == px else loader.request(own, self._patch_px)
+        return SpotBatch(rows, window_index, around, mask, tiles, np.isin(pack_keys(keys), pack_keys(new)), patches)
 
-    def _windows(
-        self, around: Keys, mask: NDArray[np.bool_], own: Keys, keys: Keys, new: Keys
-    ) -> list[Window]:
+    def _find_unread_blocks(
+        self, neighbor_keys: PatchKeys, neighbor_mask: NDArray[np.bool_], center_keys: PatchKeys, request_keys: PatchKeys, missing_keys: PatchKeys
+    ) -> list[PatchBlock]:
         """Spots of which nothing is known: their surroundings are read in one piece."""
-        if self._lasting:  # where tiles touch, each is shared and has to be the same for all
+        if self._persist_features:  # where tiles touch, each is shared and has to be the same for all
             return []
-        row_of = {key: row for row, key in enumerate(packed(keys))}
-        unread = set(packed(new))
+        row_of = {key: row for row, key in enumerate(pack_keys(request_keys))}
+        unread = set(pack_keys(missing_keys))
         made = []
-        for each, seen, centre in zip(around, mask, own, strict=True):
+        for each, seen, centre in zip(neighbor_keys, neighbor_mask, center_keys, strict=True):
             cells = np.flatnonzero(seen)
-            names = packed(each[cells])
+            names = pack_keys(each[cells])
             if unread.issuperset(names):
                 rows = np.array([row_of[name] for name in names], np.int64)
-                made.append(Window(centre, self._grid, cells, rows))
+                made.append(PatchBlock(centre, self._grid_size, cells, rows))
                 unread.difference_update(names)
         return made
 
-    def fuse(
-        self, batch: Batch, seen: Surroundings, readers: Readers
+    def compute_fused_tokens(
+        self, batch: SpotBatch, context_window: ContextWindow, loader: PatchLoader
     ) -> tuple[Tensor, NDArray[np.float32], NDArray[np.bool_]]:
         """Fused tokens (B', D) and evidence (B', E) of the rows that could be read, and which
         those are (B,).
@@ -103,21 +103,21 @@ class Batches:
         Somebody waits for a small batch: its trunk runs beside the rest.
         """
         predictor = self._predictor
-        own = batch.patches.pixels()
+        own = batch.patch_request.result()
         beside = None
-        if len(batch.rows) <= BESIDE:
-            beside = readers.submit(self._target, own.tiles)
-        predictor.features.learn(batch.tiles.part(batch.tiles.keys[batch.new]), self._lasting)
-        shape = batch.around.shape
-        near, known = predictor.features.at(batch.around.reshape(-1, 2))
-        whole = (known.reshape(shape[:2]) | ~batch.mask).all(axis=1)
+        if len(batch.rows) <= MAX_CONCURRENT_TRUNK_SPOTS:
+            beside = loader.submit(self._compute_target_tokens, own.tiles)
+        predictor.feature_cache.encode_and_cache(batch.tile_request.subset(batch.tile_request.keys[batch.needs_encoding]), self._persist_features)
+        shape = batch.neighbor_keys.shape
+        near, known = predictor.feature_cache.get_features(batch.neighbor_keys.reshape(-1, 2))
+        whole = (known.reshape(shape[:2]) | ~batch.neighbor_mask).all(axis=1)
         near = near.reshape(*shape[:2], -1)
-        tokens, placed = predictor.context.tokens(
-            self._spots, batch.rows, seen, near[:, shape[1] // 2]
+        tokens, placed = predictor.global_context.select_global_tokens(
+            self._job_target, batch.rows, context_window, near[:, shape[1] // 2]
         )
-        target = self._target(own.tiles) if beside is None else beside.result()
-        good = whole & placed & ~own.damaged
-        mask = to_device(batch.mask, predictor.device)
+        target = self._compute_target_tokens(own.tiles) if beside is None else beside.result()
+        good = whole & placed & ~own.damaged_mask
+        mask = to_device(batch.neighbor_mask, predictor.device)
         pixels = own.tiles
         if not good.all():
             import torch
@@ -125,49 +125,49 @@ class Batches:
             kept = torch.from_numpy(np.flatnonzero(good)).to(near.device)
             near, tokens, target, mask = near[kept], tokens[kept], target[kept], mask[kept]
             pixels = pixels[good]
-        near = predictor.network.on_slide(near, seen.features)
-        with predictor.stages("evidence", len(near)):
-            looks = of_pixels(pixels)
-        with predictor.stages("fuse", len(near)):
-            joined = self._join(target, near, mask, tokens)
-        fused, doubts = joined[:, : predictor.width], joined[:, predictor.width :]
+        near = predictor.network.standardize_by_slide(near, context_window.features)
+        with predictor.stage_timer("evidence", len(near)):
+            looks = compute_pixel_qc(pixels)
+        with predictor.stage_timer("fuse", len(near)):
+            joined = self._fuse_tokens(target, near, mask, tokens)
+        fused, doubts = joined[:, : predictor.token_dim], joined[:, predictor.token_dim :]
         return fused, np.concatenate([looks, doubts.cpu().numpy()], axis=1), good
 
-    def _target(self, pixels: NDArray[np.uint8]) -> Tensor:
+    def _compute_target_tokens(self, pixels: NDArray[np.uint8]) -> Tensor:
         """Target tokens (B, T, d) of patches (B, P, P, 3)."""
         predictor = self._predictor
-        with predictor.stages("copy", len(pixels)):
-            patches = predictor.normalised(pixels)
-        with predictor.stages("trunk", len(pixels)):
-            return self._halving(predictor.network.target_tokens, patches)
+        with predictor.stage_timer("copy", len(pixels)):
+            patches = predictor.normalize_patches(pixels)
+        with predictor.stage_timer("trunk", len(pixels)):
+            return self._run_in_halves(predictor.network.encode_target, patches)
 
-    def _join(self, *given: Tensor) -> Tensor:
+    def _fuse_tokens(self, *inputs: Tensor) -> Tensor:
         """Fused tokens, and behind them the network's part of the evidence: (B, D + ...)."""
         import torch
 
         network = self._predictor.network
 
         def join(target: Tensor, near: Tensor, mask: Tensor, tokens: Tensor) -> Tensor:
-            fused = network.join(target, near, mask, tokens)
-            return torch.cat([fused.z.float(), of_network(network, fused, tokens)], dim=1)
+            fused = network.fuse_tokens(target, near, mask, tokens)
+            return torch.cat([fused.z.float(), compute_network_qc(network, fused, tokens)], dim=1)
 
-        return self._halving(join, *given)
+        return self._run_in_halves(join, *inputs)
 
-    def _halving(self, compute: Callable[..., Tensor], *given: Tensor) -> Tensor:
+    def _run_in_halves(self, compute: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
         """A batch that the device cannot hold is halved and tried again."""
         import torch
 
-        predictor, size = self._predictor, len(given[0])
+        predictor, size = self._predictor, len(inputs[0])
         if not size:
-            return given[0].new_zeros(0, predictor.width + len(NETWORK))
+            return inputs[0].new_zeros(0, predictor.token_dim + len(NETWORK_QC_NAMES))
         try:
             # the trunk is what costs; decoding stays exact
             with torch.inference_mode(), autocast(predictor.device):
-                return compute(*given).float()
+                return compute(*inputs).float()
         except torch.OutOfMemoryError as error:
             if size == 1:
-                raise OutOfMemory(predictor.device) from error
+                raise DeviceOutOfMemoryError(predictor.device) from error
         half = size // 2
-        predictor.smaller_batches(half)
-        first, second = ([g[part] for g in given] for part in (slice(half), slice(half, None)))
-        return torch.cat([self._halving(compute, *first), self._halving(compute, *second)])
+        predictor.limit_batch_size(half)
+        first, second = ([g[part] for g in inputs] for part in (slice(half), slice(half, None)))
+        return torch.cat([self._run_in_halves(compute, *first), self._run_in_halves(compute, *second)])

@@ -18,27 +18,27 @@ from shapely import contains_xy
 from shapely.geometry.base import BaseGeometry
 
 from ..spatial.grid import TileGrid, cells_in_box
-from .features import PatchFeatures
-from .job import Update
-from .patches import keys_of
-from .reading import Readers
-from .target import Kind, Target
-from .windows import Windows
+from .features import PatchFeatureCache
+from .job import PredictionUpdate
+from .patches import keys_from_centers
+from .reading import PatchLoader
+from .target import TargetKind, Target
+from .windows import ContextWindowLayout
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from ..model import DKAN, Ensemble
-    from .ready.features import ReadyFeatures
+    from .ready.features import PrecomputedFeatures
 
-FILE = 0.0  # stands for a pitch
-KEPT = 12  # windows; with their tokens a few MB each at most
+FEATURE_FILE_PITCH = 0.0  # stands for a pitch
+MAX_CACHED_WINDOWS = 12  # windows; with their tokens a few MB each at most
 
-Cell = tuple[int, int]
+CellIndex = tuple[int, int]
 
 
 @dataclass(frozen=True)
-class Surroundings:
+class ContextWindow:
     """What the tiles of one window see.
 
     cells : (M, 2) of its tiles. features : (M, d) of them. tokens : (M, D) in the light of
@@ -47,12 +47,12 @@ class Surroundings:
 
     cells: NDArray[np.int64]
     features: Tensor
-    tokens: Tensor
-    row_of: dict[Cell, int]
-    complete: bool
+    global_tokens: Tensor
+    row_by_cell: dict[CellIndex, int]
+    is_complete: bool
 
 
-class SlideContext:
+class GlobalContext:
     """Gives the spots of a target their surroundings.
 
     tissue : geometry in level-0 px that makes up the context.
@@ -64,16 +64,16 @@ class SlideContext:
     def __init__(
         self,
         network: DKAN | Ensemble,
-        features: PatchFeatures,
+        features: PatchFeatureCache,
         tissue: BaseGeometry,
         pitch: float,
-        windows: Windows,
-        ready: ReadyFeatures | None = None,
+        window_layout: ContextWindowLayout,
+        precomputed_features: PrecomputedFeatures | None = None,
     ) -> None:
         self._network, self._features = network, features
-        self._tissue, self._ready = tissue, ready
-        self.pitch, self.windows = pitch, windows
-        self._kept: OrderedDict[tuple[float, Cell], Surroundings] = OrderedDict()
+        self._tissue, self._precomputed_features = tissue, precomputed_features
+        self.pitch, self.window_layout = pitch, window_layout
+        self._cached_windows: OrderedDict[tuple[float, CellIndex], ContextWindow] = OrderedDict()
 
     @property
     def tissue(self) -> BaseGeometry:
@@ -83,58 +83,58 @@ class SlideContext:
     def tissue(self, geometry: BaseGeometry) -> None:
         if geometry is not self._tissue:
             self._tissue = geometry
-            self.forget()
+            self.clear_cache()
 
-    def forget(self) -> None:
-        self._kept.clear()
+    def clear_cache(self) -> None:
+        self._cached_windows.clear()
 
-    def groups(self, target: Target) -> NDArray[np.int64]:
+    def find_window_indices(self, target: Target) -> NDArray[np.int64]:
         """(N, 2) per row of the target, equal where rows share their surroundings."""
-        if target.kind is Kind.ARRAY:
+        if target.kind is TargetKind.ARRAY:
             return np.zeros((len(target), 2), np.int64)
-        return self.windows.of(target.spots.xy)
+        return self.window_layout.find_nearest_windows(target.spots.xy)
 
-    def of(
-        self, target: Target, rows: NDArray[np.int64], group: Cell, readers: Readers
-    ) -> Generator[Update, None, Surroundings]:
+    def compute_window(
+        self, target: Target, rows: NDArray[np.int64], window_index: CellIndex, loader: PatchLoader
+    ) -> Generator[PredictionUpdate, None, ContextWindow]:
         """What the rows of one group see; encodes what of it was not met before."""
-        if target.kind is Kind.ARRAY:
+        if target.kind is TargetKind.ARRAY:
             cells = target.spots.array
             assert cells is not None
-            return (yield from self._see(target.spots.xy, cells, readers))
-        if target.kind is Kind.TILES:
-            return (yield from self._of_tiles(group, readers))
+            return (yield from self._encode_window(target.spots.xy, cells, loader))
+        if target.kind is TargetKind.TILES:
+            return (yield from self._compute_feature_file_window(window_index, loader))
         grid = target.grid
         pitch = self.pitch if grid is None else grid.pitch
-        key = (pitch, group)
+        key = (pitch, window_index)
         own = np.empty((0, 2), np.int64)
         if grid is not None:
             off = ~contains_xy(self._tissue, *grid.centres[rows].T)
             own = grid.cells[rows[off]]  # tiles on glass that were asked for all the same
-        if not len(own) and key in self._kept:
-            self._kept.move_to_end(key)
-            return self._kept[key]
-        cells = np.unique(np.concatenate([self._tissue_cells(group, pitch), own]), axis=0)
-        made = yield from self._see(TileGrid(pitch, 0.0, cells).centres, cells, readers)
-        if not len(own) and made.complete:
-            self._keep(key, made)
+        if not len(own) and key in self._cached_windows:
+            self._cached_windows.move_to_end(key)
+            return self._cached_windows[key]
+        cells = np.unique(np.concatenate([self._find_tissue_cells(window_index, pitch), own]), axis=0)
+        made = yield from self._encode_window(TileGrid(pitch, 0.0, cells).centres, cells, loader)
+        if not len(own) and made.is_complete:
+            self._cache_window(key, made)
         return made
 
-    def _of_tiles(self, group: Cell, readers: Readers) -> Generator[Update, None, Surroundings]:
-        assert self._ready is not None
-        key = (FILE, group)
-        if key not in self._kept:
-            made = yield from self._see(*self._ready.within(self.windows.bounds(*group)), readers)
-            self._keep(key, made)
-        return self._kept[key]
+    def _compute_feature_file_window(self, window_index: CellIndex, loader: PatchLoader) -> Generator[PredictionUpdate, None, ContextWindow]:
+        assert self._precomputed_features is not None
+        key = (FEATURE_FILE_PITCH, window_index)
+        if key not in self._cached_windows:
+            made = yield from self._encode_window(*self._precomputed_features.select_tiles(self.window_layout.get_bounds(*window_index)), loader)
+            self._cache_window(key, made)
+        return self._cached_windows[key]
 
-    def _keep(self, key: tuple[float, Cell], made: Surroundings) -> None:
-        self._kept[key] = made
-        while len(self._kept) > KEPT:
-            self._kept.popitem(last=False)
+    def _cache_window(self, key: tuple[float, CellIndex], context_window: ContextWindow) -> None:
+        self._cached_windows[key] = context_window
+        while len(self._cached_windows) > MAX_CACHED_WINDOWS:
+            self._cached_windows.popitem(last=False)
 
-    def tokens(
-        self, target: Target, rows: NDArray[np.int64], seen: Surroundings, own: Tensor
+    def select_global_tokens(
+        self, target: Target, rows: NDArray[np.int64], context_window: ContextWindow, center_features: Tensor
     ) -> tuple[Tensor, NDArray[np.bool_]]:
         """Global tokens (B, D) of rows of the target, and which have one.
 
@@ -143,64 +143,64 @@ class SlideContext:
         """
         import torch
 
-        if target.kind is Kind.POINTS:
-            each = [self._of_point(target.spots.xy[r], seen, own[i]) for i, r in enumerate(rows)]
+        if target.kind is TargetKind.POINTS:
+            each = [self._compute_point_token(target.spots.xy[r], context_window, center_features[i]) for i, r in enumerate(rows)]
             return torch.stack(each), np.ones(len(rows), bool)
         cells = target.spots.array
-        if target.kind is Kind.GRID and target.grid is not None:
+        if target.kind is TargetKind.GRID and target.grid is not None:
             cells = target.grid.cells
         assert cells is not None
-        at = np.array([seen.row_of.get((int(x), int(y)), -1) for x, y in cells[rows]], np.int64)
-        if not len(seen.tokens):
-            return own.new_zeros(len(rows), 0), at >= 0
-        return seen.tokens[torch.from_numpy(at.clip(0)).to(own.device)], at >= 0
+        at = np.array([context_window.row_by_cell.get((int(x), int(y)), -1) for x, y in cells[rows]], np.int64)
+        if not len(context_window.global_tokens):
+            return center_features.new_zeros(len(rows), 0), at >= 0
+        return context_window.global_tokens[torch.from_numpy(at.clip(0)).to(center_features.device)], at >= 0
 
-    def around_point(
-        self, xy: NDArray[np.float64], seen: Surroundings
+    def select_point_context(
+        self, xy: NDArray[np.float64], context_window: ContextWindow
     ) -> tuple[Tensor, NDArray[np.int64]]:
         """What a point sees: features (M - 1, d), and cells (M, 2) of them and, last, of it."""
         import torch
 
         nearest = np.floor(xy / self.pitch).astype(np.int64)
-        others = (seen.cells != nearest).any(axis=1)
-        cells = np.concatenate([seen.cells[others], nearest[None]])
-        return seen.features[torch.from_numpy(others)], cells
+        others = (context_window.cells != nearest).any(axis=1)
+        cells = np.concatenate([context_window.cells[others], nearest[None]])
+        return context_window.features[torch.from_numpy(others)], cells
 
-    def _of_point(self, xy: NDArray[np.float64], seen: Surroundings, own: Tensor) -> Tensor:
+    def _compute_point_token(self, xy: NDArray[np.float64], context_window: ContextWindow, center_feature: Tensor) -> Tensor:
         import torch
 
-        others, cells = self.around_point(xy, seen)
-        return self._global(torch.cat([others, own[None]]), cells, only=len(cells) - 1)[0]
+        others, cells = self.select_point_context(xy, context_window)
+        return self._compute_global_tokens(torch.cat([others, center_feature[None]]), cells, token_row=len(cells) - 1)[0]
 
-    def _see(
-        self, xy: NDArray[np.float64], cells: NDArray[np.int64], readers: Readers
-    ) -> Generator[Update, None, Surroundings]:
+    def _encode_window(
+        self, xy: NDArray[np.float64], cells: NDArray[np.int64], loader: PatchLoader
+    ) -> Generator[PredictionUpdate, None, ContextWindow]:
         """Surroundings of cells at places; a damaged one is as if it were not there."""
-        keys = keys_of(xy)
-        yield from self._features.ensure(readers, keys)
-        features, known = self._features.at(keys)
+        keys = keys_from_centers(xy)
+        yield from self._features.compute_missing(loader, keys)
+        features, known = self._features.get_features(keys)
         if not known.all():
             import torch
 
             features, cells = features[torch.from_numpy(known)], cells[known]
         row_of = {(int(x), int(y)): i for i, (x, y) in enumerate(cells)}
-        tokens = self._global(features, cells)
-        return Surroundings(cells, features, tokens, row_of, bool(known.all()))
+        tokens = self._compute_global_tokens(features, cells)
+        return ContextWindow(cells, features, tokens, row_of, bool(known.all()))
 
-    def _tissue_cells(self, window: Cell, pitch: float) -> NDArray[np.int64]:
+    def _find_tissue_cells(self, window_index: CellIndex, pitch: float) -> NDArray[np.int64]:
         """(M, 2) cells of a window whose centre is on the tissue; unique, sorted."""
-        box = self.windows.bounds(*window)
-        cells = cells_in_box(box, pitch, self.windows.width, self.windows.height)
+        box = self.window_layout.get_bounds(*window_index)
+        cells = cells_in_box(box, pitch, self.window_layout.width, self.window_layout.height)
         inside = contains_xy(self._tissue, *TileGrid(pitch, 0.0, cells).centres.T)
         return np.unique(cells[inside], axis=0)
 
-    def _global(
-        self, features: Tensor, cells: NDArray[np.int64], only: int | None = None
+    def _compute_global_tokens(
+        self, features: Tensor, cells: NDArray[np.int64], token_row: int | None = None
     ) -> Tensor:
         import torch
 
-        rows = None if only is None else torch.tensor([only], device=features.device)
+        rows = None if token_row is None else torch.tensor([token_row], device=features.device)
 
-        with self._features.stages("context", len(cells)), torch.inference_mode():
+        with self._features.stage_timer("context", len(cells)), torch.inference_mode():
             positions = torch.as_tensor(cells, device=features.device)
-            return self._network.global_tokens(features, positions, rows)
+            return self._network.encode_global(features, positions, rows)

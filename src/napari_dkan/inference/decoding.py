@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .device import to_device
-from .timing import Stages
+from .timing import StageTimer
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     from .zero_shot import ZeroShotGenes
 
 
-class Decoder:
+class GeneDecoder:
     """Decodes genes of a network; columns are the panel's, then those of further genes."""
 
-    def __init__(self, network: DKAN | Ensemble, stages: Stages | None = None) -> None:
-        self._network, self._stages = network, stages or Stages()
-        self._new: tuple[ZeroShotGenes, Tensor] | None = None  # text tokens computed last
+    def __init__(self, network: DKAN | Ensemble, stage_timer: StageTimer | None = None) -> None:
+        self._network, self._stage_timer = network, stage_timer or StageTimer()
+        self._zero_shot_tokens: tuple[ZeroShotGenes, Tensor] | None = None  # text tokens computed last
 
     def decode(
         self,
@@ -44,16 +44,16 @@ class Decoder:
         wanted = np.arange(count) if genes is None else np.asarray(genes, np.int64)
         inside = wanted < panel
         out = np.empty((len(tokens), len(wanted)), np.float32)
-        with self._stages("decode", len(tokens)), torch.inference_mode():
+        with self._stage_timer("decode", len(tokens)), torch.inference_mode():
             if inside.any():
                 rows = torch.from_numpy(wanted[inside]).to(tokens.device)
                 out[:, inside] = self._network.decode(tokens, rows).cpu().numpy()
             if zero_shot is not None and not inside.all():
-                new = self._text_tokens(zero_shot)[torch.from_numpy(wanted[~inside] - panel)]
-                out[:, ~inside] = self._network.decode_tokens(tokens, new).cpu().numpy()
+                new = self._compute_text_tokens(zero_shot)[torch.from_numpy(wanted[~inside] - panel)]
+                out[:, ~inside] = self._network.decode_gene_tokens(tokens, new).cpu().numpy()
         return out
 
-    def gene_token(
+    def get_gene_token(
         self, column: int, zero_shot: ZeroShotGenes | None = None
     ) -> tuple[Tensor, Tensor]:
         """Text token (1, D) of a column's gene, and what multiplies its decoded numbers."""
@@ -61,13 +61,13 @@ class Decoder:
 
         panel = self._network.config.genes
         if zero_shot is not None and column >= panel:
-            token = self._text_tokens(zero_shot)[column - panel, None]
+            token = self._compute_text_tokens(zero_shot)[column - panel, None]
             return token.clone(), torch.ones((), device=token.device)
         with torch.no_grad():
-            return self._network.gene_tokens()[column, None], self._network.label_std[column]
+            return self._network.encode_genes()[column, None], self._network.label_std[column]
 
-    def _text_tokens(self, zero_shot: ZeroShotGenes) -> Tensor:
+    def _compute_text_tokens(self, zero_shot: ZeroShotGenes) -> Tensor:
         """(K, D) of all further genes, computed once."""
-        if self._new is None or self._new[0] is not zero_shot:
-            self._new = (zero_shot, self._network.text_token_of(zero_shot.features))
-        return self._new[1]
+        if self._zero_shot_tokens is None or self._zero_shot_tokens[0] is not zero_shot:
+            self._zero_shot_tokens = (zero_shot, self._network.encode_new_genes(zero_shot.text_features))
+        return self._zero_shot_tokens[1]

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-def available_devices() -> list[str]:
+def list_available_devices() -> list[str]:
     """Devices on this machine, the one to choose first: CUDA, then MPS, then the CPU."""
     import torch
 
@@ -31,7 +31,7 @@ def pick_device(name: str | None = None) -> torch.device:
     """
     import torch
 
-    names = available_devices()
+    names = list_available_devices()
     if name is None or name == "auto":
         return torch.device(names[0])
     wanted = "cuda:0" if name == "cuda" else name
@@ -40,12 +40,12 @@ def pick_device(name: str | None = None) -> torch.device:
     return torch.device(wanted)
 
 
-def chosen_device(name: str) -> str:
+def resolve_device_name(name: str) -> str:
     """The name of the device that ``auto`` stands for; any other name as it is."""
-    return available_devices()[0] if name == "auto" else name
+    return list_available_devices()[0] if name == "auto" else name
 
 
-def device_label(name: str) -> str:
+def format_device_name(name: str) -> str:
     """What a person calls the device."""
     if name.startswith("cuda"):
         import torch
@@ -54,7 +54,7 @@ def device_label(name: str) -> str:
     return {"mps": "the Apple GPU", "cpu": "the CPU"}.get(name, name)
 
 
-def leave_a_core() -> None:
+def reserve_cpu_core() -> None:
     """Let this thread's torch work use all cores but one, which the window needs.
 
     Call it in the thread that computes: OpenMP keeps the number per calling thread.
@@ -64,7 +64,7 @@ def leave_a_core() -> None:
     torch.set_num_threads(max(1, (os.cpu_count() or 2) - 1))
 
 
-def free_memory(device: torch.device) -> None:
+def free_device_memory(device: torch.device) -> None:
     """Give back what torch keeps for later, before trying again with less."""
     import torch
 

@@ -18,19 +18,19 @@ from numpy.typing import NDArray
 
 from ..errors import SpotsError
 from ..spatial.spots import Spots
-from .batch import Batch, Batches
-from .context import Cell, SlideContext, Surroundings
-from .decoding import Decoder
-from .device import free_memory, pick_device, to_device
-from .features import PatchFeatures
-from .job import Update
-from .kept import Kept
-from .queue import Order, Queue
-from .reading import readers
-from .restained import squares_of
-from .target import Kind, Target
-from .timing import Stages
-from .windows import CAPTURE_UM, Windows
+from .batch import SpotBatch, BatchProcessor
+from .context import CellIndex, GlobalContext, ContextWindow
+from .decoding import GeneDecoder
+from .device import free_device_memory, pick_device, to_device
+from .features import PatchFeatureCache
+from .job import PredictionUpdate
+from .kept import TokenCache
+from .queue import RowOrder, SpotQueue
+from .reading import open_patch_loader
+from .restained import make_patch_reader
+from .target import TargetKind, Target
+from .timing import StageTimer
+from .windows import CAPTURE_AREA_UM, ContextWindowLayout
 
 if TYPE_CHECKING:
     import torch
@@ -39,16 +39,16 @@ if TYPE_CHECKING:
 
     from ..model import Checkpoint
     from ..slide import Slide
-    from .ready.features import ReadyFeatures
+    from .ready.features import PrecomputedFeatures
     from .zero_shot import ZeroShotGenes
 
-BATCH_SECONDS = 0.25  # a batch is the grain of cancelling and of what appears
-LARGEST_BATCH = 256
-STEADY_BATCH = {"cpu": 32, "gpu": 128}
-NO_ROWS = np.empty(0, np.int64)
-WARM_ROWS = 4096  # tiles known before are handed out in parts
+TARGET_BATCH_SECONDS = 0.25  # a batch is the grain of cancelling and of what appears
+MAX_BATCH_SIZE = 256
+FIXED_BATCH_SIZE = {"cpu": 32, "gpu": 128}
+EMPTY_ROWS = np.empty(0, np.int64)
+CACHED_ROWS_PER_UPDATE = 4096  # tiles known before are handed out in parts
 
-Genes = Sequence[int] | Callable[[], Sequence[int] | None] | None
+GeneColumns = Sequence[int] | Callable[[], Sequence[int] | None] | None
 
 
 class Predictor:
@@ -69,41 +69,41 @@ class Predictor:
         tissue: BaseGeometry,
         device: str | None = None,
         encoder_weights: Path | None = None,
-        store: bool = False,
-        ready: ReadyFeatures | None = None,
+        use_disk_cache: bool = False,
+        precomputed_features: PrecomputedFeatures | None = None,
     ) -> None:
-        from ..model.folding import for_prediction
+        from ..model.folding import optimize_for_inference
 
         self.slide, self.checkpoint, self.mpp = slide, checkpoint, mpp
         self.device: torch.device = pick_device(device)
-        self.ready = ready
+        self.precomputed_features = precomputed_features
         # of a patch, in level-0 px; a file's tiles are of whole pixels
-        self.side = checkpoint.patch.um / mpp if ready is None else ready.side
-        self.network = for_prediction(checkpoint.network, self.device, checkpoint.patch.px)
-        self.squares = squares_of(slide, mpp, checkpoint.stain)  # what is looked at of it
-        self.stages = Stages()
-        self.features = PatchFeatures(checkpoint, self.device, self.stages, encoder_weights, ready)
-        self.decoder = Decoder(self.network, self.stages)
-        windows = Windows(CAPTURE_UM / mpp, slide.width, slide.height)
-        self.context = SlideContext(
-            self.network, self.features, tissue, checkpoint.spot_pitch_um / mpp, windows, ready
+        self.patch_side_px = checkpoint.patch.um / mpp if precomputed_features is None else precomputed_features.tile_side_px
+        self.network = optimize_for_inference(checkpoint.network, self.device, checkpoint.patch.px)
+        self.patch_reader = make_patch_reader(slide, mpp, checkpoint.stain)  # what is looked at of it
+        self.stage_timer = StageTimer()
+        self.feature_cache = PatchFeatureCache(checkpoint, self.device, self.stage_timer, encoder_weights, precomputed_features)
+        self.decoder = GeneDecoder(self.network, self.stage_timer)
+        windows = ContextWindowLayout(CAPTURE_AREA_UM / mpp, slide.width, slide.height)
+        self.global_context = GlobalContext(
+            self.network, self.feature_cache, tissue, checkpoint.spot_pitch_um / mpp, windows, precomputed_features
         )
-        self.kept = Kept(self, store and ready is None)
-        self._batch = 4
-        self._largest = LARGEST_BATCH
-        self._steady = False
+        self.token_cache = TokenCache(self, use_disk_cache and precomputed_features is None)
+        self._batch_size = 4
+        self._max_batch_size = MAX_BATCH_SIZE
+        self._is_batch_size_fixed = False
 
     @property
     def tissue(self) -> BaseGeometry:
         """What makes up the slide's context; may be changed between jobs."""
-        return self.context.tissue
+        return self.global_context.tissue
 
     @tissue.setter
     def tissue(self, geometry: BaseGeometry) -> None:
-        self.context.tissue = geometry
+        self.global_context.tissue = geometry
 
     @property
-    def width(self) -> int:
+    def token_dim(self) -> int:
         """D, the length of a fused token."""
         config = self.checkpoint.network.config
         return config.dim * config.members
@@ -117,25 +117,25 @@ class Predictor:
         """(B, K) values of fused tokens (B, D); genes : columns, see `Decoder.decode`."""
         return self.decoder.decode(tokens, genes, zero_shot)
 
-    def known(self, target: Target) -> int:
+    def count_cached_spots(self, target: Target) -> int:
         """How many of the target's tiles were predicted before, in this session or an earlier."""
-        kept = self.kept.of(target)
-        return 0 if kept is None else kept.count()
+        kept = self.token_cache.get_grid_tokens(target)
+        return 0 if kept is None else kept.count_cached()
 
-    def tokens_of(self, target: Target) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    def get_cached_tokens(self, target: Target) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Rows (B,) of the target that were predicted before, and their fused tokens (B, D)."""
-        kept = self.kept.of(target)
+        kept = self.token_cache.get_grid_tokens(target)
         if kept is None:
-            return NO_ROWS, np.empty((0, self.width), np.float32)
-        return kept.take()
+            return EMPTY_ROWS, np.empty((0, self.token_dim), np.float32)
+        return kept.get_cached()
 
     def stream(
         self,
         target: Target,
-        order: Order = None,
-        genes: Genes = None,
+        order: RowOrder = None,
+        genes: GeneColumns = None,
         zero_shot: ZeroShotGenes | None = None,
-    ) -> Iterator[Update]:
+    ) -> Iterator[PredictionUpdate]:
         """Predict the target's spots.
 
         order : rows in the order wanted, or a function asked again before every batch.
@@ -146,113 +146,113 @@ class Predictor:
         Yields an Update per batch, first of all what is known from before. Raises DkanError
         (a slide gone, memory out, an encoder that cannot be had); what was yielded stays valid.
         """
-        self._need_tiles(target)
+        self._check_target_supported(target)
         ask: Callable[[], Sequence[int] | None] = genes if callable(genes) else lambda: genes
-        queue = Queue(target.spots.xy, self.context.groups(target), order)
-        kept = self.kept.of(target)
+        queue = SpotQueue(target.spots.xy, self.global_context.find_window_indices(target), order)
+        kept = self.token_cache.get_grid_tokens(target)
         done, total = 0, len(queue)
-        self.features.damaged.clear()  # another try may read what failed before
+        self.feature_cache.damaged_keys.clear()  # another try may read what failed before
 
         def update(
             stage: str,
             rows: NDArray[np.int64],
             fused: Tensor,
             evidence: NDArray[np.float32],
-            failed: NDArray[np.int64] = NO_ROWS,
-        ) -> Update:
+            failed: NDArray[np.int64] = EMPTY_ROWS,
+        ) -> PredictionUpdate:
             columns = ask()
             values = self.decoder.decode(fused, columns, zero_shot)
             chosen = None if columns is None else tuple(columns)
             tokens = fused.cpu().numpy()
-            return Update(stage, done, total, rows, values, chosen, tokens, evidence, failed)
+            return PredictionUpdate(stage, done, total, rows, values, chosen, tokens, evidence, failed)
 
         if kept is not None:
-            for rows, tokens, evidence in kept.known(queue, WARM_ROWS):
+            for rows, tokens, evidence in kept.pop_cached(queue, CACHED_ROWS_PER_UPDATE):
                 done += len(rows)
                 yield update("known", rows, to_device(tokens, self.device), evidence)
         if not len(queue):
             return
-        self.kept.read_features()
-        batches = Batches(self, target)
-        seen: tuple[Cell, Surroundings] | None = None
-        batch: Batch | None = None
+        self.token_cache.load_features()
+        batches = BatchProcessor(self, target)
+        seen: tuple[CellIndex, ContextWindow] | None = None
+        batch: SpotBatch | None = None
         try:
-            with readers(self.squares, self.side, self.stages) as pool:
+            with open_patch_loader(self.patch_reader, self.patch_side_px, self.stage_timer) as pool:
                 while len(queue) or batch is not None:
                     if batch is None:
-                        rows, group = queue.next(self._batch)
+                        rows, group = queue.pop_batch(self._batch_size)
                         if seen is None or seen[0] != group:  # before its tiles: it has them too
-                            members = queue.rows_of(group)
-                            around = yield from self.context.of(target, members, group, pool)
+                            members = queue.rows_in_window(group)
+                            around = yield from self.global_context.compute_window(target, members, group, pool)
                             seen = (group, around)
-                        batch = batches.ask(rows, group, pool)
+                        batch = batches.request(rows, group, pool)
                     assert seen is not None
                     start = time.perf_counter()
                     following = None
-                    if len(queue) and queue.group == seen[0]:
-                        following = batches.ask(*queue.next(self._batch), pool, batch)
-                    fused, evidence, good = batches.fuse(batch, seen[1], pool)
+                    if len(queue) and queue.next_window == seen[0]:
+                        following = batches.request(*queue.pop_batch(self._batch_size), pool, batch)
+                    fused, evidence, good = batches.compute_fused_tokens(batch, seen[1], pool)
                     done += len(batch.rows)
                     made = update("spots", batch.rows[good], fused, evidence, batch.rows[~good])
-                    if kept is not None and made.tokens is not None and seen[1].complete:
+                    if kept is not None and made.tokens is not None and seen[1].is_complete:
                         kept.add(made.rows, made.tokens, evidence)
-                    self._adapt(len(batch.rows), time.perf_counter() - start)
+                    self._adapt_batch_size(len(batch.rows), time.perf_counter() - start)
                     batch = following
                     yield made
         finally:
-            with self.stages("store"):
-                self.kept.flush()
+            with self.stage_timer("store"):
+                self.token_cache.flush()
 
-    def _need_tiles(self, target: Target) -> None:
-        if self.ready is None or not self.ready.alone or target.kind is Kind.TILES:
+    def _check_target_supported(self, target: Target) -> None:
+        if self.precomputed_features is None or not self.precomputed_features.lacks_encoder or target.kind is TargetKind.TILES:
             return
         raise SpotsError(
-            f"{self.ready.file.path.name} has features of its own tiles only, and the weights to "
+            f"{self.precomputed_features.feature_file.path.name} has features of its own tiles only, and the weights to "
             "encode others are not here; predict its tiles, or give --encoder-weights."
         )
 
-    def surround(self, xy: NDArray[np.float64]) -> Iterator[Update]:
+    def precompute_context(self, xy: NDArray[np.float64]) -> Iterator[PredictionUpdate]:
         """Encode what a click at each of the places (N, 2) would see, so that it need not wait."""
-        target = Target(Kind.POINTS, Spots(xy))
-        self.kept.read_features()
+        target = Target(TargetKind.POINTS, Spots(xy))
+        self.token_cache.load_features()
         try:
-            with readers(self.squares, self.side, self.stages) as pool:
-                for group in np.unique(self.context.groups(target), axis=0).tolist():
-                    yield from self.context.of(target, NO_ROWS, (group[0], group[1]), pool)
+            with open_patch_loader(self.patch_reader, self.patch_side_px, self.stage_timer) as pool:
+                for group in np.unique(self.global_context.find_window_indices(target), axis=0).tolist():
+                    yield from self.global_context.compute_window(target, EMPTY_ROWS, (group[0], group[1]), pool)
         finally:
-            self.kept.flush()
+            self.token_cache.flush()
 
-    def quicken(self) -> Iterator[None]:
+    def trace_for_latency(self) -> Iterator[None]:
         """Make single spots quicker; takes a second or two, yields as it goes."""
-        from ..model.folding import quicken
+        from ..model.folding import trace_for_latency
 
-        yield from quicken(self.network)
+        yield from trace_for_latency(self.network)
 
-    def forget(self) -> None:
+    def clear_cache(self) -> None:
         """Drop all that was computed and is in memory; what is on disk stays."""
-        self.features.rows.clear()
-        self.context.forget()
-        self.kept.forget()
+        self.feature_cache.array.clear()
+        self.global_context.clear_cache()
+        self.token_cache.clear()
 
-    def _adapt(self, size: int, seconds: float) -> None:
+    def _adapt_batch_size(self, size: int, seconds: float) -> None:
         """Aim at BATCH_SECONDS a batch: quick results, quick Cancel, a busy device."""
-        if self._steady:
+        if self._is_batch_size_fixed:
             return
-        ideal = size * BATCH_SECONDS / max(seconds, 1e-6)
-        self._batch = int(np.clip(ideal, self._batch / 2, self._batch * 2).clip(1, self._largest))
+        ideal = size * TARGET_BATCH_SECONDS / max(seconds, 1e-6)
+        self._batch_size = int(np.clip(ideal, self._batch_size / 2, self._batch_size * 2).clip(1, self._max_batch_size))
 
-    def steady_batches(self) -> None:
+    def fix_batch_size(self) -> None:
         """Batches of one size whatever the clock says, for work that nobody watches: a matrix
         product rounds by its size, so the same job then gives the same values to the last bit."""
-        self._steady = True
-        self._batch = STEADY_BATCH["cpu" if self.device.type == "cpu" else "gpu"]
+        self._is_batch_size_fixed = True
+        self._batch_size = FIXED_BATCH_SIZE["cpu" if self.device.type == "cpu" else "gpu"]
 
-    def smaller_batches(self, most: int) -> None:
+    def limit_batch_size(self, max_size: int) -> None:
         """Memory ran out: no batch above ``most`` from now on."""
-        free_memory(self.device)
-        self._batch = self._largest = most
+        free_device_memory(self.device)
+        self._batch_size = self._max_batch_size = max_size
 
-    def normalised(self, patches: NDArray[np.uint8]) -> Tensor:
+    def normalize_patches(self, patches: NDArray[np.uint8]) -> Tensor:
         """(B, P, P, 3) uint8 -> (B, 3, P, P) float, ImageNet mean and deviation."""
         x = to_device(patches, self.device).permute(0, 3, 1, 2).float() / 255
         mean = x.new_tensor([0.485, 0.456, 0.406]).view(3, 1, 1)

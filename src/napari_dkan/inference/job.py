@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from ..errors import DkanError
 
 
-class OutOfMemory(DkanError):
+class DeviceOutOfMemoryError(DkanError):
     """The device's memory does not even hold one spot."""
 
     def __init__(self, device: object) -> None:
@@ -21,7 +21,7 @@ class OutOfMemory(DkanError):
 
 
 @dataclass(frozen=True)
-class Update:
+class PredictionUpdate:
     """What happened since the last one.
 
     stage : "known" for tiles predicted before, "context" while surroundings are encoded, else
@@ -39,12 +39,12 @@ class Update:
     total: int
     rows: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
     values: NDArray[np.float32] = field(default_factory=lambda: np.empty((0, 0), np.float32))
-    genes: tuple[int, ...] | None = None
+    gene_columns: tuple[int, ...] | None = None
     tokens: NDArray[np.float32] | None = None
-    evidence: NDArray[np.float32] | None = None
-    failed: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
+    qc_features: NDArray[np.float32] | None = None
+    failed_rows: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
 
 
-def context_update(done: int, total: int) -> Update:
+def make_context_update(done: int, total: int) -> PredictionUpdate:
     """An update without values."""
-    return Update("context", done, total)
+    return PredictionUpdate("context", done, total)

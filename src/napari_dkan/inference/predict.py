@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 from ..expression.panel import Panel
 from .engine import Predictor
-from .job import Update
+from .job import PredictionUpdate
 from .prediction import Prediction
-from .provenance import provenance, zero_shot_record
+from .provenance import build_provenance, build_zero_shot_record
 from .target import Target
 
 if TYPE_CHECKING:
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
     from .zero_shot import ZeroShotGenes
 
 
-def tissue_region(slide: Slide, mpp: float | None) -> BaseGeometry:
+def find_tissue_region(slide: Slide, mpp: float | None) -> BaseGeometry:
     """Tissue of a slide as polygons in level-0 px; empty where none is found."""
     from ..slide.tissue import find_tissue
 
     return find_tissue(slide, mpp).polygons()
 
 
-def empty_prediction(
+def create_empty_prediction(
     predictor: Predictor,
     target: Target,
     mpp_origin: str,
@@ -44,13 +44,13 @@ def empty_prediction(
     rows = None if genes is None else panel.rows(genes)
     if rows is not None:
         panel = Panel(tuple(panel.genes[r] for r in rows))
-    record = provenance(predictor, target, mpp_origin)
+    record = build_provenance(predictor, target, mpp_origin)
     scale = predictor.checkpoint.label_scale
     new: tuple[str, ...] = ()
     if zero_shot is not None and zero_shot.genes:
         panel, new = Panel((*panel.genes, *zero_shot.genes)), zero_shot.symbols
-        record["zero_shot"] = zero_shot_record(predictor.checkpoint, zero_shot)
-    return Prediction.empty(target, panel, scale, record, new, predictor.width), rows
+        record["zero_shot"] = build_zero_shot_record(predictor.checkpoint, zero_shot)
+    return Prediction.create_empty(target, panel, scale, record, new, predictor.token_dim), rows
 
 
 def predict(
@@ -58,19 +58,19 @@ def predict(
     target: Target,
     mpp_origin: str = "given",
     genes: Sequence[str] | None = None,
-    on_update: Callable[[Update], None] = lambda update: None,
+    on_update: Callable[[PredictionUpdate], None] = lambda update: None,
     zero_shot: ZeroShotGenes | None = None,
 ) -> Prediction:
     """Run a job to its end. Spots where the slide is damaged stay NaN and are marked failed.
 
     Raises DkanError.
     """
-    prediction, rows = empty_prediction(predictor, target, mpp_origin, genes, zero_shot)
+    prediction, rows = create_empty_prediction(predictor, target, mpp_origin, genes, zero_shot)
     columns = rows
     if rows is not None and zero_shot is not None:
         count = len(predictor.checkpoint.panel)
         columns = [*rows, *range(count, count + len(zero_shot.genes))]
     for update in predictor.stream(target, genes=columns, zero_shot=zero_shot):
-        prediction.fill(replace(update, genes=None))  # all of its own columns, in their order
+        prediction.apply_update(replace(update, gene_columns=None))  # all of its own columns, in their order
         on_update(update)
     return prediction

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from ..expression.label_scale import LabelScale
 from ..expression.panel import Panel
-from .evidence import NAMES
-from .job import Update
+from .evidence import QC_FEATURE_NAMES
+from .job import PredictionUpdate
 from .target import Target
 
 
@@ -36,71 +36,71 @@ class Prediction:
     values: NDArray[np.float32]
     tokens: NDArray[np.float32]
     provenance: dict[str, Any] = field(default_factory=dict)
-    zero_shot: tuple[str, ...] = ()
-    failed: NDArray[np.bool_] = field(default_factory=lambda: np.empty(0, bool))
-    evidence: NDArray[np.float32] = field(
-        default_factory=lambda: np.empty((0, len(NAMES)), np.float32)
+    zero_shot_symbols: tuple[str, ...] = ()
+    failed_mask: NDArray[np.bool_] = field(default_factory=lambda: np.empty(0, bool))
+    qc_features: NDArray[np.float32] = field(
+        default_factory=lambda: np.empty((0, len(QC_FEATURE_NAMES)), np.float32)
     )
 
     @classmethod
-    def empty(
+    def create_empty(
         cls,
         target: Target,
         panel: Panel,
         label_scale: LabelScale,
         provenance: dict[str, Any],
-        zero_shot: tuple[str, ...] = (),
-        width: int = 1,
+        zero_shot_symbols: tuple[str, ...] = (),
+        token_dim: int = 1,
     ) -> Prediction:
         """width : D, the length of a fused token."""
         count = len(target.spots)
         values = np.full((count, len(panel)), np.nan, dtype=np.float32)
-        tokens = np.full((count, width), np.nan, dtype=np.float32)
+        tokens = np.full((count, token_dim), np.nan, dtype=np.float32)
         failed = np.zeros(count, bool)
-        evidence = np.full((count, len(NAMES)), np.nan, dtype=np.float32)
+        evidence = np.full((count, len(QC_FEATURE_NAMES)), np.nan, dtype=np.float32)
         return cls(
-            target, panel, label_scale, values, tokens, provenance, zero_shot, failed, evidence
+            target, panel, label_scale, values, tokens, provenance, zero_shot_symbols, failed, evidence
         )
 
-    def fill(self, update: Update) -> None:
+    def apply_update(self, update: PredictionUpdate) -> None:
         """Take what a batch predicted; batches without spots change nothing."""
-        self.failed[update.failed] = True
+        self.failed_mask[update.failed_rows] = True
         if not len(update.rows):
             return
         if update.tokens is not None:
             self.tokens[update.rows] = update.tokens
-            self.failed[update.rows] = False
-        if update.evidence is not None:
-            self.evidence[update.rows] = update.evidence
-        self.fill_genes(update.rows, update.values, update.genes)
+            self.failed_mask[update.rows] = False
+        if update.qc_features is not None:
+            self.qc_features[update.rows] = update.qc_features
+        self.set_gene_values(update.rows, update.values, update.gene_columns)
 
-    def fill_genes(
+    def set_gene_values(
         self,
         rows: NDArray[np.int64],
         values: NDArray[np.float32],
-        genes: Sequence[int] | None = None,
+        gene_columns: Sequence[int] | None = None,
     ) -> None:
         """Take values (B, K) of rows (B,) and columns (K,), all of them when None."""
-        if genes is None:
+        if gene_columns is None:
             self.values[rows] = values
         else:
-            self.values[np.ix_(rows, np.asarray(genes, np.int64))] = values
+            self.values[np.ix_(rows, np.asarray(gene_columns, np.int64))] = values
 
     @property
-    def done(self) -> NDArray[np.bool_]:
+    def predicted_mask(self) -> NDArray[np.bool_]:
         """(N,) which spots are predicted, whatever genes of them are decoded."""
         return np.asarray(np.isfinite(self.tokens[:, 0]))
 
-    def undecoded(self, column: int) -> NDArray[np.int64]:
+    def find_undecoded_rows(self, column: int) -> NDArray[np.int64]:
         """Rows that are predicted but lack this gene's value."""
-        return np.flatnonzero(self.done & ~np.isfinite(self.values[:, column]))
+        return np.flatnonzero(self.predicted_mask & ~np.isfinite(self.values[:, column]))
 
-    def lacking(self) -> NDArray[np.int64]:
+    def find_incomplete_columns(self) -> NDArray[np.int64]:
         """Columns that some predicted row lacks."""
-        done = self.done
+        done = self.predicted_mask
         return np.flatnonzero(~np.isfinite(self.values[done]).all(axis=0))
 
-    def gene(self, symbol: str) -> NDArray[np.float32]:
+    def get_gene_values(self, symbol: str) -> NDArray[np.float32]:
         """(N,) predicted values of one gene, NaN where there is none."""
         return self.values[:, self.panel.row(symbol)]
 
@@ -111,21 +111,21 @@ class Prediction:
             target=self.target.take(rows),
             values=self.values[rows],
             tokens=self.tokens[rows],
-            failed=self.failed[rows],
-            evidence=self.evidence[rows],
+            failed_mask=self.failed_mask[rows],
+            qc_features=self.qc_features[rows],
         )
 
-    def finished(self) -> Prediction:
+    def select_predicted(self) -> Prediction:
         """Only the predicted spots: what a cancelled job leaves."""
-        return self.take(self.done)
+        return self.take(self.predicted_mask)
 
-    def kind(self, symbol: str) -> str:
+    def get_value_kind(self, symbol: str) -> str:
         """How a gene's values came about, for names and legends."""
-        return "predicted zero-shot" if symbol in self.zero_shot else "predicted"
+        return "predicted zero-shot" if symbol in self.zero_shot_symbols else "predicted"
 
-    def units(self, symbol: str) -> str:
+    def get_value_units(self, symbol: str) -> str:
         """What a gene's values are measured in, and for a zero-shot gene what to expect of it."""
-        if symbol not in self.zero_shot:
+        if symbol not in self.zero_shot_symbols:
             return self.label_scale.name
         record = self.provenance["zero_shot"]
         return f"{record['units']}\n{record['expectation']}"

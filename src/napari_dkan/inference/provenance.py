@@ -14,10 +14,10 @@ if TYPE_CHECKING:
     from .zero_shot import ZeroShotGenes
 
 
-def provenance(predictor: Predictor, target: Target, mpp_origin: str) -> dict[str, Any]:
+def build_provenance(predictor: Predictor, target: Target, mpp_origin: str) -> dict[str, Any]:
     """JSON-able record of version, checkpoint, slide, scale and parameters."""
     checkpoint, slide = predictor.checkpoint, predictor.slide
-    encoder = predictor.features.made_by
+    encoder = predictor.feature_cache.encoder_spec
     pitch = target.grid.pitch_um if target.grid else target.spots.pitch_um
     return {
         "kind": "predicted",
@@ -32,29 +32,29 @@ def provenance(predictor: Predictor, target: Target, mpp_origin: str) -> dict[st
         "stain": "none" if checkpoint.stain is None else checkpoint.stain.method,
         "slide": slide.label,
         "slide_fingerprint": slide.fingerprint(),
-        "slide_colours": slide.colours or "as stored",
+        "slide_colours": slide.color_conversion or "as stored",
         "mpp": predictor.mpp,
         "mpp_origin": mpp_origin,
         "patch_um": checkpoint.patch.um,
         "pitch_um": checkpoint.spot_pitch_um if pitch is None else pitch,
         "where": str(target.kind),
-        **({} if predictor.ready is None else {"features": predictor.ready.record()}),
+        **({} if predictor.precomputed_features is None else {"features": predictor.precomputed_features.to_provenance()}),
         "device": str(predictor.device),
     }
 
 
-def zero_shot_record(checkpoint: Checkpoint, genes: ZeroShotGenes) -> dict[str, Any]:
+def build_zero_shot_record(checkpoint: Checkpoint, genes: ZeroShotGenes) -> dict[str, Any]:
     """What to know about genes predicted from their text: units, text, and how good they are."""
-    from .zero_shot import UNITS, expectation
+    from .zero_shot import ZERO_SHOT_UNITS, read_zero_shot_expectation
 
-    known = expectation(checkpoint)
+    known = read_zero_shot_expectation(checkpoint)
     return {
         "genes": list(genes.symbols),
         "text": genes.source,
-        "units": UNITS,
+        "units": ZERO_SHOT_UNITS,
         "expected_pcc": known.pcc,
         "shuffled_pcc": known.shuffled_pcc,
         "panel_mean_pcc": known.panel_mean_pcc,
         "beats_shuffled": known.beats_shuffled,
-        "expectation": known.sentence,
+        "expectation": known.summary,
     }

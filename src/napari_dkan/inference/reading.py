@@ -13,138 +13,138 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import DamagedTile
-from .device import leave_a_core
-from .patches import Keys, Squares, centres_of
-from .rows import packed
-from .timing import Stages
+from ..errors import DamagedTileError
+from .device import reserve_cpu_core
+from .patches import PatchKeys, PatchReader, centers_from_keys
+from .rows import pack_keys
+from .timing import StageTimer
 
-Given = TypeVar("Given")
-Made = TypeVar("Made")
+InputT = TypeVar("InputT")
+ResultT = TypeVar("ResultT")
 
-CHUNK = 8  # patches a thread reads at one go; a row of them shares tiles of the file
-MOST_THREADS = 8
+PATCHES_PER_TASK = 8  # patches a thread reads at one go; a row of them shares tiles of the file
+MAX_READER_THREADS = 8
 
 
 @dataclass(frozen=True)
-class Pixels:
+class PatchPixels:
     """What was read: tiles (N, px, px, 3) uint8, and damaged (N,) where nothing could be."""
 
     tiles: NDArray[np.uint8]
-    damaged: NDArray[np.bool_]
+    damaged_mask: NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
-class Window:
+class PatchBlock:
     """Patches that touch, grid x grid of them around one position.
 
     cells : (M,) which of the grid's cells, row-major, are wanted. rows : (M,) of a reading.
     """
 
-    centre: Keys
-    grid: int
-    cells: NDArray[np.int64]
-    rows: NDArray[np.int64]
+    center_key: PatchKeys
+    grid_size: int
+    cell_indices: NDArray[np.int64]
+    request_rows: NDArray[np.int64]
 
 
-class Reading:
+class PatchRequest:
     """Patches (N, 2) on their way; `pixels` waits for them."""
 
-    def __init__(self, keys: Keys, px: int, parts: list[tuple[NDArray, Future[Pixels]]]) -> None:
-        self.keys, self._px, self._parts = keys, px, parts
-        self._pixels: Pixels | None = None
+    def __init__(self, keys: PatchKeys, px: int, tasks: list[tuple[NDArray, Future[PatchPixels]]]) -> None:
+        self.keys, self._px, self._tasks = keys, px, tasks
+        self._pixels: PatchPixels | None = None
 
-    def pixels(self) -> Pixels:
+    def result(self) -> PatchPixels:
         """In the order they were asked for. Raises SlideError when the slide is gone."""
         if self._pixels is None:
             tiles = np.zeros((len(self.keys), self._px, self._px, 3), np.uint8)
             damaged = np.zeros(len(self.keys), bool)
-            for rows, part in self._parts:
+            for rows, part in self._tasks:
                 found = part.result()
-                tiles[rows], damaged[rows] = found.tiles, found.damaged
-            self._pixels = Pixels(tiles, damaged)
+                tiles[rows], damaged[rows] = found.tiles, found.damaged_mask
+            self._pixels = PatchPixels(tiles, damaged)
         return self._pixels
 
-    def part(self, keys: Keys) -> Part:
+    def subset(self, keys: PatchKeys) -> PatchRequestSubset:
         """Some of the patches (M, 2), in an order of their own."""
-        return Part(self, keys)
+        return PatchRequestSubset(self, keys)
 
 
 @dataclass(frozen=True)
-class Part:
+class PatchRequestSubset:
     """Some patches of a reading."""
 
-    whole: Reading
-    keys: Keys
+    request: PatchRequest
+    keys: PatchKeys
 
-    def pixels(self) -> Pixels:
-        row_of = {key: row for row, key in enumerate(packed(self.whole.keys))}
-        rows = np.array([row_of[key] for key in packed(self.keys)], np.int64)
-        found = self.whole.pixels()
-        return Pixels(found.tiles[rows], found.damaged[rows])
+    def result(self) -> PatchPixels:
+        row_of = {key: row for row, key in enumerate(pack_keys(self.request.keys))}
+        rows = np.array([row_of[key] for key in pack_keys(self.keys)], np.int64)
+        found = self.request.result()
+        return PatchPixels(found.tiles[rows], found.damaged_mask[rows])
 
 
-class Readers:
+class PatchLoader:
     """Threads that read patches of ``side`` level-0 px."""
 
-    def __init__(self, pool: ThreadPoolExecutor, slide: Squares, side: float, stages: Stages):
-        self._pool, self._slide, self._side, self._stages = pool, slide, side, stages
+    def __init__(self, pool: ThreadPoolExecutor, reader: PatchReader, side: float, stage_timer: StageTimer):
+        self._pool, self._reader, self._side, self._stage_timer = pool, reader, side, stage_timer
 
-    def ask(self, keys: Keys, px: int, windows: Sequence[Window] = ()) -> Reading:
+    def request(self, keys: PatchKeys, px: int, blocks: Sequence[PatchBlock] = ()) -> PatchRequest:
         """Start reading patches (N, 2), resampled to px; those of a window at one go."""
         alone = np.ones(len(keys), bool)
         parts = []
-        for window in windows:
-            alone[window.rows] = False
-            parts.append((window.rows, self._pool.submit(self._read_window, keys, px, window)))
+        for window in blocks:
+            alone[window.request_rows] = False
+            parts.append((window.request_rows, self._pool.submit(self._read_block, keys, px, window)))
         rows = np.flatnonzero(alone)
         order = rows[np.lexsort((keys[rows, 0], keys[rows, 1]))]
-        chunks = [order[i : i + CHUNK] for i in range(0, len(order), CHUNK)]
-        parts += [(c, self._pool.submit(self._read, keys[c], px)) for c in chunks]
-        return Reading(keys, px, parts)
+        chunks = [order[i : i + PATCHES_PER_TASK] for i in range(0, len(order), PATCHES_PER_TASK)]
+        parts += [(c, self._pool.submit(self._read_patches, keys[c], px)) for c in chunks]
+        return PatchRequest(keys, px, parts)
 
-    def submit(self, compute: Callable[[Given], Made], given: Given) -> Future[Made]:
+    def submit(self, compute: Callable[[InputT], ResultT], argument: InputT) -> Future[ResultT]:
         """Let a thread that may be idle compute something."""
-        return self._pool.submit(compute, given)
+        return self._pool.submit(compute, argument)
 
-    def _read_window(self, keys: Keys, px: int, window: Window) -> Pixels:
+    def _read_block(self, keys: PatchKeys, px: int, block: PatchBlock) -> PatchPixels:
         """One read and one resampling where there would be 25, each with its share of Python,
         for which the network's thread would have to wait."""
-        x, y = centres_of(window.centre).tolist()
-        n, resizing = window.grid, list[float]()
+        x, y = centers_from_keys(block.center_key).tolist()
+        n, resizing = block.grid_size, list[float]()
         start = time.perf_counter()
         try:
-            pixels = self._slide.read_square(x, y, self._side * n, px * n, resizing.append)
-        except DamagedTile:
-            return self._read(keys[window.rows], px)
+            pixels = self._reader.read_patch(x, y, self._side * n, px * n, resizing.append)
+        except DamagedTileError:
+            return self._read_patches(keys[block.request_rows], px)
         tiles = pixels.reshape(n, px, n, px, 3).swapaxes(1, 2).reshape(n * n, px, px, 3)
-        resized, count = sum(resizing), len(window.rows)
-        self._stages.add("read", time.perf_counter() - start - resized, count)
-        self._stages.add("resize", resized, count)
-        return Pixels(tiles[window.cells], np.zeros(count, bool))
+        resized, count = sum(resizing), len(block.request_rows)
+        self._stage_timer.add("read", time.perf_counter() - start - resized, count)
+        self._stage_timer.add("resize", resized, count)
+        return PatchPixels(tiles[block.cell_indices], np.zeros(count, bool))
 
-    def _read(self, keys: Keys, px: int) -> Pixels:
+    def _read_patches(self, keys: PatchKeys, px: int) -> PatchPixels:
         tiles = np.zeros((len(keys), px, px, 3), np.uint8)
         damaged = np.zeros(len(keys), bool)
         resizing: list[float] = []
         start = time.perf_counter()
-        for i, (x, y) in enumerate(centres_of(keys).tolist()):
+        for i, (x, y) in enumerate(centers_from_keys(keys).tolist()):
             try:
-                tiles[i] = self._slide.read_square(x, y, self._side, px, resizing.append)
-            except DamagedTile:
+                tiles[i] = self._reader.read_patch(x, y, self._side, px, resizing.append)
+            except DamagedTileError:
                 damaged[i] = True
         resized = sum(resizing)
-        self._stages.add("read", time.perf_counter() - start - resized, len(keys))
-        self._stages.add("resize", resized, len(resizing))
-        return Pixels(tiles, damaged)
+        self._stage_timer.add("read", time.perf_counter() - start - resized, len(keys))
+        self._stage_timer.add("resize", resized, len(resizing))
+        return PatchPixels(tiles, damaged)
 
 
 @contextmanager
-def readers(slide: Squares, side: float, stages: Stages) -> Iterator[Readers]:
+def open_patch_loader(reader: PatchReader, side: float, stage_timer: StageTimer) -> Iterator[PatchLoader]:
     """Reading threads for one job; what was not started when it ends is dropped."""
-    threads = min(MOST_THREADS, max(1, (os.cpu_count() or 2) - 1))
-    pool = ThreadPoolExecutor(threads, "dkan-read", initializer=leave_a_core)
+    threads = min(MAX_READER_THREADS, max(1, (os.cpu_count() or 2) - 1))
+    pool = ThreadPoolExecutor(threads, "dkan-read", initializer=reserve_cpu_core)
     try:
-        yield Readers(pool, slide, side, stages)
+        yield PatchLoader(pool, reader, side, stage_timer)
     finally:
         pool.shutdown(wait=True, cancel_futures=True)

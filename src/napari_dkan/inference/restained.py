@@ -9,36 +9,36 @@ from threading import Lock
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import DamagedTile, SlideError
-from ..model.stain_norm import Normaliser, Stain, measure
+from ..errors import DamagedTileError, SlideError
+from ..model.stain_norm import StainNormalizer, StainProfile, measure_stain
 from ..slide import Slide
 from ..slide.tissue import find_tissue
-from .patches import Squares
+from .patches import PatchReader
 
 # A stain is looked at on tiles of tissue of 256 um, coarse enough to be read quickly and fine
 # enough for nuclei to show their colour.
-TILES, PX, MPP = 64, 128, 2.0
-GROUPS = 8  # of tiles; each says what the stain is, and the middle counts
-SEED = 2021
+STAIN_SAMPLE_TILES, STAIN_TILE_PX, STAIN_TILE_MPP = 64, 128, 2.0
+STAIN_TILE_GROUPS = 8  # of tiles; each says what the stain is, and the middle counts
+STAIN_SAMPLE_SEED = 2021
 
 
-def stain_of(slide: Slide, mpp: float, method: str) -> Stain:
+def measure_slide_stain(slide: Slide, mpp: float, method: str) -> StainProfile:
     """The stain of a whole slide; always the same for the same slide and um per pixel.
 
     Raises SlideError when it cannot be read, or shows too little stained tissue.
     """
     tissue = find_tissue(slide, mpp)
     rows, columns = np.nonzero(tissue.mask if tissue.mask.any() else np.ones_like(tissue.mask))
-    draw = np.random.default_rng(SEED)
-    chosen = draw.choice(len(rows), min(TILES, len(rows)), replace=False)
-    side = PX * MPP / mpp
-    groups: list[list[NDArray[np.uint8]]] = [[] for _ in range(GROUPS)]
+    draw = np.random.default_rng(STAIN_SAMPLE_SEED)
+    chosen = draw.choice(len(rows), min(STAIN_SAMPLE_TILES, len(rows)), replace=False)
+    side = STAIN_TILE_PX * STAIN_TILE_MPP / mpp
+    groups: list[list[NDArray[np.uint8]]] = [[] for _ in range(STAIN_TILE_GROUPS)]
     for number, cell in enumerate(chosen):
         x, y = (float(at[cell] + 0.5) * tissue.downsample for at in (columns, rows))
-        with suppress(DamagedTile):
-            groups[number % GROUPS].append(slide.read_square(x, y, side, PX))
+        with suppress(DamagedTileError):
+            groups[number % STAIN_TILE_GROUPS].append(slide.read_patch(x, y, side, STAIN_TILE_PX))
     try:
-        return measure(method, [np.stack(tiles) for tiles in groups if tiles])
+        return measure_stain(method, [np.stack(tiles) for tiles in groups if tiles])
     except SlideError as error:
         raise SlideError(
             f"The stain of {slide.name} cannot be measured ({error}), and this checkpoint "
@@ -46,15 +46,15 @@ def stain_of(slide: Slide, mpp: float, method: str) -> Stain:
         ) from None
 
 
-class RestainedSlide:
+class StainNormalizedSlide:
     """A slide's squares after stain normalisation.
 
     Its stain is measured once, when the first square is read. Safe to read in threads.
     """
 
-    def __init__(self, slide: Slide, mpp: float, target: Stain) -> None:
-        self._slide, self._mpp, self._target = slide, mpp, target
-        self._normaliser: Normaliser | None = None
+    def __init__(self, slide: Slide, mpp: float, target_stain: StainProfile) -> None:
+        self._slide, self._mpp, self._target_stain = slide, mpp, target_stain
+        self._normalizer: StainNormalizer | None = None
         self._lock = Lock()
 
     @property
@@ -66,14 +66,14 @@ class RestainedSlide:
         return self._slide.height
 
     @property
-    def normaliser(self) -> Normaliser:
+    def normalizer(self) -> StainNormalizer:
         with self._lock:
-            if self._normaliser is None:
-                own = stain_of(self._slide, self._mpp, self._target.method)
-                self._normaliser = Normaliser(own, self._target)
-            return self._normaliser
+            if self._normalizer is None:
+                own = measure_slide_stain(self._slide, self._mpp, self._target_stain.method)
+                self._normalizer = StainNormalizer(own, self._target_stain)
+            return self._normalizer
 
-    def read_square(
+    def read_patch(
         self,
         x: float,
         y: float,
@@ -82,9 +82,9 @@ class RestainedSlide:
         on_resize: Callable[[float], None] | None = None,
     ) -> NDArray[np.uint8]:
         """As `Slide.read_square`."""
-        return self.normaliser(self._slide.read_square(x, y, side, px, on_resize))
+        return self.normalizer(self._slide.read_patch(x, y, side, px, on_resize))
 
 
-def squares_of(slide: Slide, mpp: float, target: Stain | None) -> Squares:
+def make_patch_reader(slide: Slide, mpp: float, target_stain: StainProfile | None) -> PatchReader:
     """The slide as a checkpoint sees it: normalised to the target where there is one."""
-    return slide if target is None else RestainedSlide(slide, mpp, target)
+    return slide if target_stain is None else StainNormalizedSlide(slide, mpp, target_stain)

@@ -11,11 +11,11 @@ from shapely.geometry import box
 from shapely.geometry.base import BaseGeometry
 
 from ..errors import SpotsError
-from ..spatial.grid import TileGrid, grid_over
+from ..spatial.grid import TileGrid, grid_from_region
 from ..spatial.spots import Spots
 
 
-class Kind(StrEnum):
+class TargetKind(StrEnum):
     """What the global encoder sees as the slide (dkan-method.md, section 1)."""
 
     ARRAY = "array"  # the spots themselves, by their array coordinates
@@ -28,7 +28,7 @@ class Kind(StrEnum):
 class Target:
     """Spots to predict; ``grid`` is set where they are the cells of one."""
 
-    kind: Kind
+    kind: TargetKind
     spots: Spots
     grid: TileGrid | None = None
 
@@ -39,7 +39,7 @@ class Target:
         return Target(self.kind, self.spots.take(rows), self.grid and self.grid.take(rows))
 
 
-def spots_target(spots: Spots, width: int, height: int, source: str = "The spots") -> Target:
+def target_from_spots(spots: Spots, width: int, height: int, source: str = "The spots") -> Target:
     """Spots of a file or a layer. Raises SpotsError when any lies off the slide."""
     if not len(spots):
         raise SpotsError(f"{source} holds no spots; add at least one.")
@@ -50,10 +50,10 @@ def spots_target(spots: Spots, width: int, height: int, source: str = "The spots
             f"{source}: {outside} of {len(spots)} spots lie outside the slide "
             f"({width} x {height} px); positions must be level-0 pixels of this slide, x first."
         )
-    return Target(Kind.POINTS if spots.array is None else Kind.ARRAY, spots)
+    return Target(TargetKind.POINTS if spots.array is None else TargetKind.ARRAY, spots)
 
 
-def region_target(
+def target_from_region(
     region: BaseGeometry,
     pitch_um: float,
     mpp: float,
@@ -78,7 +78,7 @@ def region_target(
             "'Tissue only' (--no-tissue-only) to predict there all the same."
         )
     inside = region if tissue is None else region.intersection(tissue)
-    grid = grid_over(inside, pitch, pitch_um, width, height)
+    grid = grid_from_region(inside, pitch, pitch_um, width, height)
     if not len(grid):
         raise SpotsError("No tile of this region has its centre on the slide; draw it larger.")
-    return Target(Kind.GRID, grid.spots(), grid)
+    return Target(TargetKind.GRID, grid.to_spots(), grid)

@@ -11,20 +11,20 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from threading import Lock
 
-ORDER = ("read", "resize", "copy", "encode", "context", "trunk", "fuse", "decode", "store", "draw")
+STAGE_ORDER = ("read", "resize", "copy", "encode", "context", "trunk", "fuse", "decode", "store", "draw")
 
 
 @dataclass
-class _Spent:
+class _StageTotals:
     seconds: float = 0.0
     tiles: int = 0
 
 
-class Stages:
+class StageTimer:
     """A stop-watch with names. Thread-safe; costs about two microseconds a use."""
 
     def __init__(self) -> None:
-        self._spent: dict[str, _Spent] = {}
+        self._totals: dict[str, _StageTotals] = {}
         self._lock = Lock()
 
     @contextmanager
@@ -38,27 +38,27 @@ class Stages:
 
     def add(self, stage: str, seconds: float, tiles: int = 1) -> None:
         with self._lock:
-            spent = self._spent.setdefault(stage, _Spent())
+            spent = self._totals.setdefault(stage, _StageTotals())
             spent.seconds += seconds
             spent.tiles += tiles
 
     def reset(self) -> None:
         with self._lock:
-            self._spent = {}
+            self._totals = {}
 
-    def seconds(self) -> dict[str, float]:
+    def get_seconds(self) -> dict[str, float]:
         """Seconds of each stage, in the order a tile passes them."""
         with self._lock:
-            names = [s for s in ORDER if s in self._spent]
-            names += [s for s in self._spent if s not in ORDER]
-            return {name: self._spent[name].seconds for name in names}
+            names = [s for s in STAGE_ORDER if s in self._totals]
+            names += [s for s in self._totals if s not in STAGE_ORDER]
+            return {name: self._totals[name].seconds for name in names}
 
-    def report(self) -> str:
+    def format_report(self) -> str:
         """A table as plain text, for a bug report."""
         lines = [f"{'stage':<8}{'seconds':>8}{'tiles':>8}{'ms/tile':>9}"]
-        for name in self.seconds():
+        for name in self.get_seconds():
             with self._lock:
-                s = self._spent[name]
+                s = self._totals[name]
             each = 1000 * s.seconds / max(s.tiles, 1)
             lines.append(f"{name:<8}{s.seconds:8.2f}{s.tiles:8d}{each:9.3f}")
         return "\n".join(lines)

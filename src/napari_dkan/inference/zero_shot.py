@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 # Text tells a gene's pattern but hardly its level: over 250 genes left out in turn, ridge from
 # text to their mean label errs by 0.39 where the panel's mean errs by 0.40, and to the logarithm
 # of their spread by 0.272 where a constant errs by 0.276. So no level is made up.
-UNITS = "standard deviations from the gene's own mean"
-MOST = 1000  # each costs as much as a gene of the panel
-NO_TEXT = "symbol"  # a record's text_from where nothing but the symbol is known
+ZERO_SHOT_UNITS = "standard deviations from the gene's own mean"
+MAX_ZERO_SHOT_GENES = 1000  # each costs as much as a gene of the panel
+SYMBOL_ONLY = "symbol"  # a record's text_from where nothing but the symbol is known
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,8 @@ class ZeroShotGenes:
     """
 
     genes: tuple[Gene, ...]
-    features: Tensor
-    in_panel: tuple[str, ...] = ()
+    text_features: Tensor
+    symbols_in_panel: tuple[str, ...] = ()
     source: str = ""
 
     @property
@@ -50,7 +50,7 @@ class ZeroShotGenes:
 
 
 @dataclass(frozen=True)
-class Expectation:
+class ZeroShotExpectation:
     """What a card measured for genes left out of training; None where it did not.
 
     pcc, shuffled_pcc : mean correlation with their own text and with another gene's.
@@ -63,7 +63,7 @@ class Expectation:
     beats_shuffled: bool = False
 
     @property
-    def sentence(self) -> str:
+    def summary(self) -> str:
         if self.pcc is None or self.shuffled_pcc is None:
             return "never measured"
         text = f"PCC {self.pcc:.2f}; shuffled text {self.shuffled_pcc:.2f}"
@@ -74,28 +74,28 @@ class Expectation:
         )
 
 
-def expectation(checkpoint: Checkpoint) -> Expectation:
+def read_zero_shot_expectation(checkpoint: Checkpoint) -> ZeroShotExpectation:
     """The card's entry ``zero_shot``; one that is absent or odd counts as never measured."""
     entry: Any = checkpoint.card.get("zero_shot")
     entry = entry if isinstance(entry, dict) else {}
     names = ("pcc", "shuffled_pcc", "panel_mean_pcc")
-    pcc, shuffled, mean = (_correlation(entry.get(n)) for n in names)
+    pcc, shuffled, mean = (_parse_correlation(entry.get(n)) for n in names)
     if pcc is None or shuffled is None:
-        return Expectation()
-    return Expectation(pcc, shuffled, mean, entry.get("beats_shuffled") is True)
+        return ZeroShotExpectation()
+    return ZeroShotExpectation(pcc, shuffled, mean, entry.get("beats_shuffled") is True)
 
 
-def why_not(checkpoint: Checkpoint, allow_unproven: bool = False) -> str:
+def explain_zero_shot_unavailable(checkpoint: Checkpoint, allow_unproven: bool = False) -> str:
     """Why this checkpoint predicts no further genes, as half a sentence; "" where it does."""
     if checkpoint.text_basis is None:
         return "this checkpoint cannot place genes by their text"
-    known = expectation(checkpoint)
+    known = read_zero_shot_expectation(checkpoint)
     if known.beats_shuffled or allow_unproven:
         return ""
-    return f"on this checkpoint prediction from text alone: {known.sentence}"
+    return f"on this checkpoint prediction from text alone: {known.summary}"
 
 
-def zero_shot_genes(
+def load_zero_shot_genes(
     checkpoint: Checkpoint,
     gene_file: str | Path,
     symbols: Sequence[str] | None = None,
@@ -117,10 +117,10 @@ def zero_shot_genes(
         )
     from ..training.gene_file import read_gene_file
 
-    if not allow_unproven and why_not(checkpoint):
+    if not allow_unproven and explain_zero_shot_unavailable(checkpoint):
         raise SpotsError(
             f"Genes outside the panel are off for {checkpoint.title}: prediction from text alone "
-            f"{_said(expectation(checkpoint))}; allow unproven genes (--allow-unproven) to see "
+            f"{_format_expectation(read_zero_shot_expectation(checkpoint))}; allow unproven genes (--allow-unproven) to see "
             "them all the same."
         )
     path, file = Path(gene_file), read_gene_file(gene_file)
@@ -131,31 +131,31 @@ def zero_shot_genes(
         )
     asked = symbols  # without any, all that have a description
     if asked is None:
-        asked = [g.symbol for g in file.genes if g.text_from != NO_TEXT]
-    rows, in_panel = _sort_out(path, file, checkpoint.panel, asked)
-    if len(rows) > MOST:
+        asked = [g.symbol for g in file.genes if g.text_from != SYMBOL_ONLY]
+    rows, in_panel = _split_by_panel(path, file, checkpoint.panel, asked)
+    if len(rows) > MAX_ZERO_SHOT_GENES:
         raise SpotsError(
             f"{path} has {len(rows):,} genes outside the panel; name those you want, "
-            f"at most {MOST:,}."
+            f"at most {MAX_ZERO_SHOT_GENES:,}."
         )
     return ZeroShotGenes(
-        tuple(_gene(file.genes[r]) for r in rows),
+        tuple(_to_panel_gene(file.genes[r]) for r in rows),
         basis.project(file.features[rows]),
         () if symbols is None else in_panel,
         path.name,
     )
 
 
-def _sort_out(
-    path: Path, file: GeneFile, panel: Panel, asked: Sequence[str]
+def _split_by_panel(
+    path: Path, file: GeneFile, panel: Panel, requested: Sequence[str]
 ) -> tuple[list[int], tuple[str, ...]]:
     """Rows of the file that are new, and panel symbols among what was asked for."""
     rows: list[int] = []
     in_panel: list[str] = []
-    for symbol in asked:
-        row = file.row(symbol)
-        names = [symbol] if row is None else _names(file.genes[row])
-        ours = next((known for n in names if (known := _of_panel(panel, n))), "")
+    for symbol in requested:
+        row = file.find_row(symbol)
+        names = [symbol] if row is None else _list_gene_names(file.genes[row])
+        ours = next((known for n in names if (known := _find_panel_symbol(panel, n))), "")
         if ours:
             in_panel.append(ours)
         elif row is None:
@@ -163,7 +163,7 @@ def _sort_out(
                 f"{path} has no text for {symbol}; build a file that has it with "
                 "`napari-dkan genes build`."
             )
-        elif file.genes[row].text_from == NO_TEXT:
+        elif file.genes[row].text_from == SYMBOL_ONLY:
             raise SpotsError(
                 f"{path} has no description of {symbol}, so nothing places it; build the file "
                 "again with a table that knows it."
@@ -173,7 +173,7 @@ def _sort_out(
     return list(dict.fromkeys(rows)), tuple(dict.fromkeys(in_panel))
 
 
-def _of_panel(panel: Panel, name: str) -> str:
+def _find_panel_symbol(panel: Panel, name: str) -> str:
     """The panel's symbol of a gene name, "" where it has none."""
     try:
         return panel.symbols[panel.row(name)]
@@ -181,19 +181,19 @@ def _of_panel(panel: Panel, name: str) -> str:
         return ""
 
 
-def _names(gene: GeneRecord) -> list[str]:
+def _list_gene_names(gene: GeneRecord) -> list[str]:
     return [n for n in (gene.symbol, gene.approved, gene.ensembl) if n]
 
 
-def _gene(gene: GeneRecord) -> Gene:
+def _to_panel_gene(gene: GeneRecord) -> Gene:
     also = (gene.approved,) if gene.approved not in ("", gene.symbol) else ()
     return Gene(gene.symbol, gene.ensembl, gene.name, also)
 
 
-def _correlation(value: Any) -> float | None:
+def _parse_correlation(value: Any) -> float | None:
     number = isinstance(value, int | float) and not isinstance(value, bool)
     return float(value) if number and -1 <= value <= 1 else None
 
 
-def _said(known: Expectation) -> str:
-    return "was never measured" if known.pcc is None else known.sentence
+def _format_expectation(expectation: ZeroShotExpectation) -> str:
+    return "was never measured" if expectation.pcc is None else expectation.summary

@@ -9,8 +9,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .checkpoint import Checkpoint, Patch, describe, load_checkpoint, save_checkpoint
-    from .config import DKANConfig, Stack
+    from .checkpoint import Checkpoint, PatchGeometry, describe_checkpoint, load_checkpoint, save_checkpoint
+    from .config import DKANConfig, StackConfig
     from .network import DKAN
     from .published import convert_published
 
@@ -30,10 +30,10 @@ __all__ = [
     "DKAN",
     "Checkpoint",
     "DKANConfig",
-    "Patch",
-    "Stack",
+    "PatchGeometry",
+    "StackConfig",
     "convert_published",
-    "describe",
+    "describe_checkpoint",
     "load_checkpoint",
     "save_checkpoint",
 ]

@@ -11,39 +11,39 @@ from torch import Tensor
 
 from ..errors import CheckpointError
 from .config import DKANConfig
-from .ensemble import Ensemble, together
+from .ensemble import Ensemble, combine_members
 from .network import DKAN
-from .tensorfile import FLOATS, refuse_not_finite
+from .tensorfile import FLOAT_DTYPES, require_finite
 from .trunk import TargetTrunk
 
 
-def assemble(config: DKANConfig, tensors: Mapping[str, Tensor]) -> DKAN | Ensemble:
+def build_network(config: DKANConfig, tensors: Mapping[str, Tensor]) -> DKAN | Ensemble:
     """The network of a config around these tensors (not copied), in eval mode.
 
     Raises CheckpointError when one is missing, surplus, misshapen or not finite.
     """
-    compare(config, {n: (_dtype(t), tuple(t.shape)) for n, t in tensors.items()})
-    refuse_not_finite(tensors)
-    network = _skeleton(config)
+    validate_state_dict_shapes(config, {n: (_get_safetensors_dtype(t), tuple(t.shape)) for n, t in tensors.items()})
+    require_finite(tensors)
+    network = _build_meta_network(config)
     network.load_state_dict(tensors, assign=True)
-    for member in _members(network):
-        _fill_constants(member)
-    if any((m.label_std <= 0).any() for m in _members(network)):
+    for member in _list_members(network):
+        _materialize_trunk_buffers(member)
+    if any((m.label_std <= 0).any() for m in _list_members(network)):
         raise CheckpointError("its label_std has values that are not above zero")
     return network.eval()
 
 
-def _members(network: DKAN | Ensemble) -> list[DKAN]:
-    return [network] if isinstance(network, DKAN) else network.all_members
+def _list_members(network: DKAN | Ensemble) -> list[DKAN]:
+    return [network] if isinstance(network, DKAN) else network.member_networks
 
 
-def _skeleton(config: DKANConfig) -> DKAN | Ensemble:
+def _build_meta_network(config: DKANConfig) -> DKAN | Ensemble:
     """The network without memory, which costs nothing however large the file claims to be."""
     try:
         with torch.device("meta"):
             one = replace(config, members=1)
             features = torch.empty(config.genes, config.text_dim)
-            return together([DKAN(one, features) for _ in range(config.members)])
+            return combine_members([DKAN(one, features) for _ in range(config.members)])
     except (RuntimeError, ValueError, TypeError, AttributeError, NotImplementedError):
         raise CheckpointError(
             f"its target trunk {config.trunk} cannot be built by this version of timm"
@@ -51,37 +51,37 @@ def _skeleton(config: DKANConfig) -> DKAN | Ensemble:
 
 
 @lru_cache(maxsize=16)
-def _wanted(config: DKANConfig) -> dict[str, tuple[tuple[int, ...], bool]]:
+def _get_expected_tensors(config: DKANConfig) -> dict[str, tuple[tuple[int, ...], bool]]:
     """Shape, and whether it is of floats, of each tensor of such a network."""
-    tensors = _skeleton(config).state_dict()
+    tensors = _build_meta_network(config).state_dict()
     return {n: (tuple(t.shape), t.is_floating_point()) for n, t in tensors.items()}
 
 
-def compare(config: DKANConfig, given: Mapping[str, tuple[str, tuple[int, ...]]]) -> None:
+def validate_state_dict_shapes(config: DKANConfig, tensors: Mapping[str, tuple[str, tuple[int, ...]]]) -> None:
     """Whether a network of this config can have tensors of these names, types and shapes.
 
     Raises CheckpointError naming the first ones that are missing, surplus or misshapen.
     """
-    wanted = _wanted(config)
-    missing = [n for n in wanted if n not in given]
+    wanted = _get_expected_tensors(config)
+    missing = [n for n in wanted if n not in tensors]
     if missing:
-        raise CheckpointError(f"it lacks {_names(missing)}; it may be damaged or half-converted")
-    extra = [n for n in given if n not in wanted]
+        raise CheckpointError(f"it lacks {_format_names(missing)}; it may be damaged or half-converted")
+    extra = [n for n in tensors if n not in wanted]
     if extra:
-        raise CheckpointError(f"its network has no place for {_names(extra)}")
+        raise CheckpointError(f"its network has no place for {_format_names(extra)}")
     for name, (needed, floats) in wanted.items():
-        dtype, shape = given[name]
+        dtype, shape = tensors[name]
         if shape != needed:
             raise CheckpointError(f"its tensor {name} has shape {shape} where {needed} is needed")
-        if floats != (dtype in FLOATS):
+        if floats != (dtype in FLOAT_DTYPES):
             raise CheckpointError(f"its tensor {name} is of type {dtype}, which does not fit")
 
 
-def _dtype(tensor: Tensor) -> str:
+def _get_safetensors_dtype(tensor: Tensor) -> str:
     return {torch.float32: "F32", torch.int64: "I64"}.get(tensor.dtype, str(tensor.dtype))
 
 
-def _fill_constants(network: DKAN) -> None:
+def _materialize_trunk_buffers(network: DKAN) -> None:
     """Trunk constants that no file stores (some timm trunks keep them) are computed."""
     unset = [n for n, b in network.trunk.named_buffers() if b.is_meta]
     if not unset:
@@ -92,7 +92,7 @@ def _fill_constants(network: DKAN) -> None:
         setattr(network.trunk.get_submodule(owner), leaf, real[name])
 
 
-def _names(names: list[str]) -> str:
+def _format_names(names: list[str]) -> str:
     shown = ", ".join(f"{n:.80}" for n in names[:3])
     tensors = "the tensor" if len(names) == 1 else f"{len(names)} tensors:"
     return f"{tensors} {shown}{', ...' if len(names) > 3 else ''}"

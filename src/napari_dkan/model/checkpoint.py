@@ -21,31 +21,31 @@ from ..errors import CheckpointError, DkanError
 from ..expression.label_scale import LabelScale
 from ..expression.panel import Panel
 from . import reference_file, tensorfile
-from .assemble import assemble, compare
-from .card import describe as describe
+from .assemble import build_network, validate_state_dict_shapes
+from .card import describe_checkpoint as describe_checkpoint
 from .config import DKANConfig
 from .description import (
-    FORMAT,
-    KEY,
-    Patch,
-    entry,
-    read_description,
-    read_label_scale,
-    read_panel,
-    read_patch,
+    FORMAT_VERSION,
+    METADATA_KEY,
+    PatchGeometry,
+    require_entry,
+    read_header_json,
+    label_scale_from_json,
+    panel_from_json,
+    patch_from_json,
     require_positive,
 )
 from .encoders import build_encoder
 from .encoders.protocol import EncoderSpec, TileEncoder
 from .ensemble import Ensemble
 from .network import DKAN
-from .reference import Reference
-from .stain_norm import Stain, read_stain
-from .stain_norm import to_json as stain_json
+from .reference import TrainingReference
+from .stain_norm import StainProfile, stain_from_json
+from .stain_norm import stain_to_json as stain_json
 from .text import TextBasis
 from .text import stored as stored_text
 
-_ENCODER = "encoder."
+_ENCODER_PREFIX = "encoder."
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class Checkpoint:
     network: DKAN | Ensemble
     panel: Panel
     label_scale: LabelScale
-    patch: Patch
+    patch: PatchGeometry
     spot_pitch_um: float
     spot_diameter_um: float
     encoder: EncoderSpec
@@ -77,8 +77,8 @@ class Checkpoint:
     creator: str = f"napari-dkan {__version__}"
     encoder_tensors: dict[str, Tensor] | None = None
     text_basis: TextBasis | None = None
-    reference: Reference | None = None
-    stain: Stain | None = None
+    reference: TrainingReference | None = None
+    stain: StainProfile | None = None
     sha256: str = ""
     path: Path | None = None
 
@@ -100,7 +100,7 @@ class Checkpoint:
                 f"the network needs {(len(basis.mean), config.text_dim)}."
             )
         if self.reference is not None:
-            self.reference.require_fit(config.dim * config.members, config.dim, config.genes)
+            self.reference.validate_dimensions(config.dim * config.members, config.dim, config.genes)
         require_positive("spot pitch in um", self.spot_pitch_um, 10_000)
         require_positive("spot diameter in um", self.spot_diameter_um, 10_000)
         if not isinstance(self.card, dict):
@@ -114,7 +114,7 @@ class Checkpoint:
             return title.strip()
         return self.path.stem if self.path else "untitled"
 
-    def tile_encoder(self, weights: str | Path | None = None) -> TileEncoder:
+    def build_tile_encoder(self, weights: str | Path | None = None) -> TileEncoder:
         """The encoder this network was trained with, in eval mode on the CPU.
 
         weights : a local weights file, where they are neither inside the checkpoint nor
@@ -132,56 +132,56 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     """
     path = Path(path)
     try:
-        header = tensorfile.read_header(path)
-        data = read_description(header)
+        header = tensorfile.read_safetensors_header(path)
+        data = read_header_json(header)
         config = DKANConfig.from_json(data.get("network"))
-        panel = read_panel(data.get("panel"))
+        panel = panel_from_json(data.get("panel"))
         if len(panel) != config.genes:
             raise CheckpointError(
                 f"its panel has {len(panel)} genes but its network predicts {config.genes}"
             )
         # Shapes first: a header may claim anything, and reading allocates.
-        beside = stored_text.NAMES
+        beside = stored_text.BASIS_TENSOR_NAMES
         own = {
             n: t
             for n, t in header.tensors.items()
-            if not n.startswith((_ENCODER, reference_file.PREFIX)) and n not in beside
+            if not n.startswith((_ENCODER_PREFIX, reference_file.REFERENCE_PREFIX)) and n not in beside
         }
-        compare(config, own)
-        basis = stored_text.check_basis(data.get("text_basis"), header.tensors, config.text_dim)
-        reference = reference_file.check(
+        validate_state_dict_shapes(config, own)
+        basis = stored_text.validate_basis(data.get("text_basis"), header.tensors, config.text_dim)
+        reference = reference_file.validate_reference(
             data.get("reference"),
             header.tensors,
             config.dim * config.members,
             config.dim,
             config.genes,
         )
-        tensors = tensorfile.read_tensors(path, list(header.tensors))
-        network = assemble(config, {n: tensors[n] for n in own})
-        inside = {n[len(_ENCODER) :]: t for n, t in tensors.items() if n.startswith(_ENCODER)}
+        tensors = tensorfile.read_safetensors(path, list(header.tensors))
+        network = build_network(config, {n: tensors[n] for n in own})
+        inside = {n[len(_ENCODER_PREFIX) :]: t for n, t in tensors.items() if n.startswith(_ENCODER_PREFIX)}
         spec = EncoderSpec.from_json(data.get("encoder"))
         if inside:  # damaged weights must show here, not at the first click
             build_encoder(spec, inside)
         return Checkpoint(
             network=network,
             panel=panel,
-            label_scale=read_label_scale(data.get("label_scale")),
-            patch=read_patch(data.get("patch")),
-            spot_pitch_um=entry(data, "spot_pitch_um", (int, float)),
-            spot_diameter_um=entry(data, "spot_diameter_um", (int, float)),
+            label_scale=label_scale_from_json(data.get("label_scale")),
+            patch=patch_from_json(data.get("patch")),
+            spot_pitch_um=require_entry(data, "spot_pitch_um", (int, float)),
+            spot_diameter_um=require_entry(data, "spot_diameter_um", (int, float)),
             encoder=spec,
-            gene_text=entry(data, "gene_text", str),
-            card=entry(data, "card", dict),
-            creator=entry(data, "creator", str),
+            gene_text=require_entry(data, "gene_text", str),
+            card=require_entry(data, "card", dict),
+            creator=require_entry(data, "creator", str),
             encoder_tensors=inside or None,
-            text_basis=stored_text.take_basis(basis, tensors),
-            reference=reference_file.take(reference, tensors),
-            stain=read_stain(data.get("stain")),
-            sha256=tensorfile.sha256_of(path),
+            text_basis=stored_text.basis_from_tensors(basis, tensors),
+            reference=reference_file.reference_from_tensors(reference, tensors),
+            stain=stain_from_json(data.get("stain")),
+            sha256=tensorfile.compute_sha256(path),
             path=path,
         )
     except DkanError as error:
-        raise CheckpointError(f"{path} cannot be used as a checkpoint: {_reason(error)}") from None
+        raise CheckpointError(f"{path} cannot be used as a checkpoint: {_format_reason(error)}") from None
     except OSError as error:
         raise CheckpointError(
             f"{path} cannot be used as a checkpoint: {error.strerror or error}."
@@ -198,33 +198,33 @@ def save_checkpoint(path: str | Path, checkpoint: Checkpoint, *, half: bool = Fa
     path = Path(path)
     network = checkpoint.network
     try:
-        text = json.dumps(_describe(checkpoint), allow_nan=False)
+        text = json.dumps(_header_to_json(checkpoint), allow_nan=False)
     except (TypeError, ValueError) as error:
         raise CheckpointError(
             f"{path} cannot be written: its card is not plain JSON ({error})."
         ) from None
     tensors = dict(network.state_dict())
     for name, tensor in (checkpoint.encoder_tensors or {}).items():
-        tensors[_ENCODER + name] = tensor
+        tensors[_ENCODER_PREFIX + name] = tensor
     if checkpoint.text_basis is not None:
-        tensors |= stored_text.basis_tensors(checkpoint.text_basis)
+        tensors |= stored_text.basis_to_tensors(checkpoint.text_basis)
     if checkpoint.reference is not None:
-        tensors |= reference_file.to_tensors(checkpoint.reference)
-    tensorfile.write(path, tensors, {KEY: text, "format": "pt"}, half)
-    return replace(checkpoint, path=path, sha256=tensorfile.sha256_of(path))
+        tensors |= reference_file.reference_to_tensors(checkpoint.reference)
+    tensorfile.write_safetensors(path, tensors, {METADATA_KEY: text, "format": "pt"}, half)
+    return replace(checkpoint, path=path, sha256=tensorfile.compute_sha256(path))
 
 
-def _reason(error: DkanError) -> str:
+def _format_reason(error: DkanError) -> str:
     """An error's sentence as the second half of another."""
     text = str(error).rstrip(".")
     return f"{text[:1].lower()}{text[1:]}."
 
 
-def _describe(checkpoint: Checkpoint) -> dict[str, Any]:
+def _header_to_json(checkpoint: Checkpoint) -> dict[str, Any]:
     """The header's JSON."""
     basis, reference, stain = checkpoint.text_basis, checkpoint.reference, checkpoint.stain
     return {
-        "format": FORMAT if stain is not None else 1,  # an older program would leave it out
+        "format": FORMAT_VERSION if stain is not None else 1,  # an older program would leave it out
         "network": checkpoint.network.config.to_json(),
         "panel": [
             {"symbol": g.symbol, "ensembl": g.ensembl, "name": g.name, "aliases": list(g.aliases)}
@@ -241,7 +241,7 @@ def _describe(checkpoint: Checkpoint) -> dict[str, Any]:
         "encoder": checkpoint.encoder.to_json(),
         "gene_text": checkpoint.gene_text,
         **({} if basis is None else {"text_basis": stored_text.basis_to_json(basis)}),
-        **({} if reference is None else {"reference": reference_file.to_json(reference)}),
+        **({} if reference is None else {"reference": reference_file.reference_to_json(reference)}),
         **({} if stain is None else {"stain": stain_json(stain)}),
         "card": checkpoint.card,
         "creator": checkpoint.creator,

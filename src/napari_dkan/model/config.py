@@ -10,7 +10,7 @@ from ..errors import CheckpointError
 
 
 @dataclass(frozen=True)
-class Stack:
+class StackConfig:
     """One stack of attention blocks.
 
     ratio : feed-forward width over the network width (hidden = int(dim * ratio)).
@@ -50,21 +50,21 @@ class DKANConfig:
     expression_dropout: float = 0.1
     members: int = 1
     standardise: bool = False
-    fusion: Stack = Stack()
-    global_: Stack = Stack(depth=2)
-    neighbor: Stack = Stack(depth=2)
-    image: Stack = Stack(depth=2)
-    expression: Stack = Stack(depth=2)
-    text: Stack = Stack()
+    fusion: StackConfig = StackConfig()
+    global_: StackConfig = StackConfig(depth=2)
+    neighbor: StackConfig = StackConfig(depth=2)
+    image: StackConfig = StackConfig(depth=2)
+    expression: StackConfig = StackConfig(depth=2)
+    text: StackConfig = StackConfig()
 
     def __post_init__(self) -> None:
-        _integer("genes", self.genes, 1, 100_000)
-        _integer("dim", self.dim, 1, 8192)
-        _integer("text_dim", self.text_dim, 1, 16_384)
-        _integer("trunk_dim", self.trunk_dim, 1, 16_384)
-        _integer("grid", self.grid, 1, 15)
-        _integer("kernel", self.kernel, 1, 31)
-        _integer("members", self.members, 1, 64)
+        _require_integer("genes", self.genes, 1, 100_000)
+        _require_integer("dim", self.dim, 1, 8192)
+        _require_integer("text_dim", self.text_dim, 1, 16_384)
+        _require_integer("trunk_dim", self.trunk_dim, 1, 16_384)
+        _require_integer("grid", self.grid, 1, 15)
+        _require_integer("kernel", self.kernel, 1, 31)
+        _require_integer("members", self.members, 1, 64)
         if not isinstance(self.standardise, bool):
             raise CheckpointError("The network's standardise entry is neither true nor false.")
         if self.grid % 2 == 0 or self.kernel % 2 == 0:
@@ -73,17 +73,17 @@ class DKANConfig:
         # file must never be able to make it follow.
         if not isinstance(self.trunk, str) or not re.fullmatch(r"[A-Za-z0-9_.]{1,80}", self.trunk):
             raise CheckpointError(f"{self.trunk!r:.60} is not the name of a timm architecture.")
-        _number("expression_dropout", self.expression_dropout, 0.0, 0.99)
-        for name in STACKS:
+        _require_number("expression_dropout", self.expression_dropout, 0.0, 0.99)
+        for name in STACK_NAMES:
             stack = getattr(self, name)
-            if not isinstance(stack, Stack):
+            if not isinstance(stack, StackConfig):
                 raise CheckpointError(f"The network's {name!r} entry is not a stack of layers.")
             width = self.text_dim if name == "text" else self.dim
             # The two stacks that start with a fixed first layer need at least one.
-            _integer(f"{name} depth", stack.depth, 1 if name == "global_" else 0, 64)
-            _integer(f"{name} heads", stack.heads, 1, 256)
-            _number(f"{name} ratio", stack.ratio, 1 / width, 32.0)
-            _number(f"{name} dropout", stack.dropout, 0.0, 0.99)
+            _require_integer(f"{name} depth", stack.depth, 1 if name == "global_" else 0, 64)
+            _require_integer(f"{name} heads", stack.heads, 1, 256)
+            _require_number(f"{name} ratio", stack.ratio, 1 / width, 32.0)
+            _require_number(f"{name} dropout", stack.dropout, 0.0, 0.99)
             if width % stack.heads:
                 raise CheckpointError(
                     f"The network's width {width} cannot be split into {stack.heads} {name} heads."
@@ -99,31 +99,31 @@ class DKANConfig:
 
         Raises CheckpointError when it is not one, or holds an unknown, missing or absurd value.
         """
-        values = _known("network", data, cls)
-        for name in STACKS:
+        values = _validate_keys("network", data, cls)
+        for name in STACK_NAMES:
             if name in values:
-                values[name] = Stack(**_known(name, values[name], Stack))
+                values[name] = StackConfig(**_validate_keys(name, values[name], StackConfig))
         if "genes" not in values:
             raise CheckpointError("The network description does not say how many genes there are.")
         return cls(**values)
 
 
-STACKS = ("fusion", "global_", "neighbor", "image", "expression", "text")
+STACK_NAMES = ("fusion", "global_", "neighbor", "image", "expression", "text")
 
 
-def _known(what: str, data: Any, kind: type) -> dict[str, Any]:
+def _validate_keys(label: str, data: Any, config_type: type) -> dict[str, Any]:
     if not isinstance(data, dict):
-        raise CheckpointError(f"The {what} description is not a JSON object.")
-    unknown = sorted(set(map(str, data)) - {f.name for f in fields(kind)})
+        raise CheckpointError(f"The {label} description is not a JSON object.")
+    unknown = sorted(set(map(str, data)) - {f.name for f in fields(config_type)})
     if unknown:
         raise CheckpointError(
-            f"The {what} description has an unknown entry {unknown[0]!r:.60}; "
+            f"The {label} description has an unknown entry {unknown[0]!r:.60}; "
             "a newer napari-dkan may read it."
         )
     return dict(data)
 
 
-def _integer(name: str, value: Any, low: int, high: int) -> None:
+def _require_integer(name: str, value: Any, low: int, high: int) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
         raise CheckpointError(
             f"The network's {name} is {value!r:.60}; it must be a whole number "
@@ -131,7 +131,7 @@ def _integer(name: str, value: Any, low: int, high: int) -> None:
         )
 
 
-def _number(name: str, value: Any, low: float, high: float) -> None:
+def _require_number(name: str, value: Any, low: float, high: float) -> None:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
         raise CheckpointError(
             f"The network's {name} is {value!r:.60}; it must be a number from {low:g} to {high:g}."

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ..errors import CheckpointError
 from .config import DKANConfig
 from .network import DKAN, predict_section
-from .results import Fused
+from .results import FusedTokens
 
 
 class Ensemble(nn.Module):
@@ -37,30 +37,30 @@ class Ensemble(nn.Module):
 
     @property
     def label_mean(self) -> Tensor:
-        return self._mean([m.label_mean for m in self.all_members])
+        return self._average([m.label_mean for m in self.member_networks])
 
     @property
     def label_std(self) -> Tensor:
-        return self._mean([m.label_std for m in self.all_members])
+        return self._average([m.label_std for m in self.member_networks])
 
     @property
     def gene_features(self) -> Tensor:
-        return self.all_members[0].gene_features
+        return self.member_networks[0].gene_features
 
-    def on_slide(self, features: Tensor, slide_features: Tensor) -> Tensor:
+    def standardize_by_slide(self, features: Tensor, slide_features: Tensor) -> Tensor:
         """As `DKAN.on_slide`."""
-        return self.all_members[0].on_slide(features, slide_features)
+        return self.member_networks[0].standardize_by_slide(features, slide_features)
 
-    def global_tokens(
-        self, slide_features: Tensor, positions: Tensor, only: Tensor | None = None
+    def encode_global(
+        self, slide_features: Tensor, positions: Tensor, query_rows: Tensor | None = None
     ) -> Tensor:
         """(M, width of one), integers (M, 2) -> (M, d); only : as `DKAN.global_tokens`."""
-        each = [m.global_tokens(slide_features, positions, only) for m in self.all_members]
+        each = [m.encode_global(slide_features, positions, query_rows) for m in self.member_networks]
         return torch.cat(each, dim=1)
 
-    def target_tokens(self, patches: Tensor) -> Tensor:
+    def encode_target(self, patches: Tensor) -> Tensor:
         """As `DKAN.target_tokens`: (B, T, d)."""
-        return torch.cat([m.target_tokens(patches) for m in self.all_members], dim=2)
+        return torch.cat([m.encode_target(patches) for m in self.member_networks], dim=2)
 
     def fuse(
         self,
@@ -68,64 +68,64 @@ class Ensemble(nn.Module):
         neighbor_features: Tensor,
         neighbor_mask: Tensor,
         global_tokens: Tensor,
-    ) -> Fused:
+    ) -> FusedTokens:
         """As `DKAN.fuse`; global_tokens are (B, d), and so is all that comes back."""
-        target = self.target_tokens(patches)
-        return self.join(target, neighbor_features, neighbor_mask, global_tokens)
+        target = self.encode_target(patches)
+        return self.fuse_tokens(target, neighbor_features, neighbor_mask, global_tokens)
 
-    def join(
+    def fuse_tokens(
         self,
         target: Tensor,
         neighbor_features: Tensor,
         neighbor_mask: Tensor,
         global_tokens: Tensor,
-    ) -> Fused:
+    ) -> FusedTokens:
         """As `DKAN.join`, of target (B, T, d) and global_tokens (B, d)."""
         each = [
-            m.join(own, neighbor_features, neighbor_mask, tokens)
+            m.fuse_tokens(own, neighbor_features, neighbor_mask, tokens)
             for m, own, tokens in zip(
-                self.all_members,
+                self.member_networks,
                 target.chunk(len(self.members), dim=2),
-                self._split(global_tokens),
+                self._split_members(global_tokens),
                 strict=True,
             )
         ]
-        return Fused(
+        return FusedTokens(
             torch.cat([f.z for f in each], dim=1),
             torch.cat([f.target_mean for f in each], dim=1),
             torch.cat([f.neighbor_mean for f in each], dim=1),
         )
 
-    def gene_tokens(self) -> Tensor:
+    def encode_genes(self) -> Tensor:
         """Text tokens (G, d)."""
-        return torch.cat([m.gene_tokens() for m in self.all_members], dim=1)
+        return torch.cat([m.encode_genes() for m in self.member_networks], dim=1)
 
-    def text_token_of(self, features: Tensor) -> Tensor:
+    def encode_new_genes(self, features: Tensor) -> Tensor:
         """Text tokens (K, d) of genes outside the panel, from their features (K, d_t)."""
-        return torch.cat([m.text_token_of(features) for m in self.all_members], dim=1)
+        return torch.cat([m.encode_new_genes(features) for m in self.member_networks], dim=1)
 
     def decode(self, z: Tensor, genes: Tensor | None = None) -> Tensor:
         """Mean prediction of z (B, d) on the label scale, as `DKAN.decode`."""
-        parts = zip(self.all_members, self._split(z), strict=True)
-        return self._mean([m.decode(own, genes) for m, own in parts])
+        parts = zip(self.member_networks, self._split_members(z), strict=True)
+        return self._average([m.decode(own, genes) for m, own in parts])
 
-    def decode_tokens(self, z: Tensor, tokens: Tensor) -> Tensor:
+    def decode_gene_tokens(self, z: Tensor, tokens: Tensor) -> Tensor:
         """Mean standardised prediction (B, K) for genes given by their tokens (K, d)."""
-        parts = zip(self.all_members, self._split(z), self._split(tokens), strict=True)
-        return self._mean([m.decode_tokens(own, t) for m, own, t in parts])
+        parts = zip(self.member_networks, self._split_members(z), self._split_members(tokens), strict=True)
+        return self._average([m.decode_gene_tokens(own, t) for m, own, t in parts])
 
-    def auxiliary(self, fused: Fused, global_tokens: Tensor) -> dict[str, Tensor]:
+    def predict_auxiliary(self, fused: FusedTokens, global_tokens: Tensor) -> dict[str, Tensor]:
         """The four auxiliary predictions (B, G) on the label scale, by head name."""
         parts = zip(
-            self.all_members,
-            self._split(fused.z),
-            self._split(fused.target_mean),
-            self._split(fused.neighbor_mean),
-            self._split(global_tokens),
+            self.member_networks,
+            self._split_members(fused.z),
+            self._split_members(fused.target_mean),
+            self._split_members(fused.neighbor_mean),
+            self._split_members(global_tokens),
             strict=True,
         )
-        each = [m.auxiliary(Fused(*own), tokens) for m, *own, tokens in parts]
-        return {name: self._mean([heads[name] for heads in each]) for name in each[0]}
+        each = [m.predict_auxiliary(FusedTokens(*own), tokens) for m, *own, tokens in parts]
+        return {name: self._average([heads[name] for heads in each]) for name in each[0]}
 
     def from_label_scale(self, labels: Tensor) -> Tensor:
         """(B, G) labels -> standardised, as `decode_tokens` gives."""
@@ -152,17 +152,17 @@ class Ensemble(nn.Module):
         )
 
     @property
-    def all_members(self) -> list[DKAN]:
+    def member_networks(self) -> list[DKAN]:
         return list(self.members)  # type: ignore[arg-type]
 
-    def _split(self, side_by_side: Tensor) -> tuple[Tensor, ...]:
-        return side_by_side.chunk(len(self.members), dim=1)
+    def _split_members(self, tensor: Tensor) -> tuple[Tensor, ...]:
+        return tensor.chunk(len(self.members), dim=1)
 
     @staticmethod
-    def _mean(values: Sequence[Tensor]) -> Tensor:
+    def _average(values: Sequence[Tensor]) -> Tensor:
         return torch.stack(list(values)).mean(dim=0)
 
 
-def together(networks: Sequence[DKAN]) -> DKAN | Ensemble:
+def combine_members(networks: Sequence[DKAN]) -> DKAN | Ensemble:
     """One network as it is, several as an ensemble in eval mode."""
     return networks[0] if len(networks) == 1 else Ensemble(networks).eval()

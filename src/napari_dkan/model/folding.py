@@ -19,79 +19,79 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from .ensemble import Ensemble
 from .network import DKAN
 
-CLOSE = 1e-3  # of the largest token; a wrong fold is far off
+MAX_RELATIVE_ERROR = 1e-3  # of the largest token; a wrong fold is far off
 
 
-def for_prediction(network: DKAN | Ensemble, device: torch.device, px: int) -> DKAN | Ensemble:
+def optimize_for_inference(network: DKAN | Ensemble, device: torch.device, px: int) -> DKAN | Ensemble:
     """A copy in eval mode on the device; on the CPU it shares all weights but the trunk's.
 
     px : side of a target patch. The network given stays as it is, on its own device.
     """
-    made = _shared(network) if device == network.device else copy.deepcopy(network).to(device)
-    members = made.all_members if isinstance(made, Ensemble) else [made]
+    made = _copy_sharing_weights(network) if device == network.device else copy.deepcopy(network).to(device)
+    members = made.member_networks if isinstance(made, Ensemble) else [made]
     for member in members:
-        member.trunk = _shared(member.trunk)
-        member.trunk.net = _Ready(member.trunk.net.eval(), px)
+        member.trunk = _copy_sharing_weights(member.trunk)
+        member.trunk.net = _LazyFoldedTrunk(member.trunk.net.eval(), px)
     return made.eval()
 
 
-class _Ready(nn.Module):
+class _LazyFoldedTrunk(nn.Module):
     """A timm model that is folded when it is first used; `record` makes single patches quick."""
 
     def __init__(self, net: nn.Module, px: int) -> None:
         super().__init__()
         self.num_prefix_tokens: int = getattr(net, "num_prefix_tokens", 0)
-        self.net, self._px, self._given, self._lock = net, px, net, Lock()
+        self.net, self._px, self._original, self._lock = net, px, net, Lock()
 
     def forward_features(self, x: Tensor) -> Tensor:
         with self._lock:
-            if self.net is self._given:
-                self.net = _prepared(self._given, self._px, folded)
+            if self.net is self._original:
+                self.net = _get_or_transform_trunk(self._original, self._px, fold_batch_norms)
         return self.net.forward_features(x)  # type: ignore[no-any-return, operator]
 
-    def record(self) -> None:
+    def trace(self) -> None:
         """Takes a quarter of a second; until it is done the folded model is used."""
-        if next(self._given.parameters()).device.type == "cpu":  # a GPU is not waiting for Python
-            self.net = _prepared(self._given, self._px, lambda net, px: traced(folded(net, px), px))
+        if next(self._original.parameters()).device.type == "cpu":  # a GPU is not waiting for Python
+            self.net = _get_or_transform_trunk(self._original, self._px, lambda net, px: trace_trunk(fold_batch_norms(net, px), px))
 
 
-def quicken(network: DKAN | Ensemble) -> Iterator[None]:
+def trace_for_latency(network: DKAN | Ensemble) -> Iterator[None]:
     """Record the trunks of a network from `for_prediction`, for whoever predicts spot by spot.
 
     Yields after each. Large batches gain nothing by it.
     """
-    for member in network.all_members if isinstance(network, Ensemble) else [network]:
+    for member in network.member_networks if isinstance(network, Ensemble) else [network]:
         net = member.trunk.net
-        if isinstance(net, _Ready):
-            net.record()
+        if isinstance(net, _LazyFoldedTrunk):
+            net.trace()
         yield
 
 
-Make = Callable[[nn.Module, int], nn.Module]
+TrunkTransform = Callable[[nn.Module, int], nn.Module]
 
-_made: WeakKeyDictionary[nn.Module, tuple[tuple[object, ...], nn.Module]] = WeakKeyDictionary()
+_trunk_cache: WeakKeyDictionary[nn.Module, tuple[tuple[object, ...], nn.Module]] = WeakKeyDictionary()
 
 
-def _prepared(net: nn.Module, px: int, make: Make) -> nn.Module:
+def _get_or_transform_trunk(net: nn.Module, px: int, transform: TrunkTransform) -> nn.Module:
     """The model as it is used, made once for as long as its weights stay what they are.
 
     A recorded one serves where a folded one is asked for.
     """
     weights = net.state_dict(keep_vars=True).values()
     state = (px, *(t._version for t in weights))
-    known = _made.get(net)
+    known = _trunk_cache.get(net)
     current = known is not None and known[0] == state
-    if known is not None and current and (make is folded or isinstance(known[1], _Traced)):
+    if known is not None and current and (transform is fold_batch_norms or isinstance(known[1], _TracedTrunk)):
         return known[1]
     # outside inference mode: what is made there cannot be recorded
     with torch.inference_mode(False), torch.no_grad():
-        made = make(net, px)
+        made = transform(net, px)
     if made is not net:  # which would keep itself alive
-        _made[net] = state, made
+        _trunk_cache[net] = state, made
     return made
 
 
-def folded(net: nn.Module, px: int) -> nn.Module:
+def fold_batch_norms(net: nn.Module, px: int) -> nn.Module:
     """A copy of a timm model without batch norms after convolutions, where that is the same.
 
     A model whose norms do not follow its convolutions in the order they are listed comes out
@@ -104,15 +104,15 @@ def folded(net: nn.Module, px: int) -> nn.Module:
             before = (name, module)
         elif isinstance(module, nn.BatchNorm2d) and before is not None:
             if module.num_features == before[1].out_channels:
-                _put(made, before[0], fuse_conv_bn_eval(before[1], module))
+                _replace_submodule(made, before[0], fuse_conv_bn_eval(before[1], module))
                 rest = [getattr(module, part) for part in ("drop", "act") if hasattr(module, part)]
-                _put(made, name, nn.Sequential(*rest))
+                _replace_submodule(made, name, nn.Sequential(*rest))
             before = None
     made = made.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return made if _equal(net, made, px) else net
+    return made if _is_equivalent(net, made, px) else net
 
 
-class _Features(nn.Module):
+class _FeatureExtractor(nn.Module):
     """A timm model whose call gives its features."""
 
     def __init__(self, net: nn.Module) -> None:
@@ -123,53 +123,53 @@ class _Features(nn.Module):
         return self.net.forward_features(x)  # type: ignore[no-any-return, operator]
 
 
-class _Traced(nn.Module):
+class _TracedTrunk(nn.Module):
     """A recorded trunk: for a single patch Python takes as long as the arithmetic."""
 
     def __init__(self, net: nn.Module, recorded: torch.jit.ScriptModule) -> None:
         super().__init__()
         self.num_prefix_tokens: int = getattr(net, "num_prefix_tokens", 0)
-        self._recorded = recorded
+        self._traced_module = recorded
 
     def forward_features(self, x: Tensor) -> Tensor:
-        return self._recorded(x)  # type: ignore[no-any-return]
+        return self._traced_module(x)  # type: ignore[no-any-return]
 
 
-def traced(net: nn.Module, px: int) -> nn.Module:
+def trace_trunk(net: nn.Module, px: int) -> nn.Module:
     """The same model without Python between its operations; itself where that cannot be had."""
     probe = torch.zeros(2, 3, px, px)
     try:
         # torch advises against recording for training and export; here it only saves time
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
-            made = _Traced(
+            made = _TracedTrunk(
                 net,
-                torch.jit.freeze(torch.jit.trace(_Features(net).eval(), probe, check_trace=False)),
+                torch.jit.freeze(torch.jit.trace(_FeatureExtractor(net).eval(), probe, check_trace=False)),
             )
-            return made if _equal(net, made, px) else net
+            return made if _is_equivalent(net, made, px) else net
     except (RuntimeError, AttributeError, NotImplementedError):
         return net
 
 
 @torch.no_grad()
-def _equal(net: nn.Module, other: nn.Module, px: int) -> bool:
+def _is_equivalent(net: nn.Module, other: nn.Module, px: int) -> bool:
     device = next(net.parameters()).device
     noise = torch.Generator().manual_seed(0)
     probe = torch.randn(3, 3, px, px, generator=noise).to(device)
     wanted: Tensor = net.forward_features(probe)  # type: ignore[operator]
     found: Tensor = other.forward_features(probe)  # type: ignore[operator]
-    return bool((wanted - found).abs().max() <= CLOSE * wanted.abs().max().clamp_min(1e-6))
+    return bool((wanted - found).abs().max() <= MAX_RELATIVE_ERROR * wanted.abs().max().clamp_min(1e-6))
 
 
-def _put(root: nn.Module, name: str, module: nn.Module) -> None:
+def _replace_submodule(root: nn.Module, name: str, module: nn.Module) -> None:
     parent, _, own = name.rpartition(".")
     setattr(root.get_submodule(parent), own, module)
 
 
-def _shared(module: nn.Module):  # type: ignore[no-untyped-def]
+def _copy_sharing_weights(module: nn.Module):  # type: ignore[no-untyped-def]
     """Another tree of modules over the same weights, down to the members of an ensemble."""
     made = copy.copy(module)
     made._modules = dict(module._modules)
     if isinstance(module, Ensemble):
-        made.members = nn.ModuleList([_shared(m) for m in module.all_members])
+        made.members = nn.ModuleList([_copy_sharing_weights(m) for m in module.member_networks])
     return made

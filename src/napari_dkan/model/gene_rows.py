@@ -12,23 +12,23 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .layers import FeedForward, SingleKeyTransformer
-from .recompute import keeping_products
+from .recompute import activation_checkpoint
 
 
-def refine_rows(stack: SingleKeyTransformer, genes: Tensor, token: Tensor, rows: int) -> Tensor:
+def refine_gene_rows(stack: SingleKeyTransformer, genes: Tensor, token: Tensor, rows_per_chunk: int) -> Tensor:
     """What ``stack(genes, token)`` gives, keeping no more than its matrix products.
 
     genes (1, G, d), token (B, d) -> (B, G, d). Works on about ``rows`` spot-gene rows at a time;
     within such a part everything is there at once while its gradients are computed.
     """
-    spots = max(1, rows // genes.shape[1])
-    if not _sums(stack):
+    spots = max(1, rows_per_chunk // genes.shape[1])
+    if not _is_first_layer_additive(stack):
         return torch.cat(
-            [keeping_products(stack, stack, genes, part) for part in token.split(spots)]
+            [activation_checkpoint(stack, stack, genes, part) for part in token.split(spots)]
         )
     first, feed = stack.attention[0], stack.feed[0]
     update = first.out(first.value(first.norm(token)))
-    by_gene, by_spot, constant = _expanded(feed, genes[0], update)
+    by_gene, by_spot, constant = _factorize_expansion(feed, genes[0], update)
 
     def part(own: Tensor, shift: Tensor, hidden: Tensor) -> Tensor:
         x = genes + shift[:, None]
@@ -40,10 +40,10 @@ def refine_rows(stack: SingleKeyTransformer, genes: Tensor, token: Tensor, rows:
         return x
 
     parts = zip(token.split(spots), update.split(spots), by_spot.split(spots), strict=True)
-    return torch.cat([keeping_products(stack, part, *given) for given in parts])
+    return torch.cat([activation_checkpoint(stack, part, *given) for given in parts])
 
 
-def _sums(stack: SingleKeyTransformer) -> bool:
+def _is_first_layer_additive(stack: SingleKeyTransformer) -> bool:
     """Whether the first layer's rows are plain sums of a gene's and a spot's vector."""
     if not stack.attention:
         return False
@@ -51,7 +51,7 @@ def _sums(stack: SingleKeyTransformer) -> bool:
     return dropout == 0 or isinstance(stack.attention[0].out, torch.nn.Identity)
 
 
-def _expanded(feed: FeedForward, genes: Tensor, update: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _factorize_expansion(feed: FeedForward, genes: Tensor, update: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """The first layer of a feed-forward on sums g + u, as (P_g + Q_u) / sd(g + u) + constant.
 
     LayerNorm takes off the mean, which is a sum too, and its scale goes into the weight: the

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .config import Stack
+from .config import StackConfig
 
 
 class FeedForward(nn.Module):
@@ -28,7 +28,7 @@ class FeedForward(nn.Module):
         return x + self.dropout(self.contract(hidden))
 
 
-class RelativeBias(nn.Module):
+class RelativePositionBias(nn.Module):
     """A learned bias per head and |dy|, |dx| between the cells of a square grid."""
 
     def __init__(self, heads: int, grid: int) -> None:
@@ -54,19 +54,19 @@ class SelfAttention(nn.Module):
         self.heads = heads
         self.norm = nn.LayerNorm(dim)
         self.qkv = nn.Linear(dim, 3 * dim, bias=False)
-        self.out = _projection(dim, heads)
+        self.out = _build_output_projection(dim, heads)
         self.dropout = nn.Dropout(dropout)
-        self.bias = None if grid is None else RelativeBias(heads, grid)
+        self.bias = None if grid is None else RelativePositionBias(heads, grid)
 
-    def forward(self, x: Tensor, mask: Tensor | None = None, only: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, mask: Tensor | None = None, query_rows: Tensor | None = None) -> Tensor:
         """only : rows whose results are wanted (a slide's tokens, without a bias), all when
         None; what they attend to is x as a whole."""
-        q, k, v = (_split(t, self.heads) for t in self.qkv(self.norm(x)).chunk(3, dim=-1))
-        if only is not None:
-            q, x = q[:, :, only], x[:, only]
+        q, k, v = (_split_heads(t, self.heads) for t in self.qkv(self.norm(x)).chunk(3, dim=-1))
+        if query_rows is not None:
+            q, x = q[:, :, query_rows], x[:, query_rows]
         scores = None if self.bias is None else self.bias().to(q.dtype)[None]
-        attended = _attend(q, k, v, scores, mask)
-        return x + _project(self.out, self.dropout, attended)
+        attended = _compute_attention(q, k, v, scores, mask)
+        return x + _apply_output_projection(self.out, self.dropout, attended)
 
 
 class CrossAttention(nn.Module):
@@ -78,13 +78,13 @@ class CrossAttention(nn.Module):
         self.norm = nn.LayerNorm(dim)
         self.query = nn.Linear(dim, dim, bias=False)
         self.key_value = nn.Linear(dim, 2 * dim, bias=False)
-        self.out = _projection(dim, heads)
+        self.out = _build_output_projection(dim, heads)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, context: Tensor, mask: Tensor | None = None) -> Tensor:
-        q = _split(self.query(self.norm(x)), self.heads)
-        k, v = (_split(t, self.heads) for t in self.key_value(self.norm(context)).chunk(2, dim=-1))
-        return x + _project(self.out, self.dropout, _attend(q, k, v, None, mask))
+        q = _split_heads(self.query(self.norm(x)), self.heads)
+        k, v = (_split_heads(t, self.heads) for t in self.key_value(self.norm(context)).chunk(2, dim=-1))
+        return x + _apply_output_projection(self.out, self.dropout, _compute_attention(q, k, v, None, mask))
 
 
 class SingleKeyAttention(nn.Module):
@@ -100,7 +100,7 @@ class SingleKeyAttention(nn.Module):
         super().__init__()
         self.norm = nn.LayerNorm(dim)
         self.value = nn.Linear(dim, dim, bias=False)
-        self.out = _projection(dim, heads)
+        self.out = _build_output_projection(dim, heads)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, token: Tensor) -> Tensor:
@@ -114,12 +114,12 @@ class SingleKeyAttention(nn.Module):
 class Transformer(nn.Module):
     """Self-attention stack on (B, T, dim); mask (B, T) is true where a key may be seen."""
 
-    def __init__(self, dim: int, hidden: int, stack: Stack, grid: int | None = None) -> None:
+    def __init__(self, dim: int, hidden: int, stack: StackConfig, grid: int | None = None) -> None:
         super().__init__()
         self.attention = nn.ModuleList(
             SelfAttention(dim, stack.heads, stack.dropout, grid) for _ in range(stack.depth)
         )
-        self.feed = _feeds(dim, hidden, stack)
+        self.feed = _build_feed_forwards(dim, hidden, stack)
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         for attention, feed in zip(self.attention, self.feed, strict=True):
@@ -130,12 +130,12 @@ class Transformer(nn.Module):
 class CrossTransformer(nn.Module):
     """Cross-attention stack: queries (B, Q, dim) refined against a fixed context (B, T, dim)."""
 
-    def __init__(self, dim: int, hidden: int, stack: Stack) -> None:
+    def __init__(self, dim: int, hidden: int, stack: StackConfig) -> None:
         super().__init__()
         self.attention = nn.ModuleList(
             CrossAttention(dim, stack.heads, stack.dropout) for _ in range(stack.depth)
         )
-        self.feed = _feeds(dim, hidden, stack)
+        self.feed = _build_feed_forwards(dim, hidden, stack)
 
     def forward(self, x: Tensor, context: Tensor, mask: Tensor | None = None) -> Tensor:
         for attention, feed in zip(self.attention, self.feed, strict=True):
@@ -149,12 +149,12 @@ class SingleKeyTransformer(nn.Module):
     The rows of a spot never see each other, so any subset of genes may go in.
     """
 
-    def __init__(self, dim: int, hidden: int, stack: Stack) -> None:
+    def __init__(self, dim: int, hidden: int, stack: StackConfig) -> None:
         super().__init__()
         self.attention = nn.ModuleList(
             SingleKeyAttention(dim, stack.heads, stack.dropout) for _ in range(stack.depth)
         )
-        self.feed = _feeds(dim, hidden, stack)
+        self.feed = _build_feed_forwards(dim, hidden, stack)
 
     def forward(self, genes: Tensor, token: Tensor) -> Tensor:
         x = genes.expand(len(token), -1, -1)
@@ -163,25 +163,25 @@ class SingleKeyTransformer(nn.Module):
         return x
 
 
-def _feeds(dim: int, hidden: int, stack: Stack) -> nn.ModuleList:
+def _build_feed_forwards(dim: int, hidden: int, stack: StackConfig) -> nn.ModuleList:
     return nn.ModuleList(FeedForward(dim, hidden, stack.dropout) for _ in range(stack.depth))
 
 
-def _projection(dim: int, heads: int) -> nn.Module:
+def _build_output_projection(dim: int, heads: int) -> nn.Module:
     return nn.Identity() if heads == 1 else nn.Linear(dim, dim)
 
 
-def _project(out: nn.Module, dropout: nn.Module, attended: Tensor) -> Tensor:
+def _apply_output_projection(projection: nn.Module, dropout: nn.Module, attended: Tensor) -> Tensor:
     # Published layers drop out with the projection only, so a single head has no dropout.
     merged = attended.transpose(1, 2).flatten(2)
-    return merged if isinstance(out, nn.Identity) else dropout(out(merged))
+    return merged if isinstance(projection, nn.Identity) else dropout(projection(merged))
 
 
-def _split(x: Tensor, heads: int) -> Tensor:
+def _split_heads(x: Tensor, heads: int) -> Tensor:
     return x.unflatten(-1, (heads, -1)).transpose(1, 2)
 
 
-def _attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, mask: Tensor | None) -> Tensor:
+def _compute_attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, mask: Tensor | None) -> Tensor:
     """Attention of (B, heads, tokens, dim/heads); a row with no visible key sees all equally."""
     if mask is not None:
         low = torch.finfo(q.dtype).min

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ..errors import CheckpointError, SpotsError
 from .config import DKANConfig
 from .layers import CrossTransformer, SingleKeyTransformer, Transformer
-from .results import OUTPUTS, Fused, Outputs
+from .results import OUTPUT_NAMES, FusedTokens, ForwardOutputs
 from .stages import ExpressionEncoder, GlobalEncoder
 from .trunk import TargetTrunk
 
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from .ensemble import Ensemble
 
 # Gene rows decoded at once without gradients: bounds memory at any panel and batch size.
-DECODE_ROWS = 8192
-PRIOR_SPOTS = 10
+MAX_DECODE_ROWS = 8192
+NUM_PRIOR_SPOTS = 10
 
 
 class DKAN(nn.Module):
@@ -65,7 +65,7 @@ class DKAN(nn.Module):
                 f"The trunk {config.trunk} gives {self.trunk.channels} channels, "
                 f"not {config.trunk_dim} as the network description says."
             )
-        self.target = _adapter(config.trunk_dim, d)
+        self.target = _build_adapter(config.trunk_dim, d)
         self.neighbor = Transformer(d, int(d * config.neighbor.ratio), config.neighbor, config.grid)
         self.neighbor_norm = nn.LayerNorm(d)
         self.global_encoder = GlobalEncoder(config)
@@ -73,7 +73,7 @@ class DKAN(nn.Module):
         self.fusion_norm = nn.LayerNorm(d)
         # As published, the text encoder's hidden width follows d, not its own width.
         self.text = Transformer(config.text_dim, int(d * config.text.ratio), config.text)
-        self.text_fit = _adapter(config.text_dim, d)
+        self.text_fit = _build_adapter(config.text_dim, d)
         self.image = SingleKeyTransformer(d, int(d * config.image.ratio), config.image)
         self.expression = SingleKeyTransformer(
             d, int(d * config.expression.ratio), config.expression
@@ -84,7 +84,7 @@ class DKAN(nn.Module):
         self.head_target = nn.Linear(d, config.genes)
         self.head_neighbor = nn.Linear(d, config.genes)
         self.head_global = nn.Linear(d, config.genes)
-        self._text_cache: tuple[tuple[tuple[int, int], ...], Tensor] | None = None
+        self._gene_token_cache: tuple[tuple[tuple[int, int], ...], Tensor] | None = None
 
     @property
     def device(self) -> torch.device:
@@ -92,7 +92,7 @@ class DKAN(nn.Module):
 
     # --- the pieces -----------------------------------------------------------------
 
-    def on_slide(self, features: Tensor, slide_features: Tensor) -> Tensor:
+    def standardize_by_slide(self, features: Tensor, slide_features: Tensor) -> Tensor:
         """Features (..., d) relative to those of their slide's spots (M, d), as `fuse` takes them.
 
         Another stain or scanner moves all features of a slide together; what is left are the
@@ -100,10 +100,10 @@ class DKAN(nn.Module):
         """
         if not self.config.standardise:
             return features
-        return _relative(features, slide_features)
+        return _standardize_with_prior(features, slide_features)
 
-    def global_tokens(
-        self, slide_features: Tensor, positions: Tensor, only: Tensor | None = None
+    def encode_global(
+        self, slide_features: Tensor, positions: Tensor, query_rows: Tensor | None = None
     ) -> Tensor:
         """Every spot in the light of its whole slide: (M, d), integers (M, 2) -> (M, d).
 
@@ -113,8 +113,8 @@ class DKAN(nn.Module):
         do not fit.
         """
         m = slide_features.shape[0]
-        _check("slide features", slide_features, (m, self.config.dim))
-        _check("positions", positions, (m, 2))
+        _require_shape("slide features", slide_features, (m, self.config.dim))
+        _require_shape("positions", positions, (m, 2))
         if m == 0:
             return slide_features.new_zeros(0, self.config.dim)
         if positions.is_floating_point():
@@ -122,12 +122,12 @@ class DKAN(nn.Module):
             if not torch.equal(rounded, positions):
                 raise SpotsError("Spot positions must be whole array coordinates.")
             positions = rounded
-        slide_features = self.on_slide(slide_features, slide_features)
-        return self.global_encoder(slide_features, positions.long(), only)
+        slide_features = self.standardize_by_slide(slide_features, slide_features)
+        return self.global_encoder(slide_features, positions.long(), query_rows)
 
-    def target_tokens(self, patches: Tensor) -> Tensor:
+    def encode_target(self, patches: Tensor) -> Tensor:
         """What lies in B patches (B, 3, P, P), normalised by ImageNet mean and std: (B, T, d)."""
-        _check("patches", patches, (patches.shape[0], 3, *patches.shape[-2:]))
+        _require_shape("patches", patches, (patches.shape[0], 3, *patches.shape[-2:]))
         return self.target(self.trunk(patches))
 
     def fuse(
@@ -136,18 +136,18 @@ class DKAN(nn.Module):
         neighbor_features: Tensor,
         neighbor_mask: Tensor,
         global_tokens: Tensor,
-    ) -> Fused:
+    ) -> FusedTokens:
         """Join the three scales of B spots: `join` of the patches' `target_tokens`."""
-        target = self.target_tokens(patches)
-        return self.join(target, neighbor_features, neighbor_mask, global_tokens)
+        target = self.encode_target(patches)
+        return self.fuse_tokens(target, neighbor_features, neighbor_mask, global_tokens)
 
-    def join(
+    def fuse_tokens(
         self,
         target: Tensor,
         neighbor_features: Tensor,
         neighbor_mask: Tensor,
         global_tokens: Tensor,
-    ) -> Fused:
+    ) -> FusedTokens:
         """Join the three scales of B spots.
 
         target (B, T, d) tokens of their patches, neighbor_features (B, K, d) row-major around
@@ -155,17 +155,17 @@ class DKAN(nn.Module):
         global_tokens (B, d) of the same spots. Raises SpotsError when the shapes do not fit.
         """
         b, k, d = target.shape[0], self.config.grid**2, self.config.dim
-        _check("target tokens", target, (b, target.shape[1], d))
-        _check("neighbour features", neighbor_features, (b, k, d))
-        _check("neighbour mask", neighbor_mask, (b, k))
-        _check("global tokens", global_tokens, (b, d))
+        _require_shape("target tokens", target, (b, target.shape[1], d))
+        _require_shape("neighbour features", neighbor_features, (b, k, d))
+        _require_shape("neighbour mask", neighbor_mask, (b, k))
+        _require_shape("global tokens", global_tokens, (b, d))
         visible = neighbor_mask.bool()
         neighbor = self.neighbor_norm(self.neighbor(neighbor_features, visible))
         query = global_tokens[:, None]
         joined = self.fusion(query, target) + self.fusion(query, neighbor, visible)
-        return Fused(self.fusion_norm(joined)[:, 0], target.mean(dim=1), neighbor.mean(dim=1))
+        return FusedTokens(self.fusion_norm(joined)[:, 0], target.mean(dim=1), neighbor.mean(dim=1))
 
-    def gene_tokens(self) -> Tensor:
+    def encode_genes(self) -> Tensor:
         """Text tokens (G, d): computed once per set of weights in eval without gradients."""
         if self.training or torch.is_grad_enabled():
             return self._encode_text()
@@ -173,14 +173,14 @@ class DKAN(nn.Module):
         # the key tells whenever the weights are no longer those of the cached tokens.
         held = (self.gene_features, *self.text.parameters(), *self.text_fit.parameters())
         key = tuple((t.data_ptr(), t._version) for t in held)
-        if self._text_cache is None or self._text_cache[0] != key:
+        if self._gene_token_cache is None or self._gene_token_cache[0] != key:
             with (
                 torch.inference_mode(False),
                 torch.no_grad(),
                 torch.autocast(self.device.type, enabled=False),
             ):
-                self._text_cache = (key, self._encode_text())
-        return self._text_cache[1]
+                self._gene_token_cache = (key, self._encode_text())
+        return self._gene_token_cache[1]
 
     def decode(self, z: Tensor, genes: Tensor | None = None) -> Tensor:
         """Final prediction of z (B, d) on the label scale, for all genes or some.
@@ -191,42 +191,42 @@ class DKAN(nn.Module):
         """
         rows = torch.arange(self.config.genes) if genes is None else genes
         rows = rows.to(self.device)
-        out = self.decode_tokens(z, self.gene_tokens()[rows])
+        out = self.decode_gene_tokens(z, self.encode_genes()[rows])
         return out * self.label_std[rows] + self.label_mean[rows]
 
-    def text_token_of(self, features: Tensor) -> Tensor:
+    def encode_new_genes(self, features: Tensor) -> Tensor:
         """Text tokens (K, d) of genes outside the panel, from their features (K, d_t).
 
         Each gene joins the panel's in the text transformer on its own, so neither the panel's
         tokens nor those of the other new genes change with it. Raises SpotsError when the
         features have another width.
         """
-        _check("gene features", features, (len(features), self.config.text_dim))
+        _require_shape("gene features", features, (len(features), self.config.text_dim))
         features = features.to(self.device)
         panel = self.gene_features[None]
         rows = [features.new_empty(0, self.config.dim)]
-        for s in _chunks(len(features), max(1, DECODE_ROWS // (self.config.genes + 1))):
+        for s in _iter_slices(len(features), max(1, MAX_DECODE_ROWS // (self.config.genes + 1))):
             new = features[s, None]
             joined = self.text(torch.cat([panel.expand(len(new), -1, -1), new], dim=1))
             rows.append(self.text_fit(joined[:, -1]))
         return torch.cat(rows)
 
-    def decode_tokens(self, z: Tensor, tokens: Tensor) -> Tensor:
+    def decode_gene_tokens(self, z: Tensor, tokens: Tensor) -> Tensor:
         """Standardised prediction (B, K) of z (B, d) for genes given by their tokens (K, d).
 
         Works through genes and spots in chunks like `decode`.
         """
         out = z.new_empty(len(z), len(tokens), dtype=torch.float32)
-        spots = min(len(z), DECODE_ROWS)
-        step = max(1, DECODE_ROWS // max(1, spots))
-        for s in _chunks(len(z), spots):
-            for g in _chunks(len(tokens), step):
+        spots = min(len(z), MAX_DECODE_ROWS)
+        step = max(1, MAX_DECODE_ROWS // max(1, spots))
+        for s in _iter_slices(len(z), spots):
+            for g in _iter_slices(len(tokens), step):
                 out[s, g] = self.head(self.image(tokens[None, g], z[s])).squeeze(-1).float()
         return out
 
-    def auxiliary(self, fused: Fused, global_tokens: Tensor) -> dict[str, Tensor]:
+    def predict_auxiliary(self, fused: FusedTokens, global_tokens: Tensor) -> dict[str, Tensor]:
         """The four auxiliary predictions (B, G) on the label scale, by head name."""
-        heads = self._auxiliary(fused, global_tokens)
+        heads = self._apply_auxiliary_heads(fused, global_tokens)
         names = ("fused", "target", "neighbor", "global")
         return {n: self.to_label_scale(h.float()) for n, h in zip(names, heads, strict=True)}
 
@@ -249,7 +249,7 @@ class DKAN(nn.Module):
         neighbor_mask: Tensor,
         rows: Tensor | None = None,
         expression: Tensor | None = None,
-    ) -> Outputs:
+    ) -> ForwardOutputs:
         """A training pass over B spots of one section.
 
         slide_features (M, d) and positions (M, 2) cover the whole section; rows (B,)
@@ -257,19 +257,19 @@ class DKAN(nn.Module):
         (B, G), standardised or on the label scale as the trainer chooses, opens the
         expression path. Predictions come back standardised.
         """
-        tokens = self.global_tokens(slide_features, positions)
+        tokens = self.encode_global(slide_features, positions)
         if rows is not None:
             tokens = tokens[rows]
-        neighbor_features = self.on_slide(neighbor_features, slide_features)
+        neighbor_features = self.standardize_by_slide(neighbor_features, slide_features)
         fused = self.fuse(patches, neighbor_features, neighbor_mask, tokens)
-        genes = self.gene_tokens()[None]
+        genes = self.encode_genes()[None]
         image_tokens = self.image(genes, fused.z)
         expression_tokens = None
         if expression is not None:
             expression_tokens = self.expression(genes, self.expression_encoder(expression))
-        return Outputs(
+        return ForwardOutputs(
             self.head(image_tokens).squeeze(-1),
-            *self._auxiliary(fused, tokens),
+            *self._apply_auxiliary_heads(fused, tokens),
             image_tokens,
             expression_tokens,
         )
@@ -301,13 +301,13 @@ class DKAN(nn.Module):
         )
 
     def train(self, mode: bool = True) -> DKAN:
-        self._text_cache = None
+        self._gene_token_cache = None
         return super().train(mode)
 
     def _encode_text(self) -> Tensor:
         return self.text_fit(self.text(self.gene_features[None])[0])
 
-    def _auxiliary(self, fused: Fused, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def _apply_auxiliary_heads(self, fused: FusedTokens, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         return (
             self.head_fused(fused.z),
             self.head_target(fused.target_mean),
@@ -331,21 +331,21 @@ def predict_section(
     network.eval()
     try:
         slide_features = slide_features.to(device)
-        tokens = network.global_tokens(slide_features, positions.to(device))
+        tokens = network.encode_global(slide_features, positions.to(device))
         each = {
             "patches": patches,
             "neighbour features": neighbor_features,
             "neighbour mask": neighbor_mask,
         }
         for what, tensor in each.items():
-            _check(what, tensor, (len(tokens), *tensor.shape[1:]))
-        parts: dict[str, list[Tensor]] = {n: [] for n in OUTPUTS}
-        for s in _chunks(len(tokens), batch_size):
+            _require_shape(what, tensor, (len(tokens), *tensor.shape[1:]))
+        parts: dict[str, list[Tensor]] = {n: [] for n in OUTPUT_NAMES}
+        for s in _iter_slices(len(tokens), batch_size):
             context = tokens[s]
             patch, near, mask = (t[s].to(device) for t in each.values())
-            fused = network.fuse(patch, network.on_slide(near, slide_features), mask, context)
+            fused = network.fuse(patch, network.standardize_by_slide(near, slide_features), mask, context)
             parts["final"].append(network.decode(fused.z))
-            for name, value in network.auxiliary(fused, context).items():
+            for name, value in network.predict_auxiliary(fused, context).items():
                 parts[name].append(value)
     finally:
         network.train(mode)
@@ -353,26 +353,26 @@ def predict_section(
     return {name: torch.cat(p) if p else empty for name, p in parts.items()}
 
 
-def _relative(features: Tensor, slide: Tensor) -> Tensor:
+def _standardize_with_prior(features: Tensor, slide_features: Tensor) -> Tensor:
     """As if ten more spots of mean 0 and deviation 1 lay on the slide: a single one has no spread.
 
     That is what a tile encoder's features have over the training slides, roughly.
     """
-    known = len(slide) / (len(slide) + PRIOR_SPOTS)
-    mean = slide.sum(dim=0) / (len(slide) + PRIOR_SPOTS)
-    spread = (slide - mean).square().sum(dim=0) / (len(slide) + PRIOR_SPOTS) + (1 - known)
+    known = len(slide_features) / (len(slide_features) + NUM_PRIOR_SPOTS)
+    mean = slide_features.sum(dim=0) / (len(slide_features) + NUM_PRIOR_SPOTS)
+    spread = (slide_features - mean).square().sum(dim=0) / (len(slide_features) + NUM_PRIOR_SPOTS) + (1 - known)
     return (features - mean) / spread.sqrt()
 
 
-def _adapter(given: int, wanted: int) -> nn.Module:
-    return nn.Identity() if given == wanted else nn.Linear(given, wanted)
+def _build_adapter(in_features: int, out_features: int) -> nn.Module:
+    return nn.Identity() if in_features == out_features else nn.Linear(in_features, out_features)
 
 
-def _chunks(length: int, size: int) -> Iterator[slice]:
+def _iter_slices(length: int, size: int) -> Iterator[slice]:
     for start in range(0, length, max(1, size)):
         yield slice(start, min(start + size, length))
 
 
-def _check(what: str, tensor: Tensor, shape: tuple[int, ...]) -> None:
+def _require_shape(label: str, tensor: Tensor, shape: tuple[int, ...]) -> None:
     if tuple(tensor.shape) != shape:
-        raise SpotsError(f"The {what} have shape {tuple(tensor.shape)}; the network needs {shape}.")
+        raise SpotsError(f"The {label} have shape {tuple(tensor.shape)}; the network needs {shape}.")

@@ -35,7 +35,7 @@ class PositionEncoding(nn.Module):
         width = int(cell[:, 1].max()) + reach + 1
         key = cell[:, 0] * width + cell[:, 1]
         ordered, order = key.sort()
-        _refuse_duplicates(ordered, order, positions)
+        _raise_on_duplicates(ordered, order, positions)
         step = torch.arange(-reach, reach + 1, device=key.device)
         wanted = key[:, None] + (step * width + step[:, None]).flatten()  # kernel axis 0, then 1
         place = torch.searchsorted(ordered, wanted).clamp_(max=len(ordered) - 1)
@@ -45,12 +45,12 @@ class PositionEncoding(nn.Module):
         return tokens + self.bias + convolved
 
 
-def _refuse_duplicates(ordered: Tensor, order: Tensor, positions: Tensor) -> None:
-    twice = torch.nonzero(ordered[1:] == ordered[:-1]).squeeze(1)
+def _raise_on_duplicates(sorted_keys: Tensor, order: Tensor, positions: Tensor) -> None:
+    twice = torch.nonzero(sorted_keys[1:] == sorted_keys[:-1]).squeeze(1)
     if len(twice) == 0:
         return
     a, b = positions[order[twice[0]]].tolist()
-    count = int((ordered == ordered[twice[0]]).sum())
+    count = int((sorted_keys == sorted_keys[twice[0]]).sum())
     others = len(twice) - count + 1
     more = f" and {others} more rows repeat others" if others else ""
     raise SpotsError(

@@ -13,18 +13,18 @@ from torch import Tensor
 from ..errors import CheckpointError, SpotsError
 from ..expression.label_scale import LabelScale
 from ..expression.panel import Panel
-from .assemble import assemble
-from .checkpoint import Checkpoint, Patch, save_checkpoint
-from .encoders import EXTERNAL, spec_of
+from .assemble import build_network
+from .checkpoint import Checkpoint, PatchGeometry, save_checkpoint
+from .encoders import EXTERNAL_ENCODER, resolve_encoder_spec
 from .encoders.protocol import EncoderSpec
-from .genelist import read_genes
-from .published_names import translate_config, translate_state
-from .torchfile import read_torch, refuse_oversized
+from .genelist import read_gene_list
+from .published_names import translate_config, translate_state_dict
+from .torchfile import read_torch_file, require_within_file_size
 
 UNI_DIMENSION = 1024
-SPOT_ARRAY_UM = 200.0, 100.0  # pitch and diameter of the legacy spot array
-PATCH_PX = 224
-HER2ST_UM = 154.112  # 224 px at the 0.688 um/px of the HER2+ slides
+LEGACY_ST_PITCH_DIAMETER_UM = 200.0, 100.0  # pitch and diameter of the legacy spot array
+PUBLISHED_PATCH_PX = 224
+HER2ST_PATCH_UM = 154.112  # 224 px at the 0.688 um/px of the HER2+ slides
 
 
 def convert_published(
@@ -33,9 +33,9 @@ def convert_published(
     gene_features: str | Path,
     out: str | Path,
     *,
-    patch_um: float = HER2ST_UM,
-    spot_pitch_um: float = SPOT_ARRAY_UM[0],
-    spot_diameter_um: float = SPOT_ARRAY_UM[1],
+    patch_um: float = HER2ST_PATCH_UM,
+    spot_pitch_um: float = LEGACY_ST_PITCH_DIAMETER_UM[0],
+    spot_diameter_um: float = LEGACY_ST_PITCH_DIAMETER_UM[1],
     encoder: str | None = None,
     label_scale: LabelScale | None = None,
     annotate: Callable[[Panel], Panel] | None = None,
@@ -56,9 +56,9 @@ def convert_published(
     Raises CheckpointError (one sentence naming the file) or OutputError.
     """
     ckpt, genes, gene_features = Path(ckpt), Path(genes), Path(gene_features)
-    parameters, state = _lightning(ckpt)
-    symbols = read_genes(genes)
-    features = _features(gene_features, symbols)
+    parameters, state = _read_lightning_checkpoint(ckpt)
+    symbols = read_gene_list(genes)
+    features = _read_gene_features(gene_features, symbols)
     if len(features) != len(symbols):
         raise CheckpointError(
             f"{gene_features} has features of {len(features)} genes "
@@ -74,21 +74,21 @@ def convert_published(
             raise CheckpointError(
                 f"it predicts {config.genes} genes but {genes.name} lists {len(symbols)}"
             )
-        tensors = {n: _plain(t) for n, t in translate_state(state).items()}
+        tensors = {n: _to_contiguous_float(t) for n, t in translate_state_dict(state).items()}
         tensors["gene_features"] = features
         tensors["label_mean"] = torch.zeros(config.genes)
         tensors["label_std"] = torch.ones(config.genes)
-        network = assemble(config, tensors)
+        network = build_network(config, tensors)
     except CheckpointError as error:
         raise CheckpointError(f"{ckpt} cannot be imported: {str(error).rstrip('.')}.") from None
     checkpoint = Checkpoint(
         network=network,
         panel=annotate(panel) if annotate else panel,
         label_scale=label_scale or LabelScale(),
-        patch=Patch(PATCH_PX, patch_um),
+        patch=PatchGeometry(PUBLISHED_PATCH_PX, patch_um),
         spot_pitch_um=spot_pitch_um,
         spot_diameter_um=spot_diameter_um,
-        encoder=_encoder(encoder, config.dim),
+        encoder=_choose_encoder_spec(encoder, config.dim),
         gene_text=f"gene features imported from {gene_features.name}",
         card={
             "title": title or f"{ckpt.stem} (published DKAN)",
@@ -99,8 +99,8 @@ def convert_published(
     return save_checkpoint(out, checkpoint, half=half)
 
 
-def _lightning(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    content = read_torch(path)
+def _read_lightning_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    content = read_torch_file(path)
     state = content.get("state_dict") if isinstance(content, dict) else None
     parameters = content.get("hyper_parameters") if isinstance(content, dict) else None
     if isinstance(parameters, Namespace):
@@ -114,33 +114,33 @@ def _lightning(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         raise CheckpointError(f"{path} is not a Lightning checkpoint: its state is not tensors.")
     # Wrapped or compiled networks put a word before each name.
     state = {n.removeprefix("model.").replace("_orig_mod.", ""): t for n, t in state.items()}
-    refuse_oversized(path, state.values())
+    require_within_file_size(path, state.values())
     return {str(k): v for k, v in parameters.items()}, state
 
 
-def _features(path: Path, symbols: list[str]) -> Tensor:
-    content = read_torch(path)
+def _read_gene_features(path: Path, symbols: list[str]) -> Tensor:
+    content = read_torch_file(path)
     names = content.get("gene_names") if isinstance(content, dict) else None
     tensor = content.get("gene_features") if isinstance(content, dict) else content
     if not isinstance(tensor, Tensor) or tensor.ndim != 2 or not tensor.is_floating_point():
         raise CheckpointError(f"{path} does not hold a table of gene features (genes x numbers).")
-    refuse_oversized(path, [tensor])
+    require_within_file_size(path, [tensor])
     if names is not None and list(names) != symbols:
         raise CheckpointError(
             f"{path} names other genes, or in another order, than the gene list; "
             "give the two files of one data set."
         )
-    return _plain(tensor)
+    return _to_contiguous_float(tensor)
 
 
-def _plain(tensor: Tensor) -> Tensor:
+def _to_contiguous_float(tensor: Tensor) -> Tensor:
     tensor = tensor.detach()
     return tensor.float().contiguous() if tensor.is_floating_point() else tensor.contiguous()
 
 
-def _encoder(name: str | None, dimension: int) -> EncoderSpec:
+def _choose_encoder_spec(name: str | None, dimension: int) -> EncoderSpec:
     if name is not None:
-        return spec_of(name)
+        return resolve_encoder_spec(name)
     if dimension == UNI_DIMENSION:
-        return spec_of("uni")
-    return EncoderSpec(EXTERNAL, dimension=dimension)
+        return resolve_encoder_spec("uni")
+    return EncoderSpec(EXTERNAL_ENCODER, dimension=dimension)

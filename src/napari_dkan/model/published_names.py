@@ -9,10 +9,10 @@ from typing import Any
 from torch import Tensor
 
 from ..errors import CheckpointError
-from .config import DKANConfig, Stack
+from .config import DKANConfig, StackConfig
 
 # Published stack number or name -> the field of DKANConfig.
-_STACKS = {
+_STACK_FIELDS = {
     "1": "fusion",
     "2": "global_",
     "3": "neighbor",
@@ -22,7 +22,7 @@ _STACKS = {
 }
 
 # Beginning of a published name -> beginning of ours; the longest match counts.
-_PREFIXES = {
+_PREFIX_MAP = {
     "target_encoder.0.": "trunk.net.conv1.",
     "target_encoder.1.": "trunk.net.bn1.",
     "target_encoder.4.": "trunk.net.layer1.",
@@ -53,7 +53,7 @@ _PREFIXES = {
 }
 
 # Inside a block: `layers.<depth>.0` is its attention and `layers.<depth>.1` its feed-forward.
-_ATTENTION = {
+_ATTENTION_NAMES = {
     "norm.": "norm.",
     "fn.to_qkv.": "qkv.",
     "fn.to_q.": "query.",
@@ -61,8 +61,8 @@ _ATTENTION = {
     "fn.to_out.0.": "out.",
     "fn.attention_biases": "bias.weight",
 }
-_FEED = {"norm.": "norm.", "fn.net.0.": "expand.", "fn.net.3.": "contract."}
-_BLOCK = re.compile(r"layers\.(\d+)\.([01])\.(.+)")
+_FEED_FORWARD_NAMES = {"norm.": "norm.", "fn.net.0.": "expand.", "fn.net.3.": "contract."}
+_BLOCK_PATTERN = re.compile(r"layers\.(\d+)\.([01])\.(.+)")
 
 
 def translate_config(
@@ -81,13 +81,13 @@ def translate_config(
         return found
 
     stacks = {
-        field: Stack(
+        field: StackConfig(
             depth=value(f"depth{key}"),
             heads=value(f"num_heads{key}"),
             ratio=value(f"mlp_ratio{key}"),
             dropout=float(value(f"dropout{key}", 0.1)),
         )
-        for key, field in _STACKS.items()
+        for key, field in _STACK_FIELDS.items()
     }
     grid = value("res_neighbor", (5, 5))
     grid = tuple(grid) if isinstance(grid, (list, tuple)) else (grid, grid)
@@ -114,7 +114,7 @@ def translate_config(
     )
 
 
-def translate_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def translate_state_dict(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Published tensors under our names.
 
     The single-key layers keep only what has an effect: `to_q` and the key half of
@@ -123,11 +123,11 @@ def translate_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """
     out: dict[str, Tensor] = {}
     for name, tensor in state.items():
-        prefix = max((p for p in _PREFIXES if name.startswith(p)), key=len, default=None)
+        prefix = max((p for p in _PREFIX_MAP if name.startswith(p)), key=len, default=None)
         if prefix is None:
             raise CheckpointError(f"the tensor {name!r:.80} belongs to no published DKAN layer")
-        ours, rest = _PREFIXES[prefix], name[len(prefix) :]
-        block = _BLOCK.fullmatch(rest)
+        ours, rest = _PREFIX_MAP[prefix], name[len(prefix) :]
+        block = _BLOCK_PATTERN.fullmatch(rest)
         if block:
             depth, part, leaf = int(block[1]), block[2], block[3]
             if prefix == "global_encoder.layer2.":
@@ -138,9 +138,9 @@ def translate_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
                 if leaf == "fn.to_kv.weight":
                     rest, tensor = "value.weight", tensor.chunk(2, dim=0)[1]
                 else:
-                    rest = _leaf(name, leaf, _ATTENTION)
+                    rest = _translate_block_name(name, leaf, _ATTENTION_NAMES)
             else:
-                rest = _leaf(name, leaf, _ATTENTION if part == "0" else _FEED)
+                rest = _translate_block_name(name, leaf, _ATTENTION_NAMES if part == "0" else _FEED_FORWARD_NAMES)
             rest = f"{'attention' if part == '0' else 'feed'}.{depth}.{rest}"
         elif name == "global_encoder.pos_layer.proj1.weight" and tensor.ndim == 4:
             tensor = tensor[:, 0]
@@ -148,8 +148,8 @@ def translate_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return out
 
 
-def _leaf(name: str, leaf: str, table: dict[str, str]) -> str:
+def _translate_block_name(name: str, block_name: str, table: dict[str, str]) -> str:
     for theirs, ours in table.items():
-        if leaf.startswith(theirs):
-            return ours + leaf[len(theirs) :]
+        if block_name.startswith(theirs):
+            return ours + block_name[len(theirs) :]
     raise CheckpointError(f"the tensor {name!r:.80} belongs to no published DKAN layer")

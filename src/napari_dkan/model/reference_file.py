@@ -13,47 +13,47 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..errors import CheckpointError
-from .reference import QUANTILES, Reference
-from .ridge import SCALES, Ridge
-from .tensorfile import FLOATS
+from .reference import QUANTILE_LEVELS, TrainingReference
+from .ridge import NUM_SCALES, RidgeRegression
+from .tensorfile import FLOAT_DTYPES
 
-PREFIX = "reference."
-_LEVELS, _BY_SLIDE = PREFIX + "levels", PREFIX + "by_slide"
-_MEAN, _AXES = PREFIX + "token_mean", PREFIX + "token_axes"
-_RIDGE = tuple(f"{PREFIX}ridge.{part}" for part in ("mean", "weights", "offset"))
-_MOST_NAMES, _MOST_SLIDES, _LONGEST = 64, 10_000, 200
+REFERENCE_PREFIX = "reference."
+_LEVELS, _BY_SLIDE = REFERENCE_PREFIX + "levels", REFERENCE_PREFIX + "by_slide"
+_MEAN, _AXES = REFERENCE_PREFIX + "token_mean", REFERENCE_PREFIX + "token_axes"
+_RIDGE = tuple(f"{REFERENCE_PREFIX}ridge.{part}" for part in ("mean", "weights", "offset"))
+_MAX_NAMES, _MAX_SLIDES, _MAX_NAME_LENGTH = 64, 10_000, 200
 
 
 @dataclass(frozen=True)
-class Entry:
+class ReferenceEntry:
     """The header's part of a reference, checked."""
 
-    spots: int
-    names: tuple[str, ...]
-    slides: tuple[str, ...]
-    mpp: tuple[float, ...]
+    n_spots: int
+    feature_names: tuple[str, ...]
+    slide_names: tuple[str, ...]
+    slide_mpp: tuple[float, ...]
     tissue: str
     ridge: tuple[float, float] | None  # scale and penalty
 
 
-def to_json(reference: Reference) -> dict[str, Any]:
+def reference_to_json(reference: TrainingReference) -> dict[str, Any]:
     """The header's entry."""
     ridge = reference.ridge
     return {
-        "spots": reference.spots,
-        "names": list(reference.names),
-        "slides": list(reference.slides),
-        "mpp": list(reference.mpp),
+        "spots": reference.n_spots,
+        "names": list(reference.feature_names),
+        "slides": list(reference.slide_names),
+        "mpp": list(reference.slide_mpp),
         "tissue": reference.tissue,
         "ridge": None if ridge is None else {"scale": ridge.scale, "penalty": ridge.penalty},
     }
 
 
-def to_tensors(reference: Reference) -> dict[str, Tensor]:
+def reference_to_tensors(reference: TrainingReference) -> dict[str, Tensor]:
     """The file's tensors."""
     made: dict[str, NDArray[np.floating]] = {
-        _LEVELS: reference.levels,
-        _BY_SLIDE: reference.by_slide,
+        _LEVELS: reference.feature_quantiles,
+        _BY_SLIDE: reference.slide_means,
         _MEAN: reference.token_mean,
         _AXES: reference.token_axes,
     }
@@ -63,30 +63,30 @@ def to_tensors(reference: Reference) -> dict[str, Tensor]:
     return {name: torch.from_numpy(np.asarray(a, np.float32)) for name, a in made.items()}
 
 
-def check(
-    data: Any, given: Mapping[str, tuple[str, tuple[int, ...]]], width: int, dim: int, genes: int
-) -> Entry | None:
+def validate_reference(
+    data: Any, tensors: Mapping[str, tuple[str, tuple[int, ...]]], token_dim: int, dim: int, genes: int
+) -> ReferenceEntry | None:
     """A header's entry whose tensors have these types and shapes; None where there is none.
 
     given : (dtype, shape) by name. width : of a fused token. dim : of a tile's features.
 
     Raises CheckpointError before anything is allocated.
     """
-    there = {n: t for n, t in given.items() if n.startswith(PREFIX)}
+    there = {n: t for n, t in tensors.items() if n.startswith(REFERENCE_PREFIX)}
     if data is None and not there:
         return None
-    entry = _entry(data)
+    entry = _parse_reference_entry(data)
     # the number of axes is free, up to the width of what they span
     axes = there.get(_AXES, ("", ()))[1]
-    count = axes[1] if len(axes) == 2 and 1 <= axes[1] <= width else 0
+    count = axes[1] if len(axes) == 2 and 1 <= axes[1] <= token_dim else 0
     wanted: dict[str, tuple[int, ...]] = {
-        _LEVELS: (len(entry.names), len(QUANTILES)),
-        _BY_SLIDE: (len(entry.slides), len(entry.names)),
-        _MEAN: (width,),
-        _AXES: (width, count),
+        _LEVELS: (len(entry.feature_names), len(QUANTILE_LEVELS)),
+        _BY_SLIDE: (len(entry.slide_names), len(entry.feature_names)),
+        _MEAN: (token_dim,),
+        _AXES: (token_dim, count),
     }
     if entry.ridge is not None:
-        inputs = SCALES * dim
+        inputs = NUM_SCALES * dim
         wanted |= dict(zip(_RIDGE, ((inputs,), (inputs, genes), (genes,)), strict=True))
     if there.keys() != wanted.keys():
         raise CheckpointError("its reference is incomplete; it may be damaged")
@@ -95,12 +95,12 @@ def check(
             raise CheckpointError(
                 f"its tensor {name} has shape {there[name][1]}, which does not fit the network"
             )
-        if there[name][0] not in FLOATS:
+        if there[name][0] not in FLOAT_DTYPES:
             raise CheckpointError(f"its tensor {name} is of type {there[name][0]}, not a float")
     return entry
 
 
-def take(entry: Entry | None, tensors: Mapping[str, Tensor]) -> Reference | None:
+def reference_from_tensors(entry: ReferenceEntry | None, tensors: Mapping[str, Tensor]) -> TrainingReference | None:
     """The reference of a checked entry and its tensors.
 
     Raises CheckpointError when its levels do not rise.
@@ -113,14 +113,14 @@ def take(entry: Entry | None, tensors: Mapping[str, Tensor]) -> Reference | None
     ridge = None
     if entry.ridge is not None:
         mean, weights, offset = (tensors[name].numpy().astype(np.float64) for name in _RIDGE)
-        ridge = Ridge(mean, entry.ridge[0], weights, offset, entry.ridge[1])
-    return Reference(
-        entry.spots,
-        entry.names,
+        ridge = RidgeRegression(mean, entry.ridge[0], weights, offset, entry.ridge[1])
+    return TrainingReference(
+        entry.n_spots,
+        entry.feature_names,
         levels,
-        entry.slides,
+        entry.slide_names,
         tensors[_BY_SLIDE].numpy(),
-        entry.mpp,
+        entry.slide_mpp,
         tensors[_MEAN].numpy(),
         tensors[_AXES].numpy(),
         ridge,
@@ -128,48 +128,48 @@ def take(entry: Entry | None, tensors: Mapping[str, Tensor]) -> Reference | None
     )
 
 
-def _entry(data: Any) -> Entry:
+def _parse_reference_entry(data: Any) -> ReferenceEntry:
     data = data if isinstance(data, dict) else {}
     spots, names, slides = data.get("spots"), data.get("names"), data.get("slides")
     mpp, tissue, ridge = data.get("mpp"), data.get("tissue"), data.get("ridge")
     fine = (
         type(spots) is int
         and 1 <= spots <= 10**9
-        and _texts(names, _MOST_NAMES)
-        and _texts(slides, _MOST_SLIDES)
+        and _is_text_list(names, _MAX_NAMES)
+        and _is_text_list(slides, _MAX_SLIDES)
         and len(set(names)) == len(names)
         and isinstance(mpp, list)
         and len(mpp) == len(slides)
-        and all(_positive(m, 1000) for m in mpp)
+        and all(_is_positive_number(m, 1000) for m in mpp)
         and isinstance(tissue, str)
-        and len(tissue) <= _LONGEST
+        and len(tissue) <= _MAX_NAME_LENGTH
     )
     if not fine:
         raise CheckpointError("its reference is described in no way that can be read")
-    return Entry(
-        spots, tuple(names), tuple(slides), tuple(map(float, mpp)), tissue, _of_ridge(ridge)
+    return ReferenceEntry(
+        spots, tuple(names), tuple(slides), tuple(map(float, mpp)), tissue, _parse_ridge_entry(ridge)
     )
 
 
-def _of_ridge(data: Any) -> tuple[float, float] | None:
+def _parse_ridge_entry(data: Any) -> tuple[float, float] | None:
     if data is None:
         return None
     given = data if isinstance(data, dict) else {}
     scale: Any = given.get("scale")
     penalty: Any = given.get("penalty")
-    if not _positive(scale, 1e12) or not _positive(penalty, 1e12):
+    if not _is_positive_number(scale, 1e12) or not _is_positive_number(penalty, 1e12):
         raise CheckpointError("its ridge regression has an impossible scale or penalty")
     return float(scale), float(penalty)
 
 
-def _texts(given: Any, most: int) -> bool:
+def _is_text_list(value: Any, max_length: int) -> bool:
     return (
-        isinstance(given, list)
-        and 1 <= len(given) <= most
-        and all(isinstance(text, str) and len(text) <= _LONGEST for text in given)
+        isinstance(value, list)
+        and 1 <= len(value) <= max_length
+        and all(isinstance(text, str) and len(text) <= _MAX_NAME_LENGTH for text in value)
     )
 
 
-def _positive(given: Any, high: float) -> bool:
-    number = isinstance(given, (int, float)) and not isinstance(given, bool)
-    return number and math.isfinite(given) and 1e-12 < given <= high
+def _is_positive_number(value: Any, maximum: float) -> bool:
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return number and math.isfinite(value) and 1e-12 < value <= maximum

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-OUTPUTS = ("final", "fused", "target", "neighbor", "global")
+OUTPUT_NAMES = ("final", "fused", "target", "neighbor", "global")
 
 
 @dataclass(frozen=True)
-class Fused:
+class FusedTokens:
     """One spot's image evidence: z (B, d) and the mean target and neighbour tokens (B, d)."""
 
     z: Tensor
@@ -19,7 +19,7 @@ class Fused:
 
 
 @dataclass(frozen=True)
-class Outputs:
+class ForwardOutputs:
     """A training pass. Predictions (B, G) are standardised: see `DKAN.to_label_scale`.
 
     image_tokens, expression_tokens : F_img and F_exp, (B, G, d), for the contrastive

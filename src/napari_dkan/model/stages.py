@@ -20,18 +20,18 @@ class GlobalEncoder(nn.Module):
         self.position = PositionEncoding(dim, config.kernel)
         self.norm = nn.LayerNorm(dim)
 
-    def forward(self, features: Tensor, positions: Tensor, only: Tensor | None = None) -> Tensor:
+    def forward(self, features: Tensor, positions: Tensor, query_rows: Tensor | None = None) -> Tensor:
         """(M, d) of all spots, or of some; only : their rows, for which the last layer's
         queries alone are needed."""
         x = features[None]
         blocks = list(zip(self.layers.attention, self.layers.feed, strict=True))
         for i, (attention, feed) in enumerate(blocks):
             last = i == len(blocks) - 1 and i > 0
-            x = feed(attention(x, only=only if last else None))
+            x = feed(attention(x, only=query_rows if last else None))
             if i == 0:
                 x = self.position(x[0], positions)[None]
-        if only is not None and len(blocks) < 2:
-            x = x[:, only]
+        if query_rows is not None and len(blocks) < 2:
+            x = x[:, query_rows]
         return self.norm(x[0])
 
 

@@ -15,15 +15,15 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ..errors import CheckpointError
-from ..files import written_whole
+from ..files import atomic_write
 
-MAX_HEADER = 64 * 2**20
-FLOATS = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
-_WIDTH = {**FLOATS, "I64": 8}
-_CONVERT = "if it is a published checkpoint, import it with `napari-dkan convert`"
-_DISGUISES = {
-    b"PK\x03\x04": f"is a PyTorch file or another zip archive; {_CONVERT}",
-    b"\x80": f"is a Python pickle, which is never opened; {_CONVERT}",
+MAX_HEADER_BYTES = 64 * 2**20
+FLOAT_DTYPES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
+_SUPPORTED_DTYPES = {**FLOAT_DTYPES, "I64": 8}
+_CONVERT_HINT = "if it is a published checkpoint, import it with `napari-dkan convert`"
+_OTHER_FILE_TYPES = {
+    b"PK\x03\x04": f"is a PyTorch file or another zip archive; {_CONVERT_HINT}",
+    b"\x80": f"is a Python pickle, which is never opened; {_CONVERT_HINT}",
     b"\x89HDF": "is an HDF5 file",
     b"\x93NUMPY": "is a NumPy array",
     b"\x1f\x8b": "is a gzip archive",
@@ -35,14 +35,14 @@ _DISGUISES = {
 
 
 @dataclass(frozen=True)
-class Header:
+class SafetensorsHeader:
     """What a safetensors file says about itself: text metadata and (dtype, shape) by name."""
 
     metadata: dict[str, str]
     tensors: dict[str, tuple[str, tuple[int, ...]]]
 
 
-def read_header(path: Path) -> Header:
+def read_safetensors_header(path: Path) -> SafetensorsHeader:
     """Read and check the header only; no tensor is touched and nothing large is allocated.
 
     Raises CheckpointError when the file is absent, empty, truncated or of another kind.
@@ -54,15 +54,15 @@ def read_header(path: Path) -> Header:
         with path.open("rb") as file:
             start = file.read(9)
             length = int.from_bytes(start[:8], "little")
-            text = start[8:] + file.read(min(length, MAX_HEADER) - 1) if len(start) == 9 else b""
+            text = start[8:] + file.read(min(length, MAX_HEADER_BYTES) - 1) if len(start) == 9 else b""
     except FileNotFoundError:
         raise CheckpointError("there is no such file") from None
     except OSError as error:
         raise CheckpointError(f"it cannot be read ({error.strerror or error})") from None
     if size == 0:
         raise CheckpointError("the file is empty; download or save it again")
-    if start[8:] != b"{" or length > MAX_HEADER:
-        raise CheckpointError(_other_kind(start))
+    if start[8:] != b"{" or length > MAX_HEADER_BYTES:
+        raise CheckpointError(_describe_file_type(start))
     if len(text) < length:
         raise CheckpointError("the file is truncated; download it again")
     try:
@@ -78,12 +78,12 @@ def read_header(path: Path) -> Header:
     if size < 8 + length + end:
         raise CheckpointError("the file is truncated; download it again")
     for name, (dtype, _) in tensors.items():
-        if dtype not in _WIDTH:
+        if dtype not in _SUPPORTED_DTYPES:
             raise CheckpointError(f"its tensor {name:.80} is of type {dtype:.20}, not a float")
-    return Header({str(k): str(v) for k, v in metadata.items()}, tensors)
+    return SafetensorsHeader({str(k): str(v) for k, v in metadata.items()}, tensors)
 
 
-def read_tensors(path: Path, names: list[str]) -> dict[str, Tensor]:
+def read_safetensors(path: Path, names: list[str]) -> dict[str, Tensor]:
     """The named tensors in memory of their own; floats as float32, all values finite.
 
     Raises CheckpointError when the file is damaged or a value is not finite.
@@ -103,11 +103,11 @@ def read_tensors(path: Path, names: list[str]) -> dict[str, Tensor]:
         raise CheckpointError("the file is damaged; download it again") from None
     except (MemoryError, RuntimeError):
         raise CheckpointError("its tensors do not fit into memory") from None
-    refuse_not_finite(out)
+    require_finite(out)
     return out
 
 
-def refuse_not_finite(tensors: Mapping[str, Tensor]) -> None:
+def require_finite(tensors: Mapping[str, Tensor]) -> None:
     """Raises CheckpointError naming the first tensor with a value that is not finite."""
     for name, tensor in tensors.items():
         # A sum is finite unless a value is not, or values near the limit of float32 add up.
@@ -115,14 +115,14 @@ def refuse_not_finite(tensors: Mapping[str, Tensor]) -> None:
             raise CheckpointError(f"its tensor {name:.80} holds values that are not finite")
 
 
-def write(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str], half: bool) -> None:
+def write_safetensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str], half: bool) -> None:
     """Write atomically; with half, matrices are stored as float16 where they fit.
 
     Vectors (biases, norms, running statistics) stay float32. Raises OutputError
     when the folder or the disk does not take the file; no part of it is left.
     """
-    stored = {n: _compact(t.detach().cpu(), half) for n, t in tensors.items()}
-    with written_whole(path) as temporary:
+    stored = {n: _prepare_for_saving(t.detach().cpu(), half) for n, t in tensors.items()}
+    with atomic_write(path) as temporary:
         try:
             save_file(stored, temporary, metadata)
         except SafetensorError as error:
@@ -130,13 +130,13 @@ def write(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str], h
             raise OSError("the disk is full" if full else str(error)[:200]) from None
 
 
-def sha256_of(path: Path) -> str:
+def compute_sha256(path: Path) -> str:
     """Hex SHA-256 of a file's bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def parse_json(text: str) -> Any:
+def parse_strict_json(text: str) -> Any:
     """JSON without the not-a-number literals; CheckpointError when it is none."""
 
     def refuse(literal: str) -> Any:
@@ -148,14 +148,14 @@ def parse_json(text: str) -> Any:
         raise CheckpointError("its description is not valid JSON") from None
 
 
-def _other_kind(start: bytes) -> str:
-    for magic, what in _DISGUISES.items():
+def _describe_file_type(start: bytes) -> str:
+    for magic, what in _OTHER_FILE_TYPES.items():
         if start.startswith(magic):
             return f"it {what}"
     return "it is not a safetensors file"
 
 
-def _compact(tensor: Tensor, half: bool) -> Tensor:
+def _prepare_for_saving(tensor: Tensor, half: bool) -> Tensor:
     tensor = tensor.clone(memory_format=torch.contiguous_format)  # views may share memory
     if half and tensor.is_floating_point() and tensor.ndim > 1:
         small = tensor.half()

@@ -14,7 +14,7 @@ from torch import Tensor
 from ..errors import CheckpointError
 
 
-def read_torch(path: Path) -> Any:
+def read_torch_file(path: Path) -> Any:
     """The content of a `.pt`, `.pth` or `.ckpt` file: tensors, containers and plain values.
 
     Only what `torch.load(weights_only=True)` admits, and an argparse Namespace (a
@@ -50,7 +50,7 @@ def read_torch(path: Path) -> Any:
         raise CheckpointError(f"{path} is damaged; get it again.") from None
 
 
-def refuse_oversized(path: Path, tensors: Iterable[Tensor]) -> None:
+def require_within_file_size(path: Path, tensors: Iterable[Tensor]) -> None:
     """Refuse tensors that together are larger than their file, as repeated strides allow.
 
     Raises CheckpointError.

@@ -38,11 +38,11 @@ class TargetTrunk(nn.Module):
 
         Raises EncoderError saying what to do when they cannot be had.
         """
-        from .encoders.timm_net import create, plan, published_weights
+        from .encoders.timm_net import create_network, resolve_timm_model, find_published_weights
 
-        what = plan(self.name)
-        file = weights or published_weights(what)
-        self.net.load_state_dict(create(what, file, global_pool="").state_dict())
+        what = resolve_timm_model(self.name)
+        file = weights or find_published_weights(what)
+        self.net.load_state_dict(create_network(what, file, global_pool="").state_dict())
 
     def forward(self, patches: Tensor) -> Tensor:
         maps = self.net.forward_features(patches)

@@ -12,22 +12,22 @@ from numpy.typing import NDArray
 
 from ..errors import SpotsError
 from ..expression.panel import Panel
-from ..model.card import trained_on
+from ..model.card import is_trained_on
 from ..spatial.spots import Spots
 from . import gene_table
-from .gene_table import GeneFigures, Summary
-from .intervals import Resampled
+from .gene_table import GeneMetrics, ComparisonSummary
+from .intervals import PccIntervals
 
 if TYPE_CHECKING:
     from ..inference.prediction import Prediction
     from ..model.checkpoint import Checkpoint
-    from ..training.measured import Measured
+    from ..training.measured import MeasuredSection
 
-Array = NDArray[np.float32]
-Expected = tuple[float | None, float | None]
-_FEWEST_SPOTS = 3
-_FEW_SPOTS = 30
-_FEW_GENES = 20
+Float32Array = NDArray[np.float32]
+DkanRidgePair = tuple[float | None, float | None]
+_MIN_SPOTS = 3
+_CAVEAT_BELOW_SPOTS = 30
+_CAVEAT_BELOW_GENES = 20
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,47 +52,47 @@ class Comparison:
     name: str
     panel: Panel
     spots: Spots
-    measured: Array
-    predicted: Array
-    ridge: Array | None
-    zeros: NDArray[np.float64]
+    measured: Float32Array
+    predicted: Float32Array
+    ridge: Float32Array | None
+    zero_fraction: NDArray[np.float64]
     prediction: Prediction
-    missing: tuple[str, ...] = ()
-    dropped: tuple[str, ...] = ()
-    unread: tuple[str, ...] = ()
+    unmeasured_genes: tuple[str, ...] = ()
+    spots_without_counts: tuple[str, ...] = ()
+    unreadable_spots: tuple[str, ...] = ()
     seen_in_training: bool = False
-    expected: Mapping[str, Expected] = field(default_factory=dict)
-    expected_mse: Expected = (None, None)
+    held_out_pcc: Mapping[str, DkanRidgePair] = field(default_factory=dict)
+    held_out_mse: DkanRidgePair = (None, None)
 
     @property
-    def residual(self) -> Array:
+    def residual(self) -> Float32Array:
         """(N, G) predicted minus measured."""
         return self.predicted - self.measured
 
     @cached_property
-    def table(self) -> tuple[GeneFigures, ...]:
+    def metrics_per_gene(self) -> tuple[GeneMetrics, ...]:
         """One row per gene, in the order of the panel."""
-        return gene_table.gene_table(self)
+        return gene_table.compute_gene_metrics(self)
 
     @cached_property
-    def summary(self) -> Summary:
+    def summary(self) -> ComparisonSummary:
         """All genes together."""
-        return gene_table.summary(self)
+        return gene_table.summarize_comparison(self)
 
     @cached_property
-    def resampled(self) -> Resampled:
+    def pcc_intervals(self) -> PccIntervals:
         """Intervals of the correlations."""
-        return gene_table.resampled(self)
+        return gene_table.bootstrap_comparison(self)
 
     @cached_property
-    def notes(self) -> tuple[str, ...]:
+    def caveats(self) -> tuple[str, ...]:
         """What to know before the figures are believed, in plain sentences; () when all is well."""
-        return tuple(_notes(self))
+        return tuple(_iter_caveats(self))
 
 
-def compare(
+def compare_with_measured(
     checkpoint: Checkpoint,
-    measured: Measured,
+    measured: MeasuredSection,
     prediction: Prediction,
     ridge: NDArray[np.floating] | None = None,
     seen_in_training: bool | None = None,
@@ -113,17 +113,17 @@ def compare(
             f"The prediction was made by another checkpoint than {checkpoint.title}; predict again."
         )
     if seen_in_training is None:
-        seen_in_training = trained_on(checkpoint.card, made_by.get("slide_fingerprint", ""))
-    spots, name = measured.spots(), measured.name
-    _same_spots(prediction.target.spots, spots, name)
+        seen_in_training = is_trained_on(checkpoint.card, made_by.get("slide_fingerprint", ""))
+    spots, name = measured.labeled_spots(), measured.name
+    _require_same_spots(prediction.target.spots, spots, name)
     genes = [g for g in measured.panel.genes if g.symbol in prediction.panel]
     if not genes:
         raise SpotsError(f"The prediction has none of the genes that {name} measures.")
-    done = prediction.done
-    if int(done.sum()) < _FEWEST_SPOTS:
+    done = prediction.predicted_mask
+    if int(done.sum()) < _MIN_SPOTS:
         raise SpotsError(
             f"{int(done.sum())} of {name}'s spots are predicted; a correlation takes at least "
-            f"{_FEWEST_SPOTS}."
+            f"{_MIN_SPOTS}."
         )
     columns = [measured.panel.row(g.symbol) for g in genes]
     labels = measured.labels.values[done][:, columns]
@@ -137,7 +137,7 @@ def compare(
     if not np.isfinite(labels).all():
         raise SpotsError(f"{name} has labels that are no numbers; give raw counts.")
     if ridge is not None:
-        ridge = _ridge(ridge, checkpoint, measured)[done][:, columns]
+        ridge = _align_ridge(ridge, checkpoint, measured)[done][:, columns]
     every_spot = measured.labels.rows[done]
     return Comparison(
         name,
@@ -146,18 +146,18 @@ def compare(
         labels,
         values,
         ridge,
-        _zeros(measured, every_spot)[columns],
-        prediction.finished(),
-        measured.missing,
-        measured.labels.dropped,
+        _zero_fraction(measured, every_spot)[columns],
+        prediction.select_predicted(),
+        measured.missing_genes,
+        measured.labels.dropped_spots,
         tuple(n for n, there in zip(spots.names, done, strict=True) if not there),
         seen_in_training,
-        expected_pcc(checkpoint.card),
-        (None, None) if measured.missing else _expected_mse(checkpoint.card),
+        held_out_pcc_from_card(checkpoint.card),
+        (None, None) if measured.missing_genes else _held_out_mse_from_card(checkpoint.card),
     )
 
 
-def expected_pcc(card: Mapping[str, Any]) -> dict[str, Expected]:
+def held_out_pcc_from_card(card: Mapping[str, Any]) -> dict[str, DkanRidgePair]:
     """By gene, the PCC of (DKAN, ridge) on held-out sections that a card states; {} without.
 
     A card is another's text: what is no number between -1 and 1 is left out.
@@ -166,30 +166,30 @@ def expected_pcc(card: Mapping[str, Any]) -> dict[str, Expected]:
     if not isinstance(stated, dict):
         return {}
     return {
-        str(symbol): (_pcc(each.get("dkan")), _pcc(each.get("ridge")))
+        str(symbol): (_valid_pcc(each.get("dkan")), _valid_pcc(each.get("ridge")))
         for symbol, each in stated.items()
         if isinstance(each, dict)
     }
 
 
-def _expected_mse(card: Mapping[str, Any]) -> Expected:
+def _held_out_mse_from_card(card: Mapping[str, Any]) -> DkanRidgePair:
     metrics = card.get("metrics")
     each = [metrics.get(m) if isinstance(metrics, dict) else None for m in ("dkan", "ridge")]
-    dkan, ridge = (_number(m.get("mse")) if isinstance(m, dict) else None for m in each)
+    dkan, ridge = (_finite_float(m.get("mse")) if isinstance(m, dict) else None for m in each)
     return dkan, ridge
 
 
-def _number(value: Any) -> float | None:
+def _finite_float(value: Any) -> float | None:
     known = isinstance(value, int | float) and not isinstance(value, bool) and np.isfinite(value)
     return float(value) if known else None
 
 
-def _pcc(value: Any) -> float | None:
-    number = _number(value)
+def _valid_pcc(value: Any) -> float | None:
+    number = _finite_float(value)
     return number if number is not None and -1 <= number <= 1 else None
 
 
-def _same_spots(predicted: Spots, measured: Spots, name: str) -> None:
+def _require_same_spots(predicted: Spots, measured: Spots, name: str) -> None:
     if len(predicted) != len(measured) or not np.allclose(
         predicted.xy, measured.xy, rtol=0, atol=1.0
     ):
@@ -199,11 +199,11 @@ def _same_spots(predicted: Spots, measured: Spots, name: str) -> None:
         )
 
 
-def _ridge(values: NDArray[np.floating], checkpoint: Checkpoint, measured: Measured) -> Array:
+def _align_ridge(values: NDArray[np.floating], checkpoint: Checkpoint, measured: MeasuredSection) -> Float32Array:
     """(N, G) of the measured genes, from these or from all of the checkpoint."""
     values = np.asarray(values, np.float32)
     if values.shape == (len(measured.labels.rows), len(checkpoint.panel)):
-        values = values[:, list(measured.rows)]
+        values = values[:, list(measured.panel_rows)]
     if values.shape != measured.labels.values.shape or not np.isfinite(values).all():
         raise SpotsError(
             f"The ridge baseline does not fit the spots and genes of {measured.name}; "
@@ -212,60 +212,60 @@ def _ridge(values: NDArray[np.floating], checkpoint: Checkpoint, measured: Measu
     return values
 
 
-def _zeros(measured: Measured, rows: NDArray[np.integer]) -> NDArray[np.float64]:
+def _zero_fraction(measured: MeasuredSection, rows: NDArray[np.integer]) -> NDArray[np.float64]:
     """(G,) share of these rows of the section without a count."""
     counts: Any = measured.data.X[rows]
     nonzero = np.asarray((counts > 0).sum(axis=0)).ravel()
     return 1 - nonzero / len(rows)
 
 
-def _notes(c: Comparison) -> Iterator[str]:
+def _iter_caveats(c: Comparison) -> Iterator[str]:
     if c.seen_in_training:
         yield "The checkpoint was trained on this slide, so its figures here measure no quality."
-    if len(c.spots) < _FEW_SPOTS:
+    if len(c.spots) < _CAVEAT_BELOW_SPOTS:
         yield (
             f"{len(c.spots)} spots are few: a correlation of "
             f"{1.96 / np.sqrt(len(c.spots) - 1):.2f} is within chance."
         )
-    if len(c.panel) < _FEW_GENES:
+    if len(c.panel) < _CAVEAT_BELOW_GENES:
         yield (
-            f"Only {len(c.panel)} of the checkpoint's {len(c.panel) + len(c.missing)} genes "
+            f"Only {len(c.panel)} of the checkpoint's {len(c.panel) + len(c.unmeasured_genes)} genes "
             f"{'is' if len(c.panel) == 1 else 'are'} measured here; labels are counts per total "
             "of the panel, so theirs are on another scale and only correlations compare."
         )
-    elif c.missing:
+    elif c.unmeasured_genes:
         yield (
-            f"{len(c.missing)} of the checkpoint's {len(c.panel) + len(c.missing)} genes are not "
-            f"measured here: {_some(c.missing)}."
+            f"{len(c.unmeasured_genes)} of the checkpoint's {len(c.panel) + len(c.unmeasured_genes)} genes are not "
+            f"measured here: {_format_names(c.unmeasured_genes)}."
         )
     constant = np.ptp(c.measured, axis=0) < 1e-9
     if constant.any():
         yield (
-            f"{_count(constant)} the same at all measured spots, so without a correlation: "
-            f"{_some([s for s, k in zip(c.panel.symbols, constant, strict=True) if k])}."
+            f"{_gene_count_text(constant)} the same at all measured spots, so without a correlation: "
+            f"{_format_names([s for s, k in zip(c.panel.symbols, constant, strict=True) if k])}."
         )
     constant = np.ptp(c.predicted, axis=0) < 1e-9
     if constant.any():
         yield (
-            f"{_count(constant)} predicted the same at all spots, so without a correlation: "
-            f"{_some([s for s, k in zip(c.panel.symbols, constant, strict=True) if k])}."
+            f"{_gene_count_text(constant)} predicted the same at all spots, so without a correlation: "
+            f"{_format_names([s for s, k in zip(c.panel.symbols, constant, strict=True) if k])}."
         )
-    if c.dropped:
+    if c.spots_without_counts:
         yield (
-            f"{len(c.dropped)} spot{'s have' if len(c.dropped) > 1 else ' has'} no count of any "
-            f"panel gene and {'are' if len(c.dropped) > 1 else 'is'} left out: {_some(c.dropped)}."
+            f"{len(c.spots_without_counts)} spot{'s have' if len(c.spots_without_counts) > 1 else ' has'} no count of any "
+            f"panel gene and {'are' if len(c.spots_without_counts) > 1 else 'is'} left out: {_format_names(c.spots_without_counts)}."
         )
-    if c.unread:
+    if c.unreadable_spots:
         yield (
-            f"{len(c.unread)} spots are left out because the slide is damaged there: "
-            f"{_some(c.unread)}."
+            f"{len(c.unreadable_spots)} spots are left out because the slide is damaged there: "
+            f"{_format_names(c.unreadable_spots)}."
         )
 
 
-def _count(which: NDArray[np.bool_]) -> str:
+def _gene_count_text(which: NDArray[np.bool_]) -> str:
     number = int(which.sum())
     return f"{number} gene{'s are' if number > 1 else ' is'}"
 
 
-def _some(names: Sequence[str]) -> str:
+def _format_names(names: Sequence[str]) -> str:
     return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")

@@ -13,14 +13,14 @@ from numpy.typing import NDArray
 
 from ..errors import SpotsError
 
-SEED = 2021
-FEWEST_SPOTS = 10
-_COMPONENTS = 20
-_NEIGHBOURS = 15
+LEIDEN_SEED = 2021
+MIN_SPOTS = 10
+_N_COMPONENTS = 20
+_N_NEIGHBOURS = 15
 
 
-def domains(
-    values: NDArray[np.floating], resolution: float = 1.0, seed: int = SEED
+def cluster_domains(
+    values: NDArray[np.floating], resolution: float = 1.0, seed: int = LEIDEN_SEED
 ) -> NDArray[np.int64]:
     """(N,) the domain of each spot, from 1; 1 is the largest, so numbers and colours stay put.
 
@@ -31,8 +31,8 @@ def domains(
     are missing, or the resolution is not above 0.
     """
     x = np.asarray(values, dtype=np.float64)
-    if len(x) < FEWEST_SPOTS:
-        raise SpotsError(f"{len(x)} spots are too few for domains; it takes {FEWEST_SPOTS}.")
+    if len(x) < MIN_SPOTS:
+        raise SpotsError(f"{len(x)} spots are too few for domains; it takes {MIN_SPOTS}.")
     if not np.isfinite(x).all():
         raise SpotsError("Some spots have no value for some gene; predict all genes first.")
     if not (np.isfinite(resolution) and resolution > 0):
@@ -40,27 +40,27 @@ def domains(
     x = x[:, np.ptp(x, axis=0) > 1e-9]
     if x.shape[1] < 2:
         raise SpotsError("Fewer than two genes vary between the spots, so there are no domains.")
-    return _by_size(_leiden((x - x.mean(axis=0)) / x.std(axis=0), resolution, seed))
+    return _renumber_by_size(_cluster_leiden((x - x.mean(axis=0)) / x.std(axis=0), resolution, seed))
 
 
-def agreement(a: NDArray[np.integer], b: NDArray[np.integer]) -> float:
+def adjusted_rand_index(a: NDArray[np.integer], b: NDArray[np.integer]) -> float:
     """Adjusted Rand index of two clusterings (N,): 1 the same, about 0 by chance."""
     from sklearn.metrics import adjusted_rand_score
 
     return float(adjusted_rand_score(a, b))
 
 
-def _leiden(x: NDArray[np.float64], resolution: float, seed: int) -> NDArray[np.int64]:
+def _cluster_leiden(x: NDArray[np.float64], resolution: float, seed: int) -> NDArray[np.int64]:
     import anndata
     import scanpy
 
     data = anndata.AnnData(x)
-    components = min(_COMPONENTS, *(side - 1 for side in x.shape))
+    components = min(_N_COMPONENTS, *(side - 1 for side in x.shape))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what scanpy's own dependencies deprecate
         scanpy.pp.pca(data, n_comps=components, random_state=seed)
         scanpy.pp.neighbors(
-            data, n_neighbors=min(_NEIGHBOURS, len(x) - 1), use_rep="X_pca", random_state=seed
+            data, n_neighbors=min(_N_NEIGHBOURS, len(x) - 1), use_rep="X_pca", random_state=seed
         )
         scanpy.tl.leiden(
             data,
@@ -73,7 +73,7 @@ def _leiden(x: NDArray[np.float64], resolution: float, seed: int) -> NDArray[np.
     return data.obs["leiden"].astype(int).to_numpy()
 
 
-def _by_size(labels: NDArray[np.int64]) -> NDArray[np.int64]:
+def _renumber_by_size(labels: NDArray[np.int64]) -> NDArray[np.int64]:
     """Renumbered from 1 by size; equal sizes by the first spot they hold."""
     _, first, inverse, sizes = np.unique(
         labels, return_index=True, return_inverse=True, return_counts=True

@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from ..training.metrics import Scores, gene_pcc, score
-from .intervals import Resampled, resample
+from ..training.metrics import PredictionScores, gene_pcc, score_predictions
+from .intervals import PccIntervals, bootstrap_pcc
 
 if TYPE_CHECKING:
     from .compare import Comparison
 
-Array = NDArray[np.floating]
+FloatArray = NDArray[np.floating]
 _NAN = float("nan")
 
 
 @dataclass(frozen=True)
-class GeneFigures:
+class GeneMetrics:
     """Figures of one gene over the spots of a section; NaN where one is not defined.
 
     pcc, spearman : correlations of measured and predicted. low, high : 95 % interval of `pcc`
@@ -32,7 +32,7 @@ class GeneFigures:
     """
 
     symbol: str
-    spots: int
+    n_spots: int
     pcc: float
     low: float
     high: float
@@ -51,7 +51,7 @@ class GeneFigures:
 
 
 @dataclass(frozen=True)
-class MethodFigures:
+class MethodMetrics:
     """One method over all genes, as `napari-dkan evaluate` gives them; None where undefined.
 
     pcc_hpg, pcc_heg, pcc_hvg : over the 50 genes best predicted, of highest mean and of highest
@@ -63,11 +63,11 @@ class MethodFigures:
     pcc_heg: float | None = None
     pcc_hvg: float | None = None
     mse: float | None = None
-    genes: int = 0  # that have a correlation
+    n_genes: int = 0  # that have a correlation
 
 
 @dataclass(frozen=True)
-class Summary:
+class ComparisonSummary:
     """All genes together: DKAN, ridge on the same spots, and the card's expectation of both.
 
     low, high : 95 % interval of DKAN's pcc_all over resampled blocks of spots, NaN when there
@@ -75,51 +75,51 @@ class Summary:
     better_than_ridge : genes on which DKAN's correlation is higher; `compared` have both.
     """
 
-    spots: int
-    genes: int
-    dkan: MethodFigures
-    ridge: MethodFigures | None
-    card: MethodFigures | None
-    card_ridge: MethodFigures | None
-    low: float
-    high: float
-    better_than_ridge: int
-    compared: int
+    n_spots: int
+    n_genes: int
+    dkan: MethodMetrics
+    ridge: MethodMetrics | None
+    card_dkan: MethodMetrics | None
+    card_ridge: MethodMetrics | None
+    pcc_low: float
+    pcc_high: float
+    n_better_than_ridge: int
+    n_compared: int
     seen_in_training: bool
 
-    def methods(self) -> dict[str, MethodFigures]:
+    def metrics_by_method(self) -> dict[str, MethodMetrics]:
         """What there is, by its name for people."""
         each = {
             "DKAN": self.dkan,
             "ridge": self.ridge,
-            "DKAN, held-out sections (card)": self.card,
+            "DKAN, held-out sections (card)": self.card_dkan,
             "ridge, held-out sections (card)": self.card_ridge,
         }
         return {name: figures for name, figures in each.items() if figures is not None}
 
-    def sentence(self) -> str:
+    def format_verdict(self) -> str:
         """A plain verdict."""
-        over = f"{self.genes} gene{'s' * (self.genes != 1)} and {self.spots} spots"
+        over = f"{self.n_genes} gene{'s' * (self.n_genes != 1)} and {self.n_spots} spots"
         if self.dkan.pcc_all is None:
             return f"No gene has a correlation over {over}: measured or predicted is constant."
         said = [f"PCC-ALL {self.dkan.pcc_all:.2f}"]
-        if np.isfinite(self.low):
-            said.append(f"(95 % {self.low:.2f} to {self.high:.2f})")
+        if np.isfinite(self.pcc_low):
+            said.append(f"(95 % {self.pcc_low:.2f} to {self.pcc_high:.2f})")
         said.append(f"over {over}")
         text = " ".join(said)
         if self.ridge is not None and self.ridge.pcc_all is not None:
             text += (
-                f"; ridge {self.ridge.pcc_all:.2f}, DKAN better on {self.better_than_ridge} of "
-                f"{self.compared} genes"
+                f"; ridge {self.ridge.pcc_all:.2f}, DKAN better on {self.n_better_than_ridge} of "
+                f"{self.n_compared} genes"
             )
-        if self.card is not None and self.card.pcc_all is not None:
-            text += f"; the card expects {self.card.pcc_all:.2f}"
+        if self.card_dkan is not None and self.card_dkan.pcc_all is not None:
+            text += f"; the card expects {self.card_dkan.pcc_all:.2f}"
         if self.seen_in_training:
             text += ". This slide was trained on: no measure of quality"
         return text + "."
 
 
-def gene_table(comparison: Comparison) -> tuple[GeneFigures, ...]:
+def compute_gene_metrics(comparison: Comparison) -> tuple[GeneMetrics, ...]:
     """One row per gene, in panel order; everything vectorised over genes."""
     c = comparison
     measured, predicted = np.asarray(c.measured, float), np.asarray(c.predicted, float)
@@ -128,75 +128,75 @@ def gene_table(comparison: Comparison) -> tuple[GeneFigures, ...]:
     if c.ridge is not None:
         ridge = (
             gene_pcc(c.ridge, measured),
-            spearman(c.ridge, measured),
+            spearman_per_gene(c.ridge, measured),
             ((c.ridge - measured) ** 2).mean(axis=0),
         )
     expected = np.array(
         [
-            [_NAN if v is None else v for v in c.expected.get(s, (None, None))]
+            [_NAN if v is None else v for v in c.held_out_pcc.get(s, (None, None))]
             for s in c.panel.symbols
         ]
     )
     columns = (
         gene_pcc(c.predicted, c.measured),
-        c.resampled.low,
-        c.resampled.high,
-        spearman(predicted, measured),
+        c.pcc_intervals.low,
+        c.pcc_intervals.high,
+        spearman_per_gene(predicted, measured),
         ((predicted - measured) ** 2).mean(axis=0),
         measured.mean(axis=0),
         measured.var(axis=0),
         predicted.mean(axis=0),
         predicted.var(axis=0),
-        c.zeros,
+        c.zero_fraction,
         *ridge,
         *expected.T,
     )
     rows = np.stack([np.asarray(column, float) for column in columns], axis=1).tolist()
     spots = len(measured)
     return tuple(
-        GeneFigures(symbol, spots, *row) for symbol, row in zip(c.panel.symbols, rows, strict=True)
+        GeneMetrics(symbol, spots, *row) for symbol, row in zip(c.panel.symbols, rows, strict=True)
     )
 
 
-def summary(comparison: Comparison) -> Summary:
+def summarize_comparison(comparison: Comparison) -> ComparisonSummary:
     """The figures of `napari-dkan evaluate`, by the same code, and the same for the others."""
     c = comparison
     labels = {c.name: c.measured}
-    dkan = score({c.name: c.predicted}, labels)
-    ridge = None if c.ridge is None else score({c.name: c.ridge}, labels)
-    ours = dkan.per_gene
-    theirs = np.full(len(ours), _NAN) if ridge is None else ridge.per_gene
+    dkan = score_predictions({c.name: c.predicted}, labels)
+    ridge = None if c.ridge is None else score_predictions({c.name: c.ridge}, labels)
+    ours = dkan.pcc_per_gene
+    theirs = np.full(len(ours), _NAN) if ridge is None else ridge.pcc_per_gene
     both = np.isfinite(ours) & np.isfinite(theirs)
-    return Summary(
-        spots=len(c.measured),
-        genes=len(c.panel),
-        dkan=_figures(dkan),
-        ridge=None if ridge is None else _figures(ridge),
-        card=_expected(c, dkan, 0),
-        card_ridge=_expected(c, dkan, 1),
-        low=c.resampled.low_all,
-        high=c.resampled.high_all,
-        better_than_ridge=int((ours[both] > theirs[both]).sum()),
-        compared=int(both.sum()),
+    return ComparisonSummary(
+        n_spots=len(c.measured),
+        n_genes=len(c.panel),
+        dkan=_to_method_metrics(dkan),
+        ridge=None if ridge is None else _to_method_metrics(ridge),
+        card_dkan=_metrics_from_card(c, dkan, 0),
+        card_ridge=_metrics_from_card(c, dkan, 1),
+        pcc_low=c.pcc_intervals.mean_low,
+        pcc_high=c.pcc_intervals.mean_high,
+        n_better_than_ridge=int((ours[both] > theirs[both]).sum()),
+        n_compared=int(both.sum()),
         seen_in_training=c.seen_in_training,
     )
 
 
-def spearman(predicted: Array, measured: Array) -> NDArray[np.float64]:
+def spearman_per_gene(predicted: FloatArray, measured: FloatArray) -> NDArray[np.float64]:
     """Rank correlation of each gene, (N, G) twice -> (G,); ties share their mean rank."""
     from scipy.stats import rankdata
 
     return gene_pcc(rankdata(predicted, axis=0), rankdata(measured, axis=0))
 
 
-def resampled(comparison: Comparison) -> Resampled:
+def bootstrap_comparison(comparison: Comparison) -> PccIntervals:
     """Intervals of the correlations, from blocks of spots drawn again and again."""
-    return resample(comparison.predicted, comparison.measured, comparison.spots)
+    return bootstrap_pcc(comparison.predicted, comparison.measured, comparison.spots)
 
 
-def _figures(scores: Scores) -> MethodFigures:
-    found = scores.summary()
-    return MethodFigures(
+def _to_method_metrics(scores: PredictionScores) -> MethodMetrics:
+    found = scores.to_summary()
+    return MethodMetrics(
         found["pcc_all"],
         found["pcc_hpg"],
         found["pcc_heg"],
@@ -206,11 +206,11 @@ def _figures(scores: Scores) -> MethodFigures:
     )
 
 
-def _expected(c: Comparison, scores: Scores, column: int) -> MethodFigures | None:
+def _metrics_from_card(c: Comparison, scores: PredictionScores, column: int) -> MethodMetrics | None:
     """The card's figures over the genes of this section, HEG and HVG being those of here."""
-    pcc = np.array([c.expected.get(s, (None, None))[column] for s in c.panel.symbols], float)
+    pcc = np.array([c.held_out_pcc.get(s, (None, None))[column] for s in c.panel.symbols], float)
     if np.isnan(pcc).all():
         return None
-    mse = np.array([c.expected_mse[column]], float)
-    same_genes = Scores(("card",), pcc[None], mse, mse * _NAN, scores.heg, scores.hvg)
-    return _figures(same_genes)
+    mse = np.array([c.held_out_mse[column]], float)
+    same_genes = PredictionScores(("card",), pcc[None], mse, mse * _NAN, scores.heg, scores.hvg)
+    return _to_method_metrics(same_genes)

@@ -14,8 +14,8 @@ from pathlib import Path
 
 from ..errors import GeneError
 
-HALLMARK = Path(__file__).parent / "sets" / "hallmark.v7.0.symbols.gmt.gz"
-_LARGEST = 200_000_000  # bytes of text; all of MSigDB has about a tenth
+HALLMARK_FILE = Path(__file__).parent / "sets" / "hallmark.v7.0.symbols.gmt.gz"
+_MAX_GMT_BYTES = 200_000_000  # bytes of text; all of MSigDB has about a tenth
 
 
 @dataclass(frozen=True)
@@ -42,15 +42,15 @@ def read_gmt(path: str | Path) -> tuple[GeneSet, ...]:
         with path.open("rb") as file:
             packed = file.read(2) == b"\x1f\x8b"
         with gzip.open(path) if packed else path.open("rb") as file:
-            data = file.read(_LARGEST + 1)
-        if len(data) > _LARGEST:
+            data = file.read(_MAX_GMT_BYTES + 1)
+        if len(data) > _MAX_GMT_BYTES:
             raise GeneError(f"{path.name} is larger than any collection of gene sets; check it.")
         text = data.decode("utf-8-sig")
     except FileNotFoundError:
         raise GeneError(f"There is no file {path}; check the path.") from None
     except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
         raise GeneError(f"{path.name} is not a readable GMT file; download it again.") from error
-    sets = [_set(line) for line in text.splitlines() if line.strip() and line[0] != "#"]
+    sets = [_parse_gmt_line(line) for line in text.splitlines() if line.strip() and line[0] != "#"]
     found = [s for s in sets if s is not None and s.genes]
     if not found:
         raise GeneError(
@@ -66,12 +66,12 @@ def read_gmt(path: str | Path) -> tuple[GeneSet, ...]:
 
 
 @cache
-def hallmark() -> tuple[GeneSet, ...]:
+def load_hallmark_sets() -> tuple[GeneSet, ...]:
     """The 50 Hallmark sets of MSigDB v7.0, which come with the package (CC-BY-4.0)."""
-    return read_gmt(HALLMARK)
+    return read_gmt(HALLMARK_FILE)
 
 
-def _set(line: str) -> GeneSet | None:
+def _parse_gmt_line(line: str) -> GeneSet | None:
     name, _, rest = line.partition("\t")
     genes = (g.partition(",")[0].strip() for g in rest.split("\t")[1:])
     unique = tuple(dict.fromkeys(g for g in genes if g))

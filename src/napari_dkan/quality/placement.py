@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from ..expression.arrayfit import array_mpp
+from ..expression.arrayfit import mpp_from_spots
 from ..spatial.spots import Spots
 
 if TYPE_CHECKING:
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
 # Share of spots: none on her2st C2 to C5 where they lie right, 11 % and more once they are
 # shifted by 0.4 mm, swapped, or another section's.
-_OFF_TISSUE = 0.05
-_SCALE = 1.1  # pixel sizes further apart than this factor are two scales
+_MAX_OFF_TISSUE_FRACTION = 0.05
+_MAX_MPP_RATIO = 1.1  # pixel sizes further apart than this factor are two scales
 
 
 @dataclass(frozen=True)
-class Placement:
+class RegistrationCheck:
     """Where the spots lie.
 
     off_slide, off_tissue : (N,) bool; a spot off the slide is off the tissue too. All False for
@@ -32,17 +32,17 @@ class Placement:
 
     off_slide: NDArray[np.bool_]
     off_tissue: NDArray[np.bool_]
-    scale_mpp: float | None
+    fitted_mpp: float | None
     warning: str
 
 
-def place(
+def check_registration(
     spots: Spots,
     width: int,
     height: int,
     mpp: float | None,
     tissue: BaseGeometry | None,
-) -> Placement:
+) -> RegistrationCheck:
     """Compare spots with the slide they are said to lie on.
 
     width, height : of the slide in level-0 px. mpp : its um per px, None when unknown.
@@ -54,15 +54,15 @@ def place(
     """
     x, y = spots.xy.T
     off_slide = (x < 0) | (y < 0) | (x >= width) | (y >= height)
-    scale = array_mpp(spots)
-    off_tissue = off_slide | _off(spots, tissue, mpp or scale)
-    sentence = _sentence(spots, off_slide, off_tissue, mpp, scale)
+    scale = mpp_from_spots(spots)
+    off_tissue = off_slide | _find_off_tissue(spots, tissue, mpp or scale)
+    sentence = _format_warning(spots, off_slide, off_tissue, mpp, scale)
     if not sentence and tissue is not None and tissue.is_empty:
         sentence = "No tissue was found on the slide, so nothing tells whether its spots lie right."
-    return Placement(off_slide, off_tissue, scale, sentence)
+    return RegistrationCheck(off_slide, off_tissue, scale, sentence)
 
 
-def _sentence(
+def _format_warning(
     spots: Spots,
     off_slide: NDArray[np.bool_],
     off_tissue: NDArray[np.bool_],
@@ -73,15 +73,15 @@ def _sentence(
     seen = []
     if off_slide.any():
         seen.append(f"{int(off_slide.sum())} of {len(spots)} spots lie off the slide")
-    elif off_tissue.mean() > _OFF_TISSUE:
+    elif off_tissue.mean() > _MAX_OFF_TISSUE_FRACTION:
         seen.append(f"{int(off_tissue.sum())} of {len(spots)} spots lie off the tissue")
     cause = ""
-    if mpp and scale and max(scale / mpp, mpp / scale) > _SCALE:
+    if mpp and scale and max(scale / mpp, mpp / scale) > _MAX_MPP_RATIO:
         cause = (
             f"their array fits {scale:.3g} um per pixel, the slide has {mpp:.3g}: the coordinates "
             "are of a scan of another resolution"
         )
-    elif _mirrored(spots):
+    elif _is_mirrored(spots):
         cause = "they lie mirrored, as if x and y were swapped"
     elif seen:
         cause = "the coordinates may be another slide's, or shifted"
@@ -91,7 +91,7 @@ def _sentence(
     return f"{what}; register the spots with three landmarks or give the right file."
 
 
-def _mirrored(spots: Spots) -> bool:
+def _is_mirrored(spots: Spots) -> bool:
     """Whether the array's columns and rows, as the files number them, turn the other way round.
 
     No scan does that; sections are mounted and scanned face up.
@@ -105,7 +105,7 @@ def _mirrored(spots: Spots) -> bool:
     return bool(np.linalg.det(affine[:2]) < 0)
 
 
-def _off(spots: Spots, tissue: BaseGeometry | None, mpp: float | None) -> NDArray[np.bool_]:
+def _find_off_tissue(spots: Spots, tissue: BaseGeometry | None, mpp: float | None) -> NDArray[np.bool_]:
     import shapely
 
     if tissue is None or tissue.is_empty:

@@ -14,17 +14,17 @@ from ..training.metrics import gene_pcc
 
 if TYPE_CHECKING:
     from ..inference.prediction import Prediction
-    from ..training.measured import Measured
+    from ..training.measured import MeasuredSection
     from .compare import Comparison
 
-Array = NDArray[np.floating]
+FloatArray = NDArray[np.floating]
 
-_FEWEST_SPOTS = 3
-_TIE = 0.005  # of a PCC; less is no preference
+_MIN_SPOTS = 3
+_PCC_TIE = 0.005  # of a PCC; less is no preference
 
 
 @dataclass(frozen=True)
-class GeneRivals:
+class GeneModelComparison:
     """One gene under both checkpoints; NaN where undefined.
 
     agreement : correlation of the two maps. difference : mean absolute difference.
@@ -33,15 +33,15 @@ class GeneRivals:
     """
 
     symbol: str
-    agreement: float
-    difference: float
+    map_correlation: float
+    mean_abs_difference: float
     pcc_a: float
     pcc_b: float
-    prefers: str
+    preferred_model: str
 
 
 @dataclass(frozen=True, eq=False)
-class Rivals:
+class ModelComparison:
     """Two predictions at the same spots.
 
     panel : the G genes that both predict. rows : (N,) of the spots that both predict.
@@ -51,38 +51,38 @@ class Rivals:
     """
 
     panel: Panel
-    rows: NDArray[np.int64]
-    a: NDArray[np.float32]
-    b: NDArray[np.float32]
+    spot_rows: NDArray[np.int64]
+    values_a: NDArray[np.float32]
+    values_b: NDArray[np.float32]
     titles: tuple[str, str]
-    same_scale: bool
-    genes: tuple[GeneRivals, ...]
+    has_same_label_scale: bool
+    gene_comparisons: tuple[GeneModelComparison, ...]
 
     @property
     def difference(self) -> NDArray[np.float32]:
         """(N, G) second minus first."""
-        return self.b - self.a
+        return self.values_b - self.values_a
 
-    def sentence(self) -> str:
+    def format_verdict(self) -> str:
         """A plain verdict."""
-        known = [g for g in self.genes if g.agreement == g.agreement]
-        mean = f"{np.mean([g.agreement for g in known]):.2f}" if known else "undefined"
+        known = [g for g in self.gene_comparisons if g.map_correlation == g.map_correlation]
+        mean = f"{np.mean([g.map_correlation for g in known]):.2f}" if known else "undefined"
         said = f"The two maps of a gene correlate by {mean} on average over {len(known)} genes"
-        measured = [g for g in self.genes if g.pcc_a == g.pcc_a and g.pcc_b == g.pcc_b]
+        measured = [g for g in self.gene_comparisons if g.pcc_a == g.pcc_a and g.pcc_b == g.pcc_b]
         if measured:
             pcc_a, pcc_b = np.mean([(g.pcc_a, g.pcc_b) for g in measured], axis=0)
-            votes = [g.prefers for g in measured]
+            votes = [g.preferred_model for g in measured]
             first, second = self.titles
             said += (
                 f"; the measured data prefers {first} on {votes.count('first')} genes and {second} "
                 f"on {votes.count('second')} of {len(measured)} (PCC {pcc_a:.2f} and {pcc_b:.2f})"
             )
-        if not self.same_scale:
+        if not self.has_same_label_scale:
             said += "; they are on different label scales, so compare their patterns only"
         return said + "."
 
 
-def rivals(a: Prediction, b: Prediction, measured: Comparison | Measured | None = None) -> Rivals:
+def compare_models(a: Prediction, b: Prediction, measured: Comparison | MeasuredSection | None = None) -> ModelComparison:
     """Set two predictions side by side, gene by gene.
 
     measured : the section measured there, where it is loaded; judged where its spots are also
@@ -105,35 +105,35 @@ def rivals(a: Prediction, b: Prediction, measured: Comparison | Measured | None 
     panel = Panel(tuple(g for g in a.panel.genes if g.symbol in b.panel))
     if not len(panel):
         raise SpotsError(f"{titles[0]} and {titles[1]} have no gene in common.")
-    rows = np.flatnonzero(a.done & b.done)
+    rows = np.flatnonzero(a.predicted_mask & b.predicted_mask)
     if not len(rows):
         raise SpotsError("No spot is predicted by both checkpoints yet.")
     first, second = (p.values[rows][:, [p.panel.row(s) for s in panel.symbols]] for p in (a, b))
-    pcc_a, pcc_b = _with_measured(panel, xy[rows], first, second, measured)
+    pcc_a, pcc_b = _pcc_with_measured(panel, xy[rows], first, second, measured)
     alike, apart = gene_pcc(first, second), np.abs(second - first).mean(axis=0)
     rows_of = zip(*(c.tolist() for c in (alike, apart, pcc_a, pcc_b)), strict=True)
     genes = tuple(
-        GeneRivals(symbol, one, other, pa, pb, _preferred(pa, pb))
+        GeneModelComparison(symbol, one, other, pa, pb, _choose_preferred(pa, pb))
         for symbol, (one, other, pa, pb) in zip(panel.symbols, rows_of, strict=True)
     )
     same = a.label_scale == b.label_scale
-    return Rivals(panel, rows, first, second, (titles[0], titles[1]), same, genes)
+    return ModelComparison(panel, rows, first, second, (titles[0], titles[1]), same, genes)
 
 
-def _with_measured(
-    panel: Panel, xy: Array, first: Array, second: Array, measured: Comparison | Measured | None
-) -> tuple[Array, Array]:
+def _pcc_with_measured(
+    panel: Panel, xy: FloatArray, first: FloatArray, second: FloatArray, measured: Comparison | MeasuredSection | None
+) -> tuple[FloatArray, FloatArray]:
     """PCC of both with the labels, (G,) each, NaN where a gene or too few spots are measured."""
     from scipy.spatial import cKDTree
 
     pcc = np.full((2, len(panel)), np.nan)
     if measured is None:
         return pcc[0], pcc[1]
-    where, labels = _labels(measured)
+    where, labels = _measured_labels(measured)
     distance, nearest = cKDTree(xy).query(where)
     there = distance <= 1.0
     both = [i for i, symbol in enumerate(panel.symbols) if symbol in measured.panel]
-    if there.sum() < _FEWEST_SPOTS or not both:
+    if there.sum() < _MIN_SPOTS or not both:
         return pcc[0], pcc[1]
     columns = [measured.panel.row(panel.symbols[i]) for i in both]
     for row, values in zip(pcc, (first, second), strict=True):
@@ -141,16 +141,16 @@ def _with_measured(
     return pcc[0], pcc[1]
 
 
-def _labels(measured: Comparison | Measured) -> tuple[Array, Array]:
+def _measured_labels(measured: Comparison | MeasuredSection) -> tuple[FloatArray, FloatArray]:
     """Spot centres (N, 2) and labels (N, G)."""
-    from ..training.measured import Measured
+    from ..training.measured import MeasuredSection
 
-    if isinstance(measured, Measured):
-        return measured.spots().xy, measured.labels.values
+    if isinstance(measured, MeasuredSection):
+        return measured.labeled_spots().xy, measured.labels.values
     return measured.spots.xy, measured.measured
 
 
-def _preferred(pcc_a: float, pcc_b: float) -> str:
-    if not abs(pcc_a - pcc_b) > _TIE:
+def _choose_preferred(pcc_a: float, pcc_b: float) -> str:
+    if not abs(pcc_a - pcc_b) > _PCC_TIE:
         return ""
     return "first" if pcc_a > pcc_b else "second"

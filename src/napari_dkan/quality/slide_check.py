@@ -7,25 +7,25 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from ..inference.evidence import NAMES
+from ..inference.evidence import QC_FEATURE_NAMES
 from ..model.checkpoint import Checkpoint
-from ..model.reference import Reference
+from ..model.reference import TrainingReference
 
 # How far the middle tile of a slide may lie beyond the training slides' means, in deviations of
 # the training tiles. Sections of one laboratory differ by up to 0.9 in stain and 0.5 in
 # sharpness; twice the pixel size moves sharpness by 1.3 or more (docs/trust.md).
-STAIN, SCALE = 3.0, 0.75
-STAINS = {
+MAX_STAIN_SHIFT, MAX_SHARPNESS_SHIFT = 3.0, 0.75
+STAIN_SHIFT_TEXTS = {
     "haematoxylin": "{} haematoxylin",
     "eosin": "{} eosin",
     "residual": "{} of colours that are neither haematoxylin nor eosin",
 }
-DISAGREE = 0.4  # share of tiles on which the networks disagree more than on 99 % of training spots
-FEWEST = 12  # tiles of tissue
-TISSUE = 0.3  # least share of tissue of a tile that is looked at
+MAX_DISAGREEING_FRACTION = 0.4  # share of tiles on which the networks disagree more than on 99 % of training spots
+MIN_TILES = 12  # tiles of tissue
+MIN_TISSUE_FRACTION = 0.3  # least share of tissue of a tile that is looked at
 
 
-def check_slide(checkpoint: Checkpoint, evidence: NDArray[np.floating], mpp: float | None) -> str:
+def check_domain_shift(checkpoint: Checkpoint, qc_features: NDArray[np.floating], mpp: float | None) -> str:
     """One sentence where the slide is far from the training data, "" where it is not.
 
     evidence : (N, E) of some tiles of its tissue, as `inference.evidence` notes it. mpp : um per
@@ -35,14 +35,14 @@ def check_slide(checkpoint: Checkpoint, evidence: NDArray[np.floating], mpp: flo
     reference = checkpoint.reference
     if reference is None:
         return ""
-    tiles = evidence[np.isfinite(evidence).all(axis=1)]
-    tiles = tiles[tiles[:, NAMES.index("tissue")] >= TISSUE]
-    if len(tiles) < FEWEST:
+    tiles = qc_features[np.isfinite(qc_features).all(axis=1)]
+    tiles = tiles[tiles[:, QC_FEATURE_NAMES.index("tissue")] >= MIN_TISSUE_FRACTION]
+    if len(tiles) < MIN_TILES:
         return ""
-    found = list(_stain(reference, tiles))
+    found = list(_describe_stain_shift(reference, tiles))
     if not found:  # another stain is mostly another scanner too, of another sharpness
-        found += _scale(checkpoint, reference, tiles, mpp)
-    found += _tissue(reference, tiles)
+        found += _describe_scale_shift(checkpoint, reference, tiles, mpp)
+    found += _describe_tissue_shift(reference, tiles)
     if not found:
         return ""
     trained = f" ({reference.tissue})" if reference.tissue else ""
@@ -52,45 +52,45 @@ def check_slide(checkpoint: Checkpoint, evidence: NDArray[np.floating], mpp: flo
     )
 
 
-def _stain(reference: Reference, tiles: NDArray[np.floating]) -> Iterator[str]:
-    off = {name: _beyond(reference, name, tiles) for name in STAINS}
+def _describe_stain_shift(reference: TrainingReference, tiles: NDArray[np.floating]) -> Iterator[str]:
+    off = {name: _shift_in_deviations(reference, name, tiles) for name in STAIN_SHIFT_TEXTS}
     said = [
-        STAINS[name].format("more" if by > 0 else "less")
+        STAIN_SHIFT_TEXTS[name].format("more" if by > 0 else "less")
         for name, by in off.items()
-        if abs(by) >= STAIN
+        if abs(by) >= MAX_STAIN_SHIFT
     ]
     if said:
         yield f"its stain is another, with {', '.join(said)}"
 
 
-def _scale(
-    checkpoint: Checkpoint, reference: Reference, tiles: NDArray[np.floating], mpp: float | None
+def _describe_scale_shift(
+    checkpoint: Checkpoint, reference: TrainingReference, tiles: NDArray[np.floating], mpp: float | None
 ) -> Iterator[str]:
-    if mpp is not None and mpp > 1.5 * max(*reference.mpp, checkpoint.patch.mpp):
+    if mpp is not None and mpp > 1.5 * max(*reference.slide_mpp, checkpoint.patch.mpp):
         yield f"its pixels of {mpp:.3g} um are coarser than any it was trained on"
         return
-    by = _beyond(reference, "sharpness", tiles)
-    if abs(by) >= SCALE:
+    by = _shift_in_deviations(reference, "sharpness", tiles)
+    if abs(by) >= MAX_SHARPNESS_SHIFT:
         size = "" if mpp is None else f" of {mpp:.3g} um"
         looks = "finer, as if smaller" if by > 0 else "coarser, as if larger or out of focus"
         yield f"its tissue looks {looks}: check the pixel size{size}"
 
 
-def _tissue(reference: Reference, tiles: NDArray[np.floating]) -> Iterator[str]:
-    if "members" not in reference.names:
+def _describe_tissue_shift(reference: TrainingReference, tiles: NDArray[np.floating]) -> Iterator[str]:
+    if "members" not in reference.feature_names:
         return
-    often = reference.levels[reference.names.index("members")][99]
-    share = float((tiles[:, NAMES.index("members")] > often).mean())
-    if often > 0 and share >= DISAGREE:
+    often = reference.feature_quantiles[reference.feature_names.index("members")][99]
+    share = float((tiles[:, QC_FEATURE_NAMES.index("members")] > often).mean())
+    if often > 0 and share >= MAX_DISAGREEING_FRACTION:
         yield f"the networks disagree on {share:.0%} of its tiles, as on tissue new to them"
 
 
-def _beyond(reference: Reference, name: str, tiles: NDArray[np.floating]) -> float:
+def _shift_in_deviations(reference: TrainingReference, name: str, tiles: NDArray[np.floating]) -> float:
     """How far the middle tile lies beyond the training slides' means, in deviations of tiles."""
-    if name not in reference.names:
+    if name not in reference.feature_names:
         return 0.0
-    row = reference.names.index(name)
-    levels, means = reference.levels[row], reference.by_slide[:, row]
-    middle = float(np.median(tiles[:, NAMES.index(name)]))
+    row = reference.feature_names.index(name)
+    levels, means = reference.feature_quantiles[row], reference.slide_means[:, row]
+    middle = float(np.median(tiles[:, QC_FEATURE_NAMES.index(name)]))
     beyond = middle - float(np.clip(middle, means.min(), means.max()))
     return beyond / max(float(levels[84] - levels[16]) / 2, 1e-3)

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from .layout import Field, Layout, Ring
+from .layout import ScalarField, TissueLayout, RingStructure
 
 
 @dataclass(frozen=True)
-class Kind:
+class NucleusType:
     """One kind of nucleus: axes in um, their spread, haematoxylin, and its chromatin.
 
     chromatin : "vesicular" (pale with rim and nucleolus), "clumped", "even" or "none"
@@ -19,59 +19,59 @@ class Kind:
     """
 
     name: str
-    long: float
-    short: float
+    long_axis_um: float
+    short_axis_um: float
     spread: float
     stain: float
     chromatin: str
 
 
-KINDS = (
-    Kind("tumour", 10.6, 8.3, 0.18, 1.60, "vesicular"),
-    Kind("mitosis", 9.0, 3.6, 0.15, 1.9, "even"),
-    Kind("epithelium", 8.2, 5.8, 0.08, 1.45, "vesicular"),
-    Kind("myoepithelium", 8.5, 2.4, 0.12, 1.7, "even"),
-    Kind("lymphocyte", 6.1, 5.6, 0.08, 1.95, "clumped"),
-    Kind("plasma", 6.4, 6.0, 0.07, 1.8, "clumped"),
-    Kind("fibroblast", 12.0, 2.0, 0.28, 1.7, "even"),
-    Kind("endothelium", 8.5, 2.3, 0.12, 1.2, "even"),
-    Kind("fat nucleus", 8.5, 1.9, 0.15, 1.2, "even"),
-    Kind("debris", 2.6, 2.2, 0.35, 1.5, "even"),
-    Kind("adipocyte", 60.0, 60.0, 0.1, 0.0, "none"),
+NUCLEUS_TYPES = (
+    NucleusType("tumour", 10.6, 8.3, 0.18, 1.60, "vesicular"),
+    NucleusType("mitosis", 9.0, 3.6, 0.15, 1.9, "even"),
+    NucleusType("epithelium", 8.2, 5.8, 0.08, 1.45, "vesicular"),
+    NucleusType("myoepithelium", 8.5, 2.4, 0.12, 1.7, "even"),
+    NucleusType("lymphocyte", 6.1, 5.6, 0.08, 1.95, "clumped"),
+    NucleusType("plasma", 6.4, 6.0, 0.07, 1.8, "clumped"),
+    NucleusType("fibroblast", 12.0, 2.0, 0.28, 1.7, "even"),
+    NucleusType("endothelium", 8.5, 2.3, 0.12, 1.2, "even"),
+    NucleusType("fat nucleus", 8.5, 1.9, 0.15, 1.2, "even"),
+    NucleusType("debris", 2.6, 2.2, 0.35, 1.5, "even"),
+    NucleusType("adipocyte", 60.0, 60.0, 0.1, 0.0, "none"),
 )
-NUMBER = {kind.name: i for i, kind in enumerate(KINDS)}
-NECROSIS_UM = 62.0  # depth in a nest from which its cells are dead
+TYPE_INDEX = {kind.name: i for i, kind in enumerate(NUCLEUS_TYPES)}
+NECROSIS_DEPTH_UM = 62.0  # depth in a nest from which its cells are dead
 
 
 @dataclass(frozen=True)
-class Cells:
+class CellArrays:
     """N cells: centres in um, kind (index in KINDS), direction of the long axis in radians."""
 
     x: NDArray[np.float32]
     y: NDArray[np.float32]
-    kind: NDArray[np.int8]
+    type_index: NDArray[np.int8]
     angle: NDArray[np.float32]
 
-    def of(self, *names: str) -> NDArray[np.intp]:
+    def rows_of_types(self, *names: str) -> NDArray[np.intp]:
         """Rows of the cells of these kinds."""
-        return np.flatnonzero(np.isin(self.kind, [NUMBER[n] for n in names]))
+        return np.flatnonzero(np.isin(self.type_index, [TYPE_INDEX[n] for n in names]))
 
 
-def place_cells(rng: np.random.Generator, layout: Layout, along: tuple[Field, Field]) -> Cells:
+def place_cells(rng: np.random.Generator, layout: TissueLayout, along: tuple[ScalarField, ScalarField]) -> CellArrays:
     """Fill the layout with cells; ``along`` is the fibre direction on the layout's grid."""
-    stroma = layout.off_rings(np.minimum(-layout.nests, -layout.fat))
+    stroma = layout.clip_by_rings(np.minimum(-layout.nests, -layout.fat))
     parts = [
-        _tumour(rng, layout),
-        *(_gland(rng, ring) for ring in layout.glands),
-        *(_vessel(rng, ring) for ring in layout.vessels),
-        _immune(rng, layout, "lymphocyte", layout.lymphocytes, stroma, 7.4),
-        _immune(rng, layout, "plasma", layout.plasma, stroma, 10.5),
-        _fibroblasts(rng, layout, stroma, along),
-        _fat(rng, layout),
+        _place_tumour_cells(rng, layout),
+        *(_place_gland_cells(rng, ring) for ring in layout.glands),
+        *(_place_vessel_cells(rng, ring) for ring in layout.vessels),
+        _place_immune_cells(rng, layout, "lymphocyte", layout.lymphocytes, stroma, 7.4),
+        _place_immune_cells(rng, layout, "plasma", layout.plasma, stroma, 10.5),
+        _place_fibroblasts(rng, layout, stroma, along),
+        _place_fat_cells(rng, layout),
     ]
     x, y, kind, angle = (np.concatenate(column) for column in zip(*parts, strict=True))
-    inside = (layout.sample(layout.tissue, x, y) > 3) & _out_of_fat(x, y, kind)
-    return Cells(
+    inside = (layout.interpolate(layout.tissue, x, y) > 3) & _is_outside_fat(x, y, kind)
+    return CellArrays(
         x[inside].astype(np.float32),
         y[inside].astype(np.float32),
         kind[inside].astype(np.int8),
@@ -79,14 +79,14 @@ def place_cells(rng: np.random.Generator, layout: Layout, along: tuple[Field, Fi
     )
 
 
-Part = tuple[NDArray, NDArray, NDArray, NDArray]
+CellColumns = tuple[NDArray, NDArray, NDArray, NDArray]
 
 
-def _part(name: str, x: NDArray, y: NDArray, angle: NDArray) -> Part:
-    return x, y, np.full(len(x), NUMBER[name], np.int8), angle
+def _cell_columns(name: str, x: NDArray, y: NDArray, angle: NDArray) -> CellColumns:
+    return x, y, np.full(len(x), TYPE_INDEX[name], np.int8), angle
 
 
-def _jittered(
+def _jittered_hex_grid(
     rng: np.random.Generator, size_um: float, pitch: float, jitter: float
 ) -> tuple[NDArray, NDArray]:
     """A hexagonal grid of this pitch, each point moved by up to jitter times the pitch."""
@@ -98,7 +98,7 @@ def _jittered(
     return x + move[0], y + move[1]
 
 
-def _apart(x: NDArray, y: NDArray, distance: float, rounds: int = 3) -> tuple[NDArray, NDArray]:
+def _push_apart(x: NDArray, y: NDArray, distance: float, rounds: int = 3) -> tuple[NDArray, NDArray]:
     """Push points that are closer than this apart, a few times."""
     from scipy.spatial import cKDTree
 
@@ -115,22 +115,22 @@ def _apart(x: NDArray, y: NDArray, distance: float, rounds: int = 3) -> tuple[ND
     return at[:, 0], at[:, 1]
 
 
-def _tumour(rng: np.random.Generator, layout: Layout) -> Part:
-    x, y = _jittered(rng, layout.size_um, 11.6, 0.42)
-    depth = layout.sample(layout.nests, x, y)
+def _place_tumour_cells(rng: np.random.Generator, layout: TissueLayout) -> CellColumns:
+    x, y = _jittered_hex_grid(rng, layout.size_um, 11.6, 0.42)
+    depth = layout.interpolate(layout.nests, x, y)
     keep = (depth > 3.5) & (rng.random(x.size) > 0.05)
-    x, y = _apart(x[keep], y[keep], 9.6)
-    depth = layout.sample(layout.nests, x, y)
-    kind = np.full(x.size, NUMBER["tumour"], np.int8)
-    kind[rng.random(x.size) < 0.012] = NUMBER["mitosis"]
-    dead = depth > NECROSIS_UM + rng.normal(0, 5, x.size)
-    kind[dead] = NUMBER["debris"]
+    x, y = _push_apart(x[keep], y[keep], 9.6)
+    depth = layout.interpolate(layout.nests, x, y)
+    kind = np.full(x.size, TYPE_INDEX["tumour"], np.int8)
+    kind[rng.random(x.size) < 0.012] = TYPE_INDEX["mitosis"]
+    dead = depth > NECROSIS_DEPTH_UM + rng.normal(0, 5, x.size)
+    kind[dead] = TYPE_INDEX["debris"]
     drop = dead & (rng.random(x.size) < 0.35)
     angle = rng.uniform(0, np.pi, x.size)
     return x[~drop], y[~drop], kind[~drop], angle[~drop]
 
 
-def _gland(rng: np.random.Generator, ring: Ring) -> Part:
+def _place_gland_cells(rng: np.random.Generator, ring: RingStructure) -> CellColumns:
     """An epithelial layer of radial nuclei (two rows in ducts) on a myoepithelial one."""
     rows = [(0.45, "epithelium", 7.0)] if ring.wall < 12 else [
         (0.33, "epithelium", 7.4), (0.66, "epithelium", 8.2)]  # fmt: skip
@@ -142,74 +142,74 @@ def _gland(rng: np.random.Generator, ring: Ring) -> Part:
         phi = 2 * np.pi * (np.arange(n) + rng.uniform(-0.27, 0.27, n)) / n
         spread = 0.035 * ring.wall if name == "myoepithelium" else 0.10 * ring.wall
         share = (radius + rng.normal(0, spread, n)) / ring.radius
-        x, y = ring.point(phi, share)
+        x, y = ring.from_polar(phi, share)
         radial = np.arctan2(y - ring.y, x - ring.x) + rng.normal(0, 0.18, n)
-        parts.append(_part(name, x, y, radial + (name == "myoepithelium") * np.pi / 2))
+        parts.append(_cell_columns(name, x, y, radial + (name == "myoepithelium") * np.pi / 2))
     return tuple(np.concatenate(column) for column in zip(*parts, strict=True))  # type: ignore
 
 
-def _vessel(rng: np.random.Generator, ring: Ring) -> Part:
+def _place_vessel_cells(rng: np.random.Generator, ring: RingStructure) -> CellColumns:
     """Flat endothelial nuclei along the lumen, and muscle nuclei in a thick wall."""
     parts = []
     for depth, pitch in ((0.85, 15.0), (0.35, 13.0)) if ring.wall > 4 else ((0.6, 15.0),):
         radius = ring.radius - depth * ring.wall
         n = max(3, int(2 * np.pi * radius / pitch))
         phi = 2 * np.pi * (np.arange(n) + rng.uniform(-0.4, 0.4, n)) / n
-        x, y = ring.point(phi, np.full(n, radius / ring.radius))
+        x, y = ring.from_polar(phi, np.full(n, radius / ring.radius))
         tangent = np.arctan2(y - ring.y, x - ring.x) + np.pi / 2
-        parts.append(_part("endothelium", x, y, tangent))
+        parts.append(_cell_columns("endothelium", x, y, tangent))
     return tuple(np.concatenate(column) for column in zip(*parts, strict=True))  # type: ignore
 
 
-def _immune(
-    rng: np.random.Generator, layout: Layout, name: str, cover: Field, stroma: Field, pitch: float
-) -> Part:
-    x, y = _jittered(rng, layout.size_um, pitch, 0.42)
-    chance = layout.sample(cover, x, y)
+def _place_immune_cells(
+    rng: np.random.Generator, layout: TissueLayout, name: str, cover: ScalarField, stroma: ScalarField, pitch: float
+) -> CellColumns:
+    x, y = _jittered_hex_grid(rng, layout.size_um, pitch, 0.42)
+    chance = layout.interpolate(cover, x, y)
     # A few lymphocytes enter nests; none stand in a lumen or in fat cells.
-    chance = np.where(layout.sample(stroma, x, y) > 4, chance, 0.0)
-    nest = layout.sample(layout.nests, x, y)
-    near = layout.sample(cover, x, y)
+    chance = np.where(layout.interpolate(stroma, x, y) > 4, chance, 0.0)
+    nest = layout.interpolate(layout.nests, x, y)
+    near = layout.interpolate(cover, x, y)
     chance = np.where((nest > 0) & (nest < 40), 0.10 * near, chance)
     keep = rng.random(x.size) < chance
-    x, y = _apart(x[keep], y[keep], 0.83 * pitch, 2)
-    return _part(name, x, y, rng.uniform(0, np.pi, x.size))
+    x, y = _push_apart(x[keep], y[keep], 0.83 * pitch, 2)
+    return _cell_columns(name, x, y, rng.uniform(0, np.pi, x.size))
 
 
-def _fibroblasts(
-    rng: np.random.Generator, layout: Layout, stroma: Field, along: tuple[Field, Field]
-) -> Part:
-    x, y = _jittered(rng, layout.size_um, 15.0, 0.5)
-    loose = layout.sample(layout.looseness, x, y)
-    near_tumour = np.exp(-np.clip(-layout.sample(layout.tumour, x, y), 0, None) / 80)
+def _place_fibroblasts(
+    rng: np.random.Generator, layout: TissueLayout, stroma: ScalarField, along: tuple[ScalarField, ScalarField]
+) -> CellColumns:
+    x, y = _jittered_hex_grid(rng, layout.size_um, 15.0, 0.5)
+    loose = layout.interpolate(layout.looseness, x, y)
+    near_tumour = np.exp(-np.clip(-layout.interpolate(layout.tumour, x, y), 0, None) / 80)
     chance = 0.20 + 0.26 * loose + 0.14 * near_tumour
-    chance *= layout.sample(stroma, x, y) > 5
-    chance *= layout.sample(layout.lymphocytes, x, y) < 0.6
+    chance *= layout.interpolate(stroma, x, y) > 5
+    chance *= layout.interpolate(layout.lymphocytes, x, y) < 0.6
     keep = rng.random(x.size) < chance
     x, y = x[keep], y[keep]
-    angle = np.arctan2(layout.sample(along[1], x, y), layout.sample(along[0], x, y))
-    return _part("fibroblast", x, y, angle + rng.normal(0, 0.15, x.size))
+    angle = np.arctan2(layout.interpolate(along[1], x, y), layout.interpolate(along[0], x, y))
+    return _cell_columns("fibroblast", x, y, angle + rng.normal(0, 0.15, x.size))
 
 
-def _out_of_fat(x: NDArray, y: NDArray, kind: NDArray) -> NDArray[np.bool_]:
+def _is_outside_fat(x: NDArray, y: NDArray, kind: NDArray) -> NDArray[np.bool_]:
     """False for stroma cells that would float inside an adipocyte."""
     from scipy.spatial import cKDTree
 
-    fat = kind == NUMBER["adipocyte"]
+    fat = kind == TYPE_INDEX["adipocyte"]
     if not fat.any():
         return np.ones(len(x), bool)
     away, _ = cKDTree(np.stack([x[fat], y[fat]], 1)).query(np.stack([x, y], 1))
-    return fat | (kind == NUMBER["fat nucleus"]) | (away > 38)
+    return fat | (kind == TYPE_INDEX["fat nucleus"]) | (away > 38)
 
 
-def _fat(rng: np.random.Generator, layout: Layout) -> Part:
+def _place_fat_cells(rng: np.random.Generator, layout: TissueLayout) -> CellColumns:
     """Adipocyte centres, and a flat nucleus squeezed between some neighbours."""
     from scipy.spatial import cKDTree
 
-    x, y = _jittered(rng, layout.size_um, 58.0, 0.30)
-    keep = (layout.sample(layout.fat, x, y) > 8) & (layout.sample(layout.tissue, x, y) > 12)
-    x, y = _apart(x[keep], y[keep], 50, 2)
-    cells = _part("adipocyte", x, y, np.zeros(x.size))
+    x, y = _jittered_hex_grid(rng, layout.size_um, 58.0, 0.30)
+    keep = (layout.interpolate(layout.fat, x, y) > 8) & (layout.interpolate(layout.tissue, x, y) > 12)
+    x, y = _push_apart(x[keep], y[keep], 50, 2)
+    cells = _cell_columns("adipocyte", x, y, np.zeros(x.size))
     if x.size < 4:
         return cells
     at = np.stack([x, y], 1)
@@ -219,5 +219,5 @@ def _fat(rng: np.random.Generator, layout: Layout) -> Part:
     gap = at[near][use] - at[use]
     middle = at[use] + 0.5 * gap + rng.normal(0, 0.5, gap.shape)
     across = np.arctan2(gap[:, 1], gap[:, 0]) + np.pi / 2
-    nuclei = _part("fat nucleus", middle[:, 0], middle[:, 1], across)
+    nuclei = _cell_columns("fat nucleus", middle[:, 0], middle[:, 1], across)
     return tuple(np.concatenate(column) for column in zip(cells, nuclei, strict=True))  # type: ignore

@@ -11,18 +11,18 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from .layout import PITCH, Field, Layout, smooth_noise
+from .layout import GRID_PITCH_UM, ScalarField, TissueLayout, make_smooth_noise
 
 
-def fibre_direction(rng: np.random.Generator, layout: Layout) -> tuple[Field, Field]:
+def compute_fibre_direction(rng: np.random.Generator, layout: TissueLayout) -> tuple[ScalarField, ScalarField]:
     """Unit vector (x, y) along the fibres on the layout's grid."""
     n = len(layout.tissue)
-    obstacle = layout.off_rings(np.minimum(-layout.nests, -layout.fat))
+    obstacle = layout.clip_by_rings(np.minimum(-layout.nests, -layout.fat))
     theta = rng.uniform(0, np.pi)
-    along = (np.arange(n, dtype=np.float32) + 0.5) * PITCH
+    along = (np.arange(n, dtype=np.float32) + 0.5) * GRID_PITCH_UM
     plane = np.cos(theta) * along[None, :] + np.sin(theta) * along[:, None]
-    potential = plane + 75 * smooth_noise(rng, (n, n), 130 / PITCH)
-    potential += 9 * smooth_noise(rng, (n, n), 24 / PITCH)
+    potential = plane + 75 * make_smooth_noise(rng, (n, n), 130 / GRID_PITCH_UM)
+    potential += 9 * make_smooth_noise(rng, (n, n), 24 / GRID_PITCH_UM)
     potential += 55 * np.exp(-np.clip(obstacle, 0, None) / 45)
     potential += 0.25 * np.clip(layout.tissue, 0, 120)
     gy, gx = np.gradient(potential)
@@ -30,30 +30,30 @@ def fibre_direction(rng: np.random.Generator, layout: Layout) -> tuple[Field, Fi
     return (-gy / norm).astype(np.float32), (gx / norm).astype(np.float32)
 
 
-def fibre_texture(
-    rng: np.random.Generator, dx: Field, dy: Field, pitch: float
-) -> tuple[Field, Field]:
+def make_fibre_texture(
+    rng: np.random.Generator, dx: ScalarField, dy: ScalarField, pitch: float
+) -> tuple[ScalarField, ScalarField]:
     """Fibrils and bundles along (dx, dy), each with mean 0 and standard deviation 1.
 
     pitch : um per pixel of dx and dy; fibrils are about 1 um wide, bundles about 5 um.
     """
     shape = dx.shape
-    crimp = 0.34 * smooth_noise(rng, shape, 8 / pitch)
+    crimp = 0.34 * make_smooth_noise(rng, shape, 8 / pitch)
     cos, sin = np.cos(crimp), np.sin(crimp)
     flow_x, flow_y = 1.25 * (cos * dx - sin * dy), 1.25 * (sin * dx + cos * dy)
-    fibrils = smooth_noise(rng, shape, 0.55 / pitch)
-    bundles = smooth_noise(rng, shape, 2.1 / pitch)
+    fibrils = make_smooth_noise(rng, shape, 0.55 / pitch)
+    bundles = make_smooth_noise(rng, shape, 2.1 / pitch)
     for doubling in range(5):
-        ahead = _ahead(flow_x, flow_y)
+        ahead = _downstream_index(flow_x, flow_y)
         if doubling < 4:
-            fibrils = 0.5 * (fibrils + _at(fibrils, ahead))
-        bundles = 0.5 * (bundles + _at(bundles, ahead))
-        flow_x = flow_x + _at(flow_x, ahead)
-        flow_y = flow_y + _at(flow_y, ahead)
-    return _standard(fibrils), _standard(bundles)
+            fibrils = 0.5 * (fibrils + _take(fibrils, ahead))
+        bundles = 0.5 * (bundles + _take(bundles, ahead))
+        flow_x = flow_x + _take(flow_x, ahead)
+        flow_y = flow_y + _take(flow_y, ahead)
+    return _standardize(fibrils), _standardize(bundles)
 
 
-def _ahead(flow_x: Field, flow_y: Field) -> NDArray[np.int32]:
+def _downstream_index(flow_x: ScalarField, flow_y: ScalarField) -> NDArray[np.int32]:
     """Flat index of the pixel that the flow leads to from each pixel."""
     h, w = flow_x.shape
     column = np.arange(w, dtype=np.float32)[None, :] + flow_x
@@ -63,9 +63,9 @@ def _ahead(flow_x: Field, flow_y: Field) -> NDArray[np.int32]:
     return row.astype(np.int32) * np.int32(w) + column.astype(np.int32)
 
 
-def _at(field: Field, index: NDArray[np.int32]) -> Field:
+def _take(field: ScalarField, index: NDArray[np.int32]) -> ScalarField:
     return field.ravel().take(index)
 
 
-def _standard(field: Field) -> Field:
+def _standardize(field: ScalarField) -> ScalarField:
     return (field - field.mean()) / (field.std() + 1e-9)

@@ -9,41 +9,41 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from .cells import NECROSIS_UM, Cells
-from .fibres import fibre_texture
-from .layout import PITCH, Field, Layout, Ring, smooth_noise
+from .cells import NECROSIS_DEPTH_UM, CellArrays
+from .fibres import make_fibre_texture
+from .layout import GRID_PITCH_UM, ScalarField, TissueLayout, RingStructure, make_smooth_noise
 
 
-def paint_ground(
+def paint_background(
     rng: np.random.Generator,
-    layout: Layout,
-    cells: Cells,
-    along: tuple[Field, Field],
+    layout: TissueLayout,
+    cells: CellArrays,
+    along: tuple[ScalarField, ScalarField],
     pixels: int,
-) -> tuple[Field, Field]:
+) -> tuple[ScalarField, ScalarField]:
     """Haematoxylin and eosin of the section without nuclei, both (pixels, pixels) float32."""
     pitch = layout.size_um / pixels
     shape = (pixels, pixels)
 
-    def big(field: Field) -> Field:
-        return enlarge(field, pixels)
+    def big(field: ScalarField) -> ScalarField:
+        return upsample(field, pixels)
 
     nests = big(layout.nests)
-    fibrils, bundles = fibre_texture(rng, big(along[0]), big(along[1]), pitch)
-    grain = smooth_noise(rng, shape, 0.8 / pitch)
-    mottle = big(smooth_noise(rng, layout.tissue.shape, 13 / PITCH))
-    h, e = _stroma(big(layout.looseness), big(layout.lymphocytes), mottle, fibrils, bundles)
+    fibrils, bundles = make_fibre_texture(rng, big(along[0]), big(along[1]), pitch)
+    grain = make_smooth_noise(rng, shape, 0.8 / pitch)
+    mottle = big(make_smooth_noise(rng, layout.tissue.shape, 13 / GRID_PITCH_UM))
+    h, e = _paint_stroma(big(layout.looseness), big(layout.lymphocytes), mottle, fibrils, bundles)
 
     # Shrinkage clefts along parts of a nest's border.
-    patchy = big(smooth_noise(rng, layout.tissue.shape, 30 / PITCH))
-    cleft = step(nests, -5.5, -3.0) * step(-nests, -0.5, 1.5) * step(patchy, 0.3, 0.9)
+    patchy = big(make_smooth_noise(rng, layout.tissue.shape, 30 / GRID_PITCH_UM))
+    cleft = smoothstep(nests, -5.5, -3.0) * smoothstep(-nests, -0.5, 1.5) * smoothstep(patchy, 0.3, 0.9)
     e *= 1 - 0.9 * cleft
     h *= 1 - 0.9 * cleft
 
-    owner, away = _territories(rng, layout, cells, pixels)
+    owner, away = _assign_nearest_cell(rng, layout, cells, pixels)
     _paint_nests(rng, h, e, nests, owner, cells, grain)
     edge = big(layout.tissue) + 2.2 * np.clip(bundles, -2, 2)
-    tissue = step(edge, 0.0, 2.5)
+    tissue = smoothstep(edge, 0.0, 2.5)
     h *= tissue
     e *= tissue
     _paint_fat(rng, h, e, owner, away, cells, pitch, fibrils)  # whole cells, also at the edge
@@ -54,13 +54,13 @@ def paint_ground(
     return h, e
 
 
-def step(value: NDArray, low: NDArray | float, high: NDArray | float) -> NDArray:
+def smoothstep(value: NDArray, low: NDArray | float, high: NDArray | float) -> NDArray:
     """0 below low, 1 above high, smooth between."""
     t = np.clip((value - low) / (high - low), 0, 1)
     return t * t * (3 - 2 * t)
 
 
-def enlarge(field: Field, pixels: int) -> Field:
+def upsample(field: ScalarField, pixels: int) -> ScalarField:
     """A square field at a finer pitch, linear between its points."""
     n = len(field)
     at = (np.arange(pixels, dtype=np.float32) + 0.5) * (n / pixels) - 0.5
@@ -77,26 +77,26 @@ def enlarge(field: Field, pixels: int) -> Field:
     return out
 
 
-def _stroma(
-    loose: Field, immune: Field, mottle: Field, fibrils: Field, bundles: Field
-) -> tuple[Field, Field]:
+def _paint_stroma(
+    loose: ScalarField, immune: ScalarField, mottle: ScalarField, fibrils: ScalarField, bundles: ScalarField
+) -> tuple[ScalarField, ScalarField]:
     thick = np.clip(bundles, -1.2, 1.6)
     e = 0.70 - 0.26 * loose + 0.12 * fibrils + 0.19 * thick + 0.11 * mottle
     # Clefts open between bundles: narrow in dense collagen, wide in loose.
-    open_ = step(-bundles - 0.10 * fibrils, 1.45 - 0.95 * loose, 1.85 - 0.9 * loose)
+    open_ = smoothstep(-bundles - 0.10 * fibrils, 1.45 - 0.95 * loose, 1.85 - 0.9 * loose)
     e *= 1 - 0.95 * open_
     h = (0.05 + 0.07 * loose + 0.02 * fibrils + 0.12 * np.clip(immune, 0, 1)) * (1 - 0.8 * open_)
     return np.clip(h, 0, None), np.clip(e, 0.01, None)
 
 
-def _territories(
-    rng: np.random.Generator, layout: Layout, cells: Cells, pixels: int
+def _assign_nearest_cell(
+    rng: np.random.Generator, layout: TissueLayout, cells: CellArrays, pixels: int
 ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
     """For each pixel the nearest tumour cell or adipocyte (row in cells), and its distance, um."""
     from scipy.ndimage import distance_transform_edt
 
     pitch = layout.size_um / pixels
-    rows = cells.of("tumour", "mitosis", "debris", "adipocyte")
+    rows = cells.rows_of_types("tumour", "mitosis", "debris", "adipocyte")
     owner = np.zeros((pixels, pixels), np.int32)
     if not len(rows):
         return owner, np.full(owner.shape, 1e4, np.float32)
@@ -110,7 +110,7 @@ def _territories(
     # Cell borders are not ruler-straight: look each pixel's owner up a little to the side.
     at = np.arange(pixels, dtype=np.float32)
     sideways, down = (
-        enlarge(2.6 / pitch * smooth_noise(rng, layout.tissue.shape, 9 / PITCH), pixels)
+        upsample(2.6 / pitch * make_smooth_noise(rng, layout.tissue.shape, 9 / GRID_PITCH_UM), pixels)
         for _ in range(2)
     )
     column = np.clip(np.rint(at[None, :] + sideways), 0, pixels - 1).astype(np.int32)
@@ -119,7 +119,7 @@ def _territories(
     return owner.ravel().take(index), (away * pitch).astype(np.float32).ravel().take(index)
 
 
-def _border(owner: NDArray[np.int32]) -> NDArray[np.bool_]:
+def _cell_borders(owner: NDArray[np.int32]) -> NDArray[np.bool_]:
     """Pixels whose right or lower neighbour belongs to another cell."""
     border = np.zeros(owner.shape, bool)
     border[:, :-1] |= owner[:, 1:] != owner[:, :-1]
@@ -129,21 +129,21 @@ def _border(owner: NDArray[np.int32]) -> NDArray[np.bool_]:
 
 def _paint_nests(
     rng: np.random.Generator,
-    h: Field,
-    e: Field,
-    nests: Field,
+    h: ScalarField,
+    e: ScalarField,
+    nests: ScalarField,
     owner: NDArray[np.int32],
-    cells: Cells,
-    grain: Field,
+    cells: CellArrays,
+    grain: ScalarField,
 ) -> None:
     """Amphophilic cytoplasm that differs from cell to cell; deep inside, pink debris."""
-    inside = step(nests, -1.0, 1.0)
+    inside = smoothstep(nests, -1.0, 1.0)
     shade = rng.normal(0, 1, len(cells.x)).astype(np.float32)
     tone = np.clip(shade, -2, 2)[owner] if len(shade) else np.zeros_like(h)
-    line = _border(owner)
+    line = _cell_borders(owner)
     cyto_e = 0.50 + 0.10 * tone + 0.06 * grain - 0.15 * line
     cyto_h = 0.30 + 0.08 * tone + 0.05 * grain - 0.09 * line
-    dead = step(nests + 5 * grain, NECROSIS_UM, NECROSIS_UM + 12)
+    dead = smoothstep(nests + 5 * grain, NECROSIS_DEPTH_UM, NECROSIS_DEPTH_UM + 12)
     cyto_e += dead * (0.30 + 0.12 * grain)
     cyto_h += dead * (0.06 * grain - 0.12)
     e += inside * (cyto_e - e)
@@ -152,29 +152,29 @@ def _paint_nests(
 
 def _paint_fat(
     rng: np.random.Generator,
-    h: Field,
-    e: Field,
+    h: ScalarField,
+    e: ScalarField,
     owner: NDArray[np.int32],
-    away: Field,
-    cells: Cells,
+    away: ScalarField,
+    cells: CellArrays,
     pitch: float,
-    fibrils: Field,
+    fibrils: ScalarField,
 ) -> None:
     """Empty round cells with thin pink walls, in place of the stroma they displace."""
     from scipy.ndimage import distance_transform_edt, gaussian_filter
 
     is_fat = np.zeros(max(len(cells.x), 1), bool)
-    fat_rows = cells.of("adipocyte")
+    fat_rows = cells.rows_of_types("adipocyte")
     if not len(fat_rows):
         return
     is_fat[fat_rows] = True
     reach = np.full(len(cells.x), 0, np.float32)
     reach[fat_rows] = rng.uniform(33, 40, len(fat_rows))
     inside = is_fat[owner] & (away < reach[owner])
-    depth = distance_transform_edt(inside & ~_border(np.where(inside, owner, -1))) * pitch
+    depth = distance_transform_edt(inside & ~_cell_borders(np.where(inside, owner, -1))) * pitch
     lumen = gaussian_filter((depth > 1.6).astype(np.float32), 3.2 / pitch)
-    empty = step(lumen, 0.50, 0.62)
-    wall = step(gaussian_filter(inside.astype(np.float32), 1.0 / pitch), 0.3, 0.7)
+    empty = smoothstep(lumen, 0.50, 0.62)
+    wall = smoothstep(gaussian_filter(inside.astype(np.float32), 1.0 / pitch), 0.3, 0.7)
     pale = 0.60 + 0.08 * fibrils
     e += wall * (pale - e)
     h += wall * (0.06 - h)
@@ -182,7 +182,7 @@ def _paint_fat(
     h *= 1 - 0.985 * empty
 
 
-def _window(ring: Ring, pixels: int, pitch: float, margin: float) -> tuple[slice, slice]:
+def _ring_window(ring: RingStructure, pixels: int, pitch: float, margin: float) -> tuple[slice, slice]:
     reach = 1.6 * ring.radius + margin
     at = [
         slice(max(0, int((c - reach) / pitch)), min(pixels, int((c + reach) / pitch) + 1))
@@ -192,12 +192,12 @@ def _window(ring: Ring, pixels: int, pitch: float, margin: float) -> tuple[slice
 
 
 def _ring_depth(
-    ring: Ring, at: tuple[slice, slice], pitch: float
+    ring: RingStructure, at: tuple[slice, slice], pitch: float
 ) -> tuple[NDArray, NDArray, NDArray]:
     """Distance inwards from the outline in um, and the window's own coordinates in um."""
     y = (np.arange(at[0].start, at[0].stop)[:, None] + 0.5) * pitch
     x = (np.arange(at[1].start, at[1].stop)[None, :] + 0.5) * pitch
-    share, _ = ring.polar(x, y)
+    share, _ = ring.to_polar(x, y)
     return (
         (1 - share) * ring.radius,
         np.broadcast_to(x, share.shape),
@@ -205,40 +205,40 @@ def _ring_depth(
     )
 
 
-def _mix(canvas: Field, at: tuple[slice, slice], weight: NDArray, value: NDArray | float) -> None:
+def _blend(canvas: ScalarField, at: tuple[slice, slice], weight: NDArray, value: NDArray | float) -> None:
     canvas[at] += (weight * (value - canvas[at])).astype(np.float32)
 
 
-def _paint_gland(rng: np.random.Generator, h: Field, e: Field, ring: Ring, pitch: float) -> None:
-    at = _window(ring, len(h), pitch, 6)
+def _paint_gland(rng: np.random.Generator, h: ScalarField, e: ScalarField, ring: RingStructure, pitch: float) -> None:
+    at = _ring_window(ring, len(h), pitch, 6)
     depth, _, _ = _ring_depth(ring, at, pitch)
-    grain = smooth_noise(rng, depth.shape, 0.9 / pitch)
-    ragged = smooth_noise(rng, depth.shape, 2.5 / pitch)
-    membrane = step(depth, -2.6, -1.0) * step(-depth, -0.8, 0.6)
-    _mix(e, at, 0.8 * membrane, 0.80)
-    body = step(depth, -0.8, 0.6)
-    apical = step(depth, 0.72 * ring.wall, ring.wall)
-    _mix(e, at, body, 0.40 + 0.17 * apical + 0.05 * grain)
-    _mix(h, at, body, 0.24 + 0.05 * apical + 0.04 * grain)
-    lumen = step(depth + 0.8 * ragged, ring.wall, ring.wall + 1.6)
-    _mix(e, at, lumen, 0.015)
-    _mix(h, at, lumen, 0.005)
+    grain = make_smooth_noise(rng, depth.shape, 0.9 / pitch)
+    ragged = make_smooth_noise(rng, depth.shape, 2.5 / pitch)
+    membrane = smoothstep(depth, -2.6, -1.0) * smoothstep(-depth, -0.8, 0.6)
+    _blend(e, at, 0.8 * membrane, 0.80)
+    body = smoothstep(depth, -0.8, 0.6)
+    apical = smoothstep(depth, 0.72 * ring.wall, ring.wall)
+    _blend(e, at, body, 0.40 + 0.17 * apical + 0.05 * grain)
+    _blend(h, at, body, 0.24 + 0.05 * apical + 0.04 * grain)
+    lumen = smoothstep(depth + 0.8 * ragged, ring.wall, ring.wall + 1.6)
+    _blend(e, at, lumen, 0.015)
+    _blend(h, at, lumen, 0.005)
     if rng.random() < 0.45:  # secretion, shrunk away from the epithelium
         gap = ring.wall + rng.uniform(1, 5)
-        secretion = step(depth + 1.5 * ragged, gap, gap + 2)
-        _mix(e, at, secretion, rng.uniform(0.15, 0.5) + 0.04 * grain)
+        secretion = smoothstep(depth + 1.5 * ragged, gap, gap + 2)
+        _blend(e, at, secretion, rng.uniform(0.15, 0.5) + 0.04 * grain)
 
 
-def _paint_vessel(rng: np.random.Generator, h: Field, e: Field, ring: Ring, pitch: float) -> None:
-    at = _window(ring, len(h), pitch, 6)
+def _paint_vessel(rng: np.random.Generator, h: ScalarField, e: ScalarField, ring: RingStructure, pitch: float) -> None:
+    at = _ring_window(ring, len(h), pitch, 6)
     depth, x, y = _ring_depth(ring, at, pitch)
-    layered = np.sin(depth * 2.1 + 2 * smooth_noise(rng, depth.shape, 5 / pitch))
-    wall = step(depth, -1.0, 0.6)
-    _mix(e, at, wall, 0.62 + 0.10 * layered)
-    _mix(h, at, wall, 0.12 + 0.02 * layered)
-    lumen = step(depth, ring.wall, ring.wall + 1.2)
-    _mix(e, at, lumen, 0.03)
-    _mix(h, at, lumen, 0.01)
+    layered = np.sin(depth * 2.1 + 2 * make_smooth_noise(rng, depth.shape, 5 / pitch))
+    wall = smoothstep(depth, -1.0, 0.6)
+    _blend(e, at, wall, 0.62 + 0.10 * layered)
+    _blend(h, at, wall, 0.12 + 0.02 * layered)
+    lumen = smoothstep(depth, ring.wall, ring.wall + 1.2)
+    _blend(e, at, lumen, 0.03)
+    _blend(h, at, lumen, 0.01)
     if rng.random() < 0.6:  # red cells
         from scipy.spatial import cKDTree
 
@@ -248,5 +248,5 @@ def _paint_vessel(rng: np.random.Generator, h: Field, e: Field, ring: Ring, pitc
         red = red[rng.random(len(red)) < rng.uniform(0.3, 0.95)]
         if len(red):
             away = cKDTree(red).query(np.stack([x, y], -1).reshape(-1, 2))[0].reshape(depth.shape)
-            disc = step(-away, -3.3, -2.5) * step(depth, ring.wall, ring.wall + 2.5)
-            _mix(e, at, disc, 1.45 - 0.3 * step(-away, -2.0, -0.5))
+            disc = smoothstep(-away, -3.3, -2.5) * smoothstep(depth, ring.wall, ring.wall + 2.5)
+            _blend(e, at, disc, 1.45 - 0.3 * smoothstep(-away, -2.0, -0.5))

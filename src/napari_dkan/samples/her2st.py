@@ -11,14 +11,14 @@ import os
 from pathlib import Path
 
 from ..errors import DkanError
-from .store import SamplePaths, cache_folder, paths_in
+from .store import SamplePaths, sample_cache_folder, her2st_paths
 
-COMMIT = "85df7411b987a7dec3feff9718b869a7a82091ec"
-SOURCE = f"https://raw.githubusercontent.com/almaan/her2st/{COMMIT}/data"
-CITATION = "Andersson et al. 2021, doi:10.1038/s41467-021-26271-2, CC-BY-4.0"
-TIMEOUT_S = (5, 30)  # to connect, and between two pieces of a file
+HER2ST_COMMIT = "85df7411b987a7dec3feff9718b869a7a82091ec"
+HER2ST_URL = f"https://raw.githubusercontent.com/almaan/her2st/{HER2ST_COMMIT}/data"
+HER2ST_CITATION = "Andersson et al. 2021, doi:10.1038/s41467-021-26271-2, CC-BY-4.0"
+DOWNLOAD_TIMEOUT_S = (5, 30)  # to connect, and between two pieces of a file
 
-SHA256 = {
+HER2ST_SHA256 = {
     "C3": {
         "ST-imgs/C/C3/5714_HE_BT_D1.jpg": (
             "0005a92674014d473040a28f0afca89ce5fa5c44019b479b638ceb3272ceb568"
@@ -31,40 +31,40 @@ SHA256 = {
 }
 
 
-def fetch_section(section: str = "C3") -> SamplePaths:
+def fetch_her2st_section(section: str = "C3") -> SamplePaths:
     """Image, counts and spot file of a section, in a folder with the her2st layout.
 
     Raises DkanError when the section is not offered, a file of NAPARI_DKAN_DATA is not the
     study's, or a download fails; nothing half-made stays behind.
     """
-    if section not in SHA256:
-        raise DkanError(f"There is no sample section {section}; choose {', '.join(SHA256)}.")
-    files = SHA256[section]
+    if section not in HER2ST_SHA256:
+        raise DkanError(f"There is no sample section {section}; choose {', '.join(HER2ST_SHA256)}.")
+    files = HER2ST_SHA256[section]
     image = next(name.rsplit("/", 1)[1] for name in files if name.startswith("ST-imgs/"))
     title = f"HER2+ breast, section {section}"
-    local = _local_root(files)
+    local = _find_local_root(files)
     if local is not None:
         for name, digest in files.items():
-            if _sha256(local / name) != digest:
+            if _hash_file(local / name) != digest:
                 raise DkanError(
                     f"{local / name} is not the study's file (its SHA-256 differs); replace it, "
                     "or unset NAPARI_DKAN_DATA to download it."
                 )
-        return paths_in(local, section, image, title)
-    root = cache_folder() / "her2st"
+        return her2st_paths(local, section, image, title)
+    root = sample_cache_folder() / "her2st"
     for name, digest in files.items():
-        _download(f"{SOURCE}/{name}", digest, root / name)
-    return paths_in(root, section, image, title)
+        _download(f"{HER2ST_URL}/{name}", digest, root / name)
+    return her2st_paths(root, section, image, title)
 
 
-def has_section(section: str = "C3") -> bool:
+def is_her2st_section_local(section: str = "C3") -> bool:
     """True when fetch_section would find all files on this machine, without a download."""
-    files = SHA256.get(section, {})
-    root = _local_root(files) or cache_folder() / "her2st"
+    files = HER2ST_SHA256.get(section, {})
+    root = _find_local_root(files) or sample_cache_folder() / "her2st"
     return bool(files) and all((root / name).is_file() for name in files)
 
 
-def _local_root(files: dict[str, str]) -> Path | None:
+def _find_local_root(files: dict[str, str]) -> Path | None:
     """The her2st folder of NAPARI_DKAN_DATA, if it is set and holds all of these files."""
     given = os.environ.get("NAPARI_DKAN_DATA", "")
     if not given:
@@ -87,12 +87,12 @@ def _download(url: str, digest: str, path: Path) -> None:
             known_hash=f"sha256:{digest}",
             fname=path.name,
             path=path.parent,
-            downloader=pooch.HTTPDownloader(timeout=TIMEOUT_S),
+            downloader=pooch.HTTPDownloader(timeout=DOWNLOAD_TIMEOUT_S),
         )
     except (OSError, ValueError) as error:
         # A refused connection and a full disk are OSErrors, a wrong hash is a ValueError.
         raise DkanError(
-            f"{path.name} could not be fetched from the study's repository ({_short(error)}); "
+            f"{path.name} could not be fetched from the study's repository ({_summarize_error(error)}); "
             "set NAPARI_DKAN_DATA to a folder that holds her2st, or open the synthetic section, "
             "which needs no network."
         ) from error
@@ -100,7 +100,7 @@ def _download(url: str, digest: str, path: Path) -> None:
         quiet.setLevel(level)
 
 
-def _short(error: Exception) -> str:
+def _summarize_error(error: Exception) -> str:
     """A few words for the kind of failure; requests' own messages run over several lines."""
     text = str(error)
     if isinstance(error, ValueError) and "hash" in text:
@@ -116,7 +116,7 @@ def _short(error: Exception) -> str:
     }.get(kind, kind)
 
 
-def _sha256(path: Path) -> str:
+def _hash_file(path: Path) -> str:
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()

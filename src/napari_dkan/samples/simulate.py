@@ -12,14 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..spatial.spots import Spots
-from .cells import NECROSIS_UM, Cells
-from .layout import Layout
+from .cells import NECROSIS_DEPTH_UM, CellArrays
+from .layout import TissueLayout
 
-PITCH_UM, DIAMETER_UM = 200.0, 100.0
-NEAR_UM = 150.0  # what lies this far from a spot's centre still matters to it
+SPOT_PITCH_UM, SPOT_DIAMETER_UM = 200.0, 100.0
+NEIGHBOURHOOD_UM = 150.0  # what lies this far from a spot's centre still matters to it
 
 # gene -> weights over the amounts of `morphology`; an empty entry is a housekeeping gene
-GENES: dict[str, dict[str, float]] = {
+GENE_WEIGHTS: dict[str, dict[str, float]] = {
     "ACTB": {},
     "GAPDH": {},
     "EEF1A1": {},
@@ -62,29 +62,29 @@ GENES: dict[str, dict[str, float]] = {
     "ADIPOQ": {"fat": 7},
     "PLIN1": {"fat": 6},
 }
-AMBIENT = 0.12  # every gene is found a little everywhere
+AMBIENT_RATE = 0.12  # every gene is found a little everywhere
 HOUSEKEEPING_SHARE = 0.16
 
 
-def place_spots(layout: Layout, mpp: float) -> Spots:
+def place_spots(layout: TissueLayout, mpp: float) -> Spots:
     """The ST array over the tissue: spots at least half of which lies on it.
 
     Array coordinates start at 1; a spot's centre is at (array - 0.5) pitches plus the margin that
     centres the array on the section.
     """
-    across = int(layout.size_um / PITCH_UM)
-    margin = (layout.size_um - across * PITCH_UM) / 2
+    across = int(layout.size_um / SPOT_PITCH_UM)
+    margin = (layout.size_um - across * SPOT_PITCH_UM) / 2
     x, y = (g.ravel() for g in np.meshgrid(*(np.arange(1, across + 1),) * 2))
-    xy = (np.stack([x, y], 1) - 0.5) * PITCH_UM + margin
-    dots = _disc(DIAMETER_UM / 2, 37)
+    xy = (np.stack([x, y], 1) - 0.5) * SPOT_PITCH_UM + margin
+    dots = _disc_points(SPOT_DIAMETER_UM / 2, 37)
     places = xy[:, None] + dots[None]
-    on = (layout.sample(layout.tissue, places[..., 0], places[..., 1]) > 0).mean(1) >= 0.5
+    on = (layout.interpolate(layout.tissue, places[..., 0], places[..., 1]) > 0).mean(1) >= 0.5
     array = np.stack([x, y], 1)[on]
     names = tuple(f"{a}x{b}" for a, b in array)
-    return Spots(xy[on] / mpp, array, names, DIAMETER_UM, PITCH_UM)
+    return Spots(xy[on] / mpp, array, names, SPOT_DIAMETER_UM, SPOT_PITCH_UM)
 
 
-def morphology(layout: Layout, cells: Cells, xy_um: NDArray) -> dict[str, NDArray]:
+def measure_morphology(layout: TissueLayout, cells: CellArrays, xy_um: NDArray) -> dict[str, NDArray]:
     """What lies in and around each spot, as amounts of about 0..1, by name.
 
     Cells are counted within the spot (and with a fifth of the weight within NEAR_UM of it);
@@ -93,34 +93,34 @@ def morphology(layout: Layout, cells: Cells, xy_um: NDArray) -> dict[str, NDArra
     """
     full = {"tumour": 62, "mitosis": 1.6, "epithelium": 30, "myoepithelium": 17, "fibroblast": 14,
             "endothelium": 14, "lymphocyte": 90, "plasma": 30}  # fmt: skip
-    inside = {k: _count(cells, k, xy_um, DIAMETER_UM / 2) / n for k, n in full.items()}
-    share = (DIAMETER_UM / 2 / NEAR_UM) ** 2
-    near = {k: _count(cells, k, xy_um, NEAR_UM) * share / n for k, n in full.items()}
+    inside = {k: _count_cells_near(cells, k, xy_um, SPOT_DIAMETER_UM / 2) / n for k, n in full.items()}
+    share = (SPOT_DIAMETER_UM / 2 / NEIGHBOURHOOD_UM) ** 2
+    near = {k: _count_cells_near(cells, k, xy_um, NEIGHBOURHOOD_UM) * share / n for k, n in full.items()}
     amounts = {k: 0.8 * inside[k] + 0.2 * near[k] for k in full}
     amounts["vessel"] = amounts.pop("endothelium")
 
-    places = xy_um[:, None] + _disc(DIAMETER_UM / 2, 91)[None]
+    places = xy_um[:, None] + _disc_points(SPOT_DIAMETER_UM / 2, 91)[None]
     x, y = places[..., 0], places[..., 1]
-    tissue = layout.sample(layout.tissue, x, y) > 0
-    fat = tissue & (layout.sample(layout.fat, x, y) > 0)
-    depth = layout.sample(layout.nests, x, y)
-    open_ground = layout.off_rings(np.minimum(-layout.nests, -layout.fat))
-    collagen = tissue & (layout.sample(open_ground, x, y) > 0)
-    dense = 1 - 0.5 * layout.sample(layout.looseness, x, y)
+    tissue = layout.interpolate(layout.tissue, x, y) > 0
+    fat = tissue & (layout.interpolate(layout.fat, x, y) > 0)
+    depth = layout.interpolate(layout.nests, x, y)
+    open_ground = layout.clip_by_rings(np.minimum(-layout.nests, -layout.fat))
+    collagen = tissue & (layout.interpolate(open_ground, x, y) > 0)
+    dense = 1 - 0.5 * layout.interpolate(layout.looseness, x, y)
     amounts["fat"] = fat.mean(1)
     amounts["collagen"] = (collagen * dense).mean(1)
     amounts["front"] = amounts["collagen"] * np.clip(2.5 * near["tumour"], 0, 1)
     amounts["contact"] = np.sqrt(np.clip(near["tumour"] * near["lymphocyte"], 0, 1))
-    amounts["deep"] = np.clip(depth / NECROSIS_UM, 0, 1.2).mean(1) ** 2
+    amounts["deep"] = np.clip(depth / NECROSIS_DEPTH_UM, 0, 1.2).mean(1) ** 2
     return amounts
 
 
-def expected_shares(amounts: dict[str, NDArray]) -> NDArray[np.float64]:
+def compute_expected_shares(amounts: dict[str, NDArray]) -> NDArray[np.float64]:
     """Each gene's expected share of a spot's counts, (N, G); rows sum to 1."""
     first = next(iter(amounts.values()))
-    rate = np.full((len(first), len(GENES)), AMBIENT)
-    fixed = np.zeros(len(GENES), bool)
-    for column, weights in enumerate(GENES.values()):
+    rate = np.full((len(first), len(GENE_WEIGHTS)), AMBIENT_RATE)
+    fixed = np.zeros(len(GENE_WEIGHTS), bool)
+    for column, weights in enumerate(GENE_WEIGHTS.values()):
         fixed[column] = not weights
         for name, weight in weights.items():
             rate[:, column] += weight * amounts[name]
@@ -138,7 +138,7 @@ def draw_counts(
 
     A spot's library is larger where it holds more cells; ``depth`` is that of a full one.
     """
-    share = expected_shares(amounts)
+    share = compute_expected_shares(amounts)
     cellular = sum(amounts[k] for k in ("tumour", "epithelium", "lymphocyte", "plasma"))
     library = depth * (0.30 + 0.70 * np.clip(cellular + 0.25 * amounts["collagen"], 0, 1))
     library *= np.exp(rng.normal(0, 0.22, len(library)))
@@ -146,17 +146,17 @@ def draw_counts(
     return rng.poisson(rng.gamma(9.0, mean / 9.0)).astype(np.int32)
 
 
-def _count(cells: Cells, kind: str, xy_um: NDArray, radius: float) -> NDArray:
+def _count_cells_near(cells: CellArrays, kind: str, xy_um: NDArray, radius: float) -> NDArray:
     from scipy.spatial import cKDTree
 
-    rows = cells.of(kind)
+    rows = cells.rows_of_types(kind)
     if not len(rows):
         return np.zeros(len(xy_um))
     tree = cKDTree(np.stack([cells.x[rows], cells.y[rows]], 1))
     return tree.query_ball_point(xy_um, radius, return_length=True).astype(float)
 
 
-def _disc(radius: float, n: int) -> NDArray:
+def _disc_points(radius: float, n: int) -> NDArray:
     """n places spread evenly over a disc (a sunflower)."""
     k = np.arange(n) + 0.5
     r, turn = radius * np.sqrt(k / n), np.pi * (1 + 5**0.5) * k

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from .layout import Field
+from .layout import ScalarField
 
 # Optical density per unit of stain in red, green, blue: typical values after Macenko et al. 2009.
 HAEMATOXYLIN = (0.61, 0.76, 0.36)
@@ -50,7 +50,7 @@ def draw_staining(rng: np.random.Generator) -> Staining:
     )
 
 
-def develop(rng: np.random.Generator, h: Field, e: Field, staining: Staining) -> NDArray[np.uint8]:
+def render_rgb(rng: np.random.Generator, h: ScalarField, e: ScalarField, staining: Staining) -> NDArray[np.uint8]:
     """The image (height, width, 3) of these stain maps; works in bands to stay small in memory."""
     from scipy.ndimage import gaussian_filter
 

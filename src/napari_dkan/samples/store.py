@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import DkanError, OutputError
-from .synthetic import NOTICE, SHOWN_SEED, SyntheticSection, make_section
+from .synthetic import SIMULATION_NOTICE, SAMPLE_SEED, SyntheticSection, draw_section
 
-VERSION = 5  # raise it when make_section draws something else, so that old copies are not used
-TILE = 512
+DRAWING_VERSION = 5  # raise it when make_section draws something else, so that old copies are not used
+TILE_PX = 512
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class SamplePaths:
     title: str = ""
 
 
-def paths_in(root: Path, name: str, image: str, title: str = "") -> SamplePaths:
+def her2st_paths(root: Path, name: str, image: str, title: str = "") -> SamplePaths:
     """Where the her2st layout has a section's files."""
     return SamplePaths(
         root=root,
@@ -42,15 +42,15 @@ def paths_in(root: Path, name: str, image: str, title: str = "") -> SamplePaths:
     )
 
 
-def cache_folder() -> Path:
+def sample_cache_folder() -> Path:
     """Where samples are kept between sessions."""
     import platformdirs
 
     return platformdirs.user_cache_path("napari-dkan") / "samples"
 
 
-def synthetic_section(
-    seed: int = SHOWN_SEED, size_px: int = 4608, folder: Path | None = None
+def get_synthetic_section(
+    seed: int = SAMPLE_SEED, size_px: int = 4608, folder: Path | None = None
 ) -> SamplePaths:
     """The files of a synthetic section, drawn on the first call and kept.
 
@@ -59,16 +59,16 @@ def synthetic_section(
 
     Raises OutputError when it cannot be written.
     """
-    root = (folder or cache_folder()) / f"synthetic-v{VERSION}-{seed}-{size_px}px"
+    root = (folder or sample_cache_folder()) / f"synthetic-v{DRAWING_VERSION}-{seed}-{size_px}px"
     paths = _synthetic_paths(root, f"X{seed}")
     if not all(p.is_file() for p in (paths.image, paths.counts, paths.spots)):
         for old in root.parent.glob(f"synthetic-v*-{seed}-{size_px}px"):
             shutil.rmtree(old, ignore_errors=True)
-        write_section(make_section(seed, size_px), root, paths.name)
+        write_her2st_section(draw_section(seed, size_px), root, paths.name)
     return paths
 
 
-def write_section(section: SyntheticSection, folder: str | Path, name: str) -> SamplePaths:
+def write_her2st_section(section: SyntheticSection, folder: str | Path, name: str) -> SamplePaths:
     """Write a section to a new folder, all of it or nothing.
 
     The image is a tiled pyramidal OME-TIFF (JPEG, PhysicalSize in um); counts and spots are
@@ -88,7 +88,7 @@ def write_section(section: SyntheticSection, folder: str | Path, name: str) -> S
                 path.parent.mkdir(parents=True)
             _write_image(section, paths.image)
             _write_tables(section, paths)
-            (made / "README.txt").write_text(f"{NOTICE} Seed {section.seed}.\n", encoding="utf-8")
+            (made / "README.txt").write_text(f"{SIMULATION_NOTICE} Seed {section.seed}.\n", encoding="utf-8")
             if folder.is_dir():
                 folder.rmdir()
             os.replace(made, folder)
@@ -104,17 +104,17 @@ def _synthetic_paths(root: Path, name: str) -> SamplePaths:
     if not name or not name.isalnum():
         raise DkanError(f"{name!r} cannot name a section; use letters and digits.")
     title = f"Synthetic H&E {name} (expression simulated)"
-    return paths_in(root, name, f"{name}_synthetic.ome.tif", title)
+    return her2st_paths(root, name, f"{name}_synthetic.ome.tif", title)
 
 
 def _write_image(section: SyntheticSection, path: Path) -> None:
     import tifffile
 
     levels = [section.image]
-    while min(levels[-1].shape[:2]) > 2 * TILE:
-        levels.append(_halved(levels[-1]))
+    while min(levels[-1].shape[:2]) > 2 * TILE_PX:
+        levels.append(_downsample_by_two(levels[-1]))
     jpeg = {
-        "tile": (TILE, TILE),
+        "tile": (TILE_PX, TILE_PX),
         "photometric": "rgb",
         "compression": "jpeg",
         "compressionargs": {"level": 88},
@@ -122,7 +122,7 @@ def _write_image(section: SyntheticSection, path: Path) -> None:
     about = {
         "axes": "YXS",
         "Name": path.name.split(".")[0],
-        "Description": f"{NOTICE} Seed {section.seed}.",
+        "Description": f"{SIMULATION_NOTICE} Seed {section.seed}.",
         "PhysicalSizeX": section.mpp,
         "PhysicalSizeY": section.mpp,
         "PhysicalSizeXUnit": "µm",
@@ -134,7 +134,7 @@ def _write_image(section: SyntheticSection, path: Path) -> None:
             writer.write(level, subfiletype=1, metadata=None, **jpeg)
 
 
-def _halved(image: np.ndarray) -> np.ndarray:
+def _downsample_by_two(image: np.ndarray) -> np.ndarray:
     h, w = (n // 2 * 2 for n in image.shape[:2])
     total = np.full((h // 2, w // 2, 3), 2, np.uint16)  # 2 of 4, to round
     for row, column in ((0, 0), (0, 1), (1, 0), (1, 1)):

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from ..errors import DkanError
 from ..spatial.spots import Spots
 
-NOTICE = "Synthetic H&E; the expression is simulated from the drawn morphology, not measured."
-SHOWN_SEED = 7  # the section of File > Open Sample; the bundled checkpoint never saw it
+SIMULATION_NOTICE = "Synthetic H&E; the expression is simulated from the drawn morphology, not measured."
+SAMPLE_SEED = 7  # the section of File > Open Sample; the bundled checkpoint never saw it
 
 
 @dataclass(frozen=True)
@@ -33,10 +33,10 @@ class SyntheticSection:
     spots: Spots
     counts: NDArray[np.int32]
     symbols: tuple[str, ...]
-    notice: str = NOTICE
+    notice: str = SIMULATION_NOTICE
 
 
-def make_section(seed: int, size_px: int = 4608, mpp: float = 0.5) -> SyntheticSection:
+def draw_section(seed: int, size_px: int = 4608, mpp: float = 0.5) -> SyntheticSection:
     """Draw a section, the same one for the same seed, size and pixel size.
 
     size_px : side in px, even, at least 1,000 um worth; mpp : 0.25 to 1 um per px. The default
@@ -52,24 +52,24 @@ def make_section(seed: int, size_px: int = 4608, mpp: float = 0.5) -> SyntheticS
             "number of pixels that spans 1,000 to 6,000 um."
         )
     from .cells import place_cells
-    from .fibres import fibre_direction
-    from .ground import enlarge, paint_ground
-    from .layout import make_layout
+    from .fibres import compute_fibre_direction
+    from .ground import upsample, paint_background
+    from .layout import draw_layout
     from .nuclei import paint_nuclei
-    from .simulate import GENES, draw_counts, morphology, place_spots
-    from .stain import develop, draw_staining
+    from .simulate import GENE_WEIGHTS, draw_counts, measure_morphology, place_spots
+    from .stain import render_rgb, draw_staining
 
     # One stream for each step: a change in one leaves the others as they were.
     plan, placing, ground, nuclei, staining, counting = (
         np.random.default_rng(s) for s in np.random.SeedSequence(seed).spawn(6)
     )
-    layout = make_layout(plan, size_px * mpp)
-    along = fibre_direction(plan, layout)
+    layout = draw_layout(plan, size_px * mpp)
+    along = compute_fibre_direction(plan, layout)
     cells = place_cells(placing, layout, along)
-    half = paint_ground(ground, layout, cells, along, size_px // 2)
-    h, e = (enlarge(field, size_px) for field in half)
+    half = paint_background(ground, layout, cells, along, size_px // 2)
+    h, e = (upsample(field, size_px) for field in half)
     paint_nuclei(nuclei, h, e, cells, mpp)
-    image = develop(staining, h, e, draw_staining(staining))
+    image = render_rgb(staining, h, e, draw_staining(staining))
     spots = place_spots(layout, mpp)
-    counts = draw_counts(counting, morphology(layout, cells, spots.xy * mpp))
-    return SyntheticSection(seed, image, mpp, spots, counts, tuple(GENES))
+    counts = draw_counts(counting, measure_morphology(layout, cells, spots.xy * mpp))
+    return SyntheticSection(seed, image, mpp, spots, counts, tuple(GENE_WEIGHTS))

@@ -8,24 +8,24 @@ import re
 from pathlib import Path
 from urllib.parse import unquote, urlsplit, urlunsplit
 
-from .source import Unreadable
+from .source import SourceError
 
 # "C:/slides" has one letter before its colon.
-ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
+URL_PATTERN = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 
 # What a drive on the network says when it has gone (Windows knows fewer of them).
-NAMES = "EIO ESTALE ETIMEDOUT EHOSTDOWN EHOSTUNREACH ENETDOWN ENETUNREACH ENOTCONN EREMOTEIO ENODEV"
-LOST = {getattr(errno, name) for name in NAMES.split() if hasattr(errno, name)}
+CONNECTION_ERRNO_NAMES = "EIO ESTALE ETIMEDOUT EHOSTDOWN EHOSTUNREACH ENETDOWN ENETUNREACH ENOTCONN EREMOTEIO ENODEV"
+CONNECTION_ERRNOS = {getattr(errno, name) for name in CONNECTION_ERRNO_NAMES.split() if hasattr(errno, name)}
 
 
 def is_remote(location: str | os.PathLike[str]) -> bool:
     """Whether this is an address, "https://..." or "s3://...", and no file of this machine."""
-    if not isinstance(location, str) or ADDRESS.match(location) is None:
+    if not isinstance(location, str) or URL_PATTERN.match(location) is None:
         return False
     return not location.lower().startswith("file:")
 
 
-def local_path(location: str | os.PathLike[str]) -> Path:
+def convert_to_local_path(location: str | os.PathLike[str]) -> Path:
     """The path that a path, a text or a file:// address means."""
     text = os.fspath(location)
     if text.lower().startswith("file://"):
@@ -40,7 +40,7 @@ def local_path(location: str | os.PathLike[str]) -> Path:
         return Path(text)
 
 
-def without_login(url: str) -> str:
+def strip_credentials(url: str) -> str:
     """The address as it may be shown and stored: a name and password in it are left out.
 
     Unreadable for what is no address.
@@ -48,16 +48,16 @@ def without_login(url: str) -> str:
     try:
         parts = urlsplit(url)
     except ValueError as error:
-        raise Unreadable("its address is mistyped") from error
+        raise SourceError("its address is mistyped") from error
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
 
 
-def label_of(url: str) -> str:
+def file_name_from_url(url: str) -> str:
     """The last part of an address, as a file's name."""
     return unquote(url.rstrip("/").rpartition("/")[2]) or url
 
 
-def lost(error: BaseException) -> bool:
+def is_connection_error(error: BaseException) -> bool:
     """Whether it is the connection or the drive, not the slide, that failed."""
     if isinstance(error, ConnectionError | TimeoutError):
         return True
@@ -65,4 +65,4 @@ def lost(error: BaseException) -> bool:
     library = type(error).__module__.partition(".")[0]
     if library in ("aiohttp", "botocore", "aiobotocore"):
         return not isinstance(error, ValueError)  # a mistyped address
-    return isinstance(error, OSError) and error.errno in LOST
+    return isinstance(error, OSError) and error.errno in CONNECTION_ERRNOS

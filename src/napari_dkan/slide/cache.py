@@ -10,16 +10,16 @@ from threading import Lock
 import numpy as np
 from numpy.typing import NDArray
 
-Tile = NDArray[np.uint8]
+RgbTile = NDArray[np.uint8]
 
 # What is read row after row meets a tile in two rows of squares: two rows of tiles and some
 # more stay, so that each is decoded once, within these bounds.
-BYTES = (128 * 2**20, 256 * 2**20)
+CACHE_BYTES_RANGE = (128 * 2**20, 256 * 2**20)
 
 
-def bytes_for(width: int, tile_height: int) -> int:
+def choose_cache_capacity(width: int, tile_height: int) -> int:
     """Capacity for a level of `width` px in tiles of `tile_height` px."""
-    return min(max(BYTES[0], 5 * width * tile_height * 3 // 2), BYTES[1])
+    return min(max(CACHE_BYTES_RANGE[0], 5 * width * tile_height * 3 // 2), CACHE_BYTES_RANGE[1])
 
 
 class TileCache:
@@ -33,31 +33,31 @@ class TileCache:
         self._capacity = capacity
         self._size = 0
         self._lock = Lock()
-        self._tiles: OrderedDict[Hashable, Tile] = OrderedDict()
-        self._making: dict[Hashable, Future[Tile]] = {}
+        self._tiles: OrderedDict[Hashable, RgbTile] = OrderedDict()
+        self._pending: dict[Hashable, Future[RgbTile]] = {}
 
-    def get(self, key: Hashable, make: Callable[[], Tile]) -> Tile:
+    def get(self, key: Hashable, decode: Callable[[], RgbTile]) -> RgbTile:
         """The tile of `key`, made by `make` when it is not here; what make raises is raised."""
         with self._lock:
             tile = self._tiles.get(key)
             if tile is not None:
                 self._tiles.move_to_end(key)
                 return tile
-            future = self._making.get(key)
+            future = self._pending.get(key)
             mine = future is None
             if future is None:
-                future = self._making[key] = Future()
+                future = self._pending[key] = Future()
         if not mine:
             return future.result()
         try:
-            tile = make()
+            tile = decode()
         except BaseException as error:
             with self._lock:
-                del self._making[key]
+                del self._pending[key]
             future.set_exception(error)
             raise
         with self._lock:
-            del self._making[key]
+            del self._pending[key]
             self._tiles[key] = tile
             self._size += tile.nbytes
             while self._size > self._capacity and len(self._tiles) > 1:
@@ -66,7 +66,7 @@ class TileCache:
         return tile
 
     @property
-    def bytes_held(self) -> int:
+    def nbytes(self) -> int:
         return self._size
 
     def clear(self) -> None:

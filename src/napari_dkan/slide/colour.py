@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .source import Unreadable
+from .source import SourceError
 
 
-def to_rgb8(pixels: NDArray[Any], *, premultiplied: bool = False) -> NDArray[np.uint8]:
+def convert_to_rgb8(pixels: NDArray[Any], *, premultiplied: bool = False) -> NDArray[np.uint8]:
     """(H, W) or (H, W, 1 to 4) pixels as (H, W, 3) uint8.
 
     Gray is repeated; a second or fourth channel is opacity and is laid on white;
@@ -24,34 +24,34 @@ def to_rgb8(pixels: NDArray[Any], *, premultiplied: bool = False) -> NDArray[np.
     elif pixels.dtype == np.uint16:
         pixels = (pixels >> 8).astype(np.uint8)
     elif pixels.dtype != np.uint8:
-        raise Unreadable(
+        raise SourceError(
             f"pixels of type {pixels.dtype.name} are not an H&E image; "
             "export it as RGB with 8 or 16 bits per channel"
         )
     channels = pixels.shape[2]
     if channels in (2, 4):
-        return on_white(pixels[:, :, :-1], pixels[:, :, -1:], premultiplied)
+        return composite_on_white(pixels[:, :, :-1], pixels[:, :, -1:], premultiplied)
     if channels == 1:
         return np.repeat(pixels, 3, axis=2)
     if channels != 3:
-        raise Unreadable(f"{channels} channels are not an H&E image; export it as RGB")
+        raise SourceError(f"{channels} channels are not an H&E image; export it as RGB")
     return pixels
 
 
-def on_white(
-    colour: NDArray[np.uint8], alpha: NDArray[np.uint8], premultiplied: bool
+def composite_on_white(
+    color: NDArray[np.uint8], alpha: NDArray[np.uint8], premultiplied: bool
 ) -> NDArray[np.uint8]:
     """Colour (H, W, 1 or 3) of opacity alpha (H, W, 1) over white, as (H, W, 3)."""
     if (alpha == 255).all():
-        over = colour
+        over = color
     else:
         opacity = alpha.astype(np.uint16)
-        light = colour.astype(np.uint16) * (255 if premultiplied else opacity)
+        light = color.astype(np.uint16) * (255 if premultiplied else opacity)
         over = np.minimum((light + (255 - opacity) * 255 + 127) // 255, 255).astype(np.uint8)
     return np.ascontiguousarray(np.broadcast_to(over, (*over.shape[:2], 3)))
 
 
-def from_cmyk(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def convert_cmyk_to_rgb(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """(H, W, 4) inks as (H, W, 3) light."""
     light = 255 - pixels.astype(np.uint16)
     return ((light[:, :, :3] * light[:, :, 3:] + 127) // 255).astype(np.uint8)

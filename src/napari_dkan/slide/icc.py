@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .source import Unreadable
+from .source import SourceError
 
 # Rows changed at once: Pillow copies them twice, at four bytes a px.
-ROWS = 1024
+ICC_BAND_ROWS = 1024
 
 
 @dataclass(frozen=True, eq=False)
-class ColourChange:
+class IccTransform:
     """From stored RGB to sRGB; may be called from several threads at once.
 
     name : e.g. "ICC profile GT450 (3fa2c41b) to sRGB"; the digits tell profiles of one name apart.
@@ -32,27 +32,27 @@ class ColourChange:
         from PIL import Image
 
         out = np.empty_like(pixels)
-        for top in range(0, len(pixels), ROWS):
-            band = Image.fromarray(np.ascontiguousarray(pixels[top : top + ROWS]))
-            out[top : top + ROWS] = np.asarray(self.transform.apply(band))
+        for top in range(0, len(pixels), ICC_BAND_ROWS):
+            band = Image.fromarray(np.ascontiguousarray(pixels[top : top + ICC_BAND_ROWS]))
+            out[top : top + ICC_BAND_ROWS] = np.asarray(self.transform.apply(band))
         return out
 
 
 @lru_cache(maxsize=8)
-def colour_change(icc: bytes | None) -> ColourChange | None:
+def create_icc_transform(icc_profile: bytes | None) -> IccTransform | None:
     """The change that a profile (ICC.1:2022, any version) asks for, None without a profile.
 
     The rendering intent is the profile's own. Unreadable when it is damaged or not of RGB.
     """
-    if not icc:
+    if not icc_profile:
         return None
     from PIL import ImageCms
 
     advice = "open the slide without its ICC profile"
     try:
-        profile = ImageCms.ImageCmsProfile(BytesIO(icc))
+        profile = ImageCms.ImageCmsProfile(BytesIO(icc_profile))
         if profile.profile.xcolor_space.strip() != "RGB":
-            raise Unreadable(
+            raise SourceError(
                 f"its ICC profile is of {profile.profile.xcolor_space.strip()} colours, "
                 f"not of RGB; {advice}"
             )
@@ -67,6 +67,6 @@ def colour_change(icc: bytes | None) -> ColourChange | None:
         )
         title = " ".join((profile.profile.profile_description or "without a name").split())
     except (OSError, ValueError, TypeError, ImageCms.PyCMSError) as error:
-        raise Unreadable(f"its ICC profile is damaged; {advice}") from error
-    mark = hashlib.sha256(icc).hexdigest()[:8]
-    return ColourChange(f"ICC profile {title[:60]} ({mark}) to sRGB", transform)
+        raise SourceError(f"its ICC profile is damaged; {advice}") from error
+    mark = hashlib.sha256(icc_profile).hexdigest()[:8]
+    return IccTransform(f"ICC profile {title[:60]} ({mark}) to sRGB", transform)

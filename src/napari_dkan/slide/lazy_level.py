@@ -41,7 +41,7 @@ class LazyLevel:
             raise IndexError(f"a level has 3 axes, not {len(keys)}")
         keys += [slice(None)] * (self.ndim - len(keys))
         (y, height, rest_y), (x, width, rest_x) = (
-            _span(k, n) for k, n in zip(keys[:2], self.shape[:2], strict=True)
+            _resolve_index(k, n) for k, n in zip(keys[:2], self.shape[:2], strict=True)
         )
         pixels = self.slide.read_region(x, y, width, height, self._level)
         return pixels[rest_y, rest_x, keys[2]]
@@ -54,7 +54,7 @@ class LazyLevel:
         return f"<level {self._level} of {self.slide.name}: {self.shape} uint8>"
 
 
-def _span(key: Any, length: int) -> tuple[int, int, Any]:
+def _resolve_index(key: Any, length: int) -> tuple[int, int, Any]:
     """First px, number of px to read, and the index to take from what was read."""
     if isinstance(key, slice):
         wanted = range(length)[key]

@@ -9,17 +9,17 @@ import numpy as np
 import openslide
 from numpy.typing import NDArray
 
-from .cache import TileCache, bytes_for
-from .chunks import assemble, together
-from .colour import to_rgb8
-from .pixel_size import Measured, first_known, from_objective, measured
-from .source import levels_of
+from .cache import TileCache, choose_cache_capacity
+from .chunks import assemble_region, group_small_chunks
+from .colour import convert_to_rgb8
+from .pixel_size import PixelSizeMetadata, choose_pixel_size, pixel_size_from_objective, pixel_size_from_sides
+from .source import levels_from_sizes
 
 # OpenSlide keeps what it decoded only until the tile of ours that needs it is done.
-OWN_CACHE_BYTES = 32 * 2**20
+OPENSLIDE_CACHE_BYTES = 32 * 2**20
 
 # Some formats call strips of 8 px tiles; together they are read up to this many px.
-SMALL_TILE = 128
+MIN_READ_PX = 128
 
 
 class OpenSlideSource:
@@ -29,31 +29,31 @@ class OpenSlideSource:
         self._path = path
         self._lock = Lock()
         self._slide = self._open()
-        self.levels = levels_of(list(self._slide.level_dimensions))
-        self._factors = self._slide.level_downsamples
-        self.measured = self._measured()
-        self.icc = self._profile()
+        self.levels = levels_from_sizes(list(self._slide.level_dimensions))
+        self._downsamples = self._slide.level_downsamples
+        self.pixel_size_metadata = self._read_pixel_size()
+        self.icc_profile = self._read_icc_profile()
         tile = (
             int(self._slide.properties.get(f"openslide.level[0].tile-{side}", 256))
             for side in ("width", "height")
         )
-        wide, high = (together(side, SMALL_TILE) for side in tile)
-        self.chunk = wide, high
-        self._cache = TileCache(bytes_for(self.levels[0].width, self.chunk[1]))
+        wide, high = (group_small_chunks(side, MIN_READ_PX) for side in tile)
+        self.chunk_size = wide, high
+        self._cache = TileCache(choose_cache_capacity(self.levels[0].width, self.chunk_size[1]))
 
     def _open(self) -> openslide.OpenSlide:
         slide = openslide.OpenSlide(str(self._path))
-        slide.set_cache(openslide.OpenSlideCache(OWN_CACHE_BYTES))
+        slide.set_cache(openslide.OpenSlideCache(OPENSLIDE_CACHE_BYTES))
         return slide
 
-    def _measured(self) -> Measured:
+    def _read_pixel_size(self) -> PixelSizeMetadata:
         properties = self._slide.properties
         vendor = properties.get("openslide.vendor", "OpenSlide").capitalize()
         names = ("openslide.mpp-x", "openslide.mpp-y", "openslide.objective-power")
         x, y, power = (float(said) if (said := properties.get(name)) else None for name in names)
-        return first_known(measured(x, y, f"{vendor} metadata"), from_objective(power))
+        return choose_pixel_size(pixel_size_from_sides(x, y, f"{vendor} metadata"), pixel_size_from_objective(power))
 
-    def _profile(self) -> bytes | None:
+    def _read_icc_profile(self) -> bytes | None:
         from PIL.ImageCms import PyCMSError
 
         try:
@@ -63,17 +63,17 @@ class OpenSlideSource:
         return None if profile is None else profile.tobytes()
 
     def read(self, level: int, x: int, y: int, width: int, height: int) -> NDArray[np.uint8]:
-        return assemble(
-            x, y, width, height, self.chunk,
+        return assemble_region(
+            x, y, width, height, self.chunk_size,
             lambda column, row: self._cache.get(
-                (level, column, row), lambda: self._tile(level, column, row)
+                (level, column, row), lambda: self._read_tile(level, column, row)
             ),
         )  # fmt: skip
 
-    def _tile(self, level: int, column: int, row: int) -> NDArray[np.uint8]:
-        size, factor = self.levels[level], self._factors[level]
-        x, y = column * self.chunk[0], row * self.chunk[1]
-        pixels = min(self.chunk[0], size.width - x), min(self.chunk[1], size.height - y)
+    def _read_tile(self, level: int, column: int, row: int) -> NDArray[np.uint8]:
+        size, factor = self.levels[level], self._downsamples[level]
+        x, y = column * self.chunk_size[0], row * self.chunk_size[1]
+        pixels = min(self.chunk_size[0], size.width - x), min(self.chunk_size[1], size.height - y)
         slide = self._slide
         try:
             region = slide.read_region((round(x * factor), round(y * factor)), level, pixels)
@@ -85,7 +85,7 @@ class OpenSlideSource:
             raise
         if region.getchannel("A").getextrema()[0] == 255:
             return np.asarray(region.convert("RGB"))  # four times as fast
-        return to_rgb8(np.asarray(region))  # parts that were never scanned are transparent
+        return convert_to_rgb8(np.asarray(region))  # parts that were never scanned are transparent
 
     def prefetch(self) -> None:
         pass

@@ -6,20 +6,20 @@ import os
 from pathlib import Path
 
 from ..errors import SlideError
-from .address import is_remote, label_of, local_path, without_login
-from .plainly import plainly
-from .reduced import with_overview
-from .slide import Slide, is_zarr
-from .source import Source, Unreadable
+from .address import is_remote, file_name_from_url, convert_to_local_path, strip_credentials
+from .plainly import translate_reader_errors
+from .reduced import add_coarse_levels
+from .slide import Slide, is_zarr_folder
+from .source import SlideSource, SourceError
 
-TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-JPEG_START = b"\xff\xd8\xff"
-PNG_START = b"\x89PNG\r\n\x1a\n"
+TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+JPEG_MAGIC = b"\xff\xd8\xff"
+PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 
-KNOWN = "JPEG, PNG, TIFF, OME-TIFF, SVS or another OpenSlide format, or an OME-Zarr folder"
+SUPPORTED_FORMATS = "JPEG, PNG, TIFF, OME-TIFF, SVS or another OpenSlide format, or an OME-Zarr folder"
 
 
-def open_slide(path: str | Path, icc: bool = False) -> Slide:
+def open_slide(path: str | Path, apply_icc: bool = False) -> Slide:
     """Open any slide; only its header is read here, pixels when they are asked for.
 
     Reads JPEG, PNG, plain, tiled and pyramidal TIFF, OME-TIFF, Aperio SVS, the other formats of
@@ -31,44 +31,44 @@ def open_slide(path: str | Path, icc: bool = False) -> Slide:
     kind that is no H&E image, when its profile is damaged, or an address cannot be reached.
     """
     if is_remote(path):
-        return _open_remote(str(path), icc)
-    path = local_path(path)
+        return _open_remote_slide(str(path), apply_icc)
+    path = convert_to_local_path(path)
     if not os.path.exists(path):
         raise SlideError(f"There is no slide at {path}; check the name.")
-    with plainly(path):
-        return _slide(path, _source(path), icc=icc)
+    with translate_reader_errors(path):
+        return _create_slide(path, _open_source(path), apply_icc=apply_icc)
 
 
-def _open_remote(url: str, icc: bool) -> Slide:
-    with plainly(label_of(url)):
-        location = without_login(url)
-    with plainly(label_of(location)):
-        from .remote import open_remote
+def _open_remote_slide(url: str, apply_icc: bool) -> Slide:
+    with translate_reader_errors(file_name_from_url(url)):
+        location = strip_credentials(url)
+    with translate_reader_errors(file_name_from_url(location)):
+        from .remote import open_remote_ome_zarr
 
-        return _slide(None, open_remote(url), label_of(location), location, icc)
+        return _create_slide(None, open_remote_ome_zarr(url), file_name_from_url(location), location, apply_icc)
 
 
-def _slide(
-    path: Path | None, source: Source, label: str = "", location: str = "", icc: bool = False
+def _create_slide(
+    path: Path | None, source: SlideSource, label: str = "", location: str = "", apply_icc: bool = False
 ) -> Slide:
     try:
         finest = source.levels[0]
         if finest.width < 1 or finest.height < 1:
-            raise Unreadable("its image is empty")
-        return Slide(path, with_overview(source), label=label, location=location, icc=icc)
+            raise SourceError("its image is empty")
+        return Slide(path, add_coarse_levels(source), label=label, location=location, apply_icc=apply_icc)
     except BaseException:
         source.close()
         raise
 
 
-def _source(path: Path) -> Source:
+def _open_source(path: Path) -> SlideSource:
     if path.is_dir():
         if (path / "Slidedat.ini").exists():
-            raise Unreadable(
+            raise SourceError(
                 "it is the data folder of an MRXS slide; open the .mrxs file beside it"
             )
-        if not is_zarr(path):
-            raise Unreadable("it is a folder but not an OME-Zarr image; open the slide file in it")
+        if not is_zarr_folder(path):
+            raise SourceError("it is a folder but not an OME-Zarr image; open the slide file in it")
         from .ome_zarr import OmeZarrSource
 
         return OmeZarrSource(path)
@@ -76,32 +76,32 @@ def _source(path: Path) -> Source:
     with path.open("rb") as file:
         start = file.read(16)
     if not start:
-        raise Unreadable("the file is empty; copy or export it again")
+        raise SourceError("the file is empty; copy or export it again")
     # An .mrxs file starts like a JPEG: it is the slide's thumbnail.
     if path.suffix.lower() == ".mrxs":
-        return _openslide(path)
-    if start.startswith(TIFF_STARTS):
-        return _tiff(path)
-    if start.startswith((JPEG_START, PNG_START)):
-        from .flat import FlatSource
+        return _open_with_openslide(path)
+    if start.startswith(TIFF_MAGIC):
+        return _open_tiff(path)
+    if start.startswith((JPEG_MAGIC, PNG_MAGIC)):
+        from .flat import JpegPngSource
 
-        return FlatSource(path)
-    return _openslide(path)
+        return JpegPngSource(path)
+    return _open_with_openslide(path)
 
 
-def _tiff(path: Path) -> Source:
-    from .tiff import TiffSource, belongs_to_openslide
+def _open_tiff(path: Path) -> SlideSource:
+    from .tiff import TiffSource, is_openslide_tiff
 
-    if belongs_to_openslide(path):
-        return _openslide(path)
+    if is_openslide_tiff(path):
+        return _open_with_openslide(path)
     return TiffSource(path)
 
 
-def _openslide(path: Path) -> Source:
+def _open_with_openslide(path: Path) -> SlideSource:
     import openslide
 
     if openslide.OpenSlide.detect_format(str(path)) is None:
-        raise Unreadable(f"it is not a slide; open a {KNOWN}")
+        raise SourceError(f"it is not a slide; open a {SUPPORTED_FORMATS}")
     from .open_slide_source import OpenSlideSource
 
     return OpenSlideSource(path)

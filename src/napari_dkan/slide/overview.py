@@ -9,22 +9,22 @@ from itertools import product
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import DamagedTile
+from ..errors import DamagedTileError
 from .slide import Slide
 
 # The mask is made on an overview of about this many um per px: cells blur, texture stays.
 OVERVIEW_MPP = 8.0
 # Where the pixel size is unknown, scans of 0.25 to 1 um/px are supposed: reduced eightfold, more
 # when that leaves the overview longer than 1,200 px, less when it leaves it below 300 px.
-REDUCTION = 8.0
-OVERVIEW_PX = (300, 1200)
+DEFAULT_DOWNSAMPLE = 8.0
+OVERVIEW_PX_RANGE = (300, 1200)
 # A whole slide of many cm is looked at more coarsely, to take no more than a second.
-LARGEST_OVERVIEW_PX = 3000
+MAX_OVERVIEW_PX = 3000
 
 # A level is read in bands of about so many px, as a scanner's coarse level may hold 40 million,
 # and a band with damage in it in blocks.
-BAND = 512
-BLOCK = 128
+BAND_HEIGHT_PX = 512
+BLOCK_SIDE_PX = 128
 
 
 def read_overview(slide: Slide, mpp: float | None) -> tuple[NDArray[np.uint8], float]:
@@ -35,14 +35,14 @@ def read_overview(slide: Slide, mpp: float | None) -> tuple[NDArray[np.uint8], f
     """
     from PIL import Image
 
-    downsample = reduction(max(slide.width, slide.height), mpp)
-    index = slide.level_for(downsample)
+    downsample = choose_overview_downsample(max(slide.width, slide.height), mpp)
+    index = slide.best_level_for_downsample(downsample)
     level = slide.levels[index]
     scale = downsample / level.downsample
     width, height = max(1, int(level.width / scale)), max(1, int(level.height / scale))
     out = np.full((height, width, 3), 255, np.uint8)
-    rows = max(1, int(BAND / scale))
-    damage: DamagedTile | None = None
+    rows = max(1, int(BAND_HEIGHT_PX / scale))
+    damage: DamagedTileError | None = None
     seen = False
     for first in range(0, height, rows):
         last = min(first + rows, height)
@@ -50,7 +50,7 @@ def read_overview(slide: Slide, mpp: float | None) -> tuple[NDArray[np.uint8], f
         y = math.floor(top)
         try:
             pixels = read_band(slide, index, y, math.ceil(bottom) - y)
-        except DamagedTile as error:
+        except DamagedTileError as error:
             damage = error
             continue
         box = (0, top - y, min(width * scale, level.width), bottom - y)
@@ -69,12 +69,12 @@ def read_band(slide: Slide, index: int, y: int, height: int) -> NDArray[np.uint8
     width = slide.levels[index].width
     try:
         return slide.read_region(0, y, width, height, index)
-    except DamagedTile as error:
+    except DamagedTileError as error:
         pixels = np.full((height, width, 3), 255, np.uint8)
         seen = False
-        for top, left in product(range(0, height, BLOCK), range(0, width, BLOCK)):
-            with suppress(DamagedTile):
-                block = pixels[top : top + BLOCK, left : left + BLOCK]
+        for top, left in product(range(0, height, BLOCK_SIDE_PX), range(0, width, BLOCK_SIDE_PX)):
+            with suppress(DamagedTileError):
+                block = pixels[top : top + BLOCK_SIDE_PX, left : left + BLOCK_SIDE_PX]
                 high, wide = block.shape[:2]
                 block[:] = slide.read_region(left, y + top, wide, high, index)
                 seen = True
@@ -83,11 +83,11 @@ def read_band(slide: Slide, index: int, y: int, height: int) -> NDArray[np.uint8
         return pixels
 
 
-def reduction(longest: int, mpp: float | None) -> float:
+def choose_overview_downsample(longest_side: int, mpp: float | None) -> float:
     """Level-0 px of one px of the overview, from the slide's longer side in px."""
     if mpp is None:
-        shortest_ok, longest_ok = OVERVIEW_PX
-        wanted = max(longest / longest_ok, min(REDUCTION, longest / shortest_ok))
+        shortest_ok, longest_ok = OVERVIEW_PX_RANGE
+        wanted = max(longest_side / longest_ok, min(DEFAULT_DOWNSAMPLE, longest_side / shortest_ok))
     else:
         wanted = OVERVIEW_MPP / mpp
-    return max(wanted, longest / LARGEST_OVERVIEW_PX, 1.0)
+    return max(wanted, longest_side / MAX_OVERVIEW_PX, 1.0)

@@ -7,18 +7,18 @@ from dataclasses import dataclass
 
 from ..errors import SlideError
 
-SMALLEST_MPP = 0.05
-LARGEST_MPP = 20.0
+MIN_MPP = 0.05
+MAX_MPP = 20.0
 
 # A scan through this objective usually has so many um per px, divided by its magnification.
-UM_AT_ONE = 10.0
-OBJECTIVES = (1.0, 150.0)
-OBJECTIVE_POWER = "objective power"
+UM_PER_PX_AT_1X = 10.0
+OBJECTIVE_POWER_RANGE = (1.0, 150.0)
+OBJECTIVE_POWER_ORIGIN = "objective power"
 
 # A pixel whose sides differ by more than this is not described by one number.
-ANISOTROPY = 0.01
+MAX_ANISOTROPY = 0.01
 
-MICROMETRES = {
+UM_PER_UNIT = {
     "pm": 1e-6,
     "angstrom": 1e-4,
     "å": 1e-4,
@@ -53,76 +53,76 @@ class PixelSize:
     origin: str
 
     @property
-    def estimated(self) -> bool:
-        return self.origin == OBJECTIVE_POWER
+    def is_estimated(self) -> bool:
+        return self.origin == OBJECTIVE_POWER_ORIGIN
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.mpp) and SMALLEST_MPP <= self.mpp <= LARGEST_MPP):
+        if not (math.isfinite(self.mpp) and MIN_MPP <= self.mpp <= MAX_MPP):
             raise SlideError(
                 f"A pixel size of {self.mpp:g} um/px cannot be right for a slide; "
-                f"give one between {SMALLEST_MPP:g} and {LARGEST_MPP:g} um/px."
+                f"give one between {MIN_MPP:g} and {MAX_MPP:g} um/px."
             )
 
 
 @dataclass(frozen=True)
-class Measured:
+class PixelSizeMetadata:
     """What a file says about its pixel size: a usable figure, a remark why there is none or why
     it is only an estimate, or neither."""
 
-    size: PixelSize | None = None
+    pixel_size: PixelSize | None = None
     note: str = ""
 
 
-def unit_in_um(unit: str | None) -> float | None:
+def convert_unit_to_um(unit: str | None) -> float | None:
     """Micrometres in one `unit`, None for units that are no length (pixel, reference frame)."""
     plain = (unit or "").strip().lower().replace("\u00b5", "u").replace("\u03bc", "u")
     plain = plain.replace("metre", "meter")
-    return MICROMETRES.get(plain) or MICROMETRES.get(plain.removesuffix("s"))
+    return UM_PER_UNIT.get(plain) or UM_PER_UNIT.get(plain.removesuffix("s"))
 
 
-def measured(x: float | None, y: float | None, origin: str) -> Measured:
+def pixel_size_from_sides(x: float | None, y: float | None, origin: str) -> PixelSizeMetadata:
     """The pixel size from its two sides in um; sides within 1 % of each other are averaged.
 
     Missing sides give nothing; absurd or unequal ones give nothing and a note that says so.
     """
     if x is None and y is None:
-        return Measured()
+        return PixelSizeMetadata()
     x, y = (x if x is not None else y), (y if y is not None else x)
     if not all(side is not None and math.isfinite(side) and side > 0 for side in (x, y)):
-        return Measured(note=f"The {origin} has no usable pixel size.")
+        return PixelSizeMetadata(note=f"The {origin} has no usable pixel size.")
     mean = (x + y) / 2  # type: ignore[operator]
-    if abs(x - y) > ANISOTROPY * mean:  # type: ignore[operator]
-        return Measured(
+    if abs(x - y) > MAX_ANISOTROPY * mean:  # type: ignore[operator]
+        return PixelSizeMetadata(
             note=f"The {origin} gives pixels of {x:g} by {y:g} um, which are not square; "
             "the pixel size is taken as unknown."
         )
     try:
-        return Measured(PixelSize(float(mean), origin))
+        return PixelSizeMetadata(PixelSize(float(mean), origin))
     except SlideError:
-        return Measured(
+        return PixelSizeMetadata(
             note=f"The {origin} gives {mean:g} um/px, which no slide has "
-            f"({SMALLEST_MPP:g} to {LARGEST_MPP:g}); the pixel size is taken as unknown."
+            f"({MIN_MPP:g} to {MAX_MPP:g}); the pixel size is taken as unknown."
         )
 
 
-def from_objective(power: float | None) -> Measured:
+def pixel_size_from_objective(power: float | None) -> PixelSizeMetadata:
     """What scanners make of an objective: 40x gives 0.25 um/px, 20x gives 0.5.
 
     Cameras differ, so that 20x may be 0.45 or 0.55 um/px: an estimate, and the note says so.
     """
-    if power is None or not (OBJECTIVES[0] <= power <= OBJECTIVES[1]):
-        return Measured()
-    mpp = UM_AT_ONE / power
-    return Measured(
-        PixelSize(mpp, OBJECTIVE_POWER),
+    if power is None or not (OBJECTIVE_POWER_RANGE[0] <= power <= OBJECTIVE_POWER_RANGE[1]):
+        return PixelSizeMetadata()
+    mpp = UM_PER_PX_AT_1X / power
+    return PixelSizeMetadata(
+        PixelSize(mpp, OBJECTIVE_POWER_ORIGIN),
         f"The file gives no usable pixel size; about {mpp:.3g} um/px is what a {power:g}x "
         "objective usually has.",
     )
 
 
-def first_known(*answers: Measured) -> Measured:
+def choose_pixel_size(*candidates: PixelSizeMetadata) -> PixelSizeMetadata:
     """The first answer with a size, best first; else the first remark."""
-    for answer in answers:
-        if answer.size is not None:
+    for answer in candidates:
+        if answer.pixel_size is not None:
             return answer
-    return next((answer for answer in answers if answer.note), Measured())
+    return next((answer for answer in candidates if answer.note), PixelSizeMetadata())

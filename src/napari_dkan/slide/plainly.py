@@ -8,14 +8,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from ..errors import DamagedTile, SlideError
-from .address import lost
-from .source import Unreadable
+from ..errors import DamagedTileError, SlideError
+from .address import is_connection_error
+from .source import SourceError
 
-LONGEST = 160  # letters of what a library said
+MAX_REASON_LENGTH = 160  # letters of what a library said
 
 
-class Place(NamedTuple):
+class LevelRegion(NamedTuple):
     """A part of a slide in px of a level, and that level's downsample."""
 
     left: int
@@ -26,7 +26,7 @@ class Place(NamedTuple):
 
 
 @contextmanager
-def plainly(path: Path | str, place: Place | None = None) -> Iterator[None]:
+def translate_reader_errors(path: Path | str, region: LevelRegion | None = None) -> Iterator[None]:
     """Turns whatever the libraries below raise into a SlideError that names the file.
 
     path : of a local file; a text is what to call pixels that come from elsewhere.
@@ -41,9 +41,9 @@ def plainly(path: Path | str, place: Place | None = None) -> Iterator[None]:
         yield
     except SlideError:
         raise
-    except Unreadable as error:
-        if place is not None:
-            raise damaged(name, place, error) from error
+    except SourceError as error:
+        if region is not None:
+            raise create_damaged_tile_error(name, region, error) from error
         raise SlideError(f"The slide {name} cannot be used: {error}.") from error
     except ImportError as error:
         raise SlideError(
@@ -59,38 +59,38 @@ def plainly(path: Path | str, place: Place | None = None) -> Iterator[None]:
             "convert it to a tiled, pyramidal TIFF."
         ) from error
     except Exception as error:
-        if lost(error):
+        if is_connection_error(error):
             raise SlideError(
-                f"The slide {name} cannot be reached ({reason(error)}); check the connection or "
+                f"The slide {name} cannot be reached ({shorten_reason(error)}); check the connection or "
                 "the drive it is on, and try again."
             ) from error
         if isinstance(path, Path) and not os.path.exists(path):
-            raise gone(path) from error
-        if place is not None:
-            raise damaged(name, place, error) from error
+            raise create_missing_slide_error(path) from error
+        if region is not None:
+            raise create_damaged_tile_error(name, region, error) from error
         raise SlideError(
             f"The slide {name} is damaged or incomplete and cannot be read "
-            f"({reason(error)}); copy or export it again."
+            f"({shorten_reason(error)}); copy or export it again."
         ) from error
 
 
-def damaged(name: str, place: Place, error: Exception) -> DamagedTile:
-    left, top, right, bottom = (round(side * place.downsample) for side in place[:4])
-    return DamagedTile(
+def create_damaged_tile_error(name: str, region: LevelRegion, error: Exception) -> DamagedTileError:
+    left, top, right, bottom = (round(side * region.downsample) for side in region[:4])
+    return DamagedTileError(
         f"The slide {name} is damaged between ({left:,}, {top:,}) and "
-        f"({right:,}, {bottom:,}) px and cannot be read there ({reason(error)}); "
+        f"({right:,}, {bottom:,}) px and cannot be read there ({shorten_reason(error)}); "
         "copy or export it again."
     )
 
 
-def gone(path: Path) -> SlideError:
+def create_missing_slide_error(path: Path) -> SlideError:
     return SlideError(f"The slide {path.name} is gone or cannot be read any more; was {path}.")
 
 
-def reason(error: Exception) -> str:
+def shorten_reason(error: Exception) -> str:
     """The first clause of what a library said, to stand in brackets.
 
     Libraries quote the file, and a damaged file can hold a tag of thousands of numbers.
     """
     said = (str(error).strip() or type(error).__name__).splitlines()[0].partition(";")[0]
-    return said.rstrip(".") if len(said) <= LONGEST else f"{said[: LONGEST - 1].rstrip()}…"
+    return said.rstrip(".") if len(said) <= MAX_REASON_LENGTH else f"{said[: MAX_REASON_LENGTH - 1].rstrip()}…"

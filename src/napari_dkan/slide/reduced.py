@@ -6,81 +6,81 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .cache import TileCache
-from .chunks import assemble
-from .source import Level, Source
+from .chunks import assemble_region
+from .source import Level, SlideSource
 
 # A slide longer than this gets lower levels when its own end above COARSE_ENOUGH ...
-FLAT_LIMIT = 4096
-COARSE_ENOUGH = 2048
+MIN_PYRAMID_SIDE_PX = 4096
+MAX_COARSEST_SIDE_PX = 2048
 # ... down to this.
-OVERVIEW = 1024
+TARGET_COARSEST_SIDE_PX = 1024
 
-TILE = 512
-BAND = 128
+TILE_SIDE_PX = 512
+BAND_HEIGHT_PX = 128
 
 # To make a tile of a low level again costs a pass over much of level 0. So each level from this
 # downsample on has a cache to itself, which holds all of a level up to 4,700 px square.
-CHEAP_BELOW = 8
+SHARED_CACHE_MAX_DOWNSAMPLE = 8
 CACHE_BYTES = 64 * 2**20
 
 
-def with_overview(source: Source) -> Source:
+def add_coarse_levels(source: SlideSource) -> SlideSource:
     """The source itself, or the source with lower levels where it needs them."""
     finest, coarsest = source.levels[0], source.levels[-1]
-    if max(finest.width, finest.height) <= FLAT_LIMIT:
+    if max(finest.width, finest.height) <= MIN_PYRAMID_SIDE_PX:
         return source
-    if max(coarsest.width, coarsest.height) <= COARSE_ENOUGH:
+    if max(coarsest.width, coarsest.height) <= MAX_COARSEST_SIDE_PX:
         return source
-    return Reduced(source)
+    return DownsampledSource(source)
 
 
-class Reduced:
+class DownsampledSource:
     """A source and, below its coarsest level, levels of 2 x 2 means made tile by tile on demand."""
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: SlideSource) -> None:
         self._source = source
-        self._own = len(source.levels)
+        self._n_source_levels = len(source.levels)
         levels = list(source.levels)
-        while max(levels[-1].width, levels[-1].height) > OVERVIEW:
+        while max(levels[-1].width, levels[-1].height) > TARGET_COARSEST_SIDE_PX:
             above = levels[-1]
             levels.append(
                 Level((above.width + 1) // 2, (above.height + 1) // 2, above.downsample * 2)
             )
         self.levels = tuple(levels)
-        self.measured = source.measured
-        self.chunk = source.chunk
-        self.icc = source.icc
+        self.pixel_size_metadata = source.pixel_size_metadata
+        self.chunk_size = source.chunk_size
+        self.icc_profile = source.icc_profile
         # One cache for the cheap levels, which reading passes through on its way down.
         cheap = TileCache(CACHE_BYTES)
         self._caches = [
-            cheap if level.downsample < CHEAP_BELOW else TileCache(CACHE_BYTES)
+            cheap if level.downsample < SHARED_CACHE_MAX_DOWNSAMPLE else TileCache(CACHE_BYTES)
             for level in self.levels
         ]
 
     def read(self, level: int, x: int, y: int, width: int, height: int) -> NDArray[np.uint8]:
-        if level < self._own:
+        if level < self._n_source_levels:
             return self._source.read(level, x, y, width, height)
-        cache, chunk = self._caches[level], self._chunk(level)
-        return assemble(
+        cache, chunk = self._caches[level], self._chunk_size_at(level)
+        return assemble_region(
             x, y, width, height, chunk,
             lambda column, row: cache.get(
-                (level, column, row), lambda: self._reduce(level, column, row, chunk)
+                (level, column, row), lambda: self._compute_tile(level, column, row, chunk)
             ),
         )  # fmt: skip
 
-    def _chunk(self, level: int) -> tuple[int, int]:
+    def _chunk_size_at(self, level: int) -> tuple[int, int]:
         # A slide stored in strips is walked in bands, so that no strip is decoded many times.
-        if self.chunk[0] >= self.levels[0].width:
-            return self.levels[level].width, BAND
-        return TILE, TILE
+        if self.chunk_size[0] >= self.levels[0].width:
+            return self.levels[level].width, BAND_HEIGHT_PX
+        return TILE_SIDE_PX, TILE_SIDE_PX
 
-    def _reduce(
-        self, level: int, column: int, row: int, chunk: tuple[int, int]
+    def _compute_tile(
+        self, level: int, column: int, row: int, chunk_size: tuple[int, int]
     ) -> NDArray[np.uint8]:
         above = self.levels[level - 1]
-        x, y = 2 * column * chunk[0], 2 * row * chunk[1]
-        width, height = min(2 * chunk[0], above.width - x), min(2 * chunk[1], above.height - y)
-        return halved(self.read(level - 1, x, y, width, height))
+        x, y = 2 * column * chunk_size[0], 2 * row * chunk_size[1]
+        width, height = min(2 * chunk_size[0], above.width - x), min(2 * chunk_size[1], above.height - y)
+        return downsample_by_two(self.read(level - 1, x, y, width, height))
 
     def prefetch(self) -> None:
         self._source.prefetch()
@@ -91,7 +91,7 @@ class Reduced:
         self._source.close()
 
 
-def halved(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def downsample_by_two(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """2 x 2 means of (H, W, 3); an odd last row or column is averaged with itself."""
     from PIL import Image
 

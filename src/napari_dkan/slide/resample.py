@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 # Positions this close to a whole pixel are whole: floats from um and array fits carry dust.
-DUST = 1e-6
+WHOLE_PIXEL_TOLERANCE = 1e-6
 
 
-def resample(
+def resample_patch(
     read: Callable[[int, int, int, int], NDArray[np.uint8]],
     left: float,
     top: float,
@@ -27,7 +27,7 @@ def resample(
     margin that the filter needs, so that neighbouring squares meet without a seam.
     """
     whole_x, whole_y = round(left), round(top)
-    if abs(side - px) < DUST and abs(left - whole_x) < DUST and abs(top - whole_y) < DUST:
+    if abs(side - px) < WHOLE_PIXEL_TOLERANCE and abs(left - whole_x) < WHOLE_PIXEL_TOLERANCE and abs(top - whole_y) < WHOLE_PIXEL_TOLERANCE:
         return read(whole_x, whole_y, px, px)
     from PIL import Image
 

@@ -17,28 +17,28 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import SlideError
-from .icc import colour_change
+from .icc import create_icc_transform
 from .lazy_level import LazyLevel
-from .pixel_size import Measured, PixelSize
-from .plainly import Place, gone, plainly
-from .resample import resample
-from .source import Level, Source
+from .pixel_size import PixelSizeMetadata, PixelSize
+from .plainly import LevelRegion, create_missing_slide_error, translate_reader_errors
+from .resample import resample_patch
+from .source import Level, SlideSource
 
 __all__ = ["Level", "Slide"]
 
 # A level this little coarser than asked for still counts as fine enough.
-TOLERANCE = 1.01
+DOWNSAMPLE_TOLERANCE = 1.01
 
 # Bytes hashed at each of five places of a file.
-SAMPLE = 65_536
+FINGERPRINT_SAMPLE_BYTES = 65_536
 
 # One of these lies at the root of every zarr folder.
-ZARR_FILES = ("zarr.json", ".zattrs", ".zgroup", ".zarray")
+ZARR_ROOT_FILES = ("zarr.json", ".zattrs", ".zgroup", ".zarray")
 
 
-def is_zarr(folder: Path) -> bool:
+def is_zarr_folder(folder: Path) -> bool:
     """Whether a folder is the root of a zarr hierarchy."""
-    return any((folder / name).exists() for name in ZARR_FILES)
+    return any((folder / name).exists() for name in ZARR_ROOT_FILES)
 
 
 class Slide:
@@ -62,12 +62,12 @@ class Slide:
     def __init__(
         self,
         path: Path | None,
-        source: Source,
+        source: SlideSource,
         *,
         label: str = "",
         location: str = "",
-        content: Callable[[], bytes] | None = None,
-        icc: bool = False,
+        content_hash: Callable[[], bytes] | None = None,
+        apply_icc: bool = False,
     ) -> None:
         """content : what tells an array from others of its size, for the fingerprint.
         icc : turn colours into sRGB by the slide's own ICC profile, where it brings one."""
@@ -78,33 +78,33 @@ class Slide:
         self.name = self.label if file is None else file.name.removesuffix(file.suffix)
         self.name = self.name.removesuffix(".ome")
         self.levels: tuple[Level, ...] = source.levels
-        self.pixel_size: PixelSize | None = source.measured.size
-        self.pixel_size_note = source.measured.note
+        self.pixel_size: PixelSize | None = source.pixel_size_metadata.pixel_size
+        self.pixel_size_note = source.pixel_size_metadata.note
         self._source = source
-        self._content = content
-        self._colour = colour_change(source.icc) if icc else None
-        self.colours = "" if self._colour is None else self._colour.name
+        self._content_hash = content_hash
+        self._icc_transform = create_icc_transform(source.icc_profile) if apply_icc else None
+        self.color_conversion = "" if self._icc_transform is None else self._icc_transform.name
         # One block is decoded whole: damage in it is damage of the slide, not of a place.
-        self._one_block = source.chunk[0] >= self.width and source.chunk[1] >= self.height
-        self._stamp = None if path is None else stamp(path)
+        self._is_single_chunk = source.chunk_size[0] >= self.width and source.chunk_size[1] >= self.height
+        self._file_stamp = None if path is None else file_stamp(path)
         self._fingerprint: str | None = None
         self._lock = Lock()
-        self._readers = 0
+        self._n_readers = 0
         self._closed = False
 
     @classmethod
-    def of_arrays(
+    def from_arrays(
         cls, name: str, arrays: Sequence[Any], pixel_size: PixelSize | None = None
     ) -> Slide:
         """An image that is open already, as levels (H, W, 3 or 4) from the finest on; see
         `array_source.ArraySource`. One that is large and alone gets coarser levels, made when
         they are looked at. Raises SlideError when the arrays are no RGB picture."""
         from .array_source import ArraySource
-        from .reduced import with_overview
+        from .reduced import add_coarse_levels
 
-        with plainly(name):
-            source = ArraySource(arrays, Measured(pixel_size))
-            return cls(None, with_overview(source), label=name, content=source.content)
+        with translate_reader_errors(name):
+            source = ArraySource(arrays, PixelSizeMetadata(pixel_size))
+            return cls(None, add_coarse_levels(source), label=name, content_hash=source.hash_content)
 
     @property
     def width(self) -> int:
@@ -131,20 +131,20 @@ class Slide:
         size = self.levels[level]
         left, right = max(x, 0), min(x + width, size.width)
         top, bottom = max(y, 0), min(y + height, size.height)
-        place = None if self._one_block else Place(left, top, right, bottom, size.downsample)
-        with self._reading(place):
+        place = None if self._is_single_chunk else LevelRegion(left, top, right, bottom, size.downsample)
+        with self._guard_read(place):
             if left >= right or top >= bottom:
                 return np.full((height, width, 3), 255, np.uint8)
             inside = self._source.read(level, left, top, right - left, bottom - top)
-            if self._colour is not None:
-                inside = self._colour(inside)
+            if self._icc_transform is not None:
+                inside = self._icc_transform(inside)
         if inside.shape[:2] == (height, width):
             return inside
         out = np.full((height, width, 3), 255, np.uint8)
         out[top - y : bottom - y, left - x : right - x] = inside
         return out
 
-    def read_square(
+    def read_patch(
         self,
         x: float,
         y: float,
@@ -164,9 +164,9 @@ class Slide:
             raise SlideError("A square needs a finite centre and side.")
         if side <= 0 or px < 1:
             raise SlideError(f"A square of {side:g} px cannot be read as {px} px.")
-        level = self.level_for(side / px)
+        level = self.best_level_for_downsample(side / px)
         factor = self.levels[level].downsample
-        return resample(
+        return resample_patch(
             lambda left, top, width, height: self.read_region(left, top, width, height, level),
             (x - side / 2) / factor,
             (y - side / 2) / factor,
@@ -175,9 +175,9 @@ class Slide:
             on_resize,
         )
 
-    def level_for(self, downsample: float) -> int:
+    def best_level_for_downsample(self, downsample: float) -> int:
         """The coarsest level that still resolves `downsample` level-0 px."""
-        fine = [i for i, lv in enumerate(self.levels) if lv.downsample <= downsample * TOLERANCE]
+        fine = [i for i, lv in enumerate(self.levels) if lv.downsample <= downsample * DOWNSAMPLE_TOLERANCE]
         return max(fine, key=lambda i: self.levels[i].downsample, default=0)
 
     def pyramid(self) -> list[LazyLevel]:
@@ -187,43 +187,43 @@ class Slide:
     def prefetch(self) -> None:
         """Start decoding in the background where level 0 can only be decoded whole (JPEG, PNG),
         so that zooming in finds it there. Does nothing for slides stored in tiles."""
-        with self._reading():
+        with self._guard_read():
             self._source.prefetch()
 
     def fingerprint(self) -> str:
         """A hash of size and sampled content as stored: cheap, different for different slides,
         and the same with and without the ICC profile."""
         if self._fingerprint is None:
-            self._fingerprint = self._sampled()
+            self._fingerprint = self._compute_fingerprint()
         return self._fingerprint
 
-    def _sampled(self) -> str:
+    def _compute_fingerprint(self) -> str:
         digest = hashlib.sha256(repr([(lv.width, lv.height) for lv in self.levels]).encode())
-        if self._content is not None:
-            with self._reading():
-                digest.update(self._content())
+        if self._content_hash is not None:
+            with self._guard_read():
+                digest.update(self._content_hash())
             return digest.hexdigest()
         if self.path is None or self.path.is_dir():
             for index in sorted({0, len(self.levels) - 1}):
                 level = self.levels[index]
                 for part in (0.25, 0.5, 0.75):
                     x, y = int(level.width * part) - 32, int(level.height * part) - 32
-                    digest.update(self._stored(index, x, y, 64))
+                    digest.update(self._read_stored_patch(index, x, y, 64))
             return digest.hexdigest()
-        with self._reading(), self.path.open("rb") as file:
+        with self._guard_read(), self.path.open("rb") as file:
             size = self.path.stat().st_size
             digest.update(str(size).encode())
             for part in (0.0, 0.25, 0.5, 0.75, 1.0):
-                file.seek(int(max(size - SAMPLE, 0) * part))
-                digest.update(file.read(SAMPLE))
+                file.seek(int(max(size - FINGERPRINT_SAMPLE_BYTES, 0) * part))
+                digest.update(file.read(FINGERPRINT_SAMPLE_BYTES))
         return digest.hexdigest()
 
-    def _stored(self, index: int, x: int, y: int, side: int) -> bytes:
+    def _read_stored_patch(self, index: int, x: int, y: int, side: int) -> bytes:
         """A square of a level, cut at its edges, as it is stored."""
         level = self.levels[index]
         left, right = max(x, 0), min(x + side, level.width)
         top, bottom = max(y, 0), min(y + side, level.height)
-        with self._reading(Place(left, top, right, bottom, level.downsample)):
+        with self._guard_read(LevelRegion(left, top, right, bottom, level.downsample)):
             return self._source.read(index, left, top, right - left, bottom - top).tobytes()
 
     def close(self) -> None:
@@ -232,7 +232,7 @@ class Slide:
             if self._closed:
                 return
             self._closed = True
-            last = self._readers == 0
+            last = self._n_readers == 0
         if last:
             self._source.close()
 
@@ -248,38 +248,38 @@ class Slide:
         self.close()
 
     @contextmanager
-    def _reading(self, place: Place | None = None) -> Iterator[None]:
+    def _guard_read(self, region: LevelRegion | None = None) -> Iterator[None]:
         """Keeps the file open meanwhile and turns every failure into a SlideError, of the
         place that is read or of the whole file."""
         with self._lock:
             if self._closed:
                 raise SlideError(f"The slide {self.label} has been closed; open it again.")
-            self._readers += 1
+            self._n_readers += 1
         try:
-            with plainly(self.path or self.label, place):
+            with translate_reader_errors(self.path or self.label, region):
                 # An open file can be read on after it was deleted, and a deleted zarr folder
                 # reads as blank; neither may pass for the slide.
-                if self.path is not None and stamp(self.path) != self._stamp:
+                if self.path is not None and file_stamp(self.path) != self._file_stamp:
                     raise SlideError(
                         f"The slide {self.label} was changed while it was open; open it again."
                     )
                 yield
         finally:
             with self._lock:
-                self._readers -= 1
-                last = self._closed and self._readers == 0
+                self._n_readers -= 1
+                last = self._closed and self._n_readers == 0
             if last:
                 self._source.close()
 
 
-def stamp(path: Path) -> tuple[int, int] | None:
+def file_stamp(path: Path) -> tuple[int, int] | None:
     """Size and time of change of a file, None for a zarr folder; SlideError when it is gone."""
     try:
         found = os.stat(path)
     except OSError as error:
-        raise gone(path) from error
+        raise create_missing_slide_error(path) from error
     if not S_ISDIR(found.st_mode):
         return found.st_size, found.st_mtime_ns
-    if is_zarr(path):
+    if is_zarr_folder(path):
         return None
-    raise gone(path)
+    raise create_missing_slide_error(path)

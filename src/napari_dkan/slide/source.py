@@ -8,10 +8,10 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from .pixel_size import Measured
+from .pixel_size import PixelSizeMetadata
 
 
-class Unreadable(Exception):
+class SourceError(Exception):
     """Why a file is no usable slide, as the end of a sentence that names it."""
 
 
@@ -24,7 +24,7 @@ class Level:
     downsample: float
 
 
-class Source(Protocol):
+class SlideSource(Protocol):
     """Pixels of one file, read on demand.
 
     `read` is called from several threads at once, only with regions inside the level, and
@@ -35,9 +35,9 @@ class Source(Protocol):
     """
 
     levels: tuple[Level, ...]
-    measured: Measured
-    chunk: tuple[int, int]
-    icc: bytes | None
+    pixel_size_metadata: PixelSizeMetadata
+    chunk_size: tuple[int, int]
+    icc_profile: bytes | None
 
     def read(self, level: int, x: int, y: int, width: int, height: int) -> NDArray[np.uint8]: ...
 
@@ -46,7 +46,7 @@ class Source(Protocol):
     def close(self) -> None: ...
 
 
-def levels_of(sizes: list[tuple[int, int]]) -> tuple[Level, ...]:
+def levels_from_sizes(sizes: list[tuple[int, int]]) -> tuple[Level, ...]:
     """Levels from their (width, height), finest first.
 
     Writers round the sides of lower levels, so width0 / width is only nearly the factor they

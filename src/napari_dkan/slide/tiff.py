@@ -11,15 +11,15 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
-from .cache import TileCache, bytes_for
-from .chunks import assemble
-from .flat import LARGEST_FLAT
-from .source import Unreadable, levels_of
+from .cache import TileCache, choose_cache_capacity
+from .chunks import assemble_region
+from .flat import MAX_IMAGE_PX
+from .source import SourceError, levels_from_sizes
 from .tiff_level import TiffLevel
-from .tiff_pixel_size import tiff_pixel_size
+from .tiff_pixel_size import read_tiff_pixel_size
 
 # Vendor layouts that OpenSlide knows and plain TIFF readers get wrong (overlaps, focal planes).
-VENDORS = ("is_ndpi", "is_scn", "is_bif", "is_philips")
+OPENSLIDE_TIFF_FLAGS = ("is_ndpi", "is_scn", "is_bif", "is_philips")
 
 # Aperio's JPEG 2000 in YCbCr, which tifffile hands out without turning it into RGB.
 APERIO_YCBCR = 33003
@@ -28,10 +28,10 @@ APERIO_YCBCR = 33003
 logging.getLogger("tifffile").setLevel(logging.CRITICAL)
 
 
-def belongs_to_openslide(path: Path) -> bool:
+def is_openslide_tiff(path: Path) -> bool:
     """Whether OpenSlide reads this TIFF better than tifffile."""
     with tifffile.TiffFile(path) as tif:
-        if any(getattr(tif, flag, False) for flag in VENDORS):
+        if any(getattr(tif, flag, False) for flag in OPENSLIDE_TIFF_FLAGS):
             return True
         return bool(len(tif.pages)) and tif.pages.first.compression == APERIO_YCBCR
 
@@ -43,31 +43,31 @@ class TiffSource:
         self._tif = tifffile.TiffFile(path)
         try:
             self._lock = Lock()
-            self._levels = [TiffLevel(found, self._read_bytes) for found in image_levels(self._tif)]
+            self._levels = [TiffLevel(found, self._read_bytes) for found in find_level_series(self._tif)]
             size = path.stat().st_size
-            if any(level.end > size for level in self._levels):
-                raise Unreadable("the file is cut short; copy or export it again")
-            wide, high = self._levels[0].chunk
-            if wide * high > LARGEST_FLAT:
-                raise Unreadable(
+            if any(level.end_offset > size for level in self._levels):
+                raise SourceError("the file is cut short; copy or export it again")
+            wide, high = self._levels[0].chunk_size
+            if wide * high > MAX_IMAGE_PX:
+                raise SourceError(
                     f"it is stored as one block of {wide:,} x {high:,} px; "
                     "convert it to a tiled, pyramidal TIFF"
                 )
-            self.levels = levels_of([(level.width, level.height) for level in self._levels])
-            self.chunk = self._levels[0].chunk
-            self.icc = self._levels[0].icc
-            self.measured = tiff_pixel_size(self._tif, self.levels[0].width, self.levels[0].height)
+            self.levels = levels_from_sizes([(level.width, level.height) for level in self._levels])
+            self.chunk_size = self._levels[0].chunk_size
+            self.icc_profile = self._levels[0].icc_profile
+            self.pixel_size_metadata = read_tiff_pixel_size(self._tif, self.levels[0].width, self.levels[0].height)
         except BaseException:
             self._tif.close()
             raise
-        self._cache = TileCache(bytes_for(self.levels[0].width, self.chunk[1]))
+        self._cache = TileCache(choose_cache_capacity(self.levels[0].width, self.chunk_size[1]))
 
     def read(self, level: int, x: int, y: int, width: int, height: int) -> NDArray[np.uint8]:
         tiff_level = self._levels[level]
-        return assemble(
-            x, y, width, height, tiff_level.chunk,
+        return assemble_region(
+            x, y, width, height, tiff_level.chunk_size,
             lambda column, row: self._cache.get(
-                (level, column, row), lambda: tiff_level.tile(column, row)
+                (level, column, row), lambda: tiff_level.read_tile(column, row)
             ),
         )  # fmt: skip
 
@@ -78,7 +78,7 @@ class TiffSource:
             file.seek(offset)
             data = file.read(count)
         if len(data) != count:
-            raise Unreadable("the file is cut short; copy or export it again")
+            raise SourceError("the file is cut short; copy or export it again")
         return data
 
     def prefetch(self) -> None:
@@ -89,14 +89,14 @@ class TiffSource:
         self._tif.close()
 
 
-def image_levels(tif: tifffile.TiffFile) -> list[Any]:
+def find_level_series(tif: tifffile.TiffFile) -> list[Any]:
     """The series of tifffile that hold the slide at falling resolution, finest first.
 
     tifffile groups pyramids in SubIFDs and most flat ones. Where levels stand as separate
     images (flat OME pyramids), smaller images of the same shape, type and tiling are levels.
     """
     if not tif.series:
-        raise Unreadable("it holds no image; copy or export it again")
+        raise SourceError("it holds no image; copy or export it again")
     main = max(tif.series, key=lambda series: series.size)
     levels = list(main.levels)
     if len(levels) == 1 and not tif.is_svs:

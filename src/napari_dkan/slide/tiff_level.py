@@ -11,17 +11,17 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
-from .colour import from_cmyk, to_rgb8
-from .source import Unreadable
+from .colour import convert_cmyk_to_rgb, convert_to_rgb8
+from .source import SourceError
 
 # Rows read together from an image stored as one uncompressed block.
-ROWS = 256
+BAND_ROWS = 256
 
 ASSOCIATED_ALPHA = 1
 
 # The decoder fills what a JPEG lacks with gray and says nothing, so its end mark must be there.
-JPEG = 7
-JPEG_END = b"\xff\xd9"
+JPEG_COMPRESSION = 7
+JPEG_END_MARKER = b"\xff\xd9"
 
 
 class TiffLevel:
@@ -38,98 +38,98 @@ class TiffLevel:
         self._read_bytes = read_bytes
         self.width, self.height = int(page.imagewidth), int(page.imagelength)
         if self.width < 1 or self.height < 1:
-            raise Unreadable("its image is empty")
+            raise SourceError("its image is empty")
         self._photometric = page.photometric
-        check_kind(series, page, len(pages))
-        self._jpeg = page.compression == JPEG
+        check_supported_image(series, page, len(pages))
+        self._is_jpeg = page.compression == JPEG_COMPRESSION
         self._pages = pages
-        self.icc: bytes | None = page.iccprofile
+        self.icc_profile: bytes | None = page.iccprofile
         in_page = int(page.samplesperpixel) if page.planarconfig == 2 else 1
         self._planes = [(which, plane) for which in range(len(pages)) for plane in range(in_page)]
-        self._tables = [getattr(source, "jpegtables", None) for source in pages]
+        self._jpeg_tables = [getattr(source, "jpegtables", None) for source in pages]
         # Offsets are read from the file when first asked for: do it here, in one thread.
         self._segments = [(source.dataoffsets, source.databytecounts) for source in pages]
-        self.end = max(max(map(add, *segments), default=0) for segments in self._segments)
+        self.end_offset = max(max(map(add, *segments), default=0) for segments in self._segments)
         # An uncompressed image in one block needs no decoding: its rows are read in bands.
-        self._rows = bool(page.is_memmappable) and not page.is_tiled
-        if self._rows:
-            self.chunk = (self.width, min(ROWS, self.height))
+        self._is_uncompressed_block = bool(page.is_memmappable) and not page.is_tiled
+        if self._is_uncompressed_block:
+            self.chunk_size = (self.width, min(BAND_ROWS, self.height))
         elif page.is_tiled:
-            self.chunk = (int(page.tilewidth), int(page.tilelength))
+            self.chunk_size = (int(page.tilewidth), int(page.tilelength))
         else:
-            self.chunk = (self.width, min(int(page.rowsperstrip), self.height))
-        self._across = math.ceil(self.width / self.chunk[0])
-        self._per_plane = self._across * math.ceil(self.height / self.chunk[1])
-        expected = self._per_plane * in_page
-        if not self._rows and any(len(offsets) < expected for offsets, _ in self._segments):
-            raise Unreadable("its list of tiles is incomplete; copy or export it again")
+            self.chunk_size = (self.width, min(int(page.rowsperstrip), self.height))
+        self._n_columns = math.ceil(self.width / self.chunk_size[0])
+        self._segments_per_plane = self._n_columns * math.ceil(self.height / self.chunk_size[1])
+        expected = self._segments_per_plane * in_page
+        if not self._is_uncompressed_block and any(len(offsets) < expected for offsets, _ in self._segments):
+            raise SourceError("its list of tiles is incomplete; copy or export it again")
 
-    def tile(self, column: int, row: int) -> NDArray[np.uint8]:
+    def read_tile(self, column: int, row: int) -> NDArray[np.uint8]:
         """One chunk as (h, w, 3) uint8, cut at the edge or not."""
-        read = self._band if self._rows else self._segment
+        read = self._read_band if self._is_uncompressed_block else self._decode_segment
         parts = [read(which, plane, column, row) for which, plane in self._planes]
         present = [part for part in parts if part is not None]
         if not present:  # Never scanned: writers leave such tiles out.
-            return np.full((self.chunk[1], self.chunk[0], 3), 255, np.uint8)
+            return np.full((self.chunk_size[1], self.chunk_size[0], 3), 255, np.uint8)
         if len(present) != len(parts):
-            raise Unreadable("a colour channel of a tile is missing")
-        return self._rgb(present[0] if len(present) == 1 else np.concatenate(present, axis=2))
+            raise SourceError("a colour channel of a tile is missing")
+        return self._convert_to_rgb8(present[0] if len(present) == 1 else np.concatenate(present, axis=2))
 
-    def _segment(self, which: int, plane: int, column: int, row: int) -> NDArray[Any] | None:
-        index = plane * self._per_plane + row * self._across + column
+    def _decode_segment(self, which: int, plane: int, column: int, row: int) -> NDArray[Any] | None:
+        index = plane * self._segments_per_plane + row * self._n_columns + column
         offsets, counts = self._segments[which]
         if counts[index] == 0:
             return None
         data = self._read_bytes(self._pages[which], offsets[index], counts[index])
-        if self._jpeg and JPEG_END not in data:
-            raise Unreadable("a tile is cut short")
-        options = {"jpegtables": self._tables[which]} if self._tables[which] else {}
+        if self._is_jpeg and JPEG_END_MARKER not in data:
+            raise SourceError("a tile is cut short")
+        options = {"jpegtables": self._jpeg_tables[which]} if self._jpeg_tables[which] else {}
         decoded, _, shape = self._page.decode(data, index, **options)
         if decoded is None or decoded.size == 0:
-            raise Unreadable("a tile cannot be decoded")
+            raise SourceError("a tile cannot be decoded")
         return decoded[0, : shape[1], : shape[2]]
 
-    def _band(self, which: int, plane: int, column: int, row: int) -> NDArray[Any]:
+    def _read_band(self, which: int, plane: int, column: int, row: int) -> NDArray[Any]:
         page = self._page
         samples = 1 if page.planarconfig == 2 else page.samplesperpixel
         dtype = np.dtype(page.parent.byteorder + page.dtype.char)
-        top = row * self.chunk[1]
-        rows = min(self.chunk[1], self.height - top)
+        top = row * self.chunk_size[1]
+        rows = min(self.chunk_size[1], self.height - top)
         per_row = self.width * samples * dtype.itemsize
         start = self._segments[which][0][0] + (plane * self.height + top) * per_row
         data = self._read_bytes(self._pages[which], start, rows * per_row)
         pixels = np.frombuffer(data, dtype).reshape(rows, self.width, samples)
         return pixels.astype(page.dtype, copy=False)
 
-    def _rgb(self, pixels: NDArray[Any]) -> NDArray[np.uint8]:
+    def _convert_to_rgb8(self, pixels: NDArray[Any]) -> NDArray[np.uint8]:
         photometric = tifffile.PHOTOMETRIC
         if self._photometric == photometric.PALETTE:
             colours = (np.asarray(self._page.colormap) >> 8).astype(np.uint8)
             return np.ascontiguousarray(colours.T[pixels[:, :, 0]])
         if self._photometric == photometric.SEPARATED:
             wide = pixels.dtype == np.uint16
-            return from_cmyk((pixels >> 8).astype(np.uint8) if wide else pixels)
+            return convert_cmyk_to_rgb((pixels >> 8).astype(np.uint8) if wide else pixels)
         if self._photometric == photometric.MINISWHITE:
             pixels = ~pixels
         extra = self._page.extrasamples
-        return to_rgb8(pixels, premultiplied=bool(extra) and extra[0] == ASSOCIATED_ALPHA)
+        return convert_to_rgb8(pixels, premultiplied=bool(extra) and extra[0] == ASSOCIATED_ALPHA)
 
 
-def check_kind(series: Any, page: Any, pages: int) -> None:
+def check_supported_image(series: Any, page: Any, pages: int) -> None:
     """Unreadable, in words, for TIFFs that are no single RGB or gray image."""
     photometric = tifffile.PHOTOMETRIC
     channels = page.samplesperpixel * pages
     spatial = dict(zip(series.axes, series.shape, strict=True))
     for axis, name in (("Z", "focal planes"), ("T", "time points"), ("I", "images")):
         if spatial.get(axis, 1) > 1:
-            raise Unreadable(f"it has {spatial[axis]} {name}; export one of them as an RGB image")
+            raise SourceError(f"it has {spatial[axis]} {name}; export one of them as an RGB image")
     if channels not in (1, 2, 3, 4) or (pages > 1 and channels != 3):
-        raise Unreadable(f"it has {channels} channels; an H&E slide is RGB")
+        raise SourceError(f"it has {channels} channels; an H&E slide is RGB")
     if page.dtype is None or page.dtype.kind not in "bu" or page.dtype.itemsize > 2:
         kind = "of an unknown type" if page.dtype is None else page.dtype.name
-        raise Unreadable(f"its pixels are {kind}; export it as RGB with 8 or 16 bits per channel")
+        raise SourceError(f"its pixels are {kind}; export it as RGB with 8 or 16 bits per channel")
     if page.photometric == photometric.YCBCR and page.compression in (1, 5, 8, 32946):
-        raise Unreadable("it stores YCbCr colours without JPEG; export it as RGB")
+        raise SourceError("it stores YCbCr colours without JPEG; export it as RGB")
     known = (
         photometric.MINISWHITE,
         photometric.MINISBLACK,
@@ -139,4 +139,4 @@ def check_kind(series: Any, page: Any, pages: int) -> None:
         photometric.SEPARATED,
     )
     if page.photometric not in known:
-        raise Unreadable(f"its colours are stored as {page.photometric!s:.40}; export it as RGB")
+        raise SourceError(f"its colours are stored as {page.photometric!s:.40}; export it as RGB")

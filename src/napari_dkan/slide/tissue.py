@@ -17,22 +17,22 @@ if TYPE_CHECKING:
 
 # Tissue is rough: its optical density differs from a blur of 2 px by 0.03 (fat) to 0.1 and more
 # (cells), root mean square over 5 x 5 px. Glass, smears and printed array spots: below 0.01.
-ROUGH = 0.025
+MIN_ROUGHNESS = 0.025
 BLUR_PX = 2
-ROUGH_PX = 5
+ROUGHNESS_WINDOW_PX = 5
 # So far beyond the edge of tissue, in px, its roughness still shows.
-REACH = 4
+EDGE_REACH_PX = 4
 # Smooth tissue (dense collagen, mucus) is kept where it adjoins rough tissue and absorbs more
 # red or green light than the glass by this much; a pink smear stays below 0.06 and 0.18.
-DENSITY = (0.15, 0.28)
+MIN_OPTICAL_DENSITY = (0.15, 0.28)
 # Of a piece of tissue at least this share is rough.
-ROUGH_SHARE = 0.3
+MIN_ROUGH_FRACTION = 0.3
 
 # In px of the overview, so in units of about 8 um: gaps of fat and lumina are closed, tears
 # stay open, dust and fibres go.
-CLOSE_PX = 3
-SMALLEST_HOLE_PX = 400
-SMALLEST_PIECE_PX = 300
+CLOSING_RADIUS_PX = 3
+MAX_HOLE_PX = 400
+MAX_DEBRIS_PX = 300
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,20 +60,20 @@ class TissueMask:
         centre = np.asarray(xy, np.float64).reshape(-1, 2)
         low, high = (centre - side_px / 2).T, (centre + side_px / 2).T
         area = (
-            self._area_to(high[0], high[1])
-            - self._area_to(low[0], high[1])
-            - self._area_to(high[0], low[1])
-            + self._area_to(low[0], low[1])
+            self._cumulative_area(high[0], high[1])
+            - self._cumulative_area(low[0], high[1])
+            - self._cumulative_area(high[0], low[1])
+            + self._cumulative_area(low[0], low[1])
         )
         return np.clip(area * (self.downsample / side_px) ** 2, 0.0, 1.0)
 
     @cached_property
-    def _sums(self) -> NDArray[np.float64]:
+    def _integral_image(self) -> NDArray[np.float64]:
         sums = np.zeros((self.mask.shape[0] + 1, self.mask.shape[1] + 1))
         np.cumsum(np.cumsum(self.mask, axis=0), axis=1, out=sums[1:, 1:])
         return sums
 
-    def _area_to(self, x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
+    def _cumulative_area(self, x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
         """Tissue above and left of points, in mask px: bilinear between sums, which is exact."""
         height, width = self.mask.shape
         x, y = np.clip(x / self.downsample, 0, width), np.clip(y / self.downsample, 0, height)
@@ -81,7 +81,7 @@ class TissueMask:
         top = np.minimum(y.astype(int), max(height - 1, 0))
         dx, dy = x - left, y - top
         right, bottom = np.minimum(left + 1, width), np.minimum(top + 1, height)
-        s = self._sums
+        s = self._integral_image
         upper = s[top, left] * (1 - dx) + s[top, right] * dx
         lower = s[bottom, left] * (1 - dx) + s[bottom, right] * dx
         return upper * (1 - dy) + lower * dy
@@ -110,10 +110,10 @@ def find_tissue(slide: Slide, mpp: float | None) -> TissueMask:
     be read.
     """
     overview, downsample = read_overview(slide, mpp)
-    return TissueMask(tissue_of(overview), downsample)
+    return TissueMask(segment_tissue(overview), downsample)
 
 
-def tissue_of(overview: NDArray[np.uint8]) -> NDArray[np.bool_]:
+def segment_tissue(overview: NDArray[np.uint8]) -> NDArray[np.bool_]:
     """The tissue (h, w) bool of an overview (h, w, 3): what is rough, and what is dense and
     adjoins it."""
     from scipy import ndimage
@@ -127,18 +127,18 @@ def tissue_of(overview: NDArray[np.uint8]) -> NDArray[np.bool_]:
         # A slight blur takes the noise of a camera or of JPEG, and leaves cells.
         density = ndimage.gaussian_filter(density, 0.8)
         gray += density
-        if channel < len(DENSITY):
-            dense |= density > np.float64(np.percentile(density, 5)) + DENSITY[channel]
+        if channel < len(MIN_OPTICAL_DENSITY):
+            dense |= density > np.float64(np.percentile(density, 5)) + MIN_OPTICAL_DENSITY[channel]
     gray /= 3
     gray -= ndimage.gaussian_filter(gray, BLUR_PX)
     gray *= gray
-    rough = ndimage.uniform_filter(gray, ROUGH_PX) > ROUGH**2
+    rough = ndimage.uniform_filter(gray, ROUGHNESS_WINDOW_PX) > MIN_ROUGHNESS**2
     del density, gray
 
     # Gaps are closed before the reach beyond the edge is taken back, or thin walls go with it.
-    core = ndimage.binary_erosion(closed(rough), iterations=REACH, border_value=1)
-    found = ndimage.binary_opening(closed(core | dense), _disk(1))
-    found = remove_small_objects(found, max_size=SMALLEST_PIECE_PX)
+    core = ndimage.binary_erosion(close_gaps(rough), iterations=EDGE_REACH_PX, border_value=1)
+    found = ndimage.binary_opening(close_gaps(core | dense), _disk(1))
+    found = remove_small_objects(found, max_size=MAX_DEBRIS_PX)
     pieces, count = ndimage.label(found)
     if count == 0:
         return found
@@ -146,17 +146,17 @@ def tissue_of(overview: NDArray[np.uint8]) -> NDArray[np.bool_]:
         np.bincount(pieces.ravel(), minlength=count + 1), 1
     )
     share[0] = 0  # around the pieces
-    return (share >= ROUGH_SHARE)[pieces]
+    return (share >= MIN_ROUGH_FRACTION)[pieces]
 
 
-def closed(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+def close_gaps(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """The mask with narrow gaps bridged and small holes filled."""
     from scipy import ndimage
     from skimage.morphology import remove_small_holes
 
-    inside = slice(CLOSE_PX, -CLOSE_PX)
-    bridged = ndimage.binary_closing(np.pad(mask, CLOSE_PX, mode="edge"), _disk(CLOSE_PX))
-    return remove_small_holes(np.asarray(bridged)[inside, inside], max_size=SMALLEST_HOLE_PX)
+    inside = slice(CLOSING_RADIUS_PX, -CLOSING_RADIUS_PX)
+    bridged = ndimage.binary_closing(np.pad(mask, CLOSING_RADIUS_PX, mode="edge"), _disk(CLOSING_RADIUS_PX))
+    return remove_small_holes(np.asarray(bridged)[inside, inside], max_size=MAX_HOLE_PX)
 
 
 def _disk(radius: int) -> NDArray[np.bool_]:

@@ -23,16 +23,16 @@ from shapely.geometry import shape
 from shapely.geometry.base import BaseGeometry
 
 from ..errors import SpotsError
-from .polygons import polygonal, tangled
+from .polygons import to_valid_polygons, has_too_many_crossings
 
-MOST_BYTES = 256 << 20
-MOST_LISTS = 5_000_000  # every point is one; as Python objects so many take about 1 GB
-MOST_OBJECTS = 1_000_000
-MOST_VALUES = 25_000_000
-MOST_PX = 1e8  # no slide is as wide
+MAX_GEOJSON_BYTES = 256 << 20
+MAX_GEOJSON_LISTS = 5_000_000  # every point is one; as Python objects so many take about 1 GB
+MAX_GEOJSON_OBJECTS = 1_000_000
+MAX_GEOJSON_VALUES = 25_000_000
+MAX_COORDINATE_PX = 1e8  # no slide is as wide
 
 # what json, gzip, zip and shapely raise on files that are something else, or are malformed
-_UNREADABLE = (
+_PARSE_ERRORS = (
     OSError,
     EOFError,
     ValueError,
@@ -45,8 +45,8 @@ _UNREADABLE = (
     zipfile.BadZipFile,
     ShapelyError,
 )
-_PARTS = ("cell", "detection", "tile")  # QuPath's kinds of objects that lie inside annotations
-_GEOMETRIES = (
+_DETECTION_TYPES = ("cell", "detection", "tile")  # QuPath's kinds of objects that lie inside annotations
+_GEOMETRY_TYPES = (
     "Point",
     "MultiPoint",
     "LineString",
@@ -79,133 +79,133 @@ class NamedRegion:
         return self.name or self.classification
 
 
-def read_objects(path: Path) -> tuple[NamedRegion, ...]:
+def read_geojson_regions(path: Path) -> tuple[NamedRegion, ...]:
     """The annotations of a file; where it holds none, its detections, cells or tiles.
 
     Raises SpotsError naming the file when it is not GeoJSON, holds nothing, or is so large or so
     tangled that reading it would take gigabytes.
     """
     try:
-        document = json.loads(_text(path))
+        document = json.loads(_read_geojson_text(path))
         with np.errstate(invalid="ignore"):  # coordinates that are not finite are told below
-            objects = [_object(n) for n in _nodes(document)]
+            objects = [_parse_feature(n) for n in _iterate_features(document)]
     except FileNotFoundError:
         raise SpotsError(f"There is no file {path}; check the path.") from None
     except MemoryError:
-        raise _too_large(path) from None
-    except _UNREADABLE as error:
+        raise _geojson_too_large_error(path) from None
+    except _PARSE_ERRORS as error:
         raise SpotsError(
             f"{path.name} could not be read as GeoJSON; export it from QuPath with "
             "File > Export objects as GeoJSON."
         ) from error
     found = [(region, kind) for region, kind in objects if not region.geometry.is_empty]
-    annotations = [region for region, kind in found if kind not in _PARTS]
+    annotations = [region for region, kind in found if kind not in _DETECTION_TYPES]
     chosen = annotations or [region for region, _ in found]
     geometries = [region.geometry for region in chosen]
     xy = shapely.get_coordinates(geometries)
     if not np.isfinite(xy).all():
         raise SpotsError(f"{path.name} has coordinates that are not finite numbers.")
-    if len(xy) and np.abs(xy).max() > MOST_PX:
+    if len(xy) and np.abs(xy).max() > MAX_COORDINATE_PX:
         raise SpotsError(
             f"{path.name} has coordinates beyond any slide; they must be level-0 pixels."
         )
-    if tangled(geometries):
+    if has_too_many_crossings(geometries):
         raise SpotsError(
             f"The outlines in {path.name} cross themselves or each other too often; "
             "export fewer objects, or simplify them in QuPath."
         )
-    return tuple(_mended(region) for region in chosen)
+    return tuple(_repair_region(region) for region in chosen)
 
 
-def _text(path: Path) -> str:
+def _read_geojson_text(path: Path) -> str:
     with path.open("rb") as file:
         start = file.read(4)
         file.seek(0)
         if start[:2] == b"\x1f\x8b":
             with gzip.open(file) as unpacked:
-                data = unpacked.read(MOST_BYTES + 1)
+                data = unpacked.read(MAX_GEOJSON_BYTES + 1)
         elif start == b"PK\x03\x04":
-            data = _unzipped(file.read(MOST_BYTES + 1), path)
+            data = _unzip_geojson(file.read(MAX_GEOJSON_BYTES + 1), path)
         else:
-            data = file.read(MOST_BYTES + 1)
+            data = file.read(MAX_GEOJSON_BYTES + 1)
     # Every list and number becomes an object: what they will take is known before it is taken.
     if (
-        len(data) > MOST_BYTES
-        or data.count(b"[") > MOST_LISTS
-        or data.count(b"{") > MOST_OBJECTS
-        or data.count(b",") > MOST_VALUES
+        len(data) > MAX_GEOJSON_BYTES
+        or data.count(b"[") > MAX_GEOJSON_LISTS
+        or data.count(b"{") > MAX_GEOJSON_OBJECTS
+        or data.count(b",") > MAX_GEOJSON_VALUES
     ):
-        raise _too_large(path)
+        raise _geojson_too_large_error(path)
     return data.decode("utf-8-sig")
 
 
-def _unzipped(packed: bytes, path: Path) -> bytes:
+def _unzip_geojson(packed: bytes, path: Path) -> bytes:
     """The first GeoJSON of an archive as QuPath compresses its exports."""
-    if len(packed) > MOST_BYTES:
-        raise _too_large(path)
+    if len(packed) > MAX_GEOJSON_BYTES:
+        raise _geojson_too_large_error(path)
     with zipfile.ZipFile(io.BytesIO(packed)) as archive:
         names = [n for n in archive.namelist() if n.lower().endswith((".geojson", ".json"))]
         if not names:
             raise ValueError("no GeoJSON in the archive")
         with archive.open(names[0]) as member:
-            return member.read(MOST_BYTES + 1)
+            return member.read(MAX_GEOJSON_BYTES + 1)
 
 
-def _too_large(path: Path) -> SpotsError:
+def _geojson_too_large_error(path: Path) -> SpotsError:
     return SpotsError(
-        f"{path.name} holds too many points (at most {MOST_LISTS:,}, and "
-        f"{MOST_BYTES >> 20} MB); export annotations only, without cells, or simplify them."
+        f"{path.name} holds too many points (at most {MAX_GEOJSON_LISTS:,}, and "
+        f"{MAX_GEOJSON_BYTES >> 20} MB); export annotations only, without cells, or simplify them."
     )
 
 
-def _nodes(node: Any) -> Iterator[dict[str, Any]]:
+def _iterate_features(node: Any) -> Iterator[dict[str, Any]]:
     """Features and bare geometries of a document."""
     if isinstance(node, list):
         for item in node:
-            yield from _nodes(item)
+            yield from _iterate_features(item)
     elif isinstance(node, dict) and node.get("type") == "FeatureCollection":
-        yield from _nodes(node["features"])
+        yield from _iterate_features(node["features"])
     elif isinstance(node, dict):
         yield node
     elif node is not None:
         raise TypeError(f"unexpected {type(node).__name__} in GeoJSON")
 
 
-def _object(node: dict[str, Any]) -> tuple[NamedRegion, str]:
+def _parse_feature(node: dict[str, Any]) -> tuple[NamedRegion, str]:
     """An object and its kind; without a geometry (QuPath's root) it is empty."""
     if node.get("type") != "Feature":
-        return NamedRegion(_geometry(node)), ""
+        return NamedRegion(_parse_geometry(node)), ""
     about = node.get("properties")
     about = about if isinstance(about, dict) else {}
     drawn = node["geometry"]
-    geometry = shapely.Point() if drawn is None else _geometry(drawn)
+    geometry = shapely.Point() if drawn is None else _parse_geometry(drawn)
     of_class = about.get("classification")
     of_class = of_class if isinstance(of_class, dict) else {"name": of_class}
     region = NamedRegion(
         geometry,
-        _words(about.get("name")),
-        _words(of_class.get("name") or of_class.get("names")),
-        _colour(about.get("color"), about.get("colorRGB"))
-        or _colour(of_class.get("color"), of_class.get("colorRGB")),
+        _clean_name(about.get("name")),
+        _clean_name(of_class.get("name") or of_class.get("names")),
+        _parse_colour(about.get("color"), about.get("colorRGB"))
+        or _parse_colour(of_class.get("color"), of_class.get("colorRGB")),
     )
     kind = about.get("objectType") or about.get("object_type")
     return region, kind if isinstance(kind, str) else ""
 
 
-def _geometry(node: Any) -> BaseGeometry:
-    if not isinstance(node, dict) or node.get("type") not in _GEOMETRIES:
+def _parse_geometry(node: Any) -> BaseGeometry:
+    if not isinstance(node, dict) or node.get("type") not in _GEOMETRY_TYPES:
         raise TypeError("no geometry")
     return shapely.force_2d(shape(node))
 
 
-def _words(value: Any) -> str:
+def _clean_name(value: Any) -> str:
     """A name; newer versions of QuPath list the parts of a derived classification."""
     if isinstance(value, list):
         value = ": ".join(str(v) for v in value[:8])
     return " ".join(value.split())[:80] if isinstance(value, str) else ""
 
 
-def _colour(parts: Any, packed: Any) -> tuple[int, int, int] | None:
+def _parse_colour(parts: Any, packed: Any) -> tuple[int, int, int] | None:
     """From [r, g, b], or from Java's packed ARGB as older versions wrote it."""
     if isinstance(parts, int) and not isinstance(parts, bool):
         packed = parts
@@ -219,8 +219,8 @@ def _colour(parts: Any, packed: Any) -> tuple[int, int, int] | None:
     return None
 
 
-def _mended(region: NamedRegion) -> NamedRegion:
+def _repair_region(region: NamedRegion) -> NamedRegion:
     geometry = region.geometry
     if geometry.geom_type not in ("Polygon", "MultiPolygon") or geometry.is_valid:
         return region
-    return NamedRegion(polygonal(geometry), region.name, region.classification, region.colour)
+    return NamedRegion(to_valid_polygons(geometry), region.name, region.classification, region.colour)

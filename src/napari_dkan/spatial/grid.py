@@ -37,17 +37,17 @@ class TileGrid:
         return np.asarray((self.cells + 0.5) * self.pitch, dtype=np.float64)
 
     @property
-    def corner(self) -> NDArray[np.int64]:
+    def first_cell(self) -> NDArray[np.int64]:
         """(column, row) of the first cell of the bounding raster."""
         return self.cells.min(axis=0)
 
     @property
     def shape(self) -> tuple[int, int]:
         """(rows, columns) of the bounding raster."""
-        columns, rows = self.cells.max(axis=0) - self.corner + 1
+        columns, rows = self.cells.max(axis=0) - self.first_cell + 1
         return int(rows), int(columns)
 
-    def spots(self, diameter_um: float | None = None) -> Spots:
+    def to_spots(self, diameter_um: float | None = None) -> Spots:
         """The cells as spots named ``COLUMNxROW``."""
         names = tuple(f"{x}x{y}" for x, y in self.cells)
         return Spots(self.centres, self.cells, names, diameter_um, self.pitch_um)
@@ -55,10 +55,10 @@ class TileGrid:
     def take(self, rows: NDArray) -> TileGrid:
         return TileGrid(self.pitch, self.pitch_um, self.cells[rows])
 
-    def raster(self, values: NDArray[np.floating]) -> NDArray[np.float32]:
+    def to_raster(self, values: NDArray[np.floating]) -> NDArray[np.float32]:
         """(rows, columns) image of one value per cell; NaN where there is no cell."""
         image = np.full(self.shape, np.nan, dtype=np.float32)
-        column, row = (self.cells - self.corner).T
+        column, row = (self.cells - self.first_cell).T
         image[row, column] = values
         return image
 
@@ -75,7 +75,7 @@ def cells_in_box(
     return np.stack([x.ravel(), y.ravel()], axis=1).astype(np.int64)
 
 
-def grid_over(
+def grid_from_region(
     region: BaseGeometry, pitch: float, pitch_um: float, width: int, height: int
 ) -> TileGrid:
     """Cells whose centre lies in the region (level-0 px) and on the slide.

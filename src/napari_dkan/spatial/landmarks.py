@@ -10,13 +10,13 @@ from numpy.typing import ArrayLike, NDArray
 
 from ..errors import SpotsError
 
-_THIN = 0.05  # landmarks this much narrower than long are taken for a line
-_SCALES = (0.02, 50.0)  # between two scans; 40x against a thumbnail is about 1 : 50
-_STRETCH = 1.5  # one direction against the other; scans of one section differ by a few percent
+_MIN_ASPECT = 0.05  # landmarks this much narrower than long are taken for a line
+_SCALE_RANGE = (0.02, 50.0)  # between two scans; 40x against a thumbnail is about 1 : 50
+_MAX_STRETCH = 1.5  # one direction against the other; scans of one section differ by a few percent
 
 
 @dataclass(frozen=True)
-class Affine:
+class AffineTransform:
     """A map between the pixels of two images.
 
     matrix : (2, 3) float64; a point (x, y) goes to ``matrix[:, :2] @ (x, y) + matrix[:, 2]``.
@@ -35,13 +35,13 @@ class Affine:
         return float(np.sqrt(abs(np.linalg.det(self.matrix[:, :2]))))
 
     @property
-    def turned_deg(self) -> float:
+    def rotation_deg(self) -> float:
         """Turn from source to target in degrees, -180 to 180, clockwise as y points down."""
         (a, b), (c, d) = self.matrix[:, :2]
         return math.degrees(math.atan2(c - b, a + d))
 
 
-def fit_landmarks(source: ArrayLike, target: ArrayLike) -> Affine:
+def fit_affine_to_landmarks(source: ArrayLike, target: ArrayLike) -> AffineTransform:
     """The affine map that takes source to target, both (K, 2), by least squares; exact for three.
 
     Raises SpotsError when there are fewer than three pairs, they lie in one line, or the map is
@@ -57,7 +57,7 @@ def fit_landmarks(source: ArrayLike, target: ArrayLike) -> Affine:
         raise SpotsError("Some landmarks have no finite position; click them again.")
     for points, which in ((a, "first"), (b, "second")):
         long, thin = np.linalg.svd(points - points.mean(axis=0), compute_uv=False)
-        if thin <= _THIN * long:
+        if thin <= _MIN_ASPECT * long:
             raise SpotsError(
                 f"The landmarks on the {which} image lie in one line; "
                 "click three places that span a wide triangle."
@@ -71,14 +71,14 @@ def fit_landmarks(source: ArrayLike, target: ArrayLike) -> Affine:
             "These landmarks would mirror the section; click the same places in the same order "
             "on both images."
         )
-    if long > _STRETCH * thin:
+    if long > _MAX_STRETCH * thin:
         raise SpotsError(
             f"These landmarks would stretch the section {long / max(thin, 1e-9):.1f} times in one "
             "direction; click the same places in the same order on both images."
         )
-    if not _SCALES[0] <= np.sqrt(long * thin) <= _SCALES[1]:
+    if not _SCALE_RANGE[0] <= np.sqrt(long * thin) <= _SCALE_RANGE[1]:
         raise SpotsError(
             f"These landmarks would scale the section {np.sqrt(long * thin):.3g} times, which no "
             "two scans differ by; click the same places on both images."
         )
-    return Affine(np.column_stack([linear, solved[2] - linear @ centre]))
+    return AffineTransform(np.column_stack([linear, solved[2] - linear @ centre]))

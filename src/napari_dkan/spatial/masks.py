@@ -13,11 +13,11 @@ from shapely.geometry.base import BaseGeometry
 
 from ..errors import SpotsError
 
-MOST_EDGES = 1_500_000  # straight pieces of outline; so many take seconds
+MAX_EDGES = 1_500_000  # straight pieces of outline; so many take seconds
 
 
 def mask_scale(
-    shape: Sequence[int], width: int, height: int, what: str = "The mask"
+    shape: Sequence[int], width: int, height: int, mask_name: str = "The mask"
 ) -> tuple[float, float]:
     """Level-0 px in one pixel of a mask (rows, columns) of a slide, along x and y.
 
@@ -28,12 +28,12 @@ def mask_scale(
     """
     rows, columns = (int(n) for n in shape[:2])
     if min(rows, columns) < 1:
-        raise SpotsError(f"{what} is empty; export the mask of the whole slide.")
+        raise SpotsError(f"{mask_name} is empty; export the mask of the whole slide.")
     low = max(width / (columns + 1), height / (rows + 1))
     high = min(width / max(columns - 1, 0.5), height / max(rows - 1, 0.5))
     if low >= high:
         raise SpotsError(
-            f"{what} is {columns:,} x {rows:,} px, which are not the proportions of the slide "
+            f"{mask_name} is {columns:,} x {rows:,} px, which are not the proportions of the slide "
             f"({width:,} x {height:,} px); export the mask of the whole slide."
         )
     x, y = width / columns, height / rows
@@ -43,8 +43,8 @@ def mask_scale(
     return x, y
 
 
-def mask_regions(
-    labels: NDArray, scale: tuple[float, float] = (1.0, 1.0), what: str = "The mask"
+def polygons_from_mask(
+    labels: NDArray, scale: tuple[float, float] = (1.0, 1.0), mask_name: str = "The mask"
 ) -> dict[int, BaseGeometry]:
     """Polygons of every label but 0 of an image (H, W) of bool or whole numbers.
 
@@ -58,7 +58,7 @@ def mask_regions(
         raise ValueError(
             f"a mask is a flat image of whole numbers, not {image.shape} {image.dtype}"
         )
-    lines = _outlines(np.pad(image, 1), what)
+    lines = _trace_outlines(np.pad(image, 1), mask_name)
     if not len(lines):
         return {}
     faces = shapely.get_parts(shapely.polygonize(shapely.linestrings(lines)))
@@ -74,7 +74,7 @@ def mask_regions(
     return made
 
 
-def _outlines(padded: NDArray, what: str) -> NDArray[np.float64]:
+def _trace_outlines(padded: NDArray, mask_name: str) -> NDArray[np.float64]:
     """(N, 2, 2) straight pieces (x, y) between unlike pixels, cut where others join them.
 
     padded : with a frame of 0, of which the inner corner is the origin.
@@ -90,9 +90,9 @@ def _outlines(padded: NDArray, what: str) -> NDArray[np.float64]:
         bound[:, 0] = bound[:, -1] = True
         line, start = np.nonzero(edges & bound[:, :-1])
         _, end = np.nonzero(edges & bound[:, 1:])
-        if len(start) > MOST_EDGES:
+        if len(start) > MAX_EDGES:
             raise SpotsError(
-                f"{what} is too ragged to be outlined; smooth it, or leave out single cells."
+                f"{mask_name} is too ragged to be outlined; smooth it, or leave out single cells."
             )
         ends = np.stack([[start, line], [end + 1, line]]).transpose(2, 0, 1) - (1, 0)
         pieces.append(ends[:, :, ::-1] if swap else ends)

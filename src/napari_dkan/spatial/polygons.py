@@ -11,13 +11,13 @@ from shapely import make_valid, union_all
 from shapely.geometry import MultiPolygon, Polygon
 from shapely.geometry.base import BaseGeometry
 
-FEW_EDGES = 2_000  # however they cross, it is soon mended
-SAMPLE = 4_000  # edges whose meetings are counted to know how many there are
-PAIRS_AT_ONCE = 4_000_000
-MOST_MEETINGS = 10_000_000
+MAX_UNCHECKED_EDGES = 2_000  # however they cross, it is soon mended
+EDGE_SAMPLE_SIZE = 4_000  # edges whose meetings are counted to know how many there are
+PAIRS_PER_QUERY = 4_000_000
+MAX_CROSSINGS = 10_000_000
 
 
-def ellipse(corners: ArrayLike, points: int = 64) -> Polygon:
+def ellipse_from_corners(corners: ArrayLike, points: int = 64) -> Polygon:
     """The ellipse inscribed in a parallelogram given by its 4 corners (x, y)."""
     box = np.asarray(corners, dtype=np.float64)
     centre, a, b = box.mean(axis=0), (box[1] - box[0]) / 2, (box[3] - box[0]) / 2
@@ -25,7 +25,7 @@ def ellipse(corners: ArrayLike, points: int = 64) -> Polygon:
     return Polygon(centre + np.cos(angle) * a + np.sin(angle) * b)
 
 
-def polygonal(geometry: BaseGeometry) -> BaseGeometry:
+def to_valid_polygons(geometry: BaseGeometry) -> BaseGeometry:
     """Valid polygons only: self-crossings are mended, lines and points dropped."""
     if isinstance(geometry, Polygon | MultiPolygon) and geometry.is_valid:
         return geometry
@@ -34,19 +34,19 @@ def polygonal(geometry: BaseGeometry) -> BaseGeometry:
     return union_all(parts) if parts else MultiPolygon()
 
 
-def joined(shapes: Sequence[BaseGeometry]) -> BaseGeometry:
+def union_polygons(shapes: Sequence[BaseGeometry]) -> BaseGeometry:
     """All polygons of the shapes as one region."""
-    valid = [polygonal(s) for s in shapes]
-    return valid[0] if len(valid) == 1 else polygonal(union_all(valid))
+    valid = [to_valid_polygons(s) for s in shapes]
+    return valid[0] if len(valid) == 1 else to_valid_polygons(union_all(valid))
 
 
-def combine(shapes: Sequence[BaseGeometry]) -> BaseGeometry:
+def combine_with_holes(shapes: Sequence[BaseGeometry]) -> BaseGeometry:
     """One region from many shapes; a shape that lies wholly inside another is a hole in it.
 
     Nesting alternates (an island inside a hole is filled again); shapes that only
     overlap are joined.
     """
-    valid = [g for s in shapes if not (g := polygonal(s)).is_empty]
+    valid = [g for s in shapes if not (g := to_valid_polygons(s)).is_empty]
     if len(valid) < 2:
         return valid[0] if valid else MultiPolygon()
     depth = np.zeros(len(valid), np.int64)
@@ -57,42 +57,42 @@ def combine(shapes: Sequence[BaseGeometry]) -> BaseGeometry:
     for level in np.unique(depth):
         layer = union_all([g for g, d in zip(valid, depth, strict=True) if d == level])
         region = region.difference(layer) if level % 2 else region.union(layer)
-    return polygonal(region)
+    return to_valid_polygons(region)
 
 
-def from_drawn(kinds: Iterable[str], vertices: Iterable[ArrayLike]) -> BaseGeometry:
+def region_from_shapes(kinds: Iterable[str], vertices: Iterable[ArrayLike]) -> BaseGeometry:
     """A region from drawn shapes: napari's shape types with (x, y) vertices in level-0 px."""
-    return combine(drawn_shapes(kinds, vertices))
+    return combine_with_holes(polygons_from_shapes(kinds, vertices))
 
 
-def drawn_shapes(kinds: Iterable[str], vertices: Iterable[ArrayLike]) -> list[BaseGeometry]:
+def polygons_from_shapes(kinds: Iterable[str], vertices: Iterable[ArrayLike]) -> list[BaseGeometry]:
     """The areas among drawn shapes, one geometry each; lines and paths enclose nothing."""
     shapes: list[BaseGeometry] = []
     for kind, points in zip(kinds, vertices, strict=True):
         xy = np.asarray(points, dtype=np.float64)
         if kind == "ellipse":
-            shapes.append(ellipse(xy))
+            shapes.append(ellipse_from_corners(xy))
         elif kind in ("rectangle", "polygon") and len(xy) >= 3:
             shapes.append(Polygon(xy))
     return shapes
 
 
-def tangled(shapes: Sequence[BaseGeometry]) -> bool:
+def has_too_many_crossings(shapes: Sequence[BaseGeometry]) -> bool:
     """Whether outlines meet so often that mending or joining them would take gigabytes.
 
     Every crossing becomes a vertex, and n edges can cross n^2 / 4 times. Their number is told
     from how many boxes the boxes of some edges meet: pairs are found from either side, so what a
     sample of that size misses is few.
     """
-    edges = _edges(shapes)
-    if len(edges) <= FEW_EDGES:
+    edges = _ring_edges(shapes)
+    if len(edges) <= MAX_UNCHECKED_EDGES:
         return False
     tree = shapely.STRtree(shapely.linestrings(edges))
     chosen = np.arange(len(edges))
-    if len(edges) > SAMPLE:
-        chosen = np.random.default_rng(0).choice(len(edges), SAMPLE, replace=False)
-    most = MOST_MEETINGS * len(chosen) / len(edges)
-    step = max(1, PAIRS_AT_ONCE // len(edges))
+    if len(edges) > EDGE_SAMPLE_SIZE:
+        chosen = np.random.default_rng(0).choice(len(edges), EDGE_SAMPLE_SIZE, replace=False)
+    most = MAX_CROSSINGS * len(chosen) / len(edges)
+    step = max(1, PAIRS_PER_QUERY // len(edges))
     found = 0
     for start in range(0, len(chosen), step):
         rows = chosen[start : start + step]
@@ -102,7 +102,7 @@ def tangled(shapes: Sequence[BaseGeometry]) -> bool:
     return False
 
 
-def _edges(shapes: Sequence[BaseGeometry]) -> NDArray[np.float64]:
+def _ring_edges(shapes: Sequence[BaseGeometry]) -> NDArray[np.float64]:
     """(N, 2, 2) edges of all rings."""
     parts = shapely.get_parts(np.asarray(shapes, dtype=object))
     rings = shapely.get_rings(parts[shapely.get_type_id(parts) == 3])

@@ -8,18 +8,18 @@ from shapely import box
 from shapely.geometry.base import BaseGeometry
 
 from ..errors import SpotsError
-from .geojson import NamedRegion, read_objects
-from .mask_file import Mask, is_mask, read_mask
-from .masks import mask_regions, mask_scale
-from .polygons import combine, ellipse, from_drawn, joined, polygonal
+from .geojson import NamedRegion, read_geojson_regions
+from .mask_file import LabelMask, is_mask_file, read_mask
+from .masks import polygons_from_mask, mask_scale
+from .polygons import combine_with_holes, ellipse_from_corners, region_from_shapes, union_polygons, to_valid_polygons
 
 __all__ = [
     "NamedRegion",
-    "combine",
-    "ellipse",
-    "from_drawn",
-    "named_regions",
-    "polygonal",
+    "combine_with_holes",
+    "ellipse_from_corners",
+    "region_from_shapes",
+    "read_named_regions",
+    "to_valid_polygons",
     "read_geojson",
     "read_regions",
 ]
@@ -35,7 +35,7 @@ def read_regions(
 
     Raises SpotsError naming the file and what to do.
     """
-    return joined_areas(named_regions(path, width, height, one=True), Path(path))
+    return union_regions(read_named_regions(path, width, height, merge_labels=True), Path(path))
 
 
 def read_geojson(path: str | Path) -> BaseGeometry:
@@ -44,12 +44,12 @@ def read_geojson(path: str | Path) -> BaseGeometry:
     Accepts a FeatureCollection, a Feature, a bare geometry or a list of these.
     Raises SpotsError naming the file when it is not GeoJSON or has no polygon.
     """
-    return joined_areas(read_objects(Path(path)), Path(path))
+    return union_regions(read_geojson_regions(Path(path)), Path(path))
 
 
-def joined_areas(regions: tuple[NamedRegion, ...], path: Path) -> BaseGeometry:
+def union_regions(regions: tuple[NamedRegion, ...], path: Path) -> BaseGeometry:
     """One region of all; lines and points enclose nothing."""
-    region = joined([r.geometry for r in regions])
+    region = union_polygons([r.geometry for r in regions])
     if region.is_empty:
         raise SpotsError(
             f"{path.name} holds no polygon; export annotations as GeoJSON (in QuPath: "
@@ -58,8 +58,8 @@ def joined_areas(regions: tuple[NamedRegion, ...], path: Path) -> BaseGeometry:
     return region
 
 
-def named_regions(
-    path: str | Path, width: int | None = None, height: int | None = None, one: bool = False
+def read_named_regions(
+    path: str | Path, width: int | None = None, height: int | None = None, merge_labels: bool = False
 ) -> tuple[NamedRegion, ...]:
     """The regions of a file one by one, with names and colours, for showing.
 
@@ -75,24 +75,24 @@ def named_regions(
         raise SpotsError(f"{path.name} could not be read ({error.strerror or error}).") from error
     if start[:3] == b"\xff\xd8\xff":
         raise SpotsError(f"{path.name} is a JPEG, which blurs a mask; save it as PNG or TIFF.")
-    if not is_mask(start):
-        return read_objects(path)
+    if not is_mask_file(start):
+        return read_geojson_regions(path)
     if width is None or height is None:
         raise SpotsError(f"{path.name} is a mask; open its slide first.")
-    return _of_mask(read_mask(path), width, height, path.name, one)
+    return _regions_from_mask(read_mask(path), width, height, path.name, merge_labels)
 
 
-def _of_mask(mask: Mask, width: int, height: int, name: str, one: bool) -> tuple[NamedRegion, ...]:
+def _regions_from_mask(mask: LabelMask, width: int, height: int, name: str, merge_labels: bool) -> tuple[NamedRegion, ...]:
     x, y = mask_scale(mask.shape, width, height, name)
-    labels = mask.labels != 0 if one else mask.labels
-    found = mask_regions(labels, (x * mask.step, y * mask.step), name)
+    labels = mask.labels != 0 if merge_labels else mask.labels
+    found = polygons_from_mask(labels, (x * mask.stride, y * mask.stride), name)
     if not found:
         raise SpotsError(f"{name} is empty: every pixel is 0; export the mask again.")
     slide = box(0, 0, width, height)
     made = []
     for label, region in found.items():
-        colour = ((label >> 16) & 255, (label >> 8) & 255, label & 255) if mask.coloured else None
-        title = f"label {label}" if len(found) > 1 and not mask.coloured else ""
+        colour = ((label >> 16) & 255, (label >> 8) & 255, label & 255) if mask.is_rgb else None
+        title = f"label {label}" if len(found) > 1 and not mask.is_rgb else ""
         # sizes are rounded: the last row of pixels may reach beyond the slide
-        made.append(NamedRegion(polygonal(region.intersection(slide)), title, "", colour))
+        made.append(NamedRegion(to_valid_polygons(region.intersection(slide)), title, "", colour))
     return tuple(made)

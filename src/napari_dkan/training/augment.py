@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 # Optical density of haematoxylin, eosin and the rest (Ruifrok and Johnston 2001).
-_STAINS = np.array([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11], [0.27, 0.57, 0.78]])
-_DENSITY = -np.log((np.arange(256) + 1) / 256)
+_STAIN_VECTORS = np.array([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11], [0.27, 0.57, 0.78]])
+_OPTICAL_DENSITY = -np.log((np.arange(256) + 1) / 256)
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Augmentation:
 
 
 @dataclass(frozen=True)
-class View:
+class AugmentedView:
     """Pixels of a section's N spots seen in another way; as in `Section`.
 
     patches : (N, 3, P, P) uint8. statistics : (N, 25, 104). mask : (N, 25) bool.
@@ -50,41 +50,41 @@ class View:
 
 
 @dataclass(frozen=True)
-class Restain:
+class StainTransform:
     """A change of stain: optical densities times a matrix (3, 3) plus an offset (3,)."""
 
     matrix: NDArray[np.float64]
     offset: NDArray[np.float64]
 
     @classmethod
-    def draw(cls, by: Augmentation, random: np.random.Generator) -> Restain:
+    def sample(cls, augmentation: Augmentation, rng: np.random.Generator) -> StainTransform:
         """Each stain gets another amount and, but for the rest, another colour."""
-        amounts = np.exp(by.amount * random.standard_normal(3))
-        change = by.colour * random.standard_normal((3, 3)) * [[1.0], [1.0], [0.0]]
-        stains = _unit(_STAINS)
-        others = _unit(stains + change)
+        amounts = np.exp(augmentation.amount * rng.standard_normal(3))
+        change = augmentation.colour * rng.standard_normal((3, 3)) * [[1.0], [1.0], [0.0]]
+        stains = _normalize_rows(_STAIN_VECTORS)
+        others = _normalize_rows(stains + change)
         matrix = np.linalg.inv(stains) @ np.diag(amounts) @ others
-        return cls(matrix, by.background * np.abs(random.standard_normal(3)))
+        return cls(matrix, augmentation.background * np.abs(rng.standard_normal(3)))
 
     def __call__(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """RGB (..., 3) -> RGB (..., 3)."""
-        density = _DENSITY[pixels] @ self.matrix + self.offset
+        density = _OPTICAL_DENSITY[pixels] @ self.matrix + self.offset
         return np.clip(256 * np.exp(-density) - 1, 0, 255).astype(np.uint8)
 
 
-def plan(by: Augmentation, seed: int) -> list[tuple[Restain | None, np.random.Generator]]:
+def sample_view_transforms(augmentation: Augmentation, seed: int) -> list[tuple[StainTransform | None, np.random.Generator]]:
     """The change of stain of each view, None where it keeps it, and where its jitter comes from."""
     random = np.random.default_rng(seed)
     return [
-        (None if i % 3 == 0 else Restain.draw(by, random), np.random.default_rng([seed, i]))
-        for i in range(by.views)
+        (None if i % 3 == 0 else StainTransform.sample(augmentation, random), np.random.default_rng([seed, i]))
+        for i in range(augmentation.views)
     ]
 
 
-def jitter(by: Augmentation, spots: int, random: np.random.Generator) -> NDArray[np.float64]:
+def sample_jitter(augmentation: Augmentation, n_spots: int, rng: np.random.Generator) -> NDArray[np.float64]:
     """(N, 2) offsets in um."""
-    return random.uniform(-by.jitter_um, by.jitter_um, (spots, 2))
+    return rng.uniform(-augmentation.jitter_um, augmentation.jitter_um, (n_spots, 2))
 
 
-def _unit(rows: NDArray[np.float64]) -> NDArray[np.float64]:
+def _normalize_rows(rows: NDArray[np.float64]) -> NDArray[np.float64]:
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)

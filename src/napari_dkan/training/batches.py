@@ -12,10 +12,10 @@ from torch.utils.data import IterableDataset
 from ..model.encoders.protocol import IMAGENET_MEAN, IMAGENET_STD
 from ..model.ensemble import Ensemble
 from ..model.network import DKAN
-from .sections import Encoded
+from .sections import EncodedSection
 
 
-class Batch(TypedDict):
+class TrainingBatch(TypedDict):
     """B spots of a section of M; patches (B, 3, P, P) are normalised, labels (B, G) are not."""
 
     patches: Tensor
@@ -27,19 +27,19 @@ class Batch(TypedDict):
     labels: Tensor
 
 
-def normalised(patches: Tensor) -> Tensor:
+def normalize_patches(patches: Tensor) -> Tensor:
     """uint8 RGB (B, 3, P, P) -> float with ImageNet's mean and standard deviation."""
     mean = torch.tensor(IMAGENET_MEAN).view(3, 1, 1)
     std = torch.tensor(IMAGENET_STD).view(3, 1, 1)
     return (patches.float() / 255 - mean) / std
 
 
-def whole(encoded: Encoded) -> Batch:
+def make_section_batch(encoded: EncodedSection) -> TrainingBatch:
     """A whole section as one batch."""
-    return _batch(encoded, torch.arange(len(encoded.section)), encoded.section.patches)
+    return _make_batch(encoded, torch.arange(len(encoded.section)), encoded.section.patches)
 
 
-def predicted_by(network: DKAN | Ensemble, batch: Batch) -> Tensor:
+def predict_batch(network: DKAN | Ensemble, batch: TrainingBatch) -> Tensor:
     """What the network predicts for a whole section, (M, G) on the label scale."""
     return network.predict(
         batch["patches"],
@@ -50,7 +50,7 @@ def predicted_by(network: DKAN | Ensemble, batch: Batch) -> Tensor:
     )["final"]
 
 
-class Epochs(IterableDataset):
+class SectionBatchDataset(IterableDataset):
     """Shuffled batches, each of one view of its section.
 
     Only the target patch is mirrored and turned, each in its own way.
@@ -60,62 +60,62 @@ class Epochs(IterableDataset):
     the others: what is missing is taken from the front once more.
     """
 
-    def __init__(self, sections: Sequence[Encoded], batch: int, seed: int) -> None:
+    def __init__(self, sections: Sequence[EncodedSection], batch_size: int, seed: int) -> None:
         self.sections = list(sections)
-        self.batch = batch
+        self.batch_size = batch_size
         self.generator = torch.Generator().manual_seed(seed)
 
     def __len__(self) -> int:
-        return -(-sum(self._parts(s) for s in self.sections) // _processes()[1])
+        return -(-sum(self._count_batches(s) for s in self.sections) // _rank_and_world_size()[1])
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[TrainingBatch]:
         plan = []
         for section in self.sections:
             spots = torch.randperm(len(section.section), generator=self.generator)
             # equal parts: a last batch of two spots would upset batch normalisation
-            plan += [(section, rows) for rows in spots.chunk(self._parts(section))]
+            plan += [(section, rows) for rows in spots.chunk(self._count_batches(section))]
         order = torch.randperm(len(plan), generator=self.generator).tolist()
-        rank, processes = _processes()
+        rank, processes = _rank_and_world_size()
         order += order[: -len(order) % processes]
         for turn, i in enumerate(order):
             section, rows = plan[i]
-            section = self._view(section)
+            section = self._sample_view(section)
             kinds = torch.randint(8, (len(rows),), generator=self.generator)
             if turn % processes == rank:
-                yield _batch(section, rows, _turned(section.section.patches[rows], kinds))
+                yield _make_batch(section, rows, _rotate_and_flip(section.section.patches[rows], kinds))
 
-    def _view(self, section: Encoded) -> Encoded:
+    def _sample_view(self, section: EncodedSection) -> EncodedSection:
         """The section itself or one of its views, each as likely."""
         looks = (section, *section.views)
         return looks[int(torch.randint(len(looks), (1,), generator=self.generator))]
 
-    def _parts(self, encoded: Encoded) -> int:
-        return max(1, round(len(encoded.section) / self.batch))
+    def _count_batches(self, encoded: EncodedSection) -> int:
+        return max(1, round(len(encoded.section) / self.batch_size))
 
 
-def _processes() -> tuple[int, int]:
+def _rank_and_world_size() -> tuple[int, int]:
     """This process's number, and how many train together."""
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         return torch.distributed.get_rank(), torch.distributed.get_world_size()
     return 0, 1
 
 
-def _turned(patches: Tensor, kinds: Tensor) -> Tensor:
+def _rotate_and_flip(patches: Tensor, symmetries: Tensor) -> Tensor:
     out = torch.empty_like(patches)
     for kind in range(8):
-        chosen = kinds == kind
+        chosen = symmetries == kind
         turned = torch.rot90(patches[chosen], kind % 4, dims=(2, 3))
         out[chosen] = turned.flip(3) if kind >= 4 else turned
     return out
 
 
-def _batch(encoded: Encoded, rows: Tensor, patches: Tensor) -> Batch:
+def _make_batch(encoded: EncodedSection, rows: Tensor, patches: Tensor) -> TrainingBatch:
     section = encoded.section
     return {
-        "patches": normalised(patches),
-        "slide_features": encoded.own,
+        "patches": normalize_patches(patches),
+        "slide_features": encoded.target_features,
         "positions": section.positions,
-        "neighbor_features": encoded.features[rows],
+        "neighbor_features": encoded.neighbor_features[rows],
         "neighbor_mask": section.mask[rows],
         "rows": rows,
         "labels": section.labels[rows],

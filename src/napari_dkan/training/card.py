@@ -8,15 +8,15 @@ from dataclasses import asdict
 from typing import Any
 
 from ..expression.panel import Panel
-from .crossval import DKAN
-from .sections import Section
-from .settings import Settings
+from .crossval import DKAN_METHOD
+from .sections import PreparedSection
+from .settings import TrainSettings
 
 
-def make_card(
-    sections: Sequence[Section],
+def build_training_card(
+    sections: Sequence[PreparedSection],
     panel: Panel,
-    settings: Settings,
+    settings: TrainSettings,
     epochs: int,
     report: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
@@ -26,7 +26,7 @@ def make_card(
         "training_data": {
             "sections": [s.name for s in sections],
             "spots": {s.name: len(s) for s in sections},
-            "spots_dropped_without_panel_counts": {s.name: list(s.dropped) for s in sections},
+            "spots_dropped_without_panel_counts": {s.name: list(s.dropped_spots) for s in sections},
             "um_per_px": {s.name: round(s.mpp, 4) for s in sections},
             "slide_fingerprints": {s.name: s.slide for s in sections if s.slide},
         },
@@ -39,18 +39,18 @@ def make_card(
         "splits": report["protocol"],
         # the two that a list of models has room for, then everything
         "metrics": {
-            "pcc_all": pooled[DKAN]["pcc_all"],
+            "pcc_all": pooled[DKAN_METHOD]["pcc_all"],
             "ridge_pcc_all": pooled["ridge"]["pcc_all"],
-            "epochs_per_fold": epochs_of(report),
+            "epochs_per_fold": list_chosen_epochs(report),
             **pooled,
         },
         "per_gene_pcc": {
-            symbol: {m: values[m] for m in (DKAN, "ridge")}
+            symbol: {m: values[m] for m in (DKAN_METHOD, "ridge")}
             for symbol, values in report["per_gene_pcc"].items()
         },
     }
 
 
-def epochs_of(report: Mapping[str, Any]) -> list[int]:
+def list_chosen_epochs(report: Mapping[str, Any]) -> list[int]:
     """Epochs chosen in each fold and with each seed."""
     return [n for fold in report["folds"] for n in fold["epochs"].values()]

@@ -5,14 +5,14 @@ from __future__ import annotations
 from enum import StrEnum
 
 
-class By(StrEnum):
+class FoldUnit(StrEnum):
     """What is left out together in a cross-validation."""
 
     section = "section"
     patient = "patient"
 
 
-class Preset(StrEnum):
+class SettingsPreset(StrEnum):
     """bundled : the small network that comes with the package. published : of the paper."""
 
     bundled = "bundled"
@@ -23,19 +23,19 @@ class Precision(StrEnum):
     """Of the forward pass; weights and optimiser are always float32."""
 
     auto = "auto"  # mixed on a GPU, 32 bits elsewhere
-    full = "32"
-    half = "16"
-    brain = "bf16"
+    float32 = "32"
+    float16 = "16"
+    bfloat16 = "bf16"
 
 
-class Stain(StrEnum):
+class StainMethod(StrEnum):
     """What every slide's stain is brought to that of the training sections with."""
 
     macenko = "macenko"
     reinhard = "reinhard"
 
 
-class ComparedWith(StrEnum):
+class BaselineName(StrEnum):
     """Baselines that can be fitted beside a checkpoint."""
 
     ridge = "ridge"

@@ -8,37 +8,37 @@ from typing import Annotated
 
 import typer
 
-from .choices import Precision, Preset
+from .choices import Precision, SettingsPreset
 from .options import (
-    Data,
-    Devices,
-    Encoder,
-    EncoderWeights,
-    GeneText,
-    Panel,
-    Resume,
-    Run,
-    Set,
-    StainNormalisation,
-    command_line,
-    names_of,
+    DataOption,
+    DevicesOption,
+    EncoderOption,
+    EncoderWeightsOption,
+    GeneTextOption,
+    PanelOption,
+    ResumeOption,
+    RunFolderOption,
+    SettingChangesOption,
+    StainOption,
+    format_command_line,
+    parse_section_names,
 )
 
 
 def train_command(
-    data: Data,
+    data: DataOption,
     out: Annotated[
         Path, typer.Option("--out", "-o", help="Checkpoint to write.", show_default=False)
     ],
     sections: Annotated[
         str | None, typer.Option(help="Such as C2,C3,C4,C5; default all there are.")
     ] = None,
-    panel: Panel = None,
-    gene_text: GeneText = None,
+    panel: PanelOption = None,
+    gene_text: GeneTextOption = None,
     gene_tables: Annotated[
         Path | None, typer.Option(help="Folder with gene description and alias tables.")
     ] = None,
-    preset: Annotated[Preset, typer.Option(help="The settings to train with.")] = Preset.bundled,
+    preset: Annotated[SettingsPreset, typer.Option(help="The settings to train with.")] = SettingsPreset.bundled,
     epochs: Annotated[
         int | None, typer.Option(min=1, help="Epochs at most; with --no-crossval exactly.")
     ] = None,
@@ -53,33 +53,33 @@ def train_command(
     zero_shot: Annotated[
         Path | None, typer.Option(help="Report of `zeroshot`; its figures go on the card.")
     ] = None,
-    set_: Set = None,
-    encoder: Encoder = None,
-    encoder_weights: EncoderWeights = None,
-    stain: StainNormalisation = None,
-    devices: Devices = 1,
+    set_: SettingChangesOption = None,
+    encoder: EncoderOption = None,
+    encoder_weights: EncoderWeightsOption = None,
+    stain: StainOption = None,
+    devices: DevicesOption = 1,
     precision: Annotated[Precision, typer.Option(help="Of the forward pass.")] = Precision.auto,
-    run: Run = None,
-    resume: Resume = False,
+    run: RunFolderOption = None,
+    resume: ResumeOption = False,
     title: Annotated[str, typer.Option(help="Title on the checkpoint's card.")] = "",
     licence: Annotated[str, typer.Option(help="Licence on the checkpoint's card.")] = "",
     source: Annotated[str, typer.Option(help="Where the data comes from, for the card.")] = "",
     limits: Annotated[str, typer.Option(help="What not to use it for, for the card.")] = "",
 ) -> None:
     """Train DKAN on measured sections and write a checkpoint with an honest card."""
-    from .hardware import Hardware
-    from .presets import changed, settings_of
-    from .train import train
-    from .zeroshot import zero_shot_entry
+    from .hardware import TrainingHardware
+    from .presets import apply_setting_changes, make_preset_settings
+    from .train import train_checkpoint
+    from .zeroshot import read_zero_shot_card
 
-    names = names_of(sections)
-    hardware = Hardware(devices, precision)
+    names = parse_section_names(sections)
+    hardware = TrainingHardware(devices, precision)
     hardware.trainer_options()  # what this machine does not have is told before the slides are read
-    settings = replace(settings_of(preset), seed=seed)
+    settings = replace(make_preset_settings(preset), seed=seed)
     if epochs is not None:
         settings = replace(settings, epochs=epochs)
-    settings = changed(settings, set_ or ())
-    command = command_line(
+    settings = apply_setting_changes(settings, set_ or ())
+    command = format_command_line(
         "train",
         data=data,
         sections=names and ",".join(names),
@@ -100,14 +100,14 @@ def train_command(
         "licence": licence,
         "source": source,
         "limits": limits,
-        "zero_shot": {} if zero_shot is None else zero_shot_entry(zero_shot),
+        "zero_shot": {} if zero_shot is None else read_zero_shot_card(zero_shot),
         "command": command if crossval else f"{command} --no-crossval",
     }
 
     def log(line: str) -> None:
         typer.echo(line, err=True)
 
-    train(
+    train_checkpoint(
         data,
         names,
         panel,
@@ -119,11 +119,11 @@ def train_command(
         encoder_weights=encoder_weights,
         stain=stain and stain.value,
         crossval=crossval,
-        measured=measured,
+        crossval_report_file=measured,
         card={key: text for key, text in stated.items() if text},
         run=run or out.with_suffix(".run"),
         resume=resume,
         hardware=hardware,
         log=log,
-        tick=log,
+        log_epoch=log,
     )

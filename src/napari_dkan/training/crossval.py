@@ -9,19 +9,19 @@ import numpy as np
 
 from ..errors import SpotsError
 from .baselines import BASELINES, Baseline
-from .choices import By
-from .fit import ONE_DEVICE
-from .fit_model import OnEpoch, choose_epochs, fit_model
-from .gene_text import GeneText
-from .hardware import Hardware
-from .metrics import Array, Scores, score
-from .run_folder import Arrays, RunFolder
-from .sections import Section, encode, fit_encoder
-from .settings import Settings
+from .choices import FoldUnit
+from .fit import SINGLE_DEVICE
+from .fit_model import EpochCallback, choose_epochs, fit_model
+from .gene_text import GeneTextFeatures
+from .hardware import TrainingHardware
+from .metrics import FloatingArray, PredictionScores, score_predictions
+from .run_folder import ArraysByName, RunFolder
+from .sections import PreparedSection, encode_section, fit_section_encoder
+from .settings import TrainSettings
 from .splits import Fold, make_folds
 
-DKAN = "dkan"
-PROTOCOL = (
+DKAN_METHOD = "dkan"
+CROSSVAL_PROTOCOL = (
     "leave one {by} out; in each fold encoder, label standardisation and ridge penalty come "
     "from the training sections, and the number of epochs from a network trained on all but the "
     "validation sections, which are training sections and never test ones; the network is then "
@@ -29,8 +29,8 @@ PROTOCOL = (
     "scores"
 )
 
-Log = Callable[[str], None]
-Predicted = dict[str, Array]  # by section
+LogFunction = Callable[[str], None]
+PredictionsBySection = dict[str, FloatingArray]  # by section
 
 
 @dataclass(frozen=True)
@@ -42,20 +42,20 @@ class FoldResult:
 
     fold: Fold
     epochs: dict[int, int]
-    labels: Predicted
-    predicted: dict[str, dict[int, Predicted]]
+    labels: PredictionsBySection
+    predictions: dict[str, dict[int, PredictionsBySection]]
 
-    def arrays(self) -> Arrays:
+    def to_arrays(self) -> ArraysByName:
         """As a flat table of arrays for a file."""
-        flat: Arrays = {f"labels|{name}": y for name, y in self.labels.items()}
+        flat: ArraysByName = {f"labels|{name}": y for name, y in self.labels.items()}
         flat |= {f"epochs|{seed}": np.array(n) for seed, n in self.epochs.items()}
-        for method, by_seed in self.predicted.items():
+        for method, by_seed in self.predictions.items():
             for seed, sections in by_seed.items():
                 flat |= {f"{method}|{seed}|{name}": p for name, p in sections.items()}
         return flat
 
     @classmethod
-    def of(cls, fold: Fold, arrays: Arrays) -> FoldResult:
+    def from_arrays(cls, fold: Fold, arrays: ArraysByName) -> FoldResult:
         """From the table that `arrays` gives."""
         result = cls(fold, {}, {}, {})
         for key, values in arrays.items():
@@ -65,16 +65,16 @@ class FoldResult:
             elif first == "epochs":
                 result.epochs[int(rest[0])] = int(values)
             else:
-                of_seed = result.predicted.setdefault(first, {}).setdefault(int(rest[0]), {})
+                of_seed = result.predictions.setdefault(first, {}).setdefault(int(rest[0]), {})
                 of_seed[rest[1]] = values
         return result
 
 
 @dataclass(frozen=True)
-class CrossValidation:
+class CrossValidationResult:
     """Results of all folds."""
 
-    by: By
+    by: FoldUnit
     folds: tuple[FoldResult, ...]
 
     @property
@@ -84,36 +84,36 @@ class CrossValidation:
 
     @property
     def methods(self) -> tuple[str, ...]:
-        return tuple(self.folds[0].predicted)
+        return tuple(self.folds[0].predictions)
 
-    def pooled(self, method: str, seed: int | None = None) -> Scores:
+    def pooled_scores(self, method: str, seed: int | None = None) -> PredictionScores:
         """Scores over the test sections of all folds; of the first seed where none is given."""
-        predicted: Predicted = {}
-        labels: Predicted = {}
+        predicted: PredictionsBySection = {}
+        labels: PredictionsBySection = {}
         for result in self.folds:
-            by_seed = result.predicted[method]
+            by_seed = result.predictions[method]
             predicted |= by_seed[next(iter(by_seed)) if seed is None else seed]
             labels |= result.labels
-        return score(predicted, {name: labels[name] for name in predicted})
+        return score_predictions(predicted, {name: labels[name] for name in predicted})
 
     @property
-    def scores(self) -> dict[str, Scores]:
-        return {method: self.pooled(method) for method in self.methods}
+    def scores(self) -> dict[str, PredictionScores]:
+        return {method: self.pooled_scores(method) for method in self.methods}
 
 
 def cross_validate(
-    sections: Sequence[Section],
-    gene_text: GeneText,
-    settings: Settings,
+    sections: Sequence[PreparedSection],
+    gene_text: GeneTextFeatures,
+    settings: TrainSettings,
     *,
-    by: By = By.section,
+    by: FoldUnit = FoldUnit.section,
     seeds: Sequence[int] = (),
     baselines: Mapping[str, Baseline] = BASELINES,
     run: RunFolder | None = None,
-    hardware: Hardware = ONE_DEVICE,
-    log: Log = lambda line: None,
-    tick: Log = lambda line: None,
-) -> CrossValidation:
+    hardware: TrainingHardware = SINGLE_DEVICE,
+    log: LogFunction = lambda line: None,
+    log_epoch: LogFunction = lambda line: None,
+) -> CrossValidationResult:
     """DKAN and the baselines, each section or patient tested once.
 
     seeds : DKAN is trained once with each; the settings' own where none is given.
@@ -127,72 +127,72 @@ def cross_validate(
     named = {s.name: s for s in sections}
     results = []
     for fold in folds:
-        kept = None if run is None else run.result(fold.name)
+        kept = None if run is None else run.load_result(fold.name)
         if kept is None:
-            context = _Context(gene_text, settings, run, hardware, tick)
+            context = _FoldContext(gene_text, settings, run, hardware, log_epoch)
             result = _run_fold(fold, named, context, list(seeds) or [settings.seed], baselines)
             if run is not None:
-                run.save_result(fold.name, result.arrays())
+                run.save_result(fold.name, result.to_arrays())
         else:
-            result = FoldResult.of(fold, kept)
+            result = FoldResult.from_arrays(fold, kept)
         results.append(result)
-        log(_line(result, resumed=kept is not None))
-    return CrossValidation(by, tuple(results))
+        log(_format_fold_line(result, resumed=kept is not None))
+    return CrossValidationResult(by, tuple(results))
 
 
 @dataclass(frozen=True)
-class _Context:
-    gene_text: GeneText
-    settings: Settings
+class _FoldContext:
+    gene_text: GeneTextFeatures
+    settings: TrainSettings
     run: RunFolder | None
-    hardware: Hardware
-    tick: Log
+    hardware: TrainingHardware
+    log_epoch: LogFunction
 
 
 def _run_fold(
     fold: Fold,
-    named: Mapping[str, Section],
-    context: _Context,
+    sections_by_name: Mapping[str, PreparedSection],
+    context: _FoldContext,
     seeds: Sequence[int],
     baselines: Mapping[str, Baseline],
 ) -> FoldResult:
-    training = [named[n] for n in fold.training]
-    test = [named[n] for n in fold.test]
-    if not any(len(named[n]) for n in fold.validation):
+    training = [sections_by_name[n] for n in fold.training]
+    test = [sections_by_name[n] for n in fold.test]
+    if not any(len(sections_by_name[n]) for n in fold.validation):
         raise SpotsError(
             f"The fold that tests {fold.name} has no spots to validate on in "
             f"{', '.join(fold.validation)}; give more sections."
         )
-    result = FoldResult(fold, {}, {s.name: s.labels.numpy() for s in test}, {DKAN: {}})
+    result = FoldResult(fold, {}, {s.name: s.labels.numpy() for s in test}, {DKAN_METHOD: {}})
     for seed in seeds:
-        epochs, predicted = _dkan(fold, named, context, seed)
+        epochs, predicted = _fit_and_predict_dkan(fold, sections_by_name, context, seed)
         result.epochs[seed] = epochs
-        result.predicted[DKAN][seed] = predicted
-    encoder = fit_encoder(training, context.settings.dim, context.settings.patch_um)
-    seen, unseen = ([encode(s, encoder) for s in part] for part in (training, test))
+        result.predictions[DKAN_METHOD][seed] = predicted
+    encoder = fit_section_encoder(training, context.settings.dim, context.settings.patch_um)
+    seen, unseen = ([encode_section(s, encoder) for s in part] for part in (training, test))
     for method, baseline in baselines.items():
         predict = baseline.fit(seen)
         predictions = {e.section.name: np.asarray(predict(e), np.float32) for e in unseen}
-        result.predicted[method] = {seeds[0]: predictions}
+        result.predictions[method] = {seeds[0]: predictions}
     return result
 
 
-def _dkan(
-    fold: Fold, named: Mapping[str, Section], context: _Context, seed: int
-) -> tuple[int, Predicted]:
+def _fit_and_predict_dkan(
+    fold: Fold, sections_by_name: Mapping[str, PreparedSection], context: _FoldContext, seed: int
+) -> tuple[int, PredictionsBySection]:
     settings = replace(context.settings, seed=seed)
-    where = None if context.run is None else context.run.fold(fold.name) / f"seed-{seed}"
+    where = None if context.run is None else context.run.fold_path(fold.name) / f"seed-{seed}"
 
-    def ticks(what: str) -> OnEpoch:
+    def ticks(what: str) -> EpochCallback:
         def on_epoch(number: int, pcc: float) -> None:
             scored = "" if pcc != pcc else f", validation PCC-ALL {pcc:.3f}"
-            context.tick(f"{fold.name}, seed {seed}, {what}: epoch {number}{scored}")
+            context.log_epoch(f"{fold.name}, seed {seed}, {what}: epoch {number}{scored}")
 
         return on_epoch
 
     best = choose_epochs(
-        [named[n] for n in fold.fitting],
-        [named[n] for n in fold.validation],
+        [sections_by_name[n] for n in fold.training_without_validation],
+        [sections_by_name[n] for n in fold.validation],
         context.gene_text,
         settings,
         folder=where and where / "choosing-epochs",
@@ -200,7 +200,7 @@ def _dkan(
         on_epoch=ticks("choosing epochs"),
     )
     model = fit_model(
-        [named[n] for n in fold.training],
+        [sections_by_name[n] for n in fold.training],
         context.gene_text,
         settings,
         best,
@@ -208,16 +208,16 @@ def _dkan(
         hardware=context.hardware,
         on_epoch=ticks("final"),
     )
-    return best, {n: model.predict(named[n]) for n in fold.test}
+    return best, {n: model.predict(sections_by_name[n]) for n in fold.test}
 
 
-def _line(result: FoldResult, resumed: bool) -> str:
+def _format_fold_line(result: FoldResult, resumed: bool) -> str:
     fold = result.fold
     spots = sum(map(len, result.labels.values()))
     epochs = " and ".join(str(n) for n in result.epochs.values())
     figures = []
-    for method, by_seed in result.predicted.items():
-        values = [score(p, result.labels).summary()["pcc_all"] for p in by_seed.values()]
+    for method, by_seed in result.predictions.items():
+        values = [score_predictions(p, result.labels).to_summary()["pcc_all"] for p in by_seed.values()]
         if None not in values:
             figures.append(f"{method} {np.mean(values):.3f}")
     done = " (done before)" if resumed else ""

@@ -10,74 +10,74 @@ from typing import Annotated
 import typer
 
 from ..errors import OutputError, SpotsError
-from .choices import By, Precision, Preset
+from .choices import FoldUnit, Precision, SettingsPreset
 from .options import (
-    Data,
-    Devices,
-    Encoder,
-    EncoderWeights,
-    GeneText,
-    Panel,
-    Resume,
-    Run,
-    Set,
-    StainNormalisation,
-    command_line,
-    names_of,
+    DataOption,
+    DevicesOption,
+    EncoderOption,
+    EncoderWeightsOption,
+    GeneTextOption,
+    PanelOption,
+    ResumeOption,
+    RunFolderOption,
+    SettingChangesOption,
+    StainOption,
+    format_command_line,
+    parse_section_names,
 )
 
 
 def crossval_command(
-    data: Data,
+    data: DataOption,
     out: Annotated[
         Path, typer.Option("--out", "-o", help="The report (.json).", show_default=False)
     ],
     sections: Annotated[
         str | None, typer.Option(help="Such as C2,C3,C4,C5; default all there are.")
     ] = None,
-    by: Annotated[By, typer.Option(help="What is left out together.")] = By.section,
-    panel: Panel = None,
-    gene_text: GeneText = None,
-    preset: Annotated[Preset, typer.Option(help="The settings to train with.")] = Preset.bundled,
+    by: Annotated[FoldUnit, typer.Option(help="What is left out together.")] = FoldUnit.section,
+    panel: PanelOption = None,
+    gene_text: GeneTextOption = None,
+    preset: Annotated[SettingsPreset, typer.Option(help="The settings to train with.")] = SettingsPreset.bundled,
     seeds: Annotated[str, typer.Option(help="DKAN is trained once with each.")] = "2021",
     epochs: Annotated[int | None, typer.Option(min=1, help="Epochs at most.")] = None,
-    set_: Set = None,
-    encoder: Encoder = None,
-    encoder_weights: EncoderWeights = None,
-    stain: StainNormalisation = None,
-    devices: Devices = 1,
+    set_: SettingChangesOption = None,
+    encoder: EncoderOption = None,
+    encoder_weights: EncoderWeightsOption = None,
+    stain: StainOption = None,
+    devices: DevicesOption = 1,
     precision: Annotated[Precision, typer.Option(help="Of the forward pass.")] = Precision.auto,
-    run: Run = None,
-    resume: Resume = False,
+    run: RunFolderOption = None,
+    resume: ResumeOption = False,
 ) -> None:
     """Test each section (or patient) once, with DKAN and every baseline, and write a report."""
-    from .card import make_card
+    from .card import build_training_card
     from .crossval import cross_validate
-    from .fingerprint import provenance
-    from .hardware import Hardware
-    from .inputs import panel_of, text_of
-    from .loading import load_sections, settings_for
-    from .presets import changed, settings_of
-    from .report import crossval_report, table
+    from .fingerprint import collect_provenance
+    from .hardware import TrainingHardware
+    from .inputs import resolve_panel, resolve_gene_text
+    from .loading import load_sections, adapt_settings_to_sections
+    from .presets import apply_setting_changes, make_preset_settings
+    from .report import build_crossval_report, format_metrics_table
     from .run_folder import RunFolder, write_json
     from .splits import make_folds
-    from .train import run_config
+    from .train import build_run_config
 
-    names = names_of(sections)
-    numbers = _seeds(seeds)
+    names = parse_section_names(sections)
+    numbers = _parse_seeds(seeds)
     if not out.parent.is_dir():  # now, and not after an hour of training
         raise OutputError(f"{out.parent} is not a folder; make it, or write elsewhere.")
-    hardware = Hardware(devices, precision)
+    hardware = TrainingHardware(devices, precision)
     hardware.trainer_options()  # what this machine does not have is told before the slides are read
-    settings = replace(settings_of(preset), seed=numbers[0])
+    settings = replace(make_preset_settings(preset), seed=numbers[0])
     if epochs is not None:
         settings = replace(settings, epochs=epochs)
-    settings = changed(settings, set_ or ())
+    settings = apply_setting_changes(settings, set_ or ())
 
     def log(line: str) -> None:
         typer.echo(line, err=True)
 
-    genes = panel_of(data, panel)
+    genes = resolve_panel(data, panel)
     prepared = load_sections(
         data,
         names,
@@ -89,12 +89,12 @@ def crossval_command(
         log=log,
     )
     make_folds(prepared, by)
-    settings = settings_for(settings, prepared)
-    text = text_of(data, gene_text, genes, settings)
-    config = run_config("crossval", prepared, genes, text, settings)
+    settings = adapt_settings_to_sections(settings, prepared)
+    text = resolve_gene_text(data, gene_text, genes, settings)
+    config = build_run_config("crossval", prepared, genes, text, settings)
     config |= {"by": by.value, "seeds": numbers, "precision": precision.value}
-    made = provenance(
-        command_line(
+    made = collect_provenance(
+        format_command_line(
             "crossval",
             data=data,
             sections=names and ",".join(names),
@@ -110,7 +110,7 @@ def crossval_command(
             precision=precision.value,
         )
     )
-    folder = RunFolder.start(run or out.with_suffix(".run"), {"run": config, "made": made}, resume)
+    folder = RunFolder.create_or_resume(run or out.with_suffix(".run"), {"run": config, "made": made}, resume)
     result = cross_validate(
         prepared,
         text,
@@ -120,17 +120,17 @@ def crossval_command(
         run=folder,
         hardware=hardware,
         log=log,
-        tick=log,
+        log_epoch=log,
     )
-    report = crossval_report(result, genes, {**made, **config, "gene_text_source": text.source})
+    report = build_crossval_report(result, genes, {**made, **config, "gene_text_source": text.source})
     epochs = round(median(result.epochs))
-    folder.write_json("card.json", make_card(prepared, genes, settings, epochs, report))
+    folder.write_json("card.json", build_training_card(prepared, genes, settings, epochs, report))
     write_json(out, report)
-    typer.echo(table(report["mean"]))
+    typer.echo(format_metrics_table(report["mean"]))
     typer.echo(f"written to {out}, the run to {folder.path}")
 
 
-def _seeds(text: str) -> list[int]:
+def _parse_seeds(text: str) -> list[int]:
     try:
         seeds = [int(word) for word in text.split(",")]
     except ValueError:

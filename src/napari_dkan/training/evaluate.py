@@ -11,35 +11,35 @@ import numpy as np
 from ..errors import SlideError, SpotsError
 from ..inference.device import pick_device
 from ..inference.engine import Predictor
-from ..inference.predict import predict, tissue_region
+from ..inference.predict import predict, find_tissue_region
 from ..inference.prediction import Prediction
-from ..inference.target import spots_target
-from ..model.card import trained_on
+from ..inference.target import target_from_spots
+from ..model.card import is_trained_on
 from ..model.checkpoint import Checkpoint
-from ..model.encoders import STAIN
+from ..model.encoders import STAIN_ENCODER
 from ..slide import PixelSize, Slide
 from .baselines import BASELINES
-from .crossval import DKAN
-from .loading import load_section, read_data
-from .measured import Measured, known
-from .measured import measured_section as measured_section
-from .measured_genes import under_symbols
-from .metrics import Array, score
-from .ready import NamedEncoder
-from .report import fold_figures
-from .sections import Encoded, Section, encode
-from .settings import Settings
+from .crossval import DKAN_METHOD
+from .loading import load_section, read_section_data
+from .measured import MeasuredSection, finite_or_none
+from .measured import make_measured_section as make_measured_section
+from .measured_genes import rename_to_panel_symbols
+from .metrics import FloatingArray, score_predictions
+from .ready import FrozenEncoder
+from .report import compute_fold_metrics
+from .sections import EncodedSection, PreparedSection, encode_section
+from .settings import TrainSettings
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
-Log = Callable[[str], None]
+LogFunction = Callable[[str], None]
 
 
-def evaluate(
+def evaluate_checkpoint(
     checkpoint: Checkpoint,
     slide: Slide,
-    measured: Measured,
+    measured: MeasuredSection,
     mpp: float | None = None,
     *,
     baselines: Sequence[str] = (),
@@ -47,7 +47,7 @@ def evaluate(
     train_sections: Sequence[str] | None = None,
     device: str | None = None,
     encoder_weights: Path | None = None,
-    log: Log = lambda line: None,
+    log: LogFunction = lambda line: None,
 ) -> dict[str, Any]:
     """The report: DKAN, and with training data the training mean and the baselines, as JSON.
 
@@ -57,15 +57,15 @@ def evaluate(
     """
     if baselines and train_data is None:
         raise SpotsError("A baseline has to be trained: give --train-data, and --train-sections.")
-    size = pixel_size_of(slide, measured, mpp)
+    size = resolve_pixel_size(slide, measured, mpp)
     predictor = Predictor(
-        slide, checkpoint, size.mpp, tissue_region(slide, size.mpp), device, encoder_weights
+        slide, checkpoint, size.mpp, find_tissue_region(slide, size.mpp), device, encoder_weights
     )
-    prediction = predict_measured(predictor, measured, size)
-    values = prediction.values[:, list(measured.rows)]
-    predicted: dict[str, Array] = {DKAN: values}
+    prediction = predict_measured_spots(predictor, measured, size)
+    values = prediction.values[:, list(measured.panel_rows)]
+    predicted: dict[str, FloatingArray] = {DKAN_METHOD: values}
     if train_data is not None:
-        for method, given in _baselines(
+        for method, given in _predict_with_baselines(
             checkpoint,
             measured,
             size,
@@ -78,7 +78,7 @@ def evaluate(
         ).items():
             predicted[method] = given
     labels = {measured.name: measured.labels.values}
-    each = {m: score({measured.name: p}, labels).per_gene for m, p in predicted.items()}
+    each = {m: score_predictions({measured.name: p}, labels).pcc_per_gene for m, p in predicted.items()}
     return {
         "format": 1,
         "kind": "evaluation",
@@ -86,15 +86,15 @@ def evaluate(
         "slide": slide.label,
         "mpp": size.mpp,
         "mpp_origin": size.origin,
-        "seen_in_training": trained_on(checkpoint.card, slide.fingerprint()),
+        "seen_in_training": is_trained_on(checkpoint.card, slide.fingerprint()),
         "spots": len(prediction.target),
-        "spots_dropped_without_panel_counts": list(measured.labels.dropped),
+        "spots_dropped_without_panel_counts": list(measured.labels.dropped_spots),
         "genes": len(measured.panel),
-        "genes_missing": list(measured.missing),
+        "genes_missing": list(measured.missing_genes),
         "label_scale": checkpoint.label_scale.name,
-        "metrics": {m: fold_figures({measured.name: p}, labels) for m, p in predicted.items()},
+        "metrics": {m: compute_fold_metrics({measured.name: p}, labels) for m, p in predicted.items()},
         "per_gene_pcc": {
-            symbol: {m: _number(values[i]) for m, values in each.items()}
+            symbol: {m: _round_or_none(values[i]) for m, values in each.items()}
             for i, symbol in enumerate(measured.panel.symbols)
         },
         "checkpoint": {"title": checkpoint.title, "sha256": checkpoint.sha256},
@@ -102,53 +102,53 @@ def evaluate(
     }
 
 
-def predict_measured(predictor: Predictor, measured: Measured, size: PixelSize) -> Prediction:
+def predict_measured_spots(predictor: Predictor, measured: MeasuredSection, size: PixelSize) -> Prediction:
     """All genes of the checkpoint at the labelled spots of a section.
 
     Raises SpotsError when spots lie off the slide, SlideError when it is damaged at some.
     """
     slide = predictor.slide
-    target = spots_target(measured.spots(), slide.width, slide.height, measured.name)
+    target = target_from_spots(measured.labeled_spots(), slide.width, slide.height, measured.name)
     prediction = predict(predictor, target, size.origin)
-    if prediction.failed.any():
+    if prediction.failed_mask.any():
         raise SlideError(
-            f"{int(prediction.failed.sum()):,} of {len(target):,} spots on {slide.label} "
+            f"{int(prediction.failed_mask.sum()):,} of {len(target):,} spots on {slide.label} "
             "cannot be read: the slide is damaged there; export it again."
         )
     return prediction
 
 
-def _baselines(
+def _predict_with_baselines(
     checkpoint: Checkpoint,
-    measured: Measured,
+    measured: MeasuredSection,
     size: PixelSize,
     train_data: str | Path,
     train_sections: Sequence[str] | None,
     methods: Sequence[str],
     device: str | None,
     weights: Path | None,
-    log: Log,
-) -> dict[str, Array]:
+    log: LogFunction,
+) -> dict[str, FloatingArray]:
     """Fitted on the training sections, on the checkpoint's own features; (N, G) by method."""
-    encoder = checkpoint.tile_encoder(weights)
+    encoder = checkpoint.build_tile_encoder(weights)
     picked = pick_device(device)
     named = None
-    if checkpoint.encoder.name != STAIN:
-        named = NamedEncoder(encoder.to(picked), picked)
-    settings = Settings(
+    if checkpoint.encoder.name != STAIN_ENCODER:
+        named = FrozenEncoder(encoder.to(picked), picked)
+    settings = TrainSettings(
         patch_px=checkpoint.patch.px, patch_um=checkpoint.patch.um, augmentation=None
     )
 
-    def prepared(data: AnnData) -> Encoded:
+    def prepared(data: AnnData) -> EncodedSection:
         section = load_section(
             data, measured.panel, settings, named, checkpoint.label_scale, checkpoint.stain
         )
         log(f"{section.name}: {len(section)} spots")
-        return _encoded(section, encoder)
+        return _encode_section(section, encoder)
 
     training = [
-        prepared(under_symbols(data, measured.panel))
-        for data in read_data(train_data, train_sections)
+        prepared(rename_to_panel_symbols(data, measured.panel))
+        for data in read_section_data(train_data, train_sections)
     ]
     own = measured.data.copy()
     own.uns["mpp"] = size.mpp
@@ -156,11 +156,11 @@ def _baselines(
     return {m: np.asarray(BASELINES[m].fit(training)(test), np.float32) for m in methods}
 
 
-def _encoded(section: Section, encoder: Any) -> Encoded:
-    return encode(section, encoder)
+def _encode_section(section: PreparedSection, encoder: Any) -> EncodedSection:
+    return encode_section(section, encoder)
 
 
-def pixel_size_of(slide: Slide, measured: Measured, mpp: float | None) -> PixelSize:
+def resolve_pixel_size(slide: Slide, measured: MeasuredSection, mpp: float | None) -> PixelSize:
     """As given by hand, else as the slide states it, else as the spot array fits it, else as
     the slide's objective lets one estimate.
 
@@ -169,9 +169,9 @@ def pixel_size_of(slide: Slide, measured: Measured, mpp: float | None) -> PixelS
     if mpp is not None:
         return PixelSize(mpp, "entered by hand")
     stated = slide.pixel_size
-    if stated is not None and not stated.estimated:
+    if stated is not None and not stated.is_estimated:
         return stated
-    fitted = known(measured.data.uns.get("mpp"))
+    fitted = finite_or_none(measured.data.uns.get("mpp"))
     if fitted is None and stated is not None:
         return stated
     if fitted is None:
@@ -182,5 +182,5 @@ def pixel_size_of(slide: Slide, measured: Measured, mpp: float | None) -> PixelS
     return PixelSize(fitted, str(measured.data.uns.get("mpp_origin") or "spot array"))
 
 
-def _number(value: float) -> float | None:
+def _round_or_none(value: float) -> float | None:
     return None if value != value else round(float(value), 4)

@@ -13,35 +13,35 @@ import torch
 
 from .. import __version__
 from ..expression.panel import Panel
-from .gene_text import GeneText
-from .sections import Section
+from .gene_text import GeneTextFeatures
+from .sections import PreparedSection
 
 _PACKAGES = ("torch", "lightning", "timm", "numpy", "anndata")
 
 
-def of_section(section: Section) -> str:
+def hash_section(section: PreparedSection) -> str:
     """SHA-256 over labels, positions, pixels and features of a section."""
     digest = hashlib.sha256(section.name.encode())
     tensors = [section.labels, section.positions, section.patches, section.statistics, section.mask]
-    if section.ready is not None:
-        tensors += [section.ready.neighbors, section.ready.own]
+    if section.frozen_features is not None:
+        tensors += [section.frozen_features.neighbor_features, section.frozen_features.target_features]
     for tensor in tensors:
         digest.update(str(tuple(tensor.shape)).encode())
         digest.update(tensor.contiguous().numpy().tobytes())
     return digest.hexdigest()
 
 
-def of_panel(panel: Panel) -> str:
+def hash_panel(panel: Panel) -> str:
     """SHA-256 over the symbols, in order."""
     return hashlib.sha256("\n".join(panel.symbols).encode()).hexdigest()
 
 
-def of_text(text: GeneText) -> str:
+def hash_gene_text(text: GeneTextFeatures) -> str:
     """SHA-256 over the features."""
     return hashlib.sha256(text.features.contiguous().numpy().tobytes()).hexdigest()
 
 
-def provenance(command: str) -> dict[str, Any]:
+def collect_provenance(command: str) -> dict[str, Any]:
     """Versions, machine, date and command; the command must not hold private paths."""
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
     return {
@@ -49,13 +49,13 @@ def provenance(command: str) -> dict[str, Any]:
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "napari_dkan": __version__,
         "python": sys.version.split()[0],
-        "packages": {name: _version(name) for name in _PACKAGES},
+        "packages": {name: _package_version(name) for name in _PACKAGES},
         "machine": f"{platform.system()} {platform.machine()}",
         "device": device,
     }
 
 
-def _version(name: str) -> str:
+def _package_version(name: str) -> str:
     try:
         return version(name)
     except PackageNotFoundError:

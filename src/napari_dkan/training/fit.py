@@ -19,21 +19,21 @@ from torch.utils.data import DataLoader
 
 from ..errors import CheckpointError, OutputError
 from ..model.network import DKAN
-from ..model.torchfile import read_torch
-from .batches import Epochs, whole
-from .gene_text import GeneText
-from .hardware import Hardware
-from .module import DKANModule
-from .progress import KEY, LAST, Epoch, Progress, curve_of, exhausted
-from .sections import Encoded
-from .settings import Settings
+from ..model.torchfile import read_torch_file
+from .batches import SectionBatchDataset, make_section_batch
+from .gene_text import GeneTextFeatures
+from .hardware import TrainingHardware
+from .module import DKANLightningModule
+from .progress import CHECKPOINT_KEY, LAST_CHECKPOINT, EpochRecord, FitCallback, read_curve, is_patience_exhausted
+from .sections import EncodedSection
+from .settings import TrainSettings
 
-ONE_DEVICE = Hardware()
-_OWN = "network."  # before the names of its tensors in a Lightning checkpoint
+SINGLE_DEVICE = TrainingHardware()
+_NETWORK_PREFIX = "network."  # before the names of its tensors in a Lightning checkpoint
 
 
 @dataclass(frozen=True)
-class Fitted:
+class FittedNetwork:
     """network : in eval mode, on the CPU. epochs : how many it was trained.
 
     curve : validation PCC-ALL after each epoch, empty without a validation section.
@@ -49,16 +49,16 @@ class Fitted:
         return max(range(len(self.curve)), key=self.curve.__getitem__) + 1 if self.curve else 0
 
 
-def fit(
-    sections: Sequence[Encoded],
-    gene_text: GeneText,
-    settings: Settings,
-    validation: Encoded | Sequence[Encoded] | None = None,
+def fit_network(
+    sections: Sequence[EncodedSection],
+    gene_text: GeneTextFeatures,
+    settings: TrainSettings,
+    validation: EncodedSection | Sequence[EncodedSection] | None = None,
     on_epoch: Callable[[int, float], None] | None = None,
     *,
     folder: Path | None = None,
-    hardware: Hardware = ONE_DEVICE,
-) -> Fitted:
+    hardware: TrainingHardware = SINGLE_DEVICE,
+) -> FittedNetwork:
     """Train a network from scratch on sections; the same seed gives the same network on one CPU.
 
     validation : sections kept out of training; training stops when their mean PCC-ALL has not got
@@ -69,23 +69,23 @@ def fit(
 
     Raises OutputError when the folder cannot be written; what was written before stays.
     """
-    held_out = [validation] if isinstance(validation, Encoded) else list(validation or ())
-    with _quiet(), _somewhere(folder) as where:
+    held_out = [validation] if isinstance(validation, EncodedSection) else list(validation or ())
+    with _SuppressLightningWarnings(), _open_work_folder(folder) as where:
         pl.seed_everything(settings.seed, verbose=False)
-        network = _network(sections, gene_text, settings)
-        last = _left_over(where)
-        before = [] if last is None else curve_of(last)
+        network = _build_network(sections, gene_text, settings)
+        last = _load_last_checkpoint(where)
+        before = [] if last is None else read_curve(last)
         if last is not None and (
-            len(before) >= settings.epochs or exhausted(before, settings.patience)
+            len(before) >= settings.epochs or is_patience_exhausted(before, settings.patience)
         ):  # it had come to its end
-            network.load_state_dict({n[len(_OWN) :]: t for n, t in last["state_dict"].items()})
-            return _fitted(network, before)
+            network.load_state_dict({n[len(_NETWORK_PREFIX) :]: t for n, t in last["state_dict"].items()})
+            return _make_fitted_network(network, before)
         report = on_epoch if hardware.devices == 1 else None
         keep = where if folder is not None or hardware.devices > 1 else None
-        progress = Progress(settings.patience, settings.seed, keep, report)
+        progress = FitCallback(settings.patience, settings.seed, keep, report)
         callbacks: list[Callback] = [progress]
         if settings.average > 0:
-            mean = RunningMean(settings.average)
+            mean = ExponentialMovingAverage(settings.average)
             callbacks.insert(0, WeightAveraging(use_buffers=True, multi_avg_fn=mean))
         trainer = pl.Trainer(
             default_root_dir=where,
@@ -101,20 +101,20 @@ def fit(
             **hardware.trainer_options(),
         )
         trainer.fit(
-            DKANModule(network, settings),
-            DataLoader(Epochs(sections, settings.batch, settings.seed), batch_size=None),
-            DataLoader([whole(v) for v in held_out], batch_size=None) if held_out else None,
-            ckpt_path=None if last is None else where / LAST,
+            DKANLightningModule(network, settings),
+            DataLoader(SectionBatchDataset(sections, settings.batch, settings.seed), batch_size=None),
+            DataLoader([make_section_batch(v) for v in held_out], batch_size=None) if held_out else None,
+            ckpt_path=None if last is None else where / LAST_CHECKPOINT,
             weights_only=True,
         )
         if hardware.devices == 1:
-            return _fitted(network, progress.curve)
+            return _make_fitted_network(network, progress.curve)
         # several devices record it in processes of their own
-        return _fitted(network, curve_of(_left_over(where) or {}))
+        return _make_fitted_network(network, read_curve(_load_last_checkpoint(where) or {}))
 
 
 @dataclass(frozen=True)
-class RunningMean:
+class ExponentialMovingAverage:
     """Moves the averaged weights towards the current ones after every step."""
 
     decay: float
@@ -130,36 +130,36 @@ class RunningMean:
                 mean.copy_(now)
 
 
-def _fitted(network: DKAN, curve: Sequence[Epoch]) -> Fitted:
+def _make_fitted_network(network: DKAN, curve: Sequence[EpochRecord]) -> FittedNetwork:
     values = tuple(e.val_pcc for e in curve if e.val_pcc == e.val_pcc)
-    return Fitted(network.cpu().eval(), len(curve), values)
+    return FittedNetwork(network.cpu().eval(), len(curve), values)
 
 
-def _network(sections: Sequence[Encoded], gene_text: GeneText, settings: Settings) -> DKAN:
+def _build_network(sections: Sequence[EncodedSection], gene_text: GeneTextFeatures, settings: TrainSettings) -> DKAN:
     labels = torch.cat([s.section.labels for s in sections])
-    network = DKAN(settings.config(labels.shape[1]), gene_text.features)
+    network = DKAN(settings.network_config(labels.shape[1]), gene_text.features)
     network.label_mean.copy_(labels.mean(dim=0))
     # a gene that hardly varies must not become all noise
     network.label_std.copy_(labels.std(dim=0, unbiased=False).clamp_min(0.02))
     return network
 
 
-def _left_over(folder: Path) -> dict[str, Any] | None:
+def _load_last_checkpoint(folder: Path) -> dict[str, Any] | None:
     """The last checkpoint of an interrupted fit.
 
     Raises CheckpointError when it is damaged.
     """
-    path = folder / LAST
+    path = folder / LAST_CHECKPOINT
     if not path.is_file():
         return None
-    content: Any = read_torch(path)
-    if not isinstance(content, dict) or KEY not in content:
+    content: Any = read_torch_file(path)
+    if not isinstance(content, dict) or CHECKPOINT_KEY not in content:
         raise CheckpointError(f"{path} is not of an interrupted training; remove it to start anew.")
     return content
 
 
 @contextmanager
-def _somewhere(folder: Path | None) -> Iterator[Path]:
+def _open_work_folder(folder: Path | None) -> Iterator[Path]:
     """The folder, made where it is not there; without one a temporary folder."""
     if folder is None:
         with tempfile.TemporaryDirectory(prefix="napari-dkan-") as name:
@@ -172,7 +172,7 @@ def _somewhere(folder: Path | None) -> Iterator[Path]:
     yield folder
 
 
-class _quiet(warnings.catch_warnings):
+class _SuppressLightningWarnings(warnings.catch_warnings):
     """Lightning's advice on workers, loggers and hardware is not for the person training."""
 
     def __enter__(self) -> None:

@@ -10,51 +10,51 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..inference.device import pick_device
-from ..model.ensemble import Ensemble, together
+from ..model.ensemble import Ensemble, combine_members
 from ..model.network import DKAN
-from .batches import predicted_by, whole
-from .fit import ONE_DEVICE, fit
-from .gene_text import GeneText
-from .hardware import Hardware
-from .sections import Section, SectionEncoder, encode, fit_encoder
-from .settings import Settings
+from .batches import predict_batch, make_section_batch
+from .fit import SINGLE_DEVICE, fit_network
+from .gene_text import GeneTextFeatures
+from .hardware import TrainingHardware
+from .sections import PreparedSection, SectionEncoder, encode_section, fit_section_encoder
+from .settings import TrainSettings
 
-OnEpoch = Callable[[int, float], None]
+EpochCallback = Callable[[int, float], None]
 
 
 @dataclass(frozen=True)
-class Model:
+class FittedModel:
     """A tile encoder and the network, or the ensemble, behind it."""
 
     encoder: SectionEncoder
     network: DKAN | Ensemble
 
-    def predict(self, section: Section) -> NDArray[np.float32]:
+    def predict(self, section: PreparedSection) -> NDArray[np.float32]:
         """(N, G) on the label scale, on the best device there is."""
         network = self.network.to(pick_device())
         try:
-            return predicted_by(network, whole(encode(section, self.encoder))).cpu().numpy()
+            return predict_batch(network, make_section_batch(encode_section(section, self.encoder))).cpu().numpy()
         finally:
             network.cpu()
 
 
 def choose_epochs(
-    fitting: Sequence[Section],
-    validation: Sequence[Section],
-    gene_text: GeneText,
-    settings: Settings,
+    training: Sequence[PreparedSection],
+    validation: Sequence[PreparedSection],
+    gene_text: GeneTextFeatures,
+    settings: TrainSettings,
     *,
     folder: Path | None = None,
-    hardware: Hardware = ONE_DEVICE,
-    on_epoch: OnEpoch | None = None,
+    hardware: TrainingHardware = SINGLE_DEVICE,
+    on_epoch: EpochCallback | None = None,
 ) -> int:
     """How long to train: on these sections, scored on those held out of them."""
-    encoder = fit_encoder(fitting, settings.dim, settings.patch_um)
-    return fit(
-        [encode(s, encoder) for s in fitting],
+    encoder = fit_section_encoder(training, settings.dim, settings.patch_um)
+    return fit_network(
+        [encode_section(s, encoder) for s in training],
         gene_text,
         settings,
-        [encode(s, encoder) for s in validation],
+        [encode_section(s, encoder) for s in validation],
         on_epoch,
         folder=folder,
         hardware=hardware,
@@ -62,24 +62,24 @@ def choose_epochs(
 
 
 def fit_model(
-    sections: Sequence[Section],
-    gene_text: GeneText,
-    settings: Settings,
+    sections: Sequence[PreparedSection],
+    gene_text: GeneTextFeatures,
+    settings: TrainSettings,
     epochs: int,
     *,
     folder: Path | None = None,
-    hardware: Hardware = ONE_DEVICE,
-    on_epoch: OnEpoch | None = None,
-) -> Model:
+    hardware: TrainingHardware = SINGLE_DEVICE,
+    on_epoch: EpochCallback | None = None,
+) -> FittedModel:
     """Encoder and network on all of these sections, for this many epochs.
 
     Members of an ensemble share the encoder and differ in their seed, and so in first weights,
     dropout, views and order of the spots.
     """
-    encoder = fit_encoder(sections, settings.dim, settings.patch_um)
-    encoded = [encode(s, encoder) for s in sections]
+    encoder = fit_section_encoder(sections, settings.dim, settings.patch_um)
+    encoded = [encode_section(s, encoder) for s in sections]
     networks = [
-        fit(
+        fit_network(
             encoded,
             gene_text,
             replace(settings, epochs=epochs, seed=seed),
@@ -87,11 +87,11 @@ def fit_model(
             folder=folder and folder / f"member-{number}",
             hardware=hardware,
         ).network
-        for number, seed in enumerate(member_seeds(settings), start=1)
+        for number, seed in enumerate(make_member_seeds(settings), start=1)
     ]
-    return Model(encoder, together(networks))
+    return FittedModel(encoder, combine_members(networks))
 
 
-def member_seeds(settings: Settings) -> list[int]:
+def make_member_seeds(settings: TrainSettings) -> list[int]:
     """A seed for each member; far apart, so that runs with neighbouring seeds share none."""
     return [settings.seed + 1000 * i for i in range(settings.members)]

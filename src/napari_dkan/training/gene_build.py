@@ -9,26 +9,26 @@ from typing import Any
 
 from .. import __version__
 from ..errors import GeneError
-from ..expression.knowledge.entrez import Entrez
-from ..expression.knowledge.online import from_entrez
-from ..expression.knowledge.record import GeneRecord, record_of
-from ..expression.knowledge.refine import Refiner
+from ..expression.knowledge.entrez import EntrezClient
+from ..expression.knowledge.online import update_from_entrez
+from ..expression.knowledge.record import GeneRecord, record_from_table
+from ..expression.knowledge.refine import SummaryRefiner
 from ..expression.knowledge.table import GeneTable
 from ..model.text.protocol import TextEncoder
 from .gene_file import GeneFile
 
-NO_SUMMARY = "no summary, so the text is the approved name"
-CUT_OFF = "the end of the text is past the encoder's limit"
+NOTE_NO_SUMMARY = "no summary, so the text is the approved name"
+NOTE_TRUNCATED = "the end of the text is past the encoder's limit"
 
 
-def build_genes(
+def build_gene_file(
     symbols: Sequence[str],
     encoder: TextEncoder,
     table: GeneTable | None = None,
-    entrez: Entrez | None = None,
-    refiner: Refiner | None = None,
+    entrez: EntrezClient | None = None,
+    refiner: SummaryRefiner | None = None,
     params: Mapping[str, Any] | None = None,
-    advance: Callable[[str, int, int], None] = lambda stage, done, total: None,
+    on_progress: Callable[[str, int, int], None] = lambda stage, done, total: None,
 ) -> GeneFile:
     """Descriptions and text features of genes, in the order of the symbols.
 
@@ -39,19 +39,19 @@ def build_genes(
     Raises GeneError when none of the symbols is a gene, or NCBI cannot be reached.
     """
     records = [
-        record_of(symbol, table) if table else GeneRecord(symbol, text=symbol) for symbol in symbols
+        record_from_table(symbol, table) if table else GeneRecord(symbol, text=symbol) for symbol in symbols
     ]
     if entrez is not None:
-        records = from_entrez(records, entrez, lambda *n: advance("asking NCBI", *n))
+        records = update_from_entrez(records, entrez, lambda *n: on_progress("asking NCBI", *n))
     if not any(record.approved for record in records):
         raise GeneError(
             f"None of the {len(records)} genes is known, {records[0].symbol} first; give approved "
             "symbols or Ensembl ids of human genes."
         )
     if refiner is not None:
-        records = refiner(records, lambda *n: advance("refining", *n))
+        records = refiner(records, lambda *n: on_progress("refining", *n))
     cut_off = encoder.too_long([record.text for record in records])
-    records = [_noted(r, records, cut) for r, cut in zip(records, cut_off, strict=True)]
+    records = [_add_notes(r, records, cut) for r, cut in zip(records, cut_off, strict=True)]
     made = {
         "version": __version__,
         "date": datetime.now(UTC).date().isoformat(),
@@ -62,25 +62,25 @@ def build_genes(
     return GeneFile(tuple(records), features, encoder.spec, made)
 
 
-def report_of(genes: GeneFile) -> dict[str, Any]:
+def make_gene_report(genes: GeneFile) -> dict[str, Any]:
     """Counts by kind of match and of text, and every gene with something to say about it."""
     records = genes.genes
     return {
         "genes": len(records),
         "match": dict(Counter(record.match for record in records)),
         "text": dict(Counter(record.text_from for record in records)),
-        "cut_off": genes.made.get("cut_off", 0),
+        "cut_off": genes.build_info.get("cut_off", 0),
         "unresolved": [record.symbol for record in records if not record.approved],
-        "mismatches": [record.symbol for record in records if _wrong(record)],
+        "mismatches": [record.symbol for record in records if _has_mismatch(record)],
         "notes": {record.symbol: record.note for record in records if record.note},
         "encoder": genes.encoder.to_json(),
-        "made": genes.made,
+        "made": genes.build_info,
     }
 
 
-def summary_of(genes: GeneFile) -> str:
+def format_gene_report(genes: GeneFile) -> str:
     """The report in a few lines."""
-    report = report_of(genes)
+    report = make_gene_report(genes)
     match, text = Counter(report["match"]), Counter(report["text"])
     described = text["summary"] + text["refined"]
     lines = [
@@ -95,16 +95,16 @@ def summary_of(genes: GeneFile) -> str:
     return "\n".join(dict.fromkeys(lines))
 
 
-def _wrong(record: GeneRecord) -> bool:
+def _has_mismatch(record: GeneRecord) -> bool:
     """Whether a source gave another gene than the wanted one, or may have."""
     return "mismatch:" in record.note or "doubtful:" in record.note
 
 
-def _noted(record: GeneRecord, records: Sequence[GeneRecord], cut_off: bool) -> GeneRecord:
+def _add_notes(record: GeneRecord, records: Sequence[GeneRecord], cut_off: bool) -> GeneRecord:
     if record.text_from == "name":
-        record = record.noted(NO_SUMMARY)
+        record = record.with_note(NOTE_NO_SUMMARY)
     if cut_off:
-        record = record.noted(CUT_OFF)
+        record = record.with_note(NOTE_TRUNCATED)
     same = [r.symbol for r in records if r.approved and r.approved == record.approved]
     others = [symbol for symbol in same if symbol != record.symbol]
-    return record.noted(f"the same gene as {others[0]}") if others else record
+    return record.with_note(f"the same gene as {others[0]}") if others else record

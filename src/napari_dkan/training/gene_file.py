@@ -14,14 +14,14 @@ from typing import Any
 from torch import Tensor
 
 from ..errors import CheckpointError, GeneError
-from ..expression.knowledge.record import MATCHES, TEXTS, GeneRecord
-from ..model.tensorfile import FLOATS, parse_json, read_header, read_tensors, write
+from ..expression.knowledge.record import MATCH_STATUSES, TEXT_KINDS, GeneRecord
+from ..model.tensorfile import FLOAT_DTYPES, parse_strict_json, read_safetensors_header, read_safetensors, write_safetensors
 from ..model.text.protocol import TextEncoderSpec
 
-FORMAT = 1
+GENE_FILE_FORMAT = 1
 MAX_GENES = 100_000
-_ENTRY = "napari_dkan_genes"
-_NAMES = {f.name for f in fields(GeneRecord)}
+_HEADER_KEY = "napari_dkan_genes"
+_RECORD_FIELDS = {f.name for f in fields(GeneRecord)}
 
 
 @dataclass(frozen=True)
@@ -32,9 +32,9 @@ class GeneFile:
     genes: tuple[GeneRecord, ...]
     features: Tensor
     encoder: TextEncoderSpec
-    made: dict[str, Any] = field(default_factory=dict)
+    build_info: dict[str, Any] = field(default_factory=dict)
 
-    def row(self, name: str) -> int | None:
+    def find_row(self, name: str) -> int | None:
         """Row of a gene by the name it was asked for, its approved symbol or its Ensembl id.
 
         None when the file does not have it, or has several of that approved symbol.
@@ -49,13 +49,13 @@ class GeneFile:
 def write_gene_file(path: str | Path, genes: GeneFile) -> None:
     """Write a gene file, whole or not at all. Raises OutputError when it cannot be written."""
     entry = {
-        "format": FORMAT,
+        "format": GENE_FILE_FORMAT,
         "encoder": genes.encoder.to_json(),
         "genes": [asdict(gene) for gene in genes.genes],
-        "made": genes.made,
+        "made": genes.build_info,
     }
     text = json.dumps(entry, ensure_ascii=False)
-    write(Path(path), {"features": genes.features.float()}, {_ENTRY: text}, half=False)
+    write_safetensors(Path(path), {"features": genes.features.float()}, {_HEADER_KEY: text}, half=False)
 
 
 def read_gene_file(path: str | Path) -> GeneFile:
@@ -65,7 +65,7 @@ def read_gene_file(path: str | Path) -> GeneFile:
     """
     path = Path(path)
     try:
-        return _read(path)
+        return _read_checked(path)
     except CheckpointError as error:
         raise GeneError(
             f"{path} cannot be used as a gene file: {str(error).rstrip('.')}; make one with "
@@ -73,37 +73,37 @@ def read_gene_file(path: str | Path) -> GeneFile:
         ) from None
 
 
-def _read(path: Path) -> GeneFile:
-    header = read_header(path)
-    if _ENTRY not in header.metadata:
+def _read_checked(path: Path) -> GeneFile:
+    header = read_safetensors_header(path)
+    if _HEADER_KEY not in header.metadata:
         raise CheckpointError("it describes no genes")
-    data = parse_json(header.metadata[_ENTRY])
-    if not isinstance(data, dict) or data.get("format") != FORMAT:
-        raise CheckpointError(f"it is not of format {FORMAT}, the one this version reads")
+    data = parse_strict_json(header.metadata[_HEADER_KEY])
+    if not isinstance(data, dict) or data.get("format") != GENE_FILE_FORMAT:
+        raise CheckpointError(f"it is not of format {GENE_FILE_FORMAT}, the one this version reads")
     encoder = TextEncoderSpec.from_json(data.get("encoder"))
-    genes = _genes(data.get("genes"))
+    genes = _parse_gene_records(data.get("genes"))
     made = data.get("made", {})
     if not isinstance(made, dict):
         raise CheckpointError("its entry on how it was made is damaged")
     dtype, shape = header.tensors.get("features", ("", ()))
-    if dtype not in FLOATS or shape != (len(genes), encoder.dimension):
+    if dtype not in FLOAT_DTYPES or shape != (len(genes), encoder.dimension):
         raise CheckpointError(
             f"its features are not {len(genes)} genes x {encoder.dimension} numbers"
         )
-    return GeneFile(genes, read_tensors(path, ["features"])["features"], encoder, made)
+    return GeneFile(genes, read_safetensors(path, ["features"])["features"], encoder, made)
 
 
-def _genes(entries: Any) -> tuple[GeneRecord, ...]:
+def _parse_gene_records(entries: Any) -> tuple[GeneRecord, ...]:
     if not isinstance(entries, list) or not 1 <= len(entries) <= MAX_GENES:
         raise CheckpointError(f"its list of genes is not one of 1 to {MAX_GENES:,}")
     genes: list[GeneRecord] = []
     for entry in entries:
-        if not isinstance(entry, dict) or set(entry) != _NAMES:
+        if not isinstance(entry, dict) or set(entry) != _RECORD_FIELDS:
             raise CheckpointError(f"its gene {len(genes) + 1} is incomplete")
         if not all(isinstance(value, str) for value in entry.values()):
             raise CheckpointError(f"its gene {len(genes) + 1} holds something that is no text")
         gene = GeneRecord(**entry)
-        if not gene.symbol or gene.match not in MATCHES or gene.text_from not in TEXTS:
+        if not gene.symbol or gene.match not in MATCH_STATUSES or gene.text_from not in TEXT_KINDS:
             raise CheckpointError(f"its gene {len(genes) + 1} is not one of this format")
         genes.append(gene)
     if len({gene.symbol for gene in genes}) < len(genes):

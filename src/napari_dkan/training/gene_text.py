@@ -18,7 +18,7 @@ from .gene_file import read_gene_file
 
 
 @dataclass(frozen=True)
-class GeneText:
+class GeneTextFeatures:
     """features (G, d_t) float32 in panel order, one line on where they come from, and the basis
     that places further genes in the same space (None where there is no text)."""
 
@@ -28,14 +28,14 @@ class GeneText:
 
 
 @dataclass(frozen=True)
-class PanelText:
+class GeneTextEmbeddings:
     """embeddings (G, D) of a panel's genes as their encoder gave them; source: the file."""
 
     embeddings: Tensor
     encoder: str
     source: str
 
-    def reduced(self, width: int, rows: Sequence[int] | None = None) -> GeneText:
+    def reduce(self, width: int, rows: Sequence[int] | None = None) -> GeneTextFeatures:
         """All genes, or some, in the principal axes of these very genes.
 
         The projection keeps the angles between them as far as width allows; nothing about
@@ -54,15 +54,15 @@ class PanelText:
                 f"{self.source}, {table.shape[1]} numbers per gene reduced to {width} principal "
                 f"components over the panel ({kept:.0%} of the variance)"
             )
-        return GeneText(features, source, basis)
+        return GeneTextFeatures(features, source, basis)
 
 
-def read_gene_text(path: str | Path, panel: Panel, width: int) -> GeneText:
+def read_gene_text(path: str | Path, panel: Panel, width: int) -> GeneTextFeatures:
     """Embeddings of a panel's genes, reduced to width; errors as of `read_panel_text`."""
-    return read_panel_text(path, panel).reduced(width)
+    return read_gene_text_embeddings(path, panel).reduce(width)
 
 
-def read_panel_text(path: str | Path, panel: Panel) -> PanelText:
+def read_gene_text_embeddings(path: str | Path, panel: Panel) -> GeneTextEmbeddings:
     """Embeddings of a panel's genes.
 
     path : a gene file of `napari-dkan genes build`, or an ``.npz`` with ``genes`` (G,) and
@@ -74,7 +74,7 @@ def read_panel_text(path: str | Path, panel: Panel) -> PanelText:
     path = Path(path)
     if path.suffix == ".safetensors":
         file = read_gene_file(path)
-        rows = {symbol: file.row(symbol) for symbol in panel.symbols}
+        rows = {symbol: file.find_row(symbol) for symbol in panel.symbols}
         row = {symbol: i for symbol, i in rows.items() if i is not None}
         table, encoder = file.features, file.encoder.label
     else:
@@ -83,14 +83,14 @@ def read_panel_text(path: str | Path, panel: Panel) -> PanelText:
     missing = [s for s in panel.symbols if s not in row]
     if missing:
         raise SpotsError(f"{path} has no text for {len(missing)} panel genes, {missing[0]} first.")
-    return PanelText(table[[row[s] for s in panel.symbols]], encoder, path.name)
+    return GeneTextEmbeddings(table[[row[s] for s in panel.symbols]], encoder, path.name)
 
 
-def no_gene_text(panel: Panel, width: int, seed: int) -> GeneText:
+def make_random_gene_text(panel: Panel, width: int, seed: int) -> GeneTextFeatures:
     """One random vector per gene, for panels without text: a gene's identity and no more."""
     generator = torch.Generator().manual_seed(seed)
     features = torch.randn(len(panel), width, generator=generator)
-    return GeneText(features, f"none: random vectors, seed {seed}")
+    return GeneTextFeatures(features, f"none: random vectors, seed {seed}")
 
 
 def _read_npz(path: Path) -> tuple[dict[str, int], Tensor]:

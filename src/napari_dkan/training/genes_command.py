@@ -13,7 +13,7 @@ import typer
 from ..errors import GeneError
 
 if TYPE_CHECKING:
-    from ..expression.knowledge.refine import Refiner
+    from ..expression.knowledge.refine import SummaryRefiner
     from ..expression.knowledge.table import GeneTable
 
 genes_app = typer.Typer(help="Descriptions of genes, and their text features.")
@@ -57,18 +57,18 @@ def build_command(
 
     Needs no network unless --entrez, --refine or an encoder of the hub is asked for.
     """
-    from ..expression.knowledge.answers import Answers, cache_folder
-    from ..expression.knowledge.entrez import Entrez
-    from ..model.text import text_encoder
-    from .gene_build import build_genes, report_of, summary_of
+    from ..expression.knowledge.answers import ResponseCache, gene_cache_folder
+    from ..expression.knowledge.entrez import EntrezClient
+    from ..model.text import load_text_encoder
+    from .gene_build import build_gene_file, make_gene_report, format_gene_report
     from .gene_file import write_gene_file
 
-    symbols = _symbols(panel, genes)
-    table = _table(tables, descriptions, aliases)
+    symbols = _collect_symbols(panel, genes)
+    table = _read_table(tables, descriptions, aliases)
     if table is None and not entrez:
         raise GeneError("Give --tables, --descriptions or --entrez, which say what a gene is.")
-    answers = Answers(cache or cache_folder())
-    refiner = _refiner(refine, refine_model, refine_key, answers)
+    answers = ResponseCache(cache or gene_cache_folder())
+    refiner = _make_refiner(refine, refine_model, refine_key, answers)
     asked = {
         "panel": panel and panel.name,
         "genes": genes,
@@ -76,20 +76,20 @@ def build_command(
         "entrez": entrez or None,
         "refine_model": refiner and refiner.model,
     }
-    with _progress() as advance:
-        made = build_genes(
+    with _progress_bar() as advance:
+        made = build_gene_file(
             symbols,
-            text_encoder(encoder),
+            load_text_encoder(encoder),
             table,
-            Entrez(answers, email, api_key) if entrez else None,
+            EntrezClient(answers, email, api_key) if entrez else None,
             refiner,
             {key: value for key, value in asked.items() if value is not None},
             advance,
         )
     write_gene_file(out, made)
     if report is not None:
-        _write_report(report, report_of(made))
-    typer.echo(summary_of(made))
+        _write_report(report, make_gene_report(made))
+    typer.echo(format_gene_report(made))
     typer.echo(f"{len(made.genes)} genes x {made.encoder.dimension} numbers written to {out}")
 
 
@@ -102,7 +102,7 @@ def show_command(
     from .gene_file import read_gene_file
 
     genes = read_gene_file(file)
-    row = genes.row(gene)
+    row = genes.find_row(gene)
     if row is None:
         raise GeneError(f"{gene} is not among the {len(genes.genes)} genes of {file}.")
     record = genes.genes[row]
@@ -120,7 +120,7 @@ def show_command(
     typer.echo("\n".join(f"{name}: {value}" for name, value in lines.items() if value))
 
 
-def _symbols(panel: Path | None, genes: str | None) -> list[str]:
+def _collect_symbols(panel: Path | None, genes: str | None) -> list[str]:
     from ..expression.genetable import read_panel
 
     named = [g.strip() for g in (genes or "").split(",") if g.strip()]
@@ -130,24 +130,24 @@ def _symbols(panel: Path | None, genes: str | None) -> list[str]:
     return list(dict.fromkeys(symbols))
 
 
-def _table(
+def _read_table(
     tables: Path | None, descriptions: Path | None, aliases: Path | None
 ) -> GeneTable | None:
-    from ..expression.knowledge.table import read_gene_table, table_files
+    from ..expression.knowledge.table import read_gene_table, gene_table_paths
 
     if tables is not None and (descriptions or aliases):
         raise GeneError("Give --tables, or --descriptions and --aliases, not both.")
     if aliases is not None and descriptions is None:
         raise GeneError("--aliases needs --descriptions, the table of the genes themselves.")
     if tables is not None:
-        descriptions, aliases = table_files(tables)
+        descriptions, aliases = gene_table_paths(tables)
     return None if descriptions is None else read_gene_table(descriptions, aliases, summaries=True)
 
 
-def _refiner(
+def _make_refiner(
     url: str | None, model: str | None, variable: str | None, answers: Any
-) -> Refiner | None:
-    from ..expression.knowledge.refine import Refiner
+) -> SummaryRefiner | None:
+    from ..expression.knowledge.refine import SummaryRefiner
 
     if url is None:
         return None
@@ -158,21 +158,21 @@ def _refiner(
             f"--refine-key names the environment variable {variable}, which is not set; set it to "
             "the endpoint's key."
         )
-    return Refiner(url, model, answers, os.environ[variable] if variable else "")
+    return SummaryRefiner(url, model, answers, os.environ[variable] if variable else "")
 
 
 def _write_report(path: Path, report: dict[str, Any]) -> None:
     import json
 
-    from ..files import written_whole
+    from ..files import atomic_write
 
-    with written_whole(path) as temporary:
+    with atomic_write(path) as temporary:
         text = json.dumps(report, indent=1, ensure_ascii=False)
         temporary.write_text(text + "\n", encoding="utf-8")
 
 
 @contextmanager
-def _progress() -> Iterator[Callable[[str, int, int], None]]:
+def _progress_bar() -> Iterator[Callable[[str, int, int], None]]:
     from tqdm import tqdm
 
     with tqdm(unit="gene", disable=None, leave=False) as bar:

@@ -12,7 +12,7 @@ from .choices import Precision
 
 
 @dataclass(frozen=True)
-class Hardware:
+class TrainingHardware:
     """devices : GPUs where there are any, else processes on the CPU; above 1 they share each step.
 
     With several, every one takes other batches and their gradients are averaged (DDP), so a step
@@ -30,7 +30,7 @@ class Hardware:
         options: dict[str, Any] = {
             "accelerator": "cuda" if gpus else "cpu",
             "devices": self.devices,
-            "precision": self._precision(bool(gpus)),
+            "precision": self._lightning_precision(bool(gpus)),
         }
         if self.devices > 1:
             from lightning.pytorch.strategies import DDPStrategy
@@ -47,13 +47,13 @@ class Hardware:
             options["sync_batchnorm"] = bool(gpus)
         return options
 
-    def _precision(self, gpu: bool) -> str:
+    def _lightning_precision(self, gpu: bool) -> str:
         chosen = self.precision
         if chosen is Precision.auto:
             if not gpu:
-                chosen = Precision.full
+                chosen = Precision.float32
             else:
-                chosen = Precision.brain if torch.cuda.is_bf16_supported() else Precision.half
-        if chosen is Precision.half and not gpu:
+                chosen = Precision.bfloat16 if torch.cuda.is_bf16_supported() else Precision.float16
+        if chosen is Precision.float16 and not gpu:
             raise DkanError("16 bits need a GPU; give --precision 32 or bf16.")
         return {"32": "32-true", "16": "16-mixed", "bf16": "bf16-mixed"}[chosen.value]

@@ -8,50 +8,50 @@ import torch
 from torch import Tensor
 
 from ..errors import CheckpointError, SpotsError
-from ..expression.genetable import annotate_from, read_panel
+from ..expression.genetable import annotate_panel_from_folder, read_panel
 from ..expression.panel import Panel
-from ..expression.published import published_panel, published_text
-from ..model.genelist import read_genes
-from ..model.torchfile import read_torch
-from .gene_text import GeneText, PanelText, no_gene_text, read_gene_text
-from .settings import Settings
+from ..expression.published import find_dkan_panel, find_dkan_gene_text
+from ..model.genelist import read_gene_list
+from ..model.torchfile import read_torch_file
+from .gene_text import GeneTextFeatures, GeneTextEmbeddings, make_random_gene_text, read_gene_text
+from .settings import TrainSettings
 
 
-def panel_of(
+def resolve_panel(
     data: str | Path, file: str | Path | None, gene_tables: str | Path | None = None
 ) -> Panel:
     """The panel of a file (text, or a published ``genes_*.npy``), else the data's own.
 
     Raises SpotsError or CheckpointError naming the file, or that there is none.
     """
-    path = Path(file) if file is not None else published_panel(data)
+    path = Path(file) if file is not None else find_dkan_panel(data)
     if path is None:
         raise SpotsError(f"{data} brings no gene panel of its own; give one by --panel.")
-    panel = Panel.from_symbols(read_genes(path)) if path.suffix == ".npy" else read_panel(path)
-    return panel if gene_tables is None else annotate_from(panel, gene_tables)
+    panel = Panel.from_symbols(read_gene_list(path)) if path.suffix == ".npy" else read_panel(path)
+    return panel if gene_tables is None else annotate_panel_from_folder(panel, gene_tables)
 
 
-def text_of(
-    data: str | Path, file: str | Path | None, panel: Panel, settings: Settings
-) -> GeneText:
+def resolve_gene_text(
+    data: str | Path, file: str | Path | None, panel: Panel, settings: TrainSettings
+) -> GeneTextFeatures:
     """Gene text of a file, else the data's own, else random vectors.
 
     The published ``ST-text/*.pt`` is a (G, D) tensor in the order of the data's gene list.
 
     Raises SpotsError or CheckpointError naming the file.
     """
-    path = Path(file) if file is not None else published_text(data)
+    path = Path(file) if file is not None else find_dkan_gene_text(data)
     if path is None:
-        return no_gene_text(panel, settings.text_dim, settings.seed)
+        return make_random_gene_text(panel, settings.text_dim, settings.seed)
     if path.suffix == ".pt":
-        genes = published_panel(data)
-        listed = panel.symbols if genes is None else tuple(read_genes(genes))
-        return _published(path, listed, panel).reduced(settings.text_dim)
+        genes = find_dkan_panel(data)
+        listed = panel.symbols if genes is None else tuple(read_gene_list(genes))
+        return _read_published_text(path, listed, panel).reduce(settings.text_dim)
     return read_gene_text(path, panel, settings.text_dim)
 
 
-def _published(path: Path, listed: tuple[str, ...], panel: Panel) -> PanelText:
-    content = read_torch(path)
+def _read_published_text(path: Path, listed: tuple[str, ...], panel: Panel) -> GeneTextEmbeddings:
+    content = read_torch_file(path)
     features = content.get("gene_features") if isinstance(content, dict) else content
     if not isinstance(features, Tensor) or features.ndim != 2:
         raise CheckpointError(f"{path} does not hold a table of gene features (genes x numbers).")
@@ -65,4 +65,4 @@ def _published(path: Path, listed: tuple[str, ...], panel: Panel) -> PanelText:
     if missing:
         raise SpotsError(f"{path} has no text for {len(missing)} panel genes, {missing[0]} first.")
     table = features.float()[[row[s] for s in panel.symbols]]
-    return PanelText(table, "BioBERT (published)", path.name)
+    return GeneTextEmbeddings(table, "BioBERT (published)", path.name)

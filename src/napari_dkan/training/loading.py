@@ -14,22 +14,22 @@ from scipy.spatial import cKDTree
 from ..errors import SpotsError
 from ..expression.label_scale import LabelScale
 from ..expression.panel import Panel
-from ..inference.restained import squares_of, stain_of
-from ..model.stain_norm import Stain, middle_of
+from ..inference.restained import make_patch_reader, measure_slide_stain
+from ..model.stain_norm import StainProfile, compute_median_stain
 from ..slide import open_slide
-from .ready import NamedEncoder, Stored, TileFeatures
-from .sections import Section, prepare_section
-from .settings import Settings
+from .ready import FrozenEncoder, StoredFeatureSource, FeatureSource
+from .sections import PreparedSection, prepare_section
+from .settings import TrainSettings
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
-Log = Callable[[str], None]
-LABELS = LabelScale()
-PUBLISHED_PX = 224  # side of a published patch, at level 0 whatever the scanner
+LogFunction = Callable[[str], None]
+DEFAULT_LABEL_SCALE = LabelScale()
+PUBLISHED_PATCH_PX = 224  # side of a published patch, at level 0 whatever the scanner
 
 
-def read_data(root: str | Path, names: Sequence[str] | None) -> list[AnnData]:
+def read_section_data(root: str | Path, names: Sequence[str] | None) -> list[AnnData]:
     """Sections by name, in any layout that is known; all of them without names.
 
     Raises SpotsError naming the sections that are there.
@@ -43,14 +43,14 @@ def load_sections(
     root: str | Path,
     names: Sequence[str] | None,
     panel: Panel,
-    settings: Settings,
+    settings: TrainSettings,
     *,
     encoder: str | None = None,
     encoder_weights: str | Path | None = None,
     stain: str | None = None,
     device: str | None = None,
-    log: Log = lambda line: None,
-) -> list[Section]:
+    log: LogFunction = lambda line: None,
+) -> list[PreparedSection]:
     """Sections of a folder, each with its labels and what the network sees of its slide.
 
     encoder : name of a frozen tile encoder whose features are computed here, once. Stored
@@ -61,9 +61,9 @@ def load_sections(
 
     Raises a DkanError naming the file that is missing or not as expected.
     """
-    named = None if encoder is None else NamedEncoder.load(encoder, encoder_weights, device)
-    found = read_data(root, names)
-    target = None if stain is None else stain_target(found, stain)
+    named = None if encoder is None else FrozenEncoder.load(encoder, encoder_weights, device)
+    found = read_section_data(root, names)
+    target = None if stain is None else compute_stain_target(found, stain)
     if target is not None and any(d.uns.get("features") for d in found) and named is None:
         raise SpotsError(
             "Stored features were made of slides as they are; name an encoder with --encoder, or "
@@ -73,7 +73,7 @@ def load_sections(
     for data in found:
         section = load_section(data, panel, settings, named, stain=target)
         sections.append(section)
-        without = f", {', '.join(section.dropped)} dropped" if section.dropped else ""
+        without = f", {', '.join(section.dropped_spots)} dropped" if section.dropped_spots else ""
         log(f"{section.name}: {len(section)} spots{without}, {section.mpp:.4f} um/px")
     return sections
 
@@ -81,11 +81,11 @@ def load_sections(
 def load_section(
     data: AnnData,
     panel: Panel,
-    settings: Settings,
-    encoder: NamedEncoder | None = None,
-    scale: LabelScale = LABELS,
-    stain: Stain | None = None,
-) -> Section:
+    settings: TrainSettings,
+    encoder: FrozenEncoder | None = None,
+    scale: LabelScale = DEFAULT_LABEL_SCALE,
+    stain: StainProfile | None = None,
+) -> PreparedSection:
     """A section with the path of its image in ``uns['image']``, made ready for training.
 
     stain : what its slide's stain is changed to first.
@@ -94,19 +94,19 @@ def load_section(
         raise SpotsError(
             f"{data.uns['section']} has no image; training reads the patches around its spots."
         )
-    data = _measured(data)
+    data = _fill_spot_geometry(data)
     stored = bool(data.uns.get("features")) and bool(data.uns.get("neighbor_features"))
-    features: TileFeatures | None = None
+    features: FeatureSource | None = None
     patch_um = settings.patch_um
     if encoder is not None:
-        features = encoder.section()
+        features = encoder.make_feature_source()
     elif stored:
-        features = Stored()
-        patch_um = PUBLISHED_PX * float(data.uns["mpp"])
+        features = StoredFeatureSource()
+        patch_um = PUBLISHED_PATCH_PX * float(data.uns["mpp"])
     with open_slide(data.uns["image"]) as slide:
         section = prepare_section(
             data,
-            squares_of(slide, float(data.uns["mpp"]), stain),
+            make_patch_reader(slide, float(data.uns["mpp"]), stain),
             panel,
             scale,
             patch_um,
@@ -117,16 +117,16 @@ def load_section(
         return replace(section, slide=slide.fingerprint(), stain=stain)
 
 
-def stain_target(sections: Sequence[AnnData], method: str) -> Stain:
+def compute_stain_target(sections: Sequence[AnnData], method: str) -> StainProfile:
     """The middle of the sections' stains. Raises SlideError when one cannot be measured."""
     stains = []
-    for data in map(_measured, sections):
+    for data in map(_fill_spot_geometry, sections):
         with open_slide(data.uns["image"]) as slide:
-            stains.append(stain_of(slide, float(data.uns["mpp"]), method))
-    return middle_of(stains)
+            stains.append(measure_slide_stain(slide, float(data.uns["mpp"]), method))
+    return compute_median_stain(stains)
 
 
-def _measured(data: AnnData) -> AnnData:
+def _fill_spot_geometry(data: AnnData) -> AnnData:
     """The section with its pixel size, and the pitch and diameter of its spots.
 
     Where the files are silent the image may state the one, and the spots' own spacing the other.
@@ -151,12 +151,12 @@ def _measured(data: AnnData) -> AnnData:
     return data
 
 
-def settings_for(settings: Settings, sections: Sequence[Section]) -> Settings:
+def adapt_settings_to_sections(settings: TrainSettings, sections: Sequence[PreparedSection]) -> TrainSettings:
     """The settings with what ready features decide: the network's width and the patch's side."""
-    ready = sections[0].ready
+    ready = sections[0].frozen_features
     if ready is None:
         return settings
     settings = replace(settings, dim=ready.spec.dimension)
-    if ready.stored:
-        settings = replace(settings, patch_um=PUBLISHED_PX * median(s.mpp for s in sections))
+    if ready.is_from_file:
+        settings = replace(settings, patch_um=PUBLISHED_PATCH_PX * median(s.mpp for s in sections))
     return settings

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def supervised(
+def supervised_loss(
     final: Tensor,
     auxiliary: Sequence[Tensor],
     labels: Tensor,
@@ -41,8 +41,8 @@ def correlation_loss(predicted: Tensor, labels: Tensor) -> Tensor:
     return 1 - ((p * y).sum(dim=0) / (norms + 1e-3)).mean()
 
 
-def info_nce(
-    image: Tensor, expression: Tensor, temperature: float = 0.1, block: int = 1024
+def info_nce_loss(
+    image: Tensor, expression: Tensor, temperature: float = 0.1, chunk_rows: int = 1024
 ) -> Tensor:
     """InfoNCE of rows (R, d) against rows (R, d), positives on the diagonal, one direction.
 
@@ -51,10 +51,10 @@ def info_nce(
     """
     a = F.normalize(image, dim=-1)
     b = F.normalize(expression, dim=-1)
-    return _BlockedInfoNCE.apply(a, b, temperature, block)
+    return _ChunkedInfoNCE.apply(a, b, temperature, chunk_rows)
 
 
-class _BlockedInfoNCE(torch.autograd.Function):
+class _ChunkedInfoNCE(torch.autograd.Function):
     """Mean over rows of logsumexp_j(a_i b_j / t) - a_i b_i / t, for unit rows."""
 
     @staticmethod
@@ -88,7 +88,7 @@ class _BlockedInfoNCE(torch.autograd.Function):
         return grad_a * scale, grad_b * scale, None, None
 
 
-def adaptive_weights(losses: Sequence[Tensor], factors: Sequence[float]) -> list[Tensor]:
+def compute_adaptive_weights(losses: Sequence[Tensor], factors: Sequence[float]) -> list[Tensor]:
     """Weights proportional to factor / loss, without gradient, that sum to 1.
 
     factors : 1 for each as in the paper; the published code takes 3 for the contrastive loss.

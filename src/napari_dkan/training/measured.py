@@ -8,19 +8,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import SpotsError
-from ..expression.labels import Labels, array_coordinates, panel_labels
-from ..expression.lattice import lattice_coordinates
+from ..expression.labels import SectionLabels, array_coords_from_section, labels_from_section
+from ..expression.lattice import array_coords_from_lattice
 from ..expression.panel import Panel
 from ..model.checkpoint import Checkpoint
 from ..spatial.spots import Spots
-from .measured_genes import columns_of
+from .measured_genes import match_panel_columns
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
 
 @dataclass(frozen=True)
-class Measured:
+class MeasuredSection:
     """Labelled spots of a section and the panel genes it measures.
 
     data : its genes under the panel's symbols. rows : of these genes in the checkpoint's panel.
@@ -28,27 +28,27 @@ class Measured:
 
     data: AnnData
     panel: Panel
-    rows: tuple[int, ...]
-    missing: tuple[str, ...]
-    labels: Labels
+    panel_rows: tuple[int, ...]
+    missing_genes: tuple[str, ...]
+    labels: SectionLabels
 
     @property
     def name(self) -> str:
         return str(self.data.uns["section"])
 
-    def spots(self) -> Spots:
+    def labeled_spots(self) -> Spots:
         """The labelled spots."""
         uns, rows = self.data.uns, self.labels.rows
         return Spots(
             np.asarray(self.data.obsm["spatial"], dtype=float)[rows],
-            array_coordinates(self.data)[rows],
+            array_coords_from_section(self.data)[rows],
             tuple(map(str, self.data.obs_names[rows])),
-            known(uns.get("spot_diameter_um")),
-            known(uns.get("spot_pitch_um")),
+            finite_or_none(uns.get("spot_diameter_um")),
+            finite_or_none(uns.get("spot_pitch_um")),
         )
 
 
-def measured_section(data: AnnData, checkpoint: Checkpoint) -> Measured:
+def make_measured_section(data: AnnData, checkpoint: Checkpoint) -> MeasuredSection:
     """Labels on the checkpoint's scale of the panel genes that the section measures.
 
     The library size is that over the genes present, so a section that lacks many of them is on a
@@ -57,7 +57,7 @@ def measured_section(data: AnnData, checkpoint: Checkpoint) -> Measured:
     no array, or counts that are no counts.
     """
     panel, name = checkpoint.panel, str(data.uns.get("section") or "The section")
-    columns = columns_of(panel, data)
+    columns = match_panel_columns(panel, data)
     rows = tuple(i for i, column in enumerate(columns) if column is not None)
     if not rows:
         raise SpotsError(
@@ -69,17 +69,17 @@ def measured_section(data: AnnData, checkpoint: Checkpoint) -> Measured:
     part = data[:, [c for c in columns if c is not None]].copy()
     part.var_names = list(kept.symbols)
     part.uns["section"] = name
-    _place(part, name)
-    labels = panel_labels(part, kept, checkpoint.label_scale)
+    _ensure_array_coordinates(part, name)
+    labels = labels_from_section(part, kept, checkpoint.label_scale)
     if len(labels.rows) < 2:
         raise SpotsError(
             f"{name} has a single labelled spot; a correlation takes at least two, give more."
         )
     missing = tuple(g.symbol for i, g in enumerate(panel.genes) if i not in set(rows))
-    return Measured(part, kept, rows, missing, labels)
+    return MeasuredSection(part, kept, rows, missing, labels)
 
 
-def _place(part: AnnData, name: str) -> None:
+def _ensure_array_coordinates(part: AnnData, name: str) -> None:
     """Check that its spots have positions, and give them array coordinates where they lack."""
     if "spatial" not in part.obsm:
         raise SpotsError(
@@ -91,7 +91,7 @@ def _place(part: AnnData, name: str) -> None:
         raise SpotsError(f"{name} has spots without a finite position; remove those rows.")
     if {"array_col", "array_row"} <= set(part.obs.columns):
         return
-    array = lattice_coordinates(xy)
+    array = array_coords_from_lattice(xy)
     if array is None:
         raise SpotsError(
             f"{name} has no array coordinates and its spots lie on no regular lattice, so its "
@@ -101,6 +101,6 @@ def _place(part: AnnData, name: str) -> None:
     part.obs["array_col"], part.obs["array_row"] = array.T
 
 
-def known(value: Any) -> float | None:
+def finite_or_none(value: Any) -> float | None:
     """A number of ``uns``, None where it is absent or NaN."""
     return None if value is None or not np.isfinite(float(value)) else float(value)

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 
-def columns_of(panel: Panel, data: AnnData) -> list[str | None]:
+def match_panel_columns(panel: Panel, data: AnnData) -> list[str | None]:
     """For each gene its column: by symbol, else Ensembl id, else an alias; None without one.
 
     An alias that is another gene's symbol in the panel, or that two genes would claim, is not
@@ -38,9 +38,9 @@ def columns_of(panel: Panel, data: AnnData) -> list[str | None]:
     return found
 
 
-def under_symbols(data: AnnData, panel: Panel) -> AnnData:
+def rename_to_panel_symbols(data: AnnData, panel: Panel) -> AnnData:
     """The section with its genes under the panel's symbols; what is missing is told later."""
-    columns = columns_of(panel, data)
+    columns = match_panel_columns(panel, data)
     known = [(s, c) for s, c in zip(panel.symbols, columns, strict=True) if c is not None]
     part = data[:, [c for _, c in known]].copy()
     part.var_names = [s for s, _ in known]

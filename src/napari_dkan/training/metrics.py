@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-TOP = 50  # genes in HPG, HEG and HVG
-Array = NDArray[np.floating]
+N_TOP_GENES = 50  # genes in HPG, HEG and HVG
+FloatingArray = NDArray[np.floating]
 
 
 def gene_pcc(
@@ -31,7 +31,7 @@ def gene_pcc(
 
 
 @dataclass(frozen=True)
-class Scores:
+class PredictionScores:
     """One method over the test sections.
 
     sections : their names, in the order of the rows below.
@@ -48,7 +48,7 @@ class Scores:
     hvg: NDArray[np.int64]
 
     @property
-    def per_gene(self) -> NDArray[np.float64]:
+    def pcc_per_gene(self) -> NDArray[np.float64]:
         """(G,) mean over the sections in which the gene has a correlation, else NaN."""
         known = ~np.isnan(self.pcc)
         total = np.where(known, self.pcc, 0.0).sum(axis=0)
@@ -57,50 +57,50 @@ class Scores:
         return out
 
     @property
-    def undefined(self) -> int:
+    def n_undefined(self) -> int:
         """Gene and section pairs without a correlation."""
         return int(np.isnan(self.pcc).sum())
 
-    def summary(self) -> dict[str, Any]:
+    def to_summary(self) -> dict[str, Any]:
         """Numbers for reports and cards; a figure that is not defined is None."""
-        genes = self.per_gene
-        best = np.sort(genes[~np.isnan(genes)])[::-1][:TOP]
-        per_section = {name: _mean(row) for name, row in zip(self.sections, self.pcc, strict=True)}
+        genes = self.pcc_per_gene
+        best = np.sort(genes[~np.isnan(genes)])[::-1][:N_TOP_GENES]
+        per_section = {name: _rounded_nanmean(row) for name, row in zip(self.sections, self.pcc, strict=True)}
         return {
-            "pcc_all": _mean(genes),
-            "pcc_hpg": _mean(best),
-            "pcc_heg": _mean(genes[self.heg]),
-            "pcc_hvg": _mean(genes[self.hvg]),
-            "mse": _mean(self.mse),
-            "mae": _mean(self.mae),
+            "pcc_all": _rounded_nanmean(genes),
+            "pcc_hpg": _rounded_nanmean(best),
+            "pcc_heg": _rounded_nanmean(genes[self.heg]),
+            "pcc_hvg": _rounded_nanmean(genes[self.hvg]),
+            "mse": _rounded_nanmean(self.mse),
+            "mae": _rounded_nanmean(self.mae),
             "pcc_all_per_section": per_section,
-            "gene_section_pairs_without_pcc": self.undefined,
+            "gene_section_pairs_without_pcc": self.n_undefined,
             "genes_without_pcc": int(np.isnan(genes).sum()),
         }
 
 
-def score(
+def score_predictions(
     predicted: Mapping[str, NDArray[np.floating]], measured: Mapping[str, NDArray[np.floating]]
-) -> Scores:
+) -> PredictionScores:
     """Scores of predictions by section name, each (N, G), against the measured labels."""
     names = tuple(predicted)
     pairs = [(predicted[n], measured[n]) for n in names]
     labels = np.concatenate([m for _, m in pairs])
-    return Scores(
+    return PredictionScores(
         names,
         np.stack([gene_pcc(p, m) for p, m in pairs]),
         np.array([float(np.mean((p - m) ** 2)) for p, m in pairs]),
         np.array([float(np.mean(np.abs(p - m))) for p, m in pairs]),
-        _top(labels.mean(axis=0)),
-        _top(labels.var(axis=0)),
+        _top_gene_rows(labels.mean(axis=0)),
+        _top_gene_rows(labels.var(axis=0)),
     )
 
 
-def _top(values: NDArray[np.floating]) -> NDArray[np.int64]:
-    return np.argsort(-values, kind="stable")[:TOP].astype(np.int64)
+def _top_gene_rows(values: NDArray[np.floating]) -> NDArray[np.int64]:
+    return np.argsort(-values, kind="stable")[:N_TOP_GENES].astype(np.int64)
 
 
-def _mean(values: NDArray[np.floating] | Sequence[float]) -> float | None:
+def _rounded_nanmean(values: NDArray[np.floating] | Sequence[float]) -> float | None:
     known = np.asarray(values, dtype=float)
     known = known[~np.isnan(known)]
     return round(float(known.mean()), 4) if len(known) else None

@@ -10,18 +10,18 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor
 
-from ..model.gene_rows import refine_rows
+from ..model.gene_rows import refine_gene_rows
 from ..model.layers import SingleKeyTransformer
 from ..model.network import DKAN
-from ..model.recompute import keeping_products
-from .batches import Batch, predicted_by
-from .losses import adaptive_weights, correlation_loss, info_nce, supervised
+from ..model.recompute import activation_checkpoint
+from .batches import TrainingBatch, predict_batch
+from .losses import compute_adaptive_weights, correlation_loss, info_nce_loss, supervised_loss
 from .metrics import gene_pcc
-from .settings import Settings
+from .settings import TrainSettings
 
 
 @dataclass(frozen=True)
-class Pass:
+class ForwardOutput:
     """Standardised predictions of some genes (B, g), their tokens (B, g, d), and which genes."""
 
     final: Tensor
@@ -31,37 +31,37 @@ class Pass:
     genes: Tensor
 
 
-class DKANModule(pl.LightningModule):
+class DKANLightningModule(pl.LightningModule):
     """Trains on standardised labels, so that every gene weighs the same."""
 
-    def __init__(self, network: DKAN, settings: Settings) -> None:
+    def __init__(self, network: DKAN, settings: TrainSettings) -> None:
         super().__init__()
         self.network = network
         self.settings = settings
         self.draws = torch.Generator().manual_seed(settings.seed)
 
-    def training_step(self, batch: Batch, index: int) -> Tensor:
+    def training_step(self, batch: TrainingBatch, index: int) -> Tensor:
         s = self.settings
         labels = self.network.from_label_scale(batch["labels"])
         out = self._forward(batch, labels if s.contrastive_factor > 0 else None)
         wanted = labels[:, out.genes]
-        loss = supervised(out.final, out.auxiliary, wanted, s.alpha, s.detach)
+        loss = supervised_loss(out.final, out.auxiliary, wanted, s.alpha, s.detach)
         if s.correlation > 0:
             heads = (out.final, *out.auxiliary)
             loss = loss + s.correlation * sum(correlation_loss(h, wanted) for h in heads)
         if out.expression_tokens is not None:
             image, expression = out.image_tokens.flatten(0, 1), out.expression_tokens.flatten(0, 1)
             if s.contrastive_rows is not None and len(image) > s.contrastive_rows:
-                chosen = self._some(len(image), s.contrastive_rows)
+                chosen = self._sample_indices(len(image), s.contrastive_rows)
                 image, expression = image[chosen], expression[chosen]
-            aligned = info_nce(image, expression, s.temperature)
-            weights = adaptive_weights([loss, aligned], [1.0, s.contrastive_factor])
+            aligned = info_nce_loss(image, expression, s.temperature)
+            weights = compute_adaptive_weights([loss, aligned], [1.0, s.contrastive_factor])
             # twice, so that the step does not shrink when the second loss joins in
             loss = 2 * (weights[0] * loss + weights[1] * aligned)
         self.log("loss", loss, batch_size=len(labels), on_epoch=True, on_step=False)
         return loss
 
-    def _forward(self, batch: Batch, expression: Tensor | None) -> Pass:
+    def _forward(self, batch: TrainingBatch, expression: Tensor | None) -> ForwardOutput:
         """A pass over all genes, or exactly that pass for some of them, drawn at random.
 
         Genes do not see each other behind the text encoder, so leaving some out changes nothing
@@ -72,18 +72,18 @@ class DKANModule(pl.LightningModule):
         genes = (
             torch.arange(total, device=net.device)
             if wanted is None or wanted >= total
-            else self._some(total, wanted)
+            else self._sample_indices(total, wanted)
         )
-        slide = self._pass(net.global_tokens, batch["slide_features"], batch["positions"])
+        slide = self._run_stage(net.encode_global, batch["slide_features"], batch["positions"])
         context = slide[batch["rows"]]
-        fused = self._pass(
+        fused = self._run_stage(
             net.fuse,
             batch["patches"],
-            net.on_slide(batch["neighbor_features"], batch["slide_features"]),
+            net.standardize_by_slide(batch["neighbor_features"], batch["slide_features"]),
             batch["neighbor_mask"],
             context,
         )
-        tokens = self._pass(net.gene_tokens)[None, genes]
+        tokens = self._run_stage(net.encode_genes)[None, genes]
         image = self._refine(net.image, tokens, fused.z)
         heads = (
             net.head_fused(fused.z),
@@ -91,7 +91,7 @@ class DKANModule(pl.LightningModule):
             net.head_neighbor(fused.neighbor_mean),
             net.head_global(context),
         )
-        return Pass(
+        return ForwardOutput(
             net.head(image).squeeze(-1),
             tuple(head[:, genes] for head in heads),
             image,
@@ -101,20 +101,20 @@ class DKANModule(pl.LightningModule):
             genes,
         )
 
-    def _pass(self, stage: Callable[..., Any], *given: Tensor) -> Any:
+    def _run_stage(self, stage: Callable[..., Any], *given: Tensor) -> Any:
         if self.settings.checkpoint_rows is None:
             return stage(*given)
-        return keeping_products(self.network, stage, *given)
+        return activation_checkpoint(self.network, stage, *given)
 
     def _refine(self, stack: SingleKeyTransformer, genes: Tensor, token: Tensor) -> Tensor:
         rows = self.settings.checkpoint_rows
-        return stack(genes, token) if rows is None else refine_rows(stack, genes, token, rows)
+        return stack(genes, token) if rows is None else refine_gene_rows(stack, genes, token, rows)
 
-    def _some(self, total: int, wanted: int) -> Tensor:
+    def _sample_indices(self, total: int, wanted: int) -> Tensor:
         return torch.randperm(total, generator=self.draws)[:wanted].to(self.network.device)
 
-    def validation_step(self, batch: Batch, index: int) -> None:
-        predicted = predicted_by(self.network, batch)
+    def validation_step(self, batch: TrainingBatch, index: int) -> None:
+        predicted = predict_batch(self.network, batch)
         pcc = gene_pcc(predicted.cpu().numpy(), batch["labels"].cpu().numpy())
         known = pcc[pcc == pcc]
         self.log("val_pcc", float(known.mean()) if len(known) else 0.0, batch_size=1)

@@ -8,9 +8,9 @@ from typing import Annotated
 import typer
 
 from ..errors import SpotsError
-from .choices import Stain
+from .choices import StainMethod
 
-Data = Annotated[
+DataOption = Annotated[
     Path,
     typer.Option(
         help="Folder with the sections: her2st, Space Ranger, HEST-1k, h5ad, SpatialData, or the "
@@ -18,38 +18,38 @@ Data = Annotated[
         show_default=False,
     ),
 ]
-Panel = Annotated[
+PanelOption = Annotated[
     Path | None,
     typer.Option(
         help="Text file with one gene symbol per line, or .npy; default the data's own.",
         show_default=False,
     ),
 ]
-GeneText = Annotated[
+GeneTextOption = Annotated[
     Path | None,
     typer.Option(help="Gene file of `genes build`, or .npz with genes and features."),
 ]
-Encoder = Annotated[
+EncoderOption = Annotated[
     str | None,
     typer.Option(help="Frozen tile encoder (uni, any timm model); default stain statistics."),
 ]
-EncoderWeights = Annotated[Path | None, typer.Option(help="Local weights of that encoder.")]
-StainNormalisation = Annotated[
-    Stain | None,
+EncoderWeightsOption = Annotated[Path | None, typer.Option(help="Local weights of that encoder.")]
+StainOption = Annotated[
+    StainMethod | None,
     typer.Option("--stain", help="Normalise every slide to the training sections' stain."),
 ]
-Devices = Annotated[int, typer.Option(min=1, help="GPUs (or CPU processes) to train on.")]
-Run = Annotated[
+DevicesOption = Annotated[int, typer.Option(min=1, help="GPUs (or CPU processes) to train on.")]
+RunFolderOption = Annotated[
     Path | None, typer.Option(help="Folder that keeps the run.", show_default="beside the output")
 ]
-Set = Annotated[
+SettingChangesOption = Annotated[
     list[str] | None,
     typer.Option("--set", help="Another setting, as name=value; may be given several times."),
 ]
-Resume = Annotated[bool, typer.Option(help="Go on with the run that the folder holds.")]
+ResumeOption = Annotated[bool, typer.Option(help="Go on with the run that the folder holds.")]
 
 
-def names_of(sections: str | None) -> list[str] | None:
+def parse_section_names(sections: str | None) -> list[str] | None:
     """``C2,C3`` -> its names, None for all. Raises SpotsError when none or one twice is named."""
     if sections is None:
         return None
@@ -61,7 +61,7 @@ def names_of(sections: str | None) -> list[str] | None:
     return names
 
 
-def command_line(name: str, **options: object) -> str:
+def format_command_line(name: str, **options: object) -> str:
     """What was asked for, with the last part of each path: a report is passed on to others."""
     words = []
     for option, value in options.items():

@@ -8,17 +8,17 @@ from dataclasses import fields, replace
 from typing import Any
 
 from ..errors import SpotsError
-from ..model.config import DKANConfig, Stack
-from .choices import Preset
-from .settings import Settings
+from ..model.config import DKANConfig, StackConfig
+from .choices import SettingsPreset
+from .settings import TrainSettings
 
 
-def settings_of(preset: Preset) -> Settings:
+def make_preset_settings(preset: SettingsPreset) -> TrainSettings:
     """The settings of a preset."""
-    return Settings() if preset is Preset.bundled else _published()
+    return TrainSettings() if preset is SettingsPreset.bundled else _published_settings()
 
 
-def changed(settings: Settings, changes: Sequence[str]) -> Settings:
+def apply_setting_changes(settings: TrainSettings, changes: Sequence[str]) -> TrainSettings:
     """The settings with some of them changed, each given as ``name=value``.
 
     Values are JSON: ``standardise=false``, ``epochs=40``, ``augmentation=null``; a part of the
@@ -29,7 +29,7 @@ def changed(settings: Settings, changes: Sequence[str]) -> Settings:
     for change in changes:
         name, _, text = change.partition("=")
         try:
-            settings = _changed(settings, name.strip().split("."), json.loads(text))
+            settings = _replace_nested(settings, name.strip().split("."), json.loads(text))
         except (KeyError, ValueError, TypeError) as error:
             raise SpotsError(
                 f"--set {change} changes no setting; give name=value, such as lr=0.001, "
@@ -38,11 +38,11 @@ def changed(settings: Settings, changes: Sequence[str]) -> Settings:
     return settings
 
 
-def _changed(part: Any, names: list[str], value: Any) -> Any:
+def _replace_nested(part: Any, names: list[str], value: Any) -> Any:
     kinds = {f.name: str(f.type) for f in fields(part)}
     kind = kinds[names[0]]
     if len(names) > 1:
-        return replace(part, **{names[0]: _changed(getattr(part, names[0]), names[1:], value)})
+        return replace(part, **{names[0]: _replace_nested(getattr(part, names[0]), names[1:], value)})
     if value is None:
         fits = "None" in kind
     elif isinstance(value, bool):
@@ -56,17 +56,17 @@ def _changed(part: Any, names: list[str], value: Any) -> Any:
     return replace(part, **{names[0]: value})
 
 
-def _published() -> Settings:
+def _published_settings() -> TrainSettings:
     """HER2+ as in the paper (dkan-method.md, sections 3 and 4): depths, losses and schedule.
 
     Heads, ratios and dropouts are not stated there; these make 251 M parameters, where the paper
     has 228 to 278 M. Wants a GPU.
     """
 
-    def stack(depth: int) -> Stack:
-        return Stack(depth=depth, heads=8, ratio=4.0, dropout=0.1)
+    def stack(depth: int) -> StackConfig:
+        return StackConfig(depth=depth, heads=8, ratio=4.0, dropout=0.1)
 
-    return Settings(
+    return TrainSettings(
         patch_px=224,
         dim=1024,
         text_dim=1024,

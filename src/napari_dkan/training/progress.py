@@ -15,17 +15,17 @@ import torch
 from lightning.pytorch.callbacks import Callback
 
 from ..errors import DkanError
-from ..files import written_whole
+from ..files import atomic_write
 
-LAST = "last.ckpt"
-CURVE = "curve.csv"
-KEY = "napari_dkan"  # of our entry in a Lightning checkpoint
+LAST_CHECKPOINT = "last.ckpt"
+CURVE_FILE = "curve.csv"
+CHECKPOINT_KEY = "napari_dkan"  # of our entry in a Lightning checkpoint
 
-Report = Callable[[int, float], None]
+EpochReporter = Callable[[int, float], None]
 
 
 @dataclass(frozen=True)
-class Epoch:
+class EpochRecord:
     """One epoch: its number from 1, mean training loss, validation PCC-ALL (NaN without)."""
 
     number: int
@@ -33,19 +33,19 @@ class Epoch:
     val_pcc: float
 
 
-def exhausted(curve: list[Epoch], patience: int) -> bool:
+def is_patience_exhausted(curve: list[EpochRecord], patience: int) -> bool:
     """Whether validation has not got better for ``patience`` epochs."""
     values = [e.val_pcc for e in curve if e.val_pcc == e.val_pcc]
     return bool(values) and len(values) - 1 - values.index(max(values)) >= patience
 
 
-def curve_of(checkpoint: Mapping[str, Any]) -> list[Epoch]:
+def read_curve(checkpoint: Mapping[str, Any]) -> list[EpochRecord]:
     """The curve that a Lightning checkpoint of ours carries."""
-    rows = checkpoint.get(KEY, {}).get("curve", [])
-    return [Epoch(int(n), float(loss), float(pcc)) for n, loss, pcc in rows]
+    rows = checkpoint.get(CHECKPOINT_KEY, {}).get("curve", [])
+    return [EpochRecord(int(n), float(loss), float(pcc)) for n, loss, pcc in rows]
 
 
-class Progress(Callback):
+class FitCallback(Callback):
     """Records the curve, reports it, stops in time, and saves every epoch where there is a folder.
 
     A checkpoint carries the state of every random generator, so a run that is resumed goes on as
@@ -54,11 +54,11 @@ class Progress(Callback):
     """
 
     def __init__(
-        self, patience: int, seed: int, folder: Path | None = None, report: Report | None = None
+        self, patience: int, seed: int, folder: Path | None = None, on_epoch: EpochReporter | None = None
     ) -> None:
-        self.curve: list[Epoch] = []
+        self.curve: list[EpochRecord] = []
         self.patience, self.seed = patience, seed
-        self.folder, self.report = folder, report
+        self.folder, self.on_epoch = folder, on_epoch
         self._restored: dict[str, Any] | None = None
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
@@ -69,13 +69,13 @@ class Progress(Callback):
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        self.curve = curve_of(checkpoint)
-        self._restored = checkpoint[KEY]
+        self.curve = read_curve(checkpoint)
+        self._restored = checkpoint[CHECKPOINT_KEY]
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self._restored is not None:
-            _draws(pl_module).set_state(self._restored["draws"].cpu())
-            _batches(trainer).set_state(self._restored["batches"].cpu())
+            _module_generator(pl_module).set_state(self._restored["draws"].cpu())
+            _dataset_generator(trainer).set_state(self._restored["batches"].cpu())
             self._restored = None
 
     def on_train_batch_start(
@@ -90,12 +90,12 @@ class Progress(Callback):
         metrics = trainer.callback_metrics
         pair = [float(metrics.get(name, float("nan"))) for name in ("loss", "val_pcc")]
         loss, pcc = trainer.strategy.broadcast(pair)
-        self.curve.append(Epoch(trainer.current_epoch + 1, loss, pcc))
-        trainer.should_stop = exhausted(self.curve, self.patience)
+        self.curve.append(EpochRecord(trainer.current_epoch + 1, loss, pcc))
+        trainer.should_stop = is_patience_exhausted(self.curve, self.patience)
         if self.folder is not None:
             self._save(trainer, self.folder)
-        if self.report is not None and trainer.is_global_zero:
-            self.report(trainer.current_epoch + 1, pcc)
+        if self.on_epoch is not None and trainer.is_global_zero:
+            self.on_epoch(trainer.current_epoch + 1, pcc)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.world_size == 1:
@@ -111,33 +111,33 @@ class Progress(Callback):
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        checkpoint[KEY] = {
+        checkpoint[CHECKPOINT_KEY] = {
             "curve": [[e.number, e.loss, e.val_pcc] for e in self.curve],
-            "draws": _draws(pl_module).get_state(),
-            "batches": _batches(trainer).get_state(),
+            "draws": _module_generator(pl_module).get_state(),
+            "batches": _dataset_generator(trainer).get_state(),
         }
 
     def _save(self, trainer: pl.Trainer, folder: Path) -> None:
         if trainer.is_global_zero:
-            with written_whole(folder / LAST) as file:
+            with atomic_write(folder / LAST_CHECKPOINT) as file:
                 trainer.save_checkpoint(file)
-            write_curve(folder / CURVE, self.curve)
+            write_curve(folder / CURVE_FILE, self.curve)
         else:
-            trainer.save_checkpoint(folder / LAST)  # takes part, and writes nothing
+            trainer.save_checkpoint(folder / LAST_CHECKPOINT)  # takes part, and writes nothing
 
 
-def write_curve(path: Path, curve: list[Epoch]) -> None:
+def write_curve(path: Path, curve: list[EpochRecord]) -> None:
     """``epoch,loss,val_pcc``, one line per epoch. Raises OutputError."""
-    with written_whole(path) as file, file.open("w", newline="", encoding="utf-8") as out:
+    with atomic_write(path) as file, file.open("w", newline="", encoding="utf-8") as out:
         table = csv.writer(out)
         table.writerow(["epoch", "loss", "val_pcc"])
         for e in curve:
             table.writerow([e.number, f"{e.loss:.6f}", f"{e.val_pcc:.6f}"])
 
 
-def _draws(module: pl.LightningModule) -> torch.Generator:
+def _module_generator(module: pl.LightningModule) -> torch.Generator:
     return module.draws  # type: ignore[return-value]
 
 
-def _batches(trainer: pl.Trainer) -> torch.Generator:
+def _dataset_generator(trainer: pl.Trainer) -> torch.Generator:
     return trainer.train_dataloader.dataset.generator  # type: ignore[union-attr]

@@ -14,48 +14,48 @@ from torch import Tensor
 
 from ..errors import CheckpointError, EncoderError, SpotsError
 from ..inference.device import autocast, pick_device
-from ..model.encoders import EXTERNAL, build_encoder, spec_of
+from ..model.encoders import EXTERNAL_ENCODER, build_encoder, resolve_encoder_spec
 from ..model.encoders.protocol import EncoderSpec, TileEncoder
-from ..model.torchfile import read_torch
+from ..model.torchfile import read_torch_file
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
-NEIGHBORS = 25
-UNI_DIMENSION = 1024  # of the published features
+N_NEIGHBORS = 25
+PUBLISHED_UNI_DIMENSION = 1024  # of the published features
 
 
 @dataclass(frozen=True)
-class ReadyFeatures:
+class FrozenFeatures:
     """neighbors : (N, 25, d) row-major around each spot. own : (N, d) of the spots' patches.
 
     stored : read from files of others, whose patches are 224 px of level 0.
     """
 
     spec: EncoderSpec
-    neighbors: Tensor
-    own: Tensor
-    stored: bool = False
+    neighbor_features: Tensor
+    target_features: Tensor
+    is_from_file: bool = False
 
 
-class TileFeatures(Protocol):
+class FeatureSource(Protocol):
     """A source of ready features for one section."""
 
-    def px(self, default: int) -> int:
+    def tile_px(self, default: int) -> int:
         """Side of the tiles it wants to see; ``default`` when it does not look at them."""
         ...
 
-    def see(self, tiles: Tensor) -> None:
+    def add_tiles(self, tiles: Tensor) -> None:
         """The (25, 3, px, px) uint8 tiles of the next labelled spot."""
         ...
 
-    def of(self, data: AnnData, rows: NDArray[np.int64]) -> ReadyFeatures:
+    def select_features(self, data: AnnData, rows: NDArray[np.int64]) -> FrozenFeatures:
         """Features of these rows of the section."""
         ...
 
 
 @dataclass(frozen=True)
-class ReadyEncoder:
+class FrozenEncoderPlaceholder:
     """Stands for the encoder that made ready features; it cannot encode anything itself."""
 
     spec: EncoderSpec
@@ -72,7 +72,7 @@ class ReadyEncoder:
 
 
 @dataclass(frozen=True)
-class NamedEncoder:
+class FrozenEncoder:
     """A frozen encoder on a device, for all sections of a run."""
 
     encoder: TileEncoder
@@ -81,40 +81,40 @@ class NamedEncoder:
     @classmethod
     def load(
         cls, name: str, weights: str | Path | None = None, device: str | None = None
-    ) -> NamedEncoder:
+    ) -> FrozenEncoder:
         """By name, as ``spec_of`` knows it. Raises EncoderError, or DkanError for the device."""
         picked = pick_device(device)
-        return cls(build_encoder(spec_of(name), None, weights).to(picked), picked)
+        return cls(build_encoder(resolve_encoder_spec(name), None, weights).to(picked), picked)
 
-    def section(self) -> Computed:
-        return Computed(self)
+    def make_feature_source(self) -> ComputedFeatureSource:
+        return ComputedFeatureSource(self)
 
 
 @dataclass
-class Computed:
+class ComputedFeatureSource:
     """Features of one section, computed while its slide is read: 25 tiles per spot, once."""
 
-    named: NamedEncoder
-    parts: list[Tensor] = field(default_factory=list)
+    frozen_encoder: FrozenEncoder
+    features: list[Tensor] = field(default_factory=list)
 
-    def px(self, default: int) -> int:
-        return self.named.encoder.spec.px
+    def tile_px(self, default: int) -> int:
+        return self.frozen_encoder.encoder.spec.px
 
-    def see(self, tiles: Tensor) -> None:
-        encoder, device = self.named.encoder, self.named.device
+    def add_tiles(self, tiles: Tensor) -> None:
+        encoder, device = self.frozen_encoder.encoder, self.frozen_encoder.device
         mixed = autocast(device) if encoder.mixed_precision else nullcontext()
         with torch.inference_mode(), mixed:
             features = encoder(tiles.to(device)).float().cpu()
-        self.parts.append(features.clone())  # an inference tensor could not be trained on
+        self.features.append(features.clone())  # an inference tensor could not be trained on
 
-    def of(self, data: AnnData, rows: NDArray[np.int64]) -> ReadyFeatures:
-        neighbors = torch.stack(self.parts)
-        own = neighbors[:, NEIGHBORS // 2].contiguous()
-        return ReadyFeatures(self.named.encoder.spec, neighbors, own)
+    def select_features(self, data: AnnData, rows: NDArray[np.int64]) -> FrozenFeatures:
+        neighbors = torch.stack(self.features)
+        own = neighbors[:, N_NEIGHBORS // 2].contiguous()
+        return FrozenFeatures(self.frozen_encoder.encoder.spec, neighbors, own)
 
 
 @dataclass(frozen=True)
-class Stored:
+class StoredFeatureSource:
     """Tensors in the layout published with DKAN, named by ``uns`` of a section.
 
     ``uns['features']`` is a ``.pt`` of the spots' own patches (N, d), ``uns['neighbor_features']``
@@ -123,41 +123,41 @@ class Stored:
 
     spec: EncoderSpec | None = None
 
-    def px(self, default: int) -> int:
+    def tile_px(self, default: int) -> int:
         return default
 
-    def see(self, tiles: Tensor) -> None:
+    def add_tiles(self, tiles: Tensor) -> None:
         """They were made elsewhere."""
 
-    def of(self, data: AnnData, rows: NDArray[np.int64]) -> ReadyFeatures:
-        own = _tensor(data.uns["features"])
-        neighbors = _tensor(data.uns["neighbor_features"])
+    def select_features(self, data: AnnData, rows: NDArray[np.int64]) -> FrozenFeatures:
+        own = _read_feature_tensor(data.uns["features"])
+        neighbors = _read_feature_tensor(data.uns["neighbor_features"])
         name, spots = data.uns["section"], data.n_obs
         if own.ndim != 2 or own.shape[0] != spots:
             raise SpotsError(
                 f"{data.uns['features']} has shape {tuple(own.shape)}; {name} has {spots} spots "
                 "and needs one row of features for each."
             )
-        wanted = (spots, NEIGHBORS, own.shape[1])
+        wanted = (spots, N_NEIGHBORS, own.shape[1])
         if tuple(neighbors.shape) != wanted:
             raise SpotsError(
                 f"{data.uns['neighbor_features']} has shape {tuple(neighbors.shape)}; "
                 f"{name} needs {wanted}."
             )
         index = torch.from_numpy(np.asarray(rows, dtype=np.int64))
-        spec = self.spec or _published(own.shape[1])
-        return ReadyFeatures(spec, neighbors[index], own[index], stored=True)
+        spec = self.spec or _published_spec(own.shape[1])
+        return FrozenFeatures(spec, neighbors[index], own[index], is_from_file=True)
 
 
-def _published(dimension: int) -> EncoderSpec:
-    if dimension == UNI_DIMENSION:
-        return spec_of("uni")
-    return EncoderSpec(EXTERNAL, dimension=dimension)
+def _published_spec(dimension: int) -> EncoderSpec:
+    if dimension == PUBLISHED_UNI_DIMENSION:
+        return resolve_encoder_spec("uni")
+    return EncoderSpec(EXTERNAL_ENCODER, dimension=dimension)
 
 
-def _tensor(path: str) -> Tensor:
+def _read_feature_tensor(path: str) -> Tensor:
     try:
-        content = read_torch(Path(path))
+        content = read_torch_file(Path(path))
     except CheckpointError as error:
         raise SpotsError(str(error)) from None
     if not isinstance(content, Tensor) or not content.is_floating_point():

@@ -14,110 +14,110 @@ from numpy.typing import NDArray
 
 from ..errors import SpotsError
 from ..inference.device import pick_device
-from ..inference.evidence import NAMES, of_network, of_pixels
+from ..inference.evidence import QC_FEATURE_NAMES, compute_network_qc, compute_pixel_qc
 from ..model.checkpoint import Checkpoint
-from ..model.encoders import STAIN
+from ..model.encoders import STAIN_ENCODER
 from ..model.ensemble import Ensemble
 from ..model.network import DKAN
-from ..model.reference import DISTANCE, Reference, distance, levels_of, whitening
-from ..model.ridge import Ridge, multi_scale
-from .batches import whole
-from .loading import load_section, read_data
-from .measured_genes import under_symbols
-from .ready import NamedEncoder
-from .ridge import choose_ridge
-from .sections import GRID, Encoded, SectionEncoder, encode
-from .settings import Settings
+from ..model.reference import DISTANCE_FEATURE, TrainingReference, compute_whitened_distance, compute_quantiles, fit_whitening
+from ..model.ridge import RidgeRegression, compute_multi_scale_features
+from .batches import make_section_batch
+from .loading import load_section, read_section_data
+from .measured_genes import rename_to_panel_symbols
+from .ready import FrozenEncoder
+from .ridge import fit_ridge_cv
+from .sections import NEIGHBOR_GRID, EncodedSection, SectionEncoder, encode_section
+from .settings import TrainSettings
 
-CHUNK = 64  # spots at once
+CHUNK_SPOTS = 64  # spots at once
 
-Numbers = NDArray[np.float32]
-Log = Callable[[str], None]
+FloatMatrix32 = NDArray[np.float32]
+LogFunction = Callable[[str], None]
 
 
-def make_reference(
-    sections: Sequence[Encoded], network: DKAN | Ensemble, tissue: str = ""
-) -> Reference:
+def build_reference(
+    sections: Sequence[EncodedSection], network: DKAN | Ensemble, tissue: str = ""
+) -> TrainingReference:
     """What the network was trained on; the ridge is the one it is compared with.
 
     tissue : organ and species in words.
     """
-    seen = [evidence_of(section, network) for section in sections]
+    seen = [compute_qc_features(section, network) for section in sections]
     tokens = np.concatenate([tokens for _, tokens in seen])
-    mean, axes = whitening(tokens)
-    noted = [np.c_[found, distance(tokens, mean, axes)] for found, tokens in seen]
-    return Reference(
-        spots=len(tokens),
-        names=(*NAMES, DISTANCE),
-        levels=levels_of(list(np.concatenate(noted).T)),
-        slides=tuple(s.section.name for s in sections),
-        by_slide=np.stack([n.mean(axis=0) for n in noted]).astype(np.float32),
-        mpp=tuple(s.section.mpp for s in sections),
+    mean, axes = fit_whitening(tokens)
+    noted = [np.c_[found, compute_whitened_distance(tokens, mean, axes)] for found, tokens in seen]
+    return TrainingReference(
+        n_spots=len(tokens),
+        feature_names=(*QC_FEATURE_NAMES, DISTANCE_FEATURE),
+        feature_quantiles=compute_quantiles(list(np.concatenate(noted).T)),
+        slide_names=tuple(s.section.name for s in sections),
+        slide_means=np.stack([n.mean(axis=0) for n in noted]).astype(np.float32),
+        slide_mpp=tuple(s.section.mpp for s in sections),
         token_mean=mean,
         token_axes=axes,
-        ridge=_ridge(sections, network.config.grid),
+        ridge=_fit_reference_ridge(sections, network.config.grid),
         tissue=tissue,
     )
 
 
 @torch.no_grad()
-def evidence_of(encoded: Encoded, network: DKAN | Ensemble) -> tuple[Numbers, Numbers]:
+def compute_qc_features(encoded: EncodedSection, network: DKAN | Ensemble) -> tuple[FloatMatrix32, FloatMatrix32]:
     """What is noted of N spots while they are predicted, (N, E), and their fused tokens (N, D)."""
     mode = network.training
     network.eval()
     try:
-        batch = whole(encoded)
-        context = network.global_tokens(batch["slide_features"], batch["positions"])
-        near = network.on_slide(batch["neighbor_features"], batch["slide_features"])
+        batch = make_section_batch(encoded)
+        context = network.encode_global(batch["slide_features"], batch["positions"])
+        near = network.standardize_by_slide(batch["neighbor_features"], batch["slide_features"])
         tokens, found = [], []
-        for start in range(0, len(context), CHUNK):
-            s = slice(start, start + CHUNK)
+        for start in range(0, len(context), CHUNK_SPOTS):
+            s = slice(start, start + CHUNK_SPOTS)
             fused = network.fuse(
                 batch["patches"][s], near[s], batch["neighbor_mask"][s], context[s]
             )
             tokens.append(fused.z.numpy())
-            found.append(of_network(network, fused, context[s]).numpy())
+            found.append(compute_network_qc(network, fused, context[s]).numpy())
     finally:
         network.train(mode)
-    pixels = of_pixels(encoded.section.patches.permute(0, 2, 3, 1).contiguous().numpy())
+    pixels = compute_pixel_qc(encoded.section.patches.permute(0, 2, 3, 1).contiguous().numpy())
     return np.c_[pixels, np.concatenate(found)], np.concatenate(tokens)
 
 
-def _ridge(sections: Sequence[Encoded], grid: int) -> Ridge | None:
-    if grid != GRID:
+def _fit_reference_ridge(sections: Sequence[EncodedSection], grid: int) -> RidgeRegression | None:
+    if grid != NEIGHBOR_GRID:
         return None
-    return choose_ridge(
-        [multi_scale(s.features.numpy(), s.section.mask.numpy()) for s in sections],
+    return fit_ridge_cv(
+        [compute_multi_scale_features(s.neighbor_features.numpy(), s.section.mask.numpy()) for s in sections],
         [s.section.labels.numpy() for s in sections],
     )
 
 
-def with_reference(
+def add_reference(
     checkpoint: Checkpoint,
     data: str | Path,
     names: Sequence[str] | None,
     *,
     tissue: str = "",
     encoder_weights: Path | None = None,
-    log: Log = lambda line: None,
+    log: LogFunction = lambda line: None,
 ) -> Checkpoint:
     """The checkpoint with a reference of the sections it was trained on; it is not written.
 
     Raises SpotsError when a section is another one, or lacks genes of the panel.
     """
-    encoder = checkpoint.tile_encoder(encoder_weights)
+    encoder = checkpoint.build_tile_encoder(encoder_weights)
     named = None
-    if checkpoint.encoder.name != STAIN:
+    if checkpoint.encoder.name != STAIN_ENCODER:
         device = pick_device()
-        named = NamedEncoder(encoder.to(device), device)
-    settings = Settings(
+        named = FrozenEncoder(encoder.to(device), device)
+    settings = TrainSettings(
         patch_px=checkpoint.patch.px, patch_um=checkpoint.patch.um, augmentation=None
     )
-    trained_on = _slides(checkpoint)
+    trained_on = _training_slide_fingerprints(checkpoint)
     sections = []
-    for part in read_data(data, names):
+    for part in read_section_data(data, names):
         section = load_section(
-            under_symbols(part, checkpoint.panel),
+            rename_to_panel_symbols(part, checkpoint.panel),
             checkpoint.panel,
             settings,
             named,
@@ -130,19 +130,19 @@ def with_reference(
                 f"({', '.join(trained_on)}); a reference describes those."
             )
         log(f"{section.name}: {len(section)} spots")
-        sections.append(encode(section, cast(SectionEncoder, encoder)))
-    made = make_reference(sections, checkpoint.network, tissue)
+        sections.append(encode_section(section, cast(SectionEncoder, encoder)))
+    made = build_reference(sections, checkpoint.network, tissue)
     return replace(checkpoint, reference=made, sha256="", path=None)
 
 
-def _slides(checkpoint: Checkpoint) -> dict[str, str]:
+def _training_slide_fingerprints(checkpoint: Checkpoint) -> dict[str, str]:
     """Fingerprints of the training slides by section, as far as the card has them."""
     data = checkpoint.card.get("training_data")
     prints = data.get("slide_fingerprints") if isinstance(data, dict) else None
     return prints if isinstance(prints, dict) else {}
 
 
-def reliability_entry(path: str | Path) -> dict[str, Any]:
+def read_reliability_report(path: str | Path) -> dict[str, Any]:
     """For the card, from the report of benchmarks/reliability.py: how well a score tells errors.
 
     Raises SpotsError when it is not one.
@@ -158,9 +158,9 @@ def reliability_entry(path: str | Path) -> dict[str, Any]:
             "gain": report["nested_gain_mse_mean"],
             "gain_sd_over_sections": report["nested_gain_mse_sd"],
             "gain_by_predicted_level_alone": rival["gain_mse_mean"],
-            "mse_of_all_spots": _mean(kept["100%"]),
-            "mse_of_the_most_reliable_half": _mean(kept["50%"]),
-            "mse_of_unreliable_spots_over_average": _mean(ratios),
+            "mse_of_all_spots": _rounded_mean(kept["100%"]),
+            "mse_of_the_most_reliable_half": _rounded_mean(kept["50%"]),
+            "mse_of_unreliable_spots_over_average": _rounded_mean(ratios),
         }
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise SpotsError(
@@ -169,5 +169,5 @@ def reliability_entry(path: str | Path) -> dict[str, Any]:
         ) from error
 
 
-def _mean(values: Sequence[float]) -> float:
+def _rounded_mean(values: Sequence[float]) -> float:
     return round(sum(values) / len(values), 3)

@@ -11,15 +11,15 @@ import numpy as np
 
 from ..errors import SpotsError
 from ..expression.panel import Panel
-from .crossval import DKAN, PROTOCOL, CrossValidation, FoldResult, Predicted
-from .metrics import score
-from .run_folder import differences
+from .crossval import DKAN_METHOD, CROSSVAL_PROTOCOL, CrossValidationResult, FoldResult, PredictionsBySection
+from .metrics import score_predictions
+from .run_folder import list_differences
 
-METRICS = (
+REPORT_METRICS = (
     *("pcc_all", "pcc_hpg", "pcc_heg", "pcc_hvg", "mse", "mae"),
     *("spots", "genes_without_pcc"),
 )
-EXPLAINED = {
+METRIC_EXPLANATIONS = {
     "pcc_all": "Pearson correlation per gene over the spots of a section, mean over the fold's "
     "sections, then over genes; hpg, heg, hvg: over the 50 genes best predicted, of highest mean "
     "and of highest variance of the test labels",
@@ -29,30 +29,30 @@ EXPLAINED = {
     "pooled": "all test sections together: mean over sections, then over genes",
 }
 
-Figures = dict[str, Any]
+MetricValues = dict[str, Any]
 
 
-def fold_figures(predicted: Predicted, labels: Predicted) -> Figures:
+def compute_fold_metrics(predicted: PredictionsBySection, labels: PredictionsBySection) -> MetricValues:
     """The eight numbers of one method on the test sections of a fold; None where undefined."""
-    summary = score(predicted, {name: labels[name] for name in predicted}).summary()
+    summary = score_predictions(predicted, {name: labels[name] for name in predicted}).to_summary()
     summary["spots"] = int(sum(len(labels[name]) for name in predicted))
-    return {name: summary[name] for name in METRICS}
+    return {name: summary[name] for name in REPORT_METRICS}
 
 
-def mean_of(figures: Sequence[Figures]) -> Figures:
+def average_metrics(figures: Sequence[MetricValues]) -> MetricValues:
     """Mean of each number over those that have it, None where none has."""
-    return {name: _mean([f[name] for f in figures]) for name in METRICS}
+    return {name: _mean_or_none([f[name] for f in figures]) for name in REPORT_METRICS}
 
 
-def crossval_report(result: CrossValidation, panel: Panel, made: Mapping[str, Any]) -> Figures:
+def build_crossval_report(result: CrossValidationResult, panel: Panel, made: Mapping[str, Any]) -> MetricValues:
     """Plain JSON; made: what it was made by and from."""
-    methods = {m: [_of_fold(f, m) for f in result.folds] for m in result.methods}
+    methods = {m: [_average_over_seeds(f, m) for f in result.folds] for m in result.methods}
     return {
         "format": 1,
         "kind": "cross-validation",
-        "protocol": PROTOCOL.format(by=result.by),
-        "explained": EXPLAINED,
-        "mean": {m: mean_of(folds) for m, folds in methods.items()},
+        "protocol": CROSSVAL_PROTOCOL.format(by=result.by),
+        "explained": METRIC_EXPLANATIONS,
+        "mean": {m: average_metrics(folds) for m, folds in methods.items()},
         "folds": [
             {
                 "name": f.fold.name,
@@ -64,21 +64,21 @@ def crossval_report(result: CrossValidation, panel: Panel, made: Mapping[str, An
             }
             for i, f in enumerate(result.folds)
         ],
-        "seeds": _seeds(result),
+        "seeds": _metrics_by_seed(result),
         "spread_over_folds": {
-            m: {n: _spread([f[n] for f in folds]) for n in METRICS[:6]}
+            m: {n: _sample_std([f[n] for f in folds]) for n in REPORT_METRICS[:6]}
             for m, folds in methods.items()
         },
-        "pooled": {m: result.pooled(m).summary() for m in result.methods},
+        "pooled": {m: result.pooled_scores(m).to_summary() for m in result.methods},
         "per_gene_pcc": {
-            symbol: {m: _number(s.per_gene[i]) for m, s in result.scores.items()}
+            symbol: {m: _round_or_none(s.pcc_per_gene[i]) for m, s in result.scores.items()}
             for i, symbol in enumerate(panel.symbols)
         },
         "made": dict(made),
     }
 
 
-def report_of(path: str | Path, run: Mapping[str, Any]) -> Figures:
+def read_matching_report(path: str | Path, run: Mapping[str, Any]) -> MetricValues:
     """The report of a cross-validation on the sections, panel and settings of this run.
 
     Raises SpotsError when it cannot be read, or is of others, naming what differs.
@@ -87,7 +87,7 @@ def report_of(path: str | Path, run: Mapping[str, Any]) -> Figures:
         report = json.loads(Path(path).read_text(encoding="utf-8"))
         made = {key: report["made"][key] for key in ("sections", "panel", "gene text", "settings")}
         made["stain"] = report["made"].get("stain")  # not there without normalisation
-        report["pooled"][DKAN]["pcc_all"], report["folds"][0]["epochs"], report["per_gene_pcc"]
+        report["pooled"][DKAN_METHOD]["pcc_all"], report["folds"][0]["epochs"], report["per_gene_pcc"]
     except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
         raise SpotsError(
             f"{path} is not the report of a cross-validation; make it with napari-dkan crossval."
@@ -95,7 +95,7 @@ def report_of(path: str | Path, run: Mapping[str, Any]) -> Figures:
     here = json.loads(json.dumps({key: run.get(key) for key in made}))
     # statistics differ in the last digit between machines; which sections they are does not
     made["sections"], here["sections"] = list(made["sections"]), list(here["sections"])
-    differs = differences(made, here)
+    differs = list_differences(made, here)
     if differs:
         raise SpotsError(
             f"{path} was measured with other settings or data ({', '.join(differs[:3])}); "
@@ -104,39 +104,39 @@ def report_of(path: str | Path, run: Mapping[str, Any]) -> Figures:
     return report
 
 
-def _of_fold(result: FoldResult, method: str) -> Figures:
-    return mean_of([fold_figures(p, result.labels) for p in result.predicted[method].values()])
+def _average_over_seeds(result: FoldResult, method: str) -> MetricValues:
+    return average_metrics([compute_fold_metrics(p, result.labels) for p in result.predictions[method].values()])
 
 
-def _seeds(result: CrossValidation) -> Figures:
+def _metrics_by_seed(result: CrossValidationResult) -> MetricValues:
     """DKAN's mean over folds with each seed, and the spread between seeds."""
-    seeds = list(result.folds[0].predicted[DKAN])
+    seeds = list(result.folds[0].predictions[DKAN_METHOD])
     each = {
-        str(seed): mean_of([fold_figures(f.predicted[DKAN][seed], f.labels) for f in result.folds])
+        str(seed): average_metrics([compute_fold_metrics(f.predictions[DKAN_METHOD][seed], f.labels) for f in result.folds])
         for seed in seeds
     }
-    spread = {n: _spread([f[n] for f in each.values()]) for n in METRICS[:6]}
+    spread = {n: _sample_std([f[n] for f in each.values()]) for n in REPORT_METRICS[:6]}
     return {"dkan": each, "spread": spread}
 
 
-def _mean(values: Sequence[float | None]) -> float | None:
+def _mean_or_none(values: Sequence[float | None]) -> float | None:
     known = [v for v in values if v is not None]
     return round(float(np.mean(known)), 4) if known else None
 
 
-def _spread(values: Sequence[float | None]) -> float | None:
+def _sample_std(values: Sequence[float | None]) -> float | None:
     """Sample standard deviation, None of fewer than two."""
     known = [v for v in values if v is not None]
     return round(float(np.std(known, ddof=1)), 4) if len(known) > 1 else None
 
 
-def _number(value: float) -> float | None:
+def _round_or_none(value: float) -> float | None:
     return None if value != value else round(float(value), 3)
 
 
-def table(figures: Mapping[str, Figures]) -> str:
+def format_metrics_table(figures: Mapping[str, MetricValues]) -> str:
     """A short table for people: a line per method."""
-    names = METRICS[:6]
+    names = REPORT_METRICS[:6]
     lines = [f"{'':<14}" + "".join(f"{n.upper().replace('_', '-'):>9}" for n in names)]
     for method, values in figures.items():
         cells = [("-" if values[n] is None else f"{values[n]:.4f}") for n in names]

@@ -14,13 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import OutputError
-from ..files import written_whole
-from .progress import LAST
+from ..files import atomic_write
+from .progress import LAST_CHECKPOINT
 
-CONFIG = "config.json"
-RESULT = "result.npz"
+CONFIG_FILE = "config.json"
+RESULT_FILE = "result.npz"
 
-Arrays = dict[str, NDArray[Any]]
+ArraysByName = dict[str, NDArray[Any]]
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class RunFolder:
     path: Path
 
     @classmethod
-    def start(cls, path: Path, config: Mapping[str, Any], resume: bool = False) -> RunFolder:
+    def create_or_resume(cls, path: Path, config: Mapping[str, Any], resume: bool = False) -> RunFolder:
         """A new run, or with ``resume`` the one that is there.
 
         Raises OutputError when it holds a run and resume is not asked for, or holds one of other
@@ -42,24 +42,24 @@ class RunFolder:
         """
         folder = cls(path)
         wanted = json.loads(json.dumps(config))
-        there = folder._config()
+        there = folder._read_config()
         if there is not None:
             if not resume:
                 raise OutputError(
                     f"{path} holds a run already; go on with it by --resume, or give another "
                     "folder by --run."
                 )
-            differs = differences(there.get("run", {}), wanted["run"])
+            differs = list_differences(there.get("run", {}), wanted["run"])
             if differs:
                 raise OutputError(
                     f"{path} holds a run of other settings or data ({', '.join(differs[:3])}); "
                     "resume with the same ones, or give another folder by --run."
                 )
             return folder
-        folder.write_json(CONFIG, wanted)
+        folder.write_json(CONFIG_FILE, wanted)
         return folder
 
-    def fold(self, name: str) -> Path:
+    def fold_path(self, name: str) -> Path:
         """Where a fold keeps its curves and its result."""
         return self.path / "folds" / re.sub(r"[^\w.-]+", "-", name)
 
@@ -69,16 +69,16 @@ class RunFolder:
 
     def save_result(self, name: str, arrays: Mapping[str, NDArray[Any]]) -> None:
         """The fold's result, whole; what only served to resume it goes. Raises OutputError."""
-        folder = self.fold(name)
-        with written_whole(folder / RESULT) as file, file.open("wb") as out:
+        folder = self.fold_path(name)
+        with atomic_write(folder / RESULT_FILE) as file, file.open("wb") as out:
             table: dict[str, Any] = dict(arrays)
             np.savez(out, **table)
-        for leftover in folder.rglob(LAST):
+        for leftover in folder.rglob(LAST_CHECKPOINT):
             leftover.unlink(missing_ok=True)
 
-    def result(self, name: str) -> Arrays | None:
+    def load_result(self, name: str) -> ArraysByName | None:
         """A finished fold's result, None where there is none. Raises OutputError when damaged."""
-        path = self.fold(name) / RESULT
+        path = self.fold_path(name) / RESULT_FILE
         if not path.is_file():
             return None
         try:
@@ -87,8 +87,8 @@ class RunFolder:
         except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
             raise OutputError(f"{path} is damaged; remove it to run the fold again.") from error
 
-    def _config(self) -> dict[str, Any] | None:
-        path = self.path / CONFIG
+    def _read_config(self) -> dict[str, Any] | None:
+        path = self.path / CONFIG_FILE
         if not path.exists():
             return None
         try:
@@ -103,17 +103,17 @@ class RunFolder:
 def write_json(path: Path, content: Any) -> None:
     """Indented JSON, whole. Raises OutputError."""
     text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
-    with written_whole(path) as file:
+    with atomic_write(path) as file:
         file.write_text(text + "\n", encoding="utf-8")
 
 
-def differences(one: Any, other: Any, name: str = "") -> list[str]:
+def list_differences(one: Any, other: Any, name: str = "") -> list[str]:
     """Names of the entries in which two JSON objects differ."""
     if isinstance(one, dict) and isinstance(other, dict):
         keys = [*one, *(k for k in other if k not in one)]
         return [
             found
             for key in keys
-            for found in differences(one.get(key), other.get(key), f"{name} {key}".strip())
+            for found in list_differences(one.get(key), other.get(key), f"{name} {key}".strip())
         ]
     return [] if one == other else [name]

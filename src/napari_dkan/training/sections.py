@@ -14,25 +14,25 @@ from torch import Tensor
 
 from ..errors import SpotsError
 from ..expression.label_scale import LabelScale
-from ..expression.labels import array_coordinates, panel_labels
+from ..expression.labels import array_coords_from_section, labels_from_section
 from ..expression.panel import Panel
-from ..inference.patches import Squares, read_spot
+from ..inference.patches import PatchReader, read_spot_pixels
 from ..model.encoders.protocol import EncoderSpec
 from ..model.encoders.stain import StainEncoder
-from ..model.encoders.stain_statistics import SIDE, statistics
-from ..model.stain_norm import Stain
-from .augment import Augmentation, Restain, View, jitter, plan
-from .ready import ReadyEncoder, ReadyFeatures, TileFeatures
+from ..model.encoders.stain_statistics import TILE_SIDE_PX, compute_tile_statistics
+from ..model.stain_norm import StainProfile
+from .augment import Augmentation, StainTransform, AugmentedView, sample_jitter, sample_view_transforms
+from .ready import FrozenEncoderPlaceholder, FrozenFeatures, FeatureSource
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
-GRID = 5  # neighbours lie on GRID x GRID patches
-VIEW_SEED = 2021  # of views: part of the data, the same for every network
+NEIGHBOR_GRID = 5  # neighbours lie on GRID x GRID patches
+AUGMENTATION_SEED = 2021  # of views: part of the data, the same for every network
 
 
 @dataclass(frozen=True)
-class Section:
+class PreparedSection:
     """N labelled spots of one section.
 
     labels : (N, G) float32 on the label scale.
@@ -58,19 +58,19 @@ class Section:
     mpp: float
     spot_pitch_um: float
     spot_diameter_um: float
-    dropped: tuple[str, ...] = ()
+    dropped_spots: tuple[str, ...] = ()
     slide: str = ""
     patient: str = ""
-    ready: ReadyFeatures | None = None
-    views: tuple[View, ...] = ()
-    stain: Stain | None = None
+    frozen_features: FrozenFeatures | None = None
+    views: tuple[AugmentedView, ...] = ()
+    stain: StainProfile | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
 
 
 @dataclass(frozen=True)
-class Encoded:
+class EncodedSection:
     """A section seen through a tile encoder.
 
     features : (N, 25, d) of the 5x5 tiles, row-major.
@@ -78,15 +78,15 @@ class Encoded:
     views : the section's views in the same way.
     """
 
-    section: Section
-    features: Tensor
-    given: Tensor | None = None
-    views: tuple[Encoded, ...] = ()
+    section: PreparedSection
+    neighbor_features: Tensor
+    stored_target_features: Tensor | None = None
+    views: tuple[EncodedSection, ...] = ()
 
     @property
-    def own(self) -> Tensor:
+    def target_features(self) -> Tensor:
         """(N, d) features of the spots' own patches; without stored ones the 13th tile's."""
-        return self.features[:, GRID * GRID // 2] if self.given is None else self.given
+        return self.neighbor_features[:, NEIGHBOR_GRID * NEIGHBOR_GRID // 2] if self.stored_target_features is None else self.stored_target_features
 
 
 class SectionEncoder(Protocol):
@@ -102,14 +102,14 @@ class SectionEncoder(Protocol):
 
 def prepare_section(
     data: AnnData,
-    slide: Squares,
+    patch_reader: PatchReader,
     panel: Panel,
     scale: LabelScale,
     patch_um: float,
     patch_px: int,
-    features: TileFeatures | None = None,
+    features: FeatureSource | None = None,
     augmentation: Augmentation | None = None,
-) -> Section:
+) -> PreparedSection:
     """Labels and pixels of every labelled spot; each spot's surroundings are read once.
 
     data : raw counts with ``obsm['spatial']``, ``obs['array_row'|'array_col']`` and
@@ -122,14 +122,14 @@ def prepare_section(
     are not those of the section's spots.
     """
     name = str(data.uns["section"])
-    labels = panel_labels(data, panel, scale)
+    labels = labels_from_section(data, panel, scale)
     xy = np.asarray(data.obsm["spatial"], dtype=float)[labels.rows]
-    array = array_coordinates(data)[labels.rows]
-    off = (xy < 0).any(axis=1) | (xy[:, 0] >= slide.width) | (xy[:, 1] >= slide.height)
+    array = array_coords_from_section(data)[labels.rows]
+    off = (xy < 0).any(axis=1) | (xy[:, 0] >= patch_reader.width) | (xy[:, 1] >= patch_reader.height)
     if off.any():
         raise SpotsError(
             f"{int(off.sum())} of {len(xy)} spots of {name} lie off its image "
-            f"({slide.width} x {slide.height} px); is it the image of another section?"
+            f"({patch_reader.width} x {patch_reader.height} px); is it the image of another section?"
         )
     if len(xy) < 2:
         raise SpotsError(
@@ -137,9 +137,9 @@ def prepare_section(
             "correlation over one spot does not exist."
         )
     side = patch_um / float(data.uns["mpp"])
-    seen = _look(slide, xy, side, patch_px, features)
-    views = [] if augmentation is None or features is not None else plan(augmentation, VIEW_SEED)
-    return Section(
+    seen = _read_spot_pixels(patch_reader, xy, side, patch_px, features)
+    views = [] if augmentation is None or features is not None else sample_view_transforms(augmentation, AUGMENTATION_SEED)
+    return PreparedSection(
         name,
         torch.from_numpy(labels.values),
         torch.from_numpy(array),
@@ -149,16 +149,16 @@ def prepare_section(
         float(data.uns["mpp"]),
         float(data.uns["spot_pitch_um"]),
         float(data.uns["spot_diameter_um"]),
-        labels.dropped,
+        labels.dropped_spots,
         patient=str(data.uns.get("patient", "")),
-        ready=None if features is None else features.of(data, labels.rows),
+        frozen_features=None if features is None else features.select_features(data, labels.rows),
         views=tuple(
-            _look(
-                slide,
-                xy + jitter(augmentation, len(xy), random) / float(data.uns["mpp"]),
+            _read_spot_pixels(
+                patch_reader,
+                xy + sample_jitter(augmentation, len(xy), random) / float(data.uns["mpp"]),
                 side,
                 patch_px,
-                restain=restain,
+                stain_transform=restain,
             )
             for restain, random in views
             if augmentation is not None
@@ -166,44 +166,44 @@ def prepare_section(
     )
 
 
-def _look(
-    slide: Squares,
+def _read_spot_pixels(
+    patch_reader: PatchReader,
     xy: NDArray[np.float64],
     side: float,
     patch_px: int,
-    features: TileFeatures | None = None,
-    restain: Restain | None = None,
-) -> View:
+    features: FeatureSource | None = None,
+    stain_transform: StainTransform | None = None,
+) -> AugmentedView:
     """Patches and statistics around every spot; features are shown the tiles in passing."""
-    tile_px = SIDE if features is None else features.px(SIDE)
+    tile_px = TILE_SIDE_PX if features is None else features.tile_px(TILE_SIDE_PX)
     patches = np.empty((len(xy), patch_px, patch_px, 3), dtype=np.uint8)
     numbers = []
-    mask = np.empty((len(xy), GRID**2), dtype=bool)
+    mask = np.empty((len(xy), NEIGHBOR_GRID**2), dtype=bool)
     for i, (x, y) in enumerate(xy):
-        pixels = read_spot(slide, x, y, side, GRID, patch_px, tile_px)
+        pixels = read_spot_pixels(patch_reader, x, y, side, NEIGHBOR_GRID, patch_px, tile_px)
         patch, window, mask[i] = pixels.target, pixels.tiles, pixels.mask
-        if restain is not None:
-            patch, window = restain(patch), restain(window)
+        if stain_transform is not None:
+            patch, window = stain_transform(patch), stain_transform(window)
         patches[i] = patch
         tiles = torch.from_numpy(np.ascontiguousarray(window)).permute(0, 3, 1, 2)
-        numbers.append(statistics(_shrunk(tiles)))
+        numbers.append(compute_tile_statistics(_resize_tiles(tiles)))
         if features is not None:
-            features.see(tiles)
-    return View(
+            features.add_tiles(tiles)
+    return AugmentedView(
         torch.from_numpy(patches).permute(0, 3, 1, 2).contiguous(),
         torch.stack(numbers),
         torch.from_numpy(mask),
     )
 
 
-def _shrunk(tiles: Tensor) -> Tensor:
+def _resize_tiles(tiles: Tensor) -> Tensor:
     """Tiles at the side that the stain statistics are defined for."""
-    if tiles.shape[-1] == SIDE:
+    if tiles.shape[-1] == TILE_SIDE_PX:
         return tiles
-    return F.interpolate(tiles.float(), (SIDE, SIDE), mode="area")
+    return F.interpolate(tiles.float(), (TILE_SIDE_PX, TILE_SIDE_PX), mode="area")
 
 
-def select_genes(sections: Sequence[Section], rows: Sequence[int]) -> list[Section]:
+def select_genes(sections: Sequence[PreparedSection], rows: Sequence[int]) -> list[PreparedSection]:
     """The sections with the labels of some genes, in the order of rows.
 
     The labels stay as they are: normalised over the whole panel.
@@ -212,14 +212,14 @@ def select_genes(sections: Sequence[Section], rows: Sequence[int]) -> list[Secti
     return [replace(s, labels=s.labels[:, index].contiguous()) for s in sections]
 
 
-def fit_encoder(sections: Sequence[Section], dimension: int, patch_um: float) -> SectionEncoder:
+def fit_section_encoder(sections: Sequence[PreparedSection], dimension: int, patch_um: float) -> SectionEncoder:
     """The tile encoder of these sections.
 
     Ready features have theirs; else it is the stain encoder fitted on the tiles on the slide.
 
     Raises SpotsError when sections hold features of different encoders.
     """
-    specs = {None if s.ready is None else s.ready.spec for s in sections}
+    specs = {None if s.frozen_features is None else s.frozen_features.spec for s in sections}
     if len(specs) > 1:
         names = ", ".join(sorted("stain statistics" if s is None else s.name for s in specs))
         raise SpotsError(
@@ -228,18 +228,18 @@ def fit_encoder(sections: Sequence[Section], dimension: int, patch_um: float) ->
         )
     (spec,) = specs
     if spec is not None:
-        return ReadyEncoder(spec)
+        return FrozenEncoderPlaceholder(spec)
     tiles = torch.cat([s.statistics[s.mask] for s in sections])
-    return StainEncoder.fit_statistics(tiles, dimension, patch_um)
+    return StainEncoder.fit_from_statistics(tiles, dimension, patch_um)
 
 
-def encode(section: Section, encoder: SectionEncoder) -> Encoded:
+def encode_section(section: PreparedSection, encoder: SectionEncoder) -> EncodedSection:
     """The section through this encoder; ready features are taken as they are."""
-    if section.ready is not None:
-        return Encoded(section, section.ready.neighbors, section.ready.own)
+    if section.frozen_features is not None:
+        return EncodedSection(section, section.frozen_features.neighbor_features, section.frozen_features.target_features)
     views = [replace(section, **vars(view), views=()) for view in section.views]
-    return Encoded(
+    return EncodedSection(
         section,
         encoder.project(section.statistics),
-        views=tuple(Encoded(v, encoder.project(v.statistics)) for v in views),
+        views=tuple(EncodedSection(v, encoder.project(v.statistics)) for v in views),
     )

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from ..model.config import DKANConfig, Stack
+from ..model.config import DKANConfig, StackConfig
 from .augment import Augmentation
 
 # Side of the published patch: 224 px at 0.688 um/px.
-PATCH_UM = 154.112
+PUBLISHED_PATCH_UM = 154.112
 
 
 @dataclass(frozen=True)
-class Settings:
+class TrainSettings:
     """Defaults are those of the bundled checkpoint: a few hundred spots, two CPU cores.
 
     dim : width of the network and of the tile encoder's features.
@@ -40,7 +40,7 @@ class Settings:
     """
 
     patch_px: int = 56
-    patch_um: float = PATCH_UM
+    patch_um: float = PUBLISHED_PATCH_UM
     dim: int = 64
     text_dim: int = 192
     trunk: str = "lcnet_035"
@@ -67,12 +67,12 @@ class Settings:
     augmentation: Augmentation | None = field(default_factory=Augmentation)
     network: DKANConfig | None = None
 
-    def config(self, genes: int) -> DKANConfig:
+    def network_config(self, genes: int) -> DKANConfig:
         if self.network is not None:
             return replace(self.network, genes=genes, dim=self.dim, text_dim=self.text_dim)
 
-        def stack(depth: int, dropout: float = self.dropout) -> Stack:
-            return Stack(depth=depth, heads=4, ratio=2.0, dropout=dropout)
+        def stack(depth: int, dropout: float = self.dropout) -> StackConfig:
+            return StackConfig(depth=depth, heads=4, ratio=2.0, dropout=dropout)
 
         return DKANConfig(
             genes=genes,

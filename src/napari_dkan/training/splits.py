@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..errors import SpotsError
-from .choices import By
-from .sections import Section
+from .choices import FoldUnit
+from .sections import PreparedSection
 
 
 @dataclass(frozen=True)
@@ -20,12 +20,12 @@ class Fold:
     validation: tuple[str, ...]
 
     @property
-    def fitting(self) -> tuple[str, ...]:
+    def training_without_validation(self) -> tuple[str, ...]:
         """Training without validation: what the number of epochs is chosen on."""
         return tuple(n for n in self.training if n not in self.validation)
 
 
-def make_folds(sections: Sequence[Section], by: By = By.section) -> list[Fold]:
+def make_folds(sections: Sequence[PreparedSection], by: FoldUnit = FoldUnit.section) -> list[Fold]:
     """Each section, or all sections of each patient, tested once.
 
     The section after the test section validates, so that each does so once; with patients it is
@@ -37,8 +37,8 @@ def make_folds(sections: Sequence[Section], by: By = By.section) -> list[Fold]:
     if len(set(names)) < len(names):
         twice = next(n for n in names if names.count(n) > 1)
         raise SpotsError(f"The section {twice} is given twice; give each once.")
-    if by is By.patient:
-        return _by_patient(sections)
+    if by is FoldUnit.patient:
+        return _make_patient_folds(sections)
     if len(names) < 3:
         raise SpotsError(
             f"Leave-one-section-out takes at least 3 sections, not {len(names)}: one is tested, "
@@ -55,7 +55,7 @@ def make_folds(sections: Sequence[Section], by: By = By.section) -> list[Fold]:
     ]
 
 
-def _by_patient(sections: Sequence[Section]) -> list[Fold]:
+def _make_patient_folds(sections: Sequence[PreparedSection]) -> list[Fold]:
     unknown = [s.name for s in sections if not s.patient]
     if unknown:
         raise SpotsError(

@@ -10,47 +10,47 @@ from typing import Any
 
 from ..errors import OutputError
 from ..expression.panel import Panel
-from ..model.checkpoint import Checkpoint, Patch, save_checkpoint
-from .card import epochs_of, make_card
+from ..model.checkpoint import Checkpoint, PatchGeometry, save_checkpoint
+from .card import list_chosen_epochs, build_training_card
 from .crossval import cross_validate
-from .fingerprint import of_panel, of_section, of_text
-from .fit import ONE_DEVICE
-from .fit_model import OnEpoch, fit_model
-from .gene_text import GeneText, no_gene_text
-from .hardware import Hardware
-from .inputs import panel_of, text_of
-from .loading import LABELS as LABELS
+from .fingerprint import hash_panel, hash_section, hash_gene_text
+from .fit import SINGLE_DEVICE
+from .fit_model import EpochCallback, fit_model
+from .gene_text import GeneTextFeatures, make_random_gene_text
+from .hardware import TrainingHardware
+from .inputs import resolve_panel, resolve_gene_text
+from .loading import DEFAULT_LABEL_SCALE as DEFAULT_LABEL_SCALE
 from .loading import load_section as load_section
-from .loading import load_sections, settings_for
-from .reference import make_reference
-from .report import crossval_report, report_of
+from .loading import load_sections, adapt_settings_to_sections
+from .reference import build_reference
+from .report import build_crossval_report, read_matching_report
 from .run_folder import RunFolder
-from .sections import Section, encode
-from .settings import Settings
+from .sections import PreparedSection, encode_section
+from .settings import TrainSettings
 
-Log = Callable[[str], None]
+LogFunction = Callable[[str], None]
 
 
-def train(
+def train_checkpoint(
     data: str | Path,
     sections: Sequence[str] | None,
     panel_file: str | Path | None,
     out: str | Path,
     *,
-    settings: Settings | None = None,
+    settings: TrainSettings | None = None,
     gene_text_file: str | Path | None = None,
     gene_tables: str | Path | None = None,
     encoder: str | None = None,
     encoder_weights: str | Path | None = None,
     stain: str | None = None,
     crossval: bool = True,
-    measured: str | Path | None = None,
+    crossval_report_file: str | Path | None = None,
     card: dict[str, Any] | None = None,
     run: Path | None = None,
     resume: bool = False,
-    hardware: Hardware = ONE_DEVICE,
-    log: Log = lambda line: None,
-    tick: Log = lambda line: None,
+    hardware: TrainingHardware = SINGLE_DEVICE,
+    log: LogFunction = lambda line: None,
+    log_epoch: LogFunction = lambda line: None,
 ) -> Path:
     """Train DKAN on sections of a folder, in any layout that is known, and write a checkpoint.
 
@@ -69,8 +69,8 @@ def train(
     """
     if not Path(out).parent.is_dir():  # now, and not after an hour of training
         raise OutputError(f"{Path(out).parent} is not a folder; make it, or write elsewhere.")
-    settings = settings or Settings()
-    panel = panel_of(data, panel_file, gene_tables)
+    settings = settings or TrainSettings()
+    panel = resolve_panel(data, panel_file, gene_tables)
     prepared = load_sections(
         data,
         sections,
@@ -81,12 +81,12 @@ def train(
         stain=stain,
         log=log,
     )
-    settings = settings_for(settings, prepared)
-    text = text_of(data, gene_text_file, panel, settings)
-    config = run_config("train", prepared, panel, text, settings) | {"crossval": crossval}
-    report = None if measured is None else report_of(measured, config)
-    folder = None if run is None else RunFolder.start(run, {"run": config}, resume)
-    checkpoint = train_sections(
+    settings = adapt_settings_to_sections(settings, prepared)
+    text = resolve_gene_text(data, gene_text_file, panel, settings)
+    config = build_run_config("train", prepared, panel, text, settings) | {"crossval": crossval}
+    report = None if crossval_report_file is None else read_matching_report(crossval_report_file, config)
+    folder = None if run is None else RunFolder.create_or_resume(run, {"run": config}, resume)
+    checkpoint = train_on_sections(
         prepared,
         panel,
         text,
@@ -97,7 +97,7 @@ def train(
         run=folder,
         hardware=hardware,
         log=log,
-        tick=tick,
+        log_epoch=log_epoch,
     )
     if folder is not None:
         folder.write_json("card.json", checkpoint.card)
@@ -107,34 +107,34 @@ def train(
     return saved
 
 
-def run_config(
-    kind: str, sections: Sequence[Section], panel: Panel, text: GeneText, settings: Settings
+def build_run_config(
+    kind: str, sections: Sequence[PreparedSection], panel: Panel, text: GeneTextFeatures, settings: TrainSettings
 ) -> dict[str, Any]:
     """What a run folder has to agree in before it is gone on with."""
     stain = sections[0].stain
     return {
         "kind": kind,
-        "sections": {s.name: of_section(s) for s in sections},
-        "panel": of_panel(panel),
-        "gene text": of_text(text),
+        "sections": {s.name: hash_section(s) for s in sections},
+        "panel": hash_panel(panel),
+        "gene text": hash_gene_text(text),
         "settings": asdict(settings),
         **({} if stain is None else {"stain": stain.method}),
     }
 
 
-def train_sections(
-    sections: Sequence[Section],
+def train_on_sections(
+    sections: Sequence[PreparedSection],
     panel: Panel,
-    gene_text: GeneText | None = None,
+    gene_text: GeneTextFeatures | None = None,
     *,
-    settings: Settings | None = None,
+    settings: TrainSettings | None = None,
     crossval: bool = True,
     report: Mapping[str, Any] | None = None,
     card: dict[str, Any] | None = None,
     run: RunFolder | None = None,
-    hardware: Hardware = ONE_DEVICE,
-    log: Log = lambda line: None,
-    tick: Log = lambda line: None,
+    hardware: TrainingHardware = SINGLE_DEVICE,
+    log: LogFunction = lambda line: None,
+    log_epoch: LogFunction = lambda line: None,
 ) -> Checkpoint:
     """A checkpoint trained on prepared sections, with an honest card; it is not written.
 
@@ -143,14 +143,14 @@ def train_sections(
     its place. With neither, training runs ``settings.epochs`` epochs and the card says that
     nothing was measured.
     """
-    settings = settings or Settings()
-    text = gene_text or no_gene_text(panel, settings.text_dim, settings.seed)
+    settings = settings or TrainSettings()
+    text = gene_text or make_random_gene_text(panel, settings.text_dim, settings.seed)
     if report is None and crossval:
         measured = cross_validate(
-            sections, text, settings, run=run, hardware=hardware, log=log, tick=tick
+            sections, text, settings, run=run, hardware=hardware, log=log, log_epoch=log_epoch
         )
-        report = crossval_report(measured, panel, {})
-    epochs = settings.epochs if report is None else round(median(epochs_of(report)))
+        report = build_crossval_report(measured, panel, {})
+    epochs = settings.epochs if report is None else round(median(list_chosen_epochs(report)))
     log(f"final fit on {', '.join(s.name for s in sections)}: {epochs} epochs")
     model = fit_model(
         sections,
@@ -159,20 +159,20 @@ def train_sections(
         epochs,
         folder=None if run is None else run.path / "final",
         hardware=hardware,
-        on_epoch=_final(tick),
+        on_epoch=_make_final_epoch_callback(log_epoch),
     )
-    reference = make_reference([encode(s, model.encoder) for s in sections], model.network)
+    reference = build_reference([encode_section(s, model.encoder) for s in sections], model.network)
     first = sections[0]
     return Checkpoint(
         network=model.network,
         panel=panel,
-        label_scale=LABELS,
-        patch=Patch(settings.patch_px, settings.patch_um),
+        label_scale=DEFAULT_LABEL_SCALE,
+        patch=PatchGeometry(settings.patch_px, settings.patch_um),
         spot_pitch_um=first.spot_pitch_um,
         spot_diameter_um=first.spot_diameter_um,
         encoder=model.encoder.spec,
         gene_text=text.source,
-        card=make_card(sections, panel, settings, epochs, report) | (card or {}),
+        card=build_training_card(sections, panel, settings, epochs, report) | (card or {}),
         encoder_tensors=model.encoder.tensors() or None,
         text_basis=text.basis,
         reference=reference,
@@ -180,5 +180,5 @@ def train_sections(
     )
 
 
-def _final(tick: Log) -> OnEpoch:
+def _make_final_epoch_callback(tick: LogFunction) -> EpochCallback:
     return lambda number, pcc: tick(f"final fit: epoch {number}")

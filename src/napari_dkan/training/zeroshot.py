@@ -24,17 +24,17 @@ from ..errors import SpotsError
 from ..expression.panel import Panel
 from ..model.ensemble import Ensemble
 from ..model.network import DKAN
-from .batches import Batch, whole
+from .batches import TrainingBatch, make_section_batch
 from .fit_model import fit_model
-from .gene_text import PanelText
+from .gene_text import GeneTextEmbeddings
 from .metrics import gene_pcc
-from .sections import Section, encode, select_genes
-from .settings import Settings
+from .sections import PreparedSection, encode_section, select_genes
+from .settings import TrainSettings
 
-Array = NDArray[np.float64]
-Rows = NDArray[np.int64]
+FloatArray = NDArray[np.float64]
+GeneRows = NDArray[np.int64]
 
-PROTOCOL = (
+ZERO_SHOT_PROTOCOL = (
     "held-out genes are in neither labels, heads, text transformer, text basis nor expression "
     "input (their counts are in the library size of the panel); each section is predicted by a "
     "network trained on the others for a fixed number of epochs; PCC per held-out gene, mean over "
@@ -46,7 +46,7 @@ PROTOCOL = (
 
 
 @dataclass(frozen=True)
-class Draw:
+class HeldOutDraw:
     """One draw of H held-out genes, predicted on every section.
 
     rows : (H,) of the panel. pcc : (H, H) mean over sections of the correlation of gene i with
@@ -54,27 +54,27 @@ class Draw:
     PCC of the genes that were trained on.
     """
 
-    rows: Rows
-    pcc: Array
-    panel_mean: Array
-    trained: float
+    rows: GeneRows
+    pcc_by_text: FloatArray
+    panel_mean_pcc: FloatArray
+    trained_genes_pcc: float
 
     @property
-    def own(self) -> Array:
+    def own_text_pcc(self) -> FloatArray:
         """(H,) with each gene's own text."""
-        return np.diag(self.pcc)
+        return np.diag(self.pcc_by_text)
 
-    def shuffled(self, count: int, seed: int) -> Array:
+    def sample_shuffled_pcc(self, count: int, seed: int) -> FloatArray:
         """(count, H) with another's text; no gene keeps its own in any of the permutations."""
         rng, h = np.random.default_rng(seed), len(self.rows)
-        return np.stack([self.pcc[np.arange(h), _derangement(h, rng)] for _ in range(count)])
+        return np.stack([self.pcc_by_text[np.arange(h), _sample_derangement(h, rng)] for _ in range(count)])
 
 
-def measure_zero_shot(
-    sections: Sequence[Section],
+def evaluate_zero_shot(
+    sections: Sequence[PreparedSection],
     panel: Panel,
-    text: PanelText,
-    settings: Settings,
+    text: GeneTextEmbeddings,
+    settings: TrainSettings,
     *,
     held_out: int = 25,
     draws: int = 3,
@@ -92,34 +92,34 @@ def measure_zero_shot(
         raise SpotsError("Leaving one section out takes at least 2 sections; give more.")
     mean = torch.cat([s.labels for s in sections]).mean(dim=0).numpy()
     done = []
-    for number, rows in enumerate(draw_genes(mean, held_out, draws, settings.seed)):
-        done.append(_draw(sections, text, rows, replace(settings, seed=settings.seed + number)))
+    for number, rows in enumerate(draw_held_out_genes(mean, held_out, draws, settings.seed)):
+        done.append(_evaluate_draw(sections, text, rows, replace(settings, seed=settings.seed + number)))
         named = ", ".join(panel.symbols[r] for r in rows[:3])
         log(
-            f"draw {number + 1} of {draws} ({named}, ...): PCC {done[-1].own.mean():.3f}, "
-            f"shuffled {done[-1].shuffled(shuffles, settings.seed).mean():.3f}, "
-            f"panel mean {done[-1].panel_mean.mean():.3f}"
+            f"draw {number + 1} of {draws} ({named}, ...): PCC {done[-1].own_text_pcc.mean():.3f}, "
+            f"shuffled {done[-1].sample_shuffled_pcc(shuffles, settings.seed).mean():.3f}, "
+            f"panel mean {done[-1].panel_mean_pcc.mean():.3f}"
         )
-    report = summarise(done, shuffles, settings.seed)
+    report = summarize_draws(done, shuffles, settings.seed)
     genes = [panel.symbols[r] for d in done for r in d.rows]
-    own, by_mean = (np.concatenate(v).tolist() for v in _own_and_mean(done))
-    other = np.concatenate([d.shuffled(shuffles, settings.seed).mean(axis=0) for d in done])
+    own, by_mean = (np.concatenate(v).tolist() for v in _collect_pccs(done))
+    other = np.concatenate([d.sample_shuffled_pcc(shuffles, settings.seed).mean(axis=0) for d in done])
     return {
-        "protocol": PROTOCOL,
+        "protocol": ZERO_SHOT_PROTOCOL,
         "version": __version__,
         "sections": [s.name for s in sections],
         "gene_text": text.source,
         "text_encoder": text.encoder,
         **report,
         "per_gene": {
-            g: {"pcc": _round(a), "shuffled": _round(b), "panel_mean": _round(c)}
+            g: {"pcc": _round4(a), "shuffled": _round4(b), "panel_mean": _round4(c)}
             for g, a, b, c in zip(genes, own, other.tolist(), by_mean, strict=True)
         },
         "training": asdict(settings),
     }
 
 
-def zero_shot_card(report: dict[str, Any]) -> dict[str, Any]:
+def build_zero_shot_card(report: dict[str, Any]) -> dict[str, Any]:
     """The card's entry ``zero_shot``: what a person is told beside such a gene."""
     kept = (
         *("pcc", "shuffled_pcc", "shuffled_spread", "panel_mean_pcc", "difference"),
@@ -129,10 +129,10 @@ def zero_shot_card(report: dict[str, Any]) -> dict[str, Any]:
     return card | {"epochs": report["training"]["epochs"], "protocol": report["protocol"]}
 
 
-def zero_shot_entry(path: str | Path) -> dict[str, Any]:
+def read_zero_shot_card(path: str | Path) -> dict[str, Any]:
     """The same from a report file. Raises SpotsError when it is not one."""
     try:
-        return zero_shot_card(json.loads(Path(path).read_text(encoding="utf-8")))
+        return build_zero_shot_card(json.loads(Path(path).read_text(encoding="utf-8")))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise SpotsError(
             f"{path} is not the report of a zero-shot measurement; make it with napari-dkan "
@@ -140,7 +140,7 @@ def zero_shot_entry(path: str | Path) -> dict[str, Any]:
         ) from error
 
 
-def draw_genes(mean: NDArray[np.floating], held_out: int, draws: int, seed: int) -> list[Rows]:
+def draw_held_out_genes(mean: NDArray[np.floating], held_out: int, draws: int, seed: int) -> list[GeneRows]:
     """Disjoint sets of rows, each with one gene of every one of ``held_out`` classes by mean.
 
     Raises SpotsError when the panel has too few genes.
@@ -156,11 +156,11 @@ def draw_genes(mean: NDArray[np.floating], held_out: int, draws: int, seed: int)
     return [np.sort([c[d] for c in order]).astype(np.int64) for d in range(draws)]
 
 
-def summarise(draws: Sequence[Draw], shuffles: int, seed: int) -> dict[str, Any]:
+def summarize_draws(draws: Sequence[HeldOutDraw], shuffles: int, seed: int) -> dict[str, Any]:
     """Means over all held-out genes of all draws, and the verdict."""
-    own, by_mean = map(np.concatenate, _own_and_mean(draws))
+    own, by_mean = map(np.concatenate, _collect_pccs(draws))
     # every shuffle is one of all draws at once, so its mean is what this run would have shown
-    other = np.concatenate([d.shuffled(shuffles, seed) for d in draws], axis=1)
+    other = np.concatenate([d.sample_shuffled_pcc(shuffles, seed) for d in draws], axis=1)
     gain = own - other.mean(axis=0)
     over_genes = gain.std(ddof=1) / np.sqrt(len(gain))
     spread = other.mean(axis=1).std(ddof=1)
@@ -168,40 +168,40 @@ def summarise(draws: Sequence[Draw], shuffles: int, seed: int) -> dict[str, Any]
     return {
         "held_out": len(draws[0].rows),
         "draws": len(draws),
-        "pcc": _round(own.mean()),
-        "shuffled_pcc": _round(other.mean()),
-        "shuffled_spread": _round(spread),
-        "panel_mean_pcc": _round(by_mean.mean()),
-        "trained_genes_pcc": _round(np.mean([d.trained for d in draws])),
-        "difference": _round(gain.mean()),
-        "standard_error": _round(error),
+        "pcc": _round4(own.mean()),
+        "shuffled_pcc": _round4(other.mean()),
+        "shuffled_spread": _round4(spread),
+        "panel_mean_pcc": _round4(by_mean.mean()),
+        "trained_genes_pcc": _round4(np.mean([d.trained_genes_pcc for d in draws])),
+        "difference": _round4(gain.mean()),
+        "standard_error": _round4(error),
         "beats_shuffled": bool(gain.mean() > 2 * error),
         "genes_better_than_shuffled": int((gain > 0).sum()),
-        "difference_to_panel_mean": _round((own - by_mean).mean()),
-        "standard_error_to_panel_mean": _round((own - by_mean).std(ddof=1) / np.sqrt(len(own))),
+        "difference_to_panel_mean": _round4((own - by_mean).mean()),
+        "standard_error_to_panel_mean": _round4((own - by_mean).std(ddof=1) / np.sqrt(len(own))),
         "per_draw": [
             {
-                "pcc": _round(d.own.mean()),
-                "shuffled_pcc": _round(d.shuffled(shuffles, seed).mean()),
-                "panel_mean_pcc": _round(d.panel_mean.mean()),
-                "trained_genes_pcc": _round(d.trained),
+                "pcc": _round4(d.own_text_pcc.mean()),
+                "shuffled_pcc": _round4(d.sample_shuffled_pcc(shuffles, seed).mean()),
+                "panel_mean_pcc": _round4(d.panel_mean_pcc.mean()),
+                "trained_genes_pcc": _round4(d.trained_genes_pcc),
             }
             for d in draws
         ],
     }
 
 
-def _draw(sections: Sequence[Section], text: PanelText, held: Rows, settings: Settings) -> Draw:
+def _evaluate_draw(sections: Sequence[PreparedSection], text: GeneTextEmbeddings, held: GeneRows, settings: TrainSettings) -> HeldOutDraw:
     """Leave one section out, with a network of all genes but the held-out ones."""
     kept = np.setdiff1d(np.arange(len(text.embeddings)), held)
-    known = text.reduced(settings.text_dim, kept.tolist())
+    known = text.reduce(settings.text_dim, kept.tolist())
     assert known.basis is not None
     new = known.basis.project(text.embeddings[torch.as_tensor(held)])
     pcc, by_mean, trained = [], [], []
     for test in sections:
         training = select_genes([s for s in sections if s is not test], kept.tolist())
         model = fit_model(training, known, settings, settings.epochs)
-        ours, theirs = _predict(model.network, whole(encode(test, model.encoder)), new)
+        ours, theirs = _predict_standardized(model.network, make_section_batch(encode_section(test, model.encoder)), new)
         labels = test.labels.numpy()
         measured = labels[:, held]
         pcc.append(
@@ -210,21 +210,21 @@ def _draw(sections: Sequence[Section], text: PanelText, held: Rows, settings: Se
         mean = ours.mean(axis=1, keepdims=True)
         by_mean.append(gene_pcc(np.repeat(mean, len(held), axis=1), measured))
         trained.append(np.nanmean(gene_pcc(ours, labels[:, kept])))
-    return Draw(held, _known(pcc), _known(by_mean), float(np.mean(trained)))
+    return HeldOutDraw(held, _nanmean_over_sections(pcc), _nanmean_over_sections(by_mean), float(np.mean(trained)))
 
 
 @torch.no_grad()
-def _predict(network: DKAN | Ensemble, batch: Batch, features: Tensor) -> tuple[Array, Array]:
+def _predict_standardized(network: DKAN | Ensemble, batch: TrainingBatch, features: Tensor) -> tuple[FloatArray, FloatArray]:
     """Standardised predictions of a whole section: (M, G) of the panel, (M, K) of new genes."""
-    context = network.global_tokens(batch["slide_features"], batch["positions"])
-    near = network.on_slide(batch["neighbor_features"], batch["slide_features"])
+    context = network.encode_global(batch["slide_features"], batch["positions"])
+    near = network.standardize_by_slide(batch["neighbor_features"], batch["slide_features"])
     fused = network.fuse(batch["patches"], near, batch["neighbor_mask"], context)
     panel = network.from_label_scale(network.decode(fused.z))
-    new = network.decode_tokens(fused.z, network.text_token_of(features))
+    new = network.decode_gene_tokens(fused.z, network.encode_new_genes(features))
     return panel.double().numpy(), new.double().numpy()
 
 
-def _known(values: list[Array]) -> Array:
+def _nanmean_over_sections(values: list[FloatArray]) -> FloatArray:
     """Mean over sections; a section in which a gene is constant says nothing about it."""
     stacked = np.stack(values)
     known = ~np.isnan(stacked)
@@ -232,11 +232,11 @@ def _known(values: list[Array]) -> Array:
     return total / np.maximum(known.sum(axis=0), 1)
 
 
-def _own_and_mean(draws: Sequence[Draw]) -> tuple[list[Array], list[Array]]:
-    return [d.own for d in draws], [d.panel_mean for d in draws]
+def _collect_pccs(draws: Sequence[HeldOutDraw]) -> tuple[list[FloatArray], list[FloatArray]]:
+    return [d.own_text_pcc for d in draws], [d.panel_mean_pcc for d in draws]
 
 
-def _derangement(size: int, rng: np.random.Generator) -> Rows:
+def _sample_derangement(size: int, rng: np.random.Generator) -> GeneRows:
     """A permutation of range(size) that leaves nothing in its place."""
     while True:  # one in e is one
         order = rng.permutation(size)
@@ -244,5 +244,5 @@ def _derangement(size: int, rng: np.random.Generator) -> Rows:
             return order
 
 
-def _round(value: float | np.floating) -> float:
+def _round4(value: float | np.floating) -> float:
     return round(float(value), 4)

@@ -8,11 +8,11 @@ from typing import Annotated
 import typer
 
 from ..errors import OutputError
-from .options import Data, Panel, Set, names_of
+from .options import DataOption, PanelOption, SettingChangesOption, parse_section_names
 
 
 def zeroshot_command(
-    data: Data,
+    data: DataOption,
     gene_text: Annotated[
         Path, typer.Option(help="Gene file of `genes build`, or .npz.", show_default=False)
     ],
@@ -22,26 +22,26 @@ def zeroshot_command(
     sections: Annotated[
         str | None, typer.Option(help="Such as C2,C3,C4,C5; default all there are.")
     ] = None,
-    panel: Panel = None,
+    panel: PanelOption = None,
     held_out: Annotated[int, typer.Option(min=2, help="Genes left out of training.")] = 25,
     draws: Annotated[int, typer.Option(min=1, help="Different sets of such genes.")] = 3,
     epochs: Annotated[int, typer.Option(min=1, help="Epochs of every network.")] = 40,
-    set_: Set = None,
+    set_: SettingChangesOption = None,
     seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 2021,
 ) -> None:
     """Leave genes out of training and predict them by their description.
 
     The report says whether their own text beats another gene's; its summary goes on a card.
     """
-    from .gene_text import read_panel_text
-    from .inputs import panel_of
-    from .loading import load_sections, settings_for
-    from .presets import changed
+    from .gene_text import read_gene_text_embeddings
+    from .inputs import resolve_panel
+    from .loading import load_sections, adapt_settings_to_sections
+    from .presets import apply_setting_changes
     from .run_folder import write_json
-    from .settings import Settings
-    from .zeroshot import measure_zero_shot
+    from .settings import TrainSettings
+    from .zeroshot import evaluate_zero_shot
 
-    names = names_of(sections)
+    names = parse_section_names(sections)
     if not out.parent.is_dir():  # now, and not after an hour of training
         raise OutputError(f"{out.parent} is not a folder; make it, or write elsewhere.")
 
@@ -49,12 +49,12 @@ def zeroshot_command(
         typer.echo(line, err=True)
 
     # one network a fold: a mean of several would lift text and shuffled text alike
-    settings = changed(Settings(epochs=epochs, seed=seed, members=1), set_ or ())
-    genes = panel_of(data, panel)
-    text = read_panel_text(gene_text, genes)
+    settings = apply_setting_changes(TrainSettings(epochs=epochs, seed=seed, members=1), set_ or ())
+    genes = resolve_panel(data, panel)
+    text = read_gene_text_embeddings(gene_text, genes)
     prepared = load_sections(data, names, genes, settings, log=log)
-    settings = settings_for(settings, prepared)
-    report = measure_zero_shot(
+    settings = adapt_settings_to_sections(settings, prepared)
+    report = evaluate_zero_shot(
         prepared, genes, text, settings, held_out=held_out, draws=draws, log=log
     )
     write_json(out, report)

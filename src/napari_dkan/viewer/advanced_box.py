@@ -8,12 +8,12 @@ from magicgui.types import FileDialogMode
 from magicgui.widgets import CheckBox, ComboBox, Container, FileEdit, LineEdit
 
 from ..errors import DkanError
-from ..inference.device import available_devices, device_label
-from .links import Links
-from .session import Session
+from ..inference.device import list_available_devices, format_device_name
+from .links import SignalConnections
+from .session import ViewerSession
 
 
-def advanced_box(session: Session, links: Links) -> Container:
+def make_advanced_box(session: ViewerSession, connections: SignalConnections) -> Container:
     """Device, pitch and background, folded away; the defaults are right for most."""
     device = ComboBox(name="device", label="Device", choices=[("best", "auto")], value="auto")
     pitch = ComboBox(
@@ -61,46 +61,46 @@ def advanced_box(session: Session, links: Links) -> Container:
 
     def choose_features() -> None:
         path = features.value if isinstance(features.value, Path) else None
-        if path is None and session.feature_files.of(session.slide) is None:
+        if path is None and session.feature_files.get(session.slide) is None:
             return
         try:
-            session.feature_files.choose(session, path, made_by.value.strip())
+            session.feature_files.set_file(session, path, made_by.value.strip())
         except DkanError as error:
-            session.say(str(error), alarming=True)
+            session.show_message(str(error), warning=True)
 
     features.changed.connect(choose_features)
     made_by.native.editingFinished.connect(choose_features)
-    weights.changed.connect(lambda path: session.change(encoder_weights=path))
-    device.changed.connect(lambda value: session.change(device=value))
-    pitch.changed.connect(lambda value: session.change(dense=value))
-    tissue.changed.connect(lambda value: session.change(tissue_only=value))
-    warm_up.changed.connect(lambda value: session.change(warm_up=value))
-    unproven.changed.connect(lambda value: session.change(unproven=value))
+    weights.changed.connect(lambda path: session.change_settings(encoder_weights=path))
+    device.changed.connect(lambda value: session.change_settings(device=value))
+    pitch.changed.connect(lambda value: session.change_settings(dense=value))
+    tissue.changed.connect(lambda value: session.change_settings(tissue_only=value))
+    warm_up.changed.connect(lambda value: session.change_settings(warm_up=value))
+    unproven.changed.connect(lambda value: session.change_settings(unproven=value))
 
     def list_devices() -> None:
         """Once a checkpoint is there torch is loaded, and asking it costs nothing."""
-        devices = available_devices()
-        best = (f"best ({device_label(devices[0])})", "auto")
+        devices = list_available_devices()
+        best = (f"best ({format_device_name(devices[0])})", "auto")
         with device.changed.blocked():
-            device.choices = [best, *((device_label(d), d) for d in devices)]
+            device.choices = [best, *((format_device_name(d), d) for d in devices)]
         follow()
 
     def follow() -> None:
         """Show the settings, which napari's preferences change too."""
         settings = session.settings
         warm_up.value = settings.warm_up
-        file = session.feature_files.of(session.slide)
+        file = session.feature_files.get(session.slide)
         with features.changed.blocked():
             features.value = None if file is None else file.path
         if file is not None and file.encoder:
             made_by.value = file.encoder
         known = {"cuda": "cuda:0"}.get(settings.device, settings.device)
         if known not in device.choices and session.checkpoint is not None:
-            session.say(f"The device {known} is not on this machine; the best one is used.")
-            session.change(device="auto")  # which comes back here
+            session.show_message(f"The device {known} is not on this machine; the best one is used.")
+            session.change_settings(device="auto")  # which comes back here
         elif known in device.choices:
             device.value = known
 
-    links.join(list_devices, session.checkpoint_changed)
-    links.join(follow, session.settings_changed, session.slide_changed)
+    connections.connect(list_devices, session.checkpoint_changed)
+    connections.connect(follow, session.settings_changed, session.slide_changed)
     return Container(widgets=[device, pitch, tissue, warm_up, unproven, weights, features, made_by])

@@ -12,34 +12,34 @@ from typing import Any
 from napari.settings import get_settings
 from napari.utils.action_manager import action_manager
 
-from .links import Links
-from .session import Session
+from .links import SignalConnections
+from .session import ViewerSession
 
-STEPS = {"napari:increment_dims_left": -1, "napari:increment_dims_right": 1}
+GENE_STEPS = {"napari:increment_dims_left": -1, "napari:increment_dims_right": 1}
 
 
-class Arrows:
+class ArrowKeyBindings:
     """Of one viewer, as long as its panel is open."""
 
-    def __init__(self, session: Session, links: Links) -> None:
+    def __init__(self, session: ViewerSession, connections: SignalConnections) -> None:
         self._session = session
         self._keys: list[Any] = []
-        links.join(self._take, get_settings().shortcuts.events.shortcuts)
-        self._take()
+        connections.connect(self._bind_keys, get_settings().shortcuts.events.shortcuts)
+        self._bind_keys()
 
     def close(self) -> None:
         for key in self._keys:
             self._session.viewer.bind_key(key, None)
         self._keys = []
 
-    def _take(self, event: object = None) -> None:
+    def _bind_keys(self, event: object = None) -> None:
         self.close()
-        for name, step in STEPS.items():
+        for name, step in GENE_STEPS.items():
             for key in get_settings().shortcuts.shortcuts.get(name, []):
-                self._session.viewer.bind_key(key, self._stepper(name, step), overwrite=True)
+                self._session.viewer.bind_key(key, self._make_step_function(name, step), overwrite=True)
                 self._keys.append(key)
 
-    def _stepper(self, name: str, step: int) -> Callable[[Any], None]:
+    def _make_step_function(self, name: str, step: int) -> Callable[[Any], None]:
         def step_gene(viewer: Any) -> None:
             if viewer.dims.ndim > 2:
                 action_manager.trigger(name)

@@ -12,118 +12,118 @@ from typing import TYPE_CHECKING
 import numpy as np
 from qtpy.QtWidgets import QLabel
 
-from ..inference.target import Target, region_target
-from .lane import Failure, Lane
-from .links import Links
-from .ready import GIVE_WAY, Ready
-from .session import OpenSlide, Session
-from .tones import WARNING, tint
+from ..inference.target import Target, target_from_region
+from .lane import JobFailure, JobRunner
+from .links import SignalConnections
+from .ready import YIELD_SECONDS, Prefetcher
+from .session import ViewerSlide, ViewerSession
+from .tones import WARNING_COLOR, set_text_color
 
 if TYPE_CHECKING:
     from ..inference.engine import Predictor
 
-SAMPLE = 64  # tiles of the tissue, predicted to see what the slide is like
-SEED = 2021
+SAMPLE_TILES = 64  # tiles of the tissue, predicted to see what the slide is like
+SAMPLE_SEED = 2021
 
 
-class Banner(QLabel):
+class SlideCheckBanner(QLabel):
     """Looks at some tiles of a slide once everything is ready, and says what is unusual."""
 
-    def __init__(self, session: Session, links: Links, ready: Ready) -> None:
+    def __init__(self, session: ViewerSession, connections: SignalConnections, prefetcher: Prefetcher) -> None:
         super().__init__()
         self.setWordWrap(True)
-        tint(self, WARNING)
+        set_text_color(self, WARNING_COLOR)
         self.setVisible(False)
-        self._session, self._ready = session, ready
-        self._lane = Lane("looking at the slide")
-        self._seen: tuple[object, ...] | None = None  # what the sentence is about
-        links.join(self._start, ready.changed)
-        links.join(self._changed, session.slide_changed, session.checkpoint_changed)
-        self._scale = ""
-        self._changed()
+        self._session, self._prefetcher = session, prefetcher
+        self._runner = JobRunner("looking at the slide")
+        self._checked_key: tuple[object, ...] | None = None  # what the sentence is about
+        connections.connect(self._start_check, prefetcher.changed)
+        connections.connect(self._on_inputs_changed, session.slide_changed, session.checkpoint_changed)
+        self._scale_warning = ""
+        self._on_inputs_changed()
 
     @property
     def busy(self) -> bool:
-        return self._lane.busy
+        return self._runner.busy
 
-    def close_lane(self) -> None:
-        self._lane.cancel()
-        self._lane.wait()
+    def stop_jobs(self) -> None:
+        self._runner.cancel()
+        self._runner.wait()
 
-    def _changed(self) -> None:
-        if self._key() != self._seen:
-            self._lane.cancel()
-            self._seen = None
-            self._scale = self._of_scale()
-            self._say("")
+    def _on_inputs_changed(self) -> None:
+        if self._check_key() != self._checked_key:
+            self._runner.cancel()
+            self._checked_key = None
+            self._scale_warning = self._check_pixel_size()
+            self._show_warning("")
 
-    def _of_scale(self) -> str:
-        from ..quality.scale_check import check_scale
+    def _check_pixel_size(self) -> str:
+        from ..quality.scale_check import check_pixel_size
 
         slide, checkpoint = self._session.slide, self._session.checkpoint
         if slide is None or slide.pixel_size is None or checkpoint is None:
             return ""
         size = slide.slide
-        return check_scale(checkpoint, slide.pixel_size, size.width, size.height)
+        return check_pixel_size(checkpoint, slide.pixel_size, size.width, size.height)
 
-    def _start(self) -> None:
+    def _start_check(self) -> None:
         session, slide = self._session, self._session.slide
-        checkpoint, key = session.checkpoint, self._key()
-        if self._ready.busy or self._lane.busy or key is None or key == self._seen:
+        checkpoint, key = session.checkpoint, self._check_key()
+        if self._prefetcher.busy or self._runner.busy or key is None or key == self._checked_key:
             return
         if not session.settings.warm_up or slide is None or checkpoint is None:
             return
         if checkpoint.reference is None:
             return
-        self._seen = key
-        mpp = None if self._scale else slide.mpp  # what was said of the scale is not said twice
+        self._checked_key = key
+        mpp = None if self._scale_warning else slide.mpp  # what was said of the scale is not said twice
 
         def job() -> Iterator[str]:
-            from ..quality.slide_check import check_slide
+            from ..quality.slide_check import check_domain_shift
 
-            predictor = session.predictor(slide, checkpoint)
-            target = _some_tissue(predictor, slide)
+            predictor = session.get_predictor(slide, checkpoint)
+            target = _sample_tissue_tiles(predictor, slide)
             if target is None:
                 return
             evidence = []
             for update in predictor.stream(target, genes=()):
-                while self._lane.others_busy():  # gives way to whatever is waited for
-                    time.sleep(GIVE_WAY)
+                while self._runner.is_any_other_busy():  # gives way to whatever is waited for
+                    time.sleep(YIELD_SECONDS)
                     yield ""
-                if update.evidence is not None:
-                    evidence.append(update.evidence)
+                if update.qc_features is not None:
+                    evidence.append(update.qc_features)
                 yield ""
             if evidence:
-                yield check_slide(checkpoint, np.concatenate(evidence), mpp)
+                yield check_domain_shift(checkpoint, np.concatenate(evidence), mpp)
 
-        self._lane.start(job, self._say, self._end)
+        self._runner.start(job, self._show_warning, self._on_job_end)
 
-    def _key(self) -> tuple[object, ...] | None:
+    def _check_key(self) -> tuple[object, ...] | None:
         session, slide = self._session, self._session.slide
         if slide is None or slide.pixel_size is None or session.checkpoint is None:
             return None
         return id(slide), slide.pixel_size, session.checkpoint.sha256
 
-    def _say(self, sentence: str) -> None:
-        text = " ".join(s for s in (self._scale, sentence) if s)
+    def _show_warning(self, warning: str) -> None:
+        text = " ".join(s for s in (self._scale_warning, warning) if s)
         self.setText(text)
         self.setVisible(bool(text))
 
-    def _end(self, failure: Failure | None) -> None:
+    def _on_job_end(self, failure: JobFailure | None) -> None:
         """What a person does next tells them of a damaged slide; this look was only ours."""
         if failure is not None:
-            self._say("")
+            self._show_warning("")
 
 
-def _some_tissue(predictor: Predictor, slide: OpenSlide) -> Target | None:
+def _sample_tissue_tiles(predictor: Predictor, slide: ViewerSlide) -> Target | None:
     """Tiles all over the tissue; None where there is no tissue."""
-    if predictor.ready is not None:
-        target = predictor.ready.target()
+    if predictor.precomputed_features is not None:
+        target = predictor.precomputed_features.target_from_region()
     elif predictor.tissue.is_empty:
         return None
     else:
         size = slide.slide.width, slide.slide.height
         pitch = predictor.checkpoint.spot_pitch_um
-        target = region_target(predictor.tissue, pitch, slide.mpp, *size, predictor.tissue)
-    chosen = np.random.default_rng(SEED).permutation(len(target))[:SAMPLE]
+        target = target_from_region(predictor.tissue, pitch, slide.mpp, *size, predictor.tissue)
+    chosen = np.random.default_rng(SAMPLE_SEED).permutation(len(target))[:SAMPLE_TILES]
     return target.take(np.sort(chosen))

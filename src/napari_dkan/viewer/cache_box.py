@@ -8,14 +8,14 @@ from qtpy.QtCore import QTimer
 from qtpy.QtGui import QHideEvent, QShowEvent
 from qtpy.QtWidgets import QCheckBox, QHBoxLayout, QLabel, QPushButton, QVBoxLayout, QWidget
 
-from ..inference.store.folders import cache_folder, cache_size, clear_cache
-from ..inference.store.limit import cache_limit
-from ..inference.store.words import size_words
-from .lane import Failure, Lane
-from .links import Links
-from .session import Session
+from ..inference.store.folders import get_cache_folder, compute_cache_size, clear_cache
+from ..inference.store.limit import get_cache_limit
+from ..inference.store.words import format_size
+from .lane import JobFailure, JobRunner
+from .links import SignalConnections
+from .session import ViewerSession
 
-EVERY_MS = 5_000  # between two looks at the disk while the box is in sight
+CACHE_REFRESH_MS = 5_000  # between two looks at the disk while the box is in sight
 
 
 class CacheBox(QWidget):
@@ -24,77 +24,77 @@ class CacheBox(QWidget):
     The disk is only looked at while the box is shown, and never in the GUI thread.
     """
 
-    def __init__(self, session: Session, links: Links) -> None:
+    def __init__(self, session: ViewerSession, connections: SignalConnections) -> None:
         super().__init__()
         self._session = session
-        self._lane = Lane("cache")
-        self.used = QLabel("Cache")
-        self.used.setWordWrap(True)
-        self.clear = QPushButton("Clear")
-        self.clear.setToolTip("Delete what is kept of all slides; it is computed anew when needed.")
-        self.store_tiles = QCheckBox("Store tiles on disk")
-        self.store_tiles.setToolTip("Makes the second visit to a slide much faster.")
+        self._runner = JobRunner("cache")
+        self.size_label = QLabel("Cache")
+        self.size_label.setWordWrap(True)
+        self.clear_button = QPushButton("Clear")
+        self.clear_button.setToolTip("Delete what is kept of all slides; it is computed anew when needed.")
+        self.store_checkbox = QCheckBox("Store tiles on disk")
+        self.store_checkbox.setToolTip("Makes the second visit to a slide much faster.")
         self._timer = QTimer(self)
-        self._timer.setInterval(EVERY_MS)
+        self._timer.setInterval(CACHE_REFRESH_MS)
 
         line = QHBoxLayout()
-        line.addWidget(self.used, 1)
-        line.addWidget(self.clear)
+        line.addWidget(self.size_label, 1)
+        line.addWidget(self.clear_button)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addLayout(line)
-        layout.addWidget(self.store_tiles)
+        layout.addWidget(self.store_checkbox)
 
-        self.clear.clicked.connect(self._clear)
-        self.store_tiles.toggled.connect(self._choose)
-        self._timer.timeout.connect(self.measure)
-        links.join(self._show_choice, session.settings_changed)
-        self._show_choice()
+        self.clear_button.clicked.connect(self._start_clearing)
+        self.store_checkbox.toggled.connect(self._set_store_tiles)
+        self._timer.timeout.connect(self.refresh_size)
+        connections.connect(self._refresh_store_tiles, session.settings_changed)
+        self._refresh_store_tiles()
 
     @property
     def busy(self) -> bool:
-        return self._lane.busy
+        return self._runner.busy
 
-    def close_lane(self) -> None:
+    def stop_jobs(self) -> None:
         self._timer.stop()
-        self._lane.cancel()
+        self._runner.cancel()
 
-    def measure(self) -> None:
+    def refresh_size(self) -> None:
         """Ask the disk, and show its answer when it comes."""
-        if not self._lane.busy:
-            self._lane.start(_measured, self.used.setText, self._end)
+        if not self._runner.busy:
+            self._runner.start(_measure_cache_size, self.size_label.setText, self._on_job_end)
 
     def showEvent(self, event: QShowEvent) -> None:
         super().showEvent(event)
-        self.used.setToolTip(str(cache_folder()))
-        self.measure()
+        self.size_label.setToolTip(str(get_cache_folder()))
+        self.refresh_size()
         self._timer.start()
 
     def hideEvent(self, event: QHideEvent) -> None:
         super().hideEvent(event)
         self._timer.stop()
 
-    def _clear(self) -> None:
-        self.clear.setEnabled(False)
-        self._lane.start(_cleared, self.used.setText, self._end)
+    def _start_clearing(self) -> None:
+        self.clear_button.setEnabled(False)
+        self._runner.start(_clear_and_measure, self.size_label.setText, self._on_job_end)
 
-    def _end(self, failure: Failure | None) -> None:
-        self.clear.setEnabled(True)
+    def _on_job_end(self, failure: JobFailure | None) -> None:
+        self.clear_button.setEnabled(True)
         if failure is not None:
-            self.used.setText(failure.sentence)
+            self.size_label.setText(failure.message)
 
-    def _choose(self, wanted: bool) -> None:
-        if wanted != self._session.settings.store:
-            self._session.change(store=wanted)
+    def _set_store_tiles(self, enabled: bool) -> None:
+        if enabled != self._session.settings.store:
+            self._session.change_settings(store=enabled)
 
-    def _show_choice(self) -> None:
-        self.store_tiles.setChecked(self._session.settings.store)
-
-
-def _measured() -> Iterator[str]:
-    yield f"Cache: {size_words(cache_size())} of {size_words(cache_limit())}"
+    def _refresh_store_tiles(self) -> None:
+        self.store_checkbox.setChecked(self._session.settings.store)
 
 
-def _cleared() -> Iterator[str]:
+def _measure_cache_size() -> Iterator[str]:
+    yield f"Cache: {format_size(compute_cache_size())} of {format_size(get_cache_limit())}"
+
+
+def _clear_and_measure() -> Iterator[str]:
     clear_cache()
-    yield from _measured()
+    yield from _measure_cache_size()

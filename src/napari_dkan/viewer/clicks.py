@@ -11,151 +11,151 @@ import numpy as np
 from shapely.geometry import Point, box
 from shapely.geometry.base import BaseGeometry
 
-from ..errors import DamagedTile, DkanError, SpotsError
-from ..inference.job import Update
-from ..inference.predict import empty_prediction
+from ..errors import DamagedTileError, DkanError, SpotsError
+from ..inference.job import PredictionUpdate
+from ..inference.predict import create_empty_prediction
 from ..inference.prediction import Prediction
-from ..inference.target import Kind, Target
+from ..inference.target import TargetKind, Target
 from ..spatial.spots import Spots
-from .lane import Failure, Lane
-from .overlay import Decode, SpotsOverlay
-from .results.clicked import told_by_a_file
-from .session import Session, Where
+from .lane import JobFailure, JobRunner
+from .overlay import GeneDecoder, SpotsOverlay
+from .results.clicked import show_saved_spot
+from .session import ViewerSession, TargetMode
 
-DRAG_PX = 4  # screen pixels; a press that moves farther pans the view
+DRAG_THRESHOLD_PX = 4  # screen pixels; a press that moves farther pans the view
 
 
-class Clicks:
+class ClickPredictor:
     """Predicts clicked spots, one at a time; of rapid clicks the last one counts."""
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: ViewerSession) -> None:
         self.session = session
-        self._lane = Lane("click")
-        self._waiting: tuple[float, float] | None = None
-        self._marks: tuple[object, SpotsOverlay] | None = None
-        session.viewer.mouse_drag_callbacks.append(self._pressed)
+        self._runner = JobRunner("click")
+        self._next_click: tuple[float, float] | None = None
+        self._keyed_overlay: tuple[object, SpotsOverlay] | None = None
+        session.viewer.mouse_drag_callbacks.append(self._on_mouse_press)
 
     @property
     def busy(self) -> bool:
-        return self._lane.busy
+        return self._runner.busy
 
     def close(self) -> None:
         callbacks = self.session.viewer.mouse_drag_callbacks
-        if self._pressed in callbacks:
-            callbacks.remove(self._pressed)
-        self._waiting = None
-        self._lane.cancel()
-        self._lane.wait()
+        if self._on_mouse_press in callbacks:
+            callbacks.remove(self._on_mouse_press)
+        self._next_click = None
+        self._runner.cancel()
+        self._runner.wait()
 
-    def _pressed(self, viewer: Any, event: Any) -> Iterator[None]:
+    def _on_mouse_press(self, viewer: Any, event: Any) -> Iterator[None]:
         """A press and release without a drag is a click, while no drawing tool is active."""
         session = self.session
         active = viewer.layers.selection.active
         drawing = active is not None and str(active.mode) not in ("pan_zoom", "transform")
-        if session.settings.where is not Where.CLICK or drawing or event.button != 1:
+        if session.settings.where is not TargetMode.CLICK or drawing or event.button != 1:
             return
         start = np.array(event.pos)
         yield
         while event.type == "mouse_move":
-            if np.abs(np.array(event.pos) - start).max() > DRAG_PX:
+            if np.abs(np.array(event.pos) - start).max() > DRAG_THRESHOLD_PX:
                 return
             yield
         world = float(event.position[-2]), float(event.position[-1])
-        if session.claimed(world) or told_by_a_file(session, world):
+        if session.is_click_claimed(world) or show_saved_spot(session, world):
             return
         if session.slide is not None:
             row, column = session.slide.layer.world_to_data(event.position)[-2:]
-            self.click(float(column), float(row))
+            self.predict_at(float(column), float(row))
 
-    def click(self, x: float, y: float) -> None:
+    def predict_at(self, x: float, y: float) -> None:
         """Predict the spot at (x, y) in level-0 px."""
         session = self.session
         try:
-            slide = session.ready_slide()
+            slide = session.require_slide()
             if not (0 <= x < slide.slide.width and 0 <= y < slide.slide.height):
                 raise SpotsError("That click is beside the slide; click on the section.")
         except DkanError as error:
-            session.say(str(error), alarming=True)
+            session.show_message(str(error), warning=True)
             return
-        if self._lane.busy:
-            self._waiting = (x, y)
+        if self._runner.busy:
+            self._next_click = (x, y)
             return
         checkpoint = session.checkpoint
         assert checkpoint is not None and slide.pixel_size is not None
         zero_shot = session.zero_shot
         tissue_only, origin = session.settings.tissue_only, slide.pixel_size.origin
-        result: list[tuple[Prediction, Decode]] = []
+        result: list[tuple[Prediction, GeneDecoder]] = []
 
-        def job() -> Iterator[Update]:
-            predictor = session.predictor(slide, checkpoint)
+        def job() -> Iterator[PredictionUpdate]:
+            predictor = session.get_predictor(slide, checkpoint)
             if tissue_only:
-                _need_tissue(predictor.tissue, x, y, predictor.side)
+                _require_tissue(predictor.tissue, x, y, predictor.patch_side_px)
             spots = Spots(np.array([[x, y]]), diameter_um=checkpoint.spot_diameter_um)
-            target = Target(Kind.POINTS, spots)
-            if predictor.ready is not None and predictor.ready.alone:
-                target = predictor.ready.at(x, y)
-            prediction, _ = empty_prediction(predictor, target, origin, zero_shot=zero_shot)
+            target = Target(TargetKind.POINTS, spots)
+            if predictor.precomputed_features is not None and predictor.precomputed_features.lacks_encoder:
+                target = predictor.precomputed_features.target_at_point(x, y)
+            prediction, _ = create_empty_prediction(predictor, target, origin, zero_shot=zero_shot)
             for update in predictor.stream(target, zero_shot=zero_shot):
                 if update.stage == "spots":
-                    if len(update.failed):
-                        raise DamagedTile(
+                    if len(update.failed_rows):
+                        raise DamagedTileError(
                             f"The slide {slide.slide.label} is damaged under that click; "
                             "click elsewhere, or export the slide again."
                         )
-                    prediction.fill(update)
+                    prediction.apply_update(update)
                     result.append((prediction, partial(predictor.decode, zero_shot=zero_shot)))
                 yield update
 
-        def follow(update: Update) -> None:
+        def follow(update: PredictionUpdate) -> None:
             if update.stage == "context":
-                session.say(f"Reading the slide around the spot: {update.done} / {update.total}")
+                session.show_message(f"Reading the slide around the spot: {update.done} / {update.total}")
 
-        def end(failure: Failure | None) -> None:
+        def end(failure: JobFailure | None) -> None:
             if failure is not None:
-                session.say(failure.sentence, alarming=True)
+                session.show_message(failure.message, warning=True)
             elif (slide, checkpoint) == (session.slide, session.checkpoint):
-                session.say("")
+                session.show_message("")
                 session.set_spot(result[0][0])
-                self._mark(*result[0])
-            waiting, self._waiting = self._waiting, None
+                self._add_to_overlay(*result[0])
+            waiting, self._next_click = self._next_click, None
             if waiting is not None:
-                self.click(*waiting)
+                self.predict_at(*waiting)
 
-        self._lane.start(job, follow, end)
+        self._runner.start(job, follow, end)
 
-    def _mark(self, spot: Prediction, decode: Decode) -> None:
+    def _add_to_overlay(self, spot: Prediction, decode: GeneDecoder) -> None:
         """Clicked spots gather in one Points layer as long as slide, checkpoint and genes stay."""
         session = self.session
-        slide = session.ready_slide()
+        slide = session.require_slide()
         key = (slide, session.checkpoint, slide.mpp, spot.panel.symbols)
-        if self._marks is not None and self._marks[0] == key:
-            overlay = self._marks[1]
+        if self._keyed_overlay is not None and self._keyed_overlay[0] == key:
+            overlay = self._keyed_overlay[1]
             if overlay in session.overlays:
-                overlay.prediction = _joined(overlay.prediction, spot)
+                overlay.prediction = _append_spot(overlay.prediction, spot)
                 session.overlays_changed.emit()
                 return
         size_um = spot.provenance["patch_um"]
         what = f"clicked spots, {slide.layer.name}"
         overlay = SpotsOverlay(spot, decode, slide.mpp, size_um, what, session.settings.opacity)
         overlay.reference = None if session.checkpoint is None else session.checkpoint.reference
-        overlay.clicked = True
-        self._marks = (key, overlay)
+        overlay.from_clicks = True
+        self._keyed_overlay = (key, overlay)
         session.add_overlay(overlay, slide)
 
 
-def _joined(before: Prediction, spot: Prediction) -> Prediction:
-    xy = np.concatenate([before.target.spots.xy, spot.target.spots.xy])
-    target = Target(Kind.POINTS, Spots(xy, diameter_um=spot.target.spots.diameter_um))
-    values = np.concatenate([before.values, spot.values])
-    tokens = np.concatenate([before.tokens, spot.tokens])
-    failed = np.concatenate([before.failed, spot.failed])
-    evidence = np.concatenate([before.evidence, spot.evidence])
+def _append_spot(previous: Prediction, spot: Prediction) -> Prediction:
+    xy = np.concatenate([previous.target.spots.xy, spot.target.spots.xy])
+    target = Target(TargetKind.POINTS, Spots(xy, diameter_um=spot.target.spots.diameter_um))
+    values = np.concatenate([previous.values, spot.values])
+    tokens = np.concatenate([previous.tokens, spot.tokens])
+    failed = np.concatenate([previous.failed_mask, spot.failed_mask])
+    evidence = np.concatenate([previous.qc_features, spot.qc_features])
     return replace(
-        spot, target=target, values=values, tokens=tokens, failed=failed, evidence=evidence
+        spot, target=target, values=values, tokens=tokens, failed_mask=failed, qc_features=evidence
     )
 
 
-def _need_tissue(tissue: BaseGeometry, x: float, y: float, side: float) -> None:
+def _require_tissue(tissue: BaseGeometry, x: float, y: float, side: float) -> None:
     square = box(x - side / 2, y - side / 2, x + side / 2, y + side / 2)
     if not tissue.intersects(Point(x, y)) and tissue.intersection(square).area < square.area / 4:
         raise SpotsError(

@@ -6,10 +6,10 @@ from qtpy.QtCore import QEvent, QObject, Qt
 from qtpy.QtWidgets import QFrame, QHBoxLayout, QLabel, QScrollArea, QStyle, QWidget
 
 from .focus import FocusRing
-from .help import help_button
+from .help import make_help_button
 
 
-class Column(QScrollArea):
+class ScrollColumn(QScrollArea):
     """Never narrower than its content, so that nothing is cut off at the side."""
 
     def __init__(self, content: QWidget) -> None:
@@ -19,7 +19,7 @@ class Column(QScrollArea):
         self.setFrameShape(QFrame.Shape.NoFrame)
         self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         content.installEventFilter(self)
-        self.ring = FocusRing(content)
+        self.focus_ring = FocusRing(content)
 
     def eventFilter(self, watched: QObject, event: QEvent) -> bool:
         content = self.widget()  # Qt's, and not an attribute: the collector may have emptied self
@@ -32,7 +32,7 @@ class Column(QScrollArea):
         return super().eventFilter(watched, event)
 
 
-def heading_of(text: str, topic: str = "") -> QWidget:
+def make_heading(text: str, topic: str = "") -> QWidget:
     """The heading of a box, and a button with the help on it where there is a topic."""
     label = QLabel(text)
     font = label.font()
@@ -44,5 +44,5 @@ def heading_of(text: str, topic: str = "") -> QWidget:
     line = QHBoxLayout(row)
     line.setContentsMargins(0, 0, 0, 0)
     line.addWidget(label, 1)
-    line.addWidget(help_button(topic))
+    line.addWidget(make_help_button(topic))
     return row

@@ -5,8 +5,8 @@ from __future__ import annotations
 from qtpy.QtWidgets import QComboBox, QSizePolicy
 
 
-def narrow(box: QComboBox) -> None:
+def make_shrinkable(combo_box: QComboBox) -> None:
     """Let long entries be cut off in the closed box; the open list shows them whole."""
-    box.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
-    box.setMinimumContentsLength(8)
-    box.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
+    combo_box.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
+    combo_box.setMinimumContentsLength(8)
+    combo_box.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)

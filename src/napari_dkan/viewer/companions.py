@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, TypeVar, cast
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from .session import Session
+    from .session import ViewerSession
 
-T = TypeVar("T")
+ComponentT = TypeVar("ComponentT")
 
 
-def companion(session: Session, kind: Callable[[Session], T]) -> T:
+def get_component(session: ViewerSession, factory: Callable[[ViewerSession], ComponentT]) -> ComponentT:
     """The session's own one of a kind."""
-    if kind not in session.companions:
-        session.companions[kind] = kind(session)
-    return cast(T, session.companions[kind])
+    if factory not in session.components:
+        session.components[factory] = factory(session)
+    return cast(ComponentT, session.components[factory])

@@ -19,18 +19,18 @@ if TYPE_CHECKING:
 
     from .predict_widget import PredictWidget
 
-VIRTUAL = "NAPARI_DKAN_VIRTUAL"  # set where there is nobody to click
-PATIENCE = 180.0  # seconds before a step is given up
+VIRTUAL_DISPLAY_ENV = "NAPARI_DKAN_VIRTUAL"  # set where there is nobody to click
+STEP_TIMEOUT_S = 180.0  # seconds before a step is given up
 
 
-def run(out: Path, drive: bool = False) -> None:
+def run_demo(out: Path, scripted: bool = False) -> None:
     """Open napari on a section with a checkpoint ready, and leave it to the person.
 
     Without a display, or with ``drive``, it clicks a spot, fills a region and changes the gene
     itself (under a virtual display), writes ``window.png`` and ``prediction.h5ad`` to ``out``
     and prints both paths.
     """
-    if not _display():
+    if not _has_display():
         _rerun_under_xvfb(out)
         return
     import napari
@@ -38,12 +38,12 @@ def run(out: Path, drive: bool = False) -> None:
     started = time.perf_counter()
     viewer, panel, title = open_section()
     print(f"Showing {title}.")
-    if VIRTUAL not in os.environ and not drive:
-        look_at_tissue(viewer, panel)
+    if VIRTUAL_DISPLAY_ENV not in os.environ and not scripted:
+        fit_view_to_tissue(viewer, panel)
         napari.run()
         return
-    figures = walk(viewer, panel)
-    paths = save(viewer, panel, out)
+    figures = run_scripted_steps(viewer, panel)
+    paths = save_results(viewer, panel, out)
     print(
         f"Click to bars: {figures['click']:.2f} s (first), {figures['second click']:.2f} s (next)"
     )
@@ -60,68 +60,68 @@ def open_section() -> tuple[Viewer, PredictWidget, str]:
     """A viewer with the best sample to be had and the panel beside it."""
     import napari
 
-    from ..samples import bundled_checkpoint, fetch_section, synthetic_section
+    from ..samples import find_bundled_checkpoint, fetch_her2st_section, get_synthetic_section
     from .predict_widget import PredictWidget
-    from .samples import section_layers
+    from .samples import make_section_layers
 
     try:
-        paths, model = fetch_section("C3"), "her2-breast"
+        paths, model = fetch_her2st_section("C3"), "her2-breast"
     except DkanError as error:
         print(f"{error} The synthetic section is shown instead.", file=sys.stderr)
-        paths, model = synthetic_section(), "synthetic"
+        paths, model = get_synthetic_section(), "synthetic"
     viewer = napari.Viewer(title="napari-dkan", show=True)
     viewer.window.resize(1500, 950)
-    for data, options, kind in section_layers(paths):
+    for data, options, kind in make_section_layers(paths):
         getattr(viewer, f"add_{kind}")(data, **options)
     viewer.canvas.overlays.scale_bar.visible = True
     viewer.reset_view()
     panel = PredictWidget(viewer)
     viewer.window.add_dock_widget(panel, name="DKAN: predict", area="right")
-    wanted = bundled_checkpoint(model)
-    wait(lambda: panel.session.checkpoint is not None, "the checkpoint")
-    if _path(panel) != wanted:
+    wanted = find_bundled_checkpoint(model)
+    wait_until(lambda: panel.session.checkpoint is not None, "the checkpoint")
+    if _checkpoint_path(panel) != wanted:
         panel.model_box.load(wanted)
-        wait(lambda: _path(panel) == wanted, "the checkpoint")
+        wait_until(lambda: _checkpoint_path(panel) == wanted, "the checkpoint")
     return viewer, panel, paths.title or paths.name
 
 
-def walk(viewer: Viewer, panel: PredictWidget) -> dict[str, float]:
+def run_scripted_steps(viewer: Viewer, panel: PredictWidget) -> dict[str, float]:
     """Click, region, gene: what a person does first. Returns seconds and tiles."""
-    from .places import target_of
-    from .session import Where
+    from .places import target_from_layers
+    from .session import TargetMode
 
     session = panel.session
     figures: dict[str, float] = {}
-    tissue = look_at_tissue(viewer, panel)
+    tissue = fit_view_to_tissue(viewer, panel)
     middle, place = tissue.representative_point(), tissue.centroid
-    wait(lambda: not panel.ready.busy, "getting ready")
+    wait_until(lambda: not panel.prefetcher.busy, "getting ready")
 
     for name, shift in (("click", 0.0), ("second click", 40.0)):
-        figures[name] = click(panel, middle.x + shift, middle.y)
+        figures[name] = click_at(panel, middle.x + shift, middle.y)
 
     start = time.perf_counter()
     draw_region(panel, place.x, place.y, 0.5 * tissue.area**0.5)
-    wait(lambda: target_of(session, None, panel.where_box.regions_layer()) is not None, "the plan")
-    panel.where_box.start()
-    wait(lambda: not panel.maps.busy, "the region")
+    wait_until(lambda: target_from_layers(session, None, panel.target_box.regions_layer()) is not None, "the plan")
+    panel.target_box.start_prediction()
+    wait_until(lambda: not panel.prediction_jobs.busy, "the region")
     figures["region"] = time.perf_counter() - start
-    figures["tiles"] = float(session.overlays[-1].prediction.done.sum())
+    figures["tiles"] = float(session.overlays[-1].prediction.predicted_mask.sum())
 
     start = time.perf_counter()
     session.step_gene(1)
     process_events()
     figures["gene"] = time.perf_counter() - start
     session.step_gene(-1)
-    session.change(where=Where.CLICK)
+    session.change_settings(where=TargetMode.CLICK)
     process_events()
     return figures
 
 
-def look_at_tissue(viewer: Viewer, panel: PredictWidget) -> BaseGeometry:
+def fit_view_to_tissue(viewer: Viewer, panel: PredictWidget) -> BaseGeometry:
     """Wait for the tissue, fit the view to it, return it (level-0 px)."""
     slide = panel.session.slide
     assert slide is not None
-    wait(lambda: slide.tissue is not None, "the tissue")
+    wait_until(lambda: slide.tissue is not None, "the tissue")
     tissue = slide.tissue
     assert tissue is not None
     x0, y0, x1, y1 = (b * slide.mpp for b in tissue.bounds)
@@ -131,21 +131,21 @@ def look_at_tissue(viewer: Viewer, panel: PredictWidget) -> BaseGeometry:
     return tissue
 
 
-def click(panel: PredictWidget, x: float, y: float) -> float:
+def click_at(panel: PredictWidget, x: float, y: float) -> float:
     """What the mouse callback does with a click at (x, y) in level-0 px; seconds to the bars."""
     before, start = panel.session.spot, time.perf_counter()
-    panel.clicks.click(x, y)
-    wait(lambda: panel.session.spot is not before, "the clicked spot", pause=0.001)
+    panel.click_predictor.predict_at(x, y)
+    wait_until(lambda: panel.session.spot is not before, "the clicked spot", pause=0.001)
     return time.perf_counter() - start
 
 
 def draw_region(panel: PredictWidget, x: float, y: float, size: float) -> None:
     """A drawn shape, a blob around (x, y) in level-0 px, as if by hand."""
     from ..spatial.coordinates import swap_xy
-    from .session import Where
+    from .session import TargetMode
 
-    panel.where_box.buttons[Where.REGION].click()
-    layer = panel.where_box.regions_layer()
+    panel.target_box.mode_buttons[TargetMode.REGION].click()
+    layer = panel.target_box.regions_layer()
     assert layer is not None
     angle = np.linspace(0, 2 * np.pi, 40, endpoint=False)
     radius = size * (1 + 0.15 * np.sin(3 * angle))
@@ -154,32 +154,32 @@ def draw_region(panel: PredictWidget, x: float, y: float, size: float) -> None:
     layer.mode = "pan_zoom"
 
 
-def save(viewer: Viewer, panel: PredictWidget, out: Path) -> list[Path]:
+def save_results(viewer: Viewer, panel: PredictWidget, out: Path) -> list[Path]:
     """The window as a picture and the region's prediction as AnnData."""
     from imageio.v3 import imwrite
 
     from ..export.anndata import to_anndata, write_h5ad
-    from ..files import written_whole
+    from ..files import atomic_write
 
     process_events(0.5)
     picture, result = out / "window.png", out / "prediction.h5ad"
-    with written_whole(picture) as temporary:
+    with atomic_write(picture) as temporary:
         imwrite(temporary, viewer.screenshot(canvas_only=False, flash=False))
     slide = panel.session.slide
     assert slide is not None
-    prediction = panel.session.overlays[-1].prediction.finished()
+    prediction = panel.session.overlays[-1].prediction.select_predicted()
     write_h5ad(to_anndata(prediction, slide.slide), result)
     return [picture, result]
 
 
-def wait(
-    condition: Callable[[], Any], what: str, seconds: float = PATIENCE, pause: float = 0.01
+def wait_until(
+    condition: Callable[[], Any], description: str, seconds: float = STEP_TIMEOUT_S, pause: float = 0.01
 ) -> None:
     """Let Qt run until the condition holds. Raises DkanError with the panel's last words."""
     end = time.perf_counter() + seconds
     while not condition():
         if time.perf_counter() > end:
-            raise DkanError(f"The demo waited {seconds:.0f} s for {what} in vain.")
+            raise DkanError(f"The demo waited {seconds:.0f} s for {description} in vain.")
         process_events(pause)
 
 
@@ -195,12 +195,12 @@ def process_events(seconds: float = 0.05) -> None:
     loop.exec()
 
 
-def _path(panel: PredictWidget) -> Path | None:
+def _checkpoint_path(panel: PredictWidget) -> Path | None:
     checkpoint = panel.session.checkpoint
     return None if checkpoint is None else checkpoint.path
 
 
-def _display() -> bool:
+def _has_display() -> bool:
     if sys.platform in ("win32", "darwin"):
         return True
     return bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
@@ -218,7 +218,7 @@ def _rerun_under_xvfb(out: Path) -> None:
             "run this on a desktop."
         )
     command = [xvfb, "-a", "-s", "-screen 0 1600x1000x24", sys.executable, "-m", "napari_dkan"]
-    environment = os.environ | {VIRTUAL: "1"}
+    environment = os.environ | {VIRTUAL_DISPLAY_ENV: "1"}
     done = subprocess.run([*command, "demo", "--out", str(out)], env=environment)
     if done.returncode:
         raise SystemExit(done.returncode)

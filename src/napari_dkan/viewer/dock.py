@@ -5,15 +5,15 @@ from __future__ import annotations
 from qtpy.QtWidgets import QDockWidget, QWidget
 
 
-def raised(widget: QWidget) -> None:
+def raise_dock(widget: QWidget) -> None:
     """Bring the panel a widget is part of in front of those it shares its place with."""
-    dock = dock_of(widget)
+    dock = find_dock(widget)
     if dock is not None:
         dock.show()
         dock.raise_()
 
 
-def dock_of(widget: QWidget) -> QDockWidget | None:
+def find_dock(widget: QWidget) -> QDockWidget | None:
     """None where it is not docked, or no longer."""
     parent = widget.parent()
     while parent is not None and not isinstance(parent, QDockWidget):

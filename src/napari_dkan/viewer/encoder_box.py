@@ -20,142 +20,142 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from .lane import Failure, Lane
-from .links import Links
-from .session import Session
+from .lane import JobFailure, JobRunner
+from .links import SignalConnections
+from .session import ViewerSession
 
 if TYPE_CHECKING:
-    from ..model.encoders.download import Fetched
-    from ..model.encoders.offer import Offer
+    from ..model.encoders.download import DownloadProgress
+    from ..model.encoders.offer import EncoderWeightsInfo
     from ..model.encoders.protocol import EncoderSpec
 
-STEPS = 1000  # of the progress bar; bytes do not fit into its numbers
-STOPPED = "Stopped. Download goes on where it stopped."
+PROGRESS_STEPS = 1000  # of the progress bar; bytes do not fit into its numbers
+STOPPED_TEXT = "Stopped. Download goes on where it stopped."
 
 
-class EncoderBox(QWidget):
+class EncoderWeightsBox(QWidget):
     """States what weights are missing, fetches them, or takes a file; hidden where none are."""
 
-    def __init__(self, session: Session, links: Links) -> None:
+    def __init__(self, session: ViewerSession, connections: SignalConnections) -> None:
         super().__init__()
         self._session = session
-        self._lane = Lane("encoder")
-        self._offer: Offer | None = None
-        self._checked: dict[str, Path] = {}  # local files by the encoder they belong to
-        self._asked: EncoderSpec | None = None  # whose weights were looked for last
-        self._began = (0.0, 0)  # when and where this part of the download began
-        self.about = QLabel()
-        self.about.setWordWrap(True)
-        self.download = QPushButton("Download")
-        self.browse = QPushButton("Local file...")
-        self.browse.setToolTip("Weights that are on this computer: .safetensors, .bin, .pth.")
-        self.cancel = QPushButton("Cancel")
-        self.progress = QProgressBar()
-        self.progress.setRange(0, STEPS)
-        self.rate = QLabel()
+        self._runner = JobRunner("encoder")
+        self._offer: EncoderWeightsInfo | None = None
+        self._local_files: dict[str, Path] = {}  # local files by the encoder they belong to
+        self._requested_spec: EncoderSpec | None = None  # whose weights were looked for last
+        self._download_start = (0.0, 0)  # when and where this part of the download began
+        self.status_label = QLabel()
+        self.status_label.setWordWrap(True)
+        self.download_button = QPushButton("Download")
+        self.browse_button = QPushButton("Local file...")
+        self.browse_button.setToolTip("Weights that are on this computer: .safetensors, .bin, .pth.")
+        self.cancel_button = QPushButton("Cancel")
+        self.progress_bar = QProgressBar()
+        self.progress_bar.setRange(0, PROGRESS_STEPS)
+        self.rate_label = QLabel()
 
         buttons = QHBoxLayout()
-        for button in (self.download, self.browse, self.cancel):
+        for button in (self.download_button, self.browse_button, self.cancel_button):
             buttons.addWidget(button)
         buttons.addStretch(1)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
-        for widget in (self.about, self.progress, self.rate):
+        for widget in (self.status_label, self.progress_bar, self.rate_label):
             layout.addWidget(widget)
         layout.addLayout(buttons)
 
-        self.download.clicked.connect(self.fetch)
-        self.browse.clicked.connect(self._browse)
-        self.cancel.clicked.connect(self.stop)
-        links.join(self.refresh, session.checkpoint_changed, session.settings_changed)
-        self._show(working=False)
+        self.download_button.clicked.connect(self.start_download)
+        self.browse_button.clicked.connect(self._browse)
+        self.cancel_button.clicked.connect(self.cancel_job)
+        connections.connect(self.refresh, session.checkpoint_changed, session.settings_changed)
+        self._update_visibility(working=False)
         self.refresh()
 
     @property
     def busy(self) -> bool:
-        return self._lane.busy
+        return self._runner.busy
 
-    def close_lane(self) -> None:
-        self._lane.cancel()
+    def stop_jobs(self) -> None:
+        self._runner.cancel()
 
     def refresh(self) -> None:
         """Look, off the GUI thread, whether the weights of this checkpoint are here."""
-        spec = self._wanted()
-        if spec is None or spec != self._asked:
-            self._lane.cancel()
-            self._offer, self._asked = None, spec
-            self._show(working=False)
+        spec = self._missing_encoder()
+        if spec is None or spec != self._requested_spec:
+            self._runner.cancel()
+            self._offer, self._requested_spec = None, spec
+            self._update_visibility(working=False)
             if spec is not None:
-                self._look(spec)
+                self._check_availability(spec)
 
-    def _wanted(self) -> EncoderSpec | None:
+    def _missing_encoder(self) -> EncoderSpec | None:
         """The encoder whose weights have to be found; a file checked for another is put away."""
-        from ..model.encoders import EXTERNAL, STAIN
+        from ..model.encoders import EXTERNAL_ENCODER, STAIN_ENCODER
 
         checkpoint, given = self._session.checkpoint, self._session.settings.encoder_weights
         if checkpoint is None:
             return None
         spec = checkpoint.encoder
-        if given in self._checked.values() and given != self._checked.get(spec.name):
-            self._session.change(encoder_weights=self._checked.get(spec.name))
+        if given in self._local_files.values() and given != self._local_files.get(spec.name):
+            self._session.change_settings(encoder_weights=self._local_files.get(spec.name))
             given = self._session.settings.encoder_weights
-        inside = checkpoint.encoder_tensors is not None or spec.name in (STAIN, EXTERNAL)
+        inside = checkpoint.encoder_tensors is not None or spec.name in (STAIN_ENCODER, EXTERNAL_ENCODER)
         return None if inside or given is not None else spec
 
-    def _look(self, spec: EncoderSpec) -> None:
-        def job() -> Iterator[Offer]:
-            from ..model.encoders.offer import offer_of
+    def _check_availability(self, spec: EncoderSpec) -> None:
+        def job() -> Iterator[EncoderWeightsInfo]:
+            from ..model.encoders.offer import get_weights_info_for_spec
 
-            yield offer_of(spec)
+            yield get_weights_info_for_spec(spec)
 
-        def found(offer: Offer) -> None:
-            self._offer = None if offer.here else offer
-            self.about.setText(
-                f"The model's tile encoder is not on this computer. {offer.sentence}"
+        def found(offer: EncoderWeightsInfo) -> None:
+            self._offer = None if offer.cached_file else offer
+            self.status_label.setText(
+                f"The model's tile encoder is not on this computer. {offer.summary}"
             )
 
-        self._lane.start(job, found, self._end)
+        self._runner.start(job, found, self._on_job_end)
 
-    def fetch(self) -> None:
+    def start_download(self) -> None:
         """Download; it goes on where an earlier one stopped."""
-        if self._offer is None or self._asked is None:
+        if self._offer is None or self._requested_spec is None:
             return
-        name, revision = self._offer.name, self._asked.revision
-        self._began = (0.0, 0)
+        name, revision = self._offer.name, self._requested_spec.revision
+        self._download_start = (0.0, 0)
 
-        def job() -> Iterator[Fetched]:
-            from ..model.encoders.download import fetch
+        def job() -> Iterator[DownloadProgress]:
+            from ..model.encoders.download import download_weights
 
-            yield from fetch(name, revision)
+            yield from download_weights(name, revision)
 
-        self.rate.setText("Asking the hub ...")
-        self._lane.start(job, self._grew, self._fetched)
-        self._show(working=True)
+        self.rate_label.setText("Asking the hub ...")
+        self._runner.start(job, self._on_progress, self._on_download_end)
+        self._update_visibility(working=True)
 
-    def _grew(self, so_far: Fetched) -> None:
-        now, words = time.monotonic(), f"{so_far.done / 1e6:,.0f} MB"
-        if not self._began[0]:
-            self._began = (now, so_far.done)
-        if so_far.total:
-            words += f" of {so_far.total / 1e6:,.0f} MB"
-            self.progress.setValue(int(STEPS * so_far.done / so_far.total))
-        since, seconds = so_far.done - self._began[1], now - self._began[0]
+    def _on_progress(self, progress: DownloadProgress) -> None:
+        now, words = time.monotonic(), f"{progress.done / 1e6:,.0f} MB"
+        if not self._download_start[0]:
+            self._download_start = (now, progress.done)
+        if progress.total:
+            words += f" of {progress.total / 1e6:,.0f} MB"
+            self.progress_bar.setValue(int(PROGRESS_STEPS * progress.done / progress.total))
+        since, seconds = progress.done - self._download_start[1], now - self._download_start[0]
         if since and seconds > 1:
             words += f", {since / seconds / 1e6:.1f} MB/s"
-            if so_far.total:
-                words += f", {(so_far.total - so_far.done) * seconds / since:,.0f} s left"
-        self.rate.setText(words)
+            if progress.total:
+                words += f", {(progress.total - progress.done) * seconds / since:,.0f} s left"
+        self.rate_label.setText(words)
 
-    def _fetched(self, failure: Failure | None) -> None:
+    def _on_download_end(self, failure: JobFailure | None) -> None:
         if failure is None:
             self._offer = None
-        self._end(failure)
+        self._on_job_end(failure)
         if failure is None:
-            self._start_over()
+            self._reapply_checkpoint()
 
-    def take(self, path: Path) -> None:
+    def use_local_file(self, path: Path) -> None:
         """Use a local file once it was checked to be this encoder's."""
-        spec = self._asked
+        spec = self._requested_spec
         if spec is None:
             return
 
@@ -165,52 +165,52 @@ class EncoderBox(QWidget):
             yield None
             build_encoder(spec, None, path)
 
-        def end(failure: Failure | None) -> None:
-            self._end(failure)
+        def end(failure: JobFailure | None) -> None:
+            self._on_job_end(failure)
             if failure is None:
-                self._checked[spec.name] = path
-                self._session.change(encoder_weights=path)
-                self._start_over()
+                self._local_files[spec.name] = path
+                self._session.change_settings(encoder_weights=path)
+                self._reapply_checkpoint()
 
-        self.rate.setText(f"Checking {path.name} ...")
-        self._lane.start(job, lambda item: None, end)
-        self._show(working=True)
+        self.rate_label.setText(f"Checking {path.name} ...")
+        self._runner.start(job, lambda item: None, end)
+        self._update_visibility(working=True)
 
     def _browse(self) -> None:
         name, _ = QFileDialog.getOpenFileName(
             self, "Weights of the tile encoder", "", "Weights (*.safetensors *.bin *.pth *.pt)"
         )
         if name:
-            self.take(Path(name))
+            self.use_local_file(Path(name))
 
-    def stop(self) -> None:
+    def cancel_job(self) -> None:
         """Cancel; what has come stays for the next time."""
-        self._lane.cancel()
-        self._show(working=False)
-        self.rate.setText(STOPPED if self.progress.value() else "")
-        self.rate.setVisible(bool(self.rate.text()))
+        self._runner.cancel()
+        self._update_visibility(working=False)
+        self.rate_label.setText(STOPPED_TEXT if self.progress_bar.value() else "")
+        self.rate_label.setVisible(bool(self.rate_label.text()))
 
-    def _end(self, failure: Failure | None) -> None:
-        self._show(working=False)
+    def _on_job_end(self, failure: JobFailure | None) -> None:
+        self._update_visibility(working=False)
         if failure is not None:
-            self.about.setText(failure.sentence)
+            self.status_label.setText(failure.message)
             self.setVisible(True)
 
-    def _start_over(self) -> None:
+    def _reapply_checkpoint(self) -> None:
         """The checkpoint of now with its encoder: clicks and maps work from here on."""
         checkpoint = self._session.checkpoint
         if checkpoint is not None:
-            self._session.say("")
-            self._session.use_checkpoint(checkpoint)
+            self._session.show_message("")
+            self._session.set_checkpoint(checkpoint)
 
-    def _show(self, working: bool) -> None:
+    def _update_visibility(self, working: bool) -> None:
         self.setVisible(working or self._offer is not None)
-        for widget in (self.progress, self.rate, self.cancel):
+        for widget in (self.progress_bar, self.rate_label, self.cancel_button):
             widget.setVisible(working)
-        for widget in (self.download, self.browse):
+        for widget in (self.download_button, self.browse_button):
             widget.setVisible(not working)
         if self._offer is not None:
-            self.download.setText(f"Download {self._offer.size}")
-            self.download.setEnabled(bool(self._offer.repository))
+            self.download_button.setText(f"Download {self._offer.size_text}")
+            self.download_button.setEnabled(bool(self._offer.repository))
         if working:
-            self.progress.setValue(0)
+            self.progress_bar.setValue(0)

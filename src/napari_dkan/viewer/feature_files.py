@@ -12,13 +12,13 @@ from ..errors import SpotsError
 
 if TYPE_CHECKING:
     from ..inference.engine import Predictor
-    from ..inference.ready.features import ReadyFeatures
+    from ..inference.ready.features import PrecomputedFeatures
     from ..model import Checkpoint
-    from .session import OpenSlide, Session
+    from .session import ViewerSlide, ViewerSession
 
 PathOrPaths = str | Sequence[str]
 
-PEEK = 4 << 20
+PEEK_BYTES = 4 << 20
 
 
 @dataclass(frozen=True)
@@ -29,16 +29,16 @@ class FeatureFile:
     encoder: str = ""
 
 
-class FeatureFiles:
+class SlideFeatureFiles:
     """The chosen file of every slide."""
 
     def __init__(self) -> None:
-        self._chosen: WeakKeyDictionary[OpenSlide, FeatureFile] = WeakKeyDictionary()
+        self._file_of_slide: WeakKeyDictionary[ViewerSlide, FeatureFile] = WeakKeyDictionary()
 
-    def of(self, slide: OpenSlide | None) -> FeatureFile | None:
-        return None if slide is None else self._chosen.get(slide)
+    def get(self, slide: ViewerSlide | None) -> FeatureFile | None:
+        return None if slide is None else self._file_of_slide.get(slide)
 
-    def choose(self, session: Session, path: Path | None, encoder: str = "") -> None:
+    def set_file(self, session: ViewerSession, path: Path | None, encoder: str = "") -> None:
         """Use a file's features on the slide of now, or (None) encode its tiles again.
 
         Raises SpotsError when no slide is open.
@@ -47,61 +47,61 @@ class FeatureFiles:
         if slide is None:
             raise SpotsError("Open the slide first that the features were made of.")
         if path is None:
-            self._chosen.pop(slide, None)
+            self._file_of_slide.pop(slide, None)
         else:
-            self._chosen[slide] = FeatureFile(path, encoder)
+            self._file_of_slide[slide] = FeatureFile(path, encoder)
         session.settings_changed.emit()
 
-    def read(
-        self, slide: OpenSlide, checkpoint: Checkpoint, weights: Path | None
-    ) -> ReadyFeatures | None:
+    def load_features(
+        self, slide: ViewerSlide, checkpoint: Checkpoint, weights: Path | None
+    ) -> PrecomputedFeatures | None:
         """Open the slide's file; call it in a thread. Raises SpotsError where it does not fit."""
-        from ..inference.ready.fit import ready_features
+        from ..inference.ready.fit import load_precomputed_features
 
-        file = self.of(slide)
+        file = self.get(slide)
         if file is None:
             return None
         encoder = file.encoder or None
-        return ready_features(file.path, slide.slide, checkpoint, slide.mpp, encoder, weights)
+        return load_precomputed_features(file.path, slide.slide, checkpoint, slide.mpp, encoder, weights)
 
-    def ready(
-        self, slide: OpenSlide, checkpoint: Checkpoint, predictor: Predictor | None
-    ) -> ReadyFeatures | None:
+    def loaded_features(
+        self, slide: ViewerSlide, checkpoint: Checkpoint, predictor: Predictor | None
+    ) -> PrecomputedFeatures | None:
         """The file's features where the predictor of now has them already."""
-        file = self.of(slide)
-        if predictor is None or predictor.ready is None or file is None:
+        file = self.get(slide)
+        if predictor is None or predictor.precomputed_features is None or file is None:
             return None
         mine = predictor.slide is slide.slide and predictor.checkpoint is checkpoint
-        return predictor.ready if mine and predictor.ready.file.path == file.path else None
+        return predictor.precomputed_features if mine and predictor.precomputed_features.feature_file.path == file.path else None
 
 
-def get_reader(path: PathOrPaths) -> Callable[[PathOrPaths], list[Any]] | None:
+def get_feature_reader(path: PathOrPaths) -> Callable[[PathOrPaths], list[Any]] | None:
     """npe2 reader: a feature file that is dropped is used on the slide of now."""
     paths = [path] if isinstance(path, str) else list(path)
-    return use_dropped if len(paths) == 1 and _holds_features(paths[0]) else None
+    return read_feature_file if len(paths) == 1 and _has_feature_datasets(paths[0]) else None
 
 
-def use_dropped(path: PathOrPaths) -> list[Any]:
+def read_feature_file(path: PathOrPaths) -> list[Any]:
     """No layer: the session takes the file. Raises SpotsError."""
     import napari
 
-    from .session import session_of
+    from .session import get_session
 
     viewer = napari.current_viewer()
     if viewer is None:
         raise SpotsError("Open a slide in napari first, then drop the features on it.")
-    session = session_of(viewer)
-    session.feature_files.choose(session, Path(path if isinstance(path, str) else path[0]))
+    session = get_session(viewer)
+    session.feature_files.set_file(session, Path(path if isinstance(path, str) else path[0]))
     return [(None,)]  # napari's word for: read, and nothing to add
 
 
-def _holds_features(path: str) -> bool:
+def _has_feature_datasets(path: str) -> bool:
     """A cheap look for the names of both datasets; HDF5 itself is not trusted with the file."""
     try:
         with open(path, "rb") as file:
-            start = file.read(PEEK)
-            file.seek(max(0, Path(path).stat().st_size - PEEK))
-            names = start + file.read(PEEK)
+            start = file.read(PEEK_BYTES)
+            file.seek(max(0, Path(path).stat().st_size - PEEK_BYTES))
+            names = start + file.read(PEEK_BYTES)
     except OSError:
         return False
     return start[:4] == b"\x89HDF" and b"coords\0" in names and b"features\0" in names

@@ -6,9 +6,9 @@ from qtpy.QtCore import QEvent, QObject, QRect, QRectF, Qt, QTimer
 from qtpy.QtGui import QColor, QPainter, QPaintEvent, QPen
 from qtpy.QtWidgets import QApplication, QWidget
 
-from .tones import LINK, tone_of
+from .tones import LINK_COLOR, color_for_theme
 
-ROOM = 2  # px around the control
+MARGIN_PX = 2  # px around the control
 
 
 class FocusRing(QWidget):
@@ -21,27 +21,27 @@ class FocusRing(QWidget):
         self.setAttribute(Qt.WidgetAttribute.WA_NoSystemBackground)
         self.setFocusPolicy(Qt.FocusPolicy.NoFocus)
         self.hide()
-        self._soon = QTimer(self)
-        self._soon.setSingleShot(True)
-        self._soon.timeout.connect(self._lay)
+        self._update_timer = QTimer(self)
+        self._update_timer.setSingleShot(True)
+        self._update_timer.timeout.connect(self._update_geometry)
         content.installEventFilter(self)
         app = QApplication.instance()
         if isinstance(app, QApplication):
-            app.focusChanged.connect(self._moved)
+            app.focusChanged.connect(self._on_focus_changed)
 
-    def _moved(self, old: QWidget | None, new: QWidget | None) -> None:
+    def _on_focus_changed(self, old: QWidget | None, new: QWidget | None) -> None:
         """Shown where the keyboard went, not where a mouse button did."""
         by_mouse = QApplication.mouseButtons() != Qt.MouseButton.NoButton
         self.setVisible(new is not None and not by_mouse and self._content.isAncestorOf(new))
-        self._lay()
+        self._update_geometry()
 
-    def _lay(self) -> None:
+    def _update_geometry(self) -> None:
         widget = QApplication.focusWidget()
         if widget is None or not self._content.isAncestorOf(widget):
             self.hide()
         elif not self.isHidden():
             corner = widget.mapTo(self._content, widget.rect().topLeft())
-            room = QRect(corner, widget.size()).adjusted(-ROOM, -ROOM, ROOM, ROOM)
+            room = QRect(corner, widget.size()).adjusted(-MARGIN_PX, -MARGIN_PX, MARGIN_PX, MARGIN_PX)
             self.setGeometry(room.intersected(self._content.rect()))
             self.raise_()
 
@@ -49,12 +49,12 @@ class FocusRing(QWidget):
         """Controls move when another one comes or goes."""
         moved = event.type() in (QEvent.Type.LayoutRequest, QEvent.Type.Resize)
         if moved and vars(self):  # the collector empties what Qt still sends events to
-            self._soon.start(0)
+            self._update_timer.start(0)
         return super().eventFilter(watched, event)
 
     def paintEvent(self, event: QPaintEvent) -> None:
         painter = QPainter(self)
         painter.setRenderHint(QPainter.RenderHint.Antialiasing)
-        painter.setPen(QPen(QColor(tone_of(self, LINK)), 2))
+        painter.setPen(QPen(QColor(color_for_theme(self, LINK_COLOR)), 2))
         painter.drawRoundedRect(QRectF(self.rect()).adjusted(1, 1, -1, -1), 3, 3)
         painter.end()

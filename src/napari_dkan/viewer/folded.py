@@ -5,10 +5,10 @@ from __future__ import annotations
 from qtpy.QtWidgets import QWidget
 from superqt import QCollapsible
 
-NO_LIMIT = 16_777_215  # Qt's own
+MAX_WIDGET_HEIGHT = 16_777_215  # Qt's own
 
 
-def folded(title: str, *boxes: QWidget) -> QCollapsible:
+def make_collapsible(title: str, *boxes: QWidget) -> QCollapsible:
     """The boxes closed. Once open they may grow: their text gets longer while they work.
 
     Closed they are hidden as well, or Tab would lead into what nobody sees.
@@ -24,7 +24,7 @@ def folded(title: str, *boxes: QWidget) -> QCollapsible:
 
     def let_grow(opened: bool) -> None:
         content.setVisible(opened)
-        content.setMaximumHeight(NO_LIMIT if opened else 0)
+        content.setMaximumHeight(MAX_WIDGET_HEIGHT if opened else 0)
 
     made.toggled.connect(let_grow)
     content.hide()

@@ -18,114 +18,114 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from .actions import ACTIONS, FINETUNE, PREDICT, QUALITY, told
-from .tones import LINK, on_theme, tone_of
+from .actions import ACTIONS, FINETUNE_PANEL, PREDICT_PANEL, QUALITY_PANEL, shortcut_label
+from .tones import LINK_COLOR, connect_theme_change, color_for_theme
 
 # What each topic's panel is: its keys are listed below the text. Texts: help_texts/<topic>.md
-TOPICS = {
-    "slide": PREDICT,
-    "model": PREDICT,
-    "where": PREDICT,
-    "gene": PREDICT,
-    "spot": PREDICT,
-    "results": PREDICT,
-    "quality": QUALITY,
-    "finetune": FINETUNE,
+PANEL_OF_TOPIC = {
+    "slide": PREDICT_PANEL,
+    "model": PREDICT_PANEL,
+    "where": PREDICT_PANEL,
+    "gene": PREDICT_PANEL,
+    "spot": PREDICT_PANEL,
+    "results": PREDICT_PANEL,
+    "quality": QUALITY_PANEL,
+    "finetune": FINETUNE_PANEL,
 }
-DOCS = "docs"  # links of this scheme lead to a page of the documentation
-PICTURE = re.compile(r"!\[[^\]]*\]\([^)]*\)")  # the pages' pictures stay outside the package
+DOCS_SCHEME = "docs"  # links of this scheme lead to a page of the documentation
+IMAGE_MARKDOWN = re.compile(r"!\[[^\]]*\]\([^)]*\)")  # the pages' pictures stay outside the package
 
 
-class Help(QDialog):
+class HelpDialog(QDialog):
     """A text, and the pages it leads to. Not modal: it stays beside the work."""
 
     def __init__(self, parent: QWidget | None) -> None:
         super().__init__(parent)
         self.setWindowTitle("napari-dkan: help")
         self.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
-        self._texts: list[str] = []
+        self._history: list[str] = []
         self.browser = QTextBrowser()
         self.browser.setOpenLinks(False)
-        self.browser.anchorClicked.connect(self.follow)
-        self.back, close = QPushButton("Back"), QPushButton("Close")
-        self.back.clicked.connect(self._back)
+        self.browser.anchorClicked.connect(self.open_link)
+        self.back_button, close = QPushButton("Back"), QPushButton("Close")
+        self.back_button.clicked.connect(self._go_back)
         close.clicked.connect(self.close)
         buttons = QHBoxLayout()
-        buttons.addWidget(self.back)
+        buttons.addWidget(self.back_button)
         buttons.addStretch(1)
         buttons.addWidget(close)
         layout = QVBoxLayout(self)
         layout.addWidget(self.browser)
         layout.addLayout(buttons)
         self.resize(460, 480)
-        on_theme(self.browser, self._show)
+        connect_theme_change(self.browser, self._show_current)
 
     def show_text(self, text: str) -> None:
-        self._texts.append(text)
-        self._show()
+        self._history.append(text)
+        self._show_current()
 
-    def follow(self, url: QUrl) -> None:
+    def open_link(self, url: QUrl) -> None:
         """A page of the documentation opens here, anything else where the person's system does."""
-        name = url.path() if url.scheme() == DOCS else Path(url.path()).stem
-        if not url.scheme() or url.scheme() == DOCS:
-            self.show_text(page_of(name))
+        name = url.path() if url.scheme() == DOCS_SCHEME else Path(url.path()).stem
+        if not url.scheme() or url.scheme() == DOCS_SCHEME:
+            self.show_text(load_docs_page(name))
         else:
             QDesktopServices.openUrl(url)
 
-    def _back(self) -> None:
-        self._texts.pop()
-        self._show()
+    def _go_back(self) -> None:
+        self._history.pop()
+        self._show_current()
 
-    def _show(self) -> None:
-        if not self._texts:
+    def _show_current(self) -> None:
+        if not self._history:
             return
-        self.browser.setMarkdown(self._texts[-1])
+        self.browser.setMarkdown(self._history[-1])
         links = QPalette().color(QPalette.ColorRole.Link).name()  # made for a white ground
-        self.browser.setHtml(self.browser.toHtml().replace(links, tone_of(self.browser, LINK)))
-        self.back.setVisible(len(self._texts) > 1)
+        self.browser.setHtml(self.browser.toHtml().replace(links, color_for_theme(self.browser, LINK_COLOR)))
+        self.back_button.setVisible(len(self._history) > 1)
 
 
-def help_button(topic: str) -> QToolButton:
+def make_help_button(topic: str) -> QToolButton:
     """Opens the help on a topic. Raises KeyError when there is none."""
-    panel = TOPICS[topic]
+    panel = PANEL_OF_TOPIC[topic]
     button = QToolButton()
     button.setText("?")
     button.setAutoRaise(True)
     button.setToolTip("Help")
     button.setAccessibleName(f"Help: {topic}")
-    button.clicked.connect(lambda: show(topic, button, panel))
+    button.clicked.connect(lambda: show_help(topic, button, panel))
     return button
 
 
-def show(topic: str, beside: QWidget, panel: str) -> Help:
+def show_help(topic: str, parent_widget: QWidget, panel: str) -> HelpDialog:
     """Open the help on a topic as a window of the panel's window."""
-    made = Help(beside.window())
-    made.show_text(f"{text_of(topic)}\n\n{keys_text(panel)}")
+    made = HelpDialog(parent_widget.window())
+    made.show_text(f"{load_topic_text(topic)}\n\n{shortcut_table(panel)}")
     made.show()
     return made
 
 
-def show_in_front(topic: str, panel: QWidget) -> None:
+def show_help_if_visible(topic: str, panel: QWidget) -> None:
     """By key: the help of the panel that is in sight, of several that are open."""
     if panel.isVisible():
-        show(topic, panel, TOPICS[topic])
+        show_help(topic, panel, PANEL_OF_TOPIC[topic])
 
 
-def text_of(topic: str) -> str:
+def load_topic_text(topic: str) -> str:
     file = files(__package__) / "help_texts" / f"{topic}.md"
     return file.read_text(encoding="utf-8")
 
 
-def page_of(name: str) -> str:
+def load_docs_page(name: str) -> str:
     """A page of the documentation, which travels with the package."""
-    file = Path(str(files("napari_dkan"))) / DOCS / f"{Path(name).name}.md"
+    file = Path(str(files("napari_dkan"))) / DOCS_SCHEME / f"{Path(name).name}.md"
     if not file.is_file():
         return f"The page {name}.md does not come with this copy of napari-dkan."
-    return PICTURE.sub("", file.read_text(encoding="utf-8"))
+    return IMAGE_MARKDOWN.sub("", file.read_text(encoding="utf-8"))
 
 
-def keys_text(panel: str) -> str:
+def shortcut_table(panel: str) -> str:
     """The keys of a panel as a table, as they are now."""
-    rows = [f"| {told(a.name)} | {a.does} |" for a in ACTIONS if a.panel == panel and told(a.name)]
+    rows = [f"| {shortcut_label(a.name)} | {a.description} |" for a in ACTIONS if a.panel == panel and shortcut_label(a.name)]
     lines = ["| Key | does |", "|---|---|", *rows]
     return "\n".join([*lines, "", "*File > Preferences > Shortcuts* changes them."])

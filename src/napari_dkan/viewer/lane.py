@@ -25,51 +25,51 @@ log = logging.getLogger(__name__)
 
 
 # Qt starts as many threads as there are cores; a click must not queue behind what rests.
-LEAST_THREADS = 12
+MIN_THREADS = 12
 
-_lanes: WeakSet[Lane] = WeakSet()
+_runners: WeakSet[JobRunner] = WeakSet()
 
 
 @dataclass(frozen=True)
-class Failure:
+class JobFailure:
     """A job ended with an error; ``sentence`` is for the person in front of the screen."""
 
-    sentence: str
+    message: str
     error: Exception
 
 
 @dataclass(frozen=True)
-class _End:
+class _JobFinished:
     """The job came to its end by itself."""
 
 
-class Lane:
+class JobRunner:
     """Runs one job at a time; starting another one drops what is left of the one before."""
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self._stop: threading.Event | None = None
+        self._stop_event: threading.Event | None = None
         self._handlers: list[Any] = []  # on_item and on_end of the job under way
-        self._threads: list[tuple[WorkerBase, threading.Event]] = []  # set when it has wound down
-        if not _lanes:  # registered after Qt's own handler, so it runs before it
-            atexit.register(_wind_down)
+        self._worker_threads: list[tuple[WorkerBase, threading.Event]] = []  # set when it has wound down
+        if not _runners:  # registered after Qt's own handler, so it runs before it
+            atexit.register(_stop_all_runners)
             pool = QThreadPool.globalInstance()
-            pool.setMaxThreadCount(max(LEAST_THREADS, pool.maxThreadCount()))
-        _lanes.add(self)
+            pool.setMaxThreadCount(max(MIN_THREADS, pool.maxThreadCount()))
+        _runners.add(self)
 
     @property
     def busy(self) -> bool:
-        return self._stop is not None
+        return self._stop_event is not None
 
-    def others_busy(self) -> bool:
+    def is_any_other_busy(self) -> bool:
         """Whether any other lane has a job; may be asked in any thread."""
-        return any(lane.busy for lane in list(_lanes) if lane is not self)
+        return any(lane.busy for lane in list(_runners) if lane is not self)
 
     def start(
         self,
         job: Callable[[], Iterator[Any]],
         on_item: Callable[[Any], None],
-        on_end: Callable[[Failure | None], None] = lambda failure: None,
+        on_end: Callable[[JobFailure | None], None] = lambda failure: None,
     ) -> None:
         """Run ``job()`` in a thread; ``on_item`` and ``on_end`` are called in the GUI thread.
 
@@ -77,30 +77,30 @@ class Lane:
         """
         self.cancel()
         stop, wound_down = threading.Event(), threading.Event()
-        self._stop = stop
+        self._stop_event = stop
         # Workers stay with Qt for good; what their handlers hold, a checkpoint say, must not.
         handlers: list[Any] = [on_item, on_end]
         self._handlers = handlers
-        self._threads = [t for t in self._threads if not _over(*t)]
+        self._worker_threads = [t for t in self._worker_threads if not _has_ended(*t)]
 
         def receive(item: Any) -> None:
-            if self._stop is not stop:  # a late result of a job that was cancelled
+            if self._stop_event is not stop:  # a late result of a job that was cancelled
                 return
-            if isinstance(item, Failure | _End):
-                self._stop = None
+            if isinstance(item, JobFailure | _JobFinished):
+                self._stop_event = None
                 ended = handlers[1]
                 handlers.clear()
-                ended(item if isinstance(item, Failure) else None)
+                ended(item if isinstance(item, JobFailure) else None)
             else:
                 handlers[0](item)
 
-        work = _guarded(job, stop, wound_down)
+        work = _run_guarded(job, stop, wound_down)
 
         def run() -> Iterator[Any]:
             yield from work
 
         worker = create_worker(run, _start_thread=False)
-        self._threads.append((worker, wound_down))
+        self._worker_threads.append((worker, wound_down))
         worker.yielded.connect(receive)
         # One that napari quits stays where it was at its last yield, and keeps what it works on.
         worker.finished.connect(lambda: work.close())
@@ -108,34 +108,34 @@ class Lane:
 
     def cancel(self) -> None:
         """Forget the running job; its thread ends at its next yield."""
-        if self._stop is not None:
-            self._stop.set()
-            self._stop = None
+        if self._stop_event is not None:
+            self._stop_event.set()
+            self._stop_event = None
             self._handlers.clear()
 
     def wait(self, seconds: float = 10.0) -> bool:
         """Block until every thread of this lane has wound down."""
         end = time.monotonic() + seconds
-        while not all(_over(*t) for t in self._threads):
+        while not all(_has_ended(*t) for t in self._worker_threads):
             if time.monotonic() > end:
                 return False
             time.sleep(0.01)
         return True
 
 
-def _over(worker: WorkerBase, wound_down: threading.Event) -> bool:
+def _has_ended(worker: WorkerBase, wound_down: threading.Event) -> bool:
     """napari quits its workers when the window closes; their generators do not end then."""
     return wound_down.is_set() or (worker.abort_requested and not worker.is_running)
 
 
-def _wind_down() -> None:
+def _stop_all_runners() -> None:
     """At exit: threads end before Qt takes the objects away that they report to."""
-    for lane in list(_lanes):
+    for lane in list(_runners):
         lane.cancel()
     QThreadPool.globalInstance().waitForDone(10_000)
 
 
-def _guarded(
+def _run_guarded(
     job: Callable[[], Iterator[Any]], stop: threading.Event, wound_down: threading.Event
 ) -> Generator[Any, None, None]:
     try:
@@ -149,13 +149,13 @@ def _guarded(
             close = getattr(items, "close", None)
             if close is not None:
                 close()
-        yield _End()
+        yield _JobFinished()
     except DkanError as error:
-        yield Failure(str(error), error)
+        yield JobFailure(str(error), error)
     except Exception as error:
         # whatever else went wrong ends this job, not the window, and stays in the log
         log.exception("job failed")
         kind = type(error).__name__
-        yield Failure(f"This should not have happened ({kind}: {error}); please report it.", error)
+        yield JobFailure(f"This should not have happened ({kind}: {error}); please report it.", error)
     finally:
         wound_down.set()

@@ -5,45 +5,45 @@ from __future__ import annotations
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QHBoxLayout, QLabel, QPushButton, QSlider, QWidget
 
-from .actions import tip
-from .lens import LARGEST_UM, SMALLEST_UM, Lens
-from .links import Links
+from .actions import set_tooltip
+from .lens import MAX_RADIUS_UM, MIN_RADIUS_UM, GeneLens
+from .links import SignalConnections
 
-STEP_UM = 50
+RADIUS_STEP_UM = 50
 
 
 class LensBox(QWidget):
-    def __init__(self, lens: Lens, links: Links) -> None:
+    def __init__(self, lens: GeneLens, connections: SignalConnections) -> None:
         super().__init__()
         self._lens = lens
-        self.button = QPushButton("Lens")
-        self.button.setCheckable(True)
-        tip(
-            self.button,
+        self.toggle_button = QPushButton("Lens")
+        self.toggle_button.setCheckable(True)
+        set_tooltip(
+            self.toggle_button,
             "Follow the cursor over the slide with a circle that shows this gene's map ({key})\n"
             "Shift and the wheel change its size",
             "lens",
-            links,
+            connections,
         )
-        self.radius = QSlider(Qt.Orientation.Horizontal)
-        self.radius.setRange(round(SMALLEST_UM / STEP_UM), round(LARGEST_UM / STEP_UM))
-        self.radius.setToolTip("Radius of the lens")
-        self.length = QLabel()
+        self.radius_slider = QSlider(Qt.Orientation.Horizontal)
+        self.radius_slider.setRange(round(MIN_RADIUS_UM / RADIUS_STEP_UM), round(MAX_RADIUS_UM / RADIUS_STEP_UM))
+        self.radius_slider.setToolTip("Radius of the lens")
+        self.radius_label = QLabel()
         layout = QHBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
-        layout.addWidget(self.button)
-        layout.addWidget(self.radius, 1)
-        layout.addWidget(self.length)
-        self.button.clicked.connect(lens.switch)
-        self.radius.valueChanged.connect(lambda steps: lens.resize(steps * STEP_UM))
-        links.join(self.refresh, lens.changed)
+        layout.addWidget(self.toggle_button)
+        layout.addWidget(self.radius_slider, 1)
+        layout.addWidget(self.radius_label)
+        self.toggle_button.clicked.connect(lens.set_active)
+        self.radius_slider.valueChanged.connect(lambda steps: lens.resize(steps * RADIUS_STEP_UM))
+        connections.connect(self.refresh, lens.changed)
         self.refresh()
 
     def refresh(self) -> None:
         lens = self._lens
-        self.button.setChecked(lens.on)
-        self.radius.blockSignals(True)
-        self.radius.setValue(round(lens.radius_um / STEP_UM))
-        self.radius.blockSignals(False)
-        self.radius.setEnabled(lens.on)
-        self.length.setText(f"{lens.radius_um / 1000:.1f} mm")
+        self.toggle_button.setChecked(lens.active)
+        self.radius_slider.blockSignals(True)
+        self.radius_slider.setValue(round(lens.radius_um / RADIUS_STEP_UM))
+        self.radius_slider.blockSignals(False)
+        self.radius_slider.setEnabled(lens.active)
+        self.radius_label.setText(f"{lens.radius_um / 1000:.1f} mm")

@@ -11,27 +11,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..inference.engine import Predictor
-from .lane import Failure, Lane
-from .lens_circle import Circle
-from .lens_field import Cells, Field, Sheet
-from .lens_scene import Scene
-from .maps import Maps
-from .session import Session
+from .lane import JobFailure, JobRunner
+from .lens_circle import LensCircle
+from .lens_field import CellIndices, TileGridCache, GeneRaster
+from .lens_scene import LensContext
+from .maps import PredictionJobs
+from .session import ViewerSession
 
-PART = 1024  # tiles looked up and decoded at a time
+LOOKUP_TILES = 1024  # tiles looked up and decoded at a time
 
 
 @dataclass(frozen=True)
-class Work:
+class LensTask:
     """A gene to fill over a scene; field and sheet are None until the tissue is found."""
 
-    scene: Scene
+    context: LensContext
     gene: str
-    field: Field | None
-    sheet: Sheet | None
+    grid: TileGridCache | None
+    raster: GeneRaster | None
 
 
-class Fill:
+class LensJob:
     """Fills the sheet of a gene in a thread, never two at a time.
 
     place : where the lens is. rests : where it last came to rest; the job follows both.
@@ -39,107 +39,107 @@ class Fill:
 
     def __init__(
         self,
-        session: Session,
-        maps: Maps,
+        session: ViewerSession,
+        jobs: PredictionJobs,
         on_values: Callable[[], None],
-        on_end: Callable[[Failure | None], None],
+        on_end: Callable[[JobFailure | None], None],
     ) -> None:
-        self.place: Circle | None = None
-        self.rests: Circle | None = None
-        self._session, self._maps = session, maps
+        self.circle: LensCircle | None = None
+        self.rest_circle: LensCircle | None = None
+        self._session, self._jobs = session, jobs
         self._on_values, self._on_end = on_values, on_end
-        self._lane, self._alone = Lane("lens"), Lock()
+        self._runner, self._lock = JobRunner("lens"), Lock()
 
     @property
     def busy(self) -> bool:
-        return self._lane.busy
+        return self._runner.busy
 
-    def start(self, work: Work) -> None:
+    def start(self, task: LensTask) -> None:
         """Begin, unless it runs or there is nothing to do."""
-        if not self.busy and self._lacking(work):
-            self._lane.start(lambda: self._job(work), lambda item: self._on_values(), self._on_end)
+        if not self.busy and self._has_work(task):
+            self._runner.start(lambda: self._compute(task), lambda item: self._on_values(), self._on_end)
 
     def cancel(self) -> None:
-        self._lane.cancel()
+        self._runner.cancel()
 
     def close(self) -> None:
-        self._lane.cancel()
-        self._lane.wait()
+        self._runner.cancel()
+        self._runner.wait()
 
-    def _lacking(self, work: Work) -> bool:
-        field, sheet, rests = work.field, work.sheet, self.rests
-        if field is None or sheet is None or field.any_unasked(sheet):
+    def _has_work(self, task: LensTask) -> bool:
+        field, sheet, rests = task.grid, task.raster, self.rest_circle
+        if field is None or sheet is None or field.has_cells_to_look_up(sheet):
             return True
-        if rests is None or self._maps.busy:  # one heavy job at a time
+        if rests is None or self._jobs.busy:  # one heavy job at a time
             return False
-        return len(field.missing(sheet, rests)) > 0
+        return len(field.cells_to_predict(sheet, rests)) > 0
 
-    def _job(self, work: Work) -> Iterator[None]:
-        with self._alone:  # the job before may still be at its last batch
-            scene, field, sheet = work.scene, work.field, work.sheet
-            predictor = self._session.predictor(scene.slide, scene.checkpoint)  # finds the tissue
+    def _compute(self, task: LensTask) -> Iterator[None]:
+        with self._lock:  # the job before may still be at its last batch
+            scene, field, sheet = task.context, task.grid, task.raster
+            predictor = self._session.get_predictor(scene.slide, scene.checkpoint)  # finds the tissue
             yield
             if field is None or sheet is None:
                 return
-            field.find_tissue()
-            column = scene.column(work.gene)
-            while (circle := self.rests) is not None:
-                unasked = field.unasked(sheet, circle, PART)
+            field.compute_tissue_mask()
+            column = scene.gene_column(task.gene)
+            while (circle := self.rest_circle) is not None:
+                unasked = field.cells_to_look_up(sheet, circle, LOOKUP_TILES)
                 if len(unasked):
-                    rows, tokens = predictor.tokens_of(field.target(unasked))
+                    rows, tokens = predictor.get_cached_tokens(field.make_target(unasked))
                     if len(rows):
                         values = predictor.decode(tokens, [column], scene.zero_shot)
-                        sheet.put(unasked[rows], values[:, 0])
-                    sheet.mark_asked(unasked)
+                        sheet.set_values(unasked[rows], values[:, 0])
+                    sheet.mark_looked_up(unasked)
                     yield
                     continue
-                missing = field.missing(sheet, circle)
-                if not len(missing) or self._maps.busy:
+                missing = field.cells_to_predict(sheet, circle)
+                if not len(missing) or self._jobs.busy:
                     return
-                yield from self._predict(work, predictor, field, sheet, missing, column)
+                yield from self._predict_cells(task, predictor, field, sheet, missing, column)
 
-    def _predict(
+    def _predict_cells(
         self,
-        work: Work,
+        task: LensTask,
         predictor: Predictor,
-        field: Field,
-        sheet: Sheet,
-        cells: Cells,
+        grid: TileGridCache,
+        raster: GeneRaster,
+        cells: CellIndices,
         column: int,
     ) -> Iterator[None]:
         """Predict cells, in the order the lens wants them, as long as it wants them."""
         left = np.ones(len(cells), bool)
-        zero_shot = work.scene.zero_shot
-        updates = predictor.stream(field.target(cells), self._order(), [column], zero_shot)
+        zero_shot = task.context.zero_shot
+        updates = predictor.stream(grid.make_target(cells), self._make_order(), [column], zero_shot)
         with closing(updates):  # type: ignore[type-var]
             for update in updates:
                 if len(update.rows):
-                    sheet.put(cells[update.rows], update.values[:, 0])
-                sheet.mark_tried(cells[update.failed])
-                left[update.rows] = left[update.failed] = False
+                    raster.set_values(cells[update.rows], update.values[:, 0])
+                raster.mark_attempted(cells[update.failed_rows])
+                left[update.rows] = left[update.failed_rows] = False
                 yield
-                if self._maps.busy or self._elsewhere(cells[left], field.pitch):
+                if self._jobs.busy or self._is_mostly_outside(cells[left], grid.pitch):
                     return
-        sheet.mark_tried(cells)
+        raster.mark_attempted(cells)
 
-    def _order(self) -> Callable[[NDArray[np.float64]], NDArray[np.int64] | None]:
+    def _make_order(self) -> Callable[[NDArray[np.float64]], NDArray[np.int64] | None]:
         """Places (N, 2) -> their order by the lens of now; None where it has not moved."""
-        asked: Circle | None = None
+        asked: LensCircle | None = None
 
         def by_lens(xy: NDArray[np.float64]) -> NDArray[np.int64] | None:
             nonlocal asked
-            place = self.place
+            place = self.circle
             if place is None or place == asked:
                 return None
             asked = place
-            return np.argsort(place.distance(xy))
+            return np.argsort(place.distances_to(xy))
 
         return by_lens
 
-    def _elsewhere(self, cells: Cells, pitch: float) -> bool:
+    def _is_mostly_outside(self, cells: CellIndices, pitch: float) -> bool:
         """Whether most of what is left lies off the lens by now."""
-        rests = self.rests
+        rests = self.rest_circle
         if rests is None or not len(cells):
             return rests is None
-        under = rests.distance((cells + 0.5) * pitch) <= rests.radius + pitch
+        under = rests.distances_to((cells + 0.5) * pitch) <= rests.radius + pitch
         return bool(under.mean() < 0.5)

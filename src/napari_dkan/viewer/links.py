@@ -9,28 +9,28 @@ from collections.abc import Callable
 from typing import Any
 
 
-class Links:
+class SignalConnections:
     """Joins slots to psygnal signals or napari events, and remembers it."""
 
     def __init__(self) -> None:
-        self._made: list[tuple[Any, Callable[..., Any]]] = []
+        self._connections: list[tuple[Any, Callable[..., Any]]] = []
 
-    def join(self, slot: Callable[..., Any], *signals: Any) -> None:
+    def connect(self, slot: Callable[..., Any], *signals: Any) -> None:
         """Call ``slot`` whenever one of the signals is emitted."""
         for signal in signals:
             signal.connect(slot)
-            self._made.append((signal, slot))
+            self._connections.append((signal, slot))
 
-    def cut(self) -> None:
+    def disconnect_all(self) -> None:
         """Undo every join."""
-        while self._made:
-            signal, slot = self._made.pop()
+        while self._connections:
+            signal, slot = self._connections.pop()
             signal.disconnect(slot)
 
 
-def once(*actions: Callable[[], None]) -> Callable[[], None]:
+def call_once(*callbacks: Callable[[], None]) -> Callable[[], None]:
     """All of the actions on the first call, nothing later: a panel can go in several ways."""
-    left = list(actions)
+    left = list(callbacks)
 
     def act() -> None:
         while left:

@@ -9,45 +9,45 @@ from typing import Any
 import platformdirs
 
 from ..errors import OutputError
-from ..files import written_whole
+from ..files import atomic_write
 
-RECENT = 8
+MAX_RECENT = 8
 
 
-def _file() -> Path:
+def _history_path() -> Path:
     return platformdirs.user_config_path("napari-dkan") / "memory.json"
 
 
-def _load() -> dict[str, Any]:
+def _load_history() -> dict[str, Any]:
     try:
-        data = json.loads(_file().read_text(encoding="utf-8"))
+        data = json.loads(_history_path().read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}  # nothing remembered yet, or a file that is none of ours
     return data if isinstance(data, dict) else {}
 
 
-def _store(data: dict[str, Any]) -> None:
+def _save_history(data: dict[str, Any]) -> None:
     try:
-        with written_whole(_file()) as temporary:
+        with atomic_write(_history_path()) as temporary:
             temporary.write_text(json.dumps(data, indent=1), encoding="utf-8")
     except OutputError:
         return  # a read-only home folder costs the memory, not the work
 
 
-def recent_checkpoints() -> list[Path]:
+def list_recent_checkpoints() -> list[Path]:
     """The last checkpoints chosen by hand that still exist, newest first."""
-    names = _load().get("checkpoints", [])
+    names = _load_history().get("checkpoints", [])
     return [Path(n) for n in names if isinstance(n, str) and Path(n).is_file()]
 
 
-def remember_checkpoint(path: Path) -> None:
-    names = [str(path.resolve()), *map(str, recent_checkpoints())]
-    _store(_load() | {"checkpoints": list(dict.fromkeys(names))[:RECENT]})
+def add_recent_checkpoint(path: Path) -> None:
+    names = [str(path.resolve()), *map(str, list_recent_checkpoints())]
+    _save_history(_load_history() | {"checkpoints": list(dict.fromkeys(names))[:MAX_RECENT]})
 
 
-def remembered_mpps() -> dict[str, tuple[float, str]]:
+def load_pixel_sizes() -> dict[str, tuple[float, str]]:
     """Pixel sizes that were given for slides before, by fingerprint: um per px and who said so."""
-    kept = _load().get("mpp")
+    kept = _load_history().get("mpp")
     found = {}
     for fingerprint, value in kept.items() if isinstance(kept, dict) else ():
         mpp, origin = value if isinstance(value, list) and len(value) == 2 else (value, "")
@@ -56,10 +56,10 @@ def remembered_mpps() -> dict[str, tuple[float, str]]:
     return found
 
 
-def remember_mpp(fingerprint: str, mpp: float | None, origin: str = "") -> None:
+def save_pixel_size(fingerprint: str, mpp: float | None, origin: str = "") -> None:
     """Keep a slide's pixel size for the next time; None forgets it."""
-    data = _load()
+    data = _load_history()
     kept = data.get("mpp")
     others = {k: v for k, v in kept.items() if k != fingerprint} if isinstance(kept, dict) else {}
     made = {} if mpp is None else {fingerprint: [mpp, origin] if origin else mpp}
-    _store(data | {"mpp": others | made})
+    _save_history(data | {"mpp": others | made})

@@ -18,68 +18,68 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from ..samples.bundled import bundled_checkpoints
-from .combo import narrow
-from .encoder_box import EncoderBox
-from .lane import Failure, Lane
-from .links import Links
-from .memory import recent_checkpoints, remember_checkpoint
-from .preferences import preferred_checkpoint
-from .session import Session
-from .tones import WARNING, tint
+from ..samples.bundled import list_bundled_checkpoints
+from .combo import make_shrinkable
+from .encoder_box import EncoderWeightsBox
+from .lane import JobFailure, JobRunner
+from .links import SignalConnections
+from .memory import list_recent_checkpoints, add_recent_checkpoint
+from .preferences import get_preferred_checkpoint
+from .session import ViewerSession
+from .tones import WARNING_COLOR, set_text_color
 from .torch_beside_gl import import_torch
 
 if TYPE_CHECKING:
     from ..model import Checkpoint
     from ..slide import Slide
 
-BROWSE = "Browse..."
-SEEN = "This slide trained this checkpoint: its map looks better than that of a new slide would."
+BROWSE_ENTRY = "Browse..."
+TRAINED_ON_WARNING = "This slide trained this checkpoint: its map looks better than that of a new slide would."
 
 
 class ModelBox(QWidget):
     """Chooses a checkpoint, loads it off the GUI thread, sums up its card."""
 
-    def __init__(self, session: Session, links: Links) -> None:
+    def __init__(self, session: ViewerSession, connections: SignalConnections) -> None:
         super().__init__()
         self._session = session
-        self._lane = Lane("checkpoint")
-        self._trouble = ""  # with the checkpoint that was preferred
-        self.choice = QComboBox()
-        narrow(self.choice)
-        self.choice.setToolTip("Checkpoints that come along, used lately, or from a file.")
-        self.summary = QLabel()
-        self.summary.setWordWrap(True)
-        self.seen = QLabel(SEEN)
-        self.seen.setWordWrap(True)
-        tint(self.seen, WARNING)
-        self.card = QPushButton("card")
-        self.card.setFlat(True)
-        self.card.setEnabled(False)
+        self._runner = JobRunner("checkpoint")
+        self._load_error = ""  # with the checkpoint that was preferred
+        self.checkpoint_combo = QComboBox()
+        make_shrinkable(self.checkpoint_combo)
+        self.checkpoint_combo.setToolTip("Checkpoints that come along, used lately, or from a file.")
+        self.summary_label = QLabel()
+        self.summary_label.setWordWrap(True)
+        self.trained_on_label = QLabel(TRAINED_ON_WARNING)
+        self.trained_on_label.setWordWrap(True)
+        set_text_color(self.trained_on_label, WARNING_COLOR)
+        self.card_button = QPushButton("card")
+        self.card_button.setFlat(True)
+        self.card_button.setEnabled(False)
 
         line = QHBoxLayout()
-        line.addWidget(self.summary, 1)
-        line.addWidget(self.card)
+        line.addWidget(self.summary_label, 1)
+        line.addWidget(self.card_button)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
-        layout.addWidget(self.choice)
+        layout.addWidget(self.checkpoint_combo)
         layout.addLayout(line)
-        layout.addWidget(self.seen)
-        self.encoder_box = EncoderBox(session, links)
-        layout.addWidget(self.encoder_box)
+        layout.addWidget(self.trained_on_label)
+        self.encoder_weights_box = EncoderWeightsBox(session, connections)
+        layout.addWidget(self.encoder_weights_box)
 
-        self.choice.activated.connect(self._chosen)
-        self.card.clicked.connect(self.show_card)
-        links.join(self.refresh, session.checkpoint_changed, session.slide_changed)
-        self._bundled = {path: _title(path) for path in bundled_checkpoints()}
+        self.checkpoint_combo.activated.connect(self._on_choice)
+        self.card_button.clicked.connect(self.show_card)
+        connections.connect(self.refresh, session.checkpoint_changed, session.slide_changed)
+        self._bundled = {path: _display_title(path) for path in list_bundled_checkpoints()}
         self.refresh()
-        first = preferred_checkpoint() or next(iter(self._bundled), None)
+        first = get_preferred_checkpoint() or next(iter(self._bundled), None)
         if session.checkpoint is None and first is not None:
             self.load(first)
 
-    def close_lane(self) -> None:
-        self._lane.cancel()
-        self.encoder_box.close_lane()
+    def stop_jobs(self) -> None:
+        self._runner.cancel()
+        self.encoder_weights_box.stop_jobs()
 
     def load(self, path: Path) -> None:
         """Load a checkpoint; on a bad file the one in use stays."""
@@ -93,53 +93,53 @@ class ModelBox(QWidget):
             loaded.append(load_checkpoint(path))
             yield None
 
-        def end(failure: Failure | None) -> None:
+        def end(failure: JobFailure | None) -> None:
             if failure is not None:
-                session.say(failure.sentence, alarming=True)
+                session.show_message(failure.message, warning=True)
                 self.refresh()
-                self._without(path, failure.sentence)
+                self._fall_back_to_bundled(path, failure.message)
                 return
             if path not in self._bundled:
-                remember_checkpoint(path)
-            session.say(self._trouble, alarming=bool(self._trouble))
-            self._trouble = ""
-            session.use_checkpoint(loaded[0])
+                add_recent_checkpoint(path)
+            session.show_message(self._load_error, warning=bool(self._load_error))
+            self._load_error = ""
+            session.set_checkpoint(loaded[0])
 
-        self.summary.setText(f"Loading {path.name} ...")
-        self._lane.start(job, lambda item: None, end)
+        self.summary_label.setText(f"Loading {path.name} ...")
+        self._runner.start(job, lambda item: None, end)
 
-    def _without(self, path: Path, sentence: str) -> None:
+    def _fall_back_to_bundled(self, path: Path, message: str) -> None:
         """The preferred checkpoint is none: say so, beside the one that comes along."""
         if self._session.checkpoint is None and path not in self._bundled and self._bundled:
-            self._trouble = sentence
+            self._load_error = message
             self.load(next(iter(self._bundled)))
 
     def refresh(self) -> None:
         checkpoint = self._session.checkpoint
-        self.choice.clear()
+        self.checkpoint_combo.clear()
         for path, title in self._bundled.items():
-            self.choice.addItem(f"{title} (bundled)", path)
-        for path in recent_checkpoints():
-            self.choice.addItem(path.name, path)
+            self.checkpoint_combo.addItem(f"{title} (bundled)", path)
+        for path in list_recent_checkpoints():
+            self.checkpoint_combo.addItem(path.name, path)
         current = None if checkpoint is None else checkpoint.path
-        if current is not None and self._row(current) < 0:
-            self.choice.addItem(current.name, current)
-        self.choice.addItem(BROWSE, None)
+        if current is not None and self._find_row(current) < 0:
+            self.checkpoint_combo.addItem(current.name, current)
+        self.checkpoint_combo.addItem(BROWSE_ENTRY, None)
         if current is not None:
-            self.choice.setCurrentIndex(self._row(current))
-        self.card.setEnabled(checkpoint is not None)
-        self.summary.setText("" if checkpoint is None else summary(checkpoint))
+            self.checkpoint_combo.setCurrentIndex(self._find_row(current))
+        self.card_button.setEnabled(checkpoint is not None)
+        self.summary_label.setText("" if checkpoint is None else summarize_checkpoint(checkpoint))
         slide = self._session.slide
-        seen = checkpoint is not None and slide is not None and trained_on(checkpoint, slide.slide)
-        self.seen.setVisible(seen)
+        seen = checkpoint is not None and slide is not None and is_trained_on(checkpoint, slide.slide)
+        self.trained_on_label.setVisible(seen)
 
-    def _row(self, path: Path) -> int:
-        paths = [self.choice.itemData(i) for i in range(self.choice.count())]
+    def _find_row(self, path: Path) -> int:
+        paths = [self.checkpoint_combo.itemData(i) for i in range(self.checkpoint_combo.count())]
         same = [i for i, p in enumerate(paths) if p is not None and p.resolve() == path.resolve()]
         return same[0] if same else -1
 
-    def _chosen(self, index: int) -> None:
-        path = self.choice.itemData(index)
+    def _on_choice(self, index: int) -> None:
+        path = self.checkpoint_combo.itemData(index)
         if path is None:
             name, _ = QFileDialog.getOpenFileName(
                 self, "Open a checkpoint", "", "DKAN checkpoint (*.safetensors);;All files (*)"
@@ -152,13 +152,13 @@ class ModelBox(QWidget):
 
     def show_card(self) -> None:
         """The whole card in a window of its own."""
-        from ..model.checkpoint import describe
+        from ..model.checkpoint import describe_checkpoint
 
         if self._session.checkpoint is None:
             return
         dialog = QDialog(self)
         dialog.setWindowTitle("Model card")
-        text = QPlainTextEdit(describe(self._session.checkpoint))
+        text = QPlainTextEdit(describe_checkpoint(self._session.checkpoint))
         text.setReadOnly(True)
         layout = QVBoxLayout(dialog)
         layout.addWidget(text)
@@ -166,7 +166,7 @@ class ModelBox(QWidget):
         dialog.show()
 
 
-def summary(checkpoint: Checkpoint) -> str:
+def summarize_checkpoint(checkpoint: Checkpoint) -> str:
     """One line: ``250 genes, PCC 0.44 (ridge 0.42)``, as the card measured it."""
     metrics = checkpoint.card.get("metrics", {})
     text = f"{len(checkpoint.panel)} genes, patch {checkpoint.patch.um:.0f} um"
@@ -178,14 +178,14 @@ def summary(checkpoint: Checkpoint) -> str:
     return text
 
 
-def trained_on(checkpoint: Checkpoint, slide: Slide) -> bool:
+def is_trained_on(checkpoint: Checkpoint, slide: Slide) -> bool:
     """Whether the card lists this slide among those the checkpoint was trained on."""
     data = checkpoint.card.get("training_data", {})
     known = data.get("slide_fingerprints", {}) if isinstance(data, dict) else {}
     return isinstance(known, dict) and slide.fingerprint() in known.values()
 
 
-def _title(path: Path) -> str:
+def _display_title(path: Path) -> str:
     return {"her2-breast": "HER2+ breast", "synthetic": "Synthetic tissue"}.get(
         path.stem, path.stem
     )

@@ -12,34 +12,34 @@ from numpy.typing import NDArray
 
 from ..slide import PixelSize
 from ..spatial.coordinates import swap_xy
-from .slides import AXES, PIXELS, UNITS
+from .slides import AXIS_LABELS, PIXEL_UNITS, MICROMETER_UNITS
 
 if TYPE_CHECKING:
-    from .session import OpenSlide
+    from .session import ViewerSlide
 
 
-class OnSlide:
+class SlideLayerRegistry:
     """Layers made for a slide; they are in um from its top left corner, wherever it is shown."""
 
     def __init__(self) -> None:
-        self._slides: WeakKeyDictionary[Layer, OpenSlide] = WeakKeyDictionary()
+        self._slide_of_layer: WeakKeyDictionary[Layer, ViewerSlide] = WeakKeyDictionary()
 
-    def put(self, slide: OpenSlide, layer: Layer) -> None:
+    def attach(self, slide: ViewerSlide, layer: Layer) -> None:
         """Remember that a layer lies on this slide, whatever other slides are open."""
-        self._slides[layer] = slide
-        _follow(slide, layer)
+        self._slide_of_layer[layer] = slide
+        _align_to_slide(slide, layer)
 
-    def put_beside(self, layer: Layer, new: Layer) -> None:
+    def attach_like(self, layer: Layer, new: Layer) -> None:
         """Remember that a new layer lies on the slide that another one lies on."""
-        if layer in self._slides:
-            self.put(self._slides[layer], new)
+        if layer in self._slide_of_layer:
+            self.attach(self._slide_of_layer[layer], new)
 
-    def lying(self, slide: OpenSlide, layers: Iterable[Layer]) -> list[Layer]:
+    def layers_of(self, slide: ViewerSlide, layers: Iterable[Layer]) -> list[Layer]:
         """Those of the layers that were made for the slide."""
-        return [layer for layer in layers if self._slides.get(layer) is slide]
+        return [layer for layer in layers if self._slide_of_layer.get(layer) is slide]
 
     def rescale(
-        self, slide: OpenSlide, size: PixelSize | None, layers: list[Layer], alone: bool
+        self, slide: ViewerSlide, size: PixelSize | None, layers: list[Layer], only_slide: bool
     ) -> None:
         """Give the slide another pixel size; what lies on it keeps its place there.
 
@@ -48,24 +48,24 @@ class OnSlide:
         before = slide.mpp
         slide.pixel_size = size
         made, world = slide.mpp / before, slide.mpp / float(slide.layer.scale[-1])
-        units = PIXELS if size is None else UNITS
-        _scale(slide.layer, (slide.mpp, slide.mpp), world, units)
+        units = PIXEL_UNITS if size is None else MICROMETER_UNITS
+        _rescale_layer(slide.layer, (slide.mpp, slide.mpp), world, units)
         for layer in layers:
-            if layer in self._slides:
-                if self._slides[layer] is slide:
-                    _scale(layer, np.asarray(layer.scale) * made, made, units)
-                    _follow(slide, layer)
-            elif alone and isinstance(layer, Shapes | Points) and layer.ndim == 2:
-                _scale(layer, np.asarray(layer.scale) * world, world, units)
+            if layer in self._slide_of_layer:
+                if self._slide_of_layer[layer] is slide:
+                    _rescale_layer(layer, np.asarray(layer.scale) * made, made, units)
+                    _align_to_slide(slide, layer)
+            elif only_slide and isinstance(layer, Shapes | Points) and layer.ndim == 2:
+                _rescale_layer(layer, np.asarray(layer.scale) * world, world, units)
 
 
-def to_canvas(xy: NDArray[np.float64], slide: OpenSlide) -> NDArray[np.float64]:
+def slide_to_world(xy: NDArray[np.float64], slide: ViewerSlide) -> NDArray[np.float64]:
     """(N, 2) places (x, y) in level-0 px as (x, y) in the world."""
-    there = frame(slide)
+    there = slide_to_world_matrix(slide)
     return swap_xy(swap_xy(xy) * slide.mpp @ there[:2, :2].T + there[:2, 2])
 
 
-def to_slide(layer: Layer, data: NDArray[np.floating], slide: OpenSlide) -> NDArray[np.float64]:
+def layer_to_slide(layer: Layer, data: NDArray[np.floating], slide: ViewerSlide) -> NDArray[np.float64]:
     """(N, 2) points of another layer as (x, y) level-0 px, through the world."""
 
     def moved(row: float, column: float) -> NDArray[np.float64]:
@@ -78,21 +78,21 @@ def to_slide(layer: Layer, data: NDArray[np.floating], slide: OpenSlide) -> NDAr
     return swap_xy(np.asarray(data)[:, -2:] @ axes + origin)
 
 
-def _scale(layer: Layer, scale: object, ratio: float, units: tuple[str, str]) -> None:
+def _rescale_layer(layer: Layer, scale: object, ratio: float, units: tuple[str, str]) -> None:
     layer.scale = scale
     layer.translate = tuple(t * ratio for t in layer.translate)
     layer.units = units
-    layer.axis_labels = AXES
+    layer.axis_labels = AXIS_LABELS
 
 
-def _follow(slide: OpenSlide, layer: Layer) -> None:
+def _align_to_slide(slide: ViewerSlide, layer: Layer) -> None:
     """Lay a layer where the slide's layer is: moved, turned or drawn at another scale."""
-    there = frame(slide)
+    there = slide_to_world_matrix(slide)
     if not np.allclose(there, layer.affine.affine_matrix, atol=1e-9):
         layer.affine = there
 
 
-def frame(slide: OpenSlide) -> NDArray[np.float64]:
+def slide_to_world_matrix(slide: ViewerSlide) -> NDArray[np.float64]:
     """From um on the slide (y, x) to the world, (3, 3); one where its layer has its scale only."""
     origin, down, across = (
         np.asarray(slide.layer.data_to_world(at)[-2:]) for at in ((0, 0), (1, 0), (0, 1))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import psutil
 
 
-def on_battery() -> bool:
+def is_on_battery() -> bool:
     """False where there is no battery or nobody knows."""
     ask = getattr(psutil, "sensors_battery", None)  # not on every system
     try:

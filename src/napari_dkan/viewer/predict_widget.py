@@ -10,37 +10,37 @@ from qtpy.QtGui import QCloseEvent
 from qtpy.QtWidgets import QLabel, QVBoxLayout, QWidget
 
 from . import preferences
-from .actions import answer
-from .advanced_box import advanced_box
-from .arrows import Arrows
-from .banner import Banner
+from .actions import register_actions
+from .advanced_box import make_advanced_box
+from .arrows import ArrowKeyBindings
+from .banner import SlideCheckBanner
 from .cache_box import CacheBox
-from .clicks import Clicks
-from .column import Column, heading_of
-from .display import Display
-from .folded import folded
+from .clicks import ClickPredictor
+from .column import ScrollColumn, make_heading
+from .display import OverlayDisplay
+from .folded import make_collapsible
 from .gene_box import GeneBox
-from .genes import Genes
-from .help import show_in_front
-from .lens import Lens
+from .genes import GeneDecodeJob
+from .help import show_help_if_visible
+from .lens import GeneLens
 from .lens_box import LensBox
-from .links import Links, once
-from .looking import Looking
-from .maps import Maps
+from .links import SignalConnections, call_once
+from .looking import Viewport
+from .maps import PredictionJobs
 from .model_box import ModelBox
-from .ready import Ready
+from .ready import Prefetcher
 from .results.box import ResultsBox
-from .results.state import results_of
-from .session import Session, session_of
+from .results.state import get_results_controller
+from .session import ViewerSession, get_session
 from .slide_box import SlideBox
 from .spot_box import SpotBox
 from .timing_box import TimingBox
-from .tones import ALARM, tint
-from .trust import Trust
-from .where_box import MODES, WhereBox
-from .why_box import WhyBox
+from .tones import ERROR_COLOR, set_text_color
+from .trust import ReliabilityOverlay
+from .where_box import MODE_OF_ACTION, TargetBox
+from .why_box import OcclusionBox
 
-HELP = {
+HELP_TOPICS = {
     "Slide": "slide",
     "Model": "model",
     "Where": "where",
@@ -55,123 +55,123 @@ class PredictWidget(QWidget):
 
     def __init__(self, napari_viewer: Viewer) -> None:
         super().__init__()
-        self.session: Session = session_of(napari_viewer)
-        session, links = self.session, Links()
-        looking = Looking(session, links)
-        self.maps, self.ready = Maps(session, links, looking), Ready(session, links, looking)
-        self.clicks, self.display = Clicks(session), Display(session, links)
-        self.genes, self.trust = Genes(session, links), Trust(session, links)
+        self.session: ViewerSession = get_session(napari_viewer)
+        session, links = self.session, SignalConnections()
+        looking = Viewport(session, links)
+        self.prediction_jobs, self.prefetcher = PredictionJobs(session, links, looking), Prefetcher(session, links, looking)
+        self.click_predictor, self.display = ClickPredictor(session), OverlayDisplay(session, links)
+        self.gene_decode_job, self.reliability = GeneDecodeJob(session, links), ReliabilityOverlay(session, links)
         self.slide_box = SlideBox(session, links)
-        self.banner = Banner(session, links, self.ready)
+        self.slide_check_banner = SlideCheckBanner(session, links, self.prefetcher)
         self.model_box = ModelBox(session, links)
-        self.where_box = WhereBox(session, links, self.maps, self.ready)
-        self.gene_box = GeneBox(session, links, self.display, self.trust)
-        self.lens = Lens(session, links, self.maps, self.display)
+        self.target_box = TargetBox(session, links, self.prediction_jobs, self.prefetcher)
+        self.gene_box = GeneBox(session, links, self.display, self.reliability)
+        self.lens = GeneLens(session, links, self.prediction_jobs, self.display)
         self.lens_box = LensBox(self.lens, links)
         self.spot_box = SpotBox(session, links)
-        self.why_box = WhyBox(session, links)
-        self.results = results_of(session)
-        self.results.regions_layer = self.where_box.regions_layer
+        self.occlusion_box = OcclusionBox(session, links)
+        self.results = get_results_controller(session)
+        self.results.get_regions_layer = self.target_box.regions_layer
         self.results_box = ResultsBox(self.results, links)
-        self.message = QLabel()
-        self.message.setWordWrap(True)
-        self.message.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
-        self.advanced = advanced_box(session, links)
+        self.message_label = QLabel()
+        self.message_label.setWordWrap(True)
+        self.message_label.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+        self.advanced = make_advanced_box(session, links)
         self.cache_box = CacheBox(session, links)
         self.timing_box = TimingBox(session)
-        self._build()
-        links.join(self._say, session.message_changed)
-        links.join(self._offer_cpu, self.maps.memory_out)
-        links.join(lambda: self.genes.pause(self.maps.busy), self.maps.changed)
-        links.join(self.model_box.close_lane, self.results.taking_checkpoint)
-        preferences.follow(session, links)
-        self.arrows = Arrows(session, links)
-        self.shut_down = once(
-            links.cut,
-            self.arrows.close,
-            self._answer(),
+        self._build_layout()
+        links.connect(self._show_message, session.message_changed)
+        links.connect(self._switch_to_cpu, self.prediction_jobs.out_of_memory)
+        links.connect(lambda: self.gene_decode_job.set_paused(self.prediction_jobs.busy), self.prediction_jobs.changed)
+        links.connect(self.model_box.stop_jobs, self.results.about_to_restore_checkpoint)
+        preferences.connect_preferences(session, links)
+        self.arrow_keys = ArrowKeyBindings(session, links)
+        self.shut_down = call_once(
+            links.disconnect_all,
+            self.arrow_keys.close,
+            self._register_actions(),
             self.slide_box.ruler.close,
-            self.where_box.stop,
-            self.why_box.explainer.close,
-            self.results_box.forget_keys,
+            self.target_box.stop,
+            self.occlusion_box.explainer.close,
+            self.results_box.unregister_actions,
             self.results.close,
             self.lens.close,
-            self.maps.close,
-            self.genes.close,
-            self.cache_box.close_lane,
+            self.prediction_jobs.close,
+            self.gene_decode_job.close,
+            self.cache_box.stop_jobs,
             self.timing_box.stop,
-            self.clicks.close,
-            self.banner.close_lane,
-            self.ready.close,
-            self.model_box.close_lane,
-            self.trust.close,
+            self.click_predictor.close,
+            self.slide_check_banner.stop_jobs,
+            self.prefetcher.close,
+            self.model_box.stop_jobs,
+            self.reliability.close,
             self.display.close,
         )
         self.destroyed.connect(self.shut_down)  # a dock that is deleted gets no closeEvent
-        self._say()
-        self.ready.start()
+        self._show_message()
+        self.prefetcher.restart()
 
-    def _build(self) -> None:
+    def _build_layout(self) -> None:
         content = QWidget()
         column = QVBoxLayout(content)
         column.setSpacing(6)
         boxes: dict[str, QWidget] = {
             "Slide": self.slide_box,
             "Model": self.model_box,
-            "Where": self.where_box,
-            "": self.message,
+            "Where": self.target_box,
+            "": self.message_label,
             "Gene": self.gene_box,
             "This spot": self.spot_box,
             "Results": self.results_box,
         }
         for title, box in boxes.items():
             if title:
-                column.addWidget(heading_of(title, HELP.get(title, "")))
+                column.addWidget(make_heading(title, HELP_TOPICS.get(title, "")))
             column.addWidget(box)
             if box is self.slide_box:
-                column.addWidget(self.banner)
+                column.addWidget(self.slide_check_banner)
             if box is self.gene_box:
                 column.addWidget(self.lens_box)
             if box is self.spot_box:
-                column.addWidget(self.why_box)
-        column.addWidget(folded("Advanced", self.advanced.native, self.cache_box, self.timing_box))
+                column.addWidget(self.occlusion_box)
+        column.addWidget(make_collapsible("Advanced", self.advanced.native, self.cache_box, self.timing_box))
         column.addStretch(1)
-        area = Column(content)
+        area = ScrollColumn(content)
         outer = QVBoxLayout(self)
         outer.setContentsMargins(0, 0, 0, 0)
         outer.addWidget(area)
 
-    def _answer(self) -> Callable[[], None]:
+    def _register_actions(self) -> Callable[[], None]:
         """What the keys do; those of the lens and of why are theirs."""
-        session, where, gene = self.session, self.where_box, self.gene_box
-        modes = {name: where.buttons[mode].click for name, mode in MODES.items()}
-        return answer(
+        session, where, gene = self.session, self.target_box, self.gene_box
+        modes = {name: where.mode_buttons[mode].click for name, mode in MODE_OF_ACTION.items()}
+        return register_actions(
             session.viewer,
-            predict=where.start,
-            cancel=where.cancel.click,
-            draw_region=where.draw.click,
+            predict=where.start_prediction,
+            cancel=where.cancel_button.click,
+            draw_region=where.draw_button.click,
             ruler=self.slide_box.toggle_ruler,
             next_gene=lambda: session.step_gene(1),
             previous_gene=lambda: session.step_gene(-1),
-            find_gene=gene.find_gene,
-            pin_gene=gene.pin.click,
-            limits=gene.fix_limits,
-            hatch=gene.hatch.toggle,
-            help=lambda: show_in_front("where", self),
+            find_gene=gene.focus_search,
+            pin_gene=gene.pin_button.click,
+            limits=gene.toggle_fixed_limits,
+            hatch=gene.hatch_checkbox.toggle,
+            help=lambda: show_help_if_visible("where", self),
             **modes,
         )
 
-    def _say(self) -> None:
+    def _show_message(self) -> None:
         session = self.session
-        self.message.setText(session.message)
-        self.message.setVisible(bool(session.message))
-        tint(self.message, ALARM if session.alarming else None)
+        self.message_label.setText(session.message)
+        self.message_label.setVisible(bool(session.message))
+        set_text_color(self.message_label, ERROR_COLOR if session.message_is_warning else None)
 
-    def _offer_cpu(self) -> None:
+    def _switch_to_cpu(self) -> None:
         """The GPU is too small: choose the CPU, so that Predict goes on from there."""
         self.advanced["device"].value = "cpu"
-        self.session.say(
-            f"{self.session.message} The CPU is chosen now; press Predict to go on.", alarming=True
+        self.session.show_message(
+            f"{self.session.message} The CPU is chosen now; press Predict to go on.", warning=True
         )
 
     def closeEvent(self, event: QCloseEvent) -> None:

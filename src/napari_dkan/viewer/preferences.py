@@ -11,72 +11,72 @@ from typing import Any
 
 from napari.settings import get_plugin_settings
 
-from .links import Links
-from .settings import Limits, Settings
+from .links import SignalConnections
+from .settings import ContrastLimits, ViewerSettings
 
-PLUGIN = "napari-dkan"
-LIMITS = ("same_limits", "low", "high")
+PLUGIN_NAME = "napari-dkan"
+LIMIT_PREFERENCES = ("same_limits", "low", "high")
 # By group, as in the manifest: preferences, and the setting each of them is.
-SETTINGS = {
+PREFERENCE_TO_SETTING = {
     "predicting": {"device": "device", "store": "store", "warm_up": "warm_up"},
     "maps": {"colormap": "colormap", "opacity": "opacity", "hatch": "hatch"}
-    | dict.fromkeys(LIMITS, "limits"),
+    | dict.fromkeys(LIMIT_PREFERENCES, "limits"),
 }
 
 
-def preferred() -> Settings:
+def settings_from_preferences() -> ViewerSettings:
     """The settings a session starts with."""
-    known = _known()
+    known = _plugin_preferences()
     if known is None:
-        return Settings()
-    return Settings(
+        return ViewerSettings()
+    return ViewerSettings(
         device=known.predicting.device,
         store=known.predicting.store,
         warm_up=known.predicting.warm_up,
         colormap=known.maps.colormap,
         opacity=known.maps.opacity / 100,
         hatch=known.maps.hatch,
-        limits=_limits(known.maps),
+        limits=_limits_from_preferences(known.maps),
     )
 
 
-def preferred_checkpoint() -> Path | None:
+def get_preferred_checkpoint() -> Path | None:
     """The checkpoint to begin with; None: the one that comes along."""
-    known = _known()
+    known = _plugin_preferences()
     text = "" if known is None else known.predicting.checkpoint.strip()
     return Path(text).expanduser() if text else None
 
 
-def apply_icc() -> bool:
+def is_icc_enabled() -> bool:
     """Whether slides that are opened from now on get the colours their ICC profile means."""
-    known = _known()
+    known = _plugin_preferences()
     return known is not None and known.slides.icc
 
 
-def follow(session: Any, links: Links) -> None:
+def connect_preferences(session: Any, connections: SignalConnections) -> None:
     """Change a session's settings with the preferences: only what was changed there."""
-    known = _known()
+    known = _plugin_preferences()
     if known is None:
         return
 
     def change(setting: str) -> None:
-        session.change(**{setting: getattr(preferred(), setting)})
+        session.change(**{setting: getattr(settings_from_preferences(), setting)})
 
-    for group, settings in SETTINGS.items():
+    for group, settings in PREFERENCE_TO_SETTING.items():
         events = getattr(known, group).events
         for name, setting in settings.items():
-            links.join(lambda event=None, s=setting: change(s), getattr(events, name))
+            connections.connect(lambda event=None, s=setting: change(s), getattr(events, name))
 
 
-def _known() -> Any:
+def _plugin_preferences() -> Any:
     """None where the plugin is not installed as one, or is switched off."""
     try:
-        return get_plugin_settings(PLUGIN)
+        return get_plugin_settings(PLUGIN_NAME)
     except KeyError:
         return None
 
 
-def _limits(maps: Any) -> Limits:
+def _limits_from_preferences(maps: Any) -> ContrastLimits:
     """Limits the wrong way round are none."""
     wanted = maps.same_limits and maps.low < maps.high
-    return Limits((maps.low, maps.high) if wanted else None)
+    return ContrastLimits((maps.low, maps.high) if wanted else None)

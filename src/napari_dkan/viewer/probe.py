@@ -6,7 +6,7 @@ import json
 import sys
 
 
-def probe() -> dict[str, str]:
+def probe_opengl() -> dict[str, str]:
     """By name; "error" says what keeps napari from drawing."""
     from qtpy import API_NAME, QT_VERSION
     from qtpy.QtGui import QGuiApplication, QOffscreenSurface, QOpenGLContext
@@ -34,4 +34,4 @@ def probe() -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    print(json.dumps(probe()), flush=True)
+    print(json.dumps(probe_opengl()), flush=True)

@@ -9,18 +9,18 @@ from typing import Any
 PathOrPaths = str | Sequence[str]
 
 
-def get_reader(path: PathOrPaths) -> Callable[[PathOrPaths], list[Any]] | None:
+def get_slide_reader(path: PathOrPaths) -> Callable[[PathOrPaths], list[Any]] | None:
     """A reader for slides; None leaves stacks of files and other folders to other readers.
 
     A SpatialData store is a zarr folder too, but holds measured spots and perhaps an image.
     """
-    from ..expression.spatialdata import find
-    from ..slide.slide import is_zarr
+    from ..expression.spatialdata import find_spatialdata_sections
+    from ..slide.slide import is_zarr_folder
 
     name = path if isinstance(path, str) else path[0]
     several = not isinstance(path, str) and len(path) != 1
     folder = Path(name)
-    if several or (folder.is_dir() and (not is_zarr(folder) or find(folder))):
+    if several or (folder.is_dir() and (not is_zarr_folder(folder) or find_spatialdata_sections(folder))):
         return None
     return read_slides
 
@@ -31,11 +31,11 @@ def read_slides(path: PathOrPaths) -> list[Any]:
     Raises SlideError, which napari shows as a notification.
     """
     from ..slide import open_slide
-    from .pixel_sizes import remembered
-    from .preferences import apply_icc
-    from .slides import slide_layer_data
+    from .pixel_sizes import recall_pixel_size
+    from .preferences import is_icc_enabled
+    from .slides import make_slide_layer
 
-    slide = open_slide(path if isinstance(path, str) else path[0], icc=apply_icc())
+    slide = open_slide(path if isinstance(path, str) else path[0], apply_icc=is_icc_enabled())
     slide.prefetch()
-    known = remembered(slide) if slide.path is not None else None
-    return [slide_layer_data(slide, known or slide.pixel_size)]
+    known = recall_pixel_size(slide) if slide.path is not None else None
+    return [make_slide_layer(slide, known or slide.pixel_size)]

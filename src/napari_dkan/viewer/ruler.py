@@ -10,22 +10,22 @@ from psygnal import Signal
 from qtpy.QtCore import QTimer
 
 from ..errors import SlideError
-from .links import Links
-from .pixel_sizes import RULER, told
-from .slides import AXES, OURS, PIXELS, UNITS
+from .links import SignalConnections
+from .pixel_sizes import RULER_ORIGIN, format_pixel_size
+from .slides import AXIS_LABELS, METADATA_PREFIX, PIXEL_UNITS, MICROMETER_UNITS
 
 if TYPE_CHECKING:
-    from .open_slides import OpenSlide
-    from .session import Session
+    from .open_slides import ViewerSlide
+    from .session import ViewerSession
 
-COLOUR = "#00a83a"  # stands out from eosin, haematoxylin and glass
-WIDTH = 3  # screen pixels
-SHORTEST = 20  # level-0 px: of a shorter line, one pixel is 5 %
+LINE_COLOR = "#00a83a"  # stands out from eosin, haematoxylin and glass
+LINE_WIDTH_PX = 3  # screen pixels
+MIN_LENGTH_PX = 20  # level-0 px: of a shorter line, one pixel is 5 %
 
 
 def is_ruler(layer: Layer) -> bool:
     """Whether a layer is the line of a ruler, which is no region."""
-    return bool(layer.metadata.get(OURS) == "ruler")
+    return bool(layer.metadata.get(METADATA_PREFIX) == "ruler")
 
 
 class Ruler:
@@ -33,23 +33,23 @@ class Ruler:
 
     changed = Signal()  # begun, drawn on, ended
 
-    def __init__(self, session: Session, links: Links) -> None:
+    def __init__(self, session: ViewerSession, connections: SignalConnections) -> None:
         self._session = session
         self.layer: Shapes | None = None
-        self._slide: OpenSlide | None = None
-        self._before: Layer | None = None  # what was selected
-        self._settled = QTimer()
-        self._settled.setSingleShot(True)
-        self._settled.timeout.connect(self._adjust)
-        links.join(self._slide_changed, session.slide_changed)
-        links.join(self._layer_gone, session.viewer.layers.events.removed)
+        self._slide: ViewerSlide | None = None
+        self._previous_active_layer: Layer | None = None  # what was selected
+        self._edit_timer = QTimer()
+        self._edit_timer.setSingleShot(True)
+        self._edit_timer.timeout.connect(self._switch_to_edit_mode)
+        connections.connect(self._on_slide_changed, session.slide_changed)
+        connections.connect(self._on_layer_removed, session.viewer.layers.events.removed)
 
     @property
     def busy(self) -> bool:
         return self.layer is not None
 
     @property
-    def length(self) -> float:
+    def length_px(self) -> float:
         """Level-0 px from one end of the line to the other; 0 before it is drawn."""
         if self.layer is None or not self.layer.nshapes:
             return 0.0
@@ -60,7 +60,7 @@ class Ruler:
         """Begin to draw; does nothing while there is no slide."""
         session, slide = self._session, self._session.slide
         if slide is None:
-            session.say("Open a slide first: drag one onto the window.", alarming=True)
+            session.show_message("Open a slide first: drag one onto the window.", warning=True)
             return
         self.cancel()
         viewer = session.viewer
@@ -70,31 +70,31 @@ class Ruler:
             ndim=2,
             name=f"ruler, {slide.layer.name}",
             scale=(slide.mpp, slide.mpp),
-            units=UNITS if known else PIXELS,
-            axis_labels=AXES,
-            edge_color=COLOUR,
-            edge_width=WIDTH / zoom,
+            units=MICROMETER_UNITS if known else PIXEL_UNITS,
+            axis_labels=AXIS_LABELS,
+            edge_color=LINE_COLOR,
+            edge_width=LINE_WIDTH_PX / zoom,
             face_color="transparent",
             opacity=1.0,
             features={"length": np.empty(0, str)},
             text={
                 "string": "{length}",
-                "color": COLOUR,
+                "color": LINE_COLOR,
                 "size": 16,
                 "anchor": "upper_left",
                 "translation": [-24 / zoom, 0],
             },
-            metadata={OURS: "ruler"},
+            metadata={METADATA_PREFIX: "ruler"},
         )
-        self._before = viewer.layers.selection.active
+        self._previous_active_layer = viewer.layers.selection.active
         self.layer, self._slide = layer, slide
-        session.put_on(slide, layer)
+        session.attach_layer(slide, layer)
         viewer.add_layer(layer)
         viewer.layers.selection.active = layer
         layer.mode = "add_line"
         layer.bind_key("Escape", lambda layer: self.cancel(), overwrite=True)
-        layer.events.data.connect(self._drawn)
-        layer.events.set_data.connect(self._moved)
+        layer.events.data.connect(self._on_data_changed)
+        layer.events.set_data.connect(self._update_length_text)
         self.changed.emit()
 
     def cancel(self) -> None:
@@ -102,31 +102,31 @@ class Ruler:
         layer = self.layer
         if layer is not None and layer in self._session.viewer.layers:
             self._session.viewer.layers.remove(layer)  # which comes back below
-        self._end()
+        self._reset()
 
     def close(self) -> None:
         """The panel goes, and the line with it."""
-        self._settled.stop()
+        self._edit_timer.stop()
         self.cancel()
 
-    def take(self, um: float) -> None:
+    def set_length(self, length_um: float) -> None:
         """The line is that long: that is the slide's pixel size, from now on.
 
         Raises SlideError where there is no line to speak of, or the size is absurd.
         """
-        length, slide = self.length, self._slide
-        if slide is None or length < SHORTEST:
+        length, slide = self.length_px, self._slide
+        if slide is None or length < MIN_LENGTH_PX:
             raise SlideError("Draw a line first, as long as possible: its length tells the scale.")
-        if um <= 0:
+        if length_um <= 0:
             raise SlideError("Enter how long the line is, in um or mm.")
-        self._session.opened.set_mpp(um / length, RULER)
+        self._session.viewer_slides.set_mpp(length_um / length, RULER_ORIGIN)
         self.cancel()
         if slide.pixel_size is not None:
-            self._session.say(f"{told(slide.pixel_size, None)}; remembered for this slide.")
+            self._session.show_message(f"{format_pixel_size(slide.pixel_size, None)}; remembered for this slide.")
 
-    def wording(self) -> str:
+    def format_length(self) -> str:
         """The line's length for people."""
-        length, slide = self.length, self._slide
+        length, slide = self.length_px, self._slide
         if slide is None or not length:
             return ""
         if slide.pixel_size is None:
@@ -134,37 +134,37 @@ class Ruler:
         um = length * slide.mpp
         return f"{um / 1000:.4g} mm" if um >= 1000 else f"{um:.4g} um"
 
-    def _drawn(self, event: Any) -> None:
+    def _on_data_changed(self, event: Any) -> None:
         """One line is enough; from now on its ends can be moved."""
         if str(getattr(event.action, "value", "")) == "added":
-            self._settled.start(0)  # not within napari's own drawing
+            self._edit_timer.start(0)  # not within napari's own drawing
         self.changed.emit()
 
-    def _adjust(self) -> None:
+    def _switch_to_edit_mode(self) -> None:
         if self.layer is not None and self.layer.nshapes:
             self.layer.mode = "direct"
-            self._moved()
+            self._update_length_text()
 
-    def _moved(self, event: object = None) -> None:
-        layer, text = self.layer, self.wording()
+    def _update_length_text(self, event: object = None) -> None:
+        layer, text = self.layer, self.format_length()
         if layer is None or not layer.nshapes:
             return
         if len(layer.features) != layer.nshapes or layer.features["length"].iloc[-1] != text:
             layer.features = {"length": [*[""] * (layer.nshapes - 1), text]}
             self.changed.emit()
 
-    def _slide_changed(self) -> None:
+    def _on_slide_changed(self) -> None:
         if self._slide is not None and self._slide is not self._session.slide:
             self.cancel()
         self.changed.emit()
 
-    def _layer_gone(self, event: object = None) -> None:
+    def _on_layer_removed(self, event: object = None) -> None:
         if self.layer is not None and self.layer not in self._session.viewer.layers:
-            self._end()
+            self._reset()
 
-    def _end(self) -> None:
+    def _reset(self) -> None:
         had, self.layer, self._slide = self.layer is not None, None, None
-        before, self._before = self._before, None
+        before, self._previous_active_layer = self._previous_active_layer, None
         layers = self._session.viewer.layers
         if had:
             if before is not None and before in layers:

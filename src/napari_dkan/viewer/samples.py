@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .slides import AXES, PIXELS, UNITS, slide_layer_data
+from .slides import AXIS_LABELS, PIXEL_UNITS, MICROMETER_UNITS, make_slide_layer
 
 
 def open_her2_c3() -> list[Any]:
@@ -12,21 +12,21 @@ def open_her2_c3() -> list[Any]:
 
     Raises DkanError, which napari shows, when it can neither be found nor fetched.
     """
-    from ..samples import fetch_section
+    from ..samples import fetch_her2st_section
 
-    return section_layers(fetch_section("C3"))
+    return make_section_layers(fetch_her2st_section("C3"))
 
 
 def open_synthetic() -> list[Any]:
     """A synthetic section: H&E and expression are simulated by this package."""
-    from ..samples import synthetic_section
+    from ..samples import get_synthetic_section
 
-    return section_layers(synthetic_section())
+    return make_section_layers(get_synthetic_section())
 
 
-def section_layers(paths: Any) -> list[Any]:
+def make_section_layers(paths: Any) -> list[Any]:
     """The slide and, hidden, the spots of its array; mpp from the file or from the array."""
-    from ..expression.arrayfit import array_mpp
+    from ..expression.arrayfit import mpp_from_spots
     from ..expression.spotfile import read_spots
     from ..slide import PixelSize, open_slide
     from ..spatial.coordinates import swap_xy
@@ -34,18 +34,18 @@ def section_layers(paths: Any) -> list[Any]:
 
     slide, spots = open_slide(paths.image), read_spots(paths.spots)
     slide.prefetch()
-    size, fitted = slide.pixel_size, array_mpp(spots)
+    size, fitted = slide.pixel_size, mpp_from_spots(spots)
     if size is None and fitted is not None:
         size = PixelSize(fitted, "spot array")
-    pixels, options, kind = slide_layer_data(slide, size)
+    pixels, options, kind = make_slide_layer(slide, size)
     options["name"] = paths.title or paths.name
     mpp = 1.0 if size is None else size.mpp
     dots = {
         "name": f"array spots, {paths.name}",
         "size": (spots.diameter_um or 100.0) / mpp,
         "scale": (mpp, mpp),
-        "units": PIXELS if size is None else UNITS,
-        "axis_labels": AXES,
+        "units": PIXEL_UNITS if size is None else MICROMETER_UNITS,
+        "axis_labels": AXIS_LABELS,
         "face_color": "transparent",
         "border_color": "#1f4e79",
         "visible": False,

@@ -7,7 +7,7 @@ from enum import StrEnum
 from pathlib import Path
 
 
-class Where(StrEnum):
+class TargetMode(StrEnum):
     """Where to predict, as the panel words it."""
 
     CLICK = "Click"
@@ -17,17 +17,17 @@ class Where(StrEnum):
 
 
 @dataclass(frozen=True)
-class Limits:
+class ContrastLimits:
     """Contrast limits: robust percentiles of each gene, or the same for all genes."""
 
     fixed: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
-class Settings:
+class ViewerSettings:
     """Of one session; it starts with those of napari's preferences."""
 
-    where: Where = Where.CLICK
+    where: TargetMode = TargetMode.CLICK
     device: str = "auto"
     encoder_weights: Path | None = None
     dense: bool = False
@@ -38,4 +38,4 @@ class Settings:
     unproven: bool = False  # genes by their text even where the card has no proof of them
     colormap: str = "magma"
     opacity: float = 0.65
-    limits: Limits = Limits()
+    limits: ContrastLimits = ContrastLimits()

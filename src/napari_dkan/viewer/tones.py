@@ -14,60 +14,60 @@ from qtpy.QtGui import QPalette
 from qtpy.QtWidgets import QLabel, QWidget
 
 
-class Tone(NamedTuple):
+class ThemeColor(NamedTuple):
     on_dark: str
     on_light: str
 
 
-ALARM = Tone("#ff9a76", "#a33600")
-WARNING = Tone("#ffb74d", "#8a5200")
-GOOD = Tone("#81c784", "#1f6b25")
-LINK = Tone("#8ab4f8", "#1a56b0")
+ERROR_COLOR = ThemeColor("#ff9a76", "#a33600")
+WARNING_COLOR = ThemeColor("#ffb74d", "#8a5200")
+SUCCESS_COLOR = ThemeColor("#81c784", "#1f6b25")
+LINK_COLOR = ThemeColor("#8ab4f8", "#1a56b0")
 
 
-def on_dark(widget: QWidget) -> bool:
+def is_dark_theme(widget: QWidget) -> bool:
     return widget.palette().color(QPalette.ColorRole.Window).lightness() < 128
 
 
-def tone_of(widget: QWidget, tone: Tone) -> str:
+def color_for_theme(widget: QWidget, color: ThemeColor) -> str:
     """The colour to use on this widget, as it is shown now."""
-    return tone.on_dark if on_dark(widget) else tone.on_light
+    return color.on_dark if is_dark_theme(widget) else color.on_light
 
 
-def tint(label: QLabel, tone: Tone | None) -> None:
+def set_text_color(label: QLabel, color: ThemeColor | None) -> None:
     """Give a label's text this colour, in every theme; None: that of any text."""
-    known = label.findChild(_Follower)
+    known = label.findChild(_ThemeChangeFilter)
     if known is None:
-        known = _Follower(label, lambda: None)
-    known.act = lambda: _paint(label, tone)
-    known.act()
+        known = _ThemeChangeFilter(label, lambda: None)
+    known.callback = lambda: _apply_text_color(label, color)
+    known.callback()
 
 
-def on_theme(widget: QWidget, act: Callable[[], None]) -> None:
+def connect_theme_change(widget: QWidget, callback: Callable[[], None]) -> None:
     """Call it when the theme has changed, for what a widget writes in colours of its own."""
-    _Follower(widget, act)
+    _ThemeChangeFilter(widget, callback)
 
 
-def _paint(label: QLabel, tone: Tone | None) -> None:
-    text = "" if tone is None else f"color: {tone_of(label, tone)};"
+def _apply_text_color(label: QLabel, color: ThemeColor | None) -> None:
+    text = "" if color is None else f"color: {color_for_theme(label, color)};"
     if text != label.styleSheet():
         label.setStyleSheet(text)
 
 
-class _Follower(QObject):
+class _ThemeChangeFilter(QObject):
     """Lives in its widget."""
 
-    def __init__(self, widget: QWidget, act: Callable[[], None]) -> None:
+    def __init__(self, widget: QWidget, callback: Callable[[], None]) -> None:
         super().__init__(widget)
-        self.act = act
-        self._was: bool | None = None
+        self.callback = callback
+        self._was_dark: bool | None = None
         widget.installEventFilter(self)
 
     def eventFilter(self, watched: QObject, event: QEvent) -> bool:
         shown_anew = event.type() in (QEvent.Type.StyleChange, QEvent.Type.Show)
         if shown_anew and vars(self):  # the collector empties what Qt still sends events to
             widget = self.parent()
-            if isinstance(widget, QWidget) and on_dark(widget) is not self._was:
-                self._was = on_dark(widget)
-                self.act()
+            if isinstance(widget, QWidget) and is_dark_theme(widget) is not self._was_dark:
+                self._was_dark = is_dark_theme(widget)
+                self.callback()
         return super().eventFilter(watched, event)

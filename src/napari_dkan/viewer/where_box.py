@@ -18,183 +18,183 @@ from qtpy.QtWidgets import (
 )
 
 from ..errors import DkanError
-from ..inference.device import chosen_device, device_label
+from ..inference.device import resolve_device_name, format_device_name
 from ..inference.target import Target
-from .actions import BY_NAME, tip
-from .combo import narrow
-from .links import Links
-from .maps import Maps
-from .places import target_of
-from .ready import Ready
-from .regions.labels import LabelRegions
-from .regions.row import RegionRow
-from .session import Session, Where
+from .actions import ACTION_BY_NAME, set_tooltip
+from .combo import make_shrinkable
+from .links import SignalConnections
+from .maps import PredictionJobs
+from .places import target_from_layers
+from .ready import Prefetcher
+from .regions.labels import LabelOutlines
+from .regions.row import RegionBox
+from .session import ViewerSession, TargetMode
 
-MODES = {  # by the action that chooses it
-    "where_click": Where.CLICK,
-    "where_spots": Where.SPOTS,
-    "where_region": Where.REGION,
-    "where_tissue": Where.TISSUE,
+MODE_OF_ACTION = {  # by the action that chooses it
+    "where_click": TargetMode.CLICK,
+    "where_spots": TargetMode.SPOTS,
+    "where_region": TargetMode.REGION,
+    "where_tissue": TargetMode.TISSUE,
 }
-PLAN_MS = 120  # wait this long after the last change before counting tiles
+PLAN_DELAY_MS = 120  # wait this long after the last change before counting tiles
 
 
-class WhereBox(QWidget):
+class TargetBox(QWidget):
     """Click, Spots layer, Region or Whole tissue; the plan; Predict and Cancel."""
 
-    def __init__(self, session: Session, links: Links, maps: Maps, ready: Ready) -> None:
+    def __init__(self, session: ViewerSession, connections: SignalConnections, jobs: PredictionJobs, prefetcher: Prefetcher) -> None:
         super().__init__()
-        self._session, self._links, self._maps, self._ready = session, links, maps, ready
+        self._session, self._connections, self._jobs, self._prefetcher = session, connections, jobs, prefetcher
         self._target: Target | None = None
-        self._labels = LabelRegions()
-        self._watched: set[int] = set()
+        self._label_regions = LabelOutlines()
+        self._connected_layers: set[int] = set()
 
-        self.buttons = {where: QRadioButton(str(where)) for where in Where}
-        self.group = QButtonGroup(self)
-        for row, button in enumerate(self.buttons.values()):
-            self.group.addButton(button, row)
-        self.points = QComboBox()
-        narrow(self.points)
-        self.points.setToolTip("The Points layer that holds the spots.")
-        self.regions = RegionRow(session, links)
-        self.draw = self.regions.draw
-        self.edit = QPushButton("Edit outline")
-        self.edit.setToolTip("Show what was found to be tissue as shapes that can be edited.")
-        self.plan = QLabel()
-        self.plan.setWordWrap(True)
-        self.predict = QPushButton("Predict")
-        self.predict.setDefault(True)
-        self.cancel = QPushButton("Cancel")
-        tip(self.predict, "Predict what stands above ({key})", "predict", links)
-        tip(self.cancel, "Stop; what is finished stays ({key})", "cancel", links)
-        for name, where in MODES.items():
-            tip(self.buttons[where], f"{BY_NAME[name].does} ({{key}})", name, links)
-        self.retry = QPushButton()
-        self.retry.setToolTip("Read the tiles again that could not be read.")
-        self.bar = QProgressBar()
-        self.bar.setTextVisible(False)
-        self.bar.setMaximumHeight(8)
-        self.state = QLabel()
+        self.mode_buttons = {where: QRadioButton(str(where)) for where in TargetMode}
+        self.mode_group = QButtonGroup(self)
+        for row, button in enumerate(self.mode_buttons.values()):
+            self.mode_group.addButton(button, row)
+        self.points_combo = QComboBox()
+        make_shrinkable(self.points_combo)
+        self.points_combo.setToolTip("The Points layer that holds the spots.")
+        self.region_row = RegionBox(session, connections)
+        self.draw_button = self.region_row.draw_button
+        self.edit_button = QPushButton("Edit outline")
+        self.edit_button.setToolTip("Show what was found to be tissue as shapes that can be edited.")
+        self.plan_label = QLabel()
+        self.plan_label.setWordWrap(True)
+        self.predict_button = QPushButton("Predict")
+        self.predict_button.setDefault(True)
+        self.cancel_button = QPushButton("Cancel")
+        set_tooltip(self.predict_button, "Predict what stands above ({key})", "predict", connections)
+        set_tooltip(self.cancel_button, "Stop; what is finished stays ({key})", "cancel", connections)
+        for name, where in MODE_OF_ACTION.items():
+            set_tooltip(self.mode_buttons[where], f"{ACTION_BY_NAME[name].description} ({{key}})", name, connections)
+        self.retry_button = QPushButton()
+        self.retry_button.setToolTip("Read the tiles again that could not be read.")
+        self.progress_bar = QProgressBar()
+        self.progress_bar.setTextVisible(False)
+        self.progress_bar.setMaximumHeight(8)
+        self.progress_label = QLabel()
 
         places = QGridLayout()
-        extras = {Where.SPOTS: self.points, Where.REGION: self.regions, Where.TISSUE: self.edit}
-        for row, (where, button) in enumerate(self.buttons.items()):
+        extras = {TargetMode.SPOTS: self.points_combo, TargetMode.REGION: self.region_row, TargetMode.TISSUE: self.edit_button}
+        for row, (where, button) in enumerate(self.mode_buttons.items()):
             places.addWidget(button, row, 0)
             if where in extras:
                 places.addWidget(extras[where], row, 1)
         run = QHBoxLayout()
-        run.addWidget(self.predict, 2)
-        run.addWidget(self.cancel, 1)
+        run.addWidget(self.predict_button, 2)
+        run.addWidget(self.cancel_button, 1)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addLayout(places)
-        layout.addWidget(self.plan)
+        layout.addWidget(self.plan_label)
         layout.addLayout(run)
-        layout.addWidget(self.retry)
-        layout.addWidget(self.bar)
-        layout.addWidget(self.state)
+        layout.addWidget(self.retry_button)
+        layout.addWidget(self.progress_bar)
+        layout.addWidget(self.progress_label)
 
-        self._timer = QTimer(self)
-        self._timer.setSingleShot(True)
-        self._timer.setInterval(PLAN_MS)
-        self._timer.timeout.connect(self.make_plan)
-        self.group.idClicked.connect(self._choose)
-        self.points.activated.connect(self._timer.start)
-        self.edit.clicked.connect(self.regions.edit_tissue)
-        self.predict.clicked.connect(self.start)
-        self.cancel.clicked.connect(maps.cancel)
-        self.retry.clicked.connect(maps.retry)
-        links.join(
-            self.replan,
+        self._plan_timer = QTimer(self)
+        self._plan_timer.setSingleShot(True)
+        self._plan_timer.setInterval(PLAN_DELAY_MS)
+        self._plan_timer.timeout.connect(self.update_plan)
+        self.mode_group.idClicked.connect(self._on_mode_clicked)
+        self.points_combo.activated.connect(self._plan_timer.start)
+        self.edit_button.clicked.connect(self.region_row.add_tissue_outline)
+        self.predict_button.clicked.connect(self.start_prediction)
+        self.cancel_button.clicked.connect(jobs.cancel)
+        self.retry_button.clicked.connect(jobs.retry_failed)
+        connections.connect(
+            self.schedule_plan,
             session.slide_changed,
-            session.slide_edited,
+            session.tissue_edited,
             session.checkpoint_changed,
             session.settings_changed,
-            ready.changed,
-            self._labels.changed,
+            prefetcher.changed,
+            self._label_regions.changed,
         )
-        links.join(self.refresh, maps.changed, session.overlays_changed)
+        connections.connect(self.refresh, jobs.changed, session.overlays_changed)
         layers = session.viewer.layers
-        links.join(self._layers_changed, layers.events.inserted, layers.events.removed)
-        links.join(self._selected, layers.selection.events.active)
-        self._layers_changed()
+        connections.connect(self._on_layers_changed, layers.events.inserted, layers.events.removed)
+        connections.connect(self._on_active_layer_changed, layers.selection.events.active)
+        self._on_layers_changed()
         self.refresh()
-        self.make_plan()
+        self.update_plan()
 
     def stop(self) -> None:
         """Plan nothing any more: the panel is going."""
-        self._timer.stop()
-        self._timer.timeout.disconnect(self.make_plan)
-        self._labels.close()
+        self._plan_timer.stop()
+        self._plan_timer.timeout.disconnect(self.update_plan)
+        self._label_regions.close()
 
     # ---- choosing --------------------------------------------------------------------
 
-    def _choose(self, row: int) -> None:
-        where = list(Where)[row]
-        self._session.change(where=where)
-        if where is Where.REGION and self.regions_layer() is None:
-            self.regions.begin()
+    def _on_mode_clicked(self, row: int) -> None:
+        where = list(TargetMode)[row]
+        self._session.change_settings(where=where)
+        if where is TargetMode.REGION and self.regions_layer() is None:
+            self.region_row.start_drawing()
 
-    def _selected(self, event: object = None) -> None:
+    def _on_active_layer_changed(self, event: object = None) -> None:
         """Another layer of regions may be the chosen one now."""
-        if self._session.settings.where is Where.REGION:
-            self.replan()
+        if self._session.settings.where is TargetMode.REGION:
+            self.schedule_plan()
 
     def regions_layer(self) -> Shapes | Labels | None:
         """The layer whose regions are predicted."""
-        return self.regions.layer()
+        return self.region_row.get_region_layer()
 
     def _points_layer(self) -> Points | None:
-        return self.points.currentData()
+        return self.points_combo.currentData()
 
-    def _layers_changed(self, event: object = None) -> None:
+    def _on_layers_changed(self, event: object = None) -> None:
         results = {id(o.layer) for o in self._session.overlays}
         chosen = self._points_layer()
-        self.points.clear()
+        self.points_combo.clear()
         for layer in self._session.viewer.layers:
             if isinstance(layer, Points | Shapes | Labels):
-                self._watch(layer)
+                self._connect_layer(layer)
             shows_results = id(layer) in results or "napari-dkan" in layer.metadata
             if isinstance(layer, Points) and not shows_results:
-                self.points.addItem(layer.name, layer)
+                self.points_combo.addItem(layer.name, layer)
                 if layer is chosen:
-                    self.points.setCurrentIndex(self.points.count() - 1)
-        self.replan()
+                    self.points_combo.setCurrentIndex(self.points_combo.count() - 1)
+        self.schedule_plan()
 
-    def _watch(self, layer: Layer) -> None:
-        if id(layer) not in self._watched:
-            self._watched.add(id(layer))
-            self._links.join(self.replan, layer.events.data)
-            self._links.join(self._layers_changed, layer.events.name)
+    def _connect_layer(self, layer: Layer) -> None:
+        if id(layer) not in self._connected_layers:
+            self._connected_layers.add(id(layer))
+            self._connections.connect(self.schedule_plan, layer.events.data)
+            self._connections.connect(self._on_layers_changed, layer.events.name)
 
     # ---- the plan --------------------------------------------------------------------
 
-    def replan(self, event: object = None) -> None:
-        self._timer.start()
+    def schedule_plan(self, event: object = None) -> None:
+        self._plan_timer.start()
 
-    def make_plan(self) -> None:
+    def update_plan(self) -> None:
         """Count the tiles of what is chosen and say how long they will take."""
-        self.buttons[self._session.settings.where].setChecked(True)
+        self.mode_buttons[self._session.settings.where].setChecked(True)
         try:
             layers = self._points_layer(), self.regions_layer()
-            self._target = target_of(self._session, *layers, self._labels)
-            text = self._described(self._target)
+            self._target = target_from_layers(self._session, *layers, self._label_regions)
+            text = self._describe_plan(self._target)
         except DkanError as error:
             self._target, text = None, str(error)
-        self.plan.setText(text)
+        self.plan_label.setText(text)
         self.refresh()
 
-    def _described(self, target: Target | None) -> str:
+    def _describe_plan(self, target: Target | None) -> str:
         session = self._session
         if session.slide is None or session.checkpoint is None:
             return ""
         if session.slide.pixel_size is None:
             return "Waiting for the pixel size."
-        on_device = f", on {device_label(chosen_device(session.settings.device))}"
-        if session.settings.where is Where.CLICK:
-            waiting = " Getting ready ..." if self._ready.busy else ""
+        on_device = f", on {format_device_name(resolve_device_name(session.settings.device))}"
+        if session.settings.where is TargetMode.CLICK:
+            waiting = " Getting ready ..." if self._prefetcher.busy else ""
             return f"Click on tissue to predict the spot there{on_device}.{waiting}"
-        if target is None and session.feature_files.of(session.slide) is not None:
+        if target is None and session.feature_files.get(session.slide) is not None:
             return "Reading the features ..."
         if target is None and session.slide.tissue is not None:
             return "Following the labels ..."
@@ -202,38 +202,38 @@ class WhereBox(QWidget):
             return "Looking for the tissue ..."
         patch = f"{session.checkpoint.patch.um:.0f} um"
         every = f", every {target.grid.pitch_um:.0f} um" if target.grid is not None else ""
-        rate = session.rates.get(session.rate_key())
-        time = "" if rate is None else f", about {duration(len(target) / rate)}"
+        rate = session.tile_rates.get(session.rate_key())
+        time = "" if rate is None else f", about {format_duration(len(target) / rate)}"
         kind = "spots" if target.grid is None else "tiles"
         return f"{len(target):,} {kind} of {patch}{every}{time}{on_device}"
 
-    def start(self) -> None:
+    def start_prediction(self) -> None:
         """Predict what the plan says, as it is now."""
-        self._timer.stop()
-        self.make_plan()
+        self._plan_timer.stop()
+        self.update_plan()
         if self._target is None:
-            self._session.say(self.plan.text(), alarming=True)
+            self._session.show_message(self.plan_label.text(), warning=True)
             return
         try:
-            self._maps.predict(self._target, str(self._session.settings.where).lower())
+            self._jobs.predict(self._target, str(self._session.settings.where).lower())
         except DkanError as error:
-            self._session.say(str(error), alarming=True)
+            self._session.show_message(str(error), warning=True)
 
     # ---- progress --------------------------------------------------------------------
 
     def refresh(self) -> None:
-        progress, busy = self._maps.progress, self._maps.busy
-        self.cancel.setEnabled(busy)
-        self.predict.setEnabled(not busy and self._target is not None)
-        self.bar.setVisible(busy)
-        self.state.setVisible(busy)
-        failed = 0 if busy else self._maps.failed
-        self.retry.setVisible(failed > 0)
-        self.retry.setText(f"Try {failed:,} failed tiles again")
+        progress, busy = self._jobs.progress, self._jobs.busy
+        self.cancel_button.setEnabled(busy)
+        self.predict_button.setEnabled(not busy and self._target is not None)
+        self.progress_bar.setVisible(busy)
+        self.progress_label.setVisible(busy)
+        failed = 0 if busy else self._jobs.failed_count
+        self.retry_button.setVisible(failed > 0)
+        self.retry_button.setText(f"Try {failed:,} failed tiles again")
         if progress is None:
             return
-        self.bar.setRange(0, progress.total)
-        self.bar.setValue(progress.done)
+        self.progress_bar.setRange(0, progress.total)
+        self.progress_bar.setValue(progress.done)
         doing = {
             "starting": "starting",
             "context": "reading the slide",
@@ -242,12 +242,12 @@ class WhereBox(QWidget):
         parts = [f"{100 * progress.done // max(progress.total, 1)} %"]
         if doing:
             parts = [doing, *parts]
-        if progress.rate is not None and progress.left is not None:
-            parts += [f"{progress.rate:.0f} tiles/s", f"{duration(progress.left)} left"]
-        self.state.setText("   ".join(parts))
+        if progress.tiles_per_s is not None and progress.remaining_s is not None:
+            parts += [f"{progress.tiles_per_s:.0f} tiles/s", f"{format_duration(progress.remaining_s)} left"]
+        self.progress_label.setText("   ".join(parts))
 
 
-def duration(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """A time as a person says it: ``8 s``, ``3 min``, ``1.5 h``."""
     if seconds < 90:
         return f"{max(1, round(seconds))}\u00a0s"  # a number stays with its unit

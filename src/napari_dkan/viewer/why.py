@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from psygnal import Signal
 
-from ..inference.why import Coverings, Why, cover, given_at, why
-from .actions import answer
-from .lane import Failure, Lane
-from .links import Links
-from .session import OpenSlide, Session
-from .why_picture import WhyPicture
+from ..inference.why import OccludedTokens, OcclusionAttribution, occlude_spot, gather_spot_inputs, attribute_gene
+from .actions import register_actions
+from .lane import JobFailure, JobRunner
+from .links import SignalConnections
+from .session import ViewerSlide, ViewerSession
+from .why_picture import OcclusionLayer
 
 if TYPE_CHECKING:
     from ..inference.prediction import Prediction
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False)
-class Place:
+class ExplainedSpot:
     """A clicked spot with all that its numbers came from."""
 
     spot: Prediction
-    slide: OpenSlide
+    slide: ViewerSlide
     checkpoint: Checkpoint
     zero_shot: ZeroShotGenes | None
 
@@ -36,124 +36,124 @@ class Place:
         return x, y
 
 
-class Explainer:
+class OcclusionExplainer:
     """Keeps the picture in step with spot and gene; computes in a thread of its own."""
 
     changed = Signal()
 
-    def __init__(self, session: Session, links: Links) -> None:
+    def __init__(self, session: ViewerSession, connections: SignalConnections) -> None:
         self.session = session
-        self.on = False
-        self.found: Why | None = None  # of the gene and the place of now
+        self.active = False
+        self.explanation: OcclusionAttribution | None = None  # of the gene and the place of now
         self.gene = ""
-        self._lane = Lane("why")
-        self._place: Place | None = None
-        self._coverings: Coverings | None = None
-        self._picture: WhyPicture | None = None
-        links.join(self._clicked, session.spot_changed)
-        links.join(self._refresh, session.gene_changed)
-        links.join(self._left, session.slide_changed, session.checkpoint_changed)
-        links.join(self._spots_drawn, session.overlays_changed)
-        links.join(self._layer_gone, session.viewer.layers.events.removed)
-        self._forget_key = answer(session.viewer, why=lambda: self.switch(not self.on))
+        self._runner = JobRunner("why")
+        self._explained_spot: ExplainedSpot | None = None
+        self._occlusions: OccludedTokens | None = None
+        self._occlusion_layer: OcclusionLayer | None = None
+        connections.connect(self._on_spot_changed, session.spot_changed)
+        connections.connect(self._restart, session.gene_changed)
+        connections.connect(self._on_slide_or_checkpoint_changed, session.slide_changed, session.checkpoint_changed)
+        connections.connect(self._on_overlays_changed, session.overlays_changed)
+        connections.connect(self._on_layer_removed, session.viewer.layers.events.removed)
+        self._unregister_actions = register_actions(session.viewer, why=lambda: self.set_active(not self.active))
 
     @property
     def busy(self) -> bool:
-        return self._lane.busy
+        return self._runner.busy
 
     @property
-    def clicked(self) -> bool:
+    def has_spot(self) -> bool:
         """Whether there is a spot to explain."""
-        return self._place is not None
+        return self._explained_spot is not None
 
     def close(self) -> None:
-        self.switch(False)
-        self._forget_key()
-        self._lane.wait()
+        self.set_active(False)
+        self._unregister_actions()
+        self._runner.wait()
 
-    def switch(self, on: bool) -> None:
-        if on != self.on:
-            self.on = on
-            if on:
-                self._refresh()
+    def set_active(self, active: bool) -> None:
+        if active != self.active:
+            self.active = active
+            if active:
+                self._restart()
             else:
-                self._lane.cancel()
-                self._wipe()
+                self._runner.cancel()
+                self._remove_layer()
         self.changed.emit()
 
     # ---- following the session -------------------------------------------------------
 
-    def _clicked(self) -> None:
+    def _on_spot_changed(self) -> None:
         session, spot = self.session, self.session.spot
-        self._place = self._coverings = None
+        self._explained_spot = self._occlusions = None
         checkpoint = session.checkpoint
         by = None if spot is None else spot.provenance.get("checkpoint_sha256")
         if spot and session.slide and checkpoint is not None and by == checkpoint.sha256:
-            self._place = Place(spot, session.slide, checkpoint, session.zero_shot)
-        self._refresh()
+            self._explained_spot = ExplainedSpot(spot, session.slide, checkpoint, session.zero_shot)
+        self._restart()
 
-    def _left(self) -> None:
+    def _on_slide_or_checkpoint_changed(self) -> None:
         """Another slide or checkpoint: what was clicked there is not explained here."""
-        place, session = self._place, self.session
+        place, session = self._explained_spot, self.session
         if place and (place.slide, place.checkpoint) != (session.slide, session.checkpoint):
-            self._place = self._coverings = None
-        self._refresh()
+            self._explained_spot = self._occlusions = None
+        self._restart()
 
-    def _refresh(self) -> None:
-        place, gene = self._place, self.session.gene
-        self._lane.cancel()
-        self.found = None
-        if not self.on or place is None or gene is None or gene not in place.spot.panel:
-            self._wipe()
+    def _restart(self) -> None:
+        place, gene = self._explained_spot, self.session.gene
+        self._runner.cancel()
+        self.explanation = None
+        if not self.active or place is None or gene is None or gene not in place.spot.panel:
+            self._remove_layer()
         else:
             self.gene = gene
-            self._lane.start(lambda: self._job(place, gene), self._take, self._ended)
+            self._runner.start(lambda: self._explain(place, gene), self._on_item, self._on_job_end)
         self.changed.emit()
 
-    def _job(self, place: Place, gene: str) -> Iterator[Any]:
-        predictor = self.session.predictor(place.slide, place.checkpoint)
-        coverings = self._coverings
+    def _explain(self, explained_spot: ExplainedSpot, gene: str) -> Iterator[Any]:
+        predictor = self.session.get_predictor(explained_spot.slide, explained_spot.checkpoint)
+        coverings = self._occlusions
         if coverings is None:
-            given = yield from given_at(predictor, *place.xy)
-            coverings = cover(predictor, given)
+            given = yield from gather_spot_inputs(predictor, *explained_spot.xy)
+            coverings = occlude_spot(predictor, given)
             yield coverings
-        yield why(predictor, coverings, place.spot.panel.row(gene), place.zero_shot)
+        yield attribute_gene(predictor, coverings, explained_spot.spot.panel.row(gene), explained_spot.zero_shot)
 
-    def _take(self, item: Any) -> None:
-        if isinstance(item, Coverings):
-            self._coverings = item
-        elif isinstance(item, Why):
-            self.found = item
-            self._draw()
+    def _on_item(self, item: Any) -> None:
+        if isinstance(item, OccludedTokens):
+            self._occlusions = item
+        elif isinstance(item, OcclusionAttribution):
+            self.explanation = item
+            self._show_layer()
             self.changed.emit()
 
-    def _ended(self, failure: Failure | None) -> None:
+    def _on_job_end(self, failure: JobFailure | None) -> None:
         if failure is not None:
-            self.session.say(failure.sentence, alarming=True)
-            self._wipe()
+            self.session.show_message(failure.message, warning=True)
+            self._remove_layer()
         self.changed.emit()
 
     # ---- the picture -----------------------------------------------------------------
 
-    def _draw(self) -> None:
-        place, found = self._place, self.found
+    def _show_layer(self) -> None:
+        place, found = self._explained_spot, self.explanation
         if place is None or found is None:
             return
-        if self._picture is None:
+        if self._occlusion_layer is None:
             record = {"checkpoint_sha256": place.checkpoint.sha256}
-            self._picture = WhyPicture(self.session, place.slide, record)
+            self._occlusion_layer = OcclusionLayer(self.session, place.slide, record)
         where = (*place.xy, place.checkpoint.patch.um / place.slide.mpp)
-        self._picture.show(f"why {self.gene} here", where, found.tiles, found.blocks)
+        self._occlusion_layer.draw(f"why {self.gene} here", where, found.tiles, found.blocks)
 
-    def _wipe(self) -> None:
-        picture, self._picture = self._picture, None
+    def _remove_layer(self) -> None:
+        picture, self._occlusion_layer = self._occlusion_layer, None
         if picture is not None:
-            picture.take_away()
+            picture.remove()
 
-    def _spots_drawn(self) -> None:
-        if self._picture is not None:
-            self._picture.clear_view()
+    def _on_overlays_changed(self) -> None:
+        if self._occlusion_layer is not None:
+            self._occlusion_layer.hide_spots_below()
 
-    def _layer_gone(self, event: object) -> None:
-        if self._picture is not None and not self._picture.there:
-            self.switch(False)
+    def _on_layer_removed(self, event: object) -> None:
+        if self._occlusion_layer is not None and not self._occlusion_layer.is_in_viewer:
+            self.set_active(False)

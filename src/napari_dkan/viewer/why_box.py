@@ -4,58 +4,58 @@ from __future__ import annotations
 
 from qtpy.QtWidgets import QCheckBox, QLabel, QVBoxLayout, QWidget
 
-from .actions import tip
-from .links import Links
-from .session import Session
-from .why import Explainer
+from .actions import set_tooltip
+from .links import SignalConnections
+from .session import ViewerSession
+from .why import OcclusionExplainer
 
-MEANING = (
+LEGEND_TEXT = (
     "Covering what is orange lowers {gene}, covering what is blue raises it: about the model, "
     "not about biology."
 )
 
 
-class WhyBox(QWidget):
+class OcclusionBox(QWidget):
     """Belongs under the clicked spot. Its owner calls `explainer.close` when the panel goes."""
 
-    def __init__(self, session: Session, links: Links) -> None:
+    def __init__(self, session: ViewerSession, connections: SignalConnections) -> None:
         super().__init__()
-        self.explainer = Explainer(session, links)
-        self.check = QCheckBox("Why here")
-        tip(
-            self.check,
+        self.explainer = OcclusionExplainer(session, connections)
+        self.checkbox = QCheckBox("Why here")
+        set_tooltip(
+            self.checkbox,
             "Which parts of the patch and which of its neighbours carry this gene's value here:\n"
             "each is covered in turn and the model is asked again ({key}).\n"
             "Strong colours are the strongest of the patch and the strongest of the neighbours.",
             "why",
-            links,
+            connections,
         )
-        self.legend = QLabel()
-        self.legend.setWordWrap(True)
+        self.legend_label = QLabel()
+        self.legend_label.setWordWrap(True)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
-        layout.addWidget(self.check)
-        layout.addWidget(self.legend)
-        self.check.clicked.connect(self.explainer.switch)
-        links.join(self.refresh, self.explainer.changed)
+        layout.addWidget(self.checkbox)
+        layout.addWidget(self.legend_label)
+        self.checkbox.clicked.connect(self.explainer.set_active)
+        connections.connect(self.refresh, self.explainer.changed)
         self.refresh()
 
     def refresh(self) -> None:
         explainer = self.explainer
-        self.check.setChecked(explainer.on)
-        self.legend.setVisible(explainer.on)
-        if not explainer.busy or explainer.found is not None:  # no blank in between
-            self.legend.setText(self._text())
+        self.checkbox.setChecked(explainer.active)
+        self.legend_label.setVisible(explainer.active)
+        if not explainer.busy or explainer.explanation is not None:  # no blank in between
+            self.legend_label.setText(self._format_legend())
 
-    def _text(self) -> str:
-        explainer, found = self.explainer, self.explainer.found
-        if not explainer.clicked:
+    def _format_legend(self) -> str:
+        explainer, found = self.explainer, self.explainer.explanation
+        if not explainer.has_spot:
             return "Click on tissue to see why."
         if found is None:
             return f"Click again to explain {explainer.session.gene or 'this gene'} here."
-        meaning, value = MEANING.format(gene=explainer.gene), found.value
+        meaning, value = LEGEND_TEXT.format(gene=explainer.gene), found.value
         return (
             f"{meaning}\n{explainer.gene} {value:.2f}; with the whole patch covered "
             f"{value - found.patch:.2f}, with all its neighbours covered "
-            f"{value - found.around:.2f}."
+            f"{value - found.neighborhood:.2f}."
         )

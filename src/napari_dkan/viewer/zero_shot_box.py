@@ -7,27 +7,27 @@ from pathlib import Path
 from qtpy.QtWidgets import QFileDialog, QLabel, QPushButton, QVBoxLayout, QWidget
 
 from ..errors import DkanError, SpotsError
-from ..inference.zero_shot import expectation, why_not, zero_shot_genes
-from .links import Links
-from .session import Session
+from ..inference.zero_shot import read_zero_shot_expectation, explain_zero_shot_unavailable, load_zero_shot_genes
+from .links import SignalConnections
+from .session import ViewerSession
 
 
 class ZeroShotBox(QWidget):
     """A button for a gene file; off, with the reason, where the card has no proof of it."""
 
-    def __init__(self, session: Session, links: Links) -> None:
+    def __init__(self, session: ViewerSession, connections: SignalConnections) -> None:
         super().__init__()
         self._session = session
-        self.add = QPushButton("Add genes by description...")
-        self.why_not = QLabel()
-        self.why_not.setWordWrap(True)
-        self.why_not.setEnabled(False)  # grey, as the button it explains
+        self.add_button = QPushButton("Add genes by description...")
+        self.reason_label = QLabel()
+        self.reason_label.setWordWrap(True)
+        self.reason_label.setEnabled(False)  # grey, as the button it explains
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
-        layout.addWidget(self.add)
-        layout.addWidget(self.why_not)
-        self.add.clicked.connect(self._choose_file)
-        links.join(self.refresh, session.checkpoint_changed, session.settings_changed)
+        layout.addWidget(self.add_button)
+        layout.addWidget(self.reason_label)
+        self.add_button.clicked.connect(self._choose_file)
+        connections.connect(self.refresh, session.checkpoint_changed, session.settings_changed)
         self.refresh()
 
     def _choose_file(self) -> None:
@@ -44,35 +44,35 @@ class ZeroShotBox(QWidget):
         if checkpoint is None:
             return
         try:
-            found = zero_shot_genes(checkpoint, path, allow_unproven=unproven)
+            found = load_zero_shot_genes(checkpoint, path, allow_unproven=unproven)
             if not found.genes:
                 raise SpotsError(
                     f"{path.name} has no described gene that is not in the panel already; "
                     "choose another file."
                 )
         except DkanError as error:
-            session.say(str(error), alarming=True)
+            session.show_message(str(error), warning=True)
             return
-        session.use_zero_shot(found)
+        session.set_zero_shot_genes(found)
         shown = ", ".join(found.symbols[:4]) + (", ..." if len(found.symbols) > 4 else "")
-        session.say(f"{shown} added zero-shot; predict again to see their maps.")
+        session.show_message(f"{shown} added zero-shot; predict again to see their maps.")
 
     def refresh(self) -> None:
         session = self._session
         reason = ""
         if session.checkpoint is not None:
-            reason = why_not(session.checkpoint, session.settings.unproven)
-        self.add.setEnabled(not reason)
-        self.add.setToolTip(reason or "Genes outside the panel, placed by their text")
-        self.why_not.setText(f"off: {reason}")
-        self.why_not.setVisible(bool(reason))
+            reason = explain_zero_shot_unavailable(session.checkpoint, session.settings.unproven)
+        self.add_button.setEnabled(not reason)
+        self.add_button.setToolTip(reason or "Genes outside the panel, placed by their text")
+        self.reason_label.setText(f"off: {reason}")
+        self.reason_label.setVisible(bool(reason))
         if reason and session.zero_shot is not None:
-            session.use_zero_shot(None)
+            session.set_zero_shot_genes(None)
 
 
-def mark(session: Session, symbol: str) -> str:
+def zero_shot_note(session: ViewerSession, symbol: str) -> str:
     """What to know about a gene that is predicted from its text alone; "" for others."""
     checkpoint, new = session.checkpoint, session.zero_shot
     if checkpoint is None or new is None or symbol not in new.symbols:
         return ""
-    return f"zero-shot, {expectation(checkpoint).sentence}"
+    return f"zero-shot, {read_zero_shot_expectation(checkpoint).summary}"

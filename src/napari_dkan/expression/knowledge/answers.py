@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ...files import written_whole
+from ...files import atomic_write
 
 
 @dataclass(frozen=True)
-class Answers:
+class ResponseCache:
     """JSON values in a folder, each under the hash of its key; delete the folder to ask again."""
 
     folder: Path
@@ -20,20 +20,20 @@ class Answers:
     def get(self, *key: str) -> Any:
         """What was kept under a key, None when nothing was or the file is damaged."""
         try:
-            return json.loads(self._file(key).read_bytes())["answer"]
+            return json.loads(self._path(key).read_bytes())["answer"]
         except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return None
 
-    def put(self, answer: Any, *key: str) -> None:
+    def put(self, response: Any, *key: str) -> None:
         """Keep an answer. Raises OutputError when the folder does not take it."""
-        with written_whole(self._file(key)) as temporary:
-            temporary.write_text(json.dumps({"answer": answer}), encoding="utf-8")
+        with atomic_write(self._path(key)) as temporary:
+            temporary.write_text(json.dumps({"answer": response}), encoding="utf-8")
 
-    def _file(self, key: tuple[str, ...]) -> Path:
+    def _path(self, key: tuple[str, ...]) -> Path:
         return self.folder / f"{hashlib.sha256(json.dumps(key).encode()).hexdigest()}.json"
 
 
-def cache_folder() -> Path:
+def gene_cache_folder() -> Path:
     """Where answers are kept between sessions."""
     import platformdirs
 

@@ -9,13 +9,13 @@ from typing import Any
 from urllib.parse import urlencode
 
 from ...errors import GeneError
-from .answers import Answers
-from .web import Web, WebError, checked_url
+from .answers import ResponseCache
+from .web import JsonClient, JsonRequestError, validate_url
 
 BASE_URL = "https://eutils.ncbi.nlm.nih.gov/entrez/eutils"
-HUMAN = 9606
-_AT_ONCE = 100  # ids in one request, short enough for an address
-_SYMBOL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@/-]{0,40}")  # nothing that could widen a query
+HUMAN_TAXON_ID = 9606
+_IDS_PER_REQUEST = 100  # ids in one request, short enough for an address
+_SYMBOL_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@/-]{0,40}")  # nothing that could widen a query
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class EntrezGene:
     summary: str
 
 
-class Entrez:
+class EntrezClient:
     """Human gene records by id, and ids by approved symbol; every answer is kept on disk.
 
     email, api_key : as NCBI asks for; a key raises the limit from 3 requests a second to 10.
@@ -38,72 +38,72 @@ class Entrez:
 
     def __init__(
         self,
-        answers: Answers,
+        cache: ResponseCache,
         email: str = "",
         api_key: str = "",
         base_url: str = "",
-        web: Web | None = None,
+        client: JsonClient | None = None,
     ) -> None:
-        self._answers = answers
-        self._who = {"tool": "napari-dkan", "email": email, "api_key": api_key}
-        self._base = checked_url(base_url or BASE_URL, "The E-utilities address")
-        self._web = web or Web(per_second=10 if api_key else 3)
+        self._cache = cache
+        self._identification = {"tool": "napari-dkan", "email": email, "api_key": api_key}
+        self._base_url = validate_url(base_url or BASE_URL, "The E-utilities address")
+        self._client = client or JsonClient(requests_per_second=10 if api_key else 3)
 
-    def genes(self, ids: Sequence[str]) -> dict[str, EntrezGene]:
+    def fetch_genes(self, ids: Sequence[str]) -> dict[str, EntrezGene]:
         """Records by id; an id without a human record is absent.
 
         Raises GeneError when NCBI cannot be reached or does not answer as it should.
         """
-        found = {id: gene for id in ids if (gene := self._kept(id)) is not None}
+        found = {id: gene for id in ids if (gene := self._read_cached_gene(id)) is not None}
         missing = [id for id in dict.fromkeys(ids) if id not in found]
-        for start in range(0, len(missing), _AT_ONCE):
-            some = missing[start : start + _AT_ONCE]
-            answer = self._ask("esummary", id=",".join(some))
+        for start in range(0, len(missing), _IDS_PER_REQUEST):
+            some = missing[start : start + _IDS_PER_REQUEST]
+            answer = self._request("esummary", id=",".join(some))
             result = answer.get("result")
             if not isinstance(result, dict):
-                raise _odd()
+                raise _malformed_response_error()
             for id in some:
-                gene = _human_gene(id, result.get(id))
+                gene = _parse_human_gene(id, result.get(id))
                 if gene is not None:
-                    self._answers.put(asdict(gene), "esummary", self._base, id)
+                    self._cache.put(asdict(gene), "esummary", self._base_url, id)
                     found[id] = gene
         return found
 
-    def ids(self, symbol: str) -> tuple[str, ...]:
+    def search_ids(self, symbol: str) -> tuple[str, ...]:
         """Ids of human genes whose preferred symbol this is, by NCBI's own index.
 
         Raises GeneError when NCBI cannot be reached or does not answer as it should.
         """
-        if not _SYMBOL.fullmatch(symbol):
+        if not _SYMBOL_PATTERN.fullmatch(symbol):
             return ()
-        kept = self._answers.get("esearch", self._base, symbol)
-        if _texts(kept):
+        kept = self._cache.get("esearch", self._base_url, symbol)
+        if _is_string_list(kept):
             return tuple(kept)
-        term = f"{symbol}[Preferred Symbol] AND {HUMAN}[Taxonomy ID]"
-        result = self._ask("esearch", term=term).get("esearchresult")
+        term = f"{symbol}[Preferred Symbol] AND {HUMAN_TAXON_ID}[Taxonomy ID]"
+        result = self._request("esearch", term=term).get("esearchresult")
         ids = result.get("idlist") if isinstance(result, dict) else None
-        if not isinstance(ids, list) or not _texts(ids):
-            raise _odd()
+        if not isinstance(ids, list) or not _is_string_list(ids):
+            raise _malformed_response_error()
         if ids:  # a gene that is not there today may be there tomorrow
-            self._answers.put(ids, "esearch", self._base, symbol)
+            self._cache.put(ids, "esearch", self._base_url, symbol)
         return tuple(ids)
 
-    def _ask(self, tool: str, **parameters: str) -> dict[str, Any]:
-        query = {"db": "gene", "retmode": "json", **parameters, **self._who}
-        url = f"{self._base}/{tool}.fcgi?{urlencode({k: v for k, v in query.items() if v})}"
+    def _request(self, tool: str, **parameters: str) -> dict[str, Any]:
+        query = {"db": "gene", "retmode": "json", **parameters, **self._identification}
+        url = f"{self._base_url}/{tool}.fcgi?{urlencode({k: v for k, v in query.items() if v})}"
         try:
-            answer = self._web.json(url)
-        except WebError as error:
+            answer = self._client.request_json(url)
+        except JsonRequestError as error:
             raise GeneError(
                 f"NCBI gave no gene records ({error}); check the network and try again (what "
                 "was fetched is kept), or leave out --entrez and give --tables."
             ) from None
         if not isinstance(answer, dict) or "error" in answer:
-            raise _odd()
+            raise _malformed_response_error()
         return answer
 
-    def _kept(self, id: str) -> EntrezGene | None:
-        kept = self._answers.get("esummary", self._base, id)
+    def _read_cached_gene(self, id: str) -> EntrezGene | None:
+        kept = self._cache.get("esummary", self._base_url, id)
         try:
             gene = EntrezGene(**{**kept, "aliases": tuple(kept["aliases"])})
         except (TypeError, KeyError):
@@ -112,12 +112,12 @@ class Entrez:
         return gene if all(isinstance(s, str) for s in strings) else None
 
 
-def _human_gene(id: str, entry: Any) -> EntrezGene | None:
+def _parse_human_gene(id: str, entry: Any) -> EntrezGene | None:
     """One entry of an esummary answer; None for a withdrawn record or another species'."""
     if not isinstance(entry, dict) or "error" in entry:
         return None
     organism = entry.get("organism")
-    if not isinstance(organism, dict) or str(organism.get("taxid")) != str(HUMAN):
+    if not isinstance(organism, dict) or str(organism.get("taxid")) != str(HUMAN_TAXON_ID):
         return None
     if str(entry.get("currentid") or "0") != "0":
         return None
@@ -129,17 +129,17 @@ def _human_gene(id: str, entry: Any) -> EntrezGene | None:
     symbol = text("nomenclaturesymbol") or text("name")
     aliases = tuple(a for a in text("otheraliases").split(", ") if a)
     name = text("nomenclaturename") or text("description")
-    return EntrezGene(id, symbol, name, aliases, _plain(text("summary"))) if symbol else None
+    return EntrezGene(id, symbol, name, aliases, _strip_attribution(text("summary"))) if symbol else None
 
 
-def _plain(summary: str) -> str:
+def _strip_attribution(summary: str) -> str:
     """A summary without the line on who provided it and when."""
     return re.sub(r"\s*\[(provided|supplied) by [^\]]*\]\.?\s*$", "", summary)
 
 
-def _texts(value: Any) -> bool:
+def _is_string_list(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(v, str) for v in value)
 
 
-def _odd() -> GeneError:
+def _malformed_response_error() -> GeneError:
     return GeneError("NCBI's answer is not a list of gene records; try again later.")

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from .entrez import Entrez, EntrezGene
+from .entrez import EntrezClient, EntrezGene
 from .record import GeneRecord
-from .table import RENAMED
+from .table import RENAMED_SYMBOLS
 
 
-def from_entrez(
+def update_from_entrez(
     records: Sequence[GeneRecord],
-    entrez: Entrez,
+    entrez: EntrezClient,
     advance: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[GeneRecord]:
     """The records with NCBI's names and summaries, in the same order.
@@ -24,45 +24,45 @@ def from_entrez(
 
     Raises GeneError when NCBI cannot be reached.
     """
-    known = entrez.genes([r.entrez for r in records if r.entrez])
+    known = entrez.fetch_genes([r.entrez for r in records if r.entrez])
     out = []
     for done, record in enumerate(records):
         advance(done, len(records))
-        out.append(_one(record, known.get(record.entrez), entrez))
+        out.append(_update_record(record, known.get(record.entrez), entrez))
     advance(len(records), len(records))
     return out
 
 
-def _one(record: GeneRecord, by_id: EntrezGene | None, entrez: Entrez) -> GeneRecord:
-    wanted = record.approved or RENAMED.get(record.symbol, record.symbol)
+def _update_record(record: GeneRecord, by_id: EntrezGene | None, entrez: EntrezClient) -> GeneRecord:
+    wanted = record.approved or RENAMED_SYMBOLS.get(record.symbol, record.symbol)
     if by_id is not None and by_id.symbol == wanted:
-        return _taken(record, by_id)
-    ids = entrez.ids(wanted)
+        return _apply_entrez_gene(record, by_id)
+    ids = entrez.search_ids(wanted)
     if by_id is not None and wanted in by_id.aliases and not ids:
-        return _taken(record, by_id).noted(f"NCBI calls {wanted} {by_id.symbol} now")
+        return _apply_entrez_gene(record, by_id).with_note(f"NCBI calls {wanted} {by_id.symbol} now")
     if by_id is not None:
         note = f"mismatch: NCBI's record {by_id.entrez} is {by_id.symbol}, not {wanted}"
         # The table has its summary from the same record.
-        record = replace(record.described(record.name, "", record.source), entrez="").noted(note)
-    found = entrez.genes(ids)
+        record = replace(record.with_description(record.name, "", record.source), entrez="").with_note(note)
+    found = entrez.fetch_genes(ids)
     same = [gene for gene in found.values() if gene.symbol == wanted]
     if len(same) == 1:
-        return _taken(record, same[0])
+        return _apply_entrez_gene(record, same[0])
     if same:
-        return record.noted(f"NCBI has {len(same)} human genes called {wanted}, none was taken")
+        return record.with_note(f"NCBI has {len(same)} human genes called {wanted}, none was taken")
     for gene in found.values():
-        record = record.noted(f"mismatch: NCBI found {gene.symbol} for {wanted}")
-    return record if found else record.noted(f"NCBI has no human gene called {wanted}")
+        record = record.with_note(f"mismatch: NCBI found {gene.symbol} for {wanted}")
+    return record if found else record.with_note(f"NCBI has no human gene called {wanted}")
 
 
-def _taken(record: GeneRecord, gene: EntrezGene) -> GeneRecord:
-    record, match = record.confirmed(), record.match
+def _apply_entrez_gene(record: GeneRecord, gene: EntrezGene) -> GeneRecord:
+    record, match = record.without_doubt_notes(), record.match
     if not record.approved:
         match = "approved" if gene.symbol == record.symbol else "renamed"
         record = replace(record, note="")
         if match == "renamed":
-            record = record.noted(f"{record.symbol} is called {gene.symbol} now")
+            record = record.with_note(f"{record.symbol} is called {gene.symbol} now")
     record = replace(record, approved=gene.symbol, entrez=gene.entrez, match=match)
     if not gene.summary and record.text_from == "summary":
-        return record.noted("NCBI has no summary, so the table's is kept")
-    return record.described(gene.name, gene.summary, f"NCBI Gene {gene.entrez}")
+        return record.with_note("NCBI has no summary, so the table's is kept")
+    return record.with_description(gene.name, gene.summary, f"NCBI Gene {gene.entrez}")

@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 
 from .table import GeneTable
 
-MATCHES = ("approved", "ensembl", "renamed", "alias", "ambiguous", "unknown")
-TEXTS = ("refined", "summary", "name", "symbol")
+MATCH_STATUSES = ("approved", "ensembl", "renamed", "alias", "ambiguous", "unknown")
+TEXT_KINDS = ("refined", "summary", "name", "symbol")
 
 
 @dataclass(frozen=True)
@@ -32,10 +32,10 @@ class GeneRecord:
     source: str = ""
     note: str = ""
 
-    def described(self, name: str, summary: str, source: str, kind: str = "") -> GeneRecord:
+    def with_description(self, name: str, summary: str, source: str, biotype: str = "") -> GeneRecord:
         """This record with the text of a summary, or of the approved name where there is none."""
         start = ", ".join(part for part in (self.approved, name) if part) + "."
-        sort = f" Gene type: {kind.replace('_', ' ')}." if kind and not summary else ""
+        sort = f" Gene type: {biotype.replace('_', ' ')}." if biotype and not summary else ""
         return replace(
             self,
             name=name,
@@ -44,25 +44,25 @@ class GeneRecord:
             source=source,
         )
 
-    def noted(self, note: str) -> GeneRecord:
+    def with_note(self, note: str) -> GeneRecord:
         """This record with a further note."""
         return replace(self, note="; ".join(part for part in (self.note, note) if part))
 
-    def confirmed(self) -> GeneRecord:
+    def without_doubt_notes(self) -> GeneRecord:
         """This record without a note of doubt, once a better source has settled it."""
         notes = [part for part in self.note.split("; ") if not part.startswith("doubtful:")]
         return replace(self, note="; ".join(notes))
 
 
-def record_of(symbol: str, table: GeneTable) -> GeneRecord:
+def record_from_table(symbol: str, table: GeneTable) -> GeneRecord:
     """What a table knows about the gene that a symbol, an alias or an Ensembl id means."""
     match = table.resolve(symbol)
     gene = match.gene
     if gene is None:
-        return GeneRecord(symbol, match=match.how, text=symbol, note=match.note)
-    bare = GeneRecord(symbol, gene.symbol, gene.ensembl, gene.entrez, match=match.how)
-    record = bare.described(gene.name, gene.summary, table.source, gene.biotype).noted(match.note)
-    others = table.same_entrez(gene)
+        return GeneRecord(symbol, match=match.status, text=symbol, note=match.note)
+    bare = GeneRecord(symbol, gene.symbol, gene.ensembl, gene.entrez, match=match.status)
+    record = bare.with_description(gene.name, gene.summary, table.source, gene.biotype).with_note(match.note)
+    others = table.symbols_with_same_entrez(gene)
     if others:
-        return record.noted(f"doubtful: the table gives {gene.entrez} to {others[0]} as well")
+        return record.with_note(f"doubtful: the table gives {gene.entrez} to {others[0]} as well")
     return record

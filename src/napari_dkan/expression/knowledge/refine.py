@@ -8,13 +8,13 @@ from dataclasses import dataclass, field, replace
 from urllib.parse import urlsplit
 
 from ...errors import GeneError
-from .answers import Answers
+from .answers import ResponseCache
 from .record import GeneRecord
-from .web import Web, WebError, checked_url
+from .web import JsonClient, JsonRequestError, validate_url
 
 MAX_WORDS = 120
-GIVE_UP_AFTER = 3  # failures in a row, after which the endpoint is not asked any more
-INSTRUCTIONS = f"""\
+MAX_CONSECUTIVE_FAILURES = 3  # failures in a row, after which the endpoint is not asked any more
+SYSTEM_PROMPT = f"""\
 You condense descriptions of human genes for a text encoder in a pathology tool.
 Answer with three labelled parts in one paragraph, under {MAX_WORDS} words in all:
 Symbol: the gene's symbol as given.
@@ -22,11 +22,11 @@ Functionality: what its product does, where in the cell, in which pathways and c
 Phenotype: tissues, diseases and tumours it is tied to.
 Take everything from the description. Where it says nothing about a part, write "not stated".
 Name no other gene unless the description does. No introduction, no markup, no sources."""
-QUESTION = "Gene: {symbol}\nDescription: {text}"
+PROMPT_TEMPLATE = "Gene: {symbol}\nDescription: {text}"
 
 
 @dataclass(frozen=True)
-class Refiner:
+class SummaryRefiner:
     """A model behind an OpenAI-compatible endpoint, `/v1/chat/completions`.
 
     url : the endpoint, with or without that path. model : as the endpoint names it. key : sent
@@ -37,15 +37,15 @@ class Refiner:
 
     url: str
     model: str
-    answers: Answers
-    key: str = field(default="", repr=False)
-    web: Web = field(default_factory=lambda: Web(per_second=20, tries=3, timeout_s=120))
+    cache: ResponseCache
+    api_key: str = field(default="", repr=False)
+    client: JsonClient = field(default_factory=lambda: JsonClient(requests_per_second=20, max_attempts=3, timeout_s=120))
 
     def __post_init__(self) -> None:
-        url = checked_url(self.url, "--refine")
+        url = validate_url(self.url, "--refine")
         parts = urlsplit(url)
         local = parts.hostname in ("localhost", "127.0.0.1", "::1")
-        if self.key and parts.scheme == "http" and not local:
+        if self.api_key and parts.scheme == "http" and not local:
             raise GeneError(f"{url:.80} would be sent the key unencrypted; give an https address.")
         if not parts.path.endswith("/chat/completions"):
             url += "/chat/completions" if parts.path.endswith("/v1") else "/v1/chat/completions"
@@ -65,8 +65,8 @@ class Refiner:
             if record.text_from != "summary":
                 out.append(record)
                 continue
-            if failures < GIVE_UP_AFTER:
-                text, reason = self._refined(record)
+            if failures < MAX_CONSECUTIVE_FAILURES:
+                text, reason = self._refine_text(record)
                 # An answer that breaks the rules is one text's; the others may be well.
                 failures = failures + 1 if reason.startswith("the endpoint") else 0
             else:
@@ -75,51 +75,51 @@ class Refiner:
             out.append(
                 replace(record, text=text, text_from="refined", source=source)
                 if text
-                else record.noted(f"not refined: {reason}")
+                else record.with_note(f"not refined: {reason}")
             )
         advance(len(records), len(records))
         return out
 
-    def _refined(self, record: GeneRecord) -> tuple[str, str]:
+    def _refine_text(self, record: GeneRecord) -> tuple[str, str]:
         """The refined text, or "" and why there is none."""
-        question = QUESTION.format(symbol=record.approved, text=record.text)
-        key = ("refine", self.model, INSTRUCTIONS, question)
-        kept = self.answers.get(*key)
-        if isinstance(kept, str) and not _fault(kept, record.approved):
+        question = PROMPT_TEMPLATE.format(symbol=record.approved, text=record.text)
+        key = ("refine", self.model, SYSTEM_PROMPT, question)
+        kept = self.cache.get(*key)
+        if isinstance(kept, str) and not _find_fault(kept, record.approved):
             return kept, ""
         messages = [
-            {"role": "system", "content": INSTRUCTIONS},
+            {"role": "system", "content": SYSTEM_PROMPT},
             {"role": "user", "content": question},
         ]
-        headers = {"Authorization": f"Bearer {self.key}"} if self.key else {}
+        headers = {"Authorization": f"Bearer {self.api_key}"} if self.api_key else {}
         body = {"model": self.model, "messages": messages, "temperature": 0}
         try:
             try:
-                answer = self.web.json(self.url, body, headers)
-            except WebError as error:
+                answer = self.client.request_json(self.url, body, headers)
+            except JsonRequestError as error:
                 if error.status != 400:
                     raise
                 del body["temperature"]  # some models take their own only
-                answer = self.web.json(self.url, body, headers)
-            text = _plain(answer["choices"][0]["message"]["content"])
-        except WebError as error:
+                answer = self.client.request_json(self.url, body, headers)
+            text = _clean_completion(answer["choices"][0]["message"]["content"])
+        except JsonRequestError as error:
             return "", f"the endpoint failed ({error})"
         except (KeyError, IndexError, TypeError):
             return "", "the endpoint's answer is no chat completion"
-        fault = _fault(text, record.approved)
+        fault = _find_fault(text, record.approved)
         if fault:
             return "", fault
-        self.answers.put(text, *key)
+        self.cache.put(text, *key)
         return text, ""
 
 
-def _plain(text: str) -> str:
+def _clean_completion(text: str) -> str:
     """An answer on one line, without a model's thinking aloud and without bold type."""
     text = re.sub(r"<think>.*?</think>", "", text, flags=re.DOTALL)
     return " ".join(text.replace("**", "").split())
 
 
-def _fault(text: str, symbol: str) -> str:
+def _find_fault(text: str, symbol: str) -> str:
     """What is wrong with a refined text, "" when nothing is."""
     words = len(text.split())
     if words >= MAX_WORDS:

@@ -14,7 +14,7 @@ from ...errors import SpotsError
 
 # HGNC renamed these after the studies whose panels we ship; alias tables list aliases, not
 # previous symbols
-RENAMED = {
+RENAMED_SYMBOLS = {
     "AES": "TLE5",
     "ATP5B": "ATP5F1B",
     "ATP5E": "ATP5F1E",
@@ -30,7 +30,7 @@ RENAMED = {
 
 
 @dataclass(frozen=True)
-class KnownGene:
+class GeneTableEntry:
     """One row of a gene table; everything but the symbol may be "" where it is unknown."""
 
     symbol: str
@@ -42,7 +42,7 @@ class KnownGene:
 
 
 @dataclass(frozen=True)
-class Match:
+class SymbolMatch:
     """What a name was resolved to.
 
     how : "approved", "ensembl", "renamed", "alias", "ambiguous" or "unknown"; gene is None for
@@ -50,8 +50,8 @@ class Match:
     note : why, where the gene's approved symbol is not the name that was given.
     """
 
-    gene: KnownGene | None
-    how: str
+    gene: GeneTableEntry | None
+    status: str
     note: str = ""
 
 
@@ -59,26 +59,26 @@ class Match:
 class GeneTable:
     """Genes by approved symbol, and the approved symbols that each alias belongs to."""
 
-    genes: dict[str, KnownGene]
-    alias_owners: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    genes: dict[str, GeneTableEntry]
+    approved_by_alias: dict[str, tuple[str, ...]] = field(default_factory=dict)
     source: str = ""
     _aliases: dict[str, list[str]] = field(init=False, repr=False, compare=False)
-    _by_ensembl: dict[str, list[KnownGene]] = field(init=False, repr=False, compare=False)
-    _by_entrez: dict[str, list[KnownGene]] = field(init=False, repr=False, compare=False)
+    _by_ensembl: dict[str, list[GeneTableEntry]] = field(init=False, repr=False, compare=False)
+    _by_entrez: dict[str, list[GeneTableEntry]] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         aliases: dict[str, list[str]] = defaultdict(list)
-        for alias, owners in self.alias_owners.items():
+        for alias, owners in self.approved_by_alias.items():
             for owner in owners:
                 aliases[owner].append(alias)
         object.__setattr__(self, "_aliases", dict(aliases))
         genes = self.genes.values()
-        object.__setattr__(self, "_by_ensembl", _grouped((g.ensembl, g) for g in genes))
+        object.__setattr__(self, "_by_ensembl", _group_by_key((g.ensembl, g) for g in genes))
         # A row without an Ensembl id may be a gene under a symbol it had once.
         current = (g for g in genes if g.ensembl)
-        object.__setattr__(self, "_by_entrez", _grouped((g.entrez, g) for g in current))
+        object.__setattr__(self, "_by_entrez", _group_by_key((g.entrez, g) for g in current))
 
-    def resolve(self, name: str) -> Match:
+    def resolve(self, name: str) -> SymbolMatch:
         """The one gene that a symbol or an Ensembl id (any version) means; never a guess.
 
         An approved symbol wins, then an Ensembl id, a former symbol, and last an alias that
@@ -86,44 +86,44 @@ class GeneTable:
         """
         gene = self.genes.get(name)
         if gene is not None and gene.ensembl:
-            return Match(gene, "approved")
+            return SymbolMatch(gene, "approved")
         if name.startswith("ENSG"):
             found = self._by_ensembl.get(name.split(".")[0], [])
             if len(found) == 1:
-                return Match(found[0], "ensembl", f"{name} is {found[0].symbol}")
-        now = self._present_name(name)
+                return SymbolMatch(found[0], "ensembl", f"{name} is {found[0].symbol}")
+        now = self._find_current_gene(name)
         if now is not None:
-            return Match(now, "renamed", f"{name} is called {now.symbol} now")
+            return SymbolMatch(now, "renamed", f"{name} is called {now.symbol} now")
         if gene is not None:
-            return Match(gene, "approved", f"{name} has no Ensembl id; it may be an old symbol")
-        return self._by_alias(name)
+            return SymbolMatch(gene, "approved", f"{name} has no Ensembl id; it may be an old symbol")
+        return self._resolve_alias(name)
 
     def aliases(self, symbol: str) -> tuple[str, ...]:
         """The aliases of an approved symbol, those it shares with other genes included."""
         return tuple(self._aliases.get(symbol, ()))
 
-    def same_entrez(self, gene: KnownGene) -> tuple[str, ...]:
+    def symbols_with_same_entrez(self, gene: GeneTableEntry) -> tuple[str, ...]:
         """Other current genes to which the table gives the Entrez id of this one."""
         twins = self._by_entrez.get(gene.entrez, [])
         return tuple(g.symbol for g in twins if g.symbol != gene.symbol)
 
-    def _present_name(self, name: str) -> KnownGene | None:
-        renamed = self.genes.get(RENAMED.get(name, ""))
+    def _find_current_gene(self, name: str) -> GeneTableEntry | None:
+        renamed = self.genes.get(RENAMED_SYMBOLS.get(name, ""))
         if renamed is not None or name not in self.genes:
             return renamed
         heirs = self._by_entrez.get(self.genes[name].entrez, [])
         return heirs[0] if len(heirs) == 1 and heirs[0].symbol != name else None
 
-    def _by_alias(self, name: str) -> Match:
-        owners = sorted(set(self.alias_owners.get(name, ())))
+    def _resolve_alias(self, name: str) -> SymbolMatch:
+        owners = sorted(set(self.approved_by_alias.get(name, ())))
         if len(owners) > 1:
-            return Match(None, "ambiguous", f"{name} is an alias of {', '.join(owners)}")
+            return SymbolMatch(None, "ambiguous", f"{name} is an alias of {', '.join(owners)}")
         gene = self.genes.get(owners[0]) if owners else None
         if gene is not None:
-            return Match(gene, "alias", f"{name} is an alias of {gene.symbol}")
+            return SymbolMatch(gene, "alias", f"{name} is an alias of {gene.symbol}")
         near = self.genes.get(name.upper()) if name != name.upper() else None
         hint = f"; {near.symbol} is written in capitals" if near else ""
-        return Match(None, "unknown", f"no gene of the table is called {name}{hint}")
+        return SymbolMatch(None, "unknown", f"no gene of the table is called {name}{hint}")
 
 
 def read_gene_table(
@@ -140,9 +140,9 @@ def read_gene_table(
     needed: tuple[str, ...] = ("symbol", "ensembl_id", "name")
     if summaries:
         needed += ("entrez_id", "biotype", "refseq_summary")
-    genes: dict[str, KnownGene] = {}
-    for row in _rows(descriptions, needed):
-        gene = KnownGene(
+    genes: dict[str, GeneTableEntry] = {}
+    for row in _read_tsv_rows(descriptions, needed):
+        gene = GeneTableEntry(
             symbol=row["symbol"],
             ensembl=row["ensembl_id"],
             name=row["name"],
@@ -153,27 +153,27 @@ def read_gene_table(
         if genes.setdefault(gene.symbol, gene) != gene:
             raise SpotsError(f"{descriptions} describes {gene.symbol} twice; keep one row of it.")
     owners: dict[str, list[str]] = defaultdict(list)
-    for row in _rows(aliases, ("alias", "approved")) if aliases is not None else ():
+    for row in _read_tsv_rows(aliases, ("alias", "approved")) if aliases is not None else ():
         owners[row["alias"]].append(row["approved"])
     source = Path(descriptions).name
     return GeneTable(genes, {alias: tuple(names) for alias, names in owners.items()}, source)
 
 
-def table_files(folder: str | Path) -> tuple[Path, Path]:
+def gene_table_paths(folder: str | Path) -> tuple[Path, Path]:
     """Descriptions and aliases in a folder, under the names they have in our data."""
     folder = Path(folder)
     return folder / "human_gene_descriptions.tsv.gz", folder / "hgnc_alias_to_approved.tsv.gz"
 
 
-def _grouped(pairs: Iterable[tuple[str, KnownGene]]) -> dict[str, list[KnownGene]]:
-    groups: dict[str, list[KnownGene]] = defaultdict(list)
+def _group_by_key(pairs: Iterable[tuple[str, GeneTableEntry]]) -> dict[str, list[GeneTableEntry]]:
+    groups: dict[str, list[GeneTableEntry]] = defaultdict(list)
     for key, gene in pairs:
         if key:
             groups[key].append(gene)
     return dict(groups)
 
 
-def _rows(path: str | Path, columns: tuple[str, ...]) -> Iterator[dict[str, str]]:
+def _read_tsv_rows(path: str | Path, columns: tuple[str, ...]) -> Iterator[dict[str, str]]:
     path = Path(path)
     opened = gzip.open if path.suffix == ".gz" else open
     try:

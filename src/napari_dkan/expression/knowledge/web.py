@@ -13,12 +13,12 @@ from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 from ...errors import GeneError
 
-MAX_ANSWER = 32 * 2**20
-_PASSING = {408, 425, 429, 500, 502, 503, 504}  # states that may be gone a moment later
-_LONGEST_PAUSE_S = 60.0
+MAX_RESPONSE_BYTES = 32 * 2**20
+_TRANSIENT_STATUSES = {408, 425, 429, 500, 502, 503, 504}  # states that may be gone a moment later
+_MAX_PAUSE_S = 60.0
 
 
-class WebError(Exception):
+class JsonRequestError(Exception):
     """No usable answer. status : the HTTP status, 0 when the host was not reached."""
 
     def __init__(self, reason: str, status: int = 0) -> None:
@@ -26,7 +26,7 @@ class WebError(Exception):
         self.status = status
 
 
-class Web:
+class JsonClient:
     """A polite client of one host.
 
     per_second : requests started a second at most. tries : attempts at a request that fails in
@@ -35,53 +35,53 @@ class Web:
 
     def __init__(
         self,
-        per_second: float = 3.0,
-        tries: int = 4,
+        requests_per_second: float = 3.0,
+        max_attempts: int = 4,
         timeout_s: float = 30.0,
-        pause: Callable[[float], None] = time.sleep,
+        sleep: Callable[[float], None] = time.sleep,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._gap = 1.0 / per_second
-        self._tries = tries
+        self._min_interval_s = 1.0 / requests_per_second
+        self._max_attempts = max_attempts
         self._timeout = timeout_s
-        self._pause = pause
+        self._sleep = sleep
         self._clock = clock
-        self._next = clock()
+        self._next_request_at = clock()
         # A redirect would pass an access key on to a host that nobody named.
         self._opener = build_opener(_NoRedirect)
 
-    def json(self, url: str, body: Any = None, headers: Mapping[str, str] | None = None) -> Any:
+    def request_json(self, url: str, body: Any = None, headers: Mapping[str, str] | None = None) -> Any:
         """The JSON answer to a GET, or to a POST of a JSON body. Raises WebError."""
         data = None if body is None else json.dumps(body).encode()
         sent = {"Accept": "application/json", "User-Agent": "napari-dkan", **(headers or {})}
         if data is not None:
             sent["Content-Type"] = "application/json"
-        for attempt in range(1, self._tries + 1):
+        for attempt in range(1, self._max_attempts + 1):
             try:
-                return _parsed(self._once(Request(url, data, sent)))
+                return _parse_json(self._send(Request(url, data, sent)))
             except HTTPError as error:
                 error.close()
-                failure = WebError(f"it answered {error.code} {error.reason}", error.code)
-                if error.code not in _PASSING:
+                failure = JsonRequestError(f"it answered {error.code} {error.reason}", error.code)
+                if error.code not in _TRANSIENT_STATUSES:
                     raise failure from None
-                wait = _asked_pause(error.headers.get("Retry-After"))
+                wait = _parse_retry_after(error.headers.get("Retry-After"))
             except (URLError, OSError, http.client.HTTPException) as error:
-                failure = WebError(_reason(error))
+                failure = JsonRequestError(_describe_error(error))
                 wait = 0.0
-            if attempt == self._tries:
+            if attempt == self._max_attempts:
                 raise failure from None
-            self._pause(min(max(wait, 2.0 ** (attempt - 1)), _LONGEST_PAUSE_S))
+            self._sleep(min(max(wait, 2.0 ** (attempt - 1)), _MAX_PAUSE_S))
         raise AssertionError("tries is at least 1")
 
-    def _once(self, request: Request) -> bytes:
-        wait = self._next - self._clock()
+    def _send(self, request: Request) -> bytes:
+        wait = self._next_request_at - self._clock()
         if wait > 0:
-            self._pause(wait)
-        self._next = max(self._next, self._clock()) + self._gap
+            self._sleep(wait)
+        self._next_request_at = max(self._next_request_at, self._clock()) + self._min_interval_s
         with self._opener.open(request, timeout=self._timeout) as answer:
-            content = answer.read(MAX_ANSWER + 1)
-        if len(content) > MAX_ANSWER:
-            raise WebError("its answer is larger than any that was expected", 200)
+            content = answer.read(MAX_RESPONSE_BYTES + 1)
+        if len(content) > MAX_RESPONSE_BYTES:
+            raise JsonRequestError("its answer is larger than any that was expected", 200)
         return content
 
 
@@ -90,7 +90,7 @@ class _NoRedirect(HTTPRedirectHandler):
         return None
 
 
-def checked_url(url: str, option: str) -> str:
+def validate_url(url: str, option: str) -> str:
     """The URL without a slash at its end. Raises GeneError when it is not an http(s) address."""
     try:
         parts = urlsplit(url)
@@ -102,18 +102,18 @@ def checked_url(url: str, option: str) -> str:
     return url.rstrip("/")
 
 
-def _parsed(content: bytes) -> Any:
+def _parse_json(content: bytes) -> Any:
     try:
         return json.loads(content)
     except (ValueError, RecursionError):
-        raise WebError("its answer is not JSON", 200) from None
+        raise JsonRequestError("its answer is not JSON", 200) from None
 
 
-def _asked_pause(header: str | None) -> float:
+def _parse_retry_after(header: str | None) -> float:
     return float(header) if header and header.isascii() and header.isdigit() else 0.0
 
 
-def _reason(error: Exception) -> str:
+def _describe_error(error: Exception) -> str:
     """A few words; the reasons of URLError are exceptions themselves."""
     cause = getattr(error, "reason", error)
     if isinstance(cause, TimeoutError):

@@ -20,15 +20,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import SpotsError
-from ...probe import hdf5_doubt
+from ...probe import validate_hdf5
 
-MOST_TILES = 2_000_000
-MOST_WIDTH = 16_384
-MOST_PX = 10_000_000  # of a slide's side
-GAP = 64  # rows read along with their neighbours rather than with a read of their own
+MAX_TILES = 2_000_000
+MAX_FEATURE_DIM = 16_384
+MAX_SLIDE_PX = 10_000_000  # of a slide's side
+MAX_READ_GAP = 64  # rows read along with their neighbours rather than with a read of their own
 
 # what h5py raises on files that are damaged or something else
-_UNREADABLE = (
+_HDF5_READ_ERRORS = (
     OSError,
     ValueError,
     TypeError,
@@ -40,7 +40,7 @@ _UNREADABLE = (
 
 
 @dataclass(frozen=True)
-class TileFile:
+class TileFeatureFile:
     """What a file says of itself; features stay on disk until they are asked for.
 
     centres : (N, 2) float64 centres of its tiles in level-0 px.
@@ -52,17 +52,17 @@ class TileFile:
     """
 
     path: Path
-    centres: NDArray[np.float64]
-    side: float
-    stated: bool
-    px: float | None
-    width: int
-    encoder: str
+    centers: NDArray[np.float64]
+    tile_side_px: float
+    is_side_stated: bool
+    tile_px: float | None
+    feature_dim: int
+    encoder_name: str
     magnification: float | None
-    size: tuple[float, float] | None
-    slide: str
+    slide_size: tuple[float, float] | None
+    slide_name: str
 
-    def read(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+    def read_features(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """(M, width) features of rows (M,) in any order.
 
         Raises SpotsError when the file is gone or damaged, or holds no numbers there.
@@ -71,8 +71,8 @@ class TileFile:
 
         order = np.argsort(rows, kind="stable")
         wanted = rows[order]
-        found = np.empty((len(rows), self.width), np.float32)
-        breaks = np.flatnonzero(np.diff(wanted) > GAP) + 1
+        found = np.empty((len(rows), self.feature_dim), np.float32)
+        breaks = np.flatnonzero(np.diff(wanted) > MAX_READ_GAP) + 1
         try:
             with h5py.File(self.path, "r") as file:
                 data = file["features"]
@@ -80,7 +80,7 @@ class TileFile:
                     first, last = int(wanted[part[0]]), int(wanted[part[-1]])
                     block = np.asarray(data[first : last + 1], np.float32)
                     found[order[part]] = block[wanted[part] - first]
-        except _UNREADABLE as error:
+        except _HDF5_READ_ERRORS as error:
             raise SpotsError(
                 f"The features in {self.path.name} could not be read; is it still there and whole?"
             ) from error
@@ -89,18 +89,18 @@ class TileFile:
         return found
 
 
-def read_tile_file(path: str | Path) -> TileFile:
+def open_feature_file(path: str | Path) -> TileFeatureFile:
     """Open a feature file. Raises SpotsError naming it when it is none, or absurd."""
     import h5py
 
     path = Path(path)
     if not path.exists():
         raise SpotsError(f"There is no file {path}; check the path.")
-    if doubt := hdf5_doubt(path):
+    if doubt := validate_hdf5(path):
         raise SpotsError(f"{path.name} cannot be read: {doubt}; copy it again, or extract it anew.")
     try:
         with h5py.File(path, "r") as file:
-            coords, features = _dataset(file, "coords"), _dataset(file, "features")
+            coords, features = _get_local_dataset(file, "coords"), _get_local_dataset(file, "features")
             if coords is None or features is None:
                 raise SpotsError(
                     f"{path.name} holds no tile features: it lacks the datasets 'coords' and "
@@ -113,37 +113,37 @@ def read_tile_file(path: str | Path) -> TileFile:
                     f"{path.name} has coords of shape {coords.shape} and features of {shape}; "
                     "needed are (N, 2) and (N, D) numbers."
                 )
-            if not 0 < shape[0] <= MOST_TILES or not 0 < shape[1] <= MOST_WIDTH:
+            if not 0 < shape[0] <= MAX_TILES or not 0 < shape[1] <= MAX_FEATURE_DIM:
                 raise SpotsError(f"{path.name} holds {shape[0]:,} tiles of {shape[1]:,} numbers.")
             about = dict(file.attrs) | dict(features.attrs) | dict(coords.attrs)
-            folder = _text(features.attrs.get("savetodir"))
+            folder = _to_text(features.attrs.get("savetodir"))
             corners = np.asarray(coords[:], np.float64)
-    except _UNREADABLE as error:
+    except _HDF5_READ_ERRORS as error:
         raise SpotsError(
             f"{path.name} could not be read as HDF5; copy it again, or extract it anew."
         ) from error
-    if not np.isfinite(corners).all() or np.abs(corners).max() > MOST_PX:
+    if not np.isfinite(corners).all() or np.abs(corners).max() > MAX_SLIDE_PX:
         raise SpotsError(f"{path.name} has coordinates that lie on no slide.")
-    stated = _side(about)
-    side = stated or _spacing(corners)
-    if side is None or not 1 <= side <= MOST_PX:
+    stated = _read_tile_side(about)
+    side = stated or _estimate_tile_spacing(corners)
+    if side is None or not 1 <= side <= MAX_SLIDE_PX:
         raise SpotsError(f"{path.name} does not say how large its tiles are; extract it anew.")
-    width, height = _number(about, "level0_width"), _number(about, "level0_height")
-    return TileFile(
+    width, height = _get_positive_number(about, "level0_width"), _get_positive_number(about, "level0_height")
+    return TileFeatureFile(
         path=path,
-        centres=corners + side / 2,  # corners end here
-        side=side,
-        stated=stated is not None,
-        px=_number(about, "patch_size"),
-        width=int(shape[1]),
-        encoder=_encoder(about, folder, path),
-        magnification=_number(about, "level0_magnification"),
-        size=None if width is None or height is None else (width, height),
-        slide=_text(about.get("name")),
+        centers=corners + side / 2,  # corners end here
+        tile_side_px=side,
+        is_side_stated=stated is not None,
+        tile_px=_get_positive_number(about, "patch_size"),
+        feature_dim=int(shape[1]),
+        encoder_name=_find_encoder_name(about, folder, path),
+        magnification=_get_positive_number(about, "level0_magnification"),
+        slide_size=None if width is None or height is None else (width, height),
+        slide_name=_to_text(about.get("name")),
     )
 
 
-def _dataset(file: Any, name: str) -> Any:
+def _get_local_dataset(file: Any, name: str) -> Any:
     """A dataset whose numbers lie in this very file; None where there is none."""
     import h5py
 
@@ -154,25 +154,25 @@ def _dataset(file: Any, name: str) -> Any:
     return found if inside else None
 
 
-def _side(about: Mapping[str, Any]) -> float | None:
+def _read_tile_side(attributes: Mapping[str, Any]) -> float | None:
     """Side of a tile in level-0 px, where attributes say it."""
-    side = _number(about, "patch_size_level0")
+    side = _get_positive_number(attributes, "patch_size_level0")
     if side is not None:
         return side
     px, high, low = (
-        _number(about, name)
+        _get_positive_number(attributes, name)
         for name in ("patch_size", "level0_magnification", "target_magnification")
     )
     if px is not None and high is not None and low is not None:
         return px * high / low
-    if px is not None and about.get("patch_level") is not None:
-        shrunk = np.asarray(about.get("downsample", 1.0), dtype=object).ravel()[0]
-        factor = _number({"x": shrunk}, "x") if _number(about, "patch_level") else 1.0
-        return None if factor is None else px * factor * (_number(about, "custom_downsample") or 1)
+    if px is not None and attributes.get("patch_level") is not None:
+        shrunk = np.asarray(attributes.get("downsample", 1.0), dtype=object).ravel()[0]
+        factor = _get_positive_number({"x": shrunk}, "x") if _get_positive_number(attributes, "patch_level") else 1.0
+        return None if factor is None else px * factor * (_get_positive_number(attributes, "custom_downsample") or 1)
     return None
 
 
-def _spacing(corners: NDArray[np.float64]) -> float | None:
+def _estimate_tile_spacing(corners: NDArray[np.float64]) -> float | None:
     """The usual distance of tiles that follow each other in a row or a column."""
     steps = []
     for axis in (0, 1):
@@ -187,9 +187,9 @@ def _spacing(corners: NDArray[np.float64]) -> float | None:
     return float(values[counts.argmax()])
 
 
-def _encoder(about: Mapping[str, Any], folder: str, path: Path) -> str:
+def _find_encoder_name(attributes: Mapping[str, Any], folder: str, path: Path) -> str:
     for name in ("encoder", "encoder_name", "patch_encoder", "enc_name", "model_name"):
-        if said := _text(about.get(name)):
+        if said := _to_text(attributes.get(name)):
             return said
     for place in (folder, path.parent.name):
         if found := re.fullmatch(r"features_([\w.-]{1,60})", re.split(r"[\\/]", place)[-1]):
@@ -197,16 +197,16 @@ def _encoder(about: Mapping[str, Any], folder: str, path: Path) -> str:
     return ""
 
 
-def _number(about: Mapping[str, Any], name: str) -> float | None:
+def _get_positive_number(attributes: Mapping[str, Any], name: str) -> float | None:
     """A positive finite number among attributes of any kind, else None."""
     try:
-        value = float(about[name])
+        value = float(attributes[name])
     except (KeyError, TypeError, ValueError, OverflowError):
         return None
     return value if math.isfinite(value) and 0 < value < 1e9 else None
 
 
-def _text(value: Any) -> str:
+def _to_text(value: Any) -> str:
     if isinstance(value, bytes):
         value = value.decode("utf-8", "replace")
     return " ".join(value.split())[:200] if isinstance(value, str) else ""

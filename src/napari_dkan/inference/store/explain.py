@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from .key import StoreKey
+from .key import CacheKey
 
-WORDS = {
+VALUE_LABELS = {
     "encoder": "tile encoder",
     "revision": "encoder revision",
     "weights": "encoder weights",
@@ -22,27 +22,27 @@ WORDS = {
     "width": "feature length",
     "colours": "colour profile",
 }
-HASH = re.compile(r"[0-9a-f]{12,}|.{25,}|")  # tells a person nothing
+OPAQUE_VALUE_PATTERN = re.compile(r"[0-9a-f]{12,}|.{25,}|")  # tells a person nothing
 
 
-def changed(key: StoreKey, others: Iterable[StoreKey]) -> bool:
+def is_slide_changed(key: CacheKey, others: Iterable[CacheKey]) -> bool:
     """Whether all that is stored of the same file is of another content."""
     same = [o for o in others if o.path == key.path and o.what == key.what]
     return bool(same) and all(o.slide != key.slide for o in same)
 
 
-def explain(key: StoreKey, others: Iterable[StoreKey]) -> str:
+def explain_cache_miss(key: CacheKey, others: Iterable[CacheKey]) -> str:
     """What differs from what is stored of the same file, or "" when nothing is.
 
     Of several stores the one that is nearest is taken.
     """
     same = [o for o in others if o.path == key.path and o.what == key.what]
-    same = [o for o in same if o.identity != key.identity]
+    same = [o for o in same if o.digest != key.digest]
     here = [o for o in same if o.slide == key.slide]
     if here:
-        found = min((_differences(key, o) for o in here), key=len)
+        found = min((_list_differences(key, o) for o in here), key=len)
         return (
-            f"What is stored of {key.slide_name} was made with another {_listed(found)}; "
+            f"What is stored of {key.slide_name} was made with another {_join_words(found)}; "
             "its features are computed anew."
         )
     if same:
@@ -52,23 +52,23 @@ def explain(key: StoreKey, others: Iterable[StoreKey]) -> str:
     return ""
 
 
-def _differences(key: StoreKey, other: StoreKey) -> list[str]:
+def _list_differences(key: CacheKey, other: CacheKey) -> list[str]:
     now, then = dict(key.made_by), dict(other.made_by)
     now["width"], then["width"] = key.width, other.width
     return [
-        _words(name, then.get(name), now.get(name))
+        _describe_difference(name, then.get(name), now.get(name))
         for name in dict.fromkeys([*now, *then])
         if now.get(name) != then.get(name)
     ]
 
 
-def _words(name: str, then: str | float | None, now: str | float | None) -> str:
-    word = WORDS.get(name, name.replace("_", " "))
-    values = [f"{v:.6g}" if isinstance(v, float) else str(v) for v in (then, now)]
-    if None in (then, now) or any(HASH.fullmatch(v) for v in values):
+def _describe_difference(name: str, old_value: str | float | None, new_value: str | float | None) -> str:
+    word = VALUE_LABELS.get(name, name.replace("_", " "))
+    values = [f"{v:.6g}" if isinstance(v, float) else str(v) for v in (old_value, new_value)]
+    if None in (old_value, new_value) or any(OPAQUE_VALUE_PATTERN.fullmatch(v) for v in values):
         return word
     return f"{word} ({values[0]}, now {values[1]})"
 
 
-def _listed(words: list[str]) -> str:
+def _join_words(words: list[str]) -> str:
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"

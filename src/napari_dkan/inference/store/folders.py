@@ -8,32 +8,32 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from .key import StoreKey
-from .parts import part_paths, remove_folder, row_count
+from .key import CacheKey
+from .parts import list_segments, remove_folder, parse_row_count
 
-KEY_FILE, USED_FILE = "key.json", "used"
-NAME = re.compile(r"[0-9a-f]{20}")
+KEY_FILE, LAST_USED_FILE = "key.json", "used"
+ENTRY_NAME_PATTERN = re.compile(r"[0-9a-f]{20}")
 
 
 @dataclass(frozen=True)
-class Stored:
+class CacheEntryInfo:
     """A store on disk: bytes of its files, seconds since the epoch when it was used last.
 
     key : None when its description is damaged.
     """
 
     folder: Path
-    key: StoreKey | None
-    rows: int
-    bytes: int
-    used: float
+    key: CacheKey | None
+    row_count: int
+    size_bytes: int
+    last_used: float
 
     @property
     def slide_name(self) -> str:
         return "unknown" if self.key is None else self.key.slide_name
 
 
-def cache_folder() -> Path:
+def get_cache_folder() -> Path:
     """The folder of all stores; the environment variable NAPARI_DKAN_CACHE names another one."""
     import platformdirs
 
@@ -41,21 +41,21 @@ def cache_folder() -> Path:
     return Path(named) if named else platformdirs.user_cache_path("napari-dkan") / "features"
 
 
-def stores_in(folder: Path) -> list[Stored]:
+def list_entries(folder: Path) -> list[CacheEntryInfo]:
     """The stores in a folder, used last first; anything else that lies there is left out."""
-    found = [_stored(path) for path in _store_folders(folder)]
-    return sorted(found, key=lambda stored: -stored.used)
+    found = [_read_entry_info(path) for path in _iter_entry_folders(folder)]
+    return sorted(found, key=lambda stored: -stored.last_used)
 
 
-def keys_in(folder: Path) -> list[StoreKey]:
+def list_keys(folder: Path) -> list[CacheKey]:
     """What is stored in a folder, without a look at its size."""
-    keys = (_key(path) for path in _store_folders(folder))
+    keys = (_read_key(path) for path in _iter_entry_folders(folder))
     return [key for key in keys if key is not None]
 
 
-def cache_size(folder: Path | None = None) -> int:
+def compute_cache_size(folder: Path | None = None) -> int:
     """Bytes of all stores. Looks at every file: not for the GUI thread."""
-    return sum(_size(path) for path in _store_folders(folder or cache_folder()))
+    return sum(_compute_folder_size(path) for path in _iter_entry_folders(folder or get_cache_folder()))
 
 
 def clear_cache(folder: Path | None = None, slide: str | None = None) -> int:
@@ -65,48 +65,48 @@ def clear_cache(folder: Path | None = None, slide: str | None = None) -> int:
     later makes a new store.
     """
     freed = 0
-    for stored in stores_in(folder or cache_folder()):
+    for stored in list_entries(folder or get_cache_folder()):
         name = stored.slide_name
         if slide is None or slide in (name, Path(name).stem, Path(name).stem.removesuffix(".ome")):
             remove_folder(stored.folder)
-            freed += 0 if stored.folder.exists() else stored.bytes
+            freed += 0 if stored.folder.exists() else stored.size_bytes
     return freed
 
 
-def touch(store: Path) -> None:
+def mark_used(entry_folder: Path) -> None:
     """Note that a store is in use; costs the note, not the work, where nothing can be written."""
     try:
-        if store.is_dir():
-            (store / USED_FILE).touch()
+        if entry_folder.is_dir():
+            (entry_folder / LAST_USED_FILE).touch()
     except OSError:
         return
 
 
-def _store_folders(folder: Path) -> Iterator[Path]:
+def _iter_entry_folders(folder: Path) -> Iterator[Path]:
     try:
-        paths = [p for p in folder.iterdir() if NAME.fullmatch(p.name)]
+        paths = [p for p in folder.iterdir() if ENTRY_NAME_PATTERN.fullmatch(p.name)]
     except OSError:  # no folder yet, or none that may be read
         return
     for path in paths:
         # by what is in it too: the folder may be one that a person chose and has other things in
-        if (path / KEY_FILE).is_file() or part_paths(path):
+        if (path / KEY_FILE).is_file() or list_segments(path):
             yield path
 
 
-def _stored(path: Path) -> Stored:
-    rows = sum(row_count(part) for part in part_paths(path))
-    return Stored(path, _key(path), rows, _size(path), _used(path))
+def _read_entry_info(path: Path) -> CacheEntryInfo:
+    rows = sum(parse_row_count(part) for part in list_segments(path))
+    return CacheEntryInfo(path, _read_key(path), rows, _compute_folder_size(path), _read_last_used(path))
 
 
-def _key(path: Path) -> StoreKey | None:
+def _read_key(path: Path) -> CacheKey | None:
     try:
-        return StoreKey.from_json((path / KEY_FILE).read_text(encoding="utf-8"))
+        return CacheKey.from_json((path / KEY_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
 
 
-def _used(path: Path) -> float:
-    for file in (path / USED_FILE, path):
+def _read_last_used(path: Path) -> float:
+    for file in (path / LAST_USED_FILE, path):
         try:
             return file.stat().st_mtime
         except OSError:
@@ -114,7 +114,7 @@ def _used(path: Path) -> float:
     return 0.0
 
 
-def _size(path: Path) -> int:
+def _compute_folder_size(path: Path) -> int:
     total = 0
     for parent, _, names in os.walk(path):
         for name in names:

@@ -7,11 +7,11 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-FORMAT = 1  # of the parts; another one makes other stores
+CACHE_FORMAT_VERSION = 1  # of the parts; another one makes other stores
 
 
 @dataclass(frozen=True)
-class StoreKey:
+class CacheKey:
     """Names the rows of one store.
 
     slide : content fingerprint of the slide, as `Slide.fingerprint` gives it.
@@ -28,10 +28,10 @@ class StoreKey:
     made_by: tuple[tuple[str, str | float | int], ...]
 
     @property
-    def identity(self) -> str:
+    def digest(self) -> str:
         """The store's folder name, 20 hex digits; the same for the same rows on any machine."""
         made_by = {n: v if isinstance(v, str) else float(v) for n, v in self.made_by}
-        text = json.dumps([FORMAT, self.slide, self.what, self.width, made_by], sort_keys=True)
+        text = json.dumps([CACHE_FORMAT_VERSION, self.slide, self.what, self.width, made_by], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:20]
 
     @property
@@ -42,7 +42,7 @@ class StoreKey:
         return json.dumps(asdict(self), indent=1)
 
     @classmethod
-    def from_json(cls, text: str) -> StoreKey:
+    def from_json(cls, text: str) -> CacheKey:
         """Raises ValueError when ``text`` is not what `to_json` writes."""
         try:
             data = json.loads(text)

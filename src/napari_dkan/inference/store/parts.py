@@ -17,11 +17,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-Rows = tuple[NDArray[np.int64], NDArray[np.float32]]  # keys (N, 2) and rows (N, width)
+SegmentRows = tuple[NDArray[np.int64], NDArray[np.float32]]  # keys (N, 2) and rows (N, width)
 
-PREFIX, TEMPORARY, REMOVED = "part-", ".writing-", ".removed-"
-CHUNK_BYTES = 4 << 20
-STALE_S = 24 * 3600.0
+SEGMENT_PREFIX, TEMPORARY_PREFIX, REMOVED_PREFIX = "part-", ".writing-", ".removed-"
+SEGMENT_CHUNK_BYTES = 4 << 20
+STALE_SECONDS = 24 * 3600.0
 
 
 def has_zarr() -> bool:
@@ -33,40 +33,40 @@ def has_zarr() -> bool:
     return True
 
 
-def part_paths(folder: Path) -> list[Path]:
+def list_segments(folder: Path) -> list[Path]:
     """The parts in a store's folder; none when there is no such folder."""
     try:
-        return [p for p in folder.iterdir() if p.name.startswith(PREFIX)]
+        return [p for p in folder.iterdir() if p.name.startswith(SEGMENT_PREFIX)]
     except OSError:
         return []
 
 
-def row_count(part: Path) -> int:
+def parse_row_count(segment: Path) -> int:
     """Rows of a part by its name; 0 when the name is none of ours."""
-    count = part.name.removeprefix(PREFIX).split("-")[0]
+    count = segment.name.removeprefix(SEGMENT_PREFIX).split("-")[0]
     return int(count) if count.isdecimal() else 0
 
 
-def write_part(
-    folder: Path, identity: str, keys: NDArray[np.int64], rows: NDArray[np.float32]
+def write_segment(
+    folder: Path, digest: str, keys: NDArray[np.int64], rows: NDArray[np.float32]
 ) -> None:
     """Put a new part into ``folder``, which is made when missing; OSError when that fails."""
     import zarr
 
-    temporary = folder / f"{TEMPORARY}{uuid.uuid4().hex}"
+    temporary = folder / f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}"
     try:
-        group = zarr.create_group(temporary, zarr_format=3, attributes={"store": identity})
-        _write(group, "keys", keys)
-        _write(group, "rows", rows)
-        temporary.rename(folder / f"{PREFIX}{len(keys)}-{uuid.uuid4().hex}")
+        group = zarr.create_group(temporary, zarr_format=3, attributes={"store": digest})
+        _write_array(group, "keys", keys)
+        _write_array(group, "rows", rows)
+        temporary.rename(folder / f"{SEGMENT_PREFIX}{len(keys)}-{uuid.uuid4().hex}")
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _write(group: Any, name: str, values: NDArray[Any]) -> None:
+def _write_array(group: Any, name: str, values: NDArray[Any]) -> None:
     from zarr.codecs import Crc32cCodec
 
-    rows = max(1, CHUNK_BYTES // (values.itemsize * values.shape[1]))
+    rows = max(1, SEGMENT_CHUNK_BYTES // (values.itemsize * values.shape[1]))
     array = group.create_array(
         name,
         shape=values.shape,
@@ -81,17 +81,17 @@ def _write(group: Any, name: str, values: NDArray[Any]) -> None:
     array[:] = values
 
 
-def read_part(part: Path, identity: str, width: int) -> Rows | None:
+def read_segment(segment: Path, digest: str, width: int) -> SegmentRows | None:
     """What a part holds, to the bit; None when it is damaged, gone or of another store."""
     import zarr
 
     try:
-        group = zarr.open_group(part, mode="r", zarr_format=3)
-        if group.attrs["store"] != identity:
+        group = zarr.open_group(segment, mode="r", zarr_format=3)
+        if group.attrs["store"] != digest:
             return None
-        count = row_count(part)
-        keys = _read(group["keys"], (count, 2), np.dtype(np.int64))
-        rows = _read(group["rows"], (count, width), np.dtype(np.float32))
+        count = parse_row_count(segment)
+        keys = _read_array(group["keys"], (count, 2), np.dtype(np.int64))
+        rows = _read_array(group["rows"], (count, width), np.dtype(np.float32))
     except MemoryError:
         raise
     except Exception:
@@ -101,7 +101,7 @@ def read_part(part: Path, identity: str, width: int) -> Rows | None:
     return None if keys is None or rows is None else (keys, rows)
 
 
-def _read(array: Any, shape: tuple[int, int], dtype: np.dtype[Any]) -> NDArray[Any] | None:
+def _read_array(array: Any, shape: tuple[int, int], dtype: np.dtype[Any]) -> NDArray[Any] | None:
     if array.shape != shape or array.dtype != dtype:
         return None
     values = array[:]
@@ -109,15 +109,15 @@ def _read(array: Any, shape: tuple[int, int], dtype: np.dtype[Any]) -> NDArray[A
     return values if array.nchunks_initialized == array.nchunks else None
 
 
-def joined(parts: list[Rows], width: int) -> Rows:
+def concatenate_segments(segments: list[SegmentRows], width: int) -> SegmentRows:
     """All rows of several parts, each key once: rows of the same key are equal.
 
     Empties the list on its way, so that the memory is not needed twice.
     """
-    count = sum(len(keys) for keys, _ in parts)
+    count = sum(len(keys) for keys, _ in segments)
     keys, rows = np.empty((count, 2), np.int64), np.empty((count, width), np.float32)
-    while parts:
-        some_keys, some_rows = parts.pop()
+    while segments:
+        some_keys, some_rows = segments.pop()
         first = count - len(some_keys)
         keys[first:count], rows[first:count] = some_keys, some_rows
         count = first
@@ -131,7 +131,7 @@ def joined(parts: list[Rows], width: int) -> Rows:
 def remove_folder(folder: Path) -> None:
     """Take a folder away under a name that nobody reads, then delete it; OSError is passed over:
     what cannot be removed now is found by `sweep` later."""
-    removed = folder.with_name(f"{REMOVED}{uuid.uuid4().hex}")
+    removed = folder.with_name(f"{REMOVED_PREFIX}{uuid.uuid4().hex}")
     try:
         folder.rename(removed)
     except OSError:
@@ -139,15 +139,15 @@ def remove_folder(folder: Path) -> None:
     shutil.rmtree(removed, ignore_errors=True)
 
 
-def sweep(folder: Path) -> None:
+def remove_stale_folders(folder: Path) -> None:
     """Delete temporaries of processes that were killed: those older than a day."""
     try:
-        found = [p for p in folder.iterdir() if p.name.startswith((TEMPORARY, REMOVED))]
+        found = [p for p in folder.iterdir() if p.name.startswith((TEMPORARY_PREFIX, REMOVED_PREFIX))]
     except OSError:
         return
     for path in found:
         try:
-            if time.time() - path.stat().st_mtime < STALE_S:
+            if time.time() - path.stat().st_mtime < STALE_SECONDS:
                 continue
             if not path.is_dir():
                 path.unlink()

@@ -10,20 +10,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import DkanError
-from ...files import written_whole
-from .explain import changed, explain
-from .folders import KEY_FILE, cache_folder, keys_in, touch
-from .key import StoreKey
-from .limit import cache_limit, make_room
-from .merge import merge_small
-from .parts import Rows, has_zarr, joined, part_paths, read_part, sweep, write_part
+from ...files import atomic_write
+from .explain import is_slide_changed, explain_cache_miss
+from .folders import KEY_FILE, get_cache_folder, list_keys, mark_used
+from .key import CacheKey
+from .limit import get_cache_limit, evict_entries
+from .merge import merge_small_segments
+from .parts import SegmentRows, has_zarr, concatenate_segments, list_segments, read_segment, remove_stale_folders, write_segment
 
-CHECK_BYTES = 64 << 20  # appended between two looks at the size of the whole cache
+SIZE_CHECK_INTERVAL_BYTES = 64 << 20  # appended between two looks at the size of the whole cache
 
-_open: WeakSet[Store] = WeakSet()  # what this process uses is not evicted
+_open_entries: WeakSet[CacheEntry] = WeakSet()  # what this process uses is not evicted
 
 
-class Store:
+class CacheEntry:
     """Rows of one key on disk. Safe to use from several threads and processes at once.
 
     note : one sentence for the person when something is not as usual, else "".
@@ -33,47 +33,47 @@ class Store:
     Nothing here raises for what a disk can do: a store that cannot be written stops writing.
     """
 
-    def __init__(self, key: StoreKey, folder: Path, limit: int, note: str = "") -> None:
-        self.key, self.note, self.damaged = key, note, 0
-        self.changed = False
-        self._cache, self._limit = folder, limit
-        self._stopped = False
-        self._unchecked: int | None = None  # bytes since the last look; None before the first
+    def __init__(self, key: CacheKey, folder: Path, limit: int, note: str = "") -> None:
+        self.key, self.note, self.damaged_segments = key, note, 0
+        self.slide_changed = False
+        self._cache_folder, self._limit_bytes = folder, limit
+        self._is_write_disabled = False
+        self._unchecked_bytes: int | None = None  # bytes since the last look; None before the first
         self._lock = Lock()
-        _open.add(self)
+        _open_entries.add(self)
 
     @property
     def folder(self) -> Path:
-        return self._cache / self.key.identity
+        return self._cache_folder / self.key.digest
 
     @property
-    def writing(self) -> bool:
+    def is_writable(self) -> bool:
         """Whether `append` still keeps anything."""
-        return not self._stopped
+        return not self._is_write_disabled
 
-    def stop(self, note: str) -> None:
+    def disable_writing(self, note: str) -> None:
         """Write no more in this session, for a reason."""
-        self._stopped, self.note = True, note
+        self._is_write_disabled, self.note = True, note
 
-    def load(self) -> Rows:
+    def load(self) -> SegmentRows:
         """Everything stored: distinct keys (N, 2) int64 and their rows (N, width) float32."""
         if not has_zarr():
-            return joined([], self.key.width)
-        read: dict[Path, Rows | None] = {}
+            return concatenate_segments([], self.key.width)
+        read: dict[Path, SegmentRows | None] = {}
         for _ in range(3):  # a part that went meanwhile was merged into another one
-            fresh = [p for p in part_paths(self.folder) if p not in read]
-            read |= {p: read_part(p, self.key.identity, self.key.width) for p in fresh}
+            fresh = [p for p in list_segments(self.folder) if p not in read]
+            read |= {p: read_segment(p, self.key.digest, self.key.width) for p in fresh}
             if all(read[p] is not None or p.exists() for p in fresh):
                 break
-        self.damaged = sum(rows is None and p.exists() for p, rows in read.items())
-        if self.damaged and not self.note:
+        self.damaged_segments = sum(rows is None and p.exists() for p, rows in read.items())
+        if self.damaged_segments and not self.note:
             self.note = (
                 f"Some of what was stored of {self.key.slide_name} is damaged and is computed anew."
             )
-        touch(self.folder)
+        mark_used(self.folder)
         good = [rows for rows in read.values() if rows is not None]
         read.clear()
-        return joined(good, self.key.width)
+        return concatenate_segments(good, self.key.width)
 
     def append(self, keys: NDArray[np.int64], rows: NDArray[np.float32]) -> None:
         """Keep rows (N, width) under their keys (N, 2). ValueError for other shapes only."""
@@ -83,61 +83,61 @@ class Store:
         if not len(keys):
             return
         with self._lock:
-            if self._stopped or not self._has_room(keys.nbytes + rows.nbytes):
+            if self._is_write_disabled or not self._ensure_room(keys.nbytes + rows.nbytes):
                 return
             try:
-                write_part(self.folder, self.key.identity, keys, rows)
+                write_segment(self.folder, self.key.digest, keys, rows)
                 if not (self.folder / KEY_FILE).exists():  # new, or cleared meanwhile
-                    with written_whole(self.folder / KEY_FILE) as temporary:
+                    with atomic_write(self.folder / KEY_FILE) as temporary:
                         temporary.write_text(self.key.to_json(), encoding="utf-8")
-                merge_small(self.folder, self.key.identity, self.key.width)
+                merge_small_segments(self.folder, self.key.digest, self.key.width)
             except (OSError, DkanError) as error:
-                self.stop(cannot_write(self._cache, error))
+                self.disable_writing(format_write_error(self._cache_folder, error))
                 return
-        touch(self.folder)
+        mark_used(self.folder)
 
-    def _has_room(self, wanted: int) -> bool:
+    def _ensure_room(self, needed_bytes: int) -> bool:
         """Whether so many bytes fit below the limit; older stores make way for them."""
-        step = min(CHECK_BYTES, self._limit // 16)
-        if self._unchecked is None or self._unchecked + wanted > step:
-            keep = {store.folder for store in list(_open)}
-            if not make_room(self._cache, self._limit, wanted, keep):
-                self.stop(
-                    f"The cache is at its limit of {self._limit / 2**30:.3g} GB; features are kept "
+        step = min(SIZE_CHECK_INTERVAL_BYTES, self._limit_bytes // 16)
+        if self._unchecked_bytes is None or self._unchecked_bytes + needed_bytes > step:
+            keep = {store.folder for store in list(_open_entries)}
+            if not evict_entries(self._cache_folder, self._limit_bytes, needed_bytes, keep):
+                self.disable_writing(
+                    f"The cache is at its limit of {self._limit_bytes / 2**30:.3g} GB; features are kept "
                     "for this session only (`napari-dkan cache limit` raises it)."
                 )
                 return False
-            self._unchecked = 0
-        self._unchecked += wanted
+            self._unchecked_bytes = 0
+        self._unchecked_bytes += needed_bytes
         return True
 
 
-def open_store(key: StoreKey, folder: Path | None = None, limit: int | None = None) -> Store:
+def open_cache_entry(key: CacheKey, folder: Path | None = None, limit: int | None = None) -> CacheEntry:
     """The store of ``key``, empty when nothing was kept yet. Reads the disk, raises nothing.
 
     folder : where stores lie; default the platform's cache folder.
     limit : bytes that all stores in it may take together; default the person's setting.
     """
-    folder = cache_folder() if folder is None else Path(folder)
+    folder = get_cache_folder() if folder is None else Path(folder)
     try:
-        limit = cache_limit() if limit is None else limit
+        limit = get_cache_limit() if limit is None else limit
     except DkanError as error:
-        store = Store(key, folder, 0)
-        store.stop(str(error))
+        store = CacheEntry(key, folder, 0)
+        store.disable_writing(str(error))
         return store
-    store = Store(key, folder, limit)
+    store = CacheEntry(key, folder, limit)
     if not has_zarr():
-        store.stop("The package zarr is missing; features are kept for this session only.")
+        store.disable_writing("The package zarr is missing; features are kept for this session only.")
         return store
-    sweep(folder)
-    sweep(store.folder)
-    if not part_paths(store.folder):
-        others = list(keys_in(folder))
-        store.note, store.changed = explain(key, others), changed(key, others)
+    remove_stale_folders(folder)
+    remove_stale_folders(store.folder)
+    if not list_segments(store.folder):
+        others = list(list_keys(folder))
+        store.note, store.slide_changed = explain_cache_miss(key, others), is_slide_changed(key, others)
     return store
 
 
-def cannot_write(folder: Path, error: Exception) -> str:
+def format_write_error(folder: Path, error: Exception) -> str:
     cause = error.__cause__ if isinstance(error.__cause__, OSError) else error
     reason = cause.strerror if isinstance(cause, OSError) and cause.strerror else str(cause)
     return (

@@ -7,16 +7,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...errors import EncoderError
-from .known import full_name
+from .known import resolve_encoder_name
 from .protocol import EncoderSpec, TileEncoder
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["EXTERNAL", "STAIN", "EncoderSpec", "TileEncoder", "build_encoder", "spec_of"]
+__all__ = ["EXTERNAL_ENCODER", "STAIN_ENCODER", "EncoderSpec", "TileEncoder", "build_encoder", "resolve_encoder_spec"]
 
-STAIN = "stain-stats"
-EXTERNAL = "external"
+STAIN_ENCODER = "stain-stats"
+EXTERNAL_ENCODER = "external"
 
 
 def build_encoder(
@@ -30,12 +30,12 @@ def build_encoder(
     weights file (.safetensors, .pth, .bin). With neither, a timm model's published
     weights are fetched. Raises EncoderError saying what to do when they cannot be had.
     """
-    if spec.name == EXTERNAL:
+    if spec.name == EXTERNAL_ENCODER:
         raise EncoderError(
             "This checkpoint does not say which encoder made its features, so it cannot read "
             "slides; convert it again and name the encoder, or give it ready-made features."
         )
-    if spec.name == STAIN:
+    if spec.name == STAIN_ENCODER:
         from .stain import StainEncoder
 
         if tensors is None:
@@ -50,12 +50,12 @@ def build_encoder(
     return TimmEncoder.load(spec, None if weights is None else Path(weights))
 
 
-def spec_of(name: str) -> EncoderSpec:
+def resolve_encoder_spec(name: str) -> EncoderSpec:
     """The spec of an encoder by name: a known one (`uni`, `hf-hub:MahmoodLab/UNI`, ...),
     any timm model, or any `hf-hub:owner/model` in timm's format (asks the hub).
 
     Raises EncoderError when there is no such encoder.
     """
-    from .timm_encoder import timm_spec
+    from .timm_encoder import read_timm_spec
 
-    return timm_spec(full_name(name))
+    return read_timm_spec(resolve_encoder_name(name))

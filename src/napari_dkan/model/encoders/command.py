@@ -10,16 +10,16 @@ encoders_app = typer.Typer(help="Tile encoders known by name, and their weights.
 
 
 @encoders_app.callback(invoke_without_command=True)
-def list_command(context: typer.Context) -> None:
+def list_encoders(context: typer.Context) -> None:
     """List the encoders known by name: licence, access, size, and whether they are here."""
     if context.invoked_subcommand is not None:
         return
-    from .offer import offers
+    from .offer import list_published_weights
 
     lines = [("name", "from", "licence", "access", "size", "features", "tile", "here")]
-    for o in offers():
-        here = "no" if o.here is None else "yes"
-        about = (o.short, o.repository, o.licence, o.access, o.size)
+    for o in list_published_weights():
+        here = "no" if o.cached_file is None else "yes"
+        about = (o.short_name, o.repository, o.licence, o.access, o.size_text)
         lines.append((*about, str(o.dimension), f"{o.px} px", here))
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     for line in lines:
@@ -29,7 +29,7 @@ def list_command(context: typer.Context) -> None:
 
 
 @encoders_app.command("get")
-def get_command(
+def get_encoder(
     name: Annotated[str, typer.Argument(help="Such as uni, phikon or hf-hub:owner/model.")],
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask before the download.")] = False,
     revision: Annotated[str, typer.Option(help="A commit of the hub; default the newest.")] = "",
@@ -37,19 +37,19 @@ def get_command(
     """Say what an encoder's weights are, ask, and download them; stop and go on as you like."""
     from tqdm import tqdm
 
-    from .download import fetch
-    from .hashes import sha256_of_weights
-    from .offer import offer
+    from .download import download_weights
+    from .hashes import get_weights_sha256
+    from .offer import get_weights_info
 
-    found = offer(name, revision)
-    typer.echo(found.sentence)
-    if found.here is None:
+    found = get_weights_info(name, revision)
+    typer.echo(found.summary)
+    if found.cached_file is None:
         if not yes:
             typer.confirm("Download?", abort=True)
-        with tqdm(unit="B", unit_scale=True, desc=found.short, disable=None) as bar:
-            for so_far in fetch(name, revision):
+        with tqdm(unit="B", unit_scale=True, desc=found.short_name, disable=None) as bar:
+            for so_far in download_weights(name, revision):
                 bar.total = so_far.total or None
                 bar.update(so_far.done - bar.n)
-        found = offer(name, revision)
-    if found.here is not None:
-        typer.echo(f"{found.here}\nSHA-256 {sha256_of_weights(found.here)}")
+        found = get_weights_info(name, revision)
+    if found.cached_file is not None:
+        typer.echo(f"{found.cached_file}\nSHA-256 {get_weights_sha256(found.cached_file)}")

@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-WIDTH, HEADS = 512, 8
+CONCH_WIDTH, CONCH_HEADS = 512, 8
 
 
-class QueryPool(nn.Module):
+class AttentionPool(nn.Module):
     """Tokens (B, T, channels) -> (B, width): what a learned query finds in them.
 
     CoCa's attentional pooling (Yu et al. 2022, section 3.2) with a single query.
@@ -31,17 +31,17 @@ class QueryPool(nn.Module):
         return self.attn(query, found, found, need_weights=False)[0][:, 0]
 
 
-class ConchTower(nn.Module):
+class ConchImageTower(nn.Module):
     """Normalised tiles (B, 3, px, px) -> (B, width), before the projection beside text.
 
     Submodules are named as in the published weights, without their ``visual.``.
     trunk : a timm ViT; all of its tokens are looked at, the class token too.
     """
 
-    def __init__(self, trunk: Any, width: int = WIDTH, heads: int = HEADS) -> None:
+    def __init__(self, trunk: Any, width: int = CONCH_WIDTH, heads: int = CONCH_HEADS) -> None:
         super().__init__()
         self.trunk = trunk
-        self.attn_pool_contrast = QueryPool(trunk.num_features, width, heads)
+        self.attn_pool_contrast = AttentionPool(trunk.num_features, width, heads)
         self.ln_contrast = nn.LayerNorm(width)
         self.num_features = width
 

@@ -18,26 +18,26 @@ from typing import IO, TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from ...errors import EncoderError
-from .hashes import note
-from .known import full_name
-from .weights import FILES, cached_weights, plainly, require_reachable
+from .hashes import cache_sha256
+from .known import resolve_encoder_name
+from .weights import WEIGHTS_FILENAMES, find_cached_weights, translate_hub_errors, require_hub_reachable
 
 if TYPE_CHECKING:
     import requests
 
-PIECE = 2**20
+CHUNK_BYTES = 2**20
 TIMEOUT_S = (10, 60)  # to connect, and between two pieces
 
 
 @dataclass(frozen=True)
-class Fetched:
+class DownloadProgress:
     """How far a download is, in bytes; total : 0 while it is unknown."""
 
     done: int
     total: int
 
 
-def fetch(name: str, revision: str = "") -> Generator[Fetched, None, Path]:
+def download_weights(name: str, revision: str = "") -> Generator[DownloadProgress, None, Path]:
     """Download an encoder's weights into the hub's cache; yields as it goes, returns the file.
 
     Whoever stops asking for more stops the download; the next one goes on where it stopped. The
@@ -47,36 +47,36 @@ def fetch(name: str, revision: str = "") -> Generator[Fetched, None, Path]:
     """
     import huggingface_hub as hub
 
-    from .timm_net import plan
+    from .timm_net import resolve_timm_model
 
-    what = plan(full_name(name), revision, ask=True)
+    what = resolve_timm_model(resolve_encoder_name(name), revision, allow_network=True)
     if not what.repository:
         raise EncoderError(
             f"No weights of {what.name} are published on the hub; give a local weights file."
         )
-    here = cached_weights(what.repository, what.filename, revision or None)
+    here = find_cached_weights(what.repository, what.filename, revision or None)
     if here is not None:
         return here
-    require_reachable(what.repository)
-    names = (what.filename,) if what.filename else FILES
+    require_hub_reachable(what.repository)
+    names = (what.filename,) if what.filename else WEIGHTS_FILENAMES
     for filename in names:
         url = hub.hf_hub_url(what.repository, filename, revision=revision or None)
-        with plainly(what.repository):
+        with translate_hub_errors(what.repository):
             try:
                 stated = hub.get_hf_file_metadata(url)
             except hub.errors.EntryNotFoundError:
                 continue
-        return (yield from _fetch(what.repository, filename, revision or "main", stated))
+        return (yield from _download_file(what.repository, filename, revision or "main", stated))
     raise EncoderError(f"{what.repository} on the hub has no weights that can be used here.")
 
 
-def _fetch(
-    repository: str, filename: str, revision: str, stated: Any
-) -> Generator[Fetched, None, Path]:
+def _download_file(
+    repository: str, filename: str, revision: str, metadata: Any
+) -> Generator[DownloadProgress, None, Path]:
     import filelock
     import huggingface_hub as hub
 
-    etag, commit = str(stated.etag or ""), str(stated.commit_hash or "")
+    etag, commit = str(metadata.etag or ""), str(metadata.commit_hash or "")
     if not re.fullmatch(r"[\w-]{8,128}", etag) or not re.fullmatch(r"[0-9a-f]{8,64}", commit):
         raise EncoderError(
             f"The hub does not say which file of {repository} it has; give a local weights file."
@@ -84,12 +84,12 @@ def _fetch(
     folder = Path(hub.constants.HF_HUB_CACHE) / f"models--{repository.replace('/', '--')}"
     blob = folder / "blobs" / etag
     part = blob.with_name(f"{etag}.napari-dkan")
-    with plainly(repository):
+    with translate_hub_errors(repository):
         part.parent.mkdir(parents=True, exist_ok=True)
         try:
             with filelock.FileLock(f"{part}.lock", timeout=0):
                 if not blob.exists():  # it may be there under an older commit
-                    digest = yield from _bytes(stated, part)
+                    digest = yield from _download_bytes(metadata, part)
                     if len(etag) == 64 and digest != etag:  # of large files it is their SHA-256
                         part.unlink()
                         raise EncoderError(
@@ -97,13 +97,13 @@ def _fetch(
                             "SHA-256 differs); it was not kept, try again."
                         )
                     os.replace(part, blob)
-                    note(blob, digest)
+                    cache_sha256(blob, digest)
         except filelock.Timeout:
             raise EncoderError(
                 f"The weights of {repository} are being downloaded already; wait for that."
             ) from None
         path = folder / "snapshots" / commit / filename
-        _point(path, blob)  # its SHA-256 is noted under the name of what it leads to
+        _link_snapshot(path, blob)  # its SHA-256 is noted under the name of what it leads to
         if revision != commit:
             refs = folder / "refs" / revision
             refs.parent.mkdir(parents=True, exist_ok=True)
@@ -111,39 +111,39 @@ def _fetch(
     return path
 
 
-def _bytes(stated: Any, part: Path) -> Generator[Fetched, None, str]:
+def _download_bytes(metadata: Any, partial_file: Path) -> Generator[DownloadProgress, None, str]:
     """Fill the file up; returns its SHA-256."""
-    total = int(stated.size or 0)
+    total = int(metadata.size or 0)
     digest = hashlib.sha256()
-    with part.open("ab+") as file:
+    with partial_file.open("ab+") as file:
         file.seek(0)
-        while piece := file.read(16 * PIECE):
+        while piece := file.read(16 * CHUNK_BYTES):
             digest.update(piece)
         done = file.tell()
-        yield Fetched(done, total)
+        yield DownloadProgress(done, total)
         if total and done >= total:
             return digest.hexdigest()
-        with _asked(stated.location, done) as answer:
+        with _open_range_request(metadata.location, done) as answer:
             if done and answer.status_code != 206:  # it starts from the beginning again
                 file.truncate(0)
                 digest, done = hashlib.sha256(), 0
-            for piece in answer.iter_content(PIECE):
-                _write(file, piece)
+            for piece in answer.iter_content(CHUNK_BYTES):
+                _write_chunk(file, piece)
                 digest.update(piece)
                 done += len(piece)
-                yield Fetched(done, total)
+                yield DownloadProgress(done, total)
     if total and done < total:
         raise ConnectionError("the connection ended early")
     return digest.hexdigest()
 
 
-def _write(file: IO[bytes], piece: bytes) -> None:
-    file.write(piece)
+def _write_chunk(file: IO[bytes], chunk: bytes) -> None:
+    file.write(chunk)
     file.flush()
 
 
 @contextmanager
-def _asked(location: str, start: int) -> Iterator[requests.Response]:
+def _open_range_request(location: str, start: int) -> Iterator[requests.Response]:
     import huggingface_hub as hub
     import requests
 
@@ -158,7 +158,7 @@ def _asked(location: str, start: int) -> Iterator[requests.Response]:
         yield answer
 
 
-def _point(path: Path, blob: Path) -> None:
+def _link_snapshot(path: Path, blob: Path) -> None:
     """The name in a snapshot leads to the file; where there are no links the file goes there."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.unlink(missing_ok=True)

@@ -7,13 +7,13 @@ from typing import Any
 
 from .protocol import EncoderSpec
 
-_NC = "CC-BY-NC-ND-4.0"
-_OWKIN = "Owkin non-commercial"
+_CC_BY_NC_ND = "CC-BY-NC-ND-4.0"
+_OWKIN_LICENCE = "Owkin non-commercial"
 _GATED, _FREE = "gated", "free"
 
 
 @dataclass(frozen=True)
-class KnownEncoder:
+class PublishedEncoder:
     """A published encoder and how timm builds it.
 
     architecture, options : arguments of `timm.create_model` that its weights fit.
@@ -29,19 +29,19 @@ class KnownEncoder:
     architecture: str
     options: dict[str, Any] = field(default_factory=dict)
     swiglu: bool = False
-    tokens: str = "class"
+    pooling: str = "class"
     access: str = _GATED
     megabytes: int = 0
-    layout: str = "timm"
+    weight_layout: str = "timm"
 
     @property
-    def short(self) -> str:
+    def short_name(self) -> str:
         """What to call it on the command line: ``uni``."""
         return self.spec.name.rpartition("/")[2].lower()
 
 
-def _h_optimus(version: int, licence: str) -> KnownEncoder:
-    return KnownEncoder(
+def _h_optimus(version: int, licence: str) -> PublishedEncoder:
+    return PublishedEncoder(
         EncoderSpec(
             f"hf-hub:bioptimus/H-optimus-{version}",
             dimension=1536,
@@ -56,15 +56,15 @@ def _h_optimus(version: int, licence: str) -> KnownEncoder:
     )
 
 
-_ALL = (
-    KnownEncoder(
-        EncoderSpec("hf-hub:MahmoodLab/UNI", dimension=1024, mpp=0.5, licence=_NC),
+_ENCODERS = (
+    PublishedEncoder(
+        EncoderSpec("hf-hub:MahmoodLab/UNI", dimension=1024, mpp=0.5, licence=_CC_BY_NC_ND),
         "vit_large_patch16_224",
         {"img_size": 224, "init_values": 1e-5, "dynamic_img_size": True},
         megabytes=1213,
     ),
-    KnownEncoder(
-        EncoderSpec("hf-hub:MahmoodLab/UNI2-h", dimension=1536, mpp=0.5, licence=_NC),
+    PublishedEncoder(
+        EncoderSpec("hf-hub:MahmoodLab/UNI2-h", dimension=1536, mpp=0.5, licence=_CC_BY_NC_ND),
         "vit_giant_patch14_224",
         {
             "img_size": 224,
@@ -82,9 +82,9 @@ _ALL = (
         megabytes=2726,
     ),
     _h_optimus(0, "Apache-2.0"),
-    _h_optimus(1, _NC),
-    KnownEncoder(
-        EncoderSpec("hf-hub:paige-ai/Virchow2", dimension=2560, mpp=0.5, licence=_NC),
+    _h_optimus(1, _CC_BY_NC_ND),
+    PublishedEncoder(
+        EncoderSpec("hf-hub:paige-ai/Virchow2", dimension=2560, mpp=0.5, licence=_CC_BY_NC_ND),
         "vit_huge_patch14_224",
         {
             "img_size": 224,
@@ -94,10 +94,10 @@ _ALL = (
             "dynamic_img_size": True,
         },
         swiglu=True,
-        tokens="class+mean",
+        pooling="class+mean",
         megabytes=2525,
     ),
-    KnownEncoder(
+    PublishedEncoder(
         # The image tower of a CoCa; its features before the projection, as its authors advise
         # for anything but comparing with text.
         EncoderSpec(
@@ -106,36 +106,36 @@ _ALL = (
             px=448,
             mean=(0.48145466, 0.4578275, 0.40821073),
             std=(0.26862954, 0.26130258, 0.27577711),
-            licence=_NC,
+            licence=_CC_BY_NC_ND,
         ),
         "vit_base_patch16_224",
         {"img_size": 448, "dynamic_img_size": True},
         megabytes=802,
-        layout="conch",
+        weight_layout="conch",
     ),
-    KnownEncoder(
-        EncoderSpec("hf-hub:owkin/phikon", dimension=768, mpp=0.5, licence=_OWKIN),
+    PublishedEncoder(
+        EncoderSpec("hf-hub:owkin/phikon", dimension=768, mpp=0.5, licence=_OWKIN_LICENCE),
         "vit_base_patch16_224",
         {"img_size": 224, "dynamic_img_size": True},
         access=_FREE,
         megabytes=346,
-        layout="vit",
+        weight_layout="vit",
     ),
-    KnownEncoder(
-        EncoderSpec("hf-hub:owkin/phikon-v2", dimension=1024, mpp=0.5, licence=_OWKIN),
+    PublishedEncoder(
+        EncoderSpec("hf-hub:owkin/phikon-v2", dimension=1024, mpp=0.5, licence=_OWKIN_LICENCE),
         "vit_large_patch16_224",
         {"img_size": 224, "init_values": 1e-5, "dynamic_img_size": True},
         access=_FREE,
         megabytes=1213,
-        layout="dinov2",
+        weight_layout="dinov2",
     ),
 )
 
-KNOWN = {known.spec.name: known for known in _ALL}
-_SHORT = {known.short: name for name, known in KNOWN.items()}
+PUBLISHED_ENCODERS = {known.spec.name: known for known in _ENCODERS}
+_FULL_NAMES = {known.short_name: name for name, known in PUBLISHED_ENCODERS.items()}
 
 
-def full_name(name: str) -> str:
+def resolve_encoder_name(name: str) -> str:
     """`uni` -> `hf-hub:MahmoodLab/UNI`; any other name as it is."""
     name = "hf-hub:" + name[len("hf_hub:") :] if name.startswith("hf_hub:") else name
-    return _SHORT.get(name.lower(), name)
+    return _FULL_NAMES.get(name.lower(), name)

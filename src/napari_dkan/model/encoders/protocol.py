@@ -54,11 +54,11 @@ class EncoderSpec:
                     f"The encoder's {field} is {value!r:.40}; it must be a whole number "
                     f"from 1 to {high}."
                 )
-        if self.mpp is not None and not (_finite(self.mpp) and 0 < self.mpp < 1000):
+        if self.mpp is not None and not (_is_finite_number(self.mpp) and 0 < self.mpp < 1000):
             raise CheckpointError(f"The encoder's mpp is {self.mpp!r:.40}, which cannot be.")
         for field in ("mean", "std"):
             values = getattr(self, field)
-            if not (isinstance(values, tuple) and len(values) == 3 and all(map(_finite, values))):
+            if not (isinstance(values, tuple) and len(values) == 3 and all(map(_is_finite_number, values))):
                 raise CheckpointError(f"The encoder's {field} is not three numbers.")
         if min(self.std) <= 0:
             raise CheckpointError("The encoder's std must be above zero.")
@@ -102,6 +102,6 @@ class TileEncoder(Protocol):
         ...
 
 
-def _finite(value: Any) -> bool:
+def _is_finite_number(value: Any) -> bool:
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
     return number and abs(value) < 1e6

@@ -9,10 +9,10 @@ from torch import Tensor, nn
 
 from ...errors import CheckpointError, EncoderError
 from .protocol import EncoderSpec
-from .stain_statistics import COUNT, SIDE, statistics
+from .stain_statistics import NUM_STATISTICS, TILE_SIDE_PX, compute_tile_statistics
 
-NAME = "stain-stats"
-_LIMIT = 5.0  # standard deviations: an odd tile of a foreign slide must not dominate a slide
+STAIN_ENCODER_NAME = "stain-stats"
+_MAX_Z_SCORE = 5.0  # standard deviations: an odd tile of a foreign slide must not dominate a slide
 
 
 class StainEncoder(nn.Module):
@@ -32,34 +32,34 @@ class StainEncoder(nn.Module):
     def __init__(self, spec: EncoderSpec) -> None:
         super().__init__()
         self.spec = spec
-        self.register_buffer("mean", torch.zeros(COUNT))
-        self.register_buffer("std", torch.ones(COUNT))
-        self.register_buffer("projection", torch.zeros(COUNT, spec.dimension))
+        self.register_buffer("mean", torch.zeros(NUM_STATISTICS))
+        self.register_buffer("std", torch.ones(NUM_STATISTICS))
+        self.register_buffer("projection", torch.zeros(NUM_STATISTICS, spec.dimension))
 
     @classmethod
     def fit(cls, tiles: Iterable[Tensor], dimension: int, tile_um: float = 154.112) -> StainEncoder:
         """Fit on batches of training tiles, each uint8 (B, 3, px, px) of tile_um a side."""
-        return cls.fit_statistics(torch.cat([statistics(t) for t in tiles]), dimension, tile_um)
+        return cls.fit_from_statistics(torch.cat([compute_tile_statistics(t) for t in tiles]), dimension, tile_um)
 
     @classmethod
-    def fit_statistics(
+    def fit_from_statistics(
         cls, numbers: Tensor, dimension: int, tile_um: float = 154.112
     ) -> StainEncoder:
         """Fit on the statistics (N, 104) of training tiles.
 
         Raises EncoderError when dimension is not within 1..104 or no tile is given.
         """
-        if not 1 <= dimension <= COUNT:
-            raise EncoderError(f"The stain encoder gives 1 to {COUNT} numbers, not {dimension}.")
+        if not 1 <= dimension <= NUM_STATISTICS:
+            raise EncoderError(f"The stain encoder gives 1 to {NUM_STATISTICS} numbers, not {dimension}.")
         if not len(numbers):
             raise EncoderError("The stain encoder cannot be fitted without a training tile.")
         encoder = cls(
             EncoderSpec(
-                name=NAME,
+                name=STAIN_ENCODER_NAME,
                 revision="1",
                 dimension=dimension,
-                px=SIDE,
-                mpp=tile_um / SIDE,
+                px=TILE_SIDE_PX,
+                mpp=tile_um / TILE_SIDE_PX,
                 mean=(0.0, 0.0, 0.0),
                 std=(1.0, 1.0, 1.0),
                 licence="BSD-3-Clause",
@@ -68,7 +68,7 @@ class StainEncoder(nn.Module):
         numbers = numbers.double()
         mean, std = numbers.mean(0), numbers.std(0, unbiased=False)
         std = torch.where(std < 1e-4, torch.ones_like(std), std)
-        scaled = ((numbers - mean) / std).clamp(-_LIMIT, _LIMIT)
+        scaled = ((numbers - mean) / std).clamp(-_MAX_Z_SCORE, _MAX_Z_SCORE)
         spread, axes = torch.linalg.eigh(scaled.T @ scaled / len(scaled))
         spread, axes = spread.flip(0)[:dimension], axes.flip(1)[:, :dimension]
         # eigenvectors come with either sign; fix it, so that a fit is the same everywhere
@@ -101,11 +101,11 @@ class StainEncoder(nn.Module):
 
     def project(self, numbers: Tensor) -> Tensor:
         """Statistics (..., 104) -> features (..., d)."""
-        scaled = ((numbers - self.mean) / self.std).clamp(-_LIMIT, _LIMIT)
+        scaled = ((numbers - self.mean) / self.std).clamp(-_MAX_Z_SCORE, _MAX_Z_SCORE)
         return scaled @ self.projection
 
     @torch.no_grad()
     def forward(self, tiles: Tensor) -> Tensor:
         """uint8 or float RGB 0..255, (B, 3, px, px) -> float32 (B, d), on the weights' device."""
         with torch.autocast(self.mean.device.type, enabled=False):
-            return self.project(statistics(tiles.to(self.mean.device)))
+            return self.project(compute_tile_statistics(tiles.to(self.mean.device)))

@@ -9,68 +9,68 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-SIDE = 56  # px; on a 154 um tile 2.75 um/px, where a nucleus is a 3 px blob
-COUNT = 104  # numbers per tile
+TILE_SIDE_PX = 56  # px; on a 154 um tile 2.75 um/px, where a nucleus is a 3 px blob
+NUM_STATISTICS = 104  # numbers per tile
 
 # Optical density per unit of haematoxylin, eosin and the rest (Ruifrok and Johnston 2001).
-_STAINS = ((0.65, 0.70, 0.29), (0.07, 0.99, 0.11), (0.27, 0.57, 0.78))
-_LEVELS = (  # channel and optical densities whose exceeded share is measured
+_STAIN_VECTORS = ((0.65, 0.70, 0.29), (0.07, 0.99, 0.11), (0.27, 0.57, 0.78))
+_DENSITY_THRESHOLDS = (  # channel and optical densities whose exceeded share is measured
     (0, (0.1, 0.2, 0.3, 0.45, 0.6, 0.8)),
     (1, (0.1, 0.2, 0.3, 0.45, 0.6, 0.8)),
     (3, (0.12, 0.2, 0.3, 0.45, 0.6)),
 )
-_BLOBS = (0.03, 0.08, 0.15)  # how far a nucleus stands out in haematoxylin
-_SCALES = 4
-_CHUNK = 32  # tiles at once: what stays in a CPU's cache
+_NUCLEUS_THRESHOLDS = (0.03, 0.08, 0.15)  # how far a nucleus stands out in haematoxylin
+_NUM_SCALES = 4
+_CPU_CHUNK_TILES = 32  # tiles at once: what stays in a CPU's cache
 
 
-def statistics(tiles: Tensor) -> Tensor:
+def compute_tile_statistics(tiles: Tensor) -> Tensor:
     """RGB tiles (B, 3, px, px), 0..255 of any type -> float32 (B, 104).
 
     A tile of another size than 56 px is resampled first. The numbers stay the same when a tile
     is mirrored or turned by 90 degrees.
     """
     # the GPU takes everything at once; on the CPU small chunks are several times faster
-    step = _CHUNK if tiles.device.type == "cpu" else max(1, len(tiles))
-    parts = [_measure(part) for part in tiles.split(step)] if len(tiles) else []
-    return torch.cat(parts) if parts else torch.zeros(0, COUNT, device=tiles.device)
+    step = _CPU_CHUNK_TILES if tiles.device.type == "cpu" else max(1, len(tiles))
+    parts = [_compute_chunk_statistics(part) for part in tiles.split(step)] if len(tiles) else []
+    return torch.cat(parts) if parts else torch.zeros(0, NUM_STATISTICS, device=tiles.device)
 
 
-def _measure(tiles: Tensor) -> Tensor:
+def _compute_chunk_statistics(tiles: Tensor) -> Tensor:
     rgb = tiles.float()
-    if rgb.shape[-1] != SIDE:
-        rgb = F.interpolate(rgb, (SIDE, SIDE), mode="bilinear", antialias=True)
+    if rgb.shape[-1] != TILE_SIDE_PX:
+        rgb = F.interpolate(rgb, (TILE_SIDE_PX, TILE_SIDE_PX), mode="bilinear", antialias=True)
     density = -torch.log((rgb.clamp(0, 255) + 1) / 256)
-    x = (_unmixing(density) @ density.flatten(2)).unflatten(2, density.shape[2:])
-    numbers = [*_colour(density)]
-    for scale in range(_SCALES):
-        local = _box(x, 3)
-        mean, std = _moments(x)
-        numbers += [std, _edges(x), _log_mean((_inner(x, 1) - local).abs(), 1e-4)]
+    x = (_make_unmixing_matrix(density) @ density.flatten(2)).unflatten(2, density.shape[2:])
+    numbers = [*_color_statistics(density)]
+    for scale in range(_NUM_SCALES):
+        local = _box_mean(x, 3)
+        mean, std = _mean_and_std(x)
+        numbers += [std, _log_gradient_energy(x), _log_mean((_crop_border(x, 1) - local).abs(), 1e-4)]
         if scale < 2:
             numbers.append(_skewness(x, mean, std))
         if scale == 0:
-            numbers += [mean, *_shares(x), *_nuclei(local[:, 0])]
+            numbers += [mean, *_threshold_fractions(x), *_nucleus_statistics(local[:, 0])]
         if scale == 1:
-            numbers.append(_fibres(x[:, 3]))
-        if scale < _SCALES - 1:
+            numbers.append(_fibre_coherence(x[:, 3]))
+        if scale < _NUM_SCALES - 1:
             x = F.avg_pool2d(x, 2)
     numbers += [x.amax((2, 3)), x.amin((2, 3))]
     return torch.cat(numbers, dim=1)
 
 
-def _unmixing(like: Tensor) -> Tensor:
+def _make_unmixing_matrix(like: Tensor) -> Tensor:
     """(4, 3) from optical densities to haematoxylin, eosin, the rest and the mean."""
-    stains = torch.tensor(_STAINS, dtype=torch.float64)
+    stains = torch.tensor(_STAIN_VECTORS, dtype=torch.float64)
     inverse = torch.linalg.inv(stains / stains.norm(dim=1, keepdim=True)).T
     return torch.cat([inverse, torch.full((1, 3), 1 / 3)]).to(like)
 
 
-def _inner(x: Tensor, border: int) -> Tensor:
+def _crop_border(x: Tensor, border: int) -> Tensor:
     return x[..., border:-border, border:-border]
 
 
-def _box(x: Tensor, side: int) -> Tensor:
+def _box_mean(x: Tensor, side: int) -> Tensor:
     """Mean over side x side, where the whole square lies inside; sums of shifted views run
     several times faster on a CPU than average pooling with stride 1."""
     height, width = x.shape[-2:]
@@ -81,7 +81,7 @@ def _box(x: Tensor, side: int) -> Tensor:
     return square / side**2
 
 
-def _largest(x: Tensor, side: int) -> Tensor:
+def _max_filter(x: Tensor, side: int) -> Tensor:
     """Maximum over side x side, in the same way."""
     height, width = x.shape[-2:]
     rows = [x[..., i : height - side + 1 + i, :] for i in range(side)]
@@ -91,7 +91,7 @@ def _largest(x: Tensor, side: int) -> Tensor:
     )
 
 
-def _moments(x: Tensor) -> tuple[Tensor, Tensor]:
+def _mean_and_std(x: Tensor) -> tuple[Tensor, Tensor]:
     mean = x.mean((2, 3))
     variance = x.square().mean((2, 3)) - mean.square()
     return mean, variance.clamp_min(1e-8).sqrt()
@@ -102,9 +102,9 @@ def _skewness(x: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     return (centred * centred * centred).mean((2, 3)) / std**3
 
 
-def _colour(density: Tensor) -> Iterator[Tensor]:
+def _color_statistics(density: Tensor) -> Iterator[Tensor]:
     """Means, spreads and correlations of the three optical densities."""
-    mean, std = _moments(density)
+    mean, std = _mean_and_std(density)
     yield mean
     yield std
     flat = density.flatten(2)
@@ -117,27 +117,27 @@ def _log_mean(x: Tensor, floor: float) -> Tensor:
     return (x.mean((2, 3)) + floor).log()
 
 
-def _edges(x: Tensor) -> Tensor:
+def _log_gradient_energy(x: Tensor) -> Tensor:
     down = (x[:, :, 1:] - x[:, :, :-1]).square().mean((2, 3))
     across = (x[..., 1:] - x[..., :-1]).square().mean((2, 3))
     return (down + across + 1e-6).log()
 
 
-def _shares(x: Tensor) -> Iterator[Tensor]:
-    for channel, levels in _LEVELS:
+def _threshold_fractions(x: Tensor) -> Iterator[Tensor]:
+    for channel, levels in _DENSITY_THRESHOLDS:
         plane = x[:, channel]
         yield torch.stack([(plane > q).float().mean((1, 2)) for q in levels], dim=1)
 
 
-def _nuclei(local: Tensor) -> Iterator[Tensor]:
+def _nucleus_statistics(local: Tensor) -> Iterator[Tensor]:
     """How many dark blobs there are, how dark they are, how much they cover.
 
     local : (B, h, w) haematoxylin, smoothed over 3x3.
     """
-    contrast = _inner(local, 3) - _box(local, 7)
-    middle, local = _inner(contrast, 2), _inner(local, 5)
-    peaks = middle * (middle == _largest(contrast, 5))
-    for threshold in _BLOBS:
+    contrast = _crop_border(local, 3) - _box_mean(local, 7)
+    middle, local = _crop_border(contrast, 2), _crop_border(local, 5)
+    peaks = middle * (middle == _max_filter(contrast, 5))
+    for threshold in _NUCLEUS_THRESHOLDS:
         peak = (peaks > threshold).float()
         count = peak.mean((1, 2))
         darkness = (peak * local).mean((1, 2)) / (count + 1e-4)
@@ -145,7 +145,7 @@ def _nuclei(local: Tensor) -> Iterator[Tensor]:
         yield torch.stack([count, darkness, covered], dim=1)
 
 
-def _fibres(plane: Tensor) -> Tensor:
+def _fibre_coherence(plane: Tensor) -> Tensor:
     """Coherence of the structure tensor: near 1 where edges run one way, as in stroma."""
     a = plane[:, 2:, 1:-1] - plane[:, :-2, 1:-1]
     b = plane[:, 1:-1, 2:] - plane[:, 1:-1, :-2]

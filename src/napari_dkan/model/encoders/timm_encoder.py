@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from ...errors import CheckpointError, EncoderError
-from .hashes import sha256_of_weights
-from .known import KNOWN
+from .hashes import get_weights_sha256
+from .known import PUBLISHED_ENCODERS
 from .protocol import EncoderSpec
-from .timm_net import create, plan, published_weights
+from .timm_net import create_network, resolve_timm_model, find_published_weights
 
 
 class TimmEncoder(nn.Module):
@@ -29,11 +29,11 @@ class TimmEncoder(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, spec: EncoderSpec, net: nn.Module, tokens: str = "class") -> None:
+    def __init__(self, spec: EncoderSpec, net: nn.Module, pooling: str = "class") -> None:
         super().__init__()
         self.spec = spec
         self.net = net
-        self.tokens = tokens
+        self.pooling = pooling
         # Not persistent: the spec holds them.
         mean = torch.tensor(spec.mean).view(3, 1, 1)
         self.register_buffer("mean", mean, persistent=False)
@@ -48,35 +48,35 @@ class TimmEncoder(nn.Module):
         EncoderError saying what to do when they are not there, do not fit, or are not those
         that the spec states.
         """
-        what = plan(spec.name, spec.revision)
-        file = weights or published_weights(what, spec.revision)
-        digest = sha256_of_weights(file)
+        what = resolve_timm_model(spec.name, spec.revision)
+        file = weights or find_published_weights(what, spec.revision)
+        digest = get_weights_sha256(file)
         if spec.sha256 and digest != spec.sha256:
             raise EncoderError(
                 f"{file} is not the weights file that this checkpoint was trained with: its "
                 f"SHA-256 begins {digest[:12]} instead of {spec.sha256[:12]}"
                 f"{f' (revision {spec.revision})' if spec.revision else ''}; give that one."
             )
-        net = create(what, file)
-        made = replace(spec, sha256=digest, revision=spec.revision or _commit(file))
-        return cls._of(made, net)
+        net = create_network(what, file)
+        made = replace(spec, sha256=digest, revision=spec.revision or _get_cached_commit(file))
+        return cls._from_network(made, net)
 
     @classmethod
-    def untrained(cls, spec: EncoderSpec) -> TimmEncoder:
+    def create_untrained(cls, spec: EncoderSpec) -> TimmEncoder:
         """With random weights: for benchmarks, and to be filled."""
-        return cls._of(spec, create(plan(spec.name, spec.revision), None))
+        return cls._from_network(spec, create_network(resolve_timm_model(spec.name, spec.revision), None))
 
     @classmethod
     def from_tensors(cls, spec: EncoderSpec, tensors: Mapping[str, Tensor]) -> TimmEncoder:
         """With the weights that travel in a checkpoint. Raises EncoderError if they do not fit."""
-        if spec.name.startswith("hf-hub:") and spec.name not in KNOWN:
+        if spec.name.startswith("hf-hub:") and spec.name not in PUBLISHED_ENCODERS:
             # Building it would ask the hub, which merely opening a file must not do.
             raise EncoderError(f"The weights of {spec.name} cannot travel in a checkpoint.")
         try:
             with torch.device("meta"):  # compared before anything is allocated
-                shell = cls.untrained(spec)
+                shell = cls.create_untrained(spec)
             shell.net.load_state_dict(dict(tensors), assign=True)
-            encoder = cls.untrained(spec)
+            encoder = cls.create_untrained(spec)
             encoder.net.load_state_dict(dict(tensors))
         except RuntimeError:
             raise EncoderError(
@@ -85,9 +85,9 @@ class TimmEncoder(nn.Module):
         return encoder
 
     @classmethod
-    def _of(cls, spec: EncoderSpec, net: nn.Module) -> TimmEncoder:
-        tokens = KNOWN[spec.name].tokens if spec.name in KNOWN else "class"
-        width = _pooled(net) * (2 if tokens == "class+mean" else 1)
+    def _from_network(cls, spec: EncoderSpec, net: nn.Module) -> TimmEncoder:
+        tokens = PUBLISHED_ENCODERS[spec.name].pooling if spec.name in PUBLISHED_ENCODERS else "class"
+        width = _get_pooled_width(net) * (2 if tokens == "class+mean" else 1)
         if width != spec.dimension:
             raise EncoderError(
                 f"The encoder {spec.name} gives {width} features, not the {spec.dimension} "
@@ -109,23 +109,23 @@ class TimmEncoder(nn.Module):
                 f"(B, 3, {px}, {px})."
             )
         x = (tiles.to(self.mean.device).float() / 255 - self.mean) / self.std
-        if self.tokens == "class":
+        if self.pooling == "class":
             return self.net(x).float()
         seen = self.net.forward_features(x)
         patches = seen[:, self.net.num_prefix_tokens :].mean(dim=1)
         return torch.cat([seen[:, 0], patches], dim=1).float()
 
 
-def timm_spec(name: str) -> EncoderSpec:
+def read_timm_spec(name: str) -> EncoderSpec:
     """What timm (or, for unknown `hf-hub:` names, the hub) says about a model.
 
     Raises EncoderError when the name is unknown or the hub does not answer.
     """
-    if name in KNOWN:
-        return KNOWN[name].spec
-    what = plan(name, ask=True)
+    if name in PUBLISHED_ENCODERS:
+        return PUBLISHED_ENCODERS[name].spec
+    what = resolve_timm_model(name, allow_network=True)
     with torch.device("meta"):
-        net = create(what, None)
+        net = create_network(what, None)
     stated = {**getattr(net, "pretrained_cfg", {}), **what.pretrained}
     channels, height, width = stated.get("input_size") or (3, 224, 224)
     if channels != 3 or height != width:
@@ -133,7 +133,7 @@ def timm_spec(name: str) -> EncoderSpec:
     try:
         return EncoderSpec(
             name,
-            dimension=_pooled(net),
+            dimension=_get_pooled_width(net),
             px=int(height),
             mean=tuple(stated["mean"]),
             std=tuple(stated["std"]),
@@ -145,12 +145,12 @@ def timm_spec(name: str) -> EncoderSpec:
         ) from None
 
 
-def _commit(file: Path) -> str:
+def _get_cached_commit(file: Path) -> str:
     """The hub's commit of a file in its cache, "" of any other file."""
     folder = file.parent
     return folder.name if folder.parent.name == "snapshots" else ""
 
 
-def _pooled(net: Any) -> int:
+def _get_pooled_width(net: Any) -> int:
     """Length of the pooled output; some convolutional heads widen it past num_features."""
     return int(getattr(net, "head_hidden_size", None) or net.num_features)

@@ -14,19 +14,19 @@ import torch
 from torch import Tensor, nn
 
 from ...errors import EncoderError
-from .conch import ConchTower
-from .known import KNOWN
-from .layouts import to_timm
-from .offer import offer_of
+from .conch import ConchImageTower
+from .known import PUBLISHED_ENCODERS
+from .layouts import convert_to_timm
+from .offer import get_weights_info_for_spec
 from .protocol import EncoderSpec
-from .weights import cached_weights, hub_config, read_weights
+from .weights import find_cached_weights, read_hub_config, read_weights
 
-_PART = r"[A-Za-z0-9]\w*(?:[.-]\w+)*"
-_HUB = re.compile(f"hf-hub:({_PART}/{_PART})")
+_HUB_NAME_PART = r"[A-Za-z0-9]\w*(?:[.-]\w+)*"
+_HUB_NAME = re.compile(f"hf-hub:({_HUB_NAME_PART}/{_HUB_NAME_PART})")
 
 
 @dataclass(frozen=True)
-class Plan:
+class TimmModelSpec:
     """How to build a network: an architecture of timm with its arguments, and whose weights.
 
     repository, filename : where the hub keeps its weights, "" for nowhere.
@@ -39,106 +39,106 @@ class Plan:
     pretrained: dict[str, Any] = field(default_factory=dict)
     repository: str = ""
     filename: str | None = None
-    layout: str = "timm"
+    weight_layout: str = "timm"
 
 
-def plan(name: str, revision: str = "", ask: bool = False) -> Plan:
+def resolve_timm_model(name: str, revision: str = "", allow_network: bool = False) -> TimmModelSpec:
     """What an encoder's name means: a known one, timm's own, or the hub's.
 
     ask : whether the hub may be asked for an unknown `hf-hub:` name that was not met before.
     Raises EncoderError when there is none.
     """
-    hub = _HUB.fullmatch(name)
-    if name in KNOWN and hub:
-        known = KNOWN[name]
+    hub = _HUB_NAME.fullmatch(name)
+    if name in PUBLISHED_ENCODERS and hub:
+        known = PUBLISHED_ENCODERS[name]
         options = dict(known.options)
         if known.swiglu:
             options |= {"mlp_layer": timm.layers.SwiGLUPacked, "act_layer": nn.SiLU}
-        return Plan(name, known.architecture, options, {}, hub[1], layout=known.layout)
+        return TimmModelSpec(name, known.architecture, options, {}, hub[1], weight_layout=known.weight_layout)
     if hub:
-        stated_by_hub = hub_config(hub[1], revision or None, ask)
+        stated_by_hub = read_hub_config(hub[1], revision or None, allow_network)
         if stated_by_hub is None:
-            raise MissingWeights(EncoderSpec(name, revision))
+            raise MissingWeightsError(EncoderSpec(name, revision))
         architecture = stated_by_hub["architecture"]
-        _check_architecture(architecture)
+        _require_architecture(architecture)
         arguments, stated = (
             found if isinstance(found := stated_by_hub.get(key), dict) else {}
             for key in ("model_args", "pretrained_cfg")
         )
-        return Plan(name, architecture, arguments, stated, hub[1])
-    _check_architecture(name)
+        return TimmModelSpec(name, architecture, arguments, stated, hub[1])
+    _require_architecture(name)
     config = timm.get_pretrained_cfg(name, allow_unregistered=True)
     pretrained = config.to_dict() if config else {}
     repository = str(pretrained.get("hf_hub_id") or "")
-    return Plan(name, name, {}, pretrained, repository, pretrained.get("hf_hub_filename"))
+    return TimmModelSpec(name, name, {}, pretrained, repository, pretrained.get("hf_hub_filename"))
 
 
-def published_weights(plan: Plan, revision: str = "") -> Path:
+def find_published_weights(model_spec: TimmModelSpec, revision: str = "") -> Path:
     """The file of a plan's published weights, which has been downloaded before.
 
     Nothing is downloaded here: licence, access and size are to be stated first, as
     `napari-dkan encoders get` and the panel do. Raises EncoderError saying so.
     """
-    if not plan.repository:
+    if not model_spec.repository:
         raise EncoderError(
-            f"No weights of {plan.name} are published on the hub; give a local weights file."
+            f"No weights of {model_spec.name} are published on the hub; give a local weights file."
         )
-    here = cached_weights(plan.repository, plan.filename, revision or None)
+    here = find_cached_weights(model_spec.repository, model_spec.filename, revision or None)
     if here is None:
-        raise MissingWeights(EncoderSpec(plan.name, revision))
+        raise MissingWeightsError(EncoderSpec(model_spec.name, revision))
     return here
 
 
-class MissingWeights(EncoderError):
+class MissingWeightsError(EncoderError):
     """Published weights are not on this machine; the message is what they are and the way there."""
 
     def __init__(self, spec: EncoderSpec) -> None:
-        found = offer_of(spec)
+        found = get_weights_info_for_spec(spec)
         of = f" --revision {spec.revision}" if spec.revision else ""
         super().__init__(
-            f"The weights of this encoder are not on this machine. {found.sentence} Get them with "
-            f"`napari-dkan encoders get {found.short}{of}`, or give a local weights file."
+            f"The weights of this encoder are not on this machine. {found.summary} Get them with "
+            f"`napari-dkan encoders get {found.short_name}{of}`, or give a local weights file."
         )
 
 
-def create(plan: Plan, weights: Path | None, **options: Any) -> nn.Module:
+def create_network(model_spec: TimmModelSpec, weights: Path | None, **options: Any) -> nn.Module:
     """The network of a plan, without classifier; random weights where none are given.
 
     Raises EncoderError when the weights do not fit or timm cannot build it.
     """
     if weights is None:
-        return _built(plan, options)
+        return _create_timm_model(model_spec, options)
     state = {
         name: tensor.float() if tensor.is_floating_point() else tensor
-        for name, tensor in to_timm(plan.layout, read_weights(weights)).items()
+        for name, tensor in convert_to_timm(model_spec.weight_layout, read_weights(weights)).items()
     }
     # Compared before anything is allocated; and drawing a billion random numbers takes a while.
     with torch.device("meta"):
-        net = _built(plan, options)
-    if not _fill(net, state):
+        net = _create_timm_model(model_spec, options)
+    if not _load_weights(net, state):
         raise EncoderError(
-            f"{weights} does not hold weights of {plan.name}; give the file that belongs to it."
+            f"{weights} does not hold weights of {model_spec.name}; give the file that belongs to it."
         )
     if any(t.is_meta for t in (*net.parameters(), *net.buffers())):  # what no file holds
-        net = _built(plan, options)
-        _fill(net, state)
+        net = _create_timm_model(model_spec, options)
+        _load_weights(net, state)
     return net
 
 
-def _built(plan: Plan, options: Mapping[str, Any]) -> Any:
+def _create_timm_model(model_spec: TimmModelSpec, options: Mapping[str, Any]) -> Any:
     try:
         net = timm.create_model(
-            plan.architecture, pretrained=False, num_classes=0, **plan.options, **options
+            model_spec.architecture, pretrained=False, num_classes=0, **model_spec.options, **options
         )
     except Exception as error:  # the hub's arguments may be of any kind
         raise EncoderError(
-            f"The encoder {plan.name} cannot be built by timm {timm.__version__} "
+            f"The encoder {model_spec.name} cannot be built by timm {timm.__version__} "
             f"({type(error).__name__}); check its name or update timm."
         ) from None
-    return ConchTower(net) if plan.layout == "conch" else net
+    return ConchImageTower(net) if model_spec.weight_layout == "conch" else net
 
 
-def _fill(net: Any, state: dict[str, Tensor]) -> bool:
+def _load_weights(net: Any, state: dict[str, Tensor]) -> bool:
     """Take every weight of the network from a file's; whether the file was that network's.
 
     timm's own loader is lenient where the classifier is left out: it would keep random
@@ -156,7 +156,7 @@ def _fill(net: Any, state: dict[str, Tensor]) -> bool:
     return not missing and all(n.startswith((*heads, "mask_token")) for n in surplus)
 
 
-def _check_architecture(name: str) -> None:
+def _require_architecture(name: str) -> None:
     # timm also follows addresses of hubs and folders; a name may come from a file that
     # somebody else wrote, so it must be a plain one.
     if not re.fullmatch(r"[A-Za-z0-9_.]{1,80}", name) or not timm.is_model(name.split(".")[0]):

@@ -15,11 +15,11 @@ from urllib.request import getproxies
 from torch import Tensor
 
 from ...errors import CheckpointError, EncoderError
-from ..tensorfile import read_header, read_tensors
-from ..torchfile import read_torch, refuse_oversized
+from ..tensorfile import read_safetensors_header, read_safetensors
+from ..torchfile import read_torch_file, require_within_file_size
 
 # In the order they are looked for; the second is a pickle, which is read as data only.
-FILES = ("model.safetensors", "pytorch_model.bin")
+WEIGHTS_FILENAMES = ("model.safetensors", "pytorch_model.bin")
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -32,8 +32,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         with path.open("rb") as file:
             start = file.read(9)
         if start[8:] == b"{" or path.suffix == ".safetensors":
-            return read_tensors(path, list(read_header(path).tensors))
-        content = read_torch(path)
+            return read_safetensors(path, list(read_safetensors_header(path).tensors))
+        content = read_torch_file(path)
         for key in ("state_dict", "model"):
             if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
                 content = content[key]
@@ -41,7 +41,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             isinstance(t, Tensor) for t in content.values()
         ):
             raise CheckpointError("it does not hold a network's weights")
-        refuse_oversized(path, content.values())
+        require_within_file_size(path, content.values())
         return {str(n).removeprefix("module."): t for n, t in content.items()}
     except CheckpointError as error:
         raise EncoderError(
@@ -53,30 +53,30 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         ) from None
 
 
-def cached_weights(repository: str, filename: str | None, revision: str | None) -> Path | None:
+def find_cached_weights(repository: str, filename: str | None, revision: str | None) -> Path | None:
     """A hub model's weights file where it has been downloaded before; never asks the network."""
-    return _cached(repository, (filename,) if filename else FILES, revision)
+    return _find_in_cache(repository, (filename,) if filename else WEIGHTS_FILENAMES, revision)
 
 
-def hub_weights(repository: str, filename: str | None, revision: str | None) -> Path:
+def fetch_hub_weights(repository: str, filename: str | None, revision: str | None) -> Path:
     """A hub model's weights file, from the cache where it is there, else downloaded.
 
     Raises EncoderError saying what to do.
     """
-    return _hub_file(repository, (filename,) if filename else FILES, revision)
+    return _fetch_hub_file(repository, (filename,) if filename else WEIGHTS_FILENAMES, revision)
 
 
-def hub_config(repository: str, revision: str | None, ask: bool) -> dict[str, Any] | None:
+def read_hub_config(repository: str, revision: str | None, allow_network: bool) -> dict[str, Any] | None:
     """A hub model's `config.json`; None where it is not here and the hub must not be asked.
 
     Raises EncoderError saying what to do.
     """
     names = ("config.json",)
-    path = _cached(repository, names, revision)
+    path = _find_in_cache(repository, names, revision)
     if path is None:
-        if not ask:
+        if not allow_network:
             return None
-        path = _hub_file(repository, names, revision)
+        path = _fetch_hub_file(repository, names, revision)
     try:
         config = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError):
@@ -86,16 +86,16 @@ def hub_config(repository: str, revision: str | None, ask: bool) -> dict[str, An
     return config
 
 
-def require_reachable(repository: str) -> None:
+def require_hub_reachable(repository: str) -> None:
     """Raises EncoderError when the hub does not answer at all."""
     import huggingface_hub as hub
 
-    if not _reachable(hub.constants.ENDPOINT):
-        raise _unreachable(repository)
+    if not _is_hub_reachable(hub.constants.ENDPOINT):
+        raise _make_unreachable_error(repository)
 
 
 @contextmanager
-def plainly(repository: str) -> Iterator[None]:
+def translate_hub_errors(repository: str) -> Iterator[None]:
     """Whatever goes wrong between here and the hub becomes an EncoderError saying what to do."""
     from huggingface_hub import errors
 
@@ -123,7 +123,7 @@ def plainly(repository: str) -> Iterator[None]:
                 f"The weights of {repository} cannot be kept in {error.filename}: set HF_HOME to "
                 "a folder that can be written."
             ) from None
-        raise _unreachable(repository) from None
+        raise _make_unreachable_error(repository) from None
     except Exception as error:  # the hub's client passes on errors of several http libraries
         raise EncoderError(
             f"The weights of the encoder {repository} could not be fetched "
@@ -131,14 +131,14 @@ def plainly(repository: str) -> Iterator[None]:
         ) from None
 
 
-def _unreachable(repository: str) -> EncoderError:
+def _make_unreachable_error(repository: str) -> EncoderError:
     return EncoderError(
         f"The weights of the encoder {repository} could not be fetched: check the network "
         "connection, or give a local weights file."
     )
 
 
-def _cached(repository: str, filenames: tuple[str, ...], revision: str | None) -> Path | None:
+def _find_in_cache(repository: str, filenames: tuple[str, ...], revision: str | None) -> Path | None:
     import huggingface_hub as hub
 
     for filename in filenames:
@@ -148,16 +148,16 @@ def _cached(repository: str, filenames: tuple[str, ...], revision: str | None) -
     return None
 
 
-def _hub_file(repository: str, filenames: tuple[str, ...], revision: str | None) -> Path:
+def _fetch_hub_file(repository: str, filenames: tuple[str, ...], revision: str | None) -> Path:
     import huggingface_hub as hub
     from huggingface_hub import errors
 
-    cached = _cached(repository, filenames, revision)
+    cached = _find_in_cache(repository, filenames, revision)
     if cached is not None:
         return cached
-    require_reachable(repository)
+    require_hub_reachable(repository)
     for filename in filenames:
-        with plainly(repository):
+        with translate_hub_errors(repository):
             try:
                 return Path(hub.hf_hub_download(repository, filename, revision=revision))
             except errors.EntryNotFoundError:
@@ -165,7 +165,7 @@ def _hub_file(repository: str, filenames: tuple[str, ...], revision: str | None)
     raise EncoderError(f"{repository} on the hub has no weights that can be used here.")
 
 
-def _reachable(endpoint: str) -> bool:
+def _is_hub_reachable(endpoint: str) -> bool:
     """Whether the hub answers at all; its client would retry for half a minute to find out."""
     if os.environ.get("HF_HUB_OFFLINE"):
         return False

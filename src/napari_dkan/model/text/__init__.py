@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .basis import TextBasis
-from .known import DEFAULT, text_encoder
+from .known import DEFAULT_TEXT_ENCODER, load_text_encoder
 from .protocol import TextEncoder, TextEncoderSpec
 
-__all__ = ["DEFAULT", "TextBasis", "TextEncoder", "TextEncoderSpec", "text_encoder"]
+__all__ = ["DEFAULT_TEXT_ENCODER", "TextBasis", "TextEncoder", "TextEncoderSpec", "load_text_encoder"]

@@ -13,14 +13,14 @@ from torch import Tensor
 
 from ...errors import EncoderError
 from ..encoders.weights import read_weights
-from ..tensorfile import refuse_not_finite, sha256_of
+from ..tensorfile import require_finite, compute_sha256
 from .protocol import TextEncoderSpec
 
-_BATCH = 16
-_INSTALL = "Text encoders need the transformers package: pip install 'napari-dkan[text]'."
+_BATCH_SIZE = 16
+_INSTALL_HINT = "Text encoders need the transformers package: pip install 'napari-dkan[text]'."
 
 
-class TransformerText:
+class TransformerTextEncoder:
     """A model folder as transformers writes it; weights are read as data and nothing is run.
 
     name : what the encoder is called in files. folder : with config.json, a tokenizer, and
@@ -33,7 +33,7 @@ class TransformerText:
         try:
             from transformers import AutoConfig, AutoTokenizer
         except ImportError:
-            raise EncoderError(_INSTALL) from None
+            raise EncoderError(_INSTALL_HINT) from None
         here: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
         files = sorted(folder.glob("model*.safetensors")) or [folder / "pytorch_model.bin"]
         if not (folder / "config.json").is_file() or not files[0].is_file():
@@ -49,8 +49,8 @@ class TransformerText:
             if not (folder / "tokenizer_config.json").is_file() and "The" in tokenizer.get_vocab():
                 # A vocabulary with capitals is lost on a tokenizer that lowers all by default.
                 tokenizer = AutoTokenizer.from_pretrained(folder, do_lower_case=False, **here)
-            with _quiet():
-                self._model = _model(folder, files, config, here)
+            with _silence_transformers():
+                self._model = _load_transformer(folder, files, config, here)
         except EncoderError:
             raise
         except Exception as error:  # the library raises whatever a damaged file leads to
@@ -60,21 +60,21 @@ class TransformerText:
                 "give another one."
             ) from None
         self._tokenizer = tokenizer
-        self._limit = _limit(folder, tokenizer, config)
-        digest = "-".join(sha256_of(file) for file in files)
+        self._max_tokens = _get_max_tokens(folder, tokenizer, config)
+        digest = "-".join(compute_sha256(file) for file in files)
         self.spec = TextEncoderSpec(name, digest, int(config.hidden_size))
 
     def __call__(self, texts: Sequence[str]) -> Tensor:
         """N texts -> (N, dimension) float32."""
         out = torch.empty(len(texts), self.spec.dimension)
         order = sorted(range(len(texts)), key=lambda i: len(texts[i]))  # little padding
-        for start in range(0, len(order), _BATCH):
-            rows = order[start : start + _BATCH]
+        for start in range(0, len(order), _BATCH_SIZE):
+            rows = order[start : start + _BATCH_SIZE]
             tokens = self._tokenizer(
                 [texts[i] for i in rows],
                 padding=True,
                 truncation=True,
-                max_length=self._limit,
+                max_length=self._max_tokens,
                 return_tensors="pt",
             )
             with torch.inference_mode():
@@ -88,11 +88,11 @@ class TransformerText:
     def too_long(self, texts: Sequence[str]) -> list[bool]:
         """Which of the texts have more tokens than the encoder takes."""
         ids = self._tokenizer(list(texts), verbose=False)["input_ids"] if texts else []
-        return [len(row) > self._limit for row in ids]
+        return [len(row) > self._max_tokens for row in ids]
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def _silence_transformers() -> Iterator[None]:
     """Without transformers' bar and its table of weights that were not needed."""
     from transformers.utils import logging
 
@@ -107,7 +107,7 @@ def _quiet() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def _model(folder: Path, files: list[Path], config: Any, here: dict[str, Any]) -> torch.nn.Module:
+def _load_transformer(folder: Path, files: list[Path], config: Any, here: dict[str, Any]) -> torch.nn.Module:
     from transformers import AutoModel
 
     given: dict[str, Any] = {"config": config, "output_loading_info": True}
@@ -124,11 +124,11 @@ def _model(folder: Path, files: list[Path], config: Any, here: dict[str, Any]) -
             f"{folder} lacks weights of its network ({', '.join(missing[:2]) or 'shapes differ'}); "
             "get the folder again."
         )
-    refuse_not_finite(model.state_dict())  # attention can hide a weight that is not a number
+    require_finite(model.state_dict())  # attention can hide a weight that is not a number
     return model.float().eval().requires_grad_(False)
 
 
-def _limit(folder: Path, tokenizer: Any, config: Any) -> int:
+def _get_max_tokens(folder: Path, tokenizer: Any, config: Any) -> int:
     """Tokens of a text at most, as tokenizer, network and sentence encoder state it."""
     limits = [tokenizer.model_max_length, getattr(config, "max_position_embeddings", 0) or 512]
     if "roberta" in config.model_type:  # its positions start behind the padding's

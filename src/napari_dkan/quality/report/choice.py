@@ -5,11 +5,11 @@ from __future__ import annotations
 from ...model.checkpoint import Checkpoint
 from ..compare import Comparison
 
-USUAL = ("ERBB2", "GATA3", "CD74", "COL1A1", "KRT8")
-FIRST, BEST, WORST = 2, 2, 2
+COMMON_GENES = ("ERBB2", "GATA3", "CD74", "COL1A1", "KRT8")
+N_CARD_GENES, N_BEST_GENES, N_WORST_GENES = 2, 2, 2
 
 
-def default_genes(checkpoint: Checkpoint, comparison: Comparison | None) -> tuple[str, ...]:
+def choose_report_genes(checkpoint: Checkpoint, comparison: Comparison | None) -> tuple[str, ...]:
     """The card's first genes, then those predicted best and worst, so that neither flatters.
 
     Without measurements the first six of the card, of those everybody asks for, of the panel.
@@ -17,10 +17,10 @@ def default_genes(checkpoint: Checkpoint, comparison: Comparison | None) -> tupl
     card = checkpoint.card.get("first_genes", [])
     asked = [g for g in (card if isinstance(card, list) else []) if isinstance(g, str)]
     symbols = comparison.panel.symbols if comparison else checkpoint.panel.symbols
-    first = list(dict.fromkeys(g for g in (*asked, *USUAL, *symbols) if g in symbols))
+    first = list(dict.fromkeys(g for g in (*asked, *COMMON_GENES, *symbols) if g in symbols))
     if comparison is None:
-        return tuple(first[: FIRST + BEST + WORST])
-    known = sorted((g for g in comparison.table if g.pcc == g.pcc), key=lambda g: -g.pcc)
+        return tuple(first[: N_CARD_GENES + N_BEST_GENES + N_WORST_GENES])
+    known = sorted((g for g in comparison.metrics_per_gene if g.pcc == g.pcc), key=lambda g: -g.pcc)
     ranked = [g.symbol for g in known]
-    chosen = [*first[:FIRST], *ranked[:BEST], *ranked[max(len(ranked) - WORST, 0) :]]
+    chosen = [*first[:N_CARD_GENES], *ranked[:N_BEST_GENES], *ranked[max(len(ranked) - N_WORST_GENES, 0) :]]
     return tuple(dict.fromkeys(chosen))

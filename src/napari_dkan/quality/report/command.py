@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ...errors import OutputError, SlideError, SpotsError
-from ...training.evaluate_command import checkpoint_file, section_of_files
-from ...training.options import EncoderWeights, command_line
+from ...training.evaluate_command import resolve_checkpoint, read_section_with_image
+from ...training.options import EncoderWeightsOption, format_command_line
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from ...inference.engine import Predictor
     from ...inference.prediction import Prediction
     from ...slide import PixelSize, Slide
-    from ...training.measured import Measured
+    from ...training.measured import MeasuredSection
     from ..compare import Comparison
 
 
-def report_command(
+def run_report(
     out: Annotated[Path, typer.Option("--out", "-o", help="The page (.html).", show_default=False)],
     slide: Annotated[Path | None, typer.Argument(help="The H&E slide.")] = None,
     image: Annotated[Path | None, typer.Option(help="The same, as `evaluate` takes it.")] = None,
@@ -46,35 +46,35 @@ def report_command(
     device: Annotated[
         str | None, typer.Option(help="cuda, cuda:1, mps, cpu; default best.")
     ] = None,
-    encoder_weights: EncoderWeights = None,
+    encoder_weights: EncoderWeightsOption = None,
 ) -> None:
     """Write a page about a section that anybody can read: maps, figures, how far to trust it.
 
     Without counts it has the predicted maps of the whole tissue and their reliability.
     """
     from ...inference.engine import Predictor
-    from ...inference.predict import tissue_region
+    from ...inference.predict import find_tissue_region
     from ...model import load_checkpoint
     from ...slide import open_slide
-    from ...training.measured import measured_section
+    from ...training.measured import make_measured_section
     from .write import write_report
 
     if not out.parent.is_dir():
         raise OutputError(f"{out.parent} is not a folder; make it, or write elsewhere.")
-    model = load_checkpoint(checkpoint_file(checkpoint))
+    model = load_checkpoint(resolve_checkpoint(checkpoint))
     wanted = [g.strip() for g in (genes or "").split(",") if g.strip()]
     model.panel.rows(wanted)  # an unknown gene is told before anything is computed
-    data = _section(slide or image, counts, spots, section)
-    measured = None if data is None else measured_section(data, model)
+    data = _read_measured_section(slide or image, counts, spots, section)
+    measured = None if data is None else make_measured_section(data, model)
     path = slide or image or Path("" if data is None else str(data.uns["image"]))
     with open_slide(path) as opened:
-        size = _pixel_size(opened, measured, mpp)
-        tissue = tissue_region(opened, size.mpp)
+        size = _find_pixel_size(opened, measured, mpp)
+        tissue = find_tissue_region(opened, size.mpp)
         predictor = Predictor(opened, model, size.mpp, tissue, device, encoder_weights)
         if measured is None:
-            prediction, comparison = _whole_tissue(predictor, tissue, size), None
+            prediction, comparison = _predict_whole_tissue(predictor, tissue, size), None
         else:
-            comparison = _compared(predictor, measured, size)
+            comparison = _predict_and_compare(predictor, measured, size)
             prediction = comparison.prediction
         written = write_report(
             out,
@@ -83,8 +83,8 @@ def report_command(
             prediction=prediction,
             comparison=comparison,
             genes=wanted,
-            notes=_notes(opened, measured, size, tissue),
-            command=command_line(
+            notes=_registration_warnings(opened, measured, size, tissue),
+            command=format_command_line(
                 "report",
                 image=path,
                 counts=counts,
@@ -98,11 +98,11 @@ def report_command(
     if comparison is None:
         typer.echo(f"{len(prediction.target):,} tiles and {len(prediction.panel)} genes predicted")
     else:
-        typer.echo(f"{comparison.name}: {comparison.summary.sentence()}")
+        typer.echo(f"{comparison.name}: {comparison.summary.format_verdict()}")
     typer.echo(f"written to {written}")
 
 
-def _section(
+def _read_measured_section(
     image: Path | None, counts: Path | None, spots: Path | None, section: str | None
 ) -> AnnData | None:
     """What was measured, None where nothing was. Raises SpotsError."""
@@ -122,7 +122,7 @@ def _section(
             raise SpotsError(f"{section} has no image beside it; give the slide by --image.")
         return data
     if counts is not None:
-        return section_of_files(image, counts, spots)
+        return read_section_with_image(image, counts, spots)
     if spots is not None:
         raise SpotsError("--spots says where counts were taken; give them by --counts.")
     if image is None:
@@ -130,12 +130,12 @@ def _section(
     return None
 
 
-def _pixel_size(slide: Slide, measured: Measured | None, mpp: float | None) -> PixelSize:
+def _find_pixel_size(slide: Slide, measured: MeasuredSection | None, mpp: float | None) -> PixelSize:
     from ...slide import PixelSize
-    from ...training.evaluate import pixel_size_of
+    from ...training.evaluate import resolve_pixel_size
 
     if measured is not None:
-        return pixel_size_of(slide, measured, mpp)
+        return resolve_pixel_size(slide, measured, mpp)
     if mpp is not None:
         return PixelSize(mpp, "entered by hand")
     if slide.pixel_size is None:
@@ -146,35 +146,35 @@ def _pixel_size(slide: Slide, measured: Measured | None, mpp: float | None) -> P
     return slide.pixel_size
 
 
-def _compared(predictor: Predictor, measured: Measured, size: PixelSize) -> Comparison:
-    from ...inference.plain_ridge import ridge_of
-    from ...training.evaluate import predict_measured
-    from ..compare import compare
+def _predict_and_compare(predictor: Predictor, measured: MeasuredSection, size: PixelSize) -> Comparison:
+    from ...inference.plain_ridge import predict_ridge
+    from ...training.evaluate import predict_measured_spots
+    from ..compare import compare_with_measured
 
-    prediction = predict_measured(predictor, measured, size)
-    ridge = ridge_of(predictor, measured.spots())
-    return compare(predictor.checkpoint, measured, prediction, ridge)
+    prediction = predict_measured_spots(predictor, measured, size)
+    ridge = predict_ridge(predictor, measured.labeled_spots())
+    return compare_with_measured(predictor.checkpoint, measured, prediction, ridge)
 
 
-def _whole_tissue(predictor: Predictor, tissue: BaseGeometry, size: PixelSize) -> Prediction:
+def _predict_whole_tissue(predictor: Predictor, tissue: BaseGeometry, size: PixelSize) -> Prediction:
     """At the pitch the checkpoint was trained on. Raises SpotsError where there is no tissue."""
     from ...inference.predict import predict
-    from ...inference.target import region_target
+    from ...inference.target import target_from_region
 
     slide, pitch = predictor.slide, predictor.checkpoint.spot_pitch_um
     if tissue.is_empty:
         raise SpotsError(f"No tissue was found on {slide.label}, so nothing is predicted.")
-    target = region_target(tissue, pitch, size.mpp, slide.width, slide.height)
-    return predict(predictor, target, size.origin).finished()
+    target = target_from_region(tissue, pitch, size.mpp, slide.width, slide.height)
+    return predict(predictor, target, size.origin).select_predicted()
 
 
-def _notes(
-    slide: Slide, measured: Measured | None, size: PixelSize, tissue: BaseGeometry
+def _registration_warnings(
+    slide: Slide, measured: MeasuredSection | None, size: PixelSize, tissue: BaseGeometry
 ) -> tuple[str, ...]:
     """What stands as a warning on top: spots that lie wrong."""
-    from ..placement import place
+    from ..placement import check_registration
 
     if measured is None:
         return ()
-    found = place(measured.spots(), slide.width, slide.height, size.mpp, tissue)
+    found = check_registration(measured.labeled_spots(), slide.width, slide.height, size.mpp, tissue)
     return (found.warning,) if found.warning else ()

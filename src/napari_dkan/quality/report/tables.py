@@ -10,59 +10,59 @@ import numpy as np
 from ...expression.panel import Panel
 from ...inference.prediction import Prediction
 from ..compare import Comparison
-from ..gene_table import GeneFigures, MethodFigures, Summary
-from .markup import NOTHING, Children, Markup, number, tag
+from ..gene_table import GeneMetrics, MethodMetrics, ComparisonSummary
+from .markup import NO_VALUE_TEXT, MarkupChildren, SafeMarkup, format_decimal, build_element
 
-Value = str | float | int | None
+CellValue = str | float | int | None
 
 
 @dataclass(frozen=True)
-class Column:
+class GeneTableColumn:
     """A column of a table of genes. group : what stands over it and its neighbours."""
 
     group: str
-    head: str
-    of: Callable[[GeneFigures], Value]
+    header: str
+    get_value: Callable[[GeneMetrics], CellValue]
     digits: int = 2
-    title: str = ""
+    tooltip: str = ""
 
 
-def _interval(g: GeneFigures) -> str:
-    return NOTHING if g.low != g.low else f"{number(g.low, 2)} to {number(g.high, 2)}"
+def _format_interval(g: GeneMetrics) -> str:
+    return NO_VALUE_TEXT if g.low != g.low else f"{format_decimal(g.low, 2)} to {format_decimal(g.high, 2)}"
 
 
-MEASURED_COLUMNS = (
-    Column("DKAN", "PCC", lambda g: g.pcc, title="Pearson correlation over the spots"),
-    Column("DKAN", "95 %", _interval, title="interval of the PCC over resampled blocks of spots"),
-    Column("DKAN", "Spearman", lambda g: g.spearman),
-    Column("DKAN", "MSE", lambda g: g.mse, 3, "mean squared error"),
-    Column("ridge", "PCC", lambda g: g.ridge_pcc),
-    Column("ridge", "Spearman", lambda g: g.ridge_spearman),
-    Column("ridge", "MSE", lambda g: g.ridge_mse, 3),
-    Column("card expects", "DKAN", lambda g: g.expected_pcc, title="PCC on held-out sections"),
-    Column("card expects", "ridge", lambda g: g.expected_ridge_pcc),
-    Column("measured", "mean", lambda g: g.mean),
-    Column("measured", "variance", lambda g: g.variance, 3),
-    Column("measured", "zeros", lambda g: g.zeros, title="share of spots without a count"),
-    Column("predicted", "mean", lambda g: g.predicted_mean),
-    Column("predicted", "variance", lambda g: g.predicted_variance, 3),
+GENE_TABLE_COLUMNS = (
+    GeneTableColumn("DKAN", "PCC", lambda g: g.pcc, tooltip="Pearson correlation over the spots"),
+    GeneTableColumn("DKAN", "95 %", _format_interval, tooltip="interval of the PCC over resampled blocks of spots"),
+    GeneTableColumn("DKAN", "Spearman", lambda g: g.spearman),
+    GeneTableColumn("DKAN", "MSE", lambda g: g.mse, 3, "mean squared error"),
+    GeneTableColumn("ridge", "PCC", lambda g: g.ridge_pcc),
+    GeneTableColumn("ridge", "Spearman", lambda g: g.ridge_spearman),
+    GeneTableColumn("ridge", "MSE", lambda g: g.ridge_mse, 3),
+    GeneTableColumn("card expects", "DKAN", lambda g: g.expected_pcc, tooltip="PCC on held-out sections"),
+    GeneTableColumn("card expects", "ridge", lambda g: g.expected_ridge_pcc),
+    GeneTableColumn("measured", "mean", lambda g: g.mean),
+    GeneTableColumn("measured", "variance", lambda g: g.variance, 3),
+    GeneTableColumn("measured", "zeros", lambda g: g.zeros, tooltip="share of spots without a count"),
+    GeneTableColumn("predicted", "mean", lambda g: g.predicted_mean),
+    GeneTableColumn("predicted", "variance", lambda g: g.predicted_variance, 3),
 )
 
 
-def gene_table(comparison: Comparison) -> Markup:
+def build_gene_table(comparison: Comparison) -> SafeMarkup:
     """All genes that are measured and predicted, best predicted first."""
-    rows = sorted(comparison.table, key=lambda g: (g.pcc != g.pcc, -g.pcc))
-    columns: tuple[Column, ...] = MEASURED_COLUMNS
+    rows = sorted(comparison.metrics_per_gene, key=lambda g: (g.pcc != g.pcc, -g.pcc))
+    columns: tuple[GeneTableColumn, ...] = GENE_TABLE_COLUMNS
     if comparison.ridge is None:
         columns = tuple(c for c in columns if c.group != "ridge")
-    if not comparison.expected:
+    if not comparison.held_out_pcc:
         columns = tuple(c for c in columns if c.group != "card expects")
     firsts = [c for i, c in enumerate(columns) if not i or columns[i - 1].group != c.group]
     body = [
-        tag(
+        build_element(
             "tr",
-            _name(comparison.panel, g.symbol),
-            [_cell(c.of(g), c.digits, c.head == "zeros", c in firsts) for c in columns],
+            _build_gene_cell(comparison.panel, g.symbol),
+            [_build_value_cell(c.get_value(g), c.digits, c.header == "zeros", c in firsts) for c in columns],
         )
         for g in rows
     ]
@@ -72,79 +72,79 @@ def gene_table(comparison: Comparison) -> Markup:
             groups[-1] = (c.group, groups[-1][1] + 1)
         else:
             groups.append((c.group, 1))
-    over = tag("tr", tag("td"), [tag("th", g, colspan=n, scope="colgroup") for g, n in groups])
-    return _sortable(over, [(c.head, c.title or None) for c in columns], body)
+    over = build_element("tr", build_element("td"), [build_element("th", g, colspan=n, scope="colgroup") for g, n in groups])
+    return _build_sortable_table(over, [(c.header, c.tooltip or None) for c in columns], body)
 
 
-def predicted_table(
-    prediction: Prediction, expected: Mapping[str, tuple[float | None, float | None]]
-) -> Markup:
+def build_predicted_table(
+    prediction: Prediction, held_out_pcc: Mapping[str, tuple[float | None, float | None]]
+) -> SafeMarkup:
     """All genes of a section without measurements."""
     values = np.asarray(prediction.values, float)
     heads: list[tuple[str, str | None]] = [("name", None), ("mean", None), ("variance", None)]
-    if expected:
+    if held_out_pcc:
         heads += [("card expects, DKAN", "PCC on held-out sections"), ("ridge", None)]
     body = []
     for gene, column in zip(prediction.panel.genes, values.T, strict=True):
         known = column[np.isfinite(column)]
         figures = (known.mean(), known.var()) if len(known) else (None, None)
-        cells = [_cell(float(v) if v is not None else None, 3) for v in figures]
-        if expected:
-            cells += [_cell(v, 2) for v in expected.get(gene.symbol, (None, None))]
-        name = tag("td", gene.name, class_="words", data_v=gene.name)
-        body.append(tag("tr", _name(prediction.panel, gene.symbol), name, cells))
-    return _sortable(None, heads, body)
+        cells = [_build_value_cell(float(v) if v is not None else None, 3) for v in figures]
+        if held_out_pcc:
+            cells += [_build_value_cell(v, 2) for v in held_out_pcc.get(gene.symbol, (None, None))]
+        name = build_element("td", gene.name, class_="words", data_v=gene.name)
+        body.append(build_element("tr", _build_gene_cell(prediction.panel, gene.symbol), name, cells))
+    return _build_sortable_table(None, heads, body)
 
 
-def summary_table(summary: Summary) -> Markup:
+def build_summary_table(summary: ComparisonSummary) -> SafeMarkup:
     """The methods beside each other; the digits are those of `napari-dkan evaluate`."""
     heads = ("PCC-ALL", "PCC-HPG", "PCC-HEG", "PCC-HVG", "MSE", "genes")
 
-    def row(name: str, f: MethodFigures) -> Markup:
+    def row(name: str, f: MethodMetrics) -> SafeMarkup:
         values = (f.pcc_all, f.pcc_hpg, f.pcc_heg, f.pcc_hvg, f.mse)
-        cells = [tag("td", number(v, 4)) for v in values]
-        return tag("tr", tag("th", name, scope="row"), cells, tag("td", f.genes))
+        cells = [build_element("td", format_decimal(v, 4)) for v in values]
+        return build_element("tr", build_element("th", name, scope="row"), cells, build_element("td", f.n_genes))
 
-    return plain_table(("", *heads), [row(n, f) for n, f in summary.methods().items()], "summary")
+    return build_plain_table(("", *heads), [row(n, f) for n, f in summary.metrics_by_method().items()], "summary")
 
 
-def plain_table(heads: Sequence[str], rows: Sequence[Markup], kind: str) -> Markup:
+def build_plain_table(heads: Sequence[str], rows: Sequence[SafeMarkup], kind: str) -> SafeMarkup:
     """A table that is not sorted."""
-    head = tag("thead", tag("tr", [tag("th", h, scope="col") for h in heads]))
-    return tag("table", head, tag("tbody", rows), class_=kind)
+    head = build_element("thead", build_element("tr", [build_element("th", h, scope="col") for h in heads]))
+    return build_element("table", head, build_element("tbody", rows), class_=kind)
 
 
-def facts(entries: Sequence[tuple[str, Children]]) -> Markup:
+def build_key_value_table(entries: Sequence[tuple[str, MarkupChildren]]) -> SafeMarkup:
     """Names and values, those without a value left out."""
     rows = [
-        tag("tr", tag("th", name, scope="row"), tag("td", value))
+        build_element("tr", build_element("th", name, scope="row"), build_element("td", value))
         for name, value in entries
         if value not in (None, "")
     ]
-    return tag("table", tag("tbody", rows), class_="facts")
+    return build_element("table", build_element("tbody", rows), class_="facts")
 
 
-def _sortable(
-    over: Markup | None, heads: Sequence[tuple[str, str | None]], body: Sequence[Markup]
-) -> Markup:
+def _build_sortable_table(
+    over: SafeMarkup | None, heads: Sequence[tuple[str, str | None]], body: Sequence[SafeMarkup]
+) -> SafeMarkup:
     titles = [
-        tag("th", head, scope="col", title=title, data_words="" if head == "name" else None)
+        build_element("th", head, scope="col", title=title, data_words="" if head == "name" else None)
         for head, title in heads
     ]
-    head = tag("thead", over, tag("tr", tag("th", "gene", scope="col"), titles))
-    return tag("table", head, tag("tbody", body), class_="genes sortable")
+    head = build_element("thead", over, build_element("tr", build_element("th", "gene", scope="col"), titles))
+    return build_element("table", head, build_element("tbody", body), class_="genes sortable")
 
 
-def _name(panel: Panel, symbol: str) -> Markup:
+def _build_gene_cell(panel: Panel, symbol: str) -> SafeMarkup:
     name = panel.genes[panel.row(symbol)].name if symbol in panel else ""
-    return tag("th", symbol, scope="row", title=name or None, data_v=symbol)
+    return build_element("th", symbol, scope="row", title=name or None, data_v=symbol)
 
 
-def _cell(value: Value, digits: int, percent: bool = False, first: bool = False) -> Markup:
+def _build_value_cell(value: CellValue, digits: int, percent: bool = False, first: bool = False) -> SafeMarkup:
     kind = "first" if first else None
     if isinstance(value, str):
-        return tag("td", value, data_v=value.split(" ")[0].replace("\N{MINUS SIGN}", "-"))
+        return build_element("td", value, data_v=value.split(" ")[0].replace("\N{MINUS SIGN}", "-"))
     if value is None or value != value:
-        return tag("td", NOTHING, class_=kind)
-    shown = f"{100 * value:.0f} %" if percent else number(value, digits)
-    return tag("td", shown, class_=kind, data_v=f"{value:.6g}")
+        return build_element("td", NO_VALUE_TEXT, class_=kind)
+    shown = f"{100 * value:.0f} %" if percent else format_decimal(value, digits)
+    return build_element("td", shown, class_=kind, data_v=f"{value:.6g}")

@@ -13,26 +13,26 @@ from typing import Any
 import numpy as np
 
 from ...errors import SpotsError
-from ...files import written_whole
+from ...files import atomic_write
 from ...inference.prediction import Prediction
-from ...inference.target import Kind
-from ...model.card import describe
+from ...inference.target import TargetKind
+from ...model.card import describe_checkpoint
 from ...model.checkpoint import Checkpoint
 from ...slide import Slide
-from ...training.fingerprint import provenance
-from ..compare import Comparison, expected_pcc
-from ..regions import Region, worst_regions
-from ..reliability import Reliability, judge
-from ..slide_check import check_slide
+from ...training.fingerprint import collect_provenance
+from ..compare import Comparison, held_out_pcc_from_card
+from ..regions import ErrorRegion, find_error_regions
+from ..reliability import Reliability, score_reliability
+from ..slide_check import check_domain_shift
 from . import sections
-from .choice import default_genes
-from .ground import ground_of
-from .maps import Canvas
-from .markup import Children, Markup, joined, tag, verbatim
-from .tables import facts, gene_table, predicted_table
+from .choice import choose_report_genes
+from .ground import read_map_background
+from .maps import MapCanvas
+from .markup import MarkupChildren, SafeMarkup, concatenate, build_element, mark_trusted
+from .tables import build_key_value_table, build_gene_table, build_predicted_table
 
-KIND = "Predicted, research only, not for diagnosis"
-LEAST_SPOT = 0.72  # of the pitch: spots of their true size are hard to see on a whole section
+DISCLAIMER = "Predicted, research only, not for diagnosis"
+MIN_SPOT_TO_PITCH = 0.72  # of the pitch: spots of their true size are hard to see on a whole section
 
 
 def write_report(
@@ -44,7 +44,7 @@ def write_report(
     comparison: Comparison | None = None,
     genes: Sequence[str] = (),
     reliability: Reliability | None = None,
-    regions: Sequence[Region] | None = None,
+    regions: Sequence[ErrorRegion] | None = None,
     notes: Sequence[str] = (),
     command: str = "",
 ) -> Path:
@@ -60,110 +60,110 @@ def write_report(
     """
     if comparison is not None:
         prediction = comparison.prediction
-    if not prediction.done.any():
+    if not prediction.predicted_mask.any():
         raise SpotsError("Nothing is predicted yet, so there is nothing to report; predict first.")
-    rows = prediction.panel.rows(genes or default_genes(checkpoint, comparison))
+    rows = prediction.panel.rows(genes or choose_report_genes(checkpoint, comparison))
     symbols = list(dict.fromkeys(prediction.panel.symbols[row] for row in rows))
-    canvas = canvas_of(slide, checkpoint, prediction)
-    far = check_slide(checkpoint, prediction.evidence[prediction.done], canvas.ground.mpp)
+    canvas = make_map_canvas(slide, checkpoint, prediction)
+    far = check_domain_shift(checkpoint, prediction.qc_features[prediction.predicted_mask], canvas.background.mpp)
     warnings = [note for note in dict.fromkeys((*notes, far)) if note]
-    parts: list[Markup] = [
-        _head(slide, checkpoint, prediction, comparison, warnings),
-        sections.summary(canvas.ground, prediction, comparison),
-        sections.maps(canvas, prediction, comparison, symbols),
+    parts: list[SafeMarkup] = [
+        _build_header(slide, checkpoint, prediction, comparison, warnings),
+        sections.build_summary_section(canvas.background, prediction, comparison),
+        sections.build_map_section(canvas, prediction, comparison, symbols),
     ]
     if comparison is not None:
-        found = worst_regions(comparison) if regions is None else regions
-        parts.append(sections.worst(canvas, comparison, found))
+        found = find_error_regions(comparison) if regions is None else regions
+        parts.append(sections.build_error_region_section(canvas, comparison, found))
     if reliability is None:
-        reliability = judge(checkpoint.reference, prediction.evidence, prediction.tokens)
-    if len(reliability.score) == len(canvas.at) and np.isfinite(reliability.score).any():
-        parts.append(sections.reliability(canvas, reliability))
-    parts += [_genes(checkpoint, prediction, comparison), _card(checkpoint)]
-    parts.append(_made(checkpoint, prediction, command))
+        reliability = score_reliability(checkpoint.reference, prediction.qc_features, prediction.tokens)
+    if len(reliability.score) == len(canvas.positions) and np.isfinite(reliability.score).any():
+        parts.append(sections.build_reliability_section(canvas, reliability))
+    parts += [_build_gene_section(checkpoint, prediction, comparison), _build_card_section(checkpoint)]
+    parts.append(_build_provenance_section(checkpoint, prediction, command))
     title = comparison.name if comparison else slide.name
-    text = _document(title, [canvas.defined(), parts])
-    with written_whole(path) as file:
+    text = _render_page(title, [canvas.draw_shared_defs(), parts])
+    with atomic_write(path) as file:
         file.write_text(text, encoding="utf-8")
     return Path(path)
 
 
-def canvas_of(slide: Slide, checkpoint: Checkpoint, prediction: Prediction) -> Canvas:
+def make_map_canvas(slide: Slide, checkpoint: Checkpoint, prediction: Prediction) -> MapCanvas:
     """Where the spots of a prediction are drawn. Raises SlideError."""
     spots, mpp = prediction.target.spots, float(prediction.provenance["mpp"])
     pitch = spots.pitch_um or checkpoint.spot_pitch_um
-    tiles = prediction.target.kind is Kind.GRID
+    tiles = prediction.target.kind is TargetKind.GRID
     if tiles and prediction.target.grid is not None:
         pitch = prediction.target.grid.pitch_um
     diameter = spots.diameter_um or checkpoint.spot_diameter_um
-    um = pitch if tiles else max(diameter, LEAST_SPOT * pitch)
-    ground = ground_of(slide, spots.xy, 1.5 * pitch / mpp, mpp)
-    return Canvas(ground, ground.at(spots.xy), um / mpp * ground.scale, tiles)
+    um = pitch if tiles else max(diameter, MIN_SPOT_TO_PITCH * pitch)
+    ground = read_map_background(slide, spots.xy, 1.5 * pitch / mpp, mpp)
+    return MapCanvas(ground, ground.to_drawing(spots.xy), um / mpp * ground.units_per_px, tiles)
 
 
-def _head(
+def _build_header(
     slide: Slide,
     checkpoint: Checkpoint,
     prediction: Prediction,
     comparison: Comparison | None,
     notes: Sequence[str],
-) -> Markup:
+) -> SafeMarkup:
     name = comparison.name if comparison else slide.name
     record = prediction.provenance
     what = "Predicted and measured expression" if comparison else "Predicted expression"
     about = (
-        f"{slide.label}, {len(prediction.target):,} {_places(prediction)}, "
+        f"{slide.label}, {len(prediction.target):,} {_spots_or_tiles(prediction)}, "
         f"{len(prediction.panel)} genes, by the checkpoint {checkpoint.title}. "
         f"Values are {prediction.label_scale.name}."
     )
-    warned = [(notes, "notes alarming"), (comparison.notes if comparison else (), "notes")]
-    return tag(
+    warned = [(notes, "notes alarming"), (comparison.caveats if comparison else (), "notes")]
+    return build_element(
         "header",
-        tag("p", KIND, class_="kind"),
-        tag("h1", f"{what}: {name}"),
-        tag("p", about, f" Predicted {_day(record.get('created'))}.", class_="about"),
-        [tag("ul", [tag("li", n) for n in some], class_=kind) for some, kind in warned if some],
+        build_element("p", DISCLAIMER, class_="kind"),
+        build_element("h1", f"{what}: {name}"),
+        build_element("p", about, f" Predicted {_format_date(record.get('created'))}.", class_="about"),
+        [build_element("ul", [build_element("li", n) for n in some], class_=kind) for some, kind in warned if some],
     )
 
 
-def _genes(checkpoint: Checkpoint, prediction: Prediction, comparison: Comparison | None) -> Markup:
+def _build_gene_section(checkpoint: Checkpoint, prediction: Prediction, comparison: Comparison | None) -> SafeMarkup:
     if comparison is None:
-        table = predicted_table(prediction, expected_pcc(checkpoint.card))
+        table = build_predicted_table(prediction, held_out_pcc_from_card(checkpoint.card))
         text = "All predicted genes, with their mean and variance over the spots."
     else:
-        table = gene_table(comparison)
+        table = build_gene_table(comparison)
         text = (
             f"All {len(comparison.panel)} genes that are measured and predicted, over "
             f"{len(comparison.spots)} spots, best first. The interval of the PCC comes from "
             "resampling blocks of spots, because neighbours are not independent."
         )
-    hint = tag("span", " Click on a heading to sort.", class_="screen scripted")
-    return tag(
+    hint = build_element("span", " Click on a heading to sort.", class_="screen scripted")
+    return build_element(
         "section",
-        tag("h2", "Genes"),
-        tag("p", text, hint, class_="hint"),
-        tag("div", table, class_="scroll"),
+        build_element("h2", "Genes"),
+        build_element("p", text, hint, class_="hint"),
+        build_element("div", table, class_="scroll"),
     )
 
 
-def _card(checkpoint: Checkpoint) -> Markup:
+def _build_card_section(checkpoint: Checkpoint) -> SafeMarkup:
     """All that the checkpoint says of itself; where it lies on this machine is nobody's matter."""
     path = checkpoint.path
-    text = describe(replace(checkpoint, path=None if path is None else Path(path.name)))
-    return tag(
+    text = describe_checkpoint(replace(checkpoint, path=None if path is None else Path(path.name)))
+    return build_element(
         "section",
-        tag("h2", "Checkpoint card"),
-        tag("details", tag("summary", checkpoint.title), tag("pre", text)),
+        build_element("h2", "Checkpoint card"),
+        build_element("details", build_element("summary", checkpoint.title), build_element("pre", text)),
     )
 
 
-def _made(checkpoint: Checkpoint, prediction: Prediction, command: str) -> Markup:
-    record, made = prediction.provenance, provenance(command)
+def _build_provenance_section(checkpoint: Checkpoint, prediction: Prediction, command: str) -> SafeMarkup:
+    record, made = prediction.provenance, collect_provenance(command)
     packages = ", ".join(f"{name} {version}" for name, version in made["packages"].items())
-    entries: list[tuple[str, Children]] = [
+    entries: list[tuple[str, MarkupChildren]] = [
         ("Slide", record.get("slide")),
         ("Slide fingerprint", record.get("slide_fingerprint")),
-        ("Pixel size", f"{record['mpp']:.4g} µm/px, {_words(record.get('mpp_origin'))}"),
+        ("Pixel size", f"{record['mpp']:.4g} µm/px, {_format_mpp_origin(record.get('mpp_origin'))}"),
         ("Checkpoint", checkpoint.title),
         ("Checkpoint SHA-256", checkpoint.sha256),
         ("Label scale", prediction.label_scale.name),
@@ -183,42 +183,42 @@ def _made(checkpoint: Checkpoint, prediction: Prediction, command: str) -> Marku
         ("Versions", f"napari-dkan {made['napari_dkan']}, Python {made['python']}, {packages}"),
         ("Machine", made["machine"]),
     ]
-    return tag("section", tag("h2", "How it was made"), facts(entries))
+    return build_element("section", build_element("h2", "How it was made"), build_key_value_table(entries))
 
 
-def _document(title: str, body: Children) -> str:
+def _render_page(title: str, body: MarkupChildren) -> str:
     """The whole page. Its policy forbids everything that is not inside it, whatever a browser
     makes of the text of others."""
-    style, script = (_own(name) for name in ("page.css", "sort.js"))
+    style, script = (_read_page_resource(name) for name in ("page.css", "sort.js"))
     digest = b64encode(sha256(script.encode()).digest()).decode()
     policy = (
         "default-src 'none'; img-src data:; style-src 'unsafe-inline'; "
         f"script-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
     )
-    head = tag(
+    head = build_element(
         "head",
-        tag("meta", charset="utf-8"),
-        tag("meta", http_equiv="Content-Security-Policy", content=policy),
-        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        tag("title", f"{title}: predicted expression"),
-        tag("style", verbatim(style)),
+        build_element("meta", charset="utf-8"),
+        build_element("meta", http_equiv="Content-Security-Policy", content=policy),
+        build_element("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        build_element("title", f"{title}: predicted expression"),
+        build_element("style", mark_trusted(style)),
     )
-    footer = tag("footer", f"{KIND}. Made by napari-dkan.")
-    page = tag("body", body, footer, tag("script", verbatim(script)))
-    return joined(verbatim("<!DOCTYPE html>\n"), tag("html", head, page, lang="en")).text + "\n"
+    footer = build_element("footer", f"{DISCLAIMER}. Made by napari-dkan.")
+    page = build_element("body", body, footer, build_element("script", mark_trusted(script)))
+    return concatenate(mark_trusted("<!DOCTYPE html>\n"), build_element("html", head, page, lang="en")).html + "\n"
 
 
-def _own(name: str) -> str:
+def _read_page_resource(name: str) -> str:
     return (files(__package__) / name).read_text(encoding="utf-8")
 
 
-def _places(prediction: Prediction) -> str:
+def _spots_or_tiles(prediction: Prediction) -> str:
     return "spots" if prediction.target.grid is None else "tiles"
 
 
-def _day(created: Any) -> str:
+def _format_date(created: Any) -> str:
     return str(created or "").split("T")[0]
 
 
-def _words(origin: Any) -> str:
+def _format_mpp_origin(origin: Any) -> str:
     return str(origin or "given")

@@ -8,7 +8,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ..sections import Encoded
+from ..sections import EncodedSection
 from .nsl import NeuralStainLearning
 from .pca_ridge import PcaRidge
 from .ridge import FeatureRidge
@@ -16,13 +16,13 @@ from .ridge_stain import StainRidge
 from .training_mean import TrainingMean
 
 # A section it has not seen -> (N, G) on the scale of the labels.
-Predict = Callable[[Encoded], NDArray[np.float64]]
+PredictFunction = Callable[[EncodedSection], NDArray[np.float64]]
 
 
 class Baseline(Protocol):
     """A method that is fitted on training sections alone."""
 
-    def fit(self, sections: Sequence[Encoded]) -> Predict: ...
+    def fit(self, sections: Sequence[EncodedSection]) -> PredictFunction: ...
 
 
 BASELINES: dict[str, Baseline] = {

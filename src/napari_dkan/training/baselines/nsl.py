@@ -11,11 +11,11 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..sections import Encoded
+from ..sections import EncodedSection
 
 # Haematoxylin and eosin in optical density (Ruifrok and Johnston 2001), and what is left over.
-_STAINS = ((0.65, 0.70, 0.29), (0.07, 0.99, 0.11), (0.27, 0.57, 0.78))
-_SIDE = 8  # pixels of a patch after area averaging: colour is all that is looked at
+_STAIN_VECTORS = ((0.65, 0.70, 0.29), (0.07, 0.99, 0.11), (0.27, 0.57, 0.78))
+_POOLED_PX = 8  # pixels of a patch after area averaging: colour is all that is looked at
 _EPS = 1.0 / 255
 
 
@@ -32,22 +32,22 @@ class NeuralStainLearning:
     """
 
     epochs: int = 60
-    batch: int = 64
+    batch_size: int = 64
     lr: float = 0.02
     seed: int = 2021
 
-    def fit(self, sections: Sequence[Encoded]) -> Callable[[Encoded], NDArray[np.float64]]:
-        density = torch.cat([optical_density(s.section.patches) for s in sections])
+    def fit(self, sections: Sequence[EncodedSection]) -> Callable[[EncodedSection], NDArray[np.float64]]:
+        density = torch.cat([compute_optical_density(s.section.patches) for s in sections])
         labels = torch.cat([s.section.labels for s in sections])
         mean, std = labels.mean(dim=0), labels.std(dim=0, unbiased=False).clamp_min(1e-6)
         wanted = (labels - mean) / std
         generator = torch.Generator().manual_seed(self.seed)
-        stains = torch.tensor(_STAINS).expand(labels.shape[1], 3, 3).clone().requires_grad_()
+        stains = torch.tensor(_STAIN_VECTORS).expand(labels.shape[1], 3, 3).clone().requires_grad_()
         weights = torch.zeros(labels.shape[1], 2, requires_grad=True)
         optimiser = torch.optim.Adam([stains, weights], lr=self.lr)
         for _ in range(self.epochs):
-            for rows in torch.randperm(len(density), generator=generator).split(self.batch):
-                amounts = stain_amounts(density[rows], stains)
+            for rows in torch.randperm(len(density), generator=generator).split(self.batch_size):
+                amounts = compute_stain_amounts(density[rows], stains)
                 # centred within the batch: an offset is not a parameter
                 out = ((amounts - amounts.mean(dim=0)) * weights).sum(dim=-1)
                 loss = F.mse_loss(out, wanted[rows] - wanted[rows].mean(dim=0))
@@ -55,23 +55,23 @@ class NeuralStainLearning:
                 loss.backward()
                 optimiser.step()
         with torch.no_grad():
-            centre = _in_parts(density, stains.detach()).mean(dim=0)
+            centre = _compute_stain_amounts_in_chunks(density, stains.detach()).mean(dim=0)
 
-        def predict(section: Encoded) -> NDArray[np.float64]:
+        def predict(section: EncodedSection) -> NDArray[np.float64]:
             with torch.no_grad():
-                amounts = _in_parts(optical_density(section.section.patches), stains) - centre
+                amounts = _compute_stain_amounts_in_chunks(compute_optical_density(section.section.patches), stains) - centre
                 return ((amounts * weights).sum(dim=-1) * std + mean).double().numpy()
 
         return predict
 
 
-def optical_density(patches: Tensor) -> Tensor:
+def compute_optical_density(patches: Tensor) -> Tensor:
     """uint8 RGB (N, 3, P, P) -> (N, 64, 3) optical density of the patch's areas."""
     density = -torch.log10(patches.float().div(255).clamp_min(_EPS))
-    return F.adaptive_avg_pool2d(density, _SIDE).flatten(2).transpose(1, 2)
+    return F.adaptive_avg_pool2d(density, _POOLED_PX).flatten(2).transpose(1, 2)
 
 
-def stain_amounts(density: Tensor, stains: Tensor) -> Tensor:
+def compute_stain_amounts(density: Tensor, stains: Tensor) -> Tensor:
     """(N, K, 3) densities and G matrices (G, 3, 3) of stain vectors -> mean H and E (N, G, 2)."""
     vectors = F.normalize(stains, dim=-1)
     # a matrix on its way through a singular one has no inverse; a little ridge gives it one
@@ -82,5 +82,5 @@ def stain_amounts(density: Tensor, stains: Tensor) -> Tensor:
     return F.relu(unmixed).mean(dim=2)
 
 
-def _in_parts(density: Tensor, stains: Tensor) -> Tensor:
-    return torch.cat([stain_amounts(part, stains) for part in density.split(64)])
+def _compute_stain_amounts_in_chunks(density: Tensor, stains: Tensor) -> Tensor:
+    return torch.cat([compute_stain_amounts(part, stains) for part in density.split(64)])

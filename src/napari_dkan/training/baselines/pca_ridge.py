@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ..sections import Encoded
+from ..sections import EncodedSection
 
-Array = NDArray[np.float64]
+FloatMatrix = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -27,8 +27,8 @@ class PcaRidge:
 
     components: int = 256
 
-    def fit(self, sections: Sequence[Encoded]) -> Callable[[Encoded], Array]:
-        x = np.concatenate([_inputs(s) for s in sections])
+    def fit(self, sections: Sequence[EncodedSection]) -> Callable[[EncodedSection], FloatMatrix]:
+        x = np.concatenate([_target_features(s) for s in sections])
         y = np.concatenate([s.section.labels.numpy() for s in sections]).astype(np.float64)
         mean, std = x.mean(axis=0), x.std(axis=0)
         std = np.where(std == 0, 1.0, std)
@@ -39,8 +39,8 @@ class PcaRidge:
         offset = y.mean(axis=0)
         # on principal components the ridge solution is diagonal
         weights = (spread / (spread**2 + alpha))[:, None] * (left.T @ (y - offset))
-        return lambda section: (_inputs(section) - mean) / std @ axes.T @ weights + offset
+        return lambda section: (_target_features(section) - mean) / std @ axes.T @ weights + offset
 
 
-def _inputs(section: Encoded) -> Array:
-    return section.own.numpy().astype(np.float64)
+def _target_features(section: EncodedSection) -> FloatMatrix:
+    return section.target_features.numpy().astype(np.float64)

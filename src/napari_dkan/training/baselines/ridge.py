@@ -8,20 +8,20 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ..ridge import Array, choose_ridge, multi_scale
-from ..sections import Encoded
+from ..ridge import Float64Array, fit_ridge_cv, compute_multi_scale_features
+from ..sections import EncodedSection
 
 
 @dataclass(frozen=True)
 class FeatureRidge:
     """The features are those the network sees; the penalty is chosen within the training."""
 
-    def fit(self, sections: Sequence[Encoded]) -> Callable[[Encoded], NDArray[np.float64]]:
-        ridge = choose_ridge(
-            [_inputs(s) for s in sections], [s.section.labels.numpy() for s in sections]
+    def fit(self, sections: Sequence[EncodedSection]) -> Callable[[EncodedSection], NDArray[np.float64]]:
+        ridge = fit_ridge_cv(
+            [_multi_scale_features(s) for s in sections], [s.section.labels.numpy() for s in sections]
         )
-        return lambda section: ridge.predict(_inputs(section))
+        return lambda section: ridge.predict(_multi_scale_features(section))
 
 
-def _inputs(section: Encoded) -> Array:
-    return multi_scale(section.features.numpy(), section.section.mask.numpy())
+def _multi_scale_features(section: EncodedSection) -> Float64Array:
+    return compute_multi_scale_features(section.neighbor_features.numpy(), section.section.mask.numpy())

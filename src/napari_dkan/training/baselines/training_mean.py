@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ..sections import Encoded
+from ..sections import EncodedSection
 
 
 @dataclass(frozen=True)
 class TrainingMean:
-    def fit(self, sections: Sequence[Encoded]) -> Callable[[Encoded], NDArray[np.float64]]:
+    def fit(self, sections: Sequence[EncodedSection]) -> Callable[[EncodedSection], NDArray[np.float64]]:
         mean = np.concatenate([s.section.labels.numpy() for s in sections]).mean(axis=0)
         return lambda section: np.tile(mean, (len(section.section), 1))

@@ -16,21 +16,21 @@ from numpy.typing import NDArray
 
 from ...errors import SpotsError
 
-Rows = NDArray[np.int64]
-BLOCK = 20  # spots of a block, about
-FEWEST = 8  # spots of any part
+SpotRows = NDArray[np.int64]
+SPOTS_PER_BLOCK = 20  # spots of a block, about
+MIN_SPOTS = 8  # spots of any part
 
 
 @dataclass(frozen=True)
-class Held:
+class HeldOutSpots:
     """Rows of a section: out are held out, ring lies around them, rest is all else."""
 
-    out: Rows
-    ring: Rows
-    rest: Rows
+    held_out: SpotRows
+    buffer: SpotRows
+    remaining: SpotRows
 
 
-def blocks(array: Rows, size: float = BLOCK) -> tuple[Rows, ...]:
+def split_into_blocks(array: SpotRows, size: float = SPOTS_PER_BLOCK) -> tuple[SpotRows, ...]:
     """Contiguous blocks of equal size, by halving along the longer side again and again.
 
     array : (N, 2) array coordinates.
@@ -39,31 +39,31 @@ def blocks(array: Rows, size: float = BLOCK) -> tuple[Rows, ...]:
     times = max(0, round(np.log2(max(len(array), 1) / size)))
     found = [every]
     for _ in range(times):
-        found = [half for block in found for half in _halves(array, block)]
+        found = [half for block in found for half in _halve_block(array, block)]
     return tuple(found)
 
 
-def hold_out(array: Rows, rows: Rows, out: Rows, reach: int) -> Held:
+def separate_with_buffer(array: SpotRows, rows: SpotRows, out: SpotRows, reach: int) -> HeldOutSpots:
     """``out`` and the ring of ``rows`` around it, at most ``reach`` spots away on the array."""
     rest = np.setdiff1d(rows, out)
-    near = _near(array, rest, out, reach)
-    return Held(out, rest[near], rest[~near])
+    near = _is_within_reach(array, rest, out, reach)
+    return HeldOutSpots(out, rest[near], rest[~near])
 
 
-def draw_blocks(array: Rows, rows: Rows, share: float, seed: int) -> Rows:
+def draw_blocks(array: SpotRows, rows: SpotRows, share: float, seed: int) -> SpotRows:
     """About a share of the rows, in whole blocks drawn at random.
 
     Raises SpotsError when there are too few rows for a held-out part and another.
     """
     wanted = share * len(rows)
-    if min(wanted, len(rows) - wanted) < FEWEST:
+    if min(wanted, len(rows) - wanted) < MIN_SPOTS:
         raise SpotsError(
             f"{len(rows)} labelled spots are too few to hold some of them out; "
-            f"each part needs {FEWEST}."
+            f"each part needs {MIN_SPOTS}."
         )
-    found = blocks(array[rows], min(BLOCK, max(FEWEST, int(wanted))))
+    found = split_into_blocks(array[rows], min(SPOTS_PER_BLOCK, max(MIN_SPOTS, int(wanted))))
     order = np.random.default_rng(seed).permutation(len(found))
-    taken: list[Rows] = []
+    taken: list[SpotRows] = []
     count = 0
     for i in order:
         if count and abs(count + len(found[i]) - wanted) > abs(count - wanted):
@@ -73,7 +73,7 @@ def draw_blocks(array: Rows, rows: Rows, share: float, seed: int) -> Rows:
     return np.sort(rows[np.concatenate(taken)])
 
 
-def _halves(array: Rows, block: Rows) -> tuple[Rows, Rows]:
+def _halve_block(array: SpotRows, block: SpotRows) -> tuple[SpotRows, SpotRows]:
     at = array[block]
     axis = int(np.argmax(np.ptp(at, axis=0)))
     order = np.lexsort((at[:, 1 - axis], at[:, axis]))
@@ -81,16 +81,16 @@ def _halves(array: Rows, block: Rows) -> tuple[Rows, Rows]:
     return block[order[:middle]], block[order[middle:]]
 
 
-def _near(array: Rows, rows: Rows, out: Rows, reach: int) -> NDArray[np.bool_]:
+def _is_within_reach(array: SpotRows, rows: SpotRows, out: SpotRows, reach: int) -> NDArray[np.bool_]:
     """Which rows lie within reach of a spot that is out; along x twice as far where the spots of
     a hexagonal array are two apart."""
-    far = np.array([reach * (2 if _hexagonal(array) else 1), reach])
+    far = np.array([reach * (2 if _is_hexagonal(array) else 1), reach])
     if not len(out):
         return np.zeros(len(rows), dtype=bool)
     apart = np.abs(array[rows][:, None] - array[out][None])
     return (apart <= far).all(axis=2).any(axis=1)
 
 
-def _hexagonal(array: Rows) -> bool:
+def _is_hexagonal(array: SpotRows) -> bool:
     parity = array.sum(axis=1) % 2
     return len(array) > 2 and bool((parity == parity[0]).all())

@@ -8,10 +8,10 @@ from typing import Annotated, Any
 import typer
 
 from ...errors import DkanError, OutputError
-from ..options import EncoderWeights, command_line, names_of
-from .settings import Adapt, HoldOut, TuneSettings
+from ..options import EncoderWeightsOption, format_command_line, parse_section_names
+from .settings import AdaptScope, HoldOutUnit, FinetuneSettings
 
-SMALL = 128  # width of a network
+SMALL_NETWORK_DIM = 128  # width of a network
 
 
 def finetune_command(
@@ -33,13 +33,13 @@ def finetune_command(
         str | None, typer.Option(help="Such as C2,C3; default all there are.")
     ] = None,
     adapt: Annotated[
-        Adapt, typer.Option(help="What may change; auto goes by the number of spots.")
-    ] = Adapt.auto,
+        AdaptScope, typer.Option(help="What may change; auto goes by the number of spots.")
+    ] = AdaptScope.auto,
     epochs: Annotated[int | None, typer.Option(min=1, help="Epochs at most.")] = None,
     seconds: Annotated[float | None, typer.Option(help="Seconds at most.")] = None,
     hold_out: Annotated[
-        HoldOut, typer.Option(help="What is held out and reported on.")
-    ] = HoldOut.blocks,
+        HoldOutUnit, typer.Option(help="What is held out and reported on.")
+    ] = HoldOutUnit.blocks,
     share: Annotated[float, typer.Option(help="Share of the spots that is held out.")] = 0.25,
     seed: Annotated[int, typer.Option(help="Of the split and the fit.")] = 2021,
     lr: Annotated[float | None, typer.Option(help="Learning rate; default by --adapt.")] = None,
@@ -53,36 +53,36 @@ def finetune_command(
         typer.Option(help="Gene file of `genes build`: its genes join where they are measured."),
     ] = None,
     title: Annotated[str, typer.Option(help="Title on the checkpoint's card.")] = "",
-    encoder_weights: EncoderWeights = None,
+    encoder_weights: EncoderWeightsOption = None,
     events: Annotated[
         bool, typer.Option(help="One JSON object a line, and commands on stdin.")
     ] = False,
 ) -> None:
     """Teach a checkpoint measured sections, and tell whether it got better on held-out spots."""
-    from .control import Control
-    from .conversation import Conversation
-    from .events import Failed
+    from .control import FinetuneControl
+    from .conversation import TuningProtocol
+    from .events import FinetuneFailed
 
-    def work(on_event: Any, control: Control) -> Any:
+    def work(on_event: Any, control: FinetuneControl) -> Any:
         import torch
 
         from ...model import load_checkpoint, save_checkpoint
-        from ...samples.bundled import bundled_checkpoint
-        from .events import Finished
-        from .finetune import finetune
-        from .reading import read_some
+        from ...samples.bundled import find_bundled_checkpoint
+        from .events import FinetuneFinished
+        from .finetune import finetune_checkpoint
+        from .reading import read_finetune_sections
 
-        settings = TuneSettings(adapt, epochs, seconds, hold_out, share, seed, lr)
+        settings = FinetuneSettings(adapt, epochs, seconds, hold_out, share, seed, lr)
         for path in (out, *([] if report is None else [report])):
             if not path.resolve().parent.is_dir():
                 raise OutputError(f"{path.parent} is not a folder; make it, or write elsewhere.")
-        names, other_names = names_of(sections), names_of(others) or []
-        path = bundled_checkpoint("her2-breast") if checkpoint == "bundled" else Path(checkpoint)
+        names, other_names = parse_section_names(sections), parse_section_names(others) or []
+        path = find_bundled_checkpoint("her2-breast") if checkpoint == "bundled" else Path(checkpoint)
         model = load_checkpoint(path)
-        if model.network.config.dim <= SMALL:  # steps so short that threads wait for each other
+        if model.network.config.dim <= SMALL_NETWORK_DIM:  # steps so short that threads wait for each other
             torch.set_num_threads(1)
-        teaching, rest = read_some(data, names, other_names)
-        command = command_line(
+        teaching, rest = read_finetune_sections(data, names, other_names)
+        command = format_command_line(
             "finetune",
             checkpoint=checkpoint if checkpoint == "bundled" else Path(checkpoint),
             data=" --data ".join(d.resolve().name for d in data),
@@ -97,7 +97,7 @@ def finetune_command(
             others=others,
             new_genes=new_genes,
         )
-        tuned = finetune(
+        tuned = finetune_checkpoint(
             model,
             teaching,
             settings,
@@ -109,26 +109,26 @@ def finetune_command(
             command=command,
             title=title,
         )
-        saved = talk.saved(tuned.checkpoint, out, save_checkpoint)
+        saved = talk.save_with_retry(tuned.checkpoint, out, save_checkpoint)
         if report is not None:
-            _write(report, tuned.report)
-        return Finished(tuned.better, tuned.verdict, str(saved), tuned.report)
+            _write_report(report, tuned.report)
+        return FinetuneFinished(tuned.is_better, tuned.verdict, str(saved), tuned.report)
 
-    talk = Conversation(events, typer.echo)
+    talk = TuningProtocol(events, typer.echo)
     try:
-        finished = work(talk.tell, talk.control)
+        finished = work(talk.send_event, talk.control)
     except DkanError as error:
         if events:
-            talk.tell(Failed(str(error)))
+            talk.send_event(FinetuneFailed(str(error)))
         raise
-    talk.tell(finished)
+    talk.send_event(finished)
 
 
-def _write(path: Path, report: dict[str, Any]) -> None:
+def _write_report(path: Path, report: dict[str, Any]) -> None:
     import json
 
-    from ...files import written_whole
+    from ...files import atomic_write
 
-    with written_whole(path) as file:
+    with atomic_write(path) as file:
         text = json.dumps(report, indent=1, ensure_ascii=False, allow_nan=False)
         file.write_text(text + "\n", encoding="utf-8")

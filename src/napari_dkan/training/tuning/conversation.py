@@ -10,39 +10,39 @@ from threading import Thread
 from typing import TYPE_CHECKING
 
 from ...errors import OutputError
-from .control import Control
-from .events import EpochDone, Event, Finished, Reading, Started, Unsaved
+from .control import FinetuneControl
+from .events import EpochFinished, FinetuneEvent, FinetuneFinished, SectionReadStarted, FinetuneStarted, SaveFailed
 
 if TYPE_CHECKING:
     from ...model import Checkpoint
 
-Save = Callable[[Path, "Checkpoint"], "Checkpoint"]
+SaveFunction = Callable[[Path, "Checkpoint"], "Checkpoint"]
 
 
-class Conversation:
+class TuningProtocol:
     """machine : JSON lines on stdout and commands from stdin; else words for a person.
 
     echo : prints a line; with ``err=True`` to stderr.
     """
 
-    def __init__(self, machine: bool, echo: Callable[..., None]) -> None:
-        self.machine, self._echo = machine, echo
-        self.control = Control()
-        self._places: SimpleQueue[str | None] = SimpleQueue()  # None: give up
-        self._unsaved = self._alone = False
-        if machine:
-            Thread(target=self._listen, name="commands", daemon=True).start()
+    def __init__(self, is_machine_readable: bool, echo: Callable[..., None]) -> None:
+        self.is_machine_readable, self._echo = is_machine_readable, echo
+        self.control = FinetuneControl()
+        self._save_paths: SimpleQueue[str | None] = SimpleQueue()  # None: give up
+        self._is_unsaved = self._is_disconnected = False
+        if is_machine_readable:
+            Thread(target=self._read_commands, name="commands", daemon=True).start()
 
-    def tell(self, event: Event) -> None:
-        if self.machine:
+    def send_event(self, event: FinetuneEvent) -> None:
+        if self.is_machine_readable:
             sys.stdout.write(event.to_json() + "\n")
             sys.stdout.flush()
             return
-        words = _words(event)
+        words = _format_event(event)
         if words:
-            self._echo(words, err=not isinstance(event, Finished))
+            self._echo(words, err=not isinstance(event, FinetuneFinished))
 
-    def saved(self, checkpoint: Checkpoint, out: Path, save: Save) -> Path:
+    def save_with_retry(self, checkpoint: Checkpoint, out: Path, save: SaveFunction) -> Path:
         """Where it was written; with a program at the other end, it may name another place.
 
         Raises OutputError when it could not be written and no other place was named.
@@ -52,16 +52,16 @@ class Conversation:
                 save(out, checkpoint)
                 return out
             except OutputError as error:
-                if not self.machine:
+                if not self.is_machine_readable:
                     raise
-                self._unsaved = True
-                self.tell(Unsaved(str(error)))
-                place = None if self._alone else self._places.get()
+                self._is_unsaved = True
+                self.send_event(SaveFailed(str(error)))
+                place = None if self._is_disconnected else self._save_paths.get()
                 if place is None:
                     raise
                 out = Path(place)
 
-    def _listen(self) -> None:
+    def _read_commands(self) -> None:
         for line in sys.stdin:
             word, _, rest = line.strip().partition(" ")
             rest = rest.strip()
@@ -71,32 +71,32 @@ class Conversation:
                 self.control.resume()
             elif word == "stop":
                 self.control.stop()
-                if self._unsaved:
-                    self._places.put(None)
+                if self._is_unsaved:
+                    self._save_paths.put(None)
             elif word == "gene":
-                self.control.gene = rest or None
+                self.control.requested_gene = rest or None
             elif word == "save" and rest:
-                self._places.put(rest)
-        self._alone = True
+                self._save_paths.put(rest)
+        self._is_disconnected = True
         self.control.stop()  # whoever asked for it is gone
-        self._places.put(None)
+        self._save_paths.put(None)
 
 
-def _words(event: Event) -> str:
-    if isinstance(event, Reading):
+def _format_event(event: FinetuneEvent) -> str:
+    if isinstance(event, SectionReadStarted):
         return f"reading {event.section} ({event.done + 1} of {event.of})"
-    if isinstance(event, Started):
+    if isinstance(event, FinetuneStarted):
         return (
             f"{event.spots} spots teach, {event.held_out} are held out, {event.between} lie "
             f"between; adapting {event.adapt}"
         )
-    if isinstance(event, EpochDone):
-        loss, pcc = (f"{v:.4f}" for v in (_nan(event.loss), _nan(event.pcc)))
+    if isinstance(event, EpochFinished):
+        loss, pcc = (f"{v:.4f}" for v in (_nan_if_none(event.loss), _nan_if_none(event.pcc)))
         return f"epoch {event.number}: loss {loss}, PCC {pcc}, best epoch {event.best}"
-    if isinstance(event, Finished):
+    if isinstance(event, FinetuneFinished):
         return f"{event.verdict}\nwritten to {event.path}"
     return ""
 
 
-def _nan(value: float | None) -> float:
+def _nan_if_none(value: float | None) -> float:
     return float("nan") if value is None else value

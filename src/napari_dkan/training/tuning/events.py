@@ -19,18 +19,18 @@ from typing import Any, ClassVar
 
 
 @dataclass(frozen=True)
-class Event:
+class FinetuneEvent:
     """One of those below; `to_json` gives its line."""
 
     name: ClassVar[str] = ""
 
     def to_json(self) -> str:
-        values = {f.name: _plain(getattr(self, f.name)) for f in fields(self)}
+        values = {f.name: _to_json_value(getattr(self, f.name)) for f in fields(self)}
         return json.dumps({"event": self.name, **values}, allow_nan=False)
 
 
 @dataclass(frozen=True)
-class Reading(Event):
+class SectionReadStarted(FinetuneEvent):
     """The pixels of a section are about to be read; done : sections before it, of so many."""
 
     name: ClassVar[str] = "reading"
@@ -40,7 +40,7 @@ class Reading(Event):
 
 
 @dataclass(frozen=True)
-class Started(Event):
+class FinetuneStarted(FinetuneEvent):
     """Counts of spots: to fit, to choose the epoch by, held out for the report, left between.
 
     adapt : what is adapted, never "auto". epochs : at most, None when only the clock limits it.
@@ -61,7 +61,7 @@ class Started(Event):
 
 
 @dataclass(frozen=True)
-class EpochDone(Event):
+class EpochFinished(FinetuneEvent):
     """number : from 1. loss : on the fitted spots. pcc : PCC-ALL on the spots that choose the
     epoch, which are not those reported on. seconds : since the first epoch began; left : about so
     many to go. best : the epoch that is kept so far, 0 for the checkpoint as it was."""
@@ -76,7 +76,7 @@ class EpochDone(Event):
 
 
 @dataclass(frozen=True)
-class GeneMap(Event):
+class GeneMapComputed(FinetuneEvent):
     """values : of the gene at every spot of the section as it was handed over, in its order, on
     the label scale; None where a spot has no label."""
 
@@ -87,21 +87,21 @@ class GeneMap(Event):
 
 
 @dataclass(frozen=True)
-class Paused(Event):
+class FinetunePaused(FinetuneEvent):
     """It waits for ``resume`` or ``stop``."""
 
     name: ClassVar[str] = "paused"
 
 
 @dataclass(frozen=True)
-class Resumed(Event):
+class FinetuneResumed(FinetuneEvent):
     """It goes on."""
 
     name: ClassVar[str] = "resumed"
 
 
 @dataclass(frozen=True)
-class Unsaved(Event):
+class SaveFailed(FinetuneEvent):
     """The result could not be written; it is kept until ``save PATH`` or ``stop``."""
 
     name: ClassVar[str] = "unsaved"
@@ -109,7 +109,7 @@ class Unsaved(Event):
 
 
 @dataclass(frozen=True)
-class Finished(Event):
+class FinetuneFinished(FinetuneEvent):
     """path : of the checkpoint. report : the JSON that `--report` writes."""
 
     name: ClassVar[str] = "finished"
@@ -120,18 +120,18 @@ class Finished(Event):
 
 
 @dataclass(frozen=True)
-class Failed(Event):
+class FinetuneFailed(FinetuneEvent):
     """Nothing came of it."""
 
     name: ClassVar[str] = "failed"
     sentence: str
 
 
-def _plain(value: Any) -> Any:
+def _to_json_value(value: Any) -> Any:
     if isinstance(value, float):
         return value if abs(value) < float("inf") else None
     if isinstance(value, (list, tuple)):
-        return [_plain(v) for v in value]
+        return [_to_json_value(v) for v in value]
     if isinstance(value, dict):
-        return {k: _plain(v) for k, v in value.items()}
+        return {k: _to_json_value(v) for k, v in value.items()}
     return value

@@ -12,51 +12,51 @@ import torch
 
 from ...inference.device import pick_device
 from ...model.checkpoint import Checkpoint
-from ...model.ensemble import Ensemble, together
+from ...model.ensemble import Ensemble, combine_members
 from ...model.network import DKAN
-from ..fingerprint import provenance
-from .control import Control
-from .course import Course
-from .events import Event, GeneMap, Reading, Started
-from .figures import Figures, figures, ridge_on
-from .forgetting import forgetting, predict_before
-from .growth import grown
-from .lesson import Lesson, Reader, read_lessons
-from .levels import first_levels
-from .lineage import fine_tuned_card
-from .pupil import Pupil, View, views_of
-from .settings import EPOCHS, Adapt, TuneSettings
-from .split import Part, Split, split
+from ..fingerprint import collect_provenance
+from .control import FinetuneControl
+from .course import TuningLoop
+from .events import FinetuneEvent, GeneMapComputed, SectionReadStarted, FinetuneStarted
+from .figures import FinetuneMetrics, compute_finetune_metrics, predict_with_ridge
+from .forgetting import measure_forgetting, predict_with_original
+from .growth import add_genes
+from .lesson import TrainingSection, TrainingSectionReader, read_training_sections
+from .levels import initialize_mean_std
+from .lineage import build_finetuned_card
+from .pupil import TunedModel, SpotTokens, compute_spot_tokens
+from .settings import DEFAULT_EPOCHS, AdaptScope, FinetuneSettings
+from .split import Subset, HoldOutSplit, split_sections
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
-OnEvent = Callable[[Event], None]
+FinetuneEventCallback = Callable[[FinetuneEvent], None]
 
 
 @dataclass(frozen=True)
-class Tuned:
+class FinetuneResult:
     """checkpoint : not written yet. better : on the spots held out; verdict says so in words."""
 
     checkpoint: Checkpoint
     report: dict[str, Any]
-    better: bool
+    is_better: bool
     verdict: str
 
 
-def finetune(
+def finetune_checkpoint(
     checkpoint: Checkpoint,
     sections: Sequence[AnnData],
-    settings: TuneSettings,
-    on_event: OnEvent = lambda event: None,
-    control: Control | None = None,
+    settings: FinetuneSettings,
+    on_event: FinetuneEventCallback = lambda event: None,
+    control: FinetuneControl | None = None,
     *,
     others: Sequence[AnnData] = (),
     new_genes: Path | None = None,
     encoder_weights: Path | None = None,
     command: str = "finetune",
     title: str = "",
-) -> Tuned:
+) -> FinetuneResult:
     """Teach every member of a checkpoint some spots of the sections; see `split` for which.
 
     others : sections that teach nothing; the change on them is reported. new_genes : a gene file
@@ -65,184 +65,184 @@ def finetune(
     Raises SpotsError when a section has too few spots, none of the panel's genes, or lies off its
     image.
     """
-    control = control or Control()
-    bigger = grown(checkpoint, new_genes, sections)
+    control = control or FinetuneControl()
+    bigger = add_genes(checkpoint, new_genes, sections)
     start, panel = bigger.checkpoint, bigger.checkpoint.panel
-    reader = Reader(checkpoint, encoder_weights, pick_device("cpu"))
+    reader = TrainingSectionReader(checkpoint, encoder_weights, pick_device("cpu"))
     count = len(sections) + len(others)
 
     def reading(name: str, done: int) -> None:
-        on_event(Reading(name, done, count))
+        on_event(SectionReadStarted(name, done, count))
 
-    lessons = read_lessons(reader, sections, panel, reading)
-    rest = read_lessons(reader, others, panel, lambda n, done: reading(n, len(sections) + done))
-    parts = split(lessons, settings, max(1, checkpoint.label_scale.smoothing // 2))
-    adapt = settings.adapt.suited(len(parts.fit))
+    lessons = read_training_sections(reader, sections, panel, reading)
+    rest = read_training_sections(reader, others, panel, lambda n, done: reading(n, len(sections) + done))
+    parts = split_sections(lessons, settings, max(1, checkpoint.label_scale.smoothing // 2))
+    adapt = settings.adapt.resolve(len(parts.train))
     settings = replace(settings, adapt=adapt)
-    epochs = settings.epochs or (None if settings.seconds else EPOCHS)
+    epochs = settings.epochs or (None if settings.seconds else DEFAULT_EPOCHS)
     if bigger.symbols:
-        _place(start.network, len(checkpoint.panel), lessons, parts.fit)
-    course, pupils = _course(start.network, lessons, parts, settings, epochs)
-    on_event(_started(lessons, parts, settings, epochs, course, len(panel)))
-    course.run(on_event, control, _map_of(checkpoint, lessons, pupils, control, on_event))
-    network = together([p.network.requires_grad_(False).eval() for p in pupils])
+        _initialize_new_genes(start.network, len(checkpoint.panel), lessons, parts.train)
+    course, pupils = _build_tuning_loop(start.network, lessons, parts, settings, epochs)
+    on_event(_make_started_event(lessons, parts, settings, epochs, course, len(panel)))
+    course.run(on_event, control, _make_gene_map_callback(checkpoint, lessons, pupils, control, on_event))
+    network = combine_members([p.network.requires_grad_(False).eval() for p in pupils])
     old = checkpoint.network
     predicted = {
-        "before": predict_before(old, lessons, parts.report, bigger),
-        "after": [_mean(pupils, i, rows) for i, rows in enumerate(parts.report.rows)],
-        "ridge": ridge_on(lessons, parts),
+        "before": predict_with_original(old, lessons, parts.test, bigger),
+        "after": [_predict_mean(pupils, i, rows) for i, rows in enumerate(parts.test.rows)],
+        "ridge": predict_with_ridge(lessons, parts),
     }
     known = np.arange(len(panel)) < len(checkpoint.panel)
-    found = figures(panel, lessons, parts.report, predicted, known)
-    verdict = found.verdict(course.end)
+    found = compute_finetune_metrics(panel, lessons, parts.test, predicted, known)
+    verdict = found.format_verdict(course.end_reason)
     facts: dict[str, Any] = {
         "verdict": verdict,
         "adapted": adapt.value,
         "epochs": len(course.curve),
-        "best_epoch": course.best,
-        "levels_adapted": course.levels,
-        "ended": course.end,
+        "best_epoch": course.best_epoch,
+        "levels_adapted": course.is_recalibrated,
+        "ended": course.end_reason,
         "spots": {
-            "fit": len(parts.fit),
-            "choosing": parts.choosing,
-            "held_out": len(parts.report),
-            "between": parts.between,
+            "fit": len(parts.train),
+            "choosing": parts.n_validation,
+            "held_out": len(parts.test),
+            "between": parts.n_buffer,
         },
-        "genes_not_measured": _not_measured(panel.symbols, lessons),
-        "others": forgetting(old, network, rest),
+        "genes_not_measured": _list_unmeasured_genes(panel.symbols, lessons),
+        "others": measure_forgetting(old, network, rest),
         "command": command,
     }
     if bigger.symbols:
-        new = figures(panel, lessons, parts.report, predicted, ~known)
+        new = compute_finetune_metrics(panel, lessons, parts.test, predicted, ~known)
         facts["new_genes"] = {
             "genes": list(bigger.symbols),
-            "not_measured": list(bigger.not_measured),
-            **{m: dict(values) for m, values in new.methods.items()},
-            "per_gene_pcc": {g: dict(values) for g, values in new.per_gene.items()},
+            "not_measured": list(bigger.unmeasured_symbols),
+            **{m: dict(values) for m, values in new.summaries.items()},
+            "per_gene_pcc": {g: dict(values) for g, values in new.pcc_per_gene.items()},
         }
-    card = fine_tuned_card(checkpoint, lessons, settings, found, facts, title)
+    card = build_finetuned_card(checkpoint, lessons, settings, found, facts, title)
     made = replace(start, network=network, card=card, sha256="", path=None)
-    if adapt is Adapt.everything:  # the reference is of tokens that are no longer made so
+    if adapt is AdaptScope.everything:  # the reference is of tokens that are no longer made so
         made = replace(made, reference=None)
-    return Tuned(
+    return FinetuneResult(
         made,
-        _report(checkpoint, lessons, found, facts, settings, course),
-        found.better,
+        _build_report(checkpoint, lessons, found, facts, settings, course),
+        found.is_better,
         verdict,
     )
 
 
-def _course(
+def _build_tuning_loop(
     network: DKAN | Ensemble,
-    lessons: Sequence[Lesson],
-    parts: Split,
-    settings: TuneSettings,
+    lessons: Sequence[TrainingSection],
+    parts: HoldOutSplit,
+    settings: FinetuneSettings,
     epochs: int | None,
-) -> tuple[Course, list[Pupil]]:
-    members = network.all_members if isinstance(network, Ensemble) else [network]
-    views: list[list[View]] = [views_of(m, lessons) for m in members]
+) -> tuple[TuningLoop, list[TunedModel]]:
+    members = network.member_networks if isinstance(network, Ensemble) else [network]
+    views: list[list[SpotTokens]] = [compute_spot_tokens(m, lessons) for m in members]
 
-    def pupil(number: int, part: Part, seed: int) -> Pupil:
+    def pupil(number: int, part: Subset, seed: int) -> TunedModel:
         i = number % len(members)
-        return Pupil(
+        return TunedModel(
             members[i], views[i], lessons, part, settings.adapt, settings.lr, settings.seed + seed
         )
 
-    kept = [pupil(i, parts.fit, i) for i in range(len(members))]
+    kept = [pupil(i, parts.train, i) for i in range(len(members))]
     judged = [(pupil(i, taught, 100 + i), chosen) for i, (taught, chosen) in enumerate(parts.folds)]
-    return Course(kept, judged, epochs, settings), kept
+    return TuningLoop(kept, judged, epochs, settings), kept
 
 
 @torch.no_grad()
-def _place(network: DKAN | Ensemble, old: int, lessons: Sequence[Lesson], fit: Part) -> None:
+def _initialize_new_genes(network: DKAN | Ensemble, old: int, lessons: Sequence[TrainingSection], fit: Subset) -> None:
     """Levels of the new genes, from the spots that teach."""
-    for member in network.all_members if isinstance(network, Ensemble) else [network]:
-        pairs = zip(views_of(member, lessons), fit.rows, strict=True)
-        shown = [member.decode(v.rows(torch.from_numpy(r)).fused.z).numpy() for v, r in pairs]
-        first_levels(member, slice(old, None), shown, fit.labels)
+    for member in network.member_networks if isinstance(network, Ensemble) else [network]:
+        pairs = zip(compute_spot_tokens(member, lessons), fit.rows, strict=True)
+        shown = [member.decode(v.select_rows(torch.from_numpy(r)).fused.z).numpy() for v, r in pairs]
+        initialize_mean_std(member, slice(old, None), shown, fit.labels)
 
 
-def _started(
-    lessons: Sequence[Lesson],
-    parts: Split,
-    settings: TuneSettings,
+def _make_started_event(
+    lessons: Sequence[TrainingSection],
+    parts: HoldOutSplit,
+    settings: FinetuneSettings,
     epochs: int | None,
-    course: Course,
+    course: TuningLoop,
     genes: int,
-) -> Started:
-    return Started(
-        len(parts.fit),
-        parts.choosing,
-        len(parts.report),
-        parts.between,
+) -> FinetuneStarted:
+    return FinetuneStarted(
+        len(parts.train),
+        parts.n_validation,
+        len(parts.test),
+        parts.n_buffer,
         settings.adapt.value,
         epochs,
         settings.seconds,
-        course.quality(),
+        course.validation_pcc(),
         tuple(le.name for le in lessons),
         genes,
     )
 
 
-def _map_of(
+def _make_gene_map_callback(
     checkpoint: Checkpoint,
-    lessons: Sequence[Lesson],
-    pupils: Sequence[Pupil],
-    control: Control,
-    on_event: OnEvent,
+    lessons: Sequence[TrainingSection],
+    pupils: Sequence[TunedModel],
+    control: FinetuneControl,
+    on_event: FinetuneEventCallback,
 ) -> Callable[[], None]:
     """Tells the asked-for gene's values of now at every spot of every section."""
 
     def tell() -> None:
-        gene = control.gene
+        gene = control.requested_gene
         if gene is None or gene not in checkpoint.panel:
             return
         column = checkpoint.panel.row(gene)
         for i, lesson in enumerate(lessons):
-            values = np.full(lesson.total, np.nan)
-            values[lesson.rows] = _mean(pupils, i, np.arange(len(lesson)))[:, column]
-            on_event(GeneMap(lesson.name, gene, tuple(values.tolist())))
+            values = np.full(lesson.n_section_spots, np.nan)
+            values[lesson.section_rows] = _predict_mean(pupils, i, np.arange(len(lesson)))[:, column]
+            on_event(GeneMapComputed(lesson.name, gene, tuple(values.tolist())))
 
     return tell
 
 
-def _mean(pupils: Sequence[Pupil], lesson: int, rows: np.ndarray) -> np.ndarray:
+def _predict_mean(pupils: Sequence[TunedModel], lesson: int, rows: np.ndarray) -> np.ndarray:
     return np.mean([p.predict(lesson, rows) for p in pupils], axis=0)
 
 
-def _not_measured(symbols: Sequence[str], lessons: Sequence[Lesson]) -> list[str]:
-    seen = np.any([le.measured for le in lessons], axis=0)
+def _list_unmeasured_genes(symbols: Sequence[str], lessons: Sequence[TrainingSection]) -> list[str]:
+    seen = np.any([le.is_gene_measured for le in lessons], axis=0)
     return [s for s, m in zip(symbols, seen, strict=True) if not m]
 
 
-def _report(
+def _build_report(
     parent: Checkpoint,
-    lessons: Sequence[Lesson],
-    found: Figures,
+    lessons: Sequence[TrainingSection],
+    found: FinetuneMetrics,
     facts: dict[str, Any],
-    settings: TuneSettings,
-    course: Course,
+    settings: FinetuneSettings,
+    course: TuningLoop,
 ) -> dict[str, Any]:
     return {
         "format": 1,
         "kind": "fine-tuning",
-        "better": found.better,
+        "better": found.is_better,
         **facts,
         "sections": [le.name for le in lessons],
-        "spots_held_out": found.spots,
-        "genes_better": found.genes_better,
-        "summary": {m: dict(values) for m, values in found.methods.items()},
-        "genes": [{"symbol": g, **values} for g, values in found.per_gene.items()],
+        "spots_held_out": found.n_spots,
+        "genes_better": found.n_genes_better,
+        "summary": {m: dict(values) for m, values in found.summaries.items()},
+        "genes": [{"symbol": g, **values} for g, values in found.pcc_per_gene.items()],
         "curve": {
-            "pcc_before": _finite(course.first_pcc),
-            "loss": [_finite(loss) for loss, _ in course.curve],
-            "pcc": [_finite(pcc) for _, pcc in course.curve],
+            "pcc_before": _round_or_none(course.initial_pcc),
+            "loss": [_round_or_none(loss) for loss, _ in course.curve],
+            "pcc": [_round_or_none(pcc) for _, pcc in course.curve],
         },
         "settings": settings.to_json(),
         "parent": {"title": parent.title, "sha256": parent.sha256},
-        "made": provenance(str(facts["command"])),
+        "made": collect_provenance(str(facts["command"])),
     }
 
 
-def _finite(value: float) -> float | None:
+def _round_or_none(value: float) -> float | None:
     return round(value, 5) if abs(value) < float("inf") else None

@@ -12,18 +12,18 @@ from torch import Tensor
 
 from ...errors import SpotsError
 from ...expression.panel import Panel
-from ...inference.zero_shot import zero_shot_genes
+from ...inference.zero_shot import load_zero_shot_genes
 from ...model.checkpoint import Checkpoint
-from ...model.ensemble import Ensemble, together
+from ...model.ensemble import Ensemble, combine_members
 from ...model.network import DKAN
-from ..measured_genes import columns_of
+from ..measured_genes import match_panel_columns
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
 
 @dataclass(frozen=True)
-class Grown:
+class AddedGenes:
     """checkpoint : with a panel and a network of more genes, K of them new, at the end.
 
     features : (K, d_t) of the new ones. not_measured : genes of the file that no section measures.
@@ -32,46 +32,46 @@ class Grown:
     checkpoint: Checkpoint
     symbols: tuple[str, ...] = ()
     features: Tensor | None = None
-    not_measured: tuple[str, ...] = ()
+    unmeasured_symbols: tuple[str, ...] = ()
 
 
-def grown(checkpoint: Checkpoint, file: Path | None, sections: Sequence[AnnData]) -> Grown:
+def add_genes(checkpoint: Checkpoint, gene_file: Path | None, sections: Sequence[AnnData]) -> AddedGenes:
     """With the genes of a gene file that every section measures; as it is without a file.
 
     A new gene starts as its text places it; its level comes with the first spots. Raises
     SpotsError when no gene is new and measured, or the checkpoint cannot place genes by text.
     """
-    if file is None:
-        return Grown(checkpoint)
-    found = zero_shot_genes(checkpoint, file, None, allow_unproven=True)
+    if gene_file is None:
+        return AddedGenes(checkpoint)
+    found = load_zero_shot_genes(checkpoint, gene_file, None, allow_unproven=True)
     asked = Panel(found.genes)
-    columns = [columns_of(asked, data) for data in sections]
+    columns = [match_panel_columns(asked, data) for data in sections]
     there = [all(c[i] is not None for c in columns) for i in range(len(asked))]
     if not any(there):
         raise SpotsError(
-            f"{file} has no gene that is new to the panel and measured in every section; "
+            f"{gene_file} has no gene that is new to the panel and measured in every section; "
             "leave --new-genes out."
         )
     rows = [i for i, t in enumerate(there) if t]
     genes = tuple(asked.genes[i] for i in rows)
-    features = found.features[rows]
+    features = found.text_features[rows]
     # what the card and the reference say is of the old panel
     made = replace(
         checkpoint,
-        network=_with(checkpoint.network, features),
+        network=_extend_network(checkpoint.network, features),
         panel=Panel((*checkpoint.panel.genes, *genes)),
         reference=None,
     )
     missing = tuple(g.symbol for g, t in zip(asked.genes, there, strict=True) if not t)
-    return Grown(made, tuple(g.symbol for g in genes), features, missing)
+    return AddedGenes(made, tuple(g.symbol for g in genes), features, missing)
 
 
-def _with(network: DKAN | Ensemble, features: Tensor) -> DKAN | Ensemble:
-    members = network.all_members if isinstance(network, Ensemble) else [network]
-    return together([_member(m, features) for m in members]).eval()
+def _extend_network(network: DKAN | Ensemble, features: Tensor) -> DKAN | Ensemble:
+    members = network.member_networks if isinstance(network, Ensemble) else [network]
+    return combine_members([_extend_member(m, features) for m in members]).eval()
 
 
-def _member(old: DKAN, features: Tensor) -> DKAN:
+def _extend_member(old: DKAN, features: Tensor) -> DKAN:
     """The same weights; those of a gene are the panel's mean for a new one."""
     more, given = len(features), old.state_dict()
     made = DKAN(

@@ -15,22 +15,22 @@ from ...errors import SpotsError
 from ...expression.label_scale import LabelScale
 from ...expression.panel import Panel
 from ...model.checkpoint import Checkpoint
-from ...model.encoders import STAIN
+from ...model.encoders import STAIN_ENCODER
 from ..loading import load_section
-from ..measured_genes import columns_of
-from ..ready import NamedEncoder
-from ..sections import Encoded, Section, encode
-from ..settings import Settings
-from .blocks import Rows
+from ..measured_genes import match_panel_columns
+from ..ready import FrozenEncoder
+from ..sections import EncodedSection, PreparedSection, encode_section
+from ..settings import TrainSettings
+from .blocks import SpotRows
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
-Labels = NDArray[np.float32]
+LabelMatrix = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
-class Lesson:
+class TrainingSection:
     """One section of N labelled spots.
 
     logged : (N, G) labels before averaging over neighbours; NaN in columns not measured.
@@ -38,15 +38,15 @@ class Lesson:
     the section, which are ``total``.
     """
 
-    encoded: Encoded
-    logged: Labels
-    measured: NDArray[np.bool_]
-    rows: Rows
-    total: int
+    encoded: EncodedSection
+    unsmoothed_labels: LabelMatrix
+    is_gene_measured: NDArray[np.bool_]
+    section_rows: SpotRows
+    n_section_spots: int
     scale: LabelScale
 
     @property
-    def section(self) -> Section:
+    def section(self) -> PreparedSection:
         return self.encoded.section
 
     @property
@@ -54,40 +54,40 @@ class Lesson:
         return self.section.name
 
     @property
-    def array(self) -> Rows:
+    def array_coordinates(self) -> SpotRows:
         """(N, 2) array coordinates."""
         return self.section.positions.numpy().astype(np.int64)
 
     def __len__(self) -> int:
-        return len(self.logged)
+        return len(self.unsmoothed_labels)
 
-    def labels(self, rows: Rows, among: Rows | None = None) -> Labels:
+    def smooth_labels(self, rows: SpotRows, among: SpotRows | None = None) -> LabelMatrix:
         """(len(rows), G) labels averaged over neighbours ``among`` these spots, all when None."""
         among = np.arange(len(self)) if among is None else among
-        smooth = self.scale.smooth(self.logged[among], self.array[among])
+        smooth = self.scale.smooth(self.unsmoothed_labels[among], self.array_coordinates[among])
         place = {int(row): i for i, row in enumerate(among)}
         return smooth[[place[int(r)] for r in rows]]
 
 
-class Reader:
+class TrainingSectionReader:
     """Makes lessons for one checkpoint, whose tile encoder and scale they are seen through."""
 
     def __init__(self, checkpoint: Checkpoint, weights: Path | None, device: torch.device) -> None:
         self._scale, self._stain = checkpoint.label_scale, checkpoint.stain
-        self._encoder = checkpoint.tile_encoder(weights)
-        self._settings = Settings(
+        self._encoder = checkpoint.build_tile_encoder(weights)
+        self._settings = TrainSettings(
             patch_px=checkpoint.patch.px, patch_um=checkpoint.patch.um, augmentation=None
         )
         self._named = None
-        if checkpoint.encoder.name != STAIN:
-            self._named = NamedEncoder(self._encoder.to(device), device)
+        if checkpoint.encoder.name != STAIN_ENCODER:
+            self._named = FrozenEncoder(self._encoder.to(device), device)
 
-    def read(self, data: AnnData, panel: Panel) -> Lesson:
+    def read(self, data: AnnData, panel: Panel) -> TrainingSection:
         """Labels of the panel's genes and what is seen around every labelled spot.
 
         Raises SpotsError when it measures none of the panel's genes, or lies off its image.
         """
-        columns = columns_of(panel, data)
+        columns = match_panel_columns(panel, data)
         measured = np.array([c is not None for c in columns])
         if not measured.any():
             raise SpotsError(
@@ -102,18 +102,18 @@ class Reader:
         section = load_section(part, known, self._settings, self._named, unsmoothed, self._stain)
         logged = np.full((len(section), len(panel)), np.nan, np.float32)
         logged[:, measured] = section.labels.numpy()
-        dropped = set(section.dropped)
+        dropped = set(section.dropped_spots)
         rows = np.flatnonzero([str(n) not in dropped for n in data.obs_names])
-        encoded = encode(section, self._encoder)  # type: ignore[arg-type]
-        return Lesson(encoded, logged, measured, rows, data.n_obs, self._scale)
+        encoded = encode_section(section, self._encoder)  # type: ignore[arg-type]
+        return TrainingSection(encoded, logged, measured, rows, data.n_obs, self._scale)
 
 
-def read_lessons(
-    reader: Reader,
+def read_training_sections(
+    reader: TrainingSectionReader,
     sections: Sequence[AnnData],
     panel: Panel,
     on_section: Callable[[str, int], None],
-) -> list[Lesson]:
+) -> list[TrainingSection]:
     """A lesson of each; on_section is told the name and how many came before."""
     lessons = []
     for number, data in enumerate(sections):

@@ -12,13 +12,13 @@ import numpy as np
 import torch
 
 from ...model.network import DKAN
-from .lesson import Labels
+from .lesson import LabelMatrix
 
-PRIOR = 30  # spots that the old level counts for
-SPREAD = (0.3, 3.0)  # at least and at most times the old
+PRIOR_SPOTS = 30  # spots that the old level counts for
+SLOPE_LIMITS = (0.3, 3.0)  # at least and at most times the old
 
 
-def adapt_levels(network: DKAN, predicted: Sequence[Labels], measured: Sequence[Labels]) -> None:
+def recalibrate_mean_std(network: DKAN, predicted: Sequence[LabelMatrix], measured: Sequence[LabelMatrix]) -> None:
     """Set label_mean and label_std by what a network predicted (n, G) and what was measured there.
 
     A gene's level moves by the mean error over the spots, as if `PRIOR` more spots had none; the
@@ -28,20 +28,20 @@ def adapt_levels(network: DKAN, predicted: Sequence[Labels], measured: Sequence[
     p, y = (np.concatenate(v).astype(np.float64) for v in (predicted, measured))
     known = ~np.isnan(y)
     count = known.sum(axis=0)
-    error = np.where(known, y - p, 0).sum(axis=0) / (count + PRIOR)
+    error = np.where(known, y - p, 0).sum(axis=0) / (count + PRIOR_SPOTS)
     shown = np.where(known, p, 0).sum(axis=0) / np.maximum(count, 1)
     centre = np.where(known, y, 0).sum(axis=0) / np.maximum(count, 1)
     apart = np.where(known, p - shown, 0)
     both = (apart * np.where(known, y - centre, 0)).sum()
-    slope = float(np.clip(both / max((apart**2).sum(), 1e-9), *SPREAD))
+    slope = float(np.clip(both / max((apart**2).sum(), 1e-9), *SLOPE_LIMITS))
     factor = torch.from_numpy(np.where(count > 0, slope, 1.0)).float()
     middle, moved = (torch.from_numpy(v).float() for v in (shown, error))
     network.label_mean.copy_(factor * network.label_mean + (1 - factor) * middle + moved)
     network.label_std.mul_(factor)
 
 
-def first_levels(
-    network: DKAN, genes: slice, predicted: Sequence[Labels], measured: Sequence[Labels]
+def initialize_mean_std(
+    network: DKAN, genes: slice, predicted: Sequence[LabelMatrix], measured: Sequence[LabelMatrix]
 ) -> None:
     """Level and spread of genes that have none yet: those of the measured (n, G) labels."""
     p, y = (np.concatenate(v)[:, genes].astype(np.float64) for v in (predicted, measured))

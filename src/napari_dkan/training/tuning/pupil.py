@@ -11,60 +11,60 @@ import torch
 from torch import Tensor, nn
 
 from ...model.network import DKAN
-from ...model.results import Fused
-from ..batches import normalised
-from ..losses import correlation_loss, supervised
-from ..sections import Encoded
-from .lesson import Labels, Lesson
-from .levels import adapt_levels
-from .settings import Adapt
-from .split import Part
+from ...model.results import FusedTokens
+from ..batches import normalize_patches
+from ..losses import correlation_loss, supervised_loss
+from ..sections import EncodedSection
+from .lesson import LabelMatrix, TrainingSection
+from .levels import recalibrate_mean_std
+from .settings import AdaptScope
+from .split import Subset
 
-BATCH = 64
-GENES = 64  # of a step, drawn at random
-CORRELATION = 0.5  # as in training
-_FUSED = ("z", "target_mean", "neighbor_mean")
-RATES = {Adapt.heads: 2e-3, Adapt.decoder: 1e-3, Adapt.everything: 5e-4}
+BATCH_SIZE = 64
+GENES_PER_STEP = 64  # of a step, drawn at random
+CORRELATION_WEIGHT = 0.5  # as in training
+_FUSED_FIELDS = ("z", "target_mean", "neighbor_mean")
+LEARNING_RATES = {AdaptScope.heads: 2e-3, AdaptScope.decoder: 1e-3, AdaptScope.everything: 5e-4}
 
 
 @dataclass(frozen=True)
-class View:
+class SpotTokens:
     """What a network makes of N spots before any gene comes in; context : (N, d) slide tokens."""
 
-    fused: Fused
+    fused: FusedTokens
     context: Tensor
 
-    def rows(self, rows: Tensor) -> View:
+    def select_rows(self, rows: Tensor) -> SpotTokens:
         f = self.fused
-        return View(
-            Fused(f.z[rows], f.target_mean[rows], f.neighbor_mean[rows]), self.context[rows]
+        return SpotTokens(
+            FusedTokens(f.z[rows], f.target_mean[rows], f.neighbor_mean[rows]), self.context[rows]
         )
 
 
 @torch.no_grad()
-def views_of(network: DKAN, lessons: Sequence[Lesson]) -> list[View]:
+def compute_spot_tokens(network: DKAN, lessons: Sequence[TrainingSection]) -> list[SpotTokens]:
     """Of all spots of each, a few at a time."""
-    return [_joined([_view(network, le.encoded, r) for r in _few(len(le))]) for le in lessons]
+    return [_concatenate_tokens([_compute_tokens(network, le.encoded, r) for r in _chunk_rows(len(le))]) for le in lessons]
 
 
-def _few(spots: int) -> Iterator[Tensor]:
-    yield from torch.arange(spots).split(4 * BATCH)
+def _chunk_rows(spots: int) -> Iterator[Tensor]:
+    yield from torch.arange(spots).split(4 * BATCH_SIZE)
 
 
-def _joined(parts: Sequence[View]) -> View:
-    z, target, near = (torch.cat([getattr(v.fused, n) for v in parts]) for n in _FUSED)
-    return View(Fused(z, target, near), torch.cat([v.context for v in parts]))
+def _concatenate_tokens(parts: Sequence[SpotTokens]) -> SpotTokens:
+    z, target, near = (torch.cat([getattr(v.fused, n) for v in parts]) for n in _FUSED_FIELDS)
+    return SpotTokens(FusedTokens(z, target, near), torch.cat([v.context for v in parts]))
 
 
-def _view(network: DKAN, encoded: Encoded, rows: Tensor) -> View:
+def _compute_tokens(network: DKAN, encoded: EncodedSection, rows: Tensor) -> SpotTokens:
     """Some spots of a section in the light of all."""
-    section, near = encoded.section, network.on_slide(encoded.features, encoded.own)
-    context = network.global_tokens(encoded.own, section.positions)[rows]
-    patches = normalised(section.patches[rows])
-    return View(network.fuse(patches, near[rows], section.mask[rows], context), context)
+    section, near = encoded.section, network.standardize_by_slide(encoded.neighbor_features, encoded.target_features)
+    context = network.encode_global(encoded.target_features, section.positions)[rows]
+    patches = normalize_patches(section.patches[rows])
+    return SpotTokens(network.fuse(patches, near[rows], section.mask[rows], context), context)
 
 
-class Pupil:
+class TunedModel:
     """A copy of a network that learns from `part` of the lessons.
 
     What only depends on weights that stay as they are is computed once. Genes that a section does
@@ -74,106 +74,106 @@ class Pupil:
     def __init__(
         self,
         network: DKAN,
-        views: Sequence[View],
-        lessons: Sequence[Lesson],
-        part: Part,
-        adapt: Adapt,
+        tokens: Sequence[SpotTokens],
+        sections: Sequence[TrainingSection],
+        subset: Subset,
+        adapt: AdaptScope,
         lr: float | None,
         seed: int,
     ) -> None:
         self.network = copy.deepcopy(network).eval()
-        self._encoded = [le.encoded for le in lessons]
-        self._views, self._part = views, part
-        self._fresh = adapt is Adapt.everything
-        self._draw = torch.Generator().manual_seed(seed)
+        self._encoded = [le.encoded for le in sections]
+        self._tokens, self._subset = tokens, subset
+        self._recomputes_tokens = adapt is AdaptScope.everything
+        self._generator = torch.Generator().manual_seed(seed)
         with torch.no_grad():
-            self._kept = [network.decode(v.rows(r).fused.z) for v, r in self._pairs(views)]
-        self._learn(_modules(self.network, adapt))
+            self._original_predictions = [network.decode(v.rows(r).fused.z) for v, r in self._iterate_with_rows(tokens)]
+        self._set_trainable(_select_trainable_modules(self.network, adapt))
         self._optimiser = torch.optim.Adam(
-            [p for p in self.network.parameters() if p.requires_grad], lr=lr or RATES[adapt]
+            [p for p in self.network.parameters() if p.requires_grad], lr=lr or LEARNING_RATES[adapt]
         )
 
-    def adapt_levels(self) -> None:
+    def recalibrate_mean_std(self) -> None:
         """Set level and spread to those of the spots it learns from; see `levels`."""
-        adapt_levels(self.network, [k.numpy() for k in self._kept], self._part.labels)
+        recalibrate_mean_std(self.network, [k.numpy() for k in self._original_predictions], self._subset.labels)
 
-    def epoch(self, enough: Callable[[], bool] = lambda: False) -> float:
+    def train_epoch(self, should_stop: Callable[[], bool] = lambda: False) -> float:
         """Once through the spots; the mean loss, which may be infinite or NaN.
 
         enough : asked after every step; when it is, the rest of the spots is left out.
         """
         total, count = 0.0, 0
-        for lesson, at in self._batches():
-            loss = self._loss(lesson, at)
+        for lesson, at in self._iterate_batches():
+            loss = self._compute_loss(lesson, at)
             self._optimiser.zero_grad()
             loss.backward()
             nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
             self._optimiser.step()
             total, count = total + float(loss.detach()) * len(at), count + len(at)
-            if enough():
+            if should_stop():
                 break
         return total / count
 
     @torch.no_grad()
-    def predict(self, lesson: int, rows: np.ndarray) -> Labels:
+    def predict(self, section_index: int, rows: np.ndarray) -> LabelMatrix:
         """(len(rows), G) on the label scale."""
-        seen = _joined([self._view(lesson, torch.from_numpy(rows)[r]) for r in _few(len(rows))])
+        seen = _concatenate_tokens([self._select_tokens(section_index, torch.from_numpy(rows)[r]) for r in _chunk_rows(len(rows))])
         return self.network.decode(seen.fused.z).numpy()
 
-    def state(self) -> dict[str, Tensor]:
+    def copy_state(self) -> dict[str, Tensor]:
         """A copy of the weights of now."""
         return {n: t.detach().clone() for n, t in self.network.state_dict().items()}
 
-    def _view(self, lesson: int, rows: Tensor) -> View:
-        if self._fresh:
-            return _view(self.network, self._encoded[lesson], rows)
-        return self._views[lesson].rows(rows)
+    def _select_tokens(self, lesson: int, rows: Tensor) -> SpotTokens:
+        if self._recomputes_tokens:
+            return _compute_tokens(self.network, self._encoded[lesson], rows)
+        return self._tokens[lesson].select_rows(rows)
 
-    def _batches(self) -> Iterator[tuple[int, Tensor]]:
+    def _iterate_batches(self) -> Iterator[tuple[int, Tensor]]:
         """Lesson and places in its rows."""
         plan = []
-        for lesson, rows in enumerate(self._part.rows):
+        for lesson, rows in enumerate(self._subset.rows):
             if len(rows):
-                order = torch.randperm(len(rows), generator=self._draw)
-                parts = max(1, round(len(rows) / BATCH))
+                order = torch.randperm(len(rows), generator=self._generator)
+                parts = max(1, round(len(rows) / BATCH_SIZE))
                 plan += [(lesson, places) for places in order.chunk(parts)]
-        for i in torch.randperm(len(plan), generator=self._draw).tolist():
+        for i in torch.randperm(len(plan), generator=self._generator).tolist():
             yield plan[i]
 
-    def _loss(self, lesson: int, at: Tensor) -> Tensor:
+    def _compute_loss(self, lesson: int, at: Tensor) -> Tensor:
         net = self.network
-        labels = torch.from_numpy(self._part.labels[lesson])[at]
+        labels = torch.from_numpy(self._subset.labels[lesson])[at]
         missing = labels.isnan()
-        wanted = net.from_label_scale(torch.where(missing, self._kept[lesson][at], labels))
-        genes = torch.randperm(net.config.genes, generator=self._draw)[:GENES]
-        now = self._view(lesson, torch.from_numpy(self._part.rows[lesson])[at])
-        final = net.head(net.image(net.gene_tokens()[None, genes], now.fused.z)).squeeze(-1)
-        auxiliary = tuple(head[:, genes] for head in _auxiliary(net, now))
+        wanted = net.from_label_scale(torch.where(missing, self._original_predictions[lesson][at], labels))
+        genes = torch.randperm(net.config.genes, generator=self._generator)[:GENES_PER_STEP]
+        now = self._select_tokens(lesson, torch.from_numpy(self._subset.rows[lesson])[at])
+        final = net.head(net.image(net.encode_genes()[None, genes], now.fused.z)).squeeze(-1)
+        auxiliary = tuple(head[:, genes] for head in _compute_auxiliary(net, now))
         wanted = wanted[:, genes]
-        loss = supervised(final, auxiliary, wanted)
-        return loss + CORRELATION * sum(correlation_loss(h, wanted) for h in (final, *auxiliary))
+        loss = supervised_loss(final, auxiliary, wanted)
+        return loss + CORRELATION_WEIGHT * sum(correlation_loss(h, wanted) for h in (final, *auxiliary))
 
-    def _pairs(self, values: Sequence) -> Iterator[tuple]:  # type: ignore[type-arg]
+    def _iterate_with_rows(self, values: Sequence) -> Iterator[tuple]:  # type: ignore[type-arg]
         """Each lesson's value beside the rows that are learnt from."""
-        for value, rows in zip(values, self._part.rows, strict=True):
+        for value, rows in zip(values, self._subset.rows, strict=True):
             yield value, torch.from_numpy(rows)
 
-    def _learn(self, modules: Sequence[nn.Module]) -> None:
+    def _set_trainable(self, modules: Sequence[nn.Module]) -> None:
         self.network.requires_grad_(False)
         for module in modules:
             module.requires_grad_(True)
 
 
-def _modules(net: DKAN, adapt: Adapt) -> list[nn.Module]:
+def _select_trainable_modules(net: DKAN, adapt: AdaptScope) -> list[nn.Module]:
     heads = [net.head, net.head_fused, net.head_target, net.head_neighbor, net.head_global]
-    if adapt is Adapt.heads:
+    if adapt is AdaptScope.heads:
         return heads
-    if adapt is Adapt.decoder:
+    if adapt is AdaptScope.decoder:
         return [*heads, net.image, net.text_fit]
     return [net]
 
 
-def _auxiliary(net: DKAN, seen: View) -> tuple[Tensor, ...]:
+def _compute_auxiliary(net: DKAN, seen: SpotTokens) -> tuple[Tensor, ...]:
     return (
         net.head_fused(seen.fused.z),
         net.head_target(seen.fused.target_mean),

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 
-def read_some(
-    roots: Sequence[Path], teaching: Sequence[str] | None, others: Sequence[str]
+def read_finetune_sections(
+    roots: Sequence[Path], training_names: Sequence[str] | None, other_names: Sequence[str]
 ) -> tuple[list[AnnData], list[AnnData]]:
     """Sections that teach (all but the others when not named), and the others.
 
@@ -27,15 +27,15 @@ def read_some(
             if section.name in found:
                 raise SpotsError(f"Section {section.name} is in the data twice; give it once.")
             found[section.name] = section
-    if teaching is None:
-        teaching = [name for name in found if name not in others]
-    for name in (*teaching, *others):
+    if training_names is None:
+        training_names = [name for name in found if name not in other_names]
+    for name in (*training_names, *other_names):
         if name not in found:
             there = ", ".join(list(found)[:4]) + (" ..." if len(found) > 4 else "")
             raise SpotsError(f"There is no section {name}; the data holds {there}.")
-    both = sorted(set(teaching) & set(others))
+    both = sorted(set(training_names) & set(other_names))
     if both:
         raise SpotsError(f"{both[0]} cannot both teach and be one of --others; name it once.")
-    if not teaching:
+    if not training_names:
         raise SpotsError("No section is left to teach; name fewer in --others.")
-    return [found[n].read() for n in teaching], [found[n].read() for n in others]
+    return [found[n].read() for n in training_names], [found[n].read() for n in other_names]

@@ -8,10 +8,10 @@ from typing import Any
 
 from ...errors import SpotsError
 
-EPOCHS = 60
+DEFAULT_EPOCHS = 60
 
 
-class Adapt(StrEnum):
+class AdaptScope(StrEnum):
     """What of a network may change; `auto` goes by the number of spots (`Adapt.suited`)."""
 
     auto = "auto"
@@ -19,14 +19,14 @@ class Adapt(StrEnum):
     decoder = "decoder"  # also what joins a gene's text with a spot
     everything = "everything"  # also what looks at the pixels
 
-    def suited(self, spots: int) -> Adapt:
+    def resolve(self, n_spots: int) -> AdaptScope:
         """What `auto` stands for with so many spots to learn from; any other choice is kept."""
-        if self is not Adapt.auto:
+        if self is not AdaptScope.auto:
             return self
-        return Adapt.heads if spots < 30 else Adapt.decoder
+        return AdaptScope.heads if n_spots < 30 else AdaptScope.decoder
 
 
-class HoldOut(StrEnum):
+class HoldOutUnit(StrEnum):
     """What is held out of the fit to be reported on."""
 
     blocks = "blocks"  # contiguous parts of every section
@@ -34,7 +34,7 @@ class HoldOut(StrEnum):
 
 
 @dataclass(frozen=True)
-class TuneSettings:
+class FinetuneSettings:
     """adapt : what may change. epochs : at most; seconds : at most, counted from the first epoch.
 
     hold_out : blocks of every section, or whole sections. share : of the spots (or sections) that
@@ -44,10 +44,10 @@ class TuneSettings:
     Raises SpotsError when a number makes no sense.
     """
 
-    adapt: Adapt = Adapt.auto
+    adapt: AdaptScope = AdaptScope.auto
     epochs: int | None = None
     seconds: float | None = None
-    hold_out: HoldOut = HoldOut.blocks
+    hold_out: HoldOutUnit = HoldOutUnit.blocks
     share: float = 0.25
     seed: int = 2021
     lr: float | None = None

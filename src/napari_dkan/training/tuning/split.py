@@ -14,68 +14,68 @@ from itertools import pairwise
 import numpy as np
 
 from ...errors import SpotsError
-from .blocks import FEWEST, Rows, blocks, draw_blocks, hold_out
-from .lesson import Labels, Lesson
-from .settings import HoldOut, TuneSettings
+from .blocks import MIN_SPOTS, SpotRows, split_into_blocks, draw_blocks, separate_with_buffer
+from .lesson import LabelMatrix, TrainingSection
+from .settings import HoldOutUnit, FinetuneSettings
 
-FOLDS = 4
-MANY = 1000  # spots from which one fold tells enough
+N_FOLDS = 4
+SINGLE_FOLD_MIN_SPOTS = 1000  # spots from which one fold tells enough
 
 
 @dataclass(frozen=True)
-class Part:
+class Subset:
     """Rows of each lesson (none of some), and their labels (len(rows), G)."""
 
-    rows: tuple[Rows, ...]
-    labels: tuple[Labels, ...]
+    rows: tuple[SpotRows, ...]
+    labels: tuple[LabelMatrix, ...]
 
     def __len__(self) -> int:
         return sum(map(len, self.rows))
 
 
 @dataclass(frozen=True)
-class Split:
+class HoldOutSplit:
     """report : held out. fit : all that teaches. folds : (what teaches, what chooses) within it.
 
     between : spots of the ring, in neither.
     """
 
-    report: Part
-    fit: Part
-    folds: tuple[tuple[Part, Part], ...]
-    between: int
+    test: Subset
+    train: Subset
+    folds: tuple[tuple[Subset, Subset], ...]
+    n_buffer: int
 
     @property
-    def choosing(self) -> int:
+    def n_validation(self) -> int:
         """Spots that choose the epoch, over all folds."""
         return sum(len(chosen) for _, chosen in self.folds)
 
 
-def split(lessons: Sequence[Lesson], settings: TuneSettings, reach: int) -> Split:
+def split_sections(lessons: Sequence[TrainingSection], settings: FinetuneSettings, reach: int) -> HoldOutSplit:
     """reach : array steps that a label is averaged over.
 
     Raises SpotsError when there are too few spots, or sections, for the three parts.
     """
-    outs = held_out([le.array for le in lessons], settings)
+    outs = draw_held_out_rows([le.array_coordinates for le in lessons], settings)
     every = [np.arange(len(le)) for le in lessons]
     held = [
-        hold_out(le.array, rows, out, reach)
+        separate_with_buffer(le.array_coordinates, rows, out, reach)
         for le, rows, out in zip(lessons, every, outs, strict=True)
     ]
-    rests = [h.rest if len(h.rest) >= FEWEST else h.rest[:0] for h in held]
-    fit = _teaching(lessons, rests)
-    quarters = [_parts(le, rest) for le, rest in zip(lessons, rests, strict=True)]
+    rests = [h.remaining if len(h.remaining) >= MIN_SPOTS else h.remaining[:0] for h in held]
+    fit = _make_training_subset(lessons, rests)
+    quarters = [_split_rows_into_folds(le, rest) for le, rest in zip(lessons, rests, strict=True)]
     folds = []
-    for number in range(FOLDS):
+    for number in range(N_FOLDS):
         inner = [
-            hold_out(le.array, rest, parts[number], reach)
+            separate_with_buffer(le.array_coordinates, rest, parts[number], reach)
             for le, rest, parts in zip(lessons, rests, quarters, strict=True)
         ]
-        taught, chosen = [i.rest for i in inner], [i.out for i in inner]
-        if min(sum(map(len, taught)), sum(map(len, chosen))) < FEWEST:
+        taught, chosen = [i.remaining for i in inner], [i.held_out for i in inner]
+        if min(sum(map(len, taught)), sum(map(len, chosen))) < MIN_SPOTS:
             continue
-        among = [np.sort(np.concatenate([i.out, i.ring])) for i in inner]
-        folds.append((_teaching(lessons, taught), _judging(lessons, chosen, among)))
+        among = [np.sort(np.concatenate([i.held_out, i.buffer])) for i in inner]
+        folds.append((_make_training_subset(lessons, taught), _make_subset(lessons, chosen, among)))
     if not folds:
         named = ", ".join(le.name for le in lessons)
         raise SpotsError(
@@ -83,21 +83,21 @@ def split(lessons: Sequence[Lesson], settings: TuneSettings, reach: int) -> Spli
             f"epoch and to report on; {len(fit)} were left to learn from. Give more spots, or a "
             "smaller share held out."
         )
-    return Split(
-        _judging(lessons, outs, every),
+    return HoldOutSplit(
+        _make_subset(lessons, outs, every),
         fit,
-        tuple(folds[:1] if len(fit) > MANY else folds),
-        sum(len(h.ring) for h in held),
+        tuple(folds[:1] if len(fit) > SINGLE_FOLD_MIN_SPOTS else folds),
+        sum(len(h.buffer) for h in held),
     )
 
 
-def held_out(arrays: Sequence[Rows], settings: TuneSettings) -> list[Rows]:
+def draw_held_out_rows(arrays: Sequence[SpotRows], settings: FinetuneSettings) -> list[SpotRows]:
     """Rows of each section that are reported on; arrays : (N, 2) coordinates of its spots.
 
     Raises SpotsError when there are too few spots or sections.
     """
     every = [np.arange(len(array)) for array in arrays]
-    if settings.hold_out is HoldOut.blocks:
+    if settings.hold_out is HoldOutUnit.blocks:
         return [
             draw_blocks(array, rows, settings.share, settings.seed)
             for array, rows in zip(arrays, every, strict=True)
@@ -109,26 +109,26 @@ def held_out(arrays: Sequence[Rows], settings: TuneSettings) -> list[Rows]:
     return [rows if i in drawn else rows[:0] for i, rows in enumerate(every)]
 
 
-def _parts(lesson: Lesson, rest: Rows) -> list[Rows]:
+def _split_rows_into_folds(lesson: TrainingSection, rest: SpotRows) -> list[SpotRows]:
     """FOLDS contiguous parts of the spots that teach."""
     if not len(rest):
-        return [rest] * FOLDS
-    return [rest[part] for part in _as_many(blocks(lesson.array[rest], len(rest) / FOLDS))]
+        return [rest] * N_FOLDS
+    return [rest[part] for part in _merge_into_folds(split_into_blocks(lesson.array_coordinates[rest], len(rest) / N_FOLDS))]
 
 
-def _as_many(found: Sequence[Rows]) -> list[Rows]:
+def _merge_into_folds(found: Sequence[SpotRows]) -> list[SpotRows]:
     """The blocks joined, or empty ones added, to be FOLDS."""
-    ends = np.linspace(0, len(found), FOLDS + 1).round().astype(int)
+    ends = np.linspace(0, len(found), N_FOLDS + 1).round().astype(int)
     return [
         np.sort(np.concatenate([np.zeros(0, np.int64), *found[a:b]])) for a, b in pairwise(ends)
     ]
 
 
-def _teaching(lessons: Sequence[Lesson], rows: Sequence[Rows]) -> Part:
+def _make_training_subset(lessons: Sequence[TrainingSection], rows: Sequence[SpotRows]) -> Subset:
     """Labels that teach are averaged over spots that teach, and over no others."""
-    return _judging(lessons, rows, rows)
+    return _make_subset(lessons, rows, rows)
 
 
-def _judging(lessons: Sequence[Lesson], rows: Sequence[Rows], among: Sequence[Rows]) -> Part:
-    labels = [le.labels(r, a) for le, r, a in zip(lessons, rows, among, strict=True)]
-    return Part(tuple(rows), tuple(labels))
+def _make_subset(lessons: Sequence[TrainingSection], rows: Sequence[SpotRows], among: Sequence[SpotRows]) -> Subset:
+    labels = [le.smooth_labels(r, a) for le, r, a in zip(lessons, rows, among, strict=True)]
+    return Subset(tuple(rows), tuple(labels))

@@ -10,24 +10,24 @@ from qtpy.QtCore import QPointF, QRectF, QSize, Qt
 from qtpy.QtGui import QColor, QPainter, QPaintEvent, QPen, QPolygonF
 from qtpy.QtWidgets import QSizePolicy, QWidget
 
-from ...training.tuning.events import EpochDone
-from ..tones import LINK, Tone, tone_of
+from ...training.tuning.events import EpochFinished
+from ..tones import LINK_COLOR, ThemeColor, color_for_theme
 
-LOSS, PCC = Tone("#e8a35a", "#8f5200"), LINK
-MOST = 600  # points of a line; more are not told apart
+LOSS_COLOR, PCC_COLOR = ThemeColor("#e8a35a", "#8f5200"), LINK_COLOR
+MAX_POINTS = 600  # points of a line; more are not told apart
 
 
 @dataclass(frozen=True)
-class _Line:
+class _CurveSeries:
     """epochs and values (K,), and how the values are read."""
 
     title: str
-    colour: QColor
+    color: QColor
     epochs: np.ndarray
     values: np.ndarray
 
     @property
-    def span(self) -> tuple[float, float]:
+    def value_range(self) -> tuple[float, float]:
         """Lowest and highest value, never the same."""
         finite = self.values[np.isfinite(self.values)]
         if not len(finite):
@@ -37,15 +37,15 @@ class _Line:
         return low - room, high + room
 
 
-class Curve(QWidget):
+class LearningCurve(QWidget):
     """Two lines over the epochs, each on its own scale: loss at the left, PCC at the right."""
 
     HEIGHT, SIDE, TOP, FOOT = 150, 40, 20, 18
 
     def __init__(self) -> None:
         super().__init__()
-        self.epochs: tuple[EpochDone, ...] = ()
-        self._before: float | None = None
+        self.epochs: tuple[EpochFinished, ...] = ()
+        self._initial_pcc: float | None = None
         self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
         self.setToolTip(
             "Validation PCC chooses the epoch: it is measured on parts of the teaching spots, by "
@@ -53,26 +53,26 @@ class Curve(QWidget):
             "with the checkpoint as it was; the dashed line marks the epoch that is kept."
         )
 
-    def show_epochs(self, epochs: Sequence[EpochDone], before: float | None) -> None:
+    def set_epochs(self, epochs: Sequence[EpochFinished], initial_pcc: float | None) -> None:
         """before : validation PCC of the checkpoint as it was."""
-        self.epochs, self._before = tuple(epochs), before
+        self.epochs, self._initial_pcc = tuple(epochs), initial_pcc
         self.update()
 
     def sizeHint(self) -> QSize:
         return QSize(260, self.HEIGHT)
 
-    def lines(self) -> tuple[_Line, _Line]:
+    def make_series(self) -> tuple[_CurveSeries, _CurveSeries]:
         """Loss and PCC, the latter with epoch 0 where that is known."""
         numbers = np.array([e.number for e in self.epochs], dtype=float)
-        loss = np.array([_number(e.loss) for e in self.epochs])
-        pcc = np.array([_number(e.pcc) for e in self.epochs])
-        start = [] if self._before is None else [0.0]
+        loss = np.array([_nan_if_none(e.loss) for e in self.epochs])
+        pcc = np.array([_nan_if_none(e.pcc) for e in self.epochs])
+        start = [] if self._initial_pcc is None else [0.0]
         with_start = (
             np.concatenate([start, numbers]),
-            np.concatenate([[_number(self._before)] if start else [], pcc]),
+            np.concatenate([[_nan_if_none(self._initial_pcc)] if start else [], pcc]),
         )
-        orange, blue = (QColor(tone_of(self, tone)) for tone in (LOSS, PCC))
-        return _Line("loss", orange, numbers, loss), _Line("validation PCC", blue, *with_start)
+        orange, blue = (QColor(color_for_theme(self, tone)) for tone in (LOSS_COLOR, PCC_COLOR))
+        return _CurveSeries("loss", orange, numbers, loss), _CurveSeries("validation PCC", blue, *with_start)
 
     def paintEvent(self, event: QPaintEvent) -> None:
         painter = QPainter(self)
@@ -86,13 +86,13 @@ class Curve(QWidget):
         painter.setBrush(QColor(128, 128, 128, 35))
         painter.drawRoundedRect(box, 3, 3)
         last = self.epochs[-1].number if self.epochs else 1
-        across = _scale(0, max(last, 1), box.left() + 5, box.right() - 5)
+        across = _make_linear_scale(0, max(last, 1), box.left() + 5, box.right() - 5)
         self._mark_best(painter, box, across)
-        for line, right in zip(self.lines(), (False, True), strict=True):
-            low, high = line.span
-            up = _scale(low, high, box.bottom(), box.top())
-            _draw(painter, line, across, up)
-            self._label(painter, box, line, up, right)
+        for line, right in zip(self.make_series(), (False, True), strict=True):
+            low, high = line.value_range
+            up = _make_linear_scale(low, high, box.bottom(), box.top())
+            _draw_series(painter, line, across, up)
+            self._draw_labels(painter, box, line, up, right)
         painter.setPen(text)
         foot = QRectF(box.left(), box.bottom() + 2, box.width(), self.FOOT)
         painter.drawText(foot, Qt.AlignmentFlag.AlignLeft, "0")
@@ -110,16 +110,16 @@ class Curve(QWidget):
         painter.setPen(QPen(colour, 1, Qt.PenStyle.DashLine))
         painter.drawLine(QPointF(x, box.top()), QPointF(x, box.bottom()))
 
-    def _label(
+    def _draw_labels(
         self,
         painter: QPainter,
         box: QRectF,
-        line: _Line,
+        line: _CurveSeries,
         up: Callable[[float], float],
         right: bool,
     ) -> None:
         """Title with the latest value above; the ends of the scale at the side."""
-        painter.setPen(line.colour)
+        painter.setPen(line.color)
         side = Qt.AlignmentFlag.AlignRight if right else Qt.AlignmentFlag.AlignLeft
         finite = line.values[np.isfinite(line.values)]
         now = f" {finite[-1]:.3f}" if len(finite) else ""
@@ -133,24 +133,24 @@ class Curve(QWidget):
             painter.drawText(place, away | Qt.AlignmentFlag.AlignVCenter, f"{value:.2f}")
 
 
-def _draw(
-    painter: QPainter, line: _Line, across: Callable[[float], float], up: Callable[[float], float]
+def _draw_series(
+    painter: QPainter, line: _CurveSeries, across: Callable[[float], float], up: Callable[[float], float]
 ) -> None:
     there = np.flatnonzero(np.isfinite(line.values))
-    there = there[:: max(1, len(there) // MOST)]
+    there = there[:: max(1, len(there) // MAX_POINTS)]
     points = [QPointF(across(line.epochs[i]), up(line.values[i])) for i in there]
     painter.setBrush(Qt.BrushStyle.NoBrush)
-    painter.setPen(QPen(line.colour, 1.8))
+    painter.setPen(QPen(line.color, 1.8))
     painter.drawPolyline(QPolygonF(points))
     if points:
-        painter.setBrush(line.colour)
+        painter.setBrush(line.color)
         painter.drawEllipse(points[-1], 2.5, 2.5)
 
 
-def _scale(low: float, high: float, start: float, end: float) -> Callable[[float], float]:
+def _make_linear_scale(low: float, high: float, start: float, end: float) -> Callable[[float], float]:
     """From a value to its pixel."""
     return lambda value: start + (float(value) - low) / (high - low) * (end - start)
 
 
-def _number(value: float | None) -> float:
+def _nan_if_none(value: float | None) -> float:
     return float("nan") if value is None else float(value)

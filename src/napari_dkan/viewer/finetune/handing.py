@@ -14,29 +14,29 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
     from ..quality.section import LoadedSection
-    from ..session import OpenSlide
+    from ..session import ViewerSlide
 
-_STATED = ("patient", "spot_pitch_um", "spot_diameter_um")
+_UNS_KEYS = ("patient", "spot_pitch_um", "spot_diameter_um")
 
 
 @dataclass(frozen=True)
-class Handed:
+class SectionSnapshot:
     """A section as it was when the run began; name : what the process calls it."""
 
     name: str
     section: LoadedSection
     data: AnnData
-    slide: OpenSlide
+    slide: ViewerSlide
 
 
-def handed(sections: Sequence[LoadedSection], taken: Sequence[Handed] = ()) -> tuple[Handed, ...]:
+def snapshot_sections(sections: Sequence[LoadedSection], existing: Sequence[SectionSnapshot] = ()) -> tuple[SectionSnapshot, ...]:
     """The sections with names of their own that can be file names.
 
     taken : sections whose names are gone already.
 
     Raises SpotsError when one lies on no slide, or its slide has no pixel size.
     """
-    found: list[Handed] = []
+    found: list[SectionSnapshot] = []
     for section in sections:
         slide = section.slide
         if slide is None:
@@ -52,14 +52,14 @@ def handed(sections: Sequence[LoadedSection], taken: Sequence[Handed] = ()) -> t
                 "DKAN: predict."
             )
         plain = re.sub(r"[^\w.-]+", "-", section.name).strip("-.") or "section"
-        names = {h.name for h in (*taken, *found)}
+        names = {h.name for h in (*existing, *found)}
         numbered = (f"{plain}-{i}" for i in range(2, len(names) + 3))
         name = plain if plain not in names else next(n for n in numbered if n not in names)
-        found.append(Handed(name, section, section.data, slide))
+        found.append(SectionSnapshot(name, section, section.data, slide))
     return tuple(found)
 
 
-def write_sections(sections: Sequence[Handed], folder: Path) -> None:
+def write_sections(sections: Sequence[SectionSnapshot], folder: Path) -> None:
     """One ``NAME.h5ad`` each in a new folder, as `expression.h5ad` reads it.
 
     Raises OutputError.
@@ -74,7 +74,7 @@ def write_sections(sections: Sequence[Handed], folder: Path) -> None:
             obs=data.obs[[c for c in ("array_row", "array_col") if c in data.obs]],
             var=data.var[[c for c in ("gene_ids",) if c in data.var]],
             obsm={"spatial": data.obsm["spatial"]},
-            uns={key: data.uns[key] for key in _STATED if key in data.uns}
+            uns={key: data.uns[key] for key in _UNS_KEYS if key in data.uns}
             | {
                 "section": h.name,
                 "image": str(Path(h.slide.slide.location).resolve()),

@@ -10,23 +10,23 @@ from pathlib import Path
 import platformdirs
 
 from ...errors import OutputError
-from ...files import written_whole
-from ...samples.bundled import bundled_checkpoints
+from ...files import atomic_write
+from ...samples.bundled import list_bundled_checkpoints
 
 
-def kept_folder() -> Path:
+def checkpoint_folder() -> Path:
     return platformdirs.user_data_path("napari-dkan") / "fine-tuned"
 
 
-def name_of(parent: Path, sections: Sequence[str]) -> str:
+def make_checkpoint_name(parent: Path, sections: Sequence[str]) -> str:
     """``her2-breast-C3``: what it was made from, and from which sections."""
     learnt = sections[0] if len(sections) == 1 else f"{len(sections)}-sections"
     return re.sub(r"[^\w.-]+", "-", f"{parent.stem}-{learnt}")[:80]
 
 
-def new_path(parent: Path, sections: Sequence[str]) -> Path:
+def new_checkpoint_path(parent: Path, sections: Sequence[str]) -> Path:
     """A file of the folder that is not there yet. Raises OutputError without a folder."""
-    folder, name = kept_folder(), name_of(parent, sections)
+    folder, name = checkpoint_folder(), make_checkpoint_name(parent, sections)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -40,13 +40,13 @@ def new_path(parent: Path, sections: Sequence[str]) -> Path:
     return path
 
 
-def suggested(parent: Path, kept: Path) -> Path:
+def suggest_save_path(parent: Path, checkpoint: Path) -> Path:
     """Beside the parent, unless that came with the package: then in the home folder."""
-    bundled = parent.resolve() in {p.resolve() for p in bundled_checkpoints()}
-    return (Path.home() if bundled else parent.parent) / kept.name
+    bundled = parent.resolve() in {p.resolve() for p in list_bundled_checkpoints()}
+    return (Path.home() if bundled else parent.parent) / checkpoint.name
 
 
-def check_place(path: Path, parent: Path) -> None:
+def check_save_path(path: Path, parent: Path) -> None:
     """Raises OutputError when a checkpoint would replace the one it was made from."""
     if path.resolve() == parent.resolve():
         raise OutputError(
@@ -54,13 +54,13 @@ def check_place(path: Path, parent: Path) -> None:
         )
 
 
-def move(kept: Path, path: Path) -> None:
+def move_checkpoint(checkpoint: Path, path: Path) -> None:
     """Give the checkpoint its lasting place.
 
     Raises OutputError when it cannot be written there; it is still where it was then.
     """
-    if path.resolve() == kept.resolve():
+    if path.resolve() == checkpoint.resolve():
         return
-    with written_whole(path) as temporary:
-        shutil.copyfile(kept, temporary)
-    kept.unlink(missing_ok=True)
+    with atomic_write(path) as temporary:
+        shutil.copyfile(checkpoint, temporary)
+    checkpoint.unlink(missing_ok=True)

@@ -12,86 +12,86 @@ from qtpy.QtWidgets import QCheckBox
 
 from ...errors import DkanError
 from ...spatial.coordinates import swap_xy
-from ...training.tuning.settings import TuneSettings
-from ..lane import Failure, Lane
-from ..later import Later
-from ..links import Links
-from ..quality.section import number
-from ..session import Session
-from ..slides import AXES, UNITS
+from ...training.tuning.settings import FinetuneSettings
+from ..lane import JobFailure, JobRunner
+from ..later import Debouncer
+from ..links import SignalConnections
+from ..quality.section import parse_finite
+from ..session import ViewerSession
+from ..slides import AXIS_LABELS, MICROMETER_UNITS
 from ..torch_beside_gl import import_torch
-from .handing import Handed, handed
-from .sections_box import SectionsBox
-from .settings_box import SettingsBox
+from .handing import SectionSnapshot, snapshot_sections
+from .sections_box import FinetuneSectionsBox
+from .settings_box import FinetuneSettingsBox
 
 if TYPE_CHECKING:
     from ...model import Checkpoint
 
-HELD = "#00e5ff"
-EXPLAINED = (
+HELD_OUT_COLOR = "#00e5ff"
+HELD_OUT_TOOLTIP = (
     "Outlined spots teach nothing: the verdict is measured on them. A ring of spots around them "
     "is not used at all, since neighbours are alike."
 )
-QUIET_MS = 150
+DEBOUNCE_MS = 150
 
 
-class Preview(QCheckBox):
+class HeldOutPreview(QCheckBox):
     """A toggle; one Points layer a section, which follows the settings."""
 
     def __init__(
-        self, session: Session, sections: SectionsBox, settings: SettingsBox, links: Links
+        self, session: ViewerSession, sections: FinetuneSectionsBox, settings: FinetuneSettingsBox, connections: SignalConnections
     ) -> None:
         super().__init__("Show the held-out spots on the slide")
         self._session, self._sections, self._settings = session, sections, settings
-        self._lane = Lane("held-out spots")
+        self._runner = JobRunner("held-out spots")
         self._layers: list[Points] = []
-        self._later = Later(QUIET_MS, self.refresh)
-        self.setToolTip(EXPLAINED)
+        self._debouncer = Debouncer(DEBOUNCE_MS, self.refresh)
+        self.setToolTip(HELD_OUT_TOOLTIP)
         self.toggled.connect(self.refresh)
-        sections.ticked_changed.connect(self._later.start)
-        settings.changed.connect(self._later.start)
-        links.join(self._later.start, session.checkpoint_changed)
+        sections.ticked_changed.connect(self._debouncer.start)
+        settings.changed.connect(self._debouncer.start)
+        connections.connect(self._debouncer.start, session.checkpoint_changed)
 
     @property
     def busy(self) -> bool:
-        return self._lane.busy or self._later.active
+        return self._runner.busy or self._debouncer.active
 
     def refresh(self, on: bool = True) -> None:
         checkpoint = self._session.checkpoint
         if not self.isChecked() or checkpoint is None:
-            self._lane.cancel()
-            self._clear()
+            self._runner.cancel()
+            self._remove_layers()
             return
         try:
-            wanted, settings = handed(self._sections.ticked()), self._settings.settings()
+            wanted, settings = snapshot_sections(self._sections.ticked_sections()), self._settings.tune_settings()
         except DkanError as error:
-            self._end(Failure(str(error), error))
+            self._on_finished(JobFailure(str(error), error))
             return
-        self._lane.start(
-            lambda: _held_out(wanted, settings, checkpoint),
-            lambda rows: self._draw(wanted, rows),
-            self._end,
+        self._runner.start(
+            lambda: _compute_held_out(wanted, settings, checkpoint),
+            lambda rows: self._draw_held_out(wanted, rows),
+            self._on_finished,
         )
 
-    def shut(self) -> None:
-        self._later.stop()
-        self._lane.cancel()
-        self._lane.wait()
-        self._clear()
+    def shut_down(self) -> None:
+        self._debouncer.stop()
+        self._runner.cancel()
+        self._runner.wait()
+        self._remove_layers()
 
-    def _end(self, failure: Failure | None) -> None:
-        self.setToolTip(EXPLAINED if failure is None else failure.sentence)
+    def _on_finished(self, failure: JobFailure | None) -> None:
+        self.setToolTip(HELD_OUT_TOOLTIP if failure is None else failure.message)
         if failure is not None:
-            self._clear()
+            self._remove_layers()
 
-    def _clear(self) -> None:
+    def _remove_layers(self) -> None:
         for layer in self._layers:
             if layer in self._session.viewer.layers:
                 self._session.viewer.layers.remove(layer)
         self._layers = []
 
-    def _draw(self, sections: tuple[Handed, ...], held: list[NDArray[np.int64]]) -> None:
-        self._clear()
+    def _draw_held_out(self, sections: tuple[SectionSnapshot, ...], held: list[NDArray[np.int64]]) -> None:
+        self._remove_layers()
         layers = self._session.viewer.layers
         for h, rows in zip(sections, held, strict=True):
             if not len(rows):
@@ -100,37 +100,37 @@ class Preview(QCheckBox):
             layer = Points(
                 swap_xy(np.asarray(h.data.obsm["spatial"], float)[rows]),
                 name=f"held out of fine-tuning - {h.section.name}",
-                size=1.3 * (number(h.data.uns.get("spot_diameter_um")) or 100.0) / mpp,
+                size=1.3 * (parse_finite(h.data.uns.get("spot_diameter_um")) or 100.0) / mpp,
                 scale=(mpp, mpp),
-                units=UNITS,
-                axis_labels=AXES,
+                units=MICROMETER_UNITS,
+                axis_labels=AXIS_LABELS,
                 face_color="transparent",
-                border_color=HELD,
+                border_color=HELD_OUT_COLOR,
                 border_width=0.18,
                 metadata={"napari-dkan": {"held out": h.section.name}},
             )
             selected = set(layers.selection)
-            self._session.put_on(h.slide, layer)
+            self._session.attach_layer(h.slide, layer)
             layers.append(layer)
             layers.selection = selected
             self._layers.append(layer)
 
 
-def _held_out(
-    sections: tuple[Handed, ...], settings: TuneSettings, checkpoint: Checkpoint
+def _compute_held_out(
+    sections: tuple[SectionSnapshot, ...], settings: FinetuneSettings, checkpoint: Checkpoint
 ) -> Iterator[list[NDArray[np.int64]]]:
     """Rows of each section that the run itself will hold out."""
     import_torch()  # the split is drawn where the network learns
-    from ...expression.labels import array_coordinates
-    from ...training.tuning.split import held_out
+    from ...expression.labels import array_coords_from_section
+    from ...training.tuning.split import draw_held_out_rows
 
-    labelled = [np.flatnonzero(_counts(h, checkpoint) > 0) for h in sections]
-    arrays = [array_coordinates(h.data)[rows] for h, rows in zip(sections, labelled, strict=True)]
-    drawn = held_out(arrays, settings)
+    labelled = [np.flatnonzero(_panel_counts(h, checkpoint) > 0) for h in sections]
+    arrays = [array_coords_from_section(h.data)[rows] for h, rows in zip(sections, labelled, strict=True)]
+    drawn = draw_held_out_rows(arrays, settings)
     yield [rows[out] for rows, out in zip(labelled, drawn, strict=True)]
 
 
-def _counts(section: Handed, checkpoint: Checkpoint) -> NDArray[np.float64]:
+def _panel_counts(section: SectionSnapshot, checkpoint: Checkpoint) -> NDArray[np.float64]:
     """Counts of the panel in every spot; without any a spot has no label."""
     genes = [g for g in checkpoint.panel.symbols if g in section.data.var_names]
     return np.asarray(section.data[:, genes].X.sum(axis=1), float).ravel()

@@ -18,15 +18,15 @@ from qtpy.QtWidgets import (
 )
 
 from ...errors import DkanError
-from ...training.tuning.events import Finished
-from ..links import Links
-from ..quality.table import FiguresTable, Rows, figures
-from ..session import Session
-from ..tones import GOOD, WARNING, tint
-from .keeping import suggested
-from .tuning import State, Tuning
+from ...training.tuning.events import FinetuneFinished
+from ..links import SignalConnections
+from ..quality.table import MetricsTable, MetricsTableData, make_metric_column
+from ..session import ViewerSession
+from ..tones import SUCCESS_COLOR, WARNING_COLOR, set_text_color
+from .keeping import suggest_save_path
+from .tuning import FinetuneState, FinetuneController
 
-COLUMNS = {
+COLUMN_TOOLTIPS = {
     "before": "Correlation with the measured labels on the held-out spots, before",
     "after": "The same after fine-tuning",
     "gain": "After minus before",
@@ -34,102 +34,102 @@ COLUMNS = {
 }
 
 
-class ResultBox(QWidget):
+class FinetuneResultBox(QWidget):
     """Shown once there is a result."""
 
-    def __init__(self, session: Session, tuning: Tuning, links: Links) -> None:
+    def __init__(self, session: ViewerSession, controller: FinetuneController, connections: SignalConnections) -> None:
         super().__init__()
-        self._session, self._tuning = session, tuning
-        self._shown: Finished | None = None  # in the table
-        self.verdict, self.others = QLabel(), QLabel()
-        font = self.verdict.font()
+        self._session, self._controller = session, controller
+        self._displayed_result: FinetuneFinished | None = None  # in the table
+        self.verdict_label, self.other_sections_label = QLabel(), QLabel()
+        font = self.verdict_label.font()
         font.setPointSizeF(1.25 * font.pointSizeF())
         font.setBold(True)
-        self.verdict.setFont(font)
-        for label in (self.verdict, self.others):
+        self.verdict_label.setFont(font)
+        for label in (self.verdict_label, self.other_sections_label):
             label.setWordWrap(True)
             label.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
-        self.search = QLineEdit()
-        self.search.setPlaceholderText("search a gene")
-        self.search.setClearButtonEnabled(True)
-        self.table = FiguresTable()
+        self.search_field = QLineEdit()
+        self.search_field.setPlaceholderText("search a gene")
+        self.search_field.setClearButtonEnabled(True)
+        self.table = MetricsTable()
         self.table.setMinimumHeight(220)
-        self.tuned, self.before = QRadioButton(), QRadioButton()
+        self.tuned_radio, self.parent_radio = QRadioButton(), QRadioButton()
         self._group = QButtonGroup(self)
-        self.save = QPushButton("Save as...")
-        self.save.setToolTip("A file of your own; it is chosen from there and stays in the list.")
+        self.save_button = QPushButton("Save as...")
+        self.save_button.setToolTip("A file of your own; it is chosen from there and stays in the list.")
         self._build()
-        self._group.buttonClicked.connect(lambda b: tuning.use(b is self.tuned))
-        self.save.clicked.connect(self._ask)
-        self.search.textChanged.connect(self.table.figures.search)
-        self.table.picked.connect(session.set_gene)
-        links.join(self.refresh, tuning.changed)
-        links.join(self._chosen, session.checkpoint_changed)
-        links.join(lambda: self.table.choose(session.gene), session.gene_changed)
+        self._group.buttonClicked.connect(lambda b: controller.choose_checkpoint(b is self.tuned_radio))
+        self.save_button.clicked.connect(self._ask_save_path)
+        self.search_field.textChanged.connect(self.table.table_model.set_filter)
+        self.table.symbol_selected.connect(session.set_gene)
+        connections.connect(self.refresh, controller.changed)
+        connections.connect(self._mark_current_checkpoint, session.checkpoint_changed)
+        connections.connect(lambda: self.table.select_symbol(session.gene), session.gene_changed)
         self.refresh()
 
     def _build(self) -> None:
-        self._use = QWidget()
-        use = QVBoxLayout(self._use)
+        self._checkpoint_choice = QWidget()
+        use = QVBoxLayout(self._checkpoint_choice)
         use.setContentsMargins(0, 0, 0, 0)
         use.addWidget(QLabel("Use this checkpoint"))
-        for button in (self.tuned, self.before):
+        for button in (self.tuned_radio, self.parent_radio):
             self._group.addButton(button)
             use.addWidget(button)
-        self._figures = QWidget()
-        inside = QVBoxLayout(self._figures)
+        self._table_panel = QWidget()
+        inside = QVBoxLayout(self._table_panel)
         inside.setContentsMargins(0, 0, 0, 0)
-        inside.addWidget(self.search)
+        inside.addWidget(self.search_field)
         inside.addWidget(self.table)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
-        for widget in (self.verdict, self.others, self._use, self.save, self._figures):
+        for widget in (self.verdict_label, self.other_sections_label, self._checkpoint_choice, self.save_button, self._table_panel):
             layout.addWidget(widget)
 
     def refresh(self) -> None:
-        tuning = self._tuning
-        result, kept, parent = tuning.result, tuning.kept, tuning.parent
-        unsaved = tuning.state is State.UNSAVED
-        left = not tuning.busy and kept is not None and tuning.tuned is not None
+        tuning = self._controller
+        result, kept, parent = tuning.result, tuning.checkpoint_path, tuning.parent_checkpoint
+        unsaved = tuning.state is FinetuneState.UNSAVED
+        left = not tuning.busy and kept is not None and tuning.tuned_checkpoint is not None
         self.setVisible(result is not None or unsaved or left)
-        self.save.setVisible(unsaved or left)
-        self._use.setVisible(left)
-        self._figures.setVisible(result is not None)
-        self.verdict.setVisible(result is not None)
+        self.save_button.setVisible(unsaved or left)
+        self._checkpoint_choice.setVisible(left)
+        self._table_panel.setVisible(result is not None)
+        self.verdict_label.setVisible(result is not None)
         if kept is not None and parent is not None:
-            self.tuned.setText(f"fine-tuned: {kept.stem}")
-            self.tuned.setToolTip(str(kept))
-            self.before.setText(f"before: {parent.title}")
-        self._chosen()
+            self.tuned_radio.setText(f"fine-tuned: {kept.stem}")
+            self.tuned_radio.setToolTip(str(kept))
+            self.parent_radio.setText(f"before: {parent.title}")
+        self._mark_current_checkpoint()
         if result is None:
-            self.others.setText("")
-            self.others.hide()
+            self.other_sections_label.setText("")
+            self.other_sections_label.hide()
             return
-        self.verdict.setText(result.verdict[:1].upper() + result.verdict[1:])
-        tint(self.verdict, GOOD if result.better else WARNING)
-        self.others.setText(on_others(result.report))
-        self.others.setVisible(bool(self.others.text()))
-        if result is not self._shown:
-            self._shown = result
-            self.table.show_rows(rows_of(result.report), sort_by=3)
-            self.table.choose(self._session.gene)
+        self.verdict_label.setText(result.verdict[:1].upper() + result.verdict[1:])
+        set_text_color(self.verdict_label, SUCCESS_COLOR if result.better else WARNING_COLOR)
+        self.other_sections_label.setText(describe_other_sections(result.report))
+        self.other_sections_label.setVisible(bool(self.other_sections_label.text()))
+        if result is not self._displayed_result:
+            self._displayed_result = result
+            self.table.set_table_data(make_finetune_table(result.report), sort_by=3)
+            self.table.select_symbol(self._session.gene)
 
-    def _chosen(self) -> None:
+    def _mark_current_checkpoint(self) -> None:
         """Neither is marked when a third checkpoint is in use."""
-        tuning, now = self._tuning, self._session.checkpoint
+        tuning, now = self._controller, self._session.checkpoint
         self._group.setExclusive(False)
-        self.tuned.setChecked(now is not None and now is tuning.tuned)
-        self.before.setChecked(now is not None and now is tuning.parent)
+        self.tuned_radio.setChecked(now is not None and now is tuning.tuned_checkpoint)
+        self.parent_radio.setChecked(now is not None and now is tuning.parent_checkpoint)
         self._group.setExclusive(True)
 
-    def _ask(self) -> None:
-        kept, parent = self._tuning.kept, self._tuning.parent
+    def _ask_save_path(self) -> None:
+        kept, parent = self._controller.checkpoint_path, self._controller.parent_checkpoint
         if kept is None or parent is None or parent.path is None:
             return
         name, _ = QFileDialog.getSaveFileName(
             self,
             "Save the fine-tuned checkpoint",
-            str(suggested(parent.path, kept)),
+            str(suggest_save_path(parent.path, kept)),
             "DKAN checkpoint (*.safetensors)",
         )
         if name:
@@ -140,12 +140,12 @@ class ResultBox(QWidget):
         if path.suffix != ".safetensors":
             path = path.with_name(f"{path.name}.safetensors")
         try:
-            self._tuning.save_as(path)
+            self._controller.save_as(path)
         except DkanError as error:
-            self._tuning.said.emit(str(error), True)
+            self._controller.message_changed.emit(str(error), True)
 
 
-def rows_of(report: dict[str, Any]) -> Rows:
+def make_finetune_table(report: dict[str, Any]) -> MetricsTableData:
     """Every gene before, after and by ridge; genes that joined the panel say so."""
     new = report.get("new_genes", {}).get("per_gene_pcc", {})
     known = {str(g["symbol"]): g for g in report.get("genes", [])}
@@ -157,19 +157,19 @@ def rows_of(report: dict[str, Any]) -> Rows:
     pairs = zip(values("before"), values("after"), strict=True)
     gains = [None if a is None or b is None else b - a for a, b in pairs]
     notes = tuple("new in the panel; before: by its text" if g in new else "" for g in genes)
-    return Rows(
+    return MetricsTableData(
         tuple(genes),
         (
-            figures("before", COLUMNS["before"], values("before")),
-            figures("after", COLUMNS["after"], values("after")),
-            figures("gain", COLUMNS["gain"], gains, "+.3f"),
-            figures("ridge", COLUMNS["ridge"], values("ridge")),
+            make_metric_column("before", COLUMN_TOOLTIPS["before"], values("before")),
+            make_metric_column("after", COLUMN_TOOLTIPS["after"], values("after")),
+            make_metric_column("gain", COLUMN_TOOLTIPS["gain"], gains, "+.3f"),
+            make_metric_column("ridge", COLUMN_TOOLTIPS["ridge"], values("ridge")),
         ),
         notes if new else (),
     )
 
 
-def on_others(report: dict[str, Any]) -> str:
+def describe_other_sections(report: dict[str, Any]) -> str:
     """What changed on sections that taught nothing: no forgetting is hidden."""
     told = []
     for name, change in report.get("others", {}).items():

@@ -14,34 +14,34 @@ from psygnal import Signal
 
 from ...errors import SpotsError
 from ...training.tuning.events import (
-    EpochDone,
-    Event,
-    Failed,
-    Finished,
-    GeneMap,
-    Paused,
-    Reading,
-    Resumed,
-    Started,
-    Unsaved,
+    EpochFinished,
+    FinetuneEvent,
+    FinetuneFailed,
+    FinetuneFinished,
+    GeneMapComputed,
+    FinetunePaused,
+    SectionReadStarted,
+    FinetuneResumed,
+    FinetuneStarted,
+    SaveFailed,
 )
-from ...training.tuning.process import COMMAND, TuneProcess, options
-from ...training.tuning.settings import TuneSettings
-from ..lane import Failure, Lane
-from ..links import Links
-from ..memory import remember_checkpoint
-from ..quality.state import Quality
-from ..session import Session
+from ...training.tuning.process import FINETUNE_COMMAND, FinetuneProcess, build_finetune_arguments
+from ...training.tuning.settings import FinetuneSettings
+from ..lane import JobFailure, JobRunner
+from ..links import SignalConnections
+from ..memory import add_recent_checkpoint
+from ..quality.state import QualityController
+from ..session import ViewerSession
 from ..torch_beside_gl import import_torch
-from .handing import Handed, handed, write_sections
-from .keeping import check_place, move, new_path
+from .handing import SectionSnapshot, snapshot_sections, write_sections
+from .keeping import check_save_path, move_checkpoint, new_checkpoint_path
 
 if TYPE_CHECKING:
     from ...model import Checkpoint
     from ..quality.section import LoadedSection
 
 
-class State(StrEnum):
+class FinetuneState(StrEnum):
     """What the process is doing."""
 
     IDLE = "idle"
@@ -53,82 +53,82 @@ class State(StrEnum):
 
 
 @dataclass(frozen=True)
-class Wanted:
+class FinetuneRequest:
     """What Start asks for; sections teach, others are only measured before and after."""
 
     sections: tuple[LoadedSection, ...]
-    others: tuple[LoadedSection, ...] = ()
-    settings: TuneSettings = field(default_factory=TuneSettings)
-    new_genes: Path | None = None
+    other_sections: tuple[LoadedSection, ...] = ()
+    settings: FinetuneSettings = field(default_factory=FinetuneSettings)
+    new_genes_path: Path | None = None
 
 
-class Tuning:
+class FinetuneController:
     """Starts, follows and ends one run at a time; all signals come in the GUI thread."""
 
     changed = Signal()  # state, stage, result, saved
-    epoch_came = Signal()  # `curve` is longer
-    map_came = Signal(object)  # a GeneMap
-    said = Signal(str, bool)  # a sentence, and whether it alarms
+    epoch_finished = Signal()  # `curve` is longer
+    gene_map_received = Signal(object)  # a GeneMap
+    message_changed = Signal(str, bool)  # a sentence, and whether it alarms
 
-    def __init__(self, session: Session, quality: Quality, links: Links) -> None:
+    def __init__(self, session: ViewerSession, quality: QualityController, connections: SignalConnections) -> None:
         self.session, self._quality = session, quality
-        self.command: Sequence[str] = COMMAND
-        self.state = State.IDLE
+        self.command: Sequence[str] = FINETUNE_COMMAND
+        self.state = FinetuneState.IDLE
         self.stage = ""  # what is being done before the first epoch
-        self.started: Started | None = None
-        self.curve: tuple[EpochDone, ...] = ()
-        self.result: Finished | None = None
-        self.parent: Checkpoint | None = None
-        self.tuned: Checkpoint | None = None  # once it is loaded
-        self.kept: Path | None = None  # where the result lies
-        self.lasting = False  # it is better, or somebody wanted it: it stays on disk
-        self.teaching: tuple[Handed, ...] = ()
+        self.start_event: FinetuneStarted | None = None
+        self.epochs: tuple[EpochFinished, ...] = ()
+        self.result: FinetuneFinished | None = None
+        self.parent_checkpoint: Checkpoint | None = None
+        self.tuned_checkpoint: Checkpoint | None = None  # once it is loaded
+        self.checkpoint_path: Path | None = None  # where the result lies
+        self.keep_checkpoint = False  # it is better, or somebody wanted it: it stays on disk
+        self.training_sections: tuple[SectionSnapshot, ...] = ()
         self._gene = ""
-        self._process: TuneProcess | None = None
-        self._run, self._files = Lane("fine-tuning"), Lane("fine-tuned checkpoint")
-        links.join(self._sections_gone, quality.sections_changed, session.slides_changed)
+        self._process: FinetuneProcess | None = None
+        self._process_runner, self._file_runner = JobRunner("fine-tuning"), JobRunner("fine-tuned checkpoint")
+        connections.connect(self._stop_if_section_removed, quality.sections_changed, session.slides_changed)
 
     @property
     def busy(self) -> bool:
-        return self.state is not State.IDLE
+        return self.state is not FinetuneState.IDLE
 
     # ---- asked for -----------------------------------------------------------------------
 
-    def start(self, wanted: Wanted) -> None:
+    def start(self, request: FinetuneRequest) -> None:
         """Begin. Raises a DkanError saying what is missing."""
         parent = self.session.checkpoint
         if self.busy:
             return
         if parent is None or parent.path is None:
             raise SpotsError("The checkpoint is still being loaded; try again in a moment.")
-        if not wanted.sections:
+        if not request.sections:
             raise SpotsError("Tick a section to learn from, or load measured ST.")
-        teaching = handed(wanted.sections)
-        others = handed(wanted.others, teaching)
-        out = new_path(parent.path, [h.name for h in teaching])
-        self._forget()
-        process = self._process = TuneProcess(self.command)
-        self.parent, self.teaching, self.kept = parent, teaching, out
+        teaching = snapshot_sections(request.sections)
+        others = snapshot_sections(request.other_sections, teaching)
+        out = new_checkpoint_path(parent.path, [h.name for h in teaching])
+        self._reset()
+        process = self._process = FinetuneProcess(self.command)
+        self.parent_checkpoint, self.training_sections, self.checkpoint_path = parent, teaching, out
         path, gene = parent.path, self._gene
 
-        def job() -> Iterator[Event]:
+        def job() -> Iterator[FinetuneEvent]:
             with TemporaryDirectory(prefix="napari-dkan-", ignore_cleanup_errors=True) as made_for:
                 folder = Path(made_for) / "sections"  # the name goes on the card
                 write_sections((*teaching, *others), folder)
                 names = [h.name for h in teaching]
-                made = options(path, folder, names, wanted.settings, out)
+                made = build_finetune_arguments(path, folder, names, request.settings, out)
                 if others:
                     made += ["--others", ",".join(h.name for h in others)]
-                if wanted.new_genes is not None:
-                    made += ["--new-genes", str(wanted.new_genes)]
+                if request.new_genes_path is not None:
+                    made += ["--new-genes", str(request.new_genes_path)]
                 process.start(made, out)
                 if gene:
-                    process.show(gene)
+                    process.request_gene_map(gene)
                 yield from process.events()
 
-        self._be(State.STARTING, "handing over the sections")
-        self.said.emit("", False)
-        self._run.start(job, self._receive, self._end)
+        self._set_state(FinetuneState.STARTING, "handing over the sections")
+        self.message_changed.emit("", False)
+        self._process_runner.start(job, self._on_event, self._on_process_finished)
 
     def pause(self) -> None:
         if self._process is not None:
@@ -144,97 +144,97 @@ class Tuning:
         if not self.busy or process is None:
             return
         if process.pid is None:  # nothing has begun
-            self._drop()
-            self.said.emit("Stopped before it began.", False)
+            self._discard_run()
+            self.message_changed.emit("Stopped before it began.", False)
             return
         process.stop()
-        self._be(State.STOPPING, "keeping the best so far")
+        self._set_state(FinetuneState.STOPPING, "keeping the best so far")
 
-    def show_gene(self, gene: str) -> None:
+    def set_map_gene(self, gene: str) -> None:
         """The gene whose map comes with every epoch; "" for none."""
         self._gene = gene
         if self._process is not None:
-            self._process.show(gene)
+            self._process.request_gene_map(gene)
 
-    def use(self, tuned: bool) -> None:
+    def choose_checkpoint(self, tuned: bool) -> None:
         """Choose the fine-tuned checkpoint, or the one it was made from."""
-        wanted = self.tuned if tuned else self.parent
+        wanted = self.tuned_checkpoint if tuned else self.parent_checkpoint
         if wanted is not None:
-            self.lasting |= tuned
+            self.keep_checkpoint |= tuned
             if tuned and wanted.path is not None:
-                remember_checkpoint(wanted.path)
-            self.session.use_checkpoint(wanted)
+                add_recent_checkpoint(wanted.path)
+            self.session.set_checkpoint(wanted)
 
     def save_as(self, path: Path) -> None:
         """Give the result its lasting place, and use it from there.
 
         Raises OutputError when that is the place of its parent.
         """
-        kept, parent = self.kept, self.parent
+        kept, parent = self.checkpoint_path, self.parent_checkpoint
         if kept is None or parent is None or parent.path is None:
             return
-        check_place(path, parent.path)
-        if self.state is State.UNSAVED and self._process is not None:
-            self.kept, self.lasting = path, True
-            self._process.save(path)
+        check_save_path(path, parent.path)
+        if self.state is FinetuneState.UNSAVED and self._process is not None:
+            self.checkpoint_path, self.keep_checkpoint = path, True
+            self._process.save_to(path)
             return
 
-        def end(failure: Failure | None) -> None:
+        def end(failure: JobFailure | None) -> None:
             if failure is not None:
-                self.said.emit(f"{failure.sentence} It is still kept.", True)
+                self.message_changed.emit(f"{failure.message} It is still kept.", True)
                 return
-            self.kept, self.lasting = path, True
-            self.said.emit(f"Saved as {path}.", False)
-            self._load(path, use=True)
+            self.checkpoint_path, self.keep_checkpoint = path, True
+            self.message_changed.emit(f"Saved as {path}.", False)
+            self._load_checkpoint(path, use=True)
 
         def job() -> Iterator[None]:
-            move(kept, path)
+            move_checkpoint(kept, path)
             yield None
 
-        self._files.start(job, lambda item: None, end)
+        self._file_runner.start(job, lambda item: None, end)
 
     def close(self) -> None:
         """End whatever runs; no process, thread or half-made file is left."""
-        self._drop()
-        self._files.cancel()
-        self._run.wait()
-        self._files.wait()
-        self._forget()
+        self._discard_run()
+        self._file_runner.cancel()
+        self._process_runner.wait()
+        self._file_runner.wait()
+        self._reset()
 
     # ---- followed ------------------------------------------------------------------------
 
-    def _receive(self, event: Event) -> None:
-        if isinstance(event, Reading):
-            self._be(self.state, f"reading {event.section} ({event.done + 1} of {event.of})")
-        elif isinstance(event, Started):
-            self.started = event
-            self._be(State.RUNNING if self.state is State.STARTING else self.state, "")
-        elif isinstance(event, EpochDone):
-            self.curve = (*self.curve, event)
-            self.epoch_came.emit()
-        elif isinstance(event, GeneMap):
-            self.map_came.emit(event)
-        elif isinstance(event, Paused | Resumed) and self.state is not State.STOPPING:
-            self._be(State.PAUSED if isinstance(event, Paused) else State.RUNNING, "")
-        elif isinstance(event, Unsaved):
-            self._be(State.UNSAVED, "")
-            self.said.emit(f"{event.sentence} The result waits: press Save as...", True)
-        elif isinstance(event, Failed):
-            self.said.emit(event.sentence, True)
-        elif isinstance(event, Finished):
-            self.result, self.kept = event, Path(event.path)
+    def _on_event(self, event: FinetuneEvent) -> None:
+        if isinstance(event, SectionReadStarted):
+            self._set_state(self.state, f"reading {event.section} ({event.done + 1} of {event.of})")
+        elif isinstance(event, FinetuneStarted):
+            self.start_event = event
+            self._set_state(FinetuneState.RUNNING if self.state is FinetuneState.STARTING else self.state, "")
+        elif isinstance(event, EpochFinished):
+            self.epochs = (*self.epochs, event)
+            self.epoch_finished.emit()
+        elif isinstance(event, GeneMapComputed):
+            self.gene_map_received.emit(event)
+        elif isinstance(event, FinetunePaused | FinetuneResumed) and self.state is not FinetuneState.STOPPING:
+            self._set_state(FinetuneState.PAUSED if isinstance(event, FinetunePaused) else FinetuneState.RUNNING, "")
+        elif isinstance(event, SaveFailed):
+            self._set_state(FinetuneState.UNSAVED, "")
+            self.message_changed.emit(f"{event.sentence} The result waits: press Save as...", True)
+        elif isinstance(event, FinetuneFailed):
+            self.message_changed.emit(event.sentence, True)
+        elif isinstance(event, FinetuneFinished):
+            self.result, self.checkpoint_path = event, Path(event.path)
 
-    def _end(self, failure: Failure | None) -> None:
+    def _on_process_finished(self, failure: JobFailure | None) -> None:
         self._process = None
-        self._be(State.IDLE, "")
+        self._set_state(FinetuneState.IDLE, "")
         if failure is not None:
-            self.said.emit(failure.sentence, True)
-        if self.kept is not None and self.kept.is_file():
+            self.message_changed.emit(failure.message, True)
+        if self.checkpoint_path is not None and self.checkpoint_path.is_file():
             better = self.result is not None and self.result.better
-            self.lasting |= better or failure is not None  # what a crash left is not thrown away
-            self._load(self.kept, use=better)
+            self.keep_checkpoint |= better or failure is not None  # what a crash left is not thrown away
+            self._load_checkpoint(self.checkpoint_path, use=better)
 
-    def _load(self, path: Path, use: bool) -> None:
+    def _load_checkpoint(self, path: Path, use: bool) -> None:
         loaded: list[Checkpoint] = []
 
         def job() -> Iterator[None]:
@@ -244,46 +244,46 @@ class Tuning:
             loaded.append(load_checkpoint(path))
             yield None
 
-        def end(failure: Failure | None) -> None:
+        def end(failure: JobFailure | None) -> None:
             if failure is not None:
-                self.said.emit(failure.sentence, True)
+                self.message_changed.emit(failure.message, True)
                 return
-            self.tuned = loaded[0]
+            self.tuned_checkpoint = loaded[0]
             if use:
-                self.use(tuned=True)
+                self.choose_checkpoint(tuned=True)
             self.changed.emit()
 
-        self._files.start(job, lambda item: None, end)
+        self._file_runner.start(job, lambda item: None, end)
 
-    def _sections_gone(self) -> None:
+    def _stop_if_section_removed(self) -> None:
         """A section that teaches was removed, or its slide closed: there is nobody to learn for."""
-        if self.state in (State.IDLE, State.STOPPING, State.UNSAVED):
+        if self.state in (FinetuneState.IDLE, FinetuneState.STOPPING, FinetuneState.UNSAVED):
             return
         there, slides = self._quality.sections, self.session.slides
-        gone = [h for h in self.teaching if h.section not in there or h.slide not in slides]
+        gone = [h for h in self.training_sections if h.section not in there or h.slide not in slides]
         if gone:
             name = gone[0].section.name
             self.stop()
-            self.said.emit(f"{name} was removed: fine-tuning stops and keeps its best.", True)
+            self.message_changed.emit(f"{name} was removed: fine-tuning stops and keeps its best.", True)
 
     # ---- ended ---------------------------------------------------------------------------
 
-    def _be(self, state: State, stage: str) -> None:
+    def _set_state(self, state: FinetuneState, stage: str) -> None:
         self.state, self.stage = state, stage
         self.changed.emit()
 
-    def _drop(self) -> None:
+    def _discard_run(self) -> None:
         """End a run that nobody wants the result of."""
         if self._process is not None:
-            self._run.cancel()
+            self._process_runner.cancel()
             self._process.kill()
             self._process = None
-            self._be(State.IDLE, "")
+            self._set_state(FinetuneState.IDLE, "")
 
-    def _forget(self) -> None:
+    def _reset(self) -> None:
         """The run before: its file goes unless it was better or wanted."""
-        if self.kept is not None and not self.lasting:
+        if self.checkpoint_path is not None and not self.keep_checkpoint:
             with suppress(OSError):
-                self.kept.unlink(missing_ok=True)
-        self.started = self.result = self.parent = self.tuned = self.kept = None
-        self.curve, self.teaching, self.lasting = (), (), False
+                self.checkpoint_path.unlink(missing_ok=True)
+        self.start_event = self.result = self.parent_checkpoint = self.tuned_checkpoint = self.checkpoint_path = None
+        self.epochs, self.training_sections, self.keep_checkpoint = (), (), False

@@ -10,122 +10,122 @@ from qtpy.QtGui import QCloseEvent
 from qtpy.QtWidgets import QLabel, QVBoxLayout, QWidget
 
 from ...errors import DkanError
-from ..actions import answer
-from ..column import Column, heading_of
-from ..help import show_in_front
-from ..links import Links, once
-from ..quality.beside import open_predict_beside
-from ..quality.state import quality_of
-from ..session import Session, session_of
-from ..tones import ALARM, tint
-from .live_map import LiveMap
-from .preview import Preview
-from .result_box import ResultBox
-from .run_box import RunBox
-from .sections_box import SectionsBox
-from .settings_box import SettingsBox
-from .tuning import Tuning, Wanted
+from ..actions import register_actions
+from ..column import ScrollColumn, make_heading
+from ..help import show_help_if_visible
+from ..links import SignalConnections, call_once
+from ..quality.beside import open_predict_panel
+from ..quality.state import get_quality_controller
+from ..session import ViewerSession, get_session
+from ..tones import ERROR_COLOR, set_text_color
+from .live_map import LiveGeneMap
+from .preview import HeldOutPreview
+from .result_box import FinetuneResultBox
+from .run_box import FinetuneRunBox
+from .sections_box import FinetuneSectionsBox
+from .settings_box import FinetuneSettingsBox
+from .tuning import FinetuneController, FinetuneRequest
 
 
-class FineTuneWidget(QWidget):
+class FinetuneWidget(QWidget):
     """One per viewer; closing it ends what it runs."""
 
     def __init__(self, napari_viewer: Viewer) -> None:
         super().__init__()
-        self.session: Session = session_of(napari_viewer)
-        session, links = self.session, Links()
-        self.quality = quality_of(session)
-        self.tuning = Tuning(session, self.quality, links)
-        self.model = QLabel()
-        self.sections = SectionsBox(self.quality, links)
-        self.settings = SettingsBox()
-        self.preview = Preview(session, self.sections, self.settings, links)
-        self.live_map = LiveMap(session, self.tuning, links)
-        self.run = RunBox(self.tuning, self.start, links)
-        self.message, self.notice = QLabel(), QLabel()
-        self.result = ResultBox(session, self.tuning, links)
-        for label in (self.message, self.notice):
-            tint(label, ALARM)
-        for label in (self.model, self.message, self.notice):
+        self.session: ViewerSession = get_session(napari_viewer)
+        session, links = self.session, SignalConnections()
+        self.quality = get_quality_controller(session)
+        self.controller = FinetuneController(session, self.quality, links)
+        self.model_label = QLabel()
+        self.sections_box = FinetuneSectionsBox(self.quality, links)
+        self.settings_box = FinetuneSettingsBox()
+        self.held_out_preview = HeldOutPreview(session, self.sections_box, self.settings_box, links)
+        self.live_map = LiveGeneMap(session, self.controller, links)
+        self.run_box = FinetuneRunBox(self.controller, self.start, links)
+        self.message_label, self.notice_label = QLabel(), QLabel()
+        self.result_box = FinetuneResultBox(session, self.controller, links)
+        for label in (self.message_label, self.notice_label):
+            set_text_color(label, ERROR_COLOR)
+        for label in (self.model_label, self.message_label, self.notice_label):
             label.setWordWrap(True)
             label.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
         self._build()
-        self.sections.ticked_changed.connect(self._ticked)
-        links.join(self._show_model, session.checkpoint_changed)
-        links.join(self._say, self.tuning.said)
-        links.join(self._notice, session.message_changed)
-        links.join(self._follow, self.tuning.changed)
-        self.shut_down = once(links.cut, self._answer(), self.tuning.close, self.preview.shut)
+        self.sections_box.ticked_changed.connect(self._on_ticks_changed)
+        links.connect(self._show_model, session.checkpoint_changed)
+        links.connect(self._show_message, self.controller.message_changed)
+        links.connect(self._show_session_message, session.message_changed)
+        links.connect(self._lock_inputs, self.controller.changed)
+        self.shut_down = call_once(links.disconnect_all, self._register_actions(), self.controller.close, self.held_out_preview.shut_down)
         self.destroyed.connect(self.shut_down)  # a dock that is deleted gets no closeEvent
         self._show_model()
-        self._ticked()
-        self._say("", False)
-        self._notice()
-        open_predict_beside(self, napari_viewer)
+        self._on_ticks_changed()
+        self._show_message("", False)
+        self._show_session_message()
+        open_predict_panel(self, napari_viewer)
 
     def _build(self) -> None:
         content = QWidget()
         column = QVBoxLayout(content)
         column.setSpacing(6)
         boxes: dict[str, tuple[QWidget, ...]] = {
-            "Model": (self.model,),
-            "Learn from": (self.sections, self.notice),
-            "How": (self.settings, self.preview, self.live_map, self.settings.advanced),
-            "": (self.run, self.message, self.result),
+            "Model": (self.model_label,),
+            "Learn from": (self.sections_box, self.notice_label),
+            "How": (self.settings_box, self.held_out_preview, self.live_map, self.settings_box.advanced_options),
+            "": (self.run_box, self.message_label, self.result_box),
         }
         for title, widgets in boxes.items():
             if title:
-                column.addWidget(heading_of(title, "finetune" if title == "Model" else ""))
+                column.addWidget(make_heading(title, "finetune" if title == "Model" else ""))
             for widget in widgets:
                 column.addWidget(widget)
         column.addStretch(1)
         outer = QVBoxLayout(self)
         outer.setContentsMargins(0, 0, 0, 0)
-        outer.addWidget(Column(content))
+        outer.addWidget(ScrollColumn(content))
 
     def start(self) -> None:
         """Fine-tune as the boxes say; what is missing is said below the button."""
         try:
-            wanted = Wanted(
-                self.sections.ticked(),
-                self.sections.others(),
-                self.settings.settings(),
-                self.settings.new_genes,
+            wanted = FinetuneRequest(
+                self.sections_box.ticked_sections(),
+                self.sections_box.unticked_sections(),
+                self.settings_box.tune_settings(),
+                self.settings_box.new_genes_path,
             )
-            self.tuning.start(wanted)
+            self.controller.start(wanted)
         except DkanError as error:
-            self._say(str(error), True)
+            self._show_message(str(error), True)
 
-    def _answer(self) -> Callable[[], None]:
-        return answer(
+    def _register_actions(self) -> Callable[[], None]:
+        return register_actions(
             self.session.viewer,
-            finetune=self.run.start.click,
-            help=lambda: show_in_front("finetune", self),
+            finetune=self.run_box.start_button.click,
+            help=lambda: show_help_if_visible("finetune", self),
         )
 
-    def _notice(self) -> None:
+    def _show_session_message(self) -> None:
         """What reading a section, or anything else of the session, stumbled over."""
         session = self.session
-        self.notice.setText(session.message if session.alarming else "")
-        self.notice.setVisible(bool(self.notice.text()))
+        self.notice_label.setText(session.message if session.message_is_warning else "")
+        self.notice_label.setVisible(bool(self.notice_label.text()))
 
     def _show_model(self) -> None:
         checkpoint = self.session.checkpoint
         title = "being loaded ..." if checkpoint is None else checkpoint.title
-        self.model.setText(title)
+        self.model_label.setText(title)
 
-    def _ticked(self) -> None:
-        self.settings.set_sections(len(self.sections.ticked()))
+    def _on_ticks_changed(self) -> None:
+        self.settings_box.set_section_count(len(self.sections_box.ticked_sections()))
 
-    def _follow(self) -> None:
+    def _lock_inputs(self) -> None:
         """What a run depends on stays as it is until it ends."""
-        for box in (self.sections, self.settings, self.settings.advanced):
-            box.setEnabled(not self.tuning.busy)
+        for box in (self.sections_box, self.settings_box, self.settings_box.advanced_options):
+            box.setEnabled(not self.controller.busy)
 
-    def _say(self, text: str, alarming: bool) -> None:
-        self.message.setText(text)
-        self.message.setVisible(bool(text))
-        tint(self.message, ALARM if alarming else None)
+    def _show_message(self, text: str, warning: bool) -> None:
+        self.message_label.setText(text)
+        self.message_label.setVisible(bool(text))
+        set_text_color(self.message_label, ERROR_COLOR if warning else None)
 
     def closeEvent(self, event: QCloseEvent) -> None:
         self.shut_down()

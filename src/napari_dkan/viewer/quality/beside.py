@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING
 from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QMainWindow, QWidget
 
-from ..dock import dock_of
+from ..dock import find_dock
 from ..predict_widget import PredictWidget
 
 if TYPE_CHECKING:
     from napari.viewer import Viewer
 
-PLUGIN, PREDICT = "napari-dkan", "DKAN: predict"
+PLUGIN_NAME, PREDICT_WIDGET_NAME = "napari-dkan", "DKAN: predict"
 
 
-def open_predict_beside(panel: QWidget, viewer: Viewer) -> None:
+def open_predict_panel(panel: QWidget, viewer: Viewer) -> None:
     """Once ``panel`` is docked, open the Predict panel if nobody has, and stack them as tabs.
 
     Side by side or on top of each other, two panels would leave no room on a small screen.
@@ -26,13 +26,13 @@ def open_predict_beside(panel: QWidget, viewer: Viewer) -> None:
         return
 
     def open_it() -> None:
-        dock = dock_of(panel)
+        dock = find_dock(panel)
         if dock is None:  # it was closed again, or is not docked at all
             return
-        predict = next((w for w in window.dock_widgets.values() if _is_predict(w)), None)
+        predict = next((w for w in window.dock_widgets.values() if _is_predict_widget(w)), None)
         if predict is None:
-            _, predict = window.add_plugin_dock_widget(PLUGIN, PREDICT)
-        other, main = dock_of(predict), dock.parent()
+            _, predict = window.add_plugin_dock_widget(PLUGIN_NAME, PREDICT_WIDGET_NAME)
+        other, main = find_dock(predict), dock.parent()
         if other is not None and isinstance(main, QMainWindow) and not other.isFloating():
             main.tabifyDockWidget(other, dock)
             dock.raise_()
@@ -43,5 +43,5 @@ def open_predict_beside(panel: QWidget, viewer: Viewer) -> None:
     timer.start(0)
 
 
-def _is_predict(widget: object) -> bool:
+def _is_predict_widget(widget: object) -> bool:
     return isinstance(widget, PredictWidget)

@@ -9,54 +9,54 @@ import numpy as np
 from napari.layers import Image, Layer
 from numpy.typing import NDArray
 
-from ..slides import AXES
+from ..slides import AXIS_LABELS
 
-STRIDE = 2  # layers of a cell: the slide and one map
-SPACING = 4  # screen pixels
-FILLED = 0.88  # of a cell, by the maps
+LAYERS_PER_CELL = 2  # layers of a cell: the slide and one map
+CELL_SPACING_PX = 4  # screen pixels
+CELL_FILL = 0.88  # of a cell, by the maps
 
 
-class Cells:
+class MapGrid:
     """Takes the canvas for some maps, and gives it back as it was."""
 
     def __init__(self, viewer: Any) -> None:
         self._viewer = viewer
         self._maps: tuple[Layer, ...] = ()
-        self._copies: list[Layer] = []
-        self._hidden: list[Layer] = []
-        self._before: list[Layer] = []
-        self._settings: tuple[Any, ...] = ()
+        self._slide_copies: list[Layer] = []
+        self._hidden_layers: list[Layer] = []
+        self._original_order: list[Layer] = []
+        self._grid_settings: tuple[Any, ...] = ()
 
     @property
-    def on(self) -> bool:
+    def is_active(self) -> bool:
         return bool(self._maps)
 
     def enter(self, slide: Layer, maps: Sequence[Layer]) -> None:
         """Show these maps of a slide and nothing else."""
         self.leave()
         layers, grid = self._viewer.layers, self._viewer.canvas.grid
-        self._maps, self._before = tuple(maps), list(layers)
-        self._copies = [_copy(slide, m.name) for m in maps[1:]]
-        pairs = zip([slide, *self._copies], maps, strict=True)
+        self._maps, self._original_order = tuple(maps), list(layers)
+        self._slide_copies = [_copy_slide_layer(slide, m.name) for m in maps[1:]]
+        pairs = zip([slide, *self._slide_copies], maps, strict=True)
         order = [layer for pair in pairs for layer in pair]
-        self._hidden = [layer for layer in layers if layer not in order and layer.visible]
-        self._settings = grid.enabled, grid.stride, grid.shape, grid.spacing
+        self._hidden_layers = [layer for layer in layers if layer not in order and layer.visible]
+        self._grid_settings = grid.enabled, grid.stride, grid.shape, grid.spacing
         selected = set(layers.selection)
-        for layer in self._hidden:
+        for layer in self._hidden_layers:
             layer.visible = False
-        for layer in self._copies:
+        for layer in self._slide_copies:
             layers.append(layer)
-        _sort(layers, order)  # cells are filled from the bottom of the list
+        _move_to_bottom(layers, order)  # cells are filled from the bottom of the list
         layers.selection = selected
         slide.visible = True
         for layer in maps:
             layer.visible = True
             layer.name_overlay.visible = True
             layer.name_overlay.position = "bottom_left"
-        corners = np.stack([_bounds(m) for m in maps])
+        corners = np.stack([_layer_bounds(m) for m in maps])
         low, high = corners[:, 0].min(axis=0), corners[:, 1].max(axis=0)
-        shape, zoom = fitting(len(maps), self._viewer.canvas.size, high - low)
-        grid.stride, grid.shape, grid.spacing = STRIDE, shape, SPACING
+        shape, zoom = fit_grid(len(maps), self._viewer.canvas.size, high - low)
+        grid.stride, grid.shape, grid.spacing = LAYERS_PER_CELL, shape, CELL_SPACING_PX
         grid.enabled = True
         self._viewer.reset_view()
         camera = self._viewer.scene.camera
@@ -69,55 +69,55 @@ class Cells:
             return
         layers, grid = self._viewer.layers, self._viewer.canvas.grid
         self._maps = ()
-        grid.enabled, grid.stride, grid.shape, grid.spacing = self._settings
-        for layer in self._copies:
+        grid.enabled, grid.stride, grid.shape, grid.spacing = self._grid_settings
+        for layer in self._slide_copies:
             if layer in layers:
                 layers.remove(layer)
-        _sort(layers, [layer for layer in self._before if layer in layers])
-        for layer in self._hidden:
+        _move_to_bottom(layers, [layer for layer in self._original_order if layer in layers])
+        for layer in self._hidden_layers:
             layer.visible = True
-        self._copies, self._hidden, self._before = [], [], []
+        self._slide_copies, self._hidden_layers, self._original_order = [], [], []
         self._viewer.reset_view()
 
 
-def fitting(
-    count: int, canvas: tuple[int, int], extent: NDArray[np.floating]
+def fit_grid(
+    n_cells: int, canvas_size: tuple[int, int], extent: NDArray[np.floating]
 ) -> tuple[tuple[int, int], float]:
     """(rows, columns) of so many cells that show the extent (height, width) largest, and the
     zoom at which it fills a cell."""
 
     def zoom(shape: tuple[int, int]) -> float:
-        cell = np.array(canvas) / shape - 2 * SPACING
-        return FILLED * float(np.min(cell / np.maximum(extent, 1.0)))
+        cell = np.array(canvas_size) / shape - 2 * CELL_SPACING_PX
+        return CELL_FILL * float(np.min(cell / np.maximum(extent, 1.0)))
 
-    shapes = [(rows, -(-count // rows)) for rows in range(1, count + 1)]
+    shapes = [(rows, -(-n_cells // rows)) for rows in range(1, n_cells + 1)]
     best = max(shapes, key=zoom)
     return best, zoom(best)
 
 
-def _bounds(layer: Layer) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _layer_bounds(layer: Layer) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Its first and last corner (y, x) in the world."""
     low, high = layer.extent.world
     return low[-2:], high[-2:]
 
 
-def _sort(layers: Any, wanted: list[Layer]) -> None:
+def _move_to_bottom(layers: Any, wanted: list[Layer]) -> None:
     """Bring these to the bottom, in this order."""
     for place, layer in enumerate(wanted):
         if layers[place] is not layer:
             layers.move(layers.index(layer), place)
 
 
-def _copy(slide: Layer, under: str) -> Image:
+def _copy_slide_layer(slide: Layer, map_name: str) -> Image:
     """The slide once more, for another cell; it reads the same tiles."""
     return Image(
         slide.data,
         rgb=True,
         multiscale=slide.multiscale,
-        name=f"{slide.name} under {under}",
+        name=f"{slide.name} under {map_name}",
         scale=slide.scale[-2:],
         translate=slide.translate[-2:],
         units=slide.units,
-        axis_labels=AXES,
+        axis_labels=AXIS_LABELS,
         metadata={"napari-dkan": "copy"},
     )

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ..lane import Failure, Lane
-from ..session import Session
-from .comparing import Stage, comparing
+from ..lane import JobFailure, JobRunner
+from ..session import ViewerSession
+from .comparing import ComparisonProgress, compare_section
 from .section import LoadedSection
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False)
-class _Work:
+class _ComparisonInputs:
     """What is compared with what; when any of it changes, it is compared anew."""
 
     section: LoadedSection
@@ -24,72 +24,72 @@ class _Work:
     sha256: str
     mpp: float
 
-    def same(self, other: _Work | None) -> bool:
+    def is_same(self, other: _ComparisonInputs | None) -> bool:
         if other is None or self.section is not other.section or self.data is not other.data:
             return False
         return (self.sha256, self.mpp) == (other.sha256, other.mpp)
 
 
-class Comparer:
+class ComparisonWorker:
     """receive : gets a Placement, a Pair, Stages whose values grew, the Comparison, as
     `comparing` yields them. tell : what is being done, how far and of how much."""
 
     def __init__(
         self,
-        session: Session,
-        receive: Callable[[Any], None],
-        tell: Callable[[str, int, int], None],
+        session: ViewerSession,
+        on_item: Callable[[Any], None],
+        on_progress: Callable[[str, int, int], None],
     ) -> None:
-        self._session, self._receive_item, self._tell = session, receive, tell
-        self._lane = Lane("comparison")
-        self._work: _Work | None = None
+        self._session, self._on_item, self._on_progress = session, on_item, on_progress
+        self._runner = JobRunner("comparison")
+        self._inputs: _ComparisonInputs | None = None
 
     @property
     def busy(self) -> bool:
-        return self._lane.busy
+        return self._runner.busy
 
-    def up_to_date(self, section: LoadedSection) -> bool:
+    def is_up_to_date(self, section: LoadedSection) -> bool:
         """Whether this section is compared, or being compared, as things stand."""
-        work = self._of(section)
-        return work is not None and work.same(self._work)
+        work = self._inputs_for(section)
+        return work is not None and work.is_same(self._inputs)
 
     def start(self, section: LoadedSection) -> None:
         """Compare it; what was running ends."""
         session, slide, checkpoint = self._session, section.slide, self._session.checkpoint
         if slide is None:
             return
-        self._work = self._of(section)
-        self._lane.start(
-            lambda: comparing(session, section, slide, checkpoint), self._receive, self._end
+        self._inputs = self._inputs_for(section)
+        self._runner.start(
+            lambda: compare_section(session, section, slide, checkpoint), self._handle_item, self._handle_end
         )
-        self._tell("Looking for the tissue", 0, 0)
+        self._on_progress("Looking for the tissue", 0, 0)
 
-    def forget(self) -> None:
+    def reset(self) -> None:
         """End the job; nothing counts as compared."""
-        self._work = None
-        if self._lane.busy:
-            self._lane.cancel()
-            self._tell("", 0, 0)
+        self._inputs = None
+        if self._runner.busy:
+            self._runner.cancel()
+            self._on_progress("", 0, 0)
 
     def close(self) -> None:
-        self._lane.cancel()
-        self._lane.wait()
+        self._runner.cancel()
+        self._runner.wait()
 
-    def _of(self, section: LoadedSection) -> _Work | None:
+    def _inputs_for(self, section: LoadedSection) -> _ComparisonInputs | None:
         checkpoint, slide = self._session.checkpoint, section.slide
         if slide is None:
             return None
         checksum = "" if checkpoint is None else checkpoint.sha256
-        return _Work(section, section.data, checksum, slide.mpp)
+        return _ComparisonInputs(section, section.data, checksum, slide.mpp)
 
-    def _receive(self, item: object) -> None:
-        if isinstance(item, Stage):
-            self._tell(item.what, item.done, item.total)
-            if not item.grew:
+    def _handle_item(self, item: object) -> None:
+        if isinstance(item, ComparisonProgress):
+            self._on_progress(item.description, item.done, item.total)
+            if not item.has_new_values:
                 return
-        self._receive_item(item)
+        self._on_item(item)
 
-    def _end(self, failure: Failure | None) -> None:
+    def _handle_end(self, failure: JobFailure | None) -> None:
         if failure is not None:
-            self._session.say(failure.sentence, alarming=True)
-        self._tell("", 0, 0)
+            self._session.show_message(failure.message, warning=True)
+        self._on_progress("", 0, 0)

@@ -15,109 +15,109 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import SpotsError
-from ..session import OpenSlide, Session
+from ..session import ViewerSlide, ViewerSession
 from .section import LoadedSection
 
-REDRAW_SECONDS = 2.0  # drawing maps of spots takes longer than predicting a batch of them
+REDRAW_INTERVAL_S = 2.0  # drawing maps of spots takes longer than predicting a batch of them
 
 if TYPE_CHECKING:
     from ...inference.prediction import Prediction
     from ...model import Checkpoint
     from ...quality.compare import Comparison
-    from ...quality.placement import Placement
-    from ...training.measured import Measured
+    from ...quality.placement import RegistrationCheck
+    from ...training.measured import MeasuredSection
 
 
 @dataclass(frozen=True)
-class Stage:
+class ComparisonProgress:
     """What is being done, how far it is, and whether the prediction has new values."""
 
-    what: str
+    description: str
     done: int = 0
     total: int = 0
-    grew: bool = False
+    has_new_values: bool = False
 
 
 @dataclass(frozen=True)
-class Pair:
+class MeasuredPredictedPair:
     """The labels of a section, and the prediction at its labelled spots as far as it is there."""
 
-    measured: Measured
+    measured: MeasuredSection
     prediction: Prediction
 
-    def measured_gene(self, symbol: str) -> NDArray[np.float32]:
+    def measured_values(self, symbol: str) -> NDArray[np.float32]:
         """(N,) labels; NaN for a gene that the section does not measure."""
         if symbol not in self.measured.panel:
             return np.full(len(self.prediction.target), np.nan, np.float32)
         return self.measured.labels.values[:, self.measured.panel.row(symbol)]
 
-    def predicted_gene(self, symbol: str) -> NDArray[np.float32]:
+    def predicted_values(self, symbol: str) -> NDArray[np.float32]:
         """(N,) predictions, NaN where there is none yet or the gene is not in the panel."""
         if symbol not in self.prediction.panel:
             return np.full(len(self.prediction.target), np.nan, np.float32)
-        return self.prediction.gene(symbol)
+        return self.prediction.get_gene_values(symbol)
 
-    def row(self, row: int) -> int:
+    def prediction_row(self, comparison_row: int) -> int:
         """The row here that a row of the comparison is: that leaves out what cannot be read."""
-        return int(np.flatnonzero(self.prediction.done)[row])
+        return int(np.flatnonzero(self.prediction.predicted_mask)[comparison_row])
 
-    def at(self, row: int) -> Prediction:
+    def prediction_at(self, comparison_row: int) -> Prediction:
         """The prediction of one spot, by its row of the comparison."""
-        return self.prediction.take(np.array([self.row(row)]))
+        return self.prediction.take(np.array([self.prediction_row(comparison_row)]))
 
 
-def labels_at(comparison: Comparison, row: int, spot: Prediction) -> dict[str, float]:
+def measured_labels_at(comparison: Comparison, row: int, spot: Prediction) -> dict[str, float]:
     """By gene, the labels of a row, if that is where a clicked spot lies; else nothing."""
     if not np.array_equal(spot.target.spots.xy[-1], comparison.spots.xy[row]):
         return {}
     return dict(zip(comparison.panel.symbols, comparison.measured[row].tolist(), strict=True))
 
 
-def placed(session: Session, section: LoadedSection, slide: OpenSlide) -> Placement:
+def compute_placement(session: ViewerSession, section: LoadedSection, slide: ViewerSlide) -> RegistrationCheck:
     """Which spots lie off the slide or its tissue; finds the tissue first."""
-    from ...quality.placement import place
+    from ...quality.placement import check_registration
 
-    tissue = session.tissue_of(slide)
+    tissue = session.get_tissue(slide)
     mpp = None if slide.pixel_size is None else slide.mpp
-    return place(section.spots(), slide.slide.width, slide.slide.height, mpp, tissue)
+    return check_registration(section.spots(), slide.slide.width, slide.slide.height, mpp, tissue)
 
 
-def comparing(
-    session: Session, section: LoadedSection, slide: OpenSlide, checkpoint: Checkpoint | None
+def compare_section(
+    session: ViewerSession, section: LoadedSection, slide: ViewerSlide, checkpoint: Checkpoint | None
 ) -> Iterator[object]:
     """Yields the Placement, the Pair, Stages and at last the Comparison, its table counted.
 
     Without a checkpoint only the Placement. Raises DkanError.
     """
-    placement = placed(session, section, slide)
+    placement = compute_placement(session, section, slide)
     yield placement
     if checkpoint is None or slide.pixel_size is None:
         return
     # only now, as it takes torch, which loads beside a window in its own way with a checkpoint
-    from ...inference.plain_ridge import ridge_of
-    from ...inference.predict import empty_prediction
-    from ...inference.target import spots_target
-    from ...quality.compare import compare
-    from ...training.measured import measured_section
+    from ...inference.plain_ridge import predict_ridge
+    from ...inference.predict import create_empty_prediction
+    from ...inference.target import target_from_spots
+    from ...quality.compare import compare_with_measured
+    from ...training.measured import make_measured_section
 
-    measured = measured_section(section.data, checkpoint)
-    spots = measured.spots()
+    measured = make_measured_section(section.data, checkpoint)
+    spots = measured.labeled_spots()
     if placement.warning and placement.off_slide[measured.labels.rows].any():
         raise SpotsError(f"{section.name}: {placement.warning}")
-    target = spots_target(spots, slide.slide.width, slide.slide.height, section.name)
-    predictor = session.predictor(slide, checkpoint)
-    prediction, _ = empty_prediction(predictor, target, slide.pixel_size.origin)
-    yield Pair(measured, prediction)
+    target = target_from_spots(spots, slide.slide.width, slide.slide.height, section.name)
+    predictor = session.get_predictor(slide, checkpoint)
+    prediction, _ = create_empty_prediction(predictor, target, slide.pixel_size.origin)
+    yield MeasuredPredictedPair(measured, prediction)
     what, drawn = f"Predicting at the {len(target):,} spots of {section.name}", time.perf_counter()
     for update in predictor.stream(target):
-        prediction.fill(replace(update, genes=None))
-        fresh = update.stage == "spots" and time.perf_counter() - drawn > REDRAW_SECONDS
+        prediction.apply_update(replace(update, gene_columns=None))
+        fresh = update.stage == "spots" and time.perf_counter() - drawn > REDRAW_INTERVAL_S
         if fresh:
             drawn = time.perf_counter()
-        yield Stage(what, int(prediction.done.sum()), len(target), fresh)
-    yield Stage("Comparing with the ridge baseline")
-    ridge = ridge_of(predictor, spots)
-    yield Stage("Counting the figures of every gene")
-    comparison = compare(checkpoint, measured, prediction, ridge)
-    _ = comparison.table, comparison.summary  # here, not in the window's thread
+        yield ComparisonProgress(what, int(prediction.predicted_mask.sum()), len(target), fresh)
+    yield ComparisonProgress("Comparing with the ridge baseline")
+    ridge = predict_ridge(predictor, spots)
+    yield ComparisonProgress("Counting the figures of every gene")
+    comparison = compare_with_measured(checkpoint, measured, prediction, ridge)
+    _ = comparison.metrics_per_gene, comparison.summary  # here, not in the window's thread
     yield comparison

@@ -10,57 +10,57 @@ from numpy.typing import NDArray
 from ...spatial.coordinates import swap_xy
 from ...spatial.grid import TileGrid
 from ...spatial.spots import Spots
-from ..slides import AXES, UNITS
+from ..slides import AXIS_LABELS, MICROMETER_UNITS
 
-OPACITY = 0.8
-LEAST = 0.75  # of the pitch
-ACROSS = 15  # pixels in a spot's disc
+DOMAIN_OPACITY = 0.8
+MIN_DIAMETER_PER_PITCH = 0.75  # of the pitch
+DISC_PIXELS = 15  # pixels in a spot's disc
 # Told apart with every kind of colour blindness as far as eight can be (Okabe and Ito, 2008).
-EIGHT = "#e69f00 #0072b2 #009e73 #f0e442 #d55e00 #56b4e9 #cc79a7 #000000"
-COLOURS = (EIGHT + " #ffffff #7f3b08 #b8e186 #542788").split()  # and four for more domains
+OKABE_ITO = "#e69f00 #0072b2 #009e73 #f0e442 #d55e00 #56b4e9 #cc79a7 #000000"
+DOMAIN_COLORS = (OKABE_ITO + " #ffffff #7f3b08 #b8e186 #542788").split()  # and four for more domains
 
 
-def grid_labels(grid: TileGrid, labels: NDArray[np.integer], mpp: float, name: str) -> Labels:
+def make_tile_labels(grid: TileGrid, labels: NDArray[np.integer], mpp: float, name: str) -> Labels:
     """Labels (T,) of tiles, a pixel each."""
     image = np.zeros(grid.shape, np.uint16)
-    column, row = (grid.cells - grid.corner).T
+    column, row = (grid.cells - grid.first_cell).T
     image[row, column] = labels
     pitch = grid.pitch * mpp
-    return _layer(image, name, pitch, swap_xy((grid.corner + 0.5) * pitch))
+    return _make_labels_layer(image, name, pitch, swap_xy((grid.first_cell + 0.5) * pitch))
 
 
-def spot_labels(spots: Spots, labels: NDArray[np.integer], mpp: float, name: str) -> Labels:
+def make_spot_labels(spots: Spots, labels: NDArray[np.integer], mpp: float, name: str) -> Labels:
     """Labels (N,) as discs of the spots' diameter, or wider where that would be hard to see."""
-    diameter = max(spots.diameter_um or 100.0, LEAST * (spots.pitch_um or 0.0))
-    step = diameter / ACROSS
+    diameter = max(spots.diameter_um or 100.0, MIN_DIAMETER_PER_PITCH * (spots.pitch_um or 0.0))
+    step = diameter / DISC_PIXELS
     centres = swap_xy(spots.xy) * mpp
     corner = centres.min(axis=0) - diameter
     height, width = np.ceil((centres.max(axis=0) - corner + diameter) / step).astype(int)
     image = np.zeros((height, width), np.uint16)
-    reach = np.arange(-(ACROSS // 2), ACROSS // 2 + 1)
-    dy, dx = np.nonzero(np.hypot(*np.meshgrid(reach, reach)) <= ACROSS / 2)
+    reach = np.arange(-(DISC_PIXELS // 2), DISC_PIXELS // 2 + 1)
+    dy, dx = np.nonzero(np.hypot(*np.meshgrid(reach, reach)) <= DISC_PIXELS / 2)
     at = np.round((centres - corner) / step).astype(int)
     image[at[:, :1] + reach[dy], at[:, 1:] + reach[dx]] = np.asarray(labels)[:, None]
-    return _layer(image, name, step, corner)
+    return _make_labels_layer(image, name, step, corner)
 
 
-def _colours(count: int) -> DirectLabelColormap:
+def _domain_colormap(count: int) -> DirectLabelColormap:
     colours: dict[int | None, str] = {
-        n: COLOURS[(n - 1) % len(COLOURS)] for n in range(1, count + 1)
+        n: DOMAIN_COLORS[(n - 1) % len(DOMAIN_COLORS)] for n in range(1, count + 1)
     }
     return DirectLabelColormap(color_dict={None: "transparent", 0: "transparent", **colours})
 
 
-def _layer(image: NDArray[np.uint16], name: str, step: float, corner: NDArray) -> Labels:
+def _make_labels_layer(image: NDArray[np.uint16], name: str, step: float, corner: NDArray) -> Labels:
     layer = Labels(
         image,
         name=name,
         scale=(step, step),
         translate=corner,
-        units=UNITS,
-        axis_labels=AXES,
-        opacity=OPACITY,
-        colormap=_colours(int(image.max())),
+        units=MICROMETER_UNITS,
+        axis_labels=AXIS_LABELS,
+        opacity=DOMAIN_OPACITY,
+        colormap=_domain_colormap(int(image.max())),
     )
     layer.editable = False
     return layer

@@ -8,108 +8,108 @@ from typing import TYPE_CHECKING
 
 from psygnal import Signal
 
-from ..lane import Failure, Lane
-from ..links import Links
-from ..session import Session
-from .gene_columns import gene_rows
-from .state import Quality
-from .table import Rows
+from ..lane import JobFailure, JobRunner
+from ..links import SignalConnections
+from ..session import ViewerSession
+from .gene_columns import make_gene_table
+from .state import QualityController
+from .table import MetricsTableData
 
 if TYPE_CHECKING:
     from ...quality.compare import Comparison
-    from ...quality.gene_table import Summary
-    from ...quality.regions import Region
+    from ...quality.gene_table import ComparisonSummary
+    from ...quality.regions import ErrorRegion
 
 
 @dataclass(frozen=True)
-class _Made:
+class _MetricsResult:
     comparison: Comparison
-    rows: Rows
-    summary: Summary
+    table_data: MetricsTableData
+    summary: ComparisonSummary
 
 
-class Figures:
+class ComparisonMetrics:
     """Table, summary and worst regions of the session's comparison, as soon as they are made."""
 
     changed = Signal()
     regions_changed = Signal()
 
-    def __init__(self, session: Session, quality: Quality, links: Links) -> None:
+    def __init__(self, session: ViewerSession, quality: QualityController, connections: SignalConnections) -> None:
         self._session, self._quality = session, quality
-        self._lane, self._regions_lane = Lane("figures"), Lane("regions")
-        self._made: _Made | None = None
-        self.regions: tuple[Region, ...] = ()
-        self.of_gene = False  # regions: of the chosen gene, or over all genes
-        links.join(self._comparison, quality.comparison_changed)
-        links.join(self._gene, session.gene_changed)
-        self._comparison()
+        self._runner, self._regions_runner = JobRunner("figures"), JobRunner("regions")
+        self._result: _MetricsResult | None = None
+        self.worst_regions: tuple[ErrorRegion, ...] = ()
+        self.for_current_gene = False  # regions: of the chosen gene, or over all genes
+        connections.connect(self._on_comparison_changed, quality.comparison_changed)
+        connections.connect(self._on_gene_changed, session.gene_changed)
+        self._on_comparison_changed()
 
     def close(self) -> None:
-        for lane in (self._lane, self._regions_lane):
+        for lane in (self._runner, self._regions_runner):
             lane.cancel()
 
     @property
     def busy(self) -> bool:
-        return self._lane.busy
+        return self._runner.busy
 
     @property
     def comparison(self) -> Comparison | None:
         """The one that the figures are of."""
-        return None if self._made is None else self._made.comparison
+        return None if self._result is None else self._result.comparison
 
     @property
-    def rows(self) -> Rows:
-        return Rows() if self._made is None else self._made.rows
+    def table_data(self) -> MetricsTableData:
+        return MetricsTableData() if self._result is None else self._result.table_data
 
     @property
-    def summary(self) -> Summary | None:
-        return None if self._made is None else self._made.summary
+    def summary(self) -> ComparisonSummary | None:
+        return None if self._result is None else self._result.summary
 
-    def show_regions(self, of_gene: bool) -> None:
+    def set_region_scope(self, for_current_gene: bool) -> None:
         """Worst regions of the chosen gene, or over all genes."""
-        self.of_gene = of_gene
+        self.for_current_gene = for_current_gene
         self._find_regions()
 
-    def _comparison(self) -> None:
+    def _on_comparison_changed(self) -> None:
         comparison = self._quality.comparison
-        self._made, self.regions = None, ()
+        self._result, self.worst_regions = None, ()
 
-        def job() -> Iterator[_Made]:
+        def job() -> Iterator[_MetricsResult]:
             assert comparison is not None
-            yield _Made(comparison, gene_rows(comparison), comparison.summary)
+            yield _MetricsResult(comparison, make_gene_table(comparison), comparison.summary)
 
-        self._lane.cancel()
+        self._runner.cancel()
         if comparison is not None:
-            self._lane.start(job, self._take, self._end)
+            self._runner.start(job, self._on_metrics, self._on_finished)
         self.changed.emit()
         self.regions_changed.emit()
 
-    def _take(self, made: _Made) -> None:
-        self._made = made
+    def _on_metrics(self, result: _MetricsResult) -> None:
+        self._result = result
         self.changed.emit()
         self._find_regions()
 
-    def _gene(self) -> None:
-        if self.of_gene:
+    def _on_gene_changed(self) -> None:
+        if self.for_current_gene:
             self._find_regions()
 
     def _find_regions(self) -> None:
-        comparison, gene = self.comparison, self._session.gene if self.of_gene else None
+        comparison, gene = self.comparison, self._session.gene if self.for_current_gene else None
         if comparison is None or (gene is not None and gene not in comparison.panel):
-            self._found(())
+            self._set_regions(())
             return
 
-        def job() -> Iterator[tuple[Region, ...]]:
-            from ...quality.regions import worst_regions
+        def job() -> Iterator[tuple[ErrorRegion, ...]]:
+            from ...quality.regions import find_error_regions
 
-            yield worst_regions(comparison, gene)
+            yield find_error_regions(comparison, gene)
 
-        self._regions_lane.start(job, self._found, self._end)
+        self._regions_runner.start(job, self._set_regions, self._on_finished)
 
-    def _found(self, regions: tuple[Region, ...]) -> None:
-        self.regions = regions
+    def _set_regions(self, regions: tuple[ErrorRegion, ...]) -> None:
+        self.worst_regions = regions
         self.regions_changed.emit()
 
-    def _end(self, failure: Failure | None) -> None:
+    def _on_finished(self, failure: JobFailure | None) -> None:
         if failure is not None:
-            self._session.say(failure.sentence, alarming=True)
+            self._session.show_message(failure.message, warning=True)

@@ -8,44 +8,44 @@ from weakref import WeakSet
 
 from napari.layers import Layer, Points
 
-from ..links import Links
-from .loading import Order
-from .reading import Reading
-from .section import KEY
+from ..links import SignalConnections
+from .loading import LoadRequest
+from .reading import SectionLoader
+from .section import SECTION_KEY
 
 if TYPE_CHECKING:
-    from .state import Quality
+    from .state import QualityController
 
 
-class Following:
+class SectionLayerSync:
     """Tells the state what a person's dropping, closing and deleting means for it."""
 
-    def __init__(self, quality: Quality, links: Links, reading: Reading) -> None:
-        self._quality, self._reading = quality, reading
-        self._adopted: WeakSet[Layer] = WeakSet()
+    def __init__(self, quality: QualityController, connections: SignalConnections, loader: SectionLoader) -> None:
+        self._quality, self._loader = quality, loader
+        self._requested_layers: WeakSet[Layer] = WeakSet()
         layers = quality.session.viewer.layers
-        links.join(self._layers_changed, layers.events.inserted, layers.events.removed)
-        links.join(self._slides_changed, quality.session.slides_changed)
-        self._layers_changed()
+        connections.connect(self._on_layers_changed, layers.events.inserted, layers.events.removed)
+        connections.connect(self._on_slides_changed, quality.session.slides_changed)
+        self._on_layers_changed()
 
-    def _layers_changed(self, event: object = None) -> None:
+    def _on_layers_changed(self, event: object = None) -> None:
         layers = list(self._quality.session.viewer.layers)
         for layer in layers:
-            given = layer.metadata.get(KEY) if isinstance(layer, Points) else None
-            if isinstance(given, Order) and layer not in self._adopted:
-                self._adopted.add(layer)
-                self._reading.order(replace(given, layer=layer))
+            given = layer.metadata.get(SECTION_KEY) if isinstance(layer, Points) else None
+            if isinstance(given, LoadRequest) and layer not in self._requested_layers:
+                self._requested_layers.add(layer)
+                self._loader.enqueue(replace(given, layer=layer))
         for section in list(self._quality.sections):
             if section.layer is not None and section.layer not in layers:
                 section.layer = None
-                self._quality.remove(section)
+                self._quality.remove_section(section)
 
-    def _slides_changed(self) -> None:
+    def _on_slides_changed(self) -> None:
         """A section without its slide waits for it; a slide that opens may be the one."""
         session = self._quality.session
         for section in self._quality.sections:
             if section.slide is not None and section.slide not in session.slides:
-                self._quality.lost_slide(section)
+                self._quality.detach_slide(section)
         for section in self._quality.sections:
             if section.slide is None and session.slide is not None:
-                self._reading.order(Order((section.source,), section=section))
+                self._loader.enqueue(LoadRequest((section.source,), section=section))

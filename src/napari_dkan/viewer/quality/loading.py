@@ -8,17 +8,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...errors import SpotsError
-from ..session import OpenSlide
-from .finding import find
-from .placing import Where, is_slide, where_to_lie
-from .section import Choice, LoadedSection, number
+from ..session import ViewerSlide
+from .finding import find_candidates
+from .placing import SlideMatch, is_same_slide, match_slide
+from .section import SectionCandidate, LoadedSection, parse_finite
 
 if TYPE_CHECKING:
     from napari.layers import Points
 
 
 @dataclass(frozen=True)
-class Order:
+class LoadRequest:
     """What to read.
 
     choice : one section of what the paths hold, None to find out. layer : the empty layer of a
@@ -27,69 +27,69 @@ class Order:
 
     paths: tuple[Path, ...]
     image: Path | None = None
-    choice: Choice | None = None
+    candidate: SectionCandidate | None = None
     layer: Points | None = None
     section: LoadedSection | None = None
 
     @property
     def name(self) -> str:
-        return self.choice.name if self.choice is not None else self.paths[0].name
+        return self.candidate.name if self.candidate is not None else self.paths[0].name
 
 
 @dataclass(frozen=True)
-class Offered:
+class SectionCandidates:
     """All sections of what is being read, when there are several."""
 
-    choices: tuple[Choice, ...]
+    candidates: tuple[SectionCandidate, ...]
 
 
 @dataclass(frozen=True)
-class Read:
+class LoadResult:
     """A section that was read, and where it should lie (None: no slide is open for it)."""
 
     section: LoadedSection
-    where: Where | None
+    match: SlideMatch | None
 
 
-def loading(
-    order: Order, slides: Sequence[OpenSlide], current: OpenSlide | None
-) -> Iterator[Offered | Read]:
+def load_requested_section(
+    request: LoadRequest, slides: Sequence[ViewerSlide], current: ViewerSlide | None
+) -> Iterator[SectionCandidates | LoadResult]:
     """Read the ordered section; see `Quality.load`. Raises DkanError."""
-    if order.section is not None:
-        yield Read(order.section, where_to_lie(order.section, slides, current, may_open=False))
+    if request.section is not None:
+        yield LoadResult(request.section, match_slide(request.section, slides, current, allow_open=False))
         return
-    choice = order.choice
+    choice = request.candidate
     if choice is None:
-        choices = find(order.paths, order.image)
-        choice = pick(choices, slides, current)
-        yield Offered(choices if len(choices) > 1 else ())
-    section = read(choice)
-    yield Read(section, where_to_lie(section, slides, current))
+        choices = find_candidates(request.paths, request.image)
+        choice = choose_candidate(choices, slides, current)
+        yield SectionCandidates(choices if len(choices) > 1 else ())
+    section = read_section(choice)
+    yield LoadResult(section, match_slide(section, slides, current))
 
 
-def pick(
-    choices: Sequence[Choice], slides: Sequence[OpenSlide], current: OpenSlide | None
-) -> Choice:
+def choose_candidate(
+    candidates: Sequence[SectionCandidate], slides: Sequence[ViewerSlide], current: ViewerSlide | None
+) -> SectionCandidate:
     """Of several sections the one whose image is open, the chosen slide before the others."""
     ordered = [*([] if current is None else [current]), *slides]
     for slide in ordered:
-        for choice in choices:
-            if choice.image is not None and is_slide(choice.image, slide):
+        for choice in candidates:
+            if choice.image is not None and is_same_slide(choice.image, slide):
                 return choice
     for slide in ordered:
-        for choice in choices:
+        for choice in candidates:
             if choice.name in (slide.slide.name, slide.layer.name):
                 return choice
-    return choices[0]
+    return candidates[0]
 
 
-def read(choice: Choice) -> LoadedSection:
+def read_section(candidate: SectionCandidate) -> LoadedSection:
     """Raises SpotsError in words that name the file."""
     try:
-        data = choice.read()
+        data = candidate.read()
     except OSError as error:
-        raise SpotsError(f"{choice.source} cannot be read ({error.strerror or error}).") from error
+        raise SpotsError(f"{candidate.source} cannot be read ({error.strerror or error}).") from error
     named = str(data.uns.get("image") or "")
     image = Path(named) if named and Path(named).exists() else None
     xy = data.obsm["spatial"].copy()
-    return LoadedSection(choice.name, data, choice.source, xy, image, number(data.uns.get("mpp")))
+    return LoadedSection(candidate.name, data, candidate.source, xy, image, parse_finite(data.uns.get("mpp")))

@@ -20,102 +20,102 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from ..actions import follow_keys, tip, told
-from ..combo import narrow
-from ..dock import raised
-from ..links import Links
-from ..session import Session
-from ..tones import WARNING, tint
+from ..actions import connect_shortcut_changes, set_tooltip, shortcut_label
+from ..combo import make_shrinkable
+from ..dock import raise_dock
+from ..links import SignalConnections
+from ..session import ViewerSession
+from ..tones import WARNING_COLOR, set_text_color
 from .landmarks_box import LandmarksBox
-from .section import Choice, LoadedSection
-from .state import Layout, Quality, Shown
-from .value_maps import ValueMaps
+from .section import SectionCandidate, LoadedSection
+from .state import MapLayout, QualityController, MapKind
+from .value_maps import ValueMapLayers
 
-HINT = "Spots that were measured on this slide, to be held against what is predicted there."
+NO_SECTION_HINT = "Spots that were measured on this slide, to be held against what is predicted there."
 
 
 class MeasuredBox(QWidget):
     """From a folder or files to maps beside each other."""
 
-    def __init__(self, session: Session, quality: Quality, links: Links, others: ValueMaps) -> None:
+    def __init__(self, session: ViewerSession, quality: QualityController, connections: SignalConnections, value_maps: ValueMapLayers) -> None:
         super().__init__()
-        self._session, self._quality, self._others = session, quality, others
-        self.load = QPushButton("Load measured ST...")
-        self.load.setToolTip(
+        self._session, self._quality, self._value_maps = session, quality, value_maps
+        self.load_button = QPushButton("Load measured ST...")
+        self.load_button.setToolTip(
             "Space Ranger, her2st, h5ad, SpatialData or HEST; or drop a folder or file on napari"
         )
-        menu = QMenu(self.load)
+        menu = QMenu(self.load_button)
         menu.addAction("A folder...", self._ask_folder)
         menu.addAction("Files...", self._ask_files)
-        self.load.setMenu(menu)
-        self.choice = QComboBox()
-        narrow(self.choice)
-        self.choice.setToolTip("Loaded sections, and others of the same folder")
-        self.remove = QToolButton()
-        self.remove.setText("\N{MULTIPLICATION SIGN}")
-        self.remove.setToolTip("Remove this section and its maps")
-        self.registration = QLabel()
-        self.warning = QLabel()
-        tint(self.warning, WARNING)
-        for label in (self.registration, self.warning):
+        self.load_button.setMenu(menu)
+        self.section_combo = QComboBox()
+        make_shrinkable(self.section_combo)
+        self.section_combo.setToolTip("Loaded sections, and others of the same folder")
+        self.remove_button = QToolButton()
+        self.remove_button.setText("\N{MULTIPLICATION SIGN}")
+        self.remove_button.setToolTip("Remove this section and its maps")
+        self.registration_label = QLabel()
+        self.warning_label = QLabel()
+        set_text_color(self.warning_label, WARNING_COLOR)
+        for label in (self.registration_label, self.warning_label):
             label.setWordWrap(True)
-        self.register = QPushButton("Register by landmarks")
-        self.register.setToolTip(
+        self.register_button = QPushButton("Register by landmarks")
+        self.register_button.setToolTip(
             "For spots that belong to another scan of this section: click the same three places "
             "on both"
         )
-        self.landmarks = LandmarksBox(quality, links)
-        self.maps = MapsBox(quality, links, others)
-        self.bar = QProgressBar()
-        self.bar.setTextVisible(False)
-        self.bar.setMaximumHeight(8)
-        self.state = QLabel()
-        self.state.setWordWrap(True)
-        self.cancel = QPushButton("Cancel")
+        self.landmarks_box = LandmarksBox(quality, connections)
+        self.map_layout_box = MapLayoutBox(quality, connections, value_maps)
+        self.progress_bar = QProgressBar()
+        self.progress_bar.setTextVisible(False)
+        self.progress_bar.setMaximumHeight(8)
+        self.status_label = QLabel()
+        self.status_label.setWordWrap(True)
+        self.cancel_button = QPushButton("Cancel")
         self._build()
-        self.choice.activated.connect(self._chosen)
-        self.remove.clicked.connect(self._remove)
-        self.register.clicked.connect(self._register)
-        self.cancel.clicked.connect(quality.cancel)
-        links.join(self.refresh, quality.sections_changed, quality.section_changed)
-        links.join(self.refresh, session.slides_changed, session.slide_changed)
-        links.join(self.refresh, quality.landmarks_changed)
-        links.join(self._progress, quality.progress_changed)
+        self.section_combo.activated.connect(self._on_section_chosen)
+        self.remove_button.clicked.connect(self._remove_section)
+        self.register_button.clicked.connect(self._start_registration)
+        self.cancel_button.clicked.connect(quality.cancel)
+        connections.connect(self.refresh, quality.sections_changed, quality.section_changed)
+        connections.connect(self.refresh, session.slides_changed, session.slide_changed)
+        connections.connect(self.refresh, quality.landmarks_changed)
+        connections.connect(self._show_progress, quality.progress_changed)
         self.refresh()
-        self._progress()
+        self._show_progress()
 
     def _build(self) -> None:
-        self._section = QWidget()
-        line = QHBoxLayout(self._section)
+        self._section_row = QWidget()
+        line = QHBoxLayout(self._section_row)
         line.setContentsMargins(0, 0, 0, 0)
-        line.addWidget(self.choice, 1)
-        line.addWidget(self.remove)
-        self._running = QWidget()
-        running = QHBoxLayout(self._running)
+        line.addWidget(self.section_combo, 1)
+        line.addWidget(self.remove_button)
+        self._progress_row = QWidget()
+        running = QHBoxLayout(self._progress_row)
         running.setContentsMargins(0, 0, 0, 0)
-        running.addWidget(self.state, 1)
-        running.addWidget(self.cancel)
+        running.addWidget(self.status_label, 1)
+        running.addWidget(self.cancel_button)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         for widget in (
-            self.load,
-            self._section,
-            self.registration,
-            self.warning,
-            self.register,
-            self.landmarks,
-            self.maps,
-            self.bar,
-            self._running,
+            self.load_button,
+            self._section_row,
+            self.registration_label,
+            self.warning_label,
+            self.register_button,
+            self.landmarks_box,
+            self.map_layout_box,
+            self.progress_bar,
+            self._progress_row,
         ):
             layout.addWidget(widget)
 
     # ---- loading ---------------------------------------------------------------------
 
-    def ask(self) -> None:
+    def open_load_menu(self) -> None:
         """As a click on the button does."""
-        raised(self)
-        self.load.showMenu()
+        raise_dock(self)
+        self.load_button.showMenu()
 
     def _ask_folder(self) -> None:
         name = QFileDialog.getExistingDirectory(self, "Folder with measured ST")
@@ -132,124 +132,124 @@ class MeasuredBox(QWidget):
         if names:
             self._quality.load([Path(n) for n in names])
 
-    def _chosen(self, index: int) -> None:
-        item = self.choice.itemData(index)
+    def _on_section_chosen(self, index: int) -> None:
+        item = self.section_combo.itemData(index)
         if isinstance(item, LoadedSection):
-            self._quality.choose(item)
-        elif isinstance(item, Choice):
-            self._quality.take(item)
+            self._quality.choose_section(item)
+        elif isinstance(item, SectionCandidate):
+            self._quality.load_candidate(item)
 
-    def _remove(self) -> None:
+    def _remove_section(self) -> None:
         if self._quality.section is not None:
-            self._quality.remove(self._quality.section)
+            self._quality.remove_section(self._quality.section)
 
-    def _register(self) -> None:
-        self._others.lay_out(False)  # they need the canvas
-        self._quality.begin_landmarks()
+    def _start_registration(self) -> None:
+        self._value_maps.set_side_by_side(False)  # they need the canvas
+        self._quality.start_landmarks()
 
     # ---- showing ---------------------------------------------------------------------
 
     def refresh(self) -> None:
         quality, section = self._quality, self._quality.section
-        self._section.setVisible(bool(quality.sections or quality.choices))
-        self.choice.clear()
+        self._section_row.setVisible(bool(quality.sections or quality.candidates))
+        self.section_combo.clear()
         for loaded in quality.sections:
-            self.choice.addItem(loaded.name, loaded)
+            self.section_combo.addItem(loaded.name, loaded)
         names = {s.name for s in quality.sections}
-        for offered in quality.choices:
+        for offered in quality.candidates:
             if offered.name not in names:
-                self.choice.addItem(f"{offered.name} (load)", offered)
-        self.choice.setCurrentIndex(-1 if section is None else quality.sections.index(section))
-        self.remove.setEnabled(section is not None)
+                self.section_combo.addItem(f"{offered.name} (load)", offered)
+        self.section_combo.setCurrentIndex(-1 if section is None else quality.sections.index(section))
+        self.remove_button.setEnabled(section is not None)
         there = section is not None
         clicking = quality.landmarks is not None  # the canvas is theirs meanwhile
-        self.register.setVisible(there and not clicking)
-        self.maps.setVisible(there and not clicking)
+        self.register_button.setVisible(there and not clicking)
+        self.map_layout_box.setVisible(there and not clicking)
         warning = ""
-        self.registration.setText(HINT)
+        self.registration_label.setText(NO_SECTION_HINT)
         if section is not None:
-            self.registration.setText(described(section))
+            self.registration_label.setText(describe_registration(section))
             if section.slide is None:
                 warning = "Open the slide of this section to compare."
             elif section.slide.pixel_size is None:
                 warning = "The slide's pixel size is not known; enter it in the Predict panel."
             elif section.placement is not None:
                 warning = section.placement.warning
-        self.warning.setText(warning)
-        self.warning.setVisible(bool(warning))
-        self.register.setEnabled(self._session.slide is not None)
+        self.warning_label.setText(warning)
+        self.warning_label.setVisible(bool(warning))
+        self.register_button.setEnabled(self._session.slide is not None)
 
-    def _progress(self) -> None:
+    def _show_progress(self) -> None:
         quality = self._quality
         busy, (done, total) = quality.busy, quality.progress
-        self.bar.setVisible(busy)
-        self._running.setVisible(busy)
-        self.bar.setRange(0, total)  # 0 to 0 moves to and fro: nobody knows how long
-        self.bar.setValue(done)
-        self.state.setText(f"{quality.stage}   {done:,} of {total:,}" if total else quality.stage)
+        self.progress_bar.setVisible(busy)
+        self._progress_row.setVisible(busy)
+        self.progress_bar.setRange(0, total)  # 0 to 0 moves to and fro: nobody knows how long
+        self.progress_bar.setValue(done)
+        self.status_label.setText(f"{quality.stage}   {done:,} of {total:,}" if total else quality.stage)
 
 
-class MapsBox(QWidget):
+class MapLayoutBox(QWidget):
     """Measured, predicted and residual: side by side, or one of them on the slide."""
 
-    def __init__(self, quality: Quality, links: Links, others: ValueMaps) -> None:
+    def __init__(self, quality: QualityController, connections: SignalConnections, value_maps: ValueMapLayers) -> None:
         super().__init__()
-        self._quality, self._others = quality, others
-        self.layouts = {layout: QRadioButton(str(layout)) for layout in Layout}
-        self.shown = {shown: QRadioButton(str(shown)) for shown in Shown}
-        self.swipe = QCheckBox()
-        tip(self.swipe, "Measured left of the mouse, predicted right of it ({key})", "swipe", links)
-        tip(
-            self.layouts[Layout.SIDE_BY_SIDE],
+        self._quality, self._value_maps = quality, value_maps
+        self.layout_buttons = {layout: QRadioButton(str(layout)) for layout in MapLayout}
+        self.map_buttons = {shown: QRadioButton(str(shown)) for shown in MapKind}
+        self.swipe_checkbox = QCheckBox()
+        set_tooltip(self.swipe_checkbox, "Measured left of the mouse, predicted right of it ({key})", "swipe", connections)
+        set_tooltip(
+            self.layout_buttons[MapLayout.SIDE_BY_SIDE],
             "Histology, measured, predicted and residual under one camera ({key})",
             "side_by_side",
-            links,
+            connections,
         )
-        self._stacked = QWidget()
-        stacked = QVBoxLayout(self._stacked)
+        self._stacked_options = QWidget()
+        stacked = QVBoxLayout(self._stacked_options)
         stacked.setContentsMargins(0, 0, 0, 0)
         first, second = QHBoxLayout(), QHBoxLayout()
         self._groups = QButtonGroup(self), QButtonGroup(self)
         for buttons, group, line in (
-            (self.layouts, self._groups[0], first),
-            (self.shown, self._groups[1], second),
+            (self.layout_buttons, self._groups[0], first),
+            (self.map_buttons, self._groups[1], second),
         ):
             for button in buttons.values():
                 group.addButton(button)
                 line.addWidget(button)
             line.addStretch(1)
         stacked.addLayout(second)
-        stacked.addWidget(self.swipe)
+        stacked.addWidget(self.swipe_checkbox)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addLayout(first)
-        layout.addWidget(self._stacked)
-        for which, button in self.layouts.items():
-            button.clicked.connect(lambda _=False, w=which: self._lay_out(w))
-        for what, button in self.shown.items():
-            button.clicked.connect(lambda _=False, w=what: quality.show(w))
-        self.swipe.toggled.connect(quality.set_swipe)
-        links.join(self.refresh, quality.layout_changed)
-        follow_keys(self.refresh, links, "swipe", "blink")
+        layout.addWidget(self._stacked_options)
+        for which, button in self.layout_buttons.items():
+            button.clicked.connect(lambda _=False, w=which: self._set_layout(w))
+        for what, button in self.map_buttons.items():
+            button.clicked.connect(lambda _=False, w=what: quality.show_map(w))
+        self.swipe_checkbox.toggled.connect(quality.set_swipe)
+        connections.connect(self.refresh, quality.layout_changed)
+        connect_shortcut_changes(self.refresh, connections, "swipe", "blink")
         self.refresh()
 
-    def _lay_out(self, layout: Layout) -> None:
-        self._others.lay_out(False)  # the canvas has one grid
+    def _set_layout(self, layout: MapLayout) -> None:
+        self._value_maps.set_side_by_side(False)  # the canvas has one grid
         self._quality.set_layout(layout)
 
     def refresh(self) -> None:
-        quality, swipe, blink = self._quality, told("swipe"), told("blink")
+        quality, swipe, blink = self._quality, shortcut_label("swipe"), shortcut_label("blink")
         text = f"swipe ({swipe})" if swipe else "swipe"
-        self.swipe.setText(f"{text}; {blink} blinks" if blink else text)
-        self.layouts[quality.layout].setChecked(True)
-        self.shown[quality.shown].setChecked(True)
-        self._stacked.setVisible(quality.layout is Layout.STACKED)
-        self.swipe.blockSignals(True)
-        self.swipe.setChecked(quality.swipe)
-        self.swipe.blockSignals(False)
+        self.swipe_checkbox.setText(f"{text}; {blink} blinks" if blink else text)
+        self.layout_buttons[quality.layout].setChecked(True)
+        self.map_buttons[quality.visible_map].setChecked(True)
+        self._stacked_options.setVisible(quality.layout is MapLayout.STACKED)
+        self.swipe_checkbox.blockSignals(True)
+        self.swipe_checkbox.setChecked(quality.swipe)
+        self.swipe_checkbox.blockSignals(False)
 
 
-def described(section: LoadedSection) -> str:
+def describe_registration(section: LoadedSection) -> str:
     """``Registered by the files; 3 of 176 spots off tissue``."""
     if not section.registration:
         return "Not on a slide yet."

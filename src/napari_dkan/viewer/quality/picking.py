@@ -10,36 +10,36 @@ from qtpy.QtGui import QCursor
 from qtpy.QtWidgets import QToolTip
 
 if TYPE_CHECKING:
-    from .state import Quality
+    from .state import QualityController
 
-DRAG_PX = 4  # screen pixels; a press that moves farther pans the view
+DRAG_THRESHOLD_PX = 4  # screen pixels; a press that moves farther pans the view
 
 
-class Picking:
+class SpotPicker:
     """A click on a compared spot chooses it; over one, both its values are shown.
 
     While landmarks are being clicked, every click is one.
     """
 
-    def __init__(self, quality: Quality) -> None:
+    def __init__(self, quality: QualityController) -> None:
         self._quality = quality
         viewer = quality.session.viewer
-        quality.session.claims.append(self.claims)
-        viewer.mouse_drag_callbacks.append(self._pressed)
-        viewer.mouse_move_callbacks.append(self._hover)
+        quality.session.click_claims.append(self.claims_click)
+        viewer.mouse_drag_callbacks.append(self._on_mouse_drag)
+        viewer.mouse_move_callbacks.append(self._on_mouse_move)
 
     def close(self) -> None:
         session = self._quality.session
-        if self.claims in session.claims:
-            session.claims.remove(self.claims)
+        if self.claims_click in session.click_claims:
+            session.click_claims.remove(self.claims_click)
         for callbacks, callback in (
-            (session.viewer.mouse_drag_callbacks, self._pressed),
-            (session.viewer.mouse_move_callbacks, self._hover),
+            (session.viewer.mouse_drag_callbacks, self._on_mouse_drag),
+            (session.viewer.mouse_move_callbacks, self._on_mouse_move),
         ):
             if callback in callbacks:
                 callbacks.remove(callback)
 
-    def claims(self, world: tuple[float, float]) -> bool:
+    def claims_click(self, world: tuple[float, float]) -> bool:
         return self._quality.landmarks is not None or self.spot_at(world) is not None
 
     def spot_at(self, world: tuple[float, float]) -> int | None:
@@ -57,7 +57,7 @@ class Picking:
         row = int(np.argmin(distance))
         return row if distance[row] <= reach else None
 
-    def _pressed(self, viewer: Any, event: Any) -> Iterator[None]:
+    def _on_mouse_drag(self, viewer: Any, event: Any) -> Iterator[None]:
         active = viewer.layers.selection.active
         drawing = active is not None and str(active.mode) not in ("pan_zoom", "transform")
         if drawing or event.button != 1:
@@ -65,7 +65,7 @@ class Picking:
         start = np.array(event.pos)
         yield
         while event.type == "mouse_move":
-            if np.abs(np.array(event.pos) - start).max() > DRAG_PX:
+            if np.abs(np.array(event.pos) - start).max() > DRAG_THRESHOLD_PX:
                 return
             yield
         world = float(event.position[-2]), float(event.position[-1])
@@ -75,15 +75,15 @@ class Picking:
         elif (row := self.spot_at(world)) is not None:
             self._quality.choose_spot(row)
 
-    def _hover(self, viewer: Any, event: object) -> None:
+    def _on_mouse_move(self, viewer: Any, event: object) -> None:
         quality = self._quality
         world = tuple(quality.session.viewer.cursor.position[-2:])
         row = None if quality.landmarks is not None else self.spot_at(world)
-        text = "" if row is None else self.told(row)
+        text = "" if row is None else self.format_values(row)
         if text:
             QToolTip.showText(QCursor.pos(), text)
 
-    def told(self, row: int) -> str:
+    def format_values(self, row: int) -> str:
         """Both values of the shown gene at a spot, and their difference."""
         comparison, gene = self._quality.comparison, self._quality.session.gene
         if comparison is None or gene is None or gene not in comparison.panel:

@@ -10,16 +10,16 @@ from typing import Any
 from napari.layers import Layer
 
 
-def remove_layers(layers: Any, gone: Iterable[Layer | None]) -> None:
+def remove_layers(layers: Any, removed: Iterable[Layer | None]) -> None:
     """Take those of `gone` that are there off the layer list."""
-    with _unhurried():
-        for layer in gone:
+    with _freeze_gc():
+        for layer in removed:
             if layer is not None and layer in layers:
                 layers.remove(layer)
 
 
 @contextmanager
-def _unhurried() -> Iterator[None]:
+def _freeze_gc() -> Iterator[None]:
     """napari walks through all objects there are after every layer that goes, which takes longer
     than the rest; meanwhile it finds none of them, and Python collects later as it always does."""
     gc.freeze()

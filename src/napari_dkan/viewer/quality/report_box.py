@@ -9,69 +9,69 @@ from qtpy.QtCore import QUrl
 from qtpy.QtGui import QDesktopServices
 from qtpy.QtWidgets import QFileDialog, QHBoxLayout, QLabel, QPushButton, QVBoxLayout, QWidget
 
-from ..lane import Failure, Lane
-from ..links import Links
-from ..session import Session
-from .state import Quality
-from .tile_maps import decoded, slide_of, tile_map
+from ..lane import JobFailure, JobRunner
+from ..links import SignalConnections
+from ..session import ViewerSession
+from .state import QualityController
+from .tile_maps import decode_all_genes, get_quality_slide, find_tile_map
 
 
 class ReportBox(QWidget):
     """A page about the section that anybody can read without napari."""
 
-    def __init__(self, session: Session, quality: Quality, links: Links) -> None:
+    def __init__(self, session: ViewerSession, quality: QualityController, connections: SignalConnections) -> None:
         super().__init__()
         self._session, self._quality = session, quality
-        self._lane = Lane("report")
-        self.written: Path | None = None
-        self.write = QPushButton("Report...")
-        self.write.setToolTip(
+        self._runner = JobRunner("report")
+        self.report_path: Path | None = None
+        self.report_button = QPushButton("Report...")
+        self.report_button.setToolTip(
             "Maps, gene table, checkpoint card and settings as one HTML page: of the measured "
             "section, else of the newest tile map"
         )
-        self.open = QPushButton("Open it")
-        self.said = QLabel()
-        self.said.setWordWrap(True)
+        self.open_button = QPushButton("Open it")
+        self.status_label = QLabel()
+        self.status_label.setWordWrap(True)
         line = QHBoxLayout()
-        line.addWidget(self.write, 1)
-        line.addWidget(self.open)
+        line.addWidget(self.report_button, 1)
+        line.addWidget(self.open_button)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addLayout(line)
-        layout.addWidget(self.said)
-        self.write.clicked.connect(self._ask)
-        self.open.clicked.connect(self.show_it)
-        links.join(self.refresh, quality.comparison_changed, session.overlays_changed)
+        layout.addWidget(self.status_label)
+        self.report_button.clicked.connect(self._ask_path)
+        self.open_button.clicked.connect(self.open_in_browser)
+        connections.connect(self.refresh, quality.comparison_changed, session.overlays_changed)
         self.refresh()
 
-    def close_lane(self) -> None:
-        self._lane.cancel()
+    def stop_jobs(self) -> None:
+        self._runner.cancel()
 
     @property
     def busy(self) -> bool:
-        return self._lane.busy
+        return self._runner.busy
 
     def refresh(self) -> None:
         there = self._quality.comparison is not None
-        there = there or tile_map(self._quality) is not None
-        self.write.setEnabled(there and not self.busy)
-        self.open.setVisible(self.written is not None)
-        self.said.setVisible(bool(self.said.text()))
+        there = there or find_tile_map(self._quality) is not None
+        self.report_button.setEnabled(there and not self.busy)
+        self.open_button.setVisible(self.report_path is not None)
+        self.status_label.setVisible(bool(self.status_label.text()))
 
-    def _ask(self) -> None:
-        slide = slide_of(self._quality)
+    def _ask_path(self) -> None:
+        slide = get_quality_slide(self._quality)
         if slide is None:
             return
         name, _ = QFileDialog.getSaveFileName(
             self, "Write the report", f"{slide.slide.name}-report.html", "Page (*.html)"
         )
         if name:
-            self.start(Path(name))
+            self.write_report(Path(name))
 
-    def start(self, path: Path) -> None:
+    def write_report(self, path: Path) -> None:
         """Write the report of what there is now."""
         session, quality = self._session, self._quality
-        comparison, slide, tiles = quality.comparison, slide_of(quality), tile_map(quality)
+        comparison, slide, tiles = quality.comparison, get_quality_slide(quality), find_tile_map(quality)
         checkpoint = session.checkpoint
         if slide is None or checkpoint is None or (comparison is None and tiles is None):
             return
@@ -81,15 +81,15 @@ class ReportBox(QWidget):
         genes = [g for g in dict.fromkeys((session.gene, *session.pinned)) if g is not None]
 
         def job() -> Iterator[None]:
-            from ...quality.reliability import judge
+            from ...quality.reliability import score_reliability
             from ...quality.report.write import write_report
 
             if comparison is not None:
                 prediction = comparison.prediction
             else:
                 assert tiles is not None
-                prediction = decoded(tiles)
-            trusted = judge(checkpoint.reference, prediction.evidence, prediction.tokens)
+                prediction = decode_all_genes(tiles)
+            trusted = score_reliability(checkpoint.reference, prediction.qc_features, prediction.tokens)
             write_report(
                 path,
                 slide=slide.slide,
@@ -102,16 +102,16 @@ class ReportBox(QWidget):
             )
             yield None
 
-        def end(failure: Failure | None) -> None:
-            self.written = path if failure is None else self.written
-            self.said.setText(f"{path.name} is written." if failure is None else failure.sentence)
+        def end(failure: JobFailure | None) -> None:
+            self.report_path = path if failure is None else self.report_path
+            self.status_label.setText(f"{path.name} is written." if failure is None else failure.message)
             self.refresh()
 
-        self.said.setText("Writing the report ...")
-        self._lane.start(job, lambda item: None, end)
+        self.status_label.setText("Writing the report ...")
+        self._runner.start(job, lambda item: None, end)
         self.refresh()
 
-    def show_it(self) -> None:
+    def open_in_browser(self) -> None:
         """In the person's browser."""
-        if self.written is not None:
-            QDesktopServices.openUrl(QUrl.fromLocalFile(str(self.written)))
+        if self.report_path is not None:
+            QDesktopServices.openUrl(QUrl.fromLocalFile(str(self.report_path)))

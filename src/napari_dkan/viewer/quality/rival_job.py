@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..model_box import trained_on
+from ..model_box import is_trained_on
 from ..overlay import GridOverlay
-from ..session import OpenSlide, Session
+from ..session import ViewerSlide, ViewerSession
 from ..torch_beside_gl import import_torch
-from .tile_maps import decoded
+from .tile_maps import decode_all_genes
 
 if TYPE_CHECKING:
     from ...inference.engine import Predictor
@@ -19,20 +19,20 @@ if TYPE_CHECKING:
     from ...inference.target import Target
     from ...model import Checkpoint
     from ...quality.compare import Comparison
-    from ...quality.rivals import Rivals
+    from ...quality.rivals import ModelComparison
 
 
 @dataclass(frozen=True)
-class Step:
+class ModelComparisonProgress:
     """What is being done, for people; total 0 where nobody knows how far it is."""
 
-    what: str
+    description: str
     done: int = 0
     total: int = 0
 
 
 @dataclass(frozen=True)
-class Match:
+class ModelComparisonResult:
     """Two checkpoints on one slide.
 
     figures : at the measured spots where there are any, else at the tiles. on_map : at the tiles
@@ -41,65 +41,65 @@ class Match:
     trained : titles of those that were trained on this very slide.
     """
 
-    figures: Rivals
-    on_map: Rivals
-    slide: OpenSlide
+    table_comparison: ModelComparison
+    map_comparison: ModelComparison
+    slide: ViewerSlide
     target: Target
     comparison: Comparison | None
-    scale: str
-    trained: tuple[str, ...] = ()
+    label_scale_name: str
+    titles_trained_on_slide: tuple[str, ...] = ()
 
 
-def matching(
-    session: Session,
-    slide: OpenSlide,
+def compare_checkpoints(
+    session: ViewerSession,
+    slide: ViewerSlide,
     checkpoint: Checkpoint,
     path: Path,
     comparison: Comparison | None,
-    tiles: GridOverlay | None,
-) -> Iterator[Step | Match]:
+    tile_overlay: GridOverlay | None,
+) -> Iterator[ModelComparisonProgress | ModelComparisonResult]:
     """Predict with the checkpoint at ``path`` where the first one already has. Raises DkanError."""
     import_torch()
-    from ...inference.device import leave_a_core
+    from ...inference.device import reserve_cpu_core
     from ...inference.engine import Predictor
     from ...model import load_checkpoint
-    from ...quality.rivals import rivals
+    from ...quality.rivals import compare_models
 
-    yield Step(f"Loading {path.name}")
+    yield ModelComparisonProgress(f"Loading {path.name}")
     other = load_checkpoint(path)
-    leave_a_core()
+    reserve_cpu_core()
     settings = session.settings
     options = settings.device, settings.encoder_weights, settings.store
-    predictor = Predictor(slide.slide, other, slide.mpp, session.tissue_of(slide), *options)
+    predictor = Predictor(slide.slide, other, slide.mpp, session.get_tissue(slide), *options)
     at_spots = on_map = None
     if comparison is not None:
-        second = yield from _predicted(predictor, comparison.prediction, slide, "spots")
-        at_spots, target = rivals(comparison.prediction, second, comparison), second.target
-    if tiles is not None:
-        first = decoded(tiles)
-        second = yield from _predicted(predictor, first, slide, "tiles")
-        on_map, target = rivals(first, second), first.target
+        second = yield from _predict_target(predictor, comparison.prediction, slide, "spots")
+        at_spots, target = compare_models(comparison.prediction, second, comparison), second.target
+    if tile_overlay is not None:
+        first = decode_all_genes(tile_overlay)
+        second = yield from _predict_target(predictor, first, slide, "tiles")
+        on_map, target = compare_models(first, second), first.target
     figures = at_spots or on_map
     if figures is not None:
         scale = checkpoint.label_scale.name
         both = zip(figures.titles, (checkpoint, other), strict=True)
-        trained = tuple(title for title, c in both if trained_on(c, slide.slide))
+        trained = tuple(title for title, c in both if is_trained_on(c, slide.slide))
         shown = on_map or figures
-        target = target.take(shown.rows)
-        yield Match(figures, shown, slide, target, comparison, scale, trained)
+        target = target.take(shown.spot_rows)
+        yield ModelComparisonResult(figures, shown, slide, target, comparison, scale, trained)
 
 
-def _predicted(
-    predictor: Predictor, first: Prediction, slide: OpenSlide, what: str
-) -> Generator[Step, None, Prediction]:
+def _predict_target(
+    predictor: Predictor, first: Prediction, slide: ViewerSlide, what: str
+) -> Generator[ModelComparisonProgress, None, Prediction]:
     """The second checkpoint's prediction at the places of the first one's; returns it."""
-    from ...inference.predict import empty_prediction
+    from ...inference.predict import create_empty_prediction
 
     assert slide.pixel_size is not None
     target = first.target
-    prediction, _ = empty_prediction(predictor, target, slide.pixel_size.origin)
+    prediction, _ = create_empty_prediction(predictor, target, slide.pixel_size.origin)
     for update in predictor.stream(target):
-        prediction.fill(replace(update, genes=None))
-        done = int(prediction.done.sum())
-        yield Step(f"Predicting {len(target):,} {what}", done, len(target))
+        prediction.apply_update(replace(update, gene_columns=None))
+        done = int(prediction.predicted_mask.sum())
+        yield ModelComparisonProgress(f"Predicting {len(target):,} {what}", done, len(target))
     return prediction

@@ -16,75 +16,75 @@ from qtpy.QtWidgets import (
 )
 
 from ...errors import DkanError
-from ...samples.bundled import bundled_checkpoints
-from ..combo import narrow
-from ..lane import Failure, Lane
-from ..links import Links
-from ..memory import recent_checkpoints
-from ..session import Session
-from ..tones import WARNING, tint
-from .layers import DIVERGING
-from .rival_job import Match, Step, matching
-from .rival_rows import rival_rows
-from .state import Quality
-from .table import FiguresTable
-from .tile_maps import slide_of, tile_map
-from .value_maps import Places, ValueMap, ValueMaps, centred_limits, shared_limits
+from ...samples.bundled import list_bundled_checkpoints
+from ..combo import make_shrinkable
+from ..lane import JobFailure, JobRunner
+from ..links import SignalConnections
+from ..memory import list_recent_checkpoints
+from ..session import ViewerSession
+from ..tones import WARNING_COLOR, set_text_color
+from .layers import DIVERGING_COLORMAP
+from .rival_job import ModelComparisonResult, ModelComparisonProgress, compare_checkpoints
+from .rival_rows import make_model_comparison_table
+from .state import QualityController
+from .table import MetricsTable
+from .tile_maps import get_quality_slide, find_tile_map
+from .value_maps import MapGeometry, ValueMap, ValueMapLayers, symmetric_limits, shared_limits
 
 BROWSE = "Browse..."
 
 
-class RivalsBox(QWidget):
+class ModelComparisonBox(QWidget):
     """The session's checkpoint is the first; the second is chosen here."""
 
-    def __init__(self, session: Session, quality: Quality, links: Links, maps: ValueMaps) -> None:
+    def __init__(self, session: ViewerSession, quality: QualityController, connections: SignalConnections, value_maps: ValueMapLayers) -> None:
         super().__init__()
         self._session, self._quality = session, quality
-        self._lane = Lane("second checkpoint")
-        self._maps = maps
-        self.match: Match | None = None
-        self._places: Places | None = None
-        self.choice = QComboBox()
-        narrow(self.choice)
-        self.choice.setToolTip("The second checkpoint; the first is that of the Predict panel.")
-        self.start, self.cancel = QPushButton("Compare"), QPushButton("Cancel")
-        self.bar = QProgressBar()
-        self.bar.setTextVisible(False)
-        self.bar.setMaximumHeight(8)
-        self.said, self.trained = QLabel(), QLabel()
-        tint(self.trained, WARNING)
-        for label in (self.said, self.trained):
+        self._runner = JobRunner("second checkpoint")
+        self._value_maps = value_maps
+        self.result: ModelComparisonResult | None = None
+        self._geometry: MapGeometry | None = None
+        self.checkpoint_combo = QComboBox()
+        make_shrinkable(self.checkpoint_combo)
+        self.checkpoint_combo.setToolTip("The second checkpoint; the first is that of the Predict panel.")
+        self.compare_button, self.cancel_button = QPushButton("Compare"), QPushButton("Cancel")
+        self.progress_bar = QProgressBar()
+        self.progress_bar.setTextVisible(False)
+        self.progress_bar.setMaximumHeight(8)
+        self.status_label, self.trained_label = QLabel(), QLabel()
+        set_text_color(self.trained_label, WARNING_COLOR)
+        for label in (self.status_label, self.trained_label):
             label.setWordWrap(True)
-        self.table = FiguresTable()
+        self.table = MetricsTable()
         self.table.setFixedHeight(9 * (self.table.fontMetrics().height() + 6))
         line = QHBoxLayout()
-        line.addWidget(self.choice, 1)
-        line.addWidget(self.start)
-        line.addWidget(self.cancel)
+        line.addWidget(self.checkpoint_combo, 1)
+        line.addWidget(self.compare_button)
+        line.addWidget(self.cancel_button)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addLayout(line)
-        for widget in (self.bar, self.said, self.trained, self.table):
+        for widget in (self.progress_bar, self.status_label, self.trained_label, self.table):
             layout.addWidget(widget)
-        self.choice.activated.connect(self._chosen)
-        self.start.clicked.connect(self.compare)
-        self.cancel.clicked.connect(self._cancelled)
-        self.table.picked.connect(self._picked)
+        self.checkpoint_combo.activated.connect(self._on_checkpoint_chosen)
+        self.compare_button.clicked.connect(self.compare)
+        self.cancel_button.clicked.connect(self._cancel)
+        self.table.symbol_selected.connect(self._on_symbol_selected)
         self.table.clicked.connect(lambda index: self.show_maps())
-        links.join(self.list_checkpoints, session.checkpoint_changed)
-        links.join(self.forget, session.checkpoint_changed, quality.comparison_changed)
-        links.join(self._layers_gone, session.slides_changed)
-        links.join(self.refresh, session.overlays_changed)
-        links.join(self._gene, session.gene_changed, session.settings_changed)
+        connections.connect(self.list_checkpoints, session.checkpoint_changed)
+        connections.connect(self.reset, session.checkpoint_changed, quality.comparison_changed)
+        connections.connect(self._on_slides_changed, session.slides_changed)
+        connections.connect(self.refresh, session.overlays_changed)
+        connections.connect(self._on_gene_changed, session.gene_changed, session.settings_changed)
         self.list_checkpoints()
-        self.forget()
+        self.reset()
 
-    def close_lane(self) -> None:
-        self._lane.cancel()
+    def stop_jobs(self) -> None:
+        self._runner.cancel()
 
     @property
     def busy(self) -> bool:
-        return self._lane.busy
+        return self._runner.busy
 
     # ---- choosing --------------------------------------------------------------------
 
@@ -92,154 +92,154 @@ class RivalsBox(QWidget):
         """All but the first one."""
         checkpoint = self._session.checkpoint
         first = None if checkpoint is None else checkpoint.path
-        before = self.choice.currentData()
-        self.choice.clear()
-        for path in dict.fromkeys([*bundled_checkpoints(), *recent_checkpoints()]):
+        before = self.checkpoint_combo.currentData()
+        self.checkpoint_combo.clear()
+        for path in dict.fromkeys([*list_bundled_checkpoints(), *list_recent_checkpoints()]):
             if first is None or path.resolve() != first.resolve():
-                self.choice.addItem(path.stem, path)
-        self.choice.addItem(BROWSE, None)
-        self.choice.setCurrentIndex(max(0, self._row(before)))
+                self.checkpoint_combo.addItem(path.stem, path)
+        self.checkpoint_combo.addItem(BROWSE, None)
+        self.checkpoint_combo.setCurrentIndex(max(0, self._combo_row(before)))
 
-    def _row(self, path: Path | None) -> int:
+    def _combo_row(self, path: Path | None) -> int:
         """Of a checkpoint in the list, -1 where it is not there."""
-        paths = [self.choice.itemData(i) for i in range(self.choice.count())]
+        paths = [self.checkpoint_combo.itemData(i) for i in range(self.checkpoint_combo.count())]
         return paths.index(path) if path is not None and path in paths else -1
 
-    def _chosen(self, index: int) -> None:
-        if self.choice.itemData(index) is None:
+    def _on_checkpoint_chosen(self, index: int) -> None:
+        if self.checkpoint_combo.itemData(index) is None:
             name, _ = QFileDialog.getOpenFileName(
                 self, "Second checkpoint", "", "DKAN checkpoint (*.safetensors);;All files (*)"
             )
             if name:
-                self.take(Path(name))
+                self.choose_checkpoint(Path(name))
         self.refresh()
 
-    def take(self, path: Path) -> None:
+    def choose_checkpoint(self, path: Path) -> None:
         """Choose a checkpoint file."""
-        if self._row(path) < 0:
-            self.choice.insertItem(0, path.stem, path)
-        self.choice.setCurrentIndex(self._row(path))
+        if self._combo_row(path) < 0:
+            self.checkpoint_combo.insertItem(0, path.stem, path)
+        self.checkpoint_combo.setCurrentIndex(self._combo_row(path))
         self.refresh()
 
     # ---- comparing -------------------------------------------------------------------
 
     def compare(self) -> None:
         """Predict with the second checkpoint at the measured spots and over the tile map."""
-        session, slide, path = self._session, slide_of(self._quality), self.choice.currentData()
-        comparison, tiles = self._quality.comparison, tile_map(self._quality)
+        session, slide, path = self._session, get_quality_slide(self._quality), self.checkpoint_combo.currentData()
+        comparison, tiles = self._quality.comparison, find_tile_map(self._quality)
         checkpoint = session.checkpoint
         if slide is None or checkpoint is None or path is None:
             return
 
-        self._lane.start(
-            lambda: matching(session, slide, checkpoint, path, comparison, tiles),
-            self._receive,
-            self._end,
+        self._runner.start(
+            lambda: compare_checkpoints(session, slide, checkpoint, path, comparison, tiles),
+            self._on_item,
+            self._on_finished,
         )
-        self.said.setText("")
+        self.status_label.setText("")
         self.refresh()
 
-    def _receive(self, item: Step | Match) -> None:
-        if isinstance(item, Step):
-            self.bar.setRange(0, item.total)
-            self.bar.setValue(item.done)
-            self.said.setText(item.what)
+    def _on_item(self, item: ModelComparisonProgress | ModelComparisonResult) -> None:
+        if isinstance(item, ModelComparisonProgress):
+            self.progress_bar.setRange(0, item.total)
+            self.progress_bar.setValue(item.done)
+            self.status_label.setText(item.description)
             return
-        self.match = item
-        self.table.show_rows(rival_rows(item.figures), sort_by=1)
-        self.said.setText(item.figures.sentence())
-        self.trained.setText(_trained(item))
-        self._places = Places(item.slide, item.target.spots, item.target.grid)
+        self.result = item
+        self.table.set_table_data(make_model_comparison_table(item.table_comparison), sort_by=1)
+        self.status_label.setText(item.table_comparison.format_verdict())
+        self.trained_label.setText(_describe_training_overlap(item))
+        self._geometry = MapGeometry(item.slide, item.target.spots, item.target.grid)
         self.show_maps()
 
-    def _end(self, failure: Failure | None) -> None:
+    def _on_finished(self, failure: JobFailure | None) -> None:
         if failure is not None:
-            self.said.setText(failure.sentence)
+            self.status_label.setText(failure.message)
         self.refresh()
 
-    def _cancelled(self) -> None:
-        self._lane.cancel()
-        self.said.setText("Cancelled.")
+    def _cancel(self) -> None:
+        self._runner.cancel()
+        self.status_label.setText("Cancelled.")
         self.refresh()
 
-    def forget(self) -> None:
+    def reset(self) -> None:
         """Another checkpoint or another section: what was matched holds no longer."""
-        self._lane.cancel()
-        if self._places is not None and self._maps.places is self._places:
-            self._maps.remove()
-        self.match = self._places = None
-        self.said.setText("")
+        self._runner.cancel()
+        if self._geometry is not None and self._value_maps.geometry is self._geometry:
+            self._value_maps.remove()
+        self.result = self._geometry = None
+        self.status_label.setText("")
         self.refresh()
 
-    def _layers_gone(self) -> None:
-        if self.match is not None and self.match.slide not in self._session.slides:
-            self.forget()
+    def _on_slides_changed(self) -> None:
+        if self.result is not None and self.result.slide not in self._session.slides:
+            self.reset()
 
     def refresh(self) -> None:
         busy = self.busy
-        anywhere = self._quality.comparison is not None or tile_map(self._quality)
-        ready = bool(anywhere) and self.choice.currentData() is not None
-        self.start.setEnabled(ready and not busy)
-        self.start.setVisible(not busy)
-        self.cancel.setVisible(busy)
-        self.bar.setVisible(busy)
-        self.table.setVisible(self.match is not None)
-        self.trained.setVisible(self.match is not None and bool(self.trained.text()))
+        anywhere = self._quality.comparison is not None or find_tile_map(self._quality)
+        ready = bool(anywhere) and self.checkpoint_combo.currentData() is not None
+        self.compare_button.setEnabled(ready and not busy)
+        self.compare_button.setVisible(not busy)
+        self.cancel_button.setVisible(busy)
+        self.progress_bar.setVisible(busy)
+        self.table.setVisible(self.result is not None)
+        self.trained_label.setVisible(self.result is not None and bool(self.trained_label.text()))
         if not anywhere and not busy:
-            self.said.setText("Load measured spots, or predict a region or the whole tissue first.")
+            self.status_label.setText("Load measured spots, or predict a region or the whole tissue first.")
 
     # ---- showing ---------------------------------------------------------------------
 
-    def _picked(self, symbol: str) -> None:
+    def _on_symbol_selected(self, symbol: str) -> None:
         try:
             self._session.set_gene(symbol)
         except DkanError as error:
-            self.said.setText(str(error))
+            self.status_label.setText(str(error))
 
-    def _gene(self) -> None:
+    def _on_gene_changed(self) -> None:
         """Another gene: other maps, if it is these that are shown."""
-        self.table.choose(self._session.gene)
-        if self._places is not None and self._maps.places is self._places:
+        self.table.select_symbol(self._session.gene)
+        if self._geometry is not None and self._value_maps.geometry is self._geometry:
             self.show_maps()
 
     def show_maps(self) -> None:
         """The chosen gene by the first, by the second, and second minus first."""
-        match, places, gene = self.match, self._places, self._session.gene
+        match, places, gene = self.result, self._geometry, self._session.gene
         if match is None or places is None:
             return
-        self.table.choose(gene)
-        if gene not in match.on_map.panel:
-            self._maps.remove()
+        self.table.select_symbol(gene)
+        if gene not in match.map_comparison.panel:
+            self._value_maps.remove()
             return
-        maps = maps_of(match, gene or "", self._session.settings.colormap)
-        self._maps.show(places, maps, f"{gene}\n{match.scale}".replace(", ", ",\n"))
+        maps = make_value_maps(match, gene or "", self._session.settings.colormap)
+        self._value_maps.show(places, maps, f"{gene}\n{match.label_scale_name}".replace(", ", ",\n"))
 
 
-def maps_of(match: Match, gene: str, colormap: str) -> list[ValueMap]:
+def make_value_maps(result: ModelComparisonResult, gene: str, colormap: str) -> list[ValueMap]:
     """Measured where it is, both predicted on one scale, and their difference.
 
     On different label scales each has limits of its own, and there is no difference.
     """
-    rivals, comparison = match.on_map, match.comparison
+    rivals, comparison = result.map_comparison, result.comparison
     column = rivals.panel.row(gene)
-    both = zip(rivals.titles, (rivals.a, rivals.b), strict=True)
+    both = zip(rivals.titles, (rivals.values_a, rivals.values_b), strict=True)
     values = {f"{gene} predicted, {title}": v[:, column] for title, v in both}
-    if comparison is not None and match.target.grid is None and gene in comparison.panel:
-        measured = comparison.measured[rivals.rows, comparison.panel.row(gene)]
+    if comparison is not None and result.target.grid is None and gene in comparison.panel:
+        measured = comparison.measured[rivals.spot_rows, comparison.panel.row(gene)]
         values = {f"{gene} measured": measured, **values}
-    if not rivals.same_scale:
+    if not rivals.has_same_label_scale:
         return [ValueMap(n, v, shared_limits(v), colormap) for n, v in values.items()]
     limits = shared_limits(*values.values())
     maps = [ValueMap(n, v, limits, colormap) for n, v in values.items()]
     difference = rivals.difference[:, column]
-    reach = centred_limits(difference)
-    return [*maps, ValueMap(f"{gene} second minus first", difference, reach, DIVERGING)]
+    reach = symmetric_limits(difference)
+    return [*maps, ValueMap(f"{gene} second minus first", difference, reach, DIVERGING_COLORMAP)]
 
 
-def _trained(match: Match) -> str:
+def _describe_training_overlap(result: ModelComparisonResult) -> str:
     """Figures on a slide that a checkpoint was trained on say nothing for it."""
-    if not match.trained or match.comparison is None:
+    if not result.titles_trained_on_slide or result.comparison is None:
         return ""
-    titles = " and ".join(match.trained)
-    were = "were" if len(match.trained) > 1 else "was"
+    titles = " and ".join(result.titles_trained_on_slide)
+    were = "were" if len(result.titles_trained_on_slide) > 1 else "was"
     return f"{titles} {were} trained on this slide, so what is measured here is no fair judge."

@@ -11,28 +11,28 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...spatial.spots import Spots
-from ..session import OpenSlide, Session
+from ..session import ViewerSlide, ViewerSession
 
 if TYPE_CHECKING:
     from anndata import AnnData
     from napari.layers import Points
 
-    from ...quality.placement import Placement
-    from ...spatial.landmarks import Affine
+    from ...quality.placement import RegistrationCheck
+    from ...spatial.landmarks import AffineTransform
 
-KEY = "napari-dkan measured"  # of a layer's metadata: what its measured section is
+SECTION_KEY = "napari-dkan measured"  # of a layer's metadata: what its measured section is
 
 BY_FILES = "by the files"
 BY_ARRAY = "by the spot array"
 BY_COORDINATES = "by the spot coordinates"
 
 
-def by_landmarks(count: int) -> str:
+def landmark_registration(count: int) -> str:
     return f"by {count} landmarks"
 
 
 @dataclass(frozen=True)
-class Choice:
+class SectionCandidate:
     """A section that can be read.
 
     image : where its slide lies, as far as that can be told before reading; a given one wins
@@ -60,18 +60,18 @@ class LoadedSection:
     name: str
     data: AnnData = field(repr=False)
     source: Path
-    own_xy: NDArray[np.float64] = field(repr=False)
-    own_image: Path | None
-    own_mpp: float | None
-    slide: OpenSlide | None = None
+    source_xy: NDArray[np.float64] = field(repr=False)
+    source_image: Path | None
+    source_mpp: float | None
+    slide: ViewerSlide | None = None
     registration: str = ""
-    placement: Placement | None = None
+    placement: RegistrationCheck | None = None
     layer: Points | None = field(default=None, repr=False)
 
-    def put(self, slide: OpenSlide, affine: Affine | None, registration: str) -> None:
+    def place_on(self, slide: ViewerSlide, affine: AffineTransform | None, registration: str) -> None:
         """Lay the spots on a slide; affine takes its own px to the slide's, None leaves them."""
         data = self.data.copy()  # a job may be reading the one before
-        data.obsm["spatial"] = self.own_xy if affine is None else affine.apply(self.own_xy)
+        data.obsm["spatial"] = self.source_xy if affine is None else affine.apply(self.source_xy)
         data.uns["image"] = slide.slide.location
         if slide.pixel_size is not None:
             data.uns["mpp"] = slide.mpp
@@ -84,27 +84,27 @@ class LoadedSection:
         """(N, 2) spot centres in level-0 px of the slide."""
         return np.asarray(self.data.obsm["spatial"], dtype=np.float64)
 
-    def same_as(self, other: LoadedSection) -> bool:
+    def has_same_source(self, other: LoadedSection) -> bool:
         """Whether the other one was read from the same place."""
         return (self.name, self.source) == (other.name, other.source)
 
     def spots(self) -> Spots:
         """All of its spots, with counts or without."""
-        from ...expression.labels import array_coordinates
+        from ...expression.labels import array_coords_from_section
 
         uns, array = self.data.uns, None
         if "array_row" in self.data.obs and "array_col" in self.data.obs:
-            array = array_coordinates(self.data)
+            array = array_coords_from_section(self.data)
         return Spots(
             self.xy,
             array,
             tuple(map(str, self.data.obs_names)),
-            number(uns.get("spot_diameter_um")),
-            number(uns.get("spot_pitch_um")),
+            parse_finite(uns.get("spot_diameter_um")),
+            parse_finite(uns.get("spot_pitch_um")),
         )
 
 
-def show_alone(section: LoadedSection, others: Sequence[LoadedSection], session: Session) -> None:
+def show_only_section(section: LoadedSection, others: Sequence[LoadedSection], session: ViewerSession) -> None:
     """All slides lie at the same place of the canvas: show this section's and its spots on it."""
     if section.slide is None:
         return
@@ -120,7 +120,7 @@ def show_alone(section: LoadedSection, others: Sequence[LoadedSection], session:
             layers.move(at, len(layers))
 
 
-def number(value: Any) -> float | None:
+def parse_finite(value: Any) -> float | None:
     """A finite number, else None: the files say NaN where they do not know."""
     try:
         made = float(value)

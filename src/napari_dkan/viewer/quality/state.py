@@ -13,143 +13,143 @@ from typing import TYPE_CHECKING, Any
 from napari.layers import Points
 from psygnal import Signal
 
-from ..companions import companion
-from ..links import Links
-from ..session import Session
-from .comparer import Comparer
-from .comparing import Pair, Stage, labels_at
-from .following import Following
-from .keys import Keys
-from .layers import SpotMaps
-from .layout import Arrangement
-from .loading import Offered, Order, Read
-from .picking import Picking
-from .placing import lay
-from .reading import Reading
-from .registration import Landmarks
-from .section import Choice, LoadedSection, by_landmarks, show_alone
-from .views import Layout, Shown
+from ..companions import get_component
+from ..links import SignalConnections
+from ..session import ViewerSession
+from .comparer import ComparisonWorker
+from .comparing import MeasuredPredictedPair, ComparisonProgress, measured_labels_at
+from .following import SectionLayerSync
+from .keys import LayoutShortcuts
+from .layers import SectionMaps
+from .layout import SectionMapLayout
+from .loading import SectionCandidates, LoadRequest, LoadResult
+from .picking import SpotPicker
+from .placing import place_on_slide
+from .reading import SectionLoader
+from .registration import LandmarkRegistration
+from .section import SectionCandidate, LoadedSection, landmark_registration, show_only_section
+from .views import MapLayout, MapKind
 
 if TYPE_CHECKING:
     from ...inference.prediction import Prediction
     from ...quality.compare import Comparison
-    from ...spatial.landmarks import Affine
+    from ...spatial.landmarks import AffineTransform
 
 
-class Quality:
+class QualityController:
     """Measured sections of one session and their comparison with its checkpoint."""
 
     sections_changed = Signal()  # loaded or removed, or what is offered in `choices`
     section_changed = Signal()  # another one is chosen, or it was registered anew
     comparison_changed = Signal()
-    grew = Signal()  # the prediction at the spots has new values
+    prediction_updated = Signal()  # the prediction at the spots has new values
     spot_changed = Signal()
     layout_changed = Signal()  # layout, shown, swipe
     progress_changed = Signal()  # busy, progress, stage
     landmarks_changed = Signal()  # begun, one more click, ended
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: ViewerSession) -> None:
         self.session = session
         self.sections: list[LoadedSection] = []
         self.section: LoadedSection | None = None
-        self.choices: tuple[Choice, ...] = ()  # further sections of the folder loaded last
+        self.candidates: tuple[SectionCandidate, ...] = ()  # further sections of the folder loaded last
         self.comparison: Comparison | None = None
-        self.pair: Pair | None = None  # labels, and the prediction as far as it is there
-        self.spot: int | None = None  # row of `pair` and of `comparison`
-        self.landmarks: Landmarks | None = None  # set while they are being clicked
-        self.layout = Layout.STACKED
-        self.shown = Shown.MEASURED
+        self.pair: MeasuredPredictedPair | None = None  # labels, and the prediction as far as it is there
+        self.spot_row: int | None = None  # row of `pair` and of `comparison`
+        self.landmarks: LandmarkRegistration | None = None  # set while they are being clicked
+        self.layout = MapLayout.STACKED
+        self.visible_map = MapKind.MEASURED
         self.swipe = False
         self.stage = ""  # what is being done, for people
         self.progress = (0, 0)
-        self._comparer = Comparer(session, self._receive, self._tell)
-        self._reading = Reading(session, self._offered, self._read, self._tell)
-        self._links = links = Links()
-        self._maps = SpotMaps(self, links)
-        self._arrangement = Arrangement(self, links, self._maps)
-        self._picking, self._keys = Picking(self), Keys(self)
-        links.join(self.compare, session.checkpoint_changed, session.slide_changed)
-        links.join(self._replace, session.slide_edited)
-        links.join(self._other_spot, session.spot_changed)
-        self._following = Following(self, links, self._reading)
+        self._comparison_worker = ComparisonWorker(session, self._on_comparison_item, self._set_progress)
+        self._section_loader = SectionLoader(session, self._on_candidates, self._on_section_loaded, self._set_progress)
+        self._connections = links = SignalConnections()
+        self._section_maps = SectionMaps(self, links)
+        self._map_layout = SectionMapLayout(self, links, self._section_maps)
+        self._spot_picker, self._shortcuts = SpotPicker(self), LayoutShortcuts(self)
+        links.connect(self.compare, session.checkpoint_changed, session.slide_changed)
+        links.connect(self._recompute_placement, session.tissue_edited)
+        links.connect(self._on_session_spot_changed, session.spot_changed)
+        self._layer_sync = SectionLayerSync(self, links, self._section_loader)
 
     @property
     def busy(self) -> bool:
-        return self._reading.busy or self._comparer.busy
+        return self._section_loader.busy or self._comparison_worker.busy
 
     def close(self) -> None:
         """Let go of the viewer; the layers stay."""
-        self._reading.close()
-        self._comparer.close()
+        self._section_loader.close()
+        self._comparison_worker.close()
         self.end_landmarks()
-        self.set_layout(Layout.STACKED)
-        self._picking.close()
-        self._keys.close()
-        self._arrangement.close()
-        self._links.cut()
-        self.session.companions.pop(Quality, None)
+        self.set_layout(MapLayout.STACKED)
+        self._spot_picker.close()
+        self._shortcuts.close()
+        self._map_layout.close()
+        self._connections.disconnect_all()
+        self.session.components.pop(QualityController, None)
 
     # ---- loading ---------------------------------------------------------------------
 
     def load(self, paths: Sequence[Path], image: Path | None = None) -> None:
         """Read a folder, a file, or counts and spots; of several sections in a folder the one
         of the open slide, else the first. The others are `choices`."""
-        self._reading.order(Order(tuple(Path(p) for p in paths), image))
+        self._section_loader.enqueue(LoadRequest(tuple(Path(p) for p in paths), image))
 
-    def take(self, choice: Choice) -> None:
+    def load_candidate(self, candidate: SectionCandidate) -> None:
         """Read one of the sections on offer."""
-        self._reading.order(Order((choice.source,), choice.image, choice))
+        self._section_loader.enqueue(LoadRequest((candidate.source,), candidate.image, candidate))
 
     def cancel(self) -> None:
         """Stop reading and comparing; what is loaded stays."""
         if not self.busy:
             return
-        self._reading.cancel()
-        self._comparer.forget()
-        self._tell("")
-        self.session.say("Cancelled.")
+        self._section_loader.cancel()
+        self._comparison_worker.reset()
+        self._set_progress("")
+        self.session.show_message("Cancelled.")
 
-    def _offered(self, item: Offered) -> None:
-        self.choices = item.choices
+    def _on_candidates(self, item: SectionCandidates) -> None:
+        self.candidates = item.candidates
         self.sections_changed.emit()
 
-    def _read(self, order: Order, item: Read) -> None:
+    def _on_section_loaded(self, request: LoadRequest, item: LoadResult) -> None:
         session, section = self.session, item.section
-        known = next((s for s in self.sections if s.same_as(section)), None)
-        if known is not None and (item.where is None or known is not section):
-            self._reading.drop_empty(order)
-            self.choose(known)
+        known = next((s for s in self.sections if s.has_same_source(section)), None)
+        if known is not None and (item.match is None or known is not section):
+            self._section_loader.remove_empty_layer(request)
+            self.choose_section(known)
             return
-        if item.where is None:
+        if item.match is None:
             note = f"Open the slide of {section.name} to see its spots on it."
         else:
-            note = lay(session, section, item.where)
+            note = place_on_slide(session, section, item.match)
         if known is None:
-            self._maps.begin(section, order.layer)
+            self._section_maps.add_section(section, request.layer)
             self.sections = [*self.sections, section]
             self.sections_changed.emit()
         else:
-            self._maps.moved(section)
-        self.choose(section)
+            self._section_maps.update_positions(section)
+        self.choose_section(section)
         self.section_changed.emit()
         if note:
-            session.say(note, alarming=True)
+            session.show_message(note, warning=True)
 
     # ---- sections ----------------------------------------------------------------------
 
-    def choose(self, section: LoadedSection | None) -> None:
+    def choose_section(self, section: LoadedSection | None) -> None:
         """Show and compare this section, on its slide."""
         if section is not self.section:
             self.end_landmarks()
             self.section = section
-            self._forget()
+            self._reset_comparison()
             if section is not None and section.slide is not None:
                 self.session.choose_slide(section.slide)
-                show_alone(section, self.sections, self.session)
+                show_only_section(section, self.sections, self.session)
             self.section_changed.emit()
         self.compare()
 
-    def remove(self, section: LoadedSection) -> None:
+    def remove_section(self, section: LoadedSection) -> None:
         """Let go of a section and its layers."""
         layers = self.session.viewer.layers
         if section.layer is not None and section.layer in layers:
@@ -159,50 +159,50 @@ class Quality:
             return
         self.sections = [s for s in self.sections if s is not section]
         if section is self.section:
-            self.choose(self.sections[-1] if self.sections else None)
+            self.choose_section(self.sections[-1] if self.sections else None)
         self.sections_changed.emit()
 
-    def lost_slide(self, section: LoadedSection) -> None:
+    def detach_slide(self, section: LoadedSection) -> None:
         """Its slide was closed: the section waits until it is opened again."""
         section.slide, section.placement = None, None
         if section is self.section:
             self.end_landmarks()
-            self._forget()
+            self._reset_comparison()
             self.section_changed.emit()
             sentence = f"The slide of {section.name} was closed; open it again to compare."
-            self.session.say(sentence, alarming=True)
+            self.session.show_message(sentence, warning=True)
 
     # ---- registration --------------------------------------------------------------------
 
-    def register(self, affine: Affine, how: str, slide: Any = None) -> None:
+    def register_section(self, affine: AffineTransform, registration: str, slide: Any = None) -> None:
         """Lay the chosen section on a slide (default: where it lies, else the chosen slide);
         the affine map takes its own px to the slide's level-0 px."""
         section = self.section
         slide = slide or (section and section.slide) or self.session.slide
         if section is None or slide is None:
             return
-        section.put(slide, affine, how)
-        self._forget()
-        self._maps.moved(section)
-        self.session.say("")  # what was said of where it lay before
+        section.place_on(slide, affine, registration)
+        self._reset_comparison()
+        self._section_maps.update_positions(section)
+        self.session.show_message("")  # what was said of where it lay before
         self.session.choose_slide(slide)
-        show_alone(section, self.sections, self.session)
+        show_only_section(section, self.sections, self.session)
         self.section_changed.emit()
         self.compare()
 
-    def begin_landmarks(self) -> None:
+    def start_landmarks(self) -> None:
         """Start clicking the same places on the section's own image (or its spots) and on the
         chosen slide; see `registration.Landmarks`, which is in `landmarks` until it ends."""
         session, section = self.session, self.section
         if section is None or session.slide is None:
-            session.say("Load measured spots and open a slide first.", alarming=True)
+            session.show_message("Load measured spots and open a slide first.", warning=True)
             return
         self.end_landmarks()
-        self.set_layout(Layout.STACKED)
-        self.landmarks = Landmarks(self, section, session.slide)
+        self.set_layout(MapLayout.STACKED)
+        self.landmarks = LandmarkRegistration(self, section, session.slide)
         self.landmarks_changed.emit()
 
-    def end_landmarks(self, keep: bool = False) -> None:
+    def end_landmarks(self, apply: bool = False) -> None:
         """Leave the guided mode; keep : use what was clicked."""
         landmarks, self.landmarks = self.landmarks, None
         if landmarks is None:
@@ -210,14 +210,14 @@ class Quality:
         affine, count = landmarks.affine, len(landmarks.pairs)
         landmarks.close()
         self.landmarks_changed.emit()
-        if keep and affine is not None and landmarks.section is self.section:
-            self.register(affine, by_landmarks(count), landmarks.slide)
+        if apply and affine is not None and landmarks.section is self.section:
+            self.register_section(affine, landmark_registration(count), landmarks.slide)
 
-    def _replace(self) -> None:
+    def _recompute_placement(self) -> None:
         """The tissue was edited by hand: count again which spots lie off it."""
         if self.section is not None:
             self.section.placement = None
-            self._comparer.forget()
+            self._comparison_worker.reset()
             self.compare()
 
     # ---- comparing -----------------------------------------------------------------------
@@ -225,43 +225,43 @@ class Quality:
     def compare(self) -> None:
         """Predict at the spots of the chosen section, unless that is what is there."""
         section = self.section
-        if section is None or section.slide is None or self._comparer.up_to_date(section):
+        if section is None or section.slide is None or self._comparison_worker.is_up_to_date(section):
             return
-        self._forget()
-        self._comparer.start(section)
+        self._reset_comparison()
+        self._comparison_worker.start(section)
 
-    def _receive(self, item: Any) -> None:
-        from ...quality.placement import Placement
+    def _on_comparison_item(self, item: Any) -> None:
+        from ...quality.placement import RegistrationCheck
 
         section = self.section
         if section is None:
             return
-        if isinstance(item, Placement):
+        if isinstance(item, RegistrationCheck):
             section.placement = item
             if item.warning:
-                self.session.say(f"{section.name}: {item.warning}", alarming=True)
+                self.session.show_message(f"{section.name}: {item.warning}", warning=True)
             self.section_changed.emit()
-        elif isinstance(item, Pair):
+        elif isinstance(item, MeasuredPredictedPair):
             self.pair = item
-            self.grew.emit()
-        elif isinstance(item, Stage):
-            self.grew.emit()
+            self.prediction_updated.emit()
+        elif isinstance(item, ComparisonProgress):
+            self.prediction_updated.emit()
         else:
             self.comparison = item
             self.comparison_changed.emit()
 
-    def _forget(self) -> None:
+    def _reset_comparison(self) -> None:
         """The comparison no longer holds."""
         had = self.comparison is not None or self.pair is not None
-        self._comparer.forget()
+        self._comparison_worker.reset()
         self.comparison = self.pair = None
-        if self.spot is not None:
-            self.spot = None
+        if self.spot_row is not None:
+            self.spot_row = None
             self.spot_changed.emit()
         if had:
             self.comparison_changed.emit()
 
-    def _tell(self, stage: str, done: int = 0, total: int = 0) -> None:
+    def _set_progress(self, stage: str, done: int = 0, total: int = 0) -> None:
         self.stage, self.progress = stage, (done, total)
         self.progress_changed.emit()
 
@@ -269,55 +269,55 @@ class Quality:
 
     def choose_spot(self, row: int | None) -> None:
         """Choose a spot by its row; its genes are shown in the Predict panel too."""
-        if row == self.spot or (row is not None and self.comparison is None):
+        if row == self.spot_row or (row is not None and self.comparison is None):
             return
-        self.spot = row
+        self.spot_row = row
         self.spot_changed.emit()
         if row is not None and self.pair is not None:
-            self.session.set_spot(self.pair.at(row))
+            self.session.set_spot(self.pair.prediction_at(row))
 
-    def measured_here(self, spot: Prediction) -> dict[str, float]:
+    def measured_labels(self, spot: Prediction) -> dict[str, float]:
         """By gene, the labels at the place of a clicked spot, where that is the chosen one."""
-        if self.comparison is None or self.spot is None:
+        if self.comparison is None or self.spot_row is None:
             return {}
-        return labels_at(self.comparison, self.spot, spot)
+        return measured_labels_at(self.comparison, self.spot_row, spot)
 
-    def _other_spot(self) -> None:
+    def _on_session_spot_changed(self) -> None:
         """Another place was clicked, or none holds any more: that spot is no longer chosen."""
         spot = self.session.spot
-        if self.spot is not None and (spot is None or not self.measured_here(spot)):
+        if self.spot_row is not None and (spot is None or not self.measured_labels(spot)):
             self.choose_spot(None)
 
     def map_layers(self) -> tuple[Points, ...]:
         """Measured, predicted and residual of the chosen section, as far as they are there."""
-        return self._maps.all()
+        return self._section_maps.existing_layers()
 
-    def set_layout(self, layout: Layout) -> None:
+    def set_layout(self, layout: MapLayout) -> None:
         self.layout = layout
-        self._lay_out()
+        self._apply_layout()
 
-    def show(self, shown: Shown) -> None:
+    def show_map(self, kind: MapKind) -> None:
         """Of the stacked maps, show this one."""
-        self.layout, self.shown, self.swipe = Layout.STACKED, shown, False
-        self._lay_out()
+        self.layout, self.visible_map, self.swipe = MapLayout.STACKED, kind, False
+        self._apply_layout()
 
     def blink(self) -> None:
         """Measured, predicted, measured, ..."""
-        was_measured = self.shown is Shown.MEASURED
-        self.show(Shown.PREDICTED if was_measured else Shown.MEASURED)
+        was_measured = self.visible_map is MapKind.MEASURED
+        self.show_map(MapKind.PREDICTED if was_measured else MapKind.MEASURED)
 
-    def set_swipe(self, on: bool) -> None:
+    def set_swipe(self, enabled: bool) -> None:
         """A divider that follows the mouse: measured on its left, predicted on its right."""
-        self.swipe = on
-        if on:
-            self.layout = Layout.STACKED
-        self._lay_out()
+        self.swipe = enabled
+        if enabled:
+            self.layout = MapLayout.STACKED
+        self._apply_layout()
 
-    def _lay_out(self) -> None:
-        self._maps.complete()
+    def _apply_layout(self) -> None:
+        self._section_maps.restore_missing()
         self.layout_changed.emit()
 
 
-def quality_of(session: Session) -> Quality:
+def get_quality_controller(session: ViewerSession) -> QualityController:
     """The state of a session, made when first asked for."""
-    return companion(session, Quality)
+    return get_component(session, QualityController)

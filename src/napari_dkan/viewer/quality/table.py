@@ -23,15 +23,15 @@ from qtpy.QtCore import (
 from qtpy.QtGui import QColor
 from qtpy.QtWidgets import QAbstractItemView, QHeaderView, QTableView
 
-WARN = QColor(255, 138, 101, 95)  # over light and dark themes alike
-UNKNOWN = "\N{EN DASH}"
-TOOLTIP = 60  # characters
-Index = QModelIndex | QPersistentModelIndex
-RIGHT = Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter
+WARNING_COLOR = QColor(255, 138, 101, 95)  # over light and dark themes alike
+NO_VALUE = "\N{EN DASH}"
+TOOLTIP_WIDTH = 60  # characters
+ModelIndex = QModelIndex | QPersistentModelIndex
+ALIGN_RIGHT = Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter
 
 
 @dataclass(frozen=True)
-class Column:
+class MetricColumn:
     """One column of figures.
 
     values : (R,) float64, NaN where unknown. text : of one row. warned : (R,) cells to tint, and
@@ -39,138 +39,138 @@ class Column:
     """
 
     title: str
-    explained: str
+    tooltip: str
     values: NDArray[np.float64]
-    text: Callable[[int], str]
-    warned: NDArray[np.bool_] | None = None
+    format_value: Callable[[int], str]
+    warning_mask: NDArray[np.bool_] | None = None
     warning: str = ""
 
 
-def figures(
+def make_metric_column(
     title: str,
-    explained: str,
+    tooltip: str,
     values: Sequence[float | None] | NDArray[np.floating],
-    form: str = ".2f",
-    warned: NDArray[np.bool_] | None = None,
+    number_format: str = ".2f",
+    warning_mask: NDArray[np.bool_] | None = None,
     warning: str = "",
-) -> Column:
+) -> MetricColumn:
     """A column of plain numbers; None and NaN are shown as a dash."""
     array = np.array([np.nan if v is None else float(v) for v in values])
-    return Column(title, explained, array, lambda row: number(array[row], form), warned, warning)
+    return MetricColumn(title, tooltip, array, lambda row: format_metric(array[row], number_format), warning_mask, warning)
 
 
-def number(value: float, form: str = ".2f") -> str:
+def format_metric(value: float, number_format: str = ".2f") -> str:
     """A figure as it is read, with a dash where there is none."""
-    return UNKNOWN if np.isnan(value) else format(value, form)
+    return NO_VALUE if np.isnan(value) else format(value, number_format)
 
 
 @dataclass(frozen=True)
-class Rows:
+class MetricsTableData:
     """What a table shows: genes and their columns."""
 
     symbols: tuple[str, ...] = ()
-    columns: tuple[Column, ...] = ()
-    notes: tuple[str, ...] = ()  # a tooltip for each symbol, or none at all
-    warned: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, bool))
+    columns: tuple[MetricColumn, ...] = ()
+    tooltips: tuple[str, ...] = ()  # a tooltip for each symbol, or none at all
+    warning_mask: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, bool))
 
 
-class FiguresModel(QAbstractTableModel):
+class MetricsTableModel(QAbstractTableModel):
     """The genes in column 0, the figures behind it; sorting and searching keep an order of rows."""
 
-    def __init__(self, first: str = "Gene") -> None:
+    def __init__(self, first_header: str = "Gene") -> None:
         super().__init__()
-        self._first = first
-        self.shown = Rows()
-        self._order = np.zeros(0, np.int64)
-        self._search = ""
-        self._sorted: tuple[int, Qt.SortOrder] = (-1, Qt.SortOrder.AscendingOrder)
+        self._first_header = first_header
+        self.table_data = MetricsTableData()
+        self._row_order = np.zeros(0, np.int64)
+        self._filter_text = ""
+        self._sort_state: tuple[int, Qt.SortOrder] = (-1, Qt.SortOrder.AscendingOrder)
 
     # ---- what Qt asks ----------------------------------------------------------------
 
-    def rowCount(self, parent: Index | None = None) -> int:
-        return 0 if parent is not None and parent.isValid() else len(self._order)
+    def rowCount(self, parent: ModelIndex | None = None) -> int:
+        return 0 if parent is not None and parent.isValid() else len(self._row_order)
 
-    def columnCount(self, parent: Index | None = None) -> int:
-        return 0 if parent is not None and parent.isValid() else 1 + len(self.shown.columns)
+    def columnCount(self, parent: ModelIndex | None = None) -> int:
+        return 0 if parent is not None and parent.isValid() else 1 + len(self.table_data.columns)
 
     def headerData(
         self, section: int, orientation: Qt.Orientation, role: int = Qt.ItemDataRole.DisplayRole
     ) -> str | None:
         if orientation is not Qt.Orientation.Horizontal:
             return None
-        column = self.shown.columns[section - 1] if section else None
+        column = self.table_data.columns[section - 1] if section else None
         if role == Qt.ItemDataRole.DisplayRole:
-            return self._first if column is None else column.title
+            return self._first_header if column is None else column.title
         if role == Qt.ItemDataRole.ToolTipRole:
-            return None if column is None else wrapped(column.explained)
+            return None if column is None else wrap_tooltip(column.tooltip)
         return None
 
-    def data(self, index: Index, role: int = Qt.ItemDataRole.DisplayRole) -> object:
-        row = int(self._order[index.row()])
+    def data(self, index: ModelIndex, role: int = Qt.ItemDataRole.DisplayRole) -> object:
+        row = int(self._row_order[index.row()])
         if index.column() == 0:
-            return self._gene(row, role)
-        column = self.shown.columns[index.column() - 1]
-        warned = column.warned is not None and bool(column.warned[row])
+            return self._symbol_data(row, role)
+        column = self.table_data.columns[index.column() - 1]
+        warned = column.warning_mask is not None and bool(column.warning_mask[row])
         if role == Qt.ItemDataRole.DisplayRole:
-            return column.text(row)
+            return column.format_value(row)
         if role == Qt.ItemDataRole.TextAlignmentRole:
-            return RIGHT
+            return ALIGN_RIGHT
         if role == Qt.ItemDataRole.BackgroundRole:
-            return WARN if warned else None
+            return WARNING_COLOR if warned else None
         if role == Qt.ItemDataRole.ToolTipRole:
-            return wrapped(column.warning if warned else column.explained)
+            return wrap_tooltip(column.warning if warned else column.tooltip)
         return None
 
-    def _gene(self, row: int, role: int) -> object:
+    def _symbol_data(self, row: int, role: int) -> object:
         if role == Qt.ItemDataRole.DisplayRole:
-            return self.shown.symbols[row]
-        if role == Qt.ItemDataRole.ToolTipRole and self.shown.notes:
-            return wrapped(self.shown.notes[row])
-        if role == Qt.ItemDataRole.BackgroundRole and len(self.shown.warned):
-            return WARN if self.shown.warned[row] else None
+            return self.table_data.symbols[row]
+        if role == Qt.ItemDataRole.ToolTipRole and self.table_data.tooltips:
+            return wrap_tooltip(self.table_data.tooltips[row])
+        if role == Qt.ItemDataRole.BackgroundRole and len(self.table_data.warning_mask):
+            return WARNING_COLOR if self.table_data.warning_mask[row] else None
         return None
 
     def sort(self, column: int, order: Qt.SortOrder = Qt.SortOrder.AscendingOrder) -> None:
-        self._sorted = column, order
-        self._arrange()
+        self._sort_state = column, order
+        self._update_order()
 
     # ---- what the panel asks ---------------------------------------------------------
 
-    def show(self, rows: Rows) -> None:
+    def set_table_data(self, table_data: MetricsTableData) -> None:
         """Other genes or other figures; the search and the order stay."""
         self.beginResetModel()
-        self.shown = rows
-        self._order = self._found()
+        self.table_data = table_data
+        self._row_order = self._compute_order()
         self.endResetModel()
 
-    def search(self, text: str) -> None:
+    def set_filter(self, text: str) -> None:
         """Keep only rows whose symbol or note holds the text, in any case."""
-        self._search = text.strip().upper()
-        self._arrange()
+        self._filter_text = text.strip().upper()
+        self._update_order()
 
-    def symbol(self, row: int) -> str:
-        return self.shown.symbols[int(self._order[row])]
+    def symbol_at(self, row: int) -> str:
+        return self.table_data.symbols[int(self._row_order[row])]
 
-    def row_of(self, symbol: str | None) -> int | None:
+    def find_row(self, symbol: str | None) -> int | None:
         """Where a gene stands now; None where the search hides it or there is none."""
-        if symbol not in self.shown.symbols:
+        if symbol not in self.table_data.symbols:
             return None
-        hits = np.flatnonzero(self._order == self.shown.symbols.index(symbol))
+        hits = np.flatnonzero(self._row_order == self.table_data.symbols.index(symbol))
         return int(hits[0]) if len(hits) else None
 
-    def _arrange(self) -> None:
+    def _update_order(self) -> None:
         self.beginResetModel()
-        self._order = self._found()
+        self._row_order = self._compute_order()
         self.endResetModel()
 
-    def _found(self) -> NDArray[np.int64]:
+    def _compute_order(self) -> NDArray[np.int64]:
         """Rows that are searched for, sorted; what has no figure comes last either way."""
-        shown, (column, direction) = self.shown, self._sorted
+        shown, (column, direction) = self.table_data, self._sort_state
         rows = np.arange(len(shown.symbols))
-        if self._search:
-            notes = shown.notes or ("",) * len(rows)
+        if self._filter_text:
+            notes = shown.tooltips or ("",) * len(rows)
             texts = zip(shown.symbols, notes, strict=True)
-            hit = [self._search in s.upper() or self._search in n.upper() for s, n in texts]
+            hit = [self._filter_text in s.upper() or self._filter_text in n.upper() for s, n in texts]
             rows = rows[np.array(hit, bool)]
         down = direction is Qt.SortOrder.DescendingOrder
         if column == 0:
@@ -183,17 +183,17 @@ class FiguresModel(QAbstractTableModel):
         return np.asarray(rows[np.argsort(-values if down else values, kind="stable")])
 
 
-class FiguresTable(QTableView):
+class MetricsTable(QTableView):
     """The view: choosing a row tells its gene, choosing a gene elsewhere shows its row."""
 
-    picked = Signal(str)
+    symbol_selected = Signal(str)
 
-    def __init__(self, first: str = "Gene", long_names: bool = False) -> None:
+    def __init__(self, first_header: str = "Gene", long_names: bool = False) -> None:
         """first : heading of column 0. long_names : cut them off rather than hide the figures."""
         super().__init__()
         self._long_names = long_names
-        self.figures = FiguresModel(first)
-        self.setModel(self.figures)
+        self.table_model = MetricsTableModel(first_header)
+        self.setModel(self.table_model)
         self.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
         self.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
         self.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
@@ -208,11 +208,11 @@ class FiguresTable(QTableView):
         rows.setDefaultSectionSize(self.fontMetrics().height() + 6)
         head.setHighlightSections(False)
         head.setMinimumSectionSize(30)
-        self._chosen: str | None = None
-        self.figures.modelReset.connect(lambda: self._mark(False))
-        self.selectionModel().currentRowChanged.connect(self._picked)
+        self._selected_symbol: str | None = None
+        self.table_model.modelReset.connect(lambda: self._update_selection(False))
+        self.selectionModel().currentRowChanged.connect(self._on_row_changed)
 
-    def show_rows(self, rows: Rows, sort_by: int = 1) -> None:
+    def set_table_data(self, table_data: MetricsTableData, sort_by: int = 1) -> None:
         """Fill the table; the first time, the best of column ``sort_by`` comes first."""
         head = self.horizontalHeader()
         if not self.isSortingEnabled():
@@ -220,35 +220,35 @@ class FiguresTable(QTableView):
             self.setSortingEnabled(True)
             head.setSortIndicator(sort_by, Qt.SortOrder.DescendingOrder)
             head.blockSignals(False)
-            self.figures.sort(sort_by, Qt.SortOrder.DescendingOrder)
-        widen = self.figures.columnCount() != 1 + len(rows.columns)
-        self.figures.show(rows)
+            self.table_model.sort(sort_by, Qt.SortOrder.DescendingOrder)
+        widen = self.table_model.columnCount() != 1 + len(table_data.columns)
+        self.table_model.set_table_data(table_data)
         if widen:
-            self._fit()
+            self._fit_columns()
 
-    def choose(self, symbol: str | None) -> None:
+    def select_symbol(self, symbol: str | None) -> None:
         """Select a gene's row and bring it into sight, without telling anybody."""
-        self._chosen = symbol
-        self._mark(True)
+        self._selected_symbol = symbol
+        self._update_selection(True)
 
-    def _mark(self, in_sight: bool) -> None:
-        row, selection = self.figures.row_of(self._chosen), self.selectionModel()
+    def _update_selection(self, scroll: bool) -> None:
+        row, selection = self.table_model.find_row(self._selected_symbol), self.selectionModel()
         selection.blockSignals(True)
         if row is None:
             selection.clear()
         else:
-            index = self.figures.index(row, 0)
+            index = self.table_model.index(row, 0)
             flag = QItemSelectionModel.SelectionFlag
             selection.setCurrentIndex(index, flag.ClearAndSelect | flag.Rows)
-            if in_sight:
+            if scroll:
                 self.scrollTo(index)
         selection.blockSignals(False)
         self.viewport().update()
 
-    def _fit(self) -> None:
+    def _fit_columns(self) -> None:
         """Columns as wide as their heading and some rows, the first and the last among them."""
         metrics, head = self.fontMetrics(), self.horizontalHeader()
-        model = self.figures
+        model = self.table_model
         some = np.unique(np.linspace(0, max(0, model.rowCount() - 1), 60).astype(int)).tolist()
         for c in range(model.columnCount()):
             shown = [str(model.data(model.index(r, c))) for r in some if r < model.rowCount()]
@@ -257,25 +257,25 @@ class FiguresTable(QTableView):
         if self._long_names:
             head.setSectionResizeMode(0, QHeaderView.ResizeMode.Stretch)
 
-    def _picked(self, now: QModelIndex, before: QModelIndex) -> None:
-        if now.isValid():
-            self._chosen = self.figures.symbol(now.row())
-            self.picked.emit(self._chosen)
+    def _on_row_changed(self, current: QModelIndex, previous: QModelIndex) -> None:
+        if current.isValid():
+            self._selected_symbol = self.table_model.symbol_at(current.row())
+            self.symbol_selected.emit(self._selected_symbol)
 
 
-def wrapped(text: str) -> str:
+def wrap_tooltip(text: str) -> str:
     """A tooltip in lines that can be read: Qt breaks no plain text."""
-    return "\n".join(fill(line, TOOLTIP) for line in text.splitlines())
+    return "\n".join(fill(line, TOOLTIP_WIDTH) for line in text.splitlines())
 
 
-def as_csv(rows: Rows, first: str = "gene") -> str:
+def table_to_csv(table_data: MetricsTableData, first_header: str = "gene") -> str:
     """All rows as they stand in the panel's order, figures in full."""
-    lines = [",".join([first, *(_quoted(c.title) for c in rows.columns)])]
-    for i, symbol in enumerate(rows.symbols):
-        values = ("" if np.isnan(c.values[i]) else f"{c.values[i]:.6g}" for c in rows.columns)
-        lines.append(",".join([_quoted(symbol), *values]))
+    lines = [",".join([first_header, *(_quote_csv(c.title) for c in table_data.columns)])]
+    for i, symbol in enumerate(table_data.symbols):
+        values = ("" if np.isnan(c.values[i]) else f"{c.values[i]:.6g}" for c in table_data.columns)
+        lines.append(",".join([_quote_csv(symbol), *values]))
     return "\n".join(lines) + "\n"
 
 
-def _quoted(text: str) -> str:
+def _quote_csv(text: str) -> str:
     return f'"{text}"' if "," in text or " " in text else text

@@ -14,24 +14,24 @@ from psygnal import Signal
 from ...spatial.coordinates import swap_xy
 from ...spatial.grid import TileGrid
 from ...spatial.spots import Spots
-from ..display import LEGEND as GENE_LEGEND
-from ..links import Links
-from ..overlay import robust_limits
-from ..session import OpenSlide
-from ..slides import AXES, UNITS
-from .cells import Cells
-from .layers import LEGEND as SPOTS_LEGEND
-from .state import Layout, Quality
+from ..display import GENE_LEGEND as GENE_LEGEND
+from ..links import SignalConnections
+from ..overlay import percentile_limits
+from ..session import ViewerSlide
+from ..slides import AXIS_LABELS, MICROMETER_UNITS
+from .cells import MapGrid
+from .layers import SECTION_LEGEND as SPOTS_LEGEND
+from .state import MapLayout, QualityController
 
-LEGEND = "napari_dkan_maps_legend"
-VALUE = "value"
+VALUE_MAPS_LEGEND = "napari_dkan_maps_legend"
+VALUE_COLUMN = "value"
 
 
 @dataclass(frozen=True, eq=False)
-class Places:
+class MapGeometry:
     """Where the values lie: spots, or with ``grid`` the tiles of one; None: layers of others."""
 
-    slide: OpenSlide
+    slide: ViewerSlide
     spots: Spots | None = None
     grid: TileGrid | None = None
 
@@ -46,40 +46,40 @@ class ValueMap:
     colormap: str | Colormap
 
 
-class ValueMaps:
+class ValueMapLayers:
     """The maps of one question, side by side or stacked; those of the next take their place."""
 
     changed = Signal()
 
-    def __init__(self, quality: Quality, links: Links) -> None:
+    def __init__(self, quality: QualityController, connections: SignalConnections) -> None:
         self._quality, self._session = quality, quality.session
-        self._cells = Cells(self._session.viewer)
-        self.places: Places | None = None
+        self._grid = MapGrid(self._session.viewer)
+        self.geometry: MapGeometry | None = None
         self.layers: list[Layer] = []
-        self._caption, self._silenced = "", set[str]()
+        self._caption, self._hidden_legends = "", set[str]()
         session = self._session
-        links.join(self._layer_gone, session.viewer.layers.events.removed)
-        links.join(self._legends, session.gene_changed, session.settings_changed)
+        connections.connect(self._on_layer_removed, session.viewer.layers.events.removed)
+        connections.connect(self._update_legends, session.gene_changed, session.settings_changed)
 
     @property
-    def side_by_side(self) -> bool:
-        return self._cells.on
+    def is_side_by_side(self) -> bool:
+        return self._grid.is_active
 
-    def show(self, places: Places, maps: list[ValueMap], caption: str) -> None:
+    def show(self, geometry: MapGeometry, maps: list[ValueMap], caption: str) -> None:
         """Draw the maps, in the layers that are there if they are of the same places."""
-        fresh = places is not self.places or len(self.layers) != len(maps)
+        fresh = geometry is not self.geometry or len(self.layers) != len(maps)
         if fresh:
             opacity = self._session.settings.opacity
-            layers = [_layer(places, m.name, opacity) for m in maps]
-            self.put(places, layers, caption, drawn=False)
+            layers = [_make_layer(geometry, m.name, opacity) for m in maps]
+            self.set_layers(geometry, layers, caption, apply_layout=False)
         self._caption = caption
         for layer, made in zip(self.layers, maps, strict=True):
-            _draw(layer, places, made)
+            _draw_values(layer, geometry, made)
         if fresh:
-            self.lay_out(True)
-        self._legends()
+            self.set_side_by_side(True)
+        self._update_legends()
 
-    def put(self, places: Places, layers: list[Layer], caption: str, drawn: bool = True) -> None:
+    def set_layers(self, geometry: MapGeometry, layers: list[Layer], caption: str, apply_layout: bool = True) -> None:
         """Show these layers, each in a cell of its own, instead of those before.
 
         caption : what they measure.
@@ -87,59 +87,59 @@ class ValueMaps:
         self.remove()
         self._caption = caption
         for layer in layers:
-            self._session.put_on(places.slide, layer)
-        self.layers, self.places = layers, places
+            self._session.attach_layer(geometry.slide, layer)
+        self.layers, self.geometry = layers, geometry
         model = self._session.viewer.layers
         selected = set(model.selection)
         for layer in layers:
             model.append(layer)
         model.selection = selected
-        if drawn:
-            self.lay_out(True)
+        if apply_layout:
+            self.set_side_by_side(True)
 
-    def lay_out(self, side_by_side: bool) -> None:
+    def set_side_by_side(self, side_by_side: bool) -> None:
         """Side by side, or one over the other on the slide."""
-        if side_by_side and self.places is not None:
-            self._quality.set_layout(Layout.STACKED)  # the canvas has one grid
-            self._cells.enter(self.places.slide.layer, self.layers)
+        if side_by_side and self.geometry is not None:
+            self._quality.set_layout(MapLayout.STACKED)  # the canvas has one grid
+            self._grid.enter(self.geometry.slide.layer, self.layers)
         else:
-            self._cells.leave()
-        self._legends()
+            self._grid.leave()
+        self._update_legends()
         self.changed.emit()
 
-    def _legends(self, event: object = None) -> None:
+    def _update_legends(self, event: object = None) -> None:
         """While these maps have the canvas, its text is about them."""
-        overlays, on = self._session.viewer.canvas.overlays, self._cells.on
+        overlays, on = self._session.viewer.canvas.overlays, self._grid.is_active
         for name in (GENE_LEGEND, SPOTS_LEGEND):
             if name not in overlays:
                 continue
             if on and overlays[name].visible:
                 overlays[name].visible = False
-                self._silenced.add(name)
-            elif not on and name in self._silenced:
+                self._hidden_legends.add(name)
+            elif not on and name in self._hidden_legends:
                 overlays[name].visible = True
-        self._silenced = self._silenced if on else set()
-        if LEGEND not in overlays:
+        self._hidden_legends = self._hidden_legends if on else set()
+        if VALUE_MAPS_LEGEND not in overlays:
             if not on:
                 return
-            overlays[LEGEND] = TextOverlay(position="top_left", font_size=9)
-        overlays[LEGEND].text, overlays[LEGEND].visible = self._caption, on
+            overlays[VALUE_MAPS_LEGEND] = TextOverlay(position="top_left", font_size=9)
+        overlays[VALUE_MAPS_LEGEND].text, overlays[VALUE_MAPS_LEGEND].visible = self._caption, on
 
     def remove(self) -> None:
         """Take the maps away; the canvas becomes as it was."""
-        mine, self.layers, self.places = self.layers, [], None
+        mine, self.layers, self.geometry = self.layers, [], None
         if not mine:
             return
-        self._cells.leave()
-        self._legends()
+        self._grid.leave()
+        self._update_legends()
         layers = self._session.viewer.layers
         for layer in mine:
             if layer in layers:
                 layers.remove(layer)
         self.changed.emit()
 
-    def _layer_gone(self, event: object) -> None:
-        layers, places = self._session.viewer.layers, self.places
+    def _on_layer_removed(self, event: object) -> None:
+        layers, places = self._session.viewer.layers, self.geometry
         gone = any(layer not in layers for layer in self.layers)
         if gone or (places is not None and places.slide.layer not in layers):
             self.remove()
@@ -147,22 +147,22 @@ class ValueMaps:
 
 def shared_limits(*values: NDArray[np.floating]) -> tuple[float, float]:
     """One scale for maps that are to be compared."""
-    return robust_limits([np.asarray(v, np.float32) for v in values])
+    return percentile_limits([np.asarray(v, np.float32) for v in values])
 
 
-def centred_limits(values: NDArray[np.floating]) -> tuple[float, float]:
+def symmetric_limits(values: NDArray[np.floating]) -> tuple[float, float]:
     """As far below 0 as above."""
     finite = np.abs(values[np.isfinite(values)])
     reach = max(float(np.percentile(finite, 98)), 1e-3) if len(finite) else 1.0
     return -reach, reach
 
 
-def _layer(places: Places, name: str, opacity: float) -> Layer:
-    mpp, grid = places.slide.mpp, places.grid
+def _make_layer(geometry: MapGeometry, name: str, opacity: float) -> Layer:
+    mpp, grid = geometry.slide.mpp, geometry.grid
     common = {
         "name": name,
-        "units": UNITS,
-        "axis_labels": AXES,
+        "units": MICROMETER_UNITS,
+        "axis_labels": AXIS_LABELS,
         "opacity": opacity,
         "metadata": {"napari-dkan": "compared"},
     }
@@ -171,39 +171,39 @@ def _layer(places: Places, name: str, opacity: float) -> Layer:
         return Image(
             np.full(grid.shape, np.nan, np.float32),
             scale=(pitch, pitch),
-            translate=swap_xy((grid.corner + 0.5) * pitch),
+            translate=swap_xy((grid.first_cell + 0.5) * pitch),
             blending="translucent",
             interpolation2d="nearest",
             **common,
         )
-    assert places.spots is not None
+    assert geometry.spots is not None
     return Points(
-        swap_xy(places.spots.xy),
-        size=(places.spots.diameter_um or 100.0) / mpp,
+        swap_xy(geometry.spots.xy),
+        size=(geometry.spots.diameter_um or 100.0) / mpp,
         scale=(mpp, mpp),
         border_color="white",
         border_width=0.04,
-        features={VALUE: np.zeros(len(places.spots), np.float32)},
+        features={VALUE_COLUMN: np.zeros(len(geometry.spots), np.float32)},
         **(common | {"opacity": 1.0}),
     )
 
 
-def _draw(layer: Layer, places: Places, made: ValueMap) -> None:
-    layer.name = made.name
-    if isinstance(layer, Image) and places.grid is not None:
-        layer.data = places.grid.raster(made.values)
-        layer.contrast_limits_range = made.limits
-        layer.contrast_limits = made.limits
-        layer.colormap = made.colormap
-        _show_bar(layer.colorbar)
+def _draw_values(layer: Layer, geometry: MapGeometry, value_map: ValueMap) -> None:
+    layer.name = value_map.name
+    if isinstance(layer, Image) and geometry.grid is not None:
+        layer.data = geometry.grid.to_raster(value_map.values)
+        layer.contrast_limits_range = value_map.limits
+        layer.contrast_limits = value_map.limits
+        layer.colormap = value_map.colormap
+        _show_color_bar(layer.colorbar)
     elif isinstance(layer, Points):
-        layer.features = {VALUE: np.asarray(made.values, np.float32)}
-        layer.face_color = VALUE
-        layer.face_colormap = made.colormap
-        layer.face_contrast_limits = made.limits
-        _show_bar(layer.face_colorbar)
+        layer.features = {VALUE_COLUMN: np.asarray(value_map.values, np.float32)}
+        layer.face_color = VALUE_COLUMN
+        layer.face_colormap = value_map.colormap
+        layer.face_contrast_limits = value_map.limits
+        _show_color_bar(layer.face_colorbar)
 
 
-def _show_bar(bar: ColorBarOverlay) -> None:
+def _show_color_bar(bar: ColorBarOverlay) -> None:
     """Small: a cell has little room."""
     bar.size, bar.font_size, bar.visible = (16, 100), 8, True

@@ -5,14 +5,14 @@ from __future__ import annotations
 from enum import StrEnum
 
 
-class Layout(StrEnum):
+class MapLayout(StrEnum):
     """How the maps of a section are shown, as the panel words it."""
 
     STACKED = "On the slide"
     SIDE_BY_SIDE = "Side by side"
 
 
-class Shown(StrEnum):
+class MapKind(StrEnum):
     """Which of the stacked maps is visible."""
 
     MEASURED = "measured"

@@ -10,25 +10,25 @@ from qtpy.QtGui import QCloseEvent
 from qtpy.QtWidgets import QLabel, QVBoxLayout, QWidget
 from superqt import QCollapsible
 
-from ..actions import answer
-from ..column import Column, heading_of
-from ..folded import folded
-from ..help import show_in_front
-from ..links import Links, once
-from ..session import Session, session_of
-from ..tones import ALARM, tint
-from .beside import open_predict_beside
+from ..actions import register_actions
+from ..column import ScrollColumn, make_heading
+from ..folded import make_collapsible
+from ..help import show_help_if_visible
+from ..links import SignalConnections, call_once
+from ..session import ViewerSession, get_session
+from ..tones import ERROR_COLOR, set_text_color
+from .beside import open_predict_panel
 from .domains_box import DomainsBox
-from .figures import Figures
-from .genes_box import GenesBox, ScatterBox
+from .figures import ComparisonMetrics
+from .genes_box import GeneMetricsBox, ScatterBox
 from .measured_box import MeasuredBox
 from .report_box import ReportBox
-from .rivals_box import RivalsBox
-from .sets_box import SetsBox
-from .shown_box import ShownBox
-from .state import quality_of
+from .rivals_box import ModelComparisonBox
+from .sets_box import GeneSetsBox
+from .shown_box import ValueMapsBox
+from .state import get_quality_controller
 from .summary_box import SummaryBox
-from .value_maps import ValueMaps
+from .value_maps import ValueMapLayers
 
 
 class QualityWidget(QWidget):
@@ -36,94 +36,94 @@ class QualityWidget(QWidget):
 
     def __init__(self, napari_viewer: Viewer) -> None:
         super().__init__()
-        self.session: Session = session_of(napari_viewer)
-        self.quality = quality_of(self.session)
-        session, quality, links = self.session, self.quality, Links()
-        self.figures = Figures(session, quality, links)
-        self.maps = ValueMaps(quality, links)
-        self.measured_box = MeasuredBox(session, quality, links, self.maps)
-        self.summary_box = SummaryBox(session, quality, links, self.figures)
-        self.genes_box = GenesBox(session, quality, links, self.figures)
+        self.session: ViewerSession = get_session(napari_viewer)
+        self.quality = get_quality_controller(self.session)
+        session, quality, links = self.session, self.quality, SignalConnections()
+        self.metrics = ComparisonMetrics(session, quality, links)
+        self.value_maps = ValueMapLayers(quality, links)
+        self.measured_box = MeasuredBox(session, quality, links, self.value_maps)
+        self.summary_box = SummaryBox(session, quality, links, self.metrics)
+        self.gene_metrics_box = GeneMetricsBox(session, quality, links, self.metrics)
         self.scatter_box = ScatterBox(session, quality, links)
-        self.sets_box = SetsBox(session, quality, links, self.maps)
-        self.domains_box = DomainsBox(session, quality, links, self.maps)
-        self.rivals_box = RivalsBox(session, quality, links, self.maps)
-        self.shown_box = ShownBox(self.maps, links)
+        self.gene_sets_box = GeneSetsBox(session, quality, links, self.value_maps)
+        self.domains_box = DomainsBox(session, quality, links, self.value_maps)
+        self.model_comparison_box = ModelComparisonBox(session, quality, links, self.value_maps)
+        self.value_maps_box = ValueMapsBox(self.value_maps, links)
         self.report_box = ReportBox(session, quality, links)
-        self.message = QLabel()
-        self.message.setWordWrap(True)
-        self.message.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
-        self.folds: dict[str, QCollapsible] = {}
-        self._measured_only: list[QWidget] = []
+        self.message_label = QLabel()
+        self.message_label.setWordWrap(True)
+        self.message_label.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+        self.collapsibles: dict[str, QCollapsible] = {}
+        self._comparison_widgets: list[QWidget] = []
         self._build()
-        links.join(self._say, session.message_changed)
-        links.join(self._reveal, quality.comparison_changed)
-        self.shut_down = once(
-            links.cut,
-            self._answer(),
-            self.figures.close,
-            self.sets_box.close_lane,
-            self.domains_box.close_lane,
-            self.rivals_box.close_lane,
-            self.report_box.close_lane,
+        links.connect(self._show_message, session.message_changed)
+        links.connect(self._update_visibility, quality.comparison_changed)
+        self.shut_down = call_once(
+            links.disconnect_all,
+            self._register_actions(),
+            self.metrics.close,
+            self.gene_sets_box.stop_jobs,
+            self.domains_box.stop_jobs,
+            self.model_comparison_box.stop_jobs,
+            self.report_box.stop_jobs,
             self.summary_box.outline.remove,
-            self.maps.remove,
+            self.value_maps.remove,
         )
         self.destroyed.connect(self.shut_down)  # a dock that is deleted gets no closeEvent
-        self._say()
-        self._reveal()
-        open_predict_beside(self, napari_viewer)
+        self._show_message()
+        self._update_visibility()
+        open_predict_panel(self, napari_viewer)
 
     def _build(self) -> None:
         content = QWidget()
         column = QVBoxLayout(content)
         column.setSpacing(6)
-        column.addWidget(heading_of("Measured", "quality"))
+        column.addWidget(make_heading("Measured", "quality"))
         column.addWidget(self.measured_box)
-        column.addWidget(self.message)
+        column.addWidget(self.message_label)
         shown: dict[str, QWidget] = {
             "Summary": self.summary_box,
-            "Genes": self.genes_box,
+            "Genes": self.gene_metrics_box,
             "This gene": self.scatter_box,
         }
         for title, box in shown.items():
-            heading = heading_of(title)
-            self._measured_only += [heading, box]
+            heading = make_heading(title)
+            self._comparison_widgets += [heading, box]
             column.addWidget(heading)
             column.addWidget(box)
         seldom: dict[str, QWidget] = {
-            "Gene sets": self.sets_box,
+            "Gene sets": self.gene_sets_box,
             "Domains": self.domains_box,
-            "Two checkpoints": self.rivals_box,
+            "Two checkpoints": self.model_comparison_box,
         }
         for title, box in seldom.items():
-            self.folds[title] = folded(title, box)
-            column.addWidget(self.folds[title])
-        column.addWidget(self.shown_box)
+            self.collapsibles[title] = make_collapsible(title, box)
+            column.addWidget(self.collapsibles[title])
+        column.addWidget(self.value_maps_box)
         column.addWidget(self.report_box)
         column.addStretch(1)
         outer = QVBoxLayout(self)
         outer.setContentsMargins(0, 0, 0, 0)
-        outer.addWidget(Column(content))
+        outer.addWidget(ScrollColumn(content))
 
-    def _answer(self) -> Callable[[], None]:
-        return answer(
+    def _register_actions(self) -> Callable[[], None]:
+        return register_actions(
             self.session.viewer,
             cancel=self.quality.cancel,
-            load_section=self.measured_box.ask,
-            report=self.report_box.write.click,
-            help=lambda: show_in_front("quality", self),
+            load_section=self.measured_box.open_load_menu,
+            report=self.report_box.report_button.click,
+            help=lambda: show_help_if_visible("quality", self),
         )
 
-    def _say(self) -> None:
+    def _show_message(self) -> None:
         session = self.session
-        self.message.setText(session.message)
-        self.message.setVisible(bool(session.message))
-        tint(self.message, ALARM if session.alarming else None)
+        self.message_label.setText(session.message)
+        self.message_label.setVisible(bool(session.message))
+        set_text_color(self.message_label, ERROR_COLOR if session.message_is_warning else None)
 
-    def _reveal(self) -> None:
+    def _update_visibility(self) -> None:
         """Without a comparison there is nothing to sum up yet."""
-        for widget in self._measured_only:
+        for widget in self._comparison_widgets:
             widget.setVisible(self.quality.comparison is not None)
 
     def closeEvent(self, event: QCloseEvent) -> None:

@@ -11,94 +11,94 @@ from napari.utils.notifications import show_warning
 from psygnal import Signal
 
 from ...errors import SpotsError
-from ..companions import companion
-from ..lane import Failure, Lane
-from ..session import OpenSlide, Session
-from ..slides import AXES, UNITS
-from .edges import Edges
-from .shapes import region_layers
+from ..companions import get_component
+from ..lane import JobFailure, JobRunner
+from ..session import ViewerSlide, ViewerSession
+from ..slides import AXIS_LABELS, MICROMETER_UNITS
+from .edges import EdgeWidthSync
+from .shapes import make_region_layers
 
 
-class Bringing:
+class RegionImporter:
     """Reads one file of regions at a time. One per session."""
 
-    brought = Signal(object)  # the Shapes layer that is there now
+    imported = Signal(object)  # the Shapes layer that is there now
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: ViewerSession) -> None:
         self._session = session
-        self._lane = Lane("regions")
-        self._paths: list[Path] = []
-        self._unplaced: list[Layer] = []  # came before any slide
-        self._edges = Edges(session.viewer)
-        session.slide_changed.connect(self._place)
+        self._runner = JobRunner("regions")
+        self._pending_paths: list[Path] = []
+        self._pending_layers: list[Layer] = []  # came before any slide
+        self._edge_widths = EdgeWidthSync(session.viewer)
+        session.slide_changed.connect(self._place_pending_layers)
 
     @property
     def busy(self) -> bool:
-        return self._lane.busy
+        return self._runner.busy
 
-    def bring(self, path: Path) -> None:
+    def import_file(self, path: Path) -> None:
         """Read a GeoJSON or a mask and show what it holds; several follow each other."""
-        self._paths.append(path)
-        if not self._lane.busy:
-            self._next()
+        self._pending_paths.append(path)
+        if not self._runner.busy:
+            self._import_next()
 
-    def _next(self) -> None:
-        from ...spatial.regions import named_regions
+    def _import_next(self) -> None:
+        from ...spatial.regions import read_named_regions
 
-        if not self._paths:
+        if not self._pending_paths:
             return
-        path, slide = self._paths.pop(0), self._session.slide
+        path, slide = self._pending_paths.pop(0), self._session.slide
         made: list[Layer] = []
 
         def job() -> Iterator[None]:
             size = (None, None) if slide is None else (slide.slide.width, slide.slide.height)
-            regions = named_regions(path, *size)
-            _on_slide([r.geometry for r in regions], slide, path.name)
+            regions = read_named_regions(path, *size)
+            _check_on_slide([r.geometry for r in regions], slide, path.name)
             mpp = None if slide is None or slide.pixel_size is None else slide.mpp
-            made.extend(region_layers(regions, path.name, mpp))
+            made.extend(make_region_layers(regions, path.name, mpp))
             yield
 
-        def end(failure: Failure | None) -> None:
+        def end(failure: JobFailure | None) -> None:
             if failure is not None:
-                self._session.say(failure.sentence, alarming=True)
-                show_warning(failure.sentence)  # it was dropped: there may be no panel
+                self._session.show_message(failure.message, warning=True)
+                show_warning(failure.message)  # it was dropped: there may be no panel
             else:
-                self._show(made, slide)
-            self._next()
+                self._add_layers(made, slide)
+            self._import_next()
 
-        self._session.say(f"Reading {path.name} ...")
-        self._lane.start(job, lambda item: None, end)
+        self._session.show_message(f"Reading {path.name} ...")
+        self._runner.start(job, lambda item: None, end)
 
-    def _show(self, made: list[Layer], slide: OpenSlide | None) -> None:
+    def _add_layers(self, imported_layers: list[Layer], slide: ViewerSlide | None) -> None:
         layers = self._session.viewer.layers
-        self._session.say("")
-        for layer in made:
+        self._session.show_message("")
+        for layer in imported_layers:
             if slide is None:
-                self._unplaced.append(layer)
+                self._pending_layers.append(layer)
             else:
-                self._session.put_on(slide, layer)
+                self._session.attach_layer(slide, layer)
             layers.append(layer)
             if isinstance(layer, Shapes):
-                self._edges.fit(layer)
-        shapes = [layer for layer in made if isinstance(layer, Shapes)]
+                self._edge_widths.update_edge_width(layer)
+        shapes = [layer for layer in imported_layers if isinstance(layer, Shapes)]
         if shapes:
             layers.selection.active = shapes[0]
             shapes[0].mode = "pan_zoom"
-            self.brought.emit(shapes[0])
+            self.imported.emit(shapes[0])
 
-    def _place(self) -> None:
+    def _place_pending_layers(self) -> None:
         """What came before its slide is laid on the first one that is opened."""
         slide = self._session.slide
         if slide is None or slide.pixel_size is None:
             return
-        waiting, self._unplaced = self._unplaced, []
+        waiting, self._pending_layers = self._pending_layers, []
         for layer in waiting:
             if layer in self._session.viewer.layers:
-                layer.scale, layer.units, layer.axis_labels = (slide.mpp,) * 2, UNITS, AXES
-                self._session.put_on(slide, layer)
+                layer.scale, layer.units, layer.axis_labels = (slide.mpp,) * 2, MICROMETER_UNITS, AXIS_LABELS
+                self._session.attach_layer(slide, layer)
 
 
-def _on_slide(geometries: list, slide: OpenSlide | None, name: str) -> None:
+def _check_on_slide(geometries: list, slide: ViewerSlide | None, name: str) -> None:
     """Raises SpotsError when nothing of a file lies on the slide."""
     if slide is None:
         return
@@ -111,6 +111,6 @@ def _on_slide(geometries: list, slide: OpenSlide | None, name: str) -> None:
         )
 
 
-def bringing_of(session: Session) -> Bringing:
+def get_region_importer(session: ViewerSession) -> RegionImporter:
     """The one of a session, made when first asked for."""
-    return companion(session, Bringing)
+    return get_component(session, RegionImporter)

@@ -13,64 +13,64 @@ from shapely.geometry import MultiPolygon
 from shapely.geometry.base import BaseGeometry
 
 from ...errors import DkanError, SpotsError
-from ...spatial.masks import mask_regions, mask_scale
-from ..lane import Failure, Lane
-from ..session import OpenSlide
-from ..slides import AXES, UNITS
+from ...spatial.masks import polygons_from_mask, mask_scale
+from ..lane import JobFailure, JobRunner
+from ..session import ViewerSlide
+from ..slides import AXIS_LABELS, MICROMETER_UNITS
 
-LONGEST = 8_192  # px; of larger layers every second, third, ... pixel is read
+MAX_TRACED_SIZE = 8_192  # px; of larger layers every second, third, ... pixel is read
 
 # outlines as they were traced last, or why they cannot be
-_known: WeakKeyDictionary[Labels, BaseGeometry | str] = WeakKeyDictionary()
+_outline_cache: WeakKeyDictionary[Labels, BaseGeometry | str] = WeakKeyDictionary()
 
 
-def traced(layer: Labels) -> BaseGeometry:
+def get_label_outline(layer: Labels) -> BaseGeometry:
     """The region in the layer's own pixels (x, y), corner to corner; empty before it is traced."""
-    known = _known.get(layer)
+    known = _outline_cache.get(layer)
     return known if isinstance(known, BaseGeometry) else MultiPolygon()
 
 
-class LabelRegions:
+class LabelOutlines:
     """Outlines of Labels layers, traced off the GUI thread and kept until the layer changes."""
 
     changed = Signal()  # an outline is there now
 
     def __init__(self) -> None:
-        self._lane = Lane("labels")
-        self._watched: WeakKeyDictionary[Labels, bool] = WeakKeyDictionary()
+        self._runner = JobRunner("labels")
+        self._connected_layers: WeakKeyDictionary[Labels, bool] = WeakKeyDictionary()
 
-    def of(self, layer: Labels) -> BaseGeometry | None:
+    def outline_of(self, layer: Labels) -> BaseGeometry | None:
         """As `traced`, but None while it is being traced.
 
         Raises SpotsError when the layer cannot be one.
         """
         if layer.ndim != 2:
             raise SpotsError(f"The layer '{layer.name}' has {layer.ndim} dimensions; 2 are needed.")
-        if layer not in self._watched:
-            self._watched[layer] = True
+        if layer not in self._connected_layers:
+            self._connected_layers[layer] = True
             events = layer.events
             for event in (events.paint, events.data, events.labels_update):
-                event.connect(lambda event=None, layer=layer: self._forget(layer))
+                event.connect(lambda event=None, layer=layer: self._invalidate(layer))
             for event in (events.show_selected_label, events.selected_label):
-                event.connect(lambda event=None, layer=layer: self._chosen(layer))
-        known = _known.get(layer)
+                event.connect(lambda event=None, layer=layer: self._on_selection_changed(layer))
+        known = _outline_cache.get(layer)
         if isinstance(known, str):
             raise SpotsError(known)
-        if known is None and not self._lane.busy:
+        if known is None and not self._runner.busy:
             self._trace(layer)
         return known
 
     def close(self) -> None:
-        self._lane.cancel()
-        self._lane.wait()
+        self._runner.cancel()
+        self._runner.wait()
 
-    def _chosen(self, layer: Labels) -> None:
-        if layer.show_selected_label or layer in _known:
-            self._forget(layer)
+    def _on_selection_changed(self, layer: Labels) -> None:
+        if layer.show_selected_label or layer in _outline_cache:
+            self._invalidate(layer)
 
-    def _forget(self, layer: Labels) -> None:
-        _known.pop(layer, None)
-        self._lane.cancel()
+    def _invalidate(self, layer: Labels) -> None:
+        _outline_cache.pop(layer, None)
+        self._runner.cancel()
         self.changed.emit()
 
     def _trace(self, layer: Labels) -> None:
@@ -80,21 +80,21 @@ class LabelRegions:
         found: list[BaseGeometry] = []
 
         def job() -> Iterator[None]:
-            step = -(-max(data.shape) // LONGEST)
+            step = -(-max(data.shape) // MAX_TRACED_SIZE)
             labels = np.asarray(data[::step, ::step])
             mask = labels != 0 if only is None else labels == only
-            regions = mask_regions(mask, (step, step), name)
+            regions = polygons_from_mask(mask, (step, step), name)
             found.append(regions.get(1, MultiPolygon()))
             yield
 
-        def end(failure: Failure | None) -> None:
-            _known[layer] = found[0] if failure is None else failure.sentence
+        def end(failure: JobFailure | None) -> None:
+            _outline_cache[layer] = found[0] if failure is None else failure.message
             self.changed.emit()
 
-        self._lane.start(job, lambda item: None, end)
+        self._runner.start(job, lambda item: None, end)
 
 
-def lay_on(layer: Labels, slide: OpenSlide) -> None:
+def fit_labels_to_slide(layer: Labels, slide: ViewerSlide) -> None:
     """Lay labels that come as bare pixels, in no place of their own, over the whole slide.
 
     Their resolution is told by their size; where it does not fit they stay where they are.
@@ -111,4 +111,4 @@ def lay_on(layer: Labels, slide: OpenSlide) -> None:
     layer.scale = (y * slide.mpp, x * slide.mpp)
     # corner on corner: napari places the middle of a pixel
     layer.translate = ((y - 1) / 2 * slide.mpp, (x - 1) / 2 * slide.mpp)
-    layer.units, layer.axis_labels = UNITS, AXES
+    layer.units, layer.axis_labels = MICROMETER_UNITS, AXIS_LABELS

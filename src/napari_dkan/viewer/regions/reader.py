@@ -9,14 +9,14 @@ from typing import Any
 
 PathOrPaths = str | Sequence[str]
 
-PEEK = 4_096
-GEOJSON = re.compile(rb'"type"\s*:\s*"(Feature|FeatureCollection|(Multi)?Polygon)"')
+GEOJSON_PEEK_BYTES = 4_096
+GEOJSON_PATTERN = re.compile(rb'"type"\s*:\s*"(Feature|FeatureCollection|(Multi)?Polygon)"')
 
 
-def get_reader(path: PathOrPaths) -> Callable[[PathOrPaths], list[Any]] | None:
+def get_region_reader(path: PathOrPaths) -> Callable[[PathOrPaths], list[Any]] | None:
     """A reader for GeoJSON; other JSON is left to other readers."""
     paths = [path] if isinstance(path, str) else list(path)
-    return read_regions_file if paths and all(map(_ours, paths)) else None
+    return read_regions_file if paths and all(map(_is_geojson, paths)) else None
 
 
 def read_regions_file(path: PathOrPaths) -> list[Any]:
@@ -26,28 +26,28 @@ def read_regions_file(path: PathOrPaths) -> list[Any]:
     """
     import napari
 
-    from ...spatial.regions import named_regions
-    from .shapes import region_layers
+    from ...spatial.regions import read_named_regions
+    from .shapes import make_region_layers
 
     paths = [Path(p) for p in ([path] if isinstance(path, str) else path)]
     viewer = napari.current_viewer()
     if viewer is None:
-        made = [layer for p in paths for layer in region_layers(named_regions(p), p.name, None)]
+        made = [layer for p in paths for layer in make_region_layers(read_named_regions(p), p.name, None)]
         return [layer.as_layer_data_tuple() for layer in made]
-    from ..session import session_of
-    from .bringing import bringing_of
+    from ..session import get_session
+    from .bringing import get_region_importer
 
     for each in paths:
-        bringing_of(session_of(viewer)).bring(each)
+        get_region_importer(get_session(viewer)).import_file(each)
     return [(None,)]  # napari's word for: read, and nothing to add
 
 
-def _ours(path: str) -> bool:
+def _is_geojson(path: str) -> bool:
     name = path.lower()
     if name.endswith((".geojson", ".geojson.gz")):
         return True
     try:
         with open(path, "rb") as file:
-            return bool(GEOJSON.search(file.read(PEEK)))
+            return bool(GEOJSON_PATTERN.search(file.read(GEOJSON_PEEK_BYTES)))
     except OSError:
         return False

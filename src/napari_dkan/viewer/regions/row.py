@@ -8,85 +8,85 @@ from napari.layers import Labels, Layer, Shapes
 from qtpy.QtWidgets import QFileDialog, QHBoxLayout, QPushButton, QWidget
 
 from ...errors import DkanError
-from ..actions import tip
-from ..links import Links
+from ..actions import set_tooltip
+from ..links import SignalConnections
 from ..places import add_regions_layer, add_tissue_layer
 from ..ruler import is_ruler
-from ..session import Session, Where
-from .bringing import bringing_of
+from ..session import ViewerSession, TargetMode
+from .bringing import get_region_importer
 
-FILES = "Regions (*.geojson *.json *.geojson.gz *.gz *.zip *.png *.tif *.tiff)"
+REGION_FILE_FILTER = "Regions (*.geojson *.json *.geojson.gz *.gz *.zip *.png *.tif *.tiff)"
 
 
-class RegionRow(QWidget):
+class RegionBox(QWidget):
     """Draw, or take regions from a file; and the layers that regions lie in."""
 
-    def __init__(self, session: Session, links: Links) -> None:
+    def __init__(self, session: ViewerSession, connections: SignalConnections) -> None:
         super().__init__()
         self._session = session
-        self._mine: list[Layer] = []  # drawn here or brought here, newest last
-        self._tissue: list[Shapes] = []
-        self.draw = QPushButton("Draw")
-        tip(
-            self.draw,
+        self._region_layers: list[Layer] = []  # drawn here or brought here, newest last
+        self._tissue_layers: list[Shapes] = []
+        self.draw_button = QPushButton("Draw")
+        set_tooltip(
+            self.draw_button,
             "Draw on the slide ({key}); a shape inside another one is a hole.",
             "draw_region",
-            links,
+            connections,
         )
-        self.file = QPushButton("From file...")
-        self.file.setToolTip(
+        self.file_button = QPushButton("From file...")
+        self.file_button.setToolTip(
             "Regions drawn in QuPath (GeoJSON), or a mask of the whole slide (PNG or TIFF, at any "
             "resolution). GeoJSON can also be dropped on the window."
         )
         layout = QHBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
-        layout.addWidget(self.draw)
-        layout.addWidget(self.file)
-        self.draw.clicked.connect(self.begin)
-        self.file.clicked.connect(self._ask)
-        links.join(self._take, bringing_of(session).brought)
+        layout.addWidget(self.draw_button)
+        layout.addWidget(self.file_button)
+        self.draw_button.clicked.connect(self.start_drawing)
+        self.file_button.clicked.connect(self._ask_file)
+        connections.connect(self._on_imported, get_region_importer(session).imported)
 
-    def layer(self) -> Shapes | Labels | None:
+    def get_region_layer(self) -> Shapes | Labels | None:
         """The selected layer of regions, else the newest that was drawn or brought here."""
         layers = self._session.viewer.layers
         active, rulers = layers.selection.active, [s for s in layers if is_ruler(s)]
-        if isinstance(active, Shapes | Labels) and active not in [*self._tissue, *rulers]:
+        if isinstance(active, Shapes | Labels) and active not in [*self._tissue_layers, *rulers]:
             return active
-        mine = [r for r in self._mine if r in layers]
-        others = [s for s in layers if isinstance(s, Shapes) and s not in [*self._tissue, *rulers]]
+        mine = [r for r in self._region_layers if r in layers]
+        others = [s for s in layers if isinstance(s, Shapes) and s not in [*self._tissue_layers, *rulers]]
         return (mine or others or [None])[-1]
 
-    def begin(self) -> None:
+    def start_drawing(self) -> None:
         """Go on drawing in the regions layer, or begin one."""
         layers = self._session.viewer.layers
         try:
-            layer = self.layer()
+            layer = self.get_region_layer()
             if layer is None:
                 layer = add_regions_layer(self._session)
-                self._mine.append(layer)
+                self._region_layers.append(layer)
             layers.selection.active = layer
             layer.mode = "paint" if isinstance(layer, Labels) else "add_polygon_lasso"
         except DkanError as error:
-            self._session.say(str(error), alarming=True)
+            self._session.show_message(str(error), warning=True)
             return
-        self._session.change(where=Where.REGION)
+        self._session.change_settings(where=TargetMode.REGION)
 
-    def edit_tissue(self) -> None:
+    def add_tissue_outline(self) -> None:
         """The tissue's outline as shapes; they are no regions."""
         try:
-            self._tissue.append(add_tissue_layer(self._session))
+            self._tissue_layers.append(add_tissue_layer(self._session))
         except DkanError as error:
-            self._session.say(str(error), alarming=True)
+            self._session.show_message(str(error), warning=True)
 
-    def bring(self, path: Path) -> None:
+    def import_file(self, path: Path) -> None:
         """Take the regions of a file; predicting goes there next."""
-        bringing_of(self._session).bring(path)
+        get_region_importer(self._session).import_file(path)
 
-    def _ask(self) -> None:
-        path, _ = QFileDialog.getOpenFileName(self, "Regions from a file", "", FILES)
+    def _ask_file(self) -> None:
+        path, _ = QFileDialog.getOpenFileName(self, "Regions from a file", "", REGION_FILE_FILTER)
         if path:
-            self.bring(Path(path))
+            self.import_file(Path(path))
 
-    def _take(self, layer: Shapes) -> None:
-        self._mine.append(layer)
-        self._session.change(where=Where.REGION)
+    def _on_imported(self, layer: Shapes) -> None:
+        self._region_layers.append(layer)
+        self._session.change_settings(where=TargetMode.REGION)

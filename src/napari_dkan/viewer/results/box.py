@@ -17,140 +17,140 @@ from qtpy.QtWidgets import (
 )
 
 from ...export import figure
-from ...export.kinds import KINDS, Kind
-from ..actions import answer, tip
-from ..links import Links
-from ..tones import ALARM, tint
-from .gathering import chosen_map, slide_of
-from .state import NOTHING, Results
+from ...export.kinds import EXPORT_FORMATS, ExportFormat
+from ..actions import register_actions, set_tooltip
+from ..links import SignalConnections
+from ..tones import ERROR_COLOR, set_text_color
+from .gathering import get_selected_map, find_overlay_slide
+from .state import NO_MAP_MESSAGE, ResultsController
 
-H5AD = ".h5ad"
-FIGURES = "Picture (*.png);;Drawing (*.svg);;PDF (*.pdf)"
+H5AD_SUFFIX = ".h5ad"
+FIGURE_FILE_FILTER = "Picture (*.png);;Drawing (*.svg);;PDF (*.pdf)"
 
 
 class ResultsBox(QWidget):
     """Four buttons and a sentence about what became of them."""
 
-    def __init__(self, results: Results, links: Links) -> None:
+    def __init__(self, results: ResultsController, connections: SignalConnections) -> None:
         super().__init__()
         self._results, self._session = results, results.session
         self._folder = Path()
-        self.save, self.figure = QPushButton("Save..."), QPushButton("Figure...")
-        self.export, self.open = QPushButton("Export"), QPushButton("Open result...")
-        tip(
-            self.save,
+        self.save_button, self.figure_button = QPushButton("Save..."), QPushButton("Figure...")
+        self.export_button, self.open_button = QPushButton("Export"), QPushButton("Open result...")
+        set_tooltip(
+            self.save_button,
             "The selected map, else the newest, with all genes and this view, as an .h5ad that "
             "opens here again and in scanpy ({key})",
             "save",
-            links,
+            connections,
         )
-        tip(self.figure, "What the canvas shows as PNG, SVG or PDF ({key})", "figure", links)
-        self.export.setToolTip("The same map for QuPath, tables, SpatialData and OME-Zarr")
-        self.open.setToolTip("A saved .h5ad: its slide, map and view come back")
-        menu = QMenu(self.export)
-        for kind in KINDS:
-            if kind.suffix not in (H5AD, *figure.KINDS):
+        set_tooltip(self.figure_button, "What the canvas shows as PNG, SVG or PDF ({key})", "figure", connections)
+        self.export_button.setToolTip("The same map for QuPath, tables, SpatialData and OME-Zarr")
+        self.open_button.setToolTip("A saved .h5ad: its slide, map and view come back")
+        menu = QMenu(self.export_button)
+        for kind in EXPORT_FORMATS:
+            if kind.suffix not in (H5AD_SUFFIX, *figure.FIGURE_SUFFIXES):
                 title = f"{kind.title[:1].upper()}{kind.title[1:]} ({kind.suffix}) ..."
-                menu.addAction(title, partial(self._ask, kind))
-        self.export.setMenu(menu)
-        self.said = QLabel()
-        self.said.setWordWrap(True)
-        self.locate, self.cancel = QPushButton("Locate slide..."), QPushButton("Cancel")
-        self.locate.setToolTip("Where the slide of the reopened result is now")
+                menu.addAction(title, partial(self._ask_path, kind))
+        self.export_button.setMenu(menu)
+        self.status_label = QLabel()
+        self.status_label.setWordWrap(True)
+        self.locate_button, self.cancel_button = QPushButton("Locate slide..."), QPushButton("Cancel")
+        self.locate_button.setToolTip("Where the slide of the reopened result is now")
 
         buttons = QGridLayout()
-        for at, button in enumerate((self.save, self.figure, self.export, self.open)):
+        for at, button in enumerate((self.save_button, self.figure_button, self.export_button, self.open_button)):
             buttons.addWidget(button, at // 2, at % 2)
         below = QHBoxLayout()
-        below.addWidget(self.locate)
-        below.addWidget(self.cancel)
+        below.addWidget(self.locate_button)
+        below.addWidget(self.cancel_button)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addLayout(buttons)
-        layout.addWidget(self.said)
+        layout.addWidget(self.status_label)
         layout.addLayout(below)
 
-        self.save.clicked.connect(lambda: self._ask_save())
-        self.figure.clicked.connect(self._ask_figure)
-        self.open.clicked.connect(self._ask_open)
-        self.locate.clicked.connect(self._ask_slide)
-        self.cancel.clicked.connect(results.cancel)
+        self.save_button.clicked.connect(lambda: self._ask_save())
+        self.figure_button.clicked.connect(self._ask_figure)
+        self.open_button.clicked.connect(self._ask_open)
+        self.locate_button.clicked.connect(self._ask_slide)
+        self.cancel_button.clicked.connect(results.cancel)
         session = self._session
-        self.forget_keys = answer(session.viewer, save=self._ask_save, figure=self._ask_figure)
-        links.join(self.refresh, results.changed, session.overlays_changed, session.overlay_grew)
+        self.unregister_actions = register_actions(session.viewer, save=self._ask_save, figure=self._ask_figure)
+        connections.connect(self.refresh, results.changed, session.overlays_changed, session.overlay_updated)
         self.refresh()
 
     def refresh(self, event: object = None) -> None:
         results = self._results
-        there, busy = chosen_map(self._session) is not None, results.busy
-        for button in (self.save, self.export, self.figure):
+        there, busy = get_selected_map(self._session) is not None, results.busy
+        for button in (self.save_button, self.export_button, self.figure_button):
             button.setEnabled(there and not busy)
-        self.open.setEnabled(not busy)
-        self.cancel.setVisible(busy)
-        self.locate.setVisible(results.slideless is not None and not busy)
-        self.said.setText(results.said)
-        self.said.setVisible(bool(results.said))
-        tint(self.said, ALARM if results.alarming else None)
+        self.open_button.setEnabled(not busy)
+        self.cancel_button.setVisible(busy)
+        self.locate_button.setVisible(results.result_without_slide is not None and not busy)
+        self.status_label.setText(results.message)
+        self.status_label.setVisible(bool(results.message))
+        set_text_color(self.status_label, ERROR_COLOR if results.message_is_warning else None)
 
     # ---- asking ----------------------------------------------------------------------
 
-    def _name(self) -> str:
+    def _default_name(self) -> str:
         """What to call the file: like the slide."""
-        overlay = chosen_map(self._session)
-        slide = None if overlay is None else slide_of(self._session, overlay)
+        overlay = get_selected_map(self._session)
+        slide = None if overlay is None else find_overlay_slide(self._session, overlay)
         name = "result" if slide is None else slide.slide.name
         return f"{name}-predicted"
 
     def _ask_save(self) -> None:
-        self._ask(KINDS[0])
+        self._ask_path(EXPORT_FORMATS[0])
 
-    def _ask(self, kind: Kind) -> None:
-        if not self._ready():
+    def _ask_path(self, kind: ExportFormat) -> None:
+        if not self._can_save():
             return
-        name = str(self._folder / f"{self._name()}{kind.suffix}")
+        name = str(self._folder / f"{self._default_name()}{kind.suffix}")
         chosen, _ = QFileDialog.getSaveFileName(
             self, "Save the result", name, f"{kind.title} (*{kind.suffix})"
         )
-        if chosen and (path := self._ended(chosen, kind.suffix)):
-            self._results.write(path)
+        if chosen and (path := self._with_suffix(chosen, kind.suffix)):
+            self._results.save_result(path)
 
     def _ask_figure(self) -> None:
-        if not self._ready():
+        if not self._can_save():
             return
-        name = str(self._folder / f"{self._name()}-{self._session.gene}.png")
-        chosen, which = QFileDialog.getSaveFileName(self, "Save the figure", name, FIGURES)
-        wanted = which.rpartition("*")[2].rstrip(")") or figure.KINDS[0]
-        known = Path(chosen).suffix.lower() in figure.KINDS
-        if chosen and (path := self._ended(chosen, "" if known else wanted)):
-            self._results.draw(path)
+        name = str(self._folder / f"{self._default_name()}-{self._session.gene}.png")
+        chosen, which = QFileDialog.getSaveFileName(self, "Save the figure", name, FIGURE_FILE_FILTER)
+        wanted = which.rpartition("*")[2].rstrip(")") or figure.FIGURE_SUFFIXES[0]
+        known = Path(chosen).suffix.lower() in figure.FIGURE_SUFFIXES
+        if chosen and (path := self._with_suffix(chosen, "" if known else wanted)):
+            self._results.save_figure(path)
 
     def _ask_open(self) -> None:
         chosen, _ = QFileDialog.getOpenFileName(
-            self, "Open a result", str(self._folder), f"Saved result (*{H5AD})"
+            self, "Open a result", str(self._folder), f"Saved result (*{H5AD_SUFFIX})"
         )
-        if chosen and (path := self._ended(chosen, "")):
-            self._results.open(path)
+        if chosen and (path := self._with_suffix(chosen, "")):
+            self._results.open_result(path)
 
     def _ask_slide(self) -> None:
-        waiting = self._results.slideless
+        waiting = self._results.result_without_slide
         if waiting is None:
             return
-        name = waiting.saved.slide.name
-        if waiting.saved.slide.path.rstrip("\\/").endswith(".zarr"):  # a folder
+        name = waiting.saved.slide_record.name
+        if waiting.saved.slide_record.path.rstrip("\\/").endswith(".zarr"):  # a folder
             chosen = QFileDialog.getExistingDirectory(self, f"Where is {name}?", str(self._folder))
         else:
             chosen, _ = QFileDialog.getOpenFileName(self, f"Where is {name}?", str(self._folder))
         if chosen:
-            self._results.locate(Path(chosen))
+            self._results.locate_slide(Path(chosen))
 
-    def _ready(self) -> bool:
+    def _can_save(self) -> bool:
         """A key may be pressed at any time; a button only says so by being grey."""
-        if chosen_map(self._session) is None:
-            self._results.say(NOTHING, alarming=True)
+        if get_selected_map(self._session) is None:
+            self._results.show_message(NO_MAP_MESSAGE, warning=True)
             return False
         return not self._results.busy
 
-    def _ended(self, chosen: str, suffix: str) -> Path | None:
+    def _with_suffix(self, chosen: str, suffix: str) -> Path | None:
         """With the ending that its kind needs; its folder is the next one to be offered.
 
         None for a file that is there already and that the dialog, which was given the name
@@ -160,6 +160,6 @@ class ResultsBox(QWidget):
         self._folder = path.parent
         if path != Path(chosen) and path.exists():
             said = f"{path.name} is there already; choose it with its ending to replace it."
-            self._results.say(said, alarming=True)
+            self._results.show_message(said, warning=True)
             return None
         return path

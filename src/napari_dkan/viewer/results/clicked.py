@@ -8,32 +8,32 @@ import numpy as np
 
 if TYPE_CHECKING:
     from ...inference.prediction import Prediction
-    from ..session import Session
+    from ..session import ViewerSession
 
 
-def told_by_a_file(session: Session, world: tuple[float, float]) -> bool:
+def show_saved_spot(session: ViewerSession, world: tuple[float, float]) -> bool:
     """Where a reopened map was clicked (y, x) whose checkpoint or slide is not here: take the
     spot from the map. False leaves the click to predicting."""
-    from ...export.saved import Judgement
-    from ..trust import judged
+    from ...export.saved import SavedReliability
+    from ..trust import get_reliability
 
     order = list(session.viewer.layers)
     for overlay in sorted(session.overlays, key=lambda o: -order.index(o.layer)):
         prediction = overlay.prediction
-        if not (overlay.reopened and overlay.layer.visible) or _here(session, prediction):
+        if not (overlay.from_file and overlay.layer.visible) or _is_predictable(session, prediction):
             continue
         row = overlay.row_at(world)
         if row is None:
             continue
         rows, reference = np.array([row]), overlay.reference
-        known = judged(prediction, reference, rows) if isinstance(reference, Judgement) else None
-        session.say("")
-        session.set_spot(prediction.take(rows), known if isinstance(known, Judgement) else None)
+        known = get_reliability(prediction, reference, rows) if isinstance(reference, SavedReliability) else None
+        session.show_message("")
+        session.set_spot(prediction.take(rows), known if isinstance(known, SavedReliability) else None)
         return True
     return False
 
 
-def _here(session: Session, prediction: Prediction) -> bool:
+def _is_predictable(session: ViewerSession, prediction: Prediction) -> bool:
     """Whether a click predicts just what the map shows: its checkpoint and slide are chosen."""
     checkpoint, slide, by = session.checkpoint, session.slide, prediction.provenance
     if checkpoint is None or slide is None:

@@ -8,21 +8,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...errors import CheckpointError
-from ...export.reopen import reopen
-from ...export.slide_again import find_slide
-from ...samples.bundled import bundled_checkpoints
+from ...export.reopen import load_result
+from ...export.slide_again import find_result_slide
+from ...samples.bundled import list_bundled_checkpoints
 from ...slide import Slide
-from ..memory import recent_checkpoints
-from ..session import OpenSlide
+from ..memory import list_recent_checkpoints
+from ..session import ViewerSlide
 from ..torch_beside_gl import import_torch
 
 if TYPE_CHECKING:
-    from ...export.saved import Saved
+    from ...export.saved import SavedResult
     from ...model import Checkpoint
 
 
 @dataclass(frozen=True, eq=False)
-class Found:
+class LocatedResult:
     """A result read from a file, with what there is of its surroundings.
 
     shown : its slide where it is open already. slide : else, opened from its file; None where it
@@ -30,25 +30,25 @@ class Found:
     """
 
     path: Path
-    saved: Saved
-    shown: OpenSlide | None
+    saved: SavedResult
+    open_slide: ViewerSlide | None
     slide: Slide | None
     checkpoint: Checkpoint | None
 
 
-def find(path: Path, slides: Iterable[OpenSlide], known: Checkpoint | None) -> Found:
+def locate_result(path: Path, slides: Iterable[ViewerSlide], current_checkpoint: Checkpoint | None) -> LocatedResult:
     """Read a result, and find its slide (open in the window, where it was, beside the file) and
     its checkpoint (the one in use, bundled, used lately).
 
     Raises ResultError when the file is not one of ours, or damaged.
     """
-    saved = reopen(path)
-    shown = next((s for s in slides if s.slide.fingerprint() == saved.slide.fingerprint), None)
-    slide = None if shown is not None else find_slide(saved, path)
+    saved = load_result(path)
+    shown = next((s for s in slides if s.slide.fingerprint() == saved.slide_record.fingerprint), None)
+    slide = None if shown is not None else find_result_slide(saved, path)
     checksum = str(saved.prediction.provenance.get("checkpoint_sha256", ""))
-    if known is None or known.sha256 != checksum:
-        known = find_checkpoint(checksum)
-    return Found(path, saved, shown, slide, known)
+    if current_checkpoint is None or current_checkpoint.sha256 != checksum:
+        current_checkpoint = find_checkpoint(checksum)
+    return LocatedResult(path, saved, shown, slide, current_checkpoint)
 
 
 def find_checkpoint(checksum: str) -> Checkpoint | None:
@@ -57,11 +57,11 @@ def find_checkpoint(checksum: str) -> Checkpoint | None:
         return None
     import_torch()
     from ...model import load_checkpoint
-    from ...model.tensorfile import sha256_of
+    from ...model.tensorfile import compute_sha256
 
-    for path in (*bundled_checkpoints(), *recent_checkpoints()):
+    for path in (*list_bundled_checkpoints(), *list_recent_checkpoints()):
         try:
-            if sha256_of(path) == checksum:
+            if compute_sha256(path) == checksum:
                 return load_checkpoint(path)
         except (CheckpointError, OSError):
             continue  # it is as good as gone

@@ -11,50 +11,50 @@ from napari.layers import Shapes
 from napari.utils.colormaps import ensure_colormap
 
 from ...errors import OutputError
-from ...export.figure_parts import Box
-from ...export.figure_scene import Look
-from ..overlay import Overlay, robust_limits
-from ..places import shapes_region
-from ..session import OpenSlide, Session
-from .gathering import chosen_map, slide_of
+from ...export.figure_parts import FigureExtent
+from ...export.figure_scene import FigureStyle
+from ..overlay import PredictionOverlay, percentile_limits
+from ..places import region_from_layer
+from ..session import ViewerSlide, ViewerSession
+from .gathering import get_selected_map, find_overlay_slide
 
 if TYPE_CHECKING:
     from shapely.geometry.base import BaseGeometry
 
-    from ...export.figure_ground import Histology
-    from .restoring import Reopened
+    from ...export.figure_ground import HistologySource
+    from .restoring import RestoredResult
 
 
 @dataclass(frozen=True, eq=False)
-class Seen:
+class CanvasSnapshot:
     """The maps of one slide on the canvas, lowest first, and how they are shown.
 
     histology : None where the slide is neither here nor visible. box : of the canvas, um on the
     slide. regions : level-0 px.
     """
 
-    overlays: tuple[Overlay, ...]
-    look: Look
+    overlays: tuple[PredictionOverlay, ...]
+    look: FigureStyle
     hatch: bool
-    histology: Histology | None
+    histology: HistologySource | None
     mpp: float
-    box: Box
+    box: FigureExtent
     regions: BaseGeometry | None
 
 
-def seen(session: Session, regions: Shapes | None, reopened: Sequence[Reopened]) -> Seen:
+def snapshot_canvas(session: ViewerSession, regions: Shapes | None, restored: Sequence[RestoredResult]) -> CanvasSnapshot:
     """What is on the canvas now: the chosen map and those beside it on its slide.
 
     Raises OutputError when no map of the shown gene is visible.
     """
-    chosen, gene = chosen_map(session), session.gene
-    slide = None if chosen is None else slide_of(session, chosen)
+    chosen, gene = get_selected_map(session), session.gene
+    slide = None if chosen is None else find_overlay_slide(session, chosen)
     here = [
         o
         for o in session.overlays
-        if o.layer.visible and gene in o.prediction.panel and o.prediction.done.any()
+        if o.layer.visible and gene in o.prediction.panel and o.prediction.predicted_mask.any()
     ]
-    shown = [o for o in here if slide_of(session, o) is slide]
+    shown = [o for o in here if find_overlay_slide(session, o) is slide]
     if chosen is None or gene is None or not shown:
         raise OutputError(
             f"No predicted map of {gene or 'a gene'} is visible; predict a region, or switch its "
@@ -62,17 +62,17 @@ def seen(session: Session, regions: Shapes | None, reopened: Sequence[Reopened])
         )
     order = list(session.viewer.layers)
     shown.sort(key=lambda o: order.index(o.layer))
-    back = next((r for r in reopened if r.overlay is shown[-1]), None)
+    back = next((r for r in restored if r.overlay is shown[-1]), None)
     mpp = float(shown[-1].prediction.provenance["mpp"]) if slide is None else slide.mpp
     settings = session.settings
     coloured = [o.prediction for o in session.overlays if gene in o.prediction.panel]
-    decoded = not any(len(p.undecoded(p.panel.row(gene))) for p in coloured)
+    decoded = not any(len(p.find_undecoded_rows(p.panel.row(gene))) for p in coloured)
     limits = settings.limits.fixed
     if limits is None and decoded:  # maps share their limits, hidden ones too
-        limits = robust_limits([p.gene(gene) for p in coloured])
+        limits = percentile_limits([p.get_gene_values(gene) for p in coloured])
     colours = ensure_colormap(settings.colormap).map(np.linspace(0, 1, 256))
     opacity = float(shown[-1].layer.opacity)
-    histology: Histology | None = None if back is None else back.saved.picture
+    histology: HistologySource | None = None if back is None else back.saved.overview
     if slide is not None:
         histology = slide.slide if slide.layer.visible else None
     drawn = None
@@ -80,13 +80,13 @@ def seen(session: Session, regions: Shapes | None, reopened: Sequence[Reopened])
         outlined = back.regions is not None and back.regions in order and back.regions.visible
         drawn = back.saved.regions if outlined else None
     if regions is not None and regions.visible and slide is not None and len(regions.data):
-        drawn = shapes_region(regions, slide)
-    look = Look(gene, limits, colours, opacity)
-    box = _canvas(session, slide, mpp)
-    return Seen(tuple(shown), look, settings.hatch, histology, mpp, box, drawn)
+        drawn = region_from_layer(regions, slide)
+    look = FigureStyle(gene, limits, colours, opacity)
+    box = _canvas_bounds(session, slide, mpp)
+    return CanvasSnapshot(tuple(shown), look, settings.hatch, histology, mpp, box, drawn)
 
 
-def _canvas(session: Session, slide: OpenSlide | None, mpp: float) -> Box:
+def _canvas_bounds(session: ViewerSession, slide: ViewerSlide | None, mpp: float) -> FigureExtent:
     """The part of the slide on the canvas, in um from its corner."""
     camera, (height, width) = session.viewer.scene.camera, session.viewer.canvas.size
     middle = np.asarray(camera.center[-2:], float)
@@ -95,4 +95,4 @@ def _canvas(session: Session, slide: OpenSlide | None, mpp: float) -> Box:
     if slide is not None:
         corners = np.stack([slide.layer.world_to_data(c)[-2:] for c in corners]) * mpp
     (top, left), (bottom, right) = corners.tolist()
-    return Box(min(left, right), min(top, bottom), max(left, right), max(top, bottom))
+    return FigureExtent(min(left, right), min(top, bottom), max(left, right), max(top, bottom))

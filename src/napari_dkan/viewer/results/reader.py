@@ -10,12 +10,12 @@ from typing import Any
 PathOrPaths = str | Sequence[str]
 
 
-def get_reader(path: PathOrPaths) -> Callable[[PathOrPaths], list[Any]] | None:
+def get_result_reader(path: PathOrPaths) -> Callable[[PathOrPaths], list[Any]] | None:
     """A reader for our own .h5ad; None leaves all others to whoever reads measured ST."""
-    from ...export.reopen import is_ours
+    from ...export.reopen import is_saved_result
 
     paths = [path] if isinstance(path, str) else list(path)
-    return read_results if paths and all(is_ours(p) for p in paths) else None
+    return read_results if paths and all(is_saved_result(p) for p in paths) else None
 
 
 def read_results(path: PathOrPaths) -> list[Any]:
@@ -29,34 +29,34 @@ def read_results(path: PathOrPaths) -> list[Any]:
     paths = [Path(path)] if isinstance(path, str) else [Path(p) for p in path]
     viewer = napari.current_viewer()
     if viewer is None:
-        return [_layer_of(p) for p in paths]
+        return [_make_layer_data(p) for p in paths]
     from qtpy.QtCore import QTimer
 
-    QTimer.singleShot(0, partial(_open, viewer, paths))
+    QTimer.singleShot(0, partial(_open_in_panel, viewer, paths))
     return [(None,)]  # napari's word for: read, and there is no layer to add
 
 
-def _open(viewer: Any, paths: Sequence[Path]) -> None:
+def _open_in_panel(viewer: Any, paths: Sequence[Path]) -> None:
     """The panel says what was found, and shows what the map means."""
-    from ..actions import PREDICT, open_in
-    from ..session import session_of
-    from .state import results_of
+    from ..actions import PREDICT_PANEL, open_panel_dock
+    from ..session import get_session
+    from .state import get_results_controller
 
-    open_in(viewer, PREDICT)
+    open_panel_dock(viewer, PREDICT_PANEL)
     for path in paths:
-        results_of(session_of(viewer)).open(path)
+        get_results_controller(get_session(viewer)).open_result(path)
 
 
-def _layer_of(path: Path) -> Any:
-    from ...export.reopen import reopen
-    from ..overlay import robust_limits
-    from .finding import Found
-    from .restoring import overlay_of
+def _make_layer_data(path: Path) -> Any:
+    from ...export.reopen import load_result
+    from ..overlay import percentile_limits
+    from .finding import LocatedResult
+    from .restoring import make_overlay
 
-    saved = reopen(path)
-    overlay = overlay_of(Found(path, saved, None, None, None), saved.slide.mpp)
-    view, panel = saved.view, overlay.prediction.panel
+    saved = load_result(path)
+    overlay = make_overlay(LocatedResult(path, saved, None, None, None), saved.slide_record.mpp)
+    view, panel = saved.view_settings, overlay.prediction.panel
     gene = view.gene if view is not None and view.gene in panel else panel.symbols[0]
     colormap = "magma" if view is None else view.colormap
-    overlay.show(gene or "", robust_limits([overlay.prediction.gene(gene or "")]), colormap)
+    overlay.draw(gene or "", percentile_limits([overlay.prediction.get_gene_values(gene or "")]), colormap)
     return overlay.layer.as_layer_data_tuple()

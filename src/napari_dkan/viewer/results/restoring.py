@@ -11,98 +11,98 @@ from napari.layers import Image, Shapes
 from numpy.typing import NDArray
 
 from ...errors import CheckpointError
-from ...export.saved import Judgement, Saved
+from ...export.saved import SavedReliability, SavedResult
 from ...inference.prediction import Prediction
 from ...slide import PixelSize, Slide
-from ..overlay import Decode, GridOverlay, Overlay, SpotsOverlay
-from ..places import shapes_of
-from ..session import Limits, OpenSlide, Session
-from ..slides import AXES, UNITS, slide_layer_data
+from ..overlay import GeneDecoder, GridOverlay, PredictionOverlay, SpotsOverlay
+from ..places import make_shapes_layer
+from ..session import ContrastLimits, ViewerSlide, ViewerSession
+from ..slides import AXIS_LABELS, MICROMETER_UNITS, make_slide_layer
 
 if TYPE_CHECKING:
     from ...expression.panel import Panel
     from ...model import Checkpoint
-    from .finding import Found
+    from .finding import LocatedResult
 
-PICTURE = "napari-dkan overview"  # key of its layer's metadata, so that it is not a slide
+THUMBNAIL_KEY = "napari-dkan overview"  # key of its layer's metadata, so that it is not a slide
 
 
 @dataclass(eq=False)
-class Reopened:
+class RestoredResult:
     """A result in the window. picture : in the slide's place as long as that is not here."""
 
-    saved: Saved
-    overlay: Overlay
+    saved: SavedResult
+    overlay: PredictionOverlay
     regions: Shapes | None
-    slide: OpenSlide | None
-    picture: Image | None = None
+    slide: ViewerSlide | None
+    thumbnail: Image | None = None
 
 
-def restore(session: Session, found: Found) -> Reopened:
+def restore_result(session: ViewerSession, found: LocatedResult) -> RestoredResult:
     """Bring it back, all but what is not here; quick, for the GUI thread.
 
     The session takes its checkpoint, gene, pinned genes, limits and colours.
     """
     saved, checkpoint = found.saved, found.checkpoint
     if checkpoint is not None and checkpoint is not session.checkpoint:
-        session.use_checkpoint(checkpoint)
-    slide = found.shown
+        session.set_checkpoint(checkpoint)
+    slide = found.open_slide
     if slide is None and found.slide is not None:
-        slide = show_slide(session, found.slide, saved)
+        slide = add_slide_layer(session, found.slide, saved)
     if slide is not None:
         session.choose_slide(slide)
     if slide is not None and slide.pixel_size is None:
-        session.scale_slide(slide, PixelSize(saved.slide.mpp, saved.slide.mpp_origin))
-    overlay = overlay_of(found, saved.slide.mpp if slide is None else slide.mpp)
-    picture = _picture(session, saved) if slide is None else None
+        session.set_slide_pixel_size(slide, PixelSize(saved.slide_record.mpp, saved.slide_record.mpp_origin))
+    overlay = make_overlay(found, saved.slide_record.mpp if slide is None else slide.mpp)
+    picture = _add_thumbnail(session, saved) if slide is None else None
     session.add_overlay(overlay, slide)
-    regions = _regions(session, saved, slide)
-    _look(session, saved, overlay)
+    regions = _add_regions(session, saved, slide)
+    _apply_view_settings(session, saved, overlay)
     session.viewer.layers.selection.active = overlay.layer if slide is None else slide.layer
-    _point(session, saved, slide)
-    return Reopened(saved, overlay, regions, slide, picture)
+    _apply_camera(session, saved, slide)
+    return RestoredResult(saved, overlay, regions, slide, picture)
 
 
-def show_slide(session: Session, slide: Slide, saved: Saved) -> OpenSlide:
+def add_slide_layer(session: ViewerSession, slide: Slide, saved: SavedResult) -> ViewerSlide:
     """Lay the slide under everything else."""
-    size = PixelSize(saved.slide.mpp, saved.slide.mpp_origin)
-    data, options, _ = slide_layer_data(slide, size)
+    size = PixelSize(saved.slide_record.mpp, saved.slide_record.mpp_origin)
+    data, options, _ = make_slide_layer(slide, size)
     session.viewer.layers.insert(0, Image(data, **options))
     return next(s for s in session.slides if s.slide is slide)
 
 
-def lay_on(session: Session, reopened: Reopened, slide: OpenSlide) -> None:
+def attach_slide(session: ViewerSession, restored: RestoredResult, slide: ViewerSlide) -> None:
     """The slide of a result has come: its map lies on it from now on."""
-    reopened.slide = slide
-    layers, mine, record = session.viewer.layers, reopened.overlay.layer, reopened.saved.slide
+    restored.slide = slide
+    layers, mine, record = session.viewer.layers, restored.overlay.layer, restored.saved.slide_record
     if slide.pixel_size is None:
-        session.scale_slide(slide, PixelSize(record.mpp, record.mpp_origin))
-    grid = reopened.overlay.prediction.target.grid
+        session.set_slide_pixel_size(slide, PixelSize(record.mpp, record.mpp_origin))
+    grid = restored.overlay.prediction.target.grid
     drawn_at = float(mine.scale[-1]) / (1.0 if grid is None else grid.pitch)  # um per px
-    for layer in (mine, reopened.regions):
+    for layer in (mine, restored.regions):
         if layer is not None and layer in layers:
             layer.scale = np.asarray(layer.scale) * (slide.mpp / drawn_at)
             layer.translate = np.asarray(layer.translate) * (slide.mpp / drawn_at)
-            session.put_on(slide, layer)
+            session.attach_layer(slide, layer)
     at = layers.index(slide.layer)
     if at > layers.index(mine):
         layers.move(at, layers.index(mine))
     if session.settings.hatch:  # anew, on the slide
-        session.change(hatch=False)
-        session.change(hatch=True)
-    if reopened.picture is not None and reopened.picture in layers:
-        layers.remove(reopened.picture)
-    reopened.picture = None
+        session.change_settings(hatch=False)
+        session.change_settings(hatch=True)
+    if restored.thumbnail is not None and restored.thumbnail in layers:
+        layers.remove(restored.thumbnail)
+    restored.thumbnail = None
 
 
-def overlay_of(found: Found, mpp: float) -> Overlay:
+def make_overlay(found: LocatedResult, mpp: float) -> PredictionOverlay:
     """Its map, whose layer is not in any viewer yet. mpp : um per level-0 px to draw it at."""
     saved, checkpoint = found.saved, found.checkpoint
-    prediction = saved.prediction if checkpoint is not None else _decoded(saved.prediction)
-    decode = _decoder(checkpoint, prediction.panel)
-    what = f"{saved.slide.name}, {found.path.stem}"
-    opacity = 0.65 if saved.view is None else saved.view.opacity
-    overlay: Overlay
+    prediction = saved.prediction if checkpoint is not None else _drop_incomplete_genes(saved.prediction)
+    decode = _make_decode_function(checkpoint, prediction.panel)
+    what = f"{saved.slide_record.name}, {found.path.stem}"
+    opacity = 0.65 if saved.view_settings is None else saved.view_settings.opacity
+    overlay: PredictionOverlay
     if prediction.target.grid is not None:
         overlay = GridOverlay(prediction, decode, mpp, what, opacity)
     else:
@@ -110,31 +110,31 @@ def overlay_of(found: Found, mpp: float) -> Overlay:
         if prediction.target.spots.array is None:
             size = prediction.provenance["patch_um"]  # clicked spots show what was looked at
         overlay = SpotsOverlay(prediction, decode, mpp, size, what, opacity)
-    overlay.reopened = True
-    if isinstance(saved.reliability, Judgement):
+    overlay.from_file = True
+    if isinstance(saved.reliability, SavedReliability):
         overlay.reference = saved.reliability
     elif checkpoint is not None:
         overlay.reference = checkpoint.reference
     return overlay
 
 
-def _decoded(prediction: Prediction) -> Prediction:
+def _drop_incomplete_genes(prediction: Prediction) -> Prediction:
     """The genes that all of its spots have: without its checkpoint no other can be had."""
-    lacking = set(prediction.lacking().tolist())
+    lacking = set(prediction.find_incomplete_columns().tolist())
     if not lacking:
         return prediction
     kept = [i for i in range(len(prediction.panel)) if i not in lacking]
     genes = tuple(prediction.panel.genes[i] for i in kept)
-    known = tuple(s for s in prediction.zero_shot if s in {g.symbol for g in genes})
+    known = tuple(s for s in prediction.zero_shot_symbols if s in {g.symbol for g in genes})
     panel = type(prediction.panel)(genes)
-    return replace(prediction, panel=panel, values=prediction.values[:, kept], zero_shot=known)
+    return replace(prediction, panel=panel, values=prediction.values[:, kept], zero_shot_symbols=known)
 
 
-def _decoder(checkpoint: Checkpoint | None, panel: Panel) -> Decode:
+def _make_decode_function(checkpoint: Checkpoint | None, panel: Panel) -> GeneDecoder:
     """What decodes genes that were not decoded when the result was saved, if anything can."""
 
     def decode(tokens: NDArray[np.float32], columns: Sequence[int]) -> NDArray[np.float32]:
-        from ...inference.decoding import Decoder
+        from ...inference.decoding import GeneDecoder
 
         wanted = [panel.symbols[i] for i in columns]
         if checkpoint is None or not all(g in checkpoint.panel for g in wanted):
@@ -143,48 +143,48 @@ def _decoder(checkpoint: Checkpoint | None, panel: Panel) -> Decode:
                 "its checkpoint cannot do it now; predict the map again."
             )
         rows = [checkpoint.panel.row(g) for g in wanted]
-        return Decoder(checkpoint.network).decode(tokens, rows)
+        return GeneDecoder(checkpoint.network).decode(tokens, rows)
 
     return decode
 
 
-def _picture(session: Session, saved: Saved) -> Image | None:
+def _add_thumbnail(session: ViewerSession, saved: SavedResult) -> Image | None:
     """The small picture that travels with a result, where the slide would be."""
-    if saved.picture is None:
+    if saved.overview is None:
         return None
-    side = saved.slide.mpp / saved.picture.factor
-    middle = (side - saved.slide.mpp) / 2  # of its first pixel
+    side = saved.slide_record.mpp / saved.overview.scale
+    middle = (side - saved.slide_record.mpp) / 2  # of its first pixel
     layer = Image(
-        saved.picture.rgb,
+        saved.overview.rgb,
         rgb=True,
-        name=f"{saved.slide.name} (small picture; the slide is not here)",
+        name=f"{saved.slide_record.name} (small picture; the slide is not here)",
         scale=(side, side),
         translate=(middle, middle),
-        units=UNITS,
-        axis_labels=AXES,
-        metadata={PICTURE: True},
+        units=MICROMETER_UNITS,
+        axis_labels=AXIS_LABELS,
+        metadata={THUMBNAIL_KEY: True},
     )
     session.viewer.layers.insert(0, layer)
     return layer
 
 
-def _regions(session: Session, saved: Saved, slide: OpenSlide | None) -> Shapes | None:
+def _add_regions(session: ViewerSession, saved: SavedResult, slide: ViewerSlide | None) -> Shapes | None:
     if saved.regions is None or saved.regions.is_empty:
         return None
-    mpp = saved.slide.mpp if slide is None else slide.mpp
-    layer = shapes_of(saved.regions, mpp, f"regions, {saved.slide.name}", "#00e5ff")
+    mpp = saved.slide_record.mpp if slide is None else slide.mpp
+    layer = make_shapes_layer(saved.regions, mpp, f"regions, {saved.slide_record.name}", "#00e5ff")
     if slide is not None:
-        session.put_on(slide, layer)
+        session.attach_layer(slide, layer)
     session.viewer.layers.append(layer)
     return layer
 
 
-def _look(session: Session, saved: Saved, overlay: Overlay) -> None:
+def _apply_view_settings(session: ViewerSession, saved: SavedResult, overlay: PredictionOverlay) -> None:
     """Gene, pinned genes, limits and colours, as far as this window knows them."""
-    view, panel = saved.view, overlay.prediction.panel
+    view, panel = saved.view_settings, overlay.prediction.panel
     if view is not None:
         settings = {"colormap": view.colormap, "opacity": view.opacity, "hatch": view.hatch}
-        session.change(**settings, limits=Limits(view.limits))
+        session.change_settings(**settings, limits=ContrastLimits(view.limits))
     gene = panel.symbols[0] if view is None or view.gene not in panel else view.gene
     if view is None and session.gene in panel:
         gene = session.gene
@@ -195,14 +195,14 @@ def _look(session: Session, saved: Saved, overlay: Overlay) -> None:
     session.set_gene(gene or "")
 
 
-def _point(session: Session, saved: Saved, slide: OpenSlide | None) -> None:
+def _apply_camera(session: ViewerSession, saved: SavedResult, slide: ViewerSlide | None) -> None:
     """Look where it was looked at, else at the whole map."""
-    view, viewer = saved.view, session.viewer
+    view, viewer = saved.view_settings, session.viewer
     if view is None or view.centre is None or not view.zoom:
         viewer.reset_view()
         return
     x, y = view.centre
-    mpp = saved.slide.mpp
+    mpp = saved.slide_record.mpp
     world = (y * mpp, x * mpp) if slide is None else slide.layer.data_to_world((y, x))
     viewer.scene.camera.center = (0.0, float(world[-2]), float(world[-1]))
     viewer.scene.camera.zoom = view.zoom

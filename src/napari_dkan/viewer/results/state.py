@@ -13,212 +13,212 @@ from napari.layers import Shapes
 from psygnal import Signal
 
 from ...errors import DkanError, OutputError, SlideError
-from ...export.slide_again import open_same
-from ..companions import companion
-from ..lane import Failure, Lane
-from ..overlay import Overlay
-from ..session import OpenSlide, Session
+from ...export.slide_again import open_matching_slide
+from ..companions import get_component
+from ..lane import JobFailure, JobRunner
+from ..overlay import PredictionOverlay
+from ..session import ViewerSlide, ViewerSession
 from . import writing
-from .finding import Found, find
-from .gathering import chosen_map, gather
-from .picturing import seen
-from .restoring import Reopened, lay_on, restore, show_slide
+from .finding import LocatedResult, locate_result
+from .gathering import get_selected_map, snapshot_result
+from .picturing import snapshot_canvas
+from .restoring import RestoredResult, attach_slide, restore_result, add_slide_layer
 
 if TYPE_CHECKING:
-    from ...export.saved import Saved
+    from ...export.saved import SavedResult
     from ...slide import Slide
 
-NOTHING = "There is no predicted map yet: predict a region, then save it."
+NO_MAP_MESSAGE = "There is no predicted map yet: predict a region, then save it."
 
 
-class Results:
+class ResultsController:
     """Does what is asked in a thread, in the order asked, and tells in a sentence how it went."""
 
     changed = Signal()
-    taking_checkpoint = Signal()  # a result brings its checkpoint: none other is wanted
+    about_to_restore_checkpoint = Signal()  # a result brings its checkpoint: none other is wanted
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: ViewerSession) -> None:
         self._session = ref(session)  # which is what keeps these results
-        self.said, self.alarming = "", False
-        self.regions_layer: Callable[[], Shapes | None] | None = None  # the one drawn in
-        self.reopened: list[Reopened] = []
-        self._lane = Lane("results")
-        self._waiting: deque[Callable[[], None]] = deque()
-        self._doing = self._taking = False
-        session.slides_changed.connect(self._slides_changed)
+        self.message, self.message_is_warning = "", False
+        self.get_regions_layer: Callable[[], Shapes | None] | None = None  # the one drawn in
+        self.restored_results: list[RestoredResult] = []
+        self._runner = JobRunner("results")
+        self._queued_jobs: deque[Callable[[], None]] = deque()
+        self._is_running = self._is_opening = False
+        session.slides_changed.connect(self._on_slides_changed)
 
     @property
-    def session(self) -> Session:
+    def session(self) -> ViewerSession:
         session = self._session()
         if session is None:
             raise RuntimeError("the session of these results is gone")
         return session
 
-    def regions(self) -> Shapes | None:
+    def drawn_regions(self) -> Shapes | None:
         """The layer of drawn regions, while the panel is open."""
-        return None if self.regions_layer is None else self.regions_layer()
+        return None if self.get_regions_layer is None else self.get_regions_layer()
 
     @property
     def busy(self) -> bool:
-        return self._doing
+        return self._is_running
 
     @property
-    def slideless(self) -> Reopened | None:
+    def result_without_slide(self) -> RestoredResult | None:
         """The newest reopened result that waits for its slide."""
-        waits = [r for r in self._here() if r.slide is None]
+        waits = [r for r in self._prune_restored() if r.slide is None]
         return waits[-1] if waits else None
 
     def cancel(self) -> None:
         """Leave what is being done; a file is not begun, or whole."""
-        self._waiting.clear()
-        if self._doing:
-            self._lane.cancel()
-            self._doing = self._taking = False
-            self.say("Cancelled; what was not written yet is not there.")
+        self._queued_jobs.clear()
+        if self._is_running:
+            self._runner.cancel()
+            self._is_running = self._is_opening = False
+            self.show_message("Cancelled; what was not written yet is not there.")
 
     def close(self) -> None:
         """The panel goes: nothing comes in any more, but a file is written to its end."""
-        self._waiting.clear()
-        self.regions_layer = None
-        if self._taking:
-            self._lane.cancel()
-            self._doing = self._taking = False
-            self._lane.wait()
+        self._queued_jobs.clear()
+        self.get_regions_layer = None
+        if self._is_opening:
+            self._runner.cancel()
+            self._is_running = self._is_opening = False
+            self._runner.wait()
 
-    def say(self, text: str, alarming: bool = False) -> None:
-        self.said, self.alarming = text, alarming
+    def show_message(self, text: str, warning: bool = False) -> None:
+        self.message, self.message_is_warning = text, warning
         self.changed.emit()
 
     # ---- out -------------------------------------------------------------------------
 
-    def write(self, path: Path) -> None:
+    def save_result(self, path: Path) -> None:
         """Save the chosen map as what the name's ending says."""
         try:
-            overlay = self._chosen()
-            made = gather(self.session, overlay, self.regions(), self.source(overlay))
+            overlay = self._require_map()
+            made = snapshot_result(self.session, overlay, self.drawn_regions(), self.find_source(overlay))
         except DkanError as error:
-            self.say(str(error), alarming=True)
+            self.show_message(str(error), warning=True)
             return
-        self._queue(partial(writing.write, path, made), f"Saving {path.name} ...")
+        self._enqueue(partial(writing.save_snapshot, path, made), f"Saving {path.name} ...")
 
-    def draw(self, path: Path) -> None:
+    def save_figure(self, path: Path) -> None:
         """Write a figure of what the canvas shows now."""
         try:
-            self._chosen()
-            view = seen(self.session, self.regions(), self._here())
+            self._require_map()
+            view = snapshot_canvas(self.session, self.drawn_regions(), self._prune_restored())
         except DkanError as error:
-            self.say(str(error), alarming=True)
+            self.show_message(str(error), warning=True)
             return
-        self._queue(partial(writing.draw, path, view), f"Drawing {path.name} ...")
+        self._enqueue(partial(writing.write_canvas_figure, path, view), f"Drawing {path.name} ...")
 
-    def _chosen(self) -> Overlay:
-        overlay = chosen_map(self.session)
+    def _require_map(self) -> PredictionOverlay:
+        overlay = get_selected_map(self.session)
         if overlay is None:
-            raise OutputError(NOTHING)
+            raise OutputError(NO_MAP_MESSAGE)
         return overlay
 
-    def source(self, overlay: Overlay) -> Saved | None:
+    def find_source(self, overlay: PredictionOverlay) -> SavedResult | None:
         """The file a map came from."""
-        return next((r.saved for r in self.reopened if r.overlay is overlay), None)
+        return next((r.saved for r in self.restored_results if r.overlay is overlay), None)
 
     # ---- in --------------------------------------------------------------------------
 
-    def open(self, path: Path) -> None:
+    def open_result(self, path: Path) -> None:
         """Bring a saved result back into the window."""
         session = self.session
 
-        def job() -> Iterator[Found]:
-            yield find(path, list(session.slides), session.checkpoint)
+        def job() -> Iterator[LocatedResult]:
+            yield locate_result(path, list(session.slides), session.checkpoint)
 
-        self._queue(job, f"Opening {path.name} ...", self._opened)
+        self._enqueue(job, f"Opening {path.name} ...", self._on_opened)
 
-    def locate(self, path: Path) -> None:
+    def locate_slide(self, path: Path) -> None:
         """Take this file for the slide of the result that waits for one."""
-        reopened = self.slideless
+        reopened = self.result_without_slide
         if reopened is None:
             return
         saved = reopened.saved
 
-        def job() -> Iterator[tuple[Reopened, Slide]]:
-            slide = open_same(saved, path)
+        def job() -> Iterator[tuple[RestoredResult, Slide]]:
+            slide = open_matching_slide(saved, path)
             if slide is None:
                 raise SlideError(
-                    f"{path.name} is not the slide {saved.slide.name} that this result was "
+                    f"{path.name} is not the slide {saved.slide_record.name} that this result was "
                     "predicted on: its content differs, or it is no slide. Choose another file."
                 )
             yield reopened, slide
 
-        self._queue(job, f"Looking at {path.name} ...", self._located)
+        self._enqueue(job, f"Looking at {path.name} ...", self._on_slide_located)
 
-    def _opened(self, found: Found) -> None:
+    def _on_opened(self, found: LocatedResult) -> None:
         if found.checkpoint is not None and found.checkpoint is not self.session.checkpoint:
-            self.taking_checkpoint.emit()
-        reopened = restore(self.session, found)
-        self.reopened.append(reopened)
-        self.say(writing.told(found, reopened), alarming=reopened.slide is None)
+            self.about_to_restore_checkpoint.emit()
+        reopened = restore_result(self.session, found)
+        self.restored_results.append(reopened)
+        self.show_message(writing.describe_restored_result(found, reopened), warning=reopened.slide is None)
 
-    def _located(self, item: tuple[Reopened, Slide]) -> None:
+    def _on_slide_located(self, item: tuple[RestoredResult, Slide]) -> None:
         reopened, slide = item
-        if reopened in self._here() and reopened.slide is None:
-            show_slide(self.session, slide, reopened.saved)  # which comes back below
+        if reopened in self._prune_restored() and reopened.slide is None:
+            add_slide_layer(self.session, slide, reopened.saved)  # which comes back below
 
-    def _slides_changed(self) -> None:
+    def _on_slides_changed(self) -> None:
         """A slide that is opened may be the one that a result waits for."""
         slides = self.session.slides
-        for reopened in self._here():
+        for reopened in self._prune_restored():
             if reopened.slide is not None and reopened.slide not in slides:
                 reopened.slide = None
-            wanted = reopened.saved.slide.fingerprint
+            wanted = reopened.saved.slide_record.fingerprint
             found = [s for s in slides if s.slide.fingerprint() == wanted]
             if reopened.slide is None and found:
-                self._lay(reopened, found[-1])
+                self._attach_slide(reopened, found[-1])
         self.changed.emit()
 
-    def _lay(self, reopened: Reopened, slide: OpenSlide) -> None:
-        lay_on(self.session, reopened, slide)
-        self.say(f"{slide.layer.name} is the slide of {reopened.overlay.layer.name}.")
+    def _attach_slide(self, reopened: RestoredResult, slide: ViewerSlide) -> None:
+        attach_slide(self.session, reopened, slide)
+        self.show_message(f"{slide.layer.name} is the slide of {reopened.overlay.layer.name}.")
 
-    def _here(self) -> list[Reopened]:
-        self.reopened = [r for r in self.reopened if r.overlay in self.session.overlays]
-        return self.reopened
+    def _prune_restored(self) -> list[RestoredResult]:
+        self.restored_results = [r for r in self.restored_results if r.overlay in self.session.overlays]
+        return self.restored_results
 
     # ---- one after the other -----------------------------------------------------------
 
-    def _queue(
+    def _enqueue(
         self,
         job: Callable[[], Iterator[Any]],
-        doing: str,
-        take: Callable[[Any], None] | None = None,
+        message: str,
+        on_item: Callable[[Any], None] | None = None,
     ) -> None:
-        self._waiting.append(partial(self._start, job, doing, take))
-        if not self._doing:
-            self._next()
+        self._queued_jobs.append(partial(self._start, job, message, on_item))
+        if not self._is_running:
+            self._start_next()
 
-    def _next(self) -> None:
-        if self._waiting:
-            self._waiting.popleft()()
+    def _start_next(self) -> None:
+        if self._queued_jobs:
+            self._queued_jobs.popleft()()
 
     def _start(
-        self, job: Callable[[], Iterator[Any]], doing: str, take: Callable[[Any], None] | None
+        self, job: Callable[[], Iterator[Any]], message: str, on_item: Callable[[Any], None] | None
     ) -> None:
         def receive(item: Any) -> None:
             if isinstance(item, str):
-                self.say(item)
-            elif take is not None:
-                take(item)
+                self.show_message(item)
+            elif on_item is not None:
+                on_item(item)
 
-        def end(failure: Failure | None) -> None:
-            self._doing = self._taking = False
+        def end(failure: JobFailure | None) -> None:
+            self._is_running = self._is_opening = False
             if failure is not None:
-                self.say(failure.sentence, alarming=True)
+                self.show_message(failure.message, warning=True)
             self.changed.emit()
-            self._next()
+            self._start_next()
 
-        self._doing, self._taking = True, take is not None
-        self.say(doing)
-        self._lane.start(job, receive, end)
+        self._is_running, self._is_opening = True, on_item is not None
+        self.show_message(message)
+        self._runner.start(job, receive, end)
 
 
-def results_of(session: Session) -> Results:
+def get_results_controller(session: ViewerSession) -> ResultsController:
     """The results of a session, made when first asked for."""
-    return companion(session, Results)
+    return get_component(session, ResultsController)

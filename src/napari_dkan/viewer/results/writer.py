@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from ...errors import OutputError
 
 if TYPE_CHECKING:
-    from ..overlay import Overlay
-    from ..session import Session
+    from ..overlay import PredictionOverlay
+    from ..session import ViewerSession
 
 LayerData = tuple[Any, dict[str, Any], str]
 
@@ -24,10 +24,10 @@ def write_layers(path: str, layers: Sequence[LayerData]) -> list[str]:
     from napari.layers import Shapes
 
     from . import writing
-    from .gathering import gather
-    from .state import results_of
+    from .gathering import snapshot_result
+    from .state import get_results_controller
 
-    maps = [found for meta in layers if (found := _map_of(meta[1])) is not None]
+    maps = [found for meta in layers if (found := _find_overlay(meta[1])) is not None]
     if len(maps) != 1:
         which = "None" if not maps else "More than one"
         raise OutputError(
@@ -37,18 +37,18 @@ def write_layers(path: str, layers: Sequence[LayerData]) -> list[str]:
     session, overlay = maps[0]
     drawn = {meta["name"] for _, meta, kind in layers if kind == "shapes"}
     shapes = [s for s in session.viewer.layers if isinstance(s, Shapes) and s.name in drawn]
-    results = results_of(session)
-    regions = shapes[-1] if shapes else results.regions()
-    _run(writing.write(Path(path), gather(session, overlay, regions, results.source(overlay))))
+    results = get_results_controller(session)
+    regions = shapes[-1] if shapes else results.drawn_regions()
+    _run_blocking(writing.save_snapshot(Path(path), snapshot_result(session, overlay, regions, results.find_source(overlay))))
     return [path]
 
 
-def _map_of(meta: dict[str, Any]) -> tuple[Session, Overlay] | None:
+def _find_overlay(meta: dict[str, Any]) -> tuple[ViewerSession, PredictionOverlay] | None:
     """The map that a layer shows: all that a writer is told of it are its attributes."""
-    from ..session import open_sessions
+    from ..session import list_sessions
 
     record = meta.get("metadata", {}).get("napari-dkan")
-    for session in open_sessions():
+    for session in list_sessions():
         for overlay in session.overlays:
             same = overlay.layer.metadata.get("napari-dkan") is record
             if record is not None and same and overlay.layer.name == meta.get("name"):
@@ -56,12 +56,12 @@ def _map_of(meta: dict[str, Any]) -> tuple[Session, Overlay] | None:
     return None
 
 
-def _run(job: Iterator[Any]) -> None:
+def _run_blocking(job: Iterator[Any]) -> None:
     """To its end, in a thread; napari expects the file when this returns."""
     from qtpy.QtCore import QEventLoop
     from qtpy.QtWidgets import QApplication
 
-    from ..lane import Failure, Lane
+    from ..lane import JobFailure, JobRunner
 
     if QApplication.instance() is None:
         for _ in job:
@@ -69,11 +69,11 @@ def _run(job: Iterator[Any]) -> None:
         return
     loop, failures = QEventLoop(), []
 
-    def end(failure: Failure | None) -> None:
+    def end(failure: JobFailure | None) -> None:
         failures.append(failure)
         loop.quit()
 
-    lane = Lane("save layers")
+    lane = JobRunner("save layers")
     lane.start(lambda: job, lambda item: None, end)
     if not failures:
         loop.exec(QEventLoop.ProcessEventsFlag.ExcludeUserInputEvents)
