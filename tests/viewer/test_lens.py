@@ -134,7 +134,7 @@ def test_many_quick_moves_compute_the_last_place_in_one_job(
     last = lens._lens_job.circle
     field, sheet = lens._grid, lens._raster
     under = last.overlapping_cells(field.pitch, field.shape)
-    assert 0 < sum(counts) == field._on_tissue[under[:, 1], under[:, 0]].sum()
+    assert 0 < sum(counts) == field._tissue_mask[under[:, 1], under[:, 0]].sum()
     assert len(starts) == 1
     tried = np.argwhere(sheet.attempted)[:, ::-1]
     assert {tuple(c) for c in tried.tolist()} <= {tuple(c) for c in under.tolist()}
