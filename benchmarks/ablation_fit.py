@@ -12,16 +12,19 @@ from lightning.pytorch.callbacks import WeightAveraging
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from napari_dkan.model.network import DKAN
-from napari_dkan.training.batches import TrainingBatch, SectionBatchDataset
-from napari_dkan.training.fit import ExponentialMovingAverage
-from napari_dkan.training.fit_model import FittedModel
-from napari_dkan.training.gene_text import GeneTextFeatures
-from napari_dkan.training.losses import compute_adaptive_weights, info_nce_loss, supervised_loss
-from napari_dkan.training.module import DKANLightningModule
-from napari_dkan.training.progress import FitCallback
-from napari_dkan.training.sections import PreparedSection, encode_section, fit_section_encoder
-from napari_dkan.training.settings import TrainSettings
+from napari_dkan.model.network.dkan_network import DKAN
+from napari_dkan.training.data.prepared_section import (
+    PreparedSection,
+    encode_section,
+    fit_section_encoder,
+)
+from napari_dkan.training.data.section_batches import SectionBatchDataset, TrainingBatch
+from napari_dkan.training.fit.fit_callback import FitCallback
+from napari_dkan.training.fit.fit_model import ExponentialMovingAverage, FittedModel
+from napari_dkan.training.fit.lightning_module import DKANLightningModule
+from napari_dkan.training.fit.losses import compute_adaptive_weights, info_nce_loss, supervised_loss
+from napari_dkan.training.genes.gene_text import GeneTextFeatures
+from napari_dkan.training.train_settings import TrainSettings
 
 
 def ranking_loss(predicted: Tensor, labels: Tensor) -> Tensor:

@@ -11,15 +11,19 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from napari_dkan.expression.labels import array_coords_from_section, labels_from_section
+from napari_dkan.atomic_write import atomic_write
+from napari_dkan.expression.label_scale import array_coords_from_section, labels_from_section
 from napari_dkan.expression.panel import Panel
-from napari_dkan.files import atomic_write
-from napari_dkan.inference.patches import PatchReader
+from napari_dkan.inference.patch_features.patch_geometry import PatchReader
 from napari_dkan.slide import open_slide
-from napari_dkan.training.augment import Augmentation, StainTransform, AugmentedView
-from napari_dkan.training.loading import DEFAULT_LABEL_SCALE, read_section_data
-from napari_dkan.training.sections import NEIGHBOR_GRID, PreparedSection, prepare_section
-from napari_dkan.training.settings import TrainSettings
+from napari_dkan.training.data.augmentation import Augmentation, AugmentedView, StainTransform
+from napari_dkan.training.data.prepared_section import (
+    NEIGHBOR_GRID,
+    PreparedSection,
+    prepare_section,
+)
+from napari_dkan.training.data.section_loading import DEFAULT_LABEL_SCALE, read_section_data
+from napari_dkan.training.train_settings import TrainSettings
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -108,7 +112,10 @@ class Bench:
             (data,) = read_section_data(self.data, [name])
             xy, side = spots_of(data, self.panel)
             with open_slide(data.uns["image"]) as slide:
-                seen = [slide.read_patch(x, y, side * NEIGHBOR_GRID, SIDE * NEIGHBOR_GRID) for x, y in xy]
+                seen = [
+                    slide.read_patch(x, y, side * NEIGHBOR_GRID, SIDE * NEIGHBOR_GRID)
+                    for x, y in xy
+                ]
             with atomic_write(path) as temporary:
                 np.save(temporary, np.stack(seen))
         return np.load(path)
@@ -127,7 +134,9 @@ class Bench:
         if reading is Reading.same_stain:
             views = replace(views, amount=0.0, colour=0.0, background=0.0)
 
-        def section(slide: PatchReader, augmentation: Augmentation | None = None) -> PreparedSection:
+        def section(
+            slide: PatchReader, augmentation: Augmentation | None = None
+        ) -> PreparedSection:
             if reading is Reading.normalised:
                 slide = Recoloured(slide, normaliser(slide, *spots_of(data, self.panel)))
             return prepare_section(
@@ -206,5 +215,7 @@ def further_genes(
         of_panel = np.asarray(s[rows, list(panel.symbols)].X.sum(axis=1), dtype=float)
         counts = s[rows, genes].X.toarray() / of_panel.reshape(-1, 1)
         values = np.log10(1 + counts * DEFAULT_LABEL_SCALE.target_sum).astype(np.float32)
-        labels[str(s.uns["section"])] = DEFAULT_LABEL_SCALE.smooth(values, array_coords_from_section(s)[rows])
+        labels[str(s.uns["section"])] = DEFAULT_LABEL_SCALE.smooth(
+            values, array_coords_from_section(s)[rows]
+        )
     return genes, labels

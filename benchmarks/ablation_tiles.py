@@ -17,13 +17,18 @@ from ablation_sections import SIDE, Bench, changes
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from napari_dkan.files import atomic_write
-from napari_dkan.model.trunk import TargetTrunk
-from napari_dkan.training.augment import Augmentation, StainTransform
-from napari_dkan.training.batches import normalize_patches
-from napari_dkan.training.ridge import Float64Array, fit_ridge_cv, compute_multi_scale_features
-from napari_dkan.training.sections import NEIGHBOR_GRID, PreparedSection, fit_section_encoder
-from napari_dkan.training.settings import TrainSettings
+from napari_dkan.atomic_write import atomic_write
+from napari_dkan.model.network.branch_encoders import TargetTrunk
+from napari_dkan.model.ridge_regression import compute_multi_scale_features
+from napari_dkan.training.baselines.linear_baselines import Float64Array, fit_ridge_cv
+from napari_dkan.training.data.augmentation import Augmentation, StainTransform
+from napari_dkan.training.data.prepared_section import (
+    NEIGHBOR_GRID,
+    PreparedSection,
+    fit_section_encoder,
+)
+from napari_dkan.training.data.section_batches import normalize_patches
+from napari_dkan.training.train_settings import TrainSettings
 
 EPOCHS = 6  # of as many pairs of crops as there are tiles
 BATCH = 128
@@ -58,7 +63,9 @@ class TileRidge:
         looks, dim = bench.looks(), TrainSettings().dim
         parts: list[Callable[[PreparedSection, Pixels], Tensor]] = []
         if self.stain:
-            encoder = fit_section_encoder([looks[n].plain for n in training], dim, TrainSettings().patch_um)
+            encoder = fit_section_encoder(
+                [looks[n].plain for n in training], dim, TrainSettings().patch_um
+            )
             parts.append(lambda section, window: encoder.project(section.statistics))
         if self.learned:
             trunk = _trunk(pretrained(bench, training))
@@ -68,7 +75,9 @@ class TileRidge:
 
         def inputs(section: PreparedSection, window: Pixels) -> Float64Array:
             features = [part(section, window) for part in parts]
-            return compute_multi_scale_features(torch.cat(features, dim=2).numpy(), section.mask.numpy())
+            return compute_multi_scale_features(
+                torch.cat(features, dim=2).numpy(), section.mask.numpy()
+            )
 
         ridge = fit_ridge_cv(
             [inputs(looks[n].plain, bench.windows(n)) for n in training],

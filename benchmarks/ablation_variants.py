@@ -16,11 +16,15 @@ from ablation_tiles import TileRidge, pretrained
 from numpy.typing import NDArray
 
 from napari_dkan.expression.panel import Panel
-from napari_dkan.training.augment import Augmentation
-from napari_dkan.training.fit_model import FittedModel, fit_model
-from napari_dkan.training.gene_text import GeneTextFeatures, make_random_gene_text, read_gene_text
-from napari_dkan.training.sections import PreparedSection
-from napari_dkan.training.settings import TrainSettings
+from napari_dkan.training.data.augmentation import Augmentation
+from napari_dkan.training.data.prepared_section import PreparedSection
+from napari_dkan.training.fit.fit_model import FittedModel, fit_model
+from napari_dkan.training.genes.gene_text import (
+    GeneTextFeatures,
+    make_random_gene_text,
+    read_gene_text,
+)
+from napari_dkan.training.train_settings import TrainSettings
 
 FULL = replace(TrainSettings(), members=1)
 FURTHER = 250  # auxiliary genes
@@ -48,7 +52,12 @@ def _text(bench: Bench, settings: TrainSettings) -> GeneTextFeatures:
     return read_gene_text(bench.gene_text, bench.panel, settings.text_dim)
 
 
-def _fit(bench: Bench, sections: Sequence[PreparedSection], text: GeneTextFeatures, settings: TrainSettings) -> FittedModel:
+def _fit(
+    bench: Bench,
+    sections: Sequence[PreparedSection],
+    text: GeneTextFeatures,
+    settings: TrainSettings,
+) -> FittedModel:
     return fit_model(sections, text, settings, bench.epochs)
 
 
@@ -125,12 +134,20 @@ def _random(bench: Bench, settings: TrainSettings) -> GeneTextFeatures:
     return make_random_gene_text(bench.panel, settings.text_dim, settings.seed)
 
 
-def _ranked(bench: Bench, sections: Sequence[PreparedSection], text: GeneTextFeatures, settings: TrainSettings) -> FittedModel:
+def _ranked(
+    bench: Bench,
+    sections: Sequence[PreparedSection],
+    text: GeneTextFeatures,
+    settings: TrainSettings,
+) -> FittedModel:
     return fit_network(sections, text, settings, bench.epochs, module=RankingModule)
 
 
 def _pretrained(
-    bench: Bench, sections: Sequence[PreparedSection], text: GeneTextFeatures, settings: TrainSettings
+    bench: Bench,
+    sections: Sequence[PreparedSection],
+    text: GeneTextFeatures,
+    settings: TrainSettings,
 ) -> FittedModel:
     trunk = pretrained(bench, [s.name for s in sections])
     return fit_network(sections, text, settings, bench.epochs, trunk=trunk)

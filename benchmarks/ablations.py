@@ -26,7 +26,7 @@ import torch
 from ablation_sections import NAMES, Bench
 from ablation_variants import VARIANTS, Variant
 
-from napari_dkan.expression.genetable import read_panel
+from napari_dkan.expression.panel import read_panel
 from napari_dkan.training.metrics import gene_pcc
 
 # The first two and the first three test every section at least once.

@@ -13,13 +13,13 @@ import numpy as np
 
 def main() -> None:
     from napari_dkan.errors import DkanError
-    from napari_dkan.expression.her2st import read_her2st_section
-    from napari_dkan.expression.labels import array_coords_from_section, labels_from_section
-    from napari_dkan.inference.engine import Predictor
-    from napari_dkan.inference.predict import predict, find_tissue_region
-    from napari_dkan.inference.target import TargetKind, Target, target_from_region
+    from napari_dkan.expression.label_scale import array_coords_from_section, labels_from_section
+    from napari_dkan.expression.readers.her2st_sections import read_her2st_section
+    from napari_dkan.inference.predict import find_tissue_region, predict
+    from napari_dkan.inference.predictor import Predictor
+    from napari_dkan.inference.target import Target, TargetKind, target_from_region
     from napari_dkan.model import load_checkpoint
-    from napari_dkan.samples import find_bundled_checkpoint, fetch_her2st_section
+    from napari_dkan.samples import fetch_her2st_section, find_bundled_checkpoint
     from napari_dkan.slide import open_slide
     from napari_dkan.spatial.spots import Spots
     from napari_dkan.training.metrics import score_predictions

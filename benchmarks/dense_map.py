@@ -32,10 +32,10 @@ from section import BUILD, best_section
 from shapely.geometry import box
 from verdict import Figure, print_table
 
-from napari_dkan.inference.engine import Predictor
 from napari_dkan.inference.predict import find_tissue_region
+from napari_dkan.inference.predictor import Predictor
 from napari_dkan.inference.target import Target, target_from_region
-from napari_dkan.model.checkpoint import Checkpoint
+from napari_dkan.model.checkpoint.checkpoint_file import Checkpoint
 from napari_dkan.slide import Slide, open_slide
 
 RING = 2  # tiles around a tile that it sees

@@ -9,13 +9,17 @@ import torch
 
 def main() -> None:
     from napari_dkan.errors import DkanError
-    from napari_dkan.expression.arrayfit import mpp_from_spots
-    from napari_dkan.expression.spotfile import read_spots
-    from napari_dkan.inference.engine import Predictor
-    from napari_dkan.inference.predict import predict, find_tissue_region
+    from napari_dkan.expression.array_geometry import mpp_from_spots
+    from napari_dkan.expression.readers.spot_files import read_spots
+    from napari_dkan.inference.predict import find_tissue_region, predict
+    from napari_dkan.inference.predictor import Predictor
     from napari_dkan.inference.target import target_from_region
     from napari_dkan.model import load_checkpoint
-    from napari_dkan.samples import find_bundled_checkpoint, fetch_her2st_section, get_synthetic_section
+    from napari_dkan.samples import (
+        fetch_her2st_section,
+        find_bundled_checkpoint,
+        get_synthetic_section,
+    )
     from napari_dkan.slide import open_slide
 
     try:

@@ -102,13 +102,13 @@ def why(data: Path, parent: Path, name: str, seed: int) -> dict[str, float]:
     """Gains in PCC-ALL on the reported half with help that no fit on the other half has."""
     import torch
 
-    from napari_dkan.expression.layouts import read_sections
+    from napari_dkan.expression.readers.discovery import read_sections
     from napari_dkan.model import load_checkpoint
-    from napari_dkan.training.tuning.course import mean_gene_pcc
-    from napari_dkan.training.tuning.lesson import TrainingSectionReader
-    from napari_dkan.training.tuning.pupil import compute_spot_tokens
-    from napari_dkan.training.tuning.settings import FinetuneSettings
-    from napari_dkan.training.tuning.split import split_sections
+    from napari_dkan.training.finetuning.finetune_settings import FinetuneSettings
+    from napari_dkan.training.finetuning.hold_out_split import split_sections
+    from napari_dkan.training.finetuning.training_section import TrainingSectionReader
+    from napari_dkan.training.finetuning.tuned_model import compute_spot_tokens
+    from napari_dkan.training.finetuning.tuning_loop import mean_gene_pcc
 
     model = load_checkpoint(parent)
     (section,) = read_sections(data, [name])
@@ -116,11 +116,16 @@ def why(data: Path, parent: Path, name: str, seed: int) -> dict[str, float]:
     parts = split_sections([lesson], FinetuneSettings(share=0.5, seed=seed), 1)
     (fit,), (y,) = parts.train.rows, parts.train.labels
     (out,), (wanted,) = parts.test.rows, parts.test.labels
-    each = [m.decode(compute_spot_tokens(m, [lesson])[0].fused.z).detach() for m in model.network.member_networks]
+    each = [
+        m.decode(compute_spot_tokens(m, [lesson])[0].fused.z).detach()
+        for m in model.network.member_networks
+    ]
     before = torch.stack(each).mean(dim=0).numpy()
     known = mean_gene_pcc(before[out], wanted)
     error = y - before[fit]
-    apart = np.linalg.norm(lesson.array_coordinates[:, None] - lesson.array_coordinates[None], axis=2)
+    apart = np.linalg.norm(
+        lesson.array_coordinates[:, None] - lesson.array_coordinates[None], axis=2
+    )
     carried = []
     for reach in (1, 2, 4, 8):
         near = np.exp(-apart / reach)
@@ -130,12 +135,16 @@ def why(data: Path, parent: Path, name: str, seed: int) -> dict[str, float]:
             carried.append(mean_gene_pcc(before[out] + change, wanted) - known)
     panel = section[lesson.section_rows, list(model.panel.symbols)].X
     counts = np.asarray(panel.sum(axis=1)).reshape(-1, 1)
-    depth = model.label_scale.smooth(np.log10(counts).astype(np.float32), lesson.array_coordinates)[out]
+    depth = model.label_scale.smooth(np.log10(counts).astype(np.float32), lesson.array_coordinates)[
+        out
+    ]
     line = np.hstack([np.ones_like(depth), depth])
     explained = line @ np.linalg.lstsq(line, wanted - before[out], rcond=None)[0]
     return {
         "true_errors_carried_over": round(max(carried), 4),
-        "depth_of_every_spot_known": round(mean_gene_pcc(before[out] + explained, wanted) - known, 4),
+        "depth_of_every_spot_known": round(
+            mean_gene_pcc(before[out] + explained, wanted) - known, 4
+        ),
     }
 
 

@@ -26,8 +26,8 @@ def main() -> None:
     parser.add_argument("--small", action="store_true", help=f"{SMALL:.0f} s of jobs")
     wanted = SMALL if parser.parse_args().small else SECONDS
     viewer, panel, title = ready_window()
-    from napari_dkan.viewer.places import target_from_layers
-    from napari_dkan.viewer.session import TargetMode
+    from napari_dkan.viewer.jobs.target_from_layers import target_from_layers
+    from napari_dkan.viewer.session.viewer_settings import TargetMode
 
     session = panel.session
     session.change_settings(where=TargetMode.TISSUE, dense=True)

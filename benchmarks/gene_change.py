@@ -32,11 +32,11 @@ def main() -> None:
     parser.add_argument("--small", action="store_true", help=f"{SMALL} changes of gene")
     small = parser.parse_args().small
     viewer, panel, title = ready_window()
-    from napari_dkan.inference.decoding import GeneDecoder
     from napari_dkan.inference.prediction import Prediction
-    from napari_dkan.inference.target import TargetKind, Target
-    from napari_dkan.spatial.grid import TileGrid
-    from napari_dkan.viewer.overlay import GridOverlay
+    from napari_dkan.inference.predictor import GeneDecoder
+    from napari_dkan.inference.target import Target, TargetKind
+    from napari_dkan.spatial.tile_grid import TileGrid
+    from napari_dkan.viewer.layers.prediction_overlay import GridOverlay
 
     session, frames = panel.session, Frames(viewer)
     slide, checkpoint = session.slide, session.checkpoint
@@ -76,7 +76,9 @@ def main() -> None:
         start = time.perf_counter()
         session.set_gene(symbol)
         handled.append(1000 * (time.perf_counter() - start))
-        frames.wait(lambda: not len(prediction.find_undecoded_rows(column)) and frames.count > grown)
+        frames.wait(
+            lambda: not len(prediction.find_undecoded_rows(column)) and frames.count > grown
+        )
         spent = 1000 * (time.perf_counter() - start)
         settle(panel, 0.1)
         return spent

@@ -24,10 +24,10 @@ from pyramid import MPP, pyramid_file
 from shapely.geometry import box
 from verdict import Figure, print_table
 
-from napari_dkan.inference.engine import Predictor
-from napari_dkan.inference.patches import PatchKeys, keys_from_centers
-from napari_dkan.inference.reading import open_patch_loader
-from napari_dkan.inference.target import TargetKind, Target, target_from_region
+from napari_dkan.inference.patch_features.patch_geometry import PatchKeys, keys_from_centers
+from napari_dkan.inference.patch_features.patch_loader import open_patch_loader
+from napari_dkan.inference.predictor import Predictor
+from napari_dkan.inference.target import Target, TargetKind, target_from_region
 from napari_dkan.slide import Slide, open_slide
 from napari_dkan.spatial.spots import Spots
 

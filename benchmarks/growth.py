@@ -59,8 +59,8 @@ def measured(tiles: int, path: Path) -> tuple[float, float, int]:
     import torch
     from shapely.geometry import box
 
-    from napari_dkan.inference.engine import Predictor
     from napari_dkan.inference.predict import predict
+    from napari_dkan.inference.predictor import Predictor
     from napari_dkan.inference.target import target_from_region
     from napari_dkan.model import load_checkpoint
     from napari_dkan.samples import find_bundled_checkpoint

@@ -9,17 +9,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_dkan.inference.engine import Predictor
-from napari_dkan.inference.evidence import QC_FEATURE_NAMES
-from napari_dkan.inference.predict import predict, find_tissue_region
+from napari_dkan.inference.predict import find_tissue_region, predict
+from napari_dkan.inference.predictor import Predictor
 from napari_dkan.inference.target import target_from_spots
+from napari_dkan.inference.tile_qc_features import QC_FEATURE_NAMES
 from napari_dkan.model import Checkpoint, load_checkpoint
-from napari_dkan.model.reference import DISTANCE_FEATURE, TrainingReference
-from napari_dkan.quality.reliability import Reliability, score_reliability, compute_risk_term
+from napari_dkan.model.checkpoint.training_reference import DISTANCE_FEATURE, TrainingReference
+from napari_dkan.quality.reliability import Reliability, compute_risk_term, score_reliability
 from napari_dkan.slide import open_slide
-from napari_dkan.training.evaluate import make_measured_section
-from napari_dkan.training.loading import read_section_data
-from napari_dkan.training.reference import add_reference
+from napari_dkan.training.data.measured_section import make_measured_section
+from napari_dkan.training.data.section_loading import read_section_data
+from napari_dkan.training.fit.build_reference import add_reference
 
 SECTIONS = ("C2", "C3", "C4", "C5")
 Numbers = NDArray[np.floating]
@@ -66,7 +66,9 @@ def held_out_of(checkpoint: Checkpoint, given: Any, image: Path | None = None) -
     measured = make_measured_section(given, checkpoint)
     mpp = float(given.uns["mpp"])
     with open_slide(image or given.uns["image"]) as slide:
-        target = target_from_spots(measured.labeled_spots(), slide.width, slide.height, measured.name)
+        target = target_from_spots(
+            measured.labeled_spots(), slide.width, slide.height, measured.name
+        )
         predictor = Predictor(slide, checkpoint, mpp, find_tissue_region(slide, mpp))
         prediction = predict(predictor, target)
     rows = list(measured.panel_rows)
@@ -91,7 +93,9 @@ def held_out_of(checkpoint: Checkpoint, given: Any, image: Path | None = None) -
     )
 
 
-def signs_of(reference: TrainingReference, evidence: Numbers, tokens: Numbers) -> dict[str, Numbers]:
+def signs_of(
+    reference: TrainingReference, evidence: Numbers, tokens: Numbers
+) -> dict[str, Numbers]:
     """Each candidate in the standard deviations of the training spots, higher is worse."""
     noted = {name: evidence[:, i] for i, name in enumerate(QC_FEATURE_NAMES)}
     noted[DISTANCE_FEATURE] = reference.compute_distance(tokens)

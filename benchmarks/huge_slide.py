@@ -101,7 +101,7 @@ def part_view(path: Path, tiles: int) -> dict:
 def part_tissue(path: Path, tiles: int) -> dict:
     """In the process of a viewer with the slide, so that memory is comparable."""
     from napari_dkan.slide.tissue import find_tissue
-    from napari_dkan.viewer.slides import slide_from_layer
+    from napari_dkan.viewer.session.slide_layer import slide_from_layer
 
     viewer = empty_viewer()
     viewer.open(path, plugin="napari-dkan")
@@ -117,16 +117,16 @@ def part_tissue(path: Path, tiles: int) -> dict:
 
 def part_job(path: Path, tiles: int) -> dict:
     """Viewer, slide, tissue and the first tiles of the dense map of all tissue."""
-    from napari_dkan.viewer.slides import slide_from_layer
-    from napari_dkan.viewer.torch_beside_gl import import_torch
+    from napari_dkan.viewer.session.slide_layer import slide_from_layer
+    from napari_dkan.viewer.widgets.gl_compat import import_torch
 
     viewer = empty_viewer()
     viewer.open(path, plugin="napari-dkan")
     draw(viewer)
     slide = slide_from_layer(viewer.layers[0])[0]
     import_torch()
-    from napari_dkan.inference.engine import Predictor
     from napari_dkan.inference.predict import find_tissue_region
+    from napari_dkan.inference.predictor import Predictor
     from napari_dkan.inference.target import target_from_region
     from napari_dkan.model import load_checkpoint
     from napari_dkan.samples import find_bundled_checkpoint

@@ -30,8 +30,8 @@ def main() -> None:
     from qtpy.QtTest import QTest
 
     from napari_dkan.viewer import demo
-    from napari_dkan.viewer.places import target_from_layers
-    from napari_dkan.viewer.session import TargetMode
+    from napari_dkan.viewer.jobs.target_from_layers import target_from_layers
+    from napari_dkan.viewer.session.viewer_settings import TargetMode
 
     session, lens, frames = panel.session, panel.lens, Frames(viewer)
     session.change_settings(where=TargetMode.TISSUE, dense=True)

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from published_step import dual_path, feed_forward, queries_of, self_attention
 from torch import Tensor
 
-from napari_dkan.inference.patches import PatchReader
-from napari_dkan.model.encoders.protocol import IMAGENET_MEAN, IMAGENET_STD, TileEncoder
-from napari_dkan.model.network import DKAN
+from napari_dkan.inference.patch_features.patch_geometry import PatchReader
+from napari_dkan.model.encoders.encoder_spec import IMAGENET_MEAN, IMAGENET_STD, TileEncoder
+from napari_dkan.model.network.dkan_network import DKAN
 
 
 class LiteralPath:

@@ -23,15 +23,21 @@ from held_out import SECTIONS, HeldOut, checkpoint_without, held_out_of
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
-from napari_dkan.inference.engine import Predictor
-from napari_dkan.inference.predict import predict, find_tissue_region
+from napari_dkan.inference.predict import find_tissue_region, predict
+from napari_dkan.inference.predictor import Predictor
 from napari_dkan.inference.target import target_from_region
-from napari_dkan.quality.reliability import HELD_OUT_RISK_DECILES, POOR_BELOW, RISK_TERMS, TILE_ARTIFACTS, DECILES
-from napari_dkan.quality.slide_check import check_domain_shift
+from napari_dkan.quality.reliability import (
+    DECILES,
+    HELD_OUT_RISK_DECILES,
+    POOR_BELOW,
+    RISK_TERMS,
+    TILE_ARTIFACTS,
+)
+from napari_dkan.quality.slide_checks import check_domain_shift
 from napari_dkan.slide import open_slide
-from napari_dkan.training.augment import Augmentation, StainTransform
-from napari_dkan.training.evaluate import make_measured_section
-from napari_dkan.training.loading import read_section_data
+from napari_dkan.training.data.augmentation import Augmentation, StainTransform
+from napari_dkan.training.data.measured_section import make_measured_section
+from napari_dkan.training.data.section_loading import read_section_data
 
 KINDS = ("blur", "pen", "fold", "hole")
 REACH_UM = 120  # half the side of what is painted around a spot
@@ -76,7 +82,8 @@ def compare(clean: HeldOut, ruined: HeldOut, kinds: NDArray) -> dict[str, Any]:
             "flagged_planted": float(ruined.judged.unreliable[rows].mean()),
             "flagged_planted_without_signs": float((unaided[rows] < POOR_BELOW).mean()),
             "by_sign": {
-                s.name: float((ruined.judged.concerns[s.name][rows] >= 1).mean()) for s in TILE_ARTIFACTS
+                s.name: float((ruined.judged.concerns[s.name][rows] >= 1).mean())
+                for s in TILE_ARTIFACTS
             },
         }
     return made
@@ -114,7 +121,9 @@ def foreign(checkpoint: Any, args: argparse.Namespace) -> str:
     with open_slide(args.foreign) as slide:
         mpp = slide.pixel_size.mpp
         tissue = find_tissue_region(slide, mpp)
-        target = target_from_region(tissue, checkpoint.patch.um, mpp, slide.width, slide.height, tissue)
+        target = target_from_region(
+            tissue, checkpoint.patch.um, mpp, slide.width, slide.height, tissue
+        )
         predictor = Predictor(slide, checkpoint, mpp, tissue)
         prediction = predict(predictor, target, genes=checkpoint.panel.symbols[:1])
     return check_domain_shift(checkpoint, prediction.qc_features, mpp)

@@ -116,8 +116,8 @@ def cut(writer: Writer, path: Path, version: int, after: float) -> None:
 
 
 def writers(folder: Path) -> list[Writer]:
-    from napari_dkan.export.kinds import write_result
-    from napari_dkan.export.reopen import load_result
+    from napari_dkan.export.export_formats import write_result
+    from napari_dkan.export.result_reader import load_result
 
     results = [result(0.0), result(1.0)]
 
@@ -172,13 +172,13 @@ CELLS, GENES = 400, tuple(f"GENE{i}" for i in range(50))
 
 def result(value: float) -> Any:
     """A result with this value everywhere."""
-    from napari_dkan.export.picture import SlideOverview
-    from napari_dkan.export.saved import SavedResult, SlideRecord
+    from napari_dkan.export.saved_result import SavedResult, SlideRecord
+    from napari_dkan.export.slide_overview import SlideOverview
     from napari_dkan.expression.label_scale import LabelScale
     from napari_dkan.expression.panel import Gene, Panel
     from napari_dkan.inference.prediction import Prediction
-    from napari_dkan.inference.target import TargetKind, Target
-    from napari_dkan.spatial.grid import TileGrid
+    from napari_dkan.inference.target import Target, TargetKind
+    from napari_dkan.spatial.tile_grid import TileGrid
 
     cells = np.stack(np.meshgrid(np.arange(20), np.arange(20)), -1).reshape(-1, 2)
     grid = TileGrid(200.0, 100.0, cells)
@@ -210,7 +210,7 @@ def checkpoint() -> Writer:
     import torch
 
     from napari_dkan.model import load_checkpoint, save_checkpoint
-    from napari_dkan.samples.bundled import find_bundled_checkpoint
+    from napari_dkan.samples.bundled_checkpoints import find_bundled_checkpoint
 
     torch.set_num_threads(1)  # its threads would be missing in the child
     loaded = load_checkpoint(find_bundled_checkpoint("synthetic"))
@@ -225,10 +225,12 @@ def checkpoint() -> Writer:
 
 def memory() -> Writer:
     """What the viewer remembers, in its own place."""
-    from napari_dkan.viewer import memory as remembered
+    from napari_dkan.viewer.session import user_history as remembered
 
     def read(path: Path) -> int:
-        told = json.loads(remembered._history_path().read_text(encoding="utf-8"))  # half a file raises
+        told = json.loads(
+            remembered._history_path().read_text(encoding="utf-8")
+        )  # half a file raises
         return int(told["mpp"]["slide"])
 
     return Writer(
@@ -238,8 +240,8 @@ def memory() -> Writer:
 
 def store(folder: Path) -> Writer:
     """Tiles kept on disk: what can be read of them is right, the rest is computed anew."""
-    from napari_dkan.inference.store.key import CacheKey
-    from napari_dkan.inference.store.store import open_cache_entry
+    from napari_dkan.inference.cache.cache_entry import open_cache_entry
+    from napari_dkan.inference.cache.cache_key import CacheKey
 
     key = CacheKey("0" * 64, "slide.svs", "features", 64, (("encoder", "none"),))
     keys = np.stack(np.meshgrid(np.arange(40), np.arange(50)), -1).reshape(-1, 2)
@@ -254,7 +256,10 @@ def store(folder: Path) -> Writer:
     def read(path: Path) -> int:
         kept = open_cache_entry(key, path, 1 << 30)
         known, values = kept.load()
-        assert not kept.damaged_segments and (values == known.sum(axis=1, dtype=np.float32)[:, None]).all()
+        assert (
+            not kept.damaged_segments
+            and (values == known.sum(axis=1, dtype=np.float32)[:, None]).all()
+        )
         return 1
 
     return Writer("store", "tiles", write, read, new=True)

@@ -6,12 +6,11 @@ import torch
 
 from napari_dkan.expression.label_scale import LabelScale
 from napari_dkan.expression.panel import Gene, Panel
-from napari_dkan.model.checkpoint import Checkpoint
-from napari_dkan.model.config import DKANConfig, StackConfig
-from napari_dkan.model.description import PatchGeometry
-from napari_dkan.model.encoders.protocol import EncoderSpec
+from napari_dkan.model.checkpoint.checkpoint_file import Checkpoint, PatchGeometry
+from napari_dkan.model.encoders.encoder_spec import EncoderSpec
 from napari_dkan.model.encoders.timm_encoder import TimmEncoder
-from napari_dkan.model.network import DKAN
+from napari_dkan.model.network.dkan_config import DKANConfig, StackConfig
+from napari_dkan.model.network.dkan_network import DKAN
 
 PX = 224  # of a patch and of an encoder's tile
 PITCH_UM = 200.0

@@ -13,10 +13,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from napari_dkan.model.layers import FeedForward, SelfAttention, SingleKeyTransformer
-from napari_dkan.model.network import DKAN
-from napari_dkan.training.batches import TrainingBatch
-from napari_dkan.training.settings import TrainSettings
+from napari_dkan.model.network.attention_blocks import (
+    FeedForward,
+    SelfAttention,
+    SingleKeyTransformer,
+)
+from napari_dkan.model.network.dkan_network import DKAN
+from napari_dkan.training.data.section_batches import TrainingBatch
+from napari_dkan.training.train_settings import TrainSettings
 
 
 class PublishedStep(nn.Module):

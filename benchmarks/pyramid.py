@@ -35,7 +35,7 @@ def pyramid_file(side: int) -> Path:
     import tifffile
     from PIL import Image
 
-    from napari_dkan.files import atomic_write
+    from napari_dkan.atomic_write import atomic_write
 
     name, section = section_pixels()
     path = BUILD / f"mirrored-{name}-{side}.tif"

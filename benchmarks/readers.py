@@ -41,8 +41,8 @@ def ours(path: Path) -> Iterator[Read]:
 @contextmanager
 def ours_openslide(path: Path) -> Iterator[Read]:
     """Our reader of vendor formats: OpenSlide along the tile grid, RGB tiles kept."""
-    from napari_dkan.slide.open_slide_source import OpenSlideSource
     from napari_dkan.slide.slide import Slide
+    from napari_dkan.slide.sources.openslide_source import OpenSlideSource
 
     with Slide(path, OpenSlideSource(path)) as slide:
         yield lambda x, y: slide.read_region(x, y, SIDE, SIDE)

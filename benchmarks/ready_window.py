@@ -12,7 +12,7 @@ from section import empty_cache
 if TYPE_CHECKING:
     from napari import Viewer
 
-    from napari_dkan.viewer.predict_widget import PredictWidget
+    from napari_dkan.viewer.panels.predict.predict_widget import PredictWidget
 
 
 def ready_window() -> tuple[Viewer, PredictWidget, str]:
@@ -33,7 +33,12 @@ def settle(panel: PredictWidget, seconds: float = 1.0) -> None:
     """Wait until nothing runs any more; the warm-up begins a moment after the view rests."""
     from napari_dkan.viewer import demo
 
-    lanes: tuple[Any, ...] = (panel.prefetcher, panel.prediction_jobs, panel.click_predictor, panel.gene_decode_job)
+    lanes: tuple[Any, ...] = (
+        panel.prefetcher,
+        panel.prediction_jobs,
+        panel.click_predictor,
+        panel.gene_decode_job,
+    )
     while True:
         demo.wait_until(lambda: not any(lane.busy for lane in lanes), "a window at rest")
         demo.process_events(seconds)

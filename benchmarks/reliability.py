@@ -18,8 +18,8 @@ import numpy as np
 from held_out import SECTIONS, HeldOut, checkpoint_without, curve, gain, held_out
 from scipy.stats import spearmanr
 
-from napari_dkan.quality.reliability import RISK_TERMS, DECILES
-from napari_dkan.training.fingerprint import collect_provenance
+from napari_dkan.quality.reliability import DECILES, RISK_TERMS
+from napari_dkan.training.run_provenance import collect_provenance
 
 CANDIDATES = (
     "distance",
@@ -170,7 +170,9 @@ def main() -> None:
         for name in args.sections
     ]
     found = report(sections)
-    found["made"] = collect_provenance("python benchmarks/reliability.py --data DATA --folds build/folds")
+    found["made"] = collect_provenance(
+        "python benchmarks/reliability.py --data DATA --folds build/folds"
+    )
     args.out.write_text(json.dumps(found, indent=1) + "\n")
     draw(sections, args.figure)
     print(f"{'':18}{'gain':>7}{'sd':>6}{'1-r':>7}{'like':>6}")

@@ -23,9 +23,13 @@ class Section:
 def best_section() -> Section:
     """C3 of the her2st study, else the synthetic section."""
     from napari_dkan.errors import DkanError
-    from napari_dkan.expression.arrayfit import mpp_from_spots
-    from napari_dkan.expression.spotfile import read_spots
-    from napari_dkan.samples import find_bundled_checkpoint, fetch_her2st_section, get_synthetic_section
+    from napari_dkan.expression.array_geometry import mpp_from_spots
+    from napari_dkan.expression.readers.spot_files import read_spots
+    from napari_dkan.samples import (
+        fetch_her2st_section,
+        find_bundled_checkpoint,
+        get_synthetic_section,
+    )
     from napari_dkan.slide import open_slide
 
     try:

@@ -43,7 +43,7 @@ def main() -> int:
 def soak(cycles: int) -> list[dict[str, float]]:
     from napari_dkan.samples import find_bundled_checkpoint
     from napari_dkan.viewer import demo
-    from napari_dkan.viewer.places import target_from_layers
+    from napari_dkan.viewer.jobs.target_from_layers import target_from_layers
 
     viewer, panel, _ = demo.open_section()
     session, chance = panel.session, random.Random(2021)
@@ -61,7 +61,9 @@ def soak(cycles: int) -> list[dict[str, float]]:
             demo.process_events(chance.uniform(0, 0.3))
             panel.target_box.cancel_button.click()
         session.step_gene(1)
-        demo.wait_until(lambda: not panel.prediction_jobs.busy and not panel.gene_decode_job.busy, "the map")
+        demo.wait_until(
+            lambda: not panel.prediction_jobs.busy and not panel.gene_decode_job.busy, "the map"
+        )
         for overlay in list(session.overlays):
             viewer.layers.remove(overlay.layer)
         if cycle % 10 == 0:

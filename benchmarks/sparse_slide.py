@@ -21,7 +21,7 @@ def sparse_file(side: int) -> Path:
     """The file in build/, with levels down to 1,024 px; written once and kept."""
     import tifffile
 
-    from napari_dkan.files import atomic_write
+    from napari_dkan.atomic_write import atomic_write
 
     path = BUILD / f"sparse-{side}.tif"
     if path.exists():

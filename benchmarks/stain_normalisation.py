@@ -21,18 +21,18 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from napari_dkan.expression.genetable import read_panel
-from napari_dkan.inference.engine import Predictor
-from napari_dkan.inference.predict import predict, find_tissue_region
+from napari_dkan.expression.panel import read_panel
+from napari_dkan.inference.predict import find_tissue_region, predict
+from napari_dkan.inference.predictor import Predictor
 from napari_dkan.inference.target import target_from_spots
 from napari_dkan.model import Checkpoint
 from napari_dkan.slide import Slide, open_slide
-from napari_dkan.training.augment import Augmentation, StainTransform
-from napari_dkan.training.loading import load_sections, read_section_data
-from napari_dkan.training.measured import make_measured_section
+from napari_dkan.training.data.augmentation import Augmentation, StainTransform
+from napari_dkan.training.data.measured_section import make_measured_section
+from napari_dkan.training.data.section_loading import load_sections, read_section_data
 from napari_dkan.training.metrics import score_predictions
-from napari_dkan.training.settings import TrainSettings
 from napari_dkan.training.train import train_on_sections
+from napari_dkan.training.train_settings import TrainSettings
 
 TRAINING, LEFT_OUT = ["C2", "C4", "C5"], "C3"
 METHODS = (None, "macenko", "reinhard")
@@ -93,7 +93,9 @@ def predicted(slide: Slide, checkpoint: Checkpoint, data: object) -> tuple[np.nd
     predictor = Predictor(slide, checkpoint, MPP, find_tissue_region(slide, MPP))
     values = predict(predictor, target, "spot array").values
     labels = {LEFT_OUT: measured.labels.values}
-    per_gene = score_predictions({LEFT_OUT: values[:, list(measured.panel_rows)]}, labels).pcc_per_gene
+    per_gene = score_predictions(
+        {LEFT_OUT: values[:, list(measured.panel_rows)]}, labels
+    ).pcc_per_gene
     return values, float(np.nanmean(per_gene))
 
 

@@ -29,10 +29,10 @@ from published_model import published_config
 from published_step import PublishedStep
 from torch import Tensor
 
-from napari_dkan.model.network import DKAN
-from napari_dkan.training.batches import TrainingBatch
-from napari_dkan.training.module import DKANLightningModule
-from napari_dkan.training.settings import TrainSettings
+from napari_dkan.model.network.dkan_network import DKAN
+from napari_dkan.training.data.section_batches import TrainingBatch
+from napari_dkan.training.fit.lightning_module import DKANLightningModule
+from napari_dkan.training.train_settings import TrainSettings
 
 Loss = Callable[[], Tensor]
 STEPS = ("ours", "literal")

@@ -29,16 +29,25 @@ import torch
 from why_maps import Spot, blurred, remaining
 from why_table import mean_curves, summary, table
 
-from napari_dkan.inference.engine import Predictor
+from napari_dkan.inference.occlusion import (
+    DEFAULT_BLOCKS,
+    attribute_gene,
+    compute_global_token,
+    compute_mean_color,
+    compute_occluded_tokens,
+    fuse_tokens,
+)
 from napari_dkan.inference.predict import find_tissue_region
-from napari_dkan.inference.why import DEFAULT_BLOCKS, compute_occluded_tokens, fuse_tokens, compute_mean_color, compute_global_token, attribute_gene
+from napari_dkan.inference.predictor import Predictor
 from napari_dkan.model import load_checkpoint
 from napari_dkan.slide import open_slide
-from napari_dkan.training.evaluate import make_measured_section
-from napari_dkan.training.loading import read_section_data
+from napari_dkan.training.data.measured_section import make_measured_section
+from napari_dkan.training.data.section_loading import read_section_data
 
 NAMES = ("C2", "C3", "C4", "C5")
-STEPS = np.arange(7, DEFAULT_BLOCKS**2, 7)  # blocks gone when the network is asked; 0 and all are shared
+STEPS = np.arange(
+    7, DEFAULT_BLOCKS**2, 7
+)  # blocks gone when the network is asked; 0 and all are shared
 RANDOM = 4
 SIGNED_ONLY = ("covering, no short cut", "of another gene")
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from napari_dkan.model.ensemble import Ensemble
-from napari_dkan.model.layers import CrossAttention
-from napari_dkan.model.network import DKAN
+from napari_dkan.model.network.attention_blocks import CrossAttention
+from napari_dkan.model.network.dkan_network import DKAN
+from napari_dkan.model.network.ensemble import Ensemble
 
 
 def attention_weights(

@@ -16,16 +16,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 from why_attention import fusion_attention
 
-from napari_dkan.inference.why import (
+from napari_dkan.inference.occlusion import (
     DEFAULT_BLOCKS,
     OccludedTokens,
-    occlude_spot,
-    compute_occluded_tokens,
-    gather_spot_inputs,
-    fuse_tokens,
-    compute_mean_color,
-    compute_global_token,
     attribute_gene,
+    compute_global_token,
+    compute_mean_color,
+    compute_occluded_tokens,
+    fuse_tokens,
+    gather_spot_inputs,
+    occlude_spot,
 )
 
 Map = NDArray[np.float64]
@@ -50,7 +50,9 @@ class Spot:
 
     @cached_property
     def coverings(self) -> OccludedTokens:
-        return occlude_spot(self.predictor, drained(gather_spot_inputs(self.predictor, self.x, self.y)))
+        return occlude_spot(
+            self.predictor, drained(gather_spot_inputs(self.predictor, self.x, self.y))
+        )
 
     @property
     def given(self) -> Any:
@@ -60,7 +62,9 @@ class Spot:
     def _exact(self) -> Tensor:
         keep = np.ones((DEFAULT_BLOCKS**2, DEFAULT_BLOCKS**2), bool)
         np.fill_diagonal(keep, False)
-        return compute_occluded_tokens(self.predictor, self.given, keep.reshape(-1, DEFAULT_BLOCKS, DEFAULT_BLOCKS))
+        return compute_occluded_tokens(
+            self.predictor, self.given, keep.reshape(-1, DEFAULT_BLOCKS, DEFAULT_BLOCKS)
+        )
 
     def patch_maps(self, gene: int) -> tuple[dict[str, Map], dict[str, Map]]:
         """Signed and unsigned maps of the patch."""
@@ -101,7 +105,9 @@ class Spot:
             place = compute_global_token(self.predictor, given, _own(given))
             mask = given.mask.repeat(len(given.near), 1)
             mask.fill_diagonal_(False)
-            return fuse_tokens(self.predictor, given, c.target_tokens, given.near[None], place, mask)
+            return fuse_tokens(
+                self.predictor, given, c.target_tokens, given.near[None], place, mask
+            )
 
     @cached_property
     def _attention(self) -> tuple[Map, Map]:
@@ -118,7 +124,7 @@ class Spot:
 
         The built-in encoder's numbers are differentiable but for the shares above a level.
         """
-        from napari_dkan.model.encoders.stain_statistics import compute_tile_statistics
+        from napari_dkan.model.encoders.stain_encoder import compute_tile_statistics
 
         predictor, given = self.predictor, self.given
         token, spread = predictor.decoder.get_gene_token(gene)

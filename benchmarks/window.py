@@ -14,7 +14,7 @@ CLICKS = 20
 
 def main() -> None:
     from napari_dkan.viewer import demo
-    from napari_dkan.viewer.session import TargetMode
+    from napari_dkan.viewer.session.viewer_settings import TargetMode
 
     start = time.perf_counter()
     viewer, panel, title = demo.open_section()
@@ -39,8 +39,12 @@ def main() -> None:
     demo.draw_region(panel, middle.x, middle.y, 2500)
     demo.process_events(0.2)
     panel.target_box.start_prediction()
-    demo.wait_until(lambda: session.overlays[-1].prediction.target.grid is not None, "the first tiles")
-    demo.wait_until(lambda: session.overlays[-1].prediction.predicted_mask.any(), "the first tiles", pause=0.001)
+    demo.wait_until(
+        lambda: session.overlays[-1].prediction.target.grid is not None, "the first tiles"
+    )
+    demo.wait_until(
+        lambda: session.overlays[-1].prediction.predicted_mask.any(), "the first tiles", pause=0.001
+    )
     rows.append(("region, first tiles on the canvas", f"{time.perf_counter() - start:.2f} s"))
     demo.wait_until(lambda: not panel.prediction_jobs.busy, "the region")
     seconds = time.perf_counter() - start

@@ -11,10 +11,10 @@ from section import best_section
 
 
 def main() -> None:
-    from napari_dkan.inference.engine import Predictor
-    from napari_dkan.inference.predict import predict, find_tissue_region
+    from napari_dkan.inference.global_context import CAPTURE_AREA_UM, ContextWindowLayout
+    from napari_dkan.inference.predict import find_tissue_region, predict
+    from napari_dkan.inference.predictor import Predictor
     from napari_dkan.inference.target import target_from_region
-    from napari_dkan.inference.windows import CAPTURE_AREA_UM, ContextWindowLayout
     from napari_dkan.model import load_checkpoint
     from napari_dkan.slide import open_slide
 

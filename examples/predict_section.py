@@ -12,9 +12,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from napari_dkan.export.anndata import to_anndata, write_h5ad
-from napari_dkan.inference.engine import Predictor
-from napari_dkan.inference.predict import predict, find_tissue_region
+from napari_dkan.export.anndata_export import to_anndata, write_h5ad
+from napari_dkan.inference.predict import find_tissue_region, predict
+from napari_dkan.inference.predictor import Predictor
 from napari_dkan.inference.target import target_from_region
 from napari_dkan.model import load_checkpoint
 from napari_dkan.samples import find_bundled_checkpoint, get_synthetic_section
@@ -37,7 +37,9 @@ def main() -> None:
         if mpp is None:
             ask.error(f"{path} does not state its pixel size; give --mpp")
         tissue = find_tissue_region(slide, mpp)
-        target = target_from_region(tissue, checkpoint.spot_pitch_um, mpp, slide.width, slide.height)
+        target = target_from_region(
+            tissue, checkpoint.spot_pitch_um, mpp, slide.width, slide.height
+        )
         predictor = Predictor(slide, checkpoint, mpp, tissue)
         prediction = predict(predictor, target)
         write_h5ad(to_anndata(prediction, slide), given.out)

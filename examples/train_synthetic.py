@@ -15,23 +15,27 @@ from pathlib import Path
 
 import numpy as np
 
-from napari_dkan.expression.genetable import annotate_panel
-from napari_dkan.expression.her2st import read_her2st_section
 from napari_dkan.expression.label_scale import LabelScale
-from napari_dkan.expression.panel import Panel
+from napari_dkan.expression.panel import Panel, annotate_panel
+from napari_dkan.expression.readers.her2st_sections import read_her2st_section
 from napari_dkan.model import Checkpoint, PatchGeometry, save_checkpoint
+from napari_dkan.model.ridge_regression import compute_multi_scale_features
 from napari_dkan.samples import get_synthetic_section
-from napari_dkan.samples.simulate import GENE_WEIGHTS
-from napari_dkan.samples.synthetic import SIMULATION_NOTICE, SAMPLE_SEED
+from napari_dkan.samples.synthetic_section import GENE_WEIGHTS, SAMPLE_SEED, SIMULATION_NOTICE
 from napari_dkan.slide import open_slide
-from napari_dkan.training.batches import predict_batch, make_section_batch
-from napari_dkan.training.fit import fit_network
-from napari_dkan.training.gene_text import make_random_gene_text
+from napari_dkan.training.baselines.linear_baselines import fit_ridge_cv
+from napari_dkan.training.data.prepared_section import (
+    PreparedSection,
+    encode_section,
+    fit_section_encoder,
+    prepare_section,
+)
+from napari_dkan.training.data.section_batches import make_section_batch, predict_batch
+from napari_dkan.training.fit.build_reference import build_reference
+from napari_dkan.training.fit.fit_model import fit_network
+from napari_dkan.training.genes.gene_text import make_random_gene_text
 from napari_dkan.training.metrics import score_predictions
-from napari_dkan.training.reference import build_reference
-from napari_dkan.training.ridge import fit_ridge_cv, compute_multi_scale_features
-from napari_dkan.training.sections import PreparedSection, encode_section, fit_section_encoder, prepare_section
-from napari_dkan.training.settings import TrainSettings
+from napari_dkan.training.train_settings import TrainSettings
 
 # No smoothing: these maps are to show single glands, and simulated counts are not sparse.
 SCALE = LabelScale(smoothing=1)
@@ -86,7 +90,9 @@ def main() -> None:
     network = fit_network([encoded[s] for s in train], text, settings, on_epoch=report).network
 
     def scales(seed: int) -> np.ndarray:
-        return compute_multi_scale_features(encoded[seed].neighbor_features.numpy(), sections[seed].mask.numpy())
+        return compute_multi_scale_features(
+            encoded[seed].neighbor_features.numpy(), sections[seed].mask.numpy()
+        )
 
     ridge = fit_ridge_cv([scales(s) for s in train], [sections[s].labels.numpy() for s in train])
     measured = {f"X{s}": sections[s].labels.numpy() for s in test}
@@ -95,7 +101,10 @@ def main() -> None:
         batch = make_section_batch(encoded[seed])
         by_dkan[f"X{seed}"] = predict_batch(network, batch).numpy()
     by_ridge = {f"X{seed}": ridge.predict(scales(seed)) for seed in test}
-    dkan, beside = score_predictions(by_dkan, measured).to_summary(), score_predictions(by_ridge, measured).to_summary()
+    dkan, beside = (
+        score_predictions(by_dkan, measured).to_summary(),
+        score_predictions(by_ridge, measured).to_summary(),
+    )
     metrics = {
         "protocol": f"simulated sections {', '.join(measured)}, never seen in training",
         "pcc_all": dkan["pcc_all"],

@@ -71,7 +71,7 @@ def tiny_checkpoint_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from napari_dkan.expression.label_scale import LabelScale
     from napari_dkan.expression.panel import Gene, Panel
     from napari_dkan.model import DKAN, Checkpoint, DKANConfig, PatchGeometry, save_checkpoint
-    from napari_dkan.model.encoders.stain import StainEncoder
+    from napari_dkan.model.encoders.stain_encoder import StainEncoder
 
     torch.manual_seed(5)
     panel = Panel(

@@ -14,9 +14,9 @@ import timm
 import torch
 from safetensors.torch import save
 
-from napari_dkan.model.encoders import known
-from napari_dkan.model.encoders.known import PublishedEncoder
-from napari_dkan.model.encoders.protocol import EncoderSpec
+from napari_dkan.model.encoders import encoder_catalog as known
+from napari_dkan.model.encoders.encoder_catalog import PublishedEncoder
+from napari_dkan.model.encoders.encoder_spec import EncoderSpec
 
 NAME = "hf-hub:lab/Tiny"
 TINY = PublishedEncoder(

@@ -6,8 +6,7 @@ import os
 import signal
 import time
 
-from napari_dkan.batch.events import JobFinished, JobProgress
-from napari_dkan.batch.job import JobOutcome
+from napari_dkan.batch.slide_job import JobFinished, JobOutcome, JobProgress
 
 
 def serve(pipe, place):

@@ -5,15 +5,15 @@ from __future__ import annotations
 import numpy as np
 from shapely.geometry import box
 
-from napari_dkan.export.picture import SlideOverview
-from napari_dkan.export.saved import SavedReliability, SavedResult, SlideRecord, ViewSettings
+from napari_dkan.export.saved_result import SavedReliability, SavedResult, SlideRecord, ViewSettings
+from napari_dkan.export.slide_overview import SlideOverview
 from napari_dkan.expression.label_scale import LabelScale
 from napari_dkan.expression.panel import Gene, Panel
-from napari_dkan.inference.evidence import QC_FEATURE_NAMES
 from napari_dkan.inference.prediction import Prediction
-from napari_dkan.inference.target import TargetKind, Target
-from napari_dkan.spatial.grid import TileGrid
+from napari_dkan.inference.target import Target, TargetKind
+from napari_dkan.inference.tile_qc_features import QC_FEATURE_NAMES
 from napari_dkan.spatial.spots import Spots
+from napari_dkan.spatial.tile_grid import TileGrid
 
 MPP = 0.7
 PANEL = Panel((Gene("ERBB2", "ENSG00000141736", "a kinase", ("HER2", "NEU")), Gene("CD74")))
@@ -66,7 +66,9 @@ def result(target=None, picture=True, **changes) -> SavedResult:
         "card": {"title": "Made up", "metrics": {"pcc": 0.5, "ridge": None}},
         "reliability": SavedReliability(score, score < 0.1, said),
         "regions": box(100.25, 100.5, 900.125, 800).difference(box(300, 300, 400, 400)),
-        "view": ViewSettings("CD74", ("ERBB2",), (0.1, 1.5), "viridis", 0.5, False, (812.5, 600.0), 0.3),
+        "view": ViewSettings(
+            "CD74", ("ERBB2",), (0.1, 1.5), "viridis", 0.5, False, (812.5, 600.0), 0.3
+        ),
         "picture": SlideOverview(rgb, 0.05) if picture else None,
     }
     return SavedResult(**(fields | changes))

@@ -7,8 +7,8 @@ import sys
 
 import numpy as np
 
-from napari_dkan.inference.store.key import CacheKey
-from napari_dkan.inference.store.store import open_cache_entry
+from napari_dkan.inference.cache.cache_entry import open_cache_entry
+from napari_dkan.inference.cache.cache_key import CacheKey
 
 WIDTH = 24
 MADE_BY = (("encoder", "stain"), ("mpp", 0.5), ("checkpoint", "a" * 64))

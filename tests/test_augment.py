@@ -15,13 +15,22 @@ from hypothesis import strategies as st
 from napari_dkan.errors import SpotsError
 from napari_dkan.expression.label_scale import LabelScale
 from napari_dkan.expression.panel import Panel
-from napari_dkan.model.config import DKANConfig
-from napari_dkan.model.network import DKAN
-from napari_dkan.training.augment import Augmentation, StainTransform, sample_jitter, sample_view_transforms
-from napari_dkan.training.batches import SectionBatchDataset
-from napari_dkan.training.presets import apply_setting_changes
-from napari_dkan.training.sections import PreparedSection, encode_section, fit_section_encoder, prepare_section
-from napari_dkan.training.settings import TrainSettings
+from napari_dkan.model.network.dkan_config import DKANConfig
+from napari_dkan.model.network.dkan_network import DKAN
+from napari_dkan.training.data.augmentation import (
+    Augmentation,
+    StainTransform,
+    sample_jitter,
+    sample_view_transforms,
+)
+from napari_dkan.training.data.prepared_section import (
+    PreparedSection,
+    encode_section,
+    fit_section_encoder,
+    prepare_section,
+)
+from napari_dkan.training.data.section_batches import SectionBatchDataset
+from napari_dkan.training.train_settings import TrainSettings, apply_setting_changes
 
 STILL = Augmentation(amount=0.0, colour=0.0, background=0.0)
 
@@ -38,7 +47,9 @@ def test_no_change_of_stain_changes_no_pixel() -> None:
 
 @given(st.integers(0, 10_000))
 def test_a_change_of_stain_leaves_glass_bright_and_darker_tissue_darker(seed: int) -> None:
-    restain = StainTransform.sample(replace(Augmentation(), background=0.0), np.random.default_rng(seed))
+    restain = StainTransform.sample(
+        replace(Augmentation(), background=0.0), np.random.default_rng(seed)
+    )
     assert restain(np.full((1, 1, 3), 255, np.uint8)).min() == 255
     # one tissue in two thicknesses: twice the optical density
     thin = np.array([[[200, 150, 210]]], np.uint8)
@@ -50,7 +61,10 @@ def test_views_differ_from_each_other_and_are_the_same_every_time() -> None:
     by = Augmentation(views=6)
     stains = [restain for restain, _ in sample_view_transforms(by, seed=1)]
     assert [s is None for s in stains] == [True, False, False, True, False, False]
-    once, again = ([sample_jitter(by, 50, random) for _, random in sample_view_transforms(by, seed=1)] for _ in range(2))
+    once, again = (
+        [sample_jitter(by, 50, random) for _, random in sample_view_transforms(by, seed=1)]
+        for _ in range(2)
+    )
     for a, b in zip(once, again, strict=True):
         np.testing.assert_array_equal(a, b)
         assert np.abs(a).max() <= by.jitter_um and a.std() > by.jitter_um / 3

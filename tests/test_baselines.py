@@ -9,10 +9,18 @@ import pytest
 import torch
 
 from napari_dkan.training.baselines import BASELINES
-from napari_dkan.training.baselines.nsl import NeuralStainLearning, compute_optical_density, compute_stain_amounts
-from napari_dkan.training.baselines.pca_ridge import PcaRidge
+from napari_dkan.training.baselines.linear_baselines import PcaRidge
+from napari_dkan.training.baselines.neural_stain_learning import (
+    NeuralStainLearning,
+    compute_optical_density,
+    compute_stain_amounts,
+)
+from napari_dkan.training.data.prepared_section import (
+    EncodedSection,
+    encode_section,
+    fit_section_encoder,
+)
 from napari_dkan.training.metrics import gene_pcc
-from napari_dkan.training.sections import EncodedSection, encode_section, fit_section_encoder
 
 from .tiny_sections import GENES, tiny_section
 
@@ -55,9 +63,13 @@ def test_pca_ridge_is_the_one_of_the_hest_benchmark(encoded: list[EncodedSection
 def test_stain_learning_unmixes_and_learns_from_colour_alone(encoded: list[EncodedSection]) -> None:
     stains = torch.tensor(((0.65, 0.70, 0.29), (0.07, 0.99, 0.11), (0.27, 0.57, 0.78)))
     unit = stains / stains.norm(dim=1, keepdim=True)
-    amounts = compute_stain_amounts(unit[:2, None], stains[None])  # one pixel of pure H, one of pure E
+    amounts = compute_stain_amounts(
+        unit[:2, None], stains[None]
+    )  # one pixel of pure H, one of pure E
     torch.testing.assert_close(amounts[:, 0], torch.eye(2), atol=0.05, rtol=0)
-    assert compute_optical_density(torch.full((1, 3, 32, 32), 255, dtype=torch.uint8)).abs().max() == 0
+    assert (
+        compute_optical_density(torch.full((1, 3, 32, 32), 255, dtype=torch.uint8)).abs().max() == 0
+    )
 
     def stained(number: int) -> EncodedSection:
         draw = torch.Generator().manual_seed(number)

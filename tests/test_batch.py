@@ -15,16 +15,18 @@ from pathlib import Path
 
 import pytest
 
-from napari_dkan.batch import here
-from napari_dkan.batch.display import BatchProgressDisplay, format_duration
-from napari_dkan.batch.events import JobFinished, JobProgress
-from napari_dkan.batch.find import build_job_list
-from napari_dkan.batch.here import run_locally
-from napari_dkan.batch.job import JobOutcome, SlideJob
-from napari_dkan.batch.places import WorkerDevice, assign_worker_devices
-from napari_dkan.batch.standing import find_existing_result
-from napari_dkan.batch.summary import format_counts, format_summary
-from napari_dkan.batch.task import run_job
+from napari_dkan.batch import local_runner as here
+from napari_dkan.batch.batch_output import (
+    BatchProgressDisplay,
+    format_counts,
+    format_duration,
+    format_summary,
+)
+from napari_dkan.batch.batch_worker import WorkerDevice, assign_worker_devices, run_job
+from napari_dkan.batch.job_list import build_job_list
+from napari_dkan.batch.local_runner import run_locally
+from napari_dkan.batch.predict_slide import find_existing_result
+from napari_dkan.batch.slide_job import JobFinished, JobOutcome, JobProgress, SlideJob
 from napari_dkan.cli import main
 from napari_dkan.errors import DkanError, OutputError, SlideError, SpotsError
 
@@ -156,7 +158,9 @@ GIB = 2**30
     ],
 )
 def test_every_gpu_has_a_worker_and_the_cpu_one_a_core(there, asked, workers, jobs, expected):
-    made = assign_worker_devices(there, asked, workers, jobs, n_cores=4, free_memory=64 * GIB, environment={})
+    made = assign_worker_devices(
+        there, asked, workers, jobs, n_cores=4, free_memory=64 * GIB, environment={}
+    )
     assert [place.name for place in made] == expected
     for place in made:
         if place.name.startswith("cuda"):  # it sees one GPU, its own, as the first
@@ -216,7 +220,9 @@ def test_workers_that_cannot_start_are_told(fake, tmp_path):
 
 
 def test_whoever_stops_listening_ends_the_workers(fake, tmp_path):
-    events = run_locally(asked(tmp_path, "endless", "endless2"), [WorkerDevice("cpu", "cpu", 1)] * 2)
+    events = run_locally(
+        asked(tmp_path, "endless", "endless2"), [WorkerDevice("cpu", "cpu", 1)] * 2
+    )
     assert isinstance(next(events), JobProgress) and len(multiprocessing.active_children()) == 2
     events.close()
     assert not multiprocessing.active_children()
@@ -277,7 +283,7 @@ def test_what_a_person_should_know_comes_with_the_outcome(
 ):
     from PIL import Image
 
-    from napari_dkan.export.reopen import load_result
+    from napari_dkan.export.result_reader import load_result
     from napari_dkan.slide import open_slide
 
     with open_slide(tiny_slide_file) as slide:
@@ -374,7 +380,7 @@ def test_ctrl_c_keeps_what_is_finished_and_says_how_to_go_on(tmp_path):
 
 def test_the_line_says_how_far_it_is(monkeypatch, tmp_path):
     now = [100.0]
-    monkeypatch.setattr("napari_dkan.batch.display.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("napari_dkan.batch.batch_output.time.monotonic", lambda: now[0])
     jobs = asked(tmp_path, "A", "B", "C", "D")
     with BatchProgressDisplay(jobs) as display:
         display.update(JobFinished(0, JobOutcome("A", jobs[0].out, n_spots=5, is_reused=True)))

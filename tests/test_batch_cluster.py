@@ -10,13 +10,12 @@ import numpy as np
 import pytest
 import torch
 
-from napari_dkan.batch.cluster import run_on_dask
-from napari_dkan.batch.events import JobFinished, JobProgress
-from napari_dkan.batch.job import SlideJob
-from napari_dkan.batch.task import run_job
+from napari_dkan.batch.batch_worker import run_job
+from napari_dkan.batch.dask_runner import run_on_dask
+from napari_dkan.batch.slide_job import JobFinished, JobProgress, SlideJob
 from napari_dkan.errors import DkanError
-from napari_dkan.export.reopen import load_result
-from napari_dkan.samples import find_bundled_checkpoint, draw_section
+from napari_dkan.export.result_reader import load_result
+from napari_dkan.samples import draw_section, find_bundled_checkpoint
 
 SLIDES = 3
 
@@ -88,7 +87,7 @@ def _has(cluster, worker, index):
 
 
 def test_no_scheduler_is_told_in_a_sentence(jobs, monkeypatch):
-    monkeypatch.setattr("napari_dkan.batch.cluster.CONNECT_TIMEOUT_S", 0.5)
+    monkeypatch.setattr("napari_dkan.batch.dask_runner.CONNECT_TIMEOUT_S", 0.5)
     for address in ("tcp://127.0.0.1:9", "nonsense://x"):
         with pytest.raises(DkanError, match="No Dask scheduler answers at"):
             next(run_on_dask(jobs, address))

@@ -14,11 +14,19 @@ from hypothesis import strategies as st
 
 from napari_dkan.cli import main
 from napari_dkan.errors import CacheError
-from napari_dkan.inference.store.folders import get_cache_folder, compute_cache_size, clear_cache, list_entries
-from napari_dkan.inference.store.key import CacheKey
-from napari_dkan.inference.store.limit import get_cache_limit, evict_entries, set_cache_limit
-from napari_dkan.inference.store.store import open_cache_entry
-from napari_dkan.inference.store.words import format_age, format_size
+from napari_dkan.inference.cache.cache_directory import (
+    clear_cache,
+    compute_cache_size,
+    evict_entries,
+    format_age,
+    format_size,
+    get_cache_folder,
+    get_cache_limit,
+    list_entries,
+    set_cache_limit,
+)
+from napari_dkan.inference.cache.cache_entry import open_cache_entry
+from napari_dkan.inference.cache.cache_key import CacheKey
 
 from .store_files import KEY, MADE_BY, WIDTH, fill, keys_of, loaded, other, rows_of
 

@@ -34,7 +34,7 @@ from napari_dkan.model import (
     save_checkpoint,
 )
 from napari_dkan.model.encoders import EncoderSpec
-from napari_dkan.model.genelist import read_gene_list
+from napari_dkan.model.gene_list_file import read_gene_list
 
 CONFIG = DKANConfig(genes=3, dim=8, text_dim=8, trunk="test_resnet", trunk_dim=96)
 CARD = {"title": "Tiny", "metrics": {"PCC-ALL": 0.31, "ridge PCC-ALL": 0.29}, "licence": "BSD"}
@@ -77,7 +77,9 @@ def test_everything_survives_the_file(saved: Checkpoint):
 
 
 def test_the_card_shows_the_baseline_and_no_control_characters(saved: Checkpoint):
-    text = describe_checkpoint(replace(saved, card=CARD | {"title": "Tiny\x1b[31m", "note": ["a", 1.23456]}))
+    text = describe_checkpoint(
+        replace(saved, card=CARD | {"title": "Tiny\x1b[31m", "note": ["a", 1.23456]})
+    )
     for wanted in ("ERBB2, GATA3", "154.112 um at 224 px", "ridge PCC-ALL", "0.29", saved.sha256):
         assert wanted in text
     assert "\x1b" not in text
@@ -94,7 +96,7 @@ def test_half_storage_keeps_vectors_whole(saved: Checkpoint, tmp_path):
 
 
 def test_an_encoder_travels_along(tmp_path):
-    from napari_dkan.model.encoders.stain import StainEncoder
+    from napari_dkan.model.encoders.stain_encoder import StainEncoder
 
     tiles = torch.randint(0, 255, (40, 3, 56, 56), dtype=torch.uint8)
     encoder = StainEncoder.fit([tiles], 8)
@@ -247,7 +249,7 @@ def test_a_failed_write_leaves_the_older_file_alone(saved: Checkpoint, tmp_path,
         Path(name).write_bytes(b"half of it")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("napari_dkan.model.tensorfile.save_file", full)
+    monkeypatch.setattr("napari_dkan.model.tensor_files.save_file", full)
     with pytest.raises(OutputError, match="No space left"):
         save_checkpoint(path, saved)
     with pytest.raises(CheckpointError, match="not plain JSON"):

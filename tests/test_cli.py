@@ -13,8 +13,8 @@ import pytest
 from shapely.geometry import box, mapping
 
 from napari_dkan.cli import main
-from napari_dkan.inference.engine import Predictor
-from napari_dkan.inference.predict import predict, find_tissue_region
+from napari_dkan.inference.predict import find_tissue_region, predict
+from napari_dkan.inference.predictor import Predictor
 from napari_dkan.inference.target import target_from_region
 from napari_dkan.model import load_checkpoint
 from napari_dkan.slide import open_slide

@@ -13,18 +13,27 @@ import numpy as np
 import pytest
 import torch
 
-from napari_dkan import files
+from napari_dkan import atomic_write as files
 from napari_dkan.cli import main
 from napari_dkan.errors import OutputError, SpotsError
 from napari_dkan.model import load_checkpoint
-from napari_dkan.training import crossval, progress
 from napari_dkan.training.baselines import BASELINES
-from napari_dkan.training.choices import FoldUnit
-from napari_dkan.training.crossval import CrossValidationResult, FoldResult, cross_validate
-from napari_dkan.training.gene_text import make_random_gene_text
-from napari_dkan.training.report import REPORT_METRICS, build_crossval_report, average_metrics
-from napari_dkan.training.run_folder import RunFolder
-from napari_dkan.training.splits import make_folds
+from napari_dkan.training.evaluation import crossval
+from napari_dkan.training.evaluation.crossval import (
+    CrossValidationResult,
+    FoldResult,
+    cross_validate,
+    make_folds,
+)
+from napari_dkan.training.evaluation.crossval_report import (
+    REPORT_METRICS,
+    average_metrics,
+    build_crossval_report,
+)
+from napari_dkan.training.fit import fit_callback as progress
+from napari_dkan.training.fit.run_folder import RunFolder
+from napari_dkan.training.genes.gene_text import make_random_gene_text
+from napari_dkan.training.option_choices import FoldUnit
 
 from .tiny_sections import PANEL, QUICK, tiny_section
 
@@ -69,7 +78,9 @@ def test_folds_by_section_keep_validation_out_of_the_test() -> None:
     assert [f.test for f in folds] == [("S0",), ("S1",), ("S2",), ("S3",)]
     for fold in folds:
         assert set(fold.training).isdisjoint(fold.test) and len(fold.training) == 3
-        assert set(fold.validation) < set(fold.training) and len(fold.training_without_validation) == 2
+        assert (
+            set(fold.validation) < set(fold.training) and len(fold.training_without_validation) == 2
+        )
     assert len({f.validation for f in folds}) == 4
     with pytest.raises(SpotsError, match="at least 3 sections, not 2"):
         make_folds([tiny_section(0), tiny_section(1)])
@@ -103,13 +114,18 @@ def test_the_report_has_every_number_for_every_method(undisturbed: CrossValidati
     assert set(report["mean"]) == {"dkan", "training_mean", "ridge"}
     for method, mean in report["mean"].items():
         folds = [fold[method] for fold in report["folds"]]
-        assert set(mean) == set(REPORT_METRICS) and all(set(f) == set(REPORT_METRICS) for f in folds)
+        assert set(mean) == set(REPORT_METRICS) and all(
+            set(f) == set(REPORT_METRICS) for f in folds
+        )
         assert mean["mse"] == pytest.approx(np.mean([f["mse"] for f in folds]), abs=1e-4)
     assert report["mean"]["training_mean"]["pcc_all"] is None
     assert report["mean"]["training_mean"]["genes_without_pcc"] == len(PANEL)
     assert report["folds"][0]["dkan"]["spots"] == 24
     assert report["per_gene_pcc"]["GENE0"].keys() == {"dkan", "training_mean", "ridge"}
-    assert average_metrics([dict.fromkeys(REPORT_METRICS, 1.0), dict.fromkeys(REPORT_METRICS)])["mae"] == 1.0
+    assert (
+        average_metrics([dict.fromkeys(REPORT_METRICS, 1.0), dict.fromkeys(REPORT_METRICS)])["mae"]
+        == 1.0
+    )
 
 
 def test_an_interrupted_run_goes_on_to_the_same_result(

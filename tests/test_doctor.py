@@ -12,8 +12,22 @@ import pytest
 import torch
 
 from napari_dkan.cli import main
-from napari_dkan.doctor import devices, display, folders, readers, versions
-from napari_dkan.doctor.finding import CheckResult, CheckStatus, run_section, run_check
+from napari_dkan.doctor import (
+    compute_checks as devices,
+)
+from napari_dkan.doctor import (
+    environment_checks as display,
+)
+from napari_dkan.doctor import (
+    environment_checks as folders,
+)
+from napari_dkan.doctor import (
+    environment_checks as versions,
+)
+from napari_dkan.doctor import (
+    reader_checks as readers,
+)
+from napari_dkan.doctor.check_result import CheckResult, CheckStatus, run_check, run_section
 from napari_dkan.errors import SlideError
 
 
@@ -60,16 +74,21 @@ def test_what_is_broken_is_told_and_the_page_goes_on(run, monkeypatch):
 
     sections = (
         ("one", broken),
-        ("two", lambda: iter([run_check("two", "thing", refuse), run_check("two", "other", lambda: "ok")])),
+        (
+            "two",
+            lambda: iter(
+                [run_check("two", "thing", refuse), run_check("two", "other", lambda: "ok")]
+            ),
+        ),
         ("three", lambda: iter([CheckResult("three", "less", "no display", CheckStatus.note)])),
     )
-    monkeypatch.setattr("napari_dkan.doctor.command._list_sections", lambda: sections)
+    monkeypatch.setattr("napari_dkan.cli.doctor_command._list_sections", lambda: sections)
     code, out = run("doctor")
     assert code == 1
     assert "! one    RuntimeError: driver gone" in out and "  first  well" in out
     assert "! thing  A sentence." in out and "  other  ok" in out and "- less  no display" in out
     assert out.endswith("2 of these are broken: one: one, two: thing.\n")
-    monkeypatch.setattr("napari_dkan.doctor.command._list_sections", lambda: sections[2:])
+    monkeypatch.setattr("napari_dkan.cli.doctor_command._list_sections", lambda: sections[2:])
     code, out = run("doctor")
     assert code == 0 and out.endswith("Nothing is broken.\n")
 

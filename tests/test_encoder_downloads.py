@@ -12,12 +12,13 @@ from safetensors.torch import save
 from typer.testing import CliRunner
 
 from napari_dkan.errors import EncoderError
-from napari_dkan.model.encoders import build_encoder, known, resolve_encoder_spec
-from napari_dkan.model.encoders import offer as offers
-from napari_dkan.model.encoders.download import CHUNK_BYTES, download_weights
-from napari_dkan.model.encoders.hashes import get_weights_sha256
-from napari_dkan.model.encoders.offer import get_weights_info
-from napari_dkan.model.encoders.protocol import EncoderSpec
+from napari_dkan.model.encoders import build_encoder, resolve_encoder_spec
+from napari_dkan.model.encoders import encoder_catalog as known
+from napari_dkan.model.encoders import encoder_catalog as offers
+from napari_dkan.model.encoders.encoder_catalog import get_weights_info
+from napari_dkan.model.encoders.encoder_spec import EncoderSpec
+from napari_dkan.model.encoders.encoder_weights import get_weights_sha256
+from napari_dkan.model.encoders.weights_download import CHUNK_BYTES, download_weights
 
 from .fake_hub import COMMIT, NAME, TINY, only_hub, tiny_weights
 
@@ -71,7 +72,10 @@ def test_a_stopped_download_goes_on_where_it_stopped(hub, weights):
     seen, _ = through(download_weights("tiny"))
     assert seen[0].done == 2 * CHUNK_BYTES
     assert hub.ranges == ["", f"bytes={2 * CHUNK_BYTES}-"]
-    assert build_encoder(resolve_encoder_spec("tiny")).spec.sha256 == hashlib.sha256(weights).hexdigest()
+    assert (
+        build_encoder(resolve_encoder_spec("tiny")).spec.sha256
+        == hashlib.sha256(weights).hexdigest()
+    )
 
 
 def test_a_connection_that_breaks_is_a_sentence_and_nothing_is_lost(hub, weights):

@@ -10,8 +10,9 @@ import torch
 from safetensors.torch import save_file
 
 from napari_dkan.errors import EncoderError
-from napari_dkan.model.encoders import build_encoder, known, resolve_encoder_spec
-from napari_dkan.model.encoders.conch import ConchImageTower
+from napari_dkan.model.encoders import build_encoder, resolve_encoder_spec
+from napari_dkan.model.encoders import encoder_catalog as known
+from napari_dkan.model.encoders.timm_builder import ConchImageTower
 from napari_dkan.model.encoders.timm_encoder import TimmEncoder
 
 PX, WIDTH, DEPTH, HEADS = 32, 48, 3, 4

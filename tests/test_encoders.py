@@ -14,9 +14,9 @@ from safetensors.torch import save_file
 
 from napari_dkan.errors import CheckpointError, EncoderError
 from napari_dkan.model.encoders import EncoderSpec, build_encoder, resolve_encoder_spec
-from napari_dkan.model.encoders import weights as hub
+from napari_dkan.model.encoders import encoder_weights as hub
 from napari_dkan.model.encoders.timm_encoder import TimmEncoder
-from napari_dkan.model.trunk import TargetTrunk
+from napari_dkan.model.network.branch_encoders import TargetTrunk
 
 TINY = "test_vit"
 
@@ -74,7 +74,11 @@ def test_known_encoders_are_built_as_published():
 
 
 def test_short_names_lead_to_the_known_encoders():
-    assert resolve_encoder_spec("uni") == resolve_encoder_spec("hf-hub:MahmoodLab/UNI") == resolve_encoder_spec("hf_hub:MahmoodLab/UNI")
+    assert (
+        resolve_encoder_spec("uni")
+        == resolve_encoder_spec("hf-hub:MahmoodLab/UNI")
+        == resolve_encoder_spec("hf_hub:MahmoodLab/UNI")
+    )
     assert resolve_encoder_spec("uni").licence == "CC-BY-NC-ND-4.0"
 
 

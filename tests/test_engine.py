@@ -12,12 +12,19 @@ from shapely.geometry import box
 
 from napari_dkan.errors import DkanError, SlideError, SpotsError
 from napari_dkan.inference.device import pick_device
-from napari_dkan.inference.engine import Predictor
-from napari_dkan.inference.evidence import QC_FEATURE_NAMES, PIXEL_QC_NAMES, compute_pixel_qc
-from napari_dkan.inference.job import DeviceOutOfMemoryError
-from napari_dkan.inference.patches import compute_neighbor_masks, read_spot_pixels
-from napari_dkan.inference.predict import predict, find_tissue_region
-from napari_dkan.inference.target import TargetKind, Target, target_from_region, target_from_spots
+from napari_dkan.inference.patch_features.patch_geometry import (
+    compute_neighbor_masks,
+    read_spot_pixels,
+)
+from napari_dkan.inference.predict import find_tissue_region, predict
+from napari_dkan.inference.prediction_progress import DeviceOutOfMemoryError
+from napari_dkan.inference.predictor import Predictor
+from napari_dkan.inference.target import Target, TargetKind, target_from_region, target_from_spots
+from napari_dkan.inference.tile_qc_features import (
+    PIXEL_QC_NAMES,
+    QC_FEATURE_NAMES,
+    compute_pixel_qc,
+)
 from napari_dkan.model import load_checkpoint
 from napari_dkan.slide import open_slide
 from napari_dkan.spatial.spots import Spots
@@ -59,7 +66,9 @@ def test_evidence_is_that_of_the_tile_however_it_is_asked_for(
             for x, y in some.spots.xy
         ]
     )
-    np.testing.assert_allclose(compute_pixel_qc(pixels), whole[::3, : len(PIXEL_QC_NAMES)], atol=1e-4)
+    np.testing.assert_allclose(
+        compute_pixel_qc(pixels), whole[::3, : len(PIXEL_QC_NAMES)], atol=1e-4
+    )
 
 
 def test_array_spots_equal_the_whole_network_on_literal_inputs(predictor: Predictor, slide: Slide):
@@ -130,7 +139,9 @@ def test_chosen_genes_have_the_panels_numbers(predictor: Predictor, grid_target:
     whole = predict(predictor, few)
     some = predict(predictor, few, genes=["KRT8", "HER2"])
     assert some.panel.symbols == ("KRT8", "ERBB2")
-    np.testing.assert_allclose(some.get_gene_values("ERBB2"), whole.get_gene_values("ERBB2"), atol=1e-6)
+    np.testing.assert_allclose(
+        some.get_gene_values("ERBB2"), whole.get_gene_values("ERBB2"), atol=1e-6
+    )
     with pytest.raises(SpotsError, match="NOGENE"):
         predict(predictor, few, genes=["NOGENE"])
 

@@ -12,17 +12,27 @@ from hypothesis import strategies as st
 from shapely.geometry import box
 
 from napari_dkan.errors import DamagedTileError
-from napari_dkan.inference.engine import Predictor
-from napari_dkan.inference.patches import centers_from_keys, keys_from_centers, compute_neighbor_masks, compute_neighbor_keys
-from napari_dkan.inference.predict import predict, find_tissue_region
-from napari_dkan.inference.rough import match_coarse_rows, make_coarse_target
-from napari_dkan.inference.rows import KeyedArray
-from napari_dkan.inference.target import TargetKind, Target, target_from_region
-from napari_dkan.inference.windows import ContextWindowLayout
+from napari_dkan.inference.cache.keyed_array import KeyedArray
+from napari_dkan.inference.global_context import ContextWindowLayout
+from napari_dkan.inference.patch_features.patch_geometry import (
+    centers_from_keys,
+    compute_neighbor_keys,
+    compute_neighbor_masks,
+    keys_from_centers,
+)
+from napari_dkan.inference.predict import find_tissue_region, predict
+from napari_dkan.inference.predictor import Predictor
+from napari_dkan.inference.target import (
+    Target,
+    TargetKind,
+    make_coarse_target,
+    match_coarse_rows,
+    target_from_region,
+)
 from napari_dkan.model import load_checkpoint
 from napari_dkan.slide import open_slide
-from napari_dkan.spatial.grid import TileGrid
 from napari_dkan.spatial.spots import Spots
+from napari_dkan.spatial.tile_grid import TileGrid
 
 if TYPE_CHECKING:
     from napari_dkan.slide.slide import Slide
@@ -67,7 +77,9 @@ def reads(slide: Slide, monkeypatch):
 
 def dense(predictor: Predictor, slide: Slide):
     um = predictor.checkpoint.patch.um
-    return target_from_region(predictor.tissue, um, MPP, slide.width, slide.height, predictor.tissue)
+    return target_from_region(
+        predictor.tissue, um, MPP, slide.width, slide.height, predictor.tissue
+    )
 
 
 def test_on_a_dense_grid_every_patch_is_encoded_once_and_gives_the_literal_numbers(
@@ -94,10 +106,13 @@ def test_on_a_dense_grid_every_patch_is_encoded_once_and_gives_the_literal_numbe
     # the specification's way: 26 patches a tile, each read and encoded on its own
     network, px = predictor.checkpoint.network, encoder.spec.px
     tiles = [
-        [slide.read_patch(x, y, side, px) for x, y in centers_from_keys(keys).tolist()] for keys in around
+        [slide.read_patch(x, y, side, px) for x, y in centers_from_keys(keys).tolist()]
+        for keys in around
     ]
     pixels = torch.from_numpy(np.array(tiles)).permute(0, 1, 4, 2, 3)
-    own = np.stack([slide.read_patch(x, y, side, 56) for x, y in centers_from_keys(keys_from_centers(xy))])
+    own = np.stack(
+        [slide.read_patch(x, y, side, 56) for x, y in centers_from_keys(keys_from_centers(xy))]
+    )
     with torch.no_grad():
         features = torch.stack([torch.cat([encoder(t[None]) for t in each]) for each in pixels])
         literal = network.predict(
@@ -254,7 +269,9 @@ def test_rows_stay_what_they_were_and_the_memory_bounded(seed, most):
 def test_neighbours_on_a_dense_grid_are_tiles_of_it(side, column, row):
     cells = np.array([[column + i, row + j] for j in range(5) for i in range(5)])
     centres = (cells + 0.5) * side
-    np.testing.assert_array_equal(compute_neighbor_keys(centres[12][None], side, 5)[0], keys_from_centers(centres))
+    np.testing.assert_array_equal(
+        compute_neighbor_keys(centres[12][None], side, 5)[0], keys_from_centers(centres)
+    )
 
 
 def test_a_rough_map_is_made_of_the_middles_of_blocks():
@@ -271,7 +288,9 @@ def test_a_rough_map_is_made_of_the_middles_of_blocks():
     inside = np.abs(grid.centres - rough.grid.centres[blocks]).max(axis=1) <= rough.grid.pitch / 2
     assert inside[blocks >= 0].all()
     assert (
-        make_coarse_target(Target(TargetKind.GRID, fine.spots.take(np.arange(50)), grid.take(np.arange(50))))
+        make_coarse_target(
+            Target(TargetKind.GRID, fine.spots.take(np.arange(50)), grid.take(np.arange(50)))
+        )
         is None
     )
 
@@ -279,7 +298,9 @@ def test_a_rough_map_is_made_of_the_middles_of_blocks():
 def test_a_region_on_glass_is_predicted_and_not_kept(make, slide: Slide):
     predictor = make(store=True)
     corner = box(20, 20, 340, 340)
-    target = target_from_region(corner, predictor.checkpoint.patch.um, MPP, slide.width, slide.height)
+    target = target_from_region(
+        corner, predictor.checkpoint.patch.um, MPP, slide.width, slide.height
+    )
     values = predict(predictor, target).values
     assert np.isfinite(values).all()
     assert predictor.known(target) < len(target)

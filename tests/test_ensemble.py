@@ -11,7 +11,7 @@ from torch import Tensor
 
 from napari_dkan.errors import CheckpointError
 from napari_dkan.model import DKAN, Checkpoint, load_checkpoint, save_checkpoint
-from napari_dkan.model.ensemble import Ensemble, combine_members
+from napari_dkan.model.network.ensemble import Ensemble, combine_members
 
 
 @pytest.fixture(scope="module")

@@ -15,13 +15,13 @@ import torch
 from napari_dkan.cli import main
 from napari_dkan.errors import SpotsError
 from napari_dkan.expression.panel import Gene, Panel
-from napari_dkan.inference.engine import Predictor
-from napari_dkan.inference.predict import predict, find_tissue_region
+from napari_dkan.inference.predict import find_tissue_region, predict
+from napari_dkan.inference.predictor import Predictor
 from napari_dkan.inference.target import target_from_spots
 from napari_dkan.model import load_checkpoint
 from napari_dkan.slide import open_slide
-from napari_dkan.training.evaluate import evaluate_checkpoint, make_measured_section
-from napari_dkan.training.measured_genes import match_panel_columns
+from napari_dkan.training.data.measured_section import make_measured_section, match_panel_columns
+from napari_dkan.training.evaluation.evaluate_checkpoint import evaluate_checkpoint
 from napari_dkan.training.metrics import gene_pcc
 
 

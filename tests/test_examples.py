@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from napari_dkan.samples import store
+from napari_dkan.samples import sample_sections as store
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 

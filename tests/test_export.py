@@ -16,24 +16,27 @@ import pytest
 import shapely
 from shapely.geometry import shape
 
+from napari_dkan.atomic_write import atomic_write_folder
 from napari_dkan.cli import main
 from napari_dkan.errors import OutputError, SpotsError
-from napari_dkan.export.csv import write_csv
-from napari_dkan.export.geojson import write_geojson
-from napari_dkan.export.kinds import EXPORT_FORMATS, write_result
-from napari_dkan.export.ome_zarr import write_ome_zarr
-from napari_dkan.export.reopen import load_result
-from napari_dkan.export.saved import save_result
-from napari_dkan.export.spatialdata import write_spatialdata
-from napari_dkan.expression.tables import read_table
-from napari_dkan.expression.transforms import apply_transform, transforms_to_systems
-from napari_dkan.files import atomic_write_folder
-from napari_dkan.spatial.regions import read_geojson
+from napari_dkan.export.csv_export import write_csv
+from napari_dkan.export.export_formats import EXPORT_FORMATS, write_result
+from napari_dkan.export.geojson_export import write_geojson
+from napari_dkan.export.ome_zarr_export import write_ome_zarr
+from napari_dkan.export.result_reader import load_result
+from napari_dkan.export.saved_result import save_result
+from napari_dkan.export.spatialdata_export import write_spatialdata
+from napari_dkan.expression.readers.spatialdata_sections import (
+    apply_transform,
+    transforms_to_systems,
+)
+from napari_dkan.expression.readers.table_files import read_table
+from napari_dkan.spatial.region_files import read_geojson
 
 from .result_files import MPP, RECORD, grid_target, result, spots_target
 
 if TYPE_CHECKING:
-    from napari_dkan.export.saved import SavedResult
+    from napari_dkan.export.saved_result import SavedResult
 
 
 @pytest.fixture
@@ -224,7 +227,9 @@ def test_a_spatialdata_store_has_shapes_table_and_picture(target, tmp_path):
         assert shapes["radius"].unique() == pytest.approx([50 / MPP])
     (image,) = picture["ome"]["multiscales"]
     from_image = transforms_to_systems(image["coordinateTransformations"], ["c", "y", "x"])
-    corner = apply_transform(from_image["global"], np.array([[80.0, 60.0]]))  # its far end is the slide's
+    corner = apply_transform(
+        from_image["global"], np.array([[80.0, 60.0]])
+    )  # its far end is the slide's
     np.testing.assert_allclose(corner, [[1600, 1200]])
     np.testing.assert_array_equal(root["images/slide/s0"][:].transpose(1, 2, 0), ours.overview.rgb)
     assert picture["napari_dkan"]["slide"]["path"] == "/slides/drawn.ome.tif"

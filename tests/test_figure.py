@@ -14,19 +14,24 @@ from PIL import Image
 from shapely.geometry import box
 
 from napari_dkan.errors import OutputError, SpotsError
-from napari_dkan.export.figure import _render, write_figure
-from napari_dkan.export.figure_ground import crop_histology
-from napari_dkan.export.figure_parts import FigureExtent
-from napari_dkan.export.figure_scene import FigureStyle, FigureMap, build_figure, build_result_figure
-from napari_dkan.export.picture import SlideOverview
-from napari_dkan.export.saved import SavedReliability, SavedResult, SlideRecord, ViewSettings
+from napari_dkan.export.figure_content import (
+    FigureExtent,
+    FigureMap,
+    FigureStyle,
+    build_figure,
+    build_result_figure,
+    crop_histology,
+)
+from napari_dkan.export.figure_rendering import _render, write_figure
+from napari_dkan.export.saved_result import SavedReliability, SavedResult, SlideRecord, ViewSettings
+from napari_dkan.export.slide_overview import SlideOverview
 from napari_dkan.expression.label_scale import LabelScale
 from napari_dkan.expression.panel import Gene, Panel
 from napari_dkan.inference.prediction import Prediction
-from napari_dkan.inference.target import TargetKind, Target
+from napari_dkan.inference.target import Target, TargetKind
 from napari_dkan.slide import open_slide
-from napari_dkan.spatial.grid import TileGrid
 from napari_dkan.spatial.spots import Spots
+from napari_dkan.spatial.tile_grid import TileGrid
 
 MPP = 0.5
 CELLS = np.array([(2, 3), (3, 3), (5, 3), (2, 4), (3, 5)])  # column, row; nothing at (4, 3)
@@ -95,7 +100,9 @@ def test_colours_lie_where_the_tiles_are_and_gaps_stay_empty(spots):
 
 
 def test_unreliable_tiles_are_hatched_and_outlines_drawn():
-    judged = SavedReliability(np.ones(5, np.float32), np.array([True, False, False, False, False]), ())
+    judged = SavedReliability(
+        np.ones(5, np.float32), np.array([True, False, False, False, False]), ()
+    )
     made = FigureMap(prediction(), judged.unreliable)
     look = FigureStyle("ERBB2", (0.0, 4.0), np.ones((2, 4)), 1.0)  # white, whatever the value
     region = box(350, 550, 1300, 1250)  # level-0 px
@@ -107,8 +114,12 @@ def test_unreliable_tiles_are_hatched_and_outlines_drawn():
     edge = np.array([at(x, 450) for x in np.linspace(170, 180, 21)])
     assert (edge[:, 0] < 128).any()  # of the region, at 350 px
     elsewhere = build_figure([made], look, None, MPP, FigureExtent(300, 300, 600, 600))
-    assert len(figure_input.unreliable_boxes) == 1 and len(elsewhere.unreliable_boxes) == 1  # it touches
-    assert not len(build_figure([made], look, None, MPP, FigureExtent(310, 300, 600, 600)).unreliable_boxes)
+    assert (
+        len(figure_input.unreliable_boxes) == 1 and len(elsewhere.unreliable_boxes) == 1
+    )  # it touches
+    assert not len(
+        build_figure([made], look, None, MPP, FigureExtent(310, 300, 600, 600)).unreliable_boxes
+    )
 
 
 def test_an_svg_keeps_its_words(tmp_path):
@@ -139,7 +150,11 @@ def test_an_svg_keeps_its_words(tmp_path):
 def test_the_scale_bar_is_as_long_as_it_says():
     for wide in (30.0, 500.0, 12_345.0):
         figure_input = build_figure(
-            [FigureMap(prediction())], FigureStyle("ERBB2"), None, MPP, FigureExtent(10, 20, 10 + wide, 20 + wide / 2)
+            [FigureMap(prediction())],
+            FigureStyle("ERBB2"),
+            None,
+            MPP,
+            FigureExtent(10, 20, 10 + wide, 20 + wide / 2),
         )
         axes = _render(figure_input).axes[0]
         assert axes.get_xlim() == (10, 10 + wide) and axes.get_ylim() == (20 + wide / 2, 20)
@@ -164,7 +179,9 @@ def test_every_kind_is_written_whole_and_others_are_refused(tmp_path):
 
 
 def test_a_saved_result_is_shown_as_it_was_looked_at():
-    made = build_result_figure(saved(view=ViewSettings("CD74", colormap="cividis", opacity=0.3, hatch=False)))
+    made = build_result_figure(
+        saved(view=ViewSettings("CD74", colormap="cividis", opacity=0.3, hatch=False))
+    )
     assert made.legend.gene == "CD74" and made.opacity == 0.3
     assert build_result_figure(saved(), gene="erbb2").legend.gene == "ERBB2"
     low, high = build_result_figure(saved()).legend.limits
@@ -176,7 +193,9 @@ def test_a_saved_result_is_shown_as_it_was_looked_at():
     with pytest.raises(OutputError, match="no predicted map of ERBB2"):
         build_figure([FigureMap(empty)], FigureStyle("ERBB2"), None, MPP)
     with pytest.raises(OutputError, match="no colour map"):
-        build_figure([FigureMap(prediction())], FigureStyle("ERBB2", colormap="nonsense"), None, MPP)
+        build_figure(
+            [FigureMap(prediction())], FigureStyle("ERBB2", colormap="nonsense"), None, MPP
+        )
 
 
 def test_the_histology_lies_under_its_map(tiny_slide_file):

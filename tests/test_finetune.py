@@ -18,23 +18,38 @@ from hypothesis import strategies as st
 
 from napari_dkan.cli import main
 from napari_dkan.errors import OutputError, SpotsError
-from napari_dkan.expression.knowledge.record import GeneRecord
+from napari_dkan.expression.knowledge.gene_records import GeneRecord
 from napari_dkan.expression.label_scale import LabelScale
-from napari_dkan.model import load_checkpoint, save_checkpoint, tensorfile
+from napari_dkan.model import load_checkpoint, save_checkpoint
+from napari_dkan.model import tensor_files as tensorfile
 from napari_dkan.model.text import TextBasis
-from napari_dkan.model.text.protocol import TextEncoderSpec
-from napari_dkan.training.gene_file import GeneFile, write_gene_file
-from napari_dkan.training.tuning.blocks import split_into_blocks, draw_blocks, separate_with_buffer
-from napari_dkan.training.tuning.control import FinetuneControl
-from napari_dkan.training.tuning.course import gain_minus_stderr
-from napari_dkan.training.tuning.events import EpochFinished, GeneMapComputed, FinetunePaused, FinetuneResumed, FinetuneStarted
-from napari_dkan.training.tuning.finetune import finetune_checkpoint
-from napari_dkan.training.tuning.lesson import TrainingSectionReader
-from napari_dkan.training.tuning.settings import AdaptScope, HoldOutUnit, FinetuneSettings
-from napari_dkan.training.tuning.split import split_sections
+from napari_dkan.model.text.text_encoders import TextEncoderSpec
+from napari_dkan.training.finetuning.finetune_checkpoint import finetune_checkpoint
+from napari_dkan.training.finetuning.finetune_settings import (
+    AdaptScope,
+    FinetuneSettings,
+    HoldOutUnit,
+)
+from napari_dkan.training.finetuning.hold_out_split import split_sections
+from napari_dkan.training.finetuning.spot_blocks import (
+    draw_blocks,
+    separate_with_buffer,
+    split_into_blocks,
+)
+from napari_dkan.training.finetuning.training_section import TrainingSectionReader
+from napari_dkan.training.finetuning.tuning_loop import gain_minus_stderr
+from napari_dkan.training.finetuning.tuning_protocol import (
+    EpochFinished,
+    FinetuneControl,
+    FinetunePaused,
+    FinetuneResumed,
+    FinetuneStarted,
+    GeneMapComputed,
+)
+from napari_dkan.training.genes.gene_file import GeneFile, write_gene_file
 
 if TYPE_CHECKING:
-    from napari_dkan.model.checkpoint import Checkpoint
+    from napari_dkan.model.checkpoint.checkpoint_file import Checkpoint
 
 
 QUICK = FinetuneSettings(AdaptScope.decoder, epochs=3, share=0.25)
@@ -135,7 +150,9 @@ def test_a_run_tells_what_it_does_and_reloads(tiny_slide_file, model: Checkpoint
     section = _section(tiny_slide_file, ["GATA3", "KRT8", "MALAT1", "OTHER"])
     section.X[3, :3] = 0  # a spot without a label
     other = _section(tiny_slide_file, model.panel.symbols, "other")
-    tuned = finetune_checkpoint(model, [section], QUICK, told.append, control, others=[other], title="Mine")
+    tuned = finetune_checkpoint(
+        model, [section], QUICK, told.append, control, others=[other], title="Mine"
+    )
     started = next(e for e in told if isinstance(e, FinetuneStarted))
     assert started.adapt == "decoder" and started.epochs == 3 and started.genes == 6
     assert started.spots + started.held_out + started.between == 80
@@ -172,7 +189,10 @@ def test_only_what_may_change_changes_and_the_parent_never(
     before = {n: t.clone() for n, t in model.network.state_dict().items()}
     settings = replace(QUICK, adapt=AdaptScope(adapt), epochs=2)
     with pytest.MonkeyPatch.context() as patch:  # whatever is learnt is kept
-        patch.setattr("napari_dkan.training.tuning.course.gain_minus_stderr", lambda gains, times=1: 1.0)
+        patch.setattr(
+            "napari_dkan.training.finetuning.tuning_loop.gain_minus_stderr",
+            lambda gains, times=1: 1.0,
+        )
         tuned = finetune_checkpoint(model, [section], settings)
     for name, tensor in model.network.state_dict().items():
         assert torch.equal(tensor, before[name]), name
@@ -233,7 +253,9 @@ def test_whole_sections_are_held_out_where_there_are_several(
     tiny_slide_file, model: Checkpoint
 ) -> None:
     sections = [_section(tiny_slide_file, model.panel.symbols, n) for n in ("one", "other")]
-    tuned = finetune_checkpoint(model, sections, replace(QUICK, hold_out=HoldOutUnit.sections, epochs=1))
+    tuned = finetune_checkpoint(
+        model, sections, replace(QUICK, hold_out=HoldOutUnit.sections, epochs=1)
+    )
     assert tuned.report["spots"]["held_out"] == SIDE**2
     assert tuned.report["spots"]["between"] == 0
     with pytest.raises(SpotsError, match="at least two; hold out blocks"):
@@ -321,7 +343,7 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing(
 def test_an_unsaved_result_waits_for_another_place(
     model: Checkpoint, tmp_path, monkeypatch
 ) -> None:
-    from napari_dkan.training.tuning.conversation import TuningProtocol
+    from napari_dkan.training.finetuning.tuning_protocol import TuningProtocol
 
     read, write = __import__("os").pipe()
     monkeypatch.setattr("sys.stdin", open(read))  # noqa: SIM115
@@ -335,7 +357,10 @@ def test_an_unsaved_result_waits_for_another_place(
             raise OutputError("full.")
         return checkpoint
 
-    assert talk.save_with_retry(model, tmp_path / "mine.safetensors", save) == tmp_path / "else.safetensors"
+    assert (
+        talk.save_with_retry(model, tmp_path / "mine.safetensors", save)
+        == tmp_path / "else.safetensors"
+    )
     commands.close()
 
 

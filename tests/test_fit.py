@@ -9,13 +9,12 @@ import pytest
 import torch
 
 from napari_dkan.errors import CheckpointError, DkanError
-from napari_dkan.training import progress
-from napari_dkan.training.choices import Precision
-from napari_dkan.training.fit import FittedNetwork, fit_network
-from napari_dkan.training.gene_text import make_random_gene_text
-from napari_dkan.training.hardware import TrainingHardware
-from napari_dkan.training.presets import make_preset_settings
-from napari_dkan.training.sections import encode_section, fit_section_encoder
+from napari_dkan.training.data.prepared_section import encode_section, fit_section_encoder
+from napari_dkan.training.fit import fit_callback as progress
+from napari_dkan.training.fit.fit_model import FittedNetwork, TrainingHardware, fit_network
+from napari_dkan.training.genes.gene_text import make_random_gene_text
+from napari_dkan.training.option_choices import Precision
+from napari_dkan.training.train_settings import make_preset_settings
 
 from .tiny_sections import PANEL, QUICK, tiny_section
 
@@ -92,13 +91,16 @@ def test_what_the_machine_has_not_is_told() -> None:
             TrainingHardware(99).trainer_options()
         return
     assert TrainingHardware().trainer_options()["precision"] == "32-true"
-    assert TrainingHardware(precision=Precision.bfloat16).trainer_options()["precision"] == "bf16-mixed"
+    assert (
+        TrainingHardware(precision=Precision.bfloat16).trainer_options()["precision"]
+        == "bf16-mixed"
+    )
     with pytest.raises(DkanError, match="16 bits need a GPU"):
         TrainingHardware(precision=Precision.float16).trainer_options()
 
 
 def test_the_published_network_is_of_the_published_size() -> None:
-    from napari_dkan.model.network import DKAN
+    from napari_dkan.model.network.dkan_network import DKAN
 
     config = make_preset_settings("published").network_config(250)
     with torch.device("meta"):

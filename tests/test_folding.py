@@ -7,7 +7,12 @@ import timm
 import torch
 from torch import nn
 
-from napari_dkan.model.folding import fold_batch_norms, optimize_for_inference, trace_for_latency, trace_trunk
+from napari_dkan.model.network.inference_optimization import (
+    fold_batch_norms,
+    optimize_for_inference,
+    trace_for_latency,
+    trace_trunk,
+)
 
 
 def noisy(net):

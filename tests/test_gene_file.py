@@ -17,14 +17,13 @@ from torch import Tensor
 
 from napari_dkan.cli import main
 from napari_dkan.errors import DkanError, GeneError, SpotsError
-from napari_dkan.expression.genetable import read_panel
-from napari_dkan.expression.knowledge.record import GeneRecord
-from napari_dkan.expression.panel import Panel
-from napari_dkan.model.tensorfile import read_safetensors_header
+from napari_dkan.expression.knowledge.gene_records import GeneRecord
+from napari_dkan.expression.panel import Panel, read_panel
+from napari_dkan.model.tensor_files import read_safetensors_header
 from napari_dkan.model.text import TextBasis, TextEncoderSpec
-from napari_dkan.training.gene_build import build_gene_file, make_gene_report
-from napari_dkan.training.gene_file import GeneFile, read_gene_file, write_gene_file
-from napari_dkan.training.gene_text import read_gene_text
+from napari_dkan.training.genes.build_gene_file import build_gene_file, make_gene_report
+from napari_dkan.training.genes.gene_file import GeneFile, read_gene_file, write_gene_file
+from napari_dkan.training.genes.gene_text import read_gene_text
 
 ENTRY = "napari_dkan_genes"
 NO_KEY = ("--refine=http://x", "--refine-model=m", "--refine-key=NOT_SET_ANYWHERE")
@@ -144,7 +143,9 @@ def test_a_gene_file_comes_back_as_it_was(made: GeneFile, tmp_path: Path) -> Non
     back = read_gene_file(path)
     assert replace(back, features=made.features) == made
     assert torch.equal(back.features, made.features)
-    rows = {name: back.find_row(name) for name in ("H3F3B", "H3-3B", "ENSG2", "PSAP", "SAP1", "ENSG1")}
+    rows = {
+        name: back.find_row(name) for name in ("H3F3B", "H3-3B", "ENSG2", "PSAP", "SAP1", "ENSG1")
+    }
     assert rows == {"H3F3B": 0, "H3-3B": 0, "ENSG2": 0, "PSAP": 1, "SAP1": 2, "ENSG1": None}
     assert back.find_row("") is None and back.find_row("psap") is None
 

@@ -11,14 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from napari_dkan.errors import SpotsError
-from napari_dkan.expression.genetable import annotate_panel_from_folder, read_panel
-from napari_dkan.expression.knowledge.record import record_from_table
-from napari_dkan.expression.knowledge.table import (
+from napari_dkan.expression.knowledge.gene_records import (
     GeneTable,
     GeneTableEntry,
-    read_gene_table,
     gene_table_paths,
+    read_gene_table,
+    record_from_table,
 )
+from napari_dkan.expression.panel import annotate_panel_from_folder, read_panel
 
 PANELS = ("her2st", "skin", "stnet")
 
@@ -32,7 +32,9 @@ def table(data_dir: Path) -> GeneTable:
 def small() -> GeneTable:
     genes = [
         GeneTableEntry("PSAP", "ENSG1", "prosaposin", "5660", "protein_coding", "Makes saposins."),
-        GeneTableEntry("SFTPA1", "ENSG2", "surfactant protein A1", "653509", "protein_coding", "Lung."),
+        GeneTableEntry(
+            "SFTPA1", "ENSG2", "surfactant protein A1", "653509", "protein_coding", "Lung."
+        ),
         GeneTableEntry("H3-3B", "ENSG3", "H3.3 histone B", "3021", "protein_coding", "A histone."),
         GeneTableEntry("H3F3B", "", "H3 histone, family 3B", "3021", "", "A histone."),
         GeneTableEntry("FLNB", "ENSG4", "filamin B", "2317", "protein_coding"),
@@ -82,7 +84,9 @@ def test_what_is_not_plain_is_said(small: GeneTable) -> None:
 
 @given(st.text(max_size=12))
 def test_no_name_is_guessed(name: str) -> None:
-    genes = {"ERBB2": GeneTableEntry("ERBB2", "ENSG00000141736", "erb-b2", "2064", "", "A receptor.")}
+    genes = {
+        "ERBB2": GeneTableEntry("ERBB2", "ENSG00000141736", "erb-b2", "2064", "", "A receptor.")
+    }
     record = record_from_table(name, GeneTable(genes, {"HER2": ("ERBB2",)}))
     wanted = name == "HER2" or name == "ERBB2" or name.split(".")[0] == "ENSG00000141736"
     assert bool(record.approved) == wanted

@@ -12,8 +12,13 @@ from hypothesis import strategies as st
 
 from napari_dkan.errors import GeneError, SpotsError
 from napari_dkan.expression.panel import Gene, Panel
-from napari_dkan.quality.gene_sets import GeneSet, load_hallmark_sets, read_gmt, score_gene_sets
-from napari_dkan.quality.gmt import HALLMARK_FILE
+from napari_dkan.quality.gene_sets import (
+    HALLMARK_FILE,
+    GeneSet,
+    load_hallmark_sets,
+    read_gmt,
+    score_gene_sets,
+)
 
 PANEL = Panel.from_symbols(f"G{i}" for i in range(60))
 
@@ -104,7 +109,9 @@ def test_what_cannot_be_scored() -> None:
     whole = GeneSet("ALL", PANEL.symbols)
     five = GeneSet("FIVE", PANEL.symbols[:5])
     found = score_gene_sets(values, PANEL, [whole, five])
-    assert found.names == ("FIVE",) and "no other genes of similar level" in found.skip_reasons["ALL"]
+    assert (
+        found.names == ("FIVE",) and "no other genes of similar level" in found.skip_reasons["ALL"]
+    )
     with pytest.raises(GeneError, match="None of the 1 gene sets has 5 genes"):
         score_gene_sets(values, PANEL, [GeneSet("X", ("A", "B"))])
     values[0, 0] = np.nan

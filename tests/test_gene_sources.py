@@ -20,16 +20,18 @@ from hypothesis import strategies as st
 
 from napari_dkan.cli import main
 from napari_dkan.errors import GeneError
-from napari_dkan.expression.knowledge import entrez as entrez_module
-from napari_dkan.expression.knowledge.answers import ResponseCache
-from napari_dkan.expression.knowledge.entrez import EntrezClient
-from napari_dkan.expression.knowledge.online import update_from_entrez
-from napari_dkan.expression.knowledge.record import GeneRecord, record_from_table
-from napari_dkan.expression.knowledge.refine import SummaryRefiner
-from napari_dkan.expression.knowledge.table import GeneTable, GeneTableEntry
-from napari_dkan.expression.knowledge.web import JsonClient
+from napari_dkan.expression.knowledge import ncbi_gene as entrez_module
+from napari_dkan.expression.knowledge.gene_records import (
+    GeneRecord,
+    GeneTable,
+    GeneTableEntry,
+    record_from_table,
+)
+from napari_dkan.expression.knowledge.json_client import JsonClient, ResponseCache
+from napari_dkan.expression.knowledge.ncbi_gene import EntrezClient, update_from_entrez
+from napari_dkan.expression.knowledge.summary_refiner import SummaryRefiner
 from napari_dkan.model.text import TextEncoderSpec
-from napari_dkan.training.gene_file import read_gene_file
+from napari_dkan.training.genes.gene_file import read_gene_file
 
 KEY = "sesame-0123456789"
 HISTONE = "Histones are basic nuclear proteins. [provided by RefSeq, Apr 2016]"
@@ -161,7 +163,9 @@ def table(*genes: GeneTableEntry, **aliases: tuple[str, ...]) -> GeneTable:
     return GeneTable({g.symbol: g for g in genes}, aliases, "table")
 
 
-def known(symbol: str, entrez: str, name: str = "", summary: str = "From the table.") -> GeneTableEntry:
+def known(
+    symbol: str, entrez: str, name: str = "", summary: str = "From the table."
+) -> GeneTableEntry:
     return GeneTableEntry(symbol, f"ENSG-{symbol}", name, entrez, "protein_coding", summary)
 
 
@@ -291,7 +295,9 @@ def test_a_busy_or_absent_server(server: Fake, tmp_path: Path) -> None:
     server.headers = {"Retry-After": "7"}
     server.answer = lambda *asked: busy.pop() if busy else eutils(*asked)
     web = JsonClient(requests_per_second=1e6, sleep=pauses.append, timeout_s=5)
-    found = EntrezClient(ResponseCache(tmp_path), base_url=server.url, client=web).fetch_genes(["5660"])
+    found = EntrezClient(ResponseCache(tmp_path), base_url=server.url, client=web).fetch_genes(
+        ["5660"]
+    )
     assert found["5660"].symbol == "PSAP" and [p for p in pauses if p > 1] == [7, 7]
     pauses.clear()
     nobody = EntrezClient(ResponseCache(tmp_path), base_url="http://127.0.0.1:9", client=web)
@@ -376,7 +382,9 @@ def chat(text: Any) -> dict[str, Any]:
 
 
 def refiner(server: Fake, folder: Path, path: str = "/v1", **more: Any) -> SummaryRefiner:
-    return SummaryRefiner(server.url + path, "small-llm", ResponseCache(folder), client=quick(tries=1), **more)
+    return SummaryRefiner(
+        server.url + path, "small-llm", ResponseCache(folder), client=quick(tries=1), **more
+    )
 
 
 @pytest.mark.parametrize("path", ["", "/", "/v1", "/v1/", "/v1/chat/completions"])

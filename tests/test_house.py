@@ -118,9 +118,9 @@ def test_opening_a_panel_does_not_wait_for_torch() -> None:
     """The window stands still while a module is imported in its thread."""
     found = fresh_python(
         "import sys\n"
-        "import napari_dkan.viewer.predict_widget\n"
-        "import napari_dkan.viewer.quality.widget\n"
-        "import napari_dkan.viewer.finetune.widget\n"
+        "import napari_dkan.viewer.panels.predict.predict_widget\n"
+        "import napari_dkan.viewer.panels.quality.quality_widget\n"
+        "import napari_dkan.viewer.panels.finetune.finetune_widget\n"
         "print(*{'torch', 'timm', 'lightning', 'scanpy', 'anndata'} & set(sys.modules))"
     )
     assert found == ""

@@ -10,12 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from napari_dkan.errors import CheckpointError, SpotsError
-from napari_dkan.model import network as network_module
-from napari_dkan.model.config import DKANConfig, StackConfig
-from napari_dkan.model.layers import FeedForward, RelativePositionBias, SingleKeyTransformer
-from napari_dkan.model.network import DKAN
-from napari_dkan.model.position import PositionEncoding
-from napari_dkan.model.trunk import TargetTrunk
+from napari_dkan.model.network import dkan_network as network_module
+from napari_dkan.model.network.attention_blocks import (
+    FeedForward,
+    RelativePositionBias,
+    SingleKeyTransformer,
+)
+from napari_dkan.model.network.branch_encoders import PositionEncoding, TargetTrunk
+from napari_dkan.model.network.dkan_config import DKANConfig, StackConfig
+from napari_dkan.model.network.dkan_network import DKAN
 
 SIX = StackConfig(depth=2, heads=4, ratio=2.0, dropout=0.3)
 CONFIG = DKANConfig(

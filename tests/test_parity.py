@@ -11,7 +11,7 @@ import torch
 from napari_dkan.model import convert_published, load_checkpoint
 
 if TYPE_CHECKING:
-    from napari_dkan.model.checkpoint import Checkpoint
+    from napari_dkan.model.checkpoint.checkpoint_file import Checkpoint
 
 
 FILES = ("official.ckpt", "genes.npy", "gene_features.pt")

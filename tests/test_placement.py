@@ -13,11 +13,11 @@ from shapely.geometry import Polygon, box
 
 from napari_dkan.errors import SpotsError
 from napari_dkan.inference.predict import find_tissue_region
-from napari_dkan.quality.placement import RegistrationCheck, check_registration
+from napari_dkan.quality.registration_check import RegistrationCheck, check_registration
 from napari_dkan.slide import open_slide
-from napari_dkan.spatial.landmarks import fit_affine_to_landmarks
+from napari_dkan.spatial.coordinates import fit_affine_to_landmarks
 from napari_dkan.spatial.spots import Spots
-from napari_dkan.training.loading import read_section_data
+from napari_dkan.training.data.section_loading import read_section_data
 
 TRIANGLE = np.array([[100.0, 200.0], [4100.0, 600.0], [1500.0, 5200.0]])
 
@@ -38,7 +38,9 @@ def test_landmarks_find_scale_turn_and_shift(scale, turn, shift, extra) -> None:
     assert fitted.rotation_deg == pytest.approx(turn, abs=1e-4)
     assert np.allclose(fitted.apply(source), target, atol=1e-3)
     there = np.array([[2000.0, 2500.0]])
-    assert np.allclose(fit_affine_to_landmarks(target, source).apply(fitted.apply(there)), there, atol=1e-3)
+    assert np.allclose(
+        fit_affine_to_landmarks(target, source).apply(fitted.apply(there)), there, atol=1e-3
+    )
 
 
 def test_landmarks_that_cannot_be_are_refused() -> None:

@@ -8,15 +8,17 @@ import h5py
 import numpy as np
 import pytest
 
-from napari_dkan import probe
-from napari_dkan.probe import validate_hdf5
+from napari_dkan import hdf5_validation as probe
+from napari_dkan.hdf5_validation import validate_hdf5
 
 
 @pytest.fixture
 def asked(monkeypatch):
     """The paths that the child was asked about."""
     paths, ask = [], probe._query_child
-    monkeypatch.setattr(probe, "_query_child", lambda path, patience: paths.append(path) or ask(path, 60))
+    monkeypatch.setattr(
+        probe, "_query_child", lambda path, patience: paths.append(path) or ask(path, 60)
+    )
     return paths
 
 

@@ -16,19 +16,23 @@ from scipy.stats import spearmanr
 
 from napari_dkan.cli import main
 from napari_dkan.errors import SpotsError
-from napari_dkan.expression.loose import read_single_section
+from napari_dkan.expression.readers.single_section import read_single_section
 from napari_dkan.inference.predict import predict
 from napari_dkan.inference.prediction import Prediction
 from napari_dkan.inference.target import target_from_spots
 from napari_dkan.model import Checkpoint, load_checkpoint
-from napari_dkan.quality.compare import Comparison, compare_with_measured, held_out_pcc_from_card
-from napari_dkan.quality.domains import adjusted_rand_index, cluster_domains
-from napari_dkan.quality.intervals import assign_blocks, bootstrap_pcc
-from napari_dkan.quality.regions import find_error_regions
-from napari_dkan.quality.rivals import compare_models
-from napari_dkan.samples.bundled import find_bundled_checkpoint
+from napari_dkan.quality.block_bootstrap import assign_blocks, bootstrap_pcc
+from napari_dkan.quality.comparison import (
+    Comparison,
+    compare_with_measured,
+    find_error_regions,
+    held_out_pcc_from_card,
+)
+from napari_dkan.quality.model_comparison import compare_models
+from napari_dkan.quality.spatial_domains import adjusted_rand_index, cluster_domains
+from napari_dkan.samples.bundled_checkpoints import find_bundled_checkpoint
 from napari_dkan.spatial.spots import Spots
-from napari_dkan.training.measured import MeasuredSection, make_measured_section
+from napari_dkan.training.data.measured_section import MeasuredSection, make_measured_section
 
 SIDE = 12
 
@@ -89,7 +93,9 @@ def test_the_summary_is_that_of_evaluate(data_dir: Path, tmp_path: Path, monkeyp
         predictions.append(predict(*given))
         return predictions[-1]
 
-    monkeypatch.setattr("napari_dkan.training.evaluate.predict", predict_and_keep)
+    monkeypatch.setattr(
+        "napari_dkan.training.evaluation.evaluate_checkpoint.predict", predict_and_keep
+    )
     with pytest.raises(SystemExit) as done:
         main()
     assert not done.value.code
@@ -109,7 +115,9 @@ def test_the_summary_is_that_of_evaluate(data_dir: Path, tmp_path: Path, monkeyp
     assert ours.card_dkan is not None and ours.card_ridge is not None
     assert ours.card_dkan.pcc_all == pytest.approx(model.card["metrics"]["pcc_all"], abs=1e-3)
     assert ours.card_dkan.mse == model.card["metrics"]["dkan"]["mse"]
-    assert len(comparison.spots_without_counts) == 1  # 67 spots, of which one has no count of the panel
+    assert (
+        len(comparison.spots_without_counts) == 1
+    )  # 67 spots, of which one has no count of the panel
     labelled = [n not in comparison.spots_without_counts for n in measured.data.obs_names]
     counts = read_single_section(*files)[:, "S100A14"].X.toarray().ravel()[labelled]
     zeros = comparison.zero_fraction[comparison.panel.row("S100A14")]
@@ -184,7 +192,9 @@ def test_two_checkpoints_and_which_the_measured_data_prefers(
     bad = replace(good, values=good.values + np.random.default_rng(5).normal(0, 1, (144, 6)))
     both = compare_models(good, bad.select_predicted(), compared)
     assert [g.preferred_model for g in both.gene_comparisons] == ["first"] * 6
-    assert both.gene_comparisons[0].pcc_a == pytest.approx(compared.metrics_per_gene[0].pcc, abs=1e-5)
+    assert both.gene_comparisons[0].pcc_a == pytest.approx(
+        compared.metrics_per_gene[0].pcc, abs=1e-5
+    )
     assert 0 < both.gene_comparisons[0].map_correlation < 1
     assert np.allclose(both.difference, bad.values - good.values, atol=1e-5)
     assert "(first) on 6 genes" in both.format_verdict()
@@ -210,7 +220,10 @@ def test_what_is_measured_of_a_section_decides(model: Checkpoint) -> None:
     made.tokens[:5], made.values[:5] = np.nan, np.nan
     part = compare_with_measured(model, measured, made)
     assert len(part.spots) == len(part.measured) == len(part.predicted) == 139
-    assert part.unreadable_spots == tuple(f"s{i}" for i in range(5)) and len(part.prediction.values) == 139
+    assert (
+        part.unreadable_spots == tuple(f"s{i}" for i in range(5))
+        and len(part.prediction.values) == 139
+    )
     assert np.array_equal(part.measured, found.measured[5:])
 
 
@@ -286,4 +299,6 @@ def test_little_and_dull_input_has_figures_or_says_why(model: Checkpoint) -> Non
 def test_a_card_is_anothers_text() -> None:
     card = {"per_gene_pcc": {"A": {"dkan": 0.5, "ridge": None}, "B": 3, "C": {"dkan": "x"}}}
     assert held_out_pcc_from_card(card) == {"A": (0.5, None), "C": (None, None)}
-    assert held_out_pcc_from_card({}) == held_out_pcc_from_card({"per_gene_pcc": "not measured"}) == {}
+    assert (
+        held_out_pcc_from_card({}) == held_out_pcc_from_card({"per_gene_pcc": "not measured"}) == {}
+    )

@@ -14,15 +14,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from napari_dkan.errors import SpotsError
-from napari_dkan.expression.arrayfit import mpp_from_spots
-from napari_dkan.expression.countfile import read_counts
-from napari_dkan.expression.her2st import read_her2st_section
-from napari_dkan.expression.labels import array_coords_from_section
-from napari_dkan.expression.lattice import array_coords_from_lattice
-from napari_dkan.expression.layouts import find_sections, read_sections
-from napari_dkan.expression.loose import read_single_section
-from napari_dkan.expression.published import find_dkan_panel, find_dkan_gene_text
-from napari_dkan.expression.spotfile import read_spots
+from napari_dkan.expression.array_geometry import array_coords_from_lattice, mpp_from_spots
+from napari_dkan.expression.label_scale import array_coords_from_section
+from napari_dkan.expression.readers.count_files import read_counts
+from napari_dkan.expression.readers.discovery import find_sections, read_sections
+from napari_dkan.expression.readers.her2st_sections import (
+    find_dkan_gene_text,
+    find_dkan_panel,
+    read_her2st_section,
+)
+from napari_dkan.expression.readers.single_section import read_single_section
+from napari_dkan.expression.readers.spot_files import read_spots
 from napari_dkan.spatial.spots import Spots
 
 from .section_files import st_counts, st_spots, write_bins, write_st, write_tenx

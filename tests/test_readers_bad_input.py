@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 from scipy import sparse
 
 from napari_dkan.errors import SpotsError
-from napari_dkan.expression.countfile import read_counts
 from napari_dkan.expression.counts import counts_from_matrix
-from napari_dkan.expression.layouts import find_sections, read_sections
-from napari_dkan.expression.loose import read_single_section
-from napari_dkan.expression.spotfile import read_spots
+from napari_dkan.expression.readers.count_files import read_counts
+from napari_dkan.expression.readers.discovery import find_sections, read_sections
+from napari_dkan.expression.readers.single_section import read_single_section
+from napari_dkan.expression.readers.spot_files import read_spots
 
 from .section_files import st_counts, st_spots, write_positions, write_st, write_tenx
 

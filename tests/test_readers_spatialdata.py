@@ -17,10 +17,14 @@ import numpy as np
 import pytest
 
 from napari_dkan.errors import SpotsError
-from napari_dkan.expression.arrayfit import mpp_from_spots
-from napari_dkan.expression.layouts import find_sections, read_sections
-from napari_dkan.expression.spatialdata import bin_um_from_region_name, read_spatialdata_section
-from napari_dkan.expression.transforms import apply_transform, transforms_to_systems
+from napari_dkan.expression.array_geometry import mpp_from_spots
+from napari_dkan.expression.readers.discovery import find_sections, read_sections
+from napari_dkan.expression.readers.spatialdata_sections import (
+    apply_transform,
+    bin_um_from_region_name,
+    read_spatialdata_section,
+    transforms_to_systems,
+)
 from napari_dkan.slide import open_slide
 from napari_dkan.spatial.spots import Spots
 
@@ -49,7 +53,9 @@ def test_spots_are_placed_on_the_finest_image(stores: Path) -> None:
         assert data.obs_names.tolist() == [f"spots{i}" for i in range(30)]
         assert data.X[2].toarray().tolist() == [[2, 3, 4, 5]]
         assert data.uns["image"] == str(stores / f"{store}.zarr" / "images" / "full")
-        assert data.uns["mpp"] == pytest.approx(mpp_from_spots(Spots(PIXELS, ARRAY, pitch_um=100.0)))
+        assert data.uns["mpp"] == pytest.approx(
+            mpp_from_spots(Spots(PIXELS, ARRAY, pitch_um=100.0))
+        )
         with open_slide(data.uns["image"]) as slide:
             assert (slide.width, slide.height) == (96, 64)
 
@@ -135,13 +141,18 @@ def test_transformations_compose_in_order_and_by_axis_name() -> None:
     assert set(systems) == {"global", "aligned"}
     point = np.array([[1.0, 1.0]])
     assert apply_transform(systems["global"], point).tolist() == [[1, 1]]
-    assert apply_transform(systems["aligned"], point).tolist() == [[12, 23]]  # x and y changed places
+    assert apply_transform(systems["aligned"], point).tolist() == [
+        [12, 23]
+    ]  # x and y changed places
     affine = {"type": "affine", "affine": [[0, 1, 5], [2, 0, 6]], "input": {"axes": yx["axes"][1:]}}
     affine["output"] = {"name": "global", "axes": affine["input"]["axes"]}
-    assert apply_transform(transforms_to_systems([affine], ["y", "x"])["global"], np.array([[3.0, 4.0]])).tolist() == [
-        [2 * 4 + 6, 3 + 5]
-    ]
+    assert apply_transform(
+        transforms_to_systems([affine], ["y", "x"])["global"], np.array([[3.0, 4.0]])
+    ).tolist() == [[2 * 4 + 6, 3 + 5]]
 
 
 def test_visium_hd_bins_tell_their_size_by_name() -> None:
-    assert bin_um_from_region_name("P1_square_008um") == 8.0 and bin_um_from_region_name("spots") is None
+    assert (
+        bin_um_from_region_name("P1_square_008um") == 8.0
+        and bin_um_from_region_name("spots") is None
+    )

@@ -11,9 +11,18 @@ import pytest
 import torch
 
 from napari_dkan.errors import SpotsError
-from napari_dkan.model.encoders.protocol import EncoderSpec
-from napari_dkan.training.ready import ComputedFeatureSource, FrozenEncoder, FrozenFeatures, StoredFeatureSource
-from napari_dkan.training.sections import encode_section, fit_section_encoder, select_genes
+from napari_dkan.model.encoders.encoder_spec import EncoderSpec
+from napari_dkan.training.data.frozen_features import (
+    ComputedFeatureSource,
+    FrozenEncoder,
+    FrozenFeatures,
+    StoredFeatureSource,
+)
+from napari_dkan.training.data.prepared_section import (
+    encode_section,
+    fit_section_encoder,
+    select_genes,
+)
 
 from .tiny_sections import tiny_section
 
@@ -30,7 +39,9 @@ def test_stored_features_are_taken_as_they_are(tmp_path: Path) -> None:
         "neighbor_features": str(tmp_path / "near.pt"),
     }
     ready = StoredFeatureSource().select_features(data, np.array([0, 2, 4]))
-    assert torch.equal(ready.target_features, own[[0, 2, 4]]) and torch.equal(ready.neighbor_features, near[[0, 2, 4]])
+    assert torch.equal(ready.target_features, own[[0, 2, 4]]) and torch.equal(
+        ready.neighbor_features, near[[0, 2, 4]]
+    )
     assert ready.spec.name == "external" and ready.spec.dimension == 6
     with pytest.raises(SpotsError, match=r"own.pt has shape \(5, 6\); A1 has 4 spots"):
         StoredFeatureSource().select_features(data[:4], np.array([0]))
@@ -59,7 +70,10 @@ def test_ready_features_take_the_place_of_the_stain_encoder() -> None:
     with pytest.raises(SpotsError, match="different encoders"):
         fit_section_encoder([section, tiny_section(1)], 16, 154.0)
     other = FrozenFeatures(ready.spec, ready.neighbor_features, ready.target_features + 1)
-    assert torch.equal(encode_section(replace(section, frozen_features=other), encoder).target_features, ready.target_features + 1)
+    assert torch.equal(
+        encode_section(replace(section, frozen_features=other), encoder).target_features,
+        ready.target_features + 1,
+    )
 
 
 def test_a_choice_of_genes() -> None:

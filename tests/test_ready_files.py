@@ -11,17 +11,17 @@ import pytest
 from shapely.geometry import box
 
 from napari_dkan.errors import SpotsError
-from napari_dkan.inference.engine import Predictor
-from napari_dkan.inference.patches import keys_from_centers
-from napari_dkan.inference.predict import predict, find_tissue_region
-from napari_dkan.inference.ready.fit import load_precomputed_features
-from napari_dkan.inference.ready.tile_file import open_feature_file
+from napari_dkan.inference.patch_features.patch_geometry import keys_from_centers
+from napari_dkan.inference.patch_features.precomputed_features import load_precomputed_features
+from napari_dkan.inference.patch_features.tile_feature_file import open_feature_file
+from napari_dkan.inference.predict import find_tissue_region, predict
+from napari_dkan.inference.predictor import Predictor
 from napari_dkan.inference.target import TargetKind, target_from_region
 from napari_dkan.model import load_checkpoint
 from napari_dkan.slide import open_slide
 
 if TYPE_CHECKING:
-    from napari_dkan.model.checkpoint import Checkpoint
+    from napari_dkan.model.checkpoint.checkpoint_file import Checkpoint
     from napari_dkan.slide.slide import Slide
 
 
@@ -88,7 +88,9 @@ def test_a_files_features_give_the_numbers_of_encoding(
 
     monkeypatch.setattr(type(predictor.feature_cache), "encode", counting)
     got = predict(predictor, ready.target_from_region())
-    assert got.target.kind is TargetKind.TILES and got.target.spots.names == wanted.target.spots.names
+    assert (
+        got.target.kind is TargetKind.TILES and got.target.spots.names == wanted.target.spots.names
+    )
     np.testing.assert_allclose(got.values, wanted.values, atol=1e-5)
     np.testing.assert_allclose(got.qc_features, wanted.evidence, atol=1e-5)
     everything = len(keys_from_centers(wanted.target.spots.xy))
@@ -110,13 +112,17 @@ def test_without_weights_the_file_is_all_there_is(slide: Slide, checkpoint: Chec
     ready = load_precomputed_features(write(tmp_path / "all.h5", xy, features), slide, bare, MPP)
     assert ready.lacks_encoder
     predictor = Predictor(slide, bare, MPP, whole, "cpu", precomputed_features=ready)
-    np.testing.assert_allclose(predict(predictor, ready.target_from_region()).values, wanted.values, atol=1e-5)
+    np.testing.assert_allclose(
+        predict(predictor, ready.target_from_region()).values, wanted.values, atol=1e-5
+    )
     with pytest.raises(SpotsError, match="its own tiles only"):
         predict(predictor, wanted.target)
     assert len(ready.target_at_point(*(xy[7] + 30))) == 1
 
     # tiles that the file lacks are masked as those off the slide are
-    few = load_precomputed_features(write(tmp_path / "few.h5", xy[::2] + 13, features[::2]), slide, bare, MPP)
+    few = load_precomputed_features(
+        write(tmp_path / "few.h5", xy[::2] + 13, features[::2]), slide, bare, MPP
+    )
     assert few.tile_grid is None
     predictor = Predictor(slide, bare, MPP, whole, "cpu", precomputed_features=few)
     assert np.isfinite(predict(predictor, few.target_from_region()).values).all()

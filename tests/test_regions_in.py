@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from napari_dkan.errors import SpotsError
-from napari_dkan.spatial.masks import polygons_from_mask, mask_scale
+from napari_dkan.spatial.masks import mask_scale, polygons_from_mask
 from napari_dkan.spatial.polygons import has_too_many_crossings
-from napari_dkan.spatial.regions import read_named_regions, read_geojson, read_regions
+from napari_dkan.spatial.region_files import read_geojson, read_named_regions, read_regions
 
 OUTER = [[0, 0], [400, 0], [400, 300], [0, 300], [0, 0]]
 HOLE = [[100, 100], [200, 100], [200, 200], [100, 200], [100, 100]]

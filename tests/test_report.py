@@ -19,18 +19,21 @@ import torch
 from napari_dkan.cli import main
 from napari_dkan.errors import OutputError, SpotsError
 from napari_dkan.expression.panel import Gene, Panel
-from napari_dkan.inference.engine import Predictor
-from napari_dkan.inference.predict import predict, find_tissue_region
+from napari_dkan.inference.predict import find_tissue_region, predict
+from napari_dkan.inference.predictor import Predictor
 from napari_dkan.inference.target import target_from_region
 from napari_dkan.model import load_checkpoint
-from napari_dkan.quality.compare import compare_with_measured
-from napari_dkan.quality.report import maps
-from napari_dkan.quality.report.markup import format_decimal
-from napari_dkan.quality.report.tables import GENE_TABLE_COLUMNS
-from napari_dkan.quality.report.write import DISCLAIMER, write_report
+from napari_dkan.quality.comparison import compare_with_measured
+from napari_dkan.quality.report import map_figures as maps
+from napari_dkan.quality.report.report_page import DISCLAIMER, write_report
+from napari_dkan.quality.report.report_sections import GENE_TABLE_COLUMNS
+from napari_dkan.quality.report.svg_markup import format_decimal
 from napari_dkan.slide import PixelSize, open_slide
-from napari_dkan.training.evaluate import evaluate_checkpoint, predict_measured_spots
-from napari_dkan.training.measured import make_measured_section
+from napari_dkan.training.data.measured_section import make_measured_section
+from napari_dkan.training.evaluation.evaluate_checkpoint import (
+    evaluate_checkpoint,
+    predict_measured_spots,
+)
 
 if TYPE_CHECKING:
     from napari_dkan.slide.slide import Slide
@@ -162,7 +165,9 @@ def test_the_figures_are_those_of_the_comparison_and_of_evaluate(
     for symbol, *row in rows:
         gene = table[symbol]
         assert row[0] == format_decimal(gene.pcc, 2) and row[3] == format_decimal(gene.mse, 3)
-        assert row[4] == format_decimal(gene.ridge_pcc, 2) and row[7] == format_decimal(gene.expected_pcc, 2)
+        assert row[4] == format_decimal(gene.ridge_pcc, 2) and row[7] == format_decimal(
+            gene.expected_pcc, 2
+        )
     pcc = [table[row[0]].pcc for row in rows]
     assert pcc == sorted(pcc, reverse=True)
     assert comparison.summary.sentence() in page.text

@@ -8,18 +8,18 @@ import numpy as np
 import pytest
 
 from napari_dkan.errors import CheckpointError, DkanError, OutputError
-from napari_dkan.expression.her2st import read_her2st_section
+from napari_dkan.expression.readers.her2st_sections import read_her2st_section
 from napari_dkan.samples import (
-    find_bundled_checkpoint,
-    list_bundled_checkpoints,
-    fetch_her2st_section,
-    is_her2st_section_local,
     draw_section,
+    fetch_her2st_section,
+    find_bundled_checkpoint,
     get_synthetic_section,
+    is_her2st_section_local,
+    list_bundled_checkpoints,
     write_her2st_section,
 )
-from napari_dkan.samples import her2st as her2st_sample
-from napari_dkan.samples.synthetic import SyntheticSection
+from napari_dkan.samples import sample_sections as her2st_sample
+from napari_dkan.samples.synthetic_section import SyntheticSection
 from napari_dkan.slide import open_slide
 
 SIZE = 2000  # px; 1,000 um is small, quick, and still holds every kind of tissue
@@ -114,7 +114,7 @@ def test_it_is_written_as_a_her2st_section_with_a_pyramid(
 def test_the_cached_copy_is_kept_and_mended(
     section: SyntheticSection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from napari_dkan.samples import store
+    from napari_dkan.samples import sample_sections as store
 
     drawn: list[int] = []
 

@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 from shapely.geometry import MultiPolygon, Polygon, box
 
 from napari_dkan.errors import OutputError, ResultError
-from napari_dkan.export.reopen import is_saved_result, load_result
-from napari_dkan.export.saved import SavedResult, SlideRecord, ViewSettings, save_result
-from napari_dkan.inference.engine import Predictor
-from napari_dkan.inference.predict import predict, find_tissue_region
+from napari_dkan.export.result_reader import is_saved_result, load_result
+from napari_dkan.export.saved_result import SavedResult, SlideRecord, ViewSettings, save_result
+from napari_dkan.inference.predict import find_tissue_region, predict
+from napari_dkan.inference.predictor import Predictor
 from napari_dkan.inference.target import target_from_region
 from napari_dkan.model import load_checkpoint
 from napari_dkan.slide import open_slide
@@ -51,7 +51,11 @@ def require_same(ours: SavedResult, back: SavedResult) -> None:
         assert one.target.grid.pitch_um == two.target.grid.pitch_um
     for name in ("panel", "label_scale", "provenance", "zero_shot"):
         assert getattr(one, name) == getattr(two, name), name
-    assert (ours.slide_record, dict(ours.card), ours.view_settings) == (back.slide_record, dict(back.card), back.view_settings)
+    assert (ours.slide_record, dict(ours.card), ours.view_settings) == (
+        back.slide_record,
+        dict(back.card),
+        back.view_settings,
+    )
     if ours.regions is None:
         assert back.regions is None
     else:

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from napari_dkan.model import PatchGeometry, load_checkpoint
-from napari_dkan.quality.scale_check import check_pixel_size
-from napari_dkan.samples.bundled import find_bundled_checkpoint
+from napari_dkan.quality.slide_checks import check_pixel_size
+from napari_dkan.samples.bundled_checkpoints import find_bundled_checkpoint
 from napari_dkan.slide import PixelSize
 
 if TYPE_CHECKING:
-    from napari_dkan.model.checkpoint import Checkpoint
+    from napari_dkan.model.checkpoint.checkpoint_file import Checkpoint
 
 
 SIZE = 9300, 9900  # px, as the sections it was trained on

@@ -17,7 +17,7 @@ from napari_dkan.slide import PixelSize, open_slide
 from .slide_files import LOSSLESS, halves, ome_zarr, picture, pyramid_tiff, tiff
 
 if TYPE_CHECKING:
-    from napari_dkan.inference.reading import PatchPixels
+    from napari_dkan.inference.patch_features.patch_loader import PatchPixels
 
 
 @pytest.fixture(scope="module", params=LOSSLESS)
@@ -290,7 +290,7 @@ class TestRealSlides:
     def test_svs_through_openslide_is_the_same(self, data_dir):
         """The reader of all vendor formats, on the one vendor file at hand."""
         pytest.importorskip("openslide")
-        from napari_dkan.slide.open_slide_source import OpenSlideSource
+        from napari_dkan.slide.sources.openslide_source import OpenSlideSource
 
         path = data_dir / "wsi" / "CMU-1-Small-Region.svs"
         source = OpenSlideSource(path)
@@ -302,12 +302,14 @@ class TestRealSlides:
         source.close()
 
     def test_whole_section_shows_before_it_is_decoded(self, data_dir, monkeypatch):
-        from napari_dkan.slide import flat
+        from napari_dkan.slide.sources import jpeg_png_source as flat
 
         path = next((data_dir / "her2st" / "ST-imgs" / "C" / "C3").glob("*.jpg"))
         decode, factors = flat.decode_image, []
         monkeypatch.setattr(
-            flat, "decode_image", lambda path, factor: factors.append(factor) or decode(path, factor)
+            flat,
+            "decode_image",
+            lambda path, factor: factors.append(factor) or decode(path, factor),
         )
         with open_slide(path) as slide:
             assert not factors  # opening reads the header only

@@ -9,12 +9,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from napari_dkan.export.saved import SavedResult, SlideRecord
-from napari_dkan.export.slide_again import find_result_slide, open_matching_slide
+from napari_dkan.export.saved_result import (
+    SavedResult,
+    SlideRecord,
+    find_result_slide,
+    open_matching_slide,
+)
 from napari_dkan.expression.label_scale import LabelScale
 from napari_dkan.expression.panel import Panel
 from napari_dkan.inference.prediction import Prediction
-from napari_dkan.inference.target import TargetKind, Target
+from napari_dkan.inference.target import Target, TargetKind
 from napari_dkan.slide import open_slide
 from napari_dkan.spatial.spots import Spots
 
@@ -32,7 +36,9 @@ def at(saved, path):
     return replace(saved, slide_record=replace(saved.slide_record, path=path))
 
 
-def test_it_is_found_where_it_was_and_beside_the_result(saved: SavedResult, tmp_path, tiny_slide_file):
+def test_it_is_found_where_it_was_and_beside_the_result(
+    saved: SavedResult, tmp_path, tiny_slide_file
+):
     nowhere = tmp_path / "nowhere" / "result.h5ad"
     with find_result_slide(saved, nowhere) as slide:
         assert slide.path == tiny_slide_file.absolute()

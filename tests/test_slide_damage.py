@@ -33,7 +33,9 @@ def test_the_damaged_place_alone_is_refused(tmp_path):
     path = spoil(pyramid_tiff(tmp_path / "a.tif", levels, subifds=False), tile=12)
     with open_slide(path) as slide:
         for _ in range(2):  # an error is not kept, nor does it spoil what is read after it
-            with pytest.raises(DamagedTileError, match=r"a\.tif.*between \(100, 110\) and \(150, 140\)"):
+            with pytest.raises(
+                DamagedTileError, match=r"a\.tif.*between \(100, 110\) and \(150, 140\)"
+            ):
                 slide.read_region(100, 110, 50, 30)
             with pytest.raises(DamagedTileError, match="copy or export it again"):
                 slide.read_patch(120.3, 120.7, 40, 40)
@@ -94,8 +96,8 @@ def test_damage_in_a_zarr_chunk(tmp_path):
 def test_openslide_reads_on_after_damage(data_dir, tmp_path):
     """OpenSlide refuses everything after its first error; our reader of it must not."""
     pytest.importorskip("openslide")
-    from napari_dkan.slide.open_slide_source import OpenSlideSource
     from napari_dkan.slide.slide import Slide
+    from napari_dkan.slide.sources.openslide_source import OpenSlideSource
 
     path = tmp_path / "a.svs"
     shutil.copyfile(data_dir / "wsi" / "CMU-1-Small-Region.svs", path)

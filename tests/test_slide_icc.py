@@ -41,7 +41,9 @@ def test_applied_where_asked_for(kind, tmp_path):
     with open_slide(path) as plain, open_slide(path, apply_icc=True) as slide:
         stored = plain.read_region(0, 0, 900, 700)
         assert plain.color_conversion == ""
-        assert slide.color_conversion.startswith("ICC profile sRGB") and slide.color_conversion.endswith("to sRGB")
+        assert slide.color_conversion.startswith(
+            "ICC profile sRGB"
+        ) and slide.color_conversion.endswith("to sRGB")
         assert slide.fingerprint() == plain.fingerprint()
         places = [(x, y) for x in range(0, 800, 90) for y in range(0, 600, 110)]
         with ThreadPoolExecutor(6) as pool:
@@ -78,8 +80,8 @@ def test_what_is_kept_of_one_setting_is_not_used_for_the_other(
     import tifffile
     from shapely import box
 
-    from napari_dkan.inference.engine import Predictor
     from napari_dkan.inference.predict import predict
+    from napari_dkan.inference.predictor import Predictor
     from napari_dkan.inference.target import target_from_region
     from napari_dkan.model import load_checkpoint
 

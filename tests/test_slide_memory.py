@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from napari_dkan.slide import open_slide, reduced
-from napari_dkan.slide.cache import CACHE_BYTES_RANGE, TileCache, choose_cache_capacity
+from napari_dkan.slide import open_slide
+from napari_dkan.slide.sources import downsampled_source as reduced
+from napari_dkan.slide.sources.tile_cache import CACHE_BYTES_RANGE, TileCache, choose_cache_capacity
 
 from .slide_files import picture, tiff
 

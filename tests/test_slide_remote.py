@@ -12,7 +12,7 @@ import pytest
 
 from napari_dkan.errors import DamagedTileError, SlideError
 from napari_dkan.slide import open_slide
-from napari_dkan.slide.address import is_remote
+from napari_dkan.slide.slide_location import is_remote
 
 from .slide_files import halves, ome_zarr, picture
 
@@ -39,7 +39,7 @@ class Handler(SimpleHTTPRequestHandler):
 @pytest.fixture
 def served(tmp_path, monkeypatch):
     """A folder with a 0.4 and a 0.5 image, and its address."""
-    from napari_dkan.slide import remote
+    from napari_dkan.slide.sources import remote_zarr_store as remote
 
     monkeypatch.setattr(remote, "RETRY_DELAYS_S", (0.01, 0.01))
     monkeypatch.setattr(remote, "FAIL_FAST_S", 0.0)
@@ -152,7 +152,10 @@ def test_a_server_that_is_gone(served):
 def test_damage_is_damage(served):
     folder, address, _ = served
     (folder / "b c.zarr" / "0" / "c" / "0" / "0" / "0").write_bytes(b"no chunk")
-    with open_slide(f"{address}/b c.zarr") as slide, pytest.raises(DamagedTileError, match=r"b c\.zarr"):
+    with (
+        open_slide(f"{address}/b c.zarr") as slide,
+        pytest.raises(DamagedTileError, match=r"b c\.zarr"),
+    ):
         whole(slide)
 
 

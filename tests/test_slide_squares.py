@@ -52,8 +52,8 @@ def slide(request, tmp_path):
         opened = open_slide(path)
         if "openslide" in request.param:
             pytest.importorskip("openslide")
-            from napari_dkan.slide.open_slide_source import OpenSlideSource
             from napari_dkan.slide.slide import Slide
+            from napari_dkan.slide.sources.openslide_source import OpenSlideSource
 
             opened = Slide(path, OpenSlideSource(path))
     with opened:

@@ -12,9 +12,14 @@ from shapely.geometry import MultiPolygon, Point, Polygon, box, mapping
 
 from napari_dkan.errors import SpotsError
 from napari_dkan.spatial.coordinates import swap_xy
-from napari_dkan.spatial.grid import TileGrid, grid_from_region
-from napari_dkan.spatial.regions import combine_with_holes, ellipse_from_corners, region_from_shapes, read_geojson
+from napari_dkan.spatial.polygons import (
+    combine_with_holes,
+    ellipse_from_corners,
+    region_from_shapes,
+)
+from napari_dkan.spatial.region_files import read_geojson
 from napari_dkan.spatial.spots import Spots
+from napari_dkan.spatial.tile_grid import TileGrid, grid_from_region
 
 numbers = st.floats(-1e4, 1e4, allow_nan=False)
 points = st.lists(st.tuples(numbers, numbers), max_size=20)

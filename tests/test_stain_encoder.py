@@ -8,8 +8,11 @@ from torch import Tensor
 
 from napari_dkan.errors import CheckpointError, EncoderError
 from napari_dkan.model.encoders import build_encoder
-from napari_dkan.model.encoders.stain import StainEncoder
-from napari_dkan.model.encoders.stain_statistics import NUM_STATISTICS, compute_tile_statistics
+from napari_dkan.model.encoders.stain_encoder import (
+    NUM_STATISTICS,
+    StainEncoder,
+    compute_tile_statistics,
+)
 
 
 @pytest.fixture(scope="module")

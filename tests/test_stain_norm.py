@@ -14,29 +14,32 @@ from hypothesis import strategies as st
 
 from napari_dkan.errors import CheckpointError, SlideError
 from napari_dkan.expression.panel import Panel
-from napari_dkan.inference.engine import Predictor
-from napari_dkan.inference.patches import keys_from_centers
-from napari_dkan.inference.predict import predict, find_tissue_region
-from napari_dkan.inference.restained import StainNormalizedSlide, measure_slide_stain
+from napari_dkan.inference.patch_features.patch_geometry import keys_from_centers
+from napari_dkan.inference.patch_features.stain_normalized import (
+    StainNormalizedSlide,
+    measure_slide_stain,
+)
+from napari_dkan.inference.predict import find_tissue_region, predict
+from napari_dkan.inference.predictor import Predictor
 from napari_dkan.inference.target import target_from_region
 from napari_dkan.model import describe_checkpoint, load_checkpoint, save_checkpoint
-from napari_dkan.model.encoders.stain import StainEncoder
-from napari_dkan.model.stain_norm import (
+from napari_dkan.model.encoders.stain_encoder import StainEncoder
+from napari_dkan.model.stain_normalization import (
     STAIN_METHODS,
     MacenkoStain,
-    StainNormalizer,
     ReinhardStain,
+    StainNormalizer,
     measure_stain,
-    stain_from_json,
     select_stained_pixels,
+    stain_from_json,
     stain_to_json,
 )
 from napari_dkan.slide import open_slide
-from napari_dkan.training.augment import Augmentation, StainTransform
-from napari_dkan.training.gene_text import make_random_gene_text
-from napari_dkan.training.loading import load_sections, read_section_data
+from napari_dkan.training.data.augmentation import Augmentation, StainTransform
+from napari_dkan.training.data.section_loading import load_sections, read_section_data
+from napari_dkan.training.finetuning.training_section import TrainingSectionReader
+from napari_dkan.training.genes.gene_text import make_random_gene_text
 from napari_dkan.training.train import build_run_config, train_on_sections
-from napari_dkan.training.tuning.lesson import TrainingSectionReader
 
 from .tiny_sections import QUICK
 
@@ -77,7 +80,10 @@ def macenko_by_hand(pixels):
 
 def test_macenko_is_the_published_method():
     own = painted(STAINS, 1.0)
-    slide, target = MacenkoStain.from_pixels(select_stained_pixels(own)), MacenkoStain.from_pixels(select_stained_pixels(painted(OTHERS, 0.8, seed=1)))
+    slide, target = (
+        MacenkoStain.from_pixels(select_stained_pixels(own)),
+        MacenkoStain.from_pixels(select_stained_pixels(painted(OTHERS, 0.8, seed=1))),
+    )
     matrix, full = macenko_by_hand(select_stained_pixels(own))
     found = np.array([slide.haematoxylin, slide.eosin])
     np.testing.assert_allclose(found.T, matrix, atol=1e-6)
@@ -93,7 +99,10 @@ def test_macenko_is_the_published_method():
 
 
 def test_reinhard_is_the_published_method():
-    own, other = select_stained_pixels(painted(STAINS, 1.0)), select_stained_pixels(painted(STAINS, 0.7, seed=1))
+    own, other = (
+        select_stained_pixels(painted(STAINS, 1.0)),
+        select_stained_pixels(painted(STAINS, 0.7, seed=1)),
+    )
     cones = [[0.3811, 0.5783, 0.0402], [0.1967, 0.7244, 0.0782], [0.0241, 0.1288, 0.8444]]
 
     def opponents(pixels):
@@ -228,7 +237,7 @@ def test_the_same_section_restained_predicts_closer_to_the_original(
 def test_features_are_kept_apart(checkpoints, tiny_slide_file, monkeypatch, tmp_path):
     """The same encoder on the same slide: normalised tiles are others."""
     monkeypatch.setenv("NAPARI_DKAN_CACHE", str(tmp_path))
-    from napari_dkan.inference.store.folders import list_keys
+    from napari_dkan.inference.cache.cache_directory import list_keys
 
     with open_slide(tiny_slide_file) as slide:
         tissue = find_tissue_region(slide, MPP)
@@ -269,7 +278,9 @@ def test_training_brings_its_sections_to_one_stain(tiny_slide_file, restained_fi
         far.append(float((first - second).abs().mean()))
         assert [s.stain is None for s in sections] == [method is None] * 2
     assert far[1] < 0.5 * far[0] and sections[0].stain == sections[1].stain
-    assert build_run_config("train", sections, panel, make_random_gene_text(panel, 8, 1), settings)["stain"]
+    assert build_run_config("train", sections, panel, make_random_gene_text(panel, 8, 1), settings)[
+        "stain"
+    ]
     checkpoint = train_on_sections(sections, panel, settings=settings, crossval=False)
     assert checkpoint.stain == sections[0].stain
     (again,) = read_section_data(tmp_path, ["S2"])

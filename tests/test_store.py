@@ -12,10 +12,11 @@ import time
 import numpy as np
 import pytest
 
-from napari_dkan.inference.store import merge, parts
-from napari_dkan.inference.store.folders import clear_cache, list_entries
-from napari_dkan.inference.store.key import CacheKey
-from napari_dkan.inference.store.store import open_cache_entry
+from napari_dkan.inference.cache import cache_segments as merge
+from napari_dkan.inference.cache import cache_segments as parts
+from napari_dkan.inference.cache.cache_directory import clear_cache, list_entries
+from napari_dkan.inference.cache.cache_entry import open_cache_entry
+from napari_dkan.inference.cache.cache_key import CacheKey
 
 from .store_files import KEY, MADE_BY, WIDTH, fill, go, keys_of, loaded, rows_of, writer
 

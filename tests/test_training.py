@@ -13,24 +13,30 @@ from PIL import Image
 from torch import Tensor
 
 from napari_dkan.errors import SpotsError
-from napari_dkan.expression.genetable import read_panel
-from napari_dkan.expression.labels import labels_from_section
-from napari_dkan.expression.panel import Panel
+from napari_dkan.expression.label_scale import labels_from_section
+from napari_dkan.expression.panel import Panel, read_panel
 from napari_dkan.model import load_checkpoint, save_checkpoint
-from napari_dkan.training.batches import SectionBatchDataset
-from napari_dkan.training.fit import fit_network
-from napari_dkan.training.gene_text import make_random_gene_text, read_gene_text
-from napari_dkan.training.losses import (
+from napari_dkan.model.ridge_regression import compute_multi_scale_features
+from napari_dkan.training.baselines.linear_baselines import fit_ridge, fit_ridge_cv
+from napari_dkan.training.data.prepared_section import (
+    PreparedSection,
+    encode_section,
+    fit_section_encoder,
+    prepare_section,
+)
+from napari_dkan.training.data.section_batches import SectionBatchDataset
+from napari_dkan.training.data.section_loading import DEFAULT_LABEL_SCALE
+from napari_dkan.training.fit.fit_model import fit_network
+from napari_dkan.training.fit.losses import (
     compute_adaptive_weights,
     correlation_loss,
     info_nce_loss,
     supervised_loss,
 )
+from napari_dkan.training.genes.gene_text import make_random_gene_text, read_gene_text
 from napari_dkan.training.metrics import gene_pcc, score_predictions
-from napari_dkan.training.ridge import fit_ridge_cv, fit_ridge, compute_multi_scale_features
-from napari_dkan.training.sections import PreparedSection, encode_section, fit_section_encoder, prepare_section
-from napari_dkan.training.settings import TrainSettings
-from napari_dkan.training.train import DEFAULT_LABEL_SCALE, train_on_sections
+from napari_dkan.training.train import train_on_sections
+from napari_dkan.training.train_settings import TrainSettings
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -176,7 +182,9 @@ def sections(data_dir: Path, panel: Panel) -> list[PreparedSection]:
         part = data[i::3].copy()
         part.obs = part.obs.rename(columns={"array_x": "array_col", "array_y": "array_row"})
         part.uns.update(uns, section=f"part {i + 1}")
-        out.append(prepare_section(part, slide, panel, DEFAULT_LABEL_SCALE, QUICK.patch_um, QUICK.patch_px))
+        out.append(
+            prepare_section(part, slide, panel, DEFAULT_LABEL_SCALE, QUICK.patch_um, QUICK.patch_px)
+        )
     return out
 
 
@@ -188,7 +196,9 @@ def test_a_section_is_made_ready(sections: list[PreparedSection]) -> None:
     assert first.labels.shape == (23, 40) and first.patches.shape == (23, 3, 64, 64)
     assert first.statistics.shape == (23, 25, 104)
     assert first.mask[:, 12].all() and not first.mask.all()  # a crop cuts neighbourhoods
-    features = encode_section(first, fit_section_encoder(sections[1:], 16, QUICK.patch_um)).neighbor_features
+    features = encode_section(
+        first, fit_section_encoder(sections[1:], 16, QUICK.patch_um)
+    ).neighbor_features
     assert features.shape == (23, 25, 16) and torch.isfinite(features).all()
 
 
@@ -206,7 +216,9 @@ def test_spots_off_the_image_are_refused(data_dir: Path, panel: Panel) -> None:
         prepare_section(data, slide, panel, DEFAULT_LABEL_SCALE, QUICK.patch_um, QUICK.patch_px)
 
 
-def test_an_epoch_is_every_spot_once_and_turns_the_target_only(sections: list[PreparedSection]) -> None:
+def test_an_epoch_is_every_spot_once_and_turns_the_target_only(
+    sections: list[PreparedSection],
+) -> None:
     encoder = fit_section_encoder(sections, 16, QUICK.patch_um)
     encoded = [encode_section(s, encoder) for s in sections]
     epochs = SectionBatchDataset(encoded, 10, seed=0)
@@ -217,18 +229,25 @@ def test_an_epoch_is_every_spot_once_and_turns_the_target_only(sections: list[Pr
         section = next(
             e
             for e in encoded
-            if e.target_features is batch["slide_features"] or torch.equal(e.target_features, batch["slide_features"])
+            if e.target_features is batch["slide_features"]
+            or torch.equal(e.target_features, batch["slide_features"])
         )
         torch.testing.assert_close(batch["labels"], section.section.labels[batch["rows"]])
-        torch.testing.assert_close(batch["neighbor_features"], section.neighbor_features[batch["rows"]])
+        torch.testing.assert_close(
+            batch["neighbor_features"], section.neighbor_features[batch["rows"]]
+        )
     assert not torch.equal(next(iter(epochs))["patches"], next(iter(epochs))["patches"])
 
 
-def test_the_same_seed_gives_the_same_network(sections: list[PreparedSection], panel: Panel) -> None:
+def test_the_same_seed_gives_the_same_network(
+    sections: list[PreparedSection], panel: Panel
+) -> None:
     encoder = fit_section_encoder(sections[:2], 16, QUICK.patch_um)
     training = [encode_section(s, encoder) for s in sections[:2]]
     text = make_random_gene_text(panel, 8, 1)
-    one, two = (fit_network(training, text, QUICK, encode_section(sections[2], encoder)) for _ in range(2))
+    one, two = (
+        fit_network(training, text, QUICK, encode_section(sections[2], encoder)) for _ in range(2)
+    )
     assert one.curve == two.curve and len(one.curve) == 2
     for (name, a), b in zip(
         one.network.state_dict().items(), two.network.state_dict().values(), strict=True
@@ -244,7 +263,9 @@ def test_training_stops_when_validation_does_not_get_better(
     encoder = fit_section_encoder(sections[:2], 16, QUICK.patch_um)
     still = replace(QUICK, epochs=30, lr=0.0, average=0.0)
     training = [encode_section(s, encoder) for s in sections[:2]]
-    fitted = fit_network(training, make_random_gene_text(panel, 8, 1), still, encode_section(sections[2], encoder))
+    fitted = fit_network(
+        training, make_random_gene_text(panel, 8, 1), still, encode_section(sections[2], encoder)
+    )
     assert len(fitted.curve) == 2 and fitted.best_epoch == 1
 
 
@@ -252,11 +273,17 @@ def test_a_checkpoint_with_its_measured_card(
     sections: list[PreparedSection], panel: Panel, tmp_path: Path
 ) -> None:
     lines: list[str] = []
-    made = train_on_sections(sections, panel, settings=QUICK, card={"title": "tiny"}, log=lines.append)
+    made = train_on_sections(
+        sections, panel, settings=QUICK, card={"title": "tiny"}, log=lines.append
+    )
     path = tmp_path / "tiny.safetensors"
     save_checkpoint(path, made, half=True)
     loaded = load_checkpoint(path)
-    assert loaded.panel == panel and loaded.label_scale == DEFAULT_LABEL_SCALE and loaded.title == "tiny"
+    assert (
+        loaded.panel == panel
+        and loaded.label_scale == DEFAULT_LABEL_SCALE
+        and loaded.title == "tiny"
+    )
     card = loaded.card
     assert card["training_data"]["spots"] == {s.name: len(s) for s in sections}
     for method in ("dkan", "ridge", "training_mean"):

@@ -12,14 +12,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from napari_dkan.model.config import DKANConfig, StackConfig
-from napari_dkan.model.gene_rows import refine_gene_rows
-from napari_dkan.model.layers import SingleKeyTransformer
-from napari_dkan.model.network import DKAN
-from napari_dkan.training.batches import TrainingBatch
-from napari_dkan.training.losses import info_nce_loss
-from napari_dkan.training.module import DKANLightningModule
-from napari_dkan.training.settings import TrainSettings
+from napari_dkan.model.network.activation_checkpointing import refine_gene_rows
+from napari_dkan.model.network.attention_blocks import SingleKeyTransformer
+from napari_dkan.model.network.dkan_config import DKANConfig, StackConfig
+from napari_dkan.model.network.dkan_network import DKAN
+from napari_dkan.training.data.section_batches import TrainingBatch
+from napari_dkan.training.fit.lightning_module import DKANLightningModule
+from napari_dkan.training.fit.losses import info_nce_loss
+from napari_dkan.training.train_settings import TrainSettings
 
 SCRIPT = Path(__file__).resolve().parent.parent / "benchmarks" / "published_step.py"
 ALL_ROWS = TrainSettings(

@@ -13,33 +13,37 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from napari_dkan.errors import CheckpointError, SpotsError
-from napari_dkan.inference.engine import Predictor
-from napari_dkan.inference.evidence import QC_FEATURE_NAMES, PIXEL_QC_NAMES, compute_network_qc, compute_pixel_qc
-from napari_dkan.inference.plain_ridge import predict_ridge
-from napari_dkan.inference.predict import predict, find_tissue_region
+from napari_dkan.inference.predict import find_tissue_region, predict, predict_ridge
+from napari_dkan.inference.predictor import Predictor
 from napari_dkan.inference.target import target_from_spots
+from napari_dkan.inference.tile_qc_features import (
+    PIXEL_QC_NAMES,
+    QC_FEATURE_NAMES,
+    compute_network_qc,
+    compute_pixel_qc,
+)
 from napari_dkan.model import Checkpoint, load_checkpoint, save_checkpoint
-from napari_dkan.model.ensemble import Ensemble
-from napari_dkan.model.folding import optimize_for_inference
-from napari_dkan.model.reference import DISTANCE_FEATURE, TrainingReference
+from napari_dkan.model.checkpoint.training_reference import DISTANCE_FEATURE, TrainingReference
+from napari_dkan.model.network.ensemble import Ensemble
+from napari_dkan.model.network.inference_optimization import optimize_for_inference
 from napari_dkan.quality.reliability import score_reliability
-from napari_dkan.quality.slide_check import check_domain_shift
-from napari_dkan.samples.bundled import find_bundled_checkpoint
+from napari_dkan.quality.slide_checks import check_domain_shift
+from napari_dkan.samples.bundled_checkpoints import find_bundled_checkpoint
 from napari_dkan.slide import open_slide
 from napari_dkan.spatial.spots import Spots
-from napari_dkan.training.augment import Augmentation, StainTransform
-from napari_dkan.training.baselines.ridge import FeatureRidge
-from napari_dkan.training.loading import read_section_data
-from napari_dkan.training.measured import make_measured_section
-from napari_dkan.training.reference import (
-    compute_qc_features,
-    build_reference,
-    read_reliability_report,
+from napari_dkan.training.baselines.linear_baselines import FeatureRidge
+from napari_dkan.training.data.augmentation import Augmentation, StainTransform
+from napari_dkan.training.data.measured_section import make_measured_section
+from napari_dkan.training.data.prepared_section import encode_section, fit_section_encoder
+from napari_dkan.training.data.section_loading import load_sections, read_section_data
+from napari_dkan.training.fit.build_reference import (
     add_reference,
+    build_reference,
+    compute_qc_features,
+    read_reliability_report,
 )
-from napari_dkan.training.sections import encode_section, fit_section_encoder
-from napari_dkan.training.settings import TrainSettings
-from napari_dkan.training.train import load_sections, train_on_sections
+from napari_dkan.training.train import train_on_sections
+from napari_dkan.training.train_settings import TrainSettings
 
 from .conftest import ROOT
 from .tiny_sections import PANEL, QUICK, tiny_section
@@ -130,7 +134,11 @@ def test_training_writes_a_reference_that_survives_the_file(trained: Checkpoint,
     save_checkpoint(tmp_path / "a.safetensors", trained, half=True)
     again = load_checkpoint(tmp_path / "a.safetensors").reference
     assert again is not None and again.ridge is not None and made.ridge is not None
-    assert (again.feature_names, again.slide_names, again.slide_mpp) == (made.feature_names, made.slide_names, made.slide_mpp)
+    assert (again.feature_names, again.slide_names, again.slide_mpp) == (
+        made.feature_names,
+        made.slide_names,
+        made.slide_mpp,
+    )
     assert np.allclose(again.feature_quantiles, made.feature_quantiles, rtol=2e-3, atol=1e-3)
     assert np.allclose(again.ridge.weights, made.ridge.weights, rtol=2e-3, atol=1e-4)
     assert again.ridge.penalty == made.ridge.penalty
@@ -140,7 +148,9 @@ def test_training_writes_a_reference_that_survives_the_file(trained: Checkpoint,
 
 def test_a_usual_spot_is_about_one_deviation_away(trained: Checkpoint):
     made = trained.reference
-    section = encode_section(tiny_section(1), fit_section_encoder([tiny_section(1), tiny_section(2)], 16, 154.0))
+    section = encode_section(
+        tiny_section(1), fit_section_encoder([tiny_section(1), tiny_section(2)], 16, 154.0)
+    )
     _, tokens = compute_qc_features(section, trained.network)
     assert 0.5 < np.median(made.compute_distance(tokens)) < 1.5
     assert made.compute_distance(made.token_mean + 5 * (tokens - made.token_mean)).min() > 2
@@ -222,7 +232,13 @@ def bundled() -> Checkpoint:
 
 def usual(reference: TrainingReference, count: int) -> tuple[np.ndarray, np.ndarray]:
     """Evidence and tokens of spots in the middle of the training data."""
-    evidence = np.tile([reference.feature_quantiles[reference.feature_names.index(n)][50] for n in QC_FEATURE_NAMES], (count, 1))
+    evidence = np.tile(
+        [
+            reference.feature_quantiles[reference.feature_names.index(n)][50]
+            for n in QC_FEATURE_NAMES
+        ],
+        (count, 1),
+    )
     axes, mean = reference.token_axes, reference.token_mean
     out = np.linalg.pinv(axes)[:1] * 0.9 * np.sqrt(axes.shape[1])
     return evidence.astype(np.float32), np.repeat(mean + out, count, axis=0)
@@ -321,7 +337,9 @@ def test_the_banner_speaks_of_another_stain_or_scale_only(seen, bundled: Checkpo
     half = evidence.copy()  # half the pixels in each direction, twice the size
     part = torch.from_numpy(pixels[:, 14:42, 14:42]).permute(0, 3, 1, 2).float()
     larger = torch.nn.functional.interpolate(part, scale_factor=2, mode="bilinear")
-    half[:, : len(PIXEL_QC_NAMES)] = compute_pixel_qc(larger.permute(0, 2, 3, 1).numpy().astype(np.uint8))
+    half[:, : len(PIXEL_QC_NAMES)] = compute_pixel_qc(
+        larger.permute(0, 2, 3, 1).numpy().astype(np.uint8)
+    )
     assert "check the pixel size of 1.38 um" in check_domain_shift(bundled, half, 1.38)
     assert "coarser than any" in check_domain_shift(bundled, evidence, 8.0)
     disagree = evidence.copy()
@@ -340,7 +358,11 @@ def test_the_reference_has_to_be_of_the_training_sections(bundled: Checkpoint, d
 
 def test_the_bundled_checkpoint_carries_its_reference(bundled: Checkpoint):
     made = bundled.reference
-    assert made.n_spots == 729 and made.slide_names == ("C2", "C3", "C4", "C5") and made.ridge is not None
+    assert (
+        made.n_spots == 729
+        and made.slide_names == ("C2", "C3", "C4", "C5")
+        and made.ridge is not None
+    )
     assert "breast" in made.tissue and "reliability" in bundled.card
     assert Path(bundled.path).stat().st_size < 8.4e6
 

@@ -13,9 +13,16 @@ import psutil
 import pytest
 
 from napari_dkan.errors import FinetuneError
-from napari_dkan.training.tuning.events import FinetuneEvent
-from napari_dkan.training.tuning.process import FinetuneProcess, build_finetune_arguments
-from napari_dkan.training.tuning.settings import AdaptScope, HoldOutUnit, FinetuneSettings
+from napari_dkan.training.finetuning.finetune_process import (
+    FinetuneProcess,
+    build_finetune_arguments,
+)
+from napari_dkan.training.finetuning.finetune_settings import (
+    AdaptScope,
+    FinetuneSettings,
+    HoldOutUnit,
+)
+from napari_dkan.training.finetuning.tuning_protocol import FinetuneEvent
 
 FAKE = Path(__file__).with_name("fake_tuning.py")
 
@@ -29,7 +36,9 @@ def start(tmp_path: Path):
 
     def begin(scenario: str, out: str = "tuned.safetensors") -> FinetuneProcess:
         process = FinetuneProcess((sys.executable, str(FAKE), scenario))
-        made = build_finetune_arguments(parent, tmp_path, ["C3"], FinetuneSettings(), tmp_path / out)
+        made = build_finetune_arguments(
+            parent, tmp_path, ["C3"], FinetuneSettings(), tmp_path / out
+        )
         process.start(made, tmp_path / out)
         started.append(process)
         return process
@@ -39,7 +48,9 @@ def start(tmp_path: Path):
         process.kill()
 
 
-def names(process: FinetuneProcess, act: Callable[[FinetuneEvent], None] = lambda event: None) -> list[str]:
+def names(
+    process: FinetuneProcess, act: Callable[[FinetuneEvent], None] = lambda event: None
+) -> list[str]:
     """The events it tells; ``act`` sees each."""
     found = []
     for event in process.events():
@@ -149,7 +160,7 @@ def test_the_child_never_outlives_its_parent(tmp_path, ending):
     parent.write_bytes(b"")
     code = (
         "import sys; from pathlib import Path\n"
-        "from napari_dkan.training.tuning.process import TuneProcess\n"
+        "from napari_dkan.training.finetuning.finetune_process import TuneProcess\n"
         f"process = TuneProcess((sys.executable, {str(FAKE)!r}, 'long'))\n"
         f"paths = ['--checkpoint', {str(parent)!r}, '--out', {str(tmp_path / 'out')!r}]\n"
         "process.start([*paths, '--sections', 'C3'], Path('out'))\n"

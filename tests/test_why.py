@@ -9,21 +9,21 @@ import numpy as np
 import pytest
 import torch
 
-from napari_dkan.inference.engine import Predictor
-from napari_dkan.inference.predict import find_tissue_region
-from napari_dkan.inference.target import TargetKind, Target
-from napari_dkan.inference.why import (
+from napari_dkan.inference.occlusion import (
     DEFAULT_BLOCKS,
-    occlude_spot,
-    compute_occluded_tokens,
-    gather_spot_inputs,
-    fuse_tokens,
-    compute_global_token,
     attribute_gene,
+    compute_global_token,
+    compute_occluded_tokens,
+    fuse_tokens,
+    gather_spot_inputs,
+    occlude_spot,
 )
+from napari_dkan.inference.predict import find_tissue_region
+from napari_dkan.inference.predictor import Predictor
+from napari_dkan.inference.target import Target, TargetKind
 from napari_dkan.model import load_checkpoint
-from napari_dkan.model.ensemble import Ensemble
-from napari_dkan.model.layers import CrossAttention
+from napari_dkan.model.network.attention_blocks import CrossAttention
+from napari_dkan.model.network.ensemble import Ensemble
 from napari_dkan.slide import open_slide
 from napari_dkan.spatial.spots import Spots
 
@@ -115,8 +115,14 @@ def test_a_covered_block_is_what_asking_the_whole_network_gives(predictor: Predi
     keep = np.ones((DEFAULT_BLOCKS**2, DEFAULT_BLOCKS**2), bool)
     np.fill_diagonal(keep, False)
     made = occlude_spot(predictor, given)
-    asked = predictor.decode(compute_occluded_tokens(predictor, given, keep.reshape(-1, DEFAULT_BLOCKS, DEFAULT_BLOCKS)))
-    bare = predictor.decode(compute_occluded_tokens(predictor, given, np.zeros((1, DEFAULT_BLOCKS, DEFAULT_BLOCKS), bool)))
+    asked = predictor.decode(
+        compute_occluded_tokens(predictor, given, keep.reshape(-1, DEFAULT_BLOCKS, DEFAULT_BLOCKS))
+    )
+    bare = predictor.decode(
+        compute_occluded_tokens(
+            predictor, given, np.zeros((1, DEFAULT_BLOCKS, DEFAULT_BLOCKS), bool)
+        )
+    )
     for gene in range(3):
         found = attribute_gene(predictor, made, gene)
         effect = found.value - asked[:, gene]
@@ -131,7 +137,11 @@ def test_a_planted_neighbour_is_found(predictor: Predictor, given):
     noise = torch.randn(near.shape[1], generator=torch.Generator().manual_seed(0))
     near[12], near[odd] = given.near[12], given.mean + 3 * noise
     everywhere = torch.ones_like(given.mask)
-    found = attribute_gene(predictor, occlude_spot(predictor, replace(given, neighbor_features=near, neighbor_mask=everywhere)), 0)
+    found = attribute_gene(
+        predictor,
+        occlude_spot(predictor, replace(given, neighbor_features=near, neighbor_mask=everywhere)),
+        0,
+    )
     effects = np.abs(found.tiles.ravel())
     others = np.delete(effects, [odd, 12])
     assert np.isnan(effects[12]) and effects[odd] > 1e-4
@@ -154,9 +164,9 @@ def test_a_planted_corner_is_found(predictor: Predictor, given):
 
 def test_deletion_beats_chance_on_a_real_section(data_dir, monkeypatch):
     """The half that is said to support the gene goes: it falls below every random half's."""
-    from napari_dkan.expression.arrayfit import mpp_from_spots
-    from napari_dkan.expression.spotfile import read_spots
-    from napari_dkan.samples import find_bundled_checkpoint, fetch_her2st_section
+    from napari_dkan.expression.array_geometry import mpp_from_spots
+    from napari_dkan.expression.readers.spot_files import read_spots
+    from napari_dkan.samples import fetch_her2st_section, find_bundled_checkpoint
 
     monkeypatch.setenv("NAPARI_DKAN_DATA", str(data_dir))
     paths, random = fetch_her2st_section("C3"), np.random.default_rng(0)
@@ -172,7 +182,9 @@ def test_deletion_beats_chance_on_a_real_section(data_dir, monkeypatch):
         keep = np.ones((len(orders), DEFAULT_BLOCKS**2), bool)
         for row, each in zip(keep, orders, strict=True):
             row[each[: DEFAULT_BLOCKS**2 // 2]] = False
-        tokens = compute_occluded_tokens(predictor, made.inputs, keep.reshape(-1, DEFAULT_BLOCKS, DEFAULT_BLOCKS))
+        tokens = compute_occluded_tokens(
+            predictor, made.inputs, keep.reshape(-1, DEFAULT_BLOCKS, DEFAULT_BLOCKS)
+        )
         down, up, *chance = predictor.decode(tokens, [gene])[:, 0]
         assert down < min(chance) and max(chance) < up
 

@@ -17,15 +17,19 @@ from safetensors.torch import load_file, save_file
 from napari_dkan.cli import main
 from napari_dkan.errors import CheckpointError, SpotsError
 from napari_dkan.expression.panel import Panel
-from napari_dkan.inference.zero_shot import read_zero_shot_expectation, explain_zero_shot_unavailable, load_zero_shot_genes
+from napari_dkan.inference.zero_shot_genes import (
+    explain_zero_shot_unavailable,
+    load_zero_shot_genes,
+    read_zero_shot_expectation,
+)
 from napari_dkan.model import DKAN, Checkpoint, load_checkpoint, save_checkpoint
-from napari_dkan.model.ensemble import Ensemble
+from napari_dkan.model.network.ensemble import Ensemble
 from napari_dkan.model.text import TextBasis
-from napari_dkan.training import zeroshot
-from napari_dkan.training.fit_model import FittedModel
-from napari_dkan.training.gene_text import GeneTextEmbeddings
-from napari_dkan.training.sections import PreparedSection, fit_section_encoder
-from napari_dkan.training.settings import TrainSettings
+from napari_dkan.training.data.prepared_section import PreparedSection, fit_section_encoder
+from napari_dkan.training.evaluation import zero_shot_evaluation as zeroshot
+from napari_dkan.training.fit.fit_model import FittedModel
+from napari_dkan.training.genes.gene_text import GeneTextEmbeddings
+from napari_dkan.training.train_settings import TrainSettings
 
 from .zero_shot_files import ENCODER, LENGTH, PROVEN, UNPROVEN, gene_file, with_text
 
@@ -103,7 +107,9 @@ def test_the_text_basis_survives_the_file(proven: Checkpoint, tmp_path, half):
 
 def test_a_checkpoint_without_one_still_loads(tiny_checkpoint_file, genes):
     old = load_checkpoint(tiny_checkpoint_file)
-    assert old.text_basis is None and "cannot place genes" in explain_zero_shot_unavailable(old, allow_unproven=True)
+    assert old.text_basis is None and "cannot place genes" in explain_zero_shot_unavailable(
+        old, allow_unproven=True
+    )
     with pytest.raises(SpotsError, match="holds no text basis"):
         load_zero_shot_genes(old, genes, allow_unproven=True)
 
@@ -186,7 +192,11 @@ def test_genes_that_cannot_be_placed_are_refused(proven: Checkpoint, genes, tmp_
 def test_without_proof_it_is_off(tiny_checkpoint_file, genes, tmp_path, card):
     checkpoint = with_text(tiny_checkpoint_file, tmp_path / "c.safetensors", card)
     known = read_zero_shot_expectation(checkpoint)
-    assert not known.beats_shuffled and explain_zero_shot_unavailable(checkpoint) and not explain_zero_shot_unavailable(checkpoint, True)
+    assert (
+        not known.beats_shuffled
+        and explain_zero_shot_unavailable(checkpoint)
+        and not explain_zero_shot_unavailable(checkpoint, True)
+    )
     wanted = "does not beat shuffled text" if card is UNPROVEN else "never measured"
     assert wanted in known.summary
     with pytest.raises(SpotsError, match=f"{wanted}.*--allow-unproven"):

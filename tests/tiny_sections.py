@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 
 from napari_dkan.expression.panel import Panel
-from napari_dkan.training.sections import PreparedSection
-from napari_dkan.training.settings import TrainSettings
+from napari_dkan.training.data.prepared_section import PreparedSection
+from napari_dkan.training.train_settings import TrainSettings
 
 GENES = 12
 PANEL = Panel.from_symbols(f"GENE{i}" for i in range(GENES))

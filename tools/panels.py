@@ -35,8 +35,12 @@ def take(name: str) -> None:
     """The panels one after the other, as a person opens them."""
     from napari_dkan.samples import fetch_her2st_section
     from napari_dkan.viewer import demo
-    from napari_dkan.viewer.actions import FINETUNE_PANEL, QUALITY_PANEL, open_panel_dock
-    from napari_dkan.viewer.dock import raise_dock
+    from napari_dkan.viewer.plugin.shortcut_actions import (
+        FINETUNE_PANEL,
+        QUALITY_PANEL,
+        open_panel_dock,
+    )
+    from napari_dkan.viewer.widgets.qt_utils import raise_dock
 
     OUT.mkdir(parents=True, exist_ok=True)
     width, height, _ = SCREENS[name]

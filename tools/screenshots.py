@@ -19,9 +19,9 @@ from qtpy.QtWidgets import QDockWidget, QScrollArea, QWidget
 
 from napari_dkan.samples import fetch_her2st_section
 from napari_dkan.viewer import demo
-from napari_dkan.viewer.places import target_from_layers
-from napari_dkan.viewer.predict_widget import PredictWidget
-from napari_dkan.viewer.quality.views import MapLayout
+from napari_dkan.viewer.jobs.target_from_layers import target_from_layers
+from napari_dkan.viewer.panels.predict.predict_widget import PredictWidget
+from napari_dkan.viewer.panels.quality.data.quality_model import MapLayout
 
 OUT = Path(__file__).resolve().parent.parent / "docs" / "images"
 LAPTOP = 1366, 768
@@ -76,7 +76,9 @@ def tutorial(viewer: Viewer, panel: PredictWidget) -> Iterator[tuple[str, NDArra
     middle = tissue.centroid
     demo.draw_region(panel, middle.x, middle.y, 0.5 * tissue.area**0.5)
     regions = panel.target_box.regions_layer
-    demo.wait_until(lambda: target_from_layers(panel.session, None, regions()) is not None, "the plan")
+    demo.wait_until(
+        lambda: target_from_layers(panel.session, None, regions()) is not None, "the plan"
+    )
     panel.target_box.start_prediction()
     demo.wait_until(lambda: not panel.prediction_jobs.busy, "the region")
     yield "tutorial-region", window(viewer, panel.target_box)

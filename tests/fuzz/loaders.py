@@ -99,8 +99,8 @@ def _h5ad_seeds(corner: Corner) -> list[bytes]:
 
 def _load_h5ad(path: Path) -> object:
     from napari_dkan.errors import SpotsError
-    from napari_dkan.expression.h5ad import read_h5ad_section
-    from napari_dkan.expression.spotfile import read_spots
+    from napari_dkan.expression.readers.h5ad_sections import read_h5ad_section
+    from napari_dkan.expression.readers.spot_files import read_spots
 
     with suppress(SpotsError):  # and the section all the same: another reader
         read_spots(path)
@@ -113,7 +113,7 @@ def _load_h5ad(path: Path) -> object:
 def _result_seeds(corner: Corner) -> list[bytes]:
     import anndata
 
-    from napari_dkan.export.saved import save_result
+    from napari_dkan.export.saved_result import save_result
 
     from ..result_files import result, spots_target
 
@@ -127,7 +127,7 @@ def _result_seeds(corner: Corner) -> list[bytes]:
 
 
 def _load_result(path: Path) -> object:
-    from napari_dkan.export.reopen import is_saved_result, load_result
+    from napari_dkan.export.result_reader import is_saved_result, load_result
 
     is_saved_result(path)
     return load_result(path)
@@ -157,7 +157,7 @@ def _geojson_seeds(corner: Corner) -> list[bytes]:
 
 
 def _load_geojson(path: Path) -> object:
-    from napari_dkan.spatial.regions import read_geojson
+    from napari_dkan.spatial.region_files import read_geojson
 
     return read_geojson(path)
 
@@ -174,7 +174,7 @@ def _spot_seeds(corner: Corner) -> list[bytes]:
 
 
 def _load_spots(path: Path) -> object:
-    from napari_dkan.expression.spotfile import read_spots
+    from napari_dkan.expression.readers.spot_files import read_spots
 
     return read_spots(path)
 
@@ -234,7 +234,7 @@ def _feature_seeds(corner: Corner) -> list[bytes]:
 
 
 def _load_features(path: Path) -> object:
-    from napari_dkan.inference.ready.tile_file import open_feature_file
+    from napari_dkan.inference.patch_features.tile_feature_file import open_feature_file
 
     found = open_feature_file(path)
     return found.read_features(np.arange(len(found.centers)))
@@ -253,7 +253,7 @@ def _mask_seeds(corner: Corner) -> list[bytes]:
 
 
 def _load_mask(path: Path) -> object:
-    from napari_dkan.spatial.regions import read_regions
+    from napari_dkan.spatial.region_files import read_regions
 
     return read_regions(path, 800, 600)
 

@@ -37,7 +37,7 @@ _seen: list[str] | None = None
 def _hook(event: str, arguments: tuple[Any, ...]) -> None:
     if _seen is None:
         return
-    if event == "subprocess.Popen" and "napari_dkan.probe" in arguments[1]:
+    if event == "subprocess.Popen" and "napari_dkan.hdf5_validation" in arguments[1]:
         return  # HDF5 files are read by a process of their own first
     if event in _FORBIDDEN:
         # Modules that are imported late come by these.

@@ -13,8 +13,8 @@ import napari.settings
 import pytest
 
 if TYPE_CHECKING:
-    from napari_dkan.viewer.predict_widget import PredictWidget
-    from napari_dkan.viewer.quality.widget import QualityWidget
+    from napari_dkan.viewer.panels.predict.predict_widget import PredictWidget
+    from napari_dkan.viewer.panels.quality.quality_widget import QualityWidget
 
 
 PATIENCE_MS = 60_000
@@ -48,7 +48,8 @@ def own_memory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None
     """Nothing is remembered from one test to the next, nor in the person's home."""
     folder = tmp_path / "config"
     monkeypatch.setattr(
-        "napari_dkan.viewer.memory.platformdirs.user_config_path", lambda *a, **k: folder
+        "napari_dkan.viewer.session.user_history.platformdirs.user_config_path",
+        lambda *a, **k: folder,
     )
     monkeypatch.setenv("NAPARI_DKAN_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("napari.settings._CFG_PATH", str(folder / "settings.yaml"))
@@ -70,10 +71,11 @@ def make_panel(
     make_napari_viewer, monkeypatch, tiny_checkpoint_file, until
 ) -> Iterator[Callable[..., PredictWidget]]:
     """A viewer with the panel docked and the small checkpoint loaded."""
-    from napari_dkan.viewer.predict_widget import PredictWidget
+    from napari_dkan.viewer.panels.predict.predict_widget import PredictWidget
 
     monkeypatch.setattr(
-        "napari_dkan.viewer.model_box.list_bundled_checkpoints", lambda: [tiny_checkpoint_file]
+        "napari_dkan.viewer.panels.predict.model_box.list_bundled_checkpoints",
+        lambda: [tiny_checkpoint_file],
     )
     panels = []
 
@@ -160,7 +162,7 @@ def rival_file(tmp_path, tiny_checkpoint_file) -> Path:
 @pytest.fixture
 def quality_widget(panel: PredictWidget):
     """The panel of quality control beside the Predict panel, nothing measured loaded yet."""
-    from napari_dkan.viewer.quality.widget import QualityWidget
+    from napari_dkan.viewer.panels.quality.quality_widget import QualityWidget
 
     made = QualityWidget(panel.session.viewer)
     panel.session.viewer.window.add_dock_widget(made, name="DKAN: quality control", area="right")

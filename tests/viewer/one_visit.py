@@ -28,13 +28,17 @@ def main() -> None:
     import numpy as np
     import qtpy
 
-    from napari_dkan.export.reopen import load_result
-    from napari_dkan.export.saved import SavedResult, SlideRecord, save_result
+    from napari_dkan.export.result_reader import load_result
+    from napari_dkan.export.saved_result import SavedResult, SlideRecord, save_result
     from napari_dkan.viewer import demo
-    from napari_dkan.viewer.finetune.widget import FinetuneWidget
-    from napari_dkan.viewer.memory import add_recent_checkpoint, save_pixel_size, load_pixel_sizes
-    from napari_dkan.viewer.predict_widget import PredictWidget
-    from napari_dkan.viewer.quality.widget import QualityWidget
+    from napari_dkan.viewer.panels.finetune.finetune_widget import FinetuneWidget
+    from napari_dkan.viewer.panels.predict.predict_widget import PredictWidget
+    from napari_dkan.viewer.panels.quality.quality_widget import QualityWidget
+    from napari_dkan.viewer.session.user_history import (
+        add_recent_checkpoint,
+        load_pixel_sizes,
+        save_pixel_size,
+    )
 
     viewer = napari.Viewer(show=True)
     panel = PredictWidget(viewer)
@@ -44,7 +48,9 @@ def main() -> None:
     viewer.open(slide, plugin="napari-dkan")
     panel.model_box.load(checkpoint)
     session = panel.session
-    demo.wait_until(lambda: session.checkpoint and session.checkpoint.path == checkpoint, "the model")
+    demo.wait_until(
+        lambda: session.checkpoint and session.checkpoint.path == checkpoint, "the model"
+    )
     demo.wait_until(lambda: session.slide.tissue is not None, "the tissue")
     place = session.slide.tissue.representative_point()
     demo.wait_until(lambda: not panel.prefetcher.busy, "getting ready")
@@ -52,7 +58,9 @@ def main() -> None:
     demo.draw_region(panel, place.x, place.y, 400)
     demo.process_events(1.0)
     panel.target_box.start_prediction()
-    demo.wait_until(lambda: not panel.prediction_jobs.busy and not panel.gene_decode_job.busy, "the map")
+    demo.wait_until(
+        lambda: not panel.prediction_jobs.busy and not panel.gene_decode_job.busy, "the map"
+    )
     prediction = session.overlays[-1].prediction.select_predicted()
     opened = session.slide.slide
     record = SlideRecord.from_slide(opened, session.slide.mpp, "OME metadata")

@@ -21,9 +21,9 @@ from napari.utils.key_bindings import coerce_keybinding
 from napari.utils.notifications import notification_manager
 from napari.utils.shortcuts import default_shortcuts
 
-from napari_dkan.viewer import actions
-from napari_dkan.viewer.predict_widget import PredictWidget
-from napari_dkan.viewer.session import TargetMode
+from napari_dkan.viewer.panels.predict.predict_widget import PredictWidget
+from napari_dkan.viewer.plugin import shortcut_actions as actions
+from napari_dkan.viewer.session.viewer_settings import TargetMode
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -113,7 +113,10 @@ def test_the_editor_lists_all_and_what_is_chosen_there_holds(editor):
     assert not session.settings.hatch and session.settings.limits.fixed is None
     again.shut_down()
     editor.dialog.reject()  # Cancel
-    assert actions.shortcut_label("hatch") == "H" and actions.shortcut_label("limits") == Shortcut("Shift-X").platform
+    assert (
+        actions.shortcut_label("hatch") == "H"
+        and actions.shortcut_label("limits") == Shortcut("Shift-X").platform
+    )
     type_key(editor, "hatch", "U")
     editor._reset_shortcuts()
     assert actions.shortcut_label("hatch") == "H"
@@ -125,7 +128,9 @@ def test_keys_do_what_they_say(panel: PredictWidget, until):
     for key, step in (("Down", 1), ("Right", 1), ("Up", -1), ("Left", -1)):
         before = session.gene_panel.symbols.index(session.gene)
         press(viewer, key)
-        assert session.gene_panel.symbols.index(session.gene) == (before + step) % len(session.gene_panel)
+        assert session.gene_panel.symbols.index(session.gene) == (before + step) % len(
+            session.gene_panel
+        )
     assert session.gene == first
     press(viewer, "N")
     assert first not in session.pinned
@@ -183,7 +188,9 @@ def test_each_viewer_has_its_own_and_a_closed_panel_is_named(
 def test_the_page_of_keys_is_the_table():
     rows = re.findall(r"^\| (.+?) \| (.+?) \|$", DOCS.read_text(encoding="utf-8"), re.M)
     told = [(key, does) for key, does in rows if does not in ("does", "---")]
-    assert told == [(f"`{a.default_key.replace('-', '+')}`", a.description) for a in actions.ACTIONS]
+    assert told == [
+        (f"`{a.default_key.replace('-', '+')}`", a.description) for a in actions.ACTIONS
+    ]
 
 
 def test_unknown_actions_are_refused():

@@ -13,25 +13,24 @@ from napari.layers import Image, Points
 from shapely.geometry import box
 
 from napari_dkan.errors import SlideError
-from napari_dkan.inference.engine import Predictor
-from napari_dkan.inference.predict import predict, find_tissue_region
+from napari_dkan.inference.predict import find_tissue_region, predict
+from napari_dkan.inference.predictor import Predictor
 from napari_dkan.inference.target import target_from_region
 from napari_dkan.model import load_checkpoint
 from napari_dkan.slide import PixelSize, Slide, open_slide
-from napari_dkan.viewer.on_slide import slide_to_world
-from napari_dkan.viewer.session import get_session
-from napari_dkan.viewer.slides import make_slide_layer
+from napari_dkan.viewer.session.slide_layer import make_slide_layer, slide_to_world
+from napari_dkan.viewer.session.viewer_session import get_session
 
 from .test_predicting import draw, finish, square
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from napari_dkan.viewer.predict_widget import PredictWidget
+    from napari_dkan.viewer.panels.predict.predict_widget import PredictWidget
 
 
 if TYPE_CHECKING:
-    from napari_dkan.viewer.session import ViewerSession
+    from napari_dkan.viewer.session.viewer_session import ViewerSession
 
 
 UM = {"units": ("um", "um"), "axis_labels": ("y", "x")}

@@ -12,21 +12,26 @@ import pytest
 from PIL import Image
 
 from napari_dkan.errors import SlideError
-from napari_dkan.viewer.reader import read_slides
-from napari_dkan.viewer.session import TargetMode
+from napari_dkan.viewer.plugin.slide_reader import read_slides
+from napari_dkan.viewer.session.viewer_settings import TargetMode
 
 from .test_predicting import draw, everything, finish, square
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from napari_dkan.viewer.predict_widget import PredictWidget
+    from napari_dkan.viewer.panels.predict.predict_widget import PredictWidget
 
 
 def alarmed(panel: PredictWidget):
     """The sentence shown, checked to be one that a person can read."""
     text = panel.message_label.text()
-    assert panel.session.message_is_warning and text and "Traceback" not in text and "Error(" not in text
+    assert (
+        panel.session.message_is_warning
+        and text
+        and "Traceback" not in text
+        and "Error(" not in text
+    )
     return text
 
 
@@ -124,7 +129,12 @@ def test_a_slide_that_goes_during_the_job(
     predictor._batch_size = predictor._max_batch_size = 1  # so that much is left to do
     draw(panel, everything(panel))
     panel.target_box.start_prediction()
-    until(lambda: panel.prediction_jobs.progress is not None and panel.prediction_jobs.progress.stage == "spots")
+    until(
+        lambda: (
+            panel.prediction_jobs.progress is not None
+            and panel.prediction_jobs.progress.stage == "spots"
+        )
+    )
     copy.unlink()
     finish(panel, until)
     text = alarmed(panel)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from napari_dkan.inference.store.folders import get_cache_folder, compute_cache_size
-from napari_dkan.inference.store.key import CacheKey
-from napari_dkan.inference.store.store import open_cache_entry
-from napari_dkan.viewer import cache_box
-from napari_dkan.viewer.cache_box import CacheBox
-from napari_dkan.viewer.links import SignalConnections
-from napari_dkan.viewer.session import get_session
+from napari_dkan.inference.cache.cache_directory import compute_cache_size, get_cache_folder
+from napari_dkan.inference.cache.cache_entry import open_cache_entry
+from napari_dkan.inference.cache.cache_key import CacheKey
+from napari_dkan.viewer.panels.predict import advanced_box as cache_box
+from napari_dkan.viewer.panels.predict.advanced_box import CacheBox
+from napari_dkan.viewer.session.viewer_session import get_session
+from napari_dkan.viewer.widgets.signal_connections import SignalConnections
 
 
 @pytest.fixture

@@ -14,15 +14,19 @@ from napari.utils.colormaps import ensure_colormap
 from napari.utils.theme import get_theme
 from skimage.color import rgb2lab
 
-from napari_dkan.viewer import tones
-from napari_dkan.viewer.finetune.curve import LOSS_COLOR, PCC_COLOR
-from napari_dkan.viewer.gene_box import COLORMAPS
-from napari_dkan.viewer.preferences import settings_from_preferences
-from napari_dkan.viewer.quality.domain_layers import DOMAIN_COLORS
-from napari_dkan.viewer.quality.layers import DIVERGING_COLORMAP
-from napari_dkan.viewer.quality.plots import SELECTED_COLOR, PREDICTED_COLOR, RIDGE_COLOR
-from napari_dkan.viewer.spot_box import MEASURED_COLOR
-from napari_dkan.viewer.why_picture import DIVERGING_COLORMAP
+from napari_dkan.viewer.layers.spot_layers import DOMAIN_COLORS
+from napari_dkan.viewer.panels.predict.gene_box import COLORMAPS
+from napari_dkan.viewer.panels.predict.spot_box import MEASURED_COLOR
+from napari_dkan.viewer.panels.quality.maps.section_maps import DIVERGING_COLORMAP
+from napari_dkan.viewer.session.viewer_settings import settings_from_preferences
+from napari_dkan.viewer.tools.occlusion_tool import DIVERGING_COLORMAP as OCCLUSION_COLORMAP
+from napari_dkan.viewer.widgets import theme_colors as tones
+from napari_dkan.viewer.widgets.correlation_plots import (
+    PREDICTED_COLOR,
+    RIDGE_COLOR,
+    SELECTED_COLOR,
+)
+from napari_dkan.viewer.widgets.learning_curve import LOSS_COLOR, PCC_COLOR
 
 EYES = {
     "all colours": np.eye(3),
@@ -76,10 +80,13 @@ def test_more_is_lighter_in_every_map(eyes):
 
 @pytest.mark.parametrize("eyes", EYES)
 def test_up_and_down_stay_apart(eyes):
-    for name in (DIVERGING_COLORMAP, DIVERGING_COLORMAP):
+    for name in (DIVERGING_COLORMAP, OCCLUSION_COLORMAP):
         low, high = seen(ramp(name)[[0, -1]], eyes)
         assert np.linalg.norm(low - high) > 40
-    low, high = seen(ramp(DIVERGING_COLORMAP), eyes)[:51], seen(ramp(DIVERGING_COLORMAP), eyes)[:49:-1]
+    low, high = (
+        seen(ramp(DIVERGING_COLORMAP), eyes)[:51],
+        seen(ramp(DIVERGING_COLORMAP), eyes)[:49:-1],
+    )
     for arm in (low, high):  # lighter towards no difference
         assert np.diff(arm[:, 0]).min() > -0.05
     apart = np.linalg.norm(low - high, axis=1)

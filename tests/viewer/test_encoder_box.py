@@ -10,7 +10,7 @@ import pytest
 from ..fake_hub import TINY, only_hub, tiny_weights
 
 if TYPE_CHECKING:
-    from napari_dkan.viewer.predict_widget import PredictWidget
+    from napari_dkan.viewer.panels.predict.predict_widget import PredictWidget
 
 
 @pytest.fixture
@@ -67,7 +67,7 @@ def test_nothing_is_fetched_before_it_was_stated_and_asked_for(
 
 
 def test_cancel_stops_and_download_goes_on(hub, box, until, monkeypatch):
-    from napari_dkan.model.encoders import download
+    from napari_dkan.model.encoders import weights_download as download
 
     gate = []
     write = download._write_chunk

@@ -13,14 +13,14 @@ import numpy as np
 import psutil
 import pytest
 
-from napari_dkan.viewer.finetune.tuning import FinetuneState
-from napari_dkan.viewer.finetune.widget import FinetuneWidget
-from napari_dkan.viewer.memory import list_recent_checkpoints
-from napari_dkan.viewer.quality.section import LoadedSection
+from napari_dkan.viewer.panels.finetune.finetune_controller import FinetuneState
+from napari_dkan.viewer.panels.finetune.finetune_widget import FinetuneWidget
+from napari_dkan.viewer.panels.quality.data.loaded_section import LoadedSection
+from napari_dkan.viewer.session.user_history import list_recent_checkpoints
 
 if TYPE_CHECKING:
     from napari_dkan.slide.slide import Slide
-    from napari_dkan.viewer.predict_widget import PredictWidget
+    from napari_dkan.viewer.panels.predict.predict_widget import PredictWidget
 
 
 FAKE = Path(__file__).resolve().parent.parent / "fake_tuning.py"
@@ -55,7 +55,9 @@ def measured(slide: Slide, name="C3", spots=7) -> LoadedSection:
 def own_folder(monkeypatch, tmp_path):
     """Fine-tuned checkpoints of tests are not kept in the person's home."""
     folder = tmp_path / "kept"
-    monkeypatch.setattr("napari_dkan.viewer.finetune.keeping.checkpoint_folder", lambda: folder)
+    monkeypatch.setattr(
+        "napari_dkan.viewer.panels.finetune.checkpoint_store.checkpoint_folder", lambda: folder
+    )
     return folder
 
 
@@ -104,7 +106,9 @@ def test_a_better_checkpoint_is_selected_and_the_map_of_before_stays(
     assert widget.result_box.verdict_label.text().startswith("Better on 6 of 6 genes")
     assert session.checkpoint is widget.controller.tuned_checkpoint is not before
     assert session.checkpoint.path == own_folder / "tiny-C3.safetensors"
-    assert widget.result_box.tuned_radio.isChecked() and not widget.result_box.parent_radio.isChecked()
+    assert (
+        widget.result_box.tuned_radio.isChecked() and not widget.result_box.parent_radio.isChecked()
+    )
     assert panel.model_box.checkpoint_combo.currentText() == "tiny-C3.safetensors"
     assert len(session.overlays) == 1
     table = widget.result_box.table.table_model
@@ -146,7 +150,10 @@ def test_saved_under_a_name_of_ones_own_and_loaded_again(
     assert str(path) in widget.message_label.text()
     panel.model_box.load(path)
     until(lambda: not panel.model_box._runner.busy)
-    assert panel.session.checkpoint.panel.symbols[0] == "ERBB2" and not panel.session.message_is_warning
+    assert (
+        panel.session.checkpoint.panel.symbols[0] == "ERBB2"
+        and not panel.session.message_is_warning
+    )
 
 
 def test_a_full_disk_while_saving_loses_nothing(
@@ -193,12 +200,18 @@ def test_pause_resume_and_stop(widget: FinetuneWidget, until):
     widget.run_box.pause_button.click()
     until(lambda: widget.controller.state is FinetuneState.PAUSED)
     count = len(widget.controller.epochs)
-    assert widget.run_box.pause_button.text() == "Resume" and "paused" in widget.run_box.status_label.text()
+    assert (
+        widget.run_box.pause_button.text() == "Resume"
+        and "paused" in widget.run_box.status_label.text()
+    )
     widget.run_box.pause_button.click()
     until(lambda: len(widget.controller.epochs) > count)
     assert widget.run_box.pause_button.text() == "Pause"
     widget.run_box.stop_button.click()
-    assert widget.controller.state is FinetuneState.STOPPING and not widget.run_box.stop_button.isEnabled()
+    assert (
+        widget.controller.state is FinetuneState.STOPPING
+        and not widget.run_box.stop_button.isEnabled()
+    )
     finish(widget, until)
     assert widget.controller.result.better and not child.is_running()
 
@@ -279,7 +292,10 @@ def test_a_section_that_is_removed_stops_the_run(widget: FinetuneWidget, until):
     begin(widget, until)
     widget.quality.sections = []
     widget.quality.sections_changed.emit()
-    assert widget.controller.state is FinetuneState.STOPPING and "C3 was removed" in widget.message_label.text()
+    assert (
+        widget.controller.state is FinetuneState.STOPPING
+        and "C3 was removed" in widget.message_label.text()
+    )
     finish(widget, until)
     assert widget.controller.result is not None and not widget.run_box.stop_button.isEnabled()
 
@@ -350,7 +366,7 @@ def test_held_out_spots_are_outlined_and_go_again(
 @pytest.mark.timeout(480)
 def test_a_real_run_on_a_small_slide(widget: FinetuneWidget, panel: PredictWidget, qtbot):
     """Read, learn, judge, write, load: nothing faked."""
-    from napari_dkan.training.tuning.process import FINETUNE_COMMAND
+    from napari_dkan.training.finetuning.finetune_process import FINETUNE_COMMAND
 
     widget.controller.command = FINETUNE_COMMAND
     widget.quality.sections = []

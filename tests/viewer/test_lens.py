@@ -13,19 +13,19 @@ from qtpy.QtWidgets import QApplication, QToolTip
 
 from napari_dkan.errors import SlideError
 from napari_dkan.inference.target import TargetKind
-from napari_dkan.viewer.actions import ACTION_BY_NAME
-from napari_dkan.viewer.display import GENE_LEGEND
-from napari_dkan.viewer.lens_circle import LensCircle
-from napari_dkan.viewer.session import ContrastLimits, TargetMode
+from napari_dkan.viewer.layers.overlay_display import GENE_LEGEND
+from napari_dkan.viewer.plugin.shortcut_actions import ACTION_BY_NAME
+from napari_dkan.viewer.session.viewer_settings import ContrastLimits, TargetMode
+from napari_dkan.viewer.tools.lens_grid import LensCircle
 
 from .test_predicting import draw, everything, finish
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from napari_dkan.inference.engine import Predictor
-    from napari_dkan.viewer.lens import GeneLens
-    from napari_dkan.viewer.predict_widget import PredictWidget
+    from napari_dkan.inference.predictor import Predictor
+    from napari_dkan.viewer.panels.predict.predict_widget import PredictWidget
+    from napari_dkan.viewer.tools.gene_lens import GeneLens
 
 
 @pytest.fixture
@@ -157,7 +157,9 @@ def test_a_job_is_dropped_where_the_lens_has_gone_and_kept_where_it_stays(
     field, sheet = lens._grid, lens._raster
     assert sheet is first
     assert not len(field.cells_to_predict(sheet, lens._lens_job.circle))  # the new place is filled
-    assert len(field.cells_to_predict(sheet, LensCircle(slide.width * 0.3, slide.height * 0.5, 300 / 0.7)))
+    assert len(
+        field.cells_to_predict(sheet, LensCircle(slide.width * 0.3, slide.height * 0.5, 300 / 0.7))
+    )
 
 
 def test_changing_the_gene_over_warm_tiles_reads_no_pixels(
@@ -211,7 +213,9 @@ def test_while_a_map_is_predicted_it_starts_nothing(
     finish(panel, until)
     until(lambda: not lens.busy)
     assert not predicted  # the map has predicted it all
-    assert len(seen(lens)) and not len(lens._grid.cells_to_predict(lens._raster, lens._lens_job.circle))
+    assert len(seen(lens)) and not len(
+        lens._grid.cells_to_predict(lens._raster, lens._lens_job.circle)
+    )
 
 
 def test_off_takes_its_layers_away_and_leaves_the_selection(

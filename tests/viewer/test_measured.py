@@ -13,22 +13,27 @@ from PIL import Image
 
 from napari_dkan.slide import open_slide
 from napari_dkan.spatial.coordinates import swap_xy
-from napari_dkan.viewer.predict_widget import PredictWidget
-from napari_dkan.viewer.quality.layers import SECTION_LEGEND, OFF_TISSUE_COLOR
-from napari_dkan.viewer.quality.reader import get_measured_reader
-from napari_dkan.viewer.quality.section import BY_ARRAY, BY_COORDINATES, BY_FILES, SECTION_KEY
-from napari_dkan.viewer.quality.state import get_quality_controller
-from napari_dkan.viewer.quality.views import MapLayout, MapKind
-from napari_dkan.viewer.reader import get_slide_reader as get_slide_reader
+from napari_dkan.viewer.panels.predict.predict_widget import PredictWidget
+from napari_dkan.viewer.panels.quality.data.loaded_section import (
+    BY_ARRAY,
+    BY_COORDINATES,
+    BY_FILES,
+    SECTION_KEY,
+)
+from napari_dkan.viewer.panels.quality.data.quality_model import MapKind, MapLayout
+from napari_dkan.viewer.panels.quality.maps.section_maps import OFF_TISSUE_COLOR, SECTION_LEGEND
+from napari_dkan.viewer.panels.quality.quality_controller import get_quality_controller
+from napari_dkan.viewer.plugin.file_readers import get_measured_reader
+from napari_dkan.viewer.plugin.slide_reader import get_slide_reader
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from napari_dkan.viewer.quality.widget import QualityWidget
+    from napari_dkan.viewer.panels.quality.quality_widget import QualityWidget
 
 
 if TYPE_CHECKING:
-    from napari_dkan.viewer.quality.state import QualityController
+    from napari_dkan.viewer.panels.quality.quality_controller import QualityController
 
 
 GENES = ("ERBB2", "GATA3", "CD74", "COL1A1", "KRT8", "ACTB")  # MALAT1 is not measured
@@ -118,7 +123,8 @@ def test_what_is_dropped_before_the_panel_opens_is_taken_then(
     viewer = make_napari_viewer()
     viewer.open(file, plugin="napari-dkan")
     monkeypatch.setattr(
-        "napari_dkan.viewer.model_box.list_bundled_checkpoints", lambda: [tiny_checkpoint_file]
+        "napari_dkan.viewer.panels.predict.model_box.list_bundled_checkpoints",
+        lambda: [tiny_checkpoint_file],
     )
     panel = PredictWidget(viewer)
     quality = get_quality_controller(panel.session)
@@ -149,8 +155,8 @@ def test_the_reader_takes_only_what_holds_a_section(tmp_path, file, tiny_slide_f
 
 
 def test_the_numbers_are_those_of_evaluate(load, file, panel: PredictWidget):
-    from napari_dkan.training.evaluate import evaluate_checkpoint
-    from napari_dkan.training.measured import make_measured_section
+    from napari_dkan.training.data.measured_section import make_measured_section
+    from napari_dkan.training.evaluation.evaluate_checkpoint import evaluate_checkpoint
 
     comparison = load(file).comparison
     session = panel.session
@@ -162,7 +168,7 @@ def test_the_numbers_are_those_of_evaluate(load, file, panel: PredictWidget):
 
 
 def panel_section(file):
-    from napari_dkan.expression.h5ad import read_h5ad_section
+    from napari_dkan.expression.readers.h5ad_sections import read_h5ad_section
 
     return read_h5ad_section(file)
 
@@ -191,7 +197,9 @@ def test_a_gene_changes_all_three_maps_on_one_scale(load, file):
 
 def test_maps_are_not_drawn_for_every_batch(quality: QualityController, file, until, monkeypatch):
     """Drawing holds up predicting: 186 spots took 45 s instead of 5."""
-    monkeypatch.setattr("napari_dkan.viewer.quality.comparing.REDRAW_INTERVAL_S", 1e9)
+    monkeypatch.setattr(
+        "napari_dkan.viewer.panels.quality.data.comparison_worker.REDRAW_INTERVAL_S", 1e9
+    )
     drawn = []
     quality.prediction_updated.connect(lambda: drawn.append(quality.progress))
     quality.load([file])
@@ -367,7 +375,9 @@ def test_bad_sections_get_a_sentence_and_leave_nothing_behind(
     assert "does not exist" in session.message
 
 
-def test_deleting_in_the_middle_ends_in_a_defined_state(load, file, quality: QualityController, until):
+def test_deleting_in_the_middle_ends_in_a_defined_state(
+    load, file, quality: QualityController, until
+):
     session, layers = quality.session, quality.session.viewer.layers
     quality.load([file])
     until(lambda: quality.pair is not None)

@@ -15,19 +15,24 @@ from qtpy.QtCore import QCoreApplication, QEvent, Qt, QUrl
 from qtpy.QtWidgets import QApplication, QLabel, QScrollArea, QWidget
 from superqt import QCollapsible
 
-from napari_dkan.viewer import help, tones
-from napari_dkan.viewer.column import ScrollColumn
-from napari_dkan.viewer.finetune.widget import FinetuneWidget
-from napari_dkan.viewer.focus import FocusRing
-from napari_dkan.viewer.gene_box import COLORMAPS
-from napari_dkan.viewer.preferences import PREFERENCE_TO_SETTING, is_icc_enabled, settings_from_preferences
-from napari_dkan.viewer.session import ContrastLimits, ViewerSettings
+from napari_dkan.viewer.panels.finetune.finetune_widget import FinetuneWidget
+from napari_dkan.viewer.panels.predict.gene_box import COLORMAPS
+from napari_dkan.viewer.session.viewer_settings import (
+    PREFERENCE_TO_SETTING,
+    ContrastLimits,
+    ViewerSettings,
+    is_icc_enabled,
+    settings_from_preferences,
+)
+from napari_dkan.viewer.widgets import help_dialog as help
+from napari_dkan.viewer.widgets import theme_colors as tones
+from napari_dkan.viewer.widgets.scroll_column import FocusRing, ScrollColumn
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from napari_dkan.viewer.predict_widget import PredictWidget
-    from napari_dkan.viewer.quality.widget import QualityWidget
+    from napari_dkan.viewer.panels.predict.predict_widget import PredictWidget
+    from napari_dkan.viewer.panels.quality.quality_widget import QualityWidget
 
 
 @pytest.fixture
@@ -61,7 +66,11 @@ def test_a_panel_follows_napari_s_own_dialog(
     session.change_settings(opacity=0.3)  # chosen in the panel
     known.maps.update({"hatch": False, "same_limits": True, "low": 0.5, "high": 2.0})
     wanted = replace(
-        ViewerSettings(store=False), colormap="cividis", hatch=False, opacity=0.3, limits=ContrastLimits((0.5, 2))
+        ViewerSettings(store=False),
+        colormap="cividis",
+        hatch=False,
+        opacity=0.3,
+        limits=ContrastLimits((0.5, 2)),
     )
     assert session.settings == wanted
     assert not panel.gene_box.hatch_checkbox.isChecked() and panel.gene_box.high_limit.value() == 2

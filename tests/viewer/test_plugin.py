@@ -12,16 +12,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from napari_dkan.viewer.places import ARRAY_COLUMNS
-from napari_dkan.viewer.session import TargetMode
-from napari_dkan.viewer.torch_beside_gl import import_torch
+from napari_dkan.viewer.session.pixel_size_sources import ARRAY_COLUMNS
+from napari_dkan.viewer.session.viewer_settings import TargetMode
+from napari_dkan.viewer.widgets.gl_compat import import_torch
 
 from .test_predicting import draw, finish, square
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from napari_dkan.viewer.predict_widget import PredictWidget
+    from napari_dkan.viewer.panels.predict.predict_widget import PredictWidget
 
 
 def test_the_panel_opens_from_the_menu(make_napari_viewer, until):
@@ -67,7 +67,8 @@ def test_the_real_sample_is_predicted_at_its_array_spots(
 def test_hovering_tells_gene_value_and_scale(panel: PredictWidget, middle, until, monkeypatch):
     said = []
     monkeypatch.setattr(
-        "napari_dkan.viewer.display.QToolTip.showText", lambda place, text: said.append(text)
+        "napari_dkan.viewer.layers.overlay_display.QToolTip.showText",
+        lambda place, text: said.append(text),
     )
     draw(panel, square(*middle, 300))
     panel.target_box.start_prediction()
@@ -100,7 +101,7 @@ def test_torch_loads_beside_a_window():
     """In a fresh process, since here torch is there already: it crashed with software OpenGL."""
     code = (
         "import napari; v = napari.Viewer(); v.screenshot(flash=False)\n"
-        "from napari_dkan.viewer.torch_beside_gl import import_torch; import_torch()\n"
+        "from napari_dkan.viewer.widgets.gl_compat import import_torch; import_torch()\n"
         "import torchvision; print('loaded')"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

@@ -9,14 +9,14 @@ from qtpy.QtCore import QPoint, Qt
 from qtpy.QtWidgets import QApplication
 
 from napari_dkan.spatial.coordinates import swap_xy
-from napari_dkan.viewer.display import GENE_LEGEND
-from napari_dkan.viewer.overlay import GridOverlay, SpotsOverlay
-from napari_dkan.viewer.session import ContrastLimits, TargetMode
+from napari_dkan.viewer.layers.overlay_display import GENE_LEGEND
+from napari_dkan.viewer.layers.prediction_overlay import GridOverlay, SpotsOverlay
+from napari_dkan.viewer.session.viewer_settings import ContrastLimits, TargetMode
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from napari_dkan.viewer.predict_widget import PredictWidget
+    from napari_dkan.viewer.panels.predict.predict_widget import PredictWidget
 
 
 def draw(panel: PredictWidget, *rings):
@@ -182,7 +182,9 @@ def test_arrow_keys_on_the_canvas_step_through_genes(panel: PredictWidget, middl
         gene = symbols[(start + step) % len(symbols)]
         assert panel.session.gene == gene
         assert gene in overlay.layer.name and overlay.layer.features["gene"].iloc[0] == gene
-        assert overlay.layer.features["value"].iloc[0] == overlay.prediction.get_gene_values(gene)[0]
+        assert (
+            overlay.layer.features["value"].iloc[0] == overlay.prediction.get_gene_values(gene)[0]
+        )
         assert panel.gene_box.search_field.text() == gene
 
 
@@ -196,7 +198,10 @@ def test_genes_are_found_by_old_symbol_and_part_of_the_name(panel: PredictWidget
     box.search_field.clear()
     qtbot.keyClicks(box.search_field, "XYZZY")
     qtbot.keyClick(box.search_field, Qt.Key.Key_Return)
-    assert panel.session.gene == "CD74" and "XYZZY is not among the 6 genes" in panel.message_label.text()
+    assert (
+        panel.session.gene == "CD74"
+        and "XYZZY is not among the 6 genes" in panel.message_label.text()
+    )
 
 
 def test_limits_are_robust_or_fixed_and_shared(panel: PredictWidget, middle, until):
@@ -221,7 +226,12 @@ def test_cancel_is_quick_keeps_finished_tiles_and_drops_late_ones(
     predictor.clear_cache()
     draw(panel, everything(panel))
     panel.target_box.start_prediction()
-    until(lambda: panel.prediction_jobs.progress is not None and panel.prediction_jobs.progress.stage == "spots")
+    until(
+        lambda: (
+            panel.prediction_jobs.progress is not None
+            and panel.prediction_jobs.progress.stage == "spots"
+        )
+    )
     panel.target_box.cancel_button.click()
     assert not panel.prediction_jobs.busy  # at once, whatever the thread is in the middle of
     kept = int(panel.session.overlays[0].prediction.predicted_mask.sum())

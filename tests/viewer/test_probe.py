@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from napari_dkan.doctor.display import DISPLAY_PROBE_COMMAND, run_display_probe
-from napari_dkan.doctor.finding import CheckStatus
+from napari_dkan.doctor.check_result import CheckStatus
+from napari_dkan.doctor.environment_checks import DISPLAY_PROBE_COMMAND, run_display_probe
 
 
 def test_the_display_says_what_draws():

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_dkan.viewer.quality.state import MapLayout
-from napari_dkan.viewer.session import TargetMode
+from napari_dkan.viewer.panels.quality.data.quality_model import MapLayout
+from napari_dkan.viewer.session.viewer_settings import TargetMode
 
 if TYPE_CHECKING:
-    from napari_dkan.viewer.predict_widget import PredictWidget
-    from napari_dkan.viewer.quality.widget import QualityWidget
+    from napari_dkan.viewer.panels.predict.predict_widget import PredictWidget
+    from napari_dkan.viewer.panels.quality.quality_widget import QualityWidget
 
 
 def test_gene_sets_are_scored_and_shown_side_by_side(
@@ -33,7 +33,10 @@ def test_gene_sets_are_scored_and_shown_side_by_side(
     assert box.table.table_model.rowCount() == 1, box.status_label.text()
     assert "FEW: 1 of its 2 genes" in box.status_label.toolTip()
     box.table.selectRow(0)
-    assert [m.name for m in compared.value_maps.layers] == ["TWO measured score", "TWO predicted score"]
+    assert [m.name for m in compared.value_maps.layers] == [
+        "TWO measured score",
+        "TWO predicted score",
+    ]
     assert viewer.canvas.grid.enabled and compared.value_maps_box.isVisibleTo(compared)
     compared.value_maps_box.remove_button.click()
     assert not viewer.canvas.grid.enabled and not compared.value_maps.layers

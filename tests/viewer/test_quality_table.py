@@ -8,16 +8,26 @@ from io import StringIO
 import numpy as np
 from qtpy.QtCore import QPointF, Qt
 
-from napari_dkan.viewer.quality.plots import CorrelationHistogram, MeasuredPredictedScatter
-from napari_dkan.viewer.quality.table import MetricsTable, MetricsTableData, table_to_csv, make_metric_column
-from napari_dkan.viewer.quality.tile_maps import match_cluster_labels
+from napari_dkan.viewer.panels.quality.data.tile_map_lookup import match_cluster_labels
+from napari_dkan.viewer.widgets.correlation_plots import (
+    CorrelationHistogram,
+    MeasuredPredictedScatter,
+)
+from napari_dkan.viewer.widgets.metrics_table import (
+    MetricsTable,
+    MetricsTableData,
+    make_metric_column,
+    table_to_csv,
+)
 
 
 def rows_of(count: int) -> MetricsTableData:
     """Genes G0, G1, ... with falling figures; those of every third gene are not known."""
     values = np.where(np.arange(count) % 3 == 2, np.nan, -np.arange(float(count)))
     names = tuple(f"name, of {i}" for i in range(count))
-    column = make_metric_column("PCC [95 %]", "what it is", values, warning_mask=values < -2, warning="bad")
+    column = make_metric_column(
+        "PCC [95 %]", "what it is", values, warning_mask=values < -2, warning="bad"
+    )
     return MetricsTableData(tuple(f"G{i}" for i in range(count)), (column,), names)
 
 

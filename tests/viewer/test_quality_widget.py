@@ -11,10 +11,10 @@ import pytest
 from qtpy.QtCore import QPointF, Qt
 from qtpy.QtGui import QGuiApplication
 
-from napari_dkan.viewer.predict_widget import PredictWidget
+from napari_dkan.viewer.panels.predict.predict_widget import PredictWidget
 
 if TYPE_CHECKING:
-    from napari_dkan.viewer.quality.widget import QualityWidget
+    from napari_dkan.viewer.panels.quality.quality_widget import QualityWidget
 
 
 def genes_shown(widget) -> list[str]:
@@ -26,7 +26,8 @@ def test_it_opens_alone_and_brings_the_predict_panel_as_a_tab(
     make_napari_viewer, monkeypatch, tiny_checkpoint_file, until
 ):
     monkeypatch.setattr(
-        "napari_dkan.viewer.model_box.list_bundled_checkpoints", lambda: [tiny_checkpoint_file]
+        "napari_dkan.viewer.panels.predict.model_box.list_bundled_checkpoints",
+        lambda: [tiny_checkpoint_file],
     )
     viewer = make_napari_viewer()
     _, made = viewer.window.add_plugin_dock_widget("napari-dkan", "DKAN: quality control")
@@ -112,7 +113,7 @@ def test_trained_on_is_told_the_report_is_written_and_a_section_can_go(
 
     opened = []
     monkeypatch.setattr(
-        "napari_dkan.viewer.quality.report_box.QDesktopServices.openUrl", opened.append
+        "napari_dkan.viewer.panels.quality.boxes.report_box.QDesktopServices.openUrl", opened.append
     )
     page = tmp_path / "D1.html"
     widget.report_box.write_report(page)
@@ -123,7 +124,10 @@ def test_trained_on_is_told_the_report_is_written_and_a_section_can_go(
 
     widget.quality.remove_section(widget.quality.section)
     assert widget.metrics.summary is None and not genes_shown(widget)
-    assert not widget.gene_metrics_box.isVisibleTo(widget) and not widget.report_box.report_button.isEnabled()
+    assert (
+        not widget.gene_metrics_box.isVisibleTo(widget)
+        and not widget.report_box.report_button.isEnabled()
+    )
 
 
 def test_closing_while_everything_runs_leaves_nothing_behind(

@@ -12,12 +12,12 @@ from PIL import Image
 from shapely.geometry import box
 
 from napari_dkan.spatial.coordinates import swap_xy
-from napari_dkan.viewer.places import region_from_layer
-from napari_dkan.viewer.regions.reader import get_region_reader
-from napari_dkan.viewer.session import TargetMode
+from napari_dkan.viewer.jobs.target_from_layers import region_from_layer
+from napari_dkan.viewer.plugin.file_readers import get_region_reader
+from napari_dkan.viewer.session.viewer_settings import TargetMode
 
 if TYPE_CHECKING:
-    from napari_dkan.viewer.predict_widget import PredictWidget
+    from napari_dkan.viewer.panels.predict.predict_widget import PredictWidget
 
 
 MIDDLE = box(500, 500, 1100, 1100).difference(box(700, 700, 900, 900))
@@ -112,7 +112,11 @@ def test_what_cannot_be_brought_is_said_where_the_person_looks(
     for name, text in cases.items():
         (tmp_path / name).write_text(text)
         panel.session.viewer.open(tmp_path / name, plugin="napari-dkan")
-        until(lambda name=name: name in panel.message_label.text() and panel.session.message_is_warning)
+        until(
+            lambda name=name: (
+                name in panel.message_label.text() and panel.session.message_is_warning
+            )
+        )
     assert "outside the slide" in panel.message_label.text()
     assert not any(isinstance(x, Shapes | Labels) for x in panel.session.viewer.layers)
     assert get_region_reader(str(tmp_path / "other.json")) is None
@@ -121,7 +125,7 @@ def test_what_cannot_be_brought_is_said_where_the_person_looks(
 def test_regions_that_come_before_their_slide_are_laid_on_it(
     make_napari_viewer, drawn_in_qupath, tiny_slide_file, until
 ):
-    from napari_dkan.viewer.session import get_session
+    from napari_dkan.viewer.session.viewer_session import get_session
 
     viewer = make_napari_viewer()
     viewer.open(drawn_in_qupath, plugin="napari-dkan")
@@ -136,9 +140,9 @@ def test_regions_that_come_before_their_slide_are_laid_on_it(
 def test_a_dropped_feature_file_is_used_instead_of_encoding(panel: PredictWidget, until, tmp_path):
     import h5py
 
-    from napari_dkan.inference.engine import Predictor
-    from napari_dkan.inference.patches import keys_from_centers
+    from napari_dkan.inference.patch_features.patch_geometry import keys_from_centers
     from napari_dkan.inference.predict import predict
+    from napari_dkan.inference.predictor import Predictor
     from napari_dkan.inference.target import target_from_region
 
     session, slide = panel.session, panel.session.slide
@@ -168,4 +172,8 @@ def test_a_dropped_feature_file_is_used_instead_of_encoding(panel: PredictWidget
     np.testing.assert_allclose(gene, wanted.get_gene_values(session.gene), atol=1e-5)
     assert made.provenance["features"]["file"] == "drawn.h5"
     session.feature_files.set_file(session, None)
-    until(lambda: not panel.prefetcher.busy and session.current_predictor().precomputed_features is None)
+    until(
+        lambda: (
+            not panel.prefetcher.busy and session.current_predictor().precomputed_features is None
+        )
+    )

@@ -13,34 +13,40 @@ import pytest
 from shapely.geometry import Polygon, box
 
 from napari_dkan.errors import OutputError
-from napari_dkan.export.reopen import load_result
-from napari_dkan.export.saved import SavedReliability, SavedResult, SlideRecord, ViewSettings
-from napari_dkan.export.saved import save_result as save_result
+from napari_dkan.export.result_reader import load_result
+from napari_dkan.export.saved_result import (
+    SavedReliability,
+    SavedResult,
+    SlideRecord,
+    ViewSettings,
+    save_result,
+)
 from napari_dkan.expression.panel import Panel
-from napari_dkan.inference.engine import Predictor
 from napari_dkan.inference.predict import predict
+from napari_dkan.inference.predictor import Predictor
 from napari_dkan.inference.target import target_from_region
 from napari_dkan.model import load_checkpoint
 from napari_dkan.slide import open_slide
 from napari_dkan.spatial.coordinates import swap_xy
-from napari_dkan.viewer.quality.reader import get_measured_reader as measured_reader
-from napari_dkan.viewer.results.reader import get_result_reader
-from napari_dkan.viewer.results.restoring import THUMBNAIL_KEY
-from napari_dkan.viewer.session import ContrastLimits, get_session
+from napari_dkan.viewer.panels.results.restore_result import THUMBNAIL_KEY
+from napari_dkan.viewer.plugin.file_readers import get_measured_reader as measured_reader
+from napari_dkan.viewer.plugin.file_readers import get_result_reader
+from napari_dkan.viewer.session.viewer_session import get_session
+from napari_dkan.viewer.session.viewer_settings import ContrastLimits
 
 from .test_predicting import draw, finish, square
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from napari_dkan.viewer.predict_widget import PredictWidget
-    from napari_dkan.viewer.session import ViewerSession
+    from napari_dkan.viewer.panels.predict.predict_widget import PredictWidget
+    from napari_dkan.viewer.session.viewer_session import ViewerSession
 
 
 @pytest.fixture(autouse=True)
 def no_warming_up(monkeypatch):
     """These tests never click where something could have been computed before."""
-    monkeypatch.setattr("napari_dkan.viewer.ready.is_on_battery", lambda: True)
+    monkeypatch.setattr("napari_dkan.viewer.jobs.prefetcher.is_on_battery", lambda: True)
 
 
 @pytest.fixture
@@ -49,7 +55,8 @@ def at_hand(monkeypatch):
 
     def give(*files):
         monkeypatch.setattr(
-            "napari_dkan.viewer.results.finding.list_bundled_checkpoints", lambda: list(files)
+            "napari_dkan.viewer.panels.results.restore_result.list_bundled_checkpoints",
+            lambda: list(files),
         )
 
     return give
@@ -170,7 +177,9 @@ def test_a_result_dropped_on_another_window_comes_back_as_it_was(
         sum(Polygon(swap_xy(d)).area for d in shapes.data),
         sum(Polygon(swap_xy(d)).area for d in regions.data),
     )
-    assert "by Random numbers for tests" in panel.results.said and not panel.results.message_is_warning
+    assert (
+        "by Random numbers for tests" in panel.results.said and not panel.results.message_is_warning
+    )
     x, y = two.target.spots.xy[0]
     panel.click_predictor.click(x, y)  # what it was predicted with goes on
     until(lambda: session.spot is not None)
@@ -259,7 +268,11 @@ def test_what_goes_wrong_is_said_in_the_panel(
 ):
     panel = make_panel()
     box = panel.results_box
-    assert not box.save_button.isEnabled() and not box.figure_button.isEnabled() and box.open_button.isEnabled()
+    assert (
+        not box.save_button.isEnabled()
+        and not box.figure_button.isEnabled()
+        and box.open_button.isEnabled()
+    )
     panel.results.save_result(tmp_path / "nothing.h5ad")
     assert "no predicted map yet" in box.status_label.text() and panel.results.message_is_warning
     cut = tmp_path / "cut.h5ad"
@@ -275,7 +288,7 @@ def test_a_figure_shows_what_the_canvas_shows_and_napari_saves_its_layers(
 ):
     drawn = []
     monkeypatch.setattr(
-        "napari_dkan.export.figure.write_figure", lambda path, made: drawn.append(made)
+        "napari_dkan.export.figure_rendering.write_figure", lambda path, made: drawn.append(made)
     )
     session, viewer = mapped.session, mapped.session.viewer
     (overlay,) = session.overlays
@@ -299,7 +312,7 @@ def test_a_figure_shows_what_the_canvas_shows_and_napari_saves_its_layers(
     assert "is visible" in mapped.results.message and mapped.results.message_is_warning
     overlay.layer.visible = True
 
-    asked = "napari_dkan.viewer.results.box.QFileDialog.getSaveFileName"
+    asked = "napari_dkan.viewer.panels.results.results_box.QFileDialog.getSaveFileName"
     monkeypatch.setattr(asked, lambda *a: (str(tmp_path / "typed"), "Drawing (*.svg)"))
     mapped.results_box.figure_button.click()
     assert done(mapped, until) == "typed.svg is written."
@@ -313,7 +326,9 @@ def test_a_figure_shows_what_the_canvas_shows_and_napari_saves_its_layers(
     for name in ("map.h5ad", "map.geojson"):
         assert viewer.layers.save(tmp_path / name, selected=True, plugin="napari-dkan")
     saved = load_result(tmp_path / "map.h5ad")
-    assert len(saved.prediction.target) == finished.sum() - 2 and saved.prediction.predicted_mask.all()
+    assert (
+        len(saved.prediction.target) == finished.sum() - 2 and saved.prediction.predicted_mask.all()
+    )
     assert np.isfinite(saved.prediction.values).all()  # of genes nobody has looked at, too
     assert saved.regions.area > 0 and saved.view_settings.gene == "KRT8"
     features = json.loads((tmp_path / "map.geojson").read_text())["features"]

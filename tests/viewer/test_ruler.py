@@ -12,14 +12,14 @@ from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QApplication
 
 from napari_dkan.slide import PixelSize
-from napari_dkan.viewer.memory import save_pixel_size, load_pixel_sizes
-from napari_dkan.viewer.pixel_sizes import format_pixel_size
-from napari_dkan.viewer.reader import read_slides
+from napari_dkan.viewer.plugin.slide_reader import read_slides
+from napari_dkan.viewer.session.pixel_size_sources import format_pixel_size
+from napari_dkan.viewer.session.user_history import load_pixel_sizes, save_pixel_size
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from napari_dkan.viewer.predict_widget import PredictWidget
+    from napari_dkan.viewer.panels.predict.predict_widget import PredictWidget
 
 
 @pytest.fixture
@@ -74,7 +74,9 @@ def test_a_line_and_its_length_are_the_pixel_size(
     box.ruler_box.unit_combo.setCurrentText("mm")
     box.ruler_box.apply_button.click()
     assert session.slide.mpp == pytest.approx(0.7, rel=0.02)  # three decimals of a mm
-    assert "measured with the ruler" in box.pixel_size_label.text() and not session.message_is_warning
+    assert (
+        "measured with the ruler" in box.pixel_size_label.text() and not session.message_is_warning
+    )
     assert list(layers) == [before] and layers.selection.active is before
     assert box.ruler_box.isHidden() and not box.ruler_button.isChecked()
     np.testing.assert_allclose(before.scale, session.slide.mpp)
@@ -134,10 +136,16 @@ def test_the_scale_is_judged_before_anything_is_predicted(
     session.viewer.open(plain, plugin="napari-dkan")
     assert panel.slide_check_banner.isHidden()
     session.set_mpp(8.0)
-    assert "4.0 times as large" in panel.slide_check_banner.text() and not panel.slide_check_banner.isHidden()
+    assert (
+        "4.0 times as large" in panel.slide_check_banner.text()
+        and not panel.slide_check_banner.isHidden()
+    )
     session.viewer_slides.set_pixel_size(session.slide, PixelSize(0.5, "objective power"))
     assert "only an estimate" in panel.slide_check_banner.text()
-    assert "about 0.5 um/px, estimated from the objective power 20x" in panel.slide_box.pixel_size_label.text()
+    assert (
+        "about 0.5 um/px, estimated from the objective power 20x"
+        in panel.slide_box.pixel_size_label.text()
+    )
     session.set_mpp(0.5)
     assert panel.slide_check_banner.isHidden()
     until(lambda: not panel.prefetcher.busy)

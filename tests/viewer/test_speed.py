@@ -11,14 +11,14 @@ import pytest
 from qtpy.QtCore import QThreadPool
 
 from napari_dkan.errors import DamagedTileError
-from napari_dkan.inference import rough
-from napari_dkan.viewer.session import TargetMode
+from napari_dkan.inference import target as rough
+from napari_dkan.viewer.session.viewer_settings import TargetMode
 
 from .test_predicting import draw, everything, finish, square
 
 if TYPE_CHECKING:
-    from napari_dkan.inference.engine import Predictor
-    from napari_dkan.viewer.predict_widget import PredictWidget
+    from napari_dkan.inference.predictor import Predictor
+    from napari_dkan.viewer.panels.predict.predict_widget import PredictWidget
 
 
 @pytest.fixture
@@ -164,7 +164,10 @@ def test_a_cache_that_cannot_be_written_is_told_once_and_costs_nothing_else(
     until(lambda: not panel.prefetcher.busy)
     overlay = whole_tissue(panel, until)
     assert overlay.prediction.predicted_mask.all()
-    assert "cannot be written" in panel.message_label.text() and "tiles predicted" in panel.message_label.text()
+    assert (
+        "cannot be written" in panel.message_label.text()
+        and "tiles predicted" in panel.message_label.text()
+    )
     whole_tissue(panel, until)
     assert "cannot be written" not in panel.message_label.text()
 
@@ -206,11 +209,11 @@ def test_nothing_is_prepared_on_battery_or_when_switched_off(
     panel.prefetcher.restart()
     until(lambda: not panel.prefetcher.busy)
     assert len(predictor.feature_cache.array) == 0
-    monkeypatch.setattr("napari_dkan.viewer.ready.is_on_battery", lambda: True)
+    monkeypatch.setattr("napari_dkan.viewer.jobs.prefetcher.is_on_battery", lambda: True)
     panel.session.change_settings(warm_up=True)
     until(lambda: not panel.prefetcher.busy)
     assert len(predictor.feature_cache.array) == 0
-    monkeypatch.setattr("napari_dkan.viewer.ready.is_on_battery", lambda: False)
+    monkeypatch.setattr("napari_dkan.viewer.jobs.prefetcher.is_on_battery", lambda: False)
     panel.prefetcher.restart()
     until(lambda: not panel.prefetcher.busy)
     assert len(predictor.feature_cache.array) > 0

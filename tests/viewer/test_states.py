@@ -12,8 +12,9 @@ import numpy as np
 import torch
 
 from napari_dkan.spatial.coordinates import swap_xy
-from napari_dkan.viewer.predict_widget import PredictWidget
-from napari_dkan.viewer.session import TargetMode, get_session
+from napari_dkan.viewer.panels.predict.predict_widget import PredictWidget
+from napari_dkan.viewer.session.viewer_session import get_session
+from napari_dkan.viewer.session.viewer_settings import TargetMode
 
 from .test_predicting import draw, everything, finish, square
 
@@ -27,7 +28,12 @@ def started(panel: PredictWidget, until):
     predictor._batch_size = predictor._max_batch_size = 1
     draw(panel, everything(panel))
     panel.target_box.start_prediction()
-    until(lambda: panel.prediction_jobs.progress is not None and panel.prediction_jobs.progress.stage == "spots")
+    until(
+        lambda: (
+            panel.prediction_jobs.progress is not None
+            and panel.prediction_jobs.progress.stage == "spots"
+        )
+    )
 
 
 def no_threads_left(panel: PredictWidget):
@@ -213,7 +219,7 @@ def test_a_map_keeps_its_place_when_the_scale_is_corrected(
 def test_a_panel_that_is_closed_and_opened_again_goes_on_where_it_was(
     panel: PredictWidget, middle, until, qtbot
 ):
-    from napari_dkan.viewer.predict_widget import PredictWidget
+    from napari_dkan.viewer.panels.predict.predict_widget import PredictWidget
 
     draw(panel, square(*middle, 300))
     panel.target_box.start_prediction()
@@ -258,7 +264,7 @@ def test_a_measured_rate_is_not_carried_to_another_checkpoint_or_device(
 
 
 def test_points_of_a_turned_layer_lie_where_they_are_drawn(panel: PredictWidget):
-    from napari_dkan.viewer.places import target_from_layers
+    from napari_dkan.viewer.jobs.target_from_layers import target_from_layers
 
     session = panel.session
     layer = session.viewer.add_points(

@@ -15,7 +15,7 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from napari_dkan.viewer.predict_widget import PredictWidget
+    from napari_dkan.viewer.panels.predict.predict_widget import PredictWidget
 
 
 VISIT = Path(__file__).with_name("one_visit.py")
@@ -98,8 +98,8 @@ def test_odd_paths(
     until,
 ):
     """Open, predict at a click, save and open again."""
-    from napari_dkan.export.reopen import load_result
-    from napari_dkan.export.saved import SavedResult, SlideRecord, save_result
+    from napari_dkan.export.result_reader import load_result
+    from napari_dkan.export.saved_result import SavedResult, SlideRecord, save_result
 
     slide = tmp_path / f"{name}.ome.tif"
     slide.parent.mkdir(parents=True)
@@ -119,7 +119,9 @@ def test_odd_paths(
     until(lambda: session.spot is not None)
     record = SlideRecord.from_slide(session.slide.slide, session.slide.mpp, "OME metadata")
     out = slide.with_name(slide.name.replace(".ome.tif", ".h5ad"))
-    save_result(out, SavedResult(session.spot, record, session.checkpoint.card), session.slide.slide)
+    save_result(
+        out, SavedResult(session.spot, record, session.checkpoint.card), session.slide.slide
+    )
     assert load_result(out).slide_record.path == str(slide)
     assert [p.name for p in out.parent.iterdir() if p.name.startswith(".")] == []
 

@@ -9,14 +9,20 @@ import numpy as np
 import pytest
 from shapely import Point
 
-from napari_dkan.inference.evidence import QC_FEATURE_NAMES
 from napari_dkan.inference.predict import predict
 from napari_dkan.inference.target import target_from_region
-from napari_dkan.model.reference import DISTANCE_FEATURE, TrainingReference, compute_whitened_distance, compute_quantiles, fit_whitening
-from napari_dkan.viewer.session import TargetMode
+from napari_dkan.inference.tile_qc_features import QC_FEATURE_NAMES
+from napari_dkan.model.checkpoint.training_reference import (
+    DISTANCE_FEATURE,
+    TrainingReference,
+    compute_quantiles,
+    compute_whitened_distance,
+    fit_whitening,
+)
+from napari_dkan.viewer.session.viewer_settings import TargetMode
 
 if TYPE_CHECKING:
-    from napari_dkan.viewer.predict_widget import PredictWidget
+    from napari_dkan.viewer.panels.predict.predict_widget import PredictWidget
 
 
 @pytest.fixture
@@ -31,7 +37,10 @@ def doubtful(panel: PredictWidget, until):
     seen = predict(predictor, everywhere)
     mean, axes = fit_whitening(seen.tokens)
     noted = {n: seen.qc_features[:, i] for i, n in enumerate(QC_FEATURE_NAMES)}
-    noted |= {DISTANCE_FEATURE: compute_whitened_distance(seen.tokens, mean, axes), "tissue": noted["tissue"] + 0.4}
+    noted |= {
+        DISTANCE_FEATURE: compute_whitened_distance(seen.tokens, mean, axes),
+        "tissue": noted["tissue"] + 0.4,
+    }
     reference = TrainingReference(
         n_spots=len(seen.target),
         feature_names=(*QC_FEATURE_NAMES, DISTANCE_FEATURE),

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from napari_dkan.viewer.why_picture import TILE_PX, make_occlusion_raster
+from napari_dkan.viewer.tools.occlusion_tool import TILE_PX, make_occlusion_raster
 
 if TYPE_CHECKING:
-    from napari_dkan.viewer.predict_widget import PredictWidget
+    from napari_dkan.viewer.panels.predict.predict_widget import PredictWidget
 
 
 @pytest.fixture

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from napari_dkan.viewer.display import GENE_LEGEND
+from napari_dkan.viewer.layers.overlay_display import GENE_LEGEND
 
 from ..zero_shot_files import PROVEN, UNPROVEN, gene_file, with_text
 
 if TYPE_CHECKING:
-    from napari_dkan.viewer.predict_widget import PredictWidget
+    from napari_dkan.viewer.panels.predict.predict_widget import PredictWidget
 
 
 EXPECTED = "expected PCC 0.36; shuffled text 0.28"
@@ -115,4 +115,7 @@ def test_a_bad_file_changes_nothing(panel: PredictWidget, load, tmp_path):
 
 def test_a_checkpoint_without_text_says_so(panel: PredictWidget):
     box = panel.gene_box.zero_shot_box
-    assert not box.add_button.isEnabled() and "cannot place genes by their text" in box.reason_label.text()
+    assert (
+        not box.add_button.isEnabled()
+        and "cannot place genes by their text" in box.reason_label.text()
+    )

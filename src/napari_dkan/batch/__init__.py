@@ -1,1 +1,1 @@
-"""Many slides without a window: what is done with one, and with two hundred of them overnight."""
+"""Prediction on one or many slides without a window."""

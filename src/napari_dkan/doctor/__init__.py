@@ -1,1 +1,1 @@
-"""What a bug report needs: versions, devices, readers, folders, display and checkpoint, tried."""
+"""Diagnostics for bug reports: versions, devices, readers, folders, display and checkpoints."""

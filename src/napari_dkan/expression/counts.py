@@ -15,6 +15,7 @@ from ..errors import SpotsError
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
+
 _GRID_NAME = re.compile(r"(-?\d+(?:\.\d+)?)x(-?\d+(?:\.\d+)?)")
 _MAX_FRACTIONAL_SHARE = 0.01  # of the counts; some pipelines share a read between two genes
 

@@ -1,23 +1,107 @@
-"""From a slide and a checkpoint to a Prediction: what scripts and the command line call."""
+"""Run a prediction job to its end, record its provenance and compute the ridge baseline."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from .. import __version__
 from ..expression.panel import Panel
-from .engine import Predictor
-from .job import PredictionUpdate
+from ..spatial.spots import Spots
+from .patch_features.patch_geometry import compute_neighbor_keys, compute_neighbor_masks
+from .patch_features.patch_loader import open_patch_loader
 from .prediction import Prediction
-from .provenance import build_provenance, build_zero_shot_record
+from .prediction_progress import PredictionUpdate
+from .predictor import Predictor
 from .target import Target
 
 if TYPE_CHECKING:
     from shapely.geometry.base import BaseGeometry
 
+    from ..model import Checkpoint
     from ..slide import Slide
-    from .zero_shot import ZeroShotGenes
+    from .zero_shot_genes import ZeroShotGenes
+
+
+def build_provenance(predictor: Predictor, target: Target, mpp_origin: str) -> dict[str, Any]:
+    """JSON-able record of version, checkpoint, slide, scale and parameters."""
+    checkpoint, slide = predictor.checkpoint, predictor.slide
+    encoder = predictor.feature_cache.encoder_spec
+    pitch = target.grid.pitch_um if target.grid else target.spots.pitch_um
+    return {
+        "kind": "predicted",
+        "version": __version__,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "checkpoint": checkpoint.card.get("title", ""),
+        "checkpoint_sha256": checkpoint.sha256,
+        "label_scale": checkpoint.label_scale.name,
+        "encoder": encoder.name,
+        "encoder_revision": encoder.revision,
+        "encoder_sha256": encoder.sha256,
+        "stain": "none" if checkpoint.stain is None else checkpoint.stain.method,
+        "slide": slide.label,
+        "slide_fingerprint": slide.fingerprint(),
+        "slide_colours": slide.color_conversion or "as stored",
+        "mpp": predictor.mpp,
+        "mpp_origin": mpp_origin,
+        "patch_um": checkpoint.patch.um,
+        "pitch_um": checkpoint.spot_pitch_um if pitch is None else pitch,
+        "where": str(target.kind),
+        **(
+            {}
+            if predictor.precomputed_features is None
+            else {"features": predictor.precomputed_features.to_provenance()}
+        ),
+        "device": str(predictor.device),
+    }
+
+
+def build_zero_shot_record(checkpoint: Checkpoint, genes: ZeroShotGenes) -> dict[str, Any]:
+    """What to know about genes predicted from their text: units, text, and how good they are."""
+    from .zero_shot_genes import ZERO_SHOT_UNITS, read_zero_shot_expectation
+
+    known = read_zero_shot_expectation(checkpoint)
+    return {
+        "genes": list(genes.symbols),
+        "text": genes.source,
+        "units": ZERO_SHOT_UNITS,
+        "expected_pcc": known.pcc,
+        "shuffled_pcc": known.shuffled_pcc,
+        "panel_mean_pcc": known.panel_mean_pcc,
+        "beats_shuffled": known.beats_shuffled,
+        "expectation": known.summary,
+    }
+
+
+def predict_ridge(predictor: Predictor, spots: Spots) -> NDArray[np.float32] | None:
+    """What a ridge regression on the checkpoint's own tile features says: (N, G) on its scale.
+
+    None where the checkpoint carries none. Features of spots just predicted are known; others
+    are read and encoded first. NaN where the slide is damaged. Raises SlideError when it is gone.
+    """
+    reference = predictor.checkpoint.reference
+    if reference is None or reference.ridge is None:
+        return None
+    grid = predictor.checkpoint.network.config.grid
+    keys = compute_neighbor_keys(spots.xy, predictor.patch_side_px, grid)
+    mask = compute_neighbor_masks(predictor.slide, spots.xy, predictor.patch_side_px, grid)
+    with open_patch_loader(
+        predictor.patch_reader, predictor.patch_side_px, predictor.stage_timer
+    ) as pool:
+        for _ in predictor.feature_cache.compute_missing(pool, keys[mask]):
+            pass
+    near, known = predictor.feature_cache.array.get(keys.reshape(-1, 2))
+    whole = (known.reshape(mask.shape) | ~mask).all(axis=1)
+    made = np.full((len(spots), len(predictor.checkpoint.panel)), np.nan, np.float32)
+    made[whole] = reference.ridge.predict_neighborhoods(
+        near.reshape(*mask.shape, -1)[whole], mask[whole]
+    )
+    return made
 
 
 def find_tissue_region(slide: Slide, mpp: float | None) -> BaseGeometry:
@@ -71,6 +155,8 @@ def predict(
         count = len(predictor.checkpoint.panel)
         columns = [*rows, *range(count, count + len(zero_shot.genes))]
     for update in predictor.stream(target, genes=columns, zero_shot=zero_shot):
-        prediction.apply_update(replace(update, gene_columns=None))  # all of its own columns, in their order
+        prediction.apply_update(
+            replace(update, gene_columns=None)
+        )  # all of its own columns, in their order
         on_update(update)
     return prediction

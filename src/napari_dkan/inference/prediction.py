@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from ..expression.label_scale import LabelScale
 from ..expression.panel import Panel
-from .evidence import QC_FEATURE_NAMES
-from .job import PredictionUpdate
+from .prediction_progress import PredictionUpdate
 from .target import Target
+from .tile_qc_features import QC_FEATURE_NAMES
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,15 @@ class Prediction:
         failed = np.zeros(count, bool)
         evidence = np.full((count, len(QC_FEATURE_NAMES)), np.nan, dtype=np.float32)
         return cls(
-            target, panel, label_scale, values, tokens, provenance, zero_shot_symbols, failed, evidence
+            target,
+            panel,
+            label_scale,
+            values,
+            tokens,
+            provenance,
+            zero_shot_symbols,
+            failed,
+            evidence,
         )
 
     def apply_update(self, update: PredictionUpdate) -> None:

@@ -1,4 +1,4 @@
-"""Target: where a job predicts, and the checks that come before it."""
+"""Prediction targets: the spots, grid tiles or feature-file tiles of a job, and a coarse preview of a grid."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from shapely.geometry import box
 from shapely.geometry.base import BaseGeometry
 
 from ..errors import SpotsError
-from ..spatial.grid import TileGrid, grid_from_region
 from ..spatial.spots import Spots
+from ..spatial.tile_grid import TileGrid, grid_from_region
 
 
 class TargetKind(StrEnum):
@@ -82,3 +82,46 @@ def target_from_region(
     if not len(grid):
         raise SpotsError("No tile of this region has its centre on the slide; draw it larger.")
     return Target(TargetKind.GRID, grid.to_spots(), grid)
+
+
+MAX_COARSE_TILES = 100  # tiles of a rough map; they take seconds on two CPU cores
+MIN_COARSE_RATIO = 6  # times as many tiles the fine map must have
+
+
+def make_coarse_target(target: Target) -> Target | None:
+    """The middle tiles of square blocks of the target's grid; None where it is small.
+
+    Its grid are the blocks. They see each other as the spots of a coarse array, so the numbers
+    are near those of the fine map and not equal to them.
+    """
+    grid = target.grid
+    if (
+        target.kind is not TargetKind.GRID
+        or grid is None
+        or len(grid) < MIN_COARSE_RATIO * MAX_COARSE_TILES
+    ):
+        return None
+    side = _round_up_to_odd(int(np.ceil(np.sqrt(len(grid) / MAX_COARSE_TILES))))
+    while True:
+        middle = (grid.cells % side == side // 2).all(axis=1)
+        if 0 < middle.sum() <= MAX_COARSE_TILES:
+            break
+        if not middle.any():
+            return None
+        side += 2
+    blocks = grid.cells[middle] // side
+    coarse = TileGrid(grid.pitch * side, grid.pitch_um * side, blocks)
+    return Target(TargetKind.ARRAY, Spots(grid.centres[middle], blocks), coarse)
+
+
+def match_coarse_rows(fine: TileGrid, coarse: TileGrid) -> NDArray[np.int64]:
+    """(N,) which row of the coarse grid each fine cell lies in, -1 where in none."""
+    side = round(coarse.pitch / fine.pitch)
+    row_of = {(int(x), int(y)): i for i, (x, y) in enumerate(coarse.cells)}
+    blocks = (fine.cells // side).tolist()
+    return np.array([row_of.get((x, y), -1) for x, y in blocks], np.int64)
+
+
+def _round_up_to_odd(number: int) -> int:
+    """The next odd number: only then a block has a tile in its middle."""
+    return number | 1

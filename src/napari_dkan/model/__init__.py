@@ -9,21 +9,28 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .checkpoint import Checkpoint, PatchGeometry, describe_checkpoint, load_checkpoint, save_checkpoint
-    from .config import DKANConfig, StackConfig
-    from .network import DKAN
-    from .published import convert_published
+    from .checkpoint.checkpoint_card import describe_checkpoint
+    from .checkpoint.checkpoint_file import (
+        Checkpoint,
+        PatchGeometry,
+        load_checkpoint,
+        save_checkpoint,
+    )
+    from .checkpoint.published_import import convert_published
+    from .network.dkan_config import DKANConfig, StackConfig
+    from .network.dkan_network import DKAN
 
-_HOME = {
-    "Checkpoint": "checkpoint",
-    "DKAN": "network",
-    "DKANConfig": "config",
-    "Patch": "checkpoint",
-    "Stack": "config",
-    "convert_published": "published",
-    "describe": "checkpoint",
-    "load_checkpoint": "checkpoint",
-    "save_checkpoint": "checkpoint",
+
+_LAZY_EXPORTS = {
+    "Checkpoint": "checkpoint.checkpoint_file",
+    "DKAN": "network.dkan_network",
+    "DKANConfig": "network.dkan_config",
+    "PatchGeometry": "checkpoint.checkpoint_file",
+    "StackConfig": "network.dkan_config",
+    "convert_published": "checkpoint.published_import",
+    "describe_checkpoint": "checkpoint.checkpoint_card",
+    "load_checkpoint": "checkpoint.checkpoint_file",
+    "save_checkpoint": "checkpoint.checkpoint_file",
 }
 
 __all__ = [
@@ -40,6 +47,6 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOME:
+    if name not in _LAZY_EXPORTS:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f".{_HOME[name]}", __name__), name)
+    return getattr(import_module(f".{_LAZY_EXPORTS[name]}", __name__), name)

@@ -1,26 +1,95 @@
-"""Scores of gene sets at spots, the same way for measured and predicted values.
+"""Gene sets from GMT files, and their scores at spots.
 
-Score: mean of the set's genes less that of control genes of similar level (scanpy's
-``score_genes``; Satija et al., Nature Biotechnology 33, 495, 2015).
+GMT: one line per set, tab-separated name, description and genes (Broad Institute, "GMT: Gene Matrix
+Transposed file format"). Hallmark: Liberzon et al., Cell Systems 1, 417, 2015. Score: mean of the
+set's genes minus the mean of control genes of similar level (``scanpy.tl.score_genes``; Satija et
+al., Nature Biotechnology 33, 495, 2015).
 """
 
 from __future__ import annotations
 
+import gzip
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import GeneError, SpotsError
 from ..expression.panel import Panel
-from .gmt import GeneSet as GeneSet
-from .gmt import load_hallmark_sets as load_hallmark_sets
-from .gmt import read_gmt as read_gmt
+
+HALLMARK_FILE = Path(__file__).parent / "sets" / "hallmark.v7.0.symbols.gmt.gz"
+_MAX_GMT_BYTES = 200_000_000  # bytes of text; all of MSigDB has about a tenth
+
+
+@dataclass(frozen=True)
+class GeneSet:
+    """A named set of gene symbols, each once, in the order of the file."""
+
+    name: str
+    genes: tuple[str, ...]
+
+    @property
+    def title(self) -> str:
+        """For people: ``HALLMARK_P53_PATHWAY`` -> ``P53 PATHWAY``."""
+        return self.name.removeprefix("HALLMARK_").replace("_", " ").strip() or self.name
+
+
+def read_gmt(path: str | Path) -> tuple[GeneSet, ...]:
+    """The sets of a .gmt or .gmt.gz file; blank lines and lines that start with # are skipped.
+
+    Genes may carry a weight after a comma, as Enrichr writes them. Raises GeneError naming the
+    file when it is missing, no such text, without a set, or names a set twice.
+    """
+    path = Path(path)
+    try:
+        with path.open("rb") as file:
+            packed = file.read(2) == b"\x1f\x8b"
+        with gzip.open(path) if packed else path.open("rb") as file:
+            data = file.read(_MAX_GMT_BYTES + 1)
+        if len(data) > _MAX_GMT_BYTES:
+            raise GeneError(f"{path.name} is larger than any collection of gene sets; check it.")
+        text = data.decode("utf-8-sig")
+    except FileNotFoundError:
+        raise GeneError(f"There is no file {path}; check the path.") from None
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
+        raise GeneError(f"{path.name} is not a readable GMT file; download it again.") from error
+    sets = [_parse_gmt_line(line) for line in text.splitlines() if line.strip() and line[0] != "#"]
+    found = [s for s in sets if s is not None and s.genes]
+    if not found:
+        raise GeneError(
+            f"{path.name} holds no gene set; a GMT file has a line per set with tabs between its "
+            "name, a description and its genes."
+        )
+    names: set[str] = set()
+    for one in found:
+        if one.name in names:
+            raise GeneError(f"{path.name} names the set {one.name} twice; rename one.")
+        names.add(one.name)
+    return tuple(found)
+
+
+@cache
+def load_hallmark_sets() -> tuple[GeneSet, ...]:
+    """The 50 Hallmark sets of MSigDB v7.0, which come with the package (CC-BY-4.0)."""
+    return read_gmt(HALLMARK_FILE)
+
+
+def _parse_gmt_line(line: str) -> GeneSet | None:
+    name, _, rest = line.partition("\t")
+    genes = (g.partition(",")[0].strip() for g in rest.split("\t")[1:])
+    unique = tuple(dict.fromkeys(g for g in genes if g))
+    return GeneSet(name.strip(), unique) if name.strip() else None
+
 
 MIN_PANEL_GENES = 5  # of a set in the panel; the mean of fewer is the noise of one
 _CONTROL_GENES_PER_BIN = 50  # genes from each bin of level, as scanpy has it
-_GENES_PER_BIN = 25  # genes; a panel is small, so that a bin is all control and nothing is drawn by chance
+_GENES_PER_BIN = (
+    25  # genes; a panel is small, so that a bin is all control and nothing is drawn by chance
+)
 _MAX_BINS = 25
 _SCORE_SEED = 2021
 
@@ -83,7 +152,11 @@ def score_gene_sets(
             continue
         try:
             scanpy.tl.score_genes(
-                data, list(genes), ctrl_size=_CONTROL_GENES_PER_BIN, n_bins=bins, random_state=_SCORE_SEED
+                data,
+                list(genes),
+                ctrl_size=_CONTROL_GENES_PER_BIN,
+                n_bins=bins,
+                random_state=_SCORE_SEED,
             )
         except RuntimeError:  # what scanpy says when no gene is left for control
             skipped[one.name] = "the panel has no other genes of similar level to compare it with"

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ..inference.evidence import QC_FEATURE_NAMES
-from ..model.reference import DISTANCE_FEATURE, TrainingReference
+from ..inference.tile_qc_features import QC_FEATURE_NAMES
+from ..model.checkpoint.training_reference import DISTANCE_FEATURE, TrainingReference
 
 # What the risk is the mean of: each as the logarithm's distance from the median of the training
 # spots, in their standard deviations. Chosen on held-out sections, see benchmarks/reliability.py.
@@ -97,12 +97,22 @@ def score_reliability(
     count = len(qc_features)
     if reference is None or not count:
         return Reliability(np.full(count, np.nan, np.float32), np.zeros(count, bool), {})
-    noted = {name: np.asarray(qc_features[:, i], np.float32) for i, name in enumerate(QC_FEATURE_NAMES)}
+    noted = {
+        name: np.asarray(qc_features[:, i], np.float32) for i, name in enumerate(QC_FEATURE_NAMES)
+    }
     noted[DISTANCE_FEATURE] = reference.compute_distance(tokens)
-    risks = {name: compute_risk_term(reference, name, noted[name]) for name in RISK_TERMS if _is_informative(reference, name)}
-    concerns = {name: risk / _risk_at_95th_percentile(reference, name) for name, risk in risks.items()}
+    risks = {
+        name: compute_risk_term(reference, name, noted[name])
+        for name in RISK_TERMS
+        if _is_informative(reference, name)
+    }
+    concerns = {
+        name: risk / _risk_at_95th_percentile(reference, name) for name, risk in risks.items()
+    }
     total = np.mean(list(risks.values()), axis=0)
-    score: Float32Array = np.asarray(1 - np.interp(total, HELD_OUT_RISK_DECILES, DECILES), np.float32)
+    score: Float32Array = np.asarray(
+        1 - np.interp(total, HELD_OUT_RISK_DECILES, DECILES), np.float32
+    )
     for sign in TILE_ARTIFACTS:
         if sign.name in reference.feature_names:
             excess = compute_artifact_excess(reference, sign, noted[sign.name])
@@ -112,7 +122,9 @@ def score_reliability(
     return Reliability(score, np.asarray(score < POOR_BELOW), concerns)
 
 
-def compute_risk_term(reference: TrainingReference, name: str, values: NDArray[np.floating]) -> Float32Array:
+def compute_risk_term(
+    reference: TrainingReference, name: str, values: NDArray[np.floating]
+) -> Float32Array:
     """A part of the risk, of any shape: 0 at a usual training spot, higher where it is worse."""
     levels = np.log(np.maximum(reference.feature_quantiles[_reference_row(reference, name)], 1e-6))
     deviation = max(float(levels[84] - levels[16]) / 2, 1e-3)
@@ -120,12 +132,18 @@ def compute_risk_term(reference: TrainingReference, name: str, values: NDArray[n
     return np.asarray((logarithm - levels[50]) / deviation, np.float32)
 
 
-def compute_artifact_excess(reference: TrainingReference, artifact: TileArtifact, values: NDArray[np.floating]) -> Float32Array:
+def compute_artifact_excess(
+    reference: TrainingReference, artifact: TileArtifact, values: NDArray[np.floating]
+) -> Float32Array:
     """How far beyond every training spot: 0 within, 1 where a tile is ruined."""
     levels = reference.feature_quantiles[_reference_row(reference, artifact.name)]
     usual = float(levels[-1] if artifact.is_excess else levels[0])
     if artifact.always_normal is not None:
-        usual = max(usual, artifact.always_normal) if artifact.is_excess else min(usual, artifact.always_normal)
+        usual = (
+            max(usual, artifact.always_normal)
+            if artifact.is_excess
+            else min(usual, artifact.always_normal)
+        )
     beyond = values - usual if artifact.is_excess else usual - values
     return np.asarray(np.clip(np.nan_to_num(beyond) / artifact.margin, 0, 1), np.float32)
 
@@ -138,7 +156,9 @@ def _risk_at_95th_percentile(reference: TrainingReference, name: str) -> float:
 
 def _is_informative(reference: TrainingReference, name: str) -> bool:
     """False for what the training spots do not vary in: a single network has no members."""
-    return name in reference.feature_names and bool(np.ptp(reference.feature_quantiles[_reference_row(reference, name)]) > 0)
+    return name in reference.feature_names and bool(
+        np.ptp(reference.feature_quantiles[_reference_row(reference, name)]) > 0
+    )
 
 
 def _reference_row(reference: TrainingReference, name: str) -> int:

@@ -1,7 +1,8 @@
 """What is on the glass: any slide as a pyramid of regions with a pixel size, and its tissue."""
 
-from .opening import open_slide
+from .format_detection import open_slide
 from .pixel_size import PixelSize
-from .slide import Level, Slide
+from .slide import Slide
+from .sources.slide_source import Level
 
 __all__ = ["Level", "PixelSize", "Slide", "open_slide"]

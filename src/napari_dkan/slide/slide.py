@@ -1,10 +1,12 @@
-"""Slide: a pyramid of regions with a pixel size, whatever file it comes from."""
+"""Slide: an image pyramid with a pixel size, its lazy level arrays, and patch resampling."""
 
 from __future__ import annotations
 
 import hashlib
 import math
+import operator
 import os
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,12 +19,111 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import SlideError
-from .icc import create_icc_transform
-from .lazy_level import LazyLevel
-from .pixel_size import PixelSizeMetadata, PixelSize
-from .plainly import LevelRegion, create_missing_slide_error, translate_reader_errors
-from .resample import resample_patch
-from .source import Level, SlideSource
+from .color_conversion import create_icc_transform
+from .pixel_size import PixelSize, PixelSizeMetadata
+from .reader_errors import LevelRegion, create_missing_slide_error, translate_reader_errors
+from .sources.slide_source import Level, SlideSource
+
+
+class LazyLevel:
+    """Read-only (H, W, 3) uint8 view of a level; indexing reads only what it needs.
+
+    Takes integers, slices (with steps) and `...`; IndexError for anything else.
+    """
+
+    dtype = np.dtype(np.uint8)
+    ndim = 3
+
+    def __init__(self, slide: Slide, level: int) -> None:
+        self.slide = slide
+        self._level = level
+        size = slide.levels[level]
+        self.shape = (size.height, size.width, 3)
+        self.size = size.height * size.width * 3
+        self.nbytes = self.size
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, key: Any) -> NDArray[np.uint8]:
+        keys = list(key) if isinstance(key, tuple) else [key]
+        if Ellipsis in keys:
+            at = keys.index(Ellipsis)
+            keys[at : at + 1] = [slice(None)] * (self.ndim - len(keys) + 1)
+        if len(keys) > self.ndim:
+            raise IndexError(f"a level has 3 axes, not {len(keys)}")
+        keys += [slice(None)] * (self.ndim - len(keys))
+        (y, height, rest_y), (x, width, rest_x) = (
+            _resolve_index(k, n) for k, n in zip(keys[:2], self.shape[:2], strict=True)
+        )
+        pixels = self.slide.read_region(x, y, width, height, self._level)
+        return pixels[rest_y, rest_x, keys[2]]
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        pixels = self[:]
+        return pixels if dtype is None else pixels.astype(dtype)
+
+    def __repr__(self) -> str:
+        return f"<level {self._level} of {self.slide.name}: {self.shape} uint8>"
+
+
+def _resolve_index(key: Any, length: int) -> tuple[int, int, Any]:
+    """First px, number of px to read, and the index to take from what was read."""
+    if isinstance(key, slice):
+        wanted = range(length)[key]
+        if not wanted:
+            return 0, 0, slice(None)
+        low, high = min(wanted[0], wanted[-1]), max(wanted[0], wanted[-1])
+        return low, high - low + 1, slice(None, None, wanted.step)
+    try:
+        index = operator.index(key)
+    except TypeError:
+        raise IndexError(f"a level is indexed with integers and slices, not {key!r}") from None
+    if not -length <= index < length:
+        raise IndexError(f"index {index} is outside a level of {length} px")
+    return index % length, 1, 0
+
+
+# Positions this close to a whole pixel are whole: floats from um and array fits carry dust.
+WHOLE_PIXEL_TOLERANCE = 1e-6
+
+
+def resample_patch(
+    read: Callable[[int, int, int, int], NDArray[np.uint8]],
+    left: float,
+    top: float,
+    side: float,
+    px: int,
+    on_resize: Callable[[float], None] | None = None,
+) -> NDArray[np.uint8]:
+    """The square at (left, top) of `side` source px as (px, px, 3).
+
+    read(x, y, width, height) gives source pixels, white outside. The square is read with the
+    margin that the filter needs, so that neighbouring squares meet without a seam.
+    """
+    whole_x, whole_y = round(left), round(top)
+    if (
+        abs(side - px) < WHOLE_PIXEL_TOLERANCE
+        and abs(left - whole_x) < WHOLE_PIXEL_TOLERANCE
+        and abs(top - whole_y) < WHOLE_PIXEL_TOLERANCE
+    ):
+        return read(whole_x, whole_y, px, px)
+    from PIL import Image
+
+    margin = math.ceil(max(side / px, 1.0))
+    x0, y0 = math.floor(left) - margin, math.floor(top) - margin
+    x1, y1 = math.ceil(left + side) + margin, math.ceil(top + side) + margin
+    pixels = np.ascontiguousarray(read(x0, y0, x1 - x0, y1 - y0))
+    box = (left - x0, top - y0, left - x0 + side, top - y0 + side)
+    start = time.perf_counter()
+    # Straight from and to bytes: fromarray and array interface copy once more.
+    image = Image.frombytes("RGB", (x1 - x0, y1 - y0), pixels)
+    image = image.resize((px, px), Image.Resampling.BILINEAR, box=box)
+    resized = np.frombuffer(bytearray(image.tobytes()), np.uint8).reshape(px, px, 3)
+    if on_resize is not None:
+        on_resize(time.perf_counter() - start)
+    return resized
+
 
 __all__ = ["Level", "Slide"]
 
@@ -85,7 +186,9 @@ class Slide:
         self._icc_transform = create_icc_transform(source.icc_profile) if apply_icc else None
         self.color_conversion = "" if self._icc_transform is None else self._icc_transform.name
         # One block is decoded whole: damage in it is damage of the slide, not of a place.
-        self._is_single_chunk = source.chunk_size[0] >= self.width and source.chunk_size[1] >= self.height
+        self._is_single_chunk = (
+            source.chunk_size[0] >= self.width and source.chunk_size[1] >= self.height
+        )
         self._file_stamp = None if path is None else file_stamp(path)
         self._fingerprint: str | None = None
         self._lock = Lock()
@@ -99,12 +202,14 @@ class Slide:
         """An image that is open already, as levels (H, W, 3 or 4) from the finest on; see
         `array_source.ArraySource`. One that is large and alone gets coarser levels, made when
         they are looked at. Raises SlideError when the arrays are no RGB picture."""
-        from .array_source import ArraySource
-        from .reduced import add_coarse_levels
+        from .sources.array_source import ArraySource
+        from .sources.downsampled_source import add_coarse_levels
 
         with translate_reader_errors(name):
             source = ArraySource(arrays, PixelSizeMetadata(pixel_size))
-            return cls(None, add_coarse_levels(source), label=name, content_hash=source.hash_content)
+            return cls(
+                None, add_coarse_levels(source), label=name, content_hash=source.hash_content
+            )
 
     @property
     def width(self) -> int:
@@ -131,7 +236,11 @@ class Slide:
         size = self.levels[level]
         left, right = max(x, 0), min(x + width, size.width)
         top, bottom = max(y, 0), min(y + height, size.height)
-        place = None if self._is_single_chunk else LevelRegion(left, top, right, bottom, size.downsample)
+        place = (
+            None
+            if self._is_single_chunk
+            else LevelRegion(left, top, right, bottom, size.downsample)
+        )
         with self._guard_read(place):
             if left >= right or top >= bottom:
                 return np.full((height, width, 3), 255, np.uint8)
@@ -177,7 +286,11 @@ class Slide:
 
     def best_level_for_downsample(self, downsample: float) -> int:
         """The coarsest level that still resolves `downsample` level-0 px."""
-        fine = [i for i, lv in enumerate(self.levels) if lv.downsample <= downsample * DOWNSAMPLE_TOLERANCE]
+        fine = [
+            i
+            for i, lv in enumerate(self.levels)
+            if lv.downsample <= downsample * DOWNSAMPLE_TOLERANCE
+        ]
         return max(fine, key=lambda i: self.levels[i].downsample, default=0)
 
     def pyramid(self) -> list[LazyLevel]:

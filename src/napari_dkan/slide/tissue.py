@@ -15,6 +15,7 @@ from .slide import Slide
 if TYPE_CHECKING:
     from shapely import MultiPolygon
 
+
 # Tissue is rough: its optical density differs from a blur of 2 px by 0.03 (fat) to 0.1 and more
 # (cells), root mean square over 5 x 5 px. Glass, smears and printed array spots: below 0.01.
 MIN_ROUGHNESS = 0.025
@@ -73,7 +74,9 @@ class TissueMask:
         np.cumsum(np.cumsum(self.mask, axis=0), axis=1, out=sums[1:, 1:])
         return sums
 
-    def _cumulative_area(self, x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
+    def _cumulative_area(
+        self, x: NDArray[np.float64], y: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
         """Tissue above and left of points, in mask px: bilinear between sums, which is exact."""
         height, width = self.mask.shape
         x, y = np.clip(x / self.downsample, 0, width), np.clip(y / self.downsample, 0, height)
@@ -155,7 +158,9 @@ def close_gaps(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     from skimage.morphology import remove_small_holes
 
     inside = slice(CLOSING_RADIUS_PX, -CLOSING_RADIUS_PX)
-    bridged = ndimage.binary_closing(np.pad(mask, CLOSING_RADIUS_PX, mode="edge"), _disk(CLOSING_RADIUS_PX))
+    bridged = ndimage.binary_closing(
+        np.pad(mask, CLOSING_RADIUS_PX, mode="edge"), _disk(CLOSING_RADIUS_PX)
+    )
     return remove_small_holes(np.asarray(bridged)[inside, inside], max_size=MAX_HOLE_PX)
 
 

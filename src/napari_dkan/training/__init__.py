@@ -1,1 +1,1 @@
-"""Losses, metrics, baselines and fitting; nothing here is imported before it is used."""
+"""Training, evaluation and fine-tuning of DKAN networks. Importing this package loads no heavy library."""

@@ -1,4 +1,4 @@
-"""How good a prediction is: correlation per gene and section, and errors (dkan-method.md, 5)."""
+"""Prediction metrics: correlation per gene and section, and errors (dkan-method.md, section 5)."""
 
 from __future__ import annotations
 
@@ -65,7 +65,9 @@ class PredictionScores:
         """Numbers for reports and cards; a figure that is not defined is None."""
         genes = self.pcc_per_gene
         best = np.sort(genes[~np.isnan(genes)])[::-1][:N_TOP_GENES]
-        per_section = {name: _rounded_nanmean(row) for name, row in zip(self.sections, self.pcc, strict=True)}
+        per_section = {
+            name: _rounded_nanmean(row) for name, row in zip(self.sections, self.pcc, strict=True)
+        }
         return {
             "pcc_all": _rounded_nanmean(genes),
             "pcc_hpg": _rounded_nanmean(best),

@@ -1,7 +1,8 @@
-"""From sections to a checkpoint: the whole of `napari-dkan train` without a command line."""
+"""Train a checkpoint from measured sections and write its model card."""
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -10,23 +11,70 @@ from typing import Any
 
 from ..errors import OutputError
 from ..expression.panel import Panel
-from ..model.checkpoint import Checkpoint, PatchGeometry, save_checkpoint
-from .card import list_chosen_epochs, build_training_card
-from .crossval import cross_validate
-from .fingerprint import hash_panel, hash_section, hash_gene_text
-from .fit import SINGLE_DEVICE
-from .fit_model import EpochCallback, fit_model
-from .gene_text import GeneTextFeatures, make_random_gene_text
-from .hardware import TrainingHardware
-from .inputs import resolve_panel, resolve_gene_text
-from .loading import DEFAULT_LABEL_SCALE as DEFAULT_LABEL_SCALE
-from .loading import load_section as load_section
-from .loading import load_sections, adapt_settings_to_sections
-from .reference import build_reference
-from .report import build_crossval_report, read_matching_report
-from .run_folder import RunFolder
-from .sections import PreparedSection, encode_section
-from .settings import TrainSettings
+from ..model.checkpoint.checkpoint_file import Checkpoint, PatchGeometry, save_checkpoint
+from .data.prepared_section import PreparedSection, encode_section
+from .data.section_loading import (
+    DEFAULT_LABEL_SCALE,
+    adapt_settings_to_sections,
+    load_sections,
+)
+from .evaluation.crossval import DKAN_METHOD, cross_validate
+from .evaluation.crossval_report import build_crossval_report, read_matching_report
+from .fit.build_reference import build_reference
+from .fit.fit_model import SINGLE_DEVICE, EpochCallback, TrainingHardware, fit_model
+from .fit.run_folder import RunFolder
+from .genes.gene_text import (
+    GeneTextFeatures,
+    make_random_gene_text,
+    resolve_gene_text,
+    resolve_panel,
+)
+from .run_provenance import hash_gene_text, hash_panel, hash_section
+from .train_settings import TrainSettings
+
+
+def build_training_card(
+    sections: Sequence[PreparedSection],
+    panel: Panel,
+    settings: TrainSettings,
+    epochs: int,
+    report: Mapping[str, Any] | None,
+) -> dict[str, Any]:
+    """Plain JSON; without the report of a cross-validation it says that nothing was measured."""
+    card: dict[str, Any] = {
+        "date": datetime.date.today().isoformat(),
+        "training_data": {
+            "sections": [s.name for s in sections],
+            "spots": {s.name: len(s) for s in sections},
+            "spots_dropped_without_panel_counts": {s.name: list(s.dropped_spots) for s in sections},
+            "um_per_px": {s.name: round(s.mpp, 4) for s in sections},
+            "slide_fingerprints": {s.name: s.slide for s in sections if s.slide},
+        },
+        "training": {**asdict(settings), "epochs": epochs},
+    }
+    if report is None:
+        return card | {"splits": "none", "metrics": "not measured"}
+    pooled = report["pooled"]
+    return card | {
+        "splits": report["protocol"],
+        # the two that a list of models has room for, then everything
+        "metrics": {
+            "pcc_all": pooled[DKAN_METHOD]["pcc_all"],
+            "ridge_pcc_all": pooled["ridge"]["pcc_all"],
+            "epochs_per_fold": list_chosen_epochs(report),
+            **pooled,
+        },
+        "per_gene_pcc": {
+            symbol: {m: values[m] for m in (DKAN_METHOD, "ridge")}
+            for symbol, values in report["per_gene_pcc"].items()
+        },
+    }
+
+
+def list_chosen_epochs(report: Mapping[str, Any]) -> list[int]:
+    """Epochs chosen in each fold and with each seed."""
+    return [n for fold in report["folds"] for n in fold["epochs"].values()]
+
 
 LogFunction = Callable[[str], None]
 
@@ -84,7 +132,9 @@ def train_checkpoint(
     settings = adapt_settings_to_sections(settings, prepared)
     text = resolve_gene_text(data, gene_text_file, panel, settings)
     config = build_run_config("train", prepared, panel, text, settings) | {"crossval": crossval}
-    report = None if crossval_report_file is None else read_matching_report(crossval_report_file, config)
+    report = (
+        None if crossval_report_file is None else read_matching_report(crossval_report_file, config)
+    )
     folder = None if run is None else RunFolder.create_or_resume(run, {"run": config}, resume)
     checkpoint = train_on_sections(
         prepared,
@@ -108,7 +158,11 @@ def train_checkpoint(
 
 
 def build_run_config(
-    kind: str, sections: Sequence[PreparedSection], panel: Panel, text: GeneTextFeatures, settings: TrainSettings
+    kind: str,
+    sections: Sequence[PreparedSection],
+    panel: Panel,
+    text: GeneTextFeatures,
+    settings: TrainSettings,
 ) -> dict[str, Any]:
     """What a run folder has to agree in before it is gone on with."""
     stain = sections[0].stain

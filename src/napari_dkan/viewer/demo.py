@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from napari import Viewer
     from shapely.geometry.base import BaseGeometry
 
-    from .predict_widget import PredictWidget
+    from .panels.predict.predict_widget import PredictWidget
+
 
 VIRTUAL_DISPLAY_ENV = "NAPARI_DKAN_VIRTUAL"  # set where there is nobody to click
 STEP_TIMEOUT_S = 180.0  # seconds before a step is given up
@@ -60,9 +61,9 @@ def open_section() -> tuple[Viewer, PredictWidget, str]:
     """A viewer with the best sample to be had and the panel beside it."""
     import napari
 
-    from ..samples import find_bundled_checkpoint, fetch_her2st_section, get_synthetic_section
-    from .predict_widget import PredictWidget
-    from .samples import make_section_layers
+    from ..samples import fetch_her2st_section, find_bundled_checkpoint, get_synthetic_section
+    from .panels.predict.predict_widget import PredictWidget
+    from .plugin.sample_data import make_section_layers
 
     try:
         paths, model = fetch_her2st_section("C3"), "her2-breast"
@@ -87,8 +88,8 @@ def open_section() -> tuple[Viewer, PredictWidget, str]:
 
 def run_scripted_steps(viewer: Viewer, panel: PredictWidget) -> dict[str, float]:
     """Click, region, gene: what a person does first. Returns seconds and tiles."""
-    from .places import target_from_layers
-    from .session import TargetMode
+    from .jobs.target_from_layers import target_from_layers
+    from .session.viewer_settings import TargetMode
 
     session = panel.session
     figures: dict[str, float] = {}
@@ -101,7 +102,10 @@ def run_scripted_steps(viewer: Viewer, panel: PredictWidget) -> dict[str, float]
 
     start = time.perf_counter()
     draw_region(panel, place.x, place.y, 0.5 * tissue.area**0.5)
-    wait_until(lambda: target_from_layers(session, None, panel.target_box.regions_layer()) is not None, "the plan")
+    wait_until(
+        lambda: target_from_layers(session, None, panel.target_box.regions_layer()) is not None,
+        "the plan",
+    )
     panel.target_box.start_prediction()
     wait_until(lambda: not panel.prediction_jobs.busy, "the region")
     figures["region"] = time.perf_counter() - start
@@ -142,7 +146,7 @@ def click_at(panel: PredictWidget, x: float, y: float) -> float:
 def draw_region(panel: PredictWidget, x: float, y: float, size: float) -> None:
     """A drawn shape, a blob around (x, y) in level-0 px, as if by hand."""
     from ..spatial.coordinates import swap_xy
-    from .session import TargetMode
+    from .session.viewer_settings import TargetMode
 
     panel.target_box.mode_buttons[TargetMode.REGION].click()
     layer = panel.target_box.regions_layer()
@@ -158,8 +162,8 @@ def save_results(viewer: Viewer, panel: PredictWidget, out: Path) -> list[Path]:
     """The window as a picture and the region's prediction as AnnData."""
     from imageio.v3 import imwrite
 
-    from ..export.anndata import to_anndata, write_h5ad
-    from ..files import atomic_write
+    from ..atomic_write import atomic_write
+    from ..export.anndata_export import to_anndata, write_h5ad
 
     process_events(0.5)
     picture, result = out / "window.png", out / "prediction.h5ad"
@@ -173,7 +177,10 @@ def save_results(viewer: Viewer, panel: PredictWidget, out: Path) -> list[Path]:
 
 
 def wait_until(
-    condition: Callable[[], Any], description: str, seconds: float = STEP_TIMEOUT_S, pause: float = 0.01
+    condition: Callable[[], Any],
+    description: str,
+    seconds: float = STEP_TIMEOUT_S,
+    pause: float = 0.01,
 ) -> None:
     """Let Qt run until the condition holds. Raises DkanError with the panel's last words."""
     end = time.perf_counter() + seconds

@@ -7,13 +7,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...errors import EncoderError
-from .known import resolve_encoder_name
-from .protocol import EncoderSpec, TileEncoder
+from .encoder_catalog import resolve_encoder_name
+from .encoder_spec import EncoderSpec, TileEncoder
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["EXTERNAL_ENCODER", "STAIN_ENCODER", "EncoderSpec", "TileEncoder", "build_encoder", "resolve_encoder_spec"]
+
+__all__ = [
+    "EXTERNAL_ENCODER",
+    "STAIN_ENCODER",
+    "EncoderSpec",
+    "TileEncoder",
+    "build_encoder",
+    "resolve_encoder_spec",
+]
 
 STAIN_ENCODER = "stain-stats"
 EXTERNAL_ENCODER = "external"
@@ -36,7 +44,7 @@ def build_encoder(
             "slides; convert it again and name the encoder, or give it ready-made features."
         )
     if spec.name == STAIN_ENCODER:
-        from .stain import StainEncoder
+        from .stain_encoder import StainEncoder
 
         if tensors is None:
             raise EncoderError(

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from ...errors import CheckpointError, EncoderError
-from .hashes import get_weights_sha256
-from .known import PUBLISHED_ENCODERS
-from .protocol import EncoderSpec
-from .timm_net import create_network, resolve_timm_model, find_published_weights
+from .encoder_catalog import PUBLISHED_ENCODERS
+from .encoder_spec import EncoderSpec
+from .encoder_weights import get_weights_sha256
+from .timm_builder import create_network, find_published_weights, resolve_timm_model
 
 
 class TimmEncoder(nn.Module):
@@ -64,7 +64,9 @@ class TimmEncoder(nn.Module):
     @classmethod
     def create_untrained(cls, spec: EncoderSpec) -> TimmEncoder:
         """With random weights: for benchmarks, and to be filled."""
-        return cls._from_network(spec, create_network(resolve_timm_model(spec.name, spec.revision), None))
+        return cls._from_network(
+            spec, create_network(resolve_timm_model(spec.name, spec.revision), None)
+        )
 
     @classmethod
     def from_tensors(cls, spec: EncoderSpec, tensors: Mapping[str, Tensor]) -> TimmEncoder:
@@ -86,7 +88,9 @@ class TimmEncoder(nn.Module):
 
     @classmethod
     def _from_network(cls, spec: EncoderSpec, net: nn.Module) -> TimmEncoder:
-        tokens = PUBLISHED_ENCODERS[spec.name].pooling if spec.name in PUBLISHED_ENCODERS else "class"
+        tokens = (
+            PUBLISHED_ENCODERS[spec.name].pooling if spec.name in PUBLISHED_ENCODERS else "class"
+        )
         width = _get_pooled_width(net) * (2 if tokens == "class+mean" else 1)
         if width != spec.dimension:
             raise EncoderError(

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-from .basis import TextBasis
-from .known import DEFAULT_TEXT_ENCODER, load_text_encoder
-from .protocol import TextEncoder, TextEncoderSpec
+from .text_basis import TextBasis
+from .text_encoders import DEFAULT_TEXT_ENCODER, TextEncoder, TextEncoderSpec, load_text_encoder
 
-__all__ = ["DEFAULT_TEXT_ENCODER", "TextBasis", "TextEncoder", "TextEncoderSpec", "load_text_encoder"]
+__all__ = [
+    "DEFAULT_TEXT_ENCODER",
+    "TextBasis",
+    "TextEncoder",
+    "TextEncoderSpec",
+    "load_text_encoder",
+]

@@ -8,12 +8,9 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ..sections import EncodedSection
-from .nsl import NeuralStainLearning
-from .pca_ridge import PcaRidge
-from .ridge import FeatureRidge
-from .ridge_stain import StainRidge
-from .training_mean import TrainingMean
+from ..data.prepared_section import EncodedSection
+from .linear_baselines import FeatureRidge, PcaRidge, StainRidge, TrainingMean
+from .neural_stain_learning import NeuralStainLearning
 
 # A section it has not seen -> (N, G) on the scale of the labels.
 PredictFunction = Callable[[EncodedSection], NDArray[np.float64]]

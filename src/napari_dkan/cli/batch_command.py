@@ -1,0 +1,149 @@
+"""`napari-dkan batch`: predict on many slides."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..batch.slide_job import JobEvent, JobFinished, SlideJob, TilePitch, split_names
+from ..errors import DkanError
+
+EXIT_INTERRUPTED = 130
+
+
+def batch_command(
+    slides: Annotated[
+        list[str],
+        typer.Argument(help="Slides, folders, globs, addresses, or a CSV that lists them."),
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The folder for results.")],
+    checkpoint: Annotated[Path | None, typer.Option(help="Default: the bundled one.")] = None,
+    tissue_only: Annotated[bool, typer.Option(help="Leave out tiles off the tissue.")] = True,
+    pitch: Annotated[TilePitch, typer.Option(help="Distance between tiles.")] = TilePitch.training,
+    mpp: Annotated[float | None, typer.Option(help="Micrometres per pixel of all slides.")] = None,
+    genes: Annotated[str | None, typer.Option(help="Only these, comma-separated.")] = None,
+    zero_shot: Annotated[
+        str | None, typer.Option(metavar="FILE[:A,B]", help="Also genes by their text.")
+    ] = None,
+    allow_unproven: Annotated[
+        bool, typer.Option(help="Such genes even where the card has no proof that it works.")
+    ] = False,
+    encoder_weights: Annotated[
+        Path | None, typer.Option(help="Local weights of the checkpoint's tile encoder.")
+    ] = None,
+    features_encoder: Annotated[
+        str | None, typer.Option(help="Who made the features that a CSV lists (uni, conch ...).")
+    ] = None,
+    icc: Annotated[bool, typer.Option(help="Apply the slides' ICC profiles.")] = False,
+    store: Annotated[
+        bool, typer.Option(help="Keep tiles on disk for later visits (`cache show`).")
+    ] = False,
+    devices: Annotated[
+        str | None, typer.Option(help="E.g. cuda:0,cuda:1; default every GPU, else the best.")
+    ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, help="Processes; default one per GPU, on a CPU one per core."),
+    ] = None,
+    scheduler: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="Of a Dask cluster that does the work.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option(help="Do again what is done already.")] = False,
+    retry: Annotated[
+        int, typer.Option(min=0, help="How often to try again where a process died.")
+    ] = 1,
+) -> None:
+    """Predict on many slides. Give the same command again to go on after an interruption.
+
+    Ends with 0 when all slides have a result, 1 when some have not, 2 when nothing could start,
+    130 after Ctrl-C.
+    """
+    from ..batch.batch_output import (
+        BatchProgressDisplay,
+        format_counts,
+        format_summary,
+        write_summary,
+    )
+    from ..batch.job_list import build_job_list
+    from ..batch.predict_slide import validate_options
+
+    if scheduler is not None and (devices is not None or workers is not None):
+        raise DkanError("--devices and --workers are for this machine, not for --scheduler.")
+    options = SlideJob(
+        "",
+        out.absolute(),
+        checkpoint=None if checkpoint is None else checkpoint.absolute(),
+        tissue_only=tissue_only,
+        pitch=pitch,
+        mpp=mpp,
+        genes=split_names(genes),
+        zero_shot=zero_shot,
+        allow_unproven=allow_unproven,
+        encoder_weights=None if encoder_weights is None else encoder_weights.absolute(),
+        store=store,
+        icc=icc,
+        features_encoder=features_encoder,
+    )
+    work = build_job_list(slides, options.out, options)
+    validate_options(options)
+    if scheduler is not None:
+        from ..batch.dask_runner import run_on_dask
+
+        events = run_on_dask(work.jobs, scheduler, retry, overwrite)
+    else:
+        events = _run_locally(work.jobs, split_names(devices), workers, retry, overwrite)
+    ended: dict[int, JobFinished] = {}
+    try:
+        with closing(events), BatchProgressDisplay(work.jobs) as display:
+            for note in work.notes:
+                display.write_message(note)
+            for event in events:
+                if isinstance(event, JobFinished):
+                    ended[event.index] = event
+                    rows = [(work.jobs[i], ended[i].outcome) for i in sorted(ended)]
+                    write_summary(options.out, rows)
+                display.update(event)
+    except KeyboardInterrupt:
+        finished = (
+            format_counts([e.outcome for e in ended.values()]) if ended else "nothing is finished"
+        )
+        left = len(work.jobs) - len(ended)
+        typer.echo(
+            f"Stopped: {finished}, {left} left. The same command goes on with them.", err=True
+        )
+        raise typer.Exit(EXIT_INTERRUPTED) from None
+    typer.echo(format_summary(rows))
+    typer.echo(f"written to {out}")
+    if any(e.outcome.error for e in ended.values()):
+        raise typer.Exit(1)
+
+
+def _run_locally(
+    jobs: Sequence[SlideJob],
+    devices: Sequence[str] | None,
+    workers: int | None,
+    max_retries: int,
+    overwrite: bool,
+) -> Generator[JobEvent, None, None]:
+    import psutil
+
+    from ..batch.batch_worker import assign_worker_devices
+    from ..batch.local_runner import run_locally
+    from ..inference.device import list_available_devices
+
+    cores, memory = len(_available_cores()), psutil.virtual_memory().available
+    there = list_available_devices()
+    chosen = assign_worker_devices(there, devices, workers, len(jobs), cores, memory, os.environ)
+    return run_locally(jobs, chosen, max_retries, overwrite)
+
+
+def _available_cores() -> Sequence[int]:
+    """Those this process may use, which a job scheduler may have limited."""
+    if hasattr(os, "sched_getaffinity"):
+        return sorted(os.sched_getaffinity(0))
+    return range(os.cpu_count() or 1)

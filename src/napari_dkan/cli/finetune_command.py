@@ -1,0 +1,140 @@
+"""`napari-dkan finetune`: fine-tune a checkpoint on measured sections."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ..errors import DkanError, OutputError
+from ..training.finetuning.finetune_settings import AdaptScope, FinetuneSettings, HoldOutUnit
+from .shared_options import EncoderWeightsOption, format_command_line, parse_section_names
+
+SMALL_NETWORK_DIM = 128  # width of a network
+
+
+def finetune_command(
+    data: Annotated[
+        list[Path],
+        typer.Option(
+            help="Folder with sections in any layout that `train` knows, or an h5ad; may be "
+            "given several times.",
+            show_default=False,
+        ),
+    ],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="The checkpoint to write.", show_default=False)
+    ],
+    checkpoint: Annotated[
+        str, typer.Option(help="A file, or bundled for the one of this package.")
+    ] = "bundled",
+    sections: Annotated[
+        str | None, typer.Option(help="Such as C2,C3; default all there are.")
+    ] = None,
+    adapt: Annotated[
+        AdaptScope, typer.Option(help="What may change; auto goes by the number of spots.")
+    ] = AdaptScope.auto,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Epochs at most.")] = None,
+    seconds: Annotated[float | None, typer.Option(help="Seconds at most.")] = None,
+    hold_out: Annotated[
+        HoldOutUnit, typer.Option(help="What is held out and reported on.")
+    ] = HoldOutUnit.blocks,
+    share: Annotated[float, typer.Option(help="Share of the spots that is held out.")] = 0.25,
+    seed: Annotated[int, typer.Option(help="Of the split and the fit.")] = 2021,
+    lr: Annotated[float | None, typer.Option(help="Learning rate; default by --adapt.")] = None,
+    report: Annotated[Path | None, typer.Option(help="Write the figures to this .json.")] = None,
+    others: Annotated[
+        str | None,
+        typer.Option(help="Sections of --data to measure forgetting on; they teach nothing."),
+    ] = None,
+    new_genes: Annotated[
+        Path | None,
+        typer.Option(help="Gene file of `genes build`: its genes join where they are measured."),
+    ] = None,
+    title: Annotated[str, typer.Option(help="Title on the checkpoint's card.")] = "",
+    encoder_weights: EncoderWeightsOption = None,
+    events: Annotated[
+        bool, typer.Option(help="One JSON object a line, and commands on stdin.")
+    ] = False,
+) -> None:
+    """Teach a checkpoint measured sections, and tell whether it got better on held-out spots."""
+    from ..training.finetuning.tuning_protocol import (
+        FinetuneControl,
+        FinetuneFailed,
+        TuningProtocol,
+    )
+
+    def work(on_event: Any, control: FinetuneControl) -> Any:
+        import torch
+
+        from ..model import load_checkpoint, save_checkpoint
+        from ..samples.bundled_checkpoints import find_bundled_checkpoint
+        from ..training.finetuning.finetune_checkpoint import finetune_checkpoint
+        from ..training.finetuning.training_section import read_finetune_sections
+        from ..training.finetuning.tuning_protocol import FinetuneFinished
+
+        settings = FinetuneSettings(adapt, epochs, seconds, hold_out, share, seed, lr)
+        for path in (out, *([] if report is None else [report])):
+            if not path.resolve().parent.is_dir():
+                raise OutputError(f"{path.parent} is not a folder; make it, or write elsewhere.")
+        names, other_names = parse_section_names(sections), parse_section_names(others) or []
+        path = (
+            find_bundled_checkpoint("her2-breast") if checkpoint == "bundled" else Path(checkpoint)
+        )
+        model = load_checkpoint(path)
+        if (
+            model.network.config.dim <= SMALL_NETWORK_DIM
+        ):  # steps so short that threads wait for each other
+            torch.set_num_threads(1)
+        teaching, rest = read_finetune_sections(data, names, other_names)
+        command = format_command_line(
+            "finetune",
+            checkpoint=checkpoint if checkpoint == "bundled" else Path(checkpoint),
+            data=" --data ".join(d.resolve().name for d in data),
+            sections=sections,
+            adapt=adapt.value,
+            epochs=epochs,
+            seconds=seconds,
+            hold_out=hold_out.value,
+            share=share,
+            seed=seed,
+            lr=lr,
+            others=others,
+            new_genes=new_genes,
+        )
+        tuned = finetune_checkpoint(
+            model,
+            teaching,
+            settings,
+            on_event,
+            control,
+            others=rest,
+            new_genes=new_genes,
+            encoder_weights=encoder_weights,
+            command=command,
+            title=title,
+        )
+        saved = talk.save_with_retry(tuned.checkpoint, out, save_checkpoint)
+        if report is not None:
+            _write_report(report, tuned.report)
+        return FinetuneFinished(tuned.is_better, tuned.verdict, str(saved), tuned.report)
+
+    talk = TuningProtocol(events, typer.echo)
+    try:
+        finished = work(talk.send_event, talk.control)
+    except DkanError as error:
+        if events:
+            talk.send_event(FinetuneFailed(str(error)))
+        raise
+    talk.send_event(finished)
+
+
+def _write_report(path: Path, report: dict[str, Any]) -> None:
+    import json
+
+    from ..atomic_write import atomic_write
+
+    with atomic_write(path) as file:
+        text = json.dumps(report, indent=1, ensure_ascii=False, allow_nan=False)
+        file.write_text(text + "\n", encoding="utf-8")

@@ -1,0 +1,188 @@
+"""`napari-dkan report`: write the report of one section, measured or not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ..errors import OutputError, SlideError, SpotsError
+from .evaluate_command import read_section_with_image, resolve_checkpoint
+from .shared_options import EncoderWeightsOption, format_command_line
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from shapely.geometry.base import BaseGeometry
+
+    from ..inference.prediction import Prediction
+    from ..inference.predictor import Predictor
+    from ..quality.comparison import Comparison
+    from ..slide import PixelSize, Slide
+    from ..training.data.measured_section import MeasuredSection
+
+
+def run_report(
+    out: Annotated[Path, typer.Option("--out", "-o", help="The page (.html).", show_default=False)],
+    slide: Annotated[Path | None, typer.Argument(help="The H&E slide.")] = None,
+    image: Annotated[Path | None, typer.Option(help="The same, as `evaluate` takes it.")] = None,
+    counts: Annotated[
+        Path | None, typer.Option(help="Raw counts: .tsv(.gz), .h5ad, 10x .h5, .parquet.")
+    ] = None,
+    spots: Annotated[
+        Path | None, typer.Option(help="Where the spots are, unless an h5ad of counts says it.")
+    ] = None,
+    section: Annotated[
+        str | None, typer.Option(metavar="FOLDER:NAME", help="A section of a folder instead.")
+    ] = None,
+    checkpoint: Annotated[
+        str, typer.Option(help="A file, or bundled for the one of this package.")
+    ] = "bundled",
+    genes: Annotated[
+        str | None,
+        typer.Option(help="Maps of these, comma-separated; default some known, best and worst."),
+    ] = None,
+    mpp: Annotated[float | None, typer.Option(help="Micrometres per pixel of the slide.")] = None,
+    device: Annotated[
+        str | None, typer.Option(help="cuda, cuda:1, mps, cpu; default best.")
+    ] = None,
+    encoder_weights: EncoderWeightsOption = None,
+) -> None:
+    """Write a page about a section that anybody can read: maps, figures, how far to trust it.
+
+    Without counts it has the predicted maps of the whole tissue and their reliability.
+    """
+    from ..inference.predict import find_tissue_region
+    from ..inference.predictor import Predictor
+    from ..model import load_checkpoint
+    from ..quality.report.report_page import write_report
+    from ..slide import open_slide
+    from ..training.data.measured_section import make_measured_section
+
+    if not out.parent.is_dir():
+        raise OutputError(f"{out.parent} is not a folder; make it, or write elsewhere.")
+    model = load_checkpoint(resolve_checkpoint(checkpoint))
+    wanted = [g.strip() for g in (genes or "").split(",") if g.strip()]
+    model.panel.rows(wanted)  # an unknown gene is told before anything is computed
+    data = _read_measured_section(slide or image, counts, spots, section)
+    measured = None if data is None else make_measured_section(data, model)
+    path = slide or image or Path("" if data is None else str(data.uns["image"]))
+    with open_slide(path) as opened:
+        size = _find_pixel_size(opened, measured, mpp)
+        tissue = find_tissue_region(opened, size.mpp)
+        predictor = Predictor(opened, model, size.mpp, tissue, device, encoder_weights)
+        if measured is None:
+            prediction, comparison = _predict_whole_tissue(predictor, tissue, size), None
+        else:
+            comparison = _predict_and_compare(predictor, measured, size)
+            prediction = comparison.prediction
+        written = write_report(
+            out,
+            slide=opened,
+            checkpoint=model,
+            prediction=prediction,
+            comparison=comparison,
+            genes=wanted,
+            notes=_registration_warnings(opened, measured, size, tissue),
+            command=format_command_line(
+                "report",
+                image=path,
+                counts=counts,
+                spots=spots,
+                section=None if section is None else Path(section),
+                checkpoint="bundled" if checkpoint == "bundled" else Path(checkpoint),
+                genes=genes,
+                mpp=mpp,
+            ),
+        )
+    if comparison is None:
+        typer.echo(f"{len(prediction.target):,} tiles and {len(prediction.panel)} genes predicted")
+    else:
+        typer.echo(f"{comparison.name}: {comparison.summary.format_verdict()}")
+    typer.echo(f"written to {written}")
+
+
+def _read_measured_section(
+    image: Path | None, counts: Path | None, spots: Path | None, section: str | None
+) -> AnnData | None:
+    """What was measured, None where nothing was. Raises SpotsError."""
+    from ..expression.readers.discovery import read_sections
+
+    if section is not None:
+        if counts is not None or spots is not None:
+            raise SpotsError("Give --section, or --counts and --spots, not both.")
+        folder, _, name = section.rpartition(":")
+        if not folder or Path(section).exists():  # a file of one section, or a Windows path
+            folder, name = section, ""
+        (data, *more) = read_sections(folder, [name] if name else None)
+        if more:
+            raise SpotsError(f"{folder} holds {len(more) + 1} sections; name one as {folder}:NAME.")
+        data.uns["image"] = str(image or data.uns["image"])
+        if not data.uns["image"]:
+            raise SpotsError(f"{section} has no image beside it; give the slide by --image.")
+        return data
+    if counts is not None:
+        return read_section_with_image(image, counts, spots)
+    if spots is not None:
+        raise SpotsError("--spots says where counts were taken; give them by --counts.")
+    if image is None:
+        raise SlideError("Give a slide, or a measured section by --section or --counts.")
+    return None
+
+
+def _find_pixel_size(
+    slide: Slide, measured: MeasuredSection | None, mpp: float | None
+) -> PixelSize:
+    from ..slide import PixelSize
+    from ..training.evaluation.evaluate_checkpoint import resolve_pixel_size
+
+    if measured is not None:
+        return resolve_pixel_size(slide, measured, mpp)
+    if mpp is not None:
+        return PixelSize(mpp, "entered by hand")
+    if slide.pixel_size is None:
+        raise SlideError(
+            f"{slide.label} does not state its pixel size; give it with --mpp, "
+            "in micrometres per pixel (0.25 for a 40x scan, 0.5 for 20x)."
+        )
+    return slide.pixel_size
+
+
+def _predict_and_compare(
+    predictor: Predictor, measured: MeasuredSection, size: PixelSize
+) -> Comparison:
+    from ..inference.predict import predict_ridge
+    from ..quality.comparison import compare_with_measured
+    from ..training.evaluation.evaluate_checkpoint import predict_measured_spots
+
+    prediction = predict_measured_spots(predictor, measured, size)
+    ridge = predict_ridge(predictor, measured.labeled_spots())
+    return compare_with_measured(predictor.checkpoint, measured, prediction, ridge)
+
+
+def _predict_whole_tissue(
+    predictor: Predictor, tissue: BaseGeometry, size: PixelSize
+) -> Prediction:
+    """At the pitch the checkpoint was trained on. Raises SpotsError where there is no tissue."""
+    from ..inference.predict import predict
+    from ..inference.target import target_from_region
+
+    slide, pitch = predictor.slide, predictor.checkpoint.spot_pitch_um
+    if tissue.is_empty:
+        raise SpotsError(f"No tissue was found on {slide.label}, so nothing is predicted.")
+    target = target_from_region(tissue, pitch, size.mpp, slide.width, slide.height)
+    return predict(predictor, target, size.origin).select_predicted()
+
+
+def _registration_warnings(
+    slide: Slide, measured: MeasuredSection | None, size: PixelSize, tissue: BaseGeometry
+) -> tuple[str, ...]:
+    """What stands as a warning on top: spots that lie wrong."""
+    from ..quality.registration_check import check_registration
+
+    if measured is None:
+        return ()
+    found = check_registration(
+        measured.labeled_spots(), slide.width, slide.height, size.mpp, tissue
+    )
+    return (found.warning,) if found.warning else ()

@@ -1,0 +1,144 @@
+"""Write tiles and regions as GeoJSON for QuPath.
+
+Format: QuPath 0.4 to 0.6 (GsonTools, QuPathTypeAdapters and ROITypeAdapters): features with a
+UUID, ``objectType``, a ``classification`` of name and color, and ``measurements`` by name;
+coordinates in level-0 px with two decimals; ``metadata`` is read from 0.5 on.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+from uuid import NAMESPACE_URL, UUID, uuid5
+
+import numpy as np
+
+from ..atomic_write import atomic_write
+from .anndata_export import REASON_SEPARATOR
+from .prediction_raster import get_spot_diameter_um
+from .provenance_text import (
+    build_export_provenance,
+    format_gene_label,
+    format_signature,
+    select_symbols,
+)
+from .saved_result import SavedResult
+
+PREDICTED_CLASS = {"name": "Predicted expression", "color": [0, 114, 178]}
+UNRELIABLE_CLASS = {"name": "Unreliable prediction", "color": [213, 94, 0]}
+REGION_CLASS = {"name": "Predicted region", "color": [230, 159, 0]}
+VALUE_DIGITS = 5
+
+
+def write_geojson(
+    path: str | Path, result: SavedResult, genes: Sequence[str] | None = None
+) -> Path:
+    """A FeatureCollection: each tile of a grid a tile, other spots detections, and what was
+    drawn as locked annotations. The same result gives the same ids.
+
+    Raises OutputError naming the file, SpotsError for an unknown gene.
+    """
+    symbols = select_symbols(result.prediction, genes)
+    told = build_export_provenance(result, symbols)
+    with (
+        atomic_write(path) as temporary,
+        temporary.open("w", encoding="utf-8", newline="\n") as file,
+    ):
+        file.write('{"type": "FeatureCollection",\n"napari_dkan": ')
+        file.write(json.dumps(told))
+        file.write(',\n"features": [')
+        before = "\n"
+        for feature in _iter_features(result, symbols, told):
+            file.write(before + json.dumps(feature, allow_nan=False))
+            before = ",\n"
+        file.write("\n]}\n")
+    return Path(path)
+
+
+def _iter_features(
+    result: SavedResult, symbols: Sequence[str], provenance: dict[str, Any]
+) -> Iterator[dict[str, Any]]:
+    from shapely.geometry import mapping
+
+    kin = uuid5(
+        NAMESPACE_URL, json.dumps([result.slide_record.fingerprint, provenance], sort_keys=True)
+    )
+    said = {k: str(v) for k, v in provenance.items() if isinstance(v, str | int | float)}
+    if result.regions is not None:
+        for i, part in enumerate(getattr(result.regions, "geoms", [result.regions])):
+            yield _make_feature(
+                uuid5(kin, f"region {i}"),
+                mapping(part),
+                {
+                    "objectType": "annotation",
+                    "name": f"Region {i + 1}",
+                    "classification": REGION_CLASS,
+                    "isLocked": True,
+                    "metadata": said,
+                },
+            )
+    yield from _iter_tiles(result, symbols, kin)
+
+
+def _iter_tiles(
+    result: SavedResult, symbols: Sequence[str], id_namespace: UUID
+) -> Iterator[dict[str, Any]]:
+    prediction, judged = result.prediction, result.reliability
+    spots, grid = prediction.target.spots, prediction.target.grid
+    names = spots.names or tuple(f"spot{i}" for i in range(len(spots)))
+    labels = [format_gene_label(prediction, g) for g in symbols]
+    values = np.stack([prediction.get_gene_values(g) for g in symbols], axis=1).astype(np.float64)
+    rounded = np.round(values, VALUE_DIGITS)
+    side = grid.pitch if grid else get_spot_diameter_um(prediction) / result.slide_record.mpp
+    by = format_signature(result)
+    done = prediction.predicted_mask
+    for i, (x, y) in enumerate(spots.xy.tolist()):
+        if not done[i]:
+            continue
+        told = {n: v for n, v in zip(labels, rounded[i].tolist(), strict=True) if np.isfinite(v)}
+        metadata, kind = {"source": by}, PREDICTED_CLASS
+        if judged is not None:
+            score = float(judged.score[i])
+            if np.isfinite(score):
+                told["Reliability"] = round(score, VALUE_DIGITS)
+            kind = UNRELIABLE_CLASS if judged.unreliable[i] else PREDICTED_CLASS
+            if reasons := judged.reasons(i):
+                metadata["reliability"] = REASON_SEPARATOR.join(reasons)
+        yield _make_feature(
+            uuid5(id_namespace, f"spot {i}"),
+            _make_square(x, y, side) if grid else _make_disc(x, y, side),
+            {
+                "objectType": "tile" if grid else "detection",
+                "name": names[i],
+                "classification": kind,
+                "measurements": told,
+                "metadata": metadata,
+            },
+        )
+
+
+def _make_feature(id: UUID, geometry: dict[str, Any], properties: dict[str, Any]) -> dict[str, Any]:
+    geometry = {**geometry, "coordinates": _round_coordinates(geometry["coordinates"])}
+    return {"type": "Feature", "id": str(id), "geometry": geometry, "properties": properties}
+
+
+def _round_coordinates(coordinates: Any) -> Any:
+    if isinstance(coordinates, float | int):
+        return round(float(coordinates), 2)
+    return [_round_coordinates(c) for c in coordinates]
+
+
+def _make_square(x: float, y: float, side: float) -> dict[str, Any]:
+    left, top, right, bottom = x - side / 2, y - side / 2, x + side / 2, y + side / 2
+    corners = [[left, top], [right, top], [right, bottom], [left, bottom], [left, top]]
+    return {"type": "Polygon", "coordinates": [corners]}
+
+
+def _make_disc(x: float, y: float, diameter: float) -> dict[str, Any]:
+    """A polygon that QuPath takes for the ellipse in its bounding box."""
+    angle = np.linspace(0, 2 * np.pi, 33)
+    around = np.stack([np.cos(angle), np.sin(angle)], axis=1) * diameter / 2 + (x, y)
+    around[-1] = around[0]
+    return {"type": "Polygon", "coordinates": [around.tolist()], "isEllipse": True}

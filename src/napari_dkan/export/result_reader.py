@@ -1,0 +1,342 @@
+"""Load a saved result, bit for bit, with validation of every entry."""
+
+from __future__ import annotations
+
+import json
+from os import SEEK_END
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import DkanError, ResultError
+from ..expression.label_scale import LabelScale
+from ..expression.panel import Gene, Panel
+from ..hdf5_validation import validate_hdf5
+from ..inference.prediction import Prediction
+from ..inference.target import Target, TargetKind
+from ..inference.tile_qc_features import QC_FEATURE_NAMES
+from ..spatial.spots import Spots
+from ..spatial.tile_grid import TileGrid
+from .anndata_export import REASON_SEPARATOR
+from .saved_result import (
+    OBS_FAILED,
+    OBS_SPOT_NAME,
+    OBSM_CELLS,
+    OBSM_QC_FEATURES,
+    OBSM_TOKENS,
+    RESULT_FORMAT_VERSION,
+    UNS_DOCUMENT_KEY,
+    UNS_GROUP,
+    SavedReliability,
+    SavedResult,
+    SlideRecord,
+    ViewSettings,
+)
+from .slide_overview import SlideOverview
+
+if TYPE_CHECKING:
+    import h5py
+    import pandas as pd
+    from shapely.geometry.base import BaseGeometry
+
+
+class DamagedResultError(Exception):
+    """What is wrong with a file, as half a sentence."""
+
+
+def parse_json_object(text: Any) -> dict[str, Any]:
+    """Raises Damaged when the text is JSON but no object, ValueError when it is no JSON."""
+    told = json.loads(text)
+    if not isinstance(told, dict):
+        raise DamagedResultError("what it says about itself is no JSON object")
+    return told
+
+
+def get_entry(document: Any, key: str, kind: type) -> Any:
+    """Raises Damaged unless the entry is there and of this kind; a bool is no int."""
+    value = document.get(key) if isinstance(document, dict) else None
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        raise DamagedResultError(f"its entry {key} is no {kind.__name__}")
+    return value
+
+
+def get_strings(document: Any, key: str) -> list[str]:
+    found = get_entry(document, key, list)
+    if not all(isinstance(text, str) for text in found):
+        raise DamagedResultError(f"its entry {key} is no list of texts")
+    return found
+
+
+def get_number(document: Any, key: str) -> float:
+    """A finite one."""
+    value = document.get(key) if isinstance(document, dict) else None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not np.isfinite(value):
+        raise DamagedResultError(f"its entry {key} is no number")
+    return float(value)
+
+
+def get_optional_number(document: dict[str, Any], key: str) -> float | None:
+    return None if document.get(key) is None else get_number(document, key)
+
+
+def get_number_pair(document: dict[str, Any], key: str) -> tuple[float, float] | None:
+    if document.get(key) is None:
+        return None
+    found = get_entry(document, key, list)
+    if len(found) != 2:
+        raise DamagedResultError(f"its entry {key} is no pair of numbers")
+    return get_number({key: found[0]}, key), get_number({key: found[1]}, key)
+
+
+def read_array(dataset: Any, dtype: Any, shape: tuple[int, int | None]) -> NDArray[Any]:
+    """An HDF5 dataset of exactly this type and shape; None in the shape is any width.
+
+    Raises Damaged.
+    """
+    stored = getattr(dataset, "shape", None)
+    wide = shape[1] if shape[1] is not None else (stored or (0,))[-1]
+    if stored != (shape[0], wide) or dataset.dtype != dtype:
+        raise DamagedResultError(
+            f"{dataset.name} is not {dtype.__name__} of shape {(shape[0], wide)}"
+        )
+    return np.asarray(dataset[()], dtype)
+
+
+_DOCUMENT_PATH = f"uns/{UNS_GROUP}/{UNS_DOCUMENT_KEY}"
+_TAIL_BYTES = 64 << 20  # bytes at a file's end, where AnnData writes ``uns``
+
+
+def is_saved_result(path: str | Path) -> bool:
+    """Whether a file is a result that `reopen` takes, by a look into it; never raises.
+
+    Takes a moment for a file of another origin; one of ours is read through by another process
+    first, as damaged HDF5 may end the one that opens it.
+    """
+    try:
+        with open(path, "rb") as file:
+            size = file.seek(0, SEEK_END)
+            file.seek(max(size - _TAIL_BYTES, 0))
+            if UNS_GROUP.encode() not in file.read(_TAIL_BYTES):
+                return False
+        return not validate_hdf5(path) and _has_document(Path(path))
+    except (OSError, ValueError):
+        return False
+
+
+def load_result(path: str | Path) -> SavedResult:
+    """A saved result as it was, whatever spots and genes of it were kept by other programs.
+
+    Sizes are compared with the file's before anything is read, and nothing in it is executed.
+
+    Raises ResultError of one sentence when the file is missing, damaged or none of ours.
+    """
+    import h5py
+
+    path = Path(path)
+    if not path.is_file():
+        raise ResultError(f"There is no file {path}; check the path.")
+    if doubt := validate_hdf5(path):
+        raise ResultError(f"{path.name} is not opened: {doubt}; copy or predict it again.")
+    if not _has_document(path):
+        raise ResultError(
+            f"{path.name} is no result that napari-dkan has saved; open an .h5ad of "
+            "`napari-dkan predict` or of the panel's Save button."
+        )
+    try:
+        with h5py.File(path, "r") as file:
+            return _read_result(file)
+    except _NewerFormatError:
+        raise ResultError(
+            f"{path.name} was saved by a newer napari-dkan; update napari-dkan to open it."
+        ) from None
+    except MemoryError:
+        raise ResultError(
+            f"{path.name} does not fit into memory; close other programs and try again."
+        ) from None
+    except Exception as error:  # h5py, anndata and shapely raise a dozen kinds for damaged files
+        reason = str(error).rstrip(".").splitlines()
+        said = (
+            f" ({reason[0]})"
+            if isinstance(error, DkanError | DamagedResultError) and reason
+            else ""
+        )
+        raise ResultError(f"{path.name} is damaged{said}; copy or predict it again.") from error
+
+
+def _has_document(path: Path) -> bool:
+    import h5py
+
+    try:
+        with h5py.File(path, "r") as file:
+            return _DOCUMENT_PATH in file
+    except (OSError, RuntimeError, ValueError, KeyError, TypeError):
+        return False
+
+
+class _NewerFormatError(Exception):
+    pass
+
+
+def _read_result(file: h5py.File) -> SavedResult:
+    from anndata.io import read_elem
+
+    told = parse_json_object(read_elem(file[_DOCUMENT_PATH]))
+    if get_entry(told, "format", int) > RESULT_FORMAT_VERSION:
+        raise _NewerFormatError
+    obs, var, obsm = read_elem(file["obs"]), read_elem(file["var"]), file["obsm"]
+    count = len(obs)
+    values = read_array(file["X"], np.float32, (count, len(var)))
+    tokens = read_array(obsm[OBSM_TOKENS], np.float32, (count, None))
+    panel = _read_panel(told, [str(g) for g in var.index])
+    record, scale = get_entry(told, "slide", dict), get_entry(told, "label_scale", dict)
+    zero_shot = tuple(g for g in get_strings(told, "zero_shot") if g in panel)
+    provenance = get_entry(told, "provenance", dict)
+    return SavedResult(
+        Prediction(
+            _read_target(get_entry(told, "target", dict), obs, obsm),
+            panel,
+            LabelScale(
+                get_number(scale, "target_sum"),
+                get_number(scale, "base"),
+                get_entry(scale, "smoothing", int),
+            ),
+            values,
+            tokens,
+            provenance,
+            zero_shot,
+            _read_failed_mask(told, obs),
+            _read_qc_features(told, obsm, count),
+        ),
+        SlideRecord(
+            get_entry(record, "name", str),
+            get_entry(record, "path", str),
+            get_entry(record, "fingerprint", str),
+            get_entry(record, "width", int),
+            get_entry(record, "height", int),
+            get_number(record, "mpp"),
+            get_entry(record, "mpp_origin", str),
+        ),
+        get_entry(told, "card", dict),
+        _read_reliability(obs),
+        _read_regions(told),
+        _read_view_settings(told),
+        {str(k): str(v) for k, v in get_entry(told, "versions", dict).items()},
+        _read_overview(file),
+    )
+
+
+def _read_target(document: dict[str, Any], obs: pd.DataFrame, obsm: h5py.Group) -> Target:
+    count = len(obs)
+    places = None
+    if get_entry(document, "array", bool):
+        places = obs[["array_col", "array_row"]].to_numpy(np.int64)
+    names = obs.get(OBS_SPOT_NAME, obs.index)
+    spots = Spots(
+        read_array(obsm["spatial"], np.float64, (count, 2)),
+        places,
+        tuple(str(n) for n in names) if get_entry(document, "named", bool) else (),
+        get_optional_number(document, "diameter_um"),
+        get_optional_number(document, "pitch_um"),
+    )
+    grid = document["grid"]
+    if grid is not None:
+        cells = read_array(obsm[OBSM_CELLS], np.int64, (count, 2))
+        pitch, pitch_um = get_number(grid, "pitch"), get_number(grid, "pitch_um")
+        if not (pitch > 0 and pitch_um > 0):
+            raise DamagedResultError("its grid has no pitch")
+        if len(np.unique(cells, axis=0)) != count:
+            raise DamagedResultError("its grid has a cell twice")
+        # a raster of the grid must not be far larger than what it holds
+        if np.ptp(cells.astype(np.float64), axis=0).max(initial=0) > 1e5:
+            raise DamagedResultError("its grid is larger than any slide")
+        grid = TileGrid(pitch, pitch_um, cells)
+    return Target(TargetKind(get_entry(document, "kind", str)), spots, grid)
+
+
+def _read_panel(document: dict[str, Any], symbols: list[str]) -> Panel:
+    """The genes that are there; other programs may have taken some away."""
+    known = {}
+    for gene in get_entry(document, "panel", list):
+        aliases = tuple(get_strings(gene, "aliases"))
+        known[get_entry(gene, "symbol", str)] = Gene(
+            gene["symbol"], get_entry(gene, "ensembl", str), get_entry(gene, "name", str), aliases
+        )
+    return Panel(tuple(known.get(s) or Gene(s) for s in symbols))
+
+
+def _read_failed_mask(document: dict[str, Any], obs: pd.DataFrame) -> NDArray[np.bool_]:
+    if not get_entry(document, "failed", bool):
+        return np.empty(0, bool)
+    return obs[OBS_FAILED].to_numpy(bool) if OBS_FAILED in obs else np.zeros(len(obs), bool)
+
+
+def _read_qc_features(
+    document: dict[str, Any], obsm: h5py.Group, count: int
+) -> NDArray[np.float32]:
+    """Columns by name: another version may note other things."""
+    if OBSM_QC_FEATURES not in obsm:
+        return np.empty((0, len(QC_FEATURE_NAMES)), np.float32)
+    names = get_strings(document, "evidence")
+    stored = read_array(obsm[OBSM_QC_FEATURES], np.float32, (count, len(names)))
+    if names == list(QC_FEATURE_NAMES):
+        return stored
+    blank = np.full(count, np.nan, np.float32)
+    columns = [stored[:, names.index(n)] if n in names else blank for n in QC_FEATURE_NAMES]
+    return np.stack(columns, axis=1)
+
+
+def _read_reliability(obs: pd.DataFrame) -> SavedReliability | None:
+    if not {"reliability", "unreliable", "reliability_reasons"} <= set(obs.columns):
+        return None
+    said = (str(text) for text in obs["reliability_reasons"])
+    return SavedReliability(
+        obs["reliability"].to_numpy(np.float32),
+        obs["unreliable"].to_numpy(bool),
+        tuple(tuple(text.split(REASON_SEPARATOR)) if text else () for text in said),
+    )
+
+
+def _read_regions(document: dict[str, Any]) -> BaseGeometry | None:
+    from shapely.geometry import MultiPolygon, Polygon, shape
+
+    if document["regions"] is None:
+        return None
+    region = shape(get_entry(document, "regions", dict))
+    if not isinstance(region, Polygon | MultiPolygon):
+        raise DamagedResultError("its regions are no polygons")
+    if not region.is_empty and not np.isfinite(region.bounds).all():
+        raise DamagedResultError("its regions have no finite corners")
+    return region
+
+
+def _read_view_settings(document: dict[str, Any]) -> ViewSettings | None:
+    if document["view"] is None:
+        return None
+    view = get_entry(document, "view", dict)
+    gene = None if view["gene"] is None else get_entry(view, "gene", str)
+    return ViewSettings(
+        gene,
+        tuple(get_strings(view, "pinned")),
+        get_number_pair(view, "limits"),
+        get_entry(view, "colormap", str),
+        get_number(view, "opacity"),
+        get_entry(view, "hatch", bool),
+        get_number_pair(view, "centre"),
+        get_optional_number(view, "zoom"),
+    )
+
+
+def _read_overview(file: h5py.File) -> SlideOverview | None:
+    """Of the first library that has one."""
+    for library in file["uns/spatial"].values():
+        if "images/hires" in library:
+            rgb = library["images/hires"][()]
+            if rgb.dtype != np.uint8 or rgb.ndim != 3 or rgb.shape[2] != 3 or not rgb.size:
+                raise DamagedResultError("its picture is no RGB image")
+            factor = float(library["scalefactors/tissue_hires_scalef"][()])
+            if not 0 < factor <= 1:
+                raise DamagedResultError("its picture has no scale")
+            return SlideOverview(rgb, factor)
+    return None

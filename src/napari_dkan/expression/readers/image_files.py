@@ -1,0 +1,68 @@
+"""Find the full-resolution image that belongs to a section."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ...errors import SpotsError
+
+# Best first: of several files of one stem, a pyramid opens quicker than a JPEG.
+_IMAGE_SUFFIXES = [".ome.tif", ".ome.tiff", ".tif", ".tiff", ".btf", ".svs", ".ndpi", ".mrxs"]
+_IMAGE_SUFFIXES += [".scn", ".bif", ".vsi", ".jpg", ".jpeg", ".png"]
+# What pipelines write beside the slide, in a resolution that no spot position refers to.
+_LOW_RESOLUTION_PREFIXES = (
+    "tissue_",
+    "detected_tissue",
+    "aligned_",
+    "cytassist",
+    "downscaled",
+    "thumbnail",
+)
+
+
+def image_stem(path: Path) -> str:
+    """The name without its image ending: ``C3`` of ``C3.ome.tif``."""
+    name = path.name
+    ending = next((e for e in _IMAGE_SUFFIXES if name.lower().endswith(e)), path.suffix)
+    return name[: len(name) - len(ending)] if ending else name
+
+
+def list_images(folder: Path) -> list[Path]:
+    """Full-resolution images of a folder, sorted by name; one per stem."""
+    best: dict[str, tuple[int, Path]] = {}
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+        name = path.name.lower()
+        rank = next((i for i, e in enumerate(_IMAGE_SUFFIXES) if name.endswith(e)), None)
+        if rank is None or name.startswith((".", *_LOW_RESOLUTION_PREFIXES)) or not path.is_file():
+            continue
+        if image_stem(path) not in best or rank < best[image_stem(path)][0]:
+            best[image_stem(path)] = (rank, path)
+    return [path for _, path in best.values()]
+
+
+def find_image_by_stem(folder: Path, name: str) -> Path | None:
+    """The image of a folder that is called `name`."""
+    return next((p for p in list_images(folder) if image_stem(p) == name), None)
+
+
+def is_image_of_section(path: Path, name: str) -> bool:
+    """Whether an image is named after a section: ``A1.tif`` and ``A1_he.tif``, not ``A10.tif``."""
+    rest = path.name.removeprefix(name)
+    return len(rest) < len(path.name) and rest[:1] in (".", "_", "-", " ")
+
+
+def find_only_image(folder: Path, name: str) -> Path | None:
+    """The image of a folder; of several, the only one that is called after the section.
+
+    Raises SpotsError when several could be meant.
+    """
+    images = list_images(folder)
+    if len(images) > 1:
+        images = [p for p in images if is_image_of_section(p, name)] or images
+    if len(images) > 1:
+        names = ", ".join(p.name for p in images[:3])
+        raise SpotsError(
+            f"{folder} holds {len(images)} images ({names}) and one slide is expected; "
+            f"call it {name}{images[0].suffix} or move the others away."
+        )
+    return images[0] if images else None

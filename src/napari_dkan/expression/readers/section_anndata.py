@@ -1,0 +1,130 @@
+"""One section as an AnnData: counts at spots and slide metadata; SectionEntry reads it lazily."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ...errors import SpotsError
+from ...spatial.spots import Spots
+from ..array_geometry import mpp_from_spots
+from ..counts import CountMatrix
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+
+@dataclass(frozen=True)
+class SectionEntry:
+    """A section that can be read.
+
+    name : unique in its folder.
+    patient : "" when only reading tells, or nothing does.
+    layout : "her2st", "DKAN", "Space Ranger", "HEST-1k", "SpatialData" or "h5ad".
+    read : the section as `section.build_section` describes it; raises SpotsError.
+    """
+
+    name: str
+    patient: str
+    layout: str
+    read: Callable[[], AnnData]
+
+
+_MAX_MPP_RATIO = 1.2  # pixel sizes further apart than this factor get a note
+
+
+@dataclass(frozen=True)
+class SectionMetadata:
+    """What a layout says about a section besides counts and spots.
+
+    name : the section, as it is asked for.
+    patient : "" when unknown.
+    image : path of the full-resolution image, "" when there is none.
+    mpp : um per px of that image, None to take it from the spot array.
+    mpp_origin : where `mpp` comes from.
+    notes : further entries of ``uns``, e.g. why there is no image.
+    """
+
+    name: str
+    patient: str = ""
+    image: str = ""
+    mpp: float | None = None
+    mpp_origin: str = ""
+    notes: Mapping[str, Any] = field(default_factory=dict)
+
+
+def build_section(
+    counts: CountMatrix, spots: Spots, metadata: SectionMetadata, source: Path
+) -> AnnData:
+    """The spots that have both counts and a position, in the order of `spots`.
+
+    Returns an AnnData: ``.X`` raw counts (csr float32), ``var['gene_ids']`` where known,
+    ``obs['array_row'|'array_col']`` where known, ``obsm['spatial']`` spot centres (x, y) in
+    level-0 px of the image, and in ``uns``: ``section``, ``patient`` and ``image`` ("" when
+    unknown), ``mpp``, ``spot_pitch_um`` and ``spot_diameter_um`` (NaN when unknown),
+    ``mpp_origin``, ``spots_without_counts``, ``genes_merged`` and the notes.
+
+    source : the file or folder to name in errors.
+
+    Raises SpotsError when a spot is named twice, or counts and positions share no spot.
+    """
+    import anndata
+    import pandas as pd
+
+    if not spots.names:
+        raise SpotsError(
+            f"{source} does not name its spots, so they cannot be matched with the counts; "
+            "add a column id."
+        )
+    if len(set(spots.names)) != len(spots):
+        twice = next(n for n in spots.names if spots.names.count(n) > 1)
+        raise SpotsError(f"{source} names spot {twice} twice; keep one.")
+    row_of = {name: i for i, name in enumerate(counts.spot_names)}
+    present = np.array([name in row_of for name in spots.names], dtype=bool)
+    if not present.any():
+        raise SpotsError(
+            f"The counts and {source} have no spot in common: {counts.spot_names[0]} is not like "
+            f"{spots.names[0] if len(spots) else 'an empty list'}."
+        )
+    missing = len(spots) - int(present.sum())
+    mpp, origin, note = _resolve_mpp(spots, metadata)  # from all spots, counts or not
+    spots = spots.take(present)
+    obs = pd.DataFrame(index=pd.Index(spots.names, dtype=str))
+    if spots.array is not None:
+        obs["array_row"], obs["array_col"] = spots.array[:, 1], spots.array[:, 0]
+    var = pd.DataFrame(index=pd.Index(counts.genes, dtype=str))
+    if counts.ensembl_ids:
+        var["gene_ids"] = list(counts.ensembl_ids)
+    return anndata.AnnData(
+        counts.matrix[[row_of[n] for n in spots.names]],
+        obs=obs,
+        var=var,
+        obsm={"spatial": spots.xy},
+        uns={
+            "section": metadata.name,
+            "patient": metadata.patient,
+            "image": metadata.image,
+            "mpp": mpp,
+            "mpp_origin": origin,
+            "spot_pitch_um": float("nan") if spots.pitch_um is None else spots.pitch_um,
+            "spot_diameter_um": float("nan") if spots.diameter_um is None else spots.diameter_um,
+            "spots_without_counts": missing,
+            "genes_merged": counts.n_merged_genes,
+            **note,
+            **metadata.notes,
+        },
+    )
+
+
+def _resolve_mpp(spots: Spots, metadata: SectionMetadata) -> tuple[float, str, dict[str, str]]:
+    fitted = mpp_from_spots(spots)
+    if metadata.mpp is None:
+        return (float("nan"), "", {}) if fitted is None else (fitted, "spot array", {})
+    if fitted is None or max(fitted / metadata.mpp, metadata.mpp / fitted) < _MAX_MPP_RATIO:
+        return metadata.mpp, metadata.mpp_origin, {}
+    note = f"{metadata.mpp_origin} say {metadata.mpp:.4g} um/px, the spot array says {fitted:.4g}"
+    return metadata.mpp, metadata.mpp_origin, {"mpp_note": note}

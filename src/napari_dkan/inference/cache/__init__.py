@@ -1,0 +1,1 @@
+"""Caches of features and tokens, in memory and on disk."""

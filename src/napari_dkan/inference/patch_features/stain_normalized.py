@@ -1,0 +1,90 @@
+"""A slide whose patches are stain-normalized to the training sections."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from threading import Lock
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...errors import DamagedTileError, SlideError
+from ...model.stain_normalization import StainNormalizer, StainProfile, measure_stain
+from ...slide import Slide
+from ...slide.tissue import find_tissue
+from .patch_geometry import PatchReader
+
+# A stain is looked at on tiles of tissue of 256 um, coarse enough to be read quickly and fine
+# enough for nuclei to show their colour.
+STAIN_SAMPLE_TILES, STAIN_TILE_PX, STAIN_TILE_MPP = 64, 128, 2.0
+STAIN_TILE_GROUPS = 8  # of tiles; each says what the stain is, and the middle counts
+STAIN_SAMPLE_SEED = 2021
+
+
+def measure_slide_stain(slide: Slide, mpp: float, method: str) -> StainProfile:
+    """The stain of a whole slide; always the same for the same slide and um per pixel.
+
+    Raises SlideError when it cannot be read, or shows too little stained tissue.
+    """
+    tissue = find_tissue(slide, mpp)
+    rows, columns = np.nonzero(tissue.mask if tissue.mask.any() else np.ones_like(tissue.mask))
+    draw = np.random.default_rng(STAIN_SAMPLE_SEED)
+    chosen = draw.choice(len(rows), min(STAIN_SAMPLE_TILES, len(rows)), replace=False)
+    side = STAIN_TILE_PX * STAIN_TILE_MPP / mpp
+    groups: list[list[NDArray[np.uint8]]] = [[] for _ in range(STAIN_TILE_GROUPS)]
+    for number, cell in enumerate(chosen):
+        x, y = (float(at[cell] + 0.5) * tissue.downsample for at in (columns, rows))
+        with suppress(DamagedTileError):
+            groups[number % STAIN_TILE_GROUPS].append(slide.read_patch(x, y, side, STAIN_TILE_PX))
+    try:
+        return measure_stain(method, [np.stack(tiles) for tiles in groups if tiles])
+    except SlideError as error:
+        raise SlideError(
+            f"The stain of {slide.name} cannot be measured ({error}), and this checkpoint "
+            "needs it; take a checkpoint without stain normalisation."
+        ) from None
+
+
+class StainNormalizedSlide:
+    """A slide's squares after stain normalisation.
+
+    Its stain is measured once, when the first square is read. Safe to read in threads.
+    """
+
+    def __init__(self, slide: Slide, mpp: float, target_stain: StainProfile) -> None:
+        self._slide, self._mpp, self._target_stain = slide, mpp, target_stain
+        self._normalizer: StainNormalizer | None = None
+        self._lock = Lock()
+
+    @property
+    def width(self) -> int:
+        return self._slide.width
+
+    @property
+    def height(self) -> int:
+        return self._slide.height
+
+    @property
+    def normalizer(self) -> StainNormalizer:
+        with self._lock:
+            if self._normalizer is None:
+                own = measure_slide_stain(self._slide, self._mpp, self._target_stain.method)
+                self._normalizer = StainNormalizer(own, self._target_stain)
+            return self._normalizer
+
+    def read_patch(
+        self,
+        x: float,
+        y: float,
+        side: float,
+        px: int,
+        on_resize: Callable[[float], None] | None = None,
+    ) -> NDArray[np.uint8]:
+        """As `Slide.read_square`."""
+        return self.normalizer(self._slide.read_patch(x, y, side, px, on_resize))
+
+
+def make_patch_reader(slide: Slide, mpp: float, target_stain: StainProfile | None) -> PatchReader:
+    """The slide as a checkpoint sees it: normalised to the target where there is one."""
+    return slide if target_stain is None else StainNormalizedSlide(slide, mpp, target_stain)

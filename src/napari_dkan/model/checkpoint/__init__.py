@@ -1,0 +1,3 @@
+"""Checkpoint files: format, card, training reference and import of published checkpoints.
+
+Importing the package loads nothing; `checkpoint_card` and `training_reference` never load torch."""

@@ -1,0 +1,112 @@
+"""The description of a tile encoder, and the protocol that every tile encoder implements."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields
+from typing import TYPE_CHECKING, Any, Protocol
+
+from ...errors import CheckpointError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class EncoderSpec:
+    """Which encoder made the features a network was trained on.
+
+    name : "stain-stats", a timm name, "hf-hub:owner/model", or "external" when
+        nobody recorded it.
+    revision : hub commit or weights tag; "" when unknown.
+    dimension : length of a feature vector.
+    px : side of its square input.
+    mpp : micrometres per pixel it was trained at, None when it does not matter.
+    mean, std : normalisation of RGB in 0..1.
+    licence : of the weights, "" when unknown.
+    sha256 : of the weights file, "" when unknown.
+
+    Raises CheckpointError when a value is of the wrong kind or absurd.
+    """
+
+    name: str
+    revision: str = ""
+    dimension: int = 1024
+    px: int = 224
+    mpp: float | None = None
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
+    licence: str = ""
+    sha256: str = ""
+
+    def __post_init__(self) -> None:
+        for field in ("name", "revision", "licence", "sha256"):
+            if not isinstance(getattr(self, field), str):
+                raise CheckpointError(f"The encoder's {field} is not a text.")
+        if not self.name:
+            raise CheckpointError("The encoder has no name.")
+        for field, high in (("dimension", 16_384), ("px", 4096)):
+            value = getattr(self, field)
+            if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= high:
+                raise CheckpointError(
+                    f"The encoder's {field} is {value!r:.40}; it must be a whole number "
+                    f"from 1 to {high}."
+                )
+        if self.mpp is not None and not (_is_finite_number(self.mpp) and 0 < self.mpp < 1000):
+            raise CheckpointError(f"The encoder's mpp is {self.mpp!r:.40}, which cannot be.")
+        for field in ("mean", "std"):
+            values = getattr(self, field)
+            if not (
+                isinstance(values, tuple)
+                and len(values) == 3
+                and all(map(_is_finite_number, values))
+            ):
+                raise CheckpointError(f"The encoder's {field} is not three numbers.")
+        if min(self.std) <= 0:
+            raise CheckpointError("The encoder's std must be above zero.")
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object that `from_json` turns back into an equal spec."""
+        # left out where unknown: an older napari-dkan refuses entries it does not know
+        return {k: v for k, v in asdict(self).items() if k != "sha256" or v}
+
+    @classmethod
+    def from_json(cls, data: Any) -> EncoderSpec:
+        """Raises CheckpointError when data is not the JSON object of a spec."""
+        names = {f.name for f in fields(cls)}
+        if not isinstance(data, dict) or "name" not in data or not names.issuperset(data):
+            raise CheckpointError("The encoder's description is incomplete or has unknown entries.")
+        values: dict[str, Any] = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in data.items()
+        }
+        return cls(**values)
+
+
+class TileEncoder(Protocol):
+    """A frozen network from tiles to features, in practice a `torch.nn.Module`."""
+
+    @property
+    def spec(self) -> EncoderSpec: ...
+
+    @property
+    def mixed_precision(self) -> bool:
+        """Whether half precision on a GPU is faster and leaves its features as good."""
+        ...
+
+    def __call__(self, tiles: Tensor) -> Tensor:
+        """uint8 or float RGB 0..255, (B, 3, px, px) -> float32 (B, dimension)."""
+        ...
+
+    def to(self, *args: Any, **kwargs: Any) -> Any: ...
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The weights a checkpoint may carry."""
+        ...
+
+
+def _is_finite_number(value: Any) -> bool:
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return number and abs(value) < 1e6

@@ -1,0 +1,154 @@
+"""Encoders of DKAN's branches: target trunk, position encoding, global and expression encoder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ...errors import CheckpointError, SpotsError
+from .attention_blocks import Transformer
+from .dkan_config import DKANConfig
+
+
+class PositionEncoding(nn.Module):
+    """Adds to each token a depthwise k x k convolution of the array of tokens at its cell.
+
+    Equal to scattering the tokens on a dense grid (empty cells zero), convolving
+    with padding k // 2 and gathering back, but it visits only the cells that
+    exist: memory does not grow with the extent of the array, and the rows may
+    come in any order. As published, the kernel's first axis runs along position
+    axis 1 and its second along position axis 0.
+    """
+
+    def __init__(self, dim: int, kernel: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(dim, kernel, kernel))
+        self.bias = nn.Parameter(torch.zeros(dim))
+        nn.init.uniform_(self.weight, -1 / kernel, 1 / kernel)
+
+    def forward(self, tokens: Tensor, positions: Tensor) -> Tensor:
+        """tokens (N, dim), positions (N, 2) integers -> (N, dim).
+
+        Raises SpotsError naming the first position that two rows share.
+        """
+        reach = self.weight.shape[-1] // 2
+        # A margin of `reach` on every side keeps keys of different cells apart.
+        cell = positions - positions.amin(dim=0) + reach
+        width = int(cell[:, 1].max()) + reach + 1
+        key = cell[:, 0] * width + cell[:, 1]
+        ordered, order = key.sort()
+        _raise_on_duplicates(ordered, order, positions)
+        step = torch.arange(-reach, reach + 1, device=key.device)
+        wanted = key[:, None] + (step * width + step[:, None]).flatten()  # kernel axis 0, then 1
+        place = torch.searchsorted(ordered, wanted).clamp_(max=len(ordered) - 1)
+        here = ordered[place] == wanted
+        near = tokens[order[place]] * here[..., None]  # (N, k * k, dim), zero on empty cells
+        convolved = torch.einsum("nkd,dk->nd", near, self.weight.flatten(1).to(near.dtype))
+        return tokens + self.bias + convolved
+
+
+def _raise_on_duplicates(sorted_keys: Tensor, order: Tensor, positions: Tensor) -> None:
+    twice = torch.nonzero(sorted_keys[1:] == sorted_keys[:-1]).squeeze(1)
+    if len(twice) == 0:
+        return
+    a, b = positions[order[twice[0]]].tolist()
+    count = int((sorted_keys == sorted_keys[twice[0]]).sum())
+    others = len(twice) - count + 1
+    more = f" and {others} more rows repeat others" if others else ""
+    raise SpotsError(
+        f"{count} spots share the array position ({a}, {b}){more}; "
+        "each spot needs a position of its own."
+    )
+
+
+class TargetTrunk(nn.Module):
+    """Patches (B, 3, P, P) -> tokens (B, T, channels), without pooling or classifier.
+
+    ResNet-18 on 224 px gives 49 tokens of 512 channels. Class and register
+    tokens of a vision transformer are left out. Weights are random: they come
+    from the checkpoint, or from `load_pretrained` before a training.
+
+    Raises CheckpointError when timm does not know the name.
+    """
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        import timm
+
+        if not timm.is_model(name.split(".")[0]):
+            raise CheckpointError(f"timm has no architecture named {name}; update timm or rename.")
+        options = {"pretrained": False, "num_classes": 0, "global_pool": ""}
+        try:  # transformers otherwise accept one input size only
+            self.net = timm.create_model(name, dynamic_img_size=True, **options)
+        except TypeError:
+            self.net = timm.create_model(name, **options)
+        self.name = name
+        self.channels: int = self.net.num_features
+
+    def load_pretrained(self, weights: Path | None = None) -> None:
+        """Start from published weights, or from those of a local file, before a training.
+
+        Raises EncoderError saying what to do when they cannot be had.
+        """
+        from ..encoders.timm_builder import (
+            create_network,
+            find_published_weights,
+            resolve_timm_model,
+        )
+
+        what = resolve_timm_model(self.name)
+        file = weights or find_published_weights(what)
+        self.net.load_state_dict(create_network(what, file, global_pool="").state_dict())
+
+    def forward(self, patches: Tensor) -> Tensor:
+        maps = self.net.forward_features(patches)
+        if maps.ndim == 3:
+            return maps[:, getattr(self.net, "num_prefix_tokens", 0) :]
+        if maps.shape[1] == self.channels:
+            maps = maps.permute(0, 2, 3, 1)
+        return maps.flatten(1, 2)
+
+
+class GlobalEncoder(nn.Module):
+    """All spots of a slide attend to each other: one layer, position encoding, the rest."""
+
+    def __init__(self, config: DKANConfig) -> None:
+        super().__init__()
+        dim, stack = config.dim, config.global_
+        self.layers = Transformer(dim, int(dim * stack.ratio), stack)
+        self.position = PositionEncoding(dim, config.kernel)
+        self.norm = nn.LayerNorm(dim)
+
+    def forward(
+        self, features: Tensor, positions: Tensor, query_rows: Tensor | None = None
+    ) -> Tensor:
+        """(M, d) of all spots, or of some; only : their rows, for which the last layer's
+        queries alone are needed."""
+        x = features[None]
+        blocks = list(zip(self.layers.attention, self.layers.feed, strict=True))
+        for i, (attention, feed) in enumerate(blocks):
+            last = i == len(blocks) - 1 and i > 0
+            x = feed(attention(x, only=query_rows if last else None))
+            if i == 0:
+                x = self.position(x[0], positions)[None]
+        if query_rows is not None and len(blocks) < 2:
+            x = x[:, query_rows]
+        return self.norm(x[0])
+
+
+class ExpressionEncoder(nn.Module):
+    """Expression (B, G) -> one token (B, d) for the expression path; training only."""
+
+    def __init__(self, genes: int, dim: int, dropout: float) -> None:
+        super().__init__()
+        self.project = nn.Linear(genes, dim)
+        self.refine = nn.Linear(dim, dim)
+        self.dropout = nn.Dropout(dropout)
+        self.norm = nn.LayerNorm(dim)
+
+    def forward(self, expression: Tensor) -> Tensor:
+        p = self.project(expression)
+        return self.norm(self.dropout(self.refine(F.gelu(p))) + p)

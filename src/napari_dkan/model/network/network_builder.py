@@ -1,0 +1,104 @@
+"""Build a network from a state dict that is validated before memory is allocated."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from ...errors import CheckpointError
+from ..tensor_files import FLOAT_DTYPES, require_finite
+from .branch_encoders import TargetTrunk
+from .dkan_config import DKANConfig
+from .dkan_network import DKAN
+from .ensemble import Ensemble, combine_members
+
+
+def build_network(config: DKANConfig, tensors: Mapping[str, Tensor]) -> DKAN | Ensemble:
+    """The network of a config around these tensors (not copied), in eval mode.
+
+    Raises CheckpointError when one is missing, surplus, misshapen or not finite.
+    """
+    validate_state_dict_shapes(
+        config, {n: (_get_safetensors_dtype(t), tuple(t.shape)) for n, t in tensors.items()}
+    )
+    require_finite(tensors)
+    network = _build_meta_network(config)
+    network.load_state_dict(tensors, assign=True)
+    for member in _list_members(network):
+        _materialize_trunk_buffers(member)
+    if any((m.label_std <= 0).any() for m in _list_members(network)):
+        raise CheckpointError("its label_std has values that are not above zero")
+    return network.eval()
+
+
+def _list_members(network: DKAN | Ensemble) -> list[DKAN]:
+    return [network] if isinstance(network, DKAN) else network.member_networks
+
+
+def _build_meta_network(config: DKANConfig) -> DKAN | Ensemble:
+    """The network without memory, which costs nothing however large the file claims to be."""
+    try:
+        with torch.device("meta"):
+            one = replace(config, members=1)
+            features = torch.empty(config.genes, config.text_dim)
+            return combine_members([DKAN(one, features) for _ in range(config.members)])
+    except (RuntimeError, ValueError, TypeError, AttributeError, NotImplementedError):
+        raise CheckpointError(
+            f"its target trunk {config.trunk} cannot be built by this version of timm"
+        ) from None
+
+
+@lru_cache(maxsize=16)
+def _get_expected_tensors(config: DKANConfig) -> dict[str, tuple[tuple[int, ...], bool]]:
+    """Shape, and whether it is of floats, of each tensor of such a network."""
+    tensors = _build_meta_network(config).state_dict()
+    return {n: (tuple(t.shape), t.is_floating_point()) for n, t in tensors.items()}
+
+
+def validate_state_dict_shapes(
+    config: DKANConfig, tensors: Mapping[str, tuple[str, tuple[int, ...]]]
+) -> None:
+    """Whether a network of this config can have tensors of these names, types and shapes.
+
+    Raises CheckpointError naming the first ones that are missing, surplus or misshapen.
+    """
+    wanted = _get_expected_tensors(config)
+    missing = [n for n in wanted if n not in tensors]
+    if missing:
+        raise CheckpointError(
+            f"it lacks {_format_names(missing)}; it may be damaged or half-converted"
+        )
+    extra = [n for n in tensors if n not in wanted]
+    if extra:
+        raise CheckpointError(f"its network has no place for {_format_names(extra)}")
+    for name, (needed, floats) in wanted.items():
+        dtype, shape = tensors[name]
+        if shape != needed:
+            raise CheckpointError(f"its tensor {name} has shape {shape} where {needed} is needed")
+        if floats != (dtype in FLOAT_DTYPES):
+            raise CheckpointError(f"its tensor {name} is of type {dtype}, which does not fit")
+
+
+def _get_safetensors_dtype(tensor: Tensor) -> str:
+    return {torch.float32: "F32", torch.int64: "I64"}.get(tensor.dtype, str(tensor.dtype))
+
+
+def _materialize_trunk_buffers(network: DKAN) -> None:
+    """Trunk constants that no file stores (some timm trunks keep them) are computed."""
+    unset = [n for n, b in network.trunk.named_buffers() if b.is_meta]
+    if not unset:
+        return
+    real = dict(TargetTrunk(network.config.trunk).named_buffers())
+    for name in unset:
+        owner, _, leaf = name.rpartition(".")
+        setattr(network.trunk.get_submodule(owner), leaf, real[name])
+
+
+def _format_names(names: list[str]) -> str:
+    shown = ", ".join(f"{n:.80}" for n in names[:3])
+    tensors = "the tensor" if len(names) == 1 else f"{len(names)} tensors:"
+    return f"{tensors} {shown}{', ...' if len(names) > 3 else ''}"

@@ -1,0 +1,29 @@
+"""Checkpoints bundled with the package."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ..errors import CheckpointError
+
+CHECKPOINT_FOLDER = Path(__file__).resolve().parent.parent / "checkpoints"
+
+
+def list_bundled_checkpoints() -> list[Path]:
+    """All of them, the one for real tissue first."""
+    return sorted(CHECKPOINT_FOLDER.glob("*.safetensors"))
+
+
+def find_bundled_checkpoint(name: str) -> Path:
+    """The checkpoint of this name: "her2-breast" or "synthetic".
+
+    Raises CheckpointError naming those that are there.
+    """
+    path = CHECKPOINT_FOLDER / f"{name}.safetensors"
+    if path in list_bundled_checkpoints():
+        return path
+    there = ", ".join(p.stem for p in list_bundled_checkpoints()) or "none"
+    raise CheckpointError(
+        f"No checkpoint {name} is bundled with this installation (there: {there}); "
+        "give a checkpoint file."
+    )

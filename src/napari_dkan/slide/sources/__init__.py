@@ -1,0 +1,1 @@
+"""One source per file format: read pixels of a level on demand."""

@@ -1,0 +1,1 @@
+"""Training data: sections, features of frozen encoders, augmentation and batches."""

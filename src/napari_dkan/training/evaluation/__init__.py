@@ -1,0 +1,1 @@
+"""Cross-validation and evaluation of checkpoints."""

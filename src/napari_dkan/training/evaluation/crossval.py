@@ -1,0 +1,304 @@
+"""Cross-validation folds, and DKAN with its baselines on the same folds and features."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from ...errors import SpotsError
+from ..baselines import BASELINES, Baseline
+from ..data.prepared_section import PreparedSection, encode_section, fit_section_encoder
+from ..fit.fit_model import SINGLE_DEVICE, EpochCallback, TrainingHardware, choose_epochs, fit_model
+from ..fit.run_folder import ArraysByName, RunFolder
+from ..genes.gene_text import GeneTextFeatures
+from ..metrics import FloatingArray, PredictionScores, score_predictions
+from ..option_choices import FoldUnit
+from ..train_settings import TrainSettings
+
+
+@dataclass(frozen=True)
+class Fold:
+    """Names of sections. validation is among training, so that no test section is ever it."""
+
+    name: str
+    test: tuple[str, ...]
+    training: tuple[str, ...]
+    validation: tuple[str, ...]
+
+    @property
+    def training_without_validation(self) -> tuple[str, ...]:
+        """Training without validation: what the number of epochs is chosen on."""
+        return tuple(n for n in self.training if n not in self.validation)
+
+
+def make_folds(sections: Sequence[PreparedSection], by: FoldUnit = FoldUnit.section) -> list[Fold]:
+    """Each section, or all sections of each patient, tested once.
+
+    The section after the test section validates, so that each does so once; with patients it is
+    the next patient as a whole, and with only two patients one section of the training patient.
+
+    Raises SpotsError when there are too few sections or patients, or a patient is unknown.
+    """
+    names = [s.name for s in sections]
+    if len(set(names)) < len(names):
+        twice = next(n for n in names if names.count(n) > 1)
+        raise SpotsError(f"The section {twice} is given twice; give each once.")
+    if by is FoldUnit.patient:
+        return _make_patient_folds(sections)
+    if len(names) < 3:
+        raise SpotsError(
+            f"Leave-one-section-out takes at least 3 sections, not {len(names)}: one is tested, "
+            "one validates and the others are trained on. Give more, or train without it."
+        )
+    return [
+        Fold(
+            test,
+            (test,),
+            tuple(n for n in names if n != test),
+            (names[(i + 1) % len(names)],),
+        )
+        for i, test in enumerate(names)
+    ]
+
+
+def _make_patient_folds(sections: Sequence[PreparedSection]) -> list[Fold]:
+    unknown = [s.name for s in sections if not s.patient]
+    if unknown:
+        raise SpotsError(
+            f"The data does not say which patient {', '.join(unknown[:3])} is from; "
+            "use --by section."
+        )
+    of: dict[str, tuple[str, ...]] = {}
+    for section in sections:
+        of[section.patient] = (*of.get(section.patient, ()), section.name)
+    patients = list(of)
+    if len(patients) < 2:
+        raise SpotsError(
+            f"Leave-one-patient-out takes sections of at least 2 patients; all "
+            f"{len(sections)} are of patient {patients[0]}. Give sections of others, "
+            "or use --by section."
+        )
+    folds = []
+    for i, test in enumerate(patients):
+        training = tuple(n for p in patients if p != test for n in of[p])
+        after = of[patients[(i + 1) % len(patients)]]
+        # with two patients the next one is all there is to train on
+        validation = after if len(patients) > 2 else after[-1:]
+        if len(training) == len(validation):
+            raise SpotsError(
+                f"With patient {test} tested, {training[0]} is the only section left to train "
+                "on and none is left to validate on; give more sections."
+            )
+        folds.append(Fold(f"patient {test}", of[test], training, validation))
+    return folds
+
+
+DKAN_METHOD = "dkan"
+CROSSVAL_PROTOCOL = (
+    "leave one {by} out; in each fold encoder, label standardisation and ridge penalty come "
+    "from the training sections, and the number of epochs from a network trained on all but the "
+    "validation sections, which are training sections and never test ones; the network is then "
+    "trained on all training sections for that many epochs; the test {by} is used once, for the "
+    "scores"
+)
+
+LogFunction = Callable[[str], None]
+PredictionsBySection = dict[str, FloatingArray]  # by section
+
+
+@dataclass(frozen=True)
+class FoldResult:
+    """What each method predicted for the test sections of a fold.
+
+    predicted : by method and seed; a baseline has one entry, of the first seed.
+    """
+
+    fold: Fold
+    epochs: dict[int, int]
+    labels: PredictionsBySection
+    predictions: dict[str, dict[int, PredictionsBySection]]
+
+    def to_arrays(self) -> ArraysByName:
+        """As a flat table of arrays for a file."""
+        flat: ArraysByName = {f"labels|{name}": y for name, y in self.labels.items()}
+        flat |= {f"epochs|{seed}": np.array(n) for seed, n in self.epochs.items()}
+        for method, by_seed in self.predictions.items():
+            for seed, sections in by_seed.items():
+                flat |= {f"{method}|{seed}|{name}": p for name, p in sections.items()}
+        return flat
+
+    @classmethod
+    def from_arrays(cls, fold: Fold, arrays: ArraysByName) -> FoldResult:
+        """From the table that `arrays` gives."""
+        result = cls(fold, {}, {}, {})
+        for key, values in arrays.items():
+            first, *rest = key.split("|", 2)
+            if first == "labels":
+                result.labels["|".join(rest)] = values
+            elif first == "epochs":
+                result.epochs[int(rest[0])] = int(values)
+            else:
+                of_seed = result.predictions.setdefault(first, {}).setdefault(int(rest[0]), {})
+                of_seed[rest[1]] = values
+        return result
+
+
+@dataclass(frozen=True)
+class CrossValidationResult:
+    """Results of all folds."""
+
+    by: FoldUnit
+    folds: tuple[FoldResult, ...]
+
+    @property
+    def epochs(self) -> tuple[int, ...]:
+        """Epochs chosen in each fold, and with each seed."""
+        return tuple(n for f in self.folds for n in f.epochs.values())
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        return tuple(self.folds[0].predictions)
+
+    def pooled_scores(self, method: str, seed: int | None = None) -> PredictionScores:
+        """Scores over the test sections of all folds; of the first seed where none is given."""
+        predicted: PredictionsBySection = {}
+        labels: PredictionsBySection = {}
+        for result in self.folds:
+            by_seed = result.predictions[method]
+            predicted |= by_seed[next(iter(by_seed)) if seed is None else seed]
+            labels |= result.labels
+        return score_predictions(predicted, {name: labels[name] for name in predicted})
+
+    @property
+    def scores(self) -> dict[str, PredictionScores]:
+        return {method: self.pooled_scores(method) for method in self.methods}
+
+
+def cross_validate(
+    sections: Sequence[PreparedSection],
+    gene_text: GeneTextFeatures,
+    settings: TrainSettings,
+    *,
+    by: FoldUnit = FoldUnit.section,
+    seeds: Sequence[int] = (),
+    baselines: Mapping[str, Baseline] = BASELINES,
+    run: RunFolder | None = None,
+    hardware: TrainingHardware = SINGLE_DEVICE,
+    log: LogFunction = lambda line: None,
+    log_epoch: LogFunction = lambda line: None,
+) -> CrossValidationResult:
+    """DKAN and the baselines, each section or patient tested once.
+
+    seeds : DKAN is trained once with each; the settings' own where none is given.
+    run : keeps every finished fold, and within a fold the last epoch; finished folds are not
+        run again.
+    log : a line per fold. tick : a line per epoch.
+
+    Raises SpotsError when there are too few sections or patients.
+    """
+    folds = make_folds(sections, by)
+    named = {s.name: s for s in sections}
+    results = []
+    for fold in folds:
+        kept = None if run is None else run.load_result(fold.name)
+        if kept is None:
+            context = _FoldContext(gene_text, settings, run, hardware, log_epoch)
+            result = _run_fold(fold, named, context, list(seeds) or [settings.seed], baselines)
+            if run is not None:
+                run.save_result(fold.name, result.to_arrays())
+        else:
+            result = FoldResult.from_arrays(fold, kept)
+        results.append(result)
+        log(_format_fold_line(result, resumed=kept is not None))
+    return CrossValidationResult(by, tuple(results))
+
+
+@dataclass(frozen=True)
+class _FoldContext:
+    gene_text: GeneTextFeatures
+    settings: TrainSettings
+    run: RunFolder | None
+    hardware: TrainingHardware
+    log_epoch: LogFunction
+
+
+def _run_fold(
+    fold: Fold,
+    sections_by_name: Mapping[str, PreparedSection],
+    context: _FoldContext,
+    seeds: Sequence[int],
+    baselines: Mapping[str, Baseline],
+) -> FoldResult:
+    training = [sections_by_name[n] for n in fold.training]
+    test = [sections_by_name[n] for n in fold.test]
+    if not any(len(sections_by_name[n]) for n in fold.validation):
+        raise SpotsError(
+            f"The fold that tests {fold.name} has no spots to validate on in "
+            f"{', '.join(fold.validation)}; give more sections."
+        )
+    result = FoldResult(fold, {}, {s.name: s.labels.numpy() for s in test}, {DKAN_METHOD: {}})
+    for seed in seeds:
+        epochs, predicted = _fit_and_predict_dkan(fold, sections_by_name, context, seed)
+        result.epochs[seed] = epochs
+        result.predictions[DKAN_METHOD][seed] = predicted
+    encoder = fit_section_encoder(training, context.settings.dim, context.settings.patch_um)
+    seen, unseen = ([encode_section(s, encoder) for s in part] for part in (training, test))
+    for method, baseline in baselines.items():
+        predict = baseline.fit(seen)
+        predictions = {e.section.name: np.asarray(predict(e), np.float32) for e in unseen}
+        result.predictions[method] = {seeds[0]: predictions}
+    return result
+
+
+def _fit_and_predict_dkan(
+    fold: Fold, sections_by_name: Mapping[str, PreparedSection], context: _FoldContext, seed: int
+) -> tuple[int, PredictionsBySection]:
+    settings = replace(context.settings, seed=seed)
+    where = None if context.run is None else context.run.fold_path(fold.name) / f"seed-{seed}"
+
+    def ticks(what: str) -> EpochCallback:
+        def on_epoch(number: int, pcc: float) -> None:
+            scored = "" if pcc != pcc else f", validation PCC-ALL {pcc:.3f}"
+            context.log_epoch(f"{fold.name}, seed {seed}, {what}: epoch {number}{scored}")
+
+        return on_epoch
+
+    best = choose_epochs(
+        [sections_by_name[n] for n in fold.training_without_validation],
+        [sections_by_name[n] for n in fold.validation],
+        context.gene_text,
+        settings,
+        folder=where and where / "choosing-epochs",
+        hardware=context.hardware,
+        on_epoch=ticks("choosing epochs"),
+    )
+    model = fit_model(
+        [sections_by_name[n] for n in fold.training],
+        context.gene_text,
+        settings,
+        best,
+        folder=where and where / "final",
+        hardware=context.hardware,
+        on_epoch=ticks("final"),
+    )
+    return best, {n: model.predict(sections_by_name[n]) for n in fold.test}
+
+
+def _format_fold_line(result: FoldResult, resumed: bool) -> str:
+    fold = result.fold
+    spots = sum(map(len, result.labels.values()))
+    epochs = " and ".join(str(n) for n in result.epochs.values())
+    figures = []
+    for method, by_seed in result.predictions.items():
+        values = [
+            score_predictions(p, result.labels).to_summary()["pcc_all"] for p in by_seed.values()
+        ]
+        if None not in values:
+            figures.append(f"{method} {np.mean(values):.3f}")
+    done = " (done before)" if resumed else ""
+    return (
+        f"{fold.name} ({spots} spots){done}: {epochs} epochs chosen on "
+        f"{', '.join(fold.validation)}; PCC-ALL {', '.join(figures)}"
+    )

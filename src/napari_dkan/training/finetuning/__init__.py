@@ -1,0 +1,1 @@
+"""Fine-tune a checkpoint on measured spots of the section on which it will be used."""

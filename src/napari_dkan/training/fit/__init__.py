@@ -1,0 +1,1 @@
+"""Fitting one network or ensemble: losses, Lightning module, callback and run folder."""

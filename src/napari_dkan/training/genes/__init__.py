@@ -1,0 +1,1 @@
+"""Gene descriptions and their text features."""

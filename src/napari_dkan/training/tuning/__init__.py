@@ -1,1 +1,0 @@
-"""Fine-tuning: a checkpoint learns from measured spots of the very section it is to be used on."""

@@ -1,1 +1,0 @@
-"""Fine-tuning in the window, in a process of its own."""

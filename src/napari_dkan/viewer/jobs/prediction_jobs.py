@@ -1,0 +1,296 @@
+"""Prediction of many tiles or spots as an overlay that fills up while the job runs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+from psygnal import Signal
+
+from ...inference.predict import create_empty_prediction
+from ...inference.prediction import Prediction
+from ...inference.prediction_progress import DeviceOutOfMemoryError, PredictionUpdate
+from ...inference.target import Target, make_coarse_target
+from ..layers.prediction_overlay import GeneDecoder, GridOverlay, PredictionOverlay, SpotsOverlay
+from ..session.viewer_session import ViewerSession
+from ..session.viewer_slides import ViewerSlide
+from ..widgets.signal_connections import SignalConnections
+from .viewport import Viewport
+from .worker import JobFailure, JobRunner
+
+if TYPE_CHECKING:
+    from ...inference.zero_shot_genes import ZeroShotGenes
+    from ...model import Checkpoint
+
+
+REDRAW_SECONDS = 0.6  # how often a growing map is redrawn; drawing takes from predicting
+
+
+@dataclass(frozen=True)
+class PredictionProgress:
+    """Where a job stands; ``rate`` (tiles/s) and ``left`` (s) are None until they are known."""
+
+    stage: str
+    done: int
+    total: int
+    tiles_per_s: float | None = None
+    remaining_s: float | None = None
+
+
+@dataclass(frozen=True)
+class _JobStarted:
+    """The empty prediction of a job, and what decodes its genes."""
+
+    prediction: Prediction
+    decode: GeneDecoder
+
+
+@dataclass(frozen=True)
+class _RoughUpdate:
+    """What happened to the rough map of a job."""
+
+    item: Prediction | PredictionUpdate
+
+
+class PredictionJobs:
+    """Starts, follows and ends the map jobs of a session, one at a time."""
+
+    changed = Signal()
+    out_of_memory = Signal()  # the GPU could not hold one spot
+
+    def __init__(
+        self, session: ViewerSession, connections: SignalConnections, viewport: Viewport
+    ) -> None:
+        self.session = session
+        self.progress: PredictionProgress | None = None
+        self._viewport = viewport
+        self._rate_key = session.rate_key()
+        self._runner = JobRunner("map")
+        self._overlay: PredictionOverlay | None = None
+        self._slide: ViewerSlide | None = None
+        self._last_job: (
+            tuple[PredictionOverlay, ViewerSlide, Checkpoint, ZeroShotGenes | None] | None
+        ) = None
+        self._timer = _JobTimer()
+        connections.connect(
+            self._on_layers_removed, session.slides_changed, session.overlays_changed
+        )
+
+    @property
+    def busy(self) -> bool:
+        return self._runner.busy
+
+    def close(self) -> None:
+        self._runner.cancel()
+        self._runner.wait()
+
+    def predict(self, target: Target, label: str) -> None:
+        """Start predicting a target; ``what`` names it in the layer. Raises SpotsError."""
+        session = self.session
+        slide, checkpoint = session.require_slide(), session.checkpoint
+        zero_shot = session.zero_shot
+        if self.busy:
+            return
+        assert checkpoint is not None and slide.pixel_size is not None
+        order, origin = self._viewport.make_order(slide), slide.pixel_size.origin
+
+        def job() -> Iterator[_JobStarted | PredictionUpdate | _RoughUpdate]:
+            predictor = session.get_predictor(slide, checkpoint)
+            prediction, _ = create_empty_prediction(predictor, target, origin, zero_shot=zero_shot)
+            yield _JobStarted(prediction, partial(predictor.decode, zero_shot=zero_shot))
+            genes = partial(_shown_columns, session, prediction)
+            mostly_known = predictor.count_cached_spots(target) > len(target) / 2
+            rough = None if mostly_known else make_coarse_target(target)
+            if rough is not None:
+                coarse, _ = create_empty_prediction(predictor, rough, origin, zero_shot=zero_shot)
+                yield _RoughUpdate(coarse)
+                for update in predictor.stream(rough, None, genes, zero_shot):
+                    yield _RoughUpdate(update)
+            yield from predictor.stream(target, order, genes, zero_shot)
+
+        def receive(item: _JobStarted | PredictionUpdate | _RoughUpdate) -> None:
+            if isinstance(item, _JobStarted):
+                self._overlay = _make_overlay(item, f"{label}, {slide.layer.name}", session)
+                self._overlay.reference = checkpoint.reference
+                session.add_overlay(self._overlay, slide)
+                self._last_job = (self._overlay, slide, checkpoint, zero_shot)
+            else:
+                self._on_update(item)
+
+        self._reset_progress(slide, len(target))
+        self._runner.start(job, receive, self._on_job_end)
+        self.changed.emit()
+
+    @property
+    def failed_count(self) -> int:
+        """How many tiles of the last map could not be predicted."""
+        if self._last_job is None or self._last_job[0] not in self.session.overlays:
+            return 0
+        return int(self._last_job[0].prediction.failed_mask.sum())
+
+    def retry_failed(self) -> None:
+        """Try the failed tiles of the last map again."""
+        if self.busy or not self.failed_count or self._last_job is None:
+            return
+        session = self.session
+        overlay, slide, checkpoint, zero_shot = self._last_job
+        prediction = overlay.prediction
+        rows = np.flatnonzero(prediction.failed_mask)
+
+        def job() -> Iterator[PredictionUpdate]:
+            predictor = session.get_predictor(slide, checkpoint)
+            genes = partial(_shown_columns, session, prediction)
+            yield from predictor.stream(prediction.target, rows, genes, zero_shot)
+
+        self._reset_progress(slide, len(rows))
+        self._overlay = overlay
+        self._runner.start(job, self._on_update, self._on_job_end)
+        self.changed.emit()
+
+    def _reset_progress(self, slide: ViewerSlide, total: int) -> None:
+        self._overlay, self._slide, self._timer = None, slide, _JobTimer()
+        self._rate_key = self.session.rate_key()
+        self.progress = PredictionProgress("starting", 0, total)
+        self.session.show_message("")
+
+    def cancel(self) -> None:
+        """Stop; tiles that are finished stay."""
+        if not self.busy:
+            return
+        self._runner.cancel()
+        done = int(self._overlay.prediction.predicted_mask.sum()) if self._overlay else 0
+        self._finish()
+        self.session.show_message(
+            f"Cancelled; {done:,} finished tiles are kept." if done else "Cancelled."
+        )
+
+    def _on_update(self, item: PredictionUpdate | _RoughUpdate) -> None:
+        overlay, session = self._overlay, self.session
+        if overlay is None:
+            return
+        if isinstance(item, _RoughUpdate):
+            update, drawn = self._on_rough_update(overlay, item.item)
+        else:
+            update, drawn = item, bool(len(item.rows))
+            overlay.prediction.apply_update(update)
+        if update is None:
+            return
+        if drawn and (self._timer.is_redraw_due() or update.done == update.total):
+            session.overlay_updated.emit(overlay)
+        self.progress = self._timer.progress(update)
+        self.changed.emit()
+
+    def _on_rough_update(
+        self, overlay: PredictionOverlay, item: Prediction | PredictionUpdate
+    ) -> tuple[PredictionUpdate | None, bool]:
+        if isinstance(item, Prediction):
+            if isinstance(overlay, GridOverlay):
+                overlay.set_rough(item)
+            return None, False
+        if overlay.rough is not None:
+            overlay.rough.apply_update(item)
+        return replace(item, stage="rough"), bool(len(item.rows))
+
+    def _on_job_end(self, failure: JobFailure | None) -> None:
+        session, seconds = self.session, self._timer.seconds
+        done = int(self._overlay.prediction.predicted_mask.sum()) if self._overlay else 0
+        fresh, failed = self._timer.predicted_count, self.failed_count
+        self._finish()
+        if failure is not None:
+            kept = f" {done:,} finished tiles are kept." if done else ""
+            session.show_message(failure.message + kept, warning=True)
+            if isinstance(failure.error, DeviceOutOfMemoryError):
+                self.out_of_memory.emit()
+            return
+        if fresh:
+            session.tile_rates[self._rate_key] = fresh / max(seconds, 1e-3)
+        said = [f"{done:,} tiles predicted in {seconds:.1f} s."]
+        if failed:
+            said.append(f"{failed:,} could not be read: the slide is damaged there.")
+        session.show_message(
+            " ".join([*said, session.take_store_warning()]).strip(), warning=bool(failed)
+        )
+
+    def _finish(self) -> None:
+        """Redraw what is there; a map without a single tile leaves no empty layer."""
+        session, overlay = self.session, self._overlay
+        self._overlay, self._slide, self.progress = None, None, None
+        if overlay is not None and overlay.layer in session.viewer.layers:
+            overlay.rough = None  # what is not predicted stays empty
+            if overlay.prediction.predicted_mask.all():
+                session.overlay_updated.emit(overlay)
+            elif overlay.prediction.predicted_mask.any():
+                session.overlays_changed.emit()  # with the limits of what is there
+            else:
+                session.viewer.layers.remove(overlay.layer)
+        self.changed.emit()
+
+    def _on_layers_removed(self) -> None:
+        """The slide's or the map's layer was deleted: the job has nothing to work for."""
+        if not self.busy:
+            return
+        overlay_gone = self._overlay is not None and self._overlay not in self.session.overlays
+        if overlay_gone or self._slide not in self.session.slides:
+            self.cancel()
+
+
+class _JobTimer:
+    """Times a job: when to redraw, how fast it goes, how long it still takes."""
+
+    def __init__(self) -> None:
+        self._start = time.perf_counter()
+        self._last_redraw = 0.0  # the first tiles are shown at once
+        self._stage, self._stage_start, self._stage_done = "", self._start, 0
+        self._last_progress: PredictionProgress | None = None  # of the tiles themselves
+        self.predicted_count = 0  # tiles predicted, not known before
+
+    @property
+    def seconds(self) -> float:
+        return time.perf_counter() - self._start
+
+    def is_redraw_due(self) -> bool:
+        """Whether it is time to redraw; counts as drawn then."""
+        now = time.perf_counter()
+        if now - self._last_redraw < REDRAW_SECONDS:
+            return False
+        self._last_redraw = now
+        return True
+
+    def progress(self, update: PredictionUpdate) -> PredictionProgress:
+        """The rate counts from the first update of a stage, which pays for starting up.
+
+        Surroundings that are read between tiles belong to the tiles.
+        """
+        now = time.perf_counter()
+        if update.stage == "context" and self._last_progress is not None:
+            return replace(self._last_progress, stage="context")
+        if update.stage == "spots":
+            self.predicted_count += len(update.rows)
+        if update.stage != self._stage:
+            self._stage, self._stage_start, self._stage_done = update.stage, now, update.done
+        done, seconds = update.done - self._stage_done, now - self._stage_start
+        rate = done / seconds if done and seconds > 0.05 else None
+        left = None if rate is None else (update.total - update.done) / rate
+        made = PredictionProgress(update.stage, update.done, update.total, rate, left)
+        self._last_progress = made if update.stage == "spots" else None
+        return made
+
+
+def _make_overlay(started: _JobStarted, label: str, session: ViewerSession) -> PredictionOverlay:
+    prediction, decode = started.prediction, started.decode
+    mpp, opacity = prediction.provenance["mpp"], session.settings.opacity
+    if prediction.target.grid is not None:
+        return GridOverlay(prediction, decode, mpp, label, opacity)
+    size = prediction.target.spots.diameter_um or prediction.provenance["patch_um"]
+    return SpotsOverlay(prediction, decode, mpp, size, label, opacity)
+
+
+def _shown_columns(session: ViewerSession, prediction: Prediction) -> list[int]:
+    """Columns to decode with every batch: the gene that is shown now. Called in a thread."""
+    gene = session.gene
+    known = gene is not None and gene in prediction.panel
+    return [prediction.panel.row(gene or "")] if known else []

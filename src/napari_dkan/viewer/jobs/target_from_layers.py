@@ -1,0 +1,197 @@
+"""The prediction target from the layers: a Points layer, drawn shapes, labels or the tissue."""
+
+from __future__ import annotations
+
+from hashlib import sha1
+from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
+
+import numpy as np
+from napari.layers import Labels, Layer, Points, Shapes
+from shapely import transform
+from shapely.geometry import MultiPolygon, Polygon
+from shapely.geometry.base import BaseGeometry
+
+from ...errors import SpotsError
+from ...inference.target import Target, target_from_region, target_from_spots
+from ...spatial.coordinates import swap_xy
+from ...spatial.spots import Spots
+from ..layers.region_layers import (
+    LabelOutlines,
+    fit_labels_to_slide,
+    get_label_outline,
+    region_from_layer_shapes,
+)
+from ..session.pixel_size_sources import ARRAY_COLUMNS
+from ..session.slide_layer import AXIS_LABELS, MICROMETER_UNITS
+from ..session.slide_layer import layer_to_slide as _to_slide
+from ..session.viewer_session import ViewerSession
+from ..session.viewer_settings import TargetMode
+from ..session.viewer_slides import ViewerSlide
+
+if TYPE_CHECKING:
+    from ...model import Checkpoint
+
+
+# what a layer's shapes came to last, as joining hundreds takes a while, and what told them apart
+_region_cache: WeakKeyDictionary[Layer, tuple[bytes, BaseGeometry]] = WeakKeyDictionary()
+
+
+def target_from_layers(
+    session: ViewerSession,
+    points: Points | None,
+    regions: Shapes | Labels | None,
+    labels: LabelOutlines | None = None,
+) -> Target | None:
+    """What pressing Predict would predict; None for clicks and while things load.
+
+    labels : traces the outlines of Labels layers, without which they are taken as last traced.
+
+    Raises SpotsError in the words the panel shows.
+    """
+    settings, checkpoint = session.settings, session.checkpoint
+    if settings.where is TargetMode.CLICK or checkpoint is None or session.slide is None:
+        return None
+    slide = session.require_slide()
+    size = slide.slide.width, slide.slide.height
+    if session.feature_files.get(slide) is not None:
+        return _target_from_features(session, slide, checkpoint, regions, labels)
+    if settings.where is TargetMode.SPOTS:
+        if points is None:
+            raise SpotsError("Add a Points layer with the spots, or drop a spot file.")
+        return target_from_spots(_read_spots(points, slide), *size, f"The layer '{points.name}'")
+    if slide.tissue is None:
+        return None  # being found
+    if settings.where is TargetMode.REGION:
+        found = _read_region(regions, slide, labels)
+        if found is None:
+            return None  # being traced
+        region = found
+    else:
+        if slide.tissue.is_empty:
+            raise SpotsError("No tissue was found on this slide; draw a region instead.")
+        region = slide.tissue
+    pitch_um = checkpoint.patch.um if settings.dense else checkpoint.spot_pitch_um
+    tissue = slide.tissue if settings.tissue_only else None
+    return target_from_region(region, pitch_um, slide.mpp, *size, tissue)
+
+
+def _target_from_features(
+    session: ViewerSession,
+    slide: ViewerSlide,
+    checkpoint: Checkpoint,
+    regions: Shapes | Labels | None,
+    labels: LabelOutlines | None,
+) -> Target | None:
+    """Tiles of the slide's feature file."""
+    ready = session.feature_files.loaded_features(slide, checkpoint, session.current_predictor())
+    where = session.settings.where
+    if where is TargetMode.SPOTS:
+        raise SpotsError(
+            "A feature file has its own tiles; choose Region or Whole tissue, or clear it under "
+            "Advanced."
+        )
+    region = _read_region(regions, slide, labels) if where is TargetMode.REGION else None
+    if ready is None or (region is None and where is TargetMode.REGION):
+        return None  # being read
+    return ready.target_from_region(region)
+
+
+def _read_region(
+    layer: Shapes | Labels | None, slide: ViewerSlide, labels: LabelOutlines | None
+) -> BaseGeometry | None:
+    if layer is None or not len(layer.data):
+        raise SpotsError("Draw a region on the slide, or take one from a file.")
+    if isinstance(layer, Labels) and labels is not None:
+        fit_labels_to_slide(layer, slide)
+        found = labels.outline_of(layer)
+        if found is None:
+            return None
+        if found.is_empty:
+            raise SpotsError(f"Nothing is painted in the layer '{layer.name}'.")
+    return region_from_layer(layer, slide)
+
+
+def _read_spots(layer: Points, slide: ViewerSlide) -> Spots:
+    """The points in level-0 px, with array coordinates where the layer carries them."""
+    xy = _to_slide(layer, layer.data, slide)
+    features = layer.features
+    array = None
+    if all(c in features for c in ARRAY_COLUMNS):
+        array = features[list(ARRAY_COLUMNS)].to_numpy().astype(np.int64)
+    return Spots(xy, array)
+
+
+def region_from_layer(layer: Shapes | Labels, slide: ViewerSlide) -> BaseGeometry:
+    """Drawn shapes as one region in level-0 px; a shape inside another is a hole.
+
+    Of labels the outline that was traced last.
+    """
+    if isinstance(layer, Labels):
+        # napari counts from the middle of the first pixel
+        return transform(
+            get_label_outline(layer), lambda xy: _to_slide(layer, swap_xy(xy) - 0.5, slide)
+        )
+    vertices = [_to_slide(layer, data, slide) for data in layer.data]
+    told = sha1(layer.features.to_csv().encode())
+    for kind, xy in zip(layer.shape_type, vertices, strict=True):
+        told.update(kind.encode() + xy.tobytes())
+    before = _region_cache.get(layer)
+    if before is None or before[0] != told.digest():
+        region = region_from_layer_shapes(layer.shape_type, vertices, layer.features)
+        before = _region_cache[layer] = told.digest(), region
+    return before[1]
+
+
+def add_regions_layer(session: ViewerSession) -> Shapes:
+    """An empty Shapes layer over the slide, ready to draw polygons in."""
+    slide = session.require_slide()
+    layer = make_shapes_layer(MultiPolygon(), slide.mpp, f"regions, {slide.layer.name}", "#00e5ff")
+    session.attach_layer(slide, layer)
+    session.viewer.add_layer(layer)
+    session.viewer.layers.selection.active = layer
+    layer.mode = "add_polygon_lasso"
+    return layer
+
+
+def add_tissue_layer(session: ViewerSession) -> Shapes:
+    """The tissue's outline as shapes that can be edited; edits change what is tissue."""
+    slide = session.require_slide()
+    if slide.tissue is None:
+        raise SpotsError("The tissue is still being looked for; try again in a moment.")
+    layer = make_shapes_layer(slide.tissue, slide.mpp, f"tissue, {slide.layer.name}", "#7cfc00")
+    session.attach_layer(slide, layer)
+    session.viewer.add_layer(layer)
+    session.viewer.layers.selection.active = layer
+
+    def edited(event: object = None) -> None:
+        slide.tissue = region_from_layer(layer, slide)
+        session.tissue_edited.emit()
+
+    layer.events.data.connect(edited)
+    return layer
+
+
+def make_shapes_layer(region: BaseGeometry, mpp: float, name: str, color: str) -> Shapes:
+    """A region (level-0 px of a slide of so many um per px) as shapes; holes are shapes within."""
+    rings = [swap_xy(r)[:-1] for p in _split_polygons(region) for r in _polygon_rings(p)]
+    return Shapes(
+        rings or None,
+        ndim=2,
+        shape_type="polygon",
+        name=name,
+        scale=(mpp, mpp),
+        units=MICROMETER_UNITS,
+        axis_labels=AXIS_LABELS,
+        edge_color=color,
+        edge_width=12 / mpp,
+        face_color="transparent",
+    )
+
+
+def _split_polygons(geometry: BaseGeometry) -> list[Polygon]:
+    return list(geometry.geoms) if isinstance(geometry, MultiPolygon) else [geometry]
+
+
+def _polygon_rings(polygon: Polygon) -> list[np.ndarray]:
+    return [np.asarray(r.coords) for r in (polygon.exterior, *polygon.interiors)]

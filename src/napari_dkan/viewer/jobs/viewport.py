@@ -1,0 +1,68 @@
+"""The visible part of the canvas, readable in worker threads, as an order of prediction."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..session.slide_layer import slide_to_world
+from ..session.viewer_session import ViewerSession
+from ..session.viewer_slides import ViewerSlide
+from ..widgets.signal_connections import SignalConnections
+
+
+@dataclass(frozen=True)
+class ViewportExtent:
+    """Centre (x, y) and half the size of what the canvas shows, in world units."""
+
+    centre: tuple[float, float]
+    half_size: tuple[float, float]
+
+    def order_by_visibility(self, world_xy: NDArray[np.float64]) -> NDArray[np.int64]:
+        """Rows of (N, 2): those on the canvas first, then by distance from its middle."""
+        offset = np.abs(world_xy - np.array(self.centre))
+        hidden = (offset > np.array(self.half_size)).any(axis=1)
+        return np.lexsort((np.hypot(*offset.T), hidden))
+
+
+class Viewport:
+    """Follows the camera in the GUI thread; `view` may be read in any."""
+
+    def __init__(self, session: ViewerSession, connections: SignalConnections) -> None:
+        self._session = session
+        self.extent = self._read_camera()
+        camera = session.viewer.scene.camera
+        connections.connect(self._on_camera_moved, camera.events.center, camera.events.zoom)
+
+    def make_order(
+        self, slide: ViewerSlide
+    ) -> Callable[[NDArray[np.float64]], NDArray[np.int64] | None]:
+        """For a job on the slide: places (N, 2) in level-0 px -> their order by the view of now.
+
+        None as long as the view has not moved since it was last asked.
+        """
+        self._on_camera_moved()
+        asked = None
+
+        def by_view(xy: NDArray[np.float64]) -> NDArray[np.int64] | None:
+            nonlocal asked
+            view = self.extent
+            if view == asked:
+                return None
+            asked = view
+            return view.order_by_visibility(slide_to_world(xy, slide))
+
+        return by_view
+
+    def _on_camera_moved(self, event: object = None) -> None:
+        self.extent = self._read_camera()
+
+    def _read_camera(self) -> ViewportExtent:
+        viewer = self._session.viewer
+        y, x = viewer.scene.camera.center[-2:]
+        height, width = viewer.canvas.size
+        zoom = 2 * max(viewer.scene.camera.zoom, 1e-9)
+        return ViewportExtent((float(x), float(y)), (width / zoom, height / zoom))

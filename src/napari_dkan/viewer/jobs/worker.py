@@ -1,0 +1,165 @@
+"""Background jobs: one job at a time per runner, outside the GUI thread.
+
+Results of a cancelled job are never delivered. Jobs are generators that yield per batch. napari's
+workers turn a RuntimeError of a generator into a silent return value, and torch's errors are
+RuntimeErrors. So every error is caught here and delivered as a value.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import threading
+import time
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass
+from typing import Any
+from weakref import WeakSet
+
+from napari.qt.threading import WorkerBase, create_worker
+from qtpy.QtCore import QThreadPool
+
+from ...errors import DkanError
+
+log = logging.getLogger(__name__)
+
+
+# Qt starts as many threads as there are cores; a click must not queue behind what rests.
+MIN_THREADS = 12
+
+_runners: WeakSet[JobRunner] = WeakSet()
+
+
+@dataclass(frozen=True)
+class JobFailure:
+    """A job ended with an error; ``sentence`` is for the person in front of the screen."""
+
+    message: str
+    error: Exception
+
+
+@dataclass(frozen=True)
+class _JobFinished:
+    """The job came to its end by itself."""
+
+
+class JobRunner:
+    """Runs one job at a time; starting another one drops what is left of the one before."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._stop_event: threading.Event | None = None
+        self._handlers: list[Any] = []  # on_item and on_end of the job under way
+        self._worker_threads: list[
+            tuple[WorkerBase, threading.Event]
+        ] = []  # set when it has wound down
+        if not _runners:  # registered after Qt's own handler, so it runs before it
+            atexit.register(_stop_all_runners)
+            pool = QThreadPool.globalInstance()
+            pool.setMaxThreadCount(max(MIN_THREADS, pool.maxThreadCount()))
+        _runners.add(self)
+
+    @property
+    def busy(self) -> bool:
+        return self._stop_event is not None
+
+    def is_any_other_busy(self) -> bool:
+        """Whether any other lane has a job; may be asked in any thread."""
+        return any(lane.busy for lane in list(_runners) if lane is not self)
+
+    def start(
+        self,
+        job: Callable[[], Iterator[Any]],
+        on_item: Callable[[Any], None],
+        on_end: Callable[[JobFailure | None], None] = lambda failure: None,
+    ) -> None:
+        """Run ``job()`` in a thread; ``on_item`` and ``on_end`` are called in the GUI thread.
+
+        ``on_end`` gets a Failure when the job raised; neither is called after `cancel`.
+        """
+        self.cancel()
+        stop, wound_down = threading.Event(), threading.Event()
+        self._stop_event = stop
+        # Workers stay with Qt for good; what their handlers hold, a checkpoint say, must not.
+        handlers: list[Any] = [on_item, on_end]
+        self._handlers = handlers
+        self._worker_threads = [t for t in self._worker_threads if not _has_ended(*t)]
+
+        def receive(item: Any) -> None:
+            if self._stop_event is not stop:  # a late result of a job that was cancelled
+                return
+            if isinstance(item, JobFailure | _JobFinished):
+                self._stop_event = None
+                ended = handlers[1]
+                handlers.clear()
+                ended(item if isinstance(item, JobFailure) else None)
+            else:
+                handlers[0](item)
+
+        work = _run_guarded(job, stop, wound_down)
+
+        def run() -> Iterator[Any]:
+            yield from work
+
+        worker = create_worker(run, _start_thread=False)
+        self._worker_threads.append((worker, wound_down))
+        worker.yielded.connect(receive)
+        # One that napari quits stays where it was at its last yield, and keeps what it works on.
+        worker.finished.connect(lambda: work.close())
+        worker.start()
+
+    def cancel(self) -> None:
+        """Forget the running job; its thread ends at its next yield."""
+        if self._stop_event is not None:
+            self._stop_event.set()
+            self._stop_event = None
+            self._handlers.clear()
+
+    def wait(self, seconds: float = 10.0) -> bool:
+        """Block until every thread of this lane has wound down."""
+        end = time.monotonic() + seconds
+        while not all(_has_ended(*t) for t in self._worker_threads):
+            if time.monotonic() > end:
+                return False
+            time.sleep(0.01)
+        return True
+
+
+def _has_ended(worker: WorkerBase, wound_down: threading.Event) -> bool:
+    """napari quits its workers when the window closes; their generators do not end then."""
+    return wound_down.is_set() or (worker.abort_requested and not worker.is_running)
+
+
+def _stop_all_runners() -> None:
+    """At exit: threads end before Qt takes the objects away that they report to."""
+    for lane in list(_runners):
+        lane.cancel()
+    QThreadPool.globalInstance().waitForDone(10_000)
+
+
+def _run_guarded(
+    job: Callable[[], Iterator[Any]], stop: threading.Event, wound_down: threading.Event
+) -> Generator[Any, None, None]:
+    try:
+        items = iter(job())
+        try:
+            for item in items:
+                if stop.is_set():
+                    return
+                yield item
+        finally:
+            close = getattr(items, "close", None)
+            if close is not None:
+                close()
+        yield _JobFinished()
+    except DkanError as error:
+        yield JobFailure(str(error), error)
+    except Exception as error:
+        # whatever else went wrong ends this job, not the window, and stays in the log
+        log.exception("job failed")
+        kind = type(error).__name__
+        yield JobFailure(
+            f"This should not have happened ({kind}: {error}); please report it.", error
+        )
+    finally:
+        wound_down.set()

@@ -1,0 +1,224 @@
+"""A prediction as one napari layer: a heatmap for a grid, coloured squares for spots.
+
+A grid is one Image layer at tile resolution with NaN where nothing is predicted, so that a change
+of the gene replaces a few thousand numbers. Spots are one Points layer.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from napari.components.overlays import ColorBarOverlay
+from napari.layers import Image, Layer, Points
+from numpy.typing import NDArray
+
+from ...inference.prediction import Prediction
+from ...inference.target import match_coarse_rows
+from ...spatial.coordinates import swap_xy
+from ..session.slide_layer import AXIS_LABELS, MICROMETER_UNITS
+
+if TYPE_CHECKING:
+    from ...export.saved_result import SavedReliability
+    from ...model.checkpoint.training_reference import TrainingReference
+
+
+LIMIT_PERCENTILES = 2.0, 98.0
+
+
+# Fused tokens (B, D) and columns (K,) of the panel -> values (B, K).
+GeneDecoder = Callable[[NDArray[np.float32], Sequence[int]], NDArray[np.float32]]
+
+
+class PredictionOverlay(Protocol):
+    """One prediction as one layer.
+
+    decode : gives the genes that are not decoded yet. rough : a coarse map of the same target,
+    shown where the tiles are not predicted yet. reference : what the tiles are judged against,
+    where the checkpoint has it, or the judgement itself, where a file told it. reopened : it comes
+    from a file, and may be another checkpoint's. clicked : spots clicked one by one, no map.
+    """
+
+    prediction: Prediction
+    rough: Prediction | None
+    reference: TrainingReference | SavedReliability | None
+    from_file: bool
+    from_clicks: bool
+    decode: GeneDecoder
+    colorbar: ColorBarOverlay
+
+    @property
+    def layer(self) -> Layer: ...
+
+    def draw(self, gene: str, limits: tuple[float, float], colormap: str) -> None:
+        """Draw a gene of the prediction with these contrast limits."""
+        ...
+
+    def value_at(self, world: tuple[float, float]) -> float | None:
+        """Value of the shown gene at a world position (y, x); None where there is none."""
+        ...
+
+    def row_at(self, world: tuple[float, float]) -> int | None:
+        """Row of the prediction at a world position (y, x); None beside its tiles."""
+        ...
+
+
+class _LayerTitle:
+    """A layer name that says what is shown, unless the person has renamed the layer."""
+
+    def __init__(self, layer: Layer, what: str) -> None:
+        self._layer, self._what, self._given = layer, what, layer.name
+
+    def update(self, gene: str, kind: str) -> None:
+        if re.sub(r" \[\d+\]$", "", self._layer.name) == self._given:  # napari numbers twins
+            self._given = f"{gene} {kind} - {self._what}"
+            self._layer.name = self._given
+
+
+class GridOverlay:
+    """A tile grid as one Image layer."""
+
+    def __init__(
+        self, prediction: Prediction, decode: GeneDecoder, mpp: float, label: str, opacity: float
+    ) -> None:
+        grid = prediction.target.grid
+        assert grid is not None
+        self.prediction, self.decode, self._grid = prediction, decode, grid
+        self.rough: Prediction | None = None
+        self.reference: TrainingReference | SavedReliability | None = None
+        self.from_file = self.from_clicks = False
+        self._rough_rows: NDArray[np.int64] | None = None  # of each tile in the rough map
+        pitch = grid.pitch * mpp
+        first = swap_xy((grid.first_cell + 0.5) * pitch)
+        self._shown_values = np.full(len(grid), np.nan, np.float32)
+        cells = (grid.cells - grid.first_cell).tolist()
+        self._row_of_cell = {(x, y): i for i, (x, y) in enumerate(cells)}
+        self.layer = Image(
+            np.full(grid.shape, np.nan, np.float32),
+            name=f"predicted - {label}",
+            scale=(pitch, pitch),
+            translate=first,
+            units=MICROMETER_UNITS,
+            axis_labels=AXIS_LABELS,
+            opacity=opacity,
+            blending="translucent",
+            interpolation2d="nearest",
+            contrast_limits=(0, 1),
+            metadata={"napari-dkan": prediction.provenance},
+        )
+        self.colorbar = self.layer.colorbar
+        self._title = _LayerTitle(self.layer, label)
+
+    def set_rough(self, rough: Prediction) -> None:
+        """Show a coarse map of the same target until its tiles are there."""
+        assert rough.target.grid is not None
+        self.rough, self._rough_rows = rough, match_coarse_rows(self._grid, rough.target.grid)
+
+    def draw(self, gene: str, limits: tuple[float, float], colormap: str) -> None:
+        values = self._shown_values = self.prediction.get_gene_values(gene)
+        if self.rough is not None and self._rough_rows is not None:
+            coarse = np.append(self.rough.get_gene_values(gene), np.float32(np.nan))
+            values = np.where(self.prediction.predicted_mask, values, coarse[self._rough_rows])
+        self.layer.data = self._grid.to_raster(values)
+        _apply_style(self.layer, limits, colormap)
+        self._title.update(gene, self.prediction.get_value_kind(gene))
+
+    def value_at(self, world: tuple[float, float]) -> float | None:
+        tile = self.row_at(world)
+        value = float(np.nan if tile is None else self._shown_values[tile])
+        return None if np.isnan(value) else value
+
+    def row_at(self, world: tuple[float, float]) -> int | None:
+        column, row = swap_xy(np.round(self.layer.world_to_data(world)).astype(np.int64))
+        return self._row_of_cell.get((int(column), int(row)))
+
+
+class SpotsOverlay:
+    """Spots as one Points layer; only the shown gene is kept in its features."""
+
+    def __init__(
+        self,
+        prediction: Prediction,
+        decode: GeneDecoder,
+        mpp: float,
+        size_um: float,
+        label: str,
+        opacity: float,
+    ) -> None:
+        self.prediction, self.decode = prediction, decode
+        self.rough: Prediction | None = None
+        self.reference: TrainingReference | SavedReliability | None = None
+        self.from_file = self.from_clicks = False
+        self._mpp, self._size_um = mpp, size_um
+        self.layer = Points(
+            np.empty((0, 2)),
+            ndim=2,
+            name=f"predicted - {label}",
+            size=size_um / mpp,
+            symbol="square",
+            scale=(mpp, mpp),
+            units=MICROMETER_UNITS,
+            axis_labels=AXIS_LABELS,
+            opacity=opacity,
+            border_color="white",
+            border_width=0.03,
+            features={"value": np.empty(0, np.float32)},
+            metadata={"napari-dkan": prediction.provenance},
+        )
+        self._title = _LayerTitle(self.layer, label)
+        self.colorbar = self.layer.face_colorbar
+        self._shown_values = np.empty(0, np.float32)
+
+    def draw(self, gene: str, limits: tuple[float, float], colormap: str) -> None:
+        done = self.prediction.predicted_mask
+        points = swap_xy(self.prediction.target.spots.xy[done])
+        self._shown_values = self.prediction.get_gene_values(gene)[done]
+        if len(points) != len(self.layer.data):
+            self.layer.data = points
+            self.layer.size = self._size_um / self._mpp
+        self.layer.features = {"value": self._shown_values, "gene": np.repeat(gene, len(points))}
+        if len(points):
+            # limits first: of a single spot napari would take a range of nothing, and divide by it
+            self.layer.face_contrast_limits = limits
+            self.layer.face_color = "value"
+            self.layer.face_colormap = colormap
+            self.layer.face_contrast_limits = limits
+        self._title.update(gene, self.prediction.get_value_kind(gene))
+
+    def value_at(self, world: tuple[float, float]) -> float | None:
+        at = self._find_point(world)
+        return None if at is None else float(self._shown_values[at])
+
+    def row_at(self, world: tuple[float, float]) -> int | None:
+        at = self._find_point(world)
+        return None if at is None else int(np.flatnonzero(self.prediction.predicted_mask)[at])
+
+    def _find_point(self, world: tuple[float, float]) -> int | None:
+        at = np.asarray(self.layer.world_to_data(world))
+        reach = self._size_um / self._mpp / 2
+        inside = np.flatnonzero((np.abs(self.layer.data - at) <= reach).all(axis=1))
+        return int(inside[-1]) if len(inside) else None
+
+
+def _apply_style(layer: Any, limits: tuple[float, float], colormap: str) -> None:
+    low, high = layer.contrast_limits_range
+    if limits[0] < low or limits[1] > high:  # each of the two draws the colour bar anew
+        layer.contrast_limits_range = min(low, limits[0]), max(high, limits[1])
+    if tuple(layer.contrast_limits) != limits:
+        layer.contrast_limits = limits
+    if layer.colormap.name != colormap:
+        layer.colormap = colormap
+
+
+def percentile_limits(values: list[NDArray[np.float32]]) -> tuple[float, float]:
+    """Percentiles 2 and 98 of all finite values, never empty."""
+    finite = [v[np.isfinite(v)] for v in values]
+    joined = np.concatenate(finite) if finite else np.empty(0)
+    if not len(joined):
+        return 0.0, 1.0
+    low, high = (float(v) for v in np.percentile(joined, LIMIT_PERCENTILES))
+    if high - low < 1e-6:
+        return low - 0.05, low + 0.05
+    return low, high

@@ -1,0 +1,128 @@
+"""Layers at spots and tiles: Labels of domains and outlines of regions."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from napari.layers import Labels, Points
+from napari.utils.colormaps import DirectLabelColormap
+from numpy.typing import NDArray
+
+from ...spatial.coordinates import swap_xy
+from ...spatial.spots import Spots
+from ...spatial.tile_grid import TileGrid
+from ..session.slide_layer import AXIS_LABELS, MICROMETER_UNITS
+from ..session.viewer_session import ViewerSession
+from ..session.viewer_slides import ViewerSlide
+
+if TYPE_CHECKING:
+    from ...quality.comparison import ErrorRegion
+
+
+DOMAIN_OPACITY = 0.8
+MIN_DIAMETER_PER_PITCH = 0.75  # of the pitch
+DISC_PIXELS = 15  # pixels in a spot's disc
+# Told apart with every kind of colour blindness as far as eight can be (Okabe and Ito, 2008).
+OKABE_ITO = "#e69f00 #0072b2 #009e73 #f0e442 #d55e00 #56b4e9 #cc79a7 #000000"
+DOMAIN_COLORS = (
+    OKABE_ITO + " #ffffff #7f3b08 #b8e186 #542788"
+).split()  # and four for more domains
+
+
+def make_tile_labels(grid: TileGrid, labels: NDArray[np.integer], mpp: float, name: str) -> Labels:
+    """Labels (T,) of tiles, a pixel each."""
+    image = np.zeros(grid.shape, np.uint16)
+    column, row = (grid.cells - grid.first_cell).T
+    image[row, column] = labels
+    pitch = grid.pitch * mpp
+    return _make_labels_layer(image, name, pitch, swap_xy((grid.first_cell + 0.5) * pitch))
+
+
+def make_spot_labels(spots: Spots, labels: NDArray[np.integer], mpp: float, name: str) -> Labels:
+    """Labels (N,) as discs of the spots' diameter, or wider where that would be hard to see."""
+    diameter = max(spots.diameter_um or 100.0, MIN_DIAMETER_PER_PITCH * (spots.pitch_um or 0.0))
+    step = diameter / DISC_PIXELS
+    centres = swap_xy(spots.xy) * mpp
+    corner = centres.min(axis=0) - diameter
+    height, width = np.ceil((centres.max(axis=0) - corner + diameter) / step).astype(int)
+    image = np.zeros((height, width), np.uint16)
+    reach = np.arange(-(DISC_PIXELS // 2), DISC_PIXELS // 2 + 1)
+    dy, dx = np.nonzero(np.hypot(*np.meshgrid(reach, reach)) <= DISC_PIXELS / 2)
+    at = np.round((centres - corner) / step).astype(int)
+    image[at[:, :1] + reach[dy], at[:, 1:] + reach[dx]] = np.asarray(labels)[:, None]
+    return _make_labels_layer(image, name, step, corner)
+
+
+def _domain_colormap(count: int) -> DirectLabelColormap:
+    colours: dict[int | None, str] = {
+        n: DOMAIN_COLORS[(n - 1) % len(DOMAIN_COLORS)] for n in range(1, count + 1)
+    }
+    return DirectLabelColormap(color_dict={None: "transparent", 0: "transparent", **colours})
+
+
+def _make_labels_layer(
+    image: NDArray[np.uint16], name: str, step: float, corner: NDArray
+) -> Labels:
+    layer = Labels(
+        image,
+        name=name,
+        scale=(step, step),
+        translate=corner,
+        units=MICROMETER_UNITS,
+        axis_labels=AXIS_LABELS,
+        opacity=DOMAIN_OPACITY,
+        colormap=_domain_colormap(int(image.max())),
+    )
+    layer.editable = False
+    return layer
+
+
+OUTLINE_LAYER_NAME = "worst region"
+CANVAS_FILL = 0.3  # of the canvas, by the region
+
+
+class RegionOutline:
+    """Points a region out on the slide; one at a time, in one layer."""
+
+    def __init__(self, session: ViewerSession) -> None:
+        self._session = session
+        self.layer: Points | None = None
+
+    def show(self, region: ErrorRegion, spots: Spots, slide: ViewerSlide) -> None:
+        """Ring the spots of a region (level-0 px) and move the camera there."""
+        session, mpp = self._session, slide.mpp
+        layers = session.viewer.layers
+        size = (spots.diameter_um or 100.0) * 1.15 / mpp
+        points = swap_xy(spots.xy[list(region.spot_rows)])
+        if self.layer in layers:
+            layers.remove(self.layer)
+        selected = set(layers.selection)
+        self.layer = Points(
+            points,
+            name=OUTLINE_LAYER_NAME,
+            size=size,
+            scale=(mpp, mpp),
+            units=MICROMETER_UNITS,
+            axis_labels=AXIS_LABELS,
+            face_color="transparent",
+            border_color="#ff8a65",
+            border_width=0.12,
+        )
+        session.attach_layer(slide, self.layer)
+        layers.append(self.layer)
+        layers.selection = selected
+        self._center_camera(region, mpp)
+
+    def remove(self) -> None:
+        """Take the rings away; they belong to a comparison that is gone."""
+        layers = self._session.viewer.layers
+        if self.layer in layers:
+            layers.remove(self.layer)
+        self.layer = None
+
+    def _center_camera(self, region: ErrorRegion, mpp: float) -> None:
+        viewer = self._session.viewer
+        viewer.scene.camera.center = (0, region.y * mpp, region.x * mpp)
+        reach = max(region.radius * mpp, 1.0) / CANVAS_FILL
+        viewer.scene.camera.zoom = min(viewer.canvas.size) / (2 * reach)

@@ -1,0 +1,1 @@
+"""Fine-tuning panel; training runs in a child process."""

@@ -1,0 +1,191 @@
+"""Box with the result of fine-tuning: verdict, gene table and choice of the checkpoint."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import (
+    QButtonGroup,
+    QFileDialog,
+    QLabel,
+    QLineEdit,
+    QPushButton,
+    QRadioButton,
+    QVBoxLayout,
+    QWidget,
+)
+
+from ....errors import DkanError
+from ....training.finetuning.tuning_protocol import FinetuneFinished
+from ...session.viewer_session import ViewerSession
+from ...widgets.metrics_table import MetricsTable, MetricsTableData, make_metric_column
+from ...widgets.signal_connections import SignalConnections
+from ...widgets.theme_colors import SUCCESS_COLOR, WARNING_COLOR, set_text_color
+from .checkpoint_store import suggest_save_path
+from .finetune_controller import FinetuneController, FinetuneState
+
+COLUMN_TOOLTIPS = {
+    "before": "Correlation with the measured labels on the held-out spots, before",
+    "after": "The same after fine-tuning",
+    "gain": "After minus before",
+    "ridge": "The same of a ridge baseline that learnt from the same spots",
+}
+
+
+class FinetuneResultBox(QWidget):
+    """Shown once there is a result."""
+
+    def __init__(
+        self, session: ViewerSession, controller: FinetuneController, connections: SignalConnections
+    ) -> None:
+        super().__init__()
+        self._session, self._controller = session, controller
+        self._displayed_result: FinetuneFinished | None = None  # in the table
+        self.verdict_label, self.other_sections_label = QLabel(), QLabel()
+        font = self.verdict_label.font()
+        font.setPointSizeF(1.25 * font.pointSizeF())
+        font.setBold(True)
+        self.verdict_label.setFont(font)
+        for label in (self.verdict_label, self.other_sections_label):
+            label.setWordWrap(True)
+            label.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+        self.search_field = QLineEdit()
+        self.search_field.setPlaceholderText("search a gene")
+        self.search_field.setClearButtonEnabled(True)
+        self.table = MetricsTable()
+        self.table.setMinimumHeight(220)
+        self.tuned_radio, self.parent_radio = QRadioButton(), QRadioButton()
+        self._group = QButtonGroup(self)
+        self.save_button = QPushButton("Save as...")
+        self.save_button.setToolTip(
+            "A file of your own; it is chosen from there and stays in the list."
+        )
+        self._build()
+        self._group.buttonClicked.connect(
+            lambda b: controller.choose_checkpoint(b is self.tuned_radio)
+        )
+        self.save_button.clicked.connect(self._ask_save_path)
+        self.search_field.textChanged.connect(self.table.table_model.set_filter)
+        self.table.symbol_selected.connect(session.set_gene)
+        connections.connect(self.refresh, controller.changed)
+        connections.connect(self._mark_current_checkpoint, session.checkpoint_changed)
+        connections.connect(lambda: self.table.select_symbol(session.gene), session.gene_changed)
+        self.refresh()
+
+    def _build(self) -> None:
+        self._checkpoint_choice = QWidget()
+        use = QVBoxLayout(self._checkpoint_choice)
+        use.setContentsMargins(0, 0, 0, 0)
+        use.addWidget(QLabel("Use this checkpoint"))
+        for button in (self.tuned_radio, self.parent_radio):
+            self._group.addButton(button)
+            use.addWidget(button)
+        self._table_panel = QWidget()
+        inside = QVBoxLayout(self._table_panel)
+        inside.setContentsMargins(0, 0, 0, 0)
+        inside.addWidget(self.search_field)
+        inside.addWidget(self.table)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        for widget in (
+            self.verdict_label,
+            self.other_sections_label,
+            self._checkpoint_choice,
+            self.save_button,
+            self._table_panel,
+        ):
+            layout.addWidget(widget)
+
+    def refresh(self) -> None:
+        tuning = self._controller
+        result, kept, parent = tuning.result, tuning.checkpoint_path, tuning.parent_checkpoint
+        unsaved = tuning.state is FinetuneState.UNSAVED
+        left = not tuning.busy and kept is not None and tuning.tuned_checkpoint is not None
+        self.setVisible(result is not None or unsaved or left)
+        self.save_button.setVisible(unsaved or left)
+        self._checkpoint_choice.setVisible(left)
+        self._table_panel.setVisible(result is not None)
+        self.verdict_label.setVisible(result is not None)
+        if kept is not None and parent is not None:
+            self.tuned_radio.setText(f"fine-tuned: {kept.stem}")
+            self.tuned_radio.setToolTip(str(kept))
+            self.parent_radio.setText(f"before: {parent.title}")
+        self._mark_current_checkpoint()
+        if result is None:
+            self.other_sections_label.setText("")
+            self.other_sections_label.hide()
+            return
+        self.verdict_label.setText(result.verdict[:1].upper() + result.verdict[1:])
+        set_text_color(self.verdict_label, SUCCESS_COLOR if result.better else WARNING_COLOR)
+        self.other_sections_label.setText(describe_other_sections(result.report))
+        self.other_sections_label.setVisible(bool(self.other_sections_label.text()))
+        if result is not self._displayed_result:
+            self._displayed_result = result
+            self.table.set_table_data(make_finetune_table(result.report), sort_by=3)
+            self.table.select_symbol(self._session.gene)
+
+    def _mark_current_checkpoint(self) -> None:
+        """Neither is marked when a third checkpoint is in use."""
+        tuning, now = self._controller, self._session.checkpoint
+        self._group.setExclusive(False)
+        self.tuned_radio.setChecked(now is not None and now is tuning.tuned_checkpoint)
+        self.parent_radio.setChecked(now is not None and now is tuning.parent_checkpoint)
+        self._group.setExclusive(True)
+
+    def _ask_save_path(self) -> None:
+        kept, parent = self._controller.checkpoint_path, self._controller.parent_checkpoint
+        if kept is None or parent is None or parent.path is None:
+            return
+        name, _ = QFileDialog.getSaveFileName(
+            self,
+            "Save the fine-tuned checkpoint",
+            str(suggest_save_path(parent.path, kept)),
+            "DKAN checkpoint (*.safetensors)",
+        )
+        if name:
+            self.save_as(Path(name))
+
+    def save_as(self, path: Path) -> None:
+        """Save under this name; what is wrong with it is said in the panel."""
+        if path.suffix != ".safetensors":
+            path = path.with_name(f"{path.name}.safetensors")
+        try:
+            self._controller.save_as(path)
+        except DkanError as error:
+            self._controller.message_changed.emit(str(error), True)
+
+
+def make_finetune_table(report: dict[str, Any]) -> MetricsTableData:
+    """Every gene before, after and by ridge; genes that joined the panel say so."""
+    new = report.get("new_genes", {}).get("per_gene_pcc", {})
+    known = {str(g["symbol"]): g for g in report.get("genes", [])}
+    genes = {**known, **new}
+
+    def values(key: str) -> list[float | None]:
+        return [g.get(key) for g in genes.values()]
+
+    pairs = zip(values("before"), values("after"), strict=True)
+    gains = [None if a is None or b is None else b - a for a, b in pairs]
+    notes = tuple("new in the panel; before: by its text" if g in new else "" for g in genes)
+    return MetricsTableData(
+        tuple(genes),
+        (
+            make_metric_column("before", COLUMN_TOOLTIPS["before"], values("before")),
+            make_metric_column("after", COLUMN_TOOLTIPS["after"], values("after")),
+            make_metric_column("gain", COLUMN_TOOLTIPS["gain"], gains, "+.3f"),
+            make_metric_column("ridge", COLUMN_TOOLTIPS["ridge"], values("ridge")),
+        ),
+        notes if new else (),
+    )
+
+
+def describe_other_sections(report: dict[str, Any]) -> str:
+    """What changed on sections that taught nothing: no forgetting is hidden."""
+    told = []
+    for name, change in report.get("others", {}).items():
+        pair = [change.get(f"pcc_all_{when}") for when in ("before", "after")]
+        words = ["none" if v is None else f"{v:.2f}" for v in pair]
+        told.append(f"{name} {words[0]} -> {words[1]}")
+    return f"PCC-ALL on sections that taught nothing: {', '.join(told)}" if told else ""

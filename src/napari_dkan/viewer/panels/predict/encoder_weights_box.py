@@ -1,0 +1,219 @@
+"""Download or selection of tile encoder weights that the checkpoint does not contain."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from qtpy.QtWidgets import (
+    QFileDialog,
+    QHBoxLayout,
+    QLabel,
+    QProgressBar,
+    QPushButton,
+    QVBoxLayout,
+    QWidget,
+)
+
+from ...jobs.worker import JobFailure, JobRunner
+from ...session.viewer_session import ViewerSession
+from ...widgets.signal_connections import SignalConnections
+
+if TYPE_CHECKING:
+    from ....model.encoders.encoder_catalog import EncoderWeightsInfo
+    from ....model.encoders.encoder_spec import EncoderSpec
+    from ....model.encoders.weights_download import DownloadProgress
+
+
+PROGRESS_STEPS = 1000  # of the progress bar; bytes do not fit into its numbers
+STOPPED_TEXT = "Stopped. Download goes on where it stopped."
+
+
+class EncoderWeightsBox(QWidget):
+    """States what weights are missing, fetches them, or takes a file; hidden where none are."""
+
+    def __init__(self, session: ViewerSession, connections: SignalConnections) -> None:
+        super().__init__()
+        self._session = session
+        self._runner = JobRunner("encoder")
+        self._offer: EncoderWeightsInfo | None = None
+        self._local_files: dict[str, Path] = {}  # local files by the encoder they belong to
+        self._requested_spec: EncoderSpec | None = None  # whose weights were looked for last
+        self._download_start = (0.0, 0)  # when and where this part of the download began
+        self.status_label = QLabel()
+        self.status_label.setWordWrap(True)
+        self.download_button = QPushButton("Download")
+        self.browse_button = QPushButton("Local file...")
+        self.browse_button.setToolTip(
+            "Weights that are on this computer: .safetensors, .bin, .pth."
+        )
+        self.cancel_button = QPushButton("Cancel")
+        self.progress_bar = QProgressBar()
+        self.progress_bar.setRange(0, PROGRESS_STEPS)
+        self.rate_label = QLabel()
+
+        buttons = QHBoxLayout()
+        for button in (self.download_button, self.browse_button, self.cancel_button):
+            buttons.addWidget(button)
+        buttons.addStretch(1)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        for widget in (self.status_label, self.progress_bar, self.rate_label):
+            layout.addWidget(widget)
+        layout.addLayout(buttons)
+
+        self.download_button.clicked.connect(self.start_download)
+        self.browse_button.clicked.connect(self._browse)
+        self.cancel_button.clicked.connect(self.cancel_job)
+        connections.connect(self.refresh, session.checkpoint_changed, session.settings_changed)
+        self._update_visibility(working=False)
+        self.refresh()
+
+    @property
+    def busy(self) -> bool:
+        return self._runner.busy
+
+    def stop_jobs(self) -> None:
+        self._runner.cancel()
+
+    def refresh(self) -> None:
+        """Look, off the GUI thread, whether the weights of this checkpoint are here."""
+        spec = self._missing_encoder()
+        if spec is None or spec != self._requested_spec:
+            self._runner.cancel()
+            self._offer, self._requested_spec = None, spec
+            self._update_visibility(working=False)
+            if spec is not None:
+                self._check_availability(spec)
+
+    def _missing_encoder(self) -> EncoderSpec | None:
+        """The encoder whose weights have to be found; a file checked for another is put away."""
+        from ....model.encoders import EXTERNAL_ENCODER, STAIN_ENCODER
+
+        checkpoint, given = self._session.checkpoint, self._session.settings.encoder_weights
+        if checkpoint is None:
+            return None
+        spec = checkpoint.encoder
+        if given in self._local_files.values() and given != self._local_files.get(spec.name):
+            self._session.change_settings(encoder_weights=self._local_files.get(spec.name))
+            given = self._session.settings.encoder_weights
+        inside = checkpoint.encoder_tensors is not None or spec.name in (
+            STAIN_ENCODER,
+            EXTERNAL_ENCODER,
+        )
+        return None if inside or given is not None else spec
+
+    def _check_availability(self, spec: EncoderSpec) -> None:
+        def job() -> Iterator[EncoderWeightsInfo]:
+            from ....model.encoders.encoder_catalog import get_weights_info_for_spec
+
+            yield get_weights_info_for_spec(spec)
+
+        def found(offer: EncoderWeightsInfo) -> None:
+            self._offer = None if offer.cached_file else offer
+            self.status_label.setText(
+                f"The model's tile encoder is not on this computer. {offer.summary}"
+            )
+
+        self._runner.start(job, found, self._on_job_end)
+
+    def start_download(self) -> None:
+        """Download; it goes on where an earlier one stopped."""
+        if self._offer is None or self._requested_spec is None:
+            return
+        name, revision = self._offer.name, self._requested_spec.revision
+        self._download_start = (0.0, 0)
+
+        def job() -> Iterator[DownloadProgress]:
+            from ....model.encoders.weights_download import download_weights
+
+            yield from download_weights(name, revision)
+
+        self.rate_label.setText("Asking the hub ...")
+        self._runner.start(job, self._on_progress, self._on_download_end)
+        self._update_visibility(working=True)
+
+    def _on_progress(self, progress: DownloadProgress) -> None:
+        now, words = time.monotonic(), f"{progress.done / 1e6:,.0f} MB"
+        if not self._download_start[0]:
+            self._download_start = (now, progress.done)
+        if progress.total:
+            words += f" of {progress.total / 1e6:,.0f} MB"
+            self.progress_bar.setValue(int(PROGRESS_STEPS * progress.done / progress.total))
+        since, seconds = progress.done - self._download_start[1], now - self._download_start[0]
+        if since and seconds > 1:
+            words += f", {since / seconds / 1e6:.1f} MB/s"
+            if progress.total:
+                words += f", {(progress.total - progress.done) * seconds / since:,.0f} s left"
+        self.rate_label.setText(words)
+
+    def _on_download_end(self, failure: JobFailure | None) -> None:
+        if failure is None:
+            self._offer = None
+        self._on_job_end(failure)
+        if failure is None:
+            self._reapply_checkpoint()
+
+    def use_local_file(self, path: Path) -> None:
+        """Use a local file once it was checked to be this encoder's."""
+        spec = self._requested_spec
+        if spec is None:
+            return
+
+        def job() -> Iterator[None]:
+            from ....model.encoders import build_encoder
+
+            yield None
+            build_encoder(spec, None, path)
+
+        def end(failure: JobFailure | None) -> None:
+            self._on_job_end(failure)
+            if failure is None:
+                self._local_files[spec.name] = path
+                self._session.change_settings(encoder_weights=path)
+                self._reapply_checkpoint()
+
+        self.rate_label.setText(f"Checking {path.name} ...")
+        self._runner.start(job, lambda item: None, end)
+        self._update_visibility(working=True)
+
+    def _browse(self) -> None:
+        name, _ = QFileDialog.getOpenFileName(
+            self, "Weights of the tile encoder", "", "Weights (*.safetensors *.bin *.pth *.pt)"
+        )
+        if name:
+            self.use_local_file(Path(name))
+
+    def cancel_job(self) -> None:
+        """Cancel; what has come stays for the next time."""
+        self._runner.cancel()
+        self._update_visibility(working=False)
+        self.rate_label.setText(STOPPED_TEXT if self.progress_bar.value() else "")
+        self.rate_label.setVisible(bool(self.rate_label.text()))
+
+    def _on_job_end(self, failure: JobFailure | None) -> None:
+        self._update_visibility(working=False)
+        if failure is not None:
+            self.status_label.setText(failure.message)
+            self.setVisible(True)
+
+    def _reapply_checkpoint(self) -> None:
+        """The checkpoint of now with its encoder: clicks and maps work from here on."""
+        checkpoint = self._session.checkpoint
+        if checkpoint is not None:
+            self._session.show_message("")
+            self._session.set_checkpoint(checkpoint)
+
+    def _update_visibility(self, working: bool) -> None:
+        self.setVisible(working or self._offer is not None)
+        for widget in (self.progress_bar, self.rate_label, self.cancel_button):
+            widget.setVisible(working)
+        for widget in (self.download_button, self.browse_button):
+            widget.setVisible(not working)
+        if self._offer is not None:
+            self.download_button.setText(f"Download {self._offer.size_text}")
+            self.download_button.setEnabled(bool(self._offer.repository))
+        if working:
+            self.progress_bar.setValue(0)

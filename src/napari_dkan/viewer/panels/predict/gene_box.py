@@ -1,0 +1,374 @@
+"""The shown gene: search, step, pin, contrast limits, colours and zero-shot genes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from qtpy.QtCore import QStringListModel, Qt
+from qtpy.QtWidgets import (
+    QCheckBox,
+    QComboBox,
+    QCompleter,
+    QDoubleSpinBox,
+    QFileDialog,
+    QHBoxLayout,
+    QLabel,
+    QLineEdit,
+    QPushButton,
+    QSlider,
+    QToolButton,
+    QVBoxLayout,
+    QWidget,
+)
+from superqt import QFlowLayout
+
+from ....errors import DkanError, SpotsError
+from ....expression.panel import Gene
+from ....inference.zero_shot_genes import (
+    explain_zero_shot_unavailable,
+    load_zero_shot_genes,
+    read_zero_shot_expectation,
+)
+from ...layers.overlay_display import OverlayDisplay
+from ...layers.reliability_overlay import ReliabilityOverlay
+from ...plugin.shortcut_actions import set_tooltip
+from ...session.viewer_session import ViewerSession
+from ...session.viewer_settings import ContrastLimits
+from ...widgets.qt_utils import make_shrinkable, raise_dock
+from ...widgets.signal_connections import SignalConnections
+
+
+class ZeroShotBox(QWidget):
+    """A button for a gene file; off, with the reason, where the card has no proof of it."""
+
+    def __init__(self, session: ViewerSession, connections: SignalConnections) -> None:
+        super().__init__()
+        self._session = session
+        self.add_button = QPushButton("Add genes by description...")
+        self.reason_label = QLabel()
+        self.reason_label.setWordWrap(True)
+        self.reason_label.setEnabled(False)  # grey, as the button it explains
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addWidget(self.add_button)
+        layout.addWidget(self.reason_label)
+        self.add_button.clicked.connect(self._choose_file)
+        connections.connect(self.refresh, session.checkpoint_changed, session.settings_changed)
+        self.refresh()
+
+    def _choose_file(self) -> None:
+        name, _ = QFileDialog.getOpenFileName(
+            self, "Genes from `napari-dkan genes build`", "", "Gene file (*.safetensors)"
+        )
+        if name:
+            self.add_genes(Path(name))
+
+    def add_genes(self, path: Path) -> None:
+        """Take the genes of a file that are not in the panel; on a bad file nothing changes."""
+        session = self._session
+        checkpoint, unproven = session.checkpoint, session.settings.unproven
+        if checkpoint is None:
+            return
+        try:
+            found = load_zero_shot_genes(checkpoint, path, allow_unproven=unproven)
+            if not found.genes:
+                raise SpotsError(
+                    f"{path.name} has no described gene that is not in the panel already; "
+                    "choose another file."
+                )
+        except DkanError as error:
+            session.show_message(str(error), warning=True)
+            return
+        session.set_zero_shot_genes(found)
+        shown = ", ".join(found.symbols[:4]) + (", ..." if len(found.symbols) > 4 else "")
+        session.show_message(f"{shown} added zero-shot; predict again to see their maps.")
+
+    def refresh(self) -> None:
+        session = self._session
+        reason = ""
+        if session.checkpoint is not None:
+            reason = explain_zero_shot_unavailable(session.checkpoint, session.settings.unproven)
+        self.add_button.setEnabled(not reason)
+        self.add_button.setToolTip(reason or "Genes outside the panel, placed by their text")
+        self.reason_label.setText(f"off: {reason}")
+        self.reason_label.setVisible(bool(reason))
+        if reason and session.zero_shot is not None:
+            session.set_zero_shot_genes(None)
+
+
+def zero_shot_note(session: ViewerSession, symbol: str) -> str:
+    """What to know about a gene that is predicted from its text alone; "" for others."""
+    checkpoint, new = session.checkpoint, session.zero_shot
+    if checkpoint is None or new is None or symbol not in new.symbols:
+        return ""
+    return f"zero-shot, {read_zero_shot_expectation(checkpoint).summary}"
+
+
+# Perceptually uniform, and in order of lightness for colour-blind eyes too.
+COLORMAPS = ("magma", "viridis", "inferno", "plasma", "cividis", "gray")
+MAX_MATCHES = 30
+HATCH_LABEL = "Hatch unreliable tiles"
+
+
+class GeneBox(QWidget):
+    """Search by symbol, alias or part of a name; arrows step; pinned genes are one click away."""
+
+    def __init__(
+        self,
+        session: ViewerSession,
+        connections: SignalConnections,
+        display: OverlayDisplay,
+        reliability: ReliabilityOverlay,
+    ) -> None:
+        super().__init__()
+        self._session, self._display, self._reliability = session, display, reliability
+        self.search_field = QLineEdit()
+        self.search_field.setPlaceholderText("symbol, old symbol or part of the name")
+        self._match_model = QStringListModel()
+        completer = QCompleter(self._match_model, self.search_field)
+        completer.setCompletionMode(QCompleter.CompletionMode.UnfilteredPopupCompletion)
+        completer.setMaxVisibleItems(12)
+        self.search_field.setCompleter(completer)
+        self.previous_button, self.next_button, self.pin_button = (
+            QToolButton(),
+            QToolButton(),
+            QToolButton(),
+        )
+        self.previous_button.setArrowType(Qt.ArrowType.LeftArrow)
+        self.next_button.setArrowType(Qt.ArrowType.RightArrow)
+        set_tooltip(
+            self.search_field,
+            "Symbol, old symbol or part of the name ({key})",
+            "find_gene",
+            connections,
+        )
+        set_tooltip(self.previous_button, "Previous gene ({key})", "previous_gene", connections)
+        set_tooltip(self.next_button, "Next gene ({key})", "next_gene", connections)
+        set_tooltip(
+            self.pin_button, "Keep this gene at hand, or let it go ({key})", "pin_gene", connections
+        )
+        self.pin_button.setText("pin")
+        self.pin_button.setCheckable(True)
+        self.name_label = QLabel()
+        self.name_label.setWordWrap(True)
+        self.zero_shot_box = ZeroShotBox(session, connections)
+        self._pinned_layout = QFlowLayout()
+        self.limits_combo = QComboBox()
+        self.limits_combo.addItems(["per gene", "fixed"])
+        make_shrinkable(self.limits_combo)
+        set_tooltip(
+            self.limits_combo,
+            "From which value to which the colours go ({key})",
+            "limits",
+            connections,
+        )
+        self.range_label, self._limits_row = QLabel(), QWidget()
+        self.low_limit, self.high_limit = QDoubleSpinBox(), QDoubleSpinBox()
+        for box in (self.low_limit, self.high_limit):
+            box.setDecimals(2)
+            box.setRange(-100, 100)
+            box.setSingleStep(0.1)
+            box.setButtonSymbols(QDoubleSpinBox.ButtonSymbols.NoButtons)
+        self.colormap_combo = QComboBox()
+        self.colormap_combo.addItems(COLORMAPS)
+        self.opacity_slider = QSlider(Qt.Orientation.Horizontal)
+        self.opacity_slider.setRange(5, 100)
+        self.opacity_slider.setToolTip("How strongly the map covers the slide")
+        self.hatch_checkbox = QCheckBox(HATCH_LABEL)
+        set_tooltip(
+            self.hatch_checkbox,
+            "Tiles unlike those the checkpoint was trained on, or with little to go by ({key}).\n"
+            "Nothing is left out: the map below stays as it is. Point at a tile for the reasons.",
+            "hatch",
+            connections,
+        )
+        self._build_layout()
+        self._connect_signals(completer, connections)
+        self.refresh()
+        self._refresh_pinned()
+
+    def _build_layout(self) -> None:
+        ends = QHBoxLayout(self._limits_row)
+        ends.setContentsMargins(0, 0, 0, 0)
+        _add_widgets(ends, QLabel("from"), self.low_limit, QLabel("to"), self.high_limit)
+        first = _add_widgets(
+            QHBoxLayout(),
+            self.search_field,
+            self.previous_button,
+            self.next_button,
+            self.pin_button,
+        )
+        limits = _add_widgets(QHBoxLayout(), QLabel("Limits"), self.limits_combo, self.range_label)
+        colours = _add_widgets(
+            QHBoxLayout(),
+            QLabel("Colours"),
+            self.colormap_combo,
+            QLabel("Cover"),
+            self.opacity_slider,
+        )
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addLayout(first)
+        layout.addWidget(self.name_label)
+        layout.addWidget(self.zero_shot_box)
+        layout.addLayout(self._pinned_layout)
+        layout.addLayout(limits)
+        layout.addWidget(self._limits_row)
+        layout.addLayout(colours)
+        layout.addWidget(self.hatch_checkbox)
+
+    def _connect_signals(self, completer: QCompleter, connections: SignalConnections) -> None:
+        session = self._session
+        self.search_field.textEdited.connect(self._update_suggestions)
+        self.search_field.returnPressed.connect(self._on_return_pressed)
+        completer.activated.connect(self._on_suggestion_picked)
+        self.previous_button.clicked.connect(lambda: session.step_gene(-1))
+        self.next_button.clicked.connect(lambda: session.step_gene(1))
+        self.pin_button.clicked.connect(self._on_pin_clicked)
+        self.limits_combo.activated.connect(self._on_limits_mode)
+        self.low_limit.editingFinished.connect(self._on_limits_edited)
+        self.high_limit.editingFinished.connect(self._on_limits_edited)
+        self.colormap_combo.textActivated.connect(
+            lambda name: session.change_settings(colormap=name)
+        )
+        self.opacity_slider.valueChanged.connect(self._set_opacity)
+        self.hatch_checkbox.toggled.connect(lambda on: session.change_settings(hatch=on))
+        connections.connect(
+            self.refresh,
+            session.gene_changed,
+            session.settings_changed,
+            session.overlays_changed,
+            session.overlay_updated,
+        )
+        connections.connect(self._refresh_pinned, session.pinned_changed)
+
+    # ---- by key ----------------------------------------------------------------------
+
+    def focus_search(self) -> None:
+        """Ready to type."""
+        raise_dock(self)
+        self.search_field.setFocus(Qt.FocusReason.ShortcutFocusReason)
+        self.search_field.selectAll()
+
+    def toggle_fixed_limits(self) -> None:
+        """The limits of now for all genes, or again each gene's own."""
+        self._on_limits_mode(int(self._session.settings.limits.fixed is None))
+
+    # ---- searching -------------------------------------------------------------------
+
+    def _update_suggestions(self, text: str) -> None:
+        if (panel := self._session.gene_panel) is not None:
+            found = panel.search(text)[:MAX_MATCHES]
+            self._match_model.setStringList(
+                [format_gene_match(g, zero_shot_note(self._session, g.symbol)) for g in found]
+            )
+
+    def _on_suggestion_picked(self, text: str) -> None:
+        self._show_gene(text.split("  ")[0])
+
+    def _on_return_pressed(self) -> None:
+        """Return takes the best match of what is typed."""
+        panel, text = self._session.gene_panel, self.search_field.text()
+        if panel is not None and text.strip():
+            found = panel.search(text.split("  ")[0])
+            self._show_gene(found[0].symbol if found else text)
+
+    def _show_gene(self, symbol: str) -> None:
+        try:
+            self._session.set_gene(symbol)
+        except DkanError as error:
+            self._session.show_message(str(error), warning=True)
+        else:
+            self._session.show_message("")
+        self.refresh()
+
+    # ---- pins, limits, colours -------------------------------------------------------
+
+    def _on_pin_clicked(self) -> None:
+        if self._session.gene is not None:
+            self._session.set_pinned(self._session.gene, self.pin_button.isChecked())
+
+    def _refresh_pinned(self) -> None:
+        while (item := self._pinned_layout.takeAt(0)) is not None:
+            if (old := item.widget()) is not None:
+                old.hide()  # it goes with the next turn of the event loop, and must not cover us
+                old.deleteLater()
+        self._pinned_layout.addWidget(QLabel("pinned:"))
+        for symbol in self._session.pinned:
+            button = QToolButton()
+            button.setText(symbol)
+            button.setAutoRaise(True)
+            button.clicked.connect(lambda _=False, s=symbol: self._show_gene(s))
+            self._pinned_layout.addWidget(button)
+        self.pin_button.setChecked(self._session.gene in self._session.pinned)
+
+    def _on_limits_mode(self, index: int) -> None:
+        self._session.change_settings(
+            limits=ContrastLimits(self._display.contrast_limits() if index else None)
+        )
+
+    def _on_limits_edited(self) -> None:
+        if self.low_limit.value() >= self.high_limit.value():
+            self._session.show_message("The lower limit must be below the upper one.", warning=True)
+            self.refresh()
+        elif self._session.settings.limits.fixed is not None:
+            self._session.change_settings(
+                limits=ContrastLimits((self.low_limit.value(), self.high_limit.value()))
+            )
+
+    def _set_opacity(self, percent: int) -> None:
+        """Opacity is the layers' own; set it on those that are there and for those to come."""
+        self._session.change_settings(opacity=percent / 100)
+        for overlay in self._session.overlays:
+            overlay.layer.opacity = percent / 100
+
+    def refresh(self, event: object = None) -> None:
+        session = self._session
+        panel = session.gene_panel
+        self.setEnabled(panel is not None)
+        if panel is None or session.gene is None:
+            return
+        gene = panel.genes[panel.row(session.gene)]
+        if not (self.search_field.hasFocus() and self.search_field.isModified()):
+            self.search_field.setText(gene.symbol)
+        self.name_label.setText(
+            "\n".join(t for t in (gene.name, zero_shot_note(session, gene.symbol)) if t)
+        )
+        self.pin_button.setChecked(gene.symbol in session.pinned)
+        fixed = session.settings.limits.fixed is not None
+        self.limits_combo.setCurrentIndex(int(fixed))
+        low, high = self._display.contrast_limits()
+        self.low_limit.setValue(low)
+        self.high_limit.setValue(high)
+        self._limits_row.setVisible(fixed)
+        self.range_label.setText(
+            "" if fixed or not self._display.shown_overlays() else f"{low:.2f} to {high:.2f}"
+        )
+        self.colormap_combo.setCurrentText(session.settings.colormap)
+        self.opacity_slider.blockSignals(True)
+        self.opacity_slider.setValue(round(100 * session.settings.opacity))
+        self.opacity_slider.blockSignals(False)
+        # an older checkpoint has nothing to judge its tiles against
+        known = session.checkpoint is not None and session.checkpoint.reference is not None
+        known = known or any(o.reference is not None for o in session.overlays)
+        self.hatch_checkbox.setVisible(known)
+        shown = self._display.shown_overlays()
+        few, of = self._reliability.count_unreliable(shown[-1]) if shown else (0, 0)
+        self.hatch_checkbox.setText(f"{HATCH_LABEL} ({few:,} of {of:,})" if of else HATCH_LABEL)
+        self.hatch_checkbox.blockSignals(True)
+        self.hatch_checkbox.setChecked(session.settings.hatch)
+        self.hatch_checkbox.blockSignals(False)
+
+
+def _add_widgets(layout: QHBoxLayout, *widgets: QWidget) -> QHBoxLayout:
+    for widget in widgets:
+        layout.addWidget(widget)
+    return layout
+
+
+def format_gene_match(gene: Gene, note: str = "") -> str:
+    """A line of the search list."""
+    if note:
+        return f"{gene.symbol}  {gene.name}  [{note}]"
+    also = f"  (also {', '.join(gene.aliases[:4])})" if gene.aliases else ""
+    return f"{gene.symbol}  {gene.name}{also}"

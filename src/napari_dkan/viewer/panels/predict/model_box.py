@@ -1,0 +1,198 @@
+"""Selection of the checkpoint: bundled, recent, or from a file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from qtpy.QtWidgets import (
+    QComboBox,
+    QDialog,
+    QFileDialog,
+    QHBoxLayout,
+    QLabel,
+    QPlainTextEdit,
+    QPushButton,
+    QVBoxLayout,
+    QWidget,
+)
+
+from ....samples.bundled_checkpoints import list_bundled_checkpoints
+from ...jobs.worker import JobFailure, JobRunner
+from ...session.user_history import add_recent_checkpoint, list_recent_checkpoints
+from ...session.viewer_session import ViewerSession
+from ...session.viewer_settings import get_preferred_checkpoint
+from ...widgets.gl_compat import import_torch
+from ...widgets.qt_utils import make_shrinkable
+from ...widgets.signal_connections import SignalConnections
+from ...widgets.theme_colors import WARNING_COLOR, set_text_color
+from .encoder_weights_box import EncoderWeightsBox
+
+if TYPE_CHECKING:
+    from ....model import Checkpoint
+    from ....slide import Slide
+
+
+BROWSE_ENTRY = "Browse..."
+TRAINED_ON_WARNING = (
+    "This slide trained this checkpoint: its map looks better than that of a new slide would."
+)
+
+
+class ModelBox(QWidget):
+    """Chooses a checkpoint, loads it off the GUI thread, sums up its card."""
+
+    def __init__(self, session: ViewerSession, connections: SignalConnections) -> None:
+        super().__init__()
+        self._session = session
+        self._runner = JobRunner("checkpoint")
+        self._load_error = ""  # with the checkpoint that was preferred
+        self.checkpoint_combo = QComboBox()
+        make_shrinkable(self.checkpoint_combo)
+        self.checkpoint_combo.setToolTip(
+            "Checkpoints that come along, used lately, or from a file."
+        )
+        self.summary_label = QLabel()
+        self.summary_label.setWordWrap(True)
+        self.trained_on_label = QLabel(TRAINED_ON_WARNING)
+        self.trained_on_label.setWordWrap(True)
+        set_text_color(self.trained_on_label, WARNING_COLOR)
+        self.card_button = QPushButton("card")
+        self.card_button.setFlat(True)
+        self.card_button.setEnabled(False)
+
+        line = QHBoxLayout()
+        line.addWidget(self.summary_label, 1)
+        line.addWidget(self.card_button)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addWidget(self.checkpoint_combo)
+        layout.addLayout(line)
+        layout.addWidget(self.trained_on_label)
+        self.encoder_weights_box = EncoderWeightsBox(session, connections)
+        layout.addWidget(self.encoder_weights_box)
+
+        self.checkpoint_combo.activated.connect(self._on_choice)
+        self.card_button.clicked.connect(self.show_card)
+        connections.connect(self.refresh, session.checkpoint_changed, session.slide_changed)
+        self._bundled = {path: _display_title(path) for path in list_bundled_checkpoints()}
+        self.refresh()
+        first = get_preferred_checkpoint() or next(iter(self._bundled), None)
+        if session.checkpoint is None and first is not None:
+            self.load(first)
+
+    def stop_jobs(self) -> None:
+        self._runner.cancel()
+        self.encoder_weights_box.stop_jobs()
+
+    def load(self, path: Path) -> None:
+        """Load a checkpoint; on a bad file the one in use stays."""
+        session = self._session
+        loaded: list[Checkpoint] = []
+
+        def job() -> Iterator[None]:
+            import_torch()  # takes a second or two, so it happens here
+            from ....model import load_checkpoint
+
+            loaded.append(load_checkpoint(path))
+            yield None
+
+        def end(failure: JobFailure | None) -> None:
+            if failure is not None:
+                session.show_message(failure.message, warning=True)
+                self.refresh()
+                self._fall_back_to_bundled(path, failure.message)
+                return
+            if path not in self._bundled:
+                add_recent_checkpoint(path)
+            session.show_message(self._load_error, warning=bool(self._load_error))
+            self._load_error = ""
+            session.set_checkpoint(loaded[0])
+
+        self.summary_label.setText(f"Loading {path.name} ...")
+        self._runner.start(job, lambda item: None, end)
+
+    def _fall_back_to_bundled(self, path: Path, message: str) -> None:
+        """The preferred checkpoint is none: say so, beside the one that comes along."""
+        if self._session.checkpoint is None and path not in self._bundled and self._bundled:
+            self._load_error = message
+            self.load(next(iter(self._bundled)))
+
+    def refresh(self) -> None:
+        checkpoint = self._session.checkpoint
+        self.checkpoint_combo.clear()
+        for path, title in self._bundled.items():
+            self.checkpoint_combo.addItem(f"{title} (bundled)", path)
+        for path in list_recent_checkpoints():
+            self.checkpoint_combo.addItem(path.name, path)
+        current = None if checkpoint is None else checkpoint.path
+        if current is not None and self._find_row(current) < 0:
+            self.checkpoint_combo.addItem(current.name, current)
+        self.checkpoint_combo.addItem(BROWSE_ENTRY, None)
+        if current is not None:
+            self.checkpoint_combo.setCurrentIndex(self._find_row(current))
+        self.card_button.setEnabled(checkpoint is not None)
+        self.summary_label.setText("" if checkpoint is None else summarize_checkpoint(checkpoint))
+        slide = self._session.slide
+        seen = (
+            checkpoint is not None and slide is not None and is_trained_on(checkpoint, slide.slide)
+        )
+        self.trained_on_label.setVisible(seen)
+
+    def _find_row(self, path: Path) -> int:
+        paths = [self.checkpoint_combo.itemData(i) for i in range(self.checkpoint_combo.count())]
+        same = [i for i, p in enumerate(paths) if p is not None and p.resolve() == path.resolve()]
+        return same[0] if same else -1
+
+    def _on_choice(self, index: int) -> None:
+        path = self.checkpoint_combo.itemData(index)
+        if path is None:
+            name, _ = QFileDialog.getOpenFileName(
+                self, "Open a checkpoint", "", "DKAN checkpoint (*.safetensors);;All files (*)"
+            )
+            path = Path(name) if name else None
+        if path is None:
+            self.refresh()
+        else:
+            self.load(path)
+
+    def show_card(self) -> None:
+        """The whole card in a window of its own."""
+        from ....model.checkpoint.checkpoint_card import describe_checkpoint
+
+        if self._session.checkpoint is None:
+            return
+        dialog = QDialog(self)
+        dialog.setWindowTitle("Model card")
+        text = QPlainTextEdit(describe_checkpoint(self._session.checkpoint))
+        text.setReadOnly(True)
+        layout = QVBoxLayout(dialog)
+        layout.addWidget(text)
+        dialog.resize(640, 560)
+        dialog.show()
+
+
+def summarize_checkpoint(checkpoint: Checkpoint) -> str:
+    """One line: ``250 genes, PCC 0.44 (ridge 0.42)``, as the card measured it."""
+    metrics = checkpoint.card.get("metrics", {})
+    text = f"{len(checkpoint.panel)} genes, patch {checkpoint.patch.um:.0f} um"
+    pcc = metrics.get("pcc_all") if isinstance(metrics, dict) else None
+    if isinstance(pcc, int | float):
+        ridge = metrics.get("ridge_pcc_all")
+        beside = f" (ridge {ridge:.2f})" if isinstance(ridge, int | float) else ""
+        text += f", PCC {pcc:.2f}{beside} on held-out sections"
+    return text
+
+
+def is_trained_on(checkpoint: Checkpoint, slide: Slide) -> bool:
+    """Whether the card lists this slide among those the checkpoint was trained on."""
+    data = checkpoint.card.get("training_data", {})
+    known = data.get("slide_fingerprints", {}) if isinstance(data, dict) else {}
+    return isinstance(known, dict) and slide.fingerprint() in known.values()
+
+
+def _display_title(path: Path) -> str:
+    return {"her2-breast": "HER2+ breast", "synthetic": "Synthetic tissue"}.get(
+        path.stem, path.stem
+    )

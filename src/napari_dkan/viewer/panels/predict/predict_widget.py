@@ -1,0 +1,186 @@
+"""The dock widget for prediction: slide, model, target, gene, spot and results, from top to bottom."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from napari.viewer import Viewer
+from qtpy.QtCore import Qt
+from qtpy.QtGui import QCloseEvent
+from qtpy.QtWidgets import QLabel, QVBoxLayout, QWidget
+
+from ...jobs.gene_decode_job import GeneDecodeJob
+from ...jobs.prediction_jobs import PredictionJobs
+from ...jobs.prefetcher import Prefetcher
+from ...jobs.viewport import Viewport
+from ...layers.overlay_display import OverlayDisplay
+from ...layers.reliability_overlay import ReliabilityOverlay
+from ...plugin.shortcut_actions import ArrowKeyBindings, register_actions
+from ...session import viewer_settings as preferences
+from ...session.viewer_session import ViewerSession, get_session
+from ...tools.click_predictor import ClickPredictor
+from ...tools.gene_lens import GeneLens
+from ...widgets.help_dialog import show_help_if_visible
+from ...widgets.qt_utils import make_collapsible
+from ...widgets.scroll_column import ScrollColumn, make_heading
+from ...widgets.signal_connections import SignalConnections, call_once
+from ...widgets.theme_colors import ERROR_COLOR, set_text_color
+from ..results.results_box import ResultsBox
+from ..results.results_controller import get_results_controller
+from .advanced_box import CacheBox, TimingBox, make_advanced_box
+from .gene_box import GeneBox
+from .model_box import ModelBox
+from .slide_box import SlideBox
+from .slide_check_banner import SlideCheckBanner
+from .spot_box import SpotBox
+from .target_box import MODE_OF_ACTION, TargetBox
+from .tool_boxes import LensBox, OcclusionBox
+
+HELP_TOPICS = {
+    "Slide": "slide",
+    "Model": "model",
+    "Where": "where",
+    "Gene": "gene",
+    "This spot": "spot",
+    "Results": "results",
+}
+
+
+class PredictWidget(QWidget):
+    """DKAN: predict. One per viewer; everything it shows lives in the viewer's session."""
+
+    def __init__(self, napari_viewer: Viewer) -> None:
+        super().__init__()
+        self.session: ViewerSession = get_session(napari_viewer)
+        session, links = self.session, SignalConnections()
+        looking = Viewport(session, links)
+        self.prediction_jobs, self.prefetcher = (
+            PredictionJobs(session, links, looking),
+            Prefetcher(session, links, looking),
+        )
+        self.click_predictor, self.display = ClickPredictor(session), OverlayDisplay(session, links)
+        self.gene_decode_job, self.reliability = (
+            GeneDecodeJob(session, links),
+            ReliabilityOverlay(session, links),
+        )
+        self.slide_box = SlideBox(session, links)
+        self.slide_check_banner = SlideCheckBanner(session, links, self.prefetcher)
+        self.model_box = ModelBox(session, links)
+        self.target_box = TargetBox(session, links, self.prediction_jobs, self.prefetcher)
+        self.gene_box = GeneBox(session, links, self.display, self.reliability)
+        self.lens = GeneLens(session, links, self.prediction_jobs, self.display)
+        self.lens_box = LensBox(self.lens, links)
+        self.spot_box = SpotBox(session, links)
+        self.occlusion_box = OcclusionBox(session, links)
+        self.results = get_results_controller(session)
+        self.results.get_regions_layer = self.target_box.regions_layer
+        self.results_box = ResultsBox(self.results, links)
+        self.message_label = QLabel()
+        self.message_label.setWordWrap(True)
+        self.message_label.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+        self.advanced = make_advanced_box(session, links)
+        self.cache_box = CacheBox(session, links)
+        self.timing_box = TimingBox(session)
+        self._build_layout()
+        links.connect(self._show_message, session.message_changed)
+        links.connect(self._switch_to_cpu, self.prediction_jobs.out_of_memory)
+        links.connect(
+            lambda: self.gene_decode_job.set_paused(self.prediction_jobs.busy),
+            self.prediction_jobs.changed,
+        )
+        links.connect(self.model_box.stop_jobs, self.results.about_to_restore_checkpoint)
+        preferences.connect_preferences(session, links)
+        self.arrow_keys = ArrowKeyBindings(session, links)
+        self.shut_down = call_once(
+            links.disconnect_all,
+            self.arrow_keys.close,
+            self._register_actions(),
+            self.slide_box.ruler.close,
+            self.target_box.stop,
+            self.occlusion_box.explainer.close,
+            self.results_box.unregister_actions,
+            self.results.close,
+            self.lens.close,
+            self.prediction_jobs.close,
+            self.gene_decode_job.close,
+            self.cache_box.stop_jobs,
+            self.timing_box.stop,
+            self.click_predictor.close,
+            self.slide_check_banner.stop_jobs,
+            self.prefetcher.close,
+            self.model_box.stop_jobs,
+            self.reliability.close,
+            self.display.close,
+        )
+        self.destroyed.connect(self.shut_down)  # a dock that is deleted gets no closeEvent
+        self._show_message()
+        self.prefetcher.restart()
+
+    def _build_layout(self) -> None:
+        content = QWidget()
+        column = QVBoxLayout(content)
+        column.setSpacing(6)
+        boxes: dict[str, QWidget] = {
+            "Slide": self.slide_box,
+            "Model": self.model_box,
+            "Where": self.target_box,
+            "": self.message_label,
+            "Gene": self.gene_box,
+            "This spot": self.spot_box,
+            "Results": self.results_box,
+        }
+        for title, box in boxes.items():
+            if title:
+                column.addWidget(make_heading(title, HELP_TOPICS.get(title, "")))
+            column.addWidget(box)
+            if box is self.slide_box:
+                column.addWidget(self.slide_check_banner)
+            if box is self.gene_box:
+                column.addWidget(self.lens_box)
+            if box is self.spot_box:
+                column.addWidget(self.occlusion_box)
+        column.addWidget(
+            make_collapsible("Advanced", self.advanced.native, self.cache_box, self.timing_box)
+        )
+        column.addStretch(1)
+        area = ScrollColumn(content)
+        outer = QVBoxLayout(self)
+        outer.setContentsMargins(0, 0, 0, 0)
+        outer.addWidget(area)
+
+    def _register_actions(self) -> Callable[[], None]:
+        """What the keys do; those of the lens and of why are theirs."""
+        session, where, gene = self.session, self.target_box, self.gene_box
+        modes = {name: where.mode_buttons[mode].click for name, mode in MODE_OF_ACTION.items()}
+        return register_actions(
+            session.viewer,
+            predict=where.start_prediction,
+            cancel=where.cancel_button.click,
+            draw_region=where.draw_button.click,
+            ruler=self.slide_box.toggle_ruler,
+            next_gene=lambda: session.step_gene(1),
+            previous_gene=lambda: session.step_gene(-1),
+            find_gene=gene.focus_search,
+            pin_gene=gene.pin_button.click,
+            limits=gene.toggle_fixed_limits,
+            hatch=gene.hatch_checkbox.toggle,
+            help=lambda: show_help_if_visible("where", self),
+            **modes,
+        )
+
+    def _show_message(self) -> None:
+        session = self.session
+        self.message_label.setText(session.message)
+        self.message_label.setVisible(bool(session.message))
+        set_text_color(self.message_label, ERROR_COLOR if session.message_is_warning else None)
+
+    def _switch_to_cpu(self) -> None:
+        """The GPU is too small: choose the CPU, so that Predict goes on from there."""
+        self.advanced["device"].value = "cpu"
+        self.session.show_message(
+            f"{self.session.message} The CPU is chosen now; press Predict to go on.", warning=True
+        )
+
+    def closeEvent(self, event: QCloseEvent) -> None:
+        self.shut_down()
+        super().closeEvent(event)

@@ -1,0 +1,222 @@
+"""The slide and its pixel size, typed in or measured with the ruler."""
+
+from __future__ import annotations
+
+from qtpy.QtCore import Qt
+from qtpy.QtGui import QKeyEvent
+from qtpy.QtWidgets import (
+    QComboBox,
+    QDoubleSpinBox,
+    QHBoxLayout,
+    QLabel,
+    QPushButton,
+    QVBoxLayout,
+    QWidget,
+)
+
+from ....errors import DkanError
+from ...plugin.shortcut_actions import set_tooltip
+from ...session.pixel_size_sources import USER_ORIGINS, format_pixel_size
+from ...session.viewer_session import ViewerSession
+from ...tools.ruler import Ruler
+from ...widgets.qt_utils import make_shrinkable
+from ...widgets.signal_connections import SignalConnections
+
+LENGTH_UNITS = {"um": 1.0, "mm": 1000.0}
+
+
+class RulerBox(QWidget):
+    """Shown while the ruler is in use."""
+
+    def __init__(
+        self, session: ViewerSession, connections: SignalConnections, ruler: Ruler
+    ) -> None:
+        super().__init__()
+        self._session, self._ruler = session, ruler
+        self.instruction_label = QLabel()
+        self.instruction_label.setWordWrap(True)
+        self.length_field = QDoubleSpinBox()
+        self.length_field.setDecimals(3)
+        self.length_field.setRange(0.0, 1_000_000.0)
+        self.length_field.setToolTip("How long the line is in truth.")
+        self.unit_combo = QComboBox()
+        self.unit_combo.addItems(list(LENGTH_UNITS))
+        self.apply_button = QPushButton("Set")
+        self.apply_button.setToolTip("Take the pixel size from the line, and remember it.")
+        self.cancel_button = QPushButton("Cancel")
+        self.cancel_button.setToolTip("Take the line away and leave the pixel size as it is (Esc).")
+        row = QHBoxLayout()
+        row.addWidget(self.length_field, 1)
+        for widget in (self.unit_combo, self.apply_button, self.cancel_button):
+            row.addWidget(widget)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addWidget(self.instruction_label)
+        layout.addLayout(row)
+        self.apply_button.clicked.connect(self._apply_length)
+        self.cancel_button.clicked.connect(ruler.cancel)
+        line = self.length_field.lineEdit()
+        if line is not None:
+            line.returnPressed.connect(self._apply_length)
+        connections.connect(self.refresh, ruler.changed)
+        self.refresh()
+
+    def refresh(self) -> None:
+        ruler = self._ruler
+        self.setVisible(ruler.busy)
+        if not ruler.busy:
+            self.length_field.setValue(0)
+            return
+        drawn = ruler.length_px > 0
+        self.apply_button.setEnabled(drawn)
+        self.instruction_label.setText(
+            f"The line is {ruler.length_px:,.0f} px{self._format_current_length()}. Type its true length; its ends "
+            "can be moved."
+            if drawn
+            else "Draw a line over something whose length you know: a scale bar, the field of a "
+            "spot array, the width of the section. The longer, the better."
+        )
+
+    def _format_current_length(self) -> str:
+        slide = self._session.slide
+        if slide is None or slide.pixel_size is None:
+            return ""
+        return f", {self._ruler.format_length()} at {slide.mpp:.4g} um/px"
+
+    def _apply_length(self) -> None:
+        try:
+            self._ruler.set_length(
+                self.length_field.value() * LENGTH_UNITS[self.unit_combo.currentText()]
+            )
+        except DkanError as error:
+            self._session.show_message(str(error), warning=True)
+
+    def keyPressEvent(self, event: QKeyEvent) -> None:
+        if event.key() == Qt.Key.Key_Escape:
+            self._ruler.cancel()
+        else:
+            super().keyPressEvent(event)
+
+
+DEFAULT_MPP = 0.5  # a 20x scan, offered where nothing is known
+
+
+class SlideBox(QWidget):
+    """Which slide is meant, what a pixel of it measures and where that number is from."""
+
+    def __init__(self, session: ViewerSession, connections: SignalConnections) -> None:
+        super().__init__()
+        self._session = session
+        self.slide_combo = QComboBox()
+        make_shrinkable(self.slide_combo)
+        self.slide_combo.setToolTip("Slides open in this window; drag one in to add it.")
+        self.pixel_size_label = QLabel()
+        self.pixel_size_label.setWordWrap(True)
+        self.change_button = QPushButton("change")
+        self.change_button.setFlat(True)
+        self.ruler_button = QPushButton("ruler")
+        self.ruler_button.setFlat(True)
+        self.ruler_button.setCheckable(True)
+        set_tooltip(
+            self.ruler_button,
+            "Draw a line on the slide and type its length: sets or checks the pixel size ({key}).",
+            "ruler",
+            connections,
+        )
+        self.ruler = Ruler(session, connections)
+        self.ruler_box = RulerBox(session, connections, self.ruler)
+        self.pixel_size_field = QDoubleSpinBox()
+        self.pixel_size_field.setDecimals(4)
+        self.pixel_size_field.setRange(0.0, 1000.0)
+        self.pixel_size_field.setSingleStep(0.05)
+        self.pixel_size_field.setSuffix(" um/px")
+        self.pixel_size_field.setToolTip("0.25 for a 40x scan, 0.5 for 20x, 1 for 10x.")
+        self.apply_button = QPushButton("Set pixel size")
+        self.reset_button = QPushButton("Reset")
+        self._entry_row = QWidget()
+
+        ask = QHBoxLayout(self._entry_row)
+        ask.setContentsMargins(0, 0, 0, 0)
+        ask.addWidget(self.pixel_size_field, 1)
+        ask.addWidget(self.apply_button)
+        ask.addWidget(self.reset_button)
+        line = QHBoxLayout()
+        line.addWidget(self.pixel_size_label, 1)
+        line.addWidget(self.ruler_button, 0, Qt.AlignmentFlag.AlignRight)
+        line.addWidget(self.change_button, 0, Qt.AlignmentFlag.AlignRight)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addWidget(self.slide_combo)
+        layout.addLayout(line)
+        layout.addWidget(self._entry_row)
+        layout.addWidget(self.ruler_box)
+
+        self.slide_combo.activated.connect(self._on_slide_chosen)
+        self.change_button.clicked.connect(self._toggle_entry)
+        self.apply_button.clicked.connect(self._apply_pixel_size)
+        self.reset_button.clicked.connect(session.viewer_slides.reset_mpp)
+        self.ruler_button.clicked.connect(self.toggle_ruler)
+        connections.connect(self.refresh, session.slides_changed, session.slide_changed)
+        connections.connect(self._refresh_ruler_button, self.ruler.changed)
+        self.refresh()
+
+    def toggle_ruler(self) -> None:
+        """Begin with the ruler, or put it away."""
+        if self.ruler.busy:
+            self.ruler.cancel()
+        else:
+            self.ruler.start()
+        self._refresh_ruler_button()
+
+    def _refresh_ruler_button(self) -> None:
+        self.ruler_button.setChecked(self.ruler.busy)
+
+    def refresh(self) -> None:
+        session, slide = self._session, self._session.slide
+        self.slide_combo.clear()
+        for each in session.slides:
+            self.slide_combo.addItem(each.layer.name)
+        self.slide_combo.setEnabled(bool(session.slides))
+        self.change_button.setVisible(slide is not None and slide.pixel_size is not None)
+        self.ruler_button.setVisible(slide is not None)
+        self._entry_row.setVisible(slide is not None and slide.pixel_size is None)
+        if slide is None:
+            self.slide_combo.addItem("no slide yet")
+            self.pixel_size_label.setText(
+                "Drag an H&E slide onto the window, or File > Open Sample."
+            )
+            return
+        self.slide_combo.setCurrentIndex(session.slides.index(slide))
+        size = slide.pixel_size
+        if size is None:
+            note = slide.slide.pixel_size_note or "The file does not state its pixel size."
+            self.pixel_size_label.setText(
+                f"{note} Enter it once, or measure it with the ruler; it is remembered. "
+                "(40x is about 0.25)"
+            )
+            self.pixel_size_field.setValue(DEFAULT_MPP)
+        else:
+            self.pixel_size_label.setText(format_pixel_size(size, slide.native_pixel_size))
+            self.pixel_size_field.setValue(size.mpp)
+        self.reset_button.setVisible(size is not None and size.origin in USER_ORIGINS)
+        stated = (
+            "as it was: unknown"
+            if slide.native_pixel_size is None
+            else format_pixel_size(slide.native_pixel_size, None)
+        )
+        self.reset_button.setToolTip(f"Forget it, and go back to {stated}.")
+
+    def _on_slide_chosen(self, index: int) -> None:
+        if index < len(self._session.slides):
+            self._session.choose_slide(self._session.slides[index])
+
+    def _toggle_entry(self) -> None:
+        self._entry_row.setVisible(not self._entry_row.isVisible())
+
+    def _apply_pixel_size(self) -> None:
+        try:
+            self._session.set_mpp(self.pixel_size_field.value())
+        except DkanError as error:
+            self._session.show_message(str(error), warning=True)
+        else:
+            self._session.show_message("")

@@ -1,0 +1,134 @@
+"""Warnings about a slide that differs from the training data of the checkpoint."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+from qtpy.QtWidgets import QLabel
+
+from ....inference.target import Target, target_from_region
+from ...jobs.prefetcher import YIELD_SECONDS, Prefetcher
+from ...jobs.worker import JobFailure, JobRunner
+from ...session.viewer_session import ViewerSession
+from ...session.viewer_slides import ViewerSlide
+from ...widgets.signal_connections import SignalConnections
+from ...widgets.theme_colors import WARNING_COLOR, set_text_color
+
+if TYPE_CHECKING:
+    from ....inference.predictor import Predictor
+
+
+SAMPLE_TILES = 64  # tiles of the tissue, predicted to see what the slide is like
+SAMPLE_SEED = 2021
+
+
+class SlideCheckBanner(QLabel):
+    """Looks at some tiles of a slide once everything is ready, and says what is unusual."""
+
+    def __init__(
+        self, session: ViewerSession, connections: SignalConnections, prefetcher: Prefetcher
+    ) -> None:
+        super().__init__()
+        self.setWordWrap(True)
+        set_text_color(self, WARNING_COLOR)
+        self.setVisible(False)
+        self._session, self._prefetcher = session, prefetcher
+        self._runner = JobRunner("looking at the slide")
+        self._checked_key: tuple[object, ...] | None = None  # what the sentence is about
+        connections.connect(self._start_check, prefetcher.changed)
+        connections.connect(
+            self._on_inputs_changed, session.slide_changed, session.checkpoint_changed
+        )
+        self._scale_warning = ""
+        self._on_inputs_changed()
+
+    @property
+    def busy(self) -> bool:
+        return self._runner.busy
+
+    def stop_jobs(self) -> None:
+        self._runner.cancel()
+        self._runner.wait()
+
+    def _on_inputs_changed(self) -> None:
+        if self._check_key() != self._checked_key:
+            self._runner.cancel()
+            self._checked_key = None
+            self._scale_warning = self._check_pixel_size()
+            self._show_warning("")
+
+    def _check_pixel_size(self) -> str:
+        from ....quality.slide_checks import check_pixel_size
+
+        slide, checkpoint = self._session.slide, self._session.checkpoint
+        if slide is None or slide.pixel_size is None or checkpoint is None:
+            return ""
+        size = slide.slide
+        return check_pixel_size(checkpoint, slide.pixel_size, size.width, size.height)
+
+    def _start_check(self) -> None:
+        session, slide = self._session, self._session.slide
+        checkpoint, key = session.checkpoint, self._check_key()
+        if self._prefetcher.busy or self._runner.busy or key is None or key == self._checked_key:
+            return
+        if not session.settings.warm_up or slide is None or checkpoint is None:
+            return
+        if checkpoint.reference is None:
+            return
+        self._checked_key = key
+        mpp = (
+            None if self._scale_warning else slide.mpp
+        )  # what was said of the scale is not said twice
+
+        def job() -> Iterator[str]:
+            from ....quality.slide_checks import check_domain_shift
+
+            predictor = session.get_predictor(slide, checkpoint)
+            target = _sample_tissue_tiles(predictor, slide)
+            if target is None:
+                return
+            evidence = []
+            for update in predictor.stream(target, genes=()):
+                while self._runner.is_any_other_busy():  # gives way to whatever is waited for
+                    time.sleep(YIELD_SECONDS)
+                    yield ""
+                if update.qc_features is not None:
+                    evidence.append(update.qc_features)
+                yield ""
+            if evidence:
+                yield check_domain_shift(checkpoint, np.concatenate(evidence), mpp)
+
+        self._runner.start(job, self._show_warning, self._on_job_end)
+
+    def _check_key(self) -> tuple[object, ...] | None:
+        session, slide = self._session, self._session.slide
+        if slide is None or slide.pixel_size is None or session.checkpoint is None:
+            return None
+        return id(slide), slide.pixel_size, session.checkpoint.sha256
+
+    def _show_warning(self, warning: str) -> None:
+        text = " ".join(s for s in (self._scale_warning, warning) if s)
+        self.setText(text)
+        self.setVisible(bool(text))
+
+    def _on_job_end(self, failure: JobFailure | None) -> None:
+        """What a person does next tells them of a damaged slide; this look was only ours."""
+        if failure is not None:
+            self._show_warning("")
+
+
+def _sample_tissue_tiles(predictor: Predictor, slide: ViewerSlide) -> Target | None:
+    """Tiles all over the tissue; None where there is no tissue."""
+    if predictor.precomputed_features is not None:
+        target = predictor.precomputed_features.target_from_region()
+    elif predictor.tissue.is_empty:
+        return None
+    else:
+        size = slide.slide.width, slide.slide.height
+        pitch = predictor.checkpoint.spot_pitch_um
+        target = target_from_region(predictor.tissue, pitch, slide.mpp, *size, predictor.tissue)
+    chosen = np.random.default_rng(SAMPLE_SEED).permutation(len(target))[:SAMPLE_TILES]
+    return target.take(np.sort(chosen))

@@ -1,0 +1,286 @@
+"""Selection of the prediction target, its size and duration, and the buttons that start and stop."""
+
+from __future__ import annotations
+
+from napari.layers import Labels, Layer, Points, Shapes
+from qtpy.QtCore import QTimer
+from qtpy.QtWidgets import (
+    QButtonGroup,
+    QComboBox,
+    QGridLayout,
+    QHBoxLayout,
+    QLabel,
+    QProgressBar,
+    QPushButton,
+    QRadioButton,
+    QVBoxLayout,
+    QWidget,
+)
+
+from ....errors import DkanError
+from ....inference.device import format_device_name, resolve_device_name
+from ....inference.target import Target
+from ...jobs.prediction_jobs import PredictionJobs
+from ...jobs.prefetcher import Prefetcher
+from ...jobs.target_from_layers import target_from_layers
+from ...layers.region_layers import LabelOutlines
+from ...plugin.shortcut_actions import ACTION_BY_NAME, set_tooltip
+from ...session.viewer_session import ViewerSession
+from ...session.viewer_settings import TargetMode
+from ...widgets.qt_utils import make_shrinkable
+from ...widgets.signal_connections import SignalConnections
+from ..regions.region_box import RegionBox
+
+MODE_OF_ACTION = {  # by the action that chooses it
+    "where_click": TargetMode.CLICK,
+    "where_spots": TargetMode.SPOTS,
+    "where_region": TargetMode.REGION,
+    "where_tissue": TargetMode.TISSUE,
+}
+PLAN_DELAY_MS = 120  # wait this long after the last change before counting tiles
+
+
+class TargetBox(QWidget):
+    """Click, Spots layer, Region or Whole tissue; the plan; Predict and Cancel."""
+
+    def __init__(
+        self,
+        session: ViewerSession,
+        connections: SignalConnections,
+        jobs: PredictionJobs,
+        prefetcher: Prefetcher,
+    ) -> None:
+        super().__init__()
+        self._session, self._connections, self._jobs, self._prefetcher = (
+            session,
+            connections,
+            jobs,
+            prefetcher,
+        )
+        self._target: Target | None = None
+        self._label_regions = LabelOutlines()
+        self._connected_layers: set[int] = set()
+
+        self.mode_buttons = {where: QRadioButton(str(where)) for where in TargetMode}
+        self.mode_group = QButtonGroup(self)
+        for row, button in enumerate(self.mode_buttons.values()):
+            self.mode_group.addButton(button, row)
+        self.points_combo = QComboBox()
+        make_shrinkable(self.points_combo)
+        self.points_combo.setToolTip("The Points layer that holds the spots.")
+        self.region_row = RegionBox(session, connections)
+        self.draw_button = self.region_row.draw_button
+        self.edit_button = QPushButton("Edit outline")
+        self.edit_button.setToolTip(
+            "Show what was found to be tissue as shapes that can be edited."
+        )
+        self.plan_label = QLabel()
+        self.plan_label.setWordWrap(True)
+        self.predict_button = QPushButton("Predict")
+        self.predict_button.setDefault(True)
+        self.cancel_button = QPushButton("Cancel")
+        set_tooltip(
+            self.predict_button, "Predict what stands above ({key})", "predict", connections
+        )
+        set_tooltip(
+            self.cancel_button, "Stop; what is finished stays ({key})", "cancel", connections
+        )
+        for name, where in MODE_OF_ACTION.items():
+            set_tooltip(
+                self.mode_buttons[where],
+                f"{ACTION_BY_NAME[name].description} ({{key}})",
+                name,
+                connections,
+            )
+        self.retry_button = QPushButton()
+        self.retry_button.setToolTip("Read the tiles again that could not be read.")
+        self.progress_bar = QProgressBar()
+        self.progress_bar.setTextVisible(False)
+        self.progress_bar.setMaximumHeight(8)
+        self.progress_label = QLabel()
+
+        places = QGridLayout()
+        extras = {
+            TargetMode.SPOTS: self.points_combo,
+            TargetMode.REGION: self.region_row,
+            TargetMode.TISSUE: self.edit_button,
+        }
+        for row, (where, button) in enumerate(self.mode_buttons.items()):
+            places.addWidget(button, row, 0)
+            if where in extras:
+                places.addWidget(extras[where], row, 1)
+        run = QHBoxLayout()
+        run.addWidget(self.predict_button, 2)
+        run.addWidget(self.cancel_button, 1)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addLayout(places)
+        layout.addWidget(self.plan_label)
+        layout.addLayout(run)
+        layout.addWidget(self.retry_button)
+        layout.addWidget(self.progress_bar)
+        layout.addWidget(self.progress_label)
+
+        self._plan_timer = QTimer(self)
+        self._plan_timer.setSingleShot(True)
+        self._plan_timer.setInterval(PLAN_DELAY_MS)
+        self._plan_timer.timeout.connect(self.update_plan)
+        self.mode_group.idClicked.connect(self._on_mode_clicked)
+        self.points_combo.activated.connect(self._plan_timer.start)
+        self.edit_button.clicked.connect(self.region_row.add_tissue_outline)
+        self.predict_button.clicked.connect(self.start_prediction)
+        self.cancel_button.clicked.connect(jobs.cancel)
+        self.retry_button.clicked.connect(jobs.retry_failed)
+        connections.connect(
+            self.schedule_plan,
+            session.slide_changed,
+            session.tissue_edited,
+            session.checkpoint_changed,
+            session.settings_changed,
+            prefetcher.changed,
+            self._label_regions.changed,
+        )
+        connections.connect(self.refresh, jobs.changed, session.overlays_changed)
+        layers = session.viewer.layers
+        connections.connect(self._on_layers_changed, layers.events.inserted, layers.events.removed)
+        connections.connect(self._on_active_layer_changed, layers.selection.events.active)
+        self._on_layers_changed()
+        self.refresh()
+        self.update_plan()
+
+    def stop(self) -> None:
+        """Plan nothing any more: the panel is going."""
+        self._plan_timer.stop()
+        self._plan_timer.timeout.disconnect(self.update_plan)
+        self._label_regions.close()
+
+    # ---- choosing --------------------------------------------------------------------
+
+    def _on_mode_clicked(self, row: int) -> None:
+        where = list(TargetMode)[row]
+        self._session.change_settings(where=where)
+        if where is TargetMode.REGION and self.regions_layer() is None:
+            self.region_row.start_drawing()
+
+    def _on_active_layer_changed(self, event: object = None) -> None:
+        """Another layer of regions may be the chosen one now."""
+        if self._session.settings.where is TargetMode.REGION:
+            self.schedule_plan()
+
+    def regions_layer(self) -> Shapes | Labels | None:
+        """The layer whose regions are predicted."""
+        return self.region_row.get_region_layer()
+
+    def _points_layer(self) -> Points | None:
+        return self.points_combo.currentData()
+
+    def _on_layers_changed(self, event: object = None) -> None:
+        results = {id(o.layer) for o in self._session.overlays}
+        chosen = self._points_layer()
+        self.points_combo.clear()
+        for layer in self._session.viewer.layers:
+            if isinstance(layer, Points | Shapes | Labels):
+                self._connect_layer(layer)
+            shows_results = id(layer) in results or "napari-dkan" in layer.metadata
+            if isinstance(layer, Points) and not shows_results:
+                self.points_combo.addItem(layer.name, layer)
+                if layer is chosen:
+                    self.points_combo.setCurrentIndex(self.points_combo.count() - 1)
+        self.schedule_plan()
+
+    def _connect_layer(self, layer: Layer) -> None:
+        if id(layer) not in self._connected_layers:
+            self._connected_layers.add(id(layer))
+            self._connections.connect(self.schedule_plan, layer.events.data)
+            self._connections.connect(self._on_layers_changed, layer.events.name)
+
+    # ---- the plan --------------------------------------------------------------------
+
+    def schedule_plan(self, event: object = None) -> None:
+        self._plan_timer.start()
+
+    def update_plan(self) -> None:
+        """Count the tiles of what is chosen and say how long they will take."""
+        self.mode_buttons[self._session.settings.where].setChecked(True)
+        try:
+            layers = self._points_layer(), self.regions_layer()
+            self._target = target_from_layers(self._session, *layers, self._label_regions)
+            text = self._describe_plan(self._target)
+        except DkanError as error:
+            self._target, text = None, str(error)
+        self.plan_label.setText(text)
+        self.refresh()
+
+    def _describe_plan(self, target: Target | None) -> str:
+        session = self._session
+        if session.slide is None or session.checkpoint is None:
+            return ""
+        if session.slide.pixel_size is None:
+            return "Waiting for the pixel size."
+        on_device = f", on {format_device_name(resolve_device_name(session.settings.device))}"
+        if session.settings.where is TargetMode.CLICK:
+            waiting = " Getting ready ..." if self._prefetcher.busy else ""
+            return f"Click on tissue to predict the spot there{on_device}.{waiting}"
+        if target is None and session.feature_files.get(session.slide) is not None:
+            return "Reading the features ..."
+        if target is None and session.slide.tissue is not None:
+            return "Following the labels ..."
+        if target is None:
+            return "Looking for the tissue ..."
+        patch = f"{session.checkpoint.patch.um:.0f} um"
+        every = f", every {target.grid.pitch_um:.0f} um" if target.grid is not None else ""
+        rate = session.tile_rates.get(session.rate_key())
+        time = "" if rate is None else f", about {format_duration(len(target) / rate)}"
+        kind = "spots" if target.grid is None else "tiles"
+        return f"{len(target):,} {kind} of {patch}{every}{time}{on_device}"
+
+    def start_prediction(self) -> None:
+        """Predict what the plan says, as it is now."""
+        self._plan_timer.stop()
+        self.update_plan()
+        if self._target is None:
+            self._session.show_message(self.plan_label.text(), warning=True)
+            return
+        try:
+            self._jobs.predict(self._target, str(self._session.settings.where).lower())
+        except DkanError as error:
+            self._session.show_message(str(error), warning=True)
+
+    # ---- progress --------------------------------------------------------------------
+
+    def refresh(self) -> None:
+        progress, busy = self._jobs.progress, self._jobs.busy
+        self.cancel_button.setEnabled(busy)
+        self.predict_button.setEnabled(not busy and self._target is not None)
+        self.progress_bar.setVisible(busy)
+        self.progress_label.setVisible(busy)
+        failed = 0 if busy else self._jobs.failed_count
+        self.retry_button.setVisible(failed > 0)
+        self.retry_button.setText(f"Try {failed:,} failed tiles again")
+        if progress is None:
+            return
+        self.progress_bar.setRange(0, progress.total)
+        self.progress_bar.setValue(progress.done)
+        doing = {
+            "starting": "starting",
+            "context": "reading the slide",
+            "rough": "rough map",
+        }.get(progress.stage, "")
+        parts = [f"{100 * progress.done // max(progress.total, 1)} %"]
+        if doing:
+            parts = [doing, *parts]
+        if progress.tiles_per_s is not None and progress.remaining_s is not None:
+            parts += [
+                f"{progress.tiles_per_s:.0f} tiles/s",
+                f"{format_duration(progress.remaining_s)} left",
+            ]
+        self.progress_label.setText("   ".join(parts))
+
+
+def format_duration(seconds: float) -> str:
+    """A time as a person says it: ``8 s``, ``3 min``, ``1.5 h``."""
+    if seconds < 90:
+        return f"{max(1, round(seconds))}\u00a0s"  # a number stays with its unit
+    if seconds < 5400:
+        return f"{seconds / 60:.0f}\u00a0min"
+    return f"{seconds / 3600:.1f}\u00a0h"

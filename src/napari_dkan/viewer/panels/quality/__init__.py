@@ -1,0 +1,1 @@
+"""Quality-control panel: measured and predicted expression side by side."""

@@ -1,0 +1,1 @@
+"""Boxes of the quality-control panel, one file each."""

@@ -1,0 +1,106 @@
+"""Predict the same tiles or spots with a second checkpoint, in a worker thread."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ....layers.prediction_overlay import GridOverlay
+from ....session.viewer_session import ViewerSession
+from ....session.viewer_slides import ViewerSlide
+from ....widgets.gl_compat import import_torch
+from ...predict.model_box import is_trained_on
+from ..data.tile_map_lookup import decode_all_genes
+
+if TYPE_CHECKING:
+    from .....inference.prediction import Prediction
+    from .....inference.predictor import Predictor
+    from .....inference.target import Target
+    from .....model import Checkpoint
+    from .....quality.comparison import Comparison
+    from .....quality.model_comparison import ModelComparison
+
+
+@dataclass(frozen=True)
+class ModelComparisonProgress:
+    """What is being done, for people; total 0 where nobody knows how far it is."""
+
+    description: str
+    done: int = 0
+    total: int = 0
+
+
+@dataclass(frozen=True)
+class ModelComparisonResult:
+    """Two checkpoints on one slide.
+
+    figures : at the measured spots where there are any, else at the tiles. on_map : at the tiles
+    of a map where there is one, else the same as figures. target : the places of on_map.
+    comparison : of the first checkpoint, where spots are measured. scale : what the values are.
+    trained : titles of those that were trained on this very slide.
+    """
+
+    table_comparison: ModelComparison
+    map_comparison: ModelComparison
+    slide: ViewerSlide
+    target: Target
+    comparison: Comparison | None
+    label_scale_name: str
+    titles_trained_on_slide: tuple[str, ...] = ()
+
+
+def compare_checkpoints(
+    session: ViewerSession,
+    slide: ViewerSlide,
+    checkpoint: Checkpoint,
+    path: Path,
+    comparison: Comparison | None,
+    tile_overlay: GridOverlay | None,
+) -> Iterator[ModelComparisonProgress | ModelComparisonResult]:
+    """Predict with the checkpoint at ``path`` where the first one already has. Raises DkanError."""
+    import_torch()
+    from .....inference.device import reserve_cpu_core
+    from .....inference.predictor import Predictor
+    from .....model import load_checkpoint
+    from .....quality.model_comparison import compare_models
+
+    yield ModelComparisonProgress(f"Loading {path.name}")
+    other = load_checkpoint(path)
+    reserve_cpu_core()
+    settings = session.settings
+    options = settings.device, settings.encoder_weights, settings.store
+    predictor = Predictor(slide.slide, other, slide.mpp, session.get_tissue(slide), *options)
+    at_spots = on_map = None
+    if comparison is not None:
+        second = yield from _predict_target(predictor, comparison.prediction, slide, "spots")
+        at_spots, target = compare_models(comparison.prediction, second, comparison), second.target
+    if tile_overlay is not None:
+        first = decode_all_genes(tile_overlay)
+        second = yield from _predict_target(predictor, first, slide, "tiles")
+        on_map, target = compare_models(first, second), first.target
+    figures = at_spots or on_map
+    if figures is not None:
+        scale = checkpoint.label_scale.name
+        both = zip(figures.titles, (checkpoint, other), strict=True)
+        trained = tuple(title for title, c in both if is_trained_on(c, slide.slide))
+        shown = on_map or figures
+        target = target.take(shown.spot_rows)
+        yield ModelComparisonResult(figures, shown, slide, target, comparison, scale, trained)
+
+
+def _predict_target(
+    predictor: Predictor, first: Prediction, slide: ViewerSlide, what: str
+) -> Generator[ModelComparisonProgress, None, Prediction]:
+    """The second checkpoint's prediction at the places of the first one's; returns it."""
+    from .....inference.predict import create_empty_prediction
+
+    assert slide.pixel_size is not None
+    target = first.target
+    prediction, _ = create_empty_prediction(predictor, target, slide.pixel_size.origin)
+    for update in predictor.stream(target):
+        prediction.apply_update(replace(update, gene_columns=None))
+        done = int(prediction.predicted_mask.sum())
+        yield ModelComparisonProgress(f"Predicting {len(target):,} {what}", done, len(target))
+    return prediction

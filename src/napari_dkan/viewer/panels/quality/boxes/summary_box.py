@@ -1,0 +1,182 @@
+"""Box with the summary over all genes: verdict, metrics, histogram and worst regions."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import QComboBox, QHBoxLayout, QLabel, QVBoxLayout, QWidget
+
+from ....layers.spot_layers import RegionOutline
+from ....session.viewer_session import ViewerSession
+from ....widgets.correlation_plots import CorrelationHistogram
+from ....widgets.metrics_table import NO_VALUE
+from ....widgets.qt_utils import make_shrinkable
+from ....widgets.signal_connections import SignalConnections
+from ....widgets.theme_colors import (
+    LINK_COLOR,
+    WARNING_COLOR,
+    color_for_theme,
+    connect_theme_change,
+    set_text_color,
+)
+from ..data.comparison_metrics import ComparisonMetrics
+from ..quality_controller import QualityController
+
+if TYPE_CHECKING:
+    from .....quality.comparison import ErrorRegion
+    from .....quality.gene_metrics import ComparisonSummary, MethodMetrics
+
+
+TRAINED_ON_SLIDE = "This slide was trained on: its figures are no measure of quality."
+SUMMARY_COLUMNS = {
+    "ALL": ("pcc_all", "mean correlation over all genes"),
+    "HPG": ("pcc_hpg", "the 50 best predicted genes"),
+    "HEG": ("pcc_heg", "the 50 genes of highest mean"),
+    "HVG": ("pcc_hvg", "the 50 genes of highest variance"),
+    "MSE": ("mse", "mean squared error on the label scale"),
+}
+
+
+class SummaryBox(QWidget):
+    """What the comparison comes to, beside ridge and what the card leads to expect."""
+
+    def __init__(
+        self,
+        session: ViewerSession,
+        quality: QualityController,
+        connections: SignalConnections,
+        metrics: ComparisonMetrics,
+    ) -> None:
+        super().__init__()
+        self._session, self._quality, self._metrics = session, quality, metrics
+        self.outline = RegionOutline(session)
+        self.verdict_label = QLabel()
+        self.trained_label = QLabel(TRAINED_ON_SLIDE)
+        set_text_color(self.trained_label, WARNING_COLOR)
+        self.notes_label = QLabel()
+        self.metrics_label = QLabel()
+        self.metrics_label.setTextFormat(Qt.TextFormat.RichText)
+        self.metrics_label.setToolTip("\n".join(f"{k}: {v[1]}" for k, v in SUMMARY_COLUMNS.items()))
+        for label in (self.verdict_label, self.trained_label, self.notes_label):
+            label.setWordWrap(True)
+            label.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+        self.histogram = CorrelationHistogram()
+        self.region_scope_combo = QComboBox()
+        self.region_scope_combo.addItems(["over all genes", "of this gene"])
+        make_shrinkable(self.region_scope_combo)
+        self.worst_regions_label = QLabel()
+        self.worst_regions_label.setWordWrap(True)
+        self.worst_regions_label.setToolTip(
+            "Click to look at these spots; their mean squared error is given."
+        )
+        self.worst_regions_label.setTextFormat(Qt.TextFormat.RichText)
+        reach = Qt.TextInteractionFlag
+        self.worst_regions_label.setTextInteractionFlags(
+            reach.LinksAccessibleByMouse | reach.LinksAccessibleByKeyboard
+        )
+        self._regions_row = QWidget()
+        line = QHBoxLayout(self._regions_row)
+        line.setContentsMargins(0, 0, 0, 0)
+        line.addWidget(QLabel("Largest errors"))
+        line.addWidget(self.region_scope_combo, 1)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        for widget in (
+            self.trained_label,
+            self.verdict_label,
+            self.metrics_label,
+            self.notes_label,
+            self.histogram,
+            self._regions_row,
+            self.worst_regions_label,
+        ):
+            layout.addWidget(widget)
+        self.region_scope_combo.activated.connect(lambda row: metrics.set_region_scope(bool(row)))
+        self.worst_regions_label.linkActivated.connect(lambda link: self.show_region(int(link)))
+        connections.connect(self.refresh, metrics.changed)
+        connections.connect(self._list_regions, metrics.regions_changed)
+        connections.connect(self._mark_gene, session.gene_changed)
+        connect_theme_change(self.worst_regions_label, self._list_regions)
+        self.refresh()
+
+    def refresh(self) -> None:
+        summary, comparison = self._metrics.summary, self._metrics.comparison
+        there = summary is not None
+        for widget in (self.metrics_label, self.histogram, self._regions_row):
+            widget.setVisible(there)
+        self.trained_label.setVisible(summary is not None and summary.seen_in_training)
+        if summary is None or comparison is None:
+            self.verdict_label.setText("Computing the figures ..." if self._metrics.busy else "")
+            self.verdict_label.setVisible(self._metrics.busy)
+            self.notes_label.hide()
+            self.outline.remove()
+            return
+        self.verdict_label.setVisible(True)
+        # being trained on is said above, in orange
+        self.verdict_label.setText(replace(summary, seen_in_training=False).format_verdict())
+        notes = [n for n in comparison.caveats if not (summary.seen_in_training and "trained" in n)]
+        self.notes_label.setText("\n".join(notes))
+        self.notes_label.setVisible(bool(notes))
+        self.metrics_label.setText(summary_to_html(summary))
+        table = comparison.metrics_per_gene
+        pcc, ridge = (np.array([getattr(f, n) for f in table]) for n in ("pcc", "ridge_pcc"))
+        self.histogram.set_correlations(pcc, ridge)
+        self._mark_gene()
+
+    def _mark_gene(self) -> None:
+        comparison, gene = self._metrics.comparison, self._session.gene
+        if comparison is not None:
+            known = gene in comparison.panel
+            row = comparison.panel.row(gene or "") if known else None
+            self.histogram.set_marked_pcc(
+                float("nan") if row is None else comparison.metrics_per_gene[row].pcc
+            )
+
+    def _list_regions(self) -> None:
+        colour = color_for_theme(self, LINK_COLOR)
+        links = [
+            f'{i + 1}. <a href="{i}" style="color: {colour};">{_describe_region(region)}</a>'
+            for i, region in enumerate(self._metrics.worst_regions)
+        ]
+        self.worst_regions_label.setText("<br>".join(links))
+        self.worst_regions_label.setVisible(bool(links))
+
+    def show_region(self, index: int) -> None:
+        """Look at one of the worst regions."""
+        comparison, section = self._metrics.comparison, self._quality.section
+        if comparison is not None and section is not None and section.slide is not None:
+            self.outline.show(self._metrics.worst_regions[index], comparison.spots, section.slide)
+
+
+def summary_to_html(summary: ComparisonSummary) -> str:
+    """The figures of each method as a small table."""
+    titles = "".join(
+        f'<td align="right" style="padding-left: 9px;">{t}</td>' for t in SUMMARY_COLUMNS
+    )
+    rows = [f"<tr><td>PCC</td>{titles}</tr>"]
+    methods = (
+        ("<b>DKAN</b>", summary.dkan),
+        ("ridge", summary.ridge),
+        ("card: DKAN", summary.card_dkan),
+        ("card: ridge", summary.card_ridge),
+    )
+    rows += [_method_row(name, method) for name, method in methods if method is not None]
+    return f'<table cellspacing="0">{"".join(rows)}</table>'
+
+
+def _method_row(name: str, method: MethodMetrics) -> str:
+    cells = []
+    for key, _ in SUMMARY_COLUMNS.values():
+        value = getattr(method, key)
+        text = NO_VALUE if value is None or value != value else f"{value:.2f}"
+        if key == "mse" and text != NO_VALUE:
+            text = f"{value:.3f}"
+        cells.append(f'<td align="right" style="padding-left: 9px;">{text}</td>')
+    return f"<tr><td>{name}</td>{''.join(cells)}</tr>"
+
+
+def _describe_region(region: ErrorRegion) -> str:
+    return f"{len(region.spot_rows)} spots, {region.relative_mse:.1f} times the average"

@@ -1,0 +1,230 @@
+"""Metrics of a comparison: gene table, summary and worst regions, computed in a worker thread."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+from psygnal import Signal
+
+from ....jobs.worker import JobFailure, JobRunner
+from ....session.viewer_session import ViewerSession
+from ....widgets.metrics_table import (
+    MetricColumn,
+    MetricsTableData,
+    format_metric,
+    make_metric_column,
+)
+from ....widgets.signal_connections import SignalConnections
+from ..quality_controller import QualityController
+
+if TYPE_CHECKING:
+    from .....quality.comparison import Comparison, ErrorRegion
+    from .....quality.gene_metrics import ComparisonSummary, GeneMetrics
+
+
+INTERVAL_INCLUDES_ZERO = (
+    "The 95 % interval does not lie above 0: this gene may not be predicted here at all."
+)
+BELOW_RIDGE = "The ridge baseline does better than DKAN on this gene."
+NO_VARIANCE = "Measured or predicted is the same at all spots, so there is no correlation."
+CARD_BELOW_RIDGE = "On held-out sections DKAN did no better than ridge on this gene."
+
+
+def make_gene_table(comparison: Comparison) -> MetricsTableData:
+    """One row per gene that is both measured and predicted, in the panel's order."""
+    table = comparison.metrics_per_gene
+    pcc, low, high, ridge = (
+        _metric_values(table, name) for name in ("pcc", "low", "high", "ridge_pcc")
+    )
+    expected, expected_ridge = (
+        _metric_values(table, name) for name in ("expected_pcc", "expected_ridge_pcc")
+    )
+    unsure = (low <= 0) | (pcc <= 0)
+    constant = np.isnan(pcc)
+    below = ridge > pcc
+    doubtful = expected_ridge >= expected
+    spots = len(comparison.spots)
+    columns = (
+        MetricColumn(
+            "PCC [95 %]",
+            f"Pearson correlation of measured and predicted values over {spots:,} spots, with "
+            "its 95 % interval (from drawing spatial blocks again and again, since neighbours "
+            "are not independent)",
+            pcc,
+            lambda row: _format_interval(pcc[row], low[row], high[row]),
+            unsure,
+            INTERVAL_INCLUDES_ZERO,
+        ),
+        make_metric_column(
+            "ridge",
+            "PCC of the ridge baseline: a linear model on the same tiles, trained on the same "
+            "sections; what DKAN has to beat",
+            ridge,
+            warning_mask=below,
+            warning=BELOW_RIDGE,
+        ),
+        make_metric_column(
+            "card",
+            "PCC to be expected: what DKAN reached on held-out sections, from the checkpoint's "
+            "card",
+            expected,
+            warning_mask=doubtful,
+            warning=CARD_BELOW_RIDGE,
+        ),
+        make_metric_column(
+            "card ridge", "What ridge reached on the same held-out sections", expected_ridge
+        ),
+        _metric_column(table, "Spearman", "spearman", "Rank correlation over the same spots"),
+        _metric_column(
+            table, "ridge Sp.", "ridge_spearman", "Rank correlation of the ridge baseline"
+        ),
+        _metric_column(table, "MSE", "mse", "Mean squared error on the label scale", ".3f"),
+        _metric_column(table, "ridge MSE", "ridge_mse", "Mean squared error of ridge", ".3f"),
+        _metric_column(table, "mean", "mean", "Mean of the measured values"),
+        _metric_column(table, "pred. mean", "predicted_mean", "Mean of the predicted values"),
+        _metric_column(table, "variance", "variance", "Variance of the measured values", ".3f"),
+        _metric_column(
+            table,
+            "pred. var.",
+            "predicted_variance",
+            "Variance of the predicted values; a map much flatter than measured has less",
+            ".3f",
+        ),
+        _metric_column(
+            table, "zeros", "zeros", "Share of spots in which the gene was not counted", ".0%"
+        ),
+    )
+    bad, notes = unsure | below | constant, []
+    for row, gene in enumerate(comparison.panel.genes):
+        why = [INTERVAL_INCLUDES_ZERO] if unsure[row] else []
+        why += [BELOW_RIDGE] if below[row] else []
+        why += [NO_VARIANCE] if constant[row] else []
+        notes.append("\n".join(t for t in (gene.name, *why) if t))
+    return MetricsTableData(tuple(f.symbol for f in table), columns, tuple(notes), bad)
+
+
+def make_export_table(comparison: Comparison) -> MetricsTableData:
+    """The same for a file: the interval's ends have columns of their own."""
+    shown, table = make_gene_table(comparison), comparison.metrics_per_gene
+    pcc, *others = shown.columns
+    names = "pcc", "low", "high"
+    ends = tuple(
+        make_metric_column(name, pcc.tooltip, _metric_values(table, name)) for name in names
+    )
+    return MetricsTableData(shown.symbols, (*ends, *others))
+
+
+def _metric_values(table: tuple[GeneMetrics, ...], name: str) -> NDArray[np.float64]:
+    return np.array([getattr(row, name) for row in table], dtype=float)
+
+
+def _metric_column(
+    table: tuple[GeneMetrics, ...], title: str, name: str, tooltip: str, number_format: str = ".2f"
+) -> MetricColumn:
+    return make_metric_column(title, tooltip, _metric_values(table, name), number_format)
+
+
+def _format_interval(pcc: float, low: float, high: float) -> str:
+    if np.isnan(pcc):
+        return format_metric(pcc)
+    return f"{pcc:.2f} [{format_metric(low)}, {format_metric(high)}]"
+
+
+@dataclass(frozen=True)
+class _MetricsResult:
+    comparison: Comparison
+    table_data: MetricsTableData
+    summary: ComparisonSummary
+
+
+class ComparisonMetrics:
+    """Table, summary and worst regions of the session's comparison, as soon as they are made."""
+
+    changed = Signal()
+    regions_changed = Signal()
+
+    def __init__(
+        self, session: ViewerSession, quality: QualityController, connections: SignalConnections
+    ) -> None:
+        self._session, self._quality = session, quality
+        self._runner, self._regions_runner = JobRunner("figures"), JobRunner("regions")
+        self._result: _MetricsResult | None = None
+        self.worst_regions: tuple[ErrorRegion, ...] = ()
+        self.for_current_gene = False  # regions: of the chosen gene, or over all genes
+        connections.connect(self._on_comparison_changed, quality.comparison_changed)
+        connections.connect(self._on_gene_changed, session.gene_changed)
+        self._on_comparison_changed()
+
+    def close(self) -> None:
+        for lane in (self._runner, self._regions_runner):
+            lane.cancel()
+
+    @property
+    def busy(self) -> bool:
+        return self._runner.busy
+
+    @property
+    def comparison(self) -> Comparison | None:
+        """The one that the figures are of."""
+        return None if self._result is None else self._result.comparison
+
+    @property
+    def table_data(self) -> MetricsTableData:
+        return MetricsTableData() if self._result is None else self._result.table_data
+
+    @property
+    def summary(self) -> ComparisonSummary | None:
+        return None if self._result is None else self._result.summary
+
+    def set_region_scope(self, for_current_gene: bool) -> None:
+        """Worst regions of the chosen gene, or over all genes."""
+        self.for_current_gene = for_current_gene
+        self._find_regions()
+
+    def _on_comparison_changed(self) -> None:
+        comparison = self._quality.comparison
+        self._result, self.worst_regions = None, ()
+
+        def job() -> Iterator[_MetricsResult]:
+            assert comparison is not None
+            yield _MetricsResult(comparison, make_gene_table(comparison), comparison.summary)
+
+        self._runner.cancel()
+        if comparison is not None:
+            self._runner.start(job, self._on_metrics, self._on_finished)
+        self.changed.emit()
+        self.regions_changed.emit()
+
+    def _on_metrics(self, result: _MetricsResult) -> None:
+        self._result = result
+        self.changed.emit()
+        self._find_regions()
+
+    def _on_gene_changed(self) -> None:
+        if self.for_current_gene:
+            self._find_regions()
+
+    def _find_regions(self) -> None:
+        comparison, gene = self.comparison, self._session.gene if self.for_current_gene else None
+        if comparison is None or (gene is not None and gene not in comparison.panel):
+            self._set_regions(())
+            return
+
+        def job() -> Iterator[tuple[ErrorRegion, ...]]:
+            from .....quality.comparison import find_error_regions
+
+            yield find_error_regions(comparison, gene)
+
+        self._regions_runner.start(job, self._set_regions, self._on_finished)
+
+    def _set_regions(self, regions: tuple[ErrorRegion, ...]) -> None:
+        self.worst_regions = regions
+        self.regions_changed.emit()
+
+    def _on_finished(self, failure: JobFailure | None) -> None:
+        if failure is not None:
+            self._session.show_message(failure.message, warning=True)

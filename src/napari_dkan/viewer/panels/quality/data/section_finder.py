@@ -1,0 +1,148 @@
+"""Find the measured sections in a dropped or chosen file or folder, without reading the data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .....errors import SpotsError
+from .....expression.readers.discovery import find_sections
+from .....expression.readers.her2st_sections import find_her2st_files, find_her2st_root
+from .....expression.readers.image_files import find_image_by_stem
+from .....expression.readers.single_section import read_single_section
+from .loaded_section import SectionCandidate
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+
+_TABLE_SUFFIXES = (".tsv.gz", ".tsv", ".csv.gz", ".csv", ".parquet")
+_SELECTION_SUFFIX = "_selection"
+_IMAGE_SUFFIXES = (
+    ".jpg",
+    ".jpeg",
+    ".png",
+    ".tif",
+    ".tiff",
+    ".svs",
+    ".ndpi",
+    ".mrxs",
+    ".scn",
+    ".bif",
+)
+_POSITION_WORDS = ("selection", "positions", "spots", "coords")  # of the name of a spot file
+
+
+def find_candidates(
+    paths: Sequence[Path], image: Path | None = None
+) -> tuple[SectionCandidate, ...]:
+    """The sections of a folder or a file; of several files, which are one section: its counts,
+    its spots and perhaps its image.
+
+    Raises SpotsError when there is none.
+    """
+    if not paths:
+        raise SpotsError("Choose a folder or a file with measured spots.")
+    if len(paths) > 1:
+        return (_candidate_from_files(paths, image),)
+    path = paths[0].expanduser()
+    if not path.exists():
+        raise SpotsError(f"{path} does not exist; check the path.")
+    if path.is_dir() or path.suffix == ".h5ad":
+        return _candidates_in_folder(path, image)
+    if path.suffix in (".h5", ".hdf5"):
+        if (path.parent / "spatial").is_dir():
+            return _candidates_in_folder(path.parent, image)
+        raise SpotsError(
+            f"{path.name} does not say where its spots are; load the whole Space Ranger folder, "
+            "with spatial in it."
+        )
+    return (_candidate_from_table(path, image),)
+
+
+def her2st_image(root: Path, name: str) -> Path | None:
+    """The image of a her2st section, which its folder tells without reading the section."""
+    try:
+        return find_her2st_files(root, name)[0]
+    except SpotsError:
+        return None  # reading it tells what is missing
+
+
+def _candidates_in_folder(root: Path, image: Path | None) -> tuple[SectionCandidate, ...]:
+    def read(found: Callable[[], AnnData]) -> AnnData:
+        data = found()
+        if image is not None:
+            data.uns["image"] = str(image)
+        return data
+
+    return tuple(
+        SectionCandidate(
+            f.name,
+            root,
+            partial(read, f.read),
+            image or (her2st_image(root, f.name) if f.layout == "her2st" else None),
+        )
+        for f in find_sections(root)
+    )
+
+
+def _candidate_from_table(path: Path, image: Path | None) -> SectionCandidate:
+    """Counts or spots of her2st's kind, with the other half found beside them."""
+    name = _section_name(path)
+    if name.endswith(_SELECTION_SUFFIX):
+        name = name.removesuffix(_SELECTION_SUFFIX)
+        counts = _find_table(name, (path.parent, path.parent.parent / "ST-cnts"))
+        if counts is None:
+            raise SpotsError(
+                f"There are no counts {name}.tsv.gz for {path.name}; put them beside it."
+            )
+        spots = path
+    else:
+        counts = path
+        places = (path.parent, path.parent.parent / "ST-spotfiles")
+        beside = _find_table(name + _SELECTION_SUFFIX, places)
+        if beside is None:
+            raise SpotsError(
+                f"{path.name} does not say where its spots are; put a file "
+                f"{name}{_SELECTION_SUFFIX}.tsv beside it, or load counts and spots together."
+            )
+        spots = beside
+    root = counts.parent.parent
+    if counts.parent.name == "ST-cnts" and find_her2st_root(root) == root:
+        image = image or her2st_image(root, name)
+    image = image or find_image_by_stem(counts.parent, name)
+    return SectionCandidate(name, counts, partial(read_single_section, image, counts, spots), image)
+
+
+def _candidate_from_files(paths: Sequence[Path], image: Path | None) -> SectionCandidate:
+    """Counts, spots and perhaps an image that were chosen together."""
+    images = [p for p in paths if p.name.lower().endswith(_IMAGE_SUFFIXES)]
+    tables = [p for p in paths if p not in images]
+    positions = [p for p in tables if any(word in p.name.lower() for word in _POSITION_WORDS)]
+    counts = [p for p in tables if p not in positions]
+    if len(counts) != 1 or len(positions) > 1 or len(images) > 1:
+        names = ", ".join(p.name for p in paths[:4])
+        raise SpotsError(
+            f"{names} are not one file with counts and one with spots (called *_selection, "
+            "*_positions or *_spots); choose these two."
+        )
+    image = image or (images[0] if images else None)
+    spots = positions[0] if positions else None
+    return SectionCandidate(
+        _section_name(counts[0]),
+        counts[0],
+        partial(read_single_section, image, counts[0], spots),
+        image,
+    )
+
+
+def _section_name(path: Path) -> str:
+    ending = next((e for e in _TABLE_SUFFIXES if path.name.lower().endswith(e)), path.suffix)
+    return path.name[: len(path.name) - len(ending)] if ending else path.name
+
+
+def _find_table(name: str, folders: Sequence[Path]) -> Path | None:
+    files = [folder / f"{name}{ending}" for folder in folders for ending in _TABLE_SUFFIXES]
+    return next((f for f in files if f.is_file()), None)

@@ -1,0 +1,170 @@
+"""Match a measured section to a slide by its files, its coordinates or its spot array."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from napari.layers import Image
+
+from .....errors import SlideError
+from .....expression.readers.image_files import image_stem, is_image_of_section
+from .....slide import PixelSize, Slide, open_slide
+from .....spatial.coordinates import AffineTransform
+from ....session.pixel_size_sources import is_uncertain
+from ....session.slide_layer import make_slide_layer
+from ....session.viewer_session import ViewerSession
+from ....session.viewer_slides import ViewerSlide
+from .loaded_section import BY_ARRAY, BY_COORDINATES, BY_FILES, LoadedSection
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+_SIZE_TOLERANCE = 1.05  # pixel sizes, or sides of an image, closer than this factor are the same
+
+
+@dataclass(frozen=True)
+class SlideMatch:
+    """Where a section lies.
+
+    slide : an open slide, or one to open. affine : from the section's own px to the slide's,
+    None where they are the same. note : a sentence for the person, or "".
+    """
+
+    slide: ViewerSlide | Slide
+    affine: AffineTransform | None
+    registration: str
+    note: str = ""
+
+
+def match_slide(
+    section: LoadedSection,
+    slides: Sequence[ViewerSlide],
+    current: ViewerSlide | None,
+    allow_open: bool = True,
+) -> SlideMatch | None:
+    """The slide that the section's files name, where it is open or can be opened; else the
+    chosen slide, by the spots' coordinates. None when there is none. Call it in a thread.
+
+    Raises SlideError when the image that the section names cannot be opened.
+    """
+    image = section.source_image
+    if image is None:
+        return None if current is None else _match_by_coordinates(section, current)
+    for slide in [*([] if current is None else [current]), *slides]:
+        if is_same_slide(image, slide):
+            return SlideMatch(slide, None, BY_FILES)
+    if current is not None and _has_related_name(section, image, current):
+        found = _match_rescaled(section, image, current)
+        if found is not None:
+            return found
+    if not allow_open:
+        return None
+    note = (
+        ""
+        if current is None
+        else (
+            f"{section.name} lies on its own image, {image.name}, which was opened. To compare on "
+            "another scan of it, choose that slide and register the spots there."
+        )
+    )
+    return SlideMatch(open_slide(image), None, BY_FILES, note)
+
+
+def is_same_slide(image: Path, slide: ViewerSlide) -> bool:
+    """Whether a file is the slide: the same file, or one of the same content."""
+    with suppress(OSError):
+        if slide.slide.path is not None and image.resolve() == slide.slide.path.resolve():
+            return True
+    try:
+        with open_slide(image) as opened:
+            return opened.fingerprint() == slide.slide.fingerprint()
+    except SlideError:
+        return False
+
+
+def place_on_slide(session: ViewerSession, section: LoadedSection, match: SlideMatch) -> str:
+    """Put the section on its slide, opening that where it is not open; a note, or ""."""
+    slide = match.slide
+    if isinstance(slide, Slide):
+        slide = _add_slide(session, section, slide)
+    if is_uncertain(slide.pixel_size) and section.source_mpp is not None:
+        scale = 1.0 if match.affine is None else match.affine.scale
+        origin = str(section.data.uns.get("mpp_origin") or "spot array")
+        session.set_slide_pixel_size(slide, PixelSize(section.source_mpp / scale, origin))
+        session.viewer.reset_view()  # it is another size in the world now
+    section.place_on(slide, match.affine, match.registration)
+    return match.note
+
+
+def _has_related_name(section: LoadedSection, image: Path, slide: ViewerSlide) -> bool:
+    """Whether a slide is called like the section or its image: another scan of it."""
+    path = slide.slide.path or Path(slide.slide.label)
+    return (
+        image_stem(path) == image_stem(image)
+        or image_stem(path) == section.name
+        or is_image_of_section(path, section.name)
+    )
+
+
+def _match_rescaled(section: LoadedSection, image: Path, slide: ViewerSlide) -> SlideMatch | None:
+    """The same picture in another size, told by its sides; None where they are others."""
+    with open_slide(image) as own:
+        across, down = slide.slide.width / own.width, slide.slide.height / own.height
+    if max(across, down) / min(across, down) > 1.01:
+        return None
+    if max(across, 1 / across) < 1.001:
+        return SlideMatch(slide, None, BY_COORDINATES)
+    return SlideMatch(
+        slide, _make_scaling(across), BY_COORDINATES, _describe_scaling(section, slide, across)
+    )
+
+
+def _match_by_coordinates(section: LoadedSection, slide: ViewerSlide) -> SlideMatch:
+    """As they stand; scaled where the spot array gives the coordinates another pixel size."""
+    own, size = section.source_mpp, slide.pixel_size
+    if own is None or size is None or max(own / size.mpp, size.mpp / own) < _SIZE_TOLERANCE:
+        return SlideMatch(slide, None, BY_COORDINATES)
+    factor = own / size.mpp
+    if not _is_inside_slide(section.source_xy * factor, slide):
+        return SlideMatch(slide, None, BY_COORDINATES)
+    return SlideMatch(
+        slide, _make_scaling(factor), BY_ARRAY, _describe_scaling(section, slide, factor)
+    )
+
+
+def _describe_scaling(section: LoadedSection, slide: ViewerSlide, factor: float) -> str:
+    return (
+        f"The coordinates of {section.name} are those of an image {1 / factor:.3g} times as large "
+        f"as {slide.slide.label}; its spots were scaled to it. Look whether they fit."
+    )
+
+
+def _make_scaling(factor: float) -> AffineTransform:
+    return AffineTransform(np.array([[factor, 0.0, 0.0], [0.0, factor, 0.0]]))
+
+
+def _is_inside_slide(xy: Iterable, slide: ViewerSlide) -> bool:
+    x, y = np.asarray(xy).T
+    size = slide.slide
+    return bool(((x >= 0) & (y >= 0) & (x < size.width) & (y < size.height)).all())
+
+
+def _add_slide(session: ViewerSession, section: LoadedSection, slide: Slide) -> ViewerSlide:
+    size = slide.pixel_size
+    if is_uncertain(size) and section.source_mpp is not None:
+        size = PixelSize(
+            section.source_mpp, str(section.data.uns.get("mpp_origin") or "spot array")
+        )
+    slide.prefetch()
+    pixels, options, _ = make_slide_layer(slide, size)
+    layer = Image(pixels, **options)
+    layers = session.viewer.layers
+    layers.insert(0, layer)  # spots that are there already stay on top
+    session.viewer.reset_view()
+    return next(s for s in session.slides if s.layer is layer)

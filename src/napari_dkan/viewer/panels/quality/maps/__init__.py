@@ -1,0 +1,1 @@
+"""Layers of the quality-control panel and their arrangement on the canvas."""

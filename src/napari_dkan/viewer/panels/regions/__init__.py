@@ -1,0 +1,1 @@
+"""Regions of interest: drawn, imported from files or painted as labels."""

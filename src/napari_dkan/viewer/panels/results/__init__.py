@@ -1,0 +1,1 @@
+"""Results: save, export, draw as a figure and reopen."""

@@ -1,0 +1,172 @@
+"""npe2 readers of measured sections, saved results and regions."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+PathOrPaths = str | Sequence[str]
+
+_SPACE_RANGER_COUNTS = "feature_bc_matrix"
+
+
+def get_measured_reader(path: PathOrPaths) -> Callable[[PathOrPaths], list[Any]] | None:
+    """A reader for measured sections; None leaves everything else to other readers."""
+    paths = [Path(path)] if isinstance(path, str) else [Path(p) for p in path]
+    return read_measured_section if _is_measured_section(paths) else None
+
+
+def read_measured_section(path: PathOrPaths) -> list[Any]:
+    """An empty Points layer: the session reads the files off the window's thread and fills it."""
+    import napari
+    import numpy as np
+
+    from ..panels.quality.data.loaded_section import SECTION_KEY
+    from ..panels.quality.data.section_loader import LoadRequest
+
+    viewer = napari.current_viewer()
+    shared = None if viewer is None or not viewer.layers else viewer.layers[-1].units
+    paths = (Path(path),) if isinstance(path, str) else tuple(Path(p) for p in path)
+    options = {
+        "name": f"measured - {paths[0].name}",
+        "ndim": 2,
+        "units": shared or ("um", "um"),  # napari minds layers that differ
+        "axis_labels": ("y", "x"),
+        "metadata": {SECTION_KEY: LoadRequest(paths)},
+    }
+    if viewer is not None:  # there may be no panel yet that would take the layer
+        from qtpy.QtCore import QTimer
+
+        QTimer.singleShot(0, partial(_create_quality_controller, viewer))
+    return [(np.empty((0, 2)), options, "points")]
+
+
+def _create_quality_controller(viewer: Any) -> None:
+    from ..panels.quality.quality_controller import get_quality_controller
+    from ..session.viewer_session import get_session
+
+    get_quality_controller(get_session(viewer))
+
+
+def _is_measured_section(paths: Sequence[Path]) -> bool:
+    """Whether expression/ finds a section there, without reading it."""
+    from ...errors import SpotsError
+    from ...export.result_reader import is_saved_result
+    from ..panels.quality.data.section_finder import find_candidates
+
+    if not paths or not all(p.exists() for p in paths):
+        return False
+    first = paths[0]
+    if first.suffix == ".h5ad" and is_saved_result(first):
+        return False  # predicted, not measured
+    if first.suffix == ".h5" and _SPACE_RANGER_COUNTS not in first.name:
+        return False  # whatever else HDF5 may hold
+    try:
+        return bool(find_candidates(paths))
+    except SpotsError:
+        # a counts matrix of Space Ranger's that lies alone gets a sentence of ours
+        return len(paths) == 1 and first.suffix == ".h5"
+
+
+def get_result_reader(path: PathOrPaths) -> Callable[[PathOrPaths], list[Any]] | None:
+    """A reader for our own .h5ad; None leaves all others to whoever reads measured ST."""
+    from ...export.result_reader import is_saved_result
+
+    paths = [path] if isinstance(path, str) else list(path)
+    return read_results if paths and all(is_saved_result(p) for p in paths) else None
+
+
+def read_results(path: PathOrPaths) -> list[Any]:
+    """Nothing yet: the session reads the files off the window's thread, finds their slides and
+    shows them. Without a window the maps themselves, as layers of their first or last gene.
+
+    Raises ResultError where there is no window and the file is damaged.
+    """
+    import napari
+
+    paths = [Path(path)] if isinstance(path, str) else [Path(p) for p in path]
+    viewer = napari.current_viewer()
+    if viewer is None:
+        return [_make_layer_data(p) for p in paths]
+    from qtpy.QtCore import QTimer
+
+    QTimer.singleShot(0, partial(_open_in_panel, viewer, paths))
+    return [(None,)]  # napari's word for: read, and there is no layer to add
+
+
+def _open_in_panel(viewer: Any, paths: Sequence[Path]) -> None:
+    """The panel says what was found, and shows what the map means."""
+    from ..panels.results.results_controller import get_results_controller
+    from ..session.viewer_session import get_session
+    from .shortcut_actions import PREDICT_PANEL, open_panel_dock
+
+    open_panel_dock(viewer, PREDICT_PANEL)
+    for path in paths:
+        get_results_controller(get_session(viewer)).open_result(path)
+
+
+def _make_layer_data(path: Path) -> Any:
+    from ...export.result_reader import load_result
+    from ..layers.prediction_overlay import percentile_limits
+    from ..panels.results.restore_result import LocatedResult, make_overlay
+
+    saved = load_result(path)
+    overlay = make_overlay(LocatedResult(path, saved, None, None, None), saved.slide_record.mpp)
+    view, panel = saved.view_settings, overlay.prediction.panel
+    gene = view.gene if view is not None and view.gene in panel else panel.symbols[0]
+    colormap = "magma" if view is None else view.colormap
+    overlay.draw(
+        gene or "", percentile_limits([overlay.prediction.get_gene_values(gene or "")]), colormap
+    )
+    return overlay.layer.as_layer_data_tuple()
+
+
+GEOJSON_PEEK_BYTES = 4_096
+GEOJSON_PATTERN = re.compile(rb'"type"\s*:\s*"(Feature|FeatureCollection|(Multi)?Polygon)"')
+
+
+def get_region_reader(path: PathOrPaths) -> Callable[[PathOrPaths], list[Any]] | None:
+    """A reader for GeoJSON; other JSON is left to other readers."""
+    paths = [path] if isinstance(path, str) else list(path)
+    return read_regions_file if paths and all(map(_is_geojson, paths)) else None
+
+
+def read_regions_file(path: PathOrPaths) -> list[Any]:
+    """No layer yet: the session reads the files off the window's thread and adds them.
+
+    Without a viewer the layers' data are given back. Raises SpotsError.
+    """
+    import napari
+
+    from ...spatial.region_files import read_named_regions
+    from ..layers.region_layers import make_region_layers
+
+    paths = [Path(p) for p in ([path] if isinstance(path, str) else path)]
+    viewer = napari.current_viewer()
+    if viewer is None:
+        made = [
+            layer
+            for p in paths
+            for layer in make_region_layers(read_named_regions(p), p.name, None)
+        ]
+        return [layer.as_layer_data_tuple() for layer in made]
+    from ..panels.regions.region_import import get_region_importer
+    from ..session.viewer_session import get_session
+
+    for each in paths:
+        get_region_importer(get_session(viewer)).import_file(each)
+    return [(None,)]  # napari's word for: read, and nothing to add
+
+
+def _is_geojson(path: str) -> bool:
+    name = path.lower()
+    if name.endswith((".geojson", ".geojson.gz")):
+        return True
+    try:
+        with open(path, "rb") as file:
+            return bool(GEOJSON_PATTERN.search(file.read(GEOJSON_PEEK_BYTES)))
+    except OSError:
+        return False

@@ -1,0 +1,86 @@
+"""npe2 writer of predicted maps (File > Save Selected Layers...)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ...errors import OutputError
+
+if TYPE_CHECKING:
+    from ..layers.prediction_overlay import PredictionOverlay
+    from ..session.viewer_session import ViewerSession
+
+
+LayerData = tuple[Any, dict[str, Any], str]
+
+
+def write_layers(path: str, layers: Sequence[LayerData]) -> list[str]:
+    """Save the predicted map among the layers, with regions drawn in Shapes among them.
+
+    The kind is told by the name's ending. The window stays alive meanwhile, but takes no clicks.
+    Raises OutputError when none of the layers, or more than one, is a predicted map.
+    """
+    from napari.layers import Shapes
+
+    from ..panels.results import save_result as writing
+    from ..panels.results.results_controller import get_results_controller
+    from ..panels.results.save_result import snapshot_result
+
+    maps = [found for meta in layers if (found := _find_overlay(meta[1])) is not None]
+    if len(maps) != 1:
+        which = "None" if not maps else "More than one"
+        raise OutputError(
+            f"{which} of these layers is a map predicted in this window; select one (layers are "
+            "called GENE predicted) and save again."
+        )
+    session, overlay = maps[0]
+    drawn = {meta["name"] for _, meta, kind in layers if kind == "shapes"}
+    shapes = [s for s in session.viewer.layers if isinstance(s, Shapes) and s.name in drawn]
+    results = get_results_controller(session)
+    regions = shapes[-1] if shapes else results.drawn_regions()
+    _run_blocking(
+        writing.save_snapshot(
+            Path(path), snapshot_result(session, overlay, regions, results.find_source(overlay))
+        )
+    )
+    return [path]
+
+
+def _find_overlay(meta: dict[str, Any]) -> tuple[ViewerSession, PredictionOverlay] | None:
+    """The map that a layer shows: all that a writer is told of it are its attributes."""
+    from ..session.viewer_session import list_sessions
+
+    record = meta.get("metadata", {}).get("napari-dkan")
+    for session in list_sessions():
+        for overlay in session.overlays:
+            same = overlay.layer.metadata.get("napari-dkan") is record
+            if record is not None and same and overlay.layer.name == meta.get("name"):
+                return session, overlay
+    return None
+
+
+def _run_blocking(job: Iterator[Any]) -> None:
+    """To its end, in a thread; napari expects the file when this returns."""
+    from qtpy.QtCore import QEventLoop
+    from qtpy.QtWidgets import QApplication
+
+    from ..jobs.worker import JobFailure, JobRunner
+
+    if QApplication.instance() is None:
+        for _ in job:
+            pass
+        return
+    loop, failures = QEventLoop(), []
+
+    def end(failure: JobFailure | None) -> None:
+        failures.append(failure)
+        loop.quit()
+
+    lane = JobRunner("save layers")
+    lane.start(lambda: job, lambda item: None, end)
+    if not failures:
+        loop.exec(QEventLoop.ProcessEventsFlag.ExcludeUserInputEvents)
+    if failures[0] is not None:
+        raise failures[0].error

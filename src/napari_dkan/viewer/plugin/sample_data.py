@@ -1,0 +1,55 @@
+"""Sample data (File > Open Sample): a real section and a synthetic one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..session.slide_layer import AXIS_LABELS, MICROMETER_UNITS, PIXEL_UNITS, make_slide_layer
+
+
+def open_her2_c3() -> list[Any]:
+    """Section C3 of a HER2+ breast tumour with its array spots.
+
+    Raises DkanError, which napari shows, when it can neither be found nor fetched.
+    """
+    from ...samples import fetch_her2st_section
+
+    return make_section_layers(fetch_her2st_section("C3"))
+
+
+def open_synthetic() -> list[Any]:
+    """A synthetic section: H&E and expression are simulated by this package."""
+    from ...samples import get_synthetic_section
+
+    return make_section_layers(get_synthetic_section())
+
+
+def make_section_layers(paths: Any) -> list[Any]:
+    """The slide and, hidden, the spots of its array; mpp from the file or from the array."""
+    from ...expression.array_geometry import mpp_from_spots
+    from ...expression.readers.spot_files import read_spots
+    from ...slide import PixelSize, open_slide
+    from ...spatial.coordinates import swap_xy
+    from ..session.pixel_size_sources import ARRAY_COLUMNS
+
+    slide, spots = open_slide(paths.image), read_spots(paths.spots)
+    slide.prefetch()
+    size, fitted = slide.pixel_size, mpp_from_spots(spots)
+    if size is None and fitted is not None:
+        size = PixelSize(fitted, "spot array")
+    pixels, options, kind = make_slide_layer(slide, size)
+    options["name"] = paths.title or paths.name
+    mpp = 1.0 if size is None else size.mpp
+    dots = {
+        "name": f"array spots, {paths.name}",
+        "size": (spots.diameter_um or 100.0) / mpp,
+        "scale": (mpp, mpp),
+        "units": PIXEL_UNITS if size is None else MICROMETER_UNITS,
+        "axis_labels": AXIS_LABELS,
+        "face_color": "transparent",
+        "border_color": "#1f4e79",
+        "visible": False,
+    }
+    if spots.array is not None:
+        dots["features"] = dict(zip(ARRAY_COLUMNS, spots.array.T, strict=True))
+    return [(pixels, options, kind), (swap_xy(spots.xy), dots, "points")]

@@ -1,0 +1,284 @@
+"""The actions of the panels, as listed in napari's shortcut editor (Preferences > Shortcuts).
+
+One table lists all actions. A panel registers its callbacks with `register_actions` while it is
+open. A key acts on the viewer in which it is pressed. Shortcuts that the user changed are kept:
+the defaults apply only to actions that napari's settings do not contain.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from napari.components import ViewerModel
+from napari.settings import get_settings
+from napari.utils.action_manager import action_manager
+from napari.utils.interactions import Shortcut
+from napari.utils.key_bindings import coerce_keybinding
+from napari.utils.notifications import show_info
+
+from ..session.viewer_session import ViewerSession, find_session, get_component, get_session
+from ..widgets.qt_utils import raise_dock
+from ..widgets.signal_connections import SignalConnections
+
+if TYPE_CHECKING:
+    from app_model.types import KeyBinding
+
+
+PLUGIN_NAME = "napari-dkan"
+PREDICT_PANEL, QUALITY_PANEL, FINETUNE_PANEL = (
+    "DKAN: predict",
+    "DKAN: quality control",
+    "DKAN: fine-tune",
+)
+FUNCTION_PREFIX = (
+    "napari_dkan_"  # before the names of the functions, which napari tells actions apart by
+)
+
+ActionCallback = Callable[[], Any]
+
+
+@dataclass(frozen=True)
+class ShortcutAction:
+    """What a key does. napari knows it as ``napari-dkan:<name>``."""
+
+    name: str
+    description: str
+    default_key: str  # by default, as napari writes it
+    panel: str = PREDICT_PANEL  # the one that has to be open for it
+    repeatable: bool = False  # while the key is held
+    hold: bool = False  # it answers with an iterator, which goes on as the key is let go
+    opens_panel: bool = False  # the panel itself
+
+    @property
+    def id(self) -> str:
+        return f"{PLUGIN_NAME}:{self.name}"
+
+
+# Free of napari's own keys, those of its layers among them: tests/viewer/test_actions.py.
+ACTIONS = (
+    ShortcutAction("predict", "Predict where it is chosen", "Ctrl-Enter"),
+    ShortcutAction("cancel", "Cancel what is being computed", "Ctrl-."),
+    ShortcutAction("where_click", "Predict by clicking", "Ctrl-1"),
+    ShortcutAction("where_spots", "Predict at the spots of a Points layer", "Ctrl-2"),
+    ShortcutAction("where_region", "Predict in a region", "Ctrl-3"),
+    ShortcutAction("where_tissue", "Predict the whole tissue", "Ctrl-4"),
+    ShortcutAction("draw_region", "Draw a region", "Shift-D"),
+    ShortcutAction("ruler", "Measure the pixel size with a ruler", "Shift-M"),
+    ShortcutAction("next_gene", "Show the next gene", "Down", repeatable=True),
+    ShortcutAction("previous_gene", "Show the previous gene", "Up", repeatable=True),
+    ShortcutAction("find_gene", "Find a gene: type its name", "Ctrl-F"),
+    ShortcutAction("pin_gene", "Pin the shown gene, or let it go", "N"),
+    ShortcutAction("limits", "Fix the colour limits, or follow each gene", "Shift-X"),
+    ShortcutAction("hatch", "Hatch unreliable tiles, or not", "H"),
+    ShortcutAction("lens", "Gene lens on or off", "G"),
+    ShortcutAction("why", "Why here: explain the clicked spot, or stop", "W"),
+    ShortcutAction("save", "Save the results", "Shift-S"),
+    ShortcutAction("figure", "Save a figure of the view", "Shift-F"),
+    ShortcutAction("load_section", "Load a measured section", "Shift-O", QUALITY_PANEL),
+    ShortcutAction(
+        "blink",
+        "The other of measured and predicted (hold: meanwhile)",
+        "K",
+        QUALITY_PANEL,
+        hold=True,
+    ),
+    ShortcutAction("swipe", "Swipe between measured and predicted, or stop", "J", QUALITY_PANEL),
+    ShortcutAction("side_by_side", "Maps side by side, or on the slide", "Shift-K", QUALITY_PANEL),
+    ShortcutAction("report", "Write the report of the section", "Shift-R", QUALITY_PANEL),
+    ShortcutAction("finetune", "Start to fine-tune", "Ctrl-Shift-Enter", FINETUNE_PANEL),
+    ShortcutAction("help", "Help on the panel in front", "Shift-H"),
+    ShortcutAction("open_predict", f"Open {PREDICT_PANEL}", "Ctrl-7", opens_panel=True),
+    ShortcutAction(
+        "open_quality", f"Open {QUALITY_PANEL}", "Ctrl-8", QUALITY_PANEL, opens_panel=True
+    ),
+    ShortcutAction(
+        "open_finetune", f"Open {FINETUNE_PANEL}", "Ctrl-9", FINETUNE_PANEL, opens_panel=True
+    ),
+)
+ACTION_BY_NAME = {action.name: action for action in ACTIONS}
+
+
+class ActionHandlers:
+    """How the panels of one viewer do the actions, by the action's name."""
+
+    def __init__(self, session: ViewerSession) -> None:
+        self.by_action: dict[str, list[ActionCallback]] = {}
+
+
+def register_actions(viewer: ViewerModel, **callbacks: ActionCallback) -> Callable[[], None]:
+    """How a panel of this viewer does some of the actions; call the result when it goes.
+
+    Raises KeyError for an action that is not in the table.
+    """
+    register_with_napari()
+    known = get_component(get_session(viewer), ActionHandlers).by_action
+    for name, act in callbacks.items():
+        known.setdefault(ACTION_BY_NAME[name].name, []).append(act)
+
+    def forget() -> None:
+        for name, act in callbacks.items():
+            if act in known[name]:
+                known[name].remove(act)
+
+    return forget
+
+
+def run_action(viewer: ViewerModel, action: ShortcutAction) -> Iterator[None]:
+    """Do it in this viewer; where its panel was closed, say which one it needs.
+
+    A viewer that never had one of the panels is none of our business.
+    """
+    session = find_session(viewer)
+    known = None if session is None else session.components.get(ActionHandlers)
+    acts = list(known.by_action.get(action.name, ())) if isinstance(known, ActionHandlers) else []
+    if known is not None and not acts:
+        show_info(f"{action.description}: open Plugins > {action.panel} first.")
+    held = [made for made in (act() for act in acts) if action.hold and made is not None]
+    for made in held:
+        yield from made
+
+
+# ---- what napari knows of them ------------------------------------------------------------
+
+
+def register_with_napari() -> None:
+    """Tell napari of all actions, once; what the person chose before holds."""
+    if ACTIONS[0].id in action_manager._actions:
+        return
+    for action in ACTIONS:
+        action_manager.register_action(
+            action.id,
+            _make_command(action),
+            f"DKAN: {action.description}",
+            ViewerModel,
+            action.repeatable,
+        )
+    bind_shortcuts()
+    get_settings().shortcuts.events.shortcuts.connect(bind_shortcuts)
+
+
+def bind_shortcuts(event: object = None) -> None:
+    """Bind the settings' keys, else the defaults: napari knows none to go back to for a plugin.
+
+    Editing one key makes napari write down all of them. The defaults are taken out again, so
+    that it does not wonder at its next start whose they are.
+    """
+    settings = get_settings().shortcuts
+    plain = {
+        a.id for a in ACTIONS if settings.shortcuts.get(a.id) == [coerce_keybinding(a.default_key)]
+    }
+    if plain:
+        kept = {name: keys for name, keys in settings.shortcuts.items() if name not in plain}
+        settings.shortcuts = kept  # which comes back here
+        return
+    for action in ACTIONS:
+        wanted, bound = get_shortcuts(action.name), action_manager._shortcuts.get(action.id, [])
+        if [coerce_keybinding(key) for key in bound] != wanted:
+            action_manager.unbind_shortcut(action.id)
+            for key in wanted:
+                action_manager.bind_shortcut(action.id, key)
+
+
+def get_shortcuts(name: str) -> list[KeyBinding]:
+    """The keys of an action as they are now."""
+    action = ACTION_BY_NAME[name]
+    default = [coerce_keybinding(action.default_key)]
+    return list(get_settings().shortcuts.shortcuts.get(action.id, default))
+
+
+def shortcut_label(name: str) -> str:
+    """The keys of an action for people, ``G`` or ``Ctrl+Enter``; empty when it has none."""
+    return " or ".join(Shortcut(key).platform for key in get_shortcuts(name))
+
+
+def set_tooltip(widget: Any, text: str, name: str, connections: SignalConnections) -> None:
+    """A tooltip with the keys of an action in place of ``{key}``, whatever they become."""
+
+    def write() -> None:
+        keys = shortcut_label(name)
+        widget.setToolTip(text.replace(" ({key})", f" ({keys})" if keys else ""))
+
+    write()
+    connect_shortcut_changes(write, connections, name)
+
+
+def connect_shortcut_changes(
+    callback: Callable[[], None], connections: SignalConnections, *names: str
+) -> None:
+    """Call it when one of these actions gets other keys; napari tells of all, one by one."""
+    ids = {ACTION_BY_NAME[name].id for name in names}
+
+    def changed(event: Any) -> None:
+        if event.name in ids:
+            callback()
+
+    register_with_napari()
+    connections.connect(changed, action_manager.events.shortcut_changed)
+
+
+def _make_command(action: ShortcutAction) -> Callable[..., Any]:
+    def press(viewer: ViewerModel) -> None:
+        for _ in run_action(viewer, action):
+            pass
+
+    def hold(viewer: ViewerModel) -> Iterator[None]:
+        yield from run_action(viewer, action)
+
+    def open_panel(viewer: ViewerModel) -> None:
+        open_panel_dock(viewer, action.panel)
+
+    command: Callable[..., Any] = (
+        open_panel if action.opens_panel else hold if action.hold else press
+    )
+    command.__name__ = FUNCTION_PREFIX + action.name  # napari tells which may repeat by it
+    return command
+
+
+def open_panel_dock(viewer: Any, panel: str) -> None:
+    """Open a panel of this viewer, or bring it to the front."""
+    window = getattr(viewer, "window", None)
+    if window is None:
+        return
+    docked = window.dock_widgets
+    widget = next((w for name, w in docked.items() if name.startswith(panel)), None)
+    if widget is None:
+        _, widget = window.add_plugin_dock_widget(PLUGIN_NAME, panel)
+    raise_dock(widget)
+
+
+GENE_STEPS = {"napari:increment_dims_left": -1, "napari:increment_dims_right": 1}
+
+
+class ArrowKeyBindings:
+    """Of one viewer, as long as its panel is open."""
+
+    def __init__(self, session: ViewerSession, connections: SignalConnections) -> None:
+        self._session = session
+        self._keys: list[Any] = []
+        connections.connect(self._bind_keys, get_settings().shortcuts.events.shortcuts)
+        self._bind_keys()
+
+    def close(self) -> None:
+        for key in self._keys:
+            self._session.viewer.bind_key(key, None)
+        self._keys = []
+
+    def _bind_keys(self, event: object = None) -> None:
+        self.close()
+        for name, step in GENE_STEPS.items():
+            for key in get_settings().shortcuts.shortcuts.get(name, []):
+                self._session.viewer.bind_key(
+                    key, self._make_step_function(name, step), overwrite=True
+                )
+                self._keys.append(key)
+
+    def _make_step_function(self, name: str, step: int) -> Callable[[Any], None]:
+        def step_gene(viewer: Any) -> None:
+            if viewer.dims.ndim > 2:
+                action_manager.trigger(name)
+            else:
+                self._session.step_gene(step)
+
+        return step_gene

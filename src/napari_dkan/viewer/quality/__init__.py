@@ -1,1 +1,0 @@
-"""Quality control in the window: measured beside predicted, and what to believe."""

@@ -1,1 +1,0 @@
-"""Regions that come from elsewhere: files of QuPath's, masks, Labels layers."""

@@ -1,1 +1,0 @@
-"""Results that leave the window and come back to it."""

@@ -1,0 +1,364 @@
+"""One session per viewer: open slides, checkpoint, gene, settings and predictions.
+
+Widgets read the session and subscribe to its events. No state lives in a widget, in a layer name
+or in a module global. All events are emitted in the GUI thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from threading import Lock
+from typing import TYPE_CHECKING, TypeVar, cast
+from weakref import WeakKeyDictionary, ref
+
+from napari.layers import Image, Layer
+from psygnal import Signal
+
+from ...errors import SpotsError
+from ...inference.prediction_progress import StageTimer
+from ...inference.predictor import Predictor
+from .slide_feature_files import SlideFeatureFiles
+from .viewer_settings import settings_from_preferences
+from .viewer_slides import ViewerSlide, ViewerSlides
+
+if TYPE_CHECKING:
+    from napari.components import ViewerModel
+    from shapely.geometry.base import BaseGeometry
+
+    from ...export.saved_result import SavedReliability
+    from ...expression.panel import Panel
+    from ...inference.prediction import Prediction
+    from ...inference.zero_shot_genes import ZeroShotGenes
+    from ...model import Checkpoint
+    from ...slide import PixelSize
+    from ..layers.prediction_overlay import PredictionOverlay
+
+
+RateKey = tuple[int, str, str]
+
+
+class ViewerSession:
+    """State and events of one viewer."""
+
+    tissue_edited = Signal()  # its tissue was edited by hand
+    checkpoint_changed = Signal()
+    zero_shot_changed = Signal()
+    settings_changed = Signal()
+    gene_changed = Signal()
+    pinned_changed = Signal()
+    overlays_changed = Signal()
+    overlay_updated = Signal(object)  # an Overlay has new values
+    spot_changed = Signal()
+    message_changed = Signal()
+
+    def __init__(self, viewer: ViewerModel) -> None:
+        self._viewer = ref(viewer)
+        self.checkpoint: Checkpoint | None = None
+        self.zero_shot: ZeroShotGenes | None = None  # genes beside the checkpoint's panel
+        self.settings = settings_from_preferences()
+        self.gene: str | None = None
+        self.pinned: tuple[str, ...] = ()
+        self.overlays: list[PredictionOverlay] = []
+        self.spot: Prediction | None = None  # the spot clicked last
+        self.spot_reliability: SavedReliability | None = (
+            None  # where it is not judged by the checkpoint
+        )
+        self.message = ""
+        self.message_is_warning = False
+        self._keyed_predictor: tuple[tuple[object, ...], Predictor] | None = None
+        self.feature_files = SlideFeatureFiles()
+        self.tile_rates: dict[RateKey, float] = {}  # spots per second, as measured
+        self.draw_stages = StageTimer()
+        self._reported_warnings: set[str] = {""}
+        # places of the canvas, as (y, x) in the world, that answer clicks and hovering themselves
+        self.click_claims: list[Callable[[tuple[float, float]], bool]] = []
+        self.components: dict[object, object] = {}  # by their kind
+        self._lock = Lock()
+        self.viewer_slides = ViewerSlides(viewer)
+        self.slides_changed = self.viewer_slides.slides_changed
+        self.slide_changed = self.viewer_slides.slide_changed
+        self.viewer_slides.slide_replaced.connect(self._on_slide_replaced)
+
+    @property
+    def viewer(self) -> ViewerModel:
+        viewer = self._viewer()
+        if viewer is None:
+            raise RuntimeError("the viewer of this session is gone")
+        return viewer
+
+    # ---- slides ----------------------------------------------------------------------
+
+    @property
+    def slides(self) -> list[ViewerSlide]:
+        return self.viewer_slides.slides
+
+    @property
+    def slide(self) -> ViewerSlide | None:
+        """The slide that was chosen."""
+        return self.viewer_slides.current
+
+    def choose_slide(self, slide: ViewerSlide | None) -> None:
+        self.viewer_slides.set_current(slide)
+
+    def set_mpp(self, mpp: float) -> None:
+        """Pixel size entered by hand; remembered. Raises SlideError when it is absurd."""
+        self.viewer_slides.set_mpp(mpp)
+
+    def set_slide_pixel_size(self, slide: ViewerSlide, size: PixelSize) -> None:
+        """A pixel size that was found out, e.g. from a spot array; nothing to remember."""
+        self.viewer_slides.set_pixel_size(slide, size)
+
+    def drop_removed_overlays(self, event: object = None) -> None:
+        layers = self.viewer.layers
+        kept = [o for o in self.overlays if o.layer in layers]
+        if len(kept) < len(self.overlays):
+            self.overlays = kept
+            self.overlays_changed.emit()
+
+    def _on_slide_replaced(self, slide: ViewerSlide) -> None:
+        """Other pixels are in the slide's layer: what was made of the others is hidden."""
+        lying = self.viewer_slides.layer_registry.layers_of(slide, [o.layer for o in self.overlays])
+        for layer in lying:
+            layer.visible = False
+        if lying:
+            self.show_message(
+                f"The image of {slide.layer.name} was replaced. Its maps were made of the image "
+                "before and are hidden; predict again.",
+                warning=True,
+            )
+
+    def attach_layer(self, slide: ViewerSlide, layer: Layer) -> None:
+        """Remember that a layer lies on this slide, whatever other slides are open."""
+        self.viewer_slides.layer_registry.attach(slide, layer)
+
+    def attach_layer_like(self, layer: Layer, new: Layer) -> None:
+        """Remember that a new layer lies on the slide that another one lies on."""
+        self.viewer_slides.layer_registry.attach_like(layer, new)
+
+    # ---- checkpoint, gene, settings ----------------------------------------------------
+
+    def set_checkpoint(self, checkpoint: Checkpoint) -> None:
+        """Take a loaded checkpoint; the gene stays where the new panel has it."""
+        self.checkpoint, self.zero_shot = checkpoint, None
+        panel = self.gene_panel or checkpoint.panel
+        self.pinned = tuple(g for g in self.pinned if g in panel) or _initial_genes(checkpoint)
+        self.spot = None
+        if self.gene not in panel:
+            self.gene = self.pinned[0] if self.pinned else panel.symbols[0]
+        self.checkpoint_changed.emit()
+        self.pinned_changed.emit()
+        self.spot_changed.emit()
+        self.gene_changed.emit()
+
+    @property
+    def model_gene_panel(self) -> Panel | None:
+        """The checkpoint's genes, and after them those predicted from their text."""
+        from ...expression.panel import Panel
+
+        if self.checkpoint is None or self.zero_shot is None:
+            return None if self.checkpoint is None else self.checkpoint.panel
+        return Panel((*self.checkpoint.panel.genes, *self.zero_shot.genes))
+
+    @property
+    def gene_panel(self) -> Panel | None:
+        """All genes that can be shown: after these those that only reopened maps have."""
+        from ...expression.panel import Panel
+
+        own = self.model_gene_panel
+        saved = {
+            g.symbol: g for o in self.overlays if o.from_file for g in o.prediction.panel.genes
+        }
+        more = [g for g in saved.values() if own is None or g.symbol not in own]
+        return Panel((*(own.genes if own is not None else ()), *more)) if more else own
+
+    def set_zero_shot_genes(self, genes: ZeroShotGenes | None) -> None:
+        """Take genes outside the panel, and show the first; without any, back to the panel."""
+        self.zero_shot = genes
+        panel = self.gene_panel
+        if panel is None:
+            return
+        if genes is not None and genes.genes:
+            self.gene = genes.symbols[0]
+        elif self.gene not in panel:
+            self.gene = panel.symbols[0]
+        self.pinned = tuple(g for g in self.pinned if g in panel)
+        self.zero_shot_changed.emit()
+        self.pinned_changed.emit()
+        self.gene_changed.emit()
+
+    def set_gene(self, symbol: str) -> None:
+        """Show a gene. Raises SpotsError when the panel does not have it."""
+        panel = self.gene_panel
+        if panel is None:
+            return
+        symbol = panel.symbols[panel.row(symbol)]
+        if symbol != self.gene:
+            self.gene = symbol
+            self.gene_changed.emit()
+
+    def step_gene(self, step: int) -> None:
+        """The next or the previous gene of the panel, round and round."""
+        panel = self.gene_panel
+        if panel is None or self.gene is None:
+            return
+        symbols = panel.symbols
+        self.set_gene(symbols[(symbols.index(self.gene) + step) % len(symbols)])
+
+    def set_pinned(self, symbol: str, pinned: bool = True) -> None:
+        others = tuple(g for g in self.pinned if g != symbol)
+        self.pinned = (*others, symbol) if pinned else others
+        self.pinned_changed.emit()
+
+    def change_settings(self, **settings: object) -> None:
+        self.settings = replace(self.settings, **settings)  # type: ignore[arg-type]
+        self.settings_changed.emit()
+
+    # ---- results ---------------------------------------------------------------------
+
+    def add_overlay(self, overlay: PredictionOverlay, slide: ViewerSlide | None) -> None:
+        """Add its layer without taking the person's selection away: maps above the slide (None:
+        it is not here) and older maps, so that regions and clicked spots stay visible on top."""
+        layers = self.viewer.layers
+        selected = set(layers.selection)
+        if slide is not None:
+            self.attach_layer(slide, overlay.layer)
+        below = [o.layer for o in self.overlays if isinstance(o.layer, Image)]
+        below += [] if slide is None else [slide.layer]
+        above = max((layers.index(layer) for layer in below), default=len(layers) - 1) + 1
+        layers.insert(above if isinstance(overlay.layer, Image) else len(layers), overlay.layer)
+        layers.selection = selected
+        self.overlays = [*self.overlays, overlay]
+        self.overlays_changed.emit()
+
+    def set_spot(
+        self, prediction: Prediction | None, reliability: SavedReliability | None = None
+    ) -> None:
+        """judged : how far to trust its last spot, where a file tells; else by the checkpoint."""
+        self.spot, self.spot_reliability = prediction, reliability
+        self.spot_changed.emit()
+
+    def is_click_claimed(self, world: tuple[float, float]) -> bool:
+        """Whether somebody else answers a click at this place of the canvas."""
+        return any(claims(world) for claims in self.click_claims)
+
+    def show_message(self, text: str, warning: bool = False) -> None:
+        """A sentence for the person, shown in the panel."""
+        self.message, self.message_is_warning = text, warning
+        self.message_changed.emit()
+
+    def rate_key(self) -> RateKey:
+        """What a measured rate holds for: another slide, checkpoint or device has its own."""
+        checksum = "" if self.checkpoint is None else self.checkpoint.sha256
+        return id(self.slide), checksum, self.settings.device
+
+    # ---- the predictor, built in worker threads -----------------------------------------
+
+    def require_slide(self) -> ViewerSlide:
+        """The slide to predict on. Raises SpotsError saying what is still missing."""
+        if self.slide is None:
+            raise SpotsError("Open a slide first: drag one onto the window.")
+        if self.slide.pixel_size is None:
+            raise SpotsError(
+                f"{self.slide.slide.label} does not state its pixel size; enter the micrometres "
+                "per pixel at the top of the panel, or measure them with the ruler."
+            )
+        if self.checkpoint is None:
+            raise SpotsError("The checkpoint is still being loaded; try again in a moment.")
+        return self.slide
+
+    def get_tissue(self, slide: ViewerSlide) -> BaseGeometry:
+        """The tissue in level-0 px, found when first asked for. Call it in a thread."""
+        from ...inference.predict import find_tissue_region
+
+        with self._lock:
+            if slide.tissue is None:
+                slide.tissue = find_tissue_region(slide.slide, slide.mpp)
+            return slide.tissue
+
+    def get_predictor(self, slide: ViewerSlide, checkpoint: Checkpoint) -> Predictor:
+        """The predictor of a slide; finds its tissue first. Call it in a thread."""
+        from ...inference.device import reserve_cpu_core
+
+        reserve_cpu_core()
+        tissue = self.get_tissue(slide)
+        with self._lock:
+            options = self.settings.device, self.settings.encoder_weights, self.settings.store
+            key = (id(slide), checkpoint.sha256, slide.mpp, *options, self.feature_files.get(slide))
+            if self._keyed_predictor is None or self._keyed_predictor[0] != key:
+                ready = self.feature_files.load_features(
+                    slide, checkpoint, self.settings.encoder_weights
+                )
+                made = Predictor(
+                    slide.slide, checkpoint, slide.mpp, tissue, *options, precomputed_features=ready
+                )
+                self._keyed_predictor = (key, made)
+            predictor = self._keyed_predictor[1]
+            predictor.tissue = tissue
+            return predictor
+
+    def current_predictor(self) -> Predictor | None:
+        """The predictor that was used last, if any."""
+        return None if self._keyed_predictor is None else self._keyed_predictor[1]
+
+    def take_store_warning(self) -> str:
+        """A sentence when the predictor of now cannot keep its tiles on disk, told once."""
+        note = "" if self._keyed_predictor is None else self._keyed_predictor[1].token_cache.warning
+        if note in self._reported_warnings:
+            return ""
+        self._reported_warnings.add(note)
+        return note
+
+
+def _initial_genes(checkpoint: Checkpoint) -> tuple[str, ...]:
+    """Genes to begin with: the card's, else those everybody asks for, else the panel's first."""
+    card = checkpoint.card.get("first_genes", [])
+    usual = ["ERBB2", "GATA3", "CD74", "COL1A1", "KRT8"]
+    panel = checkpoint.panel
+    chosen = [g for g in [*card, *usual] if g in panel]
+    return tuple(dict.fromkeys(chosen))[:4] or panel.symbols[:4]
+
+
+_session_of_viewer: WeakKeyDictionary[ViewerModel, ref[ViewerSession]] = WeakKeyDictionary()
+
+
+def list_sessions() -> list[ViewerSession]:
+    """Those of all viewers."""
+    return [
+        session for known in list(_session_of_viewer.values()) if (session := known()) is not None
+    ]
+
+
+def find_session(viewer: ViewerModel) -> ViewerSession | None:
+    """The session of a viewer, if anybody has asked for it yet."""
+    known = _session_of_viewer.get(getattr(viewer, "__wrapped__", viewer))
+    return None if known is None else known()
+
+
+def get_session(viewer: ViewerModel) -> ViewerSession:
+    """The session of a viewer, made when first asked for.
+
+    napari hands a widget that is opened from the menu a passing proxy of its viewer; the
+    session belongs to the viewer itself.
+    """
+    viewer = getattr(viewer, "__wrapped__", viewer)
+    session = find_session(viewer)
+    if session is None:
+        session = ViewerSession(viewer)
+        _session_of_viewer[viewer] = ref(session)
+        # The viewer keeps its session: of a method its events would keep a weak reference only.
+        viewer.layers.events.removed.connect(partial(ViewerSession.drop_removed_overlays, session))
+    return session
+
+
+ComponentT = TypeVar("ComponentT")
+
+
+def get_component(
+    session: ViewerSession, factory: Callable[[ViewerSession], ComponentT]
+) -> ComponentT:
+    """The session's own one of a kind."""
+    if factory not in session.components:
+        session.components[factory] = factory(session)
+    return cast(ComponentT, session.components[factory])

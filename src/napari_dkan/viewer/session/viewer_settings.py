@@ -1,0 +1,118 @@
+"""Settings of one viewer, and their initial values from napari's preferences dialog.
+
+The preferences are under File > Preferences > napari-dkan. A session starts with them and follows
+later changes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from napari.settings import get_plugin_settings
+
+from ..widgets.signal_connections import SignalConnections
+
+
+class TargetMode(StrEnum):
+    """Where to predict, as the panel words it."""
+
+    CLICK = "Click"
+    SPOTS = "Spots layer"
+    REGION = "Region"
+    TISSUE = "Whole tissue"
+
+
+@dataclass(frozen=True)
+class ContrastLimits:
+    """Contrast limits: robust percentiles of each gene, or the same for all genes."""
+
+    fixed: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True)
+class ViewerSettings:
+    """Of one session; it starts with those of napari's preferences."""
+
+    where: TargetMode = TargetMode.CLICK
+    device: str = "auto"
+    encoder_weights: Path | None = None
+    dense: bool = False
+    tissue_only: bool = True
+    store: bool = True  # keep tiles on disk for the next visit
+    warm_up: bool = True  # compute around the view before it is asked for
+    hatch: bool = True  # tiles that should not be relied on are hatched
+    unproven: bool = False  # genes by their text even where the card has no proof of them
+    colormap: str = "magma"
+    opacity: float = 0.65
+    limits: ContrastLimits = ContrastLimits()
+
+
+PLUGIN_NAME = "napari-dkan"
+LIMIT_PREFERENCES = ("same_limits", "low", "high")
+# By group, as in the manifest: preferences, and the setting each of them is.
+PREFERENCE_TO_SETTING = {
+    "predicting": {"device": "device", "store": "store", "warm_up": "warm_up"},
+    "maps": {"colormap": "colormap", "opacity": "opacity", "hatch": "hatch"}
+    | dict.fromkeys(LIMIT_PREFERENCES, "limits"),
+}
+
+
+def settings_from_preferences() -> ViewerSettings:
+    """The settings a session starts with."""
+    known = _plugin_preferences()
+    if known is None:
+        return ViewerSettings()
+    return ViewerSettings(
+        device=known.predicting.device,
+        store=known.predicting.store,
+        warm_up=known.predicting.warm_up,
+        colormap=known.maps.colormap,
+        opacity=known.maps.opacity / 100,
+        hatch=known.maps.hatch,
+        limits=_limits_from_preferences(known.maps),
+    )
+
+
+def get_preferred_checkpoint() -> Path | None:
+    """The checkpoint to begin with; None: the one that comes along."""
+    known = _plugin_preferences()
+    text = "" if known is None else known.predicting.checkpoint.strip()
+    return Path(text).expanduser() if text else None
+
+
+def is_icc_enabled() -> bool:
+    """Whether slides that are opened from now on get the colours their ICC profile means."""
+    known = _plugin_preferences()
+    return known is not None and known.slides.icc
+
+
+def connect_preferences(session: Any, connections: SignalConnections) -> None:
+    """Change a session's settings with the preferences: only what was changed there."""
+    known = _plugin_preferences()
+    if known is None:
+        return
+
+    def change(setting: str) -> None:
+        session.change(**{setting: getattr(settings_from_preferences(), setting)})
+
+    for group, settings in PREFERENCE_TO_SETTING.items():
+        events = getattr(known, group).events
+        for name, setting in settings.items():
+            connections.connect(lambda event=None, s=setting: change(s), getattr(events, name))
+
+
+def _plugin_preferences() -> Any:
+    """None where the plugin is not installed as one, or is switched off."""
+    try:
+        return get_plugin_settings(PLUGIN_NAME)
+    except KeyError:
+        return None
+
+
+def _limits_from_preferences(maps: Any) -> ContrastLimits:
+    """Limits the wrong way round are none."""
+    wanted = maps.same_limits and maps.low < maps.high
+    return ContrastLimits((maps.low, maps.high) if wanted else None)

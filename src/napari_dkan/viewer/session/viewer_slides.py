@@ -1,0 +1,205 @@
+"""The slides of one viewer: their layers, the current slide and the pixel sizes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from weakref import ref
+
+from napari.layers import Image, Layer
+from psygnal import Signal
+
+from ...slide import PixelSize, Slide
+from .pixel_size_sources import (
+    MANUAL_ORIGIN,
+    USER_ORIGINS,
+    PixelSizeHistory,
+    is_uncertain,
+    pixel_size_from_spots,
+)
+from .slide_layer import (
+    LAYER_SCALE_ORIGIN,
+    SlideLayerRegistry,
+    pixel_size_from_layer,
+    slide_from_layer,
+    sync_slide_name,
+)
+
+if TYPE_CHECKING:
+    from napari.components import ViewerModel
+    from shapely.geometry.base import BaseGeometry
+
+
+@dataclass(eq=False)
+class ViewerSlide:
+    """A slide in the viewer: its layer, its pixel size as far as known, its tissue once found.
+
+    stated : the pixel size that it came with, which nobody in front of the screen gave.
+    """
+
+    layer: Image
+    slide: Slide
+    pixel_size: PixelSize | None
+    tissue: BaseGeometry | None = None
+    native_pixel_size: PixelSize | None = None
+
+    @property
+    def mpp(self) -> float:
+        """World units per level-0 pixel: micrometres, or 1 while the pixel size is unknown."""
+        return 1.0 if self.pixel_size is None else self.pixel_size.mpp
+
+
+class ViewerSlides:
+    """Follows the layer list by identity: names and order are the person's business."""
+
+    slides_changed = Signal()
+    slide_changed = Signal()
+    slide_replaced = Signal(object)  # the OpenSlide before: other pixels were put into its layer
+
+    def __init__(self, viewer: ViewerModel) -> None:
+        self._viewer = ref(viewer)
+        self.slides: list[ViewerSlide] = []
+        self.current: ViewerSlide | None = None
+        self.layer_registry = SlideLayerRegistry()
+        self._pixel_size_history = PixelSizeHistory()
+        self._rescaling = False
+        viewer.layers.events.inserted.connect(self._on_layers_changed)
+        viewer.layers.events.removed.connect(self._on_layers_changed)
+        viewer.layers.selection.events.active.connect(self._on_active_changed)
+        self._on_layers_changed()
+
+    def set_current(self, slide: ViewerSlide | None) -> None:
+        if slide is not self.current:
+            self._make_current(slide)
+            self.slide_changed.emit()
+
+    # ---- which there are -----------------------------------------------------------------
+
+    def _layers(self) -> list[Layer]:
+        viewer = self._viewer()
+        return [] if viewer is None else list(viewer.layers)
+
+    def _on_layers_changed(self, event: object = None) -> None:
+        layers = self._layers()
+        shown = {id(layer): slide_from_layer(layer) for layer in layers}
+        kept = [s for s in self.slides if (here := shown.get(id(s.layer))) and here[0] is s.slide]
+        known = {id(s.layer) for s in kept}
+        for layer in layers:
+            here = shown[id(layer)]
+            if here is not None and id(layer) not in known and isinstance(layer, Image):
+                kept.append(self._add_slide(layer, *here))
+        before, self.slides = self.slides, kept
+        for old in before:
+            if old not in kept and old.layer in layers:
+                self.slide_replaced.emit(old)
+        opened = [s for s in kept if s not in before]
+        for new in opened:
+            if new.pixel_size is not None and not _is_drawn_at_pixel_size(new):
+                self._apply_pixel_size(new, new.pixel_size)
+        if opened:
+            self._make_current(opened[-1])
+        elif self.current not in kept:
+            self._make_current(kept[-1] if kept else None)
+        if [id(s) for s in kept] != [id(s) for s in before]:
+            self.slides_changed.emit()
+            self.slide_changed.emit()
+        self._infer_from_spot_array()
+
+    def _add_slide(self, layer: Image, slide: Slide, size: PixelSize | None) -> ViewerSlide:
+        """Follow the layer's pixels, scale and name."""
+        layer.events.data.connect(self._on_layers_changed)
+        layer.events.scale.connect(self._on_layer_scaled)
+        layer.events.units.connect(self._on_layer_scaled)
+        layer.events.name.connect(self._on_layer_renamed)
+        given = size is not None and size.origin in USER_ORIGINS
+        return ViewerSlide(
+            layer, slide, size, native_pixel_size=slide.pixel_size if given else size
+        )
+
+    def _on_active_changed(self, event: object = None) -> None:
+        """Selecting a slide's layer chooses that slide."""
+        viewer = self._viewer()
+        active = None if viewer is None else viewer.layers.selection.active
+        for slide in self.slides:
+            if slide.layer is active:
+                self.set_current(slide)
+
+    def _on_layer_renamed(self, event: object = None) -> None:
+        for slide in self.slides:
+            sync_slide_name(slide.slide, slide.layer)
+
+    def _make_current(self, slide: ViewerSlide | None) -> None:
+        self.current = slide
+        if slide is not None and is_uncertain(slide.pixel_size):
+
+            def receive(size: PixelSize) -> None:
+                if slide in self.slides and is_uncertain(slide.pixel_size):
+                    self.set_pixel_size(slide, size)
+
+            self._pixel_size_history.recall(slide.slide, receive)
+
+    # ---- how large a pixel is --------------------------------------------------------------
+
+    def set_mpp(self, mpp: float, origin: str = MANUAL_ORIGIN) -> None:
+        """Pixel size that a person gives; remembered. Raises SlideError when it is absurd."""
+        if self.current is not None:
+            size = PixelSize(mpp, origin)
+            self._pixel_size_history.save(self.current.slide, size)
+            self.set_pixel_size(self.current, size)
+
+    def reset_mpp(self) -> None:
+        """Back to the pixel size that the slide came with, if any."""
+        if self.current is not None:
+            self._pixel_size_history.save(self.current.slide, None)
+            self.set_pixel_size(self.current, self.current.native_pixel_size)
+
+    def set_pixel_size(self, slide: ViewerSlide, size: PixelSize | None) -> None:
+        """A pixel size that was found out. What lies on the slide keeps its place there."""
+        if (
+            size is not None
+            and is_uncertain(slide.native_pixel_size)
+            and size.origin not in USER_ORIGINS
+        ):
+            slide.native_pixel_size = size
+        self._apply_pixel_size(slide, size)
+        self.slide_changed.emit()
+
+    def _apply_pixel_size(self, slide: ViewerSlide, size: PixelSize | None) -> None:
+        before = float(slide.layer.scale[-1])
+        self._rescaling = True
+        try:
+            self.layer_registry.rescale(slide, size, self._layers(), len(self.slides) == 1)
+        finally:
+            self._rescaling = False
+        viewer = self._viewer()
+        if viewer is not None and slide is self.current:  # what was in view stays in view
+            ratio, camera = float(slide.layer.scale[-1]) / before, viewer.scene.camera
+            camera.center = tuple(ratio * at for at in camera.center)
+            camera.zoom = camera.zoom / ratio
+
+    def _on_layer_scaled(self, event: object = None) -> None:
+        """A person gives a layer its scale and units: it says the pixel size, if nobody else."""
+        for slide in [] if self._rescaling else self.slides:
+            size, known = pixel_size_from_layer(slide.layer).pixel_size, slide.pixel_size
+            free = known is None or known.is_estimated or known.origin == LAYER_SCALE_ORIGIN
+            if free and size is not None and not _is_drawn_at_pixel_size(slide):
+                slide.native_pixel_size = None
+                self.set_pixel_size(slide, size)
+
+    def _infer_from_spot_array(self) -> None:
+        """The array that spots lie on has a known pitch: a slide without a pixel size gets it."""
+        slide = self.current
+        if slide is None or not is_uncertain(slide.pixel_size):
+            return
+        for layer in self._layers():
+            size = pixel_size_from_spots(layer, slide)
+            if size is not None:
+                self.set_pixel_size(slide, size)
+                return
+
+
+def _is_drawn_at_pixel_size(slide: ViewerSlide) -> bool:
+    """Whether its layer is drawn at the pixel size that is known."""
+    layer = slide.layer
+    drawn = all(abs(step - slide.mpp) <= 1e-9 * slide.mpp for step in layer.scale[-2:])
+    return drawn and all(str(unit) == "micrometer" for unit in layer.units)

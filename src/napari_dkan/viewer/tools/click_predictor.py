@@ -1,0 +1,170 @@
+"""Prediction of the spot under a mouse click."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+from shapely.geometry import Point, box
+from shapely.geometry.base import BaseGeometry
+
+from ...errors import DamagedTileError, DkanError, SpotsError
+from ...inference.predict import create_empty_prediction
+from ...inference.prediction import Prediction
+from ...inference.prediction_progress import PredictionUpdate
+from ...inference.target import Target, TargetKind
+from ...spatial.spots import Spots
+from ..jobs.worker import JobFailure, JobRunner
+from ..layers.prediction_overlay import GeneDecoder, SpotsOverlay
+from ..panels.results.restore_result import show_saved_spot
+from ..session.viewer_session import ViewerSession
+from ..session.viewer_settings import TargetMode
+
+DRAG_THRESHOLD_PX = 4  # screen pixels; a press that moves farther pans the view
+
+
+class ClickPredictor:
+    """Predicts clicked spots, one at a time; of rapid clicks the last one counts."""
+
+    def __init__(self, session: ViewerSession) -> None:
+        self.session = session
+        self._runner = JobRunner("click")
+        self._next_click: tuple[float, float] | None = None
+        self._keyed_overlay: tuple[object, SpotsOverlay] | None = None
+        session.viewer.mouse_drag_callbacks.append(self._on_mouse_press)
+
+    @property
+    def busy(self) -> bool:
+        return self._runner.busy
+
+    def close(self) -> None:
+        callbacks = self.session.viewer.mouse_drag_callbacks
+        if self._on_mouse_press in callbacks:
+            callbacks.remove(self._on_mouse_press)
+        self._next_click = None
+        self._runner.cancel()
+        self._runner.wait()
+
+    def _on_mouse_press(self, viewer: Any, event: Any) -> Iterator[None]:
+        """A press and release without a drag is a click, while no drawing tool is active."""
+        session = self.session
+        active = viewer.layers.selection.active
+        drawing = active is not None and str(active.mode) not in ("pan_zoom", "transform")
+        if session.settings.where is not TargetMode.CLICK or drawing or event.button != 1:
+            return
+        start = np.array(event.pos)
+        yield
+        while event.type == "mouse_move":
+            if np.abs(np.array(event.pos) - start).max() > DRAG_THRESHOLD_PX:
+                return
+            yield
+        world = float(event.position[-2]), float(event.position[-1])
+        if session.is_click_claimed(world) or show_saved_spot(session, world):
+            return
+        if session.slide is not None:
+            row, column = session.slide.layer.world_to_data(event.position)[-2:]
+            self.predict_at(float(column), float(row))
+
+    def predict_at(self, x: float, y: float) -> None:
+        """Predict the spot at (x, y) in level-0 px."""
+        session = self.session
+        try:
+            slide = session.require_slide()
+            if not (0 <= x < slide.slide.width and 0 <= y < slide.slide.height):
+                raise SpotsError("That click is beside the slide; click on the section.")
+        except DkanError as error:
+            session.show_message(str(error), warning=True)
+            return
+        if self._runner.busy:
+            self._next_click = (x, y)
+            return
+        checkpoint = session.checkpoint
+        assert checkpoint is not None and slide.pixel_size is not None
+        zero_shot = session.zero_shot
+        tissue_only, origin = session.settings.tissue_only, slide.pixel_size.origin
+        result: list[tuple[Prediction, GeneDecoder]] = []
+
+        def job() -> Iterator[PredictionUpdate]:
+            predictor = session.get_predictor(slide, checkpoint)
+            if tissue_only:
+                _require_tissue(predictor.tissue, x, y, predictor.patch_side_px)
+            spots = Spots(np.array([[x, y]]), diameter_um=checkpoint.spot_diameter_um)
+            target = Target(TargetKind.POINTS, spots)
+            if (
+                predictor.precomputed_features is not None
+                and predictor.precomputed_features.lacks_encoder
+            ):
+                target = predictor.precomputed_features.target_at_point(x, y)
+            prediction, _ = create_empty_prediction(predictor, target, origin, zero_shot=zero_shot)
+            for update in predictor.stream(target, zero_shot=zero_shot):
+                if update.stage == "spots":
+                    if len(update.failed_rows):
+                        raise DamagedTileError(
+                            f"The slide {slide.slide.label} is damaged under that click; "
+                            "click elsewhere, or export the slide again."
+                        )
+                    prediction.apply_update(update)
+                    result.append((prediction, partial(predictor.decode, zero_shot=zero_shot)))
+                yield update
+
+        def follow(update: PredictionUpdate) -> None:
+            if update.stage == "context":
+                session.show_message(
+                    f"Reading the slide around the spot: {update.done} / {update.total}"
+                )
+
+        def end(failure: JobFailure | None) -> None:
+            if failure is not None:
+                session.show_message(failure.message, warning=True)
+            elif (slide, checkpoint) == (session.slide, session.checkpoint):
+                session.show_message("")
+                session.set_spot(result[0][0])
+                self._add_to_overlay(*result[0])
+            waiting, self._next_click = self._next_click, None
+            if waiting is not None:
+                self.predict_at(*waiting)
+
+        self._runner.start(job, follow, end)
+
+    def _add_to_overlay(self, spot: Prediction, decode: GeneDecoder) -> None:
+        """Clicked spots gather in one Points layer as long as slide, checkpoint and genes stay."""
+        session = self.session
+        slide = session.require_slide()
+        key = (slide, session.checkpoint, slide.mpp, spot.panel.symbols)
+        if self._keyed_overlay is not None and self._keyed_overlay[0] == key:
+            overlay = self._keyed_overlay[1]
+            if overlay in session.overlays:
+                overlay.prediction = _append_spot(overlay.prediction, spot)
+                session.overlays_changed.emit()
+                return
+        size_um = spot.provenance["patch_um"]
+        what = f"clicked spots, {slide.layer.name}"
+        overlay = SpotsOverlay(spot, decode, slide.mpp, size_um, what, session.settings.opacity)
+        overlay.reference = None if session.checkpoint is None else session.checkpoint.reference
+        overlay.from_clicks = True
+        self._keyed_overlay = (key, overlay)
+        session.add_overlay(overlay, slide)
+
+
+def _append_spot(previous: Prediction, spot: Prediction) -> Prediction:
+    xy = np.concatenate([previous.target.spots.xy, spot.target.spots.xy])
+    target = Target(TargetKind.POINTS, Spots(xy, diameter_um=spot.target.spots.diameter_um))
+    values = np.concatenate([previous.values, spot.values])
+    tokens = np.concatenate([previous.tokens, spot.tokens])
+    failed = np.concatenate([previous.failed_mask, spot.failed_mask])
+    evidence = np.concatenate([previous.qc_features, spot.qc_features])
+    return replace(
+        spot, target=target, values=values, tokens=tokens, failed_mask=failed, qc_features=evidence
+    )
+
+
+def _require_tissue(tissue: BaseGeometry, x: float, y: float, side: float) -> None:
+    square = box(x - side / 2, y - side / 2, x + side / 2, y + side / 2)
+    if not tissue.intersects(Point(x, y)) and tissue.intersection(square).area < square.area / 4:
+        raise SpotsError(
+            "There is no tissue under that click; click on the section, or switch off "
+            "'Tissue only' under Advanced to predict there all the same."
+        )

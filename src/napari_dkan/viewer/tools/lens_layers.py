@@ -1,0 +1,166 @@
+"""The napari layers of the gene lens: a small raster inside a ring."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from napari.components.overlays import TextOverlay
+from napari.layers import Image, Points
+from numpy.typing import NDArray
+
+from ..layers.overlay_display import GENE_LEGEND
+from ..session.slide_layer import AXIS_LABELS, MICROMETER_UNITS
+from ..session.viewer_session import ViewerSession
+from ..session.viewer_slides import ViewerSlide
+from .lens_grid import LensCircle
+
+MAX_RASTER_PX = 128  # raster px across the lens
+MAX_PX_PER_TILE = 12  # raster px across a tile, at most
+RING_WIDTH_PX = 2.5  # width of the ring on the screen
+RING_COLOR = "#00b8d4"  # seen on glass, on stain and on the maps' colours
+
+
+class LensLayers:
+    """The layers of a lens; they are in the viewer from here to `take_away`.
+
+    pitch : level-0 px of a tile.
+    """
+
+    def __init__(
+        self, session: ViewerSession, slide: ViewerSlide, pitch: float, record: Any
+    ) -> None:
+        self._session, self._slide, self._pitch = session, slide, pitch
+        self._origin_px = np.zeros(2, np.int64)  # row, column of the raster's first px on the slide
+        self._px_per_tile = 0  # raster px across a tile
+        common = {
+            "units": MICROMETER_UNITS,
+            "axis_labels": AXIS_LABELS,
+            "metadata": {"napari-dkan": record},
+        }
+        self.raster_layer = Image(
+            np.full((1, 1), np.nan, np.float32),
+            name="predicted - lens",
+            blending="translucent",
+            interpolation2d="nearest",
+            contrast_limits=(0, 1),
+            **common,
+        )
+        self.ring_layer = Points(
+            np.zeros((1, 2)),
+            name="lens",
+            scale=(slide.mpp, slide.mpp),
+            face_color="transparent",
+            border_color=RING_COLOR,
+            **common,
+        )
+        self._add_to_viewer()
+
+    def _add_to_viewer(self) -> None:
+        """Above the slide and its maps; the person's selection stays as it is."""
+        session, layers = self._session, self._session.viewer.layers
+        selected = set(layers.selection)
+        below = [self._slide.layer, *(o.layer for o in session.overlays)]
+        at = max(layers.index(layer) for layer in below if layer in layers) + 1
+        for layer in (self.ring_layer, self.raster_layer):
+            session.attach_layer(self._slide, layer)
+            layers.insert(at, layer)
+        layers.selection = selected
+
+    def remove(self) -> None:
+        layers = self._session.viewer.layers
+        for layer in (self.raster_layer, self.ring_layer):
+            if layer in layers:
+                layers.remove(layer)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether both layers are still in the viewer."""
+        return (
+            self.raster_layer in self._session.viewer.layers
+            and self.ring_layer in self._session.viewer.layers
+        )
+
+    def set_style(self, limits: tuple[float, float], colormap: str, opacity: float) -> None:
+        layer = self.raster_layer
+        if tuple(layer.contrast_limits) != limits:
+            layer.contrast_limits_range = limits
+            layer.contrast_limits = limits
+        if layer.colormap.name != colormap:
+            layer.colormap = colormap
+        if layer.opacity != opacity:
+            layer.opacity = opacity
+
+    def set_names(self, gene: str, kind: str) -> None:
+        self.raster_layer.name, self.ring_layer.name = (
+            f"{gene} {kind} - lens",
+            f"{gene} {kind} - lens, outline",
+        )
+
+    def draw(self, values: NDArray[np.float32], circle: LensCircle) -> None:
+        """Draw what of the grid's values (rows, columns) lies in the circle."""
+        split = int(
+            np.clip(MAX_RASTER_PX // (2 * circle.radius / self._pitch + 1), 1, MAX_PX_PER_TILE)
+        )
+        px = self._pitch / split
+        across = int(np.ceil(2 * circle.radius / px)) + 1
+        centre = np.array([circle.y, circle.x])
+        low = np.floor((centre - circle.radius) / px).astype(np.int64)
+        last = np.array(values.shape) * split  # the raster ends where the grid ends
+        window = np.minimum(2 * across, last)
+        start, stop = low.clip(0, last - 1), (low + across).clip(1, last)
+        if split != self._px_per_tile or tuple(window) != self.raster_layer.data.shape:
+            self._px_per_tile = split
+            self._origin_px = (low - across // 2).clip(0, last - window)
+            self._set_raster(np.full(window, np.nan, np.float32), px)
+        elif (start < self._origin_px).any() or (stop > self._origin_px + window).any():
+            self._origin_px = (low - across // 2).clip(0, last - window)
+            self.raster_layer.translate = self._origin_world(px)
+
+        rows, columns = (np.arange(a, b) for a, b in zip(start, stop, strict=True))
+        part = values[rows[:, None] // split, columns[None] // split]
+        away = [((i + 0.5) * px - c) ** 2 for i, c in zip((rows, columns), centre, strict=True)]
+        part[away[0][:, None] + away[1][None] > circle.radius**2] = np.nan
+        self.raster_layer.data[:] = np.nan
+        (y, x), (end_y, end_x) = start - self._origin_px, stop - self._origin_px
+        self.raster_layer.data[y:end_y, x:end_x] = part
+        _refresh_in_place(self.raster_layer)
+        self._draw_ring(circle)
+
+    def _set_raster(self, raster: NDArray[np.float32], px: float) -> None:
+        self.raster_layer.data = raster
+        self.raster_layer.scale = (px * self._slide.mpp,) * 2
+        self.raster_layer.translate = self._origin_world(px)
+
+    def _origin_world(self, px: float) -> NDArray[np.float64]:
+        """World position of the middle of the raster's first px."""
+        return np.asarray((self._origin_px + 0.5) * px * self._slide.mpp)
+
+    def _draw_ring(self, circle: LensCircle) -> None:
+        ring, size = self.ring_layer, 2 * circle.radius
+        if ring.size[0] != size:
+            ring.size = size
+        # the zoom changes the ring only where it is seen: setting it costs as much as a move
+        wanted = RING_WIDTH_PX / max(self._session.viewer.scene.camera.zoom, 1e-9)
+        relative = float(np.clip(wanted / (size * self._slide.mpp), 0.002, 0.2))
+        if not 0.8 < ring.border_width[0] / relative < 1.25:
+            ring.border_width = relative
+        ring.data[0] = circle.y, circle.x
+        _refresh_in_place(ring)
+
+
+def _refresh_in_place(layer: Image | Points) -> None:
+    """New numbers in the array it has: nothing else of the layer has changed."""
+    layer.refresh(extent=False, thumbnail=False, highlight=False)
+
+
+def set_legend_text(session: ViewerSession, text: str) -> None:
+    """Text in the maps' legend, where there is no map; "" takes it away."""
+    overlays = session.viewer.canvas.overlays
+    if GENE_LEGEND not in overlays and text:
+        overlays[GENE_LEGEND] = TextOverlay(position="top_right", font_size=10)
+    if GENE_LEGEND in overlays:
+        legend = overlays[GENE_LEGEND]
+        legend.visible = bool(text)
+        if text:
+            legend.text = text

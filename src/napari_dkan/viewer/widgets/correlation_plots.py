@@ -1,0 +1,257 @@
+"""Plots of a comparison: histogram of the gene correlations and scatter plot of one gene."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from qtpy.QtCore import QEvent, QPointF, QRectF, QSize, Qt, Signal
+from qtpy.QtGui import QColor, QKeyEvent, QMouseEvent, QPainter, QPaintEvent, QPen, QPolygonF
+from qtpy.QtWidgets import QToolTip, QWidget
+
+PREDICTED_COLOR = QColor("#8c6bb1")
+RIDGE_COLOR = QColor("#e0a030")
+SELECTED_COLOR = QColor("#e8735a")
+BIN_WIDTH = 0.05
+PICK_RADIUS_PX = 9  # px between a click and a dot that still count as on it
+
+ALIGN_LEFT = Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter
+ALIGN_RIGHT = Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter
+ALIGN_CENTER = Qt.AlignmentFlag.AlignCenter
+
+
+class CorrelationHistogram(QWidget):
+    """How many genes have which correlation: DKAN as bars, ridge as an outline."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pcc, self.ridge = np.empty(0), np.empty(0)
+        self.marked_pcc = float("nan")
+        self.setMinimumHeight(112)
+        self.setToolTip(
+            "Genes by their correlation between measured and predicted values. Filled: DKAN; "
+            "outline: the ridge baseline on the same tiles; line: the chosen gene."
+        )
+
+    def sizeHint(self) -> QSize:
+        return QSize(260, 120)
+
+    def set_correlations(self, pcc: NDArray[np.floating], ridge: NDArray[np.floating]) -> None:
+        """Correlations (G,) of both methods; NaN are left out, and ridge may be empty."""
+        self.pcc, self.ridge = pcc[~np.isnan(pcc)], ridge[~np.isnan(ridge)]
+        self.update()
+
+    def set_marked_pcc(self, pcc: float) -> None:
+        """The chosen gene's correlation."""
+        self.marked_pcc = pcc
+        self.update()
+
+    def paintEvent(self, event: QPaintEvent) -> None:
+        if not len(self.pcc):
+            return
+        painter, ink = _make_painter(self)
+        line = self.fontMetrics().height()
+        room = QRectF(14, line + 4, self.width() - 28, self.height() - 2 * line - 8)
+        low = np.floor(min(0.0, self.pcc.min(), self.ridge.min(initial=0.0)) / 0.1) * 0.1
+        edges = np.linspace(low, 1, round((1 - low) / BIN_WIDTH) + 1)
+        bars, outline = (np.histogram(v, edges)[0] for v in (self.pcc, self.ridge))
+        top = max(1, bars.max(), outline.max(initial=0))
+        width = room.width() / (len(edges) - 1)
+
+        def x(value: float) -> float:
+            return room.left() + (value - low) / (1 - low) * room.width()
+
+        painter.setPen(Qt.PenStyle.NoPen)
+        painter.setBrush(PREDICTED_COLOR)
+        for i, count in enumerate(bars):
+            height = room.height() * count / top
+            painter.drawRect(QRectF(x(edges[i]) + 0.5, room.bottom() - height, width - 1, height))
+        if len(self.ridge):
+            steps = np.repeat(room.bottom() - room.height() * outline / top, 2)
+            along = np.repeat([x(e) for e in edges], 2)[1:-1]
+            painter.setBrush(Qt.BrushStyle.NoBrush)
+            painter.setPen(QPen(RIDGE_COLOR, 1.5))
+            painter.drawPolyline(_make_polygon(along, steps))
+        painter.setPen(QPen(ink, 1))
+        painter.drawLine(QPointF(room.left(), room.bottom()), QPointF(room.right(), room.bottom()))
+        for tick in np.arange(np.ceil(low / 0.2 - 1e-9) * 0.2, 1.01, 0.2):
+            where = QRectF(x(tick) - 20, room.bottom() + 2, 40, line)
+            painter.drawText(where, ALIGN_CENTER, f"{tick:.1f}" if abs(tick) > 1e-9 else "0")
+        if np.isfinite(self.marked_pcc):
+            painter.setPen(QPen(SELECTED_COLOR, 2))
+            at = x(float(np.clip(self.marked_pcc, low, 1)))
+            painter.drawLine(QPointF(at, room.top()), QPointF(at, room.bottom()))
+        self._draw_legend(painter, ink, line)
+        painter.end()
+
+    def _draw_legend(self, painter: QPainter, ink: QColor, line: int) -> None:
+        """Names in the colours of the bars, with the number of genes."""
+        at, gap = 8.0, 14
+        entries = [(PREDICTED_COLOR, f"DKAN, {len(self.pcc):,} genes")]
+        if len(self.ridge):
+            entries.append((RIDGE_COLOR, "ridge"))
+        if np.isfinite(self.marked_pcc):
+            entries.append((SELECTED_COLOR, "this gene"))
+        for colour, text in entries:
+            painter.fillRect(QRectF(at, line / 2 - 3, 8, 8), colour)
+            painter.setPen(ink)
+            width = self.fontMetrics().horizontalAdvance(text)
+            painter.drawText(QRectF(at + 12, 0, width + 2, line), ALIGN_LEFT, text)
+            at += 12 + width + gap
+
+
+class MeasuredPredictedScatter(QWidget):
+    """Measured along x, predicted along y, a dot for each spot; a click picks the nearest."""
+
+    spot_selected = Signal(int)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._measured: NDArray[np.floating] = np.empty(0)
+        self._predicted: NDArray[np.floating] = np.empty(0)
+        self._selected_row: int | None = None
+        self._names: tuple[str, ...] = ()
+        self.setMinimumHeight(220)
+        self.setMouseTracking(True)
+        self.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
+
+    def sizeHint(self) -> QSize:
+        return QSize(260, 250)
+
+    def set_values(
+        self,
+        measured: NDArray[np.floating],
+        predicted: NDArray[np.floating],
+        names: tuple[str, ...] = (),
+    ) -> None:
+        """Values (N,) of both; a spot that lacks one of them is not drawn."""
+        self._measured, self._predicted, self._names = measured, predicted, names
+        self.update()
+
+    def select_row(self, row: int | None) -> None:
+        self._selected_row = row
+        self.update()
+
+    def dot_positions(self) -> NDArray[np.float64]:
+        """(N, 2) places of the spots on the widget, NaN where there is none."""
+        room, (low, high) = self._plot_rect(), self._value_range()
+        span = high - low
+        x = room.left() + (self._measured - low) / span * room.width()
+        y = room.bottom() - (self._predicted - low) / span * room.height()
+        return np.stack([x, y], axis=1)
+
+    def _plot_rect(self) -> QRectF:
+        line = self.fontMetrics().height()
+        left, top = 3.2 * line, 6
+        return QRectF(left, top, self.width() - left - 8, self.height() - top - 2.3 * line)
+
+    def _value_range(self) -> tuple[float, float]:
+        """One range for both axes: the identity line is the diagonal."""
+        both = np.concatenate([self._measured, self._predicted])
+        both = both[np.isfinite(both)]
+        low, high = (float(both.min()), float(both.max())) if len(both) else (0.0, 1.0)
+        room = max(high - low, 0.1) * 0.04
+        return low - room, high + room
+
+    def mousePressEvent(self, event: QMouseEvent) -> None:
+        row = self._row_at(event)
+        if row is not None:
+            self.spot_selected.emit(row)
+
+    def keyPressEvent(self, event: QKeyEvent) -> None:
+        """Left and right: the spot measured next lower or higher."""
+        step = {Qt.Key.Key_Left: -1, Qt.Key.Key_Right: 1}.get(Qt.Key(event.key()))
+        known = np.flatnonzero(np.isfinite(self._measured + self._predicted))
+        if step is None or not len(known):
+            super().keyPressEvent(event)
+            return
+        order = known[np.argsort(self._measured[known], kind="stable")].tolist()
+        at = order.index(self._selected_row) + step if self._selected_row in order else 0
+        self.spot_selected.emit(order[at % len(order)])
+
+    def mouseMoveEvent(self, event: QMouseEvent) -> None:
+        row = self._row_at(event)
+        if row is None:
+            QToolTip.hideText()
+            return
+        name = f"Spot {self._names[row]}" if self._names else f"Spot {row + 1}"
+        values = f"measured {self._measured[row]:.2f}, predicted {self._predicted[row]:.2f}"
+        QToolTip.showText(event.globalPosition().toPoint(), f"{name}\n{values}", self)
+
+    def leaveEvent(self, event: QEvent) -> None:
+        QToolTip.hideText()
+
+    def _row_at(self, event: QMouseEvent) -> int | None:
+        if not len(self._measured):
+            return None
+        here = event.position()
+        away = np.hypot(*(self.dot_positions() - [here.x(), here.y()]).T)
+        away[~np.isfinite(away)] = np.inf
+        row = int(np.argmin(away))
+        return row if away[row] <= PICK_RADIUS_PX else None
+
+    def paintEvent(self, event: QPaintEvent) -> None:
+        painter, ink = _make_painter(self)
+        room, (low, high) = self._plot_rect(), self._value_range()
+        line = self.fontMetrics().height()
+        faint = QColor(ink)
+        faint.setAlpha(90)
+        painter.setPen(QPen(faint, 1))
+        painter.drawRect(room)
+        painter.setPen(QPen(faint, 1, Qt.PenStyle.DashLine))
+        painter.drawLine(room.bottomLeft(), room.topRight())
+        painter.setPen(ink)
+        for tick in _round_ticks(low, high):
+            part = (tick - low) / (high - low)
+            x, y = room.left() + part * room.width(), room.bottom() - part * room.height()
+            painter.drawText(QRectF(x - 30, room.bottom() + 1, 60, line), ALIGN_CENTER, f"{tick:g}")
+            painter.drawText(
+                QRectF(line, y - line / 2, room.left() - line - 4, line), ALIGN_RIGHT, f"{tick:g}"
+            )
+        below = QRectF(room.left(), room.bottom() + line, room.width(), line + 2)
+        painter.drawText(below, ALIGN_CENTER, "measured")
+        painter.save()
+        painter.translate(0, room.center().y())
+        painter.rotate(-90)
+        painter.drawText(QRectF(-60, 0, 120, line + 2), ALIGN_CENTER, "predicted")
+        painter.restore()
+        if len(self._measured):
+            self._draw_dots(painter, ink)
+        painter.end()
+
+    def _draw_dots(self, painter: QPainter, ink: QColor) -> None:
+        dots = self.dot_positions()
+        known = np.asarray(np.isfinite(dots).all(axis=1))
+        colour = QColor(PREDICTED_COLOR)
+        colour.setAlpha(210 if known.sum() < 1000 else 120)
+        size = 5 if known.sum() < 1000 else 3
+        painter.setPen(QPen(colour, size, Qt.PenStyle.SolidLine, Qt.PenCapStyle.RoundCap))
+        painter.drawPoints(_make_polygon(*dots[known].T))
+        if (
+            self._selected_row is not None
+            and self._selected_row < len(dots)
+            and known[self._selected_row]
+        ):
+            painter.setPen(QPen(ink, 1.5))
+            painter.setBrush(SELECTED_COLOR)
+            painter.drawEllipse(QPointF(*dots[self._selected_row]), 5, 5)
+
+
+def _make_painter(widget: QWidget) -> tuple[QPainter, QColor]:
+    """A painter and the colour of text in the theme of now."""
+    painter = QPainter(widget)
+    painter.setRenderHint(QPainter.RenderHint.Antialiasing)
+    return painter, widget.palette().windowText().color()
+
+
+def _make_polygon(x: NDArray[np.floating], y: NDArray[np.floating]) -> QPolygonF:
+    return QPolygonF([QPointF(a, b) for a, b in zip(x.tolist(), y.tolist(), strict=True)])
+
+
+def _round_ticks(low: float, high: float) -> list[float]:
+    """A handful of round numbers between the two."""
+    rough = (high - low) / 4.5
+    unit = 10 ** np.floor(np.log10(rough))
+    step = float(unit * next(m for m in (1, 2, 2.5, 5, 10) if m * unit >= rough))
+    first = np.ceil(low / step)
+    count = int(np.floor(high / step) - first) + 1
+    return [round(float((first + i) * step), 10) for i in range(count)]

@@ -1,0 +1,105 @@
+"""A column of boxes that scrolls vertically only, its headings and its focus ring.
+
+napari's themes do not show which control has the keyboard focus, so a ring is drawn around it.
+"""
+
+from __future__ import annotations
+
+from qtpy.QtCore import QEvent, QObject, QRect, QRectF, Qt, QTimer
+from qtpy.QtGui import QColor, QPainter, QPaintEvent, QPen
+from qtpy.QtWidgets import QApplication, QFrame, QHBoxLayout, QLabel, QScrollArea, QStyle, QWidget
+
+from .help_dialog import make_help_button
+from .theme_colors import LINK_COLOR, color_for_theme
+
+MARGIN_PX = 2  # px around the control
+
+
+class FocusRing(QWidget):
+    """Lies over a panel's content, and lets everything through."""
+
+    def __init__(self, content: QWidget) -> None:
+        super().__init__(content)
+        self._content = content
+        self.setAttribute(Qt.WidgetAttribute.WA_TransparentForMouseEvents)
+        self.setAttribute(Qt.WidgetAttribute.WA_NoSystemBackground)
+        self.setFocusPolicy(Qt.FocusPolicy.NoFocus)
+        self.hide()
+        self._update_timer = QTimer(self)
+        self._update_timer.setSingleShot(True)
+        self._update_timer.timeout.connect(self._update_geometry)
+        content.installEventFilter(self)
+        app = QApplication.instance()
+        if isinstance(app, QApplication):
+            app.focusChanged.connect(self._on_focus_changed)
+
+    def _on_focus_changed(self, old: QWidget | None, new: QWidget | None) -> None:
+        """Shown where the keyboard went, not where a mouse button did."""
+        by_mouse = QApplication.mouseButtons() != Qt.MouseButton.NoButton
+        self.setVisible(new is not None and not by_mouse and self._content.isAncestorOf(new))
+        self._update_geometry()
+
+    def _update_geometry(self) -> None:
+        widget = QApplication.focusWidget()
+        if widget is None or not self._content.isAncestorOf(widget):
+            self.hide()
+        elif not self.isHidden():
+            corner = widget.mapTo(self._content, widget.rect().topLeft())
+            room = QRect(corner, widget.size()).adjusted(
+                -MARGIN_PX, -MARGIN_PX, MARGIN_PX, MARGIN_PX
+            )
+            self.setGeometry(room.intersected(self._content.rect()))
+            self.raise_()
+
+    def eventFilter(self, watched: QObject, event: QEvent) -> bool:
+        """Controls move when another one comes or goes."""
+        moved = event.type() in (QEvent.Type.LayoutRequest, QEvent.Type.Resize)
+        if moved and vars(self):  # the collector empties what Qt still sends events to
+            self._update_timer.start(0)
+        return super().eventFilter(watched, event)
+
+    def paintEvent(self, event: QPaintEvent) -> None:
+        painter = QPainter(self)
+        painter.setRenderHint(QPainter.RenderHint.Antialiasing)
+        painter.setPen(QPen(QColor(color_for_theme(self, LINK_COLOR)), 2))
+        painter.drawRoundedRect(QRectF(self.rect()).adjusted(1, 1, -1, -1), 3, 3)
+        painter.end()
+
+
+class ScrollColumn(QScrollArea):
+    """Never narrower than its content, so that nothing is cut off at the side."""
+
+    def __init__(self, content: QWidget) -> None:
+        super().__init__()
+        self.setWidget(content)
+        self.setWidgetResizable(True)
+        self.setFrameShape(QFrame.Shape.NoFrame)
+        self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        content.installEventFilter(self)
+        self.focus_ring = FocusRing(content)
+
+    def eventFilter(self, watched: QObject, event: QEvent) -> bool:
+        content = self.widget()  # Qt's, and not an attribute: the collector may have emptied self
+        if watched is content and event.type() == QEvent.Type.LayoutRequest:
+            width = content.minimumSizeHint().width()
+            bar = self.verticalScrollBar().sizeHint().width()
+            gap = QStyle.PixelMetric.PM_ScrollView_ScrollBarSpacing
+            frame = 2 * self.frameWidth()  # napari's theme gives it one all the same
+            self.setMinimumWidth(width + bar + self.style().pixelMetric(gap, None, self) + frame)
+        return super().eventFilter(watched, event)
+
+
+def make_heading(text: str, topic: str = "") -> QWidget:
+    """The heading of a box, and a button with the help on it where there is a topic."""
+    label = QLabel(text)
+    font = label.font()
+    font.setBold(True)
+    label.setFont(font)
+    if not topic:
+        return label
+    row = QWidget()
+    line = QHBoxLayout(row)
+    line.setContentsMargins(0, 0, 0, 0)
+    line.addWidget(label, 1)
+    line.addWidget(make_help_button(topic))
+    return row
