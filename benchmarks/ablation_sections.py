@@ -73,7 +73,7 @@ class Recoloured:
     def height(self) -> int:
         return self.slide.height
 
-    def read_square(self, x: float, y: float, side: float, px: int) -> NDArray[np.uint8]:
+    def read_patch(self, x: float, y: float, side: float, px: int) -> NDArray[np.uint8]:
         return self.change(self.slide.read_patch(x, y, side, px))
 
 

@@ -62,13 +62,13 @@ def result(target=None, picture=True, **changes) -> SavedResult:
         "prediction": Prediction(
             target, PANEL, LabelScale(), values, tokens, dict(RECORD), (), failed, evidence
         ),
-        "slide": SLIDE,
+        "slide_record": SLIDE,
         "card": {"title": "Made up", "metrics": {"pcc": 0.5, "ridge": None}},
         "reliability": SavedReliability(score, score < 0.1, said),
         "regions": box(100.25, 100.5, 900.125, 800).difference(box(300, 300, 400, 400)),
-        "view": ViewSettings(
+        "view_settings": ViewSettings(
             "CD74", ("ERBB2",), (0.1, 1.5), "viridis", 0.5, False, (812.5, 600.0), 0.3
         ),
-        "picture": SlideOverview(rgb, 0.05) if picture else None,
+        "overview": SlideOverview(rgb, 0.05) if picture else None,
     }
     return SavedResult(**(fields | changes))

@@ -77,7 +77,7 @@ class _Slide:
 
     width = height = 4000
 
-    def read_square(self, x: float, y: float, side: float, px: int) -> np.ndarray:
+    def read_patch(self, x: float, y: float, side: float, px: int) -> np.ndarray:
         random = np.random.default_rng([round(x), round(y)])
         return random.integers(60, 256, (px, px, 3), dtype=np.uint8)
 

@@ -126,13 +126,13 @@ def test_on_a_dense_grid_every_patch_is_encoded_once_and_gives_the_literal_numbe
 
 
 def test_a_second_job_and_a_second_visit_read_nothing(make, slide: Slide, reads):
-    predictor = make(store=True)
+    predictor = make(use_disk_cache=True)
     target = dense(predictor, slide)
     first = predict(predictor, target)
     assert reads
     reads.clear()
     np.testing.assert_array_equal(predict(predictor, target).tokens, first.tokens)
-    again = make(store=True)
+    again = make(use_disk_cache=True)
     assert again.known(target) == len(target)
     stages = [u.stage for u in again.stream(target)]
     assert set(stages) == {"known"} and not reads
@@ -142,7 +142,7 @@ def test_a_second_job_and_a_second_visit_read_nothing(make, slide: Slide, reads)
     assert np.isfinite(first.qc_features).all()
     np.testing.assert_allclose(second.values, first.values, atol=1e-6)
     # another grid finds the features of the tiles it shares, and of its own none
-    other = make(store=True)
+    other = make(use_disk_cache=True)
     predict(other, target_from_region(other.tissue, 140.0, MPP, slide.width, slide.height))
     assert reads
 
@@ -171,7 +171,7 @@ def test_a_slide_replaced_under_its_name_is_noticed(
 
 
 def test_another_tissue_outline_is_another_context(make, slide: Slide, reads):
-    predictor = make(store=True)
+    predictor = make(use_disk_cache=True)
     target = dense(predictor, slide)
     predict(predictor, target)
     predictor.tissue = predictor.tissue.buffer(-60)
@@ -296,7 +296,7 @@ def test_a_rough_map_is_made_of_the_middles_of_blocks():
 
 
 def test_a_region_on_glass_is_predicted_and_not_kept(make, slide: Slide):
-    predictor = make(store=True)
+    predictor = make(use_disk_cache=True)
     corner = box(20, 20, 340, 340)
     target = target_from_region(
         corner, predictor.checkpoint.patch.um, MPP, slide.width, slide.height

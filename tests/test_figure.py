@@ -126,7 +126,7 @@ def test_an_svg_keeps_its_words(tmp_path):
     before = dict(rcParams)
     view = ViewSettings("ERBB2", limits=(0.0, 4.0), opacity=0.5)
     judged = SavedReliability(np.ones(5, np.float32), np.arange(5) == 1, ((),) * 5)
-    made = build_result_figure(saved(view=view, reliability=judged))
+    made = build_result_figure(saved(view_settings=view, reliability=judged))
     file = write_figure(tmp_path / "a figure.svg", made)
     assert dict(rcParams) == before
     texts = [e.text or "" for e in ET.parse(file).getroot().iter() if e.tag.endswith("text")]
@@ -180,7 +180,7 @@ def test_every_kind_is_written_whole_and_others_are_refused(tmp_path):
 
 def test_a_saved_result_is_shown_as_it_was_looked_at():
     made = build_result_figure(
-        saved(view=ViewSettings("CD74", colormap="cividis", opacity=0.3, hatch=False))
+        saved(view_settings=ViewSettings("CD74", colormap="cividis", opacity=0.3, hatch=False))
     )
     assert made.legend.gene == "CD74" and made.opacity == 0.3
     assert build_result_figure(saved(), gene="erbb2").legend.gene == "ERBB2"

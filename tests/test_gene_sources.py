@@ -383,7 +383,7 @@ def chat(text: Any) -> dict[str, Any]:
 
 def refiner(server: Fake, folder: Path, path: str = "/v1", **more: Any) -> SummaryRefiner:
     return SummaryRefiner(
-        server.url + path, "small-llm", ResponseCache(folder), client=quick(tries=1), **more
+        server.url + path, "small-llm", ResponseCache(folder), client=quick(max_attempts=1), **more
     )
 
 

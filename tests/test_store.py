@@ -138,7 +138,7 @@ def test_a_part_with_a_lost_or_cut_file_is_left_out(tmp_path, damaged):
         assert loaded(tmp_path) == ALL
     files[-1].write_bytes(b"")
     store.load()
-    assert store.damaged == 1
+    assert store.damaged_segments == 1
     assert store.note == "Some of what was stored of C3.tif is damaged and is computed anew."
 
 

@@ -163,7 +163,7 @@ class _Picture:
         self.image = Image.open(path).convert("RGB")
         self.width, self.height = self.image.size
 
-    def read_square(self, x: float, y: float, side: float, px: int) -> np.ndarray:
+    def read_patch(self, x: float, y: float, side: float, px: int) -> np.ndarray:
         left, top = round(x - side / 2), round(y - side / 2)
         cut = self.image.crop((left, top, left + round(side), top + round(side)))
         return np.asarray(cut.resize((px, px), Image.Resampling.BILINEAR))

@@ -90,7 +90,7 @@ def test_a_child_that_dies_is_told_in_plain_words(start, scenario, said):
     process = start(scenario)
     with pytest.raises(FinetuneError, match=said) as raised:
         names(process)
-    assert "Traceback" not in str(raised.value) and not process.running
+    assert "Traceback" not in str(raised.value) and not process.is_running
 
 
 def test_a_failure_of_its_own_is_an_event(start):
@@ -122,7 +122,7 @@ def test_pause_holds_and_resume_goes_on(start):
 def test_a_child_that_does_not_listen_is_killed_after_some_patience(start):
     process = start("deaf")
     with pytest.raises(FinetuneError, match="did not stop when it was asked to"):
-        names(process, lambda e: number(e) == 2 and process.stop(patience=0.3))
+        names(process, lambda e: number(e) == 2 and process.stop(timeout=0.3))
 
 
 def test_killing_ends_the_events_quietly_from_any_thread(start):
@@ -143,7 +143,7 @@ def test_a_run_given_up_before_it_starts_never_does(tmp_path):
 def test_a_result_that_cannot_be_written_is_saved_elsewhere(start, tmp_path):
     process = start("well", out="no folder/tuned.safetensors")
     there = tmp_path / "a folder with spaces.safetensors"
-    told = names(process, lambda e: e.name == "unsaved" and process.save(there))
+    told = names(process, lambda e: e.name == "unsaved" and process.save_to(there))
     assert told[-2:] == ["unsaved", "finished"] and there.read_bytes() == b"weights"
 
 

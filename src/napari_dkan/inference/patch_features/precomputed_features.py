@@ -59,7 +59,7 @@ class PrecomputedFeatures:
         rows: dict[int, int] = {}
         for row, key in enumerate(keys):
             rows.setdefault(key, row)
-        object.__setattr__(self, "_rows", rows)
+        object.__setattr__(self, "_row_by_key", rows)
 
     def __len__(self) -> int:
         return len(self.xy)

@@ -131,7 +131,7 @@ class GlobalEncoder(nn.Module):
         blocks = list(zip(self.layers.attention, self.layers.feed, strict=True))
         for i, (attention, feed) in enumerate(blocks):
             last = i == len(blocks) - 1 and i > 0
-            x = feed(attention(x, only=query_rows if last else None))
+            x = feed(attention(x, query_rows=query_rows if last else None))
             if i == 0:
                 x = self.position(x[0], positions)[None]
         if query_rows is not None and len(blocks) < 2:

@@ -96,7 +96,7 @@ def connect_preferences(session: Any, connections: SignalConnections) -> None:
         return
 
     def change(setting: str) -> None:
-        session.change(**{setting: getattr(settings_from_preferences(), setting)})
+        session.change_settings(**{setting: getattr(settings_from_preferences(), setting)})
 
     for group, settings in PREFERENCE_TO_SETTING.items():
         events = getattr(known, group).events
