@@ -92,7 +92,7 @@ def compute_network_qc(
     ]
     each = []  # per member (4, B, G)
     for member, *own, tokens in zip(members, *parts, strict=True):
-        heads = torch.stack(list(member.auxiliary(FusedTokens(*own), tokens).values()))
+        heads = torch.stack(list(member.predict_auxiliary(FusedTokens(*own), tokens).values()))
         each.append(member.from_label_scale(heads))
     found = torch.stack(each)
     return torch.stack(

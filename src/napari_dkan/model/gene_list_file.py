@@ -96,7 +96,7 @@ def _parse_object_array(path: Path, pickle: bytes) -> list[str]:
     """The strings of a pickled one-dimensional object array."""
     try:
         array = _interpret_pickle(pickle)
-        if array.maker[1] != "_reconstruct" or not isinstance(array.state[4], list):
+        if array.function[1] != "_reconstruct" or not isinstance(array.state[4], list):
             raise ValueError("not an array")
         return [_decode_string(item) for item in array.state[4]]
     except _ForbiddenPickleError as error:
