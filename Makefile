@@ -47,7 +47,7 @@ lint: .venv/.dev
 
 # What Material prints about its successor is not about this site.
 docs: .venv/.docs
-	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build $(ARGS)
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build
 	@echo "The documentation is in build/site/index.html."
 
 coverage: libs .venv/.dev
