@@ -75,7 +75,7 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
             return os.path.relpath(place.removeprefix("docs/"), os.path.dirname(name) or ".")
         if not (ROOT / place).exists():
             log.warning("%s links to %s, which does not exist", name, link)
-        return config.extra["source"] + place
+        return f"{config.extra['source']}{place}"
 
     return LINK.sub(led, markdown)
 
@@ -94,7 +94,7 @@ def on_page_content(content: str, page: Page, config: MkDocsConfig, files: Files
     return EQUATION.sub(drawn, content)
 
 
-def sections(index: str) -> list[dict]:
+def sections(index: str) -> list[dict[str, list[dict[str, str]]]]:
     """The headings of the index, each with the pages listed below it."""
     _, *parts = SECTION.split(index)
     return [
