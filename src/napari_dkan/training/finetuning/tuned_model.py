@@ -132,7 +132,7 @@ class TunedModel:
         self._generator = torch.Generator().manual_seed(seed)
         with torch.no_grad():
             self._original_predictions = [
-                network.decode(v.rows(r).fused.z) for v, r in self._iterate_with_rows(tokens)
+                network.decode(v.select_rows(r).fused.z) for v, r in self._iterate_with_rows(tokens)
             ]
         self._set_trainable(_select_trainable_modules(self.network, adapt))
         self._optimiser = torch.optim.Adam(
