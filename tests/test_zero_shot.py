@@ -249,7 +249,7 @@ def test_held_out_genes_reach_nothing_that_is_trained(monkeypatch):
     def fit_model(training, known, settings, epochs):
         seen.append((training, known))
         encoder = fit_section_encoder(training, settings.dim, settings.patch_um)
-        network = DKAN(settings.config(training[0].labels.shape[1]), known.features)
+        network = DKAN(settings.network_config(training[0].labels.shape[1]), known.features)
         return FittedModel(encoder, network.eval())
 
     monkeypatch.setattr(zeroshot, "fit_model", fit_model)
