@@ -19,13 +19,13 @@ WRITER = """
 import sys
 import numpy as np
 import zarr
-from napari_dkan.inference.store import merge
-from napari_dkan.inference.store.key import StoreKey
-from napari_dkan.inference.store.store import open_store
+from napari_dkan.inference.cache import cache_segments
+from napari_dkan.inference.cache.cache_key import CacheKey
+from napari_dkan.inference.cache.cache_entry import open_cache_entry
 
-merge.MANY = 6
+cache_segments.MAX_SMALL_SEGMENTS = 6
 first, count, folder, key = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4]
-store = open_store(StoreKey.from_json(key), folder, 2**40)
+store = open_cache_entry(CacheKey.from_json(key), folder, 2**40)
 print("ready", flush=True)
 sys.stdin.readline()
 for part in range(count):

@@ -87,7 +87,7 @@ def test_on_a_dense_grid_every_patch_is_encoded_once_and_gives_the_literal_numbe
 ):
     predictor = make()
     target = dense(predictor, slide)
-    encoder, encoded = predictor.features.encoder, []
+    encoder, encoded = predictor.feature_cache.encoder, []
     forward = type(encoder).forward
 
     def counting(self, tiles):
@@ -96,7 +96,7 @@ def test_on_a_dense_grid_every_patch_is_encoded_once_and_gives_the_literal_numbe
 
     monkeypatch.setattr(type(encoder), "forward", counting)
     values = predict(predictor, target).values
-    xy, side = target.spots.xy, predictor.side
+    xy, side = target.spots.xy, predictor.patch_side_px
     around = compute_neighbor_keys(xy, side, 5)
     masks = compute_neighbor_masks(slide, xy, side, 5)
     needed = {tuple(k) for k in around[masks].tolist()}
@@ -133,7 +133,7 @@ def test_a_second_job_and_a_second_visit_read_nothing(make, slide: Slide, reads)
     reads.clear()
     np.testing.assert_array_equal(predict(predictor, target).tokens, first.tokens)
     again = make(use_disk_cache=True)
-    assert again.known(target) == len(target)
+    assert again.count_cached_spots(target) == len(target)
     stages = [u.stage for u in again.stream(target)]
     assert set(stages) == {"known"} and not reads
     second = predict(again, target)
@@ -175,7 +175,7 @@ def test_another_tissue_outline_is_another_context(make, slide: Slide, reads):
     target = dense(predictor, slide)
     predict(predictor, target)
     predictor.tissue = predictor.tissue.buffer(-60)
-    assert predictor.known(target) == 0
+    assert predictor.count_cached_spots(target) == 0
 
 
 def test_damaged_tiles_fail_alone_and_can_be_tried_again(make, slide: Slide, monkeypatch):
@@ -192,7 +192,7 @@ def test_damaged_tiles_fail_alone_and_can_be_tried_again(make, slide: Slide, mon
 
     monkeypatch.setattr(slide, "read_patch", damaged)
     some = predict(predictor, target)
-    reach = np.abs(target.spots.xy - bad).max(axis=1) < 2.5 * predictor.side
+    reach = np.abs(target.spots.xy - bad).max(axis=1) < 2.5 * predictor.patch_side_px
     np.testing.assert_array_equal(some.failed_mask, reach)
     assert np.isnan(some.values[reach]).all() and np.isfinite(some.values[~reach]).all()
     assert len(some.select_predicted().target) == (~reach).sum()
@@ -206,13 +206,13 @@ def test_genes_decoded_later_are_those_decoded_at_once(make, slide: Slide):
     target = dense(predictor, slide)
     at_once = predict(predictor, target)
     asked = iter([[0], [2], [4]] * 1000)
-    predictor.forget()
-    predictor._batch = predictor._largest = 3
+    predictor.clear_cache()
+    predictor._batch_size = predictor._max_batch_size = 3
     tokens = np.empty_like(at_once.tokens)
     for update in predictor.stream(target, genes=lambda: next(asked)):
         if len(update.rows):
             tokens[update.rows] = update.tokens
-            wanted = at_once.values[np.ix_(update.rows, update.genes)]
+            wanted = at_once.values[np.ix_(update.rows, update.gene_columns)]
             np.testing.assert_allclose(update.values, wanted, atol=1e-5)
     np.testing.assert_allclose(predictor.decode(tokens), at_once.values, atol=1e-5)
 
@@ -303,4 +303,4 @@ def test_a_region_on_glass_is_predicted_and_not_kept(make, slide: Slide):
     )
     values = predict(predictor, target).values
     assert np.isfinite(values).all()
-    assert predictor.known(target) < len(target)
+    assert predictor.count_cached_spots(target) < len(target)

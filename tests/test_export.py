@@ -138,7 +138,7 @@ def test_a_grid_becomes_tiles_for_qupath(ours: SavedResult, tmp_path):
 
 def test_spots_become_detections_and_a_zero_shot_gene_says_so(tmp_path):
     plain = result(spots_target(4), regions=None, reliability=None)
-    zero = replace(plain, prediction=replace(plain.prediction, zero_shot=("CD74",)))
+    zero = replace(plain, prediction=replace(plain.prediction, zero_shot_symbols=("CD74",)))
     told = read_strictly(write_geojson(tmp_path / "s.geojson", zero))
     assert told["napari_dkan"]["zero_shot_genes"] == ["CD74"]
     for feature in told["features"]:

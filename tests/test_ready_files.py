@@ -92,7 +92,7 @@ def test_a_files_features_give_the_numbers_of_encoding(
         got.target.kind is TargetKind.TILES and got.target.spots.names == wanted.target.spots.names
     )
     np.testing.assert_allclose(got.values, wanted.values, atol=1e-5)
-    np.testing.assert_allclose(got.qc_features, wanted.evidence, atol=1e-5)
+    np.testing.assert_allclose(got.qc_features, wanted.qc_features, atol=1e-5)
     everything = len(keys_from_centers(wanted.target.spots.xy))
     assert sum(encoded) < everything  # only neighbours off the tissue, which the file lacks
     assert got.provenance["features"]["file"] == "drawn.h5"

@@ -35,7 +35,7 @@ def bits(array):
 def require_same(ours: SavedResult, back: SavedResult) -> None:
     """Everything equal, numbers to the last bit."""
     one, two = ours.prediction, back.prediction
-    for name in ("values", "tokens", "failed", "evidence"):
+    for name in ("values", "tokens", "failed_mask", "qc_features"):
         assert bits(getattr(one, name)) == bits(getattr(two, name)), name
     assert bits(one.target.spots.xy) == bits(two.target.spots.xy)
     assert one.target.kind is two.target.kind
@@ -49,7 +49,7 @@ def require_same(ours: SavedResult, back: SavedResult) -> None:
     if one.target.grid:
         assert one.target.grid.pitch == two.target.grid.pitch
         assert one.target.grid.pitch_um == two.target.grid.pitch_um
-    for name in ("panel", "label_scale", "provenance", "zero_shot"):
+    for name in ("panel", "label_scale", "provenance", "zero_shot_symbols"):
         assert getattr(one, name) == getattr(two, name), name
     assert (ours.slide_record, dict(ours.card), ours.view_settings) == (
         back.slide_record,
@@ -116,14 +116,14 @@ def test_anything_comes_back(data, tmp_path_factory):
                                max_size=prediction.values.size))  # fmt: skip
     prediction.values[:] = np.array(drawn, np.float32).reshape(prediction.values.shape)
     record = {**prediction.provenance, "zero_shot": {"expected_pcc": data.draw(st.floats(-1, 1))}}
-    prediction = replace(prediction, zero_shot=("CD74",), provenance=record)
+    prediction = replace(prediction, zero_shot_symbols=("CD74",), provenance=record)
     x, y = data.draw(corners), data.draw(corners)
     region = Polygon([(x, y), (x + 3.3, y), (x + 1 / 3, y + 7.7)])
     ours = replace(
         plain,
         prediction=prediction,
         regions=data.draw(st.sampled_from([None, region, MultiPolygon([region]), Polygon()])),
-        view=data.draw(st.sampled_from([None, plain.view_settings, ViewSettings()])),
+        view_settings=data.draw(st.sampled_from([None, plain.view_settings, ViewSettings()])),
         reliability=data.draw(st.sampled_from([None, plain.reliability])),
     )
     file = save_result(tmp_path_factory.mktemp("any") / "any.h5ad", ours)

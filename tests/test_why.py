@@ -133,10 +133,10 @@ def test_a_covered_block_is_what_asking_the_whole_network_gives(predictor: Predi
 def test_a_planted_neighbour_is_found(predictor: Predictor, given):
     """All neighbours but one are as the slide's mean tile: replacing those changes nothing."""
     odd = 7
-    near = given.mean.repeat(25, 1)
+    near = given.mean_feature.repeat(25, 1)
     noise = torch.randn(near.shape[1], generator=torch.Generator().manual_seed(0))
-    near[12], near[odd] = given.near[12], given.mean + 3 * noise
-    everywhere = torch.ones_like(given.mask)
+    near[12], near[odd] = given.neighbor_features[12], given.mean_feature + 3 * noise
+    everywhere = torch.ones_like(given.neighbor_mask)
     found = attribute_gene(
         predictor,
         occlude_spot(predictor, replace(given, neighbor_features=near, neighbor_mask=everywhere)),
@@ -153,7 +153,7 @@ def test_a_planted_corner_is_found(predictor: Predictor, given):
     """A patch of one colour, but for stripes in one corner whose mean is that colour."""
     pixels = np.full((56, 56, 3), 150, np.uint8)
     pixels[:8, 48:, :] = np.where(np.arange(8) % 2, 60, 240)[None, :, None]
-    near = given.near.clone()
+    near = given.neighbor_features.clone()
     near[12] = predictor.feature_cache.encode(pixels[None])[0]
     planted = replace(given, pixels=pixels, encoder_tile=pixels, neighbor_features=near)
     effects = np.abs(attribute_gene(predictor, occlude_spot(predictor, planted), 0).blocks)
