@@ -115,7 +115,7 @@ def tiny_weights() -> bytes:
 def only_hub(monkeypatch: pytest.MonkeyPatch, folder: Path, weights: bytes) -> Iterator[FakeHub]:
     """The only hub there is, with one encoder that is known by name, and an empty cache."""
     monkeypatch.setitem(known.PUBLISHED_ENCODERS, NAME, TINY)
-    monkeypatch.setitem(known._FULL_NAMES, "tiny", NAME)
+    monkeypatch.setitem(known.FULL_NAMES, "tiny", NAME)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(folder / "hub"))
     monkeypatch.setenv("NAPARI_DKAN_CACHE", str(folder / "notes"))
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)

@@ -14,11 +14,14 @@ from typer.testing import CliRunner
 from napari_dkan.errors import EncoderError
 from napari_dkan.model.encoders import build_encoder, resolve_encoder_spec
 from napari_dkan.model.encoders import encoder_catalog as known
-from napari_dkan.model.encoders import encoder_catalog as offers
-from napari_dkan.model.encoders.encoder_catalog import get_weights_info
 from napari_dkan.model.encoders.encoder_spec import EncoderSpec
 from napari_dkan.model.encoders.encoder_weights import get_weights_sha256
-from napari_dkan.model.encoders.weights_download import CHUNK_BYTES, download_weights
+from napari_dkan.model.encoders.weights_download import (
+    CHUNK_BYTES,
+    download_weights,
+    get_weights_info,
+    list_published_weights,
+)
 
 from .fake_hub import COMMIT, NAME, TINY, only_hub, tiny_weights
 
@@ -145,5 +148,5 @@ def test_other_weights_than_a_checkpoint_states_are_refused(weights, monkeypatch
 def test_offers_look_at_the_disk_only(monkeypatch):
     monkeypatch.setattr("socket.socket.connect", lambda *a: pytest.fail("a socket was opened"))
     names = "uni uni2-h h-optimus-0 h-optimus-1 virchow2 conch phikon phikon-v2"
-    assert {o.short_name for o in offers.list_published_weights()} >= set(names.split())
-    assert all(o.licence and o.access and o.megabytes for o in offers.list_published_weights())
+    assert {o.short_name for o in list_published_weights()} >= set(names.split())
+    assert all(o.licence and o.access and o.megabytes for o in list_published_weights())

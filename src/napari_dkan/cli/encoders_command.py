@@ -14,7 +14,7 @@ def list_encoders(context: typer.Context) -> None:
     """List the encoders known by name: licence, access, size, and whether they are here."""
     if context.invoked_subcommand is not None:
         return
-    from ..model.encoders.encoder_catalog import list_published_weights
+    from ..model.encoders.weights_download import list_published_weights
 
     lines = [("name", "from", "licence", "access", "size", "features", "tile", "here")]
     for o in list_published_weights():
@@ -37,9 +37,8 @@ def get_encoder(
     """Say what an encoder's weights are, ask, and download them; stop and go on as you like."""
     from tqdm import tqdm
 
-    from ..model.encoders.encoder_catalog import get_weights_info
     from ..model.encoders.encoder_weights import get_weights_sha256
-    from ..model.encoders.weights_download import download_weights
+    from ..model.encoders.weights_download import download_weights, get_weights_info
 
     found = get_weights_info(name, revision)
     typer.echo(found.summary)

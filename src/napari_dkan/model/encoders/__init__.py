@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING
 
 from ...errors import EncoderError
 from .encoder_catalog import resolve_encoder_name
-from .encoder_spec import EncoderSpec, TileEncoder
+from .encoder_spec import EXTERNAL_ENCODER, STAIN_ENCODER, EncoderSpec, TileEncoder
 
 if TYPE_CHECKING:
     from torch import Tensor
-
 
 __all__ = [
     "EXTERNAL_ENCODER",
@@ -23,20 +22,24 @@ __all__ = [
     "resolve_encoder_spec",
 ]
 
-STAIN_ENCODER = "stain-stats"
-EXTERNAL_ENCODER = "external"
-
 
 def build_encoder(
     spec: EncoderSpec,
     tensors: Mapping[str, Tensor] | None = None,
     weights: str | Path | None = None,
 ) -> TileEncoder:
-    """The encoder of a spec, in eval mode on the CPU.
+    """Build the encoder of a spec, in eval mode on the CPU.
 
-    tensors : its weights where they travel in the checkpoint. weights : a local
-    weights file (.safetensors, .pth, .bin). With neither, a timm model's published
-    weights are fetched. Raises EncoderError saying what to do when they cannot be had.
+    Parameters
+    ----------
+    tensors : weights that are bundled in the checkpoint.
+    weights : local weights file (.safetensors, .pth, .bin). With neither, the downloaded
+        weights of a published model are loaded.
+
+    Raises
+    ------
+    EncoderError
+        If the weights are not available or do not fit; the message says what to do.
     """
     if spec.name == EXTERNAL_ENCODER:
         raise EncoderError(
@@ -59,10 +62,17 @@ def build_encoder(
 
 
 def resolve_encoder_spec(name: str) -> EncoderSpec:
-    """The spec of an encoder by name: a known one (`uni`, `hf-hub:MahmoodLab/UNI`, ...),
-    any timm model, or any `hf-hub:owner/model` in timm's format (asks the hub).
+    """Return the spec of an encoder.
 
-    Raises EncoderError when there is no such encoder.
+    Parameters
+    ----------
+    name : of the catalogue (`uni`, `hf-hub:MahmoodLab/UNI`, ...), of any timm model, or any
+        `hf-hub:owner/model` in timm's format (asks the hub).
+
+    Raises
+    ------
+    EncoderError
+        If there is no such encoder.
     """
     from .timm_encoder import read_timm_spec
 

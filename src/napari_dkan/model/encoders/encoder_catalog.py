@@ -5,7 +5,7 @@ This module holds no weights and imports neither torch nor timm.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +18,18 @@ _GATED, _FREE = "gated", "free"
 
 @dataclass(frozen=True)
 class PublishedEncoder:
-    """A published encoder and how timm builds it.
+    """A published encoder and the arguments with which timm builds it.
 
-    architecture, options : arguments of `timm.create_model` that its weights fit.
-    swiglu : feed-forwards are packed SwiGLU with SiLU.
-    tokens : "class" for the model's own pooled output, "class+mean" for the class token
+    Attributes
+    ----------
+    architecture, options : arguments of `timm.create_model` that fit the weights.
+    swiglu : whether the feed-forward layers are packed SwiGLU with SiLU.
+    pooling : "class" for the model's own pooled output, "class+mean" for the class token
         followed by the mean of the patch tokens.
-    access : "gated" where the licence has to be accepted on the hub first, else "free".
-    megabytes : about how large the download is.
-    layout : who named the weights: "timm", "vit" and "dinov2" of transformers, or "conch".
+    access : "gated" if the licence has to be accepted on the hub first, else "free".
+    megabytes : approximate size of the download.
+    weight_layout : naming scheme of the weights: "timm", "vit" or "dinov2" (transformers), or
+        "conch".
     """
 
     spec: EncoderSpec
@@ -40,7 +43,7 @@ class PublishedEncoder:
 
     @property
     def short_name(self) -> str:
-        """What to call it on the command line: ``uni``."""
+        """The name on the command line, such as ``uni``."""
         return self.spec.name.rpartition("/")[2].lower()
 
 
@@ -102,8 +105,8 @@ _ENCODERS = (
         megabytes=2525,
     ),
     PublishedEncoder(
-        # The image tower of a CoCa; its features before the projection, as its authors advise
-        # for anything but comparing with text.
+        # The image tower of a CoCa. Features are taken before the projection, as its authors
+        # advise for everything but comparison with text.
         EncoderSpec(
             "hf-hub:MahmoodLab/CONCH",
             dimension=512,
@@ -135,23 +138,28 @@ _ENCODERS = (
     ),
 )
 
-PUBLISHED_ENCODERS = {known.spec.name: known for known in _ENCODERS}
-_FULL_NAMES = {known.short_name: name for name, known in PUBLISHED_ENCODERS.items()}
+PUBLISHED_ENCODERS = {encoder.spec.name: encoder for encoder in _ENCODERS}
+FULL_NAMES = {encoder.short_name: name for name, encoder in PUBLISHED_ENCODERS.items()}
 
 
 def resolve_encoder_name(name: str) -> str:
-    """`uni` -> `hf-hub:MahmoodLab/UNI`; any other name as it is."""
+    """Expand a short name: `uni` -> `hf-hub:MahmoodLab/UNI`. Other names are unchanged."""
     name = "hf-hub:" + name[len("hf_hub:") :] if name.startswith("hf_hub:") else name
-    return _FULL_NAMES.get(name.lower(), name)
+    return FULL_NAMES.get(name.lower(), name)
 
 
 @dataclass(frozen=True)
 class EncoderWeightsInfo:
-    """Weights that can be had from the Hugging Face hub.
+    """Weights on the Hugging Face hub: source, licence, size, and whether they are downloaded.
 
-    name : as in a checkpoint. short : as on the command line. repository : on the hub, "" for
-    nowhere. access : "gated", "free" or "" when unknown. megabytes : 0 when unknown. here : the
-    file where it has been downloaded.
+    Attributes
+    ----------
+    name : as in a checkpoint.
+    short_name : as on the command line.
+    repository : on the hub, "" if the weights are not published there.
+    access : "gated", "free", or "" if unknown.
+    megabytes : 0 if unknown.
+    cached_file : the downloaded file, None if there is none.
     """
 
     name: str
@@ -166,7 +174,7 @@ class EncoderWeightsInfo:
 
     @property
     def size_text(self) -> str:
-        """``1.2 GB``, as the hub counts."""
+        """The size in decimal units, such as ``1.2 GB``."""
         if not self.megabytes:
             return "size unknown"
         large = self.megabytes >= 1000
@@ -174,52 +182,38 @@ class EncoderWeightsInfo:
 
     @property
     def summary(self) -> str:
-        """Licence, access, size and source, to be read before a download."""
+        """One sentence with size, source, licence and access, shown before a download."""
         access = {
             "gated": "gated: accept the licence on its hub page and run `hf auth login` once",
             "free": "free to download",
         }.get(self.access, "access unknown")
         return (
-            f"{self.name.rpartition('/')[2]}: {self.size_text} from {self.repository} on Hugging Face; "
-            f"licence {self.licence or 'unknown'}; {access}."
+            f"{self.name.rpartition('/')[2]}: {self.size_text} from {self.repository} on "
+            f"Hugging Face; licence {self.licence or 'unknown'}; {access}."
         )
 
 
-def list_published_weights() -> list[EncoderWeightsInfo]:
-    """The encoders known by name. Looks at the disk, not at the network."""
-    return [get_weights_info_for_spec(known.spec) for known in PUBLISHED_ENCODERS.values()]
+def create_weights_info(
+    spec: EncoderSpec, repository: str, licence: str, cached_file: Path | None
+) -> EncoderWeightsInfo:
+    """Describe an encoder's weights; entries of the catalogue take precedence over `licence`.
 
-
-def get_weights_info(name: str, revision: str = "") -> EncoderWeightsInfo:
-    """Of an encoder by name: a known one, any timm model, or ``hf-hub:owner/model``.
-
-    Only an unknown `hf-hub:` name asks the hub. Raises EncoderError when there is none.
+    Parameters
+    ----------
+    spec : of the encoder; its name is looked up in the catalogue.
+    repository : on the hub, "" if the weights are not published there.
+    licence : stated by timm, "" if unknown.
+    cached_file : the downloaded file, None if there is none.
     """
-    from . import resolve_encoder_spec
-
-    return get_weights_info_for_spec(replace(resolve_encoder_spec(name), revision=revision))
-
-
-def get_weights_info_for_spec(spec: EncoderSpec) -> EncoderWeightsInfo:
-    """Of the encoder that a checkpoint names; never asks the network.
-
-    Raises EncoderError when there is none of that name.
-    """
-    from .encoder_weights import find_cached_weights
-
-    name, filename, access, megabytes, licence = spec.name, None, "", 0, spec.licence
-    short, repository = name, name.removeprefix("hf-hub:")
-    if name in PUBLISHED_ENCODERS:
-        known = PUBLISHED_ENCODERS[name]
-        short, access, megabytes = known.short_name, known.access, known.megabytes
-        licence = known.spec.licence
-    elif repository == name:
-        from .timm_builder import resolve_timm_model
-
-        what = resolve_timm_model(name)
-        repository, filename = what.repository, what.filename
-        licence = licence or str(what.pretrained.get("license") or "")
-    here = find_cached_weights(repository, filename, spec.revision or None) if repository else None
+    published = PUBLISHED_ENCODERS.get(spec.name)
     return EncoderWeightsInfo(
-        name, short, repository, licence, access, megabytes, spec.dimension, spec.px, here
+        name=spec.name,
+        short_name=spec.name if published is None else published.short_name,
+        repository=repository,
+        licence=(spec.licence or licence) if published is None else published.spec.licence,
+        access="" if published is None else published.access,
+        megabytes=0 if published is None else published.megabytes,
+        dimension=spec.dimension,
+        px=spec.px,
+        cached_file=cached_file,
     )

@@ -11,25 +11,31 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+STAIN_ENCODER = "stain-stats"  # built in
+EXTERNAL_ENCODER = "external"  # not recorded
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True)
 class EncoderSpec:
-    """Which encoder made the features a network was trained on.
+    """The tile encoder whose features a network was trained on.
 
-    name : "stain-stats", a timm name, "hf-hub:owner/model", or "external" when
-        nobody recorded it.
-    revision : hub commit or weights tag; "" when unknown.
+    Attributes
+    ----------
+    name : "stain-stats", a timm name, "hf-hub:owner/model", or "external" if not recorded.
+    revision : hub commit or weights tag, "" if unknown.
     dimension : length of a feature vector.
-    px : side of its square input.
-    mpp : micrometres per pixel it was trained at, None when it does not matter.
+    px : side of the square input in pixels.
+    mpp : micrometres per pixel of the training tiles, None if the encoder takes any.
     mean, std : normalisation of RGB in 0..1.
-    licence : of the weights, "" when unknown.
-    sha256 : of the weights file, "" when unknown.
+    licence : of the weights, "" if unknown.
+    sha256 : of the weights file, "" if unknown.
 
-    Raises CheckpointError when a value is of the wrong kind or absurd.
+    Raises
+    ------
+    CheckpointError
+        If a value is of the wrong kind or out of range.
     """
 
     name: str
@@ -69,13 +75,13 @@ class EncoderSpec:
             raise CheckpointError("The encoder's std must be above zero.")
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON object that `from_json` turns back into an equal spec."""
-        # left out where unknown: an older napari-dkan refuses entries it does not know
+        """Return a JSON object from which `from_json` makes an equal spec."""
+        # An unknown SHA-256 is omitted: an older napari-dkan refuses entries it does not know.
         return {k: v for k, v in asdict(self).items() if k != "sha256" or v}
 
     @classmethod
     def from_json(cls, data: Any) -> EncoderSpec:
-        """Raises CheckpointError when data is not the JSON object of a spec."""
+        """Build from a JSON object; raises CheckpointError if it is not that of a spec."""
         names = {f.name for f in fields(cls)}
         if not isinstance(data, dict) or "name" not in data or not names.issuperset(data):
             raise CheckpointError("The encoder's description is incomplete or has unknown entries.")
@@ -93,17 +99,17 @@ class TileEncoder(Protocol):
 
     @property
     def mixed_precision(self) -> bool:
-        """Whether half precision on a GPU is faster and leaves its features as good."""
+        """Whether half precision on a GPU is faster and changes the features little."""
         ...
 
     def __call__(self, tiles: Tensor) -> Tensor:
-        """uint8 or float RGB 0..255, (B, 3, px, px) -> float32 (B, dimension)."""
+        """Encode uint8 or float RGB 0..255, (B, 3, px, px) -> float32 (B, dimension)."""
         ...
 
     def to(self, *args: Any, **kwargs: Any) -> Any: ...
 
     def tensors(self) -> dict[str, Tensor]:
-        """The weights a checkpoint may carry."""
+        """The weights that can be bundled in a checkpoint."""
         ...
 
 

@@ -1,8 +1,7 @@
-"""Weights files of encoders: local files, the Hugging Face cache and hub, and cached SHA-256 hashes."""
+"""Weights files of encoders: local files, the Hugging Face cache and hub, and cached hashes."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import socket
@@ -18,44 +17,41 @@ from torch import Tensor
 from ...atomic_write import atomic_write
 from ...errors import CheckpointError, EncoderError, OutputError
 from ..tensor_files import (
+    compute_sha256,
     read_safetensors,
     read_safetensors_header,
     read_torch_file,
     require_within_file_size,
 )
 
-_MAX_CACHED_HASHES = 200  # files remembered
+_MAX_CACHED_HASHES = 200  # files
 
 
 def get_weights_sha256(path: Path) -> str:
-    """Hex SHA-256 of a file; of one that did not change since it was hashed, the one noted then.
+    """Return the hex SHA-256 of a file, from the cache if size and time did not change.
 
-    Raises EncoderError when it cannot be read.
+    Raises EncoderError if the file cannot be read.
     """
     try:
         stamp = _get_size_and_mtime(path)
-        noted = _read_hash_cache().get(_make_cache_key(path))
-        if isinstance(noted, dict) and noted.get("stamp") == stamp:
-            return str(noted.get("sha256"))
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        cached = _read_hash_cache().get(_make_cache_key(path))
+        if isinstance(cached, dict) and cached.get("stamp") == stamp:
+            return str(cached.get("sha256"))
+        digest = compute_sha256(path)
     except OSError as error:
-        raise EncoderError(
-            f"{path} cannot be used as encoder weights: {error.strerror or error}."
-        ) from None
+        raise _make_unusable_error(path, error.strerror or error) from None
     cache_sha256(path, digest)
     return digest
 
 
 def cache_sha256(path: Path, sha256: str) -> None:
-    """Keep the SHA-256 of a file as it is now. Where nothing can be kept it is hashed again."""
+    """Cache the SHA-256 of a file with its size and time; without effect if that fails."""
     with suppress(OSError, OutputError):
-        known = list(_read_hash_cache().items())[-_MAX_CACHED_HASHES:]
-        known.append(
-            (_make_cache_key(path), {"stamp": _get_size_and_mtime(path), "sha256": sha256})
-        )
+        entries = list(_read_hash_cache().items())[-_MAX_CACHED_HASHES:]
+        entry = {"stamp": _get_size_and_mtime(path), "sha256": sha256}
+        entries.append((_make_cache_key(path), entry))
         with atomic_write(_get_hash_cache_path()) as temporary:
-            temporary.write_text(json.dumps(dict(known), indent=1), encoding="utf-8")
+            temporary.write_text(json.dumps(dict(entries), indent=1), encoding="utf-8")
 
 
 def _read_hash_cache() -> dict[str, Any]:
@@ -71,27 +67,34 @@ def _make_cache_key(path: Path) -> str:
 
 
 def _get_size_and_mtime(path: Path) -> list[int]:
-    found = path.stat()
-    return [found.st_size, found.st_mtime_ns]
+    status = path.stat()
+    return [status.st_size, status.st_mtime_ns]
 
 
 def _get_hash_cache_path() -> Path:
     import platformdirs
 
-    named = os.environ.get("NAPARI_DKAN_CACHE")
-    folder = Path(named) if named else platformdirs.user_cache_path("napari-dkan")
+    setting = os.environ.get("NAPARI_DKAN_CACHE")
+    folder = Path(setting) if setting else platformdirs.user_cache_path("napari-dkan")
     return folder / "weights.json"
 
 
-# In the order they are looked for; the second is a pickle, which is read as data only.
+# In the order of preference; the second is a pickle, which is read as data only.
 WEIGHTS_FILENAMES = ("model.safetensors", "pytorch_model.bin")
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """The tensors of a weights file by name; nothing in it is executed.
+    """Read the tensors of a weights file by name; nothing in it is executed.
 
-    Reads .safetensors, and PyTorch's .pth, .pt and .bin: a state dict, or a dict that
-    holds one as `state_dict` or `model`. Raises EncoderError when it is neither.
+    Parameters
+    ----------
+    path : .safetensors, or PyTorch's .pth, .pt or .bin with a state dict, or with a dict that
+        holds one as `state_dict` or `model`.
+
+    Raises
+    ------
+    EncoderError
+        If it is neither, or damaged.
     """
     try:
         with path.open("rb") as file:
@@ -109,34 +112,46 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         require_within_file_size(path, content.values())
         return {str(n).removeprefix("module."): t for n, t in content.items()}
     except CheckpointError as error:
-        raise EncoderError(
-            f"{path} cannot be used as encoder weights: {str(error).rstrip('.')}."
-        ) from None
+        raise _make_unusable_error(path, str(error).rstrip(".")) from None
     except OSError as error:
-        raise EncoderError(
-            f"{path} cannot be used as encoder weights: {error.strerror or error}."
-        ) from None
+        raise _make_unusable_error(path, error.strerror or error) from None
+
+
+def _make_unusable_error(path: Path, reason: object) -> EncoderError:
+    return EncoderError(f"{path} cannot be used as encoder weights: {reason}.")
+
+
+def make_no_weights_error(repository: str) -> EncoderError:
+    """The error for a repository without a weights file of a known name."""
+    return EncoderError(f"{repository} on the hub has no weights that can be used here.")
 
 
 def find_cached_weights(repository: str, filename: str | None, revision: str | None) -> Path | None:
-    """A hub model's weights file where it has been downloaded before; never asks the network."""
+    """Find a downloaded weights file of a hub model; never asks the network.
+
+    Parameters
+    ----------
+    filename : in the repository, None for the usual names.
+    revision : hub commit or tag, None for the newest.
+    """
     return _find_in_cache(repository, (filename,) if filename else WEIGHTS_FILENAMES, revision)
 
 
-def fetch_hub_weights(repository: str, filename: str | None, revision: str | None) -> Path:
-    """A hub model's weights file, from the cache where it is there, else downloaded.
+def fetch_hub_weights(repository: str) -> Path:
+    """Return a hub model's weights file, from the cache or else downloaded.
 
     Raises EncoderError saying what to do.
     """
-    return _fetch_hub_file(repository, (filename,) if filename else WEIGHTS_FILENAMES, revision)
+    return _fetch_hub_file(repository, WEIGHTS_FILENAMES, None)
 
 
 def read_hub_config(
     repository: str, revision: str | None, allow_network: bool
 ) -> dict[str, Any] | None:
-    """A hub model's `config.json`; None where it is not here and the hub must not be asked.
+    """Read a hub model's `config.json`.
 
-    Raises EncoderError saying what to do.
+    Returns None if it is not in the cache and `allow_network` is false. Raises EncoderError
+    saying what to do if it is not available or does not describe a timm model.
     """
     names = ("config.json",)
     path = _find_in_cache(repository, names, revision)
@@ -154,7 +169,7 @@ def read_hub_config(
 
 
 def require_hub_reachable(repository: str) -> None:
-    """Raises EncoderError when the hub does not answer at all."""
+    """Raise EncoderError if the hub does not answer at all."""
     import huggingface_hub as hub
 
     if not _is_hub_reachable(hub.constants.ENDPOINT):
@@ -163,7 +178,7 @@ def require_hub_reachable(repository: str) -> None:
 
 @contextmanager
 def translate_hub_errors(repository: str) -> Iterator[None]:
-    """Whatever goes wrong between here and the hub becomes an EncoderError saying what to do."""
+    """Turn errors of the connection, the hub and the cache into EncoderErrors saying what to do."""
     from huggingface_hub import errors
 
     try:
@@ -191,7 +206,7 @@ def translate_hub_errors(repository: str) -> Iterator[None]:
                 "a folder that can be written."
             ) from None
         raise _make_unreachable_error(repository) from None
-    except Exception as error:  # the hub's client passes on errors of several http libraries
+    except Exception as error:  # the hub's client raises errors of several HTTP libraries
         raise EncoderError(
             f"The weights of the encoder {repository} could not be fetched "
             f"({type(error).__name__}): try again, or give a local weights file."
@@ -231,18 +246,18 @@ def _fetch_hub_file(repository: str, filenames: tuple[str, ...], revision: str |
                 return Path(hub.hf_hub_download(repository, filename, revision=revision))
             except errors.EntryNotFoundError:
                 continue
-    raise EncoderError(f"{repository} on the hub has no weights that can be used here.")
+    raise make_no_weights_error(repository)
 
 
 def _is_hub_reachable(endpoint: str) -> bool:
-    """Whether the hub answers at all; its client would retry for half a minute to find out."""
+    """Try to connect to the hub; its client would retry for half a minute."""
     if os.environ.get("HF_HUB_OFFLINE"):
         return False
     if getproxies():
         return True
-    where = urlsplit(endpoint)
+    address = urlsplit(endpoint)
     try:
-        socket.create_connection((where.hostname or "", where.port or 443), timeout=5).close()
+        socket.create_connection((address.hostname or "", address.port or 443), timeout=5).close()
     except OSError:
         return False
     return True

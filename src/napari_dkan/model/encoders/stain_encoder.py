@@ -1,42 +1,43 @@
-"""The built-in tile encoder: stain, texture, nucleus and fibre statistics with a fitted projection."""
+"""The built-in tile encoder: statistics of stain, texture, nuclei and fibres, and a projection."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...errors import CheckpointError, EncoderError
-from .encoder_spec import EncoderSpec
+from .encoder_spec import STAIN_ENCODER, EncoderSpec
 
-TILE_SIDE_PX = 56  # px; on a 154 um tile 2.75 um/px, where a nucleus is a 3 px blob
-NUM_STATISTICS = 104  # numbers per tile
+TILE_SIDE_PX = 56  # on a 154 um tile 2.75 um/px, at which a nucleus is a blob of 3 px
+NUM_STATISTICS = 104  # per tile
 
 # Optical density per unit of haematoxylin, eosin and the rest (Ruifrok and Johnston 2001).
 _STAIN_VECTORS = ((0.65, 0.70, 0.29), (0.07, 0.99, 0.11), (0.27, 0.57, 0.78))
-_DENSITY_THRESHOLDS = (  # channel and optical densities whose exceeded share is measured
+_DENSITY_THRESHOLDS = (  # channel, and optical densities; the fraction of pixels above is measured
     (0, (0.1, 0.2, 0.3, 0.45, 0.6, 0.8)),
     (1, (0.1, 0.2, 0.3, 0.45, 0.6, 0.8)),
     (3, (0.12, 0.2, 0.3, 0.45, 0.6)),
 )
-_NUCLEUS_THRESHOLDS = (0.03, 0.08, 0.15)  # how far a nucleus stands out in haematoxylin
+_NUCLEUS_THRESHOLDS = (0.03, 0.08, 0.15)  # contrast of a nucleus in haematoxylin
 _NUM_SCALES = 4
-_CPU_CHUNK_TILES = 32  # tiles at once: what stays in a CPU's cache
+_CPU_CHUNK_TILES = 32  # fits into a CPU's cache
 
 
 def compute_tile_statistics(tiles: Tensor) -> Tensor:
-    """RGB tiles (B, 3, px, px), 0..255 of any type -> float32 (B, 104).
+    """Compute the statistics of RGB tiles (B, 3, px, px), 0..255 of any type -> float32 (B, 104).
 
-    A tile of another size than 56 px is resampled first. The numbers stay the same when a tile
-    is mirrored or turned by 90 degrees.
+    A tile of another size than 56 px is resampled first. The statistics do not change when a
+    tile is mirrored or rotated by 90 degrees.
     """
-    # the GPU takes everything at once; on the CPU small chunks are several times faster
-    step = _CPU_CHUNK_TILES if tiles.device.type == "cpu" else max(1, len(tiles))
-    parts = [_compute_chunk_statistics(part) for part in tiles.split(step)] if len(tiles) else []
-    return torch.cat(parts) if parts else torch.zeros(0, NUM_STATISTICS, device=tiles.device)
+    if not len(tiles):
+        return torch.zeros(0, NUM_STATISTICS, device=tiles.device)
+    # A GPU takes all tiles at once; on the CPU small chunks are several times faster.
+    size = _CPU_CHUNK_TILES if tiles.device.type == "cpu" else len(tiles)
+    return torch.cat([_compute_chunk_statistics(chunk) for chunk in torch.split(tiles, size)])
 
 
 def _compute_chunk_statistics(tiles: Tensor) -> Tensor:
@@ -44,30 +45,30 @@ def _compute_chunk_statistics(tiles: Tensor) -> Tensor:
     if rgb.shape[-1] != TILE_SIDE_PX:
         rgb = F.interpolate(rgb, (TILE_SIDE_PX, TILE_SIDE_PX), mode="bilinear", antialias=True)
     density = -torch.log((rgb.clamp(0, 255) + 1) / 256)
-    x = (_make_unmixing_matrix(density) @ density.flatten(2)).unflatten(2, density.shape[2:])
-    numbers = [*_color_statistics(density)]
+    x = (_make_unmixing_matrix(density) @ density.flatten(2)).reshape(-1, 4, *density.shape[2:])
+    statistics = [*_color_statistics(density)]
     for scale in range(_NUM_SCALES):
         local = _box_mean(x, 3)
         mean, std = _mean_and_std(x)
-        numbers += [
+        statistics += [
             std,
             _log_gradient_energy(x),
             _log_mean((_crop_border(x, 1) - local).abs(), 1e-4),
         ]
         if scale < 2:
-            numbers.append(_skewness(x, mean, std))
+            statistics.append(_skewness(x, mean, std))
         if scale == 0:
-            numbers += [mean, *_threshold_fractions(x), *_nucleus_statistics(local[:, 0])]
+            statistics += [mean, *_threshold_fractions(x), *_nucleus_statistics(local[:, 0])]
         if scale == 1:
-            numbers.append(_fibre_coherence(x[:, 3]))
+            statistics.append(_fibre_coherence(x[:, 3]))
         if scale < _NUM_SCALES - 1:
             x = F.avg_pool2d(x, 2)
-    numbers += [x.amax((2, 3)), x.amin((2, 3))]
-    return torch.cat(numbers, dim=1)
+    statistics += [x.amax((2, 3)), x.amin((2, 3))]
+    return torch.cat(statistics, dim=1)
 
 
 def _make_unmixing_matrix(like: Tensor) -> Tensor:
-    """(4, 3) from optical densities to haematoxylin, eosin, the rest and the mean."""
+    """Return the matrix (4, 3) from optical densities to haematoxylin, eosin, residual and mean."""
     stains = torch.tensor(_STAIN_VECTORS, dtype=torch.float64)
     inverse = torch.linalg.inv(stains / stains.norm(dim=1, keepdim=True)).T
     return torch.cat([inverse, torch.full((1, 3), 1 / 3)]).to(like)
@@ -78,24 +79,22 @@ def _crop_border(x: Tensor, border: int) -> Tensor:
 
 
 def _box_mean(x: Tensor, side: int) -> Tensor:
-    """Mean over side x side, where the whole square lies inside; sums of shifted views run
-    several times faster on a CPU than average pooling with stride 1."""
-    height, width = x.shape[-2:]
-    rows = sum(x[..., i : height - side + 1 + i, :] for i in range(side))
-    assert isinstance(rows, Tensor)
-    square = sum(rows[..., i : width - side + 1 + i] for i in range(side))
-    assert isinstance(square, Tensor)
-    return square / side**2
+    """Average over windows of side x side without padding.
+
+    Sums of shifted views run several times faster on a CPU than average pooling with stride 1.
+    """
+    return _reduce_windows(x, side, torch.add) / side**2
 
 
 def _max_filter(x: Tensor, side: int) -> Tensor:
-    """Maximum over side x side, in the same way."""
-    height, width = x.shape[-2:]
-    rows = [x[..., i : height - side + 1 + i, :] for i in range(side)]
-    high = functools.reduce(torch.maximum, rows)
-    return functools.reduce(
-        torch.maximum, [high[..., i : width - side + 1 + i] for i in range(side)]
-    )
+    """Take the maximum over windows of side x side without padding."""
+    return _reduce_windows(x, side, torch.maximum)
+
+
+def _reduce_windows(x: Tensor, side: int, reduce: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+    height, width = x.shape[-2] - side + 1, x.shape[-1] - side + 1
+    rows = functools.reduce(reduce, [x[..., i : height + i, :] for i in range(side)])
+    return functools.reduce(reduce, [rows[..., i : width + i] for i in range(side)])
 
 
 def _mean_and_std(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -110,7 +109,7 @@ def _skewness(x: Tensor, mean: Tensor, std: Tensor) -> Tensor:
 
 
 def _color_statistics(density: Tensor) -> Iterator[Tensor]:
-    """Means, spreads and correlations of the three optical densities."""
+    """Means, standard deviations and correlations of the three optical densities."""
     mean, std = _mean_and_std(density)
     yield mean
     yield std
@@ -137,10 +136,7 @@ def _threshold_fractions(x: Tensor) -> Iterator[Tensor]:
 
 
 def _nucleus_statistics(local: Tensor) -> Iterator[Tensor]:
-    """How many dark blobs there are, how dark they are, how much they cover.
-
-    local : (B, h, w) haematoxylin, smoothed over 3x3.
-    """
+    """Number, darkness and area of dark blobs in haematoxylin (B, h, w) averaged over 3x3."""
     contrast = _crop_border(local, 3) - _box_mean(local, 7)
     middle, local = _crop_border(contrast, 2), _crop_border(local, 5)
     peaks = middle * (middle == _max_filter(contrast, 5))
@@ -153,7 +149,7 @@ def _nucleus_statistics(local: Tensor) -> Iterator[Tensor]:
 
 
 def _fibre_coherence(plane: Tensor) -> Tensor:
-    """Coherence of the structure tensor: near 1 where edges run one way, as in stroma."""
+    """Coherence of the structure tensor: near 1 if edges have one direction, as in stroma."""
     a = plane[:, 2:, 1:-1] - plane[:, :-2, 1:-1]
     b = plane[:, 1:-1, 2:] - plane[:, 1:-1, :-2]
     aa, bb, ab = F.avg_pool2d(torch.stack([a * a, b * b, a * b], dim=1), 6, 5).unbind(1)
@@ -161,20 +157,19 @@ def _fibre_coherence(plane: Tensor) -> Tensor:
     return coherence.mean((1, 2))[:, None]
 
 
-STAIN_ENCODER_NAME = "stain-stats"
-_MAX_Z_SCORE = 5.0  # standard deviations: an odd tile of a foreign slide must not dominate a slide
+_MAX_Z_SCORE = 5.0  # so that an outlier tile of another laboratory's slide does not dominate
 
 
 class StainEncoder(nn.Module):
-    """Tiles -> 104 stain and texture statistics -> standardised -> projected to d numbers.
+    """Tiles -> 104 stain and texture statistics -> standardised -> projected to d features.
 
     The weights are the mean and standard deviation of the statistics over the training tiles and
-    a projection on their principal axes. An axis is scaled to the square root of its own spread:
-    full whitening would lift noise to the level of signal, none would let one axis speak for all.
-    A checkpoint carries them, about 30 kB.
+    a projection on their principal axes. An axis is scaled to the square root of its standard
+    deviation: full whitening would amplify noise to the level of signal, and without scaling one
+    axis would dominate. The weights, about 30 kB, are bundled in the checkpoint.
     """
 
-    mixed_precision = False  # differences of small numbers; and there is little to gain
+    mixed_precision = False  # inaccurate for differences of small numbers, and hardly faster
     mean: Tensor
     std: Tensor
     projection: Tensor
@@ -188,28 +183,28 @@ class StainEncoder(nn.Module):
 
     @classmethod
     def fit(cls, tiles: Iterable[Tensor], dimension: int, tile_um: float = 154.112) -> StainEncoder:
-        """Fit on batches of training tiles, each uint8 (B, 3, px, px) of tile_um a side."""
+        """Fit on batches of training tiles, each uint8 (B, 3, px, px) with a side of tile_um."""
         return cls.fit_from_statistics(
             torch.cat([compute_tile_statistics(t) for t in tiles]), dimension, tile_um
         )
 
     @classmethod
     def fit_from_statistics(
-        cls, numbers: Tensor, dimension: int, tile_um: float = 154.112
+        cls, statistics: Tensor, dimension: int, tile_um: float = 154.112
     ) -> StainEncoder:
         """Fit on the statistics (N, 104) of training tiles.
 
-        Raises EncoderError when dimension is not within 1..104 or no tile is given.
+        Raises EncoderError if dimension is not in 1..104 or there is no tile.
         """
         if not 1 <= dimension <= NUM_STATISTICS:
             raise EncoderError(
                 f"The stain encoder gives 1 to {NUM_STATISTICS} numbers, not {dimension}."
             )
-        if not len(numbers):
+        if not len(statistics):
             raise EncoderError("The stain encoder cannot be fitted without a training tile.")
         encoder = cls(
             EncoderSpec(
-                name=STAIN_ENCODER_NAME,
+                name=STAIN_ENCODER,
                 revision="1",
                 dimension=dimension,
                 px=TILE_SIDE_PX,
@@ -219,13 +214,13 @@ class StainEncoder(nn.Module):
                 licence="BSD-3-Clause",
             )
         )
-        numbers = numbers.double()
-        mean, std = numbers.mean(0), numbers.std(0, unbiased=False)
+        statistics = statistics.double()
+        mean, std = statistics.mean(0), statistics.std(0, unbiased=False)
         std = torch.where(std < 1e-4, torch.ones_like(std), std)
-        scaled = ((numbers - mean) / std).clamp(-_MAX_Z_SCORE, _MAX_Z_SCORE)
+        scaled = ((statistics - mean) / std).clamp(-_MAX_Z_SCORE, _MAX_Z_SCORE)
         spread, axes = torch.linalg.eigh(scaled.T @ scaled / len(scaled))
         spread, axes = spread.flip(0)[:dimension], axes.flip(1)[:, :dimension]
-        # eigenvectors come with either sign; fix it, so that a fit is the same everywhere
+        # The sign of an eigenvector is arbitrary; it is fixed, so that a fit is reproducible.
         axes = axes * axes.gather(0, axes.abs().argmax(0, keepdim=True)).sign()
         encoder.mean.copy_(mean)
         encoder.std.copy_(std)
@@ -234,32 +229,32 @@ class StainEncoder(nn.Module):
 
     @classmethod
     def from_tensors(cls, spec: EncoderSpec, tensors: Mapping[str, Tensor]) -> StainEncoder:
-        """Rebuild from a checkpoint's tensors.
+        """Build from a checkpoint's tensors.
 
-        Raises CheckpointError when one is missing, misshapen or not finite.
+        Raises CheckpointError if one is missing, of the wrong shape or not finite.
         """
         encoder = cls(spec)
-        for name, own in encoder.named_buffers():
-            given = tensors.get(name)
-            if given is None or given.shape != own.shape or not torch.isfinite(given).all():
+        for name, buffer in encoder.named_buffers():
+            value = tensors.get(name)
+            if value is None or value.shape != buffer.shape or not torch.isfinite(value).all():
                 raise CheckpointError(
                     f"The checkpoint's tile encoder has no usable tensor {name}; "
                     "the file is damaged, get it again."
                 )
-            own.copy_(given)
+            buffer.copy_(value)
         return encoder
 
     def tensors(self) -> dict[str, Tensor]:
-        """The weights a checkpoint carries."""
+        """The weights, to be bundled in a checkpoint."""
         return dict(self.named_buffers())
 
-    def project(self, numbers: Tensor) -> Tensor:
-        """Statistics (..., 104) -> features (..., d)."""
-        scaled = ((numbers - self.mean) / self.std).clamp(-_MAX_Z_SCORE, _MAX_Z_SCORE)
+    def project(self, statistics: Tensor) -> Tensor:
+        """Standardise and project statistics (..., 104) -> features (..., d)."""
+        scaled = ((statistics - self.mean) / self.std).clamp(-_MAX_Z_SCORE, _MAX_Z_SCORE)
         return scaled @ self.projection
 
     @torch.no_grad()
     def forward(self, tiles: Tensor) -> Tensor:
-        """uint8 or float RGB 0..255, (B, 3, px, px) -> float32 (B, d), on the weights' device."""
+        """Encode RGB 0..255 (B, 3, px, px) -> float32 (B, d) on the device of the weights."""
         with torch.autocast(self.mean.device.type, enabled=False):
             return self.project(compute_tile_statistics(tiles.to(self.mean.device)))

@@ -1,8 +1,8 @@
 """Build timm networks from published weights.
 
-Weights named by `transformers` or CONCH are renamed to timm's names first. `transformers` stores
-queries, keys and values separately where timm has one matrix; CONCH's file holds a text tower
-beside the image tower. The values are not changed.
+Weights with the names of `transformers` or CONCH are renamed to timm's names first.
+`transformers` stores queries, keys and values separately where timm has one matrix; CONCH's file
+also holds a text tower. The values do not change.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import re
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from ...errors import EncoderError
-from .encoder_catalog import PUBLISHED_ENCODERS, get_weights_info_for_spec
+from .encoder_catalog import PUBLISHED_ENCODERS, EncoderWeightsInfo, create_weights_info
 from .encoder_spec import EncoderSpec
 from .encoder_weights import find_cached_weights, read_hub_config, read_weights
 
@@ -45,55 +46,45 @@ _DINOV2_NAMES = _ATTENTION_NAMES | {n: n for n in ("norm1", "norm2", "mlp.fc1", 
 _DINOV2_NAMES |= {"layer_scale1": "ls1", "layer_scale2": "ls2"}
 _QKV_NAMES = [f"attention.attention.{part}" for part in ("query", "key", "value")]
 
-# What of a file belongs to no tile encoder: the head over the class token, a training aid,
-# CONCH's text, captions and projection.
+# Tensors of a file that are not part of the tile encoder: the head on the class token and the
+# mask token of training.
 _IGNORED_PREFIXES = ("pooler.", "embeddings.mask_token")
 
 
-def convert_to_timm(layout: str, state: StateDict) -> StateDict:
-    """The weights of a file of this layout, named as the network built for it names them.
-
-    A name that is not known stays, so that a strict loader finds it.
-    """
-    return _CONVERTERS[layout](state)
-
-
-def _make_transformers_converter(names: Mapping[str, str]) -> Callable[[StateDict], StateDict]:
-    def rename(state: StateDict) -> StateDict:
-        made: dict[str, Tensor] = {}
-        apart: dict[str, dict[str, Tensor]] = {}
-        for name, tensor in state.items():
-            name = name.removeprefix("vit.").removeprefix("dinov2.")
-            block = _TRANSFORMERS_BLOCK.fullmatch(name)
-            if name.startswith(_IGNORED_PREFIXES):
-                continue
-            if block is None:
-                made[_TRANSFORMERS_NAMES.get(name, name)] = tensor
-            elif block[2] in _QKV_NAMES:
-                apart.setdefault(f"blocks.{block[1]}.attn.qkv.{block[3]}", {})[block[2]] = tensor
-            elif block[2] in names:
-                kind = "gamma" if block[3] == "lambda1" else block[3]
-                made[f"blocks.{block[1]}.{names[block[2]]}.{kind}"] = tensor
-            else:
-                made[name] = tensor
-        for name, parts in apart.items():
-            if len(parts) == len(_QKV_NAMES):
-                made[name] = torch.cat([parts[part] for part in _QKV_NAMES])
-        return made
-
-    return rename
+def _rename_transformers(names: Mapping[str, str], state: StateDict) -> StateDict:
+    renamed: dict[str, Tensor] = {}
+    qkv: dict[str, dict[str, Tensor]] = {}
+    for name, tensor in state.items():
+        name = name.removeprefix("vit.").removeprefix("dinov2.")
+        block = _TRANSFORMERS_BLOCK.fullmatch(name)
+        if name.startswith(_IGNORED_PREFIXES):
+            continue
+        if block is None:
+            renamed[_TRANSFORMERS_NAMES.get(name, name)] = tensor
+        elif block[2] in _QKV_NAMES:
+            qkv.setdefault(f"blocks.{block[1]}.attn.qkv.{block[3]}", {})[block[2]] = tensor
+        elif block[2] in names:
+            kind = "gamma" if block[3] == "lambda1" else block[3]
+            renamed[f"blocks.{block[1]}.{names[block[2]]}.{kind}"] = tensor
+        else:
+            renamed[name] = tensor
+    for name, parts in qkv.items():
+        if len(parts) == len(_QKV_NAMES):
+            renamed[name] = torch.cat([parts[part] for part in _QKV_NAMES])
+    return renamed
 
 
-def _convert_conch(state: StateDict) -> StateDict:
-    inside = ("visual.trunk.", "visual.attn_pool_contrast.", "visual.ln_contrast.")
-    return {n.removeprefix("visual."): t for n, t in state.items() if n.startswith(inside)}
+def _rename_conch(state: StateDict) -> StateDict:
+    prefixes = ("visual.trunk.", "visual.attn_pool_contrast.", "visual.ln_contrast.")
+    return {n.removeprefix("visual."): t for n, t in state.items() if n.startswith(prefixes)}
 
 
+# By weight layout. A name that is not known is unchanged, so that a strict loader finds it.
 _CONVERTERS: dict[str, Callable[[StateDict], StateDict]] = {
     "timm": lambda state: state,
-    "vit": _make_transformers_converter(_VIT_NAMES),
-    "dinov2": _make_transformers_converter(_DINOV2_NAMES),
-    "conch": _convert_conch,
+    "vit": partial(_rename_transformers, _VIT_NAMES),
+    "dinov2": partial(_rename_transformers, _DINOV2_NAMES),
+    "conch": _rename_conch,
 }
 
 
@@ -101,7 +92,7 @@ CONCH_WIDTH, CONCH_HEADS = 512, 8
 
 
 class AttentionPool(nn.Module):
-    """Tokens (B, T, channels) -> (B, width): what a learned query finds in them.
+    """Pool tokens (B, T, channels) to (B, width) by attention of one learned query.
 
     CoCa's attentional pooling (Yu et al. 2022, section 3.2) with a single query.
     """
@@ -116,16 +107,21 @@ class AttentionPool(nn.Module):
         self.ln_k = nn.LayerNorm(channels)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        found = self.ln_k(tokens)
+        keys = self.ln_k(tokens)
         query = self.ln_q(self.query).expand(len(tokens), -1, -1)
-        return self.attn(query, found, found, need_weights=False)[0][:, 0]
+        pooled: Tensor = self.attn(query, keys, keys, need_weights=False)[0]
+        return pooled[:, 0]
 
 
 class ConchImageTower(nn.Module):
-    """Normalised tiles (B, 3, px, px) -> (B, width), before the projection beside text.
+    """CONCH's image encoder: normalised tiles (B, 3, px, px) -> (B, width).
 
-    Submodules are named as in the published weights, without their ``visual.``.
-    trunk : a timm ViT; all of its tokens are looked at, the class token too.
+    The features are those before the projection to the space shared with text. Submodules have
+    the names of the published weights, without ``visual.``.
+
+    Parameters
+    ----------
+    trunk : a timm ViT; all of its tokens are pooled, the class token included.
     """
 
     def __init__(self, trunk: Any, width: int = CONCH_WIDTH, heads: int = CONCH_HEADS) -> None:
@@ -147,10 +143,15 @@ _HUB_NAME = re.compile(f"hf-hub:({_HUB_NAME_PART}/{_HUB_NAME_PART})")
 
 @dataclass(frozen=True)
 class TimmModelSpec:
-    """How to build a network: an architecture of timm with its arguments, and whose weights.
+    """How to build a network: a timm architecture with its arguments, and the source of weights.
 
-    repository, filename : where the hub keeps its weights, "" for nowhere.
-    layout : who named the weights, see `known.KnownEncoder`.
+    Attributes
+    ----------
+    options : arguments of `timm.create_model`.
+    pretrained : timm's `pretrained_cfg`.
+    repository, filename : of the weights on the hub; "" if they are not published there, None
+        for the usual file names.
+    weight_layout : see `PublishedEncoder`.
     """
 
     name: str
@@ -163,10 +164,19 @@ class TimmModelSpec:
 
 
 def resolve_timm_model(name: str, revision: str = "", allow_network: bool = False) -> TimmModelSpec:
-    """What an encoder's name means: a known one, timm's own, or the hub's.
+    """Find out how to build an encoder: from the catalogue, timm, or the hub's description.
 
-    ask : whether the hub may be asked for an unknown `hf-hub:` name that was not met before.
-    Raises EncoderError when there is none.
+    Parameters
+    ----------
+    name : of the catalogue, of a timm model, or ``hf-hub:owner/model``.
+    revision : hub commit or tag, "" for the newest.
+    allow_network : whether the hub may be asked for a `hf-hub:` name whose description is
+        neither in the catalogue nor in the cache.
+
+    Raises
+    ------
+    EncoderError
+        If there is no such encoder.
     """
     hub = _HUB_NAME.fullmatch(name)
     if name in PUBLISHED_ENCODERS and hub:
@@ -178,16 +188,17 @@ def resolve_timm_model(name: str, revision: str = "", allow_network: bool = Fals
             name, known.architecture, options, {}, hub[1], weight_layout=known.weight_layout
         )
     if hub:
-        stated_by_hub = read_hub_config(hub[1], revision or None, allow_network)
-        if stated_by_hub is None:
-            raise MissingWeightsError(EncoderSpec(name, revision))
-        architecture = stated_by_hub["architecture"]
+        hub_config = read_hub_config(hub[1], revision or None, allow_network)
+        if hub_config is None:
+            info = create_weights_info(EncoderSpec(name, revision), hub[1], "", None)
+            raise MissingWeightsError(info, revision)
+        architecture = hub_config["architecture"]
         _require_architecture(architecture)
-        arguments, stated = (
-            found if isinstance(found := stated_by_hub.get(key), dict) else {}
+        options, pretrained = (
+            value if isinstance(value := hub_config.get(key), dict) else {}
             for key in ("model_args", "pretrained_cfg")
         )
-        return TimmModelSpec(name, architecture, arguments, stated, hub[1])
+        return TimmModelSpec(name, architecture, options, pretrained, hub[1])
     _require_architecture(name)
     config = timm.get_pretrained_cfg(name, allow_unregistered=True)
     pretrained = config.to_dict() if config else {}
@@ -195,61 +206,84 @@ def resolve_timm_model(name: str, revision: str = "", allow_network: bool = Fals
     return TimmModelSpec(name, name, {}, pretrained, repository, pretrained.get("hf_hub_filename"))
 
 
-def find_published_weights(model_spec: TimmModelSpec, revision: str = "") -> Path:
-    """The file of a plan's published weights, which has been downloaded before.
-
-    Nothing is downloaded here: licence, access and size are to be stated first, as
-    `napari-dkan encoders get` and the panel do. Raises EncoderError saying so.
-    """
+def require_published(model_spec: TimmModelSpec) -> None:
+    """Raise EncoderError if no weights of a network are published on the hub."""
     if not model_spec.repository:
         raise EncoderError(
             f"No weights of {model_spec.name} are published on the hub; give a local weights file."
         )
-    here = find_cached_weights(model_spec.repository, model_spec.filename, revision or None)
-    if here is None:
-        raise MissingWeightsError(EncoderSpec(model_spec.name, revision))
-    return here
+
+
+def find_published_weights(model_spec: TimmModelSpec, revision: str = "") -> Path:
+    """Find the published weights of a network among the downloaded files.
+
+    Nothing is downloaded here: licence, access and size have to be shown first, as
+    `napari-dkan encoders get` and the panel do.
+
+    Raises
+    ------
+    EncoderError
+        If no weights are published, or they are not downloaded.
+    """
+    require_published(model_spec)
+    name, repository = model_spec.name, model_spec.repository
+    cached = find_cached_weights(repository, model_spec.filename, revision or None)
+    if cached is None:
+        from_timm = not name.startswith("hf-hub:")
+        licence = str(model_spec.pretrained.get("license") or "") if from_timm else ""
+        info = create_weights_info(EncoderSpec(name, revision), repository, licence, None)
+        raise MissingWeightsError(info, revision)
+    return cached
 
 
 class MissingWeightsError(EncoderError):
-    """Published weights are not on this machine; the message is what they are and the way there."""
+    """Published weights are not downloaded; the message describes them and how to get them."""
 
-    def __init__(self, spec: EncoderSpec) -> None:
-        found = get_weights_info_for_spec(spec)
-        of = f" --revision {spec.revision}" if spec.revision else ""
+    def __init__(self, info: EncoderWeightsInfo, revision: str) -> None:
+        option = f" --revision {revision}" if revision else ""
         super().__init__(
-            f"The weights of this encoder are not on this machine. {found.summary} Get them with "
-            f"`napari-dkan encoders get {found.short_name}{of}`, or give a local weights file."
+            f"The weights of this encoder are not on this machine. {info.summary} Get them with "
+            f"`napari-dkan encoders get {info.short_name}{option}`, or give a local weights file."
         )
 
 
 def create_network(model_spec: TimmModelSpec, weights: Path | None, **options: Any) -> nn.Module:
-    """The network of a plan, without classifier; random weights where none are given.
+    """Build a network without classifier.
 
-    Raises EncoderError when the weights do not fit or timm cannot build it.
+    Parameters
+    ----------
+    weights : file to load, None for random weights.
+    options : further arguments of `timm.create_model`.
+
+    Raises
+    ------
+    EncoderError
+        If the weights do not fit or timm cannot build the network.
     """
     if weights is None:
         return _create_timm_model(model_spec, options)
     state = {
         name: tensor.float() if tensor.is_floating_point() else tensor
-        for name, tensor in convert_to_timm(model_spec.weight_layout, read_weights(weights)).items()
+        for name, tensor in _CONVERTERS[model_spec.weight_layout](read_weights(weights)).items()
     }
-    # Compared before anything is allocated; and drawing a billion random numbers takes a while.
+    # Names and shapes are compared before anything is allocated, and drawing a billion random
+    # numbers takes long.
     with torch.device("meta"):
         net = _create_timm_model(model_spec, options)
     if not _load_weights(net, state):
         raise EncoderError(
-            f"{weights} does not hold weights of {model_spec.name}; give the file that belongs to it."
+            f"{weights} does not hold weights of {model_spec.name}; give the file that belongs "
+            "to it."
         )
-    if any(t.is_meta for t in (*net.parameters(), *net.buffers())):  # what no file holds
+    if any(t.is_meta for t in (*net.parameters(), *net.buffers())):  # constants that no file has
         net = _create_timm_model(model_spec, options)
         _load_weights(net, state)
     return net
 
 
-def _create_timm_model(model_spec: TimmModelSpec, options: Mapping[str, Any]) -> Any:
+def _create_timm_model(model_spec: TimmModelSpec, options: Mapping[str, Any]) -> nn.Module:
     try:
-        net = timm.create_model(
+        net: nn.Module = timm.create_model(
             model_spec.architecture,
             pretrained=False,
             num_classes=0,
@@ -264,27 +298,29 @@ def _create_timm_model(model_spec: TimmModelSpec, options: Mapping[str, Any]) ->
     return ConchImageTower(net) if model_spec.weight_layout == "conch" else net
 
 
-def _load_weights(net: Any, state: dict[str, Tensor]) -> bool:
-    """Take every weight of the network from a file's; whether the file was that network's.
+def _load_weights(net: nn.Module, state: dict[str, Tensor]) -> bool:
+    """Load every weight of a network; return whether the file belongs to that network.
 
-    timm's own loader is lenient where the classifier is left out: it would keep random
-    weights for whatever a file lacks. Here only a classifier may be left over.
+    timm's own loader is lenient if there is no classifier: it would leave random weights where a
+    file lacks some. Here only a classifier may be unexpected.
     """
     adapt = getattr(sys.modules[type(net).__module__], "checkpoint_filter_fn", None)
     try:
         if adapt is not None:  # older names, another grid of positions
             state = adapt(dict(state), net)
-        missing, surplus = net.load_state_dict(state, strict=False, assign=True)
-    except Exception:  # what does not fit fails in timm's adapting code in any way
+        missing, unexpected = net.load_state_dict(state, strict=False, assign=True)
+    except Exception:  # timm's adapting code raises any error for weights that do not fit
         return False
-    stated = getattr(net, "pretrained_cfg", {}).get("classifier") or ()
-    heads = (*((stated,) if isinstance(stated, str) else stated), "head", "fc", "classifier")
-    return not missing and all(n.startswith((*heads, "mask_token")) for n in surplus)
+    config: Any = getattr(net, "pretrained_cfg", {})
+    classifier = config.get("classifier") or ()
+    heads = (classifier,) if isinstance(classifier, str) else tuple(classifier)
+    allowed = (*heads, "head", "fc", "classifier", "mask_token")
+    return not missing and all(name.startswith(allowed) for name in unexpected)
 
 
 def _require_architecture(name: str) -> None:
-    # timm also follows addresses of hubs and folders; a name may come from a file that
-    # somebody else wrote, so it must be a plain one.
+    # timm also follows addresses of hubs and folders. The name may come from an untrusted file,
+    # so it must be a plain one.
     if not re.fullmatch(r"[A-Za-z0-9_.]{1,80}", name) or not timm.is_model(name.split(".")[0]):
         raise EncoderError(
             f"There is no tile encoder named {name!r:.90}; use a timm model's name or "

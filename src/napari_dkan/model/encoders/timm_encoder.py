@@ -1,4 +1,4 @@
-"""Any timm model as a tile encoder: published weights, a local file, or the checkpoint's own."""
+"""A timm model as tile encoder, with published, local or bundled weights."""
 
 from __future__ import annotations
 
@@ -21,20 +21,24 @@ class TimmEncoder(nn.Module):
     """Tiles (B, 3, px, px), RGB 0..255 -> pooled features (B, dimension) float32.
 
     Tiles are normalised by the spec's mean and std on the device of the weights.
-    tokens : "class" for the model's own pooled output, "class+mean" for its class
-    token followed by the mean of its patch tokens.
+
+    Parameters
+    ----------
+    pooling : "class" for the model's own pooled output, "class+mean" for its class token
+        followed by the mean of its patch tokens.
     """
 
     mixed_precision = True
     mean: Tensor
     std: Tensor
+    net: Any
 
     def __init__(self, spec: EncoderSpec, net: nn.Module, pooling: str = "class") -> None:
         super().__init__()
         self.spec = spec
         self.net = net
         self.pooling = pooling
-        # Not persistent: the spec holds them.
+        # Not persistent: the spec has them.
         mean = torch.tensor(spec.mean).view(3, 1, 1)
         self.register_buffer("mean", mean, persistent=False)
         self.register_buffer("std", torch.tensor(spec.std).view(3, 1, 1), persistent=False)
@@ -42,14 +46,17 @@ class TimmEncoder(nn.Module):
 
     @classmethod
     def load(cls, spec: EncoderSpec, weights: Path | None = None) -> TimmEncoder:
-        """With the weights of a local file, or else with the published ones as downloaded.
+        """Load the weights of a local file, or else the downloaded published ones.
 
-        Its own spec says which they were: their SHA-256, and the hub's commit. Raises
-        EncoderError saying what to do when they are not there, do not fit, or are not those
-        that the spec states.
+        The encoder's spec records their SHA-256 and the hub's commit.
+
+        Raises
+        ------
+        EncoderError
+            If the weights are absent, do not fit, or have another SHA-256 than `spec` states.
         """
-        what = resolve_timm_model(spec.name, spec.revision)
-        file = weights or find_published_weights(what, spec.revision)
+        model_spec = resolve_timm_model(spec.name, spec.revision)
+        file = weights or find_published_weights(model_spec, spec.revision)
         digest = get_weights_sha256(file)
         if spec.sha256 and digest != spec.sha256:
             raise EncoderError(
@@ -57,27 +64,30 @@ class TimmEncoder(nn.Module):
                 f"SHA-256 begins {digest[:12]} instead of {spec.sha256[:12]}"
                 f"{f' (revision {spec.revision})' if spec.revision else ''}; give that one."
             )
-        net = create_network(what, file)
-        made = replace(spec, sha256=digest, revision=spec.revision or _get_cached_commit(file))
-        return cls._from_network(made, net)
+        net = create_network(model_spec, file)
+        revision = spec.revision or _get_cached_commit(file)
+        return cls._from_network(replace(spec, sha256=digest, revision=revision), net)
 
     @classmethod
     def create_untrained(cls, spec: EncoderSpec) -> TimmEncoder:
-        """With random weights: for benchmarks, and to be filled."""
+        """Build with random weights."""
         return cls._from_network(
             spec, create_network(resolve_timm_model(spec.name, spec.revision), None)
         )
 
     @classmethod
     def from_tensors(cls, spec: EncoderSpec, tensors: Mapping[str, Tensor]) -> TimmEncoder:
-        """With the weights that travel in a checkpoint. Raises EncoderError if they do not fit."""
+        """Build with the weights that are bundled in a checkpoint.
+
+        Raises EncoderError if they do not fit.
+        """
         if spec.name.startswith("hf-hub:") and spec.name not in PUBLISHED_ENCODERS:
-            # Building it would ask the hub, which merely opening a file must not do.
+            # Building it would ask the hub, which must not happen when a file is opened.
             raise EncoderError(f"The weights of {spec.name} cannot travel in a checkpoint.")
         try:
-            with torch.device("meta"):  # compared before anything is allocated
-                shell = cls.create_untrained(spec)
-            shell.net.load_state_dict(dict(tensors), assign=True)
+            with torch.device("meta"):  # names and shapes are compared before allocation
+                meta_encoder = cls.create_untrained(spec)
+            meta_encoder.net.load_state_dict(dict(tensors), assign=True)
             encoder = cls.create_untrained(spec)
             encoder.net.load_state_dict(dict(tensors))
         except RuntimeError:
@@ -88,24 +98,23 @@ class TimmEncoder(nn.Module):
 
     @classmethod
     def _from_network(cls, spec: EncoderSpec, net: nn.Module) -> TimmEncoder:
-        tokens = (
-            PUBLISHED_ENCODERS[spec.name].pooling if spec.name in PUBLISHED_ENCODERS else "class"
-        )
-        width = _get_pooled_width(net) * (2 if tokens == "class+mean" else 1)
+        published = PUBLISHED_ENCODERS.get(spec.name)
+        pooling = "class" if published is None else published.pooling
+        width = _get_pooled_width(net) * (2 if pooling == "class+mean" else 1)
         if width != spec.dimension:
             raise EncoderError(
                 f"The encoder {spec.name} gives {width} features, not the {spec.dimension} "
                 "that are stated."
             )
-        return cls(spec, net, tokens)
+        return cls(spec, net, pooling)
 
     def tensors(self) -> dict[str, Tensor]:
-        """The weights, for a checkpoint that carries them."""
+        """The weights, to be bundled in a checkpoint."""
         return dict(self.net.state_dict())
 
     @torch.no_grad()
     def forward(self, tiles: Tensor) -> Tensor:
-        """Raises EncoderError when the tiles are not (B, 3, px, px)."""
+        """Encode tiles; raises EncoderError if they are not (B, 3, px, px)."""
         px = self.spec.px
         if tiles.ndim != 4 or tuple(tiles.shape[1:]) != (3, px, px):
             raise EncoderError(
@@ -114,24 +123,25 @@ class TimmEncoder(nn.Module):
             )
         x = (tiles.to(self.mean.device).float() / 255 - self.mean) / self.std
         if self.pooling == "class":
-            return self.net(x).float()
-        seen = self.net.forward_features(x)
-        patches = seen[:, self.net.num_prefix_tokens :].mean(dim=1)
-        return torch.cat([seen[:, 0], patches], dim=1).float()
+            features: Tensor = self.net(x)
+            return features.float()
+        tokens: Tensor = self.net.forward_features(x)
+        patches = tokens[:, self.net.num_prefix_tokens :].mean(dim=1)
+        return torch.cat([tokens[:, 0], patches], dim=1).float()
 
 
 def read_timm_spec(name: str) -> EncoderSpec:
-    """What timm (or, for unknown `hf-hub:` names, the hub) says about a model.
+    """Read the spec of an encoder from the catalogue, timm, or the hub (other `hf-hub:` names).
 
-    Raises EncoderError when the name is unknown or the hub does not answer.
+    Raises EncoderError if the name is unknown or the hub does not answer.
     """
     if name in PUBLISHED_ENCODERS:
         return PUBLISHED_ENCODERS[name].spec
-    what = resolve_timm_model(name, allow_network=True)
+    model_spec = resolve_timm_model(name, allow_network=True)
     with torch.device("meta"):
-        net = create_network(what, None)
-    stated = {**getattr(net, "pretrained_cfg", {}), **what.pretrained}
-    channels, height, width = stated.get("input_size") or (3, 224, 224)
+        net = create_network(model_spec, None)
+    config = {**getattr(net, "pretrained_cfg", {}), **model_spec.pretrained}
+    channels, height, width = config.get("input_size") or (3, 224, 224)
     if channels != 3 or height != width:
         raise EncoderError(f"The encoder {name} does not take square RGB tiles; choose another.")
     try:
@@ -139,9 +149,9 @@ def read_timm_spec(name: str) -> EncoderSpec:
             name,
             dimension=_get_pooled_width(net),
             px=int(height),
-            mean=tuple(stated["mean"]),
-            std=tuple(stated["std"]),
-            licence=str(stated.get("license") or ""),
+            mean=tuple(config["mean"]),
+            std=tuple(config["std"]),
+            licence=str(config.get("license") or ""),
         )
     except (KeyError, TypeError, CheckpointError):
         raise EncoderError(
@@ -150,11 +160,11 @@ def read_timm_spec(name: str) -> EncoderSpec:
 
 
 def _get_cached_commit(file: Path) -> str:
-    """The hub's commit of a file in its cache, "" of any other file."""
+    """Return the hub's commit of a file in its cache, "" of any other file."""
     folder = file.parent
     return folder.name if folder.parent.name == "snapshots" else ""
 
 
 def _get_pooled_width(net: Any) -> int:
-    """Length of the pooled output; some convolutional heads widen it past num_features."""
+    """Return the length of the pooled output; some convolutional heads widen num_features."""
     return int(getattr(net, "head_hidden_size", None) or net.num_features)

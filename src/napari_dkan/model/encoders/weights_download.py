@@ -1,4 +1,4 @@
-"""Download published weights with progress, cancellation and resumption.
+"""Describe published weights, and download them with progress, cancellation and resumption.
 
 The hub's own client can neither resume nor be cancelled, so the bytes are read here. They are
 stored in the hub client's documented cache, where every program on this machine finds them.
@@ -11,17 +11,24 @@ import os
 import re
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from ...errors import EncoderError
-from .encoder_catalog import resolve_encoder_name
+from .encoder_catalog import (
+    PUBLISHED_ENCODERS,
+    EncoderWeightsInfo,
+    create_weights_info,
+    resolve_encoder_name,
+)
+from .encoder_spec import EncoderSpec
 from .encoder_weights import (
     WEIGHTS_FILENAMES,
     cache_sha256,
     find_cached_weights,
+    make_no_weights_error,
     require_hub_reachable,
     translate_hub_errors,
 )
@@ -31,48 +38,102 @@ if TYPE_CHECKING:
 
 
 CHUNK_BYTES = 2**20
-TIMEOUT_S = (10, 60)  # to connect, and between two pieces
+TIMEOUT_S = (10, 60)  # to connect, and between two chunks
+
+
+def list_published_weights() -> list[EncoderWeightsInfo]:
+    """Describe the weights of the catalogue. Looks at the disk, never at the network."""
+    return [get_weights_info_for_spec(known.spec) for known in PUBLISHED_ENCODERS.values()]
+
+
+def get_weights_info(name: str, revision: str = "") -> EncoderWeightsInfo:
+    """Describe an encoder's weights by its name.
+
+    Parameters
+    ----------
+    name : of the catalogue, of any timm model, or ``hf-hub:owner/model``. Only an unknown
+        `hf-hub:` name asks the hub.
+    revision : hub commit or tag, "" for the newest.
+
+    Raises
+    ------
+    EncoderError
+        If there is no such encoder.
+    """
+    from .timm_encoder import read_timm_spec
+
+    spec = read_timm_spec(resolve_encoder_name(name))
+    return get_weights_info_for_spec(replace(spec, revision=revision))
+
+
+def get_weights_info_for_spec(spec: EncoderSpec) -> EncoderWeightsInfo:
+    """Describe the weights of the encoder that a checkpoint names; never asks the network.
+
+    Raises EncoderError if there is no encoder of that name.
+    """
+    repository, filename, licence = spec.name.removeprefix("hf-hub:"), None, ""
+    if spec.name not in PUBLISHED_ENCODERS and repository == spec.name:
+        from .timm_builder import resolve_timm_model
+
+        model_spec = resolve_timm_model(spec.name)
+        repository, filename = model_spec.repository, model_spec.filename
+        licence = str(model_spec.pretrained.get("license") or "")
+    cached = (
+        find_cached_weights(repository, filename, spec.revision or None) if repository else None
+    )
+    return create_weights_info(spec, repository, licence, cached)
 
 
 @dataclass(frozen=True)
 class DownloadProgress:
-    """How far a download is, in bytes; total : 0 while it is unknown."""
+    """Bytes that are downloaded, and the total; 0 while it is unknown."""
 
     done: int
     total: int
 
 
 def download_weights(name: str, revision: str = "") -> Generator[DownloadProgress, None, Path]:
-    """Download an encoder's weights into the hub's cache; yields as it goes, returns the file.
+    """Download an encoder's weights into the hub's cache.
 
-    Whoever stops asking for more stops the download; the next one goes on where it stopped. The
-    file is checked against the SHA-256 that the hub states, which is noted.
+    Closing the generator cancels the download; the next download resumes where it stopped. The
+    file is compared with the SHA-256 that the hub states, which is then cached.
 
-    Raises EncoderError saying what to do when it cannot be had.
+    Yields
+    ------
+    DownloadProgress
+        After each chunk; nothing if the file is in the cache already.
+
+    Returns
+    -------
+    Path
+        The file in the cache.
+
+    Raises
+    ------
+    EncoderError
+        If the weights are not available; the message says what to do.
     """
     import huggingface_hub as hub
 
-    from .timm_builder import resolve_timm_model
+    from .timm_builder import require_published, resolve_timm_model
 
-    what = resolve_timm_model(resolve_encoder_name(name), revision, allow_network=True)
-    if not what.repository:
-        raise EncoderError(
-            f"No weights of {what.name} are published on the hub; give a local weights file."
-        )
-    here = find_cached_weights(what.repository, what.filename, revision or None)
-    if here is not None:
-        return here
-    require_hub_reachable(what.repository)
-    names = (what.filename,) if what.filename else WEIGHTS_FILENAMES
+    model_spec = resolve_timm_model(resolve_encoder_name(name), revision, allow_network=True)
+    require_published(model_spec)
+    repository = model_spec.repository
+    cached = find_cached_weights(repository, model_spec.filename, revision or None)
+    if cached is not None:
+        return cached
+    require_hub_reachable(repository)
+    names = (model_spec.filename,) if model_spec.filename else WEIGHTS_FILENAMES
     for filename in names:
-        url = hub.hf_hub_url(what.repository, filename, revision=revision or None)
-        with translate_hub_errors(what.repository):
+        url = hub.hf_hub_url(repository, filename, revision=revision or None)
+        with translate_hub_errors(repository):
             try:
-                stated = hub.get_hf_file_metadata(url)
+                metadata = hub.get_hf_file_metadata(url)
             except hub.errors.EntryNotFoundError:
                 continue
-        return (yield from _download_file(what.repository, filename, revision or "main", stated))
-    raise EncoderError(f"{what.repository} on the hub has no weights that can be used here.")
+        return (yield from _download_file(repository, filename, revision or "main", metadata))
+    raise make_no_weights_error(repository)
 
 
 def _download_file(
@@ -88,27 +149,28 @@ def _download_file(
         )
     folder = Path(hub.constants.HF_HUB_CACHE) / f"models--{repository.replace('/', '--')}"
     blob = folder / "blobs" / etag
-    part = blob.with_name(f"{etag}.napari-dkan")
+    partial_file = blob.with_name(f"{etag}.napari-dkan")
     with translate_hub_errors(repository):
-        part.parent.mkdir(parents=True, exist_ok=True)
+        partial_file.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with filelock.FileLock(f"{part}.lock", timeout=0):
-                if not blob.exists():  # it may be there under an older commit
-                    digest = yield from _download_bytes(metadata, part)
-                    if len(etag) == 64 and digest != etag:  # of large files it is their SHA-256
-                        part.unlink()
+            with filelock.FileLock(f"{partial_file}.lock", timeout=0):
+                if not blob.exists():  # an older commit may have the same file
+                    digest = yield from _download_bytes(metadata, partial_file)
+                    # The ETag of a large file is its SHA-256.
+                    if len(etag) == 64 and digest != etag:
+                        partial_file.unlink()
                         raise EncoderError(
                             f"What came of {repository} is not the file that the hub states (its "
                             "SHA-256 differs); it was not kept, try again."
                         )
-                    os.replace(part, blob)
+                    os.replace(partial_file, blob)
                     cache_sha256(blob, digest)
         except filelock.Timeout:
             raise EncoderError(
                 f"The weights of {repository} are being downloaded already; wait for that."
             ) from None
         path = folder / "snapshots" / commit / filename
-        _link_snapshot(path, blob)  # its SHA-256 is noted under the name of what it leads to
+        _link_snapshot(path, blob)  # the SHA-256 is cached under the resolved path
         if revision != commit:
             refs = folder / "refs" / revision
             refs.parent.mkdir(parents=True, exist_ok=True)
@@ -117,25 +179,25 @@ def _download_file(
 
 
 def _download_bytes(metadata: Any, partial_file: Path) -> Generator[DownloadProgress, None, str]:
-    """Fill the file up; returns its SHA-256."""
+    """Append the missing bytes to a file and return the SHA-256 of the whole."""
     total = int(metadata.size or 0)
     digest = hashlib.sha256()
     with partial_file.open("ab+") as file:
         file.seek(0)
-        while piece := file.read(16 * CHUNK_BYTES):
-            digest.update(piece)
+        while chunk := file.read(16 * CHUNK_BYTES):
+            digest.update(chunk)
         done = file.tell()
         yield DownloadProgress(done, total)
         if total and done >= total:
             return digest.hexdigest()
-        with _open_range_request(metadata.location, done) as answer:
-            if done and answer.status_code != 206:  # it starts from the beginning again
+        with _open_range_request(metadata.location, done) as response:
+            if done and response.status_code != 206:  # the server starts from the beginning
                 file.truncate(0)
                 digest, done = hashlib.sha256(), 0
-            for piece in answer.iter_content(CHUNK_BYTES):
-                _write_chunk(file, piece)
-                digest.update(piece)
-                done += len(piece)
+            for chunk in response.iter_content(CHUNK_BYTES):
+                _write_chunk(file, chunk)
+                digest.update(chunk)
+                done += len(chunk)
                 yield DownloadProgress(done, total)
     if total and done < total:
         raise ConnectionError("the connection ended early")
@@ -153,18 +215,18 @@ def _open_range_request(location: str, start: int) -> Iterator[requests.Response
     import requests
 
     headers = {"Accept-Encoding": "identity"}
-    # the hub sends on to signed addresses elsewhere, which must not see the person's token
+    # The hub redirects to signed addresses of other hosts, which must not see the user's token.
     if urlsplit(location).netloc == urlsplit(hub.constants.ENDPOINT).netloc:
-        headers |= hub.utils.build_hf_headers()
+        headers |= hub.utils.build_hf_headers()  # type: ignore[attr-defined]
     if start:
         headers["Range"] = f"bytes={start}-"
-    with requests.get(location, headers=headers, stream=True, timeout=TIMEOUT_S) as answer:
-        answer.raise_for_status()
-        yield answer
+    with requests.get(location, headers=headers, stream=True, timeout=TIMEOUT_S) as response:
+        response.raise_for_status()
+        yield response
 
 
 def _link_snapshot(path: Path, blob: Path) -> None:
-    """The name in a snapshot leads to the file; where there are no links the file goes there."""
+    """Link a snapshot's file name to the blob; move the blob there if links are not supported."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.unlink(missing_ok=True)
     try:

@@ -247,7 +247,7 @@ def _find_minilm_folder() -> Path:
 
 
 def _fetch_hub_folder(repository: str) -> Path:
-    folder = fetch_hub_weights(repository, None, None).parent
+    folder = fetch_hub_weights(repository).parent
     if (folder / "config.json").is_file() and list(folder.glob("*vocab*")):
         return folder
     import huggingface_hub as hub

@@ -107,7 +107,7 @@ class EncoderWeightsBox(QWidget):
 
     def _check_availability(self, spec: EncoderSpec) -> None:
         def job() -> Iterator[EncoderWeightsInfo]:
-            from ....model.encoders.encoder_catalog import get_weights_info_for_spec
+            from ....model.encoders.weights_download import get_weights_info_for_spec
 
             yield get_weights_info_for_spec(spec)
 
