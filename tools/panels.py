@@ -35,7 +35,7 @@ def take(name: str) -> None:
     """The panels one after the other, as a person opens them."""
     from napari_dkan.samples import fetch_her2st_section
     from napari_dkan.viewer import demo
-    from napari_dkan.viewer.plugin.shortcut_actions import (
+    from napari_dkan.viewer.session.shortcut_actions import (
         FINETUNE_PANEL,
         QUALITY_PANEL,
         open_panel_dock,

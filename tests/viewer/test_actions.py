@@ -22,7 +22,7 @@ from napari.utils.notifications import notification_manager
 from napari.utils.shortcuts import default_shortcuts
 
 from napari_dkan.viewer.panels.predict.predict_widget import PredictWidget
-from napari_dkan.viewer.plugin import shortcut_actions as actions
+from napari_dkan.viewer.session import shortcut_actions as actions
 from napari_dkan.viewer.session.viewer_settings import TargetMode
 
 if TYPE_CHECKING:

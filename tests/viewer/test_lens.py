@@ -14,7 +14,7 @@ from qtpy.QtWidgets import QApplication, QToolTip
 from napari_dkan.errors import SlideError
 from napari_dkan.inference.target import TargetKind
 from napari_dkan.viewer.layers.overlay_display import GENE_LEGEND
-from napari_dkan.viewer.plugin.shortcut_actions import ACTION_BY_NAME
+from napari_dkan.viewer.session.shortcut_actions import ACTION_BY_NAME
 from napari_dkan.viewer.session.viewer_settings import ContrastLimits, TargetMode
 from napari_dkan.viewer.tools.lens_grid import LensCircle
 

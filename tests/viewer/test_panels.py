@@ -15,6 +15,7 @@ from qtpy.QtCore import QCoreApplication, QEvent, Qt, QUrl
 from qtpy.QtWidgets import QApplication, QLabel, QScrollArea, QWidget
 from superqt import QCollapsible
 
+from napari_dkan.viewer.panels import help_dialog as help
 from napari_dkan.viewer.panels.finetune.finetune_widget import FinetuneWidget
 from napari_dkan.viewer.panels.predict.gene_box import COLORMAPS
 from napari_dkan.viewer.session.viewer_settings import (
@@ -24,7 +25,6 @@ from napari_dkan.viewer.session.viewer_settings import (
     is_icc_enabled,
     settings_from_preferences,
 )
-from napari_dkan.viewer.widgets import help_dialog as help
 from napari_dkan.viewer.widgets import theme_colors as tones
 from napari_dkan.viewer.widgets.scroll_column import FocusRing, ScrollColumn
 

@@ -171,7 +171,7 @@ def test_a_dropped_feature_file_is_used_instead_of_encoding(panel: PredictWidget
     gene = made.get_gene_values(session.gene)
     np.testing.assert_allclose(gene, wanted.get_gene_values(session.gene), atol=1e-5)
     assert made.provenance["features"]["file"] == "drawn.h5"
-    session.feature_files.set_file(session, None)
+    session.use_feature_file(None)
     until(
         lambda: (
             not panel.prefetcher.busy and session.current_predictor().precomputed_features is None

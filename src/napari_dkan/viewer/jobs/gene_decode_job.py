@@ -12,7 +12,7 @@ from ...inference.prediction import Prediction
 from ..layers.prediction_overlay import PredictionOverlay
 from ..session.viewer_session import ViewerSession
 from ..widgets.signal_connections import SignalConnections
-from .worker import JobFailure, JobRunner
+from ..worker import JobFailure, JobRunner
 
 BATCH_SECONDS = 0.1  # of decoding between two results
 MIN_BATCH_VALUES = 1024  # values to begin with

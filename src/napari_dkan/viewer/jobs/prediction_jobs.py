@@ -16,11 +16,11 @@ from ...inference.prediction import Prediction
 from ...inference.prediction_progress import DeviceOutOfMemoryError, PredictionUpdate
 from ...inference.target import Target, make_coarse_target
 from ..layers.prediction_overlay import GeneDecoder, GridOverlay, PredictionOverlay, SpotsOverlay
+from ..session.slide_layer import ViewerSlide
 from ..session.viewer_session import ViewerSession
-from ..session.viewer_slides import ViewerSlide
 from ..widgets.signal_connections import SignalConnections
+from ..worker import JobFailure, JobRunner
 from .viewport import Viewport
-from .worker import JobFailure, JobRunner
 
 if TYPE_CHECKING:
     from ...inference.zero_shot_genes import ZeroShotGenes

@@ -13,11 +13,11 @@ from psygnal import Signal
 from ...inference.predictor import Predictor
 from ...inference.target import Target, target_from_region
 from ...spatial.coordinates import swap_xy
+from ..session.slide_layer import ViewerSlide
 from ..session.viewer_session import ViewerSession
-from ..session.viewer_slides import ViewerSlide
 from ..widgets.signal_connections import Debouncer, SignalConnections
+from ..worker import JobFailure, JobRunner
 from .viewport import Viewport
-from .worker import JobFailure, JobRunner
 
 
 def is_on_battery() -> bool:

@@ -23,11 +23,10 @@ from ..layers.region_layers import (
     region_from_layer_shapes,
 )
 from ..session.pixel_size_sources import ARRAY_COLUMNS
-from ..session.slide_layer import AXIS_LABELS, MICROMETER_UNITS
+from ..session.slide_layer import AXIS_LABELS, MICROMETER_UNITS, ViewerSlide
 from ..session.slide_layer import layer_to_slide as _to_slide
 from ..session.viewer_session import ViewerSession
 from ..session.viewer_settings import TargetMode
-from ..session.viewer_slides import ViewerSlide
 
 if TYPE_CHECKING:
     from ...model import Checkpoint

@@ -8,9 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ..session.slide_layer import slide_to_world
+from ..session.slide_layer import ViewerSlide, slide_to_world
 from ..session.viewer_session import ViewerSession
-from ..session.viewer_slides import ViewerSlide
 from ..widgets.signal_connections import SignalConnections
 
 

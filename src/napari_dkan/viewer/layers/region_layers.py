@@ -23,10 +23,15 @@ from ...spatial.coordinates import swap_xy
 from ...spatial.masks import mask_scale, polygons_from_mask
 from ...spatial.polygons import combine_with_holes, polygons_from_shapes, union_polygons
 from ...spatial.region_files import NamedRegion
-from ..jobs.worker import JobFailure, JobRunner
-from ..session.slide_layer import AXIS_LABELS, METADATA_PREFIX, MICROMETER_UNITS, PIXEL_UNITS
-from ..session.viewer_slides import ViewerSlide
+from ..session.slide_layer import (
+    AXIS_LABELS,
+    METADATA_PREFIX,
+    MICROMETER_UNITS,
+    PIXEL_UNITS,
+    ViewerSlide,
+)
 from ..widgets.signal_connections import Debouncer
+from ..worker import JobFailure, JobRunner
 
 if TYPE_CHECKING:
     import pandas as pd

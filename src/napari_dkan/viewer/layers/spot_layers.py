@@ -12,9 +12,8 @@ from numpy.typing import NDArray
 from ...spatial.coordinates import swap_xy
 from ...spatial.spots import Spots
 from ...spatial.tile_grid import TileGrid
-from ..session.slide_layer import AXIS_LABELS, MICROMETER_UNITS
+from ..session.slide_layer import AXIS_LABELS, MICROMETER_UNITS, ViewerSlide
 from ..session.viewer_session import ViewerSession
-from ..session.viewer_slides import ViewerSlide
 
 if TYPE_CHECKING:
     from ...quality.comparison import ErrorRegion

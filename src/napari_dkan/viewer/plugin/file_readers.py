@@ -1,4 +1,4 @@
-"""npe2 readers of measured sections, saved results and regions."""
+"""npe2 readers of measured sections, saved results, regions and feature files."""
 
 from __future__ import annotations
 
@@ -100,8 +100,8 @@ def read_results(path: PathOrPaths) -> list[Any]:
 def _open_in_panel(viewer: Any, paths: Sequence[Path]) -> None:
     """The panel says what was found, and shows what the map means."""
     from ..panels.results.results_controller import get_results_controller
+    from ..session.shortcut_actions import PREDICT_PANEL, open_panel_dock
     from ..session.viewer_session import get_session
-    from .shortcut_actions import PREDICT_PANEL, open_panel_dock
 
     open_panel_dock(viewer, PREDICT_PANEL)
     for path in paths:
@@ -170,3 +170,38 @@ def _is_geojson(path: str) -> bool:
             return bool(GEOJSON_PATTERN.search(file.read(GEOJSON_PEEK_BYTES)))
     except OSError:
         return False
+
+
+_PEEK_BYTES = 4 << 20
+
+
+def get_feature_reader(path: PathOrPaths) -> Callable[[PathOrPaths], list[Any]] | None:
+    """npe2 reader: a feature file that is dropped is used on the current slide."""
+    paths = [path] if isinstance(path, str) else list(path)
+    return read_feature_file if len(paths) == 1 and _has_feature_datasets(paths[0]) else None
+
+
+def read_feature_file(path: PathOrPaths) -> list[Any]:
+    """No layer: the session takes the file. Raises SpotsError."""
+    import napari
+
+    from ...errors import SpotsError
+    from ..session.viewer_session import get_session
+
+    viewer = napari.current_viewer()
+    if viewer is None:
+        raise SpotsError("Open a slide in napari first, then drop the features on it.")
+    get_session(viewer).use_feature_file(Path(path if isinstance(path, str) else path[0]))
+    return [(None,)]  # napari's word for: read, and nothing to add
+
+
+def _has_feature_datasets(path: str) -> bool:
+    """A cheap look for the names of both datasets; HDF5 itself is not trusted with the file."""
+    try:
+        with open(path, "rb") as file:
+            start = file.read(_PEEK_BYTES)
+            file.seek(max(0, Path(path).stat().st_size - _PEEK_BYTES))
+            names = start + file.read(_PEEK_BYTES)
+    except OSError:
+        return False
+    return start[:4] == b"\x89HDF" and b"coords\0" in names and b"features\0" in names

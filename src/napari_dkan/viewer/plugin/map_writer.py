@@ -66,7 +66,7 @@ def _run_blocking(job: Iterator[Any]) -> None:
     from qtpy.QtCore import QEventLoop
     from qtpy.QtWidgets import QApplication
 
-    from ..jobs.worker import JobFailure, JobRunner
+    from ..worker import JobFailure, JobRunner
 
     if QApplication.instance() is None:
         for _ in job:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
 
 import numpy as np
 from napari.layers import Layer, Points
@@ -12,13 +11,9 @@ from napari.layers import Layer, Points
 from ...errors import SlideError
 from ...slide import PixelSize, Slide
 from ...slide.pixel_size import UM_PER_PX_AT_1X
-from ..jobs.worker import JobRunner
-from .slide_layer import layer_to_slide
+from ..worker import JobRunner
+from .slide_layer import ViewerSlide, layer_to_slide
 from .user_history import load_pixel_sizes, save_pixel_size
-
-if TYPE_CHECKING:
-    from .viewer_slides import ViewerSlide
-
 
 MANUAL_ORIGIN, HISTORY_ORIGIN, RULER_ORIGIN = "entered by hand", "entered before", "ruler"
 USER_ORIGINS = MANUAL_ORIGIN, HISTORY_ORIGIN, RULER_ORIGIN

@@ -7,6 +7,7 @@ slide keep their position on it when its scale is corrected.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 from weakref import WeakKeyDictionary
@@ -22,7 +23,7 @@ from ...slide.slide import LazyLevel
 from ...spatial.coordinates import swap_xy
 
 if TYPE_CHECKING:
-    from .viewer_slides import ViewerSlide
+    from shapely.geometry.base import BaseGeometry
 
 
 SLIDE_KEY = "napari-dkan slide"
@@ -121,6 +122,34 @@ def _slide_from_arrays(layer: Image) -> Slide | None:
         return None  # an RGB picture that is no slide; napari shows it all the same
     slide.pixel_size_note = pixel_size_from_layer(layer).note
     return slide
+
+
+@dataclass(eq=False)
+class ViewerSlide:
+    """A slide that is open in the viewer.
+
+    Attributes
+    ----------
+    layer : Image
+        The layer that shows it.
+    pixel_size : PixelSize or None
+        The current pixel size; None while it is unknown.
+    tissue : BaseGeometry or None
+        The tissue in level-0 px; None until it is detected.
+    native_pixel_size : PixelSize or None
+        The pixel size that does not come from the user: from the file, the layer or a spot array.
+    """
+
+    layer: Image
+    slide: Slide
+    pixel_size: PixelSize | None
+    tissue: BaseGeometry | None = None
+    native_pixel_size: PixelSize | None = None
+
+    @property
+    def mpp(self) -> float:
+        """World units per level-0 pixel: micrometres, or 1 while the pixel size is unknown."""
+        return 1.0 if self.pixel_size is None else self.pixel_size.mpp
 
 
 class SlideLayerRegistry:

@@ -20,10 +20,13 @@ from ...errors import SpotsError
 from ...inference.prediction_progress import StageTimer
 from ...inference.predictor import Predictor
 from .slide_feature_files import SlideFeatureFiles
+from .slide_layer import ViewerSlide
 from .viewer_settings import settings_from_preferences
-from .viewer_slides import ViewerSlide, ViewerSlides
+from .viewer_slides import ViewerSlides
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from napari.components import ViewerModel
     from shapely.geometry.base import BaseGeometry
 
@@ -213,6 +216,19 @@ class ViewerSession:
 
     def change_settings(self, **settings: object) -> None:
         self.settings = replace(self.settings, **settings)  # type: ignore[arg-type]
+        self.settings_changed.emit()
+
+    def use_feature_file(self, path: Path | None, encoder: str = "") -> None:
+        """Use the features of a file on the current slide; None computes them again.
+
+        Raises
+        ------
+        SpotsError
+            When no slide is open.
+        """
+        if self.slide is None:
+            raise SpotsError("Open the slide first that the features were made of.")
+        self.feature_files.set_file(self.slide, path, encoder)
         self.settings_changed.emit()
 
     # ---- results ---------------------------------------------------------------------

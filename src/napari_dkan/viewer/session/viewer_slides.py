@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from weakref import ref
 
@@ -20,6 +19,7 @@ from .pixel_size_sources import (
 from .slide_layer import (
     LAYER_SCALE_ORIGIN,
     SlideLayerRegistry,
+    ViewerSlide,
     pixel_size_from_layer,
     slide_from_layer,
     sync_slide_name,
@@ -27,26 +27,6 @@ from .slide_layer import (
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
-    from shapely.geometry.base import BaseGeometry
-
-
-@dataclass(eq=False)
-class ViewerSlide:
-    """A slide in the viewer: its layer, its pixel size as far as known, its tissue once found.
-
-    stated : the pixel size that it came with, which nobody in front of the screen gave.
-    """
-
-    layer: Image
-    slide: Slide
-    pixel_size: PixelSize | None
-    tissue: BaseGeometry | None = None
-    native_pixel_size: PixelSize | None = None
-
-    @property
-    def mpp(self) -> float:
-        """World units per level-0 pixel: micrometres, or 1 while the pixel size is unknown."""
-        return 1.0 if self.pixel_size is None else self.pixel_size.mpp
 
 
 class ViewerSlides:

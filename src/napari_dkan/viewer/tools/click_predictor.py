@@ -17,11 +17,11 @@ from ...inference.prediction import Prediction
 from ...inference.prediction_progress import PredictionUpdate
 from ...inference.target import Target, TargetKind
 from ...spatial.spots import Spots
-from ..jobs.worker import JobFailure, JobRunner
 from ..layers.prediction_overlay import GeneDecoder, SpotsOverlay
 from ..panels.results.restore_result import show_saved_spot
 from ..session.viewer_session import ViewerSession
 from ..session.viewer_settings import TargetMode
+from ..worker import JobFailure, JobRunner
 
 DRAG_THRESHOLD_PX = 4  # screen pixels; a press that moves farther pans the view
 

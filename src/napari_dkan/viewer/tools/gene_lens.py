@@ -16,12 +16,12 @@ from qtpy.QtWidgets import QToolTip
 
 from ...errors import DkanError
 from ..jobs.prediction_jobs import PredictionJobs
-from ..jobs.worker import JobFailure
 from ..layers.overlay_display import OverlayDisplay, wrap_units
 from ..layers.prediction_overlay import PredictionOverlay
-from ..plugin.shortcut_actions import register_actions
+from ..session.shortcut_actions import register_actions
 from ..session.viewer_session import ViewerSession
 from ..widgets.signal_connections import Debouncer, SignalConnections
+from ..worker import JobFailure
 from .lens_grid import GeneRaster, LensCircle, TileGridCache
 from .lens_job import LensContext, LensJob, LensTask
 from .lens_layers import LensLayers, set_legend_text

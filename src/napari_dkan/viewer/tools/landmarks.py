@@ -16,8 +16,7 @@ from ..layers.layer_list import remove_layers
 from ..layers.prediction_overlay import percentile_limits
 from ..panels.quality.data.loaded_section import LoadedSection
 from ..panels.quality.maps.section_maps import RESULT_KEY
-from ..session.slide_layer import AXIS_LABELS, MICROMETER_UNITS, make_slide_layer
-from ..session.viewer_slides import ViewerSlide
+from ..session.slide_layer import AXIS_LABELS, MICROMETER_UNITS, ViewerSlide, make_slide_layer
 
 if TYPE_CHECKING:
     from ..panels.quality.quality_controller import QualityController

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from ...inference.predict import build_zero_shot_record
 from ...inference.predictor import Predictor
 from ..jobs.prediction_jobs import PredictionJobs
-from ..jobs.worker import JobFailure, JobRunner
+from ..session.slide_layer import ViewerSlide
 from ..session.viewer_session import ViewerSession
-from ..session.viewer_slides import ViewerSlide
+from ..worker import JobFailure, JobRunner
 from .lens_grid import CellIndices, GeneRaster, LensCircle, TileGridCache
 
 if TYPE_CHECKING:

@@ -10,9 +10,8 @@ from napari.layers import Image, Points
 from numpy.typing import NDArray
 
 from ..layers.overlay_display import GENE_LEGEND
-from ..session.slide_layer import AXIS_LABELS, MICROMETER_UNITS
+from ..session.slide_layer import AXIS_LABELS, MICROMETER_UNITS, ViewerSlide
 from ..session.viewer_session import ViewerSession
-from ..session.viewer_slides import ViewerSlide
 from .lens_grid import LensCircle
 
 MAX_RASTER_PX = 128  # raster px across the lens

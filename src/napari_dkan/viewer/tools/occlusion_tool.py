@@ -19,13 +19,12 @@ from ...inference.occlusion import (
     gather_spot_inputs,
     occlude_spot,
 )
-from ..jobs.worker import JobFailure, JobRunner
 from ..layers.prediction_overlay import SpotsOverlay
-from ..plugin.shortcut_actions import register_actions
-from ..session.slide_layer import AXIS_LABELS, MICROMETER_UNITS
+from ..session.shortcut_actions import register_actions
+from ..session.slide_layer import AXIS_LABELS, MICROMETER_UNITS, ViewerSlide
 from ..session.viewer_session import ViewerSession
-from ..session.viewer_slides import ViewerSlide
 from ..widgets.signal_connections import SignalConnections
+from ..worker import JobFailure, JobRunner
 
 if TYPE_CHECKING:
     from ...inference.prediction import Prediction

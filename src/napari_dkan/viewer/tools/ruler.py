@@ -15,8 +15,8 @@ from ..session.slide_layer import AXIS_LABELS, METADATA_PREFIX, MICROMETER_UNITS
 from ..widgets.signal_connections import SignalConnections
 
 if TYPE_CHECKING:
+    from ..session.slide_layer import ViewerSlide
     from ..session.viewer_session import ViewerSession
-    from ..session.viewer_slides import ViewerSlide
 
 
 LINE_COLOR = "#00a83a"  # stands out from eosin, haematoxylin and glass

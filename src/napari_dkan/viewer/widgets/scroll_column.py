@@ -1,4 +1,4 @@
-"""A column of boxes that scrolls vertically only, its headings and its focus ring.
+"""A column of boxes that scrolls vertically only, and its focus ring.
 
 napari's themes do not show which control has the keyboard focus, so a ring is drawn around it.
 """
@@ -7,9 +7,8 @@ from __future__ import annotations
 
 from qtpy.QtCore import QEvent, QObject, QRect, QRectF, Qt, QTimer
 from qtpy.QtGui import QColor, QPainter, QPaintEvent, QPen
-from qtpy.QtWidgets import QApplication, QFrame, QHBoxLayout, QLabel, QScrollArea, QStyle, QWidget
+from qtpy.QtWidgets import QApplication, QFrame, QScrollArea, QStyle, QWidget
 
-from .help_dialog import make_help_button
 from .theme_colors import LINK_COLOR, color_for_theme
 
 MARGIN_PX = 2  # px around the control
@@ -87,19 +86,3 @@ class ScrollColumn(QScrollArea):
             frame = 2 * self.frameWidth()  # napari's theme gives it one all the same
             self.setMinimumWidth(width + bar + self.style().pixelMetric(gap, None, self) + frame)
         return super().eventFilter(watched, event)
-
-
-def make_heading(text: str, topic: str = "") -> QWidget:
-    """The heading of a box, and a button with the help on it where there is a topic."""
-    label = QLabel(text)
-    font = label.font()
-    font.setBold(True)
-    label.setFont(font)
-    if not topic:
-        return label
-    row = QWidget()
-    line = QHBoxLayout(row)
-    line.setContentsMargins(0, 0, 0, 0)
-    line.addWidget(label, 1)
-    line.addWidget(make_help_button(topic))
-    return row

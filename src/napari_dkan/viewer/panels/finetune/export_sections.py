@@ -13,7 +13,7 @@ from ....errors import OutputError, SpotsError
 if TYPE_CHECKING:
     from anndata import AnnData
 
-    from ...session.viewer_slides import ViewerSlide
+    from ...session.slide_layer import ViewerSlide
     from ..quality.data.loaded_section import LoadedSection
 
 

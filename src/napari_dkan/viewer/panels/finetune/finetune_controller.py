@@ -31,11 +31,11 @@ from ....training.finetuning.tuning_protocol import (
     SaveFailed,
     SectionReadStarted,
 )
-from ...jobs.worker import JobFailure, JobRunner
 from ...session.user_history import add_recent_checkpoint
 from ...session.viewer_session import ViewerSession
 from ...widgets.gl_compat import import_torch
 from ...widgets.signal_connections import SignalConnections
+from ...worker import JobFailure, JobRunner
 from ..quality.quality_controller import QualityController
 from .checkpoint_store import check_save_path, move_checkpoint, new_checkpoint_path
 from .export_sections import SectionSnapshot, snapshot_sections, write_sections

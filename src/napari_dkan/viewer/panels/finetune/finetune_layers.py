@@ -14,12 +14,12 @@ from ....errors import DkanError
 from ....spatial.coordinates import swap_xy
 from ....training.finetuning.finetune_settings import FinetuneSettings
 from ....training.finetuning.tuning_protocol import GeneMapComputed
-from ...jobs.worker import JobFailure, JobRunner
 from ...layers.prediction_overlay import percentile_limits
 from ...session.slide_layer import AXIS_LABELS, MICROMETER_UNITS
 from ...session.viewer_session import ViewerSession
 from ...widgets.gl_compat import import_torch
 from ...widgets.signal_connections import Debouncer, SignalConnections
+from ...worker import JobFailure, JobRunner
 from ..quality.data.loaded_section import parse_finite
 from .export_sections import SectionSnapshot, snapshot_sections
 from .finetune_controller import FinetuneController, FinetuneState

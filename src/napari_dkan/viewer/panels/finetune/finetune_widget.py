@@ -10,12 +10,12 @@ from qtpy.QtGui import QCloseEvent
 from qtpy.QtWidgets import QLabel, QVBoxLayout, QWidget
 
 from ....errors import DkanError
-from ...plugin.shortcut_actions import register_actions
+from ...session.shortcut_actions import register_actions
 from ...session.viewer_session import ViewerSession, get_session
-from ...widgets.help_dialog import show_help_if_visible
-from ...widgets.scroll_column import ScrollColumn, make_heading
+from ...widgets.scroll_column import ScrollColumn
 from ...widgets.signal_connections import SignalConnections, call_once
 from ...widgets.theme_colors import ERROR_COLOR, set_text_color
+from ..help_dialog import make_heading, show_help_if_visible
 from ..open_predict_panel import open_predict_panel
 from ..quality.quality_controller import get_quality_controller
 from .finetune_controller import FinetuneController, FinetuneRequest

@@ -30,10 +30,10 @@ from ....inference.cache.cache_directory import (
     get_cache_limit,
 )
 from ....inference.device import format_device_name, list_available_devices
-from ...jobs.worker import JobFailure, JobRunner
 from ...session.viewer_session import ViewerSession
 from ...widgets.qt_utils import make_collapsible
 from ...widgets.signal_connections import SignalConnections
+from ...worker import JobFailure, JobRunner
 
 
 def make_advanced_box(session: ViewerSession, connections: SignalConnections) -> Container:
@@ -87,7 +87,7 @@ def make_advanced_box(session: ViewerSession, connections: SignalConnections) ->
         if path is None and session.feature_files.get(session.slide) is None:
             return
         try:
-            session.feature_files.set_file(session, path, made_by.value.strip())
+            session.use_feature_file(path, made_by.value.strip())
         except DkanError as error:
             session.show_message(str(error), warning=True)
 

@@ -17,9 +17,9 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from ...jobs.worker import JobFailure, JobRunner
 from ...session.viewer_session import ViewerSession
 from ...widgets.signal_connections import SignalConnections
+from ...worker import JobFailure, JobRunner
 
 if TYPE_CHECKING:
     from ....model.encoders.encoder_catalog import EncoderWeightsInfo

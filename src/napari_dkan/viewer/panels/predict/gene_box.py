@@ -31,7 +31,7 @@ from ....inference.zero_shot_genes import (
 )
 from ...layers.overlay_display import OverlayDisplay
 from ...layers.reliability_overlay import ReliabilityOverlay
-from ...plugin.shortcut_actions import set_tooltip
+from ...session.shortcut_actions import set_tooltip
 from ...session.viewer_session import ViewerSession
 from ...session.viewer_settings import ContrastLimits
 from ...widgets.qt_utils import make_shrinkable, raise_dock

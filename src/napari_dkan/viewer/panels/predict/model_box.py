@@ -19,7 +19,6 @@ from qtpy.QtWidgets import (
 )
 
 from ....samples.bundled_checkpoints import list_bundled_checkpoints
-from ...jobs.worker import JobFailure, JobRunner
 from ...session.user_history import add_recent_checkpoint, list_recent_checkpoints
 from ...session.viewer_session import ViewerSession
 from ...session.viewer_settings import get_preferred_checkpoint
@@ -27,6 +26,7 @@ from ...widgets.gl_compat import import_torch
 from ...widgets.qt_utils import make_shrinkable
 from ...widgets.signal_connections import SignalConnections
 from ...widgets.theme_colors import WARNING_COLOR, set_text_color
+from ...worker import JobFailure, JobRunner
 from .encoder_weights_box import EncoderWeightsBox
 
 if TYPE_CHECKING:

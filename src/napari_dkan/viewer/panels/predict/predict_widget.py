@@ -15,16 +15,16 @@ from ...jobs.prefetcher import Prefetcher
 from ...jobs.viewport import Viewport
 from ...layers.overlay_display import OverlayDisplay
 from ...layers.reliability_overlay import ReliabilityOverlay
-from ...plugin.shortcut_actions import ArrowKeyBindings, register_actions
 from ...session import viewer_settings as preferences
+from ...session.shortcut_actions import ArrowKeyBindings, register_actions
 from ...session.viewer_session import ViewerSession, get_session
 from ...tools.click_predictor import ClickPredictor
 from ...tools.gene_lens import GeneLens
-from ...widgets.help_dialog import show_help_if_visible
 from ...widgets.qt_utils import make_collapsible
-from ...widgets.scroll_column import ScrollColumn, make_heading
+from ...widgets.scroll_column import ScrollColumn
 from ...widgets.signal_connections import SignalConnections, call_once
 from ...widgets.theme_colors import ERROR_COLOR, set_text_color
+from ..help_dialog import make_heading, show_help_if_visible
 from ..results.results_box import ResultsBox
 from ..results.results_controller import get_results_controller
 from .advanced_box import CacheBox, TimingBox, make_advanced_box

@@ -15,8 +15,8 @@ from qtpy.QtWidgets import (
 )
 
 from ....errors import DkanError
-from ...plugin.shortcut_actions import set_tooltip
 from ...session.pixel_size_sources import USER_ORIGINS, format_pixel_size
+from ...session.shortcut_actions import set_tooltip
 from ...session.viewer_session import ViewerSession
 from ...tools.ruler import Ruler
 from ...widgets.qt_utils import make_shrinkable

@@ -11,11 +11,11 @@ from qtpy.QtWidgets import QLabel
 
 from ....inference.target import Target, target_from_region
 from ...jobs.prefetcher import YIELD_SECONDS, Prefetcher
-from ...jobs.worker import JobFailure, JobRunner
+from ...session.slide_layer import ViewerSlide
 from ...session.viewer_session import ViewerSession
-from ...session.viewer_slides import ViewerSlide
 from ...widgets.signal_connections import SignalConnections
 from ...widgets.theme_colors import WARNING_COLOR, set_text_color
+from ...worker import JobFailure, JobRunner
 
 if TYPE_CHECKING:
     from ....inference.predictor import Predictor

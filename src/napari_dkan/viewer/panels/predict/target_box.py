@@ -24,7 +24,7 @@ from ...jobs.prediction_jobs import PredictionJobs
 from ...jobs.prefetcher import Prefetcher
 from ...jobs.target_from_layers import target_from_layers
 from ...layers.region_layers import LabelOutlines
-from ...plugin.shortcut_actions import ACTION_BY_NAME, set_tooltip
+from ...session.shortcut_actions import ACTION_BY_NAME, set_tooltip
 from ...session.viewer_session import ViewerSession
 from ...session.viewer_settings import TargetMode
 from ...widgets.qt_utils import make_shrinkable

@@ -13,7 +13,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from ...plugin.shortcut_actions import set_tooltip
+from ...session.shortcut_actions import set_tooltip
 from ...session.viewer_session import ViewerSession
 from ...tools.gene_lens import MAX_RADIUS_UM, MIN_RADIUS_UM, GeneLens
 from ...tools.occlusion_tool import OcclusionExplainer

@@ -9,7 +9,7 @@ from qtpy.QtWidgets import QFileDialog, QHBoxLayout, QPushButton, QWidget
 
 from ....errors import DkanError
 from ...jobs.target_from_layers import add_regions_layer, add_tissue_layer
-from ...plugin.shortcut_actions import set_tooltip
+from ...session.shortcut_actions import set_tooltip
 from ...session.viewer_session import ViewerSession
 from ...session.viewer_settings import TargetMode
 from ...tools.ruler import is_ruler

@@ -11,11 +11,10 @@ from napari.utils.notifications import show_warning
 from psygnal import Signal
 
 from ....errors import SpotsError
-from ...jobs.worker import JobFailure, JobRunner
 from ...layers.region_layers import EdgeWidthSync, make_region_layers
-from ...session.slide_layer import AXIS_LABELS, MICROMETER_UNITS
+from ...session.slide_layer import AXIS_LABELS, MICROMETER_UNITS, ViewerSlide
 from ...session.viewer_session import ViewerSession, get_component
-from ...session.viewer_slides import ViewerSlide
+from ...worker import JobFailure, JobRunner
 
 
 class RegionImporter:

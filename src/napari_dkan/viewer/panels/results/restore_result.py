@@ -19,11 +19,10 @@ from ....samples.bundled_checkpoints import list_bundled_checkpoints
 from ....slide import PixelSize, Slide
 from ...jobs.target_from_layers import make_shapes_layer
 from ...layers.prediction_overlay import GeneDecoder, GridOverlay, PredictionOverlay, SpotsOverlay
-from ...session.slide_layer import AXIS_LABELS, MICROMETER_UNITS, make_slide_layer
+from ...session.slide_layer import AXIS_LABELS, MICROMETER_UNITS, ViewerSlide, make_slide_layer
 from ...session.user_history import list_recent_checkpoints
 from ...session.viewer_session import ViewerSession
 from ...session.viewer_settings import ContrastLimits
-from ...session.viewer_slides import ViewerSlide
 from ...widgets.gl_compat import import_torch
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from qtpy.QtWidgets import (
 
 from ....export import figure_rendering as figure
 from ....export.export_formats import EXPORT_FORMATS, ExportFormat
-from ...plugin.shortcut_actions import register_actions, set_tooltip
+from ...session.shortcut_actions import register_actions, set_tooltip
 from ...widgets.signal_connections import SignalConnections
 from ...widgets.theme_colors import ERROR_COLOR, set_text_color
 from .results_controller import NO_MAP_MESSAGE, ResultsController

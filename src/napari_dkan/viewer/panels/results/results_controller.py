@@ -14,10 +14,10 @@ from psygnal import Signal
 
 from ....errors import DkanError, OutputError, SlideError
 from ....export.saved_result import open_matching_slide
-from ...jobs.worker import JobFailure, JobRunner
 from ...layers.prediction_overlay import PredictionOverlay
+from ...session.slide_layer import ViewerSlide
 from ...session.viewer_session import ViewerSession, get_component
-from ...session.viewer_slides import ViewerSlide
+from ...worker import JobFailure, JobRunner
 from . import save_result as writing
 from .restore_result import (
     LocatedResult,

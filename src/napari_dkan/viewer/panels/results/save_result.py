@@ -17,8 +17,8 @@ from ....inference.prediction import Prediction
 from ...jobs.target_from_layers import region_from_layer
 from ...layers.prediction_overlay import PredictionOverlay, percentile_limits
 from ...layers.reliability_overlay import get_reliability
+from ...session.slide_layer import ViewerSlide
 from ...session.viewer_session import ViewerSession
-from ...session.viewer_slides import ViewerSlide
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

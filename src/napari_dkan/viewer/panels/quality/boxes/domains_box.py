@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from qtpy.QtWidgets import QDoubleSpinBox, QHBoxLayout, QLabel, QPushButton, QVBoxLayout, QWidget
 
 from .....spatial.tile_grid import TileGrid
-from ....jobs.worker import JobFailure, JobRunner
 from ....layers.prediction_overlay import GridOverlay
 from ....layers.spot_layers import make_spot_labels, make_tile_labels
+from ....session.slide_layer import ViewerSlide
 from ....session.viewer_session import ViewerSession
-from ....session.viewer_slides import ViewerSlide
 from ....widgets.signal_connections import SignalConnections
+from ....worker import JobFailure, JobRunner
 from ..data.tile_map_lookup import (
     decode_all_genes,
     expression_profiles,

@@ -19,7 +19,6 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from ....jobs.worker import JobFailure, JobRunner
 from ....session.viewer_session import ViewerSession
 from ....widgets.metrics_table import (
     MetricsTable,
@@ -29,6 +28,7 @@ from ....widgets.metrics_table import (
 )
 from ....widgets.qt_utils import make_shrinkable
 from ....widgets.signal_connections import SignalConnections
+from ....worker import JobFailure, JobRunner
 from ..maps.value_maps import MapGeometry, ValueMap, ValueMapLayers, shared_limits
 from ..quality_controller import QualityController
 

@@ -20,7 +20,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from ....plugin.shortcut_actions import connect_shortcut_changes, set_tooltip, shortcut_label
+from ....session.shortcut_actions import connect_shortcut_changes, set_tooltip, shortcut_label
 from ....session.viewer_session import ViewerSession
 from ....widgets.qt_utils import make_shrinkable, raise_dock
 from ....widgets.signal_connections import SignalConnections

@@ -19,7 +19,6 @@ from qtpy.QtWidgets import (
 
 from .....errors import DkanError
 from .....samples.bundled_checkpoints import list_bundled_checkpoints
-from ....jobs.worker import JobFailure, JobRunner
 from ....session.user_history import list_recent_checkpoints
 from ....session.viewer_session import ViewerSession
 from ....widgets.metrics_table import (
@@ -32,6 +31,7 @@ from ....widgets.metrics_table import (
 from ....widgets.qt_utils import make_shrinkable
 from ....widgets.signal_connections import SignalConnections
 from ....widgets.theme_colors import WARNING_COLOR, set_text_color
+from ....worker import JobFailure, JobRunner
 from ..data.tile_map_lookup import find_tile_map, get_quality_slide
 from ..maps.section_maps import DIVERGING_COLORMAP
 from ..maps.value_maps import MapGeometry, ValueMap, ValueMapLayers, shared_limits, symmetric_limits

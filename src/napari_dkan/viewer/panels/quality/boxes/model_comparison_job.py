@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ....layers.prediction_overlay import GridOverlay
+from ....session.slide_layer import ViewerSlide
 from ....session.viewer_session import ViewerSession
-from ....session.viewer_slides import ViewerSlide
 from ....widgets.gl_compat import import_torch
 from ...predict.model_box import is_trained_on
 from ..data.tile_map_lookup import decode_all_genes

@@ -9,9 +9,9 @@ from qtpy.QtCore import QUrl
 from qtpy.QtGui import QDesktopServices
 from qtpy.QtWidgets import QFileDialog, QHBoxLayout, QLabel, QPushButton, QVBoxLayout, QWidget
 
-from ....jobs.worker import JobFailure, JobRunner
 from ....session.viewer_session import ViewerSession
 from ....widgets.signal_connections import SignalConnections
+from ....worker import JobFailure, JobRunner
 from ..data.tile_map_lookup import decode_all_genes, find_tile_map, get_quality_slide
 from ..quality_controller import QualityController
 

@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 from psygnal import Signal
 
-from ....jobs.worker import JobFailure, JobRunner
 from ....session.viewer_session import ViewerSession
 from ....widgets.metrics_table import (
     MetricColumn,
@@ -19,6 +18,7 @@ from ....widgets.metrics_table import (
     make_metric_column,
 )
 from ....widgets.signal_connections import SignalConnections
+from ....worker import JobFailure, JobRunner
 from ..quality_controller import QualityController
 
 if TYPE_CHECKING:

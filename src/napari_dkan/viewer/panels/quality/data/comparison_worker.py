@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .....errors import SpotsError
-from ....jobs.worker import JobFailure, JobRunner
+from ....session.slide_layer import ViewerSlide
 from ....session.viewer_session import ViewerSession
-from ....session.viewer_slides import ViewerSlide
+from ....worker import JobFailure, JobRunner
 from .loaded_section import LoadedSection
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .....spatial.spots import Spots
+from ....session.slide_layer import ViewerSlide
 from ....session.viewer_session import ViewerSession
-from ....session.viewer_slides import ViewerSlide
 
 if TYPE_CHECKING:
     from anndata import AnnData

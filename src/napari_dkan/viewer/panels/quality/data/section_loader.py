@@ -13,10 +13,10 @@ from napari.layers import Layer, Points
 from napari.utils.notifications import show_warning
 
 from .....errors import SpotsError
-from ....jobs.worker import JobFailure, JobRunner
+from ....session.slide_layer import ViewerSlide
 from ....session.viewer_session import ViewerSession
-from ....session.viewer_slides import ViewerSlide
 from ....widgets.signal_connections import SignalConnections
+from ....worker import JobFailure, JobRunner
 from .loaded_section import SECTION_KEY, LoadedSection, SectionCandidate, parse_finite
 from .section_finder import find_candidates
 from .slide_matching import SlideMatch, is_same_slide, match_slide

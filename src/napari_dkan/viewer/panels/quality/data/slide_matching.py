@@ -16,9 +16,8 @@ from .....expression.readers.image_files import image_stem, is_image_of_section
 from .....slide import PixelSize, Slide, open_slide
 from .....spatial.coordinates import AffineTransform
 from ....session.pixel_size_sources import is_uncertain
-from ....session.slide_layer import make_slide_layer
+from ....session.slide_layer import ViewerSlide, make_slide_layer
 from ....session.viewer_session import ViewerSession
-from ....session.viewer_slides import ViewerSlide
 from .loaded_section import BY_ARRAY, BY_COORDINATES, BY_FILES, LoadedSection
 
 if TYPE_CHECKING:

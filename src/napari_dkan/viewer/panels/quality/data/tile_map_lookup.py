@@ -11,7 +11,7 @@ from .....errors import SpotsError
 from .....inference.prediction import Prediction
 from .....spatial.tile_grid import TileGrid
 from ....layers.prediction_overlay import GridOverlay, PredictionOverlay
-from ....session.viewer_slides import ViewerSlide
+from ....session.slide_layer import ViewerSlide
 from ..quality_controller import QualityController
 
 

@@ -11,7 +11,7 @@ from napari.layers import Image, Layer, Points, Vectors
 
 from .....spatial.coordinates import swap_xy
 from ....layers.layer_list import remove_layers
-from ....plugin.shortcut_actions import register_actions
+from ....session.shortcut_actions import register_actions
 from ....session.slide_layer import AXIS_LABELS, MICROMETER_UNITS
 from ....widgets.signal_connections import Debouncer, SignalConnections
 from ..data.quality_model import MapLayout

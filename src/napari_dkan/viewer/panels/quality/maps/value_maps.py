@@ -17,8 +17,7 @@ from .....spatial.tile_grid import TileGrid
 from ....layers.map_grid import MapGrid
 from ....layers.overlay_display import GENE_LEGEND
 from ....layers.prediction_overlay import percentile_limits
-from ....session.slide_layer import AXIS_LABELS, MICROMETER_UNITS
-from ....session.viewer_slides import ViewerSlide
+from ....session.slide_layer import AXIS_LABELS, MICROMETER_UNITS, ViewerSlide
 from ....widgets.signal_connections import SignalConnections
 from ..data.quality_model import MapLayout
 from ..quality_controller import QualityController

@@ -19,7 +19,7 @@ from weakref import WeakSet
 from napari.qt.threading import WorkerBase, create_worker
 from qtpy.QtCore import QThreadPool
 
-from ...errors import DkanError
+from ..errors import DkanError
 
 log = logging.getLogger(__name__)
 

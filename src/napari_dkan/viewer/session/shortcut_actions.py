@@ -18,9 +18,9 @@ from napari.utils.interactions import Shortcut
 from napari.utils.key_bindings import coerce_keybinding
 from napari.utils.notifications import show_info
 
-from ..session.viewer_session import ViewerSession, find_session, get_component, get_session
 from ..widgets.qt_utils import raise_dock
 from ..widgets.signal_connections import SignalConnections
+from .viewer_session import ViewerSession, find_session, get_component, get_session
 
 if TYPE_CHECKING:
     from app_model.types import KeyBinding

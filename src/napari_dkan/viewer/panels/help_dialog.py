@@ -1,4 +1,4 @@
-"""The help dialog behind the "?" of a heading. It works without a network."""
+"""Headings of boxes, and the help dialog behind their "?". It works without a network."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from qtpy.QtGui import QDesktopServices, QPalette
 from qtpy.QtWidgets import (
     QDialog,
     QHBoxLayout,
+    QLabel,
     QPushButton,
     QTextBrowser,
     QToolButton,
@@ -18,14 +19,14 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from ..plugin.shortcut_actions import (
+from ..session.shortcut_actions import (
     ACTIONS,
     FINETUNE_PANEL,
     PREDICT_PANEL,
     QUALITY_PANEL,
     shortcut_label,
 )
-from .theme_colors import LINK_COLOR, color_for_theme, connect_theme_change
+from ..widgets.theme_colors import LINK_COLOR, color_for_theme, connect_theme_change
 
 # What each topic's panel is: its keys are listed below the text. Texts: help_texts/<topic>.md
 PANEL_OF_TOPIC = {
@@ -91,6 +92,22 @@ class HelpDialog(QDialog):
             self.browser.toHtml().replace(links, color_for_theme(self.browser, LINK_COLOR))
         )
         self.back_button.setVisible(len(self._history) > 1)
+
+
+def make_heading(text: str, topic: str = "") -> QWidget:
+    """The heading of a box, and a button with the help on it where there is a topic."""
+    label = QLabel(text)
+    font = label.font()
+    font.setBold(True)
+    label.setFont(font)
+    if not topic:
+        return label
+    row = QWidget()
+    line = QHBoxLayout(row)
+    line.setContentsMargins(0, 0, 0, 0)
+    line.addWidget(label, 1)
+    line.addWidget(make_help_button(topic))
+    return row
 
 
 def make_help_button(topic: str) -> QToolButton:
