@@ -1,4 +1,4 @@
-"""A worker of `batch.here` without torch, that does what the slide's name says."""
+"""A batch worker without torch that does what the name of the slide says."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import time
 from napari_dkan.batch.slide_job import JobFinished, JobOutcome, JobProgress
 
 
-def serve(pipe, place):
-    if place.name == "broken":
+def serve_jobs(pipe, worker_device):
+    if worker_device.name == "broken":
         os._exit(3)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     pipe.send("ready")
     try:
         while True:
-            index, job, again = pipe.recv()
+            index, job, overwrite = pipe.recv()
             pipe.send(JobProgress(index, 1, 2, False))
             if "killed" in job.slide:
                 os.kill(os.getpid(), signal.SIGKILL)
@@ -28,6 +28,6 @@ def serve(pipe, place):
             while "endless" in job.slide:
                 pipe.send(JobProgress(index, 1, 2, False))
                 time.sleep(0.01)
-            pipe.send(JobFinished(index, JobOutcome(job.slide, job.out, n_spots=int(again))))
+            pipe.send(JobFinished(index, JobOutcome(job.slide, job.out, n_spots=int(overwrite))))
     except (EOFError, OSError):
         return

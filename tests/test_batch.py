@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from napari_dkan.batch import local_runner as here
+from napari_dkan.batch import local_runner
 from napari_dkan.batch.batch_output import (
     BatchProgressDisplay,
     format_counts,
@@ -189,7 +189,7 @@ def fake(monkeypatch):
     monkeypatch.syspath_prepend(str(Path(__file__).parent))
     import fake_worker
 
-    monkeypatch.setattr(here, "serve_jobs", fake_worker.serve)
+    monkeypatch.setattr(local_runner, "serve_jobs", fake_worker.serve_jobs)
 
 
 def asked(tmp_path, *names):
@@ -338,15 +338,16 @@ def test_ctrl_c_keeps_what_is_finished_and_says_how_to_go_on(tmp_path):
         (tmp_path / "in" / name).write_bytes(PNG)
     code = (
         "import signal, sys\n"
-        "from napari_dkan.batch import command, here, one, places\n"
+        "from napari_dkan.batch import batch_worker, local_runner, predict_slide\n"
         "from napari_dkan.cli import main\n"
         "if __name__ == '__main__':\n"
         "    import fake_worker\n"
         # tests in the background of a shell have Ctrl-C switched off, for their children too
         "    signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-        "    here.serve, one.check = fake_worker.serve, lambda options: None\n"
-        "    two = (places.Place('cpu', 'cpu', 1),) * 2\n"
-        "    command._here = lambda jobs, *more: here.run_here(jobs, two)\n"
+        "    local_runner.serve_jobs = fake_worker.serve_jobs\n"
+        "    predict_slide.validate_options = lambda options: None\n"
+        "    two_devices = (batch_worker.WorkerDevice('cpu', 'cpu', 1),) * 2\n"
+        "    batch_worker.assign_worker_devices = lambda *options: two_devices\n"
         f"    sys.argv = ['napari-dkan', 'batch', {str(tmp_path / 'in')!r}, '-o', "
         f"{str(tmp_path / 'out')!r}]\n"
         "    main()\n"

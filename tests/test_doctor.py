@@ -12,21 +12,7 @@ import pytest
 import torch
 
 from napari_dkan.cli import main
-from napari_dkan.doctor import (
-    compute_checks as devices,
-)
-from napari_dkan.doctor import (
-    environment_checks as display,
-)
-from napari_dkan.doctor import (
-    environment_checks as folders,
-)
-from napari_dkan.doctor import (
-    environment_checks as versions,
-)
-from napari_dkan.doctor import (
-    reader_checks as readers,
-)
+from napari_dkan.doctor import compute_checks, environment_checks, reader_checks
 from napari_dkan.doctor.check_result import CheckResult, CheckStatus, run_check, run_section
 from napari_dkan.errors import SlideError
 
@@ -53,9 +39,9 @@ def test_a_sound_installation_passes_without_the_network(run, monkeypatch):
     assert code == 0 and not opened
     assert all(f["state"] != "broken" for f in found.values())
     assert found["versions", "torch"]["said"].split("+")[0] == torch.__version__.split("+")[0]
-    for precision in devices.MATMUL_TOLERANCE:
+    for precision in compute_checks.MATMUL_TOLERANCE:
         assert "right to" in found["devices", f"cpu {precision}"]["said"]
-    for name in readers.READER_CHECKS:
+    for name in reader_checks.READER_CHECKS:
         assert found["readers", name]["state"] == "ok"
     assert "0.5 um/px" in found["readers", "OME-Zarr 0.5"]["said"]
     assert "SHA-256" in found["checkpoints", "her2-breast"]["said"]
@@ -82,13 +68,13 @@ def test_what_is_broken_is_told_and_the_page_goes_on(run, monkeypatch):
         ),
         ("three", lambda: iter([CheckResult("three", "less", "no display", CheckStatus.note)])),
     )
-    monkeypatch.setattr("napari_dkan.cli.doctor_command._list_sections", lambda: sections)
+    monkeypatch.setattr("napari_dkan.doctor.list_sections", lambda: sections)
     code, out = run("doctor")
     assert code == 1
     assert "! one    RuntimeError: driver gone" in out and "  first  well" in out
     assert "! thing  A sentence." in out and "  other  ok" in out and "- less  no display" in out
     assert out.endswith("2 of these are broken: one: one, two: thing.\n")
-    monkeypatch.setattr("napari_dkan.cli.doctor_command._list_sections", lambda: sections[2:])
+    monkeypatch.setattr("napari_dkan.doctor.list_sections", lambda: sections[2:])
     code, out = run("doctor")
     assert code == 0 and out.endswith("Nothing is broken.\n")
 
@@ -101,39 +87,43 @@ def test_a_device_that_multiplies_wrongly_is_found(monkeypatch):
         return made if made.dtype == torch.float64 else made * 1.05
 
     monkeypatch.setattr(torch.Tensor, "__matmul__", wrong)
-    for precision in devices.MATMUL_TOLERANCE:
-        found = run_check("devices", "cpu", lambda p=precision: devices.check_matmul("cpu", p))
+    for precision in compute_checks.MATMUL_TOLERANCE:
+        found = run_check(
+            "devices", "cpu", lambda p=precision: compute_checks.check_matmul("cpu", p)
+        )
         assert found.state is CheckStatus.broken and "is off by" in found.said
 
 
 def test_a_reader_that_returns_other_pixels_is_found(monkeypatch, tmp_path):
     path = tmp_path / "a.tif"
-    readers._write_tiff(path, "deflate")
-    assert "2 level(s)" in readers._check_slide_file(path)
-    monkeypatch.setattr(readers, "create_test_image", lambda: np.zeros((256, 256, 3), np.uint8))
+    reader_checks._write_tiff(path, "deflate")
+    assert "2 level(s)" in reader_checks._check_slide_file(path)
+    monkeypatch.setattr(
+        reader_checks, "create_test_image", lambda: np.zeros((256, 256, 3), np.uint8)
+    )
     with pytest.raises(ValueError, match="pixels are off by"):
-        readers._check_slide_file(path)
+        reader_checks._check_slide_file(path)
 
 
 def test_missing_and_old_packages_are_told_with_the_fix(monkeypatch):
     wanted = ["numpy>=99", "nosuchpackage>=1", "torch>=2", "never>=1; extra == 'test'"]
-    monkeypatch.setattr(versions, "requires", lambda name: wanted)
-    old, missing = versions.check_requirements()
+    monkeypatch.setattr(environment_checks, "requires", lambda name: wanted)
+    old, missing = environment_checks.check_requirements()
     assert "but >=99 is needed; pip install -U 'numpy>=99'" in old.said
     assert missing.said == "missing; pip install 'nosuchpackage>=1'"
     assert {old.state, missing.state} == {CheckStatus.broken}
 
 
 def test_folders_are_tried_and_left_as_they_were(tmp_path, monkeypatch):
-    there = folders.check_folder("settings", tmp_path / "not/yet")
+    there = environment_checks.check_folder("settings", tmp_path / "not/yet")
     assert there.state is CheckStatus.ok and "not made yet" in there.said
     assert not list(tmp_path.iterdir())
 
     def refuse(dir):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(folders.tempfile, "TemporaryFile", refuse)
-    found = folders.check_folder("settings", tmp_path)
+    monkeypatch.setattr(environment_checks.tempfile, "TemporaryFile", refuse)
+    found = environment_checks.check_folder("settings", tmp_path)
     assert found.state is CheckStatus.note and "Permission denied" in found.said
 
 
@@ -147,7 +137,7 @@ def test_folders_are_tried_and_left_as_they_were(tmp_path, monkeypatch):
     ],
 )
 def test_a_display_that_crashes_is_a_finding(code, said, state):
-    (found,) = display.run_display_probe((sys.executable, "-c", code))
+    (found,) = environment_checks.run_display_probe((sys.executable, "-c", code))
     assert said in found.said and found.state is state
 
 

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from .errors import OutputError
 
 
 @contextmanager
 def atomic_write(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary path beside ``path``; on success it takes the name ``path``.
+    """Yield a temporary file in the folder of ``path``, and rename it to ``path`` on success.
 
     On any error the temporary file is removed and an older file at ``path`` stays.
-    Raises OutputError naming the file when it cannot be written (a full disk, no access).
+
+    Raises
+    ------
+    OutputError
+        The file cannot be written (full disk, no permission).
     """
     path = Path(path)
     temporary: Path | None = None
@@ -27,8 +33,8 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
         os.close(handle)
         temporary = Path(name)
         yield temporary
-        temporary.chmod(0o666 & ~_umask())  # mkstemp makes files that only their owner reads
-        with temporary.open("rb+") as file:  # after a power cut the name must not be of nothing
+        temporary.chmod(0o666 & ~_umask())  # mkstemp makes files that only their owner can read
+        with temporary.open("rb+") as file:  # otherwise a power failure can leave an empty file
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
@@ -40,11 +46,15 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
 
 @contextmanager
 def atomic_write_folder(path: str | Path) -> Iterator[Path]:
-    """Yield an empty temporary folder beside ``path``; on success it takes the name ``path``.
+    """Yield an empty temporary folder, and rename it to ``path`` on success.
 
-    Only to a new path: replacing a folder would take two steps, and what is in it may be a
-    person's. On any error the temporary folder is removed.
-    Raises OutputError naming the folder when it exists or cannot be written.
+    ``path`` must be new: replacing a folder takes two steps, and its content may belong to the
+    user. On any error the temporary folder is removed.
+
+    Raises
+    ------
+    OutputError
+        The folder exists already or cannot be written.
     """
     path = Path(path)
     temporary: Path | None = None
@@ -54,15 +64,39 @@ def atomic_write_folder(path: str | Path) -> Iterator[Path]:
         temporary = Path(tempfile.mkdtemp(suffix=path.suffix, prefix=".writing-", dir=path.parent))
         yield temporary
         temporary.chmod(0o777 & ~_umask())
-        _check_not_existing(
-            path
-        )  # an empty folder that appeared meanwhile would be replaced silently
+        # os.rename would silently replace an empty folder that was created in the meantime.
+        _check_not_existing(path)
         os.rename(temporary, path)
     except OSError as error:
         raise _output_error(path, error) from error
     finally:
         if temporary is not None:
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+def write_json(path: str | Path, content: Any, *, allow_nan: bool = False) -> None:
+    """Write indented JSON atomically.
+
+    Raises
+    ------
+    OutputError
+        The file cannot be written.
+    ValueError
+        The content has NaN or infinity in it, unless ``allow_nan``.
+    """
+    text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=allow_nan)
+    with atomic_write(path) as file:
+        file.write_text(text + "\n", encoding="utf-8")
+
+
+def require_output_folder(path: str | Path) -> None:
+    """Raise OutputError if the folder of an output file does not exist.
+
+    Called before a long computation, whose result could not be written.
+    """
+    folder = Path(path).parent
+    if not folder.is_dir():
+        raise OutputError(f"{folder} is not a folder; make it, or write elsewhere.")
 
 
 def _output_error(path: Path, error: OSError) -> OutputError:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import ResultError, SlideError, SpotsError
+from ..file_hash import compute_sha256_cached
 from .slide_job import JobOutcome, SlideJob, TilePitch
 
 if TYPE_CHECKING:
@@ -253,7 +253,7 @@ def find_existing_result(job: SlideJob) -> JobOutcome | None:
     record = saved.prediction.provenance
     if record.get("parameters") != job.parameters_json():
         return None
-    if record.get("checkpoint_sha256") != _hash_checkpoint(resolve_checkpoint(job)):
+    if record.get("checkpoint_sha256") != compute_sha256_cached(resolve_checkpoint(job)):
         return None
     with open_slide(job.slide, apply_icc=job.icc) as slide:
         if record.get("slide_fingerprint") != slide.fingerprint():
@@ -268,15 +268,3 @@ def find_existing_result(job: SlideJob) -> JobOutcome | None:
         mean_reliability=None if judged is None else float(judged.score.mean()),
         is_reused=True,
     )
-
-
-def _hash_checkpoint(checkpoint: Path) -> str:
-    found = checkpoint.stat()
-    return _hash_checkpoint_cached(checkpoint, found.st_size, found.st_mtime_ns)
-
-
-@lru_cache(maxsize=8)  # two hundred slides ask for the same few
-def _hash_checkpoint_cached(checkpoint: Path, size: int, mtime_ns: int) -> str:
-    from ..model.tensor_files import compute_sha256
-
-    return compute_sha256(checkpoint)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
+
+from ..file_hash import compute_sha256
 
 
 class TilePitch(StrEnum):
@@ -77,7 +78,7 @@ class SlideJob:
         }
         for key in ("spots", "regions", "features"):
             if known.get(key) is not None:
-                known[key] = _sha256_of_file(known[key])
+                known[key] = compute_sha256(known[key])
         return json.dumps(known, sort_keys=True)
 
 
@@ -130,11 +131,6 @@ class JobOutcome:
 def split_names(text: str | None) -> tuple[str, ...] | None:
     """Symbols of a comma-separated list."""
     return None if text is None else tuple(g.strip() for g in text.split(",") if g.strip())
-
-
-def _sha256_of_file(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 PROGRESS_INTERVAL_S = 0.25  # seconds between two ticks of one slide

@@ -9,7 +9,8 @@ from typing import Annotated
 
 import typer
 
-from ..errors import OutputError, SpotsError
+from ..atomic_write import require_output_folder, write_json
+from ..errors import SpotsError
 from ..training.option_choices import FoldUnit, Precision, SettingsPreset
 from .shared_options import (
     DataOption,
@@ -57,7 +58,7 @@ def crossval_command(
     from ..training.evaluation.crossval import cross_validate, make_folds
     from ..training.evaluation.crossval_report import build_crossval_report, format_metrics_table
     from ..training.fit.fit_model import TrainingHardware
-    from ..training.fit.run_folder import RunFolder, write_json
+    from ..training.fit.run_folder import RunFolder
     from ..training.genes.gene_text import resolve_gene_text, resolve_panel
     from ..training.run_provenance import collect_provenance
     from ..training.train import build_run_config, build_training_card
@@ -65,8 +66,7 @@ def crossval_command(
 
     names = parse_section_names(sections)
     numbers = _parse_seeds(seeds)
-    if not out.parent.is_dir():  # now, and not after an hour of training
-        raise OutputError(f"{out.parent} is not a folder; make it, or write elsewhere.")
+    require_output_folder(out)
     hardware = TrainingHardware(devices, precision)
     hardware.trainer_options()  # what this machine does not have is told before the slides are read
     settings = replace(make_preset_settings(preset), seed=numbers[0])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import faulthandler
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Annotated
 
@@ -20,9 +20,11 @@ def doctor_command(
 
     Nothing is sent anywhere. Ends with 1 when something is broken.
     """
+    from ..doctor import list_sections
+
     faulthandler.enable()  # a device that kills the process is named by where it did
     found: list[CheckResult] = []
-    for name, check in _list_sections():
+    for name, check in list_sections():
         part = list(run_section(name, check))
         found += part
         if not as_json:
@@ -52,21 +54,3 @@ def format_verdict(broken: Sequence[CheckResult]) -> str:
         return "Nothing is broken."
     names = ", ".join(f"{f.section}: {f.name}" for f in broken)
     return f"{len(broken)} of these are broken: {names}."
-
-
-def _list_sections() -> Sequence[tuple[str, Callable[[], Iterator[CheckResult]]]]:
-    from ..doctor import compute_checks as checkpoints
-    from ..doctor import compute_checks as devices
-    from ..doctor import environment_checks as display
-    from ..doctor import environment_checks as folders
-    from ..doctor import environment_checks as versions
-    from ..doctor import reader_checks as readers
-
-    return (
-        (versions.VERSIONS_SECTION, versions.check_versions),
-        (devices.DEVICES_SECTION, devices.check_devices),
-        (readers.READERS_SECTION, readers.check_readers),
-        (folders.FOLDERS_SECTION, folders.check_folders),
-        (display.DISPLAY_SECTION, display.check_display),
-        (checkpoints.CHECKPOINTS_SECTION, checkpoints.check_checkpoints),
-    )

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..errors import OutputError, SpotsError
+from ..atomic_write import require_output_folder, write_json
+from ..errors import SpotsError
 from ..training.option_choices import BaselineName
 from .shared_options import (
     DataOption,
@@ -57,11 +58,9 @@ def evaluate_command(
     from ..training.data.measured_section import make_measured_section
     from ..training.evaluation.crossval_report import format_metrics_table
     from ..training.evaluation.evaluate_checkpoint import evaluate_checkpoint
-    from ..training.fit.run_folder import write_json
     from ..training.run_provenance import collect_provenance
 
-    if not out.parent.is_dir():
-        raise OutputError(f"{out.parent} is not a folder; make it, or write elsewhere.")
+    require_output_folder(out)
     if baseline and train_data is None:
         raise SpotsError("A baseline has to be trained: give --train-data, and --train-sections.")
     names = parse_section_names(train_sections)
@@ -157,13 +156,11 @@ def zeroshot_command(
     """
     from ..training.data.section_loading import adapt_settings_to_sections, load_sections
     from ..training.evaluation.zero_shot_evaluation import evaluate_zero_shot
-    from ..training.fit.run_folder import write_json
     from ..training.genes.gene_text import read_gene_text_embeddings, resolve_panel
     from ..training.train_settings import TrainSettings, apply_setting_changes
 
     names = parse_section_names(sections)
-    if not out.parent.is_dir():  # now, and not after an hour of training
-        raise OutputError(f"{out.parent} is not a folder; make it, or write elsewhere.")
+    require_output_folder(out)
 
     def log(line: str) -> None:
         typer.echo(line, err=True)

@@ -7,7 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from ..errors import DkanError, OutputError
+from ..atomic_write import require_output_folder, write_json
+from ..errors import DkanError
 from ..training.finetuning.finetune_settings import AdaptScope, FinetuneSettings, HoldOutUnit
 from .shared_options import EncoderWeightsOption, format_command_line, parse_section_names
 
@@ -76,8 +77,7 @@ def finetune_command(
 
         settings = FinetuneSettings(adapt, epochs, seconds, hold_out, share, seed, lr)
         for path in (out, *([] if report is None else [report])):
-            if not path.resolve().parent.is_dir():
-                raise OutputError(f"{path.parent} is not a folder; make it, or write elsewhere.")
+            require_output_folder(path)
         names, other_names = parse_section_names(sections), parse_section_names(others) or []
         path = (
             find_bundled_checkpoint("her2-breast") if checkpoint == "bundled" else Path(checkpoint)
@@ -117,7 +117,7 @@ def finetune_command(
         )
         saved = talk.save_with_retry(tuned.checkpoint, out, save_checkpoint)
         if report is not None:
-            _write_report(report, tuned.report)
+            write_json(report, tuned.report)
         return FinetuneFinished(tuned.is_better, tuned.verdict, str(saved), tuned.report)
 
     talk = TuningProtocol(events, typer.echo)
@@ -128,13 +128,3 @@ def finetune_command(
             talk.send_event(FinetuneFailed(str(error)))
         raise
     talk.send_event(finished)
-
-
-def _write_report(path: Path, report: dict[str, Any]) -> None:
-    import json
-
-    from ..atomic_write import atomic_write
-
-    with atomic_write(path) as file:
-        text = json.dumps(report, indent=1, ensure_ascii=False, allow_nan=False)
-        file.write_text(text + "\n", encoding="utf-8")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..atomic_write import write_json
 from ..errors import GeneError
 
 if TYPE_CHECKING:
@@ -93,7 +94,7 @@ def build_command(
         )
     write_gene_file(out, made)
     if report is not None:
-        _write_report(report, make_gene_report(made))
+        write_json(report, make_gene_report(made), allow_nan=True)
     typer.echo(format_gene_report(made))
     typer.echo(f"{len(made.genes)} genes x {made.encoder.dimension} numbers written to {out}")
 
@@ -164,16 +165,6 @@ def _make_refiner(
             "the endpoint's key."
         )
     return SummaryRefiner(url, model, answers, os.environ[variable] if variable else "")
-
-
-def _write_report(path: Path, report: dict[str, Any]) -> None:
-    import json
-
-    from ..atomic_write import atomic_write
-
-    with atomic_write(path) as temporary:
-        text = json.dumps(report, indent=1, ensure_ascii=False)
-        temporary.write_text(text + "\n", encoding="utf-8")
 
 
 @contextmanager

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..errors import OutputError, SlideError, SpotsError
+from ..atomic_write import require_output_folder
+from ..errors import SlideError, SpotsError
 from .evaluate_command import read_section_with_image, resolve_checkpoint
 from .shared_options import EncoderWeightsOption, format_command_line
 
@@ -59,8 +60,7 @@ def run_report(
     from ..slide import open_slide
     from ..training.data.measured_section import make_measured_section
 
-    if not out.parent.is_dir():
-        raise OutputError(f"{out.parent} is not a folder; make it, or write elsewhere.")
+    require_output_folder(out)
     model = load_checkpoint(resolve_checkpoint(checkpoint))
     wanted = [g.strip() for g in (genes or "").split(",") if g.strip()]
     model.panel.rows(wanted)  # an unknown gene is told before anything is computed

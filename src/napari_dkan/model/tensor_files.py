@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import zipfile
 from collections.abc import Iterable, Mapping
@@ -134,12 +133,6 @@ def write_safetensors(
         except SafetensorError as error:
             full = "No space left" in str(error)
             raise OSError("the disk is full" if full else str(error)[:200]) from None
-
-
-def compute_sha256(path: Path) -> str:
-    """Hex SHA-256 of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def parse_strict_json(text: str) -> Any:

@@ -7,7 +7,6 @@ repository at a pinned commit; each file is checked against its SHA-256.
 from __future__ import annotations
 
 import gzip
-import hashlib
 import os
 import shutil
 import tempfile
@@ -17,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import DkanError, OutputError
+from ..file_hash import compute_sha256
 from .synthetic_section import SAMPLE_SEED, SIMULATION_NOTICE, SyntheticSection, draw_section
 
 DRAWING_VERSION = (
@@ -271,7 +271,6 @@ def _summarize_error(error: Exception) -> str:
 
 def _hash_file(path: Path) -> str:
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return compute_sha256(path)
     except OSError as error:
         raise DkanError(f"{path} cannot be read ({error.strerror}); check it.") from error

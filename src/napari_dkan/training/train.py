@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from ..errors import OutputError
+from ..atomic_write import require_output_folder
 from ..expression.panel import Panel
 from ..model.checkpoint.checkpoint_file import Checkpoint, PatchGeometry, save_checkpoint
 from .data.prepared_section import PreparedSection, encode_section
@@ -115,8 +115,7 @@ def train_checkpoint(
 
     Raises a DkanError naming the file that is missing or not as expected.
     """
-    if not Path(out).parent.is_dir():  # now, and not after an hour of training
-        raise OutputError(f"{Path(out).parent} is not a folder; make it, or write elsewhere.")
+    require_output_folder(out)
     settings = settings or TrainSettings()
     panel = resolve_panel(data, panel_file, gene_tables)
     prepared = load_sections(

@@ -20,6 +20,7 @@ from ... import __version__
 from ...errors import CheckpointError, DkanError
 from ...expression.label_scale import LabelScale
 from ...expression.panel import Gene, Panel
+from ...file_hash import compute_sha256
 from .. import tensor_files as tensorfile
 from ..encoders import build_encoder
 from ..encoders.encoder_spec import EncoderSpec, TileEncoder
@@ -270,7 +271,7 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
             text_basis=stored_text.basis_from_tensors(basis, tensors),
             reference=reference_file.reference_from_tensors(reference, tensors),
             stain=stain_from_json(data.get("stain")),
-            sha256=tensorfile.compute_sha256(path),
+            sha256=compute_sha256(path),
             path=path,
         )
     except DkanError as error:
@@ -306,7 +307,7 @@ def save_checkpoint(path: str | Path, checkpoint: Checkpoint, *, half: bool = Fa
     if checkpoint.reference is not None:
         tensors |= reference_file.reference_to_tensors(checkpoint.reference)
     tensorfile.write_safetensors(path, tensors, {METADATA_KEY: text, "format": "pt"}, half)
-    return replace(checkpoint, path=path, sha256=tensorfile.compute_sha256(path))
+    return replace(checkpoint, path=path, sha256=compute_sha256(path))
 
 
 def _format_reason(error: DkanError) -> str:

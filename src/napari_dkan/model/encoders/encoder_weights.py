@@ -16,8 +16,8 @@ from torch import Tensor
 
 from ...atomic_write import atomic_write
 from ...errors import CheckpointError, EncoderError, OutputError
+from ...file_hash import compute_sha256
 from ..tensor_files import (
-    compute_sha256,
     read_safetensors,
     read_safetensors_header,
     read_torch_file,

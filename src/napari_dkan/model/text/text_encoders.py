@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from ...errors import CheckpointError, EncoderError
+from ...file_hash import compute_sha256
 from ..encoders.encoder_weights import fetch_hub_weights, read_weights
-from ..tensor_files import compute_sha256, require_finite
+from ..tensor_files import require_finite
 
 
 @dataclass(frozen=True)

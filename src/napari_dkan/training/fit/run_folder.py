@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...atomic_write import atomic_write
+from ...atomic_write import atomic_write, write_json
 from ...errors import OutputError
 from .fit_callback import LAST_CHECKPOINT
 
@@ -100,13 +100,6 @@ class RunFolder:
                 f"{path} cannot be read as a run's settings; give another folder by --run."
             ) from error
         return content if isinstance(content, dict) else {}
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Indented JSON, whole. Raises OutputError."""
-    text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
-    with atomic_write(path) as file:
-        file.write_text(text + "\n", encoding="utf-8")
 
 
 def list_differences(one: Any, other: Any, name: str = "") -> list[str]:

@@ -69,8 +69,8 @@ def find_checkpoint(checksum: str) -> Checkpoint | None:
     if not checksum:
         return None
     import_torch()
+    from ....file_hash import compute_sha256
     from ....model import load_checkpoint
-    from ....model.tensor_files import compute_sha256
 
     for path in (*list_bundled_checkpoints(), *list_recent_checkpoints()):
         try:
