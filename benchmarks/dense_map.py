@@ -66,7 +66,7 @@ class Literal:
 
 def ours(predictor: Predictor, target: Target) -> Mapped:
     """As the window does it: one gene's map first, the other genes from the fused tokens."""
-    tokens = np.zeros((len(target), predictor.token_dim), np.float32)
+    tokens = np.zeros((len(target), predictor.prediction_context.token_dim), np.float32)
     start = time.perf_counter()
     for update in predictor.stream(target, genes=[0]):
         if update.tokens is not None:

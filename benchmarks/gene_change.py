@@ -32,8 +32,8 @@ def main() -> None:
     parser.add_argument("--small", action="store_true", help=f"{SMALL} changes of gene")
     small = parser.parse_args().small
     viewer, panel, title = ready_window()
+    from napari_dkan.inference.gene_decoder import GeneDecoder
     from napari_dkan.inference.prediction import Prediction
-    from napari_dkan.inference.predictor import GeneDecoder
     from napari_dkan.inference.target import Target, TargetKind
     from napari_dkan.spatial.tile_grid import TileGrid
     from napari_dkan.viewer.layers.prediction_overlay import GridOverlay

@@ -99,7 +99,7 @@ def visit(path: Path) -> tuple[int, int, float, float, float]:
 
         start = time.perf_counter()
         predictor = Predictor(slide, checkpoint, mpp, tissue, "cpu", use_disk_cache=True)
-        tokens = np.zeros((len(target), predictor.token_dim), np.float32)
+        tokens = np.zeros((len(target), predictor.prediction_context.token_dim), np.float32)
         for update in predictor.stream(target, genes=[0]):
             if update.tokens is not None:
                 tokens[update.rows] = update.tokens

@@ -180,7 +180,7 @@ def all_maps(spot: Spot, part: str, gene: int) -> tuple[dict[str, Any], dict[str
 
 def neighbours(spot: Spot) -> np.ndarray:
     """(K',) which tiles are on the slide and not the patch itself."""
-    mask = spot.given.mask.numpy().copy()
+    mask = spot.given.neighbor_mask.numpy().copy()
     mask[len(mask) // 2] = False
     return np.flatnonzero(mask)
 
@@ -188,17 +188,23 @@ def neighbours(spot: Spot) -> np.ndarray:
 def without_blocks(spot: Spot, keep: np.ndarray, paint: str) -> torch.Tensor:
     blocks = keep.reshape(-1, DEFAULT_BLOCKS, DEFAULT_BLOCKS)
     colour = {"mean": compute_mean_color, "blur": blurred}[paint]
-    return compute_occluded_tokens(spot.predictor, spot.given, blocks, colour)
+    return compute_occluded_tokens(spot.predictor.prediction_context, spot.given, blocks, colour)
 
 
 def without_tiles(spot: Spot, keep: np.ndarray) -> torch.Tensor:
     given = spot.given
-    near = given.near.repeat(len(keep), 1, 1)
+    near = given.neighbor_features.repeat(len(keep), 1, 1)
     rows, gone = np.nonzero(~keep)
-    near[rows, neighbours(spot)[gone]] = given.mean
+    near[rows, neighbours(spot)[gone]] = given.mean_feature
     with torch.no_grad():
-        place = compute_global_token(spot.predictor, given, given.near[len(given.near) // 2])
-        return fuse_tokens(spot.predictor, given, spot.coverings.target_tokens, near, place)
+        place = compute_global_token(
+            spot.predictor.prediction_context,
+            given,
+            given.neighbor_features[len(given.neighbor_features) // 2],
+        )
+        return fuse_tokens(
+            spot.predictor.prediction_context, given, spot.coverings.target_tokens, near, place
+        )
 
 
 def spot_values(spot: Spot, tokens: torch.Tensor) -> np.ndarray:
@@ -214,9 +220,9 @@ def sanity(spot: Spot, others: dict[str, Spot], genes: list[int]) -> list[dict[s
     rows = []
     at = neighbours(spot)
     for gene in genes:
-        own = attribute_gene(spot.predictor, spot.coverings, gene)
+        own = attribute_gene(spot.predictor.prediction_context, spot.coverings, gene)
         for which, other in others.items():
-            theirs = attribute_gene(other.predictor, other.coverings, gene)
+            theirs = attribute_gene(other.predictor.prediction_context, other.coverings, gene)
             for part, a, b in (
                 ("patch", own.blocks.ravel(), theirs.blocks.ravel()),
                 ("neighbours", own.tiles.ravel()[at], theirs.tiles.ravel()[at]),

@@ -51,7 +51,8 @@ class Spot:
     @cached_property
     def coverings(self) -> OccludedTokens:
         return occlude_spot(
-            self.predictor, drained(gather_spot_inputs(self.predictor, self.x, self.y))
+            self.predictor.prediction_context,
+            drained(gather_spot_inputs(self.predictor.prediction_context, self.x, self.y)),
         )
 
     @property
@@ -63,14 +64,16 @@ class Spot:
         keep = np.ones((DEFAULT_BLOCKS**2, DEFAULT_BLOCKS**2), bool)
         np.fill_diagonal(keep, False)
         return compute_occluded_tokens(
-            self.predictor, self.given, keep.reshape(-1, DEFAULT_BLOCKS, DEFAULT_BLOCKS)
+            self.predictor.prediction_context,
+            self.given,
+            keep.reshape(-1, DEFAULT_BLOCKS, DEFAULT_BLOCKS),
         )
 
     def patch_maps(self, gene: int) -> tuple[dict[str, Map], dict[str, Map]]:
         """Signed and unsigned maps of the patch."""
         predictor, c = self.predictor, self.coverings
         base, exact = (predictor.decode(t, [gene])[:, 0] for t in (c.baseline, self._exact))
-        shown = attribute_gene(predictor, c, gene)
+        shown = attribute_gene(predictor.prediction_context, c, gene)
         dark = 255 - self.given.pixels.mean(axis=2)
         signed = {
             "covering": shown.blocks.ravel(),
@@ -92,7 +95,9 @@ class Spot:
         masked = predictor.decode(self._masked, [gene])[:, 0]
         away = np.hypot(*(np.indices((grid, grid)) - grid // 2)).ravel()
         signed = {
-            "mean tile instead": attribute_gene(predictor, c, gene).tiles.ravel(),
+            "mean tile instead": attribute_gene(
+                predictor.prediction_context, c, gene
+            ).tiles.ravel(),
             "masked out": value - masked,
             "gradient x change": self._tile_gradient(gene),
         }
@@ -102,11 +107,16 @@ class Spot:
     def _masked(self) -> Tensor:
         given, c = self.given, self.coverings
         with torch.no_grad():
-            place = compute_global_token(self.predictor, given, _own(given))
-            mask = given.mask.repeat(len(given.near), 1)
+            place = compute_global_token(self.predictor.prediction_context, given, _own(given))
+            mask = given.neighbor_mask.repeat(len(given.neighbor_features), 1)
             mask.fill_diagonal_(False)
             return fuse_tokens(
-                self.predictor, given, c.target_tokens, given.near[None], place, mask
+                self.predictor.prediction_context,
+                given,
+                c.target_tokens,
+                given.neighbor_features[None],
+                place,
+                mask,
             )
 
     @cached_property
@@ -114,9 +124,13 @@ class Spot:
         """Of target tokens (T,) and of neighbours (K,)."""
         given, c, network = self.given, self.coverings, self.predictor.network
         with torch.no_grad():
-            place = compute_global_token(self.predictor, given, _own(given))
-            near = network.standardize_by_slide(given.near[None], given.seen.features)
-            both = fusion_attention(network, c.target_tokens, near, given.mask[None], place)
+            place = compute_global_token(self.predictor.prediction_context, given, _own(given))
+            near = network.standardize_by_slide(
+                given.neighbor_features[None], given.context_window.features
+            )
+            both = fusion_attention(
+                network, c.target_tokens, near, given.neighbor_mask[None], place
+            )
         return both[0][0].numpy(), both[1][0].numpy()
 
     def _pixel_gradient(self, gene: int) -> Map:
@@ -130,14 +144,16 @@ class Spot:
         token, spread = predictor.decoder.get_gene_token(gene)
         pixels = torch.from_numpy(given.pixels).permute(2, 0, 1)[None].float().requires_grad_()
         with torch.enable_grad():
-            own = predictor.features.encoder.project(compute_tile_statistics(pixels))[0]
+            own = predictor.feature_cache.encoder.project(compute_tile_statistics(pixels))[0]
             shift = pixels.new_tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
             scale = pixels.new_tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
-            target = predictor.network.target_tokens((pixels / 255 - shift) / scale)
-            middle = len(given.near) // 2
-            near = torch.cat([given.near[:middle], own[None], given.near[middle + 1 :]])
-            place = compute_global_token(predictor, given, own)
-            z = fuse_tokens(predictor, given, target, near[None], place)
+            target = predictor.network.encode_target((pixels / 255 - shift) / scale)
+            middle = len(given.neighbor_features) // 2
+            near = torch.cat(
+                [given.neighbor_features[:middle], own[None], given.neighbor_features[middle + 1 :]]
+            )
+            place = compute_global_token(predictor.prediction_context, given, own)
+            z = fuse_tokens(predictor.prediction_context, given, target, near[None], place)
             value = predictor.network.decode_gene_tokens(z, token)[0, 0] * spread
             (gradient,) = torch.autograd.grad(value, pixels)
         change = given.pixels.astype(float) - compute_mean_color(given.pixels)
@@ -148,12 +164,14 @@ class Spot:
         predictor, given = self.predictor, self.given
         token, spread = predictor.decoder.get_gene_token(gene)
         with torch.enable_grad():
-            near = given.near.clone().requires_grad_()
-            place = compute_global_token(predictor, given, _own(given))
-            z = fuse_tokens(predictor, given, self.coverings.target_tokens, near[None], place)
+            near = given.neighbor_features.clone().requires_grad_()
+            place = compute_global_token(predictor.prediction_context, given, _own(given))
+            z = fuse_tokens(
+                predictor.prediction_context, given, self.coverings.target_tokens, near[None], place
+            )
             value = predictor.network.decode_gene_tokens(z, token)[0, 0] * spread
             (gradient,) = torch.autograd.grad(value, near)
-        return (gradient * (given.near - given.mean)).sum(dim=1).numpy()
+        return (gradient * (given.neighbor_features - given.mean_feature)).sum(dim=1).numpy()
 
 
 def blurred(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -178,4 +196,4 @@ def _blocks(pixels: Map) -> Map:
 
 
 def _own(given: Any) -> Tensor:
-    return given.near[len(given.near) // 2]
+    return given.neighbor_features[len(given.neighbor_features) // 2]

@@ -44,10 +44,13 @@ def main() -> None:
         for x, y in np.random.default_rng(0).uniform((x0, y0), (x1, y1), (count + 1, 2)):
             drained(predictor.stream(Target(TargetKind.POINTS, Spots(np.array([[x, y]])))))
             start, cpu = time.perf_counter(), time.process_time()
-            made = occlude_spot(predictor, drained(gather_spot_inputs(predictor, x, y)))
-            attribute_gene(predictor, made, 0)
+            made = occlude_spot(
+                predictor.prediction_context,
+                drained(gather_spot_inputs(predictor.prediction_context, x, y)),
+            )
+            attribute_gene(predictor.prediction_context, made, 0)
             middle, half = time.perf_counter(), time.process_time()
-            attribute_gene(predictor, made, 1)
+            attribute_gene(predictor.prediction_context, made, 1)
             spent["click"].append(1000 * (middle - start))
             spent["gene"].append(1000 * (time.perf_counter() - middle))
             busy["click"].append(1000 * (half - cpu))

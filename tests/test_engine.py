@@ -11,13 +11,12 @@ import torch
 from shapely.geometry import box
 
 from napari_dkan.errors import DkanError, SlideError, SpotsError
-from napari_dkan.inference.device import pick_device
+from napari_dkan.inference.device import DeviceOutOfMemoryError, pick_device
 from napari_dkan.inference.patch_features.patch_geometry import (
     compute_neighbor_masks,
     read_spot_pixels,
 )
 from napari_dkan.inference.predict import find_tissue_region, predict
-from napari_dkan.inference.prediction_progress import DeviceOutOfMemoryError
 from napari_dkan.inference.predictor import Predictor
 from napari_dkan.inference.target import Target, TargetKind, target_from_region, target_from_spots
 from napari_dkan.inference.tile_qc_features import (
@@ -85,7 +84,7 @@ def test_array_spots_equal_the_whole_network_on_literal_inputs(predictor: Predic
     with torch.no_grad():
         features = torch.stack([encoder(t) for t in tiles])
         literal = predictor.network.predict(
-            predictor.normalize_patches(np.stack([s.target for s in spots])),
+            predictor.prediction_context.normalize_patches(np.stack([s.target for s in spots])),
             torch.stack([f[12] for f in features]),
             torch.from_numpy(array),
             features,
@@ -97,7 +96,7 @@ def test_array_spots_equal_the_whole_network_on_literal_inputs(predictor: Predic
 def test_order_and_batch_size_change_nothing(predictor: Predictor, grid_target: Target):
     straight = predict(predictor, grid_target).values
     shuffled = np.full_like(straight, np.nan)
-    predictor._max_batch_size = 3
+    predictor.batch_sizes.max_size = 3
     predictor.clear_cache()
     order = np.random.default_rng(0).permutation(len(grid_target))
     seen = []
@@ -159,11 +158,11 @@ def test_memory_running_out_halves_the_batch_and_goes_on(
         return tokens(patches)
 
     monkeypatch.setattr(predictor.network, "encode_target", small_device)
-    predictor._batch_size = 8
+    predictor.batch_sizes.size = 8
     predictor.clear_cache()
     np.testing.assert_allclose(predict(predictor, grid_target).values, wanted, atol=1e-5)
     # the batch that was being read meanwhile is halved too
-    assert sizes[0] == 8 and max(sizes[14:]) <= 2 and predictor._max_batch_size == 2
+    assert sizes[0] == 8 and max(sizes[14:]) <= 2 and predictor.batch_sizes.max_size == 2
 
 
 def test_an_encoder_that_needs_too_much_memory_gets_fewer_tiles(

@@ -116,7 +116,7 @@ def test_on_a_dense_grid_every_patch_is_encoded_once_and_gives_the_literal_numbe
     with torch.no_grad():
         features = torch.stack([torch.cat([encoder(t[None]) for t in each]) for each in pixels])
         literal = network.predict(
-            predictor.normalize_patches(own),
+            predictor.prediction_context.normalize_patches(own),
             features[:, 12],
             torch.from_numpy(target.grid.cells),
             features,
@@ -207,7 +207,7 @@ def test_genes_decoded_later_are_those_decoded_at_once(make, slide: Slide):
     at_once = predict(predictor, target)
     asked = iter([[0], [2], [4]] * 1000)
     predictor.clear_cache()
-    predictor._batch_size = predictor._max_batch_size = 3
+    predictor.batch_sizes.limit(3)
     tokens = np.empty_like(at_once.tokens)
     for update in predictor.stream(target, genes=lambda: next(asked)):
         if len(update.rows):

@@ -311,9 +311,9 @@ def test_the_carried_ridge_is_the_one_of_training_and_both_roads_note_the_same(
         target = target_from_spots(spots, slide.width, slide.height, "C2")
         predictor = Predictor(slide, checkpoint, mpp, find_tissue_region(slide, mpp))
         few = Spots(spots.xy[rows])
-        before = predict_ridge(predictor, few)  # nothing is known yet
+        before = predict_ridge(predictor.prediction_context, few)  # nothing is known yet
         prediction = predict(predictor, target, genes=["ERBB2"])
-        found = predict_ridge(predictor, spots)
+        found = predict_ridge(predictor.prediction_context, spots)
     wanted = FeatureRidge().fit(sections)(sections[0])
     assert np.abs(found - wanted).max() < 0.01 and np.abs(found - wanted).mean() < 1e-3
     assert np.abs(before - wanted[rows]).max() < 0.05

@@ -63,7 +63,7 @@ def predictor(tiny_slide_file, tiny_checkpoint_file):
 @pytest.fixture(scope="module")
 def given(predictor: Predictor):
     point = predictor.tissue.representative_point()
-    return drained(gather_spot_inputs(predictor, point.x, point.y))
+    return drained(gather_spot_inputs(predictor.prediction_context, point.x, point.y))
 
 
 def test_attention_is_what_the_layer_computes_with(attention):
@@ -104,8 +104,11 @@ def test_attention_of_an_ensemble_is_the_mean_of_its_members(attention, predicto
 def test_the_explained_value_is_the_shown_one_and_genes_differ(predictor: Predictor):
     point = predictor.tissue.representative_point()
     shown = shown_at(predictor, (point.x, point.y))
-    made = occlude_spot(predictor, drained(gather_spot_inputs(predictor, point.x, point.y)))
-    found = [attribute_gene(predictor, made, gene) for gene in range(len(shown))]
+    made = occlude_spot(
+        predictor.prediction_context,
+        drained(gather_spot_inputs(predictor.prediction_context, point.x, point.y)),
+    )
+    found = [attribute_gene(predictor.prediction_context, made, gene) for gene in range(len(shown))]
     np.testing.assert_allclose([f.value for f in found], shown, atol=1e-5)
     assert np.isnan(found[0].tiles[2, 2]) and np.isfinite(found[0].blocks).all()
     assert not np.allclose(found[0].blocks, found[1].blocks)
@@ -114,17 +117,19 @@ def test_the_explained_value_is_the_shown_one_and_genes_differ(predictor: Predic
 def test_a_covered_block_is_what_asking_the_whole_network_gives(predictor: Predictor, given):
     keep = np.ones((DEFAULT_BLOCKS**2, DEFAULT_BLOCKS**2), bool)
     np.fill_diagonal(keep, False)
-    made = occlude_spot(predictor, given)
+    made = occlude_spot(predictor.prediction_context, given)
     asked = predictor.decode(
-        compute_occluded_tokens(predictor, given, keep.reshape(-1, DEFAULT_BLOCKS, DEFAULT_BLOCKS))
+        compute_occluded_tokens(
+            predictor.prediction_context, given, keep.reshape(-1, DEFAULT_BLOCKS, DEFAULT_BLOCKS)
+        )
     )
     bare = predictor.decode(
         compute_occluded_tokens(
-            predictor, given, np.zeros((1, DEFAULT_BLOCKS, DEFAULT_BLOCKS), bool)
+            predictor.prediction_context, given, np.zeros((1, DEFAULT_BLOCKS, DEFAULT_BLOCKS), bool)
         )
     )
     for gene in range(3):
-        found = attribute_gene(predictor, made, gene)
+        found = attribute_gene(predictor.prediction_context, made, gene)
         effect = found.value - asked[:, gene]
         assert np.corrcoef(effect, found.blocks.ravel())[0, 1] > 0.9
         assert found.patch == pytest.approx(found.value - bare[0, gene], abs=1e-5)
@@ -138,8 +143,11 @@ def test_a_planted_neighbour_is_found(predictor: Predictor, given):
     near[12], near[odd] = given.neighbor_features[12], given.mean_feature + 3 * noise
     everywhere = torch.ones_like(given.neighbor_mask)
     found = attribute_gene(
-        predictor,
-        occlude_spot(predictor, replace(given, neighbor_features=near, neighbor_mask=everywhere)),
+        predictor.prediction_context,
+        occlude_spot(
+            predictor.prediction_context,
+            replace(given, neighbor_features=near, neighbor_mask=everywhere),
+        ),
         0,
     )
     effects = np.abs(found.tiles.ravel())
@@ -156,7 +164,11 @@ def test_a_planted_corner_is_found(predictor: Predictor, given):
     near = given.neighbor_features.clone()
     near[12] = predictor.feature_cache.encode(pixels[None])[0]
     planted = replace(given, pixels=pixels, encoder_tile=pixels, neighbor_features=near)
-    effects = np.abs(attribute_gene(predictor, occlude_spot(predictor, planted), 0).blocks)
+    effects = np.abs(
+        attribute_gene(
+            predictor.prediction_context, occlude_spot(predictor.prediction_context, planted), 0
+        ).blocks
+    )
     assert effects.argmax() == 6 and effects[0, 6] > 1e-4
     effects[0, 6] = 0
     assert effects.max() < 1e-5
@@ -175,15 +187,20 @@ def test_deletion_beats_chance_on_a_real_section(data_dir, monkeypatch):
     mpp, gene = mpp_from_spots(spots), checkpoint.panel.row("ERBB2")
     with open_slide(paths.image) as slide:
         predictor = Predictor(slide, checkpoint, mpp, find_tissue_region(slide, mpp))
-        made = occlude_spot(predictor, drained(gather_spot_inputs(predictor, *spots.xy[90])))
-        found = attribute_gene(predictor, made, gene)
+        made = occlude_spot(
+            predictor.prediction_context,
+            drained(gather_spot_inputs(predictor.prediction_context, *spots.xy[90])),
+        )
+        found = attribute_gene(predictor.prediction_context, made, gene)
         order = np.argsort(-found.blocks.ravel())
         orders = [order, order[::-1], *(random.permutation(DEFAULT_BLOCKS**2) for _ in range(4))]
         keep = np.ones((len(orders), DEFAULT_BLOCKS**2), bool)
         for row, each in zip(keep, orders, strict=True):
             row[each[: DEFAULT_BLOCKS**2 // 2]] = False
         tokens = compute_occluded_tokens(
-            predictor, made.inputs, keep.reshape(-1, DEFAULT_BLOCKS, DEFAULT_BLOCKS)
+            predictor.prediction_context,
+            made.inputs,
+            keep.reshape(-1, DEFAULT_BLOCKS, DEFAULT_BLOCKS),
         )
         down, up, *chance = predictor.decode(tokens, [gene])[:, 0]
         assert down < min(chance) and max(chance) < up
@@ -195,7 +212,9 @@ def test_deletion_beats_chance_on_a_real_section(data_dir, monkeypatch):
         for row, each in zip(without, orders, strict=True):
             row[each[:12].copy()] = given.mean_feature
         with torch.no_grad():
-            place = compute_global_token(predictor, given, near[12])
-            tokens = fuse_tokens(predictor, given, made.target_tokens, without, place)
+            place = compute_global_token(predictor.prediction_context, given, near[12])
+            tokens = fuse_tokens(
+                predictor.prediction_context, given, made.target_tokens, without, place
+            )
         down, up, *chance = predictor.decode(tokens, [gene])[:, 0]
         assert down < min(chance) and max(chance) < up

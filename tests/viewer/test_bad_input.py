@@ -126,7 +126,7 @@ def test_a_slide_that_goes_during_the_job(
     panel.session.viewer.open(copy, plugin="napari-dkan")
     until(lambda: panel.session.slide.tissue is not None and not panel.prefetcher.busy)
     predictor = panel.session.get_predictor(panel.session.slide, panel.session.checkpoint)
-    predictor._batch_size = predictor._max_batch_size = 1  # so that much is left to do
+    predictor.batch_sizes.limit(1)  # so that much is left to do
     draw(panel, everything(panel))
     panel.target_box.start_prediction()
     until(

@@ -33,7 +33,7 @@ def predictor(panel: PredictWidget, until):
     """With small batches, and nothing known."""
     made = panel.session.get_predictor(panel.session.slide, panel.session.checkpoint)
     until(lambda: not panel.prefetcher.busy)
-    made._batch_size = made._max_batch_size = 2
+    made.batch_sizes.limit(2)
     made.clear_cache()
     return made
 
@@ -145,7 +145,7 @@ def test_a_job_is_dropped_where_the_lens_has_gone_and_kept_where_it_stays(
     panel: PredictWidget, predictor: Predictor, middle, until, monkeypatch
 ):
     lens, slide = panel.lens, panel.session.slide.slide
-    predictor._batch_size = predictor._max_batch_size = 1
+    predictor.batch_sizes.limit(1)
     counts = streamed(predictor, monkeypatch)
     lens.resize(300)
     lens.set_active(True)

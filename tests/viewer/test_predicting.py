@@ -112,7 +112,7 @@ def test_a_region_fills_with_a_heatmap(panel: PredictWidget, middle, until):
     plan = panel.target_box.plan_label.text()
     assert "tiles of 112 um, every 140 um, about" in plan and plan.endswith("on the CPU")
     predictor = panel.session.get_predictor(panel.session.slide, panel.session.checkpoint)
-    predictor._batch_size = predictor._max_batch_size = 2
+    predictor.batch_sizes.limit(2)
     predictor.clear_cache()
     filled = []
     panel.prediction_jobs.changed.connect(lambda: filled.append(panel.prediction_jobs.progress))
@@ -154,7 +154,7 @@ def test_what_is_in_view_comes_first(panel: PredictWidget, until):
     viewer.scene.camera.zoom = 4
     rows = []
     predictor = panel.session.get_predictor(panel.session.slide, panel.session.checkpoint)
-    predictor._batch_size = predictor._max_batch_size = 2
+    predictor.batch_sizes.limit(2)
     predictor.clear_cache()
     stream = predictor.stream
 
@@ -222,7 +222,7 @@ def test_cancel_is_quick_keeps_finished_tiles_and_drops_late_ones(
     panel: PredictWidget, until, qtbot
 ):
     predictor = panel.session.get_predictor(panel.session.slide, panel.session.checkpoint)
-    predictor._batch_size = predictor._max_batch_size = 1
+    predictor.batch_sizes.limit(1)
     predictor.clear_cache()
     draw(panel, everything(panel))
     panel.target_box.start_prediction()

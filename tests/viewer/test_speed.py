@@ -75,7 +75,7 @@ def test_a_second_map_of_the_same_tiles_reads_nothing(
 
 
 def test_the_queue_follows_the_camera(panel: PredictWidget, predictor: Predictor, until):
-    predictor._batch_size = predictor._max_batch_size = 1
+    predictor.batch_sizes.limit(1)
     predictor.clear_cache()
     draw(panel, everything(panel))
     camera = panel.session.viewer.scene.camera
@@ -102,7 +102,7 @@ def test_a_rough_map_covers_the_tissue_first_and_gives_way_to_the_fine_one(
 ):
     monkeypatch.setattr(rough, "MAX_COARSE_TILES", 6)
     monkeypatch.setattr(rough, "MIN_COARSE_RATIO", 2)
-    predictor._batch_size = predictor._max_batch_size = 2
+    predictor.batch_sizes.limit(2)
     predictor.clear_cache()
     shown, exact = [], []
     panel.session.overlay_updated.connect(

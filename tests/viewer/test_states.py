@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 def started(panel: PredictWidget, until):
     """A map job over the whole slide whose first tiles are there, and many are not."""
     predictor = panel.session.get_predictor(panel.session.slide, panel.session.checkpoint)
-    predictor._batch_size = predictor._max_batch_size = 1
+    predictor.batch_sizes.limit(1)
     draw(panel, everything(panel))
     panel.target_box.start_prediction()
     until(

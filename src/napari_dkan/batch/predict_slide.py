@@ -85,7 +85,7 @@ def predict_slide(
         predictor = Predictor(
             slide, model, size.mpp, tissue, job.device, job.encoder_weights, job.store, ready
         )
-        predictor.fix_batch_size()
+        predictor.batch_sizes.fix(predictor.device)
         prediction = predict(predictor, target, size.origin, genes, on_progress, new)
         failed = int(prediction.failed_mask.sum())
         prediction = prediction.select_predicted()

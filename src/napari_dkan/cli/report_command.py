@@ -156,7 +156,7 @@ def _predict_and_compare(
     from ..training.evaluation.evaluate_checkpoint import predict_measured_spots
 
     prediction = predict_measured_spots(predictor, measured, size)
-    ridge = predict_ridge(predictor, measured.labeled_spots())
+    ridge = predict_ridge(predictor.prediction_context, measured.labeled_spots())
     return compare_with_measured(predictor.checkpoint, measured, prediction, ridge)
 
 

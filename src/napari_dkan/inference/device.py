@@ -1,10 +1,10 @@
-"""Which device computes, in which precision."""
+"""Device and precision of the computation."""
 
 from __future__ import annotations
 
 import os
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..errors import DkanError
 
@@ -14,8 +14,18 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+class DeviceOutOfMemoryError(DkanError):
+    """The device's memory does not hold even one spot."""
+
+    def __init__(self, device: object) -> None:
+        super().__init__(
+            f"The memory of {device} does not hold one spot of this checkpoint; "
+            "close other programs that use it, or predict on the CPU."
+        )
+
+
 def list_available_devices() -> list[str]:
-    """Devices on this machine, the one to choose first: CUDA, then MPS, then the CPU."""
+    """List the devices of this machine in order of preference: CUDA, MPS, CPU."""
     import torch
 
     names = [f"cuda:{i}" for i in range(torch.cuda.device_count())]
@@ -25,28 +35,31 @@ def list_available_devices() -> list[str]:
 
 
 def pick_device(name: str | None = None) -> torch.device:
-    """``None`` or ``auto`` picks the best one.
+    """Get a device by name; ``None`` and ``auto`` pick the best one.
 
-    Raises DkanError when the asked-for device is not there.
+    Raises
+    ------
+    DkanError
+        When this machine does not have the device.
     """
     import torch
 
     names = list_available_devices()
     if name is None or name == "auto":
         return torch.device(names[0])
-    wanted = "cuda:0" if name == "cuda" else name
-    if wanted not in names:
+    full_name = "cuda:0" if name == "cuda" else name
+    if full_name not in names:
         raise DkanError(f"The device {name} is not on this machine; choose {' or '.join(names)}.")
-    return torch.device(wanted)
+    return torch.device(full_name)
 
 
 def resolve_device_name(name: str) -> str:
-    """The name of the device that ``auto`` stands for; any other name as it is."""
+    """Replace ``auto`` by the name of the best device."""
     return list_available_devices()[0] if name == "auto" else name
 
 
 def format_device_name(name: str) -> str:
-    """What a person calls the device."""
+    """Format a device for messages, as "the CPU"."""
     if name.startswith("cuda"):
         import torch
 
@@ -55,9 +68,9 @@ def format_device_name(name: str) -> str:
 
 
 def reserve_cpu_core() -> None:
-    """Let this thread's torch work use all cores but one, which the window needs.
+    """Leave one core to the window: limit torch's threads in the calling thread.
 
-    Call it in the thread that computes: OpenMP keeps the number per calling thread.
+    Call it in the thread that computes, as OpenMP stores the number per thread.
     """
     import torch
 
@@ -65,15 +78,15 @@ def reserve_cpu_core() -> None:
 
 
 def free_device_memory(device: torch.device) -> None:
-    """Give back what torch keeps for later, before trying again with less."""
+    """Release the memory that torch caches on the device."""
     import torch
 
     if device.type == "cuda":
         torch.cuda.empty_cache()
 
 
-def to_device(array: NDArray, device: torch.device) -> Tensor:
-    """A tensor of the array on the device; to a GPU the copy runs beside what it computes."""
+def to_device(array: NDArray[Any], device: torch.device) -> Tensor:
+    """Copy an array to a tensor on the device; a GPU computes during the copy."""
     import torch
 
     tensor = torch.from_numpy(array)
@@ -83,7 +96,7 @@ def to_device(array: NDArray, device: torch.device) -> Tensor:
 
 
 def autocast(device: torch.device) -> AbstractContextManager[object]:
-    """Mixed precision where it helps: bfloat16 or float16 on CUDA, float32 elsewhere."""
+    """Mixed precision: bfloat16 or float16 on CUDA, float32 elsewhere."""
     import torch
 
     if device.type != "cuda":

@@ -1,10 +1,10 @@
-"""Occlusion attribution: how the prediction at one spot changes when parts of its input are covered."""
+"""Occlusion attribution: change of a spot's prediction when parts of its input are occluded."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,30 +14,43 @@ from ..spatial.spots import Spots
 from .device import autocast, to_device
 from .global_context import ContextWindow
 from .patch_features.patch_loader import open_patch_loader
+from .prediction_context import PredictionContext
 from .prediction_progress import PredictionUpdate
-from .spot_batches import BatchProcessor
+from .spot_batches import BatchProcessor, BatchSizeController
 from .target import Target, TargetKind
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from .predictor import Predictor
     from .zero_shot_genes import ZeroShotGenes
 
 
 DEFAULT_BLOCKS = 7  # across a patch: 22 um each of the published 154 um, two or three cells
 
 PixelArray = NDArray[np.uint8]
-FillFunction = Callable[[PixelArray], PixelArray]  # what a covered block shows, for a patch
+FillFunction = Callable[[PixelArray], PixelArray]  # color (3,) or pixels of an occluded block
 
 
 @dataclass(frozen=True)
 class SpotInputs:
-    """What the network is given of one spot.
+    """The network's inputs of one spot.
 
-    pixels (P, P, 3) as the trunk takes them, tile (px, px, 3) as the encoder does; near (K, d)
-    features of the patches around, its own in the middle; mask (K,) False off the slide; seen :
-    its slide, of which others (M - 1, d) and cells (M, 2), its own place last, are what it sees.
+    Attributes
+    ----------
+    pixels : ndarray
+        (P, P, 3) patch as the trunk takes it.
+    encoder_tile : ndarray
+        (px, px, 3) patch as the tile encoder takes it.
+    neighbor_features : Tensor
+        (K, d) features of the patches around the spot, its own in the middle.
+    neighbor_mask : Tensor
+        (K,) False where a patch is not on the slide.
+    context_window : ContextWindow
+        The window of the spot.
+    context_features : Tensor
+        (M - 1, d) features of the window without the spot's cell.
+    context_cells : ndarray
+        (M, 2) cells of these features and, last, of the spot.
     """
 
     pixels: PixelArray
@@ -50,17 +63,26 @@ class SpotInputs:
 
     @property
     def mean_feature(self) -> Tensor:
-        """(d,) feature of the slide's mean tile."""
+        """(d,) mean feature of the window's tiles."""
         return self.context_window.features.mean(dim=0)
 
 
 @dataclass(frozen=True)
 class OccludedTokens:
-    """Fused tokens (., D) of a spot as it is and with parts covered; any gene is decoded later.
+    """Fused tokens of a spot with parts of its input occluded, from which any gene is decoded.
 
-    blocks (n * n, D) : a block of the patch covered, but not in its place on the slide; moved
-    (n * n, d) : what that does to the patch's feature, from which follows the rest. tiles (K, D) :
-    a neighbour covered. patch, around (1, D) : the whole patch, all its neighbours.
+    Attributes
+    ----------
+    baseline : Tensor
+        (1, D) nothing occluded.
+    blocks : Tensor
+        (n * n, D) one block of the patch occluded in trunk and neighborhood, not in the context.
+    feature_shifts : Tensor
+        (n * n, d) change of the patch's feature by each block, for the effect in the context.
+    tiles : Tensor
+        (K, D) one neighbor replaced by the mean tile.
+    patch, neighborhood : Tensor
+        (1, D) the whole patch occluded, or all neighbors replaced.
     """
 
     inputs: SpotInputs
@@ -75,10 +97,18 @@ class OccludedTokens:
 
 @dataclass(frozen=True)
 class OcclusionAttribution:
-    """What parts give to one gene at one spot: its value less its value with the part covered.
+    """Attribution of one gene at one spot: its value less its value with a part occluded.
 
-    In the units of value. blocks (n, n) of the patch; tiles (grid, grid), NaN in the middle and
-    off the slide; patch, around : covered as a whole.
+    Attributes
+    ----------
+    value : float
+        Predicted value; all others are in its units.
+    blocks : ndarray
+        (n, n) blocks of the patch.
+    tiles : ndarray
+        (grid, grid) neighbors, NaN in the middle and off the slide.
+    patch, neighborhood : float
+        Each occluded as a whole.
     """
 
     value: float
@@ -89,207 +119,262 @@ class OcclusionAttribution:
 
 
 def gather_spot_inputs(
-    predictor: Predictor, x: float, y: float
+    context: PredictionContext, x: float, y: float
 ) -> Generator[PredictionUpdate, None, SpotInputs]:
-    """What a click at (x, y), level-0 px, gives the network; quick where it was clicked before.
+    """Read and encode the inputs of a click at (x, y) in level-0 px, cached ones excepted.
 
-    Raises DkanError as a click does (the slide gone, or damaged under that place).
+    Raises
+    ------
+    DkanError
+        When the slide is gone, or damaged under the point.
     """
     xy = np.array([[x, y]])
     target, row = Target(TargetKind.POINTS, Spots(xy)), np.arange(1)
-    context, features = predictor.global_context, predictor.feature_cache
-    column, line = context.find_window_indices(target)[0].tolist()
+    global_context, features = context.global_context, context.feature_cache
+    window_column, window_row = global_context.find_window_indices(target)[0].tolist()
+    index = (window_column, window_row)
     with open_patch_loader(
-        predictor.patch_reader, predictor.patch_side_px, predictor.stage_timer
-    ) as pool:
-        seen = yield from context.compute_window(target, row, (column, line), pool)
-        batch = BatchProcessor(predictor, target).request(row, (column, line), pool)
-        own = batch.patch_request.result()
+        context.patch_reader, context.patch_side_px, context.stage_timer
+    ) as loader:
+        window = yield from global_context.compute_window(target, row, index, loader)
+        processor = BatchProcessor(context, target, BatchSizeController())
+        batch = processor.request(row, index, loader)
+        patches = batch.patch_request.result()
         features.encode_and_cache(
             batch.tile_request.subset(batch.tile_request.keys[batch.needs_encoding]), persist=False
         )
-        tiles = own if predictor.checkpoint.patch.px == features.tile_px else None
-        if tiles is None:
-            middle = batch.neighbor_keys[:, batch.neighbor_keys.shape[1] // 2]
-            tiles = pool.request(middle, features.tile_px).result()
-    if own.damaged_mask.any() or tiles.damaged_mask.any():
+        tiles = patches
+        if context.patch_px != features.tile_px:
+            center_keys = batch.neighbor_keys[:, batch.neighbor_keys.shape[1] // 2]
+            tiles = loader.request(center_keys, features.tile_px).result()
+    if patches.damaged_mask.any() or tiles.damaged_mask.any():
         raise DamagedTileError(
-            f"The slide {predictor.slide.label} is damaged under that click; click elsewhere, "
+            f"The slide {context.slide.label} is damaged under that click; click elsewhere, "
             "or export the slide again."
         )
-    others, cells = context.select_point_context(xy[0], seen)
-    near, _ = features.get_features(batch.neighbor_keys[0])
-    mask = to_device(batch.neighbor_mask[0], predictor.device)
-    return SpotInputs(own.tiles[0], tiles.tiles[0], near, mask, seen, others, cells)
+    context_features, cells = global_context.select_point_context(xy[0], window)
+    neighbor_features, _ = features.get_features(batch.neighbor_keys[0])
+    mask = to_device(batch.neighbor_mask[0], context.device)
+    return SpotInputs(
+        patches.tiles[0], tiles.tiles[0], neighbor_features, mask, window, context_features, cells
+    )
 
 
 def compute_mean_color(pixels: PixelArray) -> PixelArray:
-    """(3,) of pixels (P, P, 3)."""
-    return np.rint(pixels.mean(axis=(0, 1))).astype(np.uint8)
+    """Mean color (3,) of pixels (P, P, 3)."""
+    color: PixelArray = np.rint(pixels.mean(axis=(0, 1))).astype(np.uint8)
+    return color
 
 
 def occlude_blocks(
     pixels: PixelArray, visible_blocks: NDArray[np.bool_], fill: FillFunction = compute_mean_color
 ) -> PixelArray:
-    """Copies (B, P, P, 3) of pixels (P, P, 3), painted over where keep (B, n, n) is False."""
+    """Fill blocks of a patch.
+
+    Parameters
+    ----------
+    pixels : ndarray
+        (P, P, 3).
+    visible_blocks : ndarray
+        (B, n, n) False for blocks to fill.
+
+    Returns
+    -------
+    ndarray
+        (B, P, P, 3) copies of the patch.
+    """
     index = np.arange(len(pixels)) * visible_blocks.shape[1] // len(pixels)
-    return np.where(visible_blocks[:, index][:, :, index, None], pixels, fill(pixels))
+    visible = visible_blocks[:, index][:, :, index, None]
+    return cast(PixelArray, np.where(visible, pixels, fill(pixels)))
 
 
 def compute_occluded_tokens(
-    predictor: Predictor,
+    context: PredictionContext,
     inputs: SpotInputs,
     visible_blocks: NDArray[np.bool_],
     fill: FillFunction = compute_mean_color,
 ) -> Tensor:
-    """Fused tokens (B, D) of a spot of whose patch only some blocks, keep (B, n, n), are seen.
+    """Fused tokens (B, D) of a spot with only some blocks (B, n, n) of its patch visible.
 
-    The whole network is asked afresh for each: exact, and slow because of the slide.
+    The whole network is computed for each: exact, and slow because of the context.
     """
     import torch
 
     with torch.no_grad():
-        own, target = _encode_occluded_patch(predictor, inputs, visible_blocks, fill)
-        near = inputs.neighbor_features.repeat(len(visible_blocks), 1, 1)
-        near[:, near.shape[1] // 2] = own
-        places = torch.cat([compute_global_token(predictor, inputs, feature) for feature in own])
-        return fuse_tokens(predictor, inputs, target, near, places)
+        features, target_tokens = _encode_occluded_patch(context, inputs, visible_blocks, fill)
+        neighbors = inputs.neighbor_features.repeat(len(visible_blocks), 1, 1)
+        neighbors[:, neighbors.shape[1] // 2] = features
+        global_tokens = [compute_global_token(context, inputs, feature) for feature in features]
+        return fuse_tokens(context, inputs, target_tokens, neighbors, torch.cat(global_tokens))
 
 
 def occlude_spot(
-    predictor: Predictor, inputs: SpotInputs, blocks: int = DEFAULT_BLOCKS
+    context: PredictionContext, inputs: SpotInputs, blocks: int = DEFAULT_BLOCKS
 ) -> OccludedTokens:
-    """Cover each block of the patch and each neighbour, in turn."""
+    """Occlude each of blocks x blocks of the patch and each neighbor, in turn."""
     import torch
 
-    tiles, count = len(inputs.neighbor_features), blocks * blocks
-    middle = tiles // 2
-    keep = np.ones((count + 2, count), bool)  # one block less each, then no block, then all
-    keep[np.arange(count), np.arange(count)] = False
-    keep[count] = False
+    tile_count, count = len(inputs.neighbor_features), blocks * blocks
+    middle = tile_count // 2
+    # One block less in each of the first rows, then no block, then all.
+    visible = np.ones((count + 2, count), bool)
+    visible[np.arange(count), np.arange(count)] = False
+    visible[count] = False
     with torch.no_grad():
-        own, target = _encode_occluded_patch(predictor, inputs, keep.reshape(-1, blocks, blocks))
-        place = compute_global_token(predictor, inputs, inputs.neighbor_features[middle])
-        near = inputs.neighbor_features.repeat(len(keep), 1, 1)
-        near[:, middle] = own
-        whole = fuse_tokens(predictor, inputs, target, near, place)
-        bare = compute_global_token(predictor, inputs, own[count])
-        without = inputs.neighbor_features.repeat(
-            tiles + 1, 1, 1
-        )  # one neighbour less each, then all
-        without[torch.arange(tiles), torch.arange(tiles)] = inputs.mean_feature
-        without[tiles] = inputs.mean_feature
-        without[tiles, middle] = inputs.neighbor_features[middle]
-        alone = fuse_tokens(predictor, inputs, target[-1:], without, place)
-        patch = fuse_tokens(predictor, inputs, target[count, None], near[count, None], bare)
+        features, target_tokens = _encode_occluded_patch(
+            context, inputs, visible.reshape(-1, blocks, blocks)
+        )
+        global_token = compute_global_token(context, inputs, inputs.neighbor_features[middle])
+        neighbors = inputs.neighbor_features.repeat(len(visible), 1, 1)
+        neighbors[:, middle] = features
+        by_block = fuse_tokens(context, inputs, target_tokens, neighbors, global_token)
+        occluded_global = compute_global_token(context, inputs, features[count])
+        # One neighbor replaced in each of the first rows, then all.
+        replaced = inputs.neighbor_features.repeat(tile_count + 1, 1, 1)
+        replaced[torch.arange(tile_count), torch.arange(tile_count)] = inputs.mean_feature
+        replaced[tile_count] = inputs.mean_feature
+        replaced[tile_count, middle] = inputs.neighbor_features[middle]
+        by_tile = fuse_tokens(context, inputs, target_tokens[-1:], replaced, global_token)
+        patch = fuse_tokens(
+            context, inputs, target_tokens[count, None], neighbors[count, None], occluded_global
+        )
     return OccludedTokens(
         inputs,
-        target_tokens=target[-1:],
-        baseline=whole[-1:],
-        blocks=whole[:count],
-        feature_shifts=own[:count] - own[-1],
-        tiles=alone[:tiles],
+        target_tokens=target_tokens[-1:],
+        baseline=by_block[-1:],
+        blocks=by_block[:count],
+        feature_shifts=features[:count] - features[-1],
+        tiles=by_tile[:tile_count],
         patch=patch,
-        neighborhood=alone[tiles:],
+        neighborhood=by_tile[tile_count:],
     )
 
 
 def attribute_gene(
-    predictor: Predictor,
+    context: PredictionContext,
     occluded_tokens: OccludedTokens,
     column: int,
     zero_shot: ZeroShotGenes | None = None,
 ) -> OcclusionAttribution:
-    """What each part gives to a gene; column : of the panel, then of the zero-shot genes.
+    """Decode the attribution of a column, of the panel or of the zero-shot genes behind it.
 
-    What a block gives through its place on the slide is taken from the gradient there, or the
-    whole slide would have to be looked at once for every block.
+    The effect of a block in the context is computed from the gradient, as the exact effect needs
+    the whole context for every block.
     """
     import torch
 
-    c, mask = occluded_tokens, occluded_tokens.inputs.neighbor_mask.cpu().numpy()
-    tokens = torch.cat([c.baseline, c.patch, c.neighborhood, c.tiles, c.blocks])
-    values = predictor.decode(tokens, [column], zero_shot)[:, 0]
-    value, patch, around = values[:3].tolist()
+    occluded, mask = occluded_tokens, occluded_tokens.inputs.neighbor_mask.cpu().numpy()
+    tokens = torch.cat(
+        [
+            occluded.baseline,
+            occluded.patch,
+            occluded.neighborhood,
+            occluded.tiles,
+            occluded.blocks,
+        ]
+    )
+    values = context.decoder.decode(tokens, [column], zero_shot)[:, 0]
+    value, without_patch, without_neighbors = values[:3].tolist()
     tiles, blocks = np.split(value - values[3:], [len(mask)])
     tiles[~mask] = tiles[len(mask) // 2] = np.nan
-    slope = _compute_context_gradient(
-        predictor, occluded_tokens, *predictor.decoder.get_gene_token(column, zero_shot)
-    )
-    blocks -= (c.feature_shifts @ slope).cpu().numpy()
+    gene_token, value_scale = context.decoder.get_gene_token(column, zero_shot)
+    gradient = _compute_context_gradient(context, occluded, gene_token, value_scale)
+    blocks -= (occluded.feature_shifts @ gradient).cpu().numpy()
     return OcclusionAttribution(
-        value, _reshape_square(blocks), _reshape_square(tiles), value - patch, value - around
+        value,
+        _reshape_square(blocks),
+        _reshape_square(tiles),
+        value - without_patch,
+        value - without_neighbors,
     )
 
 
 def _compute_context_gradient(
-    predictor: Predictor, occluded_tokens: OccludedTokens, gene_token: Tensor, value_scale: Tensor
+    context: PredictionContext,
+    occluded_tokens: OccludedTokens,
+    gene_token: Tensor,
+    value_scale: Tensor,
 ) -> Tensor:
-    """(d,) how a gene's value changes with the patch's feature in its place on the slide."""
+    """(d,) gradient of a gene's value by the patch's feature in the context window."""
     import torch
 
-    given = occluded_tokens.inputs
+    inputs = occluded_tokens.inputs
+    neighbors = inputs.neighbor_features
     with torch.enable_grad():
-        own = given.neighbor_features[len(given.neighbor_features) // 2].clone().requires_grad_()
-        place = compute_global_token(predictor, given, own)
-        z = fuse_tokens(
-            predictor, given, occluded_tokens.target_tokens, given.neighbor_features[None], place
+        feature = neighbors[len(neighbors) // 2].clone().requires_grad_()
+        global_token = compute_global_token(context, inputs, feature)
+        tokens = fuse_tokens(
+            context, inputs, occluded_tokens.target_tokens, neighbors[None], global_token
         )
-        value = predictor.network.decode_gene_tokens(z, gene_token)[0, 0]
-        slope: Tensor = torch.autograd.grad(value, own)[0]
-    return slope * value_scale
+        value = context.network.decode_gene_tokens(tokens, gene_token)[0, 0]
+        gradient: Tensor = torch.autograd.grad(value, feature)[0]
+    return gradient * value_scale
 
 
 def _encode_occluded_patch(
-    predictor: Predictor,
+    context: PredictionContext,
     inputs: SpotInputs,
     visible_blocks: NDArray[np.bool_],
     fill: FillFunction = compute_mean_color,
 ) -> tuple[Tensor, Tensor]:
     """Features (B, d) and target tokens (B, T, D) of the patch with some of its blocks."""
-    # What is made in inference mode cannot become part of a graph; a copy can.
-    own = predictor.feature_cache.encode(
+    # A tensor of inference mode cannot be part of an autograd graph; its copy can.
+    features = context.feature_cache.encode(
         occlude_blocks(inputs.encoder_tile, visible_blocks, fill)
     ).clone()
-    with autocast(predictor.device):
-        patches = predictor.normalize_patches(occlude_blocks(inputs.pixels, visible_blocks, fill))
-        return own, predictor.network.encode_target(patches).float()
+    with autocast(context.device):
+        patches = context.normalize_patches(occlude_blocks(inputs.pixels, visible_blocks, fill))
+        return features, context.network.encode_target(patches).float()
 
 
 def compute_global_token(
-    predictor: Predictor, inputs: SpotInputs, center_feature: Tensor
+    context: PredictionContext, inputs: SpotInputs, center_feature: Tensor
 ) -> Tensor:
-    """(1, D) global token of the spot, were its patch's feature own (d,)."""
+    """(1, D) global token of the spot with ``center_feature`` (d,) as its patch's feature."""
     import torch
 
     cells = torch.as_tensor(inputs.context_cells, device=center_feature.device)
     last = torch.tensor([len(cells) - 1], device=center_feature.device)
     features = torch.cat([inputs.context_features, center_feature[None]])
-    return predictor.network.encode_global(features, cells, last)
+    return context.network.encode_global(features, cells, last)
 
 
 def fuse_tokens(
-    predictor: Predictor,
+    context: PredictionContext,
     inputs: SpotInputs,
     target_tokens: Tensor,
     neighbor_features: Tensor,
     global_token: Tensor,
     mask: Tensor | None = None,
 ) -> Tensor:
-    """Fused tokens (B, D) of target (B, T, D), raw near (B, K, d), place (B, D) and mask (B, K);
-    a single one of any serves all."""
-    network = predictor.network
-    neighbor_features = network.standardize_by_slide(
-        neighbor_features, inputs.context_window.features
-    )
+    """Fuse tokens of one or more variants of a spot; a single row of an input serves all.
+
+    Parameters
+    ----------
+    target_tokens : Tensor
+        (B, T, D).
+    neighbor_features : Tensor
+        (B, K, d), not standardized.
+    global_token : Tensor
+        (B, D).
+    mask : Tensor, optional
+        (B, K); that of the inputs when None.
+
+    Returns
+    -------
+    Tensor
+        (B, D) fused tokens.
+    """
+    network = context.network
+    standardized = network.standardize_by_slide(neighbor_features, inputs.context_window.features)
     parts = (
         target_tokens,
-        neighbor_features,
+        standardized,
         inputs.neighbor_mask[None] if mask is None else mask,
         global_token,
     )
     count = max(map(len, parts))
-    with autocast(predictor.device):
+    with autocast(context.device):
         return network.fuse_tokens(*(p.expand(count, *p.shape[1:]) for p in parts)).z.float()
 
 

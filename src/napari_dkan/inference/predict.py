@@ -16,6 +16,7 @@ from ..spatial.spots import Spots
 from .patch_features.patch_geometry import compute_neighbor_keys, compute_neighbor_masks
 from .patch_features.patch_loader import open_patch_loader
 from .prediction import Prediction
+from .prediction_context import PredictionContext
 from .prediction_progress import PredictionUpdate
 from .predictor import Predictor
 from .target import Target
@@ -78,30 +79,38 @@ def build_zero_shot_record(checkpoint: Checkpoint, genes: ZeroShotGenes) -> dict
     }
 
 
-def predict_ridge(predictor: Predictor, spots: Spots) -> NDArray[np.float32] | None:
-    """What a ridge regression on the checkpoint's own tile features says: (N, G) on its scale.
+def predict_ridge(context: PredictionContext, spots: Spots) -> NDArray[np.float32] | None:
+    """Predict with the ridge regression on tile features that the checkpoint may contain.
 
-    None where the checkpoint carries none. Features of spots just predicted are known; others
-    are read and encoded first. NaN where the slide is damaged. Raises SlideError when it is gone.
+    Cached features are used; other patches are read and encoded first.
+
+    Returns
+    -------
+    ndarray or None
+        (N, G) values on the checkpoint's label scale, NaN where the slide is damaged; None when
+        the checkpoint has no ridge regression.
+
+    Raises
+    ------
+    SlideError
+        When the slide is gone.
     """
-    reference = predictor.checkpoint.reference
+    reference = context.checkpoint.reference
     if reference is None or reference.ridge is None:
         return None
-    grid = predictor.checkpoint.network.config.grid
-    keys = compute_neighbor_keys(spots.xy, predictor.patch_side_px, grid)
-    mask = compute_neighbor_masks(predictor.slide, spots.xy, predictor.patch_side_px, grid)
-    with open_patch_loader(
-        predictor.patch_reader, predictor.patch_side_px, predictor.stage_timer
-    ) as pool:
-        for _ in predictor.feature_cache.compute_missing(pool, keys[mask]):
+    side, features = context.patch_side_px, context.feature_cache
+    keys = compute_neighbor_keys(spots.xy, side, context.grid_size)
+    mask = compute_neighbor_masks(context.slide, spots.xy, side, context.grid_size)
+    with open_patch_loader(context.patch_reader, side, context.stage_timer) as loader:
+        for _ in features.compute_missing(loader, keys[mask]):
             pass
-    near, known = predictor.feature_cache.array.get(keys.reshape(-1, 2))
-    whole = (known.reshape(mask.shape) | ~mask).all(axis=1)
-    made = np.full((len(spots), len(predictor.checkpoint.panel)), np.nan, np.float32)
-    made[whole] = reference.ridge.predict_neighborhoods(
-        near.reshape(*mask.shape, -1)[whole], mask[whole]
+    neighbors, known = features.array.get(keys.reshape(-1, 2))
+    complete = (known.reshape(mask.shape) | ~mask).all(axis=1)
+    values = np.full((len(spots), len(context.checkpoint.panel)), np.nan, np.float32)
+    values[complete] = reference.ridge.predict_neighborhoods(
+        neighbors.reshape(*mask.shape, -1)[complete], mask[complete]
     )
-    return made
+    return values
 
 
 def find_tissue_region(slide: Slide, mpp: float | None) -> BaseGeometry:
@@ -134,7 +143,8 @@ def create_empty_prediction(
     if zero_shot is not None and zero_shot.genes:
         panel, new = Panel((*panel.genes, *zero_shot.genes)), zero_shot.symbols
         record["zero_shot"] = build_zero_shot_record(predictor.checkpoint, zero_shot)
-    return Prediction.create_empty(target, panel, scale, record, new, predictor.token_dim), rows
+    width = predictor.prediction_context.token_dim
+    return Prediction.create_empty(target, panel, scale, record, new, width), rows
 
 
 def predict(

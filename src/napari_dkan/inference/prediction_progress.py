@@ -1,4 +1,4 @@
-"""Progress updates of a prediction job, its out-of-memory error and the time spent in each stage."""
+"""Progress updates of a prediction job, and the time of each of its stages."""
 
 from __future__ import annotations
 
@@ -10,8 +10,6 @@ from threading import Lock
 
 import numpy as np
 from numpy.typing import NDArray
-
-from ..errors import DkanError
 
 STAGE_ORDER = (
     "read",
@@ -34,7 +32,7 @@ class _StageTotals:
 
 
 class StageTimer:
-    """A stop-watch with names. Thread-safe; costs about two microseconds a use."""
+    """Sum the time of named stages. Thread-safe; a measurement costs about two microseconds."""
 
     def __init__(self) -> None:
         self._totals: dict[str, _StageTotals] = {}
@@ -42,7 +40,7 @@ class StageTimer:
 
     @contextmanager
     def __call__(self, stage: str, tiles: int = 1) -> Iterator[None]:
-        """Time a ``with`` block over a number of tiles."""
+        """Time a ``with`` block that processes a number of tiles."""
         start = time.perf_counter()
         try:
             yield
@@ -50,55 +48,58 @@ class StageTimer:
             self.add(stage, time.perf_counter() - start, tiles)
 
     def add(self, stage: str, seconds: float, tiles: int = 1) -> None:
+        """Add a measured time to a stage."""
         with self._lock:
-            spent = self._totals.setdefault(stage, _StageTotals())
-            spent.seconds += seconds
-            spent.tiles += tiles
+            totals = self._totals.setdefault(stage, _StageTotals())
+            totals.seconds += seconds
+            totals.tiles += tiles
 
     def reset(self) -> None:
+        """Set all stages to zero."""
         with self._lock:
             self._totals = {}
 
     def get_seconds(self) -> dict[str, float]:
-        """Seconds of each stage, in the order a tile passes them."""
+        """Seconds of each stage, in the order in which a tile passes them."""
         with self._lock:
             names = [s for s in STAGE_ORDER if s in self._totals]
             names += [s for s in self._totals if s not in STAGE_ORDER]
             return {name: self._totals[name].seconds for name in names}
 
     def format_report(self) -> str:
-        """A table as plain text, for a bug report."""
+        """Format a plain-text table for a bug report."""
         lines = [f"{'stage':<8}{'seconds':>8}{'tiles':>8}{'ms/tile':>9}"]
         for name in self.get_seconds():
             with self._lock:
-                s = self._totals[name]
-            each = 1000 * s.seconds / max(s.tiles, 1)
-            lines.append(f"{name:<8}{s.seconds:8.2f}{s.tiles:8d}{each:9.3f}")
+                totals = self._totals[name]
+            ms_per_tile = 1000 * totals.seconds / max(totals.tiles, 1)
+            lines.append(f"{name:<8}{totals.seconds:8.2f}{totals.tiles:8d}{ms_per_tile:9.3f}")
         return "\n".join(lines)
-
-
-class DeviceOutOfMemoryError(DkanError):
-    """The device's memory does not even hold one spot."""
-
-    def __init__(self, device: object) -> None:
-        super().__init__(
-            f"The memory of {device} does not hold one spot of this checkpoint; "
-            "close other programs that use it, or predict on the CPU."
-        )
 
 
 @dataclass(frozen=True)
 class PredictionUpdate:
-    """What happened since the last one.
+    """The progress of a job since its last update.
 
-    stage : "known" for tiles predicted before, "context" while surroundings are encoded, else
-        "spots".
-    done, total : tiles of this stage.
-    rows, values : (B,) rows of the target and their (B, K) float32; empty in "context".
-    genes : (K,) columns of the values in the prediction, None for all.
-    tokens : (B, D) float32 fused tokens of the rows, from which any gene can be decoded.
-    evidence : (B, E) float32, what speaks for and against each row; columns `evidence.NAMES`.
-    failed : (F,) rows that cannot be predicted because the slide is damaged there.
+    Attributes
+    ----------
+    stage : str
+        "known" for tiles with cached tokens, "context" during the encoding of a context window,
+        else "spots".
+    done, total : int
+        Tiles of this stage.
+    rows : ndarray
+        (B,) rows of the target; empty in "context".
+    values : ndarray
+        (B, K) float32 values of the rows.
+    gene_columns : tuple of int or None
+        (K,) columns of the values in the prediction; None for all.
+    tokens : ndarray or None
+        (B, D) float32 fused tokens of the rows, from which any gene can be decoded.
+    qc_features : ndarray or None
+        (B, E) float32 quality-control features of the rows; columns `QC_FEATURE_NAMES`.
+    failed_rows : ndarray
+        (F,) rows that cannot be predicted because the slide is damaged there.
     """
 
     stage: str
@@ -113,5 +114,5 @@ class PredictionUpdate:
 
 
 def make_context_update(done: int, total: int) -> PredictionUpdate:
-    """An update without values."""
+    """Make an update of the stage "context", which has no values."""
     return PredictionUpdate("context", done, total)

@@ -1,4 +1,4 @@
-"""The queue of spots of a prediction job, and the computation of one batch of them."""
+"""The queue of spots of a prediction job, the size of its batches and their computation."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .cache.keyed_array import pack_keys
-from .device import autocast, to_device
+from .device import DeviceOutOfMemoryError, autocast, free_device_memory, to_device
 from .global_context import CellIndex, ContextWindow
 from .patch_features.patch_geometry import (
     PatchKeys,
@@ -19,26 +19,75 @@ from .patch_features.patch_geometry import (
     keys_from_centers,
 )
 from .patch_features.patch_loader import PatchBlock, PatchLoader, PatchRequest, PatchRequestSubset
-from .prediction_progress import DeviceOutOfMemoryError
+from .prediction_context import PredictionContext
 from .target import Target
 from .tile_qc_features import NETWORK_QC_NAMES, compute_network_qc, compute_pixel_qc
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
-    from .predictor import Predictor
 
-
-# Rows in the order wanted; or, given centres (N, 2) in level-0 px, how they are to be ordered
-# now, None where that is as it was when last asked.
+# Rows in their order of prediction; or a function from the centers (N, 2) of the remaining spots
+# in level-0 px to their new order, None where the order did not change since its last call.
 RowOrder = NDArray[np.int64] | Callable[[NDArray[np.float64]], NDArray[np.int64] | None] | None
+
+TARGET_BATCH_SECONDS = 0.25  # a job is canceled, and shows its results, after each batch
+MAX_BATCH_SIZE = 256
+FIXED_BATCH_SIZE = {"cpu": 32, "gpu": 128}
+MAX_CONCURRENT_TRUNK_SPOTS = 4  # larger batches leave one core to the window
+
+
+class BatchSizeController:
+    """Choose the number of spots of the next batch.
+
+    Attributes
+    ----------
+    size : int
+        Spots of the next batch.
+    max_size : int
+        Upper limit of the size.
+    is_fixed : bool
+        Whether the size does not follow the measured time.
+    """
+
+    def __init__(self) -> None:
+        self.size = 4
+        self.max_size = MAX_BATCH_SIZE
+        self.is_fixed = False
+
+    def adapt(self, count: int, seconds: float) -> None:
+        """Aim at `TARGET_BATCH_SECONDS` a batch, given the time of the last one."""
+        if self.is_fixed:
+            return
+        ideal = count * TARGET_BATCH_SECONDS / max(seconds, 1e-6)
+        self.size = int(np.clip(ideal, self.size / 2, self.size * 2).clip(1, self.max_size))
+
+    def fix(self, device: torch.device) -> None:
+        """Use one size whatever the measured time.
+
+        A matrix product rounds by its size: with one size the same job gives the same values to
+        the last bit.
+        """
+        self.is_fixed = True
+        self.size = FIXED_BATCH_SIZE["cpu" if device.type == "cpu" else "gpu"]
+
+    def limit(self, max_size: int) -> None:
+        """Make no batch larger than this from now on."""
+        self.size = self.max_size = max_size
 
 
 class SpotQueue:
     """The rows of a job that are still to be predicted.
 
-    xy : (N, 2) places. groups : (N, 2), equal where rows share their surroundings; a batch is
-    always of one group.
+    Parameters
+    ----------
+    xy : ndarray
+        (N, 2) centers of the spots in level-0 px.
+    window_indices : ndarray
+        (N, 2) context windows of the spots; all spots of a batch have the same one.
+    order : RowOrder
+        Rows in their order, or a function that orders the remaining spots before each batch.
     """
 
     def __init__(
@@ -54,32 +103,32 @@ class SpotQueue:
         return len(self._remaining)
 
     def pop_batch(self, max_rows: int) -> tuple[NDArray[np.int64], CellIndex]:
-        """Up to ``most`` rows (B,) of the group that is wanted first, and that group."""
-        group = self.next_window
-        same = np.flatnonzero((self._window_indices[self._remaining] == group).all(axis=1))[
-            :max_rows
-        ]
-        rows = self._remaining[same]
-        self._remaining = np.delete(self._remaining, same)
-        return rows, group
+        """Take up to ``max_rows`` rows (B,) of the first window, and the index of that window."""
+        window = self.next_window
+        in_window = (self._window_indices[self._remaining] == window).all(axis=1)
+        positions = np.flatnonzero(in_window)[:max_rows]
+        rows = self._remaining[positions]
+        self._remaining = np.delete(self._remaining, positions)
+        return rows, window
 
     @property
     def next_window(self) -> CellIndex:
-        """The group that is wanted first now."""
+        """Window of the first remaining row, after the rows are ordered again."""
         self._reorder()
         column, row = self._window_indices[self._remaining[0]]
         return int(column), int(row)
 
     def drop(self, rows: NDArray[np.int64]) -> None:
-        """These rows need nothing any more."""
+        """Remove rows that are predicted already."""
         self._remaining = self._remaining[~np.isin(self._remaining, rows)]
 
     def rows_in_window(self, window_index: CellIndex) -> NDArray[np.int64]:
-        """All rows of a group, whether done or not."""
+        """All rows of a window, predicted or not."""
         return np.flatnonzero((self._window_indices == window_index).all(axis=1))
 
     @property
     def remaining_rows(self) -> NDArray[np.int64]:
+        """(N,) rows in their order."""
         return self._remaining
 
     def _reorder(self) -> None:
@@ -89,17 +138,24 @@ class SpotQueue:
                 self._remaining = self._remaining[order]
 
 
-MAX_CONCURRENT_TRUNK_SPOTS = 4  # spots; larger batches keep one core for the window
-
-
 @dataclass(frozen=True)
 class SpotBatch:
-    """Spots whose pixels are on their way.
+    """Spots whose pixels are being read.
 
-    rows : (B,) of the target, all of one group. around : (B, K, 2) positions of the patches
-    around each. mask : (B, K) False where one leaves the slide. tiles : pixels at the encoder's
-    size, of which those with new have still to be encoded. patches : the spots' own pixels, at
-    the trunk's size.
+    Attributes
+    ----------
+    rows : ndarray
+        (B,) rows of the target, all of one window.
+    neighbor_keys : ndarray
+        (B, K, 2) keys of the patches around each spot.
+    neighbor_mask : ndarray
+        (B, K) False where a patch is not on the slide.
+    tile_request : PatchRequest
+        Patches at the encoder's size.
+    needs_encoding : ndarray
+        Patches of ``tile_request`` without a cached feature.
+    patch_request : PatchRequest or PatchRequestSubset
+        The spots' own patches at the trunk's size.
     """
 
     rows: NDArray[np.int64]
@@ -112,15 +168,15 @@ class SpotBatch:
 
 
 class BatchProcessor:
-    """Makes and computes the batches of one target."""
+    """Read and compute the batches of one target."""
 
-    def __init__(self, predictor: Predictor, target: Target) -> None:
-        self._predictor, self._job_target = predictor, target
-        self._grid_size = predictor.checkpoint.network.config.grid
-        self._patch_px = predictor.checkpoint.patch.px
-        # where tiles touch, a tile's neighbours are tiles of the same grid
+    def __init__(
+        self, context: PredictionContext, target: Target, batch_sizes: BatchSizeController
+    ) -> None:
+        self._context, self._job_target, self._batch_sizes = context, target, batch_sizes
+        # A tile's neighbors are tiles of the same grid where its tiles touch.
         self._persist_features = (
-            target.grid is not None and target.grid.pitch == predictor.patch_side_px
+            target.grid is not None and target.grid.pitch == context.patch_side_px
         )
 
     def request(
@@ -130,29 +186,35 @@ class BatchProcessor:
         loader: PatchLoader,
         running_batch: SpotBatch | None = None,
     ) -> SpotBatch:
-        """Start reading what a batch needs and neither is known nor comes with another one."""
-        predictor = self._predictor
+        """Start reading the patches of a batch that are neither cached nor in another batch."""
+        context, features = self._context, self._context.feature_cache
+        side, grid_size = context.patch_side_px, context.grid_size
         xy = self._job_target.spots.xy[rows]
-        around = compute_neighbor_keys(xy, predictor.patch_side_px, self._grid_size)
-        mask = compute_neighbor_masks(predictor.slide, xy, predictor.patch_side_px, self._grid_size)
-        mask &= predictor.feature_cache.find_available(around)
-        new = predictor.feature_cache.find_missing(around[mask])
-        if running_batch is not None and len(new) and running_batch.needs_encoding.any():
-            coming = pack_keys(running_batch.tile_request.keys[running_batch.needs_encoding])
-            new = new[~np.isin(pack_keys(new), coming)]
-        own, px = keys_from_centers(xy), predictor.feature_cache.tile_px
-        # one size for encoder and trunk: what is read once serves both
-        keys = new if self._patch_px != px else np.unique(np.concatenate([new, own]), axis=0)
-        tiles = loader.request(keys, px, self._find_unread_blocks(around, mask, own, keys, new))
-        patches = tiles.subset(own) if self._patch_px == px else loader.request(own, self._patch_px)
+        neighbor_keys = compute_neighbor_keys(xy, side, grid_size)
+        mask = compute_neighbor_masks(context.slide, xy, side, grid_size)
+        mask &= features.find_available(neighbor_keys)
+        missing = features.find_missing(neighbor_keys[mask])
+        if running_batch is not None and len(missing) and running_batch.needs_encoding.any():
+            running = pack_keys(running_batch.tile_request.keys[running_batch.needs_encoding])
+            missing = missing[~np.isin(pack_keys(missing), running)]
+        center_keys, tile_px = keys_from_centers(xy), features.tile_px
+        # Encoder and trunk share one read where they take patches of the same size.
+        is_shared = context.patch_px == tile_px
+        keys = missing
+        if is_shared:
+            keys = np.unique(np.concatenate([missing, center_keys]), axis=0)
+        blocks = self._find_unread_blocks(neighbor_keys, mask, center_keys, keys, missing)
+        tiles = loader.request(keys, tile_px, blocks)
         return SpotBatch(
             rows,
             window_index,
-            around,
+            neighbor_keys,
             mask,
             tiles,
-            np.isin(pack_keys(keys), pack_keys(new)),
-            patches,
+            np.isin(pack_keys(keys), pack_keys(missing)),
+            tiles.subset(center_keys)
+            if is_shared
+            else loader.request(center_keys, context.patch_px),
         )
 
     def _find_unread_blocks(
@@ -163,102 +225,108 @@ class BatchProcessor:
         request_keys: PatchKeys,
         missing_keys: PatchKeys,
     ) -> list[PatchBlock]:
-        """Spots of which nothing is known: their surroundings are read in one piece."""
-        if (
-            self._persist_features
-        ):  # where tiles touch, each is shared and has to be the same for all
+        """Neighborhoods without any cached patch: each is read as one block."""
+        # Touching tiles share their patches, which must have the same pixels for all of them.
+        if self._persist_features:
             return []
-        row_of = {key: row for row, key in enumerate(pack_keys(request_keys))}
+        row_by_key = {key: row for row, key in enumerate(pack_keys(request_keys))}
         unread = set(pack_keys(missing_keys))
-        made = []
-        for each, seen, centre in zip(neighbor_keys, neighbor_mask, center_keys, strict=True):
-            cells = np.flatnonzero(seen)
-            names = pack_keys(each[cells])
-            if unread.issuperset(names):
-                rows = np.array([row_of[name] for name in names], np.int64)
-                made.append(PatchBlock(centre, self._grid_size, cells, rows))
-                unread.difference_update(names)
-        return made
+        blocks = []
+        for keys, mask, center in zip(neighbor_keys, neighbor_mask, center_keys, strict=True):
+            cells = np.flatnonzero(mask)
+            packed = pack_keys(keys[cells])
+            if unread.issuperset(packed):
+                rows = np.array([row_by_key[key] for key in packed], np.int64)
+                blocks.append(PatchBlock(center, self._context.grid_size, cells, rows))
+                unread.difference_update(packed)
+        return blocks
 
     def compute_fused_tokens(
         self, batch: SpotBatch, context_window: ContextWindow, loader: PatchLoader
     ) -> tuple[Tensor, NDArray[np.float32], NDArray[np.bool_]]:
-        """Fused tokens (B', D) and evidence (B', E) of the rows that could be read, and which
-        those are (B,).
+        """Compute a batch; the trunk of a small one runs concurrently with the encoder.
 
-        Somebody waits for a small batch: its trunk runs beside the rest.
+        Returns
+        -------
+        tuple
+            Fused tokens (B', D) and quality-control features (B', E) of the rows that could be
+            read, and the mask (B,) of these rows.
         """
-        predictor = self._predictor
-        own = batch.patch_request.result()
-        beside = None
+        context, features = self._context, self._context.feature_cache
+        patches = batch.patch_request.result()
+        trunk_task = None
         if len(batch.rows) <= MAX_CONCURRENT_TRUNK_SPOTS:
-            beside = loader.submit(self._compute_target_tokens, own.tiles)
-        predictor.feature_cache.encode_and_cache(
-            batch.tile_request.subset(batch.tile_request.keys[batch.needs_encoding]),
-            self._persist_features,
-        )
+            trunk_task = loader.submit(self._compute_target_tokens, patches.tiles)
+        missing_keys = batch.tile_request.keys[batch.needs_encoding]
+        features.encode_and_cache(batch.tile_request.subset(missing_keys), self._persist_features)
         shape = batch.neighbor_keys.shape
-        near, known = predictor.feature_cache.get_features(batch.neighbor_keys.reshape(-1, 2))
-        whole = (known.reshape(shape[:2]) | ~batch.neighbor_mask).all(axis=1)
-        near = near.reshape(*shape[:2], -1)
-        tokens, placed = predictor.global_context.select_global_tokens(
-            self._job_target, batch.rows, context_window, near[:, shape[1] // 2]
+        flat_features, known = features.get_features(batch.neighbor_keys.reshape(-1, 2))
+        neighbors = flat_features.reshape(*shape[:2], -1)
+        is_complete = (known.reshape(shape[:2]) | ~batch.neighbor_mask).all(axis=1)
+        global_tokens, has_global = context.global_context.select_global_tokens(
+            self._job_target, batch.rows, context_window, neighbors[:, shape[1] // 2]
         )
-        target = self._compute_target_tokens(own.tiles) if beside is None else beside.result()
-        good = whole & placed & ~own.damaged_mask
-        mask = to_device(batch.neighbor_mask, predictor.device)
-        pixels = own.tiles
+        target_tokens = (
+            self._compute_target_tokens(patches.tiles)
+            if trunk_task is None
+            else trunk_task.result()
+        )
+        good = is_complete & has_global & ~patches.damaged_mask
+        mask = to_device(batch.neighbor_mask, context.device)
+        pixels = patches.tiles
         if not good.all():
             import torch
 
-            kept = torch.from_numpy(np.flatnonzero(good)).to(near.device)
-            near, tokens, target, mask = near[kept], tokens[kept], target[kept], mask[kept]
-            pixels = pixels[good]
-        near = predictor.network.standardize_by_slide(near, context_window.features)
-        with predictor.stage_timer("evidence", len(near)):
-            looks = compute_pixel_qc(pixels)
-        with predictor.stage_timer("fuse", len(near)):
-            joined = self._fuse_tokens(target, near, mask, tokens)
-        fused, doubts = joined[:, : predictor.token_dim], joined[:, predictor.token_dim :]
-        return fused, np.concatenate([looks, doubts.cpu().numpy()], axis=1), good
+            rows = torch.from_numpy(np.flatnonzero(good)).to(neighbors.device)
+            neighbors, global_tokens = neighbors[rows], global_tokens[rows]
+            target_tokens, mask, pixels = target_tokens[rows], mask[rows], pixels[good]
+        neighbors = context.network.standardize_by_slide(neighbors, context_window.features)
+        with context.stage_timer("evidence", len(neighbors)):
+            pixel_qc = compute_pixel_qc(pixels)
+        with context.stage_timer("fuse", len(neighbors)):
+            fused = self._fuse_tokens(target_tokens, neighbors, mask, global_tokens)
+        tokens, network_qc = fused[:, : context.token_dim], fused[:, context.token_dim :]
+        return tokens, np.concatenate([pixel_qc, network_qc.cpu().numpy()], axis=1), good
 
     def _compute_target_tokens(self, pixels: NDArray[np.uint8]) -> Tensor:
         """Target tokens (B, T, d) of patches (B, P, P, 3)."""
-        predictor = self._predictor
-        with predictor.stage_timer("copy", len(pixels)):
-            patches = predictor.normalize_patches(pixels)
-        with predictor.stage_timer("trunk", len(pixels)):
-            return self._run_in_halves(predictor.network.encode_target, patches)
+        context = self._context
+        with context.stage_timer("copy", len(pixels)):
+            patches = context.normalize_patches(pixels)
+        with context.stage_timer("trunk", len(pixels)):
+            return self._run_in_halves(context.network.encode_target, patches)
 
     def _fuse_tokens(self, *inputs: Tensor) -> Tensor:
-        """Fused tokens, and behind them the network's part of the evidence: (B, D + ...)."""
+        """Fused tokens followed by the network's quality-control features: (B, D + ...)."""
         import torch
 
-        network = self._predictor.network
+        network = self._context.network
 
-        def join(target: Tensor, near: Tensor, mask: Tensor, tokens: Tensor) -> Tensor:
-            fused = network.fuse_tokens(target, near, mask, tokens)
-            return torch.cat([fused.z.float(), compute_network_qc(network, fused, tokens)], dim=1)
+        def fuse(target: Tensor, neighbors: Tensor, mask: Tensor, global_tokens: Tensor) -> Tensor:
+            fused = network.fuse_tokens(target, neighbors, mask, global_tokens)
+            network_qc = compute_network_qc(network, fused, global_tokens)
+            return torch.cat([fused.z.float(), network_qc], dim=1)
 
-        return self._run_in_halves(join, *inputs)
+        return self._run_in_halves(fuse, *inputs)
 
     def _run_in_halves(self, compute: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
-        """A batch that the device cannot hold is halved and tried again."""
+        """Halve a batch that the device cannot hold, and try again."""
         import torch
 
-        predictor, size = self._predictor, len(inputs[0])
+        context, size = self._context, len(inputs[0])
         if not size:
-            return inputs[0].new_zeros(0, predictor.token_dim + len(NETWORK_QC_NAMES))
+            return inputs[0].new_zeros(0, context.token_dim + len(NETWORK_QC_NAMES))
         try:
-            # the trunk is what costs; decoding stays exact
-            with torch.inference_mode(), autocast(predictor.device):
+            # Mixed precision pays in the trunk; decoding is computed in float32.
+            with torch.inference_mode(), autocast(context.device):
                 return compute(*inputs).float()
         except torch.OutOfMemoryError as error:
             if size == 1:
-                raise DeviceOutOfMemoryError(predictor.device) from error
+                raise DeviceOutOfMemoryError(context.device) from error
         half = size // 2
-        predictor.limit_batch_size(half)
-        first, second = ([g[part] for g in inputs] for part in (slice(half), slice(half, None)))
+        free_device_memory(context.device)
+        self._batch_sizes.limit(half)
+        first, second = ([x[part] for x in inputs] for part in (slice(half), slice(half, None)))
         return torch.cat(
             [self._run_in_halves(compute, *first), self._run_in_halves(compute, *second)]
         )

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from threading import Lock
 from typing import TYPE_CHECKING
 
@@ -14,88 +13,60 @@ from numpy.typing import NDArray
 from shapely import contains_xy, to_wkb
 
 from ...model.stain_normalization import stain_to_json
-from ..patch_features.patch_geometry import POSITION_STEPS_PER_PX, PatchKeys
+from ..patch_features.patch_geometry import POSITION_STEPS_PER_PX
 from ..target import Target, TargetKind
 from ..tile_qc_features import QC_FEATURE_NAMES
-from .keyed_array import KeyedArray
+from .keyed_array import KeyedArray, PersistentKeyedArray
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from shapely.geometry.base import BaseGeometry
     from torch import Tensor
 
-    from ..predictor import Predictor
-    from ..spot_batches import SpotQueue
+    from ..prediction_context import PredictionContext
     from .cache_entry import CacheEntry
 
 
-ENGINE_VERSION = 2  # raised when tokens or evidence come out otherwise than before
-STAIN_VERSION = 1  # raised when a slide's stain is measured, or changed, otherwise than before
-FLUSH_INTERVAL_S = 5.0  # at most so much work is lost when the program is killed
+ENGINE_VERSION = 2  # raised when tokens or quality-control features change
+STAIN_VERSION = 1  # raised when measurement or normalization of the stain changes
 
 CacheKeyValue = str | float | int
 
 
-class PersistentKeyedArray:
-    """Rows that also go to disk, gathered into parts; without a store only into memory."""
-
-    def __init__(self, array: KeyedArray, entry: CacheEntry | None) -> None:
-        self.array, self.entry = array, entry
-        self._unflushed: list[tuple[PatchKeys, NDArray[np.float32]]] = []
-        self._last_flush = time.perf_counter()
-        if entry is not None:
-            array.add(*entry.load())
-
-    def add(self, keys: PatchKeys, rows: NDArray[np.float32]) -> None:
-        self.array.add(keys, rows)
-        if self.entry is not None and self.entry.is_writable:
-            self._unflushed.append((keys, rows))
-            if time.perf_counter() - self._last_flush > FLUSH_INTERVAL_S:
-                self.flush()
-
-    def flush(self) -> None:
-        fresh, self._unflushed = self._unflushed, []
-        self._last_flush = time.perf_counter()
-        if fresh and self.entry is not None:
-            keys, rows = zip(*fresh, strict=True)
-            self.entry.append(np.concatenate(keys), np.concatenate(rows))
-
-
 class TokenCache:
-    """The fused tokens that a predictor has made, by grid and tissue.
+    """Fused tokens of a predictor by grid and tissue, and the entry of its tile features.
 
-    on_disk : keep them for the next visit too.
+    Parameters
+    ----------
+    use_disk : bool
+        Whether to store them on disk too.
     """
 
-    def __init__(self, predictor: Predictor, use_disk: bool) -> None:
-        self._predictor = predictor
-        # Without its hash nobody can tell later which network made the tokens.
-        self._use_disk = use_disk and bool(predictor.checkpoint.sha256)
+    def __init__(self, context: PredictionContext, use_disk: bool) -> None:
+        self._context = context
+        # Tokens on disk are identified by the hash of their checkpoint.
+        self._use_disk = use_disk and bool(context.checkpoint.sha256)
         self._token_arrays: dict[tuple[float, str], PersistentKeyedArray] = {}
         self._feature_array: PersistentKeyedArray | None = None
         self._lock = Lock()
 
     @property
     def note(self) -> str:
-        """What is not as usual on disk, as a sentence; "" when all is well."""
-        return next((s.note for s in self._list_entries() if s.note), "")
+        """A sentence about what is unusual on disk; "" when nothing is."""
+        return next((entry.note for entry in self._list_entries() if entry.note), "")
 
     @property
     def warning(self) -> str:
-        """As `note`, but only what a person should know: that nothing can be kept, or that the
-        slide is not the one of last time. Another grid or checkpoint is no surprise."""
-        return next(
-            (
-                s.note
-                for s in self._list_entries()
-                if s.note and (s.slide_changed or not s.is_writable)
-            ),
-            "",
-        )
+        """As `note`, but only that nothing can be stored or that the slide has changed.
+
+        Another grid or checkpoint needs no warning.
+        """
+        for entry in self._list_entries():
+            if entry.note and (entry.slide_changed or not entry.is_writable):
+                return entry.note
+        return ""
 
     def _list_entries(self) -> list[CacheEntry]:
-        return [w.entry for w in self._list_arrays() if w.entry is not None]
+        return [array.entry for array in self._list_arrays() if array.entry is not None]
 
     def _list_arrays(self) -> list[PersistentKeyedArray]:
         with self._lock:
@@ -103,41 +74,40 @@ class TokenCache:
             return [*self._token_arrays.values(), *features]
 
     def get_grid_tokens(self, target: Target) -> CachedGridTokens | None:
-        """Tokens of the target's grid; None where there is no grid."""
+        """Get the tokens of the target's grid; None where it has no grid."""
         if target.grid is None or target.kind is not TargetKind.GRID:
             return None
-        tissue = self._predictor.tissue
+        tissue, token_dim = self._context.tissue, self._context.token_dim
         key = (target.grid.pitch, hash_tissue(tissue))
         with self._lock:
             if key not in self._token_arrays:
                 made_by = (*self._network_key_values(), ("pitch", key[0]), ("tissue", key[1]))
-                width = self._predictor.token_dim + len(
-                    QC_FEATURE_NAMES
-                )  # each tile's evidence beside it
+                width = token_dim + len(QC_FEATURE_NAMES)
                 self._token_arrays[key] = PersistentKeyedArray(
                     KeyedArray(width), self._open_entry("tokens", width, made_by)
                 )
-        return CachedGridTokens(self._token_arrays[key], target, tissue, self._predictor.token_dim)
+        return CachedGridTokens(self._token_arrays[key], target, tissue, token_dim)
 
     def load_features(self) -> None:
-        """Features of single tiles from earlier visits; new ones are written from now on."""
+        """Load the tile features on disk, and write new ones from now on."""
         with self._lock:
             if self._use_disk and self._feature_array is None:
-                features = self._predictor.feature_cache
+                array = self._context.feature_cache.array
                 made_by = (*self._tile_key_values(), ("positions", POSITION_STEPS_PER_PX))
                 self._feature_array = PersistentKeyedArray(
-                    features.array, self._open_entry("features", features.array.width, made_by)
+                    array, self._open_entry("features", array.width, made_by)
                 )
-                features.persist_rows = self._feature_array.add
+                self._context.feature_cache.attach(self._feature_array)
 
     def clear(self) -> None:
-        """Start over, with what is on disk."""
+        """Drop everything in memory; what is on disk is loaded again."""
         self._token_arrays, self._feature_array = {}, None
-        self._predictor.feature_cache.persist_rows = self._predictor.feature_cache.array.add
+        self._context.feature_cache.detach()
 
     def flush(self) -> None:
-        for written in self._list_arrays():
-            written.flush()
+        """Write the rows that are not on disk yet."""
+        for array in self._list_arrays():
+            array.flush()
 
     def _open_entry(
         self, content: str, width: int, made_by: tuple[tuple[str, CacheKeyValue], ...]
@@ -147,49 +117,43 @@ class TokenCache:
         from .cache_entry import open_cache_entry
         from .cache_key import CacheKey
 
-        slide = self._predictor.slide
+        slide = self._context.slide
         return open_cache_entry(
             CacheKey(slide.fingerprint(), slide.location or slide.label, content, width, made_by)
         )
 
     def _tile_key_values(self) -> tuple[tuple[str, CacheKeyValue], ...]:
-        predictor = self._predictor
-        spec, tensors = predictor.checkpoint.encoder, predictor.checkpoint.encoder_tensors
-        stain = predictor.checkpoint.stain
+        context, checkpoint = self._context, self._context.checkpoint
+        spec, tensors, stain = checkpoint.encoder, checkpoint.encoder_tensors, checkpoint.stain
         if tensors is None:
-            tensors = predictor.feature_cache.encoder.tensors()
-        return (
+            tensors = context.feature_cache.encoder.tensors()
+        values: list[tuple[str, CacheKeyValue]] = [
             ("encoder", spec.name),
             ("revision", spec.revision),
             ("weights", hash_weights(tensors)),
-            ("mpp", predictor.mpp),
-            ("patch_um", predictor.checkpoint.patch.um),
+            ("mpp", context.mpp),
+            ("patch_um", checkpoint.patch.um),
             ("px", spec.px),
-            ("device", str(predictor.device.type)),
-            *(
-                (("colours", predictor.slide.color_conversion),)
-                if predictor.slide.color_conversion
-                else ()
-            ),
-            *(
-                ()
-                if stain is None
-                else (("stain", json.dumps([STAIN_VERSION, stain_to_json(stain)])),)
-            ),
-        )
+            ("device", str(context.device.type)),
+        ]
+        if context.slide.color_conversion:
+            values.append(("colours", context.slide.color_conversion))
+        if stain is not None:
+            values.append(("stain", json.dumps([STAIN_VERSION, stain_to_json(stain)])))
+        return tuple(values)
 
     def _network_key_values(self) -> tuple[tuple[str, CacheKeyValue], ...]:
         return (
             *self._tile_key_values(),
             ("engine", ENGINE_VERSION),
-            ("checkpoint", self._predictor.checkpoint.sha256),
+            ("checkpoint", self._context.checkpoint.sha256),
         )
 
 
 class CachedGridTokens:
-    """Kept tokens and evidence of one target's tiles.
+    """Cached tokens and quality-control features of one target's tiles.
 
-    Tiles off the tissue are not kept: what they see depends on which others were asked for.
+    Tiles off the tissue are not cached: their context depends on the other tiles of the job.
     """
 
     def __init__(
@@ -200,26 +164,31 @@ class CachedGridTokens:
         self._on_tissue = contains_xy(tissue, *target.grid.centres.T)
 
     def count_cached(self) -> int:
-        """How many of the target's tiles are known."""
+        """Number of the target's tiles that are cached."""
         return int(self._array.array.contains(self._cells[self._on_tissue]).sum())
 
     def get_cached(self) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Rows (B,) of the target that are known, and their tokens (B, D)."""
+        """Rows (B,) of the target that are cached, and their tokens (B, D)."""
         rows = np.flatnonzero(self._on_tissue)
-        kept, there = self._array.array.get(self._cells[rows])
-        return rows[there], kept[there, : self._token_dim]
+        cached, known = self._array.array.get(self._cells[rows])
+        return rows[known], cached[known, : self._token_dim]
 
-    def pop_cached(
-        self, queue: SpotQueue, max_rows: int
+    def iter_cached(
+        self, rows: NDArray[np.int64], max_rows: int
     ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.float32]]]:
-        """Rows, tokens and evidence known before, in the queue's order and off it from now on."""
-        rows = queue.remaining_rows[self._on_tissue[queue.remaining_rows]]
+        """Iterate over those of the rows that are cached, up to ``max_rows`` at once.
+
+        Yields
+        ------
+        tuple
+            Rows (B,), tokens (B, D) and quality-control features (B, E).
+        """
+        rows = rows[self._on_tissue[rows]]
         rows = rows[self._array.array.contains(self._cells[rows])]
         for start in range(0, len(rows), max_rows):
             part = rows[start : start + max_rows]
-            kept, there = self._array.array.get(self._cells[part])
-            queue.drop(part[there])
-            yield part[there], kept[there, : self._token_dim], kept[there, self._token_dim :]
+            cached, known = self._array.array.get(self._cells[part])
+            yield part[known], cached[known, : self._token_dim], cached[known, self._token_dim :]
 
     def add(
         self,
@@ -227,20 +196,21 @@ class CachedGridTokens:
         tokens: NDArray[np.float32],
         qc_features: NDArray[np.float32],
     ) -> None:
-        lasting = self._on_tissue[rows]
-        beside = np.concatenate([tokens[lasting], qc_features[lasting]], axis=1)
-        self._array.add(self._cells[rows[lasting]], beside)
+        """Cache the tokens of those of the rows that are on tissue."""
+        on_tissue = self._on_tissue[rows]
+        values = np.concatenate([tokens[on_tissue], qc_features[on_tissue]], axis=1)
+        self._array.add(self._cells[rows[on_tissue]], values)
 
 
 def hash_tissue(tissue: BaseGeometry) -> str:
-    """Equal for equal outlines."""
+    """Hash an outline; equal outlines have equal hashes."""
     return hashlib.sha256(to_wkb(tissue)).hexdigest()[:16]
 
 
 def hash_weights(tensors: Mapping[str, Tensor]) -> str:
-    """Tells weights apart by a few numbers of each: hashing a large encoder takes seconds."""
-    made = hashlib.sha256()
+    """Hash the first numbers of each tensor: all of a large encoder would take seconds."""
+    digest = hashlib.sha256()
     for name, tensor in sorted(tensors.items()):
-        few = tensor.detach().flatten()[:16].float().cpu().numpy()
-        made.update(f"{name}{tuple(tensor.shape)}".encode() + few.tobytes())
-    return made.hexdigest()[:16]
+        head = tensor.detach().flatten()[:16].float().cpu().numpy()
+        digest.update(f"{name}{tuple(tensor.shape)}".encode() + head.tobytes())
+    return digest.hexdigest()[:16]

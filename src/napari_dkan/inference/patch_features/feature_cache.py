@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,14 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..cache.keyed_array import KeyedArray, pack_keys
-from ..device import autocast, free_device_memory, to_device
-from ..prediction_progress import (
-    DeviceOutOfMemoryError,
-    PredictionUpdate,
-    StageTimer,
-    make_context_update,
-)
+from ..cache.keyed_array import KeyedArray, PersistentKeyedArray, pack_keys
+from ..device import DeviceOutOfMemoryError, autocast, free_device_memory, to_device
+from ..prediction_progress import PredictionUpdate, StageTimer, make_context_update
 from .patch_geometry import PatchKeys
 from .patch_loader import PatchLoader, PatchRequest, PatchRequestSubset
 
@@ -30,17 +25,24 @@ if TYPE_CHECKING:
     from .precomputed_features import PrecomputedFeatures
 
 
-TILES_PER_UPDATE = 64  # encoded between two updates
-MAX_ENCODER_BATCH = 512  # tiles the encoder takes at once, less after memory ran out
+TILES_PER_UPDATE = 64
+MAX_ENCODER_BATCH = 512  # tiles; less after memory ran out
 
 
 class PatchFeatureCache:
     """Features (d,) of the patches of one slide, by position.
 
-    weights : local file for an encoder whose weights do not travel in the checkpoint.
-    ready : features from a file; they are taken before anything is encoded.
-    lasting : takes what is worth keeping for the next visit; into memory only, unless it is set.
-    damaged : positions whose pixels could not be decoded, as packed keys.
+    Parameters
+    ----------
+    weights : Path, optional
+        Local file for an encoder whose weights are not in the checkpoint.
+    precomputed_features : PrecomputedFeatures, optional
+        Features that are used instead of encoding.
+
+    Attributes
+    ----------
+    damaged_keys : set of int
+        Packed keys of the patches whose pixels could not be decoded.
     """
 
     def __init__(
@@ -56,37 +58,46 @@ class PatchFeatureCache:
         self._encoder: Any = None
         self._max_encoder_batch = MAX_ENCODER_BATCH
         self.array = KeyedArray(checkpoint.encoder.dimension)
-        self.persist_rows: Callable[[PatchKeys, NDArray[np.float32]], None] = self.array.add
+        self._persistent_array: PersistentKeyedArray | None = None
         self.damaged_keys: set[int] = set()
+
+    def attach(self, array: PersistentKeyedArray) -> None:
+        """Add features to be persisted to an array around this cache's own."""
+        self._persistent_array = array
+
+    def detach(self) -> None:
+        """Cache all features in memory only."""
+        self._persistent_array = None
 
     @property
     def encoder(self) -> Any:
-        """The tile encoder, built when first needed: gated weights may have to be fetched."""
+        """The tile encoder, built at its first use, which may download gated weights."""
         if self._encoder is None:
             self._encoder = self._checkpoint.build_tile_encoder(self._weights).to(self._device)
         return self._encoder
 
     @property
     def encoder_spec(self) -> EncoderSpec:
-        """Which encoder, and once it is built with which weights."""
+        """The encoder's description, with its weights after the encoder was built."""
         return self._checkpoint.encoder if self._encoder is None else self._encoder.spec
 
     @property
     def tile_px(self) -> int:
+        """Side of the encoder's tiles in pixels."""
         return self._checkpoint.encoder.px
 
     def encode(self, tiles: NDArray[np.uint8]) -> Tensor:
-        """(N, px, px, 3) -> (N, d) float32; what the device cannot hold is cut in half."""
+        """(N, px, px, 3) -> (N, d) float32; batches are halved when memory runs out."""
         import torch
 
         with self.stage_timer("copy", len(tiles)):
             batch = to_device(tiles, self._device).permute(0, 3, 1, 2)
-        mixed = autocast(self._device) if self.encoder.mixed_precision else nullcontext()
+        precision = autocast(self._device) if self.encoder.mixed_precision else nullcontext()
         with self.stage_timer("encode", len(tiles)):
             while True:
-                parts = batch.split(self._max_encoder_batch)
+                parts = torch.split(batch, self._max_encoder_batch)
                 try:
-                    with torch.inference_mode(), mixed:
+                    with torch.inference_mode(), precision:
                         return torch.cat([self.encoder(p).float() for p in parts])
                 except torch.OutOfMemoryError as error:
                     if self._max_encoder_batch == 1:
@@ -95,31 +106,40 @@ class PatchFeatureCache:
                 self._max_encoder_batch = max(1, min(self._max_encoder_batch, len(tiles)) // 2)
 
     def find_missing(self, keys: PatchKeys) -> PatchKeys:
-        """(M, 2) the keys (N, 2) that have still to be read: unique, neither kept nor damaged.
+        """Find the patches that have to be read, and cache those of the feature file.
 
-        Those of a feature file are kept from now on, and without weights no others can be had.
+        Parameters
+        ----------
+        keys : ndarray
+            (N, 2).
+
+        Returns
+        -------
+        ndarray
+            (M, 2) unique keys that are neither cached nor damaged; none where the feature file
+            lacks the encoder.
         """
         if not len(keys):
             return keys
         keys = np.unique(keys, axis=0)
         keys = keys[~self.array.contains(keys)]
         if self._precomputed_features is not None and len(keys):
-            there = self._precomputed_features.contains(keys)
-            self.array.add(keys[there], self._precomputed_features.get_features(keys[there]))
-            keys = keys[:0] if self._precomputed_features.lacks_encoder else keys[~there]
+            in_file = self._precomputed_features.contains(keys)
+            self.array.add(keys[in_file], self._precomputed_features.get_features(keys[in_file]))
+            keys = keys[:0] if self._precomputed_features.lacks_encoder else keys[~in_file]
         if self.damaged_keys:
-            bad = np.fromiter((k in self.damaged_keys for k in pack_keys(keys)), bool, len(keys))
-            keys = keys[~bad]
+            damaged = (k in self.damaged_keys for k in pack_keys(keys))
+            keys = keys[~np.fromiter(damaged, bool, len(keys))]
         return keys
 
     def find_available(self, keys: PatchKeys) -> NDArray[np.bool_]:
-        """(...) whether features of the positions (..., 2) can be had at all."""
+        """(...) whether features of the keys (..., 2) are in the file or can be encoded."""
         if self._precomputed_features is None or not self._precomputed_features.lacks_encoder:
             return np.ones(keys.shape[:-1], bool)
         return self._precomputed_features.contains(keys)
 
     def encode_and_cache(self, request: PatchRequest | PatchRequestSubset, persist: bool) -> None:
-        """Encode and keep what was read; lasting : for the next visit too."""
+        """Encode and cache the patches of a request; ``persist`` caches them on disk too."""
         keys = request.keys
         if not len(keys):
             return
@@ -128,32 +148,38 @@ class PatchFeatureCache:
         self.damaged_keys.update(pack_keys(keys[~good]))
         if good.any():
             tiles = pixels.tiles if good.all() else pixels.tiles[good]
-            keep = self.persist_rows if persist else self.array.add
-            keep(keys[good], self.encode(tiles).cpu().numpy())
+            features = self.encode(tiles).cpu().numpy()
+            if persist and self._persistent_array is not None:
+                self._persistent_array.add(keys[good], features)
+            else:
+                self.array.add(keys[good], features)
 
     def compute_missing(
         self, loader: PatchLoader, keys: PatchKeys
     ) -> Generator[PredictionUpdate, None, None]:
-        """Read and encode what is not known of the keys (N, 2); yields as it goes.
+        """Read and encode those of the keys (N, 2) that are not cached, with progress updates.
 
-        The next patches are read while these are encoded.
+        Patches are read while the previous ones are encoded.
         """
-        todo = self.find_missing(keys)
-        if not len(todo):
+        missing = self.find_missing(keys)
+        if not len(missing):
             return
-        todo = todo[np.lexsort((todo[:, 0], todo[:, 1]))]
-        parts = [todo[i : i + TILES_PER_UPDATE] for i in range(0, len(todo), TILES_PER_UPDATE)]
-        reading = loader.request(parts[0], self.tile_px)
+        missing = missing[np.lexsort((missing[:, 0], missing[:, 1]))]
+        parts = [
+            missing[i : i + TILES_PER_UPDATE] for i in range(0, len(missing), TILES_PER_UPDATE)
+        ]
+        request = loader.request(parts[0], self.tile_px)
         done = 0
         for i, part in enumerate(parts):
-            following = loader.request(parts[i + 1], self.tile_px) if i + 1 < len(parts) else None
-            self.encode_and_cache(reading, persist=True)
+            is_last = i + 1 == len(parts)
+            next_request = None if is_last else loader.request(parts[i + 1], self.tile_px)
+            self.encode_and_cache(request, persist=True)
             done += len(part)
-            yield make_context_update(done, len(todo))
-            if following is not None:
-                reading = following
+            yield make_context_update(done, len(missing))
+            if next_request is not None:
+                request = next_request
 
     def get_features(self, keys: PatchKeys) -> tuple[Tensor, NDArray[np.bool_]]:
-        """Features (N, d) of the keys (N, 2), zeros where there are none, and which are known."""
+        """Features (N, d) of the keys (N, 2), zeros where not cached, and whether cached."""
         features, known = self.array.get(keys)
         return to_device(features, self._device), known

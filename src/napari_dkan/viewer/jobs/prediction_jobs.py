@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from psygnal import Signal
 
+from ...inference.device import DeviceOutOfMemoryError
 from ...inference.predict import create_empty_prediction
 from ...inference.prediction import Prediction
-from ...inference.prediction_progress import DeviceOutOfMemoryError, PredictionUpdate
+from ...inference.prediction_progress import PredictionUpdate
 from ...inference.target import Target, make_coarse_target
 from ..layers.prediction_overlay import GeneDecoder, GridOverlay, PredictionOverlay, SpotsOverlay
 from ..session.slide_layer import ViewerSlide

@@ -238,13 +238,14 @@ class OcclusionExplainer:
 
     def _explain(self, explained_spot: ExplainedSpot, gene: str) -> Iterator[Any]:
         predictor = self.session.get_predictor(explained_spot.slide, explained_spot.checkpoint)
+        context = predictor.prediction_context
         coverings = self._occlusions
         if coverings is None:
-            given = yield from gather_spot_inputs(predictor, *explained_spot.xy)
-            coverings = occlude_spot(predictor, given)
+            given = yield from gather_spot_inputs(context, *explained_spot.xy)
+            coverings = occlude_spot(context, given)
             yield coverings
         yield attribute_gene(
-            predictor, coverings, explained_spot.spot.panel.row(gene), explained_spot.zero_shot
+            context, coverings, explained_spot.spot.panel.row(gene), explained_spot.zero_shot
         )
 
     def _on_item(self, item: Any) -> None:

@@ -201,7 +201,7 @@ def _make_decode_function(checkpoint: Checkpoint | None, panel: Panel) -> GeneDe
     """What decodes genes that were not decoded when the result was saved, if anything can."""
 
     def decode(tokens: NDArray[np.float32], columns: Sequence[int]) -> NDArray[np.float32]:
-        from ....inference.predictor import GeneDecoder
+        from ....inference.gene_decoder import GeneDecoder
 
         wanted = [panel.symbols[i] for i in columns]
         if checkpoint is None or not all(g in checkpoint.panel for g in wanted):

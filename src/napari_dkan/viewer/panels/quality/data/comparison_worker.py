@@ -125,7 +125,7 @@ def compare_section(
             drawn = time.perf_counter()
         yield ComparisonProgress(what, int(prediction.predicted_mask.sum()), len(target), fresh)
     yield ComparisonProgress("Comparing with the ridge baseline")
-    ridge = predict_ridge(predictor, spots)
+    ridge = predict_ridge(predictor.prediction_context, spots)
     yield ComparisonProgress("Counting the figures of every gene")
     comparison = compare_with_measured(checkpoint, measured, prediction, ridge)
     _ = comparison.metrics_per_gene, comparison.summary  # here, not in the window's thread

@@ -1,0 +1,89 @@
+"""Decode expression of panel genes and zero-shot genes from fused tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .device import to_device
+from .prediction_progress import StageTimer
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ..model import DKAN, Ensemble
+    from .zero_shot_genes import ZeroShotGenes
+
+
+class GeneDecoder:
+    """Decode genes with a network; columns are those of the panel, then zero-shot genes."""
+
+    def __init__(self, network: DKAN | Ensemble, stage_timer: StageTimer | None = None) -> None:
+        self._network, self._stage_timer = network, stage_timer or StageTimer()
+        self._cached_text_tokens: tuple[ZeroShotGenes, Tensor] | None = None
+
+    def decode(
+        self,
+        tokens: Tensor | NDArray[np.float32],
+        genes: Sequence[int] | None = None,
+        zero_shot: ZeroShotGenes | None = None,
+    ) -> NDArray[np.float32]:
+        """Decode expression values; a gene's values do not depend on the other genes.
+
+        Parameters
+        ----------
+        tokens : Tensor or ndarray
+            Fused tokens (B, D).
+        genes : sequence of int, optional
+            K columns; all when None.
+        zero_shot : ZeroShotGenes, optional
+            Genes whose columns follow those of the panel.
+
+        Returns
+        -------
+        ndarray
+            (B, K) values on the label scale, of zero-shot genes in standard deviations from
+            their own mean.
+        """
+        import torch
+
+        if isinstance(tokens, np.ndarray):
+            tokens = to_device(tokens, self._network.device)
+        panel_size = self._network.config.genes
+        count = panel_size + (0 if zero_shot is None else len(zero_shot.genes))
+        columns = np.arange(count) if genes is None else np.asarray(genes, np.int64)
+        in_panel = columns < panel_size
+        values = np.empty((len(tokens), len(columns)), np.float32)
+        with self._stage_timer("decode", len(tokens)), torch.inference_mode():
+            if in_panel.any():
+                rows = torch.from_numpy(columns[in_panel]).to(tokens.device)
+                values[:, in_panel] = self._network.decode(tokens, rows).cpu().numpy()
+            if zero_shot is not None and not in_panel.all():
+                rows = torch.from_numpy(columns[~in_panel] - panel_size)
+                gene_tokens = self._compute_text_tokens(zero_shot)[rows]
+                decoded = self._network.decode_gene_tokens(tokens, gene_tokens)
+                values[:, ~in_panel] = decoded.cpu().numpy()
+        return values
+
+    def get_gene_token(
+        self, column: int, zero_shot: ZeroShotGenes | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Text token (1, D) of a column's gene, and the factor of its decoded values."""
+        import torch
+
+        panel_size = self._network.config.genes
+        if zero_shot is not None and column >= panel_size:
+            token = self._compute_text_tokens(zero_shot)[column - panel_size, None]
+            return token.clone(), torch.ones((), device=token.device)
+        with torch.no_grad():
+            return self._network.encode_genes()[column, None], self._network.label_std[column]
+
+    def _compute_text_tokens(self, zero_shot: ZeroShotGenes) -> Tensor:
+        """(K, D) of all zero-shot genes; the last result is cached."""
+        if self._cached_text_tokens is None or self._cached_text_tokens[0] is not zero_shot:
+            tokens = self._network.encode_new_genes(zero_shot.text_features)
+            self._cached_text_tokens = (zero_shot, tokens)
+        return self._cached_text_tokens[1]
