@@ -1,7 +1,7 @@
 """Predict a whole section from a script: the same core calls as the window, no window.
 
     python examples/predict_section.py slide.svs -o prediction.h5ad
-    python examples/predict_section.py      # draws a section first and predicts that
+    python examples/predict_section.py      # predicts the synthetic section
 
 The result is an AnnData; ``scanpy.pl.spatial(scanpy.read_h5ad("prediction.h5ad"), color="ERBB2")``
 shows it.
@@ -23,7 +23,7 @@ from napari_dkan.slide import open_slide
 
 def main() -> None:
     ask = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    ask.add_argument("slide", type=Path, nargs="?", help="default: a drawn section")
+    ask.add_argument("slide", type=Path, nargs="?", help="default: the synthetic section")
     ask.add_argument("-o", "--out", type=Path, default=Path("prediction.h5ad"))
     ask.add_argument("--checkpoint", type=Path, help="default: the bundled one that fits")
     ask.add_argument("--mpp", type=float, help="um per px, where the slide does not say")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from hypothesis import settings
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared"
+sys.path.append(str(ROOT / "tools"))  # synthetic_section draws small slides
 
 # What napari, torch and the tests before hold is looked at for garbage less often: 5 % of the time.
 gc.set_threshold(50_000, 20, 50)
@@ -50,10 +52,9 @@ def parity_dir() -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_slide_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small section drawn by the package, 1,600 px square at 0.7 um/px."""
+    """A small synthetic section, 1,600 px square at 0.7 um/px."""
     import tifffile
-
-    from napari_dkan.samples import draw_section
+    from synthetic_section import draw_section
 
     image = draw_section(3, size_px=1600, mpp=0.7).image
     file = tmp_path_factory.mktemp("slide") / "drawn.ome.tif"

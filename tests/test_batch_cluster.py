@@ -15,7 +15,7 @@ from napari_dkan.batch.dask_runner import run_on_dask
 from napari_dkan.batch.slide_job import JobFinished, JobProgress, SlideJob
 from napari_dkan.errors import DkanError
 from napari_dkan.export.result_reader import load_result
-from napari_dkan.samples import draw_section, find_bundled_checkpoint
+from napari_dkan.samples import find_bundled_checkpoint
 
 SLIDES = 3
 
@@ -23,6 +23,7 @@ SLIDES = 3
 @pytest.fixture(scope="module")
 def jobs(tmp_path_factory: pytest.TempPathFactory) -> list[SlideJob]:
     import tifffile
+    from synthetic_section import draw_section
 
     folder = tmp_path_factory.mktemp("slides")
     image = draw_section(3, size_px=1600, mpp=0.7).image[300:1300, 300:1300]

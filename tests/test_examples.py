@@ -1,4 +1,4 @@
-"""The scripts in examples/ run as they stand: draw and train, then predict a section."""
+"""The scripts run: train on drawn sections, then predict a section."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from napari_dkan.samples import sample_sections as store
+from napari_dkan.samples.sample_sections import synthetic_section_paths
 
-EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
+ROOT = Path(__file__).resolve().parent.parent
 
 
 def run(monkeypatch: pytest.MonkeyPatch, script: str, *arguments: object) -> None:
     monkeypatch.setattr("sys.argv", [script, *map(str, arguments)])
-    runpy.run_path(str(EXAMPLES / script), run_name="__main__")
+    runpy.run_path(str(ROOT / script), run_name="__main__")
 
 
 def test_train_then_predict(
@@ -25,20 +25,21 @@ def test_train_then_predict(
 
     from napari_dkan.model import load_checkpoint
 
-    monkeypatch.setattr(store, "cache_folder", lambda: tmp_path)
     made = tmp_path / "quick.safetensors"
-    run(monkeypatch, "train_synthetic.py", "--quick", "-o", made)
-    said = capsys.readouterr().out
-    assert "dkan: PCC-ALL" in said
-    assert "ridge on the same features: PCC-ALL" in said
+    folder = tmp_path / "sections"
+    run(monkeypatch, "tools/train_synthetic.py", "--quick", "--folder", folder, "-o", made)
+    output = capsys.readouterr().out
+    assert "dkan: PCC-ALL" in output
+    assert "ridge on the same features: PCC-ALL" in output
     checkpoint = load_checkpoint(made)
     assert "simulated" in checkpoint.title
     assert "not measured" in checkpoint.card["training_data"]
     assert not set(checkpoint.card["splits"]["train"]) & set(checkpoint.card["splits"]["test"])
 
-    section = store.get_synthetic_section(12, 2000)  # kept by the first script
+    section = synthetic_section_paths(folder / "12-2000px", "X12")
     out = tmp_path / "prediction.h5ad"
-    run(monkeypatch, "predict_section.py", section.image, "--checkpoint", made, "-o", out)
+    script = "examples/predict_section.py"
+    run(monkeypatch, script, section.image, "--checkpoint", made, "-o", out)
     data = anndata.read_h5ad(out)
     assert tuple(data.var_names) == checkpoint.panel.symbols
     assert data.n_obs > 5

@@ -16,6 +16,8 @@ import pytest
 from npe2 import PluginManifest
 from packaging.requirements import Requirement
 
+from napari_dkan.samples import get_synthetic_section
+
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "src" / "napari_dkan"
 BUNDLE_LIMIT = 15_000_000
@@ -132,6 +134,16 @@ def test_bundled_checkpoints_travel_and_stay_small(wheel: Path) -> None:
     for file in weights:
         assert packed[f"napari_dkan/checkpoints/{file.name}"] == file.stat().st_size
     assert sum(size for name, size in packed.items() if "checkpoints" in name) <= BUNDLE_LIMIT
+
+
+def test_the_synthetic_section_travels(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+    section = get_synthetic_section()
+    for file in (section.image, section.counts, section.spots, section.root / "README.txt"):
+        assert f"napari_dkan/{file.relative_to(PACKAGE).as_posix()}" in names
+    assert "napari_dkan/quality/report/templates/report.html.j2" in names
+    assert not [name for name in names if "stain_image" in name], "the drawing tool is not shipped"
 
 
 def test_gene_sets_travel_with_their_licence(wheel: Path) -> None:

@@ -34,11 +34,7 @@ def test_the_panel_opens_from_the_menu(make_napari_viewer, until):
     panel.shut_down()
 
 
-def test_the_synthetic_sample_opens(make_napari_viewer, tmp_path, monkeypatch):
-    from napari_dkan import samples
-
-    drawn = samples.get_synthetic_section
-    monkeypatch.setattr(samples, "get_synthetic_section", lambda: drawn(7, 2000, tmp_path))
+def test_the_synthetic_sample_opens(make_napari_viewer):
     viewer = make_napari_viewer()
     slide, spots = viewer.open_sample("napari-dkan", "synthetic")
     assert slide.rgb and slide.multiscale and "simulated" in slide.name

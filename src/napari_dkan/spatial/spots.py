@@ -53,3 +53,15 @@ class Spots:
             self.diameter_um,
             self.pitch_um,
         )
+
+
+def median_spot_distance(xy: NDArray[np.floating]) -> float:
+    """Return the median distance of points (N, 2) to their nearest neighbour, N at least 2."""
+    from scipy.spatial import cKDTree
+
+    return float(np.median(cKDTree(xy).query(xy, k=2)[0][:, 1]))
+
+
+def have_same_positions(a: Spots, b: Spots, tolerance_px: float = 1.0) -> bool:
+    """Return whether two sets of spots have the same positions in the same order."""
+    return len(a) == len(b) and np.allclose(a.xy, b.xy, rtol=0, atol=tolerance_px)

@@ -1,8 +1,8 @@
-"""Layout of a synthetic section: compartments, glands, vessels, and the direction of collagen fibres.
+"""Layout of a synthetic section: compartments, glands, vessels, and direction of the fibres.
 
-All coordinates are in um on a coarse square grid (GRID_PITCH_UM). A compartment is a signed distance
-field, positive inside. Fibres follow the level lines of a smooth potential; their texture is a line
-integral convolution of noise along that direction.
+All coordinates are in um on a coarse square grid (GRID_PITCH_UM). A compartment is a signed
+distance field, positive inside. Fibres follow the level lines of a smooth potential; their texture
+is a line integral convolution of noise along that direction.
 """
 
 from __future__ import annotations
@@ -20,9 +20,14 @@ ScalarField = NDArray[np.float32]
 class RingStructure:
     """A round structure with a wall: gland, duct or vessel.
 
-    x, y : centre in um; radius : outer radius in um; wall : wall thickness in um;
-    stretch, angle : ellipse axis ratio and direction; wobble : (amplitude, phase) of the
-    harmonics 2, 3, 4 and 5 of the outline.
+    Attributes
+    ----------
+    x, y, radius, wall : float
+        Centre, outer radius and wall thickness in um.
+    stretch, angle : float
+        Axis ratio and direction of the ellipse.
+    wobble : tuple
+        (amplitude, phase) of the harmonics 2, 3, 4 and 5 of the outline.
     """
 
     x: float
@@ -34,7 +39,7 @@ class RingStructure:
     wobble: tuple[tuple[float, float], ...]
 
     def to_polar(self, x: NDArray, y: NDArray) -> tuple[NDArray, NDArray]:
-        """Distance from the centre as a share of the outline's radius there, and direction."""
+        """Return the distance from the centre as a share of the local radius, and the direction."""
         dx, dy = x - self.x, y - self.y
         cos, sin = np.cos(self.angle), np.sin(self.angle)
         u, v = (cos * dx + sin * dy) / self.stretch, (cos * dy - sin * dx) * self.stretch
@@ -42,14 +47,14 @@ class RingStructure:
         return np.hypot(u, v) / self.outer_radius(phi), phi
 
     def outer_radius(self, phi: NDArray) -> NDArray:
-        """Outer radius in um in the directions phi, before the ellipse is applied."""
+        """Return the outer radius in um in the directions phi, before the ellipse is applied."""
         radius = np.ones_like(phi)
         for k, (amount, phase) in enumerate(self.wobble, start=2):
             radius = radius + amount * np.cos(k * phi + phase)
         return self.radius * radius
 
     def from_polar(self, phi: NDArray, share: NDArray) -> tuple[NDArray, NDArray]:
-        """The place at this direction and share of the radius (the inverse of polar)."""
+        """Return the position at a direction and share of the radius (inverse of `to_polar`)."""
         r = self.outer_radius(phi) * share
         u, v = r * np.cos(phi) * self.stretch, r * np.sin(phi) / self.stretch
         cos, sin = np.cos(self.angle), np.sin(self.angle)
@@ -58,12 +63,17 @@ class RingStructure:
 
 @dataclass(frozen=True)
 class TissueLayout:
-    """The plan of a section of ``size_um`` x ``size_um``.
+    """The plan of a section of `size_um` x `size_um`.
 
-    tissue, nests, tumour, fat : signed distances in um, positive inside (nests are the tumour
-    cell islands, tumour the compartment they lie in).
-    lymphocytes, plasma : share of the ground covered by these cells, 0..1.
-    looseness : 0 dense collagen .. 1 loose, pale stroma.
+    Attributes
+    ----------
+    tissue, tumour, nests, fat : (n, n) arrays
+        Signed distances in um, positive inside. Nests are the tumour cell islands, tumour is
+        the compartment that contains them.
+    lymphocytes, plasma : (n, n) arrays
+        Share of the area covered by these cells, 0..1.
+    looseness : (n, n) array
+        From 0, dense collagen, to 1, loose and pale stroma.
     """
 
     size_um: float
@@ -78,14 +88,14 @@ class TissueLayout:
     vessels: tuple[RingStructure, ...]
 
     def interpolate(self, field: ScalarField, x: NDArray, y: NDArray) -> NDArray:
-        """A field at places in um, linear between grid points."""
+        """Return a field at positions in um, linear between grid points."""
         from scipy.ndimage import map_coordinates
 
         at = np.stack([np.asarray(y), np.asarray(x)]) / GRID_PITCH_UM - 0.5
         return map_coordinates(field, at, order=1, mode="nearest")
 
     def clip_by_rings(self, field: ScalarField) -> ScalarField:
-        """``field`` or, where smaller, the distance in um to the nearest gland or vessel."""
+        """Return `field` or, where smaller, the distance in um to the nearest gland or vessel."""
         out = field.copy()
         for ring in self.glands + self.vessels:
             at, away = _distance_near_ring(ring, len(field), 160)
@@ -96,7 +106,7 @@ class TissueLayout:
 def make_smooth_noise(
     rng: np.random.Generator, shape: tuple[int, int], sigma: float
 ) -> ScalarField:
-    """Gaussian-filtered noise, mean 0 and standard deviation 1; sigma in pixels."""
+    """Return Gaussian-filtered noise, mean 0 and standard deviation 1; sigma in px."""
     from scipy.ndimage import gaussian_filter
 
     noise = gaussian_filter(
@@ -126,14 +136,14 @@ def draw_layout(rng: np.random.Generator, size_um: float) -> TissueLayout:
     reach = {"tumour": 0.40, "glands": 0.29, "fat": 0.27}
     fields = {}
     for i, (kind, radius) in enumerate(reach.items()):
-        # Fat sits at the outline, tumour and lobule further in.
+        # Fat is at the outline, tumour and lobule further in.
         out = {"tumour": 0.20, "glands": 0.26, "fat": 0.38}[kind] * size_um
         theta = start + turn * (2 * np.pi * i / 3 + rng.normal(0, 0.12))
         away = np.hypot(x - middle - out * np.cos(theta), y - middle - out * np.sin(theta))
         fields[kind] = (radius * size_um - away) + 75 * noise(110) + 28 * noise(35)
     best = np.maximum.reduce(list(fields.values()))
     tumour = _signed_distance((fields["tumour"] > 0) & (fields["tumour"] == best) & (tissue > 0))
-    septa = np.abs(noise(75)) < 0.14  # strands of collagen part the fat into lobules
+    septa = np.abs(noise(75)) < 0.14  # strands of collagen divide the fat into lobules
     fat = _signed_distance((fields["fat"] > 25) & (fields["fat"] == best) & (tumour < -40) & ~septa)
 
     islands = noise(34) + 0.35 * noise(16) + 0.3 * noise(120)
@@ -231,7 +241,7 @@ def _try_ring(
 
 
 def _choose_free_position(rng: np.random.Generator, room: ScalarField) -> NDArray:
-    """A random place in um that keeps some distance from everything; a corner if none does."""
+    """A random position in um away from all structures; a corner if there is none."""
     free = np.flatnonzero(room > 20)
     if not len(free):
         return np.zeros(2)
@@ -271,7 +281,7 @@ def _signed_distance(mask: NDArray[np.bool_]) -> ScalarField:
 def compute_fibre_direction(
     rng: np.random.Generator, layout: TissueLayout
 ) -> tuple[ScalarField, ScalarField]:
-    """Unit vector (x, y) along the fibres on the layout's grid."""
+    """Return the unit vector (x, y) along the fibres on the grid of the layout."""
     n = len(layout.tissue)
     obstacle = layout.clip_by_rings(np.minimum(-layout.nests, -layout.fat))
     theta = rng.uniform(0, np.pi)
@@ -289,9 +299,16 @@ def compute_fibre_direction(
 def make_fibre_texture(
     rng: np.random.Generator, dx: ScalarField, dy: ScalarField, pitch: float
 ) -> tuple[ScalarField, ScalarField]:
-    """Fibrils and bundles along (dx, dy), each with mean 0 and standard deviation 1.
+    """Return textures of fibrils and bundles, each with mean 0 and standard deviation 1.
 
-    pitch : um per pixel of dx and dy; fibrils are about 1 um wide, bundles about 5 um.
+    Fibrils are about 1 um wide, bundles about 5 um.
+
+    Parameters
+    ----------
+    dx, dy : (n, n) arrays
+        Direction of the fibres.
+    pitch : float
+        um per px of both.
     """
     shape = dx.shape
     crimp = 0.34 * make_smooth_noise(rng, shape, 8 / pitch)

@@ -1,4 +1,4 @@
-"""A synthetic H&E section with simulated expression.
+"""Draw a synthetic H&E section with simulated expression.
 
 The image is drawn cell by cell. Counts are simulated from the same layout, so that they depend on
 the morphology in the image. No value was measured and nothing comes from a patient.
@@ -11,15 +11,17 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import DkanError
-from ..spatial.spots import Spots
-from .cell_nuclei import NECROSIS_DEPTH_UM, CellArrays
-from .tissue_layout import TissueLayout
+from napari_dkan.errors import DkanError
+from napari_dkan.spatial.spots import Spots
+
+from .cell_nuclei import NECROSIS_DEPTH_UM, CellArrays, paint_nuclei, place_cells
+from .stain_image import draw_staining, paint_background, render_rgb, upsample
+from .tissue_layout import TissueLayout, compute_fibre_direction, draw_layout
 
 SPOT_PITCH_UM, SPOT_DIAMETER_UM = 200.0, 100.0
-NEIGHBOURHOOD_UM = 150.0  # what lies this far from a spot's centre still matters to it
+NEIGHBOURHOOD_UM = 150.0  # radius around a spot's centre that influences its counts
 
-# gene -> weights over the amounts of `morphology`; an empty entry is a housekeeping gene
+# gene -> weights of the amounts of `measure_morphology`; no weights: a housekeeping gene
 GENE_WEIGHTS: dict[str, dict[str, float]] = {
     "ACTB": {},
     "GAPDH": {},
@@ -63,15 +65,15 @@ GENE_WEIGHTS: dict[str, dict[str, float]] = {
     "ADIPOQ": {"fat": 7},
     "PLIN1": {"fat": 6},
 }
-AMBIENT_RATE = 0.12  # every gene is found a little everywhere
+AMBIENT_RATE = 0.12  # background of every gene
 HOUSEKEEPING_SHARE = 0.16
 
 
 def place_spots(layout: TissueLayout, mpp: float) -> Spots:
-    """The ST array over the tissue: spots at least half of which lies on it.
+    """Return the spots of an ST array that are at least half on the tissue.
 
-    Array coordinates start at 1; a spot's centre is at (array - 0.5) pitches plus the margin that
-    centres the array on the section.
+    Array coordinates start at 1; the centre of a spot is at (array - 0.5) pitches plus the margin
+    that centres the array on the section.
     """
     across = int(layout.size_um / SPOT_PITCH_UM)
     margin = (layout.size_um - across * SPOT_PITCH_UM) / 2
@@ -88,11 +90,16 @@ def place_spots(layout: TissueLayout, mpp: float) -> Spots:
 def measure_morphology(
     layout: TissueLayout, cells: CellArrays, xy_um: NDArray
 ) -> dict[str, NDArray]:
-    """What lies in and around each spot, as amounts of about 0..1, by name.
+    """Return the amounts (N,) of cells and tissue in and around each spot, about 0..1, by name.
 
-    Cells are counted within the spot (and with a fifth of the weight within NEAR_UM of it);
-    collagen and fat are shares of ground; front is collagen with tumour nearby, contact tumour
-    and lymphocytes together, deep tumour far from its blood supply.
+    Cells are counted within the spot, and with a fifth of the weight within `NEIGHBOURHOOD_UM`.
+    Collagen and fat are shares of the area; front is collagen with tumour nearby, contact is
+    tumour and lymphocytes together, deep is tumour far from its blood supply.
+
+    Parameters
+    ----------
+    xy_um : (N, 2) array
+        Centres of the spots in um.
     """
     full = {"tumour": 62, "mitosis": 1.6, "epithelium": 30, "myoepithelium": 17, "fibroblast": 14,
             "endothelium": 14, "lymphocyte": 90, "plasma": 30}  # fmt: skip
@@ -123,7 +130,7 @@ def measure_morphology(
 
 
 def compute_expected_shares(amounts: dict[str, NDArray]) -> NDArray[np.float64]:
-    """Each gene's expected share of a spot's counts, (N, G); rows sum to 1."""
+    """Return the expected share of each gene in the counts of a spot, (N, G); rows sum to 1."""
     first = next(iter(amounts.values()))
     rate = np.full((len(first), len(GENE_WEIGHTS)), AMBIENT_RATE)
     fixed = np.zeros(len(GENE_WEIGHTS), bool)
@@ -141,9 +148,10 @@ def compute_expected_shares(amounts: dict[str, NDArray]) -> NDArray[np.float64]:
 def draw_counts(
     rng: np.random.Generator, amounts: dict[str, NDArray], depth: float = 1600.0
 ) -> NDArray[np.int32]:
-    """Raw counts (N, G): negative binomial around the expected shares of a varying library.
+    """Draw raw counts (N, G), negative binomial around the expected shares of a library.
 
-    A spot's library is larger where it holds more cells; ``depth`` is that of a full one.
+    The library of a spot is larger where it contains more cells; `depth` is that of a spot full
+    of cells.
     """
     share = compute_expected_shares(amounts)
     cellular = sum(amounts[k] for k in ("tumour", "epithelium", "lymphocyte", "plasma"))
@@ -164,7 +172,7 @@ def _count_cells_near(cells: CellArrays, kind: str, xy_um: NDArray, radius: floa
 
 
 def _disc_points(radius: float, n: int) -> NDArray:
-    """n places spread evenly over a disc (a sunflower)."""
+    """Return n points spread evenly over a disc (a sunflower spiral)."""
     k = np.arange(n) + 0.5
     r, turn = radius * np.sqrt(k / n), np.pi * (1 + 5**0.5) * k
     return np.stack([r * np.cos(turn), r * np.sin(turn)], 1)
@@ -180,8 +188,15 @@ SAMPLE_SEED = 7  # the section of File > Open Sample; the bundled checkpoint nev
 class SyntheticSection:
     """An image with spots and raw counts.
 
-    image : (H, W, 3) uint8; mpp : um per px; spots : 200 um array, 100 um spots, tissue only;
-    counts : (N, G) int32 raw counts, columns in the order of symbols.
+    Attributes
+    ----------
+    image : (H, W, 3) uint8 array
+    mpp : float
+        um per px.
+    spots : Spots
+        Spots of 100 um every 200 um, on tissue only.
+    counts : (N, G) int32 array
+        Raw counts, columns in the order of `symbols`.
     """
 
     seed: int
@@ -196,10 +211,19 @@ class SyntheticSection:
 def draw_section(seed: int, size_px: int = 4608, mpp: float = 0.5) -> SyntheticSection:
     """Draw a section, the same one for the same seed, size and pixel size.
 
-    size_px : side in px, even, at least 1,000 um worth; mpp : 0.25 to 1 um per px. The default
-    size takes a few seconds and about 1 GB of memory.
+    The default size takes a few seconds and about 1 GB of memory.
 
-    Raises DkanError outside these limits.
+    Parameters
+    ----------
+    size_px : int
+        Side in px: even, and 1,000 to 6,000 um long.
+    mpp : float
+        0.25 to 1 um per px.
+
+    Raises
+    ------
+    DkanError
+        Outside these limits.
     """
     if not 0.25 <= mpp <= 1:
         raise DkanError(f"A synthetic section of {mpp:g} um/px is not offered; choose 0.25 to 1.")
@@ -208,11 +232,7 @@ def draw_section(seed: int, size_px: int = 4608, mpp: float = 0.5) -> SyntheticS
             f"A synthetic section of {size_px} px at {mpp:g} um/px is not offered; choose an even "
             "number of pixels that spans 1,000 to 6,000 um."
         )
-    from .cell_nuclei import paint_nuclei, place_cells
-    from .stain_image import draw_staining, paint_background, render_rgb, upsample
-    from .tissue_layout import compute_fibre_direction, draw_layout
-
-    # One stream for each step: a change in one leaves the others as they were.
+    # One random stream per step, so that a change of one step does not change the others.
     plan, placing, ground, nuclei, staining, counting = (
         np.random.default_rng(s) for s in np.random.SeedSequence(seed).spawn(6)
     )

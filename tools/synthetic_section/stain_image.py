@@ -29,7 +29,7 @@ def paint_background(
     along: tuple[ScalarField, ScalarField],
     pixels: int,
 ) -> tuple[ScalarField, ScalarField]:
-    """Haematoxylin and eosin of the section without nuclei, both (pixels, pixels) float32."""
+    """Return haematoxylin and eosin without nuclei, both (pixels, pixels) float32."""
     pitch = layout.size_um / pixels
     shape = (pixels, pixels)
 
@@ -65,13 +65,13 @@ def paint_background(
 
 
 def smoothstep(value: NDArray, low: NDArray | float, high: NDArray | float) -> NDArray:
-    """0 below low, 1 above high, smooth between."""
+    """Return 0 below low, 1 above high, and a smooth step between."""
     t = np.clip((value - low) / (high - low), 0, 1)
     return t * t * (3 - 2 * t)
 
 
 def upsample(field: ScalarField, pixels: int) -> ScalarField:
-    """A square field at a finer pitch, linear between its points."""
+    """Return a square field at a finer pitch, linear between its points."""
     n = len(field)
     at = (np.arange(pixels, dtype=np.float32) + 0.5) * (n / pixels) - 0.5
     at = np.clip(at, 0, n - 1)
@@ -79,7 +79,7 @@ def upsample(field: ScalarField, pixels: int) -> ScalarField:
     share = (at - low).astype(np.float32)
     wide = field[:, low] * (1 - share) + field[:, low + 1] * share
     out = np.empty((pixels, pixels), np.float32)
-    for top in range(0, pixels, 128):  # in bands that stay in the processor's cache
+    for top in range(0, pixels, 128):  # in bands that fit in the processor's cache
         rows = slice(top, top + 128)
         below = wide[low[rows] + 1]
         above = wide[low[rows]]
@@ -121,7 +121,7 @@ def _assign_nearest_cell(
     owner[row, column] = rows
     away, near = distance_transform_edt(empty, return_indices=True)
     owner = owner[near[0], near[1]]
-    # Cell borders are not ruler-straight: look each pixel's owner up a little to the side.
+    # Cell borders are not ruler-straight: each pixel takes the owner of a pixel nearby.
     at = np.arange(pixels, dtype=np.float32)
     sideways, down = (
         upsample(
@@ -283,19 +283,33 @@ EOSIN = (0.12, 0.78, 0.48)
 
 @dataclass(frozen=True)
 class Staining:
-    """How one section was stained and scanned."""
+    """Stain and scan of one section.
+
+    Attributes
+    ----------
+    h_strength, e_strength : float
+        Factors of the stain amounts.
+    h_colour, e_colour : tuple of float
+        Optical density per unit of stain in red, green and blue.
+    glass : tuple of float
+        Colour of the empty slide, 0..255.
+    blur_px : float
+        Standard deviation of the blur.
+    noise : float
+        Standard deviation in grey levels.
+    """
 
     h_strength: float
     e_strength: float
     h_colour: tuple[float, float, float]
     e_colour: tuple[float, float, float]
-    glass: tuple[float, float, float]  # empty slide, 0..255
+    glass: tuple[float, float, float]
     blur_px: float
-    noise: float  # standard deviation, grey levels
+    noise: float
 
 
 def draw_staining(rng: np.random.Generator) -> Staining:
-    """One section's staining: strengths vary by about 12 %, hues by a few percent."""
+    """Draw a random staining: strengths vary by about 12 %, hues by a few percent."""
 
     def hue(colour: tuple[float, float, float]) -> tuple[float, float, float]:
         r, g, b = (c + rng.normal(0, 0.018) for c in colour)
@@ -316,7 +330,7 @@ def draw_staining(rng: np.random.Generator) -> Staining:
 def render_rgb(
     rng: np.random.Generator, h: ScalarField, e: ScalarField, staining: Staining
 ) -> NDArray[np.uint8]:
-    """The image (height, width, 3) of these stain maps; works in bands to stay small in memory."""
+    """Return the image (height, width, 3) of stain maps; bands limit the use of memory."""
     from scipy.ndimage import gaussian_filter
 
     height, width = h.shape

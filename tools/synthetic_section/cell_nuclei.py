@@ -1,4 +1,4 @@
-"""Cells of a synthetic section: position, type and orientation of each nucleus, and how nuclei are painted."""
+"""Cells of a synthetic section: position, type and direction of each nucleus, and its painting."""
 
 from __future__ import annotations
 
@@ -12,10 +12,19 @@ from .tissue_layout import RingStructure, ScalarField, TissueLayout, make_smooth
 
 @dataclass(frozen=True)
 class NucleusType:
-    """One kind of nucleus: axes in um, their spread, haematoxylin, and its chromatin.
+    """One type of nucleus.
 
-    chromatin : "vesicular" (pale with rim and nucleolus), "clumped", "even" or "none"
-    (a cell whose nucleus is outside the section plane).
+    Attributes
+    ----------
+    long_axis_um, short_axis_um : float
+        Mean lengths of the axes.
+    spread : float
+        Standard deviation of the logarithm of the size.
+    stain : float
+        Amount of haematoxylin.
+    chromatin : str
+        "vesicular" (pale with rim and nucleolus), "clumped", "even", or "none" for a cell whose
+        nucleus is outside the section plane.
     """
 
     name: str
@@ -45,7 +54,17 @@ NECROSIS_DEPTH_UM = 62.0  # depth in a nest from which its cells are dead
 
 @dataclass(frozen=True)
 class CellArrays:
-    """N cells: centres in um, kind (index in KINDS), direction of the long axis in radians."""
+    """N cells.
+
+    Attributes
+    ----------
+    x, y : (N,) array
+        Centres in um.
+    type_index : (N,) array
+        Index in `NUCLEUS_TYPES`.
+    angle : (N,) array
+        Direction of the long axis in radians.
+    """
 
     x: NDArray[np.float32]
     y: NDArray[np.float32]
@@ -53,14 +72,14 @@ class CellArrays:
     angle: NDArray[np.float32]
 
     def rows_of_types(self, *names: str) -> NDArray[np.intp]:
-        """Rows of the cells of these kinds."""
+        """Return the rows of the cells of these types."""
         return np.flatnonzero(np.isin(self.type_index, [TYPE_INDEX[n] for n in names]))
 
 
 def place_cells(
     rng: np.random.Generator, layout: TissueLayout, along: tuple[ScalarField, ScalarField]
 ) -> CellArrays:
-    """Fill the layout with cells; ``along`` is the fibre direction on the layout's grid."""
+    """Fill the layout with cells; `along` is the fibre direction on the grid of the layout."""
     stroma = layout.clip_by_rings(np.minimum(-layout.nests, -layout.fat))
     parts = [
         _place_tumour_cells(rng, layout),
@@ -175,7 +194,7 @@ def _place_immune_cells(
 ) -> CellColumns:
     x, y = _jittered_hex_grid(rng, layout.size_um, pitch, 0.42)
     chance = layout.interpolate(cover, x, y)
-    # A few lymphocytes enter nests; none stand in a lumen or in fat cells.
+    # A few lymphocytes enter nests; none are in a lumen or in fat cells.
     chance = np.where(layout.interpolate(stroma, x, y) > 4, chance, 0.0)
     nest = layout.interpolate(layout.nests, x, y)
     near = layout.interpolate(cover, x, y)
@@ -204,7 +223,7 @@ def _place_fibroblasts(
 
 
 def _is_outside_fat(x: NDArray, y: NDArray, kind: NDArray) -> NDArray[np.bool_]:
-    """False for stroma cells that would float inside an adipocyte."""
+    """False for stroma cells inside an adipocyte."""
     from scipy.spatial import cKDTree
 
     fat = kind == TYPE_INDEX["adipocyte"]
@@ -244,10 +263,16 @@ N_SHAPES = 8  # different shapes per direction
 def paint_nuclei(
     rng: np.random.Generator, h: ScalarField, e: ScalarField, cells: CellArrays, mpp: float
 ) -> None:
-    """Stamp every nucleus into the stain maps, in place.
+    """Paint every nucleus into the stain maps, in place.
 
-    h, e : haematoxylin and eosin at mpp um per pixel. A nucleus displaces the eosin under it.
-    Plasma cells bring their eccentric cytoplasm with them.
+    A nucleus displaces the eosin under it. Plasma cells get their eccentric cytoplasm.
+
+    Parameters
+    ----------
+    h, e : (size, size) arrays
+        Haematoxylin and eosin.
+    mpp : float
+        um per px of both.
     """
     turn = np.rint(cells.angle / np.pi * N_ORIENTATIONS).astype(int) % N_ORIENTATIONS
     which = turn * N_SHAPES + rng.integers(0, N_SHAPES, len(turn))
@@ -274,7 +299,7 @@ def paint_nuclei(
 def _draw_nucleus_shapes(
     rng: np.random.Generator, kind: NucleusType, mpp: float
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Cover (0..1) and haematoxylin of TURNS x VARIANTS drawn nuclei, each (n, size, size)."""
+    """Cover (0..1) and haematoxylin of n = N_ORIENTATIONS * N_SHAPES nuclei, (n, size, size)."""
     n = N_ORIENTATIONS * N_SHAPES
     half = int(np.ceil(0.62 * kind.long_axis_um * np.exp(2 * kind.spread) / mpp)) + 2
     at = np.arange(-half, half + 1, dtype=np.float32) * mpp
