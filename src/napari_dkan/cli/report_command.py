@@ -83,7 +83,7 @@ def run_report(
             prediction=prediction,
             comparison=comparison,
             genes=wanted,
-            notes=_registration_warnings(opened, measured, size, tissue),
+            warnings=_registration_warnings(opened, measured, size, tissue),
             command=format_command_line(
                 "report",
                 image=path,

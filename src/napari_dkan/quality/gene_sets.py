@@ -140,7 +140,7 @@ def score_gene_sets(
     symbol_of = _map_aliases(panel)
     used: dict[str, tuple[str, ...]] = {}
     skipped: dict[str, str] = {}
-    columns: list[NDArray] = []
+    columns: list[NDArray[np.float32]] = []
     for one in sets:
         hits = (symbol_of.get(g.upper()) for g in one.genes)
         genes = tuple(dict.fromkeys(g for g in hits if g))

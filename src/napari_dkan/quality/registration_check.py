@@ -1,4 +1,7 @@
-"""Check that measured spots are registered to their slide: on the slide, on tissue, not mirrored, at the right pixel size."""
+"""Check that measured spots are registered to their slide.
+
+They must be on the slide and on tissue, not mirrored, and at the right pixel size.
+"""
 
 from __future__ import annotations
 

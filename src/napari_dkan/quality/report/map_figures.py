@@ -1,4 +1,7 @@
-"""Maps of the report: spots in colors over the faded slide, with color bar and scale bar, as SVG."""
+"""Maps of the report: spots in colors over the faded slide, with color bar and scale bar.
+
+The classes hold numbers, path strings and data URIs; ``templates/figures.html.j2`` draws them.
+"""
 
 from __future__ import annotations
 
@@ -12,36 +15,55 @@ from numpy.typing import NDArray
 
 from ...slide import Slide
 from ...slide.overview import read_overview
-from .svg_markup import MarkupChildren, SafeMarkup, build_element, concatenate, format_decimal
 
-N_COLOR_LEVELS = 64  # colours told apart; so many are more than an eye can
+N_COLOR_LEVELS = 64
 CLIP_PERCENTILES = (2.0, 98.0)  # as the maps in the viewer
 
-# Nine colours each, evenly spaced; between them they are mixed.
-VIRIDIS = "440154 472d7b 3b528b 2c728e 21918c 28ae80 5ec962 addc30 fde725"  # viridis
-BLUE_WHITE_RED = (
-    "2166ac 4393c3 92c5de d1e5f0 f7f7f7 fddbc7 f4a582 d6604d b2182b"  # blue, white, red
-)
-ORANGES = "fff5eb fee6ce fdd0a2 fdae6b fd8d3c f16913 d94801 a63603 7f2704"  # oranges
+# Nine colors each, evenly spaced.
+VIRIDIS = "440154 472d7b 3b528b 2c728e 21918c 28ae80 5ec962 addc30 fde725"
+BLUE_WHITE_RED = "2166ac 4393c3 92c5de d1e5f0 f7f7f7 fddbc7 f4a582 d6604d b2182b"
+ORANGES = "fff5eb fee6ce fdd0a2 fdae6b fd8d3c f16913 d94801 a63603 7f2704"
+
+MAP_WIDTH = 360.0  # of every map, in drawing units
+COLOR_BAR_HEIGHT = 58.0  # of the color bar with its labels, in drawing units
+COLOR_BAR_MARGIN = 27.0
+THUMBNAIL_PX = 640
+BACKGROUND_PX = 900
+MIN_EXTENT_UM = 1000.0  # smallest side of a map, so that a few spots still show their context
+MIN_ASPECT_RATIO = 0.8  # width to height; a narrower map would be taller than a screen
+SCALE_BARS_UM = (10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 20_000)
+MAX_VECTOR_SPOTS = 6000  # maps of more spots are images, which need less of the page's size limit
+RASTER_PX = 720
 
 
 @dataclass(frozen=True)
 class MapColorScale:
-    """Which colour a value has. colours : one of the above; low, high : of its ends."""
+    """Color scale of a map.
+
+    Attributes
+    ----------
+    anchors : str
+        Nine evenly spaced colors, such as `VIRIDIS`; colors between them are interpolated.
+    low, high : float
+        Values of the two ends.
+    """
 
     anchors: str
     low: float
     high: float
 
     def to_levels(self, values: NDArray[np.floating]) -> NDArray[np.int64]:
-        """(N,) -> (N,) from 0 to LEVELS - 1; values off the scale take its ends, NaN is -1."""
+        """Return the color level (N,) of values (N,), from 0 to `N_COLOR_LEVELS` - 1.
+
+        Values off the scale take its ends; NaN becomes -1.
+        """
         known = np.isfinite(values)
         share = (np.where(known, values, self.low) - self.low) / (self.high - self.low)
-        found = np.clip(np.floor(share * N_COLOR_LEVELS), 0, N_COLOR_LEVELS - 1).astype(np.int64)
-        return np.where(known, found, -1)
+        level = np.clip(np.floor(share * N_COLOR_LEVELS), 0, N_COLOR_LEVELS - 1).astype(np.int64)
+        return np.where(known, level, -1)
 
     def palette(self) -> list[str]:
-        """``#rrggbb`` of each level."""
+        """Return ``#rrggbb`` of each level."""
         anchors = np.array([list(bytes.fromhex(c)) for c in self.anchors.split()], float)
         at = np.linspace(0, len(anchors) - 1, N_COLOR_LEVELS)
         mixed = [np.interp(at, np.arange(len(anchors)), anchors[:, i]) for i in range(3)]
@@ -49,7 +71,7 @@ class MapColorScale:
 
 
 def fit_shared_scale(values: Sequence[NDArray[np.floating]]) -> MapColorScale:
-    """One scale for several maps, from their values together without the extremes."""
+    """Return one scale for several maps: percentiles 2 to 98 of their values together."""
     known = np.concatenate([v[np.isfinite(v)] for v in values])
     if not len(known):
         return MapColorScale(VIRIDIS, 0.0, 1.0)
@@ -62,67 +84,69 @@ def fit_shared_scale(values: Sequence[NDArray[np.floating]]) -> MapColorScale:
 
 
 def fit_residual_scale(values: NDArray[np.floating]) -> MapColorScale:
-    """Centred on 0, alike in both directions."""
+    """Return a scale centred on 0 with ends at equal distance."""
     known = np.abs(values[np.isfinite(values)])
-    reach = max(float(np.percentile(known, CLIP_PERCENTILES[1])), 1e-3) if len(known) else 1.0
-    return MapColorScale(BLUE_WHITE_RED, -reach, reach)
+    end = max(float(np.percentile(known, CLIP_PERCENTILES[1])), 1e-3) if len(known) else 1.0
+    return MapColorScale(BLUE_WHITE_RED, -end, end)
 
 
 def fit_error_scale(values: NDArray[np.floating]) -> MapColorScale:
-    """From 0."""
+    """Return a scale that starts at 0."""
     known = values[np.isfinite(values)]
     high = float(np.percentile(known, CLIP_PERCENTILES[1])) if len(known) else 1.0
     return MapColorScale(ORANGES, 0.0, max(high, 1e-6))
 
 
-def draw_color_bar(scale: MapColorScale, units: str, width: float, y: float) -> SafeMarkup:
-    """A bar with five numbers and what they measure, 52 units high, in a drawing this wide."""
-    left, right = 27.0, width - 27.0
-    step = (right - left) / N_COLOR_LEVELS
+@dataclass(frozen=True)
+class ColorBar:
+    """A color bar in drawing units: cells (x, width, color) and ticks (x, value)."""
+
+    left: float
+    width: float
+    cells: list[tuple[float, float, str]]
+    ticks: list[tuple[float, float]]
+    digits: int
+
+
+def make_color_bar(scale: MapColorScale) -> ColorBar:
+    """Lay out the color bar below a map."""
+    left, width = COLOR_BAR_MARGIN, MAP_WIDTH - 2 * COLOR_BAR_MARGIN
+    step = width / N_COLOR_LEVELS
+    # Each cell is one unit wider than its step, or thin gaps show between them.
     cells = [
-        # one px wider than its step, or thin gaps show between them
-        build_element(
-            "rect",
-            x=left + i * step,
-            y=y,
-            width=step + (i < N_COLOR_LEVELS - 1),
-            height=11,
-            fill=colour,
-        )
-        for i, colour in enumerate(scale.palette())
+        (left + i * step, step + (i < N_COLOR_LEVELS - 1), color)
+        for i, color in enumerate(scale.palette())
     ]
-    digits = 2 if scale.high - scale.low >= 0.1 else 3
-    ticks = [
-        build_element(
-            "text",
-            format_decimal(scale.low + share * (scale.high - scale.low), digits),
-            x=left + share * (right - left),
-            y=y + 26,
-            text_anchor="middle",
-        )
-        for share in (0, 0.25, 0.5, 0.75, 1)
-    ]
-    label = build_element(
-        "text", units, x=width / 2, y=y + 44, text_anchor="middle", class_="units"
-    )
-    frame = build_element("rect", x=left, y=y, width=right - left, height=11, class_="frame")
-    return build_element("g", cells, frame, ticks, label)
+    span = scale.high - scale.low
+    ticks = [(left + share * width, scale.low + share * span) for share in (0, 0.25, 0.5, 0.75, 1)]
+    return ColorBar(left, width, cells, ticks, 2 if span >= 0.1 else 3)
 
 
-MAP_WIDTH = 360.0  # of every map, in units of the drawing
-THUMBNAIL_PX = 640
-BACKGROUND_PX = 900
-MIN_EXTENT_UM = 1000.0  # a map of a few spots still shows where they are
-MIN_ASPECT_RATIO = 0.8  # width against height; a slimmer map would be taller than a screen
-SCALE_BARS_UM = (10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 20_000)
+@dataclass(frozen=True)
+class ScaleBar:
+    """A scale bar in drawing units, at the bottom left of a map."""
+
+    label: str
+    length: float
+    y: float
 
 
 @dataclass(frozen=True)
 class MapBackground:
     """The part of a slide that maps are drawn on.
 
-    x, y, width, height : in level-0 px. mpp : um per level-0 px. pixels : (h, w, 3) uint8 of it;
-    thumbnail : of the whole slide, which is slide_width x slide_height level-0 px.
+    Attributes
+    ----------
+    x, y, width, height : float
+        Extent in level-0 px.
+    mpp : float
+        um per level-0 px.
+    pixels : (h, w, 3) uint8 array
+        Image of this part.
+    thumbnail : (h, w, 3) uint8 array
+        Image of the whole slide.
+    slide_width, slide_height : int
+        Size of the slide in level-0 px.
     """
 
     x: float
@@ -137,77 +161,73 @@ class MapBackground:
 
     @property
     def units_per_px(self) -> float:
-        """Units of a drawing per level-0 px."""
+        """Drawing units per level-0 px."""
         return MAP_WIDTH / self.width
 
     @property
     def drawing_height(self) -> float:
+        """Height in drawing units."""
         return self.height * self.units_per_px
 
-    def to_drawing(self, xy: NDArray[np.floating]) -> NDArray[np.float64]:
-        """Level-0 px (N, 2) -> units of a drawing."""
-        return (np.asarray(xy, np.float64) - (self.x, self.y)) * self.units_per_px
+    @property
+    def image_uri(self) -> str:
+        """The image as a data URI."""
+        return encode_data_uri(self.pixels)
 
-    def draw_image(self) -> SafeMarkup:
-        """The picture, to be defined once and used by every map as ``#ground``."""
-        return build_element(
-            "image",
-            id="ground",
-            width=MAP_WIDTH,
-            height=self.drawing_height,
-            preserveAspectRatio="none",
-            href=encode_data_uri(self.pixels),
-        )
-
-    def draw_scale_bar(self) -> SafeMarkup:
-        """A bar of a round length, at the bottom left, labelled in um or mm."""
+    @property
+    def scale_bar(self) -> ScaleBar:
+        """A bar of a round length, about a fifth of the width."""
         target = self.width * self.mpp / 5
         um = min(SCALE_BARS_UM, key=lambda length: abs(np.log(length / target)))
         label = f"{um // 1000} mm" if um >= 1000 else f"{um} µm"
-        length, y = um / self.mpp * self.units_per_px, self.drawing_height - 10
-        return build_element(
-            "g",
-            build_element("path", d=f"M10 {y:.1f}h{length:.1f}", class_="scalebar-back"),
-            build_element("path", d=f"M10 {y:.1f}h{length:.1f}", class_="scalebar"),
-            build_element("text", label, x=10, y=y - 6, class_="halo"),
-        )
+        return ScaleBar(label, um / self.mpp * self.units_per_px, self.drawing_height - 10)
+
+    def to_drawing(self, xy: NDArray[np.floating]) -> NDArray[np.float64]:
+        """Transform level-0 px (N, 2) to drawing units."""
+        return (np.asarray(xy, np.float64) - (self.x, self.y)) * self.units_per_px
 
 
 def read_map_background(
     slide: Slide, xy: NDArray[np.floating], margin_px: float, mpp: float
 ) -> MapBackground:
-    """The part of a slide around spots (N, 2), with a margin. Raises SlideError."""
+    """Read the part of a slide around spots (N, 2), with a margin.
+
+    Raises
+    ------
+    SlideError
+        If the slide cannot be read.
+    """
     from PIL import Image
 
     low, high = xy.min(axis=0) - margin_px, xy.max(axis=0) + margin_px
-    least = np.maximum(high - low, MIN_EXTENT_UM / mpp)
-    least[0] = max(least[0], MIN_ASPECT_RATIO * least[1])
-    low, high = (low + high - least) / 2, (low + high + least) / 2
+    extent = np.maximum(high - low, MIN_EXTENT_UM / mpp)
+    extent[0] = max(extent[0], MIN_ASPECT_RATIO * extent[1])
+    low, high = (low + high - extent) / 2, (low + high + extent) / 2
     size = np.array([slide.width, slide.height], float)
     low, high = np.maximum(low, 0), np.minimum(high, size)
     overview, downsample = read_overview(slide, mpp)
-    whole = Image.fromarray(overview)
-    part = whole.crop((*np.floor(low / downsample), *np.ceil(high / downsample)))
-    # What is shown is what was cut out, to whole pixels of the overview.
+    overview_image = Image.fromarray(overview)
+    crop = overview_image.crop((*np.floor(low / downsample), *np.ceil(high / downsample)))
+    # The crop consists of whole pixels of the overview, so its extent differs from the request.
     corner = np.floor(low / downsample) * downsample
-    extent = np.array(part.size) * downsample
-    part.thumbnail((BACKGROUND_PX, BACKGROUND_PX))
-    whole.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX))
+    extent = np.array(crop.size) * downsample
+    crop.thumbnail((BACKGROUND_PX, BACKGROUND_PX))
+    overview_image.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX))
     return MapBackground(
         float(corner[0]),
         float(corner[1]),
         float(extent[0]),
         float(extent[1]),
         mpp,
-        np.asarray(part),
-        np.asarray(whole),
+        np.asarray(crop),
+        np.asarray(overview_image),
         slide.width,
         slide.height,
     )
 
 
 def encode_data_uri(pixels: NDArray[np.uint8], palette: list[str] | None = None) -> str:
-    """A picture inside the page: RGB as JPEG; indices into a palette as PNG, 0 transparent."""
+    """Encode an image as a data URI: RGB as JPEG, palette indices as PNG with 0 transparent."""
     from PIL import Image
 
     out, image = BytesIO(), Image.fromarray(pixels)
@@ -221,19 +241,67 @@ def encode_data_uri(pixels: NDArray[np.uint8], palette: list[str] | None = None)
     return f"data:image/{kind};base64,{b64encode(out.getvalue()).decode()}"
 
 
-MAX_VECTOR_SPOTS = (
-    6000  # spots from which a map is a picture: as drawings they would fill the page's limit
-)
-RASTER_PX = 720
-COLOR_BAR_HEIGHT = 58.0  # height of the colour bar below a map
+@dataclass(frozen=True)
+class Ring:
+    """A ring around an error region, in drawing units."""
+
+    x: float
+    y: float
+    radius: float
+    label_y: float
+
+
+@dataclass(frozen=True)
+class MapFigure:
+    """A map: spots of one color level share a path, or all spots are one image.
+
+    Attributes
+    ----------
+    background : MapBackground
+        What the spots are drawn over.
+    paths : list of (str, str)
+        Color and path of each level, () where the spots are an image.
+    raster_uri, raster_height : str, float
+        The image of the spots, "" where they are paths, and its height in drawing units.
+    has_edge : bool
+        Whether an edge is drawn around the spots.
+    rings : tuple of Ring
+        Numbered from 1.
+    crosses : str
+        Path of crosses over spots, "" for none.
+    """
+
+    title: str
+    background: MapBackground
+    color_bar: ColorBar
+    units: str
+    spot_size: float
+    is_tiled: bool
+    has_edge: bool
+    paths: list[tuple[str, str]]
+    raster_uri: str = ""
+    raster_height: float = 0.0
+    rings: tuple[Ring, ...] = ()
+    crosses: str = ""
+
+    @property
+    def view_box(self) -> str:
+        """Extent of the drawing."""
+        return f"0 0 {MAP_WIDTH:g} {self.background.drawing_height + COLOR_BAR_HEIGHT:.1f}"
 
 
 @dataclass(frozen=True)
 class MapCanvas:
     """Where the spots of a section are drawn.
 
-    at : (N, 2) in units of a drawing. size : of a spot, in those units. tiles : squares that
-    touch, not round spots.
+    Attributes
+    ----------
+    positions : (N, 2) array
+        Centres in drawing units.
+    spot_size : float
+        Diameter of a spot or side of a tile, in drawing units.
+    is_tiled : bool
+        Whether spots are drawn as squares that touch each other.
     """
 
     background: MapBackground
@@ -241,60 +309,54 @@ class MapCanvas:
     spot_size: float
     is_tiled: bool = False
 
-    def draw_shared_defs(self) -> SafeMarkup:
-        """What all maps of the page share: the slide's picture, and an edge around the spots."""
-        edge = None
-        if not self.is_tiled and len(self.positions) <= MAX_VECTOR_SPOTS:
-            edge = build_element(
-                "path", id="edge", d=_dots_path(self.positions), stroke_width=self.spot_size + 1.2
-            )
-        shared = build_element("defs", self.background.draw_image(), edge)
-        return build_element("svg", shared, class_="defs", width=0, height=0, aria_hidden="true")
+    @property
+    def has_edge(self) -> bool:
+        """Whether an edge is drawn around the spots."""
+        return not self.is_tiled and len(self.positions) <= MAX_VECTOR_SPOTS
 
-    def draw_map(
+    @property
+    def edge_path(self) -> str:
+        """Path of all spots."""
+        return _dots_path(self.positions)
+
+    def make_map(
         self,
         title: str,
         values: NDArray[np.floating],
         scale: MapColorScale,
         units: str,
-        overlays: MarkupChildren = None,
-    ) -> SafeMarkup:
-        """A figure of values (N,), NaN left empty; above : drawn over the spots."""
-        height = self.background.drawing_height
-        edge = build_element("use", href="#edge", class_="edge") if not self.is_tiled else None
-        if len(self.positions) > MAX_VECTOR_SPOTS:
-            edge = None
-        drawing = build_element(
-            "svg",
-            build_element("use", href="#ground", class_="faded"),
-            edge,
-            self._draw_spots(values, scale),
-            overlays,
-            self.background.draw_scale_bar(),
-            build_element(
-                "rect", y=height, width=MAP_WIDTH, height=COLOR_BAR_HEIGHT, fill="#ffffff"
-            ),  # over cut tiles
-            build_element("rect", width=MAP_WIDTH, height=height, class_="frame"),
-            draw_color_bar(scale, units, MAP_WIDTH, height + 10),
-            viewBox=f"0 0 {MAP_WIDTH:g} {height + COLOR_BAR_HEIGHT:.1f}",
-            role="img",
-            aria_label=title,
-        )
-        return build_element("figure", build_element("figcaption", title), drawing)
-
-    def _draw_spots(self, values: NDArray[np.floating], scale: MapColorScale) -> SafeMarkup:
+        rings: tuple[Ring, ...] = (),
+        crosses: str = "",
+    ) -> MapFigure:
+        """Lay out a map of values (N,); spots of NaN stay empty."""
         levels, palette = scale.to_levels(values), scale.palette()
+        paths: list[tuple[str, str]] = []
+        raster_uri, raster_height = "", 0.0
         if len(self.positions) > MAX_VECTOR_SPOTS:
-            return self._draw_raster(levels, palette)
-        drawn = [
-            build_element("path", d=_dots_path(self.positions[levels == i]), stroke=palette[i])
-            for i in range(N_COLOR_LEVELS)
-            if (levels == i).any()
-        ]
-        kind = "tiles" if self.is_tiled else "spots"
-        return build_element("g", drawn, class_=kind, stroke_width=self.spot_size)
+            raster_uri, raster_height = self._render_raster(levels, palette)
+        else:
+            paths = [
+                (palette[level], _dots_path(self.positions[levels == level]))
+                for level in range(N_COLOR_LEVELS)
+                if (levels == level).any()
+            ]
+        return MapFigure(
+            title,
+            self.background,
+            make_color_bar(scale),
+            units,
+            self.spot_size,
+            self.is_tiled,
+            self.has_edge,
+            paths,
+            raster_uri,
+            raster_height,
+            rings,
+            crosses,
+        )
 
-    def _draw_raster(self, levels: NDArray[np.int64], palette: list[str]) -> SafeMarkup:
+    def _render_raster(self, levels: NDArray[np.int64], palette: list[str]) -> tuple[str, float]:
+        """Data URI of the spots as an image, and its height in drawing units."""
         factor = RASTER_PX / MAP_WIDTH
         height = int(np.ceil(self.background.drawing_height * factor))
         pixels = np.zeros((height, RASTER_PX), np.uint8)
@@ -306,69 +368,58 @@ class MapCanvas:
                 x, y = (corner[known] + (dx, dy)).T
                 inside = (x >= 0) & (y >= 0) & (x < RASTER_PX) & (y < height)
                 pixels[y[inside], x[inside]] = levels[known][inside] + 1
-        uri = encode_data_uri(pixels, ["#ffffff", *palette])
-        return build_element(
-            "image", width=MAP_WIDTH, height=height / factor, href=uri, class_="raster"
-        )
+        return encode_data_uri(pixels, ["#ffffff", *palette]), height / factor
 
 
-def draw_slide_overview(ground: MapBackground, marks: NDArray[np.floating]) -> SafeMarkup:
-    """The whole slide, a frame around the part that the maps show, and dots at marks (K, 2)."""
-    scale = MAP_WIDTH / ground.slide_width
-    height = ground.slide_height * scale
-    box = [v * scale for v in (ground.x, ground.y, ground.width, ground.height)]
-    return build_element(
-        "figure",
-        build_element("figcaption", "The slide; maps show the frame"),
-        build_element(
-            "svg",
-            build_element(
-                "image", width=MAP_WIDTH, height=height, href=encode_data_uri(ground.thumbnail)
-            ),
-            build_element("path", d=_dots_path(np.asarray(marks) * scale), class_="marks"),
-            build_element("rect", x=box[0], y=box[1], width=box[2], height=box[3], class_="shown"),
-            build_element("rect", width=MAP_WIDTH, height=height, class_="frame"),
-            viewBox=f"0 0 {MAP_WIDTH:g} {height:.1f}",
-            role="img",
-            aria_label="The slide",
-        ),
+@dataclass(frozen=True)
+class SlideOverview:
+    """The whole slide, a frame around the part that maps show, and dots at the spots."""
+
+    image_uri: str
+    height: float
+    marks: str
+    frame: tuple[float, float, float, float]
+
+    @property
+    def view_box(self) -> str:
+        """Extent of the drawing."""
+        return f"0 0 {MAP_WIDTH:g} {self.height:.1f}"
+
+
+def make_slide_overview(background: MapBackground, xy: NDArray[np.floating]) -> SlideOverview:
+    """Lay out the overview with dots at positions (N, 2) in level-0 px."""
+    scale = MAP_WIDTH / background.slide_width
+    x, y = background.x * scale, background.y * scale
+    return SlideOverview(
+        encode_data_uri(background.thumbnail),
+        background.slide_height * scale,
+        _dots_path(np.asarray(xy) * scale),
+        (x, y, background.width * scale, background.height * scale),
     )
 
 
-def draw_rings(canvas: MapCanvas, circles: Iterable[tuple[float, float, float]]) -> SafeMarkup:
-    """Numbered rings around places (x, y, radius) in level-0 px."""
+def make_rings(
+    background: MapBackground, circles: Iterable[tuple[float, float, float]]
+) -> tuple[Ring, ...]:
+    """Return rings for circles (x, y, radius) in level-0 px."""
     rings = []
-    for i, (x, y, radius) in enumerate(circles, 1):
-        (cx, cy), r = (
-            canvas.background.to_drawing(np.array([[x, y]]))[0],
-            radius * canvas.background.units_per_px,
-        )
-        place = {"cx": float(cx), "cy": float(cy), "r": float(r)}
-        rings += [
-            build_element("circle", **place, class_="ring-back"),
-            build_element("circle", **place, class_="ring"),
-        ]
-        rings.append(
-            build_element(
-                "text", i, x=float(cx), y=max(float(cy - r - 4), 14.0), class_="halo number"
-            )
-        )
-    return concatenate(rings)
+    for x, y, radius in circles:
+        cx, cy = background.to_drawing(np.array([[x, y]]))[0].tolist()
+        r = radius * background.units_per_px
+        rings.append(Ring(cx, cy, r, max(cy - r - 4, 14.0)))
+    return tuple(rings)
 
 
-def draw_crosses(canvas: MapCanvas, rows: NDArray[np.bool_]) -> SafeMarkup:
-    """A cross over each of these spots."""
+def crosses_path(canvas: MapCanvas, mask: NDArray[np.bool_]) -> str:
+    """Return the path of crosses over the spots of a mask (N,)."""
     half = min(canvas.spot_size * 0.32, 4.0)
-    d = "".join(
+    return "".join(
         f"M{x - half:.1f} {y - half:.1f}l{2 * half:.1f} {2 * half:.1f}m0 {-2 * half:.1f}"
         f"l{-2 * half:.1f} {2 * half:.1f}"
-        for x, y in canvas.positions[rows]
-    )
-    return concatenate(
-        build_element("path", d=d, class_="cross-back"), build_element("path", d=d, class_="cross")
+        for x, y in canvas.positions[mask]
     )
 
 
-def _dots_path(at: NDArray[np.floating]) -> str:
-    """Lines of no length: round ends make them spots, square ends tiles. The shortest there is."""
-    return "".join(f"M{x:.1f} {y:.1f}h0" for x, y in at)
+def _dots_path(positions: NDArray[np.floating]) -> str:
+    """Lines of zero length: round caps make them spots, square caps tiles."""
+    return "".join(f"M{x:.1f} {y:.1f}h0" for x, y in positions)

@@ -1,46 +1,97 @@
-"""Sections and tables of the report: summary, maps, error regions, reliability, genes."""
+"""Contents of the sections of the report: sentences, tables and figures for the templates."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 import numpy as np
 
 from ...expression.panel import Panel
 from ...inference.prediction import Prediction
 from ..comparison import Comparison, ErrorRegion
-from ..gene_metrics import ComparisonSummary, GeneMetrics, MethodMetrics
+from ..gene_metrics import ComparisonSummary, DkanRidgePair, GeneMetrics
 from ..reliability import Reliability
 from .map_figures import (
     VIRIDIS,
     MapBackground,
     MapCanvas,
     MapColorScale,
-    draw_crosses,
-    draw_rings,
-    draw_slide_overview,
+    MapFigure,
+    SlideOverview,
+    crosses_path,
     fit_error_scale,
     fit_residual_scale,
     fit_shared_scale,
+    make_rings,
+    make_slide_overview,
 )
-from .pcc_histogram import draw_pcc_histogram
-from .svg_markup import (
-    NO_VALUE_TEXT,
-    MarkupChildren,
-    SafeMarkup,
-    build_element,
-    concatenate,
-    format_decimal,
-)
+from .pcc_histogram import PccHistogram, make_pcc_histogram
 
+NO_VALUE_TEXT = "–"
 CellValue = str | float | int | None
+
+
+def format_decimal(value: float | None, digits: int = 3) -> str:
+    """Format a number with a true minus, and a dash where it is not defined."""
+    if value is None or value != value:
+        return NO_VALUE_TEXT
+    text = f"{value:.{digits}f}"
+    if float(text) == 0:  # no minus zero
+        text = text.lstrip("-")
+    return text.replace("-", "\N{MINUS SIGN}")
+
+
+@dataclass(frozen=True)
+class PlainTable:
+    """A table that cannot be sorted; each row is its first cell and the others."""
+
+    kind: str
+    heads: tuple[str, ...]
+    rows: list[tuple[object, list[object]]]
+    has_row_heads: bool = True
+
+
+@dataclass(frozen=True)
+class TableCell:
+    """A cell of a sortable table; `sort_value` is the key of its row, None without a value."""
+
+    text: str
+    css_class: str = ""
+    sort_value: str | None = None
+
+
+@dataclass(frozen=True)
+class GeneRow:
+    """A row of a gene table."""
+
+    symbol: str
+    name: str
+    cells: list[TableCell]
+
+
+@dataclass(frozen=True)
+class GeneTable:
+    """A sortable table of genes.
+
+    Attributes
+    ----------
+    heads : list of (str, str)
+        Title and tooltip of each column after the gene.
+    groups : list of (str, int)
+        Titles over the columns and how many columns each spans; [] for none.
+    """
+
+    heads: list[tuple[str, str]]
+    rows: list[GeneRow]
+    groups: list[tuple[str, int]]
 
 
 @dataclass(frozen=True)
 class GeneTableColumn:
-    """A column of a table of genes. group : what stands over it and its neighbours."""
+    """A column of the table of compared genes; `group` is the title over it and its neighbours."""
 
     group: str
     header: str
@@ -49,14 +100,13 @@ class GeneTableColumn:
     tooltip: str = ""
 
 
-def _format_interval(g: GeneMetrics) -> str:
-    return (
-        NO_VALUE_TEXT
-        if g.low != g.low
-        else f"{format_decimal(g.low, 2)} to {format_decimal(g.high, 2)}"
-    )
+def _format_interval(gene: GeneMetrics) -> str:
+    if gene.low != gene.low:
+        return NO_VALUE_TEXT
+    return f"{format_decimal(gene.low, 2)} to {format_decimal(gene.high, 2)}"
 
 
+# The quality panel shows the same metrics under other titles (panels/quality/data).
 GENE_TABLE_COLUMNS = (
     GeneTableColumn("DKAN", "PCC", lambda g: g.pcc, tooltip="Pearson correlation over the spots"),
     GeneTableColumn(
@@ -84,126 +134,69 @@ GENE_TABLE_COLUMNS = (
 )
 
 
-def build_gene_table(comparison: Comparison) -> SafeMarkup:
-    """All genes that are measured and predicted, best predicted first."""
-    rows = sorted(comparison.metrics_per_gene, key=lambda g: (g.pcc != g.pcc, -g.pcc))
+def make_gene_table(comparison: Comparison) -> GeneTable:
+    """Tabulate all genes that are measured and predicted, best predicted first."""
+    genes = sorted(comparison.metrics_per_gene, key=lambda g: (g.pcc != g.pcc, -g.pcc))
     columns: tuple[GeneTableColumn, ...] = GENE_TABLE_COLUMNS
     if comparison.ridge is None:
         columns = tuple(c for c in columns if c.group != "ridge")
     if not comparison.held_out_pcc:
         columns = tuple(c for c in columns if c.group != "card expects")
-    firsts = [c for i, c in enumerate(columns) if not i or columns[i - 1].group != c.group]
-    body = [
-        build_element(
-            "tr",
-            _build_gene_cell(comparison.panel, g.symbol),
+    groups = [(name, list(members)) for name, members in groupby(columns, lambda c: c.group)]
+    first_of_group = [members[0] for _, members in groups]
+    rows = [
+        _make_gene_row(
+            comparison.panel,
+            gene.symbol,
             [
-                _build_value_cell(c.get_value(g), c.digits, c.header == "zeros", c in firsts)
+                _make_cell(c.get_value(gene), c.digits, c.header == "zeros", c in first_of_group)
                 for c in columns
             ],
         )
-        for g in rows
+        for gene in genes
     ]
-    groups: list[tuple[str, int]] = []
-    for c in columns:
-        if groups and groups[-1][0] == c.group:
-            groups[-1] = (c.group, groups[-1][1] + 1)
-        else:
-            groups.append((c.group, 1))
-    over = build_element(
-        "tr",
-        build_element("td"),
-        [build_element("th", g, colspan=n, scope="colgroup") for g, n in groups],
+    return GeneTable(
+        [(c.header, c.tooltip) for c in columns],
+        rows,
+        [(name, len(members)) for name, members in groups],
     )
-    return _build_sortable_table(over, [(c.header, c.tooltip or None) for c in columns], body)
 
 
-def build_predicted_table(
-    prediction: Prediction, held_out_pcc: Mapping[str, tuple[float | None, float | None]]
-) -> SafeMarkup:
-    """All genes of a section without measurements."""
-    values = np.asarray(prediction.values, float)
-    heads: list[tuple[str, str | None]] = [("name", None), ("mean", None), ("variance", None)]
+def make_predicted_table(
+    prediction: Prediction, held_out_pcc: Mapping[str, DkanRidgePair]
+) -> GeneTable:
+    """Tabulate all genes of a section without measurements."""
+    heads = [("name", ""), ("mean", ""), ("variance", "")]
     if held_out_pcc:
-        heads += [("card expects, DKAN", "PCC on held-out sections"), ("ridge", None)]
-    body = []
+        heads += [("card expects, DKAN", "PCC on held-out sections"), ("ridge", "")]
+    rows = []
+    values = np.asarray(prediction.values, float)
     for gene, column in zip(prediction.panel.genes, values.T, strict=True):
         known = column[np.isfinite(column)]
-        figures = (known.mean(), known.var()) if len(known) else (None, None)
-        cells = [_build_value_cell(float(v) if v is not None else None, 3) for v in figures]
+        moments = (float(known.mean()), float(known.var())) if len(known) else (None, None)
+        cells = [TableCell(gene.name, "words", gene.name)]
+        cells += [_make_cell(value, 3) for value in moments]
         if held_out_pcc:
-            cells += [_build_value_cell(v, 2) for v in held_out_pcc.get(gene.symbol, (None, None))]
-        name = build_element("td", gene.name, class_="words", data_v=gene.name)
-        body.append(
-            build_element("tr", _build_gene_cell(prediction.panel, gene.symbol), name, cells)
-        )
-    return _build_sortable_table(None, heads, body)
+            cells += [_make_cell(v, 2) for v in held_out_pcc.get(gene.symbol, (None, None))]
+        rows.append(_make_gene_row(prediction.panel, gene.symbol, cells))
+    return GeneTable(heads, rows, [])
 
 
-def build_summary_table(summary: ComparisonSummary) -> SafeMarkup:
-    """The methods beside each other; the digits are those of `napari-dkan evaluate`."""
-    heads = ("PCC-ALL", "PCC-HPG", "PCC-HEG", "PCC-HVG", "MSE", "genes")
-
-    def row(name: str, f: MethodMetrics) -> SafeMarkup:
-        values = (f.pcc_all, f.pcc_hpg, f.pcc_heg, f.pcc_hvg, f.mse)
-        cells = [build_element("td", format_decimal(v, 4)) for v in values]
-        return build_element(
-            "tr", build_element("th", name, scope="row"), cells, build_element("td", f.n_genes)
-        )
-
-    return build_plain_table(
-        ("", *heads), [row(n, f) for n, f in summary.metrics_by_method().items()], "summary"
-    )
-
-
-def build_plain_table(heads: Sequence[str], rows: Sequence[SafeMarkup], kind: str) -> SafeMarkup:
-    """A table that is not sorted."""
-    head = build_element(
-        "thead", build_element("tr", [build_element("th", h, scope="col") for h in heads])
-    )
-    return build_element("table", head, build_element("tbody", rows), class_=kind)
-
-
-def build_key_value_table(entries: Sequence[tuple[str, MarkupChildren]]) -> SafeMarkup:
-    """Names and values, those without a value left out."""
-    rows = [
-        build_element("tr", build_element("th", name, scope="row"), build_element("td", value))
-        for name, value in entries
-        if value not in (None, "")
-    ]
-    return build_element("table", build_element("tbody", rows), class_="facts")
-
-
-def _build_sortable_table(
-    over: SafeMarkup | None, heads: Sequence[tuple[str, str | None]], body: Sequence[SafeMarkup]
-) -> SafeMarkup:
-    titles = [
-        build_element(
-            "th", head, scope="col", title=title, data_words="" if head == "name" else None
-        )
-        for head, title in heads
-    ]
-    head = build_element(
-        "thead", over, build_element("tr", build_element("th", "gene", scope="col"), titles)
-    )
-    return build_element("table", head, build_element("tbody", body), class_="genes sortable")
-
-
-def _build_gene_cell(panel: Panel, symbol: str) -> SafeMarkup:
+def _make_gene_row(panel: Panel, symbol: str, cells: list[TableCell]) -> GeneRow:
     name = panel.genes[panel.row(symbol)].name if symbol in panel else ""
-    return build_element("th", symbol, scope="row", title=name or None, data_v=symbol)
+    return GeneRow(symbol, name, cells)
 
 
-def _build_value_cell(
-    value: CellValue, digits: int, percent: bool = False, first: bool = False
-) -> SafeMarkup:
-    kind = "first" if first else None
+def _make_cell(
+    value: CellValue, digits: int, is_percent: bool = False, is_first: bool = False
+) -> TableCell:
     if isinstance(value, str):
-        return build_element("td", value, data_v=value.split(" ")[0].replace("\N{MINUS SIGN}", "-"))
+        return TableCell(value, "", value.split(" ")[0].replace("\N{MINUS SIGN}", "-"))
+    css_class = "first" if is_first else ""
     if value is None or value != value:
-        return build_element("td", NO_VALUE_TEXT, class_=kind)
-    shown = f"{100 * value:.0f} %" if percent else format_decimal(value, digits)
-    return build_element("td", shown, class_=kind, data_v=f"{value:.6g}")
+        return TableCell(NO_VALUE_TEXT, css_class)
+    text = f"{100 * value:.0f} %" if is_percent else format_decimal(value, digits)
+    return TableCell(text, css_class, f"{value:.6g}")
 
 
 METRICS_EXPLANATION = (
@@ -214,184 +207,222 @@ METRICS_EXPLANATION = (
 )
 
 
-def build_summary_section(
-    ground: MapBackground, prediction: Prediction, comparison: Comparison | None
-) -> SafeMarkup:
-    """The slide, the verdict, the methods beside each other, and the genes' distribution."""
-    picture = draw_slide_overview(ground, prediction.target.spots.xy)
+@dataclass(frozen=True)
+class SummarySection:
+    """The overview and the verdict; with measurements also the methods and the histogram."""
+
+    overview: SlideOverview
+    verdict: str
+    table: PlainTable | None = None
+    histogram: PccHistogram | None = None
+    hint: str = METRICS_EXPLANATION
+
+
+def make_summary(
+    background: MapBackground, prediction: Prediction, comparison: Comparison | None
+) -> SummarySection:
+    """Summarize the prediction and, with measurements, the comparison."""
+    overview = make_slide_overview(background, prediction.target.spots.xy)
     if comparison is None:
         count = int(prediction.predicted_mask.sum())
-        text = (
+        verdict = (
             f"{count:,} {'spots' if prediction.target.grid is None else 'tiles'} and "
             f"{len(prediction.panel)} genes were predicted. Nothing was "
             "measured here, so there is no telling how good the prediction is on this section; "
             "the gene table has what the checkpoint's card expects of each gene."
         )
-        beside = build_element("div", build_element("p", text, class_="verdict"))
-        return concatenate(
-            build_element("h2", "Summary"), build_element("div", picture, beside, class_="pair")
-        )
-    found = comparison.summary
+        return SummarySection(overview, verdict)
     pcc = np.array([g.pcc for g in comparison.metrics_per_gene])
     ridge = np.array([g.ridge_pcc for g in comparison.metrics_per_gene])
-    return concatenate(
-        build_element("h2", "Summary"),
-        build_element("p", found.format_verdict(), class_="verdict"),
-        build_element("div", build_summary_table(found), class_="scroll"),
-        build_element("p", METRICS_EXPLANATION, class_="hint"),
-        build_element(
-            "div",
-            picture,
-            draw_pcc_histogram(pcc, ridge if comparison.ridge is not None else None),
-            class_="pair wide",
-        ),
+    return SummarySection(
+        overview,
+        comparison.summary.format_verdict(),
+        _make_summary_table(comparison.summary),
+        make_pcc_histogram(pcc, ridge if comparison.ridge is not None else None),
     )
 
 
-def build_map_section(
+def _make_summary_table(summary: ComparisonSummary) -> PlainTable:
+    """The methods below each other, with the digits of `napari-dkan evaluate`."""
+    rows: list[tuple[object, list[object]]] = []
+    for name, metrics in summary.metrics_by_method().items():
+        values = (
+            metrics.pcc_all,
+            metrics.pcc_hpg,
+            metrics.pcc_heg,
+            metrics.pcc_hvg,
+            metrics.mse,
+        )
+        rows.append((name, [*(format_decimal(v, 4) for v in values), metrics.n_genes]))
+    heads = ("", "PCC-ALL", "PCC-HPG", "PCC-HEG", "PCC-HVG", "MSE", "genes")
+    return PlainTable("summary", heads, rows)
+
+
+@dataclass(frozen=True)
+class GeneMaps:
+    """The maps of one gene with a sentence about its metrics."""
+
+    symbol: str
+    name: str
+    text: str
+    figures: list[MapFigure]
+
+
+@dataclass(frozen=True)
+class MapSection:
+    """Maps by gene with measurements, predicted maps without."""
+
+    hint: str
+    predicted: list[MapFigure]
+    genes: list[GeneMaps]
+
+
+def make_maps(
     canvas: MapCanvas, prediction: Prediction, comparison: Comparison | None, genes: Sequence[str]
-) -> SafeMarkup:
-    """A row of maps for each gene."""
+) -> MapSection:
+    """Lay out the maps of each gene."""
     hint = "The lowest and highest 2 % of the values take the colours at the ends of the scale."
     if comparison is None:
-        drawn = [_draw_predicted_map(canvas, prediction, gene) for gene in genes]
-        shown: list[SafeMarkup] = [build_element("div", drawn, class_="maps")]
-    else:
-        hint += (
-            " Measured and predicted share one scale. In the residual, red is predicted too high "
-            "and blue too low."
-        )
-        shown = [_build_gene_maps(canvas, comparison, gene) for gene in genes]
-    return concatenate(build_element("h2", "Maps"), build_element("p", hint, class_="hint"), shown)
-
-
-def _draw_predicted_map(canvas: MapCanvas, prediction: Prediction, symbol: str) -> SafeMarkup:
-    values, unit = (
-        np.asarray(prediction.get_gene_values(symbol)),
-        prediction.get_value_units(symbol).splitlines()[0],
+        return MapSection(hint, [_make_predicted_map(canvas, prediction, g) for g in genes], [])
+    hint += (
+        " Measured and predicted share one scale. In the residual, red is predicted too high "
+        "and blue too low."
     )
+    return MapSection(hint, [], [_make_gene_maps(canvas, comparison, g) for g in genes])
+
+
+def _make_predicted_map(canvas: MapCanvas, prediction: Prediction, symbol: str) -> MapFigure:
+    values = np.asarray(prediction.get_gene_values(symbol))
+    units = prediction.get_value_units(symbol).splitlines()[0]
     title = f"{symbol}, {prediction.get_value_kind(symbol)}"
-    return canvas.draw_map(title, values, fit_shared_scale([values]), unit)
+    return canvas.make_map(title, values, fit_shared_scale([values]), units)
 
 
-def _build_gene_maps(canvas: MapCanvas, comparison: Comparison, symbol: str) -> SafeMarkup:
+def _make_gene_maps(canvas: MapCanvas, comparison: Comparison, symbol: str) -> GeneMaps:
     prediction = comparison.prediction
-    values, kind = np.asarray(prediction.get_gene_values(symbol)), prediction.get_value_kind(symbol)
-    unit = prediction.get_value_units(symbol).splitlines()[0]
     name = prediction.panel.genes[prediction.panel.row(symbol)].name
-    heading = build_element("h3", symbol, build_element("small", f" {name}") if name else None)
     if symbol not in comparison.panel:
-        told = "This gene is not measured here."
-        drawn = [_draw_predicted_map(canvas, prediction, symbol)]
-    else:
-        column = comparison.panel.row(symbol)
-        measured = comparison.measured[:, column]
-        told = _describe_gene_metrics(comparison, comparison.metrics_per_gene[column])
-        shared, residual = fit_shared_scale([measured, values]), comparison.residual[:, column]
-        drawn = [
-            canvas.draw_map(f"{symbol}, measured", measured, shared, unit),
-            canvas.draw_map(f"{symbol}, {kind}", values, shared, unit),
-            canvas.draw_map(
-                f"{symbol}, residual",
-                residual,
-                fit_residual_scale(residual),
-                f"{kind} \N{MINUS SIGN} measured, same units",
-            ),
-        ]
-    return build_element(
-        "section",
-        heading,
-        build_element("p", told),
-        build_element("div", drawn, class_="maps"),
-        class_="gene",
-    )
+        figure = _make_predicted_map(canvas, prediction, symbol)
+        return GeneMaps(symbol, name, "This gene is not measured here.", [figure])
+    values, kind = np.asarray(prediction.get_gene_values(symbol)), prediction.get_value_kind(symbol)
+    units = prediction.get_value_units(symbol).splitlines()[0]
+    column = comparison.panel.row(symbol)
+    measured, residual = comparison.measured[:, column], comparison.residual[:, column]
+    scale = fit_shared_scale([measured, values])
+    residual_units = f"{kind} \N{MINUS SIGN} measured, same units"
+    figures = [
+        canvas.make_map(f"{symbol}, measured", measured, scale, units),
+        canvas.make_map(f"{symbol}, {kind}", values, scale, units),
+        canvas.make_map(
+            f"{symbol}, residual", residual, fit_residual_scale(residual), residual_units
+        ),
+    ]
+    text = _describe_gene_metrics(comparison, comparison.metrics_per_gene[column])
+    return GeneMaps(symbol, name, text, figures)
 
 
 def _describe_gene_metrics(comparison: Comparison, gene: GeneMetrics) -> str:
     if gene.pcc != gene.pcc:
         return "No correlation: measured or predicted is the same at all spots."
+    n_genes = len(comparison.metrics_per_gene)
     rank = 1 + sum(g.pcc > gene.pcc for g in comparison.metrics_per_gene)
-    said = [f"PCC {format_decimal(gene.pcc, 2)}"]
+    text = f"PCC {format_decimal(gene.pcc, 2)}"
     if gene.low == gene.low:
-        said.append(f" (95 % {format_decimal(gene.low, 2)} to {format_decimal(gene.high, 2)})")
-    said.append(f" over {gene.n_spots} spots, place {rank} of {len(comparison.metrics_per_gene)}")
+        text += f" (95 % {format_decimal(gene.low, 2)} to {format_decimal(gene.high, 2)})"
+    text += f" over {gene.n_spots} spots, place {rank} of {n_genes}"
     if gene.ridge_pcc == gene.ridge_pcc:
-        said.append(f"; ridge {format_decimal(gene.ridge_pcc, 2)}")
+        text += f"; ridge {format_decimal(gene.ridge_pcc, 2)}"
     if gene.expected_pcc == gene.expected_pcc:
-        said.append(f"; the card expects {format_decimal(gene.expected_pcc, 2)}")
-    return "".join(said) + f". {100 * gene.zeros:.0f} % of the spots have no count of it."
+        text += f"; the card expects {format_decimal(gene.expected_pcc, 2)}"
+    return f"{text}. {100 * gene.zeros:.0f} % of the spots have no count of it."
 
 
-def build_error_region_section(
+@dataclass(frozen=True)
+class ErrorRegionSection:
+    """The error of every spot over all genes, and the regions where it is largest."""
+
+    figure: MapFigure
+    text: str
+    table: PlainTable | None
+
+
+def make_error_regions(
     canvas: MapCanvas, comparison: Comparison, regions: Sequence[ErrorRegion]
-) -> SafeMarkup:
-    """The error of every spot over all genes, and where it is worst."""
+) -> ErrorRegionSection:
+    """Lay out the map of the error with its regions."""
     error = (np.asarray(comparison.residual, float) ** 2).mean(axis=1)
-    rings = draw_rings(canvas, [(r.x, r.y, r.radius) for r in regions])
-    drawn = canvas.draw_map(
-        "Error over all genes", error, fit_error_scale(error), "mean squared error of a spot", rings
+    figure = canvas.make_map(
+        "Error over all genes",
+        error,
+        fit_error_scale(error),
+        "mean squared error of a spot",
+        rings=make_rings(canvas.background, [(r.x, r.y, r.radius) for r in regions]),
     )
-    rows = [
-        build_element(
-            "tr",
-            build_element("th", i, scope="row"),
-            build_element("td", f"{r.x:,.0f}, {r.y:,.0f}"),
-            build_element("td", f"{2 * r.radius * canvas.background.mpp:,.0f}"),
-            build_element("td", len(r.spot_rows)),
-            build_element("td", format_decimal(r.mse, 4)),
-            build_element("td", f"{r.relative_mse:.1f} times"),
+    if not regions:
+        text = "No neighbourhood of spots is clearly worse than the others."
+        return ErrorRegionSection(figure, text, None)
+    rows: list[tuple[object, list[object]]] = [
+        (
+            number,
+            [
+                f"{r.x:,.0f}, {r.y:,.0f}",
+                f"{2 * r.radius * canvas.background.mpp:,.0f}",
+                len(r.spot_rows),
+                format_decimal(r.mse, 4),
+                f"{r.relative_mse:.1f} times",
+            ],
         )
-        for i, r in enumerate(regions, 1)
+        for number, r in enumerate(regions, 1)
     ]
     heads = ("", "x, y (px)", "across (µm)", "spots", "MSE", "the section's average")
-    told = "These neighbourhoods of spots have the largest error over all genes, worst first."
-    listed = concatenate(build_element("p", told), build_plain_table(heads, rows, "regions"))
-    if not regions:
-        listed = build_element("p", "No neighbourhood of spots is clearly worse than the others.")
-    return build_element(
-        "section",
-        build_element("h2", "Where it is worst"),
-        build_element("div", drawn, build_element("div", listed), class_="pair"),
-        class_="gene",
-    )
+    text = "These neighbourhoods of spots have the largest error over all genes, worst first."
+    return ErrorRegionSection(figure, text, PlainTable("regions", heads, rows))
 
 
-def build_reliability_section(canvas: MapCanvas, reliability: Reliability) -> SafeMarkup:
-    """How far to trust the prediction by what the tiles look like, without measurements."""
+@dataclass(frozen=True)
+class ReliabilitySection:
+    """The reliability of each spot, and the most frequent reasons for a low one."""
+
+    figure: MapFigure
+    verdict: str
+    levels: str
+    reasons: PlainTable | None
+
+
+def make_reliability(canvas: MapCanvas, reliability: Reliability) -> ReliabilitySection:
+    """Lay out the map of the reliability and count its levels and reasons."""
     known = np.isfinite(reliability.score)
     unreliable = np.asarray(reliability.unreliable, bool) & known
     rows = np.flatnonzero(known).tolist()
-    words = Counter(reliability.level(i) for i in rows)
+    count = len(rows)
+    n_by_level = Counter(reliability.level(i) for i in rows)
     reasons = Counter(reason for i in rows for reason in reliability.reasons(i)).most_common(6)
-    drawn = canvas.draw_map(
+    figure = canvas.make_map(
         "Reliability of the prediction",
         np.asarray(reliability.score),
         MapColorScale(VIRIDIS, 0.0, 1.0),
         "score; crosses mark unreliable spots",
-        draw_crosses(canvas, unreliable),
+        crosses=crosses_path(canvas, unreliable),
     )
-    count = len(rows)
 
-    def share(some: int) -> str:
-        return f"{some:,} ({100 * some / max(count, 1):.0f} %)"
+    def share(n: int) -> str:
+        return f"{n:,} ({100 * n / max(count, 1):.0f} %)"
 
-    kinds = ", ".join(f"{w} at {share(words[w])}" for w in ("good", "fair", "poor") if words[w])
-    text = f"{share(int(unreliable.sum()))} of {count:,} spots are unreliable."
-    told: list[SafeMarkup] = [
-        build_element("p", text, class_="verdict"),
-        build_element("p", f"Reliability is {kinds}."),
-    ]
-    if reasons:
-        cells = [
-            build_element(
-                "tr", build_element("td", r, class_="words"), build_element("td", share(n))
-            )
-            for r, n in reasons
-        ]
-        told.append(build_plain_table(("reason", "spots"), cells, "regions"))
-    return build_element(
-        "section",
-        build_element("h2", "How far to trust it"),
-        build_element("div", drawn, build_element("div", told), class_="pair"),
-        class_="gene",
+    levels = ", ".join(
+        f"{level} at {share(n_by_level[level])}"
+        for level in ("good", "fair", "poor")
+        if n_by_level[level]
+    )
+    return ReliabilitySection(
+        figure,
+        f"{share(int(unreliable.sum()))} of {count:,} spots are unreliable.",
+        f"Reliability is {levels}.",
+        PlainTable(
+            "regions",
+            ("reason", "spots"),
+            [(reason, [share(n)]) for reason, n in reasons],
+            has_row_heads=False,
+        )
+        if reasons
+        else None,
     )

@@ -106,7 +106,7 @@ class ReportBox(QWidget):
                 comparison=comparison,
                 genes=[g for g in genes if g in prediction.panel],
                 reliability=None if checkpoint.reference is None else trusted,
-                notes=notes,
+                warnings=notes,
             )
             yield None
 
