@@ -1,10 +1,12 @@
-"""Attention blocks of DKAN (dkan-method.md, section 3).
+"""Attention blocks of DKAN (docs/method.md, section 3).
 
 All blocks are pre-norm. Queries, keys and values have no bias. The output projection has a bias
-and is absent where there is a single head.
+and is absent if there is a single head.
 """
 
 from __future__ import annotations
+
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +16,7 @@ from .dkan_config import StackConfig
 
 
 class FeedForward(nn.Module):
-    """x + Linear(Dropout(GELU(Linear(LayerNorm(x))))), shapes kept."""
+    """x + Linear(Dropout(GELU(Linear(LayerNorm(x))))), with the shape of x."""
 
     def __init__(self, dim: int, hidden: int, dropout: float) -> None:
         super().__init__()
@@ -25,16 +27,20 @@ class FeedForward(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         hidden = self.dropout(F.gelu(self.expand(self.norm(x))))
-        return x + self.dropout(self.contract(hidden))
+        update: Tensor = self.dropout(self.contract(hidden))
+        return x + update
 
 
 class RelativePositionBias(nn.Module):
-    """A learned bias per head and |dy|, |dx| between the cells of a square grid."""
+    """A learned bias for each head and each |dy|, |dx| between the cells of a square grid."""
+
+    offset: Tensor
 
     def __init__(self, heads: int, grid: int) -> None:
         super().__init__()
-        # Offsets are numbered as they first occur going through the points row-major:
-        # the first point alone meets all of them, in the order |dy| * grid + |dx|.
+        # As published, offsets are numbered in the order in which they first occur when the
+        # cells are traversed row by row. The first cell has all of them, in the order
+        # |dy| * grid + |dx|.
         self.weight = nn.Parameter(torch.zeros(heads, grid * grid))
         y = torch.arange(grid, device="cpu").repeat_interleave(grid)
         x = torch.arange(grid, device="cpu").repeat(grid)
@@ -42,7 +48,7 @@ class RelativePositionBias(nn.Module):
         self.register_buffer("offset", offset, persistent=False)
 
     def forward(self) -> Tensor:
-        """(heads, grid^2, grid^2)."""
+        """Return the bias of each pair of cells, (heads, grid^2, grid^2)."""
         return self.weight[:, self.offset]
 
 
@@ -61,18 +67,17 @@ class SelfAttention(nn.Module):
     def forward(
         self, x: Tensor, mask: Tensor | None = None, query_rows: Tensor | None = None
     ) -> Tensor:
-        """only : rows whose results are wanted (a slide's tokens, without a bias), all when
-        None; what they attend to is x as a whole."""
+        """Attend from all rows of x, or from query_rows only (without a grid), to all of x."""
         q, k, v = (_split_heads(t, self.heads) for t in self.qkv(self.norm(x)).chunk(3, dim=-1))
         if query_rows is not None:
             q, x = q[:, :, query_rows], x[:, query_rows]
-        scores = None if self.bias is None else self.bias().to(q.dtype)[None]
-        attended = _compute_attention(q, k, v, scores, mask)
+        bias = None if self.bias is None else self.bias().to(q.dtype)[None]
+        attended = _compute_attention(q, k, v, bias, mask)
         return x + _apply_output_projection(self.out, self.dropout, attended)
 
 
 class CrossAttention(nn.Module):
-    """x + attention from x (B, Q, dim) to context (B, T, dim); one LayerNorm serves both."""
+    """x + attention from x (B, Q, dim) to context (B, T, dim), with one LayerNorm for both."""
 
     def __init__(self, dim: int, heads: int, dropout: float) -> None:
         super().__init__()
@@ -94,12 +99,12 @@ class CrossAttention(nn.Module):
 
 
 class SingleKeyAttention(nn.Module):
-    """x (B, G, dim) + attention to the one token (B, dim), in its exact short form.
+    """x (B, G, dim) + attention to a single token (B, dim), in its exact short form.
 
-    A softmax over one key is 1 whatever query and key are, so the result is
-    W_o W_v LayerNorm(token) for every row of x. Queries and keys have neither an
-    effect nor a gradient and are therefore not kept: of a published layer, `to_q`
-    and the first half of `to_kv` are dropped.
+    A softmax over one key is 1 whatever query and key are, so the update is
+    W_o W_v LayerNorm(token) for every row of x. Queries and keys have neither an effect nor a
+    gradient and do not exist here: `to_q` and the first half of `to_kv` of a published layer are
+    not imported.
     """
 
     def __init__(self, dim: int, heads: int, dropout: float) -> None:
@@ -112,13 +117,14 @@ class SingleKeyAttention(nn.Module):
     def forward(self, x: Tensor, token: Tensor) -> Tensor:
         update = self.out(self.value(self.norm(token)))[:, None]
         if self.training and not isinstance(self.out, nn.Identity):
-            # Every gene row drops out on its own.
+            # Dropout is independent for each gene row.
             update = self.dropout(update.expand(-1, x.shape[1], -1))
-        return x + update
+        result: Tensor = x + update
+        return result
 
 
 class Transformer(nn.Module):
-    """Self-attention stack on (B, T, dim); mask (B, T) is true where a key may be seen."""
+    """Self-attention stack on (B, T, dim); mask (B, T) is true for visible keys."""
 
     def __init__(self, dim: int, hidden: int, stack: StackConfig, grid: int | None = None) -> None:
         super().__init__()
@@ -152,7 +158,7 @@ class CrossTransformer(nn.Module):
 class SingleKeyTransformer(nn.Module):
     """Gene rows (1 or B, G, dim) refined against one token per spot (B, dim) -> (B, G, dim).
 
-    The rows of a spot never see each other, so any subset of genes may go in.
+    The rows of a spot are independent of each other, so any subset of genes can be refined.
     """
 
     def __init__(self, dim: int, hidden: int, stack: StackConfig) -> None:
@@ -162,9 +168,16 @@ class SingleKeyTransformer(nn.Module):
         )
         self.feed = _build_feed_forwards(dim, hidden, stack)
 
+    def blocks(self) -> list[tuple[SingleKeyAttention, FeedForward]]:
+        """Return the layers of each block."""
+        return [
+            (cast(SingleKeyAttention, attention), cast(FeedForward, feed))
+            for attention, feed in zip(self.attention, self.feed, strict=True)
+        ]
+
     def forward(self, genes: Tensor, token: Tensor) -> Tensor:
         x = genes.expand(len(token), -1, -1)
-        for attention, feed in zip(self.attention, self.feed, strict=True):
+        for attention, feed in self.blocks():
             x = feed(attention(x, token))
         return x
 
@@ -178,19 +191,22 @@ def _build_output_projection(dim: int, heads: int) -> nn.Module:
 
 
 def _apply_output_projection(projection: nn.Module, dropout: nn.Module, attended: Tensor) -> Tensor:
-    # Published layers drop out with the projection only, so a single head has no dropout.
+    # Dropout belongs to the projection in published layers, so a single head has none.
     merged = attended.transpose(1, 2).flatten(2)
-    return merged if isinstance(projection, nn.Identity) else dropout(projection(merged))
+    if isinstance(projection, nn.Identity):
+        return merged
+    projected: Tensor = dropout(projection(merged))
+    return projected
 
 
 def _split_heads(x: Tensor, heads: int) -> Tensor:
-    return x.unflatten(-1, (heads, -1)).transpose(1, 2)
+    return torch.unflatten(x, -1, (heads, -1)).transpose(1, 2)
 
 
 def _compute_attention(
     q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, mask: Tensor | None
 ) -> Tensor:
-    """Attention of (B, heads, tokens, dim/heads); a row with no visible key sees all equally."""
+    """Attend among (B, heads, tokens, dim/heads); a row without visible key sees all equally."""
     if mask is not None:
         low = torch.finfo(q.dtype).min
         start = torch.zeros((), dtype=q.dtype, device=q.device) if bias is None else bias

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -14,13 +15,12 @@ from .dkan_config import DKANConfig
 
 
 class PositionEncoding(nn.Module):
-    """Adds to each token a depthwise k x k convolution of the array of tokens at its cell.
+    """Add to each token a depthwise k x k convolution of the array of tokens at its cell.
 
-    Equal to scattering the tokens on a dense grid (empty cells zero), convolving
-    with padding k // 2 and gathering back, but it visits only the cells that
-    exist: memory does not grow with the extent of the array, and the rows may
-    come in any order. As published, the kernel's first axis runs along position
-    axis 1 and its second along position axis 0.
+    This equals scattering the tokens on a dense grid (empty cells zero), a convolution with
+    padding k // 2, and gathering, but only the cells that exist are visited: memory does not grow
+    with the extent of the array, and the rows can be in any order. As published, the kernel's
+    first axis runs along position axis 1 and its second along position axis 0.
     """
 
     def __init__(self, dim: int, kernel: int) -> None:
@@ -30,33 +30,34 @@ class PositionEncoding(nn.Module):
         nn.init.uniform_(self.weight, -1 / kernel, 1 / kernel)
 
     def forward(self, tokens: Tensor, positions: Tensor) -> Tensor:
-        """tokens (N, dim), positions (N, 2) integers -> (N, dim).
+        """Encode tokens (N, dim) at integer positions (N, 2) -> (N, dim).
 
-        Raises SpotsError naming the first position that two rows share.
+        Raises SpotsError with the first position that two rows share.
         """
-        reach = self.weight.shape[-1] // 2
-        # A margin of `reach` on every side keeps keys of different cells apart.
-        cell = positions - positions.amin(dim=0) + reach
-        width = int(cell[:, 1].max()) + reach + 1
+        radius = self.weight.shape[-1] // 2
+        # With a margin of the radius on every side, keys of different cells differ.
+        cell = positions - positions.amin(dim=0) + radius
+        width = int(cell[:, 1].max()) + radius + 1
         key = cell[:, 0] * width + cell[:, 1]
-        ordered, order = key.sort()
-        _raise_on_duplicates(ordered, order, positions)
-        step = torch.arange(-reach, reach + 1, device=key.device)
-        wanted = key[:, None] + (step * width + step[:, None]).flatten()  # kernel axis 0, then 1
-        place = torch.searchsorted(ordered, wanted).clamp_(max=len(ordered) - 1)
-        here = ordered[place] == wanted
-        near = tokens[order[place]] * here[..., None]  # (N, k * k, dim), zero on empty cells
-        convolved = torch.einsum("nkd,dk->nd", near, self.weight.flatten(1).to(near.dtype))
-        return tokens + self.bias + convolved
+        sorted_keys, order = key.sort()
+        _raise_on_duplicates(sorted_keys, order, positions)
+        step = torch.arange(-radius, radius + 1, device=key.device)
+        # The last axis is kernel axis 0, then 1.
+        neighbor_keys = key[:, None] + (step * width + step[:, None]).flatten()
+        rank = torch.searchsorted(sorted_keys, neighbor_keys).clamp_(max=len(sorted_keys) - 1)
+        exists = sorted_keys[rank] == neighbor_keys
+        neighbors = tokens[order[rank]] * exists[..., None]  # (N, k * k, dim), empty cells zero
+        kernel = self.weight.flatten(1).to(neighbors.dtype)
+        return tokens + self.bias + torch.einsum("nkd,dk->nd", neighbors, kernel)
 
 
 def _raise_on_duplicates(sorted_keys: Tensor, order: Tensor, positions: Tensor) -> None:
-    twice = torch.nonzero(sorted_keys[1:] == sorted_keys[:-1]).squeeze(1)
-    if len(twice) == 0:
+    duplicates = torch.nonzero(sorted_keys[1:] == sorted_keys[:-1]).squeeze(1)
+    if len(duplicates) == 0:
         return
-    a, b = positions[order[twice[0]]].tolist()
-    count = int((sorted_keys == sorted_keys[twice[0]]).sum())
-    others = len(twice) - count + 1
+    a, b = positions[order[duplicates[0]]].tolist()
+    count = int((sorted_keys == sorted_keys[duplicates[0]]).sum())
+    others = len(duplicates) - count + 1
     more = f" and {others} more rows repeat others" if others else ""
     raise SpotsError(
         f"{count} spots share the array position ({a}, {b}){more}; "
@@ -65,14 +66,16 @@ def _raise_on_duplicates(sorted_keys: Tensor, order: Tensor, positions: Tensor) 
 
 
 class TargetTrunk(nn.Module):
-    """Patches (B, 3, P, P) -> tokens (B, T, channels), without pooling or classifier.
+    """A timm model without pooling and classifier: patches (B, 3, P, P) -> (B, T, channels).
 
-    ResNet-18 on 224 px gives 49 tokens of 512 channels. Class and register
-    tokens of a vision transformer are left out. Weights are random: they come
-    from the checkpoint, or from `load_pretrained` before a training.
+    ResNet-18 on 224 px gives 49 tokens of 512 channels. Class and register tokens of a vision
+    transformer are omitted. Weights are random until they are loaded from a checkpoint, or by
+    `load_pretrained` before a training.
 
-    Raises CheckpointError when timm does not know the name.
+    Raises CheckpointError if timm does not know the name.
     """
+
+    net: Any
 
     def __init__(self, name: str) -> None:
         super().__init__()
@@ -81,7 +84,7 @@ class TargetTrunk(nn.Module):
         if not timm.is_model(name.split(".")[0]):
             raise CheckpointError(f"timm has no architecture named {name}; update timm or rename.")
         options = {"pretrained": False, "num_classes": 0, "global_pool": ""}
-        try:  # transformers otherwise accept one input size only
+        try:  # without dynamic_img_size, transformers accept a single input size
             self.net = timm.create_model(name, dynamic_img_size=True, **options)
         except TypeError:
             self.net = timm.create_model(name, **options)
@@ -89,9 +92,9 @@ class TargetTrunk(nn.Module):
         self.channels: int = self.net.num_features
 
     def load_pretrained(self, weights: Path | None = None) -> None:
-        """Start from published weights, or from those of a local file, before a training.
+        """Load published weights, or those of a local file, before a training.
 
-        Raises EncoderError saying what to do when they cannot be had.
+        Raises EncoderError saying what to do if they are not available.
         """
         from ..encoders.timm_builder import (
             create_network,
@@ -99,12 +102,12 @@ class TargetTrunk(nn.Module):
             resolve_timm_model,
         )
 
-        what = resolve_timm_model(self.name)
-        file = weights or find_published_weights(what)
-        self.net.load_state_dict(create_network(what, file, global_pool="").state_dict())
+        model_spec = resolve_timm_model(self.name)
+        file = weights or find_published_weights(model_spec)
+        self.net.load_state_dict(create_network(model_spec, file, global_pool="").state_dict())
 
     def forward(self, patches: Tensor) -> Tensor:
-        maps = self.net.forward_features(patches)
+        maps: Tensor = self.net.forward_features(patches)
         if maps.ndim == 3:
             return maps[:, getattr(self.net, "num_prefix_tokens", 0) :]
         if maps.shape[1] == self.channels:
@@ -125,8 +128,7 @@ class GlobalEncoder(nn.Module):
     def forward(
         self, features: Tensor, positions: Tensor, query_rows: Tensor | None = None
     ) -> Tensor:
-        """(M, d) of all spots, or of some; only : their rows, for which the last layer's
-        queries alone are needed."""
+        """Encode all spots (M, d), or only query_rows, for which the last layer is cheaper."""
         x = features[None]
         blocks = list(zip(self.layers.attention, self.layers.feed, strict=True))
         for i, (attention, feed) in enumerate(blocks):
@@ -136,11 +138,12 @@ class GlobalEncoder(nn.Module):
                 x = self.position(x[0], positions)[None]
         if query_rows is not None and len(blocks) < 2:
             x = x[:, query_rows]
-        return self.norm(x[0])
+        tokens: Tensor = self.norm(x[0])
+        return tokens
 
 
 class ExpressionEncoder(nn.Module):
-    """Expression (B, G) -> one token (B, d) for the expression path; training only."""
+    """Encode expression (B, G) to one token (B, d) for the expression path; training only."""
 
     def __init__(self, genes: int, dim: int, dropout: float) -> None:
         super().__init__()
@@ -151,4 +154,5 @@ class ExpressionEncoder(nn.Module):
 
     def forward(self, expression: Tensor) -> Tensor:
         p = self.project(expression)
-        return self.norm(self.dropout(self.refine(F.gelu(p))) + p)
+        token: Tensor = self.norm(self.dropout(self.refine(F.gelu(p))) + p)
+        return token

@@ -13,6 +13,9 @@ from ...errors import CheckpointError
 class StackConfig:
     """One stack of attention blocks.
 
+    Attributes
+    ----------
+    depth : number of blocks.
     ratio : feed-forward width over the network width (hidden = int(dim * ratio)).
     dropout : after the output projection and in the feed-forward, training only.
     """
@@ -25,19 +28,25 @@ class StackConfig:
 
 @dataclass(frozen=True)
 class DKANConfig:
-    """Shape of a network (dkan-method.md, section 3); every field is bounded on construction.
+    """Shape of a network (docs/method.md, section 3); every field is bounded on construction.
 
+    Attributes
+    ----------
     genes : panel size G.
     dim : width d, which is also the dimension of the tile encoder's features.
     text_dim : width d_t of the gene text features.
     trunk, trunk_dim : timm name of the target trunk and the channels of its tokens.
-    grid : neighbours lie on a grid x grid square of patches.
+    grid : side of the square of neighbour patches.
     kernel : side of the position encoding's kernel.
     expression_dropout : dropout of the expression encoder (training only).
     members : networks of this shape whose mean is the prediction.
-    standardise : tile features are taken relative to those of their own slide.
+    standardise : whether tile features are standardised by those of their slide.
+    fusion, global_, neighbor, image, expression, text : the stacks of attention blocks.
 
-    Raises CheckpointError when a value is of the wrong kind or absurd.
+    Raises
+    ------
+    CheckpointError
+        If a value is of the wrong kind or out of range.
     """
 
     genes: int
@@ -69,8 +78,7 @@ class DKANConfig:
             raise CheckpointError("The network's standardise entry is neither true nor false.")
         if self.grid % 2 == 0 or self.kernel % 2 == 0:
             raise CheckpointError("The neighbour grid and the position kernel need an odd side.")
-        # A plain architecture name: timm also takes hub and folder addresses, which a
-        # file must never be able to make it follow.
+        # timm also takes addresses of hubs and folders, which it must never follow for a file.
         if not isinstance(self.trunk, str) or not re.fullmatch(r"[A-Za-z0-9_.]{1,80}", self.trunk):
             raise CheckpointError(f"{self.trunk!r:.60} is not the name of a timm architecture.")
         _require_number("expression_dropout", self.expression_dropout, 0.0, 0.99)
@@ -79,7 +87,7 @@ class DKANConfig:
             if not isinstance(stack, StackConfig):
                 raise CheckpointError(f"The network's {name!r} entry is not a stack of layers.")
             width = self.text_dim if name == "text" else self.dim
-            # The two stacks that start with a fixed first layer need at least one.
+            # The global encoder needs a first layer, before the position encoding.
             _require_integer(f"{name} depth", stack.depth, 1 if name == "global_" else 0, 64)
             _require_integer(f"{name} heads", stack.heads, 1, 256)
             _require_number(f"{name} ratio", stack.ratio, 1 / width, 32.0)
@@ -90,14 +98,14 @@ class DKANConfig:
                 )
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON object that `from_json` turns back into an equal config."""
+        """Return a JSON object from which `from_json` makes an equal config."""
         return asdict(self)
 
     @classmethod
     def from_json(cls, data: Any) -> DKANConfig:
         """Build from a JSON object.
 
-        Raises CheckpointError when it is not one, or holds an unknown, missing or absurd value.
+        Raises CheckpointError if it is not one, or has an unknown, missing or wrong value.
         """
         values = _validate_keys("network", data, cls)
         for name in STACK_NAMES:

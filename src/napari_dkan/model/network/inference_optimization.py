@@ -1,8 +1,8 @@
 """Optimise a network for inference: batch norm folding and traced trunks.
 
-In eval mode a batch norm is a scale and a shift per channel, which the preceding convolution can
-apply itself (Jacob et al. 2018, arXiv 1712.05877, section 3.2). This saves half of a small trunk's
-time.
+In eval mode a batch norm is a scale and a shift of each channel, which can be folded into the
+preceding convolution (Jacob et al. 2018, arXiv 1712.05877, section 3.2). This saves half of a
+small trunk's time.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import copy
 import warnings
 from collections.abc import Callable, Iterator
 from threading import Lock
+from typing import TypeVar
 from weakref import WeakKeyDictionary
 
 import torch
@@ -20,30 +21,38 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from .dkan_network import DKAN
 from .ensemble import Ensemble
 
-MAX_RELATIVE_ERROR = 1e-3  # of the largest token; a wrong fold is far off
+MAX_RELATIVE_ERROR = 1e-3  # of the largest token; a wrong fold differs far more
 
 
 def optimize_for_inference(
     network: DKAN | Ensemble, device: torch.device, px: int
 ) -> DKAN | Ensemble:
-    """A copy in eval mode on the device; on the CPU it shares all weights but the trunk's.
+    """Copy a network for inference, in eval mode on a device.
 
-    px : side of a target patch. The network given stays as it is, on its own device.
+    The network itself does not change. On the same device the copy shares its weights, except
+    those of the trunk.
+
+    Parameters
+    ----------
+    px : side of a target patch in pixels.
     """
-    made = (
+    optimized = (
         _copy_sharing_weights(network)
         if device == network.device
         else copy.deepcopy(network).to(device)
     )
-    members = made.member_networks if isinstance(made, Ensemble) else [made]
-    for member in members:
+    for member in _list_members(optimized):
         member.trunk = _copy_sharing_weights(member.trunk)
         member.trunk.net = _LazyFoldedTrunk(member.trunk.net.eval(), px)
-    return made.eval()
+    return optimized.eval()
+
+
+def _list_members(network: DKAN | Ensemble) -> list[DKAN]:
+    return network.member_networks if isinstance(network, Ensemble) else [network]
 
 
 class _LazyFoldedTrunk(nn.Module):
-    """A timm model that is folded when it is first used; `record` makes single patches quick."""
+    """A timm model that is folded on first use; `trace` makes single patches fast."""
 
     def __init__(self, net: nn.Module, px: int) -> None:
         super().__init__()
@@ -57,27 +66,29 @@ class _LazyFoldedTrunk(nn.Module):
         return self.net.forward_features(x)  # type: ignore[no-any-return, operator]
 
     def trace(self) -> None:
-        """Takes a quarter of a second; until it is done the folded model is used."""
-        if (
-            next(self._original.parameters()).device.type == "cpu"
-        ):  # a GPU is not waiting for Python
+        """Trace the folded model, in about 0.25 s; the folded model is used until then.
+
+        Tracing has no effect on a GPU, which does not wait for Python.
+        """
+        if next(self._original.parameters()).device.type == "cpu":
             self.net = _get_or_transform_trunk(
                 self._original, self._px, lambda net, px: trace_trunk(fold_batch_norms(net, px), px)
             )
 
 
 def trace_for_latency(network: DKAN | Ensemble) -> Iterator[None]:
-    """Record the trunks of a network from `for_prediction`, for whoever predicts spot by spot.
+    """Trace the trunks of a network from `optimize_for_inference`, for single-spot prediction.
 
-    Yields after each. Large batches gain nothing by it.
+    Yields after each trunk. Large batches do not become faster.
     """
-    for member in network.member_networks if isinstance(network, Ensemble) else [network]:
+    for member in _list_members(network):
         net = member.trunk.net
         if isinstance(net, _LazyFoldedTrunk):
             net.trace()
         yield
 
 
+ModuleType = TypeVar("ModuleType", bound=nn.Module)
 TrunkTransform = Callable[[nn.Module, int], nn.Module]
 
 _trunk_cache: WeakKeyDictionary[nn.Module, tuple[tuple[object, ...], nn.Module]] = (
@@ -86,51 +97,50 @@ _trunk_cache: WeakKeyDictionary[nn.Module, tuple[tuple[object, ...], nn.Module]]
 
 
 def _get_or_transform_trunk(net: nn.Module, px: int, transform: TrunkTransform) -> nn.Module:
-    """The model as it is used, made once for as long as its weights stay what they are.
+    """Return the transformed model, from the cache if the weights did not change.
 
-    A recorded one serves where a folded one is asked for.
+    A traced model is also returned where a folded one is requested.
     """
     weights = net.state_dict(keep_vars=True).values()
     state = (px, *(t._version for t in weights))
-    known = _trunk_cache.get(net)
-    current = known is not None and known[0] == state
+    cached = _trunk_cache.get(net)
     if (
-        known is not None
-        and current
-        and (transform is fold_batch_norms or isinstance(known[1], _TracedTrunk))
+        cached is not None
+        and cached[0] == state
+        and (transform is fold_batch_norms or isinstance(cached[1], _TracedTrunk))
     ):
-        return known[1]
-    # outside inference mode: what is made there cannot be recorded
+        return cached[1]
+    # Tensors that are created in inference mode cannot be traced.
     with torch.inference_mode(False), torch.no_grad():
-        made = transform(net, px)
-    if made is not net:  # which would keep itself alive
-        _trunk_cache[net] = state, made
-    return made
+        transformed = transform(net, px)
+    if transformed is not net:  # a value that refers to its own key is never released
+        _trunk_cache[net] = state, transformed
+    return transformed
 
 
 def fold_batch_norms(net: nn.Module, px: int) -> nn.Module:
-    """A copy of a timm model without batch norms after convolutions, where that is the same.
+    """Copy a timm model without the batch norms that follow convolutions.
 
-    A model whose norms do not follow its convolutions in the order they are listed comes out
-    different; then the model itself is returned.
+    If its norms do not follow its convolutions in the order in which the modules are listed, the
+    copy computes something else; then the model itself is returned.
     """
-    made = copy.deepcopy(net)
-    before: tuple[str, nn.Conv2d] | None = None
-    for name, module in list(made.named_modules()):
+    folded = copy.deepcopy(net)
+    previous: tuple[str, nn.Conv2d] | None = None
+    for name, module in list(folded.named_modules()):
         if isinstance(module, nn.Conv2d):
-            before = (name, module)
-        elif isinstance(module, nn.BatchNorm2d) and before is not None:
-            if module.num_features == before[1].out_channels:
-                _replace_submodule(made, before[0], fuse_conv_bn_eval(before[1], module))
+            previous = (name, module)
+        elif isinstance(module, nn.BatchNorm2d) and previous is not None:
+            if module.num_features == previous[1].out_channels:
+                _replace_submodule(folded, previous[0], fuse_conv_bn_eval(previous[1], module))
                 rest = [getattr(module, part) for part in ("drop", "act") if hasattr(module, part)]
-                _replace_submodule(made, name, nn.Sequential(*rest))
-            before = None
-    made = made.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return made if _is_equivalent(net, made, px) else net
+                _replace_submodule(folded, name, nn.Sequential(*rest))
+            previous = None
+    folded = folded.to(memory_format=torch.channels_last)
+    return folded if _is_equivalent(net, folded, px) else net
 
 
 class _FeatureExtractor(nn.Module):
-    """A timm model whose call gives its features."""
+    """A timm model whose forward pass is `forward_features`."""
 
     def __init__(self, net: nn.Module) -> None:
         super().__init__()
@@ -141,31 +151,32 @@ class _FeatureExtractor(nn.Module):
 
 
 class _TracedTrunk(nn.Module):
-    """A recorded trunk: for a single patch Python takes as long as the arithmetic."""
+    """A traced trunk: for a single patch Python takes as long as the arithmetic."""
 
-    def __init__(self, net: nn.Module, recorded: torch.jit.ScriptModule) -> None:
+    def __init__(self, net: nn.Module, traced_module: torch.jit.ScriptModule) -> None:
         super().__init__()
         self.num_prefix_tokens: int = getattr(net, "num_prefix_tokens", 0)
-        self._traced_module = recorded
+        self._traced_module = traced_module
 
     def forward_features(self, x: Tensor) -> Tensor:
         return self._traced_module(x)  # type: ignore[no-any-return]
 
 
 def trace_trunk(net: nn.Module, px: int) -> nn.Module:
-    """The same model without Python between its operations; itself where that cannot be had."""
-    probe = torch.zeros(2, 3, px, px)
+    """Trace a model, so that no Python runs between its operations.
+
+    Returns the model itself if it cannot be traced.
+    """
+    example = torch.zeros(2, 3, px, px)
     try:
-        # torch advises against recording for training and export; here it only saves time
+        # torch warns against tracing for training and export; here it only saves time.
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
-            made = _TracedTrunk(
-                net,
-                torch.jit.freeze(
-                    torch.jit.trace(_FeatureExtractor(net).eval(), probe, check_trace=False)
-                ),
+            module = torch.jit.trace(  # type: ignore[no-untyped-call]
+                _FeatureExtractor(net).eval(), example, check_trace=False
             )
-            return made if _is_equivalent(net, made, px) else net
+            traced = _TracedTrunk(net, torch.jit.freeze(module))
+            return traced if _is_equivalent(net, traced, px) else net
     except (RuntimeError, AttributeError, NotImplementedError):
         return net
 
@@ -173,24 +184,24 @@ def trace_trunk(net: nn.Module, px: int) -> nn.Module:
 @torch.no_grad()
 def _is_equivalent(net: nn.Module, other: nn.Module, px: int) -> bool:
     device = next(net.parameters()).device
-    noise = torch.Generator().manual_seed(0)
-    probe = torch.randn(3, 3, px, px, generator=noise).to(device)
-    wanted: Tensor = net.forward_features(probe)  # type: ignore[operator]
-    found: Tensor = other.forward_features(probe)  # type: ignore[operator]
-    return bool(
-        (wanted - found).abs().max() <= MAX_RELATIVE_ERROR * wanted.abs().max().clamp_min(1e-6)
-    )
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randn(3, 3, px, px, generator=generator).to(device)
+    expected: Tensor = net.forward_features(noise)  # type: ignore[operator]
+    actual: Tensor = other.forward_features(noise)  # type: ignore[operator]
+    scale = expected.abs().max().clamp_min(1e-6)
+    return bool((expected - actual).abs().max() <= MAX_RELATIVE_ERROR * scale)
 
 
 def _replace_submodule(root: nn.Module, name: str, module: nn.Module) -> None:
-    parent, _, own = name.rpartition(".")
-    setattr(root.get_submodule(parent), own, module)
+    parent, _, attribute = name.rpartition(".")
+    setattr(root.get_submodule(parent), attribute, module)
 
 
-def _copy_sharing_weights(module: nn.Module):  # type: ignore[no-untyped-def]
-    """Another tree of modules over the same weights, down to the members of an ensemble."""
-    made = copy.copy(module)
-    made._modules = dict(module._modules)
+def _copy_sharing_weights(module: ModuleType) -> ModuleType:
+    """Copy the tree of modules, down to the members of an ensemble, with the same weights."""
+    copied = copy.copy(module)
+    copied._modules = dict(module._modules)
     if isinstance(module, Ensemble):
-        made.members = nn.ModuleList([_copy_sharing_weights(m) for m in module.member_networks])
-    return made
+        members = [_copy_sharing_weights(m) for m in module.member_networks]
+        copied.members = nn.ModuleList(members)
+    return copied

@@ -18,9 +18,9 @@ from .ensemble import Ensemble, combine_members
 
 
 def build_network(config: DKANConfig, tensors: Mapping[str, Tensor]) -> DKAN | Ensemble:
-    """The network of a config around these tensors (not copied), in eval mode.
+    """Build a network with these tensors (not copied), in eval mode.
 
-    Raises CheckpointError when one is missing, surplus, misshapen or not finite.
+    Raises CheckpointError if a tensor is missing, unexpected, of the wrong shape or not finite.
     """
     validate_state_dict_shapes(
         config, {n: (_get_safetensors_dtype(t), tuple(t.shape)) for n, t in tensors.items()}
@@ -40,12 +40,12 @@ def _list_members(network: DKAN | Ensemble) -> list[DKAN]:
 
 
 def _build_meta_network(config: DKANConfig) -> DKAN | Ensemble:
-    """The network without memory, which costs nothing however large the file claims to be."""
+    """Build a network on the meta device, without memory, however large the file claims to be."""
     try:
         with torch.device("meta"):
-            one = replace(config, members=1)
+            member_config = replace(config, members=1)
             features = torch.empty(config.genes, config.text_dim)
-            return combine_members([DKAN(one, features) for _ in range(config.members)])
+            return combine_members([DKAN(member_config, features) for _ in range(config.members)])
     except (RuntimeError, ValueError, TypeError, AttributeError, NotImplementedError):
         raise CheckpointError(
             f"its target trunk {config.trunk} cannot be built by this version of timm"
@@ -54,7 +54,7 @@ def _build_meta_network(config: DKANConfig) -> DKAN | Ensemble:
 
 @lru_cache(maxsize=16)
 def _get_expected_tensors(config: DKANConfig) -> dict[str, tuple[tuple[int, ...], bool]]:
-    """Shape, and whether it is of floats, of each tensor of such a network."""
+    """Return shape and whether it is of floats, of each tensor of such a network."""
     tensors = _build_meta_network(config).state_dict()
     return {n: (tuple(t.shape), t.is_floating_point()) for n, t in tensors.items()}
 
@@ -62,24 +62,33 @@ def _get_expected_tensors(config: DKANConfig) -> dict[str, tuple[tuple[int, ...]
 def validate_state_dict_shapes(
     config: DKANConfig, tensors: Mapping[str, tuple[str, tuple[int, ...]]]
 ) -> None:
-    """Whether a network of this config can have tensors of these names, types and shapes.
+    """Compare names, dtypes and shapes of tensors with those of a network.
 
-    Raises CheckpointError naming the first ones that are missing, surplus or misshapen.
+    Parameters
+    ----------
+    tensors : (dtype, shape) by name, as in a safetensors header.
+
+    Raises
+    ------
+    CheckpointError
+        With the first tensors that are missing, unexpected or of the wrong type or shape.
     """
-    wanted = _get_expected_tensors(config)
-    missing = [n for n in wanted if n not in tensors]
+    expected = _get_expected_tensors(config)
+    missing = [n for n in expected if n not in tensors]
     if missing:
         raise CheckpointError(
             f"it lacks {_format_names(missing)}; it may be damaged or half-converted"
         )
-    extra = [n for n in tensors if n not in wanted]
-    if extra:
-        raise CheckpointError(f"its network has no place for {_format_names(extra)}")
-    for name, (needed, floats) in wanted.items():
+    unexpected = [n for n in tensors if n not in expected]
+    if unexpected:
+        raise CheckpointError(f"its network has no place for {_format_names(unexpected)}")
+    for name, (expected_shape, is_float) in expected.items():
         dtype, shape = tensors[name]
-        if shape != needed:
-            raise CheckpointError(f"its tensor {name} has shape {shape} where {needed} is needed")
-        if floats != (dtype in FLOAT_DTYPES):
+        if shape != expected_shape:
+            raise CheckpointError(
+                f"its tensor {name} has shape {shape} where {expected_shape} is needed"
+            )
+        if is_float != (dtype in FLOAT_DTYPES):
             raise CheckpointError(f"its tensor {name} is of type {dtype}, which does not fit")
 
 
@@ -88,14 +97,14 @@ def _get_safetensors_dtype(tensor: Tensor) -> str:
 
 
 def _materialize_trunk_buffers(network: DKAN) -> None:
-    """Trunk constants that no file stores (some timm trunks keep them) are computed."""
+    """Compute the constants of a trunk (of some timm models) that are not stored in files."""
     unset = [n for n, b in network.trunk.named_buffers() if b.is_meta]
     if not unset:
         return
-    real = dict(TargetTrunk(network.config.trunk).named_buffers())
+    buffers = dict(TargetTrunk(network.config.trunk).named_buffers())
     for name in unset:
-        owner, _, leaf = name.rpartition(".")
-        setattr(network.trunk.get_submodule(owner), leaf, real[name])
+        owner, _, attribute = name.rpartition(".")
+        setattr(network.trunk.get_submodule(owner), attribute, buffers[name])
 
 
 def _format_names(names: list[str]) -> str:
