@@ -39,7 +39,7 @@ def main() -> None:
     order = np.random.default_rng(1).permutation(count)
     rounds = {"cold": places, "warm": [places[i] for i in order]}
     print(f"\n{title}, {panel.session.checkpoint.title}\n")
-    figures, rows, stages = [], [], panel.session.current_predictor().stage_timer
+    figures, rows, stages = [], [], panel.session.predictors.current.stage_timer
     for (name, round_), target in zip(rounds.items(), (COLD_MS, WARM_MS), strict=True):
         spent = []
         stages.reset()

@@ -30,7 +30,7 @@ def main() -> None:
     from napari_dkan.viewer.session.viewer_settings import TargetMode
 
     session = panel.session
-    session.change_settings(where=TargetMode.TISSUE, dense=True)
+    session.change_settings(target_mode=TargetMode.TISSUE, dense_grid=True)
     settle(panel)
     target = target_from_layers(session, None, None)
     assert target is not None

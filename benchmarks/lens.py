@@ -34,14 +34,14 @@ def main() -> None:
     from napari_dkan.viewer.session.viewer_settings import TargetMode
 
     session, lens, frames = panel.session, panel.lens, Frames(viewer)
-    session.change_settings(where=TargetMode.TISSUE, dense=True)
+    session.change_settings(target_mode=TargetMode.TISSUE, dense_grid=True)
     target = target_from_layers(session, None, None)
     assert target is not None
     panel.prediction_jobs.predict(target, "warm")
     settle(panel)
     for overlay in list(session.overlays):  # the tiles stay known; the lens draws alone
         viewer.layers.remove(overlay.layer)
-    session.change_settings(where=TargetMode.CLICK)
+    session.change_settings(target_mode=TargetMode.CLICK)
     lens.resize(RADIUS_UM)
     lens.set_active(True)
     demo.wait_until(lambda: not lens.busy, "the lens")

@@ -49,7 +49,7 @@ def soak(cycles: int) -> list[dict[str, float]]:
     session, chance = panel.session, random.Random(2021)
     place = demo.fit_view_to_tissue(viewer, panel).representative_point()
     demo.wait_until(lambda: not panel.prefetcher.busy, "getting ready")
-    session.change_settings(warm_up=False)  # thousands of tiles around the view are another matter
+    session.change_settings(prefetch=False)  # thousands of tiles around the view are another matter
     demo.draw_region(panel, place.x, place.y, 600)
     models = [find_bundled_checkpoint(name) for name in ("synthetic", "her2-breast")]
     plan = panel.target_box.regions_layer()

@@ -64,7 +64,7 @@ def main() -> None:
         shots.append(time.perf_counter() - start)
     drawn = np.median(changes) - np.median(shots)
     rows.append(("gene change, over a redraw without one", f"{drawn * 1000:.0f} ms"))
-    session.change_settings(where=TargetMode.CLICK)
+    session.change_settings(target_mode=TargetMode.CLICK)
 
     print(f"\n{title}, {session.checkpoint.title}, {panel.advanced['device'].current_choice}\n")
     print("| what | figure |\n|---|---|")

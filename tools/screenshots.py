@@ -109,7 +109,7 @@ def use_lens(viewer: Viewer, panel: PredictWidget) -> None:
         viewer.layers.remove(overlay.layer)
     for layer in viewer.layers:
         layer.visible = layer is session.slide.layer
-    session.change_settings(dense=True)
+    session.change_settings(dense_grid=True)
     place = demo.fit_view_to_tissue(viewer, panel).centroid
     panel.lens.resize(1300)
     panel.lens.set_active(True)

@@ -83,7 +83,7 @@ def make_panel(
         viewer = make_napari_viewer(**kwargs)
         panel = PredictWidget(viewer)
         viewer.window.add_dock_widget(panel, name="DKAN: predict", area="right")
-        panel.session.change_settings(store=False)  # tests that want the disk say so
+        panel.session.change_settings(store_tiles=False)  # tests that want the disk say so
         panels.append(panel)
         until(lambda: panel.session.checkpoint is not None)
         return panel

@@ -75,7 +75,7 @@ def main() -> None:
         "tiles": len(prediction.target),
         "sum": float(np.nansum(prediction.values)),
         "remembers": load_pixel_sizes().get("slide", (None,))[0],
-        "message": session.message,
+        "message": session.message.text,
     }
     for widget in (panel, *others):
         widget.shut_down()

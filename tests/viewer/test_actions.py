@@ -91,26 +91,26 @@ def test_the_editor_lists_all_and_what_is_chosen_there_holds(editor):
 
     viewer, session, hatch = panel.session.viewer, panel.session, panel.gene_box.hatch
     press(viewer, "H")
-    assert not session.settings.hatch and "(H)" in hatch.toolTip()
+    assert not session.settings.hatch_unreliable and "(H)" in hatch.toolTip()
     type_key(editor, "hatch", "U")
     press(viewer, "H")
-    assert not session.settings.hatch and "(U)" in hatch.toolTip()
+    assert not session.settings.hatch_unreliable and "(U)" in hatch.toolTip()
     press(viewer, "U")
-    assert session.settings.hatch
+    assert session.settings.hatch_unreliable
     kept = get_settings().shortcuts.shortcuts
     ours = {name: keys for name, keys in kept.items() if name.startswith("napari-dkan:")}
     assert ours == {"napari-dkan:hatch": [coerce_keybinding("U")]}  # and no default of ours
 
     type_key(editor, "limits", "")
     press(viewer, "Shift-X")
-    assert session.settings.limits.fixed is None
+    assert session.settings.contrast_limits.fixed is None
     assert "(" not in panel.gene_box.limits.toolTip()
 
     panel.shut_down()
     again = PredictWidget(viewer)  # opening a panel binds nothing over it
     press(viewer, "U")
     press(viewer, "Shift-X")
-    assert not session.settings.hatch and session.settings.limits.fixed is None
+    assert not session.settings.hatch_unreliable and session.settings.contrast_limits.fixed is None
     again.shut_down()
     editor.dialog.reject()  # Cancel
     assert (
@@ -135,9 +135,9 @@ def test_keys_do_what_they_say(panel: PredictWidget, until):
     press(viewer, "N")
     assert first not in session.pinned
     press(viewer, "Shift-X")
-    assert session.settings.limits.fixed is not None
+    assert session.settings.contrast_limits.fixed is not None
     press(viewer, "Ctrl-4")
-    assert session.settings.where is TargetMode.TISSUE
+    assert session.settings.target_mode is TargetMode.TISSUE
     until(lambda: panel.target_box._target is not None)
     press(viewer, "Ctrl-Enter")
     assert panel.prediction_jobs.busy
@@ -172,7 +172,10 @@ def test_each_viewer_has_its_own_and_a_closed_panel_is_named(
 ):
     one, other = make_panel(), make_panel()
     press(one.session.viewer, "Shift-X")
-    assert one.session.settings.limits.fixed and not other.session.settings.limits.fixed
+    assert (
+        one.session.settings.contrast_limits.fixed
+        and not other.session.settings.contrast_limits.fixed
+    )
 
     told = []
     notification_manager.notification_ready.connect(told.append)

@@ -153,7 +153,7 @@ def test_an_array_in_the_window_is_a_slide_like_any_other(
     """It lies anywhere on the canvas, and its maps and clicks on it; nothing else is a slide."""
     panel = make_panel()
     session, viewer = panel.session, panel.session.viewer
-    session.change_settings(warm_up=False)
+    session.change_settings(prefetch=False)
     gray = np.zeros((60, 80), np.uint8)
     viewer.add_image(gray, scale=(0.7, 0.7), **UM)
     viewer.add_labels(gray, scale=(0.7, 0.7), **UM)
@@ -221,7 +221,7 @@ def test_the_layers_scale_is_its_pixel_size_as_soon_as_it_has_units(session: Vie
 
 def test_a_pixel_size_entered_for_an_array_is_remembered(session: ViewerSession, pixels, until):
     layer = session.viewer.add_image(pixels, rgb=True, scale=(2, 2))
-    session.set_mpp(0.7)
+    session.viewer_slides.set_mpp(0.7)
     np.testing.assert_allclose(layer.scale, 0.7)
     until(lambda: not session.viewer_slides._pixel_size_history.busy)
     session.viewer.layers.clear()

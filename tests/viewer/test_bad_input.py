@@ -27,7 +27,7 @@ def alarmed(panel: PredictWidget):
     """The sentence shown, checked to be one that a person can read."""
     text = panel.message_label.text()
     assert (
-        panel.session.message_is_warning
+        panel.session.message.is_warning
         and text
         and "Traceback" not in text
         and "Error(" not in text
@@ -111,7 +111,7 @@ def test_a_bad_checkpoint_leaves_the_one_in_use(
         file.write_bytes(content[kind])
     before = panel.session.checkpoint
     panel.model_box.load(file)
-    until(lambda: panel.session.message_is_warning)
+    until(lambda: panel.session.message.is_warning)
     assert "bad.safetensors" in alarmed(panel)
     assert panel.session.checkpoint is before
     assert panel.model_box.summary_label.text().startswith("6 genes")
@@ -125,7 +125,7 @@ def test_a_slide_that_goes_during_the_job(
     panel = make_panel()
     panel.session.viewer.open(copy, plugin="napari-dkan")
     until(lambda: panel.session.slide.tissue is not None and not panel.prefetcher.busy)
-    predictor = panel.session.get_predictor(panel.session.slide, panel.session.checkpoint)
+    predictor = panel.session.predictors.get(panel.session.slide, panel.session.checkpoint)
     predictor.batch_sizes.limit(1)  # so that much is left to do
     draw(panel, everything(panel))
     panel.target_box.start_prediction()
@@ -146,7 +146,7 @@ def test_a_slide_that_goes_during_the_job(
 def test_clicks_beside_the_slide_and_off_the_tissue(panel: PredictWidget, until):
     panel.click_predictor.predict_at(-5, 10)
     assert "beside the slide" in alarmed(panel)
-    panel.session.show_message("")
+    panel.session.message.show("")
     panel.click_predictor.predict_at(3, 3)
     until(lambda: not panel.click_predictor.busy)
     assert "no tissue under that click" in alarmed(panel)
@@ -221,7 +221,7 @@ def test_odd_pixel_types_open_or_are_refused_by_name(make_napari_viewer, tmp_pat
 def test_an_unexpected_error_is_shown_and_ends_only_the_job(
     panel: PredictWidget, middle, until, monkeypatch
 ):
-    predictor = panel.session.get_predictor(panel.session.slide, panel.session.checkpoint)
+    predictor = panel.session.predictors.get(panel.session.slide, panel.session.checkpoint)
 
     def broken(*args, **kwargs):
         raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")

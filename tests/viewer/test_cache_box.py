@@ -60,8 +60,8 @@ def test_the_disk_is_left_alone_while_nobody_looks(box: CacheBox, until, monkeyp
 
 def test_whether_tiles_are_stored_is_a_setting(box: CacheBox):
     session = box._session
-    assert box.store_checkbox.isChecked() and session.settings.store
+    assert box.store_checkbox.isChecked() and session.settings.store_tiles
     box.store_checkbox.click()
-    assert not session.settings.store
-    session.change_settings(store=True)
+    assert not session.settings.store_tiles
+    session.change_settings(store_tiles=True)
     assert box.store_checkbox.isChecked()

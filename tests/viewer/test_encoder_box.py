@@ -40,7 +40,7 @@ def without_weights(tiny_checkpoint_file, tmp_path):
 @pytest.fixture
 def box(hub, panel: PredictWidget, without_weights, until):
     """The panel with that checkpoint: the weights are missing, and nothing was asked for."""
-    panel.session.change_settings(warm_up=False)
+    panel.session.change_settings(prefetch=False)
     panel.model_box.load(without_weights)
     made = panel.model_box.encoder_weights_box
     until(lambda: panel.session.checkpoint.encoder == TINY.spec and made.isVisibleTo(panel))

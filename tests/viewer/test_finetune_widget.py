@@ -152,7 +152,7 @@ def test_saved_under_a_name_of_ones_own_and_loaded_again(
     until(lambda: not panel.model_box._runner.busy)
     assert (
         panel.session.checkpoint.panel.symbols[0] == "ERBB2"
-        and not panel.session.message_is_warning
+        and not panel.session.message.is_warning
     )
 
 

@@ -13,7 +13,7 @@ from qtpy.QtWidgets import QApplication, QToolTip
 
 from napari_dkan.errors import SlideError
 from napari_dkan.inference.target import TargetKind
-from napari_dkan.viewer.layers.overlay_display import GENE_LEGEND
+from napari_dkan.viewer.layers.canvas_legend import GENE_LEGEND
 from napari_dkan.viewer.session.shortcut_actions import ACTION_BY_NAME
 from napari_dkan.viewer.session.viewer_settings import ContrastLimits, TargetMode
 from napari_dkan.viewer.tools.lens_grid import LensCircle
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 @pytest.fixture
 def predictor(panel: PredictWidget, until):
     """With small batches, and nothing known."""
-    made = panel.session.get_predictor(panel.session.slide, panel.session.checkpoint)
+    made = panel.session.predictors.get(panel.session.slide, panel.session.checkpoint)
     until(lambda: not panel.prefetcher.busy)
     made.batch_sizes.limit(2)
     made.clear_cache()
@@ -138,7 +138,7 @@ def test_many_quick_moves_compute_the_last_place_in_one_job(
     assert len(starts) == 1
     tried = np.argwhere(sheet.attempted)[:, ::-1]
     assert {tuple(c) for c in tried.tolist()} <= {tuple(c) for c in under.tolist()}
-    assert session.message == "" or not session.message_is_warning
+    assert session.message.text == "" or not session.message.is_warning
 
 
 def test_a_job_is_dropped_where_the_lens_has_gone_and_kept_where_it_stays(
@@ -184,10 +184,12 @@ def test_limits_and_colours_follow_the_session(panel: PredictWidget, lens: GeneL
     assert seen(lens).min() < layer.contrast_limits[1]
     assert session.viewer.canvas.overlays[GENE_LEGEND].visible
     assert session.gene in session.viewer.canvas.overlays[GENE_LEGEND].text
-    session.change_settings(limits=ContrastLimits((0.25, 0.75)), colormap="viridis", opacity=0.4)
+    session.change_settings(
+        contrast_limits=ContrastLimits((0.25, 0.75)), colormap="viridis", opacity=0.4
+    )
     assert tuple(layer.contrast_limits) == (0.25, 0.75)
     assert layer.colormap.name == "viridis" and layer.opacity == 0.4
-    session.change_settings(limits=ContrastLimits())
+    session.change_settings(contrast_limits=ContrastLimits())
     draw(panel, everything(panel))
     panel.target_box.start_prediction()
     finish(panel, until)
@@ -256,7 +258,7 @@ def test_an_error_is_one_sentence_and_the_lens_goes_on(
     lens.set_active(True)
     lens.move(*middle)
     until(lambda: not lens.busy)
-    assert "The slide is gone" in panel.message_label.text() and panel.session.message_is_warning
+    assert "The slide is gone" in panel.message_label.text() and panel.session.message.is_warning
     monkeypatch.undo()
     lens.move(middle[0] + 1, middle[1])
     until(lambda: not lens.busy)
@@ -298,7 +300,7 @@ def test_cursor_key_and_wheel(
     until(lambda: session.spot is not None)
     qtbot.keyClick(canvas, ACTION_BY_NAME["lens"].default_key)
     assert not lens.active
-    session.change_settings(where=TargetMode.CLICK)
+    session.change_settings(target_mode=TargetMode.CLICK)
 
 
 def test_closing_the_panel_leaves_no_callbacks(panel: PredictWidget, lens: GeneLens, until):
@@ -315,5 +317,5 @@ def test_closing_the_panel_leaves_no_callbacks(panel: PredictWidget, lens: GeneL
     QApplication.processEvents()
     assert known() is None
     panel.session.step_gene(1)
-    panel.session.change_settings(dense=True)
+    panel.session.change_settings(dense_grid=True)
     assert not lens.busy

@@ -78,7 +78,7 @@ def load(quality: QualityController, until):
     def now(*paths, compared: QualityWidget = True):
         quality.load(paths)
         until(lambda: not quality.busy)
-        assert not compared or quality.comparison is not None, quality.session.message
+        assert not compared or quality.comparison is not None, quality.session.message.text
         return quality
 
     return now
@@ -294,8 +294,11 @@ def test_landmarks_lay_a_section_on_another_scan(
     quality.load([made_section(tmp_path / "D2.h5ad", small, scale=0.5)])
     until(lambda: not quality.busy)
     session = quality.session
-    assert len(session.slides) == 2 and "own image, small.png, which was opened" in session.message
-    session.choose_slide(session.slides[0])
+    assert (
+        len(session.slides) == 2
+        and "own image, small.png, which was opened" in session.message.text
+    )
+    session.viewer_slides.set_current(session.slides[0])
     before = [*(slide.layer for slide in session.slides), quality.section.layer]
     quality.start_landmarks()
     landmarks = quality.landmarks
@@ -340,15 +343,17 @@ def test_spots_off_the_tissue_are_crossed_out_and_told(load, tmp_path):
     assert off.any() and not off.all()
     red = np.array([c == "x" for c in map(str, section.layer.symbol)])
     assert (red == off).all(), OFF_TISSUE_COLOR
-    assert f"{off.sum()}" in quality.session.message and "tissue" in quality.session.message
-    assert quality.session.message_is_warning
+    assert (
+        f"{off.sum()}" in quality.session.message.text and "tissue" in quality.session.message.text
+    )
+    assert quality.session.message.is_warning
 
 
 def test_coordinates_of_another_scale_are_recognised_by_the_array(load, tmp_path):
     quality = load(made_section(tmp_path / "D4.h5ad", None, scale=2.0))
     assert quality.section.registration == BY_ARRAY
     np.testing.assert_allclose(quality.section.xy, quality.section.source_xy / 2, rtol=1e-3)
-    assert "2 times as large" in quality.session.message
+    assert "2 times as large" in quality.session.message.text
 
 
 def test_bad_sections_get_a_sentence_and_leave_nothing_behind(
@@ -359,20 +364,20 @@ def test_bad_sections_get_a_sentence_and_leave_nothing_behind(
     anndata.AnnData(np.ones((4, 2), np.float32)).write_h5ad(bare)
     before = list(session.viewer.layers)
     session.viewer.open(bare, plugin="napari-dkan")
-    until(lambda: not quality.busy and session.message_is_warning)
-    assert "obsm['spatial']" in session.message
+    until(lambda: not quality.busy and session.message.is_warning)
+    assert "obsm['spatial']" in session.message.text
     assert list(session.viewer.layers) == before and not quality.sections
 
     load(made_section(tmp_path / "E1.h5ad", None, genes=("AAA", "BBB")), compared=False)
-    assert "measures none of the checkpoint's" in session.message
+    assert "measures none of the checkpoint's" in session.message.text
     assert quality.comparison is None and quality.section.name == "E1"
 
     load(made_section(tmp_path / "E2.h5ad", None, shift=(5000, 0)), compared=False)
-    assert "off the slide" in session.message and session.message_is_warning
+    assert "off the slide" in session.message.text and session.message.is_warning
     assert quality.section.placement.off_slide.all() and quality.comparison is None
 
     load(tmp_path / "gone.h5ad", compared=False)
-    assert "does not exist" in session.message
+    assert "does not exist" in session.message.text
 
 
 def test_deleting_in_the_middle_ends_in_a_defined_state(
@@ -391,7 +396,7 @@ def test_deleting_in_the_middle_ends_in_a_defined_state(
     layers.remove(slide.layer)
     assert not quality.busy and quality.comparison is None and quality.section is section
     assert not session.viewer.canvas.grid.enabled and list(layers) == [section.layer]
-    assert "was closed" in session.message
+    assert "was closed" in session.message.text
     session.viewer.open(path, plugin="napari-dkan")  # it finds its slide again
     until(lambda: quality.comparison is not None and not quality.busy)
     layers.remove(quality.map_layers()[1])  # one map goes: the rest stays

@@ -75,9 +75,9 @@ def test_a_panel_follows_napari_s_own_dialog(
     assert session.settings == wanted
     assert not panel.gene_box.hatch_checkbox.isChecked() and panel.gene_box.high_limit.value() == 2
     known.maps.high = 0.1  # the wrong way round
-    assert session.settings.limits == ContrastLimits()
+    assert session.settings.contrast_limits == ContrastLimits()
     dialog.reject()  # Cancel: as when it was opened
-    assert session.settings.hatch
+    assert session.settings.hatch_unreliable
     panel.shut_down()
     known.maps.colormap = "viridis"
     assert session.settings.colormap == "cividis"

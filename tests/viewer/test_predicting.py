@@ -9,7 +9,7 @@ from qtpy.QtCore import QPoint, Qt
 from qtpy.QtWidgets import QApplication
 
 from napari_dkan.spatial.coordinates import swap_xy
-from napari_dkan.viewer.layers.overlay_display import GENE_LEGEND
+from napari_dkan.viewer.layers.canvas_legend import GENE_LEGEND
 from napari_dkan.viewer.layers.prediction_overlay import GridOverlay, SpotsOverlay
 from napari_dkan.viewer.session.viewer_settings import ContrastLimits, TargetMode
 
@@ -111,7 +111,7 @@ def test_a_region_fills_with_a_heatmap(panel: PredictWidget, middle, until):
     draw(panel, square(x, y, 400), square(x, y, 150))  # the inner one is a hole
     plan = panel.target_box.plan_label.text()
     assert "tiles of 112 um, every 140 um, about" in plan and plan.endswith("on the CPU")
-    predictor = panel.session.get_predictor(panel.session.slide, panel.session.checkpoint)
+    predictor = panel.session.predictors.get(panel.session.slide, panel.session.checkpoint)
     predictor.batch_sizes.limit(2)
     predictor.clear_cache()
     filled = []
@@ -153,7 +153,7 @@ def test_what_is_in_view_comes_first(panel: PredictWidget, until):
     viewer.scene.camera.center = (0, 560, corner)
     viewer.scene.camera.zoom = 4
     rows = []
-    predictor = panel.session.get_predictor(panel.session.slide, panel.session.checkpoint)
+    predictor = panel.session.predictors.get(panel.session.slide, panel.session.checkpoint)
     predictor.batch_sizes.limit(2)
     predictor.clear_cache()
     stream = predictor.stream
@@ -211,7 +211,7 @@ def test_limits_are_robust_or_fixed_and_shared(panel: PredictWidget, middle, unt
     layer = panel.session.overlays[0].layer
     values = layer.data[np.isfinite(layer.data)]
     np.testing.assert_allclose(layer.contrast_limits, np.percentile(values, [2, 98]), rtol=1e-5)
-    panel.session.change_settings(limits=ContrastLimits((0.5, 2.5)))
+    panel.session.change_settings(contrast_limits=ContrastLimits((0.5, 2.5)))
     panel.session.step_gene(1)
     np.testing.assert_allclose(layer.contrast_limits, (0.5, 2.5))
     panel.session.change_settings(colormap="viridis")
@@ -221,7 +221,7 @@ def test_limits_are_robust_or_fixed_and_shared(panel: PredictWidget, middle, unt
 def test_cancel_is_quick_keeps_finished_tiles_and_drops_late_ones(
     panel: PredictWidget, until, qtbot
 ):
-    predictor = panel.session.get_predictor(panel.session.slide, panel.session.checkpoint)
+    predictor = panel.session.predictors.get(panel.session.slide, panel.session.checkpoint)
     predictor.batch_sizes.limit(1)
     predictor.clear_cache()
     draw(panel, everything(panel))

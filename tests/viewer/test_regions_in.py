@@ -65,7 +65,7 @@ def test_a_dropped_geojson_is_predicted_in_at_once(panel: PredictWidget, until, 
     assert list(layer.features["label"]) == ["A (Tumor)", "", "Nest", ""]
     np.testing.assert_allclose(layer.edge_color[0][:3], [200 / 255, 0, 0], atol=1e-3)
     assert any(isinstance(other, Points) and len(other.data) == 2 for other in viewer.layers)
-    assert session.settings.where is TargetMode.REGION
+    assert session.settings.target_mode is TargetMode.REGION
     region = region_from_layer(layer, session.slide)
     assert region.symmetric_difference(MIDDLE).area < 1e-3  # the nest is no hole
     target = planned(panel, until)
@@ -114,7 +114,7 @@ def test_what_cannot_be_brought_is_said_where_the_person_looks(
         panel.session.viewer.open(tmp_path / name, plugin="napari-dkan")
         until(
             lambda name=name: (
-                name in panel.message_label.text() and panel.session.message_is_warning
+                name in panel.message_label.text() and panel.session.message.is_warning
             )
         )
     assert "outside the slide" in panel.message_label.text()
@@ -162,7 +162,7 @@ def test_a_dropped_feature_file_is_used_instead_of_encoding(panel: PredictWidget
     until(lambda: "the checkpoint needs those of stain-stats" in panel.message_label.text())
     session.viewer.open(write("drawn.h5", "features_stain-stats"), plugin="napari-dkan")
     assert panel.advanced["features"].value.name == "drawn.h5"
-    session.change_settings(where=TargetMode.TISSUE)
+    session.change_settings(target_mode=TargetMode.TISSUE)
     until(lambda: not panel.prefetcher.busy and panel.target_box._target is not None)
     panel.target_box.start_prediction()
     until(lambda: not panel.prediction_jobs.busy and len(session.overlays) == 1)
@@ -174,6 +174,6 @@ def test_a_dropped_feature_file_is_used_instead_of_encoding(panel: PredictWidget
     session.use_feature_file(None)
     until(
         lambda: (
-            not panel.prefetcher.busy and session.current_predictor().precomputed_features is None
+            not panel.prefetcher.busy and session.predictors.current.precomputed_features is None
         )
     )

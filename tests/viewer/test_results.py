@@ -88,7 +88,9 @@ def mapped(make_panel: Callable[..., PredictWidget], slide_here, until):
     overlay.reference = SavedReliability(score, score < 0.1, said)
     session.set_gene("KRT8")
     session.set_pinned("ERBB2", pinned=False)
-    session.change_settings(limits=ContrastLimits((0.25, 2.5)), colormap="cividis", opacity=0.4)
+    session.change_settings(
+        contrast_limits=ContrastLimits((0.25, 2.5)), colormap="cividis", opacity=0.4
+    )
     overlay.layer.opacity = 0.4
     session.overlays_changed.emit()
     camera = session.viewer.scene.camera
@@ -259,7 +261,7 @@ def test_without_its_slide_and_checkpoint_a_result_shows_what_it_has(
     panel.lens.set_active(False)
     session.set_gene("OTHER3")
     assert panel.display.shown_overlays() == []
-    session.set_mpp(1.4)  # it lies on the slide now
+    session.viewer_slides.set_mpp(1.4)  # it lies on the slide now
     np.testing.assert_allclose(overlay.layer.scale, 280)
 
 

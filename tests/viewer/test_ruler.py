@@ -46,7 +46,7 @@ def test_a_line_and_its_length_are_the_pixel_size(
     make_panel: Callable[..., PredictWidget], plain, qtbot
 ):
     panel = make_panel(show=True)
-    panel.session.change_settings(warm_up=False)
+    panel.session.change_settings(prefetch=False)
     session, box = panel.session, panel.slide_box
     viewer, layers = session.viewer, session.viewer.layers
     viewer.open(plain, plugin="napari-dkan")
@@ -65,17 +65,17 @@ def test_a_line_and_its_length_are_the_pixel_size(
     line = box.ruler.layer.data[0]
     assert length == pytest.approx(np.hypot(*(line[1] - line[0]))) and length > 50
     assert f"{length:,.0f} px" in box.ruler_box.instruction_label.text()
-    assert not panel.click_predictor.busy and session.message == ""
+    assert not panel.click_predictor.busy and session.message.text == ""
     assert panel.target_box.regions_layer() is None  # a line is no region
 
     box.ruler_box.apply_button.click()  # no length typed yet
-    assert session.message_is_warning and session.slide.pixel_size is None
+    assert session.message.is_warning and session.slide.pixel_size is None
     box.ruler_box.length_field.setValue(length * 0.7 / 1000)
     box.ruler_box.unit_combo.setCurrentText("mm")
     box.ruler_box.apply_button.click()
     assert session.slide.mpp == pytest.approx(0.7, rel=0.02)  # three decimals of a mm
     assert (
-        "measured with the ruler" in box.pixel_size_label.text() and not session.message_is_warning
+        "measured with the ruler" in box.pixel_size_label.text() and not session.message.is_warning
     )
     assert list(layers) == [before] and layers.selection.active is before
     assert box.ruler_box.isHidden() and not box.ruler_button.isChecked()
@@ -112,7 +112,7 @@ def test_what_the_file_says_comes_back(
 ):
     panel = make_panel()
     session, box = panel.session, panel.slide_box
-    session.change_settings(warm_up=False)
+    session.change_settings(prefetch=False)
     session.viewer.open(tiny_slide_file, plugin="napari-dkan")
     stated = session.slide.pixel_size
     assert box.reset_button.isHidden()
@@ -132,10 +132,10 @@ def test_the_scale_is_judged_before_anything_is_predicted(
 ):
     panel = make_panel()
     session = panel.session
-    session.change_settings(warm_up=False)
+    session.change_settings(prefetch=False)
     session.viewer.open(plain, plugin="napari-dkan")
     assert panel.slide_check_banner.isHidden()
-    session.set_mpp(8.0)
+    session.viewer_slides.set_mpp(8.0)
     assert (
         "4.0 times as large" in panel.slide_check_banner.text()
         and not panel.slide_check_banner.isHidden()
@@ -146,7 +146,7 @@ def test_the_scale_is_judged_before_anything_is_predicted(
         "about 0.5 um/px, estimated from the objective power 20x"
         in panel.slide_box.pixel_size_label.text()
     )
-    session.set_mpp(0.5)
+    session.viewer_slides.set_mpp(0.5)
     assert panel.slide_check_banner.isHidden()
     until(lambda: not panel.prefetcher.busy)
 

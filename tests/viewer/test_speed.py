@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def predictor(panel: PredictWidget):
-    return panel.session.get_predictor(panel.session.slide, panel.session.checkpoint)
+    return panel.session.predictors.get(panel.session.slide, panel.session.checkpoint)
 
 
 def whole_tissue(panel: PredictWidget, until):
@@ -160,7 +160,7 @@ def test_a_cache_that_cannot_be_written_is_told_once_and_costs_nothing_else(
     file = tmp_path / "no folder"
     file.write_text("")
     monkeypatch.setenv("NAPARI_DKAN_CACHE", str(file))
-    panel.session.change_settings(store=True)
+    panel.session.change_settings(store_tiles=True)
     until(lambda: not panel.prefetcher.busy)
     overlay = whole_tissue(panel, until)
     assert overlay.prediction.predicted_mask.all()
@@ -203,14 +203,14 @@ def test_two_hundred_cancels_leave_no_threads_and_no_memory_behind(
 def test_nothing_is_prepared_on_battery_or_when_switched_off(
     panel: PredictWidget, predictor: Predictor, monkeypatch, until
 ):
-    panel.session.change_settings(warm_up=False)
+    panel.session.change_settings(prefetch=False)
     until(lambda: not panel.prefetcher.busy)
     predictor.clear_cache()
     panel.prefetcher.restart()
     until(lambda: not panel.prefetcher.busy)
     assert len(predictor.feature_cache.array) == 0
     monkeypatch.setattr("napari_dkan.viewer.jobs.prefetcher.is_on_battery", lambda: True)
-    panel.session.change_settings(warm_up=True)
+    panel.session.change_settings(prefetch=True)
     until(lambda: not panel.prefetcher.busy)
     assert len(predictor.feature_cache.array) == 0
     monkeypatch.setattr("napari_dkan.viewer.jobs.prefetcher.is_on_battery", lambda: False)

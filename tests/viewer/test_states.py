@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 def started(panel: PredictWidget, until):
     """A map job over the whole slide whose first tiles are there, and many are not."""
-    predictor = panel.session.get_predictor(panel.session.slide, panel.session.checkpoint)
+    predictor = panel.session.predictors.get(panel.session.slide, panel.session.checkpoint)
     predictor.batch_sizes.limit(1)
     draw(panel, everything(panel))
     panel.target_box.start_prediction()
@@ -138,7 +138,7 @@ def test_a_slide_opened_by_another_reader_is_taken_too(
 
 
 def test_a_gpu_without_memory_offers_the_cpu(panel: PredictWidget, middle, until, monkeypatch):
-    predictor = panel.session.get_predictor(panel.session.slide, panel.session.checkpoint)
+    predictor = panel.session.predictors.get(panel.session.slide, panel.session.checkpoint)
 
     def no_memory(*args):
         raise torch.OutOfMemoryError("CUDA out of memory")
@@ -158,7 +158,7 @@ def test_a_gpu_without_memory_offers_the_cpu(panel: PredictWidget, middle, until
 
 def test_a_click_while_a_map_runs_is_answered(panel: PredictWidget, middle, until):
     started(panel, until)
-    panel.session.change_settings(where=TargetMode.CLICK)
+    panel.session.change_settings(target_mode=TargetMode.CLICK)
     panel.click_predictor.predict_at(*middle)
     until(lambda: panel.session.spot is not None)
     finish(panel, until)
@@ -185,7 +185,7 @@ def test_changing_the_checkpoint_drops_the_spot_but_not_the_map(
 
 def test_drawn_regions_keep_their_place_when_the_scale_is_entered(panel: PredictWidget, middle):
     layer = draw(panel, square(*middle, 300))
-    panel.session.set_mpp(0.5)
+    panel.session.viewer_slides.set_mpp(0.5)
     np.testing.assert_allclose(layer.scale, 0.5)
     np.testing.assert_allclose(panel.session.slide.layer.scale, 0.5)
     corner = layer.data_to_world(layer.data[0][0])
@@ -204,12 +204,12 @@ def test_a_map_keeps_its_place_when_the_scale_is_corrected(
     copy = tmp_path / "other.ome.tif"
     shutil.copy(tiny_slide_file, copy)
     panel.session.viewer.open(copy, plugin="napari-dkan")
-    panel.session.set_mpp(0.35)
+    panel.session.viewer_slides.set_mpp(0.35)
     np.testing.assert_allclose(overlay.layer.scale, 140)
-    panel.session.choose_slide(first)
+    panel.session.viewer_slides.set_current(first)
     row = 3
     x, y = overlay.prediction.target.spots.xy[row]
-    panel.session.set_mpp(0.35)
+    panel.session.viewer_slides.set_mpp(0.35)
     np.testing.assert_allclose(overlay.layer.scale, 70)
     wanted = overlay.prediction.get_gene_values(panel.session.gene)[row]
     assert overlay.value_at((y * 0.35, x * 0.35)) == wanted
@@ -253,7 +253,7 @@ def test_a_measured_rate_is_not_carried_to_another_checkpoint_or_device(
     session = panel.session
     panel.target_box.update_plan()
     assert "about" in panel.target_box.plan_label.text()
-    session.tile_rates = {session.rate_key(): 1e-3}  # absurdly slow, to be told apart
+    session.predictors.tile_rates = {session.rate_key(): 1e-3}  # absurdly slow, to be told apart
     panel.target_box.update_plan()
     assert "\u00a0h" in panel.target_box.plan_label.text()
     session.change_settings(device="cpu")
@@ -270,7 +270,7 @@ def test_points_of_a_turned_layer_lie_where_they_are_drawn(panel: PredictWidget)
     layer = session.viewer.add_points(
         [[100, 200], [300, 50], [250, 260]], scale=(2, 2), rotate=10, translate=(60, 90), units="um"
     )
-    session.change_settings(where=TargetMode.SPOTS)
+    session.change_settings(target_mode=TargetMode.SPOTS)
     xy = target_from_layers(session, layer, None).spots.xy
     for point, (x, y) in zip(layer.data, xy, strict=True):
         np.testing.assert_allclose(layer.data_to_world(point), (y * 0.7, x * 0.7), atol=1e-6)

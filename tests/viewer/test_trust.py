@@ -31,7 +31,7 @@ def doubtful(panel: PredictWidget, until):
     tiles have."""
     session = panel.session
     slide, checkpoint = session.slide, session.checkpoint
-    predictor = session.get_predictor(slide, checkpoint)
+    predictor = session.predictors.get(slide, checkpoint)
     size = slide.slide.width, slide.slide.height
     everywhere = target_from_region(slide.tissue, checkpoint.spot_pitch_um, slide.mpp, *size)
     seen = predict(predictor, everywhere)
@@ -96,7 +96,10 @@ def test_unreliable_tiles_are_hatched_until_switched_off(doubtful: PredictWidget
 def test_hatching_deleted_by_hand_stays_away(doubtful: PredictWidget, until):
     mapped(doubtful, until)
     doubtful.session.viewer.layers.remove(hatched(doubtful)[0])
-    assert not doubtful.session.settings.hatch and not doubtful.gene_box.hatch_checkbox.isChecked()
+    assert (
+        not doubtful.session.settings.hatch_unreliable
+        and not doubtful.gene_box.hatch_checkbox.isChecked()
+    )
     doubtful.session.step_gene(1)
     assert not hatched(doubtful)
 

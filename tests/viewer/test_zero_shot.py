@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from napari_dkan.viewer.layers.overlay_display import GENE_LEGEND
+from napari_dkan.viewer.layers.canvas_legend import GENE_LEGEND
 
 from ..zero_shot_files import PROVEN, UNPROVEN, gene_file, with_text
 
@@ -109,7 +109,7 @@ def test_a_bad_file_changes_nothing(panel: PredictWidget, load, tmp_path):
     bad.write_bytes(b"PK\x03\x04 no")
     gene = panel.session.gene
     panel.gene_box.zero_shot_box.add_genes(bad)
-    assert panel.session.message_is_warning and "bad.safetensors" in panel.message_label.text()
+    assert panel.session.message.is_warning and "bad.safetensors" in panel.message_label.text()
     assert panel.session.zero_shot is None and panel.session.gene == gene
 
 

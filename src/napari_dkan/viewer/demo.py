@@ -116,7 +116,7 @@ def run_scripted_steps(viewer: Viewer, panel: PredictWidget) -> dict[str, float]
     process_events()
     figures["gene"] = time.perf_counter() - start
     session.step_gene(-1)
-    session.change_settings(where=TargetMode.CLICK)
+    session.change_settings(target_mode=TargetMode.CLICK)
     process_events()
     return figures
 

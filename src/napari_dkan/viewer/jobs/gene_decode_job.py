@@ -144,4 +144,4 @@ class GeneDecodeJob:
     def _on_job_end(self, failure: JobFailure | None) -> None:
         self._all_decoded = failure is None and not self.paused
         if failure is not None:
-            self.session.show_message(failure.message, warning=True)
+            self.session.message.show(failure.message, warning=True)

@@ -100,7 +100,7 @@ class PredictionJobs:
         order, origin = self._viewport.make_order(slide), slide.pixel_size.origin
 
         def job() -> Iterator[_JobStarted | PredictionUpdate | _RoughUpdate]:
-            predictor = session.get_predictor(slide, checkpoint)
+            predictor = session.predictors.get(slide, checkpoint)
             prediction, _ = create_empty_prediction(predictor, target, origin, zero_shot=zero_shot)
             yield _JobStarted(prediction, partial(predictor.decode, zero_shot=zero_shot))
             genes = partial(_shown_columns, session, prediction)
@@ -143,7 +143,7 @@ class PredictionJobs:
         rows = np.flatnonzero(prediction.failed_mask)
 
         def job() -> Iterator[PredictionUpdate]:
-            predictor = session.get_predictor(slide, checkpoint)
+            predictor = session.predictors.get(slide, checkpoint)
             genes = partial(_shown_columns, session, prediction)
             yield from predictor.stream(prediction.target, rows, genes, zero_shot)
 
@@ -156,7 +156,7 @@ class PredictionJobs:
         self._overlay, self._slide, self._timer = None, slide, _JobTimer()
         self._rate_key = self.session.rate_key()
         self.progress = PredictionProgress("starting", 0, total)
-        self.session.show_message("")
+        self.session.message.show("")
 
     def cancel(self) -> None:
         """Stop; tiles that are finished stay."""
@@ -165,7 +165,7 @@ class PredictionJobs:
         self._runner.cancel()
         done = int(self._overlay.prediction.predicted_mask.sum()) if self._overlay else 0
         self._finish()
-        self.session.show_message(
+        self.session.message.show(
             f"Cancelled; {done:,} finished tiles are kept." if done else "Cancelled."
         )
 
@@ -203,17 +203,17 @@ class PredictionJobs:
         self._finish()
         if failure is not None:
             kept = f" {done:,} finished tiles are kept." if done else ""
-            session.show_message(failure.message + kept, warning=True)
+            session.message.show(failure.message + kept, warning=True)
             if isinstance(failure.error, DeviceOutOfMemoryError):
                 self.out_of_memory.emit()
             return
         if fresh:
-            session.tile_rates[self._rate_key] = fresh / max(seconds, 1e-3)
+            session.predictors.tile_rates[self._rate_key] = fresh / max(seconds, 1e-3)
         said = [f"{done:,} tiles predicted in {seconds:.1f} s."]
         if failed:
             said.append(f"{failed:,} could not be read: the slide is damaged there.")
-        session.show_message(
-            " ".join([*said, session.take_store_warning()]).strip(), warning=bool(failed)
+        session.message.show(
+            " ".join([*said, session.predictors.take_store_warning()]).strip(), warning=bool(failed)
         )
 
     def _finish(self) -> None:

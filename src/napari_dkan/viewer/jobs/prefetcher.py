@@ -71,7 +71,7 @@ class Prefetcher:
         if slide is not None and slide.pixel_size is not None and checkpoint is not None:
 
             def job() -> Iterator[float | str | None]:
-                predictor = session.get_predictor(slide, checkpoint)
+                predictor = session.predictors.get(slide, checkpoint)
                 yield None
                 if not self._is_enabled:
                     return
@@ -90,7 +90,7 @@ class Prefetcher:
 
     @property
     def _is_enabled(self) -> bool:
-        return self.session.settings.warm_up and not is_on_battery()
+        return self.session.settings.prefetch and not is_on_battery()
 
     def _measure_rate(self, predictor: Predictor, target: Target) -> Iterator[float | None]:
         """Predict a few tiles and tell how many a second."""
@@ -128,7 +128,7 @@ class Prefetcher:
             return
 
         def job() -> Iterator[None]:
-            yield from self._precompute_view(session.get_predictor(slide, checkpoint), slide)
+            yield from self._precompute_view(session.predictors.get(slide, checkpoint), slide)
 
         self._runner.start(job, self._on_item, self._on_job_end)
 
@@ -140,8 +140,8 @@ class Prefetcher:
 
     def _relevant_settings(self) -> tuple[object, ...]:
         settings = self.session.settings
-        file = self.session.feature_files.get(self.session.slide)
-        return settings.device, settings.warm_up, settings.store, file
+        file = self.session.predictors.feature_file(self.session.slide)
+        return settings.device, settings.prefetch, settings.store_tiles, file
 
     def close(self) -> None:
         self._view_debouncer.stop()
@@ -150,14 +150,14 @@ class Prefetcher:
 
     def _on_item(self, rate: float | str | None) -> None:
         if isinstance(rate, str):
-            self.session.show_message(rate, warning=True)
+            self.session.message.show(rate, warning=True)
         elif rate is not None:
-            self.session.tile_rates[self._rate_key] = rate
+            self.session.predictors.tile_rates[self._rate_key] = rate
         self.changed.emit()
 
     def _on_job_end(self, failure: JobFailure | None) -> None:
         if failure is not None:
-            self.session.show_message(failure.message, warning=True)
+            self.session.message.show(failure.message, warning=True)
         self.changed.emit()
 
 

@@ -49,19 +49,19 @@ def target_from_layers(
     Raises SpotsError in the words the panel shows.
     """
     settings, checkpoint = session.settings, session.checkpoint
-    if settings.where is TargetMode.CLICK or checkpoint is None or session.slide is None:
+    if settings.target_mode is TargetMode.CLICK or checkpoint is None or session.slide is None:
         return None
     slide = session.require_slide()
     size = slide.slide.width, slide.slide.height
-    if session.feature_files.get(slide) is not None:
+    if session.predictors.feature_file(slide) is not None:
         return _target_from_features(session, slide, checkpoint, regions, labels)
-    if settings.where is TargetMode.SPOTS:
+    if settings.target_mode is TargetMode.SPOTS:
         if points is None:
             raise SpotsError("Add a Points layer with the spots, or drop a spot file.")
         return target_from_spots(_read_spots(points, slide), *size, f"The layer '{points.name}'")
     if slide.tissue is None:
         return None  # being found
-    if settings.where is TargetMode.REGION:
+    if settings.target_mode is TargetMode.REGION:
         found = _read_region(regions, slide, labels)
         if found is None:
             return None  # being traced
@@ -70,7 +70,7 @@ def target_from_layers(
         if slide.tissue.is_empty:
             raise SpotsError("No tissue was found on this slide; draw a region instead.")
         region = slide.tissue
-    pitch_um = checkpoint.patch.um if settings.dense else checkpoint.spot_pitch_um
+    pitch_um = checkpoint.patch.um if settings.dense_grid else checkpoint.spot_pitch_um
     tissue = slide.tissue if settings.tissue_only else None
     return target_from_region(region, pitch_um, slide.mpp, *size, tissue)
 
@@ -83,8 +83,8 @@ def _target_from_features(
     labels: LabelOutlines | None,
 ) -> Target | None:
     """Tiles of the slide's feature file."""
-    ready = session.feature_files.loaded_features(slide, checkpoint, session.current_predictor())
-    where = session.settings.where
+    ready = session.predictors.loaded_features(slide, checkpoint)
+    where = session.settings.target_mode
     if where is TargetMode.SPOTS:
         raise SpotsError(
             "A feature file has its own tiles; choose Region or Whole tissue, or clear it under "
@@ -146,7 +146,7 @@ def add_regions_layer(session: ViewerSession) -> Shapes:
     """An empty Shapes layer over the slide, ready to draw polygons in."""
     slide = session.require_slide()
     layer = make_shapes_layer(MultiPolygon(), slide.mpp, f"regions, {slide.layer.name}", "#00e5ff")
-    session.attach_layer(slide, layer)
+    session.layers.attach(slide, layer)
     session.viewer.add_layer(layer)
     session.viewer.layers.selection.active = layer
     layer.mode = "add_polygon_lasso"
@@ -159,7 +159,7 @@ def add_tissue_layer(session: ViewerSession) -> Shapes:
     if slide.tissue is None:
         raise SpotsError("The tissue is still being looked for; try again in a moment.")
     layer = make_shapes_layer(slide.tissue, slide.mpp, f"tissue, {slide.layer.name}", "#7cfc00")
-    session.attach_layer(slide, layer)
+    session.layers.attach(slide, layer)
     session.viewer.add_layer(layer)
     session.viewer.layers.selection.active = layer
 

@@ -9,6 +9,7 @@ import numpy as np
 from napari.layers import Image, Layer
 from numpy.typing import NDArray
 
+from ..session.layer_stack import preserve_selection, remove_layers
 from ..session.slide_layer import AXIS_LABELS
 
 LAYERS_PER_CELL = 2  # layers of a cell: the slide and one map
@@ -41,13 +42,12 @@ class MapGrid:
         order = [layer for pair in pairs for layer in pair]
         self._hidden_layers = [layer for layer in layers if layer not in order and layer.visible]
         self._grid_settings = grid.enabled, grid.stride, grid.shape, grid.spacing
-        selected = set(layers.selection)
-        for layer in self._hidden_layers:
-            layer.visible = False
-        for layer in self._slide_copies:
-            layers.append(layer)
-        _move_to_bottom(layers, order)  # cells are filled from the bottom of the list
-        layers.selection = selected
+        with preserve_selection(layers):
+            for layer in self._hidden_layers:
+                layer.visible = False
+            for layer in self._slide_copies:
+                layers.append(layer)
+            _move_to_bottom(layers, order)  # cells are filled from the bottom of the list
         slide.visible = True
         for layer in maps:
             layer.visible = True
@@ -70,9 +70,7 @@ class MapGrid:
         layers, grid = self._viewer.layers, self._viewer.canvas.grid
         self._maps = ()
         grid.enabled, grid.stride, grid.shape, grid.spacing = self._grid_settings
-        for layer in self._slide_copies:
-            if layer in layers:
-                layers.remove(layer)
+        remove_layers(layers, self._slide_copies)
         _move_to_bottom(layers, [layer for layer in self._original_order if layer in layers])
         for layer in self._hidden_layers:
             layer.visible = True

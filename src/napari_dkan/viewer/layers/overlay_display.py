@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-from textwrap import fill
-
-from napari.components.overlays import TextOverlay
 from qtpy.QtGui import QCursor
 from qtpy.QtWidgets import QToolTip
 
 from ..session.viewer_session import ViewerSession
 from ..widgets.signal_connections import SignalConnections
-from .prediction_overlay import PredictionOverlay, percentile_limits
+from .canvas_legend import GENE_LEGEND, CanvasLegend, wrap_units
+from .contrast_limits import percentile_limits
+from .prediction_overlay import PredictionOverlay
 from .reliability_overlay import format_reliability
 
-GENE_LEGEND = "napari_dkan_legend"
-LEGEND_WIDTH = (
-    24  # characters: on a small screen the canvas is narrow, and has bars beside the text
-)
 LIMIT_TOLERANCE = 0.05  # of the range: limits of a growing map that differ less are as good
 
 
@@ -25,21 +20,17 @@ class OverlayDisplay:
 
     def __init__(self, session: ViewerSession, connections: SignalConnections) -> None:
         self._session = session
-        self._drawn_limits: tuple[float, float] | None = None  # as last drawn
+        self.legend = CanvasLegend(session, GENE_LEGEND, "top_right", 10)
+        self._drawn_limits: tuple[float, float] | None = None
         connections.connect(
             self.refresh, session.gene_changed, session.settings_changed, session.overlays_changed
         )
         connections.connect(self._on_overlay_updated, session.overlay_updated)
-        session.viewer.mouse_move_callbacks.append(self._on_mouse_move)
+        connections.add_callback(session.viewer.mouse_move_callbacks, self._on_mouse_move)
 
     def close(self) -> None:
-        session = self._session
-        callbacks = session.viewer.mouse_move_callbacks
-        if self._on_mouse_move in callbacks:
-            callbacks.remove(self._on_mouse_move)
-        overlays = session.viewer.canvas.overlays
-        if GENE_LEGEND in overlays:
-            overlays[GENE_LEGEND].visible = False
+        """Hide the legend."""
+        self.legend.hide()
 
     def shown_overlays(self) -> list[PredictionOverlay]:
         """Overlays whose panel has the chosen gene."""
@@ -48,7 +39,7 @@ class OverlayDisplay:
 
     def contrast_limits(self) -> tuple[float, float]:
         """Contrast limits of the chosen gene: shared by all overlays, so colours compare."""
-        fixed = self._session.settings.limits.fixed
+        fixed = self._session.settings.contrast_limits.fixed
         gene = self._session.gene
         if fixed is not None or gene is None:
             return fixed or (0.0, 1.0)
@@ -90,16 +81,15 @@ class OverlayDisplay:
 
     def _update_legend(self, shown: list[PredictionOverlay]) -> None:
         """Text beside the colour bar: a colour bar alone does not say what it measures."""
-        overlays = self._session.viewer.canvas.overlays
-        if GENE_LEGEND not in overlays:
-            if not shown:
-                return
-            overlays[GENE_LEGEND] = TextOverlay(position="top_right", font_size=10)
-        legend = overlays[GENE_LEGEND]
-        legend.visible = bool(shown)
-        if shown:
-            prediction, gene = shown[-1].prediction, self._session.gene or ""
-            legend.text = f"{gene} - {prediction.get_value_kind(gene)}\n{wrap_units(prediction.get_value_units(gene))}"
+        if not shown:
+            self.legend.hide()
+            return
+        prediction, gene = shown[-1].prediction, self._session.gene or ""
+        self.show_legend(gene, prediction.get_value_kind(gene), prediction.get_value_units(gene))
+
+    def show_legend(self, gene: str, kind: str, units: str) -> None:
+        """Say beside the colour bar which values of a gene it measures."""
+        self.legend.show(f"{gene} - {kind}\n{wrap_units(units)}")
 
     def _on_mouse_move(self, viewer: object, event: object) -> None:
         """Value under the cursor, from the topmost visible overlay."""
@@ -125,8 +115,3 @@ class OverlayDisplay:
                 QToolTip.showText(QCursor.pos(), "\n".join(line for line in lines if line))
                 return
         QToolTip.hideText()
-
-
-def wrap_units(units: str) -> str:
-    """What a colour bar measures, for the canvas."""
-    return "\n".join(fill(line, LEGEND_WIDTH) for line in units.splitlines())

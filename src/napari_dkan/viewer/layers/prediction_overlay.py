@@ -8,24 +8,28 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from napari.components.overlays import ColorBarOverlay
-from napari.layers import Image, Layer, Points
+from napari.layers import Layer
 from numpy.typing import NDArray
 
 from ...inference.prediction import Prediction
 from ...inference.target import match_coarse_rows
 from ...spatial.coordinates import swap_xy
-from ..session.slide_layer import AXIS_LABELS, MICROMETER_UNITS
+from ..session.slide_layer import METADATA_PREFIX
+from .value_layers import (
+    VALUE_COLUMN,
+    color_grid,
+    color_spots,
+    make_grid_layer,
+    make_spots_layer,
+)
 
 if TYPE_CHECKING:
     from ...export.saved_result import SavedReliability
     from ...model.checkpoint.training_reference import TrainingReference
-
-
-LIMIT_PERCENTILES = 2.0, 98.0
 
 
 # Fused tokens (B, D) and columns (K,) of the panel -> values (B, K).
@@ -90,23 +94,16 @@ class GridOverlay:
         self.reference: TrainingReference | SavedReliability | None = None
         self.from_file = self.from_clicks = False
         self._rough_rows: NDArray[np.int64] | None = None  # of each tile in the rough map
-        pitch = grid.pitch * mpp
-        first = swap_xy((grid.first_cell + 0.5) * pitch)
         self._shown_values = np.full(len(grid), np.nan, np.float32)
         cells = (grid.cells - grid.first_cell).tolist()
         self._row_of_cell = {(x, y): i for i, (x, y) in enumerate(cells)}
-        self.layer = Image(
-            np.full(grid.shape, np.nan, np.float32),
-            name=f"predicted - {label}",
-            scale=(pitch, pitch),
-            translate=first,
-            units=MICROMETER_UNITS,
-            axis_labels=AXIS_LABELS,
+        self.layer = make_grid_layer(
+            grid,
+            mpp,
+            f"predicted - {label}",
             opacity=opacity,
-            blending="translucent",
-            interpolation2d="nearest",
             contrast_limits=(0, 1),
-            metadata={"napari-dkan": prediction.provenance},
+            metadata={METADATA_PREFIX: prediction.provenance},
         )
         self.colorbar = self.layer.colorbar
         self._title = _LayerTitle(self.layer, label)
@@ -122,7 +119,7 @@ class GridOverlay:
             coarse = np.append(self.rough.get_gene_values(gene), np.float32(np.nan))
             values = np.where(self.prediction.predicted_mask, values, coarse[self._rough_rows])
         self.layer.data = self._grid.to_raster(values)
-        _apply_style(self.layer, limits, colormap)
+        color_grid(self.layer, limits, colormap)
         self._title.update(gene, self.prediction.get_value_kind(gene))
 
     def value_at(self, world: tuple[float, float]) -> float | None:
@@ -152,20 +149,17 @@ class SpotsOverlay:
         self.reference: TrainingReference | SavedReliability | None = None
         self.from_file = self.from_clicks = False
         self._mpp, self._size_um = mpp, size_um
-        self.layer = Points(
+        self.layer = make_spots_layer(
             np.empty((0, 2)),
-            ndim=2,
-            name=f"predicted - {label}",
-            size=size_um / mpp,
+            mpp,
+            f"predicted - {label}",
+            size_um,
             symbol="square",
-            scale=(mpp, mpp),
-            units=MICROMETER_UNITS,
-            axis_labels=AXIS_LABELS,
             opacity=opacity,
             border_color="white",
             border_width=0.03,
-            features={"value": np.empty(0, np.float32)},
-            metadata={"napari-dkan": prediction.provenance},
+            features={VALUE_COLUMN: np.empty(0, np.float32)},
+            metadata={METADATA_PREFIX: prediction.provenance},
         )
         self._title = _LayerTitle(self.layer, label)
         self.colorbar = self.layer.face_colorbar
@@ -178,13 +172,7 @@ class SpotsOverlay:
         if len(points) != len(self.layer.data):
             self.layer.data = points
             self.layer.size = self._size_um / self._mpp
-        self.layer.features = {"value": self._shown_values, "gene": np.repeat(gene, len(points))}
-        if len(points):
-            # limits first: of a single spot napari would take a range of nothing, and divide by it
-            self.layer.face_contrast_limits = limits
-            self.layer.face_color = "value"
-            self.layer.face_colormap = colormap
-            self.layer.face_contrast_limits = limits
+        color_spots(self.layer, self._shown_values, limits, colormap, gene)
         self._title.update(gene, self.prediction.get_value_kind(gene))
 
     def value_at(self, world: tuple[float, float]) -> float | None:
@@ -200,25 +188,3 @@ class SpotsOverlay:
         reach = self._size_um / self._mpp / 2
         inside = np.flatnonzero((np.abs(self.layer.data - at) <= reach).all(axis=1))
         return int(inside[-1]) if len(inside) else None
-
-
-def _apply_style(layer: Any, limits: tuple[float, float], colormap: str) -> None:
-    low, high = layer.contrast_limits_range
-    if limits[0] < low or limits[1] > high:  # each of the two draws the colour bar anew
-        layer.contrast_limits_range = min(low, limits[0]), max(high, limits[1])
-    if tuple(layer.contrast_limits) != limits:
-        layer.contrast_limits = limits
-    if layer.colormap.name != colormap:
-        layer.colormap = colormap
-
-
-def percentile_limits(values: list[NDArray[np.float32]]) -> tuple[float, float]:
-    """Percentiles 2 and 98 of all finite values, never empty."""
-    finite = [v[np.isfinite(v)] for v in values]
-    joined = np.concatenate(finite) if finite else np.empty(0)
-    if not len(joined):
-        return 0.0, 1.0
-    low, high = (float(v) for v in np.percentile(joined, LIMIT_PERCENTILES))
-    if high - low < 1e-6:
-        return low - 0.05, low + 0.05
-    return low, high

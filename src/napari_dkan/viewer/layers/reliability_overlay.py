@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ...inference.prediction import Prediction
 from ...spatial.coordinates import swap_xy
-from ..session.slide_layer import AXIS_LABELS, MICROMETER_UNITS
+from ..session.slide_layer import AXIS_LABELS, METADATA_PREFIX, MICROMETER_UNITS
 from ..session.viewer_session import ViewerSession
 from ..widgets.signal_connections import SignalConnections
 from .prediction_overlay import GridOverlay, PredictionOverlay
@@ -71,7 +71,7 @@ class GridHatching:
             axis_labels=AXIS_LABELS,
             interpolation2d="nearest",
             blending="translucent",
-            metadata={"napari-dkan": "hatching"},
+            metadata={METADATA_PREFIX: "hatching"},
         )
 
     @property
@@ -147,10 +147,13 @@ class ReliabilityOverlay:
     def __init__(self, session: ViewerSession, connections: SignalConnections) -> None:
         self._session = session
         self._entries: dict[int, tuple[PredictionOverlay, _OverlayReliability]] = {}
-        self._removing = False  # our own layers come and go
         connections.connect(self.refresh, session.overlays_changed, session.settings_changed)
         connections.connect(self._update_overlay, session.overlay_updated)
-        connections.connect(self._on_layer_removed, session.viewer.layers.events.removed)
+        session.layers.watch_removal(
+            lambda: [e.hatching.layer for _, e in self._entries.values() if e.hatching is not None],
+            lambda: session.change_settings(hatch_unreliable=False),
+            connections,
+        )
 
     def close(self) -> None:
         for key in list(self._entries):
@@ -186,7 +189,7 @@ class ReliabilityOverlay:
         if len(new):
             state.scored[new] = True
             state.unreliable[new] = get_reliability(prediction, overlay.reference, new).unreliable
-        if self._session.settings.hatch:
+        if self._session.settings.hatch_unreliable:
             self._hatch_rows(overlay, state, new if state.hatching else np.arange(size))
         elif state.hatching is not None:
             self._remove_layer(state)
@@ -203,12 +206,10 @@ class ReliabilityOverlay:
         state.hatching.add_rows(rows)
 
     def _add_layer(self, overlay: PredictionOverlay, layer: Layer) -> None:
-        """Right above its map, shown and hidden with it; the person's selection stays."""
-        layers = self._session.viewer.layers
-        selected = set(layers.selection)
-        self._session.attach_layer_like(overlay.layer, layer)
-        layers.insert(layers.index(overlay.layer) + 1, layer)
-        layers.selection = selected
+        """Insert a hatching directly above its map; it is shown and hidden with the map."""
+        stack = self._session.layers
+        stack.attach_like(overlay.layer, layer)
+        stack.insert(layer, above=[overlay.layer])
         layer.visible = overlay.layer.visible
 
         def follow(event: object = None) -> None:
@@ -217,28 +218,14 @@ class ReliabilityOverlay:
         overlay.layer.events.visible.connect(follow)
 
     def _remove_layer(self, state: _OverlayReliability) -> None:
-        layers, marks = self._session.viewer.layers, state.hatching
-        state.hatching = None
-        if marks is not None and marks.layer in layers:
-            self._removing = True
-            layers.remove(marks.layer)
-            self._removing = False
+        hatching, state.hatching = state.hatching, None
+        if hatching is not None:
+            self._session.layers.remove(hatching.layer)
 
     def _discard(self, key: int) -> None:
         known = self._entries.pop(key, None)
         if known is not None:
             self._remove_layer(known[1])
-
-    def _on_layer_removed(self, event: object) -> None:
-        """Deleting the hatching by hand means to do without it."""
-        layer = getattr(event, "value", None)
-        if not self._removing and any(
-            s.hatching and s.hatching.layer is layer for _, s in self._list_entries()
-        ):
-            self._session.change_settings(hatch=False)
-
-    def _list_entries(self) -> list[tuple[PredictionOverlay, _OverlayReliability]]:
-        return list(self._entries.values())
 
 
 def get_reliability(

@@ -14,6 +14,7 @@ from ...spatial.spots import Spots
 from ...spatial.tile_grid import TileGrid
 from ..session.slide_layer import AXIS_LABELS, MICROMETER_UNITS, ViewerSlide
 from ..session.viewer_session import ViewerSession
+from .value_layers import DEFAULT_DIAMETER_UM, grid_transform
 
 if TYPE_CHECKING:
     from ...quality.comparison import ErrorRegion
@@ -34,13 +35,15 @@ def make_tile_labels(grid: TileGrid, labels: NDArray[np.integer], mpp: float, na
     image = np.zeros(grid.shape, np.uint16)
     column, row = (grid.cells - grid.first_cell).T
     image[row, column] = labels
-    pitch = grid.pitch * mpp
-    return _make_labels_layer(image, name, pitch, swap_xy((grid.first_cell + 0.5) * pitch))
+    transform = grid_transform(grid, mpp)
+    return _make_labels_layer(image, name, transform["scale"][0], transform["translate"])
 
 
 def make_spot_labels(spots: Spots, labels: NDArray[np.integer], mpp: float, name: str) -> Labels:
     """Labels (N,) as discs of the spots' diameter, or wider where that would be hard to see."""
-    diameter = max(spots.diameter_um or 100.0, MIN_DIAMETER_PER_PITCH * (spots.pitch_um or 0.0))
+    diameter = max(
+        spots.diameter_um or DEFAULT_DIAMETER_UM, MIN_DIAMETER_PER_PITCH * (spots.pitch_um or 0.0)
+    )
     step = diameter / DISC_PIXELS
     centres = swap_xy(spots.xy) * mpp
     corner = centres.min(axis=0) - diameter
@@ -91,12 +94,9 @@ class RegionOutline:
     def show(self, region: ErrorRegion, spots: Spots, slide: ViewerSlide) -> None:
         """Ring the spots of a region (level-0 px) and move the camera there."""
         session, mpp = self._session, slide.mpp
-        layers = session.viewer.layers
-        size = (spots.diameter_um or 100.0) * 1.15 / mpp
+        size = (spots.diameter_um or DEFAULT_DIAMETER_UM) * 1.15 / mpp
         points = swap_xy(spots.xy[list(region.spot_rows)])
-        if self.layer in layers:
-            layers.remove(self.layer)
-        selected = set(layers.selection)
+        session.layers.remove(self.layer)
         self.layer = Points(
             points,
             name=OUTLINE_LAYER_NAME,
@@ -108,16 +108,12 @@ class RegionOutline:
             border_color="#ff8a65",
             border_width=0.12,
         )
-        session.attach_layer(slide, self.layer)
-        layers.append(self.layer)
-        layers.selection = selected
+        session.layers.insert(self.layer, slide)
         self._center_camera(region, mpp)
 
     def remove(self) -> None:
         """Take the rings away; they belong to a comparison that is gone."""
-        layers = self._session.viewer.layers
-        if self.layer in layers:
-            layers.remove(self.layer)
+        self._session.layers.remove(self.layer)
         self.layer = None
 
     def _center_camera(self, region: ErrorRegion, mpp: float) -> None:

@@ -110,7 +110,7 @@ def _open_in_panel(viewer: Any, paths: Sequence[Path]) -> None:
 
 def _make_layer_data(path: Path) -> Any:
     from ...export.result_reader import load_result
-    from ..layers.prediction_overlay import percentile_limits
+    from ..layers.contrast_limits import percentile_limits
     from ..panels.results.restore_result import LocatedResult, make_overlay
 
     saved = load_result(path)

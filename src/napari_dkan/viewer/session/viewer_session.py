@@ -9,18 +9,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from threading import Lock
 from typing import TYPE_CHECKING, TypeVar, cast
 from weakref import WeakKeyDictionary, ref
 
-from napari.layers import Image, Layer
+from napari.layers import Image
 from psygnal import Signal
 
 from ...errors import SpotsError
 from ...inference.prediction_progress import StageTimer
-from ...inference.predictor import Predictor
-from .slide_feature_files import SlideFeatureFiles
+from .layer_stack import LayerStack
+from .predictor_pool import PredictorOptions, PredictorPool, RateKey
 from .slide_layer import ViewerSlide
+from .status_message import StatusMessage
 from .viewer_settings import settings_from_preferences
 from .viewer_slides import ViewerSlides
 
@@ -28,18 +28,13 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from napari.components import ViewerModel
-    from shapely.geometry.base import BaseGeometry
 
     from ...export.saved_result import SavedReliability
     from ...expression.panel import Panel
     from ...inference.prediction import Prediction
     from ...inference.zero_shot_genes import ZeroShotGenes
     from ...model import Checkpoint
-    from ...slide import PixelSize
     from ..layers.prediction_overlay import PredictionOverlay
-
-
-RateKey = tuple[int, str, str]
 
 
 class ViewerSession:
@@ -54,7 +49,6 @@ class ViewerSession:
     overlays_changed = Signal()
     overlay_updated = Signal(object)  # an Overlay has new values
     spot_changed = Signal()
-    message_changed = Signal()
 
     def __init__(self, viewer: ViewerModel) -> None:
         self._viewer = ref(viewer)
@@ -68,18 +62,14 @@ class ViewerSession:
         self.spot_reliability: SavedReliability | None = (
             None  # where it is not judged by the checkpoint
         )
-        self.message = ""
-        self.message_is_warning = False
-        self._keyed_predictor: tuple[tuple[object, ...], Predictor] | None = None
-        self.feature_files = SlideFeatureFiles()
-        self.tile_rates: dict[RateKey, float] = {}  # spots per second, as measured
+        self.message = StatusMessage()
+        self.predictors = PredictorPool(self._predictor_options)
         self.draw_stages = StageTimer()
-        self._reported_warnings: set[str] = {""}
         # places of the canvas, as (y, x) in the world, that answer clicks and hovering themselves
         self.click_claims: list[Callable[[tuple[float, float]], bool]] = []
         self.components: dict[object, object] = {}  # by their kind
-        self._lock = Lock()
         self.viewer_slides = ViewerSlides(viewer)
+        self.layers = LayerStack(viewer, self.viewer_slides.layer_registry)
         self.slides_changed = self.viewer_slides.slides_changed
         self.slide_changed = self.viewer_slides.slide_changed
         self.viewer_slides.slide_replaced.connect(self._on_slide_replaced)
@@ -102,17 +92,6 @@ class ViewerSession:
         """The slide that was chosen."""
         return self.viewer_slides.current
 
-    def choose_slide(self, slide: ViewerSlide | None) -> None:
-        self.viewer_slides.set_current(slide)
-
-    def set_mpp(self, mpp: float) -> None:
-        """Pixel size entered by hand; remembered. Raises SlideError when it is absurd."""
-        self.viewer_slides.set_mpp(mpp)
-
-    def set_slide_pixel_size(self, slide: ViewerSlide, size: PixelSize) -> None:
-        """A pixel size that was found out, e.g. from a spot array; nothing to remember."""
-        self.viewer_slides.set_pixel_size(slide, size)
-
     def drop_removed_overlays(self, event: object = None) -> None:
         layers = self.viewer.layers
         kept = [o for o in self.overlays if o.layer in layers]
@@ -126,19 +105,11 @@ class ViewerSession:
         for layer in lying:
             layer.visible = False
         if lying:
-            self.show_message(
+            self.message.show(
                 f"The image of {slide.layer.name} was replaced. Its maps were made of the image "
                 "before and are hidden; predict again.",
                 warning=True,
             )
-
-    def attach_layer(self, slide: ViewerSlide, layer: Layer) -> None:
-        """Remember that a layer lies on this slide, whatever other slides are open."""
-        self.viewer_slides.layer_registry.attach(slide, layer)
-
-    def attach_layer_like(self, layer: Layer, new: Layer) -> None:
-        """Remember that a new layer lies on the slide that another one lies on."""
-        self.viewer_slides.layer_registry.attach_like(layer, new)
 
     # ---- checkpoint, gene, settings ----------------------------------------------------
 
@@ -228,23 +199,27 @@ class ViewerSession:
         """
         if self.slide is None:
             raise SpotsError("Open the slide first that the features were made of.")
-        self.feature_files.set_file(self.slide, path, encoder)
+        self.predictors.set_feature_file(self.slide, path, encoder)
         self.settings_changed.emit()
 
     # ---- results ---------------------------------------------------------------------
 
     def add_overlay(self, overlay: PredictionOverlay, slide: ViewerSlide | None) -> None:
-        """Add its layer without taking the person's selection away: maps above the slide (None:
-        it is not here) and older maps, so that regions and clicked spots stay visible on top."""
-        layers = self.viewer.layers
-        selected = set(layers.selection)
-        if slide is not None:
-            self.attach_layer(slide, overlay.layer)
+        """Add a prediction and its layer; the selection does not change.
+
+        Maps are inserted above the slide and older maps, so that regions and clicked spots stay
+        visible on top of them.
+
+        Parameters
+        ----------
+        overlay : PredictionOverlay
+        slide : ViewerSlide or None
+            None if the slide of the prediction is not open.
+        """
         below = [o.layer for o in self.overlays if isinstance(o.layer, Image)]
         below += [] if slide is None else [slide.layer]
-        above = max((layers.index(layer) for layer in below), default=len(layers) - 1) + 1
-        layers.insert(above if isinstance(overlay.layer, Image) else len(layers), overlay.layer)
-        layers.selection = selected
+        is_map = isinstance(overlay.layer, Image)
+        self.layers.insert(overlay.layer, slide, above=below if is_map else None)
         self.overlays = [*self.overlays, overlay]
         self.overlays_changed.emit()
 
@@ -258,11 +233,6 @@ class ViewerSession:
     def is_click_claimed(self, world: tuple[float, float]) -> bool:
         """Whether somebody else answers a click at this place of the canvas."""
         return any(claims(world) for claims in self.click_claims)
-
-    def show_message(self, text: str, warning: bool = False) -> None:
-        """A sentence for the person, shown in the panel."""
-        self.message, self.message_is_warning = text, warning
-        self.message_changed.emit()
 
     def rate_key(self) -> RateKey:
         """What a measured rate holds for: another slide, checkpoint or device has its own."""
@@ -284,47 +254,9 @@ class ViewerSession:
             raise SpotsError("The checkpoint is still being loaded; try again in a moment.")
         return self.slide
 
-    def get_tissue(self, slide: ViewerSlide) -> BaseGeometry:
-        """The tissue in level-0 px, found when first asked for. Call it in a thread."""
-        from ...inference.predict import find_tissue_region
-
-        with self._lock:
-            if slide.tissue is None:
-                slide.tissue = find_tissue_region(slide.slide, slide.mpp)
-            return slide.tissue
-
-    def get_predictor(self, slide: ViewerSlide, checkpoint: Checkpoint) -> Predictor:
-        """The predictor of a slide; finds its tissue first. Call it in a thread."""
-        from ...inference.device import reserve_cpu_core
-
-        reserve_cpu_core()
-        tissue = self.get_tissue(slide)
-        with self._lock:
-            options = self.settings.device, self.settings.encoder_weights, self.settings.store
-            key = (id(slide), checkpoint.sha256, slide.mpp, *options, self.feature_files.get(slide))
-            if self._keyed_predictor is None or self._keyed_predictor[0] != key:
-                ready = self.feature_files.load_features(
-                    slide, checkpoint, self.settings.encoder_weights
-                )
-                made = Predictor(
-                    slide.slide, checkpoint, slide.mpp, tissue, *options, precomputed_features=ready
-                )
-                self._keyed_predictor = (key, made)
-            predictor = self._keyed_predictor[1]
-            predictor.tissue = tissue
-            return predictor
-
-    def current_predictor(self) -> Predictor | None:
-        """The predictor that was used last, if any."""
-        return None if self._keyed_predictor is None else self._keyed_predictor[1]
-
-    def take_store_warning(self) -> str:
-        """A sentence when the predictor of now cannot keep its tiles on disk, told once."""
-        note = "" if self._keyed_predictor is None else self._keyed_predictor[1].token_cache.warning
-        if note in self._reported_warnings:
-            return ""
-        self._reported_warnings.add(note)
-        return note
+    def _predictor_options(self) -> PredictorOptions:
+        settings = self.settings
+        return settings.device, settings.encoder_weights, settings.store_tiles
 
 
 def _initial_genes(checkpoint: Checkpoint) -> tuple[str, ...]:

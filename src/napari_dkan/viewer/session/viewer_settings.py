@@ -34,29 +34,51 @@ class ContrastLimits:
 
 @dataclass(frozen=True)
 class ViewerSettings:
-    """Of one session; it starts with those of napari's preferences."""
+    """Settings of one session; their initial values come from napari's preferences.
 
-    where: TargetMode = TargetMode.CLICK
+    Attributes
+    ----------
+    target_mode : TargetMode
+    device : str
+        "auto" or the name of a torch device.
+    encoder_weights : Path or None
+        Weights of the tile encoder, for checkpoints that do not contain them.
+    dense_grid : bool
+        Adjacent tiles instead of tiles at the spot pitch.
+    tissue_only : bool
+    store_tiles : bool
+        Keep encoded tiles on disk.
+    prefetch : bool
+        Compute around the current view in advance.
+    hatch_unreliable : bool
+    allow_unproven_genes : bool
+        Genes outside the panel even if the card has no evaluation of them.
+    colormap : str
+    opacity : float
+    contrast_limits : ContrastLimits
+    """
+
+    target_mode: TargetMode = TargetMode.CLICK
     device: str = "auto"
     encoder_weights: Path | None = None
-    dense: bool = False
+    dense_grid: bool = False
     tissue_only: bool = True
-    store: bool = True  # keep tiles on disk for the next visit
-    warm_up: bool = True  # compute around the view before it is asked for
-    hatch: bool = True  # tiles that should not be relied on are hatched
-    unproven: bool = False  # genes by their text even where the card has no proof of them
+    store_tiles: bool = True
+    prefetch: bool = True
+    hatch_unreliable: bool = True
+    allow_unproven_genes: bool = False
     colormap: str = "magma"
     opacity: float = 0.65
-    limits: ContrastLimits = ContrastLimits()
+    contrast_limits: ContrastLimits = ContrastLimits()
 
 
 PLUGIN_NAME = "napari-dkan"
 LIMIT_PREFERENCES = ("same_limits", "low", "high")
 # By group, as in the manifest: preferences, and the setting each of them is.
 PREFERENCE_TO_SETTING = {
-    "predicting": {"device": "device", "store": "store", "warm_up": "warm_up"},
-    "maps": {"colormap": "colormap", "opacity": "opacity", "hatch": "hatch"}
-    | dict.fromkeys(LIMIT_PREFERENCES, "limits"),
+    "predicting": {"device": "device", "store": "store_tiles", "warm_up": "prefetch"},
+    "maps": {"colormap": "colormap", "opacity": "opacity", "hatch": "hatch_unreliable"}
+    | dict.fromkeys(LIMIT_PREFERENCES, "contrast_limits"),
 }
 
 
@@ -67,12 +89,12 @@ def settings_from_preferences() -> ViewerSettings:
         return ViewerSettings()
     return ViewerSettings(
         device=known.predicting.device,
-        store=known.predicting.store,
-        warm_up=known.predicting.warm_up,
+        store_tiles=known.predicting.store,
+        prefetch=known.predicting.warm_up,
         colormap=known.maps.colormap,
         opacity=known.maps.opacity / 100,
-        hatch=known.maps.hatch,
-        limits=_limits_from_preferences(known.maps),
+        hatch_unreliable=known.maps.hatch,
+        contrast_limits=_limits_from_preferences(known.maps),
     )
 
 

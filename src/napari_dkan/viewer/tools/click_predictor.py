@@ -53,7 +53,7 @@ class ClickPredictor:
         session = self.session
         active = viewer.layers.selection.active
         drawing = active is not None and str(active.mode) not in ("pan_zoom", "transform")
-        if session.settings.where is not TargetMode.CLICK or drawing or event.button != 1:
+        if session.settings.target_mode is not TargetMode.CLICK or drawing or event.button != 1:
             return
         start = np.array(event.pos)
         yield
@@ -76,7 +76,7 @@ class ClickPredictor:
             if not (0 <= x < slide.slide.width and 0 <= y < slide.slide.height):
                 raise SpotsError("That click is beside the slide; click on the section.")
         except DkanError as error:
-            session.show_message(str(error), warning=True)
+            session.message.show(str(error), warning=True)
             return
         if self._runner.busy:
             self._next_click = (x, y)
@@ -88,7 +88,7 @@ class ClickPredictor:
         result: list[tuple[Prediction, GeneDecoder]] = []
 
         def job() -> Iterator[PredictionUpdate]:
-            predictor = session.get_predictor(slide, checkpoint)
+            predictor = session.predictors.get(slide, checkpoint)
             if tissue_only:
                 _require_tissue(predictor.tissue, x, y, predictor.patch_side_px)
             spots = Spots(np.array([[x, y]]), diameter_um=checkpoint.spot_diameter_um)
@@ -112,15 +112,15 @@ class ClickPredictor:
 
         def follow(update: PredictionUpdate) -> None:
             if update.stage == "context":
-                session.show_message(
+                session.message.show(
                     f"Reading the slide around the spot: {update.done} / {update.total}"
                 )
 
         def end(failure: JobFailure | None) -> None:
             if failure is not None:
-                session.show_message(failure.message, warning=True)
+                session.message.show(failure.message, warning=True)
             elif (slide, checkpoint) == (session.slide, session.checkpoint):
-                session.show_message("")
+                session.message.show("")
                 session.set_spot(result[0][0])
                 self._add_to_overlay(*result[0])
             waiting, self._next_click = self._next_click, None

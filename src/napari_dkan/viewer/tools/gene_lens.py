@@ -16,7 +16,7 @@ from qtpy.QtWidgets import QToolTip
 
 from ...errors import DkanError
 from ..jobs.prediction_jobs import PredictionJobs
-from ..layers.overlay_display import OverlayDisplay, wrap_units
+from ..layers.overlay_display import OverlayDisplay
 from ..layers.prediction_overlay import PredictionOverlay
 from ..session.shortcut_actions import register_actions
 from ..session.viewer_session import ViewerSession
@@ -24,7 +24,7 @@ from ..widgets.signal_connections import Debouncer, SignalConnections
 from ..worker import JobFailure
 from .lens_grid import GeneRaster, LensCircle, TileGridCache
 from .lens_job import LensContext, LensJob, LensTask
-from .lens_layers import LensLayers, set_legend_text
+from .lens_layers import LensLayers
 
 MIN_RADIUS_UM, MAX_RADIUS_UM = 200.0, 3_000.0  # radius
 RADIUS_FACTOR = 1.15  # of the radius, for one turn of the wheel
@@ -74,12 +74,16 @@ class GeneLens:
         )
         connections.connect(self._on_overlay_updated, session.overlay_updated)
         connections.connect(self._on_jobs_changed, jobs.changed)
-        connections.connect(self._on_layer_removed, session.viewer.layers.events.removed)
+        session.layers.watch_removal(
+            lambda: () if self._layers is None else self._layers.layers,
+            lambda: self.set_active(False),
+            connections,
+        )
         viewer = session.viewer
-        viewer.mouse_move_callbacks.append(self._on_mouse_move)
-        viewer.mouse_wheel_callbacks.append(self._on_mouse_wheel)
-        self._unregister_actions = register_actions(
-            viewer, lens=lambda: self.set_active(not self.active)
+        connections.add_callback(viewer.mouse_move_callbacks, self._on_mouse_move)
+        connections.add_callback(viewer.mouse_wheel_callbacks, self._on_mouse_wheel)
+        connections.on_disconnect(
+            register_actions(viewer, lens=lambda: self.set_active(not self.active))
         )
 
     @property
@@ -88,14 +92,6 @@ class GeneLens:
 
     def close(self) -> None:
         self.set_active(False)
-        viewer = self.session.viewer
-        for callbacks, callback in (
-            (viewer.mouse_move_callbacks, self._on_mouse_move),
-            (viewer.mouse_wheel_callbacks, self._on_mouse_wheel),
-        ):
-            if callback in callbacks:
-                callbacks.remove(callback)
-        self._unregister_actions()
         self._lens_job.close()
 
     # ---- what the person does --------------------------------------------------------
@@ -107,7 +103,7 @@ class GeneLens:
                     self.session.require_slide()
                 self.active = active
             except DkanError as error:
-                self.session.show_message(str(error), warning=True)
+                self.session.message.show(str(error), warning=True)
             self.refresh()
         self.changed.emit()
 
@@ -161,10 +157,6 @@ class GeneLens:
             text = f"{gene} {scene.kind(gene)} {value:.2f}\n{scene.units(gene)}"
             QToolTip.showText(at, text, None, QRect(at, at))  # until it moves
 
-    def _on_layer_removed(self, event: object) -> None:
-        if self._layers is not None and not self._layers.is_complete:
-            self.set_active(False)
-
     # ---- following the session -------------------------------------------------------
 
     def refresh(self) -> None:
@@ -203,7 +195,7 @@ class GeneLens:
             picture.remove()
             QToolTip.hideText()
             if not self._display.shown_overlays():
-                set_legend_text(self.session, "")
+                self._display.legend.hide()
 
     def _update_raster(self) -> None:
         sheet, place = self._raster, self._lens_job.circle
@@ -231,12 +223,12 @@ class GeneLens:
         )
         picture.raster_layer.colorbar.visible = not shown  # the maps have one, for the same colours
         if not shown:
-            set_legend_text(session, f"{gene} - {kind}\n{wrap_units(scene.units(gene))}")
+            self._display.show_legend(gene, kind, scene.units(gene))
 
     def _contrast_limits(self, shown: list[PredictionOverlay]) -> tuple[float, float]:
         """The limits of the maps, so that colours compare; without a map those of all it saw."""
-        if self.session.settings.limits.fixed is not None:
-            return self.session.settings.limits.fixed
+        if self.session.settings.contrast_limits.fixed is not None:
+            return self.session.settings.contrast_limits.fixed
         if any(len(o.prediction.target) >= MIN_SPOTS_FOR_LIMITS for o in shown):
             return self._display.contrast_limits()
         return (0.0, 1.0) if self._raster is None else self._raster.contrast_limits()
@@ -268,11 +260,11 @@ class GeneLens:
 
     def _on_job_end(self, failure: JobFailure | None) -> None:
         if failure is not None:
-            self.session.show_message(failure.message, warning=True)
+            self.session.message.show(failure.message, warning=True)
         elif self._grid is None:
             self.refresh()  # the tissue is there now
         elif self._grid.is_empty:
-            self.session.show_message(
+            self.session.message.show(
                 "No tissue was found on this slide; switch off 'Tissue only' under Advanced to "
                 "use the lens all the same.",
                 warning=True,

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from ...errors import DkanError, SpotsError
 from ...slide import PixelSize, Slide, open_slide
 from ...spatial.coordinates import AffineTransform, fit_affine_to_landmarks, swap_xy
-from ..layers.layer_list import remove_layers
-from ..layers.prediction_overlay import percentile_limits
+from ..layers.contrast_limits import percentile_limits
 from ..panels.quality.data.loaded_section import LoadedSection
 from ..panels.quality.maps.section_maps import RESULT_KEY
+from ..session.layer_stack import remove_layers
 from ..session.slide_layer import AXIS_LABELS, MICROMETER_UNITS, ViewerSlide, make_slide_layer
 
 if TYPE_CHECKING:
@@ -192,7 +192,7 @@ class LandmarkRegistration:
             try:
                 self._source_slide = open_slide(image)
             except DkanError as error:
-                self._quality.session.show_message(str(error), warning=True)
+                self._quality.session.message.show(str(error), warning=True)
         if self._source_slide is not None:
             return (
                 um or self.slide.slide.height * self.slide.mpp / self._source_slide.height,

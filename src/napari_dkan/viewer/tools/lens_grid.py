@@ -12,7 +12,7 @@ from shapely.geometry.base import BaseGeometry
 
 from ...inference.target import Target, TargetKind
 from ...spatial.tile_grid import TileGrid
-from ..layers.prediction_overlay import percentile_limits
+from ..layers.contrast_limits import WideningLimits
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class GeneRaster:
     def __init__(self, shape: tuple[int, int]) -> None:
         self.values = np.full(shape, np.nan, np.float32)
         self.looked_up, self.attempted = np.zeros(shape, bool), np.zeros(shape, bool)
-        self._limits: tuple[float, float] | None = None
+        self._limits = WideningLimits()
 
     def set_values(self, cells: CellIndices, values: NDArray[np.float32]) -> None:
         self.values[cells[:, 1], cells[:, 0]] = values
@@ -81,11 +81,7 @@ class GeneRaster:
 
     def contrast_limits(self) -> tuple[float, float]:
         """Of all values so far; they only widen, so that colours do not flicker as tiles come."""
-        if np.isfinite(self.values).any():
-            low, high = percentile_limits([self.values])
-            before = self._limits or (low, high)
-            self._limits = min(low, before[0]), max(high, before[1])
-        return self._limits or (0.0, 1.0)
+        return self._limits.update(self.values)
 
     def reset_lookups(self) -> None:
         """Elsewhere more may have been predicted by now."""

@@ -47,7 +47,7 @@ class LensContext:
         if slide.pixel_size is None or slide not in session.slides or session.gene not in panel:
             return None
         settings, mpp = session.settings, slide.mpp
-        grid = settings.dense, settings.tissue_only
+        grid = settings.dense_grid, settings.tissue_only
         return cls(slide, checkpoint, session.zero_shot, slide.tissue, mpp, *grid)
 
     def is_same(self, other: LensContext | None) -> bool:
@@ -148,7 +148,7 @@ class LensJob:
     def _compute(self, task: LensTask) -> Iterator[None]:
         with self._lock:  # the job before may still be at its last batch
             scene, field, sheet = task.context, task.grid, task.raster
-            predictor = self._session.get_predictor(
+            predictor = self._session.predictors.get(
                 scene.slide, scene.checkpoint
             )  # finds the tissue
             yield

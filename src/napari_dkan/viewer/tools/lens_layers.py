@@ -5,12 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from napari.components.overlays import TextOverlay
-from napari.layers import Image, Points
+from napari.layers import Image, Layer, Points
 from numpy.typing import NDArray
 
-from ..layers.overlay_display import GENE_LEGEND
-from ..session.slide_layer import AXIS_LABELS, MICROMETER_UNITS, ViewerSlide
+from ..session.slide_layer import AXIS_LABELS, METADATA_PREFIX, MICROMETER_UNITS, ViewerSlide
 from ..session.viewer_session import ViewerSession
 from .lens_grid import LensCircle
 
@@ -35,7 +33,7 @@ class LensLayers:
         common = {
             "units": MICROMETER_UNITS,
             "axis_labels": AXIS_LABELS,
-            "metadata": {"napari-dkan": record},
+            "metadata": {METADATA_PREFIX: record},
         }
         self.raster_layer = Image(
             np.full((1, 1), np.nan, np.float32),
@@ -53,32 +51,18 @@ class LensLayers:
             border_color=RING_COLOR,
             **common,
         )
-        self._add_to_viewer()
-
-    def _add_to_viewer(self) -> None:
-        """Above the slide and its maps; the person's selection stays as it is."""
-        session, layers = self._session, self._session.viewer.layers
-        selected = set(layers.selection)
-        below = [self._slide.layer, *(o.layer for o in session.overlays)]
-        at = max(layers.index(layer) for layer in below if layer in layers) + 1
+        below = [slide.layer, *(o.layer for o in session.overlays)]
         for layer in (self.ring_layer, self.raster_layer):
-            session.attach_layer(self._slide, layer)
-            layers.insert(at, layer)
-        layers.selection = selected
+            session.layers.insert(layer, slide, above=below)
 
     def remove(self) -> None:
-        layers = self._session.viewer.layers
-        for layer in (self.raster_layer, self.ring_layer):
-            if layer in layers:
-                layers.remove(layer)
+        """Remove the layers from the viewer."""
+        self._session.layers.remove(*self.layers)
 
     @property
-    def is_complete(self) -> bool:
-        """Whether both layers are still in the viewer."""
-        return (
-            self.raster_layer in self._session.viewer.layers
-            and self.ring_layer in self._session.viewer.layers
-        )
+    def layers(self) -> tuple[Layer, ...]:
+        """Both layers."""
+        return self.raster_layer, self.ring_layer
 
     def set_style(self, limits: tuple[float, float], colormap: str, opacity: float) -> None:
         layer = self.raster_layer
@@ -151,15 +135,3 @@ class LensLayers:
 def _refresh_in_place(layer: Image | Points) -> None:
     """New numbers in the array it has: nothing else of the layer has changed."""
     layer.refresh(extent=False, thumbnail=False, highlight=False)
-
-
-def set_legend_text(session: ViewerSession, text: str) -> None:
-    """Text in the maps' legend, where there is no map; "" takes it away."""
-    overlays = session.viewer.canvas.overlays
-    if GENE_LEGEND not in overlays and text:
-        overlays[GENE_LEGEND] = TextOverlay(position="top_right", font_size=10)
-    if GENE_LEGEND in overlays:
-        legend = overlays[GENE_LEGEND]
-        legend.visible = bool(text)
-        if text:
-            legend.text = text

@@ -67,14 +67,7 @@ class OcclusionLayer:
             axis_labels=AXIS_LABELS,
             metadata={"napari-dkan": record},
         )
-        session.attach_layer(slide, self.layer)
-        layers, selected = session.viewer.layers, set(session.viewer.layers.selection)
-        layers.append(self.layer)
-        layers.selection = selected
-
-    @property
-    def is_in_viewer(self) -> bool:
-        return self.layer in self._session.viewer.layers
+        session.layers.insert(self.layer, slide)
 
     def draw(
         self,
@@ -106,13 +99,11 @@ class OcclusionLayer:
                 self._hidden_layers.append(layer)
 
     def remove(self) -> None:
-        layers = self._session.viewer.layers
         self._extent = None
         for layer in self._hidden_layers:
             layer.visible = True
         self._hidden_layers = []
-        if self.is_in_viewer:
-            layers.remove(self.layer)
+        self._session.layers.remove(self.layer)
 
     def _spot_layers(self) -> list[Points]:
         return [o.layer for o in self._session.overlays if isinstance(o, SpotsOverlay)]
@@ -178,9 +169,13 @@ class OcclusionExplainer:
             self._on_slide_or_checkpoint_changed, session.slide_changed, session.checkpoint_changed
         )
         connections.connect(self._on_overlays_changed, session.overlays_changed)
-        connections.connect(self._on_layer_removed, session.viewer.layers.events.removed)
-        self._unregister_actions = register_actions(
-            session.viewer, why=lambda: self.set_active(not self.active)
+        session.layers.watch_removal(
+            lambda: () if self._occlusion_layer is None else (self._occlusion_layer.layer,),
+            lambda: self.set_active(False),
+            connections,
+        )
+        connections.on_disconnect(
+            register_actions(session.viewer, why=lambda: self.set_active(not self.active))
         )
 
     @property
@@ -194,7 +189,6 @@ class OcclusionExplainer:
 
     def close(self) -> None:
         self.set_active(False)
-        self._unregister_actions()
         self._runner.wait()
 
     def set_active(self, active: bool) -> None:
@@ -237,7 +231,7 @@ class OcclusionExplainer:
         self.changed.emit()
 
     def _explain(self, explained_spot: ExplainedSpot, gene: str) -> Iterator[Any]:
-        predictor = self.session.get_predictor(explained_spot.slide, explained_spot.checkpoint)
+        predictor = self.session.predictors.get(explained_spot.slide, explained_spot.checkpoint)
         context = predictor.prediction_context
         coverings = self._occlusions
         if coverings is None:
@@ -258,7 +252,7 @@ class OcclusionExplainer:
 
     def _on_job_end(self, failure: JobFailure | None) -> None:
         if failure is not None:
-            self.session.show_message(failure.message, warning=True)
+            self.session.message.show(failure.message, warning=True)
             self._remove_layer()
         self.changed.emit()
 
@@ -282,7 +276,3 @@ class OcclusionExplainer:
     def _on_overlays_changed(self) -> None:
         if self._occlusion_layer is not None:
             self._occlusion_layer.hide_spots_below()
-
-    def _on_layer_removed(self, event: object) -> None:
-        if self._occlusion_layer is not None and not self._occlusion_layer.is_in_viewer:
-            self.set_active(False)

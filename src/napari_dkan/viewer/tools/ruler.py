@@ -43,7 +43,7 @@ class Ruler:
         self._edit_timer.setSingleShot(True)
         self._edit_timer.timeout.connect(self._switch_to_edit_mode)
         connections.connect(self._on_slide_changed, session.slide_changed)
-        connections.connect(self._on_layer_removed, session.viewer.layers.events.removed)
+        session.layers.watch_removal(lambda: (self.layer,), self._reset, connections)
 
     @property
     def busy(self) -> bool:
@@ -61,7 +61,7 @@ class Ruler:
         """Begin to draw; does nothing while there is no slide."""
         session, slide = self._session, self._session.slide
         if slide is None:
-            session.show_message("Open a slide first: drag one onto the window.", warning=True)
+            session.message.show("Open a slide first: drag one onto the window.", warning=True)
             return
         self.cancel()
         viewer = session.viewer
@@ -89,7 +89,7 @@ class Ruler:
         )
         self._previous_active_layer = viewer.layers.selection.active
         self.layer, self._slide = layer, slide
-        session.attach_layer(slide, layer)
+        session.layers.attach(slide, layer)
         viewer.add_layer(layer)
         viewer.layers.selection.active = layer
         layer.mode = "add_line"
@@ -100,9 +100,7 @@ class Ruler:
 
     def cancel(self) -> None:
         """Take the line away; nothing else changes."""
-        layer = self.layer
-        if layer is not None and layer in self._session.viewer.layers:
-            self._session.viewer.layers.remove(layer)  # which comes back below
+        self._session.layers.remove(self.layer)
         self._reset()
 
     def close(self) -> None:
@@ -123,7 +121,7 @@ class Ruler:
         self._session.viewer_slides.set_mpp(length_um / length, RULER_ORIGIN)
         self.cancel()
         if slide.pixel_size is not None:
-            self._session.show_message(
+            self._session.message.show(
                 f"{format_pixel_size(slide.pixel_size, None)}; remembered for this slide."
             )
 
@@ -160,10 +158,6 @@ class Ruler:
         if self._slide is not None and self._slide is not self._session.slide:
             self.cancel()
         self.changed.emit()
-
-    def _on_layer_removed(self, event: object = None) -> None:
-        if self.layer is not None and self.layer not in self._session.viewer.layers:
-            self._reset()
 
     def _reset(self) -> None:
         had, self.layer, self._slide = self.layer is not None, None, None

@@ -10,39 +10,55 @@ from qtpy.QtCore import QTimer
 
 
 class SignalConnections:
-    """Joins slots to psygnal signals or napari events, and remembers it."""
+    """Connections to psygnal signals and napari events that end together."""
 
     def __init__(self) -> None:
-        self._connections: list[tuple[Any, Callable[..., Any]]] = []
+        self._undo: list[Callable[[], Any]] = []
 
     def connect(self, slot: Callable[..., Any], *signals: Any) -> None:
         """Call ``slot`` whenever one of the signals is emitted."""
         for signal in signals:
             signal.connect(slot)
-            self._connections.append((signal, slot))
+            self._undo.append(partial(signal.disconnect, slot))
+
+    def add_callback(self, callbacks: Any, callback: Callable[..., Any]) -> None:
+        """Append to a list of callbacks, such as ``viewer.mouse_drag_callbacks``."""
+        callbacks.append(callback)
+
+        def remove() -> None:
+            if callback in callbacks:
+                callbacks.remove(callback)
+
+        self._undo.append(remove)
+
+    def on_disconnect(self, undo: Callable[[], Any]) -> None:
+        """Call ``undo`` in `disconnect_all`."""
+        self._undo.append(undo)
 
     def disconnect_all(self) -> None:
-        """Undo every join."""
-        while self._connections:
-            signal, slot = self._connections.pop()
-            signal.disconnect(slot)
+        """End all connections, the last one first."""
+        while self._undo:
+            self._undo.pop()()
 
 
 def call_once(*callbacks: Callable[[], None]) -> Callable[[], None]:
-    """All of the actions on the first call, nothing later: a panel can go in several ways."""
+    """Return a function that runs all callbacks on its first call and nothing later.
+
+    A panel is closed in several ways, some of which follow one another.
+    """
     left = list(callbacks)
 
-    def act() -> None:
+    def call() -> None:
         while left:
             left.pop(0)()
 
-    return act
+    return call
 
 
 class Debouncer:
-    """Calls ``slot`` some time after the last `start`.
+    """Calls ``slot`` a while after the last `start`.
 
-    Unlike a timer of Qt's it is no object that Qt could take away before its owner goes.
+    Unlike a QTimer object it cannot be deleted by Qt before its owner.
     """
 
     def __init__(self, milliseconds: int, slot: Callable[[], None]) -> None:
@@ -51,11 +67,13 @@ class Debouncer:
         self.active = False
 
     def start(self) -> None:
+        """Start, or start again."""
         self._start_count += 1
         self.active = True
         QTimer.singleShot(self._milliseconds, partial(self._fire, self._start_count))
 
     def stop(self) -> None:
+        """Drop the pending call."""
         self.active = False
 
     def _fire(self, start: int) -> None:

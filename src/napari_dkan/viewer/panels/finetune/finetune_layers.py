@@ -14,7 +14,7 @@ from ....errors import DkanError
 from ....spatial.coordinates import swap_xy
 from ....training.finetuning.finetune_settings import FinetuneSettings
 from ....training.finetuning.tuning_protocol import GeneMapComputed
-from ...layers.prediction_overlay import percentile_limits
+from ...layers.contrast_limits import percentile_limits
 from ...session.slide_layer import AXIS_LABELS, MICROMETER_UNITS
 from ...session.viewer_session import ViewerSession
 from ...widgets.gl_compat import import_torch
@@ -108,7 +108,7 @@ class LiveGeneMap(QCheckBox):
             metadata={"napari-dkan": {"fine-tuning": section.section.name}},
         )
         selected = set(layers.selection)
-        self._session.attach_layer(section.slide, layer)
+        self._session.layers.attach(section.slide, layer)
         layers.append(layer)
         layers.selection = selected
         self._layers[section.name] = layer
@@ -208,7 +208,7 @@ class HeldOutPreview(QCheckBox):
                 metadata={"napari-dkan": {"held out": h.section.name}},
             )
             selected = set(layers.selection)
-            self._session.attach_layer(h.slide, layer)
+            self._session.layers.attach(h.slide, layer)
             layers.append(layer)
             layers.selection = selected
             self._layers.append(layer)

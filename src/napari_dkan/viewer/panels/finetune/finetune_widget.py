@@ -52,7 +52,7 @@ class FinetuneWidget(QWidget):
         self.sections_box.ticked_changed.connect(self._on_ticks_changed)
         links.connect(self._show_model, session.checkpoint_changed)
         links.connect(self._show_message, self.controller.message_changed)
-        links.connect(self._show_session_message, session.message_changed)
+        links.connect(self._show_session_message, session.message.changed)
         links.connect(self._lock_inputs, self.controller.changed)
         self.shut_down = call_once(
             links.disconnect_all,
@@ -115,7 +115,7 @@ class FinetuneWidget(QWidget):
     def _show_session_message(self) -> None:
         """What reading a section, or anything else of the session, stumbled over."""
         session = self.session
-        self.notice_label.setText(session.message if session.message_is_warning else "")
+        self.notice_label.setText(session.message.text if session.message.is_warning else "")
         self.notice_label.setVisible(bool(self.notice_label.text()))
 
     def _show_model(self) -> None:

@@ -43,20 +43,20 @@ def make_advanced_box(session: ViewerSession, connections: SignalConnections) ->
         name="pitch",
         label="Grid",
         choices=[("as trained", False), ("dense, tiles touch", True)],
-        value=session.settings.dense,
+        value=session.settings.dense_grid,
         tooltip="Dense maps show more detail; the network was trained at the spots' distance.",
     )
     tissue = CheckBox(name="tissue_only", text="Tissue only", value=session.settings.tissue_only)
     warm_up = CheckBox(
         name="warm_up",
         text="Prepare what lies around the view",
-        value=session.settings.warm_up,
+        value=session.settings.prefetch,
         tooltip="Clicks are quick then. Never done on battery.",
     )
     unproven = CheckBox(
         name="unproven",
         text="Unproven genes by description",
-        value=session.settings.unproven,
+        value=session.settings.allow_unproven_genes,
         tooltip="Also where the card does not show that a gene's own text beats another's.",
     )
     weights = FileEdit(
@@ -84,21 +84,21 @@ def make_advanced_box(session: ViewerSession, connections: SignalConnections) ->
 
     def choose_features() -> None:
         path = features.value if isinstance(features.value, Path) else None
-        if path is None and session.feature_files.get(session.slide) is None:
+        if path is None and session.predictors.feature_file(session.slide) is None:
             return
         try:
             session.use_feature_file(path, made_by.value.strip())
         except DkanError as error:
-            session.show_message(str(error), warning=True)
+            session.message.show(str(error), warning=True)
 
     features.changed.connect(choose_features)
     made_by.native.editingFinished.connect(choose_features)
     weights.changed.connect(lambda path: session.change_settings(encoder_weights=path))
     device.changed.connect(lambda value: session.change_settings(device=value))
-    pitch.changed.connect(lambda value: session.change_settings(dense=value))
+    pitch.changed.connect(lambda value: session.change_settings(dense_grid=value))
     tissue.changed.connect(lambda value: session.change_settings(tissue_only=value))
-    warm_up.changed.connect(lambda value: session.change_settings(warm_up=value))
-    unproven.changed.connect(lambda value: session.change_settings(unproven=value))
+    warm_up.changed.connect(lambda value: session.change_settings(prefetch=value))
+    unproven.changed.connect(lambda value: session.change_settings(allow_unproven_genes=value))
 
     def list_devices() -> None:
         """Once a checkpoint is there torch is loaded, and asking it costs nothing."""
@@ -111,15 +111,15 @@ def make_advanced_box(session: ViewerSession, connections: SignalConnections) ->
     def follow() -> None:
         """Show the settings, which napari's preferences change too."""
         settings = session.settings
-        warm_up.value = settings.warm_up
-        file = session.feature_files.get(session.slide)
+        warm_up.value = settings.prefetch
+        file = session.predictors.feature_file(session.slide)
         with features.changed.blocked():
             features.value = None if file is None else file.path
         if file is not None and file.encoder:
             made_by.value = file.encoder
         known = {"cuda": "cuda:0"}.get(settings.device, settings.device)
         if known not in device.choices and session.checkpoint is not None:
-            session.show_message(
+            session.message.show(
                 f"The device {known} is not on this machine; the best one is used."
             )
             session.change_settings(device="auto")  # which comes back here
@@ -202,11 +202,11 @@ class CacheBox(QWidget):
             self.size_label.setText(failure.message)
 
     def _set_store_tiles(self, enabled: bool) -> None:
-        if enabled != self._session.settings.store:
-            self._session.change_settings(store=enabled)
+        if enabled != self._session.settings.store_tiles:
+            self._session.change_settings(store_tiles=enabled)
 
     def _refresh_store_tiles(self) -> None:
-        self.store_checkbox.setChecked(self._session.settings.store)
+        self.store_checkbox.setChecked(self._session.settings.store_tiles)
 
 
 def _measure_cache_size() -> Iterator[str]:
@@ -254,14 +254,14 @@ class TimingBox(QWidget):
 
     def report_text(self) -> str:
         """What Copy copies: the tables with version, machine and device."""
-        predictor = self._session.current_predictor()
+        predictor = self._session.predictors.current
         where = "no predictor yet" if predictor is None else str(predictor.device)
         about = f"napari-dkan {__version__}, {platform.platform()}, {where}"
         note = "" if predictor is None else predictor.token_cache.note
         return "\n".join(t for t in (about, self.stage_tables(), note) if t)
 
     def stage_tables(self) -> str:
-        predictor, drawing = self._session.current_predictor(), self._session.draw_stages
+        predictor, drawing = self._session.predictors.current, self._session.draw_stages
         return "\n".join(
             [
                 *([] if predictor is None else [predictor.stage_timer.format_report()]),
@@ -295,7 +295,7 @@ class TimingBox(QWidget):
             clipboard.setText(self.report_text())
 
     def _reset_stages(self) -> None:
-        predictor = self._session.current_predictor()
+        predictor = self._session.predictors.current
         if predictor is not None:
             predictor.stage_timer.reset()
         self._session.draw_stages.reset()

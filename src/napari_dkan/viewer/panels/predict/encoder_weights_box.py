@@ -203,7 +203,7 @@ class EncoderWeightsBox(QWidget):
         """The checkpoint of now with its encoder: clicks and maps work from here on."""
         checkpoint = self._session.checkpoint
         if checkpoint is not None:
-            self._session.show_message("")
+            self._session.message.show("")
             self._session.set_checkpoint(checkpoint)
 
     def _update_visibility(self, working: bool) -> None:

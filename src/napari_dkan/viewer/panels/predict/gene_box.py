@@ -66,7 +66,7 @@ class ZeroShotBox(QWidget):
     def add_genes(self, path: Path) -> None:
         """Take the genes of a file that are not in the panel; on a bad file nothing changes."""
         session = self._session
-        checkpoint, unproven = session.checkpoint, session.settings.unproven
+        checkpoint, unproven = session.checkpoint, session.settings.allow_unproven_genes
         if checkpoint is None:
             return
         try:
@@ -77,17 +77,19 @@ class ZeroShotBox(QWidget):
                     "choose another file."
                 )
         except DkanError as error:
-            session.show_message(str(error), warning=True)
+            session.message.show(str(error), warning=True)
             return
         session.set_zero_shot_genes(found)
         shown = ", ".join(found.symbols[:4]) + (", ..." if len(found.symbols) > 4 else "")
-        session.show_message(f"{shown} added zero-shot; predict again to see their maps.")
+        session.message.show(f"{shown} added zero-shot; predict again to see their maps.")
 
     def refresh(self) -> None:
         session = self._session
         reason = ""
         if session.checkpoint is not None:
-            reason = explain_zero_shot_unavailable(session.checkpoint, session.settings.unproven)
+            reason = explain_zero_shot_unavailable(
+                session.checkpoint, session.settings.allow_unproven_genes
+            )
         self.add_button.setEnabled(not reason)
         self.add_button.setToolTip(reason or "Genes outside the panel, placed by their text")
         self.reason_label.setText(f"off: {reason}")
@@ -232,7 +234,7 @@ class GeneBox(QWidget):
             lambda name: session.change_settings(colormap=name)
         )
         self.opacity_slider.valueChanged.connect(self._set_opacity)
-        self.hatch_checkbox.toggled.connect(lambda on: session.change_settings(hatch=on))
+        self.hatch_checkbox.toggled.connect(lambda on: session.change_settings(hatch_unreliable=on))
         connections.connect(
             self.refresh,
             session.gene_changed,
@@ -252,7 +254,7 @@ class GeneBox(QWidget):
 
     def toggle_fixed_limits(self) -> None:
         """The limits of now for all genes, or again each gene's own."""
-        self._on_limits_mode(int(self._session.settings.limits.fixed is None))
+        self._on_limits_mode(int(self._session.settings.contrast_limits.fixed is None))
 
     # ---- searching -------------------------------------------------------------------
 
@@ -277,9 +279,9 @@ class GeneBox(QWidget):
         try:
             self._session.set_gene(symbol)
         except DkanError as error:
-            self._session.show_message(str(error), warning=True)
+            self._session.message.show(str(error), warning=True)
         else:
-            self._session.show_message("")
+            self._session.message.show("")
         self.refresh()
 
     # ---- pins, limits, colours -------------------------------------------------------
@@ -304,16 +306,16 @@ class GeneBox(QWidget):
 
     def _on_limits_mode(self, index: int) -> None:
         self._session.change_settings(
-            limits=ContrastLimits(self._display.contrast_limits() if index else None)
+            contrast_limits=ContrastLimits(self._display.contrast_limits() if index else None)
         )
 
     def _on_limits_edited(self) -> None:
         if self.low_limit.value() >= self.high_limit.value():
-            self._session.show_message("The lower limit must be below the upper one.", warning=True)
+            self._session.message.show("The lower limit must be below the upper one.", warning=True)
             self.refresh()
-        elif self._session.settings.limits.fixed is not None:
+        elif self._session.settings.contrast_limits.fixed is not None:
             self._session.change_settings(
-                limits=ContrastLimits((self.low_limit.value(), self.high_limit.value()))
+                contrast_limits=ContrastLimits((self.low_limit.value(), self.high_limit.value()))
             )
 
     def _set_opacity(self, percent: int) -> None:
@@ -335,7 +337,7 @@ class GeneBox(QWidget):
             "\n".join(t for t in (gene.name, zero_shot_note(session, gene.symbol)) if t)
         )
         self.pin_button.setChecked(gene.symbol in session.pinned)
-        fixed = session.settings.limits.fixed is not None
+        fixed = session.settings.contrast_limits.fixed is not None
         self.limits_combo.setCurrentIndex(int(fixed))
         low, high = self._display.contrast_limits()
         self.low_limit.setValue(low)
@@ -356,7 +358,7 @@ class GeneBox(QWidget):
         few, of = self._reliability.count_unreliable(shown[-1]) if shown else (0, 0)
         self.hatch_checkbox.setText(f"{HATCH_LABEL} ({few:,} of {of:,})" if of else HATCH_LABEL)
         self.hatch_checkbox.blockSignals(True)
-        self.hatch_checkbox.setChecked(session.settings.hatch)
+        self.hatch_checkbox.setChecked(session.settings.hatch_unreliable)
         self.hatch_checkbox.blockSignals(False)
 
 

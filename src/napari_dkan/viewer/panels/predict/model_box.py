@@ -100,13 +100,13 @@ class ModelBox(QWidget):
 
         def end(failure: JobFailure | None) -> None:
             if failure is not None:
-                session.show_message(failure.message, warning=True)
+                session.message.show(failure.message, warning=True)
                 self.refresh()
                 self._fall_back_to_bundled(path, failure.message)
                 return
             if path not in self._bundled:
                 add_recent_checkpoint(path)
-            session.show_message(self._load_error, warning=bool(self._load_error))
+            session.message.show(self._load_error, warning=bool(self._load_error))
             self._load_error = ""
             session.set_checkpoint(loaded[0])
 

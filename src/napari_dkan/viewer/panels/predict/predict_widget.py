@@ -82,7 +82,7 @@ class PredictWidget(QWidget):
         self.cache_box = CacheBox(session, links)
         self.timing_box = TimingBox(session)
         self._build_layout()
-        links.connect(self._show_message, session.message_changed)
+        links.connect(self._show_message, session.message.changed)
         links.connect(self._switch_to_cpu, self.prediction_jobs.out_of_memory)
         links.connect(
             lambda: self.gene_decode_job.set_paused(self.prediction_jobs.busy),
@@ -170,15 +170,16 @@ class PredictWidget(QWidget):
 
     def _show_message(self) -> None:
         session = self.session
-        self.message_label.setText(session.message)
-        self.message_label.setVisible(bool(session.message))
-        set_text_color(self.message_label, ERROR_COLOR if session.message_is_warning else None)
+        self.message_label.setText(session.message.text)
+        self.message_label.setVisible(bool(session.message.text))
+        set_text_color(self.message_label, ERROR_COLOR if session.message.is_warning else None)
 
     def _switch_to_cpu(self) -> None:
         """The GPU is too small: choose the CPU, so that Predict goes on from there."""
         self.advanced["device"].value = "cpu"
-        self.session.show_message(
-            f"{self.session.message} The CPU is chosen now; press Predict to go on.", warning=True
+        self.session.message.show(
+            f"{self.session.message.text} The CPU is chosen now; press Predict to go on.",
+            warning=True,
         )
 
     def closeEvent(self, event: QCloseEvent) -> None:

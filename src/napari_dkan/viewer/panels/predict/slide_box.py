@@ -89,7 +89,7 @@ class RulerBox(QWidget):
                 self.length_field.value() * LENGTH_UNITS[self.unit_combo.currentText()]
             )
         except DkanError as error:
-            self._session.show_message(str(error), warning=True)
+            self._session.message.show(str(error), warning=True)
 
     def keyPressEvent(self, event: QKeyEvent) -> None:
         if event.key() == Qt.Key.Key_Escape:
@@ -208,15 +208,15 @@ class SlideBox(QWidget):
 
     def _on_slide_chosen(self, index: int) -> None:
         if index < len(self._session.slides):
-            self._session.choose_slide(self._session.slides[index])
+            self._session.viewer_slides.set_current(self._session.slides[index])
 
     def _toggle_entry(self) -> None:
         self._entry_row.setVisible(not self._entry_row.isVisible())
 
     def _apply_pixel_size(self) -> None:
         try:
-            self._session.set_mpp(self.pixel_size_field.value())
+            self._session.viewer_slides.set_mpp(self.pixel_size_field.value())
         except DkanError as error:
-            self._session.show_message(str(error), warning=True)
+            self._session.message.show(str(error), warning=True)
         else:
-            self._session.show_message("")
+            self._session.message.show("")

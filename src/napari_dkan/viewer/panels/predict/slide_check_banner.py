@@ -74,7 +74,7 @@ class SlideCheckBanner(QLabel):
         checkpoint, key = session.checkpoint, self._check_key()
         if self._prefetcher.busy or self._runner.busy or key is None or key == self._checked_key:
             return
-        if not session.settings.warm_up or slide is None or checkpoint is None:
+        if not session.settings.prefetch or slide is None or checkpoint is None:
             return
         if checkpoint.reference is None:
             return
@@ -86,7 +86,7 @@ class SlideCheckBanner(QLabel):
         def job() -> Iterator[str]:
             from ....quality.slide_checks import check_domain_shift
 
-            predictor = session.get_predictor(slide, checkpoint)
+            predictor = session.predictors.get(slide, checkpoint)
             target = _sample_tissue_tiles(predictor, slide)
             if target is None:
                 return

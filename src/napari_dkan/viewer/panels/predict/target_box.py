@@ -158,13 +158,13 @@ class TargetBox(QWidget):
 
     def _on_mode_clicked(self, row: int) -> None:
         where = list(TargetMode)[row]
-        self._session.change_settings(where=where)
+        self._session.change_settings(target_mode=where)
         if where is TargetMode.REGION and self.regions_layer() is None:
             self.region_row.start_drawing()
 
     def _on_active_layer_changed(self, event: object = None) -> None:
         """Another layer of regions may be the chosen one now."""
-        if self._session.settings.where is TargetMode.REGION:
+        if self._session.settings.target_mode is TargetMode.REGION:
             self.schedule_plan()
 
     def regions_layer(self) -> Shapes | Labels | None:
@@ -201,7 +201,7 @@ class TargetBox(QWidget):
 
     def update_plan(self) -> None:
         """Count the tiles of what is chosen and say how long they will take."""
-        self.mode_buttons[self._session.settings.where].setChecked(True)
+        self.mode_buttons[self._session.settings.target_mode].setChecked(True)
         try:
             layers = self._points_layer(), self.regions_layer()
             self._target = target_from_layers(self._session, *layers, self._label_regions)
@@ -218,10 +218,10 @@ class TargetBox(QWidget):
         if session.slide.pixel_size is None:
             return "Waiting for the pixel size."
         on_device = f", on {format_device_name(resolve_device_name(session.settings.device))}"
-        if session.settings.where is TargetMode.CLICK:
+        if session.settings.target_mode is TargetMode.CLICK:
             waiting = " Getting ready ..." if self._prefetcher.busy else ""
             return f"Click on tissue to predict the spot there{on_device}.{waiting}"
-        if target is None and session.feature_files.get(session.slide) is not None:
+        if target is None and session.predictors.feature_file(session.slide) is not None:
             return "Reading the features ..."
         if target is None and session.slide.tissue is not None:
             return "Following the labels ..."
@@ -229,7 +229,7 @@ class TargetBox(QWidget):
             return "Looking for the tissue ..."
         patch = f"{session.checkpoint.patch.um:.0f} um"
         every = f", every {target.grid.pitch_um:.0f} um" if target.grid is not None else ""
-        rate = session.tile_rates.get(session.rate_key())
+        rate = session.predictors.tile_rates.get(session.rate_key())
         time = "" if rate is None else f", about {format_duration(len(target) / rate)}"
         kind = "spots" if target.grid is None else "tiles"
         return f"{len(target):,} {kind} of {patch}{every}{time}{on_device}"
@@ -239,12 +239,12 @@ class TargetBox(QWidget):
         self._plan_timer.stop()
         self.update_plan()
         if self._target is None:
-            self._session.show_message(self.plan_label.text(), warning=True)
+            self._session.message.show(self.plan_label.text(), warning=True)
             return
         try:
-            self._jobs.predict(self._target, str(self._session.settings.where).lower())
+            self._jobs.predict(self._target, str(self._session.settings.target_mode).lower())
         except DkanError as error:
-            self._session.show_message(str(error), warning=True)
+            self._session.message.show(str(error), warning=True)
 
     # ---- progress --------------------------------------------------------------------
 

@@ -126,7 +126,7 @@ class QualityController:
         self._section_loader.cancel()
         self._comparison_worker.reset()
         self._set_progress("")
-        self.session.show_message("Cancelled.")
+        self.session.message.show("Cancelled.")
 
     def _on_candidates(self, item: SectionCandidates) -> None:
         self.candidates = item.candidates
@@ -152,7 +152,7 @@ class QualityController:
         self.choose_section(section)
         self.section_changed.emit()
         if note:
-            session.show_message(note, warning=True)
+            session.message.show(note, warning=True)
 
     # ---- sections ----------------------------------------------------------------------
 
@@ -163,7 +163,7 @@ class QualityController:
             self.section = section
             self._reset_comparison()
             if section is not None and section.slide is not None:
-                self.session.choose_slide(section.slide)
+                self.session.viewer_slides.set_current(section.slide)
                 show_only_section(section, self.sections, self.session)
             self.section_changed.emit()
         self.compare()
@@ -189,7 +189,7 @@ class QualityController:
             self._reset_comparison()
             self.section_changed.emit()
             sentence = f"The slide of {section.name} was closed; open it again to compare."
-            self.session.show_message(sentence, warning=True)
+            self.session.message.show(sentence, warning=True)
 
     # ---- registration --------------------------------------------------------------------
 
@@ -205,8 +205,8 @@ class QualityController:
         section.place_on(slide, affine, registration)
         self._reset_comparison()
         self._section_maps.update_positions(section)
-        self.session.show_message("")  # what was said of where it lay before
-        self.session.choose_slide(slide)
+        self.session.message.show("")  # what was said of where it lay before
+        self.session.viewer_slides.set_current(slide)
         show_only_section(section, self.sections, self.session)
         self.section_changed.emit()
         self.compare()
@@ -216,7 +216,7 @@ class QualityController:
         chosen slide; see `registration.Landmarks`, which is in `landmarks` until it ends."""
         session, section = self.session, self.section
         if section is None or session.slide is None:
-            session.show_message("Load measured spots and open a slide first.", warning=True)
+            session.message.show("Load measured spots and open a slide first.", warning=True)
             return
         self.end_landmarks()
         self.set_layout(MapLayout.STACKED)
@@ -264,7 +264,7 @@ class QualityController:
         if isinstance(item, RegistrationCheck):
             section.placement = item
             if item.warning:
-                self.session.show_message(f"{section.name}: {item.warning}", warning=True)
+                self.session.message.show(f"{section.name}: {item.warning}", warning=True)
             self.section_changed.emit()
         elif isinstance(item, MeasuredPredictedPair):
             self.pair = item

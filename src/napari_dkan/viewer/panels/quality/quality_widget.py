@@ -77,7 +77,7 @@ class QualityWidget(QWidget):
         self.collapsibles: dict[str, QCollapsible] = {}
         self._comparison_widgets: list[QWidget] = []
         self._build()
-        links.connect(self._show_message, session.message_changed)
+        links.connect(self._show_message, session.message.changed)
         links.connect(self._update_visibility, quality.comparison_changed)
         self.shut_down = call_once(
             links.disconnect_all,
@@ -138,9 +138,9 @@ class QualityWidget(QWidget):
 
     def _show_message(self) -> None:
         session = self.session
-        self.message_label.setText(session.message)
-        self.message_label.setVisible(bool(session.message))
-        set_text_color(self.message_label, ERROR_COLOR if session.message_is_warning else None)
+        self.message_label.setText(session.message.text)
+        self.message_label.setVisible(bool(session.message.text))
+        set_text_color(self.message_label, ERROR_COLOR if session.message.is_warning else None)
 
     def _update_visibility(self) -> None:
         """Without a comparison there is nothing to sum up yet."""

@@ -70,16 +70,16 @@ class RegionBox(QWidget):
             layers.selection.active = layer
             layer.mode = "paint" if isinstance(layer, Labels) else "add_polygon_lasso"
         except DkanError as error:
-            self._session.show_message(str(error), warning=True)
+            self._session.message.show(str(error), warning=True)
             return
-        self._session.change_settings(where=TargetMode.REGION)
+        self._session.change_settings(target_mode=TargetMode.REGION)
 
     def add_tissue_outline(self) -> None:
         """The tissue's outline as shapes; they are no regions."""
         try:
             self._tissue_layers.append(add_tissue_layer(self._session))
         except DkanError as error:
-            self._session.show_message(str(error), warning=True)
+            self._session.message.show(str(error), warning=True)
 
     def import_file(self, path: Path) -> None:
         """Take the regions of a file; predicting goes there next."""
@@ -92,4 +92,4 @@ class RegionBox(QWidget):
 
     def _on_imported(self, layer: Shapes) -> None:
         self._region_layers.append(layer)
-        self._session.change_settings(where=TargetMode.REGION)
+        self._session.change_settings(target_mode=TargetMode.REGION)

@@ -58,23 +58,23 @@ class RegionImporter:
 
         def end(failure: JobFailure | None) -> None:
             if failure is not None:
-                self._session.show_message(failure.message, warning=True)
+                self._session.message.show(failure.message, warning=True)
                 show_warning(failure.message)  # it was dropped: there may be no panel
             else:
                 self._add_layers(made, slide)
             self._import_next()
 
-        self._session.show_message(f"Reading {path.name} ...")
+        self._session.message.show(f"Reading {path.name} ...")
         self._runner.start(job, lambda item: None, end)
 
     def _add_layers(self, imported_layers: list[Layer], slide: ViewerSlide | None) -> None:
         layers = self._session.viewer.layers
-        self._session.show_message("")
+        self._session.message.show("")
         for layer in imported_layers:
             if slide is None:
                 self._pending_layers.append(layer)
             else:
-                self._session.attach_layer(slide, layer)
+                self._session.layers.attach(slide, layer)
             layers.append(layer)
             if isinstance(layer, Shapes):
                 self._edge_widths.update_edge_width(layer)
@@ -97,7 +97,7 @@ class RegionImporter:
                     MICROMETER_UNITS,
                     AXIS_LABELS,
                 )
-                self._session.attach_layer(slide, layer)
+                self._session.layers.attach(slide, layer)
 
 
 def _check_on_slide(geometries: list, slide: ViewerSlide | None, name: str) -> None:

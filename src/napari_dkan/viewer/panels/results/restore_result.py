@@ -107,9 +107,9 @@ def restore_result(session: ViewerSession, found: LocatedResult) -> RestoredResu
     if slide is None and found.slide is not None:
         slide = add_slide_layer(session, found.slide, saved)
     if slide is not None:
-        session.choose_slide(slide)
+        session.viewer_slides.set_current(slide)
     if slide is not None and slide.pixel_size is None:
-        session.set_slide_pixel_size(
+        session.viewer_slides.set_pixel_size(
             slide, PixelSize(saved.slide_record.mpp, saved.slide_record.mpp_origin)
         )
     overlay = make_overlay(found, saved.slide_record.mpp if slide is None else slide.mpp)
@@ -139,20 +139,20 @@ def attach_slide(session: ViewerSession, restored: RestoredResult, slide: Viewer
         restored.saved.slide_record,
     )
     if slide.pixel_size is None:
-        session.set_slide_pixel_size(slide, PixelSize(record.mpp, record.mpp_origin))
+        session.viewer_slides.set_pixel_size(slide, PixelSize(record.mpp, record.mpp_origin))
     grid = restored.overlay.prediction.target.grid
     drawn_at = float(mine.scale[-1]) / (1.0 if grid is None else grid.pitch)  # um per px
     for layer in (mine, restored.regions):
         if layer is not None and layer in layers:
             layer.scale = np.asarray(layer.scale) * (slide.mpp / drawn_at)
             layer.translate = np.asarray(layer.translate) * (slide.mpp / drawn_at)
-            session.attach_layer(slide, layer)
+            session.layers.attach(slide, layer)
     at = layers.index(slide.layer)
     if at > layers.index(mine):
         layers.move(at, layers.index(mine))
-    if session.settings.hatch:  # anew, on the slide
-        session.change_settings(hatch=False)
-        session.change_settings(hatch=True)
+    if session.settings.hatch_unreliable:  # anew, on the slide
+        session.change_settings(hatch_unreliable=False)
+        session.change_settings(hatch_unreliable=True)
     if restored.thumbnail is not None and restored.thumbnail in layers:
         layers.remove(restored.thumbnail)
     restored.thumbnail = None
@@ -243,7 +243,7 @@ def _add_regions(
     mpp = saved.slide_record.mpp if slide is None else slide.mpp
     layer = make_shapes_layer(saved.regions, mpp, f"regions, {saved.slide_record.name}", "#00e5ff")
     if slide is not None:
-        session.attach_layer(slide, layer)
+        session.layers.attach(slide, layer)
     session.viewer.layers.append(layer)
     return layer
 
@@ -254,8 +254,12 @@ def _apply_view_settings(
     """Gene, pinned genes, limits and colours, as far as this window knows them."""
     view, panel = saved.view_settings, overlay.prediction.panel
     if view is not None:
-        settings = {"colormap": view.colormap, "opacity": view.opacity, "hatch": view.hatch}
-        session.change_settings(**settings, limits=ContrastLimits(view.limits))
+        session.change_settings(
+            colormap=view.colormap,
+            opacity=view.opacity,
+            hatch_unreliable=view.hatch,
+            contrast_limits=ContrastLimits(view.limits),
+        )
     gene = panel.symbols[0] if view is None or view.gene not in panel else view.gene
     if view is None and session.gene in panel:
         gene = session.gene
@@ -301,7 +305,7 @@ def show_saved_spot(session: ViewerSession, world: tuple[float, float]) -> bool:
             if isinstance(reference, SavedReliability)
             else None
         )
-        session.show_message("")
+        session.message.show("")
         session.set_spot(
             prediction.take(rows), known if isinstance(known, SavedReliability) else None
         )

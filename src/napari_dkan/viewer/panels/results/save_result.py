@@ -15,7 +15,8 @@ from ....errors import OutputError
 from ....export.figure_content import FigureExtent, FigureStyle
 from ....inference.prediction import Prediction
 from ...jobs.target_from_layers import region_from_layer
-from ...layers.prediction_overlay import PredictionOverlay, percentile_limits
+from ...layers.contrast_limits import percentile_limits
+from ...layers.prediction_overlay import PredictionOverlay
 from ...layers.reliability_overlay import get_reliability
 from ...session.slide_layer import ViewerSlide
 from ...session.viewer_session import ViewerSession
@@ -101,10 +102,10 @@ def capture_view(
     return ViewSettings(
         session.gene if session.gene in overlay.prediction.panel else None,
         tuple(g for g in session.pinned if g in overlay.prediction.panel),
-        settings.limits.fixed,
+        settings.contrast_limits.fixed,
         settings.colormap,
         float(overlay.layer.opacity),
-        settings.hatch,
+        settings.hatch_unreliable,
         (column, row),
         float(camera.zoom),
     )
@@ -214,7 +215,7 @@ def snapshot_canvas(
     settings = session.settings
     coloured = [o.prediction for o in session.overlays if gene in o.prediction.panel]
     decoded = not any(len(p.find_undecoded_rows(p.panel.row(gene))) for p in coloured)
-    limits = settings.limits.fixed
+    limits = settings.contrast_limits.fixed
     if limits is None and decoded:  # maps share their limits, hidden ones too
         limits = percentile_limits([p.get_gene_values(gene) for p in coloured])
     colours = ensure_colormap(settings.colormap).map(np.linspace(0, 1, 256))
@@ -230,7 +231,7 @@ def snapshot_canvas(
         drawn = region_from_layer(regions, slide)
     look = FigureStyle(gene, limits, colours, opacity)
     box = _canvas_bounds(session, slide, mpp)
-    return CanvasSnapshot(tuple(shown), look, settings.hatch, histology, mpp, box, drawn)
+    return CanvasSnapshot(tuple(shown), look, settings.hatch_unreliable, histology, mpp, box, drawn)
 
 
 def _canvas_bounds(session: ViewerSession, slide: ViewerSlide | None, mpp: float) -> FigureExtent:

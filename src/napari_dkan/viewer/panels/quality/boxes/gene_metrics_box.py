@@ -90,7 +90,7 @@ class GeneMetricsBox(QWidget):
         try:
             self._session.set_gene(symbol)
         except DkanError as error:
-            self._session.show_message(str(error), warning=True)
+            self._session.message.show(str(error), warning=True)
 
     def _copy_table(self) -> None:
         if (comparison := self._metrics.comparison) is not None:
@@ -114,9 +114,9 @@ class GeneMetricsBox(QWidget):
             with atomic_write(path) as temporary:
                 temporary.write_text(table_to_csv(make_export_table(comparison)), encoding="utf-8")
         except DkanError as error:
-            self._session.show_message(str(error), warning=True)
+            self._session.message.show(str(error), warning=True)
         else:
-            self._session.show_message(f"{path.name} is written.")
+            self._session.message.show(f"{path.name} is written.")
 
 
 class ScatterBox(QWidget):

@@ -70,8 +70,10 @@ def compare_checkpoints(
     other = load_checkpoint(path)
     reserve_cpu_core()
     settings = session.settings
-    options = settings.device, settings.encoder_weights, settings.store
-    predictor = Predictor(slide.slide, other, slide.mpp, session.get_tissue(slide), *options)
+    options = settings.device, settings.encoder_weights, settings.store_tiles
+    predictor = Predictor(
+        slide.slide, other, slide.mpp, session.predictors.get_tissue(slide), *options
+    )
     at_spots = on_map = None
     if comparison is not None:
         second = yield from _predict_target(predictor, comparison.prediction, slide, "spots")

@@ -227,4 +227,4 @@ class ComparisonMetrics:
 
     def _on_finished(self, failure: JobFailure | None) -> None:
         if failure is not None:
-            self._session.show_message(failure.message, warning=True)
+            self._session.message.show(failure.message, warning=True)

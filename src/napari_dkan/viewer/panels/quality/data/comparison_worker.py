@@ -84,7 +84,7 @@ def compute_placement(
     """Which spots lie off the slide or its tissue; finds the tissue first."""
     from .....quality.registration_check import check_registration
 
-    tissue = session.get_tissue(slide)
+    tissue = session.predictors.get_tissue(slide)
     mpp = None if slide.pixel_size is None else slide.mpp
     return check_registration(section.spots(), slide.slide.width, slide.slide.height, mpp, tissue)
 
@@ -114,7 +114,7 @@ def compare_section(
     if placement.warning and placement.off_slide[measured.labels.rows].any():
         raise SpotsError(f"{section.name}: {placement.warning}")
     target = target_from_spots(spots, slide.slide.width, slide.slide.height, section.name)
-    predictor = session.get_predictor(slide, checkpoint)
+    predictor = session.predictors.get(slide, checkpoint)
     prediction, _ = create_empty_prediction(predictor, target, slide.pixel_size.origin)
     yield MeasuredPredictedPair(measured, prediction)
     what, drawn = f"Predicting at the {len(target):,} spots of {section.name}", time.perf_counter()
@@ -210,5 +210,5 @@ class ComparisonWorker:
 
     def _handle_end(self, failure: JobFailure | None) -> None:
         if failure is not None:
-            self._session.show_message(failure.message, warning=True)
+            self._session.message.show(failure.message, warning=True)
         self._on_progress("", 0, 0)

@@ -188,7 +188,7 @@ class SectionLoader:
         order, self._current_request = self._current_request, None
         self._on_progress("")
         if failure is not None:
-            self._session.show_message(failure.message, warning=True)
+            self._session.message.show(failure.message, warning=True)
             if order is not None and order.layer is not None:
                 self.remove_empty_layer(order)
                 show_warning(failure.message)  # it was dropped: there may be no panel

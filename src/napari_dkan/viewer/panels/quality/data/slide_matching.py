@@ -95,7 +95,7 @@ def place_on_slide(session: ViewerSession, section: LoadedSection, match: SlideM
     if is_uncertain(slide.pixel_size) and section.source_mpp is not None:
         scale = 1.0 if match.affine is None else match.affine.scale
         origin = str(section.data.uns.get("mpp_origin") or "spot array")
-        session.set_slide_pixel_size(slide, PixelSize(section.source_mpp / scale, origin))
+        session.viewer_slides.set_pixel_size(slide, PixelSize(section.source_mpp / scale, origin))
         session.viewer.reset_view()  # it is another size in the world now
     section.place_on(slide, match.affine, match.registration)
     return match.note

@@ -10,7 +10,7 @@ import numpy as np
 from napari.layers import Image, Layer, Points, Vectors
 
 from .....spatial.coordinates import swap_xy
-from ....layers.layer_list import remove_layers
+from ....session.layer_stack import remove_layers
 from ....session.shortcut_actions import register_actions
 from ....session.slide_layer import AXIS_LABELS, MICROMETER_UNITS
 from ....widgets.signal_connections import Debouncer, SignalConnections
@@ -100,7 +100,7 @@ class SectionMapLayout:
                 _copy_slide(slide.layer, kind) for kind in ("measured", "predicted", "residual")
             ]
             for layer in (ring, *copies):
-                self._quality.session.attach_layer(slide, layer)
+                self._quality.session.layers.attach(slide, layer)
             self._grid = _SectionGrid(self._viewer, slide.layer, ring, copies, maps)
         self._grid.arrange()
         self._draw_selected_spot()
@@ -157,7 +157,7 @@ class SectionMapLayout:
             vector_style="line",
         )
         selected = set(self._viewer.layers.selection)
-        self._quality.session.attach_layer(section.slide, self._divider)
+        self._quality.session.layers.attach(section.slide, self._divider)
         self._viewer.layers.append(self._divider)
         self._viewer.layers.selection = selected
         self.set_divider(float(xy[:, 0].mean()))

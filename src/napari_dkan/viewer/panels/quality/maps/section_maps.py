@@ -15,9 +15,9 @@ from napari.utils.colormaps import Colormap
 from numpy.typing import NDArray
 
 from .....spatial.coordinates import swap_xy
-from ....layers.layer_list import remove_layers
-from ....layers.overlay_display import wrap_units
-from ....layers.prediction_overlay import percentile_limits
+from ....layers.canvas_legend import wrap_units
+from ....layers.contrast_limits import percentile_limits
+from ....session.layer_stack import remove_layers
 from ....session.slide_layer import AXIS_LABELS, MICROMETER_UNITS, PIXEL_UNITS
 from ....widgets.signal_connections import SignalConnections
 from ..data.loaded_section import SECTION_KEY, LoadedSection, parse_finite
@@ -92,7 +92,7 @@ class SectionMaps:
             return
         _place_points(section.layer, section, section.xy)
         if section.slide is not None:
-            self._session.attach_layer(section.slide, section.layer)
+            self._session.layers.attach(section.slide, section.layer)
         self._remove_map_layers()
         self._draw_total_counts(section)
         self._mark_spots()
@@ -127,7 +127,9 @@ class SectionMaps:
             self._add_map_layers(section)
         measured, predicted = pair.measured_values(gene), pair.predicted_values(gene)
         residual = predicted - measured
-        self.limits = session.settings.limits.fixed or percentile_limits([measured, predicted])
+        self.limits = session.settings.contrast_limits.fixed or percentile_limits(
+            [measured, predicted]
+        )
         everywhere = np.full(section.data.n_obs, np.nan, np.float32)
         everywhere[pair.measured.labels.rows] = measured
         colours = session.settings.colormap
@@ -163,7 +165,7 @@ class SectionMaps:
             layer = _make_points(kind, section)
             layer.metadata = {RESULT_KEY: quality.pair.prediction.provenance | {"kind": kind}}
             _place_points(layer, section, xy)
-            session.attach_layer(section.slide, layer)
+            session.layers.attach(section.slide, layer)
             self._layer_names[id(layer)] = layer.name
             made.append(layer)
         self.predicted, self.residual = made

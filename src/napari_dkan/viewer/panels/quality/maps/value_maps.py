@@ -14,9 +14,9 @@ from psygnal import Signal
 from .....spatial.coordinates import swap_xy
 from .....spatial.spots import Spots
 from .....spatial.tile_grid import TileGrid
+from ....layers.canvas_legend import GENE_LEGEND
+from ....layers.contrast_limits import percentile_limits
 from ....layers.map_grid import MapGrid
-from ....layers.overlay_display import GENE_LEGEND
-from ....layers.prediction_overlay import percentile_limits
 from ....session.slide_layer import AXIS_LABELS, MICROMETER_UNITS, ViewerSlide
 from ....widgets.signal_connections import SignalConnections
 from ..data.quality_model import MapLayout
@@ -89,7 +89,7 @@ class ValueMapLayers:
         self.remove()
         self._caption = caption
         for layer in layers:
-            self._session.attach_layer(geometry.slide, layer)
+            self._session.layers.attach(geometry.slide, layer)
         self.layers, self.geometry = layers, geometry
         model = self._session.viewer.layers
         selected = set(model.selection)
