@@ -1,4 +1,4 @@
-"""Gene sets: GMT files of every kind, and scores alike for measured and predicted."""
+"""Gene sets: GMT files, and comparable scores of measured and predicted values."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from napari_dkan.quality.gene_sets import (
 PANEL = Panel.from_symbols(f"G{i}" for i in range(60))
 
 
-def test_hallmark_comes_along(data_dir: Path) -> None:
+def test_hallmark_sets_are_part_of_the_package(data_dir: Path) -> None:
     sets = load_hallmark_sets()
     assert len(sets) == 50 and sets[0].name == "HALLMARK_TNFA_SIGNALING_VIA_NFKB"
     assert {s.name: len(s.genes) for s in sets}["HALLMARK_P53_PATHWAY"] == 200
@@ -46,7 +46,7 @@ _word = st.text(st.characters(codec="utf-8", exclude_categories=["C", "Z"]), min
     st.sampled_from(["\n", "\r\n"]),
     st.booleans(),
 )
-def test_what_is_written_is_read(tmp_path_factory, sets, end, packed) -> None:
+def test_gmt_round_trip(tmp_path_factory, sets, end, packed) -> None:
     lines = ["# a note", *("\t".join([n, "about", *genes, ""]) for n, genes in sets), ""]
     text = ("\ufeff" + end.join(lines)).encode()
     file = tmp_path_factory.getbasetemp() / "any.gmt"
@@ -55,7 +55,7 @@ def test_what_is_written_is_read(tmp_path_factory, sets, end, packed) -> None:
 
 
 @given(st.binary(max_size=400))
-def test_any_bytes_are_sets_or_a_sentence(tmp_path_factory, data) -> None:
+def test_any_bytes_give_sets_or_an_error(tmp_path_factory, data) -> None:
     file = tmp_path_factory.getbasetemp() / "odd.gmt"
     for content in (data, b"\x1f\x8b" + data, gzip.compress(data)[:-3]):
         file.write_bytes(content)
@@ -78,17 +78,17 @@ def test_bad_files(tmp_path: Path) -> None:
     file.write_text("SET\tabout\tA\nSET\tabout\tB\n")
     with pytest.raises(GeneError, match="names the set SET twice"):
         read_gmt(file)
-    file.write_text("SET\tabout\tA,1.0\tA,1.0\tB,0.5\n")  # as Enrichr writes them
+    file.write_text("SET\tabout\tA,1.0\tA,1.0\tB,0.5\n")  # with the weights of Enrichr
     assert read_gmt(file)[0].genes == ("A", "B")
 
 
-def test_both_are_scored_with_the_same_control_genes() -> None:
+def test_paired_values_share_control_genes() -> None:
     random = np.random.default_rng(0)
     measured = random.gamma(2, 0.5, (80, 60)) + np.linspace(0, 3, 60)
     up = np.arange(2, 26, 3)  # of the lower half
     active = random.uniform(0, 2, 80)
     measured[:, up] += active[:, None]
-    predicted = measured + random.uniform(-2, 2, 60)  # other levels, so other genes are alike
+    predicted = measured + random.uniform(-2, 2, 60)  # other levels, so other control genes
     one = GeneSet("UP", tuple(PANEL.symbols[i] for i in up))
     small = GeneSet("SMALL", ("G1", "g2", "NONE"))
     m = score_gene_sets(measured, PANEL, [one, small], paired_values=predicted)
@@ -96,7 +96,7 @@ def test_both_are_scored_with_the_same_control_genes() -> None:
     assert m.names == ("UP",) and m.scored_genes["UP"] == one.genes and m.scores.shape == (80, 1)
     assert m.skip_reasons == {"SMALL": "2 of its 3 genes are in the panel; it takes 5"}
     assert np.corrcoef(m.scores[:, 0], active)[0, 1] > 0.8
-    # a gene's level cancels between spots where the control genes are the same, and only there
+    # The level of a gene cancels between spots only with the same control genes.
     assert np.ptp(p.scores - m.scores) < 1e-5
     alone = score_gene_sets(predicted, PANEL, [one])
     assert np.ptp(alone.scores - score_gene_sets(measured, PANEL, [one]).scores) > 1e-2
@@ -104,7 +104,7 @@ def test_both_are_scored_with_the_same_control_genes() -> None:
     assert np.array_equal(again.scores, m.scores)
 
 
-def test_what_cannot_be_scored() -> None:
+def test_sets_that_cannot_be_scored() -> None:
     values = np.random.default_rng(0).normal(size=(20, 60))
     whole = GeneSet("ALL", PANEL.symbols)
     five = GeneSet("FIVE", PANEL.symbols[:5])

@@ -1,4 +1,4 @@
-"""The report: whole in one file, nobody's text is markup, and its numbers are the comparison's."""
+"""Report: self-contained, all text is escaped, and its numbers are those of the comparison."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from napari_dkan.inference.predictor import Predictor
 from napari_dkan.inference.target import target_from_region
 from napari_dkan.model import load_checkpoint
 from napari_dkan.quality.comparison import compare_with_measured
-from napari_dkan.quality.report import map_figures as maps
+from napari_dkan.quality.report import map_figures
 from napari_dkan.quality.report.report_page import DISCLAIMER, write_report
 from napari_dkan.quality.report.report_sections import GENE_TABLE_COLUMNS, format_decimal
 from napari_dkan.slide import PixelSize, open_slide
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from napari_dkan.slide.slide import Slide
 
 
-EVIL = '"><script>alert(1)</script><img src="http://example.org/x">\u202e'
+MARKUP = '"><script>alert(1)</script><img src="http://example.org/x">\u202e'
 URLS = ("src", "href", "xlink:href", "action", "data", "poster", "srcset")
 
 
@@ -89,8 +89,8 @@ class Page(HTMLParser):
             self._rows = []
 
 
-def _section(genes) -> anndata.AnnData:
-    """Counts at 36 spots, 140 um apart, on the drawn slide (1,600 px at 0.7 um/px)."""
+def make_section(genes) -> anndata.AnnData:
+    """Counts at 36 spots, 140 um apart, on the tiny slide (1,600 px at 0.7 um/px)."""
     rng = np.random.default_rng(0)
     at = np.arange(36)
     data = anndata.AnnData(
@@ -99,7 +99,7 @@ def _section(genes) -> anndata.AnnData:
         var=pd.DataFrame(index=list(genes)),
     )
     data.obsm["spatial"] = np.stack([300 + 200.0 * (at % 6), 300 + 200.0 * (at // 6)], axis=1)
-    data.uns = {"section": "drawn", "mpp": 0.7, "spot_pitch_um": 140.0, "spot_diameter_um": 100.0}
+    data.uns = {"section": "tiny", "mpp": 0.7, "spot_pitch_um": 140.0, "spot_diameter_um": 100.0}
     return data
 
 
@@ -110,16 +110,16 @@ def slide(tiny_slide_file):
 
 
 @pytest.fixture(scope="module")
-def made(slide: Slide, tiny_checkpoint_file):
-    """What a page is written of; one gene and the titles are hostile."""
+def inputs(slide: Slide, tiny_checkpoint_file):
+    """Inputs of a page; one gene and the titles contain markup."""
     model = load_checkpoint(tiny_checkpoint_file)
     genes = list(model.panel.genes)
-    genes[-1] = Gene(EVIL, "", EVIL)
-    card = {"title": EVIL, EVIL: {"deep": [EVIL]}, "first_genes": ["ERBB2", EVIL, 3]}
-    card["per_gene_pcc"] = {"ERBB2": {"dkan": 0.5, "ridge": None}, EVIL: {"dkan": EVIL}}
+    genes[-1] = Gene(MARKUP, "", MARKUP)
+    card = {"title": MARKUP, MARKUP: {"deep": [MARKUP]}, "first_genes": ["ERBB2", MARKUP, 3]}
+    card["per_gene_pcc"] = {"ERBB2": {"dkan": 0.5, "ridge": None}, MARKUP: {"dkan": MARKUP}}
     model = replace(model, panel=Panel(tuple(genes)), card=card)
-    data = _section([g.symbol for g in genes])
-    data.uns["section"] = EVIL
+    data = make_section([g.symbol for g in genes])
+    data.uns["section"] = MARKUP
     measured = make_measured_section(data, model)
     predictor = Predictor(slide, model, 0.7, find_tissue_region(slide, 0.7))
     prediction = predict_measured_spots(predictor, measured, PixelSize(0.7, "entered by hand"))
@@ -127,32 +127,30 @@ def made(slide: Slide, tiny_checkpoint_file):
     return model, measured, predictor, compare_with_measured(model, measured, prediction, ridge)
 
 
-def _written(path: Path, slide: Slide, made, **more) -> Page:
-    model, _, _, comparison = made
-    given = {"prediction": comparison.prediction, "comparison": comparison} | more
-    assert write_report(path, slide=slide, checkpoint=model, **given) == path
+def write_page(path: Path, slide: Slide, inputs, **more) -> Page:
+    model, _, _, comparison = inputs
+    arguments = {"prediction": comparison.prediction, "comparison": comparison} | more
+    assert write_report(path, slide=slide, checkpoint=model, **arguments) == path
     return Page(path)
 
 
-def test_the_page_is_whole_in_itself_and_text_stays_text(tmp_path, slide: Slide, made) -> None:
-    page = _written(tmp_path / "page.html", slide, made, warnings=[EVIL], command=EVIL)
+def test_page_is_self_contained_and_text_is_escaped(tmp_path, slide: Slide, inputs) -> None:
+    page = write_page(tmp_path / "page.html", slide, inputs, warnings=[MARKUP], command=MARKUP)
     assert page.links and all(link.startswith(("data:image/", "#")) for link in page.links)
     assert page.count["script"] == 1 and "img" not in page.count and not page.handlers
     assert "link" not in page.count and "iframe" not in page.count
     assert "@import" not in page.raw and "url(" not in page.raw
-    shown = EVIL.replace("\u202e", " ").strip()
+    shown = MARKUP.replace("\u202e", " ").strip()
     assert page.text.count(shown) > 10 and "\u202e" not in page.raw
-    assert "default-src &#39;none&#39;" in page.raw  # even if something slipped through
+    assert "default-src &#39;none&#39;" in page.raw
     assert page.text.count(DISCLAIMER) >= 2
-    assert str(made[0].path.parent) not in page.raw  # where files lie is nobody's matter
+    assert str(inputs[0].path.parent) not in page.raw  # paths are private
     assert (tmp_path / "page.html").stat().st_size < 3_000_000
 
 
-def test_the_figures_are_those_of_the_comparison_and_of_evaluate(
-    tmp_path, slide: Slide, made
-) -> None:
-    model, measured, _, comparison = made
-    page = _written(tmp_path / "page.html", slide, made)
+def test_metrics_equal_comparison_and_evaluate(tmp_path, slide: Slide, inputs) -> None:
+    model, measured, _, comparison = inputs
+    page = write_page(tmp_path / "page.html", slide, inputs)
     metrics = evaluate_checkpoint(model, slide, measured, 0.7)["metrics"]["dkan"]
     wanted = [metrics[n] for n in ("pcc_all", "pcc_hpg", "pcc_heg", "pcc_hvg", "mse")]
     dkan = page.tables["summary"][1]
@@ -173,13 +171,18 @@ def test_the_figures_are_those_of_the_comparison_and_of_evaluate(
     assert model.label_scale.name in page.text and "µm" in page.text
 
 
-def test_without_measurements(tmp_path, slide: Slide, made) -> None:
-    model, _, predictor, _ = made
+def test_page_without_measurements(tmp_path, slide: Slide, inputs) -> None:
+    model, _, predictor, _ = inputs
     region = find_tissue_region(slide, 0.7)
     target = target_from_region(region, 140.0, 0.7, slide.width, slide.height)
     prediction = predict(predictor, target)
-    page = _written(
-        tmp_path / "page.html", slide, made, prediction=prediction, comparison=None, genes=["her2"]
+    page = write_page(
+        tmp_path / "page.html",
+        slide,
+        inputs,
+        prediction=prediction,
+        comparison=None,
+        genes=["her2"],
     )
     assert "Nothing was measured here" in page.text and "ERBB2, predicted" in page.text
     assert "measured, " not in page.text and "Where it is worst" not in page.text
@@ -187,22 +190,22 @@ def test_without_measurements(tmp_path, slide: Slide, made) -> None:
     assert all(link.startswith(("data:image/", "#")) for link in page.links)
 
 
-def test_many_spots_are_a_picture(tmp_path, slide: Slide, made, monkeypatch) -> None:
-    drawn = _written(tmp_path / "drawn.html", slide, made)
-    monkeypatch.setattr(maps, "MAX_VECTOR_SPOTS", 10)
-    pictures = _written(tmp_path / "pictures.html", slide, made)
-    assert "image/png" in pictures.raw and "image/png" not in drawn.raw
-    assert pictures.tables["genes sortable"] == drawn.tables["genes sortable"]
+def test_many_spots_are_drawn_as_an_image(tmp_path, slide: Slide, inputs, monkeypatch) -> None:
+    vector = write_page(tmp_path / "vector.html", slide, inputs)
+    monkeypatch.setattr(map_figures, "MAX_VECTOR_SPOTS", 10)
+    raster = write_page(tmp_path / "raster.html", slide, inputs)
+    assert "image/png" in raster.raw and "image/png" not in vector.raw
+    assert raster.tables["genes sortable"] == vector.tables["genes sortable"]
 
 
-def test_bad_input_leaves_no_half_page(tmp_path, slide: Slide, made, monkeypatch) -> None:
+def test_bad_input_leaves_no_partial_page(tmp_path, slide: Slide, inputs, monkeypatch) -> None:
     path = tmp_path / "page.html"
     with pytest.raises(SpotsError, match="ERBB3 is not among the 6 genes"):
-        _written(path, slide, made, genes=["ERBB3", "ERBB2"])
-    prediction = made[3].prediction
+        write_page(path, slide, inputs, genes=["ERBB3", "ERBB2"])
+    prediction = inputs[3].prediction
     empty = replace(prediction, tokens=np.full_like(prediction.tokens, np.nan))
     with pytest.raises(SpotsError, match="predict first"):
-        _written(path, slide, made, prediction=empty, comparison=None)
+        write_page(path, slide, inputs, prediction=empty, comparison=None)
     path.write_text("the old one")
 
     def full(*_args, **_kwargs) -> None:
@@ -210,12 +213,12 @@ def test_bad_input_leaves_no_half_page(tmp_path, slide: Slide, made, monkeypatch
 
     monkeypatch.setattr(Path, "write_text", full)
     with pytest.raises(OutputError, match=r"page\.html could not be written .No space left"):
-        _written(path, slide, made)
+        write_page(path, slide, inputs)
     monkeypatch.undo()
     assert path.read_text() == "the old one" and list(tmp_path.iterdir()) == [path]
 
 
-def _run(monkeypatch, capsys, *arguments) -> tuple[int, str, str]:
+def run_report_command(monkeypatch, capsys, *arguments) -> tuple[int, str, str]:
     monkeypatch.setattr(sys, "argv", ["napari-dkan", "report", *map(str, arguments)])
     with pytest.raises(SystemExit) as exit:
         main()
@@ -223,31 +226,35 @@ def _run(monkeypatch, capsys, *arguments) -> tuple[int, str, str]:
     return exit.value.code or 0, out.out, out.err
 
 
-def test_the_command(data_dir: Path, tmp_path: Path, monkeypatch, capsys) -> None:
+def test_report_command(data_dir: Path, tmp_path: Path, monkeypatch, capsys) -> None:
     crop, out = data_dir / "her2st" / "crop", tmp_path / "page.html"
     files = ["--counts", crop / "C3_crop.tsv.gz", "--spots", crop / "C3_crop_selection.tsv"]
-    given = [crop / "C3_crop.jpg", *files, "--genes", "ERBB2,cd74", "-o", out]
-    code, said, err = _run(monkeypatch, capsys, *given)
+    arguments = [crop / "C3_crop.jpg", *files, "--genes", "ERBB2,cd74", "-o", out]
+    code, output, err = run_report_command(monkeypatch, capsys, *arguments)
     assert code == 0, err
-    assert "PCC-ALL" in said and f"written to {out}" in said
+    assert "PCC-ALL" in output and f"written to {out}" in output
     page = Page(out)
     assert "CD74, residual" in page.text and "How far to trust it" in page.text
     assert str(data_dir) not in page.raw
-    code, _, err = _run(monkeypatch, capsys, crop / "C3_crop.jpg", "--genes", "NOPE", "-o", out)
+    code, _, err = run_report_command(
+        monkeypatch, capsys, crop / "C3_crop.jpg", "--genes", "NOPE", "-o", out
+    )
     assert code == 2 and "NOPE is not among the 250 genes" in err
-    code, _, err = _run(monkeypatch, capsys, crop / "C3_crop.jpg", "-o", out)
+    code, _, err = run_report_command(monkeypatch, capsys, crop / "C3_crop.jpg", "-o", out)
     assert code == 2 and "give it with --mpp" in err
-    code, _, err = _run(monkeypatch, capsys, "--section", f"{data_dir / 'her2st'}:X9", "-o", out)
+    code, _, err = run_report_command(
+        monkeypatch, capsys, "--section", f"{data_dir / 'her2st'}:X9", "-o", out
+    )
     assert code == 2 and "has no section X9" in err
-    code, _, err = _run(monkeypatch, capsys, "-o", out)
+    code, _, err = run_report_command(monkeypatch, capsys, "-o", out)
     assert code == 2 and "Give a slide" in err
 
 
-def test_it_prints(tmp_path, slide: Slide, made) -> None:
+def test_page_prints(tmp_path, slide: Slide, inputs) -> None:
     browser = shutil.which("chromium") or shutil.which("google-chrome")
     if browser is None:
         pytest.skip("needs chromium")
-    _written(tmp_path / "page.html", slide, made)
+    write_page(tmp_path / "page.html", slide, inputs)
     options = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'own'}"]
     printed = tmp_path / "page.pdf"
     page = (tmp_path / "page.html").as_uri()

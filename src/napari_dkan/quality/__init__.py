@@ -1,1 +1,1 @@
-"""How good a prediction is: measured beside predicted, and how far to trust it without."""
+"""Quality of predictions: comparison with measurements, and reliability without them."""

@@ -14,23 +14,29 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ..spatial.spots import Spots
+from ..spatial.spots import Spots, median_spot_distance
 from ..training.metrics import gene_pcc
 
-BLOCK_SIDE_PITCHES = 6  # pitches a side; smaller ones hold the truth less often
+BLOCK_SIDE_PITCHES = 6  # intervals of smaller blocks contain the true value less often
 N_RESAMPLES = 1000
 CONFIDENCE_LEVEL = 0.95
 BOOTSTRAP_SEED = 2021
 _MAX_ABS_PCC = 1 - 1e-6
-MIN_BLOCKS = 4  # below, an interval would say more about the blocks than about the spots
+MIN_BLOCKS = 4
 
 
 @dataclass(frozen=True)
 class PccIntervals:
-    """95 % intervals: `low` and `high` (G,) of each gene's PCC, and of their mean over genes.
+    """95 % intervals of correlations; NaN with fewer than four blocks.
 
-    blocks : how many there were to draw from. NaN where there were fewer than four, or the gene
-    has no correlation.
+    Attributes
+    ----------
+    low, high : (G,) arrays
+        Interval of the PCC of each gene; NaN where a gene has no correlation.
+    mean_low, mean_high : float
+        Interval of the mean PCC over genes.
+    n_blocks : int
+        Number of blocks.
     """
 
     low: NDArray[np.float64]
@@ -41,18 +47,14 @@ class PccIntervals:
 
 
 def assign_blocks(spots: Spots, side_pitches: int = BLOCK_SIDE_PITCHES) -> NDArray[np.int64]:
-    """(N,) the block of each spot, from 0: squares of `side` pitches laid over the slide."""
-    from scipy.spatial import cKDTree
-
+    """Return the block (N,) of each spot, from 0: squares with sides of `side_pitches` pitches."""
     xy = spots.xy
-    if len(xy) < 2:
-        return np.zeros(len(xy), np.int64)
-    pitch = float(np.median(cKDTree(xy).query(xy, k=2)[0][:, 1]))
+    pitch = median_spot_distance(xy) if len(xy) > 1 else 0.0
     if pitch <= 0:
         return np.zeros(len(xy), np.int64)
     low = xy.min(axis=0)
     span = xy.max(axis=0) - low
-    # the squares are centred on the spots, so that no sliver of a block is left at one side only
+    # The squares are centred on the spots, so that both sides have blocks of the same size.
     count = np.maximum(np.ceil((span / pitch + 1) / side_pitches), 1)
     start = low - (count * side_pitches * pitch - span) / 2
     column, row = np.floor((xy - start) / (side_pitches * pitch)).astype(np.int64).T
@@ -66,42 +68,59 @@ def bootstrap_pcc(
     n_resamples: int = N_RESAMPLES,
     side_pitches: int = BLOCK_SIDE_PITCHES,
 ) -> PccIntervals:
-    """Intervals of the correlations between two (N, G) arrays over spots (N).
+    """Return intervals of the correlations between two (N, G) arrays.
 
-    A correlation needs six sums, which add up over blocks: one product of matrices draws all
-    resamples of all genes at once.
+    A correlation needs six sums, which add up over blocks: one matrix product draws all resamples
+    of all genes at once.
+
+    Parameters
+    ----------
+    predicted, measured : (N, G) arrays
+        Values at the same spots.
+    spots : Spots
+        The N spots.
+    n_resamples : int
+        Number of resamples.
+    side_pitches : int
+        Side of a block in pitches.
     """
-    from scipy.stats import t as student
+    from scipy.stats import t as student_t
 
     block = assign_blocks(spots, side_pitches)
-    count, genes = int(block.max()) + 1, predicted.shape[1]
-    unknown = np.full(genes, np.nan)
+    n_blocks, n_genes = int(block.max()) + 1, predicted.shape[1]
+    undefined = np.full(n_genes, np.nan)
     p = np.asarray(predicted, np.float64)
     m = np.asarray(measured, np.float64)
-    if count < MIN_BLOCKS:
-        return PccIntervals(unknown, unknown, np.nan, np.nan, count)
+    if n_blocks < MIN_BLOCKS:
+        return PccIntervals(undefined, undefined, np.nan, np.nan, n_blocks)
     constant = (np.ptp(p, axis=0) < 1e-9) | (np.ptp(m, axis=0) < 1e-9)
-    p, m = p - p.mean(axis=0), m - m.mean(axis=0)  # small numbers keep their digits
-    member = np.zeros((count, len(p)))
-    member[block, np.arange(len(p))] = 1
+    p, m = p - p.mean(axis=0), m - m.mean(axis=0)  # centred values lose fewer digits
+    members = np.zeros((n_blocks, len(p)))
+    members[block, np.arange(len(p))] = 1
     random = np.random.default_rng(BOOTSTRAP_SEED)
-    times = random.multinomial(count, np.full(count, 1 / count), size=n_resamples).astype(float)
-    weight = times @ member.sum(axis=1, keepdims=True)
-    sp, sm, spp, smm, spm = (times @ (member @ v) for v in (p, m, p * p, m * m, p * m))
+    draw_counts = random.multinomial(n_blocks, np.full(n_blocks, 1 / n_blocks), size=n_resamples)
+    draws = draw_counts.astype(float)
+    weight = draws @ members.sum(axis=1, keepdims=True)
+    sp, sm, spp, smm, spm = (draws @ (members @ v) for v in (p, m, p * p, m * m, p * m))
     spread = (spp - sp**2 / weight) * (smm - sm**2 / weight)
-    pcc = np.full((n_resamples, genes), np.nan)
-    known = ~constant & (spread > 1e-24)
-    np.divide(spm - sp * sm / weight, np.sqrt(np.maximum(spread, 0)), out=pcc, where=known)
-    whole = known.mean(axis=0) > 0.5
-    if not whole.any():
-        return PccIntervals(unknown, unknown, np.nan, np.nan, count)
-    pcc, found = pcc[:, whole], gene_pcc(p[:, whole], m[:, whole])
-    reach = student.ppf((1 + CONFIDENCE_LEVEL) / 2, count - 1) * np.sqrt(count / (count - 1))
-    half = reach * np.nanstd(_fisher_z(pcc), axis=0)
-    low, high = unknown.copy(), unknown.copy()
-    low[whole], high[whole] = np.tanh(_fisher_z(found) - half), np.tanh(_fisher_z(found) + half)
-    mean, half_all = float(found.mean()), float(reach * np.nanmean(pcc, axis=1).std())
-    return PccIntervals(low, high, max(mean - half_all, -1.0), min(mean + half_all, 1.0), count)
+    pcc = np.full((n_resamples, n_genes), np.nan)
+    defined = ~constant & (spread > 1e-24)
+    np.divide(spm - sp * sm / weight, np.sqrt(np.maximum(spread, 0)), out=pcc, where=defined)
+    usable = defined.mean(axis=0) > 0.5
+    if not usable.any():
+        return PccIntervals(undefined, undefined, np.nan, np.nan, n_blocks)
+    pcc, observed = pcc[:, usable], gene_pcc(p[:, usable], m[:, usable])
+    t_factor = student_t.ppf((1 + CONFIDENCE_LEVEL) / 2, n_blocks - 1)
+    t_factor *= np.sqrt(n_blocks / (n_blocks - 1))
+    half_width = t_factor * np.nanstd(_fisher_z(pcc), axis=0)
+    low, high = undefined.copy(), undefined.copy()
+    low[usable] = np.tanh(_fisher_z(observed) - half_width)
+    high[usable] = np.tanh(_fisher_z(observed) + half_width)
+    mean = float(observed.mean())
+    mean_half_width = float(t_factor * np.nanmean(pcc, axis=1).std())
+    return PccIntervals(
+        low, high, max(mean - mean_half_width, -1.0), min(mean + mean_half_width, 1.0), n_blocks
+    )
 
 
 def _fisher_z(pcc: NDArray[np.float64]) -> NDArray[np.float64]:

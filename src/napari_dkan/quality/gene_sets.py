@@ -22,7 +22,7 @@ from ..errors import GeneError, SpotsError
 from ..expression.panel import Panel
 
 HALLMARK_FILE = Path(__file__).parent / "sets" / "hallmark.v7.0.symbols.gmt.gz"
-_MAX_GMT_BYTES = 200_000_000  # bytes of text; all of MSigDB has about a tenth
+_MAX_GMT_BYTES = 200_000_000  # about ten times all of MSigDB
 
 
 @dataclass(frozen=True)
@@ -34,15 +34,20 @@ class GeneSet:
 
     @property
     def title(self) -> str:
-        """For people: ``HALLMARK_P53_PATHWAY`` -> ``P53 PATHWAY``."""
+        """Displayed name: ``P53 PATHWAY`` for ``HALLMARK_P53_PATHWAY``."""
         return self.name.removeprefix("HALLMARK_").replace("_", " ").strip() or self.name
 
 
 def read_gmt(path: str | Path) -> tuple[GeneSet, ...]:
-    """The sets of a .gmt or .gmt.gz file; blank lines and lines that start with # are skipped.
+    """Read the sets of a .gmt or .gmt.gz file.
 
-    Genes may carry a weight after a comma, as Enrichr writes them. Raises GeneError naming the
-    file when it is missing, no such text, without a set, or names a set twice.
+    Blank lines and lines that start with # are skipped. Genes may have a weight after a comma, as
+    in files of Enrichr.
+
+    Raises
+    ------
+    GeneError
+        If the file is missing or not readable, has no set, or names a set twice.
     """
     path = Path(path)
     try:
@@ -65,16 +70,16 @@ def read_gmt(path: str | Path) -> tuple[GeneSet, ...]:
             "name, a description and its genes."
         )
     names: set[str] = set()
-    for one in found:
-        if one.name in names:
-            raise GeneError(f"{path.name} names the set {one.name} twice; rename one.")
-        names.add(one.name)
+    for gene_set in found:
+        if gene_set.name in names:
+            raise GeneError(f"{path.name} names the set {gene_set.name} twice; rename one.")
+        names.add(gene_set.name)
     return tuple(found)
 
 
 @cache
 def load_hallmark_sets() -> tuple[GeneSet, ...]:
-    """The 50 Hallmark sets of MSigDB v7.0, which come with the package (CC-BY-4.0)."""
+    """Return the 50 Hallmark sets of MSigDB v7.0, which are part of the package (CC-BY-4.0)."""
     return read_gmt(HALLMARK_FILE)
 
 
@@ -85,22 +90,28 @@ def _parse_gmt_line(line: str) -> GeneSet | None:
     return GeneSet(name.strip(), unique) if name.strip() else None
 
 
-MIN_PANEL_GENES = 5  # of a set in the panel; the mean of fewer is the noise of one
-_CONTROL_GENES_PER_BIN = 50  # genes from each bin of level, as scanpy has it
-_GENES_PER_BIN = (
-    25  # genes; a panel is small, so that a bin is all control and nothing is drawn by chance
-)
+MIN_PANEL_GENES = 5  # a mean of fewer genes is mostly noise
+_CONTROL_GENES_PER_BIN = 50  # the default of scanpy
+# Below the number of control genes, so all genes of a bin are controls and none is drawn randomly.
+_GENES_PER_BIN = 25
 _MAX_BINS = 25
 _SCORE_SEED = 2021
 
 
 @dataclass(frozen=True, eq=False)
 class GeneSetScores:
-    """Scores of the sets that could be scored.
+    """Scores of S gene sets.
 
-    names : S. scores : (N, S) float32, in the units of the values.
-    skipped : by name, why a set has no score.
-    used : by name, the panel genes that make up its score.
+    Attributes
+    ----------
+    names : tuple of str
+        The S sets.
+    scores : (N, S) float32 array
+        In the units of the values.
+    skip_reasons : dict
+        By name of a set, why it has no score.
+    scored_genes : dict
+        By name of a set, its genes in the panel.
     """
 
     names: tuple[str, ...]
@@ -115,13 +126,23 @@ def score_gene_sets(
     sets: Sequence[GeneSet],
     paired_values: NDArray[np.floating] | None = None,
 ) -> GeneSetScores:
-    """Score sets on values (N, G) of a panel's genes.
+    """Score gene sets at spots.
 
-    beside : (M, G) values that are to be scored with the same control genes: give predicted
-        values beside measured ones and the other way round, and both scores are comparable. The
-        control genes are chosen by the genes' levels over both together.
+    Parameters
+    ----------
+    values : (N, G) array
+        Values of the genes of the panel.
+    paired_values : (M, G) array, optional
+        Values that will be scored with the same control genes, such as the predicted ones for
+        the measured ones and vice versa; this makes both scores comparable. Control genes are
+        chosen by the levels of the genes over both together.
 
-    Raises SpotsError when a value is missing, GeneError when no set at all can be scored.
+    Raises
+    ------
+    SpotsError
+        If a value is missing.
+    GeneError
+        If no set can be scored.
     """
     import anndata
     import pandas as pd
@@ -141,12 +162,12 @@ def score_gene_sets(
     used: dict[str, tuple[str, ...]] = {}
     skipped: dict[str, str] = {}
     columns: list[NDArray[np.float32]] = []
-    for one in sets:
-        hits = (symbol_of.get(g.upper()) for g in one.genes)
+    for gene_set in sets:
+        hits = (symbol_of.get(g.upper()) for g in gene_set.genes)
         genes = tuple(dict.fromkeys(g for g in hits if g))
         if len(genes) < MIN_PANEL_GENES:
-            skipped[one.name] = (
-                f"{len(genes)} of its {len(one.genes)} genes "
+            skipped[gene_set.name] = (
+                f"{len(genes)} of its {len(gene_set.genes)} genes "
                 f"{'is' if len(genes) == 1 else 'are'} in the panel; it takes {MIN_PANEL_GENES}"
             )
             continue
@@ -158,10 +179,12 @@ def score_gene_sets(
                 n_bins=bins,
                 random_state=_SCORE_SEED,
             )
-        except RuntimeError:  # what scanpy says when no gene is left for control
-            skipped[one.name] = "the panel has no other genes of similar level to compare it with"
+        except RuntimeError:  # scanpy found no control gene
+            skipped[gene_set.name] = (
+                "the panel has no other genes of similar level to compare it with"
+            )
             continue
-        used[one.name] = genes
+        used[gene_set.name] = genes
         columns.append(data.obs["score"].to_numpy(np.float32)[: len(values)])
     if not columns:
         raise GeneError(
@@ -172,12 +195,12 @@ def score_gene_sets(
 
 
 def _map_aliases(panel: Panel) -> dict[str, str]:
-    """The panel's symbol by any name in capitals; a name that two genes claim is nobody's."""
+    """Map every upper-case name to a symbol of the panel, without aliases of two genes."""
     found: dict[str, str] = {}
-    twice: set[str] = set()
+    ambiguous: set[str] = set()
     for gene in panel.genes:
         for alias in {a.upper() for a in gene.aliases}:
-            twice |= {alias} & found.keys()
+            ambiguous |= {alias} & found.keys()
             found[alias] = gene.symbol
-    known = {alias: symbol for alias, symbol in found.items() if alias not in twice}
-    return known | {symbol.upper(): symbol for symbol in panel.symbols}
+    unique = {alias: symbol for alias, symbol in found.items() if alias not in ambiguous}
+    return unique | {symbol.upper(): symbol for symbol in panel.symbols}

@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 
 from ..errors import SpotsError
 from ..expression.panel import Panel
+from ..spatial.spots import have_same_positions
 from ..training.metrics import gene_pcc
+from .gene_metrics import MIN_SPOTS_FOR_PCC
 
 if TYPE_CHECKING:
     from ..inference.prediction import Prediction
@@ -20,17 +22,23 @@ if TYPE_CHECKING:
 
 FloatArray = NDArray[np.floating]
 
-_MIN_SPOTS = 3
-_PCC_TIE = 0.005  # of a PCC; less is no preference
+_PCC_TIE = 0.005  # PCC that differ by less show no preference
 
 
 @dataclass(frozen=True)
 class GeneModelComparison:
     """One gene under both checkpoints; NaN where undefined.
 
-    agreement : correlation of the two maps. difference : mean absolute difference.
-    pcc_a, pcc_b : with the measured labels, NaN without them.
-    prefers : "first", "second", or "" for neither.
+    Attributes
+    ----------
+    map_correlation : float
+        Correlation of the two maps.
+    mean_abs_difference : float
+        Mean absolute difference of the two maps.
+    pcc_a, pcc_b : float
+        PCC with the measured labels, NaN without them.
+    preferred_model : str
+        "first", "second", or "" for neither.
     """
 
     symbol: str
@@ -45,10 +53,20 @@ class GeneModelComparison:
 class ModelComparison:
     """Two predictions at the same spots.
 
-    panel : the G genes that both predict. rows : (N,) of the spots that both predict.
-    a, b : (N, G) their values. titles : of the two checkpoints.
-    same_scale : whether both are on one label scale; else their difference means nothing.
-    genes : one row per gene.
+    Attributes
+    ----------
+    panel : Panel
+        The G genes that both predict.
+    spot_rows : (N,) array
+        Rows of the spots that both predict.
+    values_a, values_b : (N, G) arrays
+        The predicted values.
+    titles : tuple of str
+        Titles of the two checkpoints.
+    has_same_label_scale : bool
+        Whether both are on one label scale; else their difference has no meaning.
+    gene_comparisons : tuple of GeneModelComparison
+        One row per gene.
     """
 
     panel: Panel
@@ -61,46 +79,53 @@ class ModelComparison:
 
     @property
     def difference(self) -> NDArray[np.float32]:
-        """(N, G) second minus first."""
+        """Second minus first, (N, G)."""
         return self.values_b - self.values_a
 
     def format_verdict(self) -> str:
-        """A plain verdict."""
+        """Return the verdict as one sentence."""
         known = [g for g in self.gene_comparisons if g.map_correlation == g.map_correlation]
         mean = f"{np.mean([g.map_correlation for g in known]):.2f}" if known else "undefined"
-        said = f"The two maps of a gene correlate by {mean} on average over {len(known)} genes"
+        verdict = f"The two maps of a gene correlate by {mean} on average over {len(known)} genes"
         measured = [g for g in self.gene_comparisons if g.pcc_a == g.pcc_a and g.pcc_b == g.pcc_b]
         if measured:
             pcc_a, pcc_b = np.mean([(g.pcc_a, g.pcc_b) for g in measured], axis=0)
-            votes = [g.preferred_model for g in measured]
+            preferences = [g.preferred_model for g in measured]
             first, second = self.titles
-            said += (
-                f"; the measured data prefers {first} on {votes.count('first')} genes and {second} "
-                f"on {votes.count('second')} of {len(measured)} (PCC {pcc_a:.2f} and {pcc_b:.2f})"
+            verdict += (
+                f"; the measured data prefers {first} on {preferences.count('first')} genes and "
+                f"{second} on {preferences.count('second')} of {len(measured)} "
+                f"(PCC {pcc_a:.2f} and {pcc_b:.2f})"
             )
         if not self.has_same_label_scale:
-            said += "; they are on different label scales, so compare their patterns only"
-        return said + "."
+            verdict += "; they are on different label scales, so compare their patterns only"
+        return verdict + "."
 
 
 def compare_models(
     a: Prediction, b: Prediction, measured: Comparison | MeasuredSection | None = None
 ) -> ModelComparison:
-    """Set two predictions side by side, gene by gene.
+    """Compare two predictions gene by gene.
 
-    measured : the section measured there, where it is loaded; judged where its spots are also
-        predicted, by correlation alone, since labels are on the scale of one checkpoint only.
+    Parameters
+    ----------
+    measured : Comparison or MeasuredSection, optional
+        Labels of the same slide. They are compared at spots that are also predicted, and by
+        correlation only, since labels are on the scale of one checkpoint.
 
-    Raises SpotsError when they are of other spots or slides, or share no gene or spot.
+    Raises
+    ------
+    SpotsError
+        If the predictions are of different spots or slides, or share no gene or spot.
     """
-    xy, others = a.target.spots.xy, b.target.spots.xy
+    spots_a, spots_b = a.target.spots, b.target.spots
     slides = [p.provenance.get("slide_fingerprint") for p in (a, b)]
     if all(slides) and slides[0] != slides[1]:
         raise SpotsError("The two predictions are of different slides; predict both on one.")
-    if xy.shape != others.shape or not np.allclose(xy, others, rtol=0, atol=1.0):
+    if not have_same_positions(spots_a, spots_b):
         raise SpotsError(
-            f"The two predictions are of different spots ({len(xy)} and {len(others)}); predict "
-            "both at the same places."
+            f"The two predictions are of different spots ({len(spots_a)} and {len(spots_b)}); "
+            "predict both at the same places."
         )
     titles = tuple(str(p.provenance.get("checkpoint") or "untitled") for p in (a, b))
     if titles[0] == titles[1]:
@@ -112,15 +137,15 @@ def compare_models(
     if not len(rows):
         raise SpotsError("No spot is predicted by both checkpoints yet.")
     first, second = (p.values[rows][:, [p.panel.row(s) for s in panel.symbols]] for p in (a, b))
-    pcc_a, pcc_b = _pcc_with_measured(panel, xy[rows], first, second, measured)
-    alike, apart = gene_pcc(first, second), np.abs(second - first).mean(axis=0)
-    rows_of = zip(*(c.tolist() for c in (alike, apart, pcc_a, pcc_b)), strict=True)
+    pcc_a, pcc_b = _pcc_with_measured(panel, spots_a.xy[rows], first, second, measured)
+    correlation, difference = gene_pcc(first, second), np.abs(second - first).mean(axis=0)
+    columns = (column.tolist() for column in (correlation, difference, pcc_a, pcc_b))
     genes = tuple(
-        GeneModelComparison(symbol, one, other, pa, pb, _choose_preferred(pa, pb))
-        for symbol, (one, other, pa, pb) in zip(panel.symbols, rows_of, strict=True)
+        GeneModelComparison(symbol, *metrics, _choose_preferred(*metrics[2:]))
+        for symbol, metrics in zip(panel.symbols, zip(*columns, strict=True), strict=True)
     )
-    same = a.label_scale == b.label_scale
-    return ModelComparison(panel, rows, first, second, (titles[0], titles[1]), same, genes)
+    same_scale = a.label_scale == b.label_scale
+    return ModelComparison(panel, rows, first, second, (titles[0], titles[1]), same_scale, genes)
 
 
 def _pcc_with_measured(
@@ -130,21 +155,22 @@ def _pcc_with_measured(
     second: FloatArray,
     measured: Comparison | MeasuredSection | None,
 ) -> tuple[FloatArray, FloatArray]:
-    """PCC of both with the labels, (G,) each, NaN where a gene or too few spots are measured."""
+    """PCC (G,) of both with the labels, NaN where a gene is not or too few spots are measured."""
     from scipy.spatial import cKDTree
 
     pcc = np.full((2, len(panel)), np.nan)
     if measured is None:
         return pcc[0], pcc[1]
-    where, labels = _measured_labels(measured)
-    distance, nearest = cKDTree(xy).query(where)
-    there = distance <= 1.0
+    measured_xy, labels = _measured_labels(measured)
+    distance, nearest = cKDTree(xy).query(measured_xy)
+    is_predicted = distance <= 1.0
     both = [i for i, symbol in enumerate(panel.symbols) if symbol in measured.panel]
-    if there.sum() < _MIN_SPOTS or not both:
+    if is_predicted.sum() < MIN_SPOTS_FOR_PCC or not both:
         return pcc[0], pcc[1]
     columns = [measured.panel.row(panel.symbols[i]) for i in both]
     for row, values in zip(pcc, (first, second), strict=True):
-        row[both] = gene_pcc(values[nearest[there]][:, both], labels[there][:, columns])
+        predicted = values[nearest[is_predicted]][:, both]
+        row[both] = gene_pcc(predicted, labels[is_predicted][:, columns])
     return pcc[0], pcc[1]
 
 

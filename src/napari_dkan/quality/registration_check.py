@@ -18,20 +18,25 @@ if TYPE_CHECKING:
     from shapely.geometry.base import BaseGeometry
 
 
-# Share of spots: none on her2st C2 to C5 where they lie right, 11 % and more once they are
-# shifted by 0.4 mm, swapped, or another section's.
+# Share of spots: none on her2st C2 to C5 at their true positions, 11 % and more when they are
+# shifted by 0.4 mm, have x and y swapped, or belong to another section.
 _MAX_OFF_TISSUE_FRACTION = 0.05
-_MAX_MPP_RATIO = 1.1  # pixel sizes further apart than this factor are two scales
+_MAX_MPP_RATIO = 1.1
 
 
 @dataclass(frozen=True)
 class RegistrationCheck:
-    """Where the spots lie.
+    """Result of the check.
 
-    off_slide, off_tissue : (N,) bool; a spot off the slide is off the tissue too. All False for
-        `off_tissue` while the tissue is not known.
-    scale_mpp : um per px that the spot array fits, None where it does not tell.
-    warning : "" or a sentence for the person.
+    Attributes
+    ----------
+    off_slide, off_tissue : (N,) bool arrays
+        A spot off the slide is also off the tissue. `off_tissue` is all False while the tissue
+        is not known.
+    fitted_mpp : float or None
+        um per px that the spot array fits.
+    warning : str
+        A sentence for the user, "" without a warning.
     """
 
     off_slide: NDArray[np.bool_]
@@ -47,14 +52,20 @@ def check_registration(
     mpp: float | None,
     tissue: BaseGeometry | None,
 ) -> RegistrationCheck:
-    """Compare spots with the slide they are said to lie on.
+    """Check spots against the slide that they belong to.
 
-    width, height : of the slide in level-0 px. mpp : its um per px, None when unknown.
-    tissue : in level-0 px, None when not searched for yet.
+    A spot is off the tissue when no part of it touches tissue. The check does not detect shifts
+    by less than about the pitch, spots of another section with the same outline, and shifts where
+    the tissue extends beyond the array on all sides.
 
-    A spot is off the tissue when no part of it touches any. Not to be seen in this way: a shift
-    by less than about the pitch, spots of a section of the same outline, and any shift where
-    the tissue reaches beyond the array on all sides.
+    Parameters
+    ----------
+    width, height : int
+        Size of the slide in level-0 px.
+    mpp : float or None
+        um per px of the slide, None when unknown.
+    tissue : geometry or None
+        In level-0 px, None when not detected yet.
     """
     x, y = spots.xy.T
     off_slide = (x < 0) | (y < 0) | (x >= width) | (y >= height)
@@ -73,12 +84,12 @@ def _format_warning(
     mpp: float | None,
     scale: float | None,
 ) -> str:
-    """What is wrong, most telling first, and what to do; "" when nothing is."""
-    seen = []
+    """Sentence on what is wrong and what to do, "" when nothing is wrong."""
+    found = []
     if off_slide.any():
-        seen.append(f"{int(off_slide.sum())} of {len(spots)} spots lie off the slide")
+        found.append(f"{int(off_slide.sum())} of {len(spots)} spots lie off the slide")
     elif off_tissue.mean() > _MAX_OFF_TISSUE_FRACTION:
-        seen.append(f"{int(off_tissue.sum())} of {len(spots)} spots lie off the tissue")
+        found.append(f"{int(off_tissue.sum())} of {len(spots)} spots lie off the tissue")
     cause = ""
     if mpp and scale and max(scale / mpp, mpp / scale) > _MAX_MPP_RATIO:
         cause = (
@@ -87,19 +98,16 @@ def _format_warning(
         )
     elif _is_mirrored(spots):
         cause = "they lie mirrored, as if x and y were swapped"
-    elif seen:
+    elif found:
         cause = "the coordinates may be another slide's, or shifted"
     if not cause:
         return ""
-    what = ": ".join([*seen, cause]) if seen else f"The spots may lie wrong: {cause}"
-    return f"{what}; register the spots with three landmarks or give the right file."
+    problem = ": ".join([*found, cause]) if found else f"The spots may lie wrong: {cause}"
+    return f"{problem}; register the spots with three landmarks or give the right file."
 
 
 def _is_mirrored(spots: Spots) -> bool:
-    """Whether the array's columns and rows, as the files number them, turn the other way round.
-
-    No scan does that; sections are mounted and scanned face up.
-    """
+    """Whether columns and rows of the array are mirrored, which no scan of a section is."""
     if spots.array is None or len(spots) < 4:
         return False
     design = np.column_stack([spots.array, np.ones(len(spots))]).astype(float)
@@ -118,4 +126,5 @@ def _find_off_tissue(
         return np.zeros(len(spots), bool)
     radius = (spots.diameter_um or 0.0) / 2 / mpp if mpp else 0.0
     shapely.prepare(tissue)
-    return ~shapely.dwithin(tissue, shapely.points(spots.xy), radius)
+    on_tissue: NDArray[np.bool_] = shapely.dwithin(tissue, shapely.points(spots.xy), radius)
+    return ~on_tissue

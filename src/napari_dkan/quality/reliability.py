@@ -1,7 +1,7 @@
-"""How far to trust the prediction of each tile, without measurements.
+"""Score the reliability of the prediction of each tile, without measurements.
 
-The score was made against measurements: on held-out sections the spots that score low have the
-larger errors, by how much is in docs/trust.md. What did not help there is not part of it.
+The score was calibrated on held-out sections, where spots of low scores have larger errors
+(docs/trust.md).
 """
 
 from __future__ import annotations
@@ -15,22 +15,33 @@ from numpy.typing import NDArray
 from ..inference.tile_qc_features import QC_FEATURE_NAMES
 from ..model.checkpoint.training_reference import DISTANCE_FEATURE, TrainingReference
 
-# What the risk is the mean of: each as the logarithm's distance from the median of the training
-# spots, in their standard deviations. Chosen on held-out sections, see benchmarks/reliability.py.
+# The risk is the mean of these terms: each is the distance of the logarithm from the median of the
+# training spots, in their standard deviations. Chosen by benchmarks/reliability.py.
 RISK_TERMS = (DISTANCE_FEATURE, "members")
-# Tenths of the risk over the spots of C2 to C5, each held out; a score says where between them.
+# Deciles of the risk over the spots of C2 to C5, each held out.
 HELD_OUT_RISK_DECILES = (-1.56, -0.96, -0.63, -0.34, -0.09, 0.16, 0.44, 0.79, 1.27, 1.74, 3.11)
 DECILES = np.linspace(0, 1, len(HELD_OUT_RISK_DECILES))
-POOR_BELOW, FAIR_BELOW = 0.1, 0.5  # scores below which a tile is unreliable, and only fair
+POOR_BELOW, FAIR_BELOW = 0.1, 0.5  # scores; a poor tile is unreliable
 
 Float32Array = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class TileArtifact:
-    """Something wrong with a tile's pixels: more (or less) of it than any training spot had.
+    """An artifact of the image: a feature is higher or lower than in all training spots.
 
-    margin : by how much more a tile is ruined. from_ : so much is usual whatever the training.
+    Attributes
+    ----------
+    name : str
+        The feature, one of `QC_FEATURE_NAMES`.
+    is_excess : bool
+        Whether high values are the artifact; else low ones are.
+    margin : float
+        Excess at which the score becomes 0.
+    description : str
+        Reason that the user reads.
+    always_normal : float or None
+        Value up to which a tile is normal whatever the training spots had.
     """
 
     name: str
@@ -49,14 +60,22 @@ TILE_ARTIFACTS = (
 REASON_TEXTS = {
     DISTANCE_FEATURE: "unlike the tissue of the training slides",
     "members": "the networks of the ensemble disagree",
-} | {sign.name: sign.description for sign in TILE_ARTIFACTS}
+} | {artifact.name: artifact.description for artifact in TILE_ARTIFACTS}
 
 
 @dataclass(frozen=True, eq=False)
 class Reliability:
-    """score : (N,) 0..1, higher is more to be trusted; NaN where nothing is predicted or the
-    checkpoint has no reference. unreliable : (N,) those of score below 0.1.
-    concerns : by name (N,) how much each thing speaks against a tile; from 1 on it is told.
+    """Reliability of N tiles.
+
+    Attributes
+    ----------
+    score : (N,) array
+        0 to 1, higher is more reliable; NaN where nothing is predicted or the checkpoint has no
+        reference.
+    unreliable : (N,) bool array
+        Whether the score is below 0.1.
+    concerns : mapping
+        By name, the strength (N,) of a reason against a tile; from 1 on it is reported.
     """
 
     score: Float32Array
@@ -64,21 +83,21 @@ class Reliability:
     concerns: Mapping[str, Float32Array]
 
     def reasons(self, row: int) -> tuple[str, ...]:
-        """What speaks against a tile in plain words, worst first; () when all is well."""
+        """Return the reasons for a low score of a tile, worst first; () for a good score."""
         if not self.score[row] < FAIR_BELOW:
             return ()
-        found = {name: float(values[row]) for name, values in self.concerns.items()}
-        worst = sorted(found, key=lambda name: -found[name])
-        told = [name for name in worst if found[name] >= 1] or worst[:1]
-        return tuple(REASON_TEXTS[name] for name in told)
+        strength = {name: float(values[row]) for name, values in self.concerns.items()}
+        by_strength = sorted(strength, key=lambda name: -strength[name])
+        reported = [name for name in by_strength if strength[name] >= 1] or by_strength[:1]
+        return tuple(REASON_TEXTS[name] for name in reported)
 
     def level(self, row: int) -> str:
-        """good, fair or poor; "" where there is no score."""
+        """Return good, fair or poor; "" where there is no score."""
         return reliability_level(float(self.score[row]))
 
 
 def reliability_level(score: float) -> str:
-    """good, fair or poor; "" for NaN."""
+    """Return good, fair or poor; "" for NaN."""
     if np.isnan(score):
         return ""
     return "poor" if score < POOR_BELOW else "fair" if score < FAIR_BELOW else "good"
@@ -89,20 +108,29 @@ def score_reliability(
     qc_features: NDArray[np.floating],
     tokens: NDArray[np.floating],
 ) -> Reliability:
-    """Of N tiles by what was noted of them (N, E) and their fused tokens (N, D).
+    """Score N tiles.
 
-    A score is the share of held-out spots of the training tissue that were riskier; signs of
-    something wrong with the pixels lower it. NaN rows were not predicted.
+    A score is the share of held-out spots of the training tissue that had a higher risk;
+    artifacts of the image lower it.
+
+    Parameters
+    ----------
+    reference : TrainingReference or None
+        Of the checkpoint; without it all scores are NaN.
+    qc_features : (N, E) array
+        Features of the tiles, in the order of `QC_FEATURE_NAMES`.
+    tokens : (N, D) array
+        Fused tokens; rows of NaN were not predicted.
     """
     count = len(qc_features)
     if reference is None or not count:
         return Reliability(np.full(count, np.nan, np.float32), np.zeros(count, bool), {})
-    noted = {
+    features = {
         name: np.asarray(qc_features[:, i], np.float32) for i, name in enumerate(QC_FEATURE_NAMES)
     }
-    noted[DISTANCE_FEATURE] = reference.compute_distance(tokens)
+    features[DISTANCE_FEATURE] = reference.compute_distance(tokens)
     risks = {
-        name: compute_risk_term(reference, name, noted[name])
+        name: compute_risk_term(reference, name, features[name])
         for name in RISK_TERMS
         if _is_informative(reference, name)
     }
@@ -113,19 +141,19 @@ def score_reliability(
     score: Float32Array = np.asarray(
         1 - np.interp(total, HELD_OUT_RISK_DECILES, DECILES), np.float32
     )
-    for sign in TILE_ARTIFACTS:
-        if sign.name in reference.feature_names:
-            excess = compute_artifact_excess(reference, sign, noted[sign.name])
-            concerns[sign.name] = 2 * excess  # half way to ruined is told
+    for artifact in TILE_ARTIFACTS:
+        if artifact.name in reference.feature_names:
+            excess = compute_artifact_excess(reference, artifact, features[artifact.name])
+            concerns[artifact.name] = 2 * excess  # half of the margin is reported
             score = score * (1 - excess)
-    score = np.where(np.isfinite(noted[DISTANCE_FEATURE]), score, np.float32(np.nan))
+    score = np.where(np.isfinite(features[DISTANCE_FEATURE]), score, np.float32(np.nan))
     return Reliability(score, np.asarray(score < POOR_BELOW), concerns)
 
 
 def compute_risk_term(
     reference: TrainingReference, name: str, values: NDArray[np.floating]
 ) -> Float32Array:
-    """A part of the risk, of any shape: 0 at a usual training spot, higher where it is worse."""
+    """Return a term of the risk, of any shape: 0 at the median training spot, higher if worse."""
     levels = np.log(np.maximum(reference.feature_quantiles[_reference_row(reference, name)], 1e-6))
     deviation = max(float(levels[84] - levels[16]) / 2, 1e-3)
     logarithm = np.log(np.maximum(values, 1e-6))
@@ -135,27 +163,24 @@ def compute_risk_term(
 def compute_artifact_excess(
     reference: TrainingReference, artifact: TileArtifact, values: NDArray[np.floating]
 ) -> Float32Array:
-    """How far beyond every training spot: 0 within, 1 where a tile is ruined."""
+    """Return the excess over all training spots: 0 within their range, 1 from the margin on."""
     levels = reference.feature_quantiles[_reference_row(reference, artifact.name)]
-    usual = float(levels[-1] if artifact.is_excess else levels[0])
+    limit = float(levels[-1] if artifact.is_excess else levels[0])
     if artifact.always_normal is not None:
-        usual = (
-            max(usual, artifact.always_normal)
-            if artifact.is_excess
-            else min(usual, artifact.always_normal)
-        )
-    beyond = values - usual if artifact.is_excess else usual - values
-    return np.asarray(np.clip(np.nan_to_num(beyond) / artifact.margin, 0, 1), np.float32)
+        outer = max if artifact.is_excess else min
+        limit = outer(limit, artifact.always_normal)
+    excess = values - limit if artifact.is_excess else limit - values
+    return np.asarray(np.clip(np.nan_to_num(excess) / artifact.margin, 0, 1), np.float32)
 
 
 def _risk_at_95th_percentile(reference: TrainingReference, name: str) -> float:
-    """The risk that one in twenty training spots has."""
+    """The risk that one in twenty training spots exceeds."""
     levels = reference.feature_quantiles[_reference_row(reference, name)]
     return max(float(compute_risk_term(reference, name, levels[95:96])[0]), 1e-3)
 
 
 def _is_informative(reference: TrainingReference, name: str) -> bool:
-    """False for what the training spots do not vary in: a single network has no members."""
+    """False where all training spots are equal, as `members` of a single network."""
     return name in reference.feature_names and bool(
         np.ptp(reference.feature_quantiles[_reference_row(reference, name)]) > 0
     )

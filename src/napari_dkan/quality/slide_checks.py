@@ -17,18 +17,17 @@ from ..model.checkpoint.checkpoint_file import Checkpoint
 from ..model.checkpoint.training_reference import TrainingReference
 from ..slide import PixelSize
 
-# Pixels this many times as large as those trained on lack detail that was there in training;
-# as many times smaller, they are scaled down and lack nothing, if it is true.
+# Larger pixels than in training, by this factor, lack detail. Smaller ones by this factor are
+# scaled down and lack nothing if the pixel size is right.
 MAX_TRAINING_MPP_RATIO = 1.5
-MAX_UPSAMPLING = 1.5  # as large, compared with the pixels of a patch
-MAX_SLIDE_LENGTH_MM = 80  # the longer side of a large slide, 76 x 52 mm
-# A scanner wrote it, or the known pitch of an array gave it away; other figures somebody typed.
+MAX_UPSAMPLING = 1.5  # pixels of the slide compared with those of a patch
+MAX_SLIDE_LENGTH_MM = 80  # a large slide has 76 x 52 mm
+# Written by a scanner or fitted to the known pitch of an array; other values were typed.
 RELIABLE_MPP_ORIGINS = ("metadata", "spot array")
 
 
 def check_pixel_size(checkpoint: Checkpoint, size: PixelSize, width: int, height: int) -> str:
-    """Sentences where the pixel size of a slide of width x height px does not fit, or is not to
-    be relied on; "" where there is nothing to say."""
+    """Return warnings about the pixel size of a slide of width x height px, "" for none."""
     return " ".join(_iter_pixel_size_warnings(checkpoint, size, width, height))
 
 
@@ -90,30 +89,34 @@ def _format_mpp_range(trained: tuple[float, ...]) -> str:
     return f"{high:.3g} um" if high < 1.02 * low else f"{low:.3g} to {high:.3g} um"
 
 
-# How far the middle tile of a slide may lie beyond the training slides' means, in deviations of
-# the training tiles. Sections of one laboratory differ by up to 0.9 in stain and 0.5 in
-# sharpness; twice the pixel size moves sharpness by 1.3 or more (docs/trust.md).
+# Largest distance of the median tile of a slide from the means of the training slides, in standard
+# deviations of the training tiles. Sections of one laboratory differ by up to 0.9 in stain and 0.5
+# in sharpness; twice the pixel size changes sharpness by 1.3 or more (docs/trust.md).
 MAX_STAIN_SHIFT, MAX_SHARPNESS_SHIFT = 3.0, 0.75
 STAIN_SHIFT_TEXTS = {
     "haematoxylin": "{} haematoxylin",
     "eosin": "{} eosin",
     "residual": "{} of colours that are neither haematoxylin nor eosin",
 }
-MAX_DISAGREEING_FRACTION = (
-    0.4  # share of tiles on which the networks disagree more than on 99 % of training spots
-)
-MIN_TILES = 12  # tiles of tissue
-MIN_TISSUE_FRACTION = 0.3  # least share of tissue of a tile that is looked at
+# Share of tiles on which the networks disagree more than on 99 % of the training spots.
+MAX_DISAGREEING_FRACTION = 0.4
+MIN_TILES = 12
+MIN_TISSUE_FRACTION = 0.3  # of tiles that count
 
 
 def check_domain_shift(
     checkpoint: Checkpoint, qc_features: NDArray[np.floating], mpp: float | None
 ) -> str:
-    """One sentence where the slide is far from the training data, "" where it is not.
+    """Return a warning if the slide is far from the training data, "" if not.
 
-    evidence : (N, E) of some tiles of its tissue, as `inference.evidence` notes it. mpp : um per
-    pixel that the slide was read with. Without a reference, or with too few tiles of tissue,
-    nothing can be said.
+    Without a reference or with too few tiles of tissue there is no warning.
+
+    Parameters
+    ----------
+    qc_features : (N, E) array
+        Features of tiles, `inference.tile_qc_features`.
+    mpp : float or None
+        um per px with which the slide was read.
     """
     reference = checkpoint.reference
     if reference is None:
@@ -123,7 +126,7 @@ def check_domain_shift(
     if len(tiles) < MIN_TILES:
         return ""
     found = list(_describe_stain_shift(reference, tiles))
-    if not found:  # another stain is mostly another scanner too, of another sharpness
+    if not found:  # another stain is mostly another scanner too, with another sharpness
         found += _describe_scale_shift(checkpoint, reference, tiles, mpp)
     found += _describe_tissue_shift(reference, tiles)
     if not found:
@@ -138,14 +141,14 @@ def check_domain_shift(
 def _describe_stain_shift(
     reference: TrainingReference, tiles: NDArray[np.floating]
 ) -> Iterator[str]:
-    off = {name: _shift_in_deviations(reference, name, tiles) for name in STAIN_SHIFT_TEXTS}
-    said = [
-        STAIN_SHIFT_TEXTS[name].format("more" if by > 0 else "less")
-        for name, by in off.items()
-        if abs(by) >= MAX_STAIN_SHIFT
+    shifts = {name: _shift_in_deviations(reference, name, tiles) for name in STAIN_SHIFT_TEXTS}
+    texts = [
+        STAIN_SHIFT_TEXTS[name].format("more" if shift > 0 else "less")
+        for name, shift in shifts.items()
+        if abs(shift) >= MAX_STAIN_SHIFT
     ]
-    if said:
-        yield f"its stain is another, with {', '.join(said)}"
+    if texts:
+        yield f"its stain is another, with {', '.join(texts)}"
 
 
 def _describe_scale_shift(
@@ -157,10 +160,10 @@ def _describe_scale_shift(
     if mpp is not None and mpp > 1.5 * max(*reference.slide_mpp, checkpoint.patch.mpp):
         yield f"its pixels of {mpp:.3g} um are coarser than any it was trained on"
         return
-    by = _shift_in_deviations(reference, "sharpness", tiles)
-    if abs(by) >= MAX_SHARPNESS_SHIFT:
+    shift = _shift_in_deviations(reference, "sharpness", tiles)
+    if abs(shift) >= MAX_SHARPNESS_SHIFT:
         size = "" if mpp is None else f" of {mpp:.3g} um"
-        looks = "finer, as if smaller" if by > 0 else "coarser, as if larger or out of focus"
+        looks = "finer, as if smaller" if shift > 0 else "coarser, as if larger or out of focus"
         yield f"its tissue looks {looks}: check the pixel size{size}"
 
 
@@ -169,20 +172,20 @@ def _describe_tissue_shift(
 ) -> Iterator[str]:
     if "members" not in reference.feature_names:
         return
-    often = reference.feature_quantiles[reference.feature_names.index("members")][99]
-    share = float((tiles[:, QC_FEATURE_NAMES.index("members")] > often).mean())
-    if often > 0 and share >= MAX_DISAGREEING_FRACTION:
+    limit = reference.feature_quantiles[reference.feature_names.index("members")][99]
+    share = float((tiles[:, QC_FEATURE_NAMES.index("members")] > limit).mean())
+    if limit > 0 and share >= MAX_DISAGREEING_FRACTION:
         yield f"the networks disagree on {share:.0%} of its tiles, as on tissue new to them"
 
 
 def _shift_in_deviations(
     reference: TrainingReference, name: str, tiles: NDArray[np.floating]
 ) -> float:
-    """How far the middle tile lies beyond the training slides' means, in deviations of tiles."""
+    """Distance of the median tile from the range of the training slides' means, in deviations."""
     if name not in reference.feature_names:
         return 0.0
     row = reference.feature_names.index(name)
     levels, means = reference.feature_quantiles[row], reference.slide_means[:, row]
-    middle = float(np.median(tiles[:, QC_FEATURE_NAMES.index(name)]))
-    beyond = middle - float(np.clip(middle, means.min(), means.max()))
-    return beyond / max(float(levels[84] - levels[16]) / 2, 1e-3)
+    median = float(np.median(tiles[:, QC_FEATURE_NAMES.index(name)]))
+    distance = median - float(np.clip(median, means.min(), means.max()))
+    return distance / max(float(levels[84] - levels[16]) / 2, 1e-3)

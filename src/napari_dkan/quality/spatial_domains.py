@@ -22,13 +22,21 @@ _N_NEIGHBOURS = 15
 def cluster_domains(
     values: NDArray[np.floating], resolution: float = 1.0, seed: int = LEIDEN_SEED
 ) -> NDArray[np.int64]:
-    """(N,) the domain of each spot, from 1; 1 is the largest, so numbers and colours stay put.
+    """Return the domain (N,) of each spot, numbered from 1 by size, so that labels are stable.
 
-    values : (N, G) labels or predictions, scaled per gene before clustering, so that the
-        narrower spread of predictions changes nothing. resolution : higher gives more domains.
+    Parameters
+    ----------
+    values : (N, G) array
+        Labels or predictions. Each gene is standardized before clustering, so the narrower
+        spread of predictions has no effect.
+    resolution : float
+        Above 0; higher values give more domains.
 
-    Raises SpotsError when there are fewer than ten spots, fewer than two genes that vary, numbers
-    are missing, or the resolution is not above 0.
+    Raises
+    ------
+    SpotsError
+        If there are fewer than ten spots or fewer than two genes that vary, if values are
+        missing, or if the resolution is not above 0.
     """
     x = np.asarray(values, dtype=np.float64)
     if len(x) < MIN_SPOTS:
@@ -46,7 +54,7 @@ def cluster_domains(
 
 
 def adjusted_rand_index(a: NDArray[np.integer], b: NDArray[np.integer]) -> float:
-    """Adjusted Rand index of two clusterings (N,): 1 the same, about 0 by chance."""
+    """Return the adjusted Rand index of two clusterings (N,): 1 when equal, about 0 by chance."""
     from sklearn.metrics import adjusted_rand_score
 
     return float(adjusted_rand_score(a, b))
@@ -59,7 +67,7 @@ def _cluster_leiden(x: NDArray[np.float64], resolution: float, seed: int) -> NDA
     data = anndata.AnnData(x)
     components = min(_N_COMPONENTS, *(side - 1 for side in x.shape))
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # what scanpy's own dependencies deprecate
+        warnings.simplefilter("ignore")  # deprecations inside of scanpy
         scanpy.pp.pca(data, n_comps=components, random_state=seed)
         scanpy.pp.neighbors(
             data, n_neighbors=min(_N_NEIGHBOURS, len(x) - 1), use_rep="X_pca", random_state=seed
@@ -72,11 +80,12 @@ def _cluster_leiden(x: NDArray[np.float64], resolution: float, seed: int) -> NDA
             n_iterations=-1,
             directed=False,
         )
-    return data.obs["leiden"].astype(int).to_numpy()
+    labels: NDArray[np.int64] = data.obs["leiden"].astype(int).to_numpy()
+    return labels
 
 
 def _renumber_by_size(labels: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Renumbered from 1 by size; equal sizes by the first spot they hold."""
+    """Renumber from 1 by size, and by first spot where sizes are equal."""
     _, first, inverse, sizes = np.unique(
         labels, return_index=True, return_inverse=True, return_counts=True
     )

@@ -1,8 +1,9 @@
-"""Sample sections: a HER2+ breast section (Andersson et al. 2021, CC-BY-4.0) and a synthetic one.
+"""Sample sections: a HER2+ breast section and a synthetic one.
 
-The real section comes from the folder in NAPARI_DKAN_DATA or is downloaded once from the study's
-repository at a pinned commit; each file is checked against its SHA-256. The synthetic one is part
-of the package; ``tools/synthetic_section`` draws it.
+The real section (Andersson et al. 2021, doi:10.1038/s41467-021-26271-2, CC-BY-4.0) comes from the
+folder in NAPARI_DKAN_DATA or is downloaded once from the study's repository at a pinned commit;
+each file is checked against its SHA-256. The synthetic section is part of the package;
+``tools/synthetic_section`` draws it.
 """
 
 from __future__ import annotations
@@ -70,8 +71,7 @@ def sample_cache_folder() -> Path:
 
 HER2ST_COMMIT = "85df7411b987a7dec3feff9718b869a7a82091ec"
 HER2ST_URL = f"https://raw.githubusercontent.com/almaan/her2st/{HER2ST_COMMIT}/data"
-HER2ST_CITATION = "Andersson et al. 2021, doi:10.1038/s41467-021-26271-2, CC-BY-4.0"
-DOWNLOAD_TIMEOUT_S = (5, 30)  # to connect, and between two pieces of a file
+DOWNLOAD_TIMEOUT_S = (5, 30)  # to connect, and to read
 
 HER2ST_SHA256 = {
     "C3": {
@@ -87,10 +87,13 @@ HER2ST_SHA256 = {
 
 
 def fetch_her2st_section(section: str = "C3") -> SamplePaths:
-    """Image, counts and spot file of a section, in a folder with the her2st layout.
+    """Return the files of a section of the her2st study, downloaded where necessary.
 
-    Raises DkanError when the section is not offered, a file of NAPARI_DKAN_DATA is not the
-    study's, or a download fails; nothing half-made stays behind.
+    Raises
+    ------
+    DkanError
+        If the section is not offered, a file of NAPARI_DKAN_DATA is not that of the study, or a
+        download fails; incomplete files are removed.
     """
     if section not in HER2ST_SHA256:
         raise DkanError(f"There is no sample section {section}; choose {', '.join(HER2ST_SHA256)}.")
@@ -100,7 +103,7 @@ def fetch_her2st_section(section: str = "C3") -> SamplePaths:
     local = _find_local_root(files)
     if local is not None:
         for name, digest in files.items():
-            if _hash_file(local / name) != digest:
+            if _compute_file_sha256(local / name) != digest:
                 raise DkanError(
                     f"{local / name} is not the study's file (its SHA-256 differs); replace it, "
                     "or unset NAPARI_DKAN_DATA to download it."
@@ -113,18 +116,18 @@ def fetch_her2st_section(section: str = "C3") -> SamplePaths:
 
 
 def is_her2st_section_local(section: str = "C3") -> bool:
-    """True when fetch_section would find all files on this machine, without a download."""
+    """Return whether `fetch_her2st_section` needs no download."""
     files = HER2ST_SHA256.get(section, {})
     root = _find_local_root(files) or sample_cache_folder() / "her2st"
     return bool(files) and all((root / name).is_file() for name in files)
 
 
 def _find_local_root(files: dict[str, str]) -> Path | None:
-    """The her2st folder of NAPARI_DKAN_DATA, if it is set and holds all of these files."""
-    given = os.environ.get("NAPARI_DKAN_DATA", "")
-    if not given:
+    """The her2st folder of NAPARI_DKAN_DATA, if it is set and has all of these files."""
+    folder = os.environ.get("NAPARI_DKAN_DATA", "")
+    if not folder:
         return None
-    for root in (Path(given) / "her2st", Path(given)):
+    for root in (Path(folder) / "her2st", Path(folder)):
         if all((root / name).is_file() for name in files):
             return root
     return None
@@ -133,9 +136,9 @@ def _find_local_root(files: dict[str, str]) -> Path | None:
 def _download(url: str, digest: str, path: Path) -> None:
     import pooch
 
-    quiet = pooch.get_logger()
-    level = quiet.level
-    quiet.setLevel("WARNING")
+    logger = pooch.get_logger()
+    level = logger.level
+    logger.setLevel("WARNING")
     try:
         pooch.retrieve(
             url,
@@ -147,16 +150,16 @@ def _download(url: str, digest: str, path: Path) -> None:
     except (OSError, ValueError) as error:
         # A refused connection and a full disk are OSErrors, a wrong hash is a ValueError.
         raise DkanError(
-            f"{path.name} could not be fetched from the study's repository ({_summarize_error(error)}); "
-            "set NAPARI_DKAN_DATA to a folder that holds her2st, or open the synthetic section, "
-            "which needs no network."
+            f"{path.name} could not be fetched from the study's repository "
+            f"({_summarize_error(error)}); set NAPARI_DKAN_DATA to a folder that holds her2st, or "
+            "open the synthetic section, which needs no network."
         ) from error
     finally:
-        quiet.setLevel(level)
+        logger.setLevel(level)
 
 
 def _summarize_error(error: Exception) -> str:
-    """A few words for the kind of failure; requests' own messages run over several lines."""
+    """Describe a failure in a few words; the messages of requests have several lines."""
     text = str(error)
     if isinstance(error, ValueError) and "hash" in text:
         return "its content is not the expected one"
@@ -171,7 +174,7 @@ def _summarize_error(error: Exception) -> str:
     }.get(kind, kind)
 
 
-def _hash_file(path: Path) -> str:
+def _compute_file_sha256(path: Path) -> str:
     try:
         return compute_sha256(path)
     except OSError as error:

@@ -1,1 +1,1 @@
-"""A page about one section that anybody can read, print and pass on."""
+"""Report on one section as a self-contained HTML page."""

@@ -1,4 +1,4 @@
-"""Write the report: one self-contained HTML file for screen and paper."""
+"""Write the report of a section as one HTML file for screen and print."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A slide whose pixel size does not fit the checkpoint is told before anything is predicted."""
+"""Warnings about a pixel size that does not fit the checkpoint."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from napari_dkan.model.checkpoint.checkpoint_file import Checkpoint
 
 
-SIZE = 9300, 9900  # px, as the sections it was trained on
+SIZE = 9300, 9900  # px, as the training sections
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +25,7 @@ def bundled():
 
 
 @pytest.mark.parametrize(
-    ("mpp", "origin", "says"),
+    ("mpp", "origin", "expected"),
     [
         (0.688, "spot array", ""),
         (0.5, "Aperio metadata", ""),
@@ -41,25 +41,25 @@ def bundled():
         (0.25, "objective power", "only an estimate"),
     ],
 )
-def test_pixel_sizes_beside_the_training_slides(bundled: Checkpoint, mpp, origin, says):
-    said = check_pixel_size(bundled, PixelSize(mpp, origin), *SIZE)
-    assert (said == "") if not says else says in said
-    assert said == "" or said.endswith(".")
+def test_pixel_sizes_compared_with_the_training_slides(bundled: Checkpoint, mpp, origin, expected):
+    warning = check_pixel_size(bundled, PixelSize(mpp, origin), *SIZE)
+    assert (warning == "") if not expected else expected in warning
+    assert warning == "" or warning.endswith(".")
 
 
-def test_an_estimate_is_told_beside_what_else_there_is(bundled: Checkpoint):
-    said = check_pixel_size(bundled, PixelSize(2.0, "objective power"), *SIZE)
-    assert "only an estimate" in said and "2.9 times as large" in said
+def test_estimate_is_reported_with_other_warnings(bundled: Checkpoint):
+    warning = check_pixel_size(bundled, PixelSize(2.0, "objective power"), *SIZE)
+    assert "only an estimate" in warning and "2.9 times as large" in warning
 
 
-def test_an_image_of_less_than_a_tile(bundled: Checkpoint):
+def test_image_smaller_than_a_tile(bundled: Checkpoint):
     assert "100 um wide, less than one tile of 154 um" in check_pixel_size(
         bundled, PixelSize(0.2, "entered by hand"), 500, 4000
     )
 
 
-def test_without_a_reference_the_tiles_of_the_network_count(bundled: Checkpoint):
+def test_patch_size_is_used_without_a_reference(bundled: Checkpoint):
     sharp = replace(bundled, reference=None, patch=PatchGeometry(px=224, um=112.0))
     assert check_pixel_size(sharp, PixelSize(0.25, "entered by hand"), *SIZE) == ""
-    said = check_pixel_size(sharp, PixelSize(1.0, "OME metadata"), *SIZE)
-    assert "2.0 times as large as those of the tiles" in said
+    warning = check_pixel_size(sharp, PixelSize(1.0, "OME metadata"), *SIZE)
+    assert "2.0 times as large as those of the tiles" in warning

@@ -1,4 +1,4 @@
-"""Measured beside predicted: the figures, where they come from, and what is said of bad input."""
+"""Comparison of measured and predicted expression: metrics, intervals, regions, bad input."""
 
 from __future__ import annotations
 
@@ -64,37 +64,39 @@ def section(genes: list[str], spots: int = SIDE * SIDE) -> anndata.AnnData:
     return data
 
 
-def made_up(model: Checkpoint, measured: MeasuredSection, noise: float = 0.1) -> Prediction:
-    """A prediction at its spots: the labels with noise, 0 for genes that are not measured."""
+def make_prediction(model: Checkpoint, measured: MeasuredSection, noise: float = 0.1) -> Prediction:
+    """A prediction at the spots: labels with noise, 0 for genes that are not measured."""
     target = target_from_spots(measured.labeled_spots(), 10_000, 10_000)
-    made = Prediction.create_empty(target, model.panel, model.label_scale, {}, token_dim=4)
+    prediction = Prediction.create_empty(target, model.panel, model.label_scale, {}, token_dim=4)
     random = np.random.default_rng(1)
-    made.tokens[:], made.values[:] = 0, 0
+    prediction.tokens[:], prediction.values[:] = 0, 0
     labels = measured.labels.values
-    made.values[:, list(measured.panel_rows)] = labels + random.normal(0, noise, labels.shape)
-    return made
+    prediction.values[:, list(measured.panel_rows)] = labels + random.normal(0, noise, labels.shape)
+    return prediction
 
 
 @pytest.fixture(scope="module")
 def compared(model: Checkpoint) -> Comparison:
     measured = make_measured_section(section(list(model.panel.symbols)), model)
-    made = made_up(model, measured)
-    return compare_with_measured(model, measured, made, ridge=made_up(model, measured, 0.5).values)
+    prediction = make_prediction(model, measured)
+    return compare_with_measured(
+        model, measured, prediction, ridge=make_prediction(model, measured, 0.5).values
+    )
 
 
-def test_the_summary_is_that_of_evaluate(data_dir: Path, tmp_path: Path, monkeypatch) -> None:
+def test_summary_equals_that_of_evaluate(data_dir: Path, tmp_path: Path, monkeypatch) -> None:
     crop, out = data_dir / "her2st" / "crop", tmp_path / "report.json"
     files = crop / "C3_crop.jpg", crop / "C3_crop.tsv.gz", crop / "C3_crop_selection.tsv"
     flags = ("--image", files[0], "--counts", files[1], "--spots", files[2], "-o", out)
     monkeypatch.setattr(sys, "argv", ["napari-dkan", "evaluate", *map(str, flags)])
     predictions: list[Prediction] = []
 
-    def predict_and_keep(*given) -> Prediction:
+    def predict_and_record(*given) -> Prediction:
         predictions.append(predict(*given))
         return predictions[-1]
 
     monkeypatch.setattr(
-        "napari_dkan.training.evaluation.evaluate_checkpoint.predict", predict_and_keep
+        "napari_dkan.training.evaluation.evaluate_checkpoint.predict", predict_and_record
     )
     with pytest.raises(SystemExit) as done:
         main()
@@ -104,36 +106,34 @@ def test_the_summary_is_that_of_evaluate(data_dir: Path, tmp_path: Path, monkeyp
     model = load_checkpoint(find_bundled_checkpoint("her2-breast"))
     measured = make_measured_section(read_single_section(*files), model)
     comparison = compare_with_measured(model, measured, predictions[0])
-    ours, theirs = comparison.summary, report["metrics"]["dkan"]
+    summary, dkan_metrics = comparison.summary, report["metrics"]["dkan"]
     for name in ("pcc_all", "pcc_hpg", "pcc_heg", "pcc_hvg", "mse"):
-        assert getattr(ours.dkan, name) == theirs[name], name
-    assert (ours.n_spots, ours.n_genes) == (report["spots"], report["genes"]) == (66, 250)
+        assert getattr(summary.dkan, name) == dkan_metrics[name], name
+    assert (summary.n_spots, summary.n_genes) == (report["spots"], report["genes"]) == (66, 250)
     for row in comparison.metrics_per_gene:
         assert round(row.pcc, 4) == report["per_gene_pcc"][row.symbol]["dkan"]
         card = model.card["per_gene_pcc"][row.symbol]
         assert (row.expected_pcc, row.expected_ridge_pcc) == (card["dkan"], card["ridge"])
-    assert ours.card_dkan is not None and ours.card_ridge is not None
-    assert ours.card_dkan.pcc_all == pytest.approx(model.card["metrics"]["pcc_all"], abs=1e-3)
-    assert ours.card_dkan.mse == model.card["metrics"]["dkan"]["mse"]
-    assert (
-        len(comparison.spots_without_counts) == 1
-    )  # 67 spots, of which one has no count of the panel
+    assert summary.card_dkan is not None and summary.card_ridge is not None
+    assert summary.card_dkan.pcc_all == pytest.approx(model.card["metrics"]["pcc_all"], abs=1e-3)
+    assert summary.card_dkan.mse == model.card["metrics"]["dkan"]["mse"]
+    assert len(comparison.spots_without_counts) == 1  # of 67 spots
     labelled = [n not in comparison.spots_without_counts for n in measured.data.obs_names]
     counts = read_single_section(*files)[:, "S100A14"].X.toarray().ravel()[labelled]
     zeros = comparison.zero_fraction[comparison.panel.row("S100A14")]
     assert zeros == pytest.approx((counts == 0).mean()) and zeros > 0.5
-    assert f"PCC-ALL {theirs['pcc_all']:.2f}" in ours.format_verdict()
+    assert f"PCC-ALL {dkan_metrics['pcc_all']:.2f}" in summary.format_verdict()
 
     measured_clusters, predicted_clusters = (
         cluster_domains(v, 0.5) for v in (comparison.measured, comparison.predicted)
     )
-    # in sample, so clusters of the prediction must find those of the measurement again
+    # The section was trained on, so the clusters agree.
     assert adjusted_rand_index(measured_clusters, predicted_clusters) > 0.2
     assert (np.diff(np.bincount(measured_clusters)[1:]) <= 0).all()
     assert np.array_equal(cluster_domains(comparison.predicted, 0.5), predicted_clusters)
 
 
-def test_figures_of_a_gene(compared: Comparison) -> None:
+def test_metrics_of_a_gene(compared: Comparison) -> None:
     row = compared.metrics_per_gene[2]
     p, m = compared.predicted[:, 2], compared.measured[:, 2]
     assert row.symbol == compared.panel.symbols[2] and row.n_spots == SIDE * SIDE
@@ -149,7 +149,7 @@ def test_figures_of_a_gene(compared: Comparison) -> None:
     assert np.array_equal(compared.residual, compared.predicted - compared.measured)
 
 
-def test_intervals_are_wider_where_neighbours_are_alike() -> None:
+def test_intervals_are_wider_for_correlated_neighbours() -> None:
     column, row = np.meshgrid(np.arange(24), np.arange(24))
     spots = Spots(100.0 * np.stack([column.ravel(), row.ravel()], axis=1))
     blocks = assign_blocks(spots)
@@ -160,7 +160,7 @@ def test_intervals_are_wider_where_neighbours_are_alike() -> None:
     narrow = bootstrap_pcc(*rough, spots)
     wide = bootstrap_pcc(*(smooth.reshape(2, 576, 50) + 0.1 * rough), spots)
     assert np.median(wide.high - wide.low) > 2 * np.median(narrow.high - narrow.low)
-    # noise has no correlation, and nearly all intervals know
+    # Noise has no correlation, so nearly all intervals contain 0.
     assert ((narrow.low < 0) & (narrow.high > 0)).mean() > 0.85
     again = bootstrap_pcc(*rough, spots)
     assert np.array_equal(narrow.low, again.low) and narrow.mean_low == again.mean_low
@@ -168,7 +168,7 @@ def test_intervals_are_wider_where_neighbours_are_alike() -> None:
     assert np.isnan(few.low).all() and np.isnan(few.mean_low)
 
 
-def test_the_worst_region_is_found(compared: Comparison) -> None:
+def test_worst_region_is_found(compared: Comparison) -> None:
     bad = compared.predicted.copy()
     corner = [r * SIDE + c for r in (2, 3, 4) for c in (7, 8, 9)]
     bad[corner, 1] += 2
@@ -185,9 +185,7 @@ def test_the_worst_region_is_found(compared: Comparison) -> None:
     assert find_error_regions(replace(compared, predicted=compared.measured)) == ()
 
 
-def test_two_checkpoints_and_which_the_measured_data_prefers(
-    model: Checkpoint, compared: Comparison
-) -> None:
+def test_models_are_compared_with_measured_data(model: Checkpoint, compared: Comparison) -> None:
     good = compared.prediction
     bad = replace(good, values=good.values + np.random.default_rng(5).normal(0, 1, (144, 6)))
     both = compare_models(good, bad.select_predicted(), compared)
@@ -201,70 +199,81 @@ def test_two_checkpoints_and_which_the_measured_data_prefers(
     assert np.isnan(compare_models(good, bad).gene_comparisons[0].pcc_a)
     with pytest.raises(SpotsError, match="different spots"):
         compare_models(good, replace(bad, target=bad.target.take(np.arange(9))))
-    elsewhere = [
+    other_slides = [
         replace(p, provenance={"slide_fingerprint": f}) for p, f in ((good, "a"), (bad, "b"))
     ]
     with pytest.raises(SpotsError, match="different slides"):
-        compare_models(*elsewhere)
+        compare_models(*other_slides)
 
 
-def test_what_is_measured_of_a_section_decides(model: Checkpoint) -> None:
+def test_only_measured_genes_and_readable_spots_are_compared(model: Checkpoint) -> None:
     measured = make_measured_section(section(["GATA3", "OTHER", "KRT8"]), model)
-    made = made_up(model, measured)
-    found = compare_with_measured(model, measured, made, ridge=made.values)
+    prediction = make_prediction(model, measured)
+    found = compare_with_measured(model, measured, prediction, ridge=prediction.values)
     assert found.panel.symbols == ("GATA3", "KRT8")
-    assert np.array_equal(found.predicted, made.values[:, [1, 4]])
+    assert np.array_equal(found.predicted, prediction.values[:, [1, 4]])
     assert np.array_equal(found.ridge, found.predicted)
     assert any("Only 2 of the checkpoint's 6 genes are measured" in n for n in found.caveats)
-    # a slide that is damaged at some spots costs these spots only
-    made.tokens[:5], made.values[:5] = np.nan, np.nan
-    part = compare_with_measured(model, measured, made)
+    # Only the spots at which the slide is damaged are left out.
+    prediction.tokens[:5], prediction.values[:5] = np.nan, np.nan
+    part = compare_with_measured(model, measured, prediction)
     assert len(part.spots) == len(part.measured) == len(part.predicted) == 139
-    assert (
-        part.unreadable_spots == tuple(f"s{i}" for i in range(5))
-        and len(part.prediction.values) == 139
-    )
+    assert part.unreadable_spots == tuple(f"s{i}" for i in range(5))
+    assert len(part.prediction.values) == 139
     assert np.array_equal(part.measured, found.measured[5:])
 
 
-def test_bad_input_is_told(model: Checkpoint) -> None:
+def test_bad_input_is_refused(model: Checkpoint) -> None:
     genes = list(model.panel.symbols)
     data = section(genes)
     measured = make_measured_section(data, model)
-    made = made_up(model, measured)
+    prediction = make_prediction(model, measured)
 
-    def refused(match: str, *given, **more) -> None:
+    def assert_refused(match: str, *given, **more) -> None:
         with pytest.raises(SpotsError, match=match):
             compare_with_measured(model, *given, **more)
 
-    shifted = replace(made.target, spots=replace(made.target.spots, xy=made.target.spots.xy + 50))
-    refused("other spots", measured, replace(made, target=shifted))
-    refused("another checkpoint", measured, replace(made, provenance={"checkpoint_sha256": "x"}))
-    refused("not predicted at all spots", measured, replace(made, values=made.values * np.nan))
-    refused("a correlation takes at least 3", measured, replace(made, tokens=made.tokens * np.nan))
-    refused("ridge baseline does not fit", measured, made, ridge=made.values[:4])
+    shifted = replace(
+        prediction.target,
+        spots=replace(prediction.target.spots, xy=prediction.target.spots.xy + 50),
+    )
+    assert_refused("other spots", measured, replace(prediction, target=shifted))
+    assert_refused(
+        "another checkpoint", measured, replace(prediction, provenance={"checkpoint_sha256": "x"})
+    )
+    assert_refused(
+        "not predicted at all spots",
+        measured,
+        replace(prediction, values=prediction.values * np.nan),
+    )
+    assert_refused(
+        "a correlation takes at least 3",
+        measured,
+        replace(prediction, tokens=prediction.tokens * np.nan),
+    )
+    assert_refused("ridge baseline does not fit", measured, prediction, ridge=prediction.values[:4])
 
     broken = data.copy()
     broken.X[3, 2] = np.nan
     with pytest.raises(SpotsError, match="negative or missing counts"):
         make_measured_section(broken, model)
-    nowhere = data.copy()
-    del nowhere.obsm["spatial"]
+    no_positions = data.copy()
+    del no_positions.obsm["spatial"]
     with pytest.raises(SpotsError, match="no positions of its spots"):
-        make_measured_section(nowhere, model)
-    loose = data.copy()
-    loose.obs = loose.obs[[]]
-    derived = make_measured_section(loose, model)  # they lie on a lattice
+        make_measured_section(no_positions, model)
+    no_array = data.copy()
+    no_array.obs = no_array.obs[[]]
+    derived = make_measured_section(no_array, model)  # array coordinates of a lattice
     assert np.array_equal(derived.labels.values, measured.labels.values)
-    loose.obsm["spatial"] = np.random.default_rng(0).uniform(0, 5000, (len(loose), 2))
+    no_array.obsm["spatial"] = np.random.default_rng(0).uniform(0, 5000, (len(no_array), 2))
     with pytest.raises(SpotsError, match="lie on no regular lattice"):
-        make_measured_section(loose, model)
+        make_measured_section(no_array, model)
 
 
-def test_little_and_dull_input_has_figures_or_says_why(model: Checkpoint) -> None:
+def test_few_spots_and_constant_genes(model: Checkpoint) -> None:
     genes = list(model.panel.symbols)
     ten = make_measured_section(section(genes, 10), model)
-    found = compare_with_measured(model, ten, made_up(model, ten))
+    found = compare_with_measured(model, ten, make_prediction(model, ten))
     assert any("10 spots are few" in n for n in found.caveats)
     assert np.isfinite(found.metrics_per_gene[0].pcc) and np.isnan(found.metrics_per_gene[0].low)
     assert "PCC-ALL" in found.summary.format_verdict()
@@ -272,31 +281,31 @@ def test_little_and_dull_input_has_figures_or_says_why(model: Checkpoint) -> Non
     with pytest.raises(SpotsError, match="9 spots are too few"):
         cluster_domains(found.measured[:9])
 
-    one = make_measured_section(section(["GATA3"]), model)  # a single gene is all of its library
-    found = compare_with_measured(model, one, made_up(model, one))
+    one = make_measured_section(section(["GATA3"]), model)
+    found = compare_with_measured(model, one, make_prediction(model, one))
     assert np.isnan(found.metrics_per_gene[0].pcc) and found.summary.dkan.pcc_all is None
     assert "No gene has a correlation" in found.summary.format_verdict()
     assert any("the same at all measured spots" in n for n in found.caveats)
 
-    dull = section(genes)
-    dull.X[:, 3] = 0
-    dull.X[0] = 0
-    measured = make_measured_section(dull, model)
-    made = made_up(model, measured)
-    made.values[:, 1] = 2
-    found = compare_with_measured(model, measured, made)
+    constant = section(genes)
+    constant.X[:, 3] = 0
+    constant.X[0] = 0
+    measured = make_measured_section(constant, model)
+    prediction = make_prediction(model, measured)
+    prediction.values[:, 1] = 2
+    found = compare_with_measured(model, measured, prediction)
     table = found.metrics_per_gene
     assert np.isnan(table[3].pcc) and table[3].zeros == 1 and np.isnan(table[3].spearman)
     assert np.isnan(table[1].pcc) and table[1].predicted_variance == 0
     assert np.isfinite([table[0].pcc, table[0].low]).all() and found.summary.dkan.n_genes == 4
     assert found.spots_without_counts == ("s0",)
-    said = " ".join(found.caveats)
-    assert "predicted the same at all spots" in said and "1 spot has no count" in said
+    caveats = " ".join(found.caveats)
+    assert "predicted the same at all spots" in caveats and "1 spot has no count" in caveats
     with pytest.raises(SpotsError, match="Fewer than two genes vary"):
         cluster_domains(np.ones((20, 5)))
 
 
-def test_a_card_is_anothers_text() -> None:
+def test_invalid_values_of_a_card_are_left_out() -> None:
     card = {"per_gene_pcc": {"A": {"dkan": 0.5, "ridge": None}, "B": 3, "C": {"dkan": "x"}}}
     assert held_out_pcc_from_card(card) == {"A": (0.5, None), "C": (None, None)}
     assert (

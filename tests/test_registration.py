@@ -1,4 +1,4 @@
-"""Spots on a slide: landmarks between two scans, and wrong registrations that are told."""
+"""Registration of spots: landmarks between two scans, and the check of a registration."""
 
 from __future__ import annotations
 
@@ -24,45 +24,45 @@ TRIANGLE = np.array([[100.0, 200.0], [4100.0, 600.0], [1500.0, 5200.0]])
 
 @given(
     scale=st.floats(0.05, 20),
-    turn=st.floats(-179, 179),
+    rotation=st.floats(-179, 179),
     shift=st.tuples(*[st.floats(-1e5, 1e5)] * 2),
     extra=st.lists(st.tuples(*[st.floats(0, 6000)] * 2), max_size=4),
 )
-def test_landmarks_find_scale_turn_and_shift(scale, turn, shift, extra) -> None:
-    angle = np.deg2rad(turn)
+def test_landmarks_recover_scale_rotation_and_shift(scale, rotation, shift, extra) -> None:
+    angle = np.deg2rad(rotation)
     linear = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     source = np.concatenate([TRIANGLE, np.array(extra).reshape(-1, 2)])
     target = source @ linear.T + shift
     fitted = fit_affine_to_landmarks(source, target)
     assert fitted.scale == pytest.approx(scale, rel=1e-6)
-    assert fitted.rotation_deg == pytest.approx(turn, abs=1e-4)
+    assert fitted.rotation_deg == pytest.approx(rotation, abs=1e-4)
     assert np.allclose(fitted.apply(source), target, atol=1e-3)
-    there = np.array([[2000.0, 2500.0]])
+    point = np.array([[2000.0, 2500.0]])
     assert np.allclose(
-        fit_affine_to_landmarks(target, source).apply(fitted.apply(there)), there, atol=1e-3
+        fit_affine_to_landmarks(target, source).apply(fitted.apply(point)), point, atol=1e-3
     )
 
 
-def test_landmarks_that_cannot_be_are_refused() -> None:
-    def refused(match: str, source, target) -> None:
+def test_invalid_landmarks_are_refused() -> None:
+    def assert_refused(match: str, source, target) -> None:
         with pytest.raises(SpotsError, match=match):
             fit_affine_to_landmarks(source, target)
 
     line = np.array([[0.0, 0.0], [1000.0, 1000.0], [3000.0, 3010.0]])
-    refused("too few", TRIANGLE[:2], TRIANGLE[:2])
-    refused("give pairs", TRIANGLE, TRIANGLE[:2])
-    refused("second image lie in one line", TRIANGLE, line)
-    refused("first image lie in one line", line, TRIANGLE)
-    refused("first image lie in one line", np.ones((3, 2)), TRIANGLE)
-    refused("no finite position", TRIANGLE, TRIANGLE * np.nan)
-    refused("mirror", TRIANGLE, TRIANGLE[[1, 0, 2]])  # two clicked the wrong way round
-    refused("stretch", TRIANGLE, TRIANGLE * [1, 3])
-    refused("scale the section 1e\\+03 times", TRIANGLE, TRIANGLE * 1000)
+    assert_refused("too few", TRIANGLE[:2], TRIANGLE[:2])
+    assert_refused("give pairs", TRIANGLE, TRIANGLE[:2])
+    assert_refused("second image lie in one line", TRIANGLE, line)
+    assert_refused("first image lie in one line", line, TRIANGLE)
+    assert_refused("first image lie in one line", np.ones((3, 2)), TRIANGLE)
+    assert_refused("no finite position", TRIANGLE, TRIANGLE * np.nan)
+    assert_refused("mirror", TRIANGLE, TRIANGLE[[1, 0, 2]])  # two points exchanged
+    assert_refused("stretch", TRIANGLE, TRIANGLE * [1, 3])
+    assert_refused("scale the section 1e\\+03 times", TRIANGLE, TRIANGLE * 1000)
 
 
 @pytest.fixture(scope="module")
-def real(data_dir: Path):
-    """C3 and C2: spots, and C3's slide as `place` takes it."""
+def sections(data_dir: Path):
+    """Spots of C3 and C2, and the slide of C3: width, height, mpp and tissue."""
     folder = data_dir / "her2st"
     spots = {}
     for data in read_section_data(folder, ["C2", "C3"]):
@@ -70,37 +70,41 @@ def real(data_dir: Path):
         spots[data.uns["section"]] = Spots(data.obsm["spatial"], array, (), 100.0, 200.0)
         mpp, image = data.uns["mpp"], data.uns["image"]
     with open_slide(image) as slide:
-        where = slide.width, slide.height, mpp, find_tissue_region(slide, mpp)
-    return spots, where
+        slide_info = slide.width, slide.height, mpp, find_tissue_region(slide, mpp)
+    return spots, slide_info
 
 
-def test_right_and_wrong_registrations_of_a_real_section(real) -> None:
-    spots, where = real
+def test_registrations_of_a_real_section(sections) -> None:
+    spots, slide_info = sections
     right = spots["C3"]
 
-    def said(placed: Spots) -> RegistrationCheck:
-        return check_registration(placed, *where)
+    def check(moved_spots: Spots) -> RegistrationCheck:
+        return check_registration(moved_spots, *slide_info)
 
-    found = said(right)
+    found = check(right)
     assert found.warning == "" and not found.off_tissue.any()
-    assert found.fitted_mpp == pytest.approx(where[2], rel=0.01)
-    assert "lie off the tissue: the coordinates may be another slide's" in said(spots["C2"]).warning
-    mm = 1000 / where[2]
+    assert found.fitted_mpp == pytest.approx(slide_info[2], rel=0.01)
+    assert (
+        "lie off the tissue: the coordinates may be another slide's" in check(spots["C2"]).warning
+    )
+    mm = 1000 / slide_info[2]
     for east, south in ((1, 0), (-1, 0), (0, 1), (0, -1)):
-        moved = said(replace(right, xy=right.xy + np.array([east, south]) * mm))
+        moved = check(replace(right, xy=right.xy + np.array([east, south]) * mm))
         assert moved.warning and moved.off_tissue.mean() > 0.3
-        near = said(replace(right, xy=right.xy + np.array([east, south]) * 0.4 * mm))
+        near = check(replace(right, xy=right.xy + np.array([east, south]) * 0.4 * mm))
         assert "lie off the tissue" in near.warning
-    half = said(replace(right, xy=right.xy / 2))
+    half = check(replace(right, xy=right.xy / 2))
     assert "fits 1.37 um per pixel, the slide has 0.687" in half.warning
-    # the pixel size itself may have been taken from these spots; then the tissue tells
-    assert check_registration(replace(right, xy=right.xy / 2), *where[:2], None, where[3]).warning
-    assert "off the slide" in said(replace(right, xy=right.xy * 2)).warning
-    swapped = said(replace(right, xy=right.xy[:, ::-1].copy()))
+    # Without a pixel size of the slide the tissue shows that the registration is wrong.
+    assert check_registration(
+        replace(right, xy=right.xy / 2), *slide_info[:2], None, slide_info[3]
+    ).warning
+    assert "off the slide" in check(replace(right, xy=right.xy * 2)).warning
+    swapped = check(replace(right, xy=right.xy[:, ::-1].copy()))
     assert "as if x and y were swapped" in swapped.warning
 
 
-def test_little_is_known_and_nothing_is_claimed() -> None:
+def test_check_with_little_information() -> None:
     spots = Spots(np.array([[10.0, 10.0], [90.0, 90.0]]))
     found = check_registration(spots, 100, 100, None, None)
     assert (found.warning, found.fitted_mpp) == ("", None) and not found.off_tissue.any()

@@ -1,4 +1,4 @@
-"""How far to trust a prediction: what is noted, what travels along, what is said of it."""
+"""Reliability: features of tiles, the reference in the checkpoint, scores and warnings."""
 
 from __future__ import annotations
 
@@ -59,17 +59,17 @@ def trained() -> Checkpoint:
     return train_on_sections(sections, PANEL, settings=settings, crossval=False)
 
 
-# --- what is noted per tile -------------------------------------------------------------
+# --- features of tiles ------------------------------------------------------------------
 
 
 def tissue_tiles(count: int = 6, px: int = 56) -> np.ndarray:
-    """Purple blobs on pink: as sharp as pixels can be."""
+    """Purple blobs on pink with sharp edges."""
     random = np.random.default_rng(3)
     nuclei = random.random((count, px // 4, px // 4, 1)).repeat(4, axis=1).repeat(4, axis=2) < 0.3
     return np.where(nuclei, (110, 60, 150), (230, 160, 200)).astype(np.uint8)
 
 
-def test_pixels_tell_blur_ink_and_glass():
+def test_pixel_features_detect_blur_ink_and_glass():
     tiles = tissue_tiles()
     blurred = tiles.astype(float)
     for _ in range(3):
@@ -87,7 +87,7 @@ def test_pixels_tell_blur_ink_and_glass():
     assert np.allclose(inked[:, COLUMN["pen"]], 0.5) and not plain[:, COLUMN["pen"]].any()
     assert np.allclose(black[:, COLUMN["dark"]], 0.25) and not plain[:, COLUMN["dark"]].any()
     assert np.allclose(plain[:, COLUMN["tissue"]], 1) and np.allclose(bare[:, 0], 0.25)
-    # the stain is that of the tissue, however much of it there is
+    # The stain is that of the tissue, whatever its share of the tile.
     stained = COLUMN["haematoxylin"]
     assert np.allclose(bare[:, stained], plain[:, stained], atol=0.1)
     assert np.isfinite(compute_pixel_qc(np.full((2, 56, 56, 3), 255, np.uint8))).all()
@@ -95,66 +95,76 @@ def test_pixels_tell_blur_ink_and_glass():
 
 
 @pytest.mark.parametrize("px", [56, 130, 224])
-def test_the_size_of_a_patch_changes_little(px):
+def test_patch_size_changes_features_little(px):
     small = compute_pixel_qc(tissue_tiles())
     large = compute_pixel_qc(tissue_tiles().repeat(px // 56, axis=1).repeat(px // 56, axis=2))
     other = [COLUMN[n] for n in ("tissue", "pen", "haematoxylin", "eosin")]
     assert np.allclose(small[:, other], large[:, other], atol=0.05)
 
 
-def test_the_networks_disagreement_is_the_same_folded_and_nothing_for_one(trained: Checkpoint):
+def test_disagreement_is_equal_after_optimization_and_zero_for_one_network(trained: Checkpoint):
     network = trained.network
     assert isinstance(network, Ensemble)
     dim = network.config.dim
     draw = torch.Generator().manual_seed(1)
-    given = (
+    inputs = (
         torch.randn(5, 3, 32, 32, generator=draw),
         torch.randn(5, 25, dim, generator=draw),
         torch.ones(5, 25),
         torch.randn(5, 2 * dim, generator=draw),
     )
     with torch.inference_mode():
-        found = compute_network_qc(network, network.fuse(*given), given[3])
+        found = compute_network_qc(network, network.fuse(*inputs), inputs[3])
         ready = optimize_for_inference(network, torch.device("cpu"), 32)
-        again = compute_network_qc(ready, ready.fuse(*given), given[3])
+        again = compute_network_qc(ready, ready.fuse(*inputs), inputs[3])
         one = network.member_networks[0]
-        alone = compute_network_qc(one, one.fuse(*given[:3], given[3][:, :dim]), given[3][:, :dim])
+        alone = compute_network_qc(
+            one, one.fuse(*inputs[:3], inputs[3][:, :dim]), inputs[3][:, :dim]
+        )
     assert found.shape == (5, 2) and (found > 0).all()
     assert torch.allclose(found, again, rtol=1e-3)
     assert (alone[:, 0] > 0).all() and not alone[:, 1].any()
 
 
-# --- what travels in the checkpoint -----------------------------------------------------
+# --- reference in the checkpoint --------------------------------------------------------
 
 
-def test_training_writes_a_reference_that_survives_the_file(trained: Checkpoint, tmp_path):
-    made = trained.reference
-    assert made is not None and made.n_spots == 48 and made.slide_names == ("S1", "S2")
-    assert made.feature_names == (*QC_FEATURE_NAMES, DISTANCE_FEATURE)
+def test_reference_of_training_is_saved_and_loaded(trained: Checkpoint, tmp_path):
+    reference = trained.reference
+    assert (
+        reference is not None and reference.n_spots == 48 and reference.slide_names == ("S1", "S2")
+    )
+    assert reference.feature_names == (*QC_FEATURE_NAMES, DISTANCE_FEATURE)
     save_checkpoint(tmp_path / "a.safetensors", trained, half=True)
     again = load_checkpoint(tmp_path / "a.safetensors").reference
-    assert again is not None and again.ridge is not None and made.ridge is not None
+    assert again is not None and again.ridge is not None and reference.ridge is not None
     assert (again.feature_names, again.slide_names, again.slide_mpp) == (
-        made.feature_names,
-        made.slide_names,
-        made.slide_mpp,
+        reference.feature_names,
+        reference.slide_names,
+        reference.slide_mpp,
     )
-    assert np.allclose(again.feature_quantiles, made.feature_quantiles, rtol=2e-3, atol=1e-3)
-    assert np.allclose(again.ridge.weights, made.ridge.weights, rtol=2e-3, atol=1e-4)
-    assert again.ridge.penalty == made.ridge.penalty
+    assert np.allclose(again.feature_quantiles, reference.feature_quantiles, rtol=2e-3, atol=1e-3)
+    assert np.allclose(again.ridge.weights, reference.ridge.weights, rtol=2e-3, atol=1e-4)
+    assert again.ridge.penalty == reference.ridge.penalty
     old = save_checkpoint(tmp_path / "old.safetensors", replace(trained, reference=None))
     assert load_checkpoint(old.path).reference is None
 
 
-def test_a_usual_spot_is_about_one_deviation_away(trained: Checkpoint):
-    made = trained.reference
+def test_typical_spot_has_a_distance_of_about_one_deviation(trained: Checkpoint):
+    reference = trained.reference
     section = encode_section(
         tiny_section(1), fit_section_encoder([tiny_section(1), tiny_section(2)], 16, 154.0)
     )
     _, tokens = compute_qc_features(section, trained.network)
-    assert 0.5 < np.median(made.compute_distance(tokens)) < 1.5
-    assert made.compute_distance(made.token_mean + 5 * (tokens - made.token_mean)).min() > 2
-    assert made.compute_quantile_rank(DISTANCE_FEATURE, np.array([0.0, 1e6])).tolist() == [0, 1]
+    assert 0.5 < np.median(reference.compute_distance(tokens)) < 1.5
+    assert (
+        reference.compute_distance(reference.token_mean + 5 * (tokens - reference.token_mean)).min()
+        > 2
+    )
+    assert reference.compute_quantile_rank(DISTANCE_FEATURE, np.array([0.0, 1e6])).tolist() == [
+        0,
+        1,
+    ]
 
 
 def _without(name):
@@ -199,9 +209,7 @@ def _entry(**changes):
         (lambda tensors, entry: entry.update(reference="all of it"), "no way that can be read"),
     ],
 )
-def test_a_damaged_reference_is_refused_in_one_sentence(
-    trained: Checkpoint, tmp_path, damage, words
-):
+def test_damaged_reference_is_refused(trained: Checkpoint, tmp_path, damage, words):
     file = tmp_path / "damaged.safetensors"
     save_checkpoint(file, trained)
     with safe_open(file, "pt") as opened:
@@ -213,7 +221,7 @@ def test_a_damaged_reference_is_refused_in_one_sentence(
         load_checkpoint(file)
 
 
-def test_a_reference_of_another_network_is_refused(trained: Checkpoint):
+def test_reference_of_another_network_is_refused(trained: Checkpoint):
     one = trained.network.member_networks[0]
     with pytest.raises(CheckpointError, match="fused tokens of 32 numbers"):
         replace(trained, network=one)
@@ -222,7 +230,7 @@ def test_a_reference_of_another_network_is_refused(trained: Checkpoint):
         replace(trained, reference=replace(trained.reference, ridge=ridge))
 
 
-# --- what is said of a tile -------------------------------------------------------------
+# --- scores and reasons -----------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -230,9 +238,9 @@ def bundled() -> Checkpoint:
     return load_checkpoint(find_bundled_checkpoint("her2-breast"))
 
 
-def usual(reference: TrainingReference, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Evidence and tokens of spots in the middle of the training data."""
-    evidence = np.tile(
+def typical_tiles(reference: TrainingReference, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Features and tokens of spots in the middle of the training data."""
+    features = np.tile(
         [
             reference.feature_quantiles[reference.feature_names.index(n)][50]
             for n in QC_FEATURE_NAMES
@@ -241,53 +249,53 @@ def usual(reference: TrainingReference, count: int) -> tuple[np.ndarray, np.ndar
     )
     axes, mean = reference.token_axes, reference.token_mean
     out = np.linalg.pinv(axes)[:1] * 0.9 * np.sqrt(axes.shape[1])
-    return evidence.astype(np.float32), np.repeat(mean + out, count, axis=0)
+    return features.astype(np.float32), np.repeat(mean + out, count, axis=0)
 
 
-def test_usual_tiles_are_good_and_odd_ones_are_named(bundled: Checkpoint):
-    evidence, tokens = usual(bundled.reference, 8)
-    evidence[1, COLUMN["pen"]] = 0.5
-    evidence[2, COLUMN["sharpness"]] -= 3
-    evidence[3, COLUMN["tissue"]] = 0
-    evidence[4, COLUMN["dark"]] = 0.9
-    evidence[5, COLUMN["members"]] *= 4
+def test_typical_tiles_are_good_and_others_have_reasons(bundled: Checkpoint):
+    features, tokens = typical_tiles(bundled.reference, 8)
+    features[1, COLUMN["pen"]] = 0.5
+    features[2, COLUMN["sharpness"]] -= 3
+    features[3, COLUMN["tissue"]] = 0
+    features[4, COLUMN["dark"]] = 0.9
+    features[5, COLUMN["members"]] *= 4
     tokens[6] += 5 * (tokens[6] - bundled.reference.token_mean)
-    tokens[7], evidence[7] = np.nan, np.nan
-    judged = score_reliability(bundled.reference, evidence, tokens)
-    assert judged.level(0) == "good" and judged.reasons(0) == ()
-    told = [" ".join(judged.reasons(row)) for row in range(1, 7)]
+    tokens[7], features[7] = np.nan, np.nan
+    reliability = score_reliability(bundled.reference, features, tokens)
+    assert reliability.level(0) == "good" and reliability.reasons(0) == ()
+    reasons = [" ".join(reliability.reasons(row)) for row in range(1, 7)]
     for words, sentence in zip(
         ("pen", "out of focus", "little tissue", "black", "ensemble disagree", "unlike"),
-        told,
+        reasons,
         strict=True,
     ):
         assert words in sentence
-    assert judged.unreliable[1:7].all() and not judged.unreliable[[0, 7]].any()
-    assert [judged.level(r) for r in (1, 7)] == ["poor", ""] and np.isnan(judged.score[7])
-    assert np.nanmin(judged.score) >= 0 and np.nanmax(judged.score) <= 1
+    assert reliability.unreliable[1:7].all() and not reliability.unreliable[[0, 7]].any()
+    assert [reliability.level(r) for r in (1, 7)] == ["poor", ""] and np.isnan(reliability.score[7])
+    assert np.nanmin(reliability.score) >= 0 and np.nanmax(reliability.score) <= 1
 
 
-def test_without_a_reference_nothing_is_claimed():
-    judged = score_reliability(None, np.zeros((3, len(QC_FEATURE_NAMES))), np.zeros((3, 8)))
-    assert np.isnan(judged.score).all() and not judged.unreliable.any()
-    assert judged.reasons(0) == () and judged.level(0) == ""
+def test_no_scores_without_a_reference():
+    reliability = score_reliability(None, np.zeros((3, len(QC_FEATURE_NAMES))), np.zeros((3, 8)))
+    assert np.isnan(reliability.score).all() and not reliability.unreliable.any()
+    assert reliability.reasons(0) == () and reliability.level(0) == ""
 
 
-def test_a_single_network_is_judged_by_the_distance_alone(trained: Checkpoint):
+def test_single_network_is_scored_by_distance_only(trained: Checkpoint):
     one = trained.network.member_networks[0]
     sections = [tiny_section(1), tiny_section(2)]
     encoder = fit_section_encoder(sections, 16, 154.0)
     reference = build_reference([encode_section(s, encoder) for s in sections], one)
-    evidence, tokens = compute_qc_features(encode_section(sections[0], encoder), one)
-    judged = score_reliability(reference, evidence, tokens)
-    assert np.isfinite(judged.score).all() and "members" not in judged.concerns
+    features, tokens = compute_qc_features(encode_section(sections[0], encoder), one)
+    reliability = score_reliability(reference, features, tokens)
+    assert np.isfinite(reliability.score).all() and "members" not in reliability.concerns
 
 
 # --- real sections ----------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
-def seen(data_dir, bundled: Checkpoint):
+def breast_sections(data_dir, bundled: Checkpoint):
     """The bundled checkpoint with a reference of C2 and C3 only, and these sections."""
     settings = TrainSettings(augmentation=None)
     encoder = bundled.build_tile_encoder()
@@ -297,10 +305,10 @@ def seen(data_dir, bundled: Checkpoint):
     return replace(bundled, reference=reference), sections
 
 
-def test_the_carried_ridge_is_the_one_of_training_and_both_roads_note_the_same(
-    seen, data_dir, tmp_path
+def test_ridge_and_features_are_equal_in_training_and_prediction(
+    breast_sections, data_dir, tmp_path
 ):
-    checkpoint, sections = seen
+    checkpoint, sections = breast_sections
     saved = save_checkpoint(tmp_path / "two.safetensors", checkpoint, half=True)
     checkpoint = load_checkpoint(saved.path)
     (data,) = read_section_data(data_dir, ["C2"])
@@ -311,63 +319,63 @@ def test_the_carried_ridge_is_the_one_of_training_and_both_roads_note_the_same(
         target = target_from_spots(spots, slide.width, slide.height, "C2")
         predictor = Predictor(slide, checkpoint, mpp, find_tissue_region(slide, mpp))
         few = Spots(spots.xy[rows])
-        before = predict_ridge(predictor.prediction_context, few)  # nothing is known yet
+        before = predict_ridge(predictor.prediction_context, few)  # before any tile is encoded
         prediction = predict(predictor, target, genes=["ERBB2"])
         found = predict_ridge(predictor.prediction_context, spots)
     wanted = FeatureRidge().fit(sections)(sections[0])
     assert np.abs(found - wanted).max() < 0.01 and np.abs(found - wanted).mean() < 1e-3
     assert np.abs(before - wanted[rows]).max() < 0.05
-    evidence, tokens = compute_qc_features(sections[0], checkpoint.network)
-    assert np.allclose(prediction.qc_features, evidence, atol=0.01)
+    features, tokens = compute_qc_features(sections[0], checkpoint.network)
+    assert np.allclose(prediction.qc_features, features, atol=0.01)
     assert np.allclose(prediction.tokens, tokens, atol=0.1)
 
 
-def test_the_banner_speaks_of_another_stain_or_scale_only(seen, bundled: Checkpoint):
-    _, sections = seen
+def test_domain_shift_warns_of_another_stain_or_scale_only(breast_sections, bundled: Checkpoint):
+    _, sections = breast_sections
     for section in sections:
-        evidence, _ = compute_qc_features(section, bundled.network)
-        assert check_domain_shift(bundled, evidence, section.section.mpp) == ""
+        features, _ = compute_qc_features(section, bundled.network)
+        assert check_domain_shift(bundled, features, section.section.mpp) == ""
     restain = StainTransform.sample(Augmentation(amount=0.6, colour=0.2), np.random.default_rng(1))
     pixels = section.section.patches.permute(0, 2, 3, 1).numpy()
-    other = evidence.copy()
+    other = features.copy()
     other[:, : len(PIXEL_QC_NAMES)] = compute_pixel_qc(restain(pixels))
     sentence = check_domain_shift(bundled, other, 0.69)
     assert "HER2-positive" in sentence and "stain is another" in sentence
     assert sentence.count(".") <= 3 and "\n" not in sentence
-    half = evidence.copy()  # half the pixels in each direction, twice the size
+    half = features.copy()  # half the pixels in each direction, twice the size
     part = torch.from_numpy(pixels[:, 14:42, 14:42]).permute(0, 3, 1, 2).float()
     larger = torch.nn.functional.interpolate(part, scale_factor=2, mode="bilinear")
     half[:, : len(PIXEL_QC_NAMES)] = compute_pixel_qc(
         larger.permute(0, 2, 3, 1).numpy().astype(np.uint8)
     )
     assert "check the pixel size of 1.38 um" in check_domain_shift(bundled, half, 1.38)
-    assert "coarser than any" in check_domain_shift(bundled, evidence, 8.0)
-    disagree = evidence.copy()
+    assert "coarser than any" in check_domain_shift(bundled, features, 8.0)
+    disagree = features.copy()
     disagree[:, COLUMN["members"]] *= 3
     assert "networks disagree" in check_domain_shift(bundled, disagree, 0.69)
     assert check_domain_shift(replace(bundled, reference=None), other, 0.69) == ""
     assert check_domain_shift(bundled, other[:3], 0.69) == ""
 
 
-def test_the_reference_has_to_be_of_the_training_sections(bundled: Checkpoint, data_dir, tmp_path):
+def test_reference_needs_the_training_sections(bundled: Checkpoint, data_dir, tmp_path):
     foreign = dict(bundled.card["training_data"], slide_fingerprints={"X1": "another"})
     card = bundled.card | {"training_data": foreign}
     with pytest.raises(SpotsError, match=r"C2 is not among the sections .* on \(X1\)"):
         add_reference(replace(bundled, card=card), data_dir, ["C2"])
 
 
-def test_the_bundled_checkpoint_carries_its_reference(bundled: Checkpoint):
-    made = bundled.reference
+def test_bundled_checkpoint_has_a_reference(bundled: Checkpoint):
+    reference = bundled.reference
     assert (
-        made.n_spots == 729
-        and made.slide_names == ("C2", "C3", "C4", "C5")
-        and made.ridge is not None
+        reference.n_spots == 729
+        and reference.slide_names == ("C2", "C3", "C4", "C5")
+        and reference.ridge is not None
     )
-    assert "breast" in made.tissue and "reliability" in bundled.card
+    assert "breast" in reference.tissue and "reliability" in bundled.card
     assert Path(bundled.path).stat().st_size < 8.4e6
 
 
-def test_figures_for_the_card_come_from_the_report_only(tmp_path):
+def test_reliability_report_is_read(tmp_path):
     found = read_reliability_report(REPORT)
     assert 0 < found["gain"] < 1
     assert found["mse_of_the_most_reliable_half"] < found["mse_of_all_spots"]
