@@ -141,8 +141,10 @@ def compare_models(
     correlation, difference = gene_pcc(first, second), np.abs(second - first).mean(axis=0)
     columns = (column.tolist() for column in (correlation, difference, pcc_a, pcc_b))
     genes = tuple(
-        GeneModelComparison(symbol, *metrics, _choose_preferred(*metrics[2:]))
-        for symbol, metrics in zip(panel.symbols, zip(*columns, strict=True), strict=True)
+        GeneModelComparison(
+            symbol, r, mean_difference, a_pcc, b_pcc, _choose_preferred(a_pcc, b_pcc)
+        )
+        for symbol, r, mean_difference, a_pcc, b_pcc in zip(panel.symbols, *columns, strict=True)
     )
     same_scale = a.label_scale == b.label_scale
     return ModelComparison(panel, rows, first, second, (titles[0], titles[1]), same_scale, genes)
