@@ -26,8 +26,8 @@ def export_command(
     """Write a saved result for other programs."""
     from ..errors import SpotsError
     from ..export.export_formats import find_export_format
-    from ..export.provenance_text import select_symbols
     from ..export.result_reader import load_result
+    from ..export.saved_result import select_symbols
 
     kinds = [find_export_format(path) for path in out]  # told before anything is read or written
     saved = load_result(result)

@@ -6,10 +6,9 @@ Conventions: scanpy (``uns['spatial']``) and anndata (``obsm``, ``uns``).
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..atomic_write import atomic_write
 from .slide_overview import SlideOverview
@@ -17,35 +16,29 @@ from .slide_overview import SlideOverview
 if TYPE_CHECKING:
     from anndata import AnnData
 
-    from ..inference.prediction import Prediction
+    from ..inference.prediction import Prediction, SpotReliability
     from ..slide import Slide
 
 
 REASON_SEPARATOR = "; "  # between the reasons of one spot
 
 
-class SpotReliability(Protocol):
-    """How far each of N spots is to be trusted, and why; see `quality.reliability`."""
-
-    @property
-    def score(self) -> NDArray[np.float32]: ...
-    @property
-    def unreliable(self) -> NDArray[np.bool_]: ...
-    def reasons(self, row: int) -> tuple[str, ...]: ...
-
-
 def to_anndata(
     prediction: Prediction, slide: Slide, reliability: SpotReliability | None = None
 ) -> AnnData:
-    """AnnData (spots x genes) of predicted values, with a picture of the slide.
+    """Convert a prediction to AnnData (spots x genes) with an overview image of the slide.
 
-    ``obsm['spatial']`` holds (x, y) centres in level-0 px, ``uns['spatial'][library_id]``
-    the overview image and scale factors, ``uns['napari_dkan']`` the provenance. Genes predicted
-    from their text alone are marked in ``var['zero_shot']``, with the correlation that their
-    checkpoint's card leads to expect; their values are in standard deviations from their mean.
-    With a reliability, ``obs['reliability']`` is its score (0 to 1) and ``obs['unreliable']`` says
-    which spots not to rely on; all of them are there. ``obs['reliability_reasons']`` says why,
-    "; " between reasons.
+    ``obsm['spatial']`` has centers (x, y) in level-0 px, ``uns['spatial'][library_id]`` the
+    overview image and scale factors, ``uns['napari_dkan']`` the provenance. ``var['zero_shot']``
+    marks zero-shot genes, ``var['zero_shot_expected_pcc']`` is the correlation that the
+    checkpoint's card measured for such genes; their values are in standard deviations from their
+    mean.
+
+    Parameters
+    ----------
+    reliability : SpotReliability, optional
+        Adds ``obs['reliability']`` (score from 0 to 1), ``obs['unreliable']`` and
+        ``obs['reliability_reasons']`` ("; " between reasons). All spots stay in the table.
     """
     return build_anndata(prediction, slide.name, SlideOverview.from_slide(slide), reliability)
 
@@ -56,14 +49,13 @@ def build_anndata(
     overview: SlideOverview | None,
     reliability: SpotReliability | None = None,
 ) -> AnnData:
-    """`to_anndata` without a slide at hand; without a picture there is none to plot on."""
+    """Do what `to_anndata` does without the slide; the image is absent without an overview."""
     import pandas as pd
     from anndata import AnnData
     from anndata.utils import make_index_unique
 
     spots, panel, record = prediction.target.spots, prediction.panel, prediction.provenance
-    names = spots.names or tuple(f"spot{i}" for i in range(len(spots)))
-    obs = pd.DataFrame(index=make_index_unique(pd.Index(names, dtype=str)))
+    obs = pd.DataFrame(index=make_index_unique(pd.Index(spots.labels, dtype=str)))
     if spots.array is not None:
         obs["array_col"], obs["array_row"] = spots.array.T
     obs["in_tissue"] = 1
@@ -80,23 +72,21 @@ def build_anndata(
         index=pd.Index(panel.symbols, dtype=str),
     )
     if prediction.zero_shot_symbols:
-        new = var.index.isin(prediction.zero_shot_symbols)
+        is_zero_shot = var.index.isin(prediction.zero_shot_symbols)
         expected = record["zero_shot"]["expected_pcc"]
-        var["zero_shot"] = new
+        var["zero_shot"] = is_zero_shot
         var["zero_shot_expected_pcc"] = np.where(
-            new, np.nan if expected is None else expected, np.nan
+            is_zero_shot, np.nan if expected is None else expected, np.nan
         )
     data = AnnData(prediction.values.copy(), obs=obs, var=var)
     data.obsm["spatial"] = spots.xy.copy()
-    data.uns["spatial"] = {
-        _to_hdf5_key(slide_name): _build_spatial_library(overview, spots.diameter_um, record)
-    }
+    data.uns["spatial"] = {_to_hdf5_key(slide_name): _build_spatial_library(prediction, overview)}
     data.uns["napari_dkan"] = _drop_missing_values(record)
     return data
 
 
-def _drop_missing_values(record: dict) -> dict:
-    """A record without what is not known, which HDF5 cannot hold; nor can it odd file names."""
+def _drop_missing_values(record: dict[str, Any]) -> dict[str, Any]:
+    """A record that HDF5 can store: without None and with valid Unicode."""
     known = {
         k: _to_valid_unicode(v) if isinstance(v, str) else v
         for k, v in record.items()
@@ -110,31 +100,37 @@ def _to_valid_unicode(text: str) -> str:
 
 
 def _to_hdf5_key(name: str) -> str:
-    """A name as HDF5 takes it: valid Unicode without a slash."""
+    """A name in valid Unicode without a slash."""
     return _to_valid_unicode(name).replace("/", "_") or "slide"
 
 
 def _build_spatial_library(
-    overview: SlideOverview | None, diameter_um: float | None, record: dict
-) -> dict:
-    diameter = (diameter_um or record["patch_um"]) / record["mpp"]
-    factor = 1.0 if overview is None else overview.scale
+    prediction: Prediction, overview: SlideOverview | None
+) -> dict[str, Any]:
+    record = prediction.provenance
+    diameter_px = prediction.spot_diameter_um / record["mpp"]
     return {
         "images": {} if overview is None else {"hires": overview.rgb},
         "scalefactors": {
-            "spot_diameter_fullres": diameter,
-            "tissue_hires_scalef": factor,
-            "fiducial_diameter_fullres": diameter,
+            "spot_diameter_fullres": diameter_px,
+            "tissue_hires_scalef": 1.0 if overview is None else overview.scale,
+            "fiducial_diameter_fullres": diameter_px,
         },
         "metadata": {"slide": _to_valid_unicode(record["slide"]), "mpp": record["mpp"]},
     }
 
 
 def write_h5ad(data: AnnData, path: str | Path) -> Path:
-    """Write an .h5ad, whole or not at all. Raises OutputError naming the file."""
+    """Write an .h5ad file atomically.
+
+    Raises
+    ------
+    OutputError
+        When the file cannot be written.
+    """
     with atomic_write(path) as temporary:
         try:
             data.write_h5ad(temporary)
-        except RuntimeError as error:  # HDF5 reports a full disk as a RuntimeError too
+        except RuntimeError as error:  # HDF5 also reports a full disk as a RuntimeError
             raise OSError(f"HDF5: {error}") from error
     return Path(path)

@@ -8,14 +8,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import OutputError
-from .saved_result import SavedResult, save_result
+from .csv_export import write_csv
+from .figure_content import build_result_figure
+from .figure_rendering import write_figure
+from .geojson_export import write_geojson
+from .ome_zarr_export import write_ome_zarr
+from .saved_result import SavedResult, find_result_slide, save_result
+from .spatialdata_export import write_spatialdata
 
 GeneSymbols = Sequence[str] | None
 
 
 @dataclass(frozen=True)
 class ExportFormat:
-    """A file's ending, what to call it in a list, and what writes it."""
+    """The suffix of a format, its title in a list of formats, and its writer."""
 
     suffix: str
     title: str
@@ -26,47 +32,19 @@ def _write_h5ad(path: str | Path, result: SavedResult, genes: GeneSymbols) -> Pa
     return save_result(path, result)
 
 
-def _write_csv(path: str | Path, result: SavedResult, genes: GeneSymbols) -> Path:
-    from .csv_export import write_csv
-
-    return write_csv(path, result, genes)
-
-
-def _write_geojson(path: str | Path, result: SavedResult, genes: GeneSymbols) -> Path:
-    from .geojson_export import write_geojson
-
-    return write_geojson(path, result, genes)
-
-
-def _write_ome_zarr(path: str | Path, result: SavedResult, genes: GeneSymbols) -> Path:
-    from .ome_zarr_export import write_ome_zarr
-
-    return write_ome_zarr(path, result, genes)
-
-
-def _write_spatialdata(path: str | Path, result: SavedResult, genes: GeneSymbols) -> Path:
-    from .spatialdata_export import write_spatialdata
-
-    return write_spatialdata(path, result, genes)
-
-
 def _write_figure(path: str | Path, result: SavedResult, genes: GeneSymbols) -> Path:
-    from .figure_content import build_result_figure
-    from .figure_rendering import write_figure
-    from .saved_result import find_result_slide
-
-    slide = find_result_slide(result, path)  # the picture that travels along is a small one
+    slide = find_result_slide(result, path)  # finer than the overview in the result
     with slide or nullcontext():
-        picture = build_result_figure(result, slide, None if genes is None else genes[0])
-    return write_figure(path, picture)
+        content = build_result_figure(result, slide, None if genes is None else genes[0])
+    return write_figure(path, content)
 
 
 EXPORT_FORMATS = (
     ExportFormat(".h5ad", "AnnData that opens here again", _write_h5ad),
-    ExportFormat(".csv", "table", _write_csv),
-    ExportFormat(".geojson", "QuPath tiles and regions", _write_geojson),
-    ExportFormat(".ome.zarr", "OME-Zarr heatmap", _write_ome_zarr),
-    ExportFormat(".spatialdata.zarr", "SpatialData", _write_spatialdata),
+    ExportFormat(".csv", "table", write_csv),
+    ExportFormat(".geojson", "QuPath tiles and regions", write_geojson),
+    ExportFormat(".ome.zarr", "OME-Zarr heatmap", write_ome_zarr),
+    ExportFormat(".spatialdata.zarr", "SpatialData", write_spatialdata),
     ExportFormat(".png", "figure", _write_figure),
     ExportFormat(".svg", "figure", _write_figure),
     ExportFormat(".pdf", "figure", _write_figure),
@@ -74,19 +52,35 @@ EXPORT_FORMATS = (
 
 
 def find_export_format(path: str | Path) -> ExportFormat:
-    """The kind a name stands for. Raises OutputError that lists the endings."""
+    """Find the format of a file name.
+
+    Raises
+    ------
+    OutputError
+        When the suffix is of no format; the message lists all suffixes.
+    """
     name = Path(path).name.lower()
-    for kind in EXPORT_FORMATS:
-        if name.endswith(kind.suffix):
-            return kind
-    known = ", ".join(k.suffix for k in EXPORT_FORMATS)
-    raise OutputError(f"{path} does not say what to write; let it end in one of {known}.")
+    for export_format in EXPORT_FORMATS:
+        if name.endswith(export_format.suffix):
+            return export_format
+    suffixes = ", ".join(f.suffix for f in EXPORT_FORMATS)
+    raise OutputError(f"{path} does not say what to write; let it end in one of {suffixes}.")
 
 
 def write_result(path: str | Path, result: SavedResult, genes: GeneSymbols = None) -> Path:
-    """Write a result as what the name says, whole or not at all; all genes when None.
+    """Write a result atomically in the format of the file name.
 
-    A figure shows the first of the genes, by default the one that was looked at; an .h5ad keeps
-    all. Raises OutputError naming the file, SpotsError for an unknown gene.
+    Parameters
+    ----------
+    genes : sequence of str, optional
+        Symbols of the genes to write; all when None. A figure shows the first one, by default
+        the one last viewed; an .h5ad file has all genes.
+
+    Raises
+    ------
+    OutputError
+        When the file cannot be written.
+    SpotsError
+        When a gene is not in the prediction.
     """
     return find_export_format(path).write(path, result, genes)

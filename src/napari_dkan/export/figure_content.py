@@ -1,6 +1,6 @@
 """The content of a figure: heatmaps, the histology below them, legend and caption.
 
-Lengths are um from the top left corner of the slide, y downwards.
+Lengths are in um from the top left corner of the slide, y downwards.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from shapely.affinity import scale as scaled
+from shapely.affinity import scale
 
 from ..errors import OutputError
 from ..inference.prediction import Prediction
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     from ..slide import Slide
     from .saved_result import SavedResult
+
+    HistologySource = Slide | SlideOverview
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ class FigureExtent:
 
 @dataclass(frozen=True, eq=False)
 class HistologyImage:
-    """Histology: pixels (H, W, 3) uint8, and what they cover."""
+    """Pixels (H, W, 3) uint8 of the slide and their extent."""
 
     pixels: NDArray[np.uint8]
     extent: FigureExtent
@@ -52,7 +54,7 @@ class HistologyImage:
 
 @dataclass(frozen=True, eq=False)
 class GridHeatmap:
-    """Values (R, C) of a tile grid, NaN where there is none, and what they cover."""
+    """Values (R, C) of a tile grid, NaN where there is none, and their extent."""
 
     values: NDArray[np.float32]
     extent: FigureExtent
@@ -60,7 +62,7 @@ class GridHeatmap:
 
 @dataclass(frozen=True, eq=False)
 class SpotHeatmap:
-    """Values (N,) of squares of this side around xy (N, 2)."""
+    """Values (N,) of squares around centers (N, 2), and the side of the squares in um."""
 
     values: NDArray[np.float32]
     xy: NDArray[np.float64]
@@ -69,10 +71,20 @@ class SpotHeatmap:
 
 @dataclass(frozen=True, eq=False)
 class FigureLegend:
-    """What the colours mean. colours : (K, 4) RGBA 0..1 from the lower to the upper limit."""
+    """The legend of a heatmap.
+
+    Attributes
+    ----------
+    value_kind : str
+        "predicted" or "predicted zero-shot".
+    limits : tuple of float
+        Values of the first and the last color.
+    colors : ndarray
+        (K, 4) RGBA from 0 to 1.
+    """
 
     gene: str
-    value_kind: str  # "predicted", or "predicted zero-shot"
+    value_kind: str
     units: str
     limits: tuple[float, float]
     colors: NDArray[np.floating]
@@ -80,11 +92,20 @@ class FigureLegend:
 
 @dataclass(frozen=True, eq=False)
 class FigureContent:
-    """All that is drawn.
+    """Everything that a figure shows.
 
-    box : the part of the slide that is shown. heats : maps, the lowest first. unreliable :
-    (M, 4) left, top, right, bottom of tiles not to be relied on. regions : drawn outlines in um.
-    caption : sentences below; that nothing of this is for diagnosis is always added.
+    Attributes
+    ----------
+    extent : FigureExtent
+        The part of the slide that is shown.
+    heatmaps : tuple
+        From bottom to top.
+    caption : str
+        Sentences below the figure; the sentence that it is not for diagnosis is always added.
+    unreliable_boxes : ndarray
+        (M, 4) left, top, right and bottom of unreliable tiles.
+    regions : BaseGeometry or None
+        Outlines in um.
     """
 
     extent: FigureExtent
@@ -97,12 +118,7 @@ class FigureContent:
     regions: BaseGeometry | None = None
 
 
-if TYPE_CHECKING:
-    from ..slide import Slide
-
-    HistologySource = Slide | SlideOverview
-
-MAX_HISTOLOGY_PX = 1700  # more than what is printed
+MAX_HISTOLOGY_PX = 1700  # finer than print
 
 
 def get_histology_size(histology: HistologySource) -> tuple[float, float]:
@@ -116,62 +132,64 @@ def get_histology_size(histology: HistologySource) -> tuple[float, float]:
 def crop_histology(
     histology: HistologySource, extent: FigureExtent, mpp: float
 ) -> HistologyImage | None:
-    """What lies in the box (um), fine enough for paper; None where the box is beside it.
+    """Read the histology of an extent (um), fine enough for print.
 
-    mpp : um per level-0 px. Raises SlideError when the slide is damaged there.
+    Returns
+    -------
+    HistologyImage or None
+        None where the extent is off the slide.
+
+    Raises
+    ------
+    SlideError
+        When the slide is damaged there.
     """
     from PIL import Image
 
-    wide, high = get_histology_size(histology)
+    slide_width, slide_height = get_histology_size(histology)
     left, top = max(extent.left / mpp, 0), max(extent.top / mpp, 0)
-    right, bottom = min(extent.right / mpp, wide), min(extent.bottom / mpp, high)
+    right, bottom = min(extent.right / mpp, slide_width), min(extent.bottom / mpp, slide_height)
     if right - left < 1 or bottom - top < 1:
         return None
-    coarse = max(1.0, max(right - left, bottom - top) / MAX_HISTOLOGY_PX)
-    read = _crop_overview if isinstance(histology, SlideOverview) else _crop_slide
-    pixels, x, y, down = read(histology, (left, top, right, bottom), coarse)  # type: ignore[arg-type]
+    target_downsample = max(1.0, max(right - left, bottom - top) / MAX_HISTOLOGY_PX)
+    bounds = (left, top, right, bottom)
+    if isinstance(histology, SlideOverview):
+        downsample = 1 / histology.scale
+        x, y, width, height = _round_outward(bounds, downsample)
+        pixels = histology.rgb[y : y + height, x : x + width]
+    else:
+        level = histology.best_level_for_downsample(target_downsample)
+        downsample = histology.levels[level].downsample
+        x, y, width, height = _round_outward(bounds, downsample)
+        pixels = histology.read_region(x, y, width, height, level)
     height, width = pixels.shape[:2]
-    corners = np.array([x, y, x + width, y + height]) * down * mpp
-    size = max(1, round(width * down / coarse)), max(1, round(height * down / coarse))
+    corners = np.array([x, y, x + width, y + height]) * downsample * mpp
+    size = (
+        max(1, round(width * downsample / target_downsample)),
+        max(1, round(height * downsample / target_downsample)),
+    )
     if size[0] < width:
         pixels = np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BOX))
     return HistologyImage(pixels, FigureExtent(*corners.tolist()))
 
 
-# Pixels of a part (left, top, right, bottom in level-0 px), and where they lie: x and y of their
-# corner in pixels of their own, each of which is so many level-0 px wide.
-_PixelCrop = tuple[NDArray[np.uint8], int, int, float]
-_CropCorners = tuple[float, float, float, float]
-
-
-def _crop_slide(slide: Slide, corners: _CropCorners, coarse: float) -> _PixelCrop:
-    level = slide.best_level_for_downsample(coarse)
-    down = slide.levels[level].downsample
-    x, y, width, height = _round_outward(corners, down)
-    return slide.read_region(x, y, width, height, level), x, y, down
-
-
-def _crop_overview(overview: SlideOverview, corners: _CropCorners, coarse: float) -> _PixelCrop:
-    down = 1 / overview.scale
-    x, y, width, height = _round_outward(corners, down)
-    return overview.rgb[y : y + height, x : x + width], x, y, down
-
-
-def _round_outward(corners: _CropCorners, down: float) -> tuple[int, int, int, int]:
-    """The pixels that cover it: x, y, width, height."""
-    left, top, right, bottom = (value / down for value in corners)
+def _round_outward(
+    bounds: tuple[float, float, float, float], downsample: float
+) -> tuple[int, int, int, int]:
+    """x, y, width and height of the level's pixels that cover bounds in level-0 px."""
+    left, top, right, bottom = (value / downsample for value in bounds)
     x, y = int(left), int(top)
     return x, y, max(1, int(np.ceil(right)) - x), max(1, int(np.ceil(bottom)) - y)
 
 
-LIMIT_PERCENTILES = 2.0, 98.0  # limits of a gene, as in the window
-PADDING_FRACTION = 0.06  # around a map that is shown whole
-MIN_EXTENT_UM = 500.0  # a map of a few spots still shows where they are
+LIMIT_PERCENTILES = 2.0, 98.0  # as in the viewer
+PADDING_FRACTION = 0.06  # of the map's longer side
+MIN_EXTENT_UM = 500.0  # shows the surroundings of a map of a few spots
 
 
 @dataclass(frozen=True, eq=False)
 class FigureMap:
-    """A prediction to show. unreliable : (N,) tiles to hatch, None for none at all."""
+    """A prediction to show, and the mask (N,) of tiles to hatch; None hatches none."""
 
     prediction: Prediction
     unreliable_mask: NDArray[np.bool_] | None = None
@@ -179,9 +197,14 @@ class FigureMap:
 
 @dataclass(frozen=True, eq=False)
 class FigureStyle:
-    """How maps are drawn. limits : None for percentiles 2 and 98 of all that is shown.
+    """Gene, limits and colors of the maps.
 
-    colours : a matplotlib colour map's name, or (K, 4) RGBA 0..1.
+    Attributes
+    ----------
+    limits : tuple of float or None
+        None for the percentiles 2 and 98 of all values of the shown maps.
+    colormap : str or ndarray
+        Name of a matplotlib colormap, or (K, 4) RGBA from 0 to 1.
     """
 
     gene: str
@@ -198,11 +221,27 @@ def build_figure(
     extent: FigureExtent | None = None,
     regions: BaseGeometry | None = None,
 ) -> FigureContent:
-    """The figure of some maps of one slide; it reads the slide, so call it in a thread.
+    """Compose a figure of one or more maps of one slide.
 
-    histology : the slide, or what little of it travelled with a result. mpp : um per level-0 px.
-    box : the part of the slide to show, all of the maps when None. regions : in level-0 px.
-    Raises OutputError when no map has a value of the gene, SlideError when the slide is damaged.
+    It reads the slide: call it in a worker thread.
+
+    Parameters
+    ----------
+    histology : Slide, SlideOverview or None
+        The slide, or the overview image of a result.
+    mpp : float
+        um per level-0 px.
+    extent : FigureExtent, optional
+        The part of the slide to show; all of the maps when None.
+    regions : BaseGeometry, optional
+        Outlines in level-0 px.
+
+    Raises
+    ------
+    OutputError
+        When no map has a value of the gene.
+    SlideError
+        When the slide is damaged.
     """
     with_gene = [m for m in maps if style.gene in m.prediction.panel]
     shown = [m for m in with_gene if np.isfinite(m.prediction.get_gene_values(style.gene)).any()]
@@ -214,7 +253,7 @@ def build_figure(
     last = shown[-1].prediction
     boxes = [_compute_tile_boxes(m.prediction, mpp) for m in shown]
     extent = extent or _compute_padded_extent(np.concatenate(boxes), histology, mpp)
-    doubtful = [
+    hatched = [
         tiles[m.unreliable_mask & m.prediction.predicted_mask]
         for m, tiles in zip(shown, boxes, strict=True)
         if m.unreliable_mask is not None
@@ -234,59 +273,71 @@ def build_figure(
         legend,
         style.opacity,
         _format_caption([m.prediction for m in shown]),
-        _select_visible(extent, np.concatenate([*doubtful, np.empty((0, 4))])),
-        None if regions is None else scaled(regions, mpp, mpp, origin=(0, 0)),
+        _select_visible(extent, np.concatenate([*hatched, np.empty((0, 4))])),
+        None if regions is None else scale(regions, mpp, mpp, origin=(0, 0)),
     )
 
 
 def build_result_figure(
     result: SavedResult, slide: Slide | None = None, gene: str | None = None
 ) -> FigureContent:
-    """The figure of a saved result: all of its map, as it was looked at.
+    """Compose the figure of a saved result: its whole map in its view settings.
 
-    slide : for the histology; without it the small picture that travelled along is shown. gene :
-    the one that was looked at when None. Raises what `figure_of` does; SpotsError when the panel
-    does not have the gene.
+    Parameters
+    ----------
+    slide : Slide, optional
+        For the histology; the result's overview image when None.
+    gene : str, optional
+        Symbol or alias; the gene last viewed when None.
+
+    Raises
+    ------
+    OutputError, SlideError
+        As `build_figure`.
+    SpotsError
+        When the gene is not in the panel.
     """
     prediction, view = result.prediction, result.view_settings
     panel = prediction.panel
     viewed = None if view is None or view.gene not in panel else view.gene
     gene = panel.symbols[panel.row(gene)] if gene else viewed or panel.symbols[0]
-    look = (
+    style = (
         FigureStyle(gene)
         if view is None
         else FigureStyle(gene, view.limits, view.colormap, view.opacity)
     )
-    hatch = result.reliability is not None and (view is None or view.hatch)
-    shown = FigureMap(
-        prediction, result.reliability.unreliable if hatch and result.reliability else None
-    )
+    shows_hatching = view is None or view.hatch
+    unreliable = result.reliability.unreliable if result.reliability and shows_hatching else None
     histology = result.overview if slide is None else slide
-    return build_figure([shown], look, histology, result.slide_record.mpp, regions=result.regions)
+    figure_map = FigureMap(prediction, unreliable)
+    return build_figure(
+        [figure_map], style, histology, result.slide_record.mpp, regions=result.regions
+    )
 
 
 def _compute_tile_boxes(prediction: Prediction, mpp: float) -> NDArray[np.float64]:
-    """(N, 4) left, top, right, bottom of every tile as it is drawn, in um."""
-    reach = _get_tile_side_um(prediction, mpp) / 2
+    """(N, 4) left, top, right and bottom of every tile in um."""
+    half = _get_tile_side_um(prediction, mpp) / 2
     xy = prediction.target.spots.xy * mpp
-    return np.hstack([xy - reach, xy + reach])
+    boxes: NDArray[np.float64] = np.hstack([xy - half, xy + half])
+    return boxes
 
 
 def _select_visible(extent: FigureExtent, tiles: NDArray[np.float64]) -> NDArray[np.float64]:
     left, top, right, bottom = tiles.T
-    beside = (
+    outside = (
         (right < extent.left)
         | (left > extent.right)
         | (bottom < extent.top)
         | (top > extent.bottom)
     )
-    return tiles[~beside]
+    return tiles[~outside]
 
 
 def _get_tile_side_um(prediction: Prediction, mpp: float) -> float:
     if prediction.target.grid is not None:
         return prediction.target.grid.pitch * mpp
-    return float(prediction.target.spots.diameter_um or prediction.provenance["patch_um"])
+    return prediction.spot_diameter_um
 
 
 def _build_heatmap(
@@ -306,12 +357,12 @@ def _build_heatmap(
 def _compute_padded_extent(
     tiles: NDArray[np.float64], histology: HistologySource | None, mpp: float
 ) -> FigureExtent:
-    """All of the tiles with some room around, as far as the slide goes."""
+    """The extent of all tiles with a margin, clipped to the slide."""
     (left, top), (right, bottom) = tiles[:, :2].min(axis=0), tiles[:, 2:].max(axis=0)
-    room = max(
+    margin = max(
         PADDING_FRACTION * max(right - left, bottom - top), (MIN_EXTENT_UM - (right - left)) / 2
     )
-    left, top, right, bottom = left - room, top - room, right + room, bottom + room
+    left, top, right, bottom = left - margin, top - margin, right + margin, bottom + margin
     if histology is not None:
         width, height = get_histology_size(histology)
         left, top = max(left, 0), max(top, 0)
@@ -335,7 +386,7 @@ def _resolve_colormap(colormap: str | NDArray[np.floating]) -> NDArray[np.floati
 
 
 def _format_caption(predictions: Sequence[Prediction]) -> str:
-    """Which model, slide, day and version; each once, as several maps may differ in them."""
+    """Name the models, slides, days and versions of the maps, each once."""
     records = [p.provenance for p in predictions]
     models = [
         f"{r.get('checkpoint') or 'untitled checkpoint'} ({r.get('checkpoint_sha256', '')[:8]})"
@@ -345,6 +396,6 @@ def _format_caption(predictions: Sequence[Prediction]) -> str:
     slides = [str(r.get("slide", "")) for r in records]
     versions = [f"napari-dkan\u00a0{r.get('version', '')}" for r in records]
     model, day, slide, version = (
-        ", ".join(dict.fromkeys(each)) for each in (models, days, slides, versions)
+        ", ".join(dict.fromkeys(names)) for names in (models, days, slides, versions)
     )
     return f"Predicted by the DKAN checkpoint {model} on the slide {slide}, {day}, {version}."

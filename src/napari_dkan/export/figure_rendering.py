@@ -1,19 +1,18 @@
 """Render a figure with matplotlib as PNG, SVG or PDF.
 
-Uses matplotlib.figure.Figure without pyplot, so that any thread may write one.
+It uses matplotlib.figure.Figure without pyplot, so that any thread may write a figure.
 """
 
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 from unicodedata import category
 
 import numpy as np
+import shapely
 from numpy.typing import NDArray
 
 from ..atomic_write import atomic_write
@@ -28,99 +27,98 @@ if TYPE_CHECKING:
 
 FIGURE_SUFFIXES = (".png", ".svg", ".pdf")
 FIGURE_DPI = 300
-MAX_MAP_WIDTH_IN, MAX_MAP_HEIGHT_IN, MIN_MAP_HEIGHT_IN = 5.6, 7.5, 1.2  # inches of the picture
-MARGIN_IN, COLOR_BAR_WIDTH_IN, TITLE_HEIGHT_IN = 0.2, 1.4, 0.42  # inches
-CAPTION_LINE_IN, CAPTION_LINE_CHARS = 0.155, 114  # inches and letters of a line of the caption
-COLOR_BAR_CHAR_IN = 0.06  # inches of a letter beside the colour bar
+MAX_MAP_WIDTH_IN, MAX_MAP_HEIGHT_IN, MIN_MAP_HEIGHT_IN = 5.6, 7.5, 1.2
+MARGIN_IN, COLOR_BAR_WIDTH_IN, TITLE_HEIGHT_IN = 0.2, 1.4, 0.42
+CAPTION_LINE_IN, CAPTION_LINE_CHARS = 0.155, 114
+COLOR_BAR_CHAR_IN = 0.06  # width of a character of the color bar's label
 SCALE_BAR_LENGTHS_UM = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 20_000)
-MAX_SCALE_BAR_FRACTION = 0.3  # of the picture's width, at most
+MAX_SCALE_BAR_FRACTION = 0.3  # of the map's width
 REGION_COLOR = "#00b8d4"
 HATCH_FACE_COLOR, HATCH_LINE_COLOR = (0.88, 0.88, 0.88, 0.45), (0.1, 0.1, 0.1, 0.8)
 
-_render_lock = Lock()
+_render_lock = Lock()  # rcParams are global
 
 
 def write_figure(path: str | Path, content: FigureContent) -> Path:
-    """Write it as PNG, SVG (its text stays text) or PDF, as the name ends; whole or not at all.
+    """Write a PNG, SVG or PDF atomically, as the file name ends; text stays editable.
 
-    Raises OutputError naming the file when its kind is none of these or it cannot be written.
+    Raises
+    ------
+    OutputError
+        When the suffix is another one or the file cannot be written.
     """
+    from matplotlib import rc_context
+
     path = Path(path)
-    kind = path.suffix.lower()
-    if kind not in FIGURE_SUFFIXES:
+    suffix = path.suffix.lower()
+    if suffix not in FIGURE_SUFFIXES:
         raise OutputError(f"{path.name} is no figure; let its name end in .png, .svg or .pdf.")
-    with atomic_write(path) as temporary, _render_lock, _keep_text_editable():
+    with (
+        atomic_write(path) as temporary,
+        _render_lock,
+        rc_context({"svg.fonttype": "none", "pdf.fonttype": 42}),  # text stays editable
+    ):
         figure = _render(content)
-        about = f"{content.legend.gene} {content.legend.value_kind}"
-        # tissue hardly gets any smaller by trying harder
-        more: dict[str, Any] = {"pil_kwargs": {"compress_level": 3}} if kind == ".png" else {}
+        title = f"{content.legend.gene} {content.legend.value_kind}"
+        # Histology hardly compresses better at higher levels.
+        options: dict[str, Any] = {"pil_kwargs": {"compress_level": 3}} if suffix == ".png" else {}
         figure.savefig(
-            temporary, format=kind[1:], dpi=FIGURE_DPI, metadata={"Title": about}, **more
+            temporary, format=suffix[1:], dpi=FIGURE_DPI, metadata={"Title": title}, **options
         )
     return path
-
-
-@contextmanager
-def _keep_text_editable() -> Iterator[None]:
-    """Words that any program can find and change; matplotlib has no setting of one figure's."""
-    from matplotlib import rcParams
-
-    svg, pdf = rcParams["svg.fonttype"], rcParams["pdf.fonttype"]
-    rcParams["svg.fonttype"], rcParams["pdf.fonttype"] = "none", 42
-    try:
-        yield
-    finally:
-        rcParams["svg.fonttype"], rcParams["pdf.fonttype"] = svg, pdf
 
 
 def _render(content: FigureContent) -> Figure:
     from matplotlib.figure import Figure
 
-    box, legend = content.extent, content.legend
+    extent, legend = content.extent, content.legend
     caption = [
         line for part in _build_caption(content) for line in _wrap_text(part, CAPTION_LINE_CHARS)
     ]
-    width = min(MAX_MAP_WIDTH_IN, MAX_MAP_HEIGHT_IN * box.width / box.height)
-    high = max(width * box.height / box.width, MIN_MAP_HEIGHT_IN)
-    below = 0.12 + CAPTION_LINE_IN * (len(caption) + 0.8)
-    size = MARGIN_IN + MAX_MAP_WIDTH_IN + COLOR_BAR_WIDTH_IN, below + high + TITLE_HEIGHT_IN
+    width = min(MAX_MAP_WIDTH_IN, MAX_MAP_HEIGHT_IN * extent.width / extent.height)
+    height = max(width * extent.height / extent.width, MIN_MAP_HEIGHT_IN)
+    bottom = 0.12 + CAPTION_LINE_IN * (len(caption) + 0.8)
+    size = MARGIN_IN + MAX_MAP_WIDTH_IN + COLOR_BAR_WIDTH_IN, bottom + height + TITLE_HEIGHT_IN
     figure = Figure(size, facecolor="white")
 
-    def place(x: float, y: float, wide: float, tall: float) -> Axes:
+    def add_axes(x: float, y: float, wide: float, tall: float) -> Axes:
+        """Axes at a place and of a size in inches."""
         return figure.add_axes((x / size[0], y / size[1], wide / size[0], tall / size[1]))
 
-    axes = place(MARGIN_IN, below, width, high)
+    axes = add_axes(MARGIN_IN, bottom, width, height)
     _draw_maps(axes, content)
-    _draw_scale_bar(axes, box, high)
-    tall = min(high, 3.0)
-    _draw_color_bar(
-        place(MARGIN_IN + width + 0.15, below, 0.16, tall), legend, int(tall / COLOR_BAR_CHAR_IN)
-    )
-    words: dict[str, Any] = {"parse_math": False, "family": "DejaVu Sans", "color": "black"}
+    _draw_scale_bar(axes, extent, height)
+    bar_height = min(height, 3.0)
+    bar_axes = add_axes(MARGIN_IN + width + 0.15, bottom, 0.16, bar_height)
+    _draw_color_bar(bar_axes, legend, int(bar_height / COLOR_BAR_CHAR_IN))
+    style: dict[str, Any] = {"parse_math": False, "family": "DejaVu Sans", "color": "black"}
     left, top = MARGIN_IN / size[0], 1 - 0.12 / size[1]
     title = f"{legend.gene} - {legend.value_kind}"
     figure.text(
-        left, top, _replace_control_characters(title), size=13, weight="bold", va="top", **words
+        left, top, _replace_control_characters(title), size=13, weight="bold", va="top", **style
     )
-    first = (below - 0.12) / size[1]
+    caption_top = (bottom - 0.12) / size[1]
     for number, line in enumerate(caption):
-        at = first - number * CAPTION_LINE_IN / size[1]
-        figure.text(left, at, _replace_control_characters(line), size=7.5, va="top", **words)
+        y = caption_top - number * CAPTION_LINE_IN / size[1]
+        figure.text(left, y, _replace_control_characters(line), size=7.5, va="top", **style)
     return figure
 
 
 def _build_caption(content: FigureContent) -> list[str]:
-    scale, *expected = content.legend.units.splitlines()
-    said = [content.caption, f"Colours: {scale}.", *expected]
-    if len(content.unreliable_boxes):
-        said.append(f"Hatched: not to be relied on ({len(content.unreliable_boxes):,} tiles here).")
-    return [*said, "Predicted from the H&E image, not measured. Research only, not for diagnosis."]
+    scale, *expectation = content.legend.units.splitlines()
+    sentences = [content.caption, f"Colours: {scale}.", *expectation]
+    if count := len(content.unreliable_boxes):
+        sentences.append(f"Hatched: not to be relied on ({count:,} tiles here).")
+    return [
+        *sentences,
+        "Predicted from the H&E image, not measured. Research only, not for diagnosis.",
+    ]
 
 
 def _draw_maps(axes: Axes, content: FigureContent) -> None:
     from matplotlib.collections import LineCollection, PolyCollection
 
-    box, legend = content.extent, content.legend
+    extent, legend = content.extent, content.legend
     if content.histology is not None:
         _draw_image(axes, content.histology.pixels, content.histology.extent, "antialiased")
     for heat in content.heatmaps:
@@ -129,12 +127,12 @@ def _draw_maps(axes: Axes, content: FigureContent) -> None:
                 axes, _apply_colormap(heat.values, legend, content.opacity), heat.extent, "nearest"
             )
         else:
-            reach = heat.side / 2
+            half = heat.side / 2
             known = np.isfinite(heat.values)
-            corners = _make_box_corners(np.hstack([heat.xy - reach, heat.xy + reach])[known])
-            colours = _apply_colormap(heat.values[known], legend, content.opacity)
+            corners = _make_box_corners(np.hstack([heat.xy - half, heat.xy + half])[known])
+            colors = _apply_colormap(heat.values[known], legend, content.opacity)
             axes.add_collection(
-                PolyCollection(corners, facecolors=colours, edgecolors="white", linewidths=0.2)
+                PolyCollection(corners, facecolors=colors, edgecolors="white", linewidths=0.2)
             )
     if len(content.unreliable_boxes):
         axes.add_collection(
@@ -152,15 +150,17 @@ def _draw_maps(axes: Axes, content: FigureContent) -> None:
                 _extract_polygon_rings(content.regions), colors=REGION_COLOR, linewidths=1.2
             )
         )
-    axes.set_xlim(box.left, box.right)
-    axes.set_ylim(box.bottom, box.top)
+    axes.set_xlim(extent.left, extent.right)
+    axes.set_ylim(extent.bottom, extent.top)
     axes.set_aspect("auto")
     axes.set(xticks=[], yticks=[])
     for side in axes.spines.values():
         side.set(linewidth=0.5, color="0.4")
 
 
-def _draw_image(axes: Axes, pixels: NDArray, extent_um: FigureExtent, interpolation: str) -> None:
+def _draw_image(
+    axes: Axes, pixels: NDArray[Any], extent_um: FigureExtent, interpolation: str
+) -> None:
     extent = (extent_um.left, extent_um.right, extent_um.bottom, extent_um.top)
     axes.imshow(pixels, extent=extent, interpolation=interpolation, origin="upper")
 
@@ -168,30 +168,30 @@ def _draw_image(axes: Axes, pixels: NDArray, extent_um: FigureExtent, interpolat
 def _apply_colormap(
     values: NDArray[np.float32], legend: FigureLegend, opacity: float
 ) -> NDArray[np.float64]:
-    """RGBA of values of any shape; clear where there is none, so that gaps stay empty."""
+    """RGBA of values of any shape, transparent where a value is not finite."""
     known = np.isfinite(values)
     low, high = legend.limits
-    share = (np.where(known, values, low) - low) / max(high - low, 1e-12)
+    fraction = (np.where(known, values, low) - low) / max(high - low, 1e-12)
     last = len(legend.colors) - 1
-    painted = legend.colors[np.rint(np.clip(share, 0, 1) * last).astype(np.int64)].astype(float)
-    painted[..., 3] *= np.where(known, opacity, 0)
-    return painted
+    rgba = legend.colors[np.rint(np.clip(fraction, 0, 1) * last).astype(np.int64)].astype(float)
+    rgba[..., 3] *= np.where(known, opacity, 0)
+    return rgba
 
 
 def _make_box_corners(boxes: NDArray[np.floating]) -> list[NDArray[np.float64]]:
-    """(M, 4) left, top, right, bottom -> M times (4, 2) corners."""
+    """(M, 4) left, top, right and bottom -> M times (4, 2) corners."""
     left, top, right, bottom = np.asarray(boxes, np.float64).reshape(-1, 4).T
     corners = [left, top, right, top, right, bottom, left, bottom]
     return list(np.stack(corners, axis=1).reshape(-1, 4, 2))
 
 
 def _extract_polygon_rings(region: BaseGeometry) -> list[NDArray[np.float64]]:
-    polygons = [p for p in getattr(region, "geoms", [region]) if not p.is_empty]
+    polygons = [p for p in shapely.get_parts(region) if not p.is_empty]
     return [np.asarray(r.coords)[:, :2] for p in polygons for r in (p.exterior, *p.interiors)]
 
 
 def _draw_scale_bar(axes: Axes, extent: FigureExtent, inches: float) -> None:
-    """A round length in micrometres, on a patch of its own so that it shows on any tissue."""
+    """Draw a bar of a round length on a white background."""
     from matplotlib.patches import Rectangle
 
     fits = [um for um in SCALE_BAR_LENGTHS_UM if um <= MAX_SCALE_BAR_FRACTION * extent.width]
@@ -215,7 +215,7 @@ def _draw_scale_bar(axes: Axes, extent: FigureExtent, inches: float) -> None:
 
 
 def _draw_color_bar(axes: Axes, legend: FigureLegend, line_chars: int) -> None:
-    """letters : that fit beside it in a line."""
+    """Draw the colors with a label of lines of up to ``line_chars`` characters."""
     low, high = legend.limits
     column = np.asarray(legend.colors, float)[:, None]
     axes.imshow(column, extent=(0, 1, low, high), origin="lower", aspect="auto")
@@ -237,6 +237,6 @@ def _wrap_text(text: str, line_chars: int) -> list[str]:
 
 
 def _replace_control_characters(text: str) -> str:
-    """Without the control characters that a file's name may have and no SVG can."""
+    """Replace control characters, which SVG cannot contain but file names can."""
     bad = ("Cc", "Cf", "Cs", "Co", "Cn")
     return "".join("?" if c != "\n" and category(c) in bad else c for c in text)

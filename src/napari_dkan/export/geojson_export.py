@@ -17,14 +17,13 @@ import numpy as np
 
 from ..atomic_write import atomic_write
 from .anndata_export import REASON_SEPARATOR
-from .prediction_raster import get_spot_diameter_um
-from .provenance_text import (
+from .saved_result import (
+    SavedResult,
     build_export_provenance,
     format_gene_label,
     format_signature,
     select_symbols,
 )
-from .saved_result import SavedResult
 
 PREDICTED_CLASS = {"name": "Predicted expression", "color": [0, 114, 178]}
 UNRELIABLE_CLASS = {"name": "Unreliable prediction", "color": [213, 94, 0]}
@@ -35,24 +34,31 @@ VALUE_DIGITS = 5
 def write_geojson(
     path: str | Path, result: SavedResult, genes: Sequence[str] | None = None
 ) -> Path:
-    """A FeatureCollection: each tile of a grid a tile, other spots detections, and what was
-    drawn as locked annotations. The same result gives the same ids.
+    """Write a FeatureCollection with reproducible ids.
 
-    Raises OutputError naming the file, SpotsError for an unknown gene.
+    Tiles of a grid are QuPath tiles, other spots are detections, and regions are locked
+    annotations.
+
+    Raises
+    ------
+    OutputError
+        When the file cannot be written.
+    SpotsError
+        When a gene is not in the prediction.
     """
     symbols = select_symbols(result.prediction, genes)
-    told = build_export_provenance(result, symbols)
+    provenance = build_export_provenance(result, symbols)
     with (
         atomic_write(path) as temporary,
         temporary.open("w", encoding="utf-8", newline="\n") as file,
     ):
         file.write('{"type": "FeatureCollection",\n"napari_dkan": ')
-        file.write(json.dumps(told))
+        file.write(json.dumps(provenance))
         file.write(',\n"features": [')
-        before = "\n"
-        for feature in _iter_features(result, symbols, told):
-            file.write(before + json.dumps(feature, allow_nan=False))
-            before = ",\n"
+        separator = "\n"
+        for feature in _iter_features(result, symbols, provenance):
+            file.write(separator + json.dumps(feature, allow_nan=False))
+            separator = ",\n"
         file.write("\n]}\n")
     return Path(path)
 
@@ -62,58 +68,57 @@ def _iter_features(
 ) -> Iterator[dict[str, Any]]:
     from shapely.geometry import mapping
 
-    kin = uuid5(
-        NAMESPACE_URL, json.dumps([result.slide_record.fingerprint, provenance], sort_keys=True)
-    )
-    said = {k: str(v) for k, v in provenance.items() if isinstance(v, str | int | float)}
-    if result.regions is not None:
-        for i, part in enumerate(getattr(result.regions, "geoms", [result.regions])):
-            yield _make_feature(
-                uuid5(kin, f"region {i}"),
-                mapping(part),
-                {
-                    "objectType": "annotation",
-                    "name": f"Region {i + 1}",
-                    "classification": REGION_CLASS,
-                    "isLocked": True,
-                    "metadata": said,
-                },
-            )
-    yield from _iter_tiles(result, symbols, kin)
+    seed = json.dumps([result.slide_record.fingerprint, provenance], sort_keys=True)
+    id_namespace = uuid5(NAMESPACE_URL, seed)
+    metadata = {k: str(v) for k, v in provenance.items() if isinstance(v, str | int | float)}
+    for i, polygon in enumerate(result.region_polygons):
+        yield _make_feature(
+            uuid5(id_namespace, f"region {i}"),
+            mapping(polygon),
+            {
+                "objectType": "annotation",
+                "name": f"Region {i + 1}",
+                "classification": REGION_CLASS,
+                "isLocked": True,
+                "metadata": metadata,
+            },
+        )
+    yield from _iter_tiles(result, symbols, id_namespace)
 
 
 def _iter_tiles(
     result: SavedResult, symbols: Sequence[str], id_namespace: UUID
 ) -> Iterator[dict[str, Any]]:
-    prediction, judged = result.prediction, result.reliability
+    prediction, reliability = result.prediction, result.reliability
     spots, grid = prediction.target.spots, prediction.target.grid
-    names = spots.names or tuple(f"spot{i}" for i in range(len(spots)))
-    labels = [format_gene_label(prediction, g) for g in symbols]
+    spot_labels = spots.labels
+    gene_labels = [format_gene_label(prediction, g) for g in symbols]
     values = np.stack([prediction.get_gene_values(g) for g in symbols], axis=1).astype(np.float64)
     rounded = np.round(values, VALUE_DIGITS)
-    side = grid.pitch if grid else get_spot_diameter_um(prediction) / result.slide_record.mpp
-    by = format_signature(result)
-    done = prediction.predicted_mask
+    side = grid.pitch if grid else prediction.spot_diameter_um / result.slide_record.mpp
+    signature = format_signature(result)
+    predicted = prediction.predicted_mask
     for i, (x, y) in enumerate(spots.xy.tolist()):
-        if not done[i]:
+        if not predicted[i]:
             continue
-        told = {n: v for n, v in zip(labels, rounded[i].tolist(), strict=True) if np.isfinite(v)}
-        metadata, kind = {"source": by}, PREDICTED_CLASS
-        if judged is not None:
-            score = float(judged.score[i])
+        row = zip(gene_labels, rounded[i].tolist(), strict=True)
+        measurements = {name: value for name, value in row if np.isfinite(value)}
+        metadata, classification = {"source": signature}, PREDICTED_CLASS
+        if reliability is not None:
+            score = float(reliability.score[i])
             if np.isfinite(score):
-                told["Reliability"] = round(score, VALUE_DIGITS)
-            kind = UNRELIABLE_CLASS if judged.unreliable[i] else PREDICTED_CLASS
-            if reasons := judged.reasons(i):
+                measurements["Reliability"] = round(score, VALUE_DIGITS)
+            classification = UNRELIABLE_CLASS if reliability.unreliable[i] else PREDICTED_CLASS
+            if reasons := reliability.reasons(i):
                 metadata["reliability"] = REASON_SEPARATOR.join(reasons)
         yield _make_feature(
             uuid5(id_namespace, f"spot {i}"),
             _make_square(x, y, side) if grid else _make_disc(x, y, side),
             {
                 "objectType": "tile" if grid else "detection",
-                "name": names[i],
-                "classification": kind,
-                "measurements": told,
+                "name": spot_labels[i],
+                "classification": classification,
+                "measurements": measurements,
                 "metadata": metadata,
             },
         )
@@ -137,8 +142,8 @@ def _make_square(x: float, y: float, side: float) -> dict[str, Any]:
 
 
 def _make_disc(x: float, y: float, diameter: float) -> dict[str, Any]:
-    """A polygon that QuPath takes for the ellipse in its bounding box."""
+    """A polygon that QuPath reads as the ellipse in its bounding box."""
     angle = np.linspace(0, 2 * np.pi, 33)
-    around = np.stack([np.cos(angle), np.sin(angle)], axis=1) * diameter / 2 + (x, y)
-    around[-1] = around[0]
-    return {"type": "Polygon", "coordinates": [around.tolist()], "isEllipse": True}
+    outline = np.stack([np.cos(angle), np.sin(angle)], axis=1) * diameter / 2 + (x, y)
+    outline[-1] = outline[0]
+    return {"type": "Polygon", "coordinates": [outline.tolist()], "isEllipse": True}

@@ -1,11 +1,11 @@
-"""Load a saved result, bit for bit, with validation of every entry."""
+"""Load a saved result bit for bit, with validation of every entry."""
 
 from __future__ import annotations
 
 import json
 from os import SEEK_END
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,21 +41,37 @@ if TYPE_CHECKING:
     import pandas as pd
     from shapely.geometry.base import BaseGeometry
 
+ValueT = TypeVar("ValueT")
+
 
 class DamagedResultError(Exception):
-    """What is wrong with a file, as half a sentence."""
+    """The damage of a file, as half a sentence."""
 
 
 def parse_json_object(text: Any) -> dict[str, Any]:
-    """Raises Damaged when the text is JSON but no object, ValueError when it is no JSON."""
-    told = json.loads(text)
-    if not isinstance(told, dict):
+    """Parse a JSON object.
+
+    Raises
+    ------
+    DamagedResultError
+        When the text is JSON but not an object.
+    ValueError
+        When it is not JSON.
+    """
+    document = json.loads(text)
+    if not isinstance(document, dict):
         raise DamagedResultError("what it says about itself is no JSON object")
-    return told
+    return document
 
 
-def get_entry(document: Any, key: str, kind: type) -> Any:
-    """Raises Damaged unless the entry is there and of this kind; a bool is no int."""
+def get_entry(document: Any, key: str, kind: type[ValueT]) -> ValueT:
+    """Get an entry of a type; a bool is not an int.
+
+    Raises
+    ------
+    DamagedResultError
+        When the entry is missing or of another type.
+    """
     value = document.get(key) if isinstance(document, dict) else None
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
         raise DamagedResultError(f"its entry {key} is no {kind.__name__}")
@@ -63,14 +79,15 @@ def get_entry(document: Any, key: str, kind: type) -> Any:
 
 
 def get_strings(document: Any, key: str) -> list[str]:
-    found = get_entry(document, key, list)
-    if not all(isinstance(text, str) for text in found):
+    """Get a list of strings, as `get_entry`."""
+    texts: list[str] = get_entry(document, key, list)
+    if not all(isinstance(text, str) for text in texts):
         raise DamagedResultError(f"its entry {key} is no list of texts")
-    return found
+    return texts
 
 
 def get_number(document: Any, key: str) -> float:
-    """A finite one."""
+    """Get a finite number, as `get_entry`."""
     value = document.get(key) if isinstance(document, dict) else None
     if isinstance(value, bool) or not isinstance(value, int | float) or not np.isfinite(value):
         raise DamagedResultError(f"its entry {key} is no number")
@@ -78,41 +95,46 @@ def get_number(document: Any, key: str) -> float:
 
 
 def get_optional_number(document: dict[str, Any], key: str) -> float | None:
+    """Get a finite number, None where the entry is null or missing."""
     return None if document.get(key) is None else get_number(document, key)
 
 
 def get_number_pair(document: dict[str, Any], key: str) -> tuple[float, float] | None:
+    """Get two finite numbers, None where the entry is null or missing."""
     if document.get(key) is None:
         return None
-    found = get_entry(document, key, list)
-    if len(found) != 2:
+    pair = get_entry(document, key, list)
+    if len(pair) != 2:
         raise DamagedResultError(f"its entry {key} is no pair of numbers")
-    return get_number({key: found[0]}, key), get_number({key: found[1]}, key)
+    return get_number({key: pair[0]}, key), get_number({key: pair[1]}, key)
 
 
 def read_array(dataset: Any, dtype: Any, shape: tuple[int, int | None]) -> NDArray[Any]:
-    """An HDF5 dataset of exactly this type and shape; None in the shape is any width.
+    """Read an HDF5 dataset of a dtype and shape; None in the shape is any width.
 
-    Raises Damaged.
+    Raises
+    ------
+    DamagedResultError
+        When the dataset is of another dtype or shape.
     """
     stored = getattr(dataset, "shape", None)
-    wide = shape[1] if shape[1] is not None else (stored or (0,))[-1]
-    if stored != (shape[0], wide) or dataset.dtype != dtype:
+    width = shape[1] if shape[1] is not None else (stored or (0,))[-1]
+    if stored != (shape[0], width) or dataset.dtype != dtype:
         raise DamagedResultError(
-            f"{dataset.name} is not {dtype.__name__} of shape {(shape[0], wide)}"
+            f"{dataset.name} is not {dtype.__name__} of shape {(shape[0], width)}"
         )
     return np.asarray(dataset[()], dtype)
 
 
 _DOCUMENT_PATH = f"uns/{UNS_GROUP}/{UNS_DOCUMENT_KEY}"
-_TAIL_BYTES = 64 << 20  # bytes at a file's end, where AnnData writes ``uns``
+_TAIL_BYTES = 64 << 20  # of a file, where AnnData writes ``uns``
 
 
 def is_saved_result(path: str | Path) -> bool:
-    """Whether a file is a result that `reopen` takes, by a look into it; never raises.
+    """Check whether a file is a result that `load_result` reads; never raises.
 
-    Takes a moment for a file of another origin; one of ours is read through by another process
-    first, as damaged HDF5 may end the one that opens it.
+    Other files are recognized by their tail. A result is validated in a child process first, as
+    damaged HDF5 may crash the process that opens it.
     """
     try:
         with open(path, "rb") as file:
@@ -126,11 +148,14 @@ def is_saved_result(path: str | Path) -> bool:
 
 
 def load_result(path: str | Path) -> SavedResult:
-    """A saved result as it was, whatever spots and genes of it were kept by other programs.
+    """Load a saved result, or the subset of its spots and genes that another program wrote.
 
     Sizes are compared with the file's before anything is read, and nothing in it is executed.
 
-    Raises ResultError of one sentence when the file is missing, damaged or none of ours.
+    Raises
+    ------
+    ResultError
+        When the file is missing, damaged or not a result.
     """
     import h5py
 
@@ -155,14 +180,11 @@ def load_result(path: str | Path) -> SavedResult:
         raise ResultError(
             f"{path.name} does not fit into memory; close other programs and try again."
         ) from None
-    except Exception as error:  # h5py, anndata and shapely raise a dozen kinds for damaged files
-        reason = str(error).rstrip(".").splitlines()
-        said = (
-            f" ({reason[0]})"
-            if isinstance(error, DkanError | DamagedResultError) and reason
-            else ""
-        )
-        raise ResultError(f"{path.name} is damaged{said}; copy or predict it again.") from error
+    except Exception as error:  # h5py, anndata and shapely raise many types for damaged files
+        lines = str(error).rstrip(".").splitlines()
+        has_reason = isinstance(error, DkanError | DamagedResultError) and lines
+        reason = f" ({lines[0]})" if has_reason else ""
+        raise ResultError(f"{path.name} is damaged{reason}; copy or predict it again.") from error
 
 
 def _has_document(path: Path) -> bool:
@@ -182,20 +204,20 @@ class _NewerFormatError(Exception):
 def _read_result(file: h5py.File) -> SavedResult:
     from anndata.io import read_elem
 
-    told = parse_json_object(read_elem(file[_DOCUMENT_PATH]))
-    if get_entry(told, "format", int) > RESULT_FORMAT_VERSION:
+    document = parse_json_object(read_elem(file[_DOCUMENT_PATH]))
+    if get_entry(document, "format", int) > RESULT_FORMAT_VERSION:
         raise _NewerFormatError
     obs, var, obsm = read_elem(file["obs"]), read_elem(file["var"]), file["obsm"]
     count = len(obs)
     values = read_array(file["X"], np.float32, (count, len(var)))
     tokens = read_array(obsm[OBSM_TOKENS], np.float32, (count, None))
-    panel = _read_panel(told, [str(g) for g in var.index])
-    record, scale = get_entry(told, "slide", dict), get_entry(told, "label_scale", dict)
-    zero_shot = tuple(g for g in get_strings(told, "zero_shot") if g in panel)
-    provenance = get_entry(told, "provenance", dict)
+    panel = _read_panel(document, [str(g) for g in var.index])
+    record, scale = get_entry(document, "slide", dict), get_entry(document, "label_scale", dict)
+    zero_shot = tuple(g for g in get_strings(document, "zero_shot") if g in panel)
+    provenance = get_entry(document, "provenance", dict)
     return SavedResult(
         Prediction(
-            _read_target(get_entry(told, "target", dict), obs, obsm),
+            _read_target(get_entry(document, "target", dict), obs, obsm),
             panel,
             LabelScale(
                 get_number(scale, "target_sum"),
@@ -206,8 +228,8 @@ def _read_result(file: h5py.File) -> SavedResult:
             tokens,
             provenance,
             zero_shot,
-            _read_failed_mask(told, obs),
-            _read_qc_features(told, obsm, count),
+            _read_failed_mask(document, obs),
+            _read_qc_features(document, obsm, count),
         ),
         SlideRecord(
             get_entry(record, "name", str),
@@ -218,24 +240,24 @@ def _read_result(file: h5py.File) -> SavedResult:
             get_number(record, "mpp"),
             get_entry(record, "mpp_origin", str),
         ),
-        get_entry(told, "card", dict),
+        get_entry(document, "card", dict),
         _read_reliability(obs),
-        _read_regions(told),
-        _read_view_settings(told),
-        {str(k): str(v) for k, v in get_entry(told, "versions", dict).items()},
+        _read_regions(document),
+        _read_view_settings(document),
+        {str(k): str(v) for k, v in get_entry(document, "versions", dict).items()},
         _read_overview(file),
     )
 
 
 def _read_target(document: dict[str, Any], obs: pd.DataFrame, obsm: h5py.Group) -> Target:
     count = len(obs)
-    places = None
+    array = None
     if get_entry(document, "array", bool):
-        places = obs[["array_col", "array_row"]].to_numpy(np.int64)
+        array = obs[["array_col", "array_row"]].to_numpy(np.int64)
     names = obs.get(OBS_SPOT_NAME, obs.index)
     spots = Spots(
         read_array(obsm["spatial"], np.float64, (count, 2)),
-        places,
+        array,
         tuple(str(n) for n in names) if get_entry(document, "named", bool) else (),
         get_optional_number(document, "diameter_um"),
         get_optional_number(document, "pitch_um"),
@@ -248,7 +270,7 @@ def _read_target(document: dict[str, Any], obs: pd.DataFrame, obsm: h5py.Group) 
             raise DamagedResultError("its grid has no pitch")
         if len(np.unique(cells, axis=0)) != count:
             raise DamagedResultError("its grid has a cell twice")
-        # a raster of the grid must not be far larger than what it holds
+        # The raster of a grid must not be far larger than its cells.
         if np.ptp(cells.astype(np.float64), axis=0).max(initial=0) > 1e5:
             raise DamagedResultError("its grid is larger than any slide")
         grid = TileGrid(pitch, pitch_um, cells)
@@ -256,7 +278,7 @@ def _read_target(document: dict[str, Any], obs: pd.DataFrame, obsm: h5py.Group) 
 
 
 def _read_panel(document: dict[str, Any], symbols: list[str]) -> Panel:
-    """The genes that are there; other programs may have taken some away."""
+    """The genes of the table; another program may have removed some."""
     known = {}
     for gene in get_entry(document, "panel", list):
         aliases = tuple(get_strings(gene, "aliases"))
@@ -275,26 +297,26 @@ def _read_failed_mask(document: dict[str, Any], obs: pd.DataFrame) -> NDArray[np
 def _read_qc_features(
     document: dict[str, Any], obsm: h5py.Group, count: int
 ) -> NDArray[np.float32]:
-    """Columns by name: another version may note other things."""
+    """Columns by name, as other versions may have other features."""
     if OBSM_QC_FEATURES not in obsm:
         return np.empty((0, len(QC_FEATURE_NAMES)), np.float32)
     names = get_strings(document, "evidence")
     stored = read_array(obsm[OBSM_QC_FEATURES], np.float32, (count, len(names)))
     if names == list(QC_FEATURE_NAMES):
         return stored
-    blank = np.full(count, np.nan, np.float32)
-    columns = [stored[:, names.index(n)] if n in names else blank for n in QC_FEATURE_NAMES]
+    missing = np.full(count, np.nan, np.float32)
+    columns = [stored[:, names.index(n)] if n in names else missing for n in QC_FEATURE_NAMES]
     return np.stack(columns, axis=1)
 
 
 def _read_reliability(obs: pd.DataFrame) -> SavedReliability | None:
     if not {"reliability", "unreliable", "reliability_reasons"} <= set(obs.columns):
         return None
-    said = (str(text) for text in obs["reliability_reasons"])
+    reasons = (str(text) for text in obs["reliability_reasons"])
     return SavedReliability(
         obs["reliability"].to_numpy(np.float32),
         obs["unreliable"].to_numpy(bool),
-        tuple(tuple(text.split(REASON_SEPARATOR)) if text else () for text in said),
+        tuple(tuple(text.split(REASON_SEPARATOR)) if text else () for text in reasons),
     )
 
 
@@ -329,14 +351,14 @@ def _read_view_settings(document: dict[str, Any]) -> ViewSettings | None:
 
 
 def _read_overview(file: h5py.File) -> SlideOverview | None:
-    """Of the first library that has one."""
+    """The overview of the first library that has one."""
     for library in file["uns/spatial"].values():
         if "images/hires" in library:
             rgb = library["images/hires"][()]
             if rgb.dtype != np.uint8 or rgb.ndim != 3 or rgb.shape[2] != 3 or not rgb.size:
                 raise DamagedResultError("its picture is no RGB image")
-            factor = float(library["scalefactors/tissue_hires_scalef"][()])
-            if not 0 < factor <= 1:
+            scale = float(library["scalefactors/tissue_hires_scalef"][()])
+            if not 0 < scale <= 1:
                 raise DamagedResultError("its picture has no scale")
-            return SlideOverview(rgb, factor)
+            return SlideOverview(rgb, scale)
     return None

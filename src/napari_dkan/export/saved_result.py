@@ -1,25 +1,28 @@
-"""A saved result: the prediction and all that is restored when its file is opened again.
+"""A saved result, the provenance of its exports, and the .h5ad file that restores it.
 
-The file is an AnnData; ``uns['napari_dkan']['saved']`` holds JSON with what AnnData has no place
-for. `result_reader.load_result` reads it. The slide is found again by its fingerprint.
+The file is an AnnData; ``uns['napari_dkan']['saved']`` is a JSON document of everything that has
+no place in AnnData. `result_reader.load_result` reads it. The slide is identified by its
+fingerprint.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import shapely
 from numpy.typing import NDArray
+from shapely.geometry import mapping
 
 from ..errors import OutputError, SlideError
-from ..inference.prediction import Prediction
+from ..inference.prediction import Prediction, SpotReliability
 from ..inference.tile_qc_features import QC_FEATURE_NAMES
-from .anndata_export import SpotReliability, build_anndata, write_h5ad
+from .anndata_export import build_anndata, write_h5ad
 from .slide_overview import SlideOverview
 
 if TYPE_CHECKING:
@@ -30,17 +33,27 @@ if TYPE_CHECKING:
 
 
 RESULT_FORMAT_VERSION = 1
-UNS_GROUP, UNS_DOCUMENT_KEY = "napari_dkan", "saved"  # uns[GROUP][KEY] is the JSON
-OBSM_TOKENS, OBSM_QC_FEATURES, OBSM_CELLS = "dkan_tokens", "dkan_evidence", "dkan_cells"  # in obsm
-OBS_FAILED, OBS_SPOT_NAME = "failed", "spot_name"  # in obs, where they say something
+UNS_GROUP, UNS_DOCUMENT_KEY = "napari_dkan", "saved"  # uns[group][key] is the document
+OBSM_TOKENS, OBSM_QC_FEATURES, OBSM_CELLS = "dkan_tokens", "dkan_evidence", "dkan_cells"
+OBS_FAILED, OBS_SPOT_NAME = "failed", "spot_name"  # columns of obs, present where needed
 
 
 @dataclass(frozen=True)
 class SlideRecord:
-    """The slide a result belongs to.
+    """The slide of a result.
 
-    path : where it was, or its URL. fingerprint : of `Slide.fingerprint`, by which it is known
-    wherever it is now. width, height : level-0 px. mpp : um per level-0 px, and who said so.
+    Attributes
+    ----------
+    path : str
+        Path or URL at the time of the prediction.
+    fingerprint : str
+        `Slide.fingerprint`, which identifies the slide at any path.
+    width, height : int
+        Level-0 px.
+    mpp : float
+        um per level-0 px.
+    mpp_origin : str
+        Source of ``mpp``.
     """
 
     name: str
@@ -53,6 +66,7 @@ class SlideRecord:
 
     @classmethod
     def from_slide(cls, slide: Slide, mpp: float, mpp_origin: str) -> SlideRecord:
+        """Record an open slide."""
         return cls(
             slide.name,
             slide.location if slide.path is None else str(slide.path.absolute()),
@@ -66,10 +80,16 @@ class SlideRecord:
 
 @dataclass(frozen=True)
 class ViewSettings:
-    """How a result was looked at.
+    """How the viewer showed a result.
 
-    limits : contrast limits of all genes, None where each gene has its own. centre : (x, y) in
-    level-0 px. zoom : screen px per um.
+    Attributes
+    ----------
+    limits : tuple of float or None
+        Contrast limits of all genes; None where each gene has its own.
+    centre : tuple of float or None
+        (x, y) in level-0 px.
+    zoom : float or None
+        Screen px per um.
     """
 
     gene: str | None = None
@@ -84,22 +104,31 @@ class ViewSettings:
 
 @dataclass(frozen=True, eq=False)
 class SavedReliability:
-    """A reliability that was saved: per spot its score, whether to rely on it, and why not."""
+    """The reliability (N,) of a saved result, see `SpotReliability`."""
 
     score: NDArray[np.float32]
     unreliable: NDArray[np.bool_]
     reasons_by_spot: tuple[tuple[str, ...], ...]
 
     def reasons(self, row: int) -> tuple[str, ...]:
+        """Reasons why a spot is unreliable."""
         return self.reasons_by_spot[row]
 
 
 @dataclass(frozen=True, eq=False)
 class SavedResult:
-    """A prediction and what it was made of, judged by and looked at with.
+    """A prediction with its slide, checkpoint card, reliability, regions and view settings.
 
-    card : the checkpoint's. regions : what was drawn, in level-0 px. versions : of the programs
-    that predicted, this one's when empty. picture : the slide, small; None until it is written.
+    Attributes
+    ----------
+    card : Mapping
+        Card of the checkpoint.
+    regions : BaseGeometry or None
+        Drawn regions in level-0 px.
+    versions : Mapping
+        Versions of the programs that made the prediction; the installed ones when empty.
+    overview : SlideOverview or None
+        None until the result is written.
     """
 
     prediction: Prediction
@@ -111,13 +140,26 @@ class SavedResult:
     versions: Mapping[str, str] = field(default_factory=dict)
     overview: SlideOverview | None = None
 
+    @property
+    def region_polygons(self) -> list[BaseGeometry]:
+        """Polygons of the regions."""
+        return [] if self.regions is None else list(shapely.get_parts(self.regions))
+
 
 def save_result(path: str | Path, result: SavedResult, slide: Slide | None = None) -> Path:
-    """Write an .h5ad that `reopen` gives back bit for bit, whole or not at all.
+    """Write an .h5ad file atomically; `load_result` restores it bit for bit.
 
-    slide : for the overview picture; without it the one that came with ``saved`` stays.
+    Parameters
+    ----------
+    slide : Slide, optional
+        For a new overview image; the result's own is written when None.
 
-    Raises OutputError naming the file, SlideError when the slide cannot be read.
+    Raises
+    ------
+    OutputError
+        When the file cannot be written or the result has no spots.
+    SlideError
+        When the slide cannot be read.
     """
     if not len(result.prediction.target):
         raise OutputError(f"{path} was not written: nothing is predicted yet; predict first.")
@@ -125,16 +167,21 @@ def save_result(path: str | Path, result: SavedResult, slide: Slide | None = Non
 
 
 def result_to_anndata(result: SavedResult, slide: Slide | None = None) -> AnnData:
-    """`anndata.to_anndata` plus all that ``saved`` holds.
+    """Convert a result to AnnData: `to_anndata` and everything that restores the result.
 
-    ``obsm['dkan_tokens']`` (N, D) are the fused tokens, which serve as an embedding too;
-    ``obsm['dkan_evidence']`` (N, E) what was noted of each tile.
+    ``obsm['dkan_tokens']`` (N, D) are the fused tokens, which are an embedding too;
+    ``obsm['dkan_evidence']`` (N, E) are the quality-control features.
 
-    Raises OutputError when a card or a record is not JSON, SlideError.
+    Raises
+    ------
+    OutputError
+        When the card or the provenance is not JSON.
+    SlideError
+        When the slide cannot be read.
     """
     prediction, target = result.prediction, result.prediction.target
-    picture = result.overview if slide is None else SlideOverview.from_slide(slide)
-    data = build_anndata(prediction, result.slide_record.name, picture, result.reliability)
+    overview = result.overview if slide is None else SlideOverview.from_slide(slide)
+    data = build_anndata(prediction, result.slide_record.name, overview, result.reliability)
     data.obsm[OBSM_TOKENS] = prediction.tokens
     if len(prediction.qc_features) == len(target):
         data.obsm[OBSM_QC_FEATURES] = prediction.qc_features
@@ -143,7 +190,7 @@ def result_to_anndata(result: SavedResult, slide: Slide | None = None) -> AnnDat
     if target.grid is not None:
         data.obsm[OBSM_CELLS] = target.grid.cells
     if target.spots.names and list(data.obs_names) != list(target.spots.names):
-        data.obs[OBS_SPOT_NAME] = list(target.spots.names)  # AnnData made them unique
+        data.obs[OBS_SPOT_NAME] = list(target.spots.names)  # obs_names are unique
     try:
         data.uns[UNS_GROUP][UNS_DOCUMENT_KEY] = json.dumps(build_document(result))
     except (TypeError, ValueError, RecursionError) as error:
@@ -152,7 +199,7 @@ def result_to_anndata(result: SavedResult, slide: Slide | None = None) -> AnnDat
 
 
 def build_document(result: SavedResult) -> dict[str, Any]:
-    """What goes beside the arrays, as plain JSON; `reopen` reads it."""
+    """Build the JSON document of everything but the arrays."""
     prediction, spots = result.prediction, result.prediction.target.spots
     grid, scale = prediction.target.grid, prediction.label_scale
     return {
@@ -176,46 +223,81 @@ def build_document(result: SavedResult) -> dict[str, Any]:
         "failed": len(prediction.failed_mask) == len(spots),
         "evidence": list(QC_FEATURE_NAMES),
         "card": dict(result.card),
-        "regions": None if result.regions is None else _to_geojson(result.regions),
+        "regions": None if result.regions is None else mapping(result.regions),
         "view": None if result.view_settings is None else vars(result.view_settings),
         "versions": dict(result.versions) or get_package_versions(),
     }
 
 
-def _to_geojson(region: BaseGeometry) -> dict[str, Any]:
-    from shapely.geometry import mapping
-
-    return mapping(region)
-
-
 def get_package_versions() -> dict[str, str]:
-    """Of Python and of what the numbers depend on."""
+    """Versions of Python, the system and the packages that affect the values."""
     import platform
     from importlib.metadata import PackageNotFoundError, version
 
-    found = {"python": platform.python_version(), "system": platform.platform()}
+    versions = {"python": platform.python_version(), "system": platform.platform()}
     for name in ("napari-dkan", "torch", "timm", "numpy", "anndata", "openslide-bin", "tifffile"):
         try:
-            found[name] = version(name)
-        except PackageNotFoundError:  # a GPU box may do without some
+            versions[name] = version(name)
+        except PackageNotFoundError:  # optional, or another build
             continue
-    return found
+    return versions
+
+
+def select_symbols(prediction: Prediction, genes: Sequence[str] | None) -> tuple[str, ...]:
+    """Select symbols of genes in the order of ``genes``; all when None.
+
+    Raises
+    ------
+    SpotsError
+        When a gene is not in the prediction.
+    """
+    symbols = prediction.panel.symbols
+    if genes is None:
+        return symbols
+    return tuple(dict.fromkeys(symbols[row] for row in prediction.panel.rows(genes)))
+
+
+def format_gene_label(prediction: Prediction, gene: str) -> str:
+    """Format a gene with the kind of its values, as ``ERBB2 predicted``."""
+    return f"{gene} {prediction.get_value_kind(gene)}"
+
+
+def format_signature(result: SavedResult) -> str:
+    """Format one line of provenance: program, checkpoint and the start of its hash."""
+    record = result.prediction.provenance
+    parts = ("napari-dkan", record.get("version"), record.get("checkpoint"))
+    words = " ".join(str(p) for p in parts if p)
+    return f"{words} {str(record.get('checkpoint_sha256', ''))[:12]}".strip()
+
+
+def build_export_provenance(result: SavedResult, genes: Sequence[str]) -> dict[str, Any]:
+    """Build the provenance of an exported file with these genes, as plain JSON."""
+    prediction = result.prediction
+    return {
+        "about": "Predicted from H&E, not measured. Research only, not for diagnosis.",
+        **prediction.provenance,
+        "genes": list(genes),
+        "zero_shot_genes": [g for g in genes if g in prediction.zero_shot_symbols],
+        "label_scale": prediction.label_scale.name,
+        "slide_record": vars(result.slide_record),
+        "versions": dict(result.versions) or get_package_versions(),
+    }
 
 
 def find_result_slide(result: SavedResult, result_path: str | Path) -> Slide | None:
-    """Open the slide of a result: where it was, or under its name beside a file.
+    """Open the slide of a result at its recorded path or in the folder of the result's file.
 
-    An address on another machine is never opened here, as nobody has asked for it.
+    A URL is never opened, as the user did not ask for network access.
     """
-    for place in _iter_candidate_paths(result.slide_record.path, Path(result_path)):
-        slide = open_matching_slide(result, place)
+    for path in _iter_candidate_paths(result.slide_record.path, Path(result_path)):
+        slide = open_matching_slide(result, path)
         if slide is not None:
             return slide
     return None
 
 
 def open_matching_slide(result: SavedResult, path: str | Path) -> Slide | None:
-    """Open a file if it is this slide, in the colours the prediction saw; else None."""
+    """Open a file with the color conversion of the prediction; None if it is not its slide."""
     from ..slide import open_slide
 
     try:
@@ -224,7 +306,7 @@ def open_matching_slide(result: SavedResult, path: str | Path) -> Slide | None:
             slide.prefetch()
             return slide
     except SlideError:
-        return None  # no slide any more, whatever it is now
+        return None
     slide.close()
     return None
 
@@ -232,11 +314,11 @@ def open_matching_slide(result: SavedResult, path: str | Path) -> Slide | None:
 def _iter_candidate_paths(stored_path: str, result_path: Path) -> Iterator[Path]:
     if "://" in stored_path or not stored_path:
         return
-    name = re.split(r"[\\/]", stored_path.rstrip("\\/"))[-1]  # of whatever system it was on
-    for place in (Path(stored_path), result_path.absolute().parent / name):
+    name = re.split(r"[\\/]", stored_path.rstrip("\\/"))[-1]  # of any operating system
+    for path in (Path(stored_path), result_path.absolute().parent / name):
         try:
-            there = place.exists()
+            exists = path.exists()
         except (OSError, ValueError):  # too long a name, or a null character
             continue
-        if there:
-            yield place
+        if exists:
+            yield path

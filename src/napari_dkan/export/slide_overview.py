@@ -12,14 +12,19 @@ if TYPE_CHECKING:
     from ..slide import Slide
 
 
-MAX_OVERVIEW_PX = 2_000  # longest side
+MAX_OVERVIEW_PX = 2_000  # of the longer side
 
 
 @dataclass(frozen=True, eq=False)
 class SlideOverview:
-    """The whole slide, small.
+    """The whole slide at a low resolution.
 
-    rgb : (H, W, 3) uint8. factor : px of it per level-0 px, at most 1.
+    Attributes
+    ----------
+    rgb : ndarray
+        (H, W, 3) uint8.
+    scale : float
+        Pixels of the overview per level-0 px, at most 1.
     """
 
     rgb: NDArray[np.uint8]
@@ -27,7 +32,13 @@ class SlideOverview:
 
     @classmethod
     def from_slide(cls, slide: Slide) -> SlideOverview:
-        """Read from the coarsest level that is fine enough. Raises SlideError."""
+        """Read the coarsest level that is fine enough.
+
+        Raises
+        ------
+        SlideError
+            When the slide cannot be read.
+        """
         from PIL import Image
 
         longest = max(slide.width, slide.height)
@@ -37,6 +48,6 @@ class SlideOverview:
         )
         source = slide.levels[level]
         image = Image.fromarray(slide.read_region(0, 0, source.width, source.height, level))
-        factor = min(1.0, MAX_OVERVIEW_PX / longest)
-        size = max(round(slide.width * factor), 1), max(round(slide.height * factor), 1)
-        return cls(np.asarray(image.resize(size, Image.Resampling.BOX)), factor)
+        scale = min(1.0, MAX_OVERVIEW_PX / longest)
+        size = max(round(slide.width * scale), 1), max(round(slide.height * scale), 1)
+        return cls(np.asarray(image.resize(size, Image.Resampling.BOX)), scale)

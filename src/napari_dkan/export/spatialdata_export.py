@@ -1,7 +1,7 @@
 """Write a SpatialData store: tiles as shapes, genes as a table, an overview image of the slide.
 
 Format: SpatialData 0.2 on Zarr 3 (spatialdata 0.5 and newer; images 0.3, shapes 0.3, tables 0.2).
-The spatialdata library itself is not required.
+The spatialdata library itself is not required, as it has many dependencies.
 """
 
 from __future__ import annotations
@@ -12,12 +12,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import shapely
 
 from ..atomic_write import atomic_write_folder
 from ..errors import OutputError
-from .prediction_raster import get_spot_diameter_um
-from .provenance_text import build_export_provenance, select_symbols
-from .saved_result import SavedResult, result_to_anndata
+from .saved_result import (
+    SavedResult,
+    build_export_provenance,
+    result_to_anndata,
+    select_symbols,
+)
 from .slide_overview import SlideOverview
 
 if TYPE_CHECKING:
@@ -27,62 +31,59 @@ if TYPE_CHECKING:
 
 SHAPES_NAME, REGIONS_NAME, IMAGE_NAME, TABLE_NAME = "tiles", "regions", "slide", "table"
 IMAGE_CHUNK_PX = 1024
-CoordinateSystem = tuple[
-    str, tuple[float, float]
-]  # a coordinate system's name, and its units per own (x, y)
+CoordinateSystem = tuple[str, tuple[float, float]]  # its name, and its units per (x, y)
 
 
 def write_spatialdata(
     path: str | Path, result: SavedResult, genes: Sequence[str] | None = None
 ) -> Path:
-    """A new store with shapes ``tiles`` (squares of a grid, else circles), ``regions`` where some
-    were drawn, the table ``table`` that annotates the tiles, and the small picture ``slide``,
-    whose attributes name the slide itself by path and fingerprint.
+    """Write a new store.
 
-    Coordinate systems: ``global`` is level-0 px, ``um`` micrometres.
+    It has the shapes ``tiles`` (squares of a grid, else circles) and, if any, ``regions``, the
+    table ``table`` that annotates the tiles, and the overview image ``slide``, whose attributes
+    name the slide by path and fingerprint. Coordinate systems: ``global`` is level-0 px, ``um``
+    micrometers.
 
-    Raises OutputError when the path exists or cannot be written, SpotsError for an unknown gene.
+    Raises
+    ------
+    OutputError
+        When the path exists or cannot be written.
+    SpotsError
+        When a gene is not in the prediction.
     """
     import zarr
 
     prediction, mpp = result.prediction, result.slide_record.mpp
     symbols = select_symbols(prediction, genes)
     data = result_to_anndata(result)[:, list(symbols)].copy()
-    del data.uns["spatial"]  # the picture has its own place here
-    told = build_export_provenance(result, symbols)
+    del data.uns["spatial"]  # the overview is an image of the store
+    provenance = build_export_provenance(result, symbols)
     with atomic_write_folder(path) as folder:
         root = zarr.create_group(folder, zarr_format=3, overwrite=True)
-        root.attrs.update({"spatialdata_attrs": {"version": "0.2"}, "napari_dkan": told})
+        root.attrs.update({"spatialdata_attrs": {"version": "0.2"}, "napari_dkan": provenance})
         systems: tuple[CoordinateSystem, ...] = (("global", (1.0, 1.0)), ("um", (mpp, mpp)))
         names = [str(n) for n in data.obs_names]
-        _write_shapes(root, folder, SHAPES_NAME, *_make_tile_geometries(result, names), systems)
+        _write_shapes(root, folder, SHAPES_NAME, names, *_make_tile_geometries(result), systems)
         if result.regions is not None and not result.regions.is_empty:
-            parts = list(getattr(result.regions, "geoms", [result.regions]))
-            drawn = [f"region{i + 1}" for i in range(len(parts))]
-            _write_shapes(root, folder, REGIONS_NAME, drawn, parts, None, systems)
+            parts = result.region_polygons
+            region_names = [f"region{i + 1}" for i in range(len(parts))]
+            _write_shapes(root, folder, REGIONS_NAME, region_names, parts, None, systems)
         if result.overview is not None:
             _write_overview(root, result, result.overview)
         _write_table(root, data)
     return Path(path)
 
 
-def _make_tile_geometries(
-    result: SavedResult, names: list[str]
-) -> tuple[list[str], Sequence[BaseGeometry], float | None]:
-    """Names, geometries in level-0 px, and the radius of circles."""
-    import shapely
-
+def _make_tile_geometries(result: SavedResult) -> tuple[list[BaseGeometry], float | None]:
+    """Squares, or points and the radius of circles, in level-0 px."""
     prediction = result.prediction
     x, y = prediction.target.spots.xy.T
     grid = prediction.target.grid
     if grid is None:
-        return (
-            names,
-            list(shapely.points(x, y)),
-            get_spot_diameter_um(prediction) / result.slide_record.mpp / 2,
-        )
+        diameter = prediction.spot_diameter_um / result.slide_record.mpp
+        return list(shapely.points(x, y)), diameter / 2
     half = grid.pitch / 2
-    return names, list(shapely.box(x - half, y - half, x + half, y + half)), None
+    return list(shapely.box(x - half, y - half, x + half, y + half)), None
 
 
 def _write_shapes(
@@ -94,23 +95,24 @@ def _write_shapes(
     radius: float | None,
     systems: Sequence[CoordinateSystem],
 ) -> None:
-    """As GeoParquet 1.0 with the names as index; points with a radius are circles."""
+    """Write GeoParquet 1.0 with the names as index; points with a radius are circles."""
     import pandas as pd
     import pyarrow
     import pyarrow.parquet
-    import shapely
 
     table = pd.DataFrame({"geometry": shapely.to_wkb(np.array(shapes, object))}, index=names)
     if radius is not None:
         table["radius"] = radius
     kinds = sorted({g.geom_type for g in shapes})
-    about = {
+    geo_metadata = {
         "version": "1.0.0",
         "primary_column": "geometry",
         "columns": {"geometry": {"encoding": "WKB", "geometry_types": kinds, "crs": None}},
     }
-    made = pyarrow.Table.from_pandas(table)
-    made = made.replace_schema_metadata({**made.schema.metadata, b"geo": json.dumps(about)})
+    arrow = pyarrow.Table.from_pandas(table)
+    arrow = arrow.replace_schema_metadata(
+        {**arrow.schema.metadata, b"geo": json.dumps(geo_metadata)}
+    )
     group = root.require_group("shapes").create_group(name)
     group.attrs.update(
         {
@@ -122,30 +124,30 @@ def _write_shapes(
             "spatialdata_attrs": {"version": "0.3"},
         }
     )
-    pyarrow.parquet.write_table(made, folder / "shapes" / name / "shapes.parquet")
+    pyarrow.parquet.write_table(arrow, folder / "shapes" / name / "shapes.parquet")
 
 
 def _write_overview(root: zarr.Group, result: SavedResult, overview: SlideOverview) -> None:
-    """Axes c, y, x. It covers the whole slide, so each side has a scale of its own."""
-    high, wide = overview.rgb.shape[:2]
-    per = (
-        result.slide_record.width / wide,
-        result.slide_record.height / high,
-    )  # level-0 px per px of it
-    mpp = result.slide_record.mpp
-    systems = (("global", per), ("um", (per[0] * mpp, per[1] * mpp)))
+    """Write the image, axes c, y, x; x and y have scales that differ by rounding."""
+    record = result.slide_record
+    height, width = overview.rgb.shape[:2]
+    x_scale, y_scale = record.width / width, record.height / height  # level-0 px per pixel
+    systems = (
+        ("global", (x_scale, y_scale)),
+        ("um", (x_scale * record.mpp, y_scale * record.mpp)),
+    )
     group = root.require_group("images").create_group(IMAGE_NAME)
     array = group.create_array(
         "s0",
-        shape=(3, high, wide),
-        chunks=(3, min(high, IMAGE_CHUNK_PX), min(wide, IMAGE_CHUNK_PX)),
+        shape=(3, height, width),
+        chunks=(3, min(height, IMAGE_CHUNK_PX), min(width, IMAGE_CHUNK_PX)),
         dtype="uint8",
         dimension_names=("c", "y", "x"),
     )
     array[:] = overview.rgb.transpose(2, 0, 1)
     axes = [{"name": a, "type": "channel" if a == "c" else "space"} for a in "cyx"]
     scale = {"type": "scale", "scale": [1.0, 1.0, 1.0]}
-    image = {
+    image: dict[str, Any] = {
         "name": f"/images/{IMAGE_NAME}",
         "axes": axes,
         "datasets": [{"path": "s0", "coordinateTransformations": [scale]}],
@@ -161,13 +163,13 @@ def _write_overview(root: zarr.Group, result: SavedResult, overview: SlideOvervi
                 "omero": {"channels": [{"label": name} for name in "rgb"]},
             },
             "spatialdata_attrs": {"version": "0.3"},
-            "napari_dkan": {"slide": vars(result.slide_record)},
+            "napari_dkan": {"slide": vars(record)},
         }
     )
 
 
 def _build_transformation(system: CoordinateSystem, axes: Sequence[str]) -> dict[str, Any]:
-    """The transformation to a coordinate system, as NGFF 0.5-dev has it."""
+    """The transformation to a coordinate system in NGFF 0.5-dev."""
     name, (x, y) = system
     by_axis = {"x": x, "y": y, "c": 1.0}
     described = [
@@ -192,10 +194,10 @@ def _write_table(root: zarr.Group, data: Any) -> None:
     data.obs["instance_id"] = data.obs_names.to_numpy()
     data.uns["spatialdata_attrs"] = annotates
     tables = root.require_group("tables")
-    # no choice about shards is a warning for each array
-    quiet = {"auto_shard_zarr_v3": False} if hasattr(settings, "auto_shard_zarr_v3") else {}
+    # Without this setting anndata warns for each array.
+    sharding = {"auto_shard_zarr_v3": False} if hasattr(settings, "auto_shard_zarr_v3") else {}
     try:
-        with settings.override(**quiet):
+        with settings.override(**sharding):
             write_elem(tables, TABLE_NAME, data)
     except (TypeError, ValueError) as error:
         raise OutputError(f"The table could not be written as zarr: {error}.") from error

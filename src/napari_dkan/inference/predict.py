@@ -1,4 +1,4 @@
-"""Run a prediction job to its end, record its provenance and compute the ridge baseline."""
+"""Run a whole prediction job, record its provenance and compute the ridge baseline."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 def build_provenance(predictor: Predictor, target: Target, mpp_origin: str) -> dict[str, Any]:
-    """JSON-able record of version, checkpoint, slide, scale and parameters."""
+    """Build the JSON-able record of version, checkpoint, slide, scale and parameters."""
     checkpoint, slide = predictor.checkpoint, predictor.slide
     encoder = predictor.feature_cache.encoder_spec
     pitch = target.grid.pitch_um if target.grid else target.spots.pitch_um
@@ -63,19 +63,19 @@ def build_provenance(predictor: Predictor, target: Target, mpp_origin: str) -> d
 
 
 def build_zero_shot_record(checkpoint: Checkpoint, genes: ZeroShotGenes) -> dict[str, Any]:
-    """What to know about genes predicted from their text: units, text, and how good they are."""
+    """Build the record of zero-shot genes: their units, text and expected accuracy."""
     from .zero_shot_genes import ZERO_SHOT_UNITS, read_zero_shot_expectation
 
-    known = read_zero_shot_expectation(checkpoint)
+    expectation = read_zero_shot_expectation(checkpoint)
     return {
         "genes": list(genes.symbols),
         "text": genes.source,
         "units": ZERO_SHOT_UNITS,
-        "expected_pcc": known.pcc,
-        "shuffled_pcc": known.shuffled_pcc,
-        "panel_mean_pcc": known.panel_mean_pcc,
-        "beats_shuffled": known.beats_shuffled,
-        "expectation": known.summary,
+        "expected_pcc": expectation.pcc,
+        "shuffled_pcc": expectation.shuffled_pcc,
+        "panel_mean_pcc": expectation.panel_mean_pcc,
+        "beats_shuffled": expectation.beats_shuffled,
+        "expectation": expectation.summary,
     }
 
 
@@ -114,7 +114,7 @@ def predict_ridge(context: PredictionContext, spots: Spots) -> NDArray[np.float3
 
 
 def find_tissue_region(slide: Slide, mpp: float | None) -> BaseGeometry:
-    """Tissue of a slide as polygons in level-0 px; empty where none is found."""
+    """Find the tissue of a slide as polygons in level-0 px, empty where there is none."""
     from ..slide.tissue import find_tissue
 
     return find_tissue(slide, mpp).polygons()
@@ -127,11 +127,24 @@ def create_empty_prediction(
     genes: Sequence[str] | None = None,
     zero_shot: ZeroShotGenes | None = None,
 ) -> tuple[Prediction, list[int] | None]:
-    """The Prediction that a job fills, and the panel rows it asks the network for.
+    """Create the prediction that a job fills.
 
-    zero_shot : genes outside the panel; they follow it.
+    Parameters
+    ----------
+    genes : sequence of str, optional
+        Symbols of the panel's genes; all when None.
+    zero_shot : ZeroShotGenes, optional
+        Genes outside the panel; their columns follow it.
 
-    Raises SpotsError when a gene is not in the panel.
+    Returns
+    -------
+    tuple
+        The prediction, and the rows of the checkpoint's panel to decode, None for all.
+
+    Raises
+    ------
+    SpotsError
+        When a gene is not in the panel.
     """
     panel = predictor.checkpoint.panel
     rows = None if genes is None else panel.rows(genes)
@@ -139,12 +152,13 @@ def create_empty_prediction(
         panel = Panel(tuple(panel.genes[r] for r in rows))
     record = build_provenance(predictor, target, mpp_origin)
     scale = predictor.checkpoint.label_scale
-    new: tuple[str, ...] = ()
+    zero_shot_symbols: tuple[str, ...] = ()
     if zero_shot is not None and zero_shot.genes:
-        panel, new = Panel((*panel.genes, *zero_shot.genes)), zero_shot.symbols
+        panel, zero_shot_symbols = Panel((*panel.genes, *zero_shot.genes)), zero_shot.symbols
         record["zero_shot"] = build_zero_shot_record(predictor.checkpoint, zero_shot)
-    width = predictor.prediction_context.token_dim
-    return Prediction.create_empty(target, panel, scale, record, new, width), rows
+    token_dim = predictor.prediction_context.token_dim
+    prediction = Prediction.create_empty(target, panel, scale, record, zero_shot_symbols, token_dim)
+    return prediction, rows
 
 
 def predict(
@@ -155,9 +169,25 @@ def predict(
     on_update: Callable[[PredictionUpdate], None] = lambda update: None,
     zero_shot: ZeroShotGenes | None = None,
 ) -> Prediction:
-    """Run a job to its end. Spots where the slide is damaged stay NaN and are marked failed.
+    """Predict a target completely.
 
-    Raises DkanError.
+    Spots where the slide is damaged stay NaN and are marked in ``failed_mask``.
+
+    Parameters
+    ----------
+    mpp_origin : str
+        Source of the slide's um per px, for the provenance.
+    genes : sequence of str, optional
+        Symbols of the panel's genes; all when None.
+    on_update : callable
+        Called after each batch.
+    zero_shot : ZeroShotGenes, optional
+        Genes outside the panel; their columns follow it.
+
+    Raises
+    ------
+    DkanError
+        As `Predictor.stream`.
     """
     prediction, rows = create_empty_prediction(predictor, target, mpp_origin, genes, zero_shot)
     columns = rows
@@ -165,8 +195,7 @@ def predict(
         count = len(predictor.checkpoint.panel)
         columns = [*rows, *range(count, count + len(zero_shot.genes))]
     for update in predictor.stream(target, genes=columns, zero_shot=zero_shot):
-        prediction.apply_update(
-            replace(update, gene_columns=None)
-        )  # all of its own columns, in their order
+        # The decoded columns are all columns of this prediction, in their order.
+        prediction.apply_update(replace(update, gene_columns=None))
         on_update(update)
     return prediction

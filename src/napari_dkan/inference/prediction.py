@@ -1,10 +1,10 @@
-"""Prediction: expression predicted at spots, with what it was made by."""
+"""A prediction: expression values at spots and their provenance."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,18 +16,46 @@ from .target import Target
 from .tile_qc_features import QC_FEATURE_NAMES
 
 
+class SpotReliability(Protocol):
+    """The reliability of N predicted spots.
+
+    Attributes
+    ----------
+    score : ndarray
+        (N,) from 0 to 1, higher is more reliable; NaN where unknown.
+    unreliable : ndarray
+        (N,) True for spots whose score is too low.
+    """
+
+    @property
+    def score(self) -> NDArray[np.float32]: ...
+    @property
+    def unreliable(self) -> NDArray[np.bool_]: ...
+    def reasons(self, row: int) -> tuple[str, ...]:
+        """Reasons why a spot is unreliable, the most important first."""
+        ...
+
+
 @dataclass(frozen=True)
 class Prediction:
     """Predicted expression of a panel at the spots of a target.
 
-    values : (N, G) float32 on the label scale; NaN until spot and gene are decoded.
-    tokens : (N, D) float32 fused tokens, from which any gene can be decoded; NaN until fused.
-    provenance : JSON-able record of version, checkpoint hash, slide and parameters.
-    zero_shot : symbols of the panel's last genes, which are predicted from their text alone and
-        in standard deviations from their own mean; provenance["zero_shot"] says how well.
-    failed : (N,) bool, spots that cannot be predicted because the slide is damaged there.
-    evidence : (N, E) float32, what speaks for and against each spot's prediction, columns
-        `evidence.NAMES`; NaN until predicted.
+    Attributes
+    ----------
+    values : ndarray
+        (N, G) float32 on the label scale; NaN until spot and gene are decoded.
+    tokens : ndarray
+        (N, D) float32 fused tokens, from which any gene can be decoded; NaN until predicted.
+    provenance : dict
+        JSON-able record of version, checkpoint hash, slide and parameters.
+    zero_shot_symbols : tuple of str
+        Symbols of the panel's last genes, which are predicted from their text alone and in
+        standard deviations from their own mean; ``provenance["zero_shot"]`` has their expected
+        correlation.
+    failed_mask : ndarray
+        (N,) spots that cannot be predicted because the slide is damaged there.
+    qc_features : ndarray
+        (N, E) float32 quality-control features, columns `QC_FEATURE_NAMES`; NaN until predicted.
     """
 
     target: Target
@@ -52,26 +80,22 @@ class Prediction:
         zero_shot_symbols: tuple[str, ...] = (),
         token_dim: int = 1,
     ) -> Prediction:
-        """width : D, the length of a fused token."""
+        """Create a prediction without values; ``token_dim`` is the length of a fused token."""
         count = len(target.spots)
-        values = np.full((count, len(panel)), np.nan, dtype=np.float32)
-        tokens = np.full((count, token_dim), np.nan, dtype=np.float32)
-        failed = np.zeros(count, bool)
-        evidence = np.full((count, len(QC_FEATURE_NAMES)), np.nan, dtype=np.float32)
         return cls(
             target,
             panel,
             label_scale,
-            values,
-            tokens,
+            np.full((count, len(panel)), np.nan, dtype=np.float32),
+            np.full((count, token_dim), np.nan, dtype=np.float32),
             provenance,
             zero_shot_symbols,
-            failed,
-            evidence,
+            np.zeros(count, bool),
+            np.full((count, len(QC_FEATURE_NAMES)), np.nan, dtype=np.float32),
         )
 
     def apply_update(self, update: PredictionUpdate) -> None:
-        """Take what a batch predicted; batches without spots change nothing."""
+        """Set what a batch predicted; an update without rows changes nothing but failures."""
         self.failed_mask[update.failed_rows] = True
         if not len(update.rows):
             return
@@ -88,7 +112,7 @@ class Prediction:
         values: NDArray[np.float32],
         gene_columns: Sequence[int] | None = None,
     ) -> None:
-        """Take values (B, K) of rows (B,) and columns (K,), all of them when None."""
+        """Set values (B, K) of rows (B,) and columns (K,), all columns when None."""
         if gene_columns is None:
             self.values[rows] = values
         else:
@@ -96,24 +120,24 @@ class Prediction:
 
     @property
     def predicted_mask(self) -> NDArray[np.bool_]:
-        """(N,) which spots are predicted, whatever genes of them are decoded."""
+        """(N,) spots that are predicted, with or without decoded genes."""
         return np.asarray(np.isfinite(self.tokens[:, 0]))
 
     def find_undecoded_rows(self, column: int) -> NDArray[np.int64]:
-        """Rows that are predicted but lack this gene's value."""
+        """Predicted rows without a value of this gene."""
         return np.flatnonzero(self.predicted_mask & ~np.isfinite(self.values[:, column]))
 
     def find_incomplete_columns(self) -> NDArray[np.int64]:
-        """Columns that some predicted row lacks."""
-        done = self.predicted_mask
-        return np.flatnonzero(~np.isfinite(self.values[done]).all(axis=0))
+        """Columns without a value in some predicted row."""
+        predicted = self.predicted_mask
+        return np.flatnonzero(~np.isfinite(self.values[predicted]).all(axis=0))
 
     def get_gene_values(self, symbol: str) -> NDArray[np.float32]:
         """(N,) predicted values of one gene, NaN where there is none."""
         return self.values[:, self.panel.row(symbol)]
 
     def take(self, rows: NDArray[np.bool_] | NDArray[np.integer]) -> Prediction:
-        """The spots of these rows (indices or a mask)."""
+        """Select rows by indices or a mask."""
         return replace(
             self,
             target=self.target.take(rows),
@@ -124,15 +148,20 @@ class Prediction:
         )
 
     def select_predicted(self) -> Prediction:
-        """Only the predicted spots: what a cancelled job leaves."""
+        """Select the predicted spots of an incomplete prediction."""
         return self.take(self.predicted_mask)
 
+    @property
+    def spot_diameter_um(self) -> float:
+        """Diameter of the spots in um, the side of their patch where it is unknown."""
+        return self.target.spots.diameter_um or float(self.provenance["patch_um"])
+
     def get_value_kind(self, symbol: str) -> str:
-        """How a gene's values came about, for names and legends."""
+        """The kind of a gene's values for names and legends."""
         return "predicted zero-shot" if symbol in self.zero_shot_symbols else "predicted"
 
     def get_value_units(self, symbol: str) -> str:
-        """What a gene's values are measured in, and for a zero-shot gene what to expect of it."""
+        """Units of a gene's values and, in a second line, a zero-shot gene's expected accuracy."""
         if symbol not in self.zero_shot_symbols:
             return self.label_scale.name
         record = self.provenance["zero_shot"]

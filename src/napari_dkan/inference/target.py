@@ -1,4 +1,4 @@
-"""Prediction targets: the spots, grid tiles or feature-file tiles of a job, and a coarse preview of a grid."""
+"""Prediction targets: spots, grid tiles or feature-file tiles, and coarse previews of grids."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from ..spatial.tile_grid import TileGrid, grid_from_region
 
 
 class TargetKind(StrEnum):
-    """What the global encoder sees as the slide (dkan-method.md, section 1)."""
+    """The tiles of the global encoder's context (dkan-method.md, section 1)."""
 
-    ARRAY = "array"  # the spots themselves, by their array coordinates
+    ARRAY = "array"  # the spots, by their array coordinates
     GRID = "grid"  # the tissue tiles of the same grid
-    POINTS = "points"  # the tissue at the training pitch, each point taking its nearest cell
+    POINTS = "points"  # the tissue at the training pitch; each point replaces its nearest cell
     TILES = "tiles"  # the tiles of a feature file
 
 
 @dataclass(frozen=True)
 class Target:
-    """Spots to predict; ``grid`` is set where they are the cells of one."""
+    """Spots to predict, and their grid where they are the cells of one."""
 
     kind: TargetKind
     spots: Spots
@@ -36,11 +36,25 @@ class Target:
         return len(self.spots)
 
     def take(self, rows: NDArray[np.bool_] | NDArray[np.integer]) -> Target:
+        """Select rows by indices or a mask."""
         return Target(self.kind, self.spots.take(rows), self.grid and self.grid.take(rows))
 
 
 def target_from_spots(spots: Spots, width: int, height: int, source: str = "The spots") -> Target:
-    """Spots of a file or a layer. Raises SpotsError when any lies off the slide."""
+    """Make a target of the spots of a file or a layer.
+
+    Parameters
+    ----------
+    width, height : int
+        Size of the slide in level-0 px.
+    source : str
+        Start of the error messages.
+
+    Raises
+    ------
+    SpotsError
+        When there are no spots or some are off the slide.
+    """
     if not len(spots):
         raise SpotsError(f"{source} holds no spots; add at least one.")
     x, y = spots.xy.T
@@ -61,9 +75,21 @@ def target_from_region(
     height: int,
     tissue: BaseGeometry | None = None,
 ) -> Target:
-    """The grid tiles of a region; with ``tissue`` only those whose centre lies on it.
+    """Make a target of the grid tiles of a region.
 
-    Raises SpotsError when the region is empty, off the slide or without tissue.
+    Parameters
+    ----------
+    region : BaseGeometry
+        In level-0 px.
+    width, height : int
+        Size of the slide in level-0 px.
+    tissue : BaseGeometry, optional
+        Keeps only tiles whose center is inside it.
+
+    Raises
+    ------
+    SpotsError
+        When the region is empty, off the slide or without tissue.
     """
     pitch = pitch_um / mpp
     if region.is_empty or region.area == 0:
@@ -84,15 +110,15 @@ def target_from_region(
     return Target(TargetKind.GRID, grid.to_spots(), grid)
 
 
-MAX_COARSE_TILES = 100  # tiles of a rough map; they take seconds on two CPU cores
-MIN_COARSE_RATIO = 6  # times as many tiles the fine map must have
+MAX_COARSE_TILES = 100  # predicted in seconds on two CPU cores
+MIN_COARSE_RATIO = 6  # of the tiles of the grid to those of its preview
 
 
 def make_coarse_target(target: Target) -> Target | None:
-    """The middle tiles of square blocks of the target's grid; None where it is small.
+    """Make a preview of a grid from the middle tiles of its square blocks; None if it is small.
 
-    Its grid are the blocks. They see each other as the spots of a coarse array, so the numbers
-    are near those of the fine map and not equal to them.
+    The preview's grid consists of the blocks. Its context is a coarse array of spots, so that its
+    values are close to those of the grid but not equal.
     """
     grid = target.grid
     if (
@@ -115,13 +141,13 @@ def make_coarse_target(target: Target) -> Target | None:
 
 
 def match_coarse_rows(fine: TileGrid, coarse: TileGrid) -> NDArray[np.int64]:
-    """(N,) which row of the coarse grid each fine cell lies in, -1 where in none."""
+    """(N,) row of the coarse grid that contains each fine cell, -1 where there is none."""
     side = round(coarse.pitch / fine.pitch)
-    row_of = {(int(x), int(y)): i for i, (x, y) in enumerate(coarse.cells)}
+    row_by_cell = {(int(x), int(y)): i for i, (x, y) in enumerate(coarse.cells)}
     blocks = (fine.cells // side).tolist()
-    return np.array([row_of.get((x, y), -1) for x, y in blocks], np.int64)
+    return np.array([row_by_cell.get((x, y), -1) for x, y in blocks], np.int64)
 
 
 def _round_up_to_odd(number: int) -> int:
-    """The next odd number: only then a block has a tile in its middle."""
+    """Only blocks of an odd side have a middle tile."""
     return number | 1

@@ -43,6 +43,11 @@ class Spots:
     def __len__(self) -> int:
         return len(self.xy)
 
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Names of the spots, ``spot0``, ``spot1`` ... when they have none."""
+        return self.names or tuple(f"spot{i}" for i in range(len(self)))
+
     def take(self, rows: Sequence[int] | NDArray[np.integer] | NDArray[np.bool_]) -> Spots:
         """The spots of these rows (indices or a mask), in that order."""
         index = np.arange(len(self))[np.asarray(rows)]

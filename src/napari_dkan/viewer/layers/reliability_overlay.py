@@ -20,8 +20,8 @@ from ..widgets.signal_connections import SignalConnections
 from .prediction_overlay import GridOverlay, PredictionOverlay
 
 if TYPE_CHECKING:
-    from ...export.anndata_export import SpotReliability
     from ...export.saved_result import SavedReliability
+    from ...inference.prediction import SpotReliability
     from ...model.checkpoint.training_reference import TrainingReference
 
 
