@@ -89,7 +89,7 @@ def test_the_editor_lists_all_and_what_is_chosen_there_holds(editor):
         shown = table.item(row, editor._shortcut_col).text()
         assert shown == Shortcut(action.default_key).platform == actions.shortcut_label(action.name)
 
-    viewer, session, hatch = panel.session.viewer, panel.session, panel.gene_box.hatch
+    viewer, session, hatch = panel.session.viewer, panel.session, panel.gene_box.hatch_checkbox
     press(viewer, "H")
     assert not session.settings.hatch_unreliable and "(H)" in hatch.toolTip()
     type_key(editor, "hatch", "U")
@@ -104,7 +104,7 @@ def test_the_editor_lists_all_and_what_is_chosen_there_holds(editor):
     type_key(editor, "limits", "")
     press(viewer, "Shift-X")
     assert session.settings.contrast_limits.fixed is None
-    assert "(" not in panel.gene_box.limits.toolTip()
+    assert "(" not in panel.gene_box.limits_combo.toolTip()
 
     panel.shut_down()
     again = PredictWidget(viewer)  # opening a panel binds nothing over it

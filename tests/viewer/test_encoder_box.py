@@ -10,6 +10,7 @@ import pytest
 from ..fake_hub import TINY, only_hub, tiny_weights
 
 if TYPE_CHECKING:
+    from napari_dkan.viewer.panels.predict.encoder_weights_box import EncoderWeightsBox
     from napari_dkan.viewer.panels.predict.predict_widget import PredictWidget
 
 
@@ -38,7 +39,7 @@ def without_weights(tiny_checkpoint_file, tmp_path):
 
 
 @pytest.fixture
-def box(hub, panel: PredictWidget, without_weights, until):
+def box(hub, panel: PredictWidget, without_weights, until) -> EncoderWeightsBox:
     """The panel with that checkpoint: the weights are missing, and nothing was asked for."""
     panel.session.change_settings(prefetch=False)
     panel.model_box.load(without_weights)
@@ -49,24 +50,24 @@ def box(hub, panel: PredictWidget, without_weights, until):
 
 
 def test_nothing_is_fetched_before_it_was_stated_and_asked_for(
-    hub, box, panel: PredictWidget, until
+    hub, box: EncoderWeightsBox, panel: PredictWidget, until
 ):
-    text = box.about.text()
+    text = box.status_label.text()
     for words in ("Tiny", "3 MB", "lab/Tiny", "licence MIT", "free to download"):
         assert words in text
-    assert box.download_button.text() == "Download 3 MB" and not box.progress.isVisibleTo(box)
+    assert box.download_button.text() == "Download 3 MB" and not box.progress_bar.isVisibleTo(box)
     assert not hub.ranges
     seen = []
-    box.progress.valueChanged.connect(seen.append)
+    box.progress_bar.valueChanged.connect(seen.append)
     box.download_button.click()
-    assert box.cancel.isVisibleTo(box) and not box.download_button.isVisibleTo(box)
+    assert box.cancel_button.isVisibleTo(box) and not box.download_button.isVisibleTo(box)
     until(lambda: not box.busy)
     assert len(seen) > 2 and max(seen) == 1000 and len(hub.ranges) == 1
     assert not box.isVisibleTo(panel)
     assert panel.session.checkpoint.build_tile_encoder().spec.sha256
 
 
-def test_cancel_stops_and_download_goes_on(hub, box, until, monkeypatch):
+def test_cancel_stops_and_download_goes_on(hub, box: EncoderWeightsBox, until, monkeypatch):
     from napari_dkan.model.encoders import weights_download as download
 
     gate = []
@@ -89,7 +90,7 @@ def test_cancel_stops_and_download_goes_on(hub, box, until, monkeypatch):
     monkeypatch.setattr(download, "_write_chunk", slow)
     box.download_button.click()
     until(lambda: bool(gate))
-    box.cancel.click()
+    box.cancel_button.click()
     assert not box.busy and box.download_button.isVisibleTo(box)
     assert box._runner.wait()
     box.download_button.click()
@@ -97,23 +98,23 @@ def test_cancel_stops_and_download_goes_on(hub, box, until, monkeypatch):
     assert len(hub.ranges) == 2 and hub.ranges[1].startswith("bytes=")
 
 
-def test_a_gated_encoder_says_what_to_do_where_one_looks(hub, box, until):
+def test_a_gated_encoder_says_what_to_do_where_one_looks(hub, box: EncoderWeightsBox, until):
     hub.gated.add("lab/Tiny")
     box.download_button.click()
     until(lambda: not box.busy)
-    assert "accept its licence" in box.about.text() and box.download_button.isVisibleTo(box)
+    assert "accept its licence" in box.status_label.text() and box.download_button.isVisibleTo(box)
 
 
-def test_a_local_file_is_checked_before_it_is_used(hub, box, panel: PredictWidget, until, tmp_path):
+def test_a_local_file_is_checked_before_it_is_used(hub, box: EncoderWeightsBox, panel: PredictWidget, until, tmp_path):
     wrong = tmp_path / "wrong.safetensors"
     wrong.write_bytes(tiny_weights()[:2000])
-    box.take(wrong)
+    box.use_local_file(wrong)
     until(lambda: not box.busy)
-    assert "wrong.safetensors" in box.about.text()
+    assert "wrong.safetensors" in box.status_label.text()
     assert panel.session.settings.encoder_weights is None
     right = tmp_path / "right.safetensors"
     right.write_bytes(tiny_weights())
-    box.take(right)
+    box.use_local_file(right)
     until(lambda: not box.busy)
     assert panel.session.settings.encoder_weights == right
     assert not box.isVisibleTo(panel) and not hub.ranges

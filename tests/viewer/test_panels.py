@@ -62,15 +62,15 @@ def test_a_panel_follows_napari_s_own_dialog(
 
     dialog = PreferencesDialog(session.viewer.window._qt_window)
     qtbot.addWidget(dialog)
-    assert "napari-dkan" in dialog._list.item(dialog._get_list.count() - 1).text()
+    assert "napari-dkan" in dialog._list.item(dialog._list.count() - 1).text()
     session.change_settings(opacity=0.3)  # chosen in the panel
     known.maps.update({"hatch": False, "same_limits": True, "low": 0.5, "high": 2.0})
     wanted = replace(
-        ViewerSettings(store=False),
+        ViewerSettings(store_tiles=False),
         colormap="cividis",
-        hatch=False,
+        hatch_unreliable=False,
         opacity=0.3,
-        limits=ContrastLimits((0.5, 2)),
+        contrast_limits=ContrastLimits((0.5, 2)),
     )
     assert session.settings == wanted
     assert not panel.gene_box.hatch_checkbox.isChecked() and panel.gene_box.high_limit.value() == 2
@@ -189,7 +189,7 @@ def test_a_filter_that_the_collector_has_emptied_lets_events_pass(qtbot):
     column = ScrollColumn(content)
     qtbot.addWidget(column)
     tones.connect_theme_change(content, lambda: None)
-    follower = next(child for child in content.children() if hasattr(child, "act"))
+    follower = next(child for child in content.children() if hasattr(child, "callback"))
     for each in (column, column.focus_ring, follower):
         vars(each).clear()
     for kind in (QEvent.Type.LayoutRequest, QEvent.Type.Resize, QEvent.Type.StyleChange):

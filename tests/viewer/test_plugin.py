@@ -28,9 +28,9 @@ def test_the_panel_opens_from_the_menu(make_napari_viewer, until):
     viewer = make_napari_viewer()
     _, panel = viewer.window.add_plugin_dock_widget("napari-dkan", "DKAN: predict")
     until(lambda: panel.session.checkpoint is not None)
-    assert panel.model_box.choice.currentText() == "HER2+ breast (bundled)"
-    assert "PCC 0.55 (ridge 0.46)" in panel.model_box.summary.text()
-    assert panel.target_box.buttons[TargetMode.CLICK].isChecked()
+    assert panel.model_box.checkpoint_combo.currentText() == "HER2+ breast (bundled)"
+    assert "PCC 0.55 (ridge 0.46)" in panel.model_box.summary_label.text()
+    assert panel.target_box.mode_buttons[TargetMode.CLICK].isChecked()
     panel.shut_down()
 
 

@@ -108,7 +108,7 @@ def test_a_rough_map_covers_the_tissue_first_and_gives_way_to_the_fine_one(
     panel.session.overlay_updated.connect(
         lambda o: (
             shown.append(np.isfinite(o.layer.data).sum()),
-            exact.append(o.prediction.done.sum()),
+            exact.append(o.prediction.predicted_mask.sum()),
         )
     )
     overlay = whole_tissue(panel, until)

@@ -133,7 +133,7 @@ def test_the_banner_speaks_of_another_stain(doubtful: PredictWidget, until):
     by_slide, levels = reference.slide_means.copy(), reference.feature_quantiles.copy()
     by_slide[:, at] *= 0.1
     levels[at] *= 0.1
-    pale = replace(reference, by_slide=by_slide, levels=levels)
+    pale = replace(reference, slide_means=by_slide, feature_quantiles=levels)
     session.set_checkpoint(replace(session.checkpoint, reference=pale, sha256="another"))
     until(lambda: "haematoxylin" in doubtful.slide_check_banner.text())
     assert doubtful.slide_check_banner.isVisibleTo(doubtful)

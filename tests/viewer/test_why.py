@@ -11,14 +11,15 @@ from napari_dkan.viewer.tools.occlusion_tool import TILE_PX, make_occlusion_rast
 
 if TYPE_CHECKING:
     from napari_dkan.viewer.panels.predict.predict_widget import PredictWidget
+    from napari_dkan.viewer.panels.predict.tool_boxes import OcclusionBox
 
 
 @pytest.fixture
-def box(panel: PredictWidget):
+def box(panel: PredictWidget) -> OcclusionBox:
     return panel.occlusion_box
 
 
-def click(panel: PredictWidget, box, until, x, y) -> None:
+def click(panel: PredictWidget, box: OcclusionBox, until, x, y) -> None:
     before = panel.session.spot
     panel.click_predictor.predict_at(x, y)
     until(lambda: panel.session.spot is not before and not panel.click_predictor.busy)
@@ -30,17 +31,17 @@ def pictures(panel: PredictWidget) -> list:
 
 
 def test_it_explains_the_clicked_spot_gene_by_gene_until_switched_off(
-    panel: PredictWidget, box, middle, until
+    panel: PredictWidget, box: OcclusionBox, middle, until
 ):
     session, explainer = panel.session, box.explainer
     explainer.set_active(True)
-    assert not pictures(panel) and "Click" in box.legend.text()
+    assert not pictures(panel) and "Click" in box.legend_label.text()
     click(panel, box, until, *middle)
     layer = pictures(panel)[0]
     gene = session.gene
-    assert layer.name == f"why {gene} here" and gene in box.legend.text()
+    assert layer.name == f"why {gene} here" and gene in box.legend_label.text()
     shown = session.spot.get_gene_values(gene)[-1]
-    assert explainer.found.value == pytest.approx(shown, abs=1e-5)
+    assert explainer.explanation.value == pytest.approx(shown, abs=1e-5)
     # around the spot, five patches wide
     low, high = layer.extent.world
     np.testing.assert_allclose((low + high)[-2:] / 2, [c * 0.7 for c in middle[::-1]], atol=1)
@@ -59,21 +60,21 @@ def test_it_explains_the_clicked_spot_gene_by_gene_until_switched_off(
     assert len(pictures(panel)) == 1
     assert layer.translate[-1] - before[-1] == pytest.approx(60 * 0.7)
 
-    box.check.click()
-    assert not explainer.on and not pictures(panel) and spots.visible
+    box.checkbox.click()
+    assert not explainer.active and not pictures(panel) and spots.visible
 
 
-def test_deleting_its_layer_and_leaving_the_slide_end_it(panel: PredictWidget, box, middle, until):
+def test_deleting_its_layer_and_leaving_the_slide_end_it(panel: PredictWidget, box: OcclusionBox, middle, until):
     session, explainer = panel.session, box.explainer
     click(panel, box, until, *middle)
     explainer.set_active(True)  # the spot clicked before it was switched on
     until(lambda: not explainer.busy)
     session.viewer.layers.remove(pictures(panel)[0])
-    assert not explainer.on and not box.check.isChecked()
+    assert not explainer.active and not box.checkbox.isChecked()
     explainer.set_active(True)
     until(lambda: bool(pictures(panel)))
     session.viewer.layers.remove(session.slide.layer)
-    assert not pictures(panel) and not explainer.clicked
+    assert not pictures(panel) and not explainer.has_spot
 
 
 def test_strengths_are_relative_and_the_unknown_stays_clear():
