@@ -36,7 +36,7 @@ def main() -> None:
     from napari_dkan.inference.prediction import Prediction
     from napari_dkan.inference.target import Target, TargetKind
     from napari_dkan.spatial.tile_grid import TileGrid
-    from napari_dkan.viewer.layers.prediction_overlay import GridOverlay
+    from napari_dkan.viewer.layers.prediction_layers import GridOverlay
 
     session, frames = panel.session, Frames(viewer)
     slide, checkpoint = session.slide, session.checkpoint

@@ -105,7 +105,9 @@ def test_a_gated_encoder_says_what_to_do_where_one_looks(hub, box: EncoderWeight
     assert "accept its licence" in box.status_label.text() and box.download_button.isVisibleTo(box)
 
 
-def test_a_local_file_is_checked_before_it_is_used(hub, box: EncoderWeightsBox, panel: PredictWidget, until, tmp_path):
+def test_a_local_file_is_checked_before_it_is_used(
+    hub, box: EncoderWeightsBox, panel: PredictWidget, until, tmp_path
+):
     wrong = tmp_path / "wrong.safetensors"
     wrong.write_bytes(tiny_weights()[:2000])
     box.use_local_file(wrong)

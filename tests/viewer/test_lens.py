@@ -208,7 +208,9 @@ def test_while_a_map_is_predicted_it_starts_nothing(
     assert panel.prediction_jobs.busy
     predicted = []
     fill = lens._lens_job._predict_cells
-    monkeypatch.setattr(lens._lens_job, "_predict_cells", lambda *a: (predicted.append(1), fill(*a))[1])
+    monkeypatch.setattr(
+        lens._lens_job, "_predict_cells", lambda *a: (predicted.append(1), fill(*a))[1]
+    )
     lens.resize(300)
     lens.set_active(True)
     lens.move(*middle)

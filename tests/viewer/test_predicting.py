@@ -10,7 +10,7 @@ from qtpy.QtWidgets import QApplication
 
 from napari_dkan.spatial.coordinates import swap_xy
 from napari_dkan.viewer.layers.canvas_legend import GENE_LEGEND
-from napari_dkan.viewer.layers.prediction_overlay import GridOverlay, SpotsOverlay
+from napari_dkan.viewer.layers.prediction_layers import GridOverlay, SpotsOverlay
 from napari_dkan.viewer.session.viewer_settings import ContrastLimits, TargetMode
 
 if TYPE_CHECKING:

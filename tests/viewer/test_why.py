@@ -64,7 +64,9 @@ def test_it_explains_the_clicked_spot_gene_by_gene_until_switched_off(
     assert not explainer.active and not pictures(panel) and spots.visible
 
 
-def test_deleting_its_layer_and_leaving_the_slide_end_it(panel: PredictWidget, box: OcclusionBox, middle, until):
+def test_deleting_its_layer_and_leaving_the_slide_end_it(
+    panel: PredictWidget, box: OcclusionBox, middle, until
+):
     session, explainer = panel.session, box.explainer
     click(panel, box, until, *middle)
     explainer.set_active(True)  # the spot clicked before it was switched on

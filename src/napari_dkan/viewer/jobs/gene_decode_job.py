@@ -9,7 +9,7 @@ from functools import partial
 import numpy as np
 
 from ...inference.prediction import Prediction
-from ..layers.prediction_overlay import PredictionOverlay
+from ..session.prediction_overlay import PredictionOverlay
 from ..session.viewer_session import ViewerSession
 from ..widgets.signal_connections import SignalConnections
 from ..worker import JobFailure, JobRunner

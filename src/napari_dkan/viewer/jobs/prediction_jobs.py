@@ -16,7 +16,8 @@ from ...inference.predict import create_empty_prediction
 from ...inference.prediction import Prediction
 from ...inference.prediction_progress import PredictionUpdate
 from ...inference.target import Target, make_coarse_target
-from ..layers.prediction_overlay import GeneDecoder, GridOverlay, PredictionOverlay, SpotsOverlay
+from ..layers.prediction_layers import GridOverlay, SpotsOverlay
+from ..session.prediction_overlay import GeneDecoder, PredictionOverlay
 from ..session.slide_layer import ViewerSlide
 from ..session.viewer_session import ViewerSession
 from ..widgets.signal_connections import SignalConnections

@@ -5,11 +5,11 @@ from __future__ import annotations
 from qtpy.QtGui import QCursor
 from qtpy.QtWidgets import QToolTip
 
+from ..session.prediction_overlay import PredictionOverlay
 from ..session.viewer_session import ViewerSession
 from ..widgets.signal_connections import SignalConnections
 from .canvas_legend import GENE_LEGEND, CanvasLegend, wrap_units
 from .contrast_limits import percentile_limits
-from .prediction_overlay import PredictionOverlay
 from .reliability_overlay import format_reliability
 
 LIMIT_TOLERANCE = 0.05  # of the range: limits of a growing map that differ less are as good

@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 
 from ...inference.prediction import Prediction
 from ...spatial.coordinates import swap_xy
+from ..session.prediction_overlay import PredictionOverlay
 from ..session.slide_layer import AXIS_LABELS, METADATA_PREFIX, MICROMETER_UNITS
 from ..session.viewer_session import ViewerSession
 from ..widgets.signal_connections import SignalConnections
-from .prediction_overlay import GridOverlay, PredictionOverlay
+from .prediction_layers import GridOverlay
 
 if TYPE_CHECKING:
     from ...export.saved_result import SavedReliability

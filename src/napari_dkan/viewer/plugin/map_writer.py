@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ...errors import OutputError
 
 if TYPE_CHECKING:
-    from ..layers.prediction_overlay import PredictionOverlay
+    from ..session.prediction_overlay import PredictionOverlay
     from ..session.viewer_session import ViewerSession
 
 

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from ...inference.prediction import Prediction
     from ...inference.zero_shot_genes import ZeroShotGenes
     from ...model import Checkpoint
-    from ..layers.prediction_overlay import PredictionOverlay
+    from .prediction_overlay import PredictionOverlay
 
 
 class ViewerSession:

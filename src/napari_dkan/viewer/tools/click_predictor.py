@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -17,33 +17,46 @@ from ...inference.prediction import Prediction
 from ...inference.prediction_progress import PredictionUpdate
 from ...inference.target import Target, TargetKind
 from ...spatial.spots import Spots
-from ..layers.prediction_overlay import GeneDecoder, SpotsOverlay
-from ..panels.results.restore_result import show_saved_spot
+from ..layers.prediction_layers import SpotsOverlay
+from ..session.prediction_overlay import GeneDecoder
 from ..session.viewer_session import ViewerSession
 from ..session.viewer_settings import TargetMode
+from ..widgets.signal_connections import SignalConnections
 from ..worker import JobFailure, JobRunner
 
 DRAG_THRESHOLD_PX = 4  # screen pixels; a press that moves farther pans the view
 
 
 class ClickPredictor:
-    """Predicts clicked spots, one at a time; of rapid clicks the last one counts."""
+    """Predicts clicked spots, one at a time; of rapid clicks the last one counts.
 
-    def __init__(self, session: ViewerSession) -> None:
+    Parameters
+    ----------
+    session : ViewerSession
+    connections : SignalConnections
+    show_saved_spot : callable
+        Shows the spot of a reopened prediction at a world position (y, x), if there is one, and
+        returns whether it did.
+    """
+
+    def __init__(
+        self,
+        session: ViewerSession,
+        connections: SignalConnections,
+        show_saved_spot: Callable[[tuple[float, float]], bool],
+    ) -> None:
         self.session = session
+        self._show_saved_spot = show_saved_spot
         self._runner = JobRunner("click")
         self._next_click: tuple[float, float] | None = None
         self._keyed_overlay: tuple[object, SpotsOverlay] | None = None
-        session.viewer.mouse_drag_callbacks.append(self._on_mouse_press)
+        connections.add_callback(session.viewer.mouse_drag_callbacks, self._on_mouse_press)
 
     @property
     def busy(self) -> bool:
         return self._runner.busy
 
     def close(self) -> None:
-        callbacks = self.session.viewer.mouse_drag_callbacks
-        if self._on_mouse_press in callbacks:
-            callbacks.remove(self._on_mouse_press)
         self._next_click = None
         self._runner.cancel()
         self._runner.wait()
@@ -62,7 +75,7 @@ class ClickPredictor:
                 return
             yield
         world = float(event.position[-2]), float(event.position[-1])
-        if session.is_click_claimed(world) or show_saved_spot(session, world):
+        if session.is_click_claimed(world) or self._show_saved_spot(world):
             return
         if session.slide is not None:
             row, column = session.slide.layer.world_to_data(event.position)[-2:]

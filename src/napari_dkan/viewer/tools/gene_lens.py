@@ -17,7 +17,7 @@ from qtpy.QtWidgets import QToolTip
 from ...errors import DkanError
 from ..jobs.prediction_jobs import PredictionJobs
 from ..layers.overlay_display import OverlayDisplay
-from ..layers.prediction_overlay import PredictionOverlay
+from ..session.prediction_overlay import PredictionOverlay
 from ..session.shortcut_actions import register_actions
 from ..session.viewer_session import ViewerSession
 from ..widgets.signal_connections import Debouncer, SignalConnections

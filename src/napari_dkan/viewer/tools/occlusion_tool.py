@@ -19,7 +19,7 @@ from ...inference.occlusion import (
     gather_spot_inputs,
     occlude_spot,
 )
-from ..layers.prediction_overlay import SpotsOverlay
+from ..layers.prediction_layers import SpotsOverlay
 from ..session.shortcut_actions import register_actions
 from ..session.slide_layer import AXIS_LABELS, MICROMETER_UNITS, ViewerSlide
 from ..session.viewer_session import ViewerSession

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from napari.viewer import Viewer
 from qtpy.QtCore import Qt
@@ -25,6 +26,7 @@ from ...widgets.scroll_column import ScrollColumn
 from ...widgets.signal_connections import SignalConnections, call_once
 from ...widgets.theme_colors import ERROR_COLOR, set_text_color
 from ..help_dialog import make_heading, show_help_if_visible
+from ..results.restore_result import show_saved_spot
 from ..results.results_box import ResultsBox
 from ..results.results_controller import get_results_controller
 from .advanced_box import CacheBox, TimingBox, make_advanced_box
@@ -58,7 +60,8 @@ class PredictWidget(QWidget):
             PredictionJobs(session, links, looking),
             Prefetcher(session, links, looking),
         )
-        self.click_predictor, self.display = ClickPredictor(session), OverlayDisplay(session, links)
+        self.click_predictor = ClickPredictor(session, links, partial(show_saved_spot, session))
+        self.display = OverlayDisplay(session, links)
         self.gene_decode_job, self.reliability = (
             GeneDecodeJob(session, links),
             ReliabilityOverlay(session, links),

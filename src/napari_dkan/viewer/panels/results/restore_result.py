@@ -18,7 +18,8 @@ from ....inference.prediction import Prediction
 from ....samples.bundled_checkpoints import list_bundled_checkpoints
 from ....slide import PixelSize, Slide
 from ...jobs.target_from_layers import make_shapes_layer
-from ...layers.prediction_overlay import GeneDecoder, GridOverlay, PredictionOverlay, SpotsOverlay
+from ...layers.prediction_layers import GridOverlay, SpotsOverlay
+from ...session.prediction_overlay import GeneDecoder, PredictionOverlay
 from ...session.slide_layer import AXIS_LABELS, MICROMETER_UNITS, ViewerSlide, make_slide_layer
 from ...session.user_history import list_recent_checkpoints
 from ...session.viewer_session import ViewerSession

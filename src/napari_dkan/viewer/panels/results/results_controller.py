@@ -14,7 +14,7 @@ from psygnal import Signal
 
 from ....errors import DkanError, OutputError, SlideError
 from ....export.saved_result import open_matching_slide
-from ...layers.prediction_overlay import PredictionOverlay
+from ...session.prediction_overlay import PredictionOverlay
 from ...session.slide_layer import ViewerSlide
 from ...session.viewer_session import ViewerSession, get_component
 from ...worker import JobFailure, JobRunner

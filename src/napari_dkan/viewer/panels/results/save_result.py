@@ -16,8 +16,8 @@ from ....export.figure_content import FigureExtent, FigureStyle
 from ....inference.prediction import Prediction
 from ...jobs.target_from_layers import region_from_layer
 from ...layers.contrast_limits import percentile_limits
-from ...layers.prediction_overlay import PredictionOverlay
 from ...layers.reliability_overlay import get_reliability
+from ...session.prediction_overlay import PredictionOverlay
 from ...session.slide_layer import ViewerSlide
 from ...session.viewer_session import ViewerSession
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from qtpy.QtWidgets import QDoubleSpinBox, QHBoxLayout, QLabel, QPushButton, QVBoxLayout, QWidget
 
 from .....spatial.tile_grid import TileGrid
-from ....layers.prediction_overlay import GridOverlay
+from ....layers.prediction_layers import GridOverlay
 from ....layers.spot_layers import make_spot_labels, make_tile_labels
 from ....session.slide_layer import ViewerSlide
 from ....session.viewer_session import ViewerSession

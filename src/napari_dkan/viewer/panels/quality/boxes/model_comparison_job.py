@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ....layers.prediction_overlay import GridOverlay
+from ....layers.prediction_layers import GridOverlay
 from ....session.slide_layer import ViewerSlide
 from ....session.viewer_session import ViewerSession
 from ....widgets.gl_compat import import_torch

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from .....errors import SpotsError
 from .....inference.prediction import Prediction
 from .....spatial.tile_grid import TileGrid
-from ....layers.prediction_overlay import GridOverlay, PredictionOverlay
+from ....layers.prediction_layers import GridOverlay
+from ....session.prediction_overlay import PredictionOverlay
 from ....session.slide_layer import ViewerSlide
 from ..quality_controller import QualityController
 

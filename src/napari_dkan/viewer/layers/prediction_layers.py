@@ -1,4 +1,4 @@
-"""A prediction as one napari layer: a heatmap for a grid, coloured squares for spots.
+"""Predictions as napari layers: a heatmap for a grid, coloured squares for spots.
 
 A grid is one Image layer at tile resolution with NaN where nothing is predicted, so that a change
 of the gene replaces a few thousand numbers. Spots are one Points layer.
@@ -7,17 +7,16 @@ of the gene replaces a few thousand numbers. Spots are one Points layer.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
-from napari.components.overlays import ColorBarOverlay
 from napari.layers import Layer
 from numpy.typing import NDArray
 
 from ...inference.prediction import Prediction
 from ...inference.target import match_coarse_rows
 from ...spatial.coordinates import swap_xy
+from ..session.prediction_overlay import GeneDecoder
 from ..session.slide_layer import METADATA_PREFIX
 from .value_layers import (
     VALUE_COLUMN,
@@ -30,43 +29,6 @@ from .value_layers import (
 if TYPE_CHECKING:
     from ...export.saved_result import SavedReliability
     from ...model.checkpoint.training_reference import TrainingReference
-
-
-# Fused tokens (B, D) and columns (K,) of the panel -> values (B, K).
-GeneDecoder = Callable[[NDArray[np.float32], Sequence[int]], NDArray[np.float32]]
-
-
-class PredictionOverlay(Protocol):
-    """One prediction as one layer.
-
-    decode : gives the genes that are not decoded yet. rough : a coarse map of the same target,
-    shown where the tiles are not predicted yet. reference : what the tiles are judged against,
-    where the checkpoint has it, or the judgement itself, where a file told it. reopened : it comes
-    from a file, and may be another checkpoint's. clicked : spots clicked one by one, no map.
-    """
-
-    prediction: Prediction
-    rough: Prediction | None
-    reference: TrainingReference | SavedReliability | None
-    from_file: bool
-    from_clicks: bool
-    decode: GeneDecoder
-    colorbar: ColorBarOverlay
-
-    @property
-    def layer(self) -> Layer: ...
-
-    def draw(self, gene: str, limits: tuple[float, float], colormap: str) -> None:
-        """Draw a gene of the prediction with these contrast limits."""
-        ...
-
-    def value_at(self, world: tuple[float, float]) -> float | None:
-        """Value of the shown gene at a world position (y, x); None where there is none."""
-        ...
-
-    def row_at(self, world: tuple[float, float]) -> int | None:
-        """Row of the prediction at a world position (y, x); None beside its tiles."""
-        ...
 
 
 class _LayerTitle:
