@@ -13,6 +13,8 @@ import pytest
 from napari_dkan.errors import DamagedTileError, SlideError
 from napari_dkan.slide import open_slide
 from napari_dkan.slide.slide_location import is_remote
+from napari_dkan.slide.sources import remote_zarr_store
+from napari_dkan.slide.sources.ome_zarr_source import OmeZarrSource
 
 from .slide_files import halves, ome_zarr, picture
 
@@ -39,10 +41,8 @@ class Handler(SimpleHTTPRequestHandler):
 @pytest.fixture
 def served(tmp_path, monkeypatch):
     """A folder with a 0.4 and a 0.5 image, and its address."""
-    from napari_dkan.slide.sources import remote_zarr_store as remote
-
-    monkeypatch.setattr(remote, "RETRY_DELAYS_S", (0.01, 0.01))
-    monkeypatch.setattr(remote, "FAIL_FAST_S", 0.0)
+    monkeypatch.setattr(remote_zarr_store, "RETRY_DELAYS_S", (0.01, 0.01))
+    monkeypatch.setattr(remote_zarr_store, "FAIL_FAST_S", 0.0)
     monkeypatch.setattr(Handler, "refusals", 0)
     folder = tmp_path / "bucket"
     folder.mkdir()
@@ -196,7 +196,7 @@ def test_a_drive_on_the_network_that_has_gone(tmp_path, monkeypatch):
             def fail(*args):
                 raise gone
 
-            patch.setattr(slide._source, "_read_tile", fail)
+            patch.setattr(OmeZarrSource, "read_tile", fail)
             lost(slide, "cannot be reached.*Host is down.*drive")
         assert (whole(slide) == PIXELS).all()
         assert np.asarray(slide.pyramid()[0]).shape == PIXELS.shape

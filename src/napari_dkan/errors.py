@@ -1,28 +1,28 @@
-"""The one error type that users are shown."""
+"""Exceptions whose message is shown to the user."""
 
 
 class DkanError(Exception):
-    """Something the user can act on.
+    """An error that the user can act on.
 
-    The message is one plain sentence that names the file (or the input) and the
-    fix; the widget and the command line show it as it is, without a traceback.
+    The message is one plain sentence that names the file (or the input) and the fix. The viewer
+    and the command line show it without a traceback.
     """
 
 
 class SlideError(DkanError):
-    """A slide could not be opened or read."""
+    """A slide cannot be opened or read."""
 
 
 class DamagedTileError(SlideError):
-    """The pixels of one place of a slide cannot be decoded; the rest of it can be read."""
+    """A region of a slide cannot be decoded; the rest of the slide can be read."""
 
 
 class CheckpointError(DkanError):
-    """A checkpoint, or a file it is made from, is not usable."""
+    """A checkpoint, or a file that it is made from, is not usable."""
 
 
 class EncoderError(DkanError):
-    """A tile or text encoder is unknown, or its weights cannot be had."""
+    """A tile or text encoder is unknown, or its weights are not available."""
 
 
 class SpotsError(DkanError):
@@ -30,20 +30,20 @@ class SpotsError(DkanError):
 
 
 class GeneError(DkanError):
-    """Descriptions of genes, or a file of them, cannot be had."""
+    """Gene descriptions, or a file of them, are not available."""
 
 
 class OutputError(DkanError):
-    """A result could not be written."""
+    """A result cannot be written."""
 
 
 class ResultError(DkanError):
-    """A saved result cannot be opened again."""
+    """A saved result cannot be opened."""
 
 
 class CacheError(DkanError):
-    """What was asked of the cache of features makes no sense."""
+    """The token cache received an invalid request."""
 
 
 class FinetuneError(DkanError):
-    """A fine-tuning could not be started, or its process ended unexpectedly."""
+    """Fine-tuning could not be started, or its process ended unexpectedly."""

@@ -1,4 +1,7 @@
-"""Batch workers: assign devices, run a job, serve jobs from a pipe."""
+"""Batch workers: assign devices, run a job, serve jobs from a pipe.
+
+torch is imported only after the environment of the worker is set, never at module level.
+"""
 
 from __future__ import annotations
 
@@ -20,15 +23,24 @@ if TYPE_CHECKING:
 
 
 VISIBLE_DEVICES_VARIABLE = "CUDA_VISIBLE_DEVICES"
-CPU_WORKER_BYTES = 2 * 2**30  # of memory that a worker on the CPU may come to need
+CPU_WORKER_BYTES = 2 * 2**30  # memory that a worker on the CPU may need
+WORKER_READY = "ready"
 
 
 @dataclass(frozen=True)
 class WorkerDevice:
-    """One worker's device.
+    """The device of one worker.
 
-    name : what a person calls it. device : as the worker itself sees it: with only its own GPU in
-    sight, that is the first. environment : set before torch is loaded. threads : of torch.
+    Attributes
+    ----------
+    name
+        Shown to the user.
+    device
+        As the worker sees it: with only its own GPU visible, that is the first.
+    n_threads
+        Threads of torch.
+    environment
+        Variables to set before torch is imported.
     """
 
     name: str
@@ -46,16 +58,29 @@ def assign_worker_devices(
     free_memory: int,
     environment: Mapping[str, str],
 ) -> tuple[WorkerDevice, ...]:
-    """Places for workers, never more than there are jobs.
+    """Assign devices to workers, never more than there are jobs.
 
-    there : devices of this machine, best first. asked : of them, all GPUs (else the best device)
-    when None. workers : how many processes, spread over the devices; one per GPU and as many as
-    cores and memory (bytes free) allow on the CPU when None.
+    A worker on the CPU computes in one thread: more workers use more cores without competing
+    thread pools, and the values of a slide do not depend on the number of cores.
 
-    A worker on the CPU computes in one thread: more workers use more cores, without the quarrel
-    of several thread pools, and a slide's values do not depend on how many cores there were.
+    Parameters
+    ----------
+    available
+        Devices of this machine, best first.
+    requested
+        Some of them; None for all GPUs, or else the best device.
+    n_workers
+        Number of processes, spread over the devices; None for one per GPU, and as many on the
+        CPU as cores and memory allow.
+    n_cores, free_memory
+        Of this machine; memory in bytes.
+    environment
+        Of this process; its CUDA_VISIBLE_DEVICES is respected.
 
-    Raises DkanError when a device is not there.
+    Raises
+    ------
+    DkanError
+        A requested device does not exist.
     """
     gpus = [name for name in available if name.startswith("cuda")]
     chosen = list(requested or gpus or available[:1])
@@ -65,15 +90,15 @@ def assign_worker_devices(
             raise DkanError(
                 f"The device {name} is not on this machine; choose {' or '.join(available)}."
             )
-    most = max(1, min(n_cores, free_memory // CPU_WORKER_BYTES))
-    if n_workers is None:  # the CPU's come last, should there be fewer jobs
-        chosen.sort(key="cpu".__eq__)
-        names = [name for name in chosen for _ in range(most if name == "cpu" else 1)]
+    n_cpu_workers = max(1, min(n_cores, free_memory // CPU_WORKER_BYTES))
+    if n_workers is None:
+        chosen.sort(key="cpu".__eq__)  # the CPU last, as there may be fewer jobs than workers
+        names = [name for name in chosen for _ in range(n_cpu_workers if name == "cpu" else 1)]
     else:
         names = [chosen[i % len(chosen)] for i in range(n_workers)]
     names = names[: max(1, n_jobs)]
-    share = max(1, n_cores // len(names))
-    return tuple(_create_worker_device(name, share, environment) for name in names)
+    n_threads = max(1, n_cores // len(names))
+    return tuple(_create_worker_device(name, n_threads, environment) for name in names)
 
 
 def _create_worker_device(
@@ -87,20 +112,20 @@ def _create_worker_device(
     visible = [
         v.strip() for v in environment.get(VISIBLE_DEVICES_VARIABLE, "").split(",") if v.strip()
     ]
-    own = visible[number] if number < len(visible) else str(number)
-    return WorkerDevice(name, "cuda:0", n_threads, {VISIBLE_DEVICES_VARIABLE: own})
+    gpu = visible[number] if number < len(visible) else str(number)
+    return WorkerDevice(name, "cuda:0", n_threads, {VISIBLE_DEVICES_VARIABLE: gpu})
 
 
 class JobCancelled(Exception):
-    """Nobody waits for the result any more."""
+    """The parent process or the client no longer waits for the result."""
 
 
 def run_job(
     job: SlideJob, on_progress: Callable[[PredictionUpdate], None], overwrite: bool = False
 ) -> JobOutcome:
-    """Do a job, or find it done; again : do it even then.
+    """Run a job, or return the outcome of an earlier run, unless ``overwrite``.
 
-    Raises Stopped, when ``watch`` does, and nothing else.
+    Errors are returned in the outcome. Only JobCancelled is raised, where ``on_progress`` does.
     """
     from .predict_slide import find_existing_result, predict_slide
 
@@ -109,37 +134,34 @@ def run_job(
     except JobCancelled:
         raise
     except DkanError as error:
-        said = str(error)
+        message = str(error)
     except MemoryError:
-        said = f"There is not enough memory for {job.name}; take fewer --workers."
-    except Exception as error:  # a fault that one slide brings out must not cost the other 199
-        at = traceback.extract_tb(error.__traceback__)[-1]
-        said = (
-            f"{type(error).__name__} at {at.filename.rpartition('/')[2]}:{at.lineno}, which is a "
+        message = f"There is not enough memory for {job.name}; take fewer --workers."
+    except Exception as error:  # a bug that one slide triggers must not affect the others
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        message = (
+            f"{type(error).__name__} at {frame.filename.rpartition('/')[2]}:{frame.lineno}, which is a "
             f"fault of this program; `napari-dkan predict` on {job.name} shows all of it."
         )
-    return JobOutcome(job.slide, job.out, error=said)
-
-
-WORKER_READY = "ready"
+    return JobOutcome(job.slide, job.out, error=message)
 
 
 def serve_jobs(pipe: Connection, worker_device: WorkerDevice) -> None:
-    """Live until the pipe closes; with it gone, as when the parent was killed, nothing goes on."""
-    os.environ.update(worker_device.environment)  # before torch looks at it
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(1))  # tidies half-written files
+    """Run jobs from a pipe until it closes, which also happens when the parent is killed."""
+    os.environ.update(worker_device.environment)  # before torch reads it
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is handled by the parent
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(1))  # removes temporary files
     import torch
 
     torch.set_num_threads(worker_device.n_threads)
     try:
         pipe.send(WORKER_READY)
         while True:
-            index, job, again = pipe.recv()
+            index, job, overwrite = pipe.recv()
             outcome = run_job(
                 replace(job, device=worker_device.device),
                 create_progress_callback(index, pipe.send),
-                again,
+                overwrite,
             )
             pipe.send(JobFinished(index, outcome))
     except (EOFError, OSError, JobCancelled):
@@ -148,23 +170,22 @@ def serve_jobs(pipe: Connection, worker_device: WorkerDevice) -> None:
 
 def create_progress_callback(
     index: int, send: Callable[[JobProgress], None], interval_s: float = PROGRESS_INTERVAL_S
-) -> Callable:
-    """A function for updates of a job that sends a Tick now and then.
+) -> Callable[[PredictionUpdate], None]:
+    """Create a callback that sends the progress of a job at most every ``interval_s`` seconds.
 
-    What ``send`` raises because nobody listens becomes Stopped.
+    An OSError of ``send`` (nobody listens any more) becomes JobCancelled.
     """
+    sent_at = 0.0
 
-    last = 0.0
-
-    def watch(update: PredictionUpdate) -> None:
-        nonlocal last
+    def on_progress(update: PredictionUpdate) -> None:
+        nonlocal sent_at
         now = time.monotonic()
-        if now - last < interval_s:
+        if now - sent_at < interval_s:
             return
-        last = now
+        sent_at = now
         try:
             send(JobProgress(index, update.done, update.total, update.stage == "context"))
         except OSError as error:
             raise JobCancelled from error
 
-    return watch
+    return on_progress

@@ -205,8 +205,7 @@ def _find_slides(text: str) -> tuple[list[str], int]:
 
     What is named by itself is taken as it is: if it is no slide, that is one failed slide.
     """
-    from ..slide.slide import is_zarr_folder
-    from ..slide.slide_location import is_remote
+    from ..slide.slide_location import is_remote, is_zarr_folder
 
     if is_remote(text):
         return [text], 0
@@ -234,7 +233,7 @@ def is_slide_file(path: Path) -> bool:
     import openslide
 
     from ..slide.format_detection import JPEG_MAGIC, PNG_MAGIC, TIFF_MAGIC
-    from ..slide.slide import is_zarr_folder
+    from ..slide.slide_location import is_zarr_folder
 
     if path.is_dir():
         return is_zarr_folder(path)

@@ -1,4 +1,8 @@
-"""Run jobs on this machine in one process per worker."""
+"""Run jobs on this machine, in one process per worker.
+
+multiprocessing with pipes, not ProcessPoolExecutor: when a worker process crashes, only its job
+is repeated or fails, while the executor gives up every job.
+"""
 
 from __future__ import annotations
 
@@ -13,33 +17,33 @@ from ..errors import DkanError
 from .batch_worker import WORKER_READY, WorkerDevice, serve_jobs
 from .slide_job import JobEvent, JobFinished, JobOutcome, SlideJob
 
-STOP_TIMEOUT_S = 5.0  # seconds that a worker may take to tidy up and end
+STOP_TIMEOUT_S = 5.0  # until a worker has removed its temporary files and ended
 
 
 class _WorkerProcess:
-    """A process and the job it has in hand; index None while it waits for one."""
+    """A worker process and the index of its job, None while it waits for one."""
 
     def __init__(self, worker_device: WorkerDevice) -> None:
         context = multiprocessing.get_context("spawn")  # CUDA does not survive a fork
         self.worker_device, self.is_ready = worker_device, False
         self.job_index: int | None = None
-        self.pipe, theirs = context.Pipe()
+        self.pipe, child_end = context.Pipe()
         self.process = context.Process(
             target=serve_jobs,
-            args=(theirs, worker_device),
+            args=(child_end, worker_device),
             name=f"dkan-{worker_device.name}",
             daemon=True,
         )
         self.process.start()
-        theirs.close()  # so that its end is seen when the process is gone
+        child_end.close()  # otherwise the pipe would stay open when the process ends
 
     def send_job(self, index: int, job: SlideJob, overwrite: bool) -> None:
         self.job_index = index
-        with suppress(OSError):  # it has just died, which its pipe tells next
+        with suppress(OSError):  # the process has ended; the next read of its pipe shows that
             self.pipe.send((index, job, overwrite))
 
     def stop(self) -> None:
-        """Its pipe is closed: what waits for a job ends by that, what has one is told to."""
+        """End the process after its pipe was closed, which already ends an idle one."""
         if self.job_index is not None or not self.is_ready:
             self.process.terminate()
         self.process.join(STOP_TIMEOUT_S)
@@ -54,18 +58,34 @@ def run_locally(
     max_retries: int = 1,
     overwrite: bool = False,
 ) -> Generator[JobEvent, None, None]:
-    """Do the jobs; yields what happens, an Ended for each job exactly once.
+    """Run the jobs in worker processes.
 
-    retry : how often a job is tried again whose process died. again : also do what stands.
-    Whoever stops iterating ends the workers, and no half result is left.
+    Closing the generator ends the workers; no incomplete result remains.
 
-    Raises DkanError when no worker process can be started.
+    Parameters
+    ----------
+    worker_devices
+        One process is started for each.
+    max_retries
+        How often a job is repeated after its process crashed.
+    overwrite
+        Also run jobs that have a result.
+
+    Yields
+    ------
+    JobEvent
+        Progress, and JobFinished exactly once for each job.
+
+    Raises
+    ------
+    DkanError
+        No worker process can be started.
     """
-    waiting, deaths = deque(range(len(jobs))), Counter[int]()
-    workers = [_WorkerProcess(place) for place in worker_devices]
-    left = len(jobs)
+    waiting, crashes = deque(range(len(jobs))), Counter[int]()
+    workers = [_WorkerProcess(device) for device in worker_devices]
+    n_pending = len(jobs)
     try:
-        while left:
+        while n_pending:
             for worker in workers:
                 if worker.is_ready and worker.job_index is None and waiting:
                     index = waiting.popleft()
@@ -74,33 +94,32 @@ def run_locally(
                 raise DkanError(
                     "No worker process could be started; `napari-dkan doctor` may say why."
                 )
-            speaking = wait([w.pipe for w in workers])
-            for worker in [w for w in workers if w.pipe in speaking]:
-                said = _receive(worker.pipe)
-                if isinstance(said, str):
-                    worker.is_ready = said == WORKER_READY
-                elif isinstance(said, JobFinished):
-                    worker.job_index, left = None, left - 1
-                    yield said
-                elif said is not None:
-                    yield said
+            readable = wait([worker.pipe for worker in workers])
+            for worker in [worker for worker in workers if worker.pipe in readable]:
+                message = _receive(worker.pipe)
+                if isinstance(message, str):
+                    worker.is_ready = message == WORKER_READY
+                elif isinstance(message, JobFinished):
+                    worker.job_index, n_pending = None, n_pending - 1
+                    yield message
+                elif message is not None:
+                    yield message
                 else:
                     workers.remove(worker)
                     worker.pipe.close()
                     worker.stop()
-                    if worker.is_ready:  # else another one would not start either
+                    if worker.is_ready:  # otherwise a new one would not start either
                         workers.append(_WorkerProcess(worker.worker_device))
-                    lost = worker.job_index
-                    if lost is None:
+                    index = worker.job_index
+                    if index is None:
                         continue
-                    deaths[lost] += 1
-                    if deaths[lost] <= max_retries:
-                        waiting.append(lost)
+                    crashes[index] += 1
+                    if crashes[index] <= max_retries:
+                        waiting.append(index)
                     else:
-                        left -= 1
-                        yield JobFinished(
-                            lost, _create_crash_outcome(jobs[lost], worker, deaths[lost])
-                        )
+                        n_pending -= 1
+                        outcome = _create_crash_outcome(jobs[index], worker, crashes[index])
+                        yield JobFinished(index, outcome)
     finally:
         for worker in workers:
             worker.pipe.close()
@@ -109,12 +128,12 @@ def run_locally(
 
 
 def _receive(pipe: Connection) -> JobEvent | str | None:
-    """What a worker says, None when it is dead."""
+    """Return the next message of a worker, None when its process has ended."""
     try:
-        said: JobEvent | str = pipe.recv()
+        message: JobEvent | str = pipe.recv()
     except (EOFError, OSError):
         return None
-    return said
+    return message
 
 
 def _create_crash_outcome(job: SlideJob, worker: _WorkerProcess, n_crashes: int) -> JobOutcome:

@@ -58,8 +58,8 @@ class SlideJob:
     @property
     def location(self) -> str:
         """The slide's path or address, for files that others read: without a password."""
+        from ..slide.reader_errors import SourceError
         from ..slide.slide_location import file_name_from_url, is_remote, strip_credentials
-        from ..slide.sources.slide_source import SourceError
 
         if not is_remote(self.slide):
             return self.slide

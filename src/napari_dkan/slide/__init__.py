@@ -1,4 +1,4 @@
-"""What is on the glass: any slide as a pyramid of regions with a pixel size, and its tissue."""
+"""Slides: open a file as a pyramid of regions with a pixel size, and find its tissue."""
 
 from .format_detection import open_slide
 from .pixel_size import PixelSize

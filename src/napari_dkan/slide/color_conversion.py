@@ -1,4 +1,4 @@
-"""Color conversion: decoded pixels to 8-bit RGB, and an embedded ICC profile to sRGB."""
+"""Convert decoded pixels to 8-bit RGB, and from an embedded ICC profile to sRGB."""
 
 from __future__ import annotations
 
@@ -11,15 +11,29 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .sources.slide_source import SourceError
+from .reader_errors import SourceError
+
+# Rows converted at once: Pillow copies them twice, at four bytes per px.
+ICC_BAND_ROWS = 1024
 
 
 def convert_to_rgb8(pixels: NDArray[Any], *, premultiplied: bool = False) -> NDArray[np.uint8]:
-    """(H, W) or (H, W, 1 to 4) pixels as (H, W, 3) uint8.
+    """Convert (H, W) or (H, W, 1 to 4) pixels to (H, W, 3) uint8.
 
-    Gray is repeated; a second or fourth channel is opacity and is laid on white;
-    16-bit samples are taken to fill their range, so 65535 becomes 255 (the high byte).
-    Unreadable for other sample types and channel counts.
+    Gray is repeated. A second or fourth channel is opacity, composited on white. 16-bit samples
+    fill their range, so 65535 becomes 255 (the high byte).
+
+    Parameters
+    ----------
+    pixels
+        bool, uint8 or uint16.
+    premultiplied
+        The color is already multiplied by the opacity.
+
+    Raises
+    ------
+    SourceError
+        Other sample types and channel counts.
     """
     if pixels.ndim == 2:
         pixels = pixels[:, :, None]
@@ -45,7 +59,7 @@ def convert_to_rgb8(pixels: NDArray[Any], *, premultiplied: bool = False) -> NDA
 def composite_on_white(
     color: NDArray[np.uint8], alpha: NDArray[np.uint8], premultiplied: bool
 ) -> NDArray[np.uint8]:
-    """Colour (H, W, 1 or 3) of opacity alpha (H, W, 1) over white, as (H, W, 3)."""
+    """Composite color (H, W, 1 or 3) with opacity alpha (H, W, 1) on white, as (H, W, 3)."""
     if (alpha == 255).all():
         over = color
     else:
@@ -56,27 +70,29 @@ def composite_on_white(
 
 
 def convert_cmyk_to_rgb(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """(H, W, 4) inks as (H, W, 3) light."""
+    """Convert (H, W, 4) CMYK to (H, W, 3) RGB, without a profile."""
     light = 255 - pixels.astype(np.uint16)
     return ((light[:, :, :3] * light[:, :, 3:] + 127) // 255).astype(np.uint8)
 
 
-# Rows changed at once: Pillow copies them twice, at four bytes a px.
-ICC_BAND_ROWS = 1024
-
-
 @dataclass(frozen=True, eq=False)
 class IccTransform:
-    """From stored RGB to sRGB; may be called from several threads at once.
+    """Conversion from stored RGB to sRGB; may be called from several threads at once.
 
-    name : e.g. "ICC profile GT450 (3fa2c41b) to sRGB"; the digits tell profiles of one name apart.
+    Attributes
+    ----------
+    name
+        For example "ICC profile GT450 (3fa2c41b) to sRGB"; the digits distinguish profiles of
+        the same name.
+    transform
+        Pillow's ImageCmsTransform.
     """
 
     name: str
     transform: Any
 
     def __call__(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """(H, W, 3) uint8 to the same."""
+        """Convert (H, W, 3) uint8."""
         from PIL import Image
 
         out = np.empty_like(pixels)
@@ -88,9 +104,14 @@ class IccTransform:
 
 @lru_cache(maxsize=8)
 def create_icc_transform(icc_profile: bytes | None) -> IccTransform | None:
-    """The change that a profile (ICC.1:2022, any version) asks for, None without a profile.
+    """Create the transform for a profile (ICC.1:2022, any version), None without a profile.
 
-    The rendering intent is the profile's own. Unreadable when it is damaged or not of RGB.
+    The rendering intent is the one stated in the profile.
+
+    Raises
+    ------
+    SourceError
+        The profile is damaged or not of RGB.
     """
     if not icc_profile:
         return None
@@ -110,11 +131,11 @@ def create_icc_transform(icc_profile: bytes | None) -> IccTransform | None:
             "RGB",
             "RGB",
             ImageCms.Intent(profile.profile.rendering_intent),
-            # Without the cache of the last pixel a transform may be shared by threads.
+            # A transform that does not cache the last pixel can be shared by threads.
             ImageCms.Flags.NOCACHE,
         )
         title = " ".join((profile.profile.profile_description or "without a name").split())
     except (OSError, ValueError, TypeError, ImageCms.PyCMSError) as error:
         raise SourceError(f"its ICC profile is damaged; {advice}") from error
-    mark = hashlib.sha256(icc_profile).hexdigest()[:8]
-    return IccTransform(f"ICC profile {title[:60]} ({mark}) to sRGB", transform)
+    digest = hashlib.sha256(icc_profile).hexdigest()[:8]
+    return IccTransform(f"ICC profile {title[:60]} ({digest}) to sRGB", transform)

@@ -6,15 +6,27 @@ import os
 from pathlib import Path
 
 from ..errors import SlideError
-from .reader_errors import translate_reader_errors
-from .slide import Slide, is_zarr_folder
-from .slide_location import convert_to_local_path, file_name_from_url, is_remote, strip_credentials
+from .reader_errors import SourceError, translate_reader_errors
+from .slide import Slide
+from .slide_location import (
+    convert_to_local_path,
+    file_name_from_url,
+    is_remote,
+    is_zarr_folder,
+    strip_credentials,
+)
 from .sources.downsampled_source import add_coarse_levels
-from .sources.slide_source import SlideSource, SourceError
+from .sources.slide_source import SlideSource
 
 TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 JPEG_MAGIC = b"\xff\xd8\xff"
 PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
+
+# A file with one of these suffixes is a slide even if its content is damaged.
+SLIDE_SUFFIXES = (
+    *(".svs", ".ndpi", ".mrxs", ".tif", ".tiff"),
+    *(".scn", ".bif", ".svslide", ".vms", ".vmu"),
+)
 
 SUPPORTED_FORMATS = (
     "JPEG, PNG, TIFF, OME-TIFF, SVS or another OpenSlide format, or an OME-Zarr folder"
@@ -22,15 +34,24 @@ SUPPORTED_FORMATS = (
 
 
 def open_slide(path: str | Path, apply_icc: bool = False) -> Slide:
-    """Open any slide; only its header is read here, pixels when they are asked for.
+    """Open a slide; only its header is read now, pixels when they are requested.
 
     Reads JPEG, PNG, plain, tiled and pyramidal TIFF, OME-TIFF, Aperio SVS, the other formats of
-    OpenSlide, and OME-Zarr 0.4 and 0.5, as a folder or at an address ("https://...",
-    "s3://..."). The content decides, not the extension.
-    icc : turn its colours into sRGB by the ICC profile that it brings. Off as a rule: networks
-        were trained on colours as they are stored.
-    SlideError with one sentence when the file is missing, no slide, empty, cut short or of a
-    kind that is no H&E image, when its profile is damaged, or an address cannot be reached.
+    OpenSlide, and OME-Zarr 0.4 and 0.5. The content decides about the format, not the suffix.
+
+    Parameters
+    ----------
+    path
+        A file, an OME-Zarr folder, or the URL of one ("https://...", "s3://...").
+    apply_icc
+        Convert colors to sRGB by the ICC profile of the slide. Off by default: networks were
+        trained on colors as stored.
+
+    Raises
+    ------
+    SlideError
+        The file is missing, not a slide, empty, cut short or not an H&E image; its ICC profile
+        is damaged; or a URL cannot be reached.
     """
     if is_remote(path):
         return _open_remote_slide(str(path), apply_icc)
@@ -39,6 +60,26 @@ def open_slide(path: str | Path, apply_icc: bool = False) -> Slide:
         raise SlideError(f"There is no slide at {path}; check the name.")
     with translate_reader_errors(path):
         return _create_slide(path, _open_source(path), apply_icc=apply_icc)
+
+
+def is_slide_file(path: Path) -> bool:
+    """Whether a path is a slide, by its first bytes or by a suffix that only slides have.
+
+    The suffix counts so that a damaged slide is reported instead of ignored.
+    """
+    import openslide
+
+    if path.is_dir():
+        return is_zarr_folder(path)
+    if path.suffix.lower() in SLIDE_SUFFIXES:
+        return True
+    try:
+        magic = _read_magic(path)
+    except OSError:
+        magic = b""
+    if magic.startswith((*TIFF_MAGIC, JPEG_MAGIC, PNG_MAGIC)):
+        return True
+    return openslide.OpenSlide.detect_format(str(path)) is not None
 
 
 def _open_remote_slide(url: str, apply_icc: bool) -> Slide:
@@ -83,20 +124,24 @@ def _open_source(path: Path) -> SlideSource:
 
         return OmeZarrSource(path)
 
-    with path.open("rb") as file:
-        start = file.read(16)
-    if not start:
+    magic = _read_magic(path)
+    if not magic:
         raise SourceError("the file is empty; copy or export it again")
-    # An .mrxs file starts like a JPEG: it is the slide's thumbnail.
+    # An .mrxs file starts like a JPEG: it is the thumbnail of the slide.
     if path.suffix.lower() == ".mrxs":
         return _open_with_openslide(path)
-    if start.startswith(TIFF_MAGIC):
+    if magic.startswith(TIFF_MAGIC):
         return _open_tiff(path)
-    if start.startswith((JPEG_MAGIC, PNG_MAGIC)):
+    if magic.startswith((JPEG_MAGIC, PNG_MAGIC)):
         from .sources.jpeg_png_source import JpegPngSource
 
         return JpegPngSource(path)
     return _open_with_openslide(path)
+
+
+def _read_magic(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(16)
 
 
 def _open_tiff(path: Path) -> SlideSource:

@@ -1,4 +1,4 @@
-"""How large a level-0 pixel is, and who says so."""
+"""Pixel size of a slide and its origin."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from ..errors import SlideError
 MIN_MPP = 0.05
 MAX_MPP = 20.0
 
-# A scan through this objective usually has so many um per px, divided by its magnification.
+# Usual um per px of a scan, times the magnification of the objective.
 UM_PER_PX_AT_1X = 10.0
 OBJECTIVE_POWER_RANGE = (1.0, 150.0)
 OBJECTIVE_POWER_ORIGIN = "objective power"
 
-# A pixel whose sides differ by more than this is not described by one number.
+# Largest relative difference of the two sides of a pixel that one number describes.
 MAX_ANISOTROPY = 0.01
 
 UM_PER_UNIT = {
@@ -40,13 +40,20 @@ UM_PER_UNIT = {
 
 @dataclass(frozen=True)
 class PixelSize:
-    """Side of a level-0 pixel in micrometres, and where the figure comes from.
+    """Side of a level-0 pixel, and where the value comes from.
 
-    mpp : um per px, within 0.05 to 20 (SlideError outside: no scanner has such pixels, so the
-        figure is a mistake, usually one of units).
-    origin : e.g. "OME metadata", "Aperio metadata", "TIFF resolution", "entered by hand".
-    estimated : the figure is what slides like this one usually have, nobody measured it. Any
-        other origin is better; say "about".
+    Attributes
+    ----------
+    mpp
+        um per px, within 0.05 to 20.
+    origin
+        For example "OME metadata", "Aperio metadata", "TIFF resolution", "entered by hand".
+
+    Raises
+    ------
+    SlideError
+        The value is out of range. No scanner has such pixels, so it is a mistake, usually of
+        units.
     """
 
     mpp: float
@@ -54,6 +61,7 @@ class PixelSize:
 
     @property
     def is_estimated(self) -> bool:
+        """Whether the value is only what such scans usually have; any other origin is better."""
         return self.origin == OBJECTIVE_POWER_ORIGIN
 
     def __post_init__(self) -> None:
@@ -66,24 +74,31 @@ class PixelSize:
 
 @dataclass(frozen=True)
 class PixelSizeMetadata:
-    """What a file says about its pixel size: a usable figure, a remark why there is none or why
-    it is only an estimate, or neither."""
+    """What a file states about its pixel size.
+
+    Attributes
+    ----------
+    pixel_size
+        The value, None if there is no usable one.
+    note
+        A sentence on why there is none or why it is only an estimate, or "".
+    """
 
     pixel_size: PixelSize | None = None
     note: str = ""
 
 
 def convert_unit_to_um(unit: str | None) -> float | None:
-    """Micrometres in one `unit`, None for units that are no length (pixel, reference frame)."""
+    """Return the micrometres of a unit, None for units that are not a length (pixel)."""
     plain = (unit or "").strip().lower().replace("\u00b5", "u").replace("\u03bc", "u")
     plain = plain.replace("metre", "meter")
     return UM_PER_UNIT.get(plain) or UM_PER_UNIT.get(plain.removesuffix("s"))
 
 
 def pixel_size_from_sides(x: float | None, y: float | None, origin: str) -> PixelSizeMetadata:
-    """The pixel size from its two sides in um; sides within 1 % of each other are averaged.
+    """Compute the pixel size from its two sides in um; sides within 1 % are averaged.
 
-    Missing sides give nothing; absurd or unequal ones give nothing and a note that says so.
+    Missing sides give an empty result; implausible or unequal ones only a note.
     """
     if x is None and y is None:
         return PixelSizeMetadata()
@@ -106,9 +121,9 @@ def pixel_size_from_sides(x: float | None, y: float | None, origin: str) -> Pixe
 
 
 def pixel_size_from_objective(power: float | None) -> PixelSizeMetadata:
-    """What scanners make of an objective: 40x gives 0.25 um/px, 20x gives 0.5.
+    """Estimate the pixel size from the objective: 40x gives 0.25 um/px, 20x gives 0.5.
 
-    Cameras differ, so that 20x may be 0.45 or 0.55 um/px: an estimate, and the note says so.
+    Cameras differ, and 20x may be 0.45 or 0.55 um/px; the note states that it is an estimate.
     """
     if power is None or not (OBJECTIVE_POWER_RANGE[0] <= power <= OBJECTIVE_POWER_RANGE[1]):
         return PixelSizeMetadata()
@@ -121,8 +136,8 @@ def pixel_size_from_objective(power: float | None) -> PixelSizeMetadata:
 
 
 def choose_pixel_size(*candidates: PixelSizeMetadata) -> PixelSizeMetadata:
-    """The first answer with a size, best first; else the first remark."""
-    for answer in candidates:
-        if answer.pixel_size is not None:
-            return answer
-    return next((answer for answer in candidates if answer.note), PixelSizeMetadata())
+    """Return the first candidate with a pixel size, else the first with a note."""
+    for candidate in candidates:
+        if candidate.pixel_size is not None:
+            return candidate
+    return next((candidate for candidate in candidates if candidate.note), PixelSizeMetadata())

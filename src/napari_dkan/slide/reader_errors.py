@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,14 +10,24 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..errors import DamagedTileError, SlideError
-from .slide_location import is_connection_error
-from .sources.slide_source import SourceError
 
-MAX_REASON_LENGTH = 160  # letters of what a library said
+MAX_REASON_LENGTH = 160  # characters quoted from a library's message
+
+# Errors of a network drive that is no longer connected (Windows defines fewer of them).
+CONNECTION_ERRNO_NAMES = (
+    "EIO ESTALE ETIMEDOUT EHOSTDOWN EHOSTUNREACH ENETDOWN ENETUNREACH ENOTCONN EREMOTEIO ENODEV"
+)
+CONNECTION_ERRNOS = {
+    getattr(errno, name) for name in CONNECTION_ERRNO_NAMES.split() if hasattr(errno, name)
+}
+
+
+class SourceError(Exception):
+    """A file is not a usable slide; the message is the end of a sentence that names the file."""
 
 
 class LevelRegion(NamedTuple):
-    """A part of a slide in px of a level, and that level's downsample."""
+    """A rectangle in px of a level, and the downsample of that level."""
 
     left: int
     top: int
@@ -27,14 +38,24 @@ class LevelRegion(NamedTuple):
 
 @contextmanager
 def translate_reader_errors(path: Path | str, region: LevelRegion | None = None) -> Iterator[None]:
-    """Turns whatever the libraries below raise into a SlideError that names the file.
+    """Turn whatever the libraries raise in the block into a SlideError that names the file.
 
-    path : of a local file; a text is what to call pixels that come from elsewhere.
-
-    Where only a `place` is read, damage in it is a DamagedTile; that the file is gone, not
-    permitted or too large concerns all of it.
     Decoders raise nearly every built-in exception for damaged data, so this is the one place
     that catches Exception.
+
+    Parameters
+    ----------
+    path
+        A local file, or as text the name of pixels that come from elsewhere.
+    region
+        The part of the slide that is read, if only a part is.
+
+    Raises
+    ------
+    DamagedTileError
+        The region cannot be decoded.
+    SlideError
+        The whole slide is affected: it is gone, not permitted or too large.
     """
     name = path if isinstance(path, str) else path.name
     try:
@@ -61,8 +82,8 @@ def translate_reader_errors(path: Path | str, region: LevelRegion | None = None)
     except Exception as error:
         if is_connection_error(error):
             raise SlideError(
-                f"The slide {name} cannot be reached ({shorten_reason(error)}); check the connection or "
-                "the drive it is on, and try again."
+                f"The slide {name} cannot be reached ({shorten_reason(error)}); check the "
+                "connection or the drive it is on, and try again."
             ) from error
         if isinstance(path, Path) and not os.path.exists(path):
             raise create_missing_slide_error(path) from error
@@ -74,7 +95,19 @@ def translate_reader_errors(path: Path | str, region: LevelRegion | None = None)
         ) from error
 
 
+def is_connection_error(error: BaseException) -> bool:
+    """Whether the connection or the drive failed, and not the slide."""
+    if isinstance(error, ConnectionError | TimeoutError):
+        return True
+    # Compared by name: these libraries are imported only when a remote slide is read.
+    library = type(error).__module__.partition(".")[0]
+    if library in ("aiohttp", "botocore", "aiobotocore"):
+        return not isinstance(error, ValueError)  # a ValueError is a mistyped address
+    return isinstance(error, OSError) and error.errno in CONNECTION_ERRNOS
+
+
 def create_damaged_tile_error(name: str, region: LevelRegion, error: Exception) -> DamagedTileError:
+    """Create the error for a region that cannot be decoded."""
     left, top, right, bottom = (round(side * region.downsample) for side in region[:4])
     return DamagedTileError(
         f"The slide {name} is damaged between ({left:,}, {top:,}) and "
@@ -84,17 +117,16 @@ def create_damaged_tile_error(name: str, region: LevelRegion, error: Exception) 
 
 
 def create_missing_slide_error(path: Path) -> SlideError:
+    """Create the error for a slide that was deleted or moved."""
     return SlideError(f"The slide {path.name} is gone or cannot be read any more; was {path}.")
 
 
 def shorten_reason(error: Exception) -> str:
-    """The first clause of what a library said, to stand in brackets.
+    """Return the first clause of a library's message, for use in parentheses.
 
-    Libraries quote the file, and a damaged file can hold a tag of thousands of numbers.
+    Libraries quote the file, and a damaged file can have a tag of thousands of numbers.
     """
-    said = (str(error).strip() or type(error).__name__).splitlines()[0].partition(";")[0]
-    return (
-        said.rstrip(".")
-        if len(said) <= MAX_REASON_LENGTH
-        else f"{said[: MAX_REASON_LENGTH - 1].rstrip()}…"
-    )
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0].partition(";")[0]
+    if len(reason) <= MAX_REASON_LENGTH:
+        return reason.rstrip(".")
+    return f"{reason[: MAX_REASON_LENGTH - 1].rstrip()}…"

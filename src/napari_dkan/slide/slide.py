@@ -1,16 +1,14 @@
-"""Slide: an image pyramid with a pixel size, its lazy level arrays, and patch resampling."""
+"""An opened slide: image pyramid with a pixel size, lazy level arrays and patch resampling."""
 
 from __future__ import annotations
 
 import hashlib
 import math
 import operator
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from stat import S_ISDIR
 from threading import Lock
 from types import TracebackType
 from typing import Any
@@ -21,14 +19,24 @@ from numpy.typing import NDArray
 from ..errors import SlideError
 from .color_conversion import create_icc_transform
 from .pixel_size import PixelSize, PixelSizeMetadata
-from .reader_errors import LevelRegion, create_missing_slide_error, translate_reader_errors
+from .reader_errors import LevelRegion, translate_reader_errors
+from .slide_location import file_stamp, slide_stem
 from .sources.slide_source import Level, SlideSource
+
+# A level this little coarser than requested still counts as fine enough.
+DOWNSAMPLE_TOLERANCE = 1.01
+
+# Positions this close to a whole pixel are whole: conversion from um leaves rounding errors.
+WHOLE_PIXEL_TOLERANCE = 1e-6
+
+# Bytes hashed at each of five positions of a file.
+FINGERPRINT_SAMPLE_BYTES = 65_536
 
 
 class LazyLevel:
-    """Read-only (H, W, 3) uint8 view of a level; indexing reads only what it needs.
+    """Read-only (H, W, 3) uint8 view of a level, which reads only the pixels that are indexed.
 
-    Takes integers, slices (with steps) and `...`; IndexError for anything else.
+    Accepts integers, slices (with steps) and ``...``; raises IndexError for anything else.
     """
 
     dtype = np.dtype(np.uint8)
@@ -48,8 +56,8 @@ class LazyLevel:
     def __getitem__(self, key: Any) -> NDArray[np.uint8]:
         keys = list(key) if isinstance(key, tuple) else [key]
         if Ellipsis in keys:
-            at = keys.index(Ellipsis)
-            keys[at : at + 1] = [slice(None)] * (self.ndim - len(keys) + 1)
+            position = keys.index(Ellipsis)
+            keys[position : position + 1] = [slice(None)] * (self.ndim - len(keys) + 1)
         if len(keys) > self.ndim:
             raise IndexError(f"a level has 3 axes, not {len(keys)}")
         keys += [slice(None)] * (self.ndim - len(keys))
@@ -57,7 +65,8 @@ class LazyLevel:
             _resolve_index(k, n) for k, n in zip(keys[:2], self.shape[:2], strict=True)
         )
         pixels = self.slide.read_region(x, y, width, height, self._level)
-        return pixels[rest_y, rest_x, keys[2]]
+        selected: NDArray[np.uint8] = pixels[rest_y, rest_x, keys[2]]
+        return selected
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
         pixels = self[:]
@@ -68,13 +77,13 @@ class LazyLevel:
 
 
 def _resolve_index(key: Any, length: int) -> tuple[int, int, Any]:
-    """First px, number of px to read, and the index to take from what was read."""
+    """Return the first px, the number of px to read, and the index into the pixels read."""
     if isinstance(key, slice):
-        wanted = range(length)[key]
-        if not wanted:
+        indices = range(length)[key]
+        if not indices:
             return 0, 0, slice(None)
-        low, high = min(wanted[0], wanted[-1]), max(wanted[0], wanted[-1])
-        return low, high - low + 1, slice(None, None, wanted.step)
+        low, high = min(indices[0], indices[-1]), max(indices[0], indices[-1])
+        return low, high - low + 1, slice(None, None, indices.step)
     try:
         index = operator.index(key)
     except TypeError:
@@ -82,10 +91,6 @@ def _resolve_index(key: Any, length: int) -> tuple[int, int, Any]:
     if not -length <= index < length:
         raise IndexError(f"index {index} is outside a level of {length} px")
     return index % length, 1, 0
-
-
-# Positions this close to a whole pixel are whole: floats from um and array fits carry dust.
-WHOLE_PIXEL_TOLERANCE = 1e-6
 
 
 def resample_patch(
@@ -96,10 +101,21 @@ def resample_patch(
     px: int,
     on_resize: Callable[[float], None] | None = None,
 ) -> NDArray[np.uint8]:
-    """The square at (left, top) of `side` source px as (px, px, 3).
+    """Read a square and resample it to (px, px, 3) uint8.
 
-    read(x, y, width, height) gives source pixels, white outside. The square is read with the
-    margin that the filter needs, so that neighbouring squares meet without a seam.
+    The square is read with the margin that the filter needs, so that neighbouring squares meet
+    without a seam. Where no resampling is needed, pixels are returned as they are.
+
+    Parameters
+    ----------
+    read
+        ``read(x, y, width, height)`` returns source pixels, white outside the source.
+    left, top, side
+        Corner and side of the square in source px, fractions included.
+    px
+        Side of the result.
+    on_resize
+        Called with the seconds spent on resampling.
     """
     whole_x, whole_y = round(left), round(top)
     if (
@@ -116,7 +132,7 @@ def resample_patch(
     pixels = np.ascontiguousarray(read(x0, y0, x1 - x0, y1 - y0))
     box = (left - x0, top - y0, left - x0 + side, top - y0 + side)
     start = time.perf_counter()
-    # Straight from and to bytes: fromarray and array interface copy once more.
+    # fromarray and the array interface would copy once more than bytes do.
     image = Image.frombytes("RGB", (x1 - x0, y1 - y0), pixels)
     image = image.resize((px, px), Image.Resampling.BILINEAR, box=box)
     resized = np.frombuffer(bytearray(image.tobytes()), np.uint8).reshape(px, px, 3)
@@ -125,39 +141,42 @@ def resample_patch(
     return resized
 
 
-__all__ = ["Level", "Slide"]
-
-# A level this little coarser than asked for still counts as fine enough.
-DOWNSAMPLE_TOLERANCE = 1.01
-
-# Bytes hashed at each of five places of a file.
-FINGERPRINT_SAMPLE_BYTES = 65_536
-
-# One of these lies at the root of every zarr folder.
-ZARR_ROOT_FILES = ("zarr.json", ".zattrs", ".zgroup", ".zarray")
-
-
-def is_zarr_folder(folder: Path) -> bool:
-    """Whether a folder is the root of a zarr hierarchy."""
-    return any((folder / name).exists() for name in ZARR_ROOT_FILES)
-
-
 class Slide:
-    """One opened slide. All reading is thread-safe; use as a context manager or close().
+    """One opened slide. Reading is thread-safe; use as a context manager or call `close`.
 
-    path : the local file, None for pixels that come from elsewhere.
-    location : where they come from: the path, an address, or "" for an array in memory.
-    label, name : what messages call it, the file's name or whatever else; and its stem.
-    levels : finest first; a slide above 4,096 px always has coarse ones.
-    colours : "" as they are stored, else how they were changed: "ICC profile ... to sRGB".
-    pixel_size : None when the file does not say (never guessed); pixel_size_note is then a
-        sentence about what it says that could not be used, or "".
-    width, height : level-0 px. Pixels are taken as stored: an EXIF orientation is not applied,
-        as spot files and regions of other programs count stored pixels.
+    Pixels are used as stored: an EXIF orientation is not applied, since spot files and regions
+    of other programs count stored pixels.
 
-    Everything here that reads raises SlideError, and nothing else, when the file is damaged,
-    has been changed, or is gone; its subclass DamagedTile where only the place that was asked
-    for cannot be decoded and others can.
+    Every method that reads raises only SlideError when the file is damaged, was changed or is
+    gone, and its subclass DamagedTileError when only the requested region cannot be decoded.
+
+    Parameters
+    ----------
+    path
+        The local file, None for pixels that come from elsewhere.
+    source
+        Reads the pixels.
+    label
+        Name of the slide in messages; default the file name.
+    location
+        The path or URL; "" for arrays in memory.
+    content_hash
+        Computes a hash of the content of arrays, for the fingerprint.
+    apply_icc
+        Convert colors to sRGB by the slide's ICC profile, if it has one.
+
+    Attributes
+    ----------
+    name : str
+        The label without suffix.
+    levels : tuple of Level
+        Finest first; a slide above 4,096 px always has coarse levels.
+    color_conversion : str
+        "" for colors as stored, else for example "ICC profile ... to sRGB".
+    pixel_size : PixelSize or None
+        None when the file does not state it; it is never guessed.
+    pixel_size_note : str
+        A sentence about a stated pixel size that could not be used or is only an estimate, or "".
     """
 
     def __init__(
@@ -170,14 +189,12 @@ class Slide:
         content_hash: Callable[[], bytes] | None = None,
         apply_icc: bool = False,
     ) -> None:
-        """content : what tells an array from others of its size, for the fingerprint.
-        icc : turn colours into sRGB by the slide's own ICC profile, where it brings one."""
         self.path = path
         self.location = location or ("" if path is None else str(path))
         self.label = label or Path(self.location).name
-        file = Path(self.label) if self.location else None
-        self.name = self.label if file is None else file.name.removesuffix(file.suffix)
-        self.name = self.name.removesuffix(".ome")
+        self.name = (
+            slide_stem(Path(self.label).name) if self.location else self.label.removesuffix(".ome")
+        )
         self.levels: tuple[Level, ...] = source.levels
         self.pixel_size: PixelSize | None = source.pixel_size_metadata.pixel_size
         self.pixel_size_note = source.pixel_size_metadata.note
@@ -185,7 +202,7 @@ class Slide:
         self._content_hash = content_hash
         self._icc_transform = create_icc_transform(source.icc_profile) if apply_icc else None
         self.color_conversion = "" if self._icc_transform is None else self._icc_transform.name
-        # One block is decoded whole: damage in it is damage of the slide, not of a place.
+        # A single chunk is decoded whole: damage in it affects the slide, not a region.
         self._is_single_chunk = (
             source.chunk_size[0] >= self.width and source.chunk_size[1] >= self.height
         )
@@ -199,9 +216,24 @@ class Slide:
     def from_arrays(
         cls, name: str, arrays: Sequence[Any], pixel_size: PixelSize | None = None
     ) -> Slide:
-        """An image that is open already, as levels (H, W, 3 or 4) from the finest on; see
-        `array_source.ArraySource`. One that is large and alone gets coarser levels, made when
-        they are looked at. Raises SlideError when the arrays are no RGB picture."""
+        """Create a slide from arrays that are open already.
+
+        A large image without lower levels gets coarse ones, computed when they are read.
+
+        Parameters
+        ----------
+        name
+            Label of the slide in messages.
+        arrays
+            Levels (H, W, 3 or 4), finest first; see `ArraySource` for types and ranges.
+        pixel_size
+            Of level 0, None if unknown.
+
+        Raises
+        ------
+        SlideError
+            The arrays are not an RGB image.
+        """
         from .sources.array_source import ArraySource
         from .sources.downsampled_source import add_coarse_levels
 
@@ -213,10 +245,12 @@ class Slide:
 
     @property
     def width(self) -> int:
+        """Width in level-0 px."""
         return self.levels[0].width
 
     @property
     def height(self) -> int:
+        """Height in level-0 px."""
         return self.levels[0].height
 
     @property
@@ -227,8 +261,10 @@ class Slide:
     def read_region(
         self, x: int, y: int, width: int, height: int, level: int = 0
     ) -> NDArray[np.uint8]:
-        """Pixels (height, width, 3) uint8 with their top left corner at (x, y), all in px of
-        that level. Outside the slide is white."""
+        """Read pixels (height, width, 3) uint8 with their top left corner at (x, y).
+
+        Coordinates and sizes are in px of the level. Outside the slide is white.
+        """
         if not 0 <= level < len(self.levels):
             raise SlideError(f"The slide {self.label} has no level {level}.")
         if width < 0 or height < 0:
@@ -236,21 +272,21 @@ class Slide:
         size = self.levels[level]
         left, right = max(x, 0), min(x + width, size.width)
         top, bottom = max(y, 0), min(y + height, size.height)
-        place = (
+        region = (
             None
             if self._is_single_chunk
             else LevelRegion(left, top, right, bottom, size.downsample)
         )
-        with self._guard_read(place):
+        with self._guard_read(region):
             if left >= right or top >= bottom:
                 return np.full((height, width, 3), 255, np.uint8)
-            inside = self._source.read(level, left, top, right - left, bottom - top)
+            pixels = self._source.read(level, left, top, right - left, bottom - top)
             if self._icc_transform is not None:
-                inside = self._icc_transform(inside)
-        if inside.shape[:2] == (height, width):
-            return inside
+                pixels = self._icc_transform(pixels)
+        if pixels.shape[:2] == (height, width):
+            return pixels
         out = np.full((height, width, 3), 255, np.uint8)
-        out[top - y : bottom - y, left - x : right - x] = inside
+        out[top - y : bottom - y, left - x : right - x] = pixels
         return out
 
     def read_patch(
@@ -261,13 +297,21 @@ class Slide:
         px: int,
         on_resize: Callable[[float], None] | None = None,
     ) -> NDArray[np.uint8]:
-        """The square of `side` level-0 px centred on (x, y), resampled to (px, px, 3) uint8.
+        """Read a square centred on (x, y) and resample it to (px, px, 3) uint8.
 
         Level-0 pixel i covers i to i + 1, so the square covers x - side / 2 to x + side / 2. It
-        is read from the coarsest level that is still fine enough, placed to a fraction of a
-        pixel and anti-aliased (triangle filter); where it needs no resampling, pixels are
-        returned as they are. Outside the slide is white. on_resize : is told how many of the
-        seconds went into resampling.
+        is read from the coarsest level that is still fine enough, with subpixel position and
+        anti-aliasing (triangle filter). Where no resampling is needed, pixels are returned as
+        they are. Outside the slide is white.
+
+        Parameters
+        ----------
+        x, y, side
+            In level-0 px.
+        px
+            Side of the result in px.
+        on_resize
+            Called with the seconds spent on resampling.
         """
         if not (math.isfinite(x) and math.isfinite(y) and math.isfinite(side)):
             raise SlideError("A square needs a finite centre and side.")
@@ -285,7 +329,7 @@ class Slide:
         )
 
     def best_level_for_downsample(self, downsample: float) -> int:
-        """The coarsest level that still resolves `downsample` level-0 px."""
+        """Return the index of the coarsest level that still resolves `downsample` level-0 px."""
         fine = [
             i
             for i, lv in enumerate(self.levels)
@@ -294,18 +338,24 @@ class Slide:
         return max(fine, key=lambda i: self.levels[i].downsample, default=0)
 
     def pyramid(self) -> list[LazyLevel]:
-        """One lazy, read-only array (H, W, 3) uint8 per level, as napari's multiscale takes."""
+        """Return a lazy array (H, W, 3) uint8 per level, as napari's multiscale images need."""
         return [LazyLevel(self, index) for index in range(len(self.levels))]
 
     def prefetch(self) -> None:
-        """Start decoding in the background where level 0 can only be decoded whole (JPEG, PNG),
-        so that zooming in finds it there. Does nothing for slides stored in tiles."""
+        """Start decoding level 0 in the background where it can only be decoded whole.
+
+        Only JPEG and PNG need this, so that zooming in does not wait; slides stored in tiles
+        ignore it.
+        """
         with self._guard_read():
             self._source.prefetch()
 
     def fingerprint(self) -> str:
-        """A hash of size and sampled content as stored: cheap, different for different slides,
-        and the same with and without the ICC profile."""
+        """Return a hash of the size and of samples of the stored content.
+
+        Cheap to compute, different for different slides, and the same with and without the ICC
+        profile.
+        """
         if self._fingerprint is None:
             self._fingerprint = self._compute_fingerprint()
         return self._fingerprint
@@ -319,20 +369,20 @@ class Slide:
         if self.path is None or self.path.is_dir():
             for index in sorted({0, len(self.levels) - 1}):
                 level = self.levels[index]
-                for part in (0.25, 0.5, 0.75):
-                    x, y = int(level.width * part) - 32, int(level.height * part) - 32
+                for fraction in (0.25, 0.5, 0.75):
+                    x, y = int(level.width * fraction) - 32, int(level.height * fraction) - 32
                     digest.update(self._read_stored_patch(index, x, y, 64))
             return digest.hexdigest()
         with self._guard_read(), self.path.open("rb") as file:
             size = self.path.stat().st_size
             digest.update(str(size).encode())
-            for part in (0.0, 0.25, 0.5, 0.75, 1.0):
-                file.seek(int(max(size - FINGERPRINT_SAMPLE_BYTES, 0) * part))
+            for fraction in (0.0, 0.25, 0.5, 0.75, 1.0):
+                file.seek(int(max(size - FINGERPRINT_SAMPLE_BYTES, 0) * fraction))
                 digest.update(file.read(FINGERPRINT_SAMPLE_BYTES))
         return digest.hexdigest()
 
     def _read_stored_patch(self, index: int, x: int, y: int, side: int) -> bytes:
-        """A square of a level, cut at its edges, as it is stored."""
+        """Read a square of a level as stored, cropped at the edges of the level."""
         level = self.levels[index]
         left, right = max(x, 0), min(x + side, level.width)
         top, bottom = max(y, 0), min(y + side, level.height)
@@ -340,13 +390,13 @@ class Slide:
             return self._source.read(index, left, top, right - left, bottom - top).tobytes()
 
     def close(self) -> None:
-        """Let go of the file. Reads under way in other threads finish; later ones raise."""
+        """Close the file. Reads that run in other threads finish; later ones raise SlideError."""
         with self._lock:
             if self._closed:
                 return
             self._closed = True
-            last = self._n_readers == 0
-        if last:
+            is_unused = self._n_readers == 0
+        if is_unused:
             self._source.close()
 
     def __enter__(self) -> Slide:
@@ -362,16 +412,15 @@ class Slide:
 
     @contextmanager
     def _guard_read(self, region: LevelRegion | None = None) -> Iterator[None]:
-        """Keeps the file open meanwhile and turns every failure into a SlideError, of the
-        place that is read or of the whole file."""
+        """Keep the source open during a read and translate every failure into a SlideError."""
         with self._lock:
             if self._closed:
                 raise SlideError(f"The slide {self.label} has been closed; open it again.")
             self._n_readers += 1
         try:
             with translate_reader_errors(self.path or self.label, region):
-                # An open file can be read on after it was deleted, and a deleted zarr folder
-                # reads as blank; neither may pass for the slide.
+                # An open file stays readable after it was deleted, and a deleted zarr folder
+                # reads as blank; neither may be taken for the slide.
                 if self.path is not None and file_stamp(self.path) != self._file_stamp:
                     raise SlideError(
                         f"The slide {self.label} was changed while it was open; open it again."
@@ -380,19 +429,6 @@ class Slide:
         finally:
             with self._lock:
                 self._n_readers -= 1
-                last = self._closed and self._n_readers == 0
-            if last:
+                is_last_reader = self._closed and self._n_readers == 0
+            if is_last_reader:
                 self._source.close()
-
-
-def file_stamp(path: Path) -> tuple[int, int] | None:
-    """Size and time of change of a file, None for a zarr folder; SlideError when it is gone."""
-    try:
-        found = os.stat(path)
-    except OSError as error:
-        raise create_missing_slide_error(path) from error
-    if not S_ISDIR(found.st_mode):
-        return found.st_size, found.st_mtime_ns
-    if is_zarr_folder(path):
-        return None
-    raise create_missing_slide_error(path)

@@ -2,35 +2,30 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import re
 from pathlib import Path
+from stat import S_ISDIR
 from urllib.parse import unquote, urlsplit, urlunsplit
 
-from .sources.slide_source import SourceError
+from .reader_errors import SourceError, create_missing_slide_error
 
-# "C:/slides" has one letter before its colon.
+# Two letters or more before the colon: "C:/slides" is a path.
 URL_PATTERN = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 
-# What a drive on the network says when it has gone (Windows knows fewer of them).
-CONNECTION_ERRNO_NAMES = (
-    "EIO ESTALE ETIMEDOUT EHOSTDOWN EHOSTUNREACH ENETDOWN ENETUNREACH ENOTCONN EREMOTEIO ENODEV"
-)
-CONNECTION_ERRNOS = {
-    getattr(errno, name) for name in CONNECTION_ERRNO_NAMES.split() if hasattr(errno, name)
-}
+# Every zarr folder has one of these files at its root.
+ZARR_ROOT_FILES = ("zarr.json", ".zattrs", ".zgroup", ".zarray")
 
 
 def is_remote(location: str | os.PathLike[str]) -> bool:
-    """Whether this is an address, "https://..." or "s3://...", and no file of this machine."""
+    """Whether a location is a URL ("https://...", "s3://...") and not a local file."""
     if not isinstance(location, str) or URL_PATTERN.match(location) is None:
         return False
     return not location.lower().startswith("file:")
 
 
 def convert_to_local_path(location: str | os.PathLike[str]) -> Path:
-    """The path that a path, a text or a file:// address means."""
+    """Convert a path, a text or a file:// URL to a path."""
     text = os.fspath(location)
     if text.lower().startswith("file://"):
         from urllib.request import url2pathname
@@ -40,14 +35,14 @@ def convert_to_local_path(location: str | os.PathLike[str]) -> Path:
         text = host + url2pathname(parts.path)
     try:
         return Path(text).expanduser()
-    except RuntimeError:  # no such user, or no home
+    except RuntimeError:  # no such user, or no home folder
         return Path(text)
 
 
 def strip_credentials(url: str) -> str:
-    """The address as it may be shown and stored: a name and password in it are left out.
+    """Remove user name and password from a URL, so that it can be shown and stored.
 
-    Unreadable for what is no address.
+    Raises SourceError for a malformed URL.
     """
     try:
         parts = urlsplit(url)
@@ -57,16 +52,31 @@ def strip_credentials(url: str) -> str:
 
 
 def file_name_from_url(url: str) -> str:
-    """The last part of an address, as a file's name."""
+    """Return the last part of a URL, decoded."""
     return unquote(url.rstrip("/").rpartition("/")[2]) or url
 
 
-def is_connection_error(error: BaseException) -> bool:
-    """Whether it is the connection or the drive, not the slide, that failed."""
-    if isinstance(error, ConnectionError | TimeoutError):
-        return True
-    # By name: they are not there unless something was read through them.
-    library = type(error).__module__.partition(".")[0]
-    if library in ("aiohttp", "botocore", "aiobotocore"):
-        return not isinstance(error, ValueError)  # a mistyped address
-    return isinstance(error, OSError) and error.errno in CONNECTION_ERRNOS
+def slide_stem(file_name: str) -> str:
+    """Return a file name without its suffix, and without ".ome" before that."""
+    return file_name.removesuffix(Path(file_name).suffix).removesuffix(".ome")
+
+
+def is_zarr_folder(folder: Path) -> bool:
+    """Whether a folder is the root of a zarr hierarchy."""
+    return any((folder / name).exists() for name in ZARR_ROOT_FILES)
+
+
+def file_stamp(path: Path) -> tuple[int, int] | None:
+    """Return size and modification time of a file, None for a zarr folder.
+
+    Raises SlideError when it does not exist any more.
+    """
+    try:
+        status = os.stat(path)
+    except OSError as error:
+        raise create_missing_slide_error(path) from error
+    if not S_ISDIR(status.st_mode):
+        return status.st_size, status.st_mtime_ns
+    if is_zarr_folder(path):
+        return None
+    raise create_missing_slide_error(path)

@@ -12,30 +12,40 @@ from numpy.typing import NDArray
 
 from ..color_conversion import convert_to_rgb8
 from ..pixel_size import PixelSizeMetadata
-from .slide_source import SourceError, levels_from_sizes
-from .tile_cache import TileCache, assemble_region, choose_cache_capacity, group_small_chunks
+from ..reader_errors import SourceError
+from .slide_source import TiledSource, levels_from_sizes
+from .tile_cache import TileCache, choose_cache_capacity, group_small_chunks
 
 # Chunks smaller than this many px are read together.
 MIN_READ_PX = 512
 
-# A numpy array up to this many bytes is told by all of its pixels, in a fraction of a second;
-# whatever else by squares of SQUARE px, AROUND by AROUND of them over the whole image.
+# A numpy array up to this many bytes is hashed whole, in a fraction of a second; any other array
+# by a grid of patches over the whole image.
 MAX_FULL_HASH_BYTES = 2**30
 HASH_PATCH_PX, HASH_PATCHES_PER_AXIS = 48, 8
 
-# A whole image in one dask chunk is computed as one, however often a part of it is read.
+# An image in one dask chunk is computed whole for every part that is read, so it is cached whole.
 MAX_CACHED_CHUNK_BYTES = 2**30
 
 
-class ArraySource:
-    """Levels of (H, W, 3) or (H, W, 4), finest first, as napari shows them as RGB.
+class ArraySource(TiledSource):
+    """Arrays with the conventions of napari's RGB images.
 
-    uint8 and bool as they are; uint16 fills its range; floats are 0 to 1, what is beyond is cut
-    off and NaN is white; a fourth channel is opacity over white. Anything with `shape`, `dtype`
-    and slicing will do. Unreadable for arrays that are no RGB picture.
+    uint8 and bool are used as they are; uint16 fills its range; floats range from 0 to 1, are
+    clipped, and NaN is white. A fourth channel is opacity, composited on white.
+
+    Parameters
+    ----------
+    arrays
+        Levels (H, W, 3) or (H, W, 4), finest first; anything with ``shape``, ``dtype`` and slicing.
+    pixel_size_metadata
+        Of level 0.
+
+    Raises
+    ------
+    SourceError
+        The arrays are not an RGB image.
     """
-
-    icc_profile: bytes | None = None
 
     def __init__(
         self, arrays: Sequence[Any], pixel_size_metadata: PixelSizeMetadata | None = None
@@ -51,31 +61,29 @@ class ArraySource:
             raise SourceError("its first level is not the finest")
         self.pixel_size_metadata = pixel_size_metadata or PixelSizeMetadata()
         self._in_memory = [type(array) is np.ndarray for array in arrays]
-        high, wide = (_choose_read_size(arrays[0], axis) for axis in (0, 1))
-        self.chunk_size = (wide, high)
-        kept = max(
-            choose_cache_capacity(finest.width, high),
-            min(2 * wide * high * 3, MAX_CACHED_CHUNK_BYTES),
+        chunk_height, chunk_width = (_choose_read_size(arrays[0], axis) for axis in (0, 1))
+        self.chunk_size = (chunk_width, chunk_height)
+        capacity = max(
+            choose_cache_capacity(finest.width, chunk_height),
+            min(2 * chunk_width * chunk_height * 3, MAX_CACHED_CHUNK_BYTES),
         )
-        self._cache = TileCache(kept)
+        self.cache = TileCache(capacity)
 
     def read(self, level: int, x: int, y: int, width: int, height: int) -> NDArray[np.uint8]:
+        """Return pixels (height, width, 3) of a region inside the level."""
         if self._in_memory[level]:
             return _copy_as_rgb8(self._arrays[level][y : y + height, x : x + width])
-        return assemble_region(
-            x, y, width, height, self.chunk_size,
-            lambda column, row: self._cache.get(
-                (level, column, row), lambda: self._read_tile(level, column, row)
-            ),
-        )  # fmt: skip
+        return super().read(level, x, y, width, height)
 
-    def _read_tile(self, level: int, column: int, row: int) -> NDArray[np.uint8]:
-        wide, high = self.chunk_size
-        rows = slice(row * high, (row + 1) * high)
-        return _copy_as_rgb8(self._arrays[level][rows, column * wide : (column + 1) * wide])
+    def read_tile(self, level: int, column: int, row: int) -> NDArray[np.uint8]:
+        """Compute one tile of an array that is not in memory."""
+        width, height = self.chunk_size
+        rows = slice(row * height, (row + 1) * height)
+        columns = slice(column * width, (column + 1) * width)
+        return _copy_as_rgb8(self._arrays[level][rows, columns])
 
     def hash_content(self) -> bytes:
-        """A hash of its pixels, all of them where that is quick."""
+        """Return a hash of the pixels: of all of them where that is quick, else of a sample."""
         digest = hashlib.sha256()
         array = self._arrays[0]
         digest.update(f"{array.shape} {array.dtype}".encode())
@@ -90,12 +98,6 @@ class ArraySource:
             width, height = min(HASH_PATCH_PX, size.width - x), min(HASH_PATCH_PX, size.height - y)
             digest.update(np.ascontiguousarray(self.read(0, x, y, width, height)).data)
         return digest.digest()
-
-    def prefetch(self) -> None:
-        pass
-
-    def close(self) -> None:
-        self._cache.clear()
 
 
 def _validate_array(array: Any) -> None:
@@ -112,7 +114,7 @@ def _validate_array(array: Any) -> None:
 
 
 def _choose_read_size(array: Any, axis: int) -> int:
-    """How many px of an axis to read at once: whole chunks, as a part of one costs all of it."""
+    """Return how many px of an axis to read at once: whole chunks, which are decoded whole."""
     chunks = getattr(array, "chunks", None)
     if not chunks:
         return min(int(array.shape[axis]), 2048)
@@ -123,7 +125,7 @@ def _choose_read_size(array: Any, axis: int) -> int:
 
 
 def _copy_as_rgb8(pixels: Any) -> NDArray[np.uint8]:
-    """(H, W, 3) uint8, never the array's own memory."""
+    """Convert to (H, W, 3) uint8, which never shares memory with the array."""
     pixels = np.asarray(pixels)
     if pixels.dtype.kind == "f":
         pixels = np.nan_to_num(pixels.astype(np.float32), nan=1.0, posinf=1.0, neginf=0.0)

@@ -5,11 +5,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from .slide_source import Level, SlideSource
-from .tile_cache import TileCache, assemble_region
+from .slide_source import MIN_PYRAMID_SIDE_PX, Level, SlideSource, TiledSource
+from .tile_cache import TileCache
 
-# A slide longer than this gets lower levels when its own end above COARSE_ENOUGH ...
-MIN_PYRAMID_SIDE_PX = 4096
+# A slide longer than MIN_PYRAMID_SIDE_PX whose coarsest level is longer than this gets levels ...
 MAX_COARSEST_SIDE_PX = 2048
 # ... down to this.
 TARGET_COARSEST_SIDE_PX = 1024
@@ -17,14 +16,14 @@ TARGET_COARSEST_SIDE_PX = 1024
 TILE_SIDE_PX = 512
 BAND_HEIGHT_PX = 128
 
-# To make a tile of a low level again costs a pass over much of level 0. So each level from this
-# downsample on has a cache to itself, which holds all of a level up to 4,700 px square.
+# Recomputing a tile of a coarse level reads much of level 0. So each level from this downsample
+# on has a cache of its own, which holds all of a level up to 4,700 px square.
 SHARED_CACHE_MAX_DOWNSAMPLE = 8
 CACHE_BYTES = 64 * 2**20
 
 
 def add_coarse_levels(source: SlideSource) -> SlideSource:
-    """The source itself, or the source with lower levels where it needs them."""
+    """Return the source itself, or with lower levels where it needs them."""
     finest, coarsest = source.levels[0], source.levels[-1]
     if max(finest.width, finest.height) <= MIN_PYRAMID_SIDE_PX:
         return source
@@ -33,11 +32,11 @@ def add_coarse_levels(source: SlideSource) -> SlideSource:
     return DownsampledSource(source)
 
 
-class DownsampledSource:
-    """A source and, below its coarsest level, levels of 2 x 2 means made tile by tile on demand."""
+class DownsampledSource(TiledSource):
+    """A source and, below its coarsest level, levels of 2 x 2 means computed tile by tile."""
 
     def __init__(self, source: SlideSource) -> None:
-        self._source = source
+        self.source = source
         self._n_source_levels = len(source.levels)
         levels = list(source.levels)
         while max(levels[-1].width, levels[-1].height) > TARGET_COARSEST_SIDE_PX:
@@ -49,52 +48,50 @@ class DownsampledSource:
         self.pixel_size_metadata = source.pixel_size_metadata
         self.chunk_size = source.chunk_size
         self.icc_profile = source.icc_profile
-        # One cache for the cheap levels, which reading passes through on its way down.
-        cheap = TileCache(CACHE_BYTES)
-        self._caches = [
-            cheap if level.downsample < SHARED_CACHE_MAX_DOWNSAMPLE else TileCache(CACHE_BYTES)
+        # The cheap levels share a cache: a coarse tile is computed by reading through them.
+        self.cache = TileCache(CACHE_BYTES)
+        self.caches = [
+            self.cache if level.downsample < SHARED_CACHE_MAX_DOWNSAMPLE else TileCache(CACHE_BYTES)
             for level in self.levels
         ]
 
     def read(self, level: int, x: int, y: int, width: int, height: int) -> NDArray[np.uint8]:
+        """Return pixels (height, width, 3) of a region inside the level."""
         if level < self._n_source_levels:
-            return self._source.read(level, x, y, width, height)
-        cache, chunk = self._caches[level], self._chunk_size_at(level)
-        return assemble_region(
-            x, y, width, height, chunk,
-            lambda column, row: cache.get(
-                (level, column, row), lambda: self._compute_tile(level, column, row, chunk)
-            ),
-        )  # fmt: skip
+            return self.source.read(level, x, y, width, height)
+        return super().read(level, x, y, width, height)
 
-    def _chunk_size_at(self, level: int) -> tuple[int, int]:
-        # A slide stored in strips is walked in bands, so that no strip is decoded many times.
+    def tile_size(self, level: int) -> tuple[int, int]:
+        """Return the tile size: bands for a slide stored in strips, so each is decoded once."""
         if self.chunk_size[0] >= self.levels[0].width:
             return self.levels[level].width, BAND_HEIGHT_PX
         return TILE_SIDE_PX, TILE_SIDE_PX
 
-    def _compute_tile(
-        self, level: int, column: int, row: int, chunk_size: tuple[int, int]
-    ) -> NDArray[np.uint8]:
+    def cache_of_level(self, level: int) -> TileCache:
+        """Return the cache that holds the tiles of a level."""
+        return self.caches[level]
+
+    def read_tile(self, level: int, column: int, row: int) -> NDArray[np.uint8]:
+        """Compute one tile from the level above."""
         above = self.levels[level - 1]
-        x, y = 2 * column * chunk_size[0], 2 * row * chunk_size[1]
-        width, height = (
-            min(2 * chunk_size[0], above.width - x),
-            min(2 * chunk_size[1], above.height - y),
-        )
+        tile_width, tile_height = self.tile_size(level)
+        x, y = 2 * column * tile_width, 2 * row * tile_height
+        width, height = min(2 * tile_width, above.width - x), min(2 * tile_height, above.height - y)
         return downsample_by_two(self.read(level - 1, x, y, width, height))
 
     def prefetch(self) -> None:
-        self._source.prefetch()
+        """Start decoding level 0 of the source."""
+        self.source.prefetch()
 
     def close(self) -> None:
-        for cache in self._caches:
+        """Release the cached tiles and close the source."""
+        for cache in self.caches:
             cache.clear()
-        self._source.close()
+        self.source.close()
 
 
 def downsample_by_two(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """2 x 2 means of (H, W, 3); an odd last row or column is averaged with itself."""
+    """Return 2 x 2 means of (H, W, 3); an odd last row or column is averaged with itself."""
     from PIL import Image
 
     return np.asarray(Image.fromarray(pixels).reduce(2))

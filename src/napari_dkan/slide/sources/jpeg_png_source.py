@@ -14,12 +14,8 @@ from PIL.PngImagePlugin import PngImageFile
 
 from ..color_conversion import convert_to_rgb8
 from ..pixel_size import PixelSizeMetadata
-from .downsampled_source import MIN_PYRAMID_SIDE_PX
-from .slide_source import Level, SourceError
-
-# Decoded, this is 3 GiB of RGB. Pillow's own limit is meant for web uploads and lies below a
-# single ST section; we open files the user chose, and state the size from the header.
-MAX_IMAGE_PX = 2**30
+from ..reader_errors import SourceError
+from .slide_source import MAX_IMAGE_PX, MIN_PYRAMID_SIDE_PX, Level
 
 CONVERT_ADVICE = "convert it to a tiled, pyramidal TIFF"
 
@@ -28,15 +24,14 @@ JPEG_FACTORS = (1, 2, 4, 8)
 
 
 class JpegPngSource:
-    """Opened from the header; each level is decoded when first read, once, and kept.
+    """A JPEG or PNG file, opened from its header; each level is decoded once, when first read.
 
     The lower levels of a large JPEG come from its scaled decoding, so an overview does not wait
     for level 0. Their pixels are the same whether or not level 0 has been decoded.
     """
 
-    pixel_size_metadata = (
-        PixelSizeMetadata()
-    )  # Pixels per inch in a JPEG or PNG speak of paper, not of the glass.
+    # Pixels per inch in a JPEG or PNG refer to the printed page, not to the slide.
+    pixel_size_metadata = PixelSizeMetadata()
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -46,7 +41,8 @@ class JpegPngSource:
             scalable = image.format == "JPEG" and max(width, height) > MIN_PYRAMID_SIDE_PX
         if width * height > MAX_IMAGE_PX:
             raise SourceError(
-                f"{width:,} x {height:,} px are too many for a flat image (at most 2^30); {CONVERT_ADVICE}"
+                f"{width:,} x {height:,} px are too many for a flat image (at most 2^30); "
+                f"{CONVERT_ADVICE}"
             )
         check_free_memory(width, height)
         self._factors = JPEG_FACTORS if scalable else (1,)
@@ -60,6 +56,7 @@ class JpegPngSource:
         self._prefetching = False
 
     def read(self, level: int, x: int, y: int, width: int, height: int) -> NDArray[np.uint8]:
+        """Return pixels (height, width, 3) of a region inside the level."""
         return self._decode_level(level)[y : y + height, x : x + width].copy()
 
     def _decode_level(self, level: int) -> NDArray[np.uint8]:
@@ -73,6 +70,7 @@ class JpegPngSource:
             return pixels
 
     def prefetch(self) -> None:
+        """Start decoding level 0 in a thread."""
         if not self._prefetching:
             self._prefetching = True
             Thread(
@@ -80,17 +78,20 @@ class JpegPngSource:
             ).start()
 
     def _prefetch_level_0(self) -> None:
-        # Whoever reads level 0 meets the same error, and is told.
+        # Reading level 0 raises the same error later.
         with suppress(OSError, ValueError, SyntaxError, MemoryError, RuntimeError, SourceError):
             self._decode_level(0)
 
     def close(self) -> None:
+        """Release the decoded images."""
         self._decoded = [None] * len(self.levels)
 
 
 def check_free_memory(width: int, height: int) -> None:
-    """Unreadable where an image does not fit into the memory that is free: to find out by
-    decoding it may end the program, with everything that is open in it."""
+    """Raise SourceError if an RGB image does not fit into the free memory.
+
+    The operating system may end the program if it is decoded nevertheless.
+    """
     import psutil
 
     needed, free = 3 * width * height, psutil.virtual_memory().available
@@ -102,24 +103,28 @@ def check_free_memory(width: int, height: int) -> None:
 
 
 def open_header(path: Path) -> ImageFile:
-    """The image, not decoded yet. Not through Image.open, whose size limit is below ours."""
+    """Open an image without decoding it.
+
+    Pillow's Image.open has a size limit meant for web uploads, below a single ST section. These
+    files are chosen by the user, and their size is checked from the header.
+    """
     with path.open("rb") as file:
-        png = file.read(4) == b"\x89PNG"
-    return PngImageFile(path) if png else JpegImageFile(path)
+        is_png = file.read(4) == b"\x89PNG"
+    return PngImageFile(path) if is_png else JpegImageFile(path)
 
 
 def decode_image(path: Path, factor: int) -> NDArray[np.uint8]:
-    """The whole image as (H, W, 3), reduced by a factor of 1, 2, 4 or 8 if it is a JPEG."""
+    """Decode the whole image as (H, W, 3), a JPEG reduced by a factor of 1, 2, 4 or 8."""
     with open_header(path) as image:
         if factor > 1:
             image.draft(image.mode, (image.width // factor, image.height // factor))
         elif image.mode == "RGB" and "transparency" not in image.info:
             start = image.fp.tell() if image.fp else 0
-            whole = (
+            pixels = (
                 decode_jpeg_fast(path, start) if image.format == "JPEG" else decode_png_fast(path)
             )
-            if whole is not None:
-                return whole
+            if pixels is not None:
+                return pixels
         if image.mode.startswith("I;16"):
             return convert_to_rgb8(np.asarray(image).astype(np.uint16))
         if image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
@@ -132,9 +137,12 @@ def decode_image(path: Path, factor: int) -> NDArray[np.uint8]:
 
 
 def decode_jpeg_fast(path: Path, start: int) -> NDArray[np.uint8] | None:
-    """What Pillow gives in a third of the time, or None where imagecodecs is absent or cannot
-    be trusted: it fills a file that is cut short, so the end mark must follow the `start` of
-    the picture (an earlier one belongs to a thumbnail)."""
+    """Decode a JPEG with imagecodecs: the pixels of Pillow in a third of the time.
+
+    Returns None where imagecodecs is not installed, or where the file may be cut short, which
+    imagecodecs does not report: the end marker must follow the `start` of the image data (an
+    earlier one belongs to a thumbnail).
+    """
     try:
         from imagecodecs import jpeg8_decode
     except ImportError:
@@ -144,8 +152,10 @@ def decode_jpeg_fast(path: Path, start: int) -> NDArray[np.uint8] | None:
 
 
 def decode_png_fast(path: Path) -> NDArray[np.uint8] | None:
-    """What Pillow gives, in half the time and a third of the memory, or None where imagecodecs
-    is absent. It refuses a file that is cut short or damaged."""
+    """Decode a PNG with imagecodecs: the pixels of Pillow in half the time, a third of the memory.
+
+    Returns None where imagecodecs is not installed. It raises for a file that is cut short.
+    """
     try:
         from imagecodecs import png_decode
     except ImportError:

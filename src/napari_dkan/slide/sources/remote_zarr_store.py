@@ -12,36 +12,44 @@ from urllib.parse import urlsplit
 
 from zarr.storage import FsspecStore, WrapperStore
 
-from ..slide_location import is_connection_error
+from ..reader_errors import SourceError, is_connection_error
 from .ome_zarr_source import OmeZarrSource
-from .slide_source import SourceError
 
 if TYPE_CHECKING:
     from zarr.abc.store import ByteRequest
     from zarr.core.buffer import Buffer, BufferPrototype
 
 
-# "memory" is fsspec's own, for what is kept in this process.
+# "memory" is fsspec's file system inside this process.
 SUPPORTED_SCHEMES = ("https", "http", "s3", "memory")
 
-# Seconds to reach the other side, between two packets, and for one chunk in all.
+# Seconds to connect, between two packets, and for one whole chunk.
 CONNECT_TIMEOUT_S, READ_TIMEOUT_S, CHUNK_TIMEOUT_S = 10, 20, 120
-# A chunk that did not come is asked for again after these many seconds.
+# Pauses in seconds before a failed request is repeated. aiohttp and fsspec have no retry of
+# their own, and urllib3's Retry works only for requests.
 RETRY_DELAYS_S = (0.3, 1.5)
-# When one part was given up, so are those that were asked for with it.
+# After a request has failed for good, the others fail at once for this long.
 FAIL_FAST_S = 1.0
 
 CLOSE_TIMEOUT_S = 1.0
 
-# What describes the image, and one of which lies at its root.
+# Metadata files, one of which is at the root of an image.
 ROOT_KEYS = ("zarr.json", ".zattrs", ".zgroup")
-# Answers to who has no login. A public bucket that may not be listed gives them for every part
-# that does not exist.
+# Unauthorized and forbidden. A public bucket without permission to list files answers a request
+# for a missing chunk like this.
 AUTH_STATUS_CODES = (401, 403)
 
 
 def open_remote_ome_zarr(url: str) -> OmeZarrSource:
-    """Unreadable where there is no OME-Zarr image; whatever the connection raises."""
+    """Open the OME-Zarr image at a URL.
+
+    Raises
+    ------
+    SourceError
+        There is no OME-Zarr image, or the URL cannot be read.
+    Exception
+        Whatever the connection raises.
+    """
     try:
         parts = urlsplit(url)
         scheme, host, query = parts.scheme.lower(), parts.netloc, parts.query
@@ -67,7 +75,7 @@ def open_remote_ome_zarr(url: str) -> OmeZarrSource:
 
 
 def _create_fsspec_store(url: str, scheme: str) -> FsspecStore:
-    # A connection of its own: closing this slide closes no other.
+    # Every slide has its own connection, so closing one does not affect others.
     options: dict[str, Any] = {"skip_instance_cache": True}
     if scheme == "s3":
         login = _read_s3_options()
@@ -78,47 +86,53 @@ def _create_fsspec_store(url: str, scheme: str) -> FsspecStore:
     if scheme in ("http", "https"):
         import aiohttp
 
-        wait = aiohttp.ClientTimeout(
+        timeout = aiohttp.ClientTimeout(
             total=CHUNK_TIMEOUT_S, sock_connect=CONNECT_TIMEOUT_S, sock_read=READ_TIMEOUT_S
         )
-        options["client_kwargs"] = {"timeout": wait, "trust_env": True}  # proxies
+        options["client_kwargs"] = {"timeout": timeout, "trust_env": True}  # proxies
     return FsspecStore.from_url(url, options, read_only=True)
 
 
 def _read_s3_options() -> dict[str, Any] | None:
-    """What s3fs is to be given where the person has said in fsspec's own settings how to log in
-    (FSSPEC_S3_ANON=false: as the AWS tools do); None for a public bucket, which needs no s3fs:
-    there a part is one plain request, not the two or three that s3fs makes of it."""
+    """Return options for s3fs where fsspec is configured to log in, None for a public bucket.
+
+    FSSPEC_S3_ANON=false means a login as the AWS tools do it. A public bucket is read without
+    s3fs: a chunk is then one plain request instead of two or three.
+    """
     import fsspec
 
-    said = fsspec.config.conf.get("s3", {})
-    if str(said.get("anon", "key" not in said and "profile" not in said)).lower() != "false":
+    s3_config = fsspec.config.conf.get("s3", {})
+    is_anonymous = s3_config.get("anon", "key" not in s3_config and "profile" not in s3_config)
+    if str(is_anonymous).lower() != "false":
         return None
-    waits = {
+    client_config = {
         "connect_timeout": CONNECT_TIMEOUT_S,
         "read_timeout": READ_TIMEOUT_S,
         "retries": {"max_attempts": 1},
     }
-    return {"config_kwargs": waits, "anon": False}
+    return {"config_kwargs": client_config, "anon": False}
 
 
 def build_public_s3_url(url: str) -> str:
-    """Where a public bucket is read over https; AWS_ENDPOINT_URL names another provider."""
+    """Return the https URL of an object in a public bucket.
+
+    AWS_ENDPOINT_URL_S3 or AWS_ENDPOINT_URL selects another provider.
+    """
     parts = urlsplit(url)
     bucket, key = parts.netloc, parts.path.lstrip("/")
-    own = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
-    if own:
-        return f"{own.rstrip('/')}/{bucket}/{key}"
-    if "." in bucket:  # The certificate covers names without a dot.
+    endpoint_url = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    if endpoint_url:
+        return f"{endpoint_url.rstrip('/')}/{bucket}/{key}"
+    if "." in bucket:  # the certificate covers only names without a dot
         return f"https://s3.amazonaws.com/{bucket}/{key}"
     return f"https://{bucket}.s3.amazonaws.com/{key}"
 
 
 class RetryingZarrStore(WrapperStore[FsspecStore]):
-    """Asks again before it gives up, and never takes a slide that is gone for an empty one.
+    """Repeats failed requests, and distinguishes a missing chunk from a missing image.
 
-    A chunk that does not exist is a legal part of a Zarr image: it was never scanned. So would
-    be, to zarr, every chunk of an image that was taken down.
+    A Zarr image may omit chunks, which read as blank (never scanned). To zarr, every chunk of an
+    image that was removed from its server would look like that.
     """
 
     _root_checked_at = float("-inf")
@@ -127,17 +141,18 @@ class RetryingZarrStore(WrapperStore[FsspecStore]):
     def __init__(self, store: FsspecStore) -> None:
         super().__init__(store)
         self._root_check_lock = asyncio.Lock()
-        # Whoever forgets to close a slide finds no complaint of aiohttp on the screen.
+        # aiohttp would print a warning for a slide that was not closed.
         self._finalizer = weakref.finalize(self, _close_session, store.fs)
 
     async def get(
         self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None
     ) -> Buffer | None:
-        found = await self._get_with_retries(key, prototype, byte_range)
+        """Return the content of a key, None where it does not exist."""
+        content = await self._get_with_retries(key, prototype, byte_range)
         is_chunk = key.rpartition("/")[2][:1].isdigit()  # 0.4: "0/3.5.0", 0.5: "0/c/3/5/0"
-        if found is None and is_chunk:
+        if content is None and is_chunk:
             await self._check_root_exists(prototype)
-        return found
+        return content
 
     async def _get_with_retries(
         self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None
@@ -161,25 +176,34 @@ class RetryingZarrStore(WrapperStore[FsspecStore]):
         return None
 
     async def _check_root_exists(self, prototype: BufferPrototype) -> None:
-        """One look, begun after a part was missing, answers for all that were missing by then."""
+        """Raise ConnectionError if the image is gone.
+
+        A check that started after a chunk was found missing is valid for all chunks that were
+        found missing before it.
+        """
         missing_at = time.monotonic()
         async with self._root_check_lock:
             if self._root_checked_at > missing_at:
                 return
-            looked_at = time.monotonic()
+            check_started_at = time.monotonic()
             for root in ROOT_KEYS:
                 if await self._get_with_retries(root, prototype) is not None:
-                    self._root_checked_at = looked_at
+                    self._root_checked_at = check_started_at
                     return
         raise ConnectionError("it is no longer at its address")
 
     def close(self) -> None:
+        """Close the store and its connection."""
         self._store.close()
         self._finalizer()
 
 
 def _close_session(filesystem: Any) -> None:
-    """Close the connection, which fsspec leaves open where it is used from zarr's loop."""
+    """Close the connection, which fsspec leaves open where it is used from zarr's event loop.
+
+    This depends on private names of fsspec, s3fs, aiohttp and zarr. Without them the connection
+    stays open until it is garbage collected.
+    """
     from zarr.core.sync import loop
 
     session = getattr(filesystem, "_session", None) or getattr(filesystem, "_s3", None)
@@ -188,7 +212,7 @@ def _close_session(filesystem: Any) -> None:
     running = loop[0]
     if running is not None and running.is_running():
         closed = asyncio.run_coroutine_threadsafe(session.close(), running)
-        if asyncio._get_running_loop() is not running:  # the collector runs in any thread
+        if asyncio._get_running_loop() is not running:  # garbage collection runs in any thread
             with suppress(TimeoutError):
                 closed.result(timeout=CLOSE_TIMEOUT_S)
     elif connector := getattr(session, "_connector", None):

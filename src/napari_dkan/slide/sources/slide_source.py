@@ -1,7 +1,8 @@
-"""The interface that a file format implements to be opened as a Slide."""
+"""The interface of a slide file format, and the base class of formats stored in tiles."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -9,10 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..pixel_size import PixelSizeMetadata
+from .tile_cache import TileCache, assemble_region
 
+# The largest image, or chunk of one, that is decoded whole: 3 GiB as RGB.
+MAX_IMAGE_PX = 2**30
 
-class SourceError(Exception):
-    """Why a file is no usable slide, as the end of a sentence that names it."""
+# A slide with a longer side than this needs coarse levels.
+MIN_PYRAMID_SIDE_PX = 4096
 
 
 @dataclass(frozen=True)
@@ -25,13 +29,18 @@ class Level:
 
 
 class SlideSource(Protocol):
-    """Pixels of one file, read on demand.
+    """What a file format implements to be opened as a Slide.
 
-    `read` is called from several threads at once, only with regions inside the level, and
-    returns (height, width, 3) uint8. It may raise whatever its libraries raise: Slide is the
-    one place that turns this into a SlideError.
-    `chunk` is the (width, height) that is decoded together at level 0.
-    `icc` is the profile that the file brings for its colours, None where it brings none.
+    Attributes
+    ----------
+    levels
+        Finest first.
+    pixel_size_metadata
+        What the file states about its pixel size.
+    chunk_size
+        (width, height) in px that is decoded together at level 0.
+    icc_profile
+        The profile embedded in the file, None without one.
     """
 
     levels: tuple[Level, ...]
@@ -39,18 +48,69 @@ class SlideSource(Protocol):
     chunk_size: tuple[int, int]
     icc_profile: bytes | None
 
-    def read(self, level: int, x: int, y: int, width: int, height: int) -> NDArray[np.uint8]: ...
+    def read(self, level: int, x: int, y: int, width: int, height: int) -> NDArray[np.uint8]:
+        """Return pixels (height, width, 3) of a region inside the level.
 
-    def prefetch(self) -> None: ...
+        Called from several threads at once. It may raise whatever its libraries raise: Slide
+        translates it into a SlideError.
+        """
+        ...
 
-    def close(self) -> None: ...
+    def prefetch(self) -> None:
+        """Start decoding level 0 in the background, if it can only be decoded whole."""
+        ...
+
+    def close(self) -> None:
+        """Close the file and release memory."""
+        ...
+
+
+class TiledSource(ABC):
+    """Base of sources that decode a grid of tiles on demand and cache the decoded tiles.
+
+    Subclasses set the attributes of `SlideSource` and ``cache``.
+    """
+
+    levels: tuple[Level, ...]
+    pixel_size_metadata: PixelSizeMetadata
+    chunk_size: tuple[int, int]
+    icc_profile: bytes | None = None
+    cache: TileCache
+
+    @abstractmethod
+    def read_tile(self, level: int, column: int, row: int) -> NDArray[np.uint8]:
+        """Decode one tile (height, width, 3), cropped at the edge of the level or not."""
+
+    def tile_size(self, level: int) -> tuple[int, int]:
+        """Return (width, height) of the tiles of a level in px."""
+        return self.chunk_size
+
+    def cache_of_level(self, level: int) -> TileCache:
+        """Return the cache that holds the tiles of a level."""
+        return self.cache
+
+    def read(self, level: int, x: int, y: int, width: int, height: int) -> NDArray[np.uint8]:
+        """Return pixels (height, width, 3) of a region inside the level."""
+        cache = self.cache_of_level(level)
+
+        def read_cached(column: int, row: int) -> NDArray[np.uint8]:
+            return cache.get((level, column, row), lambda: self.read_tile(level, column, row))
+
+        return assemble_region(x, y, width, height, self.tile_size(level), read_cached)
+
+    def prefetch(self) -> None:  # noqa: B027
+        """Do nothing: no tile needs the whole image to be decoded."""
+
+    def close(self) -> None:
+        """Release the cached tiles."""
+        self.cache.clear()
 
 
 def levels_from_sizes(sizes: list[tuple[int, int]]) -> tuple[Level, ...]:
-    """Levels from their (width, height), finest first.
+    """Create levels from their (width, height), finest first.
 
-    Writers round the sides of lower levels, so width0 / width is only nearly the factor they
-    reduced by; where a whole factor explains both sides it is taken, and positions stay exact.
+    Writers round the sides of lower levels, so width0 / width is only approximately the factor
+    they reduced by. Where a whole factor explains both sides it is used, so positions stay exact.
     """
     width0, height0 = sizes[0]
     levels = []

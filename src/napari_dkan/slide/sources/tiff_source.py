@@ -24,15 +24,18 @@ from ..pixel_size import (
     pixel_size_from_objective,
     pixel_size_from_sides,
 )
-from .jpeg_png_source import MAX_IMAGE_PX
-from .slide_source import SourceError, levels_from_sizes
-from .tile_cache import TileCache, assemble_region, choose_cache_capacity
+from ..reader_errors import SourceError
+from .slide_source import MAX_IMAGE_PX, TiledSource, levels_from_sizes
+from .tile_cache import TileCache, choose_cache_capacity
 
 UM_PER_RESOLUTION_UNIT = {2: 25_400.0, 3: 10_000.0}  # inch, centimetre
 
 
 def read_tiff_pixel_size(tif: Any, width: int, height: int) -> PixelSizeMetadata:
-    """From OME-XML, else Aperio's description, else the resolution tags, else the objective."""
+    """Read the pixel size of a TIFF for the image of this size.
+
+    Taken from OME-XML, else Aperio's description, else the resolution tags, else the objective.
+    """
     xml = tif.ome_metadata or ""
     aperio = tif.pages.first.description if tif.is_svs else ""
     try:
@@ -61,7 +64,7 @@ def _pixel_size_from_ome(root: ElementTree.Element, width: int, height: int) -> 
 
 
 def _magnification_from_ome(root: ElementTree.Element, width: int, height: int) -> float | None:
-    """The nominal magnification of the objective that the image of this size refers to."""
+    """Return the nominal magnification of the objective of the image of this size."""
     for image in root.iterfind(".//{*}Image"):
         settings = image.find("{*}ObjectiveSettings")
         if settings is None or not any(
@@ -79,14 +82,14 @@ def _has_size(pixels: ElementTree.Element, width: int, height: int) -> bool:
 
 
 def _read_physical_size(pixels: ElementTree.Element, axis: str) -> float | None:
-    # The OME schema's unit, where none is written, is the micrometre.
+    # The default unit of the OME schema is the micrometre.
     unit = convert_unit_to_um(pixels.get(f"PhysicalSize{axis}Unit", "um"))
     return None if unit is None else _parse_number(pixels.get(f"PhysicalSize{axis}"), unit)
 
 
 def _read_aperio_number(description: str, name: str) -> float | None:
-    found = re.search(rf"(?:^|\|)\s*{name}\s*=\s*([^|\s]+)", description)
-    return _parse_number(found[1], 1.0) if found else None
+    match = re.search(rf"(?:^|\|)\s*{name}\s*=\s*([^|\s]+)", description)
+    return _parse_number(match[1], 1.0) if match else None
 
 
 def _pixel_size_from_resolution(tags: Any) -> PixelSizeMetadata:
@@ -117,17 +120,28 @@ BAND_ROWS = 256
 
 ASSOCIATED_ALPHA = 1
 
-# The decoder fills what a JPEG lacks with gray and says nothing, so its end mark must be there.
+# The decoder silently fills missing parts of a JPEG with gray, so the end marker is checked.
 JPEG_COMPRESSION = 7
 JPEG_END_MARKER = b"\xff\xd9"
 
 
 class TiffLevel:
-    """Tiles of a level as RGB.
+    """Tiles of one level as RGB.
 
-    The channels of a pixel lie together, in planes of one page, or in one page each (an OME
-    image with three channels); `planes` hides the difference.
-    read_bytes(page, offset, count) reads from the file, thread-safely.
+    Channels are interleaved, in planes of one page, or in one page each (an OME image with three
+    channels); all three are read as a list of planes.
+
+    Parameters
+    ----------
+    series
+        A series of tifffile, or a level of one.
+    read_bytes
+        ``read_bytes(page, offset, count)`` reads from the file, thread-safely.
+
+    Raises
+    ------
+    SourceError
+        The level is not a single RGB or gray image, or its list of tiles is incomplete.
     """
 
     def __init__(self, series: Any, read_bytes: Callable[[Any, int, int], bytes]) -> None:
@@ -142,10 +156,10 @@ class TiffLevel:
         self._is_jpeg = page.compression == JPEG_COMPRESSION
         self._pages = pages
         self.icc_profile: bytes | None = page.iccprofile
-        in_page = int(page.samplesperpixel) if page.planarconfig == 2 else 1
-        self._planes = [(which, plane) for which in range(len(pages)) for plane in range(in_page)]
+        planes_per_page = int(page.samplesperpixel) if page.planarconfig == 2 else 1
+        self._planes = [(i, plane) for i in range(len(pages)) for plane in range(planes_per_page)]
         self._jpeg_tables = [getattr(source, "jpegtables", None) for source in pages]
-        # Offsets are read from the file when first asked for: do it here, in one thread.
+        # tifffile reads offsets from the file on first use: use them here, in one thread.
         self._segments = [(source.dataoffsets, source.databytecounts) for source in pages]
         self.end_offset = max(max(map(add, *segments), default=0) for segments in self._segments)
         # An uncompressed image in one block needs no decoding: its rows are read in bands.
@@ -158,18 +172,18 @@ class TiffLevel:
             self.chunk_size = (self.width, min(int(page.rowsperstrip), self.height))
         self._n_columns = math.ceil(self.width / self.chunk_size[0])
         self._segments_per_plane = self._n_columns * math.ceil(self.height / self.chunk_size[1])
-        expected = self._segments_per_plane * in_page
+        expected = self._segments_per_plane * planes_per_page
         if not self._is_uncompressed_block and any(
             len(offsets) < expected for offsets, _ in self._segments
         ):
             raise SourceError("its list of tiles is incomplete; copy or export it again")
 
     def read_tile(self, column: int, row: int) -> NDArray[np.uint8]:
-        """One chunk as (h, w, 3) uint8, cut at the edge or not."""
+        """Decode one chunk as (h, w, 3) uint8, cropped at the edge of the level or not."""
         read = self._read_band if self._is_uncompressed_block else self._decode_segment
-        parts = [read(which, plane, column, row) for which, plane in self._planes]
+        parts = [read(page_index, plane, column, row) for page_index, plane in self._planes]
         present = [part for part in parts if part is not None]
-        if not present:  # Never scanned: writers leave such tiles out.
+        if not present:  # not scanned: writers omit such tiles
             return np.full((self.chunk_size[1], self.chunk_size[0], 3), 255, np.uint8)
         if len(present) != len(parts):
             raise SourceError("a colour channel of a tile is missing")
@@ -177,40 +191,45 @@ class TiffLevel:
             present[0] if len(present) == 1 else np.concatenate(present, axis=2)
         )
 
-    def _decode_segment(self, which: int, plane: int, column: int, row: int) -> NDArray[Any] | None:
+    def _decode_segment(
+        self, page_index: int, plane: int, column: int, row: int
+    ) -> NDArray[Any] | None:
         index = plane * self._segments_per_plane + row * self._n_columns + column
-        offsets, counts = self._segments[which]
+        offsets, counts = self._segments[page_index]
         if counts[index] == 0:
             return None
-        data = self._read_bytes(self._pages[which], offsets[index], counts[index])
+        data = self._read_bytes(self._pages[page_index], offsets[index], counts[index])
         if self._is_jpeg and JPEG_END_MARKER not in data:
             raise SourceError("a tile is cut short")
-        options = {"jpegtables": self._jpeg_tables[which]} if self._jpeg_tables[which] else {}
+        options = (
+            {"jpegtables": self._jpeg_tables[page_index]} if self._jpeg_tables[page_index] else {}
+        )
         decoded, _, shape = self._page.decode(data, index, **options)
         if decoded is None or decoded.size == 0:
             raise SourceError("a tile cannot be decoded")
-        return decoded[0, : shape[1], : shape[2]]
+        tile: NDArray[Any] = decoded[0, : shape[1], : shape[2]]
+        return tile
 
-    def _read_band(self, which: int, plane: int, column: int, row: int) -> NDArray[Any]:
+    def _read_band(self, page_index: int, plane: int, column: int, row: int) -> NDArray[Any]:
         page = self._page
         samples = 1 if page.planarconfig == 2 else page.samplesperpixel
         dtype = np.dtype(page.parent.byteorder + page.dtype.char)
         top = row * self.chunk_size[1]
         rows = min(self.chunk_size[1], self.height - top)
         per_row = self.width * samples * dtype.itemsize
-        start = self._segments[which][0][0] + (plane * self.height + top) * per_row
-        data = self._read_bytes(self._pages[which], start, rows * per_row)
+        start = self._segments[page_index][0][0] + (plane * self.height + top) * per_row
+        data = self._read_bytes(self._pages[page_index], start, rows * per_row)
         pixels = np.frombuffer(data, dtype).reshape(rows, self.width, samples)
         return pixels.astype(page.dtype, copy=False)
 
     def _convert_to_rgb8(self, pixels: NDArray[Any]) -> NDArray[np.uint8]:
         photometric = tifffile.PHOTOMETRIC
         if self._photometric == photometric.PALETTE:
-            colours = (np.asarray(self._page.colormap) >> 8).astype(np.uint8)
-            return np.ascontiguousarray(colours.T[pixels[:, :, 0]])
+            colors = (np.asarray(self._page.colormap) >> 8).astype(np.uint8)
+            return np.ascontiguousarray(colors.T[pixels[:, :, 0]])
         if self._photometric == photometric.SEPARATED:
-            wide = pixels.dtype == np.uint16
-            return convert_cmyk_to_rgb((pixels >> 8).astype(np.uint8) if wide else pixels)
+            is_16_bit = pixels.dtype == np.uint16
+            return convert_cmyk_to_rgb((pixels >> 8).astype(np.uint8) if is_16_bit else pixels)
         if self._photometric == photometric.MINISWHITE:
             pixels = ~pixels
         extra = self._page.extrasamples
@@ -218,7 +237,7 @@ class TiffLevel:
 
 
 def check_supported_image(series: Any, page: Any, pages: int) -> None:
-    """Unreadable, in words, for TIFFs that are no single RGB or gray image."""
+    """Raise SourceError for a TIFF that is not a single RGB or gray image."""
     photometric = tifffile.PHOTOMETRIC
     channels = page.samplesperpixel * pages
     spatial = dict(zip(series.axes, series.shape, strict=True))
@@ -232,7 +251,7 @@ def check_supported_image(series: Any, page: Any, pages: int) -> None:
         raise SourceError(f"its pixels are {kind}; export it as RGB with 8 or 16 bits per channel")
     if page.photometric == photometric.YCBCR and page.compression in (1, 5, 8, 32946):
         raise SourceError("it stores YCbCr colours without JPEG; export it as RGB")
-    known = (
+    supported = (
         photometric.MINISWHITE,
         photometric.MINISBLACK,
         photometric.RGB,
@@ -240,17 +259,17 @@ def check_supported_image(series: Any, page: Any, pages: int) -> None:
         photometric.YCBCR,
         photometric.SEPARATED,
     )
-    if page.photometric not in known:
+    if page.photometric not in supported:
         raise SourceError(f"its colours are stored as {page.photometric!s:.40}; export it as RGB")
 
 
 # Vendor layouts that OpenSlide knows and plain TIFF readers get wrong (overlaps, focal planes).
 OPENSLIDE_TIFF_FLAGS = ("is_ndpi", "is_scn", "is_bif", "is_philips")
 
-# Aperio's JPEG 2000 in YCbCr, which tifffile hands out without turning it into RGB.
+# Aperio's JPEG 2000 in YCbCr, which tifffile does not convert to RGB.
 APERIO_YCBCR = 33003
 
-# tifffile logs what is wrong with a file; here it becomes a SlideError, told once.
+# tifffile logs problems of a file, which are reported as a SlideError here.
 logging.getLogger("tifffile").setLevel(logging.CRITICAL)
 
 
@@ -262,23 +281,23 @@ def is_openslide_tiff(path: Path) -> bool:
         return bool(len(tif.pages)) and tif.pages.first.compression == APERIO_YCBCR
 
 
-class TiffSource:
-    """Reads tiles or strips from their place in the file; decoded ones are cached."""
+class TiffSource(TiledSource):
+    """Reads tiles or strips from their offset in the file; decoded ones are cached."""
 
     def __init__(self, path: Path) -> None:
         self._tif = tifffile.TiffFile(path)
         try:
             self._lock = Lock()
             self._levels = [
-                TiffLevel(found, self._read_bytes) for found in find_level_series(self._tif)
+                TiffLevel(series, self._read_bytes) for series in find_level_series(self._tif)
             ]
             size = path.stat().st_size
             if any(level.end_offset > size for level in self._levels):
                 raise SourceError("the file is cut short; copy or export it again")
-            wide, high = self._levels[0].chunk_size
-            if wide * high > MAX_IMAGE_PX:
+            width, height = self._levels[0].chunk_size
+            if width * height > MAX_IMAGE_PX:
                 raise SourceError(
-                    f"it is stored as one block of {wide:,} x {high:,} px; "
+                    f"it is stored as one block of {width:,} x {height:,} px; "
                     "convert it to a tiled, pyramidal TIFF"
                 )
             self.levels = levels_from_sizes([(level.width, level.height) for level in self._levels])
@@ -290,40 +309,37 @@ class TiffSource:
         except BaseException:
             self._tif.close()
             raise
-        self._cache = TileCache(choose_cache_capacity(self.levels[0].width, self.chunk_size[1]))
+        self.cache = TileCache(choose_cache_capacity(self.levels[0].width, self.chunk_size[1]))
 
-    def read(self, level: int, x: int, y: int, width: int, height: int) -> NDArray[np.uint8]:
-        tiff_level = self._levels[level]
-        return assemble_region(
-            x, y, width, height, tiff_level.chunk_size,
-            lambda column, row: self._cache.get(
-                (level, column, row), lambda: tiff_level.read_tile(column, row)
-            ),
-        )  # fmt: skip
+    def tile_size(self, level: int) -> tuple[int, int]:
+        """Return (width, height) of the tiles of a level in px."""
+        return self._levels[level].chunk_size
+
+    def read_tile(self, level: int, column: int, row: int) -> NDArray[np.uint8]:
+        """Decode one tile or strip."""
+        return self._levels[level].read_tile(column, row)
 
     def _read_bytes(self, page: Any, offset: int, count: int) -> bytes:
-        # Seek and read go together; decoding happens outside the lock.
+        # The lock covers seek and read; decoding happens outside it.
         with self._lock:
             file = page.parent.filehandle
             file.seek(offset)
-            data = file.read(count)
+            data: bytes = file.read(count)
         if len(data) != count:
             raise SourceError("the file is cut short; copy or export it again")
         return data
 
-    def prefetch(self) -> None:
-        pass
-
     def close(self) -> None:
-        self._cache.clear()
+        """Release the cached tiles and close the file."""
+        super().close()
         self._tif.close()
 
 
 def find_level_series(tif: tifffile.TiffFile) -> list[Any]:
-    """The series of tifffile that hold the slide at falling resolution, finest first.
+    """Return the series of tifffile that hold the levels of the slide, finest first.
 
-    tifffile groups pyramids in SubIFDs and most flat ones. Where levels stand as separate
-    images (flat OME pyramids), smaller images of the same shape, type and tiling are levels.
+    tifffile groups pyramids in SubIFDs and most flat ones. Where levels are separate images
+    (flat OME pyramids), smaller images of the same shape, type and tiling are taken as levels.
     """
     if not tif.series:
         raise SourceError("it holds no image; copy or export it again")
@@ -343,4 +359,4 @@ def _is_level_of(series: Any, main: Any) -> bool:
     if page.is_tiled != first.is_tiled or page.imagewidth >= first.imagewidth:
         return False
     factor = first.imagewidth / page.imagewidth
-    return abs(first.imagelength / factor - page.imagelength) <= 1
+    return bool(abs(first.imagelength / factor - page.imagelength) <= 1)

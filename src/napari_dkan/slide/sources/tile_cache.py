@@ -12,20 +12,23 @@ from numpy.typing import NDArray
 
 RgbTile = NDArray[np.uint8]
 
-# What is read row after row meets a tile in two rows of squares: two rows of tiles and some
-# more stay, so that each is decoded once, within these bounds.
+# Reading patches row after row needs each tile in two rows of patches. Two rows of tiles and a
+# half fit, so each tile is decoded once, within these bounds.
 CACHE_BYTES_RANGE = (128 * 2**20, 256 * 2**20)
+
+# Chunks are read whole, so that neighbours share them; larger ones in parts of this many px.
+MAX_READ_PX = 2048
 
 
 def choose_cache_capacity(width: int, tile_height: int) -> int:
-    """Capacity for a level of `width` px in tiles of `tile_height` px."""
+    """Return the capacity in bytes for a level of `width` px in tiles of `tile_height` px."""
     return min(max(CACHE_BYTES_RANGE[0], 5 * width * tile_height * 3 // 2), CACHE_BYTES_RANGE[1])
 
 
 class TileCache:
-    """Least recently used tiles up to `capacity` bytes.
+    """Cache of the most recently used tiles, up to `capacity` bytes.
 
-    A tile that several threads ask for at once is made once: the others wait for it. The
+    A tile that several threads request at once is decoded once; the others wait for it. The
     newest tile always stays, even one larger than the capacity (a slide in one strip).
     """
 
@@ -37,17 +40,20 @@ class TileCache:
         self._pending: dict[Hashable, Future[RgbTile]] = {}
 
     def get(self, key: Hashable, decode: Callable[[], RgbTile]) -> RgbTile:
-        """The tile of `key`, made by `make` when it is not here; what make raises is raised."""
+        """Return the tile of `key`, decoded now if it is not cached.
+
+        Errors of `decode` are raised and not cached.
+        """
         with self._lock:
             tile = self._tiles.get(key)
             if tile is not None:
                 self._tiles.move_to_end(key)
                 return tile
             future = self._pending.get(key)
-            mine = future is None
+            is_first_request = future is None
             if future is None:
                 future = self._pending[key] = Future()
-        if not mine:
+        if not is_first_request:
             return future.result()
         try:
             tile = decode()
@@ -67,20 +73,18 @@ class TileCache:
 
     @property
     def nbytes(self) -> int:
+        """Bytes of the cached tiles."""
         return self._size
 
     def clear(self) -> None:
+        """Remove all tiles."""
         with self._lock:
             self._tiles.clear()
             self._size = 0
 
 
-# Chunks are read whole, so that neighbours share them, but larger ones in parts of this many px.
-MAX_READ_PX = 2048
-
-
 def group_small_chunks(chunk: int, min_px: int) -> int:
-    """How many px of an axis to read at once, from its chunks: small ones in groups."""
+    """Return how many px of an axis to read at once: several small chunks together."""
     return min(chunk * max(1, min_px // chunk), MAX_READ_PX)
 
 
@@ -92,18 +96,19 @@ def assemble_region(
     chunk_size: tuple[int, int],
     read_tile: Callable[[int, int], NDArray[np.uint8]],
 ) -> NDArray[np.uint8]:
-    """The region (height, width, 3) from a grid of chunks of (width, height) px.
+    """Assemble the region (height, width, 3) from a grid of chunks of (width, height) px.
 
-    tile(column, row) gives the pixels of one chunk, which may be cut at the level's edge but
-    must cover the part of the region that lies in it.
+    ``read_tile(column, row)`` returns the pixels of one chunk, which may be cropped at the edge
+    of the level but must cover its part of the region.
     """
     out = np.empty((height, width, 3), np.uint8)
-    wide, high = chunk_size
-    for row in range(y // high, (y + height - 1) // high + 1):
-        top, bottom = max(y, row * high), min(y + height, (row + 1) * high)
-        for column in range(x // wide, (x + width - 1) // wide + 1):
-            left, right = max(x, column * wide), min(x + width, (column + 1) * wide)
-            out[top - y : bottom - y, left - x : right - x] = read_tile(column, row)[
-                top - row * high : bottom - row * high, left - column * wide : right - column * wide
-            ]
+    chunk_width, chunk_height = chunk_size
+    for row in range(y // chunk_height, (y + height - 1) // chunk_height + 1):
+        y0 = row * chunk_height
+        top, bottom = max(y, y0), min(y + height, y0 + chunk_height)
+        for column in range(x // chunk_width, (x + width - 1) // chunk_width + 1):
+            x0 = column * chunk_width
+            left, right = max(x, x0), min(x + width, x0 + chunk_width)
+            tile = read_tile(column, row)[top - y0 : bottom - y0, left - x0 : right - x0]
+            out[top - y : bottom - y, left - x : right - x] = tile
     return out

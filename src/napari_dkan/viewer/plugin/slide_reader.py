@@ -15,7 +15,7 @@ def get_slide_reader(path: PathOrPaths) -> Callable[[PathOrPaths], list[Any]] | 
     A SpatialData store is a zarr folder too, but holds measured spots and perhaps an image.
     """
     from ...expression.readers.spatialdata_sections import find_spatialdata_sections
-    from ...slide.slide import is_zarr_folder
+    from ...slide.slide_location import is_zarr_folder
 
     name = path if isinstance(path, str) else path[0]
     several = not isinstance(path, str) and len(path) != 1
