@@ -65,6 +65,7 @@ def test_import_contracts() -> None:
         ),
         ("spatial/spots.py", "from ..slide import open_slide", "Rooms know only"),
         ("model/__init__.py", "from .. import inference", "Rooms know only"),
+        ("viewer/session/viewer_slides.py", "from ..tools import ruler", "Rooms of the window"),
     ],
 )
 def test_contracts_have_teeth(tmp_path: Path, file: str, line: str, contract: str) -> None:
