@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from shapely.affinity import scale
 
 from ..errors import OutputError
-from ..inference.prediction import Prediction
+from ..inference.prediction import DISPLAY_PERCENTILES, Prediction
 from .slide_overview import SlideOverview
 
 if TYPE_CHECKING:
@@ -182,7 +182,6 @@ def _round_outward(
     return x, y, max(1, int(np.ceil(right)) - x), max(1, int(np.ceil(bottom)) - y)
 
 
-LIMIT_PERCENTILES = 2.0, 98.0  # as in the viewer
 PADDING_FRACTION = 0.06  # of the map's longer side
 MIN_EXTENT_UM = 500.0  # shows the surroundings of a map of a few spots
 
@@ -371,7 +370,7 @@ def _compute_padded_extent(
 
 
 def _compute_limits(values: NDArray[np.float32]) -> tuple[float, float]:
-    low, high = (float(v) for v in np.percentile(values[np.isfinite(values)], LIMIT_PERCENTILES))
+    low, high = (float(v) for v in np.percentile(values[np.isfinite(values)], DISPLAY_PERCENTILES))
     return (low, high) if high - low >= 1e-6 else (low - 0.05, low + 0.05)
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..atomic_write import atomic_write_folder
-from ..inference.prediction import Prediction
+from ..inference.prediction import DISPLAY_PERCENTILES, Prediction
 from .saved_result import (
     SavedResult,
     build_export_provenance,
@@ -25,7 +25,6 @@ from .saved_result import (
 CHUNK_PX = 512
 # The color-blind safe palette of Okabe and Ito (2008) without black.
 CHANNEL_COLORS = ("E69F00", "56B4E9", "009E73", "F0E442", "0072B2", "D55E00", "CC79A7")
-DISPLAY_PERCENTILES = 2.0, 98.0
 PIXELS_PER_SPOT = 5  # across a spot that is not a tile of a grid
 MAX_RASTER_PX = 4_000  # longer side of an image of such spots
 

@@ -15,6 +15,8 @@ from .prediction_progress import PredictionUpdate
 from .target import Target
 from .tile_qc_features import QC_FEATURE_NAMES
 
+DISPLAY_PERCENTILES = 2.0, 98.0  # values of a gene at the ends of its color scale
+
 
 class SpotReliability(Protocol):
     """The reliability of N predicted spots.

@@ -13,11 +13,11 @@ from io import BytesIO
 import numpy as np
 from numpy.typing import NDArray
 
+from ...inference.prediction import DISPLAY_PERCENTILES
 from ...slide import Slide
 from ...slide.overview import read_overview
 
 N_COLOR_LEVELS = 64
-CLIP_PERCENTILES = (2.0, 98.0)  # as the maps in the viewer
 
 # Nine colors each, evenly spaced.
 VIRIDIS = "440154 472d7b 3b528b 2c728e 21918c 28ae80 5ec962 addc30 fde725"
@@ -75,7 +75,7 @@ def fit_shared_scale(values: Sequence[NDArray[np.floating]]) -> MapColorScale:
     known = np.concatenate([v[np.isfinite(v)] for v in values])
     if not len(known):
         return MapColorScale(VIRIDIS, 0.0, 1.0)
-    low, high = (float(v) for v in np.percentile(known, CLIP_PERCENTILES))
+    low, high = (float(v) for v in np.percentile(known, DISPLAY_PERCENTILES))
     return (
         MapColorScale(VIRIDIS, low, high)
         if high - low > 1e-6
@@ -86,14 +86,14 @@ def fit_shared_scale(values: Sequence[NDArray[np.floating]]) -> MapColorScale:
 def fit_residual_scale(values: NDArray[np.floating]) -> MapColorScale:
     """Return a scale centred on 0 with ends at equal distance."""
     known = np.abs(values[np.isfinite(values)])
-    end = max(float(np.percentile(known, CLIP_PERCENTILES[1])), 1e-3) if len(known) else 1.0
+    end = max(float(np.percentile(known, DISPLAY_PERCENTILES[1])), 1e-3) if len(known) else 1.0
     return MapColorScale(BLUE_WHITE_RED, -end, end)
 
 
 def fit_error_scale(values: NDArray[np.floating]) -> MapColorScale:
     """Return a scale that starts at 0."""
     known = values[np.isfinite(values)]
-    high = float(np.percentile(known, CLIP_PERCENTILES[1])) if len(known) else 1.0
+    high = float(np.percentile(known, DISPLAY_PERCENTILES[1])) if len(known) else 1.0
     return MapColorScale(ORANGES, 0.0, max(high, 1e-6))
 
 
@@ -372,7 +372,7 @@ class MapCanvas:
 
 
 @dataclass(frozen=True)
-class SlideOverview:
+class OverviewFigure:
     """The whole slide, a frame around the part that maps show, and dots at the spots."""
 
     image_uri: str
@@ -386,11 +386,11 @@ class SlideOverview:
         return f"0 0 {MAP_WIDTH:g} {self.height:.1f}"
 
 
-def make_slide_overview(background: MapBackground, xy: NDArray[np.floating]) -> SlideOverview:
+def make_overview(background: MapBackground, xy: NDArray[np.floating]) -> OverviewFigure:
     """Lay out the overview with dots at positions (N, 2) in level-0 px."""
     scale = MAP_WIDTH / background.slide_width
     x, y = background.x * scale, background.y * scale
-    return SlideOverview(
+    return OverviewFigure(
         encode_data_uri(background.thumbnail),
         background.slide_height * scale,
         _dots_path(np.asarray(xy) * scale),

@@ -20,13 +20,13 @@ from .map_figures import (
     MapCanvas,
     MapColorScale,
     MapFigure,
-    SlideOverview,
+    OverviewFigure,
     crosses_path,
     fit_error_scale,
     fit_residual_scale,
     fit_shared_scale,
     make_rings,
-    make_slide_overview,
+    make_overview,
 )
 from .pcc_histogram import PccHistogram, make_pcc_histogram
 
@@ -64,7 +64,7 @@ class TableCell:
 
 
 @dataclass(frozen=True)
-class GeneRow:
+class SortableRow:
     """A row of a gene table."""
 
     symbol: str
@@ -73,7 +73,7 @@ class GeneRow:
 
 
 @dataclass(frozen=True)
-class GeneTable:
+class SortableTable:
     """A sortable table of genes.
 
     Attributes
@@ -85,7 +85,7 @@ class GeneTable:
     """
 
     heads: list[tuple[str, str]]
-    rows: list[GeneRow]
+    rows: list[SortableRow]
     groups: list[tuple[str, int]]
 
 
@@ -134,7 +134,7 @@ GENE_TABLE_COLUMNS = (
 )
 
 
-def make_gene_table(comparison: Comparison) -> GeneTable:
+def make_gene_table(comparison: Comparison) -> SortableTable:
     """Tabulate all genes that are measured and predicted, best predicted first."""
     genes = sorted(comparison.metrics_per_gene, key=lambda g: (g.pcc != g.pcc, -g.pcc))
     columns: tuple[GeneTableColumn, ...] = GENE_TABLE_COLUMNS
@@ -155,7 +155,7 @@ def make_gene_table(comparison: Comparison) -> GeneTable:
         )
         for gene in genes
     ]
-    return GeneTable(
+    return SortableTable(
         [(c.header, c.tooltip) for c in columns],
         rows,
         [(name, len(members)) for name, members in groups],
@@ -164,7 +164,7 @@ def make_gene_table(comparison: Comparison) -> GeneTable:
 
 def make_predicted_table(
     prediction: Prediction, held_out_pcc: Mapping[str, DkanRidgePair]
-) -> GeneTable:
+) -> SortableTable:
     """Tabulate all genes of a section without measurements."""
     heads = [("name", ""), ("mean", ""), ("variance", "")]
     if held_out_pcc:
@@ -179,12 +179,12 @@ def make_predicted_table(
         if held_out_pcc:
             cells += [_make_cell(v, 2) for v in held_out_pcc.get(gene.symbol, (None, None))]
         rows.append(_make_gene_row(prediction.panel, gene.symbol, cells))
-    return GeneTable(heads, rows, [])
+    return SortableTable(heads, rows, [])
 
 
-def _make_gene_row(panel: Panel, symbol: str, cells: list[TableCell]) -> GeneRow:
+def _make_gene_row(panel: Panel, symbol: str, cells: list[TableCell]) -> SortableRow:
     name = panel.genes[panel.row(symbol)].name if symbol in panel else ""
-    return GeneRow(symbol, name, cells)
+    return SortableRow(symbol, name, cells)
 
 
 def _make_cell(
@@ -211,7 +211,7 @@ METRICS_EXPLANATION = (
 class SummarySection:
     """The overview and the verdict; with measurements also the methods and the histogram."""
 
-    overview: SlideOverview
+    overview: OverviewFigure
     verdict: str
     table: PlainTable | None = None
     histogram: PccHistogram | None = None
@@ -222,7 +222,7 @@ def make_summary(
     background: MapBackground, prediction: Prediction, comparison: Comparison | None
 ) -> SummarySection:
     """Summarize the prediction and, with measurements, the comparison."""
-    overview = make_slide_overview(background, prediction.target.spots.xy)
+    overview = make_overview(background, prediction.target.spots.xy)
     if comparison is None:
         count = int(prediction.predicted_mask.sum())
         verdict = (

@@ -7,7 +7,8 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
-LIMIT_PERCENTILES = 2.0, 98.0
+from ...inference.prediction import DISPLAY_PERCENTILES
+
 MIN_SYMMETRIC_LIMIT = 1e-3
 
 
@@ -17,7 +18,7 @@ def percentile_limits(values: Iterable[NDArray[np.floating]]) -> tuple[float, fl
     joined = np.concatenate(finite) if finite else np.empty(0)
     if not len(joined):
         return 0.0, 1.0
-    low, high = (float(v) for v in np.percentile(joined, LIMIT_PERCENTILES))
+    low, high = (float(v) for v in np.percentile(joined, DISPLAY_PERCENTILES))
     if high - low < 1e-6:
         return low - 0.05, low + 0.05
     return low, high
@@ -28,7 +29,7 @@ def symmetric_limits(values: NDArray[np.floating]) -> tuple[float, float]:
     finite = np.abs(values[np.isfinite(values)])
     limit = 1.0
     if len(finite):
-        limit = max(float(np.percentile(finite, LIMIT_PERCENTILES[1])), MIN_SYMMETRIC_LIMIT)
+        limit = max(float(np.percentile(finite, DISPLAY_PERCENTILES[1])), MIN_SYMMETRIC_LIMIT)
     return -limit, limit
 
 
