@@ -25,8 +25,8 @@ from .map_figures import (
     fit_error_scale,
     fit_residual_scale,
     fit_shared_scale,
-    make_rings,
     make_overview,
+    make_rings,
 )
 from .pcc_histogram import PccHistogram, make_pcc_histogram
 
