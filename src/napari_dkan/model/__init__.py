@@ -1,6 +1,6 @@
 """DKAN: network, tile encoders, checkpoint file and import of published checkpoints.
 
-Nothing here loads torch before it is used.
+Public names are imported on first use, so importing the package does not load torch.
 """
 
 from __future__ import annotations

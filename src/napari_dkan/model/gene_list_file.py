@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import pickletools
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from ..errors import CheckpointError
 _MAX_FILE_BYTES = 64 * 2**20
 _NPY_MAGIC = b"\x93NUMPY"
 
-# What a pickled array of strings refers to. None of it is imported or called.
+# Names that a pickled array of strings refers to. None of them is imported or called.
 _NUMPY_MODULES = ("numpy.core.multiarray", "numpy._core.multiarray")
 _ALLOWED_GLOBALS = {
     *((module, name) for module in _NUMPY_MODULES for name in ("_reconstruct", "scalar")),
@@ -35,7 +36,7 @@ _MARK = object()
 
 @dataclass
 class _PickledCall:
-    """What a pickle wants to be made, by whom and from what; it is only looked at."""
+    """A call that a pickle asks for: function, arguments and state. It is not executed."""
 
     function: Any
     arguments: Any
@@ -43,10 +44,10 @@ class _PickledCall:
 
 
 def read_gene_list(path: Path) -> list[str]:
-    """Gene symbols of a `.npy` array of strings or objects, or of a text file, one a line.
+    """Read gene symbols from a `.npy` array of strings or objects, or a text file with one a line.
 
-    An object array is a pickle; it is followed opcode by opcode as data, and nothing
-    is called. Raises CheckpointError when it holds anything but strings.
+    An object array is a pickle; it is interpreted opcode by opcode as data, and nothing is
+    called. Raises CheckpointError if it holds anything but strings.
     """
     try:
         if path.stat().st_size > _MAX_FILE_BYTES:
@@ -61,24 +62,22 @@ def read_gene_list(path: Path) -> list[str]:
             f"{path} is no list of genes; give a .npy array or a text file with one gene a line."
         ) from None
     genes = [g.strip() for g in genes if g.strip()]
-    odd = [g for g in genes if len(g) > 100 or not g.isprintable()]
-    if odd or not genes:
-        raise CheckpointError(f"{path} holds {'text that is' if odd else ''} no gene symbols.")
+    invalid = [g for g in genes if len(g) > 100 or not g.isprintable()]
+    if invalid or not genes:
+        raise CheckpointError(f"{path} holds {'text that is' if invalid else ''} no gene symbols.")
     return genes
 
 
 def _parse_npy(path: Path, data: bytes) -> list[str]:
-    from io import BytesIO
-
     file = BytesIO(data)
     try:
         version = np.lib.format.read_magic(file)
-        read = {
+        read_header = {
             (1, 0): np.lib.format.read_array_header_1_0,
             (2, 0): np.lib.format.read_array_header_2_0,
         }[version]
-        shape, _, dtype = read(file)
-    except Exception:  # numpy lets errors of Python's tokenizer and parser through
+        shape, _, dtype = read_header(file)
+    except Exception:  # numpy also raises errors of Python's tokenizer and parser
         raise CheckpointError(f"{path} has a damaged NumPy header; get it again.") from None
     body = data[file.tell() :]
     if dtype.hasobject:
@@ -104,27 +103,28 @@ def _parse_object_array(path: Path, pickle: bytes) -> list[str]:
             f"{path} asks for {error} besides gene symbols, and opening it could run code; "
             "give a text file with one gene a line."
         ) from None
-    except Exception:  # a damaged pickle raises whatever its damage leads to
+    except Exception:  # a damaged pickle can raise any error
         raise CheckpointError(
             f"{path} is not an array of gene symbols; give a text file with one gene a line."
         ) from None
 
 
 class _ForbiddenPickleError(Exception):
-    """A pickle asks for something that no array of strings needs."""
+    """A pickle asks for something that an array of strings does not need."""
 
 
 def _interpret_pickle(pickle: bytes) -> Any:
-    """Run the pickle's stack machine on data only: calls become `_Made` records."""
+    """Run the pickle's stack machine on data only: calls become `_PickledCall` records."""
     stack: list[Any] = []
     memo: dict[int, Any] = {}
 
-    def since_mark() -> list[Any]:
+    def pop_to_mark() -> list[Any]:
         start = max(i for i, item in enumerate(stack) if item is _MARK)
         items = stack[start + 1 :]
         del stack[start:]
         return items
 
+    argument: Any
     for opcode, argument, _ in pickletools.genops(pickle):
         name = opcode.name
         if name in _VALUE_OPCODES:
@@ -136,11 +136,11 @@ def _interpret_pickle(pickle: bytes) -> Any:
         elif name == "MARK":
             stack.append(_MARK)
         elif name == "TUPLE":
-            stack.append(tuple(since_mark()))
+            stack.append(tuple(pop_to_mark()))
         elif name in ("EMPTY_LIST", "LIST"):
-            stack.append([] if name == "EMPTY_LIST" else since_mark())
+            stack.append([] if name == "EMPTY_LIST" else pop_to_mark())
         elif name == "APPENDS":
-            items = since_mark()
+            items = pop_to_mark()
             stack[-1].extend(items)
         elif name == "APPEND":
             item = stack.pop()
@@ -148,9 +148,9 @@ def _interpret_pickle(pickle: bytes) -> Any:
         elif name == "MEMOIZE":
             memo[len(memo)] = stack[-1]
         elif name in ("BINPUT", "LONG_BINPUT", "PUT"):
-            memo[_parse_memo_index(argument)] = stack[-1]
+            memo[int(argument)] = stack[-1]
         elif name in ("BINGET", "LONG_BINGET", "GET"):
-            stack.append(memo[_parse_memo_index(argument)])
+            stack.append(memo[int(argument)])
         elif name in ("GLOBAL", "STACK_GLOBAL"):
             stack.append(_parse_global(argument, stack))
         elif name == "REDUCE":
@@ -176,19 +176,15 @@ def _parse_global(argument: Any, stack: list[Any]) -> tuple[str, str]:
     return module, name
 
 
-def _parse_memo_index(argument: Any) -> int:
-    return int(argument)
-
-
 def _decode_string(item: Any) -> str:
     if isinstance(item, str):
         return item
     # A numpy.str_: scalar(dtype("<U5"), UTF-32 bytes)
     if isinstance(item, _PickledCall) and item.function[1] == "scalar":
-        kind, raw = item.arguments
-        code = kind.arguments[0]
-        if isinstance(raw, _PickledCall) and raw.function[1] == "encode":  # bytes in protocol 2
-            raw = raw.arguments[0].encode("latin-1")
-        if code.startswith("U"):
-            return raw.decode("utf-32-be" if kind.state[1] == ">" else "utf-32-le").rstrip("\0")
+        dtype, content = item.arguments
+        if isinstance(content, _PickledCall) and content.function[1] == "encode":
+            content = content.arguments[0].encode("latin-1")  # bytes in protocol 2
+        if dtype.arguments[0].startswith("U"):
+            encoding = "utf-32-be" if dtype.state[1] == ">" else "utf-32-le"
+            return str(content.decode(encoding)).rstrip("\0")
     raise ValueError("not a string")

@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 from ..errors import CheckpointError, SlideError
 
 INCIDENT_LIGHT = 240.0  # through empty glass
-MIN_OPTICAL_DENSITY = 0.15  # mean optical density below which a pixel is taken for glass
-ANGLE_PERCENTILE = 1.0  # percent of the angles that lie beyond a stain's own
-AMOUNT_PERCENTILE = 99.0  # percentile of a stain's amount that is compared
-MIN_STAINED_PIXELS = 500  # stained pixels from which a stain can be measured
+MIN_OPTICAL_DENSITY = 0.15  # mean optical density below which a pixel is glass
+ANGLE_PERCENTILE = 1.0  # percent of the angles beyond that of a stain
+AMOUNT_PERCENTILE = 99.0  # percentile of a stain's amounts that is its full amount
+MIN_STAINED_PIXELS = 500  # from which a stain can be measured
 
 RgbVector = tuple[float, float, float]
 RgbPixels = NDArray[np.uint8]
@@ -36,7 +36,13 @@ _LMS_TO_LAB = np.diag(1 / np.sqrt([3.0, 6.0, 2.0])) @ [[1, 1, 1], [1, 1, -2], [1
 
 @dataclass(frozen=True)
 class MacenkoStain:
-    """Unit optical densities (red, green, blue) of the two stains, and their full amounts."""
+    """Stain by Macenko et al. 2009.
+
+    Attributes
+    ----------
+    haematoxylin, eosin : unit optical densities (red, green, blue).
+    amounts : full amounts of the two stains.
+    """
 
     method: ClassVar[str] = "macenko"
     haematoxylin: RgbVector
@@ -51,26 +57,30 @@ class MacenkoStain:
 
     @classmethod
     def from_pixels(cls, pixels: RgbPixels) -> MacenkoStain:
-        """Measured on stained pixels (N, 3), see `stained`."""
+        """Measure the stain on pixels (N, 3) of `select_stained_pixels`."""
         density = _OPTICAL_DENSITY_LUT[pixels]
         plane = np.linalg.eigh(np.cov(density.T))[1][:, 1:]
-        plane = plane * np.where(plane.sum(axis=0) < 0, -1, 1)  # into the densities' quadrant
-        along = density @ plane
-        angle = np.percentile(
-            np.arctan2(along[:, 0], along[:, 1]), [ANGLE_PERCENTILE, 100 - ANGLE_PERCENTILE]
-        )
-        one, other = (plane @ [np.sin(a), np.cos(a)] for a in angle)
-        pair = np.array([one, other] if one[0] > other[0] else [other, one])
-        amounts = np.percentile(density @ np.linalg.pinv(pair), AMOUNT_PERCENTILE, axis=0)
+        plane = plane * np.where(plane.sum(axis=0) < 0, -1, 1)  # towards positive densities
+        projected = density @ plane
+        angles = np.arctan2(projected[:, 0], projected[:, 1])
+        limits = np.percentile(angles, [ANGLE_PERCENTILE, 100 - ANGLE_PERCENTILE])
+        first, second = (plane @ [np.sin(a), np.cos(a)] for a in limits)
+        # Haematoxylin absorbs more red than eosin.
+        stains = np.array([first, second] if first[0] > second[0] else [second, first])
+        amounts = np.percentile(density @ np.linalg.pinv(stains), AMOUNT_PERCENTILE, axis=0)
         return cls(
-            _to_rgb_vector(pair[0]), _to_rgb_vector(pair[1]), (float(amounts[0]), float(amounts[1]))
+            _to_rgb_vector(stains[0]),
+            _to_rgb_vector(stains[1]),
+            (float(amounts[0]), float(amounts[1])),
         )
 
     def transform(self, pixels: RgbPixels, target: MacenkoStain) -> RgbPixels:
-        """RGB (..., 3) of a slide of this stain -> RGB of the other."""
-        own, wanted = (np.array([s.haematoxylin, s.eosin]) for s in (self, target))
+        """Transform RGB (..., 3) from this stain to the target."""
+        source_stains, target_stains = (
+            np.array([stain.haematoxylin, stain.eosin]) for stain in (self, target)
+        )
         ratio = np.array(target.amounts) / self.amounts
-        matrix = (np.linalg.pinv(own) * ratio) @ wanted
+        matrix = (np.linalg.pinv(source_stains) * ratio) @ target_stains
         light = INCIDENT_LIGHT * np.exp(
             -(_OPTICAL_DENSITY_LUT.astype(np.float32)[pixels] @ matrix.astype(np.float32))
         )
@@ -79,7 +89,13 @@ class MacenkoStain:
 
 @dataclass(frozen=True)
 class ReinhardStain:
-    """Mean and standard deviation of stained pixels: luminance, yellow to blue, red to green."""
+    """Stain by Reinhard et al. 2001.
+
+    Attributes
+    ----------
+    mean, spread : mean and standard deviation of stained pixels in luminance, yellow to blue and
+        red to green.
+    """
 
     method: ClassVar[str] = "reinhard"
     mean: RgbVector
@@ -92,26 +108,24 @@ class ReinhardStain:
 
     @classmethod
     def from_pixels(cls, pixels: RgbPixels) -> ReinhardStain:
-        """Measured on stained pixels (N, 3), see `stained`."""
-        seen = _rgb_to_lab(pixels)
-        return cls(
-            _to_rgb_vector(seen.mean(axis=0)), _to_rgb_vector(np.maximum(seen.std(axis=0), 1e-6))
-        )
+        """Measure the stain on pixels (N, 3) of `select_stained_pixels`."""
+        lab = _rgb_to_lab(pixels)
+        spread = np.maximum(lab.std(axis=0), 1e-6)
+        return cls(_to_rgb_vector(lab.mean(axis=0)), _to_rgb_vector(spread))
 
     def transform(self, pixels: RgbPixels, target: ReinhardStain) -> RgbPixels:
-        """RGB (..., 3) of a slide of this stain -> RGB of the other; glass stays as it is."""
-        # means and spreads are set in logarithms of the cones' light, so all of it is one matrix
-        back, ratio = np.linalg.inv(_LMS_TO_LAB), np.array(target.spread) / self.spread
-        matrix = ((back * ratio) @ _LMS_TO_LAB).T.astype(np.float32)
-        offset = (back @ (target.mean - ratio * self.mean) * np.log(10)).astype(np.float32)
+        """Transform RGB (..., 3) from this stain to the target; glass does not change."""
+        # Mean and standard deviation are set in logarithms of the cones' light, so the whole
+        # transform is one matrix.
+        lab_to_lms, ratio = np.linalg.inv(_LMS_TO_LAB), np.array(target.spread) / self.spread
+        matrix = ((lab_to_lms * ratio) @ _LMS_TO_LAB).T.astype(np.float32)
+        offset = (lab_to_lms @ (target.mean - ratio * self.mean) * np.log(10)).astype(np.float32)
         cones = np.exp(np.log(_rgb_to_lms(pixels)) @ matrix + offset)
         light = 256 * (cones @ np.linalg.inv(_RGB_TO_LMS).T.astype(np.float32)) - 1
         density = _OPTICAL_DENSITY_LUT.astype(np.float32)[pixels].mean(axis=-1, keepdims=True)
-        tissue = np.clip(
-            (density - MIN_OPTICAL_DENSITY / 3) / (MIN_OPTICAL_DENSITY - MIN_OPTICAL_DENSITY / 3),
-            0,
-            1,
-        )  # no hard edge
+        # The transition from glass to tissue is gradual, without a visible edge.
+        lowest = MIN_OPTICAL_DENSITY / 3
+        tissue = np.clip((density - lowest) / (MIN_OPTICAL_DENSITY - lowest), 0, 1)
         mixed = pixels + tissue * (light - pixels)
         return np.asarray(np.clip(mixed + 0.5, 0, 255).astype(np.uint8))
 
@@ -125,50 +139,57 @@ STAIN_METHODS: dict[str, type[MacenkoStain] | type[ReinhardStain]] = {
 
 @dataclass(frozen=True)
 class StainNormalizer:
-    """Pixels of a slide of one stain -> as if it had the other; both of one method."""
+    """Normalise pixels from the stain of a slide to a target stain, both of one method."""
 
     source: StainProfile
     target: StainProfile
 
     def __call__(self, pixels: RgbPixels) -> RgbPixels:
-        """RGB (..., 3) uint8 -> RGB (..., 3) uint8."""
+        """Normalise RGB (..., 3) uint8 -> RGB (..., 3) uint8."""
         return self.source.transform(pixels, self.target)  # type: ignore[arg-type]
 
 
 def select_stained_pixels(pixels: RgbPixels) -> RgbPixels:
-    """Of RGB (..., 3) the pixels (N, 3) that absorb as H&E does: no glass, no ink.
+    """Select from RGB (..., 3) the pixels (N, 3) that absorb like H&E: no glass, no ink.
 
     Both stains absorb most in green. Blue and green ink absorb more red, red ink nearly as much
     blue; black ink and folds absorb everything.
     """
     flat = pixels.reshape(-1, 3)
     red, green, blue = density = _OPTICAL_DENSITY_LUT[flat].T
-    like = (
-        density.mean(axis=0) >= MIN_OPTICAL_DENSITY
-    )  # of each channel eosin would be lost, which red passes
-    like &= (red <= 1.35 * green) & (blue <= 0.85 * green) & (density.min(axis=0) <= 1.2)
-    return np.asarray(flat[like])
+    # The mean, because eosin absorbs hardly any red.
+    stained = density.mean(axis=0) >= MIN_OPTICAL_DENSITY
+    stained &= (red <= 1.35 * green) & (blue <= 0.85 * green) & (density.min(axis=0) <= 1.2)
+    return np.asarray(flat[stained])
 
 
 def measure_stain(method: str, groups: Sequence[RgbPixels]) -> StainProfile:
-    """The stain of a slide from groups of its pixels, each RGB (..., 3): the middle of what the
-    groups say, so that ink on a few of them does not count.
+    """Measure the stain of a slide as the median over groups of its pixels.
 
-    Raises SlideError when too few pixels are stained.
+    Ink on a few of the groups has no influence.
+
+    Parameters
+    ----------
+    method : "macenko" or "reinhard".
+    groups : each RGB (..., 3).
+
+    Raises
+    ------
+    SlideError
+        If too few pixels are stained.
     """
-    kind = STAIN_METHODS[method]
-    found = [
-        pixels for pixels in map(select_stained_pixels, groups) if len(pixels) >= MIN_STAINED_PIXELS
-    ]
-    if not found:
-        found = [select_stained_pixels(np.concatenate([g.reshape(-1, 3) for g in groups]))]
-    if len(found[0]) < MIN_STAINED_PIXELS:
+    profile_type = STAIN_METHODS[method]
+    stained = [select_stained_pixels(group) for group in groups]
+    large = [pixels for pixels in stained if len(pixels) >= MIN_STAINED_PIXELS]
+    if not large:
+        large = [select_stained_pixels(np.concatenate([g.reshape(-1, 3) for g in groups]))]
+    if len(large[0]) < MIN_STAINED_PIXELS:
         raise SlideError("too little of it is stained")
-    return compute_median_stain([kind.from_pixels(pixels) for pixels in found])
+    return compute_median_stain([profile_type.from_pixels(pixels) for pixels in large])
 
 
 def compute_median_stain(stains: Sequence[StainProfile]) -> StainProfile:
-    """The median of each number; colours keep their length. All of one method."""
+    """Take the median of each number of stains of one method; colours remain unit vectors."""
     first = stains[0]
     values = {
         f.name: np.median([getattr(s, f.name) for s in stains], axis=0) for f in fields(first)
@@ -180,36 +201,36 @@ def compute_median_stain(stains: Sequence[StainProfile]) -> StainProfile:
 
 
 def stain_to_json(stain: StainProfile) -> dict[str, Any]:
-    """A JSON object that `read_stain` turns back into an equal one."""
+    """Return a JSON object from which `stain_from_json` makes an equal stain."""
     return {"method": stain.method, **{k: list(v) for k, v in asdict(stain).items()}}
 
 
 def stain_from_json(data: Any) -> StainProfile | None:
-    """The checkpoint's entry; None where there is none.
+    """Build from a checkpoint's entry; None if it has none.
 
-    Raises CheckpointError when it is not one of ours, or a value is absurd.
+    Raises CheckpointError if the method is unknown or a value is out of range.
     """
     if data is None:
         return None
-    kind = STAIN_METHODS.get(str(data.get("method"))) if isinstance(data, dict) else None
-    if kind is None:
+    profile_type = STAIN_METHODS.get(str(data.get("method"))) if isinstance(data, dict) else None
+    if profile_type is None:
         raise CheckpointError(
             "it wants a stain normalisation that is unknown here; update napari-dkan"
         )
-    names = {f.name for f in fields(kind)}
+    names = {f.name for f in fields(profile_type)}
     values = {k: tuple(v) for k, v in data.items() if k in names and isinstance(v, list)}
     if set(values) != names:
         raise CheckpointError("its stain normalisation is incomplete")
-    return kind(**values)
+    return profile_type(**values)
 
 
 def _rgb_to_lab(pixels: RgbPixels) -> Float64Array:
-    """RGB (..., 3) -> luminance, yellow to blue, red to green (..., 3)."""
+    """Convert RGB (..., 3) to luminance, yellow to blue and red to green (..., 3)."""
     return np.asarray(np.log10(_rgb_to_lms(pixels)) @ _LMS_TO_LAB.T)
 
 
 def _rgb_to_lms(pixels: RgbPixels) -> NDArray[np.float32]:
-    """RGB (..., 3) -> light that the eye's three cones catch (..., 3), 0..1."""
+    """Convert RGB (..., 3) to the light in the three cones of the eye (..., 3), 0..1."""
     light = (pixels.astype(np.float32) + 1) / 256
     return np.asarray(light @ _RGB_TO_LMS.T.astype(np.float32))
 
@@ -222,11 +243,7 @@ def _to_rgb_vector(values: Float64Array) -> RgbVector:
 def _validate_stain(stain: StainProfile) -> None:
     for field in fields(stain):
         values = getattr(stain, field.name)
-        wanted = 2 if field.name == "amounts" else 3
+        length = 2 if field.name == "amounts" else 3
         numbers = [v for v in values if isinstance(v, int | float) and not isinstance(v, bool)]
-        if (
-            len(values) != wanted
-            or len(numbers) != wanted
-            or not all(abs(v) < 100 for v in numbers)
-        ):
+        if not len(values) == len(numbers) == length or not all(abs(v) < 100 for v in numbers):
             raise CheckpointError(f"its stain normalisation has an impossible {field.name}")

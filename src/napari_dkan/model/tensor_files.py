@@ -19,8 +19,8 @@ from ..atomic_write import atomic_write
 from ..errors import CheckpointError
 
 MAX_HEADER_BYTES = 64 * 2**20
-FLOAT_DTYPES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
-_SUPPORTED_DTYPES = {**FLOAT_DTYPES, "I64": 8}
+FLOAT_DTYPES = frozenset({"F64", "F32", "F16", "BF16"})
+_SUPPORTED_DTYPES = FLOAT_DTYPES | {"I64"}
 _CONVERT_HINT = "if it is a published checkpoint, import it with `napari-dkan convert`"
 _OTHER_FILE_TYPES = {
     b"PK\x03\x04": f"is a PyTorch file or another zip archive; {_CONVERT_HINT}",
@@ -37,27 +37,26 @@ _OTHER_FILE_TYPES = {
 
 @dataclass(frozen=True)
 class SafetensorsHeader:
-    """What a safetensors file says about itself: text metadata and (dtype, shape) by name."""
+    """Header of a safetensors file: text metadata, and (dtype, shape) of each tensor by name."""
 
     metadata: dict[str, str]
     tensors: dict[str, tuple[str, tuple[int, ...]]]
 
 
 def read_safetensors_header(path: Path) -> SafetensorsHeader:
-    """Read and check the header only; no tensor is touched and nothing large is allocated.
+    """Read and validate the header only; no tensor is read and nothing large is allocated.
 
-    Raises CheckpointError when the file is absent, empty, truncated or of another kind.
+    Raises CheckpointError if the file is absent, empty, truncated or of another kind.
     """
     try:
         if path.is_dir():
             raise CheckpointError("it is a folder; choose the .safetensors file itself")
-        size = path.stat().st_size
+        size, text = path.stat().st_size, b""
         with path.open("rb") as file:
             start = file.read(9)
             length = int.from_bytes(start[:8], "little")
-            text = (
-                start[8:] + file.read(min(length, MAX_HEADER_BYTES) - 1) if len(start) == 9 else b""
-            )
+            if len(start) == 9:
+                text = start[8:] + file.read(min(length, MAX_HEADER_BYTES) - 1)
     except FileNotFoundError:
         raise CheckpointError("there is no such file") from None
     except OSError as error:
@@ -73,10 +72,10 @@ def read_safetensors_header(path: Path) -> SafetensorsHeader:
         metadata = header.pop("__metadata__", {})
         tensors = {str(n): (str(t["dtype"]), tuple(t["shape"])) for n, t in header.items()}
         end = max((int(t["data_offsets"][1]) for t in header.values()), default=0)
-        counted = all(type(side) is int for _, shape in tensors.values() for side in shape)
+        valid = all(type(side) is int for _, shape in tensors.values() for side in shape)
     except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError):
         raise CheckpointError("its header is damaged; download it again") from None
-    if not counted or not isinstance(metadata, dict):
+    if not valid or not isinstance(metadata, dict):
         raise CheckpointError("its header is damaged; download it again")
     if size < 8 + length + end:
         raise CheckpointError("the file is truncated; download it again")
@@ -87,17 +86,17 @@ def read_safetensors_header(path: Path) -> SafetensorsHeader:
 
 
 def read_safetensors(path: Path, names: list[str]) -> dict[str, Tensor]:
-    """The named tensors in memory of their own; floats as float32, all values finite.
+    """Read tensors into memory; floats become float32, all values are finite.
 
-    Raises CheckpointError when the file is damaged or a value is not finite.
+    Raises CheckpointError if the file is damaged or a value is not finite.
     """
-    out: dict[str, Tensor] = {}
+    tensors: dict[str, Tensor] = {}
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
             for name in names:
                 tensor = file.get_tensor(name)
-                # Copied out of the memory map, so that the file may be replaced afterwards.
-                out[name] = (
+                # Copied out of the memory map, so that the file can be replaced afterwards.
+                tensors[name] = (
                     tensor.to(torch.float32, copy=True)
                     if tensor.is_floating_point()
                     else tensor.clone()
@@ -106,14 +105,15 @@ def read_safetensors(path: Path, names: list[str]) -> dict[str, Tensor]:
         raise CheckpointError("the file is damaged; download it again") from None
     except (MemoryError, RuntimeError):
         raise CheckpointError("its tensors do not fit into memory") from None
-    require_finite(out)
-    return out
+    require_finite(tensors)
+    return tensors
 
 
 def require_finite(tensors: Mapping[str, Tensor]) -> None:
-    """Raises CheckpointError naming the first tensor with a value that is not finite."""
+    """Raise CheckpointError with the first tensor that has a value that is not finite."""
     for name, tensor in tensors.items():
-        # A sum is finite unless a value is not, or values near the limit of float32 add up.
+        # The sum is fast and finite unless a value is not, or values near the limit of float32
+        # add up.
         if not torch.isfinite(tensor.sum()) and not torch.isfinite(tensor).all():
             raise CheckpointError(f"its tensor {name:.80} holds values that are not finite")
 
@@ -121,10 +121,17 @@ def require_finite(tensors: Mapping[str, Tensor]) -> None:
 def write_safetensors(
     path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str], half: bool
 ) -> None:
-    """Write atomically; with half, matrices are stored as float16 where they fit.
+    """Write a safetensors file atomically.
 
-    Vectors (biases, norms, running statistics) stay float32. Raises OutputError
-    when the folder or the disk does not take the file; no part of it is left.
+    Parameters
+    ----------
+    half : whether to store matrices as float16 if their values fit. Vectors (biases, norms,
+        running statistics) stay float32.
+
+    Raises
+    ------
+    OutputError
+        If the file cannot be written; no part of it remains.
     """
     stored = {n: _prepare_for_saving(t.detach().cpu(), half) for n, t in tensors.items()}
     with atomic_write(path) as temporary:
@@ -136,7 +143,7 @@ def write_safetensors(
 
 
 def parse_strict_json(text: str) -> Any:
-    """JSON without the not-a-number literals; CheckpointError when it is none."""
+    """Parse JSON without NaN and infinities; raises CheckpointError if it is not valid."""
 
     def refuse(literal: str) -> Any:
         raise ValueError(literal)
@@ -148,26 +155,30 @@ def parse_strict_json(text: str) -> Any:
 
 
 def _describe_file_type(start: bytes) -> str:
-    for magic, what in _OTHER_FILE_TYPES.items():
+    for magic, description in _OTHER_FILE_TYPES.items():
         if start.startswith(magic):
-            return f"it {what}"
+            return f"it {description}"
     return "it is not a safetensors file"
 
 
 def _prepare_for_saving(tensor: Tensor, half: bool) -> Tensor:
     tensor = tensor.clone(memory_format=torch.contiguous_format)  # views may share memory
     if half and tensor.is_floating_point() and tensor.ndim > 1:
-        small = tensor.half()
-        return small if torch.isfinite(small).all() else tensor
+        rounded = tensor.half()
+        return rounded if torch.isfinite(rounded).all() else tensor
     return tensor
 
 
 def read_torch_file(path: Path) -> Any:
-    """The content of a `.pt`, `.pth` or `.ckpt` file: tensors, containers and plain values.
+    """Read a `.pt`, `.pth` or `.ckpt` file: tensors, containers and plain values.
 
-    Only what `torch.load(weights_only=True)` admits, and an argparse Namespace (a
-    bare holder of hyper-parameters). Raises CheckpointError when the file asks for more,
-    is damaged, or claims to unpack to more than it holds.
+    Besides what `torch.load(weights_only=True)` allows, an argparse Namespace (of
+    hyper-parameters) is allowed.
+
+    Raises
+    ------
+    CheckpointError
+        If the file needs more, is damaged, or claims to unpack to more than its size.
     """
     try:
         if not path.is_file():
@@ -178,18 +189,19 @@ def read_torch_file(path: Path) -> Any:
                 "load it in PyTorch where you trust it and save it again."
             )
         with zipfile.ZipFile(path) as archive:
-            claimed = sum(entry.file_size for entry in archive.infolist())
+            unpacked_size = sum(entry.file_size for entry in archive.infolist())
     except (OSError, zipfile.BadZipFile, ValueError, NotImplementedError) as error:
         raise CheckpointError(f"{path} cannot be read ({str(error)[:100]}).") from None
-    # PyTorch stores its entries uncompressed, so no honest file unpacks to more than itself.
-    if claimed > path.stat().st_size:
+    # PyTorch stores its entries uncompressed, so no valid file unpacks to more than its size.
+    if unpacked_size > path.stat().st_size:
         raise CheckpointError(
-            f"{path} claims to unpack to {claimed:,} bytes, more than it holds; it is not opened."
+            f"{path} claims to unpack to {unpacked_size:,} bytes, more than it holds; "
+            "it is not opened."
         )
     try:
         with torch.serialization.safe_globals([argparse.Namespace]):
             return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged pickle raises whatever its damage leads to
+    except Exception as error:  # a damaged pickle can raise any error
         if "weights_only" in str(error).lower() or "unsupported" in str(error).lower():
             raise CheckpointError(
                 f"{path} holds more than tensors and plain values, and opening it could run code; "
@@ -199,9 +211,6 @@ def read_torch_file(path: Path) -> Any:
 
 
 def require_within_file_size(path: Path, tensors: Iterable[Tensor]) -> None:
-    """Refuse tensors that together are larger than their file, as repeated strides allow.
-
-    Raises CheckpointError.
-    """
+    """Raise CheckpointError if tensors are larger than their file, as strides of zero allow."""
     if sum(t.numel() * t.element_size() for t in tensors) > path.stat().st_size:
         raise CheckpointError(f"{path} states tensors larger than itself; it is not used.")

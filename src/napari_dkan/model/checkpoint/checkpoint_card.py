@@ -1,4 +1,4 @@
-"""The card of a checkpoint: its text for `napari-dkan info`, and the slides of the training data."""
+"""The card of a checkpoint: its text for `napari-dkan info`, and the slides of its training."""
 
 from __future__ import annotations
 
@@ -13,41 +13,49 @@ _STANDARD_KEYS = ("training_data", "splits", "metrics", "licence")
 
 
 def describe_checkpoint(checkpoint: Checkpoint) -> str:
-    """What a checkpoint is, how good it is beside its baseline, and where it comes from."""
-    c, config = checkpoint, checkpoint.network.config
-    symbols = c.panel.symbols
+    """Describe a checkpoint in lines of text: contents, training data, metrics and origin."""
+    config, encoder, patch = checkpoint.network.config, checkpoint.encoder, checkpoint.patch
+    symbols = checkpoint.panel.symbols
     shown = ", ".join(symbols[:8]) + (", ..." if len(symbols) > 8 else "")
-    patch = f"{c.patch.um:g} um at {c.patch.px} px ({c.patch.mpp:.3g} um/px)"
-    grid = f"{config.grid} x {config.grid} neighbours"
-    size = sum(p.numel() for p in c.network.parameters()) / config.members / 1e6
-    several = f"mean of {config.members}, each of " if config.members > 1 else ""
-    encoder = f"{c.encoder.name}, {c.encoder.dimension} features of {c.encoder.px} px tiles"
-    inside = "in this file" if c.encoder_tensors else "not in this file"
-    lines = [
-        _format_line(c.title, "").strip(),
-        _format_line("Genes", f"{len(symbols)}: {shown}"),
-        _format_line("Labels", c.label_scale.name),
-        _format_line("Patch", f"{patch}, {grid}"),
-        _format_line("Spots", f"{c.spot_pitch_um:g} um apart, {c.spot_diameter_um:g} um wide"),
-        _format_line(
-            "Network", f"{several}{size:.1f} M parameters, {config.dim} wide, {config.trunk}"
+    size = sum(p.numel() for p in checkpoint.network.parameters()) / config.members / 1e6
+    ensemble = f"mean of {config.members}, each of " if config.members > 1 else ""
+    bundled = "in this file" if checkpoint.encoder_tensors else "not in this file"
+    entries = [
+        ("Genes", f"{len(symbols)}: {shown}"),
+        ("Labels", checkpoint.label_scale.name),
+        (
+            "Patch",
+            f"{patch.um:g} um at {patch.px} px ({patch.mpp:.3g} um/px), "
+            f"{config.grid} x {config.grid} neighbours",
         ),
-        _format_line("Encoder", f"{encoder}, weights {inside}"),
-        _format_line("", f"revision {c.encoder.revision or 'unknown'}"),
-        _format_line("", f"licence {c.encoder.licence or 'unknown'}"),
-        _format_line("", f"SHA-256 {c.encoder.sha256 or 'unknown'}"),
-        _format_line("Stain", _format_stain(c)),
-        _format_line("Gene text", c.gene_text or "unknown"),
+        (
+            "Spots",
+            f"{checkpoint.spot_pitch_um:g} um apart, {checkpoint.spot_diameter_um:g} um wide",
+        ),
+        ("Network", f"{ensemble}{size:.1f} M parameters, {config.dim} wide, {config.trunk}"),
+        (
+            "Encoder",
+            f"{encoder.name}, {encoder.dimension} features of {encoder.px} px tiles, "
+            f"weights {bundled}",
+        ),
+        ("", f"revision {encoder.revision or 'unknown'}"),
+        ("", f"licence {encoder.licence or 'unknown'}"),
+        ("", f"SHA-256 {encoder.sha256 or 'unknown'}"),
+        ("Stain", _format_stain(checkpoint)),
+        ("Gene text", checkpoint.gene_text or "unknown"),
     ]
+    lines = [_format_line(checkpoint.title, "").strip()]
+    lines += [_format_line(label, text) for label, text in entries]
+    card = checkpoint.card
     for key in _STANDARD_KEYS:
-        lines += _format_entry(key, c.card.get(key, "not stated"))
-    for key, value in c.card.items():
+        lines += _format_entry(key, card.get(key, "not stated"))
+    for key, value in card.items():
         if key not in _STANDARD_KEYS and key != "title":
             lines += _format_entry(key, value)
     lines += [
-        _format_line("Made by", c.creator),
-        _format_line("File", str(c.path) if c.path else "not saved"),
-        _format_line("SHA-256", c.sha256 or "not saved"),
+        _format_line("Made by", checkpoint.creator),
+        _format_line("File", str(checkpoint.path) if checkpoint.path else "not saved"),
+        _format_line("SHA-256", checkpoint.sha256 or "not saved"),
     ]
     return "\n".join(lines)
 
@@ -60,29 +68,25 @@ def _format_stain(checkpoint: Checkpoint) -> str:
 
 
 def is_trained_on(card: Mapping[str, Any], fingerprint: str) -> bool:
-    """Whether a card names the slide of this fingerprint among those it was trained on."""
+    """Whether a card lists the slide of a fingerprint in its training data."""
     data = card.get("training_data")
-    prints = data.get("slide_fingerprints") if isinstance(data, dict) else None
-    return isinstance(prints, dict) and fingerprint in prints.values()
+    fingerprints = data.get("slide_fingerprints") if isinstance(data, dict) else None
+    return isinstance(fingerprints, dict) and fingerprint in fingerprints.values()
 
 
 def _format_entry(key: Any, value: Any, depth: int = 0) -> list[str]:
-    """A card entry; objects go on below it, indented, small flat ones beside it."""
+    """Format a card entry; objects continue on indented lines, small flat ones on one line."""
     label = str(key).replace("_", " ")
     label = label if depth else label[:1].upper() + label[1:]
-    if (
-        isinstance(value, dict)
-        and 0 < len(value) <= 4
-        and all(map(_is_short_scalar, value.values()))
-    ):
-        return [
-            _format_line(
-                label, ", ".join(f"{k} {_format_value(v)}" for k, v in value.items()), depth
-            )
-        ]
-    if isinstance(value, dict) and value and depth < 4:
-        head = [_format_line(label, "", depth)]
-        return head + [line for k, v in value.items() for line in _format_entry(k, v, depth + 1)]
+    if isinstance(value, dict) and value:
+        if len(value) <= 4 and all(map(_is_short_scalar, value.values())):
+            text = ", ".join(f"{k} {_format_value(v)}" for k, v in value.items())
+            return [_format_line(label, text, depth)]
+        if depth < 4:
+            lines = [_format_line(label, "", depth)]
+            for k, v in value.items():
+                lines += _format_entry(k, v, depth + 1)
+            return lines
     return [_format_line(label, _format_value(value), depth)]
 
 
@@ -99,6 +103,6 @@ def _format_value(value: Any) -> str:
 
 
 def _format_line(label: str, text: str, depth: int = 0) -> str:
-    # A card is another's text: control characters must not reach a terminal.
+    # A card is untrusted text: control characters must not reach a terminal.
     line = f"  {'  ' * depth}{label:<13} {text}".rstrip()
     return "".join(c if c.isprintable() else " " for c in line)

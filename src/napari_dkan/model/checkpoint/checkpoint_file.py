@@ -1,10 +1,10 @@
 """Read and write checkpoint files.
 
-A checkpoint is one safetensors file. It holds the network's tensors; below `encoder.` those of a
-bundled tile encoder; below `reference.` statistics of the training data; and `text.mean` and
-`text.axes` where genes outside the panel can be predicted from their text. The header metadata
-holds one JSON text, `napari_dkan`, of format version 1, or 2 with stain normalisation. Reading a
-checkpoint executes no code from the file.
+A checkpoint is one safetensors file (docs/checkpoint-format.md). It holds the network's tensors;
+with the prefix `encoder.` those of a bundled tile encoder; with the prefix `reference.`
+statistics of the training data; and `text.mean` and `text.axes` if genes outside the panel can be
+predicted from their text. The header's metadata holds one JSON text, `napari_dkan`, of format
+version 1, or 2 with stain normalisation. Reading a checkpoint executes no code from the file.
 """
 
 from __future__ import annotations
@@ -21,28 +21,45 @@ from ...errors import CheckpointError, DkanError
 from ...expression.label_scale import LabelScale
 from ...expression.panel import Gene, Panel
 from ...file_hash import compute_sha256
-from .. import tensor_files as tensorfile
 from ..encoders import build_encoder
 from ..encoders.encoder_spec import EncoderSpec, TileEncoder
 from ..network.dkan_config import DKANConfig
 from ..network.dkan_network import DKAN
 from ..network.ensemble import Ensemble
 from ..network.network_builder import build_network, validate_state_dict_shapes
-from ..stain_normalization import StainProfile, stain_from_json
-from ..stain_normalization import stain_to_json as stain_json
-from ..tensor_files import SafetensorsHeader, parse_strict_json
-from ..text import TextBasis
-from ..text import text_basis as stored_text
-from . import reference_serialization as reference_file
+from ..stain_normalization import StainProfile, stain_from_json, stain_to_json
+from ..tensor_files import (
+    SafetensorsHeader,
+    parse_strict_json,
+    read_safetensors,
+    read_safetensors_header,
+    write_safetensors,
+)
+from ..text.text_basis import (
+    BASIS_TENSOR_NAMES,
+    TextBasis,
+    basis_from_tensors,
+    basis_to_json,
+    basis_to_tensors,
+    validate_basis,
+)
+from .reference_serialization import (
+    REFERENCE_PREFIX,
+    reference_from_tensors,
+    reference_to_json,
+    reference_to_tensors,
+    validate_reference,
+)
 from .training_reference import TrainingReference
 
-FORMAT_VERSION = 2  # 2: with stain normalisation; everything else is written as 1
+FORMAT_VERSION = 2  # with stain normalisation; files without it are written as version 1
 METADATA_KEY = "napari_dkan"
+_ENCODER_PREFIX = "encoder."
 
 
 @dataclass(frozen=True)
 class PatchGeometry:
-    """The square around a spot: its side in pixels, as the network sees it, and in um."""
+    """The square around a spot: its side in pixels of the network's input, and in um."""
 
     px: int
     um: float
@@ -59,7 +76,7 @@ class PatchGeometry:
 
 
 def read_header_json(header: SafetensorsHeader) -> dict[str, Any]:
-    """The JSON object of a header. Raises CheckpointError when it is not one of ours."""
+    """Read the JSON object of a header; raises CheckpointError if it is not of this package."""
     text = header.metadata.get(METADATA_KEY)
     if text is None:
         raise CheckpointError(
@@ -81,7 +98,7 @@ def read_header_json(header: SafetensorsHeader) -> dict[str, Any]:
 
 
 def require_entry(data: dict[str, Any], name: str, types: Any) -> Any:
-    """An entry that has to be there and of this type, else CheckpointError."""
+    """Return an entry; raises CheckpointError if it is missing or of another type."""
     value = data.get(name)
     if isinstance(value, bool) or not isinstance(value, types):
         raise CheckpointError(f"its entry {name!r} is missing or of the wrong kind")
@@ -89,7 +106,7 @@ def require_entry(data: dict[str, Any], name: str, types: Any) -> Any:
 
 
 def panel_from_json(data: Any) -> Panel:
-    """Raises CheckpointError, or SpotsError when a gene occurs twice."""
+    """Build the panel; raises CheckpointError, or SpotsError if a gene occurs twice."""
     if not isinstance(data, list):
         raise CheckpointError("its panel is not a list of genes")
     genes: list[Gene] = []
@@ -106,7 +123,7 @@ def panel_from_json(data: Any) -> Panel:
 
 
 def label_scale_from_json(data: Any) -> LabelScale:
-    """Raises CheckpointError when an entry is missing or absurd."""
+    """Build the label scale; raises CheckpointError if an entry is missing or out of range."""
     data = data if isinstance(data, dict) else {}
     target_sum = require_entry(data, "target_sum", (int, float))
     base = require_entry(data, "base", (int, float))
@@ -118,38 +135,40 @@ def label_scale_from_json(data: Any) -> LabelScale:
 
 
 def patch_from_json(data: Any) -> PatchGeometry:
-    """Raises CheckpointError when an entry is missing or absurd."""
+    """Build the patch geometry; raises CheckpointError if an entry is missing or out of range."""
     data = data if isinstance(data, dict) else {}
     return PatchGeometry(require_entry(data, "px", int), require_entry(data, "um", (int, float)))
 
 
 def require_positive(label: str, value: Any, maximum: float) -> None:
-    """Raises CheckpointError unless value is a number in (0, high]."""
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not number or not 0 < value <= maximum:
+    """Raise CheckpointError unless value is a number in (0, maximum]."""
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not is_number or not 0 < value <= maximum:
         raise CheckpointError(
             f"The {label} is {value!r:.40}; it must be above 0, at most {maximum:g}."
         )
-
-
-_ENCODER_PREFIX = "encoder."
 
 
 @dataclass(frozen=True)
 class Checkpoint:
     """A trained network with its panel, scale, geometry, encoder and provenance.
 
-    spot_pitch_um, spot_diameter_um : the array it was trained on.
-    gene_text : where the gene text features come from.
-    card : free JSON: title, training_data, splits, metrics (the baseline's among them), licence.
-    encoder_tensors : the tile encoder's weights where they travel in the file, else None.
-    text_basis : where text features of further genes come from; None where they cannot be had.
-    reference : what the training data looked like, None where nobody noted it; of this network,
-        so it goes when the network is trained on.
-    stain : what every slide's stain is changed to before anything looks at it; None for as it is.
-    sha256, path : of the file it was read from; "" and None before it is saved.
+    Attributes
+    ----------
+    spot_pitch_um, spot_diameter_um : of the training array.
+    gene_text : source of the gene text features.
+    card : free JSON: title, training_data, splits, metrics (also of the baseline), licence.
+    encoder_tensors : weights of the tile encoder if they are bundled, else None.
+    text_basis : projection of the text of further genes, None if there is none.
+    reference : statistics of the training data, None if not recorded. It belongs to this
+        network, so it has to be removed when the network is trained further.
+    stain : to which every slide is normalised, None for no normalisation.
+    sha256, path : of the file it was read from or saved to; "" and None before.
 
-    Raises CheckpointError when the parts do not fit together.
+    Raises
+    ------
+    CheckpointError
+        If the parts do not fit together.
     """
 
     network: DKAN | Ensemble
@@ -197,31 +216,41 @@ class Checkpoint:
 
     @property
     def title(self) -> str:
-        """What to call it in a list: the card's title, else the file's name."""
+        """The card's title, or else the file's name."""
         title = self.card.get("title")
         if isinstance(title, str) and title.strip():
             return title.strip()
         return self.path.stem if self.path else "untitled"
 
     def build_tile_encoder(self, weights: str | Path | None = None) -> TileEncoder:
-        """The encoder this network was trained with, in eval mode on the CPU.
+        """Build the tile encoder of the training, in eval mode on the CPU.
 
-        weights : a local weights file, where they are neither inside the checkpoint nor
-        to be fetched. Raises EncoderError when they cannot be had.
+        Parameters
+        ----------
+        weights : local weights file, if the weights are neither bundled nor downloaded.
+
+        Raises
+        ------
+        EncoderError
+            If the weights are not available.
         """
         return build_encoder(self.encoder, self.encoder_tensors, weights)
 
 
 def load_checkpoint(path: str | Path) -> Checkpoint:
-    """Read a checkpoint: the network in eval mode on the CPU, in float32.
+    """Read a checkpoint, with the network in eval mode on the CPU, in float32.
 
-    Names, shapes and sizes are compared with the description before anything is
-    allocated, so the result is a working checkpoint or a CheckpointError of one
-    sentence; nothing in the file is ever executed.
+    Names, shapes and sizes are compared with the description before anything is allocated.
+    Nothing in the file is executed.
+
+    Raises
+    ------
+    CheckpointError
+        Of one sentence, if the file is not a valid checkpoint.
     """
     path = Path(path)
     try:
-        header = tensorfile.read_safetensors_header(path)
+        header = read_safetensors_header(path)
         data = read_header_json(header)
         config = DKANConfig.from_json(data.get("network"))
         panel = panel_from_json(data.get("panel"))
@@ -229,33 +258,32 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
             raise CheckpointError(
                 f"its panel has {len(panel)} genes but its network predicts {config.genes}"
             )
-        # Shapes first: a header may claim anything, and reading allocates.
-        beside = stored_text.BASIS_TENSOR_NAMES
-        own = {
-            n: t
-            for n, t in header.tensors.items()
-            if not n.startswith((_ENCODER_PREFIX, reference_file.REFERENCE_PREFIX))
-            and n not in beside
+        # Shapes are validated first: a header can claim anything, and reading allocates.
+        network_tensors = {
+            name: dtype_and_shape
+            for name, dtype_and_shape in header.tensors.items()
+            if not name.startswith((_ENCODER_PREFIX, REFERENCE_PREFIX))
+            and name not in BASIS_TENSOR_NAMES
         }
-        validate_state_dict_shapes(config, own)
-        basis = stored_text.validate_basis(data.get("text_basis"), header.tensors, config.text_dim)
-        reference = reference_file.validate_reference(
+        validate_state_dict_shapes(config, network_tensors)
+        basis = validate_basis(data.get("text_basis"), header.tensors, config.text_dim)
+        reference = validate_reference(
             data.get("reference"),
             header.tensors,
             config.dim * config.members,
             config.dim,
             config.genes,
         )
-        tensors = tensorfile.read_safetensors(path, list(header.tensors))
-        network = build_network(config, {n: tensors[n] for n in own})
-        inside = {
-            n[len(_ENCODER_PREFIX) :]: t
-            for n, t in tensors.items()
-            if n.startswith(_ENCODER_PREFIX)
+        tensors = read_safetensors(path, list(header.tensors))
+        network = build_network(config, {name: tensors[name] for name in network_tensors})
+        encoder_tensors = {
+            name.removeprefix(_ENCODER_PREFIX): tensor
+            for name, tensor in tensors.items()
+            if name.startswith(_ENCODER_PREFIX)
         }
         spec = EncoderSpec.from_json(data.get("encoder"))
-        if inside:  # damaged weights must show here, not at the first click
-            build_encoder(spec, inside)
+        if encoder_tensors:  # damaged weights are an error now, not at the first prediction
+            build_encoder(spec, encoder_tensors)
         return Checkpoint(
             network=network,
             panel=panel,
@@ -267,9 +295,9 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
             gene_text=require_entry(data, "gene_text", str),
             card=require_entry(data, "card", dict),
             creator=require_entry(data, "creator", str),
-            encoder_tensors=inside or None,
-            text_basis=stored_text.basis_from_tensors(basis, tensors),
-            reference=reference_file.reference_from_tensors(reference, tensors),
+            encoder_tensors=encoder_tensors or None,
+            text_basis=basis_from_tensors(basis, tensors),
+            reference=reference_from_tensors(reference, tensors),
             stain=stain_from_json(data.get("stain")),
             sha256=compute_sha256(path),
             path=path,
@@ -287,9 +315,17 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
 def save_checkpoint(path: str | Path, checkpoint: Checkpoint, *, half: bool = False) -> Checkpoint:
     """Write a checkpoint atomically and return it with its path and SHA-256.
 
-    half : store matrices in float16, half the size; the network in memory stays as
-    it is. Raises CheckpointError when the card is not JSON, OutputError when the
-    file cannot be written.
+    Parameters
+    ----------
+    half : whether to store matrices in float16, half the size; the network in memory does not
+        change.
+
+    Raises
+    ------
+    CheckpointError
+        If the card is not JSON.
+    OutputError
+        If the file cannot be written.
     """
     path = Path(path)
     network = checkpoint.network
@@ -303,24 +339,25 @@ def save_checkpoint(path: str | Path, checkpoint: Checkpoint, *, half: bool = Fa
     for name, tensor in (checkpoint.encoder_tensors or {}).items():
         tensors[_ENCODER_PREFIX + name] = tensor
     if checkpoint.text_basis is not None:
-        tensors |= stored_text.basis_to_tensors(checkpoint.text_basis)
+        tensors |= basis_to_tensors(checkpoint.text_basis)
     if checkpoint.reference is not None:
-        tensors |= reference_file.reference_to_tensors(checkpoint.reference)
-    tensorfile.write_safetensors(path, tensors, {METADATA_KEY: text, "format": "pt"}, half)
+        tensors |= reference_to_tensors(checkpoint.reference)
+    write_safetensors(path, tensors, {METADATA_KEY: text, "format": "pt"}, half)
     return replace(checkpoint, path=path, sha256=compute_sha256(path))
 
 
 def _format_reason(error: DkanError) -> str:
-    """An error's sentence as the second half of another."""
+    """Format an error's sentence as the second half of another."""
     text = str(error).rstrip(".")
     return f"{text[:1].lower()}{text[1:]}."
 
 
 def _header_to_json(checkpoint: Checkpoint) -> dict[str, Any]:
-    """The header's JSON."""
+    """Return the JSON object of the header."""
     basis, reference, stain = checkpoint.text_basis, checkpoint.reference, checkpoint.stain
     return {
-        "format": FORMAT_VERSION if stain is not None else 1,  # an older program would leave it out
+        # An older program would ignore the stain normalisation, so it must refuse the file.
+        "format": FORMAT_VERSION if stain is not None else 1,
         "network": checkpoint.network.config.to_json(),
         "panel": [
             {"symbol": g.symbol, "ensembl": g.ensembl, "name": g.name, "aliases": list(g.aliases)}
@@ -336,9 +373,9 @@ def _header_to_json(checkpoint: Checkpoint) -> dict[str, Any]:
         "spot_diameter_um": checkpoint.spot_diameter_um,
         "encoder": checkpoint.encoder.to_json(),
         "gene_text": checkpoint.gene_text,
-        **({} if basis is None else {"text_basis": stored_text.basis_to_json(basis)}),
-        **({} if reference is None else {"reference": reference_file.reference_to_json(reference)}),
-        **({} if stain is None else {"stain": stain_json(stain)}),
+        **({} if basis is None else {"text_basis": basis_to_json(basis)}),
+        **({} if reference is None else {"reference": reference_to_json(reference)}),
+        **({} if stain is None else {"stain": stain_to_json(stain)}),
         "card": checkpoint.card,
         "creator": checkpoint.creator,
     }

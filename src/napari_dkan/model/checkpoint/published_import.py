@@ -22,7 +22,7 @@ from ..network.network_builder import build_network
 from ..tensor_files import read_torch_file, require_within_file_size
 from .checkpoint_file import Checkpoint, PatchGeometry, save_checkpoint
 
-# Published stack number or name -> the field of DKANConfig.
+# Suffix of the published hyper-parameters of a stack -> field of DKANConfig.
 _STACK_FIELDS = {
     "1": "fusion",
     "2": "global_",
@@ -32,7 +32,7 @@ _STACK_FIELDS = {
     "_text": "text",
 }
 
-# Beginning of a published name -> beginning of ours; the longest match counts.
+# Prefix of a published tensor name -> prefix of the name here; the longest match counts.
 _PREFIX_MAP = {
     "target_encoder.0.": "trunk.net.conv1.",
     "target_encoder.1.": "trunk.net.bn1.",
@@ -79,46 +79,46 @@ _BLOCK_PATTERN = re.compile(r"layers\.(\d+)\.([01])\.(.+)")
 def translate_config(
     parameters: Mapping[str, Any], state: Mapping[str, Tensor], text_dim: int
 ) -> DKANConfig:
-    """Published hyper-parameters -> DKANConfig; entries about training are ignored.
+    """Translate published hyper-parameters; entries about training are ignored.
 
-    Heads and ratios are in the hyper-parameters only; sizes are taken from the
-    tensors where both tell. Raises CheckpointError when one is missing or absurd.
+    Heads and ratios are in the hyper-parameters only. The kernel size is that of the tensor.
+    Raises CheckpointError if an entry is missing or out of range.
     """
 
-    def value(name: str, default: Any = None) -> Any:
-        found = parameters.get(name, default)
-        if found is None:
+    def get(name: str, default: Any = None) -> Any:
+        value = parameters.get(name, default)
+        if value is None:
             raise CheckpointError(f"the hyper-parameters lack {name!r}")
-        return found
+        return value
 
     stacks = {
         field: StackConfig(
-            depth=value(f"depth{key}"),
-            heads=value(f"num_heads{key}"),
-            ratio=value(f"mlp_ratio{key}"),
-            dropout=float(value(f"dropout{key}", 0.1)),
+            depth=get(f"depth{key}"),
+            heads=get(f"num_heads{key}"),
+            ratio=get(f"mlp_ratio{key}"),
+            dropout=float(get(f"dropout{key}", 0.1)),
         )
         for key, field in _STACK_FIELDS.items()
     }
-    grid = value("res_neighbor", (5, 5))
+    grid = get("res_neighbor", (5, 5))
     grid = tuple(grid) if isinstance(grid, (list, tuple)) else (grid, grid)
     if len(grid) != 2 or grid[0] != grid[1]:
         raise CheckpointError(f"the neighbour grid {grid!r:.40} is not a square")
-    trunk = value("target_encoder_name", "resnet18")
+    trunk = get("target_encoder_name", "resnet18")
     if trunk != "resnet18":
         raise CheckpointError(f"the target trunk {trunk!r:.40} is not resnet18")
     kernel = state.get("global_encoder.pos_layer.proj1.weight")
     if kernel is None:
         raise CheckpointError("the tensor global_encoder.pos_layer.proj1.weight is missing")
     return DKANConfig(
-        genes=value("num_genes"),
-        dim=value("emb_dim"),
+        genes=get("num_genes"),
+        dim=get("emb_dim"),
         text_dim=text_dim,
         trunk=trunk,
-        trunk_dim=value("emb_dim_target", 512),
+        trunk_dim=get("emb_dim_target", 512),
         grid=grid[0],
         kernel=kernel.shape[-1],
-        expression_dropout=float(value("dropout_linear_exp", 0.1)),
+        expression_dropout=float(get("dropout_linear_exp", 0.1)),
         members=1,
         standardise=False,
         **stacks,
@@ -126,45 +126,42 @@ def translate_config(
 
 
 def translate_state_dict(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Published tensors under our names.
+    """Rename published tensors.
 
-    The single-key layers keep only what has an effect: `to_q` and the key half of
-    `to_kv` are dropped (see `layers.SingleKeyAttention`). Raises CheckpointError
-    for a tensor that belongs to no published layer.
+    Of the single-key layers, `to_q` and the key half of `to_kv` are omitted, since they have no
+    effect (see `attention_blocks.SingleKeyAttention`). Raises CheckpointError for a tensor that
+    belongs to no published layer.
     """
-    out: dict[str, Tensor] = {}
+    renamed: dict[str, Tensor] = {}
     for name, tensor in state.items():
         prefix = max((p for p in _PREFIX_MAP if name.startswith(p)), key=len, default=None)
         if prefix is None:
             raise CheckpointError(f"the tensor {name!r:.80} belongs to no published DKAN layer")
-        ours, rest = _PREFIX_MAP[prefix], name[len(prefix) :]
+        new_prefix, rest = _PREFIX_MAP[prefix], name[len(prefix) :]
         block = _BLOCK_PATTERN.fullmatch(rest)
         if block:
-            depth, part, leaf = int(block[1]), block[2], block[3]
+            depth, is_attention, leaf = int(block[1]), block[2] == "0", block[3]
             if prefix == "global_encoder.layer2.":
                 depth += 1  # layer 1 is the one before the position encoding
-            if ours in ("image.", "expression.") and part == "0":
-                if leaf == "fn.to_q.weight":
-                    continue
-                if leaf == "fn.to_kv.weight":
-                    rest, tensor = "value.weight", tensor.chunk(2, dim=0)[1]
-                else:
-                    rest = _translate_block_name(name, leaf, _ATTENTION_NAMES)
+            is_single_key = is_attention and new_prefix in ("image.", "expression.")
+            if is_single_key and leaf == "fn.to_q.weight":
+                continue
+            if is_single_key and leaf == "fn.to_kv.weight":
+                rest, tensor = "value.weight", tensor.chunk(2, dim=0)[1]
             else:
-                rest = _translate_block_name(
-                    name, leaf, _ATTENTION_NAMES if part == "0" else _FEED_FORWARD_NAMES
-                )
-            rest = f"{'attention' if part == '0' else 'feed'}.{depth}.{rest}"
+                table = _ATTENTION_NAMES if is_attention else _FEED_FORWARD_NAMES
+                rest = _translate_block_name(name, leaf, table)
+            rest = f"{'attention' if is_attention else 'feed'}.{depth}.{rest}"
         elif name == "global_encoder.pos_layer.proj1.weight" and tensor.ndim == 4:
             tensor = tensor[:, 0]
-        out[ours + rest] = tensor
-    return out
+        renamed[new_prefix + rest] = tensor
+    return renamed
 
 
 def _translate_block_name(name: str, block_name: str, table: dict[str, str]) -> str:
-    for theirs, ours in table.items():
-        if block_name.startswith(theirs):
-            return ours + block_name[len(theirs) :]
+    for published, new in table.items():
+        if block_name.startswith(published):
+            return new + block_name[len(published) :]
     raise CheckpointError(f"the tensor {name!r:.80} belongs to no published DKAN layer")
 
 
@@ -189,18 +186,30 @@ def convert_published(
     title: str = "",
     half: bool = False,
 ) -> Checkpoint:
-    """Import a published checkpoint and write ours; nothing in the three files is executed.
+    """Import a published checkpoint; nothing in the three files is executed.
 
+    Parameters
+    ----------
     ckpt : Lightning checkpoint with `state_dict` and `hyper_parameters`.
     genes : `.npy` (also an object array) or text file, one gene a line, in network order.
-    gene_features : `.pt` with a (G, d_t) tensor, or a dict holding it as `gene_features`.
-    patch_um : side of a 224 px patch; published patches are 224 px at level 0 of slides
-        whose pixel size the files do not state, so the default is that of HER2+.
-    encoder : name for `spec_of`; without one it is UNI where the width is 1024, else
-        "external", which predicts from ready-made features only.
+    gene_features : `.pt` with a (G, d_t) tensor, or a dict with it as `gene_features`.
+    out : checkpoint file to write.
+    patch_um : side of a 224 px patch. Published patches are 224 px at level 0 of slides whose
+        pixel size the files do not state, so the default is that of HER2+.
+    spot_pitch_um, spot_diameter_um : of the spot array.
+    encoder : name for `resolve_encoder_spec`; by default UNI if the width is 1024, else
+        "external", which predicts from precomputed features only.
+    label_scale : by default that of the package.
     annotate : adds Ensembl ids, names and aliases to the panel.
+    title : of the card; by default made from the file name.
+    half : see `save_checkpoint`.
 
-    Raises CheckpointError (one sentence naming the file) or OutputError.
+    Raises
+    ------
+    CheckpointError
+        Of one sentence with the name of the file, if it is damaged or the files do not fit.
+    OutputError
+        If the checkpoint cannot be written.
     """
     ckpt, genes, gene_features = Path(ckpt), Path(genes), Path(gene_features)
     parameters, state = _read_lightning_checkpoint(ckpt)
@@ -259,7 +268,7 @@ def _read_lightning_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, Te
         )
     if not all(isinstance(n, str) and isinstance(t, Tensor) for n, t in state.items()):
         raise CheckpointError(f"{path} is not a Lightning checkpoint: its state is not tensors.")
-    # Wrapped or compiled networks put a word before each name.
+    # Wrapped or compiled networks have a prefix in each name.
     state = {n.removeprefix("model.").replace("_orig_mod.", ""): t for n, t in state.items()}
     require_within_file_size(path, state.values())
     return {str(k): v for k, v in parameters.items()}, state

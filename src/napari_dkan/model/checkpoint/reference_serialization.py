@@ -26,7 +26,7 @@ _MAX_NAMES, _MAX_SLIDES, _MAX_NAME_LENGTH = 64, 10_000, 200
 
 @dataclass(frozen=True)
 class ReferenceEntry:
-    """The header's part of a reference, checked."""
+    """The validated entry of a reference in a checkpoint's header."""
 
     n_spots: int
     feature_names: tuple[str, ...]
@@ -37,7 +37,7 @@ class ReferenceEntry:
 
 
 def reference_to_json(reference: TrainingReference) -> dict[str, Any]:
-    """The header's entry."""
+    """Return the entry of a checkpoint's header."""
     ridge = reference.ridge
     return {
         "spots": reference.n_spots,
@@ -50,8 +50,8 @@ def reference_to_json(reference: TrainingReference) -> dict[str, Any]:
 
 
 def reference_to_tensors(reference: TrainingReference) -> dict[str, Tensor]:
-    """The file's tensors."""
-    made: dict[str, NDArray[np.floating]] = {
+    """Return the tensors of a checkpoint file."""
+    arrays: dict[str, NDArray[np.floating]] = {
         _LEVELS: reference.feature_quantiles,
         _BY_SLIDE: reference.slide_means,
         _MEAN: reference.token_mean,
@@ -59,8 +59,8 @@ def reference_to_tensors(reference: TrainingReference) -> dict[str, Tensor]:
     }
     if reference.ridge is not None:
         ridge = reference.ridge
-        made |= dict(zip(_RIDGE, (ridge.mean, ridge.weights, ridge.offset), strict=True))
-    return {name: torch.from_numpy(np.asarray(a, np.float32)) for name, a in made.items()}
+        arrays |= dict(zip(_RIDGE, (ridge.mean, ridge.weights, ridge.offset), strict=True))
+    return {name: torch.from_numpy(np.asarray(a, np.float32)) for name, a in arrays.items()}
 
 
 def validate_reference(
@@ -70,20 +70,34 @@ def validate_reference(
     dim: int,
     genes: int,
 ) -> ReferenceEntry | None:
-    """A header's entry whose tensors have these types and shapes; None where there is none.
+    """Validate a header's entry and its tensors before anything is allocated.
 
-    given : (dtype, shape) by name. width : of a fused token. dim : of a tile's features.
+    Parameters
+    ----------
+    data : the entry, None if the checkpoint has no reference.
+    tensors : (dtype, shape) by name.
+    token_dim : width of a fused token.
+    dim : number of features of a tile.
+    genes : size of the panel.
 
-    Raises CheckpointError before anything is allocated.
+    Returns
+    -------
+    ReferenceEntry or None
+        None if there is no reference.
+
+    Raises
+    ------
+    CheckpointError
+        If the reference is incomplete, damaged or does not fit.
     """
-    there = {n: t for n, t in tensors.items() if n.startswith(REFERENCE_PREFIX)}
-    if data is None and not there:
+    present = {n: t for n, t in tensors.items() if n.startswith(REFERENCE_PREFIX)}
+    if data is None and not present:
         return None
     entry = _parse_reference_entry(data)
-    # the number of axes is free, up to the width of what they span
-    axes = there.get(_AXES, ("", ()))[1]
+    # Any number of axes up to the width of a token is valid.
+    axes = present.get(_AXES, ("", ()))[1]
     count = axes[1] if len(axes) == 2 and 1 <= axes[1] <= token_dim else 0
-    wanted: dict[str, tuple[int, ...]] = {
+    expected: dict[str, tuple[int, ...]] = {
         _LEVELS: (len(entry.feature_names), len(QUANTILE_LEVELS)),
         _BY_SLIDE: (len(entry.slide_names), len(entry.feature_names)),
         _MEAN: (token_dim,),
@@ -91,30 +105,31 @@ def validate_reference(
     }
     if entry.ridge is not None:
         inputs = NUM_SCALES * dim
-        wanted |= dict(zip(_RIDGE, ((inputs,), (inputs, genes), (genes,)), strict=True))
-    if there.keys() != wanted.keys():
+        expected |= dict(zip(_RIDGE, ((inputs,), (inputs, genes), (genes,)), strict=True))
+    if present.keys() != expected.keys():
         raise CheckpointError("its reference is incomplete; it may be damaged")
-    for name, shape in wanted.items():
-        if there[name][1] != shape or 0 in shape:
+    for name, expected_shape in expected.items():
+        dtype, shape = present[name]
+        if shape != expected_shape or 0 in shape:
             raise CheckpointError(
-                f"its tensor {name} has shape {there[name][1]}, which does not fit the network"
+                f"its tensor {name} has shape {shape}, which does not fit the network"
             )
-        if there[name][0] not in FLOAT_DTYPES:
-            raise CheckpointError(f"its tensor {name} is of type {there[name][0]}, not a float")
+        if dtype not in FLOAT_DTYPES:
+            raise CheckpointError(f"its tensor {name} is of type {dtype}, not a float")
     return entry
 
 
 def reference_from_tensors(
     entry: ReferenceEntry | None, tensors: Mapping[str, Tensor]
 ) -> TrainingReference | None:
-    """The reference of a checked entry and its tensors.
+    """Build the reference from a validated entry and its tensors.
 
-    Raises CheckpointError when its levels do not rise.
+    Raises CheckpointError if its quantiles do not increase.
     """
     if entry is None:
         return None
-    levels = tensors[_LEVELS].numpy()
-    if (np.diff(levels, axis=1) < 0).any():
+    quantiles = tensors[_LEVELS].numpy()
+    if (np.diff(quantiles, axis=1) < 0).any():
         raise CheckpointError("its reference has levels that fall; it may be damaged")
     ridge = None
     if entry.ridge is not None:
@@ -123,7 +138,7 @@ def reference_from_tensors(
     return TrainingReference(
         entry.n_spots,
         entry.feature_names,
-        levels,
+        quantiles,
         entry.slide_names,
         tensors[_BY_SLIDE].numpy(),
         entry.slide_mpp,
@@ -138,7 +153,7 @@ def _parse_reference_entry(data: Any) -> ReferenceEntry:
     data = data if isinstance(data, dict) else {}
     spots, names, slides = data.get("spots"), data.get("names"), data.get("slides")
     mpp, tissue, ridge = data.get("mpp"), data.get("tissue"), data.get("ridge")
-    fine = (
+    valid = (
         type(spots) is int
         and 1 <= spots <= 10**9
         and _is_text_list(names, _MAX_NAMES)
@@ -150,7 +165,7 @@ def _parse_reference_entry(data: Any) -> ReferenceEntry:
         and isinstance(tissue, str)
         and len(tissue) <= _MAX_NAME_LENGTH
     )
-    if not fine:
+    if not valid:
         raise CheckpointError("its reference is described in no way that can be read")
     return ReferenceEntry(
         spots,
@@ -165,9 +180,9 @@ def _parse_reference_entry(data: Any) -> ReferenceEntry:
 def _parse_ridge_entry(data: Any) -> tuple[float, float] | None:
     if data is None:
         return None
-    given = data if isinstance(data, dict) else {}
-    scale: Any = given.get("scale")
-    penalty: Any = given.get("penalty")
+    values = data if isinstance(data, dict) else {}
+    scale: Any = values.get("scale")
+    penalty: Any = values.get("penalty")
     if not _is_positive_number(scale, 1e12) or not _is_positive_number(penalty, 1e12):
         raise CheckpointError("its ridge regression has an impossible scale or penalty")
     return float(scale), float(penalty)

@@ -1,4 +1,4 @@
-"""Statistics of a network's training data, against which unmeasured predictions are judged.
+"""Statistics of a network's training data, from which the reliability of predictions is scored.
 
 The statistics are stored in the checkpoint, so that a viewer needs no training data.
 """
@@ -6,7 +6,7 @@ The statistics are stored in the checkpoint, so that a viewer needs no training 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,24 +15,29 @@ from ...errors import CheckpointError
 from ..ridge_regression import NUM_SCALES, RidgeRegression
 
 QUANTILE_LEVELS = np.linspace(0.0, 1.0, 101)
-MAX_AXES = 32  # most axes along which tokens are compared
-DISTANCE_FEATURE = "distance"  # beside what is noted per tile
+MAX_AXES = 32  # along which tokens are compared
+DISTANCE_FEATURE = "distance"  # name of the distance, after those of the tile features
 
 Float32Array = NDArray[np.float32]
 
 
 @dataclass(frozen=True, eq=False)
 class TrainingReference:
-    """The spots a checkpoint was trained on, as they look to `inference.evidence`.
+    """Statistics of the spots on which a checkpoint was trained.
 
-    names : what was noted of every spot, E of it, the distance last.
-    levels : (E, 101) its quantiles over all spots.
-    slides : S of them by name. by_slide : (S, E) means over their spots. mpp : (S,) um per px.
-    token_mean (D,), token_axes (D, K) : fused tokens, centred and times the axes, have unit
-        variance along each.
-    ridge : a plain regression on the checkpoint's own tile features, None where the grid of
-        neighbours is not 5 x 5.
-    tissue : organ and species in words, "" when unknown.
+    Attributes
+    ----------
+    n_spots : number of spots.
+    feature_names : of the E features of `inference.tile_qc_features`, the distance last.
+    feature_quantiles : quantiles of each feature over all spots, (E, 101).
+    slide_names : of the S slides.
+    slide_means : means of the features over the spots of each slide, (S, E).
+    slide_mpp : micrometres per pixel of each slide.
+    token_mean, token_axes : whitening of fused tokens, (D,) and (D, K): centred tokens times the
+        axes have unit variance.
+    ridge : ridge regression on the checkpoint's tile features, None if the grid of neighbours is
+        not 5 x 5.
+    tissue : organ and species in words, "" if unknown.
     """
 
     n_spots: int
@@ -44,11 +49,17 @@ class TrainingReference:
     token_mean: Float32Array
     token_axes: Float32Array
     ridge: RidgeRegression | None = None
-    tissue: str = field(default="")
+    tissue: str = ""
 
     def validate_dimensions(self, width: int, dim: int, genes: int) -> None:
-        """Raises CheckpointError unless fused tokens are that wide, a tile has so many features
-        and the panel so many genes."""
+        """Raise CheckpointError unless the statistics fit a network.
+
+        Parameters
+        ----------
+        width : of a fused token.
+        dim : number of features of a tile.
+        genes : size of the panel.
+        """
         ridge = self.ridge
         if self.token_axes.shape[0] != width or len(self.token_mean) != width:
             raise CheckpointError(
@@ -62,39 +73,40 @@ class TrainingReference:
             )
 
     def compute_distance(self, tokens: NDArray[np.floating]) -> Float32Array:
-        """How far fused tokens (N, D) lie from those of the training spots, (N,).
+        """Compute the distance of fused tokens (N, D) to those of the training spots, (N,).
 
         In standard deviations, root mean square over the axes: about 1 for a training spot.
         """
         return compute_whitened_distance(tokens, self.token_mean, self.token_axes)
 
     def compute_quantile_rank(self, name: str, values: NDArray[np.floating]) -> Float32Array:
-        """The share of training spots, (N,), that have less of something than these (N,)."""
-        levels = self.feature_quantiles[self.feature_names.index(name)]
-        return np.interp(values, levels, QUANTILE_LEVELS).astype(np.float32)
+        """Return the fraction of training spots with a lower value of a feature, (N,)."""
+        quantiles = self.feature_quantiles[self.feature_names.index(name)]
+        rank: Float32Array = np.interp(values, quantiles, QUANTILE_LEVELS).astype(np.float32)
+        return rank
 
 
 def fit_whitening(
     tokens: NDArray[np.floating], max_axes: int = MAX_AXES
 ) -> tuple[Float32Array, Float32Array]:
-    """Mean (D,) and axes (D, K) of tokens (N, D); K is kept below a fifth of N."""
+    """Fit mean (D,) and whitening axes (D, K) of tokens (N, D), with K at most a fifth of N."""
     mean = tokens.mean(axis=0, dtype=np.float64)
-    _, spread, right = np.linalg.svd(tokens - mean, full_matrices=False)
-    count = max(
-        1, min(max_axes, len(tokens) // 5, int((spread > 1e-6 * max(spread[0], 1e-12)).sum()))
-    )
-    deviation = np.maximum(spread[:count] / np.sqrt(max(1, len(tokens) - 1)), 1e-6)
+    _, singular_values, right = np.linalg.svd(tokens - mean, full_matrices=False)
+    rank = int((singular_values > 1e-6 * max(singular_values[0], 1e-12)).sum())
+    count = max(1, min(max_axes, len(tokens) // 5, rank))
+    deviation = np.maximum(singular_values[:count] / np.sqrt(max(1, len(tokens) - 1)), 1e-6)
     return mean.astype(np.float32), (right[:count].T / deviation).astype(np.float32)
 
 
 def compute_whitened_distance(
     tokens: NDArray[np.floating], mean: Float32Array, axes: Float32Array
 ) -> Float32Array:
-    """See `Reference.distance`."""
-    placed = (np.asarray(tokens, np.float32) - mean) @ axes
-    return np.sqrt(np.square(placed).mean(axis=1))
+    """Compute the distance of tokens (N, D) to a mean, see `TrainingReference.compute_distance`."""
+    whitened = (np.asarray(tokens, np.float32) - mean) @ axes
+    distance: Float32Array = np.sqrt(np.square(whitened).mean(axis=1))
+    return distance
 
 
 def compute_quantiles(values: Sequence[NDArray[np.floating]]) -> Float32Array:
-    """(E, 101) quantiles of E kinds of values."""
+    """Compute the quantiles (E, 101) of E features."""
     return np.stack([np.quantile(v, QUANTILE_LEVELS) for v in values]).astype(np.float32)

