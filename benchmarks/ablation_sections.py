@@ -16,14 +16,14 @@ from napari_dkan.expression.label_scale import array_coords_from_section, labels
 from napari_dkan.expression.panel import Panel
 from napari_dkan.inference.patch_features.patch_geometry import PatchReader
 from napari_dkan.slide import open_slide
-from napari_dkan.training.data.augmentation import Augmentation, AugmentedView, StainTransform
+from napari_dkan.training.data.augmentation import AugmentedView, StainTransform
 from napari_dkan.training.data.prepared_section import (
     NEIGHBOR_GRID,
     PreparedSection,
     prepare_section,
 )
 from napari_dkan.training.data.section_loading import DEFAULT_LABEL_SCALE, read_section_data
-from napari_dkan.training.train_settings import TrainSettings
+from napari_dkan.training.train_settings import Augmentation, TrainSettings
 
 if TYPE_CHECKING:
     from anndata import AnnData

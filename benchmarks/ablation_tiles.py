@@ -21,14 +21,14 @@ from napari_dkan.atomic_write import atomic_write
 from napari_dkan.model.network.branch_encoders import TargetTrunk
 from napari_dkan.model.ridge_regression import compute_multi_scale_features
 from napari_dkan.training.baselines.linear_baselines import Float64Array, fit_ridge_cv
-from napari_dkan.training.data.augmentation import Augmentation, StainTransform
+from napari_dkan.training.data.augmentation import StainTransform
 from napari_dkan.training.data.prepared_section import (
     NEIGHBOR_GRID,
     PreparedSection,
     fit_section_encoder,
 )
 from napari_dkan.training.data.section_batches import normalize_patches
-from napari_dkan.training.train_settings import TrainSettings
+from napari_dkan.training.train_settings import Augmentation, TrainSettings
 
 EPOCHS = 6  # of as many pairs of crops as there are tiles
 BATCH = 128

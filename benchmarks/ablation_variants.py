@@ -16,7 +16,6 @@ from ablation_tiles import TileRidge, pretrained
 from numpy.typing import NDArray
 
 from napari_dkan.expression.panel import Panel
-from napari_dkan.training.data.augmentation import Augmentation
 from napari_dkan.training.data.prepared_section import PreparedSection
 from napari_dkan.training.fit.fit_model import FittedModel, fit_model
 from napari_dkan.training.genes.gene_text import (
@@ -24,7 +23,7 @@ from napari_dkan.training.genes.gene_text import (
     make_random_gene_text,
     read_gene_text,
 )
-from napari_dkan.training.train_settings import TrainSettings
+from napari_dkan.training.train_settings import Augmentation, TrainSettings
 
 FULL = replace(TrainSettings(), members=1)
 FURTHER = 250  # auxiliary genes

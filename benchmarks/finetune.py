@@ -108,11 +108,11 @@ def why(data: Path, parent: Path, name: str, seed: int) -> dict[str, float]:
     from napari_dkan.training.finetuning.hold_out_split import split_sections
     from napari_dkan.training.finetuning.training_section import TrainingSectionReader
     from napari_dkan.training.finetuning.tuned_model import compute_spot_tokens
-    from napari_dkan.training.finetuning.tuning_loop import mean_gene_pcc
+    from napari_dkan.training.metrics import mean_gene_pcc
 
     model = load_checkpoint(parent)
     (section,) = read_sections(data, [name])
-    lesson = TrainingSectionReader(model, None, torch.device("cpu")).read(section, model.panel)
+    lesson = TrainingSectionReader(model).read(section, model.panel)
     parts = split_sections([lesson], FinetuneSettings(share=0.5, seed=seed), 1)
     (fit,), (y,) = parts.train.rows, parts.train.labels
     (out,), (wanted,) = parts.test.rows, parts.test.labels

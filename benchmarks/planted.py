@@ -35,9 +35,10 @@ from napari_dkan.quality.reliability import (
 )
 from napari_dkan.quality.slide_checks import check_domain_shift
 from napari_dkan.slide import open_slide
-from napari_dkan.training.data.augmentation import Augmentation, StainTransform
+from napari_dkan.training.data.augmentation import StainTransform
 from napari_dkan.training.data.measured_section import make_measured_section
 from napari_dkan.training.data.section_loading import read_section_data
+from napari_dkan.training.train_settings import Augmentation
 
 KINDS = ("blur", "pen", "fold", "hole")
 REACH_UM = 120  # half the side of what is painted around a spot

@@ -27,12 +27,12 @@ from napari_dkan.inference.predictor import Predictor
 from napari_dkan.inference.target import target_from_spots
 from napari_dkan.model import Checkpoint
 from napari_dkan.slide import Slide, open_slide
-from napari_dkan.training.data.augmentation import Augmentation, StainTransform
+from napari_dkan.training.data.augmentation import StainTransform
 from napari_dkan.training.data.measured_section import make_measured_section
 from napari_dkan.training.data.section_loading import load_sections, read_section_data
 from napari_dkan.training.metrics import score_predictions
 from napari_dkan.training.train import train_on_sections
-from napari_dkan.training.train_settings import TrainSettings
+from napari_dkan.training.train_settings import Augmentation, TrainSettings
 
 TRAINING, LEFT_OUT = ["C2", "C4", "C5"], "C3"
 METHODS = (None, "macenko", "reinhard")

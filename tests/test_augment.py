@@ -18,7 +18,6 @@ from napari_dkan.expression.panel import Panel
 from napari_dkan.model.network.dkan_config import DKANConfig
 from napari_dkan.model.network.dkan_network import DKAN
 from napari_dkan.training.data.augmentation import (
-    Augmentation,
     StainTransform,
     sample_jitter,
     sample_view_transforms,
@@ -30,7 +29,7 @@ from napari_dkan.training.data.prepared_section import (
     prepare_section,
 )
 from napari_dkan.training.data.section_batches import SectionBatchDataset
-from napari_dkan.training.train_settings import TrainSettings, apply_setting_changes
+from napari_dkan.training.train_settings import Augmentation, TrainSettings, apply_setting_changes
 
 STILL = Augmentation(amount=0.0, colour=0.0, background=0.0)
 

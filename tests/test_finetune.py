@@ -30,11 +30,11 @@ from napari_dkan.training.finetuning.finetune_settings import (
     FinetuneSettings,
     HoldOutUnit,
 )
-from napari_dkan.training.finetuning.hold_out_split import split_sections
-from napari_dkan.training.finetuning.spot_blocks import (
+from napari_dkan.training.finetuning.hold_out_split import (
     draw_blocks,
     separate_with_buffer,
     split_into_blocks,
+    split_sections,
 )
 from napari_dkan.training.finetuning.training_section import TrainingSectionReader
 from napari_dkan.training.finetuning.tuning_loop import gain_minus_stderr
@@ -116,7 +116,7 @@ def test_blocks_are_contiguous_equal_and_cover_all() -> None:
 
 def test_three_parts_know_nothing_of_each_other(tiny_slide_file, model: Checkpoint) -> None:
     section = _section(tiny_slide_file, model.panel.symbols)
-    reader = TrainingSectionReader(model, None, torch.device("cpu"))
+    reader = TrainingSectionReader(model)
 
     def parts(data):
         return split_sections([reader.read(data, model.panel)], QUICK, 1)
@@ -191,7 +191,7 @@ def test_only_what_may_change_changes_and_the_parent_never(
     with pytest.MonkeyPatch.context() as patch:  # whatever is learnt is kept
         patch.setattr(
             "napari_dkan.training.finetuning.tuning_loop.gain_minus_stderr",
-            lambda gains, times=1: 1.0,
+            lambda gains, n_stderr=1: 1.0,
         )
         tuned = finetune_checkpoint(model, [section], settings)
     for name, tensor in model.network.state_dict().items():
@@ -210,7 +210,7 @@ def test_only_what_may_change_changes_and_the_parent_never(
 def test_it_learns_where_there_is_something_to_learn(tiny_slide_file, model: Checkpoint) -> None:
     """The genes follow the darkness of the slide, which random weights do not know."""
     section = _section(tiny_slide_file, model.panel.symbols)
-    reader = TrainingSectionReader(model, None, torch.device("cpu"))
+    reader = TrainingSectionReader(model)
     dark = reader.read(section, model.panel).section.patches.float().mean(dim=(1, 2, 3)).numpy()
     rank = np.argsort(np.argsort(dark)) / len(dark)
     up = np.linspace(0, 1, len(model.panel))

@@ -32,7 +32,7 @@ from napari_dkan.samples.bundled_checkpoints import find_bundled_checkpoint
 from napari_dkan.slide import open_slide
 from napari_dkan.spatial.spots import Spots
 from napari_dkan.training.baselines.linear_baselines import FeatureRidge
-from napari_dkan.training.data.augmentation import Augmentation, StainTransform
+from napari_dkan.training.data.augmentation import StainTransform
 from napari_dkan.training.data.measured_section import make_measured_section
 from napari_dkan.training.data.prepared_section import encode_section, fit_section_encoder
 from napari_dkan.training.data.section_loading import load_sections, read_section_data
@@ -43,7 +43,7 @@ from napari_dkan.training.fit.build_reference import (
     read_reliability_report,
 )
 from napari_dkan.training.train import train_on_sections
-from napari_dkan.training.train_settings import TrainSettings
+from napari_dkan.training.train_settings import Augmentation, TrainSettings
 
 from .conftest import ROOT
 from .tiny_sections import PANEL, QUICK, tiny_section

@@ -35,11 +35,12 @@ from napari_dkan.model.stain_normalization import (
     stain_to_json,
 )
 from napari_dkan.slide import open_slide
-from napari_dkan.training.data.augmentation import Augmentation, StainTransform
+from napari_dkan.training.data.augmentation import StainTransform
 from napari_dkan.training.data.section_loading import load_sections, read_section_data
 from napari_dkan.training.finetuning.training_section import TrainingSectionReader
 from napari_dkan.training.genes.gene_text import make_random_gene_text
-from napari_dkan.training.train import build_run_config, train_on_sections
+from napari_dkan.training.train import TrainingInputs, train_on_sections
+from napari_dkan.training.train_settings import Augmentation
 
 from .tiny_sections import QUICK
 
@@ -278,13 +279,12 @@ def test_training_brings_its_sections_to_one_stain(tiny_slide_file, restained_fi
         far.append(float((first - second).abs().mean()))
         assert [s.stain is None for s in sections] == [method is None] * 2
     assert far[1] < 0.5 * far[0] and sections[0].stain == sections[1].stain
-    assert build_run_config("train", sections, panel, make_random_gene_text(panel, 8, 1), settings)[
-        "stain"
-    ]
+    inputs = TrainingInputs(sections, panel, make_random_gene_text(panel, 8, 1), settings)
+    assert inputs.to_config("train")["stain"]
     checkpoint = train_on_sections(sections, panel, settings=settings, crossval=False)
     assert checkpoint.stain == sections[0].stain
     (again,) = read_section_data(tmp_path, ["S2"])
-    lesson = TrainingSectionReader(checkpoint, None, torch.device("cpu")).read(again, panel)
+    lesson = TrainingSectionReader(checkpoint).read(again, panel)
     assert torch.equal(lesson.section.patches, sections[1].patches)
 
 

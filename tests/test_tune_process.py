@@ -160,8 +160,8 @@ def test_the_child_never_outlives_its_parent(tmp_path, ending):
     parent.write_bytes(b"")
     code = (
         "import sys; from pathlib import Path\n"
-        "from napari_dkan.training.finetuning.finetune_process import TuneProcess\n"
-        f"process = TuneProcess((sys.executable, {str(FAKE)!r}, 'long'))\n"
+        "from napari_dkan.training.finetuning.finetune_process import FinetuneProcess\n"
+        f"process = FinetuneProcess((sys.executable, {str(FAKE)!r}, 'long'))\n"
         f"paths = ['--checkpoint', {str(parent)!r}, '--out', {str(tmp_path / 'out')!r}]\n"
         "process.start([*paths, '--sections', 'C3'], Path('out'))\n"
         "events = process.events()\n"

@@ -13,17 +13,18 @@ import typer
 
 from ..batch.slide_job import SlideJob, TilePitch, split_names
 from ..errors import DkanError
-from .batch_command import batch_command
+from .batch_command import run_batch
 from .cache_command import cache_app
-from .crossval_command import crossval_command
-from .doctor_command import doctor_command
+from .crossval_command import run_crossval
+from .doctor_command import run_doctor
 from .encoders_command import encoders_app
-from .evaluate_command import evaluate_command, zeroshot_command
-from .export_command import export_command
-from .finetune_command import finetune_command
+from .evaluate_command import run_evaluate, run_zeroshot
+from .export_command import run_export
+from .finetune_command import run_finetune
 from .genes_command import genes_app
 from .report_command import run_report
-from .train_command import reference_command, train_command
+from .shared_options import echo_log, job_checkpoint, resolve_checkpoint
+from .train_command import run_reference, run_train
 
 if TYPE_CHECKING:
     from ..inference.prediction_progress import PredictionUpdate
@@ -88,7 +89,7 @@ def predict(
     job = SlideJob(
         slide,
         out,
-        checkpoint=checkpoint,
+        checkpoint=job_checkpoint(checkpoint),
         spots=spots,
         regions=regions,
         features=features,
@@ -104,32 +105,31 @@ def predict(
         store=store,
         icc=icc,
     )
-    with _show_progress() as (advance, tell):
-        outcome = predict_slide(job, advance, tell)
+    with _show_progress() as (on_progress, write_message):
+        outcome = predict_slide(job, on_progress, write_message)
     if timing:
-        typer.echo(outcome.timing, err=True)
+        echo_log(outcome.timing)
     if outcome.n_unreliable:
-        told = f"{outcome.n_unreliable:,} of them should not be relied on: see obs['unreliable']"
-        typer.echo(told, err=True)
+        echo_log(f"{outcome.n_unreliable:,} of them should not be relied on: see obs['unreliable']")
     typer.echo(f"{outcome.n_spots:,} spots x {outcome.n_genes} genes written to {out}")
 
 
 @contextmanager
 def _show_progress() -> Iterator[tuple[Callable[[PredictionUpdate], None], Callable[[str], None]]]:
-    """A bar that follows updates, and how to say something above it."""
+    """Show a progress bar; yield a function that updates it and one that prints above it."""
     from tqdm import tqdm
 
     with tqdm(unit="tile", desc="reading the slide", disable=None) as bar:
 
-        def advance(update: PredictionUpdate) -> None:
-            if update.stage == "context":  # of the tiles that come next
+        def on_progress(update: PredictionUpdate) -> None:
+            if update.stage == "context":  # neighbours of the next tiles
                 bar.set_description(f"reading the slide ({update.done}/{update.total})")
             else:
                 bar.set_description("predicting")
                 bar.n, bar.total = update.done, update.total
             bar.refresh()
 
-        yield advance, partial(tqdm.write, file=sys.stderr)
+        yield on_progress, partial(tqdm.write, file=sys.stderr)
 
 
 @app.command()
@@ -168,16 +168,16 @@ def convert(
     typer.echo(f"{len(converted.panel)} genes, written to {out}")
 
 
-app.command("batch")(batch_command)
-app.command("doctor")(doctor_command)
-app.command("train")(train_command)
-app.command("crossval")(crossval_command)
-app.command("evaluate")(evaluate_command)
-app.command("export")(export_command)
+app.command("batch")(run_batch)
+app.command("doctor")(run_doctor)
+app.command("train")(run_train)
+app.command("crossval")(run_crossval)
+app.command("evaluate")(run_evaluate)
+app.command("export")(run_export)
 app.command("report")(run_report)
-app.command("zeroshot")(zeroshot_command)
-app.command("reference")(reference_command)
-app.command("finetune")(finetune_command)
+app.command("zeroshot")(run_zeroshot)
+app.command("reference")(run_reference)
+app.command("finetune")(run_finetune)
 app.add_typer(genes_app, name="genes")
 app.add_typer(cache_app, name="cache")
 app.add_typer(encoders_app, name="encoders")
@@ -189,7 +189,7 @@ def info(file: Annotated[Path, typer.Argument(help="A checkpoint.")]) -> None:
     from ..model.checkpoint.checkpoint_card import describe_checkpoint
     from ..model.checkpoint.checkpoint_file import load_checkpoint
 
-    typer.echo(describe_checkpoint(load_checkpoint(file)))
+    typer.echo(describe_checkpoint(load_checkpoint(resolve_checkpoint(file))))
 
 
 @app.command()
@@ -206,7 +206,7 @@ def demo(
 
 
 def main() -> None:
-    """Entry point: errors a person can act on are one sentence on stderr, exit code 2."""
+    """Run the command line; a DkanError is one sentence on stderr and exit code 2."""
     try:
         app()
     except DkanError as error:

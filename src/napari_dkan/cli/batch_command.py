@@ -12,11 +12,12 @@ import typer
 
 from ..batch.slide_job import JobEvent, JobFinished, SlideJob, TilePitch, split_names
 from ..errors import DkanError
+from .shared_options import job_checkpoint
 
 EXIT_INTERRUPTED = 130
 
 
-def batch_command(
+def run_batch(
     slides: Annotated[
         list[str],
         typer.Argument(help="Slides, folders, globs, addresses, or a CSV that lists them."),
@@ -77,7 +78,7 @@ def batch_command(
     options = SlideJob(
         "",
         out.absolute(),
-        checkpoint=None if checkpoint is None else checkpoint.absolute(),
+        checkpoint=job_checkpoint(checkpoint),
         tissue_only=tissue_only,
         pitch=pitch,
         mpp=mpp,

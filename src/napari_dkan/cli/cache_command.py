@@ -12,7 +12,7 @@ cache_app = typer.Typer(help="What is kept on disk of slides seen before.", no_a
 
 
 @cache_app.command("show")
-def show_cache_command() -> None:
+def run_cache_show() -> None:
     """Print the cache's folder, size and limit, and what it holds."""
     import time
 
@@ -25,26 +25,26 @@ def show_cache_command() -> None:
     )
 
     folder = get_cache_folder()
-    stores = list_entries(folder)
-    size = sum(s.size_bytes for s in stores)
+    entries = list_entries(folder)
+    size = sum(e.size_bytes for e in entries)
     typer.echo(f"Folder: {folder}")
     typer.echo(f"Size: {format_size(size)} of {format_size(get_cache_limit())}")
-    if not stores:
+    if not entries:
         return
     lines = [("slide", "what", "rows", "size", "used")]
-    for s in stores:
-        what = "unknown" if s.key is None else s.key.what
-        age = format_age(time.time() - s.last_used)
-        lines.append((s.slide_name, what, f"{s.row_count:,}", format_size(s.size_bytes), age))
+    for e in entries:
+        content = "unknown" if e.key is None else e.key.what
+        age = format_age(time.time() - e.last_used)
+        lines.append((e.slide_name, content, f"{e.row_count:,}", format_size(e.size_bytes), age))
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    for slide, what, *numbers, age in lines:
-        cells = [slide.ljust(widths[0]), what.ljust(widths[1])]
+    for slide, content, *numbers, age in lines:
+        cells = [slide.ljust(widths[0]), content.ljust(widths[1])]
         cells += [n.rjust(w) for n, w in zip(numbers, widths[2:], strict=False)]
         typer.echo("  ".join([*cells, age]))
 
 
 @cache_app.command("clear")
-def clear_cache_command(
+def run_cache_clear(
     slide: Annotated[
         str | None, typer.Option(help="Only of this slide, by its file's name.")
     ] = None,
@@ -57,7 +57,7 @@ def clear_cache_command(
         list_entries,
     )
 
-    known = sorted({s.slide_name for s in list_entries(get_cache_folder())})
+    known = sorted({e.slide_name for e in list_entries(get_cache_folder())})
     freed = clear_cache(slide=slide)
     if slide is not None and not freed:
         raise CacheError(
@@ -67,7 +67,7 @@ def clear_cache_command(
 
 
 @cache_app.command("limit")
-def limit_cache_command(
+def run_cache_limit(
     gib: Annotated[float, typer.Argument(metavar="GB", help="Gigabytes; 0 keeps nothing.")],
 ) -> None:
     """Set how large the cache may grow; what was used longest ago makes way."""

@@ -13,7 +13,7 @@ import typer
 from ..doctor.check_result import CheckResult, CheckStatus, run_section
 
 
-def doctor_command(
+def run_doctor(
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
     """Try everything this program stands on and print what a bug report needs.

@@ -10,7 +10,7 @@ encoders_app = typer.Typer(help="Tile encoders known by name, and their weights.
 
 
 @encoders_app.callback(invoke_without_command=True)
-def list_encoders(context: typer.Context) -> None:
+def run_encoders_list(context: typer.Context) -> None:
     """List the encoders known by name: licence, access, size, and whether they are here."""
     if context.invoked_subcommand is not None:
         return
@@ -29,7 +29,7 @@ def list_encoders(context: typer.Context) -> None:
 
 
 @encoders_app.command("get")
-def get_encoder(
+def run_encoders_get(
     name: Annotated[str, typer.Argument(help="Such as uni, phikon or hf-hub:owner/model.")],
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask before the download.")] = False,
     revision: Annotated[str, typer.Option(help="A commit of the hub; default the newest.")] = "",

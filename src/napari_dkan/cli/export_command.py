@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 
-def export_command(
+def run_export(
     result: Annotated[Path, typer.Argument(help="An .h5ad that napari-dkan has written.")],
     out: Annotated[
         list[Path],
@@ -29,12 +29,12 @@ def export_command(
     from ..export.result_reader import load_result
     from ..export.saved_result import select_symbols
 
-    kinds = [find_export_format(path) for path in out]  # told before anything is read or written
+    formats = [find_export_format(path) for path in out]  # an error before anything is read
     saved = load_result(result)
-    wanted = None if genes is None else [g.strip() for g in genes.split(",") if g.strip()]
-    symbols = select_symbols(saved.prediction, wanted)
+    requested = None if genes is None else [g.strip() for g in genes.split(",") if g.strip()]
+    symbols = select_symbols(saved.prediction, requested)
     if not symbols:
         raise SpotsError("--genes names no gene; give symbols separated by commas.")
-    for path, kind in zip(out, kinds, strict=True):
-        kind.write(path, saved, wanted and symbols)
-        typer.echo(f"{kind.title} written to {path}")
+    for path, export_format in zip(out, formats, strict=True):
+        export_format.write(path, saved, requested and symbols)
+        typer.echo(f"{export_format.title} written to {path}")

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from ..atomic_write import require_output_folder, write_json
 from ..errors import DkanError
 from ..training.finetuning.finetune_settings import AdaptScope, FinetuneSettings, HoldOutUnit
-from .shared_options import EncoderWeightsOption, format_command_line, parse_section_names
+from .shared_options import (
+    CheckpointOption,
+    EncoderWeightsOption,
+    checkpoint_word,
+    format_command_line,
+    parse_section_names,
+    resolve_checkpoint,
+)
 
-SMALL_NETWORK_DIM = 128  # width of a network
+SMALL_NETWORK_DIM = 128  # width up to which one thread is fastest
 
 
-def finetune_command(
+def run_finetune(
     data: Annotated[
         list[Path],
         typer.Option(
@@ -27,9 +35,7 @@ def finetune_command(
     out: Annotated[
         Path, typer.Option("--out", "-o", help="The checkpoint to write.", show_default=False)
     ],
-    checkpoint: Annotated[
-        str, typer.Option(help="A file, or bundled for the one of this package.")
-    ] = "bundled",
+    checkpoint: CheckpointOption = "bundled",
     sections: Annotated[
         str | None, typer.Option(help="Such as C2,C3; default all there are.")
     ] = None,
@@ -62,36 +68,33 @@ def finetune_command(
     """Teach a checkpoint measured sections, and tell whether it got better on held-out spots."""
     from ..training.finetuning.tuning_protocol import (
         FinetuneControl,
+        FinetuneEvent,
         FinetuneFailed,
+        FinetuneFinished,
         TuningProtocol,
     )
 
-    def work(on_event: Any, control: FinetuneControl) -> Any:
+    def finetune(
+        on_event: Callable[[FinetuneEvent], None], control: FinetuneControl
+    ) -> FinetuneFinished:
         import torch
 
         from ..model import load_checkpoint, save_checkpoint
-        from ..samples.bundled_checkpoints import find_bundled_checkpoint
         from ..training.finetuning.finetune_checkpoint import finetune_checkpoint
         from ..training.finetuning.training_section import read_finetune_sections
-        from ..training.finetuning.tuning_protocol import FinetuneFinished
 
         settings = FinetuneSettings(adapt, epochs, seconds, hold_out, share, seed, lr)
         for path in (out, *([] if report is None else [report])):
             require_output_folder(path)
         names, other_names = parse_section_names(sections), parse_section_names(others) or []
-        path = (
-            find_bundled_checkpoint("her2-breast") if checkpoint == "bundled" else Path(checkpoint)
-        )
-        model = load_checkpoint(path)
-        if (
-            model.network.config.dim <= SMALL_NETWORK_DIM
-        ):  # steps so short that threads wait for each other
-            torch.set_num_threads(1)
-        teaching, rest = read_finetune_sections(data, names, other_names)
+        model = load_checkpoint(resolve_checkpoint(checkpoint))
+        if model.network.config.dim <= SMALL_NETWORK_DIM:
+            torch.set_num_threads(1)  # in such short steps threads wait for each other
+        training_data, other_data = read_finetune_sections(data, names, other_names)
         command = format_command_line(
             "finetune",
-            checkpoint=checkpoint if checkpoint == "bundled" else Path(checkpoint),
-            data=" --data ".join(d.resolve().name for d in data),
+            checkpoint=checkpoint_word(checkpoint),
+            data=[d.resolve().name for d in data],
             sections=sections,
             adapt=adapt.value,
             epochs=epochs,
@@ -105,26 +108,26 @@ def finetune_command(
         )
         tuned = finetune_checkpoint(
             model,
-            teaching,
+            training_data,
             settings,
             on_event,
             control,
-            others=rest,
+            others=other_data,
             new_genes=new_genes,
             encoder_weights=encoder_weights,
             command=command,
             title=title,
         )
-        saved = talk.save_with_retry(tuned.checkpoint, out, save_checkpoint)
+        saved = protocol.save_with_retry(tuned.checkpoint, out, save_checkpoint)
         if report is not None:
             write_json(report, tuned.report)
         return FinetuneFinished(tuned.is_better, tuned.verdict, str(saved), tuned.report)
 
-    talk = TuningProtocol(events, typer.echo)
+    protocol = TuningProtocol(events, typer.echo)
     try:
-        finished = work(talk.send_event, talk.control)
+        finished = finetune(protocol.send_event, protocol.control)
     except DkanError as error:
         if events:
-            talk.send_event(FinetuneFailed(str(error)))
+            protocol.send_event(FinetuneFailed(str(error)))
         raise
-    talk.send_event(finished)
+    protocol.send_event(finished)

@@ -22,7 +22,7 @@ genes_app = typer.Typer(help="Descriptions of genes, and their text features.")
 
 
 @genes_app.command("build")
-def build_command(
+def run_genes_build(
     out: Annotated[
         Path, typer.Option("--out", "-o", help="The .safetensors file.", show_default=False)
     ],
@@ -75,7 +75,7 @@ def build_command(
         raise GeneError("Give --tables, --descriptions or --entrez, which say what a gene is.")
     answers = ResponseCache(cache or gene_cache_folder())
     refiner = _make_refiner(refine, refine_model, refine_key, answers)
-    asked = {
+    params = {
         "panel": panel and panel.name,
         "genes": genes,
         "tables": table and table.source,
@@ -83,24 +83,25 @@ def build_command(
         "refine_model": refiner and refiner.model,
     }
     with _progress_bar() as advance:
-        made = build_gene_file(
+        gene_file = build_gene_file(
             symbols,
             load_text_encoder(encoder),
             table,
             EntrezClient(answers, email, api_key) if entrez else None,
             refiner,
-            {key: value for key, value in asked.items() if value is not None},
+            {key: value for key, value in params.items() if value is not None},
             advance,
         )
-    write_gene_file(out, made)
+    write_gene_file(out, gene_file)
     if report is not None:
-        write_json(report, make_gene_report(made), allow_nan=True)
-    typer.echo(format_gene_report(made))
-    typer.echo(f"{len(made.genes)} genes x {made.encoder.dimension} numbers written to {out}")
+        write_json(report, make_gene_report(gene_file), allow_nan=True)
+    typer.echo(format_gene_report(gene_file))
+    shape = f"{len(gene_file.genes)} genes x {gene_file.encoder.dimension} numbers"
+    typer.echo(f"{shape} written to {out}")
 
 
 @genes_app.command("show")
-def show_command(
+def run_genes_show(
     file: Annotated[Path, typer.Argument(help="A gene file.")],
     gene: Annotated[str, typer.Argument(help="Symbol or Ensembl id.")],
 ) -> None:
@@ -129,8 +130,8 @@ def show_command(
 def _collect_symbols(panel: Path | None, genes: str | None) -> list[str]:
     from ..expression.panel import read_panel
 
-    named = [g.strip() for g in (genes or "").split(",") if g.strip()]
-    symbols = [*(read_panel(panel).symbols if panel else ()), *named]
+    further = [g.strip() for g in (genes or "").split(",") if g.strip()]
+    symbols = [*(read_panel(panel).symbols if panel else ()), *further]
     if not symbols:
         raise GeneError("Give --panel FILE or --genes A,B,C.")
     return list(dict.fromkeys(symbols))

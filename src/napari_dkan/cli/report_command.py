@@ -9,8 +9,16 @@ import typer
 
 from ..atomic_write import require_output_folder
 from ..errors import SlideError, SpotsError
-from .evaluate_command import read_section_with_image, resolve_checkpoint
-from .shared_options import EncoderWeightsOption, format_command_line
+from .shared_options import (
+    CheckpointOption,
+    DeviceOption,
+    EncoderWeightsOption,
+    SlideMppOption,
+    checkpoint_word,
+    format_command_line,
+    read_section_with_image,
+    resolve_checkpoint,
+)
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -36,17 +44,13 @@ def run_report(
     section: Annotated[
         str | None, typer.Option(metavar="FOLDER:NAME", help="A section of a folder instead.")
     ] = None,
-    checkpoint: Annotated[
-        str, typer.Option(help="A file, or bundled for the one of this package.")
-    ] = "bundled",
+    checkpoint: CheckpointOption = "bundled",
     genes: Annotated[
         str | None,
         typer.Option(help="Maps of these, comma-separated; default some known, best and worst."),
     ] = None,
-    mpp: Annotated[float | None, typer.Option(help="Micrometres per pixel of the slide.")] = None,
-    device: Annotated[
-        str | None, typer.Option(help="cuda, cuda:1, mps, cpu; default best.")
-    ] = None,
+    mpp: SlideMppOption = None,
+    device: DeviceOption = None,
     encoder_weights: EncoderWeightsOption = None,
 ) -> None:
     """Write a page about a section that anybody can read: maps, figures, how far to trust it.
@@ -62,8 +66,8 @@ def run_report(
 
     require_output_folder(out)
     model = load_checkpoint(resolve_checkpoint(checkpoint))
-    wanted = [g.strip() for g in (genes or "").split(",") if g.strip()]
-    model.panel.rows(wanted)  # an unknown gene is told before anything is computed
+    symbols = [g.strip() for g in (genes or "").split(",") if g.strip()]
+    model.panel.rows(symbols)  # an unknown gene is an error before anything is computed
     data = _read_measured_section(slide or image, counts, spots, section)
     measured = None if data is None else make_measured_section(data, model)
     path = slide or image or Path("" if data is None else str(data.uns["image"]))
@@ -82,7 +86,7 @@ def run_report(
             checkpoint=model,
             prediction=prediction,
             comparison=comparison,
-            genes=wanted,
+            genes=symbols,
             warnings=_registration_warnings(opened, measured, size, tissue),
             command=format_command_line(
                 "report",
@@ -90,7 +94,7 @@ def run_report(
                 counts=counts,
                 spots=spots,
                 section=None if section is None else Path(section),
-                checkpoint="bundled" if checkpoint == "bundled" else Path(checkpoint),
+                checkpoint=checkpoint_word(checkpoint),
                 genes=genes,
                 mpp=mpp,
             ),
@@ -105,7 +109,7 @@ def run_report(
 def _read_measured_section(
     image: Path | None, counts: Path | None, spots: Path | None, section: str | None
 ) -> AnnData | None:
-    """What was measured, None where nothing was. Raises SpotsError."""
+    """Read the measured section; None without counts. Raises SpotsError."""
     from ..expression.readers.discovery import read_sections
 
     if section is not None:
@@ -163,7 +167,7 @@ def _predict_and_compare(
 def _predict_whole_tissue(
     predictor: Predictor, tissue: BaseGeometry, size: PixelSize
 ) -> Prediction:
-    """At the pitch the checkpoint was trained on. Raises SpotsError where there is no tissue."""
+    """Predict at the pitch of the training spots; raises SpotsError where there is no tissue."""
     from ..inference.predict import predict
     from ..inference.target import target_from_region
 
@@ -177,12 +181,12 @@ def _predict_whole_tissue(
 def _registration_warnings(
     slide: Slide, measured: MeasuredSection | None, size: PixelSize, tissue: BaseGeometry
 ) -> tuple[str, ...]:
-    """What stands as a warning on top: spots that lie wrong."""
+    """List the warnings at the top of the page: misplaced spots."""
     from ..quality.registration_check import check_registration
 
     if measured is None:
         return ()
-    found = check_registration(
+    check = check_registration(
         measured.labeled_spots(), slide.width, slide.height, size.mpp, tissue
     )
-    return (found.warning,) if found.warning else ()
+    return (check.warning,) if check.warning else ()

@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
 from ..errors import SpotsError
-from ..training.option_choices import StainMethod
+from ..training.option_choices import Precision, SettingsPreset, StainMethod
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+    from ..training.fit.fit_model import TrainingHardware
+    from ..training.train_settings import TrainSettings
+
+BUNDLED_CHECKPOINT = "bundled"  # stands for the checkpoint of this package
+DEFAULT_CHECKPOINT_NAME = "her2-breast"
 
 DataOption = Annotated[
     Path,
@@ -17,6 +30,9 @@ DataOption = Annotated[
         "layout published with DKAN.",
         show_default=False,
     ),
+]
+SectionsOption = Annotated[
+    str | None, typer.Option(help="Such as C2,C3,C4,C5; default all there are.")
 ]
 PanelOption = Annotated[
     Path | None,
@@ -47,10 +63,172 @@ SettingChangesOption = Annotated[
     typer.Option("--set", help="Another setting, as name=value; may be given several times."),
 ]
 ResumeOption = Annotated[bool, typer.Option(help="Go on with the run that the folder holds.")]
+ReportOption = Annotated[
+    Path, typer.Option("--out", "-o", help="The report (.json).", show_default=False)
+]
+SlideMppOption = Annotated[float | None, typer.Option(help="Micrometres per pixel of the slide.")]
+DeviceOption = Annotated[str | None, typer.Option(help="cuda, cuda:1, mps, cpu; default best.")]
+CheckpointOption = Annotated[
+    str, typer.Option(help="A file, or bundled for the one of this package.")
+]
+
+
+@dataclass(frozen=True)
+class FitOptions:
+    """Options of the commands that train networks: `train` and `crossval`."""
+
+    data: DataOption
+    sections: SectionsOption = None
+    panel: PanelOption = None
+    gene_text: GeneTextOption = None
+    preset: Annotated[SettingsPreset, typer.Option(help="The settings to train with.")] = (
+        SettingsPreset.bundled
+    )
+    set_: SettingChangesOption = None
+    encoder: EncoderOption = None
+    encoder_weights: EncoderWeightsOption = None
+    stain: StainOption = None
+    devices: DevicesOption = 1
+    precision: Annotated[Precision, typer.Option(help="Of the forward pass.")] = Precision.auto
+    run: RunFolderOption = None
+    resume: ResumeOption = False
+
+    def section_names(self) -> list[str] | None:
+        """Parse the names of the sections; None for all."""
+        return parse_section_names(self.sections)
+
+    def hardware(self) -> TrainingHardware:
+        """Make the training hardware; raises DkanError for hardware this machine lacks."""
+        from ..training.fit.fit_model import TrainingHardware
+
+        hardware = TrainingHardware(self.devices, self.precision)
+        hardware.trainer_options()
+        return hardware
+
+    def settings(self, seed: int, epochs: int | None) -> TrainSettings:
+        """Make the training settings; raises SpotsError for a wrong change."""
+        from ..training.train_settings import apply_setting_changes, make_preset_settings
+
+        settings = replace(make_preset_settings(self.preset), seed=seed)
+        if epochs is not None:
+            settings = replace(settings, epochs=epochs)
+        return apply_setting_changes(settings, self.set_ or ())
+
+    def run_folder(self, out: Path) -> Path:
+        """Return the folder of the run, by default beside the output."""
+        return self.run or out.with_suffix(".run")
+
+    def input_arguments(self) -> dict[str, Any]:
+        """Make the keyword arguments of `prepare_training_inputs` for these options."""
+        return {
+            "gene_text_file": self.gene_text,
+            "encoder": self.encoder,
+            "encoder_weights": self.encoder_weights,
+            "stain": self.stain and self.stain.value,
+            "log": echo_log,
+        }
+
+    def format_command_line(self, name: str, order: str, **own_options: object) -> str:
+        """Format the command with these and its own options, in this order of names."""
+        names = self.section_names()
+        values = {
+            "data": self.data,
+            "sections": names and ",".join(names),
+            "panel": self.panel,
+            "gene_text": self.gene_text,
+            "preset": self.preset.value,
+            "set": self.set_,
+            "encoder": self.encoder,
+            "stain": self.stain and self.stain.value,
+            "precision": self.precision.value,
+            **own_options,
+        }
+        return format_command_line(name, **{key: values[key] for key in order.split()})
+
+
+def with_fit_options(order: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Add the fields of `FitOptions` to the options of a command.
+
+    The command gets them as one object, its first argument.
+
+    Parameters
+    ----------
+    order
+        Names of all options in the order of `--help`.
+    """
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        hints = get_type_hints(FitOptions, include_extras=True)
+        hints |= get_type_hints(command, include_extras=True)
+        defaults = {
+            name: parameter.default
+            for function in (FitOptions, command)
+            for name, parameter in inspect.signature(function).parameters.items()
+        }
+        shared = [f.name for f in fields(FitOptions)]
+
+        @functools.wraps(command)
+        def run(**values: Any) -> None:
+            options = FitOptions(**{name: values.pop(name) for name in shared})
+            command(options, **values)
+
+        names = order.split()
+        run.__annotations__ = {name: hints[name] for name in names} | {"return": None}
+        run.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+            [
+                inspect.Parameter(
+                    name,
+                    inspect.Parameter.KEYWORD_ONLY,
+                    default=defaults[name],
+                    annotation=hints[name],
+                )
+                for name in names
+            ]
+        )
+        return run
+
+    return decorate
+
+
+def echo_log(line: str) -> None:
+    """Print a line of the log to stderr."""
+    typer.echo(line, err=True)
+
+
+def resolve_checkpoint(name_or_path: str | Path) -> Path:
+    """Return the path of a checkpoint, or of that of this package for the word ``bundled``."""
+    from ..samples.bundled_checkpoints import find_bundled_checkpoint
+
+    if str(name_or_path) == BUNDLED_CHECKPOINT:
+        return find_bundled_checkpoint(DEFAULT_CHECKPOINT_NAME)
+    return Path(name_or_path)
+
+
+def job_checkpoint(path: Path | None) -> Path | None:
+    """Return a job's checkpoint: absolute, or None for that of this package.
+
+    A worker on another machine resolves None to the path of its own installation.
+    """
+    return None if path is None or str(path) == BUNDLED_CHECKPOINT else path.absolute()
+
+
+def checkpoint_word(name_or_path: str) -> str | Path:
+    """Return a checkpoint option as `format_command_line` records it."""
+    return name_or_path if name_or_path == BUNDLED_CHECKPOINT else Path(name_or_path)
+
+
+def read_section_with_image(image: Path | None, counts: Path, spots: Path | None) -> AnnData:
+    """Read a measured section with its image; raises SpotsError when something is missing."""
+    from ..expression.readers.single_section import read_single_section
+
+    data = read_single_section(image, counts, spots)
+    if not data.uns["image"]:
+        raise SpotsError(f"{counts.name} has no image beside it; give the slide by --image.")
+    return data
 
 
 def parse_section_names(sections: str | None) -> list[str] | None:
-    """``C2,C3`` -> its names, None for all. Raises SpotsError when none or one twice is named."""
+    """Parse ``C2,C3`` into names, None for all; raises SpotsError for none or a repeated one."""
     if sections is None:
         return None
     names = [name.strip() for name in sections.split(",") if name.strip()]
@@ -62,7 +240,7 @@ def parse_section_names(sections: str | None) -> list[str] | None:
 
 
 def format_command_line(name: str, **options: object) -> str:
-    """What was asked for, with the last part of each path: a report is passed on to others."""
+    """Format a command for a report; of each path only the last part, as reports are shared."""
     words = []
     for option, value in options.items():
         flag = f"--{option.replace('_', '-')}"

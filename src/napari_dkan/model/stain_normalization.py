@@ -22,6 +22,9 @@ ANGLE_PERCENTILE = 1.0  # percent of the angles beyond that of a stain
 AMOUNT_PERCENTILE = 99.0  # percentile of a stain's amounts that is its full amount
 MIN_STAINED_PIXELS = 500  # from which a stain can be measured
 
+# Optical densities of haematoxylin, eosin and the rest (Ruifrok and Johnston, 2001).
+RUIFROK_STAIN_VECTORS = ((0.65, 0.70, 0.29), (0.07, 0.99, 0.11), (0.27, 0.57, 0.78))
+
 RgbVector = tuple[float, float, float]
 RgbPixels = NDArray[np.uint8]
 Float64Array = NDArray[np.float64]

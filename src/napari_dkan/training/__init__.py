@@ -1,1 +1,1 @@
-"""Training, evaluation and fine-tuning of DKAN networks. Importing this package loads no heavy library."""
+"""Training, evaluation and fine-tuning of DKAN networks; importing it loads no heavy library."""

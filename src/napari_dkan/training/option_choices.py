@@ -1,4 +1,4 @@
-"""Allowed values of command-line options. This module does not import torch, so that `--help` is fast."""
+"""Allowed values of command-line options; free of torch, so that `--help` is fast."""
 
 from __future__ import annotations
 
@@ -6,21 +6,24 @@ from enum import StrEnum
 
 
 class FoldUnit(StrEnum):
-    """What is left out together in a cross-validation."""
+    """Unit that a cross-validation leaves out."""
 
     section = "section"
     patient = "patient"
 
 
 class SettingsPreset(StrEnum):
-    """bundled : the small network that comes with the package. published : of the paper."""
+    """Preset of the training settings.
+
+    `bundled` is the small network that comes with the package, `published` that of the paper.
+    """
 
     bundled = "bundled"
     published = "published"
 
 
 class Precision(StrEnum):
-    """Of the forward pass; weights and optimiser are always float32."""
+    """Precision of the forward pass; weights and optimizer state are always float32."""
 
     auto = "auto"  # mixed on a GPU, 32 bits elsewhere
     float32 = "32"
@@ -29,14 +32,14 @@ class Precision(StrEnum):
 
 
 class StainMethod(StrEnum):
-    """What every slide's stain is brought to that of the training sections with."""
+    """Method that normalizes the stain of every slide to that of the training sections."""
 
     macenko = "macenko"
     reinhard = "reinhard"
 
 
 class BaselineName(StrEnum):
-    """Baselines that can be fitted beside a checkpoint."""
+    """Baselines that `evaluate` can fit."""
 
     ridge = "ridge"
     ridge_stain = "ridge_stain"

@@ -20,7 +20,7 @@ _PACKAGES = ("torch", "lightning", "timm", "numpy", "anndata")
 
 
 def hash_section(section: PreparedSection) -> str:
-    """SHA-256 over labels, positions, pixels and features of a section."""
+    """Compute the SHA-256 of labels, positions, pixels and features of a section."""
     digest = hashlib.sha256(section.name.encode())
     tensors = [section.labels, section.positions, section.patches, section.statistics, section.mask]
     if section.frozen_features is not None:
@@ -35,17 +35,17 @@ def hash_section(section: PreparedSection) -> str:
 
 
 def hash_panel(panel: Panel) -> str:
-    """SHA-256 over the symbols, in order."""
+    """Compute the SHA-256 of the symbols, in order."""
     return hashlib.sha256("\n".join(panel.symbols).encode()).hexdigest()
 
 
 def hash_gene_text(text: GeneTextFeatures) -> str:
-    """SHA-256 over the features."""
+    """Compute the SHA-256 of the features."""
     return hashlib.sha256(text.features.contiguous().numpy().tobytes()).hexdigest()
 
 
 def collect_provenance(command: str) -> dict[str, Any]:
-    """Versions, machine, date and command; the command must not hold private paths."""
+    """Collect versions, machine, date and command; the command must not hold private paths."""
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
     return {
         "command": command,

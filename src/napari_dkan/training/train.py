@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-from ..atomic_write import require_output_folder
+from ..atomic_write import write_json
 from ..expression.panel import Panel
 from ..model.checkpoint.checkpoint_file import Checkpoint, PatchGeometry, save_checkpoint
 from .data.prepared_section import PreparedSection, encode_section
@@ -19,9 +19,13 @@ from .data.section_loading import (
     load_sections,
 )
 from .evaluation.crossval import DKAN_METHOD, cross_validate
-from .evaluation.crossval_report import build_crossval_report, read_matching_report
+from .evaluation.crossval_report import (
+    MetricValues,
+    build_crossval_report,
+    read_matching_report,
+)
 from .fit.build_reference import build_reference
-from .fit.fit_model import SINGLE_DEVICE, EpochCallback, TrainingHardware, fit_model
+from .fit.fit_model import SINGLE_DEVICE, TrainingHardware, fit_model
 from .fit.run_folder import RunFolder
 from .genes.gene_text import (
     GeneTextFeatures,
@@ -29,8 +33,89 @@ from .genes.gene_text import (
     resolve_gene_text,
     resolve_panel,
 )
-from .run_provenance import hash_gene_text, hash_panel, hash_section
-from .train_settings import TrainSettings
+from .option_choices import FoldUnit
+from .run_provenance import collect_provenance, hash_gene_text, hash_panel, hash_section
+from .train_settings import LogFunction, TrainSettings, ignore_log
+
+
+@dataclass(frozen=True)
+class TrainingInputs:
+    """Inputs of a training or a cross-validation.
+
+    Attributes
+    ----------
+    settings
+        The settings, adapted to the sections' features.
+    """
+
+    sections: list[PreparedSection]
+    panel: Panel
+    gene_text: GeneTextFeatures
+    settings: TrainSettings
+
+    def to_config(self, kind: str) -> dict[str, Any]:
+        """Make the configuration in which a run folder and a resumed run have to agree."""
+        stain = self.sections[0].stain
+        return {
+            "kind": kind,
+            "sections": {s.name: hash_section(s) for s in self.sections},
+            "panel": hash_panel(self.panel),
+            "gene text": hash_gene_text(self.gene_text),
+            "settings": asdict(self.settings),
+            **({} if stain is None else {"stain": stain.method}),
+        }
+
+
+def prepare_training_inputs(
+    data: str | Path,
+    sections: Sequence[str] | None,
+    panel_file: str | Path | None,
+    settings: TrainSettings,
+    *,
+    gene_text_file: str | Path | None = None,
+    gene_tables: str | Path | None = None,
+    encoder: str | None = None,
+    encoder_weights: str | Path | None = None,
+    stain: str | None = None,
+    check_sections: Callable[[Sequence[PreparedSection]], object] = lambda sections: None,
+    log: LogFunction = ignore_log,
+) -> TrainingInputs:
+    """Load panel, sections and gene text of a data folder, in any supported layout.
+
+    Parameters
+    ----------
+    sections
+        Names of the sections; None for all.
+    panel_file, gene_text_file
+        By default those of the data (the layout published with DKAN has them). Without text,
+        genes get random vectors.
+    gene_tables
+        Folder with the gene description and alias tables, for names and aliases of genes.
+    encoder, encoder_weights, stain
+        See `section_loading.load_sections`.
+    check_sections
+        Called with the sections before the gene text is read; it may raise.
+
+    Raises
+    ------
+    DkanError
+        Naming the file that is missing or not as expected.
+    """
+    panel = resolve_panel(data, panel_file, gene_tables)
+    prepared = load_sections(
+        data,
+        sections,
+        panel,
+        settings,
+        encoder=encoder,
+        encoder_weights=encoder_weights,
+        stain=stain,
+        log=log,
+    )
+    check_sections(prepared)
+    settings = adapt_settings_to_sections(settings, prepared)
+    gene_text = resolve_gene_text(data, gene_text_file, panel, settings)
+    return TrainingInputs(prepared, panel, gene_text, settings)
 
 
 def build_training_card(
@@ -40,7 +125,7 @@ def build_training_card(
     epochs: int,
     report: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
-    """Plain JSON; without the report of a cross-validation it says that nothing was measured."""
+    """Build the card as plain JSON; `report` is that of a cross-validation, None for none."""
     card: dict[str, Any] = {
         "date": datetime.date.today().isoformat(),
         "training_data": {
@@ -57,7 +142,7 @@ def build_training_card(
     pooled = report["pooled"]
     return card | {
         "splits": report["protocol"],
-        # the two that a list of models has room for, then everything
+        # the two numbers of a list of models, then all
         "metrics": {
             "pcc_all": pooled[DKAN_METHOD]["pcc_all"],
             "ridge_pcc_all": pooled["ridge"]["pcc_all"],
@@ -72,74 +157,55 @@ def build_training_card(
 
 
 def list_chosen_epochs(report: Mapping[str, Any]) -> list[int]:
-    """Epochs chosen in each fold and with each seed."""
+    """List the epochs chosen in each fold and with each seed."""
     return [n for fold in report["folds"] for n in fold["epochs"].values()]
 
 
-LogFunction = Callable[[str], None]
-
-
 def train_checkpoint(
-    data: str | Path,
-    sections: Sequence[str] | None,
-    panel_file: str | Path | None,
+    inputs: TrainingInputs,
     out: str | Path,
     *,
-    settings: TrainSettings | None = None,
-    gene_text_file: str | Path | None = None,
-    gene_tables: str | Path | None = None,
-    encoder: str | None = None,
-    encoder_weights: str | Path | None = None,
-    stain: str | None = None,
     crossval: bool = True,
     crossval_report_file: str | Path | None = None,
     card: dict[str, Any] | None = None,
     run: Path | None = None,
     resume: bool = False,
     hardware: TrainingHardware = SINGLE_DEVICE,
-    log: LogFunction = lambda line: None,
-    log_epoch: LogFunction = lambda line: None,
+    log: LogFunction = ignore_log,
+    log_epoch: LogFunction = ignore_log,
 ) -> Path:
-    """Train DKAN on sections of a folder, in any layout that is known, and write a checkpoint.
+    """Train DKAN and write a checkpoint.
 
-    sections : their names; None for all. panel_file, gene_text_file : where they are not given,
-        those of the data (the layout published with DKAN has them); without text genes get random
-        vectors.
-    gene_tables : folder with the gene description and alias tables, for names and aliases.
-    encoder : a frozen tile encoder by name; stain : a normalisation; see `loading.load_sections`.
-    crossval : measure by leaving one section out first; the number of epochs comes from it.
-    card : entries that are added to the checkpoint's card (title, licence, ...).
-    measured : the report of a cross-validation done before, of the same sections, panel and
-        settings; its scores and epochs are taken instead.
-    run : folder that keeps the run; with resume one that was interrupted goes on.
+    Parameters
+    ----------
+    crossval
+        Whether to cross-validate first; the number of epochs comes from it.
+    crossval_report_file
+        Report of an earlier cross-validation with the same inputs, used instead.
+    card
+        Further entries of the checkpoint's card (title, licence, ...).
+    run, resume
+        Folder of the run, and whether to resume the run in it.
 
-    Raises a DkanError naming the file that is missing or not as expected.
+    Returns
+    -------
+    The path of the checkpoint.
+
+    Raises
+    ------
+    DkanError
+        When a file does not match the inputs or cannot be written.
     """
-    require_output_folder(out)
-    settings = settings or TrainSettings()
-    panel = resolve_panel(data, panel_file, gene_tables)
-    prepared = load_sections(
-        data,
-        sections,
-        panel,
-        settings,
-        encoder=encoder,
-        encoder_weights=encoder_weights,
-        stain=stain,
-        log=log,
-    )
-    settings = adapt_settings_to_sections(settings, prepared)
-    text = resolve_gene_text(data, gene_text_file, panel, settings)
-    config = build_run_config("train", prepared, panel, text, settings) | {"crossval": crossval}
+    config = inputs.to_config("train") | {"crossval": crossval}
     report = (
         None if crossval_report_file is None else read_matching_report(crossval_report_file, config)
     )
     folder = None if run is None else RunFolder.create_or_resume(run, {"run": config}, resume)
     checkpoint = train_on_sections(
-        prepared,
-        panel,
-        text,
-        settings=settings,
+        inputs.sections,
+        inputs.panel,
+        inputs.gene_text,
+        settings=inputs.settings,
         crossval=crossval,
         report=report,
         card=card,
@@ -156,23 +222,61 @@ def train_checkpoint(
     return saved
 
 
-def build_run_config(
-    kind: str,
-    sections: Sequence[PreparedSection],
-    panel: Panel,
-    text: GeneTextFeatures,
-    settings: TrainSettings,
-) -> dict[str, Any]:
-    """What a run folder has to agree in before it is gone on with."""
-    stain = sections[0].stain
-    return {
-        "kind": kind,
-        "sections": {s.name: hash_section(s) for s in sections},
-        "panel": hash_panel(panel),
-        "gene text": hash_gene_text(text),
-        "settings": asdict(settings),
-        **({} if stain is None else {"stain": stain.method}),
-    }
+def write_crossval_report(
+    inputs: TrainingInputs,
+    out: Path,
+    run: Path,
+    *,
+    by: FoldUnit,
+    seeds: Sequence[int],
+    command: str,
+    resume: bool = False,
+    hardware: TrainingHardware = SINGLE_DEVICE,
+    log: LogFunction = ignore_log,
+    log_epoch: LogFunction = ignore_log,
+) -> MetricValues:
+    """Cross-validate DKAN and all baselines, and write the report and the folder of the run.
+
+    Parameters
+    ----------
+    by, seeds
+        See `cross_validate`.
+    run, resume
+        Folder of the run, and whether to resume the run in it.
+    command
+        Command that made the report.
+
+    Returns
+    -------
+    The report.
+
+    Raises
+    ------
+    DkanError
+        When there are too few sections or patients, or a file cannot be written.
+    """
+    config = inputs.to_config("crossval")
+    config |= {"by": by.value, "seeds": list(seeds), "precision": hardware.precision.value}
+    provenance = collect_provenance(command)
+    folder = RunFolder.create_or_resume(run, {"run": config, "made": provenance}, resume)
+    result = cross_validate(
+        inputs.sections,
+        inputs.gene_text,
+        inputs.settings,
+        by=by,
+        seeds=seeds,
+        run=folder,
+        hardware=hardware,
+        log=log,
+        log_epoch=log_epoch,
+    )
+    made = {**provenance, **config, "gene_text_source": inputs.gene_text.source}
+    report = build_crossval_report(result, inputs.panel, made)
+    epochs = round(median(result.epochs))
+    card = build_training_card(inputs.sections, inputs.panel, inputs.settings, epochs, report)
+    folder.write_json("card.json", card)
+    write_json(out, report)
+    return report
 
 
 def train_on_sections(
@@ -186,23 +290,31 @@ def train_on_sections(
     card: dict[str, Any] | None = None,
     run: RunFolder | None = None,
     hardware: TrainingHardware = SINGLE_DEVICE,
-    log: LogFunction = lambda line: None,
-    log_epoch: LogFunction = lambda line: None,
+    log: LogFunction = ignore_log,
+    log_epoch: LogFunction = ignore_log,
 ) -> Checkpoint:
-    """A checkpoint trained on prepared sections, with an honest card; it is not written.
+    """Train a checkpoint on prepared sections; it is not written.
 
-    With crossval the card carries the leave-one-section-out scores of DKAN and every baseline,
-    and the final network is trained for the median of the folds' epochs; a report given takes
-    its place. With neither, training runs ``settings.epochs`` epochs and the card says that
-    nothing was measured.
+    Parameters
+    ----------
+    gene_text
+        Text features of the genes; random vectors by default.
+    crossval
+        Whether to cross-validate first. The card then has the scores of DKAN and every baseline,
+        and the final network is trained for the median of the folds' epochs. Without, training
+        runs ``settings.epochs`` epochs and the card says that nothing was measured.
+    report
+        Report of an earlier cross-validation, which replaces a new one.
+    card
+        Further entries of the card.
     """
     settings = settings or TrainSettings()
     text = gene_text or make_random_gene_text(panel, settings.text_dim, settings.seed)
     if report is None and crossval:
-        measured = cross_validate(
+        result = cross_validate(
             sections, text, settings, run=run, hardware=hardware, log=log, log_epoch=log_epoch
         )
-        report = build_crossval_report(measured, panel, {})
+        report = build_crossval_report(result, panel, {})
     epochs = settings.epochs if report is None else round(median(list_chosen_epochs(report)))
     log(f"final fit on {', '.join(s.name for s in sections)}: {epochs} epochs")
     model = fit_model(
@@ -212,7 +324,7 @@ def train_on_sections(
         epochs,
         folder=None if run is None else run.path / "final",
         hardware=hardware,
-        on_epoch=_make_final_epoch_callback(log_epoch),
+        on_epoch=lambda number, pcc: log_epoch(f"final fit: epoch {number}"),
     )
     reference = build_reference([encode_section(s, model.encoder) for s in sections], model.network)
     first = sections[0]
@@ -231,7 +343,3 @@ def train_on_sections(
         reference=reference,
         stain=first.stain,
     )
-
-
-def _make_final_epoch_callback(tick: LogFunction) -> EpochCallback:
-    return lambda number, pcc: tick(f"final fit: epoch {number}")

@@ -3,45 +3,102 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from ..errors import SpotsError
 from ..model.network.dkan_config import DKANConfig, StackConfig
-from .data.augmentation import Augmentation
 from .option_choices import SettingsPreset
 
-# Side of the published patch: 224 px at 0.688 um/px.
-PUBLISHED_PATCH_UM = 154.112
+PUBLISHED_PATCH_UM = 154.112  # side of the published patch: 224 px at 0.688 um/px
+
+
+LogFunction = Callable[[str], None]
+
+
+def ignore_log(line: str) -> None:
+    """Discard a line of the log."""
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """Number and strength of the augmented views of a training section.
+
+    Attributes
+    ----------
+    views
+        Views read of each section in addition to the unchanged one; every third keeps the stain.
+    jitter_um
+        Largest shift of a spot along each axis.
+    amount
+        Standard deviation of the logarithm of each stain's amount.
+    colour
+        Standard deviation of the change of the stains' optical densities.
+    background
+        Standard deviation of the absorption of the glass.
+    """
+
+    views: int = 12
+    jitter_um: float = 46.0
+    amount: float = 0.2
+    colour: float = 0.06
+    background: float = 0.03
 
 
 @dataclass(frozen=True)
 class TrainSettings:
-    """Defaults are those of the bundled checkpoint: a few hundred spots, two CPU cores.
+    """Training hyper-parameters.
 
-    dim : width of the network and of the tile encoder's features.
-    dropout : on the way from pixels to a spot's token; gene_dropout : on the gene rows, where
-        it costs as much time as all the rest.
-    alpha : share of distillation in the auxiliary heads' loss; detach : whether the final
-        prediction, their teacher, is left alone by it, which the published code does not do.
-    temperature : of the contrastive loss.
-    contrastive_factor : 1 as in the paper; the published code takes 3; 0 leaves the loss out. On
-        few spots a tenth helps and 1 holds the prediction back.
-    correlation : weight of each head's correlation loss over the batch; 0 leaves it out.
-    text_dim : gene text numbers; more than dim, so that a learned map places each gene.
-    genes_per_step, contrastive_rows : at most this many genes are predicted, and spot-gene rows
-        contrasted, per step, drawn at random; None takes all, as published, which needs a GPU
-        to be quick.
-    checkpoint_rows : spot-gene rows worked on at once, keeping only the large products for the
-        backward pass; for networks of the published size, exact in a fraction of the memory.
-        None keeps everything.
-    epochs : at most; patience : epochs without a better validation before stopping.
-    average : decay of the running mean of the weights, which is what is kept; 0 for none.
-    members : networks trained from different seeds, whose mean is the prediction.
-    standardise : the network takes tile features relative to those of their own slide.
-    augmentation : other looks at the training sections; None for none.
-    network : another shape than the small one below; genes, dim and text_dim are taken from here.
+    The defaults are those of the bundled checkpoint: a few hundred spots, two CPU cores.
+
+    Attributes
+    ----------
+    patch_px, patch_um
+        Side of a target patch in pixels and in um.
+    dim
+        Width of the network and of the tile encoder's features.
+    text_dim
+        Length of the gene text features; above `dim`, so that a learned map places each gene.
+    trunk, trunk_dim
+        timm model of the target branch, and the width of its features.
+    dropout
+        Dropout between the pixels and the token of a spot.
+    gene_dropout
+        Dropout in the gene rows, where it takes as much time as the rest of the step.
+    alpha
+        Share of distillation in the loss of the auxiliary heads.
+    detach
+        Whether the final prediction, the teacher of the auxiliary heads, gets no gradient from
+        their loss. The published code does not detach it.
+    temperature
+        Temperature of the contrastive loss.
+    contrastive_factor
+        Weight of the contrastive loss: 1 in the paper, 3 in the published code, 0 for none. On
+        few spots 0.1 helps and 1 harms the prediction.
+    correlation
+        Weight of each head's correlation loss over the batch; 0 for none.
+    genes_per_step, contrastive_rows
+        Largest number of genes predicted, and of spot-gene rows contrasted, per step, drawn at
+        random. None takes all, as published, which needs a GPU.
+    checkpoint_rows
+        Spot-gene rows computed at once with activation checkpointing: exact, with a fraction of
+        the memory, for networks of the published size. None stores all activations.
+    epochs
+        Largest number of epochs.
+    patience
+        Epochs without a better validation score before training stops.
+    average
+        Decay of the exponential moving average of the weights, which is the trained network; 0
+        for none.
+    members
+        Networks trained from different seeds; their mean is the prediction.
+    standardise
+        Whether tile features are standardized over their own slide.
+    augmentation
+        Augmented views of the training sections; None for none.
+    network
+        Another shape than the small one below; genes, dim and text_dim are taken from here.
     """
 
     patch_px: int = 56
@@ -73,6 +130,7 @@ class TrainSettings:
     network: DKANConfig | None = None
 
     def network_config(self, genes: int) -> DKANConfig:
+        """Make the configuration of a network for this number of genes."""
         if self.network is not None:
             return replace(self.network, genes=genes, dim=self.dim, text_dim=self.text_dim)
 
@@ -97,17 +155,20 @@ class TrainSettings:
 
 
 def make_preset_settings(preset: SettingsPreset) -> TrainSettings:
-    """The settings of a preset."""
+    """Make the settings of a preset."""
     return TrainSettings() if preset is SettingsPreset.bundled else _published_settings()
 
 
 def apply_setting_changes(settings: TrainSettings, changes: Sequence[str]) -> TrainSettings:
-    """The settings with some of them changed, each given as ``name=value``.
+    """Change settings given as ``name=value``.
 
-    Values are JSON: ``standardise=false``, ``epochs=40``, ``augmentation=null``; a part of the
-    augmentation is ``augmentation.views=6``.
+    Values are JSON: ``standardise=false``, ``epochs=40``, ``augmentation=null``; one field of
+    the augmentation is ``augmentation.views=6``.
 
-    Raises SpotsError for a name that is not a setting, or a value of another kind.
+    Raises
+    ------
+    SpotsError
+        For a name that is not a setting, or a value of another type.
     """
     for change in changes:
         name, _, text = change.partition("=")
@@ -121,31 +182,31 @@ def apply_setting_changes(settings: TrainSettings, changes: Sequence[str]) -> Tr
     return settings
 
 
-def _replace_nested(part: Any, names: list[str], value: Any) -> Any:
-    kinds = {f.name: str(f.type) for f in fields(part)}
-    kind = kinds[names[0]]
-    if len(names) > 1:
-        return replace(
-            part, **{names[0]: _replace_nested(getattr(part, names[0]), names[1:], value)}
-        )
+def _replace_nested(settings: Any, names: list[str], value: Any) -> Any:
+    """Replace the field of this path of names, after a comparison of types."""
+    name, *nested = names
+    expected = {f.name: str(f.type) for f in fields(settings)}[name]
+    if nested:
+        value = _replace_nested(getattr(settings, name), nested, value)
+        return replace(settings, **{name: value})
     if value is None:
-        fits = "None" in kind
+        fits = "None" in expected
     elif isinstance(value, bool):
-        fits = kind == "bool"
+        fits = expected == "bool"
     elif isinstance(value, int):
-        fits = "int" in kind or "float" in kind
+        fits = "int" in expected or "float" in expected
     else:
-        fits = type(value).__name__ in kind
+        fits = type(value).__name__ in expected
     if not fits:
-        raise TypeError(kind)
-    return replace(part, **{names[0]: value})
+        raise TypeError(expected)
+    return replace(settings, **{name: value})
 
 
 def _published_settings() -> TrainSettings:
-    """HER2+ as in the paper (dkan-method.md, sections 3 and 4): depths, losses and schedule.
+    """Make the settings of the paper for HER2+: depths, losses and schedule (docs/method.md).
 
-    Heads, ratios and dropouts are not stated there; these make 251 M parameters, where the paper
-    has 228 to 278 M. Wants a GPU.
+    The paper states no heads, ratios and dropouts; these make 251 M parameters, where the paper
+    has 228 to 278 M. Training needs a GPU.
     """
 
     def stack(depth: int) -> StackConfig:

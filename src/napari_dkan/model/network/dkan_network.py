@@ -250,7 +250,7 @@ class DKAN(SectionPrediction, nn.Module):
 
     def predict_auxiliary(self, fused: FusedTokens, global_tokens: Tensor) -> dict[str, Tensor]:
         """Predict with the four auxiliary heads: (B, G) on the label scale, by head name."""
-        heads = self._apply_auxiliary_heads(fused, global_tokens)
+        heads = self.apply_auxiliary_heads(fused, global_tokens)
         names = ("fused", "target", "neighbor", "global")
         return {n: self.to_label_scale(h.float()) for n, h in zip(names, heads, strict=True)}
 
@@ -291,7 +291,7 @@ class DKAN(SectionPrediction, nn.Module):
             expression_tokens = self.expression(genes, self.expression_encoder(expression))
         return ForwardOutputs(
             self.head(image_tokens).squeeze(-1),
-            *self._apply_auxiliary_heads(fused, tokens),
+            *self.apply_auxiliary_heads(fused, tokens),
             image_tokens,
             expression_tokens,
         )
@@ -304,9 +304,10 @@ class DKAN(SectionPrediction, nn.Module):
         tokens: Tensor = self.text_fit(self.text(self.gene_features[None])[0])
         return tokens
 
-    def _apply_auxiliary_heads(
+    def apply_auxiliary_heads(
         self, fused: FusedTokens, tokens: Tensor
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Predict standardized expression (B, G) with each auxiliary head."""
         return (
             self.head_fused(fused.z),
             self.head_target(fused.target_mean),

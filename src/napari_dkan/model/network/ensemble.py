@@ -136,3 +136,8 @@ class Ensemble(SectionPrediction, nn.Module):
 def combine_members(networks: Sequence[DKAN]) -> DKAN | Ensemble:
     """Return a single network unchanged, or several as an ensemble in eval mode."""
     return networks[0] if len(networks) == 1 else Ensemble(networks).eval()
+
+
+def list_members(network: DKAN | Ensemble) -> list[DKAN]:
+    """List the members of an ensemble, or the single network."""
+    return [network] if isinstance(network, DKAN) else network.member_networks

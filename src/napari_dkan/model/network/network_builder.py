@@ -14,7 +14,7 @@ from ..tensor_files import FLOAT_DTYPES, require_finite
 from .branch_encoders import TargetTrunk
 from .dkan_config import DKANConfig
 from .dkan_network import DKAN
-from .ensemble import Ensemble, combine_members
+from .ensemble import Ensemble, combine_members, list_members
 
 
 def build_network(config: DKANConfig, tensors: Mapping[str, Tensor]) -> DKAN | Ensemble:
@@ -28,15 +28,11 @@ def build_network(config: DKANConfig, tensors: Mapping[str, Tensor]) -> DKAN | E
     require_finite(tensors)
     network = _build_meta_network(config)
     network.load_state_dict(tensors, assign=True)
-    for member in _list_members(network):
+    for member in list_members(network):
         _materialize_trunk_buffers(member)
-    if any((m.label_std <= 0).any() for m in _list_members(network)):
+    if any((m.label_std <= 0).any() for m in list_members(network)):
         raise CheckpointError("its label_std has values that are not above zero")
     return network.eval()
-
-
-def _list_members(network: DKAN | Ensemble) -> list[DKAN]:
-    return [network] if isinstance(network, DKAN) else network.member_networks
 
 
 def _build_meta_network(config: DKANConfig) -> DKAN | Ensemble:

@@ -1,25 +1,21 @@
-"""Plain methods that a network has to beat, on the same split and in the same run."""
+"""Baseline methods, fitted on the same split and in the same run as a network."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
 from ..data.prepared_section import EncodedSection
-from .linear_baselines import FeatureRidge, PcaRidge, StainRidge, TrainingMean
+from .linear_baselines import FeatureRidge, PcaRidge, PredictFunction, StainRidge, TrainingMean
 from .neural_stain_learning import NeuralStainLearning
-
-# A section it has not seen -> (N, G) on the scale of the labels.
-PredictFunction = Callable[[EncodedSection], NDArray[np.float64]]
 
 
 class Baseline(Protocol):
-    """A method that is fitted on training sections alone."""
+    """Method that is fitted on training sections alone."""
 
-    def fit(self, sections: Sequence[EncodedSection]) -> PredictFunction: ...
+    def fit(self, sections: Sequence[EncodedSection]) -> PredictFunction:
+        """Fit it and return a function that predicts another section."""
+        ...
 
 
 BASELINES: dict[str, Baseline] = {

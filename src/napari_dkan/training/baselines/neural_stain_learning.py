@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor
 
+from ...model.ridge_regression import Float64Array
+from ...model.stain_normalization import RUIFROK_STAIN_VECTORS
 from ..data.prepared_section import EncodedSection
+from .linear_baselines import PredictFunction
 
-# Haematoxylin and eosin in optical density (Ruifrok and Johnston 2001), and what is left over.
-_STAIN_VECTORS = ((0.65, 0.70, 0.29), (0.07, 0.99, 0.11), (0.27, 0.57, 0.78))
-_POOLED_PX = 8  # pixels of a patch after area averaging: colour is all that is looked at
+_POOLED_PX = 8  # side of a patch after area averaging: the method uses colour alone
 _EPS = 1.0 / 255
 
 
@@ -24,11 +23,11 @@ class NeuralStainLearning:
     """Colour alone, with 11 learned parameters a gene (Dawood et al. 2021, arXiv 2108.10446).
 
     A gene's stain matrix (3x3) unmixes the optical density of every pixel of the target patch;
-    what is below zero is cut off, the first two stains are averaged over the patch, and two
-    weights make them an expression value: 9 + 2. The paper counts 11 trainable weights and
-    publishes no code; that these are the nine of the matrix and one for each of H and E is our
-    reading of it. Offsets are not counted: they come from the training means. Fitted by Adam on
-    standardised labels, all genes side by side and each by itself, from the matrix of H and E.
+    negative amounts are set to zero, the first two stains are averaged over the patch, and two
+    weights turn them into an expression value: 9 + 2. The paper counts 11 trainable weights and
+    publishes no code; the nine of the matrix and one for each of H and E are our interpretation.
+    Offsets are not counted: they come from the training means. Fitted by Adam on standardized
+    labels, all genes in parallel and independently, from the matrix of H and E.
     """
 
     epochs: int = 60
@@ -36,52 +35,62 @@ class NeuralStainLearning:
     lr: float = 0.02
     seed: int = 2021
 
-    def fit(
-        self, sections: Sequence[EncodedSection]
-    ) -> Callable[[EncodedSection], NDArray[np.float64]]:
+    def fit(self, sections: Sequence[EncodedSection]) -> PredictFunction:
         density = torch.cat([compute_optical_density(s.section.patches) for s in sections])
         labels = torch.cat([s.section.labels for s in sections])
         mean, std = labels.mean(dim=0), labels.std(dim=0, unbiased=False).clamp_min(1e-6)
-        wanted = (labels - mean) / std
+        standardized = (labels - mean) / std
         generator = torch.Generator().manual_seed(self.seed)
-        stains = torch.tensor(_STAIN_VECTORS).expand(labels.shape[1], 3, 3).clone().requires_grad_()
-        weights = torch.zeros(labels.shape[1], 2, requires_grad=True)
-        optimiser = torch.optim.Adam([stains, weights], lr=self.lr)
+        n_genes = labels.shape[1]
+        stains = torch.tensor(RUIFROK_STAIN_VECTORS).expand(n_genes, 3, 3).clone()
+        stains.requires_grad_()
+        weights = torch.zeros(n_genes, 2, requires_grad=True)
+        optimizer = torch.optim.Adam([stains, weights], lr=self.lr)
         for _ in range(self.epochs):
-            for rows in torch.randperm(len(density), generator=generator).split(self.batch_size):
+            order = torch.randperm(len(density), generator=generator)
+            for rows in torch.split(order, self.batch_size):
                 amounts = compute_stain_amounts(density[rows], stains)
                 # centred within the batch: an offset is not a parameter
                 out = ((amounts - amounts.mean(dim=0)) * weights).sum(dim=-1)
-                loss = F.mse_loss(out, wanted[rows] - wanted[rows].mean(dim=0))
-                optimiser.zero_grad()
-                loss.backward()
-                optimiser.step()
+                loss = F.mse_loss(out, standardized[rows] - standardized[rows].mean(dim=0))
+                optimizer.zero_grad()
+                torch.autograd.backward(loss)
+                optimizer.step()
         with torch.no_grad():
             centre = _compute_stain_amounts_in_chunks(density, stains.detach()).mean(dim=0)
 
-        def predict(section: EncodedSection) -> NDArray[np.float64]:
+        def predict(section: EncodedSection) -> Float64Array:
             with torch.no_grad():
-                amounts = (
-                    _compute_stain_amounts_in_chunks(
-                        compute_optical_density(section.section.patches), stains
-                    )
-                    - centre
-                )
-                return ((amounts * weights).sum(dim=-1) * std + mean).double().numpy()
+                test_density = compute_optical_density(section.section.patches)
+                amounts = _compute_stain_amounts_in_chunks(test_density, stains) - centre
+                predicted: Tensor = (amounts * weights).sum(dim=-1) * std + mean
+                return predicted.double().numpy()
 
         return predict
 
 
 def compute_optical_density(patches: Tensor) -> Tensor:
-    """uint8 RGB (N, 3, P, P) -> (N, 64, 3) optical density of the patch's areas."""
+    """Compute the optical density of a patch's areas: uint8 RGB (N, 3, P, P) -> (N, 64, 3)."""
     density = -torch.log10(patches.float().div(255).clamp_min(_EPS))
     return F.adaptive_avg_pool2d(density, _POOLED_PX).flatten(2).transpose(1, 2)
 
 
 def compute_stain_amounts(density: Tensor, stains: Tensor) -> Tensor:
-    """(N, K, 3) densities and G matrices (G, 3, 3) of stain vectors -> mean H and E (N, G, 2)."""
+    """Compute the mean amounts of H and E.
+
+    Parameters
+    ----------
+    density
+        (N, K, 3) optical densities.
+    stains
+        (G, 3, 3) stain vectors of each gene.
+
+    Returns
+    -------
+    (N, G, 2) amounts.
+    """
     vectors = F.normalize(stains, dim=-1)
-    # a matrix on its way through a singular one has no inverse; a little ridge gives it one
+    # the ridge term keeps a matrix invertible while it passes through a singular one
     inverse = torch.linalg.solve(
         vectors.transpose(1, 2) @ vectors + 1e-3 * torch.eye(3), vectors.transpose(1, 2)
     )
@@ -90,4 +99,4 @@ def compute_stain_amounts(density: Tensor, stains: Tensor) -> Tensor:
 
 
 def _compute_stain_amounts_in_chunks(density: Tensor, stains: Tensor) -> Tensor:
-    return torch.cat([compute_stain_amounts(part, stains) for part in density.split(64)])
+    return torch.cat([compute_stain_amounts(part, stains) for part in torch.split(density, 64)])

@@ -23,14 +23,23 @@ if TYPE_CHECKING:
 
 
 N_NEIGHBORS = 25
-PUBLISHED_UNI_DIMENSION = 1024  # of the published features
+PUBLISHED_UNI_DIMENSION = 1024  # of the features published with DKAN
 
 
 @dataclass(frozen=True)
 class FrozenFeatures:
-    """neighbors : (N, 25, d) row-major around each spot. own : (N, d) of the spots' patches.
+    """Tile features of N spots.
 
-    stored : read from files of others, whose patches are 224 px of level 0.
+    Attributes
+    ----------
+    spec
+        Encoder that made the features.
+    neighbor_features
+        (N, 25, d) features of the 5x5 tiles around each spot, row-major.
+    target_features
+        (N, d) features of the spots' own patches.
+    is_from_file
+        Whether they are read from published files, whose patches are 224 px of level 0.
     """
 
     spec: EncoderSpec
@@ -40,32 +49,33 @@ class FrozenFeatures:
 
 
 class FeatureSource(Protocol):
-    """A source of ready features for one section."""
+    """Source of frozen features for one section."""
 
     def tile_px(self, default: int) -> int:
-        """Side of the tiles it wants to see; ``default`` when it does not look at them."""
+        """Return the side of the tiles it encodes; ``default`` when it encodes none."""
         ...
 
     def add_tiles(self, tiles: Tensor) -> None:
-        """The (25, 3, px, px) uint8 tiles of the next labelled spot."""
+        """Take the (25, 3, px, px) uint8 tiles of the next labelled spot."""
         ...
 
     def select_features(self, data: AnnData, rows: NDArray[np.int64]) -> FrozenFeatures:
-        """Features of these rows of the section."""
+        """Return the features of these rows of the section."""
         ...
 
 
 @dataclass(frozen=True)
 class FrozenEncoderPlaceholder:
-    """Stands for the encoder that made ready features; it cannot encode anything itself."""
+    """Placeholder for the encoder of frozen features, with its specification only."""
 
     spec: EncoderSpec
 
     def tensors(self) -> dict[str, Tensor]:
-        """None: a frozen encoder's weights do not travel in a checkpoint."""
+        """Return no tensors: weights of a frozen encoder are not part of a checkpoint."""
         return {}
 
     def project(self, numbers: Tensor) -> Tensor:
+        """Raise EncoderError: it cannot encode stain statistics."""
         raise EncoderError(
             f"Features of {self.spec.name} cannot be had from stain statistics; prepare every "
             "section with that encoder."
@@ -74,7 +84,7 @@ class FrozenEncoderPlaceholder:
 
 @dataclass(frozen=True)
 class FrozenEncoder:
-    """A frozen encoder on a device, for all sections of a run."""
+    """Frozen tile encoder on a device, shared by all sections of a run."""
 
     encoder: TileEncoder
     device: torch.device
@@ -83,17 +93,22 @@ class FrozenEncoder:
     def load(
         cls, name: str, weights: str | Path | None = None, device: str | None = None
     ) -> FrozenEncoder:
-        """By name, as ``spec_of`` knows it. Raises EncoderError, or DkanError for the device."""
+        """Load an encoder by a name that `resolve_encoder_spec` knows.
+
+        Raises
+        ------
+        EncoderError
+            When the encoder is unknown or its weights are not available.
+        DkanError
+            When the device is not available.
+        """
         picked = pick_device(device)
         return cls(build_encoder(resolve_encoder_spec(name), None, weights).to(picked), picked)
-
-    def make_feature_source(self) -> ComputedFeatureSource:
-        return ComputedFeatureSource(self)
 
 
 @dataclass
 class ComputedFeatureSource:
-    """Features of one section, computed while its slide is read: 25 tiles per spot, once."""
+    """Features of one section, computed while its slide is read: 25 tiles per spot."""
 
     frozen_encoder: FrozenEncoder
     features: list[Tensor] = field(default_factory=list)
@@ -106,48 +121,50 @@ class ComputedFeatureSource:
         mixed = autocast(device) if encoder.mixed_precision else nullcontext()
         with torch.inference_mode(), mixed:
             features = encoder(tiles.to(device)).float().cpu()
-        self.features.append(features.clone())  # an inference tensor could not be trained on
+        self.features.append(features.clone())  # autograd refuses inference tensors
 
     def select_features(self, data: AnnData, rows: NDArray[np.int64]) -> FrozenFeatures:
-        neighbors = torch.stack(self.features)
-        own = neighbors[:, N_NEIGHBORS // 2].contiguous()
-        return FrozenFeatures(self.frozen_encoder.encoder.spec, neighbors, own)
+        neighbor_features = torch.stack(self.features)
+        target_features = neighbor_features[:, N_NEIGHBORS // 2].contiguous()
+        return FrozenFeatures(self.frozen_encoder.encoder.spec, neighbor_features, target_features)
 
 
-@dataclass(frozen=True)
 class StoredFeatureSource:
     """Tensors in the layout published with DKAN, named by ``uns`` of a section.
 
     ``uns['features']`` is a ``.pt`` of the spots' own patches (N, d), ``uns['neighbor_features']``
-    one of their 5x5 surroundings (N, 25, d), both in the order of the section's spots.
+    one of their 5x5 neighbourhoods (N, 25, d), both in the order of the section's spots.
     """
-
-    spec: EncoderSpec | None = None
 
     def tile_px(self, default: int) -> int:
         return default
 
     def add_tiles(self, tiles: Tensor) -> None:
-        """They were made elsewhere."""
+        """Ignore the tiles: their features are stored."""
 
     def select_features(self, data: AnnData, rows: NDArray[np.int64]) -> FrozenFeatures:
-        own = _read_feature_tensor(data.uns["features"])
-        neighbors = _read_feature_tensor(data.uns["neighbor_features"])
-        name, spots = data.uns["section"], data.n_obs
-        if own.ndim != 2 or own.shape[0] != spots:
+        target_features = _read_feature_tensor(data.uns["features"])
+        neighbor_features = _read_feature_tensor(data.uns["neighbor_features"])
+        name, n_spots = data.uns["section"], data.n_obs
+        if target_features.ndim != 2 or target_features.shape[0] != n_spots:
             raise SpotsError(
-                f"{data.uns['features']} has shape {tuple(own.shape)}; {name} has {spots} spots "
-                "and needs one row of features for each."
+                f"{data.uns['features']} has shape {tuple(target_features.shape)}; {name} has "
+                f"{n_spots} spots and needs one row of features for each."
             )
-        wanted = (spots, N_NEIGHBORS, own.shape[1])
-        if tuple(neighbors.shape) != wanted:
+        dimension = target_features.shape[1]
+        expected_shape = (n_spots, N_NEIGHBORS, dimension)
+        if tuple(neighbor_features.shape) != expected_shape:
             raise SpotsError(
-                f"{data.uns['neighbor_features']} has shape {tuple(neighbors.shape)}; "
-                f"{name} needs {wanted}."
+                f"{data.uns['neighbor_features']} has shape {tuple(neighbor_features.shape)}; "
+                f"{name} needs {expected_shape}."
             )
         index = torch.from_numpy(np.asarray(rows, dtype=np.int64))
-        spec = self.spec or _published_spec(own.shape[1])
-        return FrozenFeatures(spec, neighbors[index], own[index], is_from_file=True)
+        return FrozenFeatures(
+            _published_spec(dimension),
+            neighbor_features[index],
+            target_features[index],
+            is_from_file=True,
+        )
 
 
 def _published_spec(dimension: int) -> EncoderSpec:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ...errors import SpotsError
 from ...expression.array_geometry import array_coords_from_lattice
@@ -19,47 +20,82 @@ if TYPE_CHECKING:
 
 
 def match_panel_columns(panel: Panel, data: AnnData) -> list[str | None]:
-    """For each gene its column: by symbol, else Ensembl id, else an alias; None without one.
+    """Find the column of each panel gene: by symbol, else Ensembl id, else an alias.
 
-    An alias that is another gene's symbol in the panel, or that two genes would claim, is not
-    followed: a gene too few is better than a wrong one.
+    An alias that is the symbol of another panel gene, or an alias of two panel genes, is not
+    used: a missing gene is better than a wrong one.
+
+    Returns
+    -------
+    Names of columns in panel order; None for a gene that the section does not measure.
     """
     names = set(map(str, data.var_names))
     by_id: dict[str, str] = {}
     if "gene_ids" in data.var:
         ids = (str(i).split(".")[0] for i in data.var["gene_ids"])
         by_id = dict(zip(ids, map(str, data.var_names), strict=True))
-    claims: dict[str, int] = {}
+    alias_counts: dict[str, int] = {}
     for gene in panel.genes:
         for alias in set(gene.aliases) & names:
-            claims[alias] = claims.get(alias, 0) + 1
-    found: list[str | None] = []
+            alias_counts[alias] = alias_counts.get(alias, 0) + 1
+    columns: list[str | None] = []
     for gene in panel.genes:
         if gene.symbol in names:
-            found.append(gene.symbol)
+            columns.append(gene.symbol)
             continue
         if gene.ensembl and (gene.ensembl in by_id or gene.ensembl in names):
-            found.append(by_id.get(gene.ensembl, gene.ensembl))
+            columns.append(by_id.get(gene.ensembl, gene.ensembl))
             continue
-        aliases = [a for a in gene.aliases if claims.get(a) == 1 and a not in panel]
-        found.append(aliases[0] if len(aliases) == 1 else None)
-    return found
+        aliases = [a for a in gene.aliases if alias_counts.get(a) == 1 and a not in panel]
+        columns.append(aliases[0] if len(aliases) == 1 else None)
+    return columns
 
 
-def rename_to_panel_symbols(data: AnnData, panel: Panel) -> AnnData:
-    """The section with its genes under the panel's symbols; what is missing is told later."""
+def select_panel_genes(data: AnnData, panel: Panel) -> tuple[AnnData, Panel, NDArray[np.bool_]]:
+    """Select the panel genes that a section measures and name them by the panel's symbols.
+
+    Returns
+    -------
+    A copy of the section with these genes, the panel of these genes, and (G,) which genes of
+    the given panel they are.
+    """
     columns = match_panel_columns(panel, data)
-    known = [(s, c) for s, c in zip(panel.symbols, columns, strict=True) if c is not None]
-    part = data[:, [c for _, c in known]].copy()
-    part.var_names = [s for s, _ in known]
-    return part
+    is_measured = np.array([c is not None for c in columns], dtype=bool)
+    measured_panel = Panel(tuple(g for g, m in zip(panel.genes, is_measured, strict=True) if m))
+    selected = data[:, [c for c in columns if c is not None]].copy()
+    selected.var_names = list(measured_panel.symbols)
+    return selected, measured_panel, is_measured
+
+
+def no_panel_genes_error(data: AnnData, panel: Panel) -> SpotsError:
+    """Make the error for a section that measures no gene of the panel."""
+    return SpotsError(
+        f"{_section_name(data)} measures none of the checkpoint's {len(panel)} genes "
+        f"({', '.join(panel.symbols[:3])}, ...); its genes are named like "
+        f"{', '.join(map(str, data.var_names[:3]))}."
+    )
+
+
+def _section_name(data: AnnData) -> str:
+    return str(data.uns.get("section") or "The section")
 
 
 @dataclass(frozen=True)
 class MeasuredSection:
     """Labelled spots of a section and the panel genes it measures.
 
-    data : its genes under the panel's symbols. rows : of these genes in the checkpoint's panel.
+    Attributes
+    ----------
+    data
+        Counts of the measured panel genes, named by the panel's symbols.
+    panel
+        The measured panel genes.
+    panel_rows
+        Rows of these genes in the checkpoint's panel.
+    missing_genes
+        Symbols of the other genes of the checkpoint's panel.
+    labels
+        Labels of the measured genes on the checkpoint's scale.
     """
 
     data: AnnData
@@ -70,10 +106,11 @@ class MeasuredSection:
 
     @property
     def name(self) -> str:
+        """Name of the section."""
         return str(self.data.uns["section"])
 
     def labeled_spots(self) -> Spots:
-        """The labelled spots."""
+        """Return the labelled spots."""
         uns, rows = self.data.uns, self.labels.rows
         return Spots(
             np.asarray(self.data.obsm["spatial"], dtype=float)[rows],
@@ -85,58 +122,56 @@ class MeasuredSection:
 
 
 def make_measured_section(data: AnnData, checkpoint: Checkpoint) -> MeasuredSection:
-    """Labels on the checkpoint's scale of the panel genes that the section measures.
+    """Compute labels on the checkpoint's scale for the panel genes that a section measures.
 
-    The library size is that over the genes present, so a section that lacks many of them is on a
-    slightly different scale. Array coordinates that it lacks are derived where its spots lie on a
-    lattice. Raises SpotsError when it has none of the genes, one labelled spot, no positions or
-    no array, or counts that are no counts.
+    The library size is the sum over the measured panel genes, so a section that lacks many of
+    them is on a slightly different scale. Missing array coordinates are derived where the spots
+    form a lattice.
+
+    Raises
+    ------
+    SpotsError
+        When the section has none of the genes, a single labelled spot, no positions, no array,
+        or values that are no counts.
     """
-    panel, name = checkpoint.panel, str(data.uns.get("section") or "The section")
-    columns = match_panel_columns(panel, data)
-    rows = tuple(i for i, column in enumerate(columns) if column is not None)
-    if not rows:
-        raise SpotsError(
-            f"{name} measures none of the checkpoint's {len(panel)} genes "
-            f"({', '.join(panel.symbols[:3])}, ...); its genes are named like "
-            f"{', '.join(map(str, data.var_names[:3]))}."
-        )
-    kept = Panel(tuple(panel.genes[i] for i in rows))
-    part = data[:, [c for c in columns if c is not None]].copy()
-    part.var_names = list(kept.symbols)
-    part.uns["section"] = name
-    _ensure_array_coordinates(part, name)
-    labels = labels_from_section(part, kept, checkpoint.label_scale)
+    panel, name = checkpoint.panel, _section_name(data)
+    selected, measured_panel, is_measured = select_panel_genes(data, panel)
+    if not is_measured.any():
+        raise no_panel_genes_error(data, panel)
+    selected.uns["section"] = name
+    _ensure_array_coordinates(selected, name)
+    labels = labels_from_section(selected, measured_panel, checkpoint.label_scale)
     if len(labels.rows) < 2:
         raise SpotsError(
             f"{name} has a single labelled spot; a correlation takes at least two, give more."
         )
-    missing = tuple(g.symbol for i, g in enumerate(panel.genes) if i not in set(rows))
-    return MeasuredSection(part, kept, rows, missing, labels)
+    rows = tuple(np.flatnonzero(is_measured).tolist())
+    missing = tuple(s for s, m in zip(panel.symbols, is_measured, strict=True) if not m)
+    return MeasuredSection(selected, measured_panel, rows, missing, labels)
 
 
-def _ensure_array_coordinates(part: AnnData, name: str) -> None:
-    """Check that its spots have positions, and give them array coordinates where they lack."""
-    if "spatial" not in part.obsm:
+def _ensure_array_coordinates(data: AnnData, name: str) -> None:
+    """Check the positions of the spots, and add array coordinates where they are missing."""
+    if "spatial" not in data.obsm:
         raise SpotsError(
             f"{name} has counts but no positions of its spots; give a file with them, or an h5ad "
             "with obsm['spatial'] in level-0 pixels."
         )
-    xy = np.asarray(part.obsm["spatial"], dtype=float)
+    xy = np.asarray(data.obsm["spatial"], dtype=float)
     if not np.isfinite(xy).all():
         raise SpotsError(f"{name} has spots without a finite position; remove those rows.")
-    if {"array_col", "array_row"} <= set(part.obs.columns):
+    if {"array_col", "array_row"} <= set(data.obs.columns):
         return
-    array = array_coords_from_lattice(xy)
-    if array is None:
+    coordinates = array_coords_from_lattice(xy)
+    if coordinates is None:
         raise SpotsError(
             f"{name} has no array coordinates and its spots lie on no regular lattice, so its "
             "labels cannot be averaged over neighbours as the checkpoint's were; add array_row "
             "and array_col."
         )
-    part.obs["array_col"], part.obs["array_row"] = array.T
+    data.obs["array_col"], data.obs["array_row"] = coordinates.T
 
 
 def finite_or_none(value: Any) -> float | None:
-    """A number of ``uns``, None where it is absent or NaN."""
+    """Return a number of ``uns`` as a float; None where it is absent or NaN."""
     return None if value is None or not np.isfinite(float(value)) else float(value)

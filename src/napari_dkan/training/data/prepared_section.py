@@ -32,26 +32,39 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 
-NEIGHBOR_GRID = 5  # neighbours lie on GRID x GRID patches
-AUGMENTATION_SEED = 2021  # of views: part of the data, the same for every network
+NEIGHBOR_GRID = 5  # neighbours form a grid of 5 x 5 patches
+AUGMENTATION_SEED = 2021  # views are part of the data, the same for every network
 
 
 @dataclass(frozen=True)
 class PreparedSection:
-    """N labelled spots of one section.
+    """N labelled spots of one section, prepared for training.
 
-    labels : (N, G) float32 on the label scale.
-    positions : (N, 2) integer array coordinates, x first.
-    patches : (N, 3, P, P) uint8, the target patches.
-    statistics : (N, 25, 104) stain statistics of the 5x5 tiles, row-major; they do not depend on
-        any fit, so one reading of the slide serves every fold.
-    mask : (N, 25) bool, False where a tile leaves the slide.
-    dropped : spots without a label.
-    slide : fingerprint of the slide, so that a viewer can tell that it was trained on.
-    patient : who it is from, "" when unknown.
-    ready : features of a frozen encoder, which then take the place of the fitted stain encoder.
-    views : the same spots seen in other ways, for training only.
-    stain : what its pixels were normalised to, None where they are as they were.
+    Attributes
+    ----------
+    labels
+        (N, G) float32 on the label scale.
+    positions
+        (N, 2) integer array coordinates, x first.
+    patches
+        (N, 3, P, P) uint8, the target patches.
+    statistics
+        (N, 25, 104) stain statistics of the 5x5 tiles, row-major. They depend on no fit, so one
+        pass over the slide serves every fold.
+    mask
+        (N, 25) bool, False where a tile leaves the slide.
+    dropped_spots
+        Names of the spots without a label.
+    slide
+        Fingerprint of the slide, by which a viewer recognizes a training slide.
+    patient
+        Name of the patient, "" when unknown.
+    frozen_features
+        Features of a frozen encoder, which replace those of the fitted stain encoder.
+    views
+        Augmented views of the same spots, for training only.
+    stain
+        Stain that the pixels were normalized to, None for no normalization.
     """
 
     name: str
@@ -76,11 +89,16 @@ class PreparedSection:
 
 @dataclass(frozen=True)
 class EncodedSection:
-    """A section seen through a tile encoder.
+    """A section with the features of a tile encoder.
 
-    features : (N, 25, d) of the 5x5 tiles, row-major.
-    given : (N, d) of the spots' own patches where they were stored apart.
-    views : the section's views in the same way.
+    Attributes
+    ----------
+    neighbor_features
+        (N, 25, d) features of the 5x5 tiles, row-major.
+    stored_target_features
+        (N, d) features of the spots' own patches where they are stored separately.
+    views
+        The encoded views of the section.
     """
 
     section: PreparedSection
@@ -90,16 +108,14 @@ class EncodedSection:
 
     @property
     def target_features(self) -> Tensor:
-        """(N, d) features of the spots' own patches; without stored ones the 13th tile's."""
-        return (
-            self.neighbor_features[:, NEIGHBOR_GRID * NEIGHBOR_GRID // 2]
-            if self.stored_target_features is None
-            else self.stored_target_features
-        )
+        """(N, d) features of the spots' own patches; of the centre tile unless stored."""
+        if self.stored_target_features is not None:
+            return self.stored_target_features
+        return self.neighbor_features[:, NEIGHBOR_GRID**2 // 2]
 
 
 class SectionEncoder(Protocol):
-    """What of a tile encoder is needed in training."""
+    """The interface of a tile encoder that training uses."""
 
     @property
     def spec(self) -> EncoderSpec: ...
@@ -119,65 +135,66 @@ def prepare_section(
     features: FeatureSource | None = None,
     augmentation: Augmentation | None = None,
 ) -> PreparedSection:
-    """Labels and pixels of every labelled spot; each spot's surroundings are read once.
+    """Compute the labels of a section and read the pixels around every labelled spot.
 
-    data : raw counts with ``obsm['spatial']``, ``obs['array_row'|'array_col']`` and
-        ``uns['mpp']``, ``uns['section']``, ``uns['spot_pitch_um']``, ``uns['spot_diameter_um']``.
-    features : gives ready features of a frozen encoder; without it the section is seen through
-        a stain encoder that is fitted on the training sections.
-    augmentation : views to read besides; only the stain encoder looks at them.
+    Parameters
+    ----------
+    data
+        Raw counts with ``obsm['spatial']``, ``obs['array_row'|'array_col']`` and ``uns['mpp']``,
+        ``uns['section']``, ``uns['spot_pitch_um']``, ``uns['spot_diameter_um']``.
+    patch_um, patch_px
+        Side of a patch in um and in pixels.
+    features
+        Source of frozen features; without it a stain encoder is fitted on the training sections.
+    augmentation
+        Views to read as well; only the stain encoder uses them.
 
-    Raises SpotsError when panel genes are missing, spots lie off the slide, or stored features
-    are not those of the section's spots.
+    Raises
+    ------
+    SpotsError
+        When panel genes are missing, spots are off the slide, or stored features do not belong
+        to the section's spots.
     """
     name = str(data.uns["section"])
     labels = labels_from_section(data, panel, scale)
     xy = np.asarray(data.obsm["spatial"], dtype=float)[labels.rows]
-    array = array_coords_from_section(data)[labels.rows]
-    off = (
-        (xy < 0).any(axis=1) | (xy[:, 0] >= patch_reader.width) | (xy[:, 1] >= patch_reader.height)
-    )
-    if off.any():
+    coordinates = array_coords_from_section(data)[labels.rows]
+    size = (patch_reader.width, patch_reader.height)
+    is_off_slide = ((xy < 0) | (xy >= size)).any(axis=1)
+    if is_off_slide.any():
         raise SpotsError(
-            f"{int(off.sum())} of {len(xy)} spots of {name} lie off its image "
-            f"({patch_reader.width} x {patch_reader.height} px); is it the image of another section?"
+            f"{int(is_off_slide.sum())} of {len(xy)} spots of {name} lie off its image "
+            f"({size[0]} x {size[1]} px); is it the image of another section?"
         )
     if len(xy) < 2:
         raise SpotsError(
             f"{name} has a single labelled spot; a section takes at least two, since a "
             "correlation over one spot does not exist."
         )
-    side = patch_um / float(data.uns["mpp"])
-    seen = _read_spot_pixels(patch_reader, xy, side, patch_px, features)
-    views = (
-        []
-        if augmentation is None or features is not None
-        else sample_view_transforms(augmentation, AUGMENTATION_SEED)
-    )
+    mpp = float(data.uns["mpp"])
+    side = patch_um / mpp
+    pixels = _read_spot_pixels(patch_reader, xy, side, patch_px, features)
+    views = []
+    if augmentation is not None and features is None:
+        for transform, rng in sample_view_transforms(augmentation, AUGMENTATION_SEED):
+            shifted = xy + sample_jitter(augmentation, len(xy), rng) / mpp
+            views.append(
+                _read_spot_pixels(patch_reader, shifted, side, patch_px, stain_transform=transform)
+            )
     return PreparedSection(
         name,
         torch.from_numpy(labels.values),
-        torch.from_numpy(array),
-        seen.patches,
-        seen.statistics,
-        seen.mask,
-        float(data.uns["mpp"]),
+        torch.from_numpy(coordinates),
+        pixels.patches,
+        pixels.statistics,
+        pixels.mask,
+        mpp,
         float(data.uns["spot_pitch_um"]),
         float(data.uns["spot_diameter_um"]),
         labels.dropped_spots,
         patient=str(data.uns.get("patient", "")),
         frozen_features=None if features is None else features.select_features(data, labels.rows),
-        views=tuple(
-            _read_spot_pixels(
-                patch_reader,
-                xy + sample_jitter(augmentation, len(xy), random) / float(data.uns["mpp"]),
-                side,
-                patch_px,
-                stain_transform=restain,
-            )
-            for restain, random in views
-            if augmentation is not None
-        ),
+        views=tuple(views),
     )
 
 
@@ -189,10 +206,10 @@ def _read_spot_pixels(
     features: FeatureSource | None = None,
     stain_transform: StainTransform | None = None,
 ) -> AugmentedView:
-    """Patches and statistics around every spot; features are shown the tiles in passing."""
+    """Read patches and compute statistics around every spot; `features` gets the tiles too."""
     tile_px = TILE_SIDE_PX if features is None else features.tile_px(TILE_SIDE_PX)
     patches = np.empty((len(xy), patch_px, patch_px, 3), dtype=np.uint8)
-    numbers = []
+    statistics = []
     mask = np.empty((len(xy), NEIGHBOR_GRID**2), dtype=bool)
     for i, (x, y) in enumerate(xy):
         pixels = read_spot_pixels(patch_reader, x, y, side, NEIGHBOR_GRID, patch_px, tile_px)
@@ -201,28 +218,25 @@ def _read_spot_pixels(
             patch, window = stain_transform(patch), stain_transform(window)
         patches[i] = patch
         tiles = torch.from_numpy(np.ascontiguousarray(window)).permute(0, 3, 1, 2)
-        numbers.append(compute_tile_statistics(_resize_tiles(tiles)))
+        statistics.append(compute_tile_statistics(_resize_tiles(tiles)))
         if features is not None:
             features.add_tiles(tiles)
     return AugmentedView(
         torch.from_numpy(patches).permute(0, 3, 1, 2).contiguous(),
-        torch.stack(numbers),
+        torch.stack(statistics),
         torch.from_numpy(mask),
     )
 
 
 def _resize_tiles(tiles: Tensor) -> Tensor:
-    """Tiles at the side that the stain statistics are defined for."""
+    """Resize tiles to the side that the stain statistics are defined for."""
     if tiles.shape[-1] == TILE_SIDE_PX:
         return tiles
     return F.interpolate(tiles.float(), (TILE_SIDE_PX, TILE_SIDE_PX), mode="area")
 
 
 def select_genes(sections: Sequence[PreparedSection], rows: Sequence[int]) -> list[PreparedSection]:
-    """The sections with the labels of some genes, in the order of rows.
-
-    The labels stay as they are: normalised over the whole panel.
-    """
+    """Select the labels of some genes, by rows of the panel that they stay normalized over."""
     index = torch.as_tensor(list(rows), dtype=torch.long)
     return [replace(s, labels=s.labels[:, index].contiguous()) for s in sections]
 
@@ -230,11 +244,17 @@ def select_genes(sections: Sequence[PreparedSection], rows: Sequence[int]) -> li
 def fit_section_encoder(
     sections: Sequence[PreparedSection], dimension: int, patch_um: float
 ) -> SectionEncoder:
-    """The tile encoder of these sections.
+    """Make the tile encoder of these sections.
 
-    Ready features have theirs; else it is the stain encoder fitted on the tiles on the slide.
+    Returns
+    -------
+    For frozen features a placeholder of their encoder, else a stain encoder fitted on the tiles
+    within the slides.
 
-    Raises SpotsError when sections hold features of different encoders.
+    Raises
+    ------
+    SpotsError
+        When sections hold features of different encoders.
     """
     specs = {None if s.frozen_features is None else s.frozen_features.spec for s in sections}
     if len(specs) > 1:
@@ -251,7 +271,7 @@ def fit_section_encoder(
 
 
 def encode_section(section: PreparedSection, encoder: SectionEncoder) -> EncodedSection:
-    """The section through this encoder; ready features are taken as they are."""
+    """Encode a section and its views; frozen features are used unchanged."""
     if section.frozen_features is not None:
         return EncodedSection(
             section,

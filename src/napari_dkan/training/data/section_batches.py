@@ -1,8 +1,12 @@
-"""Training batches of one section each. The global path needs all spots of a section together."""
+"""Training batches of one section each, and the fused tokens of a section's spots.
+
+The global branch needs all spots of a section together.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import TypedDict
 
 import torch
@@ -12,11 +16,12 @@ from torch.utils.data import IterableDataset
 from ...model.encoders.encoder_spec import IMAGENET_MEAN, IMAGENET_STD
 from ...model.network.dkan_network import DKAN
 from ...model.network.ensemble import Ensemble
+from ...model.network.network_interface import FusedTokens
 from .prepared_section import EncodedSection
 
 
 class TrainingBatch(TypedDict):
-    """B spots of a section of M; patches (B, 3, P, P) are normalised, labels (B, G) are not."""
+    """B spots of a section of M; patches (B, 3, P, P) are normalized, labels (B, G) are not."""
 
     patches: Tensor
     slide_features: Tensor
@@ -28,19 +33,19 @@ class TrainingBatch(TypedDict):
 
 
 def normalize_patches(patches: Tensor) -> Tensor:
-    """uint8 RGB (B, 3, P, P) -> float with ImageNet's mean and standard deviation."""
+    """Convert uint8 RGB (B, 3, P, P) to float, with ImageNet's mean and standard deviation."""
     mean = torch.tensor(IMAGENET_MEAN).view(3, 1, 1)
     std = torch.tensor(IMAGENET_STD).view(3, 1, 1)
     return (patches.float() / 255 - mean) / std
 
 
 def make_section_batch(encoded: EncodedSection) -> TrainingBatch:
-    """A whole section as one batch."""
+    """Make one batch of a whole section."""
     return _make_batch(encoded, torch.arange(len(encoded.section)), encoded.section.patches)
 
 
 def predict_batch(network: DKAN | Ensemble, batch: TrainingBatch) -> Tensor:
-    """What the network predicts for a whole section, (M, G) on the label scale."""
+    """Predict a whole section: (M, G) on the label scale."""
     return network.predict(
         batch["patches"],
         batch["slide_features"],
@@ -50,14 +55,55 @@ def predict_batch(network: DKAN | Ensemble, batch: TrainingBatch) -> Tensor:
     )["final"]
 
 
-class SectionBatchDataset(IterableDataset):
+@dataclass(frozen=True)
+class SpotTokens:
+    """Tokens of N spots before any gene token is involved; context is (N, d) of the slide."""
+
+    fused: FusedTokens
+    context: Tensor
+
+    def select_rows(self, rows: Tensor) -> SpotTokens:
+        """Select spots."""
+        f = self.fused
+        return SpotTokens(
+            FusedTokens(f.z[rows], f.target_mean[rows], f.neighbor_mean[rows]), self.context[rows]
+        )
+
+    @classmethod
+    def concatenate(cls, chunks: Sequence[SpotTokens]) -> SpotTokens:
+        """Join the spots of several chunks."""
+        fused = [chunk.fused for chunk in chunks]
+        return cls(
+            FusedTokens(
+                torch.cat([f.z for f in fused]),
+                torch.cat([f.target_mean for f in fused]),
+                torch.cat([f.neighbor_mean for f in fused]),
+            ),
+            torch.cat([chunk.context for chunk in chunks]),
+        )
+
+
+def fuse_section(
+    network: DKAN | Ensemble, encoded: EncodedSection, row_chunks: Iterable[Tensor]
+) -> Iterator[SpotTokens]:
+    """Compute the tokens of each chunk of rows, in the context of the whole section."""
+    section, target_features = encoded.section, encoded.target_features
+    neighbors = network.standardize_by_slide(encoded.neighbor_features, target_features)
+    context = network.encode_global(target_features, section.positions)
+    for rows in row_chunks:
+        patches = normalize_patches(section.patches[rows])
+        fused = network.fuse(patches, neighbors[rows], section.mask[rows], context[rows])
+        yield SpotTokens(fused, context[rows])
+
+
+class SectionBatchDataset(IterableDataset[TrainingBatch]):
     """Shuffled batches, each of one view of its section.
 
-    Only the target patch is mirrored and turned, each in its own way.
+    Each target patch is rotated and flipped at random; neighbours are not.
 
-    Every pass draws anew, from a generator that is seeded once. Where several processes train
-    together all of them draw the same plan and each takes its share of the batches, as many as
-    the others: what is missing is taken from the front once more.
+    A generator that is seeded once draws a new plan in every epoch. Where several processes train
+    together, all of them draw the same plan and each takes an equal share of its batches; the
+    first batches fill up the last share.
     """
 
     def __init__(self, sections: Sequence[EncodedSection], batch_size: int, seed: int) -> None:
@@ -75,39 +121,40 @@ class SectionBatchDataset(IterableDataset):
             # equal parts: a last batch of two spots would upset batch normalisation
             plan += [(section, rows) for rows in spots.chunk(self._count_batches(section))]
         order = torch.randperm(len(plan), generator=self.generator).tolist()
-        rank, processes = _rank_and_world_size()
-        order += order[: -len(order) % processes]
+        rank, n_processes = _rank_and_world_size()
+        order += order[: -len(order) % n_processes]
         for turn, i in enumerate(order):
             section, rows = plan[i]
             section = self._sample_view(section)
-            kinds = torch.randint(8, (len(rows),), generator=self.generator)
-            if turn % processes == rank:
+            symmetries = torch.randint(8, (len(rows),), generator=self.generator)
+            if turn % n_processes == rank:
                 yield _make_batch(
-                    section, rows, _rotate_and_flip(section.section.patches[rows], kinds)
+                    section, rows, _rotate_and_flip(section.section.patches[rows], symmetries)
                 )
 
     def _sample_view(self, section: EncodedSection) -> EncodedSection:
-        """The section itself or one of its views, each as likely."""
-        looks = (section, *section.views)
-        return looks[int(torch.randint(len(looks), (1,), generator=self.generator))]
+        """Draw the section itself or one of its views, with equal probability."""
+        views = (section, *section.views)
+        return views[int(torch.randint(len(views), (1,), generator=self.generator))]
 
     def _count_batches(self, encoded: EncodedSection) -> int:
         return max(1, round(len(encoded.section) / self.batch_size))
 
 
 def _rank_and_world_size() -> tuple[int, int]:
-    """This process's number, and how many train together."""
+    """Return the number of this process, and how many train together."""
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         return torch.distributed.get_rank(), torch.distributed.get_world_size()
     return 0, 1
 
 
 def _rotate_and_flip(patches: Tensor, symmetries: Tensor) -> Tensor:
+    """Apply one of the eight symmetries of the square to each patch."""
     out = torch.empty_like(patches)
-    for kind in range(8):
-        chosen = symmetries == kind
-        turned = torch.rot90(patches[chosen], kind % 4, dims=(2, 3))
-        out[chosen] = turned.flip(3) if kind >= 4 else turned
+    for symmetry in range(8):
+        is_chosen = symmetries == symmetry
+        rotated = torch.rot90(patches[is_chosen], symmetry % 4, dims=(2, 3))
+        out[is_chosen] = rotated.flip(3) if symmetry >= 4 else rotated
     return out
 
 

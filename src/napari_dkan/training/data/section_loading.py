@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 from scipy.spatial import cKDTree
@@ -14,26 +14,42 @@ from scipy.spatial import cKDTree
 from ...errors import SpotsError
 from ...expression.label_scale import LabelScale
 from ...expression.panel import Panel
+from ...inference.device import pick_device
 from ...inference.patch_features.stain_normalized import make_patch_reader, measure_slide_stain
+from ...model.checkpoint.checkpoint_file import Checkpoint
+from ...model.encoders import STAIN_ENCODER
 from ...model.stain_normalization import StainProfile, compute_median_stain
 from ...slide import open_slide
-from ..train_settings import TrainSettings
-from .frozen_features import FeatureSource, FrozenEncoder, StoredFeatureSource
-from .prepared_section import PreparedSection, prepare_section
+from ..train_settings import LogFunction, TrainSettings, ignore_log
+from .frozen_features import (
+    ComputedFeatureSource,
+    FeatureSource,
+    FrozenEncoder,
+    StoredFeatureSource,
+)
+from .prepared_section import (
+    EncodedSection,
+    PreparedSection,
+    SectionEncoder,
+    encode_section,
+    prepare_section,
+)
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
 
-LogFunction = Callable[[str], None]
 DEFAULT_LABEL_SCALE = LabelScale()
-PUBLISHED_PATCH_PX = 224  # side of a published patch, at level 0 whatever the scanner
+PUBLISHED_PATCH_PX = 224  # side of a published patch at level 0, on every scanner
 
 
 def read_section_data(root: str | Path, names: Sequence[str] | None) -> list[AnnData]:
-    """Sections by name, in any layout that is known; all of them without names.
+    """Read sections by name, or all of a folder, in any supported layout.
 
-    Raises SpotsError naming the sections that are there.
+    Raises
+    ------
+    SpotsError
+        For an unknown name, with the names of the sections in the folder.
     """
     from ...expression.readers.discovery import read_sections
 
@@ -50,33 +66,45 @@ def load_sections(
     encoder_weights: str | Path | None = None,
     stain: str | None = None,
     device: str | None = None,
-    log: LogFunction = lambda line: None,
+    log: LogFunction = ignore_log,
 ) -> list[PreparedSection]:
-    """Sections of a folder, each with its labels and what the network sees of its slide.
+    """Load sections of a folder with their labels and the network's inputs.
 
-    encoder : name of a frozen tile encoder whose features are computed here, once. Stored
-        features (the layout published with DKAN) are used as they are. With neither, a stain
-        encoder is fitted on the training sections of each fold.
-    stain : "macenko" or "reinhard" normalises every section to the middle of all of them. That
-        target holds no labels, so the section left out of a fold counts in it too.
+    Parameters
+    ----------
+    names
+        Names of the sections; None for all.
+    encoder
+        Name of a frozen tile encoder, whose features are computed here. Stored features (the
+        layout published with DKAN) are used unchanged. With neither, a stain encoder is fitted
+        on the training sections of each fold.
+    stain
+        "macenko" or "reinhard" normalizes every section to the median stain of all of them. That
+        target uses no labels, so it includes the test section of a fold.
 
-    Raises a DkanError naming the file that is missing or not as expected.
+    Raises
+    ------
+    DkanError
+        Naming the file that is missing or not as expected.
     """
-    named = None if encoder is None else FrozenEncoder.load(encoder, encoder_weights, device)
-    found = read_section_data(root, names)
-    target = None if stain is None else compute_stain_target(found, stain)
-    if target is not None and any(d.uns.get("features") for d in found) and named is None:
+    frozen_encoder = (
+        None if encoder is None else FrozenEncoder.load(encoder, encoder_weights, device)
+    )
+    sections = read_section_data(root, names)
+    target = None if stain is None else compute_stain_target(sections, stain)
+    has_features = any(d.uns.get("features") for d in sections)
+    if target is not None and has_features and frozen_encoder is None:
         raise SpotsError(
             "Stored features were made of slides as they are; name an encoder with --encoder, or "
             "leave out --stain."
         )
-    sections = []
-    for data in found:
-        section = load_section(data, panel, settings, named, stain=target)
-        sections.append(section)
-        without = f", {', '.join(section.dropped_spots)} dropped" if section.dropped_spots else ""
-        log(f"{section.name}: {len(section)} spots{without}, {section.mpp:.4f} um/px")
-    return sections
+    prepared = []
+    for data in sections:
+        section = load_section(data, panel, settings, frozen_encoder, stain=target)
+        prepared.append(section)
+        dropped = f", {', '.join(section.dropped_spots)} dropped" if section.dropped_spots else ""
+        log(f"{section.name}: {len(section)} spots{dropped}, {section.mpp:.4f} um/px")
+    return prepared
 
 
 def load_section(
@@ -87,21 +115,24 @@ def load_section(
     scale: LabelScale = DEFAULT_LABEL_SCALE,
     stain: StainProfile | None = None,
 ) -> PreparedSection:
-    """A section with the path of its image in ``uns['image']``, made ready for training.
+    """Prepare a section for training; ``uns['image']`` is the path of its image.
 
-    stain : what its slide's stain is changed to first.
+    Parameters
+    ----------
+    stain
+        Stain to which the slide is normalized first.
     """
     if not data.uns.get("image"):
         raise SpotsError(
             f"{data.uns['section']} has no image; training reads the patches around its spots."
         )
     data = _fill_spot_geometry(data)
-    stored = bool(data.uns.get("features")) and bool(data.uns.get("neighbor_features"))
+    has_features = bool(data.uns.get("features")) and bool(data.uns.get("neighbor_features"))
     features: FeatureSource | None = None
     patch_um = settings.patch_um
     if encoder is not None:
-        features = encoder.make_feature_source()
-    elif stored:
+        features = ComputedFeatureSource(encoder)
+    elif has_features:
         features = StoredFeatureSource()
         patch_um = PUBLISHED_PATCH_PX * float(data.uns["mpp"])
     with open_slide(data.uns["image"]) as slide:
@@ -119,7 +150,13 @@ def load_section(
 
 
 def compute_stain_target(sections: Sequence[AnnData], method: str) -> StainProfile:
-    """The middle of the sections' stains. Raises SlideError when one cannot be measured."""
+    """Compute the median stain of sections.
+
+    Raises
+    ------
+    SlideError
+        When the stain of a section cannot be measured.
+    """
     stains = []
     for data in map(_fill_spot_geometry, sections):
         with open_slide(data.uns["image"]) as slide:
@@ -128,9 +165,9 @@ def compute_stain_target(sections: Sequence[AnnData], method: str) -> StainProfi
 
 
 def _fill_spot_geometry(data: AnnData) -> AnnData:
-    """The section with its pixel size, and the pitch and diameter of its spots.
+    """Fill in pixel size, spot pitch and spot diameter where the files state none.
 
-    Where the files are silent the image may state the one, and the spots' own spacing the other.
+    The pixel size then comes from the image, the pitch from the distances between the spots.
     """
     uns = dict(data.uns)
     if not np.isfinite(float(uns.get("mpp", np.nan))):
@@ -155,11 +192,54 @@ def _fill_spot_geometry(data: AnnData) -> AnnData:
 def adapt_settings_to_sections(
     settings: TrainSettings, sections: Sequence[PreparedSection]
 ) -> TrainSettings:
-    """The settings with what ready features decide: the network's width and the patch's side."""
-    ready = sections[0].frozen_features
-    if ready is None:
+    """Set the network's width, and the patch side of stored features, by frozen features."""
+    features = sections[0].frozen_features
+    if features is None:
         return settings
-    settings = replace(settings, dim=ready.spec.dimension)
-    if ready.is_from_file:
+    settings = replace(settings, dim=features.spec.dimension)
+    if features.is_from_file:
         settings = replace(settings, patch_um=PUBLISHED_PATCH_PX * median(s.mpp for s in sections))
     return settings
+
+
+class CheckpointSectionReader:
+    """Reader of measured sections with the inputs of a checkpoint.
+
+    It uses the checkpoint's tile encoder, patch, stain and label scale.
+
+    Parameters
+    ----------
+    weights
+        Local weights of the tile encoder.
+    device
+        Device of a frozen tile encoder; None for the best one.
+    """
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        weights: str | Path | None = None,
+        device: str | None = None,
+    ) -> None:
+        self._checkpoint = checkpoint
+        self._settings = TrainSettings(
+            patch_px=checkpoint.patch.px, patch_um=checkpoint.patch.um, augmentation=None
+        )
+        self._encoder = checkpoint.build_tile_encoder(weights)
+        self._frozen_encoder: FrozenEncoder | None = None
+        if checkpoint.encoder.name != STAIN_ENCODER:
+            picked = pick_device(device)
+            self._frozen_encoder = FrozenEncoder(self._encoder.to(picked), picked)
+
+    def read(self, data: AnnData, panel: Panel, scale: LabelScale | None = None) -> EncodedSection:
+        """Read a section; `scale` replaces the checkpoint's label scale."""
+        section = load_section(
+            data,
+            panel,
+            self._settings,
+            self._frozen_encoder,
+            scale or self._checkpoint.label_scale,
+            self._checkpoint.stain,
+        )
+        # a frozen encoder is not asked to project: the section has its features
+        return encode_section(section, cast(SectionEncoder, self._encoder))

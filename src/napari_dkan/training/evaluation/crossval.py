@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -10,17 +10,29 @@ import numpy as np
 from ...errors import SpotsError
 from ..baselines import BASELINES, Baseline
 from ..data.prepared_section import PreparedSection, encode_section, fit_section_encoder
-from ..fit.fit_model import SINGLE_DEVICE, EpochCallback, TrainingHardware, choose_epochs, fit_model
+from ..fit.fit_callback import EpochCallback
+from ..fit.fit_model import SINGLE_DEVICE, TrainingHardware, choose_epochs, fit_model
 from ..fit.run_folder import ArraysByName, RunFolder
 from ..genes.gene_text import GeneTextFeatures
 from ..metrics import FloatingArray, PredictionScores, score_predictions
 from ..option_choices import FoldUnit
-from ..train_settings import TrainSettings
+from ..train_settings import LogFunction, TrainSettings, ignore_log
+
+DKAN_METHOD = "dkan"
+CROSSVAL_PROTOCOL = (
+    "leave one {by} out; in each fold encoder, label standardisation and ridge penalty come "
+    "from the training sections, and the number of epochs from a network trained on all but the "
+    "validation sections, which are training sections and never test ones; the network is then "
+    "trained on all training sections for that many epochs; the test {by} is used once, for the "
+    "scores"
+)
+
+PredictionsBySection = dict[str, FloatingArray]
 
 
 @dataclass(frozen=True)
 class Fold:
-    """Names of sections. validation is among training, so that no test section is ever it."""
+    """Names of the sections of a fold; validation sections are training sections."""
 
     name: str
     test: tuple[str, ...]
@@ -29,22 +41,25 @@ class Fold:
 
     @property
     def training_without_validation(self) -> tuple[str, ...]:
-        """Training without validation: what the number of epochs is chosen on."""
+        """Sections of the network that chooses the number of epochs."""
         return tuple(n for n in self.training if n not in self.validation)
 
 
 def make_folds(sections: Sequence[PreparedSection], by: FoldUnit = FoldUnit.section) -> list[Fold]:
-    """Each section, or all sections of each patient, tested once.
+    """Make folds that test each section, or all sections of each patient, once.
 
-    The section after the test section validates, so that each does so once; with patients it is
-    the next patient as a whole, and with only two patients one section of the training patient.
+    The section after the test section is the validation section. With patients all sections of
+    the next patient validate, with only two patients one section of the training patient.
 
-    Raises SpotsError when there are too few sections or patients, or a patient is unknown.
+    Raises
+    ------
+    SpotsError
+        When there are too few sections or patients, or a patient is unknown.
     """
     names = [s.name for s in sections]
     if len(set(names)) < len(names):
-        twice = next(n for n in names if names.count(n) > 1)
-        raise SpotsError(f"The section {twice} is given twice; give each once.")
+        repeated = next(n for n in names if names.count(n) > 1)
+        raise SpotsError(f"The section {repeated} is given twice; give each once.")
     if by is FoldUnit.patient:
         return _make_patient_folds(sections)
     if len(names) < 3:
@@ -70,10 +85,10 @@ def _make_patient_folds(sections: Sequence[PreparedSection]) -> list[Fold]:
             f"The data does not say which patient {', '.join(unknown[:3])} is from; "
             "use --by section."
         )
-    of: dict[str, tuple[str, ...]] = {}
+    by_patient: dict[str, tuple[str, ...]] = {}
     for section in sections:
-        of[section.patient] = (*of.get(section.patient, ()), section.name)
-    patients = list(of)
+        by_patient[section.patient] = (*by_patient.get(section.patient, ()), section.name)
+    patients = list(by_patient)
     if len(patients) < 2:
         raise SpotsError(
             f"Leave-one-patient-out takes sections of at least 2 patients; all "
@@ -82,37 +97,31 @@ def _make_patient_folds(sections: Sequence[PreparedSection]) -> list[Fold]:
         )
     folds = []
     for i, test in enumerate(patients):
-        training = tuple(n for p in patients if p != test for n in of[p])
-        after = of[patients[(i + 1) % len(patients)]]
-        # with two patients the next one is all there is to train on
-        validation = after if len(patients) > 2 else after[-1:]
+        training = tuple(n for p in patients if p != test for n in by_patient[p])
+        next_sections = by_patient[patients[(i + 1) % len(patients)]]
+        # with two patients the next one has all training sections
+        validation = next_sections if len(patients) > 2 else next_sections[-1:]
         if len(training) == len(validation):
             raise SpotsError(
                 f"With patient {test} tested, {training[0]} is the only section left to train "
                 "on and none is left to validate on; give more sections."
             )
-        folds.append(Fold(f"patient {test}", of[test], training, validation))
+        folds.append(Fold(f"patient {test}", by_patient[test], training, validation))
     return folds
-
-
-DKAN_METHOD = "dkan"
-CROSSVAL_PROTOCOL = (
-    "leave one {by} out; in each fold encoder, label standardisation and ridge penalty come "
-    "from the training sections, and the number of epochs from a network trained on all but the "
-    "validation sections, which are training sections and never test ones; the network is then "
-    "trained on all training sections for that many epochs; the test {by} is used once, for the "
-    "scores"
-)
-
-LogFunction = Callable[[str], None]
-PredictionsBySection = dict[str, FloatingArray]  # by section
 
 
 @dataclass(frozen=True)
 class FoldResult:
-    """What each method predicted for the test sections of a fold.
+    """Predictions of each method for the test sections of a fold.
 
-    predicted : by method and seed; a baseline has one entry, of the first seed.
+    Attributes
+    ----------
+    epochs
+        Number of epochs by seed.
+    labels
+        Labels of the test sections.
+    predictions
+        By method and seed; a baseline has one entry, of the first seed.
     """
 
     fold: Fold
@@ -121,7 +130,7 @@ class FoldResult:
     predictions: dict[str, dict[int, PredictionsBySection]]
 
     def to_arrays(self) -> ArraysByName:
-        """As a flat table of arrays for a file."""
+        """Convert to a flat table of arrays for a file."""
         flat: ArraysByName = {f"labels|{name}": y for name, y in self.labels.items()}
         flat |= {f"epochs|{seed}": np.array(n) for seed, n in self.epochs.items()}
         for method, by_seed in self.predictions.items():
@@ -131,7 +140,7 @@ class FoldResult:
 
     @classmethod
     def from_arrays(cls, fold: Fold, arrays: ArraysByName) -> FoldResult:
-        """From the table that `arrays` gives."""
+        """Convert from the table of `to_arrays`."""
         result = cls(fold, {}, {}, {})
         for key, values in arrays.items():
             first, *rest = key.split("|", 2)
@@ -140,8 +149,8 @@ class FoldResult:
             elif first == "epochs":
                 result.epochs[int(rest[0])] = int(values)
             else:
-                of_seed = result.predictions.setdefault(first, {}).setdefault(int(rest[0]), {})
-                of_seed[rest[1]] = values
+                by_seed = result.predictions.setdefault(first, {})
+                by_seed.setdefault(int(rest[0]), {})[rest[1]] = values
         return result
 
 
@@ -159,10 +168,11 @@ class CrossValidationResult:
 
     @property
     def methods(self) -> tuple[str, ...]:
+        """Names of the methods."""
         return tuple(self.folds[0].predictions)
 
     def pooled_scores(self, method: str, seed: int | None = None) -> PredictionScores:
-        """Scores over the test sections of all folds; of the first seed where none is given."""
+        """Score a method over the test sections of all folds; by default for the first seed."""
         predicted: PredictionsBySection = {}
         labels: PredictionsBySection = {}
         for result in self.folds:
@@ -173,6 +183,7 @@ class CrossValidationResult:
 
     @property
     def scores(self) -> dict[str, PredictionScores]:
+        """Pooled scores by method."""
         return {method: self.pooled_scores(method) for method in self.methods}
 
 
@@ -186,32 +197,40 @@ def cross_validate(
     baselines: Mapping[str, Baseline] = BASELINES,
     run: RunFolder | None = None,
     hardware: TrainingHardware = SINGLE_DEVICE,
-    log: LogFunction = lambda line: None,
-    log_epoch: LogFunction = lambda line: None,
+    log: LogFunction = ignore_log,
+    log_epoch: LogFunction = ignore_log,
 ) -> CrossValidationResult:
-    """DKAN and the baselines, each section or patient tested once.
+    """Cross-validate DKAN and the baselines; each section or patient is tested once.
 
-    seeds : DKAN is trained once with each; the settings' own where none is given.
-    run : keeps every finished fold, and within a fold the last epoch; finished folds are not
-        run again.
-    log : a line per fold. tick : a line per epoch.
+    Parameters
+    ----------
+    seeds
+        Seeds of DKAN, which is trained once with each; by default the seed of the settings.
+    run
+        Folder of the finished folds, which are not run again, and of the last epoch of a fold.
+    log, log_epoch
+        Get a line per fold and per epoch.
 
-    Raises SpotsError when there are too few sections or patients.
+    Raises
+    ------
+    SpotsError
+        When there are too few sections or patients.
     """
     folds = make_folds(sections, by)
-    named = {s.name: s for s in sections}
+    sections_by_name = {s.name: s for s in sections}
+    context = _FoldContext(gene_text, settings, run, hardware, log_epoch)
     results = []
     for fold in folds:
-        kept = None if run is None else run.load_result(fold.name)
-        if kept is None:
-            context = _FoldContext(gene_text, settings, run, hardware, log_epoch)
-            result = _run_fold(fold, named, context, list(seeds) or [settings.seed], baselines)
+        stored = None if run is None else run.load_result(fold.name)
+        if stored is None:
+            fold_seeds = list(seeds) or [settings.seed]
+            result = _run_fold(fold, sections_by_name, context, fold_seeds, baselines)
             if run is not None:
                 run.save_result(fold.name, result.to_arrays())
         else:
-            result = FoldResult.from_arrays(fold, kept)
+            result = FoldResult.from_arrays(fold, stored)
         results.append(result)
-        log(_format_fold_line(result, resumed=kept is not None))
+        log(_format_fold_line(result, resumed=stored is not None))
     return CrossValidationResult(by, tuple(results))
 
 
@@ -244,10 +263,11 @@ def _run_fold(
         result.epochs[seed] = epochs
         result.predictions[DKAN_METHOD][seed] = predicted
     encoder = fit_section_encoder(training, context.settings.dim, context.settings.patch_um)
-    seen, unseen = ([encode_section(s, encoder) for s in part] for part in (training, test))
+    encoded_training = [encode_section(s, encoder) for s in training]
+    encoded_test = [encode_section(s, encoder) for s in test]
     for method, baseline in baselines.items():
-        predict = baseline.fit(seen)
-        predictions = {e.section.name: np.asarray(predict(e), np.float32) for e in unseen}
+        predict = baseline.fit(encoded_training)
+        predictions = {e.section.name: np.asarray(predict(e), np.float32) for e in encoded_test}
         result.predictions[method] = {seeds[0]: predictions}
     return result
 
@@ -256,49 +276,49 @@ def _fit_and_predict_dkan(
     fold: Fold, sections_by_name: Mapping[str, PreparedSection], context: _FoldContext, seed: int
 ) -> tuple[int, PredictionsBySection]:
     settings = replace(context.settings, seed=seed)
-    where = None if context.run is None else context.run.fold_path(fold.name) / f"seed-{seed}"
+    folder = None if context.run is None else context.run.fold_path(fold.name) / f"seed-{seed}"
 
-    def ticks(what: str) -> EpochCallback:
+    def epoch_callback(stage: str) -> EpochCallback:
         def on_epoch(number: int, pcc: float) -> None:
-            scored = "" if pcc != pcc else f", validation PCC-ALL {pcc:.3f}"
-            context.log_epoch(f"{fold.name}, seed {seed}, {what}: epoch {number}{scored}")
+            score = "" if pcc != pcc else f", validation PCC-ALL {pcc:.3f}"
+            context.log_epoch(f"{fold.name}, seed {seed}, {stage}: epoch {number}{score}")
 
         return on_epoch
 
-    best = choose_epochs(
+    epochs = choose_epochs(
         [sections_by_name[n] for n in fold.training_without_validation],
         [sections_by_name[n] for n in fold.validation],
         context.gene_text,
         settings,
-        folder=where and where / "choosing-epochs",
+        folder=folder and folder / "choosing-epochs",
         hardware=context.hardware,
-        on_epoch=ticks("choosing epochs"),
+        on_epoch=epoch_callback("choosing epochs"),
     )
     model = fit_model(
         [sections_by_name[n] for n in fold.training],
         context.gene_text,
         settings,
-        best,
-        folder=where and where / "final",
+        epochs,
+        folder=folder and folder / "final",
         hardware=context.hardware,
-        on_epoch=ticks("final"),
+        on_epoch=epoch_callback("final"),
     )
-    return best, {n: model.predict(sections_by_name[n]) for n in fold.test}
+    return epochs, {n: model.predict(sections_by_name[n]) for n in fold.test}
 
 
 def _format_fold_line(result: FoldResult, resumed: bool) -> str:
     fold = result.fold
     spots = sum(map(len, result.labels.values()))
     epochs = " and ".join(str(n) for n in result.epochs.values())
-    figures = []
+    scores = []
     for method, by_seed in result.predictions.items():
         values = [
             score_predictions(p, result.labels).to_summary()["pcc_all"] for p in by_seed.values()
         ]
         if None not in values:
-            figures.append(f"{method} {np.mean(values):.3f}")
-    done = " (done before)" if resumed else ""
+            scores.append(f"{method} {np.mean(values):.3f}")
+    note = " (done before)" if resumed else ""
     return (
-        f"{fold.name} ({spots} spots){done}: {epochs} epochs chosen on "
-        f"{', '.join(fold.validation)}; PCC-ALL {', '.join(figures)}"
+        f"{fold.name} ({spots} spots){note}: {epochs} epochs chosen on "
+        f"{', '.join(fold.validation)}; PCC-ALL {', '.join(scores)}"
     )

@@ -12,7 +12,7 @@ import numpy as np
 from ...errors import SpotsError
 from ...expression.panel import Panel
 from ..fit.run_folder import list_differences
-from ..metrics import score_predictions
+from ..metrics import nanmean_or_none, round_or_none, score_predictions
 from .crossval import (
     CROSSVAL_PROTOCOL,
     DKAN_METHOD,
@@ -41,21 +41,24 @@ MetricValues = dict[str, Any]
 def compute_fold_metrics(
     predicted: PredictionsBySection, labels: PredictionsBySection
 ) -> MetricValues:
-    """The eight numbers of one method on the test sections of a fold; None where undefined."""
+    """Compute the report metrics of a method on the test sections of a fold; None if undefined."""
     summary = score_predictions(predicted, {name: labels[name] for name in predicted}).to_summary()
     summary["spots"] = int(sum(len(labels[name]) for name in predicted))
     return {name: summary[name] for name in REPORT_METRICS}
 
 
-def average_metrics(figures: Sequence[MetricValues]) -> MetricValues:
-    """Mean of each number over those that have it, None where none has."""
-    return {name: _mean_or_none([f[name] for f in figures]) for name in REPORT_METRICS}
+def average_metrics(metrics: Sequence[MetricValues]) -> MetricValues:
+    """Average each metric over those that define it; None where none does."""
+    return {
+        name: nanmean_or_none([m[name] for m in metrics if m[name] is not None])
+        for name in REPORT_METRICS
+    }
 
 
 def build_crossval_report(
     result: CrossValidationResult, panel: Panel, made: Mapping[str, Any]
 ) -> MetricValues:
-    """Plain JSON; made: what it was made by and from."""
+    """Build the report as plain JSON; `made` is the provenance and configuration of the run."""
     methods = {m: [_average_over_seeds(f, m) for f in result.folds] for m in result.methods}
     return {
         "format": 1,
@@ -81,7 +84,7 @@ def build_crossval_report(
         },
         "pooled": {m: result.pooled_scores(m).to_summary() for m in result.methods},
         "per_gene_pcc": {
-            symbol: {m: _round_or_none(s.pcc_per_gene[i]) for m, s in result.scores.items()}
+            symbol: {m: round_or_none(s.pcc_per_gene[i], 3) for m, s in result.scores.items()}
             for i, symbol in enumerate(panel.symbols)
         },
         "made": dict(made),
@@ -89,15 +92,19 @@ def build_crossval_report(
 
 
 def read_matching_report(path: str | Path, run: Mapping[str, Any]) -> MetricValues:
-    """The report of a cross-validation on the sections, panel and settings of this run.
+    """Read the report of a cross-validation of the same sections, panel and settings.
 
-    Raises SpotsError when it cannot be read, or is of others, naming what differs.
+    Raises
+    ------
+    SpotsError
+        When it cannot be read, or is of other inputs, with the names of the differences.
     """
     try:
-        report = json.loads(Path(path).read_text(encoding="utf-8"))
+        report: MetricValues = json.loads(Path(path).read_text(encoding="utf-8"))
         made = {key: report["made"][key] for key in ("sections", "panel", "gene text", "settings")}
-        made["stain"] = report["made"].get("stain")  # not there without normalisation
-        (
+        made["stain"] = report["made"].get("stain")  # absent without normalisation
+        # raises KeyError or IndexError for a missing entry
+        _ = (
             report["pooled"][DKAN_METHOD]["pcc_all"],
             report["folds"][0]["epochs"],
             report["per_gene_pcc"],
@@ -106,13 +113,13 @@ def read_matching_report(path: str | Path, run: Mapping[str, Any]) -> MetricValu
         raise SpotsError(
             f"{path} is not the report of a cross-validation; make it with napari-dkan crossval."
         ) from error
-    here = json.loads(json.dumps({key: run.get(key) for key in made}))
-    # statistics differ in the last digit between machines; which sections they are does not
-    made["sections"], here["sections"] = list(made["sections"]), list(here["sections"])
-    differs = list_differences(made, here)
-    if differs:
+    expected = json.loads(json.dumps({key: run.get(key) for key in made}))
+    # hashes differ between machines, because statistics differ in the last digit; compare names
+    made["sections"], expected["sections"] = list(made["sections"]), list(expected["sections"])
+    differences = list_differences(made, expected)
+    if differences:
         raise SpotsError(
-            f"{path} was measured with other settings or data ({', '.join(differs[:3])}); "
+            f"{path} was measured with other settings or data ({', '.join(differences[:3])}); "
             "measure again, or train with those."
         )
     return report
@@ -125,38 +132,29 @@ def _average_over_seeds(result: FoldResult, method: str) -> MetricValues:
 
 
 def _metrics_by_seed(result: CrossValidationResult) -> MetricValues:
-    """DKAN's mean over folds with each seed, and the spread between seeds."""
+    """Average DKAN over folds for each seed, and compute the spread between seeds."""
     seeds = list(result.folds[0].predictions[DKAN_METHOD])
-    each = {
+    by_seed = {
         str(seed): average_metrics(
             [compute_fold_metrics(f.predictions[DKAN_METHOD][seed], f.labels) for f in result.folds]
         )
         for seed in seeds
     }
-    spread = {n: _sample_std([f[n] for f in each.values()]) for n in REPORT_METRICS[:6]}
-    return {"dkan": each, "spread": spread}
-
-
-def _mean_or_none(values: Sequence[float | None]) -> float | None:
-    known = [v for v in values if v is not None]
-    return round(float(np.mean(known)), 4) if known else None
+    spread = {n: _sample_std([f[n] for f in by_seed.values()]) for n in REPORT_METRICS[:6]}
+    return {"dkan": by_seed, "spread": spread}
 
 
 def _sample_std(values: Sequence[float | None]) -> float | None:
-    """Sample standard deviation, None of fewer than two."""
-    known = [v for v in values if v is not None]
-    return round(float(np.std(known, ddof=1)), 4) if len(known) > 1 else None
+    """Compute the sample standard deviation; None for fewer than two values."""
+    defined = [v for v in values if v is not None]
+    return round(float(np.std(defined, ddof=1)), 4) if len(defined) > 1 else None
 
 
-def _round_or_none(value: float) -> float | None:
-    return None if value != value else round(float(value), 3)
-
-
-def format_metrics_table(figures: Mapping[str, MetricValues]) -> str:
-    """A short table for people: a line per method."""
+def format_metrics_table(metrics: Mapping[str, MetricValues]) -> str:
+    """Format a short table with a line per method."""
     names = REPORT_METRICS[:6]
     lines = [f"{'':<14}" + "".join(f"{n.upper().replace('_', '-'):>9}" for n in names)]
-    for method, values in figures.items():
+    for method, values in metrics.items():
         cells = [("-" if values[n] is None else f"{values[n]:.4f}") for n in names]
         lines.append(f"{method:<14}" + "".join(f"{c:>9}" for c in cells))
     return "\n".join(lines)

@@ -2,41 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from ...errors import SlideError, SpotsError
-from ...inference.device import pick_device
 from ...inference.predict import find_tissue_region, predict
 from ...inference.prediction import Prediction
 from ...inference.predictor import Predictor
 from ...inference.target import target_from_spots
 from ...model.checkpoint.checkpoint_card import is_trained_on
 from ...model.checkpoint.checkpoint_file import Checkpoint
-from ...model.encoders import STAIN_ENCODER
 from ...slide import PixelSize, Slide
 from ..baselines import BASELINES
-from ..data.frozen_features import FrozenEncoder
-from ..data.measured_section import (
-    MeasuredSection,
-    finite_or_none,
-    rename_to_panel_symbols,
-)
-from ..data.prepared_section import EncodedSection, PreparedSection, encode_section
-from ..data.section_loading import load_section, read_section_data
-from ..metrics import FloatingArray, score_predictions
-from ..train_settings import TrainSettings
+from ..data.measured_section import MeasuredSection, finite_or_none, select_panel_genes
+from ..data.section_loading import CheckpointSectionReader, read_section_data
+from ..metrics import FloatingArray, round_or_none, score_predictions
+from ..train_settings import LogFunction, ignore_log
 from .crossval import DKAN_METHOD
 from .crossval_report import compute_fold_metrics
-
-if TYPE_CHECKING:
-    from anndata import AnnData
-
-
-LogFunction = Callable[[str], None]
 
 
 def evaluate_checkpoint(
@@ -50,13 +36,23 @@ def evaluate_checkpoint(
     train_sections: Sequence[str] | None = None,
     device: str | None = None,
     encoder_weights: Path | None = None,
-    log: LogFunction = lambda line: None,
+    log: LogFunction = ignore_log,
 ) -> dict[str, Any]:
-    """The report: DKAN, and with training data the training mean and the baselines, as JSON.
+    """Evaluate DKAN and, with training data, the training mean and the baselines.
 
-    mpp : of the slide where it is known better than by its metadata or the spot array.
+    Parameters
+    ----------
+    mpp
+        Pixel size of the slide, where it is known better than by metadata or spot array.
 
-    Raises SpotsError when spots lie off the slide or the pixel size is unknown.
+    Returns
+    -------
+    The report as plain JSON.
+
+    Raises
+    ------
+    SpotsError
+        When spots are off the slide or the pixel size is unknown.
     """
     if baselines and train_data is None:
         raise SpotsError("A baseline has to be trained: give --train-data, and --train-sections.")
@@ -68,20 +64,12 @@ def evaluate_checkpoint(
     values = prediction.values[:, list(measured.panel_rows)]
     predicted: dict[str, FloatingArray] = {DKAN_METHOD: values}
     if train_data is not None:
-        for method, given in _predict_with_baselines(
-            checkpoint,
-            measured,
-            size,
-            train_data,
-            train_sections,
-            ("training_mean", *(b for b in baselines if b != "training_mean")),
-            device,
-            encoder_weights,
-            log,
-        ).items():
-            predicted[method] = given
+        methods = ("training_mean", *(b for b in baselines if b != "training_mean"))
+        reader = CheckpointSectionReader(checkpoint, encoder_weights, device)
+        sections = (train_data, train_sections)
+        predicted |= _predict_with_baselines(reader, measured, size, *sections, methods, log)
     labels = {measured.name: measured.labels.values}
-    each = {
+    pcc_per_gene = {
         m: score_predictions({measured.name: p}, labels).pcc_per_gene for m, p in predicted.items()
     }
     return {
@@ -101,7 +89,7 @@ def evaluate_checkpoint(
             m: compute_fold_metrics({measured.name: p}, labels) for m, p in predicted.items()
         },
         "per_gene_pcc": {
-            symbol: {m: _round_or_none(values[i]) for m, values in each.items()}
+            symbol: {m: round_or_none(pcc[i], 4) for m, pcc in pcc_per_gene.items()}
             for i, symbol in enumerate(measured.panel.symbols)
         },
         "checkpoint": {"title": checkpoint.title, "sha256": checkpoint.sha256},
@@ -112,9 +100,14 @@ def evaluate_checkpoint(
 def predict_measured_spots(
     predictor: Predictor, measured: MeasuredSection, size: PixelSize
 ) -> Prediction:
-    """All genes of the checkpoint at the labelled spots of a section.
+    """Predict all genes of the checkpoint at the labelled spots of a section.
 
-    Raises SpotsError when spots lie off the slide, SlideError when it is damaged at some.
+    Raises
+    ------
+    SpotsError
+        When spots are off the slide.
+    SlideError
+        When the slide is damaged at some spots.
     """
     slide = predictor.slide
     target = target_from_spots(measured.labeled_spots(), slide.width, slide.height, measured.name)
@@ -128,68 +121,52 @@ def predict_measured_spots(
 
 
 def _predict_with_baselines(
-    checkpoint: Checkpoint,
+    reader: CheckpointSectionReader,
     measured: MeasuredSection,
     size: PixelSize,
     train_data: str | Path,
     train_sections: Sequence[str] | None,
     methods: Sequence[str],
-    device: str | None,
-    weights: Path | None,
     log: LogFunction,
 ) -> dict[str, FloatingArray]:
-    """Fitted on the training sections, on the checkpoint's own features; (N, G) by method."""
-    encoder = checkpoint.build_tile_encoder(weights)
-    picked = pick_device(device)
-    named = None
-    if checkpoint.encoder.name != STAIN_ENCODER:
-        named = FrozenEncoder(encoder.to(picked), picked)
-    settings = TrainSettings(
-        patch_px=checkpoint.patch.px, patch_um=checkpoint.patch.um, augmentation=None
-    )
-
-    def prepared(data: AnnData) -> EncodedSection:
-        section = load_section(
-            data, measured.panel, settings, named, checkpoint.label_scale, checkpoint.stain
-        )
-        log(f"{section.name}: {len(section)} spots")
-        return _encode_section(section, encoder)
-
-    training = [
-        prepared(rename_to_panel_symbols(data, measured.panel))
-        for data in read_section_data(train_data, train_sections)
-    ]
-    own = measured.data.copy()
-    own.uns["mpp"] = size.mpp
-    test = prepared(own)
+    """Fit baselines to the training sections and predict (N, G) by method."""
+    test_data = measured.data.copy()
+    test_data.uns["mpp"] = size.mpp
+    encoded = []
+    for data in [
+        *(
+            select_panel_genes(section, measured.panel)[0]
+            for section in read_section_data(train_data, train_sections)
+        ),
+        test_data,
+    ]:
+        encoded.append(reader.read(data, measured.panel))
+        log(f"{encoded[-1].section.name}: {len(encoded[-1].section)} spots")
+    *training, test = encoded
     return {m: np.asarray(BASELINES[m].fit(training)(test), np.float32) for m in methods}
 
 
-def _encode_section(section: PreparedSection, encoder: Any) -> EncodedSection:
-    return encode_section(section, encoder)
-
-
 def resolve_pixel_size(slide: Slide, measured: MeasuredSection, mpp: float | None) -> PixelSize:
-    """As given by hand, else as the slide states it, else as the spot array fits it, else as
-    the slide's objective lets one estimate.
+    """Resolve the pixel size: as given, of the slide, of the spot array, or an estimate.
 
-    Raises SpotsError when none of them tells.
+    The last is an estimate by the slide's objective.
+
+    Raises
+    ------
+    SpotsError
+        When there is none.
     """
     if mpp is not None:
         return PixelSize(mpp, "entered by hand")
-    stated = slide.pixel_size
-    if stated is not None and not stated.is_estimated:
-        return stated
-    fitted = finite_or_none(measured.data.uns.get("mpp"))
-    if fitted is None and stated is not None:
-        return stated
-    if fitted is None:
-        raise SpotsError(
-            f"{slide.label} does not state its pixel size, and the spots are on no array of "
-            "known pitch; give it with --mpp, in micrometres per pixel."
-        )
-    return PixelSize(fitted, str(measured.data.uns.get("mpp_origin") or "spot array"))
-
-
-def _round_or_none(value: float) -> float | None:
-    return None if value != value else round(float(value), 4)
+    slide_size = slide.pixel_size
+    if slide_size is not None and not slide_size.is_estimated:
+        return slide_size
+    array_mpp = finite_or_none(measured.data.uns.get("mpp"))
+    if array_mpp is not None:
+        return PixelSize(array_mpp, str(measured.data.uns.get("mpp_origin") or "spot array"))
+    if slide_size is not None:
+        return slide_size
+    raise SpotsError(
+        f"{slide.label} does not state its pixel size, and the spots are on no array of "
+        "known pitch; give it with --mpp, in micrometres per pixel."
+    )

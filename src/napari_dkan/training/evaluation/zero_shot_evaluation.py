@@ -9,7 +9,7 @@ a gain over the control comes from the text and not only from the tissue.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,14 +24,19 @@ from ...errors import SpotsError
 from ...expression.panel import Panel
 from ...model.network.dkan_network import DKAN
 from ...model.network.ensemble import Ensemble
-from ..data.prepared_section import PreparedSection, encode_section, select_genes
-from ..data.section_batches import TrainingBatch, make_section_batch
+from ...model.ridge_regression import Float64Array
+from ..data.prepared_section import (
+    EncodedSection,
+    PreparedSection,
+    encode_section,
+    select_genes,
+)
+from ..data.section_batches import fuse_section
 from ..fit.fit_model import fit_model
 from ..genes.gene_text import GeneTextEmbeddings
-from ..metrics import gene_pcc
-from ..train_settings import TrainSettings
+from ..metrics import gene_pcc, nanmean_over_rows
+from ..train_settings import LogFunction, TrainSettings, ignore_log
 
-FloatArray = NDArray[np.float64]
 GeneRows = NDArray[np.int64]
 
 ZERO_SHOT_PROTOCOL = (
@@ -49,23 +54,30 @@ ZERO_SHOT_PROTOCOL = (
 class HeldOutDraw:
     """One draw of H held-out genes, predicted on every section.
 
-    rows : (H,) of the panel. pcc : (H, H) mean over sections of the correlation of gene i with
-    what text j predicts. panel_mean : (H,) with the mean prediction of the panel. trained : mean
-    PCC of the genes that were trained on.
+    Attributes
+    ----------
+    rows
+        (H,) rows of the panel.
+    pcc_by_text
+        (H, H) mean over sections of the correlation of gene i with the prediction by text j.
+    panel_mean_pcc
+        (H,) correlation of each gene with the mean prediction of the panel.
+    trained_genes_pcc
+        Mean PCC of the genes that were trained on.
     """
 
     rows: GeneRows
-    pcc_by_text: FloatArray
-    panel_mean_pcc: FloatArray
+    pcc_by_text: Float64Array
+    panel_mean_pcc: Float64Array
     trained_genes_pcc: float
 
     @property
-    def own_text_pcc(self) -> FloatArray:
-        """(H,) with each gene's own text."""
+    def own_text_pcc(self) -> Float64Array:
+        """(H,) PCC with each gene's own text."""
         return np.diag(self.pcc_by_text)
 
-    def sample_shuffled_pcc(self, count: int, seed: int) -> FloatArray:
-        """(count, H) with another's text; no gene keeps its own in any of the permutations."""
+    def sample_shuffled_pcc(self, count: int, seed: int) -> Float64Array:
+        """Sample (count, H) PCC with texts of other genes, permuted without fixed points."""
         rng, h = np.random.default_rng(seed), len(self.rows)
         return np.stack(
             [self.pcc_by_text[np.arange(h), _sample_derangement(h, rng)] for _ in range(count)]
@@ -81,35 +93,49 @@ def evaluate_zero_shot(
     held_out: int = 25,
     draws: int = 3,
     shuffles: int = 100,
-    log: Callable[[str], None] = lambda line: None,
+    log: LogFunction = ignore_log,
 ) -> dict[str, Any]:
-    """The report of `napari-dkan zeroshot`: plain JSON.
+    """Evaluate zero-shot prediction and build the report of `napari-dkan zeroshot`.
 
-    settings.epochs : of every network; nothing of the held-out genes or the test section chooses
-        it. settings.seed : of draws, networks and shuffles.
+    Parameters
+    ----------
+    settings
+        Its epochs are those of every network, so that neither held-out genes nor test section
+        choose them; its seed is that of draws, networks and shuffles.
+    held_out, draws
+        Number of held-out genes of a draw, and number of draws.
+    shuffles
+        Number of permutations of the texts.
 
-    Raises SpotsError with a single section, or fewer genes than the draws take.
+    Returns
+    -------
+    The report as plain JSON.
+
+    Raises
+    ------
+    SpotsError
+        With a single section, or fewer genes than the draws need.
     """
     if len(sections) < 2:
         raise SpotsError("Leaving one section out takes at least 2 sections; give more.")
     mean = torch.cat([s.labels for s in sections]).mean(dim=0).numpy()
-    done = []
+    results = []
     for number, rows in enumerate(draw_held_out_genes(mean, held_out, draws, settings.seed)):
-        done.append(
-            _evaluate_draw(sections, text, rows, replace(settings, seed=settings.seed + number))
-        )
-        named = ", ".join(panel.symbols[r] for r in rows[:3])
+        draw = _evaluate_draw(sections, text, rows, replace(settings, seed=settings.seed + number))
+        results.append(draw)
+        names = ", ".join(panel.symbols[r] for r in rows[:3])
         log(
-            f"draw {number + 1} of {draws} ({named}, ...): PCC {done[-1].own_text_pcc.mean():.3f}, "
-            f"shuffled {done[-1].sample_shuffled_pcc(shuffles, settings.seed).mean():.3f}, "
-            f"panel mean {done[-1].panel_mean_pcc.mean():.3f}"
+            f"draw {number + 1} of {draws} ({names}, ...): PCC {draw.own_text_pcc.mean():.3f}, "
+            f"shuffled {draw.sample_shuffled_pcc(shuffles, settings.seed).mean():.3f}, "
+            f"panel mean {draw.panel_mean_pcc.mean():.3f}"
         )
-    report = summarize_draws(done, shuffles, settings.seed)
-    genes = [panel.symbols[r] for d in done for r in d.rows]
-    own, by_mean = (np.concatenate(v).tolist() for v in _collect_pccs(done))
-    other = np.concatenate(
-        [d.sample_shuffled_pcc(shuffles, settings.seed).mean(axis=0) for d in done]
-    )
+    report = summarize_draws(results, shuffles, settings.seed)
+    genes = [panel.symbols[r] for d in results for r in d.rows]
+    own_text = np.concatenate([d.own_text_pcc for d in results]).tolist()
+    panel_mean = np.concatenate([d.panel_mean_pcc for d in results]).tolist()
+    shuffled = np.concatenate(
+        [d.sample_shuffled_pcc(shuffles, settings.seed).mean(axis=0) for d in results]
+    ).tolist()
     return {
         "protocol": ZERO_SHOT_PROTOCOL,
         "version": __version__,
@@ -119,24 +145,24 @@ def evaluate_zero_shot(
         **report,
         "per_gene": {
             g: {"pcc": _round4(a), "shuffled": _round4(b), "panel_mean": _round4(c)}
-            for g, a, b, c in zip(genes, own, other.tolist(), by_mean, strict=True)
+            for g, a, b, c in zip(genes, own_text, shuffled, panel_mean, strict=True)
         },
         "training": asdict(settings),
     }
 
 
 def build_zero_shot_card(report: dict[str, Any]) -> dict[str, Any]:
-    """The card's entry ``zero_shot``: what a person is told beside such a gene."""
-    kept = (
+    """Build the card's entry ``zero_shot``, which is shown with such a gene."""
+    keys = (
         *("pcc", "shuffled_pcc", "shuffled_spread", "panel_mean_pcc", "difference"),
         *("standard_error", "beats_shuffled", "held_out", "draws", "sections", "text_encoder"),
     )
-    card = {key: report[key] for key in kept}
+    card = {key: report[key] for key in keys}
     return card | {"epochs": report["training"]["epochs"], "protocol": report["protocol"]}
 
 
 def read_zero_shot_card(path: str | Path) -> dict[str, Any]:
-    """The same from a report file. Raises SpotsError when it is not one."""
+    """Build the card's entry from a report file; raises SpotsError for another file."""
     try:
         return build_zero_shot_card(json.loads(Path(path).read_text(encoding="utf-8")))
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -149,9 +175,12 @@ def read_zero_shot_card(path: str | Path) -> dict[str, Any]:
 def draw_held_out_genes(
     mean: NDArray[np.floating], held_out: int, draws: int, seed: int
 ) -> list[GeneRows]:
-    """Disjoint sets of rows, each with one gene of every one of ``held_out`` classes by mean.
+    """Draw disjoint sets of genes, each with one gene of each of ``held_out`` classes by mean.
 
-    Raises SpotsError when the panel has too few genes.
+    Raises
+    ------
+    SpotsError
+        When the panel has too few genes.
     """
     if held_out < 2 or draws < 1 or held_out * draws > len(mean) // 2:
         raise SpotsError(
@@ -165,28 +194,28 @@ def draw_held_out_genes(
 
 
 def summarize_draws(draws: Sequence[HeldOutDraw], shuffles: int, seed: int) -> dict[str, Any]:
-    """Means over all held-out genes of all draws, and the verdict."""
-    own, by_mean = map(np.concatenate, _collect_pccs(draws))
-    # every shuffle is one of all draws at once, so its mean is what this run would have shown
-    other = np.concatenate([d.sample_shuffled_pcc(shuffles, seed) for d in draws], axis=1)
-    gain = own - other.mean(axis=0)
-    over_genes = gain.std(ddof=1) / np.sqrt(len(gain))
-    spread = other.mean(axis=1).std(ddof=1)
-    error = max(over_genes, spread)
+    """Average over all held-out genes of all draws, and compare with shuffled texts."""
+    own_text = np.concatenate([d.own_text_pcc for d in draws])
+    panel_mean = np.concatenate([d.panel_mean_pcc for d in draws])
+    # a shuffle permutes the texts of all draws, so its mean corresponds to the mean of the run
+    shuffled = np.concatenate([d.sample_shuffled_pcc(shuffles, seed) for d in draws], axis=1)
+    gain, gain_over_mean = own_text - shuffled.mean(axis=0), own_text - panel_mean
+    spread = shuffled.mean(axis=1).std(ddof=1)
+    error = max(_standard_error(gain), spread)
     return {
         "held_out": len(draws[0].rows),
         "draws": len(draws),
-        "pcc": _round4(own.mean()),
-        "shuffled_pcc": _round4(other.mean()),
+        "pcc": _round4(own_text.mean()),
+        "shuffled_pcc": _round4(shuffled.mean()),
         "shuffled_spread": _round4(spread),
-        "panel_mean_pcc": _round4(by_mean.mean()),
+        "panel_mean_pcc": _round4(panel_mean.mean()),
         "trained_genes_pcc": _round4(np.mean([d.trained_genes_pcc for d in draws])),
         "difference": _round4(gain.mean()),
         "standard_error": _round4(error),
         "beats_shuffled": bool(gain.mean() > 2 * error),
         "genes_better_than_shuffled": int((gain > 0).sum()),
-        "difference_to_panel_mean": _round4((own - by_mean).mean()),
-        "standard_error_to_panel_mean": _round4((own - by_mean).std(ddof=1) / np.sqrt(len(own))),
+        "difference_to_panel_mean": _round4(gain_over_mean.mean()),
+        "standard_error_to_panel_mean": _round4(_standard_error(gain_over_mean)),
         "per_draw": [
             {
                 "pcc": _round4(d.own_text_pcc.mean()),
@@ -202,62 +231,62 @@ def summarize_draws(draws: Sequence[HeldOutDraw], shuffles: int, seed: int) -> d
 def _evaluate_draw(
     sections: Sequence[PreparedSection],
     text: GeneTextEmbeddings,
-    held: GeneRows,
+    held_out: GeneRows,
     settings: TrainSettings,
 ) -> HeldOutDraw:
-    """Leave one section out, with a network of all genes but the held-out ones."""
-    kept = np.setdiff1d(np.arange(len(text.embeddings)), held)
-    known = text.reduce(settings.text_dim, kept.tolist())
-    assert known.basis is not None
-    new = known.basis.project(text.embeddings[torch.as_tensor(held)])
-    pcc, by_mean, trained = [], [], []
+    """Leave each section out once, with networks trained on all but the held-out genes."""
+    trained = np.setdiff1d(np.arange(len(text.embeddings)), held_out)
+    trained_text = text.reduce(settings.text_dim, trained.tolist())
+    assert trained_text.basis is not None
+    new_features = trained_text.basis.project(text.embeddings[torch.as_tensor(held_out)])
+    n_new = len(held_out)
+    pcc_by_text, panel_mean_pcc, trained_pcc = [], [], []
     for test in sections:
-        training = select_genes([s for s in sections if s is not test], kept.tolist())
-        model = fit_model(training, known, settings, settings.epochs)
-        ours, theirs = _predict_standardized(
-            model.network, make_section_batch(encode_section(test, model.encoder)), new
+        training = select_genes([s for s in sections if s is not test], trained.tolist())
+        model = fit_model(training, trained_text, settings, settings.epochs)
+        panel_prediction, new_prediction = _predict_standardized(
+            model.network, encode_section(test, model.encoder), new_features
         )
         labels = test.labels.numpy()
-        measured = labels[:, held]
-        pcc.append(
-            np.stack([gene_pcc(theirs[:, [j] * len(held)], measured) for j in range(len(held))], 1)
+        measured = labels[:, held_out]
+        pcc_by_text.append(
+            np.stack([gene_pcc(new_prediction[:, [j] * n_new], measured) for j in range(n_new)], 1)
         )
-        mean = ours.mean(axis=1, keepdims=True)
-        by_mean.append(gene_pcc(np.repeat(mean, len(held), axis=1), measured))
-        trained.append(np.nanmean(gene_pcc(ours, labels[:, kept])))
+        panel_mean = panel_prediction.mean(axis=1, keepdims=True)
+        panel_mean_pcc.append(gene_pcc(np.repeat(panel_mean, n_new, axis=1), measured))
+        trained_pcc.append(np.nanmean(gene_pcc(panel_prediction, labels[:, trained])))
     return HeldOutDraw(
-        held, _nanmean_over_sections(pcc), _nanmean_over_sections(by_mean), float(np.mean(trained))
+        held_out,
+        _mean_over_sections(pcc_by_text),
+        _mean_over_sections(panel_mean_pcc),
+        float(np.mean(trained_pcc)),
     )
 
 
 @torch.no_grad()
 def _predict_standardized(
-    network: DKAN | Ensemble, batch: TrainingBatch, features: Tensor
-) -> tuple[FloatArray, FloatArray]:
-    """Standardised predictions of a whole section: (M, G) of the panel, (M, K) of new genes."""
-    context = network.encode_global(batch["slide_features"], batch["positions"])
-    near = network.standardize_by_slide(batch["neighbor_features"], batch["slide_features"])
-    fused = network.fuse(batch["patches"], near, batch["neighbor_mask"], context)
-    panel = network.from_label_scale(network.decode(fused.z))
-    new = network.decode_gene_tokens(fused.z, network.encode_new_genes(features))
+    network: DKAN | Ensemble, encoded: EncodedSection, features: Tensor
+) -> tuple[Float64Array, Float64Array]:
+    """Predict a whole section: standardized (M, G) of the panel and (M, K) of new genes."""
+    (tokens,) = fuse_section(network, encoded, [torch.arange(len(encoded.section))])
+    z = tokens.fused.z
+    panel = network.from_label_scale(network.decode(z))
+    new = network.decode_gene_tokens(z, network.encode_new_genes(features))
     return panel.double().numpy(), new.double().numpy()
 
 
-def _nanmean_over_sections(values: list[FloatArray]) -> FloatArray:
-    """Mean over sections; a section in which a gene is constant says nothing about it."""
-    stacked = np.stack(values)
-    known = ~np.isnan(stacked)
-    total = np.where(known, stacked, 0.0).sum(axis=0)
-    return total / np.maximum(known.sum(axis=0), 1)
+def _mean_over_sections(pccs: list[Float64Array]) -> Float64Array:
+    """Average over the sections in which a gene is not constant; 0 when there is none."""
+    return np.nan_to_num(nanmean_over_rows(np.stack(pccs)))
 
 
-def _collect_pccs(draws: Sequence[HeldOutDraw]) -> tuple[list[FloatArray], list[FloatArray]]:
-    return [d.own_text_pcc for d in draws], [d.panel_mean_pcc for d in draws]
+def _standard_error(values: Float64Array) -> float:
+    return float(values.std(ddof=1) / np.sqrt(len(values)))
 
 
 def _sample_derangement(size: int, rng: np.random.Generator) -> GeneRows:
-    """A permutation of range(size) that leaves nothing in its place."""
-    while True:  # one in e is one
+    """Sample a permutation of range(size) without a fixed point."""
+    while True:  # one permutation in e has none
         order = rng.permutation(size)
         if (order != np.arange(size)).all():
             return order

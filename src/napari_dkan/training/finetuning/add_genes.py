@@ -15,7 +15,7 @@ from ...expression.panel import Panel
 from ...inference.zero_shot_genes import load_zero_shot_genes
 from ...model.checkpoint.checkpoint_file import Checkpoint
 from ...model.network.dkan_network import DKAN
-from ...model.network.ensemble import Ensemble, combine_members
+from ...model.network.ensemble import Ensemble, combine_members, list_members
 from ..data.measured_section import match_panel_columns
 
 if TYPE_CHECKING:
@@ -24,9 +24,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class AddedGenes:
-    """checkpoint : with a panel and a network of more genes, K of them new, at the end.
+    """A checkpoint extended by K new genes.
 
-    features : (K, d_t) of the new ones. not_measured : genes of the file that no section measures.
+    Attributes
+    ----------
+    checkpoint
+        The checkpoint; its panel and network have the new genes at the end.
+    symbols
+        Symbols of the new genes.
+    features
+        (K, d_t) text features of the new genes; None when there are none.
+    unmeasured_symbols
+        Genes of the file that not every section measures.
     """
 
     checkpoint: Checkpoint
@@ -38,57 +47,64 @@ class AddedGenes:
 def add_genes(
     checkpoint: Checkpoint, gene_file: Path | None, sections: Sequence[AnnData]
 ) -> AddedGenes:
-    """With the genes of a gene file that every section measures; as it is without a file.
+    """Add the genes of a gene file that every section measures; without a file, add none.
 
-    A new gene starts as its text places it; its level comes with the first spots. Raises
-    SpotsError when no gene is new and measured, or the checkpoint cannot place genes by text.
+    A new gene starts with its text features; its mean and standard deviation are set later, from
+    the training spots.
+
+    Raises
+    ------
+    SpotsError
+        When no gene is new and measured, or the checkpoint has no text basis.
     """
     if gene_file is None:
         return AddedGenes(checkpoint)
-    found = load_zero_shot_genes(checkpoint, gene_file, None, allow_unproven=True)
-    asked = Panel(found.genes)
-    columns = [match_panel_columns(asked, data) for data in sections]
-    there = [all(c[i] is not None for c in columns) for i in range(len(asked))]
-    if not any(there):
+    new = load_zero_shot_genes(checkpoint, gene_file, None, allow_unproven=True)
+    candidates = Panel(new.genes)
+    columns = [match_panel_columns(candidates, data) for data in sections]
+    is_measured = [all(c[i] is not None for c in columns) for i in range(len(candidates))]
+    if not any(is_measured):
         raise SpotsError(
             f"{gene_file} has no gene that is new to the panel and measured in every section; "
             "leave --new-genes out."
         )
-    rows = [i for i, t in enumerate(there) if t]
-    genes = tuple(asked.genes[i] for i in rows)
-    features = found.text_features[rows]
-    # what the card and the reference say is of the old panel
-    made = replace(
+    rows = [i for i, measured in enumerate(is_measured) if measured]
+    genes = tuple(candidates.genes[i] for i in rows)
+    features = new.text_features[rows]
+    extended = replace(
         checkpoint,
         network=_extend_network(checkpoint.network, features),
         panel=Panel((*checkpoint.panel.genes, *genes)),
-        reference=None,
+        reference=None,  # it describes the old panel
     )
-    missing = tuple(g.symbol for g, t in zip(asked.genes, there, strict=True) if not t)
-    return AddedGenes(made, tuple(g.symbol for g in genes), features, missing)
+    unmeasured = tuple(
+        gene.symbol
+        for gene, measured in zip(candidates.genes, is_measured, strict=True)
+        if not measured
+    )
+    return AddedGenes(extended, tuple(g.symbol for g in genes), features, unmeasured)
 
 
 def _extend_network(network: DKAN | Ensemble, features: Tensor) -> DKAN | Ensemble:
-    members = network.member_networks if isinstance(network, Ensemble) else [network]
-    return combine_members([_extend_member(m, features) for m in members]).eval()
+    return combine_members([_extend_member(m, features) for m in list_members(network)]).eval()
 
 
 def _extend_member(old: DKAN, features: Tensor) -> DKAN:
-    """The same weights; those of a gene are the panel's mean for a new one."""
-    more, given = len(features), old.state_dict()
-    made = DKAN(
-        replace(old.config, genes=old.config.genes + more),
+    """Copy a network; weights of a new gene are the means over the panel's genes."""
+    n_new, old_state = len(features), old.state_dict()
+    extended = DKAN(
+        replace(old.config, genes=old.config.genes + n_new),
         torch.cat([old.gene_features, features.to(old.device)]),
     )
-    wanted = made.state_dict()
-    for name, tensor in given.items():
+    state = extended.state_dict()
+    for name, tensor in old_state.items():
         if name == "gene_features":
             continue
-        if tensor.shape != wanted[name].shape:  # (G, ...), or (d, G) where expression comes in
-            axis = next(i for i, n in enumerate(tensor.shape) if n != wanted[name].shape[i])
+        if tensor.shape != state[name].shape:  # (G, ...), or (d, G) of the expression encoder
+            axis = next(i for i, n in enumerate(tensor.shape) if n != state[name].shape[i])
             shape = list(tensor.shape)
-            shape[axis] = more
+            shape[axis] = n_new
             tensor = torch.cat([tensor, tensor.mean(dim=axis, keepdim=True).expand(shape)], axis)
-        wanted[name] = tensor
-    made.load_state_dict(wanted)
-    return made.eval()
+        state[name] = tensor
+    extended.load_state_dict(state)
+    return extended.eval()

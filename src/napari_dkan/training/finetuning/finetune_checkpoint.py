@@ -10,12 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from ...inference.device import pick_device
 from ...model.checkpoint.checkpoint_file import Checkpoint
 from ...model.network.dkan_network import DKAN
-from ...model.network.ensemble import Ensemble, combine_members
-from ..run_provenance import collect_provenance
-from .add_genes import add_genes
+from ...model.network.ensemble import Ensemble, combine_members, list_members
+from .add_genes import AddedGenes, add_genes
 from .finetune_evaluation import (
     FinetuneMetrics,
     compute_finetune_metrics,
@@ -24,10 +22,16 @@ from .finetune_evaluation import (
     predict_with_ridge,
 )
 from .finetune_settings import DEFAULT_EPOCHS, AdaptScope, FinetuneSettings
-from .finetuned_card import build_finetuned_card
+from .finetuned_card import build_finetune_report, build_finetuned_card
 from .hold_out_split import HoldOutSplit, Subset, split_sections
-from .training_section import TrainingSection, TrainingSectionReader, read_training_sections
-from .tuned_model import SpotTokens, TunedModel, compute_spot_tokens, initialize_mean_std
+from .training_section import (
+    LabelMatrix,
+    SpotRows,
+    TrainingSection,
+    TrainingSectionReader,
+    read_training_sections,
+)
+from .tuned_model import TunedModel, compute_spot_tokens, initialize_mean_std
 from .tuning_loop import TuningLoop
 from .tuning_protocol import (
     FinetuneControl,
@@ -46,7 +50,15 @@ FinetuneEventCallback = Callable[[FinetuneEvent], None]
 
 @dataclass(frozen=True)
 class FinetuneResult:
-    """checkpoint : not written yet. better : on the spots held out; verdict says so in words."""
+    """A fine-tuned checkpoint, not written yet.
+
+    Attributes
+    ----------
+    is_better
+        Whether it is better on the test spots.
+    verdict
+        The same in one sentence.
+    """
 
     checkpoint: Checkpoint
     report: dict[str, Any]
@@ -67,202 +79,208 @@ def finetune_checkpoint(
     command: str = "finetune",
     title: str = "",
 ) -> FinetuneResult:
-    """Teach every member of a checkpoint some spots of the sections; see `split` for which.
+    """Fine-tune every member of a checkpoint on part of the sections' spots.
 
-    others : sections that teach nothing; the change on them is reported. new_genes : a gene file
-    whose genes join the panel where every section measures them. title : on the new card.
+    `hold_out_split.split_sections` chooses the spots.
 
-    Raises SpotsError when a section has too few spots, none of the panel's genes, or lies off its
-    image.
+    Parameters
+    ----------
+    others
+        Sections that are not trained on; the report has the change on them.
+    new_genes
+        Gene file whose genes are added where every section measures them.
+    title
+        Title on the new card.
+
+    Raises
+    ------
+    SpotsError
+        When a section has too few spots or none of the panel's genes, or is off its image.
     """
     control = control or FinetuneControl()
-    bigger = add_genes(checkpoint, new_genes, sections)
-    start, panel = bigger.checkpoint, bigger.checkpoint.panel
-    reader = TrainingSectionReader(checkpoint, encoder_weights, pick_device("cpu"))
+    added = add_genes(checkpoint, new_genes, sections)
+    start, panel = added.checkpoint, added.checkpoint.panel
+    training_sections, other_sections = _read_sections(
+        checkpoint, start, sections, others, encoder_weights, on_event
+    )
+    reach = max(1, checkpoint.label_scale.smoothing // 2)
+    split = split_sections(training_sections, settings, reach)
+    settings = replace(settings, adapt=settings.adapt.resolve(len(split.train)))
+    max_epochs = settings.epochs or (None if settings.seconds else DEFAULT_EPOCHS)
+    if added.symbols:
+        n_old_genes = len(checkpoint.panel)
+        _initialize_new_genes(start.network, n_old_genes, training_sections, split.train)
+    loop = _build_tuning_loop(start.network, training_sections, split, settings, max_epochs)
+    on_event(_make_started_event(training_sections, split, loop, len(panel)))
+    send_gene_map = _make_gene_map_callback(
+        checkpoint, training_sections, loop.members, control, on_event
+    )
+    loop.run(on_event, control, send_gene_map)
+    network = combine_members([m.network.requires_grad_(False).eval() for m in loop.members])
+    predicted = {
+        "before": predict_with_original(checkpoint.network, training_sections, split.test, added),
+        "after": [_predict_mean(loop.members, i, rows) for i, rows in enumerate(split.test.rows)],
+        "ridge": predict_with_ridge(training_sections, split),
+    }
+    is_old_gene = np.arange(len(panel)) < len(checkpoint.panel)
+    metrics = compute_finetune_metrics(panel, training_sections, split.test, predicted, is_old_gene)
+    facts = _collect_facts(metrics, loop, split, panel.symbols, training_sections)
+    facts["others"] = measure_forgetting(checkpoint.network, network, other_sections)
+    facts["command"] = command
+    if added.symbols:
+        new_metrics = compute_finetune_metrics(
+            panel, training_sections, split.test, predicted, ~is_old_gene
+        )
+        facts["new_genes"] = _describe_new_genes(added, new_metrics)
+    tuned = replace(
+        start,
+        network=network,
+        card=build_finetuned_card(checkpoint, training_sections, settings, metrics, facts, title),
+        sha256="",
+        path=None,
+    )
+    if settings.adapt is AdaptScope.everything:  # the tokens that the reference describes changed
+        tuned = replace(tuned, reference=None)
+    report = build_finetune_report(checkpoint, training_sections, settings, metrics, facts, loop)
+    return FinetuneResult(tuned, report, metrics.is_better, facts["verdict"])
+
+
+def _read_sections(
+    checkpoint: Checkpoint,
+    extended: Checkpoint,
+    sections: Sequence[AnnData],
+    others: Sequence[AnnData],
+    encoder_weights: Path | None,
+    on_event: FinetuneEventCallback,
+) -> tuple[list[TrainingSection], list[TrainingSection]]:
+    """Read the training sections and the others, with an event before each."""
+    reader = TrainingSectionReader(checkpoint, encoder_weights)
     count = len(sections) + len(others)
 
-    def reading(name: str, done: int) -> None:
-        on_event(SectionReadStarted(name, done, count))
+    def on_section(name: str, n_done: int) -> None:
+        on_event(SectionReadStarted(name, n_done, count))
 
-    lessons = read_training_sections(reader, sections, panel, reading)
-    rest = read_training_sections(
-        reader, others, panel, lambda n, done: reading(n, len(sections) + done)
-    )
-    parts = split_sections(lessons, settings, max(1, checkpoint.label_scale.smoothing // 2))
-    adapt = settings.adapt.resolve(len(parts.train))
-    settings = replace(settings, adapt=adapt)
-    epochs = settings.epochs or (None if settings.seconds else DEFAULT_EPOCHS)
-    if bigger.symbols:
-        _initialize_new_genes(start.network, len(checkpoint.panel), lessons, parts.train)
-    course, pupils = _build_tuning_loop(start.network, lessons, parts, settings, epochs)
-    on_event(_make_started_event(lessons, parts, settings, epochs, course, len(panel)))
-    course.run(
-        on_event, control, _make_gene_map_callback(checkpoint, lessons, pupils, control, on_event)
-    )
-    network = combine_members([p.network.requires_grad_(False).eval() for p in pupils])
-    old = checkpoint.network
-    predicted = {
-        "before": predict_with_original(old, lessons, parts.test, bigger),
-        "after": [_predict_mean(pupils, i, rows) for i, rows in enumerate(parts.test.rows)],
-        "ridge": predict_with_ridge(lessons, parts),
-    }
-    known = np.arange(len(panel)) < len(checkpoint.panel)
-    found = compute_finetune_metrics(panel, lessons, parts.test, predicted, known)
-    verdict = found.format_verdict(course.end_reason)
-    facts: dict[str, Any] = {
-        "verdict": verdict,
-        "adapted": adapt.value,
-        "epochs": len(course.curve),
-        "best_epoch": course.best_epoch,
-        "levels_adapted": course.is_recalibrated,
-        "ended": course.end_reason,
-        "spots": {
-            "fit": len(parts.train),
-            "choosing": parts.n_validation,
-            "held_out": len(parts.test),
-            "between": parts.n_buffer,
-        },
-        "genes_not_measured": _list_unmeasured_genes(panel.symbols, lessons),
-        "others": measure_forgetting(old, network, rest),
-        "command": command,
-    }
-    if bigger.symbols:
-        new = compute_finetune_metrics(panel, lessons, parts.test, predicted, ~known)
-        facts["new_genes"] = {
-            "genes": list(bigger.symbols),
-            "not_measured": list(bigger.unmeasured_symbols),
-            **{m: dict(values) for m, values in new.summaries.items()},
-            "per_gene_pcc": {g: dict(values) for g, values in new.pcc_per_gene.items()},
-        }
-    card = build_finetuned_card(checkpoint, lessons, settings, found, facts, title)
-    made = replace(start, network=network, card=card, sha256="", path=None)
-    if adapt is AdaptScope.everything:  # the reference is of tokens that are no longer made so
-        made = replace(made, reference=None)
-    return FinetuneResult(
-        made,
-        _build_report(checkpoint, lessons, found, facts, settings, course),
-        found.is_better,
-        verdict,
-    )
+    read = read_training_sections(reader, [*sections, *others], extended.panel, on_section)
+    return read[: len(sections)], read[len(sections) :]
 
 
 def _build_tuning_loop(
     network: DKAN | Ensemble,
-    lessons: Sequence[TrainingSection],
-    parts: HoldOutSplit,
+    sections: Sequence[TrainingSection],
+    split: HoldOutSplit,
     settings: FinetuneSettings,
-    epochs: int | None,
-) -> tuple[TuningLoop, list[TunedModel]]:
-    members = network.member_networks if isinstance(network, Ensemble) else [network]
-    views: list[list[SpotTokens]] = [compute_spot_tokens(m, lessons) for m in members]
+    max_epochs: int | None,
+) -> TuningLoop:
+    networks = list_members(network)
+    tokens = [compute_spot_tokens(m, sections) for m in networks]
 
-    def pupil(number: int, part: Subset, seed: int) -> TunedModel:
-        i = number % len(members)
+    def tuned_model(number: int, subset: Subset, seed_offset: int) -> TunedModel:
+        i = number % len(networks)
+        seed = settings.seed + seed_offset
         return TunedModel(
-            members[i], views[i], lessons, part, settings.adapt, settings.lr, settings.seed + seed
+            networks[i], tokens[i], sections, subset, settings.adapt, settings.lr, seed
         )
 
-    kept = [pupil(i, parts.train, i) for i in range(len(members))]
-    judged = [(pupil(i, taught, 100 + i), chosen) for i, (taught, chosen) in enumerate(parts.folds)]
-    return TuningLoop(kept, judged, epochs, settings), kept
+    members = [tuned_model(i, split.train, i) for i in range(len(networks))]
+    validation_models = [
+        (tuned_model(i, train, 100 + i), validation)
+        for i, (train, validation) in enumerate(split.folds)
+    ]
+    return TuningLoop(members, validation_models, max_epochs, settings)
 
 
 @torch.no_grad()
 def _initialize_new_genes(
-    network: DKAN | Ensemble, old: int, lessons: Sequence[TrainingSection], fit: Subset
+    network: DKAN | Ensemble,
+    n_old_genes: int,
+    sections: Sequence[TrainingSection],
+    train: Subset,
 ) -> None:
-    """Levels of the new genes, from the spots that teach."""
-    for member in network.member_networks if isinstance(network, Ensemble) else [network]:
-        pairs = zip(compute_spot_tokens(member, lessons), fit.rows, strict=True)
-        shown = [
-            member.decode(v.select_rows(torch.from_numpy(r)).fused.z).numpy() for v, r in pairs
+    """Set mean and standard deviation of the new genes by the training spots."""
+    for member in list_members(network):
+        pairs = zip(compute_spot_tokens(member, sections), train.rows, strict=True)
+        predicted = [
+            member.decode(tokens.select_rows(torch.from_numpy(rows)).fused.z).numpy()
+            for tokens, rows in pairs
         ]
-        initialize_mean_std(member, slice(old, None), shown, fit.labels)
+        initialize_mean_std(member, slice(n_old_genes, None), predicted, train.labels)
 
 
 def _make_started_event(
-    lessons: Sequence[TrainingSection],
-    parts: HoldOutSplit,
-    settings: FinetuneSettings,
-    epochs: int | None,
-    course: TuningLoop,
-    genes: int,
+    sections: Sequence[TrainingSection], split: HoldOutSplit, loop: TuningLoop, n_genes: int
 ) -> FinetuneStarted:
     return FinetuneStarted(
-        len(parts.train),
-        parts.n_validation,
-        len(parts.test),
-        parts.n_buffer,
-        settings.adapt.value,
-        epochs,
-        settings.seconds,
-        course.validation_pcc(),
-        tuple(le.name for le in lessons),
-        genes,
+        len(split.train),
+        split.n_validation,
+        len(split.test),
+        split.n_buffer,
+        loop.settings.adapt.value,
+        loop.max_epochs,
+        loop.settings.seconds,
+        loop.validation_pcc(),
+        tuple(s.name for s in sections),
+        n_genes,
     )
 
 
 def _make_gene_map_callback(
     checkpoint: Checkpoint,
-    lessons: Sequence[TrainingSection],
-    pupils: Sequence[TunedModel],
+    sections: Sequence[TrainingSection],
+    members: Sequence[TunedModel],
     control: FinetuneControl,
     on_event: FinetuneEventCallback,
 ) -> Callable[[], None]:
-    """Tells the asked-for gene's values of now at every spot of every section."""
+    """Make a function that sends the current map of the requested gene for every section."""
 
-    def tell() -> None:
+    def send_gene_map() -> None:
         gene = control.requested_gene
         if gene is None or gene not in checkpoint.panel:
             return
         column = checkpoint.panel.row(gene)
-        for i, lesson in enumerate(lessons):
-            values = np.full(lesson.n_section_spots, np.nan)
-            values[lesson.section_rows] = _predict_mean(pupils, i, np.arange(len(lesson)))[
-                :, column
-            ]
-            on_event(GeneMapComputed(lesson.name, gene, tuple(values.tolist())))
+        for i, section in enumerate(sections):
+            values = np.full(section.n_section_spots, np.nan)
+            predicted = _predict_mean(members, i, np.arange(len(section)))
+            values[section.section_rows] = predicted[:, column]
+            on_event(GeneMapComputed(section.name, gene, tuple(values.tolist())))
 
-    return tell
-
-
-def _predict_mean(pupils: Sequence[TunedModel], lesson: int, rows: np.ndarray) -> np.ndarray:
-    return np.mean([p.predict(lesson, rows) for p in pupils], axis=0)
+    return send_gene_map
 
 
-def _list_unmeasured_genes(symbols: Sequence[str], lessons: Sequence[TrainingSection]) -> list[str]:
-    seen = np.any([le.is_gene_measured for le in lessons], axis=0)
-    return [s for s, m in zip(symbols, seen, strict=True) if not m]
+def _predict_mean(members: Sequence[TunedModel], section_index: int, rows: SpotRows) -> LabelMatrix:
+    mean: LabelMatrix = np.mean([m.predict(section_index, rows) for m in members], axis=0)
+    return mean
 
 
-def _build_report(
-    parent: Checkpoint,
-    lessons: Sequence[TrainingSection],
-    found: FinetuneMetrics,
-    facts: dict[str, Any],
-    settings: FinetuneSettings,
-    course: TuningLoop,
+def _collect_facts(
+    metrics: FinetuneMetrics,
+    loop: TuningLoop,
+    split: HoldOutSplit,
+    symbols: Sequence[str],
+    sections: Sequence[TrainingSection],
 ) -> dict[str, Any]:
+    """Collect the entries that card and report share."""
+    is_measured = np.any([s.is_gene_measured for s in sections], axis=0)
     return {
-        "format": 1,
-        "kind": "fine-tuning",
-        "better": found.is_better,
-        **facts,
-        "sections": [le.name for le in lessons],
-        "spots_held_out": found.n_spots,
-        "genes_better": found.n_genes_better,
-        "summary": {m: dict(values) for m, values in found.summaries.items()},
-        "genes": [{"symbol": g, **values} for g, values in found.pcc_per_gene.items()],
-        "curve": {
-            "pcc_before": _round_or_none(course.initial_pcc),
-            "loss": [_round_or_none(loss) for loss, _ in course.curve],
-            "pcc": [_round_or_none(pcc) for _, pcc in course.curve],
+        "verdict": metrics.format_verdict(loop.end_reason),
+        "adapted": loop.settings.adapt.value,
+        "epochs": len(loop.curve),
+        "best_epoch": loop.best_epoch,
+        "levels_adapted": loop.is_recalibrated,
+        "ended": loop.end_reason,
+        "spots": {
+            "fit": len(split.train),
+            "choosing": split.n_validation,
+            "held_out": len(split.test),
+            "between": split.n_buffer,
         },
-        "settings": settings.to_json(),
-        "parent": {"title": parent.title, "sha256": parent.sha256},
-        "made": collect_provenance(str(facts["command"])),
+        "genes_not_measured": [s for s, m in zip(symbols, is_measured, strict=True) if not m],
     }
 
 
-def _round_or_none(value: float) -> float | None:
-    return round(value, 5) if abs(value) < float("inf") else None
+def _describe_new_genes(added: AddedGenes, metrics: FinetuneMetrics) -> dict[str, Any]:
+    return {
+        "genes": list(added.symbols),
+        "not_measured": list(added.unmeasured_symbols),
+        **{m: dict(values) for m, values in metrics.summaries.items()},
+        "per_gene_pcc": {g: dict(values) for g, values in metrics.pcc_per_gene.items()},
+    }

@@ -1,13 +1,12 @@
 """Run ``napari-dkan finetune --events`` in a child process.
 
 The child releases its GPU memory when it ends, and a crash does not affect the parent. The child
-never outlives the parent: its stdin closes, which ends it.
+ends with the parent, because its stdin closes.
 """
 
 from __future__ import annotations
 
 import atexit
-import json
 import os
 import signal
 import subprocess
@@ -24,50 +23,20 @@ import psutil
 
 from ...errors import FinetuneError
 from .finetune_settings import FinetuneSettings
-from .tuning_protocol import (
-    EpochFinished,
-    FinetuneEvent,
-    FinetuneFailed,
-    FinetuneFinished,
-    FinetunePaused,
-    FinetuneResumed,
-    FinetuneStarted,
-    GeneMapComputed,
-    SaveFailed,
-    SectionReadStarted,
-)
+from .tuning_protocol import FinetuneEvent, FinetuneFailed, FinetuneFinished, parse_event
 
-FINETUNE_COMMAND = (
-    sys.executable,
-    "-P",
-    "-m",
-    "napari_dkan",
-    "finetune",
-)  # -P: nothing of the folder
-EVENT_TYPES: dict[str, type[FinetuneEvent]] = {
-    e.name: e
-    for e in (
-        SectionReadStarted,
-        FinetuneStarted,
-        EpochFinished,
-        GeneMapComputed,
-        FinetunePaused,
-        FinetuneResumed,
-        SaveFailed,
-        FinetuneFinished,
-        FinetuneFailed,
-    )
-}
-MAX_LINE_BYTES = 64 * 2**20  # bytes of a line; a map of a large section is a long one
-STOP_TIMEOUT = 60.0  # seconds that a child may take to keep its best and end
-EXIT_TIMEOUT = 10.0  # seconds to exit after the last word
+# -P keeps modules of the current folder off the path
+FINETUNE_COMMAND = (sys.executable, "-P", "-m", "napari_dkan", "finetune")
+MAX_LINE_BYTES = 64 * 2**20  # the map of a large section is a long line
+STOP_TIMEOUT = 60.0  # seconds for a child to save its best epoch and end
+EXIT_TIMEOUT = 10.0  # seconds to exit after the last event
 _UNEXPECTED_END = "The fine-tuning process ended unexpectedly"
 
 
 def build_finetune_arguments(
     checkpoint: Path, data: Path, sections: Sequence[str], settings: FinetuneSettings, out: Path
 ) -> list[str]:
-    """The command line of ``napari-dkan finetune`` for these sections of the folder `data`."""
+    """Make the options of ``napari-dkan finetune`` for these sections of the folder `data`."""
     limits = {"--epochs": settings.epochs, "--seconds": settings.seconds}
     return [
         *("--checkpoint", str(checkpoint), "--data", str(data), "--sections", ",".join(sections)),
@@ -79,9 +48,12 @@ def build_finetune_arguments(
 
 
 class FinetuneProcess:
-    """One run; it may be told things from any thread, its events are read in one.
+    """One run in a child process; commands may come from any thread, events are read in one.
 
-    command : what is started, followed by the options of ``napari-dkan finetune``.
+    Parameters
+    ----------
+    command
+        Program and its first arguments; the options of ``napari-dkan finetune`` follow.
     """
 
     def __init__(self, command: Sequence[str] = FINETUNE_COMMAND) -> None:
@@ -95,13 +67,16 @@ class FinetuneProcess:
         self._lock = threading.Lock()
 
     def start(self, options: Sequence[str], out: Path) -> None:
-        """Start it; `out` is where ``options`` make it write the checkpoint.
+        """Start the child; `out` is the checkpoint path among the options.
 
-        Raises TuneError when the process cannot be started.
+        Raises
+        ------
+        FinetuneError
+            When the process cannot be started.
         """
-        apart: dict[str, Any] = {"start_new_session": True}  # Ctrl-C is not meant for it
+        group: dict[str, Any] = {"start_new_session": True}  # Ctrl-C does not reach the child
         if sys.platform == "win32":
-            apart = {
+            group = {
                 "creationflags": subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW
             }
         with self._lock:
@@ -114,7 +89,7 @@ class FinetuneProcess:
                     stdout=subprocess.PIPE,
                     stderr=subprocess.PIPE,
                     env=os.environ | {"PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8"},
-                    **apart,
+                    **group,
                 )
             except OSError as error:
                 raise FinetuneError(
@@ -129,18 +104,23 @@ class FinetuneProcess:
 
     @property
     def pid(self) -> int | None:
+        """Process id of the child; None before the start."""
         return None if self._child is None else self._child.pid
 
     @property
     def is_running(self) -> bool:
+        """Whether the child runs."""
         return self._child is not None and self._child.poll() is None
 
     def events(self) -> Iterator[FinetuneEvent]:
-        """What the child tells until it ends; lines that are no events are passed over.
+        """Yield the events of the child until it ends; other lines are skipped.
 
-        The child is gone when this ends. Ends quietly after `kill`.
+        The child has ended when the iterator ends. After `kill` it ends without an error.
 
-        Raises TuneError when the child died by itself, saying why as far as that is known.
+        Raises
+        ------
+        FinetuneError
+            When the child died, with the reason as far as it is known.
         """
         child = self._child
         if child is None:
@@ -148,36 +128,38 @@ class FinetuneProcess:
         assert child.stdout is not None
         try:
             for line in iter(partial(child.stdout.readline, MAX_LINE_BYTES), b""):
-                event = _parse_event(line)
+                event = parse_event(line)
                 if event is not None:
                     yield event
                     if isinstance(event, FinetuneFinished | FinetuneFailed):
-                        return  # it has nothing more to say
+                        return
             code = _wait_for_exit(child)
             if not self._is_killed:
                 raise FinetuneError(self._format_failure(code))
         finally:
             self._clean_up(child)
 
-    # ---- what it is told ---------------------------------------------------------------
+    # ---- commands ----------------------------------------------------------------------
 
     def pause(self) -> None:
+        """Pause after the current epoch."""
         self._send_command("pause")
 
     def resume(self) -> None:
+        """End a pause."""
         self._send_command("resume")
 
     def request_gene_map(self, gene: str) -> None:
-        """Ask for the map of a gene after every epoch; "" for none."""
+        """Request the map of a gene after every epoch; "" for none."""
         self._send_command(f"gene {gene}")
 
     def save_to(self, path: Path) -> None:
-        """Write the result here, after it could not be written where it should go."""
+        """Save the result to another path, after it could not be written."""
         self._checkpoint_path = path
         self._send_command(f"save {path}")
 
     def stop(self, timeout: float = STOP_TIMEOUT) -> None:
-        """End and keep the best so far; a child that does not is killed after `patience` s."""
+        """End with the best epoch so far; a child that does not is killed after `timeout` s."""
         self._send_command("stop")
         if self._stop_timer is None:
             self._stop_timer = threading.Timer(timeout, self._kill_after_timeout)
@@ -185,7 +167,7 @@ class FinetuneProcess:
             self._stop_timer.start()
 
     def kill(self) -> None:
-        """End it now; may be called at any time and more than once."""
+        """End the child immediately; may be called at any time and repeatedly."""
         with self._lock:
             self._is_killed = True
         self._kill_child()
@@ -202,7 +184,7 @@ class FinetuneProcess:
             if sys.platform == "win32":
                 child.kill()
             else:
-                os.killpg(child.pid, signal.SIGKILL)  # and whatever it started itself
+                os.killpg(child.pid, signal.SIGKILL)  # with its own children
         with suppress(subprocess.TimeoutExpired):
             child.wait(EXIT_TIMEOUT)
 
@@ -210,20 +192,20 @@ class FinetuneProcess:
         child = self._child
         if child is None or child.stdin is None or child.stdin.closed:
             return
-        with suppress(OSError, ValueError):  # it is ending; `events` will say how
+        with suppress(OSError, ValueError):  # it is ending; `events` reports how
             child.stdin.write(f"{line}\n".encode())
             child.stdin.flush()
 
-    # ---- how it ends -------------------------------------------------------------------
+    # ---- end ---------------------------------------------------------------------------
 
     def _read_stderr(self) -> None:
         assert self._child is not None and self._child.stderr is not None
-        with suppress(ValueError):  # closed under our hands
+        with suppress(ValueError):  # the pipe was closed
             for line in iter(partial(self._child.stderr.readline, 4096), b""):
                 self._stderr_lines.append(line.decode(errors="replace").rstrip())
 
     def _clean_up(self, child: subprocess.Popen[bytes]) -> None:
-        """Whatever happened: the child is gone and its pipes are closed."""
+        """Wait for the child or kill it, and close its pipes."""
         _close_pipe(child.stdin)
         if _wait_for_exit(child) is None:
             self._kill_child()
@@ -236,22 +218,22 @@ class FinetuneProcess:
         atexit.unregister(self.kill)
 
     def _format_failure(self, code: int | None) -> str:
-        """One or two sentences on a child that died without a last word."""
+        """Explain in one or two sentences why a child died without a last event."""
         if self._stderr_thread is not None:
             self._stderr_thread.join(2)
         lines = [line for line in self._stderr_lines if line.strip()]
         last = lines[-1].strip() if lines else ""
-        if code == 2 and last.startswith("napari-dkan: "):  # a sentence for the person
+        if code == 2 and last.startswith("napari-dkan: "):  # an error message for users
             return last.removeprefix("napari-dkan: ")
-        kept = "was saved" if self._checkpoint_path.is_file() else "was not saved"
+        outcome = "was saved" if self._checkpoint_path.is_file() else "was not saved"
         return (
-            f"{_UNEXPECTED_END} ({_describe_cause(code, last)}); nothing of the open checkpoint was changed. "
-            f"The best so far {kept}."
+            f"{_UNEXPECTED_END} ({_describe_cause(code, last)}); nothing of the open checkpoint "
+            f"was changed. The best so far {outcome}."
         )
 
 
 def _describe_cause(code: int | None, last: str) -> str:
-    """Why it ended, from its exit code and the last line it wrote."""
+    """Explain the end by the exit code and the last line of stderr."""
     memory = any(word in last.lower() for word in ("out of memory", "memoryerror", "bad_alloc"))
     if memory:
         return "out of memory"
@@ -266,15 +248,6 @@ def _describe_cause(code: int | None, last: str) -> str:
     return "it ended without a result" if code in (0, None) else f"exit code {code}"
 
 
-def _parse_event(line: bytes) -> FinetuneEvent | None:
-    """The event on a line; None where a library has printed something."""
-    try:
-        told = json.loads(line)
-        return EVENT_TYPES[told.pop("event")](**told)
-    except (ValueError, RecursionError, TypeError, KeyError, AttributeError):
-        return None
-
-
 def _wait_for_exit(child: subprocess.Popen[bytes]) -> int | None:
     try:
         return child.wait(EXIT_TIMEOUT)
@@ -284,12 +257,12 @@ def _wait_for_exit(child: subprocess.Popen[bytes]) -> int | None:
 
 def _close_pipe(pipe: IO[bytes] | None) -> None:
     if pipe is not None:
-        with suppress(OSError):  # flushing what a dead child will not read
+        with suppress(OSError):  # a dead child does not read what is flushed
             pipe.close()
 
 
 def _lower_priority(pid: int) -> None:
-    """The window comes first: the child takes what the window leaves of the processor."""
+    """Lower the priority of the child, so that the window stays responsive."""
     lower = psutil.BELOW_NORMAL_PRIORITY_CLASS if sys.platform == "win32" else 5
     with suppress(psutil.Error):
         psutil.Process(pid).nice(lower)

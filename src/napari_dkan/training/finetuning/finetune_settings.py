@@ -1,4 +1,4 @@
-"""Fine-tuning settings. This module does not import torch, so that `--help` and the widget are fast."""
+"""Fine-tuning settings; free of torch, so that `--help` and the widget are fast."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ DEFAULT_EPOCHS = 60
 
 
 class AdaptScope(StrEnum):
-    """What of a network may change; `auto` goes by the number of spots (`Adapt.suited`)."""
+    """Modules of a network that are trained; `auto` depends on the number of spots."""
 
     auto = "auto"
-    heads = "heads"  # the prediction heads alone
-    decoder = "decoder"  # also what joins a gene's text with a spot
-    everything = "everything"  # also what looks at the pixels
+    heads = "heads"  # the prediction heads
+    decoder = "decoder"  # also the modules that combine gene text and spot
+    everything = "everything"  # also the image branches
 
     def resolve(self, n_spots: int) -> AdaptScope:
-        """What `auto` stands for with so many spots to learn from; any other choice is kept."""
+        """Resolve `auto` for this number of training spots; other values stay."""
         if self is not AdaptScope.auto:
             return self
         return AdaptScope.heads if n_spots < 30 else AdaptScope.decoder
 
 
 class HoldOutUnit(StrEnum):
-    """What is held out of the fit to be reported on."""
+    """Unit of the test subset."""
 
     blocks = "blocks"  # contiguous parts of every section
     sections = "sections"  # whole sections
@@ -35,13 +35,25 @@ class HoldOutUnit(StrEnum):
 
 @dataclass(frozen=True)
 class FinetuneSettings:
-    """adapt : what may change. epochs : at most; seconds : at most, counted from the first epoch.
+    """Settings of a fine-tuning.
 
-    hold_out : blocks of every section, or whole sections. share : of the spots (or sections) that
-        is held out and only reported on. lr : learning rate, None for the one of `adapt`.
-    patience : epochs without a better choice before it stops; None to run all of them.
+    Attributes
+    ----------
+    adapt
+        Modules that are trained.
+    epochs, seconds
+        Limits; the time counts from the first epoch.
+    hold_out, share
+        Unit and share of the spots (or sections) of the test subset.
+    lr
+        Learning rate, None for that of `adapt`.
+    patience
+        Epochs without improvement before it stops; None for the default.
 
-    Raises SpotsError when a number makes no sense.
+    Raises
+    ------
+    SpotsError
+        When a number is out of range.
     """
 
     adapt: AdaptScope = AdaptScope.auto
@@ -64,5 +76,5 @@ class FinetuneSettings:
             raise SpotsError(f"A learning rate of {self.lr:g} makes no sense; give one above 0.")
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON, for cards and reports."""
+        """Convert to plain JSON, for cards and reports."""
         return asdict(self)

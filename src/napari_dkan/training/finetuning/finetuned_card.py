@@ -1,4 +1,4 @@
-"""The model card of a fine-tuned checkpoint: parent, training spots and results."""
+"""The model card and the report of a fine-tuned checkpoint."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ from typing import Any
 
 from ... import __version__
 from ...model.checkpoint.checkpoint_file import Checkpoint
-from ..run_provenance import hash_section
+from ..metrics import round_or_none
+from ..run_provenance import collect_provenance, hash_section
 from .finetune_evaluation import FinetuneMetrics
 from .finetune_settings import FinetuneSettings
 from .training_section import TrainingSection
+from .tuning_loop import TuningLoop
 
 FINETUNE_PROTOCOL = (
     "fine-tuned on part of the sections, reported on contiguous blocks held out of them (or whole "
@@ -23,21 +25,27 @@ FINETUNE_PROTOCOL = (
 
 def build_finetuned_card(
     parent: Checkpoint,
-    lessons: Sequence[TrainingSection],
+    sections: Sequence[TrainingSection],
     settings: FinetuneSettings,
     metrics: FinetuneMetrics,
     facts: dict[str, Any],
     title: str,
 ) -> dict[str, Any]:
-    """Plain JSON. facts : split, adapted part, epochs, forgetting, verdict, command.
+    """Build the card as plain JSON.
 
-    Figures of the parent hold for the parent alone, so only where it comes from is kept.
+    The parent's metrics do not hold for this checkpoint, so the card has its identity and
+    PCC-ALL only.
+
+    Parameters
+    ----------
+    facts
+        Split, trained modules, epochs, forgetting, verdict and command.
     """
-    before = parent.card.get("training_data")
-    before = before if isinstance(before, dict) else {}
+    data = parent.card.get("training_data")
+    data = data if isinstance(data, dict) else {}
     after, ridge = metrics.summaries["after"], metrics.summaries["ridge"]
     return {
-        "title": title or f"{parent.title}, taught {', '.join(le.name for le in lessons)}",
+        "title": title or f"{parent.title}, taught {', '.join(s.name for s in sections)}",
         "date": datetime.date.today().isoformat(),
         "parent": {
             "title": parent.title,
@@ -46,15 +54,15 @@ def build_finetuned_card(
             **_select_entries(parent.card, "parent", "lineage"),
         },
         "training_data": {
-            **before,
-            "sections": [*_get_list(before, "sections"), *(f"{le.name} (part)" for le in lessons)],
+            **data,
+            "sections": [*_get_list(data, "sections"), *(f"{s.name} (part)" for s in sections)],
             "slide_fingerprints": {
-                **_get_dict(before, "slide_fingerprints"),
-                **{le.name: le.section.slide for le in lessons if le.section.slide},
+                **_get_dict(data, "slide_fingerprints"),
+                **{s.name: s.section.slide for s in sections if s.section.slide},
             },
         },
         "fine_tuning": {
-            "sections": {le.name: hash_section(le.section) for le in lessons},
+            "sections": {s.name: hash_section(s.section) for s in sections},
             "settings": settings.to_json(),
             **facts,
             "version": __version__,
@@ -71,6 +79,36 @@ def build_finetuned_card(
             for symbol, values in metrics.pcc_per_gene.items()
         },
         **_select_entries(parent.card, "licence"),
+    }
+
+
+def build_finetune_report(
+    parent: Checkpoint,
+    sections: Sequence[TrainingSection],
+    settings: FinetuneSettings,
+    metrics: FinetuneMetrics,
+    facts: dict[str, Any],
+    loop: TuningLoop,
+) -> dict[str, Any]:
+    """Build the report as plain JSON."""
+    return {
+        "format": 1,
+        "kind": "fine-tuning",
+        "better": metrics.is_better,
+        **facts,
+        "sections": [s.name for s in sections],
+        "spots_held_out": metrics.n_spots,
+        "genes_better": metrics.n_genes_better,
+        "summary": {m: dict(values) for m, values in metrics.summaries.items()},
+        "genes": [{"symbol": g, **values} for g, values in metrics.pcc_per_gene.items()],
+        "curve": {
+            "pcc_before": round_or_none(loop.initial_pcc, 5),
+            "loss": [round_or_none(loss, 5) for loss, _ in loop.curve],
+            "pcc": [round_or_none(pcc, 5) for _, pcc in loop.curve],
+        },
+        "settings": settings.to_json(),
+        "parent": {"title": parent.title, "sha256": parent.sha256},
+        "made": collect_provenance(str(facts["command"])),
     }
 
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from ...errors import SpotsError
@@ -16,28 +15,32 @@ from ...expression.label_scale import LabelScale
 from ...expression.panel import Panel
 from ...expression.readers.discovery import find_sections
 from ...model.checkpoint.checkpoint_file import Checkpoint
-from ...model.encoders import STAIN_ENCODER
-from ..data.frozen_features import FrozenEncoder
-from ..data.measured_section import match_panel_columns
-from ..data.prepared_section import EncodedSection, PreparedSection, encode_section
-from ..data.section_loading import load_section
-from ..train_settings import TrainSettings
-from .spot_blocks import SpotRows
+from ..data.measured_section import no_panel_genes_error, select_panel_genes
+from ..data.prepared_section import EncodedSection, PreparedSection
+from ..data.section_loading import CheckpointSectionReader
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
 
 LabelMatrix = NDArray[np.float32]
+SpotRows = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class TrainingSection:
     """One section of N labelled spots.
 
-    logged : (N, G) labels before averaging over neighbours; NaN in columns not measured.
-    measured : (G,) which of the panel's genes it measures. rows : of these spots among all of
-    the section, which are ``total``.
+    Attributes
+    ----------
+    encoded
+        The section with its tile features.
+    unsmoothed_labels
+        (N, G) labels before averaging over neighbours; NaN in columns that are not measured.
+    is_gene_measured
+        (G,) which genes of the panel the section measures.
+    section_rows
+        (N,) rows of these spots among all `n_section_spots` spots of the section.
     """
 
     encoded: EncodedSection
@@ -49,14 +52,16 @@ class TrainingSection:
 
     @property
     def section(self) -> PreparedSection:
+        """The prepared section."""
         return self.encoded.section
 
     @property
     def name(self) -> str:
+        """Name of the section."""
         return self.section.name
 
     @property
-    def array_coordinates(self) -> SpotRows:
+    def array_coordinates(self) -> NDArray[np.int64]:
         """(N, 2) array coordinates."""
         return self.section.positions.numpy().astype(np.int64)
 
@@ -64,50 +69,53 @@ class TrainingSection:
         return len(self.unsmoothed_labels)
 
     def smooth_labels(self, rows: SpotRows, among: SpotRows | None = None) -> LabelMatrix:
-        """(len(rows), G) labels averaged over neighbours ``among`` these spots, all when None."""
+        """Average labels over neighbours.
+
+        Parameters
+        ----------
+        rows
+            Spots whose labels are returned.
+        among
+            Spots that enter the averages, `rows` among them; None for all.
+
+        Returns
+        -------
+        (len(rows), G) labels.
+        """
         among = np.arange(len(self)) if among is None else among
         smooth = self.scale.smooth(self.unsmoothed_labels[among], self.array_coordinates[among])
-        place = {int(row): i for i, row in enumerate(among)}
-        return smooth[[place[int(r)] for r in rows]]
+        position = {int(row): i for i, row in enumerate(among)}
+        return smooth[[position[int(r)] for r in rows]]
 
 
 class TrainingSectionReader:
-    """Makes lessons for one checkpoint, whose tile encoder and scale they are seen through."""
+    """Reader of fine-tuning sections with the inputs of a checkpoint.
 
-    def __init__(self, checkpoint: Checkpoint, weights: Path | None, device: torch.device) -> None:
-        self._scale, self._stain = checkpoint.label_scale, checkpoint.stain
-        self._encoder = checkpoint.build_tile_encoder(weights)
-        self._settings = TrainSettings(
-            patch_px=checkpoint.patch.px, patch_um=checkpoint.patch.um, augmentation=None
-        )
-        self._named = None
-        if checkpoint.encoder.name != STAIN_ENCODER:
-            self._named = FrozenEncoder(self._encoder.to(device), device)
+    A frozen tile encoder runs on the CPU; `weights` are its local weights.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, weights: Path | None = None) -> None:
+        self._scale = checkpoint.label_scale
+        self._reader = CheckpointSectionReader(checkpoint, weights, "cpu")
 
     def read(self, data: AnnData, panel: Panel) -> TrainingSection:
-        """Labels of the panel's genes and what is seen around every labelled spot.
+        """Read labels of the panel's genes and the network's inputs at every labelled spot.
 
-        Raises SpotsError when it measures none of the panel's genes, or lies off its image.
+        Raises
+        ------
+        SpotsError
+            When the section measures no gene of the panel, or spots are off its image.
         """
-        columns = match_panel_columns(panel, data)
-        measured = np.array([c is not None for c in columns])
-        if not measured.any():
-            raise SpotsError(
-                f"{data.uns['section']} measures none of the checkpoint's {len(panel)} genes "
-                f"({', '.join(panel.symbols[:3])}, ...); its genes are named like "
-                f"{', '.join(map(str, data.var_names[:3]))}."
-            )
-        known = Panel(tuple(g for g, m in zip(panel.genes, measured, strict=True) if m))
-        part = data[:, [c for c in columns if c is not None]].copy()
-        part.var_names = list(known.symbols)
-        unsmoothed = replace(self._scale, smoothing=1)
-        section = load_section(part, known, self._settings, self._named, unsmoothed, self._stain)
-        logged = np.full((len(section), len(panel)), np.nan, np.float32)
-        logged[:, measured] = section.labels.numpy()
+        selected, measured_panel, is_measured = select_panel_genes(data, panel)
+        if not is_measured.any():
+            raise no_panel_genes_error(data, panel)
+        encoded = self._reader.read(selected, measured_panel, replace(self._scale, smoothing=1))
+        section = encoded.section
+        labels = np.full((len(section), len(panel)), np.nan, np.float32)
+        labels[:, is_measured] = section.labels.numpy()
         dropped = set(section.dropped_spots)
         rows = np.flatnonzero([str(n) not in dropped for n in data.obs_names])
-        encoded = encode_section(section, self._encoder)  # type: ignore[arg-type]
-        return TrainingSection(encoded, logged, measured, rows, data.n_obs, self._scale)
+        return TrainingSection(encoded, labels, is_measured, rows, data.n_obs, self._scale)
 
 
 def read_training_sections(
@@ -116,21 +124,28 @@ def read_training_sections(
     panel: Panel,
     on_section: Callable[[str, int], None],
 ) -> list[TrainingSection]:
-    """A lesson of each; on_section is told the name and how many came before."""
-    lessons = []
+    """Read sections; on_section gets the name of each and the number of those before it."""
+    training_sections = []
     for number, data in enumerate(sections):
         on_section(str(data.uns["section"]), number)
-        lessons.append(reader.read(data, panel))
-    return lessons
+        training_sections.append(reader.read(data, panel))
+    return training_sections
 
 
 def read_finetune_sections(
     roots: Sequence[Path], training_names: Sequence[str] | None, other_names: Sequence[str]
 ) -> tuple[list[AnnData], list[AnnData]]:
-    """Sections that teach (all but the others when not named), and the others.
+    """Read the training sections and the others by name.
 
-    Raises SpotsError naming what is there when a section is unknown, named twice or left without
-    any that teaches.
+    Parameters
+    ----------
+    training_names
+        Names of the training sections; None for all but the others.
+
+    Raises
+    ------
+    SpotsError
+        When a section is unknown or named twice, or no training section is left.
     """
     found = {}
     for root in roots:
@@ -142,8 +157,8 @@ def read_finetune_sections(
         training_names = [name for name in found if name not in other_names]
     for name in (*training_names, *other_names):
         if name not in found:
-            there = ", ".join(list(found)[:4]) + (" ..." if len(found) > 4 else "")
-            raise SpotsError(f"There is no section {name}; the data holds {there}.")
+            known = ", ".join(list(found)[:4]) + (" ..." if len(found) > 4 else "")
+            raise SpotsError(f"There is no section {name}; the data holds {known}.")
     both = sorted(set(training_names) & set(other_names))
     if both:
         raise SpotsError(f"{both[0]} cannot both teach and be one of --others; name it once.")

@@ -1,11 +1,11 @@
 """Events and commands of a running fine-tuning: one JSON object a line with `finetune --events`.
 
-Events on stdout, in this order: ``reading`` for each section, ``started``, then ``epoch`` repeatedly
-(with ``map`` after each epoch where a gene was requested, ``paused`` and ``resumed`` in between), and
-last either ``finished`` or ``failed``. If the result cannot be written (a full disk), ``unsaved`` is
-sent and the result stays in memory until ``save PATH`` or ``stop`` arrives.
+Events on stdout, in this order: ``reading`` for each section, ``started``, then ``epoch``
+repeatedly (with ``map`` after each epoch where a gene was requested, ``paused`` and ``resumed`` in
+between), and last either ``finished`` or ``failed``. If the result cannot be written (a full disk),
+``unsaved`` is sent and the result stays in memory until ``save PATH`` or ``stop`` arrives.
 
-Commands on stdin, one line each: ``pause``, ``resume``, ``stop`` (keeps the best epoch), ``gene
+Commands on stdin, one line each: ``pause``, ``resume``, ``stop`` (restores the best epoch), ``gene
 SYMBOL`` (``gene`` alone: no map), ``save PATH``. End of input counts as ``stop``.
 
 A number that does not exist is null, never NaN.
@@ -19,7 +19,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
 from queue import SimpleQueue
-from threading import Event as Flag
+from threading import Event as ThreadEvent
 from threading import Thread
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -31,18 +31,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class FinetuneEvent:
-    """One of those below; `to_json` gives its line."""
+    """Base class of the events; the fields of each are the keys of its JSON object."""
 
     name: ClassVar[str] = ""
 
     def to_json(self) -> str:
+        """Format the event as a line."""
         values = {f.name: _to_json_value(getattr(self, f.name)) for f in fields(self)}
         return json.dumps({"event": self.name, **values}, allow_nan=False)
 
 
 @dataclass(frozen=True)
 class SectionReadStarted(FinetuneEvent):
-    """The pixels of a section are about to be read; done : sections before it, of so many."""
+    """The pixels of a section are about to be read, after `done` sections `of` so many."""
 
     name: ClassVar[str] = "reading"
     section: str
@@ -52,10 +53,18 @@ class SectionReadStarted(FinetuneEvent):
 
 @dataclass(frozen=True)
 class FinetuneStarted(FinetuneEvent):
-    """Counts of spots: to fit, to choose the epoch by, held out for the report, left between.
+    """Training starts.
 
-    adapt : what is adapted, never "auto". epochs : at most, None when only the clock limits it.
-    pcc : of the checkpoint as it was, on the spots that choose.
+    Attributes
+    ----------
+    spots, choosing, held_out, between
+        Number of training, validation, test and buffer spots.
+    adapt
+        Modules that are trained, never "auto".
+    epochs, seconds
+        Limits; None for no limit.
+    pcc
+        Validation PCC-ALL of the checkpoint before fine-tuning.
     """
 
     name: ClassVar[str] = "started"
@@ -73,9 +82,21 @@ class FinetuneStarted(FinetuneEvent):
 
 @dataclass(frozen=True)
 class EpochFinished(FinetuneEvent):
-    """number : from 1. loss : on the fitted spots. pcc : PCC-ALL on the spots that choose the
-    epoch, which are not those reported on. seconds : since the first epoch began; left : about so
-    many to go. best : the epoch that is kept so far, 0 for the checkpoint as it was."""
+    """An epoch is finished.
+
+    Attributes
+    ----------
+    number
+        Number of the epoch, from 1.
+    loss
+        Loss on the training spots.
+    pcc
+        PCC-ALL on the validation spots.
+    seconds, left
+        Time since the first epoch began, and estimated time to the end.
+    best
+        Best epoch so far, 0 for the checkpoint before fine-tuning.
+    """
 
     name: ClassVar[str] = "epoch"
     number: int
@@ -88,8 +109,7 @@ class EpochFinished(FinetuneEvent):
 
 @dataclass(frozen=True)
 class GeneMapComputed(FinetuneEvent):
-    """values : of the gene at every spot of the section as it was handed over, in its order, on
-    the label scale; None where a spot has no label."""
+    """Predicted values of a gene at all spots of a section, None for a spot without a label."""
 
     name: ClassVar[str] = "map"
     section: str
@@ -99,21 +119,21 @@ class GeneMapComputed(FinetuneEvent):
 
 @dataclass(frozen=True)
 class FinetunePaused(FinetuneEvent):
-    """It waits for ``resume`` or ``stop``."""
+    """Training waits for ``resume`` or ``stop``."""
 
     name: ClassVar[str] = "paused"
 
 
 @dataclass(frozen=True)
 class FinetuneResumed(FinetuneEvent):
-    """It goes on."""
+    """Training continues after a pause."""
 
     name: ClassVar[str] = "resumed"
 
 
 @dataclass(frozen=True)
 class SaveFailed(FinetuneEvent):
-    """The result could not be written; it is kept until ``save PATH`` or ``stop``."""
+    """The result could not be written; it stays in memory until ``save PATH`` or ``stop``."""
 
     name: ClassVar[str] = "unsaved"
     sentence: str
@@ -121,7 +141,7 @@ class SaveFailed(FinetuneEvent):
 
 @dataclass(frozen=True)
 class FinetuneFinished(FinetuneEvent):
-    """path : of the checkpoint. report : the JSON that `--report` writes."""
+    """The checkpoint is written to `path`; `report` is the JSON that `--report` writes."""
 
     name: ClassVar[str] = "finished"
     better: bool
@@ -132,10 +152,22 @@ class FinetuneFinished(FinetuneEvent):
 
 @dataclass(frozen=True)
 class FinetuneFailed(FinetuneEvent):
-    """Nothing came of it."""
+    """Fine-tuning ended without a result."""
 
     name: ClassVar[str] = "failed"
     sentence: str
+
+
+EVENT_TYPES: dict[str, type[FinetuneEvent]] = {e.name: e for e in FinetuneEvent.__subclasses__()}
+
+
+def parse_event(line: bytes) -> FinetuneEvent | None:
+    """Parse the event on a line; None for other output, such as that of a library."""
+    try:
+        values = json.loads(line)
+        return EVENT_TYPES[values.pop("event")](**values)
+    except (ValueError, RecursionError, TypeError, KeyError, AttributeError):
+        return None
 
 
 def _to_json_value(value: Any) -> Any:
@@ -149,32 +181,34 @@ def _to_json_value(value: Any) -> Any:
 
 
 class FinetuneControl:
-    """Pause, resume, stop, and the gene whose map is wanted."""
+    """Pause, resume and stop of a running fine-tuning, and the gene whose map is requested."""
 
     def __init__(self) -> None:
-        self._running, self._stopped = Flag(), Flag()
+        self._running, self._stopped = ThreadEvent(), ThreadEvent()
         self._running.set()
         self.requested_gene: str | None = None
 
     @property
     def is_stopped(self) -> bool:
+        """Whether `stop` was called."""
         return self._stopped.is_set()
 
     def pause(self) -> None:
-        """It waits after the epoch it is in."""
+        """Pause after the current epoch."""
         if not self.is_stopped:
             self._running.clear()
 
     def resume(self) -> None:
+        """End a pause."""
         self._running.set()
 
     def stop(self) -> None:
-        """It ends after the epoch it is in, paused or not; the best so far is kept."""
+        """End after the current epoch, paused or not, with the weights of the best epoch."""
         self._stopped.set()
         self._running.set()
 
     def wait_while_paused(self, on_event: Callable[[FinetuneEvent], None]) -> None:
-        """Called between epochs: waits for as long as it is paused."""
+        """Wait between epochs while it is paused."""
         if self._running.is_set():
             return
         on_event(FinetunePaused())
@@ -187,32 +221,45 @@ SaveFunction = Callable[[Path, "Checkpoint"], "Checkpoint"]
 
 
 class TuningProtocol:
-    """machine : JSON lines on stdout and commands from stdin; else words for a person.
+    """The side of the running fine-tuning: it sends events and receives commands.
 
-    echo : prints a line; with ``err=True`` to stderr.
+    Parameters
+    ----------
+    is_machine_readable
+        Whether to write JSON lines to stdout and read commands from stdin; else it prints text.
+    echo
+        Function that prints a line; with ``err=True`` to stderr.
     """
 
     def __init__(self, is_machine_readable: bool, echo: Callable[..., None]) -> None:
         self.is_machine_readable, self._echo = is_machine_readable, echo
         self.control = FinetuneControl()
-        self._save_paths: SimpleQueue[str | None] = SimpleQueue()  # None: give up
+        self._save_paths: SimpleQueue[str | None] = SimpleQueue()  # None: do not save
         self._is_unsaved = self._is_disconnected = False
         if is_machine_readable:
             Thread(target=self._read_commands, name="commands", daemon=True).start()
 
     def send_event(self, event: FinetuneEvent) -> None:
+        """Write an event to stdout, as JSON or as text."""
         if self.is_machine_readable:
             sys.stdout.write(event.to_json() + "\n")
             sys.stdout.flush()
             return
-        words = _format_event(event)
-        if words:
-            self._echo(words, err=not isinstance(event, FinetuneFinished))
+        text = _format_event(event)
+        if text:
+            self._echo(text, err=not isinstance(event, FinetuneFinished))
 
     def save_with_retry(self, checkpoint: Checkpoint, out: Path, save: SaveFunction) -> Path:
-        """Where it was written; with a program at the other end, it may name another place.
+        """Save a checkpoint; after a failure the parent process may give another path.
 
-        Raises OutputError when it could not be written and no other place was named.
+        Returns
+        -------
+        The path of the file.
+
+        Raises
+        ------
+        OutputError
+            When it could not be written and no other path was given.
         """
         while True:
             try:
@@ -223,10 +270,10 @@ class TuningProtocol:
                     raise
                 self._is_unsaved = True
                 self.send_event(SaveFailed(str(error)))
-                place = None if self._is_disconnected else self._save_paths.get()
-                if place is None:
+                path = None if self._is_disconnected else self._save_paths.get()
+                if path is None:
                     raise
-                out = Path(place)
+                out = Path(path)
 
     def _read_commands(self) -> None:
         for line in sys.stdin:
@@ -245,7 +292,7 @@ class TuningProtocol:
             elif word == "save" and rest:
                 self._save_paths.put(rest)
         self._is_disconnected = True
-        self.control.stop()  # whoever asked for it is gone
+        self.control.stop()  # the parent process has ended
         self._save_paths.put(None)
 
 

@@ -16,12 +16,13 @@ from lightning.pytorch.callbacks import Callback
 
 from ...atomic_write import atomic_write
 from ...errors import DkanError
+from .lightning_module import DKANLightningModule
+from .run_folder import CURVE_FILE, LAST_CHECKPOINT
 
-LAST_CHECKPOINT = "last.ckpt"
-CURVE_FILE = "curve.csv"
 CHECKPOINT_KEY = "napari_dkan"  # of our entry in a Lightning checkpoint
 
-EpochReporter = Callable[[int, float], None]
+# Called with the number of an epoch, from 1, and its validation PCC-ALL (NaN without).
+EpochCallback = Callable[[int, float], None]
 
 
 @dataclass(frozen=True)
@@ -34,23 +35,28 @@ class EpochRecord:
 
 
 def is_patience_exhausted(curve: list[EpochRecord], patience: int) -> bool:
-    """Whether validation has not got better for ``patience`` epochs."""
+    """Return whether validation has not improved for ``patience`` epochs."""
     values = [e.val_pcc for e in curve if e.val_pcc == e.val_pcc]
     return bool(values) and len(values) - 1 - values.index(max(values)) >= patience
 
 
 def read_curve(checkpoint: Mapping[str, Any]) -> list[EpochRecord]:
-    """The curve that a Lightning checkpoint of ours carries."""
+    """Read the curve in our entry of a Lightning checkpoint."""
     rows = checkpoint.get(CHECKPOINT_KEY, {}).get("curve", [])
     return [EpochRecord(int(n), float(loss), float(pcc)) for n, loss, pcc in rows]
 
 
 class FitCallback(Callback):
-    """Records the curve, reports it, stops in time, and saves every epoch where there is a folder.
+    """Record and report the curve, stop early, and save each epoch where a folder is given.
 
-    A checkpoint carries the state of every random generator, so a run that is resumed goes on as
-    if it had never stopped. A checkpoint that cannot be written ends the fit with an OutputError
-    and leaves the one before.
+    A checkpoint holds the state of every random generator, so a resumed run gives the same result
+    as an uninterrupted one. A checkpoint that cannot be written ends the fit with an OutputError;
+    the previous one stays.
+
+    Attributes
+    ----------
+    curve
+        Records of the finished epochs.
     """
 
     def __init__(
@@ -58,7 +64,7 @@ class FitCallback(Callback):
         patience: int,
         seed: int,
         folder: Path | None = None,
-        on_epoch: EpochReporter | None = None,
+        on_epoch: EpochCallback | None = None,
     ) -> None:
         self.curve: list[EpochRecord] = []
         self.patience, self.seed = patience, seed
@@ -66,7 +72,7 @@ class FitCallback(Callback):
         self._restored: dict[str, Any] | None = None
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        if trainer.world_size > 1:  # a process of its own, which has to be told once more
+        if trainer.world_size > 1:  # a spawned process does not inherit these settings
             warnings.simplefilter("ignore")
             logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
 
@@ -85,12 +91,12 @@ class FitCallback(Callback):
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        if batch_idx == 0:  # dropout; ranks see other spots and drop out other numbers
+        if batch_idx == 0:  # seeds dropout; each rank has other spots and other dropout
             seed = (self.seed * 10_007 + trainer.current_epoch) * 101 + trainer.global_rank
             torch.manual_seed(seed)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        # validation runs inside the epoch, so its score is there by now; rank 0 decides for all
+        # validation runs inside the epoch, so its score is available; rank 0 decides for all
         metrics = trainer.callback_metrics
         pair = [float(metrics.get(name, float("nan"))) for name in ("loss", "val_pcc")]
         loss, pcc = trainer.strategy.broadcast(pair)
@@ -105,8 +111,8 @@ class FitCallback(Callback):
         if trainer.world_size == 1:
             return
         total = torch.stack([p.detach().double().sum() for p in pl_module.parameters()]).sum()
-        each = trainer.strategy.all_gather(total)
-        if not torch.equal(each, each[:1].expand_as(each)):
+        totals = trainer.strategy.all_gather(total)
+        if not torch.equal(totals, totals[:1].expand_as(totals)):
             raise DkanError(
                 "The processes that trained together have come to different weights, which must "
                 "not happen; train with --devices 1."
@@ -126,12 +132,12 @@ class FitCallback(Callback):
             with atomic_write(folder / LAST_CHECKPOINT) as file:
                 trainer.save_checkpoint(file)
             write_curve(folder / CURVE_FILE, self.curve)
-        else:
-            trainer.save_checkpoint(folder / LAST_CHECKPOINT)  # takes part, and writes nothing
+        else:  # takes part in the collective call and writes nothing
+            trainer.save_checkpoint(folder / LAST_CHECKPOINT)
 
 
 def write_curve(path: Path, curve: list[EpochRecord]) -> None:
-    """``epoch,loss,val_pcc``, one line per epoch. Raises OutputError."""
+    """Write ``epoch,loss,val_pcc``, one line per epoch; raises OutputError."""
     with atomic_write(path) as file, file.open("w", newline="", encoding="utf-8") as out:
         table = csv.writer(out)
         table.writerow(["epoch", "loss", "val_pcc"])
@@ -140,8 +146,11 @@ def write_curve(path: Path, curve: list[EpochRecord]) -> None:
 
 
 def _module_generator(module: pl.LightningModule) -> torch.Generator:
-    return module.draws  # type: ignore[return-value]
+    assert isinstance(module, DKANLightningModule)
+    return module.generator
 
 
 def _dataset_generator(trainer: pl.Trainer) -> torch.Generator:
-    return trainer.train_dataloader.dataset.generator  # type: ignore[union-attr]
+    loader: Any = trainer.train_dataloader
+    generator: torch.Generator = loader.dataset.generator
+    return generator

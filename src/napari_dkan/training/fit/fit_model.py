@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -37,28 +37,40 @@ from ..option_choices import Precision
 from ..train_settings import TrainSettings
 from .fit_callback import (
     CHECKPOINT_KEY,
-    LAST_CHECKPOINT,
+    EpochCallback,
     EpochRecord,
     FitCallback,
     is_patience_exhausted,
     read_curve,
 )
 from .lightning_module import DKANLightningModule
+from .run_folder import LAST_CHECKPOINT
 
 
 @dataclass(frozen=True)
 class TrainingHardware:
-    """devices : GPUs where there are any, else processes on the CPU; above 1 they share each step.
+    """Devices and precision of a fit.
 
-    With several, every one takes other batches and their gradients are averaged (DDP), so a step
-    sees ``devices`` times the batch.
+    Attributes
+    ----------
+    devices
+        Number of GPUs, or of processes on a machine without one. Several take different batches
+        and average their gradients (DDP), so a step has ``devices`` times the batch.
+    precision
+        Precision of the forward pass.
     """
 
     devices: int = 1
     precision: Precision = Precision.auto
 
     def trainer_options(self) -> dict[str, Any]:
-        """Arguments of a Lightning Trainer. Raises DkanError when there are not as many GPUs."""
+        """Make the arguments of a Lightning Trainer.
+
+        Raises
+        ------
+        DkanError
+            When there are fewer GPUs, or the precision needs one.
+        """
         gpus = torch.cuda.device_count()
         if gpus and self.devices > gpus:
             raise DkanError(f"There are {gpus} GPUs, not {self.devices}; give --devices {gpus}.")
@@ -70,10 +82,10 @@ class TrainingHardware:
         if self.devices > 1:
             from lightning.pytorch.strategies import DDPStrategy
 
-            # sections hold tensors that share memory, whose descriptors cannot be passed on twice
-            torch.multiprocessing.set_sharing_strategy("file_system")
-            # spawned, so that a fold of a longer run can be shared out and the rest not;
-            # without contrast the expression path has no gradient
+            # sections hold tensors that share memory, whose file descriptors cannot be sent twice
+            torch.multiprocessing.set_sharing_strategy("file_system")  # type: ignore[no-untyped-call]
+            # spawned processes allow the rest of a longer run to stay in this process;
+            # without the contrastive loss the expression branch has no gradient
             options["strategy"] = DDPStrategy(
                 start_method="spawn",
                 find_unused_parameters=True,
@@ -100,9 +112,16 @@ _NETWORK_PREFIX = "network."  # before the names of its tensors in a Lightning c
 
 @dataclass(frozen=True)
 class FittedNetwork:
-    """network : in eval mode, on the CPU. epochs : how many it was trained.
+    """A trained network.
 
-    curve : validation PCC-ALL after each epoch, empty without a validation section.
+    Attributes
+    ----------
+    network
+        The network in eval mode, on the CPU.
+    epochs
+        Number of epochs it was trained.
+    curve
+        Validation PCC-ALL after each epoch, empty without a validation section.
     """
 
     network: DKAN
@@ -111,7 +130,7 @@ class FittedNetwork:
 
     @property
     def best_epoch(self) -> int:
-        """Number of epochs after which validation was best."""
+        """Epoch of the best validation score, from 1; 0 without validation."""
         return max(range(len(self.curve)), key=self.curve.__getitem__) + 1 if self.curve else 0
 
 
@@ -120,43 +139,55 @@ def fit_network(
     gene_text: GeneTextFeatures,
     settings: TrainSettings,
     validation: EncodedSection | Sequence[EncodedSection] | None = None,
-    on_epoch: Callable[[int, float], None] | None = None,
+    on_epoch: EpochCallback | None = None,
     *,
     folder: Path | None = None,
     hardware: TrainingHardware = SINGLE_DEVICE,
 ) -> FittedNetwork:
-    """Train a network from scratch on sections; the same seed gives the same network on one CPU.
+    """Train a network from scratch; the same seed gives the same network on one CPU.
 
-    validation : sections kept out of training; training stops when their mean PCC-ALL has not got
-        better for ``settings.patience`` epochs. Without them it runs ``settings.epochs`` epochs.
-    on_epoch : called after every epoch with its number from 1 and the last validation PCC-ALL
-        (NaN without validation); not with several devices, which run in processes of their own.
-    folder : keeps the last epoch and the curve; a fit that finds its own there goes on from it.
+    Parameters
+    ----------
+    validation
+        Sections that are not trained on; training stops when their mean PCC-ALL has not improved
+        for ``settings.patience`` epochs. Without them it runs ``settings.epochs`` epochs.
+    on_epoch
+        Called after every epoch; not with several devices, whose processes are separate.
+    folder
+        Folder of the last checkpoint and the curve; a fit that finds its checkpoint there resumes.
 
-    Raises OutputError when the folder cannot be written; what was written before stays.
+    Raises
+    ------
+    OutputError
+        When the folder cannot be written; earlier files stay.
     """
     held_out = [validation] if isinstance(validation, EncodedSection) else list(validation or ())
-    with _SuppressLightningWarnings(), _open_work_folder(folder) as where:
+    with _SuppressLightningWarnings(), _open_work_folder(folder) as work_folder:
         pl.seed_everything(settings.seed, verbose=False)
         network = _build_network(sections, gene_text, settings)
-        last = _load_last_checkpoint(where)
-        before = [] if last is None else read_curve(last)
-        if last is not None and (
-            len(before) >= settings.epochs or is_patience_exhausted(before, settings.patience)
-        ):  # it had come to its end
+        checkpoint = _load_last_checkpoint(work_folder)
+        curve = [] if checkpoint is None else read_curve(checkpoint)
+        if checkpoint is not None and (
+            len(curve) >= settings.epochs or is_patience_exhausted(curve, settings.patience)
+        ):  # the fit was finished
             network.load_state_dict(
-                {n[len(_NETWORK_PREFIX) :]: t for n, t in last["state_dict"].items()}
+                {n[len(_NETWORK_PREFIX) :]: t for n, t in checkpoint["state_dict"].items()}
             )
-            return _make_fitted_network(network, before)
-        report = on_epoch if hardware.devices == 1 else None
-        keep = where if folder is not None or hardware.devices > 1 else None
-        progress = FitCallback(settings.patience, settings.seed, keep, report)
+            return _make_fitted_network(network, curve)
+        checkpoint_folder = work_folder if folder is not None or hardware.devices > 1 else None
+        progress = FitCallback(
+            settings.patience,
+            settings.seed,
+            checkpoint_folder,
+            on_epoch if hardware.devices == 1 else None,
+        )
         callbacks: list[Callback] = [progress]
         if settings.average > 0:
-            mean = ExponentialMovingAverage(settings.average)
-            callbacks.insert(0, WeightAveraging(use_buffers=True, multi_avg_fn=mean))
+            average = ExponentialMovingAverage(settings.average)
+            callbacks.insert(0, WeightAveraging(use_buffers=True, multi_avg_fn=average))
+        validation_batches: Any = [make_section_batch(v) for v in held_out]
         trainer = pl.Trainer(
-            default_root_dir=where,
+            default_root_dir=work_folder,
             max_epochs=settings.epochs,
             callbacks=callbacks,
             gradient_clip_val=1.0,
@@ -173,21 +204,19 @@ def fit_network(
             DataLoader(
                 SectionBatchDataset(sections, settings.batch, settings.seed), batch_size=None
             ),
-            DataLoader([make_section_batch(v) for v in held_out], batch_size=None)
-            if held_out
-            else None,
-            ckpt_path=None if last is None else where / LAST_CHECKPOINT,
+            DataLoader(validation_batches, batch_size=None) if held_out else None,
+            ckpt_path=None if checkpoint is None else work_folder / LAST_CHECKPOINT,
             weights_only=True,
         )
         if hardware.devices == 1:
             return _make_fitted_network(network, progress.curve)
-        # several devices record it in processes of their own
-        return _make_fitted_network(network, read_curve(_load_last_checkpoint(where) or {}))
+        # with several devices only the checkpoint has the curve
+        return _make_fitted_network(network, read_curve(_load_last_checkpoint(work_folder) or {}))
 
 
 @dataclass(frozen=True)
 class ExponentialMovingAverage:
-    """Moves the averaged weights towards the current ones after every step."""
+    """Update of averaged weights: mean <- decay * mean + (1 - decay) * current."""
 
     decay: float
 
@@ -195,11 +224,11 @@ class ExponentialMovingAverage:
     def __call__(
         self, averaged: Sequence[Tensor], current: Sequence[Tensor], steps: Tensor | int
     ) -> None:
-        for mean, now in zip(averaged, current, strict=True):
+        for mean, value in zip(averaged, current, strict=True):
             if mean.is_floating_point():
-                mean.lerp_(now.to(mean.device), 1 - self.decay)
+                mean.lerp_(value.to(mean.device), 1 - self.decay)
             else:
-                mean.copy_(now)
+                mean.copy_(value)
 
 
 def _make_fitted_network(network: DKAN, curve: Sequence[EpochRecord]) -> FittedNetwork:
@@ -213,16 +242,13 @@ def _build_network(
     labels = torch.cat([s.section.labels for s in sections])
     network = DKAN(settings.network_config(labels.shape[1]), gene_text.features)
     network.label_mean.copy_(labels.mean(dim=0))
-    # a gene that hardly varies must not become all noise
+    # the lower limit keeps the noise of a gene that hardly varies small
     network.label_std.copy_(labels.std(dim=0, unbiased=False).clamp_min(0.02))
     return network
 
 
 def _load_last_checkpoint(folder: Path) -> dict[str, Any] | None:
-    """The last checkpoint of an interrupted fit.
-
-    Raises CheckpointError when it is damaged.
-    """
+    """Load the last checkpoint of an interrupted fit; raises CheckpointError when damaged."""
     path = folder / LAST_CHECKPOINT
     if not path.is_file():
         return None
@@ -234,7 +260,7 @@ def _load_last_checkpoint(folder: Path) -> dict[str, Any] | None:
 
 @contextmanager
 def _open_work_folder(folder: Path | None) -> Iterator[Path]:
-    """The folder, made where it is not there; without one a temporary folder."""
+    """Create the folder; without one make a temporary folder."""
     if folder is None:
         with tempfile.TemporaryDirectory(prefix="napari-dkan-") as name:
             yield Path(name)
@@ -247,7 +273,7 @@ def _open_work_folder(folder: Path | None) -> Iterator[Path]:
 
 
 class _SuppressLightningWarnings(warnings.catch_warnings):
-    """Lightning's advice on workers, loggers and hardware is not for the person training."""
+    """Hide Lightning's advice on workers, loggers and hardware, which does not concern users."""
 
     def __enter__(self) -> None:
         super().__enter__()
@@ -255,25 +281,19 @@ class _SuppressLightningWarnings(warnings.catch_warnings):
         logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
 
 
-EpochCallback = Callable[[int, float], None]
-
-
 @dataclass(frozen=True)
 class FittedModel:
-    """A tile encoder and the network, or the ensemble, behind it."""
+    """A tile encoder and a network or ensemble."""
 
     encoder: SectionEncoder
     network: DKAN | Ensemble
 
     def predict(self, section: PreparedSection) -> NDArray[np.float32]:
-        """(N, G) on the label scale, on the best device there is."""
+        """Predict a section on the best device: (N, G) on the label scale."""
+        batch = make_section_batch(encode_section(section, self.encoder))
         network = self.network.to(pick_device())
         try:
-            return (
-                predict_batch(network, make_section_batch(encode_section(section, self.encoder)))
-                .cpu()
-                .numpy()
-            )
+            return predict_batch(network, batch).cpu().numpy()
         finally:
             network.cpu()
 
@@ -288,7 +308,7 @@ def choose_epochs(
     hardware: TrainingHardware = SINGLE_DEVICE,
     on_epoch: EpochCallback | None = None,
 ) -> int:
-    """How long to train: on these sections, scored on those held out of them."""
+    """Choose the number of epochs: train on some sections and score on the validation sections."""
     encoder = fit_section_encoder(training, settings.dim, settings.patch_um)
     return fit_network(
         [encode_section(s, encoder) for s in training],
@@ -311,9 +331,9 @@ def fit_model(
     hardware: TrainingHardware = SINGLE_DEVICE,
     on_epoch: EpochCallback | None = None,
 ) -> FittedModel:
-    """Encoder and network on all of these sections, for this many epochs.
+    """Fit an encoder and a network or ensemble to sections, for a fixed number of epochs.
 
-    Members of an ensemble share the encoder and differ in their seed, and so in first weights,
+    Members of an ensemble share the encoder and differ in their seed, and so in initial weights,
     dropout, views and order of the spots.
     """
     encoder = fit_section_encoder(sections, settings.dim, settings.patch_um)
@@ -333,5 +353,5 @@ def fit_model(
 
 
 def make_member_seeds(settings: TrainSettings) -> list[int]:
-    """A seed for each member; far apart, so that runs with neighbouring seeds share none."""
+    """Make a seed for each member; far apart, so that runs with adjacent seeds share none."""
     return [settings.seed + 1000 * i for i in range(settings.members)]

@@ -14,14 +14,26 @@ from ...model.network.activation_checkpointing import activation_checkpoint, ref
 from ...model.network.attention_blocks import SingleKeyTransformer
 from ...model.network.dkan_network import DKAN
 from ..data.section_batches import TrainingBatch, predict_batch
-from ..metrics import gene_pcc
+from ..metrics import mean_gene_pcc
 from ..train_settings import TrainSettings
 from .losses import compute_adaptive_weights, correlation_loss, info_nce_loss, supervised_loss
 
 
 @dataclass(frozen=True)
 class ForwardOutput:
-    """Standardised predictions of some genes (B, g), their tokens (B, g, d), and which genes."""
+    """Predictions of g genes for B spots.
+
+    Attributes
+    ----------
+    final
+        (B, g) standardized predictions.
+    auxiliary
+        (B, g) standardized predictions of each auxiliary head.
+    image_tokens, expression_tokens
+        (B, g, d) gene tokens of the image and of the expression branch; None without contrast.
+    genes
+        (g,) rows of the genes in the panel.
+    """
 
     final: Tensor
     auxiliary: tuple[Tensor, ...]
@@ -31,47 +43,48 @@ class ForwardOutput:
 
 
 class DKANLightningModule(pl.LightningModule):
-    """Trains on standardised labels, so that every gene weighs the same."""
+    """Training of a DKAN on standardized labels, so that every gene has the same weight."""
 
     def __init__(self, network: DKAN, settings: TrainSettings) -> None:
         super().__init__()
         self.network = network
         self.settings = settings
-        self.draws = torch.Generator().manual_seed(settings.seed)
+        self.generator = torch.Generator().manual_seed(settings.seed)
 
     def training_step(self, batch: TrainingBatch, index: int) -> Tensor:
+        """Compute the supervised, the correlation and the contrastive loss of a batch."""
         s = self.settings
         labels = self.network.from_label_scale(batch["labels"])
         out = self._forward(batch, labels if s.contrastive_factor > 0 else None)
-        wanted = labels[:, out.genes]
-        loss = supervised_loss(out.final, out.auxiliary, wanted, s.alpha, s.detach)
+        target = labels[:, out.genes]
+        loss = supervised_loss(out.final, out.auxiliary, target, s.alpha, s.detach)
         if s.correlation > 0:
             heads = (out.final, *out.auxiliary)
-            loss = loss + s.correlation * sum(correlation_loss(h, wanted) for h in heads)
+            loss = loss + s.correlation * sum(correlation_loss(h, target) for h in heads)
         if out.expression_tokens is not None:
             image, expression = out.image_tokens.flatten(0, 1), out.expression_tokens.flatten(0, 1)
             if s.contrastive_rows is not None and len(image) > s.contrastive_rows:
-                chosen = self._sample_indices(len(image), s.contrastive_rows)
-                image, expression = image[chosen], expression[chosen]
-            aligned = info_nce_loss(image, expression, s.temperature)
-            weights = compute_adaptive_weights([loss, aligned], [1.0, s.contrastive_factor])
-            # twice, so that the step does not shrink when the second loss joins in
-            loss = 2 * (weights[0] * loss + weights[1] * aligned)
+                rows = self._sample_indices(len(image), s.contrastive_rows)
+                image, expression = image[rows], expression[rows]
+            contrastive = info_nce_loss(image, expression, s.temperature)
+            weights = compute_adaptive_weights([loss, contrastive], [1.0, s.contrastive_factor])
+            # the factor 2 keeps the step size: the two weights sum to 1
+            loss = 2 * (weights[0] * loss + weights[1] * contrastive)
         self.log("loss", loss, batch_size=len(labels), on_epoch=True, on_step=False)
         return loss
 
     def _forward(self, batch: TrainingBatch, expression: Tensor | None) -> ForwardOutput:
-        """A pass over all genes, or exactly that pass for some of them, drawn at random.
+        """Run the network for all genes, or for a random sample of them.
 
-        Genes do not see each other behind the text encoder, so leaving some out changes nothing
-        for the others, and the time is mostly in the gene rows.
+        Genes are independent after the text encoder, so a sample gives the same predictions as
+        the full pass, and most of the time is spent in the gene rows.
         """
-        net, wanted = self.network, self.settings.genes_per_step
-        total = net.config.genes
+        net, n_sampled = self.network, self.settings.genes_per_step
+        n_genes = net.config.genes
         genes = (
-            torch.arange(total, device=net.device)
-            if wanted is None or wanted >= total
-            else self._sample_indices(total, wanted)
+            torch.arange(n_genes, device=net.device)
+            if n_sampled is None or n_sampled >= n_genes
+            else self._sample_indices(n_genes, n_sampled)
         )
         slide = self._run_stage(net.encode_global, batch["slide_features"], batch["positions"])
         context = slide[batch["rows"]]
@@ -84,12 +97,7 @@ class DKANLightningModule(pl.LightningModule):
         )
         tokens = self._run_stage(net.encode_genes)[None, genes]
         image = self._refine(net.image, tokens, fused.z)
-        heads = (
-            net.head_fused(fused.z),
-            net.head_target(fused.target_mean),
-            net.head_neighbor(fused.neighbor_mean),
-            net.head_global(context),
-        )
+        heads = net.apply_auxiliary_heads(fused, context)
         return ForwardOutput(
             net.head(image).squeeze(-1),
             tuple(head[:, genes] for head in heads),
@@ -100,30 +108,30 @@ class DKANLightningModule(pl.LightningModule):
             genes,
         )
 
-    def _run_stage(self, stage: Callable[..., Any], *given: Tensor) -> Any:
+    def _run_stage(self, stage: Callable[..., Any], *inputs: Tensor) -> Any:
         if self.settings.checkpoint_rows is None:
-            return stage(*given)
-        return activation_checkpoint(self.network, stage, *given)
+            return stage(*inputs)
+        return activation_checkpoint(self.network, stage, *inputs)
 
     def _refine(self, stack: SingleKeyTransformer, genes: Tensor, token: Tensor) -> Tensor:
         rows = self.settings.checkpoint_rows
         return stack(genes, token) if rows is None else refine_gene_rows(stack, genes, token, rows)
 
-    def _sample_indices(self, total: int, wanted: int) -> Tensor:
-        return torch.randperm(total, generator=self.draws)[:wanted].to(self.network.device)
+    def _sample_indices(self, total: int, count: int) -> Tensor:
+        return torch.randperm(total, generator=self.generator)[:count].to(self.network.device)
 
     def validation_step(self, batch: TrainingBatch, index: int) -> None:
+        """Log PCC-ALL of a section; 0 when no gene has a correlation."""
         predicted = predict_batch(self.network, batch)
-        pcc = gene_pcc(predicted.cpu().numpy(), batch["labels"].cpu().numpy())
-        known = pcc[pcc == pcc]
-        self.log("val_pcc", float(known.mean()) if len(known) else 0.0, batch_size=1)
+        pcc = mean_gene_pcc(predicted.cpu().numpy(), batch["labels"].cpu().numpy())
+        self.log("val_pcc", pcc if pcc == pcc else 0.0, batch_size=1)
 
     def configure_optimizers(self) -> Any:
+        """Make AdamW with weight decay for matrices, not for norms and biases, and its schedule."""
         s = self.settings
-        # matrices decay; norms, biases and position tables do not
         matrices = [p for p in self.network.parameters() if p.ndim > 1]
         others = [p for p in self.network.parameters() if p.ndim <= 1]
-        optimiser = torch.optim.AdamW(
+        optimizer = torch.optim.AdamW(
             [
                 {"params": matrices, "weight_decay": s.weight_decay},
                 {"params": others, "weight_decay": 0.0},
@@ -131,6 +139,6 @@ class DKANLightningModule(pl.LightningModule):
             lr=s.lr,
         )
         return {
-            "optimizer": optimiser,
-            "lr_scheduler": torch.optim.lr_scheduler.StepLR(optimiser, 50, 0.9),
+            "optimizer": optimizer,
+            "lr_scheduler": torch.optim.lr_scheduler.StepLR(optimizer, 50, 0.9),
         }

@@ -1,4 +1,4 @@
-"""The losses of DKAN and their adaptive weights (dkan-method.md, section 4)."""
+"""The losses of DKAN and their adaptive weights (docs/method.md)."""
 
 from __future__ import annotations
 
@@ -17,10 +17,21 @@ def supervised_loss(
     alpha: float = 0.3,
     detach: bool = True,
 ) -> Tensor:
-    """MSE of the final head, plus each auxiliary head drawn to the labels and to the final head.
+    """Compute the MSE of all heads, and the distillation of the auxiliary heads.
 
-    All (B, G). The final prediction is detached where it is the teacher: otherwise it is pulled
-    towards its weaker students, as in the published code (detach=False).
+    Parameters
+    ----------
+    final
+        (B, G) predictions of the final head, the teacher.
+    auxiliary
+        (B, G) predictions of each auxiliary head.
+    labels
+        (B, G) standardized labels.
+    alpha
+        Weight of the teacher against the labels in the loss of an auxiliary head.
+    detach
+        Whether the teacher gets no gradient from its students. The published code does not detach
+        it, which pulls it towards its weaker students.
     """
     teacher = final.detach() if detach else final
     loss = F.mse_loss(final, labels)
@@ -30,52 +41,54 @@ def supervised_loss(
 
 
 def correlation_loss(predicted: Tensor, labels: Tensor) -> Tensor:
-    """1 - Pearson correlation over the batch's spots, mean over genes; both (B, G).
+    """Compute 1 - Pearson correlation over the batch's spots, averaged over genes; both (B, G).
 
-    What a map is judged by: the order of the spots, whatever the gene's level. A gene that is
-    constant in the batch counts as uncorrelated.
+    It measures the spatial pattern of a gene and not its level. A gene that is constant in the
+    batch counts as uncorrelated.
     """
     p = predicted - predicted.mean(dim=0)
     y = labels - labels.mean(dim=0)
     norms = p.norm(dim=0) * y.norm(dim=0)
-    return 1 - ((p * y).sum(dim=0) / (norms + 1e-3)).mean()
+    correlation: Tensor = (p * y).sum(dim=0) / (norms + 1e-3)
+    return 1 - correlation.mean()
 
 
 def info_nce_loss(
     image: Tensor, expression: Tensor, temperature: float = 0.1, chunk_rows: int = 1024
 ) -> Tensor:
-    """InfoNCE of rows (R, d) against rows (R, d), positives on the diagonal, one direction.
+    """Compute InfoNCE of rows (R, d) against rows (R, d), with positives on the diagonal.
 
-    Exact in value and gradient, but in blocks of rows: memory grows with block * R and not with
-    R * R, which for a batch of 128 spots and 250 genes would be 4 GB.
+    One direction, exact in value and gradient, in chunks of rows: memory grows with chunk_rows * R
+    and not with R * R, which is 4 GB for a batch of 128 spots and 250 genes.
     """
     a = F.normalize(image, dim=-1)
     b = F.normalize(expression, dim=-1)
-    return _ChunkedInfoNCE.apply(a, b, temperature, chunk_rows)
+    loss: Tensor = _ChunkedInfoNCE.apply(a, b, temperature, chunk_rows)
+    return loss
 
 
 class _ChunkedInfoNCE(torch.autograd.Function):
     """Mean over rows of logsumexp_j(a_i b_j / t) - a_i b_i / t, for unit rows."""
 
     @staticmethod
-    def forward(ctx: Any, a: Tensor, b: Tensor, temperature: float, block: int) -> Tensor:
-        # The gradients are taken along: they need the same products, and differ from those of
-        # any multiple of the loss by that factor only.
-        wanted = any(ctx.needs_input_grad[:2])
+    def forward(ctx: Any, a: Tensor, b: Tensor, temperature: float, chunk_rows: int) -> Tensor:
+        # The gradients need the same products, so they are computed here, up to the factor that
+        # `backward` gets.
+        needs_grad = any(ctx.needs_input_grad[:2])
         grad_a, grad_b = torch.empty_like(a), -a
         row_sums = []
-        for start in range(0, len(a), block):
-            rows = slice(start, start + block)
+        for start in range(0, len(a), chunk_rows):
+            rows = slice(start, start + chunk_rows)
             logits = ((a[rows] / temperature) @ b.T).float()
             top = logits.amax(dim=1)
             share = logits.sub_(top[:, None]).exp_()
             total = share.sum(dim=1)
             row_sums.append(top + total.log())
-            if wanted:
+            if needs_grad:
                 share = share.div_(total[:, None]).to(a.dtype)
                 grad_a[rows] = share @ b - b[rows]
                 grad_b += share.T @ a[rows]
-        if wanted:
+        if needs_grad:
             ctx.save_for_backward(grad_a, grad_b)
             ctx.scale = 1 / (temperature * len(a))
         positive = (a * b).sum(dim=1).float() / temperature
@@ -89,9 +102,9 @@ class _ChunkedInfoNCE(torch.autograd.Function):
 
 
 def compute_adaptive_weights(losses: Sequence[Tensor], factors: Sequence[float]) -> list[Tensor]:
-    """Weights proportional to factor / loss, without gradient, that sum to 1.
+    """Compute weights proportional to factor / loss, without gradient, that sum to 1.
 
-    factors : 1 for each as in the paper; the published code takes 3 for the contrastive loss.
+    All factors are 1 in the paper; the published code has 3 for the contrastive loss.
     """
     inverse = [f / loss.detach().clamp_min(1e-8) for f, loss in zip(factors, losses, strict=True)]
     total = torch.stack(inverse).sum()

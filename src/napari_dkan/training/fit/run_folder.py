@@ -15,20 +15,20 @@ from numpy.typing import NDArray
 
 from ...atomic_write import atomic_write, write_json
 from ...errors import OutputError
-from .fit_callback import LAST_CHECKPOINT
 
 CONFIG_FILE = "config.json"
 RESULT_FILE = "result.npz"
+LAST_CHECKPOINT = "last.ckpt"
+CURVE_FILE = "curve.csv"
 
 ArraysByName = dict[str, NDArray[Any]]
 
 
 @dataclass(frozen=True)
 class RunFolder:
-    """``config.json``, ``card.json`` and a folder per fold with curves and its result.
+    """``config.json``, ``card.json`` and a folder per fold with its curves and result.
 
-    Every file is written whole, so a run that ends in the middle (an interruption, a full disk)
-    can be gone on with.
+    Every file is written atomically, so an interrupted run (a crash, a full disk) can be resumed.
     """
 
     path: Path
@@ -37,40 +37,43 @@ class RunFolder:
     def create_or_resume(
         cls, path: Path, config: Mapping[str, Any], resume: bool = False
     ) -> RunFolder:
-        """A new run, or with ``resume`` the one that is there.
+        """Create a run folder, or with ``resume`` open an existing one.
 
-        Raises OutputError when it holds a run and resume is not asked for, or holds one of other
-        settings or data, naming what differs.
+        Raises
+        ------
+        OutputError
+            When the folder holds a run and resume is False, or holds a run of other settings or
+            data, with the names of the differences.
         """
         folder = cls(path)
-        wanted = json.loads(json.dumps(config))
-        there = folder._read_config()
-        if there is not None:
+        requested = json.loads(json.dumps(config))
+        existing = folder._read_config()
+        if existing is not None:
             if not resume:
                 raise OutputError(
                     f"{path} holds a run already; go on with it by --resume, or give another "
                     "folder by --run."
                 )
-            differs = list_differences(there.get("run", {}), wanted["run"])
-            if differs:
+            differences = list_differences(existing.get("run", {}), requested["run"])
+            if differences:
                 raise OutputError(
-                    f"{path} holds a run of other settings or data ({', '.join(differs[:3])}); "
+                    f"{path} holds a run of other settings or data ({', '.join(differences[:3])}); "
                     "resume with the same ones, or give another folder by --run."
                 )
             return folder
-        folder.write_json(CONFIG_FILE, wanted)
+        folder.write_json(CONFIG_FILE, requested)
         return folder
 
     def fold_path(self, name: str) -> Path:
-        """Where a fold keeps its curves and its result."""
+        """Return the folder of a fold's curves and result."""
         return self.path / "folds" / re.sub(r"[^\w.-]+", "-", name)
 
     def write_json(self, name: str, content: Any) -> None:
-        """Raises OutputError."""
+        """Write a JSON file into the folder; raises OutputError."""
         write_json(self.path / name, content)
 
     def save_result(self, name: str, arrays: Mapping[str, NDArray[Any]]) -> None:
-        """The fold's result, whole; what only served to resume it goes. Raises OutputError."""
+        """Save a fold's result and remove its checkpoints; raises OutputError."""
         folder = self.fold_path(name)
         with atomic_write(folder / RESULT_FILE) as file, file.open("wb") as out:
             table: dict[str, Any] = dict(arrays)
@@ -79,7 +82,13 @@ class RunFolder:
             leftover.unlink(missing_ok=True)
 
     def load_result(self, name: str) -> ArraysByName | None:
-        """A finished fold's result, None where there is none. Raises OutputError when damaged."""
+        """Load the result of a finished fold; None when there is none.
+
+        Raises
+        ------
+        OutputError
+            When the file is damaged.
+        """
         path = self.fold_path(name) / RESULT_FILE
         if not path.is_file():
             return None
@@ -103,12 +112,14 @@ class RunFolder:
 
 
 def list_differences(one: Any, other: Any, name: str = "") -> list[str]:
-    """Names of the entries in which two JSON objects differ."""
+    """List the names of the entries in which two JSON objects differ."""
     if isinstance(one, dict) and isinstance(other, dict):
         keys = [*one, *(k for k in other if k not in one)]
         return [
-            found
+            difference
             for key in keys
-            for found in list_differences(one.get(key), other.get(key), f"{name} {key}".strip())
+            for difference in list_differences(
+                one.get(key), other.get(key), f"{name} {key}".strip()
+            )
         ]
     return [] if one == other else [name]

@@ -1,4 +1,4 @@
-"""Build a gene file from gene symbols: resolve, describe, refine, encode, and report the outcome."""
+"""Build a gene file from gene symbols: resolve, describe, refine, encode and report."""
 
 from __future__ import annotations
 
@@ -28,13 +28,25 @@ def build_gene_file(
     params: Mapping[str, Any] | None = None,
     on_progress: Callable[[str, int, int], None] = lambda stage, done, total: None,
 ) -> GeneFile:
-    """Descriptions and text features of genes, in the order of the symbols.
+    """Describe genes and encode their descriptions, in the order of the symbols.
 
-    table : answers first and without a network; entrez then replaces its texts by NCBI's;
-    refiner shortens them. A gene that is not resolved keeps its bare symbol as text.
-    params : what was asked for, for the file.
+    The text of a gene that is not resolved is its symbol.
 
-    Raises GeneError when none of the symbols is a gene, or NCBI cannot be reached.
+    Parameters
+    ----------
+    table
+        Local table of genes, used first.
+    entrez
+        Client whose texts of NCBI replace those of the table.
+    refiner
+        Shortens the texts.
+    params
+        Parameters of the build, recorded in the file.
+
+    Raises
+    ------
+    GeneError
+        When none of the symbols is a gene, or NCBI cannot be reached.
     """
     records = [
         record_from_table(symbol, table) if table else GeneRecord(symbol, text=symbol)
@@ -51,18 +63,18 @@ def build_gene_file(
         records = refiner(records, lambda *n: on_progress("refining", *n))
     cut_off = encoder.too_long([record.text for record in records])
     records = [_add_notes(r, records, cut) for r, cut in zip(records, cut_off, strict=True)]
-    made = {
+    build_info = {
         "version": __version__,
         "date": datetime.now(UTC).date().isoformat(),
         "params": dict(params or {}),
         "cut_off": sum(cut_off),
     }
     features = encoder([record.text for record in records])
-    return GeneFile(tuple(records), features, encoder.spec, made)
+    return GeneFile(tuple(records), features, encoder.spec, build_info)
 
 
 def make_gene_report(genes: GeneFile) -> dict[str, Any]:
-    """Counts by kind of match and of text, and every gene with something to say about it."""
+    """Count genes by kind of match and of text, and list genes with notes."""
     records = genes.genes
     return {
         "genes": len(records),
@@ -78,7 +90,7 @@ def make_gene_report(genes: GeneFile) -> dict[str, Any]:
 
 
 def format_gene_report(genes: GeneFile) -> str:
-    """The report in a few lines."""
+    """Format the report in a few lines."""
     report = make_gene_report(genes)
     match, text = Counter(report["match"]), Counter(report["text"])
     described = text["summary"] + text["refined"]
@@ -95,11 +107,12 @@ def format_gene_report(genes: GeneFile) -> str:
 
 
 def _has_mismatch(record: GeneRecord) -> bool:
-    """Whether a source gave another gene than the wanted one, or may have."""
+    """Return whether a source gave, or may have given, another gene."""
     return "mismatch:" in record.note or "doubtful:" in record.note
 
 
 def _add_notes(record: GeneRecord, records: Sequence[GeneRecord], cut_off: bool) -> GeneRecord:
+    """Note a missing summary, a truncated text and a repeated gene."""
     if record.text_from == "name":
         record = record.with_note(NOTE_NO_SUMMARY)
     if cut_off:

@@ -32,8 +32,17 @@ _RECORD_FIELDS = {f.name for f in fields(GeneRecord)}
 
 @dataclass(frozen=True)
 class GeneFile:
-    """genes : what is known about each. features : (G, D) float32, their texts as the encoder
-    sees them. encoder : which one. made : version, date and parameters of the build."""
+    """Descriptions and text features of G genes.
+
+    Attributes
+    ----------
+    features
+        (G, D) float32 text features.
+    encoder
+        Text encoder of the features.
+    build_info
+        Version, date and parameters of the build.
+    """
 
     genes: tuple[GeneRecord, ...]
     features: Tensor
@@ -41,9 +50,9 @@ class GeneFile:
     build_info: dict[str, Any] = field(default_factory=dict)
 
     def find_row(self, name: str) -> int | None:
-        """Row of a gene by the name it was asked for, its approved symbol or its Ensembl id.
+        """Find the row of a gene by its symbol in the file, approved symbol or Ensembl id.
 
-        None when the file does not have it, or has several of that approved symbol.
+        None when the file does not have it, or has several genes of that approved symbol.
         """
         for key in ("symbol", "approved", "ensembl"):
             rows = [i for i, gene in enumerate(self.genes) if name and getattr(gene, key) == name]
@@ -53,7 +62,7 @@ class GeneFile:
 
 
 def write_gene_file(path: str | Path, genes: GeneFile) -> None:
-    """Write a gene file, whole or not at all. Raises OutputError when it cannot be written."""
+    """Write a gene file atomically; raises OutputError."""
     entry = {
         "format": GENE_FILE_FORMAT,
         "encoder": genes.encoder.to_json(),
@@ -67,9 +76,12 @@ def write_gene_file(path: str | Path, genes: GeneFile) -> None:
 
 
 def read_gene_file(path: str | Path) -> GeneFile:
-    """A gene file, checked before anything large is allocated.
+    """Read a gene file; its header is validated before anything large is allocated.
 
-    Raises GeneError when the file is absent, damaged, of another kind, or does not fit together.
+    Raises
+    ------
+    GeneError
+        When the file is absent, damaged, of another kind, or inconsistent.
     """
     path = Path(path)
     try:
@@ -90,15 +102,16 @@ def _read_checked(path: Path) -> GeneFile:
         raise CheckpointError(f"it is not of format {GENE_FILE_FORMAT}, the one this version reads")
     encoder = TextEncoderSpec.from_json(data.get("encoder"))
     genes = _parse_gene_records(data.get("genes"))
-    made = data.get("made", {})
-    if not isinstance(made, dict):
+    build_info = data.get("made", {})
+    if not isinstance(build_info, dict):
         raise CheckpointError("its entry on how it was made is damaged")
     dtype, shape = header.tensors.get("features", ("", ()))
     if dtype not in FLOAT_DTYPES or shape != (len(genes), encoder.dimension):
         raise CheckpointError(
             f"its features are not {len(genes)} genes x {encoder.dimension} numbers"
         )
-    return GeneFile(genes, read_safetensors(path, ["features"])["features"], encoder, made)
+    features = read_safetensors(path, ["features"])["features"]
+    return GeneFile(genes, features, encoder, build_info)
 
 
 def _parse_gene_records(entries: Any) -> tuple[GeneRecord, ...]:
