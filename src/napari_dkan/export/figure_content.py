@@ -330,7 +330,8 @@ def _select_visible(extent: FigureExtent, tiles: NDArray[np.float64]) -> NDArray
         | (bottom < extent.top)
         | (top > extent.bottom)
     )
-    return tiles[~outside]
+    visible: NDArray[np.float64] = tiles[~outside]
+    return visible
 
 
 def _get_tile_side_um(prediction: Prediction, mpp: float) -> float:

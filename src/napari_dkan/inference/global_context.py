@@ -1,4 +1,4 @@
-"""Context windows: the tissue tiles that the global encoder sees around each spot."""
+"""Context windows: the tissue tiles around a spot that the global encoder takes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from shapely.geometry.base import BaseGeometry
 
 from ..spatial.tile_grid import TileGrid, cells_in_box
 from .patch_features.feature_cache import PatchFeatureCache
-from .patch_features.patch_geometry import keys_from_centers
+from .patch_features.patch_geometry import Level0Bounds, keys_from_centers
 from .patch_features.patch_loader import PatchLoader
 from .prediction_progress import PredictionUpdate
 from .target import Target, TargetKind
@@ -27,19 +27,19 @@ if TYPE_CHECKING:
     from .patch_features.precomputed_features import PrecomputedFeatures
 
 
-CAPTURE_AREA_UM = 6_600.0  # side of the array the published networks were trained on (33 x 200 um)
-MIN_WINDOW_OVERLAP = (
-    0.5  # of neighbouring windows, at least: no tile lies at the edge of its window
-)
+CAPTURE_AREA_UM = 6_600.0  # side of the published networks' training arrays (33 x 200 um)
+MIN_WINDOW_OVERLAP = 0.5  # of adjacent windows: every tile is away from the edge of its window
+FEATURE_FILE_PITCH = 0.0  # the pitch in the cache keys of feature files' windows
+MAX_CACHED_WINDOWS = 12  # at most a few MB each
 
-Level0Bounds = tuple[float, float, float, float]
+CellIndex = tuple[int, int]
 
 
 @dataclass(frozen=True)
 class ContextWindowLayout:
-    """Squares of ``side`` level-0 px, evenly spread so that they reach from edge to edge.
+    """Square windows of ``side`` level-0 px, evenly spaced over a slide of width x height px.
 
-    A slide no larger than one of them is one window.
+    A slide that is not larger than a window has one window.
     """
 
     side: float
@@ -47,14 +47,14 @@ class ContextWindowLayout:
     height: int
 
     def find_nearest_windows(self, xy: NDArray[np.float64]) -> NDArray[np.int64]:
-        """(N, 2) column and row of the window whose centre is nearest to each point (N, 2)."""
+        """(N, 2) column and row of the window whose center is nearest to each point (N, 2)."""
         columns = [
             self._find_nearest_index(xy[:, i], limit) for i, limit in enumerate(self._slide_size)
         ]
         return np.stack(columns, axis=1)
 
     def get_bounds(self, column: int, row: int) -> Level0Bounds:
-        """(x0, y0, x1, y1) of a window in level-0 px, on the slide."""
+        """Bounds of a window, clipped to the slide."""
         low = [
             i * self._compute_step(limit)
             for i, limit in zip((column, row), self._slide_size, strict=True)
@@ -82,18 +82,22 @@ class ContextWindowLayout:
         return np.rint((x - self.side / 2) / step).clip(0, count - 1).astype(np.int64)
 
 
-FEATURE_FILE_PITCH = 0.0  # stands for a pitch
-MAX_CACHED_WINDOWS = 12  # windows; with their tokens a few MB each at most
-
-CellIndex = tuple[int, int]
-
-
 @dataclass(frozen=True)
 class ContextWindow:
-    """What the tiles of one window see.
+    """The M tiles of a window.
 
-    cells : (M, 2) of its tiles. features : (M, d) of them. tokens : (M, D) in the light of
-    all of them. complete : False where a damaged tile is missing.
+    Attributes
+    ----------
+    cells : ndarray
+        (M, 2).
+    features : Tensor
+        (M, d).
+    global_tokens : Tensor
+        (M, D) tokens of the tiles, each in the context of all.
+    row_by_cell : dict
+        Row of each cell.
+    is_complete : bool
+        False where a damaged tile is missing.
     """
 
     cells: NDArray[np.int64]
@@ -104,12 +108,18 @@ class ContextWindow:
 
 
 class GlobalContext:
-    """Gives the spots of a target their surroundings.
+    """Compute the context windows of targets and the global tokens of their spots.
 
-    tissue : geometry in level-0 px that makes up the context.
-    pitch : level-0 px between the spots the network was trained on.
-    windows : the capture areas over the slide.
-    ready : of a feature file, whose tiles see each other.
+    Parameters
+    ----------
+    tissue : BaseGeometry
+        Geometry in level-0 px whose tiles are the context.
+    pitch : float
+        Distance in level-0 px of the spots that the network was trained on.
+    window_layout : ContextWindowLayout
+        Windows of the size of a capture area.
+    precomputed_features : PrecomputedFeatures, optional
+        Features of a file, whose tiles are the context of targets of these tiles.
     """
 
     def __init__(
@@ -128,6 +138,7 @@ class GlobalContext:
 
     @property
     def tissue(self) -> BaseGeometry:
+        """Geometry in level-0 px; another one clears the cache."""
         return self._tissue
 
     @tissue.setter
@@ -137,10 +148,11 @@ class GlobalContext:
             self.clear_cache()
 
     def clear_cache(self) -> None:
+        """Drop all windows."""
         self._cached_windows.clear()
 
     def find_window_indices(self, target: Target) -> NDArray[np.int64]:
-        """(N, 2) per row of the target, equal where rows share their surroundings."""
+        """(N, 2) window of each row of the target; an array has one window."""
         if target.kind is TargetKind.ARRAY:
             return np.zeros((len(target), 2), np.int64)
         return self.window_layout.find_nearest_windows(target.spots.xy)
@@ -148,7 +160,10 @@ class GlobalContext:
     def compute_window(
         self, target: Target, rows: NDArray[np.int64], window_index: CellIndex, loader: PatchLoader
     ) -> Generator[PredictionUpdate, None, ContextWindow]:
-        """What the rows of one group see; encodes what of it was not met before."""
+        """Compute the window of some rows of a target; features that are not cached are encoded.
+
+        Tiles of a grid that are off the tissue are added to the window of their rows.
+        """
         if target.kind is TargetKind.ARRAY:
             cells = target.spots.array
             assert cells is not None
@@ -158,20 +173,18 @@ class GlobalContext:
         grid = target.grid
         pitch = self.pitch if grid is None else grid.pitch
         key = (pitch, window_index)
-        own = np.empty((0, 2), np.int64)
+        off_tissue = np.empty((0, 2), np.int64)
         if grid is not None:
-            off = ~contains_xy(self._tissue, *grid.centres[rows].T)
-            own = grid.cells[rows[off]]  # tiles on glass that were asked for all the same
-        if not len(own) and key in self._cached_windows:
+            off_tissue = grid.cells[rows[~contains_xy(self._tissue, *grid.centres[rows].T)]]
+        if not len(off_tissue) and key in self._cached_windows:
             self._cached_windows.move_to_end(key)
             return self._cached_windows[key]
-        cells = np.unique(
-            np.concatenate([self._find_tissue_cells(window_index, pitch), own]), axis=0
-        )
-        made = yield from self._encode_window(TileGrid(pitch, 0.0, cells).centres, cells, loader)
-        if not len(own) and made.is_complete:
-            self._cache_window(key, made)
-        return made
+        tissue_cells = self._find_tissue_cells(window_index, pitch)
+        cells = np.unique(np.concatenate([tissue_cells, off_tissue]), axis=0)
+        window = yield from self._encode_window(TileGrid(pitch, 0.0, cells).centres, cells, loader)
+        if not len(off_tissue) and window.is_complete:
+            self._cache_window(key, window)
+        return window
 
     def _compute_feature_file_window(
         self, window_index: CellIndex, loader: PatchLoader
@@ -179,13 +192,10 @@ class GlobalContext:
         assert self._precomputed_features is not None
         key = (FEATURE_FILE_PITCH, window_index)
         if key not in self._cached_windows:
-            made = yield from self._encode_window(
-                *self._precomputed_features.select_tiles(
-                    self.window_layout.get_bounds(*window_index)
-                ),
-                loader,
-            )
-            self._cache_window(key, made)
+            bounds = self.window_layout.get_bounds(*window_index)
+            xy, cells = self._precomputed_features.select_tiles(bounds)
+            window = yield from self._encode_window(xy, cells, loader)
+            self._cache_window(key, window)
         return self._cached_windows[key]
 
     def _cache_window(self, key: tuple[float, CellIndex], context_window: ContextWindow) -> None:
@@ -200,36 +210,45 @@ class GlobalContext:
         context_window: ContextWindow,
         center_features: Tensor,
     ) -> tuple[Tensor, NDArray[np.bool_]]:
-        """Global tokens (B, D) of rows of the target, and which have one.
+        """Select the global tokens of rows of the target.
 
-        own : (B, d) features of the rows' own patches. A point between the cells takes the
-        place of its nearest one, whatever other points there are.
+        A point replaces its nearest cell, independently of other points.
+
+        Parameters
+        ----------
+        center_features : Tensor
+            (B, d) features of the rows' own patches.
+
+        Returns
+        -------
+        tuple
+            Tokens (B, D), and the mask (B,) of rows that have one.
         """
         import torch
 
         if target.kind is TargetKind.POINTS:
-            each = [
+            tokens = [
                 self._compute_point_token(target.spots.xy[r], context_window, center_features[i])
                 for i, r in enumerate(rows)
             ]
-            return torch.stack(each), np.ones(len(rows), bool)
+            return torch.stack(tokens), np.ones(len(rows), bool)
         cells = target.spots.array
         if target.kind is TargetKind.GRID and target.grid is not None:
             cells = target.grid.cells
         assert cells is not None
-        at = np.array(
+        window_rows = np.array(
             [context_window.row_by_cell.get((int(x), int(y)), -1) for x, y in cells[rows]], np.int64
         )
+        has_token = window_rows >= 0
         if not len(context_window.global_tokens):
-            return center_features.new_zeros(len(rows), 0), at >= 0
-        return context_window.global_tokens[
-            torch.from_numpy(at.clip(0)).to(center_features.device)
-        ], at >= 0
+            return center_features.new_zeros(len(rows), 0), has_token
+        index = torch.from_numpy(window_rows.clip(0)).to(center_features.device)
+        return context_window.global_tokens[index], has_token
 
     def select_point_context(
         self, xy: NDArray[np.float64], context_window: ContextWindow
     ) -> tuple[Tensor, NDArray[np.int64]]:
-        """What a point sees: features (M - 1, d), and cells (M, 2) of them and, last, of it."""
+        """Features (M - 1, d) in the context of a point; cells (M, 2) of them and of the point."""
         import torch
 
         nearest = np.floor(xy / self.pitch).astype(np.int64)
@@ -250,7 +269,7 @@ class GlobalContext:
     def _encode_window(
         self, xy: NDArray[np.float64], cells: NDArray[np.int64], loader: PatchLoader
     ) -> Generator[PredictionUpdate, None, ContextWindow]:
-        """Surroundings of cells at places; a damaged one is as if it were not there."""
+        """The window of tiles at centers (M, 2); damaged tiles are left out."""
         keys = keys_from_centers(xy)
         yield from self._features.compute_missing(loader, keys)
         features, known = self._features.get_features(keys)
@@ -258,14 +277,14 @@ class GlobalContext:
             import torch
 
             features, cells = features[torch.from_numpy(known)], cells[known]
-        row_of = {(int(x), int(y)): i for i, (x, y) in enumerate(cells)}
+        row_by_cell = {(int(x), int(y)): i for i, (x, y) in enumerate(cells)}
         tokens = self._compute_global_tokens(features, cells)
-        return ContextWindow(cells, features, tokens, row_of, bool(known.all()))
+        return ContextWindow(cells, features, tokens, row_by_cell, bool(known.all()))
 
     def _find_tissue_cells(self, window_index: CellIndex, pitch: float) -> NDArray[np.int64]:
-        """(M, 2) cells of a window whose centre is on the tissue; unique, sorted."""
-        box = self.window_layout.get_bounds(*window_index)
-        cells = cells_in_box(box, pitch, self.window_layout.width, self.window_layout.height)
+        """(M, 2) cells of a window whose center is on the tissue, unique and sorted."""
+        bounds = self.window_layout.get_bounds(*window_index)
+        cells = cells_in_box(bounds, pitch, self.window_layout.width, self.window_layout.height)
         inside = contains_xy(self._tissue, *TileGrid(pitch, 0.0, cells).centres.T)
         return np.unique(cells[inside], axis=0)
 

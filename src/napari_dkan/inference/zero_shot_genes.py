@@ -1,4 +1,4 @@
-"""Genes outside the panel, predicted from the text embedding of their description."""
+"""Zero-shot genes: genes outside the panel that are predicted from their description."""
 
 from __future__ import annotations
 
@@ -18,21 +18,26 @@ if TYPE_CHECKING:
     from ..training.genes.gene_file import GeneFile
 
 
-# Text tells a gene's pattern but hardly its level: over 250 genes left out in turn, ridge from
-# text to their mean label errs by 0.39 where the panel's mean errs by 0.40, and to the logarithm
-# of their spread by 0.272 where a constant errs by 0.276. So no level is made up.
+# Text predicts a gene's pattern but hardly its level. Over 250 genes left out in turn, a ridge
+# regression from text to their mean label has an error of 0.39 (0.40 for the panel's mean), and to
+# the logarithm of their spread one of 0.272 (0.276 for a constant). So no level is predicted.
 ZERO_SHOT_UNITS = "standard deviations from the gene's own mean"
 MAX_ZERO_SHOT_GENES = 1000  # each costs as much as a gene of the panel
-SYMBOL_ONLY = "symbol"  # a record's text_from where nothing but the symbol is known
+SYMBOL_ONLY = "symbol"  # `GeneRecord.text_from` of a gene without a description
 
 
 @dataclass(frozen=True)
 class ZeroShotGenes:
     """K genes that a checkpoint was not trained on.
 
-    features : (K, d_t) in the space of the checkpoint's gene text.
-    in_panel : symbols that were asked for and are in the panel: its predictions hold.
-    source : the file the descriptions come from.
+    Attributes
+    ----------
+    text_features : Tensor
+        (K, d_t) in the basis of the checkpoint's gene text.
+    symbols_in_panel : tuple of str
+        Requested symbols that are in the panel, whose predictions are better.
+    source : str
+        The file of the descriptions.
     """
 
     genes: tuple[Gene, ...]
@@ -42,15 +47,22 @@ class ZeroShotGenes:
 
     @property
     def symbols(self) -> tuple[str, ...]:
+        """Symbols of the genes."""
         return tuple(g.symbol for g in self.genes)
 
 
 @dataclass(frozen=True)
 class ZeroShotExpectation:
-    """What a card measured for genes left out of training; None where it did not.
+    """The accuracy that a card reports for genes left out of training; None where not measured.
 
-    pcc, shuffled_pcc : mean correlation with their own text and with another gene's.
-    panel_mean_pcc : of the mean prediction of the panel, which knows nothing of the gene.
+    Attributes
+    ----------
+    pcc, shuffled_pcc : float or None
+        Mean correlation with the gene's own text and with that of another gene.
+    panel_mean_pcc : float or None
+        Mean correlation of the panel's mean prediction, which does not depend on the gene.
+    beats_shuffled : bool
+        Whether the own text is better than another gene's.
     """
 
     pcc: float | None = None
@@ -60,6 +72,7 @@ class ZeroShotExpectation:
 
     @property
     def summary(self) -> str:
+        """The accuracy in words."""
         if self.pcc is None or self.shuffled_pcc is None:
             return "never measured"
         text = f"PCC {self.pcc:.2f}; shuffled text {self.shuffled_pcc:.2f}"
@@ -71,7 +84,7 @@ class ZeroShotExpectation:
 
 
 def read_zero_shot_expectation(checkpoint: Checkpoint) -> ZeroShotExpectation:
-    """The card's entry ``zero_shot``; one that is absent or odd counts as never measured."""
+    """Read the card's entry ``zero_shot``; an absent or invalid one counts as not measured."""
     entry: Any = checkpoint.card.get("zero_shot")
     entry = entry if isinstance(entry, dict) else {}
     names = ("pcc", "shuffled_pcc", "panel_mean_pcc")
@@ -82,13 +95,13 @@ def read_zero_shot_expectation(checkpoint: Checkpoint) -> ZeroShotExpectation:
 
 
 def explain_zero_shot_unavailable(checkpoint: Checkpoint, allow_unproven: bool = False) -> str:
-    """Why this checkpoint predicts no further genes, as half a sentence; "" where it does."""
+    """Explain as half a sentence why a checkpoint predicts no zero-shot genes; "" if it does."""
     if checkpoint.text_basis is None:
         return "this checkpoint cannot place genes by their text"
-    known = read_zero_shot_expectation(checkpoint)
-    if known.beats_shuffled or allow_unproven:
+    expectation = read_zero_shot_expectation(checkpoint)
+    if expectation.beats_shuffled or allow_unproven:
         return ""
-    return f"on this checkpoint prediction from text alone: {known.summary}"
+    return f"on this checkpoint prediction from text alone: {expectation.summary}"
 
 
 def load_zero_shot_genes(
@@ -97,13 +110,23 @@ def load_zero_shot_genes(
     symbols: Sequence[str] | None = None,
     allow_unproven: bool = False,
 ) -> ZeroShotGenes:
-    """Genes of a file from `napari-dkan genes build`, ready for this checkpoint's network.
+    """Load genes of a file of `napari-dkan genes build` for a checkpoint.
 
-    symbols : which; all of the file's that are not in the panel when None.
-    allow_unproven : also where the card has not measured that their own text beats another's.
+    Parameters
+    ----------
+    symbols : sequence of str, optional
+        All genes of the file with a description that are not in the panel when None.
+    allow_unproven : bool
+        Whether to load genes where the card does not show that their own text is better than
+        another gene's.
 
-    Raises SpotsError when the checkpoint cannot do that, or the file has not the genes or is
-    of another text encoder; GeneError when the file cannot be read.
+    Raises
+    ------
+    SpotsError
+        When the checkpoint does not predict zero-shot genes, or the file lacks a gene or is of
+        another text encoder.
+    GeneError
+        When the file cannot be read.
     """
     basis = checkpoint.text_basis
     if basis is None:
@@ -114,10 +137,10 @@ def load_zero_shot_genes(
     from ..training.genes.gene_file import read_gene_file
 
     if not allow_unproven and explain_zero_shot_unavailable(checkpoint):
+        expectation = _format_expectation(read_zero_shot_expectation(checkpoint))
         raise SpotsError(
             f"Genes outside the panel are off for {checkpoint.title}: prediction from text alone "
-            f"{_format_expectation(read_zero_shot_expectation(checkpoint))}; allow unproven genes (--allow-unproven) to see "
-            "them all the same."
+            f"{expectation}; allow unproven genes (--allow-unproven) to see them all the same."
         )
     path, file = Path(gene_file), read_gene_file(gene_file)
     if file.encoder.label != basis.encoder:
@@ -125,10 +148,10 @@ def load_zero_shot_genes(
             f"{path} was made with the text encoder {file.encoder.label}, and this checkpoint "
             f"takes {basis.encoder}; build the file again with that encoder."
         )
-    asked = symbols  # without any, all that have a description
-    if asked is None:
-        asked = [g.symbol for g in file.genes if g.text_from != SYMBOL_ONLY]
-    rows, in_panel = _split_by_panel(path, file, checkpoint.panel, asked)
+    requested = symbols
+    if requested is None:
+        requested = [g.symbol for g in file.genes if g.text_from != SYMBOL_ONLY]
+    rows, in_panel = _split_by_panel(path, file, checkpoint.panel, requested)
     if len(rows) > MAX_ZERO_SHOT_GENES:
         raise SpotsError(
             f"{path} has {len(rows):,} genes outside the panel; name those you want, "
@@ -145,15 +168,15 @@ def load_zero_shot_genes(
 def _split_by_panel(
     path: Path, file: GeneFile, panel: Panel, requested: Sequence[str]
 ) -> tuple[list[int], tuple[str, ...]]:
-    """Rows of the file that are new, and panel symbols among what was asked for."""
+    """Rows of the file of genes outside the panel, and the requested symbols of the panel."""
     rows: list[int] = []
     in_panel: list[str] = []
     for symbol in requested:
         row = file.find_row(symbol)
         names = [symbol] if row is None else _list_gene_names(file.genes[row])
-        ours = next((known for n in names if (known := _find_panel_symbol(panel, n))), "")
-        if ours:
-            in_panel.append(ours)
+        panel_symbol = next((s for n in names if (s := _find_panel_symbol(panel, n))), "")
+        if panel_symbol:
+            in_panel.append(panel_symbol)
         elif row is None:
             raise SpotsError(
                 f"{path} has no text for {symbol}; build a file that has it with "
@@ -170,7 +193,7 @@ def _split_by_panel(
 
 
 def _find_panel_symbol(panel: Panel, name: str) -> str:
-    """The panel's symbol of a gene name, "" where it has none."""
+    """The panel's symbol of a gene, "" where the panel lacks it."""
     try:
         return panel.symbols[panel.row(name)]
     except SpotsError:
@@ -182,13 +205,13 @@ def _list_gene_names(gene: GeneRecord) -> list[str]:
 
 
 def _to_panel_gene(gene: GeneRecord) -> Gene:
-    also = (gene.approved,) if gene.approved not in ("", gene.symbol) else ()
-    return Gene(gene.symbol, gene.ensembl, gene.name, also)
+    aliases = (gene.approved,) if gene.approved not in ("", gene.symbol) else ()
+    return Gene(gene.symbol, gene.ensembl, gene.name, aliases)
 
 
 def _parse_correlation(value: Any) -> float | None:
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    return float(value) if number and -1 <= value <= 1 else None
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return float(value) if is_number and -1 <= value <= 1 else None
 
 
 def _format_expectation(expectation: ZeroShotExpectation) -> str:

@@ -1,4 +1,4 @@
-"""The cache directory: its location, entries, size limit, eviction and the format of sizes and ages."""
+"""The cache directory: location, entries, size limit and eviction."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ...atomic_write import atomic_write
+from ...atomic_write import write_json
 from ...errors import CacheError
 from .cache_key import CacheKey
 from .cache_segments import list_segments, parse_row_count, remove_folder
@@ -19,14 +19,14 @@ AGE_UNITS = ((86_400.0, "day"), (3_600.0, "hour"), (60.0, "minute"))
 
 
 def format_size(count: float) -> str:
-    """Bytes as "0 MB", "12 MB", "1.2 GB": GB of 2**30 bytes, as the limit is counted."""
+    """Format bytes as "0 MB", "12 MB" or "1.2 GB", with 2**30 bytes to a GB as in the limit."""
     if count < 1000 * 2**20:
         return f"{count / 2**20:.0f} MB" if count >= 2**20 or not count else "< 1 MB"
     return f"{count / 2**30:.1f} GB".replace(".0 GB", " GB")
 
 
 def format_age(seconds: float) -> str:
-    """An age as "now", "5 minutes ago", "1 day ago"."""
+    """Format an age as "now", "5 minutes ago" or "1 day ago"."""
     for length, name in AGE_UNITS:
         if seconds >= length:
             count = int(seconds / length)
@@ -40,9 +40,16 @@ ENTRY_NAME_PATTERN = re.compile(r"[0-9a-f]{20}")
 
 @dataclass(frozen=True)
 class CacheEntryInfo:
-    """A store on disk: bytes of its files, seconds since the epoch when it was used last.
+    """A cache entry on disk.
 
-    key : None when its description is damaged.
+    Attributes
+    ----------
+    key : CacheKey or None
+        None when its file is damaged.
+    size_bytes : int
+        Bytes of its files.
+    last_used : float
+        Seconds since the epoch.
     """
 
     folder: Path
@@ -53,53 +60,64 @@ class CacheEntryInfo:
 
     @property
     def slide_name(self) -> str:
+        """File name of the slide."""
         return "unknown" if self.key is None else self.key.slide_name
 
 
 def get_cache_folder() -> Path:
-    """The folder of all stores; the environment variable NAPARI_DKAN_CACHE names another one."""
+    """Get the folder of all entries; the environment variable NAPARI_DKAN_CACHE overrides it."""
     import platformdirs
 
-    named = os.environ.get("NAPARI_DKAN_CACHE")
-    return Path(named) if named else platformdirs.user_cache_path("napari-dkan") / "features"
+    override = os.environ.get("NAPARI_DKAN_CACHE")
+    return Path(override) if override else platformdirs.user_cache_path("napari-dkan") / "features"
 
 
 def list_entries(folder: Path) -> list[CacheEntryInfo]:
-    """The stores in a folder, used last first; anything else that lies there is left out."""
-    found = [_read_entry_info(path) for path in _iter_entry_folders(folder)]
-    return sorted(found, key=lambda stored: -stored.last_used)
+    """List the entries in a folder, the last used first; other files are ignored."""
+    entries = [_read_entry_info(path) for path in _iter_entry_folders(folder)]
+    return sorted(entries, key=lambda entry: -entry.last_used)
 
 
 def list_keys(folder: Path) -> list[CacheKey]:
-    """What is stored in a folder, without a look at its size."""
+    """List the keys of the entries in a folder without reading their sizes."""
     keys = (_read_key(path) for path in _iter_entry_folders(folder))
     return [key for key in keys if key is not None]
 
 
 def compute_cache_size(folder: Path | None = None) -> int:
-    """Bytes of all stores. Looks at every file: not for the GUI thread."""
+    """Compute the bytes of all entries. It reads the size of every file: not in the GUI thread."""
     return sum(
         _compute_folder_size(path) for path in _iter_entry_folders(folder or get_cache_folder())
     )
 
 
 def clear_cache(folder: Path | None = None, slide: str | None = None) -> int:
-    """Remove all stores, or those of the slide of this file name or stem; bytes freed.
+    """Remove all entries, or those of one slide.
 
-    Stores in use are removed as well: what a session has read it keeps, and what it computes
-    later makes a new store.
+    Entries in use are removed too: a session keeps the rows that it has loaded, and stores later
+    ones in a new entry.
+
+    Parameters
+    ----------
+    slide : str, optional
+        File name or stem.
+
+    Returns
+    -------
+    int
+        Bytes freed.
     """
     freed = 0
-    for stored in list_entries(folder or get_cache_folder()):
-        name = stored.slide_name
+    for entry in list_entries(folder or get_cache_folder()):
+        name = entry.slide_name
         if slide is None or slide in (name, Path(name).stem, Path(name).stem.removesuffix(".ome")):
-            remove_folder(stored.folder)
-            freed += 0 if stored.folder.exists() else stored.size_bytes
+            remove_folder(entry.folder)
+            freed += 0 if entry.folder.exists() else entry.size_bytes
     return freed
 
 
 def mark_used(entry_folder: Path) -> None:
-    """Note that a store is in use; costs the note, not the work, where nothing can be written."""
+    """Set the time of the last use, where the entry can be written."""
     try:
         if entry_folder.is_dir():
             (entry_folder / LAST_USED_FILE).touch()
@@ -110,10 +128,10 @@ def mark_used(entry_folder: Path) -> None:
 def _iter_entry_folders(folder: Path) -> Iterator[Path]:
     try:
         paths = [p for p in folder.iterdir() if ENTRY_NAME_PATTERN.fullmatch(p.name)]
-    except OSError:  # no folder yet, or none that may be read
+    except OSError:  # missing or not readable
         return
     for path in paths:
-        # by what is in it too: the folder may be one that a person chose and has other things in
+        # A folder chosen by the user may contain other things with such names.
         if (path / KEY_FILE).is_file() or list_segments(path):
             yield path
 
@@ -157,49 +175,70 @@ BYTES_PER_GIB = 2**30
 
 
 def get_cache_limit() -> int:
-    """Bytes that all stores may take together: the environment variable NAPARI_DKAN_CACHE_GB,
-    else what `set_cache_limit` stored, else 10 GiB. CacheError when the variable is no number."""
-    named = os.environ.get("NAPARI_DKAN_CACHE_GB")
-    if not named:
+    """Get the bytes that all entries together may take.
+
+    The environment variable NAPARI_DKAN_CACHE_GB overrides the value of `set_cache_limit`; the
+    default is 10 GiB.
+
+    Raises
+    ------
+    CacheError
+        When the variable is not a number.
+    """
+    override = os.environ.get("NAPARI_DKAN_CACHE_GB")
+    if not override:
         return int(_read_limit_gib() * BYTES_PER_GIB)
     try:
-        return int(_validate_gib(float(named)) * BYTES_PER_GIB)
+        return int(_validate_gib(float(override)) * BYTES_PER_GIB)
     except ValueError as error:
         raise CacheError(
-            f"NAPARI_DKAN_CACHE_GB is {named!r}; set it to a number of gigabytes such as 10, "
+            f"NAPARI_DKAN_CACHE_GB is {override!r}; set it to a number of gigabytes such as 10, "
             "0 for no cache."
         ) from error
 
 
 def set_cache_limit(gib: float) -> None:
-    """Remember the limit, in GiB; 0 stores nothing. CacheError for what is no size, OutputError
-    when it cannot be written."""
+    """Store the limit in GiB; with 0 nothing is cached.
+
+    Raises
+    ------
+    CacheError
+        When it is not a size.
+    OutputError
+        When it cannot be written.
+    """
     try:
         gib = _validate_gib(gib)
     except ValueError as error:
         raise CacheError("The limit of the cache is a number of gigabytes, 0 or more.") from error
-    with atomic_write(_get_limit_file()) as temporary:
-        temporary.write_text(json.dumps({"limit_gib": gib}), encoding="utf-8")
+    write_json(_get_limit_file(), {"limit_gib": gib})
 
 
 def evict_entries(
     folder: Path, limit: int, needed_bytes: int, protected_folders: Collection[Path]
 ) -> bool:
-    """Remove stores, used longest ago first, until ``wanted`` more bytes fit below ``limit``.
+    """Remove the least recently used entries until ``needed_bytes`` more fit below the limit.
 
-    keep : folders of stores that stay whatever happens. Returns whether there is room; what
-    cannot lead to it is not removed.
+    Parameters
+    ----------
+    protected_folders : collection of Path
+        Folders of entries that are not removed.
+
+    Returns
+    -------
+    bool
+        Whether the bytes fit. Nothing is removed when they cannot.
     """
-    stores = list_entries(folder)
-    excess = sum(s.size_bytes for s in stores) + needed_bytes - limit
-    free = [s for s in reversed(stores) if s.folder not in protected_folders]
-    if excess > sum(s.size_bytes for s in free):
+    entries = list_entries(folder)
+    excess = sum(e.size_bytes for e in entries) + needed_bytes - limit
+    removable = [e for e in reversed(entries) if e.folder not in protected_folders]
+    if excess > sum(e.size_bytes for e in removable):
         return False
-    for stored in free:
+    for entry in removable:
         if excess <= 0:
             break
-        remove_folder(stored.folder)
-        excess -= 0 if stored.folder.exists() else stored.size_bytes
+        remove_folder(entry.folder)
+        excess -= 0 if entry.folder.exists() else entry.size_bytes
     return excess <= 0
 
 
@@ -213,7 +252,7 @@ def _read_limit_gib() -> float:
     try:
         return _validate_gib(json.loads(_get_limit_file().read_text(encoding="utf-8"))["limit_gib"])
     except (OSError, ValueError, KeyError, TypeError):
-        return DEFAULT_LIMIT_GIB  # never set, or a file that is none of ours
+        return DEFAULT_LIMIT_GIB  # missing or invalid
 
 
 def _validate_gib(gib: float) -> float:

@@ -9,18 +9,25 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-CACHE_FORMAT_VERSION = 1  # of the parts; another one makes other stores
+CACHE_FORMAT_VERSION = 1  # of the segments; part of the digest
 
 
 @dataclass(frozen=True)
 class CacheKey:
-    """Names the rows of one store.
+    """The identity of a cache entry.
 
-    slide : content fingerprint of the slide, as `Slide.fingerprint` gives it.
-    path : where the slide lay; only for explanations, no part of the identity.
-    what : "features" of single tiles, or "tokens" that a network fused from them.
-    width : numbers in a row.
-    made_by : (name, value) of everything else the numbers depend on, in any order.
+    Attributes
+    ----------
+    slide : str
+        `Slide.fingerprint`.
+    path : str
+        Path of the slide, for explanations only; not part of the identity.
+    what : str
+        "features" of tiles or "tokens" of a network.
+    width : int
+        Numbers in a row.
+    made_by : tuple
+        (name, value) of everything else that the rows depend on, in any order.
     """
 
     slide: str
@@ -31,7 +38,7 @@ class CacheKey:
 
     @property
     def digest(self) -> str:
-        """The store's folder name, 20 hex digits; the same for the same rows on any machine."""
+        """The entry's folder name: 20 hex digits that are equal on all machines."""
         made_by = {n: v if isinstance(v, str) else float(v) for n, v in self.made_by}
         text = json.dumps(
             [CACHE_FORMAT_VERSION, self.slide, self.what, self.width, made_by], sort_keys=True
@@ -40,14 +47,22 @@ class CacheKey:
 
     @property
     def slide_name(self) -> str:
+        """File name of the slide."""
         return Path(self.path).name
 
     def to_json(self) -> str:
+        """Format the key as JSON."""
         return json.dumps(asdict(self), indent=1)
 
     @classmethod
     def from_json(cls, text: str) -> CacheKey:
-        """Raises ValueError when ``text`` is not what `to_json` writes."""
+        """Parse the text of `to_json`.
+
+        Raises
+        ------
+        ValueError
+            When it is another text.
+        """
         try:
             data = json.loads(text)
             key = cls(
@@ -84,28 +99,28 @@ VALUE_LABELS = {
     "width": "feature length",
     "colours": "colour profile",
 }
-OPAQUE_VALUE_PATTERN = re.compile(r"[0-9a-f]{12,}|.{25,}|")  # tells a person nothing
+OPAQUE_VALUE_PATTERN = re.compile(r"[0-9a-f]{12,}|.{25,}|")  # not shown to users
 
 
 def is_slide_changed(key: CacheKey, others: Iterable[CacheKey]) -> bool:
-    """Whether all that is stored of the same file is of another content."""
+    """Check whether all entries of the same path are of another content."""
     same = [o for o in others if o.path == key.path and o.what == key.what]
     return bool(same) and all(o.slide != key.slide for o in same)
 
 
 def explain_cache_miss(key: CacheKey, others: Iterable[CacheKey]) -> str:
-    """What differs from what is stored of the same file, or "" when nothing is.
+    """Explain how a key differs from those of the same path; "" when there are none.
 
-    Of several stores the one that is nearest is taken.
+    Of several keys the one with the fewest differences is explained.
     """
     same = [o for o in others if o.path == key.path and o.what == key.what]
     same = [o for o in same if o.digest != key.digest]
-    here = [o for o in same if o.slide == key.slide]
-    if here:
-        found = min((_list_differences(key, o) for o in here), key=len)
+    same_slide = [o for o in same if o.slide == key.slide]
+    if same_slide:
+        differences = min((_list_differences(key, o) for o in same_slide), key=len)
         return (
-            f"What is stored of {key.slide_name} was made with another {_join_words(found)}; "
-            "its features are computed anew."
+            f"What is stored of {key.slide_name} was made with another "
+            f"{_join_words(differences)}; its features are computed anew."
         )
     if same:
         return (
@@ -115,12 +130,12 @@ def explain_cache_miss(key: CacheKey, others: Iterable[CacheKey]) -> str:
 
 
 def _list_differences(key: CacheKey, other: CacheKey) -> list[str]:
-    now, then = dict(key.made_by), dict(other.made_by)
-    now["width"], then["width"] = key.width, other.width
+    new, old = dict(key.made_by), dict(other.made_by)
+    new["width"], old["width"] = key.width, other.width
     return [
-        _describe_difference(name, then.get(name), now.get(name))
-        for name in dict.fromkeys([*now, *then])
-        if now.get(name) != then.get(name)
+        _describe_difference(name, old.get(name), new.get(name))
+        for name in dict.fromkeys([*new, *old])
+        if new.get(name) != old.get(name)
     ]
 
 

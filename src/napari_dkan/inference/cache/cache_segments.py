@@ -19,7 +19,7 @@ STALE_SECONDS = 24 * 3600.0
 
 
 def has_zarr() -> bool:
-    """Whether parts can be read and written here: a GPU box may do without zarr."""
+    """Check whether zarr, which segments need, is installed."""
     try:
         import zarr  # noqa: F401
     except ImportError:
@@ -28,7 +28,7 @@ def has_zarr() -> bool:
 
 
 def list_segments(folder: Path) -> list[Path]:
-    """The parts in a store's folder; none when there is no such folder."""
+    """List the segments in the folder of an entry, which may not exist."""
     try:
         return [p for p in folder.iterdir() if p.name.startswith(SEGMENT_PREFIX)]
     except OSError:
@@ -36,7 +36,7 @@ def list_segments(folder: Path) -> list[Path]:
 
 
 def parse_row_count(segment: Path) -> int:
-    """Rows of a part by its name; 0 when the name is none of ours."""
+    """Parse the number of rows from a segment's name; 0 for another name."""
     count = segment.name.removeprefix(SEGMENT_PREFIX).split("-")[0]
     return int(count) if count.isdecimal() else 0
 
@@ -44,7 +44,13 @@ def parse_row_count(segment: Path) -> int:
 def write_segment(
     folder: Path, digest: str, keys: NDArray[np.int64], rows: NDArray[np.float32]
 ) -> None:
-    """Put a new part into ``folder``, which is made when missing; OSError when that fails."""
+    """Write a new segment into the folder of an entry.
+
+    Raises
+    ------
+    OSError
+        When it cannot be written.
+    """
     import zarr
 
     temporary = folder / f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}"
@@ -69,14 +75,14 @@ def _write_array(group: Any, name: str, values: NDArray[Any]) -> None:
         compressors=[Crc32cCodec()],
         filters=None,
         chunk_key_encoding={"name": "default", "separator": "."},  # fewer folders
-        # a chunk of zeros is written too: one that is absent has been lost
+        # A missing chunk is then always a damaged one.
         config={"write_empty_chunks": True},
     )
     array[:] = values
 
 
 def read_segment(segment: Path, digest: str, width: int) -> SegmentRows | None:
-    """What a part holds, to the bit; None when it is damaged, gone or of another store."""
+    """Read a segment; None when it is damaged, missing or of another entry."""
     import zarr
 
     try:
@@ -89,8 +95,7 @@ def read_segment(segment: Path, digest: str, width: int) -> SegmentRows | None:
     except MemoryError:
         raise
     except Exception:
-        # Damaged metadata and chunks raise nearly every built-in exception; whichever it is,
-        # the part cannot be used and its rows are computed anew.
+        # Damaged metadata and chunks raise nearly every built-in exception.
         return None
     return None if keys is None or rows is None else (keys, rows)
 
@@ -99,21 +104,22 @@ def _read_array(array: Any, shape: tuple[int, int], dtype: np.dtype[Any]) -> NDA
     if array.shape != shape or array.dtype != dtype:
         return None
     values = array[:]
-    # zarr reads a lost chunk as zeros; looked at afterwards, as a merge may take the part away
+    # zarr reads a missing chunk as zeros. A merge may remove the segment during the read, so the
+    # chunks are counted after it.
     return values if array.nchunks_initialized == array.nchunks else None
 
 
 def concatenate_segments(segments: list[SegmentRows], width: int) -> SegmentRows:
-    """All rows of several parts, each key once: rows of the same key are equal.
+    """Concatenate segments and remove duplicate keys, whose rows are equal.
 
-    Empties the list on its way, so that the memory is not needed twice.
+    The list is emptied on the way to halve the peak memory.
     """
     count = sum(len(keys) for keys, _ in segments)
     keys, rows = np.empty((count, 2), np.int64), np.empty((count, width), np.float32)
     while segments:
-        some_keys, some_rows = segments.pop()
-        first = count - len(some_keys)
-        keys[first:count], rows[first:count] = some_keys, some_rows
+        segment_keys, segment_rows = segments.pop()
+        first = count - len(segment_keys)
+        keys[first:count], rows[first:count] = segment_keys, segment_rows
         count = first
     distinct = np.unique(keys, axis=0, return_index=True)[1]
     if len(distinct) == len(keys):
@@ -123,25 +129,27 @@ def concatenate_segments(segments: list[SegmentRows], width: int) -> SegmentRows
 
 
 def remove_folder(folder: Path) -> None:
-    """Take a folder away under a name that nobody reads, then delete it; OSError is passed over:
-    what cannot be removed now is found by `sweep` later."""
+    """Rename a folder so that no process reads it, then delete it.
+
+    Errors are ignored: `remove_stale_folders` deletes the rest later.
+    """
     removed = folder.with_name(f"{REMOVED_PREFIX}{uuid.uuid4().hex}")
     try:
         folder.rename(removed)
     except OSError:
-        return  # gone already, or in use on a system that locks what is open
+        return  # removed already, or locked because it is open
     shutil.rmtree(removed, ignore_errors=True)
 
 
 def remove_stale_folders(folder: Path) -> None:
-    """Delete temporaries of processes that were killed: those older than a day."""
+    """Delete temporary folders older than a day, left by killed processes."""
     try:
-        found = [
+        temporaries = [
             p for p in folder.iterdir() if p.name.startswith((TEMPORARY_PREFIX, REMOVED_PREFIX))
         ]
     except OSError:
         return
-    for path in found:
+    for path in temporaries:
         try:
             if time.time() - path.stat().st_mtime < STALE_SECONDS:
                 continue
@@ -157,19 +165,25 @@ SMALL_SEGMENT_BYTES = 8 << 20
 
 
 def merge_small_segments(folder: Path, digest: str, width: int) -> None:
-    """Merge the small parts when there are more than `MANY`; OSError when it cannot be written.
+    """Merge small segments when there are more than `MAX_SMALL_SEGMENTS`; remove damaged ones.
 
-    The merged part stands before the others go. A process killed in between leaves rows twice,
-    which readers allow for; two that merge at once do the same. Damaged parts go as well.
+    The merged segment is written before the others are removed. A process that is killed in
+    between, or that merges at the same time as another one, leaves duplicate rows, which
+    `concatenate_segments` removes.
+
+    Raises
+    ------
+    OSError
+        When the merged segment cannot be written.
     """
-    parts = list_segments(folder)
-    if len(parts) <= MAX_SMALL_SEGMENTS:
+    segments = list_segments(folder)
+    if len(segments) <= MAX_SMALL_SEGMENTS:
         return
-    small = [p for p in parts if parse_row_count(p) * width * 4 < SMALL_SEGMENT_BYTES]
+    small = [p for p in segments if parse_row_count(p) * width * 4 < SMALL_SEGMENT_BYTES]
     if len(small) <= MAX_SMALL_SEGMENTS:
         return
-    good = [found for p in small if (found := read_segment(p, digest, width)) is not None]
+    good = [rows for p in small if (rows := read_segment(p, digest, width)) is not None]
     if good:
         write_segment(folder, digest, *concatenate_segments(good, width))
-    for part in small:
-        remove_folder(part)
+    for segment in small:
+        remove_folder(segment)

@@ -1,1 +1,1 @@
-"""Patches of a slide and their encoder features: positions, reading, stain normalization, encoding, feature files."""
+"""Patches of a slide and their features: positions, reading, encoding and feature files."""

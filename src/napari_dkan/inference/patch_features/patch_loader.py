@@ -1,4 +1,4 @@
-"""Read patches in threads, ahead of the network, in file order."""
+"""Read patches in threads, in the order of the file, while the network computes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,18 +17,18 @@ from ...errors import DamagedTileError
 from ..cache.keyed_array import pack_keys
 from ..device import reserve_cpu_core
 from ..prediction_progress import StageTimer
-from .patch_geometry import PatchKeys, PatchReader, centers_from_keys
+from .patch_geometry import PatchKeys, PatchReader, centers_from_keys, split_into_tiles
 
 InputT = TypeVar("InputT")
 ResultT = TypeVar("ResultT")
 
-PATCHES_PER_TASK = 8  # patches a thread reads at one go; a row of them shares tiles of the file
+PATCHES_PER_TASK = 8  # patches in a row share tiles of the file
 MAX_READER_THREADS = 8
 
 
 @dataclass(frozen=True)
 class PatchPixels:
-    """What was read: tiles (N, px, px, 3) uint8, and damaged (N,) where nothing could be."""
+    """Patches (N, px, px, 3) uint8, and the mask (N,) of those that could not be read."""
 
     tiles: NDArray[np.uint8]
     damaged_mask: NDArray[np.bool_]
@@ -36,9 +36,14 @@ class PatchPixels:
 
 @dataclass(frozen=True)
 class PatchBlock:
-    """Patches that touch, grid x grid of them around one position.
+    """A block of grid_size x grid_size touching patches that is read at once.
 
-    cells : (M,) which of the grid's cells, row-major, are wanted. rows : (M,) of a reading.
+    Attributes
+    ----------
+    cell_indices : ndarray
+        (M,) requested cells of the grid, row-major.
+    request_rows : ndarray
+        (M,) rows of the request that they belong to.
     """
 
     center_key: PatchKeys
@@ -48,46 +53,53 @@ class PatchBlock:
 
 
 class PatchRequest:
-    """Patches (N, 2) on their way; `pixels` waits for them."""
+    """Patches (N, 2) that are being read; `result` waits for them."""
 
     def __init__(
-        self, keys: PatchKeys, px: int, tasks: list[tuple[NDArray, Future[PatchPixels]]]
+        self, keys: PatchKeys, px: int, tasks: list[tuple[NDArray[Any], Future[PatchPixels]]]
     ) -> None:
         self.keys, self._px, self._tasks = keys, px, tasks
         self._pixels: PatchPixels | None = None
 
     def result(self) -> PatchPixels:
-        """In the order they were asked for. Raises SlideError when the slide is gone."""
+        """Pixels in the order of the keys.
+
+        Raises
+        ------
+        SlideError
+            When the slide is gone.
+        """
         if self._pixels is None:
             tiles = np.zeros((len(self.keys), self._px, self._px, 3), np.uint8)
             damaged = np.zeros(len(self.keys), bool)
             for rows, part in self._tasks:
-                found = part.result()
-                tiles[rows], damaged[rows] = found.tiles, found.damaged_mask
+                pixels = part.result()
+                tiles[rows], damaged[rows] = pixels.tiles, pixels.damaged_mask
             self._pixels = PatchPixels(tiles, damaged)
         return self._pixels
 
     def subset(self, keys: PatchKeys) -> PatchRequestSubset:
-        """Some of the patches (M, 2), in an order of their own."""
+        """Select patches (M, 2) in the order of these keys."""
         return PatchRequestSubset(self, keys)
 
 
 @dataclass(frozen=True)
 class PatchRequestSubset:
-    """Some patches of a reading."""
+    """Some patches of a request."""
 
     request: PatchRequest
     keys: PatchKeys
 
     def result(self) -> PatchPixels:
-        row_of = {key: row for row, key in enumerate(pack_keys(self.request.keys))}
-        rows = np.array([row_of[key] for key in pack_keys(self.keys)], np.int64)
-        found = self.request.result()
-        return PatchPixels(found.tiles[rows], found.damaged_mask[rows])
+        """Pixels in the order of the keys, as `PatchRequest.result`."""
+        row_by_key = {key: row for row, key in enumerate(pack_keys(self.request.keys))}
+        rows = np.array([row_by_key[key] for key in pack_keys(self.keys)], np.int64)
+        pixels = self.request.result()
+        return PatchPixels(pixels.tiles[rows], pixels.damaged_mask[rows])
 
 
 class PatchLoader:
-    """Threads that read patches of ``side`` level-0 px."""
+    """Read patches of ``side`` level-0 px in a thread pool."""
 
     def __init__(
         self, pool: ThreadPoolExecutor, reader: PatchReader, side: float, stage_timer: StageTimer
@@ -95,27 +107,24 @@ class PatchLoader:
         self._pool, self._reader, self._side, self._stage_timer = pool, reader, side, stage_timer
 
     def request(self, keys: PatchKeys, px: int, blocks: Sequence[PatchBlock] = ()) -> PatchRequest:
-        """Start reading patches (N, 2), resampled to px; those of a window at one go."""
-        alone = np.ones(len(keys), bool)
-        parts = []
-        for window in blocks:
-            alone[window.request_rows] = False
-            parts.append(
-                (window.request_rows, self._pool.submit(self._read_block, keys, px, window))
-            )
-        rows = np.flatnonzero(alone)
+        """Start reading patches (N, 2), resampled to px x px; those of a block at once."""
+        is_single = np.ones(len(keys), bool)
+        tasks = []
+        for block in blocks:
+            is_single[block.request_rows] = False
+            tasks.append((block.request_rows, self._pool.submit(self._read_block, keys, px, block)))
+        rows = np.flatnonzero(is_single)
         order = rows[np.lexsort((keys[rows, 0], keys[rows, 1]))]
         chunks = [order[i : i + PATCHES_PER_TASK] for i in range(0, len(order), PATCHES_PER_TASK)]
-        parts += [(c, self._pool.submit(self._read_patches, keys[c], px)) for c in chunks]
-        return PatchRequest(keys, px, parts)
+        tasks += [(c, self._pool.submit(self._read_patches, keys[c], px)) for c in chunks]
+        return PatchRequest(keys, px, tasks)
 
     def submit(self, compute: Callable[[InputT], ResultT], argument: InputT) -> Future[ResultT]:
-        """Let a thread that may be idle compute something."""
+        """Compute something in a reading thread."""
         return self._pool.submit(compute, argument)
 
     def _read_block(self, keys: PatchKeys, px: int, block: PatchBlock) -> PatchPixels:
-        """One read and one resampling where there would be 25, each with its share of Python,
-        for which the network's thread would have to wait."""
+        """Read and resample a block once: Python code of 25 reads would delay the network."""
         x, y = centers_from_keys(block.center_key).tolist()
         n, resizing = block.grid_size, list[float]()
         start = time.perf_counter()
@@ -123,7 +132,7 @@ class PatchLoader:
             pixels = self._reader.read_patch(x, y, self._side * n, px * n, resizing.append)
         except DamagedTileError:
             return self._read_patches(keys[block.request_rows], px)
-        tiles = pixels.reshape(n, px, n, px, 3).swapaxes(1, 2).reshape(n * n, px, px, 3)
+        tiles = split_into_tiles(pixels, n)
         resized, count = sum(resizing), len(block.request_rows)
         self._stage_timer.add("read", time.perf_counter() - start - resized, count)
         self._stage_timer.add("resize", resized, count)
@@ -149,7 +158,7 @@ class PatchLoader:
 def open_patch_loader(
     reader: PatchReader, side: float, stage_timer: StageTimer
 ) -> Iterator[PatchLoader]:
-    """Reading threads for one job; what was not started when it ends is dropped."""
+    """Open a loader for one job; reads that did not start when it ends are dropped."""
     threads = min(MAX_READER_THREADS, max(1, (os.cpu_count() or 2) - 1))
     pool = ThreadPoolExecutor(threads, "dkan-read", initializer=reserve_cpu_core)
     try:

@@ -18,9 +18,9 @@ from ...hdf5_validation import validate_hdf5
 MAX_TILES = 2_000_000
 MAX_FEATURE_DIM = 16_384
 MAX_SLIDE_PX = 10_000_000  # of a slide's side
-MAX_READ_GAP = 64  # rows read along with their neighbours rather than with a read of their own
+MAX_READ_GAP = 64  # rows between two rows of one read
 
-# what h5py raises on files that are damaged or something else
+# Errors of h5py for files that are damaged or of another format.
 _HDF5_READ_ERRORS = (
     OSError,
     ValueError,
@@ -34,14 +34,28 @@ _HDF5_READ_ERRORS = (
 
 @dataclass(frozen=True)
 class TileFeatureFile:
-    """What a file says of itself; features stay on disk until they are asked for.
+    """The metadata of a feature file; features are read when needed.
 
-    centres : (N, 2) float64 centres of its tiles in level-0 px.
-    side : of a tile in level-0 px. stated : whether the file says so, or the distance of its tiles.
-    px : side of the tiles as the encoder was given them, None when unknown.
-    width : numbers in a row of features.
-    encoder : as it is named there or by the folder, "" when nobody says.
-    magnification : of level 0; size : of the slide in px; slide : its name; as far as stated.
+    Attributes
+    ----------
+    centers : ndarray
+        (N, 2) float64 centers of the tiles in level-0 px.
+    tile_side_px : float
+        Side of a tile in level-0 px.
+    is_side_stated : bool
+        Whether the file states the side; otherwise it is the distance of the tiles.
+    tile_px : float or None
+        Side of the encoder's input in pixels.
+    feature_dim : int
+        Numbers in a feature.
+    encoder_name : str
+        Encoder as named by the file or its folder; "" when unknown.
+    magnification : float or None
+        Of level 0.
+    slide_size : tuple of float or None
+        Width and height in level-0 px.
+    slide_name : str
+        "" when unknown.
     """
 
     path: Path
@@ -56,34 +70,44 @@ class TileFeatureFile:
     slide_name: str
 
     def read_features(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        """(M, width) features of rows (M,) in any order.
+        """(M, feature_dim) features of rows (M,) in any order.
 
-        Raises SpotsError when the file is gone or damaged, or holds no numbers there.
+        Raises
+        ------
+        SpotsError
+            When the file is gone or damaged, or some features are not finite.
         """
         import h5py
 
         order = np.argsort(rows, kind="stable")
-        wanted = rows[order]
-        found = np.empty((len(rows), self.feature_dim), np.float32)
-        breaks = np.flatnonzero(np.diff(wanted) > MAX_READ_GAP) + 1
+        sorted_rows = rows[order]
+        features = np.empty((len(rows), self.feature_dim), np.float32)
+        breaks = np.flatnonzero(np.diff(sorted_rows) > MAX_READ_GAP) + 1
+        parts = np.split(np.arange(len(rows)), breaks) if len(rows) else []
         try:
             with h5py.File(self.path, "r") as file:
                 data = file["features"]
-                for part in np.split(np.arange(len(wanted)), breaks) if len(wanted) else []:
-                    first, last = int(wanted[part[0]]), int(wanted[part[-1]])
+                for part in parts:
+                    first, last = int(sorted_rows[part[0]]), int(sorted_rows[part[-1]])
                     block = np.asarray(data[first : last + 1], np.float32)
-                    found[order[part]] = block[wanted[part] - first]
+                    features[order[part]] = block[sorted_rows[part] - first]
         except _HDF5_READ_ERRORS as error:
             raise SpotsError(
                 f"The features in {self.path.name} could not be read; is it still there and whole?"
             ) from error
-        if not np.isfinite(found).all():
+        if not np.isfinite(features).all():
             raise SpotsError(f"{self.path.name} holds features that are not numbers; make it anew.")
-        return found
+        return features
 
 
 def open_feature_file(path: str | Path) -> TileFeatureFile:
-    """Open a feature file. Raises SpotsError naming it when it is none, or absurd."""
+    """Open a feature file of TRIDENT or CLAM.
+
+    Raises
+    ------
+    SpotsError
+        When it is damaged, of another format or implausible.
+    """
     import h5py
 
     path = Path(path)
@@ -93,10 +117,8 @@ def open_feature_file(path: str | Path) -> TileFeatureFile:
         raise SpotsError(f"{path.name} cannot be read: {doubt}; copy it again, or extract it anew.")
     try:
         with h5py.File(path, "r") as file:
-            coords, features = (
-                _get_local_dataset(file, "coords"),
-                _get_local_dataset(file, "features"),
-            )
+            coords = _get_local_dataset(file, "coords")
+            features = _get_local_dataset(file, "features")
             if coords is None or features is None:
                 raise SpotsError(
                     f"{path.name} holds no tile features: it lacks the datasets 'coords' and "
@@ -111,7 +133,7 @@ def open_feature_file(path: str | Path) -> TileFeatureFile:
                 )
             if not 0 < shape[0] <= MAX_TILES or not 0 < shape[1] <= MAX_FEATURE_DIM:
                 raise SpotsError(f"{path.name} holds {shape[0]:,} tiles of {shape[1]:,} numbers.")
-            about = dict(file.attrs) | dict(features.attrs) | dict(coords.attrs)
+            attributes = dict(file.attrs) | dict(features.attrs) | dict(coords.attrs)
             folder = _to_text(features.attrs.get("savetodir"))
             corners = np.asarray(coords[:], np.float64)
     except _HDF5_READ_ERRORS as error:
@@ -120,41 +142,39 @@ def open_feature_file(path: str | Path) -> TileFeatureFile:
         ) from error
     if not np.isfinite(corners).all() or np.abs(corners).max() > MAX_SLIDE_PX:
         raise SpotsError(f"{path.name} has coordinates that lie on no slide.")
-    stated = _read_tile_side(about)
-    side = stated or _estimate_tile_spacing(corners)
+    stated_side = _read_tile_side(attributes)
+    side = stated_side or _estimate_tile_spacing(corners)
     if side is None or not 1 <= side <= MAX_SLIDE_PX:
         raise SpotsError(f"{path.name} does not say how large its tiles are; extract it anew.")
-    width, height = (
-        _get_positive_number(about, "level0_width"),
-        _get_positive_number(about, "level0_height"),
-    )
+    width = _get_positive_number(attributes, "level0_width")
+    height = _get_positive_number(attributes, "level0_height")
     return TileFeatureFile(
         path=path,
-        centers=corners + side / 2,  # corners end here
+        centers=corners + side / 2,
         tile_side_px=side,
-        is_side_stated=stated is not None,
-        tile_px=_get_positive_number(about, "patch_size"),
+        is_side_stated=stated_side is not None,
+        tile_px=_get_positive_number(attributes, "patch_size"),
         feature_dim=int(shape[1]),
-        encoder_name=_find_encoder_name(about, folder, path),
-        magnification=_get_positive_number(about, "level0_magnification"),
+        encoder_name=_find_encoder_name(attributes, folder, path),
+        magnification=_get_positive_number(attributes, "level0_magnification"),
         slide_size=None if width is None or height is None else (width, height),
-        slide_name=_to_text(about.get("name")),
+        slide_name=_to_text(attributes.get("name")),
     )
 
 
 def _get_local_dataset(file: Any, name: str) -> Any:
-    """A dataset whose numbers lie in this very file; None where there is none."""
+    """Get a dataset that is stored in this file; None where there is none."""
     import h5py
 
     if not isinstance(file.get(name, getlink=True), h5py.HardLink):
         return None
-    found = file[name]
-    inside = isinstance(found, h5py.Dataset) and not found.is_virtual and not found.external
-    return found if inside else None
+    dataset = file[name]
+    is_local = isinstance(dataset, h5py.Dataset) and not dataset.is_virtual and not dataset.external
+    return dataset if is_local else None
 
 
 def _read_tile_side(attributes: Mapping[str, Any]) -> float | None:
-    """Side of a tile in level-0 px, where attributes say it."""
+    """Side of a tile in level-0 px; None where the attributes do not state it."""
     side = _get_positive_number(attributes, "patch_size_level0")
     if side is not None:
         return side
@@ -165,47 +185,43 @@ def _read_tile_side(attributes: Mapping[str, Any]) -> float | None:
     if px is not None and high is not None and low is not None:
         return px * high / low
     if px is not None and attributes.get("patch_level") is not None:
-        shrunk = np.asarray(attributes.get("downsample", 1.0), dtype=object).ravel()[0]
-        factor = (
-            _get_positive_number({"x": shrunk}, "x")
-            if _get_positive_number(attributes, "patch_level")
-            else 1.0
-        )
-        return (
-            None
-            if factor is None
-            else px * factor * (_get_positive_number(attributes, "custom_downsample") or 1)
-        )
+        downsample: float | None = 1.0
+        if _get_positive_number(attributes, "patch_level"):
+            value = np.asarray(attributes.get("downsample", 1.0), dtype=object).ravel()[0]
+            downsample = _get_positive_number({"downsample": value}, "downsample")
+        if downsample is not None:
+            return px * downsample * (_get_positive_number(attributes, "custom_downsample") or 1)
     return None
 
 
 def _estimate_tile_spacing(corners: NDArray[np.float64]) -> float | None:
-    """The usual distance of tiles that follow each other in a row or a column."""
+    """The most frequent distance of successive tiles in a row or a column."""
     steps = []
     for axis in (0, 1):
         order = np.lexsort((corners[:, axis], corners[:, 1 - axis]))
-        line, place = corners[order, 1 - axis], corners[order, axis]
-        along = np.diff(place)[np.diff(line) == 0]
-        steps.append(along[along > 0])
-    every = np.concatenate(steps)
-    if not len(every):
+        line, position = corners[order, 1 - axis], corners[order, axis]
+        step = np.diff(position)[np.diff(line) == 0]
+        steps.append(step[step > 0])
+    all_steps = np.concatenate(steps)
+    if not len(all_steps):
         return None
-    values, counts = np.unique(every, return_counts=True)
+    values, counts = np.unique(all_steps, return_counts=True)
     return float(values[counts.argmax()])
 
 
 def _find_encoder_name(attributes: Mapping[str, Any], folder: str, path: Path) -> str:
     for name in ("encoder", "encoder_name", "patch_encoder", "enc_name", "model_name"):
-        if said := _to_text(attributes.get(name)):
-            return said
-    for place in (folder, path.parent.name):
-        if found := re.fullmatch(r"features_([\w.-]{1,60})", re.split(r"[\\/]", place)[-1]):
-            return found[1]
+        if encoder := _to_text(attributes.get(name)):
+            return encoder
+    for location in (folder, path.parent.name):
+        folder_name = re.split(r"[\\/]", location)[-1]
+        if match := re.fullmatch(r"features_([\w.-]{1,60})", folder_name):
+            return match[1]
     return ""
 
 
 def _get_positive_number(attributes: Mapping[str, Any], name: str) -> float | None:
-    """A positive finite number among attributes of any kind, else None."""
+    """Get an attribute that is a positive finite number, else None."""
     try:
         value = float(attributes[name])
     except (KeyError, TypeError, ValueError, OverflowError):
