@@ -96,13 +96,13 @@ def test_a_device_that_multiplies_wrongly_is_found(monkeypatch):
 
 def test_a_reader_that_returns_other_pixels_is_found(monkeypatch, tmp_path):
     path = tmp_path / "a.tif"
-    reader_checks._write_tiff(path, "deflate")
-    assert "2 level(s)" in reader_checks._check_slide_file(path)
+    reader_checks.write_tiff(path, "deflate")
+    assert "2 level(s)" in reader_checks.check_slide_file(path)
     monkeypatch.setattr(
         reader_checks, "create_test_image", lambda: np.zeros((256, 256, 3), np.uint8)
     )
     with pytest.raises(ValueError, match="pixels are off by"):
-        reader_checks._check_slide_file(path)
+        reader_checks.check_slide_file(path)
 
 
 def test_missing_and_old_packages_are_told_with_the_fix(monkeypatch):

@@ -16,22 +16,34 @@ from .slide_job import SlideJob
 
 PATH_COLUMNS = ("checkpoint", "spots", "regions", "features")
 TABLE_COLUMNS = ("slide", "mpp", *PATH_COLUMNS, "out")
+RESULT_SUFFIX = ".h5ad"
 
 
 def is_slide_table(text: str) -> bool:
-    """Whether a word names a table."""
+    """Whether a text names a .csv or .tsv file."""
     return Path(text).suffix.lower() in (".csv", ".tsv")
 
 
 def read_slide_table(path: Path, folder: Path, options: SlideJob) -> list[SlideJob]:
-    """Jobs of a .csv or .tsv with a column ``slide`` and any of mpp, checkpoint, spots, regions,
-    features and out.
+    """Read jobs from a table with a column ``slide`` and optional other columns.
 
-    Paths are relative to the table, ``out`` to ``folder``. An empty cell is what the options say;
-    a row that gives spots or regions takes them in place of the options'. Jobs without an ``out``
-    of their own have the folder there.
+    The other columns are mpp, checkpoint, spots, regions, features and out. Paths are relative
+    to the table, ``out`` to ``folder``. An empty cell means the value of the options; spots or
+    regions of a row replace both of the options.
 
-    Raises SpotsError naming the table and the line.
+    Parameters
+    ----------
+    path
+        A .csv or .tsv file.
+    folder
+        For results. It is the ``out`` of jobs that have no file of their own yet.
+    options
+        For all jobs.
+
+    Raises
+    ------
+    SpotsError
+        The table has an error, with its line.
     """
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
@@ -40,12 +52,14 @@ def read_slide_table(path: Path, folder: Path, options: SlideJob) -> list[SlideJ
             table.fieldnames = header
             rows = [(table.line_num, row) for row in table]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        said = error.strerror if isinstance(error, OSError) else "it is no table in UTF-8"
-        raise SpotsError(f"{path} could not be read ({said}); save it as CSV once more.") from None
+        reason = error.strerror if isinstance(error, OSError) else "it is no table in UTF-8"
+        raise SpotsError(
+            f"{path} could not be read ({reason}); save it as CSV once more."
+        ) from None
     unknown = [name for name in header if name not in TABLE_COLUMNS]
     if "slide" not in header or unknown:
-        wrong = f"an unknown column {unknown[0]!r}" if unknown else "no column 'slide'"
-        raise SpotsError(f"{path} has {wrong}; its columns may be {', '.join(TABLE_COLUMNS)}.")
+        problem = f"an unknown column {unknown[0]!r}" if unknown else "no column 'slide'"
+        raise SpotsError(f"{path} has {problem}; its columns may be {', '.join(TABLE_COLUMNS)}.")
     if not rows:
         raise SpotsError(f"{path} lists no slide; give one a row.")
     return [
@@ -55,132 +69,140 @@ def read_slide_table(path: Path, folder: Path, options: SlideJob) -> list[SlideJ
 
 
 def _create_job_from_row(
-    row: dict[Any, Any], at: str, base: Path, folder: Path, options: SlideJob
+    row: dict[Any, Any], location: str, base: Path, folder: Path, options: SlideJob
 ) -> SlideJob:
     from ..slide.slide_location import is_remote
 
     if None in row:
-        raise SpotsError(f"{at}: there are more cells than columns; quote names with a comma.")
+        raise SpotsError(
+            f"{location}: there are more cells than columns; quote names with a comma."
+        )
     cells = {k: (v or "").strip() for k, v in row.items()}
     slide = cells["slide"]
     if not slide:
-        raise SpotsError(f"{at}: there is no slide in this row; fill the cell or delete the row.")
-    own: dict[str, Any] = {
+        raise SpotsError(
+            f"{location}: there is no slide in this row; fill the cell or delete the row."
+        )
+    overrides: dict[str, Any] = {
         name: _resolve_path(base, cells[name]) for name in PATH_COLUMNS if cells.get(name)
     }
-    if own.keys() & {"spots", "regions"}:
-        own = {"spots": None, "regions": None} | own
+    if overrides.keys() & {"spots", "regions"}:
+        overrides = {"spots": None, "regions": None} | overrides
     if cells.get("mpp"):
         try:
-            own["mpp"] = float(cells["mpp"])
+            overrides["mpp"] = float(cells["mpp"])
         except ValueError:
-            raise SpotsError(f"{at}: {cells['mpp']!r} is no pixel size; give um per px.") from None
+            raise SpotsError(
+                f"{location}: {cells['mpp']!r} is no pixel size; give um per px."
+            ) from None
     out = folder
     if cells.get("out"):
         out = Path(os.path.abspath(folder / cells["out"]))
         if out.suffix.lower() != ".h5ad":
-            raise SpotsError(f"{at}: {cells['out']} is not an .h5ad file; name one.")
-    location = slide if is_remote(slide) else str(_resolve_path(base, slide))
-    return replace(options, slide=location, out=out, **own)
+            raise SpotsError(f"{location}: {cells['out']} is not an .h5ad file; name one.")
+    if not is_remote(slide):
+        slide = str(_resolve_path(base, slide))
+    return replace(options, slide=slide, out=out, **overrides)
 
 
 def _resolve_path(base: Path, text: str) -> Path:
     return Path(os.path.abspath(base / os.path.expanduser(text)))
 
 
-RESULT_SUFFIX = ".h5ad"
-
-
 def assign_output_files(jobs: Sequence[SlideJob], folder: Path) -> list[SlideJob]:
-    """The jobs with their files: ``C3.h5ad`` for C3.svs, whatever the others are called.
+    """Assign a file to every job whose ``out`` is the folder: ``C3.h5ad`` for C3.svs.
 
-    Two slides of one name get names with more of their paths in them, ``monday-C3.h5ad`` and
-    ``tuesday-C3.h5ad``, or ``C3.svs.h5ad`` and ``C3.tif.h5ad``; one slide that is to be done in
-    several ways is numbered. A job whose file is known already (from a table) keeps it; one whose
-    ``out`` is the folder has none yet.
+    Slides with the same name get more of their paths in the name, ``monday-C3.h5ad`` and
+    ``tuesday-C3.h5ad``, or ``C3.svs.h5ad`` and ``C3.tif.h5ad``. Several jobs for one slide are
+    numbered. Files that a table assigned stay.
 
-    Raises OutputError when two jobs are to write one file.
+    Raises
+    ------
+    OutputError
+        Two jobs would write the same file.
     """
-    taken = Counter(_fold_case(job.out) for job in jobs if job.out != folder)
-    twice = [job for job in jobs if job.out != folder and taken[_fold_case(job.out)] > 1]
-    if twice:
+    used = Counter(_fold_case(job.out) for job in jobs if job.out != folder)
+    conflicting = [job for job in jobs if job.out != folder and used[_fold_case(job.out)] > 1]
+    if conflicting:
+        first, second = conflicting[:2]
         raise OutputError(
-            f"{twice[0].name} and {twice[1].name} would both be written to {twice[0].out}; "
+            f"{first.name} and {second.name} would both be written to {first.out}; "
             "give each its own file in the column out."
         )
-    free = [job for job in jobs if job.out == folder]
-    names = [_candidate_name(job, 0) for job in free]
-    for more in range(1, 2 * max((len(Path(j.location).parts) for j in free), default=0)):
-        slides = set(zip((n.casefold() for n in names), (j.slide for j in free), strict=True))
+    unnamed = [job for job in jobs if job.out == folder]
+    names = [_candidate_name(job, 0) for job in unnamed]
+    for n_extra in range(1, 2 * max((len(Path(j.location).parts) for j in unnamed), default=0)):
+        slides = set(zip((n.casefold() for n in names), (j.slide for j in unnamed), strict=True))
         count = Counter(name for name, _ in slides)
         if max(count.values(), default=1) == 1:
             break
         names = [
-            _candidate_name(job, more) if count[name.casefold()] > 1 else name
-            for job, name in zip(free, names, strict=True)
+            _candidate_name(job, n_extra) if count[name.casefold()] > 1 else name
+            for job, name in zip(unnamed, names, strict=True)
         ]
-    chosen = iter(names)
-    made = []
+    remaining_names = iter(names)
+    assigned = []
     for job in jobs:
         if job.out == folder:
-            out = _find_unused_path(folder, next(chosen), taken)
-            taken[_fold_case(out)] += 1
+            out = _find_unused_path(folder, next(remaining_names), used)
+            used[_fold_case(out)] += 1
             job = replace(job, out=out)
-        made.append(job)
-    return made
+        assigned.append(job)
+    return assigned
 
 
 def _candidate_name(job: SlideJob, n_extra: int) -> str:
-    """The slide's stem, its file name, and both again with the names of folders before it."""
+    """Return the stem of the slide, its file name, and both with names of folders before them."""
+    from ..slide.slide_location import slide_stem
+
     path = Path(job.location)
-    stem = path.name.removesuffix(path.suffix).removesuffix(".ome") or path.name
-    folders, whole = divmod(n_extra, 2)
-    above = [part for part in path.parent.parts if part != path.anchor]
-    return "-".join([*above[max(0, len(above) - folders) :], path.name if whole else stem])
+    n_folders, with_suffix = divmod(n_extra, 2)
+    folders = [part for part in path.parent.parts if part != path.anchor]
+    name = path.name if with_suffix else slide_stem(path.name) or path.name
+    return "-".join([*folders[max(0, len(folders) - n_folders) :], name])
 
 
-def _find_unused_path(folder: Path, name: str, taken: Counter[str]) -> Path:
+def _find_unused_path(folder: Path, name: str, used: Counter[str]) -> Path:
     out, number = folder / f"{name}{RESULT_SUFFIX}", 2
-    while taken[_fold_case(out)]:
+    while used[_fold_case(out)]:
         out, number = folder / f"{name}-{number}{RESULT_SUFFIX}", number + 1
     return out
 
 
 def _fold_case(path: Path) -> str:
-    """Equal for names that some file system takes for one."""
+    """Return a text that is equal for names that a file system may treat as equal."""
     return str(path).casefold()
-
-
-SLIDE_SUFFIXES = (
-    ".svs",
-    ".ndpi",
-    ".mrxs",
-    ".tif",
-    ".tiff",
-    ".scn",
-    ".bif",
-    ".svslide",
-    ".vms",
-    ".vmu",
-)
 
 
 @dataclass(frozen=True)
 class JobList:
-    """Jobs, each with a file of its own to write; and what was left out of what was asked."""
+    """Jobs with different output files, and notes on inputs that were left out."""
 
     jobs: tuple[SlideJob, ...]
     notes: tuple[str, ...] = ()
 
 
 def build_job_list(inputs: Sequence[str], folder: Path, options: SlideJob) -> JobList:
-    """The jobs for what was asked, with results in ``folder``.
+    """Build the jobs for inputs of the batch command.
 
-    asked : slides, folders (the slides right in them, by content), globs, addresses, and .csv or
-    .tsv tables (see `listing`). options : for all of them; a table's own cells come before.
+    Parameters
+    ----------
+    inputs
+        Slides, folders (the slides directly in them, by content), globs, URLs, and tables (see
+        `read_slide_table`).
+    folder
+        For results.
+    options
+        For all jobs; cells of a table override them.
 
-    Raises SlideError where nothing is found, SpotsError for a bad table, OutputError when two
-    slides would be written to one file.
+    Raises
+    ------
+    SlideError
+        No slide is found.
+    SpotsError
+        A table has an error.
+    OutputError
+        Two slides would be written to the same file.
     """
     jobs: list[SlideJob] = []
     notes: list[str] = []
@@ -188,22 +210,22 @@ def build_job_list(inputs: Sequence[str], folder: Path, options: SlideJob) -> Jo
         if is_slide_table(text):
             jobs += read_slide_table(Path(text), folder, options)
             continue
-        found, other = _find_slides(text)
-        if other:
-            were = "1 file is" if other == 1 else f"{other} files are"
-            notes.append(f"{text}: {were} no slide and left out.")
-        if not found:
+        slides, n_other = _find_slides(text)
+        if n_other:
+            files_are = "1 file is" if n_other == 1 else f"{n_other} files are"
+            notes.append(f"{text}: {files_are} no slide and left out.")
+        if not slides:
             raise SlideError(f"There is no slide in {text}; check the name.")
-        jobs += [replace(options, slide=slide, out=folder) for slide in found]
-    once, again = _remove_duplicates(jobs)
-    notes += [f"{name} was given more than once; it is done once." for name in again]
-    return JobList(tuple(assign_output_files(once, folder)), tuple(notes))
+        jobs += [replace(options, slide=slide, out=folder) for slide in slides]
+    unique, duplicates = _remove_duplicates(jobs)
+    notes += [f"{name} was given more than once; it is done once." for name in duplicates]
+    return JobList(tuple(assign_output_files(unique, folder)), tuple(notes))
 
 
 def _find_slides(text: str) -> tuple[list[str], int]:
-    """Slides that one word stands for, and how many other files lay among them.
+    """Return the slides that an input stands for, and the number of other files among them.
 
-    What is named by itself is taken as it is: if it is no slide, that is one failed slide.
+    A single path is taken as it is: if it is not a slide, its job fails.
     """
     from ..slide.slide_location import is_remote, is_zarr_folder
 
@@ -219,44 +241,25 @@ def _find_slides(text: str) -> tuple[list[str], int]:
 
 
 def _filter_slides(paths: Iterator[Path]) -> tuple[list[str], int]:
-    slides, other = [], 0
+    from ..slide.format_detection import is_slide_file
+
+    slides, n_other = [], 0
     for path in sorted(p for p in paths if not p.name.startswith(".")):
         if is_slide_file(path):
             slides.append(str(path))
         elif path.is_file():
-            other += 1
-    return slides, other
-
-
-def is_slide_file(path: Path) -> bool:
-    """By its first bytes, or a name that only slides have: a damaged one must be told of."""
-    import openslide
-
-    from ..slide.format_detection import JPEG_MAGIC, PNG_MAGIC, TIFF_MAGIC
-    from ..slide.slide_location import is_zarr_folder
-
-    if path.is_dir():
-        return is_zarr_folder(path)
-    try:
-        with path.open("rb") as file:
-            start = file.read(16)
-    except OSError:
-        start = b""
-    if path.suffix.lower() in SLIDE_SUFFIXES:
-        return True
-    if start.startswith((*TIFF_MAGIC, JPEG_MAGIC, PNG_MAGIC)):
-        return True
-    return openslide.OpenSlide.detect_format(str(path)) is not None
+            n_other += 1
+    return slides, n_other
 
 
 def _remove_duplicates(jobs: Sequence[SlideJob]) -> tuple[list[SlideJob], list[str]]:
-    """Jobs that differ, and the names of those that were there before."""
-    seen: dict[SlideJob, SlideJob] = {}
-    again = []
+    """Return the different jobs, and the names of the duplicates."""
+    unique: dict[SlideJob, SlideJob] = {}
+    duplicates = []
     for job in jobs:
-        same = replace(job, slide=os.path.realpath(job.slide)) if os.path.exists(job.slide) else job
-        if same in seen:
-            again.append(job.name)
+        key = replace(job, slide=os.path.realpath(job.slide)) if os.path.exists(job.slide) else job
+        if key in unique:
+            duplicates.append(job.name)
         else:
-            seen[same] = job
-    return list(seen.values()), again
+            unique[key] = job
+    return list(unique.values()), duplicates

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,9 +15,9 @@ from .slide_job import JobOutcome, SlideJob, TilePitch
 if TYPE_CHECKING:
     from shapely.geometry.base import BaseGeometry
 
-    from ..inference.patch_features.precomputed_features import PrecomputedFeatures
     from ..inference.prediction import Prediction
     from ..inference.prediction_progress import PredictionUpdate
+    from ..inference.predictor import Predictor
     from ..inference.target import Target
     from ..inference.zero_shot_genes import ZeroShotGenes
     from ..model import Checkpoint
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from ..spatial.spots import Spots
 
 
-DEFAULT_CHECKPOINT = "her2-breast"  # where no checkpoint is named
+DEFAULT_CHECKPOINT = "her2-breast"
 
 ProgressCallback = Callable[["PredictionUpdate"], None]
 MessageCallback = Callable[[str], None]
@@ -36,22 +37,26 @@ def predict_slide(
     on_progress: ProgressCallback = lambda update: None,
     on_message: MessageCallback = lambda sentence: None,
 ) -> JobOutcome:
-    """Predict on a slide and write the result, which is there whole or not at all.
+    """Predict on a slide and write the result atomically.
 
-    watch : is called after every batch. tell : takes what a person should know, one sentence at a
-    time; the outcome keeps them too. The same job gives the same values to the last bit where the
-    machine, the number of torch's threads and the tiles kept from before are the same.
+    The same job gives the same values to the last bit, provided that the machine, the number of
+    torch's threads and the cached tiles are the same.
 
-    Raises DkanError.
+    Parameters
+    ----------
+    on_progress
+        Called after every batch.
+    on_message
+        Called with sentences for the user, which are also in the notes of the outcome.
+
+    Raises
+    ------
+    DkanError
+        The job cannot be done.
     """
     from ..export.saved_result import SavedResult, SlideRecord, save_result
-    from ..expression.readers.spot_files import read_spots
-    from ..inference.predict import find_tissue_region, predict
-    from ..inference.predictor import Predictor
     from ..model import load_checkpoint
-    from ..quality.slide_checks import check_pixel_size
     from ..slide import open_slide
-    from ..spatial.region_files import read_regions
 
     if job.spots is not None and job.regions is not None:
         raise SpotsError("Give one of --spots, --regions and --tissue, not several.")
@@ -66,112 +71,156 @@ def predict_slide(
             notes.append(sentence)
             on_message(sentence)
 
-    model = load_checkpoint(resolve_checkpoint(job))
-    genes, new = _select_genes(model, job, note)
+    checkpoint = load_checkpoint(resolve_checkpoint(job))
+    genes = _select_genes(checkpoint, job, note)
     with open_slide(job.slide, apply_icc=job.icc) as slide:
-        spots = None if job.spots is None else read_spots(job.spots)
-        size = _resolve_pixel_size(slide, job.mpp, spots)
-        tissue = find_tissue_region(slide, size.mpp)
-        regions = None
-        if job.regions is not None:
-            regions = read_regions(job.regions, slide.width, slide.height)
-        note(check_pixel_size(model, size, slide.width, slide.height))
-        ready = _load_features(job, model, slide, size.mpp)
-        if ready is not None:
-            note(ready.note)
-            target = ready.target_from_region(regions)
-        else:
-            target = _create_target(job, model, slide, size.mpp, spots, regions, tissue)
-        predictor = Predictor(
-            slide, model, size.mpp, tissue, job.device, job.encoder_weights, job.store, ready
-        )
-        predictor.batch_sizes.fix(predictor.device)
-        prediction = predict(predictor, target, size.origin, genes, on_progress, new)
-        failed = int(prediction.failed_mask.sum())
-        prediction = prediction.select_predicted()
-        if not len(prediction.target):
-            raise SlideError(
-                f"None of the {failed:,} spots on {job.name} could be read: the slide is "
-                "damaged; export it again."
-            )
-        prediction.provenance["parameters"] = job.parameters_json()
-        reliability = _score_reliability(model, prediction)
-        record = SlideRecord.from_slide(slide, size.mpp, size.origin)
-        save_result(
-            job.out, SavedResult(prediction, record, model.card, reliability, regions), slide
-        )
-    if failed:
-        note(f"{failed:,} spots left out: {job.name} is damaged there.")
-    note(predictor.token_cache.warning)
+        task = _prepare_prediction(job, checkpoint, slide, note)
+        prediction, n_failed = _predict_target(job, task, genes, on_progress)
+        reliability = _score_reliability(checkpoint, prediction)
+        record = SlideRecord.from_slide(slide, task.pixel_size.mpp, task.pixel_size.origin)
+        result = SavedResult(prediction, record, checkpoint.card, reliability, task.regions)
+        save_result(job.out, result, slide)
+    if n_failed:
+        note(f"{n_failed:,} spots left out: {job.name} is damaged there.")
+    note(task.predictor.token_cache.warning)
     return JobOutcome(
         job.slide,
         job.out,
         n_spots=len(prediction.target),
         n_genes=len(prediction.panel),
         seconds=time.perf_counter() - start,
-        n_failed=failed,
+        n_failed=n_failed,
         n_unreliable=None if reliability is None else int(reliability.unreliable.sum()),
         mean_reliability=None if reliability is None else float(reliability.score.mean()),
         notes=tuple(notes),
-        timing=predictor.stage_timer.format_report(),
+        timing=task.predictor.stage_timer.format_report(),
     )
 
 
+@dataclass(frozen=True)
+class _PredictionTask:
+    """A predictor of a slide and the target to predict."""
+
+    predictor: Predictor
+    target: Target
+    pixel_size: PixelSize
+    regions: BaseGeometry | None
+
+
+def _prepare_prediction(
+    job: SlideJob, checkpoint: Checkpoint, slide: Slide, note: MessageCallback
+) -> _PredictionTask:
+    from ..expression.readers.spot_files import read_spots
+    from ..inference.patch_features.precomputed_features import load_precomputed_features
+    from ..inference.predict import find_tissue_region
+    from ..inference.predictor import Predictor
+    from ..quality.slide_checks import check_pixel_size
+    from ..spatial.region_files import read_regions
+
+    spots = None if job.spots is None else read_spots(job.spots)
+    size = _resolve_pixel_size(slide, job.mpp, spots)
+    tissue = find_tissue_region(slide, size.mpp)
+    regions = None
+    if job.regions is not None:
+        regions = read_regions(job.regions, slide.width, slide.height)
+    note(check_pixel_size(checkpoint, size, slide.width, slide.height))
+    features = None
+    if job.features is not None:
+        encoder, weights = job.features_encoder, job.encoder_weights
+        features = load_precomputed_features(
+            job.features, slide, checkpoint, size.mpp, encoder, weights
+        )
+        note(features.note)
+        target = features.target_from_region(regions)
+    else:
+        target = _create_target(job, checkpoint, slide, size.mpp, spots, regions, tissue)
+    predictor = Predictor(
+        slide, checkpoint, size.mpp, tissue, job.device, job.encoder_weights, job.store, features
+    )
+    predictor.batch_sizes.fix(predictor.device)
+    return _PredictionTask(predictor, target, size, regions)
+
+
+def _predict_target(
+    job: SlideJob,
+    task: _PredictionTask,
+    genes: tuple[list[str] | None, ZeroShotGenes | None],
+    on_progress: ProgressCallback,
+) -> tuple[Prediction, int]:
+    """Predict the target; return the spots that could be read, and how many could not."""
+    from ..inference.predict import predict
+
+    symbols, zero_shot_genes = genes
+    origin = task.pixel_size.origin
+    prediction = predict(task.predictor, task.target, origin, symbols, on_progress, zero_shot_genes)
+    n_failed = int(prediction.failed_mask.sum())
+    prediction = prediction.select_predicted()
+    if not len(prediction.target):
+        raise SlideError(
+            f"None of the {n_failed:,} spots on {job.name} could be read: the slide is "
+            "damaged; export it again."
+        )
+    prediction.provenance["parameters"] = job.parameters_json()
+    return prediction, n_failed
+
+
 def resolve_checkpoint(job: SlideJob) -> Path:
-    """The file of a job's checkpoint."""
+    """Return the checkpoint file of a job."""
     from ..samples.bundled_checkpoints import find_bundled_checkpoint
 
     return job.checkpoint or find_bundled_checkpoint(DEFAULT_CHECKPOINT)
 
 
 def validate_options(options: SlideJob) -> None:
-    """Raises DkanError for what would be wrong on every slide: a checkpoint or a gene."""
+    """Raise DkanError if a checkpoint or a gene would fail on every slide."""
     from ..model import load_checkpoint
 
-    model = load_checkpoint(resolve_checkpoint(options))
-    _select_genes(model, options, lambda sentence: None)
+    checkpoint = load_checkpoint(resolve_checkpoint(options))
+    _select_genes(checkpoint, options, lambda sentence: None)
 
 
 def _select_genes(
-    model: Checkpoint, job: SlideJob, on_message: MessageCallback
+    checkpoint: Checkpoint, job: SlideJob, on_message: MessageCallback
 ) -> tuple[list[str] | None, ZeroShotGenes | None]:
-    """The panel's genes that are wanted (None for all), and those from their text.
+    """Return the requested genes of the panel (None for all), and the zero-shot genes.
 
-    An unknown gene is told before anything is computed.
+    An unknown gene raises before anything is computed.
     """
-    wanted = None if job.genes is None else list(job.genes)
-    model.panel.rows(wanted or [])
+    symbols = None if job.genes is None else list(job.genes)
+    checkpoint.panel.rows(symbols or [])
     if job.zero_shot is None:
-        return wanted, None
-    new = _load_zero_shot_genes(model, job.zero_shot, job.allow_unproven, on_message)
-    if wanted is not None:
-        wanted = list(dict.fromkeys([*wanted, *new.symbols_in_panel]))
-    return wanted, new
+        return symbols, None
+    zero_shot_genes = _load_zero_shot_genes(
+        checkpoint, job.zero_shot, job.allow_unproven, on_message
+    )
+    if symbols is not None:
+        symbols = list(dict.fromkeys([*symbols, *zero_shot_genes.symbols_in_panel]))
+    return symbols, zero_shot_genes
 
 
 def _load_zero_shot_genes(
-    model: Checkpoint, source: str, allow_unproven: bool, on_message: MessageCallback
+    checkpoint: Checkpoint, source: str, allow_unproven: bool, on_message: MessageCallback
 ) -> ZeroShotGenes:
-    """Genes of ``FILE`` or ``FILE:A,B``; what of them is in the panel is told and needs no text."""
+    """Load genes from ``FILE`` or ``FILE:A,B``, and report those that are in the panel."""
     from ..inference.zero_shot_genes import load_zero_shot_genes, read_zero_shot_expectation
 
-    file, _, named = source.rpartition(":")
+    file, _, names = source.rpartition(":")
     if not file or Path(source).exists() or Path(source).suffix == ".safetensors":
-        file, named = source, ""
-    symbols = [s.strip() for s in named.split(",") if s.strip()] or None
-    new = load_zero_shot_genes(model, file, symbols, allow_unproven)
-    if new.symbols_in_panel:
-        shown = ", ".join(new.symbols_in_panel[:5]) + (
-            ", ..." if len(new.symbols_in_panel) > 5 else ""
-        )
+        file, names = source, ""
+    symbols = [s.strip() for s in names.split(",") if s.strip()] or None
+    genes = load_zero_shot_genes(checkpoint, file, symbols, allow_unproven)
+    in_panel = genes.symbols_in_panel
+    if in_panel:
+        shown = ", ".join(in_panel[:5]) + (", ..." if len(in_panel) > 5 else "")
         on_message(f"in the panel, predicted as trained: {shown}")
-    on_message(f"{len(new.genes)} genes zero-shot: {read_zero_shot_expectation(model).summary}")
-    return new
+    expectation = read_zero_shot_expectation(checkpoint).summary
+    on_message(f"{len(genes.genes)} genes zero-shot: {expectation}")
+    return genes
 
 
 def _create_target(
     job: SlideJob,
-    model: Checkpoint,
+    checkpoint: Checkpoint,
     slide: Slide,
     mpp: float,
     spots: Spots | None,
@@ -185,61 +234,53 @@ def _create_target(
         return target_from_spots(spots, slide.width, slide.height, job.spots.name)
     if regions is None and tissue.is_empty:
         raise SpotsError(f"No tissue was found on {job.name}; give --regions or --spots instead.")
-    pitch_um = {TilePitch.training: model.spot_pitch_um, TilePitch.dense: model.patch.um}[job.pitch]
+    is_dense = job.pitch is TilePitch.dense
+    pitch_um = checkpoint.patch.um if is_dense else checkpoint.spot_pitch_um
     region = tissue if regions is None else regions
     limit = tissue if job.tissue_only else None
     return target_from_region(region, pitch_um, mpp, slide.width, slide.height, limit)
 
 
-def _load_features(
-    job: SlideJob, model: Checkpoint, slide: Slide, mpp: float
-) -> PrecomputedFeatures | None:
-    """Features from a file, where one is given."""
-    from ..inference.patch_features.precomputed_features import load_precomputed_features
-
-    if job.features is None:
-        return None
-    encoder, weights = job.features_encoder, job.encoder_weights
-    return load_precomputed_features(job.features, slide, model, mpp, encoder, weights)
-
-
-def _score_reliability(model: Checkpoint, prediction: Prediction) -> Reliability | None:
+def _score_reliability(checkpoint: Checkpoint, prediction: Prediction) -> Reliability | None:
     from ..quality.reliability import score_reliability
 
-    if model.reference is None:
+    if checkpoint.reference is None:
         return None
-    return score_reliability(model.reference, prediction.qc_features, prediction.tokens)
+    return score_reliability(checkpoint.reference, prediction.qc_features, prediction.tokens)
 
 
 def _resolve_pixel_size(slide: Slide, mpp: float | None, spots: Spots | None) -> PixelSize:
-    """What was given by hand, else the slide's metadata, else the pitch of the spot array, else
-    what the objective lets one guess."""
     from ..expression.array_geometry import mpp_from_spots
-    from ..slide import PixelSize
+    from ..slide.pixel_size import PixelSize, resolve_pixel_size
 
-    if mpp is not None:
-        return PixelSize(mpp, "entered by hand")
-    stated = slide.pixel_size
-    if stated is not None and not stated.is_estimated:
-        return stated
-    fitted = None if spots is None else mpp_from_spots(spots)
-    if fitted is not None:
-        return PixelSize(fitted, "spot array")
-    if stated is None:
+    def fit() -> PixelSize | None:
+        fitted = None if spots is None else mpp_from_spots(spots)
+        return None if fitted is None else PixelSize(fitted, "spot array")
+
+    pixel_size = resolve_pixel_size(mpp, slide.pixel_size, fit)
+    if pixel_size is None:
         raise SlideError(
             f"{slide.label} does not state its pixel size; give it with --mpp, "
             "in micrometres per pixel (0.25 for a 40x scan, 0.5 for 20x)."
         )
-    return stated
+    return pixel_size
 
 
 def find_existing_result(job: SlideJob) -> JobOutcome | None:
-    """The outcome of an earlier run of this very job; None where it has to be done.
+    """Find the result of an identical earlier job.
 
-    Its file has to be there and whole, and made of the same slide and checkpoint (by their
-    hashes) with the same parameters.
+    Its file must exist and be complete, and record the same slide and checkpoint (by their
+    hashes) and the same parameters.
 
-    Raises DkanError when the slide or the checkpoint cannot be read.
+    Returns
+    -------
+    JobOutcome or None
+        None if the job has to be run.
+
+    Raises
+    ------
+    DkanError
+        The slide or the checkpoint cannot be read.
     """
     from ..export.result_reader import load_result
     from ..slide import open_slide
@@ -248,23 +289,23 @@ def find_existing_result(job: SlideJob) -> JobOutcome | None:
         return None
     try:
         saved = load_result(job.out)
-    except ResultError:  # cut short, or another program's
+    except ResultError:  # cut short, or of another program
         return None
-    record = saved.prediction.provenance
-    if record.get("parameters") != job.parameters_json():
+    provenance = saved.prediction.provenance
+    if provenance.get("parameters") != job.parameters_json():
         return None
-    if record.get("checkpoint_sha256") != compute_sha256_cached(resolve_checkpoint(job)):
+    if provenance.get("checkpoint_sha256") != compute_sha256_cached(resolve_checkpoint(job)):
         return None
     with open_slide(job.slide, apply_icc=job.icc) as slide:
-        if record.get("slide_fingerprint") != slide.fingerprint():
+        if provenance.get("slide_fingerprint") != slide.fingerprint():
             return None
-    judged = saved.reliability
+    reliability = saved.reliability
     return JobOutcome(
         job.slide,
         job.out,
         n_spots=len(saved.prediction.target),
         n_genes=len(saved.prediction.panel),
-        n_unreliable=None if judged is None else int(judged.unreliable.sum()),
-        mean_reliability=None if judged is None else float(judged.score.mean()),
+        n_unreliable=None if reliability is None else int(reliability.unreliable.sum()),
+        mean_reliability=None if reliability is None else float(reliability.score.mean()),
         is_reused=True,
     )

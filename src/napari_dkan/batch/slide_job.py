@@ -9,11 +9,19 @@ from pathlib import Path
 
 from ..file_hash import compute_sha256
 
+PROGRESS_INTERVAL_S = 0.25  # between two progress events of a slide
+
+# Slide and checkpoint have hashes of their own; the others do not change the values.
+_NOT_IN_PARAMETERS = {
+    *("slide", "out", "checkpoint", "device", "store"),
+    *("allow_unproven", "encoder_weights"),
+}
+
 
 class TilePitch(StrEnum):
     """Distance between the tiles of a grid."""
 
-    training = "training"  # as the spots the checkpoint was trained on
+    training = "training"  # that of the spots the checkpoint was trained on
     dense = "dense"  # the patches touch
 
 
@@ -21,15 +29,42 @@ class TilePitch(StrEnum):
 class SlideJob:
     """One slide to predict on, and the .h5ad file to write.
 
-    slide : a file, an OME-Zarr folder, or its address. checkpoint : the bundled one when None.
-    spots, regions : at most one of them; the whole tissue when both are None. features : of the
-    checkpoint's encoder, from TRIDENT or CLAM; features_encoder : who made them, where the file
-    does not say.
-    mpp : um per px, where the slide does not say or says it wrong.
-    genes : symbols, the whole panel when None. zero_shot : ``FILE[:A,B]``, see `predict --help`.
-    device : the best one when None. encoder_weights : local weights of the tile encoder.
-    store : keep tiles on disk, and take those kept. icc : turn the slide's colours into sRGB by
-    its profile.
+    The field names are stored in results and must not change.
+
+    Attributes
+    ----------
+    slide
+        A file, an OME-Zarr folder, or its URL.
+    out
+        The .h5ad file to write.
+    checkpoint
+        None for the bundled one.
+    spots, regions
+        At most one of them; the whole tissue without both.
+    features
+        Tile features of the checkpoint's encoder, from TRIDENT or CLAM.
+    features_encoder
+        The encoder that computed them, where the file does not state it.
+    tissue_only
+        Leave out tiles that are not on tissue.
+    pitch
+        Distance between tiles.
+    mpp
+        um per px, where the slide does not state it or states it wrongly.
+    genes
+        Symbols, None for the whole panel.
+    zero_shot
+        ``FILE[:A,B]``, see `predict --help`.
+    allow_unproven
+        Predict zero-shot genes although the checkpoint has no evidence that it works.
+    device
+        None for the best one.
+    encoder_weights
+        Local weights of the tile encoder.
+    store
+        Cache tokens of tiles on disk.
+    icc
+        Convert the colors of the slide to sRGB by its profile.
     """
 
     slide: str
@@ -52,12 +87,12 @@ class SlideJob:
 
     @property
     def name(self) -> str:
-        """What messages call the slide: its file's name."""
+        """The file name of the slide, for messages."""
         return Path(self.location).name
 
     @property
     def location(self) -> str:
-        """The slide's path or address, for files that others read: without a password."""
+        """The path or URL of the slide without credentials."""
         from ..slide.reader_errors import SourceError
         from ..slide.slide_location import file_name_from_url, is_remote, strip_credentials
 
@@ -69,35 +104,45 @@ class SlideJob:
             return file_name_from_url(self.slide)
 
     def parameters_json(self) -> str:
-        """JSON of all that decides the values beside slide and checkpoint; files by content.
+        """Return the options that determine the values as JSON, files as their SHA-256.
 
         Two jobs with equal slide, checkpoint and parameters give the same result.
         """
-        known = {
-            k: v for k, v in asdict(self).items() if k not in _NOT_IN_PARAMETERS and v is not None
+        parameters = {
+            key: value
+            for key, value in asdict(self).items()
+            if key not in _NOT_IN_PARAMETERS and value is not None
         }
         for key in ("spots", "regions", "features"):
-            if known.get(key) is not None:
-                known[key] = compute_sha256(known[key])
-        return json.dumps(known, sort_keys=True)
-
-
-# the slide and the checkpoint have hashes of their own; the others do not change the values
-_NOT_IN_PARAMETERS = {
-    *("slide", "out", "checkpoint", "device", "store"),
-    *("allow_unproven", "encoder_weights"),
-}
+            if key in parameters:
+                parameters[key] = compute_sha256(parameters[key])
+        return json.dumps(parameters, sort_keys=True)
 
 
 @dataclass(frozen=True)
 class JobOutcome:
-    """What came of a job.
+    """The outcome of a job.
 
-    spots, genes : how many were written. seconds : that it took. failed : spots left out because
-    the slide is damaged there. unreliable : spots not to be relied on, reliability : the mean
-    score; both None where the checkpoint has no reference. notes : what a person should know.
-    timing : where the time went. error : why there is no result, "" when there is one.
-    kept : the result stood there already.
+    Attributes
+    ----------
+    slide, out
+        Of the job.
+    n_spots, n_genes
+        Written to the result.
+    seconds
+        Time that the job took.
+    n_failed
+        Spots that are left out, as the slide is damaged there.
+    n_unreliable, mean_reliability
+        Unreliable spots and the mean score; None where the checkpoint has no reference.
+    notes
+        Sentences for the user.
+    timing
+        Times of the stages.
+    error
+        Why there is no result, "" if there is one.
+    is_reused
+        The result is that of an earlier run.
     """
 
     slide: str
@@ -115,30 +160,25 @@ class JobOutcome:
 
     @property
     def status(self) -> str:
-        """Its outcome in one word."""
+        """The outcome in one word: "done", "kept" (an earlier result) or "failed"."""
         return "failed" if self.error else "kept" if self.is_reused else "done"
 
     @property
     def unreliable_fraction(self) -> float | None:
-        """Of the spots those that are unreliable, 0 to 1."""
-        return (
-            None
-            if self.n_unreliable is None or not self.n_spots
-            else self.n_unreliable / self.n_spots
-        )
+        """The fraction of unreliable spots, 0 to 1."""
+        if self.n_unreliable is None or not self.n_spots:
+            return None
+        return self.n_unreliable / self.n_spots
 
 
 def split_names(text: str | None) -> tuple[str, ...] | None:
-    """Symbols of a comma-separated list."""
-    return None if text is None else tuple(g.strip() for g in text.split(",") if g.strip())
-
-
-PROGRESS_INTERVAL_S = 0.25  # seconds between two ticks of one slide
+    """Split a comma-separated list."""
+    return None if text is None else tuple(n.strip() for n in text.split(",") if n.strip())
 
 
 @dataclass(frozen=True)
 class JobProgress:
-    """Job number ``index`` has done so many of its tiles; reading : of their surroundings."""
+    """Progress of job number ``index`` in tiles; it reads their context first."""
 
     index: int
     done: int
@@ -148,7 +188,7 @@ class JobProgress:
 
 @dataclass(frozen=True)
 class JobFinished:
-    """Job number ``index`` has come to its end, one way or the other."""
+    """Job number ``index`` has ended, with or without a result."""
 
     index: int
     outcome: JobOutcome

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from ..batch.slide_job import JobEvent, JobFinished, SlideJob, TilePitch, split_names
+from ..batch.slide_job import JobEvent, JobFinished, JobOutcome, SlideJob, TilePitch, split_names
 from ..errors import DkanError
 from .shared_options import job_checkpoint
 
@@ -90,37 +90,36 @@ def run_batch(
         icc=icc,
         features_encoder=features_encoder,
     )
-    work = build_job_list(slides, options.out, options)
+    job_list = build_job_list(slides, options.out, options)
+    jobs = job_list.jobs
     validate_options(options)
     if scheduler is not None:
         from ..batch.dask_runner import run_on_dask
 
-        events = run_on_dask(work.jobs, scheduler, retry, overwrite)
+        events = run_on_dask(jobs, scheduler, retry, overwrite)
     else:
-        events = _run_locally(work.jobs, split_names(devices), workers, retry, overwrite)
-    ended: dict[int, JobFinished] = {}
+        events = _run_locally(jobs, split_names(devices), workers, retry, overwrite)
+    outcomes: dict[int, JobOutcome] = {}
     try:
-        with closing(events), BatchProgressDisplay(work.jobs) as display:
-            for note in work.notes:
+        with closing(events), BatchProgressDisplay(jobs) as display:
+            for note in job_list.notes:
                 display.write_message(note)
             for event in events:
                 if isinstance(event, JobFinished):
-                    ended[event.index] = event
-                    rows = [(work.jobs[i], ended[i].outcome) for i in sorted(ended)]
+                    outcomes[event.index] = event.outcome
+                    rows = [(jobs[i], outcomes[i]) for i in sorted(outcomes)]
                     write_summary(options.out, rows)
                 display.update(event)
     except KeyboardInterrupt:
-        finished = (
-            format_counts([e.outcome for e in ended.values()]) if ended else "nothing is finished"
-        )
-        left = len(work.jobs) - len(ended)
+        finished = format_counts([*outcomes.values()]) if outcomes else "nothing is finished"
+        n_left = len(jobs) - len(outcomes)
         typer.echo(
-            f"Stopped: {finished}, {left} left. The same command goes on with them.", err=True
+            f"Stopped: {finished}, {n_left} left. The same command goes on with them.", err=True
         )
         raise typer.Exit(EXIT_INTERRUPTED) from None
     typer.echo(format_summary(rows))
     typer.echo(f"written to {out}")
-    if any(e.outcome.error for e in ended.values()):
+    if any(outcome.error for outcome in outcomes.values()):
         raise typer.Exit(1)
 
 
@@ -137,14 +136,16 @@ def _run_locally(
     from ..batch.local_runner import run_locally
     from ..inference.device import list_available_devices
 
-    cores, memory = len(_available_cores()), psutil.virtual_memory().available
-    there = list_available_devices()
-    chosen = assign_worker_devices(there, devices, workers, len(jobs), cores, memory, os.environ)
-    return run_locally(jobs, chosen, max_retries, overwrite)
+    n_cores, memory = _count_available_cores(), psutil.virtual_memory().available
+    available = list_available_devices()
+    worker_devices = assign_worker_devices(
+        available, devices, workers, len(jobs), n_cores, memory, os.environ
+    )
+    return run_locally(jobs, worker_devices, max_retries, overwrite)
 
 
-def _available_cores() -> Sequence[int]:
-    """Those this process may use, which a job scheduler may have limited."""
+def _count_available_cores() -> int:
+    """Count the cores that this process may use, which a job scheduler may have limited."""
     if hasattr(os, "sched_getaffinity"):
-        return sorted(os.sched_getaffinity(0))
-    return range(os.cpu_count() or 1)
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

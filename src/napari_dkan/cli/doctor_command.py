@@ -22,35 +22,37 @@ def run_doctor(
     """
     from ..doctor import list_sections
 
-    faulthandler.enable()  # a device that kills the process is named by where it did
-    found: list[CheckResult] = []
+    faulthandler.enable()  # shows which check of a device has crashed the process
+    results: list[CheckResult] = []
     for name, check in list_sections():
-        part = list(run_section(name, check))
-        found += part
+        section_results = list(run_section(name, check))
+        results += section_results
         if not as_json:
-            typer.echo(format_section(name, part))
-    broken = [f for f in found if f.state is CheckStatus.broken]
+            typer.echo(format_section(name, section_results))
+    broken = [result for result in results if result.state is CheckStatus.broken]
     if as_json:
-        typer.echo(json.dumps([asdict(f) for f in found], indent=1))
+        typer.echo(json.dumps([asdict(result) for result in results], indent=1))
     else:
         typer.echo(format_verdict(broken))
     if broken:
         raise typer.Exit(1)
 
 
-def format_section(name: str, found: Sequence[CheckResult]) -> str:
-    """A section as lines; what is not as it should be has a mark before it."""
+def format_section(name: str, results: Sequence[CheckResult]) -> str:
+    """Format the results of a section as lines, with a mark before notes and broken items."""
     marks = {CheckStatus.ok: "  ", CheckStatus.note: "- ", CheckStatus.broken: "! "}
-    width = max((len(f.name) for f in found), default=0)
+    width = max((len(result.name) for result in results), default=0)
     lines = [name]
-    for f in found:
-        took = "" if f.seconds is None or f.seconds < 0.1 else f" ({f.seconds:.1f} s)"
-        lines.append(f"{marks[f.state]}{f.name.ljust(width)}  {f.said}{took}")
+    for result in results:
+        seconds = result.seconds or 0.0
+        duration = f" ({seconds:.1f} s)" if seconds >= 0.1 else ""
+        lines.append(f"{marks[result.state]}{result.name.ljust(width)}  {result.said}{duration}")
     return "\n".join(lines) + "\n"
 
 
 def format_verdict(broken: Sequence[CheckResult]) -> str:
+    """Format the last line of the report."""
     if not broken:
         return "Nothing is broken."
-    names = ", ".join(f"{f.section}: {f.name}" for f in broken)
+    names = ", ".join(f"{result.section}: {result.name}" for result in broken)
     return f"{len(broken)} of these are broken: {names}."

@@ -11,7 +11,11 @@ from ..errors import DkanError
 
 
 class CheckStatus(StrEnum):
-    """broken : something here does not work. note : it works, with less than there could be."""
+    """Whether a check passed.
+
+    ``note`` means that everything works, but with restrictions. The values are part of the JSON
+    output.
+    """
 
     ok = "ok"
     note = "note"
@@ -20,7 +24,19 @@ class CheckStatus(StrEnum):
 
 @dataclass(frozen=True)
 class CheckResult:
-    """What was found. seconds : that trying it took, None where nothing was tried."""
+    """The result of one check; the field names are keys of the JSON output.
+
+    Attributes
+    ----------
+    section, name
+        Where the report shows it.
+    said
+        The message.
+    state
+        Whether the check passed.
+    seconds
+        Duration of the check, None if nothing was executed.
+    """
 
     section: str
     name: str
@@ -30,23 +46,23 @@ class CheckResult:
 
 
 def run_check(section: str, name: str, check: Callable[[], str]) -> CheckResult:
-    """The finding of a check that says what it found, or raises because something is broken.
+    """Run a check that returns its message, or raises if something is broken.
 
-    It catches all there is: what is broken may break in any way, and the page goes on.
+    Every Exception is caught, since a broken installation may fail in any way.
     """
     start = time.perf_counter()
     try:
-        said, state = check(), CheckStatus.ok
+        message, status = check(), CheckStatus.ok
     except DkanError as error:
-        said, state = str(error), CheckStatus.broken
+        message, status = str(error), CheckStatus.broken
     except Exception as error:
-        text = (str(error).strip() or "no reason given").splitlines()[0]
-        said, state = f"{type(error).__name__}: {text}", CheckStatus.broken
-    return CheckResult(section, name, said, state, time.perf_counter() - start)
+        reason = (str(error).strip() or "no reason given").splitlines()[0]
+        message, status = f"{type(error).__name__}: {reason}", CheckStatus.broken
+    return CheckResult(section, name, message, status, time.perf_counter() - start)
 
 
 def run_section(name: str, check: Callable[[], Iterator[CheckResult]]) -> Iterator[CheckResult]:
-    """The findings of a part of the page; where even its beginning breaks, that is one."""
+    """Yield the results of a section; an Exception of the section itself is one more result."""
     try:
         yield from check()
     except Exception as error:

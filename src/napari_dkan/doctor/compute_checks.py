@@ -18,12 +18,16 @@ if TYPE_CHECKING:
 
 
 DEVICES_SECTION = "devices"
-MATRIX_SIDE = 512  # of the matrices
+MATRIX_SIDE = 512
 # Largest error, relative to the largest value, of 512 summed products in each precision.
 MATMUL_TOLERANCE = {"float32": 1e-4, "float16": 5e-3, "bfloat16": 3e-2}
 
+CHECKPOINTS_SECTION = "checkpoints"
+PREDICTION_TOLERANCE = 0.1  # on the label scale; errors of half precision are below 0.1
+
 
 def check_devices() -> Iterator[CheckResult]:
+    """Check a matrix product on every device in every precision."""
     import torch
 
     from ..inference.device import list_available_devices
@@ -40,27 +44,38 @@ def check_devices() -> Iterator[CheckResult]:
 
 
 def check_matmul(device: str, precision: str) -> str:
-    """A product of two matrices on a device, held against the CPU's in double precision.
+    """Compare a matrix product on a device with that of the CPU in double precision.
 
-    Raises ArithmeticError when it is wrong.
+    Returns
+    -------
+    str
+        Device, error and time, for the report.
+
+    Raises
+    ------
+    ArithmeticError
+        The product is wrong.
     """
     import torch
 
-    draws = torch.Generator().manual_seed(0)
-    a, b = (torch.randn(MATRIX_SIDE, MATRIX_SIDE, generator=draws) for _ in range(2))
-    right = a.double() @ b.double()
-    there = [m.to(device, getattr(torch, precision)) for m in (a, b)]
-    made = (there[0] @ there[1]).cpu().double()  # the first one loads the kernel
+    generator = torch.Generator().manual_seed(0)
+    a, b = (torch.randn(MATRIX_SIDE, MATRIX_SIDE, generator=generator) for _ in range(2))
+    expected = a.double() @ b.double()
+    on_device = [matrix.to(device, getattr(torch, precision)) for matrix in (a, b)]
+    product = (on_device[0] @ on_device[1]).cpu().double()  # also loads the kernel
     start = time.perf_counter()
-    (there[0] @ there[1]).cpu()
-    took = time.perf_counter() - start
-    error = float((made - right).abs().max() / right.abs().max())
+    (on_device[0] @ on_device[1]).cpu()
+    elapsed_ms = (time.perf_counter() - start) * 1e3
+    error = float((product - expected).abs().max() / expected.abs().max())
     if not error < MATMUL_TOLERANCE[precision]:
         raise ArithmeticError(
             f"a product of matrices is off by {error:.2g} of its largest value; update the "
             "driver, or predict with --device cpu"
         )
-    return f"{_format_device(device)}: {MATRIX_SIDE} x {MATRIX_SIDE} product right to {error:.0e}, {took * 1e3:.1f} ms"
+    return (
+        f"{_format_device(device)}: {MATRIX_SIDE} x {MATRIX_SIDE} product right to {error:.0e}, "
+        f"{elapsed_ms:.1f} ms"
+    )
 
 
 def _format_device(device: str) -> str:
@@ -74,11 +89,8 @@ def _format_device(device: str) -> str:
     return f"{format_device_name(device)}, {free / 2**30:.1f} of {total / 2**30:.1f} GiB free"
 
 
-CHECKPOINTS_SECTION = "checkpoints"
-PREDICTION_TOLERANCE = 0.1  # on the label scale; half precision errs by hundredths
-
-
 def check_checkpoints() -> Iterator[CheckResult]:
+    """Load every bundled checkpoint and predict one tile on every device."""
     from ..inference.device import list_available_devices
     from ..samples.bundled_checkpoints import list_bundled_checkpoints
 
@@ -97,30 +109,31 @@ def check_checkpoints() -> Iterator[CheckResult]:
             )
 
 
-def _check_loading(path: Path, into: list[Checkpoint]) -> str:
+def _check_loading(path: Path, loaded: list[Checkpoint]) -> str:
     from ..model import load_checkpoint
 
-    into.append(load_checkpoint(path))
-    return f"{len(into[0].panel)} genes, SHA-256 {into[0].sha256}"
+    checkpoint = load_checkpoint(path)
+    loaded.append(checkpoint)
+    return f"{len(checkpoint.panel)} genes, SHA-256 {checkpoint.sha256}"
 
 
 def _check_prediction(checkpoint: Checkpoint, device: str) -> str:
-    """Raises ArithmeticError when a device predicts something else than the CPU."""
+    """Raise ArithmeticError if a device predicts other values than the CPU."""
     values = predict_one_tile(checkpoint, device)
     if not np.isfinite(values).all():
         raise ArithmeticError(f"{device} predicts no numbers; predict with --device cpu")
     if device != "cpu":
-        off = float(np.abs(values - predict_one_tile(checkpoint, "cpu")).max())
-        if off > PREDICTION_TOLERANCE:
+        difference = float(np.abs(values - predict_one_tile(checkpoint, "cpu")).max())
+        if difference > PREDICTION_TOLERANCE:
             raise ArithmeticError(
-                f"{device} predicts other values than the CPU, by {off:.2g}; update the driver, "
+                f"{device} predicts other values than the CPU, by {difference:.2g}; update the driver, "
                 "or predict with --device cpu"
             )
     return f"{values.min():.2f} to {values.max():.2f}"
 
 
 def predict_one_tile(checkpoint: Checkpoint, device: str) -> NDArray[np.float32]:
-    """(G,) predicted in the middle of a drawn picture, alone on its slide."""
+    """Predict one spot, (n_genes,), in the middle of a drawn image."""
     from shapely.geometry import Polygon
 
     from ..inference.predict import predict
@@ -136,4 +149,5 @@ def predict_one_tile(checkpoint: Checkpoint, device: str) -> NDArray[np.float32]
     with slide:
         predictor = Predictor(slide, checkpoint, 0.5, Polygon(), device)
         target = Target(TargetKind.POINTS, Spots(np.array([[256.0, 256.0]])))
-        return predict(predictor, target).values[0]
+        values: NDArray[np.float32] = predict(predictor, target).values[0]
+        return values

@@ -17,7 +17,7 @@ from pathlib import Path
 from .check_result import CheckResult, CheckStatus
 
 VERSIONS_SECTION = "versions"
-# By what they do for us: the first that a report is asked for come first.
+# The packages that bug reports are most often about come first.
 REPORTED_PACKAGES = (
     *("torch", "torchvision", "timm", "numpy", "napari", "qtpy", "vispy"),
     *("PySide6", "PySide6_Essentials", "PyQt6", "PyQt5"),
@@ -26,8 +26,18 @@ REPORTED_PACKAGES = (
 )
 PACKAGE_NAME = "napari-dkan"
 
+FOLDERS_SECTION = "folders"
+LOW_SPACE_BYTES = 2 * 2**30  # with less free space results and tiles may soon not fit
+
+DISPLAY_SECTION = "display"
+_DISPLAY_PROBE_MODULE = "napari_dkan.viewer.widgets.gl_compat"
+# -P: modules in the current folder are not imported.
+DISPLAY_PROBE_COMMAND = (sys.executable, "-P", "-m", _DISPLAY_PROBE_MODULE)
+DISPLAY_PROBE_TIMEOUT_S = 60
+
 
 def check_versions() -> Iterator[CheckResult]:
+    """Report the versions of this package, Python, the system and the main dependencies."""
     import psutil
 
     yield CheckResult(
@@ -47,31 +57,28 @@ def check_versions() -> Iterator[CheckResult]:
         f"{memory.available / 2**30:.1f} free",
     )
     for name in REPORTED_PACKAGES:
-        there = _installed_version(name)
-        if there is not None:
-            yield CheckResult(VERSIONS_SECTION, name, there)
+        installed = _installed_version(name)
+        if installed is not None:
+            yield CheckResult(VERSIONS_SECTION, name, installed)
     yield from check_requirements()
 
 
 def check_requirements() -> Iterator[CheckResult]:
-    """What the package needs and is missing or too old."""
+    """Report dependencies that are missing or too old."""
     from packaging.requirements import Requirement
 
     for text in requires(PACKAGE_NAME) or ():
-        wanted = Requirement(text)
-        if wanted.marker is not None and not wanted.marker.evaluate({"extra": ""}):
+        requirement = Requirement(text)
+        if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
             continue
-        there = _installed_version(wanted.name)
-        if there is None:
-            yield CheckResult(
-                VERSIONS_SECTION,
-                wanted.name,
-                f"missing; pip install '{wanted}'",
-                CheckStatus.broken,
-            )
-        elif not wanted.specifier.contains(there, prereleases=True):
-            said = f"{there}, but {wanted.specifier} is needed; pip install -U '{wanted}'"
-            yield CheckResult(VERSIONS_SECTION, wanted.name, said, CheckStatus.broken)
+        name, installed = requirement.name, _installed_version(requirement.name)
+        if installed is None:
+            message = f"missing; pip install '{requirement}'"
+            yield CheckResult(VERSIONS_SECTION, name, message, CheckStatus.broken)
+        elif not requirement.specifier.contains(installed, prereleases=True):
+            needed = f"{requirement.specifier} is needed; pip install -U '{requirement}'"
+            message = f"{installed}, but {needed}"
+            yield CheckResult(VERSIONS_SECTION, name, message, CheckStatus.broken)
 
 
 def _installed_version(name: str) -> str | None:
@@ -81,11 +88,8 @@ def _installed_version(name: str) -> str | None:
         return None
 
 
-FOLDERS_SECTION = "folders"
-LOW_SPACE_BYTES = 2 * 2**30  # bytes free; below, results and tiles may soon not fit
-
-
 def check_folders() -> Iterator[CheckResult]:
+    """Check that the folders of cache, settings and temporary files can be written to."""
     import platformdirs
 
     from ..inference.cache.cache_directory import (
@@ -96,46 +100,37 @@ def check_folders() -> Iterator[CheckResult]:
     )
 
     cache = get_cache_folder()
-    held = f"{format_size(compute_cache_size(cache))} of {format_size(get_cache_limit())} used"
-    yield check_folder("cache of tiles", cache, held)
+    usage = f"{format_size(compute_cache_size(cache))} of {format_size(get_cache_limit())} used"
+    yield check_folder("cache of tiles", cache, usage)
     yield check_folder("settings", platformdirs.user_config_path("napari-dkan"))
     yield check_folder("temporary files", Path(tempfile.gettempdir()))
 
 
 def check_folder(name: str, path: Path, details: str = "") -> CheckResult:
-    """A folder that may not be there yet; nothing is left in it.
+    """Check that a folder, or the parent of one that does not exist yet, can be written to.
 
-    One that cannot be written to is a note: everything works, but nothing is kept.
+    A folder that cannot be written to is a note: everything works, but nothing is saved there.
     """
     from ..inference.cache.cache_directory import format_size
 
-    there = next((p for p in (path, *path.parents) if p.is_dir()), None)
-    parts = [str(path)]
-    if there is None:
+    existing = next((p for p in (path, *path.parents) if p.is_dir()), None)
+    if existing is None:
         return CheckResult(FOLDERS_SECTION, name, f"{path}: cannot be made", CheckStatus.note)
     try:
-        with tempfile.TemporaryFile(dir=there):
+        with tempfile.TemporaryFile(dir=existing):
             pass
     except OSError as error:
-        said = f"{path}: cannot be written to ({error.strerror}), so nothing is kept there"
-        return CheckResult(FOLDERS_SECTION, name, said, CheckStatus.note)
-    free = shutil.disk_usage(there).free
-    parts += [details, f"{format_size(free)} free", "" if there == path else "not made yet"]
-    state = CheckStatus.note if free < LOW_SPACE_BYTES else CheckStatus.ok
-    return CheckResult(FOLDERS_SECTION, name, ", ".join(part for part in parts if part), state)
-
-
-DISPLAY_SECTION = "display"
-DISPLAY_PROBE_COMMAND = (
-    sys.executable,
-    "-P",
-    "-m",
-    "napari_dkan.viewer.widgets.gl_compat",
-)  # -P: nothing of the folder
-DISPLAY_PROBE_TIMEOUT_S = 60  # seconds
+        message = f"{path}: cannot be written to ({error.strerror}), so nothing is kept there"
+        return CheckResult(FOLDERS_SECTION, name, message, CheckStatus.note)
+    free = shutil.disk_usage(existing).free
+    not_made = "" if existing == path else "not made yet"
+    parts = [str(path), details, f"{format_size(free)} free", not_made]
+    status = CheckStatus.note if free < LOW_SPACE_BYTES else CheckStatus.ok
+    return CheckResult(FOLDERS_SECTION, name, ", ".join(part for part in parts if part), status)
 
 
 def check_display() -> Iterator[CheckResult]:
+    """Check OpenGL in a child process, as a broken driver may crash."""
     if not _has_display():
         yield CheckResult(
             DISPLAY_SECTION,
@@ -148,32 +143,32 @@ def check_display() -> Iterator[CheckResult]:
 
 
 def run_display_probe(command: tuple[str, ...]) -> Iterator[CheckResult]:
-    """What the probe prints, one JSON object; or how it ended instead."""
+    """Yield the properties that the probe prints as one JSON object, or how it failed."""
     try:
-        done = subprocess.run(
+        process = subprocess.run(
             command, capture_output=True, timeout=DISPLAY_PROBE_TIMEOUT_S, text=True
         )
     except subprocess.TimeoutExpired:
-        yield CheckResult(DISPLAY_SECTION, "OpenGL", f"no answer in {DISPLAY_PROBE_TIMEOUT_S} s; restart the X server or log in "
-                      "again", CheckStatus.broken)  # fmt: skip
+        message = f"no answer in {DISPLAY_PROBE_TIMEOUT_S} s; restart the X server or log in again"
+        yield CheckResult(DISPLAY_SECTION, "OpenGL", message, CheckStatus.broken)
         return
     try:
-        told = json.loads(done.stdout.strip().splitlines()[-1])
+        properties = json.loads(process.stdout.strip().splitlines()[-1])
     except (ValueError, IndexError):
-        yield CheckResult(DISPLAY_SECTION, "OpenGL", _describe_exit(done), CheckStatus.broken)
+        yield CheckResult(DISPLAY_SECTION, "OpenGL", _describe_exit(process), CheckStatus.broken)
         return
-    for name, said in told.items():
-        wrong = name == "error"
-        state = CheckStatus.broken if wrong else CheckStatus.ok
-        yield CheckResult(DISPLAY_SECTION, "OpenGL" if wrong else name, str(said), state)
+    for name, value in properties.items():
+        is_error = name == "error"
+        status = CheckStatus.broken if is_error else CheckStatus.ok
+        yield CheckResult(DISPLAY_SECTION, "OpenGL" if is_error else name, str(value), status)
 
 
-def _describe_exit(done: subprocess.CompletedProcess[str]) -> str:
-    how = f"code {done.returncode}"
-    if done.returncode < 0:
-        how = signal.Signals(-done.returncode).name
-    last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
-    return f"the process that looked at it ended by {how}: {last}"
+def _describe_exit(process: subprocess.CompletedProcess[str]) -> str:
+    cause = f"code {process.returncode}"
+    if process.returncode < 0:
+        cause = signal.Signals(-process.returncode).name
+    last_line = (process.stderr.strip().splitlines() or ["it said nothing"])[-1]
+    return f"the process that looked at it ended by {cause}: {last_line}"
 
 
 def _has_display() -> bool:

@@ -1,4 +1,4 @@
-"""Check every file reader with a small file written here."""
+"""Check every file reader with a small file that is written for the check."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,19 +19,20 @@ RgbImage = NDArray[np.uint8]
 
 
 def check_readers() -> Iterator[CheckResult]:
+    """Write and read a file of every supported format."""
     with tempfile.TemporaryDirectory(prefix="napari-dkan-doctor-") as folder:
         for name, check in READER_CHECKS.items():
             yield run_check(READERS_SECTION, name, partial(check, Path(folder)))
 
 
 def create_test_image() -> RgbImage:
-    """A smooth picture (256, 256, 3) in which every place looks different."""
+    """Create a smooth image (256, 256, 3) in which every region is different."""
     y, x = np.mgrid[:IMAGE_SIDE_PX, :IMAGE_SIDE_PX]
     return np.stack([x, y, (x + y) // 2], axis=-1).astype(np.uint8)
 
 
-def _check_slide_file(path: Path, tolerance: int = 0) -> str:
-    """Raises ValueError when other pixels come out than went in."""
+def check_slide_file(path: Path, tolerance: int = 0) -> str:
+    """Read a file of the test image. Raises ValueError if pixels differ."""
     from ..slide import open_slide
 
     with open_slide(path) as slide:
@@ -40,10 +42,12 @@ def _check_slide_file(path: Path, tolerance: int = 0) -> str:
 
 
 def _check_pixels(read: RgbImage, tolerance: int) -> None:
-    wanted = create_test_image()[50:82, 100:164].astype(int)
-    off = int(np.abs(read.astype(int) - wanted).max())
-    if off > tolerance:
-        raise ValueError(f"pixels are off by {off} of 255; reinstall the package that reads them")
+    expected = create_test_image()[50:82, 100:164].astype(int)
+    difference = int(np.abs(read.astype(int) - expected).max())
+    if difference > tolerance:
+        raise ValueError(
+            f"pixels are off by {difference} of 255; reinstall the package that reads them"
+        )
 
 
 def _create_image_check(suffix: str, tolerance: int) -> Callable[[Path], str]:
@@ -52,35 +56,34 @@ def _create_image_check(suffix: str, tolerance: int) -> Callable[[Path], str]:
 
         path = folder / f"image{suffix}"
         Image.fromarray(create_test_image()).save(path, quality=95)
-        return _check_slide_file(path, tolerance)
+        return check_slide_file(path, tolerance)
 
     return check
 
 
 def _create_tiff_check(compression: str, tolerance: int, name: str) -> Callable[[Path], str]:
     def check(folder: Path) -> str:
-        return _check_slide_file(
-            _write_tiff(folder / f"{compression}{name}", compression), tolerance
-        )
+        return check_slide_file(write_tiff(folder / f"{compression}{name}", compression), tolerance)
 
     return check
 
 
-def _write_tiff(path: Path, compression: str) -> Path:
+def write_tiff(path: Path, compression: str) -> Path:
+    """Write the test image as a TIFF with two levels, as OME-TIFF for the suffix .ome.tif."""
     import tifffile
 
-    ome = path.name.endswith(".ome.tif")
+    is_ome = path.name.endswith(".ome.tif")
     sizes = {f"PhysicalSize{a}": 0.5 for a in "XY"} | {f"PhysicalSize{a}Unit": "µm" for a in "XY"}
-    with tifffile.TiffWriter(path, ome=ome) as file:
+    with tifffile.TiffWriter(path, ome=is_ome) as file:
         for level in (0, 1):
             file.write(
                 create_test_image()[:: 2**level, :: 2**level],
                 photometric="rgb",
                 tile=(64, 64),
                 compression=compression,
-                subifds=1 if ome and not level else None,
+                subifds=1 if is_ome and not level else None,
                 subfiletype=level,
-                metadata={"axes": "YXS", **sizes} if ome and not level else None,
+                metadata={"axes": "YXS", **sizes} if is_ome and not level else None,
             )
     return path
 
@@ -90,7 +93,7 @@ def _check_openslide(folder: Path) -> str:
 
     from ..slide.sources.openslide_source import OpenSlideSource
 
-    source = OpenSlideSource(_write_tiff(folder / "openslide.tif", "jpeg"))
+    source = OpenSlideSource(write_tiff(folder / "openslide.tif", "jpeg"))
     try:
         _check_pixels(source.read(0, 100, 50, 64, 32), 30)
     finally:
@@ -115,9 +118,11 @@ def _create_zarr_check(version: str) -> Callable[[Path], str]:
             "axes": [*axes, {"name": "c", "type": "channel"}],
             "datasets": [{"path": "0", "coordinateTransformations": [scale]}],
         }
-        told = {"multiscales": [image]}
-        group.attrs.update(told if version == "0.4" else {"ome": {"version": version, **told}})
-        return _check_slide_file(path)
+        metadata: dict[str, Any] = {"multiscales": [image]}
+        if version != "0.4":
+            metadata = {"ome": {"version": version, **metadata}}
+        group.attrs.update(metadata)
+        return check_slide_file(path)
 
     return check
 

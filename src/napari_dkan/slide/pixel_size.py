@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from ..errors import SlideError
@@ -133,6 +134,34 @@ def pixel_size_from_objective(power: float | None) -> PixelSizeMetadata:
         f"The file gives no usable pixel size; about {mpp:.3g} um/px is what a {power:g}x "
         "objective usually has.",
     )
+
+
+def resolve_pixel_size(
+    entered_mpp: float | None,
+    stated: PixelSize | None,
+    fit: Callable[[], PixelSize | None],
+) -> PixelSize | None:
+    """Choose the pixel size of a slide from several origins.
+
+    Parameters
+    ----------
+    entered_mpp
+        um per px as entered by hand, which comes first.
+    stated
+        What the slide states. It comes second, but last if it is only an estimate.
+    fit
+        Fits the pixel size to the spot array; called only if needed.
+
+    Returns
+    -------
+    PixelSize or None
+        None if no origin has a value.
+    """
+    if entered_mpp is not None:
+        return PixelSize(entered_mpp, "entered by hand")
+    if stated is not None and not stated.is_estimated:
+        return stated
+    return fit() or stated
 
 
 def choose_pixel_size(*candidates: PixelSizeMetadata) -> PixelSizeMetadata:

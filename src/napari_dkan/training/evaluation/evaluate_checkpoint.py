@@ -16,6 +16,7 @@ from ...inference.target import target_from_spots
 from ...model.checkpoint.checkpoint_card import is_trained_on
 from ...model.checkpoint.checkpoint_file import Checkpoint
 from ...slide import PixelSize, Slide
+from ...slide.pixel_size import resolve_pixel_size as resolve_slide_pixel_size
 from ..baselines import BASELINES
 from ..data.measured_section import MeasuredSection, finite_or_none, select_panel_genes
 from ..data.section_loading import CheckpointSectionReader, read_section_data
@@ -147,26 +148,25 @@ def _predict_with_baselines(
 
 
 def resolve_pixel_size(slide: Slide, measured: MeasuredSection, mpp: float | None) -> PixelSize:
-    """Resolve the pixel size: as given, of the slide, of the spot array, or an estimate.
+    """Resolve the pixel size of a slide and a measured section.
 
-    The last is an estimate by the slide's objective.
+    The origins are those of `slide.pixel_size.resolve_pixel_size`.
 
     Raises
     ------
     SpotsError
-        When there is none.
+        The pixel size is unknown.
     """
-    if mpp is not None:
-        return PixelSize(mpp, "entered by hand")
-    slide_size = slide.pixel_size
-    if slide_size is not None and not slide_size.is_estimated:
-        return slide_size
-    array_mpp = finite_or_none(measured.data.uns.get("mpp"))
-    if array_mpp is not None:
-        return PixelSize(array_mpp, str(measured.data.uns.get("mpp_origin") or "spot array"))
-    if slide_size is not None:
-        return slide_size
-    raise SpotsError(
-        f"{slide.label} does not state its pixel size, and the spots are on no array of "
-        "known pitch; give it with --mpp, in micrometres per pixel."
-    )
+
+    def fit() -> PixelSize | None:
+        array_mpp = finite_or_none(measured.data.uns.get("mpp"))
+        origin = str(measured.data.uns.get("mpp_origin") or "spot array")
+        return None if array_mpp is None else PixelSize(array_mpp, origin)
+
+    pixel_size = resolve_slide_pixel_size(mpp, slide.pixel_size, fit)
+    if pixel_size is None:
+        raise SpotsError(
+            f"{slide.label} does not state its pixel size, and the spots are on no array of "
+            "known pitch; give it with --mpp, in micrometres per pixel."
+        )
+    return pixel_size
