@@ -149,11 +149,11 @@ def _outcome_from_future(job: SlideJob, future: Any, address: str) -> JobOutcome
             return failure(f"{type(error).__name__}: {error}")
     if future.status != "error":
         return failure(f"The scheduler at {address} is gone; start it and give the same command.")
-    error = future.exception()
-    allowed_failures = getattr(error, "allowed_failures", None)
+    failure_cause = future.exception()
+    allowed_failures = getattr(failure_cause, "allowed_failures", None)
     if allowed_failures is not None:  # a KilledWorker
         return failure(
             f"{allowed_failures + 1} workers died while they had {job.name}; predict it alone, "
             "or give the workers more memory."
         )
-    return failure(f"{type(error).__name__}: {error}")
+    return failure(f"{type(failure_cause).__name__}: {failure_cause}")

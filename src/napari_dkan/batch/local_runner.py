@@ -110,16 +110,17 @@ def run_locally(
                     worker.stop()
                     if worker.is_ready:  # otherwise a new one would not start either
                         workers.append(_WorkerProcess(worker.worker_device))
-                    index = worker.job_index
-                    if index is None:
+                    lost_index = worker.job_index
+                    if lost_index is None:
                         continue
-                    crashes[index] += 1
-                    if crashes[index] <= max_retries:
-                        waiting.append(index)
+                    crashes[lost_index] += 1
+                    n_crashes = crashes[lost_index]
+                    if n_crashes <= max_retries:
+                        waiting.append(lost_index)
                     else:
                         n_pending -= 1
-                        outcome = _create_crash_outcome(jobs[index], worker, crashes[index])
-                        yield JobFinished(index, outcome)
+                        outcome = _create_crash_outcome(jobs[lost_index], worker, n_crashes)
+                        yield JobFinished(lost_index, outcome)
     finally:
         for worker in workers:
             worker.pipe.close()
@@ -138,15 +139,14 @@ def _receive(pipe: Connection) -> JobEvent | str | None:
 
 def _create_crash_outcome(job: SlideJob, worker: _WorkerProcess, n_crashes: int) -> JobOutcome:
     code = worker.process.exitcode or 0
-    how = f"with code {code}"
+    cause = f"with code {code}"
     if code < 0:
-        how = f"by {signal.Signals(-code).name}"
+        cause = f"by {signal.Signals(-code).name}"
         if -code == signal.SIGKILL:
-            how += ", as a system short of memory does"
-    often = "" if n_crashes == 1 else f" {n_crashes} times"
-    return JobOutcome(
-        job.slide,
-        job.out,
-        error=f"The process that read {job.name} was ended{often} ({how}); predict it alone, "
-        "or take fewer --workers.",
+            cause += ", as a system short of memory does"
+    times = "" if n_crashes == 1 else f" {n_crashes} times"
+    error = (
+        f"The process that read {job.name} was ended{times} ({cause}); predict it alone, "
+        "or take fewer --workers."
     )
+    return JobOutcome(job.slide, job.out, error=error)

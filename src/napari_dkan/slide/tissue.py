@@ -56,9 +56,10 @@ class TissueMask:
         """Return whether points (N, 2) in level-0 px (x, y) are on tissue, (N,) bool."""
         pixel = np.floor(np.asarray(xy, np.float64).reshape(-1, 2) / self.downsample)
         height, width = self.mask.shape
-        inside: NDArray[np.bool_] = np.all((pixel >= 0) & (pixel < (width, height)), axis=1)
+        inside = np.all((pixel >= 0) & (pixel < (width, height)), axis=1)
         column, row = np.where(inside[:, None], pixel, 0).astype(int).T
-        return inside & self.mask[row, column]
+        on_tissue: NDArray[np.bool_] = inside & self.mask[row, column]
+        return on_tissue
 
     def fraction(self, xy: NDArray[Any], side_px: float) -> NDArray[np.float64]:
         """Return the exact fraction of tissue in squares, (N,).
@@ -99,7 +100,8 @@ class TissueMask:
         sums = self._integral_image
         upper = sums[top, left] * (1 - dx) + sums[top, right] * dx
         lower = sums[bottom, left] * (1 - dx) + sums[bottom, right] * dx
-        return upper * (1 - dy) + lower * dy
+        area: NDArray[np.float64] = upper * (1 - dy) + lower * dy
+        return area
 
     def polygons(self) -> MultiPolygon:
         """Return outlines in level-0 px (x, y) with their holes, smoothed by half a mask px."""
