@@ -7,6 +7,9 @@ from typing import Annotated
 
 import typer
 
+from ..batch.slide_job import split_names
+from ..errors import SpotsError
+
 
 def run_export(
     result: Annotated[Path, typer.Argument(help="An .h5ad that napari-dkan has written.")],
@@ -24,14 +27,13 @@ def run_export(
     ] = None,
 ) -> None:
     """Write a saved result for other programs."""
-    from ..errors import SpotsError
     from ..export.export_formats import find_export_format
     from ..export.result_reader import load_result
     from ..export.saved_result import select_symbols
 
     formats = [find_export_format(path) for path in out]  # an error before anything is read
     saved = load_result(result)
-    requested = None if genes is None else [g.strip() for g in genes.split(",") if g.strip()]
+    requested = split_names(genes)
     symbols = select_symbols(saved.prediction, requested)
     if not symbols:
         raise SpotsError("--genes names no gene; give symbols separated by commas.")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..atomic_write import write_json
+from ..batch.slide_job import split_names
 from ..errors import GeneError
 
 if TYPE_CHECKING:
@@ -130,8 +131,7 @@ def run_genes_show(
 def _collect_symbols(panel: Path | None, genes: str | None) -> list[str]:
     from ..expression.panel import read_panel
 
-    further = [g.strip() for g in (genes or "").split(",") if g.strip()]
-    symbols = [*(read_panel(panel).symbols if panel else ()), *further]
+    symbols = [*(read_panel(panel).symbols if panel else ()), *(split_names(genes) or ())]
     if not symbols:
         raise GeneError("Give --panel FILE or --genes A,B,C.")
     return list(dict.fromkeys(symbols))

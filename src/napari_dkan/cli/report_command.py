@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..atomic_write import require_output_folder
+from ..batch.slide_job import split_names
 from ..errors import SlideError, SpotsError
 from .shared_options import (
     CheckpointOption,
@@ -66,7 +67,7 @@ def run_report(
 
     require_output_folder(out)
     model = load_checkpoint(resolve_checkpoint(checkpoint))
-    symbols = [g.strip() for g in (genes or "").split(",") if g.strip()]
+    symbols = split_names(genes) or ()
     model.panel.rows(symbols)  # an unknown gene is an error before anything is computed
     data = _read_measured_section(slide or image, counts, spots, section)
     measured = None if data is None else make_measured_section(data, model)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
+from ..batch.slide_job import split_names
 from ..errors import SpotsError
 from ..training.option_choices import Precision, SettingsPreset, StainMethod
 
@@ -231,7 +232,7 @@ def parse_section_names(sections: str | None) -> list[str] | None:
     """Parse ``C2,C3`` into names, None for all; raises SpotsError for none or a repeated one."""
     if sections is None:
         return None
-    names = [name.strip() for name in sections.split(",") if name.strip()]
+    names = list(split_names(sections) or ())
     if not names:
         raise SpotsError("--sections names no section; give some, such as C2,C3,C4,C5.")
     if len(set(names)) != len(names):
