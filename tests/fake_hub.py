@@ -1,4 +1,4 @@
-"""A small Hugging Face hub on this machine: one repository, on plain HTTP, that counts bytes."""
+"""A small Hugging Face hub for tests: one repository on plain HTTP, which counts bytes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import timm
 import torch
 from safetensors.torch import save
 
-from napari_dkan.model.encoders import encoder_catalog as known
+from napari_dkan.model.encoders import encoder_catalog
 from napari_dkan.model.encoders.encoder_catalog import PublishedEncoder
 from napari_dkan.model.encoders.encoder_spec import EncoderSpec
 
@@ -29,10 +29,16 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
 class FakeHub:
-    """files : content by ``owner/model/filename``. gated : repositories that ask for a licence.
+    """State of the hub.
 
-    honest : whether what is sent is what was stated. drop_after : bytes after which every
-    connection ends, None for never. ranges : what was asked for, in order.
+    Attributes
+    ----------
+    files : content by ``owner/model/filename``.
+    gated : repositories whose licence has to be accepted.
+    honest : whether the content that is sent has the stated hash.
+    drop_after : bytes after which every connection ends, None for never.
+    ranges : requested ranges, in order.
+    sent : number of bytes.
     """
 
     def __init__(self, files: dict[str, bytes]) -> None:
@@ -47,7 +53,7 @@ class FakeHub:
 
 @contextmanager
 def serving(files: dict[str, bytes]) -> Iterator[FakeHub]:
-    """A hub at ``address`` for as long as the context lasts."""
+    """Run a hub at ``address`` within the context."""
     hub = FakeHub(files)
 
     class Handler(BaseHTTPRequestHandler):
@@ -61,7 +67,7 @@ def serving(files: dict[str, bytes]) -> Iterator[FakeHub]:
             self._answer(send=True)
 
         def _answer(self, send: bool) -> None:
-            # the hub's client also asks for things of its own
+            # The hub's client also makes other requests.
             repository, _, asked = self.path.lstrip("/").partition("/resolve/")
             content = hub.files.get(f"{repository}/{asked.partition('/')[2]}")
             if send and asked:
@@ -105,7 +111,7 @@ def serving(files: dict[str, bytes]) -> Iterator[FakeHub]:
 
 
 def tiny_weights() -> bytes:
-    """A file of a few pieces: the small encoder's, and a classifier that is not needed."""
+    """Return a file of a few chunks: weights of the small encoder, and an unneeded classifier."""
     torch.manual_seed(0)
     state = timm.create_model("test_vit").state_dict()
     return save(state | {"head.weight": torch.zeros(1000, 64 * 12)})
@@ -113,9 +119,9 @@ def tiny_weights() -> bytes:
 
 @contextmanager
 def only_hub(monkeypatch: pytest.MonkeyPatch, folder: Path, weights: bytes) -> Iterator[FakeHub]:
-    """The only hub there is, with one encoder that is known by name, and an empty cache."""
-    monkeypatch.setitem(known.PUBLISHED_ENCODERS, NAME, TINY)
-    monkeypatch.setitem(known.FULL_NAMES, "tiny", NAME)
+    """Run the only reachable hub, with one encoder of the catalogue and an empty cache."""
+    monkeypatch.setitem(encoder_catalog.PUBLISHED_ENCODERS, NAME, TINY)
+    monkeypatch.setitem(encoder_catalog.FULL_NAMES, "tiny", NAME)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(folder / "hub"))
     monkeypatch.setenv("NAPARI_DKAN_CACHE", str(folder / "notes"))
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)

@@ -1,4 +1,4 @@
-"""The checkpoint file and the import of published ones: whole or refused, never executed."""
+"""Checkpoint files and the import of published ones: read completely or refused, not executed."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ CONFIG = DKANConfig(genes=3, dim=8, text_dim=8, trunk="test_resnet", trunk_dim=9
 CARD = {"title": "Tiny", "metrics": {"PCC-ALL": 0.31, "ridge PCC-ALL": 0.29}, "licence": "BSD"}
 
 
-def tiny() -> Checkpoint:
+def make_checkpoint() -> Checkpoint:
     torch.manual_seed(0)
     genes = (Gene("ERBB2", "ENSG00000141736", "a receptor", ("HER2",)), Gene("GATA3"), Gene("CD74"))
     return Checkpoint(
@@ -58,10 +58,12 @@ def tiny() -> Checkpoint:
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory) -> Checkpoint:
-    return save_checkpoint(tmp_path_factory.mktemp("checkpoint") / "tiny.safetensors", tiny())
+    return save_checkpoint(
+        tmp_path_factory.mktemp("checkpoint") / "tiny.safetensors", make_checkpoint()
+    )
 
 
-def test_everything_survives_the_file(saved: Checkpoint):
+def test_a_checkpoint_round_trips(saved: Checkpoint):
     loaded = load_checkpoint(saved.path)
     for field in ("panel", "label_scale", "patch", "encoder", "gene_text", "card", "creator"):
         assert getattr(loaded, field) == getattr(saved, field)
@@ -69,9 +71,9 @@ def test_everything_survives_the_file(saved: Checkpoint):
     assert (loaded.spot_pitch_um, loaded.spot_diameter_um) == (200.0, 100.0)
     assert not loaded.network.training and loaded.network.config == CONFIG
     assert loaded.title == "Tiny"
-    theirs = saved.network.state_dict()
+    original = saved.network.state_dict()
     for name, tensor in loaded.network.state_dict().items():
-        assert torch.equal(tensor, theirs[name]), name
+        assert torch.equal(tensor, original[name]), name
     with safe_open(saved.path, "pt") as file:
         assert json.loads(file.metadata()["napari_dkan"])["format"] == 1
 
@@ -85,7 +87,7 @@ def test_the_card_shows_the_baseline_and_no_control_characters(saved: Checkpoint
     assert "\x1b" not in text
 
 
-def test_half_storage_keeps_vectors_whole(saved: Checkpoint, tmp_path):
+def test_half_storage_leaves_vectors_in_float32(saved: Checkpoint, tmp_path):
     half = save_checkpoint(tmp_path / "half.safetensors", saved, half=True)
     stored = load_file(half.path)
     assert stored["head_fused.weight"].dtype == torch.float16
@@ -95,18 +97,18 @@ def test_half_storage_keeps_vectors_whole(saved: Checkpoint, tmp_path):
     assert loaded.head_fused.weight.allclose(saved.network.head_fused.weight, atol=1e-3)
 
 
-def test_an_encoder_travels_along(tmp_path):
+def test_an_encoder_is_bundled(tmp_path):
     from napari_dkan.model.encoders.stain_encoder import StainEncoder
 
     tiles = torch.randint(0, 255, (40, 3, 56, 56), dtype=torch.uint8)
     encoder = StainEncoder.fit([tiles], 8)
-    carried = replace(tiny(), encoder=encoder.spec, encoder_tensors=encoder.tensors())
-    loaded = load_checkpoint(save_checkpoint(tmp_path / "c.safetensors", carried).path)
+    bundled = replace(make_checkpoint(), encoder=encoder.spec, encoder_tensors=encoder.tensors())
+    loaded = load_checkpoint(save_checkpoint(tmp_path / "c.safetensors", bundled).path)
     assert torch.equal(loaded.build_tile_encoder()(tiles), encoder(tiles))
     damaged = dict(encoder.tensors())
     damaged.pop("projection")
     path = save_checkpoint(
-        tmp_path / "d.safetensors", replace(carried, encoder_tensors=damaged)
+        tmp_path / "d.safetensors", replace(bundled, encoder_tensors=damaged)
     ).path
     with pytest.raises(CheckpointError, match="projection"):
         load_checkpoint(path)
@@ -115,7 +117,7 @@ def test_an_encoder_travels_along(tmp_path):
 # --- bad files ---------------------------------------------------------------------------
 
 
-def edited(saved: Checkpoint, path: Path, edit) -> Path:
+def write_edited(saved: Checkpoint, path: Path, edit) -> Path:
     """The saved file with its tensors and its JSON passed through edit."""
     tensors = load_file(saved.path)
     with safe_open(saved.path, "pt") as file:
@@ -125,7 +127,7 @@ def edited(saved: Checkpoint, path: Path, edit) -> Path:
     return path
 
 
-def setting(*keys, value):
+def set_entry(*keys, value):
     def edit(tensors, data):
         for key in keys[:-1]:
             data = data[key]
@@ -149,32 +151,32 @@ EDITS = {
         {"head.bias": torch.tensor([float("nan")])}
     ),
     "label_std": lambda t, d: t.update(label_std=torch.zeros(3)),
-    "reads up to 2; update": setting("format", value=3),
-    "version is missing": setting("format", value="1"),
+    "reads up to 2; update": set_entry("format", value=3),
+    "version is missing": set_entry("format", value="1"),
     "panel has 2 genes": lambda t, d: d["panel"].pop(),
-    "names GATA3 twice": setting("panel", 0, "symbol", value="GATA3"),
-    "damaged gene, number 2": setting("panel", 1, value=7),
-    "dim is 100000000": setting("network", "dim", value=10**8),
-    "cannot be split": setting("network", "image", "heads", value=3),
-    "64 tensors|tensors: image.attention": setting("network", "image", "depth", value=60),
-    "not the name of a timm": setting("network", "trunk", value="hf-hub:a/b"),
-    "no architecture named": setting("network", "trunk", value="nonsense"),
-    "gives 768 channels": setting("network", "trunk", value="vit_base_patch16_224"),
-    "encoder gives 9": setting("encoder", "dimension", value=9),
-    "encoder's description": setting("encoder", value=None),
-    "encoder's std": setting("encoder", "std", value=[1, 0, -1]),
-    "patch side": setting("patch", "um", value=-3),
-    "'px' is missing": setting("patch", value={}),
-    "spot pitch": setting("spot_pitch_um", value=10**400),
-    "impossible base": setting("label_scale", "base", value=1),
-    "'card' is missing": setting("card", value="text"),
-    "not valid JSON": setting("card", value=float("inf")),
+    "names GATA3 twice": set_entry("panel", 0, "symbol", value="GATA3"),
+    "damaged gene, number 2": set_entry("panel", 1, value=7),
+    "dim is 100000000": set_entry("network", "dim", value=10**8),
+    "cannot be split": set_entry("network", "image", "heads", value=3),
+    "64 tensors|tensors: image.attention": set_entry("network", "image", "depth", value=60),
+    "not the name of a timm": set_entry("network", "trunk", value="hf-hub:a/b"),
+    "no architecture named": set_entry("network", "trunk", value="nonsense"),
+    "gives 768 channels": set_entry("network", "trunk", value="vit_base_patch16_224"),
+    "encoder gives 9": set_entry("encoder", "dimension", value=9),
+    "encoder's description": set_entry("encoder", value=None),
+    "encoder's std": set_entry("encoder", "std", value=[1, 0, -1]),
+    "patch side": set_entry("patch", "um", value=-3),
+    "'px' is missing": set_entry("patch", value={}),
+    "spot pitch": set_entry("spot_pitch_um", value=10**400),
+    "impossible base": set_entry("label_scale", "base", value=1),
+    "'card' is missing": set_entry("card", value="text"),
+    "not valid JSON": set_entry("card", value=float("inf")),
 }
 
 
 @pytest.mark.parametrize("sentence", EDITS)
 def test_a_damaged_checkpoint_is_refused_in_one_sentence(saved: Checkpoint, tmp_path, sentence):
-    path = edited(saved, tmp_path / "bad.safetensors", EDITS[sentence])
+    path = write_edited(saved, tmp_path / "bad.safetensors", EDITS[sentence])
     with pytest.raises(CheckpointError, match=sentence) as caught:
         load_checkpoint(path)
     text = str(caught.value)
@@ -205,7 +207,7 @@ def files_of_other_kinds(folder: Path) -> dict[str, Path]:
     }
 
 
-def test_files_of_other_kinds_are_named(tmp_path):
+def test_files_of_other_kinds_are_identified(tmp_path):
     for sentence, path in files_of_other_kinds(tmp_path).items():
         with pytest.raises(CheckpointError, match=sentence):
             load_checkpoint(path)
@@ -213,7 +215,7 @@ def test_files_of_other_kinds_are_named(tmp_path):
 
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
-def test_no_cut_or_changed_byte_escapes_as_another_error(saved: Checkpoint, tmp_path, data):
+def test_truncated_or_changed_files_raise_no_other_error(saved: Checkpoint, tmp_path, data):
     content = bytearray(saved.path.read_bytes())
     if data.draw(st.booleans()):
         del content[data.draw(st.integers(0, len(content) - 1)) :]
@@ -223,12 +225,12 @@ def test_no_cut_or_changed_byte_escapes_as_another_error(saved: Checkpoint, tmp_
     path = tmp_path / "fuzzed.safetensors"
     path.write_bytes(content)
     with suppress(CheckpointError):
-        # Where a letter of a gene's name changed, the network is a whole one.
+        # If a letter of a gene's name changed, the checkpoint is valid.
         loaded = load_checkpoint(path)
         assert loaded.network.config.genes == len(loaded.panel)
 
 
-def test_parts_that_do_not_fit_make_no_checkpoint():
+def test_parts_that_do_not_fit_are_refused():
     for change in (
         {"panel": Panel.from_symbols("AB")},
         {"encoder": EncoderSpec("external", dimension=9)},
@@ -236,12 +238,12 @@ def test_parts_that_do_not_fit_make_no_checkpoint():
         {"card": None},
     ):
         with pytest.raises(CheckpointError):
-            replace(tiny(), **change)
+            replace(make_checkpoint(), **change)
     with pytest.raises(CheckpointError, match="8 to 4096"):
         PatchGeometry(2, 10.0)
 
 
-def test_a_failed_write_leaves_the_older_file_alone(saved: Checkpoint, tmp_path, monkeypatch):
+def test_a_failed_write_leaves_the_older_file_unchanged(saved: Checkpoint, tmp_path, monkeypatch):
     path = tmp_path / "mine.safetensors"
     before = save_checkpoint(path, saved).sha256
 
@@ -258,7 +260,7 @@ def test_a_failed_write_leaves_the_older_file_alone(saved: Checkpoint, tmp_path,
     assert os.listdir(tmp_path) == ["mine.safetensors"]
 
 
-def test_a_loaded_checkpoint_does_not_hang_on_its_file(saved: Checkpoint, tmp_path):
+def test_a_loaded_checkpoint_is_independent_of_its_file(saved: Checkpoint, tmp_path):
     path = save_checkpoint(tmp_path / "gone.safetensors", saved).path
     loaded = load_checkpoint(path)
     path.write_bytes(b"")
@@ -269,7 +271,7 @@ def test_a_loaded_checkpoint_does_not_hang_on_its_file(saved: Checkpoint, tmp_pa
 
 
 class Trap:
-    """Unpickled the careless way, it touches a file."""
+    """An object that touches a file when it is unpickled."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -348,7 +350,7 @@ def test_published_files_that_do_not_fit_are_refused(published, tmp_path):
     assert not (tmp_path / "out.safetensors").exists()
 
 
-def test_archives_that_unpack_to_more_than_they_hold_are_refused(published, tmp_path):
+def test_archives_that_unpack_to_more_than_their_size_are_refused(published, tmp_path):
     bomb = tmp_path / "bomb.ckpt"
     with zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("archive/data.pkl", bytes(10**7))
@@ -405,7 +407,7 @@ def test_other_arrays_and_damaged_pickles_are_refused(tmp_path):
 
 @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
-def test_no_byte_of_a_gene_array_escapes_as_another_error(tmp_path, data):
+def test_a_changed_gene_array_raises_no_other_error(tmp_path, data):
     path = tmp_path / "genes.npy"
     np.save(path, np.array(SYMBOLS, dtype=object), allow_pickle=True)
     content = bytearray(path.read_bytes())

@@ -55,7 +55,7 @@ NOT_RUN = {
     "--data PUBLISHED": "needs the features published with DKAN",
     "--features features_uni_v1": "needs UNI's weights; tests/test_ready_files.py has others",
     "python -m pytest": "the tests themselves",
-    "--stain macenko": "takes as long as the rest; tests/test_stain_norm.py trains with it",
+    "--stain macenko": "takes as long as the rest; tests/test_stain_normalization.py trains with it",
     "dask ": "another program: needs a cluster",
     "vips ": "another program",
     "pip install": "changes the environment; CI does it",

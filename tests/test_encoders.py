@@ -1,4 +1,4 @@
-"""Tile encoders: any timm model, its weights read as data, and a sentence when there are none."""
+"""Tile encoders: any timm model, weights read as data, and clear errors if there are none."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from safetensors.torch import save_file
 
 from napari_dkan.errors import CheckpointError, EncoderError
 from napari_dkan.model.encoders import EncoderSpec, build_encoder, resolve_encoder_spec
-from napari_dkan.model.encoders import encoder_weights as hub
 from napari_dkan.model.encoders.timm_encoder import TimmEncoder
 from napari_dkan.model.network.branch_encoders import TargetTrunk
 
@@ -34,26 +33,26 @@ def classifier():
 
 @pytest.fixture
 def no_network(monkeypatch, tmp_path):
-    """The hub is never asked by a test, whatever this machine can reach or has cached."""
-    monkeypatch.setattr(hub, "_is_hub_reachable", lambda endpoint: False)
+    """Tests never ask the hub, and its cache is empty."""
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
 
 
-def test_a_timm_model_with_a_local_file_is_timm_s_own_pooled_output(classifier, tiles, tmp_path):
+def test_features_equal_timm_s_pooled_output(classifier, tiles, tmp_path):
     spec = resolve_encoder_spec(TINY)
     assert (spec.dimension, spec.px, spec.mean) == (64, 160, (0.5, 0.5, 0.5))
     x = (tiles.float() / 255 - 0.5) / 0.5
     with torch.no_grad():
-        wanted = classifier.forward_head(classifier.forward_features(x), pre_logits=True)
+        expected = classifier.forward_head(classifier.forward_features(x), pre_logits=True)
     save_file(classifier.state_dict(), tmp_path / "w.safetensors")
     torch.save(classifier.state_dict(), tmp_path / "w.pth")
     wrapped = {f"module.{k}": v for k, v in classifier.state_dict().items()}
     torch.save({"state_dict": wrapped, "epoch": 3}, tmp_path / "w.bin")
     for name in ("w.safetensors", "w.pth", "w.bin"):
         encoder = build_encoder(spec, weights=tmp_path / name)
-        assert torch.allclose(encoder(tiles), wanted, atol=1e-5), name
+        assert torch.allclose(encoder(tiles), expected, atol=1e-5), name
         assert not any(p.requires_grad for p in encoder.parameters())
-    again = build_encoder(spec, encoder.tensors())  # as they travel in a checkpoint
+    again = build_encoder(spec, encoder.tensors())  # as bundled in a checkpoint
     assert torch.equal(again(tiles), encoder(tiles))
 
 
@@ -64,7 +63,7 @@ def test_tiles_of_another_size_are_refused(tiles):
 
 
 def test_known_encoders_are_built_as_published():
-    """Their published sizes: a wrong argument would show in the number of weights."""
+    """A wrong argument changes the number of parameters."""
     millions = {"UNI": 303.4, "UNI2-h": 681.4, "H-optimus-0": 1134.8, "Virchow2": 631.2}
     with torch.device("meta"):
         for name, size in millions.items():
@@ -73,7 +72,7 @@ def test_known_encoders_are_built_as_published():
         assert encoder(torch.zeros(1, 3, 224, 224)).shape == (1, 2560)
 
 
-def test_short_names_lead_to_the_known_encoders():
+def test_short_names_resolve_to_published_encoders():
     assert (
         resolve_encoder_spec("uni")
         == resolve_encoder_spec("hf-hub:MahmoodLab/UNI")
@@ -86,8 +85,9 @@ def test_short_names_lead_to_the_known_encoders():
 
 
 @pytest.mark.usefixtures("no_network")
-def test_weights_that_are_not_here_are_offered_and_never_fetched_by_themselves(monkeypatch):
-    monkeypatch.setattr(hub, "_is_hub_reachable", lambda endpoint: pytest.fail("the hub was asked"))
+def test_missing_weights_are_described_and_not_downloaded(monkeypatch):
+    monkeypatch.delenv("HF_HUB_OFFLINE")
+    monkeypatch.setattr("socket.socket.connect", lambda *a: pytest.fail("the hub was asked"))
     with pytest.raises(
         EncoderError, match=r"UNI: 1.2 GB .*CC-BY-NC-ND.*gated.*`napari-dkan encoders get uni`"
     ):
@@ -120,7 +120,7 @@ def test_a_hub_model_is_built_from_its_own_description(classifier, tiles, monkey
 
 
 @pytest.mark.parametrize("name", ["nonsense", "local-dir:/", "hf-hub:../x", "https://x/y", "a b"])
-def test_odd_names_are_refused_and_no_address_is_followed(name):
+def test_invalid_names_are_refused_and_no_address_is_followed(name):
     with pytest.raises(EncoderError, match="no tile encoder named"):
         resolve_encoder_spec(name)
 
@@ -189,7 +189,7 @@ def test_a_trunk_starts_from_a_local_file(tmp_path):
         {"mean": 10**400},
     ],
 )
-def test_absurd_specs_are_refused(change):
+def test_invalid_specs_are_refused(change):
     good = json.loads(json.dumps(resolve_encoder_spec("uni").to_json()))
     assert EncoderSpec.from_json(good) == resolve_encoder_spec("uni")
     with pytest.raises(CheckpointError):

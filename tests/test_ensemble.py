@@ -1,4 +1,4 @@
-"""An ensemble is the mean of its members, from whichever side it is asked."""
+"""An ensemble predicts the mean of its members with every method."""
 
 from __future__ import annotations
 
@@ -50,13 +50,13 @@ def section(checkpoint: Checkpoint) -> dict[str, Tensor]:
 def test_every_head_is_the_mean_of_the_members(ensemble: Ensemble, section) -> None:
     each = [member.predict(**section) for member in ensemble.member_networks]
     mean = {name: torch.stack([e[name] for e in each]).mean(dim=0) for name in each[0]}
-    got = ensemble.predict(**section)
-    for name, wanted in mean.items():
-        torch.testing.assert_close(got[name], wanted)
+    predicted = ensemble.predict(**section)
+    for name, expected in mean.items():
+        torch.testing.assert_close(predicted[name], expected)
     assert not torch.allclose(each[0]["final"], each[1]["final"], atol=1e-3)
 
 
-def test_genes_asked_for_alone_have_the_same_values(ensemble: Ensemble, section) -> None:
+def test_genes_decoded_alone_have_the_same_values(ensemble: Ensemble, section) -> None:
     whole = ensemble.predict(**section)["final"]
     with torch.no_grad():
         tokens = ensemble.encode_global(section["slide_features"], section["positions"])
@@ -64,20 +64,20 @@ def test_genes_asked_for_alone_have_the_same_values(ensemble: Ensemble, section)
             section["patches"], section["neighbor_features"], section["neighbor_mask"], tokens
         ).z
         some = ensemble.decode(z, torch.tensor([2, 0]))
-        # a gene given by the panel's own token, standardised
-        given = ensemble.decode_gene_tokens(z, ensemble.encode_genes()[[2, 0]])
+        # genes of the panel by their tokens, standardised
+        standardised = ensemble.decode_gene_tokens(z, ensemble.encode_genes()[[2, 0]])
     torch.testing.assert_close(some, whole[:, [2, 0]])
-    torch.testing.assert_close(given * 0.5 + 1.0, some)
+    torch.testing.assert_close(standardised * 0.5 + 1.0, some)
 
 
-def test_a_checkpoint_keeps_its_members(
+def test_a_checkpoint_stores_all_members(
     checkpoint: Checkpoint, ensemble: Ensemble, section, tmp_path: Path
 ) -> None:
     save_checkpoint(tmp_path / "e.safetensors", replace(checkpoint, network=ensemble))
     network = load_checkpoint(tmp_path / "e.safetensors").network
     assert isinstance(network, Ensemble) and network.config.members == 3
-    wanted = ensemble.predict(**section)["final"]
-    torch.testing.assert_close(network.predict(**section)["final"], wanted)
+    expected = ensemble.predict(**section)["final"]
+    torch.testing.assert_close(network.predict(**section)["final"], expected)
 
 
 def test_members_of_other_shapes_are_refused(checkpoint: Checkpoint) -> None:
@@ -88,5 +88,5 @@ def test_members_of_other_shapes_are_refused(checkpoint: Checkpoint) -> None:
         combine_members([network, other])
 
 
-def test_one_network_stays_itself(checkpoint: Checkpoint) -> None:
+def test_a_single_network_is_not_wrapped(checkpoint: Checkpoint) -> None:
     assert combine_members([checkpoint.network]) is checkpoint.network

@@ -1,4 +1,4 @@
-"""DKAN itself: its exact short cuts equal the long way, and no order or company matters."""
+"""The DKAN network: exact shortcuts equal the full computation, and order does not matter."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ CONFIG = DKANConfig(
 def make_network() -> DKAN:
     torch.manual_seed(0)
     network = DKAN(CONFIG, torch.randn(6, 12))
-    for parameter in network.parameters():  # biases and the like must not hide behind zeros
+    for parameter in network.parameters():  # also biases, which are zero at first
         torch.nn.init.normal_(parameter, std=0.15)
     network.label_mean.copy_(torch.linspace(-1, 1, 6))
     network.label_std.copy_(torch.linspace(0.5, 2, 6))
@@ -119,7 +119,7 @@ def test_relative_offsets_are_numbered_as_they_first_occur():
             assert bias.offset[i, j] == number
 
 
-def test_genes_do_not_depend_on_each_other_nor_on_how_the_work_is_cut(network: DKAN, monkeypatch):
+def test_genes_are_independent_of_each_other_and_of_chunking(network: DKAN, monkeypatch):
     z = torch.randn(9, 16)
     with torch.no_grad():
         whole = network.decode(z)
@@ -142,7 +142,7 @@ def test_row_order_and_origin_do_not_matter(network: DKAN, slide, order, shift):
         assert torch.allclose(values, whole[name][list(order)], atol=1e-5), name
 
 
-def test_what_lies_outside_the_slide_has_no_effect_on_the_prediction(network: DKAN, slide):
+def test_neighbors_outside_the_slide_have_no_effect(network: DKAN, slide):
     noise = slide | {
         "neighbor_features": torch.where(
             slide["neighbor_mask"][..., None] > 0, slide["neighbor_features"], 100.0
@@ -157,7 +157,7 @@ def test_what_lies_outside_the_slide_has_no_effect_on_the_prediction(network: DK
 # --- state -------------------------------------------------------------------------------
 
 
-def test_prediction_is_deterministic_and_leaves_the_mode(network: DKAN, slide):
+def test_prediction_is_deterministic_and_restores_the_mode(network: DKAN, slide):
     first = network.predict(**slide)["final"]
     network.train()
     again = network.predict(**slide)["final"]
@@ -166,10 +166,9 @@ def test_prediction_is_deterministic_and_leaves_the_mode(network: DKAN, slide):
     assert torch.equal(first, again)
 
 
-def test_text_tokens_are_computed_once_until_the_weights_change(slide, monkeypatch):
+def test_text_tokens_are_computed_once_until_the_weights_change():
     network, calls = make_network(), []
-    encode = network._encode_text
-    monkeypatch.setattr(network, "_encode_text", lambda: calls.append(1) or encode())
+    network.text_fit.register_forward_hook(lambda *call: calls.append(call))
     with torch.inference_mode():
         first = network.encode_genes()
     with torch.no_grad():
@@ -242,7 +241,7 @@ def test_feed_forward_is_pre_norm():
 # --- refusals ----------------------------------------------------------------------------
 
 
-def test_shared_positions_are_refused_by_name(network: DKAN, slide):
+def test_shared_positions_are_refused(network: DKAN, slide):
     positions = slide["positions"].clone()
     positions[[4, 9]] = positions[2].clone()
     x, y = positions[2].tolist()
@@ -264,7 +263,7 @@ def test_shared_positions_are_refused_by_name(network: DKAN, slide):
         ("neighbor_mask", torch.zeros(13, 25)),
     ],
 )
-def test_misshapen_input_is_refused_in_a_sentence(network: DKAN, slide, name, wrong):
+def test_input_of_wrong_shape_is_refused(network: DKAN, slide, name, wrong):
     with pytest.raises(SpotsError, match=r"shape|whole array coordinates"):
         network.predict(**slide | {name: wrong})
 
@@ -288,7 +287,7 @@ def test_misshapen_input_is_refused_in_a_sentence(network: DKAN, slide, name, wr
         {"colour": "blue"},
     ],
 )
-def test_absurd_configurations_are_refused(change):
+def test_invalid_configurations_are_refused(change):
     data = CONFIG.to_json()
     for key, value in change.items():
         data[key] = data[key] | value if isinstance(value, dict) else value
@@ -296,14 +295,14 @@ def test_absurd_configurations_are_refused(change):
         DKANConfig.from_json(data)
 
 
-def test_config_survives_json():
+def test_a_config_round_trips_through_json():
     import json
 
     assert DKANConfig.from_json(json.loads(json.dumps(CONFIG.to_json()))) == CONFIG
     assert np.isclose(DKANConfig.from_json({"genes": 3}).fusion.dropout, 0.1)
 
 
-def test_some_global_tokens_are_those_of_all(network: DKAN, slide):
+def test_global_tokens_of_some_rows_equal_those_of_all(network: DKAN, slide):
     with torch.inference_mode():
         features, positions = slide["slide_features"], slide["positions"]
         every = network.encode_global(features, positions)

@@ -1,4 +1,4 @@
-"""The built-in tile encoder: steady numbers for any tile, weights that travel."""
+"""The built-in tile encoder: stable features for any tile, and bundled weights."""
 
 from __future__ import annotations
 
@@ -30,11 +30,13 @@ def encoder(tiles: Tensor) -> StainEncoder:
     return StainEncoder.fit([tiles[:100], tiles[100:]], 32)
 
 
-def test_features_are_comparable_numbers(encoder: StainEncoder, tiles: Tensor) -> None:
+def test_features_are_centred_uncorrelated_and_ordered(
+    encoder: StainEncoder, tiles: Tensor
+) -> None:
     features = encoder(tiles)
     assert features.shape == (200, 32) and features.dtype == torch.float32
     assert torch.isfinite(features).all()
-    # axes of the training tiles, ordered by how much they tell and not correlated
+    # Axes of the training tiles, ordered by variance and not correlated.
     torch.testing.assert_close(features.mean(0), torch.zeros(32), atol=0.1, rtol=0)
     correlation = torch.corrcoef(features.T) - torch.eye(32)
     assert correlation.abs().max() < 0.2
@@ -49,13 +51,15 @@ def test_blank_glass_and_ink_give_finite_features(encoder: StainEncoder, value: 
     assert encoder(flat[:0]).shape == (0, 32)
 
 
-def test_a_tile_stands_for_itself(encoder: StainEncoder, tiles: Tensor) -> None:
+def test_features_are_independent_of_other_tiles_and_of_rotation(
+    encoder: StainEncoder, tiles: Tensor
+) -> None:
     together = encoder(tiles)
     torch.testing.assert_close(encoder(tiles[77:78])[0], together[77], atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(encoder(tiles.float()), together)
-    # it does not matter which way up the slide lay
-    for turned in (tiles.flip(3), tiles.rot90(1, (2, 3))):
-        torch.testing.assert_close(encoder(turned), together, atol=0.02, rtol=0.01)
+    # The orientation of the slide does not matter.
+    for rotated in (tiles.flip(3), tiles.rot90(1, (2, 3))):
+        torch.testing.assert_close(encoder(rotated), together, atol=0.02, rtol=0.01)
 
 
 def test_another_tile_size_is_resampled(encoder: StainEncoder, tiles: Tensor) -> None:
@@ -64,7 +68,7 @@ def test_another_tile_size_is_resampled(encoder: StainEncoder, tiles: Tensor) ->
     assert gap.median() < 0.5
 
 
-def test_weights_travel(encoder: StainEncoder, tiles: Tensor) -> None:
+def test_weights_round_trip(encoder: StainEncoder, tiles: Tensor) -> None:
     again = build_encoder(encoder.spec, encoder.tensors())
     torch.testing.assert_close(again(tiles), encoder(tiles))
     assert encoder.spec.px == 56 and encoder.spec.mpp == pytest.approx(2.752)
@@ -77,7 +81,7 @@ def test_weights_travel(encoder: StainEncoder, tiles: Tensor) -> None:
             StainEncoder.from_tensors(encoder.spec, broken)
 
 
-def test_a_fit_needs_tiles_and_a_dimension_it_can_give(tiles: Tensor) -> None:
+def test_a_fit_needs_tiles_and_a_possible_dimension(tiles: Tensor) -> None:
     with pytest.raises(EncoderError, match="1 to 104"):
         StainEncoder.fit([tiles], 105)
     with pytest.raises(EncoderError, match="without a training tile"):

@@ -1,4 +1,4 @@
-"""The published layout: imported, it predicts what the published implementation does."""
+"""An imported published checkpoint predicts the same as the published implementation."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_every_output_agrees_in_any_row_order(imported: Checkpoint, inputs, expe
         assert (values - expected[name][rows]).abs().max() < 1e-5, name
 
 
-def test_the_pieces_of_the_engine_add_up_to_predict(imported: Checkpoint, inputs, expected):
+def test_the_parts_of_the_network_give_the_same_as_predict(imported: Checkpoint, inputs, expected):
     network = imported.network
     some, genes = torch.tensor([20, 3, 11]), torch.tensor([7, 0, 3])
     with torch.inference_mode():
@@ -61,7 +61,7 @@ def test_the_pieces_of_the_engine_add_up_to_predict(imported: Checkpoint, inputs
         assert (values - expected[name][some]).abs().max() < 1e-5, name
 
 
-def test_a_file_of_half_the_size_predicts_nearly_the_same(
+def test_half_storage_predicts_nearly_the_same(
     imported: Checkpoint, inputs, expected, parity_dir, tmp_path
 ):
     half = convert_published(
@@ -72,7 +72,7 @@ def test_a_file_of_half_the_size_predicts_nearly_the_same(
     assert (out["final"] - expected["final"]).abs().max() < 0.01
 
 
-def test_the_card_says_what_is_known_and_the_unknown_encoder_is_refused(imported: Checkpoint):
+def test_the_panel_and_patch_are_read_and_the_unknown_encoder_is_refused(imported: Checkpoint):
     from napari_dkan.errors import EncoderError
 
     assert imported.panel.symbols == tuple(f"GENE{i}" for i in range(10))

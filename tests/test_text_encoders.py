@@ -1,4 +1,4 @@
-"""Text encoders: the offline default for real, folders of transformers, and what is refused."""
+"""Text encoders: the offline default, folders of transformers, and what is refused."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def bert(tmp_path: Path) -> Path:
     return folder
 
 
-def test_minilm_tells_genes_apart(minilm: TextEncoder) -> None:
+def test_minilm_separates_genes(minilm: TextEncoder) -> None:
     assert (minilm.spec.name, minilm.spec.dimension) == ("minilm", 384)
     assert minilm.spec.sha256.startswith("53aa51172d142c89")
     texts = [
@@ -130,7 +130,7 @@ def test_damaged_folders_are_refused(bert: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "ran").exists()
 
 
-def test_code_of_others_is_not_run(bert: Path, tmp_path: Path) -> None:
+def test_code_in_a_folder_is_not_executed(bert: Path, tmp_path: Path) -> None:
     config = json.loads((bert / "config.json").read_text())
     config |= {"model_type": "odd", "auto_map": {"AutoConfig": "odd.Odd", "AutoModel": "odd.Odd"}}
     (bert / "config.json").write_text(json.dumps(config))
@@ -145,7 +145,7 @@ def test_code_of_others_is_not_run(bert: Path, tmp_path: Path) -> None:
         load_text_encoder(str(t5))
 
 
-def test_encoders_that_cannot_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unavailable_encoders_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     for name in ("biobert", "nobody/nothing-at-all"):
         with pytest.raises(EncoderError, match="could not be fetched"):

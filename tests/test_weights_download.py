@@ -1,4 +1,4 @@
-"""Weights from a hub: stated first, fetched with progress, stopped and gone on with, checked."""
+"""Weights from a hub: described first, then downloaded with progress, cancelled and resumed."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ from safetensors.torch import save
 from typer.testing import CliRunner
 
 from napari_dkan.errors import EncoderError
-from napari_dkan.model.encoders import build_encoder, resolve_encoder_spec
-from napari_dkan.model.encoders import encoder_catalog as known
+from napari_dkan.model.encoders import build_encoder, encoder_catalog, resolve_encoder_spec
 from napari_dkan.model.encoders.encoder_spec import EncoderSpec
 from napari_dkan.model.encoders.encoder_weights import get_weights_sha256
 from napari_dkan.model.encoders.weights_download import (
@@ -37,43 +36,43 @@ def hub(weights, monkeypatch, tmp_path):
         yield served
 
 
-def through(steps):
-    """All that a download yields, and its file."""
-    seen = []
+def run_download(steps):
+    """Return all steps of a download, and its file."""
+    progress = []
     while True:
         try:
-            seen.append(next(steps))
+            progress.append(next(steps))
         except StopIteration as end:
-            return seen, end.value
+            return progress, end.value
 
 
-def test_a_download_shows_how_far_it_is_and_says_which_file_it_was(hub, weights):
+def test_a_download_reports_progress_and_records_the_file(hub, weights):
     assert get_weights_info("tiny").cached_file is None
-    seen, file = through(download_weights("tiny"))
-    done = [s.done for s in seen]
+    steps, file = run_download(download_weights("tiny"))
+    done = [s.done for s in steps]
     assert len(done) > 3 and done == sorted(done) and done[-1] == len(weights)
-    assert {s.total for s in seen} == {len(weights)}
+    assert {s.total for s in steps} == {len(weights)}
     digest = hashlib.sha256(weights).hexdigest()
     assert get_weights_info("tiny").cached_file == file and get_weights_sha256(file) == digest
     encoder = build_encoder(resolve_encoder_spec("tiny"))
     assert (encoder.spec.sha256, encoder.spec.revision) == (digest, COMMIT)
     assert EncoderSpec.from_json(json.loads(json.dumps(encoder.spec.to_json()))) == encoder.spec
     sent = hub.sent
-    assert through(download_weights("tiny")) == ([], file) and hub.sent == sent
+    assert run_download(download_weights("tiny")) == ([], file) and hub.sent == sent
     import huggingface_hub  # other programs find it too
 
     found = huggingface_hub.try_to_load_from_cache("lab/Tiny", "model.safetensors")
     assert found == str(file)
 
 
-def test_a_stopped_download_goes_on_where_it_stopped(hub, weights):
+def test_a_cancelled_download_resumes(hub, weights):
     steps = download_weights("tiny")
     while next(steps).done < 2 * CHUNK_BYTES:
         pass
     steps.close()  # Cancel
     assert get_weights_info("tiny").cached_file is None
-    seen, _ = through(download_weights("tiny"))
-    assert seen[0].done == 2 * CHUNK_BYTES
+    steps, _ = run_download(download_weights("tiny"))
+    assert steps[0].done == 2 * CHUNK_BYTES
     assert hub.ranges == ["", f"bytes={2 * CHUNK_BYTES}-"]
     assert (
         build_encoder(resolve_encoder_spec("tiny")).spec.sha256
@@ -81,39 +80,39 @@ def test_a_stopped_download_goes_on_where_it_stopped(hub, weights):
     )
 
 
-def test_a_connection_that_breaks_is_a_sentence_and_nothing_is_lost(hub, weights):
+def test_a_broken_connection_is_reported_and_the_download_resumes(hub, weights):
     hub.drop_after = CHUNK_BYTES + 10
     with pytest.raises(EncoderError, match="could not be fetched"):
-        through(download_weights("tiny"))
+        run_download(download_weights("tiny"))
     assert get_weights_info("tiny").cached_file is None
     hub.drop_after = None
-    seen, _ = through(download_weights("tiny"))
-    assert seen[0].done >= CHUNK_BYTES and seen[-1].done == len(weights)
+    steps, _ = run_download(download_weights("tiny"))
+    assert steps[0].done >= CHUNK_BYTES and steps[-1].done == len(weights)
 
 
-def test_another_file_than_the_hub_states_is_not_kept(hub):
+def test_a_file_with_another_hash_is_discarded(hub):
     hub.honest = False
     with pytest.raises(EncoderError, match="SHA-256 differs"):
-        through(download_weights("tiny"))
+        run_download(download_weights("tiny"))
     hub.honest = True
-    seen, _ = through(download_weights("tiny"))
-    assert seen[0].done == 0
+    steps, _ = run_download(download_weights("tiny"))
+    assert steps[0].done == 0
 
 
-def test_gated_absent_and_unreachable_say_what_to_do(hub, monkeypatch):
+def test_errors_of_the_hub_say_what_to_do(hub, monkeypatch):
     hub.gated.add("lab/Tiny")
     with pytest.raises(EncoderError, match=r"gated: accept its licence .*hf auth login.*local"):
-        through(download_weights("tiny"))
+        run_download(download_weights("tiny"))
     hub.gated.clear()
     hub.files.clear()
     with pytest.raises(EncoderError, match="has no weights that can be used"):
-        through(download_weights("tiny"))
+        run_download(download_weights("tiny"))
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
     with pytest.raises(EncoderError, match="check the network connection, or give a local"):
-        through(download_weights("tiny"))
+        run_download(download_weights("tiny"))
 
 
-def test_the_command_states_asks_and_fetches(hub, weights):
+def test_the_command_describes_confirms_and_downloads(hub, weights):
     from napari_dkan.cli import app
 
     run = CliRunner().invoke
@@ -128,10 +127,12 @@ def test_the_command_states_asks_and_fetches(hub, weights):
     assert run(app, ["encoders"]).stdout.count(" yes") == 1
 
 
-def test_other_weights_than_a_checkpoint_states_are_refused(weights, monkeypatch, tmp_path):
+def test_weights_with_another_hash_than_the_checkpoint_states_are_refused(
+    weights, monkeypatch, tmp_path
+):
     from dataclasses import replace
 
-    monkeypatch.setitem(known.PUBLISHED_ENCODERS, NAME, TINY)
+    monkeypatch.setitem(encoder_catalog.PUBLISHED_ENCODERS, NAME, TINY)
     monkeypatch.setenv("NAPARI_DKAN_CACHE", str(tmp_path))
     file = tmp_path / "w.safetensors"
     file.write_bytes(weights)
@@ -145,7 +146,7 @@ def test_other_weights_than_a_checkpoint_states_are_refused(weights, monkeypatch
     assert build_encoder(replace(spec, sha256=""), weights=file).spec.sha256 != spec.sha256
 
 
-def test_offers_look_at_the_disk_only(monkeypatch):
+def test_the_list_of_published_weights_needs_no_network(monkeypatch):
     monkeypatch.setattr("socket.socket.connect", lambda *a: pytest.fail("a socket was opened"))
     names = "uni uni2-h h-optimus-0 h-optimus-1 virchow2 conch phikon phikon-v2"
     assert {o.short_name for o in list_published_weights()} >= set(names.split())

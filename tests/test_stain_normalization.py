@@ -1,4 +1,4 @@
-"""Stain normalisation: the published formulas, what ink and glass do to it, and what it is for."""
+"""Stain normalisation: the published formulas, robustness to ink and glass, and its effect."""
 
 from __future__ import annotations
 
@@ -50,11 +50,11 @@ OTHERS = np.array([[0.60, 0.71, 0.36], [0.20, 0.84, 0.50]])
 MPP = 0.7
 
 
-def painted(stains, scale, seed=0, count=20_000):
+def paint_pixels(stains, scale, seed=0, count=20_000):
     """Pixels (N, 3) of known stains in known amounts."""
     draw = np.random.default_rng(seed)
     amounts = draw.gamma(2.0, 0.35, (count, 2)) * scale
-    amounts[: count // 4, 0] = 0.02  # some have little of the one, some of the other
+    amounts[: count // 4, 0] = 0.02  # some pixels have little of one stain, some of the other
     amounts[count // 4 : count // 2, 1] = 0.02
     density = amounts @ stains + draw.normal(0, 0.003, (count, 3))
     return np.clip(240 * np.exp(-density) - 1, 0, 255).astype(np.uint8)
@@ -63,7 +63,7 @@ def painted(stains, scale, seed=0, count=20_000):
 # --- against the formulas ----------------------------------------------------------------
 
 
-def macenko_by_hand(pixels):
+def compute_macenko_reference(pixels):
     """Macenko et al. 2009, step by step: stain matrix (3, 2) and full amounts (2,)."""
     density = -np.log((pixels.astype(float) + 1) / 240)
     density = density[density.mean(axis=1) >= 0.15]
@@ -80,16 +80,16 @@ def macenko_by_hand(pixels):
 
 
 def test_macenko_is_the_published_method():
-    own = painted(STAINS, 1.0)
+    own = paint_pixels(STAINS, 1.0)
     slide, target = (
         MacenkoStain.from_pixels(select_stained_pixels(own)),
-        MacenkoStain.from_pixels(select_stained_pixels(painted(OTHERS, 0.8, seed=1))),
+        MacenkoStain.from_pixels(select_stained_pixels(paint_pixels(OTHERS, 0.8, seed=1))),
     )
-    matrix, full = macenko_by_hand(select_stained_pixels(own))
+    matrix, full = compute_macenko_reference(select_stained_pixels(own))
     found = np.array([slide.haematoxylin, slide.eosin])
     np.testing.assert_allclose(found.T, matrix, atol=1e-6)
     np.testing.assert_allclose(slide.amounts, full, atol=1e-6)
-    assert np.abs(found - STAINS).max() < 0.06  # the stains that were painted with
+    assert np.abs(found - STAINS).max() < 0.06  # the stains of the pixels
     density = -np.log((own.astype(float) + 1) / 240)
     amounts = np.linalg.lstsq(matrix, density.T, rcond=None)[0]
     amounts *= (np.array(target.amounts) / full)[:, None]
@@ -101,8 +101,8 @@ def test_macenko_is_the_published_method():
 
 def test_reinhard_is_the_published_method():
     own, other = (
-        select_stained_pixels(painted(STAINS, 1.0)),
-        select_stained_pixels(painted(STAINS, 0.7, seed=1)),
+        select_stained_pixels(paint_pixels(STAINS, 1.0)),
+        select_stained_pixels(paint_pixels(STAINS, 0.7, seed=1)),
     )
     cones = [[0.3811, 0.5783, 0.0402], [0.1967, 0.7244, 0.0782], [0.0241, 0.1288, 0.8444]]
 
@@ -131,10 +131,10 @@ def test_reinhard_is_the_published_method():
 def restained_file(tiny_slide_file, tmp_path_factory):
     """The small slide as another laboratory would have stained it."""
     change = StainTransform.sample(Augmentation(amount=0.35, colour=0.1), np.random.default_rng(4))
-    return written(tmp_path_factory, "restained", change(tifffile.imread(tiny_slide_file)))
+    return write_slide(tmp_path_factory, "restained", change(tifffile.imread(tiny_slide_file)))
 
 
-def written(tmp_path_factory, name, image):
+def write_slide(tmp_path_factory, name, image):
     file = tmp_path_factory.mktemp("slide") / f"{name}.ome.tif"
     size = {"PhysicalSizeX": MPP, "PhysicalSizeXUnit": "µm", "axes": "YXS"}
     size |= {"PhysicalSizeY": MPP, "PhysicalSizeYUnit": "µm"}
@@ -156,7 +156,7 @@ def test_a_restained_slide_looks_like_the_original_again(method, tiny_slide_file
 
 
 @pytest.mark.parametrize("method", STAIN_METHODS)
-def test_ink_and_glass_do_not_count(method, tiny_slide_file, tmp_path_factory):
+def test_ink_and_glass_have_little_influence(method, tiny_slide_file, tmp_path_factory):
     """A twentieth of the slide under inks of four colours, and glass all around."""
     image = tifffile.imread(tiny_slide_file)
     with open_slide(tiny_slide_file) as slide:
@@ -164,7 +164,7 @@ def test_ink_and_glass_do_not_count(method, tiny_slide_file, tmp_path_factory):
     marked = np.pad(image, ((0, 400), (0, 400), (0, 0)), constant_values=244)
     for row, ink in enumerate([(20, 20, 25), (30, 60, 190), (20, 130, 60), (200, 30, 40)]):
         marked[400 + 200 * row : 420 + 200 * row] = ink
-    with open_slide(written(tmp_path_factory, "marked", marked)) as slide:
+    with open_slide(write_slide(tmp_path_factory, "marked", marked)) as slide:
         found = measure_slide_stain(slide, MPP, method)
     for name, value in stain_to_json(plain).items():
         if name != "method":
@@ -173,9 +173,11 @@ def test_ink_and_glass_do_not_count(method, tiny_slide_file, tmp_path_factory):
     assert np.abs(StainNormalizer(found, plain)(white).astype(int) - 244).max() <= 6
 
 
-def test_a_slide_without_stained_tissue_is_a_sentence(tmp_path_factory):
+def test_a_slide_without_stained_tissue_is_refused(tmp_path_factory):
     with (
-        open_slide(written(tmp_path_factory, "glass", np.full((600, 600, 3), 240, np.uint8))) as s,
+        open_slide(
+            write_slide(tmp_path_factory, "glass", np.full((600, 600, 3), 240, np.uint8))
+        ) as s,
         pytest.raises(SlideError, match=r"stain of glass cannot be measured .*without stain"),
     ):
         measure_slide_stain(s, MPP, "macenko")
@@ -194,7 +196,7 @@ def checkpoints(tiny_checkpoint_file, tiny_slide_file, tmp_path_factory):
         stain = measure_slide_stain(slide, MPP, "macenko")
         places = np.random.default_rng(0).uniform(200, 1400, (60, 2))
         tiles = np.stack([slide.read_patch(x, y, 160, 56) for x, y in places])
-    # its own was fitted on noise, to which any tissue is the same
+    # The checkpoint's encoder was fitted on noise and does not distinguish tissues.
     encoder = StainEncoder.fit([torch.from_numpy(tiles).permute(0, 3, 1, 2)], 16)
     plain = replace(plain, encoder=encoder.spec, encoder_tensors=encoder.tensors())
     folder = tmp_path_factory.mktemp("checkpoint")
@@ -204,13 +206,13 @@ def checkpoints(tiny_checkpoint_file, tiny_slide_file, tmp_path_factory):
     )
 
 
-def test_a_checkpoint_carries_its_target(checkpoints):
+def test_a_checkpoint_stores_the_target_stain(checkpoints):
     plain, normalising = checkpoints
     again = load_checkpoint(normalising.path)
     assert again.stain == normalising.stain and plain.stain is None
     assert normalising.stain.method.title() in describe_checkpoint(again)
     assert "Stain         as it is" in describe_checkpoint(plain)
-    # an older program must not leave the normalisation out in silence; others it reads as ever
+    # An older program must refuse a file with normalisation, and read others as before.
     assert b'\\"format\\": 2' in normalising.path.read_bytes()[:4000]
     assert b'\\"format\\": 1' in plain.path.read_bytes()[:4000]
 
@@ -226,16 +228,16 @@ def test_the_same_section_restained_predicts_closer_to_the_original(
 
     with open_slide(tiny_slide_file) as slide:
         first = find_tissue_region(slide, MPP)
-    away = []
+    differences = []
     for checkpoint in checkpoints:
         original, other = (predicted(f, checkpoint) for f in (tiny_slide_file, restained_file))
-        away.append(np.abs(original.values - other.values).mean())
+        differences.append(np.abs(original.values - other.values).mean())
         said = other.provenance["stain"]
         assert said == ("none" if checkpoint.stain is None else checkpoint.stain.method)
-    assert away[1] < 0.5 * away[0]
+    assert differences[1] < 0.5 * differences[0]
 
 
-def test_features_are_kept_apart(checkpoints, tiny_slide_file, monkeypatch, tmp_path):
+def test_cached_features_depend_on_the_stain(checkpoints, tiny_slide_file, monkeypatch, tmp_path):
     """The same encoder on the same slide: normalised tiles are others."""
     monkeypatch.setenv("NAPARI_DKAN_CACHE", str(tmp_path))
     from napari_dkan.inference.cache.cache_directory import list_keys
@@ -252,8 +254,8 @@ def test_features_are_kept_apart(checkpoints, tiny_slide_file, monkeypatch, tmp_
     assert len(stains) == 2 and stains.count(None) == 1
 
 
-def test_training_brings_its_sections_to_one_stain(tiny_slide_file, restained_file, tmp_path):
-    """And everything that reads further sections for the checkpoint does so too."""
+def test_training_normalises_all_sections_to_one_stain(tiny_slide_file, restained_file, tmp_path):
+    """So does everything that reads further sections for the checkpoint."""
     import anndata
     import pandas as pd
 
@@ -272,20 +274,20 @@ def test_training_brings_its_sections_to_one_stain(tiny_slide_file, restained_fi
         )
         data.write_h5ad(tmp_path / f"{name}.h5ad")
     panel, settings = Panel.from_symbols(genes), replace(QUICK, patch_um=112.0, epochs=1)
-    far = []
+    distances = []
     for method in (None, "macenko"):
         sections = load_sections(tmp_path, None, panel, settings, stain=method)
         first, second = (s.patches.float() for s in sections)
-        far.append(float((first - second).abs().mean()))
+        distances.append(float((first - second).abs().mean()))
         assert [s.stain is None for s in sections] == [method is None] * 2
-    assert far[1] < 0.5 * far[0] and sections[0].stain == sections[1].stain
+    assert distances[1] < 0.5 * distances[0] and sections[0].stain == sections[1].stain
     inputs = TrainingInputs(sections, panel, make_random_gene_text(panel, 8, 1), settings)
     assert inputs.to_config("train")["stain"]
     checkpoint = train_on_sections(sections, panel, settings=settings, crossval=False)
     assert checkpoint.stain == sections[0].stain
     (again,) = read_section_data(tmp_path, ["S2"])
-    lesson = TrainingSectionReader(checkpoint).read(again, panel)
-    assert torch.equal(lesson.section.patches, sections[1].patches)
+    training_section = TrainingSectionReader(checkpoint).read(again, panel)
+    assert torch.equal(training_section.section.patches, sections[1].patches)
 
 
 GOOD = {"method": "macenko", "haematoxylin": [0.7, 0.6, 0.4], "eosin": [0.2, 0.9, 0.4]}
