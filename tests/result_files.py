@@ -56,7 +56,7 @@ def result(target=None, picture=True, **changes) -> SavedResult:
     for numbers in (values, tokens, evidence):
         numbers[failed] = np.nan
     score = np.linspace(0, 1, count, dtype=np.float32)
-    said = (("out of focus", "little tissue"), *[()] * (count - 1))
+    reasons = (("out of focus", "little tissue"), *[()] * (count - 1))
     rgb = rng.integers(0, 255, (60, 80, 3)).astype(np.uint8)
     fields = {
         "prediction": Prediction(
@@ -64,7 +64,7 @@ def result(target=None, picture=True, **changes) -> SavedResult:
         ),
         "slide_record": SLIDE,
         "card": {"title": "Made up", "metrics": {"pcc": 0.5, "ridge": None}},
-        "reliability": SavedReliability(score, score < 0.1, said),
+        "reliability": SavedReliability(score, score < 0.1, reasons),
         "regions": box(100.25, 100.5, 900.125, 800).difference(box(300, 300, 400, 400)),
         "view_settings": ViewSettings(
             "CD74", ("ERBB2",), (0.1, 1.5), "viridis", 0.5, False, (812.5, 600.0), 0.3

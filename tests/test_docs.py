@@ -53,7 +53,7 @@ NOT_RUN = {
     "--scheduler tcp://": "needs a cluster; tests/test_batch_cluster.py has one",
     "--device cuda": "needs a GPU",
     "--data PUBLISHED": "needs the features published with DKAN",
-    "--features features_uni_v1": "needs UNI's weights; tests/test_ready_files.py has others",
+    "--features features_uni_v1": "needs UNI's weights; tests/test_precomputed_features.py has others",
     "python -m pytest": "the tests themselves",
     "--stain macenko": "takes as long as the rest; tests/test_stain_normalization.py trains with it",
     "dask ": "another program: needs a cluster",

@@ -1,4 +1,4 @@
-"""The figure to pass on: what it shows is where it says, in the colours its bar says."""
+"""Figures: positions and colors of tiles, hatching, scale bar, text and histology."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from napari_dkan.export.figure_content import (
     build_result_figure,
     crop_histology,
 )
-from napari_dkan.export.figure_rendering import _render, write_figure
+from napari_dkan.export.figure_rendering import render_figure, write_figure
 from napari_dkan.export.saved_result import SavedReliability, SavedResult, SlideRecord, ViewSettings
 from napari_dkan.export.slide_overview import SlideOverview
 from napari_dkan.expression.label_scale import LabelScale
@@ -53,85 +53,87 @@ def prediction(spots: bool = False) -> Prediction:
     if spots:
         target = Target(TargetKind.POINTS, Spots(grid.centres, diameter_um=80.0))
     panel = Panel((Gene("ERBB2"), Gene("CD74")))
-    made = Prediction.create_empty(target, panel, LabelScale(), RECORD)
-    made.tokens[:] = 1
-    made.values[:, 0] = [0, 1, 2, 3, 4]
-    made.values[:3, 1] = 1  # the others are not decoded
-    return made
+    content = Prediction.create_empty(target, panel, LabelScale(), RECORD)
+    content.tokens[:] = 1
+    content.values[:, 0] = [0, 1, 2, 3, 4]
+    content.values[:3, 1] = 1  # the other spots are not decoded
+    return content
 
 
-def picture(side: int = 500, factor: float = 0.25) -> SlideOverview:
+def make_overview(side: int = 500, factor: float = 0.25) -> SlideOverview:
     return SlideOverview(np.full((side, side, 3), GREY, np.uint8), factor)
 
 
-def saved(**more) -> SavedResult:
+def make_result(**more) -> SavedResult:
     record = SlideRecord("case_7", "/somewhere/case_7.svs", "f" * 64, 2000, 2000, MPP, "a test")
-    return SavedResult(prediction(), record, {}, overview=picture(), **more)
+    return SavedResult(prediction(), record, {}, overview=make_overview(), **more)
 
 
-def rendered(figure_input):
-    """Pixels of the picture, and a function from um on the slide to (row, column) in them."""
-    figure = _render(figure_input)
+def render_pixels(figure_content):
+    """The figure, and a function that gets its color at (x, y) in um on the slide."""
+    figure = render_figure(figure_content)
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     pixels = np.asarray(canvas.buffer_rgba())[..., :3].astype(int)
     axes = figure.axes[0]
 
-    def at(x: float, y: float):
+    def color_at(x: float, y: float):
         across, up = axes.transData.transform((x, y))
         return pixels[round(pixels.shape[0] - up), round(across)]
 
-    return figure, at
+    return figure, color_at
 
 
 @pytest.mark.parametrize("spots", [False, True])
-def test_colours_lie_where_the_tiles_are_and_gaps_stay_empty(spots):
-    look = FigureStyle("ERBB2", (0.0, 4.0), "viridis", opacity=1.0)
-    _, at = rendered(build_figure([FigureMap(prediction(spots))], look, picture(), MPP))
+def test_colors_are_at_their_tiles_and_gaps_are_empty(spots):
+    style = FigureStyle("ERBB2", (0.0, 4.0), "viridis", opacity=1.0)
+    _, color_at = render_pixels(
+        build_figure([FigureMap(prediction(spots))], style, make_overview(), MPP)
+    )
     from matplotlib import colormaps
 
     for (column, row), value in zip(CELLS, range(5), strict=True):
-        wanted = np.array(colormaps["viridis"](value / 4)[:3]) * 255
-        found = at((column + 0.5) * 100, (row + 0.5) * 100)
-        np.testing.assert_allclose(found, wanted, atol=5)
-    np.testing.assert_allclose(at(450, 350), GREY, atol=1)  # between two tiles of the row
+        expected = np.array(colormaps["viridis"](value / 4)[:3]) * 255
+        actual = color_at((column + 0.5) * 100, (row + 0.5) * 100)
+        np.testing.assert_allclose(actual, expected, atol=5)
+    np.testing.assert_allclose(color_at(450, 350), GREY, atol=1)  # between two tiles of the row
     if spots:  # 80 um of 100
-        np.testing.assert_allclose(at(295, 350), GREY, atol=1)
+        np.testing.assert_allclose(color_at(295, 350), GREY, atol=1)
 
 
-def test_unreliable_tiles_are_hatched_and_outlines_drawn():
-    judged = SavedReliability(
+def test_unreliable_tiles_are_hatched_and_regions_outlined():
+    reliability = SavedReliability(
         np.ones(5, np.float32), np.array([True, False, False, False, False]), ()
     )
-    made = FigureMap(prediction(), judged.unreliable)
-    look = FigureStyle("ERBB2", (0.0, 4.0), np.ones((2, 4)), 1.0)  # white, whatever the value
+    content = FigureMap(prediction(), reliability.unreliable)
+    style = FigureStyle("ERBB2", (0.0, 4.0), np.ones((2, 4)), 1.0)  # white, whatever the value
     region = box(350, 550, 1300, 1250)  # level-0 px
-    figure_input = build_figure([made], look, None, MPP, regions=region)
-    _, at = rendered(figure_input)
-    inside = np.array([at(x, 350) for x in np.linspace(205, 295, 60)])
+    figure_content = build_figure([content], style, None, MPP, regions=region)
+    _, color_at = render_pixels(figure_content)
+    inside = np.array([color_at(x, 350) for x in np.linspace(205, 295, 60)])
     assert inside.min() < 120  # dark stripes
-    assert np.array([at(x, 350) for x in np.linspace(305, 395, 60)]).min() > 250
-    edge = np.array([at(x, 450) for x in np.linspace(170, 180, 21)])
+    assert np.array([color_at(x, 350) for x in np.linspace(305, 395, 60)]).min() > 250
+    edge = np.array([color_at(x, 450) for x in np.linspace(170, 180, 21)])
     assert (edge[:, 0] < 128).any()  # of the region, at 350 px
-    elsewhere = build_figure([made], look, None, MPP, FigureExtent(300, 300, 600, 600))
+    shifted = build_figure([content], style, None, MPP, FigureExtent(300, 300, 600, 600))
     assert (
-        len(figure_input.unreliable_boxes) == 1 and len(elsewhere.unreliable_boxes) == 1
+        len(figure_content.unreliable_boxes) == 1 and len(shifted.unreliable_boxes) == 1
     )  # it touches
     assert not len(
-        build_figure([made], look, None, MPP, FigureExtent(310, 300, 600, 600)).unreliable_boxes
+        build_figure([content], style, None, MPP, FigureExtent(310, 300, 600, 600)).unreliable_boxes
     )
 
 
-def test_an_svg_keeps_its_words(tmp_path):
+def test_svg_has_editable_text(tmp_path):
     before = dict(rcParams)
     view = ViewSettings("ERBB2", limits=(0.0, 4.0), opacity=0.5)
-    judged = SavedReliability(np.ones(5, np.float32), np.arange(5) == 1, ((),) * 5)
-    made = build_result_figure(saved(view_settings=view, reliability=judged))
-    file = write_figure(tmp_path / "a figure.svg", made)
+    reliability = SavedReliability(np.ones(5, np.float32), np.arange(5) == 1, ((),) * 5)
+    content = build_result_figure(make_result(view_settings=view, reliability=reliability))
+    file = write_figure(tmp_path / "a figure.svg", content)
     assert dict(rcParams) == before
     texts = [e.text or "" for e in ET.parse(file).getroot().iter() if e.tag.endswith("text")]
-    words = " ".join(texts)
-    for wanted in (
+    text = " ".join(texts)
+    for expected in (
         "ERBB2 - predicted",
         LabelScale().name,
         "Gland $model$ & <co>",
@@ -144,50 +146,52 @@ def test_an_svg_keeps_its_words(tmp_path):
         "not for diagnosis",
         "100 µm",
     ):
-        assert wanted in words, wanted
+        assert expected in text, expected
 
 
-def test_the_scale_bar_is_as_long_as_it_says():
-    for wide in (30.0, 500.0, 12_345.0):
-        figure_input = build_figure(
+def test_scale_bar_has_the_length_of_its_label():
+    for width_um in (30.0, 500.0, 12_345.0):
+        figure_content = build_figure(
             [FigureMap(prediction())],
             FigureStyle("ERBB2"),
             None,
             MPP,
-            FigureExtent(10, 20, 10 + wide, 20 + wide / 2),
+            FigureExtent(10, 20, 10 + width_um, 20 + width_um / 2),
         )
-        axes = _render(figure_input).axes[0]
-        assert axes.get_xlim() == (10, 10 + wide) and axes.get_ylim() == (20 + wide / 2, 20)
+        axes = render_figure(figure_content).axes[0]
+        assert axes.get_xlim() == (10, 10 + width_um) and axes.get_ylim() == (20 + width_um / 2, 20)
         (label,) = (t.get_text() for t in axes.texts)
         (bar,) = (p for p in axes.patches if p.get_facecolor() == (0, 0, 0, 1))
         assert bar.get_width() == float(label.removesuffix(" µm").replace(",", ""))
-        assert 0.1 * wide < bar.get_width() <= 0.3 * wide
+        assert 0.1 * width_um < bar.get_width() <= 0.3 * width_um
 
 
-def test_every_kind_is_written_whole_and_others_are_refused(tmp_path):
-    made = build_result_figure(saved())
+def test_png_and_pdf_are_written_and_other_formats_rejected(tmp_path):
+    content = build_result_figure(make_result())
     starts = {".png": b"\x89PNG", ".pdf": b"%PDF"}
     for kind, start in starts.items():
-        file = write_figure(tmp_path / f"figure{kind}", made)
+        file = write_figure(tmp_path / f"figure{kind}", content)
         assert file.read_bytes().startswith(start)
     assert Image.open(tmp_path / "figure.png").width > 1500
     with pytest.raises(OutputError, match=r"figure\.bmp.*\.png, \.svg or \.pdf"):
-        write_figure(tmp_path / "figure.bmp", made)
+        write_figure(tmp_path / "figure.bmp", content)
     with pytest.raises(OutputError, match="could not be written"):
-        write_figure(tmp_path / "figure.png" / "below.png", made)
+        write_figure(tmp_path / "figure.png" / "below.png", content)
     assert sorted(f.name for f in tmp_path.iterdir()) == ["figure.pdf", "figure.png"]
 
 
-def test_a_saved_result_is_shown_as_it_was_looked_at():
-    made = build_result_figure(
-        saved(view_settings=ViewSettings("CD74", colormap="cividis", opacity=0.3, hatch=False))
+def test_figure_of_a_result_uses_its_view_settings():
+    content = build_result_figure(
+        make_result(
+            view_settings=ViewSettings("CD74", colormap="cividis", opacity=0.3, hatch=False)
+        )
     )
-    assert made.legend.gene == "CD74" and made.opacity == 0.3
-    assert build_result_figure(saved(), gene="erbb2").legend.gene == "ERBB2"
-    low, high = build_result_figure(saved()).legend.limits
+    assert content.legend.gene == "CD74" and content.opacity == 0.3
+    assert build_result_figure(make_result(), gene="erbb2").legend.gene == "ERBB2"
+    low, high = build_result_figure(make_result()).legend.limits
     np.testing.assert_allclose((low, high), np.percentile(range(5), (2, 98)))
     with pytest.raises(SpotsError):
-        build_result_figure(saved(), gene="NOPE")
+        build_result_figure(make_result(), gene="NOPE")
     empty = prediction()
     empty.values[:] = np.nan
     with pytest.raises(OutputError, match="no predicted map of ERBB2"):
@@ -198,16 +202,16 @@ def test_a_saved_result_is_shown_as_it_was_looked_at():
         )
 
 
-def test_the_histology_lies_under_its_map(tiny_slide_file):
-    """Marked by what the slide itself has there."""
+def test_histology_is_aligned_with_the_slide(tiny_slide_file):
+    """The pixels equal those of the slide."""
     with open_slide(tiny_slide_file) as slide:
         part = FigureExtent(203.0, 151.0, 700.0, 500.0)
-        ground = crop_histology(slide, part, slide.mpp)
+        histology = crop_histology(slide, part, slide.mpp)
         whole = slide.read_region(0, 0, slide.width, slide.height)
-    assert ground is not None and ground.pixels.shape[1] >= 700
-    left, top = (round(v / slide.mpp) for v in (ground.extent.left, ground.extent.top))
-    height, width = ground.pixels.shape[:2]
-    np.testing.assert_array_equal(ground.pixels, whole[top : top + height, left : left + width])
+    assert histology is not None and histology.pixels.shape[1] >= 700
+    left, top = (round(v / slide.mpp) for v in (histology.extent.left, histology.extent.top))
+    height, width = histology.pixels.shape[:2]
+    np.testing.assert_array_equal(histology.pixels, whole[top : top + height, left : left + width])
 
 
 @given(
@@ -215,23 +219,23 @@ def test_the_histology_lies_under_its_map(tiny_slide_file):
     side=st.integers(20, 300),
     factor=st.sampled_from([1.0, 0.25, 0.013]),
 )
-def test_a_ground_covers_what_is_asked_for_and_no_more_than_there_is(corners, side, factor):
-    x, y, wide, high = corners
-    part = FigureExtent(x, y, x + abs(wide) + 1, y + abs(high) + 1)
+def test_histology_covers_the_extent_on_the_slide(corners, side, factor):
+    x, y, width_um, high = corners
+    part = FigureExtent(x, y, x + abs(width_um) + 1, y + abs(high) + 1)
     full = side / factor * MPP
-    ground = crop_histology(picture(side, factor), part, MPP)
-    if ground is None:
-        beside = part.right <= MPP or part.bottom <= MPP
-        assert beside or part.left >= full - MPP or part.top >= full - MPP
+    histology = crop_histology(make_overview(side, factor), part, MPP)
+    if histology is None:
+        is_off_slide = part.right <= MPP or part.bottom <= MPP
+        assert is_off_slide or part.left >= full - MPP or part.top >= full - MPP
         return
     pixel = MPP / factor + 1e-6
-    for found, asked in (
-        (ground.extent.left, max(part.left, 0)),
-        (ground.extent.top, max(part.top, 0)),
+    for actual, expected in (
+        (histology.extent.left, max(part.left, 0)),
+        (histology.extent.top, max(part.top, 0)),
     ):
-        assert asked - pixel <= found <= asked + 1e-6
-    for found, asked in (
-        (ground.extent.right, min(part.right, full)),
-        (ground.extent.bottom, min(part.bottom, full)),
+        assert expected - pixel <= actual <= expected + 1e-6
+    for actual, expected in (
+        (histology.extent.right, min(part.right, full)),
+        (histology.extent.bottom, min(part.bottom, full)),
     ):
-        assert asked - 1e-6 <= found <= asked + pixel
+        assert expected - 1e-6 <= actual <= expected + pixel

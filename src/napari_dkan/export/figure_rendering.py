@@ -58,7 +58,7 @@ def write_figure(path: str | Path, content: FigureContent) -> Path:
         _render_lock,
         rc_context({"svg.fonttype": "none", "pdf.fonttype": 42}),  # text stays editable
     ):
-        figure = _render(content)
+        figure = render_figure(content)
         title = f"{content.legend.gene} {content.legend.value_kind}"
         # Histology hardly compresses better at higher levels.
         options: dict[str, Any] = {"pil_kwargs": {"compress_level": 3}} if suffix == ".png" else {}
@@ -68,7 +68,8 @@ def write_figure(path: str | Path, content: FigureContent) -> Path:
     return path
 
 
-def _render(content: FigureContent) -> Figure:
+def render_figure(content: FigureContent) -> Figure:
+    """Draw a figure of the content."""
     from matplotlib.figure import Figure
 
     extent, legend = content.extent, content.legend

@@ -1,4 +1,4 @@
-"""Why here: the explanation belongs to the number shown, and finds what was planted."""
+"""Occlusion attribution: consistent with the prediction, and finds planted signals."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
 
 @pytest.fixture
 def attention(monkeypatch):
-    """What the deletion curves are drawn for beside the product's own maps."""
+    """The attention maps of the benchmarks."""
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     import why_attention
 
     return why_attention
 
 
-def drained(generator):
+def run_generator(generator):
     while True:
         try:
             next(generator)
@@ -47,8 +47,8 @@ def drained(generator):
             return end.value
 
 
-def shown_at(predictor: Predictor, xy) -> np.ndarray:
-    """(G,) what a click shows."""
+def predict_point(predictor: Predictor, xy) -> np.ndarray:
+    """Predict a point: (G,)."""
     updates = list(predictor.stream(Target(TargetKind.POINTS, Spots(np.array([xy])))))
     return updates[-1].values[0]
 
@@ -63,10 +63,10 @@ def predictor(tiny_slide_file, tiny_checkpoint_file):
 @pytest.fixture(scope="module")
 def given(predictor: Predictor):
     point = predictor.tissue.representative_point()
-    return drained(gather_spot_inputs(predictor.prediction_context, point.x, point.y))
+    return run_generator(gather_spot_inputs(predictor.prediction_context, point.x, point.y))
 
 
-def test_attention_is_what_the_layer_computes_with(attention):
+def test_attention_weights_reproduce_the_layer(attention):
     torch.manual_seed(0)
     layer = CrossAttention(16, 4, 0.0).eval()
     x, context = torch.randn(3, 2, 16), torch.randn(3, 7, 16)
@@ -81,7 +81,7 @@ def test_attention_is_what_the_layer_computes_with(attention):
     torch.testing.assert_close(x + layer.out(by_hand), layer(x, context, mask))
 
 
-def test_attention_of_an_ensemble_is_the_mean_of_its_members(attention, predictor: Predictor):
+def test_attention_of_an_ensemble_is_the_mean(attention, predictor: Predictor):
     one = predictor.checkpoint.network
     torch.manual_seed(1)
     other = type(one)(one.config, one.gene_features).eval()
@@ -101,64 +101,67 @@ def test_attention_of_an_ensemble_is_the_mean_of_its_members(attention, predicto
     assert (both[1][0, :5] == 0).all()
 
 
-def test_the_explained_value_is_the_shown_one_and_genes_differ(predictor: Predictor):
+def test_explained_value_is_the_predicted_one_and_genes_differ(predictor: Predictor):
     point = predictor.tissue.representative_point()
-    shown = shown_at(predictor, (point.x, point.y))
-    made = occlude_spot(
+    predicted = predict_point(predictor, (point.x, point.y))
+    occluded = occlude_spot(
         predictor.prediction_context,
-        drained(gather_spot_inputs(predictor.prediction_context, point.x, point.y)),
+        run_generator(gather_spot_inputs(predictor.prediction_context, point.x, point.y)),
     )
-    found = [attribute_gene(predictor.prediction_context, made, gene) for gene in range(len(shown))]
-    np.testing.assert_allclose([f.value for f in found], shown, atol=1e-5)
+    found = [
+        attribute_gene(predictor.prediction_context, occluded, gene)
+        for gene in range(len(predicted))
+    ]
+    np.testing.assert_allclose([f.value for f in found], predicted, atol=1e-5)
     assert np.isnan(found[0].tiles[2, 2]) and np.isfinite(found[0].blocks).all()
     assert not np.allclose(found[0].blocks, found[1].blocks)
 
 
-def test_a_covered_block_is_what_asking_the_whole_network_gives(predictor: Predictor, given):
+def test_occluded_block_agrees_with_the_whole_network(predictor: Predictor, given):
     keep = np.ones((DEFAULT_BLOCKS**2, DEFAULT_BLOCKS**2), bool)
     np.fill_diagonal(keep, False)
-    made = occlude_spot(predictor.prediction_context, given)
-    asked = predictor.decode(
+    occluded = occlude_spot(predictor.prediction_context, given)
+    exact = predictor.decode(
         compute_occluded_tokens(
             predictor.prediction_context, given, keep.reshape(-1, DEFAULT_BLOCKS, DEFAULT_BLOCKS)
         )
     )
-    bare = predictor.decode(
+    without_patch = predictor.decode(
         compute_occluded_tokens(
             predictor.prediction_context, given, np.zeros((1, DEFAULT_BLOCKS, DEFAULT_BLOCKS), bool)
         )
     )
     for gene in range(3):
-        found = attribute_gene(predictor.prediction_context, made, gene)
-        effect = found.value - asked[:, gene]
+        found = attribute_gene(predictor.prediction_context, occluded, gene)
+        effect = found.value - exact[:, gene]
         assert np.corrcoef(effect, found.blocks.ravel())[0, 1] > 0.9
-        assert found.patch == pytest.approx(found.value - bare[0, gene], abs=1e-5)
+        assert found.patch == pytest.approx(found.value - without_patch[0, gene], abs=1e-5)
 
 
-def test_a_planted_neighbour_is_found(predictor: Predictor, given):
-    """All neighbours but one are as the slide's mean tile: replacing those changes nothing."""
-    odd = 7
+def test_planted_neighbor_is_found(predictor: Predictor, given):
+    """All neighbors but one equal the mean tile: replacing those changes nothing."""
+    planted_index = 7
     near = given.mean_feature.repeat(25, 1)
     noise = torch.randn(near.shape[1], generator=torch.Generator().manual_seed(0))
-    near[12], near[odd] = given.neighbor_features[12], given.mean_feature + 3 * noise
-    everywhere = torch.ones_like(given.neighbor_mask)
+    near[12], near[planted_index] = given.neighbor_features[12], given.mean_feature + 3 * noise
+    full_mask = torch.ones_like(given.neighbor_mask)
     found = attribute_gene(
         predictor.prediction_context,
         occlude_spot(
             predictor.prediction_context,
-            replace(given, neighbor_features=near, neighbor_mask=everywhere),
+            replace(given, neighbor_features=near, neighbor_mask=full_mask),
         ),
         0,
     )
     effects = np.abs(found.tiles.ravel())
-    others = np.delete(effects, [odd, 12])
-    assert np.isnan(effects[12]) and effects[odd] > 1e-4
+    others = np.delete(effects, [planted_index, 12])
+    assert np.isnan(effects[12]) and effects[planted_index] > 1e-4
     assert others.max() < 1e-5
-    assert abs(found.neighborhood) == pytest.approx(effects[odd], abs=1e-5)
+    assert abs(found.neighborhood) == pytest.approx(effects[planted_index], abs=1e-5)
 
 
-def test_a_planted_corner_is_found(predictor: Predictor, given):
-    """A patch of one colour, but for stripes in one corner whose mean is that colour."""
+def test_planted_corner_is_found(predictor: Predictor, given):
+    """A patch of one color with stripes in one corner whose mean is that color."""
     pixels = np.full((56, 56, 3), 150, np.uint8)
     pixels[:8, 48:, :] = np.where(np.arange(8) % 2, 60, 240)[None, :, None]
     near = given.neighbor_features.clone()
@@ -175,7 +178,7 @@ def test_a_planted_corner_is_found(predictor: Predictor, given):
 
 
 def test_deletion_beats_chance_on_a_real_section(data_dir, monkeypatch):
-    """The half that is said to support the gene goes: it falls below every random half's."""
+    """Deleting the half with the highest attribution lowers the value below random halves."""
     from napari_dkan.expression.array_geometry import mpp_from_spots
     from napari_dkan.expression.readers.spot_files import read_spots
     from napari_dkan.samples import fetch_her2st_section, find_bundled_checkpoint
@@ -187,11 +190,11 @@ def test_deletion_beats_chance_on_a_real_section(data_dir, monkeypatch):
     mpp, gene = mpp_from_spots(spots), checkpoint.panel.row("ERBB2")
     with open_slide(paths.image) as slide:
         predictor = Predictor(slide, checkpoint, mpp, find_tissue_region(slide, mpp))
-        made = occlude_spot(
+        occluded = occlude_spot(
             predictor.prediction_context,
-            drained(gather_spot_inputs(predictor.prediction_context, *spots.xy[90])),
+            run_generator(gather_spot_inputs(predictor.prediction_context, *spots.xy[90])),
         )
-        found = attribute_gene(predictor.prediction_context, made, gene)
+        found = attribute_gene(predictor.prediction_context, occluded, gene)
         order = np.argsort(-found.blocks.ravel())
         orders = [order, order[::-1], *(random.permutation(DEFAULT_BLOCKS**2) for _ in range(4))]
         keep = np.ones((len(orders), DEFAULT_BLOCKS**2), bool)
@@ -199,22 +202,22 @@ def test_deletion_beats_chance_on_a_real_section(data_dir, monkeypatch):
             row[each[: DEFAULT_BLOCKS**2 // 2]] = False
         tokens = compute_occluded_tokens(
             predictor.prediction_context,
-            made.inputs,
+            occluded.inputs,
             keep.reshape(-1, DEFAULT_BLOCKS, DEFAULT_BLOCKS),
         )
-        down, up, *chance = predictor.decode(tokens, [gene])[:, 0]
-        assert down < min(chance) and max(chance) < up
+        down, up, *random_orders = predictor.decode(tokens, [gene])[:, 0]
+        assert down < min(random_orders) and max(random_orders) < up
 
-        near, given = made.inputs.neighbor_features, made.inputs
-        ranked = np.argsort(-found.tiles.ravel())[:24]  # NaN, the patch itself, comes last
+        near, given = occluded.inputs.neighbor_features, occluded.inputs
+        ranked = np.argsort(-found.tiles.ravel())[:24]  # NaN, the patch itself, is last
         orders = [ranked, ranked[::-1], *(random.permutation(ranked) for _ in range(4))]
         without = near.repeat(len(orders), 1, 1)
         for row, each in zip(without, orders, strict=True):
             row[each[:12].copy()] = given.mean_feature
         with torch.no_grad():
-            place = compute_global_token(predictor.prediction_context, given, near[12])
+            global_token = compute_global_token(predictor.prediction_context, given, near[12])
             tokens = fuse_tokens(
-                predictor.prediction_context, given, made.target_tokens, without, place
+                predictor.prediction_context, given, occluded.target_tokens, without, global_token
             )
-        down, up, *chance = predictor.decode(tokens, [gene])[:, 0]
-        assert down < min(chance) and max(chance) < up
+        down, up, *random_orders = predictor.decode(tokens, [gene])[:, 0]
+        assert down < min(random_orders) and max(random_orders) < up

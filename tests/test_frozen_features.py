@@ -27,22 +27,25 @@ from napari_dkan.training.data.prepared_section import (
 from .tiny_sections import tiny_section
 
 
-def test_stored_features_are_taken_as_they_are(tmp_path: Path) -> None:
-    draw = torch.Generator().manual_seed(0)
-    own, near = torch.rand(5, 6, generator=draw), torch.rand(5, 25, 6, generator=draw)
-    torch.save(own, tmp_path / "own.pt")
-    torch.save(near, tmp_path / "near.pt")
+def test_stored_features_are_used_unchanged(tmp_path: Path) -> None:
+    generator = torch.Generator().manual_seed(0)
+    target_features, neighbor_features = (
+        torch.rand(5, 6, generator=generator),
+        torch.rand(5, 25, 6, generator=generator),
+    )
+    torch.save(target_features, tmp_path / "own.pt")
+    torch.save(neighbor_features, tmp_path / "near.pt")
     data = anndata.AnnData(np.ones((5, 2), np.float32))
     data.uns = {
         "section": "A1",
         "features": str(tmp_path / "own.pt"),
         "neighbor_features": str(tmp_path / "near.pt"),
     }
-    ready = StoredFeatureSource().select_features(data, np.array([0, 2, 4]))
-    assert torch.equal(ready.target_features, own[[0, 2, 4]]) and torch.equal(
-        ready.neighbor_features, near[[0, 2, 4]]
+    frozen = StoredFeatureSource().select_features(data, np.array([0, 2, 4]))
+    assert torch.equal(frozen.target_features, target_features[[0, 2, 4]]) and torch.equal(
+        frozen.neighbor_features, neighbor_features[[0, 2, 4]]
     )
-    assert ready.spec.name == "external" and ready.spec.dimension == 6
+    assert frozen.spec.name == "external" and frozen.spec.dimension == 6
     with pytest.raises(SpotsError, match=r"own.pt has shape \(5, 6\); A1 has 4 spots"):
         StoredFeatureSource().select_features(data[:4], np.array([0]))
     torch.save({"a": 1}, tmp_path / "own.pt")
@@ -50,7 +53,7 @@ def test_stored_features_are_taken_as_they_are(tmp_path: Path) -> None:
         StoredFeatureSource().select_features(data, np.array([0]))
 
 
-def test_ready_features_take_the_place_of_the_stain_encoder() -> None:
+def test_frozen_features_replace_the_stain_encoder() -> None:
     class Means:
         spec, mixed_precision = EncoderSpec("test", dimension=3, px=8), False
 
@@ -61,22 +64,22 @@ def test_ready_features_take_the_place_of_the_stain_encoder() -> None:
     tiles = torch.randint(0, 255, (4, 25, 3, 8, 8), dtype=torch.uint8)
     for spot in tiles:
         source.add_tiles(spot)
-    ready = source.select_features(None, np.arange(4))
-    torch.testing.assert_close(ready.target_features, tiles[:, 12].float().mean(dim=(2, 3)))
-    section = replace(tiny_section(0, spots=4), frozen_features=ready)
+    frozen = source.select_features(None, np.arange(4))
+    torch.testing.assert_close(frozen.target_features, tiles[:, 12].float().mean(dim=(2, 3)))
+    section = replace(tiny_section(0, spots=4), frozen_features=frozen)
     encoder = fit_section_encoder([section], 16, 154.0)
     assert encoder.spec.name == "test" and encoder.tensors() == {}
-    assert torch.equal(encode_section(section, encoder).neighbor_features, ready.neighbor_features)
+    assert torch.equal(encode_section(section, encoder).neighbor_features, frozen.neighbor_features)
     with pytest.raises(SpotsError, match="different encoders"):
         fit_section_encoder([section, tiny_section(1)], 16, 154.0)
-    other = FrozenFeatures(ready.spec, ready.neighbor_features, ready.target_features + 1)
+    other = FrozenFeatures(frozen.spec, frozen.neighbor_features, frozen.target_features + 1)
     assert torch.equal(
         encode_section(replace(section, frozen_features=other), encoder).target_features,
-        ready.target_features + 1,
+        frozen.target_features + 1,
     )
 
 
-def test_a_choice_of_genes() -> None:
+def test_select_genes() -> None:
     section = tiny_section(0)
     (part,) = select_genes([section], [5, 1])
     assert torch.equal(part.labels, section.labels[:, [5, 1]])

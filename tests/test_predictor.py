@@ -1,4 +1,4 @@
-"""The prediction engine: the same numbers however they are asked for."""
+"""The predictor: values independent of order, batches and other spots; errors."""
 
 from __future__ import annotations
 
@@ -52,17 +52,15 @@ def grid_target(predictor: Predictor, slide: Slide):
     return target_from_region(predictor.tissue, 140.0, MPP, slide.width, slide.height)
 
 
-def test_evidence_is_that_of_the_tile_however_it_is_asked_for(
-    predictor: Predictor, grid_target: Target
-):
+def test_qc_features_do_not_depend_on_the_other_tiles(predictor: Predictor, grid_target: Target):
     whole = predict(predictor, grid_target).qc_features
     assert whole.shape == (len(grid_target), len(QC_FEATURE_NAMES)) and np.isfinite(whole).all()
-    some = grid_target.take(np.arange(0, len(grid_target), 3))
-    np.testing.assert_allclose(predict(predictor, some).qc_features, whole[::3], atol=1e-4)
+    subset = grid_target.take(np.arange(0, len(grid_target), 3))
+    np.testing.assert_allclose(predict(predictor, subset).qc_features, whole[::3], atol=1e-4)
     pixels = np.stack(
         [
             read_spot_pixels(predictor.slide, x, y, predictor.patch_side_px, 1, 56, 56).target
-            for x, y in some.spots.xy
+            for x, y in subset.spots.xy
         ]
     )
     np.testing.assert_allclose(
@@ -70,139 +68,143 @@ def test_evidence_is_that_of_the_tile_however_it_is_asked_for(
     )
 
 
-def test_array_spots_equal_the_whole_network_on_literal_inputs(predictor: Predictor, slide: Slide):
-    """26 patches a spot, encoded one by one, through `predict`: the specification's way."""
+def test_array_spots_equal_the_whole_network_on_separate_patches(
+    predictor: Predictor, slide: Slide
+):
+    """Reference: 26 patches a spot, encoded separately, through `DKAN.predict`."""
     array = np.array([[0, 0], [1, 0], [0, 1], [2, 2], [5, 1]])
     xy = np.array([[500, 500], [700, 500], [500, 700], [900.4, 899.7], [60, 600]])
     target = target_from_spots(Spots(xy, array), slide.width, slide.height)
     assert target.kind is TargetKind.ARRAY
-    ours = predict(predictor, target).values
+    values = predict(predictor, target).values
 
     side, encoder = predictor.patch_side_px, predictor.feature_cache.encoder
     spots = [read_spot_pixels(slide, x, y, side, 5, 56, encoder.spec.px) for x, y in xy]
     tiles = torch.from_numpy(np.stack([s.tiles for s in spots])).permute(0, 1, 4, 2, 3)
     with torch.no_grad():
         features = torch.stack([encoder(t) for t in tiles])
-        literal = predictor.network.predict(
+        expected = predictor.network.predict(
             predictor.prediction_context.normalize_patches(np.stack([s.target for s in spots])),
             torch.stack([f[12] for f in features]),
             torch.from_numpy(array),
             features,
             torch.from_numpy(np.stack([s.mask for s in spots])),
         )["final"]
-    np.testing.assert_allclose(ours, literal.numpy(), atol=1e-4)
+    np.testing.assert_allclose(values, expected.numpy(), atol=1e-4)
 
 
-def test_order_and_batch_size_change_nothing(predictor: Predictor, grid_target: Target):
-    straight = predict(predictor, grid_target).values
-    shuffled = np.full_like(straight, np.nan)
+def test_values_do_not_depend_on_order_or_batch_size(predictor: Predictor, grid_target: Target):
+    in_order = predict(predictor, grid_target).values
+    shuffled = np.full_like(in_order, np.nan)
     predictor.batch_sizes.max_size = 3
     predictor.clear_cache()
     order = np.random.default_rng(0).permutation(len(grid_target))
-    seen = []
+    predicted_rows = []
     for update in predictor.stream(grid_target, order):
         if len(update.rows):
             shuffled[update.rows] = update.values
-            seen += update.rows.tolist()
-    assert seen == order.tolist()
-    np.testing.assert_allclose(shuffled, straight, atol=1e-5)
+            predicted_rows += update.rows.tolist()
+    assert predicted_rows == order.tolist()
+    np.testing.assert_allclose(shuffled, in_order, atol=1e-5)
 
 
-def test_a_click_on_a_tile_gives_the_maps_number(predictor: Predictor, grid_target: Target):
+def test_point_on_a_tile_has_the_value_of_the_grid(predictor: Predictor, grid_target: Target):
     mapped = predict(predictor, grid_target).values
     row = len(grid_target) // 2
     click = Target(TargetKind.POINTS, Spots(grid_target.spots.xy[row][None]))
     np.testing.assert_allclose(predict(predictor, click).values[0], mapped[row], atol=1e-4)
 
 
-def test_a_part_of_the_map_has_the_numbers_of_the_whole(
+def test_part_of_a_grid_has_the_values_of_the_whole(
     predictor: Predictor, slide: Slide, grid_target: Target
 ):
     whole = predict(predictor, grid_target)
     part = target_from_region(box(400, 300, 900, 800), 140.0, MPP, slide.width, slide.height)
-    some = predict(predictor, part)
-    at = {name: i for i, name in enumerate(grid_target.spots.names)}
-    rows = [at[n] for n in part.spots.names]
-    np.testing.assert_allclose(some.values, whole.values[rows], atol=1e-4)
+    subset = predict(predictor, part)
+    row_by_name = {name: i for i, name in enumerate(grid_target.spots.names)}
+    rows = [row_by_name[n] for n in part.spots.names]
+    np.testing.assert_allclose(subset.values, whole.values[rows], atol=1e-4)
 
 
-def test_a_point_does_not_depend_on_the_points_beside_it(predictor: Predictor):
+def test_point_does_not_depend_on_other_points(predictor: Predictor):
     xy = np.array([[700, 600], [705, 604], [400, 500]], float)  # two share a cell
     together = predict(predictor, Target(TargetKind.POINTS, Spots(xy))).values
     alone = [predict(predictor, Target(TargetKind.POINTS, Spots(p[None]))).values[0] for p in xy]
     np.testing.assert_allclose(together, np.stack(alone), atol=1e-5)
 
 
-def test_chosen_genes_have_the_panels_numbers(predictor: Predictor, grid_target: Target):
+def test_selected_genes_have_the_values_of_the_panel(predictor: Predictor, grid_target: Target):
     few = grid_target.take(np.arange(len(grid_target)) < 4)
     whole = predict(predictor, few)
-    some = predict(predictor, few, genes=["KRT8", "HER2"])
-    assert some.panel.symbols == ("KRT8", "ERBB2")
+    subset = predict(predictor, few, genes=["KRT8", "HER2"])
+    assert subset.panel.symbols == ("KRT8", "ERBB2")
     np.testing.assert_allclose(
-        some.get_gene_values("ERBB2"), whole.get_gene_values("ERBB2"), atol=1e-6
+        subset.get_gene_values("ERBB2"), whole.get_gene_values("ERBB2"), atol=1e-6
     )
     with pytest.raises(SpotsError, match="NOGENE"):
         predict(predictor, few, genes=["NOGENE"])
 
 
-def test_memory_running_out_halves_the_batch_and_goes_on(
+def test_batch_is_halved_when_memory_runs_out(
     predictor: Predictor, grid_target: Target, monkeypatch
 ):
-    wanted = predict(predictor, grid_target).values
+    expected = predict(predictor, grid_target).values
     tokens, sizes = predictor.network.encode_target, []
 
-    def small_device(patches):
+    def encode_with_limited_memory(patches):
         sizes.append(len(patches))
         if len(patches) > 2:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return tokens(patches)
 
-    monkeypatch.setattr(predictor.network, "encode_target", small_device)
+    monkeypatch.setattr(predictor.network, "encode_target", encode_with_limited_memory)
     predictor.batch_sizes.size = 8
     predictor.clear_cache()
-    np.testing.assert_allclose(predict(predictor, grid_target).values, wanted, atol=1e-5)
-    # the batch that was being read meanwhile is halved too
+    np.testing.assert_allclose(predict(predictor, grid_target).values, expected, atol=1e-5)
+    # The next batch, which was already being read, is halved too.
     assert sizes[0] == 8 and max(sizes[14:]) <= 2 and predictor.batch_sizes.max_size == 2
 
 
-def test_an_encoder_that_needs_too_much_memory_gets_fewer_tiles(
+def test_encoder_batch_is_reduced_when_memory_runs_out(
     predictor: Predictor, grid_target: Target, monkeypatch
 ):
-    wanted = predict(predictor, grid_target).values
+    expected = predict(predictor, grid_target).values
     forward, sizes = type(predictor.feature_cache.encoder).forward, []
 
-    def small_device(encoder, tiles):
+    def encode_with_limited_memory(encoder, tiles):
         sizes.append(len(tiles))
         if len(tiles) > 7:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return forward(encoder, tiles)
 
-    monkeypatch.setattr(type(predictor.feature_cache.encoder), "forward", small_device)
+    monkeypatch.setattr(
+        type(predictor.feature_cache.encoder), "forward", encode_with_limited_memory
+    )
     predictor.clear_cache()
-    np.testing.assert_allclose(predict(predictor, grid_target).values, wanted, atol=1e-5)
+    np.testing.assert_allclose(predict(predictor, grid_target).values, expected, atol=1e-5)
     assert sizes[0] > 7 and max(sizes[5:]) <= 7
 
-    def no_memory(encoder, tiles):
+    def raise_out_of_memory(encoder, tiles):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(type(predictor.feature_cache.encoder), "forward", no_memory)
+    monkeypatch.setattr(type(predictor.feature_cache.encoder), "forward", raise_out_of_memory)
     predictor.clear_cache()
     with pytest.raises(DeviceOutOfMemoryError, match="CPU"):
         predict(predictor, grid_target)
 
 
-def test_a_device_too_small_for_one_spot_says_so(
+def test_device_too_small_for_one_spot_raises(
     predictor: Predictor, grid_target: Target, monkeypatch
 ):
-    def no_memory(*args):
+    def raise_out_of_memory(*args):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(predictor.network, "fuse_tokens", no_memory)
+    monkeypatch.setattr(predictor.network, "fuse_tokens", raise_out_of_memory)
     with pytest.raises(DeviceOutOfMemoryError, match="CPU"):
         predict(predictor, grid_target)
 
 
-def test_closing_a_job_ends_its_reading_threads(predictor: Predictor, grid_target: Target):
+def test_closing_a_job_ends_its_reader_threads(predictor: Predictor, grid_target: Target):
     job = predictor.stream(grid_target)
     while not len(next(job).rows):
         pass
@@ -210,7 +212,7 @@ def test_closing_a_job_ends_its_reading_threads(predictor: Predictor, grid_targe
     assert not [t for t in threading.enumerate() if t.name.startswith("dkan-read")]
 
 
-def test_what_was_predicted_before_the_slide_went_stays(
+def test_updates_before_the_slide_disappears_are_valid(
     tiny_slide_file, tmp_path, predictor: Predictor
 ):
     copy = tmp_path / "copy.ome.tif"
@@ -228,7 +230,7 @@ def test_what_was_predicted_before_the_slide_went_stays(
         assert 0 < done < len(target)
 
 
-def test_spots_outside_the_slide_are_counted(slide: Slide):
+def test_spots_off_the_slide_are_rejected(slide: Slide):
     xy = np.array([[5, 5], [5000, 5], [-1, 3]])
     with pytest.raises(SpotsError, match=r"2 of 3 spots lie outside the slide \(1600 x 1600"):
         target_from_spots(Spots(xy), slide.width, slide.height)
@@ -236,7 +238,7 @@ def test_spots_outside_the_slide_are_counted(slide: Slide):
         target_from_spots(Spots(np.empty((0, 2))), slide.width, slide.height)
 
 
-def test_regions_without_tissue_or_off_the_slide_are_refused(predictor: Predictor):
+def test_regions_without_tissue_or_off_the_slide_are_rejected(predictor: Predictor):
     with pytest.raises(SpotsError, match="no tissue in this region"):
         target_from_region(box(0, 0, 90, 90), 140.0, MPP, 1600, 1600, predictor.tissue)
     with pytest.raises(SpotsError, match="outside the slide"):
@@ -245,7 +247,7 @@ def test_regions_without_tissue_or_off_the_slide_are_refused(predictor: Predicto
         target_from_region(box(0, 0, 0, 0), 140.0, MPP, 1600, 1600)
 
 
-def test_neighbours_that_leave_the_slide_are_masked(slide: Slide):
+def test_neighbors_off_the_slide_are_masked(slide: Slide):
     middle, corner = compute_neighbor_masks(slide, np.array([[700, 600], [10, 10]]), 160, 5)
     corner = corner.reshape(5, 5)
     assert middle.all()
@@ -253,27 +255,27 @@ def test_neighbours_that_leave_the_slide_are_masked(slide: Slide):
     assert corner[3:, 3:].all()
 
 
-def test_windows_are_cut_where_single_patches_would_be_read(slide: Slide):
+def test_tiles_of_a_block_equal_separate_patches(slide: Slide):
     spot = read_spot_pixels(slide, 640, 560, 112, 5, 112, 112)  # 1 px per px: exact
     for i in range(25):
         x, y = 640 + (i % 5 - 2) * 112, 560 + (i // 5 - 2) * 112
         assert np.array_equal(spot.tiles[i], slide.read_patch(x, y, 112, 112))
 
 
-def test_an_unknown_device_is_named():
+def test_unknown_device_is_rejected():
     assert pick_device("auto").type in ("cpu", "cuda", "mps")
     with pytest.raises(DkanError, match="tpu is not on this machine"):
         pick_device("tpu")
 
 
-def test_points_off_the_tissue_leave_no_trace_in_each_others_context(predictor: Predictor):
-    xy = np.array([[20, 20], [700, 600]], float)  # the first is on glass
+def test_points_off_the_tissue_do_not_change_the_context(predictor: Predictor):
+    xy = np.array([[20, 20], [700, 600]], float)  # the first is off the tissue
     together = predict(predictor, Target(TargetKind.POINTS, Spots(xy))).values
     alone = predict(predictor, Target(TargetKind.POINTS, Spots(xy[1:]))).values
     np.testing.assert_allclose(together[1], alone[0], atol=1e-6)
 
 
-def test_a_point_on_a_slide_without_tissue_is_predicted(predictor: Predictor):
+def test_point_on_a_slide_without_tissue_is_predicted(predictor: Predictor):
     predictor.tissue = box(0, 0, 0, 0)
     values = predict(predictor, Target(TargetKind.POINTS, Spots(np.array([[700.0, 600.0]])))).values
     assert np.isfinite(values).all()

@@ -1,4 +1,4 @@
-"""Stores of rows that say themselves whether they are right, and processes that write them."""
+"""Cache entries whose rows are computed from their keys, and processes that write them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ WIDTH = 24
 MADE_BY = (("encoder", "stain"), ("mpp", 0.5), ("checkpoint", "a" * 64))
 KEY = CacheKey("f" * 64, "slides/C3.tif", "features", WIDTH, MADE_BY)
 
-# Appends forever; tells each part once it is kept. Imports neither torch nor napari.
+# Appends rows and prints the last index after each append. Imports neither torch nor napari.
 WRITER = """
 import sys
 import numpy as np
@@ -53,8 +53,8 @@ def fill(folder, count=40, first=0, key=KEY):
     return store
 
 
-def loaded(folder, key=KEY):
-    """The x of all rows that are loaded, each of which must be right to the bit."""
+def load_indices(folder, key=KEY):
+    """Indices of all rows on disk, after a check that each row is correct to the bit."""
     keys, rows = open_cache_entry(key, folder, 2**40).load()
     x = keys[:, 0]
     assert (keys == keys_of(x)).all() and rows.tobytes() == rows_of(x).tobytes()
@@ -62,20 +62,20 @@ def loaded(folder, key=KEY):
     return set(x.tolist())
 
 
-def writer(folder, first, count):
+def start_writer(folder, first, count):
     arguments = [sys.executable, "-c", WRITER, str(first), str(count), str(folder), KEY.to_json()]
     return subprocess.Popen(
         arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
     )
 
 
-def go(process):
+def release_writer(process):
     assert process.stdout.readline() == "ready\n"
     process.stdin.write("\n")
 
 
-def other(**changes):
-    """The key with some of its values changed, or more of them."""
+def changed_key(**changes):
+    """The key with some values changed or added."""
     values = {"slide": KEY.slide, "path": KEY.path, "what": KEY.what, "width": KEY.width}
     made_by = dict(MADE_BY) | {k: v for k, v in changes.items() if k not in values}
     named = {k: v for k, v in changes.items() if k in values}

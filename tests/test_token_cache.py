@@ -1,4 +1,4 @@
-"""What the engine computes once and keeps, and what it does where a slide is damaged."""
+"""Cached features, tokens and context windows; damaged tiles; coarse targets."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ MPP = 0.7
 
 
 @pytest.fixture(autouse=True)
-def own_cache(monkeypatch, tmp_path):
-    """Nothing that another test has kept is known here."""
+def empty_cache(monkeypatch, tmp_path):
+    """Use an empty cache folder."""
     monkeypatch.setenv("NAPARI_DKAN_CACHE", str(tmp_path / "cache"))
 
 
@@ -54,7 +54,7 @@ def slide(tiny_slide_file):
 
 
 @pytest.fixture
-def make(slide: Slide, tiny_checkpoint_file):
+def make_predictor(slide: Slide, tiny_checkpoint_file):
     def predictor(**options):
         checkpoint = load_checkpoint(tiny_checkpoint_file)
         return Predictor(slide, checkpoint, MPP, find_tissue_region(slide, MPP), "cpu", **options)
@@ -63,30 +63,30 @@ def make(slide: Slide, tiny_checkpoint_file):
 
 
 @pytest.fixture
-def reads(slide: Slide, monkeypatch):
-    """Every square that is read, as (x, y)."""
-    read, seen = slide.read_patch, []
+def read_centers(slide: Slide, monkeypatch):
+    """Centers (x, y) of all patches that are read."""
+    original, centers = slide.read_patch, []
 
-    def spy(x, y, *rest):
-        seen.append((x, y))
-        return read(x, y, *rest)
+    def read_patch(x, y, *rest):
+        centers.append((x, y))
+        return original(x, y, *rest)
 
-    monkeypatch.setattr(slide, "read_patch", spy)
-    return seen
+    monkeypatch.setattr(slide, "read_patch", read_patch)
+    return centers
 
 
-def dense(predictor: Predictor, slide: Slide):
+def make_dense_target(predictor: Predictor, slide: Slide):
     um = predictor.checkpoint.patch.um
     return target_from_region(
         predictor.tissue, um, MPP, slide.width, slide.height, predictor.tissue
     )
 
 
-def test_on_a_dense_grid_every_patch_is_encoded_once_and_gives_the_literal_numbers(
-    make, slide: Slide, monkeypatch
+def test_dense_grid_encodes_each_patch_once_with_equal_values(
+    make_predictor, slide: Slide, monkeypatch
 ):
-    predictor = make()
-    target = dense(predictor, slide)
+    predictor = make_predictor()
+    target = make_dense_target(predictor, slide)
     encoder, encoded = predictor.feature_cache.encoder, []
     forward = type(encoder).forward
 
@@ -97,64 +97,62 @@ def test_on_a_dense_grid_every_patch_is_encoded_once_and_gives_the_literal_numbe
     monkeypatch.setattr(type(encoder), "forward", counting)
     values = predict(predictor, target).values
     xy, side = target.spots.xy, predictor.patch_side_px
-    around = compute_neighbor_keys(xy, side, 5)
+    neighbor_keys = compute_neighbor_keys(xy, side, 5)
     masks = compute_neighbor_masks(slide, xy, side, 5)
-    needed = {tuple(k) for k in around[masks].tolist()}
+    needed = {tuple(k) for k in neighbor_keys[masks].tolist()}
     assert sum(encoded) == len(needed) < 26 * len(target) / 4
     monkeypatch.undo()
 
-    # the specification's way: 26 patches a tile, each read and encoded on its own
+    # Reference: 26 patches a tile, each read and encoded separately.
     network, px = predictor.checkpoint.network, encoder.spec.px
     tiles = [
         [slide.read_patch(x, y, side, px) for x, y in centers_from_keys(keys).tolist()]
-        for keys in around
+        for keys in neighbor_keys
     ]
     pixels = torch.from_numpy(np.array(tiles)).permute(0, 1, 4, 2, 3)
-    own = np.stack(
+    centers_pixels = np.stack(
         [slide.read_patch(x, y, side, 56) for x, y in centers_from_keys(keys_from_centers(xy))]
     )
     with torch.no_grad():
         features = torch.stack([torch.cat([encoder(t[None]) for t in each]) for each in pixels])
-        literal = network.predict(
-            predictor.prediction_context.normalize_patches(own),
+        expected = network.predict(
+            predictor.prediction_context.normalize_patches(centers_pixels),
             features[:, 12],
             torch.from_numpy(target.grid.cells),
             features,
             torch.from_numpy(masks),
         )["final"]
-    np.testing.assert_allclose(values, literal.numpy(), atol=1e-4)
+    np.testing.assert_allclose(values, expected.numpy(), atol=1e-4)
 
 
-def test_a_second_job_and_a_second_visit_read_nothing(make, slide: Slide, reads):
-    predictor = make(use_disk_cache=True)
-    target = dense(predictor, slide)
+def test_second_job_and_second_predictor_read_nothing(make_predictor, slide: Slide, read_centers):
+    predictor = make_predictor(use_disk_cache=True)
+    target = make_dense_target(predictor, slide)
     first = predict(predictor, target)
-    assert reads
-    reads.clear()
+    assert read_centers
+    read_centers.clear()
     np.testing.assert_array_equal(predict(predictor, target).tokens, first.tokens)
-    again = make(use_disk_cache=True)
-    assert again.count_cached_spots(target) == len(target)
-    stages = [u.stage for u in again.stream(target)]
-    assert set(stages) == {"known"} and not reads
-    second = predict(again, target)
+    second_predictor = make_predictor(use_disk_cache=True)
+    assert second_predictor.count_cached_spots(target) == len(target)
+    stages = [u.stage for u in second_predictor.stream(target)]
+    assert set(stages) == {"known"} and not read_centers
+    second = predict(second_predictor, target)
     np.testing.assert_array_equal(second.tokens, first.tokens)
     np.testing.assert_array_equal(second.qc_features, first.qc_features)
     assert np.isfinite(first.qc_features).all()
     np.testing.assert_allclose(second.values, first.values, atol=1e-6)
-    # another grid finds the features of the tiles it shares, and of its own none
-    other = make(use_disk_cache=True)
+    # Another grid reads the tiles that it does not share.
+    other = make_predictor(use_disk_cache=True)
     predict(other, target_from_region(other.tissue, 140.0, MPP, slide.width, slide.height))
-    assert reads
+    assert read_centers
 
 
-def test_a_slide_replaced_under_its_name_is_noticed(
-    tiny_slide_file, tiny_checkpoint_file, tmp_path
-):
+def test_changed_slide_file_is_detected(tiny_slide_file, tiny_checkpoint_file, tmp_path):
     file = tmp_path / "slide.ome.tif"
     file.write_bytes(tiny_slide_file.read_bytes())
     warnings = []
-    for turned in (False, True):
-        if turned:
+    for flipped in (False, True):
+        if flipped:
             import tifffile
 
             pixels = tifffile.imread(tiny_slide_file)[::-1].copy()
@@ -163,70 +161,73 @@ def test_a_slide_replaced_under_its_name_is_noticed(
             tissue = find_tissue_region(slide, MPP)
             checkpoint = load_checkpoint(tiny_checkpoint_file)
             predictor = Predictor(slide, checkpoint, MPP, tissue, "cpu", use_disk_cache=True)
-            target = dense(predictor, slide)
+            target = make_dense_target(predictor, slide)
             assert predictor.count_cached_spots(target) == 0
             predict(predictor, target)
             warnings.append(predictor.token_cache.warning)
     assert warnings[0] == "" and "slide.ome.tif has changed" in warnings[1]
 
 
-def test_another_tissue_outline_is_another_context(make, slide: Slide, reads):
-    predictor = make(use_disk_cache=True)
-    target = dense(predictor, slide)
+def test_tokens_of_another_tissue_are_not_used(make_predictor, slide: Slide, read_centers):
+    predictor = make_predictor(use_disk_cache=True)
+    target = make_dense_target(predictor, slide)
     predict(predictor, target)
     predictor.tissue = predictor.tissue.buffer(-60)
     assert predictor.count_cached_spots(target) == 0
 
 
-def test_damaged_tiles_fail_alone_and_can_be_tried_again(make, slide: Slide, monkeypatch):
-    predictor = make()
-    target = dense(predictor, slide)
-    whole = predict(make(), target).values
+def test_damaged_tiles_fail_and_can_be_retried(make_predictor, slide: Slide, monkeypatch):
+    predictor = make_predictor()
+    target = make_dense_target(predictor, slide)
+    undamaged = predict(make_predictor(), target).values
     read = slide.read_patch
-    bad = target.spots.xy[len(target) // 2]
+    damaged_center = target.spots.xy[len(target) // 2]
 
     def damaged(x, y, *rest):
-        if abs(x - bad[0]) < 1 and abs(y - bad[1]) < 1:
+        if abs(x - damaged_center[0]) < 1 and abs(y - damaged_center[1]) < 1:
             raise DamagedTileError("nothing can be read there")
         return read(x, y, *rest)
 
     monkeypatch.setattr(slide, "read_patch", damaged)
-    some = predict(predictor, target)
-    reach = np.abs(target.spots.xy - bad).max(axis=1) < 2.5 * predictor.patch_side_px
-    np.testing.assert_array_equal(some.failed_mask, reach)
-    assert np.isnan(some.values[reach]).all() and np.isfinite(some.values[~reach]).all()
-    assert len(some.select_predicted().target) == (~reach).sum()
+    prediction = predict(predictor, target)
+    affected = np.abs(target.spots.xy - damaged_center).max(axis=1) < 2.5 * predictor.patch_side_px
+    np.testing.assert_array_equal(prediction.failed_mask, affected)
+    assert (
+        np.isnan(prediction.values[affected]).all()
+        and np.isfinite(prediction.values[~affected]).all()
+    )
+    assert len(prediction.select_predicted().target) == (~affected).sum()
     monkeypatch.undo()
-    # what was computed without the damaged tile in its context is not kept either
-    np.testing.assert_allclose(predict(predictor, target).values, whole, atol=1e-5)
+    # Tokens of a context without the damaged tile are not cached.
+    np.testing.assert_allclose(predict(predictor, target).values, undamaged, atol=1e-5)
 
 
-def test_genes_decoded_later_are_those_decoded_at_once(make, slide: Slide):
-    predictor = make()
-    target = dense(predictor, slide)
+def test_genes_decoded_later_have_equal_values(make_predictor, slide: Slide):
+    predictor = make_predictor()
+    target = make_dense_target(predictor, slide)
     at_once = predict(predictor, target)
-    asked = iter([[0], [2], [4]] * 1000)
+    columns = iter([[0], [2], [4]] * 1000)
     predictor.clear_cache()
     predictor.batch_sizes.limit(3)
     tokens = np.empty_like(at_once.tokens)
-    for update in predictor.stream(target, genes=lambda: next(asked)):
+    for update in predictor.stream(target, genes=lambda: next(columns)):
         if len(update.rows):
             tokens[update.rows] = update.tokens
-            wanted = at_once.values[np.ix_(update.rows, update.gene_columns)]
-            np.testing.assert_allclose(update.values, wanted, atol=1e-5)
+            expected = at_once.values[np.ix_(update.rows, update.gene_columns)]
+            np.testing.assert_allclose(update.values, expected, atol=1e-5)
     np.testing.assert_allclose(predictor.decode(tokens), at_once.values, atol=1e-5)
 
 
-def test_surroundings_prepared_for_a_click_are_not_read_again(make, reads):
-    predictor = make()
+def test_precomputed_context_is_not_read_again(make_predictor, read_centers):
+    predictor = make_predictor()
     xy = np.array([[700.0, 600.0]])
-    assert list(predictor.precompute_context(xy)) and reads
-    reads.clear()
+    assert list(predictor.precompute_context(xy)) and read_centers
+    read_centers.clear()
     list(predictor.stream(Target(TargetKind.POINTS, Spots(xy))))
-    assert len(reads) <= 26
-    reads.clear()
+    assert len(read_centers) <= 26
+    read_centers.clear()
     list(predictor.stream(Target(TargetKind.POINTS, Spots(xy))))
-    assert len(reads) == 1  # its own pixels, for the trunk
+    assert len(read_centers) == 1  # pixels of the trunk
 
 
 @given(
@@ -235,7 +236,7 @@ def test_surroundings_prepared_for_a_click_are_not_read_again(make, reads):
     st.integers(50, 20_000),
     st.integers(0, 2**32 - 1),
 )
-def test_windows_cover_the_slide_and_hold_their_points(side, width, height, seed):
+def test_windows_contain_their_points(side, width, height, seed):
     windows = ContextWindowLayout(side, width, height)
     xy = np.random.default_rng(seed).uniform((0, 0), (width, height), (50, 2))
     for (x, y), (column, row) in zip(xy, windows.find_nearest_windows(xy), strict=True):
@@ -248,25 +249,25 @@ def test_windows_cover_the_slide_and_hold_their_points(side, width, height, seed
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(1, 40))
-def test_rows_stay_what_they_were_and_the_memory_bounded(seed, most):
-    random, width = np.random.default_rng(seed), 3
-    rows = KeyedArray(width, capacity=2 * most * 4 * width)
+def test_keyed_array_is_correct_and_bounded(seed, max_rows):
+    rng, width = np.random.default_rng(seed), 3
+    rows = KeyedArray(width, capacity=2 * max_rows * 4 * width)
     for _ in range(10):
-        keys = random.integers(-50, 50, (20, 2))
+        keys = rng.integers(-50, 50, (20, 2))
         values = (keys.sum(axis=1, keepdims=True) * np.ones(width)).astype(np.float32)
         rows.add(keys, values)
         found, known = rows.get(keys)
-        assert known.all()  # what was just added is there
+        assert known.all()
         np.testing.assert_array_equal(found, values)
-        older = random.integers(-50, 50, (20, 2))
+        older = rng.integers(-50, 50, (20, 2))
         found, known = rows.get(older)
         np.testing.assert_array_equal(found[known][:, 0], older[known].sum(axis=1))
         assert (found[~known] == 0).all()
-        assert len(rows) <= 2 * (most + 40)
+        assert len(rows) <= 2 * (max_rows + 40)
 
 
 @given(st.floats(50, 500), st.integers(0, 300), st.integers(0, 300))
-def test_neighbours_on_a_dense_grid_are_tiles_of_it(side, column, row):
+def test_neighbors_on_a_dense_grid_have_the_keys_of_its_tiles(side, column, row):
     cells = np.array([[column + i, row + j] for j in range(5) for i in range(5)])
     centres = (cells + 0.5) * side
     np.testing.assert_array_equal(
@@ -274,18 +275,18 @@ def test_neighbours_on_a_dense_grid_are_tiles_of_it(side, column, row):
     )
 
 
-def test_a_rough_map_is_made_of_the_middles_of_blocks():
+def test_coarse_target_has_the_middle_tiles_of_blocks():
     x, y = np.meshgrid(np.arange(7, 80), np.arange(3, 70))
     cells = np.stack([x.ravel(), y.ravel()], axis=1)
     grid = TileGrid(100.0, 50.0, cells)
     fine = Target(TargetKind.GRID, grid.to_spots(), grid)
-    rough = make_coarse_target(fine)
-    assert 20 < len(rough) <= 100 and rough.kind is TargetKind.ARRAY
-    np.testing.assert_allclose(rough.grid.centres, rough.spots.xy)
-    assert {tuple(c) for c in rough.spots.xy} <= {tuple(c) for c in grid.centres}
-    blocks = match_coarse_rows(grid, rough.grid)
+    coarse = make_coarse_target(fine)
+    assert 20 < len(coarse) <= 100 and coarse.kind is TargetKind.ARRAY
+    np.testing.assert_allclose(coarse.grid.centres, coarse.spots.xy)
+    assert {tuple(c) for c in coarse.spots.xy} <= {tuple(c) for c in grid.centres}
+    blocks = match_coarse_rows(grid, coarse.grid)
     assert (blocks >= 0).mean() > 0.8
-    inside = np.abs(grid.centres - rough.grid.centres[blocks]).max(axis=1) <= rough.grid.pitch / 2
+    inside = np.abs(grid.centres - coarse.grid.centres[blocks]).max(axis=1) <= coarse.grid.pitch / 2
     assert inside[blocks >= 0].all()
     assert (
         make_coarse_target(
@@ -295,8 +296,8 @@ def test_a_rough_map_is_made_of_the_middles_of_blocks():
     )
 
 
-def test_a_region_on_glass_is_predicted_and_not_kept(make, slide: Slide):
-    predictor = make(use_disk_cache=True)
+def test_region_off_the_tissue_is_predicted_and_not_cached(make_predictor, slide: Slide):
+    predictor = make_predictor(use_disk_cache=True)
     corner = box(20, 20, 340, 340)
     target = target_from_region(
         corner, predictor.checkpoint.patch.um, MPP, slide.width, slide.height
