@@ -24,7 +24,7 @@ from ..errors import DkanError
 log = logging.getLogger(__name__)
 
 
-# Qt starts as many threads as there are cores; a click must not queue behind what rests.
+# Qt starts as many threads as there are cores; a click must not wait for sleeping jobs.
 MIN_THREADS = 12
 
 _runners: WeakSet[JobRunner] = WeakSet()
@@ -32,7 +32,7 @@ _runners: WeakSet[JobRunner] = WeakSet()
 
 @dataclass(frozen=True)
 class JobFailure:
-    """A job ended with an error; ``sentence`` is for the person in front of the screen."""
+    """A job ended with an error; ``message`` is shown to the user."""
 
     message: str
     error: Exception
@@ -40,20 +40,25 @@ class JobFailure:
 
 @dataclass(frozen=True)
 class _JobFinished:
-    """The job came to its end by itself."""
+    """The job ended normally."""
 
 
 class JobRunner:
-    """Runs one job at a time; starting another one drops what is left of the one before."""
+    """Runs one job at a time; starting a job cancels the previous one.
+
+    Parameters
+    ----------
+    name : str
+        For debugging.
+    """
 
     def __init__(self, name: str) -> None:
         self.name = name
         self._stop_event: threading.Event | None = None
-        self._handlers: list[Any] = []  # on_item and on_end of the job under way
-        self._worker_threads: list[
-            tuple[WorkerBase, threading.Event]
-        ] = []  # set when it has wound down
-        if not _runners:  # registered after Qt's own handler, so it runs before it
+        self._handlers: list[Any] = []  # on_item and on_end of the running job
+        # Each worker and an event that is set when its generator has ended.
+        self._worker_threads: list[tuple[WorkerBase, threading.Event]] = []
+        if not _runners:  # registered after Qt's handler, so it runs first
             atexit.register(_stop_all_runners)
             pool = QThreadPool.globalInstance()
             pool.setMaxThreadCount(max(MIN_THREADS, pool.maxThreadCount()))
@@ -61,11 +66,12 @@ class JobRunner:
 
     @property
     def busy(self) -> bool:
+        """Whether a job runs."""
         return self._stop_event is not None
 
     def is_any_other_busy(self) -> bool:
-        """Whether any other lane has a job; may be asked in any thread."""
-        return any(lane.busy for lane in list(_runners) if lane is not self)
+        """Return whether another runner has a job. For any thread."""
+        return any(runner.busy for runner in list(_runners) if runner is not self)
 
     def start(
         self,
@@ -73,50 +79,56 @@ class JobRunner:
         on_item: Callable[[Any], None],
         on_end: Callable[[JobFailure | None], None] = lambda failure: None,
     ) -> None:
-        """Run ``job()`` in a thread; ``on_item`` and ``on_end`` are called in the GUI thread.
+        """Run ``job()`` in a thread.
 
-        ``on_end`` gets a Failure when the job raised; neither is called after `cancel`.
+        Parameters
+        ----------
+        job : callable
+            Returns an iterator; it is cancelled between two items.
+        on_item, on_end : callable
+            Called in the GUI thread with each item, and at the end with the failure or None.
+            Neither is called after `cancel`.
         """
         self.cancel()
         stop, wound_down = threading.Event(), threading.Event()
         self._stop_event = stop
-        # Workers stay with Qt for good; what their handlers hold, a checkpoint say, must not.
+        # Qt never deletes workers, so they must not own handlers, which may own a checkpoint.
         handlers: list[Any] = [on_item, on_end]
         self._handlers = handlers
         self._worker_threads = [t for t in self._worker_threads if not _has_ended(*t)]
 
         def receive(item: Any) -> None:
-            if self._stop_event is not stop:  # a late result of a job that was cancelled
+            if self._stop_event is not stop:  # a late result of a cancelled job
                 return
             if isinstance(item, JobFailure | _JobFinished):
                 self._stop_event = None
-                ended = handlers[1]
+                finish = handlers[1]
                 handlers.clear()
-                ended(item if isinstance(item, JobFailure) else None)
+                finish(item if isinstance(item, JobFailure) else None)
             else:
                 handlers[0](item)
 
-        work = _run_guarded(job, stop, wound_down)
+        items = _run_guarded(job, stop, wound_down)
 
         def run() -> Iterator[Any]:
-            yield from work
+            yield from items
 
         worker = create_worker(run, _start_thread=False)
         self._worker_threads.append((worker, wound_down))
         worker.yielded.connect(receive)
-        # One that napari quits stays where it was at its last yield, and keeps what it works on.
-        worker.finished.connect(lambda: work.close())
+        # napari leaves the generator of a worker that it quits at its last yield.
+        worker.finished.connect(lambda: items.close())
         worker.start()
 
     def cancel(self) -> None:
-        """Forget the running job; its thread ends at its next yield."""
+        """Cancel the running job; its thread ends at its next yield."""
         if self._stop_event is not None:
             self._stop_event.set()
             self._stop_event = None
             self._handlers.clear()
 
     def wait(self, seconds: float = 10.0) -> bool:
-        """Block until every thread of this lane has wound down."""
+        """Block until all threads have ended; return False after the timeout."""
         end = time.monotonic() + seconds
         while not all(_has_ended(*t) for t in self._worker_threads):
             if time.monotonic() > end:
@@ -124,16 +136,21 @@ class JobRunner:
             time.sleep(0.01)
         return True
 
+    def close(self) -> None:
+        """Cancel the running job and wait for its thread."""
+        self.cancel()
+        self.wait()
+
 
 def _has_ended(worker: WorkerBase, wound_down: threading.Event) -> bool:
-    """napari quits its workers when the window closes; their generators do not end then."""
+    """napari quits its workers when the window closes, without an end of their generators."""
     return wound_down.is_set() or (worker.abort_requested and not worker.is_running)
 
 
 def _stop_all_runners() -> None:
-    """At exit: threads end before Qt takes the objects away that they report to."""
-    for lane in list(_runners):
-        lane.cancel()
+    """At exit: end all threads before Qt deletes the objects that they report to."""
+    for runner in list(_runners):
+        runner.cancel()
     QThreadPool.globalInstance().waitForDone(10_000)
 
 
@@ -155,7 +172,7 @@ def _run_guarded(
     except DkanError as error:
         yield JobFailure(str(error), error)
     except Exception as error:
-        # whatever else went wrong ends this job, not the window, and stays in the log
+        # Any other error ends this job, not the application.
         log.exception("job failed")
         kind = type(error).__name__
         yield JobFailure(

@@ -16,37 +16,39 @@ from ..worker import JobFailure, JobRunner
 
 BATCH_SECONDS = 0.1  # of decoding between two results
 MIN_BATCH_VALUES = 1024  # values to begin with
-REDRAW_SECONDS = 0.5  # until an unfinished gene is drawn: drawing takes from decoding
-MAX_GENES_PER_BATCH = 8  # decoded together, once the likely ones are there
+REDRAW_SECONDS = 0.5  # between two drawings of an unfinished gene; drawing delays decoding
+MAX_GENES_PER_BATCH = 8  # after the likely genes
 
 
 class GeneDecodeJob:
-    """Decodes what the overlays of a session lack, the shown gene before all others."""
+    """Decodes the missing genes of all predictions, the shown gene first."""
 
     def __init__(self, session: ViewerSession, connections: SignalConnections) -> None:
         self.session = session
         self.paused = False  # while tiles are predicted only the shown gene is decoded
         self._runner = JobRunner("genes")
         self._batch_values = MIN_BATCH_VALUES
-        self._all_decoded = False  # nothing is lacking since the last change of the overlays
+        self._all_decoded = False  # since the last change of the overlays
         connections.connect(self._on_gene_changed, session.gene_changed, session.pinned_changed)
         connections.connect(self.restart, session.overlays_changed)
 
     @property
     def busy(self) -> bool:
+        """Whether genes are being decoded."""
         return self._runner.busy
 
     def close(self) -> None:
-        self._runner.cancel()
-        self._runner.wait()
+        """Stop and wait for the thread."""
+        self._runner.close()
 
     def set_paused(self, paused: bool) -> None:
+        """Decode only the shown gene while paused."""
         if paused != self.paused:
             self.paused = paused
             self.restart()
 
     def restart(self) -> None:
-        """Begin again with the gene of now; what is decoded stays."""
+        """Start again with the current gene; decoded values stay."""
         self._all_decoded = False
         interrupted = self._runner.busy
         self._runner.cancel()
@@ -62,18 +64,20 @@ class GeneDecodeJob:
     def _decode_genes(
         self, interrupted: bool
     ) -> Iterator[tuple[PredictionOverlay, list[int]] | None]:
-        told = time.perf_counter()
-        # A job that was cancelled may still decode the gene of now and nobody hears of it, so
-        # every overlay that lacked it is told of once it is there, whoever decoded it.
-        waiting = [o for o in self._overlays_with_gene() if interrupted or not self._is_decoded(o)]
+        last_redraw = time.perf_counter()
+        # A cancelled job may still decode the current gene without a report. So every overlay
+        # that lacked it is reported once it is decoded, by whichever job.
+        incomplete = [
+            o for o in self._overlays_with_gene() if interrupted or not self._is_decoded(o)
+        ]
         while True:
-            found = next(self._decode_queue(), None)
-            for overlay in [o for o in waiting if self._is_decoded(o)]:
-                waiting.remove(overlay)
+            task = next(self._decode_queue(), None)
+            for overlay in [o for o in incomplete if self._is_decoded(o)]:
+                incomplete.remove(overlay)
                 yield overlay, [self._gene_column(overlay)]
-            if found is None:
+            if task is None:
                 return
-            overlay, prediction, columns = found
+            overlay, prediction, columns = task
             rows = prediction.find_undecoded_rows(columns[0])[
                 : max(64, self._batch_values // len(columns))
             ]
@@ -82,10 +86,10 @@ class GeneDecodeJob:
             now = time.perf_counter()
             ideal = values.size * BATCH_SECONDS / max(now - start, 1e-6)
             self._batch_values = int(np.clip(ideal, MIN_BATCH_VALUES, 32 * MIN_BATCH_VALUES))
-            # taken here and not in the GUI thread: the next turn asks again what is lacking
+            # Set here and not in the GUI thread: the next turn looks for missing values again.
             prediction.set_gene_values(rows, values, columns)
-            if overlay in waiting and now - told > REDRAW_SECONDS:
-                told = now
+            if overlay in incomplete and now - last_redraw > REDRAW_SECONDS:
+                last_redraw = now
                 yield overlay, columns
             else:
                 yield None
@@ -98,13 +102,13 @@ class GeneDecodeJob:
         return overlay.prediction.panel.row(self.session.gene or "")
 
     def _is_decoded(self, overlay: PredictionOverlay) -> bool:
-        """Whether the shown gene is decoded, in the exact map and in the rough one."""
-        both = (overlay.prediction, overlay.rough)
+        """Whether the shown gene is decoded in the exact and in the rough map."""
+        maps = (overlay.prediction, overlay.rough)
         column = self._gene_column(overlay)
-        return not any(p is not None and len(p.find_undecoded_rows(column)) for p in both)
+        return not any(p is not None and len(p.find_undecoded_rows(column)) for p in maps)
 
     def _decode_queue(self) -> Iterator[tuple[PredictionOverlay, Prediction, list[int]]]:
-        """What to decode next: an overlay, its exact or rough prediction, columns."""
+        """Yield what to decode next: an overlay, its exact or rough prediction, columns."""
         overlays = self._overlays_with_gene()
         for gene in self._priority_genes():
             for overlay in overlays:
@@ -116,29 +120,29 @@ class GeneDecodeJob:
         if self.paused:
             return
         for overlay in overlays:
-            lacks = overlay.prediction.find_incomplete_columns()
-            if len(lacks):
-                yield overlay, overlay.prediction, lacks[:MAX_GENES_PER_BATCH].tolist()
+            missing = overlay.prediction.find_incomplete_columns()
+            if len(missing):
+                yield overlay, overlay.prediction, missing[:MAX_GENES_PER_BATCH].tolist()
 
     def _priority_genes(self) -> list[str]:
-        """The shown gene; when nothing else runs also those one key or one click away."""
+        """The shown gene; without a running prediction also its neighbours and the pinned genes."""
         session, panel = self.session, self.session.gene_panel
         if panel is None or session.gene is None:
             return []
         if self.paused:
             return [session.gene]
         symbols = panel.symbols
-        at = symbols.index(session.gene)
-        beside = [symbols[(at + step) % len(symbols)] for step in (1, -1)]
-        return list(dict.fromkeys([session.gene, *beside, *session.pinned]))
+        row = symbols.index(session.gene)
+        neighbours = [symbols[(row + step) % len(symbols)] for step in (1, -1)]
+        return list(dict.fromkeys([session.gene, *neighbours, *session.pinned]))
 
     def _on_decoded(self, decoded: tuple[PredictionOverlay, list[int]] | None) -> None:
         if decoded is None:
             return
         overlay, columns = decoded
         session, panel = self.session, overlay.prediction.panel
-        shown = session.gene is not None and session.gene in panel
-        if shown and overlay in session.overlays and panel.row(session.gene or "") in columns:
+        has_gene = session.gene is not None and session.gene in panel
+        if has_gene and overlay in session.overlays and panel.row(session.gene or "") in columns:
             session.overlay_updated.emit(overlay)
 
     def _on_job_end(self, failure: JobFailure | None) -> None:

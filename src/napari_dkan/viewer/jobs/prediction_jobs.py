@@ -29,12 +29,21 @@ if TYPE_CHECKING:
     from ...model import Checkpoint
 
 
-REDRAW_SECONDS = 0.6  # how often a growing map is redrawn; drawing takes from predicting
+REDRAW_SECONDS = 0.6  # between two drawings of a growing map; drawing delays prediction
 
 
 @dataclass(frozen=True)
 class PredictionProgress:
-    """Where a job stands; ``rate`` (tiles/s) and ``left`` (s) are None until they are known."""
+    """Progress of a job.
+
+    Attributes
+    ----------
+    stage : str
+    done, total : int
+        Tiles of the stage.
+    tiles_per_s, remaining_s : float or None
+        None until they are known.
+    """
 
     stage: str
     done: int
@@ -45,7 +54,7 @@ class PredictionProgress:
 
 @dataclass(frozen=True)
 class _JobStarted:
-    """The empty prediction of a job, and what decodes its genes."""
+    """The empty prediction of a job and its decoder."""
 
     prediction: Prediction
     decode: GeneDecoder
@@ -53,16 +62,16 @@ class _JobStarted:
 
 @dataclass(frozen=True)
 class _RoughUpdate:
-    """What happened to the rough map of a job."""
+    """An update of the rough map of a job."""
 
     item: Prediction | PredictionUpdate
 
 
 class PredictionJobs:
-    """Starts, follows and ends the map jobs of a session, one at a time."""
+    """Runs the map jobs of a session, one at a time."""
 
     changed = Signal()
-    out_of_memory = Signal()  # the GPU could not hold one spot
+    out_of_memory = Signal()  # even a single spot does not fit on the GPU
 
     def __init__(
         self, session: ViewerSession, connections: SignalConnections, viewport: Viewport
@@ -84,14 +93,27 @@ class PredictionJobs:
 
     @property
     def busy(self) -> bool:
+        """Whether a map is being predicted."""
         return self._runner.busy
 
     def close(self) -> None:
-        self._runner.cancel()
-        self._runner.wait()
+        """Stop and wait for the thread."""
+        self._runner.close()
 
     def predict(self, target: Target, label: str) -> None:
-        """Start predicting a target; ``what`` names it in the layer. Raises SpotsError."""
+        """Start to predict a target; does nothing while a job runs.
+
+        Parameters
+        ----------
+        target : Target
+        label : str
+            Name of the target in the layer's name.
+
+        Raises
+        ------
+        SpotsError
+            If a slide, its pixel size or a checkpoint is missing.
+        """
         session = self.session
         slide, checkpoint = session.require_slide(), session.checkpoint
         zero_shot = session.zero_shot
@@ -105,8 +127,8 @@ class PredictionJobs:
             prediction, _ = create_empty_prediction(predictor, target, origin, zero_shot=zero_shot)
             yield _JobStarted(prediction, partial(predictor.decode, zero_shot=zero_shot))
             genes = partial(_shown_columns, session, prediction)
-            mostly_known = predictor.count_cached_spots(target) > len(target) / 2
-            rough = None if mostly_known else make_coarse_target(target)
+            mostly_cached = predictor.count_cached_spots(target) > len(target) / 2
+            rough = None if mostly_cached else make_coarse_target(target)
             if rough is not None:
                 coarse, _ = create_empty_prediction(predictor, rough, origin, zero_shot=zero_shot)
                 yield _RoughUpdate(coarse)
@@ -129,13 +151,13 @@ class PredictionJobs:
 
     @property
     def failed_count(self) -> int:
-        """How many tiles of the last map could not be predicted."""
+        """Number of tiles of the last map that could not be predicted."""
         if self._last_job is None or self._last_job[0] not in self.session.overlays:
             return 0
         return int(self._last_job[0].prediction.failed_mask.sum())
 
     def retry_failed(self) -> None:
-        """Try the failed tiles of the last map again."""
+        """Predict the failed tiles of the last map again."""
         if self.busy or not self.failed_count or self._last_job is None:
             return
         session = self.session
@@ -157,10 +179,10 @@ class PredictionJobs:
         self._overlay, self._slide, self._timer = None, slide, _JobTimer()
         self._rate_key = self.session.rate_key()
         self.progress = PredictionProgress("starting", 0, total)
-        self.session.message.show("")
+        self.session.message.clear()
 
     def cancel(self) -> None:
-        """Stop; tiles that are finished stay."""
+        """Stop; finished tiles stay."""
         if not self.busy:
             return
         self._runner.cancel()
@@ -203,8 +225,8 @@ class PredictionJobs:
         fresh, failed = self._timer.predicted_count, self.failed_count
         self._finish()
         if failure is not None:
-            kept = f" {done:,} finished tiles are kept." if done else ""
-            session.message.show(failure.message + kept, warning=True)
+            note = f" {done:,} finished tiles are kept." if done else ""
+            session.message.show(failure.message + note, warning=True)
             if isinstance(failure.error, DeviceOutOfMemoryError):
                 self.out_of_memory.emit()
             return
@@ -228,11 +250,11 @@ class PredictionJobs:
             elif overlay.prediction.predicted_mask.any():
                 session.overlays_changed.emit()  # with the limits of what is there
             else:
-                session.viewer.layers.remove(overlay.layer)
+                session.layers.remove(overlay.layer)
         self.changed.emit()
 
     def _on_layers_removed(self) -> None:
-        """The slide's or the map's layer was deleted: the job has nothing to work for."""
+        """Cancel the job when the layer of its slide or map was removed."""
         if not self.busy:
             return
         overlay_gone = self._overlay is not None and self._overlay not in self.session.overlays
@@ -241,21 +263,22 @@ class PredictionJobs:
 
 
 class _JobTimer:
-    """Times a job: when to redraw, how fast it goes, how long it still takes."""
+    """Times a job: when to redraw, its rate and the remaining time."""
 
     def __init__(self) -> None:
         self._start = time.perf_counter()
-        self._last_redraw = 0.0  # the first tiles are shown at once
+        self._last_redraw = 0.0  # the first tiles are drawn at once
         self._stage, self._stage_start, self._stage_done = "", self._start, 0
         self._last_progress: PredictionProgress | None = None  # of the tiles themselves
-        self.predicted_count = 0  # tiles predicted, not known before
+        self.predicted_count = 0  # tiles that were not cached
 
     @property
     def seconds(self) -> float:
+        """Seconds since the start."""
         return time.perf_counter() - self._start
 
     def is_redraw_due(self) -> bool:
-        """Whether it is time to redraw; counts as drawn then."""
+        """Return whether to redraw now; True starts the next interval."""
         now = time.perf_counter()
         if now - self._last_redraw < REDRAW_SECONDS:
             return False
@@ -263,9 +286,10 @@ class _JobTimer:
         return True
 
     def progress(self, update: PredictionUpdate) -> PredictionProgress:
-        """The rate counts from the first update of a stage, which pays for starting up.
+        """Return the progress after an update.
 
-        Surroundings that are read between tiles belong to the tiles.
+        The rate is counted from the first update of a stage, which includes the start-up time.
+        Context that is read between tiles counts as time of the tiles.
         """
         now = time.perf_counter()
         if update.stage == "context" and self._last_progress is not None:
@@ -276,10 +300,10 @@ class _JobTimer:
             self._stage, self._stage_start, self._stage_done = update.stage, now, update.done
         done, seconds = update.done - self._stage_done, now - self._stage_start
         rate = done / seconds if done and seconds > 0.05 else None
-        left = None if rate is None else (update.total - update.done) / rate
-        made = PredictionProgress(update.stage, update.done, update.total, rate, left)
-        self._last_progress = made if update.stage == "spots" else None
-        return made
+        remaining = None if rate is None else (update.total - update.done) / rate
+        progress = PredictionProgress(update.stage, update.done, update.total, rate, remaining)
+        self._last_progress = progress if update.stage == "spots" else None
+        return progress
 
 
 def _make_overlay(started: _JobStarted, label: str, session: ViewerSession) -> PredictionOverlay:
@@ -292,7 +316,8 @@ def _make_overlay(started: _JobStarted, label: str, session: ViewerSession) -> P
 
 
 def _shown_columns(session: ViewerSession, prediction: Prediction) -> list[int]:
-    """Columns to decode with every batch: the gene that is shown now. Called in a thread."""
+    """Columns to decode with every batch: the gene that is shown. Called in a thread."""
     gene = session.gene
-    known = gene is not None and gene in prediction.panel
-    return [prediction.panel.row(gene or "")] if known else []
+    if gene is None or gene not in prediction.panel:
+        return []
+    return [prediction.panel.row(gene)]

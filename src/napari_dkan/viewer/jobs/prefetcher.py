@@ -21,25 +21,25 @@ from .viewport import Viewport
 
 
 def is_on_battery() -> bool:
-    """False where there is no battery or nobody knows."""
-    ask = getattr(psutil, "sensors_battery", None)  # not on every system
+    """Return whether the computer runs on battery; False if this is unknown."""
+    read_battery = getattr(psutil, "sensors_battery", None)  # not on every system
     try:
-        battery = ask() if ask is not None else None
+        battery = read_battery() if read_battery is not None else None
     except (OSError, RuntimeError):
         return False
     return battery is not None and battery.power_plugged is False
 
 
-TIMING_SPOTS = 16  # spots predicted unseen to measure the rate
-VIEW_REST_MS = 400  # the view rests so long before its surroundings are computed
-YIELD_SECONDS = 0.02  # seconds between two looks whether somebody waits for something
+TIMING_SPOTS = 16  # predicted without being shown, to measure the rate
+VIEW_REST_MS = 400  # without a movement of the view before its context is computed
+YIELD_SECONDS = 0.02  # between two checks whether another job waits
 
 
 class Prefetcher:
-    """Finds the tissue and, as long as nothing else runs, computes what lies around the view.
+    """Detects the tissue, measures the rate and computes the context of the current view.
 
-    So a click is quick, and the expected time of a job is a measured one. Only the tissue is
-    looked for where warming up is switched off, or the computer runs on its battery.
+    This makes clicks fast and the estimated time of a job a measured one. Other jobs take
+    precedence. Without the setting `prefetch`, or on battery, only the tissue is detected.
     """
 
     changed = Signal()
@@ -60,10 +60,11 @@ class Prefetcher:
 
     @property
     def busy(self) -> bool:
+        """Whether a job runs."""
         return self._runner.busy
 
     def restart(self) -> None:
-        """Start over with the slide and the checkpoint of now."""
+        """Start again with the current slide and checkpoint."""
         session = self.session
         self._runner.cancel()
         self._rate_key = session.rate_key()
@@ -75,11 +76,9 @@ class Prefetcher:
                 yield None
                 if not self._is_enabled:
                     return
-                if (
-                    predictor.precomputed_features is not None
-                    and predictor.precomputed_features.note
-                ):
-                    yield predictor.precomputed_features.note
+                features = predictor.precomputed_features
+                if features is not None and features.note:
+                    yield features.note
                 target = _central_tiles(predictor, slide)
                 if target is not None:
                     yield from self._measure_rate(predictor, target)
@@ -93,7 +92,7 @@ class Prefetcher:
         return self.session.settings.prefetch and not is_on_battery()
 
     def _measure_rate(self, predictor: Predictor, target: Target) -> Iterator[float | None]:
-        """Predict a few tiles and tell how many a second."""
+        """Predict a few tiles; yields spots per second."""
         start, count = 0.0, 0
         for update in predictor.stream(target):
             now = time.perf_counter()
@@ -101,16 +100,16 @@ class Prefetcher:
                 count += len(update.rows)
                 yield count / max(now - start, 1e-6)
                 continue
-            if update.stage == "spots":  # the first batch pays for starting up
+            if update.stage == "spots":  # the first batch includes the start-up time
                 start = now
             yield None
 
     def _precompute_view(self, predictor: Predictor, slide: ViewerSlide) -> Iterator[None]:
-        """What a click in the middle of the view would see, and a quicker way to compute it."""
+        """Encode what a click in the centre of the view needs, and trace the network."""
         x, y = self._viewport.extent.centre
-        middle = swap_xy(np.asarray([slide.layer.world_to_data((y, x))[-2:]]))
-        for _ in chain(predictor.precompute_context(middle), predictor.trace_for_latency()):
-            while self._runner.is_any_other_busy():  # gives way to whatever is waited for
+        centre = swap_xy(np.asarray([slide.layer.world_to_data((y, x))[-2:]]))
+        for _ in chain(predictor.precompute_context(centre), predictor.trace_for_latency()):
+            while self._runner.is_any_other_busy():
                 time.sleep(YIELD_SECONDS)
                 yield None
             yield None
@@ -119,7 +118,7 @@ class Prefetcher:
         self._view_debouncer.start()
 
     def _on_view_rest(self) -> None:
-        """The view rests somewhere else: compute what lies around it."""
+        """Compute the context of the new view."""
         session = self.session
         slide, checkpoint = session.slide, session.checkpoint
         if self.busy or slide is None or slide.tissue is None or checkpoint is None:
@@ -133,7 +132,7 @@ class Prefetcher:
         self._runner.start(job, self._on_item, self._on_job_end)
 
     def _on_settings_changed(self) -> None:
-        """Another device has to be warmed up and timed anew."""
+        """Another device needs another start-up and another rate."""
         if self._relevant_settings() != self._last_settings:
             self._last_settings = self._relevant_settings()
             self.restart()
@@ -144,9 +143,9 @@ class Prefetcher:
         return settings.device, settings.prefetch, settings.store_tiles, file
 
     def close(self) -> None:
+        """Stop and wait for the thread."""
         self._view_debouncer.stop()
-        self._runner.cancel()
-        self._runner.wait()
+        self._runner.close()
 
     def _on_item(self, rate: float | str | None) -> None:
         if isinstance(rate, str):
@@ -162,7 +161,7 @@ class Prefetcher:
 
 
 def _central_tiles(predictor: Predictor, slide: ViewerSlide) -> Target | None:
-    """A few tiles in the middle of the tissue; None where there is no tissue."""
+    """A few tiles in the centre of the tissue; None without tissue."""
     if predictor.precomputed_features is not None:
         target = predictor.precomputed_features.target_from_region()
     elif predictor.tissue.is_empty:

@@ -23,8 +23,7 @@ from ..layers.region_layers import (
     region_from_layer_shapes,
 )
 from ..session.pixel_size_sources import ARRAY_COLUMNS
-from ..session.slide_layer import AXIS_LABELS, MICROMETER_UNITS, ViewerSlide
-from ..session.slide_layer import layer_to_slide as _to_slide
+from ..session.slide_layer import AXIS_LABELS, MICROMETER_UNITS, ViewerSlide, layer_to_slide
 from ..session.viewer_session import ViewerSession
 from ..session.viewer_settings import TargetMode
 
@@ -32,7 +31,7 @@ if TYPE_CHECKING:
     from ...model import Checkpoint
 
 
-# what a layer's shapes came to last, as joining hundreds takes a while, and what told them apart
+# The last region of each layer and the hash of its shapes: the union of hundreds takes a while.
 _region_cache: WeakKeyDictionary[Layer, tuple[bytes, BaseGeometry]] = WeakKeyDictionary()
 
 
@@ -42,11 +41,20 @@ def target_from_layers(
     regions: Shapes | Labels | None,
     labels: LabelOutlines | None = None,
 ) -> Target | None:
-    """What pressing Predict would predict; None for clicks and while things load.
+    """Return the target of the Predict button; None for clicks and while inputs are loading.
 
-    labels : traces the outlines of Labels layers, without which they are taken as last traced.
+    Parameters
+    ----------
+    session : ViewerSession
+    points, regions : layer or None
+        The chosen layers.
+    labels : LabelOutlines or None
+        Traces the outlines of Labels layers; without it their last outlines are used.
 
-    Raises SpotsError in the words the panel shows.
+    Raises
+    ------
+    SpotsError
+        States what is missing or wrong; shown in the panel.
     """
     settings, checkpoint = session.settings, session.checkpoint
     if settings.target_mode is TargetMode.CLICK or checkpoint is None or session.slide is None:
@@ -60,12 +68,12 @@ def target_from_layers(
             raise SpotsError("Add a Points layer with the spots, or drop a spot file.")
         return target_from_spots(_read_spots(points, slide), *size, f"The layer '{points.name}'")
     if slide.tissue is None:
-        return None  # being found
+        return None  # being detected
     if settings.target_mode is TargetMode.REGION:
-        found = _read_region(regions, slide, labels)
-        if found is None:
+        drawn = _read_region(regions, slide, labels)
+        if drawn is None:
             return None  # being traced
-        region = found
+        region = drawn
     else:
         if slide.tissue.is_empty:
             raise SpotsError("No tissue was found on this slide; draw a region instead.")
@@ -83,17 +91,17 @@ def _target_from_features(
     labels: LabelOutlines | None,
 ) -> Target | None:
     """Tiles of the slide's feature file."""
-    ready = session.predictors.loaded_features(slide, checkpoint)
-    where = session.settings.target_mode
-    if where is TargetMode.SPOTS:
+    features = session.predictors.loaded_features(slide, checkpoint)
+    mode = session.settings.target_mode
+    if mode is TargetMode.SPOTS:
         raise SpotsError(
             "A feature file has its own tiles; choose Region or Whole tissue, or clear it under "
             "Advanced."
         )
-    region = _read_region(regions, slide, labels) if where is TargetMode.REGION else None
-    if ready is None or (region is None and where is TargetMode.REGION):
+    region = _read_region(regions, slide, labels) if mode is TargetMode.REGION else None
+    if features is None or (region is None and mode is TargetMode.REGION):
         return None  # being read
-    return ready.target_from_region(region)
+    return features.target_from_region(region)
 
 
 def _read_region(
@@ -103,17 +111,17 @@ def _read_region(
         raise SpotsError("Draw a region on the slide, or take one from a file.")
     if isinstance(layer, Labels) and labels is not None:
         fit_labels_to_slide(layer, slide)
-        found = labels.outline_of(layer)
-        if found is None:
+        outline = labels.outline_of(layer)
+        if outline is None:
             return None
-        if found.is_empty:
+        if outline.is_empty:
             raise SpotsError(f"Nothing is painted in the layer '{layer.name}'.")
     return region_from_layer(layer, slide)
 
 
 def _read_spots(layer: Points, slide: ViewerSlide) -> Spots:
-    """The points in level-0 px, with array coordinates where the layer carries them."""
-    xy = _to_slide(layer, layer.data, slide)
+    """The points in level-0 px, with array coordinates if the layer has them."""
+    xy = layer_to_slide(layer, layer.data, slide)
     features = layer.features
     array = None
     if all(c in features for c in ARRAY_COLUMNS):
@@ -122,28 +130,28 @@ def _read_spots(layer: Points, slide: ViewerSlide) -> Spots:
 
 
 def region_from_layer(layer: Shapes | Labels, slide: ViewerSlide) -> BaseGeometry:
-    """Drawn shapes as one region in level-0 px; a shape inside another is a hole.
+    """Return the shapes of a layer as one region in level-0 px; inner shapes are holes.
 
-    Of labels the outline that was traced last.
+    The region of a Labels layer is the outline that was traced last.
     """
     if isinstance(layer, Labels):
-        # napari counts from the middle of the first pixel
+        # napari's coordinates refer to the centre of a pixel.
         return transform(
-            get_label_outline(layer), lambda xy: _to_slide(layer, swap_xy(xy) - 0.5, slide)
+            get_label_outline(layer), lambda xy: layer_to_slide(layer, swap_xy(xy) - 0.5, slide)
         )
-    vertices = [_to_slide(layer, data, slide) for data in layer.data]
-    told = sha1(layer.features.to_csv().encode())
+    vertices = [layer_to_slide(layer, data, slide) for data in layer.data]
+    content = sha1(layer.features.to_csv().encode())
     for kind, xy in zip(layer.shape_type, vertices, strict=True):
-        told.update(kind.encode() + xy.tobytes())
-    before = _region_cache.get(layer)
-    if before is None or before[0] != told.digest():
+        content.update(kind.encode() + xy.tobytes())
+    cached = _region_cache.get(layer)
+    if cached is None or cached[0] != content.digest():
         region = region_from_layer_shapes(layer.shape_type, vertices, layer.features)
-        before = _region_cache[layer] = told.digest(), region
-    return before[1]
+        cached = _region_cache[layer] = content.digest(), region
+    return cached[1]
 
 
 def add_regions_layer(session: ViewerSession) -> Shapes:
-    """An empty Shapes layer over the slide, ready to draw polygons in."""
+    """Add an empty Shapes layer over the slide with the polygon tool active."""
     slide = session.require_slide()
     layer = make_shapes_layer(MultiPolygon(), slide.mpp, f"regions, {slide.layer.name}", "#00e5ff")
     session.layers.attach(slide, layer)
@@ -154,7 +162,13 @@ def add_regions_layer(session: ViewerSession) -> Shapes:
 
 
 def add_tissue_layer(session: ViewerSession) -> Shapes:
-    """The tissue's outline as shapes that can be edited; edits change what is tissue."""
+    """Add the outline of the tissue as editable shapes; edits change the tissue.
+
+    Raises
+    ------
+    SpotsError
+        If the tissue is not detected yet.
+    """
     slide = session.require_slide()
     if slide.tissue is None:
         raise SpotsError("The tissue is still being looked for; try again in a moment.")
@@ -163,16 +177,16 @@ def add_tissue_layer(session: ViewerSession) -> Shapes:
     session.viewer.add_layer(layer)
     session.viewer.layers.selection.active = layer
 
-    def edited(event: object = None) -> None:
+    def on_edited(event: object = None) -> None:
         slide.tissue = region_from_layer(layer, slide)
         session.tissue_edited.emit()
 
-    layer.events.data.connect(edited)
+    layer.events.data.connect(on_edited)
     return layer
 
 
 def make_shapes_layer(region: BaseGeometry, mpp: float, name: str, color: str) -> Shapes:
-    """A region (level-0 px of a slide of so many um per px) as shapes; holes are shapes within."""
+    """Return a region in level-0 px as shapes; holes are separate shapes."""
     rings = [swap_xy(r)[:-1] for p in _split_polygons(region) for r in _polygon_rings(p)]
     return Shapes(
         rings or None,

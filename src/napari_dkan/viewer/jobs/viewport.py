@@ -15,20 +15,20 @@ from ..widgets.signal_connections import SignalConnections
 
 @dataclass(frozen=True)
 class ViewportExtent:
-    """Centre (x, y) and half the size of what the canvas shows, in world units."""
+    """Centre (x, y) and half size of the visible area, in world units."""
 
     centre: tuple[float, float]
     half_size: tuple[float, float]
 
     def order_by_visibility(self, world_xy: NDArray[np.float64]) -> NDArray[np.int64]:
-        """Rows of (N, 2): those on the canvas first, then by distance from its middle."""
+        """Order rows of (N, 2): visible positions first, then by distance from the centre."""
         offset = np.abs(world_xy - np.array(self.centre))
         hidden = (offset > np.array(self.half_size)).any(axis=1)
         return np.lexsort((np.hypot(*offset.T), hidden))
 
 
 class Viewport:
-    """Follows the camera in the GUI thread; `view` may be read in any."""
+    """Follows the camera in the GUI thread; `extent` may be read in any thread."""
 
     def __init__(self, session: ViewerSession, connections: SignalConnections) -> None:
         self._session = session
@@ -39,22 +39,23 @@ class Viewport:
     def make_order(
         self, slide: ViewerSlide
     ) -> Callable[[NDArray[np.float64]], NDArray[np.int64] | None]:
-        """For a job on the slide: places (N, 2) in level-0 px -> their order by the view of now.
+        """Return an ordering function for a job on the slide.
 
-        None as long as the view has not moved since it was last asked.
+        It maps positions (N, 2) in level-0 px to their order in the current view, or to None if
+        the view has not moved since the last call.
         """
         self._on_camera_moved()
-        asked = None
+        last = None
 
-        def by_view(xy: NDArray[np.float64]) -> NDArray[np.int64] | None:
-            nonlocal asked
-            view = self.extent
-            if view == asked:
+        def order_by_view(xy: NDArray[np.float64]) -> NDArray[np.int64] | None:
+            nonlocal last
+            extent = self.extent
+            if extent == last:
                 return None
-            asked = view
-            return view.order_by_visibility(slide_to_world(xy, slide))
+            last = extent
+            return extent.order_by_visibility(slide_to_world(xy, slide))
 
-        return by_view
+        return order_by_view
 
     def _on_camera_moved(self, event: object = None) -> None:
         self.extent = self._read_camera()

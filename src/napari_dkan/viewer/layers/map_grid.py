@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 from ..session.layer_stack import preserve_selection, remove_layers
 from ..session.slide_layer import AXIS_LABELS
 
-LAYERS_PER_CELL = 2  # layers of a cell: the slide and one map
+LAYERS_PER_CELL = 2  # the slide and one map
 CELL_SPACING_PX = 4  # screen pixels
-CELL_FILL = 0.88  # of a cell, by the maps
+CELL_FILL = 0.88  # fraction of a cell that a map fills
 
 
 class MapGrid:
-    """Takes the canvas for some maps, and gives it back as it was."""
+    """Shows maps side by side; `leave` restores the canvas."""
 
     def __init__(self, viewer: Any) -> None:
         self._viewer = viewer
@@ -30,10 +30,11 @@ class MapGrid:
 
     @property
     def is_active(self) -> bool:
+        """Whether maps are side by side."""
         return bool(self._maps)
 
     def enter(self, slide: Layer, maps: Sequence[Layer]) -> None:
-        """Show these maps of a slide and nothing else."""
+        """Show these maps of a slide side by side, and nothing else."""
         self.leave()
         layers, grid = self._viewer.layers, self._viewer.canvas.grid
         self._maps, self._original_order = tuple(maps), list(layers)
@@ -64,7 +65,7 @@ class MapGrid:
         camera.zoom = zoom
 
     def leave(self) -> None:
-        """Everything as it was; the maps stay, hidden under nothing."""
+        """Restore grid, order and visibility of layers; the maps stay."""
         if not self._maps:
             return
         layers, grid = self._viewer.layers, self._viewer.canvas.grid
@@ -81,8 +82,21 @@ class MapGrid:
 def fit_grid(
     n_cells: int, canvas_size: tuple[int, int], extent: NDArray[np.floating]
 ) -> tuple[tuple[int, int], float]:
-    """(rows, columns) of so many cells that show the extent (height, width) largest, and the
-    zoom at which it fills a cell."""
+    """Return the shape of a grid of cells that shows an extent largest.
+
+    Parameters
+    ----------
+    n_cells : int
+    canvas_size : tuple of int
+        (height, width) in screen pixels.
+    extent : ndarray, (2,)
+        (height, width) in world units.
+
+    Returns
+    -------
+    tuple
+        (rows, columns), and the zoom at which the extent fills a cell.
+    """
 
     def zoom(shape: tuple[int, int]) -> float:
         cell = np.array(canvas_size) / shape - 2 * CELL_SPACING_PX
@@ -94,20 +108,20 @@ def fit_grid(
 
 
 def _layer_bounds(layer: Layer) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Its first and last corner (y, x) in the world."""
+    """The first and last corner (y, x) in the world."""
     low, high = layer.extent.world
     return low[-2:], high[-2:]
 
 
-def _move_to_bottom(layers: Any, wanted: list[Layer]) -> None:
-    """Bring these to the bottom, in this order."""
-    for place, layer in enumerate(wanted):
-        if layers[place] is not layer:
-            layers.move(layers.index(layer), place)
+def _move_to_bottom(layers: Any, order: list[Layer]) -> None:
+    """Move layers to the bottom, in this order."""
+    for index, layer in enumerate(order):
+        if layers[index] is not layer:
+            layers.move(layers.index(layer), index)
 
 
 def _copy_slide_layer(slide: Layer, map_name: str) -> Image:
-    """The slide once more, for another cell; it reads the same tiles."""
+    """A copy of the slide's layer for another cell; it reads the same tiles."""
     return Image(
         slide.data,
         rgb=True,

@@ -12,11 +12,17 @@ from .canvas_legend import GENE_LEGEND, CanvasLegend, wrap_units
 from .contrast_limits import percentile_limits
 from .reliability_overlay import format_reliability
 
-LIMIT_TOLERANCE = 0.05  # of the range: limits of a growing map that differ less are as good
+LIMIT_TOLERANCE = 0.05  # of the range; smaller changes of a growing map's limits are not drawn
 
 
 class OverlayDisplay:
-    """Redraws the overlays of a session whenever gene, limits or colours change."""
+    """Redraws the predictions of a session when gene, limits or colours change.
+
+    Attributes
+    ----------
+    legend : CanvasLegend
+        Says what the colour bar measures.
+    """
 
     def __init__(self, session: ViewerSession, connections: SignalConnections) -> None:
         self._session = session
@@ -33,12 +39,12 @@ class OverlayDisplay:
         self.legend.hide()
 
     def shown_overlays(self) -> list[PredictionOverlay]:
-        """Overlays whose panel has the chosen gene."""
+        """Return the predictions that have the current gene."""
         gene = self._session.gene
         return [o for o in self._session.overlays if gene in o.prediction.panel]
 
     def contrast_limits(self) -> tuple[float, float]:
-        """Contrast limits of the chosen gene: shared by all overlays, so colours compare."""
+        """Return the contrast limits of the current gene, shared by all predictions."""
         fixed = self._session.settings.contrast_limits.fixed
         gene = self._session.gene
         if fixed is not None or gene is None:
@@ -50,23 +56,24 @@ class OverlayDisplay:
         return percentile_limits(values)
 
     def refresh(self) -> None:
+        """Draw all predictions of the current gene."""
         shown = self.shown_overlays()
         limits = self._drawn_limits = self.contrast_limits()
         for overlay in shown:
             self._draw_overlay(overlay, limits)
-        for overlay in shown:  # limits are shared, so one bar stands for all
+        for overlay in shown:  # the limits are shared, so one bar is enough
             overlay.colorbar.visible = overlay is shown[-1]
         self._update_legend(shown)
 
     def _on_overlay_updated(self, overlay: PredictionOverlay) -> None:
-        """Draw new tiles; colours follow the limits once these have moved noticeably.
+        """Draw new tiles; the limits change only if the difference is visible.
 
-        New limits draw the colour bar and its numbers anew, which takes longer than the map.
+        New limits redraw the colour bar and its numbers, which takes longer than the map.
         """
         before, limits = self._drawn_limits, self.contrast_limits()
         if before is not None and not overlay.prediction.predicted_mask.all():
-            room = LIMIT_TOLERANCE * (before[1] - before[0])
-            if max(abs(a - b) for a, b in zip(before, limits, strict=True)) <= room:
+            tolerance = LIMIT_TOLERANCE * (before[1] - before[0])
+            if max(abs(a - b) for a, b in zip(before, limits, strict=True)) <= tolerance:
                 limits = before
         if before != limits and len(self.shown_overlays()) > 1:
             self.refresh()
@@ -80,7 +87,7 @@ class OverlayDisplay:
             overlay.draw(session.gene or "", limits, session.settings.colormap)
 
     def _update_legend(self, shown: list[PredictionOverlay]) -> None:
-        """Text beside the colour bar: a colour bar alone does not say what it measures."""
+        """Show what the topmost prediction measures."""
         if not shown:
             self.legend.hide()
             return
@@ -92,7 +99,7 @@ class OverlayDisplay:
         self.legend.show(f"{gene} - {kind}\n{wrap_units(units)}")
 
     def _on_mouse_move(self, viewer: object, event: object) -> None:
-        """Value under the cursor, from the topmost visible overlay."""
+        """Show the value of the topmost visible prediction under the cursor."""
         session = self._session
         world = tuple(session.viewer.cursor.position[-2:])
         if session.is_click_claimed(world):
@@ -104,13 +111,13 @@ class OverlayDisplay:
             if value is not None:
                 prediction, gene = overlay.prediction, session.gene or ""
                 row = overlay.row_at(world)
-                doubt = (
+                reliability = (
                     "" if row is None else format_reliability(prediction, overlay.reference, row)
                 )
                 lines = [
                     f"{gene} {prediction.get_value_kind(gene)} {value:.2f}",
                     prediction.get_value_units(gene),
-                    doubt,
+                    reliability,
                 ]
                 QToolTip.showText(QCursor.pos(), "\n".join(line for line in lines if line))
                 return

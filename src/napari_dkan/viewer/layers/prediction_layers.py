@@ -32,19 +32,20 @@ if TYPE_CHECKING:
 
 
 class _LayerTitle:
-    """A layer name that says what is shown, unless the person has renamed the layer."""
+    """A layer name that states the shown gene, unless the user has renamed the layer."""
 
-    def __init__(self, layer: Layer, what: str) -> None:
-        self._layer, self._what, self._given = layer, what, layer.name
+    def __init__(self, layer: Layer, label: str) -> None:
+        self._layer, self._label, self._name = layer, label, layer.name
 
     def update(self, gene: str, kind: str) -> None:
-        if re.sub(r" \[\d+\]$", "", self._layer.name) == self._given:  # napari numbers twins
-            self._given = f"{gene} {kind} - {self._what}"
-            self._layer.name = self._given
+        # napari appends a number to a name that is in use.
+        if re.sub(r" \[\d+\]$", "", self._layer.name) == self._name:
+            self._name = f"{gene} {kind} - {self._label}"
+            self._layer.name = self._name
 
 
 class GridOverlay:
-    """A tile grid as one Image layer."""
+    """A tile grid as one Image layer; see `PredictionOverlay`."""
 
     def __init__(
         self, prediction: Prediction, decode: GeneDecoder, mpp: float, label: str, opacity: float
@@ -71,7 +72,7 @@ class GridOverlay:
         self._title = _LayerTitle(self.layer, label)
 
     def set_rough(self, rough: Prediction) -> None:
-        """Show a coarse map of the same target until its tiles are there."""
+        """Show a coarse map of the same target where tiles are not predicted yet."""
         assert rough.target.grid is not None
         self.rough, self._rough_rows = rough, match_coarse_rows(self._grid, rough.target.grid)
 
@@ -85,8 +86,8 @@ class GridOverlay:
         self._title.update(gene, self.prediction.get_value_kind(gene))
 
     def value_at(self, world: tuple[float, float]) -> float | None:
-        tile = self.row_at(world)
-        value = float(np.nan if tile is None else self._shown_values[tile])
+        row = self.row_at(world)
+        value = float(np.nan if row is None else self._shown_values[row])
         return None if np.isnan(value) else value
 
     def row_at(self, world: tuple[float, float]) -> int | None:
@@ -95,7 +96,7 @@ class GridOverlay:
 
 
 class SpotsOverlay:
-    """Spots as one Points layer; only the shown gene is kept in its features."""
+    """Spots as one Points layer; its features contain the shown gene only."""
 
     def __init__(
         self,
@@ -138,15 +139,17 @@ class SpotsOverlay:
         self._title.update(gene, self.prediction.get_value_kind(gene))
 
     def value_at(self, world: tuple[float, float]) -> float | None:
-        at = self._find_point(world)
-        return None if at is None else float(self._shown_values[at])
+        point = self._find_point(world)
+        return None if point is None else float(self._shown_values[point])
 
     def row_at(self, world: tuple[float, float]) -> int | None:
-        at = self._find_point(world)
-        return None if at is None else int(np.flatnonzero(self.prediction.predicted_mask)[at])
+        point = self._find_point(world)
+        if point is None:
+            return None
+        return int(np.flatnonzero(self.prediction.predicted_mask)[point])
 
     def _find_point(self, world: tuple[float, float]) -> int | None:
-        at = np.asarray(self.layer.world_to_data(world))
-        reach = self._size_um / self._mpp / 2
-        inside = np.flatnonzero((np.abs(self.layer.data - at) <= reach).all(axis=1))
+        position = np.asarray(self.layer.world_to_data(world))
+        half_side = self._size_um / self._mpp / 2
+        inside = np.flatnonzero((np.abs(self.layer.data - position) <= half_side).all(axis=1))
         return int(inside[-1]) if len(inside) else None

@@ -38,29 +38,39 @@ if TYPE_CHECKING:
     from napari.components import ViewerModel
 
 
-REGIONS_KEY = f"{METADATA_PREFIX} regions"  # of a layer's metadata
+REGIONS_KEY = f"{METADATA_PREFIX} regions"  # in the metadata of a layer
 DEFAULT_REGION_COLOR = "#00e5ff"
-MAX_SHAPES = 2_000  # napari draws more too slowly to work with
+MAX_SHAPES = 2_000  # napari is too slow with more
 MAX_VERTICES = 100_000
 MAX_SHAPE_LABELS = 200  # names on the canvas; more are unreadable and slow
-HAND_DRAWN_ID = -1  # the object of shapes that were drawn here
+HAND_DRAWN_ID = -1  # object of shapes that the user drew
 
 
 def make_region_layers(
     regions: Sequence[NamedRegion], name: str, mpp: float | None
 ) -> list[Shapes | Points]:
-    """A Shapes layer of areas and lines, and a Points layer where there are points.
+    """Return a Shapes layer of areas and lines, and a Points layer if there are points.
 
-    Coordinates are level-0 px; mpp scales them to micrometres. Outlines of very many vertices are
-    simplified, at first by half a pixel. Raises SpotsError when there are too many to draw.
+    Parameters
+    ----------
+    regions : sequence of NamedRegion
+        In level-0 px. Outlines with very many vertices are simplified.
+    name : str
+    mpp : float or None
+        um per level-0 px.
+
+    Raises
+    ------
+    SpotsError
+        If there are too many outlines to draw.
     """
     drawn, points = _simplify_regions(regions, name), []
     rings: list[NDArray[np.float64]] = []
     kinds: list[str] = []
     table: dict[str, list[Any]] = {c: [] for c in _default_features()}
-    colours: list[str] = []
+    colors: list[str] = []
     for number, region in enumerate(drawn):
-        colour = (
+        color = (
             DEFAULT_REGION_COLOR
             if region.colour is None
             else "#{:02x}{:02x}{:02x}".format(*region.colour)
@@ -69,18 +79,18 @@ def make_region_layers(
             if part.geom_type == "Point":
                 points.append((part.x, part.y))
                 continue
-            area = isinstance(part, Polygon)
-            for i, ring in enumerate((part.exterior, *part.interiors) if area else (part,)):
+            is_area = isinstance(part, Polygon)
+            for i, ring in enumerate((part.exterior, *part.interiors) if is_area else (part,)):
                 xy = np.asarray(ring.coords)[:, :2]
-                rings.append(swap_xy(xy[:-1] if area else xy))
-                kinds.append("polygon" if area else "path")
-                colours.append(colour)
+                rings.append(swap_xy(xy[:-1] if is_area else xy))
+                kinds.append("polygon" if is_area else "path")
+                colors.append(color)
                 row = ("" if i else region.label, region.name, region.classification, i > 0, number)
                 for column, value in zip(table, row, strict=True):
                     table[column].append(value)
     layers: list[Shapes | Points] = []
     if rings:
-        layers.append(_make_shapes(rings, kinds, table, colours, name, mpp))
+        layers.append(_make_shapes(rings, kinds, table, colors, name, mpp))
     if points:
         size = 60 / (mpp or 0.5)
         options = {**_layer_transform(mpp), "name": f"{name} (points)", "size": size, "ndim": 2}
@@ -89,7 +99,7 @@ def make_region_layers(
 
 
 def _default_features() -> dict[str, Any]:
-    """Features of a shape, and what they are of one that is drawn here."""
+    """Features of a shape and their values for shapes that the user draws."""
     return {"label": "", "name": "", "classification": "", "hole": False, "object": HAND_DRAWN_ID}
 
 
@@ -103,15 +113,15 @@ def _make_shapes(
 ) -> Shapes:
     import pandas as pd
 
-    some = sum(map(bool, features["label"])) <= MAX_SHAPE_LABELS
-    words = {"string": "{label}", "size": 11, "color": "black", "anchor": "center"}
+    has_few_labels = sum(map(bool, features["label"])) <= MAX_SHAPE_LABELS
+    text = {"string": "{label}", "size": 11, "color": "black", "anchor": "center"}
     return Shapes(
         rings,
         ndim=2,
         shape_type=shape_types,
         features=pd.DataFrame(features),
         feature_defaults=_default_features(),
-        text=words if some else None,
+        text=text if has_few_labels else None,
         edge_color=colors,
         edge_width=12 / (mpp or 0.5),
         face_color="transparent",
@@ -128,7 +138,7 @@ def _layer_transform(mpp: float | None) -> dict[str, Any]:
 
 
 def _flatten_geometry(geometry: BaseGeometry) -> list[Any]:
-    """Polygons, lines and points, out of collections too."""
+    """Polygons, lines and points, also those in collections."""
     if hasattr(geometry, "geoms"):
         return [part for member in geometry.geoms for part in _flatten_geometry(member)]
     return [] if geometry.is_empty else [geometry]
@@ -157,41 +167,47 @@ def _simplify_regions(regions: Sequence[NamedRegion], name: str) -> list[NamedRe
 def region_from_layer_shapes(
     shape_types: Sequence[str], vertices: Sequence[NDArray[np.float64]], features: pd.DataFrame
 ) -> BaseGeometry:
-    """The shapes of a layer as one region, vertices (x, y) in level-0 px.
+    """Combine the shapes of a layer into one region.
 
-    Objects of a file are joined, each without its own holes; what was drawn beside them is taken
-    as always: a shape that lies wholly inside another is a hole in it.
+    Objects from a file are joined, each without its holes. Of other shapes, one that is entirely
+    inside another is a hole in it.
+
+    Parameters
+    ----------
+    shape_types : sequence of str
+    vertices : sequence of ndarray, (N, 2)
+        (x, y) in level-0 px.
+    features : DataFrame
+        Columns as in `make_region_layers`, or others.
     """
     if not {"hole", "object"} <= set(features.columns):
         return combine_with_holes(polygons_from_shapes(shape_types, vertices))
     by_object: dict[int, tuple[list[BaseGeometry], list[BaseGeometry]]] = {}
-    by_hand: list[BaseGeometry] = []
+    hand_drawn: list[BaseGeometry] = []
     for kind, xy, hole, number in zip(
         shape_types, vertices, features["hole"], features["object"], strict=True
     ):
         shapes = polygons_from_shapes([kind], [xy])
-        if number == number and number >= 0:  # not NaN: napari fills so
+        if number == number and number >= 0:  # napari fills with NaN
             by_object.setdefault(int(number), ([], []))[bool(hole)].extend(shapes)
         else:
-            by_hand += shapes
+            hand_drawn += shapes
     objects = [
         union_polygons(o).difference(union_polygons(h)) if h else union_polygons(o)
         for o, h in by_object.values()
     ]
     whole = union_polygons(objects)
-    return combine_with_holes([*([] if whole.is_empty else [whole]), *by_hand])
+    return combine_with_holes([*([] if whole.is_empty else [whole]), *hand_drawn])
 
 
 EDGE_WIDTH_PX = 2.0
-ZOOM_DEBOUNCE_MS = 150  # the view rests so long before outlines are drawn anew
-MAX_RESCALED_VERTICES = (
-    20_000  # more take too long to be drawn at every zoom; they stay as they are
-)
-MIN_WIDTH_RATIO = 1.15  # a change below this cannot be seen
+ZOOM_DEBOUNCE_MS = 150
+MAX_RESCALED_VERTICES = 20_000  # of a layer; more take too long to draw at every zoom
+MIN_WIDTH_RATIO = 1.15  # smaller changes are invisible
 
 
 class EdgeWidthSync:
-    """Follows the zoom of a viewer."""
+    """Gives outlines a constant width on the screen."""
 
     def __init__(self, viewer: ViewerModel) -> None:
         self._viewer = viewer
@@ -199,49 +215,52 @@ class EdgeWidthSync:
         viewer.scene.camera.events.zoom.connect(self._on_zoom)
 
     def update_edge_width(self, layer: Shapes) -> None:
-        """Make a layer's outlines as wide as the zoom of now asks for."""
-        wanted = EDGE_WIDTH_PX / self._viewer.scene.camera.zoom / abs(float(layer.scale[-1]))
-        if not len(layer.data) or not wanted > 0:
+        """Set the width of a layer's outlines for the current zoom."""
+        width = EDGE_WIDTH_PX / self._viewer.scene.camera.zoom / abs(float(layer.scale[-1]))
+        if not len(layer.data) or not width > 0:
             return
-        ratio = wanted / max(float(layer.edge_width[0]), 1e-9)
+        ratio = width / max(float(layer.edge_width[0]), 1e-9)
         if not 1 / MIN_WIDTH_RATIO < ratio < MIN_WIDTH_RATIO:
-            layer.edge_width = wanted
+            layer.edge_width = width
 
     def _on_zoom(self, event: object = None) -> None:
         self._debouncer.start()
 
     def _update_all(self) -> None:
         for layer in self._viewer.layers:
-            ours = isinstance(layer, Shapes) and REGIONS_KEY in layer.metadata
-            if ours and sum(map(len, layer.data)) <= MAX_RESCALED_VERTICES:
+            is_region = isinstance(layer, Shapes) and REGIONS_KEY in layer.metadata
+            if is_region and sum(map(len, layer.data)) <= MAX_RESCALED_VERTICES:
                 self.update_edge_width(layer)
 
 
-MAX_TRACED_SIZE = 8_192  # px; of larger layers every second, third, ... pixel is read
+MAX_TRACED_SIZE = 8_192  # px; larger layers are subsampled
 
-# outlines as they were traced last, or why they cannot be
+# The last outline of each layer, or an error message.
 _outline_cache: WeakKeyDictionary[Labels, BaseGeometry | str] = WeakKeyDictionary()
 
 
 def get_label_outline(layer: Labels) -> BaseGeometry:
-    """The region in the layer's own pixels (x, y), corner to corner; empty before it is traced."""
-    known = _outline_cache.get(layer)
-    return known if isinstance(known, BaseGeometry) else MultiPolygon()
+    """Return the outline in pixels of the layer (x, y) from its corner; empty before tracing."""
+    outline = _outline_cache.get(layer)
+    return outline if isinstance(outline, BaseGeometry) else MultiPolygon()
 
 
 class LabelOutlines:
-    """Outlines of Labels layers, traced off the GUI thread and kept until the layer changes."""
+    """Outlines of Labels layers, traced in a thread and cached until the layer changes."""
 
-    changed = Signal()  # an outline is there now
+    changed = Signal()  # an outline was traced or dropped
 
     def __init__(self) -> None:
         self._runner = JobRunner("labels")
         self._connected_layers: WeakKeyDictionary[Labels, bool] = WeakKeyDictionary()
 
     def outline_of(self, layer: Labels) -> BaseGeometry | None:
-        """As `traced`, but None while it is being traced.
+        """Return the outline as `get_label_outline`, or None while it is being traced.
 
-        Raises SpotsError when the layer cannot be one.
+        Raises
+        ------
+        SpotsError
+            If the layer cannot be traced.
         """
         if layer.ndim != 2:
             raise SpotsError(f"The layer '{layer.name}' has {layer.ndim} dimensions; 2 are needed.")
@@ -252,16 +271,16 @@ class LabelOutlines:
                 event.connect(lambda event=None, layer=layer: self._invalidate(layer))
             for event in (events.show_selected_label, events.selected_label):
                 event.connect(lambda event=None, layer=layer: self._on_selection_changed(layer))
-        known = _outline_cache.get(layer)
-        if isinstance(known, str):
-            raise SpotsError(known)
-        if known is None and not self._runner.busy:
+        outline = _outline_cache.get(layer)
+        if isinstance(outline, str):
+            raise SpotsError(outline)
+        if outline is None and not self._runner.busy:
             self._trace(layer)
-        return known
+        return outline
 
     def close(self) -> None:
-        self._runner.cancel()
-        self._runner.wait()
+        """Stop and wait for the thread."""
+        self._runner.close()
 
     def _on_selection_changed(self, layer: Labels) -> None:
         if layer.show_selected_label or layer in _outline_cache:
@@ -276,38 +295,38 @@ class LabelOutlines:
         data: Any = layer.data[0] if layer.multiscale else layer.data
         name = f"The layer '{layer.name}'"
         only = layer.selected_label if layer.show_selected_label else None
-        found: list[BaseGeometry] = []
+        outlines: list[BaseGeometry] = []
 
         def job() -> Iterator[None]:
             step = -(-max(data.shape) // MAX_TRACED_SIZE)
             labels = np.asarray(data[::step, ::step])
             mask = labels != 0 if only is None else labels == only
             regions = polygons_from_mask(mask, (step, step), name)
-            found.append(regions.get(1, MultiPolygon()))
+            outlines.append(regions.get(1, MultiPolygon()))
             yield
 
         def end(failure: JobFailure | None) -> None:
-            _outline_cache[layer] = found[0] if failure is None else failure.message
+            _outline_cache[layer] = outlines[0] if failure is None else failure.message
             self.changed.emit()
 
         self._runner.start(job, lambda item: None, end)
 
 
 def fit_labels_to_slide(layer: Labels, slide: ViewerSlide) -> None:
-    """Lay labels that come as bare pixels, in no place of their own, over the whole slide.
+    """Scale a Labels layer without a position of its own to the whole slide.
 
-    Their resolution is told by their size; where it does not fit they stay where they are.
+    Does nothing if its shape does not fit the slide.
     """
     shape = (layer.data[0] if layer.multiscale else layer.data).shape
     size = slide.slide.width, slide.slide.height
-    bare = np.allclose(layer.scale, 1) and np.allclose(layer.translate, 0)
-    if layer.ndim != 2 or not bare or slide.pixel_size is None:
+    is_unplaced = np.allclose(layer.scale, 1) and np.allclose(layer.translate, 0)
+    if layer.ndim != 2 or not is_unplaced or slide.pixel_size is None:
         return
     try:
         x, y = mask_scale(shape, *size)
     except DkanError:
         return
     layer.scale = (y * slide.mpp, x * slide.mpp)
-    # corner on corner: napari places the middle of a pixel
+    # Corner on corner: napari positions the centre of a pixel.
     layer.translate = ((y - 1) / 2 * slide.mpp, (x - 1) / 2 * slide.mpp)
     layer.units, layer.axis_labels = MICROMETER_UNITS, AXIS_LABELS

@@ -26,32 +26,34 @@ if TYPE_CHECKING:
     from ...model.checkpoint.training_reference import TrainingReference
 
 
-STRIPE_TILE_PX = 8  # of a tile's side in the picture of stripes
-MAX_FINE_TILES = 40_000  # tiles; larger maps get coarser stripes, so that the picture stays small
+STRIPE_TILE_PX = 8  # raster px per side of a tile
+MAX_FINE_TILES = 40_000  # larger maps get coarser stripes and a smaller raster
 STRIPE_RGBA = (25, 25, 25, 210)
 BACKGROUND_RGBA = (225, 225, 225, 120)
 
 
 class Hatching(Protocol):
-    """Marks rows of one overlay's prediction in a layer of its own."""
+    """Marks rows of one prediction in a separate layer."""
 
     @property
-    def layer(self) -> Layer: ...
+    def layer(self) -> Layer:
+        """The layer of the marks."""
+        ...
 
     def add_rows(self, rows: NDArray[np.int64]) -> None:
-        """Mark these rows too."""
+        """Mark more rows."""
         ...
 
 
 def make_hatching(overlay: PredictionOverlay) -> Hatching:
-    """An empty hatching for an overlay; its layer is not in any viewer yet."""
+    """Return an empty hatching of a prediction; its layer is not in a viewer yet."""
     if isinstance(overlay, GridOverlay):
         return GridHatching(overlay)
     return SpotsHatching(overlay)
 
 
 class GridHatching:
-    """A veil with stripes, as one RGBA picture over the grid."""
+    """Stripes as one RGBA raster over the grid."""
 
     def __init__(self, overlay: GridOverlay) -> None:
         grid = overlay.prediction.target.grid
@@ -118,12 +120,12 @@ class SpotsHatching:
 
 
 def _hatching_name(overlay: PredictionOverlay) -> str:
-    """Without the gene: tiles are as reliable for all of them."""
+    """The name of the map without the gene: reliability is that of all genes."""
     return f"unreliable - {overlay.layer.name.partition(' - ')[2] or overlay.layer.name}"
 
 
 def make_stripes(side: int) -> NDArray[np.uint8]:
-    """(side, side, 4) a veil with diagonal stripes that go on from tile to tile."""
+    """Return a tile (side, side, 4) with diagonal stripes that continue in the next tile."""
     y, x = np.mgrid[:side, :side]
     dark = (x + y) % side < max(1, side // 4)
     return np.where(dark[..., None], STRIPE_RGBA, BACKGROUND_RGBA).astype(np.uint8)
@@ -131,19 +133,16 @@ def make_stripes(side: int) -> NDArray[np.uint8]:
 
 @dataclass
 class _OverlayReliability:
-    """What is known of one overlay: which rows are judged, and which of them are doubtful.
+    """Which rows of a prediction are scored, and which of them are unreliable."""
 
-    size : spots when it was judged; clicked spots gather in one overlay that grows.
-    """
-
-    spot_count: int
+    spot_count: int  # when it was scored; a prediction of clicked spots grows
     scored: NDArray[np.bool_]
     unreliable: NDArray[np.bool_]
     hatching: Hatching | None = None
 
 
 class ReliabilityOverlay:
-    """Judges the overlays of a session as they grow, and hatches what should not be relied on."""
+    """Scores the predictions of a session as they grow, and hatches unreliable tiles."""
 
     def __init__(self, session: ViewerSession, connections: SignalConnections) -> None:
         self._session = session
@@ -157,20 +156,21 @@ class ReliabilityOverlay:
         )
 
     def close(self) -> None:
+        """Remove all hatchings."""
         for key in list(self._entries):
             self._discard(key)
 
     def count_unreliable(self, overlay: PredictionOverlay) -> tuple[int, int]:
-        """How many of its predicted tiles are not to be relied on, and of how many."""
-        known = self._entries.get(id(overlay))
-        if known is None:
+        """Return the numbers of unreliable and of scored tiles."""
+        entry = self._entries.get(id(overlay))
+        if entry is None:
             return 0, 0
-        return int(known[1].unreliable.sum()), int(known[1].scored.sum())
+        return int(entry[1].unreliable.sum()), int(entry[1].scored.sum())
 
     def refresh(self) -> None:
-        """Follow the overlays that are there and the setting."""
-        here = {id(o) for o in self._session.overlays}
-        for key in [k for k in self._entries if k not in here]:
+        """Follow the predictions and the setting `hatch_unreliable`."""
+        current = {id(o) for o in self._session.overlays}
+        for key in [k for k in self._entries if k not in current]:
             self._discard(key)
         for overlay in self._session.overlays:
             self._update_overlay(overlay)
@@ -180,12 +180,12 @@ class ReliabilityOverlay:
             return
         prediction = overlay.prediction
         size = len(prediction.target)
-        kept = self._entries.get(id(overlay))
-        if kept is None or kept[1].spot_count != size:
+        entry = self._entries.get(id(overlay))
+        if entry is None or entry[1].spot_count != size:
             self._discard(id(overlay))
-            kept = (overlay, _OverlayReliability(size, np.zeros(size, bool), np.zeros(size, bool)))
-            self._entries[id(overlay)] = kept
-        state = kept[1]
+            entry = (overlay, _OverlayReliability(size, np.zeros(size, bool), np.zeros(size, bool)))
+            self._entries[id(overlay)] = entry
+        state = entry[1]
         new = np.flatnonzero(prediction.predicted_mask & ~state.scored)
         if len(new):
             state.scored[new] = True
@@ -213,10 +213,10 @@ class ReliabilityOverlay:
         stack.insert(layer, above=[overlay.layer])
         layer.visible = overlay.layer.visible
 
-        def follow(event: object = None) -> None:
+        def sync_visibility(event: object = None) -> None:
             layer.visible = overlay.layer.visible
 
-        overlay.layer.events.visible.connect(follow)
+        overlay.layer.events.visible.connect(sync_visibility)
 
     def _remove_layer(self, state: _OverlayReliability) -> None:
         hatching, state.hatching = state.hatching, None
@@ -224,9 +224,9 @@ class ReliabilityOverlay:
             self._session.layers.remove(hatching.layer)
 
     def _discard(self, key: int) -> None:
-        known = self._entries.pop(key, None)
-        if known is not None:
-            self._remove_layer(known[1])
+        entry = self._entries.pop(key, None)
+        if entry is not None:
+            self._remove_layer(entry[1])
 
 
 def get_reliability(
@@ -234,31 +234,31 @@ def get_reliability(
     reference: TrainingReference | SavedReliability,
     rows: NDArray[np.int64] | slice,
 ) -> SpotReliability:
-    """The reliability of some rows of a prediction, or what its file tells of them."""
+    """Return the reliability of rows of a prediction: computed, or from its file."""
     from ...export.saved_result import SavedReliability
     from ...quality.reliability import score_reliability
 
     if isinstance(reference, SavedReliability):
-        which = np.arange(len(reference.score))[rows]
-        said = tuple(reference.reasons_by_spot[row] for row in which)
-        return SavedReliability(reference.score[which], reference.unreliable[which], said)
+        selected = np.arange(len(reference.score))[rows]
+        reasons = tuple(reference.reasons_by_spot[row] for row in selected)
+        return SavedReliability(reference.score[selected], reference.unreliable[selected], reasons)
     return score_reliability(reference, prediction.qc_features[rows], prediction.tokens[rows])
 
 
 def format_reliability(
     prediction: Prediction, reference: TrainingReference | SavedReliability | None, row: int
 ) -> str:
-    """One spot's reliability in words: "reliability: poor (out of focus)"; "" where unknown."""
+    """Format the reliability of a spot as "reliability: poor (out of focus)"; "" if unknown."""
     from ...quality.reliability import reliability_level
 
     if reference is None:
         return ""
-    found = get_reliability(
+    reliability = get_reliability(
         prediction, reference, slice(row, row + 1) if row >= 0 else slice(row, None)
     )
-    if not np.isfinite(found.score[0]):
+    if not np.isfinite(reliability.score[0]):
         return ""
-    reasons = found.reasons(0)
-    return f"reliability: {reliability_level(float(found.score[0]))}" + (
+    reasons = reliability.reasons(0)
+    return f"reliability: {reliability_level(float(reliability.score[0]))}" + (
         f" ({', '.join(reasons)})" if reasons else ""
     )

@@ -1,4 +1,4 @@
-"""Layers at spots and tiles: Labels of domains and outlines of regions."""
+"""Labels layers of spatial domains, and the outline of a region of spots."""
 
 from __future__ import annotations
 
@@ -21,17 +21,16 @@ if TYPE_CHECKING:
 
 
 DOMAIN_OPACITY = 0.8
-MIN_DIAMETER_PER_PITCH = 0.75  # of the pitch
-DISC_PIXELS = 15  # pixels in a spot's disc
-# Told apart with every kind of colour blindness as far as eight can be (Okabe and Ito, 2008).
+MIN_DIAMETER_PER_PITCH = 0.75
+DISC_PIXELS = 15  # diameter of a spot's disc
+# Eight colours that people with every kind of colour blindness can distinguish (Okabe and Ito,
+# 2008), and four more.
 OKABE_ITO = "#e69f00 #0072b2 #009e73 #f0e442 #d55e00 #56b4e9 #cc79a7 #000000"
-DOMAIN_COLORS = (
-    OKABE_ITO + " #ffffff #7f3b08 #b8e186 #542788"
-).split()  # and four for more domains
+DOMAIN_COLORS = (OKABE_ITO + " #ffffff #7f3b08 #b8e186 #542788").split()
 
 
 def make_tile_labels(grid: TileGrid, labels: NDArray[np.integer], mpp: float, name: str) -> Labels:
-    """Labels (T,) of tiles, a pixel each."""
+    """Return a Labels layer of labels (T,) with one pixel per tile."""
     image = np.zeros(grid.shape, np.uint16)
     column, row = (grid.cells - grid.first_cell).T
     image[row, column] = labels
@@ -40,7 +39,7 @@ def make_tile_labels(grid: TileGrid, labels: NDArray[np.integer], mpp: float, na
 
 
 def make_spot_labels(spots: Spots, labels: NDArray[np.integer], mpp: float, name: str) -> Labels:
-    """Labels (N,) as discs of the spots' diameter, or wider where that would be hard to see."""
+    """Return a Labels layer of labels (N,) as discs of the spots' diameter, or wider if small."""
     diameter = max(
         spots.diameter_um or DEFAULT_DIAMETER_UM, MIN_DIAMETER_PER_PITCH * (spots.pitch_um or 0.0)
     )
@@ -49,22 +48,22 @@ def make_spot_labels(spots: Spots, labels: NDArray[np.integer], mpp: float, name
     corner = centres.min(axis=0) - diameter
     height, width = np.ceil((centres.max(axis=0) - corner + diameter) / step).astype(int)
     image = np.zeros((height, width), np.uint16)
-    reach = np.arange(-(DISC_PIXELS // 2), DISC_PIXELS // 2 + 1)
-    dy, dx = np.nonzero(np.hypot(*np.meshgrid(reach, reach)) <= DISC_PIXELS / 2)
-    at = np.round((centres - corner) / step).astype(int)
-    image[at[:, :1] + reach[dy], at[:, 1:] + reach[dx]] = np.asarray(labels)[:, None]
+    offsets = np.arange(-(DISC_PIXELS // 2), DISC_PIXELS // 2 + 1)
+    dy, dx = np.nonzero(np.hypot(*np.meshgrid(offsets, offsets)) <= DISC_PIXELS / 2)
+    pixels = np.round((centres - corner) / step).astype(int)
+    image[pixels[:, :1] + offsets[dy], pixels[:, 1:] + offsets[dx]] = np.asarray(labels)[:, None]
     return _make_labels_layer(image, name, step, corner)
 
 
 def _domain_colormap(count: int) -> DirectLabelColormap:
-    colours: dict[int | None, str] = {
+    colors: dict[int | None, str] = {
         n: DOMAIN_COLORS[(n - 1) % len(DOMAIN_COLORS)] for n in range(1, count + 1)
     }
-    return DirectLabelColormap(color_dict={None: "transparent", 0: "transparent", **colours})
+    return DirectLabelColormap(color_dict={None: "transparent", 0: "transparent", **colors})
 
 
 def _make_labels_layer(
-    image: NDArray[np.uint16], name: str, step: float, corner: NDArray
+    image: NDArray[np.uint16], name: str, step: float, corner: NDArray[np.floating]
 ) -> Labels:
     layer = Labels(
         image,
@@ -81,11 +80,11 @@ def _make_labels_layer(
 
 
 OUTLINE_LAYER_NAME = "worst region"
-CANVAS_FILL = 0.3  # of the canvas, by the region
+CANVAS_FILL = 0.3  # fraction of the canvas that the region fills
 
 
 class RegionOutline:
-    """Points a region out on the slide; one at a time, in one layer."""
+    """Outlines one region on the slide."""
 
     def __init__(self, session: ViewerSession) -> None:
         self._session = session
@@ -112,12 +111,12 @@ class RegionOutline:
         self._center_camera(region, mpp)
 
     def remove(self) -> None:
-        """Take the rings away; they belong to a comparison that is gone."""
+        """Remove the outline."""
         self._session.layers.remove(self.layer)
         self.layer = None
 
     def _center_camera(self, region: ErrorRegion, mpp: float) -> None:
         viewer = self._session.viewer
         viewer.scene.camera.center = (0, region.y * mpp, region.x * mpp)
-        reach = max(region.radius * mpp, 1.0) / CANVAS_FILL
-        viewer.scene.camera.zoom = min(viewer.canvas.size) / (2 * reach)
+        radius = max(region.radius * mpp, 1.0) / CANVAS_FILL
+        viewer.scene.camera.zoom = min(viewer.canvas.size) / (2 * radius)

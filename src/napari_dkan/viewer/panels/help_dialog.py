@@ -28,7 +28,7 @@ from ..session.shortcut_actions import (
 )
 from ..widgets.theme_colors import LINK_COLOR, color_for_theme, connect_theme_change
 
-# What each topic's panel is: its keys are listed below the text. Texts: help_texts/<topic>.md
+# The panel of each topic; its keys are listed below the text of help_texts/<topic>.md.
 PANEL_OF_TOPIC = {
     "slide": PREDICT_PANEL,
     "model": PREDICT_PANEL,
@@ -39,12 +39,12 @@ PANEL_OF_TOPIC = {
     "quality": QUALITY_PANEL,
     "finetune": FINETUNE_PANEL,
 }
-DOCS_SCHEME = "docs"  # links of this scheme lead to a page of the documentation
-IMAGE_MARKDOWN = re.compile(r"!\[[^\]]*\]\([^)]*\)")  # the pages' pictures stay outside the package
+DOCS_SCHEME = "docs"  # scheme of links to pages of the documentation
+IMAGE_MARKDOWN = re.compile(r"!\[[^\]]*\]\([^)]*\)")  # images are not in the package
 
 
 class HelpDialog(QDialog):
-    """A text, and the pages it leads to. Not modal: it stays beside the work."""
+    """A non-modal window with a help text and the pages of its links."""
 
     def __init__(self, parent: QWidget | None) -> None:
         super().__init__(parent)
@@ -68,11 +68,12 @@ class HelpDialog(QDialog):
         connect_theme_change(self.browser, self._show_current)
 
     def show_text(self, text: str) -> None:
+        """Show a Markdown text; Back returns to the previous one."""
         self._history.append(text)
         self._show_current()
 
     def open_link(self, url: QUrl) -> None:
-        """A page of the documentation opens here, anything else where the person's system does."""
+        """Show a page of the documentation; open other links with the system's browser."""
         name = url.path() if url.scheme() == DOCS_SCHEME else Path(url.path()).stem
         if not url.scheme() or url.scheme() == DOCS_SCHEME:
             self.show_text(load_docs_page(name))
@@ -87,7 +88,7 @@ class HelpDialog(QDialog):
         if not self._history:
             return
         self.browser.setMarkdown(self._history[-1])
-        links = QPalette().color(QPalette.ColorRole.Link).name()  # made for a white ground
+        links = QPalette().color(QPalette.ColorRole.Link).name()  # too dark for dark themes
         self.browser.setHtml(
             self.browser.toHtml().replace(links, color_for_theme(self.browser, LINK_COLOR))
         )
@@ -95,7 +96,7 @@ class HelpDialog(QDialog):
 
 
 def make_heading(text: str, topic: str = "") -> QWidget:
-    """The heading of a box, and a button with the help on it where there is a topic."""
+    """Return the heading of a box, with a help button if there is a topic."""
     label = QLabel(text)
     font = label.font()
     font.setBold(True)
@@ -111,7 +112,13 @@ def make_heading(text: str, topic: str = "") -> QWidget:
 
 
 def make_help_button(topic: str) -> QToolButton:
-    """Opens the help on a topic. Raises KeyError when there is none."""
+    """Return a button that opens the help on a topic.
+
+    Raises
+    ------
+    KeyError
+        If there is no such topic.
+    """
     panel = PANEL_OF_TOPIC[topic]
     button = QToolButton()
     button.setText("?")
@@ -123,26 +130,27 @@ def make_help_button(topic: str) -> QToolButton:
 
 
 def show_help(topic: str, parent_widget: QWidget, panel: str) -> HelpDialog:
-    """Open the help on a topic as a window of the panel's window."""
-    made = HelpDialog(parent_widget.window())
-    made.show_text(f"{load_topic_text(topic)}\n\n{shortcut_table(panel)}")
-    made.show()
-    return made
+    """Open the help on a topic."""
+    dialog = HelpDialog(parent_widget.window())
+    dialog.show_text(f"{load_topic_text(topic)}\n\n{shortcut_table(panel)}")
+    dialog.show()
+    return dialog
 
 
 def show_help_if_visible(topic: str, panel: QWidget) -> None:
-    """By key: the help of the panel that is in sight, of several that are open."""
+    """Open the help of a panel if it is visible; several panels share one shortcut."""
     if panel.isVisible():
         show_help(topic, panel, PANEL_OF_TOPIC[topic])
 
 
 def load_topic_text(topic: str) -> str:
+    """Load the Markdown text of a topic."""
     file = files(__package__) / "help_texts" / f"{topic}.md"
     return file.read_text(encoding="utf-8")
 
 
 def load_docs_page(name: str) -> str:
-    """A page of the documentation, which travels with the package."""
+    """Load a page of the documentation, which is part of the package."""
     file = Path(str(files("napari_dkan"))) / DOCS_SCHEME / f"{Path(name).name}.md"
     if not file.is_file():
         return f"The page {name}.md does not come with this copy of napari-dkan."
@@ -150,7 +158,7 @@ def load_docs_page(name: str) -> str:
 
 
 def shortcut_table(panel: str) -> str:
-    """The keys of a panel as a table, as they are now."""
+    """Return the current shortcuts of a panel as a Markdown table."""
     rows = [
         f"| {shortcut_label(a.name)} | {a.description} |"
         for a in ACTIONS

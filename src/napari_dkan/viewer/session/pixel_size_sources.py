@@ -20,46 +20,60 @@ USER_ORIGINS = MANUAL_ORIGIN, HISTORY_ORIGIN, RULER_ORIGIN
 
 
 def is_uncertain(size: PixelSize | None) -> bool:
-    """Whether anybody who knows the pixel size better is believed."""
+    """Return whether another source may replace this pixel size."""
     return size is None or size.is_estimated
 
 
 def recall_pixel_size(slide: Slide) -> PixelSize | None:
-    """What a person said of this slide before. Reads a little of it. Raises SlideError."""
-    kept = load_pixel_sizes()
-    if not kept:
+    """Return the pixel size that the user entered for this slide before.
+
+    Raises
+    ------
+    SlideError
+        If the fingerprint of the slide cannot be read.
+    """
+    history = load_pixel_sizes()
+    if not history:
         return None
-    mpp, origin = kept.get(slide.fingerprint(), (None, ""))
+    mpp, origin = history.get(slide.fingerprint(), (None, ""))
     try:
         return None if mpp is None else PixelSize(mpp, origin or HISTORY_ORIGIN)
     except SlideError:
-        return None  # somebody edited the file
+        return None  # the file was edited
 
 
 def format_pixel_size(size: PixelSize, native_size: PixelSize | None) -> str:
-    """A pixel size and who says so, for people; stated : what the slide itself says."""
+    """Format a pixel size with its origin.
+
+    Parameters
+    ----------
+    size : PixelSize
+    native_size : PixelSize or None
+        That of the slide itself; added where it differs.
+    """
     if size.is_estimated:
         return (
             f"about {size.mpp:.3g} um/px, estimated from the objective power "
             f"{UM_PER_PX_AT_1X / size.mpp:.0f}x; check it"
         )
     if size.origin == RULER_ORIGIN:
-        by = "measured with the ruler"
+        source = "measured with the ruler"
     else:
-        by = size.origin if size.origin.startswith("entered") else f"from the {size.origin}"
+        source = size.origin if size.origin.startswith("entered") else f"from the {size.origin}"
     if native_size is None or abs(native_size.mpp - size.mpp) < 1e-3 * size.mpp:
-        return f"{size.mpp:.4g} um/px, {by}"
-    return f"{size.mpp:.4g} um/px, {by} ({native_size.mpp:.4g} from the {native_size.origin})"
+        return f"{size.mpp:.4g} um/px, {source}"
+    return f"{size.mpp:.4g} um/px, {source} ({native_size.mpp:.4g} from the {native_size.origin})"
 
 
 class PixelSizeHistory:
-    """Remembers pixel sizes. What is told apart by its pixels is looked at off the GUI thread."""
+    """Pixel sizes that the user entered, across sessions.
+
+    Slides without a file are identified by their pixels, which are read in a worker thread.
+    """
 
     def __init__(self) -> None:
-        self._recall_runner, self._save_runner = (
-            JobRunner("looking up pixel sizes"),
-            JobRunner("pixel sizes"),
-        )
+        self._recall_runner = JobRunner("looking up pixel sizes")
+        self._save_runner = JobRunner("pixel sizes")
         self._recall_queue: deque[tuple[Slide, Callable[[PixelSize], None]]] = deque()
         self._save_queue: deque[tuple[Slide, PixelSize | None]] = deque()
 
@@ -68,7 +82,7 @@ class PixelSizeHistory:
         return self._recall_runner.busy or self._save_runner.busy
 
     def recall(self, slide: Slide, receive: Callable[[PixelSize], None]) -> None:
-        """Tell what a person said of the slide before, if anything."""
+        """Call ``receive`` with the pixel size that the user entered before, if any."""
         if slide.path is not None:
             size = recall_pixel_size(slide)
             if size is not None:
@@ -79,7 +93,7 @@ class PixelSizeHistory:
             self._start_next_recall()
 
     def save(self, slide: Slide, size: PixelSize | None) -> None:
-        """Remember what a person says of the slide; None forgets it."""
+        """Remember a pixel size; None removes it from the history."""
         if slide.path is not None:
             _save_to_history(slide, size)
             return
@@ -118,17 +132,22 @@ def _save_to_history(slide: Slide, size: PixelSize | None) -> None:
         )
 
 
-ARRAY_COLUMNS = ("array_x", "array_y")  # features of a Points layer that lies on an array
-ARRAY_COLUMN_NAMES = (ARRAY_COLUMNS, ("array_col", "array_row"))  # as others write them, x first
+ARRAY_COLUMNS = ("array_x", "array_y")  # array coordinates among the features of a Points layer
+ARRAY_COLUMN_NAMES = (ARRAY_COLUMNS, ("array_col", "array_row"))  # ours and those of others
 SPOT_ARRAY_ORIGIN = "spot array"
 MIN_SPOTS = 8
 
 
 def pixel_size_from_spots(layer: Layer, slide: ViewerSlide) -> PixelSize | None:
-    """What a layer's spots say of the slide, None for other layers and spots on no array.
+    """Estimate the pixel size of a slide from the pitch of a spot array.
 
-    An array whose every second place is empty is Visium's, any other one that of Spatial
-    Transcriptomics.
+    An array in which every second position is empty is a Visium array; any other one is an array
+    of Spatial Transcriptomics.
+
+    Returns
+    -------
+    PixelSize or None
+        None for layers without array coordinates.
     """
     if not isinstance(layer, Points) or layer.ndim != 2 or len(layer.data) < MIN_SPOTS:
         return None
@@ -141,7 +160,7 @@ def pixel_size_from_spots(layer: Layer, slide: ViewerSlide) -> PixelSize | None:
     try:
         array = layer.features[list(columns)].to_numpy().astype(np.int64)
     except (TypeError, ValueError):
-        return None  # text, or places that are missing
+        return None  # text, or missing coordinates
     parity = array.sum(axis=1) % 2
     pitch = VISIUM_PITCH_UM if (parity == parity[0]).all() else ST_PITCH_UM
     mpp = mpp_from_spots(Spots(layer_to_slide(layer, layer.data, slide), array, pitch_um=pitch))

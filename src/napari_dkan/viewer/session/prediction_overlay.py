@@ -49,16 +49,18 @@ class PredictionOverlay(Protocol):
     colorbar: ColorBarOverlay
 
     @property
-    def layer(self) -> Layer: ...
+    def layer(self) -> Layer:
+        """The layer; an Image for a grid, Points for spots."""
+        ...
 
     def draw(self, gene: str, limits: tuple[float, float], colormap: str) -> None:
         """Draw a gene of the prediction with these contrast limits."""
         ...
 
     def value_at(self, world: tuple[float, float]) -> float | None:
-        """Value of the shown gene at a world position (y, x); None where there is none."""
+        """Return the value of the shown gene at a world position (y, x), if there is one."""
         ...
 
     def row_at(self, world: tuple[float, float]) -> int | None:
-        """Row of the prediction at a world position (y, x); None beside its tiles."""
+        """Return the row of the prediction at a world position (y, x), if there is one."""
         ...

@@ -32,31 +32,47 @@ PREDICT_PANEL, QUALITY_PANEL, FINETUNE_PANEL = (
     "DKAN: quality control",
     "DKAN: fine-tune",
 )
-FUNCTION_PREFIX = (
-    "napari_dkan_"  # before the names of the functions, which napari tells actions apart by
-)
+FUNCTION_PREFIX = "napari_dkan_"  # napari identifies actions by the names of their functions
 
 ActionCallback = Callable[[], Any]
 
 
 @dataclass(frozen=True)
 class ShortcutAction:
-    """What a key does. napari knows it as ``napari-dkan:<name>``."""
+    """An action with a shortcut.
+
+    Attributes
+    ----------
+    name : str
+        Part of the id ``napari-dkan:<name>``.
+    description : str
+    default_key : str
+        In napari's notation.
+    panel : str
+        The panel that has to be open.
+    repeatable : bool
+        Repeated while the key is held.
+    hold : bool
+        The callback returns an iterator that continues when the key is released.
+    opens_panel : bool
+        The action opens the panel.
+    """
 
     name: str
     description: str
-    default_key: str  # by default, as napari writes it
-    panel: str = PREDICT_PANEL  # the one that has to be open for it
-    repeatable: bool = False  # while the key is held
-    hold: bool = False  # it answers with an iterator, which goes on as the key is let go
-    opens_panel: bool = False  # the panel itself
+    default_key: str
+    panel: str = PREDICT_PANEL
+    repeatable: bool = False
+    hold: bool = False
+    opens_panel: bool = False
 
     @property
     def id(self) -> str:
+        """Id in napari's settings."""
         return f"{PLUGIN_NAME}:{self.name}"
 
 
-# Free of napari's own keys, those of its layers among them: tests/viewer/test_actions.py.
+# No default key is one of napari's or of its layers: tests/viewer/test_actions.py.
 ACTIONS = (
     ShortcutAction("predict", "Predict where it is chosen", "Ctrl-Enter"),
     ShortcutAction("cancel", "Cancel what is being computed", "Ctrl-."),
@@ -101,50 +117,64 @@ ACTION_BY_NAME = {action.name: action for action in ACTIONS}
 
 
 class ActionHandlers:
-    """How the panels of one viewer do the actions, by the action's name."""
+    """The callbacks of the open panels of one viewer, by action name."""
 
     def __init__(self, session: ViewerSession) -> None:
         self.by_action: dict[str, list[ActionCallback]] = {}
 
 
 def register_actions(viewer: ViewerModel, **callbacks: ActionCallback) -> Callable[[], None]:
-    """How a panel of this viewer does some of the actions; call the result when it goes.
+    """Register callbacks of a panel.
 
-    Raises KeyError for an action that is not in the table.
+    Parameters
+    ----------
+    viewer : ViewerModel
+    **callbacks : callable
+        By action name.
+
+    Returns
+    -------
+    callable
+        Unregisters the callbacks.
+
+    Raises
+    ------
+    KeyError
+        For an unknown action.
     """
     register_with_napari()
-    known = get_component(get_session(viewer), ActionHandlers).by_action
-    for name, act in callbacks.items():
-        known.setdefault(ACTION_BY_NAME[name].name, []).append(act)
+    handlers = get_component(get_session(viewer), ActionHandlers).by_action
+    for name, callback in callbacks.items():
+        handlers.setdefault(ACTION_BY_NAME[name].name, []).append(callback)
 
-    def forget() -> None:
-        for name, act in callbacks.items():
-            if act in known[name]:
-                known[name].remove(act)
+    def unregister() -> None:
+        for name, callback in callbacks.items():
+            if callback in handlers[name]:
+                handlers[name].remove(callback)
 
-    return forget
+    return unregister
 
 
 def run_action(viewer: ViewerModel, action: ShortcutAction) -> Iterator[None]:
-    """Do it in this viewer; where its panel was closed, say which one it needs.
+    """Run an action in a viewer; if its panel is closed, show which panel it needs.
 
-    A viewer that never had one of the panels is none of our business.
+    Does nothing in a viewer that never had one of the panels.
     """
     session = find_session(viewer)
-    known = None if session is None else session.components.get(ActionHandlers)
-    acts = list(known.by_action.get(action.name, ())) if isinstance(known, ActionHandlers) else []
-    if known is not None and not acts:
+    handlers = None if session is None else session.components.get(ActionHandlers)
+    callbacks = []
+    if isinstance(handlers, ActionHandlers):
+        callbacks = list(handlers.by_action.get(action.name, ()))
+    if handlers is not None and not callbacks:
         show_info(f"{action.description}: open Plugins > {action.panel} first.")
-    held = [made for made in (act() for act in acts) if action.hold and made is not None]
-    for made in held:
-        yield from made
-
-
-# ---- what napari knows of them ------------------------------------------------------------
+    results = [callback() for callback in callbacks]
+    for result in results:
+        if action.hold and result is not None:
+            yield from result
 
 
 def register_with_napari() -> None:
-    """Tell napari of all actions, once; what the person chose before holds."""
+    """Register all actions with napari, once; shortcuts of the user are kept."""
     if ACTIONS[0].id in action_manager._actions:
         return
     for action in ACTIONS:
@@ -160,62 +190,63 @@ def register_with_napari() -> None:
 
 
 def bind_shortcuts(event: object = None) -> None:
-    """Bind the settings' keys, else the defaults: napari knows none to go back to for a plugin.
+    """Bind the keys of the settings, or the defaults.
 
-    Editing one key makes napari write down all of them. The defaults are taken out again, so
-    that it does not wonder at its next start whose they are.
+    napari has no default keys for actions of plugins. When one key is edited, it saves the keys of
+    all actions. The defaults are removed from its settings again, because napari warns at the next
+    start of actions that are not registered yet.
     """
     settings = get_settings().shortcuts
-    plain = {
+    unchanged = {
         a.id for a in ACTIONS if settings.shortcuts.get(a.id) == [coerce_keybinding(a.default_key)]
     }
-    if plain:
-        kept = {name: keys for name, keys in settings.shortcuts.items() if name not in plain}
-        settings.shortcuts = kept  # which comes back here
+    if unchanged:
+        edited = {n: keys for n, keys in settings.shortcuts.items() if n not in unchanged}
+        settings.shortcuts = edited  # calls this function again
         return
     for action in ACTIONS:
-        wanted, bound = get_shortcuts(action.name), action_manager._shortcuts.get(action.id, [])
-        if [coerce_keybinding(key) for key in bound] != wanted:
+        keys, bound = get_shortcuts(action.name), action_manager._shortcuts.get(action.id, [])
+        if [coerce_keybinding(key) for key in bound] != keys:
             action_manager.unbind_shortcut(action.id)
-            for key in wanted:
+            for key in keys:
                 action_manager.bind_shortcut(action.id, key)
 
 
 def get_shortcuts(name: str) -> list[KeyBinding]:
-    """The keys of an action as they are now."""
+    """Return the current keys of an action."""
     action = ACTION_BY_NAME[name]
     default = [coerce_keybinding(action.default_key)]
     return list(get_settings().shortcuts.shortcuts.get(action.id, default))
 
 
 def shortcut_label(name: str) -> str:
-    """The keys of an action for people, ``G`` or ``Ctrl+Enter``; empty when it has none."""
+    """Format the keys of an action as ``G`` or ``Ctrl+Enter``; empty if it has none."""
     return " or ".join(Shortcut(key).platform for key in get_shortcuts(name))
 
 
 def set_tooltip(widget: Any, text: str, name: str, connections: SignalConnections) -> None:
-    """A tooltip with the keys of an action in place of ``{key}``, whatever they become."""
+    """Set a tooltip with the current keys of an action in place of ``{key}``."""
 
-    def write() -> None:
+    def update() -> None:
         keys = shortcut_label(name)
         widget.setToolTip(text.replace(" ({key})", f" ({keys})" if keys else ""))
 
-    write()
-    connect_shortcut_changes(write, connections, name)
+    update()
+    connect_shortcut_changes(update, connections, name)
 
 
 def connect_shortcut_changes(
     callback: Callable[[], None], connections: SignalConnections, *names: str
 ) -> None:
-    """Call it when one of these actions gets other keys; napari tells of all, one by one."""
+    """Call ``callback`` when the keys of one of these actions have changed."""
     ids = {ACTION_BY_NAME[name].id for name in names}
 
-    def changed(event: Any) -> None:
+    def on_shortcut_changed(event: Any) -> None:
         if event.name in ids:
             callback()
 
     register_with_napari()
-    connections.connect(changed, action_manager.events.shortcut_changed)
+    connections.connect(on_shortcut_changed, action_manager.events.shortcut_changed)
 
 
 def _make_command(action: ShortcutAction) -> Callable[..., Any]:
@@ -232,7 +263,7 @@ def _make_command(action: ShortcutAction) -> Callable[..., Any]:
     command: Callable[..., Any] = (
         open_panel if action.opens_panel else hold if action.hold else press
     )
-    command.__name__ = FUNCTION_PREFIX + action.name  # napari tells which may repeat by it
+    command.__name__ = FUNCTION_PREFIX + action.name  # by which napari finds repeatable actions
     return command
 
 
@@ -252,7 +283,7 @@ GENE_STEPS = {"napari:increment_dims_left": -1, "napari:increment_dims_right": 1
 
 
 class ArrowKeyBindings:
-    """Of one viewer, as long as its panel is open."""
+    """Left and right step through the genes while the panel of a viewer is open."""
 
     def __init__(self, session: ViewerSession, connections: SignalConnections) -> None:
         self._session = session
@@ -261,6 +292,7 @@ class ArrowKeyBindings:
         self._bind_keys()
 
     def close(self) -> None:
+        """Unbind the keys."""
         for key in self._keys:
             self._session.viewer.bind_key(key, None)
         self._keys = []

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 SLIDE_KEY = "napari-dkan slide"
-METADATA_PREFIX = "napari-dkan"  # every key of our layers' metadata begins so
+METADATA_PREFIX = "napari-dkan"  # of every key of the layers' metadata
 LAYER_SCALE_ORIGIN = "layer's scale"  # origin of a pixel size
 MICROMETER_UNITS = ("um", "um")
 PIXEL_UNITS = ("pixel", "pixel")
@@ -35,7 +35,7 @@ AXIS_LABELS = ("y", "x")
 
 
 class _ForeignLayer(NamedTuple):
-    """What a layer that is not our reader's was taken for, as long as its data is the same."""
+    """The slide of a layer from another reader; valid while the layer has this data."""
 
     data: Any
     slide: Slide | None
@@ -44,8 +44,8 @@ class _ForeignLayer(NamedTuple):
 _foreign_layers: WeakKeyDictionary[Layer, _ForeignLayer] = WeakKeyDictionary()
 
 
-def make_slide_layer(slide: Slide, pixel_size: PixelSize | None) -> tuple[Any, dict, str]:
-    """A napari LayerData tuple: the slide as a multiscale RGB layer with its physical scale."""
+def make_slide_layer(slide: Slide, pixel_size: PixelSize | None) -> tuple[Any, dict[str, Any], str]:
+    """Return a napari LayerData tuple of a multiscale RGB layer in micrometres."""
     mpp = None if pixel_size is None else pixel_size.mpp
     options = {
         "name": slide.name,
@@ -60,19 +60,22 @@ def make_slide_layer(slide: Slide, pixel_size: PixelSize | None) -> tuple[Any, d
 
 
 def slide_from_layer(layer: Layer) -> tuple[Slide, PixelSize | None] | None:
-    """The Slide behind a layer: our reader's, the file that another reader opened, or the RGB
-    arrays that it shows. None for other layers, and for the pictures that we lay on slides."""
+    """Return the slide of a layer and its pixel size.
+
+    The slide is that of the plugin's reader, of the file that another reader opened, or of the
+    RGB arrays of the layer. None for other layers and for images that the plugin adds to slides.
+    """
     if not isinstance(layer, Image) or not layer.rgb or layer.ndim != 2:
         return None
-    known = layer.metadata.get(SLIDE_KEY)
-    if known is not None and _has_slide_pixels(layer, known[0]):
-        return known
-    if known is None and any(str(key).startswith(METADATA_PREFIX) for key in layer.metadata):
+    own_slide: tuple[Slide, PixelSize | None] | None = layer.metadata.get(SLIDE_KEY)
+    if own_slide is not None and _has_slide_pixels(layer, own_slide[0]):
+        return own_slide
+    if own_slide is None and any(str(key).startswith(METADATA_PREFIX) for key in layer.metadata):
         return None
     adopted = _foreign_layers.get(layer)
     if adopted is None or adopted.data is not layer.data:
-        # Other data than the file's was put into the layer: what it shows counts.
-        fresh = adopted is None and known is None
+        # If the data of the layer was replaced, it is no longer that of its file.
+        fresh = adopted is None and own_slide is None
         slide = (_open_source_file(layer) if fresh else None) or _slide_from_arrays(layer)
         adopted = _foreign_layers[layer] = _ForeignLayer(layer.data, slide)
     if adopted.slide is None:
@@ -81,7 +84,7 @@ def slide_from_layer(layer: Layer) -> tuple[Slide, PixelSize | None] | None:
 
 
 def pixel_size_from_layer(layer: Layer) -> PixelSizeMetadata:
-    """The pixel size that a layer's scale says, where its units are lengths."""
+    """Return the pixel size from the scale of a layer if its units are lengths."""
     y, x = (
         None if um is None else abs(float(step)) * um
         for step, um in zip(
@@ -92,13 +95,13 @@ def pixel_size_from_layer(layer: Layer) -> PixelSizeMetadata:
 
 
 def sync_slide_name(slide: Slide, layer: Layer) -> None:
-    """An image without a file is called like its layer."""
+    """Give a slide without a file the name of its layer."""
     if not slide.location:
         slide.name = slide.label = layer.name
 
 
 def _has_slide_pixels(layer: Image, slide: Slide) -> bool:
-    """Whether our layer still has the pixels of its slide."""
+    """Whether the layer still shows the pixels of its slide."""
     first = layer.data[0] if layer.multiscale else layer.data
     return isinstance(first, LazyLevel) and first.slide is slide
 
@@ -119,7 +122,7 @@ def _slide_from_arrays(layer: Image) -> Slide | None:
     try:
         slide = Slide.from_arrays(layer.name, layer.data if layer.multiscale else [layer.data])
     except SlideError:
-        return None  # an RGB picture that is no slide; napari shows it all the same
+        return None  # an RGB image that is not a slide
     slide.pixel_size_note = pixel_size_from_layer(layer).note
     return slide
 
@@ -153,7 +156,7 @@ class ViewerSlide:
 
 
 class SlideLayerRegistry:
-    """Layers made for a slide; they are in um from its top left corner, wherever it is shown."""
+    """The layers that belong to a slide; their scale is in um from its top left corner."""
 
     def __init__(self) -> None:
         self._slide_of_layer: WeakKeyDictionary[Layer, ViewerSlide] = WeakKeyDictionary()
@@ -164,53 +167,60 @@ class SlideLayerRegistry:
         _align_to_slide(slide, layer)
 
     def attach_like(self, layer: Layer, new: Layer) -> None:
-        """Remember that a new layer lies on the slide that another one lies on."""
+        """Record that a new layer belongs to the slide of another layer."""
         if layer in self._slide_of_layer:
             self.attach(self._slide_of_layer[layer], new)
 
     def layers_of(self, slide: ViewerSlide, layers: Iterable[Layer]) -> list[Layer]:
-        """Those of the layers that were made for the slide."""
+        """Return those of the layers that belong to the slide."""
         return [layer for layer in layers if self._slide_of_layer.get(layer) is slide]
 
     def rescale(
         self, slide: ViewerSlide, size: PixelSize | None, layers: list[Layer], only_slide: bool
     ) -> None:
-        """Give the slide another pixel size; what lies on it keeps its place there.
+        """Set the pixel size of a slide and rescale its layers, which keep their position on it.
 
-        alone : no other slide is open, so what a person drew by hand lies on this one too.
+        Parameters
+        ----------
+        slide : ViewerSlide
+        size : PixelSize or None
+        layers : list of Layer
+            All layers of the viewer.
+        only_slide : bool
+            No other slide is open, so shapes and points of the user belong to this one.
         """
         before = slide.mpp
         slide.pixel_size = size
-        made, world = slide.mpp / before, slide.mpp / float(slide.layer.scale[-1])
+        own, world = slide.mpp / before, slide.mpp / float(slide.layer.scale[-1])
         units = PIXEL_UNITS if size is None else MICROMETER_UNITS
         _rescale_layer(slide.layer, (slide.mpp, slide.mpp), world, units)
         for layer in layers:
             if layer in self._slide_of_layer:
                 if self._slide_of_layer[layer] is slide:
-                    _rescale_layer(layer, np.asarray(layer.scale) * made, made, units)
+                    _rescale_layer(layer, np.asarray(layer.scale) * own, own, units)
                     _align_to_slide(slide, layer)
             elif only_slide and isinstance(layer, Shapes | Points) and layer.ndim == 2:
                 _rescale_layer(layer, np.asarray(layer.scale) * world, world, units)
 
 
 def slide_to_world(xy: NDArray[np.float64], slide: ViewerSlide) -> NDArray[np.float64]:
-    """(N, 2) places (x, y) in level-0 px as (x, y) in the world."""
-    there = slide_to_world_matrix(slide)
-    return swap_xy(swap_xy(xy) * slide.mpp @ there[:2, :2].T + there[:2, 2])
+    """Convert (N, 2) positions (x, y) in level-0 px to world coordinates (x, y)."""
+    matrix = slide_to_world_matrix(slide)
+    return swap_xy(swap_xy(xy) * slide.mpp @ matrix[:2, :2].T + matrix[:2, 2])
 
 
 def layer_to_slide(
     layer: Layer, data: NDArray[np.floating], slide: ViewerSlide
 ) -> NDArray[np.float64]:
-    """(N, 2) points of another layer as (x, y) level-0 px, through the world."""
+    """Convert (N, 2) points of a layer to level-0 px (x, y) of a slide, through the world."""
 
-    def moved(row: float, column: float) -> NDArray[np.float64]:
+    def convert(row: float, column: float) -> NDArray[np.float64]:
         world = layer.data_to_world((row, column))[-2:]
         return np.asarray(slide.layer.world_to_data(world)[-2:])
 
-    # napari moves one point a call; what it does is affine, so three calls tell all of it
-    origin = moved(0, 0)
-    axes = np.stack([moved(1, 0) - origin, moved(0, 1) - origin])
+    # napari converts one point per call. The map is affine, so three points determine it.
+    origin = convert(0, 0)
+    axes = np.stack([convert(1, 0) - origin, convert(0, 1) - origin])
     return swap_xy(np.asarray(data)[:, -2:] @ axes + origin)
 
 
@@ -222,14 +232,17 @@ def _rescale_layer(layer: Layer, scale: object, ratio: float, units: tuple[str, 
 
 
 def _align_to_slide(slide: ViewerSlide, layer: Layer) -> None:
-    """Lay a layer where the slide's layer is: moved, turned or drawn at another scale."""
-    there = slide_to_world_matrix(slide)
-    if not np.allclose(there, layer.affine.affine_matrix, atol=1e-9):
-        layer.affine = there
+    """Give a layer the position, rotation and scale of the slide's layer."""
+    matrix = slide_to_world_matrix(slide)
+    if not np.allclose(matrix, layer.affine.affine_matrix, atol=1e-9):
+        layer.affine = matrix
 
 
 def slide_to_world_matrix(slide: ViewerSlide) -> NDArray[np.float64]:
-    """From um on the slide (y, x) to the world, (3, 3); one where its layer has its scale only."""
+    """Return the matrix (3, 3) from um on the slide (y, x) to the world.
+
+    It is the identity if the slide's layer only has a scale.
+    """
     origin, down, across = (
         np.asarray(slide.layer.data_to_world(at)[-2:]) for at in ((0, 0), (1, 0), (0, 1))
     )

@@ -22,7 +22,7 @@ def _load_history() -> dict[str, Any]:
     try:
         data = json.loads(_history_path().read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return {}  # nothing remembered yet, or a file that is none of ours
+        return {}  # no history yet, or an unreadable file
     return data if isinstance(data, dict) else {}
 
 
@@ -31,35 +31,44 @@ def _save_history(data: dict[str, Any]) -> None:
         with atomic_write(_history_path()) as temporary:
             temporary.write_text(json.dumps(data, indent=1), encoding="utf-8")
     except OutputError:
-        return  # a read-only home folder costs the memory, not the work
+        return  # a read-only home folder must not stop the work
 
 
 def list_recent_checkpoints() -> list[Path]:
-    """The last checkpoints chosen by hand that still exist, newest first."""
+    """List the last checkpoints that the user chose and that still exist, newest first."""
     names = _load_history().get("checkpoints", [])
     return [Path(n) for n in names if isinstance(n, str) and Path(n).is_file()]
 
 
 def add_recent_checkpoint(path: Path) -> None:
+    """Put a checkpoint at the top of the recent ones."""
     names = [str(path.resolve()), *map(str, list_recent_checkpoints())]
     _save_history(_load_history() | {"checkpoints": list(dict.fromkeys(names))[:MAX_RECENT]})
 
 
 def load_pixel_sizes() -> dict[str, tuple[float, str]]:
-    """Pixel sizes that were given for slides before, by fingerprint: um per px and who said so."""
-    kept = _load_history().get("mpp")
-    found = {}
-    for fingerprint, value in kept.items() if isinstance(kept, dict) else ():
+    """Load the remembered pixel sizes.
+
+    Returns
+    -------
+    dict
+        um per px and the origin, by fingerprint of the slide.
+    """
+    entries = _load_history().get("mpp")
+    sizes = {}
+    for fingerprint, value in entries.items() if isinstance(entries, dict) else ():
         mpp, origin = value if isinstance(value, list) and len(value) == 2 else (value, "")
         if isinstance(mpp, int | float) and isinstance(origin, str):
-            found[fingerprint] = float(mpp), origin
-    return found
+            sizes[fingerprint] = float(mpp), origin
+    return sizes
 
 
 def save_pixel_size(fingerprint: str, mpp: float | None, origin: str = "") -> None:
-    """Keep a slide's pixel size for the next time; None forgets it."""
+    """Remember the pixel size of a slide; None removes it."""
     data = _load_history()
-    kept = data.get("mpp")
-    others = {k: v for k, v in kept.items() if k != fingerprint} if isinstance(kept, dict) else {}
-    made = {} if mpp is None else {fingerprint: [mpp, origin] if origin else mpp}
-    _save_history(data | {"mpp": others | made})
+    entries = data.get("mpp")
+    if not isinstance(entries, dict):
+        entries = {}
+    others = {k: v for k, v in entries.items() if k != fingerprint}
+    entry = {} if mpp is None else {fingerprint: [mpp, origin] if origin else mpp}
+    _save_history(data | {"mpp": others | entry})

@@ -40,34 +40,32 @@ if TYPE_CHECKING:
 class ViewerSession:
     """State and events of one viewer."""
 
-    tissue_edited = Signal()  # its tissue was edited by hand
+    tissue_edited = Signal()  # by the user
     checkpoint_changed = Signal()
     zero_shot_changed = Signal()
     settings_changed = Signal()
     gene_changed = Signal()
     pinned_changed = Signal()
     overlays_changed = Signal()
-    overlay_updated = Signal(object)  # an Overlay has new values
+    overlay_updated = Signal(object)  # a PredictionOverlay has new values
     spot_changed = Signal()
 
     def __init__(self, viewer: ViewerModel) -> None:
         self._viewer = ref(viewer)
         self.checkpoint: Checkpoint | None = None
-        self.zero_shot: ZeroShotGenes | None = None  # genes beside the checkpoint's panel
+        self.zero_shot: ZeroShotGenes | None = None  # genes outside the checkpoint's panel
         self.settings = settings_from_preferences()
         self.gene: str | None = None
         self.pinned: tuple[str, ...] = ()
         self.overlays: list[PredictionOverlay] = []
         self.spot: Prediction | None = None  # the spot clicked last
-        self.spot_reliability: SavedReliability | None = (
-            None  # where it is not judged by the checkpoint
-        )
+        self.spot_reliability: SavedReliability | None = None  # of a spot from a file
         self.message = StatusMessage()
         self.predictors = PredictorPool(self._predictor_options)
         self.draw_stages = StageTimer()
-        # places of the canvas, as (y, x) in the world, that answer clicks and hovering themselves
+        # Each claims a world position (y, x) whose clicks and tooltips it handles itself.
         self.click_claims: list[Callable[[tuple[float, float]], bool]] = []
-        self.components: dict[object, object] = {}  # by their kind
+        self.components: dict[object, object] = {}  # see get_component
         self.viewer_slides = ViewerSlides(viewer)
         self.layers = LayerStack(viewer, self.viewer_slides.layer_registry)
         self.slides_changed = self.viewer_slides.slides_changed
@@ -76,45 +74,46 @@ class ViewerSession:
 
     @property
     def viewer(self) -> ViewerModel:
+        """The viewer; held weakly."""
         viewer = self._viewer()
         if viewer is None:
             raise RuntimeError("the viewer of this session is gone")
         return viewer
 
-    # ---- slides ----------------------------------------------------------------------
-
     @property
     def slides(self) -> list[ViewerSlide]:
+        """All open slides."""
         return self.viewer_slides.slides
 
     @property
     def slide(self) -> ViewerSlide | None:
-        """The slide that was chosen."""
+        """The current slide."""
         return self.viewer_slides.current
 
     def drop_removed_overlays(self, event: object = None) -> None:
+        """Drop predictions whose layer was removed."""
         layers = self.viewer.layers
-        kept = [o for o in self.overlays if o.layer in layers]
-        if len(kept) < len(self.overlays):
-            self.overlays = kept
+        overlays = [o for o in self.overlays if o.layer in layers]
+        if len(overlays) < len(self.overlays):
+            self.overlays = overlays
             self.overlays_changed.emit()
 
     def _on_slide_replaced(self, slide: ViewerSlide) -> None:
-        """Other pixels are in the slide's layer: what was made of the others is hidden."""
-        lying = self.viewer_slides.layer_registry.layers_of(slide, [o.layer for o in self.overlays])
-        for layer in lying:
+        """Hide the predictions of pixels that are no longer in the slide's layer."""
+        outdated = self.viewer_slides.layer_registry.layers_of(
+            slide, [o.layer for o in self.overlays]
+        )
+        for layer in outdated:
             layer.visible = False
-        if lying:
+        if outdated:
             self.message.show(
                 f"The image of {slide.layer.name} was replaced. Its maps were made of the image "
                 "before and are hidden; predict again.",
                 warning=True,
             )
 
-    # ---- checkpoint, gene, settings ----------------------------------------------------
-
     def set_checkpoint(self, checkpoint: Checkpoint) -> None:
-        """Take a loaded checkpoint; the gene stays where the new panel has it."""
+        """Use a loaded checkpoint; the gene does not change if the new panel has it."""
         self.checkpoint, self.zero_shot = checkpoint, None
         panel = self.gene_panel or checkpoint.panel
         self.pinned = tuple(g for g in self.pinned if g in panel) or _initial_genes(checkpoint)
@@ -128,7 +127,7 @@ class ViewerSession:
 
     @property
     def model_gene_panel(self) -> Panel | None:
-        """The checkpoint's genes, and after them those predicted from their text."""
+        """The genes of the checkpoint, then the zero-shot genes."""
         from ...expression.panel import Panel
 
         if self.checkpoint is None or self.zero_shot is None:
@@ -137,18 +136,20 @@ class ViewerSession:
 
     @property
     def gene_panel(self) -> Panel | None:
-        """All genes that can be shown: after these those that only reopened maps have."""
+        """All genes that can be shown: those of the model, then those of reopened maps."""
         from ...expression.panel import Panel
 
-        own = self.model_gene_panel
+        model_panel = self.model_gene_panel
         saved = {
             g.symbol: g for o in self.overlays if o.from_file for g in o.prediction.panel.genes
         }
-        more = [g for g in saved.values() if own is None or g.symbol not in own]
-        return Panel((*(own.genes if own is not None else ()), *more)) if more else own
+        if model_panel is None:
+            return Panel(tuple(saved.values())) if saved else None
+        others = [g for g in saved.values() if g.symbol not in model_panel]
+        return Panel((*model_panel.genes, *others)) if others else model_panel
 
     def set_zero_shot_genes(self, genes: ZeroShotGenes | None) -> None:
-        """Take genes outside the panel, and show the first; without any, back to the panel."""
+        """Add genes outside the panel and show the first of them; None removes them."""
         self.zero_shot = genes
         panel = self.gene_panel
         if panel is None:
@@ -163,7 +164,13 @@ class ViewerSession:
         self.gene_changed.emit()
 
     def set_gene(self, symbol: str) -> None:
-        """Show a gene. Raises SpotsError when the panel does not have it."""
+        """Show a gene.
+
+        Raises
+        ------
+        SpotsError
+            If the panel does not have it.
+        """
         panel = self.gene_panel
         if panel is None:
             return
@@ -173,7 +180,7 @@ class ViewerSession:
             self.gene_changed.emit()
 
     def step_gene(self, step: int) -> None:
-        """The next or the previous gene of the panel, round and round."""
+        """Show the gene ``step`` positions later in the panel, in a circle."""
         panel = self.gene_panel
         if panel is None or self.gene is None:
             return
@@ -181,11 +188,13 @@ class ViewerSession:
         self.set_gene(symbols[(symbols.index(self.gene) + step) % len(symbols)])
 
     def set_pinned(self, symbol: str, pinned: bool = True) -> None:
+        """Pin or unpin a gene."""
         others = tuple(g for g in self.pinned if g != symbol)
         self.pinned = (*others, symbol) if pinned else others
         self.pinned_changed.emit()
 
     def change_settings(self, **settings: object) -> None:
+        """Replace fields of `ViewerSettings`."""
         self.settings = replace(self.settings, **settings)  # type: ignore[arg-type]
         self.settings_changed.emit()
 
@@ -201,8 +210,6 @@ class ViewerSession:
             raise SpotsError("Open the slide first that the features were made of.")
         self.predictors.set_feature_file(self.slide, path, encoder)
         self.settings_changed.emit()
-
-    # ---- results ---------------------------------------------------------------------
 
     def add_overlay(self, overlay: PredictionOverlay, slide: ViewerSlide | None) -> None:
         """Add a prediction and its layer; the selection does not change.
@@ -226,23 +233,34 @@ class ViewerSession:
     def set_spot(
         self, prediction: Prediction | None, reliability: SavedReliability | None = None
     ) -> None:
-        """judged : how far to trust its last spot, where a file tells; else by the checkpoint."""
+        """Set the clicked spot.
+
+        Parameters
+        ----------
+        prediction : Prediction or None
+        reliability : SavedReliability or None
+            That of a spot from a file; otherwise it is computed with the checkpoint.
+        """
         self.spot, self.spot_reliability = prediction, reliability
         self.spot_changed.emit()
 
     def is_click_claimed(self, world: tuple[float, float]) -> bool:
-        """Whether somebody else answers a click at this place of the canvas."""
+        """Return whether another tool handles clicks at this world position (y, x)."""
         return any(claims(world) for claims in self.click_claims)
 
     def rate_key(self) -> RateKey:
-        """What a measured rate holds for: another slide, checkpoint or device has its own."""
+        """Return the key of the measured rate of the current slide, checkpoint and device."""
         checksum = "" if self.checkpoint is None else self.checkpoint.sha256
         return id(self.slide), checksum, self.settings.device
 
-    # ---- the predictor, built in worker threads -----------------------------------------
-
     def require_slide(self) -> ViewerSlide:
-        """The slide to predict on. Raises SpotsError saying what is still missing."""
+        """Return the slide to predict on.
+
+        Raises
+        ------
+        SpotsError
+            States what is missing: a slide, its pixel size or a checkpoint.
+        """
         if self.slide is None:
             raise SpotsError("Open a slide first: drag one onto the window.")
         if self.slide.pixel_size is None:
@@ -260,11 +278,11 @@ class ViewerSession:
 
 
 def _initial_genes(checkpoint: Checkpoint) -> tuple[str, ...]:
-    """Genes to begin with: the card's, else those everybody asks for, else the panel's first."""
+    """First pinned genes: those of the card, else well-known ones, else the first of the panel."""
     card = checkpoint.card.get("first_genes", [])
-    usual = ["ERBB2", "GATA3", "CD74", "COL1A1", "KRT8"]
+    well_known = ["ERBB2", "GATA3", "CD74", "COL1A1", "KRT8"]
     panel = checkpoint.panel
-    chosen = [g for g in [*card, *usual] if g in panel]
+    chosen = [g for g in [*card, *well_known] if g in panel]
     return tuple(dict.fromkeys(chosen))[:4] or panel.symbols[:4]
 
 
@@ -272,22 +290,21 @@ _session_of_viewer: WeakKeyDictionary[ViewerModel, ref[ViewerSession]] = WeakKey
 
 
 def list_sessions() -> list[ViewerSession]:
-    """Those of all viewers."""
-    return [
-        session for known in list(_session_of_viewer.values()) if (session := known()) is not None
-    ]
+    """List the sessions of all viewers."""
+    sessions = [reference() for reference in list(_session_of_viewer.values())]
+    return [session for session in sessions if session is not None]
 
 
 def find_session(viewer: ViewerModel) -> ViewerSession | None:
-    """The session of a viewer, if anybody has asked for it yet."""
-    known = _session_of_viewer.get(getattr(viewer, "__wrapped__", viewer))
-    return None if known is None else known()
+    """Return the session of a viewer if it exists."""
+    reference = _session_of_viewer.get(getattr(viewer, "__wrapped__", viewer))
+    return None if reference is None else reference()
 
 
 def get_session(viewer: ViewerModel) -> ViewerSession:
-    """The session of a viewer, made when first asked for.
+    """Return the session of a viewer; created on the first call.
 
-    napari hands a widget that is opened from the menu a passing proxy of its viewer; the
+    napari passes a temporary proxy of the viewer to widgets that are opened from the menu. The
     session belongs to the viewer itself.
     """
     viewer = getattr(viewer, "__wrapped__", viewer)
@@ -295,7 +312,7 @@ def get_session(viewer: ViewerModel) -> ViewerSession:
     if session is None:
         session = ViewerSession(viewer)
         _session_of_viewer[viewer] = ref(session)
-        # The viewer keeps its session: of a method its events would keep a weak reference only.
+        # The viewer owns its session. Its events hold methods weakly, but a partial strongly.
         viewer.layers.events.removed.connect(partial(ViewerSession.drop_removed_overlays, session))
     return session
 
@@ -306,7 +323,7 @@ ComponentT = TypeVar("ComponentT")
 def get_component(
     session: ViewerSession, factory: Callable[[ViewerSession], ComponentT]
 ) -> ComponentT:
-    """The session's own one of a kind."""
+    """Return the session's instance of a class; created on the first call."""
     if factory not in session.components:
         session.components[factory] = factory(session)
     return cast(ComponentT, session.components[factory])

@@ -17,7 +17,7 @@ from ..widgets.signal_connections import SignalConnections
 
 
 class TargetMode(StrEnum):
-    """Where to predict, as the panel words it."""
+    """Where to predict; the values are the labels of the panel."""
 
     CLICK = "Click"
     SPOTS = "Spots layer"
@@ -27,7 +27,13 @@ class TargetMode(StrEnum):
 
 @dataclass(frozen=True)
 class ContrastLimits:
-    """Contrast limits: robust percentiles of each gene, or the same for all genes."""
+    """Contrast limits: percentiles of each gene, or the same limits for all genes.
+
+    Attributes
+    ----------
+    fixed : tuple of float or None
+        None for percentiles of each gene.
+    """
 
     fixed: tuple[float, float] | None = None
 
@@ -74,7 +80,7 @@ class ViewerSettings:
 
 PLUGIN_NAME = "napari-dkan"
 LIMIT_PREFERENCES = ("same_limits", "low", "high")
-# By group, as in the manifest: preferences, and the setting each of them is.
+# Groups of the manifest: preference -> field of ViewerSettings.
 PREFERENCE_TO_SETTING = {
     "predicting": {"device": "device", "store": "store_tiles", "warm_up": "prefetch"},
     "maps": {"colormap": "colormap", "opacity": "opacity", "hatch": "hatch_unreliable"}
@@ -83,51 +89,51 @@ PREFERENCE_TO_SETTING = {
 
 
 def settings_from_preferences() -> ViewerSettings:
-    """The settings a session starts with."""
-    known = _plugin_preferences()
-    if known is None:
+    """Return the initial settings of a session."""
+    preferences = _plugin_preferences()
+    if preferences is None:
         return ViewerSettings()
     return ViewerSettings(
-        device=known.predicting.device,
-        store_tiles=known.predicting.store,
-        prefetch=known.predicting.warm_up,
-        colormap=known.maps.colormap,
-        opacity=known.maps.opacity / 100,
-        hatch_unreliable=known.maps.hatch,
-        contrast_limits=_limits_from_preferences(known.maps),
+        device=preferences.predicting.device,
+        store_tiles=preferences.predicting.store,
+        prefetch=preferences.predicting.warm_up,
+        colormap=preferences.maps.colormap,
+        opacity=preferences.maps.opacity / 100,
+        hatch_unreliable=preferences.maps.hatch,
+        contrast_limits=_limits_from_preferences(preferences.maps),
     )
 
 
 def get_preferred_checkpoint() -> Path | None:
-    """The checkpoint to begin with; None: the one that comes along."""
-    known = _plugin_preferences()
-    text = "" if known is None else known.predicting.checkpoint.strip()
+    """Return the checkpoint to load first; None for the bundled one."""
+    preferences = _plugin_preferences()
+    text = "" if preferences is None else preferences.predicting.checkpoint.strip()
     return Path(text).expanduser() if text else None
 
 
 def is_icc_enabled() -> bool:
-    """Whether slides that are opened from now on get the colours their ICC profile means."""
-    known = _plugin_preferences()
-    return known is not None and known.slides.icc
+    """Return whether the ICC profile is applied to slides that are opened."""
+    preferences = _plugin_preferences()
+    return preferences is not None and preferences.slides.icc
 
 
 def connect_preferences(session: Any, connections: SignalConnections) -> None:
-    """Change a session's settings with the preferences: only what was changed there."""
-    known = _plugin_preferences()
-    if known is None:
+    """Apply later changes of single preferences to the settings of a session."""
+    preferences = _plugin_preferences()
+    if preferences is None:
         return
 
     def change(setting: str) -> None:
         session.change_settings(**{setting: getattr(settings_from_preferences(), setting)})
 
     for group, settings in PREFERENCE_TO_SETTING.items():
-        events = getattr(known, group).events
+        events = getattr(preferences, group).events
         for name, setting in settings.items():
             connections.connect(lambda event=None, s=setting: change(s), getattr(events, name))
 
 
 def _plugin_preferences() -> Any:
-    """None where the plugin is not installed as one, or is switched off."""
+    """None if the plugin is not installed or disabled."""
     try:
         return get_plugin_settings(PLUGIN_NAME)
     except KeyError:
@@ -135,6 +141,6 @@ def _plugin_preferences() -> Any:
 
 
 def _limits_from_preferences(maps: Any) -> ContrastLimits:
-    """Limits the wrong way round are none."""
-    wanted = maps.same_limits and maps.low < maps.high
-    return ContrastLimits((maps.low, maps.high) if wanted else None)
+    """Ignore limits in the wrong order."""
+    is_valid = maps.same_limits and maps.low < maps.high
+    return ContrastLimits((maps.low, maps.high) if is_valid else None)

@@ -30,11 +30,21 @@ if TYPE_CHECKING:
 
 
 class ViewerSlides:
-    """Follows the layer list by identity: names and order are the person's business."""
+    """The open slides, in step with the layer list.
+
+    Layers are compared by identity; their names and order are the user's.
+
+    Attributes
+    ----------
+    slides : list of ViewerSlide
+    current : ViewerSlide or None
+        The slide that the user chose.
+    layer_registry : SlideLayerRegistry
+    """
 
     slides_changed = Signal()
     slide_changed = Signal()
-    slide_replaced = Signal(object)  # the OpenSlide before: other pixels were put into its layer
+    slide_replaced = Signal(object)  # the previous ViewerSlide; its layer has other pixels
 
     def __init__(self, viewer: ViewerModel) -> None:
         self._viewer = ref(viewer)
@@ -49,11 +59,10 @@ class ViewerSlides:
         self._on_layers_changed()
 
     def set_current(self, slide: ViewerSlide | None) -> None:
+        """Choose a slide."""
         if slide is not self.current:
             self._make_current(slide)
             self.slide_changed.emit()
-
-    # ---- which there are -----------------------------------------------------------------
 
     def _layers(self) -> list[Layer]:
         viewer = self._viewer()
@@ -61,43 +70,46 @@ class ViewerSlides:
 
     def _on_layers_changed(self, event: object = None) -> None:
         layers = self._layers()
-        shown = {id(layer): slide_from_layer(layer) for layer in layers}
-        kept = [s for s in self.slides if (here := shown.get(id(s.layer))) and here[0] is s.slide]
-        known = {id(s.layer) for s in kept}
+        slide_of_layer = {id(layer): slide_from_layer(layer) for layer in layers}
+        slides = [
+            s
+            for s in self.slides
+            if (found := slide_of_layer.get(id(s.layer))) and found[0] is s.slide
+        ]
+        known_layers = {id(s.layer) for s in slides}
         for layer in layers:
-            here = shown[id(layer)]
-            if here is not None and id(layer) not in known and isinstance(layer, Image):
-                kept.append(self._add_slide(layer, *here))
-        before, self.slides = self.slides, kept
+            found = slide_of_layer[id(layer)]
+            if found is not None and id(layer) not in known_layers and isinstance(layer, Image):
+                slides.append(self._add_slide(layer, *found))
+        before, self.slides = self.slides, slides
         for old in before:
-            if old not in kept and old.layer in layers:
+            if old not in slides and old.layer in layers:
                 self.slide_replaced.emit(old)
-        opened = [s for s in kept if s not in before]
+        opened = [s for s in slides if s not in before]
         for new in opened:
             if new.pixel_size is not None and not _is_drawn_at_pixel_size(new):
                 self._apply_pixel_size(new, new.pixel_size)
         if opened:
             self._make_current(opened[-1])
-        elif self.current not in kept:
-            self._make_current(kept[-1] if kept else None)
-        if [id(s) for s in kept] != [id(s) for s in before]:
+        elif self.current not in slides:
+            self._make_current(slides[-1] if slides else None)
+        if [id(s) for s in slides] != [id(s) for s in before]:
             self.slides_changed.emit()
             self.slide_changed.emit()
         self._infer_from_spot_array()
 
     def _add_slide(self, layer: Image, slide: Slide, size: PixelSize | None) -> ViewerSlide:
-        """Follow the layer's pixels, scale and name."""
+        """Connect to the layer's pixels, scale and name."""
         layer.events.data.connect(self._on_layers_changed)
         layer.events.scale.connect(self._on_layer_scaled)
         layer.events.units.connect(self._on_layer_scaled)
         layer.events.name.connect(self._on_layer_renamed)
-        given = size is not None and size.origin in USER_ORIGINS
-        return ViewerSlide(
-            layer, slide, size, native_pixel_size=slide.pixel_size if given else size
-        )
+        is_from_user = size is not None and size.origin in USER_ORIGINS
+        native = slide.pixel_size if is_from_user else size
+        return ViewerSlide(layer, slide, size, native_pixel_size=native)
 
     def _on_active_changed(self, event: object = None) -> None:
-        """Selecting a slide's layer chooses that slide."""
+        """Choose the slide whose layer was selected."""
         viewer = self._viewer()
         active = None if viewer is None else viewer.layers.selection.active
         for slide in self.slides:
@@ -118,23 +130,27 @@ class ViewerSlides:
 
             self._pixel_size_history.recall(slide.slide, receive)
 
-    # ---- how large a pixel is --------------------------------------------------------------
-
     def set_mpp(self, mpp: float, origin: str = MANUAL_ORIGIN) -> None:
-        """Pixel size that a person gives; remembered. Raises SlideError when it is absurd."""
+        """Set and remember the pixel size of the current slide.
+
+        Raises
+        ------
+        SlideError
+            If the pixel size is not plausible.
+        """
         if self.current is not None:
             size = PixelSize(mpp, origin)
             self._pixel_size_history.save(self.current.slide, size)
             self.set_pixel_size(self.current, size)
 
     def reset_mpp(self) -> None:
-        """Back to the pixel size that the slide came with, if any."""
+        """Restore the native pixel size of the current slide, if any."""
         if self.current is not None:
             self._pixel_size_history.save(self.current.slide, None)
             self.set_pixel_size(self.current, self.current.native_pixel_size)
 
     def set_pixel_size(self, slide: ViewerSlide, size: PixelSize | None) -> None:
-        """A pixel size that was found out. What lies on the slide keeps its place there."""
+        """Set the pixel size of a slide; its layers keep their position on it."""
         if (
             size is not None
             and is_uncertain(slide.native_pixel_size)
@@ -152,22 +168,24 @@ class ViewerSlides:
         finally:
             self._rescaling = False
         viewer = self._viewer()
-        if viewer is not None and slide is self.current:  # what was in view stays in view
+        if viewer is not None and slide is self.current:  # the view stays on the same tissue
             ratio, camera = float(slide.layer.scale[-1]) / before, viewer.scene.camera
-            camera.center = tuple(ratio * at for at in camera.center)
+            camera.center = tuple(ratio * c for c in camera.center)
             camera.zoom = camera.zoom / ratio
 
     def _on_layer_scaled(self, event: object = None) -> None:
-        """A person gives a layer its scale and units: it says the pixel size, if nobody else."""
+        """Take the pixel size from the scale that the user set, unless it is known otherwise."""
         for slide in [] if self._rescaling else self.slides:
-            size, known = pixel_size_from_layer(slide.layer).pixel_size, slide.pixel_size
-            free = known is None or known.is_estimated or known.origin == LAYER_SCALE_ORIGIN
-            if free and size is not None and not _is_drawn_at_pixel_size(slide):
+            size, current = pixel_size_from_layer(slide.layer).pixel_size, slide.pixel_size
+            may_change = (
+                current is None or current.is_estimated or current.origin == LAYER_SCALE_ORIGIN
+            )
+            if may_change and size is not None and not _is_drawn_at_pixel_size(slide):
                 slide.native_pixel_size = None
                 self.set_pixel_size(slide, size)
 
     def _infer_from_spot_array(self) -> None:
-        """The array that spots lie on has a known pitch: a slide without a pixel size gets it."""
+        """Take the pixel size from the pitch of a spot array if it is unknown."""
         slide = self.current
         if slide is None or not is_uncertain(slide.pixel_size):
             return
@@ -179,7 +197,7 @@ class ViewerSlides:
 
 
 def _is_drawn_at_pixel_size(slide: ViewerSlide) -> bool:
-    """Whether its layer is drawn at the pixel size that is known."""
+    """Whether the layer has the scale of the slide's pixel size."""
     layer = slide.layer
     drawn = all(abs(step - slide.mpp) <= 1e-9 * slide.mpp for step in layer.scale[-2:])
     return drawn and all(str(unit) == "micrometer" for unit in layer.units)

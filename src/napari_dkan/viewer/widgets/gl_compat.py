@@ -20,19 +20,19 @@ def import_torch() -> None:
         try:
             import triton._C.libtriton  # noqa: F401
         except ImportError:
-            pass  # a triton without its library is torch's concern, not ours
+            pass  # torch reports a broken triton itself
         finally:
             sys.setdlopenflags(flags)
     import torch  # noqa: F401
 
 
 def probe_opengl() -> dict[str, str]:
-    """By name; "error" says what keeps napari from drawing."""
+    """Return properties of display and driver by name; "error" if napari cannot draw."""
     from qtpy import API_NAME, QT_VERSION
     from qtpy.QtGui import QGuiApplication, QOffscreenSurface, QOpenGLContext
 
     app = QGuiApplication(sys.argv[:1])
-    told = {
+    properties = {
         "Qt": f"{QT_VERSION} by {API_NAME}, platform {app.platformName()}",
         "screens": ", ".join(
             f"{s.size().width()} x {s.size().height()} at {s.devicePixelRatio():g}"
@@ -42,15 +42,15 @@ def probe_opengl() -> dict[str, str]:
     surface, context = QOffscreenSurface(), QOpenGLContext()
     surface.create()
     if not context.create() or not context.makeCurrent(surface):
-        return told | {"error": "there is no OpenGL here, which napari draws with; update the "
+        return properties | {"error": "there is no OpenGL here, which napari draws with; update the "
                        "graphics driver, or install Mesa"}  # fmt: skip
     from OpenGL import GL
 
     names = {"renderer": GL.GL_RENDERER, "vendor": GL.GL_VENDOR, "OpenGL": GL.GL_VERSION}
     for name, number in names.items():
-        told[name] = bytes(GL.glGetString(number) or b"unknown").decode(errors="replace")
+        properties[name] = bytes(GL.glGetString(number) or b"unknown").decode(errors="replace")
     context.doneCurrent()
-    return told
+    return properties
 
 
 if __name__ == "__main__":

@@ -7,40 +7,41 @@ from superqt import QCollapsible
 
 
 def make_shrinkable(combo_box: QComboBox) -> None:
-    """Let long entries be cut off in the closed box; the open list shows them whole."""
+    """Let a combo box cut off long entries; its open list shows them in full."""
     combo_box.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
     combo_box.setMinimumContentsLength(8)
     combo_box.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
 
 
-MAX_WIDGET_HEIGHT = 16_777_215  # Qt's own
+MAX_WIDGET_HEIGHT = 16_777_215  # QWIDGETSIZE_MAX
 
 
 def make_collapsible(title: str, *boxes: QWidget) -> QCollapsible:
-    """The boxes closed. Once open they may grow: their text gets longer while they work.
+    """Return a collapsed section of boxes.
 
-    Closed they are hidden as well, or Tab would lead into what nobody sees.
+    An open section may grow with its text. The content of a closed one is hidden, or Tab would
+    move the focus into it.
     """
-    made = QCollapsible(title)
-    made.setDuration(0)
-    content, outer = made.content(), made.layout()
+    section = QCollapsible(title)
+    section.setDuration(0)
+    content, outer = section.content(), section.layout()
     inner = content.layout()
     assert outer is not None and inner is not None
     outer.setContentsMargins(0, 0, 0, 0)
     for box in boxes:
         inner.addWidget(box)
 
-    def let_grow(opened: bool) -> None:
+    def on_toggled(opened: bool) -> None:
         content.setVisible(opened)
         content.setMaximumHeight(MAX_WIDGET_HEIGHT if opened else 0)
 
-    made.toggled.connect(let_grow)
+    section.toggled.connect(on_toggled)
     content.hide()
-    return made
+    return section
 
 
 def raise_dock(widget: QWidget) -> None:
-    """Bring the panel a widget is part of in front of those it shares its place with."""
+    """Bring the dock of a widget to the front of its tabs."""
     dock = find_dock(widget)
     if dock is not None:
         dock.show()
@@ -48,7 +49,7 @@ def raise_dock(widget: QWidget) -> None:
 
 
 def find_dock(widget: QWidget) -> QDockWidget | None:
-    """None where it is not docked, or no longer."""
+    """Return the dock of a widget; None if it is not docked."""
     parent = widget.parent()
     while parent is not None and not isinstance(parent, QDockWidget):
         parent = parent.parent()

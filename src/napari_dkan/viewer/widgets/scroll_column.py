@@ -11,11 +11,11 @@ from qtpy.QtWidgets import QApplication, QFrame, QScrollArea, QStyle, QWidget
 
 from .theme_colors import LINK_COLOR, color_for_theme
 
-MARGIN_PX = 2  # px around the control
+MARGIN_PX = 2  # around the control
 
 
 class FocusRing(QWidget):
-    """Lies over a panel's content, and lets everything through."""
+    """A frame around the focused control; an overlay of a panel that ignores the mouse."""
 
     def __init__(self, content: QWidget) -> None:
         super().__init__(content)
@@ -33,7 +33,7 @@ class FocusRing(QWidget):
             app.focusChanged.connect(self._on_focus_changed)
 
     def _on_focus_changed(self, old: QWidget | None, new: QWidget | None) -> None:
-        """Shown where the keyboard went, not where a mouse button did."""
+        """Show the ring if the focus was moved with the keyboard."""
         by_mouse = QApplication.mouseButtons() != Qt.MouseButton.NoButton
         self.setVisible(new is not None and not by_mouse and self._content.isAncestorOf(new))
         self._update_geometry()
@@ -44,16 +44,17 @@ class FocusRing(QWidget):
             self.hide()
         elif not self.isHidden():
             corner = widget.mapTo(self._content, widget.rect().topLeft())
-            room = QRect(corner, widget.size()).adjusted(
+            frame = QRect(corner, widget.size()).adjusted(
                 -MARGIN_PX, -MARGIN_PX, MARGIN_PX, MARGIN_PX
             )
-            self.setGeometry(room.intersected(self._content.rect()))
+            self.setGeometry(frame.intersected(self._content.rect()))
             self.raise_()
 
     def eventFilter(self, watched: QObject, event: QEvent) -> bool:
-        """Controls move when another one comes or goes."""
+        """Follow controls that move."""
         moved = event.type() in (QEvent.Type.LayoutRequest, QEvent.Type.Resize)
-        if moved and vars(self):  # the collector empties what Qt still sends events to
+        # Qt sends events to objects that the garbage collector has already cleared.
+        if moved and vars(self):
             self._update_timer.start(0)
         return super().eventFilter(watched, event)
 
@@ -66,7 +67,7 @@ class FocusRing(QWidget):
 
 
 class ScrollColumn(QScrollArea):
-    """Never narrower than its content, so that nothing is cut off at the side."""
+    """A vertical scroll area that is never narrower than its content."""
 
     def __init__(self, content: QWidget) -> None:
         super().__init__()
@@ -78,11 +79,11 @@ class ScrollColumn(QScrollArea):
         self.focus_ring = FocusRing(content)
 
     def eventFilter(self, watched: QObject, event: QEvent) -> bool:
-        content = self.widget()  # Qt's, and not an attribute: the collector may have emptied self
+        content = self.widget()  # not an attribute: the garbage collector may have cleared them
         if watched is content and event.type() == QEvent.Type.LayoutRequest:
             width = content.minimumSizeHint().width()
             bar = self.verticalScrollBar().sizeHint().width()
             gap = QStyle.PixelMetric.PM_ScrollView_ScrollBarSpacing
-            frame = 2 * self.frameWidth()  # napari's theme gives it one all the same
+            frame = 2 * self.frameWidth()  # from napari's theme
             self.setMinimumWidth(width + bar + self.style().pixelMetric(gap, None, self) + frame)
         return super().eventFilter(watched, event)

@@ -11,6 +11,8 @@ from qtpy.QtWidgets import QLabel, QWidget
 
 
 class ThemeColor(NamedTuple):
+    """A text colour for dark and for light themes."""
+
     on_dark: str
     on_light: str
 
@@ -22,25 +24,26 @@ LINK_COLOR = ThemeColor("#8ab4f8", "#1a56b0")
 
 
 def is_dark_theme(widget: QWidget) -> bool:
+    """Return whether the widget has a dark background."""
     return widget.palette().color(QPalette.ColorRole.Window).lightness() < 128
 
 
 def color_for_theme(widget: QWidget, color: ThemeColor) -> str:
-    """The colour to use on this widget, as it is shown now."""
+    """Return the variant of a colour for the widget's current theme."""
     return color.on_dark if is_dark_theme(widget) else color.on_light
 
 
 def set_text_color(label: QLabel, color: ThemeColor | None) -> None:
-    """Give a label's text this colour, in every theme; None: that of any text."""
-    known = label.findChild(_ThemeChangeFilter)
-    if known is None:
-        known = _ThemeChangeFilter(label, lambda: None)
-    known.callback = lambda: _apply_text_color(label, color)
-    known.callback()
+    """Set the text colour of a label for all themes; None for the default colour."""
+    event_filter = label.findChild(_ThemeChangeFilter)
+    if event_filter is None:
+        event_filter = _ThemeChangeFilter(label, lambda: None)
+    event_filter.callback = lambda: _apply_text_color(label, color)
+    event_filter.callback()
 
 
 def connect_theme_change(widget: QWidget, callback: Callable[[], None]) -> None:
-    """Call it when the theme has changed, for what a widget writes in colours of its own."""
+    """Call ``callback`` when the theme of a widget has changed."""
     _ThemeChangeFilter(widget, callback)
 
 
@@ -51,7 +54,7 @@ def _apply_text_color(label: QLabel, color: ThemeColor | None) -> None:
 
 
 class _ThemeChangeFilter(QObject):
-    """Lives in its widget."""
+    """Owned by its widget."""
 
     def __init__(self, widget: QWidget, callback: Callable[[], None]) -> None:
         super().__init__(widget)
@@ -60,8 +63,9 @@ class _ThemeChangeFilter(QObject):
         widget.installEventFilter(self)
 
     def eventFilter(self, watched: QObject, event: QEvent) -> bool:
-        shown_anew = event.type() in (QEvent.Type.StyleChange, QEvent.Type.Show)
-        if shown_anew and vars(self):  # the collector empties what Qt still sends events to
+        may_differ = event.type() in (QEvent.Type.StyleChange, QEvent.Type.Show)
+        # Qt sends events to objects that the garbage collector has already cleared.
+        if may_differ and vars(self):
             widget = self.parent()
             if isinstance(widget, QWidget) and is_dark_theme(widget) is not self._was_dark:
                 self._was_dark = is_dark_theme(widget)
