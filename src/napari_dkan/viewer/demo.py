@@ -20,16 +20,21 @@ if TYPE_CHECKING:
     from .panels.predict.predict_widget import PredictWidget
 
 
-VIRTUAL_DISPLAY_ENV = "NAPARI_DKAN_VIRTUAL"  # set where there is nobody to click
-STEP_TIMEOUT_S = 180.0  # seconds before a step is given up
+VIRTUAL_DISPLAY_ENV = "NAPARI_DKAN_VIRTUAL"  # set under a virtual display, without a user
+STEP_TIMEOUT_S = 180.0
 
 
 def run_demo(out: Path, scripted: bool = False) -> None:
-    """Open napari on a section with a checkpoint ready, and leave it to the person.
+    """Open napari with a section and a checkpoint.
 
-    Without a display, or with ``drive``, it clicks a spot, fills a region and changes the gene
-    itself (under a virtual display), writes ``window.png`` and ``prediction.h5ad`` to ``out``
-    and prints both paths.
+    Parameters
+    ----------
+    out : Path
+        Folder of the results of a scripted demo.
+    scripted : bool
+        Click a spot, predict a region and change the gene, write ``window.png`` and
+        ``prediction.h5ad`` and print both paths. Always the case without a display; a virtual
+        one is used then.
     """
     if not _has_display():
         _rerun_under_xvfb(out)
@@ -58,7 +63,13 @@ def run_demo(out: Path, scripted: bool = False) -> None:
 
 
 def open_section() -> tuple[Viewer, PredictWidget, str]:
-    """A viewer with the best sample to be had and the panel beside it."""
+    """Open a viewer with the HER2ST section, or else the synthetic one, and the Predict panel.
+
+    Returns
+    -------
+    tuple
+        The viewer, the panel and the title of the section.
+    """
     import napari
 
     from ..samples import fetch_her2st_section, find_bundled_checkpoint, get_synthetic_section
@@ -78,30 +89,30 @@ def open_section() -> tuple[Viewer, PredictWidget, str]:
     viewer.reset_view()
     panel = PredictWidget(viewer)
     viewer.window.add_dock_widget(panel, name="DKAN: predict", area="right")
-    wanted = find_bundled_checkpoint(model)
+    checkpoint = find_bundled_checkpoint(model)
     wait_until(lambda: panel.session.checkpoint is not None, "the checkpoint")
-    if _checkpoint_path(panel) != wanted:
-        panel.model_box.load(wanted)
-        wait_until(lambda: _checkpoint_path(panel) == wanted, "the checkpoint")
+    if _checkpoint_path(panel) != checkpoint:
+        panel.model_box.load(checkpoint)
+        wait_until(lambda: _checkpoint_path(panel) == checkpoint, "the checkpoint")
     return viewer, panel, paths.title or paths.name
 
 
 def run_scripted_steps(viewer: Viewer, panel: PredictWidget) -> dict[str, float]:
-    """Click, region, gene: what a person does first. Returns seconds and tiles."""
+    """Click two spots, predict a region and change the gene; return seconds and tiles."""
     from .jobs.target_from_layers import target_from_layers
     from .session.viewer_settings import TargetMode
 
     session = panel.session
     figures: dict[str, float] = {}
     tissue = fit_view_to_tissue(viewer, panel)
-    middle, place = tissue.representative_point(), tissue.centroid
+    point, centre = tissue.representative_point(), tissue.centroid
     wait_until(lambda: not panel.prefetcher.busy, "getting ready")
 
     for name, shift in (("click", 0.0), ("second click", 40.0)):
-        figures[name] = click_at(panel, middle.x + shift, middle.y)
+        figures[name] = click_at(panel, point.x + shift, point.y)
 
     start = time.perf_counter()
-    draw_region(panel, place.x, place.y, 0.5 * tissue.area**0.5)
+    draw_region(panel, centre.x, centre.y, 0.5 * tissue.area**0.5)
     wait_until(
         lambda: target_from_layers(session, None, panel.target_box.regions_layer()) is not None,
         "the plan",
@@ -122,7 +133,7 @@ def run_scripted_steps(viewer: Viewer, panel: PredictWidget) -> dict[str, float]
 
 
 def fit_view_to_tissue(viewer: Viewer, panel: PredictWidget) -> BaseGeometry:
-    """Wait for the tissue, fit the view to it, return it (level-0 px)."""
+    """Wait for the tissue, fit the view to it and return it, in level-0 px."""
     slide = panel.session.slide
     assert slide is not None
     wait_until(lambda: slide.tissue is not None, "the tissue")
@@ -136,7 +147,7 @@ def fit_view_to_tissue(viewer: Viewer, panel: PredictWidget) -> BaseGeometry:
 
 
 def click_at(panel: PredictWidget, x: float, y: float) -> float:
-    """What the mouse callback does with a click at (x, y) in level-0 px; seconds to the bars."""
+    """Click at (x, y) in level-0 px and return the seconds until the spot is predicted."""
     before, start = panel.session.spot, time.perf_counter()
     panel.click_predictor.predict_at(x, y)
     wait_until(lambda: panel.session.spot is not before, "the clicked spot", pause=0.001)
@@ -144,7 +155,7 @@ def click_at(panel: PredictWidget, x: float, y: float) -> float:
 
 
 def draw_region(panel: PredictWidget, x: float, y: float, size: float) -> None:
-    """A drawn shape, a blob around (x, y) in level-0 px, as if by hand."""
+    """Draw a region around (x, y) in level-0 px."""
     from ..spatial.coordinates import swap_xy
     from .session.viewer_settings import TargetMode
 
@@ -159,21 +170,21 @@ def draw_region(panel: PredictWidget, x: float, y: float, size: float) -> None:
 
 
 def save_results(viewer: Viewer, panel: PredictWidget, out: Path) -> list[Path]:
-    """The window as a picture and the region's prediction as AnnData."""
+    """Save a screenshot of the window and the prediction of the region as AnnData."""
     from imageio.v3 import imwrite
 
     from ..atomic_write import atomic_write
     from ..export.anndata_export import to_anndata, write_h5ad
 
     process_events(0.5)
-    picture, result = out / "window.png", out / "prediction.h5ad"
-    with atomic_write(picture) as temporary:
+    screenshot, result = out / "window.png", out / "prediction.h5ad"
+    with atomic_write(screenshot) as temporary:
         imwrite(temporary, viewer.screenshot(canvas_only=False, flash=False))
     slide = panel.session.slide
     assert slide is not None
     prediction = panel.session.overlays[-1].prediction.select_predicted()
     write_h5ad(to_anndata(prediction, slide.slide), result)
-    return [picture, result]
+    return [screenshot, result]
 
 
 def wait_until(
@@ -182,7 +193,13 @@ def wait_until(
     seconds: float = STEP_TIMEOUT_S,
     pause: float = 0.01,
 ) -> None:
-    """Let Qt run until the condition holds. Raises DkanError with the panel's last words."""
+    """Run Qt's event loop until a condition holds.
+
+    Raises
+    ------
+    DkanError
+        After the timeout.
+    """
     end = time.perf_counter() + seconds
     while not condition():
         if time.perf_counter() > end:
@@ -191,9 +208,10 @@ def wait_until(
 
 
 def process_events(seconds: float = 0.05) -> None:
-    """Let Qt run for a while, in an event loop as in a window that is used.
+    """Run Qt's event loop for a while.
 
-    processEvents() alone never deletes what was deleted later, the controls of a removed layer say.
+    processEvents() would not delete objects with a pending deleteLater(), such as the controls of
+    a removed layer.
     """
     from qtpy.QtCore import QEventLoop, QTimer
 
@@ -214,7 +232,7 @@ def _has_display() -> bool:
 
 
 def _rerun_under_xvfb(out: Path) -> None:
-    """Start this program again inside a virtual display."""
+    """Run the demo again in a virtual display."""
     import shutil
     import subprocess
 

@@ -24,7 +24,7 @@ from ..session.viewer_settings import TargetMode
 from ..widgets.signal_connections import SignalConnections
 from ..worker import JobFailure, JobRunner
 
-DRAG_THRESHOLD_PX = 4  # screen pixels; a press that moves farther pans the view
+DRAG_THRESHOLD_PX = 4  # screen pixels; a longer movement pans the view
 
 
 class ClickPredictor:
@@ -54,15 +54,16 @@ class ClickPredictor:
 
     @property
     def busy(self) -> bool:
+        """Whether a spot is being predicted."""
         return self._runner.busy
 
     def close(self) -> None:
+        """Stop and wait for the thread."""
         self._next_click = None
-        self._runner.cancel()
-        self._runner.wait()
+        self._runner.close()
 
     def _on_mouse_press(self, viewer: Any, event: Any) -> Iterator[None]:
-        """A press and release without a drag is a click, while no drawing tool is active."""
+        """A press and release without a drag is a click, unless a drawing tool is active."""
         session = self.session
         active = viewer.layers.selection.active
         drawing = active is not None and str(active.mode) not in ("pan_zoom", "transform")
@@ -82,7 +83,7 @@ class ClickPredictor:
             self.predict_at(float(column), float(row))
 
     def predict_at(self, x: float, y: float) -> None:
-        """Predict the spot at (x, y) in level-0 px."""
+        """Predict the spot at (x, y) in level-0 px; during a prediction, the next one."""
         session = self.session
         try:
             slide = session.require_slide()
@@ -106,11 +107,9 @@ class ClickPredictor:
                 _require_tissue(predictor.tissue, x, y, predictor.patch_side_px)
             spots = Spots(np.array([[x, y]]), diameter_um=checkpoint.spot_diameter_um)
             target = Target(TargetKind.POINTS, spots)
-            if (
-                predictor.precomputed_features is not None
-                and predictor.precomputed_features.lacks_encoder
-            ):
-                target = predictor.precomputed_features.target_at_point(x, y)
+            features = predictor.precomputed_features
+            if features is not None and features.lacks_encoder:
+                target = features.target_at_point(x, y)
             prediction, _ = create_empty_prediction(predictor, target, origin, zero_shot=zero_shot)
             for update in predictor.stream(target, zero_shot=zero_shot):
                 if update.stage == "spots":
@@ -123,27 +122,27 @@ class ClickPredictor:
                     result.append((prediction, partial(predictor.decode, zero_shot=zero_shot)))
                 yield update
 
-        def follow(update: PredictionUpdate) -> None:
+        def on_update(update: PredictionUpdate) -> None:
             if update.stage == "context":
                 session.message.show(
                     f"Reading the slide around the spot: {update.done} / {update.total}"
                 )
 
-        def end(failure: JobFailure | None) -> None:
+        def on_end(failure: JobFailure | None) -> None:
             if failure is not None:
                 session.message.show(failure.message, warning=True)
             elif (slide, checkpoint) == (session.slide, session.checkpoint):
-                session.message.show("")
+                session.message.clear()
                 session.set_spot(result[0][0])
                 self._add_to_overlay(*result[0])
-            waiting, self._next_click = self._next_click, None
-            if waiting is not None:
-                self.predict_at(*waiting)
+            next_click, self._next_click = self._next_click, None
+            if next_click is not None:
+                self.predict_at(*next_click)
 
-        self._runner.start(job, follow, end)
+        self._runner.start(job, on_update, on_end)
 
     def _add_to_overlay(self, spot: Prediction, decode: GeneDecoder) -> None:
-        """Clicked spots gather in one Points layer as long as slide, checkpoint and genes stay."""
+        """Add the spot to the Points layer of this slide, checkpoint and genes."""
         session = self.session
         slide = session.require_slide()
         key = (slide, session.checkpoint, slide.mpp, spot.panel.symbols)
@@ -154,8 +153,8 @@ class ClickPredictor:
                 session.overlays_changed.emit()
                 return
         size_um = spot.provenance["patch_um"]
-        what = f"clicked spots, {slide.layer.name}"
-        overlay = SpotsOverlay(spot, decode, slide.mpp, size_um, what, session.settings.opacity)
+        label = f"clicked spots, {slide.layer.name}"
+        overlay = SpotsOverlay(spot, decode, slide.mpp, size_um, label, session.settings.opacity)
         overlay.reference = None if session.checkpoint is None else session.checkpoint.reference
         overlay.from_clicks = True
         self._keyed_overlay = (key, overlay)
@@ -168,9 +167,14 @@ def _append_spot(previous: Prediction, spot: Prediction) -> Prediction:
     values = np.concatenate([previous.values, spot.values])
     tokens = np.concatenate([previous.tokens, spot.tokens])
     failed = np.concatenate([previous.failed_mask, spot.failed_mask])
-    evidence = np.concatenate([previous.qc_features, spot.qc_features])
+    qc_features = np.concatenate([previous.qc_features, spot.qc_features])
     return replace(
-        spot, target=target, values=values, tokens=tokens, failed_mask=failed, qc_features=evidence
+        spot,
+        target=target,
+        values=values,
+        tokens=tokens,
+        failed_mask=failed,
+        qc_features=qc_features,
     )
 
 

@@ -24,17 +24,27 @@ class LensCircle:
     radius: float
 
     def distances_to(self, xy: NDArray[np.floating]) -> NDArray[np.float64]:
-        """(N,) of points (N, 2) from the centre."""
+        """Return the distances (N,) of points (N, 2) from the centre."""
         return np.asarray(np.hypot(xy[:, 0] - self.x, xy[:, 1] - self.y))
 
     def centre_distance(self, other: LensCircle) -> float:
-        """Distance of the two centres."""
+        """Return the distance of the two centres."""
         return float(np.hypot(self.x - other.x, self.y - other.y))
 
     def overlapping_cells(self, pitch: float, shape: tuple[int, int]) -> NDArray[np.int64]:
-        """(N, 2) column and row of the cells it touches, the nearest to its centre first.
+        """Return the cells that overlap the circle, nearest to its centre first.
 
-        shape : (rows, columns) of the grid.
+        Parameters
+        ----------
+        pitch : float
+            Level-0 px.
+        shape : tuple of int
+            (rows, columns) of the grid.
+
+        Returns
+        -------
+        ndarray, (N, 2)
+            (column, row).
         """
         axes = []
         for centre, count in ((self.x, shape[1]), (self.y, shape[0])):
@@ -49,16 +59,24 @@ class LensCircle:
         return np.asarray(cells[order], np.int64)
 
 
-MAX_RASTERS = 12  # whose values are kept; what was shown longest ago goes first
+MAX_RASTERS = 12  # the least recently shown one is dropped first
 
-CellIndices = NDArray[np.int64]
+CellIndices = NDArray[np.int64]  # (N, 2) column and row
 
 
 class GeneRaster:
-    """One gene over all cells (rows, columns).
+    """The values of one gene over all cells (rows, columns).
 
-    values : float32, NaN where nothing is known. asked : what was predicted before was looked
-    up. tried : predicted, or not to be had. Only one thread at a time writes; any may read.
+    Only one thread at a time writes; any thread may read.
+
+    Attributes
+    ----------
+    values : ndarray of float32
+        NaN where unknown.
+    looked_up : ndarray of bool
+        Cells that were looked up in the cache.
+    attempted : ndarray of bool
+        Cells that were predicted or cannot be predicted.
     """
 
     def __init__(self, shape: tuple[int, int]) -> None:
@@ -67,31 +85,46 @@ class GeneRaster:
         self._limits = WideningLimits()
 
     def set_values(self, cells: CellIndices, values: NDArray[np.float32]) -> None:
+        """Set the values (N,) of cells."""
         self.values[cells[:, 1], cells[:, 0]] = values
         self.attempted[cells[:, 1], cells[:, 0]] = True
 
     def mark_looked_up(self, cells: CellIndices) -> None:
+        """Record that cells were looked up in the cache."""
         self.looked_up[cells[:, 1], cells[:, 0]] = True
 
     def unmark_looked_up(self, cells: CellIndices) -> None:
+        """Look cells up again."""
         self.looked_up[cells[:, 1], cells[:, 0]] = False
 
     def mark_attempted(self, cells: CellIndices) -> None:
+        """Record that cells are not to be predicted again."""
         self.attempted[cells[:, 1], cells[:, 0]] = True
 
     def contrast_limits(self) -> tuple[float, float]:
-        """Of all values so far; they only widen, so that colours do not flicker as tiles come."""
+        """Return limits of all values; they never narrow."""
         return self._limits.update(self.values)
 
     def reset_lookups(self) -> None:
-        """Elsewhere more may have been predicted by now."""
+        """Look all cells without a value up again."""
         self.looked_up = np.isfinite(self.values)
 
 
 class TileGridCache:
-    """The cells whose centre lies on the slide, as a job over all of it would have them.
+    """The cells of a grid over a slide and the rasters of the genes shown last.
 
-    pitch : level-0 px between cells. tissue_only : the others are not predicted.
+    The cells are those of a map of the whole slide.
+
+    Parameters
+    ----------
+    size : tuple of int
+        (width, height) of the slide in level-0 px.
+    pitch, pitch_um : float
+        Distance of cells in level-0 px and in um.
+    tissue : BaseGeometry
+        In level-0 px.
+    tissue_only : bool
+        Predict only cells on the tissue.
     """
 
     def __init__(
@@ -110,27 +143,23 @@ class TileGridCache:
         self._rasters: OrderedDict[str, GeneRaster] = OrderedDict()
 
     @property
-    def has_tissue_mask(self) -> bool:
-        """Whether it is known which cells lie on the tissue."""
-        return self._tissue_mask is not None
-
-    @property
     def is_empty(self) -> bool:
-        """There is nothing to look at; False until that is known."""
+        """Whether there are no cells to predict; False until this is known."""
         return self._tissue_mask is not None and not self._predictable_mask().any()
 
     def has_cells_to_look_up(self, raster: GeneRaster) -> bool:
+        """Return whether `cells_to_look_up` may return cells."""
         return self._tissue_mask is None or bool((self._tissue_mask & ~raster.looked_up).any())
 
     def compute_tissue_mask(self) -> None:
-        """Which cells lie on the tissue; takes a moment."""
+        """Compute which cells are on the tissue. For worker threads."""
         if self._tissue_mask is None:
             row, column = np.indices(self.shape)
             centres = ((column + 0.5) * self.pitch, (row + 0.5) * self.pitch)
             self._tissue_mask = np.asarray(contains_xy(self._tissue, *centres))
 
     def get_raster(self, gene: str) -> GeneRaster:
-        """The gene's sheet, made when first asked for. Call it in the GUI thread."""
+        """Return the raster of a gene; created on the first call. For the GUI thread."""
         if gene not in self._rasters:
             self._rasters[gene] = GeneRaster(self.shape)
             while len(self._rasters) > MAX_RASTERS:
@@ -139,15 +168,17 @@ class TileGridCache:
         return self._rasters[gene]
 
     def reset_lookups(self) -> None:
-        for sheet in self._rasters.values():
-            sheet.reset_lookups()
+        """Look the cells of all genes up again."""
+        for raster in self._rasters.values():
+            raster.reset_lookups()
 
     def make_target(self, cells: CellIndices) -> Target:
+        """Return the prediction target of cells."""
         grid = TileGrid(self.pitch, self.pitch_um, cells)
         return Target(TargetKind.GRID, grid.to_spots(), grid)
 
     def value_at(self, raster: GeneRaster, x: float, y: float) -> float | None:
-        """Of the cell at (x, y) in level-0 px; None where there is none."""
+        """Return the value of the cell at (x, y) in level-0 px, if there is one."""
         row, column = int(y // self.pitch), int(x // self.pitch)
         if not (0 <= row < self.shape[0] and 0 <= column < self.shape[1]):
             return None
@@ -157,10 +188,10 @@ class TileGridCache:
     def cells_to_look_up(
         self, raster: GeneRaster, circle: LensCircle, max_cells: int
     ) -> CellIndices:
-        """Up to ``most`` cells not looked up yet, those nearest to the circle first."""
+        """Return up to ``max_cells`` cells that were not looked up, nearest to the circle first."""
         if self._tissue_mask is None:
             return np.empty((0, 2), np.int64)
-        # what lies off the tissue is never kept
+        # Cells off the tissue are never cached.
         row, column = np.nonzero(self._tissue_mask & ~raster.looked_up)
         cells = np.stack([column, row], axis=1).astype(np.int64)
         distance = circle.distances_to((cells + 0.5) * self.pitch)
@@ -170,17 +201,18 @@ class TileGridCache:
         return cells[np.argsort(distance)]
 
     def cells_to_predict(self, raster: GeneRaster, circle: LensCircle) -> CellIndices:
-        """Cells under the circle that are still to be predicted, nearest to its centre first.
+        """Return the cells in the circle that are not predicted, nearest to its centre first.
 
-        Never some on the tissue and some off it: what is off it would be seen by the others.
+        They are either all on the tissue or all off it, because cells off the tissue would
+        become neighbours of those on it.
         """
         if self._tissue_mask is None:
             return np.empty((0, 2), np.int64)
         cells = circle.overlapping_cells(self.pitch, self.shape)
         column, row = cells.T
-        open_ = self._predictable_mask()[row, column] & ~raster.attempted[row, column]
-        on_tissue = open_ & self._tissue_mask[row, column]
-        return cells[on_tissue if on_tissue.any() else open_]
+        pending = self._predictable_mask()[row, column] & ~raster.attempted[row, column]
+        on_tissue = pending & self._tissue_mask[row, column]
+        return cells[on_tissue if on_tissue.any() else pending]
 
     def _predictable_mask(self) -> NDArray[np.bool_]:
         assert self._tissue_mask is not None
@@ -188,5 +220,5 @@ class TileGridCache:
 
 
 def _cell_count(length: int, pitch: float) -> int:
-    """Cells whose centre lies within the length; one at least."""
+    """Number of cells whose centre is within the length; at least one."""
     return max(1, int(np.ceil(length / pitch - 0.5)))

@@ -1,4 +1,4 @@
-"""The background job of the gene lens: cached tiles first, then the missing ones inside the circle."""
+"""The background job of the gene lens: cached tiles first, then missing ones in the circle."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class LensContext:
-    """Slide, checkpoint and grid; over another one nothing holds that was known."""
+    """The inputs of a lens; values of one context are not valid in another."""
 
     slide: ViewerSlide
     checkpoint: Checkpoint
@@ -40,7 +40,7 @@ class LensContext:
 
     @classmethod
     def from_session(cls, session: ViewerSession) -> LensContext | None:
-        """The session's; None as long as something is missing."""
+        """Return the context of a session; None if something is missing."""
         slide, checkpoint, panel = session.slide, session.checkpoint, session.model_gene_panel
         if slide is None or checkpoint is None or panel is None:
             return None
@@ -51,13 +51,18 @@ class LensContext:
         return cls(slide, checkpoint, session.zero_shot, slide.tissue, mpp, *grid)
 
     def is_same(self, other: LensContext | None) -> bool:
-        return other is not None and all(
-            mine is its or (isinstance(mine, float) and mine == its)
-            for mine, its in zip(vars(self).values(), vars(other).values(), strict=True)
+        """Return whether values of the other context are valid in this one."""
+        return other is not None and (
+            self.slide is other.slide
+            and self.checkpoint is other.checkpoint
+            and self.zero_shot is other.zero_shot
+            and self.tissue is other.tissue
+            and (self.mpp, self.dense, self.tissue_only)
+            == (other.mpp, other.dense, other.tissue_only)
         )
 
     def make_grid(self) -> TileGridCache | None:
-        """Its cells; None until the tissue is found."""
+        """Return the grid of the slide; None until the tissue is detected."""
         if self.tissue is None:
             return None
         checkpoint, slide = self.checkpoint, self.slide.slide
@@ -66,18 +71,18 @@ class LensContext:
         return TileGridCache(size, pitch_um / self.mpp, pitch_um, self.tissue, self.tissue_only)
 
     def gene_column(self, gene: str) -> int:
-        """Of the gene among the panel and the genes after it."""
+        """Return the column of a gene: those of the panel, then the zero-shot genes."""
         panel = self.checkpoint.panel
         if self._is_zero_shot(gene) and self.zero_shot is not None:
             return len(panel) + self.zero_shot.symbols.index(gene)
         return panel.row(gene)
 
     def kind(self, gene: str) -> str:
-        """How its values come about, for names and legends."""
+        """Return the kind of a gene's values, for names and legends."""
         return "predicted zero-shot" if self._is_zero_shot(gene) else "predicted"
 
     def units(self, gene: str) -> str:
-        """What its values are measured in, and for a zero-shot gene what to expect of it."""
+        """Return the units of a gene, with the expected accuracy of a zero-shot gene."""
         if self.zero_shot is None or not self._is_zero_shot(gene):
             return self.checkpoint.label_scale.name
         record = build_zero_shot_record(self.checkpoint, self.zero_shot)
@@ -87,12 +92,12 @@ class LensContext:
         return self.zero_shot is not None and gene in self.zero_shot.symbols
 
 
-LOOKUP_TILES = 1024  # tiles looked up and decoded at a time
+LOOKUP_TILES = 1024  # looked up and decoded at once
 
 
 @dataclass(frozen=True)
 class LensTask:
-    """A gene to fill over a scene; field and sheet are None until the tissue is found."""
+    """A gene to predict in a context; without grid and raster until the tissue is detected."""
 
     context: LensContext
     gene: str
@@ -101,9 +106,14 @@ class LensTask:
 
 
 class LensJob:
-    """Fills the sheet of a gene in a thread, never two at a time.
+    """Fills the raster of a gene in a thread, one job at a time.
 
-    place : where the lens is. rests : where it last came to rest; the job follows both.
+    Attributes
+    ----------
+    circle : LensCircle or None
+        The current circle; determines the order of prediction.
+    rest_circle : LensCircle or None
+        The circle at which the lens last rested; its tiles are predicted.
     """
 
     def __init__(
@@ -121,55 +131,55 @@ class LensJob:
 
     @property
     def busy(self) -> bool:
+        """Whether a job runs."""
         return self._runner.busy
 
     def start(self, task: LensTask) -> None:
-        """Begin, unless it runs or there is nothing to do."""
+        """Start, unless a job runs or there is nothing to do."""
         if not self.busy and self._has_work(task):
             self._runner.start(
                 lambda: self._compute(task), lambda item: self._on_values(), self._on_end
             )
 
     def cancel(self) -> None:
+        """Cancel the running job."""
         self._runner.cancel()
 
     def close(self) -> None:
-        self._runner.cancel()
-        self._runner.wait()
+        """Stop and wait for the thread."""
+        self._runner.close()
 
     def _has_work(self, task: LensTask) -> bool:
-        field, sheet, rests = task.grid, task.raster, self.rest_circle
-        if field is None or sheet is None or field.has_cells_to_look_up(sheet):
+        grid, raster, circle = task.grid, task.raster, self.rest_circle
+        if grid is None or raster is None or grid.has_cells_to_look_up(raster):
             return True
-        if rests is None or self._jobs.busy:  # one heavy job at a time
+        if circle is None or self._jobs.busy:  # one expensive job at a time
             return False
-        return len(field.cells_to_predict(sheet, rests)) > 0
+        return len(grid.cells_to_predict(raster, circle)) > 0
 
     def _compute(self, task: LensTask) -> Iterator[None]:
-        with self._lock:  # the job before may still be at its last batch
-            scene, field, sheet = task.context, task.grid, task.raster
-            predictor = self._session.predictors.get(
-                scene.slide, scene.checkpoint
-            )  # finds the tissue
-            yield
-            if field is None or sheet is None:
+        with self._lock:  # the previous job may still compute its last batch
+            context, grid, raster = task.context, task.grid, task.raster
+            predictor = self._session.predictors.get(context.slide, context.checkpoint)
+            yield  # the tissue is detected now
+            if grid is None or raster is None:
                 return
-            field.compute_tissue_mask()
-            column = scene.gene_column(task.gene)
+            grid.compute_tissue_mask()
+            column = context.gene_column(task.gene)
             while (circle := self.rest_circle) is not None:
-                unasked = field.cells_to_look_up(sheet, circle, LOOKUP_TILES)
-                if len(unasked):
-                    rows, tokens = predictor.get_cached_tokens(field.make_target(unasked))
+                cells = grid.cells_to_look_up(raster, circle, LOOKUP_TILES)
+                if len(cells):
+                    rows, tokens = predictor.get_cached_tokens(grid.make_target(cells))
                     if len(rows):
-                        values = predictor.decode(tokens, [column], scene.zero_shot)
-                        sheet.set_values(unasked[rows], values[:, 0])
-                    sheet.mark_looked_up(unasked)
+                        values = predictor.decode(tokens, [column], context.zero_shot)
+                        raster.set_values(cells[rows], values[:, 0])
+                    raster.mark_looked_up(cells)
                     yield
                     continue
-                missing = field.cells_to_predict(sheet, circle)
+                missing = grid.cells_to_predict(raster, circle)
                 if not len(missing) or self._jobs.busy:
                     return
-                yield from self._predict_cells(task, predictor, field, sheet, missing, column)
+                yield from self._predict_cells(task, predictor, grid, raster, missing, column)
 
     def _predict_cells(
         self,
@@ -180,8 +190,8 @@ class LensJob:
         cells: CellIndices,
         column: int,
     ) -> Iterator[None]:
-        """Predict cells, in the order the lens wants them, as long as it wants them."""
-        left = np.ones(len(cells), bool)
+        """Predict cells, nearest to the lens first, until most of them are outside it."""
+        remaining = np.ones(len(cells), bool)
         zero_shot = task.context.zero_shot
         updates = predictor.stream(grid.make_target(cells), self._make_order(), [column], zero_shot)
         with closing(updates):  # type: ignore[type-var]
@@ -189,30 +199,33 @@ class LensJob:
                 if len(update.rows):
                     raster.set_values(cells[update.rows], update.values[:, 0])
                 raster.mark_attempted(cells[update.failed_rows])
-                left[update.rows] = left[update.failed_rows] = False
+                remaining[update.rows] = remaining[update.failed_rows] = False
                 yield
-                if self._jobs.busy or self._is_mostly_outside(cells[left], grid.pitch):
+                if self._jobs.busy or self._is_mostly_outside(cells[remaining], grid.pitch):
                     return
         raster.mark_attempted(cells)
 
     def _make_order(self) -> Callable[[NDArray[np.float64]], NDArray[np.int64] | None]:
-        """Places (N, 2) -> their order by the lens of now; None where it has not moved."""
-        asked: LensCircle | None = None
+        """Return an ordering function: positions (N, 2) to their order by distance from the lens.
 
-        def by_lens(xy: NDArray[np.float64]) -> NDArray[np.int64] | None:
-            nonlocal asked
-            place = self.circle
-            if place is None or place == asked:
+        It returns None if the lens has not moved since the last call.
+        """
+        last: LensCircle | None = None
+
+        def order_by_distance(xy: NDArray[np.float64]) -> NDArray[np.int64] | None:
+            nonlocal last
+            circle = self.circle
+            if circle is None or circle == last:
                 return None
-            asked = place
-            return np.argsort(place.distances_to(xy))
+            last = circle
+            return np.argsort(circle.distances_to(xy))
 
-        return by_lens
+        return order_by_distance
 
     def _is_mostly_outside(self, cells: CellIndices, pitch: float) -> bool:
-        """Whether most of what is left lies off the lens by now."""
-        rests = self.rest_circle
-        if rests is None or not len(cells):
-            return rests is None
-        under = rests.distances_to((cells + 0.5) * pitch) <= rests.radius + pitch
-        return bool(under.mean() < 0.5)
+        """Whether most of the remaining cells are outside the lens."""
+        circle = self.rest_circle
+        if circle is None or not len(cells):
+            return circle is None
+        inside = circle.distances_to((cells + 0.5) * pitch) <= circle.radius + pitch
+        return bool(inside.mean() < 0.5)

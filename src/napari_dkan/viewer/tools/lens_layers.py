@@ -12,24 +12,31 @@ from ..session.slide_layer import AXIS_LABELS, METADATA_PREFIX, MICROMETER_UNITS
 from ..session.viewer_session import ViewerSession
 from .lens_grid import LensCircle
 
-MAX_RASTER_PX = 128  # raster px across the lens
-MAX_PX_PER_TILE = 12  # raster px across a tile, at most
-RING_WIDTH_PX = 2.5  # width of the ring on the screen
-RING_COLOR = "#00b8d4"  # seen on glass, on stain and on the maps' colours
+MAX_RASTER_PX = 128  # raster px per diameter of the lens
+MAX_PX_PER_TILE = 12  # raster px per side of a tile
+RING_WIDTH_PX = 2.5  # screen px
+RING_COLOR = "#00b8d4"  # visible on glass, stain and maps
 
 
 class LensLayers:
-    """The layers of a lens; they are in the viewer from here to `take_away`.
+    """The layers of a lens, added above the slide and its maps; `remove` ends their use.
 
-    pitch : level-0 px of a tile.
+    Parameters
+    ----------
+    session : ViewerSession
+    slide : ViewerSlide
+    pitch : float
+        Side of a tile in level-0 px.
+    record : object
+        Metadata of the layers.
     """
 
     def __init__(
         self, session: ViewerSession, slide: ViewerSlide, pitch: float, record: Any
     ) -> None:
         self._session, self._slide, self._pitch = session, slide, pitch
-        self._origin_px = np.zeros(2, np.int64)  # row, column of the raster's first px on the slide
-        self._px_per_tile = 0  # raster px across a tile
+        self._origin_px = np.zeros(2, np.int64)  # row, column of the raster on the slide
+        self._px_per_tile = 0  # raster px
         common = {
             "units": MICROMETER_UNITS,
             "axis_labels": AXIS_LABELS,
@@ -65,6 +72,7 @@ class LensLayers:
         return self.raster_layer, self.ring_layer
 
     def set_style(self, limits: tuple[float, float], colormap: str, opacity: float) -> None:
+        """Set what differs; every change redraws the layer."""
         layer = self.raster_layer
         if tuple(layer.contrast_limits) != limits:
             layer.contrast_limits_range = limits
@@ -75,38 +83,39 @@ class LensLayers:
             layer.opacity = opacity
 
     def set_names(self, gene: str, kind: str) -> None:
+        """Name both layers after a gene and the kind of its values."""
         self.raster_layer.name, self.ring_layer.name = (
             f"{gene} {kind} - lens",
             f"{gene} {kind} - lens, outline",
         )
 
     def draw(self, values: NDArray[np.float32], circle: LensCircle) -> None:
-        """Draw what of the grid's values (rows, columns) lies in the circle."""
+        """Draw the values (rows, columns) of the grid that are inside the circle."""
         split = int(
             np.clip(MAX_RASTER_PX // (2 * circle.radius / self._pitch + 1), 1, MAX_PX_PER_TILE)
         )
         px = self._pitch / split
-        across = int(np.ceil(2 * circle.radius / px)) + 1
+        diameter = int(np.ceil(2 * circle.radius / px)) + 1
         centre = np.array([circle.y, circle.x])
         low = np.floor((centre - circle.radius) / px).astype(np.int64)
-        last = np.array(values.shape) * split  # the raster ends where the grid ends
-        window = np.minimum(2 * across, last)
-        start, stop = low.clip(0, last - 1), (low + across).clip(1, last)
+        last = np.array(values.shape) * split  # the raster ends at the edge of the grid
+        window = np.minimum(2 * diameter, last)
+        start, stop = low.clip(0, last - 1), (low + diameter).clip(1, last)
         if split != self._px_per_tile or tuple(window) != self.raster_layer.data.shape:
             self._px_per_tile = split
-            self._origin_px = (low - across // 2).clip(0, last - window)
+            self._origin_px = (low - diameter // 2).clip(0, last - window)
             self._set_raster(np.full(window, np.nan, np.float32), px)
         elif (start < self._origin_px).any() or (stop > self._origin_px + window).any():
-            self._origin_px = (low - across // 2).clip(0, last - window)
+            self._origin_px = (low - diameter // 2).clip(0, last - window)
             self.raster_layer.translate = self._origin_world(px)
 
         rows, columns = (np.arange(a, b) for a, b in zip(start, stop, strict=True))
-        part = values[rows[:, None] // split, columns[None] // split]
-        away = [((i + 0.5) * px - c) ** 2 for i, c in zip((rows, columns), centre, strict=True)]
-        part[away[0][:, None] + away[1][None] > circle.radius**2] = np.nan
+        inside = values[rows[:, None] // split, columns[None] // split]
+        squared = [((i + 0.5) * px - c) ** 2 for i, c in zip((rows, columns), centre, strict=True)]
+        inside[squared[0][:, None] + squared[1][None] > circle.radius**2] = np.nan
         self.raster_layer.data[:] = np.nan
         (y, x), (end_y, end_x) = start - self._origin_px, stop - self._origin_px
-        self.raster_layer.data[y:end_y, x:end_x] = part
+        self.raster_layer.data[y:end_y, x:end_x] = inside
         _refresh_in_place(self.raster_layer)
         self._draw_ring(circle)
 
@@ -116,16 +125,16 @@ class LensLayers:
         self.raster_layer.translate = self._origin_world(px)
 
     def _origin_world(self, px: float) -> NDArray[np.float64]:
-        """World position of the middle of the raster's first px."""
+        """World position of the centre of the first pixel of the raster."""
         return np.asarray((self._origin_px + 0.5) * px * self._slide.mpp)
 
     def _draw_ring(self, circle: LensCircle) -> None:
         ring, size = self.ring_layer, 2 * circle.radius
         if ring.size[0] != size:
             ring.size = size
-        # the zoom changes the ring only where it is seen: setting it costs as much as a move
-        wanted = RING_WIDTH_PX / max(self._session.viewer.scene.camera.zoom, 1e-9)
-        relative = float(np.clip(wanted / (size * self._slide.mpp), 0.002, 0.2))
+        # A new width costs as much time as a move, so small changes are skipped.
+        width = RING_WIDTH_PX / max(self._session.viewer.scene.camera.zoom, 1e-9)
+        relative = float(np.clip(width / (size * self._slide.mpp), 0.002, 0.2))
         if not 0.8 < ring.border_width[0] / relative < 1.25:
             ring.border_width = relative
         ring.data[0] = circle.y, circle.x
@@ -133,5 +142,5 @@ class LensLayers:
 
 
 def _refresh_in_place(layer: Image | Points) -> None:
-    """New numbers in the array it has: nothing else of the layer has changed."""
+    """Redraw after a change of the values in the layer's array."""
     layer.refresh(extent=False, thumbnail=False, highlight=False)

@@ -21,7 +21,7 @@ from ...inference.occlusion import (
 )
 from ..layers.prediction_layers import SpotsOverlay
 from ..session.shortcut_actions import register_actions
-from ..session.slide_layer import AXIS_LABELS, MICROMETER_UNITS, ViewerSlide
+from ..session.slide_layer import AXIS_LABELS, METADATA_PREFIX, MICROMETER_UNITS, ViewerSlide
 from ..session.viewer_session import ViewerSession
 from ..widgets.signal_connections import SignalConnections
 from ..worker import JobFailure, JobRunner
@@ -32,13 +32,11 @@ if TYPE_CHECKING:
     from ...model import Checkpoint
 
 
-TILE_PX = 56  # raster px a tile
-GAP_PX, OUTLINE_PX = (
-    2,
-    4,
-)  # raster px: left free around a neighbour tile, and the width of its outline
-INNER_STRENGTH = 0.45  # of a neighbour's strength, within its outline
-# Orange gives, blue takes: told apart by every kind of colour vision, and from pink tissue.
+TILE_PX = 56  # raster px per tile
+GAP_PX = 2  # raster px around a neighbour tile
+OUTLINE_PX = 4  # raster px
+INNER_STRENGTH = 0.45  # of a neighbour's strength, inside its outline
+# Orange and blue differ for every kind of colour vision, and from pink tissue.
 DIVERGING_COLORMAP = Colormap(
     [[0.0, 0.28, 0.75, 0.9], [0.0, 0.45, 0.85, 0.0], [0.95, 0.5, 0.0, 0.0], [0.9, 0.35, 0.0, 0.9]],
     controls=[0, 0.5, 0.5, 1],
@@ -47,14 +45,14 @@ DIVERGING_COLORMAP = Colormap(
 
 
 class OcclusionLayer:
-    """One layer, over the grid x grid patches around a place (x, y); side : of a patch, level-0 px.
+    """The layer of an occlusion map.
 
-    Predicted spots under it are hidden meanwhile: they would hide the tissue it is about.
+    Predicted spots below it are hidden while it is in the viewer, since they cover the tissue.
     """
 
     def __init__(self, session: ViewerSession, slide: ViewerSlide, record: object) -> None:
         self._session, self._slide = session, slide
-        self._extent: tuple[float, float, float] | None = None  # x, y, half its side
+        self._extent: tuple[float, float, float] | None = None  # centre x, y and half the side
         self._hidden_layers: list[Points] = []
         self.layer = Image(
             np.full((1, 1), np.nan, np.float32),
@@ -65,19 +63,28 @@ class OcclusionLayer:
             colormap=DIVERGING_COLORMAP,
             units=MICROMETER_UNITS,
             axis_labels=AXIS_LABELS,
-            metadata={"napari-dkan": record},
+            metadata={METADATA_PREFIX: record},
         )
         session.layers.insert(self.layer, slide)
 
     def draw(
         self,
         name: str,
-        place: tuple[float, float, float],
+        patch: tuple[float, float, float],
         tiles: NDArray[np.float32],
         blocks: NDArray[np.float32],
     ) -> None:
-        """place : x, y and the patch's side; tiles (grid, grid) and blocks (n, n) as in `Why`."""
-        x, y, side = place
+        """Draw an occlusion map.
+
+        Parameters
+        ----------
+        name : str
+        patch : tuple of float
+            Centre (x, y) and side of the patch in level-0 px.
+        tiles, blocks : ndarray
+            As in `OcclusionAttribution`: (grid, grid) and (n, n).
+        """
+        x, y, side = patch
         layer, px = self.layer, side * self._slide.mpp / TILE_PX
         half = len(tiles) * side / 2
         layer.data = make_occlusion_raster(tiles, blocks)
@@ -88,17 +95,18 @@ class OcclusionLayer:
         self.hide_spots_below()
 
     def hide_spots_below(self) -> None:
-        """Hide what was predicted in spots there, until the picture is taken away."""
+        """Hide predicted spots below the layer until `remove`."""
         if self._extent is None:
             return
         x, y, half = self._extent
         for layer in self._spot_layers():
-            under = (np.abs(layer.data - (y, x)) < half).all(axis=1)
-            if layer.visible and under.any():
+            is_below = (np.abs(layer.data - (y, x)) < half).all(axis=1)
+            if layer.visible and is_below.any():
                 layer.visible = False
                 self._hidden_layers.append(layer)
 
     def remove(self) -> None:
+        """Remove the layer and show the hidden spots."""
         self._extent = None
         for layer in self._hidden_layers:
             layer.visible = True
@@ -112,12 +120,23 @@ class OcclusionLayer:
 def make_occlusion_raster(
     tiles: NDArray[np.float32], blocks: NDArray[np.float32]
 ) -> NDArray[np.float32]:
-    """(grid * TILE, grid * TILE) within -1..1, NaN where nothing is known: the strongest block of
-    the patch and the strongest neighbour are 1 or -1, each among its own kind."""
-    each = _normalize(tiles)
-    full = np.repeat(np.repeat(each, TILE_PX, axis=0), TILE_PX, axis=1)
-    within = np.arange(len(full)) % TILE_PX
-    margin = np.minimum(within, TILE_PX - 1 - within)
+    """Return the raster of an occlusion map.
+
+    Parameters
+    ----------
+    tiles : ndarray, (grid, grid)
+        Effect of each neighbour tile; NaN where unknown.
+    blocks : ndarray, (n, n)
+        Effect of each block of the patch.
+
+    Returns
+    -------
+    ndarray, (grid * TILE_PX, grid * TILE_PX)
+        Within -1..1. Neighbours and blocks are scaled separately by their strongest effect.
+    """
+    full = np.repeat(np.repeat(_normalize(tiles), TILE_PX, axis=0), TILE_PX, axis=1)
+    position = np.arange(len(full)) % TILE_PX
+    margin = np.minimum(position, TILE_PX - 1 - position)
     margin = np.minimum(margin[:, None], margin[None])
     full[margin >= GAP_PX + OUTLINE_PX] *= INNER_STRENGTH
     full[margin < GAP_PX] = np.nan
@@ -129,14 +148,14 @@ def make_occlusion_raster(
 
 
 def _normalize(values: NDArray[np.float32]) -> NDArray[np.float32]:
-    known = np.abs(values[np.isfinite(values)])
-    most = known.max() if len(known) else 0.0
-    return np.asarray(values / most if most > 0 else values, np.float32)
+    finite = np.abs(values[np.isfinite(values)])
+    strongest = finite.max() if len(finite) else 0.0
+    return np.asarray(values / strongest if strongest > 0 else values, np.float32)
 
 
 @dataclass(frozen=True, eq=False)
 class ExplainedSpot:
-    """A clicked spot with all that its numbers came from."""
+    """A clicked spot with the inputs of its prediction."""
 
     spot: Prediction
     slide: ViewerSlide
@@ -145,19 +164,29 @@ class ExplainedSpot:
 
     @property
     def xy(self) -> tuple[float, float]:
+        """Centre in level-0 px."""
         x, y = self.spot.target.spots.xy[-1].tolist()
         return x, y
 
 
 class OcclusionExplainer:
-    """Keeps the picture in step with spot and gene; computes in a thread of its own."""
+    """Shows the occlusion map of the clicked spot and the current gene; computes in a thread.
+
+    Attributes
+    ----------
+    active : bool
+    explanation : OcclusionAttribution or None
+        That of the current spot and gene.
+    gene : str
+        The gene of the explanation.
+    """
 
     changed = Signal()
 
     def __init__(self, session: ViewerSession, connections: SignalConnections) -> None:
         self.session = session
         self.active = False
-        self.explanation: OcclusionAttribution | None = None  # of the gene and the place of now
+        self.explanation: OcclusionAttribution | None = None
         self.gene = ""
         self._runner = JobRunner("why")
         self._explained_spot: ExplainedSpot | None = None
@@ -180,6 +209,7 @@ class OcclusionExplainer:
 
     @property
     def busy(self) -> bool:
+        """Whether a map is being computed."""
         return self._runner.busy
 
     @property
@@ -201,45 +231,48 @@ class OcclusionExplainer:
                 self._remove_layer()
         self.changed.emit()
 
-    # ---- following the session -------------------------------------------------------
-
     def _on_spot_changed(self) -> None:
         session, spot = self.session, self.session.spot
         self._explained_spot = self._occlusions = None
         checkpoint = session.checkpoint
-        by = None if spot is None else spot.provenance.get("checkpoint_sha256")
-        if spot and session.slide and checkpoint is not None and by == checkpoint.sha256:
+        sha256 = None if spot is None else spot.provenance.get("checkpoint_sha256")
+        if spot and session.slide and checkpoint is not None and sha256 == checkpoint.sha256:
             self._explained_spot = ExplainedSpot(spot, session.slide, checkpoint, session.zero_shot)
         self._restart()
 
     def _on_slide_or_checkpoint_changed(self) -> None:
-        """Another slide or checkpoint: what was clicked there is not explained here."""
-        place, session = self._explained_spot, self.session
-        if place and (place.slide, place.checkpoint) != (session.slide, session.checkpoint):
+        """A spot of another slide or checkpoint is no longer explained."""
+        explained, session = self._explained_spot, self.session
+        if explained and (explained.slide, explained.checkpoint) != (
+            session.slide,
+            session.checkpoint,
+        ):
             self._explained_spot = self._occlusions = None
         self._restart()
 
     def _restart(self) -> None:
-        place, gene = self._explained_spot, self.session.gene
+        explained, gene = self._explained_spot, self.session.gene
         self._runner.cancel()
         self.explanation = None
-        if not self.active or place is None or gene is None or gene not in place.spot.panel:
+        if not self.active or explained is None or gene is None or gene not in explained.spot.panel:
             self._remove_layer()
         else:
             self.gene = gene
-            self._runner.start(lambda: self._explain(place, gene), self._on_item, self._on_job_end)
+            self._runner.start(
+                lambda: self._explain(explained, gene), self._on_item, self._on_job_end
+            )
         self.changed.emit()
 
     def _explain(self, explained_spot: ExplainedSpot, gene: str) -> Iterator[Any]:
         predictor = self.session.predictors.get(explained_spot.slide, explained_spot.checkpoint)
         context = predictor.prediction_context
-        coverings = self._occlusions
-        if coverings is None:
-            given = yield from gather_spot_inputs(context, *explained_spot.xy)
-            coverings = occlude_spot(context, given)
-            yield coverings
+        occluded = self._occlusions
+        if occluded is None:
+            inputs = yield from gather_spot_inputs(context, *explained_spot.xy)
+            occluded = occlude_spot(context, inputs)
+            yield occluded
         yield attribute_gene(
-            context, coverings, explained_spot.spot.panel.row(gene), explained_spot.zero_shot
+            context, occluded, explained_spot.spot.panel.row(gene), explained_spot.zero_shot
         )
 
     def _on_item(self, item: Any) -> None:
@@ -256,22 +289,22 @@ class OcclusionExplainer:
             self._remove_layer()
         self.changed.emit()
 
-    # ---- the picture -----------------------------------------------------------------
-
     def _show_layer(self) -> None:
-        place, found = self._explained_spot, self.explanation
-        if place is None or found is None:
+        explained, attribution = self._explained_spot, self.explanation
+        if explained is None or attribution is None:
             return
         if self._occlusion_layer is None:
-            record = {"checkpoint_sha256": place.checkpoint.sha256}
-            self._occlusion_layer = OcclusionLayer(self.session, place.slide, record)
-        where = (*place.xy, place.checkpoint.patch.um / place.slide.mpp)
-        self._occlusion_layer.draw(f"why {self.gene} here", where, found.tiles, found.blocks)
+            record = {"checkpoint_sha256": explained.checkpoint.sha256}
+            self._occlusion_layer = OcclusionLayer(self.session, explained.slide, record)
+        patch = (*explained.xy, explained.checkpoint.patch.um / explained.slide.mpp)
+        self._occlusion_layer.draw(
+            f"why {self.gene} here", patch, attribution.tiles, attribution.blocks
+        )
 
     def _remove_layer(self) -> None:
-        picture, self._occlusion_layer = self._occlusion_layer, None
-        if picture is not None:
-            picture.remove()
+        layer, self._occlusion_layer = self._occlusion_layer, None
+        if layer is not None:
+            layer.remove()
 
     def _on_overlays_changed(self) -> None:
         if self._occlusion_layer is not None:

@@ -2,63 +2,63 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from napari.layers import Layer, Shapes
 from psygnal import Signal
-from qtpy.QtCore import QTimer
 
 from ...errors import SlideError
 from ..session.pixel_size_sources import RULER_ORIGIN, format_pixel_size
-from ..session.slide_layer import AXIS_LABELS, METADATA_PREFIX, MICROMETER_UNITS, PIXEL_UNITS
-from ..widgets.signal_connections import SignalConnections
+from ..session.slide_layer import (
+    AXIS_LABELS,
+    METADATA_PREFIX,
+    MICROMETER_UNITS,
+    PIXEL_UNITS,
+    ViewerSlide,
+)
+from ..session.viewer_session import ViewerSession
+from ..widgets.signal_connections import Debouncer, SignalConnections
 
-if TYPE_CHECKING:
-    from ..session.slide_layer import ViewerSlide
-    from ..session.viewer_session import ViewerSession
-
-
-LINE_COLOR = "#00a83a"  # stands out from eosin, haematoxylin and glass
+LINE_COLOR = "#00a83a"  # differs from eosin, haematoxylin and glass
 LINE_WIDTH_PX = 3  # screen pixels
-MIN_LENGTH_PX = 20  # level-0 px: of a shorter line, one pixel is 5 %
+MIN_LENGTH_PX = 20  # level-0 px; one pixel of it is 5 %
 
 
 def is_ruler(layer: Layer) -> bool:
-    """Whether a layer is the line of a ruler, which is no region."""
+    """Return whether a layer is the line of a ruler, which is not a region."""
     return bool(layer.metadata.get(METADATA_PREFIX) == "ruler")
 
 
 class Ruler:
-    """A temporary layer with one line; it goes when the line was measured, or given up."""
+    """Measures the pixel size with a line, in a layer that is removed afterwards."""
 
-    changed = Signal()  # begun, drawn on, ended
+    changed = Signal()  # started, drawn, ended
 
     def __init__(self, session: ViewerSession, connections: SignalConnections) -> None:
         self._session = session
         self.layer: Shapes | None = None
         self._slide: ViewerSlide | None = None
-        self._previous_active_layer: Layer | None = None  # what was selected
-        self._edit_timer = QTimer()
-        self._edit_timer.setSingleShot(True)
-        self._edit_timer.timeout.connect(self._switch_to_edit_mode)
+        self._previous_active_layer: Layer | None = None
+        self._edit_debouncer = Debouncer(0, self._switch_to_edit_mode)
         connections.connect(self._on_slide_changed, session.slide_changed)
         session.layers.watch_removal(lambda: (self.layer,), self._reset, connections)
 
     @property
     def busy(self) -> bool:
+        """Whether the ruler is in use."""
         return self.layer is not None
 
     @property
     def length_px(self) -> float:
-        """Level-0 px from one end of the line to the other; 0 before it is drawn."""
+        """Length of the line in level-0 px; 0 before it is drawn."""
         if self.layer is None or not self.layer.nshapes:
             return 0.0
         line = np.asarray(self.layer.data[-1])
         return float(np.hypot(*(line[-1] - line[0])))
 
     def start(self) -> None:
-        """Begin to draw; does nothing while there is no slide."""
+        """Start to draw a line; without a slide only a message is shown."""
         session, slide = self._session, self._session.slide
         if slide is None:
             session.message.show("Open a slide first: drag one onto the window.", warning=True)
@@ -99,19 +99,22 @@ class Ruler:
         self.changed.emit()
 
     def cancel(self) -> None:
-        """Take the line away; nothing else changes."""
+        """Remove the line; the pixel size does not change."""
         self._session.layers.remove(self.layer)
         self._reset()
 
     def close(self) -> None:
-        """The panel goes, and the line with it."""
-        self._edit_timer.stop()
+        """Remove the line."""
+        self._edit_debouncer.stop()
         self.cancel()
 
     def set_length(self, length_um: float) -> None:
-        """The line is that long: that is the slide's pixel size, from now on.
+        """Set the pixel size of the slide from the true length of the line.
 
-        Raises SlideError where there is no line to speak of, or the size is absurd.
+        Raises
+        ------
+        SlideError
+            If the line is missing or too short, or the pixel size is not plausible.
         """
         length, slide = self.length_px, self._slide
         if slide is None or length < MIN_LENGTH_PX:
@@ -126,7 +129,7 @@ class Ruler:
             )
 
     def format_length(self) -> str:
-        """The line's length for people."""
+        """Format the length of the line, in px without a pixel size."""
         length, slide = self.length_px, self._slide
         if slide is None or not length:
             return ""
@@ -136,9 +139,9 @@ class Ruler:
         return f"{um / 1000:.4g} mm" if um >= 1000 else f"{um:.4g} um"
 
     def _on_data_changed(self, event: Any) -> None:
-        """One line is enough; from now on its ends can be moved."""
+        """After the first line, its ends can be moved."""
         if str(getattr(event.action, "value", "")) == "added":
-            self._edit_timer.start(0)  # not within napari's own drawing
+            self._edit_debouncer.start()  # after napari has finished drawing
         self.changed.emit()
 
     def _switch_to_edit_mode(self) -> None:
@@ -160,10 +163,10 @@ class Ruler:
         self.changed.emit()
 
     def _reset(self) -> None:
-        had, self.layer, self._slide = self.layer is not None, None, None
+        was_active, self.layer, self._slide = self.layer is not None, None, None
         before, self._previous_active_layer = self._previous_active_layer, None
         layers = self._session.viewer.layers
-        if had:
+        if was_active:
             if before is not None and before in layers:
                 layers.selection.active = before
             self.changed.emit()
