@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QMainWindow, QWidget
 
+from ..session.shortcut_actions import PLUGIN_NAME, PREDICT_PANEL
 from ..widgets.qt_utils import find_dock
 from .predict.predict_widget import PredictWidget
 
@@ -14,35 +15,30 @@ if TYPE_CHECKING:
     from napari.viewer import Viewer
 
 
-PLUGIN_NAME, PREDICT_WIDGET_NAME = "napari-dkan", "DKAN: predict"
-
-
 def open_predict_panel(panel: QWidget, viewer: Viewer) -> None:
-    """Once ``panel`` is docked, open the Predict panel if nobody has, and stack them as tabs.
+    """Open the Predict panel, if necessary, as a tab next to a panel that is about to be docked.
 
-    Side by side or on top of each other, two panels would leave no room on a small screen.
+    Two panels beside or above each other would not fit on a small screen.
     """
     window = getattr(viewer, "window", None)
     if window is None:
         return
 
-    def open_it() -> None:
+    def open_tab() -> None:
         dock = find_dock(panel)
-        if dock is None:  # it was closed again, or is not docked at all
+        if dock is None:  # closed again, or not docked
             return
-        predict = next((w for w in window.dock_widgets.values() if _is_predict_widget(w)), None)
+        predict = next(
+            (w for w in window.dock_widgets.values() if isinstance(w, PredictWidget)), None
+        )
         if predict is None:
-            _, predict = window.add_plugin_dock_widget(PLUGIN_NAME, PREDICT_WIDGET_NAME)
+            _, predict = window.add_plugin_dock_widget(PLUGIN_NAME, PREDICT_PANEL)
         other, main = find_dock(predict), dock.parent()
         if other is not None and isinstance(main, QMainWindow) and not other.isFloating():
             main.tabifyDockWidget(other, dock)
             dock.raise_()
 
-    timer = QTimer(panel)  # goes with the panel; PyQt6's singleShot takes no object to go with
+    timer = QTimer(panel)  # deleted with the panel, unlike QTimer.singleShot of PyQt6
     timer.setSingleShot(True)
-    timer.timeout.connect(open_it)
+    timer.timeout.connect(open_tab)
     timer.start(0)
-
-
-def _is_predict_widget(widget: object) -> bool:
-    return isinstance(widget, PredictWidget)

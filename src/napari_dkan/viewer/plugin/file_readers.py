@@ -9,18 +9,19 @@ from pathlib import Path
 from typing import Any
 
 PathOrPaths = str | Sequence[str]
+NO_LAYER = (None,)  # tells napari that a file was read but has no layer
 
 _SPACE_RANGER_COUNTS = "feature_bc_matrix"
 
 
 def get_measured_reader(path: PathOrPaths) -> Callable[[PathOrPaths], list[Any]] | None:
-    """A reader for measured sections; None leaves everything else to other readers."""
+    """Return a reader for measured sections; None for other files."""
     paths = [Path(path)] if isinstance(path, str) else [Path(p) for p in path]
     return read_measured_section if _is_measured_section(paths) else None
 
 
 def read_measured_section(path: PathOrPaths) -> list[Any]:
-    """An empty Points layer: the session reads the files off the window's thread and fills it."""
+    """Return an empty Points layer; the session reads the files in a thread and fills it."""
     import napari
     import numpy as np
 
@@ -33,11 +34,11 @@ def read_measured_section(path: PathOrPaths) -> list[Any]:
     options = {
         "name": f"measured - {paths[0].name}",
         "ndim": 2,
-        "units": shared or ("um", "um"),  # napari minds layers that differ
+        "units": shared or ("um", "um"),  # napari warns if the units of layers differ
         "axis_labels": ("y", "x"),
         "metadata": {SECTION_KEY: LoadRequest(paths)},
     }
-    if viewer is not None:  # there may be no panel yet that would take the layer
+    if viewer is not None:  # a panel that fills the layer may not exist yet
         from qtpy.QtCore import QTimer
 
         QTimer.singleShot(0, partial(_create_quality_controller, viewer))
@@ -52,7 +53,7 @@ def _create_quality_controller(viewer: Any) -> None:
 
 
 def _is_measured_section(paths: Sequence[Path]) -> bool:
-    """Whether expression/ finds a section there, without reading it."""
+    """Whether the files are a measured section, without reading it."""
     from ...errors import SpotsError
     from ...export.result_reader import is_saved_result
     from ..panels.quality.data.section_finder import find_candidates
@@ -63,16 +64,16 @@ def _is_measured_section(paths: Sequence[Path]) -> bool:
     if first.suffix == ".h5ad" and is_saved_result(first):
         return False  # predicted, not measured
     if first.suffix == ".h5" and _SPACE_RANGER_COUNTS not in first.name:
-        return False  # whatever else HDF5 may hold
+        return False  # another HDF5 file
     try:
         return bool(find_candidates(paths))
     except SpotsError:
-        # a counts matrix of Space Ranger's that lies alone gets a sentence of ours
+        # A count matrix of Space Ranger without its other files gets an error message.
         return len(paths) == 1 and first.suffix == ".h5"
 
 
 def get_result_reader(path: PathOrPaths) -> Callable[[PathOrPaths], list[Any]] | None:
-    """A reader for our own .h5ad; None leaves all others to whoever reads measured ST."""
+    """Return a reader for saved predictions; None for other .h5ad files."""
     from ...export.result_reader import is_saved_result
 
     paths = [path] if isinstance(path, str) else list(path)
@@ -80,10 +81,15 @@ def get_result_reader(path: PathOrPaths) -> Callable[[PathOrPaths], list[Any]] |
 
 
 def read_results(path: PathOrPaths) -> list[Any]:
-    """Nothing yet: the session reads the files off the window's thread, finds their slides and
-    shows them. Without a window the maps themselves, as layers of their first or last gene.
+    """Open saved predictions in the current viewer.
 
-    Raises ResultError where there is no window and the file is damaged.
+    The session reads the files in a thread and adds their layers, so no layer is returned.
+    Without a viewer, the layers of the saved or first gene are returned.
+
+    Raises
+    ------
+    ResultError
+        Without a viewer, if a file is damaged.
     """
     import napari
 
@@ -94,11 +100,11 @@ def read_results(path: PathOrPaths) -> list[Any]:
     from qtpy.QtCore import QTimer
 
     QTimer.singleShot(0, partial(_open_in_panel, viewer, paths))
-    return [(None,)]  # napari's word for: read, and there is no layer to add
+    return [NO_LAYER]
 
 
 def _open_in_panel(viewer: Any, paths: Sequence[Path]) -> None:
-    """The panel says what was found, and shows what the map means."""
+    """Open the Predict panel, which reports errors, and the files."""
     from ..panels.results.results_controller import get_results_controller
     from ..session.shortcut_actions import PREDICT_PANEL, open_panel_dock
     from ..session.viewer_session import get_session
@@ -129,15 +135,21 @@ GEOJSON_PATTERN = re.compile(rb'"type"\s*:\s*"(Feature|FeatureCollection|(Multi)
 
 
 def get_region_reader(path: PathOrPaths) -> Callable[[PathOrPaths], list[Any]] | None:
-    """A reader for GeoJSON; other JSON is left to other readers."""
+    """Return a reader for GeoJSON; None for other JSON files."""
     paths = [path] if isinstance(path, str) else list(path)
     return read_regions_file if paths and all(map(_is_geojson, paths)) else None
 
 
 def read_regions_file(path: PathOrPaths) -> list[Any]:
-    """No layer yet: the session reads the files off the window's thread and adds them.
+    """Add regions to the current viewer.
 
-    Without a viewer the layers' data are given back. Raises SpotsError.
+    The session reads the files in a thread and adds their layers, so no layer is returned.
+    Without a viewer, the layers are returned.
+
+    Raises
+    ------
+    SpotsError
+        Without a viewer, if a file is damaged.
     """
     import napari
 
@@ -147,18 +159,17 @@ def read_regions_file(path: PathOrPaths) -> list[Any]:
     paths = [Path(p) for p in ([path] if isinstance(path, str) else path)]
     viewer = napari.current_viewer()
     if viewer is None:
-        made = [
-            layer
+        return [
+            layer.as_layer_data_tuple()
             for p in paths
             for layer in make_region_layers(read_named_regions(p), p.name, None)
         ]
-        return [layer.as_layer_data_tuple() for layer in made]
     from ..panels.regions.region_import import get_region_importer
     from ..session.viewer_session import get_session
 
     for each in paths:
         get_region_importer(get_session(viewer)).import_file(each)
-    return [(None,)]  # napari's word for: read, and nothing to add
+    return [NO_LAYER]
 
 
 def _is_geojson(path: str) -> bool:
@@ -176,13 +187,19 @@ _PEEK_BYTES = 4 << 20
 
 
 def get_feature_reader(path: PathOrPaths) -> Callable[[PathOrPaths], list[Any]] | None:
-    """npe2 reader: a feature file that is dropped is used on the current slide."""
+    """Return a reader for feature files of TRIDENT or CLAM; None for other files."""
     paths = [path] if isinstance(path, str) else list(path)
     return read_feature_file if len(paths) == 1 and _has_feature_datasets(paths[0]) else None
 
 
 def read_feature_file(path: PathOrPaths) -> list[Any]:
-    """No layer: the session takes the file. Raises SpotsError."""
+    """Use a feature file on the current slide; adds no layer.
+
+    Raises
+    ------
+    SpotsError
+        If no slide is open.
+    """
     import napari
 
     from ...errors import SpotsError
@@ -192,11 +209,11 @@ def read_feature_file(path: PathOrPaths) -> list[Any]:
     if viewer is None:
         raise SpotsError("Open a slide in napari first, then drop the features on it.")
     get_session(viewer).use_feature_file(Path(path if isinstance(path, str) else path[0]))
-    return [(None,)]  # napari's word for: read, and nothing to add
+    return [NO_LAYER]
 
 
 def _has_feature_datasets(path: str) -> bool:
-    """A cheap look for the names of both datasets; HDF5 itself is not trusted with the file."""
+    """Search for the names of both datasets; the file is not validated for HDF5 yet."""
     try:
         with open(path, "rb") as file:
             start = file.read(_PEEK_BYTES)

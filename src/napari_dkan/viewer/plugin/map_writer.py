@@ -17,22 +17,31 @@ LayerData = tuple[Any, dict[str, Any], str]
 
 
 def write_layers(path: str, layers: Sequence[LayerData]) -> list[str]:
-    """Save the predicted map among the layers, with regions drawn in Shapes among them.
+    """Save the predicted map among the layers with the regions of their Shapes layers.
 
-    The kind is told by the name's ending. The window stays alive meanwhile, but takes no clicks.
-    Raises OutputError when none of the layers, or more than one, is a predicted map.
+    The window is redrawn during the save but accepts no input.
+
+    Parameters
+    ----------
+    path : str
+        The suffix determines the format.
+    layers : sequence of LayerData
+
+    Raises
+    ------
+    OutputError
+        Unless exactly one layer is a predicted map.
     """
     from napari.layers import Shapes
 
-    from ..panels.results import save_result as writing
     from ..panels.results.results_controller import get_results_controller
-    from ..panels.results.save_result import snapshot_result
+    from ..panels.results.save_result import save_snapshot, snapshot_result
 
-    maps = [found for meta in layers if (found := _find_overlay(meta[1])) is not None]
+    maps = [match for meta in layers if (match := _find_overlay(meta[1])) is not None]
     if len(maps) != 1:
-        which = "None" if not maps else "More than one"
+        count = "None" if not maps else "More than one"
         raise OutputError(
-            f"{which} of these layers is a map predicted in this window; select one (layers are "
+            f"{count} of these layers is a map predicted in this window; select one (layers are "
             "called GENE predicted) and save again."
         )
     session, overlay = maps[0]
@@ -41,7 +50,7 @@ def write_layers(path: str, layers: Sequence[LayerData]) -> list[str]:
     results = get_results_controller(session)
     regions = shapes[-1] if shapes else results.drawn_regions()
     _run_blocking(
-        writing.save_snapshot(
+        save_snapshot(
             Path(path), snapshot_result(session, overlay, regions, results.find_source(overlay))
         )
     )
@@ -49,20 +58,20 @@ def write_layers(path: str, layers: Sequence[LayerData]) -> list[str]:
 
 
 def _find_overlay(meta: dict[str, Any]) -> tuple[ViewerSession, PredictionOverlay] | None:
-    """The map that a layer shows: all that a writer is told of it are its attributes."""
+    """The prediction of a layer, of which napari passes the attributes only."""
     from ..session.viewer_session import list_sessions
 
     record = meta.get("metadata", {}).get("napari-dkan")
     for session in list_sessions():
         for overlay in session.overlays:
-            same = overlay.layer.metadata.get("napari-dkan") is record
-            if record is not None and same and overlay.layer.name == meta.get("name"):
+            is_same = overlay.layer.metadata.get("napari-dkan") is record
+            if record is not None and is_same and overlay.layer.name == meta.get("name"):
                 return session, overlay
     return None
 
 
 def _run_blocking(job: Iterator[Any]) -> None:
-    """To its end, in a thread; napari expects the file when this returns."""
+    """Run a job in a thread to its end; napari expects the file afterwards."""
     from qtpy.QtCore import QEventLoop
     from qtpy.QtWidgets import QApplication
 
@@ -74,12 +83,12 @@ def _run_blocking(job: Iterator[Any]) -> None:
         return
     loop, failures = QEventLoop(), []
 
-    def end(failure: JobFailure | None) -> None:
+    def on_end(failure: JobFailure | None) -> None:
         failures.append(failure)
         loop.quit()
 
-    lane = JobRunner("save layers")
-    lane.start(lambda: job, lambda item: None, end)
+    runner = JobRunner("save layers")
+    runner.start(lambda: job, lambda item: None, on_end)
     if not failures:
         loop.exec(QEventLoop.ProcessEventsFlag.ExcludeUserInputEvents)
     if failures[0] is not None:

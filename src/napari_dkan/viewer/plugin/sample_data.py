@@ -8,9 +8,12 @@ from ..session.slide_layer import AXIS_LABELS, MICROMETER_UNITS, PIXEL_UNITS, ma
 
 
 def open_her2_c3() -> list[Any]:
-    """Section C3 of a HER2+ breast tumour with its array spots.
+    """Open section C3 of a HER2+ breast tumour with its array spots.
 
-    Raises DkanError, which napari shows, when it can neither be found nor fetched.
+    Raises
+    ------
+    DkanError
+        If it can be neither found nor downloaded; napari shows the message.
     """
     from ...samples import fetch_her2st_section
 
@@ -18,29 +21,32 @@ def open_her2_c3() -> list[Any]:
 
 
 def open_synthetic() -> list[Any]:
-    """A synthetic section: H&E and expression are simulated by this package."""
+    """Open a synthetic section, whose H&E and expression are simulated by this package."""
     from ...samples import get_synthetic_section
 
     return make_section_layers(get_synthetic_section())
 
 
 def make_section_layers(paths: Any) -> list[Any]:
-    """The slide and, hidden, the spots of its array; mpp from the file or from the array."""
+    """Return the layers of a section: the slide and, hidden, its array spots.
+
+    The pixel size is that of the file, or else it is estimated from the array.
+    """
     from ...expression.array_geometry import mpp_from_spots
     from ...expression.readers.spot_files import read_spots
     from ...slide import PixelSize, open_slide
     from ...spatial.coordinates import swap_xy
-    from ..session.pixel_size_sources import ARRAY_COLUMNS
+    from ..session.pixel_size_sources import ARRAY_COLUMNS, SPOT_ARRAY_ORIGIN
 
     slide, spots = open_slide(paths.image), read_spots(paths.spots)
     slide.prefetch()
-    size, fitted = slide.pixel_size, mpp_from_spots(spots)
-    if size is None and fitted is not None:
-        size = PixelSize(fitted, "spot array")
+    size, array_mpp = slide.pixel_size, mpp_from_spots(spots)
+    if size is None and array_mpp is not None:
+        size = PixelSize(array_mpp, SPOT_ARRAY_ORIGIN)
     pixels, options, kind = make_slide_layer(slide, size)
     options["name"] = paths.title or paths.name
     mpp = 1.0 if size is None else size.mpp
-    dots = {
+    spot_options = {
         "name": f"array spots, {paths.name}",
         "size": (spots.diameter_um or 100.0) / mpp,
         "scale": (mpp, mpp),
@@ -51,5 +57,5 @@ def make_section_layers(paths: Any) -> list[Any]:
         "visible": False,
     }
     if spots.array is not None:
-        dots["features"] = dict(zip(ARRAY_COLUMNS, spots.array.T, strict=True))
-    return [(pixels, options, kind), (swap_xy(spots.xy), dots, "points")]
+        spot_options["features"] = dict(zip(ARRAY_COLUMNS, spots.array.T, strict=True))
+    return [(pixels, options, kind), (swap_xy(spots.xy), spot_options, "points")]

@@ -10,17 +10,17 @@ PathOrPaths = str | Sequence[str]
 
 
 def get_slide_reader(path: PathOrPaths) -> Callable[[PathOrPaths], list[Any]] | None:
-    """A reader for slides; None leaves stacks of files and other folders to other readers.
+    """Return a reader for slides; None for stacks of files and other folders.
 
-    A SpatialData store is a zarr folder too, but holds measured spots and perhaps an image.
+    A SpatialData store is a zarr folder as well, but contains measured spots.
     """
     from ...expression.readers.spatialdata_sections import find_spatialdata_sections
     from ...slide.slide_location import is_zarr_folder
 
     name = path if isinstance(path, str) else path[0]
-    several = not isinstance(path, str) and len(path) != 1
+    is_stack = not isinstance(path, str) and len(path) != 1
     folder = Path(name)
-    if several or (
+    if is_stack or (
         folder.is_dir() and (not is_zarr_folder(folder) or find_spatialdata_sections(folder))
     ):
         return None
@@ -28,9 +28,12 @@ def get_slide_reader(path: PathOrPaths) -> Callable[[PathOrPaths], list[Any]] | 
 
 
 def read_slides(path: PathOrPaths) -> list[Any]:
-    """Open the slide; its pixel size is what a person said of it before, else what the file says.
+    """Open a slide with the pixel size that the user entered before, or else that of the file.
 
-    Raises SlideError, which napari shows as a notification.
+    Raises
+    ------
+    SlideError
+        Shown by napari as a notification.
     """
     from ...slide import open_slide
     from ..session.pixel_size_sources import recall_pixel_size
@@ -39,5 +42,5 @@ def read_slides(path: PathOrPaths) -> list[Any]:
 
     slide = open_slide(path if isinstance(path, str) else path[0], apply_icc=is_icc_enabled())
     slide.prefetch()
-    known = recall_pixel_size(slide) if slide.path is not None else None
-    return [make_slide_layer(slide, known or slide.pixel_size)]
+    remembered = recall_pixel_size(slide) if slide.path is not None else None
+    return [make_slide_layer(slide, remembered or slide.pixel_size)]

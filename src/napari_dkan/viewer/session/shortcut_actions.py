@@ -21,12 +21,12 @@ from napari.utils.notifications import show_info
 from ..widgets.qt_utils import raise_dock
 from ..widgets.signal_connections import SignalConnections
 from .viewer_session import ViewerSession, find_session, get_component, get_session
+from .viewer_settings import PLUGIN_NAME
 
 if TYPE_CHECKING:
     from app_model.types import KeyBinding
 
 
-PLUGIN_NAME = "napari-dkan"
 PREDICT_PANEL, QUALITY_PANEL, FINETUNE_PANEL = (
     "DKAN: predict",
     "DKAN: quality control",

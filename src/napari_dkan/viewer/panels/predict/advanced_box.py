@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from magicgui.types import FileDialogMode
-from magicgui.widgets import CheckBox, ComboBox, Container, FileEdit, LineEdit
+from magicgui.widgets import CheckBox, ComboBox, Container, FileEdit, LineEdit, Widget
 from qtpy.QtCore import QTimer
 from qtpy.QtGui import QFontDatabase, QHideEvent, QShowEvent
 from qtpy.QtWidgets import (
@@ -21,7 +21,6 @@ from qtpy.QtWidgets import (
 )
 
 from .... import __version__
-from ....errors import DkanError
 from ....inference.cache.cache_directory import (
     clear_cache,
     compute_cache_size,
@@ -36,8 +35,8 @@ from ...widgets.signal_connections import SignalConnections
 from ...worker import JobFailure, JobRunner
 
 
-def make_advanced_box(session: ViewerSession, connections: SignalConnections) -> Container:
-    """Device, pitch and background, folded away; the defaults are right for most."""
+def make_advanced_box(session: ViewerSession, connections: SignalConnections) -> Container[Widget]:
+    """Return the controls of settings whose defaults rarely change."""
     device = ComboBox(name="device", label="Device", choices=[("best", "auto")], value="auto")
     pitch = ComboBox(
         name="pitch",
@@ -86,10 +85,8 @@ def make_advanced_box(session: ViewerSession, connections: SignalConnections) ->
         path = features.value if isinstance(features.value, Path) else None
         if path is None and session.predictors.feature_file(session.slide) is None:
             return
-        try:
+        with session.message.report_errors():
             session.use_feature_file(path, made_by.value.strip())
-        except DkanError as error:
-            session.message.show(str(error), warning=True)
 
     features.changed.connect(choose_features)
     made_by.native.editingFinished.connect(choose_features)
@@ -101,15 +98,15 @@ def make_advanced_box(session: ViewerSession, connections: SignalConnections) ->
     unproven.changed.connect(lambda value: session.change_settings(allow_unproven_genes=value))
 
     def list_devices() -> None:
-        """Once a checkpoint is there torch is loaded, and asking it costs nothing."""
+        """List the devices; torch is already imported when a checkpoint is loaded."""
         devices = list_available_devices()
-        best = (f"best ({format_device_name(devices[0])})", "auto")
+        default = (f"best ({format_device_name(devices[0])})", "auto")
         with device.changed.blocked():
-            device.choices = [best, *((format_device_name(d), d) for d in devices)]
-        follow()
+            device.choices = [default, *((format_device_name(d), d) for d in devices)]
+        show_settings()
 
-    def follow() -> None:
-        """Show the settings, which napari's preferences change too."""
+    def show_settings() -> None:
+        """Show the settings, which napari's preferences also change."""
         settings = session.settings
         warm_up.value = settings.prefetch
         file = session.predictors.feature_file(session.slide)
@@ -117,27 +114,25 @@ def make_advanced_box(session: ViewerSession, connections: SignalConnections) ->
             features.value = None if file is None else file.path
         if file is not None and file.encoder:
             made_by.value = file.encoder
-        known = {"cuda": "cuda:0"}.get(settings.device, settings.device)
-        if known not in device.choices and session.checkpoint is not None:
-            session.message.show(
-                f"The device {known} is not on this machine; the best one is used."
-            )
-            session.change_settings(device="auto")  # which comes back here
-        elif known in device.choices:
-            device.value = known
+        name = {"cuda": "cuda:0"}.get(settings.device, settings.device)
+        if name not in device.choices and session.checkpoint is not None:
+            session.message.show(f"The device {name} is not on this machine; the best one is used.")
+            session.change_settings(device="auto")  # calls this function again
+        elif name in device.choices:
+            device.value = name
 
     connections.connect(list_devices, session.checkpoint_changed)
-    connections.connect(follow, session.settings_changed, session.slide_changed)
+    connections.connect(show_settings, session.settings_changed, session.slide_changed)
     return Container(widgets=[device, pitch, tissue, warm_up, unproven, weights, features, made_by])
 
 
-CACHE_REFRESH_MS = 5_000  # between two looks at the disk while the box is in sight
+CACHE_REFRESH_MS = 5_000  # while the box is visible
 
 
 class CacheBox(QWidget):
-    """Size of the cache, a button that clears it, and whether tiles go there.
+    """Size of the cache, a button that clears it, and whether tiles are stored.
 
-    The disk is only looked at while the box is shown, and never in the GUI thread.
+    The size is read in a thread, while the box is visible.
     """
 
     def __init__(self, session: ViewerSession, connections: SignalConnections) -> None:
@@ -171,14 +166,16 @@ class CacheBox(QWidget):
 
     @property
     def busy(self) -> bool:
+        """Whether the cache is being measured or cleared."""
         return self._runner.busy
 
     def stop_jobs(self) -> None:
+        """Stop the timer and the running job."""
         self._timer.stop()
         self._runner.cancel()
 
     def refresh_size(self) -> None:
-        """Ask the disk, and show its answer when it comes."""
+        """Measure the size of the cache and show it."""
         if not self._runner.busy:
             self._runner.start(_measure_cache_size, self.size_label.setText, self._on_job_end)
 
@@ -222,7 +219,7 @@ TIMING_REFRESH_MS = 500
 
 
 class TimingBox(QWidget):
-    """Seconds of every stage since the predictor was made or Reset was pressed."""
+    """Seconds of every stage since the predictor was built or Reset was pressed."""
 
     def __init__(self, session: ViewerSession) -> None:
         super().__init__()
@@ -243,38 +240,37 @@ class TimingBox(QWidget):
         buttons.addWidget(self.copy_button)
         buttons.addWidget(self.reset_button)
         layout.addLayout(buttons)
-        fold = make_collapsible("Where the time goes", inside)
+        section = make_collapsible("Where the time goes", inside)
         outer = QVBoxLayout(self)
         outer.setContentsMargins(0, 0, 0, 0)
-        outer.addWidget(fold)
+        outer.addWidget(section)
         self.copy_button.clicked.connect(self._copy_report)
         self.reset_button.clicked.connect(self._reset_stages)
         self._timer.timeout.connect(self.refresh)
-        fold.toggled.connect(self._on_toggled)
+        section.toggled.connect(self._on_toggled)
 
     def report_text(self) -> str:
-        """What Copy copies: the tables with version, machine and device."""
+        """Return the tables with version, machine and device, for Copy."""
         predictor = self._session.predictors.current
-        where = "no predictor yet" if predictor is None else str(predictor.device)
-        about = f"napari-dkan {__version__}, {platform.platform()}, {where}"
+        device = "no predictor yet" if predictor is None else str(predictor.device)
+        about = f"napari-dkan {__version__}, {platform.platform()}, {device}"
         note = "" if predictor is None else predictor.token_cache.note
         return "\n".join(t for t in (about, self.stage_tables(), note) if t)
 
     def stage_tables(self) -> str:
-        predictor, drawing = self._session.predictors.current, self._session.draw_stages
-        return "\n".join(
-            [
-                *([] if predictor is None else [predictor.stage_timer.format_report()]),
-                drawing.format_report(),
-            ]
-        )
+        """Return the tables of prediction and drawing."""
+        predictor = self._session.predictors.current
+        timers = [] if predictor is None else [predictor.stage_timer]
+        timers.append(self._session.draw_stages)
+        return "\n".join(timer.format_report() for timer in timers)
 
     def refresh(self) -> None:
+        """Update the visible tables."""
         if self.table_label.isVisible():
             self.table_label.setText(self.stage_tables())
 
     def stop(self) -> None:
-        """Look no more: the panel is going."""
+        """Stop the timer."""
         self._timer.stop()
 
     def showEvent(self, event: QShowEvent) -> None:

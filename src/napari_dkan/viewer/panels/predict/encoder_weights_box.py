@@ -27,21 +27,21 @@ if TYPE_CHECKING:
     from ....model.encoders.weights_download import DownloadProgress
 
 
-PROGRESS_STEPS = 1000  # of the progress bar; bytes do not fit into its numbers
+PROGRESS_STEPS = 1000  # bytes would exceed the integers of a progress bar
 STOPPED_TEXT = "Stopped. Download goes on where it stopped."
 
 
 class EncoderWeightsBox(QWidget):
-    """States what weights are missing, fetches them, or takes a file; hidden where none are."""
+    """Offers to download missing encoder weights or to choose a file; otherwise hidden."""
 
     def __init__(self, session: ViewerSession, connections: SignalConnections) -> None:
         super().__init__()
         self._session = session
         self._runner = JobRunner("encoder")
         self._offer: EncoderWeightsInfo | None = None
-        self._local_files: dict[str, Path] = {}  # local files by the encoder they belong to
-        self._requested_spec: EncoderSpec | None = None  # whose weights were looked for last
-        self._download_start = (0.0, 0)  # when and where this part of the download began
+        self._local_files: dict[str, Path] = {}  # by encoder name
+        self._requested_spec: EncoderSpec | None = None  # of the last availability check
+        self._download_start = (0.0, 0)  # time and bytes at the start
         self.status_label = QLabel()
         self.status_label.setWordWrap(True)
         self.download_button = QPushButton("Download")
@@ -73,13 +73,15 @@ class EncoderWeightsBox(QWidget):
 
     @property
     def busy(self) -> bool:
+        """Whether weights are being looked up, downloaded or checked."""
         return self._runner.busy
 
     def stop_jobs(self) -> None:
+        """Cancel the running job."""
         self._runner.cancel()
 
     def refresh(self) -> None:
-        """Look, off the GUI thread, whether the weights of this checkpoint are here."""
+        """Check in a thread whether the weights of the checkpoint are available."""
         spec = self._missing_encoder()
         if spec is None or spec != self._requested_spec:
             self._runner.cancel()
@@ -89,21 +91,21 @@ class EncoderWeightsBox(QWidget):
                 self._check_availability(spec)
 
     def _missing_encoder(self) -> EncoderSpec | None:
-        """The encoder whose weights have to be found; a file checked for another is put away."""
+        """The encoder whose weights are missing; a file of another encoder is deselected."""
         from ....model.encoders import EXTERNAL_ENCODER, STAIN_ENCODER
 
-        checkpoint, given = self._session.checkpoint, self._session.settings.encoder_weights
+        checkpoint, weights = self._session.checkpoint, self._session.settings.encoder_weights
         if checkpoint is None:
             return None
         spec = checkpoint.encoder
-        if given in self._local_files.values() and given != self._local_files.get(spec.name):
+        if weights in self._local_files.values() and weights != self._local_files.get(spec.name):
             self._session.change_settings(encoder_weights=self._local_files.get(spec.name))
-            given = self._session.settings.encoder_weights
+            weights = self._session.settings.encoder_weights
         inside = checkpoint.encoder_tensors is not None or spec.name in (
             STAIN_ENCODER,
             EXTERNAL_ENCODER,
         )
-        return None if inside or given is not None else spec
+        return None if inside or weights is not None else spec
 
     def _check_availability(self, spec: EncoderSpec) -> None:
         def job() -> Iterator[EncoderWeightsInfo]:
@@ -111,16 +113,16 @@ class EncoderWeightsBox(QWidget):
 
             yield get_weights_info_for_spec(spec)
 
-        def found(offer: EncoderWeightsInfo) -> None:
+        def on_checked(offer: EncoderWeightsInfo) -> None:
             self._offer = None if offer.cached_file else offer
             self.status_label.setText(
                 f"The model's tile encoder is not on this computer. {offer.summary}"
             )
 
-        self._runner.start(job, found, self._on_job_end)
+        self._runner.start(job, on_checked, self._on_job_end)
 
     def start_download(self) -> None:
-        """Download; it goes on where an earlier one stopped."""
+        """Start or resume the download."""
         if self._offer is None or self._requested_spec is None:
             return
         name, revision = self._offer.name, self._requested_spec.revision
@@ -136,18 +138,18 @@ class EncoderWeightsBox(QWidget):
         self._update_visibility(working=True)
 
     def _on_progress(self, progress: DownloadProgress) -> None:
-        now, words = time.monotonic(), f"{progress.done / 1e6:,.0f} MB"
+        now, text = time.monotonic(), f"{progress.done / 1e6:,.0f} MB"
         if not self._download_start[0]:
             self._download_start = (now, progress.done)
         if progress.total:
-            words += f" of {progress.total / 1e6:,.0f} MB"
+            text += f" of {progress.total / 1e6:,.0f} MB"
             self.progress_bar.setValue(int(PROGRESS_STEPS * progress.done / progress.total))
         since, seconds = progress.done - self._download_start[1], now - self._download_start[0]
         if since and seconds > 1:
-            words += f", {since / seconds / 1e6:.1f} MB/s"
+            text += f", {since / seconds / 1e6:.1f} MB/s"
             if progress.total:
-                words += f", {(progress.total - progress.done) * seconds / since:,.0f} s left"
-        self.rate_label.setText(words)
+                text += f", {(progress.total - progress.done) * seconds / since:,.0f} s left"
+        self.rate_label.setText(text)
 
     def _on_download_end(self, failure: JobFailure | None) -> None:
         if failure is None:
@@ -157,7 +159,7 @@ class EncoderWeightsBox(QWidget):
             self._reapply_checkpoint()
 
     def use_local_file(self, path: Path) -> None:
-        """Use a local file once it was checked to be this encoder's."""
+        """Use a local file after a check that it contains weights of this encoder."""
         spec = self._requested_spec
         if spec is None:
             return
@@ -168,7 +170,7 @@ class EncoderWeightsBox(QWidget):
             yield None
             build_encoder(spec, None, path)
 
-        def end(failure: JobFailure | None) -> None:
+        def on_end(failure: JobFailure | None) -> None:
             self._on_job_end(failure)
             if failure is None:
                 self._local_files[spec.name] = path
@@ -176,7 +178,7 @@ class EncoderWeightsBox(QWidget):
                 self._reapply_checkpoint()
 
         self.rate_label.setText(f"Checking {path.name} ...")
-        self._runner.start(job, lambda item: None, end)
+        self._runner.start(job, lambda item: None, on_end)
         self._update_visibility(working=True)
 
     def _browse(self) -> None:
@@ -187,7 +189,7 @@ class EncoderWeightsBox(QWidget):
             self.use_local_file(Path(name))
 
     def cancel_job(self) -> None:
-        """Cancel; what has come stays for the next time."""
+        """Cancel; downloaded data is kept."""
         self._runner.cancel()
         self._update_visibility(working=False)
         self.rate_label.setText(STOPPED_TEXT if self.progress_bar.value() else "")
@@ -200,10 +202,10 @@ class EncoderWeightsBox(QWidget):
             self.setVisible(True)
 
     def _reapply_checkpoint(self) -> None:
-        """The checkpoint of now with its encoder: clicks and maps work from here on."""
+        """Set the checkpoint again, now that its encoder is available."""
         checkpoint = self._session.checkpoint
         if checkpoint is not None:
-            self._session.message.show("")
+            self._session.message.clear()
             self._session.set_checkpoint(checkpoint)
 
     def _update_visibility(self, working: bool) -> None:

@@ -21,6 +21,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 from superqt import QFlowLayout
+from superqt.utils import signals_blocked
 
 from ....errors import DkanError, SpotsError
 from ....expression.panel import Gene
@@ -39,7 +40,7 @@ from ...widgets.signal_connections import SignalConnections
 
 
 class ZeroShotBox(QWidget):
-    """A button for a gene file; off, with the reason, where the card has no proof of it."""
+    """A button that adds genes from a file; disabled, with the reason, without an evaluation."""
 
     def __init__(self, session: ViewerSession, connections: SignalConnections) -> None:
         super().__init__()
@@ -47,7 +48,7 @@ class ZeroShotBox(QWidget):
         self.add_button = QPushButton("Add genes by description...")
         self.reason_label = QLabel()
         self.reason_label.setWordWrap(True)
-        self.reason_label.setEnabled(False)  # grey, as the button it explains
+        self.reason_label.setEnabled(False)  # grey, like the button
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(self.add_button)
@@ -64,14 +65,14 @@ class ZeroShotBox(QWidget):
             self.add_genes(Path(name))
 
     def add_genes(self, path: Path) -> None:
-        """Take the genes of a file that are not in the panel; on a bad file nothing changes."""
+        """Add the genes of a file that are not in the panel; errors are shown as a message."""
         session = self._session
         checkpoint, unproven = session.checkpoint, session.settings.allow_unproven_genes
         if checkpoint is None:
             return
         try:
-            found = load_zero_shot_genes(checkpoint, path, allow_unproven=unproven)
-            if not found.genes:
+            genes = load_zero_shot_genes(checkpoint, path, allow_unproven=unproven)
+            if not genes.genes:
                 raise SpotsError(
                     f"{path.name} has no described gene that is not in the panel already; "
                     "choose another file."
@@ -79,11 +80,12 @@ class ZeroShotBox(QWidget):
         except DkanError as error:
             session.message.show(str(error), warning=True)
             return
-        session.set_zero_shot_genes(found)
-        shown = ", ".join(found.symbols[:4]) + (", ..." if len(found.symbols) > 4 else "")
+        session.set_zero_shot_genes(genes)
+        shown = ", ".join(genes.symbols[:4]) + (", ..." if len(genes.symbols) > 4 else "")
         session.message.show(f"{shown} added zero-shot; predict again to see their maps.")
 
     def refresh(self) -> None:
+        """Follow checkpoint and settings."""
         session = self._session
         reason = ""
         if session.checkpoint is not None:
@@ -99,21 +101,21 @@ class ZeroShotBox(QWidget):
 
 
 def zero_shot_note(session: ViewerSession, symbol: str) -> str:
-    """What to know about a gene that is predicted from its text alone; "" for others."""
-    checkpoint, new = session.checkpoint, session.zero_shot
-    if checkpoint is None or new is None or symbol not in new.symbols:
+    """Return the expected accuracy of a zero-shot gene; "" for other genes."""
+    checkpoint, zero_shot = session.checkpoint, session.zero_shot
+    if checkpoint is None or zero_shot is None or symbol not in zero_shot.symbols:
         return ""
     return f"zero-shot, {read_zero_shot_expectation(checkpoint).summary}"
 
 
-# Perceptually uniform, and in order of lightness for colour-blind eyes too.
+# Perceptually uniform, with monotonic lightness also for colour-blind eyes.
 COLORMAPS = ("magma", "viridis", "inferno", "plasma", "cividis", "gray")
 MAX_MATCHES = 30
 HATCH_LABEL = "Hatch unreliable tiles"
 
 
 class GeneBox(QWidget):
-    """Search by symbol, alias or part of a name; arrows step; pinned genes are one click away."""
+    """The current gene: search by symbol, alias or part of a name, step, pin, and colours."""
 
     def __init__(
         self,
@@ -131,11 +133,8 @@ class GeneBox(QWidget):
         completer.setCompletionMode(QCompleter.CompletionMode.UnfilteredPopupCompletion)
         completer.setMaxVisibleItems(12)
         self.search_field.setCompleter(completer)
-        self.previous_button, self.next_button, self.pin_button = (
-            QToolButton(),
-            QToolButton(),
-            QToolButton(),
-        )
+        self.previous_button, self.next_button = QToolButton(), QToolButton()
+        self.pin_button = QToolButton()
         self.previous_button.setArrowType(Qt.ArrowType.LeftArrow)
         self.next_button.setArrowType(Qt.ArrowType.RightArrow)
         set_tooltip(
@@ -244,36 +243,32 @@ class GeneBox(QWidget):
         )
         connections.connect(self._refresh_pinned, session.pinned_changed)
 
-    # ---- by key ----------------------------------------------------------------------
-
     def focus_search(self) -> None:
-        """Ready to type."""
+        """Move the focus to the search field and select its text."""
         raise_dock(self)
         self.search_field.setFocus(Qt.FocusReason.ShortcutFocusReason)
         self.search_field.selectAll()
 
     def toggle_fixed_limits(self) -> None:
-        """The limits of now for all genes, or again each gene's own."""
+        """Switch between fixed limits, initially the current ones, and limits per gene."""
         self._on_limits_mode(int(self._session.settings.contrast_limits.fixed is None))
-
-    # ---- searching -------------------------------------------------------------------
 
     def _update_suggestions(self, text: str) -> None:
         if (panel := self._session.gene_panel) is not None:
-            found = panel.search(text)[:MAX_MATCHES]
+            matches = panel.search(text)[:MAX_MATCHES]
             self._match_model.setStringList(
-                [format_gene_match(g, zero_shot_note(self._session, g.symbol)) for g in found]
+                [format_gene_match(g, zero_shot_note(self._session, g.symbol)) for g in matches]
             )
 
     def _on_suggestion_picked(self, text: str) -> None:
         self._show_gene(text.split("  ")[0])
 
     def _on_return_pressed(self) -> None:
-        """Return takes the best match of what is typed."""
+        """Show the best match of the typed text."""
         panel, text = self._session.gene_panel, self.search_field.text()
         if panel is not None and text.strip():
-            found = panel.search(text.split("  ")[0])
-            self._show_gene(found[0].symbol if found else text)
+            matches = panel.search(text.split("  ")[0])
+            self._show_gene(matches[0].symbol if matches else text)
 
     def _show_gene(self, symbol: str) -> None:
         try:
@@ -281,10 +276,8 @@ class GeneBox(QWidget):
         except DkanError as error:
             self._session.message.show(str(error), warning=True)
         else:
-            self._session.message.show("")
+            self._session.message.clear()
         self.refresh()
-
-    # ---- pins, limits, colours -------------------------------------------------------
 
     def _on_pin_clicked(self) -> None:
         if self._session.gene is not None:
@@ -293,7 +286,7 @@ class GeneBox(QWidget):
     def _refresh_pinned(self) -> None:
         while (item := self._pinned_layout.takeAt(0)) is not None:
             if (old := item.widget()) is not None:
-                old.hide()  # it goes with the next turn of the event loop, and must not cover us
+                old.hide()  # it is deleted later and must not cover the new widgets
                 old.deleteLater()
         self._pinned_layout.addWidget(QLabel("pinned:"))
         for symbol in self._session.pinned:
@@ -319,12 +312,13 @@ class GeneBox(QWidget):
             )
 
     def _set_opacity(self, percent: int) -> None:
-        """Opacity is the layers' own; set it on those that are there and for those to come."""
+        """Set the opacity of existing and of future layers."""
         self._session.change_settings(opacity=percent / 100)
         for overlay in self._session.overlays:
             overlay.layer.opacity = percent / 100
 
     def refresh(self, event: object = None) -> None:
+        """Follow gene, settings and predictions."""
         session = self._session
         panel = session.gene_panel
         self.setEnabled(panel is not None)
@@ -347,19 +341,19 @@ class GeneBox(QWidget):
             "" if fixed or not self._display.shown_overlays() else f"{low:.2f} to {high:.2f}"
         )
         self.colormap_combo.setCurrentText(session.settings.colormap)
-        self.opacity_slider.blockSignals(True)
-        self.opacity_slider.setValue(round(100 * session.settings.opacity))
-        self.opacity_slider.blockSignals(False)
-        # an older checkpoint has nothing to judge its tiles against
-        known = session.checkpoint is not None and session.checkpoint.reference is not None
-        known = known or any(o.reference is not None for o in session.overlays)
-        self.hatch_checkbox.setVisible(known)
+        with signals_blocked(self.opacity_slider):
+            self.opacity_slider.setValue(round(100 * session.settings.opacity))
+        # Older checkpoints have no reference for reliability.
+        has_reference = session.checkpoint is not None and session.checkpoint.reference is not None
+        has_reference |= any(o.reference is not None for o in session.overlays)
+        self.hatch_checkbox.setVisible(has_reference)
         shown = self._display.shown_overlays()
-        few, of = self._reliability.count_unreliable(shown[-1]) if shown else (0, 0)
-        self.hatch_checkbox.setText(f"{HATCH_LABEL} ({few:,} of {of:,})" if of else HATCH_LABEL)
-        self.hatch_checkbox.blockSignals(True)
-        self.hatch_checkbox.setChecked(session.settings.hatch_unreliable)
-        self.hatch_checkbox.blockSignals(False)
+        unreliable, scored = self._reliability.count_unreliable(shown[-1]) if shown else (0, 0)
+        self.hatch_checkbox.setText(
+            f"{HATCH_LABEL} ({unreliable:,} of {scored:,})" if scored else HATCH_LABEL
+        )
+        with signals_blocked(self.hatch_checkbox):
+            self.hatch_checkbox.setChecked(session.settings.hatch_unreliable)
 
 
 def _add_widgets(layout: QHBoxLayout, *widgets: QWidget) -> QHBoxLayout:
@@ -369,7 +363,7 @@ def _add_widgets(layout: QHBoxLayout, *widgets: QWidget) -> QHBoxLayout:
 
 
 def format_gene_match(gene: Gene, note: str = "") -> str:
-    """A line of the search list."""
+    """Format a line of the search list."""
     if note:
         return f"{gene.symbol}  {gene.name}  [{note}]"
     also = f"  (also {', '.join(gene.aliases[:4])})" if gene.aliases else ""

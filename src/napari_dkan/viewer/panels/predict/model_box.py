@@ -41,13 +41,13 @@ TRAINED_ON_WARNING = (
 
 
 class ModelBox(QWidget):
-    """Chooses a checkpoint, loads it off the GUI thread, sums up its card."""
+    """Selects a checkpoint, loads it in a thread and summarizes its card."""
 
     def __init__(self, session: ViewerSession, connections: SignalConnections) -> None:
         super().__init__()
         self._session = session
         self._runner = JobRunner("checkpoint")
-        self._load_error = ""  # with the checkpoint that was preferred
+        self._load_error = ""  # of the preferred checkpoint
         self.checkpoint_combo = QComboBox()
         make_shrinkable(self.checkpoint_combo)
         self.checkpoint_combo.setToolTip(
@@ -83,22 +83,23 @@ class ModelBox(QWidget):
             self.load(first)
 
     def stop_jobs(self) -> None:
+        """Cancel loading and downloading."""
         self._runner.cancel()
         self.encoder_weights_box.stop_jobs()
 
     def load(self, path: Path) -> None:
-        """Load a checkpoint; on a bad file the one in use stays."""
+        """Load a checkpoint; after an error the current one stays in use."""
         session = self._session
         loaded: list[Checkpoint] = []
 
         def job() -> Iterator[None]:
-            import_torch()  # takes a second or two, so it happens here
+            import_torch()  # takes seconds, so not in the GUI thread
             from ....model import load_checkpoint
 
             loaded.append(load_checkpoint(path))
             yield None
 
-        def end(failure: JobFailure | None) -> None:
+        def on_end(failure: JobFailure | None) -> None:
             if failure is not None:
                 session.message.show(failure.message, warning=True)
                 self.refresh()
@@ -111,15 +112,16 @@ class ModelBox(QWidget):
             session.set_checkpoint(loaded[0])
 
         self.summary_label.setText(f"Loading {path.name} ...")
-        self._runner.start(job, lambda item: None, end)
+        self._runner.start(job, lambda item: None, on_end)
 
     def _fall_back_to_bundled(self, path: Path, message: str) -> None:
-        """The preferred checkpoint is none: say so, beside the one that comes along."""
+        """Load the bundled checkpoint if the preferred one failed, and show the error."""
         if self._session.checkpoint is None and path not in self._bundled and self._bundled:
             self._load_error = message
             self.load(next(iter(self._bundled)))
 
     def refresh(self) -> None:
+        """Follow checkpoint and slide."""
         checkpoint = self._session.checkpoint
         self.checkpoint_combo.clear()
         for path, title in self._bundled.items():
@@ -135,15 +137,15 @@ class ModelBox(QWidget):
         self.card_button.setEnabled(checkpoint is not None)
         self.summary_label.setText("" if checkpoint is None else summarize_checkpoint(checkpoint))
         slide = self._session.slide
-        seen = (
+        trained_on = (
             checkpoint is not None and slide is not None and is_trained_on(checkpoint, slide.slide)
         )
-        self.trained_on_label.setVisible(seen)
+        self.trained_on_label.setVisible(trained_on)
 
     def _find_row(self, path: Path) -> int:
         paths = [self.checkpoint_combo.itemData(i) for i in range(self.checkpoint_combo.count())]
-        same = [i for i, p in enumerate(paths) if p is not None and p.resolve() == path.resolve()]
-        return same[0] if same else -1
+        rows = [i for i, p in enumerate(paths) if p is not None and p.resolve() == path.resolve()]
+        return rows[0] if rows else -1
 
     def _on_choice(self, index: int) -> None:
         path = self.checkpoint_combo.itemData(index)
@@ -158,7 +160,7 @@ class ModelBox(QWidget):
             self.load(path)
 
     def show_card(self) -> None:
-        """The whole card in a window of its own."""
+        """Show the full card in a window."""
         from ....model.checkpoint.checkpoint_card import describe_checkpoint
 
         if self._session.checkpoint is None:
@@ -174,22 +176,22 @@ class ModelBox(QWidget):
 
 
 def summarize_checkpoint(checkpoint: Checkpoint) -> str:
-    """One line: ``250 genes, PCC 0.44 (ridge 0.42)``, as the card measured it."""
+    """Summarize a checkpoint as ``250 genes, PCC 0.44 (ridge 0.42)``, from its card."""
     metrics = checkpoint.card.get("metrics", {})
     text = f"{len(checkpoint.panel)} genes, patch {checkpoint.patch.um:.0f} um"
     pcc = metrics.get("pcc_all") if isinstance(metrics, dict) else None
     if isinstance(pcc, int | float):
         ridge = metrics.get("ridge_pcc_all")
-        beside = f" (ridge {ridge:.2f})" if isinstance(ridge, int | float) else ""
-        text += f", PCC {pcc:.2f}{beside} on held-out sections"
+        baseline = f" (ridge {ridge:.2f})" if isinstance(ridge, int | float) else ""
+        text += f", PCC {pcc:.2f}{baseline} on held-out sections"
     return text
 
 
 def is_trained_on(checkpoint: Checkpoint, slide: Slide) -> bool:
-    """Whether the card lists this slide among those the checkpoint was trained on."""
+    """Return whether the card lists this slide as training data."""
     data = checkpoint.card.get("training_data", {})
-    known = data.get("slide_fingerprints", {}) if isinstance(data, dict) else {}
-    return isinstance(known, dict) and slide.fingerprint() in known.values()
+    fingerprints = data.get("slide_fingerprints", {}) if isinstance(data, dict) else {}
+    return isinstance(fingerprints, dict) and slide.fingerprint() in fingerprints.values()
 
 
 def _display_title(path: Path) -> str:

@@ -1,4 +1,4 @@
-"""The dock widget for prediction: slide, model, target, gene, spot and results, from top to bottom."""
+"""The dock widget for prediction: slide, model, target, gene, spot and results."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from ...jobs.prefetcher import Prefetcher
 from ...jobs.viewport import Viewport
 from ...layers.overlay_display import OverlayDisplay
 from ...layers.reliability_overlay import ReliabilityOverlay
-from ...session import viewer_settings as preferences
 from ...session.shortcut_actions import ArrowKeyBindings, register_actions
 from ...session.viewer_session import ViewerSession, get_session
+from ...session.viewer_settings import connect_preferences
 from ...tools.click_predictor import ClickPredictor
 from ...tools.gene_lens import GeneLens
 from ...widgets.qt_utils import make_collapsible
@@ -49,53 +49,51 @@ HELP_TOPICS = {
 
 
 class PredictWidget(QWidget):
-    """DKAN: predict. One per viewer; everything it shows lives in the viewer's session."""
+    """The panel "DKAN: predict"; its state is in the session of the viewer."""
 
     def __init__(self, napari_viewer: Viewer) -> None:
         super().__init__()
         self.session: ViewerSession = get_session(napari_viewer)
-        session, links = self.session, SignalConnections()
-        looking = Viewport(session, links)
-        self.prediction_jobs, self.prefetcher = (
-            PredictionJobs(session, links, looking),
-            Prefetcher(session, links, looking),
+        session, connections = self.session, SignalConnections()
+        viewport = Viewport(session, connections)
+        self.prediction_jobs = PredictionJobs(session, connections, viewport)
+        self.prefetcher = Prefetcher(session, connections, viewport)
+        self.click_predictor = ClickPredictor(
+            session, connections, partial(show_saved_spot, session)
         )
-        self.click_predictor = ClickPredictor(session, links, partial(show_saved_spot, session))
-        self.display = OverlayDisplay(session, links)
-        self.gene_decode_job, self.reliability = (
-            GeneDecodeJob(session, links),
-            ReliabilityOverlay(session, links),
-        )
-        self.slide_box = SlideBox(session, links)
-        self.slide_check_banner = SlideCheckBanner(session, links, self.prefetcher)
-        self.model_box = ModelBox(session, links)
-        self.target_box = TargetBox(session, links, self.prediction_jobs, self.prefetcher)
-        self.gene_box = GeneBox(session, links, self.display, self.reliability)
-        self.lens = GeneLens(session, links, self.prediction_jobs, self.display)
-        self.lens_box = LensBox(self.lens, links)
-        self.spot_box = SpotBox(session, links)
-        self.occlusion_box = OcclusionBox(session, links)
+        self.display = OverlayDisplay(session, connections)
+        self.gene_decode_job = GeneDecodeJob(session, connections)
+        self.reliability = ReliabilityOverlay(session, connections)
+        self.slide_box = SlideBox(session, connections)
+        self.slide_check_banner = SlideCheckBanner(session, connections, self.prefetcher)
+        self.model_box = ModelBox(session, connections)
+        self.target_box = TargetBox(session, connections, self.prediction_jobs, self.prefetcher)
+        self.gene_box = GeneBox(session, connections, self.display, self.reliability)
+        self.lens = GeneLens(session, connections, self.prediction_jobs, self.display)
+        self.lens_box = LensBox(self.lens, connections)
+        self.spot_box = SpotBox(session, connections)
+        self.occlusion_box = OcclusionBox(session, connections)
         self.results = get_results_controller(session)
         self.results.get_regions_layer = self.target_box.regions_layer
-        self.results_box = ResultsBox(self.results, links)
+        self.results_box = ResultsBox(self.results, connections)
         self.message_label = QLabel()
         self.message_label.setWordWrap(True)
         self.message_label.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
-        self.advanced = make_advanced_box(session, links)
-        self.cache_box = CacheBox(session, links)
+        self.advanced = make_advanced_box(session, connections)
+        self.cache_box = CacheBox(session, connections)
         self.timing_box = TimingBox(session)
         self._build_layout()
-        links.connect(self._show_message, session.message.changed)
-        links.connect(self._switch_to_cpu, self.prediction_jobs.out_of_memory)
-        links.connect(
+        connections.connect(self._show_message, session.message.changed)
+        connections.connect(self._switch_to_cpu, self.prediction_jobs.out_of_memory)
+        connections.connect(
             lambda: self.gene_decode_job.set_paused(self.prediction_jobs.busy),
             self.prediction_jobs.changed,
         )
-        links.connect(self.model_box.stop_jobs, self.results.about_to_restore_checkpoint)
-        preferences.connect_preferences(session, links)
-        self.arrow_keys = ArrowKeyBindings(session, links)
+        connections.connect(self.model_box.stop_jobs, self.results.about_to_restore_checkpoint)
+        connect_preferences(session, connections)
+        self.arrow_keys = ArrowKeyBindings(session, connections)
         self.shut_down = call_once(
-            links.disconnect_all,
+            connections.disconnect_all,
             self.arrow_keys.close,
             self._register_actions(),
             self.slide_box.ruler.close,
@@ -115,7 +113,7 @@ class PredictWidget(QWidget):
             self.reliability.close,
             self.display.close,
         )
-        self.destroyed.connect(self.shut_down)  # a dock that is deleted gets no closeEvent
+        self.destroyed.connect(self.shut_down)  # a deleted dock receives no closeEvent
         self._show_message()
         self.prefetcher.restart()
 
@@ -152,14 +150,14 @@ class PredictWidget(QWidget):
         outer.addWidget(area)
 
     def _register_actions(self) -> Callable[[], None]:
-        """What the keys do; those of the lens and of why are theirs."""
-        session, where, gene = self.session, self.target_box, self.gene_box
-        modes = {name: where.mode_buttons[mode].click for name, mode in MODE_OF_ACTION.items()}
+        """Register all actions but those of the lens and the occlusion map."""
+        session, target, gene = self.session, self.target_box, self.gene_box
+        modes = {name: target.mode_buttons[mode].click for name, mode in MODE_OF_ACTION.items()}
         return register_actions(
             session.viewer,
-            predict=where.start_prediction,
-            cancel=where.cancel_button.click,
-            draw_region=where.draw_button.click,
+            predict=target.start_prediction,
+            cancel=target.cancel_button.click,
+            draw_region=target.draw_button.click,
             ruler=self.slide_box.toggle_ruler,
             next_gene=lambda: session.step_gene(1),
             previous_gene=lambda: session.step_gene(-1),
@@ -178,7 +176,7 @@ class PredictWidget(QWidget):
         set_text_color(self.message_label, ERROR_COLOR if session.message.is_warning else None)
 
     def _switch_to_cpu(self) -> None:
-        """The GPU is too small: choose the CPU, so that Predict goes on from there."""
+        """Choose the CPU when the GPU is too small; Predict then continues."""
         self.advanced["device"].value = "cpu"
         self.session.message.show(
             f"{self.session.message.text} The CPU is chosen now; press Predict to go on.",

@@ -26,7 +26,7 @@ LENGTH_UNITS = {"um": 1.0, "mm": 1000.0}
 
 
 class RulerBox(QWidget):
-    """Shown while the ruler is in use."""
+    """Length and buttons of the ruler; visible while it is in use."""
 
     def __init__(
         self, session: ViewerSession, connections: SignalConnections, ruler: Ruler
@@ -62,6 +62,7 @@ class RulerBox(QWidget):
         self.refresh()
 
     def refresh(self) -> None:
+        """Follow the ruler."""
         ruler = self._ruler
         self.setVisible(ruler.busy)
         if not ruler.busy:
@@ -70,8 +71,8 @@ class RulerBox(QWidget):
         drawn = ruler.length_px > 0
         self.apply_button.setEnabled(drawn)
         self.instruction_label.setText(
-            f"The line is {ruler.length_px:,.0f} px{self._format_current_length()}. Type its true length; its ends "
-            "can be moved."
+            f"The line is {ruler.length_px:,.0f} px{self._format_current_length()}. "
+            "Type its true length; its ends can be moved."
             if drawn
             else "Draw a line over something whose length you know: a scale bar, the field of a "
             "spot array, the width of the section. The longer, the better."
@@ -84,12 +85,10 @@ class RulerBox(QWidget):
         return f", {self._ruler.format_length()} at {slide.mpp:.4g} um/px"
 
     def _apply_length(self) -> None:
-        try:
+        with self._session.message.report_errors():
             self._ruler.set_length(
                 self.length_field.value() * LENGTH_UNITS[self.unit_combo.currentText()]
             )
-        except DkanError as error:
-            self._session.message.show(str(error), warning=True)
 
     def keyPressEvent(self, event: QKeyEvent) -> None:
         if event.key() == Qt.Key.Key_Escape:
@@ -98,11 +97,11 @@ class RulerBox(QWidget):
             super().keyPressEvent(event)
 
 
-DEFAULT_MPP = 0.5  # a 20x scan, offered where nothing is known
+DEFAULT_MPP = 0.5  # of a 20x scan; suggested where the pixel size is unknown
 
 
 class SlideBox(QWidget):
-    """Which slide is meant, what a pixel of it measures and where that number is from."""
+    """The current slide, its pixel size and the origin of the pixel size."""
 
     def __init__(self, session: ViewerSession, connections: SignalConnections) -> None:
         super().__init__()
@@ -135,11 +134,11 @@ class SlideBox(QWidget):
         self.reset_button = QPushButton("Reset")
         self._entry_row = QWidget()
 
-        ask = QHBoxLayout(self._entry_row)
-        ask.setContentsMargins(0, 0, 0, 0)
-        ask.addWidget(self.pixel_size_field, 1)
-        ask.addWidget(self.apply_button)
-        ask.addWidget(self.reset_button)
+        entry = QHBoxLayout(self._entry_row)
+        entry.setContentsMargins(0, 0, 0, 0)
+        entry.addWidget(self.pixel_size_field, 1)
+        entry.addWidget(self.apply_button)
+        entry.addWidget(self.reset_button)
         line = QHBoxLayout()
         line.addWidget(self.pixel_size_label, 1)
         line.addWidget(self.ruler_button, 0, Qt.AlignmentFlag.AlignRight)
@@ -161,7 +160,7 @@ class SlideBox(QWidget):
         self.refresh()
 
     def toggle_ruler(self) -> None:
-        """Begin with the ruler, or put it away."""
+        """Start or cancel the ruler."""
         if self.ruler.busy:
             self.ruler.cancel()
         else:
@@ -172,6 +171,7 @@ class SlideBox(QWidget):
         self.ruler_button.setChecked(self.ruler.busy)
 
     def refresh(self) -> None:
+        """Follow the open slides and the pixel size of the current one."""
         session, slide = self._session, self._session.slide
         self.slide_combo.clear()
         for each in session.slides:
@@ -199,12 +199,12 @@ class SlideBox(QWidget):
             self.pixel_size_label.setText(format_pixel_size(size, slide.native_pixel_size))
             self.pixel_size_field.setValue(size.mpp)
         self.reset_button.setVisible(size is not None and size.origin in USER_ORIGINS)
-        stated = (
+        native = (
             "as it was: unknown"
             if slide.native_pixel_size is None
             else format_pixel_size(slide.native_pixel_size, None)
         )
-        self.reset_button.setToolTip(f"Forget it, and go back to {stated}.")
+        self.reset_button.setToolTip(f"Forget it, and go back to {native}.")
 
     def _on_slide_chosen(self, index: int) -> None:
         if index < len(self._session.slides):
@@ -219,4 +219,4 @@ class SlideBox(QWidget):
         except DkanError as error:
             self._session.message.show(str(error), warning=True)
         else:
-            self._session.message.show("")
+            self._session.message.clear()

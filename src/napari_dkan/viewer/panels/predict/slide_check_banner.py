@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     from ....inference.predictor import Predictor
 
 
-SAMPLE_TILES = 64  # tiles of the tissue, predicted to see what the slide is like
+SAMPLE_TILES = 64  # tiles of the tissue that are predicted for the check
 SAMPLE_SEED = 2021
 
 
 class SlideCheckBanner(QLabel):
-    """Looks at some tiles of a slide once everything is ready, and says what is unusual."""
+    """Checks some tiles of a slide after the prefetching and shows a warning."""
 
     def __init__(
         self, session: ViewerSession, connections: SignalConnections, prefetcher: Prefetcher
@@ -37,7 +37,7 @@ class SlideCheckBanner(QLabel):
         self.setVisible(False)
         self._session, self._prefetcher = session, prefetcher
         self._runner = JobRunner("looking at the slide")
-        self._checked_key: tuple[object, ...] | None = None  # what the sentence is about
+        self._checked_key: tuple[object, ...] | None = None  # inputs of the current text
         connections.connect(self._start_check, prefetcher.changed)
         connections.connect(
             self._on_inputs_changed, session.slide_changed, session.checkpoint_changed
@@ -47,11 +47,12 @@ class SlideCheckBanner(QLabel):
 
     @property
     def busy(self) -> bool:
+        """Whether a check runs."""
         return self._runner.busy
 
     def stop_jobs(self) -> None:
-        self._runner.cancel()
-        self._runner.wait()
+        """Stop and wait for the thread."""
+        self._runner.close()
 
     def _on_inputs_changed(self) -> None:
         if self._check_key() != self._checked_key:
@@ -79,9 +80,7 @@ class SlideCheckBanner(QLabel):
         if checkpoint.reference is None:
             return
         self._checked_key = key
-        mpp = (
-            None if self._scale_warning else slide.mpp
-        )  # what was said of the scale is not said twice
+        mpp = None if self._scale_warning else slide.mpp  # one warning of the scale is enough
 
         def job() -> Iterator[str]:
             from ....quality.slide_checks import check_domain_shift
@@ -90,16 +89,16 @@ class SlideCheckBanner(QLabel):
             target = _sample_tissue_tiles(predictor, slide)
             if target is None:
                 return
-            evidence = []
+            qc_features = []
             for update in predictor.stream(target, genes=()):
-                while self._runner.is_any_other_busy():  # gives way to whatever is waited for
+                while self._runner.is_any_other_busy():
                     time.sleep(YIELD_SECONDS)
                     yield ""
                 if update.qc_features is not None:
-                    evidence.append(update.qc_features)
+                    qc_features.append(update.qc_features)
                 yield ""
-            if evidence:
-                yield check_domain_shift(checkpoint, np.concatenate(evidence), mpp)
+            if qc_features:
+                yield check_domain_shift(checkpoint, np.concatenate(qc_features), mpp)
 
         self._runner.start(job, self._show_warning, self._on_job_end)
 
@@ -115,13 +114,13 @@ class SlideCheckBanner(QLabel):
         self.setVisible(bool(text))
 
     def _on_job_end(self, failure: JobFailure | None) -> None:
-        """What a person does next tells them of a damaged slide; this look was only ours."""
+        """Ignore errors: the user's next prediction reports a damaged slide."""
         if failure is not None:
             self._show_warning("")
 
 
 def _sample_tissue_tiles(predictor: Predictor, slide: ViewerSlide) -> Target | None:
-    """Tiles all over the tissue; None where there is no tissue."""
+    """Random tiles of the tissue; None without tissue."""
     if predictor.precomputed_features is not None:
         target = predictor.precomputed_features.target_from_region()
     elif predictor.tissue.is_empty:

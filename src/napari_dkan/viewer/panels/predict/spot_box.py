@@ -23,14 +23,22 @@ if TYPE_CHECKING:
 TOP_GENES = 12
 SORT_BY_VALUE, SORT_BY_EXCESS = "highest", "most above average"
 MEASURED_COLOR = QColor("#26a69a")
-ZERO_SHOT_MARK = "*"  # behind a gene that is predicted from its text alone
+ZERO_SHOT_MARK = "*"  # after a gene that is predicted from its text only
 
 
 class GeneBars(QWidget):
-    """Rows of (label, value, marked) as horizontal bars; a click on a row picks its label.
+    """Genes as horizontal bars; a click on a row, or Enter, picks its gene.
 
-    Labels in ``starred`` get a star and a hollow bar: their values are on another scale. Those
-    in ``measured`` get a second, thin bar and number.
+    Attributes
+    ----------
+    rows : list of (str, float, bool)
+        Gene, value, and whether it is the current gene.
+    starred : frozenset of str
+        Genes whose values are on another scale: a star and a hollow bar.
+    measured : dict
+        Measured values by gene: a second, thin bar and number.
+    selected_row : int
+        Chosen with the arrow keys.
     """
 
     gene_picked = Signal(str)
@@ -41,7 +49,7 @@ class GeneBars(QWidget):
         self.rows: list[tuple[str, float, bool]] = []
         self.starred: frozenset[str] = frozenset()
         self.measured: dict[str, float] = {}
-        self.selected_row = 0  # the row that the arrow keys chose
+        self.selected_row = 0
         self.setToolTip("Click a gene to show its map, or use the arrow keys and Enter.")
         self.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
 
@@ -51,6 +59,7 @@ class GeneBars(QWidget):
         starred: frozenset[str] = frozenset(),
         measured: dict[str, float] | None = None,
     ) -> None:
+        """Replace all rows."""
         self.rows, self.starred, self.measured = rows, starred, measured or {}
         self.setMinimumHeight(len(rows) * self.ROW_HEIGHT)
         self.updateGeometry()
@@ -65,7 +74,7 @@ class GeneBars(QWidget):
             self.gene_picked.emit(self.rows[row][0])
 
     def keyPressEvent(self, event: QKeyEvent) -> None:
-        """Up and down choose a row, Enter and Space pick its gene."""
+        """Up and Down select a row, Enter and Space pick its gene."""
         key, last = Qt.Key(event.key()), len(self.rows) - 1
         step = {Qt.Key.Key_Up: -1, Qt.Key.Key_Down: 1}.get(key)
         if step is not None and self.rows:
@@ -82,8 +91,8 @@ class GeneBars(QWidget):
     def paintEvent(self, event: QPaintEvent) -> None:
         painter = QPainter(self)
         painter.setRenderHint(QPainter.RenderHint.Antialiasing)
-        name, number = 82, 84 if self.measured else 44
-        room = max(10, self.width() - name - number - 8)
+        name_width, number_width = 82, 84 if self.measured else 44
+        bar_width = max(10, self.width() - name_width - number_width - 8)
         shown = [v for _, v, _ in self.rows] + [self.measured.get(g, 0.0) for g, _, _ in self.rows]
         top = max([v for v in shown if np.isfinite(v)], default=1.0) or 1.0
         text = self.palette().windowText().color()
@@ -99,31 +108,31 @@ class GeneBars(QWidget):
             painter.setPen(text)
             middle = Qt.AlignmentFlag.AlignVCenter
             star = ZERO_SHOT_MARK if label in self.starred else ""
-            painter.drawText(QRectF(0, y, name, self.ROW_HEIGHT), middle, label + star)
-            right = QRectF(self.width() - number, y, number - 4, self.ROW_HEIGHT)
-            there = self.measured.get(label)
-            both = f"{value:.2f}" if there is None else f"{value:.2f} | {there:.2f}"
-            painter.drawText(right, middle | Qt.AlignmentFlag.AlignRight, both)
-            track = QRectF(name, y + 4, room, self.ROW_HEIGHT - 8)
+            painter.drawText(QRectF(0, y, name_width, self.ROW_HEIGHT), middle, label + star)
+            right = QRectF(self.width() - number_width, y, number_width - 4, self.ROW_HEIGHT)
+            measured = self.measured.get(label)
+            number = f"{value:.2f}" if measured is None else f"{value:.2f} | {measured:.2f}"
+            painter.drawText(right, middle | Qt.AlignmentFlag.AlignRight, number)
+            track = QRectF(name_width, y + 4, bar_width, self.ROW_HEIGHT - 8)
             painter.setPen(Qt.PenStyle.NoPen)
             painter.setBrush(QColor(128, 128, 128, 50))
             painter.drawRoundedRect(track, 3, 3)
-            track.setWidth(room * float(np.clip(value / top, 0, 1)))
-            colour = QColor("#e8735a") if marked else QColor("#8c6bb1")
+            track.setWidth(bar_width * float(np.clip(value / top, 0, 1)))
+            color = QColor("#e8735a") if marked else QColor("#8c6bb1")
             if star:
-                painter.setPen(colour)
-            painter.setBrush(Qt.BrushStyle.NoBrush if star else colour)
+                painter.setPen(color)
+            painter.setBrush(Qt.BrushStyle.NoBrush if star else color)
             painter.drawRoundedRect(track, 3, 3)
-            if there is not None:
+            if measured is not None:
                 painter.setPen(Qt.PenStyle.NoPen)
                 painter.setBrush(MEASURED_COLOR)
-                width = room * float(np.clip(there / top, 0, 1))
-                painter.drawRect(QRectF(name, y + self.ROW_HEIGHT - 4, width, 3))
+                width = bar_width * float(np.clip(measured / top, 0, 1))
+                painter.drawRect(QRectF(name_width, y + self.ROW_HEIGHT - 4, width, 3))
         painter.end()
 
 
 class SpotBox(QWidget):
-    """Where the clicked spot is, its chosen genes and its top genes."""
+    """The clicked spot: position, reliability, chosen genes and top genes."""
 
     def __init__(self, session: ViewerSession, connections: SignalConnections) -> None:
         super().__init__()
@@ -157,11 +166,12 @@ class SpotBox(QWidget):
         self.refresh()
 
     def _on_spot_changed(self) -> None:
-        """The bars are what was waited for: they are painted before the canvas is."""
+        """Paint the bars before the canvas, since the user waits for them."""
         self.refresh()
         self.gene_bars.repaint()
 
     def refresh(self) -> None:
+        """Follow spot, gene and pinned genes."""
         spot = self._session.spot
         for widget in (self.gene_bars, self.units_label, self._sort_row):
             widget.setVisible(spot is not None)
@@ -170,11 +180,11 @@ class SpotBox(QWidget):
             return
         x, y = spot.target.spots.xy[-1]
         checkpoint = self._spot_checkpoint(spot)
-        judged = self._session.spot_reliability
-        reference = judged or (None if checkpoint is None else checkpoint.reference)
-        doubt = format_reliability(spot, reference, -1)
-        place = f"Spot at ({x:,.0f}, {y:,.0f}) px"
-        self.position_label.setText(f"{place}, {doubt}" if doubt else place)
+        saved = self._session.spot_reliability
+        reference = saved or (None if checkpoint is None else checkpoint.reference)
+        reliability = format_reliability(spot, reference, -1)
+        position = f"Spot at ({x:,.0f}, {y:,.0f}) px"
+        self.position_label.setText(f"{position}, {reliability}" if reliability else position)
         text = f"predicted, {spot.label_scale.name}"
         if spot.zero_shot_symbols:
             text += (
@@ -187,25 +197,25 @@ class SpotBox(QWidget):
         self.gene_bars.set_rows(self._bar_rows(spot), frozenset(spot.zero_shot_symbols), measured)
 
     def _spot_checkpoint(self, spot: Prediction) -> Checkpoint | None:
-        """The one it was predicted by; None for a spot that a file tells of, unless it is here."""
-        checkpoint, by = self._session.checkpoint, spot.provenance.get("checkpoint_sha256")
-        return checkpoint if checkpoint is not None and by == checkpoint.sha256 else None
+        """The checkpoint of the prediction, if it is the current one."""
+        checkpoint, sha256 = self._session.checkpoint, spot.provenance.get("checkpoint_sha256")
+        return checkpoint if checkpoint is not None and sha256 == checkpoint.sha256 else None
 
     def _bar_rows(self, spot: Prediction) -> list[tuple[str, float, bool]]:
         """The shown and the pinned genes first, then the spot's top genes."""
         session = self._session
         chosen = [g for g in (session.gene, *session.pinned) if g is not None and g in spot.panel]
         values = spot.values[-1]
-        new = np.isin(spot.panel.symbols, spot.zero_shot_symbols)
-        score = np.where(new, -np.inf, values)  # in units of their own
+        is_zero_shot = np.isin(spot.panel.symbols, spot.zero_shot_symbols)
+        score = np.where(is_zero_shot, -np.inf, values)  # they have other units
         checkpoint = self._spot_checkpoint(spot)
         if self.sort_combo.currentText() == SORT_BY_EXCESS and checkpoint is not None:
             network = checkpoint.network
-            own = [checkpoint.panel.row(s) for s in np.array(spot.panel.symbols)[~new]]
-            mean, spread = network.label_mean.cpu().numpy(), network.label_std.cpu().numpy()
-            mean, spread = mean[own], spread[own]  # a file may have some genes only
-            score = values.copy()  # a zero-shot gene's are relative to its mean already
-            score[~new] = (values[~new] - mean) / np.maximum(spread, 1e-6)
+            rows = [checkpoint.panel.row(s) for s in np.array(spot.panel.symbols)[~is_zero_shot]]
+            mean = network.label_mean.cpu().numpy()[rows]  # a file may have some genes only
+            std = network.label_std.cpu().numpy()[rows]
+            score = values.copy()  # zero-shot values are relative to the mean already
+            score[~is_zero_shot] = (values[~is_zero_shot] - mean) / np.maximum(std, 1e-6)
         symbols = spot.panel.symbols
         order = np.argsort(-score, kind="stable")[:TOP_GENES]
         top = [symbols[i] for i in order if np.isfinite(score[i])]

@@ -1,9 +1,8 @@
-"""Selection of the prediction target, its size and duration, and the buttons that start and stop."""
+"""The prediction target: its selection, its size and duration, Predict and Cancel."""
 
 from __future__ import annotations
 
 from napari.layers import Labels, Layer, Points, Shapes
-from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import (
     QButtonGroup,
     QComboBox,
@@ -25,23 +24,24 @@ from ...jobs.prefetcher import Prefetcher
 from ...jobs.target_from_layers import target_from_layers
 from ...layers.region_layers import LabelOutlines
 from ...session.shortcut_actions import ACTION_BY_NAME, set_tooltip
+from ...session.slide_layer import METADATA_PREFIX
 from ...session.viewer_session import ViewerSession
 from ...session.viewer_settings import TargetMode
 from ...widgets.qt_utils import make_shrinkable
-from ...widgets.signal_connections import SignalConnections
+from ...widgets.signal_connections import Debouncer, SignalConnections
 from ..regions.region_box import RegionBox
 
-MODE_OF_ACTION = {  # by the action that chooses it
+MODE_OF_ACTION = {  # by action name
     "where_click": TargetMode.CLICK,
     "where_spots": TargetMode.SPOTS,
     "where_region": TargetMode.REGION,
     "where_tissue": TargetMode.TISSUE,
 }
-PLAN_DELAY_MS = 120  # wait this long after the last change before counting tiles
+PLAN_DELAY_MS = 120  # after the last change, before tiles are counted
 
 
 class TargetBox(QWidget):
-    """Click, Spots layer, Region or Whole tissue; the plan; Predict and Cancel."""
+    """Target mode, plan and progress; see `TargetMode`."""
 
     def __init__(
         self,
@@ -51,17 +51,13 @@ class TargetBox(QWidget):
         prefetcher: Prefetcher,
     ) -> None:
         super().__init__()
-        self._session, self._connections, self._jobs, self._prefetcher = (
-            session,
-            connections,
-            jobs,
-            prefetcher,
-        )
+        self._session, self._connections = session, connections
+        self._jobs, self._prefetcher = jobs, prefetcher
         self._target: Target | None = None
         self._label_regions = LabelOutlines()
         self._connected_layers: set[int] = set()
 
-        self.mode_buttons = {where: QRadioButton(str(where)) for where in TargetMode}
+        self.mode_buttons = {mode: QRadioButton(str(mode)) for mode in TargetMode}
         self.mode_group = QButtonGroup(self)
         for row, button in enumerate(self.mode_buttons.values()):
             self.mode_group.addButton(button, row)
@@ -85,9 +81,9 @@ class TargetBox(QWidget):
         set_tooltip(
             self.cancel_button, "Stop; what is finished stays ({key})", "cancel", connections
         )
-        for name, where in MODE_OF_ACTION.items():
+        for name, mode in MODE_OF_ACTION.items():
             set_tooltip(
-                self.mode_buttons[where],
+                self.mode_buttons[mode],
                 f"{ACTION_BY_NAME[name].description} ({{key}})",
                 name,
                 connections,
@@ -99,34 +95,31 @@ class TargetBox(QWidget):
         self.progress_bar.setMaximumHeight(8)
         self.progress_label = QLabel()
 
-        places = QGridLayout()
+        modes = QGridLayout()
         extras = {
             TargetMode.SPOTS: self.points_combo,
             TargetMode.REGION: self.region_row,
             TargetMode.TISSUE: self.edit_button,
         }
-        for row, (where, button) in enumerate(self.mode_buttons.items()):
-            places.addWidget(button, row, 0)
-            if where in extras:
-                places.addWidget(extras[where], row, 1)
+        for row, (mode, button) in enumerate(self.mode_buttons.items()):
+            modes.addWidget(button, row, 0)
+            if mode in extras:
+                modes.addWidget(extras[mode], row, 1)
         run = QHBoxLayout()
         run.addWidget(self.predict_button, 2)
         run.addWidget(self.cancel_button, 1)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
-        layout.addLayout(places)
+        layout.addLayout(modes)
         layout.addWidget(self.plan_label)
         layout.addLayout(run)
         layout.addWidget(self.retry_button)
         layout.addWidget(self.progress_bar)
         layout.addWidget(self.progress_label)
 
-        self._plan_timer = QTimer(self)
-        self._plan_timer.setSingleShot(True)
-        self._plan_timer.setInterval(PLAN_DELAY_MS)
-        self._plan_timer.timeout.connect(self.update_plan)
+        self._plan_debouncer = Debouncer(PLAN_DELAY_MS, self.update_plan)
         self.mode_group.idClicked.connect(self._on_mode_clicked)
-        self.points_combo.activated.connect(self._plan_timer.start)
+        self.points_combo.activated.connect(self.schedule_plan)
         self.edit_button.clicked.connect(self.region_row.add_tissue_outline)
         self.predict_button.clicked.connect(self.start_prediction)
         self.cancel_button.clicked.connect(jobs.cancel)
@@ -149,26 +142,23 @@ class TargetBox(QWidget):
         self.update_plan()
 
     def stop(self) -> None:
-        """Plan nothing any more: the panel is going."""
-        self._plan_timer.stop()
-        self._plan_timer.timeout.disconnect(self.update_plan)
+        """Stop the plan and the tracing of labels."""
+        self._plan_debouncer.stop()
         self._label_regions.close()
 
-    # ---- choosing --------------------------------------------------------------------
-
     def _on_mode_clicked(self, row: int) -> None:
-        where = list(TargetMode)[row]
-        self._session.change_settings(target_mode=where)
-        if where is TargetMode.REGION and self.regions_layer() is None:
+        mode = list(TargetMode)[row]
+        self._session.change_settings(target_mode=mode)
+        if mode is TargetMode.REGION and self.regions_layer() is None:
             self.region_row.start_drawing()
 
     def _on_active_layer_changed(self, event: object = None) -> None:
-        """Another layer of regions may be the chosen one now."""
+        """The active layer may be another region layer."""
         if self._session.settings.target_mode is TargetMode.REGION:
             self.schedule_plan()
 
     def regions_layer(self) -> Shapes | Labels | None:
-        """The layer whose regions are predicted."""
+        """Return the layer whose regions are predicted."""
         return self.region_row.get_region_layer()
 
     def _points_layer(self) -> Points | None:
@@ -181,7 +171,7 @@ class TargetBox(QWidget):
         for layer in self._session.viewer.layers:
             if isinstance(layer, Points | Shapes | Labels):
                 self._connect_layer(layer)
-            shows_results = id(layer) in results or "napari-dkan" in layer.metadata
+            shows_results = id(layer) in results or METADATA_PREFIX in layer.metadata
             if isinstance(layer, Points) and not shows_results:
                 self.points_combo.addItem(layer.name, layer)
                 if layer is chosen:
@@ -194,13 +184,12 @@ class TargetBox(QWidget):
             self._connections.connect(self.schedule_plan, layer.events.data)
             self._connections.connect(self._on_layers_changed, layer.events.name)
 
-    # ---- the plan --------------------------------------------------------------------
-
     def schedule_plan(self, event: object = None) -> None:
-        self._plan_timer.start()
+        """Update the plan after the last of several changes."""
+        self._plan_debouncer.start()
 
     def update_plan(self) -> None:
-        """Count the tiles of what is chosen and say how long they will take."""
+        """Determine the target and show its number of tiles and the estimated time."""
         self.mode_buttons[self._session.settings.target_mode].setChecked(True)
         try:
             layers = self._points_layer(), self.regions_layer()
@@ -228,27 +217,24 @@ class TargetBox(QWidget):
         if target is None:
             return "Looking for the tissue ..."
         patch = f"{session.checkpoint.patch.um:.0f} um"
-        every = f", every {target.grid.pitch_um:.0f} um" if target.grid is not None else ""
+        pitch = f", every {target.grid.pitch_um:.0f} um" if target.grid is not None else ""
         rate = session.predictors.tile_rates.get(session.rate_key())
         time = "" if rate is None else f", about {format_duration(len(target) / rate)}"
         kind = "spots" if target.grid is None else "tiles"
-        return f"{len(target):,} {kind} of {patch}{every}{time}{on_device}"
+        return f"{len(target):,} {kind} of {patch}{pitch}{time}{on_device}"
 
     def start_prediction(self) -> None:
-        """Predict what the plan says, as it is now."""
-        self._plan_timer.stop()
+        """Predict the target of the current plan."""
+        self._plan_debouncer.stop()
         self.update_plan()
         if self._target is None:
             self._session.message.show(self.plan_label.text(), warning=True)
             return
-        try:
+        with self._session.message.report_errors():
             self._jobs.predict(self._target, str(self._session.settings.target_mode).lower())
-        except DkanError as error:
-            self._session.message.show(str(error), warning=True)
-
-    # ---- progress --------------------------------------------------------------------
 
     def refresh(self) -> None:
+        """Show the progress of the jobs."""
         progress, busy = self._jobs.progress, self._jobs.busy
         self.cancel_button.setEnabled(busy)
         self.predict_button.setEnabled(not busy and self._target is not None)
@@ -261,14 +247,14 @@ class TargetBox(QWidget):
             return
         self.progress_bar.setRange(0, progress.total)
         self.progress_bar.setValue(progress.done)
-        doing = {
+        stage = {
             "starting": "starting",
             "context": "reading the slide",
             "rough": "rough map",
         }.get(progress.stage, "")
         parts = [f"{100 * progress.done // max(progress.total, 1)} %"]
-        if doing:
-            parts = [doing, *parts]
+        if stage:
+            parts = [stage, *parts]
         if progress.tiles_per_s is not None and progress.remaining_s is not None:
             parts += [
                 f"{progress.tiles_per_s:.0f} tiles/s",
@@ -278,9 +264,9 @@ class TargetBox(QWidget):
 
 
 def format_duration(seconds: float) -> str:
-    """A time as a person says it: ``8 s``, ``3 min``, ``1.5 h``."""
+    """Format a time as ``8 s``, ``3 min`` or ``1.5 h``."""
     if seconds < 90:
-        return f"{max(1, round(seconds))}\u00a0s"  # a number stays with its unit
+        return f"{max(1, round(seconds))}\u00a0s"  # no line break before the unit
     if seconds < 5400:
         return f"{seconds / 60:.0f}\u00a0min"
     return f"{seconds / 3600:.1f}\u00a0h"

@@ -12,6 +12,7 @@ from qtpy.QtWidgets import (
     QVBoxLayout,
     QWidget,
 )
+from superqt.utils import signals_blocked
 
 from ...session.shortcut_actions import set_tooltip
 from ...session.viewer_session import ViewerSession
@@ -23,6 +24,8 @@ RADIUS_STEP_UM = 50
 
 
 class LensBox(QWidget):
+    """Switches the gene lens and sets its radius."""
+
     def __init__(self, lens: GeneLens, connections: SignalConnections) -> None:
         super().__init__()
         self._lens = lens
@@ -52,11 +55,11 @@ class LensBox(QWidget):
         self.refresh()
 
     def refresh(self) -> None:
+        """Follow the lens."""
         lens = self._lens
         self.toggle_button.setChecked(lens.active)
-        self.radius_slider.blockSignals(True)
-        self.radius_slider.setValue(round(lens.radius_um / RADIUS_STEP_UM))
-        self.radius_slider.blockSignals(False)
+        with signals_blocked(self.radius_slider):
+            self.radius_slider.setValue(round(lens.radius_um / RADIUS_STEP_UM))
         self.radius_slider.setEnabled(lens.active)
         self.radius_label.setText(f"{lens.radius_um / 1000:.1f} mm")
 
@@ -68,7 +71,7 @@ LEGEND_TEXT = (
 
 
 class OcclusionBox(QWidget):
-    """Belongs under the clicked spot. Its owner calls `explainer.close` when the panel goes."""
+    """Switches the occlusion map and explains it; the owner calls `explainer.close`."""
 
     def __init__(self, session: ViewerSession, connections: SignalConnections) -> None:
         super().__init__()
@@ -93,21 +96,24 @@ class OcclusionBox(QWidget):
         self.refresh()
 
     def refresh(self) -> None:
+        """Follow the explainer."""
         explainer = self.explainer
         self.checkbox.setChecked(explainer.active)
         self.legend_label.setVisible(explainer.active)
-        if not explainer.busy or explainer.explanation is not None:  # no blank in between
+        if (
+            not explainer.busy or explainer.explanation is not None
+        ):  # keep the previous text meanwhile
             self.legend_label.setText(self._format_legend())
 
     def _format_legend(self) -> str:
-        explainer, found = self.explainer, self.explainer.explanation
+        explainer, attribution = self.explainer, self.explainer.explanation
         if not explainer.has_spot:
             return "Click on tissue to see why."
-        if found is None:
+        if attribution is None:
             return f"Click again to explain {explainer.session.gene or 'this gene'} here."
-        meaning, value = LEGEND_TEXT.format(gene=explainer.gene), found.value
+        meaning, value = LEGEND_TEXT.format(gene=explainer.gene), attribution.value
         return (
             f"{meaning}\n{explainer.gene} {value:.2f}; with the whole patch covered "
-            f"{value - found.patch:.2f}, with all its neighbours covered "
-            f"{value - found.neighborhood:.2f}."
+            f"{value - attribution.patch:.2f}, with all its neighbours covered "
+            f"{value - attribution.neighborhood:.2f}."
         )
