@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QMainWindow, QWidget
 
-from ..session.shortcut_actions import PLUGIN_NAME, PREDICT_PANEL
+from ..session.shortcut_actions import PREDICT_PANEL
+from ..session.viewer_settings import PLUGIN_NAME
 from ..widgets.qt_utils import find_dock
 from .predict.predict_widget import PredictWidget
 

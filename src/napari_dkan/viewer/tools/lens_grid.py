@@ -212,7 +212,8 @@ class TileGridCache:
         column, row = cells.T
         pending = self._predictable_mask()[row, column] & ~raster.attempted[row, column]
         on_tissue = pending & self._tissue_mask[row, column]
-        return cells[on_tissue if on_tissue.any() else pending]
+        selected = on_tissue if on_tissue.any() else pending
+        return np.asarray(cells[selected], np.int64)
 
     def _predictable_mask(self) -> NDArray[np.bool_]:
         assert self._tissue_mask is not None

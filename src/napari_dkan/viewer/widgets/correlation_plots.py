@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from qtpy.QtCore import QEvent, QPointF, QRectF, QSize, Qt, Signal
+from qtpy.QtCore import QEvent, QPointF, QRectF, QSize, Qt, Signal  # type: ignore[attr-defined]
 from qtpy.QtGui import QColor, QKeyEvent, QMouseEvent, QPainter, QPaintEvent, QPen, QPolygonF
 from qtpy.QtWidgets import QToolTip, QWidget
 
@@ -58,7 +58,7 @@ class CorrelationHistogram(QWidget):
         width = room.width() / (len(edges) - 1)
 
         def x(value: float) -> float:
-            return room.left() + (value - low) / (1 - low) * room.width()
+            return float(room.left() + (value - low) / (1 - low) * room.width())
 
         painter.setPen(Qt.PenStyle.NoPen)
         painter.setBrush(PREDICTED_COLOR)

@@ -42,8 +42,11 @@ def probe_opengl() -> dict[str, str]:
     surface, context = QOffscreenSurface(), QOpenGLContext()
     surface.create()
     if not context.create() or not context.makeCurrent(surface):
-        return properties | {"error": "there is no OpenGL here, which napari draws with; update the "
-                       "graphics driver, or install Mesa"}  # fmt: skip
+        error = (
+            "there is no OpenGL here, which napari draws with; update the graphics driver, or "
+            "install Mesa"
+        )
+        return properties | {"error": error}
     from OpenGL import GL
 
     names = {"renderer": GL.GL_RENDERER, "vendor": GL.GL_VENDOR, "OpenGL": GL.GL_VERSION}

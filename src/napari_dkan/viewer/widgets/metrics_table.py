@@ -12,7 +12,7 @@ from textwrap import fill
 
 import numpy as np
 from numpy.typing import NDArray
-from qtpy.QtCore import (
+from qtpy.QtCore import (  # type: ignore[attr-defined]
     QAbstractTableModel,
     QItemSelectionModel,
     QModelIndex,

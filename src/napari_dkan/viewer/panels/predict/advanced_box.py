@@ -5,9 +5,10 @@ from __future__ import annotations
 import platform
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from magicgui.types import FileDialogMode
-from magicgui.widgets import CheckBox, ComboBox, Container, FileEdit, LineEdit, Widget
+from magicgui.widgets import CheckBox, ComboBox, Container, FileEdit, LineEdit
 from qtpy.QtCore import QTimer
 from qtpy.QtGui import QFontDatabase, QHideEvent, QShowEvent
 from qtpy.QtWidgets import (
@@ -35,7 +36,7 @@ from ...widgets.signal_connections import SignalConnections
 from ...worker import JobFailure, JobRunner
 
 
-def make_advanced_box(session: ViewerSession, connections: SignalConnections) -> Container[Widget]:
+def make_advanced_box(session: ViewerSession, connections: SignalConnections) -> Container[Any]:
     """Return the controls of settings whose defaults rarely change."""
     device = ComboBox(name="device", label="Device", choices=[("best", "auto")], value="auto")
     pitch = ComboBox(
