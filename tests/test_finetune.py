@@ -20,6 +20,7 @@ from napari_dkan.cli import main
 from napari_dkan.errors import OutputError, SpotsError
 from napari_dkan.expression.knowledge.gene_records import GeneRecord
 from napari_dkan.expression.label_scale import LabelScale
+from napari_dkan.inference.gene_file import GeneFile, write_gene_file
 from napari_dkan.model import load_checkpoint, save_checkpoint
 from napari_dkan.model import tensor_files as tensorfile
 from napari_dkan.model.text import TextBasis
@@ -46,7 +47,6 @@ from napari_dkan.training.finetuning.tuning_protocol import (
     FinetuneStarted,
     GeneMapComputed,
 )
-from napari_dkan.training.genes.gene_file import GeneFile, write_gene_file
 
 if TYPE_CHECKING:
     from napari_dkan.model.checkpoint.checkpoint_file import Checkpoint

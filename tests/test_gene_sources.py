@@ -30,8 +30,8 @@ from napari_dkan.expression.knowledge.gene_records import (
 from napari_dkan.expression.knowledge.json_client import JsonClient, ResponseCache
 from napari_dkan.expression.knowledge.ncbi_gene import EntrezClient, update_from_entrez
 from napari_dkan.expression.knowledge.summary_refiner import SummaryRefiner
+from napari_dkan.inference.gene_file import read_gene_file
 from napari_dkan.model.text import TextEncoderSpec
-from napari_dkan.training.genes.gene_file import read_gene_file
 
 KEY = "sesame-0123456789"
 HISTONE = "Histones are basic nuclear proteins. [provided by RefSeq, Apr 2016]"

@@ -62,13 +62,13 @@ def run_genes_build(
     """
     from ..expression.knowledge.json_client import ResponseCache, gene_cache_folder
     from ..expression.knowledge.ncbi_gene import EntrezClient
+    from ..inference.gene_file import write_gene_file
     from ..model.text import load_text_encoder
     from ..training.genes.build_gene_file import (
         build_gene_file,
         format_gene_report,
         make_gene_report,
     )
-    from ..training.genes.gene_file import write_gene_file
 
     symbols = _collect_symbols(panel, genes)
     table = _read_table(tables, descriptions, aliases)
@@ -107,7 +107,7 @@ def run_genes_show(
     gene: Annotated[str, typer.Argument(help="Symbol or Ensembl id.")],
 ) -> None:
     """Print what a gene file says about a gene."""
-    from ..training.genes.gene_file import read_gene_file
+    from ..inference.gene_file import read_gene_file
 
     genes = read_gene_file(file)
     row = genes.find_row(gene)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from ..expression.knowledge.gene_records import GeneRecord
     from ..model import Checkpoint
-    from ..training.genes.gene_file import GeneFile
+    from .gene_file import GeneFile
 
 
 # Text predicts a gene's pattern but hardly its level. Over 250 genes left out in turn, a ridge
@@ -134,7 +134,7 @@ def load_zero_shot_genes(
             f"{checkpoint.title} holds no text basis, so it cannot place genes by their text; "
             "use a checkpoint trained with a gene text file."
         )
-    from ..training.genes.gene_file import read_gene_file
+    from .gene_file import read_gene_file
 
     if not allow_unproven and explain_zero_shot_unavailable(checkpoint):
         expectation = _format_expectation(read_zero_shot_expectation(checkpoint))

@@ -12,8 +12,8 @@ from ...errors import GeneError
 from ...expression.knowledge.gene_records import GeneRecord, GeneTable, record_from_table
 from ...expression.knowledge.ncbi_gene import EntrezClient, update_from_entrez
 from ...expression.knowledge.summary_refiner import SummaryRefiner
+from ...inference.gene_file import GeneFile
 from ...model.text.text_encoders import TextEncoder
-from .gene_file import GeneFile
 
 NOTE_NO_SUMMARY = "no summary, so the text is the approved name"
 NOTE_TRUNCATED = "the end of the text is past the encoder's limit"
