@@ -118,7 +118,7 @@ def _prepare_prediction(
     from ..spatial.region_files import read_regions
 
     spots = None if job.spots is None else read_spots(job.spots)
-    size = _resolve_pixel_size(slide, job.mpp, spots)
+    size = find_pixel_size(slide, job.mpp, spots)
     tissue = find_tissue_region(slide, size.mpp)
     regions = None
     if job.regions is not None:
@@ -249,7 +249,14 @@ def _score_reliability(checkpoint: Checkpoint, prediction: Prediction) -> Reliab
     return score_reliability(checkpoint.reference, prediction.qc_features, prediction.tokens)
 
 
-def _resolve_pixel_size(slide: Slide, mpp: float | None, spots: Spots | None) -> PixelSize:
+def find_pixel_size(slide: Slide, mpp: float | None, spots: Spots | None = None) -> PixelSize:
+    """Return the pixel size: given, of the slide, or fitted to spots of an array.
+
+    Raises
+    ------
+    SlideError
+        If there is none.
+    """
     from ..expression.array_geometry import mpp_from_spots
     from ..slide.pixel_size import PixelSize, resolve_pixel_size
 

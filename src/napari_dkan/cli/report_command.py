@@ -138,19 +138,12 @@ def _read_measured_section(
 def _find_pixel_size(
     slide: Slide, measured: MeasuredSection | None, mpp: float | None
 ) -> PixelSize:
-    from ..slide import PixelSize
+    from ..batch.predict_slide import find_pixel_size
     from ..training.evaluation.evaluate_checkpoint import resolve_pixel_size
 
-    if measured is not None:
-        return resolve_pixel_size(slide, measured, mpp)
-    if mpp is not None:
-        return PixelSize(mpp, "entered by hand")
-    if slide.pixel_size is None:
-        raise SlideError(
-            f"{slide.label} does not state its pixel size; give it with --mpp, "
-            "in micrometres per pixel (0.25 for a 40x scan, 0.5 for 20x)."
-        )
-    return slide.pixel_size
+    if measured is None:
+        return find_pixel_size(slide, mpp)
+    return resolve_pixel_size(slide, measured, mpp)
 
 
 def _predict_and_compare(
