@@ -18,11 +18,16 @@ class RidgeRegression:
 
     Attributes
     ----------
-    mean : of the inputs, (F,).
-    scale : by which all centred inputs are divided.
-    weights : (F, G).
-    offset : (G,).
-    penalty : of the fit.
+    mean
+        Of the inputs, (F,).
+    scale
+        By which all centred inputs are divided.
+    weights
+        (F, G).
+    offset
+        (G,).
+    penalty
+        Of the fit.
     """
 
     mean: Float64Array
@@ -53,8 +58,10 @@ def compute_multi_scale_features(
 
     Parameters
     ----------
-    features : of a 5x5 grid of tiles, (N, 25, d).
-    mask : (N, 25), false for tiles that leave the slide; they do not count in the means.
+    features
+        Of a 5x5 grid of tiles, (N, 25, d).
+    mask
+        (N, 25), false for tiles that leave the slide; they do not count in the means.
 
     Returns
     -------

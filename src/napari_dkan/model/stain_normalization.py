@@ -43,8 +43,10 @@ class MacenkoStain:
 
     Attributes
     ----------
-    haematoxylin, eosin : unit optical densities (red, green, blue).
-    amounts : full amounts of the two stains.
+    haematoxylin, eosin
+        Unit optical densities (red, green, blue).
+    amounts
+        Full amounts of the two stains.
     """
 
     method: ClassVar[str] = "macenko"
@@ -96,8 +98,8 @@ class ReinhardStain:
 
     Attributes
     ----------
-    mean, spread : mean and standard deviation of stained pixels in luminance, yellow to blue and
-        red to green.
+    mean, spread
+        Mean and standard deviation of stained pixels in luminance, yellow to blue and red to green.
     """
 
     method: ClassVar[str] = "reinhard"
@@ -173,8 +175,10 @@ def measure_stain(method: str, groups: Sequence[RgbPixels]) -> StainProfile:
 
     Parameters
     ----------
-    method : "macenko" or "reinhard".
-    groups : each RGB (..., 3).
+    method
+        "macenko" or "reinhard".
+    groups
+        Each RGB (..., 3).
 
     Raises
     ------

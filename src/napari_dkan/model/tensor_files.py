@@ -125,8 +125,9 @@ def write_safetensors(
 
     Parameters
     ----------
-    half : whether to store matrices as float16 if their values fit. Vectors (biases, norms,
-        running statistics) stay float32.
+    half
+        Whether to store matrices as float16 if their values fit. Vectors (biases, norms, running
+        statistics) stay float32.
 
     Raises
     ------

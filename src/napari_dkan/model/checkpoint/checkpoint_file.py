@@ -155,15 +155,23 @@ class Checkpoint:
 
     Attributes
     ----------
-    spot_pitch_um, spot_diameter_um : of the training array.
-    gene_text : source of the gene text features.
-    card : free JSON: title, training_data, splits, metrics (also of the baseline), licence.
-    encoder_tensors : weights of the tile encoder if they are bundled, else None.
-    text_basis : projection of the text of further genes, None if there is none.
-    reference : statistics of the training data, None if not recorded. It belongs to this
-        network, so it has to be removed when the network is trained further.
-    stain : to which every slide is normalised, None for no normalisation.
-    sha256, path : of the file it was read from or saved to; "" and None before.
+    spot_pitch_um, spot_diameter_um
+        Of the training array.
+    gene_text
+        Source of the gene text features.
+    card
+        Free JSON: title, training_data, splits, metrics (also of the baseline), licence.
+    encoder_tensors
+        Weights of the tile encoder if they are bundled, else None.
+    text_basis
+        Projection of the text of further genes, None if there is none.
+    reference
+        Statistics of the training data, None if not recorded. It belongs to this network, so it has
+        to be removed when the network is trained further.
+    stain
+        To which every slide is normalised, None for no normalisation.
+    sha256, path
+        Of the file it was read from or saved to; "" and None before.
 
     Raises
     ------
@@ -227,7 +235,8 @@ class Checkpoint:
 
         Parameters
         ----------
-        weights : local weights file, if the weights are neither bundled nor downloaded.
+        weights
+            Local weights file, if the weights are neither bundled nor downloaded.
 
         Raises
         ------
@@ -317,8 +326,8 @@ def save_checkpoint(path: str | Path, checkpoint: Checkpoint, *, half: bool = Fa
 
     Parameters
     ----------
-    half : whether to store matrices in float16, half the size; the network in memory does not
-        change.
+    half
+        Whether to store matrices in float16, half the size; the network in memory does not change.
 
     Raises
     ------

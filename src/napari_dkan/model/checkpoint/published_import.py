@@ -190,19 +190,30 @@ def convert_published(
 
     Parameters
     ----------
-    ckpt : Lightning checkpoint with `state_dict` and `hyper_parameters`.
-    genes : `.npy` (also an object array) or text file, one gene a line, in network order.
-    gene_features : `.pt` with a (G, d_t) tensor, or a dict with it as `gene_features`.
-    out : checkpoint file to write.
-    patch_um : side of a 224 px patch. Published patches are 224 px at level 0 of slides whose
-        pixel size the files do not state, so the default is that of HER2+.
-    spot_pitch_um, spot_diameter_um : of the spot array.
-    encoder : name for `resolve_encoder_spec`; by default UNI if the width is 1024, else
-        "external", which predicts from precomputed features only.
-    label_scale : by default that of the package.
-    annotate : adds Ensembl ids, names and aliases to the panel.
-    title : of the card; by default made from the file name.
-    half : see `save_checkpoint`.
+    ckpt
+        Lightning checkpoint with `state_dict` and `hyper_parameters`.
+    genes
+        `.npy` (also an object array) or text file, one gene a line, in network order.
+    gene_features
+        `.pt` with a (G, d_t) tensor, or a dict with it as `gene_features`.
+    out
+        Checkpoint file to write.
+    patch_um
+        Side of a 224 px patch. Published patches are 224 px at level 0 of slides whose pixel size
+        the files do not state, so the default is that of HER2+.
+    spot_pitch_um, spot_diameter_um
+        Of the spot array.
+    encoder
+        Name for `resolve_encoder_spec`; by default UNI if the width is 1024, else "external", which
+        predicts from precomputed features only.
+    label_scale
+        By default that of the package.
+    annotate
+        Adds Ensembl ids, names and aliases to the panel.
+    title
+        Of the card; by default made from the file name.
+    half
+        See `save_checkpoint`.
 
     Raises
     ------

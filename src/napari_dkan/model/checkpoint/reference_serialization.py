@@ -74,11 +74,16 @@ def validate_reference(
 
     Parameters
     ----------
-    data : the entry, None if the checkpoint has no reference.
-    tensors : (dtype, shape) by name.
-    token_dim : width of a fused token.
-    dim : number of features of a tile.
-    genes : size of the panel.
+    data
+        The entry, None if the checkpoint has no reference.
+    tensors
+        (dtype, shape) by name.
+    token_dim
+        Width of a fused token.
+    dim
+        Number of features of a tile.
+    genes
+        Size of the panel.
 
     Returns
     -------

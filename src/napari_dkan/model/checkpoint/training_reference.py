@@ -27,17 +27,26 @@ class TrainingReference:
 
     Attributes
     ----------
-    n_spots : number of spots.
-    feature_names : of the E features of `inference.tile_qc_features`, the distance last.
-    feature_quantiles : quantiles of each feature over all spots, (E, 101).
-    slide_names : of the S slides.
-    slide_means : means of the features over the spots of each slide, (S, E).
-    slide_mpp : micrometres per pixel of each slide.
-    token_mean, token_axes : whitening of fused tokens, (D,) and (D, K): centred tokens times the
-        axes have unit variance.
-    ridge : ridge regression on the checkpoint's tile features, None if the grid of neighbours is
-        not 5 x 5.
-    tissue : organ and species in words, "" if unknown.
+    n_spots
+        Number of spots.
+    feature_names
+        Of the E features of `inference.tile_qc_features`, the distance last.
+    feature_quantiles
+        Quantiles of each feature over all spots, (E, 101).
+    slide_names
+        Of the S slides.
+    slide_means
+        Means of the features over the spots of each slide, (S, E).
+    slide_mpp
+        Micrometres per pixel of each slide.
+    token_mean, token_axes
+        Whitening of fused tokens, (D,) and (D, K): centred tokens times the axes have unit
+        variance.
+    ridge
+        Ridge regression on the checkpoint's tile features, None if the grid of neighbours is not
+        5 x 5.
+    tissue
+        Organ and species in words, "" if unknown.
     """
 
     n_spots: int
@@ -56,9 +65,12 @@ class TrainingReference:
 
         Parameters
         ----------
-        width : of a fused token.
-        dim : number of features of a tile.
-        genes : size of the panel.
+        width
+            Of a fused token.
+        dim
+            Number of features of a tile.
+        genes
+            Size of the panel.
         """
         ridge = self.ridge
         if self.token_axes.shape[0] != width or len(self.token_mean) != width:

@@ -32,9 +32,11 @@ def build_encoder(
 
     Parameters
     ----------
-    tensors : weights that are bundled in the checkpoint.
-    weights : local weights file (.safetensors, .pth, .bin). With neither, the downloaded
-        weights of a published model are loaded.
+    tensors
+        Weights that are bundled in the checkpoint.
+    weights
+        Local weights file (.safetensors, .pth, .bin). With neither, the downloaded weights of a
+        published model are loaded.
 
     Raises
     ------
@@ -66,7 +68,8 @@ def resolve_encoder_spec(name: str) -> EncoderSpec:
 
     Parameters
     ----------
-    name : of the catalogue (`uni`, `hf-hub:MahmoodLab/UNI`, ...), of any timm model, or any
+    name
+        Of the catalogue (`uni`, `hf-hub:MahmoodLab/UNI`, ...), of any timm model, or any
         `hf-hub:owner/model` in timm's format (asks the hub).
 
     Raises

@@ -22,14 +22,19 @@ class PublishedEncoder:
 
     Attributes
     ----------
-    architecture, options : arguments of `timm.create_model` that fit the weights.
-    swiglu : whether the feed-forward layers are packed SwiGLU with SiLU.
-    pooling : "class" for the model's own pooled output, "class+mean" for the class token
-        followed by the mean of the patch tokens.
-    access : "gated" if the licence has to be accepted on the hub first, else "free".
-    megabytes : approximate size of the download.
-    weight_layout : naming scheme of the weights: "timm", "vit" or "dinov2" (transformers), or
-        "conch".
+    architecture, options
+        Arguments of `timm.create_model` that fit the weights.
+    swiglu
+        Whether the feed-forward layers are packed SwiGLU with SiLU.
+    pooling
+        "class" for the model's own pooled output, "class+mean" for the class token followed by the
+        mean of the patch tokens.
+    access
+        "gated" if the licence has to be accepted on the hub first, else "free".
+    megabytes
+        Approximate size of the download.
+    weight_layout
+        Naming scheme of the weights: "timm", "vit" or "dinov2" (transformers), or "conch".
     """
 
     spec: EncoderSpec
@@ -154,12 +159,18 @@ class EncoderWeightsInfo:
 
     Attributes
     ----------
-    name : as in a checkpoint.
-    short_name : as on the command line.
-    repository : on the hub, "" if the weights are not published there.
-    access : "gated", "free", or "" if unknown.
-    megabytes : 0 if unknown.
-    cached_file : the downloaded file, None if there is none.
+    name
+        As in a checkpoint.
+    short_name
+        As on the command line.
+    repository
+        On the hub, "" if the weights are not published there.
+    access
+        "gated", "free", or "" if unknown.
+    megabytes
+        0 if unknown.
+    cached_file
+        The downloaded file, None if there is none.
     """
 
     name: str
@@ -200,10 +211,14 @@ def create_weights_info(
 
     Parameters
     ----------
-    spec : of the encoder; its name is looked up in the catalogue.
-    repository : on the hub, "" if the weights are not published there.
-    licence : stated by timm, "" if unknown.
-    cached_file : the downloaded file, None if there is none.
+    spec
+        Of the encoder; its name is looked up in the catalogue.
+    repository
+        On the hub, "" if the weights are not published there.
+    licence
+        Stated by timm, "" if unknown.
+    cached_file
+        The downloaded file, None if there is none.
     """
     published = PUBLISHED_ENCODERS.get(spec.name)
     return EncoderWeightsInfo(

@@ -23,14 +23,22 @@ class EncoderSpec:
 
     Attributes
     ----------
-    name : "stain-stats", a timm name, "hf-hub:owner/model", or "external" if not recorded.
-    revision : hub commit or weights tag, "" if unknown.
-    dimension : length of a feature vector.
-    px : side of the square input in pixels.
-    mpp : micrometres per pixel of the training tiles, None if the encoder takes any.
-    mean, std : normalisation of RGB in 0..1.
-    licence : of the weights, "" if unknown.
-    sha256 : of the weights file, "" if unknown.
+    name
+        "stain-stats", a timm name, "hf-hub:owner/model", or "external" if not recorded.
+    revision
+        Hub commit or weights tag, "" if unknown.
+    dimension
+        Length of a feature vector.
+    px
+        Side of the square input in pixels.
+    mpp
+        Micrometres per pixel of the training tiles, None if the encoder takes any.
+    mean, std
+        Normalisation of RGB in 0..1.
+    licence
+        Of the weights, "" if unknown.
+    sha256
+        Of the weights file, "" if unknown.
 
     Raises
     ------

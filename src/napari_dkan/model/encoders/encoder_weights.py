@@ -88,8 +88,9 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
     Parameters
     ----------
-    path : .safetensors, or PyTorch's .pth, .pt or .bin with a state dict, or with a dict that
-        holds one as `state_dict` or `model`.
+    path
+        .safetensors, or PyTorch's .pth, .pt or .bin with a state dict, or with a dict that holds
+        one as `state_dict` or `model`.
 
     Raises
     ------
@@ -131,8 +132,10 @@ def find_cached_weights(repository: str, filename: str | None, revision: str | N
 
     Parameters
     ----------
-    filename : in the repository, None for the usual names.
-    revision : hub commit or tag, None for the newest.
+    filename
+        In the repository, None for the usual names.
+    revision
+        Hub commit or tag, None for the newest.
     """
     return _find_in_cache(repository, (filename,) if filename else WEIGHTS_FILENAMES, revision)
 

@@ -121,7 +121,8 @@ class ConchImageTower(nn.Module):
 
     Parameters
     ----------
-    trunk : a timm ViT; all of its tokens are pooled, the class token included.
+    trunk
+        A timm ViT; all of its tokens are pooled, the class token included.
     """
 
     def __init__(self, trunk: Any, width: int = CONCH_WIDTH, heads: int = CONCH_HEADS) -> None:
@@ -147,11 +148,15 @@ class TimmModelSpec:
 
     Attributes
     ----------
-    options : arguments of `timm.create_model`.
-    pretrained : timm's `pretrained_cfg`.
-    repository, filename : of the weights on the hub; "" if they are not published there, None
-        for the usual file names.
-    weight_layout : see `PublishedEncoder`.
+    options
+        Arguments of `timm.create_model`.
+    pretrained
+        timm's `pretrained_cfg`.
+    repository, filename
+        Of the weights on the hub; "" if they are not published there, None for the usual file
+        names.
+    weight_layout
+        See `PublishedEncoder`.
     """
 
     name: str
@@ -168,10 +173,13 @@ def resolve_timm_model(name: str, revision: str = "", allow_network: bool = Fals
 
     Parameters
     ----------
-    name : of the catalogue, of a timm model, or ``hf-hub:owner/model``.
-    revision : hub commit or tag, "" for the newest.
-    allow_network : whether the hub may be asked for a `hf-hub:` name whose description is
-        neither in the catalogue nor in the cache.
+    name
+        Of the catalogue, of a timm model, or ``hf-hub:owner/model``.
+    revision
+        Hub commit or tag, "" for the newest.
+    allow_network
+        Whether the hub may be asked for a `hf-hub:` name whose description is neither in the
+        catalogue nor in the cache.
 
     Raises
     ------
@@ -252,8 +260,10 @@ def create_network(model_spec: TimmModelSpec, weights: Path | None, **options: A
 
     Parameters
     ----------
-    weights : file to load, None for random weights.
-    options : further arguments of `timm.create_model`.
+    weights
+        File to load, None for random weights.
+    options
+        Further arguments of `timm.create_model`.
 
     Raises
     ------

@@ -24,8 +24,9 @@ class TimmEncoder(nn.Module):
 
     Parameters
     ----------
-    pooling : "class" for the model's own pooled output, "class+mean" for its class token
-        followed by the mean of its patch tokens.
+    pooling
+        "class" for the model's own pooled output, "class+mean" for its class token followed by the
+        mean of its patch tokens.
     """
 
     mixed_precision = True

@@ -51,9 +51,11 @@ def get_weights_info(name: str, revision: str = "") -> EncoderWeightsInfo:
 
     Parameters
     ----------
-    name : of the catalogue, of any timm model, or ``hf-hub:owner/model``. Only an unknown
-        `hf-hub:` name asks the hub.
-    revision : hub commit or tag, "" for the newest.
+    name
+        Of the catalogue, of any timm model, or ``hf-hub:owner/model``. Only an unknown `hf-hub:`
+        name asks the hub.
+    revision
+        Hub commit or tag, "" for the newest.
 
     Raises
     ------

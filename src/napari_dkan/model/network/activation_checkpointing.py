@@ -36,7 +36,8 @@ def activation_checkpoint(module: nn.Module, function: Callable[..., T], *inputs
 
     Parameters
     ----------
-    module : its batch norms update their running statistics once, not in the recomputation.
+    module
+        Its batch norms update their running statistics once, not in the recomputation.
     """
     return checkpoint(
         function,
@@ -88,10 +89,13 @@ def refine_gene_rows(
 
     Parameters
     ----------
-    genes : (1, G, d).
-    token : (B, d).
-    rows_per_chunk : spot-gene rows at a time; all activations of a chunk are in memory while its
-        gradients are computed.
+    genes
+        (1, G, d).
+    token
+        (B, d).
+    rows_per_chunk
+        Spot-gene rows at a time; all activations of a chunk are in memory while its gradients are
+        computed.
 
     Returns
     -------

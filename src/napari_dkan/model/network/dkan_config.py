@@ -15,9 +15,12 @@ class StackConfig:
 
     Attributes
     ----------
-    depth : number of blocks.
-    ratio : feed-forward width over the network width (hidden = int(dim * ratio)).
-    dropout : after the output projection and in the feed-forward, training only.
+    depth
+        Number of blocks.
+    ratio
+        Feed-forward width over the network width (hidden = int(dim * ratio)).
+    dropout
+        After the output projection and in the feed-forward, training only.
     """
 
     depth: int = 1
@@ -32,16 +35,26 @@ class DKANConfig:
 
     Attributes
     ----------
-    genes : panel size G.
-    dim : width d, which is also the dimension of the tile encoder's features.
-    text_dim : width d_t of the gene text features.
-    trunk, trunk_dim : timm name of the target trunk and the channels of its tokens.
-    grid : side of the square of neighbour patches.
-    kernel : side of the position encoding's kernel.
-    expression_dropout : dropout of the expression encoder (training only).
-    members : networks of this shape whose mean is the prediction.
-    standardise : whether tile features are standardised by those of their slide.
-    fusion, global_, neighbor, image, expression, text : the stacks of attention blocks.
+    genes
+        Panel size G.
+    dim
+        Width d, which is also the dimension of the tile encoder's features.
+    text_dim
+        Width d_t of the gene text features.
+    trunk, trunk_dim
+        timm name of the target trunk and the channels of its tokens.
+    grid
+        Side of the square of neighbour patches.
+    kernel
+        Side of the position encoding's kernel.
+    expression_dropout
+        Dropout of the expression encoder (training only).
+    members
+        Networks of this shape whose mean is the prediction.
+    standardise
+        Whether tile features are standardised by those of their slide.
+    fusion, global_, neighbor, image, expression, text
+        The stacks of attention blocks.
 
     Raises
     ------

@@ -38,11 +38,13 @@ class DKAN(SectionPrediction, nn.Module):
 
     Parameters
     ----------
-    gene_features : text features (G, d_t), stored as a buffer.
+    gene_features
+        Text features (G, d_t), stored as a buffer.
 
     Attributes
     ----------
-    label_mean, label_std : buffers (G,), from the standardised outputs to the label scale.
+    label_mean, label_std
+        Buffers (G,), from the standardised outputs to the label scale.
 
     Raises
     ------
@@ -116,9 +118,12 @@ class DKAN(SectionPrediction, nn.Module):
 
         Parameters
         ----------
-        slide_features : (M, d).
-        positions : whole array coordinates (M, 2).
-        query_rows : rows that are returned, which is cheaper; None for all.
+        slide_features
+            (M, d).
+        positions
+            Whole array coordinates (M, 2).
+        query_rows
+            Rows that are returned, which is cheaper; None for all.
 
         Returns
         -------
@@ -161,10 +166,14 @@ class DKAN(SectionPrediction, nn.Module):
 
         Parameters
         ----------
-        target : tokens of the spots' patches (B, T, d).
-        neighbor_features : (B, K, d), row-major around the spot, from `standardize_by_slide`.
-        neighbor_mask : (B, K), 0 outside the slide.
-        global_tokens : (B, d).
+        target
+            Tokens of the spots' patches (B, T, d).
+        neighbor_features
+            (B, K, d), row-major around the spot, from `standardize_by_slide`.
+        neighbor_mask
+            (B, K), 0 outside the slide.
+        global_tokens
+            (B, d).
 
         Raises
         ------
@@ -210,7 +219,8 @@ class DKAN(SectionPrediction, nn.Module):
 
         Parameters
         ----------
-        genes : indices into the panel; None for all.
+        genes
+            Indices into the panel; None for all.
 
         Returns
         -------
@@ -268,11 +278,15 @@ class DKAN(SectionPrediction, nn.Module):
 
         Parameters
         ----------
-        patches, neighbor_features, neighbor_mask : of the batch.
-        slide_features, positions : of the whole section, (M, d) and (M, 2).
-        rows : indices (B,) of the batch's spots; None for all, in order.
-        expression : (B, G), standardised or on the label scale, for the expression path; None
-            to leave that out.
+        patches, neighbor_features, neighbor_mask
+            Of the batch.
+        slide_features, positions
+            Of the whole section, (M, d) and (M, 2).
+        rows
+            Indices (B,) of the batch's spots; None for all, in order.
+        expression
+            (B, G), standardised or on the label scale, for the expression path; None to leave that
+            out.
 
         Returns
         -------

