@@ -81,8 +81,8 @@ def published(slide: Slide, checkpoint: Checkpoint, target: Target, tiles: int) 
     """The literal path on ``tiles`` tiles of the target, spread over it."""
     encoder = checkpoint.build_tile_encoder()
     path = LiteralPath(slide, checkpoint.network, encoder, float(PX), checkpoint.patch.px)
-    assert target.spots.array is not None
-    positions = torch.from_numpy(target.spots.array)
+    assert target.spots.array_coords is not None
+    positions = torch.from_numpy(target.spots.array_coords)
     rows = np.linspace(0, len(target) - 1, tiles).astype(np.int64)
     xy = target.spots.xy
 

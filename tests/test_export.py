@@ -31,7 +31,7 @@ from napari_dkan.expression.readers.spatialdata_sections import (
     transforms_to_systems,
 )
 from napari_dkan.expression.readers.table_files import read_table
-from napari_dkan.spatial.region_files import read_geojson
+from napari_dkan.spatial.region_files import read_regions
 
 from .result_files import MPP, RECORD, grid_target, result, spots_target
 
@@ -66,7 +66,7 @@ def test_csv_has_all_digits_and_provenance(saved: SavedResult, tmp_path):
     spots = saved.prediction.target.spots
     np.testing.assert_array_equal(table[["x_px", "y_px"]], spots.xy)
     np.testing.assert_allclose(table[["x_um", "y_um"]], spots.xy * MPP)
-    np.testing.assert_array_equal(table[["array_col", "array_row"]], spots.array)
+    np.testing.assert_array_equal(table[["array_col", "array_row"]], spots.array_coords)
     assert tuple(table["spot"]) == spots.names
     assert table["reliability_reasons"][0] == "out of focus; little tissue"
     assert table["unreliable"].tolist() == saved.reliability.unreliable.tolist()
@@ -137,7 +137,7 @@ def test_geojson_has_tiles_of_a_grid(saved: SavedResult, tmp_path):
     ids = [f["id"] for f in (region, *tiles)]
     assert len(set(ids)) == len(ids)
     assert file.read_text() == write_geojson(tmp_path / "twin.geojson", saved).read_text()
-    regions_read = read_geojson(file)  # regions can be imported again
+    regions_read = read_regions(file)  # regions can be imported again
     assert regions_read.area > 0.9 * saved.regions.area
 
 

@@ -93,8 +93,8 @@ def test_spot_files_of_every_kind(data_dir: Path, tmp_path: Path) -> None:
     spots = read_spots(visium)
     assert (spots.pitch_um, spots.diameter_um) == (100.0, 55.0)
     # a hexagonal array: neighbours in a row are two columns apart and 100 um
-    assert spots.array is not None
-    row_of = {tuple(cell): i for i, cell in enumerate(spots.array.tolist())}
+    assert spots.array_coords is not None
+    row_of = {tuple(cell): i for i, cell in enumerate(spots.array_coords.tolist())}
     one, same = next((i, row_of[x + 2, y]) for (x, y), i in row_of.items() if (x + 2, y) in row_of)
     pitch_px = np.linalg.norm(spots.xy[same] - spots.xy[one])
     assert mpp_from_spots(spots) == pytest.approx(100 / pitch_px, rel=0.02)
@@ -103,7 +103,7 @@ def test_spot_files_of_every_kind(data_dir: Path, tmp_path: Path) -> None:
     plain.write_text("id,x,y\na,10.5,20\nb,30,40\n")
     spots = read_spots(plain)
     assert spots.xy.tolist() == [[10.5, 20.0], [30.0, 40.0]] and spots.names == ("a", "b")
-    assert spots.array is None and mpp_from_spots(spots) is None
+    assert spots.array_coords is None and mpp_from_spots(spots) is None
 
 
 @pytest.mark.parametrize(

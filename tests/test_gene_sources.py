@@ -391,7 +391,7 @@ def refiner(server: Fake, folder: Path, path: str = "/v1", **more: Any) -> Summa
 def test_a_summary_is_refined_once(server: Fake, tmp_path: Path, path: str) -> None:
     server.answer = lambda *_: (200, chat("<think>hm, PSAP</think>" + GOOD))
     plain = GeneRecord("IGKC", "IGKC", text="IGKC, kappa.", text_from="name")
-    out = refiner(server, tmp_path, path, key=KEY)([PSAP, plain])
+    out = refiner(server, tmp_path, path, api_key=KEY)([PSAP, plain])
     assert (out[0].text, out[0].text_from) == (REFINED, "refined")
     assert out[0].source == "t, refined by small-llm"
     assert out[1] == plain  # nothing to refine: a model would make something up
@@ -402,7 +402,7 @@ def test_a_summary_is_refined_once(server: Fake, tmp_path: Path, path: str) -> N
     )
     assert refiner(server, tmp_path, path)([PSAP])[0] == out[0] and len(server.asked) == 1
     assert all(KEY not in file.read_text() for file in tmp_path.iterdir())
-    assert KEY not in repr(refiner(server, tmp_path, key=KEY))
+    assert KEY not in repr(refiner(server, tmp_path, api_key=KEY))
 
 
 @pytest.mark.parametrize(
@@ -442,5 +442,5 @@ def test_a_key_stays_off_open_wires_and_redirects(server: Fake, tmp_path: Path) 
         SummaryRefiner("http://models.example.org/v1", "m", ResponseCache(tmp_path), api_key=KEY)
     server.answer = lambda *_: (307, {})
     server.headers = {"Location": f"{server.url}/elsewhere"}
-    (out,) = refiner(server, tmp_path, key=KEY)([PSAP])
+    (out,) = refiner(server, tmp_path, api_key=KEY)([PSAP])
     assert "it answered 307" in out.note and len(server.asked) == 1

@@ -26,7 +26,6 @@ from napari_dkan.spatial.polygons import (
     ellipse_from_corners,
     has_too_many_crossings,
     polygons_from_shapes,
-    region_from_shapes,
     to_valid_polygons,
     union_polygons,
 )
@@ -79,7 +78,7 @@ def test_a_grid_as_spots_and_as_a_raster() -> None:
     assert grid.centres.tolist() == [[35, 55], [55, 55], [45, 75]]
     spots = grid.to_spots(55.0)
     assert spots.names == ("3x5", "5x5", "4x7") and spots.xy.tolist() == grid.centres.tolist()
-    assert spots.array is not None and spots.array.tolist() == grid.cells.tolist()
+    assert spots.array_coords is not None and spots.array_coords.tolist() == grid.cells.tolist()
     assert (spots.diameter_um, spots.pitch_um) == (55.0, 7.0)
     assert grid.to_spots().diameter_um is None
     raster = grid.to_raster(np.array([1.5, 2.5, 3.5]))
@@ -151,7 +150,7 @@ def test_drawn_shapes_that_have_an_area() -> None:
     drawn = [square, square[:3] + 10, square[:2], square + 30, square[:2], square]
     shapes = polygons_from_shapes(kinds, drawn)
     assert [round(s.area, 1) for s in shapes] == [16, 8, 12.5]
-    assert region_from_shapes(kinds, drawn).area == pytest.approx(24 + shapes[2].area)
+    assert combine_with_holes(shapes).area == pytest.approx(24 + shapes[2].area)
     with pytest.raises(ValueError, match="zip"):
         polygons_from_shapes(kinds, drawn[:2])
 

@@ -57,7 +57,7 @@ def test_a_dense_map_equals_the_published_path(tiny_slide_file, checkpoint, lite
 
         encoder = checkpoint.build_tile_encoder()
         literal = literal_path(slide, checkpoint.network, encoder, side, checkpoint.patch.px)
-        xy, positions = target.spots.xy, torch.from_numpy(target.spots.array)
+        xy, positions = target.spots.xy, torch.from_numpy(target.spots.array_coords)
         features = torch.stack([literal.own_feature(*place) for place in xy])
         some = np.array([0, 3, 6, 13])
         published = literal.predict(xy[some], torch.from_numpy(some), features, positions)

@@ -316,10 +316,10 @@ def test_the_lattice_of_real_sections_is_their_array(data_dir: Path) -> None:
     for file in sorted((data_dir / "her2st" / "ST-spotfiles").glob("*_selection.tsv")):
         spots = read_spots(file)
         found = array_coords_from_lattice(spots.xy)
-        assert found is not None and spots.array is not None
-        assert len(np.unique(found - spots.array, axis=0)) == 1
+        assert found is not None and spots.array_coords is not None
+        assert len(np.unique(found - spots.array_coords, axis=0)) == 1
     visium = read_spots(data_dir / "visium" / "spatial" / "tissue_positions_list.csv")
     found = array_coords_from_lattice(visium.xy)
-    assert found is not None and visium.array is not None
+    assert found is not None and visium.array_coords is not None
     derived = Spots(visium.xy, found, pitch_um=100.0)
     assert mpp_from_spots(derived) == pytest.approx(mpp_from_spots(visium), rel=1e-3)

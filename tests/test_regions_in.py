@@ -18,7 +18,7 @@ from PIL import Image
 from napari_dkan.errors import SpotsError
 from napari_dkan.spatial.masks import mask_scale, polygons_from_mask
 from napari_dkan.spatial.polygons import has_too_many_crossings
-from napari_dkan.spatial.region_files import read_geojson, read_named_regions, read_regions
+from napari_dkan.spatial.region_files import read_named_regions, read_regions
 
 OUTER = [[0, 0], [400, 0], [400, 300], [0, 300], [0, 0]]
 HOLE = [[100, 100], [200, 100], [200, 200], [100, 200], [100, 100]]
@@ -63,10 +63,10 @@ def test_what_qupath_draws_comes_with_name_class_and_colour(written):
     )
     found = read_named_regions(path)
     assert [r.label for r in found] == ["gland (Tumor)", "Tumor", "A: B", "S", "", "path", ""]
-    assert [r.colour for r in found[:4]] == [(200, 0, 0), (1, 2, 3), None, (200, 0, 0)]
+    assert [r.color for r in found[:4]] == [(200, 0, 0), (1, 2, 3), None, (200, 0, 0)]
     assert found[0].geometry.area == 120_000 - 10_000
     assert found[1].geometry.is_valid and found[1].geometry.area == 5_000
-    assert read_geojson(path).area == 120_000 + 5_000  # the hole is filled by the others
+    assert read_regions(path).area == 120_000 + 5_000  # the hole is filled by the others
     cells = written(collection(feature("Polygon", [HOLE], {"objectType": "detection"})))
     assert read_regions(cells).area == 10_000
 
@@ -197,7 +197,7 @@ def test_a_mask_is_the_same_in_every_kind_of_file(tmp_path, blobs):
     assert level.symmetric_difference(union).area < 1e-6
     found = read_named_regions(tmp_path / "gray.png", width, height)
     assert [r.label for r in found] == ["label 1", "label 2", "label 7"]
-    assert {r.colour for r in read_named_regions(tmp_path / "colours.png", width, height)} == {
+    assert {r.color for r in read_named_regions(tmp_path / "colours.png", width, height)} == {
         (200, 0, 0),
         (0, 160, 0),
         (0, 0, 255),

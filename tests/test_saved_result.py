@@ -42,7 +42,7 @@ def assert_same(original: SavedResult, loaded: SavedResult) -> None:
     for name in ("names", "diameter_um", "pitch_um"):
         assert getattr(one.target.spots, name) == getattr(two.target.spots, name), name
     for a, b in (
-        (one.target.spots.array, two.target.spots.array),
+        (one.target.spots.array_coords, two.target.spots.array_coords),
         (one.target.grid and one.target.grid.cells, two.target.grid and two.target.grid.cells),
     ):
         assert (a is None and b is None) or to_bits(a) == to_bits(b)

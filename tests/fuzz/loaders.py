@@ -157,9 +157,9 @@ def _geojson_seeds(corner: Corner) -> list[bytes]:
 
 
 def _load_geojson(path: Path) -> object:
-    from napari_dkan.spatial.region_files import read_geojson
+    from napari_dkan.spatial.region_files import read_regions
 
-    return read_geojson(path)
+    return read_regions(path)
 
 
 def _spot_seeds(corner: Corner) -> list[bytes]:

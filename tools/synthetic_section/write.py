@@ -105,9 +105,9 @@ def _downsample_by_two(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 def _write_tables(section: SyntheticSection, paths: SamplePaths) -> None:
     spots = section.spots
-    assert spots.array is not None
+    assert spots.array_coords is not None
     lines = ["x\ty\tnew_x\tnew_y\tpixel_x\tpixel_y\tselected"]
-    for (x, y), (px, py) in zip(spots.array, spots.xy, strict=True):
+    for (x, y), (px, py) in zip(spots.array_coords, spots.xy, strict=True):
         lines.append(f"{x}\t{y}\t{x:.3f}\t{y:.3f}\t{px:.2f}\t{py:.2f}\t1")
     paths.spots.write_text("\n".join(lines) + "\n", encoding="utf-8", newline="\n")
     rows = ["\t" + "\t".join(section.symbols)]

@@ -56,8 +56,8 @@ def build_anndata(
 
     spots, panel, record = prediction.target.spots, prediction.panel, prediction.provenance
     obs = pd.DataFrame(index=make_index_unique(pd.Index(spots.labels, dtype=str)))
-    if spots.array is not None:
-        obs["array_col"], obs["array_row"] = spots.array.T
+    if spots.array_coords is not None:
+        obs["array_col"], obs["array_row"] = spots.array_coords.T
     obs["in_tissue"] = 1
     if reliability is not None:
         obs["reliability"] = reliability.score

@@ -35,8 +35,8 @@ def write_csv(path: str | Path, result: SavedResult, genes: Sequence[str] | None
         "x_um": spots.xy[:, 0] * result.slide_record.mpp,
         "y_um": spots.xy[:, 1] * result.slide_record.mpp,
     }
-    if spots.array is not None:
-        columns["array_col"], columns["array_row"] = spots.array.T
+    if spots.array_coords is not None:
+        columns["array_col"], columns["array_row"] = spots.array_coords.T
     if result.reliability is not None:
         reliability = result.reliability
         columns["reliability"] = reliability.score

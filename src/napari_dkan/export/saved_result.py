@@ -208,7 +208,7 @@ def build_document(result: SavedResult) -> dict[str, Any]:
         "target": {
             "kind": str(prediction.target.kind),
             "named": bool(spots.names),
-            "array": spots.array is not None,
+            "array": spots.array_coords is not None,
             "diameter_um": spots.diameter_um,
             "pitch_um": spots.pitch_um,
             "grid": None if grid is None else {"pitch": grid.pitch, "pitch_um": grid.pitch_um},

@@ -62,13 +62,13 @@ def mpp_from_spots(spots: Spots) -> float | None:
     Needs array coordinates and a pitch. On a hexagonal (Visium) array every second column of a
     row is empty, which is how it is recognised.
     """
-    if spots.array is None or not spots.pitch_um or len(spots) < 4:
+    if spots.array_coords is None or not spots.pitch_um or len(spots) < 4:
         return None
-    parity = spots.array.sum(axis=1) % 2
+    parity = spots.array_coords.sum(axis=1) % 2
     hexagonal = len(spots) > 20 and bool((parity == parity[0]).all())
     try:
         return fit_mpp(
-            spots.array.astype(float),
+            spots.array_coords.astype(float),
             spots.xy,
             spots.pitch_um,
             _HEX_CELL_AREA if hexagonal else 1.0,

@@ -165,7 +165,7 @@ class GlobalContext:
         Tiles of a grid that are off the tissue are added to the window of their rows.
         """
         if target.kind is TargetKind.ARRAY:
-            cells = target.spots.array
+            cells = target.spots.array_coords
             assert cells is not None
             return (yield from self._encode_window(target.spots.xy, cells, loader))
         if target.kind is TargetKind.TILES:
@@ -232,7 +232,7 @@ class GlobalContext:
                 for i, r in enumerate(rows)
             ]
             return torch.stack(tokens), np.ones(len(rows), bool)
-        cells = target.spots.array
+        cells = target.spots.array_coords
         if target.kind is TargetKind.GRID and target.grid is not None:
             cells = target.grid.cells
         assert cells is not None

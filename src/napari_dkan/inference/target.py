@@ -64,7 +64,7 @@ def target_from_spots(spots: Spots, width: int, height: int, source: str = "The 
             f"{source}: {outside} of {len(spots)} spots lie outside the slide "
             f"({width} x {height} px); positions must be level-0 pixels of this slide, x first."
         )
-    return Target(TargetKind.POINTS if spots.array is None else TargetKind.ARRAY, spots)
+    return Target(TargetKind.POINTS if spots.array_coords is None else TargetKind.ARRAY, spots)
 
 
 def target_from_region(

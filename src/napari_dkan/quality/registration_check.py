@@ -108,9 +108,9 @@ def _format_warning(
 
 def _is_mirrored(spots: Spots) -> bool:
     """Whether columns and rows of the array are mirrored, which no scan of a section is."""
-    if spots.array is None or len(spots) < 4:
+    if spots.array_coords is None or len(spots) < 4:
         return False
-    design = np.column_stack([spots.array, np.ones(len(spots))]).astype(float)
+    design = np.column_stack([spots.array_coords, np.ones(len(spots))]).astype(float)
     if np.linalg.matrix_rank(design) < 3:
         return False
     affine, *_ = np.linalg.lstsq(design, spots.xy, rcond=None)

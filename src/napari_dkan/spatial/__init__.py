@@ -1,1 +1,1 @@
-
+"""Spots, tile grids, regions and coordinate transforms on a slide."""

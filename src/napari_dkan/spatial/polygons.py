@@ -1,4 +1,4 @@
-"""Polygons out of shapes of any kind: drawn by hand, read from files, crossing themselves."""
+"""Convert shapes to valid polygons, and combine polygons."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from shapely import make_valid, union_all
 from shapely.geometry import MultiPolygon, Polygon
 from shapely.geometry.base import BaseGeometry
 
-MAX_UNCHECKED_EDGES = 2_000  # however they cross, it is soon mended
-EDGE_SAMPLE_SIZE = 4_000  # edges whose meetings are counted to know how many there are
+MAX_UNCHECKED_EDGES = 2_000  # however these cross, repairing them is fast
+EDGE_SAMPLE_SIZE = 4_000  # edges whose crossings are counted to estimate the total
 PAIRS_PER_QUERY = 4_000_000
 MAX_CROSSINGS = 10_000_000
 
 
 def ellipse_from_corners(corners: ArrayLike, points: int = 64) -> Polygon:
-    """The ellipse inscribed in a parallelogram given by its 4 corners (x, y)."""
+    """Return the ellipse inscribed in a parallelogram with these 4 corners (x, y)."""
     box = np.asarray(corners, dtype=np.float64)
-    centre, a, b = box.mean(axis=0), (box[1] - box[0]) / 2, (box[3] - box[0]) / 2
+    center, a, b = box.mean(axis=0), (box[1] - box[0]) / 2, (box[3] - box[0]) / 2
     angle = np.linspace(0, 2 * np.pi, points, endpoint=False)[:, None]
-    return Polygon(centre + np.cos(angle) * a + np.sin(angle) * b)
+    return Polygon(center + np.cos(angle) * a + np.sin(angle) * b)
 
 
 def to_valid_polygons(geometry: BaseGeometry) -> BaseGeometry:
-    """Valid polygons only: self-crossings are mended, lines and points dropped."""
+    """Return valid polygons: self-crossings are repaired, lines and points removed."""
     if isinstance(geometry, Polygon | MultiPolygon) and geometry.is_valid:
         return geometry
     fixed = make_valid(geometry)
@@ -35,16 +35,16 @@ def to_valid_polygons(geometry: BaseGeometry) -> BaseGeometry:
 
 
 def union_polygons(shapes: Sequence[BaseGeometry]) -> BaseGeometry:
-    """All polygons of the shapes as one region."""
+    """Return the union of the polygons of the shapes."""
     valid = [to_valid_polygons(s) for s in shapes]
     return valid[0] if len(valid) == 1 else to_valid_polygons(union_all(valid))
 
 
 def combine_with_holes(shapes: Sequence[BaseGeometry]) -> BaseGeometry:
-    """One region from many shapes; a shape that lies wholly inside another is a hole in it.
+    """Combine shapes into one region; a shape completely inside another is a hole in it.
 
-    Nesting alternates (an island inside a hole is filled again); shapes that only
-    overlap are joined.
+    Nesting alternates (an island inside a hole is filled again); shapes that only overlap are
+    joined.
     """
     valid = [g for s in shapes if not (g := to_valid_polygons(s)).is_empty]
     if len(valid) < 2:
@@ -60,13 +60,16 @@ def combine_with_holes(shapes: Sequence[BaseGeometry]) -> BaseGeometry:
     return to_valid_polygons(region)
 
 
-def region_from_shapes(kinds: Iterable[str], vertices: Iterable[ArrayLike]) -> BaseGeometry:
-    """A region from drawn shapes: napari's shape types with (x, y) vertices in level-0 px."""
-    return combine_with_holes(polygons_from_shapes(kinds, vertices))
-
-
 def polygons_from_shapes(kinds: Iterable[str], vertices: Iterable[ArrayLike]) -> list[BaseGeometry]:
-    """The areas among drawn shapes, one geometry each; lines and paths enclose nothing."""
+    """Convert drawn shapes to polygons, without lines and paths, which enclose no area.
+
+    Parameters
+    ----------
+    kinds
+        napari's shape types.
+    vertices
+        (x, y) in level-0 px.
+    """
     shapes: list[BaseGeometry] = []
     for kind, points in zip(kinds, vertices, strict=True):
         xy = np.asarray(points, dtype=np.float64)
@@ -78,34 +81,33 @@ def polygons_from_shapes(kinds: Iterable[str], vertices: Iterable[ArrayLike]) ->
 
 
 def has_too_many_crossings(shapes: Sequence[BaseGeometry]) -> bool:
-    """Whether outlines meet so often that mending or joining them would take gigabytes.
+    """Whether outlines cross so often that repairing or joining them would take gigabytes.
 
-    Every crossing becomes a vertex, and n edges can cross n^2 / 4 times. Their number is told
-    from how many boxes the boxes of some edges meet: pairs are found from either side, so what a
-    sample of that size misses is few.
+    Every crossing becomes a vertex, and n edges can cross n^2 / 4 times. The number is estimated
+    from the bounding boxes that intersect those of a sample of edges.
     """
     edges = _ring_edges(shapes)
     if len(edges) <= MAX_UNCHECKED_EDGES:
         return False
     tree = shapely.STRtree(shapely.linestrings(edges))
-    chosen = np.arange(len(edges))
+    sample = np.arange(len(edges))
     if len(edges) > EDGE_SAMPLE_SIZE:
-        chosen = np.random.default_rng(0).choice(len(edges), EDGE_SAMPLE_SIZE, replace=False)
-    most = MAX_CROSSINGS * len(chosen) / len(edges)
+        sample = np.random.default_rng(0).choice(len(edges), EDGE_SAMPLE_SIZE, replace=False)
+    limit = MAX_CROSSINGS * len(sample) / len(edges)
     step = max(1, PAIRS_PER_QUERY // len(edges))
-    found = 0
-    for start in range(0, len(chosen), step):
-        rows = chosen[start : start + step]
-        found += tree.query(tree.geometries[rows]).shape[1]
-        if found > most:
+    n_crossings = 0
+    for start in range(0, len(sample), step):
+        rows = sample[start : start + step]
+        n_crossings += tree.query(tree.geometries[rows]).shape[1]
+        if n_crossings > limit:
             return True
     return False
 
 
 def _ring_edges(shapes: Sequence[BaseGeometry]) -> NDArray[np.float64]:
-    """(N, 2, 2) edges of all rings."""
+    """Return the edges of all rings, (N, 2, 2)."""
     parts = shapely.get_parts(np.asarray(shapes, dtype=object))
     rings = shapely.get_rings(parts[shapely.get_type_id(parts) == 3])
     xy, ring = shapely.get_coordinates(rings, return_index=True)
-    same = ring[1:] == ring[:-1]
-    return np.stack([xy[:-1][same], xy[1:][same]], axis=1)
+    same_ring = ring[1:] == ring[:-1]
+    return np.stack([xy[:-1][same_ring], xy[1:][same_ring]], axis=1)

@@ -1,7 +1,7 @@
 """Read regions of interest from files: QuPath's GeoJSON or a mask image of the slide.
 
 QuPath exports a FeatureCollection, an array of Features or a single one, plain, in gzip or in
-zip; https://qupath.readthedocs.io (Exporting annotations). Coordinates are level-0 px.
+zip; see https://qupath.readthedocs.io (Exporting annotations). Coordinates are level-0 px.
 """
 
 from __future__ import annotations
@@ -26,21 +26,18 @@ from shapely.geometry.base import BaseGeometry
 from ..errors import SpotsError
 from .masks import LabelMask, is_mask_file, mask_scale, polygons_from_mask, read_mask
 from .polygons import (
-    combine_with_holes,
-    ellipse_from_corners,
     has_too_many_crossings,
-    region_from_shapes,
     to_valid_polygons,
     union_polygons,
 )
 
 MAX_GEOJSON_BYTES = 256 << 20
-MAX_GEOJSON_LISTS = 5_000_000  # every point is one; as Python objects so many take about 1 GB
+MAX_GEOJSON_LISTS = 5_000_000  # every point is a list; as Python objects these take about 1 GB
 MAX_GEOJSON_OBJECTS = 1_000_000
 MAX_GEOJSON_VALUES = 25_000_000
-MAX_COORDINATE_PX = 1e8  # no slide is as wide
+MAX_COORDINATE_PX = 1e8  # larger than any slide
 
-# what json, gzip, zip and shapely raise on files that are something else, or are malformed
+# Exceptions of json, gzip, zip and shapely for files of other formats and malformed files.
 _PARSE_ERRORS = (
     OSError,
     EOFError,
@@ -49,16 +46,13 @@ _PARSE_ERRORS = (
     AttributeError,
     LookupError,
     ArithmeticError,
-    RuntimeError,  # RecursionError, and what zip says of a password
+    RuntimeError,  # RecursionError, and zip files with a password
     zlib.error,
     zipfile.BadZipFile,
     ShapelyError,
 )
-_DETECTION_TYPES = (
-    "cell",
-    "detection",
-    "tile",
-)  # QuPath's kinds of objects that lie inside annotations
+# QuPath's types of objects inside annotations.
+_DETECTION_TYPES = ("cell", "detection", "tile")
 _GEOMETRY_TYPES = (
     "Point",
     "MultiPoint",
@@ -74,33 +68,41 @@ _GEOMETRY_TYPES = (
 class NamedRegion:
     """One object of a file.
 
-    geometry : level-0 px, x first; polygons are valid. May be of any kind, lines and points too.
-    name, classification : "" when there is none.
-    colour : red, green, blue, 0 to 255; None when the file says nothing.
+    Attributes
+    ----------
+    geometry
+        In level-0 px (x, y), of any type, lines and points too; polygons are valid.
+    name, classification
+        "" where there is none.
+    color
+        Red, green, blue, 0 to 255; None where the file has none.
     """
 
     geometry: BaseGeometry
     name: str = ""
     classification: str = ""
-    colour: tuple[int, int, int] | None = None
+    color: tuple[int, int, int] | None = None
 
     @property
     def label(self) -> str:
-        """What to write beside it: ``name (classification)``, or the one that there is."""
+        """The text shown with the region: ``name (classification)``, or one of them."""
         if self.name and self.classification:
             return f"{self.name} ({self.classification})"
         return self.name or self.classification
 
 
 def read_geojson_regions(path: Path) -> tuple[NamedRegion, ...]:
-    """The annotations of a file; where it holds none, its detections, cells or tiles.
+    """Read the annotations of a GeoJSON file, or its detections, cells or tiles without any.
 
-    Raises SpotsError naming the file when it is not GeoJSON, holds nothing, or is so large or so
-    tangled that reading it would take gigabytes.
+    Raises
+    ------
+    SpotsError
+        The file is not GeoJSON, has invalid coordinates, or is so large or its outlines cross so
+        often that reading it would take gigabytes.
     """
     try:
         document = json.loads(_read_geojson_text(path))
-        with np.errstate(invalid="ignore"):  # coordinates that are not finite are told below
+        with np.errstate(invalid="ignore"):  # finite coordinates are checked below
             objects = [_parse_feature(n) for n in _iterate_features(document)]
     except FileNotFoundError:
         raise SpotsError(f"There is no file {path}; check the path.") from None
@@ -111,10 +113,10 @@ def read_geojson_regions(path: Path) -> tuple[NamedRegion, ...]:
             f"{path.name} could not be read as GeoJSON; export it from QuPath with "
             "File > Export objects as GeoJSON."
         ) from error
-    found = [(region, kind) for region, kind in objects if not region.geometry.is_empty]
-    annotations = [region for region, kind in found if kind not in _DETECTION_TYPES]
-    chosen = annotations or [region for region, _ in found]
-    geometries = [region.geometry for region in chosen]
+    objects = [(region, kind) for region, kind in objects if not region.geometry.is_empty]
+    annotations = [region for region, kind in objects if kind not in _DETECTION_TYPES]
+    regions = annotations or [region for region, _ in objects]
+    geometries = [region.geometry for region in regions]
     xy = shapely.get_coordinates(geometries)
     if not np.isfinite(xy).all():
         raise SpotsError(f"{path.name} has coordinates that are not finite numbers.")
@@ -127,7 +129,7 @@ def read_geojson_regions(path: Path) -> tuple[NamedRegion, ...]:
             f"The outlines in {path.name} cross themselves or each other too often; "
             "export fewer objects, or simplify them in QuPath."
         )
-    return tuple(_repair_region(region) for region in chosen)
+    return tuple(_repair_region(region) for region in regions)
 
 
 def _read_geojson_text(path: Path) -> str:
@@ -141,7 +143,7 @@ def _read_geojson_text(path: Path) -> str:
             data = _unzip_geojson(file.read(MAX_GEOJSON_BYTES + 1), path)
         else:
             data = file.read(MAX_GEOJSON_BYTES + 1)
-    # Every list and number becomes an object: what they will take is known before it is taken.
+    # Every list and number becomes a Python object: the memory is estimated before parsing.
     if (
         len(data) > MAX_GEOJSON_BYTES
         or data.count(b"[") > MAX_GEOJSON_LISTS
@@ -153,7 +155,7 @@ def _read_geojson_text(path: Path) -> str:
 
 
 def _unzip_geojson(packed: bytes, path: Path) -> bytes:
-    """The first GeoJSON of an archive as QuPath compresses its exports."""
+    """Unpack the first GeoJSON of a zip archive of QuPath."""
     if len(packed) > MAX_GEOJSON_BYTES:
         raise _geojson_too_large_error(path)
     with zipfile.ZipFile(io.BytesIO(packed)) as archive:
@@ -172,7 +174,7 @@ def _geojson_too_large_error(path: Path) -> SpotsError:
 
 
 def _iterate_features(node: Any) -> Iterator[dict[str, Any]]:
-    """Features and bare geometries of a document."""
+    """Yield the features and bare geometries of a document."""
     if isinstance(node, list):
         for item in node:
             yield from _iterate_features(item)
@@ -185,23 +187,23 @@ def _iterate_features(node: Any) -> Iterator[dict[str, Any]]:
 
 
 def _parse_feature(node: dict[str, Any]) -> tuple[NamedRegion, str]:
-    """An object and its kind; without a geometry (QuPath's root) it is empty."""
+    """Return an object and its type; without a geometry (QuPath's root) it is empty."""
     if node.get("type") != "Feature":
         return NamedRegion(_parse_geometry(node)), ""
-    about = node.get("properties")
-    about = about if isinstance(about, dict) else {}
-    drawn = node["geometry"]
-    geometry = shapely.Point() if drawn is None else _parse_geometry(drawn)
-    of_class = about.get("classification")
-    of_class = of_class if isinstance(of_class, dict) else {"name": of_class}
+    properties = node.get("properties")
+    properties = properties if isinstance(properties, dict) else {}
+    geometry_node = node["geometry"]
+    geometry = shapely.Point() if geometry_node is None else _parse_geometry(geometry_node)
+    class_node = properties.get("classification")
+    class_node = class_node if isinstance(class_node, dict) else {"name": class_node}
     region = NamedRegion(
         geometry,
-        _clean_name(about.get("name")),
-        _clean_name(of_class.get("name") or of_class.get("names")),
-        _parse_colour(about.get("color"), about.get("colorRGB"))
-        or _parse_colour(of_class.get("color"), of_class.get("colorRGB")),
+        _clean_name(properties.get("name")),
+        _clean_name(class_node.get("name") or class_node.get("names")),
+        _parse_color(properties.get("color"), properties.get("colorRGB"))
+        or _parse_color(class_node.get("color"), class_node.get("colorRGB")),
     )
-    kind = about.get("objectType") or about.get("object_type")
+    kind = properties.get("objectType") or properties.get("object_type")
     return region, kind if isinstance(kind, str) else ""
 
 
@@ -212,18 +214,18 @@ def _parse_geometry(node: Any) -> BaseGeometry:
 
 
 def _clean_name(value: Any) -> str:
-    """A name; newer versions of QuPath list the parts of a derived classification."""
+    """Clean a name; newer versions of QuPath list the parts of a derived classification."""
     if isinstance(value, list):
         value = ": ".join(str(v) for v in value[:8])
     return " ".join(value.split())[:80] if isinstance(value, str) else ""
 
 
-def _parse_colour(parts: Any, packed: Any) -> tuple[int, int, int] | None:
-    """From [r, g, b], or from Java's packed ARGB as older versions wrote it."""
-    if isinstance(parts, int) and not isinstance(parts, bool):
-        packed = parts
-    if isinstance(parts, list) and len(parts) >= 3:
-        numbers = parts[:3]
+def _parse_color(channels: Any, packed: Any) -> tuple[int, int, int] | None:
+    """Parse [r, g, b], or Java's packed ARGB as older versions wrote it."""
+    if isinstance(channels, int) and not isinstance(channels, bool):
+        packed = channels
+    if isinstance(channels, list) and len(channels) >= 3:
+        numbers = channels[:3]
         if all(isinstance(p, int | float) and 0 <= p <= 255 for p in numbers):
             red, green, blue = (round(p) for p in numbers)
             return red, green, blue
@@ -237,46 +239,33 @@ def _repair_region(region: NamedRegion) -> NamedRegion:
     if geometry.geom_type not in ("Polygon", "MultiPolygon") or geometry.is_valid:
         return region
     return NamedRegion(
-        to_valid_polygons(geometry), region.name, region.classification, region.colour
+        to_valid_polygons(geometry), region.name, region.classification, region.color
     )
-
-
-__all__ = [
-    "NamedRegion",
-    "combine_with_holes",
-    "ellipse_from_corners",
-    "read_geojson",
-    "read_named_regions",
-    "read_regions",
-    "region_from_shapes",
-    "to_valid_polygons",
-]
 
 
 def read_regions(
     path: str | Path, width: int | None = None, height: int | None = None
 ) -> BaseGeometry:
-    """The regions of a file in level-0 px, joined: GeoJSON (also .gz and .zip), PNG or TIFF.
+    """Read the union of the regions of a file in level-0 px.
 
-    width, height : of the slide in level-0 px; a mask may have any resolution and is laid over
-    the whole slide (needed for masks only).
+    Parameters
+    ----------
+    path
+        GeoJSON (plain, .gz or .zip), PNG or TIFF.
+    width, height
+        Of the slide in level-0 px, needed for masks only. A mask may have any resolution and
+        covers the whole slide.
 
-    Raises SpotsError naming the file and what to do.
+    Raises
+    ------
+    SpotsError
+        The file cannot be read or has no region.
     """
     return union_regions(read_named_regions(path, width, height, merge_labels=True), Path(path))
 
 
-def read_geojson(path: str | Path) -> BaseGeometry:
-    """The polygons of a GeoJSON file in level-0 px, as QuPath writes them, joined.
-
-    Accepts a FeatureCollection, a Feature, a bare geometry or a list of these.
-    Raises SpotsError naming the file when it is not GeoJSON or has no polygon.
-    """
-    return union_regions(read_geojson_regions(Path(path)), Path(path))
-
-
 def union_regions(regions: tuple[NamedRegion, ...], path: Path) -> BaseGeometry:
-    """One region of all; lines and points enclose nothing."""
+    """Return the union of regions. Raises SpotsError if none is a polygon."""
     region = union_polygons([r.geometry for r in regions])
     if region.is_empty:
         raise SpotsError(
@@ -292,21 +281,26 @@ def read_named_regions(
     height: int | None = None,
     merge_labels: bool = False,
 ) -> tuple[NamedRegion, ...]:
-    """The regions of a file one by one, with names and colours, for showing.
+    """Read the regions of a file separately, with names and colors.
 
-    one : a mask's labels need not be told apart. Otherwise as `read_regions`.
+    Parameters
+    ----------
+    path, width, height
+        As for `read_regions`.
+    merge_labels
+        Do not distinguish the labels of a mask.
     """
     path = Path(path)
     try:
         with path.open("rb") as file:
-            start = file.read(4)
+            magic = file.read(4)
     except FileNotFoundError:
         raise SpotsError(f"There is no file {path}; check the path.") from None
     except OSError as error:
         raise SpotsError(f"{path.name} could not be read ({error.strerror or error}).") from error
-    if start[:3] == b"\xff\xd8\xff":
+    if magic[:3] == b"\xff\xd8\xff":
         raise SpotsError(f"{path.name} is a JPEG, which blurs a mask; save it as PNG or TIFF.")
-    if not is_mask_file(start):
+    if not is_mask_file(magic):
         return read_geojson_regions(path)
     if width is None or height is None:
         raise SpotsError(f"{path.name} is a mask; open its slide first.")
@@ -318,14 +312,15 @@ def _regions_from_mask(
 ) -> tuple[NamedRegion, ...]:
     x, y = mask_scale(mask.shape, width, height, name)
     labels = mask.labels != 0 if merge_labels else mask.labels
-    found = polygons_from_mask(labels, (x * mask.stride, y * mask.stride), name)
-    if not found:
+    polygons = polygons_from_mask(labels, (x * mask.stride, y * mask.stride), name)
+    if not polygons:
         raise SpotsError(f"{name} is empty: every pixel is 0; export the mask again.")
     slide = box(0, 0, width, height)
-    made = []
-    for label, region in found.items():
-        colour = ((label >> 16) & 255, (label >> 8) & 255, label & 255) if mask.is_rgb else None
-        title = f"label {label}" if len(found) > 1 and not mask.is_rgb else ""
-        # sizes are rounded: the last row of pixels may reach beyond the slide
-        made.append(NamedRegion(to_valid_polygons(region.intersection(slide)), title, "", colour))
-    return tuple(made)
+    regions = []
+    for label, polygon in polygons.items():
+        color = ((label >> 16) & 255, (label >> 8) & 255, label & 255) if mask.is_rgb else None
+        title = f"label {label}" if len(polygons) > 1 and not mask.is_rgb else ""
+        # Sizes are rounded: the last row of pixels may extend beyond the slide.
+        geometry = to_valid_polygons(polygon.intersection(slide))
+        regions.append(NamedRegion(geometry, title, "", color))
+    return tuple(regions)

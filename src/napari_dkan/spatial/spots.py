@@ -1,4 +1,4 @@
-"""Spots: where expression is measured or predicted."""
+"""Spots, where expression is measured or predicted."""
 
 from __future__ import annotations
 
@@ -15,14 +15,20 @@ from ..errors import SpotsError
 class Spots:
     """Spot centres on a slide.
 
-    xy : (N, 2) float64, centres in level-0 px, x first.
-    array : (N, 2) int64 array coordinates along x and y, or None when the spots lie on no array.
-    names : N spot ids, "" allowed only when none is known.
-    diameter_um, pitch_um : spot diameter and centre-to-centre distance, None when unknown.
+    Attributes
+    ----------
+    xy
+        (N, 2) float64, centres in level-0 px (x, y).
+    array_coords
+        (N, 2) int64 array coordinates along x and y, None for spots that are not on an array.
+    names
+        N spot ids, or () when unknown.
+    diameter_um, pitch_um
+        Spot diameter and centre-to-centre distance, None when unknown.
     """
 
     xy: NDArray[np.float64]
-    array: NDArray[np.int64] | None = None
+    array_coords: NDArray[np.int64] | None = None
     names: tuple[str, ...] = ()
     diameter_um: float | None = None
     pitch_um: float | None = None
@@ -32,11 +38,11 @@ class Spots:
         if not np.isfinite(xy).all():
             raise SpotsError("Some spots have no finite position; remove those rows.")
         object.__setattr__(self, "xy", xy)
-        if self.array is not None:
-            array = np.asarray(self.array, dtype=np.int64).reshape(-1, 2)
-            if len(array) != len(xy):
-                raise SpotsError(f"{len(xy)} spots but {len(array)} array coordinates.")
-            object.__setattr__(self, "array", array)
+        if self.array_coords is not None:
+            array_coords = np.asarray(self.array_coords, dtype=np.int64).reshape(-1, 2)
+            if len(array_coords) != len(xy):
+                raise SpotsError(f"{len(xy)} spots but {len(array_coords)} array coordinates.")
+            object.__setattr__(self, "array_coords", array_coords)
         if self.names and len(self.names) != len(xy):
             raise SpotsError(f"{len(xy)} spots but {len(self.names)} spot names.")
 
@@ -49,11 +55,11 @@ class Spots:
         return self.names or tuple(f"spot{i}" for i in range(len(self)))
 
     def take(self, rows: Sequence[int] | NDArray[np.integer] | NDArray[np.bool_]) -> Spots:
-        """The spots of these rows (indices or a mask), in that order."""
+        """Return the spots of these rows (indices or a mask), in that order."""
         index = np.arange(len(self))[np.asarray(rows)]
         return Spots(
             self.xy[index],
-            None if self.array is None else self.array[index],
+            None if self.array_coords is None else self.array_coords[index],
             tuple(self.names[i] for i in index) if self.names else (),
             self.diameter_um,
             self.pitch_um,

@@ -1,8 +1,9 @@
-"""TileGrid: a regular grid of square tiles over a slide."""
+"""A regular grid of square tiles over a slide."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,14 +15,19 @@ from .spots import Spots
 
 @dataclass(frozen=True)
 class TileGrid:
-    """Cells of a grid that is anchored on the slide's corner.
+    """Cells of a grid that starts at the corner of the slide.
 
-    Anchoring makes cell (i, j) the same place in every job on the slide, so maps of
-    two regions fit together and a cached feature stays valid.
+    So cell (i, j) has the same position in every job on the slide, maps of two regions fit
+    together and a cached feature stays valid.
 
-    pitch : level-0 px between the centres of two cells.
-    pitch_um : the same in micrometres.
-    cells : (N, 2) int64, (column, row) of each cell, x first, unique.
+    Attributes
+    ----------
+    pitch
+        Level-0 px between the centres of two cells.
+    pitch_um
+        The same in micrometres.
+    cells
+        (N, 2) int64, unique (column, row) of each cell.
     """
 
     pitch: float
@@ -33,13 +39,14 @@ class TileGrid:
 
     @property
     def centres(self) -> NDArray[np.float64]:
-        """(N, 2) cell centres in level-0 px, x first."""
+        """Cell centres (N, 2) in level-0 px (x, y)."""
         return np.asarray((self.cells + 0.5) * self.pitch, dtype=np.float64)
 
     @property
     def first_cell(self) -> NDArray[np.int64]:
         """(column, row) of the first cell of the bounding raster."""
-        return self.cells.min(axis=0)
+        first: NDArray[np.int64] = self.cells.min(axis=0)
+        return first
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -48,15 +55,16 @@ class TileGrid:
         return int(rows), int(columns)
 
     def to_spots(self, diameter_um: float | None = None) -> Spots:
-        """The cells as spots named ``COLUMNxROW``."""
+        """Return the cells as spots named ``COLUMNxROW``."""
         names = tuple(f"{x}x{y}" for x, y in self.cells)
         return Spots(self.centres, self.cells, names, diameter_um, self.pitch_um)
 
-    def take(self, rows: NDArray) -> TileGrid:
+    def take(self, rows: NDArray[Any]) -> TileGrid:
+        """Return the cells of these rows (indices or a mask)."""
         return TileGrid(self.pitch, self.pitch_um, self.cells[rows])
 
     def to_raster(self, values: NDArray[np.floating]) -> NDArray[np.float32]:
-        """(rows, columns) image of one value per cell; NaN where there is no cell."""
+        """Return an image (rows, columns) of one value per cell, NaN where there is no cell."""
         image = np.full(self.shape, np.nan, dtype=np.float32)
         column, row = (self.cells - self.first_cell).T
         image[row, column] = values
@@ -66,7 +74,7 @@ class TileGrid:
 def cells_in_box(
     bounds: tuple[float, float, float, float], pitch: float, width: int, height: int
 ) -> NDArray[np.int64]:
-    """(N, 2) cells whose centre lies in (x0, y0, x1, y1) and on the slide, row by row."""
+    """Return cells (N, 2) whose centre is in (x0, y0, x1, y1) and on the slide, row by row."""
     x0, y0, x1, y1 = bounds
     x0, y0, x1, y1 = max(x0, 0), max(y0, 0), min(x1, width), min(y1, height)
     columns = np.arange(np.ceil(x0 / pitch - 0.5), np.ceil(x1 / pitch - 0.5))
@@ -78,10 +86,10 @@ def cells_in_box(
 def grid_from_region(
     region: BaseGeometry, pitch: float, pitch_um: float, width: int, height: int
 ) -> TileGrid:
-    """Cells whose centre lies in the region (level-0 px) and on the slide.
+    """Create the grid of cells whose centre is in a region (level-0 px) and on the slide.
 
-    A region too small to hold any centre gets the one cell under its inner point, so
-    that drawing something always predicts something.
+    A region too small to contain a centre gets the cell under its representative point, so every
+    drawn region gives a prediction.
     """
     cells = np.empty((0, 2), np.int64)
     if not region.is_empty:

@@ -87,17 +87,17 @@ def spots_from_anndata(data: AnnData, path: Path) -> tuple[Spots, dict[str, str]
 def infer_array(spots: Spots, path: Path) -> tuple[Spots, dict[str, str]]:
     """The spots with array coordinates and pitch where they can be told, and notes on that."""
     notes = {}
-    if spots.array is None:
-        spots = replace(spots, array=array_coords_from_lattice(spots.xy))
-        if spots.array is not None:
+    if spots.array_coords is None:
+        spots = replace(spots, array_coords=array_coords_from_lattice(spots.xy))
+        if spots.array_coords is not None:
             notes["array_note"] = "array coordinates were derived from the positions"
-    if spots.array is None:
+    if spots.array_coords is None:
         return spots, notes
-    cells, times = np.unique(spots.array, axis=0, return_counts=True)
+    cells, times = np.unique(spots.array_coords, axis=0, return_counts=True)
     if (times > 1).any():
         x, y = cells[times > 1][0]
         raise SpotsError(f"{path} places two spots at array position {x}x{y}; keep one.")
-    parity = spots.array.sum(axis=1) % 2
+    parity = spots.array_coords.sum(axis=1) % 2
     if spots.pitch_um is None and len(spots) > 20 and (parity == parity[0]).all():
         diameter = spots.diameter_um or VISIUM_DIAMETER_UM
         spots = replace(spots, pitch_um=VISIUM_PITCH_UM, diameter_um=diameter)

@@ -94,8 +94,8 @@ def build_section(
     mpp, origin, note = _resolve_mpp(spots, metadata)  # from all spots, counts or not
     spots = spots.take(present)
     obs = pd.DataFrame(index=pd.Index(spots.names, dtype=str))
-    if spots.array is not None:
-        obs["array_row"], obs["array_col"] = spots.array[:, 1], spots.array[:, 0]
+    if spots.array_coords is not None:
+        obs["array_row"], obs["array_col"] = spots.array_coords[:, 1], spots.array_coords[:, 0]
     var = pd.DataFrame(index=pd.Index(counts.genes, dtype=str))
     if counts.ensembl_ids:
         var["gene_ids"] = list(counts.ensembl_ids)

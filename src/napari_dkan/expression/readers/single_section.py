@@ -46,8 +46,8 @@ def read_single_section(
         return read_h5ad_section(counts, image)
     path = Path(spots)
     placed, notes = infer_array(read_spots(path), path)
-    if not placed.names and placed.array is not None:
-        placed = replace(placed, names=tuple(f"{x}x{y}" for x, y in placed.array))
+    if not placed.names and placed.array_coords is not None:
+        placed = replace(placed, names=tuple(f"{x}x{y}" for x, y in placed.array_coords))
     mpp, origin = _read_mpp(path)
     name = counts.name.split(".")[0]
     about = SectionMetadata(name, "", "" if image is None else str(image), mpp, origin, notes)

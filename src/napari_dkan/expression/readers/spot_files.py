@@ -46,8 +46,8 @@ def read_spots(path: str | Path) -> Spots:
     spots = _read_h5ad_spots(path) if path.suffix == ".h5ad" else _read_spot_table(path)
     if not len(spots):
         raise SpotsError(f"{path} holds no spots.")
-    if spots.array is not None:
-        cells, counts = np.unique(spots.array, axis=0, return_counts=True)
+    if spots.array_coords is not None:
+        cells, counts = np.unique(spots.array_coords, axis=0, return_counts=True)
         if (counts > 1).any():
             x, y = cells[counts > 1][0]
             raise SpotsError(f"{path} places two spots at array position {x}x{y}; keep one.")

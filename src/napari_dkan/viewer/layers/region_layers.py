@@ -72,8 +72,8 @@ def make_region_layers(
     for number, region in enumerate(drawn):
         color = (
             DEFAULT_REGION_COLOR
-            if region.colour is None
-            else "#{:02x}{:02x}{:02x}".format(*region.colour)
+            if region.color is None
+            else "#{:02x}{:02x}{:02x}".format(*region.color)
         )
         for part in _flatten_geometry(region.geometry):
             if part.geom_type == "Point":
@@ -159,7 +159,7 @@ def _simplify_regions(regions: Sequence[NamedRegion], name: str) -> list[NamedRe
         geometries = list(shapely.simplify(geometries, tolerance))
         tolerance *= 2
     return [
-        NamedRegion(g, r.name, r.classification, r.colour)
+        NamedRegion(g, r.name, r.classification, r.color)
         for g, r in zip(geometries, regions, strict=True)
     ]
 

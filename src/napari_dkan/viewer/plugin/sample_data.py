@@ -56,6 +56,6 @@ def make_section_layers(paths: Any) -> list[Any]:
         "border_color": "#1f4e79",
         "visible": False,
     }
-    if spots.array is not None:
-        spot_options["features"] = dict(zip(ARRAY_COLUMNS, spots.array.T, strict=True))
+    if spots.array_coords is not None:
+        spot_options["features"] = dict(zip(ARRAY_COLUMNS, spots.array_coords.T, strict=True))
     return [(pixels, options, kind), (swap_xy(spots.xy), spot_options, "points")]

@@ -173,7 +173,7 @@ def make_overlay(found: LocatedResult, mpp: float) -> PredictionOverlay:
         overlay = GridOverlay(prediction, decode, mpp, what, opacity)
     else:
         size = prediction.target.spots.diameter_um or prediction.provenance["patch_um"]
-        if prediction.target.spots.array is None:
+        if prediction.target.spots.array_coords is None:
             size = prediction.provenance["patch_um"]  # clicked spots show what was looked at
         overlay = SpotsOverlay(prediction, decode, mpp, size, what, opacity)
     overlay.from_file = True
