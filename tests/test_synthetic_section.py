@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from synthetic_section import SAMPLE_SEED, SyntheticSection, draw_section, write_her2st_section
-from synthetic_section import write as section_writer
 
 from napari_dkan.errors import DkanError, OutputError
 from napari_dkan.expression.readers.her2st_sections import read_her2st_section
@@ -107,11 +106,10 @@ def test_files_are_a_her2st_section_with_a_pyramid(
 def test_failed_write_leaves_nothing(
     section: SyntheticSection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def write_half(section: SyntheticSection, path: Path) -> None:
-        path.write_bytes(b"half")
+    def compress_on_full_disk(*_args: object, **_options: object) -> bytes:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(section_writer, "_write_image", write_half)
+    monkeypatch.setattr(gzip, "compress", compress_on_full_disk)  # after the image is written
     with pytest.raises(OutputError, match="No space left"):
         write_her2st_section(section, tmp_path / "X8", "X8")
     assert not list(tmp_path.iterdir())
