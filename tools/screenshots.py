@@ -122,11 +122,13 @@ def use_lens(viewer: Viewer, panel: PredictWidget) -> None:
 def quality(viewer: Viewer, panel: PredictWidget) -> Iterator[tuple[str, NDArray]]:
     """Measured, predicted and residual beside the histology, and the figures of every gene."""
     _, widget = viewer.window.add_plugin_dock_widget("napari-dkan", "DKAN: quality control")
-    state = widget.quality
+    state = widget.quality.model
     paths = fetch_her2st_section("C3")
-    state.load([paths.counts, paths.spots], image=paths.image)
-    demo.wait_until(lambda: state.comparison is not None and not state.busy, "the comparison")
-    demo.wait_until(lambda: widget.figures.summary is not None, "the figures")
+    widget.quality.load([paths.counts, paths.spots], image=paths.image)
+    demo.wait_until(
+        lambda: state.comparison is not None and not widget.quality.busy, "the comparison"
+    )
+    demo.wait_until(lambda: widget.metrics.summary is not None, "the figures")
     state.set_layout(MapLayout.SIDE_BY_SIDE)
     viewer.window.resize(1800, 1080)
     dock = _above(widget, QDockWidget)

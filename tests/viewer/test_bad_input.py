@@ -1,4 +1,4 @@
-"""Whatever a person hands in: one plain sentence in the panel, nothing half-made."""
+"""Bad input shows one sentence in the panel and leaves nothing incomplete."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from napari_dkan.viewer.panels.predict.predict_widget import PredictWidget
 
 
-def alarmed(panel: PredictWidget):
-    """The sentence shown, checked to be one that a person can read."""
+def get_warning(panel: PredictWidget):
+    """Return the displayed warning, which must be readable for a user."""
     text = panel.message_label.text()
     assert (
         panel.session.message.is_warning
@@ -35,7 +35,7 @@ def alarmed(panel: PredictWidget):
     return text
 
 
-def plain_png(folder, name="plain.png"):
+def write_png(folder, name="plain.png"):
     """Stripes in H&E colours without a pixel size."""
     image = np.full((900, 900, 3), 240, np.uint8)
     image[200:700, 200:700] = np.random.default_rng(0).integers(80, 200, (500, 500, 3))
@@ -44,23 +44,21 @@ def plain_png(folder, name="plain.png"):
     return file
 
 
-def test_a_missing_pixel_size_is_asked_for_once_and_remembered(
-    make_panel: Callable[..., PredictWidget], tmp_path
-):
+def test_missing_pixel_size_is_asked_for_once(make_panel: Callable[..., PredictWidget], tmp_path):
     panel = make_panel()
-    file = plain_png(tmp_path)
+    file = write_png(tmp_path)
     panel.session.viewer.open(file, plugin="napari-dkan")
     assert "does not state its pixel size" in panel.slide_box.pixel_size_label.text()
     assert not panel.slide_box._entry_row.isHidden()
     panel.target_box.update_plan()
     assert not panel.target_box.predict_button.isEnabled()
     panel.click_predictor.predict_at(400, 400)
-    assert "pixel size" in alarmed(panel)
+    assert "pixel size" in get_warning(panel)
 
     for absurd in (0.0, 0.01, 25.0):
         panel.slide_box.pixel_size_field.setValue(absurd)
         panel.slide_box.apply_button.click()
-        assert "0.05" in alarmed(panel) and panel.session.slide.pixel_size is None
+        assert "0.05" in get_warning(panel) and panel.session.slide.pixel_size is None
     panel.slide_box.pixel_size_field.setValue(0.5)
     panel.slide_box.apply_button.click()
     assert panel.session.slide.pixel_size.mpp == 0.5
@@ -71,30 +69,30 @@ def test_a_missing_pixel_size_is_asked_for_once_and_remembered(
     assert data[1]["scale"] == (0.5, 0.5)
 
 
-def edited(good, change):
+def edit_checkpoint(good, change):
     """A checkpoint file whose tensors and header were changed by ``change``."""
     from safetensors import safe_open
     from safetensors.torch import save
 
     with safe_open(good, "pt") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        described = json.loads(file.metadata()["napari_dkan"])
-    change(tensors, described)
-    return save(tensors, {"napari_dkan": json.dumps(described)})
+        header = json.loads(file.metadata()["napari_dkan"])
+    change(tensors, header)
+    return save(tensors, {"napari_dkan": json.dumps(header)})
 
 
 EDITS = {
-    "missing tensor": lambda tensors, described: tensors.pop("head.weight"),
-    "misshapen tensor": lambda tensors, described: tensors.update(
+    "missing tensor": lambda tensors, header: tensors.pop("head.weight"),
+    "misshapen tensor": lambda tensors, header: tensors.update(
         {"head.weight": tensors["head.weight"][:, :3].contiguous()}
     ),
-    "newer version": lambda tensors, described: described.update(format=99),
-    "other panel": lambda tensors, described: described["panel"].pop(),
+    "newer version": lambda tensors, header: header.update(format=99),
+    "other panel": lambda tensors, header: header["panel"].pop(),
 }
 
 
 @pytest.mark.parametrize("kind", ["garbage", "pickle", "truncated", "missing", "empty", *EDITS])
-def test_a_bad_checkpoint_leaves_the_one_in_use(
+def test_bad_checkpoint_is_not_used(
     panel: PredictWidget, kind, tmp_path, tiny_checkpoint_file, until
 ):
     file = tmp_path / "bad.safetensors"
@@ -106,18 +104,18 @@ def test_a_bad_checkpoint_leaves_the_one_in_use(
         "empty": b"",
     }
     if kind in EDITS:
-        file.write_bytes(edited(tiny_checkpoint_file, EDITS[kind]))
+        file.write_bytes(edit_checkpoint(tiny_checkpoint_file, EDITS[kind]))
     elif kind in content:
         file.write_bytes(content[kind])
     before = panel.session.checkpoint
     panel.model_box.load(file)
     until(lambda: panel.session.message.is_warning)
-    assert "bad.safetensors" in alarmed(panel)
+    assert "bad.safetensors" in get_warning(panel)
     assert panel.session.checkpoint is before
     assert panel.model_box.summary_label.text().startswith("6 genes")
 
 
-def test_a_slide_that_goes_during_the_job(
+def test_slide_removed_during_a_job(
     make_panel: Callable[..., PredictWidget], tiny_slide_file, tmp_path, until
 ):
     copy = tmp_path / "stick.ome.tif"
@@ -137,32 +135,32 @@ def test_a_slide_that_goes_during_the_job(
     )
     copy.unlink()
     finish(panel, until)
-    text = alarmed(panel)
+    text = get_warning(panel)
     assert "stick.ome.tif" in text and "finished tiles are kept" in text
     assert panel.session.overlays[0].prediction.predicted_mask.any()
     panel.session.viewer.layers.clear()
 
 
-def test_clicks_beside_the_slide_and_off_the_tissue(panel: PredictWidget, until):
+def test_clicks_off_the_slide_and_off_the_tissue(panel: PredictWidget, until):
     panel.click_predictor.predict_at(-5, 10)
-    assert "beside the slide" in alarmed(panel)
+    assert "beside the slide" in get_warning(panel)
     panel.session.message.show("")
     panel.click_predictor.predict_at(3, 3)
     until(lambda: not panel.click_predictor.busy)
-    assert "no tissue under that click" in alarmed(panel)
+    assert "no tissue under that click" in get_warning(panel)
     panel.session.change_settings(tissue_only=False)
     panel.click_predictor.predict_at(3, 3)
     until(lambda: panel.session.spot is not None)
 
 
-def test_a_region_without_tissue_and_no_region_at_all(panel: PredictWidget):
+def test_region_without_tissue_and_no_region(panel: PredictWidget):
     panel.target_box.mode_buttons[TargetMode.REGION].click()
     panel.target_box.update_plan()
     assert "Draw a region" in panel.target_box.plan_label.text()
     draw(panel, square(20, 20, 15))
     assert "no tissue in this region" in panel.target_box.plan_label.text()
     panel.target_box.start_prediction()
-    assert "no tissue in this region" in alarmed(panel) and not panel.prediction_jobs.busy
+    assert "no tissue in this region" in get_warning(panel) and not panel.prediction_jobs.busy
 
 
 def test_spots_outside_the_slide(panel: PredictWidget):
@@ -181,7 +179,7 @@ def test_no_points_layer(panel: PredictWidget):
 @pytest.mark.parametrize(
     "name", ["notes.txt.tif", "cut.tif", "cut_inside.tif", "empty.svs", "nothing.png"]
 )
-def test_bad_slides_are_refused_by_name_and_leave_no_layer(
+def test_bad_slides_are_refused_and_leave_no_layer(
     make_napari_viewer, tiny_slide_file, tmp_path, name
 ):
     whole = tiny_slide_file.read_bytes()
@@ -199,7 +197,7 @@ def test_bad_slides_are_refused_by_name_and_leave_no_layer(
     assert not viewer.layers
 
 
-def test_a_truncated_svs_is_refused_by_name(make_napari_viewer, data_dir, tmp_path):
+def test_truncated_svs_is_refused(make_napari_viewer, data_dir, tmp_path):
     file = tmp_path / "cut.svs"
     file.write_bytes((data_dir / "wsi/CMU-1-Small-Region.svs").read_bytes()[:900_000])
     viewer = make_napari_viewer()
@@ -209,7 +207,7 @@ def test_a_truncated_svs_is_refused_by_name(make_napari_viewer, data_dir, tmp_pa
 
 
 @pytest.mark.parametrize("mode", ["L", "RGBA", "I;16", "1", "P"])
-def test_odd_pixel_types_open_or_are_refused_by_name(make_napari_viewer, tmp_path, mode):
+def test_other_pixel_types_open_or_are_refused(make_napari_viewer, tmp_path, mode):
     file = tmp_path / f"odd_{mode[0]}.png"
     Image.fromarray(np.full((64, 80), 128, np.uint8)).convert("L").convert(
         "I;16" if mode == "I;16" else mode
@@ -218,9 +216,7 @@ def test_odd_pixel_types_open_or_are_refused_by_name(make_napari_viewer, tmp_pat
     assert layer.rgb and np.asarray(layer.data[0]).shape == (64, 80, 3)
 
 
-def test_an_unexpected_error_is_shown_and_ends_only_the_job(
-    panel: PredictWidget, middle, until, monkeypatch
-):
+def test_unexpected_error_ends_only_the_job(panel: PredictWidget, middle, until, monkeypatch):
     predictor = panel.session.predictors.get(panel.session.slide, panel.session.checkpoint)
 
     def broken(*args, **kwargs):

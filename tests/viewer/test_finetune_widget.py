@@ -1,4 +1,4 @@
-"""Fine-tuning from the window: load, run, stop, save, reload, and everything that goes wrong."""
+"""The fine-tuning panel: load, run, stop, save, reload, and failures."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 
 FAKE = Path(__file__).resolve().parent.parent / "fake_tuning.py"
 GENES = ("ERBB2", "GATA3", "CD74", "COL1A1", "KRT8", "MALAT1", "ACTB")
-ACROSS = 1300  # px that the made-up array covers
+ARRAY_SIZE_PX = 1300
 
 
-def measured(slide: Slide, name="C3", spots=7) -> LoadedSection:
-    """A square array of made-up counts on the small slide."""
+def make_section(slide: Slide, name="C3", spots=7) -> LoadedSection:
+    """Make a square array of random counts on the small slide."""
     import anndata
     import pandas as pd
 
@@ -37,7 +37,7 @@ def measured(slide: Slide, name="C3", spots=7) -> LoadedSection:
     counts = np.random.default_rng(1).poisson(3 + at.sum(axis=1)[:, None], (len(at), len(GENES)))
     names = [f"{x}x{y}" for x, y in at]
     obs = pd.DataFrame({"array_row": at[:, 1], "array_col": at[:, 0]}, index=names)
-    pitch = ACROSS / (spots - 1)
+    pitch = ARRAY_SIZE_PX / (spots - 1)
     xy = 150.0 + pitch * at
     size = {"spot_pitch_um": 0.7 * pitch, "spot_diameter_um": 100.0, "mpp": 0.7}
     about = {"section": name, "patient": "", "image": str(slide.slide.path), **size}
@@ -53,7 +53,7 @@ def measured(slide: Slide, name="C3", spots=7) -> LoadedSection:
 
 @pytest.fixture(autouse=True)
 def own_folder(monkeypatch, tmp_path):
-    """Fine-tuned checkpoints of tests are not kept in the person's home."""
+    """Fine-tuned checkpoints of tests are not written to the user's home."""
     folder = tmp_path / "kept"
     monkeypatch.setattr(
         "napari_dkan.viewer.panels.finetune.checkpoint_store.checkpoint_folder", lambda: folder
@@ -63,38 +63,38 @@ def own_folder(monkeypatch, tmp_path):
 
 @pytest.fixture
 def widget(panel: PredictWidget, monkeypatch):
-    """The widget beside the panel, a measured section loaded, its child a fake one."""
+    """The widget next to the Predict panel, with a section and a fake process."""
     monkeypatch.setenv("FAKE_SPOTS", json.dumps({"C3": 49, "C4": 49}))
     made = FinetuneWidget(panel.session.viewer)
     panel.session.viewer.window.add_dock_widget(made, name="DKAN: fine-tune", area="right")
-    load(made, measured(panel.session.slide))
-    behave(made, "well")
+    add_sections(made, make_section(panel.session.slide))
+    set_scenario(made, "well")
     yield made
     made.shut_down()
 
 
-def load(widget: FinetuneWidget, *sections) -> None:
-    """As if they had been read from files."""
-    widget.quality.sections = [*widget.quality.sections, *sections]
-    widget.quality.sections_changed.emit()
+def add_sections(widget: FinetuneWidget, *sections) -> None:
+    """Add sections as if they had been read from files."""
+    widget.quality.model.sections = [*widget.quality.model.sections, *sections]
+    widget.quality.model.sections_changed.emit()
 
 
-def behave(widget: FinetuneWidget, scenario: str) -> None:
+def set_scenario(widget: FinetuneWidget, scenario: str) -> None:
     widget.controller.command = (sys.executable, str(FAKE), scenario)
 
 
-def begin(widget: FinetuneWidget, until) -> psutil.Process:
-    """Press Start and wait for the first epoch; the child."""
+def start_run(widget: FinetuneWidget, until) -> psutil.Process:
+    """Press Start, wait for the first epoch and return the process."""
     widget.run_box.start_button.click()
     until(lambda: bool(widget.controller.epochs))
-    return psutil.Process(widget.controller._process.pid)
+    return psutil.Process(widget.controller.process_id)
 
 
-def finish(widget: FinetuneWidget, until) -> None:
-    until(lambda: not widget.controller.busy and not widget.controller._file_runner.busy)
+def wait_until_done(widget: FinetuneWidget, until) -> None:
+    until(lambda: not widget.controller.busy and not widget.controller.is_file_job_running)
 
 
-def test_a_better_checkpoint_is_selected_and_the_map_of_before_stays(
+def test_better_checkpoint_is_selected(
     widget: FinetuneWidget, panel: PredictWidget, middle, until, own_folder
 ):
     session, before = panel.session, panel.session.checkpoint
@@ -102,7 +102,7 @@ def test_a_better_checkpoint_is_selected_and_the_map_of_before_stays(
     until(lambda: session.spot is not None)
     widget.run_box.start_button.click()
     assert not widget.run_box.start_button.isEnabled() and not widget.settings_box.isEnabled()
-    finish(widget, until)
+    wait_until_done(widget, until)
     assert widget.result_box.verdict_label.text().startswith("Better on 6 of 6 genes")
     assert session.checkpoint is widget.controller.tuned_checkpoint is not before
     assert session.checkpoint.path == own_folder / "tiny-C3.safetensors"
@@ -120,28 +120,28 @@ def test_a_better_checkpoint_is_selected_and_the_map_of_before_stays(
     assert session.checkpoint is widget.controller.tuned_checkpoint
 
 
-def test_what_did_not_help_leaves_the_old_one_selected(
+def test_worse_checkpoint_is_not_selected(
     widget: FinetuneWidget, panel: PredictWidget, until, own_folder
 ):
     before = panel.session.checkpoint
-    behave(widget, "worse")
+    set_scenario(widget, "worse")
     widget.run_box.start_button.click()
-    finish(widget, until)
+    wait_until_done(widget, until)
     assert "did not help" in widget.result_box.verdict_label.text()
     assert panel.session.checkpoint is before and widget.result_box.parent_radio.isChecked()
     assert not list_recent_checkpoints()
     widget.shut_down()
-    assert not list(own_folder.iterdir())  # nobody wanted it
+    assert not list(own_folder.iterdir())  # the result is deleted
 
 
-def test_saved_under_a_name_of_ones_own_and_loaded_again(
+def test_result_is_saved_and_loaded_again(
     widget: FinetuneWidget, panel: PredictWidget, until, tmp_path
 ):
     widget.run_box.start_button.click()
-    finish(widget, until)
+    wait_until_done(widget, until)
     kept = widget.controller.checkpoint_path
     widget.result_box.save_as(tmp_path / "mine")
-    finish(widget, until)
+    wait_until_done(widget, until)
     path = tmp_path / "mine.safetensors"
     assert panel.session.checkpoint.path == path and not kept.exists()
     assert path in list_recent_checkpoints()
@@ -156,11 +156,11 @@ def test_saved_under_a_name_of_ones_own_and_loaded_again(
     )
 
 
-def test_a_full_disk_while_saving_loses_nothing(
+def test_full_disk_while_saving_loses_nothing(
     widget: FinetuneWidget, panel: PredictWidget, until, tmp_path, monkeypatch
 ):
     widget.run_box.start_button.click()
-    finish(widget, until)
+    wait_until_done(widget, until)
 
     def full(*args):
         raise OSError(28, "No space left on device")
@@ -168,7 +168,7 @@ def test_a_full_disk_while_saving_loses_nothing(
     with monkeypatch.context() as patch:
         patch.setattr(shutil, "copyfile", full)
         widget.result_box.save_as(tmp_path / "mine.safetensors")
-        finish(widget, until)
+        wait_until_done(widget, until)
     text = widget.message_label.text()
     assert "could not be written (No space left on device)" in text and "still kept" in text
     assert not list(tmp_path.glob("*mine*")) and widget.controller.checkpoint_path.is_file()
@@ -176,11 +176,11 @@ def test_a_full_disk_while_saving_loses_nothing(
     widget.result_box.save_as(widget.controller.parent_checkpoint.path)
     assert "choose another name" in widget.message_label.text()
     widget.result_box.save_as(tmp_path / "mine.safetensors")
-    finish(widget, until)
+    wait_until_done(widget, until)
     assert panel.session.checkpoint.path == tmp_path / "mine.safetensors"
 
 
-def test_a_result_that_the_child_could_not_write_is_saved_elsewhere(
+def test_unsaved_result_is_saved_elsewhere(
     widget: FinetuneWidget, panel: PredictWidget, until, tmp_path, own_folder
 ):
     widget.run_box.start_button.click()
@@ -190,13 +190,13 @@ def test_a_result_that_the_child_could_not_write_is_saved_elsewhere(
     assert "could not be written" in widget.message_label.text()
     assert not widget.result_box.save_button.isHidden()
     widget.result_box.save_as(tmp_path / "rescued.safetensors")
-    finish(widget, until)
+    wait_until_done(widget, until)
     assert panel.session.checkpoint.path == tmp_path / "rescued.safetensors"
 
 
 def test_pause_resume_and_stop(widget: FinetuneWidget, until):
-    behave(widget, "long")
-    child = begin(widget, until)
+    set_scenario(widget, "long")
+    child = start_run(widget, until)
     widget.run_box.pause_button.click()
     until(lambda: widget.controller.state is FinetuneState.PAUSED)
     count = len(widget.controller.epochs)
@@ -212,22 +212,22 @@ def test_pause_resume_and_stop(widget: FinetuneWidget, until):
         widget.controller.state is FinetuneState.STOPPING
         and not widget.run_box.stop_button.isEnabled()
     )
-    finish(widget, until)
+    wait_until_done(widget, until)
     assert widget.controller.result.better and not child.is_running()
 
 
-def test_stop_before_anything_began(widget: FinetuneWidget, until):
+def test_stop_before_the_process_starts(widget: FinetuneWidget, until):
     widget.run_box.start_button.click()
     widget.run_box.stop_button.click()
-    finish(widget, until)
+    wait_until_done(widget, until)
     assert widget.controller.result is None or widget.controller.result.better
     widget.run_box.start_button.click()  # and the next one runs
-    finish(widget, until)
+    wait_until_done(widget, until)
     assert widget.controller.result.better
 
 
 @pytest.mark.parametrize(
-    ("scenario", "said"),
+    ("scenario", "message"),
     [
         ("killed", "signal 9: probably out of memory"),
         ("traceback", "the numbers are odd"),
@@ -235,85 +235,83 @@ def test_stop_before_anything_began(widget: FinetuneWidget, until):
         ("failed", "grew without bound"),
     ],
 )
-def test_a_child_that_dies_is_a_sentence_and_changes_nothing(
-    widget: FinetuneWidget, panel: PredictWidget, until, scenario, said
+def test_failed_process_shows_a_message_and_changes_nothing(
+    widget: FinetuneWidget, panel: PredictWidget, until, scenario, message
 ):
     before = panel.session.checkpoint
-    behave(widget, scenario)
+    set_scenario(widget, scenario)
     widget.run_box.start_button.click()
-    finish(widget, until)
+    wait_until_done(widget, until)
     text = widget.message_label.text()
-    assert said in text and "Traceback" not in text and "Error(" not in text
+    assert message in text and "Traceback" not in text and "Error(" not in text
     assert panel.session.checkpoint is before and widget.run_box.start_button.isEnabled()
     assert widget.result_box.isHidden()
-    behave(widget, "garbage")
+    set_scenario(widget, "garbage")
     widget.run_box.start_button.click()
-    finish(widget, until)
+    wait_until_done(widget, until)
     assert widget.controller.result.better and widget.message_label.isHidden()
 
 
-def test_the_best_so_far_of_a_killed_child_can_still_be_chosen(
+def test_best_epoch_of_a_killed_process_can_be_chosen(
     widget: FinetuneWidget, panel: PredictWidget, until
 ):
     before = panel.session.checkpoint
-    behave(widget, "saved and killed")
+    set_scenario(widget, "saved and killed")
     widget.run_box.start_button.click()
-    finish(widget, until)
+    wait_until_done(widget, until)
     assert "best so far was saved" in widget.message_label.text()
     assert panel.session.checkpoint is before and widget.result_box.parent_radio.isChecked()
     widget.result_box.tuned_radio.click()
     assert panel.session.checkpoint is widget.controller.tuned_checkpoint
 
 
-def test_closing_the_widget_ends_the_child(
+def test_closing_the_widget_ends_the_process(
     widget: FinetuneWidget, panel: PredictWidget, until, qtbot, own_folder
 ):
-    behave(widget, "deaf")
-    child = begin(widget, until)
+    set_scenario(widget, "deaf")
+    child = start_run(widget, until)
     panel.session.viewer.window.remove_dock_widget(widget)
     widget.close()
     assert not widget.controller.busy and not child.is_running()
-    assert widget.controller._process_runner.wait(0) and not list(own_folder.iterdir())
+    assert widget.controller.wait(0) and not list(own_folder.iterdir())
     qtbot.wait(50)
     again = FinetuneWidget(panel.session.viewer)  # the sections are still there
-    assert again.sections_box.ticked_sections() == tuple(widget.quality.sections)
+    assert again.sections_box.ticked_sections() == tuple(widget.quality.model.sections)
     again.shut_down()
 
 
-def test_closing_the_window_ends_the_child(widget: FinetuneWidget, panel: PredictWidget, until):
-    behave(widget, "deaf")
-    child = begin(widget, until)
+def test_closing_the_window_ends_the_process(widget: FinetuneWidget, panel: PredictWidget, until):
+    set_scenario(widget, "deaf")
+    child = start_run(widget, until)
     panel.session.viewer.close()
     until(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE)
 
 
-def test_a_section_that_is_removed_stops_the_run(widget: FinetuneWidget, until):
-    behave(widget, "long")
-    begin(widget, until)
-    widget.quality.sections = []
-    widget.quality.sections_changed.emit()
+def test_removed_section_stops_the_run(widget: FinetuneWidget, until):
+    set_scenario(widget, "long")
+    start_run(widget, until)
+    widget.quality.model.sections = []
+    widget.quality.model.sections_changed.emit()
     assert (
         widget.controller.state is FinetuneState.STOPPING
         and "C3 was removed" in widget.message_label.text()
     )
-    finish(widget, until)
+    wait_until_done(widget, until)
     assert widget.controller.result is not None and not widget.run_box.stop_button.isEnabled()
 
 
-def test_a_slide_that_is_closed_stops_the_run(widget: FinetuneWidget, panel: PredictWidget, until):
-    behave(widget, "long")
-    begin(widget, until)
+def test_closed_slide_stops_the_run(widget: FinetuneWidget, panel: PredictWidget, until):
+    set_scenario(widget, "long")
+    start_run(widget, until)
     panel.session.viewer.layers.remove(panel.session.slide.layer)
     assert "C3 was removed" in widget.message_label.text()
-    finish(widget, until)
+    wait_until_done(widget, until)
 
 
-def test_the_map_of_the_shown_gene_follows_the_epochs(
-    widget: FinetuneWidget, panel: PredictWidget, until
-):
-    behave(widget, "long")
+def test_live_map_follows_gene_and_epochs(widget: FinetuneWidget, panel: PredictWidget, until):
+    set_scenario(widget, "long")
     widget.live_map.setChecked(True)
-    begin(widget, until)
+    start_run(widget, until)
     viewer, gene = panel.session.viewer, panel.session.gene
     until(lambda: any(f"{gene} fine-tuning, epoch" in la.name for la in viewer.layers))
     (layer,) = [la for la in viewer.layers if "fine-tuning, epoch" in la.name]
@@ -326,13 +324,13 @@ def test_the_map_of_the_shown_gene_follows_the_epochs(
     until(lambda: len(widget.controller.epochs) > count + 2)
     assert not [la for la in viewer.layers if "fine-tuning" in la.name]
     widget.run_box.stop_button.click()
-    finish(widget, until)
+    wait_until_done(widget, until)
 
 
-def test_sections_that_are_not_ticked_are_only_measured(
+def test_unticked_sections_are_only_evaluated(
     widget: FinetuneWidget, panel: PredictWidget, until, tmp_path
 ):
-    load(widget, measured(panel.session.slide, "C4"))
+    add_sections(widget, make_section(panel.session.slide, "C4"))
     assert [s.name for s in widget.sections_box.ticked_sections()] == ["C3"]
     assert [s.name for s in widget.sections_box.unticked_sections()] == ["C4"]
     (section,) = widget.sections_box.ticked_sections()
@@ -341,16 +339,14 @@ def test_sections_that_are_not_ticked_are_only_measured(
     assert "Tick a section" in widget.message_label.text() and not widget.controller.busy
     widget.sections_box.set_ticked(section)
     widget.run_box.start_button.click()
-    finish(widget, until)
+    wait_until_done(widget, until)
     assert widget.result_box.other_sections_label.text().endswith("taught nothing: C4 0.50 -> 0.44")
     section.slide = None
     widget.run_box.start_button.click()
     assert "Open the slide of C3" in widget.message_label.text()
 
 
-def test_held_out_spots_are_outlined_and_go_again(
-    widget: FinetuneWidget, panel: PredictWidget, until
-):
+def test_held_out_preview(widget: FinetuneWidget, panel: PredictWidget, until):
     layers = panel.session.viewer.layers
     count = len(layers)
     widget.held_out_preview.setChecked(True)
@@ -364,20 +360,20 @@ def test_held_out_spots_are_outlined_and_go_again(
 
 
 @pytest.mark.timeout(480)
-def test_a_real_run_on_a_small_slide(widget: FinetuneWidget, panel: PredictWidget, qtbot):
-    """Read, learn, judge, write, load: nothing faked."""
+def test_real_run_on_a_small_slide(widget: FinetuneWidget, panel: PredictWidget, qtbot):
+    """Read, train, evaluate, write and load without a fake process."""
     from napari_dkan.training.finetuning.finetune_process import FINETUNE_COMMAND
 
     widget.controller.command = FINETUNE_COMMAND
-    widget.quality.sections = []
-    load(widget, measured(panel.session.slide, spots=12))
-    widget.sections_box.set_ticked(widget.quality.sections[0])
+    widget.quality.model.sections = []
+    add_sections(widget, make_section(panel.session.slide, spots=12))
+    widget.sections_box.set_ticked(widget.quality.model.sections[0])
     widget.settings_box.unit_combo.setCurrentText("epochs")
     widget.settings_box.budget_spin.setValue(2)
     widget.live_map.setChecked(True)
     widget.run_box.start_button.click()
     # another Python has to start, and it gives way to whatever else the machine does
-    finish(widget, partial(qtbot.waitUntil, timeout=400_000))
+    wait_until_done(widget, partial(qtbot.waitUntil, timeout=400_000))
     assert widget.controller.result is not None, widget.message_label.text()
     assert [e.number for e in widget.controller.epochs] == [1, 2]
     assert "held-out spots" in widget.result_box.verdict_label.text()

@@ -1,4 +1,4 @@
-"""Gene sets, domains and a second checkpoint: what they say, and their maps side by side."""
+"""Gene sets, domains and a second checkpoint: results, and their maps side by side."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from napari_dkan.viewer.panels.quality.quality_widget import QualityWidget
 
 
-def test_gene_sets_are_scored_and_shown_side_by_side(
+def test_gene_sets_are_scored_and_displayed_side_by_side(
     compared: QualityWidget, tmp_path, until, monkeypatch
 ):
     monkeypatch.setattr("napari_dkan.quality.gene_sets.MIN_PANEL_GENES", 2)
@@ -22,16 +22,16 @@ def test_gene_sets_are_scored_and_shown_side_by_side(
     file = tmp_path / "bad.gmt"
     file.write_bytes(b"\xff\xfe\x00nothing")
     box.open_gmt(file)
-    until(lambda: not box.busy)
-    assert "bad.gmt" in box.status_label.text() and box.score_button.isEnabled()
+    until(lambda: not box.job_row.busy)
+    assert "bad.gmt" in box.job_row.status_label.text() and box.score_button.isEnabled()
 
     file = tmp_path / "mine.gmt"
     file.write_text("TWO\tx\tERBB2\tCD74\nFEW\tx\tERBB2\tABC\n")
     before = [m for m in viewer.layers if m.visible]
     box.open_gmt(file)
-    until(lambda: not box.busy)
-    assert box.table.table_model.rowCount() == 1, box.status_label.text()
-    assert "FEW: 1 of its 2 genes" in box.status_label.toolTip()
+    until(lambda: not box.job_row.busy)
+    assert box.table.table_model.rowCount() == 1, box.job_row.status_label.text()
+    assert "FEW: 1 of its 2 genes" in box.job_row.status_label.toolTip()
     box.table.selectRow(0)
     assert [m.name for m in compared.value_maps.layers] == [
         "TWO measured score",
@@ -48,16 +48,19 @@ def test_domains_of_spots_and_then_of_a_tile_map(
 ):
     box = compared.domains_box
     box.find_button.click()
-    until(lambda: not box.busy)
-    assert "in 49 predicted spots" in box.status_label.text() and "(ARI)" in box.status_label.text()
+    until(lambda: not box.job_row.busy)
+    assert (
+        "in 49 predicted spots" in box.job_row.status_label.text()
+        and "(ARI)" in box.job_row.status_label.text()
+    )
     predicted, measured = compared.value_maps.layers
     assert predicted.data.shape == measured.data.shape and measured.data.max() > 0
     panel.target_box.mode_buttons[TargetMode.TISSUE].click()
     panel.target_box.start_prediction()
     until(lambda: not panel.prediction_jobs.busy)
     box.find_button.click()
-    until(lambda: not box.busy)
-    assert "predicted tiles" in box.status_label.text(), box.status_label.text()
+    until(lambda: not box.job_row.busy)
+    assert "predicted tiles" in box.job_row.status_label.text(), box.job_row.status_label.text()
     tiles, overlay = compared.value_maps.layers[0], compared.session.overlays[0]
     assert tiles.data.shape == overlay.layer.data.shape
     np.testing.assert_allclose(tiles.scale, overlay.layer.scale)
@@ -65,17 +68,19 @@ def test_domains_of_spots_and_then_of_a_tile_map(
     assert (tiles.data > 0).sum() == overlay.prediction.predicted_mask.sum()
 
 
-def test_two_checkpoints_are_told_apart(compared: QualityWidget, rival_file, until):
+def test_two_checkpoints_are_compared(compared: QualityWidget, rival_file, until):
     box, session = compared.model_comparison_box, compared.session
     box.choose_checkpoint(rival_file)
     box.compare()
-    until(lambda: not box.busy)
-    assert "the measured data prefers" in box.status_label.text(), box.status_label.text()
+    until(lambda: not box.job_row.busy)
+    assert "the measured data prefers" in box.job_row.status_label.text(), (
+        box.job_row.status_label.text()
+    )
     values = [m.features["value"].to_numpy() for m in compared.value_maps.layers]
     measured, first, second, difference = values
     np.testing.assert_allclose(difference, second - first, atol=1e-6)
-    column = compared.quality.comparison.panel.row(session.gene)
-    np.testing.assert_array_equal(measured, compared.quality.comparison.measured[:, column])
+    column = compared.quality.model.comparison.panel.row(session.gene)
+    np.testing.assert_array_equal(measured, compared.quality.model.comparison.measured[:, column])
     assert box.table.table_model.rowCount() == 6  # a gene need not be measured to be compared
     session.set_gene("MALAT1")
     names = [m.name for m in compared.value_maps.layers]

@@ -1,4 +1,4 @@
-"""Quality control from the window: load, compare, search, choose, report, close."""
+"""The quality-control panel: load, compare, search, choose, report, close."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     from napari_dkan.viewer.panels.quality.quality_widget import QualityWidget
 
 
-def genes_shown(widget) -> list[str]:
-    table = widget.gene_metrics_box.table.figures
-    return [table.symbol(row) for row in range(table.rowCount())]
+def displayed_genes(widget) -> list[str]:
+    table = widget.gene_metrics_box.table.table_model
+    return [table.symbol_at(row) for row in range(table.rowCount())]
 
 
-def test_it_opens_alone_and_brings_the_predict_panel_as_a_tab(
+def test_opens_the_predict_panel_as_a_tab(
     make_napari_viewer, monkeypatch, tiny_checkpoint_file, until
 ):
     monkeypatch.setattr(
@@ -39,9 +39,7 @@ def test_it_opens_alone_and_brings_the_predict_panel_as_a_tab(
     opened[0].shut_down()
 
 
-def test_a_loaded_section_is_compared_and_its_genes_are_looked_at(
-    compared: QualityWidget, qtbot, tmp_path
-):
+def test_loaded_section_is_compared(compared: QualityWidget, qtbot, tmp_path):
     widget, session = compared, compared.session
     summary = widget.metrics.summary
     assert (summary.n_spots, summary.n_genes) == (49, 5)
@@ -50,7 +48,7 @@ def test_a_loaded_section_is_compared_and_its_genes_are_looked_at(
     assert widget.summary_box.verdict_label.text().startswith("PCC-ALL ")
     assert not widget.summary_box.trained_label.isVisibleTo(widget)
     assert len(widget.summary_box.histogram.pcc) == 5
-    assert sorted(genes_shown(widget)) == ["CD74", "COL1A1", "ERBB2", "GATA3", "KRT8"]
+    assert sorted(displayed_genes(widget)) == ["CD74", "COL1A1", "ERBB2", "GATA3", "KRT8"]
     assert "MALAT1" in widget.gene_metrics_box.missing_label.text()
 
     table = widget.gene_metrics_box.table
@@ -59,33 +57,33 @@ def test_a_loaded_section_is_compared_and_its_genes_are_looked_at(
     session.set_gene("KRT8")
     assert table.table_model.symbol_at(table.currentIndex().row()) == "KRT8"
     qtbot.keyClicks(widget.gene_metrics_box.search_field, "keratin")
-    assert genes_shown(widget) == ["KRT8"]
+    assert displayed_genes(widget) == ["KRT8"]
     widget.gene_metrics_box.search_field.clear()
-    assert len(genes_shown(widget)) == 5
+    assert len(displayed_genes(widget)) == 5
 
     file = tmp_path / "genes.csv"
     widget.gene_metrics_box.save_csv(file)
     rows = list(csv.reader(file.open()))
     assert rows[0][:4] == ["gene", "pcc", "low", "high"] and len(rows) == 6
-    pcc = {f.symbol: f.pcc for f in widget.quality.comparison.metrics_per_gene}
+    pcc = {f.symbol: f.pcc for f in widget.quality.model.comparison.metrics_per_gene}
     assert [float(r[1]) for r in rows[1:]] == pytest.approx([pcc[r[0]] for r in rows[1:]], rel=1e-4)
     widget.gene_metrics_box.copy_button.click()
     assert QGuiApplication.clipboard().text().startswith("gene\tpcc\tlow\thigh")
 
 
-def test_dots_spots_and_worst_regions_lead_to_places(compared: QualityWidget, qtbot, until):
+def test_dots_and_worst_regions_show_spots(compared: QualityWidget, qtbot, until):
     widget, quality = compared, compared.quality
-    scatter, comparison = widget.scatter_box.scatter, quality.comparison
+    scatter, comparison = widget.scatter_box.scatter, quality.model.comparison
     scatter.resize(300, 240)
-    place = QPointF(*scatter.dot_positions()[11]).toPoint()
-    qtbot.mouseClick(scatter, Qt.MouseButton.LeftButton, pos=place)
-    away = np.hypot(*(scatter.dot_positions() - [place.x(), place.y()]).T)
-    assert quality.spot_row is not None and away[quality.spot_row] == away.min()
-    quality.choose_spot(20)
+    position = QPointF(*scatter.dot_positions()[11]).toPoint()
+    qtbot.mouseClick(scatter, Qt.MouseButton.LeftButton, pos=position)
+    distance = np.hypot(*(scatter.dot_positions() - [position.x(), position.y()]).T)
+    assert quality.model.spot_row is not None and distance[quality.model.spot_row] == distance.min()
+    quality.model.choose_spot(20)
     column = comparison.panel.row(widget.session.gene)
-    told = widget.scatter_box.spot_label.text()
-    assert f"measured {comparison.measured[20, column]:.2f}" in told
-    assert f"predicted {comparison.predicted[20, column]:.2f}" in told
+    text = widget.scatter_box.spot_label.text()
+    assert f"measured {comparison.measured[20, column]:.2f}" in text
+    assert f"predicted {comparison.predicted[20, column]:.2f}" in text
     widget.session.set_gene("MALAT1")  # predicted, not measured
     assert widget.scatter_box.spot_label.text() == "MALAT1 is not measured in this section."
     assert not widget.gene_metrics_box.table.selectionModel().hasSelection()
@@ -99,7 +97,7 @@ def test_dots_spots_and_worst_regions_lead_to_places(compared: QualityWidget, qt
     np.testing.assert_allclose(centre, (region.y * 0.7, region.x * 0.7), rtol=1e-5)
 
 
-def test_trained_on_is_told_the_report_is_written_and_a_section_can_go(
+def test_training_slide_warning_report_and_removal(
     quality_widget: QualityWidget, measured_file, until, monkeypatch, tmp_path
 ):
     widget, session = quality_widget, quality_widget.session
@@ -117,30 +115,28 @@ def test_trained_on_is_told_the_report_is_written_and_a_section_can_go(
     )
     page = tmp_path / "D1.html"
     widget.report_box.write_report(page)
-    until(lambda: not widget.report_box.busy)
-    assert page.is_file(), widget.report_box.status_label.text()
+    until(lambda: not widget.report_box.job_row.busy)
+    assert page.is_file(), widget.report_box.job_row.status_label.text()
     widget.report_box.open_button.click()
     assert opened[0].toLocalFile() == str(page)
 
-    widget.quality.remove_section(widget.quality.section)
-    assert widget.metrics.summary is None and not genes_shown(widget)
+    widget.quality.remove_section(widget.quality.model.section)
+    assert widget.metrics.summary is None and not displayed_genes(widget)
     assert (
         not widget.gene_metrics_box.isVisibleTo(widget)
         and not widget.report_box.report_button.isEnabled()
     )
 
 
-def test_closing_while_everything_runs_leaves_nothing_behind(
-    compared: QualityWidget, rival_file, until
-):
+def test_closing_cancels_all_jobs(compared: QualityWidget, rival_file, until):
     widget = compared
     widget.domains_box.find_button.click()
     widget.gene_sets_box.score()
     widget.model_comparison_box.choose_checkpoint(rival_file)
     widget.model_comparison_box.compare()
     widget.shut_down()
-    boxes = widget.domains_box, widget.gene_sets_box, widget.model_comparison_box, widget.metrics
-    assert not any(box._runner.busy for box in boxes)
-    until(lambda: all(box._runner.wait(0) for box in boxes))
+    boxes = widget.domains_box, widget.gene_sets_box, widget.model_comparison_box
+    assert not widget.metrics.busy and not any(box.job_row.busy for box in boxes)
+    until(lambda: widget.metrics.wait(0) and all(box.job_row.wait(0) for box in boxes))
     assert not widget.value_maps.layers and not widget.session.viewer.canvas.grid.enabled
-    widget.session.step_gene(1)  # nothing of the panel listens any more
+    widget.session.step_gene(1)  # the panel is disconnected

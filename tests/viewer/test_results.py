@@ -44,22 +44,22 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture(autouse=True)
-def no_warming_up(monkeypatch):
+def no_prefetching(monkeypatch):
     """These tests never click where something could have been computed before."""
     monkeypatch.setattr("napari_dkan.viewer.jobs.prefetcher.is_on_battery", lambda: True)
 
 
 @pytest.fixture
-def at_hand(monkeypatch):
+def set_known_checkpoints(monkeypatch):
     """Gives the checkpoints that can be found again."""
 
-    def give(*files):
+    def set_files(*files):
         monkeypatch.setattr(
             "napari_dkan.viewer.panels.results.restore_result.list_bundled_checkpoints",
             lambda: list(files),
         )
 
-    return give
+    return set_files
 
 
 @pytest.fixture
@@ -98,19 +98,19 @@ def mapped(make_panel: Callable[..., PredictWidget], slide_here, until):
     return panel
 
 
-def done(panel: PredictWidget, until):
+def wait_for_message(panel: PredictWidget, until):
     until(lambda: not panel.results.busy)
     return panel.results.message
 
 
 def save(panel: PredictWidget, until, path):
     panel.results.save_result(path)
-    said = done(panel, until)
+    said = wait_for_message(panel, until)
     assert f"{path.name} is saved" in said and not panel.results.message_is_warning, said
     return path
 
 
-def look_of(session: ViewerSession):
+def describe_view(session: ViewerSession):
     """All that the canvas shows of the maps and how."""
     found = {}
     for layer in session.viewer.layers:
@@ -128,30 +128,39 @@ def look_of(session: ViewerSession):
     camera = session.viewer.scene.camera
     found["camera"] = {"centre": camera.center[-2:], "zoom": camera.zoom}
     chosen = session.settings
-    found["chosen"] = {"gene": session.gene, "pinned": session.pinned, "limits": chosen.limits}
-    found["settings"] = {n: getattr(chosen, n) for n in ("colormap", "opacity", "hatch")}
+    found["chosen"] = {
+        "gene": session.gene,
+        "pinned": session.pinned,
+        "limits": chosen.contrast_limits,
+    }
+    found["settings"] = {n: getattr(chosen, n) for n in ("colormap", "opacity", "hatch_unreliable")}
     return found
 
 
-def same(one, other):
+def assert_same(one, other):
     if isinstance(one, dict):
         assert one.keys() == other.keys()
         for key in one:
-            same(one[key], other[key])
+            assert_same(one[key], other[key])
     elif isinstance(one, np.ndarray):
         np.testing.assert_array_equal(one, other)
     else:
         assert one == other
 
 
-def test_a_result_dropped_on_another_window_comes_back_as_it_was(
-    mapped: PredictWidget, make_napari_viewer, tmp_path, tiny_checkpoint_file, at_hand, until
+def test_result_is_restored_in_another_window(
+    mapped: PredictWidget,
+    make_napari_viewer,
+    tmp_path,
+    tiny_checkpoint_file,
+    set_known_checkpoints,
+    until,
 ):
     file = save(mapped, until, tmp_path / "a map.h5ad")
     (before,) = mapped.session.overlays
     regions = mapped.target_box.regions_layer()
-    there = look_of(mapped.session)
-    at_hand(tiny_checkpoint_file)
+    there = describe_view(mapped.session)
+    set_known_checkpoints(tiny_checkpoint_file)
     viewer = make_napari_viewer()
     viewer.open(file, plugin="napari-dkan")  # which opens the panel
     session = get_session(viewer)
@@ -161,7 +170,7 @@ def test_a_result_dropped_on_another_window_comes_back_as_it_was(
     assert panel.session is session
     (overlay,) = session.overlays
     one, two = before.prediction, overlay.prediction
-    for name in ("values", "tokens", "evidence", "failed"):
+    for name in ("values", "tokens", "qc_features", "failed_mask"):
         mine, its = getattr(one, name), getattr(two, name)
         if name == "values":  # the file has those too that nobody has looked at
             mine = np.where(np.isfinite(mine), mine, its)
@@ -171,7 +180,7 @@ def test_a_result_dropped_on_another_window_comes_back_as_it_was(
     np.testing.assert_array_equal(one.target.spots.xy, two.target.spots.xy)
     assert one.panel == two.panel and one.provenance == two.provenance
     assert session.checkpoint.sha256 == one.provenance["checkpoint_sha256"]
-    same(there, look_of(session))
+    assert_same(there, describe_view(session))
     assert session.slide.slide.fingerprint() == mapped.session.slide.slide.fingerprint()
     assert viewer.layers[0].name == "drawn"
     (shapes,) = [layer for layer in viewer.layers if layer.name == "regions, drawn"]
@@ -180,10 +189,11 @@ def test_a_result_dropped_on_another_window_comes_back_as_it_was(
         sum(Polygon(swap_xy(d)).area for d in regions.data),
     )
     assert (
-        "by Random numbers for tests" in panel.results.said and not panel.results.message_is_warning
+        "by Random numbers for tests" in panel.results.message
+        and not panel.results.message_is_warning
     )
     x, y = two.target.spots.xy[0]
-    panel.click_predictor.click(x, y)  # what it was predicted with goes on
+    panel.click_predictor.predict_at(x, y)  # what it was predicted with goes on
     until(lambda: session.spot is not None)
     again = save(panel, until, tmp_path / "again.h5ad")
     assert load_result(again).prediction.values.tobytes() == two.values.tobytes()
@@ -191,40 +201,42 @@ def test_a_result_dropped_on_another_window_comes_back_as_it_was(
 
 
 @pytest.fixture
-def lonely_file(tmp_path, slide_here, tiny_checkpoint_file):
+def file_without_slide(tmp_path, slide_here, tiny_checkpoint_file):
     """A result as the command line writes it, whose slide then moves away."""
     checkpoint, slide = load_checkpoint(tiny_checkpoint_file), open_slide(slide_here)
     region = box(200, 200, 1000, 800)
     target = target_from_region(region, checkpoint.spot_pitch_um, 0.7, slide.width, slide.height)
-    made = predict(Predictor(slide, checkpoint, 0.7, region, use_disk_cache=False), target)
+    prediction = predict(Predictor(slide, checkpoint, 0.7, region, use_disk_cache=False), target)
     score = np.linspace(0, 1, len(target), dtype=np.float32)
     said = tuple(("out of focus",) if s < 0.1 else () for s in score)
     about = SlideRecord.from_slide(slide, 0.7, "OME metadata")
     judged, view = SavedReliability(score, score < 0.1, said), ViewSettings("KRT8")
-    save_result(tmp_path / "alone.h5ad", SavedResult(made, about, {}, judged, region, view), slide)
+    save_result(
+        tmp_path / "alone.h5ad", SavedResult(prediction, about, {}, judged, region, view), slide
+    )
     slide.close()
     return tmp_path / "alone.h5ad"
 
 
-def test_without_its_slide_and_checkpoint_a_result_shows_what_it_has(
+def test_result_without_slide_and_checkpoint(
     make_panel: Callable[..., PredictWidget],
-    lonely_file,
+    file_without_slide,
     tmp_path,
     rival_file,
-    at_hand,
+    set_known_checkpoints,
     slide_here,
     until,
 ):
-    file = lonely_file
+    file = file_without_slide
     elsewhere = tmp_path / "elsewhere.tif"
     shutil.move(slide_here, elsewhere)
-    at_hand(rival_file)
+    set_known_checkpoints(rival_file)
     panel = make_panel()
     others = Panel.from_symbols([f"OTHER{i}" for i in range(6)])
     panel.session.set_checkpoint(replace(load_checkpoint(rival_file), panel=others))
     session, viewer = panel.session, panel.session.viewer
     panel.results.open_result(file)
-    said = done(panel, until)
+    said = wait_for_message(panel, until)
     assert "checkpoint" in said and "is not here" in said and "Locate slide" in said
     assert panel.results_box.locate_button.isVisibleTo(panel) and session.slide is None
     (overlay,) = session.overlays
@@ -246,13 +258,16 @@ def test_without_its_slide_and_checkpoint_a_result_shows_what_it_has(
     session.step_gene(1)
     assert session.gene == "MALAT1" and set(others.symbols) < set(session.gene_panel.symbols)
 
-    panel.results.save_figure(tmp_path / "figure.svg")  # over the picture that came along
-    assert done(panel, until) == "figure.svg is written."
+    panel.results.save_figure(tmp_path / "figure.svg")  # over the small image in the file
+    assert wait_for_message(panel, until) == "figure.svg is written."
     assert f"{session.gene} - predicted" in (tmp_path / "figure.svg").read_text()
     panel.results.locate_slide(file)
-    assert "is not the slide drawn" in done(panel, until) and panel.results.message_is_warning
+    assert (
+        "is not the slide drawn" in wait_for_message(panel, until)
+        and panel.results.message_is_warning
+    )
     panel.results.locate_slide(elsewhere)
-    assert "is the slide of" in done(panel, until)
+    assert "is the slide of" in wait_for_message(panel, until)
     assert picture not in viewer.layers and session.slide.mpp == 0.7
     assert viewer.layers.index(session.slide.layer) == 0
     np.testing.assert_allclose(overlay.layer.scale, 140)
@@ -265,7 +280,7 @@ def test_without_its_slide_and_checkpoint_a_result_shows_what_it_has(
     np.testing.assert_allclose(overlay.layer.scale, 280)
 
 
-def test_what_goes_wrong_is_said_in_the_panel(
+def test_failures_are_shown_in_the_panel(
     make_panel: Callable[..., PredictWidget], tmp_path, until, tiny_checkpoint_file
 ):
     panel = make_panel()
@@ -281,34 +296,35 @@ def test_what_goes_wrong_is_said_in_the_panel(
     cut.write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(100))
     for wrong in (cut, tmp_path / "gone.h5ad", tiny_checkpoint_file):
         panel.results.open_result(wrong)
-        assert wrong.name in done(panel, until) and panel.results.message_is_warning
+        assert wrong.name in wait_for_message(panel, until) and panel.results.message_is_warning
     assert box.status_label.text() == panel.results.message and not panel.session.overlays
 
 
-def test_a_figure_shows_what_the_canvas_shows_and_napari_saves_its_layers(
+def test_figure_shows_the_canvas_and_napari_saves_layers(
     mapped: PredictWidget, tmp_path, until, monkeypatch, measured_file
 ):
     drawn = []
     monkeypatch.setattr(
-        "napari_dkan.export.figure_rendering.write_figure", lambda path, made: drawn.append(made)
+        "napari_dkan.export.figure_rendering.write_figure",
+        lambda path, content: drawn.append(content),
     )
     session, viewer = mapped.session, mapped.session.viewer
     (overlay,) = session.overlays
     mapped.results.save_figure(tmp_path / "view.png")
-    done(mapped, until)
-    (made,) = drawn
+    wait_for_message(mapped, until)
+    (content,) = drawn
     height, width = viewer.canvas.size
-    np.testing.assert_allclose(made.box.left, 402 - width / 1.7 / 2)
-    np.testing.assert_allclose(made.box.bottom, 310 + height / 1.7 / 2)
-    assert made.legend.gene == "KRT8" and made.legend.limits == (0.25, 2.5)
-    assert made.opacity == 0.4 and made.regions is not None and made.ground is not None
-    (heat,) = made.heatmaps
+    np.testing.assert_allclose(content.extent.left, 402 - width / 1.7 / 2)
+    np.testing.assert_allclose(content.extent.bottom, 310 + height / 1.7 / 2)
+    assert content.legend.gene == "KRT8" and content.legend.limits == (0.25, 2.5)
+    assert content.opacity == 0.4 and content.regions is not None and content.histology is not None
+    (heat,) = content.heatmaps
     np.testing.assert_array_equal(heat.values, overlay.layer.data)
-    left, top = heat.box.left, heat.box.top
+    left, top = heat.extent.left, heat.extent.top
     np.testing.assert_allclose(overlay.layer.translate, (top + 70, left + 70))
     colours = overlay.layer.colormap.map(np.array([0.0, 1.0]))
-    np.testing.assert_allclose(made.legend.colours[[0, -1]], colours)
-    assert 0 < len(made.unreliable) < len(overlay.prediction.target)
+    np.testing.assert_allclose(content.legend.colors[[0, -1]], colours)
+    assert 0 < len(content.unreliable_boxes) < len(overlay.prediction.target)
     overlay.layer.visible = False
     mapped.results.save_figure(tmp_path / "view.png")
     assert "is visible" in mapped.results.message and mapped.results.message_is_warning
@@ -317,10 +333,10 @@ def test_a_figure_shows_what_the_canvas_shows_and_napari_saves_its_layers(
     asked = "napari_dkan.viewer.panels.results.results_box.QFileDialog.getSaveFileName"
     monkeypatch.setattr(asked, lambda *a: (str(tmp_path / "typed"), "Drawing (*.svg)"))
     mapped.results_box.figure_button.click()
-    assert done(mapped, until) == "typed.svg is written."
+    assert wait_for_message(mapped, until) == "typed.svg is written."
     for name in ("typed.h5ad is saved", "typed.h5ad is there already"):
         mapped.results_box.save_button.click()
-        assert name in done(mapped, until)
+        assert name in wait_for_message(mapped, until)
 
     finished = overlay.prediction.predicted_mask
     overlay.prediction.tokens[-2:] = np.nan  # as if it was cancelled

@@ -6,91 +6,180 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from napari.layers import Image, Layer
+from napari.layers import Image, Layer, Points
 from numpy.typing import NDArray
 
-from ..session.layer_stack import preserve_selection, remove_layers
-from ..session.slide_layer import AXIS_LABELS
+from ..session.layer_stack import preserve_selection
+from ..session.slide_layer import AXIS_LABELS, METADATA_PREFIX, ViewerSlide
+from ..session.viewer_session import ViewerSession
 
 LAYERS_PER_CELL = 2  # the slide and one map
 CELL_SPACING_PX = 4  # screen pixels
-CELL_FILL = 0.88  # fraction of a cell that a map fills
+CELL_FILL = 0.88  # fraction of a cell that the maps fill
+FIXED_SHAPE_MARGIN = 0.2  # room for the colour bars
 
 
 class MapGrid:
-    """Shows maps side by side; `leave` restores the canvas."""
+    """Shows some maps of a slide in napari's grid, and restores the canvas afterwards.
 
-    def __init__(self, viewer: Any) -> None:
-        self._viewer = viewer
+    Parameters
+    ----------
+    session
+    shape
+        (rows, columns) of the grid; None: the shape that shows the maps largest.
+    point_scale
+        Factor on the size of points while they are in the grid.
+    restore_camera
+        Whether leaving the grid restores the view; else it is reset.
+    """
+
+    def __init__(
+        self,
+        session: ViewerSession,
+        shape: tuple[int, int] | None = None,
+        point_scale: float = 1.0,
+        restore_camera: bool = False,
+    ) -> None:
+        self._session, self._viewer = session, session.viewer
+        self._shape, self._point_scale = shape, point_scale
+        self._restore_camera = restore_camera
         self._maps: tuple[Layer, ...] = ()
-        self._slide_copies: list[Layer] = []
+        self._order: list[Layer] = []  # of the layers in the grid, from the bottom up
+        self._added_layers: list[Layer] = []  # copies of the slide, and `bare_slide_overlay`
         self._hidden_layers: list[Layer] = []
         self._original_order: list[Layer] = []
+        self._original_sizes: list[NDArray[np.floating]] = []
         self._grid_settings: tuple[Any, ...] = ()
+        self._camera_state: tuple[Any, ...] = ()
+        self._is_arranged = False
 
     @property
     def is_active(self) -> bool:
-        """Whether maps are side by side."""
         return bool(self._maps)
 
-    def enter(self, slide: Layer, maps: Sequence[Layer]) -> None:
-        """Show these maps of a slide side by side, and nothing else."""
+    def enter(
+        self,
+        slide: ViewerSlide,
+        maps: Sequence[Layer],
+        names: Sequence[str] = (),
+        bare_slide_overlay: Layer | None = None,
+    ) -> None:
+        """Show only these maps of a slide.
+
+        Parameters
+        ----------
+        slide
+        maps
+            Layers of the viewer, one per cell.
+        names
+            Of the maps, for the names of the copied slides; default: the layers' names.
+        bare_slide_overlay
+            Makes a first cell with the slide and this layer alone; it is removed on leaving.
+        """
         self.leave()
-        layers, grid = self._viewer.layers, self._viewer.canvas.grid
-        self._maps, self._original_order = tuple(maps), list(layers)
-        self._slide_copies = [_copy_slide_layer(slide, m.name) for m in maps[1:]]
-        pairs = zip([slide, *self._slide_copies], maps, strict=True)
-        order = [layer for pair in pairs for layer in pair]
-        self._hidden_layers = [layer for layer in layers if layer not in order and layer.visible]
+        viewer, grid = self._viewer, self._viewer.canvas.grid
+        self._original_order = list(viewer.layers)
+        copies = [_copy_slide_layer(slide.layer, name) for name in names or [m.name for m in maps]]
+        if bare_slide_overlay is None:
+            slides, overlays, self._added_layers = [slide.layer, *copies[1:]], [*maps], copies[1:]
+        else:
+            slides, overlays = [slide.layer, *copies], [bare_slide_overlay, *maps]
+            self._added_layers = [bare_slide_overlay, *copies]
+        pairs = zip(slides, overlays, strict=True)
+        self._order = [layer for pair in pairs for layer in pair]
+        for layer in self._added_layers:
+            self._session.layers.attach(slide, layer)
+        self._hidden_layers = [
+            layer for layer in viewer.layers if layer not in self._order and layer.visible
+        ]
         self._grid_settings = grid.enabled, grid.stride, grid.shape, grid.spacing
-        with preserve_selection(layers):
-            for layer in self._hidden_layers:
-                layer.visible = False
-            for layer in self._slide_copies:
-                layers.append(layer)
-            _move_to_bottom(layers, order)  # cells are filled from the bottom of the list
-        slide.visible = True
+        camera = viewer.scene.camera
+        self._camera_state = camera.center, camera.zoom
+        self._original_sizes = [
+            np.array(layer.size) if isinstance(layer, Points) else np.empty(0) for layer in maps
+        ]
+        self._maps, self._is_arranged = tuple(maps), False
+        for layer in self._hidden_layers:
+            layer.visible = False
         for layer in maps:
-            layer.visible = True
-            layer.name_overlay.visible = True
-            layer.name_overlay.position = "bottom_left"
-        corners = np.stack([_layer_bounds(m) for m in maps])
+            layer.name_overlay.visible, layer.name_overlay.position = True, "bottom_left"
+        self.arrange()
+
+    def is_intact(self, maps: Sequence[Layer]) -> bool:
+        """Return whether the grid shows these maps and none of its layers was deleted."""
+        same = len(maps) == len(self._maps) and all(
+            a is b for a, b in zip(self._maps, maps, strict=True)
+        )
+        return same and all(layer in self._viewer.layers for layer in self._order)
+
+    def arrange(self) -> None:
+        """Put the layers of the grid below all others, since cells are filled from the bottom."""
+        layers, grid = self._viewer.layers, self._viewer.canvas.grid
+        with preserve_selection(layers):
+            _move_to_bottom(layers, self._order)
+        for layer in self._order:
+            if not layer.visible:
+                layer.visible = True
+        if self._is_arranged and grid.enabled and grid.stride == LAYERS_PER_CELL:
+            return
+        self._is_arranged = True
+        if self._point_scale != 1.0:
+            for layer, size in zip(self._maps, self._original_sizes, strict=True):
+                if isinstance(layer, Points):
+                    layer.size = self._point_scale * size
+        if self._shape is not None:
+            self._enable(self._shape)
+            self._viewer.fit_to_view(layers=[self._maps[0]], margin=FIXED_SHAPE_MARGIN)
+            return
+        corners = np.stack([_layer_bounds(layer) for layer in self._maps])
         low, high = corners[:, 0].min(axis=0), corners[:, 1].max(axis=0)
-        shape, zoom = fit_grid(len(maps), self._viewer.canvas.size, high - low)
-        grid.stride, grid.shape, grid.spacing = LAYERS_PER_CELL, shape, CELL_SPACING_PX
-        grid.enabled = True
+        shape, zoom = fit_grid(len(self._maps), self._viewer.canvas.size, high - low)
+        self._enable(shape)
         self._viewer.reset_view()
         camera = self._viewer.scene.camera
         camera.center = (0, *((low + high) / 2))
         camera.zoom = zoom
 
+    def _enable(self, shape: tuple[int, int]) -> None:
+        grid = self._viewer.canvas.grid
+        grid.stride, grid.shape, grid.spacing = LAYERS_PER_CELL, shape, CELL_SPACING_PX
+        grid.enabled = True
+
     def leave(self) -> None:
-        """Restore grid, order and visibility of layers; the maps stay."""
+        """Restore the grid, the layers and the view; the maps stay."""
         if not self._maps:
             return
         layers, grid = self._viewer.layers, self._viewer.canvas.grid
-        self._maps = ()
+        maps, self._maps = self._maps, ()
         grid.enabled, grid.stride, grid.shape, grid.spacing = self._grid_settings
-        remove_layers(layers, self._slide_copies)
+        self._session.layers.remove(*self._added_layers)
         _move_to_bottom(layers, [layer for layer in self._original_order if layer in layers])
+        if self._point_scale != 1.0:
+            for layer, size in zip(maps, self._original_sizes, strict=True):
+                if isinstance(layer, Points) and len(layer.data) == len(size):
+                    layer.size = size
         for layer in self._hidden_layers:
             layer.visible = True
-        self._slide_copies, self._hidden_layers, self._original_order = [], [], []
-        self._viewer.reset_view()
+        self._order, self._added_layers, self._original_order = [], [], []
+        self._hidden_layers, self._original_sizes = [], []
+        if not self._restore_camera:
+            self._viewer.reset_view()
+        elif not grid.enabled:
+            self._viewer.scene.camera.center, self._viewer.scene.camera.zoom = self._camera_state
 
 
 def fit_grid(
     n_cells: int, canvas_size: tuple[int, int], extent: NDArray[np.floating]
 ) -> tuple[tuple[int, int], float]:
-    """Return the shape of a grid of cells that shows an extent largest.
+    """Choose the grid that shows an extent largest.
 
     Parameters
     ----------
-    n_cells : int
-    canvas_size : tuple of int
+    n_cells
+    canvas_size
         (height, width) in screen pixels.
-    extent : ndarray, (2,)
-        (height, width) in world units.
+    extent
+        (height, width) of the maps in world units.
 
     Returns
     -------
@@ -108,20 +197,22 @@ def fit_grid(
 
 
 def _layer_bounds(layer: Layer) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The first and last corner (y, x) in the world."""
+    """First and last corner (y, x) in the world."""
     low, high = layer.extent.world
     return low[-2:], high[-2:]
 
 
-def _move_to_bottom(layers: Any, order: list[Layer]) -> None:
-    """Move layers to the bottom, in this order."""
-    for index, layer in enumerate(order):
-        if layers[index] is not layer:
+def _move_to_bottom(layers: Any, ordered: Sequence[Layer]) -> None:
+    """Insert or move layers to the bottom, in this order; napari redraws for every step."""
+    for index, layer in enumerate(ordered):
+        if layer not in layers:
+            layers.insert(index, layer)
+        elif layers[index] is not layer:
             layers.move(layers.index(layer), index)
 
 
 def _copy_slide_layer(slide: Layer, map_name: str) -> Image:
-    """A copy of the slide's layer for another cell; it reads the same tiles."""
+    """A second layer of the slide, which reads the same tiles."""
     return Image(
         slide.data,
         rgb=True,
@@ -131,5 +222,5 @@ def _copy_slide_layer(slide: Layer, map_name: str) -> Image:
         translate=slide.translate[-2:],
         units=slide.units,
         axis_labels=AXIS_LABELS,
-        metadata={"napari-dkan": "copy"},
+        metadata={METADATA_PREFIX: "copy"},
     )

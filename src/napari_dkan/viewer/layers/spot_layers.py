@@ -1,4 +1,4 @@
-"""Labels layers of spatial domains, and the outline of a region of spots."""
+"""Layers of labels at spots and tiles, and rings around the spots of a region."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ...spatial.spots import Spots
 from ...spatial.tile_grid import TileGrid
 from ..session.slide_layer import AXIS_LABELS, MICROMETER_UNITS, ViewerSlide
 from ..session.viewer_session import ViewerSession
-from .value_layers import DEFAULT_DIAMETER_UM, grid_transform
+from .value_layers import DEFAULT_DIAMETER_UM, grid_transform, make_spots_layer
 
 if TYPE_CHECKING:
     from ...quality.comparison import ErrorRegion
@@ -22,15 +22,16 @@ if TYPE_CHECKING:
 
 DOMAIN_OPACITY = 0.8
 MIN_DIAMETER_PER_PITCH = 0.75
-DISC_PIXELS = 15  # diameter of a spot's disc
-# Eight colours that people with every kind of colour blindness can distinguish (Okabe and Ito,
-# 2008), and four more.
+DISC_PIXELS = 15  # pixels across a spot's disc
+# Eight colours that are distinguishable with every kind of colour blindness (Okabe and Ito 2008).
 OKABE_ITO = "#e69f00 #0072b2 #009e73 #f0e442 #d55e00 #56b4e9 #cc79a7 #000000"
-DOMAIN_COLORS = (OKABE_ITO + " #ffffff #7f3b08 #b8e186 #542788").split()
+DOMAIN_COLORS = (
+    OKABE_ITO + " #ffffff #7f3b08 #b8e186 #542788"
+).split()  # and four for more domains
 
 
 def make_tile_labels(grid: TileGrid, labels: NDArray[np.integer], mpp: float, name: str) -> Labels:
-    """Return a Labels layer of labels (T,) with one pixel per tile."""
+    """Make a Labels layer of tile labels (T,), one pixel per tile."""
     image = np.zeros(grid.shape, np.uint16)
     column, row = (grid.cells - grid.first_cell).T
     image[row, column] = labels
@@ -39,9 +40,13 @@ def make_tile_labels(grid: TileGrid, labels: NDArray[np.integer], mpp: float, na
 
 
 def make_spot_labels(spots: Spots, labels: NDArray[np.integer], mpp: float, name: str) -> Labels:
-    """Return a Labels layer of labels (N,) as discs of the spots' diameter, or wider if small."""
+    """Make a Labels layer of spot labels (N,).
+
+    Discs have the spots' diameter, but at least 0.75 of their pitch to be visible.
+    """
     diameter = max(
-        spots.diameter_um or DEFAULT_DIAMETER_UM, MIN_DIAMETER_PER_PITCH * (spots.pitch_um or 0.0)
+        spots.diameter_um or DEFAULT_DIAMETER_UM,
+        MIN_DIAMETER_PER_PITCH * (spots.pitch_um or 0.0),
     )
     step = diameter / DISC_PIXELS
     centres = swap_xy(spots.xy) * mpp
@@ -50,8 +55,8 @@ def make_spot_labels(spots: Spots, labels: NDArray[np.integer], mpp: float, name
     image = np.zeros((height, width), np.uint16)
     offsets = np.arange(-(DISC_PIXELS // 2), DISC_PIXELS // 2 + 1)
     dy, dx = np.nonzero(np.hypot(*np.meshgrid(offsets, offsets)) <= DISC_PIXELS / 2)
-    pixels = np.round((centres - corner) / step).astype(int)
-    image[pixels[:, :1] + offsets[dy], pixels[:, 1:] + offsets[dx]] = np.asarray(labels)[:, None]
+    pixel = np.round((centres - corner) / step).astype(int)
+    image[pixel[:, :1] + offsets[dy], pixel[:, 1:] + offsets[dx]] = np.asarray(labels)[:, None]
     return _make_labels_layer(image, name, step, corner)
 
 
@@ -63,7 +68,7 @@ def _domain_colormap(count: int) -> DirectLabelColormap:
 
 
 def _make_labels_layer(
-    image: NDArray[np.uint16], name: str, step: float, corner: NDArray[np.floating]
+    image: NDArray[np.uint16], name: str, step: float, corner: NDArray[np.float64]
 ) -> Labels:
     layer = Labels(
         image,
@@ -80,11 +85,12 @@ def _make_labels_layer(
 
 
 OUTLINE_LAYER_NAME = "worst region"
+OUTLINE_PER_DIAMETER = 1.15
 CANVAS_FILL = 0.3  # fraction of the canvas that the region fills
 
 
 class RegionOutline:
-    """Outlines one region on the slide."""
+    """Rings the spots of one region on the slide, in one layer."""
 
     def __init__(self, session: ViewerSession) -> None:
         self._session = session
@@ -92,31 +98,26 @@ class RegionOutline:
 
     def show(self, region: ErrorRegion, spots: Spots, slide: ViewerSlide) -> None:
         """Ring the spots of a region (level-0 px) and move the camera there."""
-        session, mpp = self._session, slide.mpp
-        size = (spots.diameter_um or DEFAULT_DIAMETER_UM) * 1.15 / mpp
-        points = swap_xy(spots.xy[list(region.spot_rows)])
-        session.layers.remove(self.layer)
-        self.layer = Points(
-            points,
-            name=OUTLINE_LAYER_NAME,
-            size=size,
-            scale=(mpp, mpp),
-            units=MICROMETER_UNITS,
-            axis_labels=AXIS_LABELS,
+        diameter = OUTLINE_PER_DIAMETER * (spots.diameter_um or DEFAULT_DIAMETER_UM)
+        self.remove()
+        self.layer = make_spots_layer(
+            spots.xy[list(region.spot_rows)],
+            slide.mpp,
+            OUTLINE_LAYER_NAME,
+            diameter,
             face_color="transparent",
             border_color="#ff8a65",
             border_width=0.12,
         )
-        session.layers.insert(self.layer, slide)
-        self._center_camera(region, mpp)
+        self._session.layers.insert(self.layer, slide)
+        self._center_camera(region, slide.mpp)
 
     def remove(self) -> None:
-        """Remove the outline."""
         self._session.layers.remove(self.layer)
         self.layer = None
 
     def _center_camera(self, region: ErrorRegion, mpp: float) -> None:
         viewer = self._session.viewer
         viewer.scene.camera.center = (0, region.y * mpp, region.x * mpp)
-        radius = max(region.radius * mpp, 1.0) / CANVAS_FILL
-        viewer.scene.camera.zoom = min(viewer.canvas.size) / (2 * radius)
+        radius_um = max(region.radius * mpp, 1.0) / CANVAS_FILL
+        viewer.scene.camera.zoom = min(viewer.canvas.size) / (2 * radius_um)

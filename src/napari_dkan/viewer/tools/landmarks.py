@@ -3,84 +3,106 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from napari.layers import Image, Layer, Points
 from numpy.typing import NDArray
+from psygnal import Signal
 
 from ...errors import DkanError, SpotsError
 from ...slide import PixelSize, Slide, open_slide
 from ...spatial.coordinates import AffineTransform, fit_affine_to_landmarks, swap_xy
 from ..layers.contrast_limits import percentile_limits
-from ..panels.quality.data.loaded_section import LoadedSection
-from ..panels.quality.maps.section_maps import RESULT_KEY
-from ..session.layer_stack import remove_layers
-from ..session.slide_layer import AXIS_LABELS, MICROMETER_UNITS, ViewerSlide, make_slide_layer
-
-if TYPE_CHECKING:
-    from ..panels.quality.quality_controller import QualityController
-
+from ..layers.value_layers import make_spots_layer
+from ..session.slide_layer import (
+    AXIS_LABELS,
+    METADATA_PREFIX,
+    MICROMETER_UNITS,
+    ViewerSlide,
+    make_slide_layer,
+)
+from ..session.viewer_session import ViewerSession
 
 MIN_LANDMARKS = 3
-IMAGE_GAP = 0.06  # of the slide's width, between it and the section's own image
+IMAGE_GAP = 0.06  # between the slide and the section's own image, relative to the slide's width
 LANDMARK_COLORS = "#00e5ff", "#ffea00", "#76ff03", "#ff9100", "#e040fb", "#ffffff"
+
+
+class LandmarkSource(Protocol):
+    """The section that is registered; `LoadedSection` describes the attributes."""
+
+    name: str
+    source_xy: NDArray[np.float64]
+    source_image: Path | None
+    source_mpp: float | None
+
+    def total_counts_log10(self) -> NDArray[np.float32]: ...
 
 
 @dataclass(frozen=True)
 class LandmarkPair:
-    """A place clicked on both: (x, y) in the section's own px and in level-0 px of the slide."""
+    """One place as (x, y) in px of the section's own image and in level-0 px of the slide."""
 
-    own: tuple[float, float]
-    slide: tuple[float, float]
+    source_xy: tuple[float, float]
+    slide_xy: tuple[float, float]
 
 
 class LandmarkRegistration:
-    """The guided mode. The section's own image, or its spots where it has none, lies to the
-    right of the slide meanwhile; nothing else is visible.
+    """Guided registration by pairs of clicks.
 
-    pairs : finished ones. affine : what they say, None before three, or when they say nothing
-    sensible; `problem` is then the reason. residual_um : how far they miss it, root mean square.
+    The section's own image, or its spots where it has none, is shown to the right of the slide;
+    all other layers are hidden until `close`.
+
+    Attributes
+    ----------
+    section : LandmarkSource
+    slide : ViewerSlide
+    pairs : list of LandmarkPair
+        Finished pairs.
+    affine : AffineTransform or None
+        From the section's own px to the slide; None before three pairs and when they have no
+        solution, for which `error_message` is the reason.
+    rms_error_um : float or None
+        Root mean square distance of the pairs from `affine`.
     """
 
-    def __init__(
-        self, quality: QualityController, section: LoadedSection, slide: ViewerSlide
-    ) -> None:
-        self._quality, self.section, self.slide = quality, section, slide
+    changed = Signal()  # another click, or one was undone
+
+    def __init__(self, session: ViewerSession, section: LandmarkSource, slide: ViewerSlide) -> None:
+        self._session, self.section, self.slide = session, section, slide
         self.pairs: list[LandmarkPair] = []
         self._source_point: tuple[float, float] | None = None
         self._slide_point: tuple[float, float] | None = None
         self.affine: AffineTransform | None = None
         self.rms_error_um: float | None = None
         self.error_message = ""
-        viewer = quality.session.viewer
-        self._viewer = viewer
+        viewer = self._viewer = session.viewer
         self._hidden_layers = [m for m in viewer.layers if m.visible and m is not slide.layer]
         for layer in self._hidden_layers:
             layer.visible = False
         slide.layer.visible = True
         width = slide.slide.width * slide.mpp
-        self._source_left = width * (1 + IMAGE_GAP)  # of the own image, in the world
+        self._source_left = width * (1 + IMAGE_GAP)  # left edge of the own image in the world
         self._source_slide: Slide | None = None
         self._source_um_per_px, self._source_corner = self._source_geometry()
         self._layers = self._make_layers()
-        selected = set(viewer.layers.selection)
         for layer in self._layers:
-            viewer.layers.append(layer)
-        viewer.layers.selection = selected & set(viewer.layers)
+            session.layers.insert(layer)
         viewer.layers.selection.active = None
         viewer.reset_view()
 
     @property
     def source_description(self) -> str:
-        """What is clicked on the right, for people."""
+        """What is clicked on the right, for the user."""
         return (
             "the section's own image" if self._source_slide is not None else "the section's spots"
         )
 
     @property
     def instruction(self) -> str:
-        """What to do now."""
+        """What to do next."""
         number = len(self.pairs) + 1
         if self._source_point is not None:
             return f"Point {number}: now click the same place on the slide (left)."
@@ -90,8 +112,8 @@ class LandmarkRegistration:
             return self.error_message
         if self.affine is None:
             return (
-                f"Point {number} of {MIN_LANDMARKS}: click a place on {self.source_description} (right) that you "
-                "would know again on the slide (left)."
+                f"Point {number} of {MIN_LANDMARKS}: click a place on {self.source_description} "
+                "(right) that you would know again on the slide (left)."
             )
         if len(self.pairs) == MIN_LANDMARKS:
             return (
@@ -112,14 +134,14 @@ class LandmarkRegistration:
         return bool(self.pairs) or self._source_point is not None or self._slide_point is not None
 
     def click(self, world: tuple[float, float]) -> None:
-        """A click at (y, x) in the world: on the right for the section, on the left the slide.
+        """Take a click at (y, x) in the world, right for the section or left for the slide.
 
-        A second click on the same side corrects the first.
+        A second click on the same side replaces the first.
         """
         y, x = world
         if x >= self._source_left - IMAGE_GAP / 2 * self._source_left:
-            own = (np.array([x, y]) - self._source_corner) / self._source_um_per_px
-            self._source_point = float(own[0]), float(own[1])
+            source_xy = (np.array([x, y]) - self._source_corner) / self._source_um_per_px
+            self._source_point = float(source_xy[0]), float(source_xy[1])
         else:
             row, column = self.slide.layer.world_to_data((y, x))[-2:]
             self._slide_point = float(column), float(row)
@@ -129,52 +151,57 @@ class LandmarkRegistration:
         self._fit()
 
     def undo(self) -> None:
-        """Take back the last click."""
+        """Undo the last click."""
         if self._source_point is not None or self._slide_point is not None:
             self._source_point = self._slide_point = None
         elif self.pairs:
-            self._source_point = self.pairs.pop().own
+            self._source_point = self.pairs.pop().source_xy
         self._fit()
 
     def close(self) -> None:
-        """Everything looks as before."""
-        remove_layers(self._viewer.layers, self._layers)
+        """Remove the layers and show the hidden ones again."""
+        self._session.layers.remove(*self._layers)
         for layer in self._hidden_layers:
             layer.visible = True
         if self._source_slide is not None:
             self._source_slide.close()
         self._viewer.reset_view()
 
-    # ---- inside -------------------------------------------------------------------------
+    def source_to_world(self, xy: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Convert (x, y) in px of the section's own image to (y, x) in the world."""
+        return swap_xy(xy * self._source_um_per_px + self._source_corner)
 
     def _fit(self) -> None:
         self.affine, self.rms_error_um, self.error_message = None, None, ""
         if len(self.pairs) >= MIN_LANDMARKS:
-            own, there = (np.array([getattr(p, k) for p in self.pairs]) for k in ("own", "slide"))
+            source_xy = np.array([p.source_xy for p in self.pairs])
+            slide_xy = np.array([p.slide_xy for p in self.pairs])
             try:
-                self.affine = fit_affine_to_landmarks(own, there)
-                miss = np.hypot(*(self.affine.apply(own) - there).T)
-                self.rms_error_um = float(np.sqrt((miss**2).mean())) * self.slide.mpp
+                self.affine = fit_affine_to_landmarks(source_xy, slide_xy)
+                distance = np.hypot(*(self.affine.apply(source_xy) - slide_xy).T)
+                self.rms_error_um = float(np.sqrt((distance**2).mean())) * self.slide.mpp
             except SpotsError as error:
                 self.error_message = f"{error} Undo takes back the last point."
         self._draw()
-        self._quality.landmarks_changed.emit()
+        self.changed.emit()
 
     def _draw(self) -> None:
-        """The clicked places with their numbers, and where the spots come to lie."""
+        """Draw the clicked places with their numbers, and the registered spots."""
         marks, preview = self._layers[-1], self._layers[-2]
-        places, numbers = [], []
-        waiting = [(self._source_point, None), (None, self._slide_point)]
-        both = [(p.own, p.slide) for p in self.pairs]
-        for number, (own, there) in enumerate(both + [w for w in waiting if any(w)], 1):
-            number = min(number, len(both) + 1)
-            if own is not None:
-                places.append(swap_xy(np.array(own) * self._source_um_per_px + self._source_corner))
+        positions, numbers = [], []
+        points: list[tuple[tuple[float, float] | None, tuple[float, float] | None]]
+        points = [(p.source_xy, p.slide_xy) for p in self.pairs]
+        if self._source_point is not None or self._slide_point is not None:
+            points.append((self._source_point, self._slide_point))
+        for number, (source_xy, slide_xy) in enumerate(points, 1):
+            if source_xy is not None:
+                positions.append(self.source_to_world(np.array(source_xy)))
                 numbers.append(number)
-            if there is not None:
-                places.append(np.array(self.slide.layer.data_to_world(swap_xy(np.array(there)))))
+            if slide_xy is not None:
+                world = self.slide.layer.data_to_world(swap_xy(np.array(slide_xy)))
+                positions.append(np.array(world))
                 numbers.append(number)
-        marks.data = np.array(places).reshape(-1, 2)
+        marks.data = np.array(positions).reshape(-1, 2)
         marks.features = {"number": [str(n) for n in numbers]}
         if numbers:
             marks.border_color = [LANDMARK_COLORS[(n - 1) % len(LANDMARK_COLORS)] for n in numbers]
@@ -184,7 +211,7 @@ class LandmarkRegistration:
         preview.data = swap_xy(xy)
 
     def _source_geometry(self) -> tuple[float, NDArray[np.float64]]:
-        """World units per px of the own image, and its corner (x, y) in the world."""
+        """World units per px of the own image, and the position (x, y) of its corner."""
         corner = np.array([self._source_left, 0.0])
         um = self.section.source_mpp
         image = self.section.source_image
@@ -192,7 +219,7 @@ class LandmarkRegistration:
             try:
                 self._source_slide = open_slide(image)
             except DkanError as error:
-                self._quality.session.message.show(str(error), warning=True)
+                self._session.message.show(str(error), warning=True)
         if self._source_slide is not None:
             return (
                 um or self.slide.slide.height * self.slide.mpp / self._source_slide.height,
@@ -204,18 +231,21 @@ class LandmarkRegistration:
         return um, corner - low * um
 
     def _make_layers(self) -> list[Layer]:
-        """The own image and its spots, the preview, and the marks, from the bottom up."""
-        made: list[Layer] = []
+        """The own image and its spots, the preview and the marks, from the bottom up."""
+        layers: list[Layer] = []
         um, corner = self._source_um_per_px, self._source_corner
         if self._source_slide is not None:
             self._source_slide.prefetch()
             pixels, options, _ = make_slide_layer(
                 self._source_slide, PixelSize(um, "entered by hand")
             )
-            options |= {"name": f"{self.section.name}: own image", "metadata": {RESULT_KEY: "copy"}}
-            made.append(Image(pixels, **options, translate=swap_xy(corner)))
+            options |= {
+                "name": f"{self.section.name}: own image",
+                "metadata": {METADATA_PREFIX: "copy"},
+            }
+            layers.append(Image(pixels, **options, translate=swap_xy(corner)))
         size = 0.5 * _median_spacing(self.section.source_xy)
-        counts = np.log10(1 + np.asarray(self.section.data.X.sum(axis=1), np.float32).ravel())
+        counts = self.section.total_counts_log10()
         source = Points(
             swap_xy(self.section.source_xy),
             name=f"{self.section.name}: spots",
@@ -230,20 +260,17 @@ class LandmarkRegistration:
             border_width=0.08,
             units=MICROMETER_UNITS,
             axis_labels=AXIS_LABELS,
-            metadata={RESULT_KEY: "landmarks"},
+            metadata={METADATA_PREFIX: "landmarks"},
         )
-        preview = Points(
+        preview = make_spots_layer(
             np.empty((0, 2)),
-            ndim=2,
-            name="where the spots come to lie",
-            size=size * um / self.slide.mpp,
-            scale=(self.slide.mpp,) * 2,
+            self.slide.mpp,
+            "where the spots come to lie",
+            size * um,
             face_color="transparent",
             border_color="#00e5ff",
             border_width=0.12,
-            units=MICROMETER_UNITS,
-            axis_labels=AXIS_LABELS,
-            metadata={RESULT_KEY: "landmarks"},
+            metadata={METADATA_PREFIX: "landmarks"},
         )
         marks = Points(
             np.empty((0, 2)),
@@ -257,13 +284,13 @@ class LandmarkRegistration:
             text={"string": "{number}", "size": 14, "color": "black", "anchor": "upper_left"},
             units=MICROMETER_UNITS,
             axis_labels=AXIS_LABELS,
-            metadata={RESULT_KEY: "landmarks"},
+            metadata={METADATA_PREFIX: "landmarks"},
         )
-        return [*made, source, preview, marks]
+        return [*layers, source, preview, marks]
 
 
 def _median_spacing(xy: NDArray[np.float64]) -> float:
-    """About how far the spots are from each other."""
+    """Median distance of a spot to its nearest neighbour."""
     from scipy.spatial import KDTree
 
     if len(xy) < 2:

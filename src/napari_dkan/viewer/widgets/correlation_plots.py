@@ -12,7 +12,7 @@ PREDICTED_COLOR = QColor("#8c6bb1")
 RIDGE_COLOR = QColor("#e0a030")
 SELECTED_COLOR = QColor("#e8735a")
 BIN_WIDTH = 0.05
-PICK_RADIUS_PX = 9  # px between a click and a dot that still count as on it
+PICK_RADIUS_PX = 9  # largest distance of a click from a dot
 
 ALIGN_LEFT = Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter
 ALIGN_RIGHT = Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter
@@ -20,7 +20,7 @@ ALIGN_CENTER = Qt.AlignmentFlag.AlignCenter
 
 
 class CorrelationHistogram(QWidget):
-    """How many genes have which correlation: DKAN as bars, ridge as an outline."""
+    """Histogram of the correlations of genes: DKAN as bars, ridge as an outline."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -36,12 +36,12 @@ class CorrelationHistogram(QWidget):
         return QSize(260, 120)
 
     def set_correlations(self, pcc: NDArray[np.floating], ridge: NDArray[np.floating]) -> None:
-        """Correlations (G,) of both methods; NaN are left out, and ridge may be empty."""
+        """Show correlations (G,) of both methods without NaN; ridge may be empty."""
         self.pcc, self.ridge = pcc[~np.isnan(pcc)], ridge[~np.isnan(ridge)]
         self.update()
 
     def set_marked_pcc(self, pcc: float) -> None:
-        """The chosen gene's correlation."""
+        """Mark the correlation of the current gene; NaN for none."""
         self.marked_pcc = pcc
         self.update()
 
@@ -50,57 +50,57 @@ class CorrelationHistogram(QWidget):
             return
         painter, ink = _make_painter(self)
         line = self.fontMetrics().height()
-        room = QRectF(14, line + 4, self.width() - 28, self.height() - 2 * line - 8)
+        plot = QRectF(14, line + 4, self.width() - 28, self.height() - 2 * line - 8)
         low = np.floor(min(0.0, self.pcc.min(), self.ridge.min(initial=0.0)) / 0.1) * 0.1
         edges = np.linspace(low, 1, round((1 - low) / BIN_WIDTH) + 1)
         bars, outline = (np.histogram(v, edges)[0] for v in (self.pcc, self.ridge))
         top = max(1, bars.max(), outline.max(initial=0))
-        width = room.width() / (len(edges) - 1)
+        width = plot.width() / (len(edges) - 1)
 
         def x(value: float) -> float:
-            return float(room.left() + (value - low) / (1 - low) * room.width())
+            return float(plot.left() + (value - low) / (1 - low) * plot.width())
 
         painter.setPen(Qt.PenStyle.NoPen)
         painter.setBrush(PREDICTED_COLOR)
         for i, count in enumerate(bars):
-            height = room.height() * count / top
-            painter.drawRect(QRectF(x(edges[i]) + 0.5, room.bottom() - height, width - 1, height))
+            height = plot.height() * count / top
+            painter.drawRect(QRectF(x(edges[i]) + 0.5, plot.bottom() - height, width - 1, height))
         if len(self.ridge):
-            steps = np.repeat(room.bottom() - room.height() * outline / top, 2)
+            steps = np.repeat(plot.bottom() - plot.height() * outline / top, 2)
             along = np.repeat([x(e) for e in edges], 2)[1:-1]
             painter.setBrush(Qt.BrushStyle.NoBrush)
             painter.setPen(QPen(RIDGE_COLOR, 1.5))
             painter.drawPolyline(_make_polygon(along, steps))
         painter.setPen(QPen(ink, 1))
-        painter.drawLine(QPointF(room.left(), room.bottom()), QPointF(room.right(), room.bottom()))
+        painter.drawLine(QPointF(plot.left(), plot.bottom()), QPointF(plot.right(), plot.bottom()))
         for tick in np.arange(np.ceil(low / 0.2 - 1e-9) * 0.2, 1.01, 0.2):
-            where = QRectF(x(tick) - 20, room.bottom() + 2, 40, line)
-            painter.drawText(where, ALIGN_CENTER, f"{tick:.1f}" if abs(tick) > 1e-9 else "0")
+            box = QRectF(x(tick) - 20, plot.bottom() + 2, 40, line)
+            painter.drawText(box, ALIGN_CENTER, f"{tick:.1f}" if abs(tick) > 1e-9 else "0")
         if np.isfinite(self.marked_pcc):
             painter.setPen(QPen(SELECTED_COLOR, 2))
-            at = x(float(np.clip(self.marked_pcc, low, 1)))
-            painter.drawLine(QPointF(at, room.top()), QPointF(at, room.bottom()))
+            marked = x(float(np.clip(self.marked_pcc, low, 1)))
+            painter.drawLine(QPointF(marked, plot.top()), QPointF(marked, plot.bottom()))
         self._draw_legend(painter, ink, line)
         painter.end()
 
     def _draw_legend(self, painter: QPainter, ink: QColor, line: int) -> None:
-        """Names in the colours of the bars, with the number of genes."""
-        at, gap = 8.0, 14
+        """Draw the names of the methods with their colours, and the number of genes."""
+        left, gap = 8.0, 14
         entries = [(PREDICTED_COLOR, f"DKAN, {len(self.pcc):,} genes")]
         if len(self.ridge):
             entries.append((RIDGE_COLOR, "ridge"))
         if np.isfinite(self.marked_pcc):
             entries.append((SELECTED_COLOR, "this gene"))
-        for colour, text in entries:
-            painter.fillRect(QRectF(at, line / 2 - 3, 8, 8), colour)
+        for color, text in entries:
+            painter.fillRect(QRectF(left, line / 2 - 3, 8, 8), color)
             painter.setPen(ink)
             width = self.fontMetrics().horizontalAdvance(text)
-            painter.drawText(QRectF(at + 12, 0, width + 2, line), ALIGN_LEFT, text)
-            at += 12 + width + gap
+            painter.drawText(QRectF(left + 12, 0, width + 2, line), ALIGN_LEFT, text)
+            left += 12 + width + gap
 
 
 class MeasuredPredictedScatter(QWidget):
-    """Measured along x, predicted along y, a dot for each spot; a click picks the nearest."""
+    """Scatter plot of measured (x) and predicted (y) values; a click chooses the nearest spot."""
 
     spot_selected = Signal(int)
 
@@ -123,7 +123,7 @@ class MeasuredPredictedScatter(QWidget):
         predicted: NDArray[np.floating],
         names: tuple[str, ...] = (),
     ) -> None:
-        """Values (N,) of both; a spot that lacks one of them is not drawn."""
+        """Show values (N,); a spot without one of them is not drawn."""
         self._measured, self._predicted, self._names = measured, predicted, names
         self.update()
 
@@ -132,11 +132,11 @@ class MeasuredPredictedScatter(QWidget):
         self.update()
 
     def dot_positions(self) -> NDArray[np.float64]:
-        """(N, 2) places of the spots on the widget, NaN where there is none."""
-        room, (low, high) = self._plot_rect(), self._value_range()
+        """Return the positions of the spots on the widget, (N, 2), NaN for unknown values."""
+        plot, (low, high) = self._plot_rect(), self._value_range()
         span = high - low
-        x = room.left() + (self._measured - low) / span * room.width()
-        y = room.bottom() - (self._predicted - low) / span * room.height()
+        x = plot.left() + (self._measured - low) / span * plot.width()
+        y = plot.bottom() - (self._predicted - low) / span * plot.height()
         return np.stack([x, y], axis=1)
 
     def _plot_rect(self) -> QRectF:
@@ -145,12 +145,12 @@ class MeasuredPredictedScatter(QWidget):
         return QRectF(left, top, self.width() - left - 8, self.height() - top - 2.3 * line)
 
     def _value_range(self) -> tuple[float, float]:
-        """One range for both axes: the identity line is the diagonal."""
-        both = np.concatenate([self._measured, self._predicted])
-        both = both[np.isfinite(both)]
-        low, high = (float(both.min()), float(both.max())) if len(both) else (0.0, 1.0)
-        room = max(high - low, 0.1) * 0.04
-        return low - room, high + room
+        """Range of both axes, so that the identity line is the diagonal."""
+        values = np.concatenate([self._measured, self._predicted])
+        values = values[np.isfinite(values)]
+        low, high = (float(values.min()), float(values.max())) if len(values) else (0.0, 1.0)
+        margin = max(high - low, 0.1) * 0.04
+        return low - margin, high + margin
 
     def mousePressEvent(self, event: QMouseEvent) -> None:
         row = self._row_at(event)
@@ -158,15 +158,15 @@ class MeasuredPredictedScatter(QWidget):
             self.spot_selected.emit(row)
 
     def keyPressEvent(self, event: QKeyEvent) -> None:
-        """Left and right: the spot measured next lower or higher."""
+        """Choose the spot with the next lower or higher measured value by the arrow keys."""
         step = {Qt.Key.Key_Left: -1, Qt.Key.Key_Right: 1}.get(Qt.Key(event.key()))
         known = np.flatnonzero(np.isfinite(self._measured + self._predicted))
         if step is None or not len(known):
             super().keyPressEvent(event)
             return
         order = known[np.argsort(self._measured[known], kind="stable")].tolist()
-        at = order.index(self._selected_row) + step if self._selected_row in order else 0
-        self.spot_selected.emit(order[at % len(order)])
+        index = order.index(self._selected_row) + step if self._selected_row in order else 0
+        self.spot_selected.emit(order[index % len(order)])
 
     def mouseMoveEvent(self, event: QMouseEvent) -> None:
         row = self._row_at(event)
@@ -183,34 +183,34 @@ class MeasuredPredictedScatter(QWidget):
     def _row_at(self, event: QMouseEvent) -> int | None:
         if not len(self._measured):
             return None
-        here = event.position()
-        away = np.hypot(*(self.dot_positions() - [here.x(), here.y()]).T)
-        away[~np.isfinite(away)] = np.inf
-        row = int(np.argmin(away))
-        return row if away[row] <= PICK_RADIUS_PX else None
+        position = event.position()
+        distance = np.hypot(*(self.dot_positions() - [position.x(), position.y()]).T)
+        distance[~np.isfinite(distance)] = np.inf
+        row = int(np.argmin(distance))
+        return row if distance[row] <= PICK_RADIUS_PX else None
 
     def paintEvent(self, event: QPaintEvent) -> None:
         painter, ink = _make_painter(self)
-        room, (low, high) = self._plot_rect(), self._value_range()
+        plot, (low, high) = self._plot_rect(), self._value_range()
         line = self.fontMetrics().height()
         faint = QColor(ink)
         faint.setAlpha(90)
         painter.setPen(QPen(faint, 1))
-        painter.drawRect(room)
+        painter.drawRect(plot)
         painter.setPen(QPen(faint, 1, Qt.PenStyle.DashLine))
-        painter.drawLine(room.bottomLeft(), room.topRight())
+        painter.drawLine(plot.bottomLeft(), plot.topRight())
         painter.setPen(ink)
         for tick in _round_ticks(low, high):
-            part = (tick - low) / (high - low)
-            x, y = room.left() + part * room.width(), room.bottom() - part * room.height()
-            painter.drawText(QRectF(x - 30, room.bottom() + 1, 60, line), ALIGN_CENTER, f"{tick:g}")
+            fraction = (tick - low) / (high - low)
+            x, y = plot.left() + fraction * plot.width(), plot.bottom() - fraction * plot.height()
+            painter.drawText(QRectF(x - 30, plot.bottom() + 1, 60, line), ALIGN_CENTER, f"{tick:g}")
             painter.drawText(
-                QRectF(line, y - line / 2, room.left() - line - 4, line), ALIGN_RIGHT, f"{tick:g}"
+                QRectF(line, y - line / 2, plot.left() - line - 4, line), ALIGN_RIGHT, f"{tick:g}"
             )
-        below = QRectF(room.left(), room.bottom() + line, room.width(), line + 2)
+        below = QRectF(plot.left(), plot.bottom() + line, plot.width(), line + 2)
         painter.drawText(below, ALIGN_CENTER, "measured")
         painter.save()
-        painter.translate(0, room.center().y())
+        painter.translate(0, plot.center().y())
         painter.rotate(-90)
         painter.drawText(QRectF(-60, 0, 120, line + 2), ALIGN_CENTER, "predicted")
         painter.restore()
@@ -221,23 +221,20 @@ class MeasuredPredictedScatter(QWidget):
     def _draw_dots(self, painter: QPainter, ink: QColor) -> None:
         dots = self.dot_positions()
         known = np.asarray(np.isfinite(dots).all(axis=1))
-        colour = QColor(PREDICTED_COLOR)
-        colour.setAlpha(210 if known.sum() < 1000 else 120)
+        color = QColor(PREDICTED_COLOR)
+        color.setAlpha(210 if known.sum() < 1000 else 120)
         size = 5 if known.sum() < 1000 else 3
-        painter.setPen(QPen(colour, size, Qt.PenStyle.SolidLine, Qt.PenCapStyle.RoundCap))
+        painter.setPen(QPen(color, size, Qt.PenStyle.SolidLine, Qt.PenCapStyle.RoundCap))
         painter.drawPoints(_make_polygon(*dots[known].T))
-        if (
-            self._selected_row is not None
-            and self._selected_row < len(dots)
-            and known[self._selected_row]
-        ):
+        row = self._selected_row
+        if row is not None and row < len(dots) and known[row]:
             painter.setPen(QPen(ink, 1.5))
             painter.setBrush(SELECTED_COLOR)
-            painter.drawEllipse(QPointF(*dots[self._selected_row]), 5, 5)
+            painter.drawEllipse(QPointF(*dots[row]), 5, 5)
 
 
 def _make_painter(widget: QWidget) -> tuple[QPainter, QColor]:
-    """A painter and the colour of text in the theme of now."""
+    """A painter, and the text colour of the current theme."""
     painter = QPainter(widget)
     painter.setRenderHint(QPainter.RenderHint.Antialiasing)
     return painter, widget.palette().windowText().color()
@@ -248,10 +245,10 @@ def _make_polygon(x: NDArray[np.floating], y: NDArray[np.floating]) -> QPolygonF
 
 
 def _round_ticks(low: float, high: float) -> list[float]:
-    """A handful of round numbers between the two."""
-    rough = (high - low) / 4.5
-    unit = 10 ** np.floor(np.log10(rough))
-    step = float(unit * next(m for m in (1, 2, 2.5, 5, 10) if m * unit >= rough))
+    """Four to six round numbers in a range."""
+    min_step = (high - low) / 4.5
+    unit = 10 ** np.floor(np.log10(min_step))
+    step = float(unit * next(m for m in (1, 2, 2.5, 5, 10) if m * unit >= min_step))
     first = np.ceil(low / step)
     count = int(np.floor(high / step) - first) + 1
     return [round(float((first + i) * step), 10) for i in range(count)]

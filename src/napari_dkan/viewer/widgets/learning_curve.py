@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from qtpy.QtCore import QPointF, QRectF, QSize, Qt
 from qtpy.QtGui import QColor, QPainter, QPaintEvent, QPen, QPolygonF
 from qtpy.QtWidgets import QSizePolicy, QWidget
@@ -14,31 +15,31 @@ from ...training.finetuning.tuning_protocol import EpochFinished
 from .theme_colors import LINK_COLOR, ThemeColor, color_for_theme
 
 LOSS_COLOR, PCC_COLOR = ThemeColor("#e8a35a", "#8f5200"), LINK_COLOR
-MAX_POINTS = 600  # points of a line; more are not told apart
+MAX_POINTS = 600  # points per line; more cannot be distinguished
 
 
 @dataclass(frozen=True)
 class _CurveSeries:
-    """epochs and values (K,), and how the values are read."""
+    """One line of the plot with K points."""
 
     title: str
     color: QColor
-    epochs: np.ndarray
-    values: np.ndarray
+    epochs: NDArray[np.float64]  # (K,)
+    values: NDArray[np.float64]  # (K,)
 
     @property
     def value_range(self) -> tuple[float, float]:
-        """Lowest and highest value, never the same."""
+        """Range of the axis, never empty."""
         finite = self.values[np.isfinite(self.values)]
         if not len(finite):
             return 0.0, 1.0
         low, high = float(finite.min()), float(finite.max())
-        room = 0.08 * (high - low) or 0.05
-        return low - room, high + room
+        margin = 0.08 * (high - low) or 0.05
+        return low - margin, high + margin
 
 
 class LearningCurve(QWidget):
-    """Two lines over the epochs, each on its own scale: loss at the left, PCC at the right."""
+    """Two lines over the epochs with a scale each: loss on the left, PCC on the right."""
 
     HEIGHT, SIDE, TOP, FOOT = 150, 40, 20, 18
 
@@ -54,7 +55,7 @@ class LearningCurve(QWidget):
         )
 
     def set_epochs(self, epochs: Sequence[EpochFinished], initial_pcc: float | None) -> None:
-        """before : validation PCC of the checkpoint as it was."""
+        """Show epochs; ``initial_pcc`` is the validation PCC of the original checkpoint."""
         self.epochs, self._initial_pcc = tuple(epochs), initial_pcc
         self.update()
 
@@ -62,18 +63,19 @@ class LearningCurve(QWidget):
         return QSize(260, self.HEIGHT)
 
     def make_series(self) -> tuple[_CurveSeries, _CurveSeries]:
-        """Loss and PCC, the latter with epoch 0 where that is known."""
-        numbers = np.array([e.number for e in self.epochs], dtype=float)
-        loss = np.array([_nan_if_none(e.loss) for e in self.epochs])
-        pcc = np.array([_nan_if_none(e.pcc) for e in self.epochs])
-        start = [] if self._initial_pcc is None else [0.0]
-        with_start = (
-            np.concatenate([start, numbers]),
-            np.concatenate([[_nan_if_none(self._initial_pcc)] if start else [], pcc]),
+        """Return loss and PCC, the latter from epoch 0 if that is known."""
+        epochs = [float(e.number) for e in self.epochs]
+        loss = [_nan_if_none(e.loss) for e in self.epochs]
+        pcc_epochs, pcc = list(epochs), [_nan_if_none(e.pcc) for e in self.epochs]
+        if self._initial_pcc is not None:
+            pcc_epochs.insert(0, 0.0)
+            pcc.insert(0, self._initial_pcc)
+        loss_color, pcc_color = (
+            QColor(color_for_theme(self, color)) for color in (LOSS_COLOR, PCC_COLOR)
         )
-        orange, blue = (QColor(color_for_theme(self, tone)) for tone in (LOSS_COLOR, PCC_COLOR))
-        return _CurveSeries("loss", orange, numbers, loss), _CurveSeries(
-            "validation PCC", blue, *with_start
+        return (
+            _CurveSeries("loss", loss_color, np.array(epochs), np.array(loss)),
+            _CurveSeries("validation PCC", pcc_color, np.array(pcc_epochs), np.array(pcc)),
         )
 
     def paintEvent(self, event: QPaintEvent) -> None:
@@ -103,13 +105,13 @@ class LearningCurve(QWidget):
         painter.end()
 
     def _mark_best(self, painter: QPainter, box: QRectF, across: Callable[[float], float]) -> None:
-        """A dashed line at the epoch that is kept so far."""
+        """Draw a dashed line at the best epoch so far."""
         if not self.epochs:
             return
         x = across(self.epochs[-1].best)
-        colour = self.palette().windowText().color()
-        colour.setAlpha(140)
-        painter.setPen(QPen(colour, 1, Qt.PenStyle.DashLine))
+        color = self.palette().windowText().color()
+        color.setAlpha(140)
+        painter.setPen(QPen(color, 1, Qt.PenStyle.DashLine))
         painter.drawLine(QPointF(x, box.top()), QPointF(x, box.bottom()))
 
     def _draw_labels(
@@ -120,19 +122,19 @@ class LearningCurve(QWidget):
         up: Callable[[float], float],
         right: bool,
     ) -> None:
-        """Title with the latest value above; the ends of the scale at the side."""
+        """Draw the title with the latest value, and the lowest and highest value at the side."""
         painter.setPen(line.color)
         side = Qt.AlignmentFlag.AlignRight if right else Qt.AlignmentFlag.AlignLeft
         finite = line.values[np.isfinite(line.values)]
-        now = f" {finite[-1]:.3f}" if len(finite) else ""
-        painter.drawText(QRectF(0, 0, self.width() - 1, self.TOP), side, line.title + now)
+        latest = f" {finite[-1]:.3f}" if len(finite) else ""
+        painter.drawText(QRectF(0, 0, self.width() - 1, self.TOP), side, line.title + latest)
         if not len(finite):
             return
         x = box.right() + 4 if right else 0
-        away = Qt.AlignmentFlag.AlignLeft if right else Qt.AlignmentFlag.AlignRight
+        alignment = Qt.AlignmentFlag.AlignLeft if right else Qt.AlignmentFlag.AlignRight
         for value in {float(finite.min()), float(finite.max())}:
-            place = QRectF(x, up(value) - 8, self.SIDE - 5, 16)
-            painter.drawText(place, away | Qt.AlignmentFlag.AlignVCenter, f"{value:.2f}")
+            label = QRectF(x, up(value) - 8, self.SIDE - 5, 16)
+            painter.drawText(label, alignment | Qt.AlignmentFlag.AlignVCenter, f"{value:.2f}")
 
 
 def _draw_series(
@@ -141,9 +143,9 @@ def _draw_series(
     across: Callable[[float], float],
     up: Callable[[float], float],
 ) -> None:
-    there = np.flatnonzero(np.isfinite(line.values))
-    there = there[:: max(1, len(there) // MAX_POINTS)]
-    points = [QPointF(across(line.epochs[i]), up(line.values[i])) for i in there]
+    known = np.flatnonzero(np.isfinite(line.values))
+    known = known[:: max(1, len(known) // MAX_POINTS)]
+    points = [QPointF(across(line.epochs[i]), up(line.values[i])) for i in known]
     painter.setBrush(Qt.BrushStyle.NoBrush)
     painter.setPen(QPen(line.color, 1.8))
     painter.drawPolyline(QPolygonF(points))
@@ -155,7 +157,7 @@ def _draw_series(
 def _make_linear_scale(
     low: float, high: float, start: float, end: float
 ) -> Callable[[float], float]:
-    """From a value to its pixel."""
+    """Linear function from a value to a pixel."""
     return lambda value: start + (float(value) - low) / (high - low) * (end - start)
 
 

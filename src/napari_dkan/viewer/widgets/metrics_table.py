@@ -1,7 +1,7 @@
-"""Table of metrics, one row per gene, sorted and filtered with NumPy.
+"""Table of metrics with a row per gene, sorted and filtered with NumPy.
 
 Qt's sorting proxy calls Python for every comparison, which takes more than half a second for
-20,000 rows. Here the row order is one index array.
+20,000 rows. Here the order of rows is an index array.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from qtpy.QtCore import (  # type: ignore[attr-defined]
 from qtpy.QtGui import QColor
 from qtpy.QtWidgets import QAbstractItemView, QHeaderView, QTableView
 
-WARNING_COLOR = QColor(255, 138, 101, 95)  # over light and dark themes alike
+WARNING_COLOR = QColor(255, 138, 101, 95)  # transparent, for light and dark themes
 NO_VALUE = "\N{EN DASH}"
 TOOLTIP_WIDTH = 60  # characters
 ModelIndex = QModelIndex | QPersistentModelIndex
@@ -32,10 +32,19 @@ ALIGN_RIGHT = Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter
 
 @dataclass(frozen=True)
 class MetricColumn:
-    """One column of figures.
+    """One column of a table with R rows.
 
-    values : (R,) float64, NaN where unknown. text : of one row. warned : (R,) cells to tint, and
-    why.
+    Attributes
+    ----------
+    title, tooltip : str
+    values : ndarray
+        (R,), NaN where unknown.
+    format_value : callable
+        Formats the value of a row.
+    warning_mask : ndarray or None
+        Cells to tint, (R,).
+    warning : str
+        Tooltip of tinted cells.
     """
 
     title: str
@@ -54,7 +63,7 @@ def make_metric_column(
     warning_mask: NDArray[np.bool_] | None = None,
     warning: str = "",
 ) -> MetricColumn:
-    """A column of plain numbers; None and NaN are shown as a dash."""
+    """Make a column of numbers; None and NaN are displayed as a dash."""
     array = np.array([np.nan if v is None else float(v) for v in values])
     return MetricColumn(
         title,
@@ -67,22 +76,33 @@ def make_metric_column(
 
 
 def format_metric(value: float, number_format: str = ".2f") -> str:
-    """A figure as it is read, with a dash where there is none."""
+    """Format a number; NaN is a dash."""
     return NO_VALUE if np.isnan(value) else format(value, number_format)
 
 
 @dataclass(frozen=True)
 class MetricsTableData:
-    """What a table shows: genes and their columns."""
+    """Contents of a table with R rows.
+
+    Attributes
+    ----------
+    symbols : tuple of str
+        (R,) texts of column 0.
+    columns : tuple of MetricColumn
+    tooltips : tuple of str
+        (R,) tooltips of the symbols, or none.
+    warning_mask : ndarray
+        Symbols to tint, (R,) or (0,).
+    """
 
     symbols: tuple[str, ...] = ()
     columns: tuple[MetricColumn, ...] = ()
-    tooltips: tuple[str, ...] = ()  # a tooltip for each symbol, or none at all
+    tooltips: tuple[str, ...] = ()
     warning_mask: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, bool))
 
 
 class MetricsTableModel(QAbstractTableModel):
-    """The genes in column 0, the figures behind it; sorting and searching keep an order of rows."""
+    """Qt model with the genes in column 0 and the metrics in the others."""
 
     def __init__(self, first_header: str = "Gene") -> None:
         super().__init__()
@@ -92,7 +112,7 @@ class MetricsTableModel(QAbstractTableModel):
         self._filter_text = ""
         self._sort_state: tuple[int, Qt.SortOrder] = (-1, Qt.SortOrder.AscendingOrder)
 
-    # ---- what Qt asks ----------------------------------------------------------------
+    # ---- called by Qt ----------------------------------------------------------------
 
     def rowCount(self, parent: ModelIndex | None = None) -> int:
         return 0 if parent is not None and parent.isValid() else len(self._row_order)
@@ -117,15 +137,15 @@ class MetricsTableModel(QAbstractTableModel):
         if index.column() == 0:
             return self._symbol_data(row, role)
         column = self.table_data.columns[index.column() - 1]
-        warned = column.warning_mask is not None and bool(column.warning_mask[row])
+        has_warning = column.warning_mask is not None and bool(column.warning_mask[row])
         if role == Qt.ItemDataRole.DisplayRole:
             return column.format_value(row)
         if role == Qt.ItemDataRole.TextAlignmentRole:
             return ALIGN_RIGHT
         if role == Qt.ItemDataRole.BackgroundRole:
-            return WARNING_COLOR if warned else None
+            return WARNING_COLOR if has_warning else None
         if role == Qt.ItemDataRole.ToolTipRole:
-            return wrap_tooltip(column.warning if warned else column.tooltip)
+            return wrap_tooltip(column.warning if has_warning else column.tooltip)
         return None
 
     def _symbol_data(self, row: int, role: int) -> object:
@@ -141,17 +161,17 @@ class MetricsTableModel(QAbstractTableModel):
         self._sort_state = column, order
         self._update_order()
 
-    # ---- what the panel asks ---------------------------------------------------------
+    # ---- called by the panel ---------------------------------------------------------
 
     def set_table_data(self, table_data: MetricsTableData) -> None:
-        """Other genes or other figures; the search and the order stay."""
+        """Replace the contents; the filter and the sort order stay."""
         self.beginResetModel()
         self.table_data = table_data
         self._row_order = self._compute_order()
         self.endResetModel()
 
     def set_filter(self, text: str) -> None:
-        """Keep only rows whose symbol or note holds the text, in any case."""
+        """Show only rows whose symbol or tooltip contains the text, ignoring case."""
         self._filter_text = text.strip().upper()
         self._update_order()
 
@@ -159,11 +179,11 @@ class MetricsTableModel(QAbstractTableModel):
         return self.table_data.symbols[int(self._row_order[row])]
 
     def find_row(self, symbol: str | None) -> int | None:
-        """Where a gene stands now; None where the search hides it or there is none."""
+        """Return the displayed row of a gene; None if it is filtered out or unknown."""
         if symbol not in self.table_data.symbols:
             return None
-        hits = np.flatnonzero(self._row_order == self.table_data.symbols.index(symbol))
-        return int(hits[0]) if len(hits) else None
+        rows = np.flatnonzero(self._row_order == self.table_data.symbols.index(symbol))
+        return int(rows[0]) if len(rows) else None
 
     def _update_order(self) -> None:
         self.beginResetModel()
@@ -171,34 +191,41 @@ class MetricsTableModel(QAbstractTableModel):
         self.endResetModel()
 
     def _compute_order(self) -> NDArray[np.int64]:
-        """Rows that are searched for, sorted; what has no figure comes last either way."""
-        shown, (column, direction) = self.table_data, self._sort_state
-        rows = np.arange(len(shown.symbols))
+        """Filtered and sorted rows; unknown values come last in either direction."""
+        table, (column, direction) = self.table_data, self._sort_state
+        rows = np.arange(len(table.symbols))
         if self._filter_text:
-            notes = shown.tooltips or ("",) * len(rows)
-            texts = zip(shown.symbols, notes, strict=True)
-            hit = [
-                self._filter_text in s.upper() or self._filter_text in n.upper() for s, n in texts
+            tooltips = table.tooltips or ("",) * len(rows)
+            texts = zip(table.symbols, tooltips, strict=True)
+            is_match = [
+                self._filter_text in s.upper() or self._filter_text in t.upper() for s, t in texts
             ]
-            rows = rows[np.array(hit, bool)]
-        down = direction is Qt.SortOrder.DescendingOrder
+            rows = rows[np.array(is_match, bool)]
+        is_descending = direction is Qt.SortOrder.DescendingOrder
         if column == 0:
-            names = np.array(shown.symbols, dtype=str)[rows]
-            order = np.argsort(names, kind="stable")
-            return np.asarray(rows[order[::-1] if down else order])
-        if not 0 < column <= len(shown.columns):
+            symbols = np.array(table.symbols, dtype=str)[rows]
+            order = np.argsort(symbols, kind="stable")
+            return np.asarray(rows[order[::-1] if is_descending else order])
+        if not 0 < column <= len(table.columns):
             return rows
-        values = shown.columns[column - 1].values[rows]
-        return np.asarray(rows[np.argsort(-values if down else values, kind="stable")])
+        values = table.columns[column - 1].values[rows]
+        return np.asarray(rows[np.argsort(-values if is_descending else values, kind="stable")])
 
 
 class MetricsTable(QTableView):
-    """The view: choosing a row tells its gene, choosing a gene elsewhere shows its row."""
+    """Table view; selecting a row emits its gene.
+
+    Parameters
+    ----------
+    first_header
+        Heading of column 0.
+    long_names
+        Whether column 0 is truncated to the available width, so that the metrics stay visible.
+    """
 
     symbol_selected = Signal(str)
 
     def __init__(self, first_header: str = "Gene", long_names: bool = False) -> None:
-        """first : heading of column 0. long_names : cut them off rather than hide the figures."""
         super().__init__()
         self._long_names = long_names
         self.table_model = MetricsTableModel(first_header)
@@ -207,7 +234,7 @@ class MetricsTable(QTableView):
         self.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
         self.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
         self.setHorizontalScrollMode(QAbstractItemView.ScrollMode.ScrollPerPixel)
-        self.setTabKeyNavigation(False)  # Tab leads on to the next control
+        self.setTabKeyNavigation(False)  # Tab moves to the next control
         self.setShowGrid(False)
         self.setWordWrap(False)
         self.setCornerButtonEnabled(False)
@@ -222,21 +249,21 @@ class MetricsTable(QTableView):
         self.selectionModel().currentRowChanged.connect(self._on_row_changed)
 
     def set_table_data(self, table_data: MetricsTableData, sort_by: int = 1) -> None:
-        """Fill the table; the first time, the best of column ``sort_by`` comes first."""
+        """Fill the table; the first time it is sorted by column ``sort_by``, descending."""
         head = self.horizontalHeader()
         if not self.isSortingEnabled():
-            head.blockSignals(True)  # Qt would sort by what it remembers before this
+            head.blockSignals(True)  # Qt would first sort by its previous indicator
             self.setSortingEnabled(True)
             head.setSortIndicator(sort_by, Qt.SortOrder.DescendingOrder)
             head.blockSignals(False)
             self.table_model.sort(sort_by, Qt.SortOrder.DescendingOrder)
-        widen = self.table_model.columnCount() != 1 + len(table_data.columns)
+        has_new_columns = self.table_model.columnCount() != 1 + len(table_data.columns)
         self.table_model.set_table_data(table_data)
-        if widen:
+        if has_new_columns:
             self._fit_columns()
 
     def select_symbol(self, symbol: str | None) -> None:
-        """Select a gene's row and bring it into sight, without telling anybody."""
+        """Select the row of a gene and scroll to it, without emitting `symbol_selected`."""
         self._selected_symbol = symbol
         self._update_selection(True)
 
@@ -255,14 +282,16 @@ class MetricsTable(QTableView):
         self.viewport().update()
 
     def _fit_columns(self) -> None:
-        """Columns as wide as their heading and some rows, the first and the last among them."""
+        """Fit the columns to their heading and a sample of the rows."""
         metrics, head = self.fontMetrics(), self.horizontalHeader()
         model = self.table_model
-        some = np.unique(np.linspace(0, max(0, model.rowCount() - 1), 60).astype(int)).tolist()
-        for c in range(model.columnCount()):
-            shown = [str(model.data(model.index(r, c))) for r in some if r < model.rowCount()]
-            texts = [str(model.headerData(c, Qt.Orientation.Horizontal)) + "  ", *shown]
-            head.resizeSection(c, max(metrics.horizontalAdvance(t) for t in texts) + 8)
+        sample = np.unique(np.linspace(0, max(0, model.rowCount() - 1), 60).astype(int)).tolist()
+        for column in range(model.columnCount()):
+            texts = [str(model.headerData(column, Qt.Orientation.Horizontal)) + "  "]
+            texts += [
+                str(model.data(model.index(r, column))) for r in sample if r < model.rowCount()
+            ]
+            head.resizeSection(column, max(metrics.horizontalAdvance(t) for t in texts) + 8)
         if self._long_names:
             head.setSectionResizeMode(0, QHeaderView.ResizeMode.Stretch)
 
@@ -273,12 +302,12 @@ class MetricsTable(QTableView):
 
 
 def wrap_tooltip(text: str) -> str:
-    """A tooltip in lines that can be read: Qt breaks no plain text."""
+    """Break a tooltip into lines, since Qt does not wrap plain text."""
     return "\n".join(fill(line, TOOLTIP_WIDTH) for line in text.splitlines())
 
 
 def table_to_csv(table_data: MetricsTableData, first_header: str = "gene") -> str:
-    """All rows as they stand in the panel's order, figures in full."""
+    """Format all rows, unsorted, with six significant digits."""
     lines = [",".join([first_header, *(_quote_csv(c.title) for c in table_data.columns)])]
     for i, symbol in enumerate(table_data.symbols):
         values = ("" if np.isnan(c.values[i]) else f"{c.values[i]:.6g}" for c in table_data.columns)

@@ -2,8 +2,57 @@
 
 from __future__ import annotations
 
-from qtpy.QtWidgets import QComboBox, QDockWidget, QSizePolicy, QWidget
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import (
+    QComboBox,
+    QDockWidget,
+    QHBoxLayout,
+    QLabel,
+    QLayout,
+    QProgressBar,
+    QSizePolicy,
+    QVBoxLayout,
+    QWidget,
+)
 from superqt import QCollapsible
+
+
+def make_text_label(text: str = "", selectable: bool = False) -> QLabel:
+    """Make a label that wraps its text, which can be selectable with the mouse."""
+    label = QLabel(text)
+    label.setWordWrap(True)
+    if selectable:
+        label.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+    return label
+
+
+def make_progress_bar() -> QProgressBar:
+    """Make a thin progress bar without text."""
+    bar = QProgressBar()
+    bar.setTextVisible(False)
+    bar.setMaximumHeight(8)
+    return bar
+
+
+def make_row(*widgets: QWidget | tuple[QWidget, int]) -> QHBoxLayout:
+    """Put widgets side by side, each alone or with its stretch."""
+    row = QHBoxLayout()
+    for item in widgets:
+        widget, stretch = item if isinstance(item, tuple) else (item, 0)
+        row.addWidget(widget, stretch)
+    return row
+
+
+def fill_column(parent: QWidget, *items: QWidget | QLayout) -> QVBoxLayout:
+    """Stack widgets and layouts in a widget, without margins."""
+    column = QVBoxLayout(parent)
+    column.setContentsMargins(0, 0, 0, 0)
+    for item in items:
+        if isinstance(item, QWidget):
+            column.addWidget(item)
+        else:
+            column.addLayout(item)
+    return column
 
 
 def make_shrinkable(combo_box: QComboBox) -> None:

@@ -15,18 +15,28 @@ from ....samples.bundled_checkpoints import list_bundled_checkpoints
 
 
 def checkpoint_folder() -> Path:
+    """Return the user's folder of fine-tuned checkpoints."""
     return platformdirs.user_data_path("napari-dkan") / "fine-tuned"
 
 
-def make_checkpoint_name(parent: Path, sections: Sequence[str]) -> str:
-    """``her2-breast-C3``: what it was made from, and from which sections."""
-    learnt = sections[0] if len(sections) == 1 else f"{len(sections)}-sections"
-    return re.sub(r"[^\w.-]+", "-", f"{parent.stem}-{learnt}")[:80]
-
-
 def new_checkpoint_path(parent: Path, sections: Sequence[str]) -> Path:
-    """A file of the folder that is not there yet. Raises OutputError without a folder."""
-    folder, name = checkpoint_folder(), make_checkpoint_name(parent, sections)
+    """Return a new path in the folder, e.g. ``her2-breast-C3.safetensors``.
+
+    Parameters
+    ----------
+    parent
+        The checkpoint that is fine-tuned.
+    sections
+        Names of the sections it is trained on.
+
+    Raises
+    ------
+    OutputError
+        The folder cannot be made.
+    """
+    folder = checkpoint_folder()
+    label = sections[0] if len(sections) == 1 else f"{len(sections)}-sections"
+    name = re.sub(r"[^\w.-]+", "-", f"{parent.stem}-{label}")[:80]
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -41,13 +51,13 @@ def new_checkpoint_path(parent: Path, sections: Sequence[str]) -> Path:
 
 
 def suggest_save_path(parent: Path, checkpoint: Path) -> Path:
-    """Beside the parent, unless that came with the package: then in the home folder."""
-    bundled = parent.resolve() in {p.resolve() for p in list_bundled_checkpoints()}
-    return (Path.home() if bundled else parent.parent) / checkpoint.name
+    """Suggest the folder of the parent, or the home folder if the parent is bundled."""
+    is_bundled = parent.resolve() in {p.resolve() for p in list_bundled_checkpoints()}
+    return (Path.home() if is_bundled else parent.parent) / checkpoint.name
 
 
 def check_save_path(path: Path, parent: Path) -> None:
-    """Raises OutputError when a checkpoint would replace the one it was made from."""
+    """Raise OutputError if a checkpoint would replace the one it was made from."""
     if path.resolve() == parent.resolve():
         raise OutputError(
             f"{path.name} is the checkpoint that this one was made from; choose another name."
@@ -55,9 +65,12 @@ def check_save_path(path: Path, parent: Path) -> None:
 
 
 def move_checkpoint(checkpoint: Path, path: Path) -> None:
-    """Give the checkpoint its lasting place.
+    """Move a checkpoint to the path that the user chose.
 
-    Raises OutputError when it cannot be written there; it is still where it was then.
+    Raises
+    ------
+    OutputError
+        It cannot be written there; it then stays where it is.
     """
     if path.resolve() == checkpoint.resolve():
         return

@@ -22,7 +22,7 @@ _UNS_KEYS = ("patient", "spot_pitch_um", "spot_diameter_um")
 
 @dataclass(frozen=True)
 class SectionSnapshot:
-    """A section as it was when the run began; name : what the process calls it."""
+    """A section as it was when the run started; ``name`` is unique and a valid file name."""
 
     name: str
     section: LoadedSection
@@ -33,13 +33,20 @@ class SectionSnapshot:
 def snapshot_sections(
     sections: Sequence[LoadedSection], existing: Sequence[SectionSnapshot] = ()
 ) -> tuple[SectionSnapshot, ...]:
-    """The sections with names of their own that can be file names.
+    """Snapshot sections for a run.
 
-    taken : sections whose names are gone already.
+    Parameters
+    ----------
+    sections
+    existing
+        Snapshots whose names are in use.
 
-    Raises SpotsError when one lies on no slide, or its slide has no pixel size.
+    Raises
+    ------
+    SpotsError
+        A section has no slide, or its slide has no file or no pixel size.
     """
-    found: list[SectionSnapshot] = []
+    snapshots: list[SectionSnapshot] = []
     for section in sections:
         slide = section.slide
         if slide is None:
@@ -54,42 +61,46 @@ def snapshot_sections(
                 f"{slide.slide.label} does not state its pixel size; enter it in the panel "
                 "DKAN: predict."
             )
-        plain = re.sub(r"[^\w.-]+", "-", section.name).strip("-.") or "section"
-        names = {h.name for h in (*existing, *found)}
-        numbered = (f"{plain}-{i}" for i in range(2, len(names) + 3))
-        name = plain if plain not in names else next(n for n in numbered if n not in names)
-        found.append(SectionSnapshot(name, section, section.data, slide))
-    return tuple(found)
+        name = base = re.sub(r"[^\w.-]+", "-", section.name).strip("-.") or "section"
+        names = {s.name for s in (*existing, *snapshots)}
+        number = 1
+        while name in names:
+            number += 1
+            name = f"{base}-{number}"
+        snapshots.append(SectionSnapshot(name, section, section.data, slide))
+    return tuple(snapshots)
 
 
 def write_sections(sections: Sequence[SectionSnapshot], folder: Path) -> None:
-    """One ``NAME.h5ad`` each in a new folder, as `expression.h5ad` reads it.
+    """Write one ``NAME.h5ad`` per section to a new folder.
 
-    Raises OutputError.
+    Raises
+    ------
+    OutputError
     """
     import anndata
 
     folder.mkdir()
-    for h in sections:
-        data = h.data
-        plain = anndata.AnnData(
+    for section in sections:
+        data = section.data
+        exported = anndata.AnnData(
             data.X,
             obs=data.obs[[c for c in ("array_row", "array_col") if c in data.obs]],
             var=data.var[[c for c in ("gene_ids",) if c in data.var]],
             obsm={"spatial": data.obsm["spatial"]},
             uns={key: data.uns[key] for key in _UNS_KEYS if key in data.uns}
             | {
-                "section": h.name,
-                "image": str(Path(h.slide.slide.location).resolve()),
-                "mpp": h.slide.mpp,
+                "section": section.name,
+                "image": str(Path(section.slide.slide.location).resolve()),
+                "mpp": section.slide.mpp,
             },
         )
-        file = folder / f"{h.name}.h5ad"
+        file = folder / f"{section.name}.h5ad"
         try:
-            plain.write_h5ad(file)
+            exported.write_h5ad(file)
         except OSError as error:
             reason = error.strerror or str(error).splitlines()[0]
             raise OutputError(
-                f"{h.section.name} could not be handed to the fine-tuning process ({reason}); "
-                f"free some space in {folder.parent}."
+                f"{section.section.name} could not be handed to the fine-tuning process "
+                f"({reason}); free some space in {folder.parent}."
             ) from error

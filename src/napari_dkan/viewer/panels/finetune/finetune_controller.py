@@ -32,11 +32,10 @@ from ....training.finetuning.tuning_protocol import (
     SectionReadStarted,
 )
 from ...session.user_history import add_recent_checkpoint
-from ...session.viewer_session import ViewerSession
 from ...widgets.gl_compat import import_torch
 from ...widgets.signal_connections import SignalConnections
 from ...worker import JobFailure, JobRunner
-from ..quality.quality_controller import QualityController
+from ..quality.data.quality_model import QualityModel
 from .checkpoint_store import check_save_path, move_checkpoint, new_checkpoint_path
 from .export_sections import SectionSnapshot, snapshot_sections, write_sections
 
@@ -58,7 +57,18 @@ class FinetuneState(StrEnum):
 
 @dataclass(frozen=True)
 class FinetuneRequest:
-    """What Start asks for; sections teach, others are only measured before and after."""
+    """Settings of a run.
+
+    Attributes
+    ----------
+    sections : tuple of LoadedSection
+        Sections to train on.
+    other_sections : tuple of LoadedSection
+        Sections that are only evaluated before and after.
+    settings : FinetuneSettings
+    new_genes_path : Path or None
+        Gene file with genes that join the panel.
+    """
 
     sections: tuple[LoadedSection, ...]
     other_sections: tuple[LoadedSection, ...] = ()
@@ -67,46 +77,78 @@ class FinetuneRequest:
 
 
 class FinetuneController:
-    """Starts, follows and ends one run at a time; all signals come in the GUI thread."""
+    """Starts, follows and ends one run at a time.
 
-    changed = Signal()  # state, stage, result, saved
-    epoch_finished = Signal()  # `curve` is longer
-    gene_map_received = Signal(object)  # a GeneMap
-    message_changed = Signal(str, bool)  # a sentence, and whether it alarms
+    All signals are emitted in the GUI thread.
 
-    def __init__(
-        self, session: ViewerSession, quality: QualityController, connections: SignalConnections
-    ) -> None:
-        self.session, self._quality = session, quality
+    Attributes
+    ----------
+    command : sequence of str
+        Starts the fine-tuning process.
+    state : FinetuneState
+    stage : str
+        What is being done before the first epoch.
+    start_event : FinetuneStarted or None
+    epochs : tuple of EpochFinished
+    result : FinetuneFinished or None
+    parent_checkpoint, tuned_checkpoint : Checkpoint or None
+        The latter is set once it is loaded.
+    checkpoint_path : Path or None
+        File of the result.
+    keep_checkpoint : bool
+        The result is better or was chosen by the user: its file is not deleted.
+    training_sections : tuple of SectionSnapshot
+    """
+
+    changed = Signal()  # state, stage, result, tuned_checkpoint
+    epoch_finished = Signal()  # `epochs` is longer
+    gene_map_received = Signal(object)  # a GeneMapComputed
+    message_changed = Signal(str, bool)  # a sentence, and whether it is a warning
+
+    def __init__(self, model: QualityModel, connections: SignalConnections) -> None:
+        self.session, self._model = model.session, model
         self.command: Sequence[str] = FINETUNE_COMMAND
         self.state = FinetuneState.IDLE
-        self.stage = ""  # what is being done before the first epoch
+        self.stage = ""
         self.start_event: FinetuneStarted | None = None
         self.epochs: tuple[EpochFinished, ...] = ()
         self.result: FinetuneFinished | None = None
         self.parent_checkpoint: Checkpoint | None = None
-        self.tuned_checkpoint: Checkpoint | None = None  # once it is loaded
-        self.checkpoint_path: Path | None = None  # where the result lies
-        self.keep_checkpoint = False  # it is better, or somebody wanted it: it stays on disk
+        self.tuned_checkpoint: Checkpoint | None = None
+        self.checkpoint_path: Path | None = None
+        self.keep_checkpoint = False
         self.training_sections: tuple[SectionSnapshot, ...] = ()
         self._gene = ""
         self._process: FinetuneProcess | None = None
-        self._process_runner, self._file_runner = (
-            JobRunner("fine-tuning"),
-            JobRunner("fine-tuned checkpoint"),
-        )
+        self._process_runner = JobRunner("fine-tuning")
+        self._file_runner = JobRunner("fine-tuned checkpoint")
         connections.connect(
-            self._stop_if_section_removed, quality.sections_changed, session.slides_changed
+            self._stop_if_section_removed, model.sections_changed, model.session.slides_changed
         )
 
     @property
     def busy(self) -> bool:
         return self.state is not FinetuneState.IDLE
 
-    # ---- asked for -----------------------------------------------------------------------
+    @property
+    def is_file_job_running(self) -> bool:
+        """Whether the result is being loaded or saved."""
+        return self._file_runner.busy
+
+    @property
+    def process_id(self) -> int | None:
+        return None if self._process is None else self._process.pid
+
+    # ---- commands ------------------------------------------------------------------------
 
     def start(self, request: FinetuneRequest) -> None:
-        """Begin. Raises a DkanError saying what is missing."""
+        """Start a run.
+
+        Raises
+        ------
+        DkanError
+            Something is missing; the message says what.
+        """
         parent = self.session.checkpoint
         if self.busy:
             return
@@ -114,25 +156,28 @@ class FinetuneController:
             raise SpotsError("The checkpoint is still being loaded; try again in a moment.")
         if not request.sections:
             raise SpotsError("Tick a section to learn from, or load measured ST.")
-        teaching = snapshot_sections(request.sections)
-        others = snapshot_sections(request.other_sections, teaching)
-        out = new_checkpoint_path(parent.path, [h.name for h in teaching])
+        training = snapshot_sections(request.sections)
+        others = snapshot_sections(request.other_sections, training)
+        names = [s.name for s in training]
+        output_path = new_checkpoint_path(parent.path, names)
         self._reset()
         process = self._process = FinetuneProcess(self.command)
-        self.parent_checkpoint, self.training_sections, self.checkpoint_path = parent, teaching, out
-        path, gene = parent.path, self._gene
+        self.parent_checkpoint, self.training_sections = parent, training
+        self.checkpoint_path = output_path
+        parent_path, gene = parent.path, self._gene
 
         def job() -> Iterator[FinetuneEvent]:
-            with TemporaryDirectory(prefix="napari-dkan-", ignore_cleanup_errors=True) as made_for:
-                folder = Path(made_for) / "sections"  # the name goes on the card
-                write_sections((*teaching, *others), folder)
-                names = [h.name for h in teaching]
-                made = build_finetune_arguments(path, folder, names, request.settings, out)
+            with TemporaryDirectory(prefix="napari-dkan-", ignore_cleanup_errors=True) as temporary:
+                folder = Path(temporary) / "sections"  # the name is recorded in the card
+                write_sections((*training, *others), folder)
+                arguments = build_finetune_arguments(
+                    parent_path, folder, names, request.settings, output_path
+                )
                 if others:
-                    made += ["--others", ",".join(h.name for h in others)]
+                    arguments += ["--others", ",".join(s.name for s in others)]
                 if request.new_genes_path is not None:
-                    made += ["--new-genes", str(request.new_genes_path)]
-                process.start(made, out)
+                    arguments += ["--new-genes", str(request.new_genes_path)]
+                process.start(arguments, output_path)
                 if gene:
                     process.request_gene_map(gene)
                 yield from process.events()
@@ -150,11 +195,11 @@ class FinetuneController:
             self._process.resume()
 
     def stop(self) -> None:
-        """End and keep the best so far."""
+        """Stop and keep the best epoch so far."""
         process = self._process
         if not self.busy or process is None:
             return
-        if process.pid is None:  # nothing has begun
+        if process.pid is None:  # the process has not started
             self._discard_run()
             self.message_changed.emit("Stopped before it began.", False)
             return
@@ -162,27 +207,30 @@ class FinetuneController:
         self._set_state(FinetuneState.STOPPING, "keeping the best so far")
 
     def set_map_gene(self, gene: str) -> None:
-        """The gene whose map comes with every epoch; "" for none."""
+        """Request the map of a gene after every epoch; "" for none."""
         self._gene = gene
         if self._process is not None:
             self._process.request_gene_map(gene)
 
     def choose_checkpoint(self, tuned: bool) -> None:
-        """Choose the fine-tuned checkpoint, or the one it was made from."""
-        wanted = self.tuned_checkpoint if tuned else self.parent_checkpoint
-        if wanted is not None:
+        """Use the fine-tuned checkpoint, or the one it was made from, in the session."""
+        checkpoint = self.tuned_checkpoint if tuned else self.parent_checkpoint
+        if checkpoint is not None:
             self.keep_checkpoint |= tuned
-            if tuned and wanted.path is not None:
-                add_recent_checkpoint(wanted.path)
-            self.session.set_checkpoint(wanted)
+            if tuned and checkpoint.path is not None:
+                add_recent_checkpoint(checkpoint.path)
+            self.session.set_checkpoint(checkpoint)
 
     def save_as(self, path: Path) -> None:
-        """Give the result its lasting place, and use it from there.
+        """Move the result to a path and use it from there.
 
-        Raises OutputError when that is the place of its parent.
+        Raises
+        ------
+        OutputError
+            The path is that of the parent checkpoint.
         """
-        kept, parent = self.checkpoint_path, self.parent_checkpoint
-        if kept is None or parent is None or parent.path is None:
+        source, parent = self.checkpoint_path, self.parent_checkpoint
+        if source is None or parent is None or parent.path is None:
             return
         check_save_path(path, parent.path)
         if self.state is FinetuneState.UNSAVED and self._process is not None:
@@ -199,44 +247,41 @@ class FinetuneController:
             self._load_checkpoint(path, use=True)
 
         def job() -> Iterator[None]:
-            move_checkpoint(kept, path)
+            move_checkpoint(source, path)
             yield None
 
         self._file_runner.start(job, lambda item: None, end)
 
     def close(self) -> None:
-        """End whatever runs; no process, thread or half-made file is left."""
+        """End the run and leave no process, thread or temporary file behind."""
         self._discard_run()
         self._file_runner.cancel()
-        self._process_runner.wait()
-        self._file_runner.wait()
+        self.wait()
         self._reset()
 
-    # ---- followed ------------------------------------------------------------------------
+    def wait(self, seconds: float = 10.0) -> bool:
+        """Wait for the worker threads; return whether they have ended."""
+        has_process_ended = self._process_runner.wait(seconds)
+        return self._file_runner.wait(seconds) and has_process_ended
+
+    # ---- events of the process -----------------------------------------------------------
 
     def _on_event(self, event: FinetuneEvent) -> None:
         if isinstance(event, SectionReadStarted):
             self._set_state(self.state, f"reading {event.section} ({event.done + 1} of {event.of})")
         elif isinstance(event, FinetuneStarted):
             self.start_event = event
-            self._set_state(
-                FinetuneState.RUNNING if self.state is FinetuneState.STARTING else self.state, ""
-            )
+            is_starting = self.state is FinetuneState.STARTING
+            self._set_state(FinetuneState.RUNNING if is_starting else self.state, "")
         elif isinstance(event, EpochFinished):
             self.epochs = (*self.epochs, event)
             self.epoch_finished.emit()
         elif isinstance(event, GeneMapComputed):
             self.gene_map_received.emit(event)
-        elif (
-            isinstance(event, FinetunePaused | FinetuneResumed)
-            and self.state is not FinetuneState.STOPPING
-        ):
-            self._set_state(
-                FinetuneState.PAUSED
-                if isinstance(event, FinetunePaused)
-                else FinetuneState.RUNNING,
-                "",
-            )
+        elif isinstance(event, FinetunePaused | FinetuneResumed):
+            is_paused = isinstance(event, FinetunePaused)
+            if self.state is not FinetuneState.STOPPING:
+                self._set_state(FinetuneState.PAUSED if is_paused else FinetuneState.RUNNING, "")
         elif isinstance(event, SaveFailed):
             self._set_state(FinetuneState.UNSAVED, "")
             self.message_changed.emit(f"{event.sentence} The result waits: press Save as...", True)
@@ -251,56 +296,54 @@ class FinetuneController:
         if failure is not None:
             self.message_changed.emit(failure.message, True)
         if self.checkpoint_path is not None and self.checkpoint_path.is_file():
-            better = self.result is not None and self.result.better
-            self.keep_checkpoint |= (
-                better or failure is not None
-            )  # what a crash left is not thrown away
-            self._load_checkpoint(self.checkpoint_path, use=better)
+            is_better = self.result is not None and self.result.better
+            # Also after a crash: the process saves its best epoch while it runs.
+            self.keep_checkpoint |= is_better or failure is not None
+            self._load_checkpoint(self.checkpoint_path, use=is_better)
 
     def _load_checkpoint(self, path: Path, use: bool) -> None:
-        loaded: list[Checkpoint] = []
-
-        def job() -> Iterator[None]:
+        def job() -> Iterator[Checkpoint]:
             import_torch()
             from ....model import load_checkpoint
 
-            loaded.append(load_checkpoint(path))
-            yield None
+            yield load_checkpoint(path)
+
+        def receive(checkpoint: Checkpoint) -> None:
+            self.tuned_checkpoint = checkpoint
 
         def end(failure: JobFailure | None) -> None:
             if failure is not None:
                 self.message_changed.emit(failure.message, True)
                 return
-            self.tuned_checkpoint = loaded[0]
             if use:
                 self.choose_checkpoint(tuned=True)
             self.changed.emit()
 
-        self._file_runner.start(job, lambda item: None, end)
+        self._file_runner.start(job, receive, end)
 
     def _stop_if_section_removed(self) -> None:
-        """A section that teaches was removed, or its slide closed: there is nobody to learn for."""
+        """Stop when a training section is removed or its slide is closed."""
         if self.state in (FinetuneState.IDLE, FinetuneState.STOPPING, FinetuneState.UNSAVED):
             return
-        there, slides = self._quality.sections, self.session.slides
-        gone = [
-            h for h in self.training_sections if h.section not in there or h.slide not in slides
+        sections, slides = self._model.sections, self.session.slides
+        removed = [
+            s for s in self.training_sections if s.section not in sections or s.slide not in slides
         ]
-        if gone:
-            name = gone[0].section.name
+        if removed:
+            name = removed[0].section.name
             self.stop()
             self.message_changed.emit(
                 f"{name} was removed: fine-tuning stops and keeps its best.", True
             )
 
-    # ---- ended ---------------------------------------------------------------------------
+    # ---- state ---------------------------------------------------------------------------
 
     def _set_state(self, state: FinetuneState, stage: str) -> None:
         self.state, self.stage = state, stage
         self.changed.emit()
 
     def _discard_run(self) -> None:
-        """End a run that nobody wants the result of."""
+        """End a run and drop its result."""
         if self._process is not None:
             self._process_runner.cancel()
             self._process.kill()
@@ -308,11 +351,10 @@ class FinetuneController:
             self._set_state(FinetuneState.IDLE, "")
 
     def _reset(self) -> None:
-        """The run before: its file goes unless it was better or wanted."""
+        """Forget the previous run; its file is deleted unless it is to be kept."""
         if self.checkpoint_path is not None and not self.keep_checkpoint:
             with suppress(OSError):
                 self.checkpoint_path.unlink(missing_ok=True)
-        self.start_event = self.result = self.parent_checkpoint = self.tuned_checkpoint = (
-            self.checkpoint_path
-        ) = None
+        self.start_event, self.result, self.checkpoint_path = None, None, None
+        self.parent_checkpoint = self.tuned_checkpoint = None
         self.epochs, self.training_sections, self.keep_checkpoint = (), (), False

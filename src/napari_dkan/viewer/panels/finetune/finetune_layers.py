@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
-from napari.layers import Points
+from napari.layers import Layer, Points
 from numpy.typing import NDArray
 from qtpy.QtWidgets import QCheckBox
 
@@ -14,8 +14,14 @@ from ....errors import DkanError
 from ....spatial.coordinates import swap_xy
 from ....training.finetuning.finetune_settings import FinetuneSettings
 from ....training.finetuning.tuning_protocol import GeneMapComputed
-from ...layers.contrast_limits import percentile_limits
-from ...session.slide_layer import AXIS_LABELS, MICROMETER_UNITS
+from ...layers.contrast_limits import WideningLimits
+from ...layers.value_layers import (
+    DEFAULT_DIAMETER_UM,
+    VALUE_COLUMN,
+    color_spots,
+    make_spots_layer,
+)
+from ...session.slide_layer import METADATA_PREFIX
 from ...session.viewer_session import ViewerSession
 from ...widgets.gl_compat import import_torch
 from ...widgets.signal_connections import Debouncer, SignalConnections
@@ -31,7 +37,7 @@ if TYPE_CHECKING:
 
 
 class LiveGeneMap(QCheckBox):
-    """Asks for the shown gene while it is ticked; one Points layer a section and run."""
+    """Check box that shows the current gene after every epoch, in a Points layer per section."""
 
     def __init__(
         self, session: ViewerSession, controller: FinetuneController, connections: SignalConnections
@@ -39,7 +45,7 @@ class LiveGeneMap(QCheckBox):
         super().__init__()
         self._session, self._controller = session, controller
         self._layers: dict[str, Points] = {}  # of this run, by the name of the section
-        self._limits: tuple[float, float] | None = None
+        self._limits = WideningLimits()  # of the current gene, so that epochs compare
         self._gene = ""
         self.setToolTip("The map as the network sees it now, on all spots of the ticked sections.")
         self.toggled.connect(self.refresh)
@@ -51,72 +57,56 @@ class LiveGeneMap(QCheckBox):
     def refresh(self) -> None:
         gene = self._session.gene or ""
         self.setText(f"Update the map of {gene or 'the gene'} each epoch")
-        wanted = gene if self.isChecked() else ""
-        if wanted != self._gene:
-            self._gene, self._limits = wanted, None
-            self._controller.set_map_gene(wanted)
+        map_gene = gene if self.isChecked() else ""
+        if map_gene != self._gene:
+            self._gene, self._limits = map_gene, WideningLimits()
+            self._controller.set_map_gene(map_gene)
 
     def _on_state_changed(self) -> None:
         if self._controller.state is FinetuneState.STARTING and not self._controller.epochs:
-            self._layers, self._limits = {}, None  # the maps of the run before stay as they are
+            self._layers, self._limits = {}, WideningLimits()  # maps of the previous run stay
 
     def _draw_map(self, gene_map: GeneMapComputed) -> None:
-        """Colours keep to the widest limits of this gene so far, so that epochs compare."""
         section = next(
-            (h for h in self._controller.training_sections if h.name == gene_map.section), None
+            (s for s in self._controller.training_sections if s.name == gene_map.section), None
         )
         values = np.array([np.nan if v is None else v for v in gene_map.values], np.float32)
         if section is None or gene_map.gene != self._gene or len(values) != section.data.n_obs:
             return
-        there = np.isfinite(values)
+        known = np.isfinite(values)
         layer = self._get_layer(section)
-        if layer is None or not there.any():
+        if layer is None or not known.any():
             return
-        low, high = percentile_limits([values])
-        before = self._limits or (low, high)
-        self._limits = min(low, before[0]), max(high, before[1])
-        if len(layer.data) != there.sum():
-            layer.data = swap_xy(np.asarray(section.data.obsm["spatial"], float)[there])
-        layer.features = {
-            "value": values[there],
-            "gene": np.repeat(gene_map.gene, int(there.sum())),
-        }
-        layer.face_color = "value"
-        layer.face_colormap = self._session.settings.colormap
-        layer.face_contrast_limits = self._limits
+        if len(layer.data) != known.sum():
+            layer.data = swap_xy(np.asarray(section.data.obsm["spatial"], float)[known])
+        colormap = self._session.settings.colormap
+        color_spots(layer, values[known], self._limits.update(values), colormap, gene_map.gene)
         epoch = self._controller.epochs[-1].number if self._controller.epochs else 0
         layer.name = f"{gene_map.gene} fine-tuning, epoch {epoch} - {section.section.name}"
 
     def _get_layer(self, section: SectionSnapshot) -> Points | None:
-        """Made with its first map; None once the person has deleted it."""
+        """Layer of a section, added with its first map; None after the user deleted it."""
         layers = self._session.viewer.layers
         if section.name in self._layers:
             layer = self._layers[section.name]
             return layer if layer in layers else None
-        mpp = section.slide.mpp
-        size = parse_finite(section.data.uns.get("spot_diameter_um")) or 100.0
-        layer = Points(
+        layer = make_spots_layer(
             np.empty((0, 2)),
-            ndim=2,
-            name="fine-tuning",
-            size=size / mpp,
-            scale=(mpp, mpp),
-            units=MICROMETER_UNITS,
-            axis_labels=AXIS_LABELS,
+            section.slide.mpp,
+            "fine-tuning",
+            _spot_diameter_um(section),
             border_width=0,
-            features={"value": np.empty(0, np.float32)},
-            metadata={"napari-dkan": {"fine-tuning": section.section.name}},
+            features={VALUE_COLUMN: np.empty(0, np.float32)},
+            metadata={METADATA_PREFIX: {"fine-tuning": section.section.name}},
         )
-        selected = set(layers.selection)
-        self._session.layers.attach(section.slide, layer)
-        layers.append(layer)
-        layers.selection = selected
+        self._session.layers.insert(layer, section.slide)
         self._layers[section.name] = layer
-        layer.size = size / mpp
+        layer.size = _spot_diameter_um(section) / section.slide.mpp
         return layer
 
 
 HELD_OUT_COLOR = "#00e5ff"
+HELD_OUT_SCALE = 1.3  # diameter of a ring, relative to that of a spot
 HELD_OUT_TOOLTIP = (
     "Outlined spots teach nothing: the verdict is measured on them. A ring of spots around them "
     "is not used at all, since neighbours are alike."
@@ -125,7 +115,7 @@ DEBOUNCE_MS = 150
 
 
 class HeldOutPreview(QCheckBox):
-    """A toggle; one Points layer a section, which follows the settings."""
+    """Check box that rings the held-out spots, in a layer per section that follows the settings."""
 
     def __init__(
         self,
@@ -137,7 +127,7 @@ class HeldOutPreview(QCheckBox):
         super().__init__("Show the held-out spots on the slide")
         self._session, self._sections, self._settings = session, sections, settings
         self._runner = JobRunner("held-out spots")
-        self._layers: list[Points] = []
+        self._layers: list[Layer] = []
         self._debouncer = Debouncer(DEBOUNCE_MS, self.refresh)
         self.setToolTip(HELD_OUT_TOOLTIP)
         self.toggled.connect(self.refresh)
@@ -156,16 +146,14 @@ class HeldOutPreview(QCheckBox):
             self._remove_layers()
             return
         try:
-            wanted, settings = (
-                snapshot_sections(self._sections.ticked_sections()),
-                self._settings.tune_settings(),
-            )
+            sections = snapshot_sections(self._sections.ticked_sections())
+            settings = self._settings.tune_settings()
         except DkanError as error:
             self._on_finished(JobFailure(str(error), error))
             return
         self._runner.start(
-            lambda: _compute_held_out(wanted, settings, checkpoint),
-            lambda rows: self._draw_held_out(wanted, rows),
+            lambda: _compute_held_out(sections, settings, checkpoint),
+            lambda rows: self._draw_held_out(sections, rows),
             self._on_finished,
         )
 
@@ -181,56 +169,52 @@ class HeldOutPreview(QCheckBox):
             self._remove_layers()
 
     def _remove_layers(self) -> None:
-        for layer in self._layers:
-            if layer in self._session.viewer.layers:
-                self._session.viewer.layers.remove(layer)
+        self._session.layers.remove(*self._layers)
         self._layers = []
 
     def _draw_held_out(
-        self, sections: tuple[SectionSnapshot, ...], held: list[NDArray[np.int64]]
+        self, sections: tuple[SectionSnapshot, ...], held_out_rows: list[NDArray[np.int64]]
     ) -> None:
         self._remove_layers()
-        layers = self._session.viewer.layers
-        for h, rows in zip(sections, held, strict=True):
+        for section, rows in zip(sections, held_out_rows, strict=True):
             if not len(rows):
                 continue
-            mpp = h.slide.mpp
-            layer = Points(
-                swap_xy(np.asarray(h.data.obsm["spatial"], float)[rows]),
-                name=f"held out of fine-tuning - {h.section.name}",
-                size=1.3 * (parse_finite(h.data.uns.get("spot_diameter_um")) or 100.0) / mpp,
-                scale=(mpp, mpp),
-                units=MICROMETER_UNITS,
-                axis_labels=AXIS_LABELS,
+            layer = make_spots_layer(
+                np.asarray(section.data.obsm["spatial"], float)[rows],
+                section.slide.mpp,
+                f"held out of fine-tuning - {section.section.name}",
+                HELD_OUT_SCALE * _spot_diameter_um(section),
                 face_color="transparent",
                 border_color=HELD_OUT_COLOR,
                 border_width=0.18,
-                metadata={"napari-dkan": {"held out": h.section.name}},
+                metadata={METADATA_PREFIX: {"held out": section.section.name}},
             )
-            selected = set(layers.selection)
-            self._session.layers.attach(h.slide, layer)
-            layers.append(layer)
-            layers.selection = selected
+            self._session.layers.insert(layer, section.slide)
             self._layers.append(layer)
 
 
 def _compute_held_out(
     sections: tuple[SectionSnapshot, ...], settings: FinetuneSettings, checkpoint: Checkpoint
 ) -> Iterator[list[NDArray[np.int64]]]:
-    """Rows of each section that the run itself will hold out."""
-    import_torch()  # the split is drawn where the network learns
+    """Rows of each section that a run with these settings holds out."""
+    import_torch()  # the split is in a module that imports torch
     from ....expression.label_scale import array_coords_from_section
     from ....training.finetuning.hold_out_split import draw_held_out_rows
 
-    labelled = [np.flatnonzero(_panel_counts(h, checkpoint) > 0) for h in sections]
+    labelled = [np.flatnonzero(_panel_counts(s, checkpoint) > 0) for s in sections]
     arrays = [
-        array_coords_from_section(h.data)[rows] for h, rows in zip(sections, labelled, strict=True)
+        array_coords_from_section(section.data)[rows]
+        for section, rows in zip(sections, labelled, strict=True)
     ]
-    drawn = draw_held_out_rows(arrays, settings)
-    yield [rows[out] for rows, out in zip(labelled, drawn, strict=True)]
+    held_out = draw_held_out_rows(arrays, settings)
+    yield [rows[indices] for rows, indices in zip(labelled, held_out, strict=True)]
+
+
+def _spot_diameter_um(section: SectionSnapshot) -> float:
+    return parse_finite(section.data.uns.get("spot_diameter_um")) or DEFAULT_DIAMETER_UM
 
 
 def _panel_counts(section: SectionSnapshot, checkpoint: Checkpoint) -> NDArray[np.float64]:
-    """Counts of the panel in every spot; without any a spot has no label."""
+    """Counts of the panel's genes in every spot; a spot without any has no label."""
     genes = [g for g in checkpoint.panel.symbols if g in section.data.var_names]
     return np.asarray(section.data[:, genes].X.sum(axis=1), float).ravel()

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from qtpy.QtCore import Qt
 from qtpy.QtWidgets import (
     QButtonGroup,
     QFileDialog,
@@ -13,7 +12,6 @@ from qtpy.QtWidgets import (
     QLineEdit,
     QPushButton,
     QRadioButton,
-    QVBoxLayout,
     QWidget,
 )
 
@@ -21,6 +19,7 @@ from ....errors import DkanError
 from ....training.finetuning.tuning_protocol import FinetuneFinished
 from ...session.viewer_session import ViewerSession
 from ...widgets.metrics_table import MetricsTable, MetricsTableData, make_metric_column
+from ...widgets.qt_utils import fill_column, make_text_label
 from ...widgets.signal_connections import SignalConnections
 from ...widgets.theme_colors import SUCCESS_COLOR, WARNING_COLOR, set_text_color
 from .checkpoint_store import suggest_save_path
@@ -35,7 +34,7 @@ COLUMN_TOOLTIPS = {
 
 
 class FinetuneResultBox(QWidget):
-    """Shown once there is a result."""
+    """Result of a run; hidden until there is one."""
 
     def __init__(
         self, session: ViewerSession, controller: FinetuneController, connections: SignalConnections
@@ -43,14 +42,12 @@ class FinetuneResultBox(QWidget):
         super().__init__()
         self._session, self._controller = session, controller
         self._displayed_result: FinetuneFinished | None = None  # in the table
-        self.verdict_label, self.other_sections_label = QLabel(), QLabel()
+        self.verdict_label = make_text_label(selectable=True)
+        self.other_sections_label = make_text_label(selectable=True)
         font = self.verdict_label.font()
         font.setPointSizeF(1.25 * font.pointSizeF())
         font.setBold(True)
         self.verdict_label.setFont(font)
-        for label in (self.verdict_label, self.other_sections_label):
-            label.setWordWrap(True)
-            label.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
         self.search_field = QLineEdit()
         self.search_field.setPlaceholderText("search a gene")
         self.search_field.setClearButtonEnabled(True)
@@ -75,42 +72,41 @@ class FinetuneResultBox(QWidget):
         self.refresh()
 
     def _build(self) -> None:
-        self._checkpoint_choice = QWidget()
-        use = QVBoxLayout(self._checkpoint_choice)
-        use.setContentsMargins(0, 0, 0, 0)
-        use.addWidget(QLabel("Use this checkpoint"))
+        self._checkpoint_choice, self._table_panel = QWidget(), QWidget()
         for button in (self.tuned_radio, self.parent_radio):
             self._group.addButton(button)
-            use.addWidget(button)
-        self._table_panel = QWidget()
-        inside = QVBoxLayout(self._table_panel)
-        inside.setContentsMargins(0, 0, 0, 0)
-        inside.addWidget(self.search_field)
-        inside.addWidget(self.table)
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        for widget in (
+        fill_column(
+            self._checkpoint_choice,
+            QLabel("Use this checkpoint"),
+            self.tuned_radio,
+            self.parent_radio,
+        )
+        fill_column(self._table_panel, self.search_field, self.table)
+        fill_column(
+            self,
             self.verdict_label,
             self.other_sections_label,
             self._checkpoint_choice,
             self.save_button,
             self._table_panel,
-        ):
-            layout.addWidget(widget)
+        )
 
     def refresh(self) -> None:
-        tuning = self._controller
-        result, kept, parent = tuning.result, tuning.checkpoint_path, tuning.parent_checkpoint
-        unsaved = tuning.state is FinetuneState.UNSAVED
-        left = not tuning.busy and kept is not None and tuning.tuned_checkpoint is not None
-        self.setVisible(result is not None or unsaved or left)
-        self.save_button.setVisible(unsaved or left)
-        self._checkpoint_choice.setVisible(left)
+        controller = self._controller
+        result, parent = controller.result, controller.parent_checkpoint
+        path = controller.checkpoint_path
+        is_unsaved = controller.state is FinetuneState.UNSAVED
+        has_checkpoint = (
+            not controller.busy and path is not None and controller.tuned_checkpoint is not None
+        )
+        self.setVisible(result is not None or is_unsaved or has_checkpoint)
+        self.save_button.setVisible(is_unsaved or has_checkpoint)
+        self._checkpoint_choice.setVisible(has_checkpoint)
         self._table_panel.setVisible(result is not None)
         self.verdict_label.setVisible(result is not None)
-        if kept is not None and parent is not None:
-            self.tuned_radio.setText(f"fine-tuned: {kept.stem}")
-            self.tuned_radio.setToolTip(str(kept))
+        if path is not None and parent is not None:
+            self.tuned_radio.setText(f"fine-tuned: {path.stem}")
+            self.tuned_radio.setToolTip(str(path))
             self.parent_radio.setText(f"before: {parent.title}")
         self._mark_current_checkpoint()
         if result is None:
@@ -127,28 +123,31 @@ class FinetuneResultBox(QWidget):
             self.table.select_symbol(self._session.gene)
 
     def _mark_current_checkpoint(self) -> None:
-        """Neither is marked when a third checkpoint is in use."""
-        tuning, now = self._controller, self._session.checkpoint
+        """Mark the checkpoint in use; none of the two if a third one is."""
+        controller, current = self._controller, self._session.checkpoint
         self._group.setExclusive(False)
-        self.tuned_radio.setChecked(now is not None and now is tuning.tuned_checkpoint)
-        self.parent_radio.setChecked(now is not None and now is tuning.parent_checkpoint)
+        for radio, checkpoint in (
+            (self.tuned_radio, controller.tuned_checkpoint),
+            (self.parent_radio, controller.parent_checkpoint),
+        ):
+            radio.setChecked(current is not None and current is checkpoint)
         self._group.setExclusive(True)
 
     def _ask_save_path(self) -> None:
-        kept, parent = self._controller.checkpoint_path, self._controller.parent_checkpoint
-        if kept is None or parent is None or parent.path is None:
+        source, parent = self._controller.checkpoint_path, self._controller.parent_checkpoint
+        if source is None or parent is None or parent.path is None:
             return
         name, _ = QFileDialog.getSaveFileName(
             self,
             "Save the fine-tuned checkpoint",
-            str(suggest_save_path(parent.path, kept)),
+            str(suggest_save_path(parent.path, source)),
             "DKAN checkpoint (*.safetensors)",
         )
         if name:
             self.save_as(Path(name))
 
     def save_as(self, path: Path) -> None:
-        """Save under this name; what is wrong with it is said in the panel."""
+        """Save under this name; a failure is shown in the panel."""
         if path.suffix != ".safetensors":
             path = path.with_name(f"{path.name}.safetensors")
         try:
@@ -158,7 +157,10 @@ class FinetuneResultBox(QWidget):
 
 
 def make_finetune_table(report: dict[str, Any]) -> MetricsTableData:
-    """Every gene before, after and by ridge; genes that joined the panel say so."""
+    """Make a table of the PCC of every gene before, after and by ridge.
+
+    Genes that joined the panel have a note.
+    """
     new = report.get("new_genes", {}).get("per_gene_pcc", {})
     known = {str(g["symbol"]): g for g in report.get("genes", [])}
     genes = {**known, **new}
@@ -182,10 +184,10 @@ def make_finetune_table(report: dict[str, Any]) -> MetricsTableData:
 
 
 def describe_other_sections(report: dict[str, Any]) -> str:
-    """What changed on sections that taught nothing: no forgetting is hidden."""
-    told = []
+    """Describe the change of the PCC on sections that were not used for training."""
+    changes = []
     for name, change in report.get("others", {}).items():
         pair = [change.get(f"pcc_all_{when}") for when in ("before", "after")]
-        words = ["none" if v is None else f"{v:.2f}" for v in pair]
-        told.append(f"{name} {words[0]} -> {words[1]}")
-    return f"PCC-ALL on sections that taught nothing: {', '.join(told)}" if told else ""
+        before, after = ("none" if v is None else f"{v:.2f}" for v in pair)
+        changes.append(f"{name} {before} -> {after}")
+    return f"PCC-ALL on sections that taught nothing: {', '.join(changes)}" if changes else ""

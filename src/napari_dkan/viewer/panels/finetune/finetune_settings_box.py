@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from qtpy.QtCore import Qt, Signal
+from qtpy.QtCore import Qt, Signal  # type: ignore[attr-defined]
 from qtpy.QtGui import QStandardItemModel
 from qtpy.QtWidgets import (
     QComboBox,
     QFileDialog,
     QFormLayout,
-    QHBoxLayout,
     QLabel,
     QPushButton,
     QSpinBox,
@@ -18,7 +19,7 @@ from qtpy.QtWidgets import (
 )
 
 from ....training.finetuning.finetune_settings import AdaptScope, FinetuneSettings, HoldOutUnit
-from ...widgets.qt_utils import make_collapsible, make_shrinkable
+from ...widgets.qt_utils import make_collapsible, make_row, make_shrinkable
 
 ADAPT_LABELS = {
     AdaptScope.auto: (
@@ -52,18 +53,15 @@ DEFAULT_BUDGET = {SECONDS: 60, EPOCHS: 30}
 
 
 class FinetuneSettingsBox(QWidget):
-    """The choices of a run; the defaults are meant to be right."""
+    """Settings of a run."""
 
     changed = Signal()
 
     def __init__(self) -> None:
         super().__init__()
         self.new_genes_path: Path | None = None
-        self.adapt_combo, self.hold_out_combo, self.unit_combo = (
-            QComboBox(),
-            QComboBox(),
-            QComboBox(),
-        )
+        self.adapt_combo, self.hold_out_combo = QComboBox(), QComboBox()
+        self.unit_combo = QComboBox()
         self._hold_out_items = QStandardItemModel(self)
         self.hold_out_combo.setModel(self._hold_out_items)
         _fill_combo(self.adapt_combo, ADAPT_LABELS)
@@ -98,39 +96,41 @@ class FinetuneSettingsBox(QWidget):
         self.set_section_count(0)
 
     def _build(self) -> None:
-        budget, held = QHBoxLayout(), QHBoxLayout()
-        budget.addWidget(self.budget_spin, 1)
-        budget.addWidget(self.unit_combo, 1)
-        held.addWidget(self.hold_out_spin)
-        held.addWidget(QLabel("in"))
-        held.addWidget(self.hold_out_combo, 1)
+        budget = make_row((self.budget_spin, 1), (self.unit_combo, 1))
+        hold_out = make_row(self.hold_out_spin, QLabel("in"), (self.hold_out_combo, 1))
         form = QFormLayout(self)
         form.setContentsMargins(0, 0, 0, 0)
         form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
         form.addRow("Adapt", self.adapt_combo)
         form.addRow("For", budget)
-        form.addRow("Hold out", held)
-        more = QWidget()  # shown where the widget has room for it
-        inside = QFormLayout(more)
-        inside.setContentsMargins(0, 0, 0, 0)
-        inside.addRow("Seed", self.seed_spin)
-        inside.addRow(self.new_genes_button)
-        self.advanced_options = make_collapsible("Advanced", more)
+        form.addRow("Hold out", hold_out)
+        advanced = QWidget()
+        advanced_form = QFormLayout(advanced)
+        advanced_form.setContentsMargins(0, 0, 0, 0)
+        advanced_form.addRow("Seed", self.seed_spin)
+        advanced_form.addRow(self.new_genes_button)
+        self.advanced_options = make_collapsible("Advanced", advanced)  # placed by the widget
 
     def tune_settings(self) -> FinetuneSettings:
-        """What is chosen. Raises SpotsError when a number makes no sense."""
-        amount, seconds = self.budget_spin.value(), self.unit_combo.currentText() == SECONDS
+        """Return the chosen settings.
+
+        Raises
+        ------
+        SpotsError
+            A value is not valid.
+        """
+        amount, is_seconds = self.budget_spin.value(), self.unit_combo.currentText() == SECONDS
         return FinetuneSettings(
             adapt=AdaptScope(self.adapt_combo.currentData()),
-            epochs=None if seconds else amount,
-            seconds=float(amount) if seconds else None,
+            epochs=None if is_seconds else amount,
+            seconds=float(amount) if is_seconds else None,
             hold_out=HoldOutUnit(self.hold_out_combo.currentData()),
             share=self.hold_out_spin.value() / 100,
             seed=self.seed_spin.value(),
         )
 
     def set_section_count(self, n_sections: int) -> None:
-        """Whole sections can be held out when there are several."""
+        """Offer to hold out whole sections if there are several."""
         row = list(HOLD_OUT_LABELS).index(HoldOutUnit.sections)
         item = self._hold_out_items.item(row)
         item.setEnabled(n_sections > 1)
@@ -152,17 +152,16 @@ class FinetuneSettingsBox(QWidget):
         self._on_changed()
 
     def _on_changed(self) -> None:
-        for box, words in (
-            (self.adapt_combo, ADAPT_LABELS),
-            (self.hold_out_combo, HOLD_OUT_LABELS),
-        ):
-            box.setToolTip(words[box.currentData()][1])
+        adapt, hold_out = self.adapt_combo.currentData(), self.hold_out_combo.currentData()
+        self.adapt_combo.setToolTip(ADAPT_LABELS[adapt][1])
+        self.hold_out_combo.setToolTip(HOLD_OUT_LABELS[hold_out][1])
         self.changed.emit()
 
 
-def _fill_combo(box: QComboBox, labels: dict) -> None:
-    make_shrinkable(box)
-    for row, (value, (name, explained)) in enumerate(labels.items()):
-        box.addItem(name, value)
-        box.setItemData(row, explained, Qt.ItemDataRole.ToolTipRole)
-    box.setToolTip(next(iter(labels.values()))[1])
+def _fill_combo(combo_box: QComboBox, labels: Mapping[Any, tuple[str, str]]) -> None:
+    """Add names with their tooltips by value."""
+    make_shrinkable(combo_box)
+    for row, (value, (name, tooltip)) in enumerate(labels.items()):
+        combo_box.addItem(name, value)
+        combo_box.setItemData(row, tooltip, Qt.ItemDataRole.ToolTipRole)
+    combo_box.setToolTip(next(iter(labels.values()))[1])

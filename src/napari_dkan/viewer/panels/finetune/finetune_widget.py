@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from napari.viewer import Viewer
-from qtpy.QtCore import Qt
 from qtpy.QtGui import QCloseEvent
-from qtpy.QtWidgets import QLabel, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QVBoxLayout, QWidget
 
 from ....errors import DkanError
 from ...session.shortcut_actions import register_actions
 from ...session.viewer_session import ViewerSession, get_session
+from ...widgets.qt_utils import fill_column, make_text_label
 from ...widgets.scroll_column import ScrollColumn
 from ...widgets.signal_connections import SignalConnections, call_once
 from ...widgets.theme_colors import ERROR_COLOR, set_text_color
@@ -27,35 +27,35 @@ from .finetune_settings_box import FinetuneSettingsBox
 
 
 class FinetuneWidget(QWidget):
-    """One per viewer; closing it ends what it runs."""
+    """Fine-tunes the session's checkpoint; closing the widget ends the run."""
 
     def __init__(self, napari_viewer: Viewer) -> None:
         super().__init__()
         self.session: ViewerSession = get_session(napari_viewer)
-        session, links = self.session, SignalConnections()
+        session, connections = self.session, SignalConnections()
         self.quality = get_quality_controller(session)
-        self.controller = FinetuneController(session, self.quality, links)
-        self.model_label = QLabel()
-        self.sections_box = FinetuneSectionsBox(self.quality, links)
+        self.controller = FinetuneController(self.quality.model, connections)
+        self.model_label = make_text_label(selectable=True)
+        self.sections_box = FinetuneSectionsBox(self.quality, connections)
         self.settings_box = FinetuneSettingsBox()
-        self.held_out_preview = HeldOutPreview(session, self.sections_box, self.settings_box, links)
-        self.live_map = LiveGeneMap(session, self.controller, links)
-        self.run_box = FinetuneRunBox(self.controller, self.start, links)
-        self.message_label, self.notice_label = QLabel(), QLabel()
-        self.result_box = FinetuneResultBox(session, self.controller, links)
+        self.held_out_preview = HeldOutPreview(
+            session, self.sections_box, self.settings_box, connections
+        )
+        self.live_map = LiveGeneMap(session, self.controller, connections)
+        self.run_box = FinetuneRunBox(self.controller, self.start, connections)
+        self.message_label = make_text_label(selectable=True)
+        self.notice_label = make_text_label(selectable=True)
+        self.result_box = FinetuneResultBox(session, self.controller, connections)
         for label in (self.message_label, self.notice_label):
             set_text_color(label, ERROR_COLOR)
-        for label in (self.model_label, self.message_label, self.notice_label):
-            label.setWordWrap(True)
-            label.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
         self._build()
         self.sections_box.ticked_changed.connect(self._on_ticks_changed)
-        links.connect(self._show_model, session.checkpoint_changed)
-        links.connect(self._show_message, self.controller.message_changed)
-        links.connect(self._show_session_message, session.message.changed)
-        links.connect(self._lock_inputs, self.controller.changed)
+        connections.connect(self._show_model, session.checkpoint_changed)
+        connections.connect(self._show_message, self.controller.message_changed)
+        connections.connect(self._show_session_message, session.message.changed)
+        connections.connect(self._lock_inputs, self.controller.changed)
         self.shut_down = call_once(
-            links.disconnect_all,
+            connections.disconnect_all,
             self._register_actions(),
             self.controller.close,
             self.held_out_preview.shut_down,
@@ -88,20 +88,18 @@ class FinetuneWidget(QWidget):
             for widget in widgets:
                 column.addWidget(widget)
         column.addStretch(1)
-        outer = QVBoxLayout(self)
-        outer.setContentsMargins(0, 0, 0, 0)
-        outer.addWidget(ScrollColumn(content))
+        fill_column(self, ScrollColumn(content))
 
     def start(self) -> None:
-        """Fine-tune as the boxes say; what is missing is said below the button."""
+        """Start a run with the chosen settings; what is missing is shown below the button."""
         try:
-            wanted = FinetuneRequest(
+            request = FinetuneRequest(
                 self.sections_box.ticked_sections(),
                 self.sections_box.unticked_sections(),
                 self.settings_box.tune_settings(),
                 self.settings_box.new_genes_path,
             )
-            self.controller.start(wanted)
+            self.controller.start(request)
         except DkanError as error:
             self._show_message(str(error), True)
 
@@ -113,7 +111,7 @@ class FinetuneWidget(QWidget):
         )
 
     def _show_session_message(self) -> None:
-        """What reading a section, or anything else of the session, stumbled over."""
+        """Show warnings of the session, e.g. about a section that cannot be read."""
         session = self.session
         self.notice_label.setText(session.message.text if session.message.is_warning else "")
         self.notice_label.setVisible(bool(self.notice_label.text()))
@@ -127,7 +125,7 @@ class FinetuneWidget(QWidget):
         self.settings_box.set_section_count(len(self.sections_box.ticked_sections()))
 
     def _lock_inputs(self) -> None:
-        """What a run depends on stays as it is until it ends."""
+        """Disable the inputs of a run until it ends."""
         for box in (self.sections_box, self.settings_box, self.settings_box.advanced_options):
             box.setEnabled(not self.controller.busy)
 

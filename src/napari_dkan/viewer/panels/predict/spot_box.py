@@ -136,7 +136,7 @@ class SpotBox(QWidget):
 
     def __init__(self, session: ViewerSession, connections: SignalConnections) -> None:
         super().__init__()
-        self._session, self._quality = session, get_quality_controller(session)
+        self._session, self._quality = session, get_quality_controller(session).model
         self.position_label = QLabel()
         self.position_label.setWordWrap(True)
         self.sort_combo = QComboBox()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from napari.layers import Labels, Layer, Shapes
-from qtpy.QtWidgets import QFileDialog, QHBoxLayout, QPushButton, QWidget
+from qtpy.QtWidgets import QFileDialog, QPushButton, QWidget
 
 from ....errors import DkanError
 from ...jobs.target_from_layers import add_regions_layer, add_tissue_layer
@@ -13,6 +13,7 @@ from ...session.shortcut_actions import set_tooltip
 from ...session.viewer_session import ViewerSession
 from ...session.viewer_settings import TargetMode
 from ...tools.ruler import is_ruler
+from ...widgets.qt_utils import fill_column, make_row
 from ...widgets.signal_connections import SignalConnections
 from .region_import import get_region_importer
 
@@ -20,12 +21,12 @@ REGION_FILE_FILTER = "Regions (*.geojson *.json *.geojson.gz *.gz *.zip *.png *.
 
 
 class RegionBox(QWidget):
-    """Draw, or take regions from a file; and the layers that regions lie in."""
+    """Buttons to draw regions or import them, and the layers of regions."""
 
     def __init__(self, session: ViewerSession, connections: SignalConnections) -> None:
         super().__init__()
         self._session = session
-        self._region_layers: list[Layer] = []  # drawn here or brought here, newest last
+        self._region_layers: list[Layer] = []  # drawn or imported here, newest last
         self._tissue_layers: list[Shapes] = []
         self.draw_button = QPushButton("Draw")
         set_tooltip(
@@ -39,28 +40,27 @@ class RegionBox(QWidget):
             "Regions drawn in QuPath (GeoJSON), or a mask of the whole slide (PNG or TIFF, at any "
             "resolution). GeoJSON can also be dropped on the window."
         )
-        layout = QHBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.addWidget(self.draw_button)
-        layout.addWidget(self.file_button)
+        fill_column(self, make_row(self.draw_button, self.file_button))
         self.draw_button.clicked.connect(self.start_drawing)
         self.file_button.clicked.connect(self._ask_file)
         connections.connect(self._on_imported, get_region_importer(session).imported)
 
     def get_region_layer(self) -> Shapes | Labels | None:
-        """The selected layer of regions, else the newest that was drawn or brought here."""
+        """Return the selected layer of regions, else the newest one.
+
+        Layers that were drawn or imported here come before other Shapes layers.
+        """
         layers = self._session.viewer.layers
-        active, rulers = layers.selection.active, [s for s in layers if is_ruler(s)]
-        if isinstance(active, Shapes | Labels) and active not in [*self._tissue_layers, *rulers]:
+        active = layers.selection.active
+        excluded = [*self._tissue_layers, *(layer for layer in layers if is_ruler(layer))]
+        if isinstance(active, Shapes | Labels) and active not in excluded:
             return active
-        mine = [r for r in self._region_layers if r in layers]
-        others = [
-            s for s in layers if isinstance(s, Shapes) and s not in [*self._tissue_layers, *rulers]
-        ]
-        return (mine or others or [None])[-1]
+        own = [layer for layer in self._region_layers if layer in layers]
+        others = [s for s in layers if isinstance(s, Shapes) and s not in excluded]
+        return (own or others or [None])[-1]
 
     def start_drawing(self) -> None:
-        """Go on drawing in the regions layer, or begin one."""
+        """Draw in the layer of regions; one is added if there is none."""
         layers = self._session.viewer.layers
         try:
             layer = self.get_region_layer()
@@ -75,14 +75,14 @@ class RegionBox(QWidget):
         self._session.change_settings(target_mode=TargetMode.REGION)
 
     def add_tissue_outline(self) -> None:
-        """The tissue's outline as shapes; they are no regions."""
+        """Add the outline of the tissue as shapes, which are not regions."""
         try:
             self._tissue_layers.append(add_tissue_layer(self._session))
         except DkanError as error:
             self._session.message.show(str(error), warning=True)
 
     def import_file(self, path: Path) -> None:
-        """Take the regions of a file; predicting goes there next."""
+        """Import the regions of a file and make them the target of predictions."""
         get_region_importer(self._session).import_file(path)
 
     def _ask_file(self) -> None:

@@ -9,6 +9,7 @@ import shapely
 from napari.layers import Layer, Shapes
 from napari.utils.notifications import show_warning
 from psygnal import Signal
+from shapely.geometry.base import BaseGeometry
 
 from ....errors import SpotsError
 from ...layers.region_layers import EdgeWidthSync, make_region_layers
@@ -18,15 +19,15 @@ from ...worker import JobFailure, JobRunner
 
 
 class RegionImporter:
-    """Reads one file of regions at a time. One per session."""
+    """Imports one file of regions at a time; one importer per session."""
 
-    imported = Signal(object)  # the Shapes layer that is there now
+    imported = Signal(object)  # the new Shapes layer
 
     def __init__(self, session: ViewerSession) -> None:
         self._session = session
         self._runner = JobRunner("regions")
         self._pending_paths: list[Path] = []
-        self._pending_layers: list[Layer] = []  # came before any slide
+        self._pending_layers: list[Layer] = []  # imported before a slide was open
         self._edge_widths = EdgeWidthSync(session.viewer)
         session.slide_changed.connect(self._place_pending_layers)
 
@@ -35,7 +36,7 @@ class RegionImporter:
         return self._runner.busy
 
     def import_file(self, path: Path) -> None:
-        """Read a GeoJSON or a mask and show what it holds; several follow each other."""
+        """Add the regions of a GeoJSON or mask file; several files are queued."""
         self._pending_paths.append(path)
         if not self._runner.busy:
             self._import_next()
@@ -46,26 +47,25 @@ class RegionImporter:
         if not self._pending_paths:
             return
         path, slide = self._pending_paths.pop(0), self._session.slide
-        made: list[Layer] = []
 
-        def job() -> Iterator[None]:
+        def job() -> Iterator[list[Layer]]:
             size = (None, None) if slide is None else (slide.slide.width, slide.slide.height)
             regions = read_named_regions(path, *size)
             _check_on_slide([r.geometry for r in regions], slide, path.name)
             mpp = None if slide is None or slide.pixel_size is None else slide.mpp
-            made.extend(make_region_layers(regions, path.name, mpp))
-            yield
+            yield list[Layer](make_region_layers(regions, path.name, mpp))
+
+        def receive(layers: list[Layer]) -> None:
+            self._add_layers(layers, slide)
 
         def end(failure: JobFailure | None) -> None:
             if failure is not None:
                 self._session.message.show(failure.message, warning=True)
-                show_warning(failure.message)  # it was dropped: there may be no panel
-            else:
-                self._add_layers(made, slide)
+                show_warning(failure.message)  # a file was dropped: no panel may be open
             self._import_next()
 
         self._session.message.show(f"Reading {path.name} ...")
-        self._runner.start(job, lambda item: None, end)
+        self._runner.start(job, receive, end)
 
     def _add_layers(self, imported_layers: list[Layer], slide: ViewerSlide | None) -> None:
         layers = self._session.viewer.layers
@@ -85,23 +85,20 @@ class RegionImporter:
             self.imported.emit(shapes[0])
 
     def _place_pending_layers(self) -> None:
-        """What came before its slide is laid on the first one that is opened."""
+        """Place regions that were imported before a slide was open on the first slide."""
         slide = self._session.slide
         if slide is None or slide.pixel_size is None:
             return
-        waiting, self._pending_layers = self._pending_layers, []
-        for layer in waiting:
+        pending, self._pending_layers = self._pending_layers, []
+        for layer in pending:
             if layer in self._session.viewer.layers:
-                layer.scale, layer.units, layer.axis_labels = (
-                    (slide.mpp,) * 2,
-                    MICROMETER_UNITS,
-                    AXIS_LABELS,
-                )
+                layer.scale, layer.units = (slide.mpp,) * 2, MICROMETER_UNITS
+                layer.axis_labels = AXIS_LABELS
                 self._session.layers.attach(slide, layer)
 
 
-def _check_on_slide(geometries: list, slide: ViewerSlide | None, name: str) -> None:
-    """Raises SpotsError when nothing of a file lies on the slide."""
+def _check_on_slide(geometries: list[BaseGeometry], slide: ViewerSlide | None, name: str) -> None:
+    """Raise SpotsError when no region of a file is on the slide."""
     if slide is None:
         return
     width, height = slide.slide.width, slide.slide.height
@@ -114,5 +111,5 @@ def _check_on_slide(geometries: list, slide: ViewerSlide | None, name: str) -> N
 
 
 def get_region_importer(session: ViewerSession) -> RegionImporter:
-    """The one of a session, made when first asked for."""
+    """Return the importer of a session; create it at first use."""
     return get_component(session, RegionImporter)

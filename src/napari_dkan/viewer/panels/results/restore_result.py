@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ....errors import CheckpointError
 from ....export.result_reader import load_result
-from ....export.saved_result import SavedReliability, SavedResult, find_result_slide
+from ....export.saved_result import SavedReliability, SavedResult, SlideRecord, find_result_slide
 from ....inference.prediction import Prediction
 from ....samples.bundled_checkpoints import list_bundled_checkpoints
 from ....slide import PixelSize, Slide
@@ -33,10 +33,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class LocatedResult:
-    """A result read from a file, with what there is of its surroundings.
+    """A result read from a file, with its slide and checkpoint as far as they are found.
 
-    shown : its slide where it is open already. slide : else, opened from its file; None where it
-    is not to be found. checkpoint : None where no file has its hash.
+    Attributes
+    ----------
+    path : Path
+    saved : SavedResult
+    open_slide : ViewerSlide or None
+        The slide, if it is open in the window.
+    slide : Slide or None
+        Else the slide opened from its file; None where it is not found.
+    checkpoint : Checkpoint or None
+        None where no known file has its hash.
     """
 
     path: Path
@@ -49,24 +57,29 @@ class LocatedResult:
 def locate_result(
     path: Path, slides: Iterable[ViewerSlide], current_checkpoint: Checkpoint | None
 ) -> LocatedResult:
-    """Read a result, and find its slide (open in the window, where it was, beside the file) and
-    its checkpoint (the one in use, bundled, used lately).
+    """Read a result and find its slide and checkpoint.
 
-    Raises ResultError when the file is not one of ours, or damaged.
+    The slide is searched in the window, at its recorded path and next to the file; the
+    checkpoint is the current one, a bundled or a recently used one.
+
+    Raises
+    ------
+    ResultError
+        The file is not a saved result, or is damaged.
     """
     saved = load_result(path)
-    shown = next(
+    open_slide = next(
         (s for s in slides if s.slide.fingerprint() == saved.slide_record.fingerprint), None
     )
-    slide = None if shown is not None else find_result_slide(saved, path)
+    slide = None if open_slide is not None else find_result_slide(saved, path)
     checksum = str(saved.prediction.provenance.get("checkpoint_sha256", ""))
     if current_checkpoint is None or current_checkpoint.sha256 != checksum:
         current_checkpoint = find_checkpoint(checksum)
-    return LocatedResult(path, saved, shown, slide, current_checkpoint)
+    return LocatedResult(path, saved, open_slide, slide, current_checkpoint)
 
 
 def find_checkpoint(checksum: str) -> Checkpoint | None:
-    """The checkpoint with this SHA-256, of those that come along or were used lately."""
+    """Load the bundled or recently used checkpoint with this SHA-256."""
     if not checksum:
         return None
     import_torch()
@@ -78,16 +91,16 @@ def find_checkpoint(checksum: str) -> Checkpoint | None:
             if compute_sha256(path) == checksum:
                 return load_checkpoint(path)
         except (CheckpointError, OSError):
-            continue  # it is as good as gone
+            continue  # an unreadable file is not the checkpoint
     return None
 
 
-THUMBNAIL_KEY = "napari-dkan overview"  # key of its layer's metadata, so that it is not a slide
+THUMBNAIL_KEY = "napari-dkan overview"  # of a layer's metadata, so that it is not a slide
 
 
 @dataclass(eq=False)
 class RestoredResult:
-    """A result in the window. picture : in the slide's place as long as that is not here."""
+    """A result in the window; ``thumbnail`` is shown instead of a slide that is not open."""
 
     saved: SavedResult
     overlay: PredictionOverlay
@@ -96,35 +109,35 @@ class RestoredResult:
     thumbnail: Image | None = None
 
 
-def restore_result(session: ViewerSession, found: LocatedResult) -> RestoredResult:
-    """Bring it back, all but what is not here; quick, for the GUI thread.
+def restore_result(session: ViewerSession, located: LocatedResult) -> RestoredResult:
+    """Add the layers of a result to the viewer; runs in the GUI thread.
 
     The session takes its checkpoint, gene, pinned genes, limits and colours.
     """
-    saved, checkpoint = found.saved, found.checkpoint
+    saved, checkpoint = located.saved, located.checkpoint
     if checkpoint is not None and checkpoint is not session.checkpoint:
         session.set_checkpoint(checkpoint)
-    slide = found.open_slide
-    if slide is None and found.slide is not None:
-        slide = add_slide_layer(session, found.slide, saved)
+    slide = located.open_slide
+    if slide is None and located.slide is not None:
+        slide = add_slide_layer(session, located.slide, saved)
     if slide is not None:
         session.viewer_slides.set_current(slide)
     if slide is not None and slide.pixel_size is None:
         session.viewer_slides.set_pixel_size(
             slide, PixelSize(saved.slide_record.mpp, saved.slide_record.mpp_origin)
         )
-    overlay = make_overlay(found, saved.slide_record.mpp if slide is None else slide.mpp)
-    picture = _add_thumbnail(session, saved) if slide is None else None
+    overlay = make_overlay(located, saved.slide_record.mpp if slide is None else slide.mpp)
+    thumbnail = _add_thumbnail(session, saved) if slide is None else None
     session.add_overlay(overlay, slide)
     regions = _add_regions(session, saved, slide)
     _apply_view_settings(session, saved, overlay)
     session.viewer.layers.selection.active = overlay.layer if slide is None else slide.layer
     _apply_camera(session, saved, slide)
-    return RestoredResult(saved, overlay, regions, slide, picture)
+    return RestoredResult(saved, overlay, regions, slide, thumbnail)
 
 
 def add_slide_layer(session: ViewerSession, slide: Slide, saved: SavedResult) -> ViewerSlide:
-    """Lay the slide under everything else."""
+    """Add the slide below all other layers."""
     size = PixelSize(saved.slide_record.mpp, saved.slide_record.mpp_origin)
     data, options, _ = make_slide_layer(slide, size)
     session.viewer.layers.insert(0, Image(data, **options))
@@ -132,50 +145,46 @@ def add_slide_layer(session: ViewerSession, slide: Slide, saved: SavedResult) ->
 
 
 def attach_slide(session: ViewerSession, restored: RestoredResult, slide: ViewerSlide) -> None:
-    """The slide of a result has come: its map lies on it from now on."""
+    """Place the map and the regions of a result on its slide, which is now open."""
     restored.slide = slide
-    layers, mine, record = (
-        session.viewer.layers,
-        restored.overlay.layer,
-        restored.saved.slide_record,
-    )
+    layers, map_layer = session.viewer.layers, restored.overlay.layer
+    record = restored.saved.slide_record
     if slide.pixel_size is None:
         session.viewer_slides.set_pixel_size(slide, PixelSize(record.mpp, record.mpp_origin))
     grid = restored.overlay.prediction.target.grid
-    drawn_at = float(mine.scale[-1]) / (1.0 if grid is None else grid.pitch)  # um per px
-    for layer in (mine, restored.regions):
+    drawn_mpp = float(map_layer.scale[-1]) / (1.0 if grid is None else grid.pitch)
+    for layer in (map_layer, restored.regions):
         if layer is not None and layer in layers:
-            layer.scale = np.asarray(layer.scale) * (slide.mpp / drawn_at)
-            layer.translate = np.asarray(layer.translate) * (slide.mpp / drawn_at)
+            layer.scale = np.asarray(layer.scale) * (slide.mpp / drawn_mpp)
+            layer.translate = np.asarray(layer.translate) * (slide.mpp / drawn_mpp)
             session.layers.attach(slide, layer)
-    at = layers.index(slide.layer)
-    if at > layers.index(mine):
-        layers.move(at, layers.index(mine))
-    if session.settings.hatch_unreliable:  # anew, on the slide
+    index = layers.index(slide.layer)
+    if index > layers.index(map_layer):
+        layers.move(index, layers.index(map_layer))
+    if session.settings.hatch_unreliable:  # draw the hatching again, on the slide
         session.change_settings(hatch_unreliable=False)
         session.change_settings(hatch_unreliable=True)
-    if restored.thumbnail is not None and restored.thumbnail in layers:
-        layers.remove(restored.thumbnail)
+    session.layers.remove(restored.thumbnail)
     restored.thumbnail = None
 
 
-def make_overlay(found: LocatedResult, mpp: float) -> PredictionOverlay:
-    """Its map, whose layer is not in any viewer yet. mpp : um per level-0 px to draw it at."""
-    saved, checkpoint = found.saved, found.checkpoint
+def make_overlay(located: LocatedResult, mpp: float) -> PredictionOverlay:
+    """Make the map of a result, drawn at ``mpp`` um per level-0 px; its layer is in no viewer."""
+    saved, checkpoint = located.saved, located.checkpoint
     prediction = (
         saved.prediction if checkpoint is not None else _drop_incomplete_genes(saved.prediction)
     )
     decode = _make_decode_function(checkpoint, prediction.panel)
-    what = f"{saved.slide_record.name}, {found.path.stem}"
+    label = f"{saved.slide_record.name}, {located.path.stem}"
     opacity = 0.65 if saved.view_settings is None else saved.view_settings.opacity
     overlay: PredictionOverlay
     if prediction.target.grid is not None:
-        overlay = GridOverlay(prediction, decode, mpp, what, opacity)
+        overlay = GridOverlay(prediction, decode, mpp, label, opacity)
     else:
         size = prediction.target.spots.diameter_um or prediction.provenance["patch_um"]
         if prediction.target.spots.array_coords is None:
-            size = prediction.provenance["patch_um"]  # clicked spots show what was looked at
-        overlay = SpotsOverlay(prediction, decode, mpp, size, what, opacity)
+            size = prediction.provenance["patch_um"]  # clicked spots show the patch
+        overlay = SpotsOverlay(prediction, decode, mpp, size, label, opacity)
     overlay.from_file = True
     if isinstance(saved.reliability, SavedReliability):
         overlay.reference = saved.reliability
@@ -185,43 +194,44 @@ def make_overlay(found: LocatedResult, mpp: float) -> PredictionOverlay:
 
 
 def _drop_incomplete_genes(prediction: Prediction) -> Prediction:
-    """The genes that all of its spots have: without its checkpoint no other can be had."""
-    lacking = set(prediction.find_incomplete_columns().tolist())
-    if not lacking:
+    """Select the genes that are decoded at all spots; others need the checkpoint."""
+    incomplete = set(prediction.find_incomplete_columns().tolist())
+    if not incomplete:
         return prediction
-    kept = [i for i in range(len(prediction.panel)) if i not in lacking]
-    genes = tuple(prediction.panel.genes[i] for i in kept)
-    known = tuple(s for s in prediction.zero_shot_symbols if s in {g.symbol for g in genes})
-    panel = type(prediction.panel)(genes)
+    columns = [i for i in range(len(prediction.panel)) if i not in incomplete]
+    panel = type(prediction.panel)(tuple(prediction.panel.genes[i] for i in columns))
     return replace(
-        prediction, panel=panel, values=prediction.values[:, kept], zero_shot_symbols=known
+        prediction,
+        panel=panel,
+        values=prediction.values[:, columns],
+        zero_shot_symbols=tuple(s for s in prediction.zero_shot_symbols if s in panel),
     )
 
 
 def _make_decode_function(checkpoint: Checkpoint | None, panel: Panel) -> GeneDecoder:
-    """What decodes genes that were not decoded when the result was saved, if anything can."""
+    """Make the decoder of genes that were not decoded when the result was saved."""
 
     def decode(tokens: NDArray[np.float32], columns: Sequence[int]) -> NDArray[np.float32]:
         from ....inference.gene_decoder import GeneDecoder
 
-        wanted = [panel.symbols[i] for i in columns]
-        if checkpoint is None or not all(g in checkpoint.panel for g in wanted):
+        symbols = [panel.symbols[i] for i in columns]
+        if checkpoint is None or not all(g in checkpoint.panel for g in symbols):
             raise CheckpointError(
-                f"{', '.join(wanted[:4])}: these were not decoded when the result was saved, and "
+                f"{', '.join(symbols[:4])}: these were not decoded when the result was saved, and "
                 "its checkpoint cannot do it now; predict the map again."
             )
-        rows = [checkpoint.panel.row(g) for g in wanted]
+        rows = [checkpoint.panel.row(g) for g in symbols]
         return GeneDecoder(checkpoint.network).decode(tokens, rows)
 
     return decode
 
 
 def _add_thumbnail(session: ViewerSession, saved: SavedResult) -> Image | None:
-    """The small picture that travels with a result, where the slide would be."""
+    """Add the small image in the file at the position of the slide."""
     if saved.overview is None:
         return None
     side = saved.slide_record.mpp / saved.overview.scale
-    middle = (side - saved.slide_record.mpp) / 2  # of its first pixel
+    middle = (side - saved.slide_record.mpp) / 2  # centre of the first pixel
     layer = Image(
         saved.overview.rgb,
         rgb=True,
@@ -252,7 +262,7 @@ def _add_regions(
 def _apply_view_settings(
     session: ViewerSession, saved: SavedResult, overlay: PredictionOverlay
 ) -> None:
-    """Gene, pinned genes, limits and colours, as far as this window knows them."""
+    """Apply gene, pinned genes, limits and colours."""
     view, panel = saved.view_settings, overlay.prediction.panel
     if view is not None:
         session.change_settings(
@@ -272,7 +282,7 @@ def _apply_view_settings(
 
 
 def _apply_camera(session: ViewerSession, saved: SavedResult, slide: ViewerSlide | None) -> None:
-    """Look where it was looked at, else at the whole map."""
+    """Restore the camera, or show the whole map if the file has none."""
     view, viewer = saved.view_settings, session.viewer
     if view is None or view.centre is None or not view.zoom:
         viewer.reset_view()
@@ -284,10 +294,54 @@ def _apply_camera(session: ViewerSession, saved: SavedResult, slide: ViewerSlide
     viewer.scene.camera.zoom = view.zoom
 
 
+def _describe_missing_slide(slide: SlideRecord) -> str:
+    if "://" in slide.path:
+        return f"{slide.name} is at {slide.path}, where nothing is opened unasked"
+    if not slide.path:
+        return f"{slide.name} was an image without a file"
+    return f"{slide.name} is neither where it was ({slide.path}) nor beside this file"
+
+
+def describe_restored_result(located: LocatedResult, restored: RestoredResult) -> str:
+    """Describe a restored result, and what of it was not found, for the user."""
+    saved, provenance = located.saved, located.saved.prediction.provenance
+    day = str(provenance.get("created", ""))[:10]
+    model = str(provenance.get("checkpoint", "")) or "an untitled checkpoint"
+    count = len(saved.prediction.target)
+    sentences = [f"{located.path.name}: {count:,} tiles predicted by {model} on {day}."]
+    if located.checkpoint is None:
+        checksum = str(provenance.get("checkpoint_sha256", ""))[:8]
+        sentences.append(
+            f"Its checkpoint ({checksum}) is not here: the map shows what was saved; choose the "
+            "checkpoint's file under Model to predict more with it."
+        )
+    slide = restored.slide
+    if slide is None:
+        missing = _describe_missing_slide(saved.slide_record)
+        sentences.append(f"Its slide {missing}; open it, or press Locate slide.")
+    elif abs(slide.mpp / saved.slide_record.mpp - 1) > 0.01:
+        sentences.append(
+            f"It was predicted at {saved.slide_record.mpp:.4g} um/px; the slide is open at "
+            f"{slide.mpp:.4g} um/px."
+        )
+    return " ".join(sentences)
+
+
 def show_saved_spot(session: ViewerSession, world: tuple[float, float]) -> bool:
-    """Where a reopened map was clicked (y, x) whose checkpoint or slide is not here: take the
-    spot from the map. False leaves the click to predicting."""
-    from ....export.saved_result import SavedReliability
+    """Show the spot of a restored map at a clicked position.
+
+    Parameters
+    ----------
+    session
+    world
+        Position (y, x).
+
+    Returns
+    -------
+    bool
+        False where no restored map was clicked, or its checkpoint and slide are in use: the click
+        predicts.
+    """
     from ...layers.reliability_overlay import get_reliability
 
     order = list(session.viewer.layers)
@@ -301,23 +355,22 @@ def show_saved_spot(session: ViewerSession, world: tuple[float, float]) -> bool:
         if row is None:
             continue
         rows, reference = np.array([row]), overlay.reference
-        known = (
-            get_reliability(prediction, reference, rows)
-            if isinstance(reference, SavedReliability)
-            else None
-        )
+        reliability = None
+        if isinstance(reference, SavedReliability):
+            reliability = get_reliability(prediction, reference, rows)
         session.message.show("")
         session.set_spot(
-            prediction.take(rows), known if isinstance(known, SavedReliability) else None
+            prediction.take(rows),
+            reliability if isinstance(reliability, SavedReliability) else None,
         )
         return True
     return False
 
 
 def _is_predictable(session: ViewerSession, prediction: Prediction) -> bool:
-    """Whether a click predicts just what the map shows: its checkpoint and slide are chosen."""
-    checkpoint, slide, by = session.checkpoint, session.slide, prediction.provenance
+    """Whether the checkpoint and the slide of a map are in use, so that a click can predict."""
+    checkpoint, slide, provenance = session.checkpoint, session.slide, prediction.provenance
     if checkpoint is None or slide is None:
         return False
-    chosen = checkpoint.sha256, slide.slide.fingerprint()
-    return (by.get("checkpoint_sha256"), by.get("slide_fingerprint")) == chosen
+    key = checkpoint.sha256, slide.slide.fingerprint()
+    return (provenance.get("checkpoint_sha256"), provenance.get("slide_fingerprint")) == key

@@ -5,31 +5,23 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
-from qtpy.QtWidgets import (
-    QFileDialog,
-    QGridLayout,
-    QHBoxLayout,
-    QLabel,
-    QMenu,
-    QPushButton,
-    QVBoxLayout,
-    QWidget,
-)
+from qtpy.QtWidgets import QFileDialog, QGridLayout, QMenu, QPushButton, QWidget
 
-from ....export import figure_rendering as figure
 from ....export.export_formats import EXPORT_FORMATS, ExportFormat
+from ....export.figure_rendering import FIGURE_SUFFIXES
+from ...layers.overlay_lookup import find_overlay_slide, get_selected_map
 from ...session.shortcut_actions import register_actions, set_tooltip
+from ...widgets.qt_utils import fill_column, make_row, make_text_label
 from ...widgets.signal_connections import SignalConnections
 from ...widgets.theme_colors import ERROR_COLOR, set_text_color
 from .results_controller import NO_MAP_MESSAGE, ResultsController
-from .save_result import find_overlay_slide, get_selected_map
 
 H5AD_SUFFIX = ".h5ad"
 FIGURE_FILE_FILTER = "Picture (*.png);;Drawing (*.svg);;PDF (*.pdf)"
 
 
 class ResultsBox(QWidget):
-    """Four buttons and a sentence about what became of them."""
+    """Buttons to save, draw, export and open results, and their outcome."""
 
     def __init__(self, results: ResultsController, connections: SignalConnections) -> None:
         super().__init__()
@@ -53,32 +45,25 @@ class ResultsBox(QWidget):
         self.export_button.setToolTip("The same map for QuPath, tables, SpatialData and OME-Zarr")
         self.open_button.setToolTip("A saved .h5ad: its slide, map and view come back")
         menu = QMenu(self.export_button)
-        for kind in EXPORT_FORMATS:
-            if kind.suffix not in (H5AD_SUFFIX, *figure.FIGURE_SUFFIXES):
-                title = f"{kind.title[:1].upper()}{kind.title[1:]} ({kind.suffix}) ..."
-                menu.addAction(title, partial(self._ask_path, kind))
+        for export_format in EXPORT_FORMATS:
+            if export_format.suffix not in (H5AD_SUFFIX, *FIGURE_SUFFIXES):
+                title = f"{export_format.title[:1].upper()}{export_format.title[1:]}"
+                title += f" ({export_format.suffix}) ..."
+                menu.addAction(title, partial(self._ask_path, export_format))
         self.export_button.setMenu(menu)
-        self.status_label = QLabel()
-        self.status_label.setWordWrap(True)
-        self.locate_button, self.cancel_button = (
-            QPushButton("Locate slide..."),
-            QPushButton("Cancel"),
-        )
+        self.status_label = make_text_label()
+        self.locate_button = QPushButton("Locate slide...")
+        self.cancel_button = QPushButton("Cancel")
         self.locate_button.setToolTip("Where the slide of the reopened result is now")
 
         buttons = QGridLayout()
-        for at, button in enumerate(
-            (self.save_button, self.figure_button, self.export_button, self.open_button)
-        ):
-            buttons.addWidget(button, at // 2, at % 2)
-        below = QHBoxLayout()
-        below.addWidget(self.locate_button)
-        below.addWidget(self.cancel_button)
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.addLayout(buttons)
-        layout.addWidget(self.status_label)
-        layout.addLayout(below)
+        buttons.addWidget(self.save_button, 0, 0)
+        buttons.addWidget(self.figure_button, 0, 1)
+        buttons.addWidget(self.export_button, 1, 0)
+        buttons.addWidget(self.open_button, 1, 1)
+        fill_column(
+            self, buttons, self.status_label, make_row(self.locate_button, self.cancel_button)
+        )
 
         self.save_button.clicked.connect(lambda: self._ask_save())
         self.figure_button.clicked.connect(self._ask_figure)
@@ -96,9 +81,9 @@ class ResultsBox(QWidget):
 
     def refresh(self, event: object = None) -> None:
         results = self._results
-        there, busy = get_selected_map(self._session) is not None, results.busy
+        has_map, busy = get_selected_map(self._session) is not None, results.busy
         for button in (self.save_button, self.export_button, self.figure_button):
-            button.setEnabled(there and not busy)
+            button.setEnabled(has_map and not busy)
         self.open_button.setEnabled(not busy)
         self.cancel_button.setVisible(busy)
         self.locate_button.setVisible(results.result_without_slide is not None and not busy)
@@ -106,10 +91,10 @@ class ResultsBox(QWidget):
         self.status_label.setVisible(bool(results.message))
         set_text_color(self.status_label, ERROR_COLOR if results.message_is_warning else None)
 
-    # ---- asking ----------------------------------------------------------------------
+    # ---- file dialogs ----------------------------------------------------------------
 
     def _default_name(self) -> str:
-        """What to call the file: like the slide."""
+        """File name without suffix, after the slide."""
         overlay = get_selected_map(self._session)
         slide = None if overlay is None else find_overlay_slide(self._session, overlay)
         name = "result" if slide is None else slide.slide.name
@@ -118,26 +103,28 @@ class ResultsBox(QWidget):
     def _ask_save(self) -> None:
         self._ask_path(EXPORT_FORMATS[0])
 
-    def _ask_path(self, kind: ExportFormat) -> None:
+    def _ask_path(self, export_format: ExportFormat) -> None:
         if not self._can_save():
             return
-        name = str(self._folder / f"{self._default_name()}{kind.suffix}")
+        suffix = export_format.suffix
+        name = str(self._folder / f"{self._default_name()}{suffix}")
         chosen, _ = QFileDialog.getSaveFileName(
-            self, "Save the result", name, f"{kind.title} (*{kind.suffix})"
+            self, "Save the result", name, f"{export_format.title} (*{suffix})"
         )
-        if chosen and (path := self._with_suffix(chosen, kind.suffix)):
+        if chosen and (path := self._with_suffix(chosen, suffix)):
             self._results.save_result(path)
 
     def _ask_figure(self) -> None:
         if not self._can_save():
             return
         name = str(self._folder / f"{self._default_name()}-{self._session.gene}.png")
-        chosen, which = QFileDialog.getSaveFileName(
+        chosen, selected_filter = QFileDialog.getSaveFileName(
             self, "Save the figure", name, FIGURE_FILE_FILTER
         )
-        wanted = which.rpartition("*")[2].rstrip(")") or figure.FIGURE_SUFFIXES[0]
-        known = Path(chosen).suffix.lower() in figure.FIGURE_SUFFIXES
-        if chosen and (path := self._with_suffix(chosen, "" if known else wanted)):
+        suffix = selected_filter.rpartition("*")[2].rstrip(")") or FIGURE_SUFFIXES[0]
+        if Path(chosen).suffix.lower() in FIGURE_SUFFIXES:
+            suffix = ""
+        if chosen and (path := self._with_suffix(chosen, suffix)):
             self._results.save_figure(path)
 
     def _ask_open(self) -> None:
@@ -148,11 +135,12 @@ class ResultsBox(QWidget):
             self._results.open_result(path)
 
     def _ask_slide(self) -> None:
-        waiting = self._results.result_without_slide
-        if waiting is None:
+        restored = self._results.result_without_slide
+        if restored is None:
             return
-        name = waiting.saved.slide_record.name
-        if waiting.saved.slide_record.path.rstrip("\\/").endswith(".zarr"):  # a folder
+        record = restored.saved.slide_record
+        name = record.name
+        if record.path.rstrip("\\/").endswith(".zarr"):  # a folder
             chosen = QFileDialog.getExistingDirectory(self, f"Where is {name}?", str(self._folder))
         else:
             chosen, _ = QFileDialog.getOpenFileName(self, f"Where is {name}?", str(self._folder))
@@ -160,22 +148,22 @@ class ResultsBox(QWidget):
             self._results.locate_slide(Path(chosen))
 
     def _can_save(self) -> bool:
-        """A key may be pressed at any time; a button only says so by being grey."""
+        """Check again, since a keyboard shortcut works while the button is disabled."""
         if get_selected_map(self._session) is None:
             self._results.show_message(NO_MAP_MESSAGE, warning=True)
             return False
         return not self._results.busy
 
     def _with_suffix(self, chosen: str, suffix: str) -> Path | None:
-        """With the ending that its kind needs; its folder is the next one to be offered.
+        """Append a missing suffix and remember the folder for the next dialog.
 
-        None for a file that is there already and that the dialog, which was given the name
-        without its ending, has not asked about.
+        Returns None for an existing file: the dialog has asked only about the name without
+        suffix.
         """
         path = Path(chosen if chosen.lower().endswith(suffix) else f"{chosen}{suffix}")
         self._folder = path.parent
         if path != Path(chosen) and path.exists():
-            said = f"{path.name} is there already; choose it with its ending to replace it."
-            self._results.show_message(said, warning=True)
+            message = f"{path.name} is there already; choose it with its ending to replace it."
+            self._results.show_message(message, warning=True)
             return None
         return path

@@ -14,20 +14,20 @@ from psygnal import Signal
 
 from ....errors import DkanError, OutputError, SlideError
 from ....export.saved_result import open_matching_slide
+from ...layers.overlay_lookup import get_selected_map
 from ...session.prediction_overlay import PredictionOverlay
-from ...session.slide_layer import ViewerSlide
 from ...session.viewer_session import ViewerSession, get_component
 from ...worker import JobFailure, JobRunner
-from . import save_result as writing
 from .restore_result import (
     LocatedResult,
     RestoredResult,
     add_slide_layer,
     attach_slide,
+    describe_restored_result,
     locate_result,
     restore_result,
 )
-from .save_result import get_selected_map, snapshot_canvas, snapshot_result
+from .save_result import save_snapshot, snapshot_canvas, snapshot_result, write_canvas_figure
 
 if TYPE_CHECKING:
     from ....export.saved_result import SavedResult
@@ -38,15 +38,25 @@ NO_MAP_MESSAGE = "There is no predicted map yet: predict a region, then save it.
 
 
 class ResultsController:
-    """Does what is asked in a thread, in the order asked, and tells in a sentence how it went."""
+    """Runs one job after another in a worker thread.
+
+    Attributes
+    ----------
+    message : str
+        What is being done, or the outcome, for the user.
+    message_is_warning : bool
+    get_regions_layer : callable or None
+        Returns the layer of drawn regions, while the panel is open.
+    restored_results : list of RestoredResult
+    """
 
     changed = Signal()
-    about_to_restore_checkpoint = Signal()  # a result brings its checkpoint: none other is wanted
+    about_to_restore_checkpoint = Signal()  # another checkpoint that is being loaded is obsolete
 
     def __init__(self, session: ViewerSession) -> None:
-        self._session = ref(session)  # which is what keeps these results
+        self._session = ref(session)  # the session holds this controller
         self.message, self.message_is_warning = "", False
-        self.get_regions_layer: Callable[[], Shapes | None] | None = None  # the one drawn in
+        self.get_regions_layer: Callable[[], Shapes | None] | None = None
         self.restored_results: list[RestoredResult] = []
         self._runner = JobRunner("results")
         self._queued_jobs: deque[Callable[[], None]] = deque()
@@ -61,7 +71,7 @@ class ResultsController:
         return session
 
     def drawn_regions(self) -> Shapes | None:
-        """The layer of drawn regions, while the panel is open."""
+        """Return the layer of drawn regions, while the panel is open."""
         return None if self.get_regions_layer is None else self.get_regions_layer()
 
     @property
@@ -70,12 +80,12 @@ class ResultsController:
 
     @property
     def result_without_slide(self) -> RestoredResult | None:
-        """The newest reopened result that waits for its slide."""
-        waits = [r for r in self._prune_restored() if r.slide is None]
-        return waits[-1] if waits else None
+        """Newest restored result whose slide is not open."""
+        results = [r for r in self._prune_restored() if r.slide is None]
+        return results[-1] if results else None
 
     def cancel(self) -> None:
-        """Leave what is being done; a file is not begun, or whole."""
+        """Cancel all jobs; a file is either complete or was not started."""
         self._queued_jobs.clear()
         if self._is_running:
             self._runner.cancel()
@@ -83,7 +93,7 @@ class ResultsController:
             self.show_message("Cancelled; what was not written yet is not there.")
 
     def close(self) -> None:
-        """The panel goes: nothing comes in any more, but a file is written to its end."""
+        """Stop opening results; a file that is being written is completed."""
         self._queued_jobs.clear()
         self.get_regions_layer = None
         if self._is_opening:
@@ -95,29 +105,29 @@ class ResultsController:
         self.message, self.message_is_warning = text, warning
         self.changed.emit()
 
-    # ---- out -------------------------------------------------------------------------
+    # ---- save ------------------------------------------------------------------------
 
     def save_result(self, path: Path) -> None:
-        """Save the chosen map as what the name's ending says."""
+        """Save the selected map in the format of the file suffix."""
         try:
             overlay = self._require_map()
-            made = snapshot_result(
+            snapshot = snapshot_result(
                 self.session, overlay, self.drawn_regions(), self.find_source(overlay)
             )
         except DkanError as error:
             self.show_message(str(error), warning=True)
             return
-        self._enqueue(partial(writing.save_snapshot, path, made), f"Saving {path.name} ...")
+        self._enqueue(partial(save_snapshot, path, snapshot), f"Saving {path.name} ...")
 
     def save_figure(self, path: Path) -> None:
-        """Write a figure of what the canvas shows now."""
+        """Write a figure of the canvas."""
         try:
             self._require_map()
-            view = snapshot_canvas(self.session, self.drawn_regions(), self._prune_restored())
+            snapshot = snapshot_canvas(self.session, self.drawn_regions(), self._prune_restored())
         except DkanError as error:
             self.show_message(str(error), warning=True)
             return
-        self._enqueue(partial(writing.write_canvas_figure, path, view), f"Drawing {path.name} ...")
+        self._enqueue(partial(write_canvas_figure, path, snapshot), f"Drawing {path.name} ...")
 
     def _require_map(self) -> PredictionOverlay:
         overlay = get_selected_map(self.session)
@@ -126,13 +136,13 @@ class ResultsController:
         return overlay
 
     def find_source(self, overlay: PredictionOverlay) -> SavedResult | None:
-        """The file a map came from."""
+        """Return the file that a map was read from."""
         return next((r.saved for r in self.restored_results if r.overlay is overlay), None)
 
-    # ---- in --------------------------------------------------------------------------
+    # ---- open ------------------------------------------------------------------------
 
     def open_result(self, path: Path) -> None:
-        """Bring a saved result back into the window."""
+        """Open a saved result."""
         session = self.session
 
         def job() -> Iterator[LocatedResult]:
@@ -141,11 +151,11 @@ class ResultsController:
         self._enqueue(job, f"Opening {path.name} ...", self._on_opened)
 
     def locate_slide(self, path: Path) -> None:
-        """Take this file for the slide of the result that waits for one."""
-        reopened = self.result_without_slide
-        if reopened is None:
+        """Open this file as the slide of `result_without_slide`."""
+        restored = self.result_without_slide
+        if restored is None:
             return
-        saved = reopened.saved
+        saved = restored.saved
 
         def job() -> Iterator[tuple[RestoredResult, Slide]]:
             slide = open_matching_slide(saved, path)
@@ -154,39 +164,37 @@ class ResultsController:
                     f"{path.name} is not the slide {saved.slide_record.name} that this result was "
                     "predicted on: its content differs, or it is no slide. Choose another file."
                 )
-            yield reopened, slide
+            yield restored, slide
 
         self._enqueue(job, f"Looking at {path.name} ...", self._on_slide_located)
 
-    def _on_opened(self, found: LocatedResult) -> None:
-        if found.checkpoint is not None and found.checkpoint is not self.session.checkpoint:
+    def _on_opened(self, located: LocatedResult) -> None:
+        if located.checkpoint is not None and located.checkpoint is not self.session.checkpoint:
             self.about_to_restore_checkpoint.emit()
-        reopened = restore_result(self.session, found)
-        self.restored_results.append(reopened)
-        self.show_message(
-            writing.describe_restored_result(found, reopened), warning=reopened.slide is None
-        )
+        restored = restore_result(self.session, located)
+        self.restored_results.append(restored)
+        message = describe_restored_result(located, restored)
+        self.show_message(message, warning=restored.slide is None)
 
     def _on_slide_located(self, item: tuple[RestoredResult, Slide]) -> None:
-        reopened, slide = item
-        if reopened in self._prune_restored() and reopened.slide is None:
-            add_slide_layer(self.session, slide, reopened.saved)  # which comes back below
+        restored, slide = item
+        if restored in self._prune_restored() and restored.slide is None:
+            add_slide_layer(self.session, slide, restored.saved)  # calls `_on_slides_changed`
 
     def _on_slides_changed(self) -> None:
-        """A slide that is opened may be the one that a result waits for."""
+        """Attach results to slides that were opened, and detach them from closed ones."""
         slides = self.session.slides
-        for reopened in self._prune_restored():
-            if reopened.slide is not None and reopened.slide not in slides:
-                reopened.slide = None
-            wanted = reopened.saved.slide_record.fingerprint
-            found = [s for s in slides if s.slide.fingerprint() == wanted]
-            if reopened.slide is None and found:
-                self._attach_slide(reopened, found[-1])
+        for restored in self._prune_restored():
+            if restored.slide is not None and restored.slide not in slides:
+                restored.slide = None
+            fingerprint = restored.saved.slide_record.fingerprint
+            matches = [s for s in slides if s.slide.fingerprint() == fingerprint]
+            if restored.slide is None and matches:
+                slide = matches[-1]
+                attach_slide(self.session, restored, slide)
+                name = restored.overlay.layer.name
+                self.show_message(f"{slide.layer.name} is the slide of {name}.")
         self.changed.emit()
-
-    def _attach_slide(self, reopened: RestoredResult, slide: ViewerSlide) -> None:
-        attach_slide(self.session, reopened, slide)
-        self.show_message(f"{slide.layer.name} is the slide of {reopened.overlay.layer.name}.")
 
     def _prune_restored(self) -> list[RestoredResult]:
         self.restored_results = [
@@ -194,7 +202,7 @@ class ResultsController:
         ]
         return self.restored_results
 
-    # ---- one after the other -----------------------------------------------------------
+    # ---- queue -------------------------------------------------------------------------
 
     def _enqueue(
         self,
@@ -232,5 +240,5 @@ class ResultsController:
 
 
 def get_results_controller(session: ViewerSession) -> ResultsController:
-    """The results of a session, made when first asked for."""
+    """Return the controller of a session; create it at first use."""
     return get_component(session, ResultsController)

@@ -13,9 +13,14 @@ from napari.utils.colormaps import ensure_colormap
 
 from ....errors import OutputError
 from ....export.figure_content import FigureExtent, FigureStyle
-from ....inference.prediction import Prediction
 from ...jobs.target_from_layers import region_from_layer
 from ...layers.contrast_limits import percentile_limits
+from ...layers.overlay_lookup import (
+    NO_TILE_MESSAGE,
+    decode_missing_genes,
+    find_overlay_slide,
+    get_selected_map,
+)
 from ...layers.reliability_overlay import get_reliability
 from ...session.prediction_overlay import PredictionOverlay
 from ...session.slide_layer import ViewerSlide
@@ -28,42 +33,34 @@ if TYPE_CHECKING:
     from shapely.geometry.base import BaseGeometry
 
     from ....export.figure_content import HistologySource
-    from ....export.saved_result import SavedResult, SlideRecord, ViewSettings
-    from .restore_result import LocatedResult, RestoredResult
-
-
-DECODE_CHUNK = 4096  # tiles whose genes are decoded at a time
+    from ....export.saved_result import SavedResult, ViewSettings
+    from .restore_result import RestoredResult
 
 
 @dataclass(frozen=True, eq=False)
 class ResultSnapshot:
-    """A map and what surrounds it, as they were when the person asked; for a thread to save."""
+    """A map and its context when the user asked to save it, for a worker thread.
+
+    Attributes
+    ----------
+    overlay : PredictionOverlay
+    slide : ViewerSlide or None
+        None where the slide is not open.
+    card : mapping
+        Card of the checkpoint; empty if the checkpoint is not known.
+    regions : shapely geometry or None
+        Drawn regions in level-0 px.
+    view : ViewSettings
+    source : SavedResult or None
+        The file that the map was read from.
+    """
 
     overlay: PredictionOverlay
     slide: ViewerSlide | None
     card: Mapping[str, Any]
     regions: BaseGeometry | None
     view: ViewSettings
-    source: SavedResult | None = None  # the file it came from
-
-
-def get_selected_map(session: ViewerSession) -> PredictionOverlay | None:
-    """The selected map, else the newest, of those with a predicted tile; spots that were clicked
-    one by one only where they are selected, or there is nothing else."""
-    there = [o for o in session.overlays if o.prediction.predicted_mask.any()]
-    active = session.viewer.layers.selection.active
-    selected = [o for o in there if o.layer is active]
-    found = selected or [o for o in there if not o.from_clicks] or there
-    return found[-1] if found else None
-
-
-def find_overlay_slide(session: ViewerSession, overlay: PredictionOverlay) -> ViewerSlide | None:
-    """The slide that a map lies on; None where it is not open."""
-    wanted = overlay.prediction.provenance.get("slide_fingerprint")
-    found = [s for s in session.slides if s.slide.fingerprint() == wanted]
-    if session.slide in found:
-        return session.slide
-    return found[-1] if found else None
+    source: SavedResult | None = None
 
 
 def snapshot_result(
@@ -72,36 +69,37 @@ def snapshot_result(
     regions: Shapes | None,
     source: SavedResult | None = None,
 ) -> ResultSnapshot:
-    """What there is of a map now; quick, as the person waits."""
+    """Snapshot a map with its regions (a Shapes layer); runs in the GUI thread."""
     slide = find_overlay_slide(session, overlay)
     checkpoint = session.checkpoint
-    by = overlay.prediction.provenance.get("checkpoint_sha256")
+    sha256 = overlay.prediction.provenance.get("checkpoint_sha256")
     card: Mapping[str, Any] = {} if source is None else source.card
-    if checkpoint is not None and checkpoint.sha256 == by:
+    if checkpoint is not None and checkpoint.sha256 == sha256:
         card = checkpoint.card
-    drawn = None if source is None else source.regions
+    region = None if source is None else source.regions
     if regions is not None and slide is not None and len(regions.data):
-        drawn = region_from_layer(regions, slide)
+        region = region_from_layer(regions, slide)
     return ResultSnapshot(
-        overlay, slide, card, drawn, capture_view(session, overlay, slide), source
+        overlay, slide, card, region, capture_view(session, overlay, slide), source
     )
 
 
 def capture_view(
     session: ViewerSession, overlay: PredictionOverlay, slide: ViewerSlide | None
 ) -> ViewSettings:
-    """How the map is looked at."""
+    """Return gene, colours and camera of the canvas."""
     from ....export.saved_result import ViewSettings
 
     settings, camera = session.settings, session.viewer.scene.camera
+    panel = overlay.prediction.panel
     centre = tuple(float(v) for v in camera.center[-2:])
     if slide is not None:
         row, column = (float(v) for v in slide.layer.world_to_data(centre)[-2:])
     else:
         row, column = (v / float(overlay.prediction.provenance["mpp"]) for v in centre)
     return ViewSettings(
-        session.gene if session.gene in overlay.prediction.panel else None,
-        tuple(g for g in session.pinned if g in overlay.prediction.panel),
+        session.gene if session.gene in panel else None,
+        tuple(g for g in session.pinned if g in panel),
         settings.contrast_limits.fixed,
         settings.colormap,
         float(overlay.layer.opacity),
@@ -111,131 +109,152 @@ def capture_view(
     )
 
 
-def decode_missing_genes(
-    overlay: PredictionOverlay, prediction: Prediction, genes: list[int] | None = None
-) -> Iterator[float]:
-    """Fill in the genes (columns, all when None) that nobody has looked at yet; yields the share
-    that is done. What is known stays as it is."""
-    lacking = prediction.find_incomplete_columns()
-    wanted = lacking if genes is None else lacking[np.isin(lacking, genes)]
-    for start in range(0, len(prediction.values) if len(wanted) else 0, DECODE_CHUNK):
-        rows = slice(start, start + DECODE_CHUNK)
-        block = prediction.values[rows][:, wanted]
-        unknown = ~np.isfinite(block)
-        block[unknown] = overlay.decode(prediction.tokens[rows], wanted.tolist())[unknown]
-        prediction.values[rows, wanted] = block
-        yield min(1.0, (start + DECODE_CHUNK) / len(prediction.values))
-
-
 def build_saved_result(snapshot: ResultSnapshot) -> Iterator[float | SavedResult]:
-    """For a thread: the share of decoding that is done, and last what is saved.
+    """Decode the missing genes of a map and build what is saved; for a worker thread.
 
-    Raises OutputError without a finished tile, SlideError when the slide cannot be read.
+    Yields
+    ------
+    float
+        Fraction of decoding that is done.
+    SavedResult
+        The last item.
+
+    Raises
+    ------
+    OutputError
+        No tile is predicted yet, or the slide was closed.
+    SlideError
+        The slide cannot be read.
     """
     from ....export.saved_result import SavedResult, SlideRecord
     from ....export.slide_overview import SlideOverview
-    from ...layers.reliability_overlay import get_reliability
 
     overlay, slide, source = snapshot.overlay, snapshot.slide, snapshot.source
-    whole, reference = overlay.prediction, overlay.reference
-    rows = np.flatnonzero(whole.predicted_mask)  # a map that still grows is saved as far as it is
+    full, reference = overlay.prediction, overlay.reference
+    rows = np.flatnonzero(full.predicted_mask)  # an unfinished map is saved as far as it is
     if not len(rows):
-        raise OutputError("The map has no finished tile yet; predict it first.")
-    prediction = whole.take(rows)
+        raise OutputError(NO_TILE_MESSAGE)
+    prediction = full.take(rows)
     yield from decode_missing_genes(overlay, prediction)
-    reliability = None if reference is None else get_reliability(whole, reference, rows)
-    picture = None if source is None else source.overview
-    if slide is not None and picture is None:
-        picture = SlideOverview.from_slide(slide.slide)
-    record = prediction.provenance
+    reliability = None if reference is None else get_reliability(full, reference, rows)
+    overview = None if source is None else source.overview
+    if slide is not None and overview is None:
+        overview = SlideOverview.from_slide(slide.slide)
+    provenance = prediction.provenance
     if source is not None:
-        about = source.slide_record
+        slide_record = source.slide_record
     elif slide is not None:
-        about = SlideRecord.from_slide(slide.slide, record["mpp"], record["mpp_origin"])
+        slide_record = SlideRecord.from_slide(
+            slide.slide, provenance["mpp"], provenance["mpp_origin"]
+        )
     else:
         raise OutputError("The slide of this map was closed; open it again, then save the map.")
     if slide is not None and source is not None:
-        about = replace(
-            about, path=SlideRecord.from_slide(slide.slide, about.mpp, about.mpp_origin).path
-        )
+        current = SlideRecord.from_slide(slide.slide, slide_record.mpp, slide_record.mpp_origin)
+        slide_record = replace(slide_record, path=current.path)
     versions = {} if source is None else source.versions
     yield SavedResult(
         prediction,
-        about,
+        slide_record,
         snapshot.card,
         reliability,
         snapshot.regions,
         snapshot.view,
         versions,
-        picture,
+        overview,
     )
 
 
 @dataclass(frozen=True, eq=False)
 class CanvasSnapshot:
-    """The maps of one slide on the canvas, lowest first, and how they are shown.
+    """The visible maps of one slide and how they are displayed, for a worker thread.
 
-    histology : None where the slide is neither here nor visible. box : of the canvas, um on the
-    slide. regions : level-0 px.
+    Attributes
+    ----------
+    overlays : tuple of PredictionOverlay
+        Lowest first.
+    style : FigureStyle
+    hatch : bool
+        Whether unreliable tiles are hatched.
+    histology : HistologySource or None
+        None where the slide is not open or not visible.
+    mpp : float
+        Micrometres per level-0 px.
+    extent : FigureExtent
+        Of the canvas, in um on the slide.
+    regions : shapely geometry or None
+        In level-0 px.
     """
 
     overlays: tuple[PredictionOverlay, ...]
-    look: FigureStyle
+    style: FigureStyle
     hatch: bool
     histology: HistologySource | None
     mpp: float
-    box: FigureExtent
+    extent: FigureExtent
     regions: BaseGeometry | None
 
 
 def snapshot_canvas(
     session: ViewerSession, regions: Shapes | None, restored: Sequence[RestoredResult]
 ) -> CanvasSnapshot:
-    """What is on the canvas now: the chosen map and those beside it on its slide.
+    """Snapshot the canvas: the selected map and the other visible ones of its slide.
 
-    Raises OutputError when no map of the shown gene is visible.
+    Raises
+    ------
+    OutputError
+        No map of the current gene is visible.
     """
-    chosen, gene = get_selected_map(session), session.gene
-    slide = None if chosen is None else find_overlay_slide(session, chosen)
-    here = [
+    selected, gene = get_selected_map(session), session.gene
+    slide = None if selected is None else find_overlay_slide(session, selected)
+    overlays = [
         o
         for o in session.overlays
-        if o.layer.visible and gene in o.prediction.panel and o.prediction.predicted_mask.any()
+        if o.layer.visible
+        and gene in o.prediction.panel
+        and o.prediction.predicted_mask.any()
+        and find_overlay_slide(session, o) is slide
     ]
-    shown = [o for o in here if find_overlay_slide(session, o) is slide]
-    if chosen is None or gene is None or not shown:
+    if selected is None or gene is None or not overlays:
         raise OutputError(
             f"No predicted map of {gene or 'a gene'} is visible; predict a region, or switch its "
             "layer on."
         )
     order = list(session.viewer.layers)
-    shown.sort(key=lambda o: order.index(o.layer))
-    back = next((r for r in restored if r.overlay is shown[-1]), None)
-    mpp = float(shown[-1].prediction.provenance["mpp"]) if slide is None else slide.mpp
+    overlays.sort(key=lambda o: order.index(o.layer))
+    top = overlays[-1]
+    result = next((r for r in restored if r.overlay is top), None)
+    mpp = float(top.prediction.provenance["mpp"]) if slide is None else slide.mpp
     settings = session.settings
-    coloured = [o.prediction for o in session.overlays if gene in o.prediction.panel]
-    decoded = not any(len(p.find_undecoded_rows(p.panel.row(gene))) for p in coloured)
+    predictions = [o.prediction for o in session.overlays if gene in o.prediction.panel]
+    is_decoded = not any(len(p.find_undecoded_rows(p.panel.row(gene))) for p in predictions)
     limits = settings.contrast_limits.fixed
-    if limits is None and decoded:  # maps share their limits, hidden ones too
-        limits = percentile_limits([p.get_gene_values(gene) for p in coloured])
-    colours = ensure_colormap(settings.colormap).map(np.linspace(0, 1, 256))
-    opacity = float(shown[-1].layer.opacity)
-    histology: HistologySource | None = None if back is None else back.saved.overview
+    if limits is None and is_decoded:  # all maps share their limits, hidden ones too
+        limits = percentile_limits([p.get_gene_values(gene) for p in predictions])
+    colors = ensure_colormap(settings.colormap).map(np.linspace(0, 1, 256))
+    histology: HistologySource | None = None if result is None else result.saved.overview
     if slide is not None:
         histology = slide.slide if slide.layer.visible else None
-    drawn = None
-    if slide is None and back is not None:
-        outlined = back.regions is not None and back.regions in order and back.regions.visible
-        drawn = back.saved.regions if outlined else None
+    region = None
+    if slide is None and result is not None:
+        layer = result.regions
+        is_drawn = layer is not None and layer in order and layer.visible
+        region = result.saved.regions if is_drawn else None
     if regions is not None and regions.visible and slide is not None and len(regions.data):
-        drawn = region_from_layer(regions, slide)
-    look = FigureStyle(gene, limits, colours, opacity)
-    box = _canvas_bounds(session, slide, mpp)
-    return CanvasSnapshot(tuple(shown), look, settings.hatch_unreliable, histology, mpp, box, drawn)
+        region = region_from_layer(regions, slide)
+    return CanvasSnapshot(
+        tuple(overlays),
+        FigureStyle(gene, limits, colors, float(top.layer.opacity)),
+        settings.hatch_unreliable,
+        histology,
+        mpp,
+        _canvas_bounds(session, slide, mpp),
+        region,
+    )
 
 
 def _canvas_bounds(session: ViewerSession, slide: ViewerSlide | None, mpp: float) -> FigureExtent:
-    """The part of the slide on the canvas, in um from its corner."""
+    """Visible part of the slide in um from its corner."""
     camera, (height, width) = session.viewer.scene.camera, session.viewer.canvas.size
     middle = np.asarray(camera.center[-2:], float)
     half = np.array([height, width]) / (2 * max(camera.zoom, 1e-9))
@@ -247,10 +266,15 @@ def _canvas_bounds(session: ViewerSession, slide: ViewerSlide | None, mpp: float
 
 
 def save_snapshot(path: Path, snapshot: ResultSnapshot) -> Iterator[str]:
-    """Save a map as what the name's ending says. Raises DkanError in words for the person."""
+    """Save a map in the format of the file suffix; yields messages for the user.
+
+    Raises
+    ------
+    DkanError
+    """
     from ....export.export_formats import find_export_format, write_result
 
-    find_export_format(path)  # told before anything is decoded
+    find_export_format(path)  # raises before anything is decoded
     for item in build_saved_result(snapshot):
         if isinstance(item, float):
             yield f"Decoding the genes nobody has looked at yet, {item:.0%} ..."
@@ -260,64 +284,42 @@ def save_snapshot(path: Path, snapshot: ResultSnapshot) -> Iterator[str]:
         prediction = item.prediction
         size = f"{len(prediction.target):,} tiles x {len(prediction.panel):,} genes"
         unfinished = len(snapshot.overlay.prediction.target) - len(prediction.target)
-        rest = f" {unfinished:,} tiles were not predicted and are left out." if unfinished else ""
-        yield f"{path.name} is saved: {size}.{rest}"
+        note = f" {unfinished:,} tiles were not predicted and are left out." if unfinished else ""
+        yield f"{path.name} is saved: {size}.{note}"
 
 
 def write_canvas_figure(path: Path, snapshot: CanvasSnapshot) -> Iterator[str]:
-    """Write a figure of what was seen. Raises DkanError in words for the person."""
+    """Write a figure of a canvas; yields messages for the user.
+
+    Raises
+    ------
+    DkanError
+    """
     from ....export.figure_content import FigureMap, build_figure
     from ....export.figure_rendering import write_figure
 
     maps = []
     for overlay in snapshot.overlays:
-        whole = overlay.prediction
-        rows = np.flatnonzero(whole.predicted_mask)
-        made, column = whole.take(rows), whole.panel.row(snapshot.look.gene)
-        for share in decode_missing_genes(overlay, made, [column]):
-            yield f"Decoding {snapshot.look.gene}, {share:.0%} ..."
+        full = overlay.prediction
+        rows = np.flatnonzero(full.predicted_mask)
+        prediction, column = full.take(rows), full.panel.row(snapshot.style.gene)
+        for fraction in decode_missing_genes(overlay, prediction, [column]):
+            yield f"Decoding {snapshot.style.gene}, {fraction:.0%} ..."
         reference = overlay.reference if snapshot.hatch else None
-        doubtful = None if reference is None else get_reliability(whole, reference, rows).unreliable
-        maps.append(FigureMap(made, doubtful))
+        unreliable = None
+        if reference is not None:
+            unreliable = get_reliability(full, reference, rows).unreliable
+        maps.append(FigureMap(prediction, unreliable))
     yield f"Drawing {path.name} ..."
     write_figure(
         path,
         build_figure(
-            maps, snapshot.look, snapshot.histology, snapshot.mpp, snapshot.box, snapshot.regions
+            maps,
+            snapshot.style,
+            snapshot.histology,
+            snapshot.mpp,
+            snapshot.extent,
+            snapshot.regions,
         ),
     )
     yield f"{path.name} is written."
-
-
-def _describe_missing_slide(slide: SlideRecord) -> str:
-    if "://" in slide.path:
-        return f"{slide.name} is at {slide.path}, where nothing is opened unasked"
-    if not slide.path:
-        return f"{slide.name} was an image without a file"
-    return f"{slide.name} is neither where it was ({slide.path}) nor beside this file"
-
-
-def describe_restored_result(found: LocatedResult, restored: RestoredResult) -> str:
-    """What came back, and what did not."""
-    saved, record = found.saved, found.saved.prediction.provenance
-    day = str(record.get("created", ""))[:10]
-    model = str(record.get("checkpoint", "")) or "an untitled checkpoint"
-    count = len(saved.prediction.target)
-    said = [f"{found.path.name}: {count:,} tiles predicted by {model} on {day}."]
-    if found.checkpoint is None:
-        checksum = str(record.get("checkpoint_sha256", ""))[:8]
-        said.append(
-            f"Its checkpoint ({checksum}) is not here: the map shows what was saved; choose the "
-            "checkpoint's file under Model to predict more with it."
-        )
-    slide = restored.slide
-    if slide is None:
-        said.append(
-            f"Its slide {_describe_missing_slide(saved.slide_record)}; open it, or press Locate slide."
-        )
-    elif abs(slide.mpp / saved.slide_record.mpp - 1) > 0.01:
-        said.append(
-            f"It was predicted at {saved.slide_record.mpp:.4g} um/px; the slide is open at "
-            f"{slide.mpp:.4g} um/px."
-        )
-    return " ".join(said)

@@ -5,41 +5,27 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from qtpy.QtWidgets import (
-    QApplication,
-    QFileDialog,
-    QHBoxLayout,
-    QLabel,
-    QLineEdit,
-    QPushButton,
-    QVBoxLayout,
-    QWidget,
-)
+from qtpy.QtWidgets import QApplication, QFileDialog, QLineEdit, QPushButton, QWidget
 
 from .....atomic_write import atomic_write
 from .....errors import DkanError
-from ....session.viewer_session import ViewerSession
 from ....widgets.correlation_plots import MeasuredPredictedScatter
 from ....widgets.metrics_table import MetricsTable, table_to_csv
+from ....widgets.qt_utils import fill_column, make_row, make_text_label
 from ....widgets.signal_connections import SignalConnections
 from ..data.comparison_metrics import ComparisonMetrics, make_export_table
-from ..quality_controller import QualityController
+from ..data.quality_model import QualityModel
 
 VISIBLE_ROWS = 9
 
 
 class GeneMetricsBox(QWidget):
-    """Selecting a row shows the gene; a gene chosen elsewhere selects its row."""
+    """Table of gene metrics; selecting a row shows the gene, and the current gene is selected."""
 
-    def __init__(
-        self,
-        session: ViewerSession,
-        quality: QualityController,
-        connections: SignalConnections,
-        metrics: ComparisonMetrics,
-    ) -> None:
+    def __init__(self, connections: SignalConnections, metrics: ComparisonMetrics) -> None:
         super().__init__()
-        self._session, self._quality, self._metrics = session, quality, metrics
+        self._metrics = metrics
+        self._session = session = metrics.session
         self.search_field = QLineEdit()
         self.search_field.setPlaceholderText("search genes")
         self.search_field.setClearButtonEnabled(True)
@@ -47,22 +33,13 @@ class GeneMetricsBox(QWidget):
         self.copy_button.setToolTip("Copy the whole table, to paste into a spreadsheet")
         self.table = MetricsTable()
         self.table.setFixedHeight((VISIBLE_ROWS + 3) * (self.table.fontMetrics().height() + 6))
-        self.legend_label = QLabel(
+        self.legend_label = make_text_label(
             "Tinted: ridge does better (here, or by the card on held-out sections), or the 95 % "
             "interval does not lie above 0."
         )
-        self.legend_label.setWordWrap(True)
-        self.missing_label = QLabel()
-        self.missing_label.setWordWrap(True)
-        line = QHBoxLayout()
-        line.addWidget(self.search_field, 1)
-        line.addWidget(self.copy_button)
-        line.addWidget(self.save_button)
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.addLayout(line)
-        for widget in (self.table, self.legend_label, self.missing_label):
-            layout.addWidget(widget)
+        self.missing_label = make_text_label()
+        buttons = make_row((self.search_field, 1), self.copy_button, self.save_button)
+        fill_column(self, buttons, self.table, self.legend_label, self.missing_label)
         self.search_field.textChanged.connect(self.table.table_model.set_filter)
         self.table.symbol_selected.connect(self._on_symbol_selected)
         self.copy_button.clicked.connect(self._copy_table)
@@ -77,9 +54,9 @@ class GeneMetricsBox(QWidget):
         self.setEnabled(comparison is not None)
         missing = () if comparison is None else comparison.unmeasured_genes
         self.missing_label.setVisible(bool(missing))
-        few = ", ".join(missing[:6]) + (", ..." if len(missing) > 6 else "")
+        names = ", ".join(missing[:6]) + (", ..." if len(missing) > 6 else "")
         self.missing_label.setText(
-            f"Not measured here: {len(missing):,} of the panel's genes ({few})."
+            f"Not measured here: {len(missing):,} of the panel's genes ({names})."
         )
         self._select_current_gene()
 
@@ -106,7 +83,7 @@ class GeneMetricsBox(QWidget):
             self.save_csv(Path(name))
 
     def save_csv(self, path: Path) -> None:
-        """Write the table; what goes wrong is said in the panel."""
+        """Write the table; a failure is shown in the panel."""
         comparison = self._metrics.comparison
         if comparison is None:
             return
@@ -120,55 +97,50 @@ class GeneMetricsBox(QWidget):
 
 
 class ScatterBox(QWidget):
-    """The chosen gene at all spots, measured against predicted, and the chosen spot in it."""
+    """Scatter plot of measured and predicted values of the current gene, with the chosen spot."""
 
-    def __init__(
-        self, session: ViewerSession, quality: QualityController, connections: SignalConnections
-    ) -> None:
+    def __init__(self, model: QualityModel, connections: SignalConnections) -> None:
         super().__init__()
-        self._session, self._quality = session, quality
+        self._model = model
         self.scatter = MeasuredPredictedScatter()
-        self.spot_label = QLabel()
-        self.spot_label.setWordWrap(True)
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.addWidget(self.scatter)
-        layout.addWidget(self.spot_label)
-        self.scatter.spot_selected.connect(quality.choose_spot)
-        connections.connect(self.refresh, session.gene_changed, quality.comparison_changed)
-        connections.connect(self._show_spot_values, quality.spot_changed)
+        self.spot_label = make_text_label()
+        fill_column(self, self.scatter, self.spot_label)
+        self.scatter.spot_selected.connect(model.choose_spot)
+        connections.connect(self.refresh, model.session.gene_changed, model.comparison_changed)
+        connections.connect(self._show_spot_values, model.spot_changed)
         self.refresh()
 
     def refresh(self) -> None:
-        comparison, gene = self._quality.comparison, self._session.gene
-        known = comparison is not None and gene in comparison.panel
-        self.scatter.setVisible(known)
-        if comparison is not None and known:
-            column = comparison.panel.row(gene or "")
-            names = comparison.spots.names
+        comparison, gene = self._model.comparison, self._model.session.gene
+        if comparison is not None and gene is not None and gene in comparison.panel:
+            column = comparison.panel.row(gene)
             self.scatter.set_values(
-                comparison.measured[:, column], comparison.predicted[:, column], names
+                comparison.measured[:, column],
+                comparison.predicted[:, column],
+                comparison.spots.names,
             )
+            self.scatter.show()
         else:
             self.scatter.set_values(np.empty(0), np.empty(0))
+            self.scatter.hide()
         self._show_spot_values()
 
     def _show_spot_values(self) -> None:
-        """The chosen spot's two numbers, in words."""
-        comparison, gene, row = self._quality.comparison, self._session.gene, self._quality.spot_row
+        """Write the two values of the chosen spot below the plot."""
+        comparison, gene, row = (
+            self._model.comparison,
+            self._model.session.gene,
+            self._model.spot_row,
+        )
         self.scatter.select_row(row)
         if comparison is None:
             self.spot_label.setText("")
         elif gene not in comparison.panel:
             self.spot_label.setText(f"{gene} is not measured in this section.")
-        elif row is None:
+        elif row is None or (spot := self._model.spot_values(row)) is None:
             self.spot_label.setText("Click a dot or a spot on the slide to see its two values.")
         else:
-            column = comparison.panel.row(gene or "")
-            measured = float(comparison.measured[row, column])
-            predicted = float(comparison.predicted[row, column])
-            name = comparison.spots.names[row] if comparison.spots.names else str(row + 1)
             self.spot_label.setText(
-                f"Spot {name}: {gene} measured {measured:.2f}, predicted {predicted:.2f} "
-                f"({predicted - measured:+.2f})"
+                f"Spot {spot.name}: {gene} measured {spot.measured:.2f}, predicted "
+                f"{spot.predicted:.2f} ({spot.predicted - spot.measured:+.2f})"
             )

@@ -9,28 +9,19 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from qtpy.QtWidgets import (
-    QComboBox,
-    QFileDialog,
-    QHBoxLayout,
-    QLabel,
-    QPushButton,
-    QVBoxLayout,
-    QWidget,
-)
+from qtpy.QtWidgets import QComboBox, QFileDialog, QPushButton, QWidget
 
-from ....session.viewer_session import ViewerSession
+from ....widgets.job_row import JobRow
 from ....widgets.metrics_table import (
     MetricsTable,
     MetricsTableData,
     format_metric,
     make_metric_column,
 )
-from ....widgets.qt_utils import make_shrinkable
+from ....widgets.qt_utils import fill_column, make_shrinkable
 from ....widgets.signal_connections import SignalConnections
-from ....worker import JobFailure, JobRunner
+from ..data.quality_model import QualityModel
 from ..maps.value_maps import MapGeometry, ValueMap, ValueMapLayers, shared_limits
-from ..quality_controller import QualityController
 
 if TYPE_CHECKING:
     from .....quality.comparison import Comparison
@@ -38,12 +29,22 @@ if TYPE_CHECKING:
 
 
 HALLMARK, BROWSE = "Hallmark (MSigDB)", "Open a GMT file..."
-MAX_SKIPPED_SHOWN = 2  # the others are in the tooltip
+MAX_SKIPPED_SHOWN = 2  # all are in the tooltip
 
 
 @dataclass(frozen=True)
 class _GeneSetResult:
-    """Scores of the same sets, titles by name, and (S,) how far the scores correlate."""
+    """Measured and predicted scores of S gene sets.
+
+    Attributes
+    ----------
+    comparison : Comparison
+    titles : dict of str
+        Titles of the sets by their names.
+    measured, predicted : GeneSetScores
+    pcc : ndarray
+        Correlation of measured and predicted scores, (S,).
+    """
 
     comparison: Comparison
     titles: dict[str, str]
@@ -56,15 +57,10 @@ class GeneSetsBox(QWidget):
     """A list of gene sets; choosing one shows its measured and its predicted score."""
 
     def __init__(
-        self,
-        session: ViewerSession,
-        quality: QualityController,
-        connections: SignalConnections,
-        value_maps: ValueMapLayers,
+        self, model: QualityModel, connections: SignalConnections, value_maps: ValueMapLayers
     ) -> None:
         super().__init__()
-        self._session, self._quality = session, quality
-        self._runner, self._value_maps = JobRunner("gene sets"), value_maps
+        self._model, self._value_maps = model, value_maps
         self._result: _GeneSetResult | None = None
         self._geometry: MapGeometry | None = None
         self._files: dict[str, Path] = {}
@@ -78,39 +74,25 @@ class GeneSetsBox(QWidget):
         )
         self.table = MetricsTable("Gene set", long_names=True)
         self.table.setFixedHeight(9 * (self.table.fontMetrics().height() + 6))
-        self.status_label = QLabel()
-        self.status_label.setWordWrap(True)
-        line = QHBoxLayout()
-        line.addWidget(self.source_combo, 1)
-        line.addWidget(self.score_button)
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.addLayout(line)
-        layout.addWidget(self.table)
-        layout.addWidget(self.status_label)
+        self.job_row = JobRow(
+            "gene sets", self.score_button, (self.source_combo, 1), self.score_button
+        )
+        self.status_label = self.job_row.status_label  # below the table
+        fill_column(self, self.job_row, self.table, self.status_label)
         self.source_combo.activated.connect(self._on_source_chosen)
         self.score_button.clicked.connect(self.score)
         self.table.symbol_selected.connect(self.show_set)
-        connections.connect(self.refresh, quality.comparison_changed)
+        connections.connect(self.refresh, model.comparison_changed)
         self.refresh()
 
-    def stop_jobs(self) -> None:
-        self._runner.cancel()
-
-    @property
-    def busy(self) -> bool:
-        return self._runner.busy
-
     def refresh(self) -> None:
-        """Scores of another comparison are none of this one."""
-        self._runner.cancel()
+        """Drop the scores of another comparison."""
+        self.job_row.cancel()
         if self._geometry is not None and self._value_maps.geometry is self._geometry:
             self._value_maps.remove()
         self._result = self._geometry = None
         self.table.hide()
-        self.status_label.setText("")
-        self.setEnabled(self._quality.comparison is not None)
-        self.score_button.setEnabled(True)
+        self.setEnabled(self._model.comparison is not None)
 
     def _on_source_chosen(self, index: int) -> None:
         if self.source_combo.itemText(index) != BROWSE:
@@ -123,7 +105,7 @@ class GeneSetsBox(QWidget):
             self.source_combo.setCurrentIndex(0)
 
     def open_gmt(self, path: Path) -> None:
-        """Take the sets of a file and score them."""
+        """Add the sets of a file and score them."""
         if path.name not in self._files:
             self.source_combo.insertItem(self.source_combo.count() - 1, path.name)
         self._files[path.name] = path
@@ -131,10 +113,9 @@ class GeneSetsBox(QWidget):
         self.score()
 
     def score(self) -> None:
-        comparison, path = (
-            self._quality.comparison,
-            self._files.get(self.source_combo.currentText()),
-        )
+        """Score the chosen sets on the measured and the predicted values."""
+        comparison = self._model.comparison
+        path = self._files.get(self.source_combo.currentText())
         if comparison is None:
             return
 
@@ -143,71 +124,66 @@ class GeneSetsBox(QWidget):
             from .....training.metrics import gene_pcc
 
             sets = load_hallmark_sets() if path is None else read_gmt(path)
-            panel, both = comparison.panel, (comparison.measured, comparison.predicted)
-            measured = score_gene_sets(both[0], panel, sets, paired_values=both[1])
-            predicted = score_gene_sets(both[1], panel, sets, paired_values=both[0])
+            panel, values = comparison.panel, (comparison.measured, comparison.predicted)
+            measured = score_gene_sets(values[0], panel, sets, paired_values=values[1])
+            predicted = score_gene_sets(values[1], panel, sets, paired_values=values[0])
             pcc = gene_pcc(predicted.scores, measured.scores)
             yield _GeneSetResult(
                 comparison, {s.name: s.title for s in sets}, measured, predicted, pcc
             )
 
-        self.status_label.setText("Scoring ...")
-        self.score_button.setEnabled(False)
-        self._runner.start(job, self._show_scores, self._on_finished)
-
-    def _on_finished(self, failure: JobFailure | None) -> None:
-        self.score_button.setEnabled(True)
-        if failure is not None:
-            self.status_label.setText(failure.message)
+        self.job_row.start(job, self._show_scores, "Scoring ...")
 
     def _show_scores(self, scored: _GeneSetResult) -> None:
         self._result = scored
         names = scored.measured.names
-        used = [len(scored.measured.scored_genes[name]) for name in names]
+        n_scored = [len(scored.measured.scored_genes[name]) for name in names]
         columns = (
             make_metric_column(
                 "PCC", "Correlation of the measured and the predicted score", scored.pcc
             ),
             make_metric_column(
-                "genes", "Genes of the set that are in the panel and measured", used, ".0f"
+                "genes", "Genes of the set that are in the panel and measured", n_scored, ".0f"
             ),
         )
         notes = tuple(", ".join(scored.measured.scored_genes[name]) for name in names)
-        shown = tuple(scored.titles[name] for name in names)
-        self.table.set_table_data(MetricsTableData(shown, columns, notes))
+        titles = tuple(scored.titles[name] for name in names)
+        self.table.set_table_data(MetricsTableData(titles, columns, notes))
         self.table.setVisible(bool(names))
         skipped = scored.measured.skip_reasons
         self.status_label.setText(_describe_skipped_sets(scored))
         self.status_label.setToolTip(
-            "\n".join(f"{scored.titles[n]}: {why}" for n, why in skipped.items())
+            "\n".join(f"{scored.titles[n]}: {reason}" for n, reason in skipped.items())
         )
 
     def show_set(self, title: str) -> None:
-        """Both score maps of a set, on one scale."""
-        scored, section = self._result, self._quality.section
+        """Show both score maps of a set, on one scale."""
+        scored, section = self._result, self._model.section
         if scored is None or section is None or section.slide is None:
             return
         column = [scored.titles[n] for n in scored.measured.names].index(title)
         measured, predicted = (s.scores[:, column] for s in (scored.measured, scored.predicted))
-        limits, colours = shared_limits(measured, predicted), self._session.settings.colormap
+        limits = shared_limits(measured, predicted)
+        colormap = self._model.session.settings.colormap
         if self._geometry is None:
             self._geometry = MapGeometry(section.slide, scored.comparison.spots)
         self._value_maps.show(
             self._geometry,
             [
-                ValueMap(f"{title} measured score", measured, limits, colours),
-                ValueMap(f"{title} predicted score", predicted, limits, colours),
+                ValueMap(f"{title} measured score", measured, limits, colormap),
+                ValueMap(f"{title} predicted score", predicted, limits, colormap),
             ],
-            f"{title}\nmeasured and predicted score: r = {format_metric(float(scored.pcc[column]))}",
+            f"{title}\nmeasured and predicted score: "
+            f"r = {format_metric(float(scored.pcc[column]))}",
         )
 
 
 def _describe_skipped_sets(scored: _GeneSetResult) -> str:
-    """How many sets are not scored, and why the first of them are not."""
+    """Number of sets that are not scored, with the reasons for the first ones."""
     skipped = scored.measured.skip_reasons
     if not skipped:
         return ""
-    some = list(skipped.items())[:MAX_SKIPPED_SHOWN]
-    reasons = "; ".join(f"{scored.titles[name]}: {why}" for name, why in some)
+    first = list(skipped.items())[:MAX_SKIPPED_SHOWN]
+    reasons = "; ".join(f"{scored.titles[name]}: {reason}" for name, reason in first)
     more = "; ..." if len(skipped) > MAX_SKIPPED_SHOWN else "."
     return f"{len(skipped)} sets are not scored. {reasons}{more}"

@@ -1,7 +1,8 @@
-"""Boxes to load, choose and register measured sections and to choose the layout of their maps."""
+"""Boxes to load, choose and register measured sections and to arrange their maps."""
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 from qtpy.QtWidgets import (
@@ -9,57 +10,110 @@ from qtpy.QtWidgets import (
     QCheckBox,
     QComboBox,
     QFileDialog,
-    QHBoxLayout,
-    QLabel,
     QMenu,
-    QProgressBar,
     QPushButton,
     QRadioButton,
     QToolButton,
-    QVBoxLayout,
     QWidget,
 )
 
 from ....session.shortcut_actions import connect_shortcut_changes, set_tooltip, shortcut_label
-from ....session.viewer_session import ViewerSession
-from ....widgets.qt_utils import make_shrinkable, raise_dock
+from ....widgets.qt_utils import (
+    fill_column,
+    make_progress_bar,
+    make_row,
+    make_shrinkable,
+    make_text_label,
+    raise_dock,
+)
 from ....widgets.signal_connections import SignalConnections
 from ....widgets.theme_colors import WARNING_COLOR, set_text_color
 from ..data.loaded_section import LoadedSection, SectionCandidate
-from ..data.quality_model import MapKind, MapLayout
+from ..data.quality_model import MapKind, MapLayout, QualityModel
 from ..maps.value_maps import ValueMapLayers
 from ..quality_controller import QualityController
 
+MEASURED_FILE_FILTER = (
+    "Measured ST (*.h5ad *.h5 *.tsv *.tsv.gz *.csv *.csv.gz *.txt *.mtx.gz);;All (*)"
+)
+LOAD_TOOLTIP = "Space Ranger, her2st, h5ad, SpatialData or HEST; or drop a folder or file on napari"
+NO_SECTION_HINT = (
+    "Spots that were measured on this slide, to be held against what is predicted there."
+)
+
+
+class LoadSectionButton(QPushButton):
+    """Button with a menu that loads measured sections from a folder or from files.
+
+    Parameters
+    ----------
+    controller
+    file_filter
+        Of the file dialog.
+    list_candidates
+        Whether the menu also lists the sections of the folder that was loaded last.
+    """
+
+    def __init__(
+        self,
+        controller: QualityController,
+        file_filter: str = MEASURED_FILE_FILTER,
+        list_candidates: bool = False,
+    ) -> None:
+        super().__init__("Load measured ST...")
+        self._controller, self._file_filter = controller, file_filter
+        self._list_candidates = list_candidates
+        self.setToolTip(LOAD_TOOLTIP)
+        self._menu = QMenu(self)
+        self._menu.aboutToShow.connect(self._fill_menu)
+        self.setMenu(self._menu)
+
+    def _fill_menu(self) -> None:
+        self._menu.clear()
+        self._menu.addAction("A folder...", self._ask_folder)
+        self._menu.addAction("Files...", self._ask_files)
+        candidates = self._controller.model.candidates if self._list_candidates else ()
+        if candidates:
+            self._menu.addSection("In the same folder")
+        for candidate in candidates:
+            self._menu.addAction(
+                candidate.name, partial(self._controller.load_candidate, candidate)
+            )
+
+    def _ask_folder(self) -> None:
+        name = QFileDialog.getExistingDirectory(self, "Folder with measured ST")
+        if name:
+            self._controller.load([Path(name)])
+
+    def _ask_files(self) -> None:
+        names, _ = QFileDialog.getOpenFileNames(self, "Files of measured ST", "", self._file_filter)
+        if names:
+            self._controller.load([Path(n) for n in names])
+
 
 class LandmarksBox(QWidget):
-    """The instruction for the next click, and the ways out; there while landmarks are clicked."""
+    """Instruction for the next click and the buttons to end, while landmarks are clicked."""
 
-    def __init__(self, quality: QualityController, connections: SignalConnections) -> None:
+    def __init__(self, controller: QualityController, connections: SignalConnections) -> None:
         super().__init__()
-        self._quality = quality
-        self.instruction_label = QLabel()
-        self.instruction_label.setWordWrap(True)
+        self._model = controller.model
+        self.instruction_label = make_text_label()
         self.done_button, self.undo_button = QPushButton("Done"), QPushButton("Undo")
         self.cancel_button = QPushButton("Cancel")
-        line = QHBoxLayout()
-        for button in (self.done_button, self.undo_button, self.cancel_button):
-            line.addWidget(button)
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.addWidget(self.instruction_label)
-        layout.addLayout(line)
-        self.done_button.clicked.connect(lambda: quality.end_landmarks(apply=True))
-        self.cancel_button.clicked.connect(lambda: quality.end_landmarks())
+        buttons = make_row(self.done_button, self.undo_button, self.cancel_button)
+        fill_column(self, self.instruction_label, buttons)
+        self.done_button.clicked.connect(lambda: controller.end_landmarks(apply=True))
+        self.cancel_button.clicked.connect(lambda: controller.end_landmarks())
         self.undo_button.clicked.connect(self._undo_click)
-        connections.connect(self.refresh, quality.landmarks_changed)
+        connections.connect(self.refresh, self._model.landmarks_changed)
         self.refresh()
 
     def _undo_click(self) -> None:
-        if self._quality.landmarks is not None:
-            self._quality.landmarks.undo()
+        if self._model.landmarks is not None:
+            self._model.landmarks.undo()
 
     def refresh(self) -> None:
-        landmarks = self._quality.landmarks
+        landmarks = self._model.landmarks
         self.setVisible(landmarks is not None)
         if landmarks is not None:
             self.instruction_label.setText(landmarks.instruction)
@@ -67,81 +121,56 @@ class LandmarksBox(QWidget):
             self.undo_button.setEnabled(landmarks.can_undo)
 
 
-NO_SECTION_HINT = (
-    "Spots that were measured on this slide, to be held against what is predicted there."
-)
-
-
 class MeasuredBox(QWidget):
-    """From a folder or files to maps beside each other."""
+    """Loads, chooses and registers sections, and shows how far the comparison is."""
 
     def __init__(
         self,
-        session: ViewerSession,
-        quality: QualityController,
+        controller: QualityController,
         connections: SignalConnections,
         value_maps: ValueMapLayers,
     ) -> None:
         super().__init__()
-        self._session, self._quality, self._value_maps = session, quality, value_maps
-        self.load_button = QPushButton("Load measured ST...")
-        self.load_button.setToolTip(
-            "Space Ranger, her2st, h5ad, SpatialData or HEST; or drop a folder or file on napari"
-        )
-        menu = QMenu(self.load_button)
-        menu.addAction("A folder...", self._ask_folder)
-        menu.addAction("Files...", self._ask_files)
-        self.load_button.setMenu(menu)
+        self._controller, self._model = controller, controller.model
+        self._value_maps = value_maps
+        model, session = controller.model, controller.session
+        self.load_button = LoadSectionButton(controller)
         self.section_combo = QComboBox()
         make_shrinkable(self.section_combo)
         self.section_combo.setToolTip("Loaded sections, and others of the same folder")
         self.remove_button = QToolButton()
         self.remove_button.setText("\N{MULTIPLICATION SIGN}")
         self.remove_button.setToolTip("Remove this section and its maps")
-        self.registration_label = QLabel()
-        self.warning_label = QLabel()
+        self.registration_label, self.warning_label = make_text_label(), make_text_label()
         set_text_color(self.warning_label, WARNING_COLOR)
-        for label in (self.registration_label, self.warning_label):
-            label.setWordWrap(True)
         self.register_button = QPushButton("Register by landmarks")
         self.register_button.setToolTip(
             "For spots that belong to another scan of this section: click the same three places "
             "on both"
         )
-        self.landmarks_box = LandmarksBox(quality, connections)
-        self.map_layout_box = MapLayoutBox(quality, connections, value_maps)
-        self.progress_bar = QProgressBar()
-        self.progress_bar.setTextVisible(False)
-        self.progress_bar.setMaximumHeight(8)
-        self.status_label = QLabel()
-        self.status_label.setWordWrap(True)
+        self.landmarks_box = LandmarksBox(controller, connections)
+        self.map_layout_box = MapLayoutBox(model, connections, value_maps)
+        self.progress_bar = make_progress_bar()
+        self.status_label = make_text_label()
         self.cancel_button = QPushButton("Cancel")
         self._build()
         self.section_combo.activated.connect(self._on_section_chosen)
         self.remove_button.clicked.connect(self._remove_section)
         self.register_button.clicked.connect(self._start_registration)
-        self.cancel_button.clicked.connect(quality.cancel)
-        connections.connect(self.refresh, quality.sections_changed, quality.section_changed)
+        self.cancel_button.clicked.connect(controller.cancel)
+        connections.connect(self.refresh, model.sections_changed, model.section_changed)
         connections.connect(self.refresh, session.slides_changed, session.slide_changed)
-        connections.connect(self.refresh, quality.landmarks_changed)
-        connections.connect(self._show_progress, quality.progress_changed)
+        connections.connect(self.refresh, model.landmarks_changed)
+        connections.connect(self._show_progress, model.progress_changed)
         self.refresh()
         self._show_progress()
 
     def _build(self) -> None:
-        self._section_row = QWidget()
-        line = QHBoxLayout(self._section_row)
-        line.setContentsMargins(0, 0, 0, 0)
-        line.addWidget(self.section_combo, 1)
-        line.addWidget(self.remove_button)
-        self._progress_row = QWidget()
-        running = QHBoxLayout(self._progress_row)
-        running.setContentsMargins(0, 0, 0, 0)
-        running.addWidget(self.status_label, 1)
-        running.addWidget(self.cancel_button)
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        for widget in (
+        self._section_row, self._progress_row = QWidget(), QWidget()
+        fill_column(self._section_row, make_row((self.section_combo, 1), self.remove_button))
+        fill_column(self._progress_row, make_row((self.status_label, 1), self.cancel_button))
+        fill_column(
+            self,
             self.load_button,
             self._section_row,
             self.registration_label,
@@ -151,66 +180,43 @@ class MeasuredBox(QWidget):
             self.map_layout_box,
             self.progress_bar,
             self._progress_row,
-        ):
-            layout.addWidget(widget)
-
-    # ---- loading ---------------------------------------------------------------------
+        )
 
     def open_load_menu(self) -> None:
-        """As a click on the button does."""
+        """Open the menu of the load button."""
         raise_dock(self)
         self.load_button.showMenu()
-
-    def _ask_folder(self) -> None:
-        name = QFileDialog.getExistingDirectory(self, "Folder with measured ST")
-        if name:
-            self._quality.load([Path(name)])
-
-    def _ask_files(self) -> None:
-        names, _ = QFileDialog.getOpenFileNames(
-            self,
-            "Files of measured ST",
-            "",
-            "Measured ST (*.h5ad *.h5 *.tsv *.tsv.gz *.csv *.csv.gz *.txt *.mtx.gz);;All (*)",
-        )
-        if names:
-            self._quality.load([Path(n) for n in names])
 
     def _on_section_chosen(self, index: int) -> None:
         item = self.section_combo.itemData(index)
         if isinstance(item, LoadedSection):
-            self._quality.choose_section(item)
+            self._controller.choose_section(item)
         elif isinstance(item, SectionCandidate):
-            self._quality.load_candidate(item)
+            self._controller.load_candidate(item)
 
     def _remove_section(self) -> None:
-        if self._quality.section is not None:
-            self._quality.remove_section(self._quality.section)
+        if self._model.section is not None:
+            self._controller.remove_section(self._model.section)
 
     def _start_registration(self) -> None:
-        self._value_maps.set_side_by_side(False)  # they need the canvas
-        self._quality.start_landmarks()
-
-    # ---- showing ---------------------------------------------------------------------
+        self._value_maps.set_side_by_side(False)  # the landmarks need the whole canvas
+        self._controller.start_landmarks()
 
     def refresh(self) -> None:
-        quality, section = self._quality, self._quality.section
-        self._section_row.setVisible(bool(quality.sections or quality.candidates))
+        model, section = self._model, self._model.section
+        self._section_row.setVisible(bool(model.sections or model.candidates))
         self.section_combo.clear()
-        for loaded in quality.sections:
+        for loaded in model.sections:
             self.section_combo.addItem(loaded.name, loaded)
-        names = {s.name for s in quality.sections}
-        for offered in quality.candidates:
-            if offered.name not in names:
-                self.section_combo.addItem(f"{offered.name} (load)", offered)
-        self.section_combo.setCurrentIndex(
-            -1 if section is None else quality.sections.index(section)
-        )
+        names = {s.name for s in model.sections}
+        for candidate in model.candidates:
+            if candidate.name not in names:
+                self.section_combo.addItem(f"{candidate.name} (load)", candidate)
+        self.section_combo.setCurrentIndex(-1 if section is None else model.sections.index(section))
         self.remove_button.setEnabled(section is not None)
-        there = section is not None
-        clicking = quality.landmarks is not None  # the canvas is theirs meanwhile
-        self.register_button.setVisible(there and not clicking)
-        self.map_layout_box.setVisible(there and not clicking)
+        has_controls = section is not None and model.landmarks is None
+        self.register_button.setVisible(has_controls)
+        self.map_layout_box.setVisible(has_controls)
         warning = ""
         self.registration_label.setText(NO_SECTION_HINT)
         if section is not None:
@@ -223,30 +229,27 @@ class MeasuredBox(QWidget):
                 warning = section.placement.warning
         self.warning_label.setText(warning)
         self.warning_label.setVisible(bool(warning))
-        self.register_button.setEnabled(self._session.slide is not None)
+        self.register_button.setEnabled(model.session.slide is not None)
 
     def _show_progress(self) -> None:
-        quality = self._quality
-        busy, (done, total) = quality.busy, quality.progress
+        busy, stage, (done, total) = self._controller.busy, self._model.stage, self._model.progress
         self.progress_bar.setVisible(busy)
         self._progress_row.setVisible(busy)
-        self.progress_bar.setRange(0, total)  # 0 to 0 moves to and fro: nobody knows how long
+        self.progress_bar.setRange(0, total)  # 0 to 0: an animation for an unknown total
         self.progress_bar.setValue(done)
-        self.status_label.setText(
-            f"{quality.stage}   {done:,} of {total:,}" if total else quality.stage
-        )
+        self.status_label.setText(f"{stage}   {done:,} of {total:,}" if total else stage)
 
 
 class MapLayoutBox(QWidget):
     """Measured, predicted and residual: side by side, or one of them on the slide."""
 
     def __init__(
-        self, quality: QualityController, connections: SignalConnections, value_maps: ValueMapLayers
+        self, model: QualityModel, connections: SignalConnections, value_maps: ValueMapLayers
     ) -> None:
         super().__init__()
-        self._quality, self._value_maps = quality, value_maps
+        self._model, self._value_maps = model, value_maps
         self.layout_buttons = {layout: QRadioButton(str(layout)) for layout in MapLayout}
-        self.map_buttons = {shown: QRadioButton(str(shown)) for shown in MapKind}
+        self.map_buttons = {kind: QRadioButton(str(kind)) for kind in MapKind}
         self.swipe_checkbox = QCheckBox()
         set_tooltip(
             self.swipe_checkbox,
@@ -261,51 +264,45 @@ class MapLayoutBox(QWidget):
             connections,
         )
         self._stacked_options = QWidget()
-        stacked = QVBoxLayout(self._stacked_options)
-        stacked.setContentsMargins(0, 0, 0, 0)
-        first, second = QHBoxLayout(), QHBoxLayout()
+        layout_row, map_row = make_row(), make_row()
         self._groups = QButtonGroup(self), QButtonGroup(self)
-        for buttons, group, line in (
-            (self.layout_buttons, self._groups[0], first),
-            (self.map_buttons, self._groups[1], second),
+        for buttons, group, row in (
+            (self.layout_buttons, self._groups[0], layout_row),
+            (self.map_buttons, self._groups[1], map_row),
         ):
             for button in buttons.values():
                 group.addButton(button)
-                line.addWidget(button)
-            line.addStretch(1)
-        stacked.addLayout(second)
-        stacked.addWidget(self.swipe_checkbox)
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.addLayout(first)
-        layout.addWidget(self._stacked_options)
-        for which, button in self.layout_buttons.items():
-            button.clicked.connect(lambda _=False, w=which: self._set_layout(w))
-        for what, button in self.map_buttons.items():
-            button.clicked.connect(lambda _=False, w=what: quality.show_map(w))
-        self.swipe_checkbox.toggled.connect(quality.set_swipe)
-        connections.connect(self.refresh, quality.layout_changed)
+                row.addWidget(button)
+            row.addStretch(1)
+        fill_column(self._stacked_options, map_row, self.swipe_checkbox)
+        fill_column(self, layout_row, self._stacked_options)
+        for layout, button in self.layout_buttons.items():
+            button.clicked.connect(lambda _=False, layout=layout: self._set_layout(layout))
+        for kind, button in self.map_buttons.items():
+            button.clicked.connect(lambda _=False, kind=kind: model.show_map(kind))
+        self.swipe_checkbox.toggled.connect(model.set_swipe)
+        connections.connect(self.refresh, model.layout_changed)
         connect_shortcut_changes(self.refresh, connections, "swipe", "blink")
         self.refresh()
 
     def _set_layout(self, layout: MapLayout) -> None:
         self._value_maps.set_side_by_side(False)  # the canvas has one grid
-        self._quality.set_layout(layout)
+        self._model.set_layout(layout)
 
     def refresh(self) -> None:
-        quality, swipe, blink = self._quality, shortcut_label("swipe"), shortcut_label("blink")
+        model, swipe, blink = self._model, shortcut_label("swipe"), shortcut_label("blink")
         text = f"swipe ({swipe})" if swipe else "swipe"
         self.swipe_checkbox.setText(f"{text}; {blink} blinks" if blink else text)
-        self.layout_buttons[quality.layout].setChecked(True)
-        self.map_buttons[quality.visible_map].setChecked(True)
-        self._stacked_options.setVisible(quality.layout is MapLayout.STACKED)
+        self.layout_buttons[model.layout].setChecked(True)
+        self.map_buttons[model.visible_map].setChecked(True)
+        self._stacked_options.setVisible(model.layout is MapLayout.STACKED)
         self.swipe_checkbox.blockSignals(True)
-        self.swipe_checkbox.setChecked(quality.swipe)
+        self.swipe_checkbox.setChecked(model.swipe)
         self.swipe_checkbox.blockSignals(False)
 
 
 def describe_registration(section: LoadedSection) -> str:
-    """``Registered by the files; 3 of 176 spots off tissue``."""
+    """Describe a placement, e.g. ``Registered by the files; 3 of 176 spots off tissue.``"""
     if not section.registration:
         return "Not on a slide yet."
     text = f"Registered {section.registration}"

@@ -6,21 +6,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from qtpy.QtWidgets import (
-    QComboBox,
-    QFileDialog,
-    QHBoxLayout,
-    QLabel,
-    QProgressBar,
-    QPushButton,
-    QVBoxLayout,
-    QWidget,
-)
+from qtpy.QtWidgets import QComboBox, QFileDialog, QPushButton, QWidget
 
 from .....errors import DkanError
 from .....samples.bundled_checkpoints import list_bundled_checkpoints
+from ....layers.contrast_limits import symmetric_limits
 from ....session.user_history import list_recent_checkpoints
-from ....session.viewer_session import ViewerSession
+from ....widgets.job_row import JobRow
 from ....widgets.metrics_table import (
     NO_VALUE,
     MetricColumn,
@@ -28,14 +20,13 @@ from ....widgets.metrics_table import (
     MetricsTableData,
     make_metric_column,
 )
-from ....widgets.qt_utils import make_shrinkable
+from ....widgets.qt_utils import fill_column, make_shrinkable, make_text_label
 from ....widgets.signal_connections import SignalConnections
 from ....widgets.theme_colors import WARNING_COLOR, set_text_color
-from ....worker import JobFailure, JobRunner
-from ..data.tile_map_lookup import find_tile_map, get_quality_slide
+from ....worker import JobFailure
+from ..data.quality_model import QualityModel
 from ..maps.section_maps import DIVERGING_COLORMAP
-from ..maps.value_maps import MapGeometry, ValueMap, ValueMapLayers, shared_limits, symmetric_limits
-from ..quality_controller import QualityController
+from ..maps.value_maps import MapGeometry, ValueMap, ValueMapLayers, shared_limits
 from .model_comparison_job import (
     ModelComparisonProgress,
     ModelComparisonResult,
@@ -46,9 +37,9 @@ if TYPE_CHECKING:
     from .....quality.model_comparison import ModelComparison
 
 
-def make_model_comparison_table(rivals: ModelComparison) -> MetricsTableData:
-    """One row per gene that both predict."""
-    genes, (first, second) = rivals.gene_comparisons, rivals.titles
+def make_model_comparison_table(models: ModelComparison) -> MetricsTableData:
+    """Make a table with a row per gene that both checkpoints predict."""
+    genes, (first, second) = models.gene_comparisons, models.titles
     agreement = make_metric_column(
         "agree",
         "Correlation of the two predicted maps: 1 is the same pattern",
@@ -76,29 +67,24 @@ def make_model_comparison_table(rivals: ModelComparison) -> MetricsTableData:
                 lambda row: names[genes[row].preferred_model],
             ),
         ]
-    if rivals.has_same_label_scale:
+    if models.has_same_label_scale:
         columns.append(difference)
-    notes = tuple(g.name for g in rivals.panel.genes)
-    return MetricsTableData(rivals.panel.symbols, tuple(columns), notes)
+    notes = tuple(g.name for g in models.panel.genes)
+    return MetricsTableData(models.panel.symbols, tuple(columns), notes)
 
 
 BROWSE = "Browse..."
 
 
 class ModelComparisonBox(QWidget):
-    """The session's checkpoint is the first; the second is chosen here."""
+    """Compares the session's checkpoint with a second one that is chosen here."""
 
     def __init__(
-        self,
-        session: ViewerSession,
-        quality: QualityController,
-        connections: SignalConnections,
-        value_maps: ValueMapLayers,
+        self, model: QualityModel, connections: SignalConnections, value_maps: ValueMapLayers
     ) -> None:
         super().__init__()
-        self._session, self._quality = session, quality
-        self._runner = JobRunner("second checkpoint")
-        self._value_maps = value_maps
+        self._model, self._value_maps = model, value_maps
+        self._session = session = model.session
         self.result: ModelComparisonResult | None = None
         self._geometry: MapGeometry | None = None
         self.checkpoint_combo = QComboBox()
@@ -107,60 +93,47 @@ class ModelComparisonBox(QWidget):
             "The second checkpoint; the first is that of the Predict panel."
         )
         self.compare_button, self.cancel_button = QPushButton("Compare"), QPushButton("Cancel")
-        self.progress_bar = QProgressBar()
-        self.progress_bar.setTextVisible(False)
-        self.progress_bar.setMaximumHeight(8)
-        self.status_label, self.trained_label = QLabel(), QLabel()
+        self.job_row = JobRow(
+            "second checkpoint",
+            self.compare_button,
+            (self.checkpoint_combo, 1),
+            self.compare_button,
+            self.cancel_button,
+        )
+        self.trained_label = make_text_label()
         set_text_color(self.trained_label, WARNING_COLOR)
-        for label in (self.status_label, self.trained_label):
-            label.setWordWrap(True)
         self.table = MetricsTable()
         self.table.setFixedHeight(9 * (self.table.fontMetrics().height() + 6))
-        line = QHBoxLayout()
-        line.addWidget(self.checkpoint_combo, 1)
-        line.addWidget(self.compare_button)
-        line.addWidget(self.cancel_button)
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.addLayout(line)
-        for widget in (self.progress_bar, self.status_label, self.trained_label, self.table):
-            layout.addWidget(widget)
+        fill_column(self, self.job_row, self.trained_label, self.table)
         self.checkpoint_combo.activated.connect(self._on_checkpoint_chosen)
         self.compare_button.clicked.connect(self.compare)
         self.cancel_button.clicked.connect(self._cancel)
         self.table.symbol_selected.connect(self._on_symbol_selected)
         self.table.clicked.connect(lambda index: self.show_maps())
         connections.connect(self.list_checkpoints, session.checkpoint_changed)
-        connections.connect(self.reset, session.checkpoint_changed, quality.comparison_changed)
+        connections.connect(self.reset, session.checkpoint_changed, model.comparison_changed)
         connections.connect(self._on_slides_changed, session.slides_changed)
         connections.connect(self.refresh, session.overlays_changed)
         connections.connect(self._on_gene_changed, session.gene_changed, session.settings_changed)
         self.list_checkpoints()
         self.reset()
 
-    def stop_jobs(self) -> None:
-        self._runner.cancel()
-
-    @property
-    def busy(self) -> bool:
-        return self._runner.busy
-
     # ---- choosing --------------------------------------------------------------------
 
     def list_checkpoints(self) -> None:
-        """All but the first one."""
+        """List the known checkpoints without the first one."""
         checkpoint = self._session.checkpoint
         first = None if checkpoint is None else checkpoint.path
-        before = self.checkpoint_combo.currentData()
+        chosen = self.checkpoint_combo.currentData()
         self.checkpoint_combo.clear()
         for path in dict.fromkeys([*list_bundled_checkpoints(), *list_recent_checkpoints()]):
             if first is None or path.resolve() != first.resolve():
                 self.checkpoint_combo.addItem(path.stem, path)
         self.checkpoint_combo.addItem(BROWSE, None)
-        self.checkpoint_combo.setCurrentIndex(max(0, self._combo_row(before)))
+        self.checkpoint_combo.setCurrentIndex(max(0, self._combo_row(chosen)))
 
     def _combo_row(self, path: Path | None) -> int:
-        """Of a checkpoint in the list, -1 where it is not there."""
+        """Row of a checkpoint in the list, -1 for none."""
         paths = [self.checkpoint_combo.itemData(i) for i in range(self.checkpoint_combo.count())]
         return paths.index(path) if path is not None and path in paths else -1
 
@@ -174,7 +147,7 @@ class ModelComparisonBox(QWidget):
         self.refresh()
 
     def choose_checkpoint(self, path: Path) -> None:
-        """Choose a checkpoint file."""
+        """Choose a checkpoint file; it is added to the list."""
         if self._combo_row(path) < 0:
             self.checkpoint_combo.insertItem(0, path.stem, path)
         self.checkpoint_combo.setCurrentIndex(self._combo_row(path))
@@ -184,54 +157,45 @@ class ModelComparisonBox(QWidget):
 
     def compare(self) -> None:
         """Predict with the second checkpoint at the measured spots and over the tile map."""
-        session, slide, path = (
-            self._session,
-            get_quality_slide(self._quality),
-            self.checkpoint_combo.currentData(),
-        )
-        comparison, tiles = self._quality.comparison, find_tile_map(self._quality)
-        checkpoint = session.checkpoint
+        session, checkpoint = self._session, self._session.checkpoint
+        slide, path = self._model.slide, self.checkpoint_combo.currentData()
+        comparison, tile_map = self._model.comparison, self._model.tile_map
         if slide is None or checkpoint is None or path is None:
             return
 
-        self._runner.start(
-            lambda: compare_checkpoints(session, slide, checkpoint, path, comparison, tiles),
+        def end(failure: JobFailure | None) -> None:
+            self.refresh()
+
+        self.job_row.start(
+            lambda: compare_checkpoints(session, slide, checkpoint, path, comparison, tile_map),
             self._on_item,
-            self._on_finished,
+            on_end=end,
         )
-        self.status_label.setText("")
         self.refresh()
 
     def _on_item(self, item: ModelComparisonProgress | ModelComparisonResult) -> None:
         if isinstance(item, ModelComparisonProgress):
-            self.progress_bar.setRange(0, item.total)
-            self.progress_bar.setValue(item.done)
-            self.status_label.setText(item.description)
+            self.job_row.progress_bar.setRange(0, item.total)
+            self.job_row.progress_bar.setValue(item.done)
+            self.job_row.status_label.setText(item.description)
             return
         self.result = item
         self.table.set_table_data(make_model_comparison_table(item.table_comparison), sort_by=1)
-        self.status_label.setText(item.table_comparison.format_verdict())
+        self.job_row.status_label.setText(item.table_comparison.format_verdict())
         self.trained_label.setText(_describe_training_overlap(item))
         self._geometry = MapGeometry(item.slide, item.target.spots, item.target.grid)
         self.show_maps()
 
-    def _on_finished(self, failure: JobFailure | None) -> None:
-        if failure is not None:
-            self.status_label.setText(failure.message)
-        self.refresh()
-
     def _cancel(self) -> None:
-        self._runner.cancel()
-        self.status_label.setText("Cancelled.")
+        self.job_row.cancel("Cancelled.")
         self.refresh()
 
     def reset(self) -> None:
-        """Another checkpoint or another section: what was matched holds no longer."""
-        self._runner.cancel()
+        """Drop the result, after the checkpoint or the section changed."""
+        self.job_row.cancel()
         if self._geometry is not None and self._value_maps.geometry is self._geometry:
             self._value_maps.remove()
         self.result = self._geometry = None
-        self.status_label.setText("")
         self.refresh()
 
     def _on_slides_changed(self) -> None:
@@ -239,17 +203,17 @@ class ModelComparisonBox(QWidget):
             self.reset()
 
     def refresh(self) -> None:
-        busy = self.busy
-        anywhere = self._quality.comparison is not None or find_tile_map(self._quality)
-        ready = bool(anywhere) and self.checkpoint_combo.currentData() is not None
-        self.compare_button.setEnabled(ready and not busy)
+        busy = self.job_row.busy
+        has_prediction = self._model.comparison is not None or self._model.tile_map is not None
+        is_ready = has_prediction and self.checkpoint_combo.currentData() is not None
+        self.compare_button.setEnabled(is_ready and not busy)
         self.compare_button.setVisible(not busy)
         self.cancel_button.setVisible(busy)
-        self.progress_bar.setVisible(busy)
+        self.job_row.progress_bar.setVisible(busy)
         self.table.setVisible(self.result is not None)
         self.trained_label.setVisible(self.result is not None and bool(self.trained_label.text()))
-        if not anywhere and not busy:
-            self.status_label.setText(
+        if not has_prediction and not busy:
+            self.job_row.status_label.setText(
                 "Load measured spots, or predict a region or the whole tissue first."
             )
 
@@ -259,52 +223,52 @@ class ModelComparisonBox(QWidget):
         try:
             self._session.set_gene(symbol)
         except DkanError as error:
-            self.status_label.setText(str(error))
+            self.job_row.status_label.setText(str(error))
 
     def _on_gene_changed(self) -> None:
-        """Another gene: other maps, if it is these that are shown."""
+        """Draw the maps of the current gene, if they are on the canvas."""
         self.table.select_symbol(self._session.gene)
         if self._geometry is not None and self._value_maps.geometry is self._geometry:
             self.show_maps()
 
     def show_maps(self) -> None:
-        """The chosen gene by the first, by the second, and second minus first."""
-        match, places, gene = self.result, self._geometry, self._session.gene
-        if match is None or places is None:
+        """Show the current gene by the first and the second checkpoint and their difference."""
+        result, geometry, gene = self.result, self._geometry, self._session.gene
+        if result is None or geometry is None:
             return
         self.table.select_symbol(gene)
-        if gene not in match.map_comparison.panel:
+        if gene is None or gene not in result.map_comparison.panel:
             self._value_maps.remove()
             return
-        maps = make_value_maps(match, gene or "", self._session.settings.colormap)
-        self._value_maps.show(
-            places, maps, f"{gene}\n{match.label_scale_name}".replace(", ", ",\n")
-        )
+        maps = make_value_maps(result, gene, self._session.settings.colormap)
+        caption = f"{gene}\n{result.label_scale_name}".replace(", ", ",\n")
+        self._value_maps.show(geometry, maps, caption)
 
 
 def make_value_maps(result: ModelComparisonResult, gene: str, colormap: str) -> list[ValueMap]:
-    """Measured where it is, both predicted on one scale, and their difference.
+    """Make the maps of one gene: measured if known, both predicted, and second minus first.
 
-    On different label scales each has limits of its own, and there is no difference.
+    Predicted and measured maps share their limits. On different label scales each map has its
+    own, and there is no difference.
     """
-    rivals, comparison = result.map_comparison, result.comparison
-    column = rivals.panel.row(gene)
-    both = zip(rivals.titles, (rivals.values_a, rivals.values_b), strict=True)
-    values = {f"{gene} predicted, {title}": v[:, column] for title, v in both}
+    models, comparison = result.map_comparison, result.comparison
+    column = models.panel.row(gene)
+    predicted = zip(models.titles, (models.values_a, models.values_b), strict=True)
+    values = {f"{gene} predicted, {title}": v[:, column] for title, v in predicted}
     if comparison is not None and result.target.grid is None and gene in comparison.panel:
-        measured = comparison.measured[rivals.spot_rows, comparison.panel.row(gene)]
+        measured = comparison.measured[models.spot_rows, comparison.panel.row(gene)]
         values = {f"{gene} measured": measured, **values}
-    if not rivals.has_same_label_scale:
+    if not models.has_same_label_scale:
         return [ValueMap(n, v, shared_limits(v), colormap) for n, v in values.items()]
     limits = shared_limits(*values.values())
     maps = [ValueMap(n, v, limits, colormap) for n, v in values.items()]
-    difference = rivals.difference[:, column]
-    reach = symmetric_limits(difference)
-    return [*maps, ValueMap(f"{gene} second minus first", difference, reach, DIVERGING_COLORMAP)]
+    difference = models.difference[:, column]
+    limits = symmetric_limits(difference)
+    return [*maps, ValueMap(f"{gene} second minus first", difference, limits, DIVERGING_COLORMAP)]
 
 
 def _describe_training_overlap(result: ModelComparisonResult) -> str:
-    """Figures on a slide that a checkpoint was trained on say nothing for it."""
+    """Warn about measured values on a slide that a checkpoint was trained on."""
     if not result.titles_trained_on_slide or result.comparison is None:
         return ""
     titles = " and ".join(result.titles_trained_on_slide)

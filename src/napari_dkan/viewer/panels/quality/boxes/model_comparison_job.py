@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ....layers.overlay_lookup import decode_all_genes
 from ....layers.prediction_layers import GridOverlay
 from ....session.slide_layer import ViewerSlide
 from ....session.viewer_session import ViewerSession
 from ....widgets.gl_compat import import_torch
 from ...predict.model_box import is_trained_on
-from ..data.tile_map_lookup import decode_all_genes
 
 if TYPE_CHECKING:
     from .....inference.prediction import Prediction
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ModelComparisonProgress:
-    """What is being done, for people; total 0 where nobody knows how far it is."""
+    """What is being done, for the user; total is 0 where it is unknown."""
 
     description: str
     done: int = 0
@@ -36,10 +36,20 @@ class ModelComparisonProgress:
 class ModelComparisonResult:
     """Two checkpoints on one slide.
 
-    figures : at the measured spots where there are any, else at the tiles. on_map : at the tiles
-    of a map where there is one, else the same as figures. target : the places of on_map.
-    comparison : of the first checkpoint, where spots are measured. scale : what the values are.
-    trained : titles of those that were trained on this very slide.
+    Attributes
+    ----------
+    table_comparison : ModelComparison
+        At the measured spots if there are any, else at the tiles.
+    map_comparison : ModelComparison
+        At the tiles of a map if there is one, else the same as `table_comparison`.
+    slide : ViewerSlide
+    target : Target
+        Positions of `map_comparison`.
+    comparison : Comparison or None
+        Of the first checkpoint, where spots are measured.
+    label_scale_name : str
+    titles_trained_on_slide : tuple of str
+        Titles of the checkpoints that were trained on this slide.
     """
 
     table_comparison: ModelComparison
@@ -59,7 +69,12 @@ def compare_checkpoints(
     comparison: Comparison | None,
     tile_overlay: GridOverlay | None,
 ) -> Iterator[ModelComparisonProgress | ModelComparisonResult]:
-    """Predict with the checkpoint at ``path`` where the first one already has. Raises DkanError."""
+    """Predict with the checkpoint at ``path`` at the positions that the first one has predicted.
+
+    Raises
+    ------
+    DkanError
+    """
     import_torch()
     from .....inference.device import reserve_cpu_core
     from .....inference.predictor import Predictor
@@ -82,20 +97,25 @@ def compare_checkpoints(
         first = decode_all_genes(tile_overlay)
         second = yield from _predict_target(predictor, first, slide, "tiles")
         on_map, target = compare_models(first, second), first.target
-    figures = at_spots or on_map
-    if figures is not None:
-        scale = checkpoint.label_scale.name
-        both = zip(figures.titles, (checkpoint, other), strict=True)
-        trained = tuple(title for title, c in both if is_trained_on(c, slide.slide))
-        shown = on_map or figures
-        target = target.take(shown.spot_rows)
-        yield ModelComparisonResult(figures, shown, slide, target, comparison, scale, trained)
+    for_table = at_spots or on_map
+    if for_table is not None:
+        titles = zip(for_table.titles, (checkpoint, other), strict=True)
+        for_map = on_map or for_table
+        yield ModelComparisonResult(
+            for_table,
+            for_map,
+            slide,
+            target.take(for_map.spot_rows),
+            comparison,
+            checkpoint.label_scale.name,
+            tuple(title for title, c in titles if is_trained_on(c, slide.slide)),
+        )
 
 
 def _predict_target(
     predictor: Predictor, first: Prediction, slide: ViewerSlide, what: str
 ) -> Generator[ModelComparisonProgress, None, Prediction]:
-    """The second checkpoint's prediction at the places of the first one's; returns it."""
+    """Predict with the second checkpoint at the positions of the first one's prediction."""
     from .....inference.predict import create_empty_prediction
 
     assert slide.pixel_size is not None

@@ -7,24 +7,22 @@ from pathlib import Path
 
 from qtpy.QtCore import QUrl
 from qtpy.QtGui import QDesktopServices
-from qtpy.QtWidgets import QFileDialog, QHBoxLayout, QLabel, QPushButton, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QFileDialog, QPushButton, QWidget
 
-from ....session.viewer_session import ViewerSession
+from ....layers.overlay_lookup import decode_all_genes
+from ....widgets.job_row import JobRow
+from ....widgets.qt_utils import fill_column
 from ....widgets.signal_connections import SignalConnections
-from ....worker import JobFailure, JobRunner
-from ..data.tile_map_lookup import decode_all_genes, find_tile_map, get_quality_slide
-from ..quality_controller import QualityController
+from ....worker import JobFailure
+from ..data.quality_model import QualityModel
 
 
 class ReportBox(QWidget):
-    """A page about the section that anybody can read without napari."""
+    """Writes a page about the section, or else the tile map, that needs no napari."""
 
-    def __init__(
-        self, session: ViewerSession, quality: QualityController, connections: SignalConnections
-    ) -> None:
+    def __init__(self, model: QualityModel, connections: SignalConnections) -> None:
         super().__init__()
-        self._session, self._quality = session, quality
-        self._runner = JobRunner("report")
+        self._model = model
         self.report_path: Path | None = None
         self.report_button = QPushButton("Report...")
         self.report_button.setToolTip(
@@ -32,36 +30,23 @@ class ReportBox(QWidget):
             "section, else of the newest tile map"
         )
         self.open_button = QPushButton("Open it")
-        self.status_label = QLabel()
-        self.status_label.setWordWrap(True)
-        line = QHBoxLayout()
-        line.addWidget(self.report_button, 1)
-        line.addWidget(self.open_button)
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.addLayout(line)
-        layout.addWidget(self.status_label)
+        self.job_row = JobRow(
+            "report", self.report_button, (self.report_button, 1), self.open_button
+        )
+        fill_column(self, self.job_row)
         self.report_button.clicked.connect(self._ask_path)
         self.open_button.clicked.connect(self.open_in_browser)
-        connections.connect(self.refresh, quality.comparison_changed, session.overlays_changed)
+        connections.connect(self.refresh, model.comparison_changed, model.session.overlays_changed)
         self.refresh()
 
-    def stop_jobs(self) -> None:
-        self._runner.cancel()
-
-    @property
-    def busy(self) -> bool:
-        return self._runner.busy
-
     def refresh(self) -> None:
-        there = self._quality.comparison is not None
-        there = there or find_tile_map(self._quality) is not None
-        self.report_button.setEnabled(there and not self.busy)
+        has_content = self._model.comparison is not None or self._model.tile_map is not None
+        self.report_button.setEnabled(has_content and not self.job_row.busy)
         self.open_button.setVisible(self.report_path is not None)
-        self.status_label.setVisible(bool(self.status_label.text()))
+        self.job_row.status_label.setVisible(bool(self.job_row.status_label.text()))
 
     def _ask_path(self) -> None:
-        slide = get_quality_slide(self._quality)
+        slide = self._model.slide
         if slide is None:
             return
         name, _ = QFileDialog.getSaveFileName(
@@ -71,17 +56,12 @@ class ReportBox(QWidget):
             self.write_report(Path(name))
 
     def write_report(self, path: Path) -> None:
-        """Write the report of what there is now."""
-        session, quality = self._session, self._quality
-        comparison, slide, tiles = (
-            quality.comparison,
-            get_quality_slide(quality),
-            find_tile_map(quality),
-        )
-        checkpoint = session.checkpoint
-        if slide is None or checkpoint is None or (comparison is None and tiles is None):
+        """Write the report of the current section or tile map."""
+        model, session = self._model, self._model.session
+        comparison, section, checkpoint = model.comparison, model.section, session.checkpoint
+        slide, tile_map = model.slide, model.tile_map
+        if slide is None or checkpoint is None or (comparison is None and tile_map is None):
             return
-        section = quality.section
         placement = None if section is None else section.placement
         notes = [placement.warning] if placement is not None and placement.warning else []
         genes = [g for g in dict.fromkeys((session.gene, *session.pinned)) if g is not None]
@@ -93,9 +73,9 @@ class ReportBox(QWidget):
             if comparison is not None:
                 prediction = comparison.prediction
             else:
-                assert tiles is not None
-                prediction = decode_all_genes(tiles)
-            trusted = score_reliability(
+                assert tile_map is not None
+                prediction = decode_all_genes(tile_map)
+            reliability = score_reliability(
                 checkpoint.reference, prediction.qc_features, prediction.tokens
             )
             write_report(
@@ -105,23 +85,21 @@ class ReportBox(QWidget):
                 prediction=prediction,
                 comparison=comparison,
                 genes=[g for g in genes if g in prediction.panel],
-                reliability=None if checkpoint.reference is None else trusted,
+                reliability=None if checkpoint.reference is None else reliability,
                 warnings=notes,
             )
             yield None
 
         def end(failure: JobFailure | None) -> None:
-            self.report_path = path if failure is None else self.report_path
-            self.status_label.setText(
-                f"{path.name} is written." if failure is None else failure.message
-            )
+            if failure is None:
+                self.report_path = path
+                self.job_row.status_label.setText(f"{path.name} is written.")
             self.refresh()
 
-        self.status_label.setText("Writing the report ...")
-        self._runner.start(job, lambda item: None, end)
+        self.job_row.start(job, lambda item: None, "Writing the report ...", end)
         self.refresh()
 
     def open_in_browser(self) -> None:
-        """In the person's browser."""
+        """Open the report in the default browser."""
         if self.report_path is not None:
             QDesktopServices.openUrl(QUrl.fromLocalFile(str(self.report_path)))

@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QComboBox, QHBoxLayout, QLabel, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QComboBox, QLabel, QWidget
 
 from ....layers.spot_layers import RegionOutline
-from ....session.viewer_session import ViewerSession
 from ....widgets.correlation_plots import CorrelationHistogram
 from ....widgets.metrics_table import NO_VALUE
-from ....widgets.qt_utils import make_shrinkable
+from ....widgets.qt_utils import fill_column, make_row, make_shrinkable, make_text_label
 from ....widgets.signal_connections import SignalConnections
 from ....widgets.theme_colors import (
     LINK_COLOR,
@@ -23,7 +22,6 @@ from ....widgets.theme_colors import (
     set_text_color,
 )
 from ..data.comparison_metrics import ComparisonMetrics
-from ..quality_controller import QualityController
 
 if TYPE_CHECKING:
     from .....quality.comparison import ErrorRegion
@@ -41,50 +39,39 @@ SUMMARY_COLUMNS = {
 
 
 class SummaryBox(QWidget):
-    """What the comparison comes to, beside ridge and what the card leads to expect."""
+    """Verdict and metrics, next to those of ridge and those expected by the card."""
 
-    def __init__(
-        self,
-        session: ViewerSession,
-        quality: QualityController,
-        connections: SignalConnections,
-        metrics: ComparisonMetrics,
-    ) -> None:
+    def __init__(self, connections: SignalConnections, metrics: ComparisonMetrics) -> None:
         super().__init__()
-        self._session, self._quality, self._metrics = session, quality, metrics
+        self._metrics, self._model = metrics, metrics.model
+        self._session = session = metrics.session
         self.outline = RegionOutline(session)
-        self.verdict_label = QLabel()
-        self.trained_label = QLabel(TRAINED_ON_SLIDE)
+        self.verdict_label = make_text_label(selectable=True)
+        self.trained_label = make_text_label(TRAINED_ON_SLIDE, selectable=True)
         set_text_color(self.trained_label, WARNING_COLOR)
-        self.notes_label = QLabel()
+        self.notes_label = make_text_label(selectable=True)
         self.metrics_label = QLabel()
         self.metrics_label.setTextFormat(Qt.TextFormat.RichText)
         self.metrics_label.setToolTip("\n".join(f"{k}: {v[1]}" for k, v in SUMMARY_COLUMNS.items()))
-        for label in (self.verdict_label, self.trained_label, self.notes_label):
-            label.setWordWrap(True)
-            label.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
         self.histogram = CorrelationHistogram()
         self.region_scope_combo = QComboBox()
         self.region_scope_combo.addItems(["over all genes", "of this gene"])
         make_shrinkable(self.region_scope_combo)
-        self.worst_regions_label = QLabel()
-        self.worst_regions_label.setWordWrap(True)
+        self.worst_regions_label = make_text_label()
         self.worst_regions_label.setToolTip(
             "Click to look at these spots; their mean squared error is given."
         )
         self.worst_regions_label.setTextFormat(Qt.TextFormat.RichText)
-        reach = Qt.TextInteractionFlag
+        flags = Qt.TextInteractionFlag
         self.worst_regions_label.setTextInteractionFlags(
-            reach.LinksAccessibleByMouse | reach.LinksAccessibleByKeyboard
+            flags.LinksAccessibleByMouse | flags.LinksAccessibleByKeyboard
         )
         self._regions_row = QWidget()
-        line = QHBoxLayout(self._regions_row)
-        line.setContentsMargins(0, 0, 0, 0)
-        line.addWidget(QLabel("Largest errors"))
-        line.addWidget(self.region_scope_combo, 1)
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        for widget in (
+        fill_column(
+            self._regions_row, make_row(QLabel("Largest errors"), (self.region_scope_combo, 1))
+        )
+        fill_column(
+            self,
             self.trained_label,
             self.verdict_label,
             self.metrics_label,
@@ -92,8 +79,7 @@ class SummaryBox(QWidget):
             self.histogram,
             self._regions_row,
             self.worst_regions_label,
-        ):
-            layout.addWidget(widget)
+        )
         self.region_scope_combo.activated.connect(lambda row: metrics.set_region_scope(bool(row)))
         self.worst_regions_label.linkActivated.connect(lambda link: self.show_region(int(link)))
         connections.connect(self.refresh, metrics.changed)
@@ -104,9 +90,8 @@ class SummaryBox(QWidget):
 
     def refresh(self) -> None:
         summary, comparison = self._metrics.summary, self._metrics.comparison
-        there = summary is not None
         for widget in (self.metrics_label, self.histogram, self._regions_row):
-            widget.setVisible(there)
+            widget.setVisible(summary is not None)
         self.trained_label.setVisible(summary is not None and summary.seen_in_training)
         if summary is None or comparison is None:
             self.verdict_label.setText("Computing the figures ..." if self._metrics.busy else "")
@@ -115,44 +100,45 @@ class SummaryBox(QWidget):
             self.outline.remove()
             return
         self.verdict_label.setVisible(True)
-        # being trained on is said above, in orange
+        # trained_label already says whether the slide was trained on
         self.verdict_label.setText(replace(summary, seen_in_training=False).format_verdict())
         notes = [n for n in comparison.caveats if not (summary.seen_in_training and "trained" in n)]
         self.notes_label.setText("\n".join(notes))
         self.notes_label.setVisible(bool(notes))
         self.metrics_label.setText(summary_to_html(summary))
         table = comparison.metrics_per_gene
-        pcc, ridge = (np.array([getattr(f, n) for f in table]) for n in ("pcc", "ridge_pcc"))
-        self.histogram.set_correlations(pcc, ridge)
+        self.histogram.set_correlations(
+            np.array([gene.pcc for gene in table]), np.array([gene.ridge_pcc for gene in table])
+        )
         self._mark_gene()
 
     def _mark_gene(self) -> None:
         comparison, gene = self._metrics.comparison, self._session.gene
-        if comparison is not None:
-            known = gene in comparison.panel
-            row = comparison.panel.row(gene or "") if known else None
-            self.histogram.set_marked_pcc(
-                float("nan") if row is None else comparison.metrics_per_gene[row].pcc
-            )
+        if comparison is None:
+            return
+        pcc = float("nan")
+        if gene is not None and gene in comparison.panel:
+            pcc = comparison.metrics_per_gene[comparison.panel.row(gene)].pcc
+        self.histogram.set_marked_pcc(pcc)
 
     def _list_regions(self) -> None:
-        colour = color_for_theme(self, LINK_COLOR)
+        color = color_for_theme(self, LINK_COLOR)
         links = [
-            f'{i + 1}. <a href="{i}" style="color: {colour};">{_describe_region(region)}</a>'
+            f'{i + 1}. <a href="{i}" style="color: {color};">{_describe_region(region)}</a>'
             for i, region in enumerate(self._metrics.worst_regions)
         ]
         self.worst_regions_label.setText("<br>".join(links))
         self.worst_regions_label.setVisible(bool(links))
 
     def show_region(self, index: int) -> None:
-        """Look at one of the worst regions."""
-        comparison, section = self._metrics.comparison, self._quality.section
+        """Show one of the worst regions on the canvas."""
+        comparison, section = self._metrics.comparison, self._model.section
         if comparison is not None and section is not None and section.slide is not None:
             self.outline.show(self._metrics.worst_regions[index], comparison.spots, section.slide)
 
 
 def summary_to_html(summary: ComparisonSummary) -> str:
-    """The figures of each method as a small table."""
+    """Format the metrics of each method as a small HTML table."""
     titles = "".join(
         f'<td align="right" style="padding-left: 9px;">{t}</td>' for t in SUMMARY_COLUMNS
     )

@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 from psygnal import Signal
 
-from ....session.viewer_session import ViewerSession
 from ....widgets.metrics_table import (
     MetricColumn,
     MetricsTableData,
@@ -19,7 +18,7 @@ from ....widgets.metrics_table import (
 )
 from ....widgets.signal_connections import SignalConnections
 from ....worker import JobFailure, JobRunner
-from ..quality_controller import QualityController
+from .quality_model import QualityModel
 
 if TYPE_CHECKING:
     from .....quality.comparison import Comparison, ErrorRegion
@@ -35,7 +34,7 @@ CARD_BELOW_RIDGE = "On held-out sections DKAN did no better than ridge on this g
 
 
 def make_gene_table(comparison: Comparison) -> MetricsTableData:
-    """One row per gene that is both measured and predicted, in the panel's order."""
+    """Make a table with a row per gene that is measured and predicted, in the panel's order."""
     table = comparison.metrics_per_gene
     pcc, low, high, ridge = (
         _metric_values(table, name) for name in ("pcc", "low", "high", "ridge_pcc")
@@ -43,20 +42,20 @@ def make_gene_table(comparison: Comparison) -> MetricsTableData:
     expected, expected_ridge = (
         _metric_values(table, name) for name in ("expected_pcc", "expected_ridge_pcc")
     )
-    unsure = (low <= 0) | (pcc <= 0)
-    constant = np.isnan(pcc)
-    below = ridge > pcc
-    doubtful = expected_ridge >= expected
-    spots = len(comparison.spots)
+    is_uncertain = (low <= 0) | (pcc <= 0)
+    is_constant = np.isnan(pcc)
+    is_below_ridge = ridge > pcc
+    is_doubtful = expected_ridge >= expected
+    n_spots = len(comparison.spots)
     columns = (
         MetricColumn(
             "PCC [95 %]",
-            f"Pearson correlation of measured and predicted values over {spots:,} spots, with "
+            f"Pearson correlation of measured and predicted values over {n_spots:,} spots, with "
             "its 95 % interval (from drawing spatial blocks again and again, since neighbours "
             "are not independent)",
             pcc,
             lambda row: _format_interval(pcc[row], low[row], high[row]),
-            unsure,
+            is_uncertain,
             INTERVAL_INCLUDES_ZERO,
         ),
         make_metric_column(
@@ -64,7 +63,7 @@ def make_gene_table(comparison: Comparison) -> MetricsTableData:
             "PCC of the ridge baseline: a linear model on the same tiles, trained on the same "
             "sections; what DKAN has to beat",
             ridge,
-            warning_mask=below,
+            warning_mask=is_below_ridge,
             warning=BELOW_RIDGE,
         ),
         make_metric_column(
@@ -72,7 +71,7 @@ def make_gene_table(comparison: Comparison) -> MetricsTableData:
             "PCC to be expected: what DKAN reached on held-out sections, from the checkpoint's "
             "card",
             expected,
-            warning_mask=doubtful,
+            warning_mask=is_doubtful,
             warning=CARD_BELOW_RIDGE,
         ),
         make_metric_column(
@@ -98,24 +97,24 @@ def make_gene_table(comparison: Comparison) -> MetricsTableData:
             table, "zeros", "zeros", "Share of spots in which the gene was not counted", ".0%"
         ),
     )
-    bad, notes = unsure | below | constant, []
+    warning_mask, notes = is_uncertain | is_below_ridge | is_constant, []
     for row, gene in enumerate(comparison.panel.genes):
-        why = [INTERVAL_INCLUDES_ZERO] if unsure[row] else []
-        why += [BELOW_RIDGE] if below[row] else []
-        why += [NO_VARIANCE] if constant[row] else []
-        notes.append("\n".join(t for t in (gene.name, *why) if t))
-    return MetricsTableData(tuple(f.symbol for f in table), columns, tuple(notes), bad)
+        warnings = [INTERVAL_INCLUDES_ZERO] if is_uncertain[row] else []
+        warnings += [BELOW_RIDGE] if is_below_ridge[row] else []
+        warnings += [NO_VARIANCE] if is_constant[row] else []
+        notes.append("\n".join(t for t in (gene.name, *warnings) if t))
+    return MetricsTableData(tuple(m.symbol for m in table), columns, tuple(notes), warning_mask)
 
 
 def make_export_table(comparison: Comparison) -> MetricsTableData:
-    """The same for a file: the interval's ends have columns of their own."""
-    shown, table = make_gene_table(comparison), comparison.metrics_per_gene
-    pcc, *others = shown.columns
+    """Make the same table for a file: the limits of the interval have columns of their own."""
+    displayed, table = make_gene_table(comparison), comparison.metrics_per_gene
+    pcc, *others = displayed.columns
     names = "pcc", "low", "high"
-    ends = tuple(
+    interval = tuple(
         make_metric_column(name, pcc.tooltip, _metric_values(table, name)) for name in names
     )
-    return MetricsTableData(shown.symbols, (*ends, *others))
+    return MetricsTableData(displayed.symbols, (*interval, *others))
 
 
 def _metric_values(table: tuple[GeneMetrics, ...], name: str) -> NDArray[np.float64]:
@@ -142,26 +141,28 @@ class _MetricsResult:
 
 
 class ComparisonMetrics:
-    """Table, summary and worst regions of the session's comparison, as soon as they are made."""
+    """Computes table, summary and worst regions of the current comparison."""
 
     changed = Signal()
     regions_changed = Signal()
 
-    def __init__(
-        self, session: ViewerSession, quality: QualityController, connections: SignalConnections
-    ) -> None:
-        self._session, self._quality = session, quality
+    def __init__(self, model: QualityModel, connections: SignalConnections) -> None:
+        self.model, self.session = model, model.session
         self._runner, self._regions_runner = JobRunner("figures"), JobRunner("regions")
         self._result: _MetricsResult | None = None
         self.worst_regions: tuple[ErrorRegion, ...] = ()
-        self.for_current_gene = False  # regions: of the chosen gene, or over all genes
-        connections.connect(self._on_comparison_changed, quality.comparison_changed)
-        connections.connect(self._on_gene_changed, session.gene_changed)
+        self.for_current_gene = False  # worst regions of the current gene, or over all genes
+        connections.connect(self._on_comparison_changed, model.comparison_changed)
+        connections.connect(self._on_gene_changed, model.session.gene_changed)
         self._on_comparison_changed()
 
     def close(self) -> None:
-        for lane in (self._runner, self._regions_runner):
-            lane.cancel()
+        for runner in (self._runner, self._regions_runner):
+            runner.cancel()
+
+    def wait(self, seconds: float = 10.0) -> bool:
+        """Wait for the worker threads; return whether they have ended."""
+        return self._runner.wait(seconds) and self._regions_runner.wait(seconds)
 
     @property
     def busy(self) -> bool:
@@ -169,7 +170,7 @@ class ComparisonMetrics:
 
     @property
     def comparison(self) -> Comparison | None:
-        """The one that the figures are of."""
+        """The comparison that the metrics belong to."""
         return None if self._result is None else self._result.comparison
 
     @property
@@ -181,12 +182,12 @@ class ComparisonMetrics:
         return None if self._result is None else self._result.summary
 
     def set_region_scope(self, for_current_gene: bool) -> None:
-        """Worst regions of the chosen gene, or over all genes."""
+        """Find the worst regions of the current gene, or over all genes."""
         self.for_current_gene = for_current_gene
         self._find_regions()
 
     def _on_comparison_changed(self) -> None:
-        comparison = self._quality.comparison
+        comparison = self.model.comparison
         self._result, self.worst_regions = None, ()
 
         def job() -> Iterator[_MetricsResult]:
@@ -209,7 +210,7 @@ class ComparisonMetrics:
             self._find_regions()
 
     def _find_regions(self) -> None:
-        comparison, gene = self.comparison, self._session.gene if self.for_current_gene else None
+        comparison, gene = self.comparison, self.session.gene if self.for_current_gene else None
         if comparison is None or (gene is not None and gene not in comparison.panel):
             self._set_regions(())
             return
@@ -227,4 +228,4 @@ class ComparisonMetrics:
 
     def _on_finished(self, failure: JobFailure | None) -> None:
         if failure is not None:
-            self._session.message.show(failure.message, warning=True)
+            self.session.message.show(failure.message, warning=True)

@@ -35,7 +35,7 @@ REDRAW_INTERVAL_S = 2.0  # drawing maps of spots takes longer than predicting a 
 
 @dataclass(frozen=True)
 class ComparisonProgress:
-    """What is being done, how far it is, and whether the prediction has new values."""
+    """What is being done, how far it is, and whether there are new values to draw."""
 
     description: str
     done: int = 0
@@ -45,34 +45,42 @@ class ComparisonProgress:
 
 @dataclass(frozen=True)
 class MeasuredPredictedPair:
-    """The labels of a section, and the prediction at its labelled spots as far as it is there."""
+    """Labels of a section and the prediction at its labelled spots, which may be incomplete.
+
+    Attributes
+    ----------
+    measured : MeasuredSection
+        Labels of N spots.
+    prediction : Prediction
+        At the same N spots; NaN where nothing is predicted yet.
+    """
 
     measured: MeasuredSection
     prediction: Prediction
 
     def measured_values(self, symbol: str) -> NDArray[np.float32]:
-        """(N,) labels; NaN for a gene that the section does not measure."""
+        """Return the labels (N,); NaN for a gene that the section does not measure."""
         if symbol not in self.measured.panel:
             return np.full(len(self.prediction.target), np.nan, np.float32)
         return self.measured.labels.values[:, self.measured.panel.row(symbol)]
 
     def predicted_values(self, symbol: str) -> NDArray[np.float32]:
-        """(N,) predictions, NaN where there is none yet or the gene is not in the panel."""
+        """Return the predictions (N,); NaN where there is none or for a gene not in the panel."""
         if symbol not in self.prediction.panel:
             return np.full(len(self.prediction.target), np.nan, np.float32)
         return self.prediction.get_gene_values(symbol)
 
     def prediction_row(self, comparison_row: int) -> int:
-        """The row here that a row of the comparison is: that leaves out what cannot be read."""
+        """Convert a row of the comparison, which leaves out spots that cannot be read."""
         return int(np.flatnonzero(self.prediction.predicted_mask)[comparison_row])
 
     def prediction_at(self, comparison_row: int) -> Prediction:
-        """The prediction of one spot, by its row of the comparison."""
+        """Return the prediction of one spot, by its row of the comparison."""
         return self.prediction.take(np.array([self.prediction_row(comparison_row)]))
 
 
 def measured_labels_at(comparison: Comparison, row: int, spot: Prediction) -> dict[str, float]:
-    """By gene, the labels of a row, if that is where a clicked spot lies; else nothing."""
+    """Return the labels of a row by gene, if the clicked spot is that row, else nothing."""
     if not np.array_equal(spot.target.spots.xy[-1], comparison.spots.xy[row]):
         return {}
     return dict(zip(comparison.panel.symbols, comparison.measured[row].tolist(), strict=True))
@@ -81,7 +89,7 @@ def measured_labels_at(comparison: Comparison, row: int, spot: Prediction) -> di
 def compute_placement(
     session: ViewerSession, section: LoadedSection, slide: ViewerSlide
 ) -> RegistrationCheck:
-    """Which spots lie off the slide or its tissue; finds the tissue first."""
+    """Check which spots are off the slide or its tissue; the tissue is found first."""
     from .....quality.registration_check import check_registration
 
     tissue = session.predictors.get_tissue(slide)
@@ -95,15 +103,23 @@ def compare_section(
     slide: ViewerSlide,
     checkpoint: Checkpoint | None,
 ) -> Iterator[object]:
-    """Yields the Placement, the Pair, Stages and at last the Comparison, its table counted.
+    """Compare a section with the prediction at its spots.
 
-    Without a checkpoint only the Placement. Raises DkanError.
+    Yields
+    ------
+    RegistrationCheck, MeasuredPredictedPair, ComparisonProgress, Comparison
+        In this order, with many `ComparisonProgress`; without a checkpoint or a pixel size only
+        the first. The metrics of the comparison are computed.
+
+    Raises
+    ------
+    DkanError
     """
     placement = compute_placement(session, section, slide)
     yield placement
     if checkpoint is None or slide.pixel_size is None:
         return
-    # only now, as it takes torch, which loads beside a window in its own way with a checkpoint
+    # Imported here because it imports torch, which a window loads in its own way first.
     from .....inference.predict import create_empty_prediction, predict_ridge
     from .....inference.target import target_from_spots
     from .....quality.comparison import compare_with_measured
@@ -117,27 +133,30 @@ def compare_section(
     predictor = session.predictors.get(slide, checkpoint)
     prediction, _ = create_empty_prediction(predictor, target, slide.pixel_size.origin)
     yield MeasuredPredictedPair(measured, prediction)
-    what, drawn = f"Predicting at the {len(target):,} spots of {section.name}", time.perf_counter()
+    description = f"Predicting at the {len(target):,} spots of {section.name}"
+    last_drawn = time.perf_counter()
     for update in predictor.stream(target):
         prediction.apply_update(replace(update, gene_columns=None))
-        fresh = update.stage == "spots" and time.perf_counter() - drawn > REDRAW_INTERVAL_S
-        if fresh:
-            drawn = time.perf_counter()
-        yield ComparisonProgress(what, int(prediction.predicted_mask.sum()), len(target), fresh)
+        is_due = time.perf_counter() - last_drawn > REDRAW_INTERVAL_S
+        has_new_values = update.stage == "spots" and is_due
+        if has_new_values:
+            last_drawn = time.perf_counter()
+        done = int(prediction.predicted_mask.sum())
+        yield ComparisonProgress(description, done, len(target), has_new_values)
     yield ComparisonProgress("Comparing with the ridge baseline")
     ridge = predict_ridge(predictor.prediction_context, spots)
     yield ComparisonProgress("Counting the figures of every gene")
     comparison = compare_with_measured(checkpoint, measured, prediction, ridge)
-    _ = comparison.metrics_per_gene, comparison.summary  # here, not in the window's thread
+    _ = comparison.metrics_per_gene, comparison.summary  # computed here, not in the GUI thread
     yield comparison
 
 
 @dataclass(frozen=True, eq=False)
 class _ComparisonInputs:
-    """What is compared with what; when any of it changes, it is compared anew."""
+    """What a comparison depends on; when any of it changes, it is computed again."""
 
     section: LoadedSection
-    data: AnnData  # another one after every registration
+    data: AnnData  # replaced by every registration
     sha256: str
     mpp: float
 
@@ -148,8 +167,16 @@ class _ComparisonInputs:
 
 
 class ComparisonWorker:
-    """receive : gets a Placement, a Pair, Stages whose values grew, the Comparison, as
-    `comparing` yields them. tell : what is being done, how far and of how much."""
+    """Compares one section at a time in a worker thread.
+
+    Parameters
+    ----------
+    session
+    on_item
+        Called with what `compare_section` yields, without progress that has no new values.
+    on_progress
+        Called with what is being done, done and total.
+    """
 
     def __init__(
         self,
@@ -166,12 +193,12 @@ class ComparisonWorker:
         return self._runner.busy
 
     def is_up_to_date(self, section: LoadedSection) -> bool:
-        """Whether this section is compared, or being compared, as things stand."""
-        work = self._inputs_for(section)
-        return work is not None and work.is_same(self._inputs)
+        """Return whether this section is compared, or being compared, with its current inputs."""
+        inputs = self._inputs_for(section)
+        return inputs is not None and inputs.is_same(self._inputs)
 
     def start(self, section: LoadedSection) -> None:
-        """Compare it; what was running ends."""
+        """Compare a section; a running comparison is cancelled."""
         session, slide, checkpoint = self._session, section.slide, self._session.checkpoint
         if slide is None:
             return
@@ -184,7 +211,7 @@ class ComparisonWorker:
         self._on_progress("Looking for the tissue", 0, 0)
 
     def reset(self) -> None:
-        """End the job; nothing counts as compared."""
+        """Cancel the job and forget what was compared."""
         self._inputs = None
         if self._runner.busy:
             self._runner.cancel()

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from .....spatial.coordinates import AffineTransform
 
 
-SECTION_KEY = "napari-dkan measured"  # of a layer's metadata: what its measured section is
+SECTION_KEY = "napari-dkan measured"  # of a layer's metadata: its section, or a LoadRequest
 
 BY_FILES = "by the files"
 BY_ARRAY = "by the spot array"
@@ -30,6 +30,7 @@ BY_COORDINATES = "by the spot coordinates"
 
 
 def landmark_registration(count: int) -> str:
+    """Describe a registration by this many landmarks."""
     return f"by {count} landmarks"
 
 
@@ -37,8 +38,15 @@ def landmark_registration(count: int) -> str:
 class SectionCandidate:
     """A section that can be read.
 
-    image : where its slide lies, as far as that can be told before reading; a given one wins
-        over what the files say. read : the section as `expression.section` describes it.
+    Attributes
+    ----------
+    name : str
+    source : Path
+    read : callable
+        Returns the section in the form that `expression.section.build_section` describes.
+    image : Path or None
+        Slide of the section, if known before reading; one given by the user takes precedence
+        over what the files state.
     """
 
     name: str
@@ -51,12 +59,26 @@ class SectionCandidate:
 class LoadedSection:
     """A measured section.
 
-    data : as `expression.section.build_section` describes it, but ``obsm['spatial']``,
-        ``uns['image']`` and ``uns['mpp']`` are those of `slide` once it lies on one.
-    own_xy : (N, 2) spot centres as they were read, in px of the section's own image.
-    slide : None as long as no slide is open that it could lie on.
-    registration : how its spots came to lie on the slide.
-    layer : shows the measured values; deleting it removes the section.
+    Attributes
+    ----------
+    name : str
+    data : AnnData
+        In the form that `expression.section.build_section` describes, but ``obsm['spatial']``,
+        ``uns['image']`` and ``uns['mpp']`` are those of `slide` once it is placed on one.
+    source : Path
+    source_xy : ndarray
+        Spot centres as they were read, in px of the section's own image, (N, 2).
+    source_image : Path or None
+    source_mpp : float or None
+        Micrometres per px of the section's own image.
+    slide : ViewerSlide or None
+        None until a slide is open that the section belongs to.
+    registration : str
+        How the spots were placed on the slide.
+    placement : RegistrationCheck or None
+        Which spots are off the slide or its tissue.
+    layer : Points or None
+        Shows the measured values; deleting it removes the section.
     """
 
     name: str
@@ -73,8 +95,16 @@ class LoadedSection:
     def place_on(
         self, slide: ViewerSlide, affine: AffineTransform | None, registration: str
     ) -> None:
-        """Lay the spots on a slide; affine takes its own px to the slide's, None leaves them."""
-        data = self.data.copy()  # a job may be reading the one before
+        """Place the spots on a slide.
+
+        Parameters
+        ----------
+        slide
+        affine
+            From the section's own px to level-0 px of the slide; None: they are the same.
+        registration
+        """
+        data = self.data.copy()  # a job may still be reading the previous one
         data.obsm["spatial"] = self.source_xy if affine is None else affine.apply(self.source_xy)
         data.uns["image"] = slide.slide.location
         if slide.pixel_size is not None:
@@ -85,15 +115,15 @@ class LoadedSection:
 
     @property
     def xy(self) -> NDArray[np.float64]:
-        """(N, 2) spot centres in level-0 px of the slide."""
+        """Spot centres in level-0 px of the slide, (N, 2)."""
         return np.asarray(self.data.obsm["spatial"], dtype=np.float64)
 
     def has_same_source(self, other: LoadedSection) -> bool:
-        """Whether the other one was read from the same place."""
+        """Return whether both sections were read from the same files."""
         return (self.name, self.source) == (other.name, other.source)
 
     def spots(self) -> Spots:
-        """All of its spots, with counts or without."""
+        """Return all spots, also those without counts."""
         from .....expression.label_scale import array_coords_from_section
 
         uns, array = self.data.uns, None
@@ -107,11 +137,15 @@ class LoadedSection:
             parse_finite(uns.get("spot_pitch_um")),
         )
 
+    def total_counts_log10(self) -> NDArray[np.float32]:
+        """Return log10(1 + counts of all genes) of each spot, (N,)."""
+        return np.log10(1 + np.asarray(self.data.X.sum(axis=1), np.float32).ravel())
+
 
 def show_only_section(
     section: LoadedSection, others: Sequence[LoadedSection], session: ViewerSession
 ) -> None:
-    """All slides lie at the same place of the canvas: show this section's and its spots on it."""
+    """Show the slide and the spots of this section only, since all slides overlap on the canvas."""
     if section.slide is None:
         return
     for slide in session.slides:
@@ -121,15 +155,15 @@ def show_only_section(
             other.layer.visible = other is section
     layers = session.viewer.layers
     if section.layer is not None and section.layer in layers:
-        at = layers.index(section.layer)
-        if at < layers.index(section.slide.layer):  # a slide opened later lies on top
-            layers.move(at, len(layers))
+        index = layers.index(section.layer)
+        if index < layers.index(section.slide.layer):  # the slide was opened after the section
+            layers.move(index, len(layers))
 
 
 def parse_finite(value: Any) -> float | None:
-    """A finite number, else None: the files say NaN where they do not know."""
+    """Return a finite number, else None; files contain NaN for an unknown value."""
     try:
-        made = float(value)
+        number = float(value)
     except (TypeError, ValueError):
         return None
-    return made if np.isfinite(made) else None
+    return number if np.isfinite(number) else None

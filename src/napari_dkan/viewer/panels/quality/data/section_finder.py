@@ -1,4 +1,4 @@
-"""Find the measured sections in a dropped or chosen file or folder, without reading the data."""
+"""Find the measured sections in a file or folder without reading the data."""
 
 from __future__ import annotations
 
@@ -38,10 +38,20 @@ _POSITION_WORDS = ("selection", "positions", "spots", "coords")  # of the name o
 def find_candidates(
     paths: Sequence[Path], image: Path | None = None
 ) -> tuple[SectionCandidate, ...]:
-    """The sections of a folder or a file; of several files, which are one section: its counts,
-    its spots and perhaps its image.
+    """Find the sections in a folder or a file, or the one section in several files.
 
-    Raises SpotsError when there is none.
+    Parameters
+    ----------
+    paths
+        A folder or a file; several files are the counts, the spots and perhaps the image of one
+        section.
+    image
+        Slide of the sections; default: the one that the files name.
+
+    Raises
+    ------
+    SpotsError
+        There is no section.
     """
     if not paths:
         raise SpotsError("Choose a folder or a file with measured spots.")
@@ -63,16 +73,16 @@ def find_candidates(
 
 
 def her2st_image(root: Path, name: str) -> Path | None:
-    """The image of a her2st section, which its folder tells without reading the section."""
+    """Find the image of a her2st section by the layout of its folder."""
     try:
         return find_her2st_files(root, name)[0]
     except SpotsError:
-        return None  # reading it tells what is missing
+        return None  # reading the section reports what is missing
 
 
 def _candidates_in_folder(root: Path, image: Path | None) -> tuple[SectionCandidate, ...]:
-    def read(found: Callable[[], AnnData]) -> AnnData:
-        data = found()
+    def read(read_section: Callable[[], AnnData]) -> AnnData:
+        data = read_section()
         if image is not None:
             data.uns["image"] = str(image)
         return data
@@ -89,7 +99,7 @@ def _candidates_in_folder(root: Path, image: Path | None) -> tuple[SectionCandid
 
 
 def _candidate_from_table(path: Path, image: Path | None) -> SectionCandidate:
-    """Counts or spots of her2st's kind, with the other half found beside them."""
+    """Make a candidate of a her2st table of counts or spots; the other table is next to it."""
     name = _section_name(path)
     if name.endswith(_SELECTION_SUFFIX):
         name = name.removesuffix(_SELECTION_SUFFIX)
@@ -101,14 +111,14 @@ def _candidate_from_table(path: Path, image: Path | None) -> SectionCandidate:
         spots = path
     else:
         counts = path
-        places = (path.parent, path.parent.parent / "ST-spotfiles")
-        beside = _find_table(name + _SELECTION_SUFFIX, places)
-        if beside is None:
+        folders = (path.parent, path.parent.parent / "ST-spotfiles")
+        found = _find_table(name + _SELECTION_SUFFIX, folders)
+        if found is None:
             raise SpotsError(
                 f"{path.name} does not say where its spots are; put a file "
                 f"{name}{_SELECTION_SUFFIX}.tsv beside it, or load counts and spots together."
             )
-        spots = beside
+        spots = found
     root = counts.parent.parent
     if counts.parent.name == "ST-cnts" and find_her2st_root(root) == root:
         image = image or her2st_image(root, name)
@@ -117,7 +127,7 @@ def _candidate_from_table(path: Path, image: Path | None) -> SectionCandidate:
 
 
 def _candidate_from_files(paths: Sequence[Path], image: Path | None) -> SectionCandidate:
-    """Counts, spots and perhaps an image that were chosen together."""
+    """Make a candidate of counts, spots and perhaps an image that were chosen together."""
     images = [p for p in paths if p.name.lower().endswith(_IMAGE_SUFFIXES)]
     tables = [p for p in paths if p not in images]
     positions = [p for p in tables if any(word in p.name.lower() for word in _POSITION_WORDS)]

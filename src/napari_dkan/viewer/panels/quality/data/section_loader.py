@@ -1,4 +1,4 @@
-"""Load measured sections one after another in a worker thread and keep them in step with the layer list."""
+"""Load measured sections one after another and follow changes of the layer list."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 from weakref import WeakSet
 
 from napari.layers import Layer, Points
@@ -18,19 +17,25 @@ from ....session.viewer_session import ViewerSession
 from ....widgets.signal_connections import SignalConnections
 from ....worker import JobFailure, JobRunner
 from .loaded_section import SECTION_KEY, LoadedSection, SectionCandidate, parse_finite
+from .quality_model import QualityModel
 from .section_finder import find_candidates
 from .slide_matching import SlideMatch, is_same_slide, match_slide
-
-if TYPE_CHECKING:
-    from ..quality_controller import QualityController
 
 
 @dataclass(frozen=True)
 class LoadRequest:
     """What to read.
 
-    choice : one section of what the paths hold, None to find out. layer : the empty layer of a
-    drop, which the section takes over. section : one that was read before and waits for a slide.
+    Attributes
+    ----------
+    paths : tuple of Path
+    image : Path or None
+    candidate : SectionCandidate or None
+        One of the sections in `paths`; None: choose one.
+    layer : Points or None
+        The empty layer of a dropped file, which becomes the layer of the section.
+    section : LoadedSection or None
+        A section that was read before and whose slide may now be open.
     """
 
     paths: tuple[Path, ...]
@@ -46,14 +51,14 @@ class LoadRequest:
 
 @dataclass(frozen=True)
 class SectionCandidates:
-    """All sections of what is being read, when there are several."""
+    """All sections in the paths that are being read, when there are several."""
 
     candidates: tuple[SectionCandidate, ...]
 
 
 @dataclass(frozen=True)
 class LoadResult:
-    """A section that was read, and where it should lie (None: no slide is open for it)."""
+    """A section that was read, and its slide (None: no slide is open for it)."""
 
     section: LoadedSection
     match: SlideMatch | None
@@ -62,18 +67,23 @@ class LoadResult:
 def load_requested_section(
     request: LoadRequest, slides: Sequence[ViewerSlide], current: ViewerSlide | None
 ) -> Iterator[SectionCandidates | LoadResult]:
-    """Read the ordered section; see `Quality.load`. Raises DkanError."""
+    """Read the requested section and match it to a slide; see `QualityController.load`.
+
+    Raises
+    ------
+    DkanError
+    """
     if request.section is not None:
         yield LoadResult(
             request.section, match_slide(request.section, slides, current, allow_open=False)
         )
         return
-    choice = request.candidate
-    if choice is None:
-        choices = find_candidates(request.paths, request.image)
-        choice = choose_candidate(choices, slides, current)
-        yield SectionCandidates(choices if len(choices) > 1 else ())
-    section = read_section(choice)
+    candidate = request.candidate
+    if candidate is None:
+        candidates = find_candidates(request.paths, request.image)
+        candidate = choose_candidate(candidates, slides, current)
+        yield SectionCandidates(candidates if len(candidates) > 1 else ())
+    section = read_section(candidate)
     yield LoadResult(section, match_slide(section, slides, current))
 
 
@@ -82,29 +92,35 @@ def choose_candidate(
     slides: Sequence[ViewerSlide],
     current: ViewerSlide | None,
 ) -> SectionCandidate:
-    """Of several sections the one whose image is open, the chosen slide before the others."""
+    """Choose the section whose image is open, that of the chosen slide before the others."""
     ordered = [*([] if current is None else [current]), *slides]
     for slide in ordered:
-        for choice in candidates:
-            if choice.image is not None and is_same_slide(choice.image, slide):
-                return choice
+        for candidate in candidates:
+            if candidate.image is not None and is_same_slide(candidate.image, slide):
+                return candidate
     for slide in ordered:
-        for choice in candidates:
-            if choice.name in (slide.slide.name, slide.layer.name):
-                return choice
+        for candidate in candidates:
+            if candidate.name in (slide.slide.name, slide.layer.name):
+                return candidate
     return candidates[0]
 
 
 def read_section(candidate: SectionCandidate) -> LoadedSection:
-    """Raises SpotsError in words that name the file."""
+    """Read a section.
+
+    Raises
+    ------
+    SpotsError
+        The file cannot be read; the message names it.
+    """
     try:
         data = candidate.read()
     except OSError as error:
         raise SpotsError(
             f"{candidate.source} cannot be read ({error.strerror or error})."
         ) from error
-    named = str(data.uns.get("image") or "")
-    image = Path(named) if named and Path(named).exists() else None
+    image_path = str(data.uns.get("image") or "")
+    image = Path(image_path) if image_path and Path(image_path).exists() else None
     xy = data.obsm["spatial"].copy()
     return LoadedSection(
         candidate.name, data, candidate.source, xy, image, parse_finite(data.uns.get("mpp"))
@@ -112,10 +128,17 @@ def read_section(candidate: SectionCandidate) -> LoadedSection:
 
 
 class SectionLoader:
-    """A queue of orders, each with its empty layer where it was dropped.
+    """Queue of load requests, executed in a worker thread.
 
-    offer : told the sections there are to choose from. take : told what was read. tell : told
-    when there is something new to say about progress.
+    Parameters
+    ----------
+    session
+    on_candidates
+        Called with the sections to choose from.
+    on_loaded
+        Called with each section that was read.
+    on_progress
+        Called with a description of what is being done, "" at the end.
     """
 
     def __init__(
@@ -125,12 +148,8 @@ class SectionLoader:
         on_loaded: Callable[[LoadRequest, LoadResult], None],
         on_progress: Callable[[str], None],
     ) -> None:
-        self._session, self._on_candidates, self._on_loaded, self._on_progress = (
-            session,
-            on_candidates,
-            on_loaded,
-            on_progress,
-        )
+        self._session, self._on_progress = session, on_progress
+        self._on_candidates, self._on_loaded = on_candidates, on_loaded
         self._runner = JobRunner("measured ST")
         self._requests: deque[LoadRequest] = deque()
         self._current_request: LoadRequest | None = None
@@ -140,92 +159,96 @@ class SectionLoader:
         return self._runner.busy
 
     def enqueue(self, request: LoadRequest) -> None:
-        """Read this when everything ordered before is read."""
+        """Read this after all earlier requests."""
         self._requests.append(request)
         self._load_next()
 
     def cancel(self) -> None:
-        """Read none of what was ordered."""
-        left = [o for o in (self._current_request, *self._requests) if o is not None]
+        """Drop all requests and remove their empty layers."""
+        pending = [r for r in (self._current_request, *self._requests) if r is not None]
         self._requests.clear()
         self._current_request = None
         self._runner.cancel()
-        for order in left:
-            self.remove_empty_layer(order)
+        for request in pending:
+            self.remove_empty_layer(request)
 
     def close(self) -> None:
         self.cancel()
         self._runner.wait()
 
     def remove_empty_layer(self, request: LoadRequest) -> None:
-        """Nothing comes into the layer of a drop: it goes."""
-        layers = self._session.viewer.layers
-        if request.layer is not None and request.layer in layers:
-            layers.remove(request.layer)
+        """Remove the layer of a dropped file that stays empty."""
+        self._session.layers.remove(request.layer)
 
     def _load_next(self) -> None:
         if self._runner.busy or not self._requests:
             return
-        order = self._current_request = self._requests.popleft()
+        request = self._current_request = self._requests.popleft()
         slides, current = list(self._session.slides), self._session.slide
         self._runner.start(
-            lambda: load_requested_section(order, slides, current),
+            lambda: load_requested_section(request, slides, current),
             self._handle_item,
             self._handle_end,
         )
-        self._on_progress(f"Reading {order.name}")
+        self._on_progress(f"Reading {request.name}")
 
     def _handle_item(self, item: SectionCandidates | LoadResult) -> None:
-        order = self._current_request
-        if order is None:
+        request = self._current_request
+        if request is None:
             return
         if isinstance(item, SectionCandidates):
             self._on_candidates(item)
-        elif order.layer is None or order.layer in self._session.viewer.layers:
-            self._on_loaded(order, item)  # else its empty layer was deleted meanwhile
+        elif request.layer is None or request.layer in self._session.viewer.layers:
+            self._on_loaded(request, item)  # else the user has deleted its empty layer
 
     def _handle_end(self, failure: JobFailure | None) -> None:
-        order, self._current_request = self._current_request, None
+        request, self._current_request = self._current_request, None
         self._on_progress("")
         if failure is not None:
             self._session.message.show(failure.message, warning=True)
-            if order is not None and order.layer is not None:
-                self.remove_empty_layer(order)
-                show_warning(failure.message)  # it was dropped: there may be no panel
+            if request is not None and request.layer is not None:
+                self.remove_empty_layer(request)
+                show_warning(failure.message)  # a file was dropped: no panel may be open
         self._load_next()
 
 
 class SectionLayerSync:
-    """Tells the state what a person's dropping, closing and deleting means for it."""
+    """Follows dropped files, closed slides and deleted layers."""
 
     def __init__(
-        self, quality: QualityController, connections: SignalConnections, loader: SectionLoader
+        self,
+        model: QualityModel,
+        connections: SignalConnections,
+        loader: SectionLoader,
+        on_section_removed: Callable[[LoadedSection], None],
+        on_slide_closed: Callable[[LoadedSection], None],
     ) -> None:
-        self._quality, self._loader = quality, loader
+        self._model, self._loader = model, loader
+        self._on_section_removed, self._on_slide_closed = on_section_removed, on_slide_closed
         self._requested_layers: WeakSet[Layer] = WeakSet()
-        layers = quality.session.viewer.layers
+        layers = model.session.viewer.layers
         connections.connect(self._on_layers_changed, layers.events.inserted, layers.events.removed)
-        connections.connect(self._on_slides_changed, quality.session.slides_changed)
+        connections.connect(self._on_slides_changed, model.session.slides_changed)
         self._on_layers_changed()
 
     def _on_layers_changed(self, event: object = None) -> None:
-        layers = list(self._quality.session.viewer.layers)
+        layers = list(self._model.session.viewer.layers)
         for layer in layers:
-            given = layer.metadata.get(SECTION_KEY) if isinstance(layer, Points) else None
-            if isinstance(given, LoadRequest) and layer not in self._requested_layers:
+            request = layer.metadata.get(SECTION_KEY) if isinstance(layer, Points) else None
+            if isinstance(request, LoadRequest) and layer not in self._requested_layers:
                 self._requested_layers.add(layer)
-                self._loader.enqueue(replace(given, layer=layer))
-        for section in list(self._quality.sections):
+                self._loader.enqueue(replace(request, layer=layer))
+        for section in list(self._model.sections):
             if section.layer is not None and section.layer not in layers:
                 section.layer = None
-                self._quality.remove_section(section)
+                self._on_section_removed(section)
 
     def _on_slides_changed(self) -> None:
-        """A section without its slide waits for it; a slide that opens may be the one."""
-        session = self._quality.session
-        for section in self._quality.sections:
+        """Detach sections from closed slides, and look for the slides of the others."""
+        model, session = self._model, self._model.session
+        for section in model.sections:
             if section.slide is not None and section.slide not in session.slides:
-                self._quality.detach_slide(section)
-        for section in self._quality.sections:
+                self._on_slide_closed(section)
+        for section in model.sections:
             if section.slide is None and session.slide is not None:
                 self._loader.enqueue(LoadRequest((section.source,), section=section))

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from napari.layers import Image
+from numpy.typing import NDArray
 
 from .....errors import SlideError
 from .....expression.readers.image_files import image_stem, is_image_of_section
@@ -20,19 +20,24 @@ from ....session.slide_layer import ViewerSlide, make_slide_layer
 from ....session.viewer_session import ViewerSession
 from .loaded_section import BY_ARRAY, BY_COORDINATES, BY_FILES, LoadedSection
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-
-_SIZE_TOLERANCE = 1.05  # pixel sizes, or sides of an image, closer than this factor are the same
+_SIZE_TOLERANCE = 1.05  # pixel sizes that differ by less than this factor are the same
+_SHAPE_TOLERANCE = 1.01  # of the two sides of a rescaled image
+_SAME_SCALE_TOLERANCE = 1.001
 
 
 @dataclass(frozen=True)
 class SlideMatch:
-    """Where a section lies.
+    """The slide of a section.
 
-    slide : an open slide, or one to open. affine : from the section's own px to the slide's,
-    None where they are the same. note : a sentence for the person, or "".
+    Attributes
+    ----------
+    slide : ViewerSlide or Slide
+        An open slide, or one to open.
+    affine : AffineTransform or None
+        From the section's own px to the slide's; None where they are the same.
+    registration : str
+    note : str
+        A sentence for the user, or "".
     """
 
     slide: ViewerSlide | Slide
@@ -47,10 +52,27 @@ def match_slide(
     current: ViewerSlide | None,
     allow_open: bool = True,
 ) -> SlideMatch | None:
-    """The slide that the section's files name, where it is open or can be opened; else the
-    chosen slide, by the spots' coordinates. None when there is none. Call it in a thread.
+    """Find the slide of a section; call it in a worker thread.
 
-    Raises SlideError when the image that the section names cannot be opened.
+    It is the image that the section's files name, or, if they name none, the chosen slide by the
+    coordinates of the spots.
+
+    Parameters
+    ----------
+    section
+    slides, current
+        Open slides and the chosen one.
+    allow_open
+        Whether the image of the section may be opened.
+
+    Returns
+    -------
+    SlideMatch or None
+
+    Raises
+    ------
+    SlideError
+        The image that the section names cannot be opened.
     """
     image = section.source_image
     if image is None:
@@ -59,9 +81,9 @@ def match_slide(
         if is_same_slide(image, slide):
             return SlideMatch(slide, None, BY_FILES)
     if current is not None and _has_related_name(section, image, current):
-        found = _match_rescaled(section, image, current)
-        if found is not None:
-            return found
+        match = _match_rescaled(section, image, current)
+        if match is not None:
+            return match
     if not allow_open:
         return None
     note = (
@@ -76,7 +98,7 @@ def match_slide(
 
 
 def is_same_slide(image: Path, slide: ViewerSlide) -> bool:
-    """Whether a file is the slide: the same file, or one of the same content."""
+    """Return whether a file is the slide: the same file, or one with the same content."""
     with suppress(OSError):
         if slide.slide.path is not None and image.resolve() == slide.slide.path.resolve():
             return True
@@ -88,7 +110,7 @@ def is_same_slide(image: Path, slide: ViewerSlide) -> bool:
 
 
 def place_on_slide(session: ViewerSession, section: LoadedSection, match: SlideMatch) -> str:
-    """Put the section on its slide, opening that where it is not open; a note, or ""."""
+    """Place a section on its slide, which is opened if necessary; return a note, or ""."""
     slide = match.slide
     if isinstance(slide, Slide):
         slide = _add_slide(session, section, slide)
@@ -96,13 +118,13 @@ def place_on_slide(session: ViewerSession, section: LoadedSection, match: SlideM
         scale = 1.0 if match.affine is None else match.affine.scale
         origin = str(section.data.uns.get("mpp_origin") or "spot array")
         session.viewer_slides.set_pixel_size(slide, PixelSize(section.source_mpp / scale, origin))
-        session.viewer.reset_view()  # it is another size in the world now
+        session.viewer.reset_view()  # the slide has another size in the world
     section.place_on(slide, match.affine, match.registration)
     return match.note
 
 
 def _has_related_name(section: LoadedSection, image: Path, slide: ViewerSlide) -> bool:
-    """Whether a slide is called like the section or its image: another scan of it."""
+    """Whether a slide is named like the section or its image: it may be another scan."""
     path = slide.slide.path or Path(slide.slide.label)
     return (
         image_stem(path) == image_stem(image)
@@ -112,12 +134,12 @@ def _has_related_name(section: LoadedSection, image: Path, slide: ViewerSlide) -
 
 
 def _match_rescaled(section: LoadedSection, image: Path, slide: ViewerSlide) -> SlideMatch | None:
-    """The same picture in another size, told by its sides; None where they are others."""
-    with open_slide(image) as own:
-        across, down = slide.slide.width / own.width, slide.slide.height / own.height
-    if max(across, down) / min(across, down) > 1.01:
+    """Match a slide that is the section's image in another size; None for another shape."""
+    with open_slide(image) as source:
+        across, down = slide.slide.width / source.width, slide.slide.height / source.height
+    if max(across, down) / min(across, down) > _SHAPE_TOLERANCE:
         return None
-    if max(across, 1 / across) < 1.001:
+    if max(across, 1 / across) < _SAME_SCALE_TOLERANCE:
         return SlideMatch(slide, None, BY_COORDINATES)
     return SlideMatch(
         slide, _make_scaling(across), BY_COORDINATES, _describe_scaling(section, slide, across)
@@ -125,11 +147,13 @@ def _match_rescaled(section: LoadedSection, image: Path, slide: ViewerSlide) -> 
 
 
 def _match_by_coordinates(section: LoadedSection, slide: ViewerSlide) -> SlideMatch:
-    """As they stand; scaled where the spot array gives the coordinates another pixel size."""
-    own, size = section.source_mpp, slide.pixel_size
-    if own is None or size is None or max(own / size.mpp, size.mpp / own) < _SIZE_TOLERANCE:
+    """Take the coordinates as px of the slide, scaled if the spot array has another pixel size."""
+    source_mpp, size = section.source_mpp, slide.pixel_size
+    if source_mpp is None or size is None:
         return SlideMatch(slide, None, BY_COORDINATES)
-    factor = own / size.mpp
+    factor = source_mpp / size.mpp
+    if max(factor, 1 / factor) < _SIZE_TOLERANCE:
+        return SlideMatch(slide, None, BY_COORDINATES)
     if not _is_inside_slide(section.source_xy * factor, slide):
         return SlideMatch(slide, None, BY_COORDINATES)
     return SlideMatch(
@@ -148,10 +172,9 @@ def _make_scaling(factor: float) -> AffineTransform:
     return AffineTransform(np.array([[factor, 0.0, 0.0], [0.0, factor, 0.0]]))
 
 
-def _is_inside_slide(xy: Iterable, slide: ViewerSlide) -> bool:
-    x, y = np.asarray(xy).T
-    size = slide.slide
-    return bool(((x >= 0) & (y >= 0) & (x < size.width) & (y < size.height)).all())
+def _is_inside_slide(xy: NDArray[np.float64], slide: ViewerSlide) -> bool:
+    x, y = xy.T
+    return bool(((x >= 0) & (y >= 0) & (x < slide.slide.width) & (y < slide.slide.height)).all())
 
 
 def _add_slide(session: ViewerSession, section: LoadedSection, slide: Slide) -> ViewerSlide:
@@ -163,7 +186,6 @@ def _add_slide(session: ViewerSession, section: LoadedSection, slide: Slide) -> 
     slide.prefetch()
     pixels, options, _ = make_slide_layer(slide, size)
     layer = Image(pixels, **options)
-    layers = session.viewer.layers
-    layers.insert(0, layer)  # spots that are there already stay on top
+    session.viewer.layers.insert(0, layer)  # existing spots stay on top
     session.viewer.reset_view()
     return next(s for s in session.slides if s.layer is layer)

@@ -28,7 +28,7 @@ def ring(x0, y0, x1, y1):
 
 
 @pytest.fixture
-def drawn_in_qupath(tmp_path):
+def qupath_file(tmp_path):
     """A tumour with a hole, a nest of another class inside of it, a line and two points."""
 
     def feature(kind, coordinates, **about):
@@ -49,15 +49,15 @@ def drawn_in_qupath(tmp_path):
     return path
 
 
-def planned(panel: PredictWidget, until):
+def wait_for_target(panel: PredictWidget, until):
     box = panel.target_box
     until(lambda: box._target is not None)
     return box._target
 
 
-def test_a_dropped_geojson_is_predicted_in_at_once(panel: PredictWidget, until, drawn_in_qupath):
+def test_dropped_geojson_is_the_target(panel: PredictWidget, until, qupath_file):
     viewer, session = panel.session.viewer, panel.session
-    viewer.open(drawn_in_qupath, plugin="napari-dkan")
+    viewer.open(qupath_file, plugin="napari-dkan")
     until(lambda: any(isinstance(layer, Shapes) for layer in viewer.layers))
     layer = panel.target_box.regions_layer()
     assert layer.name == "drawn.geojson" and viewer.layers.selection.active is layer
@@ -68,7 +68,7 @@ def test_a_dropped_geojson_is_predicted_in_at_once(panel: PredictWidget, until, 
     assert session.settings.target_mode is TargetMode.REGION
     region = region_from_layer(layer, session.slide)
     assert region.symmetric_difference(MIDDLE).area < 1e-3  # the nest is no hole
-    target = planned(panel, until)
+    target = wait_for_target(panel, until)
     # what is drawn inside of it by hand is one
     layer.add_polygons([swap_xy(np.array(ring(920, 920, 1080, 1080)[:-1], float))])
     assert region_from_layer(layer, session.slide).area == pytest.approx(MIDDLE.area - 160**2)
@@ -76,7 +76,7 @@ def test_a_dropped_geojson_is_predicted_in_at_once(panel: PredictWidget, until, 
     assert len(panel.target_box._target) <= len(target)
 
 
-def test_a_mask_file_and_a_labels_layer_are_the_same_region(panel: PredictWidget, until, tmp_path):
+def test_mask_file_and_labels_layer_give_the_same_region(panel: PredictWidget, until, tmp_path):
     session, viewer = panel.session, panel.session.viewer
     mask = np.zeros((100, 100), np.uint8)  # a sixteenth of the slide
     mask[30:70, 30:70] = 1
@@ -87,7 +87,7 @@ def test_a_mask_file_and_a_labels_layer_are_the_same_region(panel: PredictWidget
     until(lambda: panel.target_box.regions_layer() is not None)
     drawn = panel.target_box.regions_layer()
     assert region_from_layer(drawn, session.slide).symmetric_difference(wanted).area < 1e-3
-    from_file = planned(panel, until)
+    from_file = wait_for_target(panel, until)
 
     layer = viewer.add_labels(mask.astype(int))  # as napari opens it, in pixels
     assert panel.target_box.regions_layer() is layer
@@ -104,9 +104,7 @@ def test_a_mask_file_and_a_labels_layer_are_the_same_region(panel: PredictWidget
     until(lambda: "Nothing is painted" in panel.target_box.plan_label.text())
 
 
-def test_what_cannot_be_brought_is_said_where_the_person_looks(
-    panel: PredictWidget, until, tmp_path
-):
+def test_failed_import_shows_a_message(panel: PredictWidget, until, tmp_path):
     far = {"type": "Polygon", "coordinates": [ring(90_000, 0, 91_000, 900)]}
     cases = {"bad.geojson": "{", "far.geojson": json.dumps(far)}
     for name, text in cases.items():
@@ -122,13 +120,13 @@ def test_what_cannot_be_brought_is_said_where_the_person_looks(
     assert get_region_reader(str(tmp_path / "other.json")) is None
 
 
-def test_regions_that_come_before_their_slide_are_laid_on_it(
-    make_napari_viewer, drawn_in_qupath, tiny_slide_file, until
+def test_regions_imported_before_their_slide(
+    make_napari_viewer, qupath_file, tiny_slide_file, until
 ):
     from napari_dkan.viewer.session.viewer_session import get_session
 
     viewer = make_napari_viewer()
-    viewer.open(drawn_in_qupath, plugin="napari-dkan")
+    viewer.open(qupath_file, plugin="napari-dkan")
     until(lambda: len(viewer.layers) == 2)
     np.testing.assert_allclose(viewer.layers[0].scale, 1)
     viewer.open(tiny_slide_file, plugin="napari-dkan")
@@ -137,7 +135,7 @@ def test_regions_that_come_before_their_slide_are_laid_on_it(
     assert region_from_layer(viewer.layers[0], slide).area == pytest.approx(MIDDLE.area)
 
 
-def test_a_dropped_feature_file_is_used_instead_of_encoding(panel: PredictWidget, until, tmp_path):
+def test_dropped_feature_file_replaces_encoding(panel: PredictWidget, until, tmp_path):
     import h5py
 
     from napari_dkan.inference.patch_features.patch_geometry import keys_from_centers

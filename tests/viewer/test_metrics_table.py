@@ -1,4 +1,4 @@
-"""The table of figures and the plots, without a viewer."""
+"""The table of metrics and the plots, without a viewer."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from io import StringIO
 import numpy as np
 from qtpy.QtCore import QPointF, Qt
 
-from napari_dkan.viewer.panels.quality.data.tile_map_lookup import match_cluster_labels
+from napari_dkan.viewer.panels.quality.boxes.domains_box import match_cluster_labels
 from napari_dkan.viewer.widgets.correlation_plots import (
     CorrelationHistogram,
     MeasuredPredictedScatter,
@@ -21,8 +21,8 @@ from napari_dkan.viewer.widgets.metrics_table import (
 )
 
 
-def rows_of(count: int) -> MetricsTableData:
-    """Genes G0, G1, ... with falling figures; those of every third gene are not known."""
+def make_table_data(count: int) -> MetricsTableData:
+    """Genes G0, G1, ... with falling values; every third value is unknown."""
     values = np.where(np.arange(count) % 3 == 2, np.nan, -np.arange(float(count)))
     names = tuple(f"name, of {i}" for i in range(count))
     column = make_metric_column(
@@ -31,30 +31,30 @@ def rows_of(count: int) -> MetricsTableData:
     return MetricsTableData(tuple(f"G{i}" for i in range(count)), (column,), names)
 
 
-def table_of(qtbot, count=6) -> MetricsTable:
+def make_table(qtbot, count=6) -> MetricsTable:
     made = MetricsTable()
     qtbot.addWidget(made)
-    made.set_table_data(rows_of(count))
+    made.set_table_data(make_table_data(count))
     return made
 
 
-def order(table) -> list[str]:
-    return [table.figures.symbol(row) for row in range(table.figures.rowCount())]
+def displayed_symbols(table) -> list[str]:
+    return [table.table_model.symbol_at(row) for row in range(table.table_model.rowCount())]
 
 
-def test_what_is_not_known_sorts_last_both_ways(qtbot):
-    table = table_of(qtbot)
-    assert order(table) == ["G0", "G1", "G3", "G4", "G2", "G5"]
+def test_unknown_values_sort_last_in_both_directions(qtbot):
+    table = make_table(qtbot)
+    assert displayed_symbols(table) == ["G0", "G1", "G3", "G4", "G2", "G5"]
     table.sortByColumn(1, Qt.SortOrder.AscendingOrder)
-    assert order(table) == ["G4", "G3", "G1", "G0", "G2", "G5"]
+    assert displayed_symbols(table) == ["G4", "G3", "G1", "G0", "G2", "G5"]
     table.sortByColumn(0, Qt.SortOrder.DescendingOrder)
-    assert order(table) == ["G5", "G4", "G3", "G2", "G1", "G0"]
+    assert displayed_symbols(table) == ["G5", "G4", "G3", "G2", "G1", "G0"]
 
 
-def test_the_chosen_gene_keeps_its_row_through_sorting_and_searching(qtbot):
-    table = table_of(qtbot, 20_000)
-    picked = []
-    table.symbol_selected.connect(picked.append)
+def test_selection_survives_sorting_and_filtering(qtbot):
+    table = make_table(qtbot, 20_000)
+    selected = []
+    table.symbol_selected.connect(selected.append)
     table.select_symbol("G777")
     for change in (
         lambda: table.sortByColumn(1, Qt.SortOrder.AscendingOrder),
@@ -66,17 +66,17 @@ def test_the_chosen_gene_keeps_its_row_through_sorting_and_searching(qtbot):
     table.table_model.set_filter("G1234")
     assert not table.selectionModel().hasSelection()
     table.table_model.set_filter("")
-    assert table.table_model.symbol_at(table.currentIndex().row()) == "G777" and not picked
+    assert table.table_model.symbol_at(table.currentIndex().row()) == "G777" and not selected
 
 
-def test_clusters_take_the_numbers_of_those_they_overlap_most():
+def test_clusters_are_matched_by_overlap():
     like = np.array([2, 2, 2, 1, 1, 3, 0])
     mine = np.array([1, 1, 1, 3, 3, 2, 4])
     assert match_cluster_labels(mine, like).tolist() == [2, 2, 2, 1, 1, 3, 4]
 
 
-def test_cells_say_what_is_wrong_with_them(qtbot):
-    table = table_of(qtbot)
+def test_cells_with_a_warning_are_tinted(qtbot):
+    table = make_table(qtbot)
     model, role = table.table_model, Qt.ItemDataRole
     bad, good, unknown = (model.index(row, 1) for row in (3, 0, 5))
     assert [model.data(i) for i in (bad, good, unknown)] == ["-4.00", "-0.00", "\N{EN DASH}"]
@@ -88,33 +88,36 @@ def test_cells_say_what_is_wrong_with_them(qtbot):
     )
 
 
-def test_search_finds_names_too(qtbot):
-    table = table_of(qtbot)
+def test_filter_searches_names_too(qtbot):
+    table = make_table(qtbot)
     for text, found in (("g3", ["G3"]), ("OF 4", ["G4"]), ("xyz", [])):
         table.table_model.set_filter(text)
-        assert order(table) == found
+        assert displayed_symbols(table) == found
 
 
-def test_a_csv_reader_gets_the_table_back():
-    rows = list(csv.reader(StringIO(table_to_csv(rows_of(3)))))
+def test_csv_round_trip():
+    rows = list(csv.reader(StringIO(table_to_csv(make_table_data(3)))))
     assert rows == [["gene", "PCC [95 %]"], ["G0", "-0"], ["G1", "-1"], ["G2", ""]]
 
 
-def test_a_click_beside_every_dot_picks_none(qtbot):
+def test_click_selects_only_a_near_dot(qtbot):
     scatter = MeasuredPredictedScatter()
     qtbot.addWidget(scatter)
     scatter.resize(300, 240)
     scatter.set_values(np.array([0.0, 1.0, np.nan]), np.array([0.0, 1.0, 0.5]))
     scatter.select_row(1)
-    picked = []
-    scatter.spot_selected.connect(picked.append)
-    for place in (QPointF(*scatter.dot_positions()[1]), scatter._plot_rect().center()):
+    selected = []
+    scatter.spot_selected.connect(selected.append)
+    for place in (
+        QPointF(*scatter.dot_positions()[1]),
+        QPointF(*scatter.dot_positions()[:2].mean(axis=0)),
+    ):
         qtbot.mouseClick(scatter, Qt.MouseButton.LeftButton, pos=place.toPoint())
-    assert picked == [1]
-    assert not scatter.grab().isNull()  # it paints, a spot without a value or not
+    assert selected == [1]
+    assert not scatter.grab().isNull()  # also with a spot without a value
 
 
-def test_the_distribution_paints_whatever_is_known(qtbot):
+def test_histogram_paints_incomplete_data(qtbot):
     plot = CorrelationHistogram()
     qtbot.addWidget(plot)
     for pcc, ridge in (([0.5, np.nan, -0.3], [0.1, 0.2]), ([1.0], []), ([], [])):

@@ -1,0 +1,103 @@
+"""Find predicted maps and their slides, and decode the genes that a map lacks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ...errors import SpotsError
+from ..session.prediction_overlay import PredictionOverlay
+from ..session.slide_layer import ViewerSlide
+from ..session.viewer_session import ViewerSession
+from .prediction_layers import GridOverlay
+
+if TYPE_CHECKING:
+    from ...inference.prediction import Prediction
+
+
+DECODE_CHUNK = 4096  # tiles per call of the decoder
+NO_TILE_MESSAGE = "The map has no finished tile yet; predict it first."
+
+
+def get_selected_map(session: ViewerSession) -> PredictionOverlay | None:
+    """Return the selected map, else the newest one with a predicted tile.
+
+    Spots that were clicked one by one are returned only if they are selected or if there is
+    nothing else.
+    """
+    overlays = [o for o in session.overlays if o.prediction.predicted_mask.any()]
+    active = session.viewer.layers.selection.active
+    selected = [o for o in overlays if o.layer is active]
+    found = selected or [o for o in overlays if not o.from_clicks] or overlays
+    return found[-1] if found else None
+
+
+def find_tile_map(session: ViewerSession, slide: ViewerSlide | None) -> GridOverlay | None:
+    """Return the newest tile map of a slide by the current checkpoint with a predicted tile."""
+    if slide is None or session.checkpoint is None:
+        return None
+    key = session.checkpoint.sha256, slide.slide.fingerprint()
+    for overlay in reversed(session.overlays):
+        provenance = overlay.prediction.provenance
+        is_same = (provenance.get("checkpoint_sha256"), provenance.get("slide_fingerprint")) == key
+        if isinstance(overlay, GridOverlay) and is_same and overlay.prediction.predicted_mask.any():
+            return overlay
+    return None
+
+
+def find_overlay_slide(session: ViewerSession, overlay: PredictionOverlay) -> ViewerSlide | None:
+    """Return the slide of a map; None where it is not open."""
+    fingerprint = overlay.prediction.provenance.get("slide_fingerprint")
+    slides = [s for s in session.slides if s.slide.fingerprint() == fingerprint]
+    if session.slide in slides:
+        return session.slide
+    return slides[-1] if slides else None
+
+
+def decode_all_genes(overlay: PredictionOverlay) -> Prediction:
+    """Return the predicted tiles of a map with all genes decoded; for a worker thread.
+
+    Raises
+    ------
+    SpotsError
+        No tile is predicted yet.
+    """
+    rows = np.flatnonzero(overlay.prediction.predicted_mask)
+    if not len(rows):
+        raise SpotsError(NO_TILE_MESSAGE)
+    prediction = overlay.prediction.take(rows)
+    for _ in decode_missing_genes(overlay, prediction):
+        pass
+    return prediction
+
+
+def decode_missing_genes(
+    overlay: PredictionOverlay, prediction: Prediction, genes: list[int] | None = None
+) -> Iterator[float]:
+    """Decode genes that have not been displayed yet, in place.
+
+    Parameters
+    ----------
+    overlay
+        Decodes the genes.
+    prediction
+        Values that are known stay as they are.
+    genes
+        Columns of the panel; None: all.
+
+    Yields
+    ------
+    float
+        Fraction that is done.
+    """
+    incomplete = prediction.find_incomplete_columns()
+    columns = incomplete if genes is None else incomplete[np.isin(incomplete, genes)]
+    for start in range(0, len(prediction.values) if len(columns) else 0, DECODE_CHUNK):
+        rows = slice(start, start + DECODE_CHUNK)
+        block = prediction.values[rows][:, columns]
+        unknown = ~np.isfinite(block)
+        block[unknown] = overlay.decode(prediction.tokens[rows], columns.tolist())[unknown]
+        prediction.values[rows, columns] = block
+        yield min(1.0, (start + DECODE_CHUNK) / len(prediction.values))
