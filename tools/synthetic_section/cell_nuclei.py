@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from .tissue_layout import RingStructure, ScalarField, TissueLayout, make_smooth_noise
+from .tissue_layout import FloatArray, RingStructure, ScalarField, TissueLayout, make_smooth_noise
 
 
 @dataclass(frozen=True)
@@ -100,16 +100,16 @@ def place_cells(
     )
 
 
-CellColumns = tuple[NDArray, NDArray, NDArray, NDArray]
+CellColumns = tuple[FloatArray, FloatArray, NDArray[np.int8], FloatArray]
 
 
-def _cell_columns(name: str, x: NDArray, y: NDArray, angle: NDArray) -> CellColumns:
+def _cell_columns(name: str, x: FloatArray, y: FloatArray, angle: FloatArray) -> CellColumns:
     return x, y, np.full(len(x), TYPE_INDEX[name], np.int8), angle
 
 
 def _jittered_hex_grid(
     rng: np.random.Generator, size_um: float, pitch: float, jitter: float
-) -> tuple[NDArray, NDArray]:
+) -> tuple[FloatArray, FloatArray]:
     """A hexagonal grid of this pitch, each point moved by up to jitter times the pitch."""
     rows, columns = int(size_um / (0.866 * pitch)), int(size_um / pitch)
     row, column = np.mgrid[:rows, :columns]
@@ -120,8 +120,8 @@ def _jittered_hex_grid(
 
 
 def _push_apart(
-    x: NDArray, y: NDArray, distance: float, rounds: int = 3
-) -> tuple[NDArray, NDArray]:
+    x: FloatArray, y: FloatArray, distance: float, rounds: int = 3
+) -> tuple[FloatArray, FloatArray]:
     """Push points that are closer than this apart, a few times."""
     from scipy.spatial import cKDTree
 
@@ -222,7 +222,7 @@ def _place_fibroblasts(
     return _cell_columns("fibroblast", x, y, angle + rng.normal(0, 0.15, x.size))
 
 
-def _is_outside_fat(x: NDArray, y: NDArray, kind: NDArray) -> NDArray[np.bool_]:
+def _is_outside_fat(x: FloatArray, y: FloatArray, kind: FloatArray) -> NDArray[np.bool_]:
     """False for stroma cells inside an adipocyte."""
     from scipy.spatial import cKDTree
 
@@ -307,7 +307,7 @@ def _draw_nucleus_shapes(
     u = np.cos(angle) * at[None, None, :] + np.sin(angle) * at[None, :, None]
     v = np.cos(angle) * at[None, :, None] - np.sin(angle) * at[None, None, :]
 
-    def each(mean: float, spread: float) -> NDArray:
+    def each(mean: float, spread: float) -> FloatArray:
         return (mean * np.exp(spread * np.clip(rng.normal(0, 1, n), -2, 2)))[:, None, None]
 
     size = each(1.0, kind.spread)
@@ -324,7 +324,7 @@ def _draw_nucleus_shapes(
     cover = 1 / (1 + np.exp(-np.clip(inwards / (0.5 * blur), -30, 30)))
     side = len(at)
     noise = make_smooth_noise(rng, (n * side, side), 0.75 / mpp).reshape(n, side, side)
-    tone: NDArray | float = 1.0 + 0.06 * noise
+    tone: FloatArray | float = 1.0 + 0.06 * noise
     if kind.chromatin == "vesicular":
         rim = np.exp(-(((inwards - 0.4) / 0.55) ** 2))
         pale = rng.uniform(0.55, 1.0, n)[:, None, None]
@@ -340,7 +340,12 @@ def _draw_nucleus_shapes(
 
 
 def _paint_plasma_cytoplasm(
-    rng: np.random.Generator, h: ScalarField, e: ScalarField, x: NDArray, y: NDArray, mpp: float
+    rng: np.random.Generator,
+    h: ScalarField,
+    e: ScalarField,
+    x: FloatArray,
+    y: FloatArray,
+    mpp: float,
 ) -> None:
     """The purple cytoplasm beside each plasma cell's nucleus."""
     half = int(np.ceil(7.5 / mpp))

@@ -16,7 +16,7 @@ from napari_dkan.spatial.spots import Spots
 
 from .cell_nuclei import NECROSIS_DEPTH_UM, CellArrays, paint_nuclei, place_cells
 from .stain_image import draw_staining, paint_background, render_rgb, upsample
-from .tissue_layout import TissueLayout, compute_fibre_direction, draw_layout
+from .tissue_layout import FloatArray, TissueLayout, compute_fibre_direction, draw_layout
 
 SPOT_PITCH_UM, SPOT_DIAMETER_UM = 200.0, 100.0
 NEIGHBOURHOOD_UM = 150.0  # radius around a spot's centre that influences its counts
@@ -88,8 +88,8 @@ def place_spots(layout: TissueLayout, mpp: float) -> Spots:
 
 
 def measure_morphology(
-    layout: TissueLayout, cells: CellArrays, xy_um: NDArray
-) -> dict[str, NDArray]:
+    layout: TissueLayout, cells: CellArrays, xy_um: FloatArray
+) -> dict[str, FloatArray]:
     """Return the amounts (N,) of cells and tissue in and around each spot, about 0..1, by name.
 
     Cells are counted within the spot, and with a fifth of the weight within `NEIGHBOURHOOD_UM`.
@@ -129,7 +129,7 @@ def measure_morphology(
     return amounts
 
 
-def compute_expected_shares(amounts: dict[str, NDArray]) -> NDArray[np.float64]:
+def compute_expected_shares(amounts: dict[str, FloatArray]) -> NDArray[np.float64]:
     """Return the expected share of each gene in the counts of a spot, (N, G); rows sum to 1."""
     first = next(iter(amounts.values()))
     rate = np.full((len(first), len(GENE_WEIGHTS)), AMBIENT_RATE)
@@ -146,7 +146,7 @@ def compute_expected_shares(amounts: dict[str, NDArray]) -> NDArray[np.float64]:
 
 
 def draw_counts(
-    rng: np.random.Generator, amounts: dict[str, NDArray], depth: float = 1600.0
+    rng: np.random.Generator, amounts: dict[str, FloatArray], depth: float = 1600.0
 ) -> NDArray[np.int32]:
     """Draw raw counts (N, G), negative binomial around the expected shares of a library.
 
@@ -161,7 +161,7 @@ def draw_counts(
     return rng.poisson(rng.gamma(9.0, mean / 9.0)).astype(np.int32)
 
 
-def _count_cells_near(cells: CellArrays, kind: str, xy_um: NDArray, radius: float) -> NDArray:
+def _count_cells_near(cells: CellArrays, kind: str, xy_um: FloatArray, radius: float) -> FloatArray:
     from scipy.spatial import cKDTree
 
     rows = cells.rows_of_types(kind)
@@ -171,7 +171,7 @@ def _count_cells_near(cells: CellArrays, kind: str, xy_um: NDArray, radius: floa
     return tree.query_ball_point(xy_um, radius, return_length=True).astype(float)
 
 
-def _disc_points(radius: float, n: int) -> NDArray:
+def _disc_points(radius: float, n: int) -> FloatArray:
     """Return n points spread evenly over a disc (a sunflower spiral)."""
     k = np.arange(n) + 0.5
     r, turn = radius * np.sqrt(k / n), np.pi * (1 + 5**0.5) * k

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from .cell_nuclei import NECROSIS_DEPTH_UM, CellArrays
 from .tissue_layout import (
     GRID_PITCH_UM,
+    FloatArray,
     RingStructure,
     ScalarField,
     TissueLayout,
@@ -64,7 +65,7 @@ def paint_background(
     return h, e
 
 
-def smoothstep(value: NDArray, low: NDArray | float, high: NDArray | float) -> NDArray:
+def smoothstep(value: FloatArray, low: FloatArray | float, high: FloatArray | float) -> FloatArray:
     """Return 0 below low, 1 above high, and a smooth step between."""
     t = np.clip((value - low) / (high - low), 0, 1)
     return t * t * (3 - 2 * t)
@@ -211,7 +212,7 @@ def _ring_window(
 
 def _ring_depth(
     ring: RingStructure, at: tuple[slice, slice], pitch: float
-) -> tuple[NDArray, NDArray, NDArray]:
+) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Distance inwards from the outline in um, and the window's own coordinates in um."""
     y = (np.arange(at[0].start, at[0].stop)[:, None] + 0.5) * pitch
     x = (np.arange(at[1].start, at[1].stop)[None, :] + 0.5) * pitch
@@ -224,7 +225,7 @@ def _ring_depth(
 
 
 def _blend(
-    canvas: ScalarField, at: tuple[slice, slice], weight: NDArray, value: NDArray | float
+    canvas: ScalarField, at: tuple[slice, slice], weight: FloatArray, value: FloatArray | float
 ) -> None:
     canvas[at] += (weight * (value - canvas[at])).astype(np.float32)
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 GRID_PITCH_UM = 8.0
 ScalarField = NDArray[np.float32]
+FloatArray = NDArray[np.floating]
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class RingStructure:
     angle: float
     wobble: tuple[tuple[float, float], ...]
 
-    def to_polar(self, x: NDArray, y: NDArray) -> tuple[NDArray, NDArray]:
+    def to_polar(self, x: FloatArray, y: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Return the distance from the centre as a share of the local radius, and the direction."""
         dx, dy = x - self.x, y - self.y
         cos, sin = np.cos(self.angle), np.sin(self.angle)
@@ -46,14 +47,14 @@ class RingStructure:
         phi = np.arctan2(v, u)
         return np.hypot(u, v) / self.outer_radius(phi), phi
 
-    def outer_radius(self, phi: NDArray) -> NDArray:
+    def outer_radius(self, phi: FloatArray) -> FloatArray:
         """Return the outer radius in um in the directions phi, before the ellipse is applied."""
         radius = np.ones_like(phi)
         for k, (amount, phase) in enumerate(self.wobble, start=2):
             radius = radius + amount * np.cos(k * phi + phase)
         return self.radius * radius
 
-    def from_polar(self, phi: NDArray, share: NDArray) -> tuple[NDArray, NDArray]:
+    def from_polar(self, phi: FloatArray, share: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Return the position at a direction and share of the radius (inverse of `to_polar`)."""
         r = self.outer_radius(phi) * share
         u, v = r * np.cos(phi) * self.stretch, r * np.sin(phi) / self.stretch
@@ -87,7 +88,7 @@ class TissueLayout:
     glands: tuple[RingStructure, ...]
     vessels: tuple[RingStructure, ...]
 
-    def interpolate(self, field: ScalarField, x: NDArray, y: NDArray) -> NDArray:
+    def interpolate(self, field: ScalarField, x: FloatArray, y: FloatArray) -> FloatArray:
         """Return a field at positions in um, linear between grid points."""
         from scipy.ndimage import map_coordinates
 
@@ -219,7 +220,7 @@ def _try_ring(
     plan: TissueLayout,
     room: ScalarField,
     rings: list[RingStructure],
-    at: NDArray,
+    at: FloatArray,
     radius: float,
     wall: tuple[float, float],
     gap: float,
@@ -240,7 +241,7 @@ def _try_ring(
     )
 
 
-def _choose_free_position(rng: np.random.Generator, room: ScalarField) -> NDArray:
+def _choose_free_position(rng: np.random.Generator, room: ScalarField) -> FloatArray:
     """A random position in um away from all structures; a corner if there is none."""
     free = np.flatnonzero(room > 20)
     if not len(free):
@@ -249,14 +250,14 @@ def _choose_free_position(rng: np.random.Generator, room: ScalarField) -> NDArra
     return (np.array([column, row]) + 0.5) * GRID_PITCH_UM
 
 
-def _grid_coordinates(n: int) -> tuple[NDArray, NDArray]:
+def _grid_coordinates(n: int) -> tuple[FloatArray, FloatArray]:
     at = (np.arange(n, dtype=np.float32) + 0.5) * GRID_PITCH_UM
     return at[None, :].repeat(n, 0), at[:, None].repeat(n, 1)
 
 
 def _distance_near_ring(
     ring: RingStructure, n: int, margin: float
-) -> tuple[tuple[slice, slice], NDArray]:
+) -> tuple[tuple[slice, slice], FloatArray]:
     """The part of the grid near a ring, and there the distance outwards from it in um."""
     reach = 1.6 * ring.radius + margin
     low = [max(0, int((c - reach) / GRID_PITCH_UM)) for c in (ring.y, ring.x)]
