@@ -6,7 +6,8 @@ import torch
 
 from napari_dkan.expression.label_scale import LabelScale
 from napari_dkan.expression.panel import Gene, Panel
-from napari_dkan.model.checkpoint.checkpoint_file import Checkpoint, PatchGeometry
+from napari_dkan.model.checkpoint.checkpoint_file import Checkpoint
+from napari_dkan.model.checkpoint.checkpoint_header import PatchGeometry
 from napari_dkan.model.encoders.encoder_spec import EncoderSpec
 from napari_dkan.model.encoders.timm_encoder import TimmEncoder
 from napari_dkan.model.network.dkan_config import DKANConfig, StackConfig

@@ -20,7 +20,7 @@ from napari_dkan.errors import DkanError, GeneError, SpotsError
 from napari_dkan.expression.knowledge.gene_records import GeneRecord
 from napari_dkan.expression.panel import Panel, read_panel
 from napari_dkan.inference.gene_file import GeneFile, read_gene_file, write_gene_file
-from napari_dkan.model.tensor_files import read_safetensors_header
+from napari_dkan.model.safetensors_header import read_safetensors_header
 from napari_dkan.model.text import TextBasis, TextEncoderSpec
 from napari_dkan.training.genes.build_gene_file import build_gene_file, make_gene_report
 from napari_dkan.training.genes.gene_text import read_gene_text

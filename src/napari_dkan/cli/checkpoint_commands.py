@@ -48,6 +48,6 @@ def run_convert(
 def run_info(file: Annotated[Path, typer.Argument(help="A checkpoint.")]) -> None:
     """Print a checkpoint's card."""
     from ..model.checkpoint.checkpoint_card import describe_checkpoint
-    from ..model.checkpoint.checkpoint_file import load_checkpoint
+    from ..model.checkpoint.checkpoint_header import read_checkpoint_header
 
-    typer.echo(describe_checkpoint(load_checkpoint(resolve_checkpoint(file))))
+    typer.echo(describe_checkpoint(read_checkpoint_header(resolve_checkpoint(file))))

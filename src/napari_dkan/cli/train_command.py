@@ -121,7 +121,7 @@ def run_reference(
 ) -> None:
     """Add to a checkpoint what judging its predictions takes, and the plain baseline's weights."""
     from ..model import load_checkpoint, save_checkpoint
-    from ..model.tensor_files import read_safetensors_header
+    from ..model.safetensors_header import read_safetensors_header
     from ..training.fit.build_reference import add_reference, read_reliability_report
 
     names = parse_section_names(sections)

@@ -15,13 +15,12 @@ from torch import Tensor
 
 from ..errors import CheckpointError, GeneError
 from ..expression.knowledge.gene_records import MATCH_STATUSES, TEXT_KINDS, GeneRecord
-from ..model.tensor_files import (
+from ..model.safetensors_header import (
     FLOAT_DTYPES,
     parse_strict_json,
-    read_safetensors,
     read_safetensors_header,
-    write_safetensors,
 )
+from ..model.tensor_files import read_safetensors, write_safetensors
 from ..model.text.text_encoders import TextEncoderSpec
 
 GENE_FILE_FORMAT = 1

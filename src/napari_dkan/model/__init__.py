@@ -12,10 +12,10 @@ if TYPE_CHECKING:
     from .checkpoint.checkpoint_card import describe_checkpoint
     from .checkpoint.checkpoint_file import (
         Checkpoint,
-        PatchGeometry,
         load_checkpoint,
         save_checkpoint,
     )
+    from .checkpoint.checkpoint_header import PatchGeometry
     from .checkpoint.published_import import convert_published
     from .network.dkan_config import DKANConfig, StackConfig
     from .network.dkan_network import DKAN
@@ -25,7 +25,7 @@ _LAZY_EXPORTS = {
     "Checkpoint": "checkpoint.checkpoint_file",
     "DKAN": "network.dkan_network",
     "DKANConfig": "network.dkan_config",
-    "PatchGeometry": "checkpoint.checkpoint_file",
+    "PatchGeometry": "checkpoint.checkpoint_header",
     "StackConfig": "network.dkan_config",
     "convert_published": "checkpoint.published_import",
     "describe_checkpoint": "checkpoint.checkpoint_card",

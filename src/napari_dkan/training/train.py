@@ -11,7 +11,8 @@ from typing import Any
 
 from ..atomic_write import write_json
 from ..expression.panel import Panel
-from ..model.checkpoint.checkpoint_file import Checkpoint, PatchGeometry, save_checkpoint
+from ..model.checkpoint.checkpoint_file import Checkpoint, save_checkpoint
+from ..model.checkpoint.checkpoint_header import PatchGeometry
 from .data.prepared_section import PreparedSection, encode_section
 from .data.section_loading import (
     DEFAULT_LABEL_SCALE,

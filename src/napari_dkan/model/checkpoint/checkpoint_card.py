@@ -5,24 +5,26 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from .checkpoint_header import CheckpointHeader
+
 if TYPE_CHECKING:
     from .checkpoint_file import Checkpoint
-
 
 _STANDARD_KEYS = ("training_data", "splits", "metrics", "licence")
 
 
-def describe_checkpoint(checkpoint: Checkpoint) -> str:
+def describe_checkpoint(checkpoint: Checkpoint | CheckpointHeader) -> str:
     """Describe a checkpoint in lines of text: contents, training data, metrics and origin."""
-    config, encoder, patch = checkpoint.network.config, checkpoint.encoder, checkpoint.patch
-    symbols = checkpoint.panel.symbols
+    header = checkpoint if isinstance(checkpoint, CheckpointHeader) else checkpoint.header
+    config, encoder, patch = header.config, header.encoder, header.patch
+    symbols = header.panel.symbols
     shown = ", ".join(symbols[:8]) + (", ..." if len(symbols) > 8 else "")
-    size = sum(p.numel() for p in checkpoint.network.parameters()) / config.members / 1e6
+    size = header.n_parameters / config.members / 1e6
     ensemble = f"mean of {config.members}, each of " if config.members > 1 else ""
-    bundled = "in this file" if checkpoint.encoder_tensors else "not in this file"
+    bundled = "in this file" if header.has_encoder_weights else "not in this file"
     entries = [
         ("Genes", f"{len(symbols)}: {shown}"),
-        ("Labels", checkpoint.label_scale.name),
+        ("Labels", header.label_scale.name),
         (
             "Patch",
             f"{patch.um:g} um at {patch.px} px ({patch.mpp:.3g} um/px), "
@@ -30,7 +32,7 @@ def describe_checkpoint(checkpoint: Checkpoint) -> str:
         ),
         (
             "Spots",
-            f"{checkpoint.spot_pitch_um:g} um apart, {checkpoint.spot_diameter_um:g} um wide",
+            f"{header.spot_pitch_um:g} um apart, {header.spot_diameter_um:g} um wide",
         ),
         ("Network", f"{ensemble}{size:.1f} M parameters, {config.dim} wide, {config.trunk}"),
         (
@@ -41,27 +43,27 @@ def describe_checkpoint(checkpoint: Checkpoint) -> str:
         ("", f"revision {encoder.revision or 'unknown'}"),
         ("", f"licence {encoder.licence or 'unknown'}"),
         ("", f"SHA-256 {encoder.sha256 or 'unknown'}"),
-        ("Stain", _format_stain(checkpoint)),
-        ("Gene text", checkpoint.gene_text or "unknown"),
+        ("Stain", _format_stain(header)),
+        ("Gene text", header.gene_text or "unknown"),
     ]
-    lines = [_format_line(checkpoint.title, "").strip()]
+    lines = [_format_line(header.title, "").strip()]
     lines += [_format_line(label, text) for label, text in entries]
-    card = checkpoint.card
+    card = header.card
     for key in _STANDARD_KEYS:
         lines += _format_entry(key, card.get(key, "not stated"))
     for key, value in card.items():
         if key not in _STANDARD_KEYS and key != "title":
             lines += _format_entry(key, value)
     lines += [
-        _format_line("Made by", checkpoint.creator),
-        _format_line("File", str(checkpoint.path) if checkpoint.path else "not saved"),
-        _format_line("SHA-256", checkpoint.sha256 or "not saved"),
+        _format_line("Made by", header.creator),
+        _format_line("File", str(header.path) if header.path else "not saved"),
+        _format_line("SHA-256", header.sha256 or "not saved"),
     ]
     return "\n".join(lines)
 
 
-def _format_stain(checkpoint: Checkpoint) -> str:
-    stain = checkpoint.stain
+def _format_stain(header: CheckpointHeader) -> str:
+    stain = header.stain
     if stain is None:
         return "as it is"
     return f"every slide is normalised to the training sections ({stain.method.title()})"

@@ -17,136 +17,45 @@ from typing import Any
 from torch import Tensor
 
 from ... import __version__
-from ...errors import CheckpointError, DkanError
+from ...errors import CheckpointError
 from ...expression.label_scale import LabelScale
-from ...expression.panel import Gene, Panel
+from ...expression.panel import Panel
 from ...file_hash import compute_sha256
 from ..encoders import build_encoder
 from ..encoders.encoder_spec import EncoderSpec, TileEncoder
-from ..network.dkan_config import DKANConfig
 from ..network.dkan_network import DKAN
 from ..network.ensemble import Ensemble
 from ..network.network_builder import build_network, validate_state_dict_shapes
-from ..stain_normalization import StainProfile, stain_from_json, stain_to_json
-from ..tensor_files import (
-    SafetensorsHeader,
-    parse_strict_json,
-    read_safetensors,
-    read_safetensors_header,
-    write_safetensors,
-)
+from ..safetensors_header import read_safetensors_header
+from ..stain_normalization import StainProfile, stain_to_json
+from ..tensor_files import read_safetensors, write_safetensors
 from ..text.text_basis import (
-    BASIS_TENSOR_NAMES,
     TextBasis,
     basis_from_tensors,
     basis_to_json,
     basis_to_tensors,
     validate_basis,
 )
+from .checkpoint_header import (
+    ENCODER_PREFIX,
+    FORMAT_VERSION,
+    METADATA_KEY,
+    CheckpointHeader,
+    PatchGeometry,
+    explain_checkpoint_errors,
+    get_title,
+    is_network_tensor,
+    parse_checkpoint_header,
+    read_header_json,
+    require_positive,
+)
 from .reference_serialization import (
-    REFERENCE_PREFIX,
     reference_from_tensors,
     reference_to_json,
     reference_to_tensors,
     validate_reference,
 )
 from .training_reference import TrainingReference
-
-FORMAT_VERSION = 2  # with stain normalisation; files without it are written as version 1
-METADATA_KEY = "napari_dkan"
-_ENCODER_PREFIX = "encoder."
-
-
-@dataclass(frozen=True)
-class PatchGeometry:
-    """The square around a spot: its side in pixels of the network's input, and in um."""
-
-    px: int
-    um: float
-
-    def __post_init__(self) -> None:
-        if type(self.px) is not int or not 8 <= self.px <= 4096:
-            raise CheckpointError(f"The patch has {self.px!r:.40} px; it must have 8 to 4096.")
-        require_positive("patch side in um", self.um, 10_000)
-
-    @property
-    def mpp(self) -> float:
-        """Micrometres per pixel of a patch."""
-        return self.um / self.px
-
-
-def read_header_json(header: SafetensorsHeader) -> dict[str, Any]:
-    """Read the JSON object of a header; raises CheckpointError if it is not of this package."""
-    text = header.metadata.get(METADATA_KEY)
-    if text is None:
-        raise CheckpointError(
-            "it is a safetensors file, but not one of napari-dkan; if it holds encoder weights, "
-            "give it where encoder weights are asked for"
-        )
-    data = parse_strict_json(text)
-    if not isinstance(data, dict):
-        raise CheckpointError("its description is not a JSON object")
-    version = data.get("format")
-    if type(version) is not int or version < 1:
-        raise CheckpointError("its format version is missing or unknown")
-    if version > FORMAT_VERSION:
-        raise CheckpointError(
-            f"it has format version {version} and this napari-dkan {__version__} reads up to "
-            f"{FORMAT_VERSION}; update napari-dkan"
-        )
-    return data
-
-
-def require_entry(data: dict[str, Any], name: str, types: Any) -> Any:
-    """Return an entry; raises CheckpointError if it is missing or of another type."""
-    value = data.get(name)
-    if isinstance(value, bool) or not isinstance(value, types):
-        raise CheckpointError(f"its entry {name!r} is missing or of the wrong kind")
-    return value
-
-
-def panel_from_json(data: Any) -> Panel:
-    """Build the panel; raises CheckpointError, or SpotsError if a gene occurs twice."""
-    if not isinstance(data, list):
-        raise CheckpointError("its panel is not a list of genes")
-    genes: list[Gene] = []
-    for item in data:
-        item = item if isinstance(item, dict) else {"symbol": None}
-        aliases = item.get("aliases", [])
-        texts = [item.get("symbol"), item.get("ensembl", ""), item.get("name", "")]
-        if not isinstance(aliases, list) or not all(isinstance(t, str) for t in texts + aliases):
-            raise CheckpointError(f"its panel has a damaged gene, number {len(genes) + 1}")
-        if not texts[0]:
-            raise CheckpointError(f"its panel has a gene without a symbol, number {len(genes) + 1}")
-        genes.append(Gene(texts[0], texts[1], texts[2], tuple(aliases)))
-    return Panel(tuple(genes))
-
-
-def label_scale_from_json(data: Any) -> LabelScale:
-    """Build the label scale; raises CheckpointError if an entry is missing or out of range."""
-    data = data if isinstance(data, dict) else {}
-    target_sum = require_entry(data, "target_sum", (int, float))
-    base = require_entry(data, "base", (int, float))
-    smoothing = require_entry(data, "smoothing", int)
-    require_positive("library size of the label scale", target_sum, 1e12)
-    if not 1 < base <= 1000 or not 1 <= smoothing <= 99 or smoothing % 2 == 0:
-        raise CheckpointError("its label scale has an impossible base or smoothing")
-    return LabelScale(float(target_sum), float(base), smoothing)
-
-
-def patch_from_json(data: Any) -> PatchGeometry:
-    """Build the patch geometry; raises CheckpointError if an entry is missing or out of range."""
-    data = data if isinstance(data, dict) else {}
-    return PatchGeometry(require_entry(data, "px", int), require_entry(data, "um", (int, float)))
-
-
-def require_positive(label: str, value: Any, maximum: float) -> None:
-    """Raise CheckpointError unless value is a number in (0, maximum]."""
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not is_number or not 0 < value <= maximum:
-        raise CheckpointError(
-            f"The {label} is {value!r:.40}; it must be above 0, at most {maximum:g}."
-        )
 
 
 @dataclass(frozen=True)
@@ -223,12 +132,30 @@ class Checkpoint:
             raise CheckpointError("The card is not a JSON object.")
 
     @property
+    def header(self) -> CheckpointHeader:
+        """Describe it as the header of its file does."""
+        return CheckpointHeader(
+            config=self.network.config,
+            n_parameters=sum(p.numel() for p in self.network.parameters()),
+            panel=self.panel,
+            label_scale=self.label_scale,
+            patch=self.patch,
+            spot_pitch_um=self.spot_pitch_um,
+            spot_diameter_um=self.spot_diameter_um,
+            encoder=self.encoder,
+            has_encoder_weights=bool(self.encoder_tensors),
+            gene_text=self.gene_text,
+            card=self.card,
+            creator=self.creator,
+            stain=self.stain,
+            sha256=self.sha256,
+            path=self.path,
+        )
+
+    @property
     def title(self) -> str:
         """The card's title, or else the file's name."""
-        title = self.card.get("title")
-        if isinstance(title, str) and title.strip():
-            return title.strip()
-        return self.path.stem if self.path else "untitled"
+        return get_title(self.card, self.path)
 
     def build_tile_encoder(self, weights: str | Path | None = None) -> TileEncoder:
         """Build the tile encoder of the training, in eval mode on the CPU.
@@ -258,67 +185,45 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
         Of one sentence, if the file is not a valid checkpoint.
     """
     path = Path(path)
-    try:
-        header = read_safetensors_header(path)
-        data = read_header_json(header)
-        config = DKANConfig.from_json(data.get("network"))
-        panel = panel_from_json(data.get("panel"))
-        if len(panel) != config.genes:
-            raise CheckpointError(
-                f"its panel has {len(panel)} genes but its network predicts {config.genes}"
-            )
+    with explain_checkpoint_errors(path):
+        tensor_header = read_safetensors_header(path)
+        data = read_header_json(tensor_header)
+        header = parse_checkpoint_header(path, tensor_header, data)
+        config, shapes = header.config, tensor_header.tensors
         # Shapes are validated first: a header can claim anything, and reading allocates.
-        network_tensors = {
-            name: dtype_and_shape
-            for name, dtype_and_shape in header.tensors.items()
-            if not name.startswith((_ENCODER_PREFIX, REFERENCE_PREFIX))
-            and name not in BASIS_TENSOR_NAMES
-        }
-        validate_state_dict_shapes(config, network_tensors)
-        basis = validate_basis(data.get("text_basis"), header.tensors, config.text_dim)
+        network_shapes = {n: shape for n, shape in shapes.items() if is_network_tensor(n)}
+        validate_state_dict_shapes(config, network_shapes)
+        basis = validate_basis(data.get("text_basis"), shapes, config.text_dim)
         reference = validate_reference(
-            data.get("reference"),
-            header.tensors,
-            config.dim * config.members,
-            config.dim,
-            config.genes,
+            data.get("reference"), shapes, config.dim * config.members, config.dim, config.genes
         )
-        tensors = read_safetensors(path, list(header.tensors))
-        network = build_network(config, {name: tensors[name] for name in network_tensors})
+        tensors = read_safetensors(path, list(shapes))
+        network = build_network(config, {name: tensors[name] for name in network_shapes})
         encoder_tensors = {
-            name.removeprefix(_ENCODER_PREFIX): tensor
+            name.removeprefix(ENCODER_PREFIX): tensor
             for name, tensor in tensors.items()
-            if name.startswith(_ENCODER_PREFIX)
+            if name.startswith(ENCODER_PREFIX)
         }
-        spec = EncoderSpec.from_json(data.get("encoder"))
         if encoder_tensors:  # damaged weights are an error now, not at the first prediction
-            build_encoder(spec, encoder_tensors)
+            build_encoder(header.encoder, encoder_tensors)
         return Checkpoint(
             network=network,
-            panel=panel,
-            label_scale=label_scale_from_json(data.get("label_scale")),
-            patch=patch_from_json(data.get("patch")),
-            spot_pitch_um=require_entry(data, "spot_pitch_um", (int, float)),
-            spot_diameter_um=require_entry(data, "spot_diameter_um", (int, float)),
-            encoder=spec,
-            gene_text=require_entry(data, "gene_text", str),
-            card=require_entry(data, "card", dict),
-            creator=require_entry(data, "creator", str),
+            panel=header.panel,
+            label_scale=header.label_scale,
+            patch=header.patch,
+            spot_pitch_um=header.spot_pitch_um,
+            spot_diameter_um=header.spot_diameter_um,
+            encoder=header.encoder,
+            gene_text=header.gene_text,
+            card=header.card,
+            creator=header.creator,
             encoder_tensors=encoder_tensors or None,
             text_basis=basis_from_tensors(basis, tensors),
             reference=reference_from_tensors(reference, tensors),
-            stain=stain_from_json(data.get("stain")),
-            sha256=compute_sha256(path),
+            stain=header.stain,
+            sha256=header.sha256,
             path=path,
         )
-    except DkanError as error:
-        raise CheckpointError(
-            f"{path} cannot be used as a checkpoint: {_format_reason(error)}"
-        ) from None
-    except OSError as error:
-        raise CheckpointError(
-            f"{path} cannot be used as a checkpoint: {error.strerror or error}."
-        ) from None
 
 
 def save_checkpoint(path: str | Path, checkpoint: Checkpoint, *, half: bool = False) -> Checkpoint:
@@ -346,19 +251,13 @@ def save_checkpoint(path: str | Path, checkpoint: Checkpoint, *, half: bool = Fa
         ) from None
     tensors = dict(network.state_dict())
     for name, tensor in (checkpoint.encoder_tensors or {}).items():
-        tensors[_ENCODER_PREFIX + name] = tensor
+        tensors[ENCODER_PREFIX + name] = tensor
     if checkpoint.text_basis is not None:
         tensors |= basis_to_tensors(checkpoint.text_basis)
     if checkpoint.reference is not None:
         tensors |= reference_to_tensors(checkpoint.reference)
     write_safetensors(path, tensors, {METADATA_KEY: text, "format": "pt"}, half)
     return replace(checkpoint, path=path, sha256=compute_sha256(path))
-
-
-def _format_reason(error: DkanError) -> str:
-    """Format an error's sentence as the second half of another."""
-    text = str(error).rstrip(".")
-    return f"{text[:1].lower()}{text[1:]}."
 
 
 def _header_to_json(checkpoint: Checkpoint) -> dict[str, Any]:

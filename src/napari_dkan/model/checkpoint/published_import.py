@@ -20,7 +20,8 @@ from ..gene_list_file import read_gene_list
 from ..network.dkan_config import DKANConfig, StackConfig
 from ..network.network_builder import build_network
 from ..tensor_files import read_torch_file, require_within_file_size
-from .checkpoint_file import Checkpoint, PatchGeometry, save_checkpoint
+from .checkpoint_file import Checkpoint, save_checkpoint
+from .checkpoint_header import PatchGeometry
 
 # Suffix of the published hyper-parameters of a stack -> field of DKANConfig.
 _STACK_FIELDS = {

@@ -14,10 +14,10 @@ from torch import Tensor
 
 from ...errors import CheckpointError
 from ..ridge_regression import NUM_SCALES, RidgeRegression
-from ..tensor_files import FLOAT_DTYPES
+from ..safetensors_header import FLOAT_DTYPES
+from .checkpoint_header import REFERENCE_PREFIX
 from .training_reference import QUANTILE_LEVELS, TrainingReference
 
-REFERENCE_PREFIX = "reference."
 _LEVELS, _BY_SLIDE = REFERENCE_PREFIX + "levels", REFERENCE_PREFIX + "by_slide"
 _MEAN, _AXES = REFERENCE_PREFIX + "token_mean", REFERENCE_PREFIX + "token_axes"
 _RIDGE = tuple(f"{REFERENCE_PREFIX}ridge.{part}" for part in ("mean", "weights", "offset"))

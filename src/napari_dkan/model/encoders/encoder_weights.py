@@ -17,9 +17,9 @@ from torch import Tensor
 from ...atomic_write import atomic_write
 from ...errors import CheckpointError, EncoderError, OutputError
 from ...file_hash import compute_sha256
+from ..safetensors_header import read_safetensors_header
 from ..tensor_files import (
     read_safetensors,
-    read_safetensors_header,
     read_torch_file,
     require_within_file_size,
 )

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from ...errors import CheckpointError
-from ..tensor_files import FLOAT_DTYPES, require_finite
+from ..safetensors_header import FLOAT_DTYPES
+from ..tensor_files import require_finite
 from .branch_encoders import TargetTrunk
 from .dkan_config import DKANConfig
 from .dkan_network import DKAN

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from ...errors import CheckpointError
-from ..tensor_files import FLOAT_DTYPES
+from ..checkpoint.checkpoint_header import BASIS_TENSOR_NAMES
+from ..safetensors_header import FLOAT_DTYPES
 
 
 @dataclass(frozen=True)
@@ -77,8 +78,7 @@ class TextBasis:
         return (centred @ self.axes.double() / self.scale).float()
 
 
-MEAN_TENSOR, AXES_TENSOR = "text.mean", "text.axes"
-BASIS_TENSOR_NAMES = (MEAN_TENSOR, AXES_TENSOR)
+MEAN_TENSOR, AXES_TENSOR = BASIS_TENSOR_NAMES
 _MAX_EMBEDDING_DIM = 65_536
 
 
