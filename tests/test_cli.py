@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -13,10 +14,13 @@ import pytest
 from shapely.geometry import box, mapping
 
 from napari_dkan.cli import main
+from napari_dkan.errors import DkanError
 from napari_dkan.inference.predict import find_tissue_region, predict
 from napari_dkan.inference.predictor import Predictor
 from napari_dkan.inference.target import target_from_region
-from napari_dkan.model import load_checkpoint
+from napari_dkan.model import describe_checkpoint, load_checkpoint
+from napari_dkan.model.checkpoint.checkpoint_header import read_checkpoint_header
+from napari_dkan.samples import find_bundled_checkpoint, list_bundled_checkpoints
 from napari_dkan.slide import open_slide
 
 
@@ -130,13 +134,81 @@ def test_published_checkpoints_are_converted_and_described(run, parity_dir, tmp_
 
 
 def test_every_bundled_checkpoint_has_an_honest_card(run):
-    from napari_dkan.samples import list_bundled_checkpoints
-
     for path in list_bundled_checkpoints():
         code, card, _ = run("info", path)
         assert code == 0
         for word in ("Training data", "ridge", "pcc all", "Licence", "Splits"):
             assert word.lower() in card.lower(), (path.name, word)
+
+
+def test_the_header_has_the_whole_card(tiny_checkpoint_file):
+    for path in (tiny_checkpoint_file, *list_bundled_checkpoints()):
+        described = describe_checkpoint(read_checkpoint_header(path))
+        assert described == describe_checkpoint(load_checkpoint(path))
+
+
+@pytest.mark.parametrize(
+    "words", ["--help", "info bundled", "cache show", "encoders", "train --help"]
+)
+def test_light_commands_load_no_torch(words, tmp_path):
+    code = (
+        "import sys\n"
+        "from napari_dkan.cli import main\n"
+        f"sys.argv = ['napari-dkan', *{words.split()!r}]\n"
+        "try:\n"
+        "    main()\n"
+        "except SystemExit as exit:\n"
+        "    assert not exit.code, exit.code\n"
+        "heavy = {'torch', 'timm', 'lightning', 'scanpy', 'anndata'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    environment = os.environ | {"NAPARI_DKAN_CACHE": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd="/", env=environment
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "info bundled",
+        "evaluate --counts x.tsv --checkpoint bundled -o out.json",
+        "report slide.tif --checkpoint bundled -o out.html",
+        "finetune --data . --checkpoint bundled -o out.safetensors",
+        "reference bundled --data . -o out.safetensors",
+    ],
+)
+def test_the_word_bundled_is_a_checkpoint(run, words, tmp_path, monkeypatch):
+    def refuse(path):
+        raise DkanError(f"asked for {path}")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("napari_dkan.model.load_checkpoint", refuse, raising=False)
+    monkeypatch.setattr(
+        "napari_dkan.model.checkpoint.checkpoint_header.read_checkpoint_header", refuse
+    )
+    code, _, err = run(*words.split())
+    assert code == 2 and f"asked for {find_bundled_checkpoint('her2-breast')}" in err
+
+
+@pytest.mark.parametrize("checkpoint", [(), ("--checkpoint", "bundled")])
+def test_jobs_with_the_bundled_checkpoint_name_no_path(run, checkpoint, tmp_path, monkeypatch):
+    """A worker on another machine has it in another folder."""
+    jobs = []
+
+    def refuse(job, *rest):
+        jobs.append(job)
+        raise DkanError("stop here")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("napari_dkan.batch.predict_slide.predict_slide", refuse)
+    monkeypatch.setattr("napari_dkan.batch.predict_slide.validate_options", refuse)
+    (tmp_path / "slide.tif").write_bytes(b"")
+    for command in (("predict", "slide.tif"), ("batch", "slide.tif")):
+        code, _, err = run(*command, *checkpoint, "-o", tmp_path / "out")
+        assert code == 2 and "stop here" in err
+    assert [job.checkpoint for job in jobs] == [None, None]
 
 
 def test_bad_slides(refused, tiny_slide_file, tiny_checkpoint_file, tmp_path):

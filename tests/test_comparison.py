@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 import torch
 from scipy.stats import spearmanr
+from scipy.stats import t as student_t
 
 from napari_dkan.cli import main
 from napari_dkan.errors import SpotsError
@@ -21,7 +22,7 @@ from napari_dkan.inference.predict import predict
 from napari_dkan.inference.prediction import Prediction
 from napari_dkan.inference.target import target_from_spots
 from napari_dkan.model import Checkpoint, load_checkpoint
-from napari_dkan.quality.block_bootstrap import assign_blocks, bootstrap_pcc
+from napari_dkan.quality.block_bootstrap import BOOTSTRAP_SEED, assign_blocks, bootstrap_pcc
 from napari_dkan.quality.comparison import (
     Comparison,
     compare_with_measured,
@@ -147,6 +148,32 @@ def test_metrics_of_a_gene(compared: Comparison) -> None:
     assert compared.summary.n_better_than_ridge == compared.summary.n_compared == 6
     assert "DKAN better on 6 of 6 genes" in compared.summary.format_verdict()
     assert np.array_equal(compared.residual, compared.predicted - compared.measured)
+
+
+def test_intervals_are_those_of_a_plain_block_bootstrap() -> None:
+    """Resample whole blocks one by one; widen by Student's t and the small-sample factor."""
+    random, side = np.random.default_rng(4), np.arange(24)
+    xy = 100.0 * np.stack([v.ravel() for v in np.meshgrid(side, side)], axis=1)
+    spots = Spots(xy, None, tuple(map(str, range(576))), 50.0, 100.0)
+    predicted = random.normal(size=(576, 3))
+    measured = predicted + random.normal(size=(576, 3))
+    block = assign_blocks(spots)
+    n = int(block.max()) + 1
+    draws = np.random.default_rng(BOOTSTRAP_SEED).multinomial(n, np.full(n, 1 / n), size=200)
+    pcc = np.empty((200, 3))
+    for row, times in enumerate(draws):
+        rows = np.repeat(np.arange(576), times[block])
+        pcc[row] = [np.corrcoef(predicted[rows, g], measured[rows, g])[0, 1] for g in range(3)]
+    reach = student_t.ppf(0.975, n - 1) * np.sqrt(n / (n - 1))
+    whole = np.array([np.corrcoef(predicted[:, g], measured[:, g])[0, 1] for g in range(3)])
+    half_width = reach * np.arctanh(pcc).std(axis=0)
+    intervals = bootstrap_pcc(predicted, measured, spots, n_resamples=200)
+    assert intervals.n_blocks == n == 16
+    np.testing.assert_allclose(intervals.low, np.tanh(np.arctanh(whole) - half_width), atol=1e-6)
+    np.testing.assert_allclose(intervals.high, np.tanh(np.arctanh(whole) + half_width), atol=1e-6)
+    mean_half_width = reach * pcc.mean(axis=1).std()
+    assert intervals.mean_low == pytest.approx(whole.mean() - mean_half_width, abs=1e-6)
+    assert intervals.mean_high == pytest.approx(whole.mean() + mean_half_width, abs=1e-6)
 
 
 def test_intervals_are_wider_for_correlated_neighbours() -> None:

@@ -13,7 +13,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import assume, given
+from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from napari_dkan.cli import main
@@ -25,6 +26,7 @@ from napari_dkan.model import load_checkpoint, save_checkpoint
 from napari_dkan.model import tensor_files as tensorfile
 from napari_dkan.model.text import TextBasis
 from napari_dkan.model.text.text_encoders import TextEncoderSpec
+from napari_dkan.training.data.prepared_section import EncodedSection
 from napari_dkan.training.finetuning.finetune_checkpoint import finetune_checkpoint
 from napari_dkan.training.finetuning.finetune_settings import (
     AdaptScope,
@@ -32,12 +34,16 @@ from napari_dkan.training.finetuning.finetune_settings import (
     HoldOutUnit,
 )
 from napari_dkan.training.finetuning.hold_out_split import (
+    Subset,
     draw_blocks,
     separate_with_buffer,
     split_into_blocks,
     split_sections,
 )
-from napari_dkan.training.finetuning.training_section import TrainingSectionReader
+from napari_dkan.training.finetuning.training_section import (
+    TrainingSection,
+    TrainingSectionReader,
+)
 from napari_dkan.training.finetuning.tuning_loop import gain_minus_stderr
 from napari_dkan.training.finetuning.tuning_protocol import (
     EpochFinished,
@@ -47,6 +53,8 @@ from napari_dkan.training.finetuning.tuning_protocol import (
     FinetuneStarted,
     GeneMapComputed,
 )
+
+from .tiny_sections import tiny_section
 
 if TYPE_CHECKING:
     from napari_dkan.model.checkpoint.checkpoint_file import Checkpoint
@@ -99,6 +107,45 @@ def test_no_count_enters_labels_on_both_sides(wide, high, reach, hexagonal, seed
     scale, teaches = LabelScale(smoothing=2 * reach + 1), np.zeros((len(array), 1), np.float32)
     teaches[held.remaining] = 1
     assert not scale.smooth(teaches, array)[held.held_out].any()
+
+
+def _section_of_unit_labels(coordinates: np.ndarray, smoothing: int) -> TrainingSection:
+    """A section whose label of gene g is 1 at spot g: a smoothed row shows which spots enter it."""
+    n = len(coordinates)
+    section = replace(tiny_section(0, spots=n), positions=torch.from_numpy(coordinates))
+    return TrainingSection(
+        EncodedSection(section, torch.zeros(n, 25, 1)),
+        np.eye(n, dtype=np.float32),
+        np.ones(n, bool),
+        np.arange(n),
+        n,
+        LabelScale(smoothing=smoothing),
+    )
+
+
+def _spots_in_labels(subset: Subset) -> set[int]:
+    (labels,) = subset.labels
+    return set(np.flatnonzero(labels.any(axis=0)).tolist())
+
+
+@hypothesis_settings(max_examples=40, deadline=None)
+@given(st.integers(8, 16), st.integers(8, 16), st.integers(1, 2), st.booleans(), st.integers(0, 99))
+def test_no_spot_enters_labels_of_two_subsets(wide, high, reach, hexagonal, seed) -> None:
+    x, y = (v.ravel() for v in np.meshgrid(np.arange(wide), np.arange(high)))
+    coordinates = np.stack([2 * x + y % 2 if hexagonal else x, y], axis=1).astype(np.int64)
+    section = _section_of_unit_labels(coordinates, 2 * reach + 1)
+    try:
+        split = split_sections([section], FinetuneSettings(share=0.25, seed=seed), reach)
+    except SpotsError:
+        assume(False)
+    in_training = _spots_in_labels(split.train)
+    assert in_training <= set(split.train.rows[0].tolist())  # neither test nor buffer spots
+    assert in_training.isdisjoint(_spots_in_labels(split.test))
+    for train, validation in split.folds:
+        assert _spots_in_labels(train) <= set(train.rows[0].tolist()) <= in_training
+        assert _spots_in_labels(train).isdisjoint(_spots_in_labels(validation))
+        assert _spots_in_labels(validation) <= in_training
+        assert _spots_in_labels(validation).isdisjoint(_spots_in_labels(split.test))
 
 
 def test_blocks_are_contiguous_equal_and_cover_all() -> None:

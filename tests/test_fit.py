@@ -11,7 +11,12 @@ import torch
 from napari_dkan.errors import CheckpointError, DkanError
 from napari_dkan.training.data.prepared_section import encode_section, fit_section_encoder
 from napari_dkan.training.fit import fit_callback as progress
-from napari_dkan.training.fit.fit_model import FittedNetwork, TrainingHardware, fit_network
+from napari_dkan.training.fit.fit_model import (
+    ExponentialMovingAverage,
+    FittedNetwork,
+    TrainingHardware,
+    fit_network,
+)
 from napari_dkan.training.genes.gene_text import make_random_gene_text
 from napari_dkan.training.option_choices import Precision
 from napari_dkan.training.train_settings import make_preset_settings
@@ -107,3 +112,21 @@ def test_the_published_network_is_of_the_published_size() -> None:
         network = DKAN(config, torch.empty(250, 1024))
     assert 228e6 < sum(p.numel() for p in network.parameters()) < 278e6
     assert (config.fusion.depth, config.global_.depth, config.neighbor.depth) == (1, 5, 4)
+
+
+def test_the_moving_average_keeps_its_decay_of_the_old_weights() -> None:
+    mean, counter = torch.tensor([1.0, 3.0]), torch.tensor(4)
+    current = [torch.tensor([0.0, 1.0]), torch.tensor(7)]
+    ExponentialMovingAverage(0.9)([mean, counter], current, 1)
+    torch.testing.assert_close(mean, torch.tensor([0.9, 2.8]))
+    assert counter == 7  # integers, such as counts of batches, are not averaged
+
+
+def test_a_fit_returns_the_moving_average_of_its_weights() -> None:
+    """With a decay near 1 the average stays near the initial weights, with 0 it is off."""
+    sections = [tiny_section(i) for i in range(2)]
+    initial, averaged, last = (
+        _fit(None, sections, epochs=2, **changes).network.head.weight.detach()
+        for changes in ({"lr": 0.0, "average": 0.0}, {"average": 0.99}, {"average": 0.0})
+    )
+    assert (averaged - initial).abs().mean() < 0.5 * (last - initial).abs().mean()

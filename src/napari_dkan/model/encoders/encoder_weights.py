@@ -8,21 +8,17 @@ import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies
-
-from torch import Tensor
 
 from ...atomic_write import atomic_write
 from ...errors import CheckpointError, EncoderError, OutputError
 from ...file_hash import compute_sha256
 from ..safetensors_header import read_safetensors_header
-from ..tensor_files import (
-    read_safetensors,
-    read_torch_file,
-    require_within_file_size,
-)
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _MAX_CACHED_HASHES = 200  # files
 
@@ -97,6 +93,10 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     EncoderError
         If it is neither, or damaged.
     """
+    from torch import Tensor  # here, so that the list of encoders does not load it
+
+    from ..tensor_files import read_safetensors, read_torch_file, require_within_file_size
+
     try:
         with path.open("rb") as file:
             start = file.read(9)
