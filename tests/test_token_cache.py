@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from shapely.geometry import box
 
 from napari_dkan.errors import DamagedTileError
+from napari_dkan.inference.cache.cache_directory import list_entries
 from napari_dkan.inference.cache.keyed_array import KeyedArray
 from napari_dkan.inference.global_context import ContextWindowLayout
 from napari_dkan.inference.patch_features.patch_geometry import (
@@ -305,3 +306,23 @@ def test_region_off_the_tissue_is_predicted_and_not_cached(make_predictor, slide
     values = predict(predictor, target).values
     assert np.isfinite(values).all()
     assert predictor.count_cached_spots(target) < len(target)
+
+
+def test_grids_of_two_pitches_share_no_tokens_on_disk(
+    make_predictor, slide: Slide, tmp_path
+) -> None:
+    """The context of a tile is its grid, so the same tile has other tokens on another grid."""
+
+    def predict_grid(pitch_um: float, use_disk_cache: bool) -> np.ndarray:
+        predictor = make_predictor(use_disk_cache=use_disk_cache)
+        target = target_from_region(predictor.tissue, pitch_um, MPP, slide.width, slide.height)
+        assert predictor.count_cached_spots(target) == 0
+        return predict(predictor, target).tokens
+
+    for pitch_um in (200.0, 400.0):
+        cached = predict_grid(pitch_um, use_disk_cache=True)
+        computed = predict_grid(pitch_um, use_disk_cache=False)
+        np.testing.assert_allclose(cached, computed, atol=1e-5)
+    keys = [e.key for e in list_entries(tmp_path / "cache") if e.key is not None]
+    pitches = sorted(dict(key.made_by)["pitch"] for key in keys if key.what == "tokens")
+    assert len(pitches) == 2 and pitches[0] < pitches[1]
