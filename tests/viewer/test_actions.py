@@ -138,7 +138,7 @@ def test_keys_do_what_they_say(panel: PredictWidget, until):
     assert session.settings.contrast_limits.fixed is not None
     press(viewer, "Ctrl-4")
     assert session.settings.target_mode is TargetMode.TISSUE
-    until(lambda: panel.target_box._target is not None)
+    until(lambda: panel.target_box.target is not None)
     press(viewer, "Ctrl-Enter")
     assert panel.prediction_jobs.busy
     press(viewer, "Ctrl-.")

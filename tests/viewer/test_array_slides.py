@@ -223,16 +223,16 @@ def test_a_pixel_size_entered_for_an_array_is_remembered(session: ViewerSession,
     layer = session.viewer.add_image(pixels, rgb=True, scale=(2, 2))
     session.viewer_slides.set_mpp(0.7)
     np.testing.assert_allclose(layer.scale, 0.7)
-    until(lambda: not session.viewer_slides._pixel_size_history.busy)
+    until(lambda: not session.viewer_slides.busy)
     session.viewer.layers.clear()
     session.viewer.add_image(pixels.copy(), rgb=True)
     until(lambda: session.slide.pixel_size == PixelSize(0.7, "entered before"))
     session.viewer_slides.reset_mpp()
     assert session.slide.pixel_size is None and str(layer.units[0]) == "micrometer"
-    until(lambda: not session.viewer_slides._pixel_size_history.busy)
+    until(lambda: not session.viewer_slides.busy)
     session.viewer.layers.clear()
     session.viewer.add_image(pixels.copy(), rgb=True)
-    until(lambda: not session.viewer_slides._pixel_size_history.busy)
+    until(lambda: not session.viewer_slides.busy)
     assert session.slide.pixel_size is None
 
 

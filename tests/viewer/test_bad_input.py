@@ -49,7 +49,7 @@ def test_missing_pixel_size_is_asked_for_once(make_panel: Callable[..., PredictW
     file = write_png(tmp_path)
     panel.session.viewer.open(file, plugin="napari-dkan")
     assert "does not state its pixel size" in panel.slide_box.pixel_size_label.text()
-    assert not panel.slide_box._entry_row.isHidden()
+    assert panel.slide_box.apply_button.isVisibleTo(panel.slide_box)
     panel.target_box.update_plan()
     assert not panel.target_box.predict_button.isEnabled()
     panel.click_predictor.predict_at(400, 400)

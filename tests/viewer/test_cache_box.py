@@ -51,15 +51,15 @@ def test_the_disk_is_left_alone_while_nobody_looks(box: CacheBox, until, monkeyp
     until(lambda: not box.busy)
     asked = []
     monkeypatch.setattr(cache_box, "compute_cache_size", lambda: asked.append(1) or 0)
-    box._timer.setInterval(10)
+    box.refresh_timer.setInterval(10)
     box.hide()
-    assert not box._timer.isActive() and not asked
+    assert not box.refresh_timer.isActive() and not asked
     box.show()
     until(lambda: len(asked) > 2)
 
 
 def test_whether_tiles_are_stored_is_a_setting(box: CacheBox):
-    session = box._session
+    session = box.session
     assert box.store_checkbox.isChecked() and session.settings.store_tiles
     box.store_checkbox.click()
     assert not session.settings.store_tiles

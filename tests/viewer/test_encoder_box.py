@@ -92,7 +92,7 @@ def test_cancel_stops_and_download_goes_on(hub, box: EncoderWeightsBox, until, m
     until(lambda: bool(gate))
     box.cancel_button.click()
     assert not box.busy and box.download_button.isVisibleTo(box)
-    assert box._runner.wait()
+    assert box.wait()
     box.download_button.click()
     until(lambda: not box.busy)
     assert len(hub.ranges) == 2 and hub.ranges[1].startswith("bytes=")

@@ -64,13 +64,13 @@ def streamed(predictor: Predictor, monkeypatch) -> list[int]:
 
 def seen(lens: GeneLens) -> np.ndarray:
     """Finite px of what is drawn."""
-    data = lens._layers.raster_layer.data
+    data = lens.layers.raster_layer.data
     return data[np.isfinite(data)]
 
 
 def at(lens: GeneLens, xy: np.ndarray) -> np.ndarray:
     """What is drawn at places (N, 2) in level-0 px; NaN off the raster."""
-    layer, mpp = lens._layers.raster_layer, lens.session.slide.mpp
+    layer, mpp = lens.layers.raster_layer, lens.session.slide.mpp
     places = np.array([layer.world_to_data(p[::-1] * mpp) for p in xy])
     rows = np.rint(places).astype(int).reshape(-1, 2)
     inside = ((rows >= 0) & (rows < layer.data.shape)).all(axis=1)
@@ -95,7 +95,7 @@ def test_it_shows_the_numbers_of_a_map_wherever_it_is(
         under, beside = away < 300 / 0.7 - 20, away > 300 / 0.7 + 20  # less, more a raster px
         np.testing.assert_allclose(at(lens, centres[under]), values[under], atol=1e-5)
         assert np.isnan(at(lens, centres[beside])).all()
-        ring = lens._layers.ring_layer
+        ring = lens.layers.ring_layer
         np.testing.assert_allclose(ring.data[0][::-1], place)
         np.testing.assert_allclose(ring.size[0], 2 * 300 / 0.7)
 
@@ -103,14 +103,14 @@ def test_it_shows_the_numbers_of_a_map_wherever_it_is(
 def test_what_is_not_known_fills_in_and_is_kept_for_maps(
     panel: PredictWidget, lens: GeneLens, predictor: Predictor, monkeypatch
 ):
-    field, sheet = lens._grid, lens._raster
-    circle = LensCircle(lens._lens_job.circle.x, lens._lens_job.circle.y, 300 / 0.7)
+    field, sheet = lens.grid, lens.raster
+    circle = LensCircle(lens.job.circle.x, lens.job.circle.y, 300 / 0.7)
     assert not len(field.cells_to_predict(sheet, circle)) and len(seen(lens))
     under = circle.overlapping_cells(field.pitch, field.shape)
-    tissue = field._tissue_mask[under[:, 1], under[:, 0]]
+    tissue = field.tissue_mask[under[:, 1], under[:, 0]]
     rows, _ = predictor.get_cached_tokens(field.make_target(under[tissue]))
     assert len(rows) == tissue.sum() == sheet.attempted.sum()
-    assert np.isnan(sheet.values[~field._tissue_mask]).all()
+    assert np.isnan(sheet.values[~field.tissue_mask]).all()
 
 
 def test_many_quick_moves_compute_the_last_place_in_one_job(
@@ -119,22 +119,22 @@ def test_many_quick_moves_compute_the_last_place_in_one_job(
     lens, session = panel.lens, panel.session
     lens.resize(200)
     lens.set_active(True)
-    until(lambda: lens._raster is not None and not lens.busy)
+    until(lambda: lens.raster is not None and not lens.busy)
     predictor.clear_cache()
-    lens._grid = None
+    lens.grid = None
     lens.set_active(False)
     counts, starts = streamed(predictor, monkeypatch), []
-    start = lens._lens_job._runner.start
-    monkeypatch.setattr(lens._lens_job._runner, "start", lambda *a: (starts.append(1), start(*a)))
+    start = lens.job.runner.start
+    monkeypatch.setattr(lens.job.runner, "start", lambda *a: (starts.append(1), start(*a)))
     lens.set_active(True)
     x, y = middle
     for i in range(50):
         lens.move(x - 600 + 12 * i, y)
     until(lambda: not lens.busy)
-    last = lens._lens_job.circle
-    field, sheet = lens._grid, lens._raster
+    last = lens.job.circle
+    field, sheet = lens.grid, lens.raster
     under = last.overlapping_cells(field.pitch, field.shape)
-    assert 0 < sum(counts) == field._tissue_mask[under[:, 1], under[:, 0]].sum()
+    assert 0 < sum(counts) == field.tissue_mask[under[:, 1], under[:, 0]].sum()
     assert len(starts) == 1
     tried = np.argwhere(sheet.attempted)[:, ::-1]
     assert {tuple(c) for c in tried.tolist()} <= {tuple(c) for c in under.tolist()}
@@ -151,12 +151,12 @@ def test_a_job_is_dropped_where_the_lens_has_gone_and_kept_where_it_stays(
     lens.set_active(True)
     lens.move(slide.width * 0.3, slide.height * 0.5)
     until(lambda: len(counts) >= 2)
-    first = lens._raster
+    first = lens.raster
     lens.move(slide.width * 0.75, slide.height * 0.5)
     until(lambda: not lens.busy)
-    field, sheet = lens._grid, lens._raster
+    field, sheet = lens.grid, lens.raster
     assert sheet is first
-    assert not len(field.cells_to_predict(sheet, lens._lens_job.circle))  # the new place is filled
+    assert not len(field.cells_to_predict(sheet, lens.job.circle))  # the new place is filled
     assert len(
         field.cells_to_predict(sheet, LensCircle(slide.width * 0.3, slide.height * 0.5, 300 / 0.7))
     )
@@ -173,13 +173,13 @@ def test_changing_the_gene_over_warm_tiles_reads_no_pixels(
     panel.session.step_gene(1)
     until(lambda: not lens.busy)
     assert len(seen(lens)) == len(before) and not np.allclose(seen(lens), before)
-    assert lens._layers.raster_layer.name == f"{panel.session.gene} predicted - lens"
+    assert lens.layers.raster_layer.name == f"{panel.session.gene} predicted - lens"
     panel.session.set_gene(gene)  # at once: its values were kept
     np.testing.assert_array_equal(seen(lens), before)
 
 
 def test_limits_and_colours_follow_the_session(panel: PredictWidget, lens: GeneLens, until):
-    layer, session = lens._layers.raster_layer, panel.session
+    layer, session = lens.layers.raster_layer, panel.session
     assert layer.contrast_limits[0] < layer.contrast_limits[1]
     assert seen(lens).min() < layer.contrast_limits[1]
     assert session.viewer.canvas.overlays[GENE_LEGEND].visible
@@ -207,26 +207,22 @@ def test_while_a_map_is_predicted_it_starts_nothing(
     panel.target_box.start_prediction()
     assert panel.prediction_jobs.busy
     predicted = []
-    fill = lens._lens_job._predict_cells
-    monkeypatch.setattr(
-        lens._lens_job, "_predict_cells", lambda *a: (predicted.append(1), fill(*a))[1]
-    )
+    fill = lens.job.predict_cells
+    monkeypatch.setattr(lens.job, "predict_cells", lambda *a: (predicted.append(1), fill(*a))[1])
     lens.resize(300)
     lens.set_active(True)
     lens.move(*middle)
     finish(panel, until)
     until(lambda: not lens.busy)
     assert not predicted  # the map has predicted it all
-    assert len(seen(lens)) and not len(
-        lens._grid.cells_to_predict(lens._raster, lens._lens_job.circle)
-    )
+    assert len(seen(lens)) and not len(lens.grid.cells_to_predict(lens.raster, lens.job.circle))
 
 
 def test_off_takes_its_layers_away_and_leaves_the_selection(
     panel: PredictWidget, lens: GeneLens, middle
 ):
     viewer = panel.session.viewer
-    mine = (lens._layers.raster_layer, lens._layers.ring_layer)
+    mine = (lens.layers.raster_layer, lens.layers.ring_layer)
     assert all(layer in viewer.layers for layer in mine)
     for layer in mine:
         assert "predicted" in layer.name and panel.session.gene in layer.name
@@ -239,7 +235,7 @@ def test_off_takes_its_layers_away_and_leaves_the_selection(
     assert not viewer.canvas.overlays[GENE_LEGEND].visible
     lens.set_active(True)
     lens.move(*middle)
-    viewer.layers.remove(lens._layers.raster_layer)
+    viewer.layers.remove(lens.layers.raster_layer)
     assert not lens.active and not panel.lens_box.toggle_button.isChecked()
     assert not [layer for layer in viewer.layers if "lens" in layer.name]
     lens.set_active(True)
@@ -290,7 +286,7 @@ def test_cursor_key_and_wheel(
     qtbot.mouseMove(canvas, place + QPoint(40, 0))
     qtbot.mouseMove(canvas, place)
     slide = session.slide.slide
-    until(lambda: abs(lens._lens_job.circle.x - slide.width / 2) < 60)
+    until(lambda: abs(lens.job.circle.x - slide.width / 2) < 60)
     until(lambda: not lens.busy)
     qtbot.mouseMove(canvas, place + QPoint(1, 0))
     until(lambda: QToolTip.text().startswith(f"{session.gene} predicted "))
@@ -307,12 +303,12 @@ def test_cursor_key_and_wheel(
 
 def test_closing_the_panel_leaves_no_callbacks(panel: PredictWidget, lens: GeneLens, until):
     viewer = panel.session.viewer
-    known = weakref.ref(lens._raster)
-    lens.move(lens._lens_job.circle.x + 200, lens._lens_job.circle.y)
+    known = weakref.ref(lens.raster)
+    lens.move(lens.job.circle.x + 200, lens.job.circle.y)
     panel.shut_down()
     assert not lens.active and not lens.busy
-    assert lens._on_mouse_move not in viewer.mouse_move_callbacks
-    assert lens._on_mouse_wheel not in viewer.mouse_wheel_callbacks
+    for callbacks in (viewer.mouse_move_callbacks, viewer.mouse_wheel_callbacks):
+        assert not [f for f in callbacks if getattr(f, "__self__", None) is lens]
     assert not [f for f in viewer.keymap.values() if getattr(f, "__self__", None) is lens]
     assert not [layer for layer in viewer.layers if "lens" in layer.name]
     gc.collect()

@@ -89,7 +89,7 @@ def test_a_device_and_a_checkpoint_that_are_not_there(
     known.predicting.device = "mps"
     known.predicting.checkpoint = str(tmp_path / "gone.safetensors")
     panel = make_panel()  # waits for a checkpoint, which is the one that comes along
-    until(lambda: not panel.model_box._runner.busy)
+    until(lambda: not panel.model_box.busy)
     assert panel.session.settings.device == panel.advanced["device"].value == "auto"
     assert "mps" in panel.message_label.text() or "gone" in panel.message_label.text()
 

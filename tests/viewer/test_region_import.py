@@ -51,8 +51,8 @@ def qupath_file(tmp_path):
 
 def wait_for_target(panel: PredictWidget, until):
     box = panel.target_box
-    until(lambda: box._target is not None)
-    return box._target
+    until(lambda: box.target is not None)
+    return box.target
 
 
 def test_dropped_geojson_is_the_target(panel: PredictWidget, until, qupath_file):
@@ -73,7 +73,7 @@ def test_dropped_geojson_is_the_target(panel: PredictWidget, until, qupath_file)
     layer.add_polygons([swap_xy(np.array(ring(920, 920, 1080, 1080)[:-1], float))])
     assert region_from_layer(layer, session.slide).area == pytest.approx(MIDDLE.area - 160**2)
     panel.target_box.update_plan()
-    assert len(panel.target_box._target) <= len(target)
+    assert len(panel.target_box.target) <= len(target)
 
 
 def test_mask_file_and_labels_layer_give_the_same_region(panel: PredictWidget, until, tmp_path):
@@ -91,13 +91,13 @@ def test_mask_file_and_labels_layer_give_the_same_region(panel: PredictWidget, u
 
     layer = viewer.add_labels(mask.astype(int))  # as napari opens it, in pixels
     assert panel.target_box.regions_layer() is layer
-    panel.target_box._target = None
-    until(lambda: panel.target_box._target is not None)
+    panel.target_box.target = None
+    until(lambda: panel.target_box.target is not None)
     np.testing.assert_allclose(layer.scale, 16 * 0.7)
     found = region_from_layer(layer, session.slide)
     # napari shows a pixel around its middle, so half of a level-0 px is free
     assert found.symmetric_difference(wanted).area < 0.02 * wanted.area
-    assert panel.target_box._target.spots.names == from_file.spots.names
+    assert panel.target_box.target.spots.names == from_file.spots.names
     layer.data_setitem((np.arange(100), np.full(100, 5)), 3)
     until(lambda: region_from_layer(layer, session.slide).area > 1.05 * wanted.area)
     layer.data = np.zeros_like(layer.data)
@@ -161,7 +161,7 @@ def test_dropped_feature_file_replaces_encoding(panel: PredictWidget, until, tmp
     session.viewer.open(write("drawn.h5", "features_stain-stats"), plugin="napari-dkan")
     assert panel.advanced["features"].value.name == "drawn.h5"
     session.change_settings(target_mode=TargetMode.TISSUE)
-    until(lambda: not panel.prefetcher.busy and panel.target_box._target is not None)
+    until(lambda: not panel.prefetcher.busy and panel.target_box.target is not None)
     panel.target_box.start_prediction()
     until(lambda: not panel.prediction_jobs.busy and len(session.overlays) == 1)
     made = session.overlays[0].prediction

@@ -12,7 +12,9 @@ from qtpy.QtCore import QThreadPool
 
 from napari_dkan.errors import DamagedTileError
 from napari_dkan.inference import target as rough
+from napari_dkan.viewer.jobs.viewport import Viewport
 from napari_dkan.viewer.session.viewer_settings import TargetMode
+from napari_dkan.viewer.widgets.signal_connections import SignalConnections
 
 from .test_predicting import draw, everything, finish, square
 
@@ -81,8 +83,9 @@ def test_the_queue_follows_the_camera(panel: PredictWidget, predictor: Predictor
     camera = panel.session.viewer.scene.camera
     camera.zoom = 4
     camera.center = (0, 200, 200)
-    order = panel.prediction_jobs._viewport.make_order(panel.session.slide)
-    target = panel.target_box._target
+    viewport = Viewport(panel.session, SignalConnections())
+    order = viewport.make_order(panel.session.slide)
+    target = panel.target_box.target
     xy = target.spots.xy
     rows, moved = [], False
     for update in predictor.stream(target, order, []):
@@ -176,7 +179,7 @@ def test_two_hundred_cancels_leave_no_threads_and_no_memory_behind(
     panel: PredictWidget, predictor: Predictor, until
 ):
     draw(panel, everything(panel))
-    until(lambda: panel.target_box._target is not None)
+    until(lambda: panel.target_box.target is not None)
 
     def cycle():
         panel.target_box.start_prediction()

@@ -37,7 +37,7 @@ def started(panel: PredictWidget, until):
 
 
 def no_threads_left(panel: PredictWidget):
-    assert panel.prediction_jobs._runner.wait()
+    assert panel.prediction_jobs.wait()
     return not [t for t in threading.enumerate() if t.name.startswith("dkan-read")]
 
 
@@ -75,7 +75,7 @@ def test_closing_the_window_ends_the_job(panel: PredictWidget, until):
     maps = panel.prediction_jobs
     panel.session.viewer.close()
     assert not maps.busy
-    assert maps._runner.wait()
+    assert maps.wait()
 
 
 def test_renaming_and_reordering_layers_confuses_nothing(panel: PredictWidget, middle, until):
@@ -90,7 +90,9 @@ def test_renaming_and_reordering_layers_confuses_nothing(panel: PredictWidget, m
     session.step_gene(1)
     assert overlay.layer.name == "my map"  # a name given by hand stays
     wanted = overlay.prediction.get_gene_values(session.gene)
-    np.testing.assert_array_equal(overlay.layer.data, overlay._grid.to_raster(wanted))
+    np.testing.assert_array_equal(
+        overlay.layer.data, overlay.prediction.target.grid.to_raster(wanted)
+    )
     panel.target_box.start_prediction()
     finish(panel, until)
     assert len(session.overlays) == 2 and "my slide" in session.overlays[1].layer.name
@@ -235,7 +237,9 @@ def test_a_panel_that_is_closed_and_opened_again_goes_on_where_it_was(
     assert again.session is session and again.gene_box.search_field.text() == session.gene
     overlay = session.overlays[0]
     session.step_gene(1)
-    wanted = overlay._grid.to_raster(overlay.prediction.get_gene_values(session.gene))
+    wanted = overlay.prediction.target.grid.to_raster(
+        overlay.prediction.get_gene_values(session.gene)
+    )
     np.testing.assert_array_equal(overlay.layer.data, wanted)
     again.click_predictor.predict_at(*middle)
     until(lambda: session.spot is not None)

@@ -47,9 +47,10 @@ def test_a_gene_by_its_description_is_marked_everywhere(
     assert box.search_field.text() == "FOXP3" and f"zero-shot, {EXPECTED}" in box.name_label.text()
     box.search_field.clear()
     qtbot.keyClicks(box.search_field, "mlana")
-    (line,) = box._match_model.stringList()
+    completer = box.search_field.completer()
+    (line,) = completer.model().stringList()
     assert line.startswith("MLANA  ") and "[zero-shot, expected PCC 0.36" in line
-    box._on_suggestion_picked(line)
+    completer.activated[str].emit(line)
     assert session.gene == "MLANA"
 
     panel.click_predictor.predict_at(*middle)

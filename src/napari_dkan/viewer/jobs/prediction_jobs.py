@@ -100,6 +100,10 @@ class PredictionJobs:
         """Stop and wait for the thread."""
         self._runner.close()
 
+    def wait(self) -> bool:
+        """Wait for the threads of ended jobs; return False after a timeout."""
+        return self._runner.wait()
+
     def predict(self, target: Target, label: str) -> None:
         """Start to predict a target; does nothing while a job runs.
 

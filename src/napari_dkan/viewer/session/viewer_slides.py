@@ -58,6 +58,11 @@ class ViewerSlides:
         viewer.layers.selection.events.active.connect(self._on_active_changed)
         self._on_layers_changed()
 
+    @property
+    def busy(self) -> bool:
+        """Whether pixel sizes are being remembered or looked up."""
+        return self._pixel_size_history.busy
+
     def set_current(self, slide: ViewerSlide | None) -> None:
         """Choose a slide."""
         if slide is not self.current:

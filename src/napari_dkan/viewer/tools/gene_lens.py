@@ -40,6 +40,14 @@ class GeneLens:
     ----------
     active : bool
     radius_um : float
+    job : LensJob
+        Knows the current circle.
+    grid : TileGridCache or None
+        None until the tissue is detected.
+    raster : GeneRaster or None
+        The values of the current gene.
+    layers : LensLayers or None
+        None while the lens is off.
     """
 
     changed = Signal()  # activity or radius
@@ -55,12 +63,12 @@ class GeneLens:
         self.active = False
         self.radius_um = 1_000.0
         self._jobs, self._display = jobs, display
-        self._lens_job = LensJob(session, jobs, self._on_new_values, self._on_job_end)
+        self.job = LensJob(session, jobs, self._on_new_values, self._on_job_end)
         self._context: LensContext | None = None
-        self._grid: TileGridCache | None = None
-        self._raster: GeneRaster | None = None
+        self.grid: TileGridCache | None = None
+        self.raster: GeneRaster | None = None
         self._gene = ""
-        self._layers: LensLayers | None = None
+        self.layers: LensLayers | None = None
         self._timer_start_circle: LensCircle | None = None  # circle at the start of the timer
         self._job_was_running = False
         self._settle_timer = Debouncer(SETTLE_DELAY_MS, self._on_settle_timer)
@@ -78,7 +86,7 @@ class GeneLens:
         connections.connect(self._on_overlay_updated, session.overlay_updated)
         connections.connect(self._on_jobs_changed, jobs.changed)
         session.layers.watch_removal(
-            lambda: () if self._layers is None else self._layers.layers,
+            lambda: () if self.layers is None else self.layers.layers,
             lambda: self.set_active(False),
             connections,
         )
@@ -92,12 +100,12 @@ class GeneLens:
     @property
     def busy(self) -> bool:
         """Whether tiles are being computed, or soon will be."""
-        return self._lens_job.busy or self._settle_timer.active
+        return self.job.busy or self._settle_timer.active
 
     def close(self) -> None:
         """Switch the lens off and wait for its thread."""
         self.set_active(False)
-        self._lens_job.close()
+        self.job.close()
 
     def set_active(self, active: bool) -> None:
         """Switch the lens on or off; a missing slide is reported as a message."""
@@ -112,7 +120,7 @@ class GeneLens:
     def resize(self, radius_um: float) -> None:
         """Set the radius, within its limits."""
         self.radius_um = float(np.clip(radius_um, MIN_RADIUS_UM, MAX_RADIUS_UM))
-        if (circle := self._lens_job.circle) is not None:
+        if (circle := self.job.circle) is not None:
             self.move(circle.x, circle.y)
         self.changed.emit()
 
@@ -122,14 +130,14 @@ class GeneLens:
             return
         slide = context.slide.slide
         x, y = float(np.clip(x, 0, slide.width)), float(np.clip(y, 0, slide.height))
-        self._lens_job.circle = LensCircle(x, y, self.radius_um / context.mpp)
+        self.job.circle = LensCircle(x, y, self.radius_um / context.mpp)
         self._update_raster()
         if not self._settle_timer.active:
             self._start_settle_timer()
 
     def value_at(self, x: float, y: float) -> float | None:
         """Return the value of the shown gene at (x, y) in level-0 px, if known and inside."""
-        circle, grid, raster = self._lens_job.circle, self._grid, self._raster
+        circle, grid, raster = self.job.circle, self.grid, self.raster
         if circle is None or grid is None or raster is None:
             return None
         inside = np.hypot(x - circle.x, y - circle.y) <= circle.radius
@@ -152,7 +160,7 @@ class GeneLens:
 
     def _show_tooltip(self) -> None:
         """Show the value under a resting cursor; a tooltip would be under a moving one."""
-        context, circle, gene = self._context, self._lens_job.circle, self._gene
+        context, circle, gene = self._context, self.job.circle, self._gene
         if not context or not circle:
             return
         if (value := self.value_at(circle.x, circle.y)) is not None:
@@ -168,12 +176,12 @@ class GeneLens:
         if context is None:
             return
         gene = self.session.gene or ""
-        if self._grid is not None and (self._raster is None or gene != self._gene):
-            self._lens_job.cancel()
-            self._raster = self._grid.get_raster(gene)
+        if self.grid is not None and (self.raster is None or gene != self._gene):
+            self.job.cancel()
+            self.raster = self.grid.get_raster(gene)
         self._gene = gene
         self._update_style()
-        circle = self._lens_job.circle
+        circle = self.job.circle
         if circle is None:
             centre = self.session.viewer.scene.camera.center[-2:]
             y, x = (float(v) for v in context.slide.layer.world_to_data(centre)[-2:])
@@ -182,15 +190,15 @@ class GeneLens:
             self.move(circle.x, circle.y)
 
     def _switch_context(self, context: LensContext | None) -> None:
-        self._lens_job.cancel()
+        self.job.cancel()
         self._settle_timer.stop()
         self._tooltip_timer.stop()
         before, self._context = self._context, context
-        self._grid = None if context is None else context.make_grid()
-        self._raster = self._lens_job.rest_circle = None
+        self.grid = None if context is None else context.make_grid()
+        self.raster = self.job.rest_circle = None
         if before is None or context is None or before.slide is not context.slide:
-            self._lens_job.circle = None
-        layers, self._layers = self._layers, None
+            self.job.circle = None
+        layers, self.layers = self.layers, None
         if layers:
             layers.remove()
             QToolTip.hideText()
@@ -198,25 +206,25 @@ class GeneLens:
                 self._display.legend.hide()
 
     def _update_raster(self) -> None:
-        raster, circle = self._raster, self._lens_job.circle
+        raster, circle = self.raster, self.job.circle
         if raster is None or circle is None:
             return
-        if self._layers is None:
+        if self.layers is None:
             self._update_style()
-        if self._layers is not None:
+        if self.layers is not None:
             with self.session.draw_stages("draw lens"):
-                self._layers.draw(raster.values, circle)
+                self.layers.draw(raster.values, circle)
 
     def _update_style(self) -> None:
         """Update colours, names and legend, which do not depend on the position."""
-        context, grid, session, gene = self._context, self._grid, self.session, self._gene
-        if context is None or grid is None or self._raster is None:
+        context, grid, session, gene = self._context, self.grid, self.session, self._gene
+        if context is None or grid is None or self.raster is None:
             return
-        if self._layers is None:
+        if self.layers is None:
             record = {"checkpoint_sha256": context.checkpoint.sha256, "pitch_um": grid.pitch_um}
-            self._layers = LensLayers(session, context.slide, grid.pitch, record)
+            self.layers = LensLayers(session, context.slide, grid.pitch, record)
         shown = self._display.shown_overlays()
-        layers, kind = self._layers, context.kind(gene)
+        layers, kind = self.layers, context.kind(gene)
         layers.set_names(gene, kind)
         layers.set_style(
             self._contrast_limits(shown), session.settings.colormap, session.settings.opacity
@@ -231,26 +239,26 @@ class GeneLens:
             return self.session.settings.contrast_limits.fixed
         if any(len(o.prediction.target) >= MIN_SPOTS_FOR_LIMITS for o in shown):
             return self._display.contrast_limits()
-        return (0.0, 1.0) if self._raster is None else self._raster.contrast_limits()
+        return (0.0, 1.0) if self.raster is None else self.raster.contrast_limits()
 
     def _start_settle_timer(self) -> None:
         """Check after a delay whether the lens rests."""
-        self._timer_start_circle = self._lens_job.circle
+        self._timer_start_circle = self.job.circle
         self._settle_timer.start()
 
     def _on_settle_timer(self) -> None:
-        circle, start = self._lens_job.circle, self._timer_start_circle
+        circle, start = self.job.circle, self._timer_start_circle
         if circle is None or start is None:
             return
         if circle.centre_distance(start) > SETTLED_FRACTION * circle.radius:
             self._start_settle_timer()
             return
-        self._lens_job.rest_circle = circle  # a running job continues there
+        self.job.rest_circle = circle  # a running job continues there
         self._start_job()
 
     def _start_job(self) -> None:
         if self._context is not None:
-            self._lens_job.start(LensTask(self._context, self._gene, self._grid, self._raster))
+            self.job.start(LensTask(self._context, self._gene, self.grid, self.raster))
 
     def _on_new_values(self) -> None:
         self._update_style()
@@ -259,9 +267,9 @@ class GeneLens:
     def _on_job_end(self, failure: JobFailure | None) -> None:
         if failure is not None:
             self.session.message.show(failure.message, warning=True)
-        elif self._grid is None:
+        elif self.grid is None:
             self.refresh()  # the tissue is detected now
-        elif self._grid.is_empty:
+        elif self.grid.is_empty:
             self.session.message.show(
                 "No tissue was found on this slide; switch off 'Tissue only' under Advanced to "
                 "use the lens all the same.",
@@ -272,7 +280,7 @@ class GeneLens:
 
     def _on_overlay_updated(self, overlay: object) -> None:
         """Look up tiles of a growing map, and follow its limits."""
-        grid, raster, circle = self._grid, self._raster, self._lens_job.circle
+        grid, raster, circle = self.grid, self.raster, self.job.circle
         if grid is None or raster is None or circle is None:
             return
         if self._jobs.busy:
@@ -283,6 +291,6 @@ class GeneLens:
     def _on_jobs_changed(self) -> None:
         """Continue after a map, with the tiles of the map."""
         was_running, self._job_was_running = self._job_was_running, self._jobs.busy
-        if was_running and not self._job_was_running and self._grid is not None:
-            self._grid.reset_lookups()
+        if was_running and not self._job_was_running and self.grid is not None:
+            self.grid.reset_lookups()
             self._start_settle_timer()

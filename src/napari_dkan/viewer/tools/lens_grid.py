@@ -125,6 +125,11 @@ class TileGridCache:
         In level-0 px.
     tissue_only : bool
         Predict only cells on the tissue.
+
+    Attributes
+    ----------
+    tissue_mask : ndarray of bool, or None
+        Cells (rows, columns) on the tissue; None before `compute_tissue_mask`.
     """
 
     def __init__(
@@ -139,24 +144,24 @@ class TileGridCache:
         width, height = size
         self.shape = _cell_count(height, pitch), _cell_count(width, pitch)
         self._tissue, self._tissue_only = tissue, tissue_only
-        self._tissue_mask: NDArray[np.bool_] | None = None
+        self.tissue_mask: NDArray[np.bool_] | None = None
         self._rasters: OrderedDict[str, GeneRaster] = OrderedDict()
 
     @property
     def is_empty(self) -> bool:
         """Whether there are no cells to predict; False until this is known."""
-        return self._tissue_mask is not None and not self._predictable_mask().any()
+        return self.tissue_mask is not None and not self._predictable_mask().any()
 
     def has_cells_to_look_up(self, raster: GeneRaster) -> bool:
         """Return whether `cells_to_look_up` may return cells."""
-        return self._tissue_mask is None or bool((self._tissue_mask & ~raster.looked_up).any())
+        return self.tissue_mask is None or bool((self.tissue_mask & ~raster.looked_up).any())
 
     def compute_tissue_mask(self) -> None:
         """Compute which cells are on the tissue. For worker threads."""
-        if self._tissue_mask is None:
+        if self.tissue_mask is None:
             row, column = np.indices(self.shape)
             centres = ((column + 0.5) * self.pitch, (row + 0.5) * self.pitch)
-            self._tissue_mask = np.asarray(contains_xy(self._tissue, *centres))
+            self.tissue_mask = np.asarray(contains_xy(self._tissue, *centres))
 
     def get_raster(self, gene: str) -> GeneRaster:
         """Return the raster of a gene; created on the first call. For the GUI thread."""
@@ -189,10 +194,10 @@ class TileGridCache:
         self, raster: GeneRaster, circle: LensCircle, max_cells: int
     ) -> CellIndices:
         """Return up to ``max_cells`` cells that were not looked up, nearest to the circle first."""
-        if self._tissue_mask is None:
+        if self.tissue_mask is None:
             return np.empty((0, 2), np.int64)
         # Cells off the tissue are never cached.
-        row, column = np.nonzero(self._tissue_mask & ~raster.looked_up)
+        row, column = np.nonzero(self.tissue_mask & ~raster.looked_up)
         cells = np.stack([column, row], axis=1).astype(np.int64)
         distance = circle.distances_to((cells + 0.5) * self.pitch)
         if len(cells) > max_cells:
@@ -206,18 +211,18 @@ class TileGridCache:
         They are either all on the tissue or all off it, because cells off the tissue would
         become neighbours of those on it.
         """
-        if self._tissue_mask is None:
+        if self.tissue_mask is None:
             return np.empty((0, 2), np.int64)
         cells = circle.overlapping_cells(self.pitch, self.shape)
         column, row = cells.T
         pending = self._predictable_mask()[row, column] & ~raster.attempted[row, column]
-        on_tissue = pending & self._tissue_mask[row, column]
+        on_tissue = pending & self.tissue_mask[row, column]
         selected = on_tissue if on_tissue.any() else pending
         return np.asarray(cells[selected], np.int64)
 
     def _predictable_mask(self) -> NDArray[np.bool_]:
-        assert self._tissue_mask is not None
-        return self._tissue_mask if self._tissue_only else np.ones(self.shape, bool)
+        assert self.tissue_mask is not None
+        return self.tissue_mask if self._tissue_only else np.ones(self.shape, bool)
 
 
 def _cell_count(length: int, pitch: float) -> int:

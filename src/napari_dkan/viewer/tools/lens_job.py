@@ -127,27 +127,27 @@ class LensJob:
         self.rest_circle: LensCircle | None = None
         self._session, self._jobs = session, jobs
         self._on_values, self._on_end = on_values, on_end
-        self._runner, self._lock = JobRunner("lens"), Lock()
+        self.runner, self._lock = JobRunner("lens"), Lock()
 
     @property
     def busy(self) -> bool:
         """Whether a job runs."""
-        return self._runner.busy
+        return self.runner.busy
 
     def start(self, task: LensTask) -> None:
         """Start, unless a job runs or there is nothing to do."""
         if not self.busy and self._has_work(task):
-            self._runner.start(
+            self.runner.start(
                 lambda: self._compute(task), lambda item: self._on_values(), self._on_end
             )
 
     def cancel(self) -> None:
         """Cancel the running job."""
-        self._runner.cancel()
+        self.runner.cancel()
 
     def close(self) -> None:
         """Stop and wait for the thread."""
-        self._runner.close()
+        self.runner.close()
 
     def _has_work(self, task: LensTask) -> bool:
         grid, raster, circle = task.grid, task.raster, self.rest_circle
@@ -179,9 +179,9 @@ class LensJob:
                 missing = grid.cells_to_predict(raster, circle)
                 if not len(missing) or self._jobs.busy:
                     return
-                yield from self._predict_cells(task, predictor, grid, raster, missing, column)
+                yield from self.predict_cells(task, predictor, grid, raster, missing, column)
 
-    def _predict_cells(
+    def predict_cells(
         self,
         task: LensTask,
         predictor: Predictor,

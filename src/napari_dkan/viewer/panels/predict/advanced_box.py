@@ -138,7 +138,7 @@ class CacheBox(QWidget):
 
     def __init__(self, session: ViewerSession, connections: SignalConnections) -> None:
         super().__init__()
-        self._session = session
+        self.session = session
         self._runner = JobRunner("cache")
         self.size_label = QLabel("Cache")
         self.size_label.setWordWrap(True)
@@ -148,8 +148,8 @@ class CacheBox(QWidget):
         )
         self.store_checkbox = QCheckBox("Store tiles on disk")
         self.store_checkbox.setToolTip("Makes the second visit to a slide much faster.")
-        self._timer = QTimer(self)
-        self._timer.setInterval(CACHE_REFRESH_MS)
+        self.refresh_timer = QTimer(self)
+        self.refresh_timer.setInterval(CACHE_REFRESH_MS)
 
         line = QHBoxLayout()
         line.addWidget(self.size_label, 1)
@@ -161,7 +161,7 @@ class CacheBox(QWidget):
 
         self.clear_button.clicked.connect(self._start_clearing)
         self.store_checkbox.toggled.connect(self._set_store_tiles)
-        self._timer.timeout.connect(self.refresh_size)
+        self.refresh_timer.timeout.connect(self.refresh_size)
         connections.connect(self._refresh_store_tiles, session.settings_changed)
         self._refresh_store_tiles()
 
@@ -172,7 +172,7 @@ class CacheBox(QWidget):
 
     def stop_jobs(self) -> None:
         """Stop the timer and the running job."""
-        self._timer.stop()
+        self.refresh_timer.stop()
         self._runner.cancel()
 
     def refresh_size(self) -> None:
@@ -184,11 +184,11 @@ class CacheBox(QWidget):
         super().showEvent(event)
         self.size_label.setToolTip(str(get_cache_folder()))
         self.refresh_size()
-        self._timer.start()
+        self.refresh_timer.start()
 
     def hideEvent(self, event: QHideEvent) -> None:
         super().hideEvent(event)
-        self._timer.stop()
+        self.refresh_timer.stop()
 
     def _start_clearing(self) -> None:
         self.clear_button.setEnabled(False)
@@ -200,11 +200,11 @@ class CacheBox(QWidget):
             self.size_label.setText(failure.message)
 
     def _set_store_tiles(self, enabled: bool) -> None:
-        if enabled != self._session.settings.store_tiles:
-            self._session.change_settings(store_tiles=enabled)
+        if enabled != self.session.settings.store_tiles:
+            self.session.change_settings(store_tiles=enabled)
 
     def _refresh_store_tiles(self) -> None:
-        self.store_checkbox.setChecked(self._session.settings.store_tiles)
+        self.store_checkbox.setChecked(self.session.settings.store_tiles)
 
 
 def _measure_cache_size() -> Iterator[str]:

@@ -80,6 +80,10 @@ class EncoderWeightsBox(QWidget):
         """Cancel the running job."""
         self._runner.cancel()
 
+    def wait(self) -> bool:
+        """Wait for the threads of ended jobs; return False after a timeout."""
+        return self._runner.wait()
+
     def refresh(self) -> None:
         """Check in a thread whether the weights of the checkpoint are available."""
         spec = self._missing_encoder()

@@ -82,6 +82,11 @@ class ModelBox(QWidget):
         if session.checkpoint is None and first is not None:
             self.load(first)
 
+    @property
+    def busy(self) -> bool:
+        """Whether a checkpoint is being loaded."""
+        return self._runner.busy
+
     def stop_jobs(self) -> None:
         """Cancel loading and downloading."""
         self._runner.cancel()

@@ -41,7 +41,13 @@ PLAN_DELAY_MS = 120  # after the last change, before tiles are counted
 
 
 class TargetBox(QWidget):
-    """Target mode, plan and progress; see `TargetMode`."""
+    """Target mode, plan and progress; see `TargetMode`.
+
+    Attributes
+    ----------
+    target : Target or None
+        What Predict would predict.
+    """
 
     def __init__(
         self,
@@ -53,7 +59,7 @@ class TargetBox(QWidget):
         super().__init__()
         self._session, self._connections = session, connections
         self._jobs, self._prefetcher = jobs, prefetcher
-        self._target: Target | None = None
+        self.target: Target | None = None
         self._label_regions = LabelOutlines()
         self._connected_layers: set[int] = set()
 
@@ -193,10 +199,10 @@ class TargetBox(QWidget):
         self.mode_buttons[self._session.settings.target_mode].setChecked(True)
         try:
             layers = self._points_layer(), self.regions_layer()
-            self._target = target_from_layers(self._session, *layers, self._label_regions)
-            text = self._describe_plan(self._target)
+            self.target = target_from_layers(self._session, *layers, self._label_regions)
+            text = self._describe_plan(self.target)
         except DkanError as error:
-            self._target, text = None, str(error)
+            self.target, text = None, str(error)
         self.plan_label.setText(text)
         self.refresh()
 
@@ -227,17 +233,17 @@ class TargetBox(QWidget):
         """Predict the target of the current plan."""
         self._plan_debouncer.stop()
         self.update_plan()
-        if self._target is None:
+        if self.target is None:
             self._session.message.show(self.plan_label.text(), warning=True)
             return
         with self._session.message.report_errors():
-            self._jobs.predict(self._target, str(self._session.settings.target_mode).lower())
+            self._jobs.predict(self.target, str(self._session.settings.target_mode).lower())
 
     def refresh(self) -> None:
         """Show the progress of the jobs."""
         progress, busy = self._jobs.progress, self._jobs.busy
         self.cancel_button.setEnabled(busy)
-        self.predict_button.setEnabled(not busy and self._target is not None)
+        self.predict_button.setEnabled(not busy and self.target is not None)
         self.progress_bar.setVisible(busy)
         self.progress_label.setVisible(busy)
         failed = 0 if busy else self._jobs.failed_count
