@@ -1,4 +1,4 @@
-"""Images that are open in napari already are slides too: arrays, dask, zarr, multiscale."""
+"""RGB images that are open in napari as slides: arrays, dask, zarr, multiscale."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from napari_dkan.slide import PixelSize, Slide, open_slide
 from napari_dkan.viewer.session.slide_layer import make_slide_layer, slide_to_world
 from napari_dkan.viewer.session.viewer_session import get_session
 
-from .test_predicting import draw, finish, square
+from .prediction_steps import draw, finish, square
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -82,7 +82,7 @@ def test_every_kind_of_array_has_the_pixels_of_the_file(session: ViewerSession, 
     )
 
 
-def test_a_large_flat_array_gets_levels_when_they_are_looked_at():
+def test_large_flat_array_gets_levels_on_demand():
     made = []
 
     def block(block_info=None):
@@ -101,7 +101,7 @@ def test_a_large_flat_array_gets_levels_when_they_are_looked_at():
     assert len(made) == 1  # one of a hundred chunks
 
 
-def test_arrays_are_told_apart_by_all_of_their_pixels(pixels):
+def test_fingerprint_of_arrays_uses_all_pixels(pixels):
     other = pixels.copy()
     other[17, 23] ^= 255
     assert Slide.from_arrays("a", [pixels]).fingerprint() == (
@@ -116,7 +116,7 @@ def test_arrays_are_told_apart_by_all_of_their_pixels(pixels):
     )
 
 
-def test_what_cannot_be_read_is_one_sentence():
+def test_unreadable_array_raises_one_message():
     def fail(block):
         raise OSError("the drive is gone")
 
@@ -132,7 +132,7 @@ def test_what_cannot_be_read_is_one_sentence():
             Slide.from_arrays("my image", [array])
 
 
-def test_an_array_predicts_bit_for_bit_as_its_file(tiny_slide_file, tiny_checkpoint_file, pixels):
+def test_array_and_file_have_identical_predictions(tiny_slide_file, tiny_checkpoint_file, pixels):
     checkpoint = load_checkpoint(tiny_checkpoint_file)
     with open_slide(tiny_slide_file) as slide:
         target = target_from_region(box(300, 300, 900, 900), 140, 0.7, slide.width, slide.height)
@@ -147,9 +147,7 @@ def test_an_array_predicts_bit_for_bit_as_its_file(tiny_slide_file, tiny_checkpo
     assert made.provenance["slide"] == "array"
 
 
-def test_an_array_in_the_window_is_a_slide_like_any_other(
-    make_panel: Callable[..., PredictWidget], pixels, until
-):
+def test_rgb_layer_is_a_slide(make_panel: Callable[..., PredictWidget], pixels, until):
     """It lies anywhere on the canvas, and its maps and clicks on it; nothing else is a slide."""
     panel = make_panel()
     session, viewer = panel.session, panel.session.viewer
@@ -192,9 +190,7 @@ def test_an_array_in_the_window_is_a_slide_like_any_other(
     assert session.slide is None
 
 
-def test_a_slide_of_ours_whose_pixels_are_replaced_shows_what_it_has(
-    session: ViewerSession, tiny_slide_file
-):
+def test_replaced_pixels_of_a_slide_layer_are_used(session: ViewerSession, tiny_slide_file):
     with open_slide(tiny_slide_file) as slide:
         data, options, _ = make_slide_layer(slide, slide.pixel_size)
         layer = session.viewer.add_image(data, **options)
@@ -205,7 +201,7 @@ def test_a_slide_of_ours_whose_pixels_are_replaced_shows_what_it_has(
         np.testing.assert_array_equal(now.read_region(0, 0, 9, 9), 255 - data[0][:9, :9])
 
 
-def test_the_layers_scale_is_its_pixel_size_as_soon_as_it_has_units(session: ViewerSession, pixels):
+def test_scale_with_units_is_the_pixel_size(session: ViewerSession, pixels):
     layer = session.viewer.add_image(pixels, rgb=True, name="array")
     assert session.slide.pixel_size is None
     layer.scale = (0.5e-3, 0.5e-3)
@@ -219,7 +215,7 @@ def test_the_layers_scale_is_its_pixel_size_as_soon_as_it_has_units(session: Vie
     assert "not square" in session.slide.slide.pixel_size_note
 
 
-def test_a_pixel_size_entered_for_an_array_is_remembered(session: ViewerSession, pixels, until):
+def test_pixel_size_entered_for_an_array_is_remembered(session: ViewerSession, pixels, until):
     layer = session.viewer.add_image(pixels, rgb=True, scale=(2, 2))
     session.viewer_slides.set_mpp(0.7)
     np.testing.assert_allclose(layer.scale, 0.7)
@@ -236,7 +232,7 @@ def test_a_pixel_size_entered_for_an_array_is_remembered(session: ViewerSession,
     assert session.slide.pixel_size is None
 
 
-def test_spots_of_an_array_tell_the_pixel_size(session: ViewerSession, pixels):
+def test_pixel_size_is_estimated_from_a_spot_array(session: ViewerSession, pixels):
     session.viewer.add_image(pixels, rgb=True, name="array")
     at = np.stack(np.meshgrid(range(6), range(6)), axis=-1).reshape(-1, 2)
     layer = Points(

@@ -15,7 +15,7 @@ from napari_dkan.errors import SlideError
 from napari_dkan.viewer.plugin.slide_reader import read_slides
 from napari_dkan.viewer.session.viewer_settings import TargetMode
 
-from .test_predicting import draw, everything, finish, square
+from .prediction_steps import draw, everything, finish, square
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""The cache line of the panel: the size on disk, Clear, and whether tiles are stored."""
+"""The cache box: size on disk, Clear, and whether tiles are stored."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def fill(megabytes):
     store.append(np.stack([np.arange(len(rows))] * 2, 1), rows)
 
 
-def test_the_size_is_shown_and_cleared(box: CacheBox, until, monkeypatch):
+def test_size_is_shown_and_cleared(box: CacheBox, until, monkeypatch):
     until(lambda: box.size_label.text() == "Cache: 0 MB of 10 GB")
     assert box.size_label.toolTip() == str(get_cache_folder())
     fill(3)
@@ -47,7 +47,7 @@ def test_the_size_is_shown_and_cleared(box: CacheBox, until, monkeypatch):
     until(lambda: "set it to a number of gigabytes" in box.size_label.text())
 
 
-def test_the_disk_is_left_alone_while_nobody_looks(box: CacheBox, until, monkeypatch):
+def test_size_is_not_measured_while_hidden(box: CacheBox, until, monkeypatch):
     until(lambda: not box.busy)
     asked = []
     monkeypatch.setattr(cache_box, "compute_cache_size", lambda: asked.append(1) or 0)
@@ -58,7 +58,7 @@ def test_the_disk_is_left_alone_while_nobody_looks(box: CacheBox, until, monkeyp
     until(lambda: len(asked) > 2)
 
 
-def test_whether_tiles_are_stored_is_a_setting(box: CacheBox):
+def test_checkbox_follows_the_setting(box: CacheBox):
     session = box.session
     assert box.store_checkbox.isChecked() and session.settings.store_tiles
     box.store_checkbox.click()

@@ -1,4 +1,4 @@
-"""Preferences, help, small screens and the keyboard alone."""
+"""Preferences, help, small screens and keyboard control."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def known():
 # ---- preferences ------------------------------------------------------------------------
 
 
-def test_defaults_are_the_settings_own(known):
+def test_defaults_of_preferences_and_settings_agree(known):
     assert settings_from_preferences() == ViewerSettings() and not is_icc_enabled()
     offered = type(known.maps).model_fields["colormap"].json_schema_extra["enum"]
     assert tuple(offered) == COLORMAPS
@@ -52,7 +52,7 @@ def test_defaults_are_the_settings_own(known):
         assert set(names) <= set(type(getattr(known, group)).model_fields)
 
 
-def test_a_panel_follows_napari_s_own_dialog(
+def test_panel_follows_the_preferences_dialog(
     known, make_panel: Callable[..., PredictWidget], qtbot
 ):
     known.maps.colormap = "cividis"
@@ -83,7 +83,7 @@ def test_a_panel_follows_napari_s_own_dialog(
     assert session.settings.colormap == "cividis"
 
 
-def test_a_device_and_a_checkpoint_that_are_not_there(
+def test_missing_device_and_checkpoint(
     known, make_panel: Callable[..., PredictWidget], until, tmp_path
 ):
     known.predicting.device = "mps"
@@ -97,7 +97,7 @@ def test_a_device_and_a_checkpoint_that_are_not_there(
 # ---- help -------------------------------------------------------------------------------
 
 
-def test_every_text_is_there_and_every_link_leads_to_a_page():
+def test_help_texts_and_their_links_exist():
     for topic in help.PANEL_OF_TOPIC:
         text = help.load_topic_text(topic)
         assert text.startswith("# ") and len(text.split()) < 250
@@ -105,7 +105,7 @@ def test_every_text_is_there_and_every_link_leads_to_a_page():
             assert help.load_docs_page(name).startswith("# "), name
 
 
-def test_help_opens_beside_the_work_and_leads_on(make_panel: Callable[..., PredictWidget], qtbot):
+def test_help_is_not_modal_and_follows_links(make_panel: Callable[..., PredictWidget], qtbot):
     panel = make_panel()
     made = help.show_help("gene", panel, help.PANEL_OF_TOPIC["gene"])
     qtbot.addWidget(made)
@@ -119,7 +119,7 @@ def test_help_opens_beside_the_work_and_leads_on(make_panel: Callable[..., Predi
     assert "does not come with" in made.browser.toPlainText()
 
 
-def test_the_documentation_travels():
+def test_documentation_is_in_the_package():
     assert (files("napari_dkan") / "docs" / "keys.md").is_file()
 
 
@@ -157,7 +157,7 @@ def test_panels_fit_a_small_window_in_both_themes(
     tuning.shut_down()
 
 
-def test_tab_reaches_every_control_and_shows_where_it_is(panel: PredictWidget, qtbot, until):
+def test_tab_reaches_every_control_with_a_focus_ring(panel: PredictWidget, qtbot, until):
     window = panel.session.viewer.window._qt_window
     window.show()
     window.activateWindow()
@@ -183,7 +183,7 @@ def test_tab_reaches_every_control_and_shows_where_it_is(panel: PredictWidget, q
     assert all(b > a - 40 for a, b in pairwise(down))  # from top to bottom
 
 
-def test_a_filter_that_the_collector_has_emptied_lets_events_pass(qtbot):
+def test_event_filters_survive_garbage_collection(qtbot):
     """With a window that nobody holds any more, Python takes the attributes before Qt is done."""
     content = QWidget()
     column = ScrollColumn(content)

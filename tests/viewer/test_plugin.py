@@ -1,4 +1,4 @@
-"""The plugin as napari sees it: menu entries, samples, tooltip, and the demo."""
+"""Menu entries, samples, tooltip and the demo."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from napari_dkan.viewer.session.pixel_size_sources import ARRAY_COLUMNS
 from napari_dkan.viewer.session.viewer_settings import TargetMode
 from napari_dkan.viewer.widgets.gl_compat import import_torch
 
-from .test_predicting import draw, finish, square
+from .prediction_steps import draw, finish, square
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from napari_dkan.viewer.panels.predict.predict_widget import PredictWidget
 
 
-def test_the_panel_opens_from_the_menu(make_napari_viewer, until):
+def test_panel_opens_from_the_menu(make_napari_viewer, until):
     viewer = make_napari_viewer()
     _, panel = viewer.window.add_plugin_dock_widget("napari-dkan", "DKAN: predict")
     until(lambda: panel.session.checkpoint is not None)
@@ -34,7 +34,7 @@ def test_the_panel_opens_from_the_menu(make_napari_viewer, until):
     panel.shut_down()
 
 
-def test_the_synthetic_sample_opens(make_napari_viewer):
+def test_synthetic_sample_opens(make_napari_viewer):
     viewer = make_napari_viewer()
     slide, spots = viewer.open_sample("napari-dkan", "synthetic")
     assert slide.rgb and slide.multiscale and "simulated" in slide.name
@@ -42,7 +42,7 @@ def test_the_synthetic_sample_opens(make_napari_viewer):
     assert set(ARRAY_COLUMNS) <= set(spots.features) and not spots.visible
 
 
-def test_the_real_sample_is_predicted_at_its_array_spots(
+def test_real_sample_is_predicted_at_its_array_spots(
     make_panel: Callable[..., PredictWidget], data_dir, monkeypatch, until
 ):
     """The way the network was trained: array spots that see each other."""
@@ -60,7 +60,7 @@ def test_the_real_sample_is_predicted_at_its_array_spots(
     assert prediction.predicted_mask.all()
 
 
-def test_hovering_tells_gene_value_and_scale(panel: PredictWidget, middle, until, monkeypatch):
+def test_tooltip_shows_gene_value_and_units(panel: PredictWidget, middle, until, monkeypatch):
     said = []
     monkeypatch.setattr(
         "napari_dkan.viewer.layers.overlay_display.QToolTip.showText",
@@ -83,7 +83,7 @@ def test_hovering_tells_gene_value_and_scale(panel: PredictWidget, middle, until
     assert len(said) == 1
 
 
-def test_only_one_colour_bar_is_shown(panel: PredictWidget, middle, until):
+def test_only_one_color_bar_is_shown(panel: PredictWidget, middle, until):
     panel.click_predictor.predict_at(*middle)
     until(lambda: panel.session.spot is not None)
     draw(panel, square(*middle, 300))
@@ -93,7 +93,7 @@ def test_only_one_colour_bar_is_shown(panel: PredictWidget, middle, until):
     assert shown == [False, True]
 
 
-def test_torch_loads_beside_a_window():
+def test_torch_is_imported_in_a_process_with_opengl():
     """In a fresh process, since here torch is there already: it crashed with software OpenGL."""
     code = (
         "import napari; v = napari.Viewer(); v.screenshot(flash=False)\n"
@@ -105,7 +105,7 @@ def test_torch_loads_beside_a_window():
     import_torch()
 
 
-def test_the_demo_drives_the_window_and_saves(tmp_path):
+def test_scripted_demo_saves_its_results(tmp_path):
     done = subprocess.run(
         [sys.executable, "-m", "napari_dkan", "demo", "--drive", "--out", str(tmp_path)],
         capture_output=True,

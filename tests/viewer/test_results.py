@@ -34,7 +34,7 @@ from napari_dkan.viewer.plugin.file_readers import get_result_reader
 from napari_dkan.viewer.session.viewer_session import get_session
 from napari_dkan.viewer.session.viewer_settings import ContrastLimits
 
-from .test_predicting import draw, finish, square
+from .prediction_steps import draw, finish, square
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""The ruler: a line drawn on the slide and its true length give the pixel size."""
+"""The ruler: pixel size from a line on the slide and its true length."""
 
 from __future__ import annotations
 
@@ -42,9 +42,7 @@ def drag(canvas, start, *places):
     QApplication.processEvents()
 
 
-def test_a_line_and_its_length_are_the_pixel_size(
-    make_panel: Callable[..., PredictWidget], plain, qtbot
-):
+def test_line_and_length_set_the_pixel_size(make_panel: Callable[..., PredictWidget], plain, qtbot):
     panel = make_panel(show=True)
     panel.session.change_settings(prefetch=False)
     session, box = panel.session, panel.slide_box
@@ -107,7 +105,7 @@ def test_a_line_and_its_length_are_the_pixel_size(
     assert "Open a slide first" in panel.message_label.text()
 
 
-def test_what_the_file_says_comes_back(
+def test_reset_restores_the_pixel_size_of_the_file(
     make_panel: Callable[..., PredictWidget], tiny_slide_file, until
 ):
     panel = make_panel()
@@ -127,7 +125,7 @@ def test_what_the_file_says_comes_back(
     until(lambda: not panel.prefetcher.busy)
 
 
-def test_the_scale_is_judged_before_anything_is_predicted(
+def test_pixel_size_is_checked_before_prediction(
     make_panel: Callable[..., PredictWidget], plain, until
 ):
     panel = make_panel()
@@ -151,7 +149,7 @@ def test_the_scale_is_judged_before_anything_is_predicted(
     until(lambda: not panel.prefetcher.busy)
 
 
-def test_whatever_is_remembered_is_a_pixel_size_or_nothing(tmp_path):
+def test_invalid_history_is_ignored(tmp_path):
     save_pixel_size("a", 0.5)
     save_pixel_size("b", 0.7, "ruler")
     assert load_pixel_sizes() == {"a": (0.5, ""), "b": (0.7, "ruler")}

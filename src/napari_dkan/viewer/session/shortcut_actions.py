@@ -72,7 +72,7 @@ class ShortcutAction:
         return f"{PLUGIN_NAME}:{self.name}"
 
 
-# No default key is one of napari's or of its layers: tests/viewer/test_actions.py.
+# No default key is one of napari's or of its layers: tests/viewer/test_shortcut_actions.py.
 ACTIONS = (
     ShortcutAction("predict", "Predict where it is chosen", "Ctrl-Enter"),
     ShortcutAction("cancel", "Cancel what is being computed", "Ctrl-."),

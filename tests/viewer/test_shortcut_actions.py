@@ -1,4 +1,4 @@
-"""Keys: every action is in napari's shortcut editor, and what a person chooses there holds."""
+"""Shortcuts: all actions are in napari's shortcut editor and can be changed there."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def press(viewer, key: str) -> None:
     handler.release_key(coerce_keybinding(key))
 
 
-def test_no_default_is_taken_by_napari_or_by_another_action():
+def test_default_keys_are_unique():
     actions.register_with_napari()
     taken = Counter(str(coerce_keybinding(a.default_key)) for a in actions.ACTIONS)
     assert max(taken.values()) == 1
@@ -81,7 +81,7 @@ def _own(kind) -> list:
     return [k for k, f in kind.class_keymap.items() if actions.FUNCTION_PREFIX not in f.__name__]
 
 
-def test_the_editor_lists_all_and_what_is_chosen_there_holds(editor):
+def test_shortcut_editor_lists_and_changes_all_actions(editor):
     table, panel = editor._table, editor.panel
     for action in actions.ACTIONS:
         row = editor.rows[action.id]
@@ -122,7 +122,7 @@ def test_the_editor_lists_all_and_what_is_chosen_there_holds(editor):
     assert actions.shortcut_label("hatch") == "H"
 
 
-def test_keys_do_what_they_say(panel: PredictWidget, until):
+def test_shortcuts_run_their_actions(panel: PredictWidget, until):
     viewer, session = panel.session.viewer, panel.session
     first = session.gene
     for key, step in (("Down", 1), ("Right", 1), ("Up", -1), ("Left", -1)):
@@ -148,7 +148,9 @@ def test_keys_do_what_they_say(panel: PredictWidget, until):
     assert viewer.layers.selection.active.mode == "add_polygon_lasso"
 
 
-def test_arrows_step_through_a_stack_and_panels_open_once(make_panel: Callable[..., PredictWidget]):
+def test_arrow_keys_step_through_stacks_and_panels_open_once(
+    make_panel: Callable[..., PredictWidget],
+):
     panel = make_panel()
     viewer, gene = panel.session.viewer, panel.session.gene
     viewer.add_image(np.zeros((4, 5, 6)))
@@ -167,7 +169,7 @@ def test_arrows_step_through_a_stack_and_panels_open_once(make_panel: Callable[.
     quality.quality.close()
 
 
-def test_each_viewer_has_its_own_and_a_closed_panel_is_named(
+def test_actions_belong_to_a_viewer_and_name_a_closed_panel(
     make_panel: Callable[..., PredictWidget], make_napari_viewer
 ):
     one, other = make_panel(), make_panel()
@@ -188,7 +190,7 @@ def test_each_viewer_has_its_own_and_a_closed_panel_is_named(
     assert [n.message for n in told] == ["Gene lens on or off: open Plugins > DKAN: predict first."]
 
 
-def test_the_page_of_keys_is_the_table():
+def test_documented_shortcuts_are_the_table():
     rows = re.findall(r"^\| (.+?) \| (.+?) \|$", DOCS.read_text(encoding="utf-8"), re.M)
     told = [(key, does) for key, does in rows if does not in ("does", "---")]
     assert told == [
@@ -196,7 +198,7 @@ def test_the_page_of_keys_is_the_table():
     ]
 
 
-def test_unknown_actions_are_refused():
+def test_unknown_action_raises():
     with pytest.raises(KeyError):
         actions.register_actions(ViewerModel(), fly=print)
     assert "napari-dkan:lens" in action_manager._actions

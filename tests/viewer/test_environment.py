@@ -1,4 +1,4 @@
-"""Homes that cannot be written, no network, several napari at once, and odd paths."""
+"""Unwritable home folders, no network, several processes and unusual paths."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from napari_dkan.viewer.panels.predict.predict_widget import PredictWidget
 
 
-VISIT = Path(__file__).with_name("one_visit.py")
+VISIT = Path(__file__).with_name("session_script.py")
 
 # Folders below it can be made by nobody, root included.
 NOWHERE = "/proc/self"
@@ -46,7 +46,7 @@ def told(process) -> dict:
 
 @pytest.mark.timeout(420)
 @pytest.mark.skipif(not Path(NOWHERE).is_dir(), reason="needs a folder that root cannot write")
-def test_several_at_once_without_network_and_one_without_a_home(
+def test_several_processes_without_network_and_without_a_home(
     tiny_slide_file, tiny_checkpoint_file, tmp_path
 ):
     """Two share a home and a cache, one of them with another binding of Qt.
@@ -89,7 +89,7 @@ LONG = "s" * 120
     ["a folder with spaces/a slide", "Präparat-№7/日本語のスライド", f"{LONG}/{LONG}", "-x/--help"],
     ids=["spaces", "not ASCII", "long", "dashes"],
 )
-def test_odd_paths(
+def test_unusual_paths(
     name,
     make_panel: Callable[..., PredictWidget],
     tiny_slide_file,
@@ -127,7 +127,7 @@ def test_odd_paths(
 
 
 @pytest.mark.parametrize("home", [NOWHERE, None], ids=["read-only", "none"])
-def test_the_command_line_needs_no_home(home, tiny_slide_file, tiny_checkpoint_file, tmp_path):
+def test_command_line_needs_no_home(home, tiny_slide_file, tiny_checkpoint_file, tmp_path):
     if home and not Path(home).is_dir():
         pytest.skip("needs a folder that root cannot write")
     out = tmp_path / "out.h5ad"

@@ -1,4 +1,4 @@
-"""Slides by drag and drop: layers with physical scale, refusals in words."""
+"""Slides by drag and drop: layers with a physical scale, messages for other files."""
 
 from __future__ import annotations
 
@@ -12,9 +12,7 @@ from napari_dkan.viewer.plugin.slide_reader import get_slide_reader, read_slides
 from ..slide_files import halves, ome_zarr, picture
 
 
-def test_a_slide_opens_as_a_multiscale_rgb_layer_in_micrometres(
-    make_napari_viewer, tiny_slide_file
-):
+def test_slide_opens_as_a_multiscale_rgb_layer_in_micrometres(make_napari_viewer, tiny_slide_file):
     viewer = make_napari_viewer()
     (layer,) = viewer.open(tiny_slide_file, plugin="napari-dkan")
     assert layer.multiscale and layer.rgb
@@ -24,7 +22,7 @@ def test_a_slide_opens_as_a_multiscale_rgb_layer_in_micrometres(
     assert layer.axis_labels == ("y", "x")
 
 
-def test_a_slide_without_pixel_size_opens_in_pixels(make_napari_viewer, tmp_path):
+def test_slide_without_pixel_size_opens_in_pixels(make_napari_viewer, tmp_path):
     file = tmp_path / "plain.png"
     Image.fromarray(np.full((300, 400, 3), 200, np.uint8)).save(file)
     viewer = make_napari_viewer()
@@ -33,7 +31,7 @@ def test_a_slide_without_pixel_size_opens_in_pixels(make_napari_viewer, tmp_path
     assert [str(u) for u in layer.units] == ["pixel", "pixel"]
 
 
-def test_a_real_section_svs_and_pyramid_open(make_napari_viewer, data_dir):
+def test_real_section_svs_and_pyramid_open(make_napari_viewer, data_dir):
     viewer = make_napari_viewer()
     (svs,) = viewer.open(data_dir / "wsi/CMU-1-Small-Region.svs", plugin="napari-dkan")
     np.testing.assert_allclose(svs.scale, 0.499)
@@ -41,22 +39,20 @@ def test_a_real_section_svs_and_pyramid_open(make_napari_viewer, data_dir):
     np.testing.assert_allclose(crop.scale, 0.6874, rtol=1e-3)
 
 
-def test_a_file_that_is_no_slide_is_refused_in_one_sentence(tmp_path):
+def test_file_that_is_no_slide_is_rejected(tmp_path):
     file = tmp_path / "notes.tif"
     file.write_text("nothing to see")
     with pytest.raises(SlideError, match=r"notes\.tif"):
         get_slide_reader(str(file))(str(file))
 
 
-def test_a_stack_of_files_is_left_to_other_readers():
+def test_stack_of_files_is_left_to_other_readers():
     assert get_slide_reader(["a.tif", "b.tif"]) is None
     assert get_slide_reader(["a.tif"]) is read_slides
 
 
 @pytest.mark.parametrize("version", ["0.4", "0.5"])
-def test_an_ome_zarr_folder_opens_and_other_folders_are_left_alone(
-    make_napari_viewer, tmp_path, version
-):
+def test_ome_zarr_folder_opens_and_other_folders_are_ignored(make_napari_viewer, tmp_path, version):
     folder = ome_zarr(tmp_path / "slide.zarr", halves(picture(), 2), version=version)
     viewer = make_napari_viewer()
     (layer,) = viewer.open(folder, plugin="napari-dkan")

@@ -1,4 +1,4 @@
-"""Click, region, gene, cancel: the path a person takes, in a real viewer."""
+"""Click, region, gene and cancel in a real viewer."""
 
 from __future__ import annotations
 
@@ -13,37 +13,15 @@ from napari_dkan.viewer.layers.canvas_legend import GENE_LEGEND
 from napari_dkan.viewer.layers.prediction_layers import GridOverlay, SpotsOverlay
 from napari_dkan.viewer.session.viewer_settings import ContrastLimits, TargetMode
 
+from .prediction_steps import draw, everything, finish, square
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from napari_dkan.viewer.panels.predict.predict_widget import PredictWidget
 
 
-def draw(panel: PredictWidget, *rings):
-    """Polygons (x, y) in level-0 px, drawn into the regions layer."""
-    panel.target_box.mode_buttons[TargetMode.REGION].click()
-    layer = panel.target_box.regions_layer()
-    for ring in rings:
-        layer.add_polygons([swap_xy(np.array(ring, float))])
-    layer.mode = "pan_zoom"
-    panel.target_box.update_plan()
-    return layer
-
-
-def square(x, y, half):
-    return [(x - half, y - half), (x + half, y - half), (x + half, y + half), (x - half, y + half)]
-
-
-def everything(panel: PredictWidget):
-    slide = panel.session.slide.slide
-    return square(slide.width / 2, slide.height / 2, slide.width / 2 - 1)
-
-
-def finish(panel: PredictWidget, until):
-    until(lambda: not panel.prediction_jobs.busy and not panel.gene_decode_job.busy)
-
-
-def test_a_mouse_click_on_tissue_shows_bars(
+def test_click_on_tissue_shows_gene_bars(
     make_panel: Callable[..., PredictWidget], tiny_slide_file, until, qtbot
 ):
     panel = make_panel(show=True)
@@ -68,7 +46,7 @@ def test_a_mouse_click_on_tissue_shows_bars(
     assert "log10(1 + counts per 10k of panel)" in panel.spot_box.units_label.text()
 
 
-def test_a_drag_pans_and_predicts_nothing(
+def test_drag_pans_and_predicts_nothing(
     make_panel: Callable[..., PredictWidget], tiny_slide_file, until, qtbot
 ):
     panel = make_panel(show=True)
@@ -84,7 +62,7 @@ def test_a_drag_pans_and_predicts_nothing(
     assert not panel.click_predictor.busy and panel.session.spot is None
 
 
-def test_rapid_clicks_come_down_to_the_last(panel: PredictWidget, middle, until):
+def test_of_rapid_clicks_the_last_one_is_predicted(panel: PredictWidget, middle, until):
     x, y = middle
     spots = []
     panel.session.spot_changed.connect(lambda: spots.append(panel.session.spot))
@@ -95,7 +73,7 @@ def test_rapid_clicks_come_down_to_the_last(panel: PredictWidget, middle, until)
     assert spots[-1].target.spots.xy[0, 0] == x + 9
 
 
-def test_clicked_spots_gather_in_one_layer(panel: PredictWidget, middle, until):
+def test_clicked_spots_are_in_one_layer(panel: PredictWidget, middle, until):
     x, y = middle
     for i in range(3):
         panel.click_predictor.predict_at(x + 30 * i, y)
@@ -106,7 +84,7 @@ def test_clicked_spots_gather_in_one_layer(panel: PredictWidget, middle, until):
     assert "predicted" in overlay.layer.name and panel.session.gene in overlay.layer.name
 
 
-def test_a_region_fills_with_a_heatmap(panel: PredictWidget, middle, until):
+def test_region_is_filled_with_a_heatmap(panel: PredictWidget, middle, until):
     x, y = middle
     draw(panel, square(x, y, 400), square(x, y, 150))  # the inner one is a hole
     plan = panel.target_box.plan_label.text()
@@ -134,7 +112,7 @@ def test_a_region_fills_with_a_heatmap(panel: PredictWidget, middle, until):
     assert f"{count} tiles predicted" in panel.message_label.text()
 
 
-def test_the_map_lies_on_the_tissue_it_was_predicted_from(panel: PredictWidget, until):
+def test_map_is_aligned_with_the_tissue(panel: PredictWidget, until):
     panel.target_box.mode_buttons[TargetMode.TISSUE].click()
     panel.target_box.start_prediction()
     finish(panel, until)
@@ -146,7 +124,7 @@ def test_the_map_lies_on_the_tissue_it_was_predicted_from(panel: PredictWidget, 
         assert overlay.value_at((y * 0.7, x * 0.7)) == np.float32(wanted)
 
 
-def test_what_is_in_view_comes_first(panel: PredictWidget, until):
+def test_visible_tiles_are_predicted_first(panel: PredictWidget, until):
     draw(panel, everything(panel))
     viewer = panel.session.viewer
     corner = panel.session.slide.tissue.bounds[2] * 0.7 - 100
@@ -188,7 +166,7 @@ def test_arrow_keys_on_the_canvas_step_through_genes(panel: PredictWidget, middl
         assert panel.gene_box.search_field.text() == gene
 
 
-def test_genes_are_found_by_old_symbol_and_part_of_the_name(panel: PredictWidget, qtbot):
+def test_genes_are_found_by_alias_and_part_of_the_name(panel: PredictWidget, qtbot):
     box = panel.gene_box
     for typed, found in (("HER2", "ERBB2"), ("keratin", "KRT8"), ("cd74", "CD74")):
         box.search_field.clear()
@@ -204,7 +182,7 @@ def test_genes_are_found_by_old_symbol_and_part_of_the_name(panel: PredictWidget
     )
 
 
-def test_limits_are_robust_or_fixed_and_shared(panel: PredictWidget, middle, until):
+def test_limits_are_percentiles_or_fixed_and_shared(panel: PredictWidget, middle, until):
     draw(panel, square(*middle, 400))
     panel.target_box.start_prediction()
     finish(panel, until)
@@ -218,9 +196,7 @@ def test_limits_are_robust_or_fixed_and_shared(panel: PredictWidget, middle, unt
     assert layer.colormap.name == "viridis"
 
 
-def test_cancel_is_quick_keeps_finished_tiles_and_drops_late_ones(
-    panel: PredictWidget, until, qtbot
-):
+def test_cancel_is_fast_and_keeps_finished_tiles_only(panel: PredictWidget, until, qtbot):
     predictor = panel.session.predictors.get(panel.session.slide, panel.session.checkpoint)
     predictor.batch_sizes.limit(1)
     predictor.clear_cache()
@@ -243,7 +219,7 @@ def test_cancel_is_quick_keeps_finished_tiles_and_drops_late_ones(
     assert int(np.isfinite(panel.session.overlays[0].layer.data).sum()) == kept
 
 
-def test_a_points_layer_is_predicted_spot_by_spot(panel: PredictWidget, middle, until):
+def test_points_layer_is_predicted_spot_by_spot(panel: PredictWidget, middle, until):
     x, y = middle
     spots = swap_xy([(x, y), (x + 100, y), (x, y + 100)])
     panel.session.viewer.add_points(spots, scale=(0.7, 0.7), units="um", name="my spots")
@@ -257,7 +233,7 @@ def test_a_points_layer_is_predicted_spot_by_spot(panel: PredictWidget, middle, 
     assert np.isfinite(overlay.prediction.values).all()
 
 
-def test_the_tissue_outline_can_be_edited(panel: PredictWidget):
+def test_tissue_outline_can_be_edited(panel: PredictWidget):
     panel.target_box.mode_buttons[TargetMode.TISSUE].click()
     panel.target_box.update_plan()
     before = int(panel.target_box.plan_label.text().split()[0])

@@ -1,7 +1,7 @@
-"""A whole visit in a process of its own, watched: python one_visit.py SLIDE CHECKPOINT OUT
+"""A session in a separate process: python session_script.py SLIDE CHECKPOINT OUT
 
-Opens napari and the panels, predicts, saves and opens again. Prints one line of JSON: every attempt
-to open a socket, and a checksum of what was predicted.
+Opens napari and the panels, predicts, saves and reopens. Prints one line of JSON with all attempts
+to open a socket and a checksum of the prediction.
 """
 
 from __future__ import annotations

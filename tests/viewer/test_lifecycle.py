@@ -1,4 +1,4 @@
-"""Things that go away, arrive late or come twice: each ends in a defined state."""
+"""Layers, slides, panels and windows that are closed, replaced or opened twice."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from napari_dkan.viewer.panels.predict.predict_widget import PredictWidget
 from napari_dkan.viewer.session.viewer_session import get_session
 from napari_dkan.viewer.session.viewer_settings import TargetMode
 
-from .test_predicting import draw, everything, finish, square
+from .prediction_steps import draw, everything, finish, square
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,7 +41,7 @@ def no_threads_left(panel: PredictWidget):
     return not [t for t in threading.enumerate() if t.name.startswith("dkan-read")]
 
 
-def test_deleting_the_map_ends_its_job(panel: PredictWidget, until):
+def test_removing_the_map_layer_cancels_its_job(panel: PredictWidget, until):
     started(panel, until)
     panel.session.viewer.layers.remove(panel.session.overlays[0].layer)
     assert not panel.prediction_jobs.busy and not panel.session.overlays
@@ -51,7 +51,7 @@ def test_deleting_the_map_ends_its_job(panel: PredictWidget, until):
     assert panel.session.overlays[0].prediction.predicted_mask.all()
 
 
-def test_deleting_the_slide_ends_the_job_and_keeps_the_map(panel: PredictWidget, until):
+def test_removing_the_slide_cancels_the_job_and_keeps_the_map(panel: PredictWidget, until):
     started(panel, until)
     layer = panel.session.slide.layer
     panel.session.viewer.layers.remove(layer)
@@ -61,7 +61,7 @@ def test_deleting_the_slide_ends_the_job_and_keeps_the_map(panel: PredictWidget,
     until(lambda: no_threads_left(panel))
 
 
-def test_closing_the_panel_ends_the_job(panel: PredictWidget, until, qtbot):
+def test_closing_the_panel_cancels_the_job(panel: PredictWidget, until, qtbot):
     started(panel, until)
     panel.session.viewer.window.remove_dock_widget(panel)
     panel.close()
@@ -70,7 +70,7 @@ def test_closing_the_panel_ends_the_job(panel: PredictWidget, until, qtbot):
     qtbot.wait(100)
 
 
-def test_closing_the_window_ends_the_job(panel: PredictWidget, until):
+def test_closing_the_window_cancels_the_job(panel: PredictWidget, until):
     started(panel, until)
     maps = panel.prediction_jobs
     panel.session.viewer.close()
@@ -78,7 +78,7 @@ def test_closing_the_window_ends_the_job(panel: PredictWidget, until):
     assert maps.wait()
 
 
-def test_renaming_and_reordering_layers_confuses_nothing(panel: PredictWidget, middle, until):
+def test_layers_can_be_renamed_and_reordered(panel: PredictWidget, middle, until):
     viewer, session = panel.session.viewer, panel.session
     draw(panel, square(*middle, 300))
     panel.target_box.start_prediction()
@@ -98,7 +98,7 @@ def test_renaming_and_reordering_layers_confuses_nothing(panel: PredictWidget, m
     assert len(session.overlays) == 2 and "my slide" in session.overlays[1].layer.name
 
 
-def test_two_viewers_know_nothing_of_each_other(
+def test_two_viewers_are_independent(
     make_panel: Callable[..., PredictWidget], tiny_slide_file, until
 ):
     one, two = make_panel(), make_panel()
@@ -114,9 +114,7 @@ def test_two_viewers_know_nothing_of_each_other(
     assert two.session.spot is None and not two.session.overlays
 
 
-def test_the_slide_follows_the_selected_layer(
-    panel: PredictWidget, tiny_slide_file, tmp_path, until
-):
+def test_slide_follows_the_selected_layer(panel: PredictWidget, tiny_slide_file, tmp_path, until):
     copy = tmp_path / "other.ome.tif"
     shutil.copy(tiny_slide_file, copy)
     first = panel.session.slide
@@ -127,9 +125,7 @@ def test_the_slide_follows_the_selected_layer(
     until(lambda: not panel.prefetcher.busy)
 
 
-def test_a_slide_opened_by_another_reader_is_taken_too(
-    make_panel: Callable[..., PredictWidget], tmp_path, until
-):
+def test_slide_of_another_reader_is_used(make_panel: Callable[..., PredictWidget], tmp_path, until):
     from PIL import Image
 
     file = tmp_path / "plain.png"
@@ -139,7 +135,7 @@ def test_a_slide_opened_by_another_reader_is_taken_too(
     assert panel.session.slide.slide.path == file
 
 
-def test_a_gpu_without_memory_offers_the_cpu(panel: PredictWidget, middle, until, monkeypatch):
+def test_full_gpu_switches_to_the_cpu(panel: PredictWidget, middle, until, monkeypatch):
     predictor = panel.session.predictors.get(panel.session.slide, panel.session.checkpoint)
 
     def no_memory(*args):
@@ -158,7 +154,7 @@ def test_a_gpu_without_memory_offers_the_cpu(panel: PredictWidget, middle, until
     assert panel.session.overlays[0].prediction.predicted_mask.all()
 
 
-def test_a_click_while_a_map_runs_is_answered(panel: PredictWidget, middle, until):
+def test_click_is_predicted_while_a_map_runs(panel: PredictWidget, middle, until):
     started(panel, until)
     panel.session.change_settings(target_mode=TargetMode.CLICK)
     panel.click_predictor.predict_at(*middle)
@@ -167,7 +163,7 @@ def test_a_click_while_a_map_runs_is_answered(panel: PredictWidget, middle, unti
     assert all(o.prediction.predicted_mask.all() for o in panel.session.overlays)
 
 
-def test_changing_the_checkpoint_drops_the_spot_but_not_the_map(
+def test_checkpoint_change_drops_the_spot_but_not_the_map(
     panel: PredictWidget, middle, until, tiny_checkpoint_file, tmp_path
 ):
     panel.click_predictor.predict_at(*middle)
@@ -185,7 +181,7 @@ def test_changing_the_checkpoint_drops_the_spot_but_not_the_map(
     assert len(panel.session.overlays) == 2
 
 
-def test_drawn_regions_keep_their_place_when_the_scale_is_entered(panel: PredictWidget, middle):
+def test_regions_keep_their_position_when_the_pixel_size_is_entered(panel: PredictWidget, middle):
     layer = draw(panel, square(*middle, 300))
     panel.session.viewer_slides.set_mpp(0.5)
     np.testing.assert_allclose(layer.scale, 0.5)
@@ -195,7 +191,7 @@ def test_drawn_regions_keep_their_place_when_the_scale_is_entered(panel: Predict
     np.testing.assert_allclose(back, np.array(middle) - 300)
 
 
-def test_a_map_keeps_its_place_when_the_scale_is_corrected(
+def test_map_keeps_its_position_when_the_pixel_size_is_corrected(
     panel: PredictWidget, middle, until, tiny_slide_file, tmp_path
 ):
     """The other slide's layers stay as they are."""
@@ -218,9 +214,7 @@ def test_a_map_keeps_its_place_when_the_scale_is_corrected(
     until(lambda: not panel.prefetcher.busy)
 
 
-def test_a_panel_that_is_closed_and_opened_again_goes_on_where_it_was(
-    panel: PredictWidget, middle, until, qtbot
-):
+def test_reopened_panel_shows_the_session(panel: PredictWidget, middle, until, qtbot):
     from napari_dkan.viewer.panels.predict.predict_widget import PredictWidget
 
     draw(panel, square(*middle, 300))
@@ -248,7 +242,7 @@ def test_a_panel_that_is_closed_and_opened_again_goes_on_where_it_was(
     again.shut_down()
 
 
-def test_a_measured_rate_is_not_carried_to_another_checkpoint_or_device(
+def test_rate_is_measured_per_checkpoint_and_device(
     panel: PredictWidget, middle, until, tiny_checkpoint_file, tmp_path
 ):
     draw(panel, square(*middle, 300))
@@ -267,7 +261,7 @@ def test_a_measured_rate_is_not_carried_to_another_checkpoint_or_device(
     until(lambda: not panel.prefetcher.busy)
 
 
-def test_points_of_a_turned_layer_lie_where_they_are_drawn(panel: PredictWidget):
+def test_points_of_a_rotated_layer_keep_their_position(panel: PredictWidget):
     from napari_dkan.viewer.jobs.target_from_layers import target_from_layers
 
     session = panel.session
@@ -280,7 +274,7 @@ def test_points_of_a_turned_layer_lie_where_they_are_drawn(panel: PredictWidget)
         np.testing.assert_allclose(layer.data_to_world(point), (y * 0.7, x * 0.7), atol=1e-6)
 
 
-def test_a_second_map_lies_on_the_first_and_both_follow_the_gene(
+def test_second_map_is_above_the_first_and_both_follow_the_gene(
     panel: PredictWidget, middle, until
 ):
     draw(panel, square(*middle, 300))
@@ -297,7 +291,7 @@ def test_a_second_map_lies_on_the_first_and_both_follow_the_gene(
         assert all(n.name.startswith(panel.session.gene) for n in (first, second))
 
 
-def test_a_checkpoint_that_was_changed_for_another_is_let_go(
+def test_replaced_checkpoint_is_freed(
     panel: PredictWidget, tiny_checkpoint_file, rival_file, until
 ):
     """Found by benchmarks/soak.py: each one that was loaded stayed in memory."""
@@ -314,7 +308,7 @@ def test_a_checkpoint_that_was_changed_for_another_is_let_go(
     until(gone)
 
 
-def test_what_was_open_goes_with_its_window(make_napari_viewer, tiny_slide_file, until):
+def test_closed_window_is_freed(make_napari_viewer, tiny_slide_file, until):
     """Each window that was closed stayed in memory, with its slide and its network."""
 
     def visit():

@@ -1,4 +1,4 @@
-"""Gene first, visible first, rough before fine, prepared before asked: what never waits."""
+"""The order of work: shown gene, visible tiles, rough map, prefetching."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from napari_dkan.viewer.jobs.viewport import Viewport
 from napari_dkan.viewer.session.viewer_settings import TargetMode
 from napari_dkan.viewer.widgets.signal_connections import SignalConnections
 
-from .test_predicting import draw, everything, finish, square
+from .prediction_steps import draw, everything, finish, square
 
 if TYPE_CHECKING:
     from napari_dkan.inference.predictor import Predictor
@@ -36,7 +36,7 @@ def whole_tissue(panel: PredictWidget, until):
     return panel.session.overlays[-1]
 
 
-def test_the_shown_gene_is_there_before_the_panel_and_no_pixel_is_read_again(
+def test_shown_gene_is_decoded_first_without_reading_pixels(
     panel: PredictWidget, predictor: Predictor, until, monkeypatch
 ):
     predictor.clear_cache()
@@ -64,7 +64,7 @@ def test_the_shown_gene_is_there_before_the_panel_and_no_pixel_is_read_again(
     np.testing.assert_allclose(overlay.prediction.values, whole, atol=1e-5)
 
 
-def test_a_second_map_of_the_same_tiles_reads_nothing(
+def test_second_map_of_the_same_tiles_reads_no_pixels(
     panel: PredictWidget, predictor: Predictor, until, monkeypatch
 ):
     before = whole_tissue(panel, until).prediction.values.copy()
@@ -76,7 +76,7 @@ def test_a_second_map_of_the_same_tiles_reads_nothing(
     np.testing.assert_allclose(whole_tissue(panel, until).prediction.values, before, atol=1e-6)
 
 
-def test_the_queue_follows_the_camera(panel: PredictWidget, predictor: Predictor, until):
+def test_prediction_order_follows_the_camera(panel: PredictWidget, predictor: Predictor, until):
     predictor.batch_sizes.limit(1)
     predictor.clear_cache()
     draw(panel, everything(panel))
@@ -100,7 +100,7 @@ def test_the_queue_follows_the_camera(panel: PredictWidget, predictor: Predictor
     assert near_first < far and near_second < far
 
 
-def test_a_rough_map_covers_the_tissue_first_and_gives_way_to_the_fine_one(
+def test_rough_map_is_drawn_before_the_exact_one(
     panel: PredictWidget, predictor: Predictor, until, monkeypatch
 ):
     monkeypatch.setattr(rough, "MAX_COARSE_TILES", 6)
@@ -125,7 +125,7 @@ def test_a_rough_map_covers_the_tissue_first_and_gives_way_to_the_fine_one(
     np.testing.assert_allclose(overlay.prediction.values, values, atol=1e-5)
 
 
-def test_damaged_tiles_are_counted_and_can_be_tried_again(
+def test_damaged_tiles_are_counted_and_can_be_retried(
     panel: PredictWidget, predictor: Predictor, middle, until, monkeypatch
 ):
     slide = panel.session.slide.slide
@@ -157,9 +157,7 @@ def test_damaged_tiles_are_counted_and_can_be_tried_again(
     assert panel.session.overlays == [overlay]
 
 
-def test_a_cache_that_cannot_be_written_is_told_once_and_costs_nothing_else(
-    panel: PredictWidget, until, monkeypatch, tmp_path
-):
+def test_unwritable_cache_is_reported_once(panel: PredictWidget, until, monkeypatch, tmp_path):
     file = tmp_path / "no folder"
     file.write_text("")
     monkeypatch.setenv("NAPARI_DKAN_CACHE", str(file))
@@ -175,7 +173,7 @@ def test_a_cache_that_cannot_be_written_is_told_once_and_costs_nothing_else(
     assert "cannot be written" not in panel.message_label.text()
 
 
-def test_two_hundred_cancels_leave_no_threads_and_no_memory_behind(
+def test_two_hundred_cancels_leak_no_threads_and_no_memory(
     panel: PredictWidget, predictor: Predictor, until
 ):
     draw(panel, everything(panel))
@@ -203,7 +201,7 @@ def test_two_hundred_cancels_leave_no_threads_and_no_memory_behind(
     assert len(panel.session.viewer.layers) < 8  # no empty maps stay
 
 
-def test_nothing_is_prepared_on_battery_or_when_switched_off(
+def test_nothing_is_prefetched_on_battery_or_when_switched_off(
     panel: PredictWidget, predictor: Predictor, monkeypatch, until
 ):
     panel.session.change_settings(prefetch=False)
@@ -222,7 +220,7 @@ def test_nothing_is_prepared_on_battery_or_when_switched_off(
     assert len(predictor.feature_cache.array) > 0
 
 
-def test_where_the_time_goes_can_be_copied(panel: PredictWidget, middle, until):
+def test_timing_report_can_be_copied(panel: PredictWidget, middle, until):
     panel.click_predictor.predict_at(*middle)
     until(lambda: panel.session.spot is not None)
     text = panel.timing_box.report_text()

@@ -1,4 +1,4 @@
-"""Unreliable tiles are hatched and explained, and a slide unlike the training's is told."""
+"""Unreliable tiles are hatched and explained; a slide unlike the training data gives a warning."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_unreliable_tiles_are_hatched_until_switched_off(doubtful: PredictWidget
     assert not hatched(doubtful)
 
 
-def test_hatching_deleted_by_hand_stays_away(doubtful: PredictWidget, until):
+def test_removed_hatching_switches_the_setting_off(doubtful: PredictWidget, until):
     mapped(doubtful, until)
     doubtful.session.viewer.layers.remove(hatched(doubtful)[0])
     assert (
@@ -104,7 +104,7 @@ def test_hatching_deleted_by_hand_stays_away(doubtful: PredictWidget, until):
     assert not hatched(doubtful)
 
 
-def test_a_clicked_spot_says_how_far_to_trust_it(doubtful: PredictWidget, until):
+def test_clicked_spot_shows_its_reliability(doubtful: PredictWidget, until):
     slide = doubtful.session.slide
     width, height = slide.slide.width, slide.slide.height
     corners = [(80.0, 80.0), (width - 80.0, 80.0), (80.0, height - 80.0)]
@@ -117,7 +117,7 @@ def test_a_clicked_spot_says_how_far_to_trust_it(doubtful: PredictWidget, until)
     assert len(hatched(doubtful)) == 1
 
 
-def test_without_a_reference_nothing_is_claimed(panel: PredictWidget, middle, until):
+def test_no_reliability_without_a_reference(panel: PredictWidget, middle, until):
     panel.click_predictor.predict_at(*middle)
     until(lambda: panel.session.spot is not None)
     assert "reliability" not in panel.spot_box.position_label.text()
@@ -125,7 +125,7 @@ def test_without_a_reference_nothing_is_claimed(panel: PredictWidget, middle, un
     assert not panel.slide_check_banner.text()
 
 
-def test_the_banner_speaks_of_another_stain(doubtful: PredictWidget, until):
+def test_banner_warns_of_another_stain(doubtful: PredictWidget, until):
     """The same checkpoint, had its training slides been much paler."""
     session = doubtful.session
     reference = session.checkpoint.reference

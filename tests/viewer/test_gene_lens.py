@@ -1,4 +1,4 @@
-"""The gene lens: it follows the cursor, shows what is known and fills in what is not."""
+"""The gene lens: it follows the cursor and predicts missing tiles."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from napari_dkan.viewer.session.shortcut_actions import ACTION_BY_NAME
 from napari_dkan.viewer.session.viewer_settings import ContrastLimits, TargetMode
 from napari_dkan.viewer.tools.lens_grid import LensCircle
 
-from .test_predicting import draw, everything, finish
+from .prediction_steps import draw, everything, finish
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -78,9 +78,7 @@ def at(lens: GeneLens, xy: np.ndarray) -> np.ndarray:
     return np.where(inside, layer.data[row, column], np.nan)
 
 
-def test_it_shows_the_numbers_of_a_map_wherever_it_is(
-    panel: PredictWidget, lens: GeneLens, middle, until
-):
+def test_lens_shows_the_values_of_a_map(panel: PredictWidget, lens: GeneLens, middle, until):
     x, y = middle
     assert len(seen(lens))
     draw(panel, everything(panel))
@@ -100,7 +98,7 @@ def test_it_shows_the_numbers_of_a_map_wherever_it_is(
         np.testing.assert_allclose(ring.size[0], 2 * 300 / 0.7)
 
 
-def test_what_is_not_known_fills_in_and_is_kept_for_maps(
+def test_missing_tiles_are_predicted_and_cached_for_maps(
     panel: PredictWidget, lens: GeneLens, predictor: Predictor, monkeypatch
 ):
     field, sheet = lens.grid, lens.raster
@@ -113,7 +111,7 @@ def test_what_is_not_known_fills_in_and_is_kept_for_maps(
     assert np.isnan(sheet.values[~field.tissue_mask]).all()
 
 
-def test_many_quick_moves_compute_the_last_place_in_one_job(
+def test_fast_moves_start_one_job_at_the_last_position(
     panel: PredictWidget, predictor: Predictor, middle, until, monkeypatch
 ):
     lens, session = panel.lens, panel.session
@@ -141,7 +139,7 @@ def test_many_quick_moves_compute_the_last_place_in_one_job(
     assert session.message.text == "" or not session.message.is_warning
 
 
-def test_a_job_is_dropped_where_the_lens_has_gone_and_kept_where_it_stays(
+def test_job_follows_the_lens(
     panel: PredictWidget, predictor: Predictor, middle, until, monkeypatch
 ):
     lens, slide = panel.lens, panel.session.slide.slide
@@ -162,7 +160,7 @@ def test_a_job_is_dropped_where_the_lens_has_gone_and_kept_where_it_stays(
     )
 
 
-def test_changing_the_gene_over_warm_tiles_reads_no_pixels(
+def test_gene_change_over_cached_tiles_reads_no_pixels(
     panel: PredictWidget, lens: GeneLens, until, monkeypatch
 ):
     def unread(*args):
@@ -178,7 +176,7 @@ def test_changing_the_gene_over_warm_tiles_reads_no_pixels(
     np.testing.assert_array_equal(seen(lens), before)
 
 
-def test_limits_and_colours_follow_the_session(panel: PredictWidget, lens: GeneLens, until):
+def test_limits_and_colors_follow_the_session(panel: PredictWidget, lens: GeneLens, until):
     layer, session = lens.layers.raster_layer, panel.session
     assert layer.contrast_limits[0] < layer.contrast_limits[1]
     assert seen(lens).min() < layer.contrast_limits[1]
@@ -199,7 +197,7 @@ def test_limits_and_colours_follow_the_session(panel: PredictWidget, lens: GeneL
     assert order.index(layer) > order.index(session.overlays[-1].layer)
 
 
-def test_while_a_map_is_predicted_it_starts_nothing(
+def test_lens_predicts_nothing_while_a_map_runs(
     panel: PredictWidget, predictor: Predictor, middle, until, monkeypatch
 ):
     lens = panel.lens
@@ -218,7 +216,7 @@ def test_while_a_map_is_predicted_it_starts_nothing(
     assert len(seen(lens)) and not len(lens.grid.cells_to_predict(lens.raster, lens.job.circle))
 
 
-def test_off_takes_its_layers_away_and_leaves_the_selection(
+def test_switching_off_removes_the_layers_and_keeps_the_selection(
     panel: PredictWidget, lens: GeneLens, middle
 ):
     viewer = panel.session.viewer
@@ -243,7 +241,7 @@ def test_off_takes_its_layers_away_and_leaves_the_selection(
     assert not [layer for layer in viewer.layers if "lens" in layer.name]
 
 
-def test_an_error_is_one_sentence_and_the_lens_goes_on(
+def test_lens_continues_after_an_error(
     panel: PredictWidget, predictor: Predictor, middle, until, monkeypatch
 ):
     lens = panel.lens
@@ -263,14 +261,14 @@ def test_an_error_is_one_sentence_and_the_lens_goes_on(
     assert len(seen(lens))
 
 
-def test_switching_it_on_without_a_slide_says_so(make_panel: Callable[..., PredictWidget]):
+def test_message_without_a_slide(make_panel: Callable[..., PredictWidget]):
     panel = make_panel()
     panel.lens_box.toggle_button.click()
     assert not panel.lens.active and not panel.lens_box.toggle_button.isChecked()
     assert "Open a slide first" in panel.message_label.text()
 
 
-def test_cursor_key_and_wheel(
+def test_cursor_shortcut_and_wheel(
     make_panel: Callable[..., PredictWidget], tiny_slide_file, until, qtbot
 ):
     panel = make_panel(show=True)

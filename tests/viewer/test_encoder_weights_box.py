@@ -1,4 +1,4 @@
-"""Weights that a checkpoint does not bring along: stated, fetched on request, or a file."""
+"""Encoder weights that a checkpoint does not contain: download or local file."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def box(hub, panel: PredictWidget, without_weights, until) -> EncoderWeightsBox:
     return made
 
 
-def test_nothing_is_fetched_before_it_was_stated_and_asked_for(
+def test_nothing_is_downloaded_before_a_click(
     hub, box: EncoderWeightsBox, panel: PredictWidget, until
 ):
     text = box.status_label.text()
@@ -67,7 +67,7 @@ def test_nothing_is_fetched_before_it_was_stated_and_asked_for(
     assert panel.session.checkpoint.build_tile_encoder().spec.sha256
 
 
-def test_cancel_stops_and_download_goes_on(hub, box: EncoderWeightsBox, until, monkeypatch):
+def test_cancelled_download_can_be_resumed(hub, box: EncoderWeightsBox, until, monkeypatch):
     from napari_dkan.model.encoders import weights_download as download
 
     gate = []
@@ -98,14 +98,14 @@ def test_cancel_stops_and_download_goes_on(hub, box: EncoderWeightsBox, until, m
     assert len(hub.ranges) == 2 and hub.ranges[1].startswith("bytes=")
 
 
-def test_a_gated_encoder_says_what_to_do_where_one_looks(hub, box: EncoderWeightsBox, until):
+def test_gated_encoder_states_what_to_do(hub, box: EncoderWeightsBox, until):
     hub.gated.add("lab/Tiny")
     box.download_button.click()
     until(lambda: not box.busy)
     assert "accept its licence" in box.status_label.text() and box.download_button.isVisibleTo(box)
 
 
-def test_a_local_file_is_checked_before_it_is_used(
+def test_local_file_is_checked_before_use(
     hub, box: EncoderWeightsBox, panel: PredictWidget, until, tmp_path
 ):
     wrong = tmp_path / "wrong.safetensors"
@@ -122,5 +122,5 @@ def test_a_local_file_is_checked_before_it_is_used(
     assert not box.isVisibleTo(panel) and not hub.ranges
 
 
-def test_a_checkpoint_with_its_weights_shows_nothing(hub, panel: PredictWidget):
+def test_box_is_hidden_for_a_checkpoint_with_weights(hub, panel: PredictWidget):
     assert not panel.model_box.encoder_weights_box.isVisibleTo(panel)

@@ -1,4 +1,4 @@
-"""Colours that people with colour-blind eyes, and every theme, can tell apart.
+"""Colours are distinguishable for colour-blind eyes and readable in every theme.
 
 Colour blindness is simulated after Machado, Oliveira & Fernandes (2009), table of the full
 deficiencies, on linear RGB; lightness and distances are those of CIE L*a*b*.
@@ -68,7 +68,7 @@ def ramp(name, count: int = 101) -> np.ndarray:
 
 
 @pytest.mark.parametrize("eyes", EYES)
-def test_more_is_lighter_in_every_map(eyes):
+def test_colormaps_have_monotonic_lightness(eyes):
     for name in COLORMAPS:
         lightness = seen(ramp(name), eyes)[:, 0]
         assert np.diff(lightness).min() > -0.05, name  # a screen cannot show less
@@ -79,7 +79,7 @@ def test_more_is_lighter_in_every_map(eyes):
 
 
 @pytest.mark.parametrize("eyes", EYES)
-def test_up_and_down_stay_apart(eyes):
+def test_diverging_colormaps_are_distinguishable(eyes):
     for name in (DIVERGING_COLORMAP, OCCLUSION_COLORMAP):
         low, high = seen(ramp(name)[[0, -1]], eyes)
         assert np.linalg.norm(low - high) > 40
@@ -94,7 +94,7 @@ def test_up_and_down_stay_apart(eyes):
 
 
 @pytest.mark.parametrize("eyes", EYES)
-def test_domains_and_lines_can_be_told_apart(eyes):
+def test_domains_and_lines_are_distinguishable(eyes):
     eight = seen(of_hex(*DOMAIN_COLORS[:8]), eyes)
     assert min(np.linalg.norm(a - b) for a, b in combinations(eight, 2)) > 8
     plot = seen(of_hex(*(c.name() for c in (PREDICTED_COLOR, RIDGE_COLOR, SELECTED_COLOR))), eyes)
@@ -111,7 +111,7 @@ def contrast(a: str, b: str) -> float:
 
 
 @pytest.mark.parametrize("name", ["ERROR_COLOR", "WARNING_COLOR", "SUCCESS_COLOR", "LINK_COLOR"])
-def test_text_can_be_read_in_both_themes(name):
+def test_text_is_readable_in_both_themes(name):
     color = getattr(theme_colors, name)
     for theme, colour in (("dark", color.on_dark), ("light", color.on_light)):
         for part in ("background", "foreground"):

@@ -1,4 +1,4 @@
-"""Genes added by their description: marked wherever they are shown, and off without proof."""
+"""Zero-shot genes: marked wherever they are shown, and disabled without an evaluation."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def genes(tmp_path):
     return gene_file(tmp_path / "genes.safetensors")
 
 
-def test_a_gene_by_its_description_is_marked_everywhere(
+def test_zero_shot_gene_is_marked_everywhere(
     panel: PredictWidget, load, genes, middle, until, qtbot
 ):
     load(PROVEN)
@@ -74,7 +74,7 @@ def test_a_gene_by_its_description_is_marked_everywhere(
     assert session.gene == "FOXP3"
 
 
-def test_the_panels_own_numbers_stay(panel: PredictWidget, load, genes, middle, until):
+def test_values_of_panel_genes_do_not_change(panel: PredictWidget, load, genes, middle, until):
     load(PROVEN)
     panel.click_predictor.predict_at(*middle)
     until(lambda: panel.session.spot is not None and not panel.click_predictor.busy)
@@ -88,7 +88,7 @@ def test_the_panels_own_numbers_stay(panel: PredictWidget, load, genes, middle, 
     assert len(panel.session.overlays) == 2  # spots of other genes are another layer
 
 
-def test_without_proof_it_is_grey_until_asked_for(panel: PredictWidget, load, genes):
+def test_button_is_disabled_without_evaluation_unless_allowed(panel: PredictWidget, load, genes):
     load(UNPROVEN)
     box, unproven = panel.gene_box.zero_shot_box, panel.advanced["unproven"]
     assert not box.add_button.isEnabled() and not box.reason_label.isHidden()
@@ -104,7 +104,7 @@ def test_without_proof_it_is_grey_until_asked_for(panel: PredictWidget, load, ge
     assert panel.session.zero_shot is None and panel.session.gene == "ERBB2"
 
 
-def test_a_bad_file_changes_nothing(panel: PredictWidget, load, tmp_path):
+def test_damaged_file_changes_nothing(panel: PredictWidget, load, tmp_path):
     load(PROVEN)
     bad = tmp_path / "bad.safetensors"
     bad.write_bytes(b"PK\x03\x04 no")
@@ -114,7 +114,7 @@ def test_a_bad_file_changes_nothing(panel: PredictWidget, load, tmp_path):
     assert panel.session.zero_shot is None and panel.session.gene == gene
 
 
-def test_a_checkpoint_without_text_says_so(panel: PredictWidget):
+def test_checkpoint_without_text_features_is_reported(panel: PredictWidget):
     box = panel.gene_box.zero_shot_box
     assert (
         not box.add_button.isEnabled()

@@ -1,4 +1,4 @@
-"""Why here in a real viewer: it follows spot and gene, and leaves nothing behind."""
+"""The occlusion map in a real viewer: it follows spot and gene."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def pictures(panel: PredictWidget) -> list:
     return [layer for layer in panel.session.viewer.layers if " here" in layer.name]
 
 
-def test_it_explains_the_clicked_spot_gene_by_gene_until_switched_off(
+def test_map_follows_spot_and_gene_until_switched_off(
     panel: PredictWidget, box: OcclusionBox, middle, until
 ):
     session, explainer = panel.session, box.explainer
@@ -64,7 +64,7 @@ def test_it_explains_the_clicked_spot_gene_by_gene_until_switched_off(
     assert not explainer.active and not pictures(panel) and spots.visible
 
 
-def test_deleting_its_layer_and_leaving_the_slide_end_it(
+def test_removing_the_layer_or_the_slide_switches_it_off(
     panel: PredictWidget, box: OcclusionBox, middle, until
 ):
     session, explainer = panel.session, box.explainer
@@ -79,7 +79,7 @@ def test_deleting_its_layer_and_leaving_the_slide_end_it(
     assert not pictures(panel) and not explainer.has_spot
 
 
-def test_strengths_are_relative_and_the_unknown_stays_clear():
+def test_raster_is_normalized_and_transparent_where_unknown():
     tiles, blocks = np.zeros((5, 5), np.float32), np.zeros((7, 7), np.float32)
     tiles[0, 0], tiles[2, 2], tiles[4, 4] = -0.2, np.nan, 0.1
     blocks[0, 6] = 0.003
