@@ -236,15 +236,15 @@ class PredictionJobs:
             return
         if fresh:
             session.predictors.tile_rates[self._rate_key] = fresh / max(seconds, 1e-3)
-        said = [f"{done:,} tiles predicted in {seconds:.1f} s."]
+        parts = [f"{done:,} tiles predicted in {seconds:.1f} s."]
         if failed:
-            said.append(f"{failed:,} could not be read: the slide is damaged there.")
+            parts.append(f"{failed:,} could not be read: the slide is damaged there.")
         session.message.show(
-            " ".join([*said, session.predictors.take_store_warning()]).strip(), warning=bool(failed)
+            " ".join([*parts, session.predictors.take_store_warning()]).strip(), warning=bool(failed)
         )
 
     def _finish(self) -> None:
-        """Redraw what is there; a map without a single tile leaves no empty layer."""
+        """Draw the finished tiles; remove the layer of a map without any tile."""
         session, overlay = self.session, self._overlay
         self._overlay, self._slide, self.progress = None, None, None
         if overlay is not None and overlay.layer in session.viewer.layers:

@@ -66,12 +66,12 @@ class Ruler:
         self.cancel()
         viewer = session.viewer
         zoom = max(viewer.scene.camera.zoom * slide.mpp, 1e-9)
-        known = slide.pixel_size is not None
+        has_pixel_size = slide.pixel_size is not None
         layer = Shapes(
             ndim=2,
             name=f"ruler, {slide.layer.name}",
             scale=(slide.mpp, slide.mpp),
-            units=MICROMETER_UNITS if known else PIXEL_UNITS,
+            units=MICROMETER_UNITS if has_pixel_size else PIXEL_UNITS,
             axis_labels=AXIS_LABELS,
             edge_color=LINE_COLOR,
             edge_width=LINE_WIDTH_PX / zoom,

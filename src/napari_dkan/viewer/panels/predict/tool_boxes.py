@@ -100,9 +100,8 @@ class OcclusionBox(QWidget):
         explainer = self.explainer
         self.checkbox.setChecked(explainer.active)
         self.legend_label.setVisible(explainer.active)
-        if (
-            not explainer.busy or explainer.explanation is not None
-        ):  # keep the previous text meanwhile
+        # The previous text stays until there is a new one.
+        if not explainer.busy or explainer.explanation is not None:
             self.legend_label.setText(self._format_legend())
 
     def _format_legend(self) -> str:
