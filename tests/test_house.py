@@ -11,9 +11,13 @@ import tomllib
 from importlib.metadata import version
 from pathlib import Path
 
+import grimp
+import numpy as np
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "src" / "napari_dkan"
@@ -76,6 +80,26 @@ def test_contracts_have_teeth(tmp_path: Path, file: str, line: str, contract: st
     done = lint_imports(tmp_path)
     assert done.returncode == 1, done.stdout + done.stderr
     assert re.search(f"{contract}.*BROKEN", done.stdout)
+
+
+def test_no_module_imports_itself_through_others() -> None:
+    """Imports inside functions and under TYPE_CHECKING count too."""
+    graph = grimp.build_graph("napari_dkan", cache_dir=None)
+    modules = sorted(graph.modules)
+    row_of = {module: row for row, module in enumerate(modules)}
+    edges = [
+        (row_of[module], row_of[imported])
+        for module in modules
+        for imported in graph.find_modules_directly_imported_by(module)
+    ]
+    rows, columns = np.array(edges).T
+    matrix = coo_array((np.ones(len(edges)), (rows, columns)), shape=(len(modules),) * 2)
+    _, component_of = connected_components(matrix, directed=True, connection="strong")
+    cycles = [
+        [modules[row] for row in np.flatnonzero(component_of == component)]
+        for component in np.flatnonzero(np.bincount(component_of) > 1)
+    ]
+    assert cycles == []
 
 
 def test_start_up_loads_nothing_heavy() -> None:
