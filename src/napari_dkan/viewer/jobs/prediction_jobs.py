@@ -240,7 +240,8 @@ class PredictionJobs:
         if failed:
             parts.append(f"{failed:,} could not be read: the slide is damaged there.")
         session.message.show(
-            " ".join([*parts, session.predictors.take_store_warning()]).strip(), warning=bool(failed)
+            " ".join([*parts, session.predictors.take_store_warning()]).strip(),
+            warning=bool(failed),
         )
 
     def _finish(self) -> None:
