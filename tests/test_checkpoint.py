@@ -33,7 +33,7 @@ from napari_dkan.model import (
     load_checkpoint,
     save_checkpoint,
 )
-from napari_dkan.model.encoders import EncoderSpec
+from napari_dkan.model.encoders.encoder_spec import EncoderSpec
 from napari_dkan.model.gene_list_file import read_gene_list
 
 CONFIG = DKANConfig(genes=3, dim=8, text_dim=8, trunk="test_resnet", trunk_dim=96)

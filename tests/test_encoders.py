@@ -13,7 +13,8 @@ import torch
 from safetensors.torch import save_file
 
 from napari_dkan.errors import CheckpointError, EncoderError
-from napari_dkan.model.encoders import EncoderSpec, build_encoder, resolve_encoder_spec
+from napari_dkan.model.encoders import build_encoder, resolve_encoder_spec
+from napari_dkan.model.encoders.encoder_spec import EncoderSpec
 from napari_dkan.model.encoders.timm_encoder import TimmEncoder
 from napari_dkan.model.network.branch_encoders import TargetTrunk
 

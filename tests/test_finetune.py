@@ -24,8 +24,8 @@ from napari_dkan.expression.label_scale import LabelScale
 from napari_dkan.inference.gene_file import GeneFile, write_gene_file
 from napari_dkan.model import load_checkpoint, save_checkpoint
 from napari_dkan.model import tensor_files as tensorfile
-from napari_dkan.model.text import TextBasis
-from napari_dkan.model.text.text_encoders import TextEncoderSpec
+from napari_dkan.model.text_basis import TextBasis
+from napari_dkan.model.text_encoders import TextEncoderSpec
 from napari_dkan.training.data.prepared_section import EncodedSection
 from napari_dkan.training.finetuning.finetune_checkpoint import finetune_checkpoint
 from napari_dkan.training.finetuning.finetune_settings import (

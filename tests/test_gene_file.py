@@ -21,7 +21,8 @@ from napari_dkan.expression.knowledge.gene_records import GeneRecord
 from napari_dkan.expression.panel import Panel, read_panel
 from napari_dkan.inference.gene_file import GeneFile, read_gene_file, write_gene_file
 from napari_dkan.model.safetensors_header import read_safetensors_header
-from napari_dkan.model.text import TextBasis, TextEncoderSpec
+from napari_dkan.model.text_basis import TextBasis
+from napari_dkan.model.text_encoders import TextEncoderSpec
 from napari_dkan.training.genes.build_gene_file import build_gene_file, make_gene_report
 from napari_dkan.training.genes.gene_text import read_gene_text
 
@@ -50,7 +51,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys):
         raise AssertionError("a socket was opened")
 
     monkeypatch.setattr("socket.socket.connect", refuse)
-    monkeypatch.setattr("napari_dkan.model.text.load_text_encoder", lambda name: Letters())
+    monkeypatch.setattr("napari_dkan.model.text_encoders.load_text_encoder", lambda name: Letters())
 
     def call(*arguments: object) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["napari-dkan", "genes", *map(str, arguments)])

@@ -31,7 +31,7 @@ from napari_dkan.expression.knowledge.json_client import JsonClient, ResponseCac
 from napari_dkan.expression.knowledge.ncbi_gene import EntrezClient, update_from_entrez
 from napari_dkan.expression.knowledge.summary_refiner import SummaryRefiner
 from napari_dkan.inference.gene_file import read_gene_file
-from napari_dkan.model.text import TextEncoderSpec
+from napari_dkan.model.text_encoders import TextEncoderSpec
 
 KEY = "sesame-0123456789"
 HISTONE = "Histones are basic nuclear proteins. [provided by RefSeq, Apr 2016]"
@@ -347,7 +347,7 @@ def test_the_command_line_asks_whom_it_was_told_to(
 
     server.answer = answer
     monkeypatch.setattr(entrez_module, "BASE_URL", server.url)
-    monkeypatch.setattr("napari_dkan.model.text.load_text_encoder", lambda name: Encoder())
+    monkeypatch.setattr("napari_dkan.model.text_encoders.load_text_encoder", lambda name: Encoder())
     monkeypatch.setenv("NCBI_API_KEY", KEY)
     monkeypatch.setenv("MODEL_KEY", "second-" + KEY)
     out, report, cache = tmp_path / "genes.safetensors", tmp_path / "report.json", tmp_path / "kept"

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from napari_dkan.cli import main
 from napari_dkan.errors import EncoderError
 from napari_dkan.inference.gene_file import read_gene_file
-from napari_dkan.model.text import TextEncoder, load_text_encoder
+from napari_dkan.model.text_encoders import TextEncoder, load_text_encoder
 
 transformers = pytest.importorskip("transformers")
 

@@ -24,7 +24,7 @@ from napari_dkan.inference.zero_shot_genes import (
 )
 from napari_dkan.model import DKAN, Checkpoint, load_checkpoint, save_checkpoint
 from napari_dkan.model.network.ensemble import Ensemble
-from napari_dkan.model.text import TextBasis
+from napari_dkan.model.text_basis import TextBasis
 from napari_dkan.training.data.prepared_section import PreparedSection, fit_section_encoder
 from napari_dkan.training.evaluation import zero_shot_evaluation as zeroshot
 from napari_dkan.training.fit.fit_model import FittedModel

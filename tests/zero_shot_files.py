@@ -10,8 +10,8 @@ import torch
 from napari_dkan.expression.knowledge.gene_records import GeneRecord
 from napari_dkan.inference.gene_file import GeneFile, write_gene_file
 from napari_dkan.model import Checkpoint, load_checkpoint, save_checkpoint
-from napari_dkan.model.text import TextBasis
-from napari_dkan.model.text.text_encoders import TextEncoderSpec
+from napari_dkan.model.text_basis import TextBasis
+from napari_dkan.model.text_encoders import TextEncoderSpec
 
 LENGTH = 24
 ENCODER = TextEncoderSpec("words", "0123456789abcdef", LENGTH)

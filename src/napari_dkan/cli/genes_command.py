@@ -63,7 +63,7 @@ def run_genes_build(
     from ..expression.knowledge.json_client import ResponseCache, gene_cache_folder
     from ..expression.knowledge.ncbi_gene import EntrezClient
     from ..inference.gene_file import write_gene_file
-    from ..model.text import load_text_encoder
+    from ..model.text_encoders import load_text_encoder
     from ..training.genes.build_gene_file import (
         build_gene_file,
         format_gene_report,

@@ -21,7 +21,7 @@ from ..model.safetensors_header import (
     read_safetensors_header,
 )
 from ..model.tensor_files import read_safetensors, write_safetensors
-from ..model.text.text_encoders import TextEncoderSpec
+from ..model.text_encoders import TextEncoderSpec
 
 GENE_FILE_FORMAT = 1
 MAX_GENES = 100_000

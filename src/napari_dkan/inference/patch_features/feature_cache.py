@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ...model import Checkpoint
-    from ...model.encoders import EncoderSpec
+    from ...model.encoders.encoder_spec import EncoderSpec
     from .precomputed_features import PrecomputedFeatures
 
 

@@ -217,7 +217,7 @@ def load_precomputed_features(
 
 
 def _check_encoder(file: TileFeatureFile, checkpoint: Checkpoint, encoder: str | None) -> None:
-    from ...model.encoders import EXTERNAL_ENCODER
+    from ...model.encoders.encoder_spec import EXTERNAL_ENCODER
 
     name, spec = file.path.name, checkpoint.encoder
     required = _normalize_encoder_name(spec.name)

@@ -29,7 +29,7 @@ from ..network.network_builder import build_network, validate_state_dict_shapes
 from ..safetensors_header import read_safetensors_header
 from ..stain_normalization import StainProfile, stain_to_json
 from ..tensor_files import read_safetensors, write_safetensors
-from ..text.text_basis import (
+from ..text_basis import (
     TextBasis,
     basis_from_tensors,
     basis_to_json,

@@ -14,8 +14,8 @@ from torch import Tensor
 from ...errors import CheckpointError, SpotsError
 from ...expression.label_scale import LabelScale
 from ...expression.panel import Panel
-from ..encoders import EXTERNAL_ENCODER, resolve_encoder_spec
-from ..encoders.encoder_spec import EncoderSpec
+from ..encoders import resolve_encoder_spec
+from ..encoders.encoder_spec import EXTERNAL_ENCODER, EncoderSpec
 from ..gene_list_file import read_gene_list
 from ..network.dkan_config import DKANConfig, StackConfig
 from ..network.network_builder import build_network

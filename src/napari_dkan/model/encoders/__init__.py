@@ -13,15 +13,6 @@ from .encoder_spec import EXTERNAL_ENCODER, STAIN_ENCODER, EncoderSpec, TileEnco
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = [
-    "EXTERNAL_ENCODER",
-    "STAIN_ENCODER",
-    "EncoderSpec",
-    "TileEncoder",
-    "build_encoder",
-    "resolve_encoder_spec",
-]
-
 
 def build_encoder(
     spec: EncoderSpec,

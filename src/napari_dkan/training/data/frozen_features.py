@@ -14,8 +14,8 @@ from torch import Tensor
 
 from ...errors import CheckpointError, EncoderError, SpotsError
 from ...inference.device import autocast, pick_device
-from ...model.encoders import EXTERNAL_ENCODER, build_encoder, resolve_encoder_spec
-from ...model.encoders.encoder_spec import EncoderSpec, TileEncoder
+from ...model.encoders import build_encoder, resolve_encoder_spec
+from ...model.encoders.encoder_spec import EXTERNAL_ENCODER, EncoderSpec, TileEncoder
 from ...model.tensor_files import read_torch_file
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from ...expression.panel import Panel
 from ...inference.device import pick_device
 from ...inference.patch_features.stain_normalized import make_patch_reader, measure_slide_stain
 from ...model.checkpoint.checkpoint_file import Checkpoint
-from ...model.encoders import STAIN_ENCODER
+from ...model.encoders.encoder_spec import STAIN_ENCODER
 from ...model.stain_normalization import StainProfile, compute_median_stain
 from ...slide import open_slide
 from ..train_settings import LogFunction, TrainSettings, ignore_log

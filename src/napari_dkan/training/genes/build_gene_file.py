@@ -13,7 +13,7 @@ from ...expression.knowledge.gene_records import GeneRecord, GeneTable, record_f
 from ...expression.knowledge.ncbi_gene import EntrezClient, update_from_entrez
 from ...expression.knowledge.summary_refiner import SummaryRefiner
 from ...inference.gene_file import GeneFile
-from ...model.text.text_encoders import TextEncoder
+from ...model.text_encoders import TextEncoder
 
 NOTE_NO_SUMMARY = "no summary, so the text is the approved name"
 NOTE_TRUNCATED = "the end of the text is past the encoder's limit"

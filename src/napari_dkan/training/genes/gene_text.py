@@ -17,7 +17,7 @@ from ...expression.readers.her2st_sections import find_dkan_gene_text, find_dkan
 from ...inference.gene_file import read_gene_file
 from ...model.gene_list_file import read_gene_list
 from ...model.tensor_files import read_torch_file
-from ...model.text.text_basis import TextBasis
+from ...model.text_basis import TextBasis
 from ..train_settings import TrainSettings
 
 

@@ -96,7 +96,7 @@ class EncoderWeightsBox(QWidget):
 
     def _missing_encoder(self) -> EncoderSpec | None:
         """The encoder whose weights are missing; a file of another encoder is deselected."""
-        from ....model.encoders import EXTERNAL_ENCODER, STAIN_ENCODER
+        from ....model.encoders.encoder_spec import EXTERNAL_ENCODER, STAIN_ENCODER
 
         checkpoint, weights = self._session.checkpoint, self._session.settings.encoder_weights
         if checkpoint is None:

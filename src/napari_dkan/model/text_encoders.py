@@ -13,10 +13,10 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from ...errors import CheckpointError, EncoderError
-from ...file_hash import compute_sha256
-from ..encoders.encoder_weights import fetch_hub_weights, read_weights
-from ..tensor_files import require_finite
+from ..errors import CheckpointError, EncoderError
+from ..file_hash import compute_sha256
+from .encoders.encoder_weights import fetch_hub_weights, read_weights
+from .tensor_files import require_finite
 
 
 @dataclass(frozen=True)

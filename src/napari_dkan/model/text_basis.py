@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...errors import CheckpointError
-from ..checkpoint.checkpoint_header import BASIS_TENSOR_NAMES
-from ..safetensors_header import FLOAT_DTYPES
+from ..errors import CheckpointError
+from .checkpoint.checkpoint_header import BASIS_TENSOR_NAMES
+from .safetensors_header import FLOAT_DTYPES
 
 
 @dataclass(frozen=True)
