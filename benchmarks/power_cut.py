@@ -172,8 +172,8 @@ CELLS, GENES = 400, tuple(f"GENE{i}" for i in range(50))
 
 def result(value: float) -> Any:
     """A result with this value everywhere."""
+    from napari_dkan.export.histology import SlideOverview
     from napari_dkan.export.saved_result import SavedResult, SlideRecord
-    from napari_dkan.export.slide_overview import SlideOverview
     from napari_dkan.expression.label_scale import LabelScale
     from napari_dkan.expression.panel import Gene, Panel
     from napari_dkan.inference.prediction import Prediction

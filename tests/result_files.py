@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from shapely.geometry import box
 
+from napari_dkan.export.histology import SlideOverview
 from napari_dkan.export.saved_result import SavedReliability, SavedResult, SlideRecord, ViewSettings
-from napari_dkan.export.slide_overview import SlideOverview
 from napari_dkan.expression.label_scale import LabelScale
 from napari_dkan.expression.panel import Gene, Panel
 from napari_dkan.inference.prediction import Prediction

@@ -15,16 +15,14 @@ from shapely.geometry import box
 
 from napari_dkan.errors import OutputError, SpotsError
 from napari_dkan.export.figure_content import (
-    FigureExtent,
     FigureMap,
     FigureStyle,
     build_figure,
     build_result_figure,
-    crop_histology,
 )
 from napari_dkan.export.figure_rendering import render_figure, write_figure
+from napari_dkan.export.histology import FigureExtent, SlideOverview, crop_histology
 from napari_dkan.export.saved_result import SavedReliability, SavedResult, SlideRecord, ViewSettings
-from napari_dkan.export.slide_overview import SlideOverview
 from napari_dkan.expression.label_scale import LabelScale
 from napari_dkan.expression.panel import Gene, Panel
 from napari_dkan.inference.prediction import Prediction

@@ -20,7 +20,7 @@ UNPROVEN = PROVEN | {"pcc": 0.29, "beats_shuffled": False}
 
 
 def with_text(source: Path, path: Path, zero_shot: dict | None = None) -> Checkpoint:
-    """The small checkpoint with a text basis, and a card that measured this."""
+    """The small checkpoint with a text basis and this card entry."""
     checkpoint = load_checkpoint(source)
     torch.manual_seed(0)
     texts = torch.randn(len(checkpoint.panel), LENGTH)
@@ -30,13 +30,13 @@ def with_text(source: Path, path: Path, zero_shot: dict | None = None) -> Checkp
 
 
 def gene_file(path: Path, encoder: TextEncoderSpec = ENCODER) -> Path:
-    """Three new genes, one of them without a text, and two of the panel (one by its old name)."""
+    """Three new genes, one without a text, and two of the panel, one under its old name."""
     torch.manual_seed(1)
 
     def record(symbol: str, approved: str = "", ensembl: str = "") -> GeneRecord:
         text = f"{symbol}, a gene."
-        found = approved or symbol
-        return GeneRecord(symbol, found, ensembl, "", f"{symbol} protein", "approved", text, "name")
+        name = f"{symbol} protein"
+        return GeneRecord(symbol, approved or symbol, ensembl, "", name, "approved", text, "name")
 
     genes = (
         record("FOXP3", ensembl="ENSG00000049768"),

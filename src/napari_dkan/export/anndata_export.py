@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..atomic_write import atomic_write
-from .slide_overview import SlideOverview
+from .histology import SlideOverview
 
 if TYPE_CHECKING:
     from anndata import AnnData

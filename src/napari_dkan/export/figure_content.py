@@ -15,41 +15,14 @@ from shapely.affinity import scale
 
 from ..errors import OutputError
 from ..inference.prediction import DISPLAY_PERCENTILES, Prediction
-from .slide_overview import SlideOverview
+from .histology import FigureExtent, HistologyImage, crop_histology, get_histology_size
 
 if TYPE_CHECKING:
     from shapely.geometry.base import BaseGeometry
 
     from ..slide import Slide
+    from .histology import HistologySource
     from .saved_result import SavedResult
-
-    HistologySource = Slide | SlideOverview
-
-
-@dataclass(frozen=True)
-class FigureExtent:
-    """A rectangle in um."""
-
-    left: float
-    top: float
-    right: float
-    bottom: float
-
-    @property
-    def width(self) -> float:
-        return self.right - self.left
-
-    @property
-    def height(self) -> float:
-        return self.bottom - self.top
-
-
-@dataclass(frozen=True, eq=False)
-class HistologyImage:
-    """Pixels (H, W, 3) uint8 of the slide and their extent."""
-
-    pixels: NDArray[np.uint8]
-    extent: FigureExtent
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,70 +89,6 @@ class FigureContent:
     caption: str
     unreliable_boxes: NDArray[np.float64]
     regions: BaseGeometry | None = None
-
-
-MAX_HISTOLOGY_PX = 1700  # finer than print
-
-
-def get_histology_size(histology: HistologySource) -> tuple[float, float]:
-    """Width and height in level-0 px."""
-    if isinstance(histology, SlideOverview):
-        height, width = histology.rgb.shape[:2]
-        return width / histology.scale, height / histology.scale
-    return histology.width, histology.height
-
-
-def crop_histology(
-    histology: HistologySource, extent: FigureExtent, mpp: float
-) -> HistologyImage | None:
-    """Read the histology of an extent (um), fine enough for print.
-
-    Returns
-    -------
-    HistologyImage or None
-        None where the extent is off the slide.
-
-    Raises
-    ------
-    SlideError
-        When the slide is damaged there.
-    """
-    from PIL import Image
-
-    slide_width, slide_height = get_histology_size(histology)
-    left, top = max(extent.left / mpp, 0), max(extent.top / mpp, 0)
-    right, bottom = min(extent.right / mpp, slide_width), min(extent.bottom / mpp, slide_height)
-    if right - left < 1 or bottom - top < 1:
-        return None
-    target_downsample = max(1.0, max(right - left, bottom - top) / MAX_HISTOLOGY_PX)
-    bounds = (left, top, right, bottom)
-    if isinstance(histology, SlideOverview):
-        downsample = 1 / histology.scale
-        x, y, width, height = _round_outward(bounds, downsample)
-        pixels = histology.rgb[y : y + height, x : x + width]
-    else:
-        level = histology.best_level_for_downsample(target_downsample)
-        downsample = histology.levels[level].downsample
-        x, y, width, height = _round_outward(bounds, downsample)
-        pixels = histology.read_region(x, y, width, height, level)
-    height, width = pixels.shape[:2]
-    corners = np.array([x, y, x + width, y + height]) * downsample * mpp
-    size = (
-        max(1, round(width * downsample / target_downsample)),
-        max(1, round(height * downsample / target_downsample)),
-    )
-    if size[0] < width:
-        pixels = np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BOX))
-    return HistologyImage(pixels, FigureExtent(*corners.tolist()))
-
-
-def _round_outward(
-    bounds: tuple[float, float, float, float], downsample: float
-) -> tuple[int, int, int, int]:
-    """x, y, width and height of the level's pixels that cover bounds in level-0 px."""
-    left, top, right, bottom = (value / downsample for value in bounds)
-    x, y = int(left), int(top)
-    return x, y, max(1, int(np.ceil(right)) - x), max(1, int(np.ceil(bottom)) - y)
 
 
 PADDING_FRACTION = 0.06  # of the map's longer side

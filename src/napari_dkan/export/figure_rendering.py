@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from ..atomic_write import atomic_write
 from ..errors import OutputError
-from .figure_content import FigureContent, FigureExtent, FigureLegend, GridHeatmap
+from .figure_content import FigureContent, FigureLegend, GridHeatmap
+from .histology import FigureExtent
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -20,6 +20,7 @@ from ..inference.tile_qc_features import QC_FEATURE_NAMES
 from ..spatial.spots import Spots
 from ..spatial.tile_grid import TileGrid
 from .anndata_export import REASON_SEPARATOR
+from .histology import SlideOverview
 from .saved_result import (
     OBS_FAILED,
     OBS_SPOT_NAME,
@@ -34,7 +35,6 @@ from .saved_result import (
     SlideRecord,
     ViewSettings,
 )
-from .slide_overview import SlideOverview
 
 if TYPE_CHECKING:
     import h5py

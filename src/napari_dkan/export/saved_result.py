@@ -23,7 +23,7 @@ from ..errors import OutputError, SlideError
 from ..inference.prediction import Prediction, SpotReliability
 from ..inference.tile_qc_features import QC_FEATURE_NAMES
 from .anndata_export import build_anndata, write_h5ad
-from .slide_overview import SlideOverview
+from .histology import SlideOverview
 
 if TYPE_CHECKING:
     from anndata import AnnData

@@ -16,13 +16,13 @@ import shapely
 
 from ..atomic_write import atomic_write_folder
 from ..errors import OutputError
+from .histology import SlideOverview
 from .saved_result import (
     SavedResult,
     build_export_provenance,
     result_to_anndata,
     select_symbols,
 )
-from .slide_overview import SlideOverview
 
 if TYPE_CHECKING:
     import zarr

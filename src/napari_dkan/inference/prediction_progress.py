@@ -111,8 +111,3 @@ class PredictionUpdate:
     tokens: NDArray[np.float32] | None = None
     qc_features: NDArray[np.float32] | None = None
     failed_rows: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
-
-
-def make_context_update(done: int, total: int) -> PredictionUpdate:
-    """Make an update of the stage "context", which has no values."""
-    return PredictionUpdate("context", done, total)

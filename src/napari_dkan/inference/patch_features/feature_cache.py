@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ..cache.keyed_array import KeyedArray, PersistentKeyedArray, pack_keys
 from ..device import DeviceOutOfMemoryError, autocast, free_device_memory, to_device
-from ..prediction_progress import PredictionUpdate, StageTimer, make_context_update
+from ..prediction_progress import PredictionUpdate, StageTimer
 from .patch_geometry import PatchKeys
 from .patch_loader import PatchLoader, PatchRequest, PatchRequestSubset
 
@@ -175,7 +175,7 @@ class PatchFeatureCache:
             next_request = None if is_last else loader.request(parts[i + 1], self.tile_px)
             self.encode_and_cache(request, persist=True)
             done += len(part)
-            yield make_context_update(done, len(missing))
+            yield PredictionUpdate("context", done, len(missing))
             if next_request is not None:
                 request = next_request
 

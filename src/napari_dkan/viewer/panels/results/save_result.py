@@ -12,7 +12,8 @@ from napari.layers import Shapes
 from napari.utils.colormaps import ensure_colormap
 
 from ....errors import OutputError
-from ....export.figure_content import FigureExtent, FigureStyle
+from ....export.figure_content import FigureStyle
+from ....export.histology import FigureExtent
 from ...jobs.target_from_layers import region_from_layer
 from ...layers.contrast_limits import percentile_limits
 from ...layers.overlay_lookup import (
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 
     from shapely.geometry.base import BaseGeometry
 
-    from ....export.figure_content import HistologySource
+    from ....export.histology import HistologySource
     from ....export.saved_result import SavedResult, ViewSettings
     from .restore_result import RestoredResult
 
@@ -127,7 +128,7 @@ def build_saved_result(snapshot: ResultSnapshot) -> Iterator[float | SavedResult
         The slide cannot be read.
     """
     from ....export.saved_result import SavedResult, SlideRecord
-    from ....export.slide_overview import SlideOverview
+    from ....export.histology import SlideOverview
 
     overlay, slide, source = snapshot.overlay, snapshot.slide, snapshot.source
     full, reference = overlay.prediction, overlay.reference
