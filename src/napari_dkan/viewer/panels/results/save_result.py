@@ -127,8 +127,8 @@ def build_saved_result(snapshot: ResultSnapshot) -> Iterator[float | SavedResult
     SlideError
         The slide cannot be read.
     """
-    from ....export.saved_result import SavedResult, SlideRecord
     from ....export.histology import SlideOverview
+    from ....export.saved_result import SavedResult, SlideRecord
 
     overlay, slide, source = snapshot.overlay, snapshot.slide, snapshot.source
     full, reference = overlay.prediction, overlay.reference
