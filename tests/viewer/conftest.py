@@ -22,8 +22,10 @@ PATIENCE_MS = 60_000
 
 @pytest.fixture(scope="module", autouse=True)
 def small_heap() -> Iterator[None]:
-    """The viewer's fixture collects garbage after every test, which looks at every object there is:
-    what the tests before left, millions of them, is set aside meanwhile."""
+    """Exclude the objects of earlier tests from garbage collection.
+
+    The fixture of the viewer collects garbage after every test, which visits every object.
+    """
     gc.collect()
     gc.freeze()
     yield
@@ -32,7 +34,7 @@ def small_heap() -> Iterator[None]:
 
 @pytest.fixture(scope="session", autouse=True)
 def manifests_parsed_once() -> Iterator[None]:
-    """npe2 parses the manifest of every plugin twice for each window, a sixth of such a test."""
+    """Cache parsed manifests: npe2 parses those of all plugins twice for each window."""
     from npe2.manifest import _bases
 
     parse = functools.cache(_bases._load_yaml_no_duplicates)
@@ -45,7 +47,7 @@ def manifests_parsed_once() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def own_memory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
-    """Nothing is remembered from one test to the next, nor in the person's home."""
+    """Use a temporary history, cache and settings for every test."""
     folder = tmp_path / "config"
     monkeypatch.setattr(
         "napari_dkan.viewer.session.user_history.platformdirs.user_config_path",
@@ -53,7 +55,7 @@ def own_memory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None
     )
     monkeypatch.setenv("NAPARI_DKAN_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("napari.settings._CFG_PATH", str(folder / "settings.yaml"))
-    napari.settings._clear_plugin_settings_cache()  # preferences too are a test's own
+    napari.settings._clear_plugin_settings_cache()
     yield
     napari.settings._clear_plugin_settings_cache()
 
@@ -83,7 +85,7 @@ def make_panel(
         viewer = make_napari_viewer(**kwargs)
         panel = PredictWidget(viewer)
         viewer.window.add_dock_widget(panel, name="DKAN: predict", area="right")
-        panel.session.change_settings(store_tiles=False)  # tests that want the disk say so
+        panel.session.change_settings(store_tiles=False)
         panels.append(panel)
         until(lambda: panel.session.checkpoint is not None)
         return panel
@@ -95,7 +97,7 @@ def make_panel(
 
 @pytest.fixture
 def panel(make_panel: Callable[..., PredictWidget], tiny_slide_file, until):
-    """The panel with the small slide open, its tissue found, ready to predict."""
+    """The panel with the small slide open and its tissue detected."""
     made = make_panel()
     made.session.viewer.open(tiny_slide_file, plugin="napari-dkan")
     until(lambda: made.session.slide is not None and made.session.slide.tissue is not None)
@@ -105,16 +107,16 @@ def panel(make_panel: Callable[..., PredictWidget], tiny_slide_file, until):
 
 @pytest.fixture
 def middle(panel: PredictWidget) -> tuple[float, float]:
-    """A place on the tissue, (x, y) in level-0 px."""
+    """A position on the tissue, (x, y) in level-0 px."""
     point = panel.session.slide.tissue.representative_point()
     return point.x, point.y
 
 
 @pytest.fixture
 def measured_file(tmp_path, tiny_slide_file) -> Path:
-    """Made-up counts of a square array on the small slide, as an h5ad that names its image.
+    """Simulated counts of a square array on the small slide, as an h5ad that names its image.
 
-    Five genes are the small checkpoint's; its MALAT1 is not measured.
+    Five genes are in the panel of the small checkpoint; its MALAT1 is not measured.
     """
     import anndata
     import numpy as np
@@ -161,7 +163,7 @@ def rival_file(tmp_path, tiny_checkpoint_file) -> Path:
 
 @pytest.fixture
 def quality_widget(panel: PredictWidget):
-    """The panel of quality control beside the Predict panel, nothing measured loaded yet."""
+    """The quality control panel beside the Predict panel, without a section."""
     from napari_dkan.viewer.panels.quality.quality_widget import QualityWidget
 
     made = QualityWidget(panel.session.viewer)
@@ -173,7 +175,7 @@ def quality_widget(panel: PredictWidget):
 
 @pytest.fixture
 def compared(quality_widget: QualityWidget, measured_file, until):
-    """With a section loaded and all of its figures made."""
+    """With a section loaded and compared."""
     quality_widget.quality.load([measured_file])
     until(lambda: quality_widget.metrics.summary is not None)
     return quality_widget

@@ -14,14 +14,14 @@ from typing import Any
 CALLS: list[str] = []
 
 
-def listen(event: str, arguments: tuple[Any, ...]) -> None:
-    """Connections and questions for names; a pair of sockets inside the process is none."""
+def record_connection(event: str, arguments: tuple[Any, ...]) -> None:
+    """Record connections and name look-ups; a socket pair inside the process is neither."""
     if event in ("socket.connect", "socket.getaddrinfo", "socket.gethostbyname", "socket.bind"):
         CALLS.append(f"{event} {arguments[1:]!r:.200}")
 
 
 def main() -> None:
-    sys.addaudithook(listen)
+    sys.addaudithook(record_connection)
     slide, checkpoint, out = map(Path, sys.argv[1:])
 
     import napari
@@ -42,8 +42,8 @@ def main() -> None:
 
     viewer = napari.Viewer(show=True)
     panel = PredictWidget(viewer)
-    others = [QualityWidget(viewer), FinetuneWidget(viewer)]
-    for widget in (panel, *others):
+    other_panels = [QualityWidget(viewer), FinetuneWidget(viewer)]
+    for widget in (panel, *other_panels):
         viewer.window.add_dock_widget(widget, area="right")
     viewer.open(slide, plugin="napari-dkan")
     panel.model_box.load(checkpoint)
@@ -52,10 +52,10 @@ def main() -> None:
         lambda: session.checkpoint and session.checkpoint.path == checkpoint, "the model"
     )
     demo.wait_until(lambda: session.slide.tissue is not None, "the tissue")
-    place = session.slide.tissue.representative_point()
+    point = session.slide.tissue.representative_point()
     demo.wait_until(lambda: not panel.prefetcher.busy, "getting ready")
-    demo.click_at(panel, place.x, place.y)
-    demo.draw_region(panel, place.x, place.y, 400)
+    demo.click_at(panel, point.x, point.y)
+    demo.draw_region(panel, point.x, point.y, 400)
     demo.process_events(1.0)
     panel.target_box.start_prediction()
     demo.wait_until(
@@ -69,7 +69,7 @@ def main() -> None:
     assert np.array_equal(again.values, prediction.values, equal_nan=True)
     add_recent_checkpoint(checkpoint)
     save_pixel_size("slide", 0.5)
-    told = {
+    report = {
         "calls": CALLS,
         "qt": qtpy.API_NAME,
         "tiles": len(prediction.target),
@@ -77,10 +77,10 @@ def main() -> None:
         "remembers": load_pixel_sizes().get("slide", (None,))[0],
         "message": session.message.text,
     }
-    for widget in (panel, *others):
+    for widget in (panel, *other_panels):
         widget.shut_down()
     viewer.close()
-    print("VISIT " + json.dumps(told), flush=True)
+    print("VISIT " + json.dumps(report), flush=True)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from napari_dkan.errors import SlideError
-from napari_dkan.viewer.plugin.slide_reader import read_slides
+from napari_dkan.viewer.plugin.file_readers import read_slides
 from napari_dkan.viewer.session.viewer_settings import TargetMode
 
 from .prediction_steps import draw, everything, finish, square

@@ -23,8 +23,7 @@ from napari_dkan.viewer.panels.quality.data.loaded_section import (
 from napari_dkan.viewer.panels.quality.data.quality_model import MapKind, MapLayout
 from napari_dkan.viewer.panels.quality.maps.section_maps import OFF_TISSUE_COLOR, SECTION_LEGEND
 from napari_dkan.viewer.panels.quality.quality_controller import get_quality_controller
-from napari_dkan.viewer.plugin.file_readers import get_measured_reader
-from napari_dkan.viewer.plugin.slide_reader import get_slide_reader
+from napari_dkan.viewer.plugin.file_readers import get_measured_reader, get_slide_reader
 
 if TYPE_CHECKING:
     from collections.abc import Callable

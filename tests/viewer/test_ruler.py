@@ -12,7 +12,7 @@ from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QApplication
 
 from napari_dkan.slide import PixelSize
-from napari_dkan.viewer.plugin.slide_reader import read_slides
+from napari_dkan.viewer.plugin.file_readers import read_slides
 from napari_dkan.viewer.session.pixel_size_sources import format_pixel_size
 from napari_dkan.viewer.session.user_history import load_pixel_sizes, save_pixel_size
 

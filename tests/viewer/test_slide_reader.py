@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from napari_dkan.errors import SlideError
-from napari_dkan.viewer.plugin.slide_reader import get_slide_reader, read_slides
+from napari_dkan.viewer.plugin.file_readers import get_slide_reader, read_slides
 
 from ..slide_files import halves, ome_zarr, picture
 
