@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from napari_dkan.cli import main
 from napari_dkan.errors import GeneError
-from napari_dkan.expression.knowledge import ncbi_gene as entrez_module
+from napari_dkan.expression.knowledge import ncbi_gene
 from napari_dkan.expression.knowledge.gene_records import (
     GeneRecord,
     GeneTable,
@@ -285,7 +285,7 @@ def test_odd_answers_are_one_sentence(server: Fake, tmp_path: Path, answer: Any)
     )
 )
 def test_any_entry_is_a_gene_or_none(value: Any) -> None:
-    gene = entrez_module._parse_human_gene("1", value)
+    gene = ncbi_gene.parse_human_gene("1", value)
     assert gene is None or gene.symbol
 
 
@@ -346,7 +346,7 @@ def test_the_command_line_asks_whom_it_was_told_to(
         return (200, chat(GOOD)) if path.startswith("/v1") else eutils(path, query, body)
 
     server.answer = answer
-    monkeypatch.setattr(entrez_module, "BASE_URL", server.url)
+    monkeypatch.setattr(ncbi_gene, "BASE_URL", server.url)
     monkeypatch.setattr("napari_dkan.model.text_encoders.load_text_encoder", lambda name: Encoder())
     monkeypatch.setenv("NCBI_API_KEY", KEY)
     monkeypatch.setenv("MODEL_KEY", "second-" + KEY)

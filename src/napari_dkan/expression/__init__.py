@@ -1,1 +1,1 @@
-"""What was measured: ST sections, label scales, panels, gene knowledge."""
+"""Measured expression: sections, label scales, gene panels and gene descriptions."""

@@ -1,4 +1,4 @@
-"""Raw counts of spots and genes, checked."""
+"""Validated raw counts of spots and genes."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..errors import SpotsError
 
@@ -17,18 +18,26 @@ if TYPE_CHECKING:
 
 
 _GRID_NAME = re.compile(r"(-?\d+(?:\.\d+)?)x(-?\d+(?:\.\d+)?)")
-_MAX_FRACTIONAL_SHARE = 0.01  # of the counts; some pipelines share a read between two genes
+# Largest part of the counts with fractions; some pipelines divide a read between two genes.
+_MAX_FRACTIONAL_SHARE = 0.01
 
 
 @dataclass(frozen=True)
 class CountMatrix:
     """Raw counts (S spots, G genes).
 
-    matrix : (S, G) float32, sparse by rows.
-    spots : S unique names; ids like ``10.02x12`` are rounded to ``10x12``.
-    genes : G unique symbols, in the order of the file.
-    ids : G Ensembl ids, "" where unknown; () when the file has none.
-    merged : columns that were added to an earlier column of the same symbol.
+    Attributes
+    ----------
+    matrix
+        (S, G) float32, sparse by rows.
+    spot_names
+        S unique names; ids like ``10.02x12`` are rounded to ``10x12``.
+    genes
+        G unique symbols, in the order of the file.
+    ensembl_ids
+        G Ensembl ids, "" where unknown; () when the file has none.
+    n_merged_genes
+        Columns that were added to an earlier column with the same symbol.
     """
 
     matrix: csr_matrix
@@ -41,19 +50,30 @@ class CountMatrix:
 def counts_from_matrix(
     matrix: Any, spots: Sequence[str], genes: Sequence[str], path: Path, ids: Sequence[str] = ()
 ) -> CountMatrix:
-    """Counts from any matrix (spots x genes, dense or sparse).
+    """Validate the counts of a matrix.
 
-    Genes that share a symbol (two Ensembl ids, one name) are summed in the place of the first,
-    which also keeps its id.
+    Genes that share a symbol (two Ensembl ids, one name) are summed into the first, whose id is
+    used.
 
-    Raises SpotsError naming the file when it is empty, names a spot twice, or holds negative,
-    missing, or normalised values instead of counts.
+    Parameters
+    ----------
+    matrix
+        Spots x genes, dense or sparse.
+    spots, genes, ids
+        Names of the rows, and symbols and Ensembl ids of the columns.
+    path
+        The file, for errors.
+
+    Raises
+    ------
+    SpotsError
+        The matrix is empty, has a spot twice, or has negative, missing or normalised values.
     """
     from scipy import sparse
 
     try:
         if hasattr(matrix, "check_format"):
-            matrix.check_format()  # scipy trusts indices; out of range they end the process
+            matrix.check_format()  # indices out of range would crash scipy
         matrix = sparse.csr_matrix(matrix, dtype=np.float32)
     except (ValueError, TypeError, IndexError) as error:
         raise SpotsError(
@@ -74,14 +94,14 @@ def counts_from_matrix(
             f"{path} holds fractions instead of counts, as if normalised; give raw counts."
         )
     names = round_grid_names(spots) or tuple(map(str, spots))
-    twice = _first_duplicate(names)
-    if twice is not None:
-        raise SpotsError(f"{path} has two rows for spot {twice}; keep one.")
+    duplicate = _first_duplicate(names)
+    if duplicate is not None:
+        raise SpotsError(f"{path} has two rows for spot {duplicate}; keep one.")
     symbols = tuple(dict.fromkeys(map(str, genes)))
-    merged = len(genes) - len(symbols)
-    if merged:
-        row = {s: i for i, s in enumerate(symbols)}
-        columns = [row[str(g)] for g in genes]
+    n_merged = len(genes) - len(symbols)
+    if n_merged:
+        column_of = {symbol: i for i, symbol in enumerate(symbols)}
+        columns = [column_of[str(gene)] for gene in genes]
         ones = np.ones(len(genes), dtype=np.float32)
         shape = (len(genes), len(symbols))
         matrix = sparse.csr_matrix(
@@ -91,19 +111,19 @@ def counts_from_matrix(
         ids = [ids[i] for i in first] if ids else ()
     matrix.sum_duplicates()
     matrix.eliminate_zeros()
-    return CountMatrix(matrix, names, symbols, tuple(map(str, ids)), merged)
+    return CountMatrix(matrix, names, symbols, tuple(map(str, ids)), n_merged)
 
 
-def is_integer_valued(values: np.ndarray) -> bool:
-    """Whether the values look like counts: whole numbers, but for a few."""
+def is_integer_valued(values: NDArray[Any]) -> bool:
+    """Whether values look like counts: whole numbers, with few exceptions."""
     fractions = np.abs(values - np.rint(values)) > 1e-3
     return not fractions.size or float(fractions.mean()) <= _MAX_FRACTIONAL_SHARE
 
 
 def round_grid_names(names: Sequence[str]) -> tuple[str, ...] | None:
-    """Array names like ``10x12``, decimals rounded; None unless all names are of that kind.
+    """Round array names like ``10.02x12`` to ``10x12``; None unless all names are of that kind.
 
-    The counts of the her2st study carry decimals where its spot files do.
+    The count files of the her2st study have such decimals.
     """
     pairs = []
     for name in names:

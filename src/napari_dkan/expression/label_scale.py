@@ -1,4 +1,4 @@
-"""LabelScale: how counts become training labels, and the labels of a section."""
+"""Convert counts to training labels."""
 
 from __future__ import annotations
 
@@ -17,11 +17,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LabelScale:
-    """Counts over the panel -> library size -> log -> smoothing (dkan-method.md, section 2).
+    """Library size over the panel, logarithm and smoothing (see docs/method.md).
 
-    target_sum : per-spot library size over the panel only.
-    base : base of the logarithm of (1 + x).
-    smoothing : side of the square array neighbourhood averaged over, 1 for none.
+    Attributes
+    ----------
+    target_sum
+        Library size of a spot over the panel only.
+    base
+        Base of the logarithm of (1 + x).
+    smoothing
+        Side of the square array neighbourhood that is averaged, 1 for none.
     """
 
     target_sum: float = 10_000.0
@@ -30,14 +35,17 @@ class LabelScale:
 
     @property
     def name(self) -> str:
-        """Short text for colour bars: ``log10(1 + counts per 10k of panel)``."""
+        """Short text for color bars: ``log10(1 + counts per 10k of panel)``."""
         per = f"{self.target_sum / 1000:g}k" if self.target_sum >= 1000 else f"{self.target_sum:g}"
         smooth = f", {self.smoothing}x{self.smoothing} mean" if self.smoothing > 1 else ""
         base = "ln" if abs(self.base - np.e) < 1e-6 else f"log{self.base:g}"
         return f"{base}(1 + counts per {per} of panel){smooth}"
 
     def normalize_and_log(self, counts: NDArray[np.floating]) -> NDArray[np.float32]:
-        """Normalise and log raw panel counts (N, G); every row total must be positive."""
+        """Normalise raw panel counts (N, G) and take the logarithm.
+
+        Raises ValueError unless every row total is positive.
+        """
         total = counts.sum(axis=1, keepdims=True)
         if (total <= 0).any():
             raise ValueError("spots with a zero panel total must be dropped before")
@@ -45,30 +53,35 @@ class LabelScale:
         return (np.log1p(scaled) / np.log(self.base)).astype(np.float32)
 
     def smooth(self, values: NDArray[np.float32], array: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Mean over the array neighbourhood, present spots only, the spot included."""
+        """Average values (N, G) over the array neighbourhood, over existing spots only."""
         if self.smoothing <= 1:
             return values
-        reach = self.smoothing // 2
+        radius = self.smoothing // 2
         row_of = {(int(x), int(y)): i for i, (x, y) in enumerate(array)}
         out = np.empty_like(values)
         for i, (x, y) in enumerate(array):
-            near = [
+            neighbours = [
                 row
-                for dx in range(-reach, reach + 1)
-                for dy in range(-reach, reach + 1)
+                for dx in range(-radius, radius + 1)
+                for dy in range(-radius, radius + 1)
                 if (row := row_of.get((int(x) + dx, int(y) + dy))) is not None
             ]
-            out[i] = values[near].mean(axis=0)
+            out[i] = values[neighbours].mean(axis=0)
         return out
 
 
 @dataclass(frozen=True)
 class SectionLabels:
-    """Labels of the spots that have one.
+    """Labels of the spots of a section that have labels.
 
-    values : (N, G) float32 on the label scale, genes in panel order.
-    rows : (N,) rows of the section these are.
-    dropped : names of the spots left out because their panel total is zero.
+    Attributes
+    ----------
+    values
+        (N, G) float32 on the label scale, genes in panel order.
+    rows
+        (N,) rows of these spots in the section.
+    dropped_spots
+        Names of the spots without labels, as their panel total is zero.
     """
 
     values: NDArray[np.float32]
@@ -77,13 +90,16 @@ class SectionLabels:
 
 
 def labels_from_section(section: AnnData, panel: Panel, scale: LabelScale) -> SectionLabels:
-    """Labels of a section: panel counts, normalised and logged, then smoothed on the array.
+    """Compute the labels of a section from its panel counts.
 
-    A spot without any panel count has no label (its library size is zero); it is dropped before
-    smoothing and reported.
+    A spot without panel counts has no label, since its library size is zero. It is removed before
+    smoothing.
 
-    Raises SpotsError when the section lacks panel genes, holds negative or missing counts, or no
-    spot is left.
+    Raises
+    ------
+    SpotsError
+        The section does not measure all panel genes, has negative or missing counts or no array
+        coordinates, or no spot has panel counts.
     """
     name = section.uns.get("section", "the section")
     missing = [s for s in panel.symbols if s not in section.var_names]
@@ -108,12 +124,13 @@ def labels_from_section(section: AnnData, panel: Panel, scale: LabelScale) -> Se
 
 
 def array_coords_from_section(section: AnnData) -> NDArray[np.int64]:
-    """(N, 2) array coordinates along x and y of a section's spots.
+    """Return the array coordinates (N, 2) of the spots of a section along x and y.
 
-    Raises SpotsError when the section has none.
+    Raises SpotsError if the section has none.
     """
     try:
-        return section.obs[["array_col", "array_row"]].to_numpy(dtype=np.int64)
+        coords: NDArray[np.int64] = section.obs[["array_col", "array_row"]].to_numpy(dtype=np.int64)
+        return coords
     except (KeyError, ValueError) as error:
         raise SpotsError(
             f"{section.uns.get('section', 'The section')} has no whole array coordinates in "

@@ -1,4 +1,4 @@
-"""Panel: the ordered genes a checkpoint predicts, read from text and annotated from gene tables."""
+"""The ordered genes that a checkpoint predicts, read from text and annotated from gene tables."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .knowledge.gene_records import gene_table_paths, read_gene_table
 
 @dataclass(frozen=True)
 class Gene:
-    """One gene of a panel; everything but the symbol may be unknown ("" or ())."""
+    """One gene of a panel; all fields but the symbol may be unknown ("" or ())."""
 
     symbol: str
     ensembl: str = ""
@@ -22,7 +22,10 @@ class Gene:
 
 @dataclass(frozen=True)
 class Panel:
-    """Ordered genes; row i of a network's output axis is ``genes[i]``."""
+    """Ordered genes; entry i of the network's gene axis is ``genes[i]``.
+
+    Raises SpotsError if a symbol is repeated.
+    """
 
     genes: tuple[Gene, ...]
     _row: dict[str, int] = field(init=False, repr=False, compare=False)
@@ -37,10 +40,12 @@ class Panel:
 
     @classmethod
     def from_symbols(cls, symbols: Iterable[str]) -> Panel:
+        """Create a panel of genes without annotation."""
         return cls(tuple(Gene(s) for s in symbols))
 
     @property
     def symbols(self) -> tuple[str, ...]:
+        """Symbols in the order of the panel."""
         return tuple(self._row)
 
     def __len__(self) -> int:
@@ -50,29 +55,30 @@ class Panel:
         return symbol in self._row
 
     def row(self, symbol: str) -> int:
-        """Row of a symbol or alias, in any case.
+        """Return the row of a symbol, alias or Ensembl id, case-insensitive.
 
-        Raises SpotsError when the panel has no such gene.
+        Raises SpotsError, with similar symbols, if the panel has no such gene.
         """
         if symbol in self._row:
             return self._row[symbol]
-        hit = self._find_exact(symbol.upper())
-        if hit is None:
-            near = ", ".join(g.symbol for g in self.search(symbol)[:3])
-            hint = f" Did you mean {near}?" if near else ""
+        row = self._find_exact(symbol.upper())
+        if row is None:
+            similar = ", ".join(g.symbol for g in self.search(symbol)[:3])
+            hint = f" Did you mean {similar}?" if similar else ""
             raise SpotsError(
                 f"{symbol} is not among the {len(self)} genes of this checkpoint's panel.{hint}"
             )
-        return hit
+        return row
 
     def rows(self, symbols: Sequence[str]) -> list[int]:
+        """Return the rows of several symbols; see `row`."""
         return [self.row(s) for s in symbols]
 
     def search(self, text: str) -> list[Gene]:
-        """Genes matching a symbol, an alias (old symbols find new ones) or a substring.
+        """Find genes by symbol, alias (such as a former symbol) or substring.
 
-        Best first: exact symbol, exact alias, symbol prefix, then substrings of
-        symbol, alias, Ensembl id or name. An empty text gives the whole panel.
+        Best first: exact symbol, exact alias, symbol prefix, then substrings of symbol, alias,
+        Ensembl id or name. An empty text returns the whole panel.
         """
         key = text.strip().upper()
         if not key:
@@ -109,45 +115,55 @@ def _match_rank(gene: Gene, key: str) -> int | None:
 
 
 def annotate_panel(panel: Panel, descriptions: str | Path, aliases: str | Path) -> Panel:
-    """The panel with Ensembl ids, approved names and aliases where the tables know them.
+    """Add Ensembl ids, approved names and aliases from gene tables.
 
-    descriptions : gzipped TSV with ``symbol``, ``ensembl_id``, ``name``.
-    aliases : gzipped TSV with ``alias``, ``approved``.
+    The symbols of the panel stay, since they name the columns of the counts. A symbol that is no
+    longer approved is resolved by its alias; the approved symbol and its other aliases become
+    aliases of the gene, so that each of them finds it. An alias of two approved genes is not
+    resolved.
 
-    The panel's own symbols stay as they are, since they name the columns of the counts. A symbol
-    that is not approved any more is looked up through its alias, and then the approved symbol and
-    its other aliases become aliases of the gene, so that either spelling finds it. An alias of
-    two approved genes is left unresolved rather than guessed.
+    Parameters
+    ----------
+    descriptions
+        Gzipped TSV with ``symbol``, ``ensembl_id``, ``name``.
+    aliases
+        Gzipped TSV with ``alias``, ``approved``.
 
-    Raises SpotsError when a table is missing or lacks those columns.
+    Raises
+    ------
+    SpotsError
+        A table is missing or does not have those columns.
     """
     table = read_gene_table(descriptions, aliases)
 
-    def one(gene: Gene) -> Gene:
-        known = table.resolve(gene.symbol).gene
-        if known is None:
+    def annotate(gene: Gene) -> Gene:
+        entry = table.resolve(gene.symbol).gene
+        if entry is None:
             return gene
-        others = dict.fromkeys([known.symbol, *table.aliases(known.symbol), *gene.aliases])
-        others.pop(gene.symbol, None)
+        other_names = dict.fromkeys([entry.symbol, *table.aliases(entry.symbol), *gene.aliases])
+        other_names.pop(gene.symbol, None)
         return replace(
             gene,
-            ensembl=gene.ensembl or known.ensembl,
-            name=gene.name or known.name,
-            aliases=tuple(others),
+            ensembl=gene.ensembl or entry.ensembl,
+            name=gene.name or entry.name,
+            aliases=tuple(other_names),
         )
 
-    return Panel(tuple(one(g) for g in panel.genes))
+    return Panel(tuple(annotate(gene) for gene in panel.genes))
 
 
 def annotate_panel_from_folder(panel: Panel, folder: str | Path) -> Panel:
-    """`annotate` with the two tables of a folder, under the names they have in our data."""
+    """Annotate a panel with the two gene tables of a folder; see `gene_table_paths`."""
     return annotate_panel(panel, *gene_table_paths(folder))
 
 
 def read_panel(path: str | Path) -> Panel:
-    """A panel from a text file with one gene symbol per line, in the order of the file.
+    """Read a panel from a text file with one gene symbol per line.
 
-    Raises SpotsError when the file is missing, empty, not text, or names a gene twice.
+    Raises
+    ------
+    SpotsError
+        The file is missing, empty, not text, or has a gene twice.
     """
     path = Path(path)
     try:

@@ -1,1 +1,1 @@
-"""What is known about genes: which one a name means, and its description."""
+"""Resolve gene symbols, and describe genes from tables, NCBI and language models."""

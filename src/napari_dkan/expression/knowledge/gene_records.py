@@ -1,4 +1,4 @@
-"""Resolve gene symbols with tables that need no network, and describe genes.
+"""Resolve gene symbols with local tables, and describe genes.
 
 A symbol is approved, an Ensembl id, renamed, an alias of one gene, ambiguous or unknown.
 """
@@ -15,8 +15,11 @@ from pathlib import Path
 
 from ...errors import SpotsError
 
-# HGNC renamed these after the studies whose panels we ship; alias tables list aliases, not
-# previous symbols
+MATCH_STATUSES = ("approved", "ensembl", "renamed", "alias", "ambiguous", "unknown")
+TEXT_KINDS = ("refined", "summary", "name", "symbol")
+
+# HGNC renamed these genes after the studies of the bundled panels were published. Alias tables
+# list aliases, not previous symbols.
 RENAMED_SYMBOLS = {
     "AES": "TLE5",
     "ATP5B": "ATP5F1B",
@@ -34,7 +37,7 @@ RENAMED_SYMBOLS = {
 
 @dataclass(frozen=True)
 class GeneTableEntry:
-    """One row of a gene table; everything but the symbol may be "" where it is unknown."""
+    """One row of a gene table; all fields but the symbol may be "" if unknown."""
 
     symbol: str
     ensembl: str = ""
@@ -46,11 +49,16 @@ class GeneTableEntry:
 
 @dataclass(frozen=True)
 class SymbolMatch:
-    """What a name was resolved to.
+    """The gene that a name was resolved to.
 
-    how : "approved", "ensembl", "renamed", "alias", "ambiguous" or "unknown"; gene is None for
-        the last two.
-    note : why, where the gene's approved symbol is not the name that was given.
+    Attributes
+    ----------
+    gene
+        None if the status is "ambiguous" or "unknown".
+    status
+        One of `MATCH_STATUSES`.
+    note
+        An explanation, if the approved symbol is not the given name.
     """
 
     gene: GeneTableEntry | None
@@ -77,26 +85,26 @@ class GeneTable:
         object.__setattr__(self, "_aliases", dict(aliases))
         genes = self.genes.values()
         object.__setattr__(self, "_by_ensembl", _group_by_key((g.ensembl, g) for g in genes))
-        # A row without an Ensembl id may be a gene under a symbol it had once.
+        # A row without an Ensembl id may be a gene under a former symbol.
         current = (g for g in genes if g.ensembl)
         object.__setattr__(self, "_by_entrez", _group_by_key((g.entrez, g) for g in current))
 
     def resolve(self, name: str) -> SymbolMatch:
-        """The one gene that a symbol or an Ensembl id (any version) means; never a guess.
+        """Resolve a symbol or an Ensembl id (any version) to a gene, if it is unambiguous.
 
-        An approved symbol wins, then an Ensembl id, a former symbol, and last an alias that
-        belongs to one approved gene. Case counts: Psap is the mouse's gene.
+        An approved symbol comes first, then an Ensembl id, a former symbol, and last an alias of
+        one approved gene. Names are case-sensitive: Psap is a mouse gene.
         """
         gene = self.genes.get(name)
         if gene is not None and gene.ensembl:
             return SymbolMatch(gene, "approved")
         if name.startswith("ENSG"):
-            found = self._by_ensembl.get(name.split(".")[0], [])
-            if len(found) == 1:
-                return SymbolMatch(found[0], "ensembl", f"{name} is {found[0].symbol}")
-        now = self._find_current_gene(name)
-        if now is not None:
-            return SymbolMatch(now, "renamed", f"{name} is called {now.symbol} now")
+            matches = self._by_ensembl.get(name.split(".")[0], [])
+            if len(matches) == 1:
+                return SymbolMatch(matches[0], "ensembl", f"{name} is {matches[0].symbol}")
+        current = self._find_current_gene(name)
+        if current is not None:
+            return SymbolMatch(current, "renamed", f"{name} is called {current.symbol} now")
         if gene is not None:
             return SymbolMatch(
                 gene, "approved", f"{name} has no Ensembl id; it may be an old symbol"
@@ -104,20 +112,20 @@ class GeneTable:
         return self._resolve_alias(name)
 
     def aliases(self, symbol: str) -> tuple[str, ...]:
-        """The aliases of an approved symbol, those it shares with other genes included."""
+        """Return the aliases of an approved symbol, including those of other genes too."""
         return tuple(self._aliases.get(symbol, ()))
 
     def symbols_with_same_entrez(self, gene: GeneTableEntry) -> tuple[str, ...]:
-        """Other current genes to which the table gives the Entrez id of this one."""
-        twins = self._by_entrez.get(gene.entrez, [])
-        return tuple(g.symbol for g in twins if g.symbol != gene.symbol)
+        """Return the symbols of other current genes with the Entrez id of this one."""
+        genes = self._by_entrez.get(gene.entrez, [])
+        return tuple(other.symbol for other in genes if other.symbol != gene.symbol)
 
     def _find_current_gene(self, name: str) -> GeneTableEntry | None:
         renamed = self.genes.get(RENAMED_SYMBOLS.get(name, ""))
         if renamed is not None or name not in self.genes:
             return renamed
-        heirs = self._by_entrez.get(self.genes[name].entrez, [])
-        return heirs[0] if len(heirs) == 1 and heirs[0].symbol != name else None
+        genes = self._by_entrez.get(self.genes[name].entrez, [])
+        return genes[0] if len(genes) == 1 and genes[0].symbol != name else None
 
     def _resolve_alias(self, name: str) -> SymbolMatch:
         owners = sorted(set(self.approved_by_alias.get(name, ())))
@@ -126,27 +134,36 @@ class GeneTable:
         gene = self.genes.get(owners[0]) if owners else None
         if gene is not None:
             return SymbolMatch(gene, "alias", f"{name} is an alias of {gene.symbol}")
-        near = self.genes.get(name.upper()) if name != name.upper() else None
-        hint = f"; {near.symbol} is written in capitals" if near else ""
+        upper = self.genes.get(name.upper()) if name != name.upper() else None
+        hint = f"; {upper.symbol} is written in capitals" if upper else ""
         return SymbolMatch(None, "unknown", f"no gene of the table is called {name}{hint}")
 
 
 def read_gene_table(
     descriptions: str | Path, aliases: str | Path | None = None, *, summaries: bool = False
 ) -> GeneTable:
-    """A table from gzipped (or plain) TSV files with a header line.
+    """Read a gene table from gzipped (or plain) TSV files with a header line.
 
-    descriptions : ``symbol``, ``ensembl_id``, ``name``; with summaries also ``entrez_id``,
-        ``biotype`` and ``refseq_summary``, which are otherwise read where they are there.
-    aliases : ``alias``, ``approved``.
+    Parameters
+    ----------
+    descriptions
+        File with ``symbol``, ``ensembl_id``, ``name``, and optionally ``entrez_id``, ``biotype``
+        and ``refseq_summary``.
+    aliases
+        File with ``alias``, ``approved``.
+    summaries
+        The optional columns are required.
 
-    Raises SpotsError when a file is missing, lacks those columns or names a gene twice.
+    Raises
+    ------
+    SpotsError
+        A file is missing, does not have those columns or describes a gene twice.
     """
-    needed: tuple[str, ...] = ("symbol", "ensembl_id", "name")
+    required: tuple[str, ...] = ("symbol", "ensembl_id", "name")
     if summaries:
-        needed += ("entrez_id", "biotype", "refseq_summary")
+        required += ("entrez_id", "biotype", "refseq_summary")
     genes: dict[str, GeneTableEntry] = {}
-    for row in _read_tsv_rows(descriptions, needed):
+    for row in _read_tsv_rows(descriptions, required):
         gene = GeneTableEntry(
             symbol=row["symbol"],
             ensembl=row["ensembl_id"],
@@ -165,7 +182,7 @@ def read_gene_table(
 
 
 def gene_table_paths(folder: str | Path) -> tuple[Path, Path]:
-    """Descriptions and aliases in a folder, under the names they have in our data."""
+    """Return the paths of descriptions and aliases in a folder with their usual names."""
     folder = Path(folder)
     return folder / "human_gene_descriptions.tsv.gz", folder / "hgnc_alias_to_approved.tsv.gz"
 
@@ -180,31 +197,39 @@ def _group_by_key(pairs: Iterable[tuple[str, GeneTableEntry]]) -> dict[str, list
 
 def _read_tsv_rows(path: str | Path, columns: tuple[str, ...]) -> Iterator[dict[str, str]]:
     path = Path(path)
-    opened = gzip.open if path.suffix == ".gz" else open
+    open_file = gzip.open if path.suffix == ".gz" else open
     try:
-        with opened(path, "rt", encoding="utf-8", newline="") as file:
+        with open_file(path, "rt", encoding="utf-8", newline="") as file:
             reader = csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
             if not set(columns) <= set(reader.fieldnames or ()):
                 raise SpotsError(f"{path} needs the columns {', '.join(columns)}.")
-            for row in reader:  # a short line lacks its last cells, a long one has extra ones
+            for row in reader:  # cells may be missing in a line, or superfluous
                 yield {key: value or "" for key, value in row.items() if key is not None}
     except (OSError, EOFError, UnicodeDecodeError, csv.Error, zlib.error) as error:
         raise SpotsError(f"{path} cannot be read as a gzipped gene table.") from error
 
 
-MATCH_STATUSES = ("approved", "ensembl", "renamed", "alias", "ambiguous", "unknown")
-TEXT_KINDS = ("refined", "summary", "name", "symbol")
-
-
 @dataclass(frozen=True)
 class GeneRecord:
-    """What is known about a gene of a panel; "" where it is not known.
+    """Description of a gene of a panel; "" if unknown.
 
-    symbol : the name that was asked for, as a panel spells it. approved : the gene it means.
-    match : how it was resolved, one of MATCHES.
-    text : what a text encoder reads. text_from : what the text is made of, one of TEXTS; "name"
-        is the approved name without a summary, "symbol" the bare name of a gene not resolved.
-    source : where the text comes from. note : what a person should know about it.
+    Attributes
+    ----------
+    symbol
+        As in the panel.
+    approved, ensembl, entrez, name
+        Approved symbol, ids and name of the gene.
+    match
+        How the symbol was resolved, one of `MATCH_STATUSES`.
+    text
+        Input of a text encoder.
+    text_from
+        Kind of the text, one of `TEXT_KINDS`; "name" is the approved name without a summary,
+        "symbol" the symbol of a gene that was not resolved.
+    source
+        Where the text comes from.
+    note
+        Notes for the user, separated by semicolons.
     """
 
     symbol: str
@@ -221,37 +246,36 @@ class GeneRecord:
     def with_description(
         self, name: str, summary: str, source: str, biotype: str = ""
     ) -> GeneRecord:
-        """This record with the text of a summary, or of the approved name where there is none."""
-        start = ", ".join(part for part in (self.approved, name) if part) + "."
-        sort = f" Gene type: {biotype.replace('_', ' ')}." if biotype and not summary else ""
+        """Return this record with the text of a summary, or of the approved name without one."""
+        title = ", ".join(part for part in (self.approved, name) if part) + "."
+        gene_type = f" Gene type: {biotype.replace('_', ' ')}." if biotype and not summary else ""
         return replace(
             self,
             name=name,
-            text=f"{start} {summary}" if summary else start + sort,
+            text=f"{title} {summary}" if summary else title + gene_type,
             text_from="summary" if summary else "name",
             source=source,
         )
 
     def with_note(self, note: str) -> GeneRecord:
-        """This record with a further note."""
+        """Return this record with a further note."""
         return replace(self, note="; ".join(part for part in (self.note, note) if part))
 
     def without_doubt_notes(self) -> GeneRecord:
-        """This record without a note of doubt, once a better source has settled it."""
+        """Return this record without notes of doubt, which a better source has resolved."""
         notes = [part for part in self.note.split("; ") if not part.startswith("doubtful:")]
         return replace(self, note="; ".join(notes))
 
 
 def record_from_table(symbol: str, table: GeneTable) -> GeneRecord:
-    """What a table knows about the gene that a symbol, an alias or an Ensembl id means."""
+    """Describe the gene of a symbol, an alias or an Ensembl id from a table."""
     match = table.resolve(symbol)
     gene = match.gene
     if gene is None:
         return GeneRecord(symbol, match=match.status, text=symbol, note=match.note)
-    bare = GeneRecord(symbol, gene.symbol, gene.ensembl, gene.entrez, match=match.status)
-    record = bare.with_description(gene.name, gene.summary, table.source, gene.biotype).with_note(
-        match.note
-    )
+    record = GeneRecord(symbol, gene.symbol, gene.ensembl, gene.entrez, match=match.status)
+    record = record.with_description(gene.name, gene.summary, table.source, gene.biotype)
+    record = record.with_note(match.note)
     others = table.symbols_with_same_entrez(gene)
     if others:
         return record.with_note(f"doubtful: the table gives {gene.entrez} to {others[0]} as well")

@@ -1,4 +1,4 @@
-"""JSON over HTTP with a rate limit, retries, no redirects, and a response cache on disk."""
+"""Request JSON over HTTP with a rate limit, retries and no redirects; cache responses on disk."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from ...errors import GeneError
 
 @dataclass(frozen=True)
 class ResponseCache:
-    """JSON values in a folder, each under the hash of its key; delete the folder to ask again."""
+    """JSON values in a folder, each under the hash of its key; delete the folder to clear it."""
 
     folder: Path
 
     def get(self, *key: str) -> Any:
-        """What was kept under a key, None when nothing was or the file is damaged."""
+        """Return the value of a key, None if it is missing or its file is damaged."""
         try:
             return json.loads(self._path(key).read_bytes())["answer"]
         except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return None
 
     def put(self, response: Any, *key: str) -> None:
-        """Keep an answer. Raises OutputError when the folder does not take it."""
+        """Store a value. Raises OutputError if the folder cannot be written."""
         with atomic_write(self._path(key)) as temporary:
             temporary.write_text(json.dumps({"answer": response}), encoding="utf-8")
 
@@ -41,19 +41,19 @@ class ResponseCache:
 
 
 def gene_cache_folder() -> Path:
-    """Where answers are kept between sessions."""
+    """Return the folder of cached responses."""
     import platformdirs
 
     return platformdirs.user_cache_path("napari-dkan") / "genes"
 
 
 MAX_RESPONSE_BYTES = 32 * 2**20
-_TRANSIENT_STATUSES = {408, 425, 429, 500, 502, 503, 504}  # states that may be gone a moment later
+_TRANSIENT_STATUSES = {408, 425, 429, 500, 502, 503, 504}  # a retry may succeed
 _MAX_PAUSE_S = 60.0
 
 
 class JsonRequestError(Exception):
-    """No usable answer. status : the HTTP status, 0 when the host was not reached."""
+    """There is no usable response; `status` is the HTTP status, 0 if the host was not reached."""
 
     def __init__(self, reason: str, status: int = 0) -> None:
         super().__init__(reason)
@@ -61,10 +61,18 @@ class JsonRequestError(Exception):
 
 
 class JsonClient:
-    """A polite client of one host.
+    """Client of one host that limits its request rate and repeats requests that failed.
 
-    per_second : requests started a second at most. tries : attempts at a request that fails in
-    a way that may pass. pause, clock : for tests.
+    Parameters
+    ----------
+    requests_per_second
+        Maximum rate.
+    max_attempts
+        For requests whose failure may be temporary.
+    timeout_s
+        Of one request.
+    sleep, clock
+        Replaceable in tests.
     """
 
     def __init__(
@@ -81,20 +89,23 @@ class JsonClient:
         self._sleep = sleep
         self._clock = clock
         self._next_request_at = clock()
-        # A redirect would pass an access key on to a host that nobody named.
+        # A redirect could send an access key to another host.
         self._opener = build_opener(_NoRedirect)
 
     def request_json(
         self, url: str, body: Any = None, headers: Mapping[str, str] | None = None
     ) -> Any:
-        """The JSON answer to a GET, or to a POST of a JSON body. Raises WebError."""
+        """Return the JSON response to a GET, or to a POST of a JSON body.
+
+        Raises JsonRequestError.
+        """
         data = None if body is None else json.dumps(body).encode()
-        sent = {"Accept": "application/json", "User-Agent": "napari-dkan", **(headers or {})}
+        all_headers = {"Accept": "application/json", "User-Agent": "napari-dkan", **(headers or {})}
         if data is not None:
-            sent["Content-Type"] = "application/json"
+            all_headers["Content-Type"] = "application/json"
         for attempt in range(1, self._max_attempts + 1):
             try:
-                return _parse_json(self._send(Request(url, data, sent)))
+                return _parse_json(self._send(Request(url, data, all_headers)))
             except HTTPError as error:
                 error.close()
                 failure = JsonRequestError(f"it answered {error.code} {error.reason}", error.code)
@@ -107,15 +118,15 @@ class JsonClient:
             if attempt == self._max_attempts:
                 raise failure from None
             self._sleep(min(max(wait, 2.0 ** (attempt - 1)), _MAX_PAUSE_S))
-        raise AssertionError("tries is at least 1")
+        raise AssertionError("max_attempts is at least 1")
 
     def _send(self, request: Request) -> bytes:
         wait = self._next_request_at - self._clock()
         if wait > 0:
             self._sleep(wait)
         self._next_request_at = max(self._next_request_at, self._clock()) + self._min_interval_s
-        with self._opener.open(request, timeout=self._timeout) as answer:
-            content = answer.read(MAX_RESPONSE_BYTES + 1)
+        with self._opener.open(request, timeout=self._timeout) as response:
+            content: bytes = response.read(MAX_RESPONSE_BYTES + 1)
         if len(content) > MAX_RESPONSE_BYTES:
             raise JsonRequestError("its answer is larger than any that was expected", 200)
         return content
@@ -127,13 +138,13 @@ class _NoRedirect(HTTPRedirectHandler):
 
 
 def validate_url(url: str, option: str) -> str:
-    """The URL without a slash at its end. Raises GeneError when it is not an http(s) address."""
+    """Return a URL without a trailing slash. Raises GeneError if it is not an http(s) URL."""
     try:
         parts = urlsplit(url)
-        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        is_valid = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
     except ValueError:
-        usable = False
-    if not usable or any(c.isspace() for c in url):
+        is_valid = False
+    if not is_valid or any(c.isspace() for c in url):
         raise GeneError(f"{option} {url:.80} is not an address; give one such as https://host/v1.")
     return url.rstrip("/")
 
@@ -150,7 +161,7 @@ def _parse_retry_after(header: str | None) -> float:
 
 
 def _describe_error(error: Exception) -> str:
-    """A few words; the reasons of URLError are exceptions themselves."""
+    """Describe an error in a few words; the reason of a URLError is an exception itself."""
     cause = getattr(error, "reason", error)
     if isinstance(cause, TimeoutError):
         return "no answer in time"

@@ -17,15 +17,14 @@ from .json_client import JsonClient, JsonRequestError, ResponseCache, validate_u
 
 BASE_URL = "https://eutils.ncbi.nlm.nih.gov/entrez/eutils"
 HUMAN_TAXON_ID = 9606
-_IDS_PER_REQUEST = 100  # ids in one request, short enough for an address
-_SYMBOL_PATTERN = re.compile(
-    r"[A-Za-z0-9][A-Za-z0-9._@/-]{0,40}"
-)  # nothing that could widen a query
+_IDS_PER_REQUEST = 100  # keeps the URL short enough
+# No characters that would change the meaning of a query.
+_SYMBOL_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@/-]{0,40}")
 
 
 @dataclass(frozen=True)
 class EntrezGene:
-    """A human gene as NCBI has it: symbol is the nomenclature committee's where there is one."""
+    """A human gene of NCBI, with the symbol of the nomenclature committee where there is one."""
 
     entrez: str
     symbol: str
@@ -35,10 +34,17 @@ class EntrezGene:
 
 
 class EntrezClient:
-    """Human gene records by id, and ids by approved symbol; every answer is kept on disk.
+    """Fetches human gene records by id, and ids by approved symbol; responses are cached on disk.
 
-    email, api_key : as NCBI asks for; a key raises the limit from 3 requests a second to 10.
-    Neither is kept or shown. base_url, web : for tests.
+    Parameters
+    ----------
+    cache
+        For responses.
+    email, api_key
+        As requested by NCBI; a key raises the limit from 3 to 10 requests per second. Neither is
+        stored or shown.
+    base_url, client
+        Replaceable in tests.
     """
 
     def __init__(
@@ -55,41 +61,40 @@ class EntrezClient:
         self._client = client or JsonClient(requests_per_second=10 if api_key else 3)
 
     def fetch_genes(self, ids: Sequence[str]) -> dict[str, EntrezGene]:
-        """Records by id; an id without a human record is absent.
+        """Fetch records by id, without ids that have no human record.
 
-        Raises GeneError when NCBI cannot be reached or does not answer as it should.
+        Raises GeneError if NCBI cannot be reached or its response is malformed.
         """
-        found = {id: gene for id in ids if (gene := self._read_cached_gene(id)) is not None}
-        missing = [id for id in dict.fromkeys(ids) if id not in found]
+        genes = {id: gene for id in ids if (gene := self._read_cached_gene(id)) is not None}
+        missing = [id for id in dict.fromkeys(ids) if id not in genes]
         for start in range(0, len(missing), _IDS_PER_REQUEST):
-            some = missing[start : start + _IDS_PER_REQUEST]
-            answer = self._request("esummary", id=",".join(some))
-            result = answer.get("result")
+            batch = missing[start : start + _IDS_PER_REQUEST]
+            result = self._request("esummary", id=",".join(batch)).get("result")
             if not isinstance(result, dict):
                 raise _malformed_response_error()
-            for id in some:
-                gene = _parse_human_gene(id, result.get(id))
+            for id in batch:
+                gene = parse_human_gene(id, result.get(id))
                 if gene is not None:
                     self._cache.put(asdict(gene), "esummary", self._base_url, id)
-                    found[id] = gene
-        return found
+                    genes[id] = gene
+        return genes
 
     def search_ids(self, symbol: str) -> tuple[str, ...]:
-        """Ids of human genes whose preferred symbol this is, by NCBI's own index.
+        """Search NCBI for ids of human genes with this preferred symbol.
 
-        Raises GeneError when NCBI cannot be reached or does not answer as it should.
+        Raises GeneError if NCBI cannot be reached or its response is malformed.
         """
         if not _SYMBOL_PATTERN.fullmatch(symbol):
             return ()
-        kept = self._cache.get("esearch", self._base_url, symbol)
-        if _is_string_list(kept):
-            return tuple(kept)
+        cached = self._cache.get("esearch", self._base_url, symbol)
+        if _is_string_list(cached):
+            return tuple(cached)
         term = f"{symbol}[Preferred Symbol] AND {HUMAN_TAXON_ID}[Taxonomy ID]"
         result = self._request("esearch", term=term).get("esearchresult")
         ids = result.get("idlist") if isinstance(result, dict) else None
         if not isinstance(ids, list) or not _is_string_list(ids):
             raise _malformed_response_error()
-        if ids:  # a gene that is not there today may be there tomorrow
+        if ids:  # a missing gene may be added later, so it is not cached
             self._cache.put(ids, "esearch", self._base_url, symbol)
         return tuple(ids)
 
@@ -97,28 +102,28 @@ class EntrezClient:
         query = {"db": "gene", "retmode": "json", **parameters, **self._identification}
         url = f"{self._base_url}/{tool}.fcgi?{urlencode({k: v for k, v in query.items() if v})}"
         try:
-            answer = self._client.request_json(url)
+            response = self._client.request_json(url)
         except JsonRequestError as error:
             raise GeneError(
                 f"NCBI gave no gene records ({error}); check the network and try again (what "
                 "was fetched is kept), or leave out --entrez and give --tables."
             ) from None
-        if not isinstance(answer, dict) or "error" in answer:
+        if not isinstance(response, dict) or "error" in response:
             raise _malformed_response_error()
-        return answer
+        return response
 
     def _read_cached_gene(self, id: str) -> EntrezGene | None:
-        kept = self._cache.get("esummary", self._base_url, id)
+        cached = self._cache.get("esummary", self._base_url, id)
         try:
-            gene = EntrezGene(**{**kept, "aliases": tuple(kept["aliases"])})
+            gene = EntrezGene(**{**cached, "aliases": tuple(cached["aliases"])})
         except (TypeError, KeyError):
             return None
         strings = (gene.entrez, gene.symbol, gene.name, gene.summary, *gene.aliases)
         return gene if all(isinstance(s, str) for s in strings) else None
 
 
-def _parse_human_gene(id: str, entry: Any) -> EntrezGene | None:
-    """One entry of an esummary answer; None for a withdrawn record or another species'."""
+def parse_human_gene(id: str, entry: Any) -> EntrezGene | None:
+    """Parse an entry of an esummary response; None if withdrawn or of another species."""
     if not isinstance(entry, dict) or "error" in entry:
         return None
     organism = entry.get("organism")
@@ -134,15 +139,13 @@ def _parse_human_gene(id: str, entry: Any) -> EntrezGene | None:
     symbol = text("nomenclaturesymbol") or text("name")
     aliases = tuple(a for a in text("otheraliases").split(", ") if a)
     name = text("nomenclaturename") or text("description")
-    return (
-        EntrezGene(id, symbol, name, aliases, _strip_attribution(text("summary")))
-        if symbol
-        else None
-    )
+    if not symbol:
+        return None
+    return EntrezGene(id, symbol, name, aliases, _strip_attribution(text("summary")))
 
 
 def _strip_attribution(summary: str) -> str:
-    """A summary without the line on who provided it and when."""
+    """Remove the note on who provided a summary."""
     return re.sub(r"\s*\[(provided|supplied) by [^\]]*\]\.?\s*$", "", summary)
 
 
@@ -159,50 +162,63 @@ def update_from_entrez(
     entrez: EntrezClient,
     advance: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[GeneRecord]:
-    """The records with NCBI's names and summaries, in the same order.
+    """Update records with the names and summaries of NCBI.
 
-    A gene whose Entrez id is known is fetched by it, others are searched by approved symbol.
-    Either way the record counts only when its nomenclature symbol is the wanted one, or, for an
-    id, when the wanted one is among its aliases and no gene's symbol any more (it was renamed
-    since). A record of another gene is reported in the note, and no summary is taken from it.
+    A gene with a known Entrez id is fetched by it, others are searched by approved symbol. An
+    NCBI record is used only if its nomenclature symbol is the requested one, or, for an id, if
+    the requested one is an alias and no longer a symbol of any gene (it was renamed). A record of
+    another gene is mentioned in the note, and its summary is not used.
 
-    Raises GeneError when NCBI cannot be reached.
+    Parameters
+    ----------
+    advance
+        Called with the number of finished records and of all records.
+
+    Returns
+    -------
+    list of GeneRecord
+        In the same order.
+
+    Raises
+    ------
+    GeneError
+        NCBI cannot be reached.
     """
-    known = entrez.fetch_genes([r.entrez for r in records if r.entrez])
-    out = []
+    genes = entrez.fetch_genes([record.entrez for record in records if record.entrez])
+    updated = []
     for done, record in enumerate(records):
         advance(done, len(records))
-        out.append(_update_record(record, known.get(record.entrez), entrez))
+        updated.append(_update_record(record, genes.get(record.entrez), entrez))
     advance(len(records), len(records))
-    return out
+    return updated
 
 
 def _update_record(
     record: GeneRecord, by_id: EntrezGene | None, entrez: EntrezClient
 ) -> GeneRecord:
-    wanted = record.approved or RENAMED_SYMBOLS.get(record.symbol, record.symbol)
-    if by_id is not None and by_id.symbol == wanted:
+    symbol = record.approved or RENAMED_SYMBOLS.get(record.symbol, record.symbol)
+    if by_id is not None and by_id.symbol == symbol:
         return _apply_entrez_gene(record, by_id)
-    ids = entrez.search_ids(wanted)
-    if by_id is not None and wanted in by_id.aliases and not ids:
+    ids = entrez.search_ids(symbol)
+    if by_id is not None and symbol in by_id.aliases and not ids:
         return _apply_entrez_gene(record, by_id).with_note(
-            f"NCBI calls {wanted} {by_id.symbol} now"
+            f"NCBI calls {symbol} {by_id.symbol} now"
         )
     if by_id is not None:
-        note = f"mismatch: NCBI's record {by_id.entrez} is {by_id.symbol}, not {wanted}"
-        # The table has its summary from the same record.
-        record = replace(
-            record.with_description(record.name, "", record.source), entrez=""
-        ).with_note(note)
-    found = entrez.fetch_genes(ids)
-    same = [gene for gene in found.values() if gene.symbol == wanted]
-    if len(same) == 1:
-        return _apply_entrez_gene(record, same[0])
-    if same:
-        return record.with_note(f"NCBI has {len(same)} human genes called {wanted}, none was taken")
-    for gene in found.values():
-        record = record.with_note(f"mismatch: NCBI found {gene.symbol} for {wanted}")
-    return record if found else record.with_note(f"NCBI has no human gene called {wanted}")
+        note = f"mismatch: NCBI's record {by_id.entrez} is {by_id.symbol}, not {symbol}"
+        # The summary of the table is from the same record.
+        record = record.with_description(record.name, "", record.source)
+        record = replace(record, entrez="").with_note(note)
+    genes = entrez.fetch_genes(ids)
+    matches = [gene for gene in genes.values() if gene.symbol == symbol]
+    if len(matches) == 1:
+        return _apply_entrez_gene(record, matches[0])
+    if matches:
+        n = len(matches)
+        return record.with_note(f"NCBI has {n} human genes called {symbol}, none was taken")
+    for gene in genes.values():
+        record = record.with_note(f"mismatch: NCBI found {gene.symbol} for {symbol}")
+    return record if genes else record.with_note(f"NCBI has no human gene called {symbol}")
 
 
 def _apply_entrez_gene(record: GeneRecord, gene: EntrezGene) -> GeneRecord:

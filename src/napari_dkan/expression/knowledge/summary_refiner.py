@@ -12,7 +12,7 @@ from .gene_records import GeneRecord
 from .json_client import JsonClient, JsonRequestError, ResponseCache, validate_url
 
 MAX_WORDS = 120
-MAX_CONSECUTIVE_FAILURES = 3  # failures in a row, after which the endpoint is not asked any more
+MAX_CONSECUTIVE_FAILURES = 3  # after these the endpoint gets no more requests
 SYSTEM_PROMPT = f"""\
 You condense descriptions of human genes for a text encoder in a pathology tool.
 Answer with three labelled parts in one paragraph, under {MAX_WORDS} words in all:
@@ -26,12 +26,25 @@ PROMPT_TEMPLATE = "Gene: {symbol}\nDescription: {text}"
 
 @dataclass(frozen=True)
 class SummaryRefiner:
-    """A model behind an OpenAI-compatible endpoint, `/v1/chat/completions`.
+    """A language model behind an OpenAI-compatible endpoint, ``/v1/chat/completions``.
 
-    url : the endpoint, with or without that path. model : as the endpoint names it. key : sent
-    as a bearer token, never kept or shown. Answers are kept by model, prompt and text.
+    Attributes
+    ----------
+    url
+        The endpoint, with or without that path.
+    model
+        The name of the model at the endpoint.
+    cache
+        For responses, by model, prompt and text.
+    api_key
+        Sent as a bearer token, never stored or shown.
+    client
+        Replaceable in tests.
 
-    Raises GeneError when the URL is none, or would carry the key unencrypted to another machine.
+    Raises
+    ------
+    GeneError
+        The URL is invalid, or would transmit the key unencrypted to another machine.
     """
 
     url: str
@@ -45,8 +58,8 @@ class SummaryRefiner:
     def __post_init__(self) -> None:
         url = validate_url(self.url, "--refine")
         parts = urlsplit(url)
-        local = parts.hostname in ("localhost", "127.0.0.1", "::1")
-        if self.api_key and parts.scheme == "http" and not local:
+        is_local = parts.hostname in ("localhost", "127.0.0.1", "::1")
+        if self.api_key and parts.scheme == "http" and not is_local:
             raise GeneError(f"{url:.80} would be sent the key unencrypted; give an https address.")
         if not parts.path.endswith("/chat/completions"):
             url += "/chat/completions" if parts.path.endswith("/v1") else "/v1/chat/completions"
@@ -57,37 +70,39 @@ class SummaryRefiner:
         records: Sequence[GeneRecord],
         advance: Callable[[int, int], None] = lambda done, total: None,
     ) -> list[GeneRecord]:
-        """The records with refined texts; a record keeps its summary, and a note, where the
-        endpoint fails or its answer is not what was asked for. Genes without a summary are left
-        as they are, since a model could only make something up."""
-        out, failures, reason = [], 0, ""
+        """Refine the texts of records.
+
+        A record keeps its summary, with a note, if the endpoint fails or its response is invalid.
+        Genes without a summary are not refined, since a model could only invent a description.
+        """
+        refined, failures, reason = [], 0, ""
         for done, record in enumerate(records):
             advance(done, len(records))
             if record.text_from != "summary":
-                out.append(record)
+                refined.append(record)
                 continue
             if failures < MAX_CONSECUTIVE_FAILURES:
                 text, reason = self._refine_text(record)
-                # An answer that breaks the rules is one text's; the others may be well.
+                # An invalid response concerns only this text, not the endpoint.
                 failures = failures + 1 if reason.startswith("the endpoint") else 0
             else:
                 text = ""
             source = f"{record.source}, refined by {self.model}"
-            out.append(
+            refined.append(
                 replace(record, text=text, text_from="refined", source=source)
                 if text
                 else record.with_note(f"not refined: {reason}")
             )
         advance(len(records), len(records))
-        return out
+        return refined
 
     def _refine_text(self, record: GeneRecord) -> tuple[str, str]:
-        """The refined text, or "" and why there is none."""
+        """Return the refined text, or "" and why there is none."""
         question = PROMPT_TEMPLATE.format(symbol=record.approved, text=record.text)
         key = ("refine", self.model, SYSTEM_PROMPT, question)
-        kept = self.cache.get(*key)
-        if isinstance(kept, str) and not _find_fault(kept, record.approved):
-            return kept, ""
+        cached = self.cache.get(*key)
+        if isinstance(cached, str) and not _find_fault(cached, record.approved):
+            return cached, ""
         messages = [
             {"role": "system", "content": SYSTEM_PROMPT},
             {"role": "user", "content": question},
@@ -96,13 +111,13 @@ class SummaryRefiner:
         body = {"model": self.model, "messages": messages, "temperature": 0}
         try:
             try:
-                answer = self.client.request_json(self.url, body, headers)
+                response = self.client.request_json(self.url, body, headers)
             except JsonRequestError as error:
                 if error.status != 400:
                     raise
-                del body["temperature"]  # some models take their own only
-                answer = self.client.request_json(self.url, body, headers)
-            text = _clean_completion(answer["choices"][0]["message"]["content"])
+                del body["temperature"]  # some models accept only their default
+                response = self.client.request_json(self.url, body, headers)
+            text = _clean_completion(response["choices"][0]["message"]["content"])
         except JsonRequestError as error:
             return "", f"the endpoint failed ({error})"
         except (KeyError, IndexError, TypeError):
@@ -115,13 +130,13 @@ class SummaryRefiner:
 
 
 def _clean_completion(text: str) -> str:
-    """An answer on one line, without a model's thinking aloud and without bold type."""
+    """Return a completion on one line, without reasoning and without bold markup."""
     text = re.sub(r"<think>.*?</think>", "", text, flags=re.DOTALL)
     return " ".join(text.replace("**", "").split())
 
 
 def _find_fault(text: str, symbol: str) -> str:
-    """What is wrong with a refined text, "" when nothing is."""
+    """Describe what is wrong with a refined text, "" if it is valid."""
     words = len(text.split())
     if words >= MAX_WORDS:
         return f"the answer has {words} words"

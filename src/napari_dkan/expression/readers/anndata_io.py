@@ -1,4 +1,4 @@
-"""Extract raw counts, spots and array coordinates from any AnnData."""
+"""Read h5ad files, and extract counts and spots from any AnnData."""
 
 from __future__ import annotations
 
@@ -11,10 +11,16 @@ import numpy as np
 from ...errors import SpotsError
 from ...hdf5_validation import validate_hdf5
 from ...spatial.spots import Spots
-from ..array_geometry import VISIUM_DIAMETER_UM, VISIUM_PITCH_UM, array_coords_from_lattice
+from ..array_geometry import (
+    MIN_HEXAGONAL_SPOTS,
+    VISIUM_DIAMETER_UM,
+    VISIUM_PITCH_UM,
+    array_coords_from_lattice,
+    is_hexagonal,
+)
 from ..counts import CountMatrix, counts_from_matrix, is_integer_valued
 from .metadata import find_value
-from .spot_files import array_coords_from_table
+from .table_files import array_coords_from_table, check_unique_array_coords
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -24,50 +30,59 @@ _SYMBOL_COLUMNS = ("gene_symbols", "gene_symbol", "feature_name", "gene_name", "
 _ID_COLUMNS = ("gene_ids", "gene_id", "ensembl", "ensembl_id", "feature_id")
 
 
-def read_h5ad_file(path: Path) -> AnnData:
-    """Raises SpotsError when the file is missing, damaged or no h5ad."""
+def read_h5ad_file(path: Path, *, backed: bool = False) -> AnnData:
+    """Read an h5ad file, or open it without reading its matrices if ``backed``.
+
+    Raises
+    ------
+    SpotsError
+        The file is missing, damaged or not an h5ad file.
+    """
     import anndata
 
     if not path.is_file():
         raise SpotsError(f"{path} does not exist; check the path.")
     try:
-        doubt = validate_hdf5(path)
-        if not doubt:
-            return anndata.read_h5ad(path)
-    except Exception as error:  # h5py and anndata raise a dozen kinds for a damaged file
+        problem = validate_hdf5(path)
+        if not problem:
+            return anndata.read_h5ad(path, backed="r" if backed else None)
+    except Exception as error:  # h5py and anndata raise a dozen types for a damaged file
         raise SpotsError(f"{path} is not a readable h5ad file; write it again.") from error
-    raise SpotsError(f"{path} is not a readable h5ad file ({doubt}); write it again.")
+    raise SpotsError(f"{path} is not a readable h5ad file ({problem}); write it again.")
 
 
 def counts_from_anndata(data: AnnData, path: Path) -> CountMatrix:
-    """Raw counts, under gene symbols where it has any.
+    """Extract raw counts, with gene symbols as names where there are any.
 
-    From ``layers['counts']``; without that from ``raw`` or ``X``, the first with whole numbers.
+    Uses ``layers['counts']``, else the first of ``raw`` and ``X`` with whole numbers.
 
-    Raises SpotsError when none of them holds counts.
+    Raises
+    ------
+    SpotsError
+        None of them has counts.
     """
     spots = list(map(str, data.obs_names))
     if "counts" in data.layers:
         genes, ids = _gene_symbols_and_ids(data.var)
         return counts_from_matrix(data.layers["counts"], spots, genes, path, ids)
-    places = [] if data.raw is None else [(data.raw.X, data.raw.var)]
-    for matrix, var in [*places, (data.X, data.var)]:
+    raw = [] if data.raw is None else [(data.raw.X, data.raw.var)]
+    for matrix, var in [*raw, (data.X, data.var)]:
         if matrix is not None and _is_raw_counts(matrix):
             genes, ids = _gene_symbols_and_ids(var)
             return counts_from_matrix(matrix, spots, genes, path, ids)
     raise SpotsError(
-        f"{path} holds no raw counts in X{' or raw' if places else ''}; "
+        f"{path} holds no raw counts in X{' or raw' if raw else ''}; "
         "put the raw counts into layers['counts']."
     )
 
 
 def spots_from_anndata(data: AnnData, path: Path) -> tuple[Spots, dict[str, str]]:
-    """Spots from ``obsm['spatial']``, and notes for ``uns``.
+    """Extract spots from ``obsm['spatial']``, and notes for ``uns``; see `infer_array`.
 
-    Array coordinates that ``obs`` does not give are derived where the positions lie on a
-    lattice. A hexagonal array whose pitch is not stated is taken for Visium's.
-
-    Raises SpotsError when there are no positions.
+    Raises
+    ------
+    SpotsError
+        There are no valid positions.
     """
     if "spatial" not in data.obsm:
         raise SpotsError(f"{path} has no obsm['spatial'] with spot centres in pixels.")
@@ -85,7 +100,16 @@ def spots_from_anndata(data: AnnData, path: Path) -> tuple[Spots, dict[str, str]
 
 
 def infer_array(spots: Spots, path: Path) -> tuple[Spots, dict[str, str]]:
-    """The spots with array coordinates and pitch where they can be told, and notes on that."""
+    """Add array coordinates and pitch to spots where they can be derived, with notes for ``uns``.
+
+    Array coordinates are derived from positions on a lattice. A hexagonal array of unknown pitch
+    is regarded as Visium.
+
+    Raises
+    ------
+    SpotsError
+        Two spots have the same array coordinates.
+    """
     notes = {}
     if spots.array_coords is None:
         spots = replace(spots, array_coords=array_coords_from_lattice(spots.xy))
@@ -93,21 +117,17 @@ def infer_array(spots: Spots, path: Path) -> tuple[Spots, dict[str, str]]:
             notes["array_note"] = "array coordinates were derived from the positions"
     if spots.array_coords is None:
         return spots, notes
-    cells, times = np.unique(spots.array_coords, axis=0, return_counts=True)
-    if (times > 1).any():
-        x, y = cells[times > 1][0]
-        raise SpotsError(f"{path} places two spots at array position {x}x{y}; keep one.")
-    parity = spots.array_coords.sum(axis=1) % 2
-    if spots.pitch_um is None and len(spots) > 20 and (parity == parity[0]).all():
+    check_unique_array_coords(spots, path)
+    if spots.pitch_um is None and is_hexagonal(spots.array_coords, MIN_HEXAGONAL_SPOTS):
         diameter = spots.diameter_um or VISIUM_DIAMETER_UM
         spots = replace(spots, pitch_um=VISIUM_PITCH_UM, diameter_um=diameter)
     return spots, notes
 
 
 def check_sparse_indices(data: AnnData) -> None:
-    """ValueError where the indices of a sparse matrix are damaged.
+    """Raise ValueError if the indices of a sparse matrix are out of range.
 
-    scipy trusts them when it takes rows: out of range, they end the process.
+    scipy does not check them when it selects rows, and would crash.
     """
     raw = [] if data.raw is None else [data.raw.X]
     for matrix in [data.X, *data.layers.values(), *raw]:
@@ -116,7 +136,7 @@ def check_sparse_indices(data: AnnData) -> None:
 
 
 def constant_obs_value(data: AnnData, column: str) -> str:
-    """The one value of a column of ``obs``, "" when there is none or there are several."""
+    """Return the only value of a column of ``obs``, "" if there is none or several."""
     values = set(map(str, data.obs[column])) if column in data.obs else set()
     return values.pop() if len(values) == 1 else ""
 
@@ -129,11 +149,11 @@ def _is_raw_counts(matrix: Any) -> bool:
 
 
 def _gene_symbols_and_ids(var: Any) -> tuple[list[str], list[str]]:
-    """Symbols and Ensembl ids; the index may hold either."""
+    """Return symbols and Ensembl ids; the index may have either."""
     index = [str(v) for v in var.index]
     column = next((c for c in _SYMBOL_COLUMNS if c in var.columns), None)
     if column is not None and sum(v.startswith("ENS") for v in index) > len(index) / 2:
-        named = zip(map(str, var[column]), index, strict=True)
-        return [symbol if symbol not in ("", "nan") else i for symbol, i in named], index
+        pairs = zip(map(str, var[column]), index, strict=True)
+        return [symbol if symbol not in ("", "nan") else id for symbol, id in pairs], index
     ids = next((c for c in _ID_COLUMNS if c in var.columns), None)
     return index, [] if ids is None else [str(v) for v in var[ids]]

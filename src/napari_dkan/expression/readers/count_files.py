@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ...errors import SpotsError
 from ...hdf5_validation import validate_hdf5
@@ -13,14 +15,22 @@ from ...size_limits import validate_gzip_size, validate_matrix_market_size
 from ..counts import CountMatrix, counts_from_matrix
 from .table_files import read_header, read_table
 
-_GENE_FEATURE_TYPE = "Gene Expression"  # 10x files may also hold antibodies and the like
+_GENE_FEATURE_TYPE = "Gene Expression"  # 10x files may also have antibodies and others
 
 
 def read_counts(path: str | Path) -> CountMatrix:
-    """Counts (spots x genes) of a TSV or CSV (gzipped or not) or Parquet table whose first column
-    names the spots, a 10x ``.h5``, a 10x Matrix Market folder, or an ``.h5ad``.
+    """Read counts (spots x genes).
 
-    Raises SpotsError naming the file when it is none of these or its counts are not raw.
+    Parameters
+    ----------
+    path
+        A TSV or CSV (gzipped or not) or Parquet table whose first column has the names of the
+        spots, a 10x ``.h5``, a 10x Matrix Market folder, or an ``.h5ad``.
+
+    Raises
+    ------
+    SpotsError
+        The file is none of these or its counts are not raw.
     """
     path = Path(path)
     if path.is_dir():
@@ -46,20 +56,18 @@ def _read_count_table(path: Path) -> CountMatrix:
             f"{path} holds something other than counts; every cell after the spot "
             "name must be a number."
         ) from error
-    if not np.isfinite(matrix).all():
-        raise SpotsError(f"{path} holds negative or missing counts; give raw counts.")
     return counts_from_matrix(matrix, [str(s) for s in table.index], genes, path)
 
 
 def _read_10x_hdf5(path: Path) -> CountMatrix:
-    """The HDF5 layout of Space Ranger 1 to 4 ("Feature-Barcode Matrices HDF5", version 2)."""
+    """Read the HDF5 of Space Ranger 1 to 4 ("Feature-Barcode Matrices HDF5", version 2)."""
     import h5py
     from scipy import sparse
 
     try:
-        if doubt := validate_hdf5(path):
+        if problem := validate_hdf5(path):
             raise SpotsError(
-                f"{path} is not a readable 10x matrix ({doubt}); "
+                f"{path} is not a readable 10x matrix ({problem}); "
                 "copy filtered_feature_bc_matrix.h5 again."
             )
         with h5py.File(path, "r") as file:
@@ -76,7 +84,7 @@ def _read_10x_hdf5(path: Path) -> CountMatrix:
                 _decode_strings(features["feature_type"][:]) if "feature_type" in features else []
             )
     except (OSError, KeyError, ValueError, TypeError, IndexError, RuntimeError) as error:
-        # h5py answers a damaged file with any of these
+        # h5py raises any of these for a damaged file.
         raise SpotsError(
             f"{path} is not a readable 10x matrix; copy filtered_feature_bc_matrix.h5 again."
         ) from error
@@ -84,7 +92,7 @@ def _read_10x_hdf5(path: Path) -> CountMatrix:
 
 
 def _read_10x_mtx(folder: Path) -> CountMatrix:
-    """A ``filtered_feature_bc_matrix`` folder: matrix.mtx, features.tsv, barcodes.tsv, or .gz."""
+    """Read a ``filtered_feature_bc_matrix`` folder: matrix.mtx, features.tsv, barcodes.tsv."""
     from scipy.io import mmread
 
     files = {}
@@ -96,11 +104,10 @@ def _read_10x_mtx(folder: Path) -> CountMatrix:
     features = read_table(files["features.tsv"], header=False)
     barcodes = read_table(files["barcodes.tsv"], header=False)
     try:
-        if doubt := validate_gzip_size(files["matrix.mtx"]) or validate_matrix_market_size(
-            files["matrix.mtx"]
-        ):
-            raise SpotsError(f"{files['matrix.mtx']} is not read: {doubt}; copy it again.")
-        matrix = mmread(files["matrix.mtx"])
+        path = files["matrix.mtx"]
+        if problem := validate_gzip_size(path) or validate_matrix_market_size(path):
+            raise SpotsError(f"{path} is not read: {problem}; copy it again.")
+        matrix = mmread(path)
     except (OSError, EOFError, ValueError, TypeError, IndexError) as error:
         raise SpotsError(
             f"{files['matrix.mtx']} is not a readable matrix; copy it again."
@@ -113,20 +120,25 @@ def _read_10x_mtx(folder: Path) -> CountMatrix:
 
 
 def _select_gene_features(
-    matrix, spots: list[str], genes: list[str], ids: list[str], kinds: Sequence[str], path: Path
+    matrix: Any,
+    spots: list[str],
+    genes: list[str],
+    ids: list[str],
+    kinds: Sequence[str],
+    path: Path,
 ) -> CountMatrix:
-    """Counts of the features that are genes; `matrix` is features x spots, as 10x writes it."""
+    """Return the counts of the features that are genes; `matrix` is features x spots."""
     if matrix.shape != (len(genes), len(spots)) or (kinds and len(kinds) != len(genes)):
         raise SpotsError(f"{path}: its matrix does not fit its lists of features and barcodes.")
-    kept = [
+    rows = [
         i
         for i, kind in enumerate(kinds or [_GENE_FEATURE_TYPE] * len(genes))
         if kind == _GENE_FEATURE_TYPE
     ]
     return counts_from_matrix(
-        matrix.tocsr()[kept].T, spots, [genes[i] for i in kept], path, [ids[i] for i in kept]
+        matrix.tocsr()[rows].T, spots, [genes[i] for i in rows], path, [ids[i] for i in rows]
     )
 
 
-def _decode_strings(values: np.ndarray) -> list[str]:
+def _decode_strings(values: NDArray[Any]) -> list[str]:
     return [v.decode() if isinstance(v, bytes) else str(v) for v in values]

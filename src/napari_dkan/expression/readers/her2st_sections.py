@@ -1,4 +1,4 @@
-"""Sections in the folder layout of the her2st study (Andersson et al. 2021).
+"""Read sections in the folder layout of the her2st study (Andersson et al. 2021).
 
 Counts are TSV as in the study, or Parquet as published with DKAN and TRIPLEX, with encoder
 features: ``ST-cnts/ID_sub.parquet``, ``ST-spotfiles/ID_selection.tsv``, ``ST-imgs`` (her2st's
@@ -22,31 +22,38 @@ from ..counts import round_grid_names
 from .count_files import read_counts
 from .image_files import image_stem, list_images
 from .section_anndata import SectionEntry, SectionMetadata, build_section
-from .spot_files import names_from_array_coords, read_spots, round_array_coords
-from .table_files import numeric_columns, read_table
+from .spot_files import read_spots
+from .table_files import (
+    names_from_array_coords,
+    numeric_columns,
+    read_table,
+    round_array_coords,
+)
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
 
 _TSV_SUFFIXES = (".tsv.gz", ".tsv")
+_PARQUET_SUFFIXES = ("_sub.parquet", ".parquet")
+TILE_FEATURES_FOLDER, NEIGHBOR_FEATURES_FOLDER = "gt_features_224", "n_features_5_224"
 
 
 def find_her2st_root(root: str | Path) -> Path:
-    """The folder with ``ST-cnts``: the root or its ``her2st``."""
+    """Return the folder with ``ST-cnts``: the root or its ``her2st``."""
     root = Path(root)
     inner = root / "her2st"
     return inner if not (root / "ST-cnts").is_dir() and (inner / "ST-cnts").is_dir() else root
 
 
 def patient_from_section_name(section: str) -> str:
-    """Patient of a section name: ``C`` of ``C3``, ``P2`` of ``P2_ST_rep1``, "" where neither."""
+    """Return the patient of a section: ``C`` of ``C3``, ``P2`` of ``P2_ST_rep1``, else ""."""
     match = re.fullmatch(r"([A-Za-z])\d+|([^_]+)_.*", section)
     return next((group for group in match.groups() if group), "") if match else ""
 
 
 def find_her2st_sections(root: Path) -> tuple[SectionEntry, ...]:
-    """The sections that have counts in ``ST-cnts``."""
+    """Find the sections with TSV counts in ``ST-cnts``."""
     files = [
         p for end in _TSV_SUFFIXES for p in (find_her2st_root(root) / "ST-cnts").glob(f"*{end}")
     ]
@@ -64,12 +71,20 @@ def find_her2st_sections(root: Path) -> tuple[SectionEntry, ...]:
 
 
 def find_her2st_files(root: str | Path, section: str) -> tuple[Path, Path, Path]:
-    """Image, counts and spot file of a section.
+    """Find image, counts and spot file of a section.
 
-    root : a folder with ``ST-imgs``, ``ST-cnts`` and ``ST-spotfiles``, or one that holds it as
-        ``her2st``.
+    Parameters
+    ----------
+    root
+        A folder with ``ST-imgs``, ``ST-cnts`` and ``ST-spotfiles``, or its parent if the folder
+        is called ``her2st``.
+    section
+        Its name.
 
-    Raises SpotsError naming what is missing.
+    Raises
+    ------
+    SpotsError
+        A file is missing.
     """
     root = find_her2st_root(root)
     counts = next(
@@ -86,18 +101,18 @@ def find_her2st_files(root: str | Path, section: str) -> tuple[Path, Path, Path]
     folder = root / "ST-imgs" / section[:1] / section
     images = sorted(p for p in folder.glob("*") if p.is_file() and not p.name.startswith("."))
     if len(images) != 1:
-        found = "no image" if not images else f"{len(images)} images"
-        raise SpotsError(f"{folder} holds {found}; exactly one is expected.")
+        content = "no image" if not images else f"{len(images)} images"
+        raise SpotsError(f"{folder} holds {content}; exactly one is expected.")
     return images[0], counts, spots
 
 
 def read_her2st_section(root: str | Path, section: str) -> AnnData:
-    """One section: raw counts, spot positions, image and pixel size.
+    """Read a section; see `build_section` for the result. The pixel size is fitted to the array.
 
-    Returns an AnnData of the spots that have both counts and a position, named ``XxY``; see
-    `section.build_section` for what it holds. The pixel size is fitted on the array.
-
-    Raises SpotsError naming the file that is missing or not as expected.
+    Raises
+    ------
+    SpotsError
+        A file is missing or not as expected.
     """
     image, counts_path, spots_path = find_her2st_files(root, section)
     spots = read_spots(spots_path)
@@ -109,27 +124,27 @@ def read_her2st_section(root: str | Path, section: str) -> AnnData:
     counts = read_counts(counts_path)
     if round_grid_names(counts.spot_names) is None:
         raise SpotsError(f"{counts_path}: the first column must hold spot names like 10x12.")
-    about = SectionMetadata(
+    metadata = SectionMetadata(
         section, patient_from_section_name(section), str(image), mpp, "spot array"
     )
-    return build_section(counts, spots, about, spots_path)
+    return build_section(counts, spots, metadata, spots_path)
 
 
 def mpp_from_selection_file(path: Path) -> float | None:
-    """Pixel size from a her2st spot file, None when it is another kind of file.
+    """Fit the pixel size to a her2st spot file, None for other kinds of files.
 
-    The study's own fit of the array (``new_x, new_y``) follows the printed spots more closely
-    than the whole coordinates do, so it is preferred.
+    The study's fit of the array (``new_x, new_y``) follows the printed spots more closely than
+    the integer coordinates, so it is preferred.
 
-    Raises SpotsError when the spots do not span a plane.
+    Raises SpotsError if the spots do not span a plane.
     """
     table = read_table(path)
     if not {"x", "y", "pixel_x", "pixel_y"} <= set(table.columns):
         return None
-    fitted = ["new_x", "new_y"] if {"new_x", "new_y"} <= set(table.columns) else ["x", "y"]
+    columns = ["new_x", "new_y"] if {"new_x", "new_y"} <= set(table.columns) else ["x", "y"]
     try:
         return fit_mpp(
-            numeric_columns(table, fitted, path),
+            numeric_columns(table, columns, path),
             numeric_columns(table, ["pixel_x", "pixel_y"], path),
             ST_PITCH_UM,
         )
@@ -139,12 +154,8 @@ def mpp_from_selection_file(path: Path) -> float | None:
         raise SpotsError(f"{path}: {error}") from error
 
 
-_PARQUET_SUFFIXES = ("_sub.parquet", ".parquet")
-TILE_FEATURES_FOLDER, NEIGHBOR_FEATURES_FOLDER = "gt_features_224", "n_features_5_224"
-
-
 def find_dkan_sections(root: Path) -> tuple[SectionEntry, ...]:
-    """The sections with Parquet counts in ``ST-cnts``."""
+    """Find the sections with Parquet counts in ``ST-cnts``."""
     files = (find_her2st_root(root) / "ST-cnts").glob("*.parquet")
     names = sorted({p.name.removesuffix(".parquet").removesuffix("_sub") for p in files})
     return tuple(
@@ -157,13 +168,16 @@ def find_dkan_sections(root: Path) -> tuple[SectionEntry, ...]:
 
 
 def read_dkan_section(root: str | Path, section: str) -> AnnData:
-    """A section; see `section.build_section` for what it holds.
+    """Read a section as published with DKAN; see `build_section` for the result.
 
-    Spots stand in the published order (by y, then x), because row i of the feature files is the
-    i-th spot of that order. ``uns['features']`` and ``uns['neighbor_features']`` are the paths
-    of those files, "" where there is none. The array is taken for the 200 um one.
+    Spots are in the published order (by y, then x), since row i of the feature files is the i-th
+    spot of that order. ``uns['features']`` and ``uns['neighbor_features']`` are the paths of
+    those files, "" where there is none. The array is assumed to be the 200 um one.
 
-    Raises SpotsError naming the file that is missing or not as expected.
+    Raises
+    ------
+    SpotsError
+        A file is missing or not as expected.
     """
     root = find_her2st_root(root)
     counts = next(
@@ -181,7 +195,7 @@ def read_dkan_section(root: str | Path, section: str) -> AnnData:
     }
     if not image:
         notes["image_note"] = f"ST-imgs has no image of {section}"
-    about = SectionMetadata(
+    metadata = SectionMetadata(
         section,
         patient_from_section_name(section),
         image,
@@ -189,41 +203,36 @@ def read_dkan_section(root: str | Path, section: str) -> AnnData:
         "spot array",
         notes,
     )
-    return build_section(read_counts(counts), spots, about, path)
+    return build_section(read_counts(counts), spots, metadata, path)
 
 
 def find_dkan_panel(root: str | Path) -> Path | None:
-    """The dataset's ``genes_*.npy``, None when there is none.
-
-    Raises SpotsError when there are several.
-    """
+    """Find the ``genes_*.npy`` of a dataset. Raises SpotsError if there are several."""
     return _find_single_file(find_her2st_root(root), "genes_*.npy")
 
 
 def find_dkan_gene_text(root: str | Path) -> Path | None:
-    """The dataset's gene text features, ``ST-text/*.pt``, None when there are none.
-
-    Raises SpotsError when there are several.
-    """
+    """Find gene text features, ``ST-text/*.pt``. Raises SpotsError if there are several."""
     return _find_single_file(find_her2st_root(root) / "ST-text", "*.pt")
 
 
 def _read_all_spots(path: Path) -> Spots:
-    """All spots of the file, selected or not, as the published code takes them."""
+    """Read all spots of the file, selected or not, as the published code does."""
     table = read_table(path)
     needed = ["x", "y", "pixel_x", "pixel_y"]
     if not set(needed) <= set(table.columns):
         raise SpotsError(f"{path} is not a spot file of this layout; it needs {', '.join(needed)}.")
     values = numeric_columns(table, needed, path)
     values = values[np.lexsort((values[:, 0], values[:, 1]))]
-    array = round_array_coords(values[:, :2])
-    return Spots(values[:, 2:], array, names_from_array_coords(array), ST_DIAMETER_UM, ST_PITCH_UM)
+    array_coords = round_array_coords(values[:, :2])
+    names = names_from_array_coords(array_coords)
+    return Spots(values[:, 2:], array_coords, names, ST_DIAMETER_UM, ST_PITCH_UM)
 
 
 def _fit_mpp_or_none(path: Path) -> float | None:
     try:
         return mpp_from_selection_file(path)
-    except SpotsError:  # too few spots to fit; the image may state its size
+    except SpotsError:  # too few spots to fit; the image may state its pixel size
         return None
 
 

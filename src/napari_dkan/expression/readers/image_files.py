@@ -6,10 +6,10 @@ from pathlib import Path
 
 from ...errors import SpotsError
 
-# Best first: of several files of one stem, a pyramid opens quicker than a JPEG.
+# Best first: of several files with one stem, a pyramid opens faster than a JPEG.
 _IMAGE_SUFFIXES = [".ome.tif", ".ome.tiff", ".tif", ".tiff", ".btf", ".svs", ".ndpi", ".mrxs"]
 _IMAGE_SUFFIXES += [".scn", ".bif", ".vsi", ".jpg", ".jpeg", ".png"]
-# What pipelines write beside the slide, in a resolution that no spot position refers to.
+# Images that pipelines write in a resolution to which no spot position refers.
 _LOW_RESOLUTION_PREFIXES = (
     "tissue_",
     "detected_tissue",
@@ -21,14 +21,14 @@ _LOW_RESOLUTION_PREFIXES = (
 
 
 def image_stem(path: Path) -> str:
-    """The name without its image ending: ``C3`` of ``C3.ome.tif``."""
+    """Return a file name without its image suffix: ``C3`` of ``C3.ome.tif``."""
     name = path.name
-    ending = next((e for e in _IMAGE_SUFFIXES if name.lower().endswith(e)), path.suffix)
-    return name[: len(name) - len(ending)] if ending else name
+    suffix = next((s for s in _IMAGE_SUFFIXES if name.lower().endswith(s)), path.suffix)
+    return name[: len(name) - len(suffix)] if suffix else name
 
 
 def list_images(folder: Path) -> list[Path]:
-    """Full-resolution images of a folder, sorted by name; one per stem."""
+    """List the full-resolution images of a folder, sorted by name, one per stem."""
     best: dict[str, tuple[int, Path]] = {}
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
         name = path.name.lower()
@@ -41,7 +41,7 @@ def list_images(folder: Path) -> list[Path]:
 
 
 def find_image_by_stem(folder: Path, name: str) -> Path | None:
-    """The image of a folder that is called `name`."""
+    """Find the image of a folder with the stem `name`."""
     return next((p for p in list_images(folder) if image_stem(p) == name), None)
 
 
@@ -52,9 +52,9 @@ def is_image_of_section(path: Path, name: str) -> bool:
 
 
 def find_only_image(folder: Path, name: str) -> Path | None:
-    """The image of a folder; of several, the only one that is called after the section.
+    """Find the image of a folder; of several, the only one named after the section.
 
-    Raises SpotsError when several could be meant.
+    Raises SpotsError if several images are possible.
     """
     images = list_images(folder)
     if len(images) > 1:

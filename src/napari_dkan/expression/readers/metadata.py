@@ -1,4 +1,4 @@
-"""Metadata of a section: values under one of several keys, JSON, Space Ranger's scale factors."""
+"""Read metadata of a section: nested values, JSON and Space Ranger's scale factors."""
 
 from __future__ import annotations
 
@@ -14,13 +14,21 @@ import numpy as np
 from ...errors import SpotsError
 
 MPP_KEYS = ("mpp", "microns_per_pixel", "pixel_size_um_estimated", "pixel_size_um")
-_MAX_DEPTH = 4  # how far down facts are looked for
+SCALE_FACTORS_NAME = "scalefactors_json.json"
+_MAX_DEPTH = 4  # of nested mappings that are searched
 
 
 def find_value(metadata: Mapping[str, Any], keys: tuple[str, ...], convert: Any = None) -> Any:
-    """The first of these keys that says something, the outermost mapping first; else None.
+    """Return the value of the first key with a valid value, outermost mapping first, else None.
 
-    kind : what a value must become; a finite number above zero unless given.
+    Parameters
+    ----------
+    metadata
+        Mappings, possibly nested.
+    keys
+        Best first.
+    convert
+        Converts a value, to something false if it is invalid; default `to_positive_float`.
     """
     convert = convert or to_positive_float
     level: list[Mapping[str, Any]] = [metadata]
@@ -37,7 +45,7 @@ def find_value(metadata: Mapping[str, Any], keys: tuple[str, ...], convert: Any 
 
 
 def to_positive_float(value: Any) -> float | None:
-    """A finite number above zero, or None: what files state may be null, NaN or text."""
+    """Convert to a finite number above zero; None for null, NaN and text of files."""
     try:
         number = float(value)
     except (TypeError, ValueError):
@@ -46,7 +54,7 @@ def to_positive_float(value: Any) -> float | None:
 
 
 def read_json_object(path: Path) -> dict[str, Any]:
-    """A JSON object. Raises SpotsError naming the file when it is none."""
+    """Read a JSON object. Raises SpotsError if the file is not one."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
@@ -56,15 +64,16 @@ def read_json_object(path: Path) -> dict[str, Any]:
     return content
 
 
-SCALE_FACTORS_NAME = "scalefactors_json.json"
-
-
 @dataclass(frozen=True)
 class ScaleFactors:
-    """What the file states; None where it is silent, as before Visium HD.
+    """Scale factors of Space Ranger; None where the file has none, as before Visium HD.
 
-    mpp : um per px of the full-resolution image.
-    bin_um : side of the square bins, which is also their pitch.
+    Attributes
+    ----------
+    mpp
+        um per px of the full-resolution image.
+    bin_um
+        Side of the square bins, which is also their pitch.
     """
 
     mpp: float | None = None
@@ -72,15 +81,15 @@ class ScaleFactors:
 
 
 def read_scale_factors(spatial: Path) -> ScaleFactors:
-    """Scale factors of a ``spatial`` folder; both unknown when it has none.
+    """Read the scale factors of a ``spatial`` folder, which may not have any.
 
-    Raises SpotsError when the file is damaged.
+    Raises SpotsError if the file is damaged.
     """
     path = spatial / SCALE_FACTORS_NAME
     if not path.is_file():
         return ScaleFactors()
-    stated = read_json_object(path)
+    content = read_json_object(path)
     return ScaleFactors(
-        to_positive_float(stated.get("microns_per_pixel")),
-        to_positive_float(stated.get("bin_size_um")),
+        to_positive_float(content.get("microns_per_pixel")),
+        to_positive_float(content.get("bin_size_um")),
     )

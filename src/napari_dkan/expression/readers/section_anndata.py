@@ -1,4 +1,4 @@
-"""One section as an AnnData: counts at spots and slide metadata; SectionEntry reads it lazily."""
+"""Build the AnnData of a section from counts, spots and metadata."""
 
 from __future__ import annotations
 
@@ -18,14 +18,23 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 
+_MAX_MPP_RATIO = 1.2  # pixel sizes that differ by more than this factor get a note
+
+
 @dataclass(frozen=True)
 class SectionEntry:
-    """A section that can be read.
+    """A section that was found and can be read.
 
-    name : unique in its folder.
-    patient : "" when only reading tells, or nothing does.
-    layout : "her2st", "DKAN", "Space Ranger", "HEST-1k", "SpatialData" or "h5ad".
-    read : the section as `section.build_section` describes it; raises SpotsError.
+    Attributes
+    ----------
+    name
+        Unique in its folder.
+    patient
+        "" if unknown before the section is read, or at all.
+    layout
+        "her2st", "DKAN", "Space Ranger", "HEST-1k", "SpatialData" or "h5ad".
+    read
+        Reads the section; see `build_section`. Raises SpotsError.
     """
 
     name: str
@@ -34,19 +43,24 @@ class SectionEntry:
     read: Callable[[], AnnData]
 
 
-_MAX_MPP_RATIO = 1.2  # pixel sizes further apart than this factor get a note
-
-
 @dataclass(frozen=True)
 class SectionMetadata:
-    """What a layout says about a section besides counts and spots.
+    """What a layout states about a section besides counts and spots.
 
-    name : the section, as it is asked for.
-    patient : "" when unknown.
-    image : path of the full-resolution image, "" when there is none.
-    mpp : um per px of that image, None to take it from the spot array.
-    mpp_origin : where `mpp` comes from.
-    notes : further entries of ``uns``, e.g. why there is no image.
+    Attributes
+    ----------
+    name
+        Of the section.
+    patient
+        "" when unknown.
+    image
+        Path of the full-resolution image, "" when there is none.
+    mpp
+        um per px of that image, None to fit it to the spot array.
+    mpp_origin
+        Where `mpp` comes from.
+    notes
+        Further entries of ``uns``, for example why there is no image.
     """
 
     name: str
@@ -60,17 +74,30 @@ class SectionMetadata:
 def build_section(
     counts: CountMatrix, spots: Spots, metadata: SectionMetadata, source: Path
 ) -> AnnData:
-    """The spots that have both counts and a position, in the order of `spots`.
+    """Build a section of the spots that have both counts and a position.
 
-    Returns an AnnData: ``.X`` raw counts (csr float32), ``var['gene_ids']`` where known,
-    ``obs['array_row'|'array_col']`` where known, ``obsm['spatial']`` spot centres (x, y) in
-    level-0 px of the image, and in ``uns``: ``section``, ``patient`` and ``image`` ("" when
-    unknown), ``mpp``, ``spot_pitch_um`` and ``spot_diameter_um`` (NaN when unknown),
-    ``mpp_origin``, ``spots_without_counts``, ``genes_merged`` and the notes.
+    Parameters
+    ----------
+    counts, spots
+        Matched by the names of the spots.
+    metadata
+        Of the section.
+    source
+        The file or folder with the positions, for errors.
 
-    source : the file or folder to name in errors.
+    Returns
+    -------
+    AnnData
+        Spots in the order of `spots`: ``.X`` raw counts (csr float32), ``var['gene_ids']`` where
+        known, ``obs['array_row'|'array_col']`` where known, ``obsm['spatial']`` spot centres
+        (x, y) in level-0 px of the image, and in ``uns``: ``section``, ``patient`` and ``image``
+        ("" when unknown), ``mpp``, ``spot_pitch_um`` and ``spot_diameter_um`` (NaN when
+        unknown), ``mpp_origin``, ``spots_without_counts``, ``genes_merged`` and the notes.
 
-    Raises SpotsError when a spot is named twice, or counts and positions share no spot.
+    Raises
+    ------
+    SpotsError
+        A spot is named twice, or counts and positions have no spot in common.
     """
     import anndata
     import pandas as pd
@@ -81,8 +108,8 @@ def build_section(
             "add a column id."
         )
     if len(set(spots.names)) != len(spots):
-        twice = next(n for n in spots.names if spots.names.count(n) > 1)
-        raise SpotsError(f"{source} names spot {twice} twice; keep one.")
+        duplicate = next(n for n in spots.names if spots.names.count(n) > 1)
+        raise SpotsError(f"{source} names spot {duplicate} twice; keep one.")
     row_of = {name: i for i, name in enumerate(counts.spot_names)}
     present = np.array([name in row_of for name in spots.names], dtype=bool)
     if not present.any():
@@ -90,8 +117,8 @@ def build_section(
             f"The counts and {source} have no spot in common: {counts.spot_names[0]} is not like "
             f"{spots.names[0] if len(spots) else 'an empty list'}."
         )
-    missing = len(spots) - int(present.sum())
-    mpp, origin, note = _resolve_mpp(spots, metadata)  # from all spots, counts or not
+    n_missing = len(spots) - int(present.sum())
+    mpp, origin, note = _resolve_mpp(spots, metadata)  # from all spots, with counts or without
     spots = spots.take(present)
     obs = pd.DataFrame(index=pd.Index(spots.names, dtype=str))
     if spots.array_coords is not None:
@@ -112,7 +139,7 @@ def build_section(
             "mpp_origin": origin,
             "spot_pitch_um": float("nan") if spots.pitch_um is None else spots.pitch_um,
             "spot_diameter_um": float("nan") if spots.diameter_um is None else spots.diameter_um,
-            "spots_without_counts": missing,
+            "spots_without_counts": n_missing,
             "genes_merged": counts.n_merged_genes,
             **note,
             **metadata.notes,

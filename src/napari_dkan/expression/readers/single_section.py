@@ -14,6 +14,7 @@ from .her2st_sections import mpp_from_selection_file
 from .metadata import MPP_KEYS, find_value, read_scale_factors
 from .section_anndata import SectionMetadata, build_section
 from .spot_files import read_spots
+from .table_files import names_from_array_coords
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -22,18 +23,26 @@ if TYPE_CHECKING:
 def read_single_section(
     image: str | Path | None, counts: str | Path, spots: str | Path | None = None
 ) -> AnnData:
-    """A section from separate files; see `section.build_section` for what it holds.
+    """Read a section from separate files; see `build_section` for the result.
 
-    image : the full-resolution slide; None takes the one beside an h5ad, if any.
-    counts : whatever `countfile.read_counts` takes.
-    spots : whatever `spotfile.read_spots` takes; may be left out when `counts` is an h5ad with
+    Spots are matched with the counts by name; spots without a name by their array coordinates,
+    ``XxY``. The pixel size is that of the files (scale factors in the folder of the spots,
+    ``uns`` of an h5ad), else that of the array.
+
+    Parameters
+    ----------
+    image
+        The full-resolution slide; None for the one in the folder of an h5ad, if any.
+    counts
+        A file or folder that `read_counts` accepts.
+    spots
+        A file that `read_spots` accepts; not needed if `counts` is an h5ad with
         ``obsm['spatial']``.
 
-    Spots are matched with the counts by name; spots without a name go by their array
-    coordinates, ``XxY``. The pixel size is that of the files (scale factors beside the spots,
-    ``uns`` of the h5ad), else that of the array.
-
-    Raises SpotsError when a file is missing or bad, or the files share no spot.
+    Raises
+    ------
+    SpotsError
+        A file is missing or invalid, or counts and positions have no spot in common.
     """
     counts = Path(counts)
     if image is not None and not Path(image).exists():
@@ -45,13 +54,14 @@ def read_single_section(
             )
         return read_h5ad_section(counts, image)
     path = Path(spots)
-    placed, notes = infer_array(read_spots(path), path)
-    if not placed.names and placed.array_coords is not None:
-        placed = replace(placed, names=tuple(f"{x}x{y}" for x, y in placed.array_coords))
+    section_spots, notes = infer_array(read_spots(path), path)
+    if not section_spots.names and section_spots.array_coords is not None:
+        names = names_from_array_coords(section_spots.array_coords)
+        section_spots = replace(section_spots, names=names)
     mpp, origin = _read_mpp(path)
     name = counts.name.split(".")[0]
-    about = SectionMetadata(name, "", "" if image is None else str(image), mpp, origin, notes)
-    return build_section(read_counts(counts), placed, about, path)
+    metadata = SectionMetadata(name, "", "" if image is None else str(image), mpp, origin, notes)
+    return build_section(read_counts(counts), section_spots, metadata, path)
 
 
 def _read_mpp(spots: Path) -> tuple[float | None, str]:

@@ -1,4 +1,4 @@
-"""Sections in output folders of Space Ranger 1 to 4: Visium and Visium HD's binned outputs."""
+"""Read sections from outputs of Space Ranger 1 to 4: Visium, and Visium HD's binned outputs."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ if TYPE_CHECKING:
 
 _COUNT_NAMES = ("filtered_feature_bc_matrix.h5", "filtered_feature_bc_matrix")
 _POSITION_NAMES = ("tissue_positions.parquet", "tissue_positions.csv", "tissue_positions_list.csv")
-# 8 um is what Space Ranger itself recommends to start from; other bins are read by their folder.
+# Space Ranger recommends 8 um bins to start with; other bins are read by their folder.
 _BIN_FOLDERS = ("square_008um", "square_016um")
 
 
 def find_space_ranger_sections(root: Path) -> tuple[SectionEntry, ...]:
-    """The folder itself, or those of its subfolders that are Space Ranger outputs.
+    """Find the section of a Space Ranger folder, or those of its subfolders.
 
-    A folder with ``outs`` counts as its ``outs``. Of Visium HD's bins the 8 um ones are taken;
-    for others give the bin's own folder, e.g. ``binned_outputs/square_016um``.
+    The results may be in ``outs`` of the folder. Of Visium HD the 8 um bins are used; for others
+    give the folder of the bins, for example ``binned_outputs/square_016um``.
     """
     folders = (
         [root] if find_output_folder(root) else sorted(p for p in root.iterdir() if p.is_dir())
@@ -45,25 +45,28 @@ def find_space_ranger_sections(root: Path) -> tuple[SectionEntry, ...]:
 
 
 def find_output_folder(folder: Path) -> Path | None:
-    """Where the counts of a folder lie, None when it is no Space Ranger folder."""
-    places = [base for base in (folder, folder / "outs") if base.is_dir()]
-    inside = [p / "binned_outputs" / b for p in places for b in _BIN_FOLDERS]
-    for place in [*inside, *places]:
-        if any((place / name).exists() for name in _COUNT_NAMES):
-            return place
+    """Return the folder with the counts, None if it is not a Space Ranger folder."""
+    folders = [base for base in (folder, folder / "outs") if base.is_dir()]
+    bin_folders = [base / "binned_outputs" / bins for base in folders for bins in _BIN_FOLDERS]
+    for candidate in [*bin_folders, *folders]:
+        if any((candidate / name).exists() for name in _COUNT_NAMES):
+            return candidate
     return None
 
 
 def read_space_ranger_section(
     folder: str | Path, name: str = "", image: str | Path | None = None
 ) -> AnnData:
-    """A section; see `section.build_section` for what it holds.
+    """Read the spots in tissue of a section; see `build_section` for the result.
 
-    Only spots in tissue. The image is `image`, or the one that lies in the folder or the one
-    above it (the pictures in ``spatial`` are reduced, so they do not count). The pixel size is
-    that of the scale factors (Visium HD), else that of the array.
+    The image is `image`, or the one in the folder or in its parent (the images in ``spatial`` are
+    downsampled and not used). The pixel size is that of the scale factors (Visium HD), else that
+    of the array.
 
-    Raises SpotsError naming the file that is missing or damaged.
+    Raises
+    ------
+    SpotsError
+        A file is missing or damaged.
     """
     folder = Path(folder)
     name = name or _section_name(folder)
@@ -75,19 +78,20 @@ def read_space_ranger_section(
     positions = next((p for n in _POSITION_NAMES if (p := spatial / n).is_file()), None)
     if positions is None:
         raise SpotsError(f"{spatial} has no tissue_positions.csv; copy the whole spatial folder.")
-    found = str(image) if image is not None else _find_sample_image(folder, output.resolve())
-    about = SectionMetadata(
+    image_path = str(image) if image is not None else _find_sample_image(folder, output.resolve())
+    image_note = f"no full-resolution image lies beside {folder}"
+    metadata = SectionMetadata(
         name,
-        image=found,
+        image=image_path,
         mpp=read_scale_factors(spatial).mpp,
         mpp_origin="Space Ranger's scale factors",
-        notes={} if found else {"image_note": f"no full-resolution image lies beside {folder}"},
+        notes={} if image_path else {"image_note": image_note},
     )
-    return build_section(read_counts(counts), read_spots(positions), about, positions)
+    return build_section(read_counts(counts), read_spots(positions), metadata, positions)
 
 
 def _sample_folder(folder: Path) -> tuple[Path, str]:
-    """The sample's own folder, and the bin where the folder is that of one."""
+    """Return the folder of the sample, and the bins if the folder is one of bins."""
     folder, bins = folder.resolve(), ""
     if folder.parent.name == "binned_outputs":
         folder, bins = folder.parent.parent, folder.name
@@ -100,15 +104,14 @@ def _section_name(folder: Path) -> str:
 
 
 def _find_sample_image(folder: Path, output: Path) -> str:
-    """The image in the sample's folder or, if that cannot be another sample's, above it."""
+    """Find the image in the folder of the sample, or in its parent if it belongs to no other."""
     sample = _sample_folder(folder)[0]
-    places = [p for p in (output, *output.parents) if p == sample or sample in p.parents]
-    above = sample.parent
-    images = [image for p in places if (image := find_only_image(p, sample.name)) is not None]
-    images += [p for p in list_images(above) if is_image_of_section(p, sample.name)]
-    if (
-        not images
-        and sum(find_output_folder(p) is not None for p in above.iterdir() if p.is_dir()) == 1
-    ):
-        images += list_images(above) if len(list_images(above)) == 1 else []
+    folders = [p for p in (output, *output.parents) if p == sample or sample in p.parents]
+    images = [image for p in folders if (image := find_only_image(p, sample.name)) is not None]
+    parent_images = list_images(sample.parent)
+    images += [p for p in parent_images if is_image_of_section(p, sample.name)]
+    if not images and len(parent_images) == 1:
+        siblings = (p for p in sample.parent.iterdir() if p.is_dir())
+        if sum(find_output_folder(p) is not None for p in siblings) == 1:
+            images = parent_images
     return str(images[0]) if images else ""

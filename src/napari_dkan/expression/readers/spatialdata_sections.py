@@ -1,4 +1,4 @@
-"""Sections in SpatialData stores: a table of counts, shapes with positions, and the image.
+"""Read sections from SpatialData stores: a table of counts, shapes with positions, an image.
 
 Format: spatialdata's on-disk formats 0.1 and 0.2 (Zarr 2 and 3) since its shapes are Parquet;
 the library itself is not needed. Coordinate transformations are those of the NGFF draft 0.5-dev
@@ -23,30 +23,38 @@ from ...spatial.spots import Spots
 from .anndata_io import check_sparse_indices, constant_obs_value, counts_from_anndata, infer_array
 from .metadata import MPP_KEYS, find_value
 from .section_anndata import SectionEntry, SectionMetadata, build_section
-from .spot_files import array_coords_from_table
-from .table_files import numeric_columns, read_table
+from .table_files import array_coords_from_table, numeric_columns, read_table
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
 
 _MAX_SEQUENCE_DEPTH = 16
+_GROUP_FILES = ("zarr.json", ".zgroup", ".zattrs")
 
 
 def transforms_to_systems(
     transformations: Sequence[Mapping[str, Any]], axes: Sequence[str]
 ) -> dict[str, NDArray[np.float64]]:
-    """Matrices from an element's own (x, y) to each coordinate system it belongs to.
+    """Return the 3 x 3 matrices from an element to each of its coordinate systems.
 
-    axes : the element's axes in their order, used where a transformation names none.
+    Parameters
+    ----------
+    transformations
+        As in the attributes of the element.
+    axes
+        The axes of the element in their order, used where a transformation has none.
 
-    Raises SpotsError when one is of an unknown kind or malformed.
+    Raises
+    ------
+    SpotsError
+        A transformation is of an unknown type or malformed.
     """
     systems = {}
-    for one in transformations:
-        name = str(dict(one.get("output") or {}).get("name", "global"))
+    for transform in transformations:
+        name = str(dict(transform.get("output") or {}).get("name", "global"))
         try:
-            systems[name] = _parse_transform(one, list(axes), 0)
+            systems[name] = _parse_transform(transform, list(axes), 0)
         except (KeyError, TypeError, ValueError, IndexError) as error:
             raise SpotsError(
                 f"its coordinate transformation to {name} is malformed or of an unknown kind"
@@ -57,21 +65,22 @@ def transforms_to_systems(
 def _parse_transform(
     transform: Mapping[str, Any], axes: list[str], depth: int
 ) -> NDArray[np.float64]:
-    given, out = (_axis_names(transform.get(key), axes) for key in ("input", "output"))
+    input_axes, output_axes = (_axis_names(transform.get(key), axes) for key in ("input", "output"))
     kind, matrix = transform["type"], np.eye(3)
     if kind == "identity":
         return matrix
     if kind in ("scale", "translation"):
-        values = dict(zip(given, map(float, transform[kind]), strict=True))
+        values = dict(zip(input_axes, map(float, transform[kind]), strict=True))
         for i, axis in enumerate("xy"):
             matrix[(i, i) if kind == "scale" else (i, 2)] = values[axis]
     elif kind == "affine":
         table = np.asarray(transform["affine"], dtype=float)
-        if table.shape[1] != len(given) + 1 or table.shape[0] not in (len(out), len(out) + 1):
+        n_inputs, n_outputs = len(input_axes), len(output_axes)
+        if table.shape[1] != n_inputs + 1 or table.shape[0] not in (n_outputs, n_outputs + 1):
             raise ValueError("shape")
-        columns = [given.index("x"), given.index("y"), -1]
+        columns = [input_axes.index("x"), input_axes.index("y"), -1]
         for i, axis in enumerate("xy"):
-            matrix[i] = table[out.index(axis)][columns]
+            matrix[i] = table[output_axes.index(axis)][columns]
     elif kind == "mapAxis":
         matrix = np.zeros((3, 3))
         matrix[2, 2] = 1
@@ -79,7 +88,7 @@ def _parse_transform(
             matrix[i, "xy".index(transform["mapAxis"][axis])] = 1
     elif kind == "sequence" and depth < _MAX_SEQUENCE_DEPTH:
         for part in transform["transformations"]:
-            matrix = _parse_transform(part, given, depth + 1) @ matrix
+            matrix = _parse_transform(part, input_axes, depth + 1) @ matrix
     else:
         raise ValueError(kind)
     if not np.isfinite(matrix).all():
@@ -94,16 +103,13 @@ def _axis_names(system: Any, axes: list[str]) -> list[str]:
 
 
 def apply_transform(matrix: NDArray[np.float64], xy: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(N, 2) points moved by a 3 x 3 matrix."""
+    """Transform points (N, 2) by a 3 x 3 matrix."""
     return xy @ matrix[:2, :2].T + matrix[:2, 2]
-
-
-_GROUP_FILES = ("zarr.json", ".zgroup", ".zattrs")
 
 
 @dataclass(frozen=True)
 class _SpatialElement:
-    """An image or a set of shapes: its folder, its attributes, and where it belongs."""
+    """An image or a set of shapes: its folder, attributes and transforms by coordinate system."""
 
     path: Path
     attributes: dict[str, Any]
@@ -111,7 +117,7 @@ class _SpatialElement:
 
 
 def find_spatialdata_sections(root: Path) -> tuple[SectionEntry, ...]:
-    """Every set of shapes that a table annotates, in the store itself or in those of a folder."""
+    """Find every set of shapes that a table annotates, in a store or in those of a folder."""
     stores = [root] if _is_store(root) else sorted(p for p in root.glob("*.zarr") if _is_store(p))
     sections = []
     for store in stores:
@@ -128,12 +134,15 @@ def find_spatialdata_sections(root: Path) -> tuple[SectionEntry, ...]:
 
 
 def read_spatialdata_section(store: Path, table: str, region: str, name: str) -> AnnData:
-    """The spots of one region; see `section.build_section` for what it holds.
+    """Read the spots of one region; see `build_section` for the result.
 
-    Positions are the centres of the shapes, moved into the pixels of the largest image that
-    shares a coordinate system with them. ``uns['image']`` is that image's OME-Zarr folder.
+    Positions are the centres of the shapes, transformed to pixels of the finest image that shares
+    a coordinate system with them. ``uns['image']`` is the OME-Zarr folder of that image.
 
-    Raises SpotsError when the region has no shapes, or their transformation is unknown.
+    Raises
+    ------
+    SpotsError
+        The region has no shapes, or their transformation is unknown.
     """
     data = _read_table_rows(store, table, region)
     shapes = _read_shapes(store, region)
@@ -154,7 +163,7 @@ def read_spatialdata_section(store: Path, table: str, region: str, name: str) ->
     spots, notes = infer_array(spots, store)
     if image is None:
         notes["image_note"] = f"{store.name} holds no image in the coordinates of {region}"
-    about = SectionMetadata(
+    metadata = SectionMetadata(
         name,
         find_value(data.uns, ("patient",), str) or constant_obs_value(data, "patient"),
         "" if image is None else str(image),
@@ -162,18 +171,18 @@ def read_spatialdata_section(store: Path, table: str, region: str, name: str) ->
         "SpatialData table",
         notes,
     )
-    return build_section(counts_from_anndata(data, store), spots, about, store)
+    return build_section(counts_from_anndata(data, store), spots, metadata, store)
 
 
 def bin_um_from_region_name(region: str) -> float | None:
-    """Side in um of Visium HD bins, which only their name tells: ``sample_square_008um``."""
+    """Return the side in um of Visium HD bins, which is in their name: ``sample_square_008um``."""
     match = re.search(r"square_(\d+)um", region)
     return float(match.group(1)) if match else None
 
 
 def _is_store(path: Path) -> bool:
-    inside = any((path / name).is_file() for name in _GROUP_FILES)
-    return inside and ((path / "tables").is_dir() or (path / "table").is_dir())
+    has_metadata = any((path / name).is_file() for name in _GROUP_FILES)
+    return has_metadata and ((path / "tables").is_dir() or (path / "table").is_dir())
 
 
 def _list_tables(store: Path) -> list[Path]:
@@ -194,9 +203,9 @@ def _read_attributes(path: Path) -> dict[str, Any]:
 
 
 def _list_annotated_regions(table: Path) -> list[str]:
-    """The elements a table annotates; one without is a plain table."""
-    named = _read_attributes(table).get("region")
-    return [named] if isinstance(named, str) else [str(n) for n in named or ()]
+    """List the elements that a table annotates; a plain table annotates none."""
+    regions = _read_attributes(table).get("region")
+    return [regions] if isinstance(regions, str) else [str(name) for name in regions or ()]
 
 
 def _read_table_rows(store: Path, table: str, region: str) -> AnnData:
@@ -207,11 +216,11 @@ def _read_table_rows(store: Path, table: str, region: str) -> AnnData:
     try:
         data = anndata.io.read_zarr(str(path))
         for part in (data.obsm, data.varm, data.obsp, data.varp):
-            part.clear()  # neither needed nor checked
+            part.clear()  # not needed, and not checked
         check_sparse_indices(data)
         data = data[(data.obs[keys["region_key"]] == region).to_numpy()].copy()
         data.obs["_instance"] = data.obs[keys["instance_key"]]
-    except Exception as error:  # zarr and anndata raise a dozen kinds for a damaged store
+    except Exception as error:  # zarr and anndata raise a dozen types for a damaged store
         raise SpotsError(f"{path} is not a readable table; write the store again.") from error
     if not data.n_obs:
         raise SpotsError(f"{path} holds no row for {region}; write the store again.")
@@ -235,9 +244,11 @@ def _read_shapes(store: Path, region: str) -> _SpatialElement:
     return _SpatialElement(path, attributes, _read_transforms(path, attributes, axes))
 
 
-def _read_transforms(path: Path, described: dict[str, Any], axes: list[str]) -> dict[str, NDArray]:
+def _read_transforms(
+    path: Path, element: dict[str, Any], axes: list[str]
+) -> dict[str, NDArray[np.float64]]:
     try:
-        return transforms_to_systems(described.get("coordinateTransformations") or (), axes)
+        return transforms_to_systems(element.get("coordinateTransformations") or (), axes)
     except SpotsError as error:
         raise SpotsError(f"{path}: {error}; write the store again.") from error
 
@@ -245,7 +256,7 @@ def _read_transforms(path: Path, described: dict[str, Any], axes: list[str]) -> 
 def _find_finest_image(
     store: Path, shapes: _SpatialElement
 ) -> tuple[Path | None, NDArray[np.float64]]:
-    """The finest image in a coordinate system of the shapes; the matrix from shapes to its px."""
+    """Find the finest image in a coordinate system of the shapes, and the matrix to its px."""
     best: tuple[float, Path | None, NDArray[np.float64]] = (np.inf, None, np.eye(3))
     for path in sorted(p for p in (store / "images").glob("*") if _is_group(p)):
         attributes = _read_attributes(path)
@@ -261,7 +272,7 @@ def _find_finest_image(
 def _read_centres(
     shapes: _SpatialElement, data: AnnData, store: Path
 ) -> tuple[NDArray[np.float64], float | None]:
-    """(N, 2) centres in the shapes' own coordinates, rows as in the table; median radius."""
+    """Return centres (N, 2) in coordinates of the shapes, in the order of the table, and radius."""
     import shapely
 
     path = shapes.path / "shapes.parquet"

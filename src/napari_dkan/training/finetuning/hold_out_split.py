@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import SpotsError
+from ...expression.array_geometry import is_hexagonal
 from .finetune_settings import FinetuneSettings, HoldOutUnit
 from .training_section import LabelMatrix, SpotRows, TrainingSection
 
@@ -229,17 +230,12 @@ def _is_within_reach(
 
     The reach along x is doubled on a hexagonal array, where adjacent spots are two steps apart.
     """
-    limits = np.array([reach * (2 if _is_hexagonal(coordinates) else 1), reach])
+    limits = np.array([reach * (2 if is_hexagonal(coordinates, min_spots=3) else 1), reach])
     if not len(held_out):
         return np.zeros(len(rows), dtype=bool)
     distances = np.abs(coordinates[rows][:, None] - coordinates[held_out][None])
     is_near: NDArray[np.bool_] = (distances <= limits).all(axis=2).any(axis=1)
     return is_near
-
-
-def _is_hexagonal(coordinates: ArrayCoordinates) -> bool:
-    parity = coordinates.sum(axis=1) % 2
-    return len(coordinates) > 2 and bool((parity == parity[0]).all())
 
 
 def _split_rows_into_folds(coordinates: ArrayCoordinates, rows: SpotRows) -> list[SpotRows]:

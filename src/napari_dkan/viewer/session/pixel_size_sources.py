@@ -154,15 +154,19 @@ def pixel_size_from_spots(layer: Layer, slide: ViewerSlide) -> PixelSize | None:
     columns = next((pair for pair in ARRAY_COLUMN_NAMES if set(pair) <= set(layer.features)), None)
     if columns is None:
         return None
-    from ...expression.array_geometry import ST_PITCH_UM, VISIUM_PITCH_UM, mpp_from_spots
+    from ...expression.array_geometry import (
+        ST_PITCH_UM,
+        VISIUM_PITCH_UM,
+        is_hexagonal,
+        mpp_from_spots,
+    )
     from ...spatial.spots import Spots
 
     try:
         array = layer.features[list(columns)].to_numpy().astype(np.int64)
     except (TypeError, ValueError):
         return None  # text, or missing coordinates
-    parity = array.sum(axis=1) % 2
-    pitch = VISIUM_PITCH_UM if (parity == parity[0]).all() else ST_PITCH_UM
+    pitch = VISIUM_PITCH_UM if is_hexagonal(array, MIN_SPOTS) else ST_PITCH_UM
     mpp = mpp_from_spots(Spots(layer_to_slide(layer, layer.data, slide), array, pitch_um=pitch))
     try:
         return None if mpp is None else PixelSize(mpp, SPOT_ARRAY_ORIGIN)
