@@ -141,7 +141,8 @@ def array_coords_from_lattice(xy: NDArray[np.floating]) -> NDArray[np.int64] | N
     if array_coords is None or len(np.unique(array_coords, axis=0)) < len(array_coords):
         return None
     shift = array_coords.min(axis=0)
-    return array_coords - shift + ([0, int(shift.sum() % 2)] if symmetry == 6 else 0)
+    parity = int(shift.sum() % 2) if symmetry == 6 else 0
+    return np.asarray(array_coords - shift + [0, parity], dtype=np.int64)
 
 
 def _lattice_basis(angle: float, pitch: float, symmetry: int) -> NDArray[np.float64]:
@@ -159,7 +160,7 @@ def _nearest_cells(
     """Return the lattice cell nearest to each offset from a cell."""
     exact = offsets @ np.linalg.inv(basis)
     if symmetry == 4:
-        return np.rint(exact).astype(np.int64)
+        return np.asarray(np.rint(exact), dtype=np.int64)
     rows = np.rint(exact[:, 1])
     odd = rows % 2
     return np.column_stack([2 * np.rint((exact[:, 0] - odd) / 2) + odd, rows]).astype(np.int64)

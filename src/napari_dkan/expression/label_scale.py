@@ -50,7 +50,7 @@ class LabelScale:
         if (total <= 0).any():
             raise ValueError("spots with a zero panel total must be dropped before")
         scaled = counts / total * self.target_sum
-        return (np.log1p(scaled) / np.log(self.base)).astype(np.float32)
+        return np.asarray(np.log1p(scaled) / np.log(self.base), dtype=np.float32)
 
     def smooth(self, values: NDArray[np.float32], array: NDArray[np.int64]) -> NDArray[np.float32]:
         """Average values (N, G) over the array neighbourhood, over existing spots only."""

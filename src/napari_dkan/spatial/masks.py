@@ -123,12 +123,8 @@ def _read_tiff(path: Path) -> tuple[NDArray[Any], tuple[int, int], int]:
             raise _mask_too_large_error(path)
         with series.aszarr(level=level) as store:
             array: Any = zarr.open_array(store=store, mode="r")
-            if array.ndim == 3 and array.shape[0] == 1:
-                shape = array.shape[1:]
-                rows = lambda a, b: array[0, a:b]  # noqa: E731
-            else:
-                shape = array.shape
-                rows = lambda a, b: array[a:b]  # noqa: E731
+            leading: tuple[int, ...] = (0,) if array.ndim == 3 and array.shape[0] == 1 else ()
+            shape = array.shape[len(leading) :]
             if len(shape) not in (2, 3) or (len(shape) == 3 and shape[2] not in (3, 4)):
                 raise SpotsError(
                     f"{path.name} is a stack of images ({' x '.join(map(str, array.shape))}); "
@@ -139,7 +135,10 @@ def _read_tiff(path: Path) -> tuple[NDArray[Any], tuple[int, int], int]:
                 raise _mask_too_large_error(path)
             stride = _choose_stride(*shape[:2])
             block = max(stride, (keyframe.chunks[0] or 1) // stride * stride)
-            parts = [rows(a, a + block)[::stride, ::stride] for a in range(0, shape[0], block)]
+            parts = [
+                array[(*leading, slice(row, row + block))][::stride, ::stride]
+                for row in range(0, shape[0], block)
+            ]
             return np.concatenate(parts), (int(shape[0]), int(shape[1])), stride
 
 
