@@ -14,6 +14,7 @@ from psygnal import Signal
 from ...errors import DkanError, SpotsError
 from ...slide import PixelSize, Slide, open_slide
 from ...spatial.coordinates import AffineTransform, fit_affine_to_landmarks, swap_xy
+from ...spatial.spots import median_spot_distance
 from ..layers.contrast_limits import percentile_limits
 from ..layers.value_layers import make_spots_layer
 from ..session.slide_layer import (
@@ -291,9 +292,4 @@ class LandmarkRegistration:
 
 def _median_spacing(xy: NDArray[np.float64]) -> float:
     """Median distance of a spot to its nearest neighbour."""
-    from scipy.spatial import KDTree
-
-    if len(xy) < 2:
-        return 100.0
-    distance, _ = KDTree(xy).query(xy, k=2)
-    return max(float(np.median(distance[:, 1])), 1.0)
+    return max(median_spot_distance(xy), 1.0) if len(xy) > 1 else 100.0
