@@ -28,6 +28,7 @@ from napari_dkan.model import (
     load_checkpoint,
     save_checkpoint,
 )
+from napari_dkan.model.checkpoint.checkpoint_header import read_checkpoint_header
 
 DATA = Path(__file__).parent / "data"
 SYMBOLS = ("ERBB2", "GATA3", "CD74", "COL1A1", "KRT8", "MALAT1")
@@ -66,6 +67,8 @@ def test_the_card_and_the_panel_are_read(checkpoint: Checkpoint) -> None:
     assert checkpoint.encoder.name == "stain-stats" and checkpoint.encoder.dimension == 16
     text = describe_checkpoint(checkpoint)
     assert "6: ERBB2, GATA3, CD74, COL1A1, KRT8, MALAT1" in text and SHA256 in text
+    header = read_checkpoint_header(DATA / "checkpoint_0.1.0.safetensors")
+    assert describe_checkpoint(header) == text
 
 
 def test_predictions_are_the_same(checkpoint: Checkpoint) -> None:

@@ -132,9 +132,12 @@ class CheckpointHeader:
 
     Attributes
     ----------
-    n_parameters : number of trained parameters of all members.
-    has_encoder_weights : whether the weights of the tile encoder are bundled.
-    sha256, path : of the file; "" and None before it is saved.
+    n_parameters
+        Number of trained parameters of all members.
+    has_encoder_weights
+        Whether the weights of the tile encoder are bundled.
+    sha256, path
+        Of the file; "" and None before it is saved.
     """
 
     config: DKANConfig

@@ -43,8 +43,8 @@ class TrainingReference:
         Whitening of fused tokens, (D,) and (D, K): centred tokens times the axes have unit
         variance.
     ridge
-        Ridge regression on the checkpoint's tile features, None if the grid of neighbours is not
-        5 x 5.
+        Ridge regression on the checkpoint's tile features, None if the grid of neighbours is not 5
+        x 5.
     tissue
         Organ and species in words, "" if unknown.
     """
