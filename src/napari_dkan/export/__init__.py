@@ -1,1 +1,1 @@
-
+"""Result files: saved results, exports for other programs, and figures."""

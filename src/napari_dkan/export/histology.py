@@ -72,10 +72,12 @@ class FigureExtent:
 
     @property
     def width(self) -> float:
+        """Width in um."""
         return self.right - self.left
 
     @property
     def height(self) -> float:
+        """Height in um."""
         return self.bottom - self.top
 
 
