@@ -33,9 +33,7 @@ def encoded() -> list[EncodedSection]:
 
 
 @pytest.mark.parametrize("name", ["ridge", "ridge_stain", "pca_ridge"])
-def test_a_rule_of_the_statistics_is_found_on_an_unseen_section(
-    encoded: list[EncodedSection], name: str
-) -> None:
+def test_baselines_learn_a_rule_of_the_statistics(encoded: list[EncodedSection], name: str) -> None:
     predicted = BASELINES[name].fit(encoded[:3])(encoded[3])
     assert predicted.shape == (80, GENES)
     assert gene_pcc(predicted, encoded[3].section.labels.numpy()).mean() > 0.4
@@ -43,7 +41,7 @@ def test_a_rule_of_the_statistics_is_found_on_an_unseen_section(
     np.testing.assert_allclose(BASELINES["training_mean"].fit(encoded[:3])(encoded[3])[5], mean)
 
 
-def test_pca_ridge_is_the_one_of_the_hest_benchmark(encoded: list[EncodedSection]) -> None:
+def test_pca_ridge_equals_the_hest_benchmark(encoded: list[EncodedSection]) -> None:
     from sklearn.decomposition import PCA
     from sklearn.linear_model import Ridge
     from sklearn.pipeline import make_pipeline
@@ -60,7 +58,7 @@ def test_pca_ridge_is_the_one_of_the_hest_benchmark(encoded: list[EncodedSection
     assert np.isfinite(BASELINES["pca_ridge"].fit(encoded[:1])(encoded[3])).all()
 
 
-def test_stain_learning_unmixes_and_learns_from_colour_alone(encoded: list[EncodedSection]) -> None:
+def test_stain_learning_unmixes_and_uses_colour_alone(encoded: list[EncodedSection]) -> None:
     stains = torch.tensor(((0.65, 0.70, 0.29), (0.07, 0.99, 0.11), (0.27, 0.57, 0.78)))
     unit = stains / stains.norm(dim=1, keepdim=True)
     amounts = compute_stain_amounts(

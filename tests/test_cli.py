@@ -53,7 +53,7 @@ def refused(run, tmp_path):
     return call
 
 
-def test_a_slide_becomes_an_anndata(run, tiny_slide_file, tiny_checkpoint_file, tmp_path):
+def test_predict_writes_an_anndata(run, tiny_slide_file, tiny_checkpoint_file, tmp_path):
     out = tmp_path / "results" / "tissue.h5ad"
     code, said, _ = run(
         "predict", tiny_slide_file, "--checkpoint", tiny_checkpoint_file, "--tissue", "-o", out
@@ -98,7 +98,7 @@ def test_regions_genes_and_dense_pitch(run, tiny_slide_file, tiny_checkpoint_fil
     assert sizes["dense"] > 1.3 * sizes["training"]
 
 
-def test_the_real_section_is_drawn_by_scanpy(run, data_dir, tmp_path):
+def test_scanpy_draws_a_result_of_a_real_section(run, data_dir, tmp_path):
     import matplotlib
 
     matplotlib.use("Agg")
@@ -133,7 +133,7 @@ def test_published_checkpoints_are_converted_and_described(run, parity_dir, tmp_
     assert code == 0 and "10:" in card and load_checkpoint(out).sha256 in card
 
 
-def test_every_bundled_checkpoint_has_an_honest_card(run):
+def test_bundled_checkpoints_have_complete_cards(run):
     for path in list_bundled_checkpoints():
         code, card, _ = run("info", path)
         assert code == 0
@@ -277,7 +277,7 @@ def test_a_full_disk_leaves_no_half_file(
 
 
 @pytest.mark.skipif(shutil.which("mount") is None, reason="needs mount for a small file system")
-def test_a_disk_that_is_really_full(tmp_path, tiny_slide_file, tiny_checkpoint_file, run):
+def test_a_full_file_system_is_an_error(tmp_path, tiny_slide_file, tiny_checkpoint_file, run):
     small = tmp_path / "small"
     small.mkdir()
     mounted = subprocess.run(
@@ -296,7 +296,7 @@ def test_a_disk_that_is_really_full(tmp_path, tiny_slide_file, tiny_checkpoint_f
         subprocess.run(["umount", str(small)], check=True)
 
 
-def test_converting_what_is_no_checkpoint(refused, tmp_path):
+def test_converting_another_file_is_an_error(refused, tmp_path):
     file = tmp_path / "a.ckpt"
     file.write_bytes(b"nothing")
     out = tmp_path / "o.safetensors"

@@ -73,7 +73,7 @@ def _same(one: CrossValidationResult, other: CrossValidationResult) -> None:
             np.testing.assert_array_equal(values, wanted[key], err_msg=key)
 
 
-def test_folds_by_section_keep_validation_out_of_the_test() -> None:
+def test_folds_by_section_have_no_validation_section_in_the_test() -> None:
     folds = make_folds([tiny_section(i) for i in range(4)])
     assert [f.test for f in folds] == [("S0",), ("S1",), ("S2",), ("S3",)]
     for fold in folds:
@@ -109,7 +109,7 @@ def test_folds_by_patient() -> None:
         make_folds(of("A", "", "B"), FoldUnit.patient)
 
 
-def test_the_report_has_every_number_for_every_method(undisturbed: CrossValidationResult) -> None:
+def test_the_report_has_every_metric_of_every_method(undisturbed: CrossValidationResult) -> None:
     report = json.loads(json.dumps(build_crossval_report(undisturbed, PANEL, {"seeds": [2021]})))
     assert set(report["mean"]) == {"dkan", "training_mean", "ridge"}
     for method, mean in report["mean"].items():
@@ -128,7 +128,7 @@ def test_the_report_has_every_number_for_every_method(undisturbed: CrossValidati
     )
 
 
-def test_an_interrupted_run_goes_on_to_the_same_result(
+def test_a_resumed_run_gives_the_same_result(
     undisturbed: CrossValidationResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Stopped(Exception):
@@ -162,7 +162,7 @@ def test_an_interrupted_run_goes_on_to_the_same_result(
     assert not list(folder.rglob("*.ckpt")) and len(list(folder.rglob("curve.csv"))) == 6
 
 
-def test_a_full_disk_leaves_a_run_that_goes_on(
+def test_a_run_resumes_after_a_full_disk(
     undisturbed: CrossValidationResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real, left = os.replace, [9]
@@ -195,7 +195,7 @@ def test_a_run_folder_is_for_one_run(tmp_path: Path) -> None:
         folder.load_result("patient C")
 
 
-def test_results_survive_a_file() -> None:
+def test_results_round_trip_through_arrays() -> None:
     fold = make_folds([tiny_section(i) for i in range(3)])[0]
     labels = {"S|0": np.ones((2, 3), np.float32)}
     result = FoldResult(fold, {1: 4, 2: 5}, labels, {"dkan": {1: labels, 2: labels}})
@@ -232,7 +232,7 @@ def her2st(tmp_path: Path) -> Path:
 
 
 @pytest.mark.timeout(300)
-def test_one_command(her2st: Path, tmp_path: Path, monkeypatch, capsys) -> None:
+def test_crossval_and_train_commands(her2st: Path, tmp_path: Path, monkeypatch, capsys) -> None:
     def call(*arguments) -> tuple[int, str]:
         monkeypatch.setattr(sys, "argv", ["napari-dkan", *map(str, arguments)])
         with pytest.raises(SystemExit) as exit:

@@ -130,7 +130,7 @@ def test_build_and_show(run, tables: Path, tmp_path: Path) -> None:
         ),
     ],
 )
-def test_what_cannot_be_built(run, tables: Path, tmp_path: Path, arguments, says: str) -> None:
+def test_build_errors(run, tables: Path, tmp_path: Path, arguments, says: str) -> None:
     out = tmp_path / "genes.safetensors"
     words = [a.format(tables=tables, tmp=tmp_path) for a in arguments]
     code, told, err = run("build", *words, "-o", out)
@@ -138,7 +138,7 @@ def test_what_cannot_be_built(run, tables: Path, tmp_path: Path, arguments, says
     assert err.count("\n") == 1 and "Traceback" not in err
 
 
-def test_a_gene_file_comes_back_as_it_was(made: GeneFile, tmp_path: Path) -> None:
+def test_a_gene_file_round_trips(made: GeneFile, tmp_path: Path) -> None:
     path = tmp_path / "genes.safetensors"
     write_gene_file(path, made)
     back = read_gene_file(path)
@@ -200,7 +200,7 @@ def test_damaged_gene_files_are_refused(made: GeneFile, tmp_path: Path) -> None:
         read_gene_file(tmp_path / "none.safetensors")
 
 
-def test_a_cut_file_never_half_succeeds(made: GeneFile, tmp_path: Path) -> None:
+def test_a_truncated_file_is_an_error(made: GeneFile, tmp_path: Path) -> None:
     whole, part = tmp_path / "genes.safetensors", tmp_path / "part.safetensors"
     write_gene_file(whole, made)
     content = whole.read_bytes()
@@ -210,7 +210,7 @@ def test_a_cut_file_never_half_succeeds(made: GeneFile, tmp_path: Path) -> None:
             read_gene_file(part)
 
 
-def test_training_reads_both_kinds_of_file(made: GeneFile, tmp_path: Path) -> None:
+def test_training_reads_gene_files_and_npz(made: GeneFile, tmp_path: Path) -> None:
     path = tmp_path / "genes.safetensors"
     write_gene_file(path, made)
     panel = Panel.from_symbols(["CLONE", "H3-3B", "PSAP"])
@@ -229,7 +229,7 @@ def test_training_reads_both_kinds_of_file(made: GeneFile, tmp_path: Path) -> No
         read_gene_text(tmp_path / "bad.safetensors", panel, 2)
 
 
-def test_the_basis_places_new_genes_among_the_panels(data_dir: Path) -> None:
+def test_the_basis_projects_new_genes_like_those_of_the_panel(data_dir: Path) -> None:
     file = data_dir / "genes" / "gene_text_embedding_biobert1024_her2st.npz"
     table = torch.from_numpy(np.load(file, allow_pickle=False)["features"]).double()
     panel, new = table[:200], table[200:]
@@ -255,7 +255,7 @@ def test_the_basis_places_new_genes_among_the_panels(data_dir: Path) -> None:
         basis.project(new[:, :384])
 
 
-def test_the_numbers_of_an_npz_are_those_of_the_principal_components(data_dir: Path) -> None:
+def test_npz_features_are_projected_on_principal_components(data_dir: Path) -> None:
     """By eigenvectors of the covariance, which the file's code does not use."""
     panel = read_panel(data_dir / "genes" / "panel_her2st_250.txt")
     path = data_dir / "genes" / "gene_text_embedding_biobert1024_her2st.npz"
@@ -269,6 +269,6 @@ def test_the_numbers_of_an_npz_are_those_of_the_principal_components(data_dir: P
     np.testing.assert_allclose(text.features.numpy(), wanted, atol=1e-5)
 
 
-def test_building_needs_no_table_of_everything() -> None:
+def test_building_needs_no_complete_table() -> None:
     with pytest.raises(GeneError, match="None of the 1 genes is known, PSAP first"):
         build_gene_file(["PSAP"], Letters())

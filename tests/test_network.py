@@ -213,7 +213,7 @@ def test_rows_of_a_section_predict_as_the_whole_section(network: DKAN, slide):
     assert torch.allclose(final, network.predict(**slide)["final"][rows], atol=1e-5)
 
 
-def test_mixed_precision_stays_close(network: DKAN, slide):
+def test_mixed_precision_is_close_to_float32(network: DKAN, slide):
     whole = network.predict(**slide)["final"]
     with torch.autocast("cpu", dtype=torch.bfloat16):
         rough = network.predict(**slide)["final"]

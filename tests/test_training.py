@@ -68,7 +68,7 @@ def _leaf(*shape: int, seed: int) -> Tensor:
 
 
 @pytest.mark.parametrize("block", [7, 64, 1000])
-def test_blocked_info_nce_is_exact_in_value_and_gradient(block: int) -> None:
+def test_chunked_info_nce_is_exact_in_value_and_gradient(block: int) -> None:
     a, b = _leaf(200, 12, seed=0), _leaf(200, 12, seed=1)
     logits = F.normalize(a, dim=-1) @ F.normalize(b, dim=-1).T / 0.1
     plain = F.cross_entropy(logits, torch.arange(200))
@@ -80,7 +80,7 @@ def test_blocked_info_nce_is_exact_in_value_and_gradient(block: int) -> None:
         torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-4)
 
 
-def test_the_teacher_is_not_pulled_by_its_students() -> None:
+def test_a_detached_teacher_gets_no_gradient_from_its_students() -> None:
     final, head, labels = _leaf(4, 3, seed=0), _leaf(4, 3, seed=1), _leaf(4, 3, seed=2)
     loss = supervised_loss(final, [head], labels.detach(), alpha=0.3)
     by_final, by_head = torch.autograd.grad(loss, (final, head))
@@ -88,14 +88,14 @@ def test_the_teacher_is_not_pulled_by_its_students() -> None:
     torch.testing.assert_close(by_head, 2 * (0.3 * (head - final) + 0.7 * (head - labels)) / 12)
 
 
-def test_an_attached_teacher_is_pulled_as_in_the_published_code() -> None:
+def test_an_attached_teacher_gets_the_published_gradient() -> None:
     final, head, labels = _leaf(4, 3, seed=0), _leaf(4, 3, seed=1), _leaf(4, 3, seed=2)
     loss = supervised_loss(final, [head], labels.detach(), alpha=0.3, detach=False)
     (by_final,) = torch.autograd.grad(loss, final)
     torch.testing.assert_close(by_final, 2 * (final - labels + 0.3 * (final - head)) / 12)
 
 
-def test_the_correlation_loss_is_one_less_the_mean_correlation() -> None:
+def test_the_correlation_loss_is_one_minus_the_mean_correlation() -> None:
     predicted, labels = _leaf(60, 5, seed=0), _leaf(60, 5, seed=1)
     wanted = 1 - gene_pcc(predicted.detach().numpy(), labels.detach().numpy()).mean()
     assert correlation_loss(predicted, labels).item() == pytest.approx(wanted, abs=1e-4)
@@ -106,7 +106,7 @@ def test_the_correlation_loss_is_one_less_the_mean_correlation() -> None:
     assert torch.isfinite(gradient).all()
 
 
-def test_weights_are_inverse_to_the_losses() -> None:
+def test_adaptive_weights_are_inverse_to_the_losses() -> None:
     weights = compute_adaptive_weights([torch.tensor(2.0), torch.tensor(6.0)], [1.0, 3.0])
     assert [float(w) for w in weights] == pytest.approx([0.5, 0.5])
 
@@ -133,7 +133,7 @@ def test_a_constant_gene_has_no_correlation_and_is_counted() -> None:
     assert score_predictions(mean, measured).to_summary()["pcc_all"] is None
 
 
-def test_ridge_finds_a_linear_rule_and_chooses_its_penalty_inside() -> None:
+def test_ridge_finds_a_linear_rule_and_cross_validates_its_penalty() -> None:
     rng = np.random.default_rng(0)
     rule = rng.normal(size=(12, 5))
     xs = [rng.normal(size=(60, 12)) for _ in range(3)]
@@ -143,7 +143,7 @@ def test_ridge_finds_a_linear_rule_and_chooses_its_penalty_inside() -> None:
     assert fit_ridge_cv(xs, ys).penalty == 30.0
 
 
-def test_scales_leave_out_what_is_off_the_slide() -> None:
+def test_multi_scale_means_exclude_tiles_off_the_slide() -> None:
     features = np.arange(25, dtype=float)[None, :, None]
     mask = np.ones((1, 25), dtype=bool)
     assert compute_multi_scale_features(features, mask).tolist() == [[12.0, 12.0, 12.0]]
@@ -188,7 +188,7 @@ def sections(data_dir: Path, panel: Panel) -> list[PreparedSection]:
     return out
 
 
-def test_a_section_is_made_ready(sections: list[PreparedSection]) -> None:
+def test_a_section_is_prepared(sections: list[PreparedSection]) -> None:
     # 40 genes are few: a spot without any of their counts has no label
     assert sum(len(s) + len(s.dropped_spots) for s in sections) == 67
     first = sections[0]
@@ -216,7 +216,7 @@ def test_spots_off_the_image_are_refused(data_dir: Path, panel: Panel) -> None:
         prepare_section(data, slide, panel, DEFAULT_LABEL_SCALE, QUICK.patch_um, QUICK.patch_px)
 
 
-def test_an_epoch_is_every_spot_once_and_turns_the_target_only(
+def test_an_epoch_has_every_spot_once_and_rotates_target_patches_only(
     sections: list[PreparedSection],
 ) -> None:
     encoder = fit_section_encoder(sections, 16, QUICK.patch_um)
@@ -257,7 +257,7 @@ def test_the_same_seed_gives_the_same_network(
     torch.testing.assert_close(one.network.label_mean, labels.mean(0))
 
 
-def test_training_stops_when_validation_does_not_get_better(
+def test_training_stops_when_validation_does_not_improve(
     sections: list[PreparedSection], panel: Panel
 ) -> None:
     encoder = fit_section_encoder(sections[:2], 16, QUICK.patch_um)
@@ -269,7 +269,7 @@ def test_training_stops_when_validation_does_not_get_better(
     assert len(fitted.curve) == 2 and fitted.best_epoch == 1
 
 
-def test_a_checkpoint_with_its_measured_card(
+def test_a_trained_checkpoint_has_its_scores_on_the_card(
     sections: list[PreparedSection], panel: Panel, tmp_path: Path
 ) -> None:
     lines: list[str] = []
@@ -301,12 +301,14 @@ def test_a_checkpoint_with_its_measured_card(
     torch.testing.assert_close(features, made.build_tile_encoder()(tiles), atol=0.05, rtol=0.01)
 
 
-def test_two_sections_are_too_few_to_measure(sections: list[PreparedSection], panel: Panel) -> None:
+def test_two_sections_are_too_few_for_cross_validation(
+    sections: list[PreparedSection], panel: Panel
+) -> None:
     with pytest.raises(SpotsError, match="at least 3 sections, not 2"):
         train_on_sections(sections[:2], panel, settings=QUICK)
 
 
-def test_gene_text_follows_the_panel(data_dir: Path, panel: Panel, tmp_path: Path) -> None:
+def test_gene_text_is_in_panel_order(data_dir: Path, panel: Panel, tmp_path: Path) -> None:
     path = data_dir / "genes" / "gene_text_embedding_biobert1024_her2st.npz"
     text = read_gene_text(path, panel, 12)
     assert text.features.shape == (40, 12) and "12 principal components" in text.source
@@ -319,7 +321,7 @@ def test_gene_text_follows_the_panel(data_dir: Path, panel: Panel, tmp_path: Pat
         read_gene_text(tmp_path / "code.npy", panel, 12)
 
 
-def test_the_bundled_checkpoint_states_what_it_is(data_dir: Path) -> None:
+def test_the_bundled_checkpoint_has_panel_scores_and_licence(data_dir: Path) -> None:
     import napari_dkan
 
     path = Path(napari_dkan.__file__).parent / "checkpoints" / "her2-breast.safetensors"

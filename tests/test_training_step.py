@@ -79,7 +79,7 @@ def batch() -> TrainingBatch:
 # 15 rows are two spots of seven genes at a time, 3 not even one
 @pytest.mark.parametrize("rows", [None, 3, 15, 10_000])
 @pytest.mark.filterwarnings("ignore:You are trying to `self.log")
-def test_our_step_is_the_published_step(
+def test_a_training_step_equals_the_published_step(
     published_step: Any, network: DKAN, batch: TrainingBatch, rows: int | None
 ) -> None:
     settings = replace(ALL_ROWS, checkpoint_rows=rows)
@@ -94,7 +94,9 @@ def test_our_step_is_the_published_step(
 
 
 @pytest.mark.filterwarnings("ignore:You are trying to `self.log")
-def test_a_batch_that_is_seen_again_is_counted_once(network: DKAN, batch: TrainingBatch) -> None:
+def test_recomputed_batches_update_running_statistics_once(
+    network: DKAN, batch: TrainingBatch
+) -> None:
     counts = []
     for rows in (None, 15):
         fresh = deepcopy(network)
@@ -109,7 +111,7 @@ def test_a_batch_that_is_seen_again_is_counted_once(network: DKAN, batch: Traini
 
 @pytest.mark.parametrize("dropout", [0.0, 0.5])
 @pytest.mark.parametrize(("depth", "heads"), [(0, 4), (1, 1), (2, 4)])
-def test_rows_in_parts_are_the_rows_at_once(depth: int, heads: int, dropout: float) -> None:
+def test_gene_rows_in_chunks_equal_all_rows(depth: int, heads: int, dropout: float) -> None:
     torch.manual_seed(0)
     stack = StackConfig(depth=depth, heads=heads, ratio=2.0, dropout=dropout)
     rows = SingleKeyTransformer(16, 32, stack).double()
@@ -127,7 +129,7 @@ def test_rows_in_parts_are_the_rows_at_once(depth: int, heads: int, dropout: flo
         torch.testing.assert_close(one, other)
 
 
-def test_blocked_info_nce_in_single_precision_and_at_low_temperature() -> None:
+def test_chunked_info_nce_in_single_precision_and_at_low_temperature() -> None:
     torch.manual_seed(0)
     a, b = (torch.randn(300, 16, requires_grad=True) for _ in range(2))
     for temperature in (0.1, 0.005):
@@ -142,7 +144,7 @@ def test_blocked_info_nce_in_single_precision_and_at_low_temperature() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:You are trying to `self.log")
-def test_mixed_precision_stays_close(network: DKAN, batch: TrainingBatch) -> None:
+def test_mixed_precision_is_close_to_float32(network: DKAN, batch: TrainingBatch) -> None:
     module = DKANLightningModule(network, replace(ALL_ROWS, checkpoint_rows=15))
     weights = list(network.parameters())
     plain = module.training_step(batch, 0)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from napari_dkan.viewer.panels.predict.predict_widget import PredictWidget
 
 
-FAKE = Path(__file__).resolve().parent.parent / "fake_tuning.py"
+FAKE = Path(__file__).resolve().parent.parent / "fake_finetune.py"
 GENES = ("ERBB2", "GATA3", "CD74", "COL1A1", "KRT8", "MALAT1", "ACTB")
 ARRAY_SIZE_PX = 1300
 

@@ -19,8 +19,8 @@ from ...inference.patch_features.patch_geometry import PatchReader, read_spot_pi
 from ...model.encoders.encoder_spec import EncoderSpec
 from ...model.encoders.stain_encoder import TILE_SIDE_PX, StainEncoder, compute_tile_statistics
 from ...model.stain_normalization import StainProfile
+from ..train_settings import Augmentation
 from .augmentation import (
-    Augmentation,
     AugmentedView,
     StainTransform,
     sample_jitter,

@@ -1,6 +1,6 @@
 """A child that speaks the protocol of `napari-dkan finetune --events`, well or badly.
 
-    python fake_tuning.py SCENARIO --checkpoint A --out B ... --events
+    python fake_finetune.py SCENARIO --checkpoint A --out B ... --events
 
 It writes the open checkpoint itself as the result: what counts here is how it behaves.
 """

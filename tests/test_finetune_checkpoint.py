@@ -97,7 +97,9 @@ def _section(slide: Path, genes, name: str = "drawn", side: int = SIDE) -> annda
 
 
 @given(st.integers(6, 16), st.integers(6, 16), st.integers(1, 2), st.booleans(), st.integers(0, 99))
-def test_no_count_enters_labels_on_both_sides(wide, high, reach, hexagonal, seed) -> None:
+def test_no_count_enters_labels_of_both_sides_of_the_buffer(
+    wide, high, reach, hexagonal, seed
+) -> None:
     x, y = (v.ravel() for v in np.meshgrid(np.arange(wide), np.arange(high)))
     array = np.stack([2 * x + y % 2 if hexagonal else x, y], axis=1).astype(np.int64)
     every = np.arange(len(array))
@@ -161,7 +163,7 @@ def test_blocks_are_contiguous_equal_and_cover_all() -> None:
     )
 
 
-def test_three_parts_know_nothing_of_each_other(tiny_slide_file, model: Checkpoint) -> None:
+def test_test_counts_do_not_change_training_labels(tiny_slide_file, model: Checkpoint) -> None:
     section = _section(tiny_slide_file, model.panel.symbols)
     reader = TrainingSectionReader(model)
 
@@ -182,7 +184,7 @@ def test_three_parts_know_nothing_of_each_other(tiny_slide_file, model: Checkpoi
     assert not np.array_equal(before.test.labels[0], after.test.labels[0])
 
 
-def test_only_what_most_parts_agree_in_is_a_gain() -> None:
+def test_a_gain_needs_most_folds() -> None:
     assert gain_minus_stderr(np.array([0.02, 0.03, 0.02, 0.03])) > 0
     assert gain_minus_stderr(np.array([0.20, -0.05, -0.04, -0.06])) < 0
     assert gain_minus_stderr(np.array([np.nan, 0.01])) == pytest.approx(0.005)
@@ -191,7 +193,9 @@ def test_only_what_most_parts_agree_in_is_a_gain() -> None:
 # --- the run ------------------------------------------------------------------------
 
 
-def test_a_run_tells_what_it_does_and_reloads(tiny_slide_file, model: Checkpoint, tmp_path) -> None:
+def test_a_run_reports_progress_and_its_checkpoint_reloads(
+    tiny_slide_file, model: Checkpoint, tmp_path
+) -> None:
     told, control = [], FinetuneControl()
     control.requested_gene = "GATA3"
     section = _section(tiny_slide_file, ["GATA3", "KRT8", "MALAT1", "OTHER"])
@@ -229,7 +233,7 @@ def test_a_run_tells_what_it_does_and_reloads(tiny_slide_file, model: Checkpoint
 
 
 @pytest.mark.parametrize("adapt", ["heads", "decoder", "everything"])
-def test_only_what_may_change_changes_and_the_parent_never(
+def test_only_trainable_modules_change_and_the_parent_does_not(
     tiny_slide_file, model: Checkpoint, adapt
 ) -> None:
     section = _section(tiny_slide_file, model.panel.symbols)
@@ -254,7 +258,7 @@ def test_only_what_may_change_changes_and_the_parent_never(
     assert "gene_features" not in changed
 
 
-def test_it_learns_where_there_is_something_to_learn(tiny_slide_file, model: Checkpoint) -> None:
+def test_fine_tuning_improves_on_learnable_data(tiny_slide_file, model: Checkpoint) -> None:
     """The genes follow the darkness of the slide, which random weights do not know."""
     section = _section(tiny_slide_file, model.panel.symbols)
     reader = TrainingSectionReader(model)
@@ -270,14 +274,16 @@ def test_it_learns_where_there_is_something_to_learn(tiny_slide_file, model: Che
     assert tuned.verdict.startswith("better on ")
 
 
-def test_a_fit_that_diverges_keeps_the_best_and_says_so(tiny_slide_file, model: Checkpoint) -> None:
+def test_a_diverging_fit_restores_the_best_epoch_and_reports_it(
+    tiny_slide_file, model: Checkpoint
+) -> None:
     section = _section(tiny_slide_file, model.panel.symbols)
     tuned = finetune_checkpoint(model, [section], replace(QUICK, epochs=50, lr=1e6))
     assert tuned.report["best_epoch"] == 0 and "diverged in epoch" in tuned.verdict
     assert all(t.isfinite().all() for t in tuned.checkpoint.network.state_dict().values())
 
 
-def test_stop_keeps_the_best_so_far_and_pause_waits(tiny_slide_file, model: Checkpoint) -> None:
+def test_stop_restores_the_best_epoch_and_pause_waits(tiny_slide_file, model: Checkpoint) -> None:
     told, control = [], FinetuneControl()
 
     def on_event(event) -> None:
@@ -296,9 +302,7 @@ def test_stop_keeps_the_best_so_far_and_pause_waits(tiny_slide_file, model: Chec
     assert tuned.report["ended"] == "it was stopped" and tuned.report["epochs"] == 2
 
 
-def test_whole_sections_are_held_out_where_there_are_several(
-    tiny_slide_file, model: Checkpoint
-) -> None:
+def test_whole_sections_can_be_held_out(tiny_slide_file, model: Checkpoint) -> None:
     sections = [_section(tiny_slide_file, model.panel.symbols, n) for n in ("one", "other")]
     tuned = finetune_checkpoint(
         model, sections, replace(QUICK, hold_out=HoldOutUnit.sections, epochs=1)
@@ -309,7 +313,7 @@ def test_whole_sections_are_held_out_where_there_are_several(
         finetune_checkpoint(model, sections[:1], replace(QUICK, hold_out=HoldOutUnit.sections))
 
 
-def test_bad_input_is_a_sentence(tiny_slide_file, model: Checkpoint) -> None:
+def test_bad_input_is_one_sentence(tiny_slide_file, model: Checkpoint) -> None:
     few = _section(tiny_slide_file, model.panel.symbols, side=3)
     with pytest.raises(SpotsError, match="9 labelled spots are too few"):
         finetune_checkpoint(model, [few], QUICK)
@@ -319,7 +323,7 @@ def test_bad_input_is_a_sentence(tiny_slide_file, model: Checkpoint) -> None:
         FinetuneSettings(share=0.9)
 
 
-def test_new_genes_join_the_panel(tiny_slide_file, model: Checkpoint, tmp_path) -> None:
+def test_new_genes_are_added_to_the_panel(tiny_slide_file, model: Checkpoint, tmp_path) -> None:
     torch.manual_seed(1)
     basis = TextBasis.fit(torch.randn(40, 24), 16, "words")
     model = replace(model, text_basis=basis)
@@ -387,9 +391,7 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing(
     assert sorted(p.name for p in tmp_path.iterdir()) == ["drawn.h5ad"]
 
 
-def test_an_unsaved_result_waits_for_another_place(
-    model: Checkpoint, tmp_path, monkeypatch
-) -> None:
+def test_an_unsaved_result_waits_for_another_path(model: Checkpoint, tmp_path, monkeypatch) -> None:
     from napari_dkan.training.finetuning.tuning_protocol import TuningProtocol
 
     read, write = __import__("os").pipe()
@@ -411,7 +413,7 @@ def test_an_unsaved_result_waits_for_another_place(
     commands.close()
 
 
-def test_a_short_one_on_real_data(call, data_dir: Path, tmp_path: Path) -> None:
+def test_a_short_run_on_real_data(call, data_dir: Path, tmp_path: Path) -> None:
     out, report = tmp_path / "mine.safetensors", tmp_path / "report.json"
     crop = data_dir / "her2st" / "crop" / "C3_crop.h5ad"
     code, said, err = call("--data", crop, "-o", out, "--epochs", 2, "--report", report)

@@ -38,14 +38,14 @@ def _pixels(seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (40, 40, 3), dtype=np.uint8)
 
 
-def test_no_change_of_stain_changes_no_pixel() -> None:
+def test_the_identity_transform_changes_no_pixel() -> None:
     random = np.random.default_rng(0)
     same = StainTransform.sample(STILL, random)(_pixels())
     assert np.abs(same.astype(int) - _pixels()).max() <= 1
 
 
 @given(st.integers(0, 10_000))
-def test_a_change_of_stain_leaves_glass_bright_and_darker_tissue_darker(seed: int) -> None:
+def test_a_stain_transform_preserves_the_order_of_brightness(seed: int) -> None:
     restain = StainTransform.sample(
         replace(Augmentation(), background=0.0), np.random.default_rng(seed)
     )
@@ -56,7 +56,7 @@ def test_a_change_of_stain_leaves_glass_bright_and_darker_tissue_darker(seed: in
     assert restain(thick).astype(int).sum() < restain(thin).astype(int).sum()
 
 
-def test_views_differ_from_each_other_and_are_the_same_every_time() -> None:
+def test_views_differ_and_are_reproducible() -> None:
     by = Augmentation(views=6)
     stains = [restain for restain, _ in sample_view_transforms(by, seed=1)]
     assert [s is None for s in stains] == [True, False, False, True, False, False]
@@ -97,7 +97,7 @@ def _section(augmentation: Augmentation | None) -> PreparedSection:
     )
 
 
-def test_training_sees_the_views_and_nothing_else_does() -> None:
+def test_only_training_uses_the_views() -> None:
     plain = _section(None)
     section = _section(Augmentation(views=3))
     torch.testing.assert_close(section.statistics, plain.statistics)
@@ -122,7 +122,7 @@ def _network(standardise: bool) -> DKAN:
     return DKAN(replace(config, standardise=standardise), torch.randn(3, 8)).eval()
 
 
-def test_another_stain_moves_a_whole_slide_and_predictions_stay() -> None:
+def test_predictions_are_robust_to_the_stain_of_a_slide() -> None:
     network = _network(standardise=True)
     random = torch.Generator().manual_seed(1)
     features = torch.randn(400, 25, 8, generator=random)
@@ -162,6 +162,6 @@ def test_settings_are_changed_by_name() -> None:
 @pytest.mark.parametrize(
     "change", ["speed=3", "epochs=many", "epochs=2.5", "lr", "standardise=1", "members=null"]
 )
-def test_what_is_no_setting_is_named(change: str) -> None:
+def test_unknown_settings_are_errors(change: str) -> None:
     with pytest.raises(SpotsError, match="--set"):
         apply_setting_changes(TrainSettings(), [change])

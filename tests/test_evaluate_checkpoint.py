@@ -61,7 +61,7 @@ def _section(genes: list[str], spots: int = 16) -> anndata.AnnData:
     return data
 
 
-def test_the_figures_are_those_of_the_engine(tiny_slide_file, tiny_checkpoint_file) -> None:
+def test_metrics_equal_those_of_the_predictor(tiny_slide_file, tiny_checkpoint_file) -> None:
     model = load_checkpoint(tiny_checkpoint_file)
     measured = make_measured_section(_section(["OTHER", *model.panel.symbols]), model)
     with open_slide(tiny_slide_file) as slide:
@@ -77,7 +77,7 @@ def test_the_figures_are_those_of_the_engine(tiny_slide_file, tiny_checkpoint_fi
     assert report["mpp_origin"] and report["seen_in_training"] is False
 
 
-def test_genes_that_are_not_measured_are_left_out_and_told(tiny_checkpoint_file) -> None:
+def test_unmeasured_genes_are_left_out_and_listed(tiny_checkpoint_file) -> None:
     model = load_checkpoint(tiny_checkpoint_file)
     measured = make_measured_section(_section(["GATA3", "KRT8", "ELSE"]), model)
     assert measured.panel.symbols == ("GATA3", "KRT8") and measured.panel_rows == (1, 4)
@@ -90,7 +90,7 @@ def test_genes_that_are_not_measured_are_left_out_and_told(tiny_checkpoint_file)
         make_measured_section(_section(["GATA3", "KRT8"], spots=1), model)
 
 
-def test_a_gene_is_found_by_its_other_names_but_never_guessed() -> None:
+def test_genes_are_matched_by_id_and_unambiguous_alias() -> None:
     panel = Panel(
         (
             Gene("H3F3B", "ENSG1", aliases=("H3-3B",)),

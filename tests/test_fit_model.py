@@ -51,7 +51,7 @@ def test_a_finished_fit_is_not_run_again(tmp_path: Path) -> None:
         assert torch.equal(a, b)
 
 
-def test_the_learning_rate_goes_on_where_it_was(tmp_path: Path, monkeypatch) -> None:
+def test_a_resumed_fit_restores_the_learning_rate(tmp_path: Path, monkeypatch) -> None:
     sections = [tiny_section(i) for i in range(2)]
     seen: list[int] = []
     before = progress.FitCallback.on_train_epoch_end
@@ -70,7 +70,7 @@ def test_the_learning_rate_goes_on_where_it_was(tmp_path: Path, monkeypatch) -> 
     assert seen == [1, 2, 3, 4]
 
 
-def test_a_damaged_checkpoint_is_told(tmp_path: Path) -> None:
+def test_a_damaged_checkpoint_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "last.ckpt").write_bytes(b"nothing")
     with pytest.raises(CheckpointError, match=r"last\.ckpt"):
         _fit(tmp_path, [tiny_section(i) for i in range(2)])
@@ -90,7 +90,7 @@ def test_two_processes_train_together(tmp_path: Path) -> None:
     assert torch.isfinite(weights[0]).all() and not torch.equal(*weights)
 
 
-def test_what_the_machine_has_not_is_told() -> None:
+def test_missing_hardware_is_an_error() -> None:
     if torch.cuda.is_available():
         with pytest.raises(DkanError, match="GPUs, not 99"):
             TrainingHardware(99).trainer_options()
@@ -104,7 +104,7 @@ def test_what_the_machine_has_not_is_told() -> None:
         TrainingHardware(precision=Precision.float16).trainer_options()
 
 
-def test_the_published_network_is_of_the_published_size() -> None:
+def test_the_published_network_has_the_published_size() -> None:
     from napari_dkan.model.network.dkan_network import DKAN
 
     config = make_preset_settings("published").network_config(250)
@@ -114,7 +114,7 @@ def test_the_published_network_is_of_the_published_size() -> None:
     assert (config.fusion.depth, config.global_.depth, config.neighbor.depth) == (1, 5, 4)
 
 
-def test_the_moving_average_keeps_its_decay_of_the_old_weights() -> None:
+def test_the_moving_average_weights_old_weights_by_its_decay() -> None:
     mean, counter = torch.tensor([1.0, 3.0]), torch.tensor(4)
     current = [torch.tensor([0.0, 1.0]), torch.tensor(7)]
     ExponentialMovingAverage(0.9)([mean, counter], current, 1)

@@ -24,7 +24,7 @@ from napari_dkan.training.finetuning.finetune_settings import (
 )
 from napari_dkan.training.finetuning.tuning_protocol import FinetuneEvent
 
-FAKE = Path(__file__).with_name("fake_tuning.py")
+FAKE = Path(__file__).with_name("fake_finetune.py")
 
 
 @pytest.fixture
@@ -64,14 +64,14 @@ def number(event: FinetuneEvent) -> int:
     return getattr(event, "number", 0)
 
 
-def test_a_run_tells_everything_in_order_and_is_gone(start, tmp_path):
+def test_a_run_sends_all_events_in_order_and_ends(start, tmp_path):
     process = start("well")
     assert names(process) == ["reading", "started", *["epoch"] * 5, "finished"]
     assert not psutil.pid_exists(process.pid)
     assert (tmp_path / "tuned.safetensors").read_bytes() == b"weights"
 
 
-def test_what_is_no_event_is_passed_over(start):
+def test_other_output_is_skipped(start):
     assert names(start("garbage")) == ["reading", "started", *["epoch"] * 5, "finished"]
 
 
@@ -86,25 +86,25 @@ def test_what_is_no_event_is_passed_over(start):
         ("refused", "^C3 has only ten spots; load more.$"),
     ],
 )
-def test_a_child_that_dies_is_told_in_plain_words(start, scenario, said):
+def test_a_dead_child_is_explained(start, scenario, said):
     process = start(scenario)
     with pytest.raises(FinetuneError, match=said) as raised:
         names(process)
     assert "Traceback" not in str(raised.value) and not process.is_running
 
 
-def test_a_failure_of_its_own_is_an_event(start):
+def test_a_reported_failure_is_an_event(start):
     assert names(start("failed"))[-1] == "failed"
 
 
-def test_stop_keeps_the_best_so_far(start, tmp_path):
+def test_stop_saves_the_best_epoch(start, tmp_path):
     process = start("long")
     told = names(process, lambda e: number(e) == 3 and process.stop())
     assert told[-1] == "finished" and told.count("epoch") < 100
     assert (tmp_path / "tuned.safetensors").is_file()
 
 
-def test_pause_holds_and_resume_goes_on(start):
+def test_pause_and_resume(start):
     process = start("long")
 
     def act(event: FinetuneEvent) -> None:
@@ -119,13 +119,13 @@ def test_pause_holds_and_resume_goes_on(start):
     assert told.count("paused") == told.count("resumed") == 1 and told[-1] == "finished"
 
 
-def test_a_child_that_does_not_listen_is_killed_after_some_patience(start):
+def test_a_child_that_ignores_stop_is_killed_after_the_timeout(start):
     process = start("deaf")
     with pytest.raises(FinetuneError, match="did not stop when it was asked to"):
         names(process, lambda e: number(e) == 2 and process.stop(timeout=0.3))
 
 
-def test_killing_ends_the_events_quietly_from_any_thread(start):
+def test_kill_ends_the_events_without_an_error(start):
     process = start("deaf")
     told = names(process, lambda e: number(e) == 2 and process.kill())
     assert "finished" not in told and not psutil.pid_exists(process.pid)
@@ -133,21 +133,21 @@ def test_killing_ends_the_events_quietly_from_any_thread(start):
     process.stop()  # too late, and no harm
 
 
-def test_a_run_given_up_before_it_starts_never_does(tmp_path):
+def test_a_run_killed_before_its_start_never_starts(tmp_path):
     process = FinetuneProcess((sys.executable, str(FAKE), "long"))
     process.kill()
     process.start(["--out", "x"], tmp_path)
     assert process.pid is None and list(process.events()) == []
 
 
-def test_a_result_that_cannot_be_written_is_saved_elsewhere(start, tmp_path):
+def test_an_unsaved_result_is_saved_to_another_path(start, tmp_path):
     process = start("well", out="no folder/tuned.safetensors")
     there = tmp_path / "a folder with spaces.safetensors"
     told = names(process, lambda e: e.name == "unsaved" and process.save_to(there))
     assert told[-2:] == ["unsaved", "finished"] and there.read_bytes() == b"weights"
 
 
-def test_a_program_that_is_not_there(tmp_path):
+def test_a_missing_program_is_an_error(tmp_path):
     process = FinetuneProcess((str(tmp_path / "nothing"),))
     with pytest.raises(FinetuneError, match="could not be started"):
         process.start([], tmp_path)
@@ -176,7 +176,7 @@ def test_the_child_never_outlives_its_parent(tmp_path, ending):
         time.sleep(0.05)
 
 
-def test_the_options_are_those_of_the_command():
+def test_the_arguments_are_options_of_the_command():
     """Every flag is known to `napari-dkan finetune`."""
     import typer
 
