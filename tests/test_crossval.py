@@ -18,7 +18,6 @@ from napari_dkan.cli import main
 from napari_dkan.errors import OutputError, SpotsError
 from napari_dkan.model import load_checkpoint
 from napari_dkan.training.baselines import BASELINES
-from napari_dkan.training.evaluation import crossval
 from napari_dkan.training.evaluation.crossval import (
     CrossValidationResult,
     FoldResult,
@@ -34,6 +33,7 @@ from napari_dkan.training.fit import fit_callback as progress
 from napari_dkan.training.fit.run_folder import RunFolder
 from napari_dkan.training.genes.gene_text import make_random_gene_text
 from napari_dkan.training.option_choices import FoldUnit
+from napari_dkan.training.train_settings import ignore_log
 
 from .tiny_sections import PANEL, QUICK, tiny_section
 
@@ -49,13 +49,15 @@ def _one_thread():
     torch.set_num_threads(threads)
 
 
-def _run(folder: Path | None, resume: bool = False, **changes) -> CrossValidationResult:
+def _run(
+    folder: Path | None, resume: bool = False, log=ignore_log, **changes
+) -> CrossValidationResult:
     settings = replace(QUICK, **changes)
     run = None
     if folder is not None:
         run = RunFolder.create_or_resume(folder, {"run": {"settings": asdict(settings)}}, resume)
     sections = [tiny_section(i) for i in range(3)]
-    return cross_validate(sections, TEXT, settings, baselines=PLAIN, run=run)
+    return cross_validate(sections, TEXT, settings, baselines=PLAIN, run=run, log=log)
 
 
 @pytest.fixture(scope="module")
@@ -151,14 +153,10 @@ def test_a_resumed_run_gives_the_same_result(
         rows = list(csv.DictReader(file))
     assert [r["epoch"] for r in rows] == ["1"] and float(rows[0]["loss"]) > 0
 
-    folds = []
-    real = crossval._run_fold
-    monkeypatch.setattr(
-        crossval, "_run_fold", lambda fold, *rest: folds.append(fold.name) or real(fold, *rest)
-    )
-    _same(_run(folder, resume=True), undisturbed)
-    assert folds == ["S1", "S2"]
-    _same(_run(folder, resume=True), undisturbed)
+    for done_before in ([True, False, False], [True, True, True]):
+        lines: list[str] = []
+        _same(_run(folder, resume=True, log=lines.append), undisturbed)
+        assert ["(done before)" in line for line in lines] == done_before
     assert not list(folder.rglob("*.ckpt")) and len(list(folder.rglob("curve.csv"))) == 6
 
 
