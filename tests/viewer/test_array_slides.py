@@ -53,7 +53,7 @@ def session(viewer):
     return get_session(viewer)
 
 
-def kinds(pixels):
+def array_kinds(pixels):
     chunked = da.from_array(pixels, chunks=(400, 300, 3))
     stored = zarr.create_array({}, data=pixels, chunks=(256, 256, 3))
     opaque = np.full((*pixels.shape[:2], 1), 255, np.uint8)
@@ -70,7 +70,7 @@ def kinds(pixels):
 
 @pytest.mark.parametrize("kind", ["numpy", "dask", "zarr", "levels", "rgba", "float", "uint16"])
 def test_every_kind_of_array_has_the_pixels_of_the_file(session: ViewerSession, pixels, kind):
-    data = kinds(pixels)[kind]
+    data = array_kinds(pixels)[kind]
     options = {"rgb": True, "multiscale": isinstance(data, list), "scale": (0.7, 0.7), **UM}
     session.viewer.add_layer(Image(data, name="my image", **options))
     slide = session.slide
@@ -148,7 +148,7 @@ def test_array_and_file_have_identical_predictions(tiny_slide_file, tiny_checkpo
 
 
 def test_rgb_layer_is_a_slide(make_panel: Callable[..., PredictWidget], pixels, until):
-    """It lies anywhere on the canvas, and its maps and clicks on it; nothing else is a slide."""
+    """Its maps and clicks follow its position on the canvas; other layers are no slides."""
     panel = make_panel()
     session, viewer = panel.session, panel.session.viewer
     session.change_settings(prefetch=False)

@@ -25,7 +25,7 @@ def box(make_napari_viewer, tmp_path, monkeypatch):
     made.stop_jobs()
 
 
-def fill(megabytes):
+def fill_cache(megabytes):
     store = open_cache_entry(CacheKey("a", "C3.tif", "features", 1024, ()))
     rows = np.ones((256 * megabytes, 1024), np.float32)
     store.append(np.stack([np.arange(len(rows))] * 2, 1), rows)
@@ -34,7 +34,7 @@ def fill(megabytes):
 def test_size_is_shown_and_cleared(box: CacheBox, until, monkeypatch):
     until(lambda: box.size_label.text() == "Cache: 0 MB of 10 GB")
     assert box.size_label.toolTip() == str(get_cache_folder())
-    fill(3)
+    fill_cache(3)
     box.refresh_size()
     until(lambda: box.size_label.text() == "Cache: 3 MB of 10 GB")
     box.clear_button.click()

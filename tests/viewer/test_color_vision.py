@@ -48,13 +48,13 @@ EYES = {
 }
 
 
-def linear(rgb: np.ndarray) -> np.ndarray:
+def to_linear(rgb: np.ndarray) -> np.ndarray:
     return np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
 
 
-def seen(rgb: np.ndarray, eyes: str) -> np.ndarray:
+def to_lab(rgb: np.ndarray, eyes: str) -> np.ndarray:
     """Colours (N, 3) in 0 to 1 as L*a*b* (N, 3)."""
-    flat = np.clip(linear(rgb) @ np.array(EYES[eyes]).T, 0, 1)
+    flat = np.clip(to_linear(rgb) @ np.array(EYES[eyes]).T, 0, 1)
     back = np.where(flat <= 0.0031308, 12.92 * flat, 1.055 * flat ** (1 / 2.4) - 0.055)
     return rgb2lab(back[None])[0]
 
@@ -70,7 +70,7 @@ def ramp(name, count: int = 101) -> np.ndarray:
 @pytest.mark.parametrize("eyes", EYES)
 def test_colormaps_have_monotonic_lightness(eyes):
     for name in COLORMAPS:
-        lightness = seen(ramp(name), eyes)[:, 0]
+        lightness = to_lab(ramp(name), eyes)[:, 0]
         assert np.diff(lightness).min() > -0.05, name  # a screen cannot show less
         assert lightness[-1] - lightness[0] > 55, name
         steps = np.diff(lightness[::10])
@@ -81,11 +81,11 @@ def test_colormaps_have_monotonic_lightness(eyes):
 @pytest.mark.parametrize("eyes", EYES)
 def test_diverging_colormaps_are_distinguishable(eyes):
     for name in (DIVERGING_COLORMAP, OCCLUSION_COLORMAP):
-        low, high = seen(ramp(name)[[0, -1]], eyes)
+        low, high = to_lab(ramp(name)[[0, -1]], eyes)
         assert np.linalg.norm(low - high) > 40
     low, high = (
-        seen(ramp(DIVERGING_COLORMAP), eyes)[:51],
-        seen(ramp(DIVERGING_COLORMAP), eyes)[:49:-1],
+        to_lab(ramp(DIVERGING_COLORMAP), eyes)[:51],
+        to_lab(ramp(DIVERGING_COLORMAP), eyes)[:49:-1],
     )
     for arm in (low, high):  # lighter towards no difference
         assert np.diff(arm[:, 0]).min() > -0.05
@@ -95,18 +95,18 @@ def test_diverging_colormaps_are_distinguishable(eyes):
 
 @pytest.mark.parametrize("eyes", EYES)
 def test_domains_and_lines_are_distinguishable(eyes):
-    eight = seen(of_hex(*DOMAIN_COLORS[:8]), eyes)
+    eight = to_lab(of_hex(*DOMAIN_COLORS[:8]), eyes)
     assert min(np.linalg.norm(a - b) for a, b in combinations(eight, 2)) > 8
-    plot = seen(of_hex(*(c.name() for c in (PREDICTED_COLOR, RIDGE_COLOR, SELECTED_COLOR))), eyes)
-    bars = seen(of_hex(PREDICTED_COLOR.name(), MEASURED_COLOR.name()), eyes)
-    curve = seen(of_hex(LOSS_COLOR.on_dark, PCC_COLOR.on_dark), eyes)
+    plot = to_lab(of_hex(*(c.name() for c in (PREDICTED_COLOR, RIDGE_COLOR, SELECTED_COLOR))), eyes)
+    bars = to_lab(of_hex(PREDICTED_COLOR.name(), MEASURED_COLOR.name()), eyes)
+    curve = to_lab(of_hex(LOSS_COLOR.on_dark, PCC_COLOR.on_dark), eyes)
     for colours in (plot, bars, curve):
         assert min(np.linalg.norm(a - b) for a, b in combinations(colours, 2)) > 20
 
 
 def contrast(a: str, b: str) -> float:
     """WCAG 2.1: relative luminances, (lighter + 0.05) / (darker + 0.05)."""
-    one, other = linear(of_hex(a, b)) @ [0.2126, 0.7152, 0.0722]
+    one, other = to_linear(of_hex(a, b)) @ [0.2126, 0.7152, 0.0722]
     return (max(one, other) + 0.05) / (min(one, other) + 0.05)
 
 

@@ -18,17 +18,17 @@ if TYPE_CHECKING:
     from napari_dkan.viewer.panels.predict.predict_widget import PredictWidget
 
 
-VISIT = Path(__file__).with_name("session_script.py")
+SCRIPT = Path(__file__).with_name("session_script.py")
 
 # Folders below it can be made by nobody, root included.
 NOWHERE = "/proc/self"
 
 
-def start(slide: Path, checkpoint: Path, out: Path, home: str, **environment: str):
-    """A visit under way. Nothing of a real home is seen: not its cache, not its settings."""
+def start_session(slide: Path, checkpoint: Path, out: Path, home: str, **environment: str):
+    """Start a session without the cache and the settings of the real home folder."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("XDG_", "NAPARI"))}
     return subprocess.Popen(
-        [sys.executable, str(VISIT), str(slide), str(checkpoint), str(out)],
+        [sys.executable, str(SCRIPT), str(slide), str(checkpoint), str(out)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -36,8 +36,8 @@ def start(slide: Path, checkpoint: Path, out: Path, home: str, **environment: st
     )
 
 
-def told(process) -> dict:
-    """What it printed at the end."""
+def read_report(process) -> dict:
+    """Wait for a session and return its report."""
     out, errors = process.communicate(timeout=400)
     assert process.returncode == 0, errors[-3000:]
     line = next(line for line in out.splitlines() if line.startswith("VISIT "))
@@ -57,10 +57,10 @@ def test_several_processes_without_network_and_without_a_home(
     home = tmp_path / "home"
     home.mkdir()
     inputs = tiny_slide_file, tiny_checkpoint_file
-    visits = [
-        start(*inputs, tmp_path / "a.h5ad", str(home)),
-        start(*inputs, tmp_path / "b.h5ad", str(home), QT_API="pyqt6"),
-        start(
+    sessions = [
+        start_session(*inputs, tmp_path / "a.h5ad", str(home)),
+        start_session(*inputs, tmp_path / "b.h5ad", str(home), QT_API="pyqt6"),
+        start_session(
             *inputs,
             tmp_path / "c.h5ad",
             NOWHERE,
@@ -69,16 +69,16 @@ def test_several_processes_without_network_and_without_a_home(
             NAPARI_DKAN_CACHE=f"{NOWHERE}/cache",
         ),
     ]
-    first, second, homeless = (told(visit) for visit in visits)
-    for each in (first, second, homeless):
+    first, second, without_home = (read_report(process) for process in sessions)
+    for each in (first, second, without_home):
         assert each["calls"] == []
         assert each["tiles"] > 3 and each["sum"] == pytest.approx(first["sum"], rel=1e-5)
     assert (first["qt"], second["qt"]) == ("PySide6", "PyQt6")
     assert first["remembers"] == second["remembers"] == 0.5
-    assert homeless["remembers"] is None
-    assert "cannot be written" in homeless["message"]
-    notes = list(home.rglob("memory.json"))
-    assert len(notes) == 1 and json.loads(notes[0].read_text())["mpp"] == {"slide": 0.5}
+    assert without_home["remembers"] is None
+    assert "cannot be written" in without_home["message"]
+    histories = list(home.rglob("memory.json"))
+    assert len(histories) == 1 and json.loads(histories[0].read_text())["mpp"] == {"slide": 0.5}
 
 
 LONG = "s" * 120

@@ -48,7 +48,7 @@ def lens(panel: PredictWidget, predictor: Predictor, middle, until):
     return panel.lens
 
 
-def streamed(predictor: Predictor, monkeypatch) -> list[int]:
+def count_streamed(predictor: Predictor, monkeypatch) -> list[int]:
     """Every tile that is predicted from now on, batch by batch."""
     stream, counts = predictor.stream, []
 
@@ -62,13 +62,13 @@ def streamed(predictor: Predictor, monkeypatch) -> list[int]:
     return counts
 
 
-def seen(lens: GeneLens) -> np.ndarray:
+def visible_values(lens: GeneLens) -> np.ndarray:
     """Finite px of what is drawn."""
     data = lens.layers.raster_layer.data
     return data[np.isfinite(data)]
 
 
-def at(lens: GeneLens, xy: np.ndarray) -> np.ndarray:
+def values_at(lens: GeneLens, xy: np.ndarray) -> np.ndarray:
     """What is drawn at places (N, 2) in level-0 px; NaN off the raster."""
     layer, mpp = lens.layers.raster_layer, lens.session.slide.mpp
     places = np.array([layer.world_to_data(p[::-1] * mpp) for p in xy])
@@ -80,7 +80,7 @@ def at(lens: GeneLens, xy: np.ndarray) -> np.ndarray:
 
 def test_lens_shows_the_values_of_a_map(panel: PredictWidget, lens: GeneLens, middle, until):
     x, y = middle
-    assert len(seen(lens))
+    assert len(visible_values(lens))
     draw(panel, everything(panel))
     panel.target_box.start_prediction()
     finish(panel, until)
@@ -91,8 +91,8 @@ def test_lens_shows_the_values_of_a_map(panel: PredictWidget, lens: GeneLens, mi
         lens.move(*place)
         away = np.hypot(*(centres - place).T)
         under, beside = away < 300 / 0.7 - 20, away > 300 / 0.7 + 20  # less, more a raster px
-        np.testing.assert_allclose(at(lens, centres[under]), values[under], atol=1e-5)
-        assert np.isnan(at(lens, centres[beside])).all()
+        np.testing.assert_allclose(values_at(lens, centres[under]), values[under], atol=1e-5)
+        assert np.isnan(values_at(lens, centres[beside])).all()
         ring = lens.layers.ring_layer
         np.testing.assert_allclose(ring.data[0][::-1], place)
         np.testing.assert_allclose(ring.size[0], 2 * 300 / 0.7)
@@ -103,7 +103,7 @@ def test_missing_tiles_are_predicted_and_cached_for_maps(
 ):
     field, sheet = lens.grid, lens.raster
     circle = LensCircle(lens.job.circle.x, lens.job.circle.y, 300 / 0.7)
-    assert not len(field.cells_to_predict(sheet, circle)) and len(seen(lens))
+    assert not len(field.cells_to_predict(sheet, circle)) and len(visible_values(lens))
     under = circle.overlapping_cells(field.pitch, field.shape)
     tissue = field.tissue_mask[under[:, 1], under[:, 0]]
     rows, _ = predictor.get_cached_tokens(field.make_target(under[tissue]))
@@ -121,7 +121,7 @@ def test_fast_moves_start_one_job_at_the_last_position(
     predictor.clear_cache()
     lens.grid = None
     lens.set_active(False)
-    counts, starts = streamed(predictor, monkeypatch), []
+    counts, starts = count_streamed(predictor, monkeypatch), []
     start = lens.job.runner.start
     monkeypatch.setattr(lens.job.runner, "start", lambda *a: (starts.append(1), start(*a)))
     lens.set_active(True)
@@ -144,7 +144,7 @@ def test_job_follows_the_lens(
 ):
     lens, slide = panel.lens, panel.session.slide.slide
     predictor.batch_sizes.limit(1)
-    counts = streamed(predictor, monkeypatch)
+    counts = count_streamed(predictor, monkeypatch)
     lens.resize(300)
     lens.set_active(True)
     lens.move(slide.width * 0.3, slide.height * 0.5)
@@ -166,20 +166,22 @@ def test_gene_change_over_cached_tiles_reads_no_pixels(
     def unread(*args):
         raise AssertionError("the slide was read for a gene")
 
-    before, gene = seen(lens).copy(), panel.session.gene
+    before, gene = visible_values(lens).copy(), panel.session.gene
     monkeypatch.setattr(panel.session.slide.slide, "read_patch", unread)
     panel.session.step_gene(1)
     until(lambda: not lens.busy)
-    assert len(seen(lens)) == len(before) and not np.allclose(seen(lens), before)
+    assert len(visible_values(lens)) == len(before) and not np.allclose(
+        visible_values(lens), before
+    )
     assert lens.layers.raster_layer.name == f"{panel.session.gene} predicted - lens"
-    panel.session.set_gene(gene)  # at once: its values were kept
-    np.testing.assert_array_equal(seen(lens), before)
+    panel.session.set_gene(gene)  # at once: the values are cached
+    np.testing.assert_array_equal(visible_values(lens), before)
 
 
 def test_limits_and_colors_follow_the_session(panel: PredictWidget, lens: GeneLens, until):
     layer, session = lens.layers.raster_layer, panel.session
     assert layer.contrast_limits[0] < layer.contrast_limits[1]
-    assert seen(lens).min() < layer.contrast_limits[1]
+    assert visible_values(lens).min() < layer.contrast_limits[1]
     assert session.viewer.canvas.overlays[GENE_LEGEND].visible
     assert session.gene in session.viewer.canvas.overlays[GENE_LEGEND].text
     session.change_settings(
@@ -213,7 +215,9 @@ def test_lens_predicts_nothing_while_a_map_runs(
     finish(panel, until)
     until(lambda: not lens.busy)
     assert not predicted  # the map has predicted it all
-    assert len(seen(lens)) and not len(lens.grid.cells_to_predict(lens.raster, lens.job.circle))
+    assert len(visible_values(lens)) and not len(
+        lens.grid.cells_to_predict(lens.raster, lens.job.circle)
+    )
 
 
 def test_switching_off_removes_the_layers_and_keeps_the_selection(
@@ -258,7 +262,7 @@ def test_lens_continues_after_an_error(
     monkeypatch.undo()
     lens.move(middle[0] + 1, middle[1])
     until(lambda: not lens.busy)
-    assert len(seen(lens))
+    assert len(visible_values(lens))
 
 
 def test_message_without_a_slide(make_panel: Callable[..., PredictWidget]):

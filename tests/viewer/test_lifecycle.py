@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-def started(panel: PredictWidget, until):
+def start_map(panel: PredictWidget, until):
     """A map job over the whole slide whose first tiles are there, and many are not."""
     predictor = panel.session.predictors.get(panel.session.slide, panel.session.checkpoint)
     predictor.batch_sizes.limit(1)
@@ -36,42 +36,42 @@ def started(panel: PredictWidget, until):
     )
 
 
-def no_threads_left(panel: PredictWidget):
+def has_no_threads(panel: PredictWidget):
     assert panel.prediction_jobs.wait()
     return not [t for t in threading.enumerate() if t.name.startswith("dkan-read")]
 
 
 def test_removing_the_map_layer_cancels_its_job(panel: PredictWidget, until):
-    started(panel, until)
+    start_map(panel, until)
     panel.session.viewer.layers.remove(panel.session.overlays[0].layer)
     assert not panel.prediction_jobs.busy and not panel.session.overlays
-    until(lambda: no_threads_left(panel))
+    until(lambda: has_no_threads(panel))
     panel.target_box.start_prediction()  # and the next one runs
     finish(panel, until)
     assert panel.session.overlays[0].prediction.predicted_mask.all()
 
 
 def test_removing_the_slide_cancels_the_job_and_keeps_the_map(panel: PredictWidget, until):
-    started(panel, until)
+    start_map(panel, until)
     layer = panel.session.slide.layer
     panel.session.viewer.layers.remove(layer)
     assert not panel.prediction_jobs.busy and panel.session.slide is None
     assert panel.session.overlays[0].prediction.predicted_mask.any()
     assert "Drag an H&E slide" in panel.slide_box.pixel_size_label.text()
-    until(lambda: no_threads_left(panel))
+    until(lambda: has_no_threads(panel))
 
 
 def test_closing_the_panel_cancels_the_job(panel: PredictWidget, until, qtbot):
-    started(panel, until)
+    start_map(panel, until)
     panel.session.viewer.window.remove_dock_widget(panel)
     panel.close()
     assert not panel.prediction_jobs.busy
-    until(lambda: no_threads_left(panel))
+    until(lambda: has_no_threads(panel))
     qtbot.wait(100)
 
 
 def test_closing_the_window_cancels_the_job(panel: PredictWidget, until):
-    started(panel, until)
+    start_map(panel, until)
     maps = panel.prediction_jobs
     panel.session.viewer.close()
     assert not maps.busy
@@ -155,7 +155,7 @@ def test_full_gpu_switches_to_the_cpu(panel: PredictWidget, middle, until, monke
 
 
 def test_click_is_predicted_while_a_map_runs(panel: PredictWidget, middle, until):
-    started(panel, until)
+    start_map(panel, until)
     panel.session.change_settings(target_mode=TargetMode.CLICK)
     panel.click_predictor.predict_at(*middle)
     until(lambda: panel.session.spot is not None)

@@ -26,7 +26,7 @@ def click(panel: PredictWidget, box: OcclusionBox, until, x, y) -> None:
     until(lambda: not box.explainer.busy)
 
 
-def pictures(panel: PredictWidget) -> list:
+def occlusion_layers(panel: PredictWidget) -> list:
     return [layer for layer in panel.session.viewer.layers if " here" in layer.name]
 
 
@@ -35,9 +35,9 @@ def test_map_follows_spot_and_gene_until_switched_off(
 ):
     session, explainer = panel.session, box.explainer
     explainer.set_active(True)
-    assert not pictures(panel) and "Click" in box.legend_label.text()
+    assert not occlusion_layers(panel) and "Click" in box.legend_label.text()
     click(panel, box, until, *middle)
-    layer = pictures(panel)[0]
+    layer = occlusion_layers(panel)[0]
     gene = session.gene
     assert layer.name == f"why {gene} here" and gene in box.legend_label.text()
     shown = session.spot.get_gene_values(gene)[-1]
@@ -52,16 +52,16 @@ def test_map_follows_spot_and_gene_until_switched_off(
     before = layer.data.copy()
     session.step_gene(1)
     until(lambda: not explainer.busy)
-    assert pictures(panel)[0].name == f"why {session.gene} here" != f"why {gene} here"
-    assert not np.array_equal(before, pictures(panel)[0].data, equal_nan=True)
+    assert occlusion_layers(panel)[0].name == f"why {session.gene} here" != f"why {gene} here"
+    assert not np.array_equal(before, occlusion_layers(panel)[0].data, equal_nan=True)
 
     before = layer.translate.copy()
     click(panel, box, until, middle[0] + 60, middle[1])
-    assert len(pictures(panel)) == 1
+    assert len(occlusion_layers(panel)) == 1
     assert layer.translate[-1] - before[-1] == pytest.approx(60 * 0.7)
 
     box.checkbox.click()
-    assert not explainer.active and not pictures(panel) and spots.visible
+    assert not explainer.active and not occlusion_layers(panel) and spots.visible
 
 
 def test_removing_the_layer_or_the_slide_switches_it_off(
@@ -71,12 +71,12 @@ def test_removing_the_layer_or_the_slide_switches_it_off(
     click(panel, box, until, *middle)
     explainer.set_active(True)  # the spot clicked before it was switched on
     until(lambda: not explainer.busy)
-    session.viewer.layers.remove(pictures(panel)[0])
+    session.viewer.layers.remove(occlusion_layers(panel)[0])
     assert not explainer.active and not box.checkbox.isChecked()
     explainer.set_active(True)
-    until(lambda: bool(pictures(panel)))
+    until(lambda: bool(occlusion_layers(panel)))
     session.viewer.layers.remove(session.slide.layer)
-    assert not pictures(panel) and not explainer.has_spot
+    assert not occlusion_layers(panel) and not explainer.has_spot
 
 
 def test_raster_is_normalized_and_transparent_where_unknown():

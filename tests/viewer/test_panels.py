@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def known():
-    """This plugin's preferences; where they are kept is the test's own."""
+    """The plugin's preferences, in the settings of the test."""
     return get_plugin_settings("napari-dkan")
 
 
@@ -126,7 +126,7 @@ def test_documentation_is_in_the_package():
 # ---- what is seen -------------------------------------------------------------------------
 
 
-def cut_off(panel: PredictWidget) -> list[str]:
+def find_cut_off_texts(panel: PredictWidget) -> list[str]:
     """Texts in sight that have less room than they need."""
     shown = [w for w in panel.findChildren(QLabel) if w.isVisible() and not w.wordWrap()]
     return [w.text() for w in shown if w.text() and w.minimumSizeHint().width() > w.width()]
@@ -151,7 +151,7 @@ def test_panels_fit_a_small_window_in_both_themes(
             until(widget.isVisible)
             area = widget.findChild(QScrollArea)
             until(lambda a=area: a.widget().width() <= a.viewport().width())
-            until(lambda w=widget: not cut_off(w))
+            until(lambda w=widget: not find_cut_off_texts(w))
         assert tones.color_for_theme(panel, tones.ERROR_COLOR) in panel.message_label.styleSheet()
         assert tones.is_dark_theme(panel) is (theme == "dark")
     tuning.shut_down()
@@ -184,7 +184,7 @@ def test_tab_reaches_every_control_with_a_focus_ring(panel: PredictWidget, qtbot
 
 
 def test_event_filters_survive_garbage_collection(qtbot):
-    """With a window that nobody holds any more, Python takes the attributes before Qt is done."""
+    """Python clears the attributes of an unreferenced window before Qt stops sending events."""
     content = QWidget()
     column = ScrollColumn(content)
     qtbot.addWidget(column)

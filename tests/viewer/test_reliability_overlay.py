@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def doubtful(panel: PredictWidget, until):
+def strict_panel(panel: PredictWidget, until):
     """The panel with a checkpoint whose training spots all had more tissue than half of these
     tiles have."""
     session = panel.session
@@ -56,7 +56,7 @@ def doubtful(panel: PredictWidget, until):
     return panel
 
 
-def mapped(panel: PredictWidget, until):
+def predict_map(panel: PredictWidget, until):
     panel.target_box.mode_buttons[TargetMode.TISSUE].click()
     until(lambda: panel.target_box.predict_button.isEnabled())
     panel.target_box.predict_button.click()
@@ -64,15 +64,15 @@ def mapped(panel: PredictWidget, until):
     return panel.session.overlays[-1]
 
 
-def hatched(panel: PredictWidget):
+def hatched_layers(panel: PredictWidget):
     return [la for la in panel.session.viewer.layers if la.name.startswith("unreliable")]
 
 
-def test_unreliable_tiles_are_hatched_until_switched_off(doubtful: PredictWidget, until):
-    overlay = mapped(doubtful, until)
-    few, of = doubtful.reliability.count_unreliable(overlay)
+def test_unreliable_tiles_are_hatched_until_switched_off(strict_panel: PredictWidget, until):
+    overlay = predict_map(strict_panel, until)
+    few, of = strict_panel.reliability.count_unreliable(overlay)
     assert 0 < few <= of == len(overlay.prediction.target)
-    (layer,) = hatched(doubtful)
+    (layer,) = hatched_layers(strict_panel)
     # as many tiles are painted as are doubtful, each where its tile is
     side = round(overlay.layer.scale[0] / layer.scale[0])
     painted = np.asarray(layer.data)[side // 2 :: side, side // 2 :: side, 3] > 0
@@ -80,54 +80,54 @@ def test_unreliable_tiles_are_hatched_until_switched_off(doubtful: PredictWidget
     row, column = np.argwhere(painted)[0]
     world = overlay.layer.data_to_world((row, column))
     assert overlay.row_at(tuple(world)) is not None
-    assert f"{few:,} of {of:,}" in doubtful.gene_box.hatch_checkbox.text()
+    assert f"{few:,} of {of:,}" in strict_panel.gene_box.hatch_checkbox.text()
     assert np.isfinite(overlay.prediction.values[:, 0]).all()  # nothing is left out
     overlay.layer.visible = False
     assert not layer.visible
     overlay.layer.visible = True
-    doubtful.gene_box.hatch_checkbox.click()
-    assert not hatched(doubtful)
-    doubtful.gene_box.hatch_checkbox.click()
-    assert len(hatched(doubtful)) == 1
-    doubtful.session.viewer.layers.remove(overlay.layer)
-    assert not hatched(doubtful)
+    strict_panel.gene_box.hatch_checkbox.click()
+    assert not hatched_layers(strict_panel)
+    strict_panel.gene_box.hatch_checkbox.click()
+    assert len(hatched_layers(strict_panel)) == 1
+    strict_panel.session.viewer.layers.remove(overlay.layer)
+    assert not hatched_layers(strict_panel)
 
 
-def test_removed_hatching_switches_the_setting_off(doubtful: PredictWidget, until):
-    mapped(doubtful, until)
-    doubtful.session.viewer.layers.remove(hatched(doubtful)[0])
+def test_removed_hatching_switches_the_setting_off(strict_panel: PredictWidget, until):
+    predict_map(strict_panel, until)
+    strict_panel.session.viewer.layers.remove(hatched_layers(strict_panel)[0])
     assert (
-        not doubtful.session.settings.hatch_unreliable
-        and not doubtful.gene_box.hatch_checkbox.isChecked()
+        not strict_panel.session.settings.hatch_unreliable
+        and not strict_panel.gene_box.hatch_checkbox.isChecked()
     )
-    doubtful.session.step_gene(1)
-    assert not hatched(doubtful)
+    strict_panel.session.step_gene(1)
+    assert not hatched_layers(strict_panel)
 
 
-def test_clicked_spot_shows_its_reliability(doubtful: PredictWidget, until):
-    slide = doubtful.session.slide
+def test_clicked_spot_shows_its_reliability(strict_panel: PredictWidget, until):
+    slide = strict_panel.session.slide
     width, height = slide.slide.width, slide.slide.height
     corners = [(80.0, 80.0), (width - 80.0, 80.0), (80.0, height - 80.0)]
     x, y = max(corners, key=lambda xy: slide.tissue.distance(Point(xy)))  # glass
-    doubtful.session.change_settings(tissue_only=False)
-    doubtful.click_predictor.predict_at(x, y)
-    until(lambda: doubtful.session.spot is not None)
-    assert "reliability: poor" in doubtful.spot_box.position_label.text()
-    assert "little tissue" in doubtful.spot_box.position_label.text()
-    assert len(hatched(doubtful)) == 1
+    strict_panel.session.change_settings(tissue_only=False)
+    strict_panel.click_predictor.predict_at(x, y)
+    until(lambda: strict_panel.session.spot is not None)
+    assert "reliability: poor" in strict_panel.spot_box.position_label.text()
+    assert "little tissue" in strict_panel.spot_box.position_label.text()
+    assert len(hatched_layers(strict_panel)) == 1
 
 
 def test_no_reliability_without_a_reference(panel: PredictWidget, middle, until):
     panel.click_predictor.predict_at(*middle)
     until(lambda: panel.session.spot is not None)
     assert "reliability" not in panel.spot_box.position_label.text()
-    assert not panel.gene_box.hatch_checkbox.isVisibleTo(panel) and not hatched(panel)
+    assert not panel.gene_box.hatch_checkbox.isVisibleTo(panel) and not hatched_layers(panel)
     assert not panel.slide_check_banner.text()
 
 
-def test_banner_warns_of_another_stain(doubtful: PredictWidget, until):
+def test_banner_warns_of_another_stain(strict_panel: PredictWidget, until):
     """The same checkpoint, had its training slides been much paler."""
-    session = doubtful.session
+    session = strict_panel.session
     reference = session.checkpoint.reference
     at = reference.feature_names.index("haematoxylin")
     by_slide, levels = reference.slide_means.copy(), reference.feature_quantiles.copy()
@@ -135,7 +135,7 @@ def test_banner_warns_of_another_stain(doubtful: PredictWidget, until):
     levels[at] *= 0.1
     pale = replace(reference, slide_means=by_slide, feature_quantiles=levels)
     session.set_checkpoint(replace(session.checkpoint, reference=pale, sha256="another"))
-    until(lambda: "haematoxylin" in doubtful.slide_check_banner.text())
-    assert doubtful.slide_check_banner.isVisibleTo(doubtful)
+    until(lambda: "haematoxylin" in strict_panel.slide_check_banner.text())
+    assert strict_panel.slide_check_banner.isVisibleTo(strict_panel)
     session.set_checkpoint(replace(session.checkpoint, reference=None, sha256="older"))
-    assert not doubtful.slide_check_banner.isVisibleTo(doubtful)
+    assert not strict_panel.slide_check_banner.isVisibleTo(strict_panel)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def plain(tmp_path):
+def plain_slide(tmp_path):
     """A picture without a pixel size."""
     file = tmp_path / "plain.png"
     Image.fromarray(np.full((800, 900, 3), 200, np.uint8)).save(file)
@@ -42,12 +42,14 @@ def drag(canvas, start, *places):
     QApplication.processEvents()
 
 
-def test_line_and_length_set_the_pixel_size(make_panel: Callable[..., PredictWidget], plain, qtbot):
+def test_line_and_length_set_the_pixel_size(
+    make_panel: Callable[..., PredictWidget], plain_slide, qtbot
+):
     panel = make_panel(show=True)
     panel.session.change_settings(prefetch=False)
     session, box = panel.session, panel.slide_box
     viewer, layers = session.viewer, session.viewer.layers
-    viewer.open(plain, plugin="napari-dkan")
+    viewer.open(plain_slide, plugin="napari-dkan")
     before = layers.selection.active
     viewer.reset_view()
     canvas = viewer.window._qt_viewer.canvas.native
@@ -79,7 +81,7 @@ def test_line_and_length_set_the_pixel_size(make_panel: Callable[..., PredictWid
     assert box.ruler_box.isHidden() and not box.ruler_button.isChecked()
     np.testing.assert_allclose(before.scale, session.slide.mpp)
 
-    (data,) = read_slides(str(plain))  # the next time it is known, and who said it
+    (data,) = read_slides(str(plain_slide))  # the next time it is known, and who said it
     assert data[1]["metadata"]["napari-dkan slide"][1] == session.slide.pixel_size
 
     box.ruler_button.click()  # checked once more, and given up: on the canvas, then in the panel
@@ -126,12 +128,12 @@ def test_reset_restores_the_pixel_size_of_the_file(
 
 
 def test_pixel_size_is_checked_before_prediction(
-    make_panel: Callable[..., PredictWidget], plain, until
+    make_panel: Callable[..., PredictWidget], plain_slide, until
 ):
     panel = make_panel()
     session = panel.session
     session.change_settings(prefetch=False)
-    session.viewer.open(plain, plugin="napari-dkan")
+    session.viewer.open(plain_slide, plugin="napari-dkan")
     assert panel.slide_check_banner.isHidden()
     session.viewer_slides.set_mpp(8.0)
     assert (

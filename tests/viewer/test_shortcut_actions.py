@@ -34,7 +34,7 @@ DOCS = Path(__file__).resolve().parents[2] / "docs" / "keys.md"
 
 
 @pytest.fixture(autouse=True)
-def keys_as_they_come():
+def default_keys():
     yield
     settings = get_settings().shortcuts
     ours = {action.id for action in actions.ACTIONS}

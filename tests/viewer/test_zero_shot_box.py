@@ -19,7 +19,7 @@ EXPECTED = "expected PCC 0.36; shuffled text 0.28"
 
 
 @pytest.fixture
-def load(panel: PredictWidget, tiny_checkpoint_file, tmp_path, until):
+def load_checkpoint(panel: PredictWidget, tiny_checkpoint_file, tmp_path, until):
     """Load the small checkpoint with a text basis and this measurement on its card."""
 
     def take(zero_shot) -> None:
@@ -37,9 +37,9 @@ def genes(tmp_path):
 
 
 def test_zero_shot_gene_is_marked_everywhere(
-    panel: PredictWidget, load, genes, middle, until, qtbot
+    panel: PredictWidget, load_checkpoint, genes, middle, until, qtbot
 ):
-    load(PROVEN)
+    load_checkpoint(PROVEN)
     box, session = panel.gene_box, panel.session
     assert box.zero_shot_box.add_button.isEnabled() and box.zero_shot_box.reason_label.isHidden()
     box.zero_shot_box.add_genes(genes)
@@ -74,8 +74,10 @@ def test_zero_shot_gene_is_marked_everywhere(
     assert session.gene == "FOXP3"
 
 
-def test_values_of_panel_genes_do_not_change(panel: PredictWidget, load, genes, middle, until):
-    load(PROVEN)
+def test_values_of_panel_genes_do_not_change(
+    panel: PredictWidget, load_checkpoint, genes, middle, until
+):
+    load_checkpoint(PROVEN)
     panel.click_predictor.predict_at(*middle)
     until(lambda: panel.session.spot is not None and not panel.click_predictor.busy)
     before = panel.session.spot
@@ -88,8 +90,10 @@ def test_values_of_panel_genes_do_not_change(panel: PredictWidget, load, genes, 
     assert len(panel.session.overlays) == 2  # spots of other genes are another layer
 
 
-def test_button_is_disabled_without_evaluation_unless_allowed(panel: PredictWidget, load, genes):
-    load(UNPROVEN)
+def test_button_is_disabled_without_evaluation_unless_allowed(
+    panel: PredictWidget, load_checkpoint, genes
+):
+    load_checkpoint(UNPROVEN)
     box, unproven = panel.gene_box.zero_shot_box, panel.advanced["unproven"]
     assert not box.add_button.isEnabled() and not box.reason_label.isHidden()
     assert "does not beat shuffled text (PCC 0.29; shuffled text 0.28" in box.reason_label.text()
@@ -104,8 +108,8 @@ def test_button_is_disabled_without_evaluation_unless_allowed(panel: PredictWidg
     assert panel.session.zero_shot is None and panel.session.gene == "ERBB2"
 
 
-def test_damaged_file_changes_nothing(panel: PredictWidget, load, tmp_path):
-    load(PROVEN)
+def test_damaged_file_changes_nothing(panel: PredictWidget, load_checkpoint, tmp_path):
+    load_checkpoint(PROVEN)
     bad = tmp_path / "bad.safetensors"
     bad.write_bytes(b"PK\x03\x04 no")
     gene = panel.session.gene
