@@ -1,1 +1,1 @@
-
+"""Prediction: from a region or spots of a slide to expression values."""
