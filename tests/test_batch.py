@@ -1,4 +1,4 @@
-"""Many slides: which ones, under which names, done once each, whatever happens to one."""
+"""The batch command: job lists, output files, workers, resuming and the summary."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def found(folder, *asked):
     return {Path(job.slide).relative_to(folder).as_posix(): job.out.name for job in work.jobs}, work
 
 
-def test_folders_globs_and_files_give_each_slide_once_and_no_two_a_name(slides):
+def test_inputs_give_each_slide_once_with_unique_outputs(slides):
     names, work = found(slides, slides / "a", f"{slides}/**/S.png", slides / "a/T.tif")
     assert names == {
         "a/S.png": "a-S.h5ad",
@@ -89,7 +89,7 @@ def test_folders_globs_and_files_give_each_slide_once_and_no_two_a_name(slides):
             found(slides, nothing)
 
 
-def test_a_table_says_what_is_particular_about_a_slide(slides):
+def test_table_overrides_options_of_a_slide(slides):
     table = slides / "list.csv"
     table.write_text(
         "\ufeffSlide, mpp ,checkpoint,spots,regions,out\n"
@@ -120,14 +120,14 @@ def test_a_table_says_what_is_particular_about_a_slide(slides):
         ("slide\n\x80", "could not be read"),
     ],
 )
-def test_a_bad_table_is_told_with_its_line(tmp_path, text, said):
+def test_invalid_table_is_reported_with_its_line(tmp_path, text, said):
     file = tmp_path / "list.csv"
     file.write_bytes(text.encode("latin-1"))
     with pytest.raises(SpotsError, match=said):
         build_job_list([str(file)], tmp_path, SlideJob("", tmp_path))
 
 
-def test_two_slides_are_never_written_to_one_file(tmp_path):
+def test_two_slides_never_share_an_output(tmp_path):
     file = tmp_path / "list.csv"
     file.write_text("slide,out\na.svs,x.h5ad\nb.svs,X.h5ad\nx.svs,\n")
     with pytest.raises(OutputError, match=r"a.svs and b.svs would both be written"):
@@ -144,7 +144,7 @@ GIB = 2**30
 
 
 @pytest.mark.parametrize(
-    ("there", "asked", "workers", "jobs", "expected"),
+    ("available", "requested", "n_workers", "n_jobs", "expected"),
     [
         (GPUS, None, None, 9, ["cuda:0", "cuda:1", "cuda:2"]),
         (GPUS, None, None, 2, ["cuda:0", "cuda:1"]),
@@ -157,9 +157,9 @@ GIB = 2**30
         (("cpu",), None, 2, 9, ["cpu"] * 2),
     ],
 )
-def test_every_gpu_has_a_worker_and_the_cpu_one_a_core(there, asked, workers, jobs, expected):
+def test_one_worker_per_gpu_and_per_cpu_core(available, requested, n_workers, n_jobs, expected):
     made = assign_worker_devices(
-        there, asked, workers, jobs, n_cores=4, free_memory=64 * GIB, environment={}
+        available, requested, n_workers, n_jobs, n_cores=4, free_memory=64 * GIB, environment={}
     )
     assert [place.name for place in made] == expected
     for place in made:
@@ -169,7 +169,7 @@ def test_every_gpu_has_a_worker_and_the_cpu_one_a_core(there, asked, workers, jo
         assert place.n_threads == (1 if place.name == "cpu" else max(1, 4 // len(made)))
 
 
-def test_workers_heed_memory_and_what_gpus_they_were_given():
+def test_workers_respect_memory_and_visible_gpus():
     made = assign_worker_devices(("cpu",), None, None, 9, 16, 5 * GIB, {})
     assert len(made) == 2
     assert len(assign_worker_devices(("cpu",), None, None, 9, 16, GIB, {})) == 1
@@ -192,12 +192,12 @@ def fake(monkeypatch):
     monkeypatch.setattr(local_runner, "serve_jobs", fake_worker.serve_jobs)
 
 
-def asked(tmp_path, *names):
+def make_jobs(tmp_path, *names):
     return [SlideJob(name, tmp_path / f"{name}.h5ad") for name in names]
 
 
-def test_a_crash_costs_one_slide_and_every_slide_ends_once(fake, tmp_path):
-    jobs = asked(tmp_path, "good", "killed", "once", "aborts", "fine", "last")
+def test_crash_affects_one_slide_and_every_slide_ends_once(fake, tmp_path):
+    jobs = make_jobs(tmp_path, "good", "killed", "once", "aborts", "fine", "last")
     two = [WorkerDevice("cpu", "cpu", 1)] * 2
     events = list(run_locally(jobs, two, max_retries=1, overwrite=True))
     ended = {e.index: e.outcome for e in events if isinstance(e, JobFinished)}
@@ -211,17 +211,17 @@ def test_a_crash_costs_one_slide_and_every_slide_ends_once(fake, tmp_path):
     assert not multiprocessing.active_children()
 
 
-def test_workers_that_cannot_start_are_told(fake, tmp_path):
+def test_workers_that_cannot_start_are_reported(fake, tmp_path):
     with pytest.raises(DkanError, match="No worker process could be started"):
-        list(run_locally(asked(tmp_path, "good"), [WorkerDevice("broken", "cpu", 1)]))
+        list(run_locally(make_jobs(tmp_path, "good"), [WorkerDevice("broken", "cpu", 1)]))
     mixed = [WorkerDevice("broken", "cpu", 1), WorkerDevice("cpu", "cpu", 1)]
-    events = list(run_locally(asked(tmp_path, "good", "fine"), mixed))
+    events = list(run_locally(make_jobs(tmp_path, "good", "fine"), mixed))
     assert sum(isinstance(e, JobFinished) for e in events) == 2
 
 
-def test_whoever_stops_listening_ends_the_workers(fake, tmp_path):
+def test_closing_the_generator_ends_the_workers(fake, tmp_path):
     events = run_locally(
-        asked(tmp_path, "endless", "endless2"), [WorkerDevice("cpu", "cpu", 1)] * 2
+        make_jobs(tmp_path, "endless", "endless2"), [WorkerDevice("cpu", "cpu", 1)] * 2
     )
     assert isinstance(next(events), JobProgress) and len(multiprocessing.active_children()) == 2
     events.close()
@@ -231,7 +231,7 @@ def test_whoever_stops_listening_ends_the_workers(fake, tmp_path):
 # ---- a whole run -------------------------------------------------------------------------
 
 
-def test_a_run_is_resumed_where_it_stopped(run, tiny_slide_file, tiny_checkpoint_file, tmp_path):
+def test_run_is_resumed(run, tiny_slide_file, tiny_checkpoint_file, tmp_path):
     folder, out = tmp_path / "in", tmp_path / "out"
     folder.mkdir()
     (folder / "good.tif").symlink_to(tiny_slide_file)
@@ -278,9 +278,7 @@ def test_a_run_is_resumed_where_it_stopped(run, tiny_slide_file, tiny_checkpoint
     assert again.status == "done" and find_existing_result(job) is not None
 
 
-def test_what_a_person_should_know_comes_with_the_outcome(
-    tiny_slide_file, tiny_checkpoint_file, tmp_path
-):
+def test_notes_are_part_of_the_outcome(tiny_slide_file, tiny_checkpoint_file, tmp_path):
     from PIL import Image
 
     from napari_dkan.export.result_reader import load_result
@@ -310,7 +308,7 @@ def test_what_a_person_should_know_comes_with_the_outcome(
     assert "not --spots" in run_job(both, lambda update: None, overwrite=True).error
 
 
-def test_what_no_slide_could_be_done_with_is_told_first(run, tiny_slide_file, tmp_path):
+def test_invalid_options_raise_before_the_first_slide(run, tiny_slide_file, tmp_path):
     out = tmp_path / "out"
     for options, said in (
         (["--checkpoint", tmp_path / "none.safetensors"], "none.safetensors"),
@@ -322,7 +320,7 @@ def test_what_no_slide_could_be_done_with_is_told_first(run, tiny_slide_file, tm
         assert code == 2 and said in err and "Traceback" not in err and not out.exists()
 
 
-def test_a_fault_in_one_slide_is_an_outcome(monkeypatch, tmp_path, tiny_slide_file):
+def test_unexpected_error_is_an_outcome(monkeypatch, tmp_path, tiny_slide_file):
     def fault(*args):
         raise KeyError("a library's mistake")
 
@@ -332,7 +330,7 @@ def test_a_fault_in_one_slide_is_an_outcome(monkeypatch, tmp_path, tiny_slide_fi
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Ctrl-C is sent as a signal")
-def test_ctrl_c_keeps_what_is_finished_and_says_how_to_go_on(tmp_path):
+def test_ctrl_c_keeps_finished_results(tmp_path):
     (tmp_path / "in").mkdir()
     for name in ("endless.png", "good.png"):
         (tmp_path / "in" / name).write_bytes(PNG)
@@ -379,10 +377,10 @@ def test_ctrl_c_keeps_what_is_finished_and_says_how_to_go_on(tmp_path):
 # ---- what is shown -----------------------------------------------------------------------
 
 
-def test_the_line_says_how_far_it_is(monkeypatch, tmp_path):
+def test_progress_line(monkeypatch, tmp_path):
     now = [100.0]
     monkeypatch.setattr("napari_dkan.batch.batch_output.time.monotonic", lambda: now[0])
-    jobs = asked(tmp_path, "A", "B", "C", "D")
+    jobs = make_jobs(tmp_path, "A", "B", "C", "D")
     with BatchProgressDisplay(jobs) as display:
         display.update(JobFinished(0, JobOutcome("A", jobs[0].out, n_spots=5, is_reused=True)))
         assert display.format_line() == "1/4 slides"  # what stood already is no measure of the rest
@@ -395,8 +393,8 @@ def test_the_line_says_how_far_it_is(monkeypatch, tmp_path):
     assert format_duration(3 * 3600 + 60) == "3 h 1 min"
 
 
-def test_the_table_is_read_at_a_glance(tmp_path):
-    good, bad, old = asked(tmp_path, "good", "bad", "old")
+def test_summary_table(tmp_path):
+    good, bad, old = make_jobs(tmp_path, "good", "bad", "old")
     rows = [
         (good, JobOutcome("good", good.out, 1234, 250, 61.2, 0, 123, 0.4, ("A warning.",))),
         (bad, JobOutcome("bad", bad.out, error="It is broken.")),

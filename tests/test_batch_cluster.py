@@ -1,4 +1,4 @@
-"""Slides on a Dask cluster come out as on one machine, even when a worker is killed meanwhile."""
+"""A Dask cluster gives the same results as one machine, even if a worker is killed."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def jobs(tmp_path_factory: pytest.TempPathFactory) -> list[SlideJob]:
 
 
 @pytest.mark.timeout(300)
-def test_a_worker_killed_in_the_middle_costs_no_slide(jobs, tmp_path):
+def test_killed_worker_loses_no_slide(jobs, tmp_path):
     from distributed import LocalCluster
 
     here = [replace(job, out=tmp_path / "here" / job.out.name) for job in jobs]
@@ -87,7 +87,7 @@ def _has(cluster, worker, index):
     return any(str(task.key).endswith(f"-{index}") for task in state.processing)
 
 
-def test_no_scheduler_is_told_in_a_sentence(jobs, monkeypatch):
+def test_missing_scheduler_is_reported(jobs, monkeypatch):
     monkeypatch.setattr("napari_dkan.batch.dask_runner.CONNECT_TIMEOUT_S", 0.5)
     for address in ("tcp://127.0.0.1:9", "nonsense://x"):
         with pytest.raises(DkanError, match="No Dask scheduler answers at"):

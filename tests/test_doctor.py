@@ -1,4 +1,4 @@
-"""The doctor: it tries things, tells what is broken, and its page goes with a bug report."""
+"""The doctor command: checks, their failures and the report."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def run(monkeypatch, capfd):
     return call
 
 
-def test_a_sound_installation_passes_without_the_network(run, monkeypatch):
+def test_intact_installation_passes_without_network(run, monkeypatch):
     monkeypatch.delenv("DISPLAY", raising=False)
     monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
     opened = []
@@ -50,7 +50,7 @@ def test_a_sound_installation_passes_without_the_network(run, monkeypatch):
         assert found["display", "display"]["state"] == "note"
 
 
-def test_what_is_broken_is_told_and_the_page_goes_on(run, monkeypatch):
+def test_broken_checks_are_reported_and_the_report_continues(run, monkeypatch):
     def broken():
         yield CheckResult("one", "first", "well")
         raise RuntimeError("driver gone")
@@ -79,7 +79,7 @@ def test_what_is_broken_is_told_and_the_page_goes_on(run, monkeypatch):
     assert code == 0 and out.endswith("Nothing is broken.\n")
 
 
-def test_a_device_that_multiplies_wrongly_is_found(monkeypatch):
+def test_wrong_matrix_product_is_reported(monkeypatch):
     real = torch.Tensor.__matmul__
 
     def wrong(self, other):
@@ -94,7 +94,7 @@ def test_a_device_that_multiplies_wrongly_is_found(monkeypatch):
         assert found.state is CheckStatus.broken and "is off by" in found.said
 
 
-def test_a_reader_that_returns_other_pixels_is_found(monkeypatch, tmp_path):
+def test_reader_with_wrong_pixels_is_reported(monkeypatch, tmp_path):
     path = tmp_path / "a.tif"
     reader_checks.write_tiff(path, "deflate")
     assert "2 level(s)" in reader_checks.check_slide_file(path)
@@ -105,7 +105,7 @@ def test_a_reader_that_returns_other_pixels_is_found(monkeypatch, tmp_path):
         reader_checks.check_slide_file(path)
 
 
-def test_missing_and_old_packages_are_told_with_the_fix(monkeypatch):
+def test_missing_and_old_packages_are_reported(monkeypatch):
     wanted = ["numpy>=99", "nosuchpackage>=1", "torch>=2", "never>=1; extra == 'test'"]
     monkeypatch.setattr(environment_checks, "requires", lambda name: wanted)
     old, missing = environment_checks.check_requirements()
@@ -114,7 +114,7 @@ def test_missing_and_old_packages_are_told_with_the_fix(monkeypatch):
     assert {old.state, missing.state} == {CheckStatus.broken}
 
 
-def test_folders_are_tried_and_left_as_they_were(tmp_path, monkeypatch):
+def test_folders_are_checked_without_leaving_files(tmp_path, monkeypatch):
     there = environment_checks.check_folder("settings", tmp_path / "not/yet")
     assert there.state is CheckStatus.ok and "not made yet" in there.said
     assert not list(tmp_path.iterdir())
@@ -136,12 +136,12 @@ def test_folders_are_tried_and_left_as_they_were(tmp_path, monkeypatch):
         ("raise SystemExit('cannot open')", "code 1: cannot open", CheckStatus.broken),
     ],
 )
-def test_a_display_that_crashes_is_a_finding(code, said, state):
+def test_crash_of_the_display_probe_is_reported(code, said, state):
     (found,) = environment_checks.run_display_probe((sys.executable, "-c", code))
     assert said in found.said and found.state is state
 
 
-def test_a_section_that_cannot_begin_is_a_finding():
+def test_section_that_fails_at_its_start_is_reported():
     def broken():
         raise OSError("no")
         yield

@@ -107,7 +107,7 @@ class TestSquare:
         st.sampled_from([73.3, 97.1, 153.7, 201.3, 241.9]),
         st.sampled_from([40, 56]),
     )
-    def test_placed_alike_from_every_level(self, ramps, x, y, side, px):
+    def test_every_level_gives_the_same_position(self, ramps, x, y, side, px):
         for slide in ramps[:2]:
             square = slide.read_patch(x, y, side, px).astype(float)
             # Pixel i covers i to i + 1: on the ramp, position p has the value (p - 0.5) / 2.
@@ -116,7 +116,7 @@ class TestSquare:
             columns = square[:, :, 0].mean(axis=0)
             assert 2 * (columns[-1] - columns[0]) == pytest.approx(side * (px - 1) / px, abs=1.5)
 
-    def test_a_window_is_made_of_its_squares(self, ramps):
+    def test_adjacent_patches_form_one_window(self, ramps):
         """The engine reads five patches at once: each must be what it is on its own."""
         slide, side, px = ramps[0], 60.4, 50
         window = slide.read_patch(250.3, 241.7, 5 * side, 5 * px)
@@ -134,7 +134,7 @@ class TestSquare:
         assert (slide.read_patch(-5000, 90, 300, 60) == 255).all()
 
     @pytest.mark.parametrize("bad", [(np.nan, 0, 9, 9), (0, 0, 0, 9), (0, 0, 9, 0)])
-    def test_impossible_squares_are_refused(self, ramps, bad):
+    def test_invalid_patches_raise(self, ramps, bad):
         with pytest.raises(SlideError, match="square"):
             ramps[0].read_patch(*bad)
 
@@ -177,7 +177,7 @@ class TestFlat:
         Image.fromarray(picture()).save(tmp_path / "a.png")
         assert len(open_slide(tmp_path / "a.png").levels) == 1
 
-    def test_large_jpeg_agrees_with_itself(self, large: PatchPixels, tmp_path):
+    def test_levels_of_a_large_jpeg_agree(self, large: PatchPixels, tmp_path):
         Image.fromarray(large).save(tmp_path / "a.jpg", quality=95)
         with open_slide(tmp_path / "a.jpg") as slide:
             before = np.asarray(slide.pyramid()[2])
@@ -195,7 +195,7 @@ class TestFlat:
             difference = slide.read_region(0, 0, 317, 203).astype(int) - picture()
             assert np.abs(difference).mean() < 6
 
-    def test_what_does_not_fit_into_free_memory_is_refused(self, tmp_path, monkeypatch):
+    def test_image_larger_than_free_memory_raises(self, tmp_path, monkeypatch):
         import psutil
 
         Image.fromarray(picture(600, 800)).save(tmp_path / "a.png")
@@ -217,7 +217,7 @@ class TestFlat:
             assert (slide.read_region(0, 0, 317, 203) == picture()).all()
             assert (np.asarray(Image.open(tmp_path / "a.png").convert("RGB")) == picture()).all()
 
-    def test_more_than_can_be_held_is_refused(self, tmp_path):
+    def test_image_above_the_size_limit_raises(self, tmp_path):
         # Only the header says 40,000 x 40,000.
         Image.fromarray(picture()).save(tmp_path / "a.png")
         data = bytearray((tmp_path / "a.png").read_bytes())
@@ -240,7 +240,7 @@ def test_many_threads_read_the_same_pixels(layout, tmp_path):
             assert (region == seen[y : y + 80, x : x + 80]).all()
 
 
-def test_closing_under_readers(data_dir):
+def test_closing_waits_for_readers(data_dir):
     """Threads that read while the slide is closed finish, or are told; nothing crashes."""
     slide = open_slide(data_dir / "her2st" / "crop" / "C3_crop_pyramid.tif")
 
@@ -301,7 +301,7 @@ class TestRealSlides:
             assert (source.read(0, 33, 44, 500, 300) == region).all()
         source.close()
 
-    def test_whole_section_shows_before_it_is_decoded(self, data_dir, monkeypatch):
+    def test_overview_does_not_decode_level_0(self, data_dir, monkeypatch):
         from napari_dkan.slide.sources import jpeg_png_source as flat
 
         path = next((data_dir / "her2st" / "ST-imgs" / "C" / "C3").glob("*.jpg"))

@@ -43,7 +43,7 @@ class TestBadInput:
             (tmp_path / "start.bin").write_bytes(start + bytes(range(256)) * 8)
             self.refused(tmp_path / "start.bin")
 
-    def test_no_h_and_e(self, tmp_path):
+    def test_images_that_are_not_rgb_raise(self, tmp_path):
         floats = tiff(
             tmp_path / "f.tif", picture()[:, :, 0].astype(np.float32), photometric="minisblack"
         )
@@ -88,7 +88,7 @@ class TestBadInput:
         assert refusals > 12
 
     @pytest.mark.parametrize("layout", ["png", "jpg", "tiles", "strips", "one block", "ome"])
-    def test_cut_short(self, layout, tmp_path):
+    def test_truncated_files_raise(self, layout, tmp_path):
         pixels = picture(400, 500)
         if layout in ("png", "jpg"):
             path = tmp_path / f"a.{layout}"
@@ -103,7 +103,7 @@ class TestBadInput:
             whole = slide.read_region(0, 0, 500, 400)
         self.truncations(path, whole)
 
-    def test_svs_cut_short(self, data_dir, tmp_path):
+    def test_truncated_svs_raises(self, data_dir, tmp_path):
         path = tmp_path / "a.svs"
         shutil.copyfile(data_dir / "wsi" / "CMU-1-Small-Region.svs", path)
         with open_slide(path) as slide:
@@ -111,7 +111,7 @@ class TestBadInput:
         self.truncations(path, whole)
 
     @pytest.mark.parametrize("part", [0.004, 0.01, 0.7])
-    def test_section_cut_short(self, part, data_dir, tmp_path):
+    def test_truncated_section_raises(self, part, data_dir, tmp_path):
         """Its thumbnail ends with a JPEG's end mark, which is not the end of the section."""
         data = next((data_dir / "her2st" / "ST-imgs" / "C" / "C3").glob("*.jpg")).read_bytes()
         (tmp_path / "a.jpg").write_bytes(data[: int(len(data) * part)])
@@ -136,7 +136,7 @@ class TestBadInput:
             slide.read_region(200, 100, 50, 50)
 
     @pytest.mark.parametrize("kind", ["tif", "png", "zarr"])
-    def test_gone_or_changed_while_open(self, kind, tmp_path):
+    def test_deleted_or_changed_while_open(self, kind, tmp_path):
         path = tmp_path / f"a.{kind}"
         if kind == "zarr":
             ome_zarr(path, [picture()], version="0.5")

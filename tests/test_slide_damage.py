@@ -28,7 +28,7 @@ def spoil(path, tile, page=0, keep=0):
     return path
 
 
-def test_the_damaged_place_alone_is_refused(tmp_path):
+def test_only_the_damaged_region_raises(tmp_path):
     levels = halves(picture(500, 701), 3)
     path = spoil(pyramid_tiff(tmp_path / "a.tif", levels, subifds=False), tile=12)
     with open_slide(path) as slide:
@@ -44,7 +44,7 @@ def test_the_damaged_place_alone_is_refused(tmp_path):
             assert (np.asarray(slide.pyramid()[index]) == levels[index]).all()
 
 
-def test_a_sentence_stays_short_where_the_library_quotes_the_file(tmp_path):
+def test_message_is_short_if_the_library_quotes_the_file(tmp_path):
     path = pyramid_tiff(tmp_path / "a.tif", halves(picture(500, 701), 1), subifds=False)
     with tifffile.TiffFile(path) as tif:
         tags = tif.pages[0].tags
@@ -61,7 +61,7 @@ def test_a_sentence_stays_short_where_the_library_quotes_the_file(tmp_path):
     assert len(str(refused.value)) < 350, refused.value
 
 
-def test_a_damaged_level_is_placed_in_level_0_px(tmp_path):
+def test_damage_of_a_level_is_reported_in_level_0_px(tmp_path):
     levels = halves(picture(500, 701), 3)
     path = spoil(pyramid_tiff(tmp_path / "a.tif", levels, subifds=False), tile=0, page=2)
     with (
@@ -71,7 +71,7 @@ def test_a_damaged_level_is_placed_in_level_0_px(tmp_path):
         slide.read_region(10, 20, 10, 10, 2)
 
 
-def test_a_jpeg_tile_cut_short_is_damage_not_gray(tmp_path):
+def test_truncated_jpeg_tile_is_reported_as_damage(tmp_path):
     options = {"tile": (64, 64), "compression": "jpeg"}
     path = tiff(tmp_path / "a.tif", picture(), **options)
     with open_slide(path) as slide:
@@ -133,7 +133,7 @@ def test_tissue_is_found_around_damage(data_dir, tmp_path):
         find_tissue(slide, 0.688)
 
 
-def test_what_concerns_the_whole_slide_is_no_damaged_tile(tmp_path):
+def test_errors_of_the_whole_slide_are_not_damaged_tiles(tmp_path):
     Image.fromarray(picture()).save(tmp_path / "a.png")
     data = bytearray((tmp_path / "a.png").read_bytes())
     data[5000:9000] = bytes(4000)

@@ -36,7 +36,7 @@ def with_profile(kind, folder, icc):
 
 
 @pytest.mark.parametrize("kind", ["tif", "png", "jpg", "svs by openslide"])
-def test_applied_where_asked_for(kind, tmp_path):
+def test_profile_is_applied_if_requested(kind, tmp_path):
     path = with_profile(kind, tmp_path, swapped())
     with open_slide(path) as plain, open_slide(path, apply_icc=True) as slide:
         stored = plain.read_region(0, 0, 900, 700)
@@ -66,7 +66,7 @@ def test_slides_without_a_profile_are_as_stored(tmp_path):
 
 
 @pytest.mark.parametrize("icc", [b"no profile at all", profile("LAB"), swapped()[:200]])
-def test_damaged_profiles_are_told_to_who_asks_for_them(icc, tmp_path):
+def test_damaged_profile_raises_only_if_it_is_applied(icc, tmp_path):
     path = tiff(tmp_path / "a.tif", picture(), tile=(64, 64), iccprofile=icc)
     with open_slide(path) as slide:
         slide.read_region(0, 0, 9, 9)
@@ -74,9 +74,7 @@ def test_damaged_profiles_are_told_to_who_asks_for_them(icc, tmp_path):
         open_slide(path, apply_icc=True)
 
 
-def test_what_is_kept_of_one_setting_is_not_used_for_the_other(
-    tiny_slide_file, tiny_checkpoint_file, tmp_path
-):
+def test_cached_tokens_depend_on_the_icc_setting(tiny_slide_file, tiny_checkpoint_file, tmp_path):
     import tifffile
     from shapely import box
 

@@ -53,11 +53,11 @@ class TestPixelSize:
         path = ome_zarr(tmp_path / "a.zarr", halves(picture(), 2), version="0.4")
         assert self.size(path) == (PixelSize(0.5, "OME-Zarr metadata"), "")
 
-    def test_jpeg_says_nothing(self, tmp_path):
+    def test_jpeg_has_no_pixel_size(self, tmp_path):
         Image.fromarray(picture()).save(tmp_path / "a.jpg", dpi=(25_400, 25_400))
         assert self.size(tmp_path / "a.jpg") == (None, "")
 
     @pytest.mark.parametrize("mpp", [0.049, 20.1, 0.0, -1.0, np.nan, np.inf])
-    def test_absurd_figures_are_refused(self, mpp):
+    def test_implausible_pixel_sizes_raise(self, mpp):
         with pytest.raises(SlideError, match="pixel size"):
             PixelSize(mpp, "entered by hand")

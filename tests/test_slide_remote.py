@@ -92,7 +92,7 @@ def test_from_memory():
     fsspec.filesystem("memory").rm("/kept", recursive=True)
 
 
-def test_a_name_and_password_are_used_but_not_kept(served):
+def test_credentials_are_used_but_not_stored(served):
     _, address, _ = served
     with open_slide(address.replace("://", "://ward:secret@") + "/a.zarr") as slide:
         assert slide.location == f"{address}/a.zarr"
@@ -101,7 +101,7 @@ def test_a_name_and_password_are_used_but_not_kept(served):
     assert "secret" not in str(caught.value)
 
 
-def test_what_was_never_scanned_is_no_loss(served):
+def test_chunks_that_were_not_scanned_are_white(served):
     folder, address, _ = served
     shutil.rmtree(folder / "b c.zarr" / "0" / "c" / "0" / "0")
     with open_slide(f"{address}/b c.zarr") as slide:
@@ -109,7 +109,7 @@ def test_what_was_never_scanned_is_no_loss(served):
     assert (pixels[:64, :64] == 0).all() and (pixels[64:] == PIXELS[64:]).all()
 
 
-def test_a_hiccup_is_asked_again(served):
+def test_temporary_failure_is_retried(served):
     _, address, _ = served
     with open_slide(f"{address}/a.zarr") as slide:
         Handler.refusals = 2
@@ -123,7 +123,7 @@ def lost(slide, words):
     assert slide.label in str(caught.value) and "try again" in str(caught.value)
 
 
-def test_a_lost_connection_is_told_and_mends(served):
+def test_lost_connection_is_reported_and_recovers(served):
     _, address, _ = served
     with open_slide(f"{address}/a.zarr") as slide:
         Handler.refusals = 10_000
@@ -132,14 +132,14 @@ def test_a_lost_connection_is_told_and_mends(served):
         assert (whole(slide) == PIXELS).all()  # nothing of the failure is kept
 
 
-def test_a_slide_that_was_taken_down_is_not_read_as_black(served):
+def test_removed_slide_raises_instead_of_reading_black(served):
     folder, address, _ = served
     with open_slide(f"{address}/a.zarr") as slide:
         shutil.rmtree(folder / "a.zarr")
         lost(slide, "no longer at its address")
 
 
-def test_a_server_that_is_gone(served):
+def test_unreachable_server_raises(served):
     _, address, server = served
     with open_slide(f"{address}/a.zarr") as slide:
         server.shutdown()
@@ -149,7 +149,7 @@ def test_a_server_that_is_gone(served):
         open_slide(f"{address}/a.zarr")
 
 
-def test_damage_is_damage(served):
+def test_damaged_remote_chunk_raises(served):
     folder, address, _ = served
     (folder / "b c.zarr" / "0" / "c" / "0" / "0" / "0").write_bytes(b"no chunk")
     with (
@@ -171,20 +171,20 @@ def test_damage_is_damage(served):
         ("http://[host/a.zarr", "mistyped"),
     ],
 )
-def test_addresses_that_cannot_be(address, words, served):
+def test_invalid_urls_raise(address, words, served):
     with pytest.raises(SlideError, match=words) as caught:
         open_slide(served[1] + address if address.startswith("/") else address)
     assert "\n" not in str(caught.value)
 
 
-def test_a_file_address_is_a_file(served):
+def test_file_url_is_a_local_file(served):
     folder, _, _ = served
     assert not is_remote("C:/slides/a.svs") and not is_remote("//server/share/a.svs")
     with open_slide((folder / "b c.zarr").as_uri()) as slide:
         assert slide.path == folder / "b c.zarr"
 
 
-def test_a_drive_on_the_network_that_has_gone(tmp_path, monkeypatch):
+def test_disconnected_network_drive_is_not_damage(tmp_path, monkeypatch):
     """Not damage: the file may be whole, and is read again once the drive is back."""
     import errno
 

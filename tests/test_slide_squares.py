@@ -60,7 +60,7 @@ def slide(request, tmp_path):
         yield opened
 
 
-def test_squares_are_what_the_plain_way_gives(slide: Slide):
+def test_patches_equal_a_plain_implementation(slide: Slide):
     levels = [np.asarray(level) for level in slide.pyramid()]
     rng = np.random.default_rng(4)
     for _ in range(60):

@@ -85,7 +85,7 @@ class TestObjective:
         self.estimated(path, 0.5)
 
     @pytest.mark.parametrize("power", ["0", "-20", "4000", "nan", "x"])
-    def test_absurd_ones_say_nothing(self, power, levels, tmp_path):
+    def test_implausible_magnifications_are_ignored(self, power, levels, tmp_path):
         path = vendor_files.svs(tmp_path / "a.svs", levels[:1], "jpeg", f"AppMag = {power}")
         with open_slide(path) as slide:
             assert slide.mpp is None

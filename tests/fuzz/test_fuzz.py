@@ -69,7 +69,7 @@ def test_every_damaged_file_is_read_or_refused_in_a_sentence(loader, corner, tmp
     _note(loader, outcomes, slowest, resident() - held)
 
 
-def test_a_hang_is_no_refusal(monkeypatch):
+def test_hang_is_not_accepted_as_an_error(monkeypatch):
     """Though the loader takes every exception for damage."""
     monkeypatch.setattr(watch, "SECONDS", 0.2)
     with pytest.raises(watch.Hung), watched(), suppress(Exception):

@@ -1,4 +1,4 @@
-"""What a loader may not do with a file that it was handed, watched while it reads."""
+"""Watch a loader while it reads a file, for actions that are forbidden."""
 
 from __future__ import annotations
 

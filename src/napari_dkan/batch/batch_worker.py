@@ -140,8 +140,9 @@ def run_job(
     except Exception as error:  # a bug that one slide triggers must not affect the others
         frame = traceback.extract_tb(error.__traceback__)[-1]
         message = (
-            f"{type(error).__name__} at {frame.filename.rpartition('/')[2]}:{frame.lineno}, which is a "
-            f"fault of this program; `napari-dkan predict` on {job.name} shows all of it."
+            f"{type(error).__name__} at {frame.filename.rpartition('/')[2]}:{frame.lineno}, "
+            f"which is a fault of this program; `napari-dkan predict` on {job.name} shows all of "
+            "it."
         )
     return JobOutcome(job.slide, job.out, error=message)
 

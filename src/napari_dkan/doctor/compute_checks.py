@@ -126,8 +126,8 @@ def _check_prediction(checkpoint: Checkpoint, device: str) -> str:
         difference = float(np.abs(values - predict_one_tile(checkpoint, "cpu")).max())
         if difference > PREDICTION_TOLERANCE:
             raise ArithmeticError(
-                f"{device} predicts other values than the CPU, by {difference:.2g}; update the driver, "
-                "or predict with --device cpu"
+                f"{device} predicts other values than the CPU, by {difference:.2g}; update the "
+                "driver, or predict with --device cpu"
             )
     return f"{values.min():.2f} to {values.max():.2f}"
 

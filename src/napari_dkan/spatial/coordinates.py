@@ -98,13 +98,15 @@ def fit_affine_to_landmarks(source: ArrayLike, target: ArrayLike) -> AffineTrans
             "on both images."
         )
     if largest > _MAX_STRETCH * smallest:
+        stretch = largest / max(smallest, 1e-9)
         raise SpotsError(
-            f"These landmarks would stretch the section {largest / max(smallest, 1e-9):.1f} times in one "
-            "direction; click the same places in the same order on both images."
+            f"These landmarks would stretch the section {stretch:.1f} times in one direction; "
+            "click the same places in the same order on both images."
         )
-    if not _SCALE_RANGE[0] <= np.sqrt(largest * smallest) <= _SCALE_RANGE[1]:
+    scale = np.sqrt(largest * smallest)
+    if not _SCALE_RANGE[0] <= scale <= _SCALE_RANGE[1]:
         raise SpotsError(
-            f"These landmarks would scale the section {np.sqrt(largest * smallest):.3g} times, which no "
-            "two scans differ by; click the same places on both images."
+            f"These landmarks would scale the section {scale:.3g} times, which no two scans "
+            "differ by; click the same places on both images."
         )
     return AffineTransform(np.column_stack([linear, solution[2] - linear @ center]))
