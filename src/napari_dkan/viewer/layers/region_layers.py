@@ -295,21 +295,23 @@ class LabelOutlines:
         data: Any = layer.data[0] if layer.multiscale else layer.data
         name = f"The layer '{layer.name}'"
         only = layer.selected_label if layer.show_selected_label else None
-        outlines: list[BaseGeometry] = []
 
-        def job() -> Iterator[None]:
+        def job() -> Iterator[BaseGeometry]:
             step = -(-max(data.shape) // MAX_TRACED_SIZE)
             labels = np.asarray(data[::step, ::step])
             mask = labels != 0 if only is None else labels == only
             regions = polygons_from_mask(mask, (step, step), name)
-            outlines.append(regions.get(1, MultiPolygon()))
-            yield
+            yield regions.get(1, MultiPolygon())
+
+        def receive(outline: BaseGeometry) -> None:
+            _outline_cache[layer] = outline
 
         def end(failure: JobFailure | None) -> None:
-            _outline_cache[layer] = outlines[0] if failure is None else failure.message
+            if failure is not None:
+                _outline_cache[layer] = failure.message
             self.changed.emit()
 
-        self._runner.start(job, lambda item: None, end)
+        self._runner.start(job, receive, end)
 
 
 def fit_labels_to_slide(layer: Labels, slide: ViewerSlide) -> None:

@@ -11,7 +11,7 @@ from napari.layers import Image, Layer, Points
 from numpy.typing import NDArray
 from psygnal import Signal
 
-from ...errors import DkanError, SpotsError
+from ...errors import SpotsError
 from ...slide import PixelSize, Slide, open_slide
 from ...spatial.coordinates import AffineTransform, fit_affine_to_landmarks, swap_xy
 from ...spatial.spots import median_spot_distance
@@ -217,10 +217,8 @@ class LandmarkRegistration:
         um = self.section.source_mpp
         image = self.section.source_image
         if image is not None:
-            try:
+            with self._session.message.report_errors():
                 self._source_slide = open_slide(image)
-            except DkanError as error:
-                self._session.message.show(str(error), warning=True)
         if self._source_slide is not None:
             return (
                 um or self.slide.slide.height * self.slide.mpp / self._source_slide.height,

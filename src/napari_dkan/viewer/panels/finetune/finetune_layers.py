@@ -159,8 +159,7 @@ class HeldOutPreview(QCheckBox):
 
     def shut_down(self) -> None:
         self._debouncer.stop()
-        self._runner.cancel()
-        self._runner.wait()
+        self._runner.close()
         self._remove_layers()
 
     def _on_finished(self, failure: JobFailure | None) -> None:

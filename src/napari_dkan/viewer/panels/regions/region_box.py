@@ -7,7 +7,6 @@ from pathlib import Path
 from napari.layers import Labels, Layer, Shapes
 from qtpy.QtWidgets import QFileDialog, QPushButton, QWidget
 
-from ....errors import DkanError
 from ...jobs.target_from_layers import add_regions_layer, add_tissue_layer
 from ...session.shortcut_actions import set_tooltip
 from ...session.viewer_session import ViewerSession
@@ -62,24 +61,19 @@ class RegionBox(QWidget):
     def start_drawing(self) -> None:
         """Draw in the layer of regions; one is added if there is none."""
         layers = self._session.viewer.layers
-        try:
+        with self._session.message.report_errors():
             layer = self.get_region_layer()
             if layer is None:
                 layer = add_regions_layer(self._session)
                 self._region_layers.append(layer)
             layers.selection.active = layer
             layer.mode = "paint" if isinstance(layer, Labels) else "add_polygon_lasso"
-        except DkanError as error:
-            self._session.message.show(str(error), warning=True)
-            return
-        self._session.change_settings(target_mode=TargetMode.REGION)
+            self._session.change_settings(target_mode=TargetMode.REGION)
 
     def add_tissue_outline(self) -> None:
         """Add the outline of the tissue as shapes, which are not regions."""
-        try:
+        with self._session.message.report_errors():
             self._tissue_layers.append(add_tissue_layer(self._session))
-        except DkanError as error:
-            self._session.message.show(str(error), warning=True)
 
     def import_file(self, path: Path) -> None:
         """Import the regions of a file and make them the target of predictions."""

@@ -8,7 +8,6 @@ import numpy as np
 from qtpy.QtWidgets import QApplication, QFileDialog, QLineEdit, QPushButton, QWidget
 
 from .....atomic_write import atomic_write
-from .....errors import DkanError
 from ....widgets.correlation_plots import MeasuredPredictedScatter
 from ....widgets.metrics_table import MetricsTable, table_to_csv
 from ....widgets.qt_utils import fill_column, make_row, make_text_label
@@ -64,10 +63,8 @@ class GeneMetricsBox(QWidget):
         self.table.select_symbol(self._session.gene)
 
     def _on_symbol_selected(self, symbol: str) -> None:
-        try:
+        with self._session.message.report_errors():
             self._session.set_gene(symbol)
-        except DkanError as error:
-            self._session.message.show(str(error), warning=True)
 
     def _copy_table(self) -> None:
         if (comparison := self._metrics.comparison) is not None:
@@ -87,12 +84,9 @@ class GeneMetricsBox(QWidget):
         comparison = self._metrics.comparison
         if comparison is None:
             return
-        try:
+        with self._session.message.report_errors():
             with atomic_write(path) as temporary:
                 temporary.write_text(table_to_csv(make_export_table(comparison)), encoding="utf-8")
-        except DkanError as error:
-            self._session.message.show(str(error), warning=True)
-        else:
             self._session.message.show(f"{path.name} is written.")
 
 

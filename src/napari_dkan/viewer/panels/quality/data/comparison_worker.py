@@ -218,8 +218,7 @@ class ComparisonWorker:
             self._on_progress("", 0, 0)
 
     def close(self) -> None:
-        self._runner.cancel()
-        self._runner.wait()
+        self._runner.close()
 
     def _inputs_for(self, section: LoadedSection) -> _ComparisonInputs | None:
         checkpoint, slide = self._session.checkpoint, section.slide
