@@ -123,6 +123,7 @@ def test_a_miss_is_explained_by_what_differs() -> None:
     assert said(replace(KEY, slide="beef"), wrong, changed(pitch=100)) == made_with(
         "grid (100, now 140)"
     )
+    assert said(wrong, changed(encoder="uni")) == made_with("tile encoder (uni, now stain)")
     assert said(wrong) == made_with("pixel size (0.25, now 0.5) and grid (90, now 140)")
     three = replace(wrong, width=9)
     assert said(three) == made_with(

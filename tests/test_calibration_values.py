@@ -61,12 +61,15 @@ def plain(mean, std, p, y) -> tuple[np.ndarray, np.ndarray]:
     return new_mean, new_std
 
 
+@pytest.mark.parametrize("size", [1, 0.01])
 @pytest.mark.parametrize("slope", [0.6, 1.7, -1.0, 0.29, 3.5])
-def test_the_spread_of_all_genes_changes_by_one_slope_within_limits(slope: float) -> None:
+def test_the_spread_of_all_genes_changes_by_one_slope_within_limits(
+    slope: float, size: float
+) -> None:
     draw = np.random.default_rng(0)
-    p = draw.normal(size=(25, 4)) * [1, 2, 3, 4] + [5, 1, 0, -2]
-    y = slope * p + 0.1 * draw.normal(size=p.shape) + [0, 1, 2, 3]
-    y[3:9, 1], y[:, 2] = np.nan, np.nan
+    p = size * draw.normal(size=(25, 4)) * [1, 2, 3, 4] + [5, 1, 0, -2]
+    y = slope * p + 0.1 * size * draw.normal(size=p.shape) + [0, 1, 2, 3]
+    y[3:9, 1], y[:, 2], y[1:, 3] = np.nan, np.nan, np.nan  # the last one at one spot
     mean, std = np.array([0.5, 1.0, 1.5, 2.0]), np.array([1.0, 0.5, 0.75, 2.0])
     network = levels(mean.tolist(), std.tolist())
     parts = [slice(0, 10), slice(10, 25)]
@@ -171,6 +174,17 @@ def test_the_risk_is_the_mean_of_distance_and_disagreement() -> None:
     np.testing.assert_allclose(
         found.concerns["members"], np.array([0.5, -1.0, 2.0]) * 1.36 / 1.8, rtol=1e-4
     )
+
+
+def test_a_concern_is_one_where_one_training_spot_in_twenty_is_as_far() -> None:
+    # a quarter of the training spots lie at the largest distance, 0.6 on the logarithm
+    made = reference(distance=np.exp(np.minimum(RAMP, 0.6)) * 0.5)
+    values = np.array([1.0, np.exp(0.6), np.exp(1.2), np.exp(-0.3)]) * 0.5
+    found = score_reliability(made, features(4), tokens(*values))
+    np.testing.assert_allclose(found.concerns["distance"], [0, 1, 2, -0.5], atol=1e-4)
+    risks = np.array([0, 0.6, 1.2, -0.3]) / 0.64
+    wanted = 1 - np.interp(risks, DECILES, np.arange(11) / 10)
+    np.testing.assert_allclose(found.score, wanted, atol=1e-4)
 
 
 def test_an_artifact_lowers_the_score_by_how_far_it_exceeds_the_training() -> None:

@@ -43,6 +43,8 @@ def test_cells_whose_centre_lies_in_a_box() -> None:
     ]
     assert cells_in_box((-50, -50, 99, 99), 10, 25, 14).tolist() == [[0, 0], [1, 0]]
     assert cells_in_box((-50, -50, 99, 99), 10, 14, 26).tolist() == [[0, 0], [0, 1], [0, 2]]
+    assert cells_in_box((-9, -9, 2, 2), 1, 100, 100).tolist() == [[0, 0], [1, 0], [0, 1], [1, 1]]
+    assert cells_in_box((20, 30, 40, 40), 10, 100, 100).tolist() == [[2, 3], [3, 3]]
     assert cells_in_box((11, 1, 14, 9), 10, 100, 100).shape == (0, 2)
     assert cells_in_box((0, 0, 9, 9), 10, 100, 100).dtype == np.int64
 

@@ -18,7 +18,16 @@ from napari_dkan.quality.gene_metrics import (
     MethodMetrics,
 )
 from napari_dkan.spatial.spots import Spots
-from napari_dkan.training.metrics import PredictionScores, gene_pcc, score_predictions
+from napari_dkan.training.metrics import (
+    PredictionScores,
+    gene_pcc,
+    mean_gene_pcc,
+    nanmean,
+    nanmean_or_none,
+    nanmean_over_rows,
+    round_or_none,
+    score_predictions,
+)
 
 
 def pcc(a: np.ndarray, b: np.ndarray) -> float:
@@ -53,6 +62,28 @@ def test_a_gene_that_is_constant_in_either_has_no_correlation() -> None:
         found = gene_pcc(p, m)
     assert np.isnan(found).tolist() == [False, True, True, True, False]
     assert found[4] == pytest.approx(-1)
+
+
+def test_the_mean_correlation_is_over_genes_that_are_measured_and_vary() -> None:
+    p, m = noisy(11, 12, 5)
+    m[:, 1], m[:, 3], p[:, 4] = np.nan, 2.0, 1.0
+    wanted = (pcc(p[:, 0], m[:, 0]) + pcc(p[:, 2], m[:, 2])) / 2
+    with np.errstate(all="raise"):
+        assert mean_gene_pcc(p, m) == pytest.approx(wanted)
+        assert np.isnan(mean_gene_pcc(p[:, 1:2], m[:, 1:2]))
+    m[:3, 0] = np.nan  # measured in part: no correlation, and not left out in silence
+    assert mean_gene_pcc(p, m) == pytest.approx(pcc(p[:, 2], m[:, 2]))
+
+
+def test_means_of_what_is_defined() -> None:
+    nan = np.nan
+    with np.errstate(all="raise"):
+        assert nanmean([1, nan, 4]) == 2.5 and np.isnan(nanmean([nan])) and np.isnan(nanmean([]))
+        found = nanmean_over_rows(np.array([[1.0, nan, nan], [2.0, 8.0, nan]]))
+    np.testing.assert_array_equal(found, [1.5, 8.0, nan])
+    assert nanmean_or_none([1.0, nan, 1.00016]) == 1.0001 and nanmean_or_none([nan]) is None
+    assert round_or_none(1.23456, 2) == 1.23 and round_or_none(-7.6, 0) == -8.0
+    assert [round_or_none(v, 1) for v in (nan, np.inf, -np.inf)] == [None] * 3
 
 
 def test_scores_of_two_sections_are_pooled() -> None:

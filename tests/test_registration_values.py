@@ -41,7 +41,7 @@ def test_the_edges_of_the_slide() -> None:
 
 def test_a_spot_is_off_the_tissue_when_no_part_of_it_touches_any() -> None:
     # at 2 um per pixel a spot reaches 15 px
-    spots = replace(lattice(3, 1, 20.0), array=None)
+    spots = Spots(lattice(3, 1, 20.0).xy, None, (), 60.0, 100.0)
     tissue = box(0, 0, 55.0, 600)
     assert check_registration(spots, 600, 600, 2.0, tissue).off_tissue.tolist() == [
         False,
@@ -73,6 +73,16 @@ def test_a_spot_is_off_the_tissue_when_no_part_of_it_touches_any() -> None:
         False,
         True,
     ]
+
+
+def test_a_spot_of_unknown_size_is_a_point() -> None:
+    spots = Spots(np.array([[50.0, 50.0], [70.0, 50.0]]))
+    tissue = box(0, 0, 69.9, 600)
+    for mpp in (2.0, None):
+        found = check_registration(spots, 600, 600, mpp, tissue)
+        assert found.off_tissue.tolist() == [False, True]
+    wide = Spots(spots.xy, diameter_um=60.0)  # without a pixel size that says nothing
+    assert check_registration(wide, 600, 600, None, tissue).off_tissue.tolist() == [False, True]
 
 
 def test_the_pixel_size_of_the_array_stands_in_for_an_unknown_one() -> None:
@@ -133,7 +143,9 @@ def test_an_array_that_spans_no_plane_is_not_mirrored() -> None:
     four = lattice(2, 2)
     flipped = replace(four, xy=four.xy[:, ::-1].copy())
     assert "lie mirrored" in check_registration(flipped, 600, 600, None, None).warning
-    bare = replace(flipped, array=None)
+    small = lattice(3, 3, 0.5)  # in a thumbnail
+    assert check_registration(small, 600, 600, None, None).warning == ""
+    bare = Spots(flipped.xy, None, (), 60.0, 100.0)
     assert check_registration(bare, 600, 600, None, None).warning == ""
 
 
