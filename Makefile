@@ -6,6 +6,7 @@
 # make bench        all benchmarks in a short form, and their verdicts; ARGS="clicks gap" for some
 # make screenshots  the pictures of the README and the tutorial
 # make panels       the panels on small screens, at 200 %, in both themes, to be looked at
+# make mutants      one-line changes of the scientific core, and which of them the tests notice
 # make fuzz         damaged files for as long as you like: make fuzz CASES=50000 ARGS="-k h5ad"
 # make clean        build products and caches; .venv stays
 #
@@ -30,7 +31,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # Both bindings are installed, for a test; everything else is done with one of them.
 export QT_API ?= pyside6
 
-.PHONY: demo test lint docs coverage bench screenshots panels fuzz clean libs
+.PHONY: demo test lint docs coverage bench screenshots panels fuzz mutants clean libs
 
 demo: libs .venv/.test
 	@$(BIN)/napari-dkan demo
@@ -60,6 +61,9 @@ bench: libs .venv/.test
 fuzz: .venv/.test
 	@FUZZ_CASES=$(or $(CASES),20000) $(BIN)/python -m pytest tests/fuzz/test_fuzz.py -n 2 $(ARGS)
 
+mutants: .venv/.mutants
+	@OMP_NUM_THREADS=1 $(BIN)/python tools/mutants.py $(ARGS)
+
 screenshots: libs .venv/.test
 	@$(SCREEN) $(BIN)/python tools/screenshots.py $(ARGS)
 
@@ -70,13 +74,13 @@ libs:
 	@tools/system-libs.sh
 
 clean:
-	rm -rf build dist htmlcov .coverage .coverage.*
+	rm -rf build dist htmlcov mutants mutants.log .coverage .coverage.*
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
 
 # One stamp per extra, made anew when what is installed changes; one pip at a time.
 .venv/.dev: .venv/.test
-.venv/.docs: .venv/.dev
-.venv/.test .venv/.dev .venv/.docs: .venv/.%: pyproject.toml constraints.txt tools/make-venv.sh
+.venv/.docs .venv/.mutants: .venv/.dev
+.venv/.test .venv/.dev .venv/.docs .venv/.mutants: .venv/.%: pyproject.toml constraints.txt tools/make-venv.sh
 	@tools/make-venv.sh "$(PYTHON)" $*
 	@touch $@
