@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from ..model.stain_normalization import RUIFROK_STAIN_VECTORS
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -23,8 +25,7 @@ SHARPNESS_LAG_PX = 4  # pixels of tissue at this distance differ in and out of f
 MIN_TISSUE_DENSITY = 0.08  # mean optical density of a tissue pixel
 MIN_DARK_DENSITY = 1.2  # of every channel: ink, a fold or pigment
 
-# Optical density per unit of haematoxylin, eosin and the residual (Ruifrok and Johnston 2001).
-_STAIN_VECTORS = np.array([(0.65, 0.70, 0.29), (0.07, 0.99, 0.11), (0.27, 0.57, 0.78)])
+_STAIN_VECTORS = np.array(RUIFROK_STAIN_VECTORS)
 _UNMIXING_MATRIX = np.linalg.inv(
     _STAIN_VECTORS / np.linalg.norm(_STAIN_VECTORS, axis=1, keepdims=True)
 )

@@ -10,13 +10,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...errors import CheckpointError, EncoderError
+from ..stain_normalization import RUIFROK_STAIN_VECTORS
 from .encoder_spec import STAIN_ENCODER, EncoderSpec
 
 TILE_SIDE_PX = 56  # on a 154 um tile 2.75 um/px, at which a nucleus is a blob of 3 px
 NUM_STATISTICS = 104  # per tile
 
-# Optical density per unit of haematoxylin, eosin and the rest (Ruifrok and Johnston 2001).
-_STAIN_VECTORS = ((0.65, 0.70, 0.29), (0.07, 0.99, 0.11), (0.27, 0.57, 0.78))
 _DENSITY_THRESHOLDS = (  # channel, and optical densities; the fraction of pixels above is measured
     (0, (0.1, 0.2, 0.3, 0.45, 0.6, 0.8)),
     (1, (0.1, 0.2, 0.3, 0.45, 0.6, 0.8)),
@@ -69,7 +68,7 @@ def _compute_chunk_statistics(tiles: Tensor) -> Tensor:
 
 def _make_unmixing_matrix(like: Tensor) -> Tensor:
     """Return the matrix (4, 3) from optical densities to haematoxylin, eosin, residual and mean."""
-    stains = torch.tensor(_STAIN_VECTORS, dtype=torch.float64)
+    stains = torch.tensor(RUIFROK_STAIN_VECTORS, dtype=torch.float64)
     inverse = torch.linalg.inv(stains / stains.norm(dim=1, keepdim=True)).T
     return torch.cat([inverse, torch.full((1, 3), 1 / 3)]).to(like)
 
