@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import SpotsError
+from .readers.read_account import ReadAccount
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
@@ -38,6 +39,8 @@ class CountMatrix:
         G Ensembl ids, "" where unknown; () when the file has none.
     n_merged_genes
         Columns that were added to an earlier column with the same symbol.
+    account
+        What was read and left out; see `ReadAccount`.
     """
 
     matrix: csr_matrix
@@ -45,6 +48,7 @@ class CountMatrix:
     genes: tuple[str, ...]
     ensembl_ids: tuple[str, ...] = ()
     n_merged_genes: int = 0
+    account: ReadAccount = field(default_factory=ReadAccount)
 
 
 def counts_from_matrix(
@@ -111,7 +115,11 @@ def counts_from_matrix(
         ids = [ids[i] for i in first] if ids else ()
     matrix.sum_duplicates()
     matrix.eliminate_zeros()
-    return CountMatrix(matrix, names, symbols, tuple(map(str, ids)), n_merged)
+    account = ReadAccount(str(path), genes_read=len(symbols))
+    if n_merged:
+        added = "1 gene was" if n_merged == 1 else f"{n_merged} genes were"
+        account = account.add_note(f"{added} added to another of the same symbol")
+    return CountMatrix(matrix, names, symbols, tuple(map(str, ids)), n_merged, account)
 
 
 def is_integer_valued(values: NDArray[Any]) -> bool:

@@ -25,6 +25,8 @@ class Spots:
         N spot ids, or () when unknown.
     diameter_um, pitch_um
         Spot diameter and centre-to-centre distance, None when unknown.
+    left_out
+        (reason, count) of the spots of the file that were not read.
     """
 
     xy: NDArray[np.float64]
@@ -32,6 +34,7 @@ class Spots:
     names: tuple[str, ...] = ()
     diameter_um: float | None = None
     pitch_um: float | None = None
+    left_out: tuple[tuple[str, int], ...] = ()
 
     def __post_init__(self) -> None:
         xy = np.asarray(self.xy, dtype=np.float64).reshape(-1, 2)
@@ -63,6 +66,7 @@ class Spots:
             tuple(self.names[i] for i in index) if self.names else (),
             self.diameter_um,
             self.pitch_um,
+            self.left_out,
         )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ from ...errors import SpotsError
 from ...spatial.spots import Spots
 from ..array_geometry import mpp_from_spots
 from ..counts import CountMatrix
+from .read_account import ACCOUNT_KEY, ReadAccount
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -61,6 +62,8 @@ class SectionMetadata:
         Where `mpp` comes from.
     notes
         Further entries of ``uns``, for example why there is no image.
+    account
+        What the reader left out or chose, beside what `CountMatrix` and `Spots` state.
     """
 
     name: str
@@ -69,6 +72,7 @@ class SectionMetadata:
     mpp: float | None = None
     mpp_origin: str = ""
     notes: Mapping[str, Any] = field(default_factory=dict)
+    account: ReadAccount = field(default_factory=ReadAccount)
 
 
 def build_section(
@@ -92,7 +96,8 @@ def build_section(
         known, ``obs['array_row'|'array_col']`` where known, ``obsm['spatial']`` spot centres
         (x, y) in level-0 px of the image, and in ``uns``: ``section``, ``patient`` and ``image``
         ("" when unknown), ``mpp``, ``spot_pitch_um`` and ``spot_diameter_um`` (NaN when
-        unknown), ``mpp_origin``, ``spots_without_counts``, ``genes_merged`` and the notes.
+        unknown), ``mpp_origin``, ``spots_without_counts``, ``genes_merged``, the notes, and
+        ``read_account`` (`ReadAccount.to_dict`).
 
     Raises
     ------
@@ -123,6 +128,9 @@ def build_section(
     obs = pd.DataFrame(index=pd.Index(spots.names, dtype=str))
     if spots.array_coords is not None:
         obs["array_row"], obs["array_col"] = spots.array_coords[:, 1], spots.array_coords[:, 0]
+    account = _make_account(counts, spots, n_missing, metadata, source)
+    account = replace(account, mpp=None if np.isnan(mpp) else mpp, mpp_origin=origin)
+    account = account.add_note(*note.values())
     var = pd.DataFrame(index=pd.Index(counts.genes, dtype=str))
     if counts.ensembl_ids:
         var["gene_ids"] = list(counts.ensembl_ids)
@@ -143,7 +151,31 @@ def build_section(
             "genes_merged": counts.n_merged_genes,
             **note,
             **metadata.notes,
+            ACCOUNT_KEY: account.to_dict(),
         },
+    )
+
+
+def _make_account(
+    counts: CountMatrix,
+    spots: Spots,
+    n_without_counts: int,
+    metadata: SectionMetadata,
+    source: Path,
+) -> ReadAccount:
+    """Merge what the counts, the spots (those with counts) and the layout state."""
+    account = metadata.account.merge(counts.account)
+    account = account.merge(ReadAccount(str(source), spots_left_out=spots.left_out))
+    account = account.leave_out_spots("without counts", n_without_counts)
+    account = account.leave_out_spots(
+        "with counts but no position", len(counts.spot_names) - len(spots)
+    )
+    notes = (str(text) for key, text in metadata.notes.items() if key.endswith("_note"))
+    return replace(
+        account.add_note(*notes),
+        spots_read=len(spots),
+        genes_read=len(counts.genes),
+        image=metadata.image,
     )
 
 
