@@ -191,6 +191,9 @@ def files_of_other_kinds(folder: Path) -> dict[str, Path]:
     torch.save({"state_dict": {}}, folder / "disguised.safetensors")
     save_file({"weight": torch.zeros(2)}, folder / "other.safetensors")
     deep = b'{"a":' * 20_000
+    # more dimensions than any tensor has: a message that quotes the shape would fill a page
+    many = {"w": {"dtype": "F32", "shape": [1] * 900, "data_offsets": [0, 4]}}
+    wide = json.dumps(many).encode()
     return {
         "no such file": folder / "absent.safetensors",
         "a folder": folder,
@@ -203,6 +206,7 @@ def files_of_other_kinds(folder: Path) -> dict[str, Path]:
         "truncated": write("short", struct.pack("<Q", 5000) + b'{"a": 1}'),
         "header is damaged": write("json", struct.pack("<Q", 4) + b'{"a"'),
         "header is  ?damaged": write("deep", struct.pack("<Q", len(deep)) + deep),
+        "header is damaged;": write("wide", struct.pack("<Q", len(wide)) + wide + bytes(4)),
         "not one of napari-dkan": folder / "other.safetensors",
     }
 

@@ -9,6 +9,9 @@ from typing import Any
 
 from ..errors import CheckpointError
 
+# Shapes are quoted in error messages; no tensor of a checkpoint comes near these.
+MAX_DIMENSIONS = 8
+MAX_SIDE = 2**48
 MAX_HEADER_BYTES = 64 * 2**20
 FLOAT_DTYPES = frozenset({"F64", "F32", "F16", "BF16"})
 _SUPPORTED_DTYPES = FLOAT_DTYPES | {"I64"}
@@ -63,7 +66,11 @@ def read_safetensors_header(path: Path) -> SafetensorsHeader:
         metadata = header.pop("__metadata__", {})
         tensors = {str(n): (str(t["dtype"]), tuple(t["shape"])) for n, t in header.items()}
         end = max((int(t["data_offsets"][1]) for t in header.values()), default=0)
-        valid = all(type(side) is int for _, shape in tensors.values() for side in shape)
+        valid = all(
+            len(shape) <= MAX_DIMENSIONS
+            and all(type(side) is int and 0 <= side < MAX_SIDE for side in shape)
+            for _, shape in tensors.values()
+        )
     except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError):
         raise CheckpointError("its header is damaged; download it again") from None
     if not valid or not isinstance(metadata, dict):
