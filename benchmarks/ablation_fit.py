@@ -23,7 +23,7 @@ from napari_dkan.training.fit.fit_callback import FitCallback
 from napari_dkan.training.fit.fit_model import ExponentialMovingAverage, FittedModel
 from napari_dkan.training.fit.lightning_module import DKANLightningModule
 from napari_dkan.training.fit.losses import compute_adaptive_weights, info_nce_loss, supervised_loss
-from napari_dkan.training.genes.gene_text import GeneTextFeatures
+from napari_dkan.training.gene_text import GeneTextFeatures
 from napari_dkan.training.train_settings import TrainSettings
 
 

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from napari_dkan.atomic_write import atomic_write
 from napari_dkan.model.network.branch_encoders import TargetTrunk
 from napari_dkan.model.ridge_regression import compute_multi_scale_features
-from napari_dkan.training.baselines.linear_baselines import Float64Array, fit_ridge_cv
+from napari_dkan.training.baselines import Float64Array, fit_ridge_cv
 from napari_dkan.training.data.augmentation import StainTransform
 from napari_dkan.training.data.prepared_section import (
     NEIGHBOR_GRID,

@@ -18,11 +18,7 @@ from numpy.typing import NDArray
 from napari_dkan.expression.panel import Panel
 from napari_dkan.training.data.prepared_section import PreparedSection
 from napari_dkan.training.fit.fit_model import FittedModel, fit_model
-from napari_dkan.training.genes.gene_text import (
-    GeneTextFeatures,
-    make_random_gene_text,
-    read_gene_text,
-)
+from napari_dkan.training.gene_text import GeneTextFeatures, make_random_gene_text, read_gene_text
 from napari_dkan.training.train_settings import Augmentation, TrainSettings
 
 FULL = replace(TrainSettings(), members=1)

@@ -18,7 +18,7 @@ from pathlib import Path
 from napari_dkan.expression.panel import read_panel
 from napari_dkan.model import save_checkpoint
 from napari_dkan.training.data.section_loading import load_sections
-from napari_dkan.training.genes.gene_text import read_gene_text
+from napari_dkan.training.gene_text import read_gene_text
 from napari_dkan.training.train import train_on_sections
 from napari_dkan.training.train_settings import TrainSettings
 

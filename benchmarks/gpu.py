@@ -61,7 +61,7 @@ def main() -> None:
         tiles = target_from_region(whole, checkpoint.patch.um, MPP, *size).spots.xy
         print(f"\n{path.name}, {len(tiles):,} tiles of {PX} px, {encoder}, {where}\n", flush=True)
         figures = [*_encoding(predictor, keys_from_centers(tiles), where)]
-        figures.append(_click(predictor, args.click_predictor, where))
+        figures.append(_click(predictor, args.clicks, where))
     print_table(figures)
 
 

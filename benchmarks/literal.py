@@ -1,6 +1,6 @@
 """The published way from a slide to numbers, taken literally: what our own is compared with.
 
-As in dkan-method.md, sections 1 and 3, with none of the short cuts of section 6. Of every tile 26
+As in docs/method.md, sections 1 and 3, with none of the short cuts of section 6. Of every tile 26
 patches are read and encoded, each on its own: the tile's own for the slide's features, and its
 25 neighbours. A batch passes the slide's features through the global encoder and the gene text
 through its own, copies the text for every tile, and lets every gene attend to the tile's single

@@ -1,6 +1,6 @@
 """The published training step, written down literally: what our own step is compared with.
 
-As in dkan-method.md, sections 3 and 4, with none of the short cuts of its section 6: gene text
+As in docs/method.md, sections 3 and 4, with none of the short cuts of its section 6: gene text
 goes through its encoder once per spot, the dual path attends to its single key with queries,
 keys and a softmax, every spot-gene row keeps all its activations, and the contrastive loss is a
 cross entropy over the whole (B*G) x (B*G) matrix of similarities. The trunk, the neighbour, the

@@ -117,7 +117,7 @@ def compare(args: argparse.Namespace) -> dict[str, float]:
     del got, wanted
     wall: dict[str, list[float]] = {which: [] for which in STEPS}
     busy: dict[str, list[float]] = {which: [] for which in STEPS}
-    for _ in range(args.repeatable):
+    for _ in range(args.repeats):
         for which in STEPS:
             start = time.perf_counter(), time.process_time()
             bench.step(which)
@@ -180,7 +180,7 @@ def main() -> None:
     print(
         f"\n{where}, {torch.get_num_threads()} CPU threads: {both['parameters'] / 1e6:.0f} M "
         f"parameters, d = {args.dim}, {args.genes} genes, batch {args.batch}, a section of "
-        f"{args.spots} spots; {args.repeatable} steps of each in turns, medians; gradients apart by "
+        f"{args.spots} spots; {args.repeats} steps of each in turns, medians; gradients apart by "
         f"{both['gradient']:.1e} of their size\n"
     )
     print("| step | loss | seconds | CPU seconds |\n|---|---|---|---|")

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from napari_dkan.training.baselines import BASELINES
-from napari_dkan.training.baselines.linear_baselines import PcaRidge
-from napari_dkan.training.baselines.neural_stain_learning import (
+from napari_dkan.training.baselines import (
+    BASELINES,
     NeuralStainLearning,
+    PcaRidge,
     compute_optical_density,
     compute_stain_amounts,
 )

@@ -31,9 +31,8 @@ from napari_dkan.training.evaluation.crossval_report import (
 )
 from napari_dkan.training.fit import fit_callback as progress
 from napari_dkan.training.fit.run_folder import RunFolder
-from napari_dkan.training.genes.gene_text import make_random_gene_text
-from napari_dkan.training.option_choices import FoldUnit
-from napari_dkan.training.train_settings import ignore_log
+from napari_dkan.training.gene_text import make_random_gene_text
+from napari_dkan.training.train_settings import FoldUnit, ignore_log
 
 from .tiny_sections import PANEL, QUICK, tiny_section
 

@@ -19,8 +19,7 @@ from shapely.geometry import shape
 from napari_dkan.atomic_write import atomic_write_folder
 from napari_dkan.cli import main
 from napari_dkan.errors import OutputError, SpotsError
-from napari_dkan.export.csv_export import write_csv
-from napari_dkan.export.export_formats import EXPORT_FORMATS, write_result
+from napari_dkan.export.export_formats import EXPORT_FORMATS, write_csv, write_result
 from napari_dkan.export.geojson_export import write_geojson
 from napari_dkan.export.ome_zarr_export import write_ome_zarr
 from napari_dkan.export.result_reader import load_result

@@ -17,9 +17,8 @@ from napari_dkan.training.fit.fit_model import (
     TrainingHardware,
     fit_network,
 )
-from napari_dkan.training.genes.gene_text import make_random_gene_text
-from napari_dkan.training.option_choices import Precision
-from napari_dkan.training.train_settings import make_preset_settings
+from napari_dkan.training.gene_text import make_random_gene_text
+from napari_dkan.training.train_settings import Precision, make_preset_settings
 
 from .tiny_sections import PANEL, QUICK, tiny_section
 

@@ -23,8 +23,8 @@ from napari_dkan.inference.gene_file import GeneFile, read_gene_file, write_gene
 from napari_dkan.model.safetensors_header import read_safetensors_header
 from napari_dkan.model.text_basis import TextBasis
 from napari_dkan.model.text_encoders import TextEncoderSpec
-from napari_dkan.training.genes.build_gene_file import build_gene_file, make_gene_report
-from napari_dkan.training.genes.gene_text import read_gene_text
+from napari_dkan.training.build_gene_file import build_gene_file, make_gene_report
+from napari_dkan.training.gene_text import read_gene_text
 
 ENTRY = "napari_dkan_genes"
 NO_KEY = ("--refine=http://x", "--refine-model=m", "--refine-key=NOT_SET_ANYWHERE")

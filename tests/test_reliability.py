@@ -31,7 +31,7 @@ from napari_dkan.quality.slide_checks import check_domain_shift
 from napari_dkan.samples.bundled_checkpoints import find_bundled_checkpoint
 from napari_dkan.slide import open_slide
 from napari_dkan.spatial.spots import Spots
-from napari_dkan.training.baselines.linear_baselines import FeatureRidge
+from napari_dkan.training.baselines import FeatureRidge
 from napari_dkan.training.data.augmentation import StainTransform
 from napari_dkan.training.data.measured_section import make_measured_section
 from napari_dkan.training.data.prepared_section import encode_section, fit_section_encoder

@@ -23,7 +23,7 @@ from napari_dkan.training.finetuning.hold_out_split import (
     split_sections,
 )
 from napari_dkan.training.finetuning.training_section import TrainingSection
-from napari_dkan.training.option_choices import FoldUnit
+from napari_dkan.training.train_settings import FoldUnit
 
 from .tiny_sections import tiny_section
 

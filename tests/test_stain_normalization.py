@@ -38,7 +38,7 @@ from napari_dkan.slide import open_slide
 from napari_dkan.training.data.augmentation import StainTransform
 from napari_dkan.training.data.section_loading import load_sections, read_section_data
 from napari_dkan.training.finetuning.training_section import TrainingSectionReader
-from napari_dkan.training.genes.gene_text import make_random_gene_text
+from napari_dkan.training.gene_text import make_random_gene_text
 from napari_dkan.training.train import TrainingInputs, train_on_sections
 from napari_dkan.training.train_settings import Augmentation
 

@@ -17,7 +17,7 @@ from napari_dkan.expression.label_scale import labels_from_section
 from napari_dkan.expression.panel import Panel, read_panel
 from napari_dkan.model import load_checkpoint, save_checkpoint
 from napari_dkan.model.ridge_regression import compute_multi_scale_features
-from napari_dkan.training.baselines.linear_baselines import fit_ridge, fit_ridge_cv
+from napari_dkan.training.baselines import fit_ridge, fit_ridge_cv
 from napari_dkan.training.data.prepared_section import (
     PreparedSection,
     encode_section,
@@ -33,7 +33,7 @@ from napari_dkan.training.fit.losses import (
     info_nce_loss,
     supervised_loss,
 )
-from napari_dkan.training.genes.gene_text import make_random_gene_text, read_gene_text
+from napari_dkan.training.gene_text import make_random_gene_text, read_gene_text
 from napari_dkan.training.metrics import gene_pcc, score_predictions
 from napari_dkan.training.train import train_on_sections
 from napari_dkan.training.train_settings import TrainSettings

@@ -28,7 +28,7 @@ from napari_dkan.model.text_basis import TextBasis
 from napari_dkan.training.data.prepared_section import PreparedSection, fit_section_encoder
 from napari_dkan.training.evaluation import zero_shot_evaluation
 from napari_dkan.training.fit.fit_model import FittedModel
-from napari_dkan.training.genes.gene_text import GeneTextEmbeddings
+from napari_dkan.training.gene_text import GeneTextEmbeddings
 from napari_dkan.training.train_settings import TrainSettings
 
 from .zero_shot_files import ENCODER, LENGTH, PROVEN, UNPROVEN, gene_file, with_text

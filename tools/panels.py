@@ -54,8 +54,8 @@ def take(name: str) -> None:
     quality = _panel(viewer, QUALITY_PANEL)
     paths = fetch_her2st_section("C3")
     quality.quality.load([paths.counts, paths.spots], image=paths.image)
-    demo.wait_until(lambda: quality.figures.summary is not None, "the figures", 600)
-    for fold in quality.folds.values():
+    demo.wait_until(lambda: quality.metrics.summary is not None, "the figures", 600)
+    for fold in quality.collapsibles.values():
         fold.expand()
     raise_dock(quality)
     shoot(viewer, quality, f"quality-{name}")

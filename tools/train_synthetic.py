@@ -29,7 +29,7 @@ from napari_dkan.model import Checkpoint, PatchGeometry, save_checkpoint
 from napari_dkan.model.ridge_regression import compute_multi_scale_features
 from napari_dkan.samples.sample_sections import SamplePaths, synthetic_section_paths
 from napari_dkan.slide import open_slide
-from napari_dkan.training.baselines.linear_baselines import fit_ridge_cv
+from napari_dkan.training.baselines import fit_ridge_cv
 from napari_dkan.training.data.prepared_section import (
     PreparedSection,
     encode_section,
@@ -39,7 +39,7 @@ from napari_dkan.training.data.prepared_section import (
 from napari_dkan.training.data.section_batches import make_section_batch, predict_batch
 from napari_dkan.training.fit.build_reference import build_reference
 from napari_dkan.training.fit.fit_model import fit_network
-from napari_dkan.training.genes.gene_text import make_random_gene_text
+from napari_dkan.training.gene_text import make_random_gene_text
 from napari_dkan.training.metrics import score_predictions
 from napari_dkan.training.train_settings import TrainSettings
 

@@ -9,7 +9,7 @@ import typer
 
 from ..atomic_write import require_output_folder
 from ..errors import SpotsError
-from ..training.option_choices import FoldUnit
+from ..training.train_settings import FoldUnit
 from .shared_options import FitOptions, ReportOption, echo_log, with_fit_options
 
 

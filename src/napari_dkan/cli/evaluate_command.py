@@ -9,7 +9,7 @@ import typer
 
 from ..atomic_write import require_output_folder, write_json
 from ..errors import SpotsError
-from ..training.option_choices import BaselineName
+from ..training.train_settings import BaselineName
 from .shared_options import (
     CheckpointOption,
     DataOption,
@@ -129,7 +129,7 @@ def run_zeroshot(
     """
     from ..training.data.section_loading import adapt_settings_to_sections, load_sections
     from ..training.evaluation.zero_shot_evaluation import evaluate_zero_shot
-    from ..training.genes.gene_text import read_gene_text_embeddings, resolve_panel
+    from ..training.gene_text import read_gene_text_embeddings, resolve_panel
     from ..training.train_settings import TrainSettings, apply_setting_changes
 
     names = parse_section_names(sections)

@@ -64,11 +64,7 @@ def run_genes_build(
     from ..expression.knowledge.ncbi_gene import EntrezClient
     from ..inference.gene_file import write_gene_file
     from ..model.text_encoders import load_text_encoder
-    from ..training.genes.build_gene_file import (
-        build_gene_file,
-        format_gene_report,
-        make_gene_report,
-    )
+    from ..training.build_gene_file import build_gene_file, format_gene_report, make_gene_report
 
     symbols = _collect_symbols(panel, genes)
     table = _read_table(tables, descriptions, aliases)

@@ -13,13 +13,14 @@ import typer
 
 from ..batch.slide_job import split_names
 from ..errors import SpotsError
-from ..training.option_choices import Precision, SettingsPreset, StainMethod
+from ..training.train_settings import Precision, SettingsPreset, StainMethod
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
     from ..training.fit.fit_model import TrainingHardware
     from ..training.train_settings import TrainSettings
+
 
 BUNDLED_CHECKPOINT = "bundled"  # stands for the checkpoint of this package
 DEFAULT_CHECKPOINT_NAME = "her2-breast"

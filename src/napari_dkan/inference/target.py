@@ -16,7 +16,7 @@ from ..spatial.tile_grid import TileGrid, grid_from_region
 
 
 class TargetKind(StrEnum):
-    """The tiles of the global encoder's context (dkan-method.md, section 1)."""
+    """The tiles of the global encoder's context (docs/method.md, section 1)."""
 
     ARRAY = "array"  # the spots, by their array coordinates
     GRID = "grid"  # the tissue tiles of the same grid

@@ -14,7 +14,7 @@ import torch
 from .. import __version__
 from ..expression.panel import Panel
 from .data.prepared_section import PreparedSection
-from .genes.gene_text import GeneTextFeatures
+from .gene_text import GeneTextFeatures
 
 _PACKAGES = ("torch", "lightning", "timm", "numpy", "anndata")
 

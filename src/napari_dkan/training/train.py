@@ -14,29 +14,15 @@ from ..expression.panel import Panel
 from ..model.checkpoint.checkpoint_file import Checkpoint, save_checkpoint
 from ..model.checkpoint.checkpoint_header import PatchGeometry
 from .data.prepared_section import PreparedSection, encode_section
-from .data.section_loading import (
-    DEFAULT_LABEL_SCALE,
-    adapt_settings_to_sections,
-    load_sections,
-)
+from .data.section_loading import DEFAULT_LABEL_SCALE, adapt_settings_to_sections, load_sections
 from .evaluation.crossval import DKAN_METHOD, cross_validate
-from .evaluation.crossval_report import (
-    MetricValues,
-    build_crossval_report,
-    read_matching_report,
-)
+from .evaluation.crossval_report import MetricValues, build_crossval_report, read_matching_report
 from .fit.build_reference import build_reference
 from .fit.fit_model import SINGLE_DEVICE, TrainingHardware, fit_model
 from .fit.run_folder import RunFolder
-from .genes.gene_text import (
-    GeneTextFeatures,
-    make_random_gene_text,
-    resolve_gene_text,
-    resolve_panel,
-)
-from .option_choices import FoldUnit
+from .gene_text import GeneTextFeatures, make_random_gene_text, resolve_gene_text, resolve_panel
 from .run_provenance import collect_provenance, hash_gene_text, hash_panel, hash_section
-from .train_settings import LogFunction, TrainSettings, ignore_log
+from .train_settings import FoldUnit, LogFunction, TrainSettings, ignore_log
 
 
 @dataclass(frozen=True)

@@ -1,15 +1,62 @@
-"""Training hyper-parameters, named presets, and changes given as `name=value`."""
+"""Training settings: hyper-parameters, presets, changes as `name=value`, and option choices.
+
+This module does not import torch, so that `--help` is fast.
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, replace
+from enum import StrEnum
 from typing import Any
 
 from ..errors import SpotsError
 from ..model.network.dkan_config import DKANConfig, StackConfig
-from .option_choices import SettingsPreset
+
+
+class FoldUnit(StrEnum):
+    """Unit that a cross-validation leaves out."""
+
+    section = "section"
+    patient = "patient"
+
+
+class SettingsPreset(StrEnum):
+    """Preset of the training settings.
+
+    `bundled` is the small network that comes with the package, `published` that of the paper.
+    """
+
+    bundled = "bundled"
+    published = "published"
+
+
+class Precision(StrEnum):
+    """Precision of the forward pass; weights and optimizer state are always float32."""
+
+    auto = "auto"  # mixed on a GPU, 32 bits elsewhere
+    float32 = "32"
+    float16 = "16"
+    bfloat16 = "bf16"
+
+
+class StainMethod(StrEnum):
+    """Method that normalizes the stain of every slide to that of the training sections."""
+
+    macenko = "macenko"
+    reinhard = "reinhard"
+
+
+class BaselineName(StrEnum):
+    """Baselines that `evaluate` can fit."""
+
+    ridge = "ridge"
+    ridge_stain = "ridge_stain"
+    nsl = "nsl"
+    pca_ridge = "pca_ridge"
+    training_mean = "training_mean"
+
 
 PUBLISHED_PATCH_UM = 154.112  # side of the published patch: 224 px at 0.688 um/px
 

@@ -13,10 +13,9 @@ from ..data.prepared_section import PreparedSection, encode_section, fit_section
 from ..fit.fit_callback import EpochCallback
 from ..fit.fit_model import SINGLE_DEVICE, TrainingHardware, choose_epochs, fit_model
 from ..fit.run_folder import ArraysByName, RunFolder
-from ..genes.gene_text import GeneTextFeatures
+from ..gene_text import GeneTextFeatures
 from ..metrics import FloatingArray, PredictionScores, score_predictions
-from ..option_choices import FoldUnit
-from ..train_settings import LogFunction, TrainSettings, ignore_log
+from ..train_settings import FoldUnit, LogFunction, TrainSettings, ignore_log
 
 DKAN_METHOD = "dkan"
 CROSSVAL_PROTOCOL = (

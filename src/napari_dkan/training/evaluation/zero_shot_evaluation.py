@@ -25,15 +25,10 @@ from ...expression.panel import Panel
 from ...model.network.dkan_network import DKAN
 from ...model.network.ensemble import Ensemble
 from ...model.ridge_regression import Float64Array
-from ..data.prepared_section import (
-    EncodedSection,
-    PreparedSection,
-    encode_section,
-    select_genes,
-)
+from ..data.prepared_section import EncodedSection, PreparedSection, encode_section, select_genes
 from ..data.section_batches import fuse_section
 from ..fit.fit_model import fit_model
-from ..genes.gene_text import GeneTextEmbeddings
+from ..gene_text import GeneTextEmbeddings
 from ..metrics import gene_pcc, nanmean_over_rows
 from ..train_settings import LogFunction, TrainSettings, ignore_log
 

@@ -25,7 +25,7 @@ from ...model.checkpoint.training_reference import (
 from ...model.network.dkan_network import DKAN
 from ...model.network.ensemble import Ensemble
 from ...model.ridge_regression import RidgeRegression
-from ..baselines.linear_baselines import fit_ridge_cv, multi_scale_tile_features
+from ..baselines import fit_ridge_cv, multi_scale_tile_features
 from ..data.measured_section import select_panel_genes
 from ..data.prepared_section import NEIGHBOR_GRID, EncodedSection
 from ..data.section_batches import fuse_section

@@ -32,9 +32,8 @@ from ..data.prepared_section import (
     fit_section_encoder,
 )
 from ..data.section_batches import SectionBatchDataset, make_section_batch, predict_batch
-from ..genes.gene_text import GeneTextFeatures
-from ..option_choices import Precision
-from ..train_settings import TrainSettings
+from ..gene_text import GeneTextFeatures
+from ..train_settings import Precision, TrainSettings
 from .fit_callback import (
     CHECKPOINT_KEY,
     EpochCallback,

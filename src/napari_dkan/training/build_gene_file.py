@@ -7,13 +7,13 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from ... import __version__
-from ...errors import GeneError
-from ...expression.knowledge.gene_records import GeneRecord, GeneTable, record_from_table
-from ...expression.knowledge.ncbi_gene import EntrezClient, update_from_entrez
-from ...expression.knowledge.summary_refiner import SummaryRefiner
-from ...inference.gene_file import GeneFile
-from ...model.text_encoders import TextEncoder
+from .. import __version__
+from ..errors import GeneError
+from ..expression.knowledge.gene_records import GeneRecord, GeneTable, record_from_table
+from ..expression.knowledge.ncbi_gene import EntrezClient, update_from_entrez
+from ..expression.knowledge.summary_refiner import SummaryRefiner
+from ..inference.gene_file import GeneFile
+from ..model.text_encoders import TextEncoder
 
 NOTE_NO_SUMMARY = "no summary, so the text is the approved name"
 NOTE_TRUNCATED = "the end of the text is past the encoder's limit"

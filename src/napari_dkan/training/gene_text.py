@@ -11,14 +11,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...errors import CheckpointError, SpotsError
-from ...expression.panel import Panel, annotate_panel_from_folder, read_panel
-from ...expression.readers.her2st_sections import find_dkan_gene_text, find_dkan_panel
-from ...inference.gene_file import read_gene_file
-from ...model.gene_list_file import read_gene_list
-from ...model.tensor_files import read_torch_file
-from ...model.text_basis import TextBasis
-from ..train_settings import TrainSettings
+from ..errors import CheckpointError, SpotsError
+from ..expression.panel import Panel, annotate_panel_from_folder, read_panel
+from ..expression.readers.her2st_sections import find_dkan_gene_text, find_dkan_panel
+from ..inference.gene_file import read_gene_file
+from ..model.gene_list_file import read_gene_list
+from ..model.tensor_files import read_torch_file
+from ..model.text_basis import TextBasis
+from .train_settings import TrainSettings
 
 
 @dataclass(frozen=True)

@@ -1,1 +1,0 @@
-"""Gene descriptions and their text features."""
