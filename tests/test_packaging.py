@@ -90,12 +90,12 @@ def install(wheel: Path, to: Path) -> dict:
 
 
 def check(seen: dict) -> None:
-    assert seen["name"] == "napari-dkan: spatial gene expression from H&E"
+    assert seen["name"] == "napari-dkan: spatial gene expression from histology"
     assert {"*.svs", "*.tif", "*.ndpi", "*.png", "*.zarr"} <= set(seen["readers"])
     assert "DKAN: predict" in seen["widgets"]
     assert seen["samples"] == {
         "her2-c3": "HER2+ breast, section C3",
-        "synthetic": "Synthetic H&E section (simulated)",
+        "synthetic": "Synthetic section (simulated)",
     }
 
 

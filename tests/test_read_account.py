@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import anndata
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
+from napari_dkan.batch.predict_slide import predict_slide
+from napari_dkan.batch.slide_job import SlideJob
+from napari_dkan.cli import app, main
 from napari_dkan.expression.readers.read_account import ReadAccount, account_of, set_account
 from napari_dkan.expression.readers.single_section import read_single_section
 
@@ -96,3 +102,55 @@ def test_section_accounts_for_its_spots(tmp_path: Path) -> None:
     assert dict(account.spots_left_out) == {"without counts": 1, "with counts but no position": 2}
     assert account.file == str(tmp_path / "counts.csv") and account.mpp is None
     assert account.notes == ("1 gene was added to another of the same symbol",)
+
+
+@pytest.mark.parametrize("flag", ["--verbose", "-v"])
+def test_command_prints_what_it_read(flag, tmp_path, data_dir, capsys, monkeypatch) -> None:
+    crop = data_dir / "her2st/crop"
+    report = tmp_path / "report.json"
+    arguments = [
+        "evaluate", "--image", crop / "C3_crop.jpg", "--counts", crop / "C3_crop.tsv.gz",
+        "--spots", crop / "C3_crop_selection.tsv", "-o", report,
+    ]  # fmt: skip
+    said = {}
+    for name, extra in (("quiet", []), ("verbose", [flag])):
+        monkeypatch.setattr(sys, "argv", ["napari-dkan", *map(str, arguments), *extra])
+        with pytest.raises(SystemExit) as end:
+            main()
+        assert not end.value.code
+        said[name] = capsys.readouterr().err
+    assert "spots read" not in said["quiet"]
+    assert "67 spots read" in said["verbose"] and said["verbose"].count("spots read") == 1
+    assert "slide: C3_crop.jpg, " in said["verbose"]
+    account = ReadAccount.from_dict(json.loads(report.read_text())["read_account"])
+    assert account.spots_read == 67 and account.image == "C3_crop.jpg" and account.mpp
+    assert account.file == "C3_crop.tsv.gz"
+    assert any("genes are measured" in note for note in account.notes)
+
+
+READING_COMMANDS = (
+    *("predict", "batch", "train", "crossval", "evaluate", "report"),
+    *("zeroshot", "reference", "finetune"),
+)
+
+
+def test_every_command_that_reads_has_verbose() -> None:
+    runner = CliRunner()
+    for name in READING_COMMANDS:
+        help_text = runner.invoke(app, [name, "--help"], env={"COLUMNS": "200"}).stdout
+        assert "--verbose" in help_text and "-v" in help_text
+
+
+def test_result_keeps_what_was_read(tiny_slide_file, tiny_checkpoint_file, tmp_path) -> None:
+    spots = tmp_path / "spots.csv"
+    spots.write_text("id,x,y,selected\na,300,300,1\nb,500,500,1\nc,700,700,0\n")
+    job = SlideJob(
+        str(tiny_slide_file), tmp_path / "out.h5ad", checkpoint=tiny_checkpoint_file, spots=spots
+    )
+    predict_slide(job)
+    account = account_of_result(tmp_path / "out.h5ad")
+    assert account.file == "spots.csv" and account.spots_read == 2 and account.mpp == 0.7
+
+
+def account_of_result(path: Path) -> ReadAccount:
+    return ReadAccount.from_dict(anndata.read_h5ad(path).uns["napari_dkan"]["read_account"])

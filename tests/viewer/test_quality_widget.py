@@ -50,6 +50,9 @@ def test_loaded_section_is_compared(compared: QualityWidget, qtbot, tmp_path):
     assert len(widget.summary_box.histogram.pcc) == 5
     assert sorted(displayed_genes(widget)) == ["CD74", "COL1A1", "ERBB2", "GATA3", "KRT8"]
     assert "MALAT1" in widget.gene_metrics_box.missing_label.text()
+    read = widget.measured_box.account_label.text().splitlines()
+    assert read[:3] == ["read: D1.h5ad", "49 spots read", "6 genes read"]
+    assert read[3] == "pixel size: 0.7 um (OME metadata)" and read[4] == "image: drawn.ome.tif"
 
     table = widget.gene_metrics_box.table
     table.selectRow(table.table_model.find_row("CD74"))

@@ -15,6 +15,7 @@ from .slide_job import JobOutcome, SlideJob, TilePitch
 if TYPE_CHECKING:
     from shapely.geometry.base import BaseGeometry
 
+    from ..expression.readers.read_account import ReadAccount
     from ..inference.prediction import Prediction
     from ..inference.prediction_progress import PredictionUpdate
     from ..inference.predictor import Predictor
@@ -105,6 +106,7 @@ class _PredictionTask:
     target: Target
     pixel_size: PixelSize
     regions: BaseGeometry | None
+    account: ReadAccount | None
 
 
 def _prepare_prediction(
@@ -138,7 +140,23 @@ def _prepare_prediction(
         slide, checkpoint, size.mpp, tissue, job.device, job.encoder_weights, job.store, features
     )
     predictor.batch_sizes.fix(predictor.device)
-    return _PredictionTask(predictor, target, size, regions)
+    account = None if spots is None else _account_for_spots(job, spots, size)
+    return _PredictionTask(predictor, target, size, regions, account)
+
+
+def _account_for_spots(job: SlideJob, spots: Spots, size: PixelSize) -> ReadAccount:
+    from ..expression.readers.read_account import ReadAccount, log_account
+
+    account = ReadAccount(
+        str(job.spots),
+        spots_read=len(spots),
+        spots_left_out=spots.left_out,
+        mpp=size.mpp,
+        mpp_origin=size.origin,
+        image=job.name,
+    )
+    log_account(account)
+    return account
 
 
 def _predict_target(
@@ -161,6 +179,8 @@ def _predict_target(
             "damaged; export it again."
         )
     prediction.provenance["parameters"] = job.parameters_json()
+    if task.account is not None:
+        prediction.provenance["read_account"] = task.account.without_folders().to_dict()
     return prediction, n_failed
 
 

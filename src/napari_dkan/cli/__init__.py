@@ -22,6 +22,7 @@ from .genes_command import genes_app
 from .predict_command import run_predict
 from .report_command import run_report
 from .train_command import run_reference, run_train
+from .verbose_option import with_verbose_option
 
 app = typer.Typer(
     help="Predict spatial gene expression from H&E with DKAN.",
@@ -31,18 +32,18 @@ app = typer.Typer(
 )
 
 
-app.command("predict")(run_predict)
+app.command("predict")(with_verbose_option(run_predict))
 app.command("convert")(run_convert)
-app.command("batch")(run_batch)
+app.command("batch")(with_verbose_option(run_batch))
 app.command("doctor")(run_doctor)
-app.command("train")(run_train)
-app.command("crossval")(run_crossval)
-app.command("evaluate")(run_evaluate)
+app.command("train")(with_verbose_option(run_train))
+app.command("crossval")(with_verbose_option(run_crossval))
+app.command("evaluate")(with_verbose_option(run_evaluate))
 app.command("export")(run_export)
-app.command("report")(run_report)
-app.command("zeroshot")(run_zeroshot)
-app.command("reference")(run_reference)
-app.command("finetune")(run_finetune)
+app.command("report")(with_verbose_option(run_report))
+app.command("zeroshot")(with_verbose_option(run_zeroshot))
+app.command("reference")(with_verbose_option(run_reference))
+app.command("finetune")(with_verbose_option(run_finetune))
 app.add_typer(genes_app, name="genes")
 app.add_typer(cache_app, name="cache")
 app.add_typer(encoders_app, name="encoders")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from ..errors import SpotsError
 from ..expression.panel import Panel
+from ..expression.readers.read_account import ReadAccount, account_of
 from ..model.checkpoint.checkpoint_card import is_trained_on
 from ..spatial.spots import Spots, have_same_positions, median_spot_distance
 from .block_bootstrap import PccIntervals, bootstrap_pcc
@@ -68,6 +69,8 @@ class Comparison:
         By gene, PCC of (DKAN, ridge) on held-out sections, from the card of the checkpoint.
     held_out_mse : tuple
         MSE of (DKAN, ridge) on held-out sections, where all genes of the panel are measured.
+    account : ReadAccount
+        What was read of the section and the slide, and what was left out.
     """
 
     name: str
@@ -84,6 +87,7 @@ class Comparison:
     seen_in_training: bool = False
     held_out_pcc: Mapping[str, DkanRidgePair] = field(default_factory=dict)
     held_out_mse: DkanRidgePair = (None, None)
+    account: ReadAccount = field(default_factory=ReadAccount)
 
     @property
     def residual(self) -> Float32Array:
@@ -204,6 +208,12 @@ def compare_with_measured(
         seen_in_training=seen_in_training,
         held_out_pcc=held_out_pcc_from_card(card),
         held_out_mse=(None, None) if measured.missing_genes else _held_out_mse_from_card(card),
+        account=replace(
+            account_of(measured.data),
+            mpp=provenance.get("mpp"),
+            mpp_origin=str(provenance.get("mpp_origin") or "given"),
+            image=str(provenance.get("slide", "")),
+        ),
     )
 
 

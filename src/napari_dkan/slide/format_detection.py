@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 
@@ -17,6 +18,8 @@ from .slide_location import (
 )
 from .sources.downsampled_source import add_coarse_levels
 from .sources.slide_source import SlideSource
+
+_log = logging.getLogger(__name__)
 
 TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 JPEG_MAGIC = b"\xff\xd8\xff"
@@ -104,9 +107,13 @@ def _create_slide(
         finest = source.levels[0]
         if finest.width < 1 or finest.height < 1:
             raise SourceError("its image is empty")
-        return Slide(
+        slide = Slide(
             path, add_coarse_levels(source), label=label, location=location, apply_icc=apply_icc
         )
+        size = slide.pixel_size
+        origin = "unknown" if size is None else f"{size.mpp:.4g} um ({size.origin})"
+        _log.info(f"slide: {slide.label}, {slide.width} x {slide.height} px, pixel size {origin}")
+        return slide
     except BaseException:
         source.close()
         raise

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,6 +13,8 @@ import numpy as np
 if TYPE_CHECKING:
     from anndata import AnnData
 
+
+_log = logging.getLogger(__name__)
 
 ACCOUNT_KEY = "read_account"  # in ``uns`` of a section
 _MAX_SHOWN_NAMES = 5
@@ -84,20 +88,26 @@ class ReadAccount:
             missing |= {"mpp": other.mpp, "mpp_origin": other.mpp_origin}
         return replace(merged, **missing)
 
+    def without_folders(self) -> ReadAccount:
+        """Return the account with the names of file and image only, as results are shared."""
+        file, image = (Path(path).name for path in (self.file, self.image))
+        return replace(self, file=file, image=image)
+
     def to_dict(self) -> dict[str, Any]:
         """Return the account as values that JSON and the ``uns`` of an h5ad can hold."""
-        return {
+        values = {
             "file": self.file,
             "spots_read": self.spots_read,
             "spots_left_out": _to_mapping(self.spots_left_out),
             "genes_read": self.genes_read,
             "genes_left_out": _to_mapping(self.genes_left_out),
-            "mpp": float("nan") if self.mpp is None else self.mpp,
-            "mpp_origin": self.mpp_origin,
             "image": self.image,
             "image_among": list(self.image_among),
             "notes": list(self.notes),
         }
+        if self.mpp is not None:
+            values |= {"mpp": self.mpp, "mpp_origin": self.mpp_origin}
+        return values
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> ReadAccount:
@@ -127,6 +137,11 @@ class ReadAccount:
         if self.image:
             lines.append(f"image: {self.image}{_describe_choice(self.image_among)}")
         return (*lines, *(f"note: {note}" for note in self.notes))
+
+
+def log_account(account: ReadAccount) -> None:
+    """Log an account, which ``--verbose`` of the command line prints."""
+    _log.info("\n  ".join(account.lines()))
 
 
 def account_of(data: AnnData) -> ReadAccount:

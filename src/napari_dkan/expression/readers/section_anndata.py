@@ -13,7 +13,7 @@ from ...errors import SpotsError
 from ...spatial.spots import Spots
 from ..array_geometry import mpp_from_spots
 from ..counts import CountMatrix
-from .read_account import ACCOUNT_KEY, ReadAccount
+from .read_account import ACCOUNT_KEY, ReadAccount, log_account
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -131,6 +131,7 @@ def build_section(
     account = _make_account(counts, spots, n_missing, metadata, source)
     account = replace(account, mpp=None if np.isnan(mpp) else mpp, mpp_origin=origin)
     account = account.add_note(*note.values())
+    log_account(account)
     var = pd.DataFrame(index=pd.Index(counts.genes, dtype=str))
     if counts.ensembl_ids:
         var["gene_ids"] = list(counts.ensembl_ids)

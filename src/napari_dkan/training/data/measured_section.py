@@ -12,6 +12,7 @@ from ...errors import SpotsError
 from ...expression.array_geometry import array_coords_from_lattice
 from ...expression.label_scale import SectionLabels, array_coords_from_section, labels_from_section
 from ...expression.panel import Panel
+from ...expression.readers.read_account import account_of, set_account
 from ...model.checkpoint.checkpoint_file import Checkpoint
 from ...spatial.spots import Spots
 
@@ -139,6 +140,8 @@ def make_measured_section(data: AnnData, checkpoint: Checkpoint) -> MeasuredSect
     if not is_measured.any():
         raise no_panel_genes_error(data, panel)
     selected.uns["section"] = name
+    matched = f"{len(measured_panel)} of the checkpoint's {len(panel)} genes are measured"
+    set_account(selected, account_of(selected).add_note(matched))
     _ensure_array_coordinates(selected, name)
     labels = labels_from_section(selected, measured_panel, checkpoint.label_scale)
     if len(labels.rows) < 2:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ...errors import SlideError, SpotsError
+from ...expression.readers.read_account import account_of
 from ...inference.predict import find_tissue_region, predict
 from ...inference.prediction import Prediction
 from ...inference.predictor import Predictor
@@ -73,6 +75,9 @@ def evaluate_checkpoint(
     pcc_per_gene = {
         m: score_predictions({measured.name: p}, labels).pcc_per_gene for m, p in predicted.items()
     }
+    account = replace(
+        account_of(measured.data), mpp=size.mpp, mpp_origin=size.origin, image=slide.label
+    )
     return {
         "format": 1,
         "kind": "evaluation",
@@ -95,6 +100,7 @@ def evaluate_checkpoint(
         },
         "checkpoint": {"title": checkpoint.title, "sha256": checkpoint.sha256},
         "train_sections": list(train_sections or ()),
+        "read_account": account.without_folders().to_dict(),
     }
 
 

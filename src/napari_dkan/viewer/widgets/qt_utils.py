@@ -26,6 +26,11 @@ def make_text_label(text: str = "", selectable: bool = False) -> QLabel:
     return label
 
 
+def escape_ampersand(name: str) -> str:
+    """Double the ampersands of a name, of which Qt makes shortcuts in menus and buttons."""
+    return name.replace("&", "&&")
+
+
 def make_progress_bar() -> QProgressBar:
     """Make a thin progress bar without text."""
     bar = QProgressBar()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -17,8 +18,10 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
+from .....expression.readers.read_account import account_of
 from ....session.shortcut_actions import connect_shortcut_changes, set_tooltip, shortcut_label
 from ....widgets.qt_utils import (
+    escape_ampersand,
     fill_column,
     make_progress_bar,
     make_row,
@@ -77,7 +80,8 @@ class LoadSectionButton(QPushButton):
             self._menu.addSection("In the same folder")
         for candidate in candidates:
             self._menu.addAction(
-                candidate.name, partial(self._controller.load_candidate, candidate)
+                escape_ampersand(candidate.name),
+                partial(self._controller.load_candidate, candidate),
             )
 
     def _ask_folder(self) -> None:
@@ -143,6 +147,8 @@ class MeasuredBox(QWidget):
         self.remove_button.setToolTip("Remove this section and its maps")
         self.registration_label, self.warning_label = make_text_label(), make_text_label()
         set_text_color(self.warning_label, WARNING_COLOR)
+        self.account_label = make_text_label(selectable=True)
+        self.account_label.setToolTip("What was read of the files of this section")
         self.register_button = QPushButton("Register by landmarks")
         self.register_button.setToolTip(
             "For spots that belong to another scan of this section: click the same three places "
@@ -173,6 +179,7 @@ class MeasuredBox(QWidget):
             self,
             self.load_button,
             self._section_row,
+            self.account_label,
             self.registration_label,
             self.warning_label,
             self.register_button,
@@ -227,6 +234,8 @@ class MeasuredBox(QWidget):
                 warning = "The slide's pixel size is not known; enter it in the Predict panel."
             elif section.placement is not None:
                 warning = section.placement.warning
+        self.account_label.setText("" if section is None else describe_account(section))
+        self.account_label.setVisible(section is not None)
         self.warning_label.setText(warning)
         self.warning_label.setVisible(bool(warning))
         self.register_button.setEnabled(model.session.slide is not None)
@@ -299,6 +308,20 @@ class MapLayoutBox(QWidget):
         self.swipe_checkbox.blockSignals(True)
         self.swipe_checkbox.setChecked(model.swipe)
         self.swipe_checkbox.blockSignals(False)
+
+
+def describe_account(section: LoadedSection) -> str:
+    """Describe what was read of a section: a line each for spots, genes, pixel size, ..."""
+    slide, account = section.slide, account_of(section.data).without_folders()
+    if slide is not None:
+        size = slide.pixel_size
+        account = replace(
+            account,
+            image=slide.slide.label,
+            mpp=None if size is None else size.mpp,
+            mpp_origin="" if size is None else size.origin,
+        )
+    return "\n".join(account.lines())
 
 
 def describe_registration(section: LoadedSection) -> str:
