@@ -160,6 +160,7 @@ def test_a_misplaced_spot_does_not_move_the_pixel_size() -> None:
     pixels[29] += [4000, -1500]
     assert fit_mpp(array, pixels, 100.0) == pytest.approx(1.0, rel=1e-6)
     assert fit_mpp(array, pixels / 100, 100.0) == pytest.approx(100.0, rel=1e-6)
+    assert fit_mpp(array, pixels / 1000, 100.0) == pytest.approx(1000.0, rel=1e-6)
 
 
 def test_the_fit_is_that_of_tukeys_weights() -> None:

@@ -209,6 +209,15 @@ def test_a_split_of_one_section(seed: int) -> None:
     assert lists(chosen) == [sorted(split.train.rows[0][q].tolist()) for q in quarters]
 
 
+def test_few_spots_make_four_folds_of_a_quarter_each() -> None:
+    one = section(9, 9)
+    split = split_sections([one], FinetuneSettings(), 1)
+    check(split, [one])
+    assert len(split.folds) == 4 and len(split.train) < 60
+    sizes = [len(chosen) for _, chosen in split.folds]
+    assert max(sizes) - min(sizes) <= 1
+
+
 def test_a_split_of_two_sections_and_one_too_small_to_teach() -> None:
     two = [section(12, 10), section(9, 9, 1), section(4, 4, 2)]
     split = split_sections(two, FinetuneSettings(share=0.5), 1)
