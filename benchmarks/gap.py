@@ -43,7 +43,7 @@ def main() -> None:
         for overlay in list(session.overlays):
             viewer.layers.remove(overlay.layer)
         empty_cache("window")
-        session.predictor_pool._keyed_predictor = None  # the next job starts from nothing
+        session.predictors._keyed_predictor = None  # the next job starts from nothing
         settle(panel)
     median, p99, most = np.percentile(gaps, (50, 99, 100))
     print(f"\n{title}: {jobs} maps of {len(target)} tiles in {spent:.1f} s, {len(gaps)} ticks")
