@@ -77,18 +77,30 @@ def ndpi(path: Path, levels: list[Pixels], mpp: float, power: float) -> Path:
     return path
 
 
-def scn(path: Path, levels: list[Pixels], mpp: float, power: int) -> Path:
-    """Leica: a BigTIFF whose XML places images, in nanometres, on the glass."""
+def scn(
+    path: Path,
+    levels: list[Pixels],
+    mpp: float,
+    power: int,
+    corner: tuple[int, int] = (0, 0),
+    margin: tuple[int, int] = (0, 0),
+) -> Path:
+    """Leica: a BigTIFF whose XML places images, in nanometres, on the glass; `corner` of the
+    scan and the `margin` beyond it in px."""
     sides = [(level.shape[1], level.shape[0]) for level in levels]
     nm = [round(side * mpp * 1000) for side in sides[0]]
+    at = [round(px * mpp * 1000) for px in corner]
+    glass = [a + b + round(px * mpp * 1000) + 1 for a, b, px in zip(at, nm, margin, strict=True)]
     dimensions = "".join(
         f'<dimension sizeX="{w}" sizeY="{h}" r="{i}" ifd="{i}"/>' for i, (w, h) in enumerate(sides)
     )
     xml = (
         '<scn xmlns="http://www.leica-microsystems.com/scn/2010/10/01" uuid="urn:uuid:1">'
-        f'<collection name="c" uuid="urn:uuid:2" sizeX="{nm[0] + 1}" sizeY="{nm[1] + 1}">'
+        f'<collection name="c" uuid="urn:uuid:2" '
+        f'sizeX="{glass[0]}" sizeY="{glass[1]}">'
         f'<image name="i" uuid="urn:uuid:3"><pixels sizeX="{sides[0][0]}" sizeY="{sides[0][1]}">'
-        f'{dimensions}</pixels><view sizeX="{nm[0]}" sizeY="{nm[1]}" offsetX="0" offsetY="0"/>'
+        f'{dimensions}</pixels><view sizeX="{nm[0]}" sizeY="{nm[1]}" '
+        f'offsetX="{at[0]}" offsetY="{at[1]}"/>'
         f"<scanSettings><objectiveSettings><objective>{power}</objective></objectiveSettings>"
         "<illuminationSettings><illuminationSource>brightfield</illuminationSource>"
         "</illuminationSettings></scanSettings></image></collection></scn>"
@@ -148,9 +160,12 @@ def xml_packet(text: str) -> tuple[int, str, int, bytes, bool]:
     return 700, "B", len(text), text.encode(), True
 
 
-def mrxs(path: Path, levels: list[Pixels], mpp: float, power: int) -> Path:
+def mrxs(
+    path: Path, levels: list[Pixels], mpp: float, power: int, blank: tuple[int, int] = (0, 0)
+) -> Path:
     """3DHISTECH: a thumbnail named .mrxs beside a folder with a description, an index and the
-    tiles as JPEG files in a row; a tile of level i covers 2^i by 2^i tiles of level 0."""
+    tiles as JPEG files in a row; a tile of level i covers 2^i by 2^i tiles of level 0. The first
+    `blank` columns and rows of tiles were not scanned."""
     folder = path.with_suffix("")
     folder.mkdir()
     path.write_bytes(jpeg(np.ascontiguousarray(levels[-1])))
@@ -179,6 +194,8 @@ def mrxs(path: Path, levels: list[Pixels], mpp: float, power: int) -> Path:
         level = np.pad(level, [*((0, -side % SIDE) for side in level.shape[:2]), (0, 0)])
         for row in range(level.shape[0] // SIDE):
             for column in range(level.shape[1] // SIDE):
+                if (column + 1) << index <= blank[0] or (row + 1) << index <= blank[1]:
+                    continue
                 top, left = row * SIDE, column * SIDE
                 blob = jpeg(np.ascontiguousarray(level[top : top + SIDE, left : left + SIDE]))
                 place = (row * across + column) * 2**index

@@ -164,6 +164,9 @@ class Slide:
         Computes a hash of the content of arrays, for the fingerprint.
     apply_icc
         Convert colors to sRGB by the slide's ICC profile, if it has one.
+    is_default_image
+        The image is the one that is opened without a choice; another one of the file has another
+        fingerprint.
 
     Attributes
     ----------
@@ -177,6 +180,13 @@ class Slide:
         None when the file does not state it; it is never guessed.
     pixel_size_note : str
         A sentence about a stated pixel size that could not be used or is only an estimate, or "".
+    images : tuple of FileImage
+        All images of the file; empty where the format has only one.
+    image_name : str
+        The one of them that is open, "" where there is only one.
+    scan_origin : tuple of int
+        (x, y) of the corner of the scan area, from which QuPath counts. (0, 0) unless the whole
+        glass was opened.
     """
 
     def __init__(
@@ -188,6 +198,7 @@ class Slide:
         location: str = "",
         content_hash: Callable[[], bytes] | None = None,
         apply_icc: bool = False,
+        is_default_image: bool = True,
     ) -> None:
         self.path = path
         self.location = location or ("" if path is None else str(path))
@@ -198,6 +209,11 @@ class Slide:
         self.levels: tuple[Level, ...] = source.levels
         self.pixel_size: PixelSize | None = source.pixel_size_metadata.pixel_size
         self.pixel_size_note = source.pixel_size_metadata.note
+        self.images = source.contents.images
+        opened = source.contents.image
+        self.image_name = opened.name if opened is not None and len(self.images) > 1 else ""
+        self.scan_origin = source.scan_origin
+        self._chosen_image = "" if is_default_image else self.image_name
         self._source = source
         self._content_hash = content_hash
         self._icc_transform = create_icc_transform(source.icc_profile) if apply_icc else None
@@ -362,6 +378,7 @@ class Slide:
 
     def _compute_fingerprint(self) -> str:
         digest = hashlib.sha256(repr([(lv.width, lv.height) for lv in self.levels]).encode())
+        digest.update(self._chosen_image.encode())
         if self._content_hash is not None:
             with self._guard_read():
                 digest.update(self._content_hash())

@@ -13,6 +13,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 
 from ..color_conversion import convert_to_rgb8
+from ..file_images import FileContents
 from ..pixel_size import PixelSizeMetadata
 from ..reader_errors import SourceError
 from .slide_source import MAX_IMAGE_PX, MIN_PYRAMID_SIDE_PX, Level
@@ -32,6 +33,7 @@ class JpegPngSource:
 
     # Pixels per inch in a JPEG or PNG refer to the printed page, not to the slide.
     pixel_size_metadata = PixelSizeMetadata()
+    contents, scan_origin = FileContents(), (0, 0)
 
     def __init__(self, path: Path) -> None:
         self._path = path

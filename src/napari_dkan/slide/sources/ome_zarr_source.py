@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import zarr
 from numpy.typing import NDArray
 
+from ..channel_check import check_channels, check_fourth_channel, check_sample_type
 from ..color_conversion import convert_to_rgb8
-from ..pixel_size import PixelSizeMetadata, convert_unit_to_um, pixel_size_from_sides
+from ..file_images import FileContents, choose_image
 from ..reader_errors import SourceError
+from .ome_zarr_images import ZarrImage, find_zarr_images, pixel_size_from_multiscales
 from .slide_source import MAX_IMAGE_PX, TiledSource, levels_from_sizes
 from .tile_cache import TileCache, choose_cache_capacity, group_small_chunks
 
@@ -23,33 +25,38 @@ if TYPE_CHECKING:
 # zarr needs a millisecond per chunk, so small chunks are read together up to this many px.
 MIN_READ_PX = 512
 
+# The opacity is checked in squares of this side, so many along each axis of the coarsest level.
+OPACITY_SAMPLE_PX, OPACITY_SAMPLES = 128, 4
+
 
 class OmeZarrSource(TiledSource):
-    """The first multiscale image of an OME-Zarr folder or store.
+    """One multiscale image of an OME-Zarr folder or store.
 
     Its axes are y and x, optionally c of 1, 3 or 4 channels, and t and z of length one, in any
-    order. The format does not define ICC profiles.
+    order. Four channels are RGB with opacity. The format does not define ICC profiles.
+
+    Parameters
+    ----------
+    location
+        The folder or the store.
+    image
+        Name or number of the image; None for the scan.
     """
 
-    def __init__(self, location: Path | Store) -> None:
+    def __init__(self, location: Path | Store, image: str | int | None = None) -> None:
+        folder = location if isinstance(location, Path) else None
         self._store = None if isinstance(location, Path) else location
         group = zarr.open(str(location) if isinstance(location, Path) else location, mode="r")
         if not isinstance(group, zarr.Group):
             raise SourceError("it is a Zarr array but not an OME-Zarr image")
-        image = read_multiscales(group)
-        if image is None and "0" in group:
-            first_image = group["0"]
-            if isinstance(first_image, zarr.Group):  # bioformats2raw numbers the images
-                group = first_image
-                image = read_multiscales(group)
-        if image is None:
-            raise SourceError("it is a Zarr folder but not an OME-Zarr image")
-        self._axes = [a if isinstance(a, str) else a["name"] for a in image["axes"]]
-        datasets = image["datasets"]
-        self._arrays = [cast(zarr.Array[Any], group[dataset["path"]]) for dataset in datasets]
-        sizes = [self._validate_array(array) for array in self._arrays]
+        images, described = find_zarr_images(group, folder)
+        self.contents = FileContents(tuple(described), choose_image(described, image))
+        chosen = images[self.contents.index]
+        self._axes, self._arrays = chosen.axes, chosen.arrays()
+        sizes = [self._validate_array(array, chosen) for array in self._arrays]
         self.levels = levels_from_sizes(sizes)
-        self.pixel_size_metadata = pixel_size_from_multiscales(image)
+        self._check_opacity(chosen)
+        self.pixel_size_metadata = pixel_size_from_multiscales(chosen.metadata)
         width, height = (self._arrays[0].chunks[self._axes.index(axis)] for axis in "xy")
         self.chunk_size = (
             group_small_chunks(width, MIN_READ_PX),
@@ -57,7 +64,7 @@ class OmeZarrSource(TiledSource):
         )
         self.cache = TileCache(choose_cache_capacity(self.levels[0].width, self.chunk_size[1]))
 
-    def _validate_array(self, array: Any) -> tuple[int, int]:
+    def _validate_array(self, array: Any, image: ZarrImage) -> tuple[int, int]:
         if array.ndim != len(self._axes):
             raise SourceError("its axes do not match its arrays")
         sizes = dict(zip(self._axes, array.shape, strict=True))
@@ -73,9 +80,33 @@ class OmeZarrSource(TiledSource):
         for axis, size in sizes.items():
             if axis not in "xyc" and size != 1:
                 raise SourceError(f"its axis {axis} has {size} entries; export one of them as RGB")
-        if sizes.get("c", 1) not in (1, 3, 4):
-            raise SourceError(f"it has {sizes['c']} channels; an H&E slide is RGB")
+        check_channels(int(sizes.get("c", 1)), image.channel_names(), image.channel_colors())
+        check_sample_type(array.dtype)
         return int(sizes["x"]), int(sizes["y"])
+
+    def _check_opacity(self, image: ZarrImage) -> None:
+        """Raise SourceError if a fourth channel is not opacity."""
+        coarsest = self._arrays[-1]
+        sizes = dict(zip(self._axes, coarsest.shape, strict=True))
+        if sizes.get("c") != 4:
+            return
+        starts = {
+            axis: {
+                max(0, (2 * i + 1) * sizes[axis] // (2 * OPACITY_SAMPLES) - OPACITY_SAMPLE_PX // 2)
+                for i in range(OPACITY_SAMPLES)
+            }
+            for axis in "yx"
+        }
+        samples = []
+        for y in starts["y"]:
+            for x in starts["x"]:
+                spans: dict[str, slice | int] = {
+                    "y": slice(y, y + OPACITY_SAMPLE_PX),
+                    "x": slice(x, x + OPACITY_SAMPLE_PX),
+                    "c": 3,
+                }
+                samples.append(np.ravel(coarsest[tuple(spans.get(axis, 0) for axis in self._axes)]))
+        check_fourth_channel(np.concatenate(samples), image.channel_names())
 
     def read_tile(self, level: int, column: int, row: int) -> NDArray[np.uint8]:
         """Decode the chunks of one tile."""
@@ -96,38 +127,3 @@ class OmeZarrSource(TiledSource):
         super().close()
         if self._store is not None:
             self._store.close()
-
-
-def read_multiscales(group: zarr.Group) -> dict[str, Any] | None:
-    """Return the first entry of "multiscales": under "ome" from version 0.5 on, else on top.
-
-    Returns None where the group is not an image.
-    """
-    attributes: dict[str, Any] = dict(group.attrs)
-    ome = attributes.get("ome", attributes)
-    if "plate" in ome:
-        raise SourceError("it is a plate of many images; open one of the images in it")
-    images = ome.get("multiscales")
-    if not images:
-        return None
-    image: dict[str, Any] = images[0]
-    if not image.get("axes") or not image.get("datasets"):
-        raise SourceError("its OME-Zarr metadata is older than 0.3; export it again")
-    return image
-
-
-def pixel_size_from_multiscales(image: dict[str, Any]) -> PixelSizeMetadata:
-    """Compute the pixel size: scale of the first level times scale of the image, in um."""
-    sides = []
-    for name in ("x", "y"):
-        axes = [a if isinstance(a, dict) else {"name": a} for a in image["axes"]]
-        index = next(i for i, axis in enumerate(axes) if axis["name"] == name)
-        side = convert_unit_to_um(axes[index].get("unit"))
-        has_scale = False
-        for owner in (image["datasets"][0], image):
-            for transformation in owner.get("coordinateTransformations") or []:
-                if transformation.get("type") == "scale" and side is not None:
-                    side *= float(transformation["scale"][index])
-                    has_scale = True
-        sides.append(side if has_scale else None)
-    return pixel_size_from_sides(sides[0], sides[1], "OME-Zarr metadata")

@@ -10,13 +10,15 @@ import openslide
 from numpy.typing import NDArray
 
 from ..color_conversion import convert_to_rgb8
+from ..file_images import FileContents, FileImage, choose_image
 from ..pixel_size import (
     PixelSizeMetadata,
     choose_pixel_size,
     pixel_size_from_objective,
     pixel_size_from_sides,
 )
-from .slide_source import TiledSource, levels_from_sizes
+from .array_source import ArraySource
+from .slide_source import Level, TiledSource, levels_from_sizes
 from .tile_cache import TileCache, choose_cache_capacity, group_small_chunks
 
 # OpenSlide's own cache only has to last while one of our tiles is decoded.
@@ -27,14 +29,29 @@ MIN_READ_PX = 128
 
 
 class OpenSlideSource(TiledSource):
-    """Reads along the slide's tile grid; tiles are cached as RGB, which OpenSlide does not do."""
+    """Reads along the slide's tile grid; tiles are cached as RGB, which OpenSlide does not do.
 
-    def __init__(self, path: Path) -> None:
+    Parameters
+    ----------
+    path
+        The file.
+    whole_glass
+        Open the whole glass and not the scan area on it, which the properties
+        ``openslide.bounds-*`` state. QuPath shows the scan area and counts from its corner.
+    """
+
+    def __init__(self, path: Path, whole_glass: bool = False) -> None:
         self._path = path
         self._lock = Lock()
         self._slide = self._open()
-        self.levels = levels_from_sizes(list(self._slide.level_dimensions))
         self._downsamples = self._slide.level_downsamples
+        left, top, width, height = read_scan_area(self._slide)
+        self._area = (left, top, width, height)
+        if whole_glass:
+            self.scan_origin = (left, top)
+            self._area = (0, 0, *self._slide.dimensions)
+        self.levels = levels_from_sizes(self._level_sizes())
+        self.contents = list_openslide_images(self._slide, self.levels[0], len(self.levels))
         self.pixel_size_metadata = self._read_pixel_size()
         self.icc_profile = self._read_icc_profile()
         width, height = (
@@ -45,7 +62,26 @@ class OpenSlideSource(TiledSource):
             group_small_chunks(width, MIN_READ_PX),
             group_small_chunks(height, MIN_READ_PX),
         )
+        # The grid of tiles stays that of the file, so that each of its tiles is decoded once.
+        self._offsets = [
+            (
+                int(self._area[0] / factor) % self.chunk_size[0],
+                int(self._area[1] / factor) % self.chunk_size[1],
+            )
+            for factor in self._downsamples
+        ]
         self.cache = TileCache(choose_cache_capacity(self.levels[0].width, self.chunk_size[1]))
+
+    def _level_sizes(self) -> list[tuple[int, int]]:
+        """Return (width, height) of the area in each level."""
+        dimensions = self._slide.level_dimensions
+        if self._area[2:] == tuple(dimensions[0]):
+            return list(dimensions)
+        width, height = self._area[2:]
+        return [
+            (max(1, int(width / factor)), max(1, int(height / factor)))
+            for factor in self._downsamples
+        ]
 
     def _open(self) -> openslide.OpenSlide:
         slide = openslide.OpenSlide(str(self._path))
@@ -70,14 +106,21 @@ class OpenSlideSource(TiledSource):
             return b"damaged"  # reported when the profile is used
         return None if profile is None else profile.tobytes()
 
+    def read(self, level: int, x: int, y: int, width: int, height: int) -> NDArray[np.uint8]:
+        """Return pixels (height, width, 3) of a region inside the level."""
+        across, down = self._offsets[level]
+        return super().read(level, x + across, y + down, width, height)
+
     def read_tile(self, level: int, column: int, row: int) -> NDArray[np.uint8]:
-        """Decode one tile."""
+        """Decode one tile of the grid, which begins left of and above the area."""
         size, factor = self.levels[level], self._downsamples[level]
-        x, y = column * self.chunk_size[0], row * self.chunk_size[1]
+        across, down = self._offsets[level]
+        x, y = column * self.chunk_size[0] - across, row * self.chunk_size[1] - down
         pixels = min(self.chunk_size[0], size.width - x), min(self.chunk_size[1], size.height - y)
+        corner = round(self._area[0] + x * factor), round(self._area[1] + y * factor)
         slide = self._slide
         try:
-            region = slide.read_region((round(x * factor), round(y * factor)), level, pixels)
+            region = slide.read_region(corner, level, pixels)
         except openslide.OpenSlideError:
             # After one damaged tile OpenSlide refuses every read; other tiles may be intact.
             with self._lock:
@@ -92,3 +135,61 @@ class OpenSlideSource(TiledSource):
         """Release the cached tiles and close the slide."""
         super().close()
         self._slide.close()
+
+
+def read_scan_area(slide: openslide.OpenSlide) -> tuple[int, int, int, int]:
+    """Return left, top, width and height of the scan area in level-0 px of the glass.
+
+    It is that of ``openslide.bounds-*`` (SCN, MRXS and others), else the whole image.
+    """
+    full_width, full_height = slide.dimensions
+    whole = (0, 0, full_width, full_height)
+    try:
+        left, top, width, height = (
+            int(slide.properties[f"openslide.bounds-{name}"])
+            for name in ("x", "y", "width", "height")
+        )
+    except (KeyError, ValueError):
+        return whole
+    right, bottom = min(left + width, full_width), min(top + height, full_height)
+    if left < 0 or top < 0 or right <= left or bottom <= top:
+        return whole
+    return left, top, right - left, bottom - top
+
+
+def list_openslide_images(
+    slide: openslide.OpenSlide, finest: Level, n_levels: int, name: str = ""
+) -> FileContents:
+    """List the scan and the associated images (label, macro, thumbnail) of a slide."""
+    images = [FileImage("scan", finest.width, finest.height, n_levels)]
+    # Only names and sizes: the images are not decoded.
+    for key in sorted(slide.associated_images):
+        size = (
+            slide.properties.get(f"openslide.associated.{key}.{s}") for s in ("width", "height")
+        )
+        width, height = (int(value or 0) for value in size)
+        images.append(FileImage(key, width, height))
+    index = next((i for i, image in enumerate(images) if image.name == name), 0)
+    return FileContents(tuple(images), index)
+
+
+def open_associated_image(path: Path, image: str | int | None) -> ArraySource | None:
+    """Open a label, macro or thumbnail by name or number; None for the scan.
+
+    Raises
+    ------
+    SourceError
+        There is no such image.
+    """
+    if image is None:
+        return None
+    with openslide.OpenSlide(str(path)) as slide:
+        (finest, *others) = levels_from_sizes(list(slide.level_dimensions))
+        contents = list_openslide_images(slide, finest, 1 + len(others))
+        index = choose_image(contents.images, image)
+        if index == 0:
+            return None
+        pixels = np.asarray(slide.associated_images[contents.images[index].name].convert("RGBA"))
+    source = ArraySource([pixels])
+    source.contents = FileContents(contents.images, index)
+    return source

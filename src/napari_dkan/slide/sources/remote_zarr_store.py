@@ -40,8 +40,8 @@ ROOT_KEYS = ("zarr.json", ".zattrs", ".zgroup")
 AUTH_STATUS_CODES = (401, 403)
 
 
-def open_remote_ome_zarr(url: str) -> OmeZarrSource:
-    """Open the OME-Zarr image at a URL.
+def open_remote_ome_zarr(url: str, image: str | int | None = None) -> OmeZarrSource:
+    """Open the OME-Zarr image at a URL, by default the scan if there are several.
 
     Raises
     ------
@@ -63,7 +63,7 @@ def open_remote_ome_zarr(url: str) -> OmeZarrSource:
         raise SourceError("an address has a host and no '?'; check it, or download the slide first")
     store = RetryingZarrStore(_create_fsspec_store(url.rstrip("/"), scheme))
     try:
-        return OmeZarrSource(store)
+        return OmeZarrSource(store, image)
     except BaseException as error:
         store.close()
         if isinstance(error, FileNotFoundError):

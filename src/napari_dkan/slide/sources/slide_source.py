@@ -9,6 +9,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from ..file_images import FileContents
 from ..pixel_size import PixelSizeMetadata
 from .tile_cache import TileCache, assemble_region
 
@@ -41,12 +42,19 @@ class SlideSource(Protocol):
         (width, height) in px that is decoded together at level 0.
     icc_profile
         The profile embedded in the file, None without one.
+    contents
+        The images of the file, and which of them this is.
+    scan_origin
+        (x, y) in level-0 px of the scan area that QuPath shows; not (0, 0) only where the whole
+        glass was opened.
     """
 
     levels: tuple[Level, ...]
     pixel_size_metadata: PixelSizeMetadata
     chunk_size: tuple[int, int]
     icc_profile: bytes | None
+    contents: FileContents
+    scan_origin: tuple[int, int]
 
     def read(self, level: int, x: int, y: int, width: int, height: int) -> NDArray[np.uint8]:
         """Return pixels (height, width, 3) of a region inside the level.
@@ -75,6 +83,8 @@ class TiledSource(ABC):
     pixel_size_metadata: PixelSizeMetadata
     chunk_size: tuple[int, int]
     icc_profile: bytes | None = None
+    contents: FileContents = FileContents()
+    scan_origin: tuple[int, int] = (0, 0)
     cache: TileCache
 
     @abstractmethod

@@ -4,121 +4,29 @@ from __future__ import annotations
 
 import logging
 import math
-import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from operator import add
 from pathlib import Path
 from threading import Lock
 from typing import Any
-from xml.etree import ElementTree
 
 import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
+from ..channel_check import channels_error, check_channels, check_sample_type
 from ..color_conversion import convert_cmyk_to_rgb, convert_to_rgb8
-from ..pixel_size import (
-    PixelSizeMetadata,
-    choose_pixel_size,
-    convert_unit_to_um,
-    pixel_size_from_objective,
-    pixel_size_from_sides,
-)
 from ..reader_errors import SourceError
 from .slide_source import MAX_IMAGE_PX, TiledSource, levels_from_sizes
+from .tiff_images import channel_names_from_ome, find_tiff_image
+from .tiff_pixel_size import read_tiff_pixel_size
 from .tile_cache import TileCache, choose_cache_capacity
-
-UM_PER_RESOLUTION_UNIT = {2: 25_400.0, 3: 10_000.0}  # inch, centimetre
-
-
-def read_tiff_pixel_size(tif: Any, width: int, height: int) -> PixelSizeMetadata:
-    """Read the pixel size of a TIFF for the image of this size.
-
-    Taken from OME-XML, else Aperio's description, else the resolution tags, else the objective.
-    """
-    xml = tif.ome_metadata or ""
-    aperio = tif.pages.first.description if tif.is_svs else ""
-    try:
-        ome = ElementTree.fromstring(xml) if xml else None
-        unparsed = PixelSizeMetadata()
-    except ElementTree.ParseError:
-        ome, unparsed = None, PixelSizeMetadata(note="The OME metadata cannot be parsed.")
-    return choose_pixel_size(
-        unparsed if ome is None else _pixel_size_from_ome(ome, width, height),
-        pixel_size_from_sides(*2 * (_read_aperio_number(aperio, "MPP"),), "Aperio metadata"),
-        _pixel_size_from_resolution(tif.pages.first.tags),
-        pixel_size_from_objective(
-            None if ome is None else _magnification_from_ome(ome, width, height)
-        ),
-        pixel_size_from_objective(_read_aperio_number(aperio, "AppMag")),
-    )
-
-
-def _pixel_size_from_ome(root: ElementTree.Element, width: int, height: int) -> PixelSizeMetadata:
-    for pixels in root.iterfind(".//{*}Pixels"):
-        if _has_size(pixels, width, height):
-            return pixel_size_from_sides(
-                _read_physical_size(pixels, "X"), _read_physical_size(pixels, "Y"), "OME metadata"
-            )
-    return PixelSizeMetadata()
-
-
-def _magnification_from_ome(root: ElementTree.Element, width: int, height: int) -> float | None:
-    """Return the nominal magnification of the objective of the image of this size."""
-    for image in root.iterfind(".//{*}Image"):
-        settings = image.find("{*}ObjectiveSettings")
-        if settings is None or not any(
-            _has_size(pixels, width, height) for pixels in image.iterfind("{*}Pixels")
-        ):
-            continue
-        for objective in root.iterfind(".//{*}Objective"):
-            if objective.get("ID") == settings.get("ID"):
-                return _parse_number(objective.get("NominalMagnification"), 1.0)
-    return None
-
-
-def _has_size(pixels: ElementTree.Element, width: int, height: int) -> bool:
-    return (pixels.get("SizeX"), pixels.get("SizeY")) == (str(width), str(height))
-
-
-def _read_physical_size(pixels: ElementTree.Element, axis: str) -> float | None:
-    # The default unit of the OME schema is the micrometre.
-    unit = convert_unit_to_um(pixels.get(f"PhysicalSize{axis}Unit", "um"))
-    return None if unit is None else _parse_number(pixels.get(f"PhysicalSize{axis}"), unit)
-
-
-def _read_aperio_number(description: str, name: str) -> float | None:
-    match = re.search(rf"(?:^|\|)\s*{name}\s*=\s*([^|\s]+)", description)
-    return _parse_number(match[1], 1.0) if match else None
-
-
-def _pixel_size_from_resolution(tags: Any) -> PixelSizeMetadata:
-    unit = UM_PER_RESOLUTION_UNIT.get(int(_read_tag(tags, "ResolutionUnit") or 0))
-    if unit is None:
-        return PixelSizeMetadata()
-    sides = []
-    for name in ("XResolution", "YResolution"):
-        numerator, denominator = _read_tag(tags, name) or (0, 0)
-        sides.append(unit * denominator / numerator if numerator and denominator else None)
-    return pixel_size_from_sides(sides[0], sides[1], "TIFF resolution")
-
-
-def _read_tag(tags: Any, name: str) -> Any:
-    tag = tags.get(name)
-    return None if tag is None else tag.value
-
-
-def _parse_number(text: str | None, scale: float) -> float | None:
-    try:
-        return None if text is None else float(text) * scale
-    except ValueError:
-        return None
-
 
 # Rows read together from an image stored as one uncompressed block.
 BAND_ROWS = 256
 
 ASSOCIATED_ALPHA = 1
+OPACITY_SAMPLES = (ASSOCIATED_ALPHA, 2)
 
 # The decoder silently fills missing parts of a JPEG with gray, so the end marker is checked.
 JPEG_COMPRESSION = 7
@@ -137,6 +45,8 @@ class TiffLevel:
         A series of tifffile, or a level of one.
     read_bytes
         ``read_bytes(page, offset, count)`` reads from the file, thread-safely.
+    channel_names
+        As the file gives them, to tell RGB from other channels.
 
     Raises
     ------
@@ -144,7 +54,12 @@ class TiffLevel:
         The level is not a single RGB or gray image, or its list of tiles is incomplete.
     """
 
-    def __init__(self, series: Any, read_bytes: Callable[[Any, int, int], bytes]) -> None:
+    def __init__(
+        self,
+        series: Any,
+        read_bytes: Callable[[Any, int, int], bytes],
+        channel_names: Sequence[str] = (),
+    ) -> None:
         pages = [page for page in series.pages if page is not None]
         self._page = page = series.keyframe
         self._read_bytes = read_bytes
@@ -152,7 +67,7 @@ class TiffLevel:
         if self.width < 1 or self.height < 1:
             raise SourceError("its image is empty")
         self._photometric = page.photometric
-        check_supported_image(series, page, len(pages))
+        check_supported_image(series, page, len(pages), channel_names)
         self._is_jpeg = page.compression == JPEG_COMPRESSION
         self._pages = pages
         self.icc_profile: bytes | None = page.iccprofile
@@ -236,7 +151,9 @@ class TiffLevel:
         return convert_to_rgb8(pixels, premultiplied=bool(extra) and extra[0] == ASSOCIATED_ALPHA)
 
 
-def check_supported_image(series: Any, page: Any, pages: int) -> None:
+def check_supported_image(
+    series: Any, page: Any, pages: int, channel_names: Sequence[str] = ()
+) -> None:
     """Raise SourceError for a TIFF that is not a single RGB or gray image."""
     photometric = tifffile.PHOTOMETRIC
     channels = page.samplesperpixel * pages
@@ -244,11 +161,17 @@ def check_supported_image(series: Any, page: Any, pages: int) -> None:
     for axis, name in (("Z", "focal planes"), ("T", "time points"), ("I", "images")):
         if spatial.get(axis, 1) > 1:
             raise SourceError(f"it has {spatial[axis]} {name}; export one of them as an RGB image")
-    if channels not in (1, 2, 3, 4) or (pages > 1 and channels != 3):
-        raise SourceError(f"it has {channels} channels; an H&E slide is RGB")
-    if page.dtype is None or page.dtype.kind not in "bu" or page.dtype.itemsize > 2:
-        kind = "of an unknown type" if page.dtype is None else page.dtype.name
-        raise SourceError(f"its pixels are {kind}; export it as RGB with 8 or 16 bits per channel")
+    is_gray = page.photometric in (photometric.MINISWHITE, photometric.MINISBLACK)
+    has_opacity = any(extra in OPACITY_SAMPLES for extra in page.extrasamples or ())
+    if channels == 2 and has_opacity:
+        check_channels(1, channel_names)
+    elif channels == 4 and (pages > 1 or (is_gray and not has_opacity)):
+        raise channels_error(4, channel_names)
+    else:
+        check_channels(channels, channel_names)
+    if page.dtype is None:
+        raise SourceError("its pixels are of an unknown type; export it as RGB with 8 or 16 bits")
+    check_sample_type(page.dtype)
     if page.photometric == photometric.YCBCR and page.compression in (1, 5, 8, 32946):
         raise SourceError("it stores YCbCr colours without JPEG; export it as RGB")
     supported = (
@@ -282,15 +205,23 @@ def is_openslide_tiff(path: Path) -> bool:
 
 
 class TiffSource(TiledSource):
-    """Reads tiles or strips from their offset in the file; decoded ones are cached."""
+    """Reads tiles or strips from their offset in the file; decoded ones are cached.
 
-    def __init__(self, path: Path) -> None:
+    Parameters
+    ----------
+    path
+        The file.
+    image
+        Name or number of the image in the file; None for the scan.
+    """
+
+    def __init__(self, path: Path, image: str | int | None = None) -> None:
         self._tif = tifffile.TiffFile(path)
         try:
             self._lock = Lock()
-            self._levels = [
-                TiffLevel(series, self._read_bytes) for series in find_level_series(self._tif)
-            ]
+            main, level_series, self.contents = find_tiff_image(self._tif, image)
+            names = channel_names_from_ome(self._tif, main)
+            self._levels = [TiffLevel(series, self._read_bytes, names) for series in level_series]
             size = path.stat().st_size
             if any(level.end_offset > size for level in self._levels):
                 raise SourceError("the file is cut short; copy or export it again")
@@ -304,7 +235,11 @@ class TiffSource(TiledSource):
             self.chunk_size = self._levels[0].chunk_size
             self.icc_profile = self._levels[0].icc_profile
             self.pixel_size_metadata = read_tiff_pixel_size(
-                self._tif, self.levels[0].width, self.levels[0].height
+                self._tif,
+                main,
+                self.levels[0].width,
+                self.levels[0].height,
+                self.contents.images[self.contents.index].is_auxiliary,
             )
         except BaseException:
             self._tif.close()
@@ -333,30 +268,3 @@ class TiffSource(TiledSource):
         """Release the cached tiles and close the file."""
         super().close()
         self._tif.close()
-
-
-def find_level_series(tif: tifffile.TiffFile) -> list[Any]:
-    """Return the series of tifffile that hold the levels of the slide, finest first.
-
-    tifffile groups pyramids in SubIFDs and most flat ones. Where levels are separate images
-    (flat OME pyramids), smaller images of the same shape, type and tiling are taken as levels.
-    """
-    if not tif.series:
-        raise SourceError("it holds no image; copy or export it again")
-    main = max(tif.series, key=lambda series: series.size)
-    levels = list(main.levels)
-    if len(levels) == 1 and not tif.is_svs:
-        others = [series for series in tif.series if series is not main]
-        levels += [series for series in others if _is_level_of(series, main)]
-        levels.sort(key=lambda series: -series.size)
-    return levels
-
-
-def _is_level_of(series: Any, main: Any) -> bool:
-    page, first = series.keyframe, main.keyframe
-    if (series.axes, series.dtype) != (main.axes, main.dtype) or len(series.shape) < 2:
-        return False
-    if page.is_tiled != first.is_tiled or page.imagewidth >= first.imagewidth:
-        return False
-    factor = first.imagewidth / page.imagewidth
-    return bool(abs(first.imagelength / factor - page.imagelength) <= 1)

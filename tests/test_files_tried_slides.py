@@ -1,0 +1,326 @@
+"""Slide files as people have them: several images, other channels, a scan area on the glass."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+import zarr
+
+from napari_dkan.errors import SlideError
+from napari_dkan.slide import open_slide
+
+from . import vendor_files
+from .slide_files import halves, picture, tiff
+
+MPP = 0.5
+SCAN = picture(320, 448)
+MACRO = picture(40, 180, seed=1)
+
+
+def zarr_image(group: zarr.Group, pixels: np.ndarray, mpp: float, *, version: str) -> dict:
+    """Write one image of axes t, c, z, y, x into a group."""
+    data = np.moveaxis(pixels, 2, 0)[None, :, None]
+    array = group.create_array("0", shape=data.shape, chunks=(1, 1, 1, 64, 64), dtype=data.dtype)
+    array[...] = data
+    space = [{"name": a, "type": "space", "unit": "micrometer"} for a in "zyx"]
+    axes = [{"name": "t", "type": "time"}, {"name": "c", "type": "channel"}, *space]
+    scale = [{"type": "scale", "scale": [1, 1, 1, mpp, mpp]}]
+    levels = [{"path": "0", "coordinateTransformations": scale}]
+    return {"version": version, "axes": axes, "datasets": levels}
+
+
+def write_zarr(path: Path, version: str, named: bool, listed: bool = True) -> Path:
+    """bioformats2raw's layout, the macro before the scan."""
+    root = zarr.open_group(str(path), mode="w", zarr_format=2 if version == "0.4" else 3)
+    root.attrs["bioformats2raw.layout"] = 3
+    for number, (name, pixels, mpp) in enumerate(
+        (("macro image", MACRO, 8.0), ("tissue", SCAN, MPP))
+    ):
+        group = root.create_group(str(number))
+        image = zarr_image(group, pixels, mpp, version=version)
+        if named:
+            image["name"] = name
+        multiscales = {"multiscales": [image]}
+        group.attrs.update(multiscales if version == "0.4" else {"ome": multiscales})
+    if listed:
+        series = {"series": ["0", "1"]}
+        root.create_group("OME").attrs.update(series if version == "0.4" else {"ome": series})
+    return path
+
+
+def write_ome_tiff(path: Path, scan: np.ndarray = SCAN, macro: np.ndarray = MACRO) -> Path:
+    with tifffile.TiffWriter(path, ome=True) as writer:
+        for name, pixels, mpp in (("macro image", macro, 8.0), ("tissue", scan, MPP)):
+            size = {"PhysicalSizeX": mpp, "PhysicalSizeY": mpp}
+            units = {"PhysicalSizeXUnit": "µm", "PhysicalSizeYUnit": "µm"}
+            metadata = {"Name": name, **size, **units}
+            writer.write(pixels, photometric="rgb", tile=(64, 64), metadata=metadata)
+    return path
+
+
+def write_pages(path: Path) -> Path:
+    with tifffile.TiffWriter(path) as writer:
+        for name, pixels, mpp in (("macro", MACRO, 8.0), ("tissue", SCAN, MPP)):
+            writer.write(
+                pixels, photometric="rgb", description=name, metadata=None,
+                resolution=(10_000 / mpp,) * 2, resolutionunit="CENTIMETER",
+            )  # fmt: skip
+    return path
+
+
+CONTAINERS = {
+    "zarr 0.4": lambda d: write_zarr(d / "a.zarr", "0.4", named=True),
+    "zarr 0.5": lambda d: write_zarr(d / "a.zarr", "0.5", named=True),
+    "zarr without names": lambda d: write_zarr(d / "a.zarr", "0.4", named=False),
+    "zarr without a list": lambda d: write_zarr(d / "a.zarr", "0.5", named=True, listed=False),
+    "ome-tiff": lambda d: write_ome_tiff(d / "a.ome.tif"),
+    "tiff pages": lambda d: write_pages(d / "a.tif"),
+}
+
+
+class TestSeveralImages:
+    @pytest.mark.parametrize("container", CONTAINERS)
+    def test_the_scan_is_opened(self, container, tmp_path):
+        with open_slide(CONTAINERS[container](tmp_path)) as slide:
+            assert (slide.width, slide.height) == (448, 320)
+            assert slide.mpp == pytest.approx(MPP)
+            assert len(slide.images) == 2
+            assert slide.image_name == ("1" if "without names" in container else "tissue")
+            assert np.array_equal(slide.read_region(0, 0, 448, 320), SCAN)
+
+    @pytest.mark.parametrize("container", CONTAINERS)
+    def test_another_image_is_chosen_by_number_or_name(self, container, tmp_path):
+        path = CONTAINERS[container](tmp_path)
+        words = [0, "0"] + ["macro"] * ("without names" not in container)
+        with open_slide(path) as scan:
+            fingerprint = scan.fingerprint()
+        for word in words:
+            with open_slide(path, image=word) as slide:
+                assert (slide.width, slide.height) == (180, 40)
+                assert slide.mpp == pytest.approx(8.0)
+                assert np.array_equal(slide.read_region(0, 0, 180, 40), MACRO)
+                assert slide.fingerprint() != fingerprint
+        with open_slide(path, image=1) as slide:
+            assert (slide.width, slide.height) == (448, 320)
+
+    @pytest.mark.parametrize("container", CONTAINERS)
+    def test_an_unknown_image_is_refused_with_the_list(self, container, tmp_path):
+        with pytest.raises(SlideError, match=r"no single image label; give one of 0: .*448 x 320"):
+            open_slide(CONTAINERS[container](tmp_path), image="label")
+
+    def test_a_macro_is_never_taken_even_if_it_is_larger(self, tmp_path):
+        path = write_ome_tiff(tmp_path / "a.ome.tif", macro=picture(500, 500))
+        with open_slide(path) as slide:
+            assert (slide.image_name, slide.mpp) == ("tissue", pytest.approx(MPP))
+
+    def test_a_macro_of_the_shape_of_the_scan_is_no_level_of_it(self, tmp_path):
+        path = write_ome_tiff(tmp_path / "a.ome.tif", macro=np.ascontiguousarray(SCAN[::4, ::4]))
+        with open_slide(path) as slide:
+            assert (len(slide.levels), slide.width) == (1, 448)
+
+    def test_images_of_the_same_size_have_their_own_pixel_size(self, tmp_path):
+        path = write_ome_tiff(tmp_path / "a.ome.tif", macro=picture(320, 448, seed=3))
+        for word, mpp in (("macro", 8.0), ("tissue", MPP), (None, MPP)):
+            with open_slide(path, image=word) as slide:
+                assert slide.mpp == pytest.approx(mpp)
+
+    def test_one_image_named_macro_is_opened(self, tmp_path):
+        path = tiff(tmp_path / "a.ome.tif", SCAN, metadata={"Name": "macro"})
+        with open_slide(path) as slide:
+            assert (slide.width, slide.images[0].name, slide.image_name) == (448, "macro", "")
+
+    def test_a_store_in_memory(self, tmp_path):
+        import fsspec
+
+        local = write_zarr(tmp_path / "a.zarr", "0.4", named=True)
+        memory = fsspec.filesystem("memory")
+        memory.put(str(local), "/macro-first.zarr", recursive=True)
+        try:
+            with open_slide("memory://macro-first.zarr") as slide:
+                assert (slide.width, slide.image_name) == (448, "tissue")
+        finally:
+            memory.rm("/macro-first.zarr", recursive=True)
+
+    def test_aperio(self, real_svs):
+        with open_slide(real_svs) as slide:
+            assert (slide.width, slide.image_name) == (2220, "Baseline")
+        with open_slide(real_svs, image="macro") as macro:
+            assert (macro.width, macro.height, macro.mpp) == (1280, 431, None)
+        with open_slide(real_svs, image="thumbnail") as thumbnail:
+            assert (thumbnail.width, thumbnail.mpp) == (574, None)
+
+    def test_openslide(self, tmp_path):
+        levels = halves(picture(512, 640), 2)
+        path = vendor_files.bif(tmp_path / "a.bif", levels, 0.25, 40)
+        with open_slide(path) as slide:
+            assert (slide.width, slide.image_name, len(slide.images)) == (640, "scan", 2)
+        with open_slide(path, image="macro") as macro:
+            assert (macro.width, macro.height, macro.mpp) == (64, 64, None)
+        with pytest.raises(SlideError, match="give one of 0: scan"):
+            open_slide(path, image="label 2")
+
+    def test_jpeg_has_one_image(self, tmp_path):
+        from PIL import Image
+
+        Image.fromarray(SCAN).save(tmp_path / "a.jpg")
+        open_slide(tmp_path / "a.jpg", image=0).close()
+        with pytest.raises(SlideError, match="it has one image"):
+            open_slide(tmp_path / "a.jpg", image="macro")
+
+
+@pytest.fixture
+def real_svs():
+    import os
+
+    path = Path(os.environ.get("NAPARI_DKAN_DATA", "")) / "wsi" / "CMU-1-Small-Region.svs"
+    if not path.is_file():
+        pytest.skip("needs CMU-1-Small-Region.svs; set NAPARI_DKAN_DATA")
+    return path
+
+
+def channels(count: int, dtype: str, seed: int = 5) -> np.ndarray:
+    """Fluorescence: every channel differs, dim background."""
+    rng = np.random.default_rng(seed)
+    top = 1.0 if dtype[0] == "f" else np.iinfo(dtype).max
+    values = rng.gamma(1.5, 0.08, (96, 128, count)).clip(0, 1) * top
+    return values.astype(dtype)
+
+
+def write_channels(
+    path: Path, pixels: np.ndarray, names: list[str] | None = None, colors: list[str] | None = None
+) -> Path:
+    root = zarr.open_group(str(path), mode="w", zarr_format=2)
+    root.attrs["multiscales"] = [zarr_image(root, pixels, MPP, version="0.4")]
+    listed = [{"label": name, "active": True} for name in names or []]
+    for channel, color in zip(listed, colors or [], strict=False):
+        channel["color"] = color
+    if listed:
+        root.attrs["omero"] = {"channels": listed}
+    return path
+
+
+class TestOtherChannels:
+    @pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+    @pytest.mark.parametrize(
+        "names", [None, ["DAPI", "FITC", "TRITC", "Cy5"], ["0", "1", "2", "3"]]
+    )
+    def test_four_channels_of_fluorescence(self, dtype, names, tmp_path):
+        path = write_channels(tmp_path / "a.zarr", channels(4, dtype), names)
+        with pytest.raises(SlideError, match=r"4 channels.*an H&E slide is RGB"):
+            open_slide(path)
+
+    @pytest.mark.parametrize("count", [2, 5, 7])
+    def test_other_numbers_of_channels(self, count, tmp_path):
+        path = write_channels(tmp_path / "a.zarr", channels(count, "uint16"))
+        with pytest.raises(SlideError, match=f"{count} channels.*an H&E slide is RGB"):
+            open_slide(path)
+
+    @pytest.mark.parametrize("count", [1, 3, 4])
+    @pytest.mark.parametrize("dtype", ["float32", "float64", "uint32"])
+    def test_other_samples(self, count, dtype, tmp_path):
+        path = write_channels(tmp_path / "a.zarr", channels(count, dtype))
+        with pytest.raises(SlideError, match=f"its pixels are {dtype}; export it as RGB"):
+            open_slide(path)
+
+    @pytest.mark.parametrize(
+        ("names", "colors"),
+        [
+            (["DAPI", "FITC", "TRITC"], None),
+            (["CD3", "CD8", "PanCK"], None),
+            (["", "", ""], ["0000FF", "00FF00", "FF0000"]),
+            (["Hoechst 33342"], None),
+        ],
+    )
+    def test_named_channels(self, names, colors, tmp_path):
+        path = write_channels(tmp_path / "a.zarr", channels(len(names), "uint8"), names, colors)
+        with pytest.raises(SlideError, match="an H&E slide is RGB"):
+            open_slide(path)
+
+    @pytest.mark.parametrize(
+        ("names", "colors"),
+        [
+            (None, None),
+            (["red", "green", "blue"], ["FF0000", "00FF00", "0000FF"]),
+            (["Channel 0", "Channel 1", "Channel 2"], ["FF0000", "00FF00", "0000FF"]),
+            (["", "", ""], ["808080"] * 3),
+            (["TL Brightfield"] * 3, None),
+        ],
+    )
+    def test_rgb_is_read(self, names, colors, tmp_path):
+        path = write_channels(tmp_path / "a.zarr", SCAN, names, colors)
+        with open_slide(path) as slide:
+            assert np.array_equal(slide.read_region(0, 0, 448, 320), SCAN)
+
+    @pytest.mark.parametrize("scanned", [1.0, 0.5])
+    def test_opacity_is_read(self, scanned, tmp_path):
+        alpha = np.full((320, 448, 1), 255, np.uint8)
+        alpha[:, int(448 * scanned) :] = 0
+        path = write_channels(tmp_path / "a.zarr", np.concatenate([SCAN, alpha], axis=2))
+        with open_slide(path) as slide:
+            seen = slide.read_region(0, 0, 448, 320)
+        assert np.array_equal(seen[:, : int(448 * scanned)], SCAN[:, : int(448 * scanned)])
+        assert (seen[:, int(448 * scanned) :] == 255).all()
+
+    @pytest.mark.parametrize("count", [2, 4, 5])
+    @pytest.mark.parametrize("planar", [False, True])
+    def test_ome_tiff(self, count, planar, tmp_path):
+        pixels = np.moveaxis(channels(count, "uint16"), 2, 0)
+        options = {"planarconfig": "separate"} if planar else {}
+        axes = "SYX" if planar else "CYX"
+        tifffile.imwrite(
+            tmp_path / "a.ome.tif", pixels, photometric="minisblack", metadata={"axes": axes},
+            **options,
+        )  # fmt: skip
+        with pytest.raises(SlideError, match=f"{count} channels.*an H&E slide is RGB"):
+            open_slide(tmp_path / "a.ome.tif")
+
+    def test_ome_tiff_of_three_stains(self, tmp_path):
+        pixels = np.moveaxis(channels(3, "uint8"), 2, 0)
+        metadata = {"axes": "CYX", "Channel": {"Name": ["DAPI", "FITC", "TRITC"]}}
+        path = tiff(tmp_path / "a.ome.tif", pixels, photometric="minisblack", metadata=metadata)
+        with pytest.raises(SlideError, match=r"3 channels of other stains \(DAPI, FITC, TRITC\)"):
+            open_slide(path)
+
+
+def write_scan_area(container: str, folder: Path) -> tuple[Path, np.ndarray, tuple[int, int]]:
+    """A slide, the pixels of its scan area, and their corner on the glass."""
+    pixels = picture(512, 640)
+    levels = halves(pixels, 3)
+    if container == "scn":
+        path = vendor_files.scn(folder / "a.scn", levels, 0.5, 20, (100, 60), (40, 30))
+        return path, pixels, (100, 60)
+    path = vendor_files.mrxs(folder / "a.mrxs", levels, 0.5, 20, blank=(2, 1))
+    return path, pixels[128:, 256:], (256, 128)
+
+
+def mean_difference(a: np.ndarray, b: np.ndarray) -> float:
+    return float(np.abs(a.astype(float) - b).mean())
+
+
+@pytest.mark.parametrize("container", ["scn", "mrxs"])
+class TestScanArea:
+    def test_positions_count_from_the_scan_area(self, container, tmp_path):
+        path, pixels, _ = write_scan_area(container, tmp_path)
+        height, width = pixels.shape[:2]
+        with open_slide(path) as slide:
+            assert (slide.width, slide.height, slide.scan_origin) == (width, height, (0, 0))
+            assert mean_difference(slide.read_region(0, 0, width, height), pixels) < 4
+            for i, level in enumerate(halves(pixels, 3)):
+                seen = slide.read_region(0, 0, *level.shape[1::-1], i)
+                assert mean_difference(seen, level) < 4
+                corner = slide.read_region(33, 21, 150, 140, i)
+                inside = level[21 : 21 + 140, 33 : 33 + 150]
+                assert mean_difference(corner[: len(inside), : inside.shape[1]], inside) < 4
+
+    def test_the_whole_glass_on_request(self, container, tmp_path):
+        path, pixels, (x, y) = write_scan_area(container, tmp_path)
+        with open_slide(path, whole_glass=True) as glass, open_slide(path) as scan:
+            assert glass.scan_origin == (x, y)
+            assert (glass.width, glass.height) >= (x + pixels.shape[1], y + pixels.shape[0])
+            seen = glass.read_region(x, y, *pixels.shape[1::-1])
+            assert mean_difference(seen, pixels) < 4
+            assert glass.fingerprint() != scan.fingerprint()
+            assert glass.mpp == scan.mpp
