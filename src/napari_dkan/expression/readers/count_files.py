@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from ...errors import SpotsError
 from ...hdf5_validation import validate_hdf5
 from ...size_limits import validate_gzip_size, validate_matrix_market_size
 from ..counts import CountMatrix, counts_from_matrix
-from .table_files import read_header, read_table
+from .table_files import read_table
 
 _GENE_FEATURE_TYPE = "Gene Expression"  # 10x files may also have antibodies and others
 
@@ -47,8 +48,6 @@ def read_counts(path: str | Path) -> CountMatrix:
 def _read_count_table(path: Path) -> CountMatrix:
     table = read_table(path, index=True)
     genes = [str(c) for c in table.columns]
-    if path.suffix != ".parquet":
-        genes = read_header(path)[-len(genes) :] if genes else genes
     try:
         matrix = table.to_numpy(dtype=np.float32)
     except (ValueError, TypeError) as error:
@@ -56,7 +55,8 @@ def _read_count_table(path: Path) -> CountMatrix:
             f"{path} holds something other than counts; every cell after the spot "
             "name must be a number."
         ) from error
-    return counts_from_matrix(matrix, [str(s) for s in table.index], genes, path)
+    counts = counts_from_matrix(matrix, [str(s) for s in table.index], genes, path)
+    return replace(counts, account=counts.account.add_note(*table.attrs.get("notes", ())))
 
 
 def _read_10x_hdf5(path: Path) -> CountMatrix:
@@ -101,8 +101,8 @@ def _read_10x_mtx(folder: Path) -> CountMatrix:
         if path is None:
             raise SpotsError(f"{folder} has no {name}.gz; copy the whole folder again.")
         files[name] = path
-    features = read_table(files["features.tsv"], header=False)
-    barcodes = read_table(files["barcodes.tsv"], header=False)
+    features = read_table(files["features.tsv"], header=False, as_text=True)
+    barcodes = read_table(files["barcodes.tsv"], header=False, as_text=True)
     try:
         path = files["matrix.mtx"]
         if problem := validate_gzip_size(path) or validate_matrix_market_size(path):

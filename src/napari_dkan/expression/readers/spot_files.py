@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -11,6 +12,7 @@ from ...spatial.spots import Spots
 from ..array_geometry import ST_DIAMETER_UM, ST_PITCH_UM, VISIUM_DIAMETER_UM, VISIUM_PITCH_UM
 from .anndata_io import read_h5ad_file
 from .metadata import find_value, read_scale_factors
+from .spot_columns import names_from_spot_table, standardize_spot_columns
 from .table_files import (
     array_coords_from_table,
     check_unique_array_coords,
@@ -19,6 +21,9 @@ from .table_files import (
     read_table,
     round_array_coords,
 )
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _SPACE_RANGER_COLUMNS = ["barcode", "in_tissue", "array_row", "array_col"]
 _SPACE_RANGER_COLUMNS += ["pxl_row_in_fullres", "pxl_col_in_fullres"]
@@ -32,14 +37,20 @@ _PIXEL_COLUMNS = [
 ]
 
 
-def read_spots(path: str | Path) -> Spots:
+def read_spots(path: str | Path, mpp: float | None = None) -> Spots:
     """Read spot positions from a file.
 
     - her2st selection TSV (array ``x, y`` and ``pixel_x, pixel_y``): the 200 um array.
     - Space Ranger positions (CSV or Parquet): spots in tissue of the Visium array, or Visium HD's
       bins where the scale factors in the same folder state a bin size.
+    - Seurat's coordinates (``imagerow``, ``imagecol``) and QuPath's measurements (``Centroid X``).
     - Any other table with x and y: centres in level-0 px.
     - h5ad: ``obsm['spatial']`` with ``obs['array_row'|'array_col']``.
+
+    Parameters
+    ----------
+    mpp
+        um per px of the image, for positions in micrometres.
 
     Raises
     ------
@@ -47,26 +58,37 @@ def read_spots(path: str | Path) -> Spots:
         The file is none of these, is empty, or has two spots at one array position.
     """
     path = Path(path)
-    spots = _read_h5ad_spots(path) if path.suffix == ".h5ad" else _read_spot_table(path)
+    spots = _read_h5ad_spots(path) if path.suffix == ".h5ad" else _read_spot_table(path, mpp)
     if not len(spots):
         raise SpotsError(f"{path} holds no spots.")
     check_unique_array_coords(spots, path)
     return spots
 
 
-def _read_spot_table(path: Path) -> Spots:
-    if path.name.startswith("tissue_positions"):
-        table = read_table(path, header=path.name != "tissue_positions_list.csv")
-        if "pxl_col_in_fullres" not in table.columns:
-            if table.shape[1] != len(_SPACE_RANGER_COLUMNS):
-                raise SpotsError(
-                    f"{path} has {table.shape[1]} columns where Space Ranger writes 6; "
-                    "use the file from the spatial folder."
-                )
-            table.columns = _SPACE_RANGER_COLUMNS
-    else:
-        table = read_table(path)
-    table.columns = [str(c).strip() for c in table.columns]
+def _has_space_ranger_rows(table: pd.DataFrame) -> bool:
+    """Whether a table without header has the columns of Space Ranger: barcode, 0 or 1, ..."""
+    return (
+        table.shape[1] == len(_SPACE_RANGER_COLUMNS)
+        and list(table.columns) == list(range(table.shape[1]))
+        and set(table[1]) <= {0, 1}
+    )
+
+
+def _read_spot_table(path: Path, mpp: float | None = None) -> Spots:
+    import pandas as pd
+
+    table = read_table(path, header=None)
+    if _has_space_ranger_rows(table):
+        table.columns = pd.Index(_SPACE_RANGER_COLUMNS)
+    elif "tissue_positions" in path.name and isinstance(table.columns[0], (int, np.integer)):
+        raise SpotsError(
+            f"{path} has {table.shape[1]} columns where Space Ranger writes 6; "
+            "use the file from the spatial folder."
+        )
+    elif isinstance(table.columns[0], (int, np.integer)):
+        table = read_table(path)  # a number among the names of its columns
+    table.columns = pd.Index([str(c).strip() for c in table.columns])
+    table = standardize_spot_columns(table, path, mpp)
     columns = next((pair for pair in _PIXEL_COLUMNS if set(pair) <= set(table.columns)), None)
     if columns is None:
         raise SpotsError(
@@ -83,15 +105,12 @@ def _read_spot_table(path: Path) -> Spots:
         return Spots(xy, array_coords, names, ST_DIAMETER_UM, ST_PITCH_UM)
     if columns[0] == "pxl_col_in_fullres":
         visium_coords = array_coords_from_table(table, path)
-        names = tuple(table["barcode"].astype(str)) if "barcode" in table.columns else ()
+        names = names_from_spot_table(table)
         bin_um = read_scale_factors(path.parent).bin_um
         return Spots(
             xy, visium_coords, names, bin_um or VISIUM_DIAMETER_UM, bin_um or VISIUM_PITCH_UM
         )
-    names = next(
-        (tuple(table[c].astype(str)) for c in ("name", "id", "barcode") if c in table.columns), ()
-    )
-    return Spots(xy, array_coords_from_table(table, path), names)
+    return Spots(xy, array_coords_from_table(table, path), names_from_spot_table(table))
 
 
 def _read_h5ad_spots(path: Path) -> Spots:

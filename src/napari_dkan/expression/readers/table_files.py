@@ -1,10 +1,11 @@
-"""Read text and Parquet tables, and array coordinates from tables."""
+"""Read text, Excel and Parquet tables, and array coordinates from tables."""
 
 from __future__ import annotations
 
 import csv
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,87 +13,119 @@ from numpy.typing import NDArray
 from ...errors import SpotsError
 from ...size_limits import validate_gzip_size, validate_parquet_size
 from ...spatial.spots import Spots
+from .delimited_text import TextSource, is_grouped_number, read_delimited_text
+from .excel_tables import read_excel_text
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
-def read_table(path: Path, header: bool = True, index: bool = False) -> pd.DataFrame:
-    """Read a TSV or CSV (gzipped or not) or a Parquet table.
+# Names of columns that name something: their cells stay text, 001 and 1E1 too.
+NAME_COLUMNS = frozenset(
+    (
+        *("barcode", "barcodes", "cell", "cell_id", "cell_name", "id", "ids", "name", "names"),
+        *("spot", "spots", "spot_id", "spot_name", "object id", "object_id", "batch", "slide"),
+        *("section", "sections", "section_id", "sample", "samples", "sample_id", "library"),
+        *("library_id", "patient", "patients", "patient_id"),
+    )
+)
+_OLD_EXCEL_MAGIC = b"\xd0\xcf\x11\xe0"
+_ZIP_MAGIC = b"PK\x03\x04"
+
+
+def read_table(
+    path: Path, header: bool | None = True, index: bool = False, as_text: bool = False
+) -> pd.DataFrame:
+    """Read a table: text in any usual form (gzipped or not), Excel (.xlsx) or Parquet.
+
+    The separator (tab, comma, semicolon), the encoding, comment lines, an Excel ``sep=`` line,
+    delimiters at the ends of lines and decimal commas are found from the content.
 
     Parameters
     ----------
     path
-        A text table has the separator that its first line has; tab comes first.
+        The format of a file is that of its content.
     header
-        The first line has the names of the columns.
+        The first row has the names of the columns; None finds out, as names are no numbers.
     index
         The first column has the names of the rows (in Parquet, where no index is stored).
+    as_text
+        No column is converted to numbers. Else those in `NAME_COLUMNS`, columns without a name,
+        and the index are not.
+
+    Returns
+    -------
+    DataFrame
+        ``attrs['notes']`` has sentences about what was skipped or converted.
 
     Raises
     ------
     SpotsError
         The file is missing, empty, too large or not a table.
     """
-    import pandas as pd
-
     if not path.is_file():
         raise SpotsError(f"{path} does not exist; check the path.")
     if path.suffix == ".parquet":
         return _read_parquet(path, index)
     try:
-        problem = validate_gzip_size(path)
-        if problem:
+        with path.open("rb") as file:
+            magic = file.read(4)
+        if magic == _OLD_EXCEL_MAGIC:
+            raise SpotsError(f"{path} is an old Excel file (.xls); save it as .xlsx or CSV.")
+        text = read_excel_text(path) if magic == _ZIP_MAGIC else None
+        if text is None and (problem := validate_gzip_size(path)):
             raise SpotsError(f"{path} is not read: {problem}; save it as TSV or CSV.")
-        return pd.read_csv(
-            path,
-            sep=_detect_separator(_read_first_line(path)),
-            header=0 if header else None,
-            index_col=0 if index else None,
-            compression=_detect_compression(path),
+        table = read_delimited_text(
+            TextSource(path, text), header, None if as_text else NAME_COLUMNS, index
         )
     except (ValueError, OSError, EOFError, AttributeError, IndexError, TypeError) as error:
         # Parser errors of pandas and bad encodings are ValueErrors, a damaged gzip is an OSError.
         raise SpotsError(f"{path} is not a readable table; save it as TSV or CSV.") from error
-
-
-def read_header(path: Path) -> list[str]:
-    """Read the cells of the first line of a text table; pandas would rename duplicate columns.
-
-    Raises SpotsError if the file is not a table.
-    """
-    try:
-        line = _read_first_line(path)
-        return next(csv.reader([line], delimiter=_detect_separator(line)))
-    except (ValueError, OSError, EOFError, TypeError, IndexError, csv.Error) as error:
+    except csv.Error as error:
         raise SpotsError(f"{path} is not a readable table; save it as TSV or CSV.") from error
+    return _use_first_column_as_index(table) if index else _rename_duplicates(table)
 
 
-def _read_first_line(path: Path) -> str:
+def _use_first_column_as_index(table: pd.DataFrame) -> pd.DataFrame:
+    """Use the first column as the index; the second, where the first only counts the rows."""
+    if table.shape[1] > 2 and not table.columns[0] and is_row_counter(table.iloc[:, 0]):
+        cells = table.iloc[:, 1]
+        if not any(map(_is_number, cells.astype(str))):
+            table = table.iloc[:, 1:]
+    index, notes = table.iloc[:, 0], table.attrs.get("notes", [])
+    table = table.iloc[:, 1:].set_axis(index, axis=0)
+    table.attrs["notes"] = notes
+    return table
+
+
+def is_row_counter(cells: Iterable[object]) -> bool:
+    """Whether cells count from 0 or from 1, as the index that pandas and R write."""
+    values = [str(cell) for cell in cells]
+    return values[:1] in (["0"], ["1"]) and values == [
+        str(i + int(values[0])) for i in range(len(values))
+    ]
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True
+
+
+def _rename_duplicates(table: pd.DataFrame) -> pd.DataFrame:
+    """Name the second column ``x`` ``x.1``, and so on."""
     import pandas as pd
 
-    # Without a separator or quotes pandas returns the whole line, compressed or not.
-    table = pd.read_csv(
-        path,
-        header=None,
-        nrows=1,
-        sep="\0",
-        dtype=str,
-        quoting=csv.QUOTE_NONE,
-        compression=_detect_compression(path),
-    )
-    line: str = table.iloc[0, 0]
-    return line
-
-
-def _detect_compression(path: Path) -> Literal["gzip"] | None:
-    """Detect gzip by the content, as the file name may be wrong."""
-    with path.open("rb") as file:
-        return "gzip" if file.read(2) == b"\x1f\x8b" else None
-
-
-def _detect_separator(line: str) -> str:
-    return "\t" if "\t" in line else ","
+    names: list[str] = []
+    seen: dict[str, int] = {}
+    for name in map(str, table.columns):
+        names.append(f"{name}.{seen[name]}" if name in seen else name)
+        seen[name] = seen.get(name, 0) + 1
+    if len(seen) < len(names):
+        table.columns = pd.Index(names)
+    return table
 
 
 def _read_parquet(path: Path, index: bool) -> pd.DataFrame:
@@ -121,8 +154,17 @@ def numeric_columns(table: pd.DataFrame, columns: list[str], path: Path) -> NDAr
     for i, column in enumerate(columns):
         out[:, i] = pd.to_numeric(table[column], errors="coerce")
         if not np.isfinite(out[:, i]).all():
-            row = int(np.flatnonzero(~np.isfinite(out[:, i]))[0]) + 1
-            raise SpotsError(f"{path}: column {column} holds no number in data row {row}; fix it.")
+            row = int(np.flatnonzero(~np.isfinite(out[:, i]))[0])
+            cell = str(table[column].iloc[row])
+            raise SpotsError(
+                f"{path}: column {column} holds no number in data row {row + 1}"
+                + (
+                    f": {cell} may mean {cell.replace(',', '')} or {cell.replace(',', '.')}; "
+                    "write it without the comma."
+                    if is_grouped_number(cell)
+                    else "; fix it."
+                )
+            )
     return out
 
 

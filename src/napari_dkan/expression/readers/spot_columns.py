@@ -1,0 +1,102 @@
+"""Names that Seurat and QuPath give to the columns of spot tables."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ...errors import SpotsError
+from ...spatial.spots import median_spot_distance
+from .metadata import SCALE_FACTORS_NAME
+from .table_files import is_row_counter, numeric_columns
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_SEURAT_NAMES = {
+    "imagerow": "pxl_row_in_fullres",
+    "imagecol": "pxl_col_in_fullres",
+    "row": "array_row",
+    "col": "array_col",
+    "tissue": "in_tissue",
+}
+# The micro sign, the Greek letter, what a wrong encoding makes of them, and plain letters.
+_QUPATH_CENTROID = re.compile(r"centroid ([xy]) (px|\S{0,2}m)", re.IGNORECASE)
+_NAME_COLUMNS = ("name", "id", "barcode", "barcodes", "cell", "spot", "spot_id", "object id")
+_MIN_SEURAT_DISTANCE_PX = 15.0  # Visium spots are 100 um apart: 100 px or more at level 0
+
+
+def standardize_spot_columns(
+    table: pd.DataFrame, path: Path, mpp: float | None = None
+) -> pd.DataFrame:
+    """Rename columns of Seurat and QuPath as this package calls them.
+
+    Parameters
+    ----------
+    table
+        With stripped names of columns.
+    path
+        The file, for errors.
+    mpp
+        um per px of the image, for QuPath's centroids in micrometres.
+
+    Raises
+    ------
+    SpotsError
+        Positions are in micrometres and the pixel size is unknown, or they are those of a
+        downsampled image.
+    """
+    names = set(table.columns)
+    if {"imagerow", "imagecol"} <= names and "pxl_row_in_fullres" not in names:
+        table = table.rename(columns=_SEURAT_NAMES)
+        _check_seurat_resolution(table, path)
+        names = set(table.columns)
+    centroids = {m[1].lower() + m[2].lower(): m[0] for m in map(_match_centroid, names) if m}
+    if not centroids or names & {"x", "pixel_x", "pxl_col_in_fullres", "X"}:
+        return table
+    if {"xpx", "ypx"} <= set(centroids):
+        return table.rename(columns={centroids["xpx"]: "x", centroids["ypx"]: "y"})
+    columns = [next((c for k, c in centroids.items() if k[0] == axis), None) for axis in "xy"]
+    if None in columns:
+        return table
+    if mpp is None:
+        raise SpotsError(
+            f"{path} has positions in micrometres ({columns[0]}) and the pixel size is not known; "
+            "give --mpp, or set the pixel size in QuPath to 1 and export Centroid X px."
+        )
+    found = [str(c) for c in columns]
+    xy = numeric_columns(table, found, path) / mpp
+    return table.drop(columns=found).assign(x=xy[:, 0], y=xy[:, 1])
+
+
+def names_from_spot_table(table: pd.DataFrame) -> tuple[str, ...]:
+    """Return the names of spots: of a column of names, or of a first column without a name."""
+    by_name = {str(c).lower(): c for c in reversed(table.columns)}
+    column = next((by_name[c] for c in _NAME_COLUMNS if c in by_name), None)
+    if column is not None:
+        return tuple(table[column].astype(str))
+    if "" in table.columns and table.columns[0] == "":
+        cells = table.iloc[:, 0].astype(str)
+        if cells.is_unique and not is_row_counter(cells):
+            return tuple(cells)
+    return ()
+
+
+def _match_centroid(name: object) -> re.Match[str] | None:
+    return _QUPATH_CENTROID.fullmatch(str(name))
+
+
+def _check_seurat_resolution(table: pd.DataFrame, path: Path) -> None:
+    """Raise SpotsError for the positions that Seurat scales to its downsampled image."""
+    xy = numeric_columns(table, ["pxl_col_in_fullres", "pxl_row_in_fullres"], path)
+    has_bins = (path.parent / SCALE_FACTORS_NAME).is_file()
+    if len(xy) < 2 or has_bins or not (xy % 1).any():
+        return
+    distance = median_spot_distance(xy)
+    if distance < _MIN_SEURAT_DISTANCE_PX:
+        raise SpotsError(
+            f"{path} has spots {distance:.3g} px apart in imagerow and imagecol, as in Seurat's "
+            "downsampled image; write GetTissueCoordinates(scale = NULL), or call the columns "
+            "pxl_row_in_fullres and pxl_col_in_fullres if they are level-0 pixels."
+        )

@@ -1,0 +1,230 @@
+"""Tables as spreadsheets, R, QuPath and Windows write them; regions; checkpoints; few genes."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+from pathlib import Path
+
+import numpy as np
+import openpyxl
+import pandas as pd
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from napari_dkan.errors import SpotsError
+from napari_dkan.expression.readers.count_files import read_counts
+from napari_dkan.expression.readers.discovery import find_sections
+from napari_dkan.expression.readers.spot_files import read_spots
+from napari_dkan.expression.readers.table_files import read_table
+
+from .section_files import write_tenx
+
+ROWS = [["name", "x", "y"], ["001", "500.5", "600.25"], ["1E1", "700.5", "-3"]]
+
+
+def write_rows(path: Path, rows: list[list[str]], kind: str) -> Path:
+    """Write rows as one of the forms of a table that people have."""
+    if kind == "xlsx":
+        return write_xlsx(path.with_suffix(".xlsx"), rows)
+    if kind == "parquet":
+        frame = pd.DataFrame(rows[1:], columns=rows[0])
+        for column in ("x", "y"):
+            frame[column] = frame[column].astype(float)
+        frame.to_parquet(path.with_suffix(".parquet"))
+        return path.with_suffix(".parquet")
+    separator = "\t" if kind == "tab" else ";" if "semicolon" in kind else ","
+    text = io.StringIO()
+    quoting = csv.QUOTE_ALL if kind == "quoted" else csv.QUOTE_MINIMAL
+    cells = [[c.replace(".", ",") for c in row] for row in rows] if "decimal" in kind else rows
+    csv.writer(text, delimiter=separator, quoting=quoting).writerows(cells)
+    content = text.getvalue()
+    if kind == "windows lines":
+        content = content.replace("\r\n", "\n").replace("\n", "\r\n")
+    if kind == "old mac lines":
+        content = content.replace("\r\n", "\r")
+    if kind == "trailing":
+        lines = content.splitlines()
+        content = "\n".join([lines[0], *(line + "," for line in lines[1:])]) + "\n"
+    if kind == "trailing everywhere":
+        content = "".join(line + ",,\n" for line in content.splitlines())
+    if kind == "excel sep semicolon":
+        content = "sep=;\n" + content
+    if kind == "comments":
+        content = "# written by R\n\n#\n" + content + "# the end\n"
+    if kind == "empty rows":
+        content += "\n,,\n,,\n\n"
+    encoding = {"utf-8 mark": "utf-8-sig", "utf-16": "utf-16", "utf-16 unmarked": "utf-16-le"}
+    data = content.encode(encoding.get(kind, "utf-8"))
+    path.write_bytes(gzip.compress(data) if kind == "gzip" else data)
+    return path
+
+
+def write_xlsx(path: Path, rows: list[list[str]]) -> Path:
+    """Write numbers as numbers; 001 as 1 in the format 000."""
+    book = openpyxl.Workbook()
+    sheet = book.active
+    for r, row in enumerate(rows, 1):
+        for c, cell in enumerate(row, 1):
+            target = sheet.cell(r, c)
+            if cell.isdigit() and cell.startswith("0") and len(cell) > 1:
+                target.value, target.number_format = int(cell), "0" * len(cell)
+            else:
+                try:
+                    target.value = float(cell) if "E" not in cell else cell
+                except ValueError:
+                    target.value = cell
+    book.create_sheet("empty")
+    book.save(path)
+    return path
+
+
+KINDS = ["comma", "tab", "semicolon", "semicolon decimal", "quoted decimal", "quoted"]
+KINDS += ["windows lines", "old mac lines", "trailing", "trailing everywhere", "comments"]
+KINDS += ["excel sep semicolon", "excel sep semicolon decimal", "empty rows", "utf-8 mark"]
+KINDS += ["utf-16", "utf-16 unmarked", "gzip", "xlsx", "parquet"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_spots_are_the_same_in_every_form_of_a_table(tmp_path: Path, kind: str) -> None:
+    spots = read_spots(write_rows(tmp_path / "spots.csv", ROWS, kind))
+    assert spots.names == ("001", "1E1")
+    assert spots.xy.tolist() == [[500.5, 600.25], [700.5, -3]]
+
+
+@pytest.mark.parametrize("kind", [k for k in KINDS if "decimal" not in k and k != "parquet"])
+def test_patients_and_counts_are_the_same_in_every_form(tmp_path: Path, kind: str) -> None:
+    table = [["section", "patient"], ["001", "P1"], ["1E1", "007"]]
+    found = read_table(write_rows(tmp_path / "patients.csv", table, kind))
+    assert found.astype(str).to_numpy().tolist() == table[1:]
+    counts = [["", "A", "1", "A"], ["001", "3", "0", "1"], ["1E1", "2", "5", "0"]]
+    read = read_counts(write_rows(tmp_path / "counts.csv", counts, kind))
+    assert read.spot_names == ("001", "1E1")
+    assert read.genes == ("A", "1")
+    assert read.matrix.toarray().tolist() == [[4, 0], [2, 5]]
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    kind=st.sampled_from([k for k in KINDS if k != "parquet"]),
+    columns=st.permutations(["name", "x", "y", "cluster"]),
+    has_index=st.booleans(),
+    data=st.data(),
+)
+def test_order_further_columns_and_delimiters_change_nothing(
+    tmp_path: Path, kind: str, columns: list[str], has_index: bool, data: st.DataObject
+) -> None:
+    """A permutation, an extra column, a trailing delimiter or an index column change nothing."""
+    names = data.draw(
+        st.lists(st.text("0123456789EeN.x-", min_size=1, max_size=6), min_size=1, unique=True)
+    )
+    names = [n for n in names if kind != "xlsx" or not n.isdigit()] or ["a"]
+    if "decimal" in kind:
+        names = list(dict.fromkeys(n.replace(".", "") or "a" for n in names))
+    numbers = st.integers(-99_999, 99_999).map(lambda n: n / 8)
+    xy = [[data.draw(numbers), data.draw(numbers)] for _ in names]
+    order = data.draw(st.permutations(range(len(names))))
+    cells = {"name": names, "cluster": ["2" for _ in names]}
+    cells |= {"x": [repr(x) for x, _ in xy], "y": [repr(y) for _, y in xy]}
+    if "decimal" in kind and not any(len(c.split(".")[1]) != 3 for v in "xy" for c in cells[v]):
+        xy[0][0], cells["x"][0] = 0.5, "0.5"  # a comma is known to be the decimal point
+    rows = [list(columns), *([cells[c][i] for c in columns] for i in order)]
+    if has_index:
+        rows = [["", *rows[0]], *([str(i), *row] for i, row in enumerate(rows[1:]))]
+    spots = read_spots(write_rows(tmp_path / "spots.csv", rows, kind))
+    assert spots.names == tuple(names[i] for i in order)
+    assert spots.xy.tolist() == [xy[i] for i in order]
+
+
+def test_row_names_of_r_have_no_column_name(tmp_path: Path) -> None:
+    path = tmp_path / "spots.tsv"
+    path.write_text("x\ty\ncell-1\t500.5\t600.25\ncell-2\t7\t8\n")
+    assert read_spots(path).names == ("cell-1", "cell-2")
+    path.write_text("x\ty\n1\t500.5\t600.25\n2\t7\t8\n")
+    spots = read_spots(path)
+    assert spots.names == () and spots.xy.tolist() == [[500.5, 600.25], [7, 8]]
+    path.write_text("x\ty\n1\t2\n3\t4\t5\n")
+    with pytest.raises(SpotsError, match="3 cells in line 3 and 2 names"):
+        read_spots(path)
+
+
+def test_a_comma_that_may_group_digits_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "spots.csv"
+    path.write_text("x;y\n1,234;2,345\n3,456;4,567\n")
+    with pytest.raises(SpotsError, match=r"1,234 may mean 1234 or 1\.234"):
+        read_spots(path)
+    path.write_text("x;y\n1,234;2,5\n3,456;4,567\n")
+    assert read_spots(path).xy.tolist() == [[1.234, 2.5], [3.456, 4.567]]
+
+
+def test_the_content_decides_about_the_header_of_positions(tmp_path: Path) -> None:
+    header = "barcode,in_tissue,array_row,array_col,pxl_row_in_fullres,pxl_col_in_fullres\n"
+    rows = "AAAC-1,1,0,0,100,200\nAAAG-1,0,0,2,100,400\nAAAT-1,1,0,4,100,600\n"
+    for name in ("tissue_positions.csv", "tissue_positions_list.csv", "positions.txt"):
+        for text in (rows, header + rows):
+            (tmp_path / name).write_text(text)
+            spots = read_spots(tmp_path / name)
+            assert spots.names == ("AAAC-1", "AAAT-1")
+            assert spots.xy.tolist() == [[200, 100], [600, 100]]
+
+
+@pytest.mark.parametrize("mark", ["", "#"])
+def test_seurat_coordinates(tmp_path: Path, mark: str) -> None:
+    path = tmp_path / "coordinates.csv"
+    path.write_text(
+        f'{mark}"","tissue","row","col","imagerow","imagecol"\n'
+        '"AAAC-1",1,0,0,1000,2000\n"AAAG-1",0,0,2,1000,2200\n"AAAT-1",1,0,4,1000,2400\n'
+    )
+    spots = read_spots(path)
+    assert spots.xy.tolist() == [[2000, 1000], [2400, 1000]]
+    assert spots.array_coords.tolist() == [[0, 0], [4, 0]]
+    assert spots.names == ("AAAC-1", "AAAT-1") and spots.pitch_um == 100
+
+
+def test_seurat_coordinates_of_the_downsampled_image_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "coordinates.csv"
+    path.write_text("cell,imagerow,imagecol\na,100.25,200.5\nb,100.25,207.5\n")
+    with pytest.raises(SpotsError, match=r"7 px apart.*scale = NULL"):
+        read_spots(path)
+
+
+@pytest.mark.parametrize("unit", ["µm", "μm", "um", "Âµm"])
+@pytest.mark.parametrize("encoding", ["utf-8", "cp1252", "utf-16"])
+def test_qupath_centroids(tmp_path: Path, unit: str, encoding: str) -> None:
+    if unit == "μm" and encoding == "cp1252":
+        pytest.skip("Greek letters are not in cp1252")
+    path = tmp_path / "measurements.tsv"
+    text = f"Image\tObject ID\tCentroid X {unit}\tCentroid Y {unit}\ns.svs\t01\t100\t50.5\n"
+    path.write_bytes(text.encode(encoding))
+    with pytest.raises(SpotsError, match=r"in micrometres .*--mpp"):
+        read_spots(path)
+    spots = read_spots(path, mpp=0.5)
+    assert spots.xy.tolist() == [[200, 101]] and spots.names == ("01",)
+    path.write_bytes(text.replace(unit, "px").encode(encoding))
+    assert read_spots(path).xy.tolist() == [[100, 50.5]]
+
+
+def test_excel_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
+    path = write_xlsx(tmp_path / "spots.xlsx", ROWS)
+    book = openpyxl.load_workbook(path)
+    book["empty"]["A1"] = 1
+    book.save(path)
+    with pytest.raises(SpotsError, match=r"spots\.xlsx has 2 sheets with cells \(Sheet, empty\)"):
+        read_spots(path)
+    (tmp_path / "old.xls").write_bytes(b"\xd0\xcf\x11\xe0" + bytes(600))
+    with pytest.raises(SpotsError, match=r"old\.xls is an old Excel file"):
+        read_spots(tmp_path / "old.xls")
+    (tmp_path / "cut.xlsx").write_bytes(path.read_bytes()[:900])
+    with pytest.raises(SpotsError, match=r"cut\.xlsx is not a readable Excel file"):
+        read_spots(tmp_path / "cut.xlsx")
+
+
+def test_patients_of_sections_with_numbers_as_names(tmp_path: Path) -> None:
+    for name in ("001", "1E1", "3"):
+        (tmp_path / name).mkdir()
+        write_tenx(tmp_path / name / "filtered_feature_bc_matrix.h5", np.ones((1, 1)), ["a"], ["A"])
+    (tmp_path / "patients.csv").write_text("section,patient\n001,01\n1E1,P1\n3,NA\n")
+    patients = {entry.name: entry.patient for entry in find_sections(tmp_path)}
+    assert patients == {"001": "01", "1E1": "P1", "3": "NA"}
