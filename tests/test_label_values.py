@@ -127,6 +127,12 @@ def test_array_coordinates_are_column_then_row() -> None:
     data.obs["array_col"] = ["1", "x"]
     with pytest.raises(SpotsError, match=r"^drawn has no whole array coordinates"):
         array_coords_from_section(data)
+    for wrong in (np.nan, 1.5, np.inf):
+        data.obs["array_col"] = [1.0, wrong]
+        with pytest.raises(SpotsError, match=r"^drawn has no whole array coordinates"):
+            array_coords_from_section(data)
+    data.obs["array_col"] = [1.0, 2.0]
+    assert array_coords_from_section(data)[:, 0].tolist() == [1, 2]
     del data.obs["array_col"], data.uns["section"]
     with pytest.raises(SpotsError, match=r"^The section has no whole array coordinates"):
         array_coords_from_section(data)

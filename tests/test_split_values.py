@@ -97,6 +97,14 @@ def test_a_hexagonal_array_reaches_two_columns() -> None:
     assert separate_with_buffer(three, np.arange(3), np.array([0]), 1).buffer.tolist() == [1]
 
 
+def test_some_spots_are_always_left_to_train_on() -> None:
+    for spots, share in ((32, 0.75), (40, 0.8), (33, 0.7)):
+        array = grid(spots, 1)
+        for seed in range(5):
+            drawn = draw_blocks(array, np.arange(spots), share, seed)
+            assert 8 <= len(drawn) <= spots - 8
+
+
 def test_whole_blocks_are_drawn_up_to_the_share() -> None:
     array, rows = grid(16, 10), np.arange(160)
     blocks = [set(b.tolist()) for b in split_into_blocks(array)]

@@ -126,12 +126,15 @@ def labels_from_section(section: AnnData, panel: Panel, scale: LabelScale) -> Se
 def array_coords_from_section(section: AnnData) -> NDArray[np.int64]:
     """Return the array coordinates (N, 2) of the spots of a section along x and y.
 
-    Raises SpotsError if the section has none.
+    Raises SpotsError if the section has none, or if they are missing or fractional at a spot.
     """
     try:
-        coords: NDArray[np.int64] = section.obs[["array_col", "array_row"]].to_numpy(dtype=np.int64)
-        return coords
-    except (KeyError, ValueError) as error:
+        columns = section.obs[["array_col", "array_row"]]
+        values: NDArray[np.float64] = columns.to_numpy(dtype=np.float64)
+        if not (np.isfinite(values).all() and (values == np.round(values)).all()):
+            raise ValueError("missing or fractional")  # a cast to int would hide it
+        return values.astype(np.int64)
+    except (KeyError, ValueError, TypeError) as error:
         raise SpotsError(
             f"{section.uns.get('section', 'The section')} has no whole array coordinates in "
             "obs['array_row'] and obs['array_col']; they are needed to smooth and to train."

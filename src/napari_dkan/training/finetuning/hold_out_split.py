@@ -208,7 +208,10 @@ def draw_blocks(coordinates: ArrayCoordinates, rows: SpotRows, share: float, see
     drawn: list[SpotRows] = []
     count = 0
     for i in np.random.default_rng(seed).permutation(len(blocks)):
-        if count and abs(count + len(blocks[i]) - target) > abs(count - target):
+        drawn_with = count + len(blocks[i])
+        if count and abs(drawn_with - target) > abs(count - target):
+            break
+        if count and len(rows) - drawn_with < MIN_SPOTS:  # nothing would be left to train on
             break
         drawn.append(blocks[i])
         count += len(blocks[i])
