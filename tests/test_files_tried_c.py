@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import gzip
 import io
+import json
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +21,7 @@ from napari_dkan.expression.readers.count_files import read_counts
 from napari_dkan.expression.readers.discovery import find_sections
 from napari_dkan.expression.readers.spot_files import read_spots
 from napari_dkan.expression.readers.table_files import read_table
+from napari_dkan.spatial.region_files import RegionObjects, read_named_regions, read_regions
 
 from .section_files import write_tenx
 
@@ -228,3 +231,73 @@ def test_patients_of_sections_with_numbers_as_names(tmp_path: Path) -> None:
     (tmp_path / "patients.csv").write_text("section,patient\n001,01\n1E1,P1\n3,NA\n")
     patients = {entry.name: entry.patient for entry in find_sections(tmp_path)}
     assert patients == {"001": "01", "1E1": "P1", "3": "NA"}
+
+
+def write_objects(path: Path, *objects: tuple[str, object, int, int]) -> Path:
+    """Write squares from a to b with a type and a class."""
+    features = []
+    for kind, classification, a, b in objects:
+        ring = [[a, a], [b, a], [b, b], [a, b], [a, a]]
+        properties = {"objectType": kind, "classification": classification}
+        geometry = {"type": "Polygon", "coordinates": [ring]}
+        features.append({"type": "Feature", "geometry": geometry, "properties": properties})
+    content = json.dumps({"type": "FeatureCollection", "features": features}).encode()
+    if path.suffix == ".zip":
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("a.geojson", content)
+    else:
+        path.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)
+    return path
+
+
+@pytest.mark.parametrize("name", ["a.geojson", "a.geojson.gz", "a.zip"])
+def test_cores_and_detections_are_regions_only_when_asked_for(tmp_path: Path, name: str) -> None:
+    path = write_objects(
+        tmp_path / name,
+        ("tma_core", None, 0, 2400),
+        ("annotation", "Tumor", 500, 1200),
+        ("cell", None, 500, 510),
+        ("detection", None, 600, 610),
+    )
+    notes: list[str] = []
+    assert read_regions(path, note=notes.append).area == 700**2
+    assert notes == [f"{name}: 1 tma_core, 1 cell, 1 detection left out; regions are annotations"]
+    assert read_regions(path, objects=RegionObjects.tma_core).area == 2400**2
+    assert read_regions(path, objects=RegionObjects.cell).area == 100
+    assert read_regions(path, objects=RegionObjects.detection).area == 200
+    assert read_regions(path, objects=RegionObjects.all).area == 2400**2
+    with pytest.raises(SpotsError, match=r"has no tile; it holds 1 tma_core, 1 annotation"):
+        read_regions(path, objects=RegionObjects.tile)
+
+
+def test_a_file_of_one_type_is_read_and_of_several_refused(tmp_path: Path) -> None:
+    core, cell = ("tma_core", None, 0, 2400), ("cell", None, 500, 510)
+    assert read_regions(write_objects(tmp_path / "a.geojson", core)).area == 2400**2
+    assert read_regions(write_objects(tmp_path / "a.geojson", cell)).area == 100
+    with pytest.raises(SpotsError, match=r"no annotation but 1 tma_core, 1 cell; say with"):
+        read_regions(write_objects(tmp_path / "a.geojson", core, cell))
+
+
+@pytest.mark.parametrize(
+    "ignored",
+    ["Ignore*", {"name": "Ignore*"}, {"names": ["Tumor", "Ignore*"]}, {"name": "Necrosis*"}],
+)
+def test_ignored_classes_are_cut_out(tmp_path: Path, ignored: object) -> None:
+    tumor = ("annotation", "Tumor", 0, 1000)
+    hole = ("annotation", ignored, 200, 300)
+    path = write_objects(tmp_path / "a.geojson", tumor, hole)
+    assert read_regions(path).area == 1000**2 - 100**2
+    assert [r.classification for r in read_named_regions(path)] == ["Tumor"]
+    with pytest.raises(SpotsError, match=r"classes that QuPath ignores \(.*\*\); give them"):
+        read_regions(write_objects(tmp_path / "a.geojson", hole))
+    with pytest.raises(SpotsError, match="lie inside its ignored classes"):
+        read_regions(write_objects(tmp_path / "a.geojson", hole, ("annotation", "T", 210, 220)))
+
+
+def test_the_class_region_is_left_out_and_not_cut_out(tmp_path: Path) -> None:
+    path = write_objects(
+        tmp_path / "a.geojson",
+        ("annotation", "Region*", 0, 1000),
+        ("annotation", "Tumor", 500, 600),
+    )
+    assert read_regions(path).area == 100**2

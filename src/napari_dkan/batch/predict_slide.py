@@ -117,14 +117,15 @@ def _prepare_prediction(
     from ..inference.predict import find_tissue_region
     from ..inference.predictor import Predictor
     from ..quality.slide_checks import check_pixel_size
-    from ..spatial.region_files import read_regions
+    from ..spatial.region_files import RegionObjects, read_regions
 
     spots = None if job.spots is None else read_spots(job.spots)
     size = find_pixel_size(slide, job.mpp, spots)
     tissue = find_tissue_region(slide, size.mpp)
     regions = None
     if job.regions is not None:
-        regions = read_regions(job.regions, slide.width, slide.height)
+        objects = None if job.region_objects is None else RegionObjects(job.region_objects)
+        regions = read_regions(job.regions, slide.width, slide.height, objects, note)
     note(check_pixel_size(checkpoint, size, slide.width, slide.height))
     features = None
     if job.features is not None:

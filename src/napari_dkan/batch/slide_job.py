@@ -65,6 +65,8 @@ class SlideJob:
         Cache tokens of tiles on disk.
     icc
         Convert the colors of the slide to sRGB by its profile.
+    region_objects
+        A `RegionObjects` of `regions`, None for annotations.
     """
 
     slide: str
@@ -84,6 +86,7 @@ class SlideJob:
     encoder_weights: Path | None = None
     store: bool = True
     icc: bool = False
+    region_objects: str | None = None
 
     @property
     def name(self) -> str:

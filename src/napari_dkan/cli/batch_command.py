@@ -12,7 +12,7 @@ import typer
 
 from ..batch.slide_job import JobEvent, JobFinished, JobOutcome, SlideJob, TilePitch, split_names
 from ..errors import DkanError
-from .shared_options import job_checkpoint
+from .shared_options import RegionObjectsOption, job_checkpoint
 
 EXIT_INTERRUPTED = 130
 
@@ -40,6 +40,7 @@ def run_batch(
     features_encoder: Annotated[
         str | None, typer.Option(help="Who made the features that a CSV lists (uni, conch ...).")
     ] = None,
+    region_objects: RegionObjectsOption = None,
     icc: Annotated[bool, typer.Option(help="Apply the slides' ICC profiles.")] = False,
     store: Annotated[
         bool, typer.Option(help="Keep tiles on disk for later visits (`cache show`).")
@@ -88,6 +89,7 @@ def run_batch(
         encoder_weights=None if encoder_weights is None else encoder_weights.absolute(),
         store=store,
         icc=icc,
+        region_objects=region_objects and region_objects.value,
         features_encoder=features_encoder,
     )
     job_list = build_job_list(slides, options.out, options)

@@ -13,7 +13,7 @@ import typer
 
 from ..batch.slide_job import SlideJob, TilePitch, split_names
 from ..errors import SpotsError
-from .shared_options import echo_log, job_checkpoint
+from .shared_options import RegionObjectsOption, echo_log, job_checkpoint
 
 if TYPE_CHECKING:
     from ..inference.prediction_progress import PredictionUpdate
@@ -25,6 +25,7 @@ def run_predict(
     checkpoint: Annotated[Path | None, typer.Option(help="Default: the bundled one.")] = None,
     spots: Annotated[Path | None, typer.Option(help="Predict at the spots of this file.")] = None,
     regions: Annotated[Path | None, typer.Option(help="Predict inside: GeoJSON or a mask.")] = None,
+    region_objects: RegionObjectsOption = None,
     features: Annotated[
         Path | None,
         typer.Option(help="Tile features of TRIDENT or CLAM (.h5) instead of encoding."),
@@ -83,6 +84,7 @@ def run_predict(
         encoder_weights=encoder_weights,
         store=store,
         icc=icc,
+        region_objects=region_objects and region_objects.value,
     )
     with _show_progress() as (on_progress, write_message):
         outcome = predict_slide(job, on_progress, write_message)

@@ -13,6 +13,7 @@ import typer
 
 from ..batch.slide_job import split_names
 from ..errors import SpotsError
+from ..spatial.object_types import RegionObjects
 from ..training.train_settings import Precision, SettingsPreset, StainMethod
 
 if TYPE_CHECKING:
@@ -70,6 +71,10 @@ ReportOption = Annotated[
 ]
 SlideMppOption = Annotated[float | None, typer.Option(help="Micrometres per pixel of the slide.")]
 DeviceOption = Annotated[str | None, typer.Option(help="cuda, cuda:1, mps, cpu; default best.")]
+RegionObjectsOption = Annotated[
+    RegionObjects | None,
+    typer.Option(help="What a GeoJSON's regions are; default annotations, if there are any."),
+]
 CheckpointOption = Annotated[
     str, typer.Option(help="A file, or bundled for the one of this package.")
 ]

@@ -12,7 +12,6 @@ import json
 import zipfile
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +24,15 @@ from shapely.geometry.base import BaseGeometry
 
 from ..errors import SpotsError
 from .masks import LabelMask, is_mask_file, mask_scale, polygons_from_mask, read_mask
+from .object_types import RegionObjects, is_ignored_class, object_type
 from .polygons import (
     has_too_many_crossings,
     to_valid_polygons,
     union_polygons,
 )
+from .qupath_objects import NamedRegion, NoteCallback, cut_out_ignored, select_objects
+
+__all__ = ["NamedRegion", "RegionObjects", "read_named_regions", "read_regions"]
 
 MAX_GEOJSON_BYTES = 256 << 20
 MAX_GEOJSON_LISTS = 5_000_000  # every point is a list; as Python objects these take about 1 GB
@@ -51,8 +54,6 @@ _PARSE_ERRORS = (
     zipfile.BadZipFile,
     ShapelyError,
 )
-# QuPath's types of objects inside annotations.
-_DETECTION_TYPES = ("cell", "detection", "tile")
 _GEOMETRY_TYPES = (
     "Point",
     "MultiPoint",
@@ -64,46 +65,35 @@ _GEOMETRY_TYPES = (
 )
 
 
-@dataclass(frozen=True)
-class NamedRegion:
-    """One object of a file.
+def _ignore_note(sentence: str) -> None:
+    """Take a note that nobody reads."""
 
-    Attributes
+
+def read_geojson_regions(
+    path: Path, objects: RegionObjects | None = None, note: NoteCallback = _ignore_note
+) -> tuple[NamedRegion, ...]:
+    """Read the annotations of a GeoJSON file.
+
+    Objects of classes that QuPath ignores (``Ignore*``) are cut out.
+
+    Parameters
     ----------
-    geometry
-        In level-0 px (x, y), of any type, lines and points too; polygons are valid.
-    name, classification
-        "" where there is none.
-    color
-        Red, green, blue, 0 to 255; None where the file has none.
-    """
-
-    geometry: BaseGeometry
-    name: str = ""
-    classification: str = ""
-    color: tuple[int, int, int] | None = None
-
-    @property
-    def label(self) -> str:
-        """The text shown with the region: ``name (classification)``, or one of them."""
-        if self.name and self.classification:
-            return f"{self.name} ({self.classification})"
-        return self.name or self.classification
-
-
-def read_geojson_regions(path: Path) -> tuple[NamedRegion, ...]:
-    """Read the annotations of a GeoJSON file, or its detections, cells or tiles without any.
+    objects
+        Read these instead. None: the annotations; in a file without any, its detections (cells,
+        tiles) or its cores, if it has only one of them.
+    note
+        Called with a sentence about objects that are left out.
 
     Raises
     ------
     SpotsError
-        The file is not GeoJSON, has invalid coordinates, or is so large or its outlines cross so
-        often that reading it would take gigabytes.
+        The file has no such objects, is not GeoJSON, has invalid coordinates, or is so large or
+        its outlines cross so often that reading it would take gigabytes.
     """
     try:
         document = json.loads(_read_geojson_text(path))
         with np.errstate(invalid="ignore"):  # finite coordinates are checked below
-            objects = [_parse_feature(n) for n in _iterate_features(document)]
+            features = [_parse_feature(n) for n in _iterate_features(document)]
     except FileNotFoundError:
         raise SpotsError(f"There is no file {path}; check the path.") from None
     except MemoryError:
@@ -113,10 +103,16 @@ def read_geojson_regions(path: Path) -> tuple[NamedRegion, ...]:
             f"{path.name} could not be read as GeoJSON; export it from QuPath with "
             "File > Export objects as GeoJSON."
         ) from error
-    objects = [(region, kind) for region, kind in objects if not region.geometry.is_empty]
-    annotations = [region for region, kind in objects if kind not in _DETECTION_TYPES]
-    regions = annotations or [region for region, _ in objects]
-    geometries = [region.geometry for region in regions]
+    features = [feature for feature in features if not feature[0].geometry.is_empty]
+    ignored = [region for region, _, is_ignored in features if is_ignored]
+    regions = select_objects(
+        [(region, kind) for region, kind, is_ignored in features if not is_ignored],
+        objects,
+        path.name,
+        note,
+    )
+    regions_and_ignored = [*regions, *ignored]
+    geometries = [region.geometry for region in regions_and_ignored]
     xy = shapely.get_coordinates(geometries)
     if not np.isfinite(xy).all():
         raise SpotsError(f"{path.name} has coordinates that are not finite numbers.")
@@ -129,7 +125,8 @@ def read_geojson_regions(path: Path) -> tuple[NamedRegion, ...]:
             f"The outlines in {path.name} cross themselves or each other too often; "
             "export fewer objects, or simplify them in QuPath."
         )
-    return tuple(_repair_region(region) for region in regions)
+    regions = [_repair_region(region) for region in regions]
+    return tuple(cut_out_ignored(regions, ignored, path.name, note))
 
 
 def _read_geojson_text(path: Path) -> str:
@@ -186,25 +183,29 @@ def _iterate_features(node: Any) -> Iterator[dict[str, Any]]:
         raise TypeError(f"unexpected {type(node).__name__} in GeoJSON")
 
 
-def _parse_feature(node: dict[str, Any]) -> tuple[NamedRegion, str]:
-    """Return an object and its type; without a geometry (QuPath's root) it is empty."""
+def _parse_feature(node: dict[str, Any]) -> tuple[NamedRegion, RegionObjects, bool]:
+    """Return an object, its type, and whether QuPath ignores its class.
+
+    It is empty without a geometry (QuPath's root), and where a core is missing.
+    """
     if node.get("type") != "Feature":
-        return NamedRegion(_parse_geometry(node)), ""
+        return NamedRegion(_parse_geometry(node)), RegionObjects.annotation, False
     properties = node.get("properties")
     properties = properties if isinstance(properties, dict) else {}
     geometry_node = node["geometry"]
-    geometry = shapely.Point() if geometry_node is None else _parse_geometry(geometry_node)
+    is_empty = geometry_node is None or properties.get("isMissing") is True
+    geometry = shapely.Point() if is_empty else _parse_geometry(geometry_node)
     class_node = properties.get("classification")
     class_node = class_node if isinstance(class_node, dict) else {"name": class_node}
+    class_name = class_node.get("name") or class_node.get("names")
     region = NamedRegion(
         geometry,
         _clean_name(properties.get("name")),
-        _clean_name(class_node.get("name") or class_node.get("names")),
+        _clean_name(class_name),
         _parse_color(properties.get("color"), properties.get("colorRGB"))
         or _parse_color(class_node.get("color"), class_node.get("colorRGB")),
     )
-    kind = properties.get("objectType") or properties.get("object_type")
-    return region, kind if isinstance(kind, str) else ""
+    return region, object_type(node, properties), is_ignored_class(class_name)
 
 
 def _parse_geometry(node: Any) -> BaseGeometry:
@@ -244,7 +245,11 @@ def _repair_region(region: NamedRegion) -> NamedRegion:
 
 
 def read_regions(
-    path: str | Path, width: int | None = None, height: int | None = None
+    path: str | Path,
+    width: int | None = None,
+    height: int | None = None,
+    objects: RegionObjects | None = None,
+    note: NoteCallback = _ignore_note,
 ) -> BaseGeometry:
     """Read the union of the regions of a file in level-0 px.
 
@@ -255,13 +260,16 @@ def read_regions(
     width, height
         Of the slide in level-0 px, needed for masks only. A mask may have any resolution and
         covers the whole slide.
+    objects, note
+        As for `read_geojson_regions`.
 
     Raises
     ------
     SpotsError
         The file cannot be read or has no region.
     """
-    return union_regions(read_named_regions(path, width, height, merge_labels=True), Path(path))
+    regions = read_named_regions(path, width, height, True, objects, note)
+    return union_regions(regions, Path(path))
 
 
 def union_regions(regions: tuple[NamedRegion, ...], path: Path) -> BaseGeometry:
@@ -280,12 +288,14 @@ def read_named_regions(
     width: int | None = None,
     height: int | None = None,
     merge_labels: bool = False,
+    objects: RegionObjects | None = None,
+    note: NoteCallback = _ignore_note,
 ) -> tuple[NamedRegion, ...]:
     """Read the regions of a file separately, with names and colors.
 
     Parameters
     ----------
-    path, width, height
+    path, width, height, objects, note
         As for `read_regions`.
     merge_labels
         Do not distinguish the labels of a mask.
@@ -301,7 +311,7 @@ def read_named_regions(
     if magic[:3] == b"\xff\xd8\xff":
         raise SpotsError(f"{path.name} is a JPEG, which blurs a mask; save it as PNG or TIFF.")
     if not is_mask_file(magic):
-        return read_geojson_regions(path)
+        return read_geojson_regions(path, objects, note)
     if width is None or height is None:
         raise SpotsError(f"{path.name} is a mask; open its slide first.")
     return _regions_from_mask(read_mask(path), width, height, path.name, merge_labels)

@@ -47,16 +47,20 @@ class RegionImporter:
         if not self._pending_paths:
             return
         path, slide = self._pending_paths.pop(0), self._session.slide
+        notes: list[str] = []
 
         def job() -> Iterator[list[Layer]]:
-            size = (None, None) if slide is None else (slide.slide.width, slide.slide.height)
-            regions = read_named_regions(path, *size)
+            width, height = (
+                (None, None) if slide is None else (slide.slide.width, slide.slide.height)
+            )
+            regions = read_named_regions(path, width, height, note=notes.append)
             _check_on_slide([r.geometry for r in regions], slide, path.name)
             mpp = None if slide is None or slide.pixel_size is None else slide.mpp
             yield list[Layer](make_region_layers(regions, path.name, mpp))
 
         def receive(layers: list[Layer]) -> None:
             self._add_layers(layers, slide)
+            self._session.message.show(" ".join(f"{note}." for note in notes))
 
         def end(failure: JobFailure | None) -> None:
             if failure is not None:
