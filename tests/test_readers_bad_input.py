@@ -17,6 +17,7 @@ from scipy import sparse
 
 from napari_dkan.errors import SpotsError
 from napari_dkan.expression.counts import counts_from_matrix
+from napari_dkan.expression.gene_names import FeatureTable
 from napari_dkan.expression.readers.count_files import read_counts
 from napari_dkan.expression.readers.discovery import find_sections, read_sections
 from napari_dkan.expression.readers.single_section import read_single_section
@@ -74,7 +75,8 @@ def test_two_columns_of_one_gene_are_summed(tmp_path: Path) -> None:
 @given(st.lists(st.sampled_from("ABCDE"), min_size=1, max_size=12), st.integers(0, 99))
 def test_summing_keeps_every_count(genes: list[str], seed: int) -> None:
     matrix = np.random.default_rng(seed).poisson(1.0, (4, len(genes)))
-    counts = counts_from_matrix(matrix, list("wxyz"), genes, Path("m"), [f"E{g}" for g in genes])
+    features = FeatureTable(genes, [f"E{g}" for g in genes])
+    counts = counts_from_matrix(matrix, list("wxyz"), features, Path("m"))
     assert counts.genes == tuple(dict.fromkeys(genes))
     assert counts.ensembl_ids == tuple(f"E{g}" for g in counts.genes)
     for column, gene in enumerate(counts.genes):

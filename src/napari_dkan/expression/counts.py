@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import SpotsError
+from .gene_names import FeatureTable, select_genes
 from .readers.read_account import ReadAccount
 
 if TYPE_CHECKING:
@@ -52,26 +53,29 @@ class CountMatrix:
 
 
 def counts_from_matrix(
-    matrix: Any, spots: Sequence[str], genes: Sequence[str], path: Path, ids: Sequence[str] = ()
+    matrix: Any, spots: Sequence[str], features: FeatureTable, path: Path
 ) -> CountMatrix:
-    """Validate the counts of a matrix.
+    """Validate the counts of a matrix and select its genes.
 
-    Genes that share a symbol (two Ensembl ids, one name) are summed into the first, whose id is
-    used.
+    Features that are no genes are left out; see `select_genes`. Genes that share a symbol (two
+    Ensembl ids, one name) are summed into the first, whose id is used.
 
     Parameters
     ----------
     matrix
-        Spots x genes, dense or sparse.
-    spots, genes, ids
-        Names of the rows, and symbols and Ensembl ids of the columns.
+        Spots x features, dense or sparse.
+    spots
+        Names of the rows.
+    features
+        Names of the columns, and what else the file states of them.
     path
         The file, for errors.
 
     Raises
     ------
     SpotsError
-        The matrix is empty, has a spot twice, or has negative, missing or normalised values.
+        The matrix is empty, has a spot twice, has negative, missing or normalised values, or no
+        feature is a gene.
     """
     from scipy import sparse
 
@@ -84,13 +88,17 @@ def counts_from_matrix(
             f"{path} holds something other than counts; every cell after the spot "
             "name must be a number."
         ) from error
-    if matrix.shape != (len(spots), len(genes)):
+    if matrix.shape != (len(spots), len(features.names)):
         raise SpotsError(
-            f"{path} names {len(spots)} spots and {len(genes)} genes beside "
+            f"{path} names {len(spots)} spots and {len(features.names)} genes beside "
             f"{matrix.shape[0]} x {matrix.shape[1]} counts; write it again."
         )
-    if not len(spots) or not len(genes):
+    if not len(spots) or not len(features.names):
         raise SpotsError(f"{path} holds no counts.")
+    selected = select_genes(features, path)
+    genes, ids = selected.symbols, selected.ensembl_ids
+    if len(selected.columns) < matrix.shape[1]:
+        matrix = matrix[:, selected.columns]
     if not np.isfinite(matrix.data).all() or (matrix.data < 0).any():
         raise SpotsError(f"{path} holds negative or missing counts; give raw counts.")
     if not is_integer_valued(matrix.data):
@@ -101,25 +109,25 @@ def counts_from_matrix(
     duplicate = _first_duplicate(names)
     if duplicate is not None:
         raise SpotsError(f"{path} has two rows for spot {duplicate}; keep one.")
-    symbols = tuple(dict.fromkeys(map(str, genes)))
+    symbols = tuple(dict.fromkeys(genes))
     n_merged = len(genes) - len(symbols)
     if n_merged:
         column_of = {symbol: i for i, symbol in enumerate(symbols)}
-        columns = [column_of[str(gene)] for gene in genes]
+        columns = [column_of[gene] for gene in genes]
         ones = np.ones(len(genes), dtype=np.float32)
         shape = (len(genes), len(symbols))
         matrix = sparse.csr_matrix(
             matrix @ sparse.csr_matrix((ones, (np.arange(len(genes)), columns)), shape)
         )
         first = np.unique(columns, return_index=True)[1]
-        ids = [ids[i] for i in first] if ids else ()
+        ids = tuple(ids[i] for i in first) if ids else ()
     matrix.sum_duplicates()
     matrix.eliminate_zeros()
-    account = ReadAccount(str(path), genes_read=len(symbols))
+    account = replace(selected.account, file=str(path), genes_read=len(symbols))
     if n_merged:
         added = "1 gene was" if n_merged == 1 else f"{n_merged} genes were"
         account = account.add_note(f"{added} added to another of the same symbol")
-    return CountMatrix(matrix, names, symbols, tuple(map(str, ids)), n_merged, account)
+    return CountMatrix(matrix, names, symbols, ids, n_merged, account)
 
 
 def is_integer_valued(values: NDArray[Any]) -> bool:

@@ -27,6 +27,8 @@ class Spots:
         Spot diameter and centre-to-centre distance, None when unknown.
     left_out
         (reason, count) of the spots of the file that were not read.
+    off_tissue
+        Names of those that were not read because they are not in tissue.
     """
 
     xy: NDArray[np.float64]
@@ -35,6 +37,7 @@ class Spots:
     diameter_um: float | None = None
     pitch_um: float | None = None
     left_out: tuple[tuple[str, int], ...] = ()
+    off_tissue: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         xy = np.asarray(self.xy, dtype=np.float64).reshape(-1, 2)
@@ -67,6 +70,7 @@ class Spots:
             self.diameter_um,
             self.pitch_um,
             self.left_out,
+            self.off_tissue,
         )
 
 

@@ -19,15 +19,13 @@ from ..array_geometry import (
     is_hexagonal,
 )
 from ..counts import CountMatrix, counts_from_matrix, is_integer_valued
+from ..gene_names import features_from_var
 from .metadata import find_value
+from .spot_rows import drop_off_tissue, in_tissue_mask, positions_of_matrix
 from .table_files import array_coords_from_table, check_unique_array_coords
 
 if TYPE_CHECKING:
     from anndata import AnnData
-
-
-_SYMBOL_COLUMNS = ("gene_symbols", "gene_symbol", "feature_name", "gene_name", "symbol", "SYMBOL")
-_ID_COLUMNS = ("gene_ids", "gene_id", "ensembl", "ensembl_id", "feature_id")
 
 
 def read_h5ad_file(path: Path, *, backed: bool = False) -> AnnData:
@@ -63,13 +61,11 @@ def counts_from_anndata(data: AnnData, path: Path) -> CountMatrix:
     """
     spots = list(map(str, data.obs_names))
     if "counts" in data.layers:
-        genes, ids = _gene_symbols_and_ids(data.var)
-        return counts_from_matrix(data.layers["counts"], spots, genes, path, ids)
-    raw = [] if data.raw is None else [(data.raw.X, data.raw.var)]
+        return counts_from_matrix(data.layers["counts"], spots, features_from_var(data.var), path)
+    raw = [] if data.raw is None else [(data.raw.X, _complete_var(data.raw.var, data.var))]
     for matrix, var in [*raw, (data.X, data.var)]:
         if matrix is not None and _is_raw_counts(matrix):
-            genes, ids = _gene_symbols_and_ids(var)
-            return counts_from_matrix(matrix, spots, genes, path, ids)
+            return counts_from_matrix(matrix, spots, features_from_var(var), path)
     raise SpotsError(
         f"{path} holds no raw counts in X{' or raw' if raw else ''}; "
         "put the raw counts into layers['counts']."
@@ -77,7 +73,18 @@ def counts_from_anndata(data: AnnData, path: Path) -> CountMatrix:
 
 
 def spots_from_anndata(data: AnnData, path: Path) -> tuple[Spots, dict[str, str]]:
-    """Extract spots from ``obsm['spatial']``, and notes for ``uns``; see `infer_array`.
+    """Extract the spots in tissue from ``obsm['spatial']``, and notes; see `infer_array`.
+
+    Raises
+    ------
+    SpotsError
+        There are no valid positions.
+    """
+    return infer_array(positions_from_anndata(data, path), path)
+
+
+def positions_from_anndata(data: AnnData, path: Path) -> Spots:
+    """Extract the spots in tissue from ``obsm['spatial']``; its columns may be named.
 
     Raises
     ------
@@ -86,17 +93,17 @@ def spots_from_anndata(data: AnnData, path: Path) -> tuple[Spots, dict[str, str]
     """
     if "spatial" not in data.obsm:
         raise SpotsError(f"{path} has no obsm['spatial'] with spot centres in pixels.")
-    try:
-        xy = np.asarray(data.obsm["spatial"], dtype=np.float64)[:, :2]
-    except (ValueError, TypeError, IndexError) as error:
-        raise SpotsError(f"{path}: obsm['spatial'] holds no numbers; give x and y.") from error
-    if xy.shape != (data.n_obs, 2) or not np.isfinite(xy).all():
+    is_in_tissue = in_tissue_mask(data.obs, path)
+    xy = positions_of_matrix(data.obsm["spatial"], path, "obsm['spatial']")
+    if xy.shape != (data.n_obs, 2) or not np.isfinite(xy[is_in_tissue]).all():
         raise SpotsError(f"{path}: obsm['spatial'] must hold a finite x and y for every spot.")
+    if data.n_obs and not is_in_tissue.any():
+        raise SpotsError(f"{path} holds no spots in tissue: obs['in_tissue'] is 0 for all.")
     diameter, pitch = (find_value(data.uns, (f"spot_{key}_um",)) for key in ("diameter", "pitch"))
+    array_coords = array_coords_from_table(data.obs, path)
     names = tuple(map(str, data.obs_names))
-    return infer_array(
-        Spots(xy, array_coords_from_table(data.obs, path), names, diameter, pitch), path
-    )
+    xy = np.where(is_in_tissue[:, None], xy, 0.0)
+    return drop_off_tissue(Spots(xy, array_coords, names, diameter, pitch), is_in_tissue)
 
 
 def infer_array(spots: Spots, path: Path) -> tuple[Spots, dict[str, str]]:
@@ -148,12 +155,14 @@ def _is_raw_counts(matrix: Any) -> bool:
     return values.dtype.kind != "f" or not np.isfinite(values).all() or is_integer_valued(values)
 
 
-def _gene_symbols_and_ids(var: Any) -> tuple[list[str], list[str]]:
-    """Return symbols and Ensembl ids; the index may have either."""
-    index = [str(v) for v in var.index]
-    column = next((c for c in _SYMBOL_COLUMNS if c in var.columns), None)
-    if column is not None and sum(v.startswith("ENS") for v in index) > len(index) / 2:
-        pairs = zip(map(str, var[column]), index, strict=True)
-        return [symbol if symbol not in ("", "nan") else id for symbol, id in pairs], index
-    ids = next((c for c in _ID_COLUMNS if c in var.columns), None)
-    return index, [] if ids is None else [str(v) for v in var[ids]]
+def _complete_var(raw: Any, var: Any) -> Any:
+    """Add to the ``var`` of ``raw`` the feature types that only the other one states."""
+    columns = [c for c in ("feature_types", "feature_type", "genome") if c in var.columns]
+    columns = [c for c in columns if c not in raw.columns]
+    if not columns:
+        return raw
+    if raw.index.equals(var.index):
+        return raw.assign(**{c: var[c].to_numpy() for c in columns})
+    if not var.index.is_unique or not raw.index.is_unique:
+        return raw
+    return raw.join(var[columns].astype(object))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,19 +13,24 @@ from ...errors import SpotsError
 from ...hdf5_validation import validate_hdf5
 from ...size_limits import validate_gzip_size, validate_matrix_market_size
 from ..counts import CountMatrix, counts_from_matrix
+from ..gene_names import FeatureTable
 from .table_files import read_table
 
-_GENE_FEATURE_TYPE = "Gene Expression"  # 10x files may also have antibodies and others
+_MTX_NAMES = ("matrix.mtx.gz", "matrix.mtx")
+_FEATURE_NAMES = ("features.tsv", "genes.tsv")  # Cell Ranger 2 wrote genes.tsv
 
 
-def read_counts(path: str | Path) -> CountMatrix:
+def read_counts(path: str | Path, library: str | None = None) -> CountMatrix:
     """Read counts (spots x genes).
 
     Parameters
     ----------
     path
         A TSV or CSV (gzipped or not) or Parquet table whose first column has the names of the
-        spots, a 10x ``.h5``, a 10x Matrix Market folder, or an ``.h5ad``.
+        spots, a 10x ``.h5``, a 10x Matrix Market folder or its ``matrix.mtx``, whose files may
+        have a prefix, or an ``.h5ad``.
+    library
+        The section of an h5ad that holds several; others have none.
 
     Raises
     ------
@@ -40,8 +44,13 @@ def read_counts(path: str | Path) -> CountMatrix:
         raise SpotsError(f"{path} does not exist; check the path.")
     if path.suffix == ".h5ad":
         from .anndata_io import counts_from_anndata, read_h5ad_file
+        from .library_choice import select_counted_library
 
-        return counts_from_anndata(read_h5ad_file(path), path)
+        return counts_from_anndata(
+            select_counted_library(read_h5ad_file(path), library, path), path
+        )
+    if path.name.endswith(_MTX_NAMES):
+        return _read_10x_mtx(path.parent, path)
     return _read_10x_hdf5(path) if path.suffix in (".h5", ".hdf5") else _read_count_table(path)
 
 
@@ -55,7 +64,7 @@ def _read_count_table(path: Path) -> CountMatrix:
             f"{path} holds something other than counts; every cell after the spot "
             "name must be a number."
         ) from error
-    counts = counts_from_matrix(matrix, [str(s) for s in table.index], genes, path)
+    counts = counts_from_matrix(matrix, [str(s) for s in table.index], FeatureTable(genes), path)
     return replace(counts, account=counts.account.add_note(*table.attrs.get("notes", ())))
 
 
@@ -71,40 +80,72 @@ def _read_10x_hdf5(path: Path) -> CountMatrix:
                 "copy filtered_feature_bc_matrix.h5 again."
             )
         with h5py.File(path, "r") as file:
-            group = file["matrix"]
+            group = _find_10x_matrix(file)
             rows, columns = (int(n) for n in group["shape"][:2])
             matrix = sparse.csc_matrix(
                 (group["data"][:], group["indices"][:], group["indptr"][:]), shape=(rows, columns)
             )
             matrix.check_format()
             spots = _decode_strings(group["barcodes"][:])
-            features = group["features"]
-            genes, ids = _decode_strings(features["name"][:]), _decode_strings(features["id"][:])
-            kinds = (
-                _decode_strings(features["feature_type"][:]) if "feature_type" in features else []
-            )
+            table = _read_10x_features(group)
     except (OSError, KeyError, ValueError, TypeError, IndexError, RuntimeError) as error:
         # h5py raises any of these for a damaged file.
         raise SpotsError(
             f"{path} is not a readable 10x matrix; copy filtered_feature_bc_matrix.h5 again."
         ) from error
-    return _select_gene_features(matrix, spots, genes, ids, kinds, path)
+    return _count_features(matrix, spots, table, path)
 
 
-def _read_10x_mtx(folder: Path) -> CountMatrix:
-    """Read a ``filtered_feature_bc_matrix`` folder: matrix.mtx, features.tsv, barcodes.tsv."""
+def _find_10x_matrix(file: Any) -> Any:
+    """Return the group of the matrix: ``matrix``, or the genome in files of Cell Ranger 2."""
+    if "matrix" in file:
+        return file["matrix"]
+    (genome,) = file  # ValueError for several
+    return file[genome]
+
+
+def _read_10x_features(group: Any) -> FeatureTable:
+    if "features" not in group:
+        return FeatureTable(
+            _decode_strings(group["gene_names"][:]), _decode_strings(group["genes"][:])
+        )
+    features = group["features"]
+    kinds, genomes = (
+        _decode_strings(features[name][:]) if name in features else []
+        for name in ("feature_type", "genome")
+    )
+    names, ids = (_decode_strings(features[name][:]) for name in ("name", "id"))
+    return FeatureTable(names, ids, kinds, genomes)
+
+
+def _read_10x_mtx(folder: Path, matrix_path: Path | None = None) -> CountMatrix:
+    """Read a ``filtered_feature_bc_matrix`` folder: matrix.mtx, features.tsv, barcodes.tsv.
+
+    Parameters
+    ----------
+    matrix_path
+        One of several matrices of the folder; its lists have the same prefix.
+    """
+    prefix = ""
+    if matrix_path is not None:
+        prefix = matrix_path.name.removesuffix(".gz").removesuffix("matrix.mtx")
     from scipy.io import mmread
 
     files = {}
-    for name in ("matrix.mtx", "features.tsv", "barcodes.tsv"):
-        path = next((p for p in (folder / f"{name}.gz", folder / name) if p.is_file()), None)
+    for kind, names in (
+        ("matrix.mtx", ("matrix.mtx",)),
+        ("features.tsv", _FEATURE_NAMES),
+        ("barcodes.tsv", ("barcodes.tsv",)),
+    ):
+        paths = (folder / f"{prefix}{name}{end}" for name in names for end in (".gz", ""))
+        path = next((p for p in paths if p.is_file()), None)
         if path is None:
-            raise SpotsError(f"{folder} has no {name}.gz; copy the whole folder again.")
-        files[name] = path
+            raise SpotsError(f"{folder} has no {prefix}{kind}.gz; copy the whole folder again.")
+        files[kind] = path
     features = read_table(files["features.tsv"], header=False, as_text=True)
     barcodes = read_table(files["barcodes.tsv"], header=False, as_text=True)
     try:
-        path = files["matrix.mtx"]
+        path = matrix_path or files["matrix.mtx"]
         if problem := validate_gzip_size(path) or validate_matrix_market_size(path):
             raise SpotsError(f"{path} is not read: {problem}; copy it again.")
         matrix = mmread(path)
@@ -114,30 +155,20 @@ def _read_10x_mtx(folder: Path) -> CountMatrix:
         ) from error
     columns = [features[i].astype(str).tolist() for i in features.columns[:3]]
     ids, genes, kinds = (*columns, [], [])[:3] if len(columns) > 1 else (columns[0], columns[0], [])
-    return _select_gene_features(
-        matrix, barcodes[0].astype(str).tolist(), genes, ids, kinds, folder
+    return _count_features(
+        matrix, barcodes[0].astype(str).tolist(), FeatureTable(genes, ids, kinds), folder
     )
 
 
-def _select_gene_features(
-    matrix: Any,
-    spots: list[str],
-    genes: list[str],
-    ids: list[str],
-    kinds: Sequence[str],
-    path: Path,
+def _count_features(
+    matrix: Any, spots: list[str], features: FeatureTable, path: Path
 ) -> CountMatrix:
-    """Return the counts of the features that are genes; `matrix` is features x spots."""
-    if matrix.shape != (len(genes), len(spots)) or (kinds and len(kinds) != len(genes)):
+    """Return the counts of a matrix of features x spots."""
+    lists = (features.ensembl_ids, features.kinds, features.genomes)
+    n_features = len(features.names)
+    if matrix.shape != (n_features, len(spots)) or any(n_features != len(x) for x in lists if x):
         raise SpotsError(f"{path}: its matrix does not fit its lists of features and barcodes.")
-    rows = [
-        i
-        for i, kind in enumerate(kinds or [_GENE_FEATURE_TYPE] * len(genes))
-        if kind == _GENE_FEATURE_TYPE
-    ]
-    return counts_from_matrix(
-        matrix.tocsr()[rows].T, spots, [genes[i] for i in rows], path, [ids[i] for i in rows]
-    )
+    return counts_from_matrix(matrix.T, spots, features, path)
 
 
 def _decode_strings(values: NDArray[Any]) -> list[str]:

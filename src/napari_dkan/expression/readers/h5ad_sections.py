@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from .anndata_io import constant_obs_value, counts_from_anndata, read_h5ad_file, spots_from_anndata
 from .image_files import find_image_by_stem
+from .library_choice import list_file_libraries, select_library
 from .metadata import MPP_KEYS, find_value, read_json_object, to_positive_float
 from .section_anndata import SectionEntry, SectionMetadata, build_section
 
@@ -21,16 +22,23 @@ if TYPE_CHECKING:
 
 
 def find_h5ad_sections(root: Path) -> tuple[SectionEntry, ...]:
-    """Find an h5ad file, or those of a folder."""
+    """Find the sections of an h5ad file, or of those of a folder; a file may hold several."""
     files = [root] if root.suffix == ".h5ad" else sorted(root.glob("*.h5ad"))
-    return tuple(
-        SectionEntry(f.stem, "", "h5ad", partial(read_h5ad_section, f))
-        for f in files
-        if f.is_file() and not f.name.startswith(".")
-    )
+    entries = []
+    for file in files:
+        if not file.is_file() or file.name.startswith("."):
+            continue
+        libraries = list_file_libraries(file)
+        for library in libraries if len(libraries) > 1 else (None,):
+            name = file.stem if library is None else f"{file.stem} {library}"
+            read = partial(read_h5ad_section, file, library=library)
+            entries.append(SectionEntry(name, "", "h5ad", read))
+    return tuple(entries)
 
 
-def read_h5ad_section(path: str | Path, image: str | Path | None = None) -> AnnData:
+def read_h5ad_section(
+    path: str | Path, image: str | Path | None = None, library: str | None = None
+) -> AnnData:
     """Read a section from an h5ad file; see `build_section` for the result.
 
     Counts come from ``layers['counts']``, else from the first of ``raw`` and ``X`` with whole
@@ -38,19 +46,27 @@ def read_h5ad_section(path: str | Path, image: str | Path | None = None) -> AnnD
     folder of the h5ad. Pixel size, pitch, diameter and patient are searched in ``uns``, nested
     mappings included. Missing array coordinates are derived from positions on a lattice.
 
+    Parameters
+    ----------
+    library
+        Name of the section, where the file holds several: a key of ``uns['spatial']``, or a value
+        of ``library_id``, ``sample`` or ``batch`` in ``obs``. Its image is named after it.
+
     Raises
     ------
     SpotsError
-        There are no positions or no raw counts.
+        There are no positions or no raw counts, or several sections and none is named.
     """
     path = Path(path)
-    data = read_h5ad_file(path)
+    data, library = select_library(read_h5ad_file(path), library, path)
     spots, notes = spots_from_anndata(data, path)
-    image_path = str(image) if image is not None else _find_h5ad_image(data, path)
+    image_path = str(image) if image is not None else _find_h5ad_image(data, path, library)
     if not image_path:
         notes["image_note"] = f"no image is named in {path.name} or lies beside it"
+        if library:
+            notes["image_note"] = f"no image beside {path.name} is called {library}"
     metadata = SectionMetadata(
-        path.stem,
+        f"{path.stem} {library}" if library else path.stem,
         find_value(data.uns, ("patient",), str) or constant_obs_value(data, "patient"),
         image_path,
         find_value(data.uns, MPP_KEYS),
@@ -60,12 +76,16 @@ def read_h5ad_section(path: str | Path, image: str | Path | None = None) -> AnnD
     return build_section(counts_from_anndata(data, path), spots, metadata, path)
 
 
-def _find_h5ad_image(data: AnnData, path: Path) -> str:
+def _find_h5ad_image(data: AnnData, path: Path, library: str) -> str:
     file_name = data.uns.get("image")
     if isinstance(file_name, str) and file_name and (path.parent / file_name).exists():
         return str(path.parent / file_name)
-    image_path = find_image_by_stem(path.parent, path.stem)
-    return "" if image_path is None else str(image_path)
+    # an image called like the file could be that of any of its sections
+    names = (
+        (f"{path.stem} {library}", f"{path.stem}_{library}", library) if library else (path.stem,)
+    )
+    images = (find_image_by_stem(path.parent, name) for name in names)
+    return next((str(image) for image in images if image is not None), "")
 
 
 def find_hest_sections(root: Path) -> tuple[SectionEntry, ...]:
@@ -92,7 +112,7 @@ def read_hest_section(root: str | Path, sample: str) -> AnnData:
     stated: dict[str, Any] = {}
     if (root / "metadata" / f"{sample}.json").is_file():
         stated = read_json_object(root / "metadata" / f"{sample}.json")
-    data = read_h5ad_file(path)
+    data, _ = select_library(read_h5ad_file(path), None, path)
     spots, notes = spots_from_anndata(data, path)
     diameter, pitch = (
         to_positive_float(stated.get(key)) for key in ("spot_diameter", "inter_spot_dist")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import math
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +14,11 @@ from typing import Any
 import numpy as np
 
 from ...errors import SpotsError
+from ...size_limits import validate_gzip_size
 
 MPP_KEYS = ("mpp", "microns_per_pixel", "pixel_size_um_estimated", "pixel_size_um")
 SCALE_FACTORS_NAME = "scalefactors_json.json"
+POSITIONS_NAME = "tissue_positions"  # how names of Space Ranger's files with positions begin
 _MAX_DEPTH = 4  # of nested mappings that are searched
 
 
@@ -56,8 +60,13 @@ def to_positive_float(value: Any) -> float | None:
 def read_json_object(path: Path) -> dict[str, Any]:
     """Read a JSON object. Raises SpotsError if the file is not one."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        data = path.read_bytes()
+        if data.startswith(b"\x1f\x8b"):
+            if problem := validate_gzip_size(path):
+                raise SpotsError(f"{path} is not read: {problem}; copy it again.")
+            data = gzip.decompress(data)
+        content = json.loads(data.decode("utf-8"))
+    except (OSError, EOFError, ValueError, RecursionError, zlib.error) as error:
         raise SpotsError(f"{path} is not a readable JSON file; copy it again.") from error
     if not isinstance(content, dict):
         raise SpotsError(f"{path} holds no JSON object; copy it again.")
@@ -80,16 +89,34 @@ class ScaleFactors:
     bin_um: float | None = None
 
 
-def read_scale_factors(spatial: Path) -> ScaleFactors:
+def read_scale_factors(spatial: Path, prefix: str = "") -> ScaleFactors:
     """Read the scale factors of a ``spatial`` folder, which may not have any.
 
-    Raises SpotsError if the file is damaged.
+    Parameters
+    ----------
+    prefix
+        Of the names of the files, as archives of several samples have it: ``GSM123_A1_``.
+
+    Raises
+    ------
+    SpotsError
+        The file is damaged.
     """
-    path = spatial / SCALE_FACTORS_NAME
-    if not path.is_file():
+    names = [f"{p}{SCALE_FACTORS_NAME}{end}" for p in (prefix, "") for end in ("", ".gz")]
+    path = next((p for name in names if (p := spatial / name).is_file()), None)
+    if path is None:
         return ScaleFactors()
     content = read_json_object(path)
     return ScaleFactors(
         to_positive_float(content.get("microns_per_pixel")),
         to_positive_float(content.get("bin_size_um")),
     )
+
+
+def read_scale_factors_beside(positions: Path) -> ScaleFactors:
+    """Read the scale factors in the folder of a file with positions, with the same prefix.
+
+    Raises SpotsError if the file is damaged.
+    """
+    prefix, found, _ = positions.name.partition(POSITIONS_NAME)
+    return read_scale_factors(positions.parent, prefix if found else "")

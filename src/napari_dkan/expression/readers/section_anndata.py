@@ -168,8 +168,9 @@ def _make_account(
     account = metadata.account.merge(counts.account)
     account = account.merge(ReadAccount(str(source), spots_left_out=spots.left_out))
     account = account.leave_out_spots("without counts", n_without_counts)
+    n_off_tissue = len(set(spots.off_tissue) & set(counts.spot_names))
     account = account.leave_out_spots(
-        "with counts but no position", len(counts.spot_names) - len(spots)
+        "with counts but no position", len(counts.spot_names) - len(spots) - n_off_tissue
     )
     notes = (str(text) for key, text in metadata.notes.items() if key.endswith("_note"))
     return replace(

@@ -11,7 +11,8 @@ from .anndata_io import infer_array, read_h5ad_file
 from .count_files import read_counts
 from .h5ad_sections import read_h5ad_section
 from .her2st_sections import mpp_from_selection_file
-from .metadata import MPP_KEYS, find_value, read_scale_factors
+from .library_choice import list_file_libraries, select_library
+from .metadata import MPP_KEYS, POSITIONS_NAME, find_value, read_scale_factors_beside
 from .section_anndata import SectionMetadata, build_section
 from .spot_files import read_spots
 from .table_files import names_from_array_coords
@@ -21,7 +22,10 @@ if TYPE_CHECKING:
 
 
 def read_single_section(
-    image: str | Path | None, counts: str | Path, spots: str | Path | None = None
+    image: str | Path | None,
+    counts: str | Path,
+    spots: str | Path | None = None,
+    library: str | None = None,
 ) -> AnnData:
     """Read a section from separate files; see `build_section` for the result.
 
@@ -38,6 +42,8 @@ def read_single_section(
     spots
         A file that `read_spots` accepts; not needed if `counts` is an h5ad with
         ``obsm['spatial']``.
+    library
+        Name of the section, where an h5ad holds several.
 
     Raises
     ------
@@ -52,24 +58,35 @@ def read_single_section(
             raise SpotsError(
                 f"{counts.name} does not say where its spots are; give a file with their positions."
             )
-        return read_h5ad_section(counts, image)
+        return read_h5ad_section(counts, image, library)
     path = Path(spots)
-    section_spots, notes = infer_array(read_spots(path), path)
+    section_spots, notes = infer_array(read_spots(path, library=_library_of(path, library)), path)
     if not section_spots.names and section_spots.array_coords is not None:
         names = names_from_array_coords(section_spots.array_coords)
         section_spots = replace(section_spots, names=names)
-    mpp, origin = _read_mpp(path)
+    mpp, origin = _read_mpp(path, _library_of(path, library))
     name = counts.name.split(".")[0]
     metadata = SectionMetadata(name, "", "" if image is None else str(image), mpp, origin, notes)
-    return build_section(read_counts(counts), section_spots, metadata, path)
+    return build_section(
+        read_counts(counts, _library_of(counts, library)), section_spots, metadata, path
+    )
 
 
-def _read_mpp(spots: Path) -> tuple[float | None, str]:
+def _read_mpp(spots: Path, library: str | None) -> tuple[float | None, str]:
     if spots.suffix == ".h5ad":
-        return find_value(read_h5ad_file(spots).uns, MPP_KEYS), "h5ad metadata"
-    if spots.name.startswith("tissue_positions"):
-        return read_scale_factors(spots.parent).mpp, "Space Ranger's scale factors"
+        return find_value(
+            select_library(read_h5ad_file(spots), library, spots)[0].uns, MPP_KEYS
+        ), "h5ad metadata"
+    if POSITIONS_NAME in spots.name:
+        return read_scale_factors_beside(spots).mpp, "Space Ranger's scale factors"
     try:
         return mpp_from_selection_file(spots), "spot array"
     except SpotsError:  # too few spots to fit; the image may state its size
         return None, ""
+
+
+def _library_of(path: Path, library: str | None) -> str | None:
+    """Return the library for an h5ad that names sections; other files hold one."""
+    if library is None or path.suffix != ".h5ad":
+        return None
+    return library if list_file_libraries(path) else None

@@ -21,8 +21,10 @@ from numpy.typing import NDArray
 from ...errors import SpotsError
 from ...spatial.spots import Spots
 from .anndata_io import check_sparse_indices, constant_obs_value, counts_from_anndata, infer_array
+from .library_choice import list_libraries, select_library
 from .metadata import MPP_KEYS, find_value
 from .section_anndata import SectionEntry, SectionMetadata, build_section
+from .spot_rows import drop_off_tissue, in_tissue_mask
 from .table_files import array_coords_from_table, numeric_columns, read_table
 
 if TYPE_CHECKING:
@@ -128,31 +130,45 @@ def find_spatialdata_sections(root: Path) -> tuple[SectionEntry, ...]:
         ]
         for table, region in regions:
             name = store.stem if len(regions) == 1 else f"{store.stem} {region}"
-            read = partial(read_spatialdata_section, store, table.name, region, name)
-            sections.append(SectionEntry(name, "", "SpatialData", read))
+            libraries = _list_table_libraries(table, region)
+            for library in libraries if len(libraries) > 1 else (None,):
+                full_name = name if library is None else f"{name} {library}"
+                read = partial(
+                    read_spatialdata_section, store, table.name, region, full_name, library
+                )
+                sections.append(SectionEntry(full_name, "", "SpatialData", read))
     return tuple(sections)
 
 
-def read_spatialdata_section(store: Path, table: str, region: str, name: str) -> AnnData:
+def read_spatialdata_section(
+    store: Path, table: str, region: str, name: str, library: str | None = None
+) -> AnnData:
     """Read the spots of one region; see `build_section` for the result.
 
     Positions are the centres of the shapes, transformed to pixels of the finest image that shares
-    a coordinate system with them. ``uns['image']`` is the OME-Zarr folder of that image.
+    a coordinate system with them. ``uns['image']`` is the OME-Zarr folder of that image. Spots
+    that are not in tissue are left out.
 
     Raises
     ------
     SpotsError
-        The region has no shapes, or their transformation is unknown.
+        The region has no shapes, or their transformation is unknown, or its rows are of several
+        sections and `library` names none of them.
     """
-    data = _read_table_rows(store, table, region)
+    data, _ = select_library(_read_table_rows(store, table, region), library, store)
     shapes = _read_shapes(store, region)
     image, to_px = _find_finest_image(store, shapes)
     xy, radius = _read_centres(shapes, data, store)
-    spots = Spots(
-        apply_transform(to_px, xy),
-        array_coords_from_table(data.obs, store),
-        tuple(map(str, data.obs_names)),
+    spots = drop_off_tissue(
+        Spots(
+            apply_transform(to_px, xy),
+            array_coords_from_table(data.obs, store),
+            tuple(map(str, data.obs_names)),
+        ),
+        in_tissue_mask(data.obs, store),
     )
+    if not len(spots):
+        raise SpotsError(f"{store} holds no spots in tissue: in_tissue is 0 for all of {region}.")
     mpp = find_value(data.uns, MPP_KEYS)
     bin_um = bin_um_from_region_name(region)
     if bin_um is not None:
@@ -206,6 +222,19 @@ def _list_annotated_regions(table: Path) -> list[str]:
     """List the elements that a table annotates; a plain table annotates none."""
     regions = _read_attributes(table).get("region")
     return [regions] if isinstance(regions, str) else [str(name) for name in regions or ()]
+
+
+def _list_table_libraries(table: Path, region: str) -> tuple[str, ...]:
+    """List the sections that the rows of a region name; () if the table cannot be read."""
+    import zarr
+    from anndata.io import read_elem
+
+    try:
+        group = zarr.open_group(str(table), mode="r")
+        obs = read_elem(group["obs"])
+        return list_libraries(obs[obs[group.attrs["region_key"]] == region], {})
+    except Exception:  # a damaged store; reading it reports what is wrong
+        return ()
 
 
 def _read_table_rows(store: Path, table: str, region: str) -> AnnData:

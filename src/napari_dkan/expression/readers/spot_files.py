@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,9 +11,12 @@ import numpy as np
 from ...errors import SpotsError
 from ...spatial.spots import Spots
 from ..array_geometry import ST_DIAMETER_UM, ST_PITCH_UM, VISIUM_DIAMETER_UM, VISIUM_PITCH_UM
-from .anndata_io import read_h5ad_file
-from .metadata import find_value, read_scale_factors
+from .anndata_io import positions_from_anndata, read_h5ad_file
+from .library_choice import select_library
+from .metadata import read_scale_factors_beside
+from .read_account import add_left_out
 from .spot_columns import names_from_spot_table, standardize_spot_columns
+from .spot_rows import NOT_IN_TISSUE, in_tissue_mask
 from .table_files import (
     array_coords_from_table,
     check_unique_array_coords,
@@ -37,7 +41,7 @@ _PIXEL_COLUMNS = [
 ]
 
 
-def read_spots(path: str | Path, mpp: float | None = None) -> Spots:
+def read_spots(path: str | Path, mpp: float | None = None, library: str | None = None) -> Spots:
     """Read spot positions from a file.
 
     - her2st selection TSV (array ``x, y`` and ``pixel_x, pixel_y``): the 200 um array.
@@ -51,6 +55,8 @@ def read_spots(path: str | Path, mpp: float | None = None) -> Spots:
     ----------
     mpp
         um per px of the image, for positions in micrometres.
+    library
+        Name of the section, where an h5ad holds several.
 
     Raises
     ------
@@ -58,7 +64,10 @@ def read_spots(path: str | Path, mpp: float | None = None) -> Spots:
         The file is none of these, is empty, or has two spots at one array position.
     """
     path = Path(path)
-    spots = _read_h5ad_spots(path) if path.suffix == ".h5ad" else _read_spot_table(path, mpp)
+    if path.suffix == ".h5ad":
+        spots = _read_h5ad_spots(path, library)
+    else:
+        spots = _read_spot_table(path, mpp)
     if not len(spots):
         raise SpotsError(f"{path} holds no spots.")
     check_unique_array_coords(spots, path)
@@ -95,33 +104,40 @@ def _read_spot_table(path: Path, mpp: float | None = None) -> Spots:
             f"{path} has no columns x and y (or pixel_x, pixel_y) with spot centres in pixels; "
             f"its columns are {', '.join(map(str, table.columns[:6]))}."
         )
-    for flag in ("selected", "in_tissue"):
-        if flag in table.columns:
-            table = table[numeric_columns(table, [flag], path)[:, 0] > 0]
+    left_out: tuple[tuple[str, int], ...] = ()
+    if "selected" in table.columns:
+        is_selected = numeric_columns(table, ["selected"], path)[:, 0] > 0
+        left_out = add_left_out(left_out, "not selected", int((~is_selected).sum()))
+        table = table[is_selected]
+    is_in_tissue = in_tissue_mask(table, path)
+    off_tissue = names_from_spot_table(table[~is_in_tissue])
+    left_out = add_left_out(left_out, NOT_IN_TISSUE, int((~is_in_tissue).sum()))
+    spots = _spots_of_table(table[is_in_tissue], columns, path)
+    return replace(spots, left_out=left_out, off_tissue=off_tissue)
+
+
+def _spots_of_table(table: pd.DataFrame, columns: tuple[str, str], path: Path) -> Spots:
+    """Make spots of all rows; `columns` have the positions in px."""
     xy = numeric_columns(table, list(columns), path)
     if columns[0] == "pixel_x" and {"x", "y"} <= set(table.columns):
         array_coords = round_array_coords(numeric_columns(table, ["x", "y"], path))
         names = names_from_array_coords(array_coords)
         return Spots(xy, array_coords, names, ST_DIAMETER_UM, ST_PITCH_UM)
-    if columns[0] == "pxl_col_in_fullres":
-        visium_coords = array_coords_from_table(table, path)
-        names = names_from_spot_table(table)
-        bin_um = read_scale_factors(path.parent).bin_um
-        return Spots(
-            xy, visium_coords, names, bin_um or VISIUM_DIAMETER_UM, bin_um or VISIUM_PITCH_UM
-        )
-    return Spots(xy, array_coords_from_table(table, path), names_from_spot_table(table))
+    names = names_from_spot_table(table)
+    visium_coords = array_coords_from_table(table, path)
+    if columns[0] != "pxl_col_in_fullres":
+        return Spots(xy, visium_coords, names)
+    bin_um = read_scale_factors_beside(path).bin_um
+    return Spots(xy, visium_coords, names, bin_um or VISIUM_DIAMETER_UM, bin_um or VISIUM_PITCH_UM)
 
 
-def _read_h5ad_spots(path: Path) -> Spots:
+def _read_h5ad_spots(path: Path, library: str | None) -> Spots:
+    import anndata
+
     data = read_h5ad_file(path, backed=True)
-    try:
-        if "spatial" not in data.obsm:
-            raise SpotsError(f"{path} has no obsm['spatial'] with spot centres in pixels.")
-        xy = np.asarray(data.obsm["spatial"], dtype=np.float64)[:, :2]
-        array_coords = array_coords_from_table(data.obs, path)
-        names = tuple(map(str, data.obs_names))
-        diameter, pitch = (find_value(data.uns, (f"spot_{k}_um",)) for k in ("diameter", "pitch"))
+    try:  # all but the matrices
+        obsm = {key: data.obsm[key] for key in ("spatial",) if key in data.obsm}
+        data_of_spots = anndata.AnnData(obs=data.obs, obsm=obsm, uns=dict(data.uns))
     finally:
         data.file.close()
-    return Spots(xy, array_coords, names, diameter, pitch)
+    return positions_from_anndata(select_library(data_of_spots, library, path)[0], path)

@@ -1,0 +1,101 @@
+"""Which rows of a table of spots are in tissue, and which columns hold their positions."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...errors import SpotsError
+from ...spatial.spots import Spots
+from .read_account import add_left_out
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+NOT_IN_TISSUE = "not in tissue"  # reason in accounts
+_YES = {"1", "1.0", "true", "yes", "in"}
+_NO = {"0", "0.0", "false", "no", "out"}
+# Columns with pixel positions (x, y), best first, in lower case without punctuation.
+_POSITION_COLUMNS = (
+    ("pxlcolinfullres", "pxlrowinfullres"),
+    ("pixelx", "pixely"),
+    ("imagecol", "imagerow"),
+    ("xpixel", "ypixel"),
+    ("x", "y"),
+    ("xcentroid", "ycentroid"),
+    ("xcoord", "ycoord"),
+    ("spatial1", "spatial2"),
+    ("col", "row"),
+)
+
+
+def in_tissue_mask(table: pd.DataFrame, path: Path) -> NDArray[np.bool_]:
+    """Return which rows are in tissue: all, where no column ``in_tissue`` says otherwise.
+
+    Raises
+    ------
+    SpotsError
+        A value says neither yes nor no.
+    """
+    columns = {str(c).lower().replace("_", "").replace(".", ""): c for c in table.columns}
+    column = columns.get("intissue")
+    if column is None or table[column].isna().all():
+        return np.ones(len(table), dtype=bool)
+    values = [str(value).strip().lower() for value in table[column]]
+    unknown = next((v for v in values if v not in _YES and v not in _NO), None)
+    if unknown is not None:
+        raise SpotsError(
+            f"{path}: {column} holds {unknown or 'an empty cell'} for a spot; write 1 for a spot "
+            "in tissue and 0 for another."
+        )
+    return np.array([value in _YES for value in values], dtype=bool)
+
+
+def drop_off_tissue(spots: Spots, is_in_tissue: NDArray[np.bool_]) -> Spots:
+    """Return the spots in tissue; the account and `Spots.off_tissue` name the others."""
+    if is_in_tissue.all():
+        return spots
+    off = np.flatnonzero(~is_in_tissue)
+    names = tuple(spots.names[i] for i in off) if spots.names else ()
+    return replace(
+        spots.take(is_in_tissue),
+        left_out=add_left_out(spots.left_out, NOT_IN_TISSUE, len(off)),
+        off_tissue=(*spots.off_tissue, *names),
+    )
+
+
+def positions_of_matrix(positions: Any, path: Path, what: str) -> NDArray[np.float64]:
+    """Return x and y (N, 2) of an array, or of a DataFrame whose columns name them.
+
+    Raises
+    ------
+    SpotsError
+        There are no numbers, or the names of the columns do not say which is x.
+    """
+    columns = [str(c) for c in getattr(positions, "columns", ())]
+    try:
+        if not columns or columns[:2] == ["0", "1"]:
+            return np.asarray(positions, dtype=np.float64)[:, :2]
+        return np.asarray(
+            positions.iloc[:, list(_position_columns(columns, path, what))], dtype=np.float64
+        )
+    except (ValueError, TypeError, IndexError) as error:
+        raise SpotsError(f"{path}: {what} holds no numbers; give x and y.") from error
+
+
+def _position_columns(columns: Sequence[str], path: Path, what: str) -> tuple[int, int]:
+    plain = [re.sub("[^a-z0-9]", "", c.lower()) for c in columns]
+    for x, y in _POSITION_COLUMNS:
+        if plain.count(x) == 1 and plain.count(y) == 1:
+            return plain.index(x), plain.index(y)
+    raise SpotsError(
+        f"{path}: the columns of {what} are {', '.join(columns[:4])}, which do not say which is x; "
+        "call them x and y."
+    )
