@@ -6,22 +6,32 @@ import csv
 import gzip
 import io
 import json
+import sys
 import zipfile
 from pathlib import Path
 
+import anndata as ad
 import numpy as np
 import openpyxl
 import pandas as pd
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
-from napari_dkan.errors import SpotsError
+from napari_dkan.cli import main
+from napari_dkan.errors import CheckpointError, SpotsError
+from napari_dkan.expression.gene_species import describe_species
 from napari_dkan.expression.readers.count_files import read_counts
 from napari_dkan.expression.readers.discovery import find_sections
 from napari_dkan.expression.readers.spot_files import read_spots
 from napari_dkan.expression.readers.table_files import read_table
+from napari_dkan.model import load_checkpoint
+from napari_dkan.samples.bundled_checkpoints import find_bundled_checkpoint
 from napari_dkan.spatial.region_files import RegionObjects, read_named_regions, read_regions
+from napari_dkan.training.data.measured_section import make_measured_section
+from napari_dkan.training.finetuning.training_section import TrainingSectionReader
 
 from .section_files import write_tenx
 
@@ -301,3 +311,93 @@ def test_the_class_region_is_left_out_and_not_cut_out(tmp_path: Path) -> None:
         ("annotation", "Tumor", 500, 600),
     )
     assert read_regions(path).area == 100**2
+
+
+@pytest.mark.parametrize(
+    "prefix",
+    ["", "model.", "module.", "model.module.", "model.module._orig_mod.", "_orig_mod.module."],
+)
+def test_wrapped_networks_are_imported(parity_dir: Path, tmp_path: Path, prefix: str) -> None:
+    from napari_dkan.model import convert_published
+
+    content = torch.load(parity_dir / "official.ckpt", weights_only=False)
+    names = [name.removeprefix("model.") for name in content["state_dict"]]
+    tensors = list(content["state_dict"].values())
+    content["state_dict"] = {prefix + n: t for n, t in zip(names, tensors, strict=True)}
+    torch.save(content, tmp_path / "wrapped.ckpt")
+    others = (parity_dir / "genes.npy", parity_dir / "gene_features.pt")
+    plain = convert_published(parity_dir / "official.ckpt", *others, tmp_path / "a.safetensors")
+    wrapped = convert_published(tmp_path / "wrapped.ckpt", *others, tmp_path / "b.safetensors")
+    expected, found = plain.network.state_dict(), wrapped.network.state_dict()
+    assert expected.keys() == found.keys()
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+    content["state_dict"] |= {f"model.{n}": t.clone() for n, t in zip(names, tensors, strict=True)}
+    content["state_dict"] |= {f"module.{n}": t.clone() for n, t in zip(names, tensors, strict=True)}
+    torch.save(content, tmp_path / "wrapped.ckpt")
+    with pytest.raises(CheckpointError, match=r"wrapped\.ckpt holds the tensor .* of two networks"):
+        convert_published(tmp_path / "wrapped.ckpt", *others, tmp_path / "b.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("names", "species"),
+    [
+        (["ACTB", "C1orf112", "HLA-A", "7SK"], ""),
+        (["Actb", "Gapdh", "H2-K1", "mt-Co1", "Rps4x"], "mouse or rat genes"),
+        (["actb1", "gapdh", "si.dkey"], "genes of zebrafish or another species"),
+        (["ENSMUSG00000064842", "ENSMUSG00000051951"], "mouse genes"),
+        (["ENSG00000141736.9", "ENSG00000141736"], ""),
+        ([], ""),
+    ],
+)
+def test_names_of_genes_tell_the_species(names: list[str], species: str) -> None:
+    assert describe_species(names) == species
+
+
+def mouse_section(shared: list[str], panel: list[str], title: bool = True) -> ad.AnnData:
+    genes = [*shared, *(g.capitalize() if title else f"OTHER{i}" for i, g in enumerate(panel))]
+    data = ad.AnnData(np.ones((9, len(genes)), np.float32), var=pd.DataFrame(index=genes))
+    data.obs["array_col"], data.obs["array_row"] = np.tile(range(3), 3), np.repeat(range(3), 3)
+    data.obsm["spatial"] = data.obs[["array_col", "array_row"]].to_numpy() * 200.0
+    data.uns["section"] = "M1"
+    return data
+
+
+@pytest.mark.parametrize("title", [True, False])
+def test_a_section_with_few_genes_of_the_panel_is_refused(title: bool) -> None:
+    checkpoint = load_checkpoint(find_bundled_checkpoint("her2-breast"))
+    panel = list(checkpoint.panel.symbols)
+    data = mouse_section(panel[:3], panel[3:], title)
+    look = "they look like mouse or rat genes, " if title else ""
+    expected = rf"M1 measures [36] of the checkpoint's 250 genes .*; {look}its genes .*--few-genes"
+    with pytest.raises(SpotsError, match=expected):
+        make_measured_section(data, checkpoint)
+    assert len(make_measured_section(data, checkpoint, few_genes=True).panel) in (3, 6)
+    with pytest.raises(SpotsError, match=expected):
+        TrainingSectionReader(checkpoint).read(data, checkpoint.panel)
+    data = mouse_section(panel[:25], panel[25:], title)
+    assert len(make_measured_section(data, checkpoint).panel) >= 25
+
+
+@pytest.mark.parametrize("command", ["evaluate", "report", "finetune"])
+def test_commands_refuse_few_genes(
+    command: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    panel = list(load_checkpoint(find_bundled_checkpoint("her2-breast")).panel.symbols)
+    data = mouse_section(panel[:3], panel[3:])
+    data.uns["image"] = ""
+    data.write_h5ad(tmp_path / "s.h5ad")
+    Image.fromarray(np.full((600, 600, 3), 200, np.uint8)).save(tmp_path / "s.png")
+    out = {"evaluate": "o.json", "report": "o.html", "finetune": "o.safetensors"}[command]
+    files = ["--data", str(tmp_path / "s.h5ad")]
+    if command != "finetune":
+        files = ["--counts", str(tmp_path / "s.h5ad"), "--image", str(tmp_path / "s.png")]
+    arguments = ["napari-dkan", command, *files, "--out", str(tmp_path / out)]
+    monkeypatch.setattr(sys, "argv", arguments)
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code != 0
+    error = capsys.readouterr().err
+    assert "look like mouse or rat genes" in error and "--few-genes" in error

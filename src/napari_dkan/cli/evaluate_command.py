@@ -15,6 +15,7 @@ from .shared_options import (
     DataOption,
     DeviceOption,
     EncoderWeightsOption,
+    FewGenesOption,
     PanelOption,
     ReportOption,
     SectionsOption,
@@ -51,6 +52,7 @@ def run_evaluate(
     ] = None,
     device: DeviceOption = None,
     encoder_weights: EncoderWeightsOption = None,
+    few_genes: FewGenesOption = False,
 ) -> None:
     """Score a checkpoint on any measured section, beside plain methods."""
     from ..model import load_checkpoint
@@ -67,7 +69,7 @@ def run_evaluate(
     names = parse_section_names(train_sections)
     model = load_checkpoint(resolve_checkpoint(checkpoint))
     data = read_section_with_image(image, counts, spots)
-    measured = make_measured_section(data, model)
+    measured = make_measured_section(data, model, few_genes)
     missing = measured.missing_genes
     if missing:
         shown = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
@@ -99,6 +101,7 @@ def run_evaluate(
             baseline=baselines,
             train_data=train_data,
             train_sections=train_sections,
+            few_genes=few_genes,
         )
     )
     write_json(out, report)

@@ -14,6 +14,7 @@ from ..training.finetuning.finetune_settings import AdaptScope, FinetuneSettings
 from .shared_options import (
     CheckpointOption,
     EncoderWeightsOption,
+    FewGenesOption,
     checkpoint_word,
     format_command_line,
     parse_section_names,
@@ -61,6 +62,7 @@ def run_finetune(
     ] = None,
     title: Annotated[str, typer.Option(help="Title on the checkpoint's card.")] = "",
     encoder_weights: EncoderWeightsOption = None,
+    few_genes: FewGenesOption = False,
     events: Annotated[
         bool, typer.Option(help="One JSON object a line, and commands on stdin.")
     ] = False,
@@ -105,6 +107,7 @@ def run_finetune(
             lr=lr,
             others=others,
             new_genes=new_genes,
+            few_genes=few_genes,
         )
         tuned = finetune_checkpoint(
             model,
@@ -115,6 +118,7 @@ def run_finetune(
             others=other_data,
             new_genes=new_genes,
             encoder_weights=encoder_weights,
+            few_genes=few_genes,
             command=command,
             title=title,
         )

@@ -14,6 +14,7 @@ from .shared_options import (
     CheckpointOption,
     DeviceOption,
     EncoderWeightsOption,
+    FewGenesOption,
     SlideMppOption,
     checkpoint_word,
     format_command_line,
@@ -53,6 +54,7 @@ def run_report(
     mpp: SlideMppOption = None,
     device: DeviceOption = None,
     encoder_weights: EncoderWeightsOption = None,
+    few_genes: FewGenesOption = False,
 ) -> None:
     """Write a page about a section that anybody can read: maps, figures, how far to trust it.
 
@@ -70,7 +72,7 @@ def run_report(
     symbols = split_names(genes) or ()
     model.panel.rows(symbols)  # an unknown gene is an error before anything is computed
     data = _read_measured_section(slide or image, counts, spots, section)
-    measured = None if data is None else make_measured_section(data, model)
+    measured = None if data is None else make_measured_section(data, model, few_genes)
     path = slide or image or Path("" if data is None else str(data.uns["image"]))
     with open_slide(path) as opened:
         size = _find_pixel_size(opened, measured, mpp)
@@ -98,6 +100,7 @@ def run_report(
                 checkpoint=checkpoint_word(checkpoint),
                 genes=genes,
                 mpp=mpp,
+                few_genes=few_genes,
             ),
         )
     if comparison is None:

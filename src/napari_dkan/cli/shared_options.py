@@ -75,6 +75,9 @@ RegionObjectsOption = Annotated[
     RegionObjects | None,
     typer.Option(help="What a GeoJSON's regions are; default annotations, if there are any."),
 ]
+FewGenesOption = Annotated[
+    bool, typer.Option("--few-genes", help="Accept less than a tenth of the checkpoint's genes.")
+]
 CheckpointOption = Annotated[
     str, typer.Option(help="A file, or bundled for the one of this package.")
 ]

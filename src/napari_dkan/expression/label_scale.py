@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import SpotsError
+from .gene_species import describe_species
 from .panel import Panel
 
 if TYPE_CHECKING:
@@ -104,9 +105,11 @@ def labels_from_section(section: AnnData, panel: Panel, scale: LabelScale) -> Se
     name = section.uns.get("section", "the section")
     missing = [s for s in panel.symbols if s not in section.var_names]
     if missing:
+        species = describe_species(map(str, section.var_names))
+        look = f"its own look like {species}; " if species else ""
         raise SpotsError(
             f"{name} does not measure {len(missing)} of the panel's {len(panel)} genes "
-            f"({', '.join(missing[:3])}{', ...' if len(missing) > 3 else ''}); "
+            f"({', '.join(missing[:3])}{', ...' if len(missing) > 3 else ''}); {look}"
             "use a panel of genes that every section has."
         )
     counts = section[:, list(panel.symbols)].X

@@ -64,6 +64,10 @@ _PREFIX_MAP = {
     "fc_global.": "head_global.",
 }
 
+# Parts of names of wrapped networks: DistributedDataParallel, torch.compile, Lightning, FSDP.
+_INNER_WRAPPERS = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
+_WRAPPERS = ("model", "module", "_forward_module", *_INNER_WRAPPERS)
+
 # Inside a block: `layers.<depth>.0` is its attention and `layers.<depth>.1` its feed-forward.
 _ATTENTION_NAMES = {
     "norm.": "norm.",
@@ -280,10 +284,25 @@ def _read_lightning_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, Te
         )
     if not all(isinstance(n, str) and isinstance(t, Tensor) for n, t in state.items()):
         raise CheckpointError(f"{path} is not a Lightning checkpoint: its state is not tensors.")
-    # Wrapped or compiled networks have a prefix in each name.
-    state = {n.removeprefix("model.").replace("_orig_mod.", ""): t for n, t in state.items()}
     require_within_file_size(path, state.values())
-    return {str(k): v for k, v in parameters.items()}, state
+    return {str(k): v for k, v in parameters.items()}, _strip_wrapper_prefixes(state, path)
+
+
+def _strip_wrapper_prefixes(state: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
+    """Remove what distributed, compiled and other wrappers add to the names of tensors."""
+    stripped: dict[str, Tensor] = {}
+    for name, tensor in state.items():
+        parts = name.split(".")
+        n_prefixes = next((i for i, part in enumerate(parts) if part not in _WRAPPERS), len(parts))
+        inner = [part for part in parts[n_prefixes:] if part not in _INNER_WRAPPERS]
+        short = ".".join(inner)
+        if short in stripped:
+            raise CheckpointError(
+                f"{path} holds the tensor {short:.80} of two networks, {name:.80} is the second; "
+                "save the state of one of them."
+            )
+        stripped[short] = tensor
+    return stripped
 
 
 def _read_gene_features(path: Path, symbols: list[str]) -> Tensor:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from ...errors import SpotsError
 from ...expression.array_geometry import array_coords_from_lattice
+from ...expression.gene_species import describe_species
 from ...expression.label_scale import SectionLabels, array_coords_from_section, labels_from_section
 from ...expression.panel import Panel
 from ...expression.readers.read_account import account_of, set_account
@@ -18,6 +19,9 @@ from ...spatial.spots import Spots
 
 if TYPE_CHECKING:
     from anndata import AnnData
+
+
+MIN_PANEL_SHARE = 0.1  # of a panel that a section measures; fewer names agree by chance
 
 
 def match_panel_columns(panel: Panel, data: AnnData) -> list[str | None]:
@@ -68,12 +72,36 @@ def select_panel_genes(data: AnnData, panel: Panel) -> tuple[AnnData, Panel, NDA
     return selected, measured_panel, is_measured
 
 
-def no_panel_genes_error(data: AnnData, panel: Panel) -> SpotsError:
-    """Make the error for a section that measures no gene of the panel."""
-    return SpotsError(
-        f"{_section_name(data)} measures none of the checkpoint's {len(panel)} genes "
-        f"({', '.join(panel.symbols[:3])}, ...); its genes are named like "
-        f"{', '.join(map(str, data.var_names[:3]))}."
+def require_panel_genes(
+    data: AnnData, panel: Panel, n_measured: int, few_genes: bool = False
+) -> None:
+    """Check that a section measures enough genes of a panel.
+
+    Parameters
+    ----------
+    n_measured
+        How many of them it measures.
+    few_genes
+        Accept less than a tenth. As few names agree by chance, for example those of mouse genes.
+
+    Raises
+    ------
+    SpotsError
+        It measures none, or too few.
+    """
+    if n_measured >= MIN_PANEL_SHARE * len(panel) or (few_genes and n_measured):
+        return
+    names = list(map(str, data.var_names))
+    species = describe_species(names)
+    ids = describe_species(map(str, data.var["gene_ids"])) if "gene_ids" in data.var else ""
+    others = [name for name in names if name not in panel]
+    look = f"they look like {species or ids}, " if species or ids else ""
+    measured = f"{n_measured} of" if n_measured else "none of"
+    raise SpotsError(
+        f"{_section_name(data)} measures {measured} the checkpoint's {len(panel)} genes "
+        f"({', '.join(panel.symbols[:3])}, ...); {look}its genes are named like "
+        f"{', '.join(others[:3])}"
+        + ("." if not n_measured else "; use these few with --few-genes (few_genes=True).")
     )
 
 
@@ -122,23 +150,29 @@ class MeasuredSection:
         )
 
 
-def make_measured_section(data: AnnData, checkpoint: Checkpoint) -> MeasuredSection:
+def make_measured_section(
+    data: AnnData, checkpoint: Checkpoint, few_genes: bool = False
+) -> MeasuredSection:
     """Compute labels on the checkpoint's scale for the panel genes that a section measures.
 
     The library size is the sum over the measured panel genes, so a section that lacks many of
     them is on a slightly different scale. Missing array coordinates are derived where the spots
     form a lattice.
 
+    Parameters
+    ----------
+    few_genes
+        Accept a section that measures less than a tenth of the checkpoint's genes.
+
     Raises
     ------
     SpotsError
-        When the section has none of the genes, a single labelled spot, no positions, no array,
-        or values that are no counts.
+        When the section has none or few of the genes, a single labelled spot, no positions, no
+        array, or values that are no counts.
     """
     panel, name = checkpoint.panel, _section_name(data)
     selected, measured_panel, is_measured = select_panel_genes(data, panel)
-    if not is_measured.any():
-        raise no_panel_genes_error(data, panel)
+    require_panel_genes(data, panel, len(measured_panel), few_genes)
     selected.uns["section"] = name
     matched = f"{len(measured_panel)} of the checkpoint's {len(panel)} genes are measured"
     set_account(selected, account_of(selected).add_note(matched))

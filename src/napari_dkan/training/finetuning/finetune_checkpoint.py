@@ -76,6 +76,7 @@ def finetune_checkpoint(
     others: Sequence[AnnData] = (),
     new_genes: Path | None = None,
     encoder_weights: Path | None = None,
+    few_genes: bool = False,
     command: str = "finetune",
     title: str = "",
 ) -> FinetuneResult:
@@ -89,6 +90,8 @@ def finetune_checkpoint(
         Sections that are not trained on; the report has the change on them.
     new_genes
         Gene file whose genes are added where every section measures them.
+    few_genes
+        Accept sections that measure less than a tenth of the genes.
     title
         Title on the new card.
 
@@ -100,9 +103,8 @@ def finetune_checkpoint(
     control = control or FinetuneControl()
     added = add_genes(checkpoint, new_genes, sections)
     start, panel = added.checkpoint, added.checkpoint.panel
-    training_sections, other_sections = _read_sections(
-        checkpoint, start, sections, others, encoder_weights, on_event
-    )
+    reader = TrainingSectionReader(checkpoint, encoder_weights, few_genes)
+    training_sections, other_sections = _read_sections(reader, start, sections, others, on_event)
     reach = max(1, checkpoint.label_scale.smoothing // 2)
     split = split_sections(training_sections, settings, reach)
     settings = replace(settings, adapt=settings.adapt.resolve(len(split.train)))
@@ -146,15 +148,13 @@ def finetune_checkpoint(
 
 
 def _read_sections(
-    checkpoint: Checkpoint,
+    reader: TrainingSectionReader,
     extended: Checkpoint,
     sections: Sequence[AnnData],
     others: Sequence[AnnData],
-    encoder_weights: Path | None,
     on_event: FinetuneEventCallback,
 ) -> tuple[list[TrainingSection], list[TrainingSection]]:
     """Read the training sections and the others, with an event before each."""
-    reader = TrainingSectionReader(checkpoint, encoder_weights)
     count = len(sections) + len(others)
 
     def on_section(name: str, n_done: int) -> None:

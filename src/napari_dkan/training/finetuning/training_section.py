@@ -15,7 +15,7 @@ from ...expression.label_scale import LabelScale
 from ...expression.panel import Panel
 from ...expression.readers.discovery import find_sections
 from ...model.checkpoint.checkpoint_file import Checkpoint
-from ..data.measured_section import no_panel_genes_error, select_panel_genes
+from ..data.measured_section import require_panel_genes, select_panel_genes
 from ..data.prepared_section import EncodedSection, PreparedSection
 from ..data.section_loading import CheckpointSectionReader
 
@@ -91,10 +91,14 @@ class TrainingSection:
 class TrainingSectionReader:
     """Reader of fine-tuning sections with the inputs of a checkpoint.
 
-    A frozen tile encoder runs on the CPU; `weights` are its local weights.
+    A frozen tile encoder runs on the CPU; `weights` are its local weights. With `few_genes` a
+    section may measure less than a tenth of the genes.
     """
 
-    def __init__(self, checkpoint: Checkpoint, weights: Path | None = None) -> None:
+    def __init__(
+        self, checkpoint: Checkpoint, weights: Path | None = None, few_genes: bool = False
+    ) -> None:
+        self._few_genes = few_genes
         self._scale = checkpoint.label_scale
         self._reader = CheckpointSectionReader(checkpoint, weights, "cpu")
 
@@ -104,11 +108,10 @@ class TrainingSectionReader:
         Raises
         ------
         SpotsError
-            When the section measures no gene of the panel, or spots are off its image.
+            When the section measures no or few genes of the panel, or spots are off its image.
         """
         selected, measured_panel, is_measured = select_panel_genes(data, panel)
-        if not is_measured.any():
-            raise no_panel_genes_error(data, panel)
+        require_panel_genes(data, panel, len(measured_panel), self._few_genes)
         encoded = self._reader.read(selected, measured_panel, replace(self._scale, smoothing=1))
         section = encoded.section
         labels = np.full((len(section), len(panel)), np.nan, np.float32)
