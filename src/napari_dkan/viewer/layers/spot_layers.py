@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ...spatial.coordinates import swap_xy
 from ...spatial.spots import Spots
 from ...spatial.tile_grid import TileGrid
-from ..session.slide_layer import AXIS_LABELS, MICROMETER_UNITS, ViewerSlide
+from ..session.slide_layer import AXIS_LABELS, MICROMETER_UNITS, ViewerSlide, slide_to_world
 from ..session.viewer_session import ViewerSession
 from .value_layers import DEFAULT_DIAMETER_UM, grid_transform, make_spots_layer
 
@@ -110,14 +110,15 @@ class RegionOutline:
             border_width=0.12,
         )
         self._session.layers.insert(self.layer, slide)
-        self._center_camera(region, slide.mpp)
+        self._center_camera(region, slide)
 
     def remove(self) -> None:
         self._session.layers.remove(self.layer)
         self.layer = None
 
-    def _center_camera(self, region: ErrorRegion, mpp: float) -> None:
+    def _center_camera(self, region: ErrorRegion, slide: ViewerSlide) -> None:
         viewer = self._session.viewer
-        viewer.scene.camera.center = (0, region.y * mpp, region.x * mpp)
-        radius_um = max(region.radius * mpp, 1.0) / CANVAS_FILL
+        ((x, y),) = slide_to_world(np.array([[region.x, region.y]], float), slide)
+        viewer.scene.camera.center = (0, float(y), float(x))
+        radius_um = max(region.radius * slide.mpp, 1.0) / CANVAS_FILL
         viewer.scene.camera.zoom = min(viewer.canvas.size) / (2 * radius_um)

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..session.slide_layer import AXIS_LABELS, MICROMETER_UNITS, PIXEL_UNITS, make_slide_layer
+from ..session.slide_layer import (
+    AXIS_LABELS,
+    MICROMETER_UNITS,
+    ON_SLIDE_KEY,
+    PIXEL_UNITS,
+    make_slide_layer,
+)
 
 
 def open_her2_c3() -> list[Any]:
@@ -55,6 +61,7 @@ def make_section_layers(paths: Any) -> list[Any]:
         "face_color": "transparent",
         "border_color": "#1f4e79",
         "visible": False,
+        "metadata": {ON_SLIDE_KEY: slide},
     }
     if spots.array_coords is not None:
         spot_options["features"] = dict(zip(ARRAY_COLUMNS, spots.array_coords.T, strict=True))

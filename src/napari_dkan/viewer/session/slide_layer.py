@@ -32,6 +32,7 @@ LAYER_SCALE_ORIGIN = "layer's scale"  # origin of a pixel size
 MICROMETER_UNITS = ("um", "um")
 PIXEL_UNITS = ("pixel", "pixel")
 AXIS_LABELS = ("y", "x")
+ON_SLIDE_KEY = "lies on slide"  # of a layer's metadata: the Slide that it was opened with
 
 
 class _ForeignLayer(NamedTuple):
@@ -59,6 +60,30 @@ def make_slide_layer(slide: Slide, pixel_size: PixelSize | None) -> tuple[Any, d
     return slide.pyramid(), options, "image"
 
 
+def make_layer_like(old: Image, slide: Slide, pixel_size: PixelSize | None) -> Image:
+    """Make the layer of a slide that takes the place, the name and the look of another one.
+
+    The scale stays that of the other layer, until the slide is drawn at its pixel size.
+    """
+    pixels, options, _ = make_slide_layer(slide, pixel_size)
+    shown = (old.data[0] if old.multiscale else old.data).shape
+    width = shown[1] if old.rgb else shown[-1]
+    scale = np.asarray(old.scale)[-2:] * (width / slide.width)
+    affine = old.affine.affine_matrix
+    axes = [*range(old.ndim - 2, old.ndim), old.ndim]  # of the last two axes
+    options |= {
+        "name": old.name,
+        "scale": scale,
+        "units": tuple(map(str, old.units[-2:])),
+        "translate": np.asarray(old.translate)[-2:],
+        "rotate": np.asarray(old.rotate)[-2:, -2:],
+        "affine": affine[np.ix_(axes, axes)],
+        "opacity": old.opacity if old.rgb else 1.0,
+        "visible": old.visible,
+    }
+    return Image(pixels, **options)
+
+
 def slide_from_layer(layer: Layer) -> tuple[Slide, PixelSize | None] | None:
     """Return the slide of a layer and its pixel size.
 
@@ -81,6 +106,12 @@ def slide_from_layer(layer: Layer) -> tuple[Slide, PixelSize | None] | None:
     if adopted.slide is None:
         return None
     return adopted.slide, pixel_size_from_layer(layer).pixel_size or adopted.slide.pixel_size
+
+
+def adopted_slide(layer: Layer) -> Slide | None:
+    """Return the slide that `slide_from_layer` made of a layer of another reader."""
+    adopted = _foreign_layers.get(layer)
+    return None if adopted is None else adopted.slide
 
 
 def pixel_size_from_layer(layer: Layer) -> PixelSizeMetadata:
@@ -170,6 +201,19 @@ class SlideLayerRegistry:
         """Record that a new layer belongs to the slide of another layer."""
         if layer in self._slide_of_layer:
             self.attach(self._slide_of_layer[layer], new)
+
+    def attach_opened_with(self, slides: Iterable[ViewerSlide], layers: Iterable[Layer]) -> None:
+        """Attach layers to the slides that they were opened with, by their metadata."""
+        for layer in layers:
+            slide = layer.metadata.get(ON_SLIDE_KEY)
+            owner = next((s for s in slides if s.slide is slide), None)
+            if owner is not None and layer not in self._slide_of_layer:
+                self.attach(owner, layer)
+
+    def realign(self, slide: ViewerSlide, layers: Iterable[Layer]) -> None:
+        """Let the layers of a slide follow it after it was moved."""
+        for layer in self.layers_of(slide, layers):
+            _align_to_slide(slide, layer)
 
     def layers_of(self, slide: ViewerSlide, layers: Iterable[Layer]) -> list[Layer]:
         """Return those of the layers that belong to the slide."""

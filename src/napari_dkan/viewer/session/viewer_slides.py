@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
-from weakref import ref
+from weakref import WeakSet, ref
 
 from napari.layers import Image, Layer
 from psygnal import Signal
@@ -16,10 +16,12 @@ from .pixel_size_sources import (
     is_uncertain,
     pixel_size_from_spots,
 )
+from .slide_arrangement import is_untransformed, lay_beside, overlap, show_slide
 from .slide_layer import (
     LAYER_SCALE_ORIGIN,
     SlideLayerRegistry,
     ViewerSlide,
+    make_layer_like,
     pixel_size_from_layer,
     slide_from_layer,
     sync_slide_name,
@@ -27,6 +29,8 @@ from .slide_layer import (
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
+
+    from .foreign_slides import ForeignSlide
 
 
 class ViewerSlides:
@@ -52,11 +56,13 @@ class ViewerSlides:
         self.current: ViewerSlide | None = None
         self.layer_registry = SlideLayerRegistry()
         self._pixel_size_history = PixelSizeHistory()
-        self._rescaling = False
+        self._rescaling = self._reopening = False
+        self._moved_aside: WeakSet[ViewerSlide] = WeakSet()  # by this class, not by the user
         viewer.layers.events.inserted.connect(self._on_layers_changed)
         viewer.layers.events.removed.connect(self._on_layers_changed)
         viewer.layers.selection.events.active.connect(self._on_active_changed)
-        self._on_layers_changed()
+        # Slides that are open already stay where they are: something may be drawn on them.
+        self._update_slides(arrange=False)
 
     @property
     def busy(self) -> bool:
@@ -64,16 +70,27 @@ class ViewerSlides:
         return self._pixel_size_history.busy
 
     def set_current(self, slide: ViewerSlide | None) -> None:
-        """Choose a slide."""
+        """Choose a slide; the camera goes there unless it looks at it already."""
         if slide is not self.current:
             self._make_current(slide)
             self.slide_changed.emit()
+        self._show_current()
+
+    def _show_current(self, always: bool = False) -> None:
+        """Move the camera to the current slide; one that is alone is where napari looks."""
+        viewer = self._viewer()
+        if viewer is not None and self.current is not None and (always or len(self.slides) > 1):
+            show_slide(viewer, self.current)
 
     def _layers(self) -> list[Layer]:
         viewer = self._viewer()
         return [] if viewer is None else list(viewer.layers)
 
     def _on_layers_changed(self, event: object = None) -> None:
+        if not self._reopening:
+            self._update_slides()
+
+    def _update_slides(self, arrange: bool = True) -> None:
         layers = self._layers()
         slide_of_layer = {id(layer): slide_from_layer(layer) for layer in layers}
         slides = [
@@ -92,26 +109,51 @@ class ViewerSlides:
                 self.slide_replaced.emit(old)
         opened = [s for s in slides if s not in before]
         for new in opened:
+            self.current = new  # the view stays on its tissue
             if new.pixel_size is not None and not _is_drawn_at_pixel_size(new):
                 self._apply_pixel_size(new, new.pixel_size)
+            if arrange and new.slide.location and is_untransformed(new):
+                self._moved_aside.add(new)
         if opened:
+            self._move_aside()
             self._make_current(opened[-1])
+            self._show_current()
         elif self.current not in slides:
             self._make_current(slides[-1] if slides else None)
+            if before:
+                self._show_current(always=True)
         if [id(s) for s in slides] != [id(s) for s in before]:
             self.slides_changed.emit()
             self.slide_changed.emit()
+        self.layer_registry.attach_opened_with(slides, layers)
         self._infer_from_spot_array()
 
+    def _move_aside(self) -> None:
+        """Lay slides that lie on an earlier one beside all others, with what is shown on them."""
+        viewer = self._viewer()
+        for i, slide in enumerate(self.slides):
+            others = [s for s in self.slides if s is not slide]
+            covers = any(overlap(slide, earlier) for earlier in self.slides[:i])
+            if not covers or slide not in self._moved_aside:
+                continue
+            shift = lay_beside(slide, others)
+            self.layer_registry.realign(slide, self._layers())
+            if viewer is not None and slide is self.current:
+                z, y, x = viewer.scene.camera.center
+                viewer.scene.camera.center = (z, y, x + shift)
+
     def _add_slide(self, layer: Image, slide: Slide, size: PixelSize | None) -> ViewerSlide:
-        """Connect to the layer's pixels, scale and name."""
+        """Make a slide that follows the layer's pixels, scale and name."""
+        self._follow_layer(layer)
+        is_from_user = size is not None and size.origin in USER_ORIGINS
+        native = slide.pixel_size if is_from_user else size
+        return ViewerSlide(layer, slide, size, native_pixel_size=native)
+
+    def _follow_layer(self, layer: Image) -> None:
         layer.events.data.connect(self._on_layers_changed)
         layer.events.scale.connect(self._on_layer_scaled)
         layer.events.units.connect(self._on_layer_scaled)
         layer.events.name.connect(self._on_layer_renamed)
-        is_from_user = size is not None and size.origin in USER_ORIGINS
-        native = slide.pixel_size if is_from_user else size
-        return ViewerSlide(layer, slide, size, native_pixel_size=native)
 
     def _on_active_changed(self, event: object = None) -> None:
         """Choose the slide whose layer was selected."""
@@ -134,6 +176,39 @@ class ViewerSlides:
                     self.set_pixel_size(slide, size)
 
             self._pixel_size_history.recall(slide.slide, receive)
+
+    def reopen(self, foreign: ForeignSlide) -> None:
+        """Show a slide that another reader opened as a pyramid; the view stays where it is.
+
+        What was predicted and drawn on it is kept, on the same tissue.
+        """
+        viewer = self._viewer()
+        if viewer is None:
+            return
+        old = foreign.layers[0]
+        known = next((s for s in self.slides if s.layer in foreign.layers), None)
+        same_pixels = known is not None and known.slide is foreign.slide
+        size = known.pixel_size if same_pixels and known is not None else foreign.slide.pixel_size
+        layer = make_layer_like(old, foreign.slide, size)
+        camera, index = viewer.scene.camera, min(map(viewer.layers.index, foreign.layers))
+        center, zoom = camera.center, camera.zoom
+        was_selected = any(m in viewer.layers.selection for m in foreign.layers)
+        self._reopening = True
+        try:
+            if same_pixels and known is not None:
+                known.layer = layer
+                self._follow_layer(layer)
+            for each in foreign.layers:
+                viewer.layers.remove(each)
+            viewer.layers.insert(index, layer)
+            camera.center, camera.zoom = center, zoom
+        finally:
+            self._reopening = False
+        self._update_slides(arrange=False)
+        if was_selected:
+            viewer.layers.selection.active = layer
+        self.slides_changed.emit()
+        self.slide_changed.emit()
 
     def set_mpp(self, mpp: float, origin: str = MANUAL_ORIGIN) -> None:
         """Set and remember the pixel size of the current slide.
@@ -177,6 +252,7 @@ class ViewerSlides:
             ratio, camera = float(slide.layer.scale[-1]) / before, viewer.scene.camera
             camera.center = tuple(ratio * c for c in camera.center)
             camera.zoom = camera.zoom / ratio
+        self._move_aside()
 
     def _on_layer_scaled(self, event: object = None) -> None:
         """Take the pixel size from the scale that the user set, unless it is known otherwise."""

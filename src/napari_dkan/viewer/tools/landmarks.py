@@ -17,6 +17,7 @@ from ...spatial.coordinates import AffineTransform, fit_affine_to_landmarks, swa
 from ...spatial.spots import median_spot_distance
 from ..layers.contrast_limits import percentile_limits
 from ..layers.value_layers import make_spots_layer
+from ..session.slide_arrangement import slide_bounds
 from ..session.slide_layer import (
     AXIS_LABELS,
     METADATA_PREFIX,
@@ -84,13 +85,16 @@ class LandmarkRegistration:
         for layer in self._hidden_layers:
             layer.visible = False
         slide.layer.visible = True
-        width = slide.slide.width * slide.mpp
-        self._source_left = width * (1 + IMAGE_GAP)  # left edge of the own image in the world
+        left, right = slide_bounds(slide)[:, 0]
+        # The own image is shown to the right of the slide; clicks right of the border are on it.
+        self._source_left = float(right + IMAGE_GAP * (right - left))
+        self._border = float(right + IMAGE_GAP / 2 * (right - left))
         self._source_slide: Slide | None = None
         self._source_um_per_px, self._source_corner = self._source_geometry()
         self._layers = self._make_layers()
         for layer in self._layers:
             session.layers.insert(layer)
+        session.layers.attach(slide, self._layers[-2])  # the preview
         viewer.layers.selection.active = None
         viewer.reset_view()
 
@@ -140,7 +144,7 @@ class LandmarkRegistration:
         A second click on the same side replaces the first.
         """
         y, x = world
-        if x >= self._source_left - IMAGE_GAP / 2 * self._source_left:
+        if x >= self._border:
             source_xy = (np.array([x, y]) - self._source_corner) / self._source_um_per_px
             self._source_point = float(source_xy[0]), float(source_xy[1])
         else:
@@ -166,7 +170,8 @@ class LandmarkRegistration:
             layer.visible = True
         if self._source_slide is not None:
             self._source_slide.close()
-        self._viewer.reset_view()
+        is_open = self.slide.layer in self._viewer.layers
+        self._viewer.fit_to_view(layers=[self.slide.layer] if is_open else None)
 
     def source_to_world(self, xy: NDArray[np.float64]) -> NDArray[np.float64]:
         """Convert (x, y) in px of the section's own image to (y, x) in the world."""
@@ -276,7 +281,7 @@ class LandmarkRegistration:
             ndim=2,
             name="landmarks",
             symbol="cross",
-            size=0.02 * self._source_left,
+            size=0.02 * self.slide.slide.width * self.slide.mpp,
             face_color="transparent",
             border_width=0.12,
             features={"number": np.empty(0, str)},

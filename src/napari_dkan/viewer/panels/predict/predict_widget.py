@@ -32,6 +32,7 @@ from ..results.results_controller import get_results_controller
 from .advanced_box import CacheBox, TimingBox, make_advanced_box
 from .gene_box import GeneBox
 from .model_box import ModelBox
+from .reopen_box import ReopenBox
 from .slide_box import SlideBox
 from .slide_check_banner import SlideCheckBanner
 from .spot_box import SpotBox
@@ -65,6 +66,7 @@ class PredictWidget(QWidget):
         self.gene_decode_job = GeneDecodeJob(session, connections)
         self.reliability = ReliabilityOverlay(session, connections)
         self.slide_box = SlideBox(session, connections)
+        self.reopen_box = ReopenBox(session, connections)
         self.slide_check_banner = SlideCheckBanner(session, connections, self.prefetcher)
         self.model_box = ModelBox(session, connections)
         self.target_box = TargetBox(session, connections, self.prediction_jobs, self.prefetcher)
@@ -135,6 +137,7 @@ class PredictWidget(QWidget):
                 column.addWidget(make_heading(title, HELP_TOPICS.get(title, "")))
             column.addWidget(box)
             if box is self.slide_box:
+                column.addWidget(self.reopen_box)
                 column.addWidget(self.slide_check_banner)
             if box is self.gene_box:
                 column.addWidget(self.lens_box)

@@ -285,7 +285,7 @@ def _apply_camera(session: ViewerSession, saved: SavedResult, slide: ViewerSlide
     """Restore the camera, or show the whole map if the file has none."""
     view, viewer = saved.view_settings, session.viewer
     if view is None or view.centre is None or not view.zoom:
-        viewer.reset_view()
+        viewer.fit_to_view(layers=None if slide is None else [slide.layer])
         return
     x, y = view.centre
     mpp = saved.slide_record.mpp

@@ -118,7 +118,7 @@ def place_on_slide(session: ViewerSession, section: LoadedSection, match: SlideM
         scale = 1.0 if match.affine is None else match.affine.scale
         origin = str(section.data.uns.get("mpp_origin") or "spot array")
         session.viewer_slides.set_pixel_size(slide, PixelSize(section.source_mpp / scale, origin))
-        session.viewer.reset_view()  # the slide has another size in the world
+        session.viewer.fit_to_view(layers=[slide.layer])  # it has another size in the world
     section.place_on(slide, match.affine, match.registration)
     return match.note
 
@@ -187,5 +187,5 @@ def _add_slide(session: ViewerSession, section: LoadedSection, slide: Slide) -> 
     pixels, options, _ = make_slide_layer(slide, size)
     layer = Image(pixels, **options)
     session.viewer.layers.insert(0, layer)  # existing spots stay on top
-    session.viewer.reset_view()
+    session.viewer.fit_to_view(layers=[layer])
     return next(s for s in session.slides if s.layer is layer)
