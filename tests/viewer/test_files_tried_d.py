@@ -174,7 +174,7 @@ def test_images_that_are_no_slides_are_not_offered(make_panel, tmp_path, pixels)
     panel = make_panel()
     viewer = panel.session.viewer
     viewer.open(write_tiff(tmp_path / "mask.tif", pixels[..., 0]), plugin="napari")
-    stack = np.zeros((5, 300, 500), np.uint8)
+    stack = np.zeros((5, 300, 500), np.uint8)  # the viewer has three dimensions from here on
     viewer.open(write_tiff(tmp_path / "stack.tif", stack), plugin="napari")
     viewer.add_image(pixels, rgb=True)
     (changed,) = viewer.open(foreign_file("tiff", tmp_path, pixels), plugin="napari")
@@ -199,6 +199,9 @@ def test_second_slide_lies_beside_the_first(make_panel, tmp_path, pixels, reader
         y, x = viewer.scene.camera.center[-2:]
         (left, top), (right, bottom) = slide_bounds(session.slide)
         assert left < x < right and top < y < bottom  # the camera looks at the new one
+        assert x == pytest.approx((left + right) / 2, rel=0.01)
+        viewer.scene.camera.center = (0, y / 2, x + 20)
+        viewer.scene.camera.zoom *= 3
     first, second, third = session.slides
     assert not any(overlap(*pair) for pair in combinations(session.slides, 2))
     assert slide_bounds(first)[0, 0] < 0.1 and slide_bounds(second)[0, 1] < 0.1

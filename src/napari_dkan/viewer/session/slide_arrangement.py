@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from napari.components import ViewerModel
 
 
+CANVAS_FILL = 0.95
 GAP_FRACTION = 0.05  # of the width of a slide, between it and its neighbour
 
 
@@ -58,4 +59,16 @@ def show_slide(viewer: ViewerModel, slide: ViewerSlide) -> None:
     low, high = slide_bounds(slide)
     y, x = viewer.scene.camera.center[-2:]
     if not (low[0] <= x <= high[0] and low[1] <= y <= high[1]):
+        fit_slide(viewer, slide)
+
+
+def fit_slide(viewer: ViewerModel, slide: ViewerSlide) -> None:
+    """Let the camera show a whole slide."""
+    if viewer.dims.ndim == slide.layer.ndim:
         viewer.fit_to_view(layers=[slide.layer])
+        return
+    # napari cannot fit a layer that has fewer dimensions than others.
+    low, high = slide_bounds(slide)
+    camera, (x, y) = viewer.scene.camera, (low + high) / 2
+    camera.center = (0.0, float(y), float(x))
+    camera.zoom = CANVAS_FILL * float(np.min(np.array(viewer.canvas.size)[::-1] / (high - low)))

@@ -109,7 +109,8 @@ class ViewerSlides:
                 self.slide_replaced.emit(old)
         opened = [s for s in slides if s not in before]
         for new in opened:
-            self.current = new  # the view stays on its tissue
+            if not arrange or len(slides) == 1:
+                self.current = new  # the view stays on its tissue
             if new.pixel_size is not None and not _is_drawn_at_pixel_size(new):
                 self._apply_pixel_size(new, new.pixel_size)
             if arrange and new.slide.location and is_untransformed(new):

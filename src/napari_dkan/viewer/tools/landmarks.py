@@ -17,7 +17,7 @@ from ...spatial.coordinates import AffineTransform, fit_affine_to_landmarks, swa
 from ...spatial.spots import median_spot_distance
 from ..layers.contrast_limits import percentile_limits
 from ..layers.value_layers import make_spots_layer
-from ..session.slide_arrangement import slide_bounds
+from ..session.slide_arrangement import fit_slide, slide_bounds
 from ..session.slide_layer import (
     AXIS_LABELS,
     METADATA_PREFIX,
@@ -170,8 +170,10 @@ class LandmarkRegistration:
             layer.visible = True
         if self._source_slide is not None:
             self._source_slide.close()
-        is_open = self.slide.layer in self._viewer.layers
-        self._viewer.fit_to_view(layers=[self.slide.layer] if is_open else None)
+        if self.slide.layer in self._viewer.layers:
+            fit_slide(self._viewer, self.slide)
+        else:
+            self._viewer.reset_view()
 
     def source_to_world(self, xy: NDArray[np.float64]) -> NDArray[np.float64]:
         """Convert (x, y) in px of the section's own image to (y, x) in the world."""

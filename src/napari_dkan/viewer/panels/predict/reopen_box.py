@@ -20,7 +20,7 @@ class ReopenBox(QWidget):
         self.notice_label = make_text_label()
         self.reopen_button = QPushButton("Reopen as a pyramid")
         self.reopen_button.setToolTip(
-            "Reads only what is in view, with the pixel size of the file; the view stays."
+            "Reads only what is in view, with the pixel size of the file; the view stays as it is."
         )
         fill_column(self, self.notice_label, self.reopen_button)
         self.reopen_button.clicked.connect(self.reopen)
@@ -37,10 +37,8 @@ class ReopenBox(QWidget):
         self._foreign = found[0] if found else None
         self.setVisible(self._foreign is not None)
         if self._foreign is not None:
-            name = self._foreign.slide.label
             self.notice_label.setText(
-                f"{name} was opened by another reader, which holds the whole image in memory and "
-                "ignores its pixel size."
+                f"{self._foreign.slide.label} was opened by another reader, as one image in memory."
             )
 
     def reopen(self) -> None:

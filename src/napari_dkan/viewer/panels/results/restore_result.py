@@ -20,6 +20,7 @@ from ....slide import PixelSize, Slide
 from ...jobs.target_from_layers import make_shapes_layer
 from ...layers.prediction_layers import GridOverlay, SpotsOverlay
 from ...session.prediction_overlay import GeneDecoder, PredictionOverlay
+from ...session.slide_arrangement import fit_slide
 from ...session.slide_layer import AXIS_LABELS, MICROMETER_UNITS, ViewerSlide, make_slide_layer
 from ...session.user_history import list_recent_checkpoints
 from ...session.viewer_session import ViewerSession
@@ -285,7 +286,10 @@ def _apply_camera(session: ViewerSession, saved: SavedResult, slide: ViewerSlide
     """Restore the camera, or show the whole map if the file has none."""
     view, viewer = saved.view_settings, session.viewer
     if view is None or view.centre is None or not view.zoom:
-        viewer.fit_to_view(layers=None if slide is None else [slide.layer])
+        if slide is None:
+            viewer.reset_view()
+        else:
+            fit_slide(viewer, slide)
         return
     x, y = view.centre
     mpp = saved.slide_record.mpp

@@ -16,6 +16,7 @@ from .....expression.readers.image_files import image_stem, is_image_of_section
 from .....slide import PixelSize, Slide, open_slide
 from .....spatial.coordinates import AffineTransform
 from ....session.pixel_size_sources import is_uncertain
+from ....session.slide_arrangement import fit_slide
 from ....session.slide_layer import ViewerSlide, make_slide_layer
 from ....session.viewer_session import ViewerSession
 from .loaded_section import BY_ARRAY, BY_COORDINATES, BY_FILES, LoadedSection
@@ -118,7 +119,7 @@ def place_on_slide(session: ViewerSession, section: LoadedSection, match: SlideM
         scale = 1.0 if match.affine is None else match.affine.scale
         origin = str(section.data.uns.get("mpp_origin") or "spot array")
         session.viewer_slides.set_pixel_size(slide, PixelSize(section.source_mpp / scale, origin))
-        session.viewer.fit_to_view(layers=[slide.layer])  # it has another size in the world
+        fit_slide(session.viewer, slide)  # it has another size in the world
     section.place_on(slide, match.affine, match.registration)
     return match.note
 
@@ -187,5 +188,6 @@ def _add_slide(session: ViewerSession, section: LoadedSection, slide: Slide) -> 
     pixels, options, _ = make_slide_layer(slide, size)
     layer = Image(pixels, **options)
     session.viewer.layers.insert(0, layer)  # existing spots stay on top
-    session.viewer.fit_to_view(layers=[layer])
-    return next(s for s in session.slides if s.layer is layer)
+    added = next(s for s in session.slides if s.layer is layer)
+    fit_slide(session.viewer, added)
+    return added
