@@ -76,7 +76,7 @@ def test_inputs_give_each_slide_once_with_unique_outputs(slides):
         "a/zarr.ome.zarr": "zarr.h5ad",
         "b/S.png": "b-S.h5ad",
     }
-    assert "a: 1 file is no slide and left out." in work.notes[0]
+    assert "a: 1 file is no slide and left out (S.txt)." in work.notes[0]
     assert sum("given more than once" in note for note in work.notes) == 2
     (slides / "a/s.tif").write_bytes(PNG)  # one file with S.png for some file systems
     names, _ = found(slides, slides / "a/S.png", slides / "a/s.tif")

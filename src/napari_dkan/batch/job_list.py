@@ -17,6 +17,7 @@ from .slide_job import SlideJob
 PATH_COLUMNS = ("checkpoint", "spots", "regions", "features")
 TABLE_COLUMNS = ("slide", "mpp", *PATH_COLUMNS, "out")
 RESULT_SUFFIX = ".h5ad"
+MAX_SHOWN_FILES = 5  # names of files that are left out
 
 
 def is_slide_table(text: str) -> bool:
@@ -210,10 +211,12 @@ def build_job_list(inputs: Sequence[str], folder: Path, options: SlideJob) -> Jo
         if is_slide_table(text):
             jobs += read_slide_table(Path(text), folder, options)
             continue
-        slides, n_other = _find_slides(text)
-        if n_other:
-            files_are = "1 file is" if n_other == 1 else f"{n_other} files are"
-            notes.append(f"{text}: {files_are} no slide and left out.")
+        slides, others = _find_slides(text)
+        if others:
+            files_are = "1 file is" if len(others) == 1 else f"{len(others)} files are"
+            shown = ", ".join(others[:MAX_SHOWN_FILES])
+            shown += ", ..." if len(others) > MAX_SHOWN_FILES else ""
+            notes.append(f"{text}: {files_are} no slide and left out ({shown}).")
         if not slides:
             raise SlideError(f"There is no slide in {text}; check the name.")
         jobs += [replace(options, slide=slide, out=folder) for slide in slides]
@@ -222,34 +225,34 @@ def build_job_list(inputs: Sequence[str], folder: Path, options: SlideJob) -> Jo
     return JobList(tuple(assign_output_files(unique, folder)), tuple(notes))
 
 
-def _find_slides(text: str) -> tuple[list[str], int]:
-    """Return the slides that an input stands for, and the number of other files among them.
+def _find_slides(text: str) -> tuple[list[str], list[str]]:
+    """Return the slides that an input stands for, and the names of other files among them.
 
     A single path is taken as it is: if it is not a slide, its job fails.
     """
     from ..slide.slide_location import is_remote, is_zarr_folder
 
     if is_remote(text):
-        return [text], 0
+        return [text], []
     path = Path(os.path.abspath(os.path.expanduser(text)))
     if path.is_dir() and not is_zarr_folder(path):
         return _filter_slides(path.iterdir())
     if not os.path.lexists(path) and glob.has_magic(text):
         pattern = os.path.expanduser(text)
         return _filter_slides(Path(os.path.abspath(p)) for p in glob.iglob(pattern, recursive=True))
-    return [str(path)], 0
+    return [str(path)], []
 
 
-def _filter_slides(paths: Iterator[Path]) -> tuple[list[str], int]:
+def _filter_slides(paths: Iterator[Path]) -> tuple[list[str], list[str]]:
     from ..slide.format_detection import is_slide_file
 
-    slides, n_other = [], 0
+    slides, others = [], []
     for path in sorted(p for p in paths if not p.name.startswith(".")):
         if is_slide_file(path):
             slides.append(str(path))
         elif path.is_file():
-            n_other += 1
-    return slides, n_other
+            others.append(path.name)
+    return slides, others
 
 
 def _remove_duplicates(jobs: Sequence[SlideJob]) -> tuple[list[SlideJob], list[str]]:

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING
 from ...errors import SpotsError
 from .h5ad_sections import find_h5ad_sections, find_hest_sections
 from .her2st_sections import find_dkan_sections, find_her2st_sections
+from .read_account import add_notes
 from .section_anndata import SectionEntry
+from .skipped_files import describe_skipped
 from .space_ranger_sections import find_space_ranger_sections
 from .spatialdata_sections import find_spatialdata_sections
 from .table_files import read_table
@@ -50,19 +52,25 @@ def find_sections(root: str | Path) -> tuple[SectionEntry, ...]:
         raise SpotsError(f"{root} is not a folder with sections, nor an h5ad.")
     try:
         layouts = (find_h5ad_sections,) if root.is_file() else _SECTION_FINDERS
-        entries = next((entries for find in layouts if (entries := find(root))), ())
+        found = [entries for find in layouts if (entries := find(root))]
+        entries = found[0] if found else ()
+        others = [entry for more in found[1:] for entry in more]
+        skipped = describe_skipped(root, entries, others)
     except OSError as error:  # no permission for a folder
         raise SpotsError(f"{root} cannot be read ({error.strerror or error}).") from error
     if not entries:
         raise SpotsError(
             f"{root} holds no sections; give a folder with ST-cnts and ST-spotfiles, Space Ranger "
             "outputs, a HEST-1k folder, SpatialData .zarr or h5ad files."
+            + (f" ({'; '.join(skipped)})" if skipped else "")
         )
     patients = _read_patients(root / _PATIENTS_NAME)
     entries = tuple(
         _with_patient(entry, patients[entry.name]) if entry.name in patients else entry
         for entry in entries
     )
+    if skipped:
+        entries = tuple(_with_notes(entry, skipped) for entry in entries)
     return tuple(sorted(entries, key=lambda entry: entry.name))
 
 
@@ -92,6 +100,15 @@ def _read_patients(path: Path) -> dict[str, str]:
     if not {"section", "patient"} <= set(table.columns):
         raise SpotsError(f"{path} needs the columns section and patient.")
     return dict(zip(table["section"].astype(str), table["patient"].astype(str), strict=True))
+
+
+def _with_notes(entry: SectionEntry, notes: Sequence[str]) -> SectionEntry:
+    def read() -> AnnData:
+        data = entry.read()
+        add_notes(data, *notes)
+        return data
+
+    return replace(entry, read=read)
 
 
 def _with_patient(entry: SectionEntry, patient: str) -> SectionEntry:

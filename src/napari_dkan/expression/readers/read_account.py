@@ -155,6 +155,13 @@ def set_account(data: AnnData, account: ReadAccount) -> None:
     data.uns[ACCOUNT_KEY] = account.to_dict()
 
 
+def add_notes(data: AnnData, *notes: str) -> None:
+    """Add sentences to the account of a section, and log them."""
+    set_account(data, account_of(data).add_note(*notes))
+    for note in notes:
+        _log.info(f"note: {note}")
+
+
 def add_left_out(left_out: LeftOut, reason: str, count: int) -> LeftOut:
     """Return (reason, count) pairs with another one; counts of one reason are added."""
     if not count:
