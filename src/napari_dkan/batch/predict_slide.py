@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from ..model import Checkpoint
     from ..quality.reliability import Reliability
     from ..slide import PixelSize, Slide
+    from ..slide.pixel_size import SizeClaim
     from ..spatial.spots import Spots
 
 
@@ -120,7 +121,8 @@ def _prepare_prediction(
     from ..spatial.region_files import RegionObjects, read_regions
 
     spots = None if job.spots is None else read_spots(job.spots)
-    size = find_pixel_size(slide, job.mpp, spots)
+    claims = [] if spots is None or job.spots is None else _claims_of_spots(job.spots, spots)
+    size = find_pixel_size(slide, job.mpp, claims)
     tissue = find_tissue_region(slide, size.mpp)
     regions = None
     if job.regions is not None:
@@ -270,28 +272,37 @@ def _score_reliability(checkpoint: Checkpoint, prediction: Prediction) -> Reliab
     return score_reliability(checkpoint.reference, prediction.qc_features, prediction.tokens)
 
 
-def find_pixel_size(slide: Slide, mpp: float | None, spots: Spots | None = None) -> PixelSize:
-    """Return the pixel size: given, of the slide, or fitted to spots of an array.
+def find_pixel_size(slide: Slide, mpp: float | None, claims: Sequence[SizeClaim] = ()) -> PixelSize:
+    """Return the pixel size: entered, of the slide, or by the files of spots.
 
     Raises
     ------
     SlideError
-        If there is none.
+        If there is none, or two of them are more than 10 % apart.
     """
-    from ..expression.array_geometry import mpp_from_spots
-    from ..slide.pixel_size import PixelSize, resolve_pixel_size
+    from ..slide.pixel_size import resolve_pixel_size
 
-    def fit() -> PixelSize | None:
-        fitted = None if spots is None else mpp_from_spots(spots)
-        return None if fitted is None else PixelSize(fitted, "spot array")
-
-    pixel_size = resolve_pixel_size(mpp, slide.pixel_size, fit)
+    pixel_size = resolve_pixel_size(slide.label, slide.pixel_size, claims, mpp)
     if pixel_size is None:
         raise SlideError(
             f"{slide.label} does not state its pixel size; give it with --mpp, "
             "in micrometres per pixel (0.25 for a 40x scan, 0.5 for 20x)."
         )
     return pixel_size
+
+
+def _claims_of_spots(path: Path, spots: Spots) -> list[SizeClaim]:
+    """Return the pixel sizes that a file of spots states, and that of its array."""
+    from ..expression.array_geometry import mpp_from_spots
+    from ..expression.readers.single_section import read_stated_mpp
+    from ..slide.pixel_size import SizeClaim
+
+    stated, origin = read_stated_mpp(path)
+    fitted = mpp_from_spots(spots)
+    claims = [] if stated is None else [SizeClaim(stated, origin)]
+    if fitted is not None and origin != "spot array":
+        claims.append(SizeClaim(fitted, "spot array"))
+    return claims
 
 
 def find_existing_result(job: SlideJob) -> JobOutcome | None:

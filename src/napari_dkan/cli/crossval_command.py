@@ -14,8 +14,8 @@ from .shared_options import FitOptions, ReportOption, echo_log, with_fit_options
 
 
 @with_fit_options(
-    "data out sections by panel gene_text preset seeds epochs set_ encoder encoder_weights stain "
-    "devices precision run resume"
+    "data out sections mpp by panel gene_text preset seeds epochs set_ encoder encoder_weights "
+    "stain devices precision run resume"
 )
 def run_crossval(
     options: FitOptions,
@@ -50,7 +50,7 @@ def run_crossval(
         seeds=seed_numbers,
         command=options.format_command_line(
             "crossval",
-            "data sections by panel gene_text preset seeds epochs set encoder stain precision",
+            "data sections mpp by panel gene_text preset seeds epochs set encoder stain precision",
             by=by.value,
             seeds=seeds,
             epochs=epochs,

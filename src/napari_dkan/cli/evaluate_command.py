@@ -18,6 +18,7 @@ from .shared_options import (
     FewGenesOption,
     PanelOption,
     ReportOption,
+    SectionMppOption,
     SectionsOption,
     SettingChangesOption,
     SlideMppOption,
@@ -119,6 +120,7 @@ def run_zeroshot(
     ],
     out: ReportOption,
     sections: SectionsOption = None,
+    mpp: SectionMppOption = None,
     panel: PanelOption = None,
     held_out: Annotated[int, typer.Option(min=2, help="Genes left out of training.")] = 25,
     draws: Annotated[int, typer.Option(min=1, help="Different sets of such genes.")] = 3,
@@ -130,6 +132,7 @@ def run_zeroshot(
 
     The report says whether their own text beats another gene's; its summary goes on a card.
     """
+    from ..inference.section_pixel_size import EnteredMpp
     from ..training.data.section_loading import adapt_settings_to_sections, load_sections
     from ..training.evaluation.zero_shot_evaluation import evaluate_zero_shot
     from ..training.gene_text import read_gene_text_embeddings, resolve_panel
@@ -141,7 +144,9 @@ def run_zeroshot(
     settings = apply_setting_changes(TrainSettings(epochs=epochs, seed=seed, members=1), set_ or ())
     genes = resolve_panel(data, panel)
     text = read_gene_text_embeddings(gene_text, genes)
-    prepared = load_sections(data, names, genes, settings, log=echo_log)
+    prepared = load_sections(
+        data, names, genes, settings, entered_mpp=EnteredMpp.parse(mpp), log=echo_log
+    )
     settings = adapt_settings_to_sections(settings, prepared)
     report = evaluate_zero_shot(
         prepared, genes, text, settings, held_out=held_out, draws=draws, log=echo_log

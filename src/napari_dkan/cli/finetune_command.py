@@ -15,6 +15,7 @@ from .shared_options import (
     CheckpointOption,
     EncoderWeightsOption,
     FewGenesOption,
+    SectionMppOption,
     checkpoint_word,
     format_command_line,
     parse_section_names,
@@ -40,6 +41,7 @@ def run_finetune(
     sections: Annotated[
         str | None, typer.Option(help="Such as C2,C3; default all there are.")
     ] = None,
+    mpp: SectionMppOption = None,
     adapt: Annotated[
         AdaptScope, typer.Option(help="What may change; auto goes by the number of spots.")
     ] = AdaptScope.auto,
@@ -81,6 +83,7 @@ def run_finetune(
     ) -> FinetuneFinished:
         import torch
 
+        from ..inference.section_pixel_size import EnteredMpp
         from ..model import load_checkpoint, save_checkpoint
         from ..training.finetuning.finetune_checkpoint import finetune_checkpoint
         from ..training.finetuning.training_section import read_finetune_sections
@@ -92,12 +95,15 @@ def run_finetune(
         model = load_checkpoint(resolve_checkpoint(checkpoint))
         if model.network.config.dim <= SMALL_NETWORK_DIM:
             torch.set_num_threads(1)  # in such short steps threads wait for each other
-        training_data, other_data = read_finetune_sections(data, names, other_names)
+        training_data, other_data = read_finetune_sections(
+            data, names, other_names, EnteredMpp.parse(mpp)
+        )
         command = format_command_line(
             "finetune",
             checkpoint=checkpoint_word(checkpoint),
             data=[d.resolve().name for d in data],
             sections=sections,
+            mpp=mpp,
             adapt=adapt.value,
             epochs=epochs,
             seconds=seconds,

@@ -70,6 +70,13 @@ ReportOption = Annotated[
     Path, typer.Option("--out", "-o", help="The report (.json).", show_default=False)
 ]
 SlideMppOption = Annotated[float | None, typer.Option(help="Micrometres per pixel of the slide.")]
+SectionMppOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="[NAME=]UM",
+        help="Micrometres per pixel of the slides, or of one section; may be given several times.",
+    ),
+]
 DeviceOption = Annotated[str | None, typer.Option(help="cuda, cuda:1, mps, cpu; default best.")]
 RegionObjectsOption = Annotated[
     RegionObjects | None,
@@ -89,6 +96,7 @@ class FitOptions:
 
     data: DataOption
     sections: SectionsOption = None
+    mpp: SectionMppOption = None
     panel: PanelOption = None
     gene_text: GeneTextOption = None
     preset: Annotated[SettingsPreset, typer.Option(help="The settings to train with.")] = (
@@ -130,11 +138,14 @@ class FitOptions:
 
     def input_arguments(self) -> dict[str, Any]:
         """Make the keyword arguments of `prepare_training_inputs` for these options."""
+        from ..inference.section_pixel_size import EnteredMpp
+
         return {
             "gene_text_file": self.gene_text,
             "encoder": self.encoder,
             "encoder_weights": self.encoder_weights,
             "stain": self.stain and self.stain.value,
+            "entered_mpp": EnteredMpp.parse(self.mpp),
             "log": echo_log,
         }
 
@@ -144,6 +155,7 @@ class FitOptions:
         values = {
             "data": self.data,
             "sections": names and ",".join(names),
+            "mpp": self.mpp,
             "panel": self.panel,
             "gene_text": self.gene_text,
             "preset": self.preset.value,

@@ -13,6 +13,7 @@ from .shared_options import (
     DataOption,
     EncoderWeightsOption,
     FitOptions,
+    SectionMppOption,
     echo_log,
     parse_section_names,
     resolve_checkpoint,
@@ -25,8 +26,9 @@ CheckpointOutOption = Annotated[
 
 
 @with_fit_options(
-    "data out sections panel gene_text gene_tables preset epochs seed crossval measured zero_shot "
-    "set_ encoder encoder_weights stain devices precision run resume title licence source limits"
+    "data out sections mpp panel gene_text gene_tables preset epochs seed crossval measured "
+    "zero_shot set_ encoder encoder_weights stain devices precision run resume title licence "
+    "source limits"
 )
 def run_train(
     options: FitOptions,
@@ -62,7 +64,7 @@ def run_train(
     settings = options.settings(seed, epochs)
     command = options.format_command_line(
         "train",
-        "data sections panel gene_text gene_tables preset epochs seed set measured zero_shot "
+        "data sections mpp panel gene_text gene_tables preset epochs seed set measured zero_shot "
         "encoder stain",
         gene_tables=gene_tables,
         epochs=epochs,
@@ -110,6 +112,7 @@ def run_reference(
     sections: Annotated[
         str | None, typer.Option(help="Those it was trained on, such as C2,C3; default all.")
     ] = None,
+    mpp: SectionMppOption = None,
     tissue: Annotated[
         str, typer.Option(help="What it was trained on in words, such as 'human breast cancer'.")
     ] = "",
@@ -120,6 +123,7 @@ def run_reference(
     encoder_weights: EncoderWeightsOption = None,
 ) -> None:
     """Add to a checkpoint what judging its predictions takes, and the plain baseline's weights."""
+    from ..inference.section_pixel_size import EnteredMpp
     from ..model import load_checkpoint, save_checkpoint
     from ..model.safetensors_header import read_safetensors_header
     from ..training.fit.build_reference import add_reference, read_reliability_report
@@ -133,6 +137,7 @@ def run_reference(
         names,
         tissue=tissue,
         encoder_weights=encoder_weights,
+        entered_mpp=EnteredMpp.parse(mpp),
         log=echo_log,
     )
     extended = replace(extended, card=extended.card | entry)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from ..errors import SlideError
 
@@ -15,6 +16,13 @@ MAX_MPP = 20.0
 UM_PER_PX_AT_1X = 10.0
 OBJECTIVE_POWER_RANGE = (1.0, 150.0)
 OBJECTIVE_POWER_ORIGIN = "objective power"
+
+# Origins of sizes that a person has decided on: they are right whatever the files say.
+MANUAL_ORIGIN, HISTORY_ORIGIN, RULER_ORIGIN = "entered by hand", "entered before", "ruler"
+ENTERED_ORIGINS = MANUAL_ORIGIN, HISTORY_ORIGIN, RULER_ORIGIN
+
+# Pixel sizes of one image that differ by more than this factor contradict each other.
+MAX_DISAGREEMENT = 1.1
 
 # Largest relative difference of the two sides of a pixel that one number describes.
 MAX_ANISOTROPY = 0.01
@@ -136,32 +144,69 @@ def pixel_size_from_objective(power: float | None) -> PixelSizeMetadata:
     )
 
 
+class SizeClaim(NamedTuple):
+    """um per px of a slide by one origin, for example the spot array; not checked."""
+
+    mpp: float
+    origin: str
+
+
 def resolve_pixel_size(
-    entered_mpp: float | None,
+    name: str,
     stated: PixelSize | None,
-    fit: Callable[[], PixelSize | None],
+    claims: Sequence[SizeClaim] = (),
+    entered_mpp: float | None = None,
+    advice: str = "give the right one with --mpp",
 ) -> PixelSize | None:
-    """Choose the pixel size of a slide from several origins.
+    """Choose the pixel size of a slide from several origins: the one rule for all of them.
 
     Parameters
     ----------
-    entered_mpp
-        um per px as entered by hand, which comes first.
+    name
+        Of the slide or section, for errors.
     stated
-        What the slide states. It comes second, but last if it is only an estimate.
-    fit
-        Fits the pixel size to the spot array; called only if needed.
+        What the slide states. It comes first, but last if it is only an estimate.
+    claims
+        What the section says: its metadata, its spot array.
+    entered_mpp
+        um per px as entered by hand, which decides. So does a size that was entered before.
+    advice
+        How to enter the right size, for errors.
 
     Returns
     -------
     PixelSize or None
         None if no origin has a value.
+
+    Raises
+    ------
+    SlideError
+        Two of them are more than 10 % apart, or the chosen one is no pixel size of a slide.
     """
     if entered_mpp is not None:
-        return PixelSize(entered_mpp, "entered by hand")
-    if stated is not None and not stated.is_estimated:
-        return stated
-    return fit() or stated
+        return PixelSize(entered_mpp, MANUAL_ORIGIN)
+    known = [] if stated is None else [SizeClaim(stated.mpp, stated.origin)]
+    for claim in (*known, *claims):
+        if claim.origin in ENTERED_ORIGINS:
+            return PixelSize(claim.mpp, claim.origin)
+    if stated is not None and stated.is_estimated:
+        known = []
+    candidates = [*known, *claims]
+    check_claims_agree(name, candidates, advice)
+    return PixelSize(*candidates[0]) if candidates else stated
+
+
+def check_claims_agree(name: str, claims: Sequence[SizeClaim], advice: str) -> None:
+    """Raise SlideError, naming both and their origins, where two sizes contradict each other."""
+    if not claims:
+        return
+    low, high = min(claims), max(claims)
+    if high.mpp > MAX_DISAGREEMENT * low.mpp:
+        first, second = sorted((low, high), key=claims.index)
+        raise SlideError(
+            f"The pixel sizes of {name} disagree: {first.mpp:.4g} um/px ({first.origin}) and "
+            f"{second.mpp:.4g} um/px ({second.origin}); {advice}."
+        )
 
 
 def choose_pixel_size(*candidates: PixelSizeMetadata) -> PixelSizeMetadata:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from .anndata_io import constant_obs_value, counts_from_anndata, read_h5ad_file, spots_from_anndata
 from .image_files import find_image_by_stem
 from .library_choice import list_file_libraries, select_library
-from .metadata import MPP_KEYS, find_value, read_json_object, to_positive_float
+from .metadata import MPP_KEYS, entered_origin, find_value, read_json_object, to_positive_float
 from .section_anndata import SectionEntry, SectionMetadata, build_section
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def read_h5ad_section(
         find_value(data.uns, ("patient",), str) or constant_obs_value(data, "patient"),
         image_path,
         find_value(data.uns, MPP_KEYS),
-        "h5ad metadata",
+        entered_origin(data.uns) or "h5ad metadata",
         notes,
     )
     return build_section(counts_from_anndata(data, path), spots, metadata, path)

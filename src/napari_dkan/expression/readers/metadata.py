@@ -19,6 +19,7 @@ from ...size_limits import validate_gzip_size
 MPP_KEYS = ("mpp", "microns_per_pixel", "pixel_size_um_estimated", "pixel_size_um")
 SCALE_FACTORS_NAME = "scalefactors_json.json"
 POSITIONS_NAME = "tissue_positions"  # how names of Space Ranger's files with positions begin
+_ENTERED_ORIGINS = ("entered by hand", "entered before", "ruler")  # as in `slide.pixel_size`
 _MAX_DEPTH = 4  # of nested mappings that are searched
 
 
@@ -46,6 +47,12 @@ def find_value(metadata: Mapping[str, Any], keys: tuple[str, ...], convert: Any 
                     return convert(value)
         level = [v for mapping in level for v in mapping.values() if isinstance(v, Mapping)]
     return None
+
+
+def entered_origin(metadata: Mapping[str, Any]) -> str:
+    """Return the origin of the pixel size if a person entered it, else ""."""
+    origin = metadata.get("mpp_origin")
+    return origin if isinstance(origin, str) and origin in _ENTERED_ORIGINS else ""
 
 
 def to_positive_float(value: Any) -> float | None:

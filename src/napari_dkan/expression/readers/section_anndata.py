@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 
-_MAX_MPP_RATIO = 1.2  # pixel sizes that differ by more than this factor get a note
+_MAX_MPP_RATIO = 1.1  # pixel sizes that differ by more than this factor contradict each other
+_ARRAY_ORIGIN = "spot array"
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,8 @@ def build_section(
         known, ``obs['array_row'|'array_col']`` where known, ``obsm['spatial']`` spot centres
         (x, y) in level-0 px of the image, and in ``uns``: ``section``, ``patient`` and ``image``
         ("" when unknown), ``mpp``, ``spot_pitch_um`` and ``spot_diameter_um`` (NaN when
-        unknown), ``mpp_origin``, ``spots_without_counts``, ``genes_merged``, the notes, and
+        unknown), ``mpp_origin``, ``mpp_array`` where the spot array contradicts it,
+        ``spots_without_counts``, ``genes_merged``, the notes, and
         ``read_account`` (`ReadAccount.to_dict`).
 
     Raises
@@ -181,11 +183,13 @@ def _make_account(
     )
 
 
-def _resolve_mpp(spots: Spots, metadata: SectionMetadata) -> tuple[float, str, dict[str, str]]:
+def _resolve_mpp(spots: Spots, metadata: SectionMetadata) -> tuple[float, str, dict[str, Any]]:
     fitted = mpp_from_spots(spots)
     if metadata.mpp is None:
-        return (float("nan"), "", {}) if fitted is None else (fitted, "spot array", {})
+        return (float("nan"), "", {}) if fitted is None else (fitted, _ARRAY_ORIGIN, {})
+    if metadata.mpp_origin == _ARRAY_ORIGIN:  # fitted by its reader to better coordinates
+        return metadata.mpp, metadata.mpp_origin, {}
     if fitted is None or max(fitted / metadata.mpp, metadata.mpp / fitted) < _MAX_MPP_RATIO:
         return metadata.mpp, metadata.mpp_origin, {}
     note = f"{metadata.mpp_origin} say {metadata.mpp:.4g} um/px, the spot array says {fitted:.4g}"
-    return metadata.mpp, metadata.mpp_origin, {"mpp_note": note}
+    return metadata.mpp, metadata.mpp_origin, {"mpp_note": note, "mpp_array": fitted}

@@ -64,7 +64,7 @@ def read_single_section(
     if not section_spots.names and section_spots.array_coords is not None:
         names = names_from_array_coords(section_spots.array_coords)
         section_spots = replace(section_spots, names=names)
-    mpp, origin = _read_mpp(path, _library_of(path, library))
+    mpp, origin = read_stated_mpp(path, _library_of(path, library))
     name = counts.name.split(".")[0]
     metadata = SectionMetadata(name, "", "" if image is None else str(image), mpp, origin, notes)
     return build_section(
@@ -72,7 +72,8 @@ def read_single_section(
     )
 
 
-def _read_mpp(spots: Path, library: str | None) -> tuple[float | None, str]:
+def read_stated_mpp(spots: Path, library: str | None = None) -> tuple[float | None, str]:
+    """Return um per px that a file of spots states, None for none, and its origin."""
     if spots.suffix == ".h5ad":
         return find_value(
             select_library(read_h5ad_file(spots), library, spots)[0].uns, MPP_KEYS

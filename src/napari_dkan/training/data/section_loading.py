@@ -16,6 +16,11 @@ from ...expression.label_scale import LabelScale
 from ...expression.panel import Panel
 from ...inference.device import pick_device
 from ...inference.patch_features.stain_normalized import make_patch_reader, measure_slide_stain
+from ...inference.section_pixel_size import (
+    EnteredMpp,
+    is_entered,
+    resolve_section_pixel_size,
+)
 from ...model.checkpoint.checkpoint_file import Checkpoint
 from ...model.encoders.encoder_spec import STAIN_ENCODER
 from ...model.stain_normalization import StainProfile, compute_median_stain
@@ -43,8 +48,19 @@ DEFAULT_LABEL_SCALE = LabelScale()
 PUBLISHED_PATCH_PX = 224  # side of a published patch at level 0, on every scanner
 
 
-def read_section_data(root: str | Path, names: Sequence[str] | None) -> list[AnnData]:
+FROM_FILES = EnteredMpp()  # no pixel size is entered
+_MPP_ADVICE = "give the right one with --mpp, or --mpp NAME=UM for one section"
+
+
+def read_section_data(
+    root: str | Path, names: Sequence[str] | None, entered_mpp: EnteredMpp = FROM_FILES
+) -> list[AnnData]:
     """Read sections by name, or all of a folder, in any supported layout.
+
+    Parameters
+    ----------
+    entered_mpp
+        Pixel sizes that decide where those of the files contradict each other.
 
     Raises
     ------
@@ -53,7 +69,9 @@ def read_section_data(root: str | Path, names: Sequence[str] | None) -> list[Ann
     """
     from ...expression.readers.discovery import read_sections
 
-    return read_sections(root, names)
+    sections = read_sections(root, names)
+    entered_mpp.check_names([str(data.uns["section"]) for data in sections])
+    return [entered_mpp.enter(data) for data in sections]
 
 
 def load_sections(
@@ -66,6 +84,7 @@ def load_sections(
     encoder_weights: str | Path | None = None,
     stain: str | None = None,
     device: str | None = None,
+    entered_mpp: EnteredMpp = FROM_FILES,
     log: LogFunction = ignore_log,
 ) -> list[PreparedSection]:
     """Load sections of a folder with their labels and the network's inputs.
@@ -81,6 +100,8 @@ def load_sections(
     stain
         "macenko" or "reinhard" normalizes every section to the median stain of all of them. That
         target uses no labels, so it includes the test section of a fold.
+    entered_mpp
+        See `read_section_data`.
 
     Raises
     ------
@@ -90,7 +111,7 @@ def load_sections(
     frozen_encoder = (
         None if encoder is None else FrozenEncoder.load(encoder, encoder_weights, device)
     )
-    sections = read_section_data(root, names)
+    sections = read_section_data(root, names, entered_mpp)
     target = None if stain is None else compute_stain_target(sections, stain)
     has_features = any(d.uns.get("features") for d in sections)
     if target is not None and has_features and frozen_encoder is None:
@@ -168,16 +189,26 @@ def _fill_spot_geometry(data: AnnData) -> AnnData:
     """Fill in pixel size, spot pitch and spot diameter where the files state none.
 
     The pixel size then comes from the image, the pitch from the distances between the spots.
+
+    Raises
+    ------
+    SpotsError
+        The pixel size is unknown.
+    SlideError
+        The files, the image and the spot array contradict each other.
     """
     uns = dict(data.uns)
-    if not np.isfinite(float(uns.get("mpp", np.nan))):
+    if not is_entered(uns):
         with open_slide(uns["image"]) as slide:
-            if slide.pixel_size is None:
-                raise SpotsError(
-                    f"Neither the files of {uns['section']} nor its image state the pixel size, "
-                    "and its spots are on no array of known pitch; add mpp to uns of an h5ad."
-                )
-            uns["mpp"] = slide.pixel_size.mpp
+            size = resolve_section_pixel_size(slide, uns, advice=_MPP_ADVICE)
+        if size is None:
+            raise SpotsError(
+                f"Neither the files of {uns['section']} nor its image state the pixel size, "
+                "and its spots are on no array of known pitch; give it with --mpp, or add mpp "
+                "to uns of an h5ad."
+            )
+        if not np.isfinite(float(uns.get("mpp", np.nan))):
+            uns["mpp"] = size.mpp
     if not np.isfinite(float(uns.get("spot_pitch_um", np.nan))):
         xy = np.asarray(data.obsm["spatial"], dtype=float)
         nearest = cKDTree(xy).query(xy, k=min(2, len(xy)))[0].reshape(len(xy), -1)[:, -1]

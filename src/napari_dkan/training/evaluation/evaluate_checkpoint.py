@@ -14,13 +14,13 @@ from ...expression.readers.read_account import account_of
 from ...inference.predict import find_tissue_region, predict
 from ...inference.prediction import Prediction
 from ...inference.predictor import Predictor
+from ...inference.section_pixel_size import enter_pixel_size, resolve_section_pixel_size
 from ...inference.target import target_from_spots
 from ...model.checkpoint.checkpoint_card import is_trained_on
 from ...model.checkpoint.checkpoint_file import Checkpoint
 from ...slide import PixelSize, Slide
-from ...slide.pixel_size import resolve_pixel_size as resolve_slide_pixel_size
 from ..baselines import BASELINES
-from ..data.measured_section import MeasuredSection, finite_or_none, select_panel_genes
+from ..data.measured_section import MeasuredSection, select_panel_genes
 from ..data.section_loading import CheckpointSectionReader, read_section_data
 from ..metrics import FloatingArray, round_or_none, score_predictions
 from ..train_settings import LogFunction, ignore_log
@@ -138,7 +138,7 @@ def _predict_with_baselines(
 ) -> dict[str, FloatingArray]:
     """Fit baselines to the training sections and predict (N, G) by method."""
     test_data = measured.data.copy()
-    test_data.uns["mpp"] = size.mpp
+    enter_pixel_size(test_data, size.mpp)
     encoded = []
     for data in [
         *(
@@ -162,14 +162,10 @@ def resolve_pixel_size(slide: Slide, measured: MeasuredSection, mpp: float | Non
     ------
     SpotsError
         The pixel size is unknown.
+    SlideError
+        Two origins are more than 10 % apart.
     """
-
-    def fit() -> PixelSize | None:
-        array_mpp = finite_or_none(measured.data.uns.get("mpp"))
-        origin = str(measured.data.uns.get("mpp_origin") or "spot array")
-        return None if array_mpp is None else PixelSize(array_mpp, origin)
-
-    pixel_size = resolve_slide_pixel_size(mpp, slide.pixel_size, fit)
+    pixel_size = resolve_section_pixel_size(slide, measured.data.uns, mpp)
     if pixel_size is None:
         raise SpotsError(
             f"{slide.label} does not state its pixel size, and the spots are on no array of "

@@ -10,13 +10,18 @@ from napari.layers import Layer, Points
 
 from ...errors import SlideError
 from ...slide import PixelSize, Slide
-from ...slide.pixel_size import UM_PER_PX_AT_1X
+from ...slide.pixel_size import (
+    ENTERED_ORIGINS,
+    HISTORY_ORIGIN,
+    MANUAL_ORIGIN,
+    RULER_ORIGIN,
+    UM_PER_PX_AT_1X,
+)
 from ..worker import JobRunner
 from .slide_layer import ViewerSlide, layer_to_slide
 from .user_history import load_pixel_sizes, save_pixel_size
 
-MANUAL_ORIGIN, HISTORY_ORIGIN, RULER_ORIGIN = "entered by hand", "entered before", "ruler"
-USER_ORIGINS = MANUAL_ORIGIN, HISTORY_ORIGIN, RULER_ORIGIN
+USER_ORIGINS = ENTERED_ORIGINS
 
 
 def is_uncertain(size: PixelSize | None) -> bool:

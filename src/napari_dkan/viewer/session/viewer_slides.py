@@ -9,8 +9,8 @@ from napari.layers import Image, Layer
 from psygnal import Signal
 
 from ...slide import PixelSize, Slide
+from ...slide.pixel_size import MANUAL_ORIGIN
 from .pixel_size_sources import (
-    MANUAL_ORIGIN,
     USER_ORIGINS,
     PixelSizeHistory,
     is_uncertain,

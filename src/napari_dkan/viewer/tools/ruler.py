@@ -9,7 +9,8 @@ from napari.layers import Layer, Shapes
 from psygnal import Signal
 
 from ...errors import SlideError
-from ..session.pixel_size_sources import RULER_ORIGIN, format_pixel_size
+from ...slide.pixel_size import RULER_ORIGIN
+from ..session.pixel_size_sources import format_pixel_size
 from ..session.slide_layer import (
     AXIS_LABELS,
     METADATA_PREFIX,

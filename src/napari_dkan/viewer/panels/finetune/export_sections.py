@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ....errors import OutputError, SpotsError
+from ....slide.pixel_size import MANUAL_ORIGIN
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -93,6 +94,7 @@ def write_sections(sections: Sequence[SectionSnapshot], folder: Path) -> None:
                 "section": section.name,
                 "image": str(Path(section.slide.slide.location).resolve()),
                 "mpp": section.slide.mpp,
+                "mpp_origin": MANUAL_ORIGIN,  # the window has checked it against the spot array
             },
         )
         file = folder / f"{section.name}.h5ad"

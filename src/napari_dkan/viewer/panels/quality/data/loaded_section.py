@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .....slide.pixel_size import SizeClaim
 from .....spatial.spots import Spots
 from ....session.slide_layer import ViewerSlide
 from ....session.viewer_session import ViewerSession
@@ -71,6 +72,8 @@ class LoadedSection:
     source_image : Path or None
     source_mpp : float or None
         Micrometres per px of the section's own image.
+    source_claims : tuple of SizeClaim
+        What the section's files and its spot array say about that pixel size.
     slide : ViewerSlide or None
         None until a slide is open that the section belongs to.
     registration : str
@@ -91,6 +94,7 @@ class LoadedSection:
     registration: str = ""
     placement: RegistrationCheck | None = None
     layer: Points | None = field(default=None, repr=False)
+    source_claims: tuple[SizeClaim, ...] = ()
 
     def place_on(
         self, slide: ViewerSlide, affine: AffineTransform | None, registration: str

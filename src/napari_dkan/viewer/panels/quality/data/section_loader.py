@@ -12,6 +12,7 @@ from napari.layers import Layer, Points
 from napari.utils.notifications import show_warning
 
 from .....errors import SpotsError
+from .....inference.section_pixel_size import section_size_claims
 from ....session.slide_layer import ViewerSlide
 from ....session.viewer_session import ViewerSession
 from ....widgets.signal_connections import SignalConnections
@@ -123,7 +124,13 @@ def read_section(candidate: SectionCandidate) -> LoadedSection:
     image = Path(image_path) if image_path and Path(image_path).exists() else None
     xy = data.obsm["spatial"].copy()
     return LoadedSection(
-        candidate.name, data, candidate.source, xy, image, parse_finite(data.uns.get("mpp"))
+        candidate.name,
+        data,
+        candidate.source,
+        xy,
+        image,
+        parse_finite(data.uns.get("mpp")),
+        source_claims=tuple(section_size_claims(data.uns)),
     )
 
 

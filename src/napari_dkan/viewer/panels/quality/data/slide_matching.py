@@ -14,14 +14,19 @@ from numpy.typing import NDArray
 from .....errors import SlideError
 from .....expression.readers.image_files import image_stem, is_image_of_section
 from .....slide import PixelSize, Slide, open_slide
+from .....slide.pixel_size import SizeClaim, resolve_pixel_size
 from .....spatial.coordinates import AffineTransform
-from ....session.pixel_size_sources import is_uncertain
+from ....session.pixel_size_sources import is_uncertain, recall_pixel_size
 from ....session.slide_arrangement import fit_slide
 from ....session.slide_layer import ViewerSlide, make_slide_layer
 from ....session.viewer_session import ViewerSession
 from .loaded_section import BY_ARRAY, BY_COORDINATES, BY_FILES, LoadedSection
 
 _SIZE_TOLERANCE = 1.05  # pixel sizes that differ by less than this factor are the same
+_MIN_ENLARGEMENT = 1.5  # of spots that lie on the slide as they are
+_ADVICE = (
+    "open the slide, enter the right one in the panel DKAN: predict, and load the section again"
+)
 _SHAPE_TOLERANCE = 1.01  # of the two sides of a rescaled image
 _SAME_SCALE_TOLERANCE = 1.001
 
@@ -73,8 +78,38 @@ def match_slide(
     Raises
     ------
     SlideError
-        The image that the section names cannot be opened.
+        The image that the section names cannot be opened, or the pixel sizes of slide and section
+        contradict each other.
     """
+    match = _find_match(section, slides, current, allow_open)
+    if match is not None:
+        try:
+            _check_pixel_sizes(section, match)
+        except SlideError:
+            if isinstance(match.slide, Slide):
+                match.slide.close()
+            raise
+    return match
+
+
+def _check_pixel_sizes(section: LoadedSection, match: SlideMatch) -> None:
+    """Raise SlideError if slide and section contradict each other, unless the user decided."""
+    slide = match.slide
+    if isinstance(slide, ViewerSlide):
+        label, size = slide.slide.label, slide.pixel_size
+    else:
+        label, size = slide.label, recall_pixel_size(slide) or slide.pixel_size
+    scale = 1.0 if match.affine is None else match.affine.scale
+    claims = [SizeClaim(mpp / scale, origin) for mpp, origin in section.source_claims]
+    resolve_pixel_size(label, size, claims, advice=_ADVICE)
+
+
+def _find_match(
+    section: LoadedSection,
+    slides: Sequence[ViewerSlide],
+    current: ViewerSlide | None,
+    allow_open: bool,
+) -> SlideMatch | None:
     image = section.source_image
     if image is None:
         return None if current is None else _match_by_coordinates(section, current)
@@ -155,6 +190,8 @@ def _match_by_coordinates(section: LoadedSection, slide: ViewerSlide) -> SlideMa
     factor = source_mpp / size.mpp
     if max(factor, 1 / factor) < _SIZE_TOLERANCE:
         return SlideMatch(slide, None, BY_COORDINATES)
+    if factor < _MIN_ENLARGEMENT and _is_inside_slide(section.source_xy, slide):
+        return SlideMatch(slide, None, BY_COORDINATES)  # one of the pixel sizes is wrong
     if not _is_inside_slide(section.source_xy * factor, slide):
         return SlideMatch(slide, None, BY_COORDINATES)
     return SlideMatch(
@@ -179,7 +216,7 @@ def _is_inside_slide(xy: NDArray[np.float64], slide: ViewerSlide) -> bool:
 
 
 def _add_slide(session: ViewerSession, section: LoadedSection, slide: Slide) -> ViewerSlide:
-    size = slide.pixel_size
+    size = recall_pixel_size(slide) or slide.pixel_size
     if is_uncertain(size) and section.source_mpp is not None:
         size = PixelSize(
             section.source_mpp, str(section.data.uns.get("mpp_origin") or "spot array")
