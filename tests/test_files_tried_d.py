@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import anndata
@@ -14,6 +15,8 @@ from napari_dkan.batch.slide_job import SlideJob
 from napari_dkan.errors import SpotsError
 from napari_dkan.expression.readers.discovery import find_sections, read_sections
 from napari_dkan.expression.readers.read_account import account_of
+
+ROOT = Path(__file__).resolve().parent.parent
 
 
 def write_section(path: Path) -> Path:
@@ -87,3 +90,13 @@ def test_batch_names_the_files_that_are_no_slides(tmp_path: Path, tiny_slide_fil
     jobs = build_job_list([str(tmp_path)], tmp_path / "out", SlideJob("", tmp_path / "out"))
     assert len(jobs.jobs) == 1
     assert jobs.notes == (f"{tmp_path}: 2 files are no slide and left out (a.xlsx, b.txt).",)
+
+
+def test_every_kind_on_the_page_has_a_test() -> None:
+    page = (ROOT / "docs/files-tried.md").read_text(encoding="utf-8")
+    named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", page)
+    rows = [line for line in page.splitlines() if re.match(r"\|(?! kind | \| test |---)", line)]
+    assert len(named) == len(rows) > 30
+    for file, name in named:
+        text = (ROOT / file).read_text(encoding="utf-8")
+        assert re.search(rf"^(def|class) {name}\b", text, re.MULTILINE), f"{file}::{name}"
