@@ -120,7 +120,9 @@ def _prepare_prediction(
     from ..quality.slide_checks import check_pixel_size
     from ..spatial.region_files import RegionObjects, read_regions
 
-    spots = None if job.spots is None else read_spots(job.spots)
+    # QuPath's micrometres are those of the pixel size that the file states.
+    file_mpp = None if slide.pixel_size is None else slide.pixel_size.mpp
+    spots = None if job.spots is None else read_spots(job.spots, file_mpp or job.mpp)
     claims = [] if spots is None or job.spots is None else _claims_of_spots(job.spots, spots)
     size = find_pixel_size(slide, job.mpp, claims)
     tissue = find_tissue_region(slide, size.mpp)

@@ -83,7 +83,7 @@ RegionObjectsOption = Annotated[
     typer.Option(help="What a GeoJSON's regions are; default annotations, if there are any."),
 ]
 FewGenesOption = Annotated[
-    bool, typer.Option("--few-genes", help="Accept less than a tenth of the checkpoint's genes.")
+    bool, typer.Option("--few-genes", help="Use a few genes that agree, as of a mouse section.")
 ]
 CheckpointOption = Annotated[
     str, typer.Option(help="A file, or bundled for the one of this package.")

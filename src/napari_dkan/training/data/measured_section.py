@@ -82,26 +82,28 @@ def require_panel_genes(
     n_measured
         How many of them it measures.
     few_genes
-        Accept less than a tenth. As few names agree by chance, for example those of mouse genes.
+        Accept less than a tenth although the genes look like those of another species, of which
+        a handful of names agree.
 
     Raises
     ------
     SpotsError
-        It measures none, or too few.
+        It measures none, or less than a tenth and its genes look like those of another species.
     """
     if n_measured >= MIN_PANEL_SHARE * len(panel) or (few_genes and n_measured):
         return
     names = list(map(str, data.var_names))
-    species = describe_species(names)
-    ids = describe_species(map(str, data.var["gene_ids"])) if "gene_ids" in data.var else ""
+    ids = list(map(str, data.var["gene_ids"])) if "gene_ids" in data.var else []
+    species = describe_species(names) or describe_species(ids)
+    if n_measured and not species:
+        return
     others = [name for name in names if name not in panel]
-    look = f"they look like {species or ids}, " if species or ids else ""
-    measured = f"{n_measured} of" if n_measured else "none of"
     raise SpotsError(
-        f"{_section_name(data)} measures {measured} the checkpoint's {len(panel)} genes "
-        f"({', '.join(panel.symbols[:3])}, ...); {look}its genes are named like "
-        f"{', '.join(others[:3])}"
-        + ("." if not n_measured else "; use these few with --few-genes (few_genes=True).")
+        f"{_section_name(data)} measures {n_measured or 'none'} of the checkpoint's "
+        f"{len(panel)} genes ({', '.join(panel.symbols[:3])}, ...); "
+        + (f"they look like {species}, " if species else "")
+        + f"its genes are named like {', '.join(others[:3])}"
+        + ("; use these few with --few-genes (few_genes=True)." if n_measured else ".")
     )
 
 
@@ -162,12 +164,12 @@ def make_measured_section(
     Parameters
     ----------
     few_genes
-        Accept a section that measures less than a tenth of the checkpoint's genes.
+        See `require_panel_genes`.
 
     Raises
     ------
     SpotsError
-        When the section has none or few of the genes, a single labelled spot, no positions, no
+        When the section has too few of the genes, a single labelled spot, no positions, no
         array, or values that are no counts.
     """
     panel, name = checkpoint.panel, _section_name(data)

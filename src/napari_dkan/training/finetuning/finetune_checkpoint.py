@@ -91,7 +91,7 @@ def finetune_checkpoint(
     new_genes
         Gene file whose genes are added where every section measures them.
     few_genes
-        Accept sections that measure less than a tenth of the genes.
+        See `measured_section.require_panel_genes`.
     title
         Title on the new card.
 

@@ -92,8 +92,8 @@ class TrainingSection:
 class TrainingSectionReader:
     """Reader of fine-tuning sections with the inputs of a checkpoint.
 
-    A frozen tile encoder runs on the CPU; `weights` are its local weights. With `few_genes` a
-    section may measure less than a tenth of the genes.
+    A frozen tile encoder runs on the CPU; `weights` are its local weights. For `few_genes` see
+    `require_panel_genes`.
     """
 
     def __init__(
