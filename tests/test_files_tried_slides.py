@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +11,14 @@ import pytest
 import tifffile
 import zarr
 
+from napari_dkan.batch.predict_slide import predict_slide
+from napari_dkan.batch.slide_job import SlideJob
 from napari_dkan.errors import SlideError
+from napari_dkan.export.geojson_export import write_geojson
+from napari_dkan.export.result_reader import load_result
+from napari_dkan.export.saved_result import find_result_slide
 from napari_dkan.slide import open_slide
+from napari_dkan.spatial.region_files import read_regions
 
 from . import vendor_files
 from .slide_files import halves, picture, tiff
@@ -324,3 +332,85 @@ class TestScanArea:
             assert mean_difference(seen, pixels) < 4
             assert glass.fingerprint() != scan.fingerprint()
             assert glass.mpp == scan.mpp
+
+
+@pytest.mark.parametrize("container", ["scn", "mrxs"])
+class TestRegionsOnAScanArea:
+    """Regions of QuPath and those written for it count from the scan area."""
+
+    def regions(self, folder: Path) -> Path:
+        ring = [[40, 30], [340, 30], [340, 330], [40, 330], [40, 30]]
+        feature = {
+            "type": "Feature",
+            "geometry": {"type": "Polygon", "coordinates": [ring]},
+            "properties": {"objectType": "annotation"},
+        }
+        path = folder / "regions.geojson"
+        path.write_text(json.dumps({"type": "FeatureCollection", "features": [feature]}))
+        return path
+
+    def test_they_are_read_in_the_frame_of_the_slide(self, container, tmp_path):
+        path, _, corner = write_scan_area(container, tmp_path)
+        for whole_glass, origin in ((False, (0, 0)), (True, corner)):
+            with open_slide(path, whole_glass=whole_glass) as slide:
+                region = read_regions(self.regions(tmp_path), origin=slide.scan_origin)
+            expected = np.array([40, 30, 340, 330]) + 2 * origin
+            assert region.bounds == tuple(expected)
+
+    def test_both_frames_write_the_same_file_for_qupath(self, container, tmp_path):
+        path, _, corner = write_scan_area(container, tmp_path)
+        written = []
+        for whole_glass in (None, True):
+            out = tmp_path / f"{whole_glass}.h5ad"
+            job = SlideJob(
+                str(path), out, regions=self.regions(tmp_path), genes=("ERBB2",),
+                tissue_only=False, device="cpu", store=False, whole_glass=whole_glass,
+            )  # fmt: skip
+            predict_slide(job)
+            result = load_result(out)
+            with find_result_slide(result, out) as slide:
+                origin = corner if whole_glass else (0, 0)
+                assert slide.scan_origin == result.slide_record.scan_origin == origin
+            written.append(read_regions(write_geojson(tmp_path / "out.geojson", result)))
+        assert np.allclose(written[0].bounds, (40, 30, 340, 330), atol=0.02)
+        assert np.allclose(written[1].bounds, written[0].bounds, atol=0.02)
+
+    def test_a_result_of_an_earlier_version_finds_its_slide(self, container, tmp_path):
+        """It counted from the glass, and its record has no scan area."""
+        path, _, _ = write_scan_area(container, tmp_path)
+        out = tmp_path / "p.h5ad"
+        predict_slide(
+            SlideJob(
+                str(path),
+                out,
+                regions=self.regions(tmp_path),
+                genes=("ERBB2",),
+                tissue_only=False,
+                device="cpu",
+                store=False,
+                whole_glass=True,
+            )
+        )
+        result = load_result(out)
+        record = replace(result.slide_record, scan_origin=(0, 0))
+        with find_result_slide(replace(result, slide_record=record), out) as slide:
+            assert slide.width == record.width and slide.fingerprint() == record.fingerprint
+
+
+class TestChosenImageInCommands:
+    def test_predict_records_the_image(self, tmp_path):
+        path = write_ome_tiff(tmp_path / "a.ome.tif", macro=picture(300, 300, seed=2))
+        out = tmp_path / "p.h5ad"
+        job = SlideJob(
+            str(path), out, genes=("ERBB2",), tissue_only=False, device="cpu", store=False,
+            image="macro", mpp=0.7, regions=TestRegionsOnAScanArea().regions(tmp_path),
+        )  # fmt: skip
+        predict_slide(job)
+        result = load_result(out)
+        assert (result.slide_record.image, result.slide_record.width) == ("macro image", 300)
+        with find_result_slide(result, out) as slide:
+            assert (slide.image_name, slide.width) == ("macro image", 300)
+
+    def test_the_parameters_of_earlier_jobs_stay(self):
+        parameters = json.loads(SlideJob("a.tif", Path("a.h5ad")).parameters_json())
+        assert not {"image", "whole_glass"} & set(parameters)

@@ -58,7 +58,6 @@ def predict_slide(
     """
     from ..export.saved_result import SavedResult, SlideRecord, save_result
     from ..model import load_checkpoint
-    from ..slide import open_slide
 
     if job.spots is not None and job.regions is not None:
         raise SpotsError("Give one of --spots, --regions and --tissue, not several.")
@@ -75,7 +74,7 @@ def predict_slide(
 
     checkpoint = load_checkpoint(resolve_checkpoint(job))
     genes = _select_genes(checkpoint, job, note)
-    with open_slide(job.slide, apply_icc=job.icc) as slide:
+    with _open_slide(job) as slide:
         task = _prepare_prediction(job, checkpoint, slide, note)
         prediction, n_failed = _predict_target(job, task, genes, on_progress)
         reliability = _score_reliability(checkpoint, prediction)
@@ -129,7 +128,9 @@ def _prepare_prediction(
     regions = None
     if job.regions is not None:
         objects = None if job.region_objects is None else RegionObjects(job.region_objects)
-        regions = read_regions(job.regions, slide.width, slide.height, objects, note)
+        regions = read_regions(
+            job.regions, slide.width, slide.height, objects, note, slide.scan_origin
+        )
     note(check_pixel_size(checkpoint, size, slide.width, slide.height))
     features = None
     if job.features is not None:
@@ -274,6 +275,14 @@ def _score_reliability(checkpoint: Checkpoint, prediction: Prediction) -> Reliab
     return score_reliability(checkpoint.reference, prediction.qc_features, prediction.tokens)
 
 
+def _open_slide(job: SlideJob) -> Slide:
+    from ..slide import open_slide
+
+    return open_slide(
+        job.slide, apply_icc=job.icc, image=job.image, whole_glass=bool(job.whole_glass)
+    )
+
+
 def find_pixel_size(slide: Slide, mpp: float | None, claims: Sequence[SizeClaim] = ()) -> PixelSize:
     """Return the pixel size: entered, of the slide, or by the files of spots.
 
@@ -324,7 +333,6 @@ def find_existing_result(job: SlideJob) -> JobOutcome | None:
         The slide or the checkpoint cannot be read.
     """
     from ..export.result_reader import load_result
-    from ..slide import open_slide
 
     if not job.out.is_file():
         return None
@@ -337,7 +345,7 @@ def find_existing_result(job: SlideJob) -> JobOutcome | None:
         return None
     if provenance.get("checkpoint_sha256") != compute_sha256_cached(resolve_checkpoint(job)):
         return None
-    with open_slide(job.slide, apply_icc=job.icc) as slide:
+    with _open_slide(job) as slide:
         if provenance.get("slide_fingerprint") != slide.fingerprint():
             return None
     reliability = saved.reliability

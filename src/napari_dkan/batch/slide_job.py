@@ -65,6 +65,10 @@ class SlideJob:
         Cache tokens of tiles on disk.
     icc
         Convert the colors of the slide to sRGB by its profile.
+    image
+        Name or number of the image in the file; None for the scan.
+    whole_glass
+        Positions count from the corner of the glass; None from that of the scan area.
     region_objects
         A `RegionObjects` of `regions`, None for annotations.
     """
@@ -86,6 +90,8 @@ class SlideJob:
     encoder_weights: Path | None = None
     store: bool = True
     icc: bool = False
+    image: str | None = None
+    whole_glass: bool | None = None
     region_objects: str | None = None
 
     @property

@@ -12,7 +12,12 @@ import typer
 
 from ..batch.slide_job import JobEvent, JobFinished, JobOutcome, SlideJob, TilePitch, split_names
 from ..errors import DkanError
-from .shared_options import RegionObjectsOption, job_checkpoint
+from .shared_options import (
+    ImageNameOption,
+    RegionObjectsOption,
+    WholeGlassOption,
+    job_checkpoint,
+)
 
 EXIT_INTERRUPTED = 130
 
@@ -42,6 +47,8 @@ def run_batch(
     ] = None,
     region_objects: RegionObjectsOption = None,
     icc: Annotated[bool, typer.Option(help="Apply the slides' ICC profiles.")] = False,
+    image_name: ImageNameOption = None,
+    whole_glass: WholeGlassOption = False,
     store: Annotated[
         bool, typer.Option(help="Keep tiles on disk for later visits (`cache show`).")
     ] = False,
@@ -89,6 +96,8 @@ def run_batch(
         encoder_weights=None if encoder_weights is None else encoder_weights.absolute(),
         store=store,
         icc=icc,
+        image=image_name,
+        whole_glass=whole_glass or None,
         region_objects=region_objects and region_objects.value,
         features_encoder=features_encoder,
     )

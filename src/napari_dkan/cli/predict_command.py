@@ -13,7 +13,13 @@ import typer
 
 from ..batch.slide_job import SlideJob, TilePitch, split_names
 from ..errors import SpotsError
-from .shared_options import RegionObjectsOption, echo_log, job_checkpoint
+from .shared_options import (
+    ImageNameOption,
+    RegionObjectsOption,
+    WholeGlassOption,
+    echo_log,
+    job_checkpoint,
+)
 
 if TYPE_CHECKING:
     from ..inference.prediction_progress import PredictionUpdate
@@ -59,6 +65,8 @@ def run_predict(
         bool, typer.Option(help="Keep tiles on disk, and take those kept (`cache show`).")
     ] = True,
     icc: Annotated[bool, typer.Option(help="Apply the slide's ICC profile.")] = False,
+    image_name: ImageNameOption = None,
+    whole_glass: WholeGlassOption = False,
     timing: Annotated[bool, typer.Option(help="Say at the end where the time went.")] = False,
 ) -> None:
     """Predict expression on a slide and write an AnnData."""
@@ -84,6 +92,8 @@ def run_predict(
         encoder_weights=encoder_weights,
         store=store,
         icc=icc,
+        image=image_name,
+        whole_glass=whole_glass or None,
         region_objects=region_objects and region_objects.value,
     )
     with _show_progress() as (on_progress, write_message):

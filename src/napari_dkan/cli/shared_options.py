@@ -70,6 +70,16 @@ ReportOption = Annotated[
     Path, typer.Option("--out", "-o", help="The report (.json).", show_default=False)
 ]
 SlideMppOption = Annotated[float | None, typer.Option(help="Micrometres per pixel of the slide.")]
+ImageNameOption = Annotated[
+    str | None,
+    typer.Option(help="Name or number of the image in the file; default the scan."),
+]
+WholeGlassOption = Annotated[
+    bool,
+    typer.Option(
+        "--whole-glass", help="Count positions from the glass, not from the scan area as QuPath."
+    ),
+]
 SectionMppOption = Annotated[
     list[str] | None,
     typer.Option(

@@ -37,7 +37,7 @@ def write_geojson(
     """Write a FeatureCollection with reproducible ids.
 
     Tiles of a grid are QuPath tiles, other spots are detections, and regions are locked
-    annotations.
+    annotations. Positions count from the scan area, as QuPath's do.
 
     Raises
     ------
@@ -66,12 +66,15 @@ def write_geojson(
 def _iter_features(
     result: SavedResult, symbols: Sequence[str], provenance: dict[str, Any]
 ) -> Iterator[dict[str, Any]]:
+    from shapely.affinity import translate
     from shapely.geometry import mapping
 
     seed = json.dumps([result.slide_record.fingerprint, provenance], sort_keys=True)
     id_namespace = uuid5(NAMESPACE_URL, seed)
     metadata = {k: str(v) for k, v in provenance.items() if isinstance(v, str | int | float)}
+    left, top = result.slide_record.scan_origin  # QuPath counts from there
     for i, polygon in enumerate(result.region_polygons):
+        polygon = translate(polygon, -left, -top)
         yield _make_feature(
             uuid5(id_namespace, f"region {i}"),
             mapping(polygon),
@@ -98,7 +101,8 @@ def _iter_tiles(
     side = grid.pitch if grid else prediction.spot_diameter_um / result.slide_record.mpp
     signature = format_signature(result)
     predicted = prediction.predicted_mask
-    for i, (x, y) in enumerate(spots.xy.tolist()):
+    in_scan = spots.xy - np.asarray(result.slide_record.scan_origin)
+    for i, (x, y) in enumerate(in_scan.tolist()):
         if not predicted[i]:
             continue
         row = zip(gene_labels, rounded[i].tolist(), strict=True)

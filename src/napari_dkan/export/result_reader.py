@@ -239,6 +239,8 @@ def _read_result(file: h5py.File) -> SavedResult:
             get_entry(record, "height", int),
             get_number(record, "mpp"),
             get_entry(record, "mpp_origin", str),
+            str(record.get("image") or ""),
+            _read_scan_origin(record),
         ),
         get_entry(document, "card", dict),
         _read_reliability(obs),
@@ -247,6 +249,14 @@ def _read_result(file: h5py.File) -> SavedResult:
         {str(k): str(v) for k, v in get_entry(document, "versions", dict).items()},
         _read_overview(file),
     )
+
+
+def _read_scan_origin(record: dict[str, Any]) -> tuple[int, int]:
+    """Return the corner of the scan area; results of earlier versions do not state it."""
+    if record.get("scan_origin") is None:
+        return 0, 0
+    x, y = get_entry(record, "scan_origin", list)
+    return int(x), int(y)
 
 
 def _read_target(document: dict[str, Any], obs: pd.DataFrame, obsm: h5py.Group) -> Target:

@@ -54,6 +54,10 @@ class SlideRecord:
         um per level-0 px.
     mpp_origin : str
         Source of ``mpp``.
+    image : str
+        The image of the file, where one was chosen; "" for the scan.
+    scan_origin : tuple of int
+        (x, y) of the corner of the scan area, from which QuPath counts; see `Slide`.
     """
 
     name: str
@@ -63,6 +67,8 @@ class SlideRecord:
     height: int
     mpp: float
     mpp_origin: str
+    image: str = ""
+    scan_origin: tuple[int, int] = (0, 0)
 
     @classmethod
     def from_slide(cls, slide: Slide, mpp: float, mpp_origin: str) -> SlideRecord:
@@ -75,6 +81,8 @@ class SlideRecord:
             slide.height,
             mpp,
             mpp_origin,
+            slide.chosen_image,
+            slide.scan_origin,
         )
 
 
@@ -300,14 +308,20 @@ def open_matching_slide(result: SavedResult, path: str | Path) -> Slide | None:
     """Open a file with the color conversion of the prediction; None if it is not its slide."""
     from ..slide import open_slide
 
-    try:
-        slide = open_slide(path, apply_icc=bool(result.prediction.provenance.get("slide_colours")))
-        if slide.fingerprint() == result.slide_record.fingerprint:
-            slide.prefetch()
-            return slide
-    except SlideError:
-        return None
-    slide.close()
+    record = result.slide_record
+    has_icc = bool(result.prediction.provenance.get("slide_colours"))
+    # Earlier versions counted from the corner of the glass.
+    for whole_glass in (False, True):
+        try:
+            slide = open_slide(
+                path, apply_icc=has_icc, image=record.image or None, whole_glass=whole_glass
+            )
+            if slide.fingerprint() == record.fingerprint:
+                slide.prefetch()
+                return slide
+        except SlideError:
+            return None
+        slide.close()
     return None
 
 

@@ -184,6 +184,8 @@ class Slide:
         All images of the file; empty where the format has only one.
     image_name : str
         The one of them that is open, "" where there is only one.
+    chosen_image : str
+        That name where it was chosen, "" for the image that is opened without a choice.
     scan_origin : tuple of int
         (x, y) of the corner of the scan area, from which QuPath counts. (0, 0) unless the whole
         glass was opened.
@@ -213,7 +215,7 @@ class Slide:
         opened = source.contents.image
         self.image_name = opened.name if opened is not None and len(self.images) > 1 else ""
         self.scan_origin = source.scan_origin
-        self._chosen_image = "" if is_default_image else self.image_name
+        self.chosen_image = "" if is_default_image else self.image_name
         self._source = source
         self._content_hash = content_hash
         self._icc_transform = create_icc_transform(source.icc_profile) if apply_icc else None
@@ -378,7 +380,7 @@ class Slide:
 
     def _compute_fingerprint(self) -> str:
         digest = hashlib.sha256(repr([(lv.width, lv.height) for lv in self.levels]).encode())
-        digest.update(self._chosen_image.encode())
+        digest.update(self.chosen_image.encode())
         if self._content_hash is not None:
             with self._guard_read():
                 digest.update(self._content_hash())

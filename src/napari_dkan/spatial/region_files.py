@@ -12,12 +12,14 @@ import json
 import zipfile
 import zlib
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import shapely
 from shapely import box
+from shapely.affinity import translate
 from shapely.errors import ShapelyError
 from shapely.geometry import shape
 from shapely.geometry.base import BaseGeometry
@@ -250,6 +252,7 @@ def read_regions(
     height: int | None = None,
     objects: RegionObjects | None = None,
     note: NoteCallback = _ignore_note,
+    origin: tuple[int, int] = (0, 0),
 ) -> BaseGeometry:
     """Read the union of the regions of a file in level-0 px.
 
@@ -262,13 +265,15 @@ def read_regions(
         covers the whole slide.
     objects, note
         As for `read_geojson_regions`.
+    origin
+        (x, y) in level-0 px from which the GeoJSON counts: `Slide.scan_origin`.
 
     Raises
     ------
     SpotsError
         The file cannot be read or has no region.
     """
-    regions = read_named_regions(path, width, height, True, objects, note)
+    regions = read_named_regions(path, width, height, True, objects, note, origin)
     return union_regions(regions, Path(path))
 
 
@@ -290,12 +295,13 @@ def read_named_regions(
     merge_labels: bool = False,
     objects: RegionObjects | None = None,
     note: NoteCallback = _ignore_note,
+    origin: tuple[int, int] = (0, 0),
 ) -> tuple[NamedRegion, ...]:
     """Read the regions of a file separately, with names and colors.
 
     Parameters
     ----------
-    path, width, height, objects, note
+    path, width, height, objects, note, origin
         As for `read_regions`.
     merge_labels
         Do not distinguish the labels of a mask.
@@ -311,7 +317,10 @@ def read_named_regions(
     if magic[:3] == b"\xff\xd8\xff":
         raise SpotsError(f"{path.name} is a JPEG, which blurs a mask; save it as PNG or TIFF.")
     if not is_mask_file(magic):
-        return read_geojson_regions(path, objects, note)
+        regions = read_geojson_regions(path, objects, note)
+        if origin == (0, 0):
+            return regions
+        return tuple(replace(r, geometry=translate(r.geometry, *origin)) for r in regions)
     if width is None or height is None:
         raise SpotsError(f"{path.name} is a mask; open its slide first.")
     return _regions_from_mask(read_mask(path), width, height, path.name, merge_labels)

@@ -43,9 +43,13 @@ def read_slides(path: PathOrPaths) -> list[Any]:
     from ...slide import open_slide
     from ..session.pixel_size_sources import recall_pixel_size
     from ..session.slide_layer import make_slide_layer
-    from ..session.viewer_settings import is_icc_enabled
+    from ..session.viewer_settings import is_icc_enabled, is_whole_glass_shown
 
-    slide = open_slide(path if isinstance(path, str) else path[0], apply_icc=is_icc_enabled())
+    slide = open_slide(
+        path if isinstance(path, str) else path[0],
+        apply_icc=is_icc_enabled(),
+        whole_glass=is_whole_glass_shown(),
+    )
     slide.prefetch()
     remembered = recall_pixel_size(slide) if slide.path is not None else None
     return [make_slide_layer(slide, remembered or slide.pixel_size)]

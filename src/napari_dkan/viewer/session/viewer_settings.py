@@ -117,6 +117,12 @@ def is_icc_enabled() -> bool:
     return preferences is not None and preferences.slides.icc
 
 
+def is_whole_glass_shown() -> bool:
+    """Return whether slides are opened with the whole glass and not the scan area only."""
+    preferences = _plugin_preferences()
+    return preferences is not None and preferences.slides.whole_glass
+
+
 def connect_preferences(session: Any, connections: SignalConnections) -> None:
     """Apply later changes of single preferences to the settings of a session."""
     preferences = _plugin_preferences()

@@ -53,7 +53,8 @@ class RegionImporter:
             width, height = (
                 (None, None) if slide is None else (slide.slide.width, slide.slide.height)
             )
-            regions = read_named_regions(path, width, height, note=notes.append)
+            origin = (0, 0) if slide is None else slide.slide.scan_origin
+            regions = read_named_regions(path, width, height, note=notes.append, origin=origin)
             _check_on_slide([r.geometry for r in regions], slide, path.name)
             mpp = None if slide is None or slide.pixel_size is None else slide.mpp
             yield list[Layer](make_region_layers(regions, path.name, mpp))
