@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import gzip
+import json
+import shutil
 from pathlib import Path
 
 import anndata
+import h5py
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from napari_dkan.errors import SpotsError
 from napari_dkan.expression.readers.count_files import read_counts
@@ -17,7 +23,18 @@ from napari_dkan.expression.readers.read_account import account_of
 from napari_dkan.expression.readers.single_section import read_single_section
 from napari_dkan.expression.readers.spot_files import read_spots
 
-from .known_section import CONTAINERS, MPP, N_SPOTS, KnownSection, Writer, read_back
+from .known_section import (
+    CONTAINERS,
+    MPP,
+    N_SPOTS,
+    KnownSection,
+    Writer,
+    read_back,
+    write_mtx,
+    write_mtx_files,
+    write_space_ranger,
+)
+from .section_files import write_tenx
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*names are not unique")
 
@@ -326,3 +343,299 @@ def test_prefixes_of_genomes_are_removed(write: Writer, tmp_path: Path) -> None:
     data = read_back(write, section, tmp_path)
     assert data.var_names.tolist() == genes and data.var["gene_ids"].tolist()[:4] == ids
     assert account_of(data).genes_left_out == (("of genome mm10", 1),)
+
+
+@pytest.mark.parametrize(
+    "name", ["tissue_positions.csv", "tissue_positions_list.csv", "A1_tissue_positions.csv"]
+)
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("header", [False, True])
+def test_the_content_tells_whether_positions_have_a_header(
+    name: str, packed: bool, header: bool, tmp_path: Path
+) -> None:
+    section = KnownSection()
+    folder = write_space_ranger(section, tmp_path)
+    (folder / "spatial" / "tissue_positions.csv").unlink()
+    path = folder / "spatial" / (name + ".gz" * packed)
+    text = section.table.to_csv(index=False, header=header)
+    path.write_bytes(gzip.compress(text.encode()) if packed else text.encode())
+    (data,) = read_sections(folder)
+    assert data.obs_names.tolist() == section.table["barcode"].tolist()
+    np.testing.assert_array_equal(data.X.toarray(), section.counts)
+    assert len(read_spots(path)) == N_SPOTS
+
+
+def test_columns_of_positions_in_another_order(tmp_path: Path) -> None:
+    section = KnownSection()
+    folder = write_space_ranger(section, tmp_path)
+    table = section.table
+    table[[*table.columns[::-1]]].to_csv(folder / "spatial" / "tissue_positions.csv", index=False)
+    (data,) = read_sections(folder)
+    np.testing.assert_allclose(data.obsm["spatial"], section.xy)
+
+
+def test_positions_of_another_sample_are_refused(tmp_path: Path) -> None:
+    """All samples have the same barcodes; those in tissue tell them apart."""
+    section = KnownSection()
+    folder = write_space_ranger(section, tmp_path)
+    other = KnownSection(in_tissue=np.array([1] * 6 + [0] * 30))
+    other.table.to_csv(folder / "spatial" / "tissue_positions.csv", index=False)
+    with pytest.raises(SpotsError, match=r"30 of the 36 barcodes .* not of the same sample"):
+        read_sections(folder)
+    counts = folder / "filtered_feature_bc_matrix.h5"
+    with pytest.raises(SpotsError, match="not of the same sample"):
+        read_single_section(None, counts, folder / "spatial" / "tissue_positions.csv")
+
+
+def test_barcodes_without_a_position_are_counted(tmp_path: Path) -> None:
+    section = KnownSection()
+    folder = write_space_ranger(section, tmp_path)
+    section.table.iloc[4:].to_csv(folder / "spatial" / "tissue_positions.csv", index=False)
+    (data,) = read_sections(folder)
+    assert account_of(data).spots_left_out == (("with counts but no position", 4),)
+
+
+def geo_files(root: Path, kind: str, names: tuple[str, ...] = ("GSM123_A1", "GSM124_B1")) -> None:
+    for i, name in enumerate(names):
+        section = KnownSection()
+        section.counts = section.counts + i
+        counts = write_space_ranger(section, root / "made" / name)
+        positions = (counts / "spatial" / "tissue_positions.csv").read_bytes()
+        (root / f"{name}_tissue_positions_list.csv.gz").write_bytes(gzip.compress(positions))
+        factors = json.dumps({"microns_per_pixel": MPP}).encode()
+        (root / f"{name}_scalefactors_json.json.gz").write_bytes(gzip.compress(factors))
+        if kind == "h5":
+            path = counts / "filtered_feature_bc_matrix.h5"
+            shutil.move(path, root / f"{name}_filtered_feature_bc_matrix.h5")
+        else:
+            write_mtx_files(section, root, f"{name}_", kind)
+    shutil.rmtree(root / "made")
+
+
+@pytest.mark.parametrize("kind", ["h5", "features.tsv.gz", "genes.tsv", "genes.tsv.gz"])
+def test_samples_side_by_side_as_in_geo(kind: str, tmp_path: Path) -> None:
+    geo_files(tmp_path, kind)
+    for name in ("GSM124_B1.tif", "GSM123_A1_tissue_hires_image.png"):
+        (tmp_path / name).touch()
+    assert [(e.name, e.layout) for e in find_sections(tmp_path)] == [
+        ("GSM123_A1", "Space Ranger"),
+        ("GSM124_B1", "Space Ranger"),
+    ]
+    for i, data in enumerate(read_sections(tmp_path)):
+        np.testing.assert_array_equal(data.X.toarray(), KnownSection().counts + i)
+        np.testing.assert_allclose(data.obsm["spatial"], KnownSection().xy)
+        assert data.uns["mpp_origin"] == "Space Ranger's scale factors"
+        assert data.uns["mpp"] == MPP
+        assert data.uns["image"] == ("", str(tmp_path / "GSM124_B1.tif"))[i]
+        assert i or "tissue_hires_image.png is named like" in data.uns["image_note"]
+    ending = "filtered_feature_bc_matrix.h5" if kind == "h5" else "matrix.mtx.gz"
+    data = read_single_section(
+        None, tmp_path / f"GSM124_B1_{ending}", tmp_path / "GSM124_B1_tissue_positions_list.csv.gz"
+    )
+    np.testing.assert_array_equal(data.X.toarray(), KnownSection().counts + 1)
+    assert data.uns["mpp"] == MPP
+
+
+def test_a_prefixed_matrix_beside_a_plain_spatial_folder(tmp_path: Path) -> None:
+    """As 10x offers its samples for download, one of them a folder of its own."""
+    folder = write_space_ranger(KnownSection(), tmp_path)
+    name = "V1_Breast_filtered_feature_bc_matrix.h5"
+    (folder / "filtered_feature_bc_matrix.h5").rename(folder / name)
+    (folder / "V1_Breast_image.tif").touch()
+    for root in (tmp_path, folder):
+        (data,) = read_sections(root)
+        assert data.uns["section"] == "V1_Breast" and data.n_obs == N_SPOTS
+        assert data.uns["image"] == str(folder / "V1_Breast_image.tif")
+
+
+def test_genes_tsv_of_cell_ranger_2(tmp_path: Path) -> None:
+    section = KnownSection()
+    (data,) = read_sections(write_mtx(section, tmp_path, "genes.tsv"))
+    np.testing.assert_array_equal(data.X.toarray(), section.counts)
+    assert data.var["gene_ids"].tolist() == section.ids
+
+
+def test_an_h5_of_cell_ranger_2(tmp_path: Path) -> None:
+    section = KnownSection()
+    path = write_space_ranger(section, tmp_path) / "filtered_feature_bc_matrix.h5"
+    with h5py.File(path, "r+") as file:
+        file.move("matrix", "GRCh38")
+        group = file["GRCh38"]
+        group["gene_names"], group["genes"] = group["features/name"], group["features/id"]
+        del group["features"]
+    counts = read_counts(path)
+    assert counts.genes == tuple(section.genes) and counts.ensembl_ids == tuple(section.ids)
+    np.testing.assert_array_equal(counts.matrix.toarray(), section.counts)
+
+
+@pytest.mark.parametrize(
+    ("name", "is_taken"),
+    [
+        ("CytAssist_FFPE_Human_Breast_tissue_image.tif", True),
+        ("tissue_image.btf", True),
+        ("tissue_fullres_image.png", True),
+        ("tissue_hires_image.png", False),
+        ("V1_Breast_tissue_lowres_image.png", False),
+        ("CytAssist_FFPE_Human_Breast_image.tif", False),
+        ("cytassist_image.tiff", False),
+        ("V1_detected_tissue_image.jpg", False),
+        ("aligned_tissue_image.jpg", False),
+        ("V1_aligned_fiducials.jpg", False),
+    ],
+)
+def test_names_of_images_in_full_resolution(name: str, is_taken: bool, tmp_path: Path) -> None:
+    folder = write_space_ranger(KnownSection(), tmp_path)
+    (folder / name).touch()
+    (data,) = read_sections(folder)
+    assert data.uns["image"] == (str(folder / name) if is_taken else "")
+    if not is_taken:
+        assert f"{name} is named like a downsampled one" in data.uns["image_note"]
+
+
+@pytest.mark.parametrize("inside", ["", "outs", "s1", "s1/outs"])
+def test_segmented_cells_only(inside: str, tmp_path: Path) -> None:
+    folder = tmp_path / inside / "segmented_outputs"
+    folder.mkdir(parents=True)
+    write_tenx(folder / "filtered_feature_cell_matrix.h5", [[1]], ["cellid_1-1"], ["A"])
+    with pytest.raises(
+        SpotsError, match=r"segmented cells only .*copy binned_outputs/square_008um"
+    ):
+        find_sections(tmp_path)
+    with pytest.raises(SpotsError, match="segmented cells only"):
+        find_sections(folder)
+
+
+@pytest.mark.parametrize("names", [("001", "002"), ("1E1", "1E2"), ("1.0", "1"), ("NA", "nan")])
+def test_names_of_sections_are_text(names: tuple[str, str], tmp_path: Path) -> None:
+    for name in names:
+        shutil.move(write_space_ranger(KnownSection(), tmp_path / "made"), tmp_path / name)
+    shutil.rmtree(tmp_path / "made")
+    path = tmp_path / "patients.csv"
+    path.write_text(f"section,patient\n{names[0]},P1\n{names[1]},007\n")
+    assert {e.name: e.patient for e in find_sections(tmp_path)} == dict(
+        zip(names, ("P1", "007"), strict=True)
+    )
+    assert read_sections(tmp_path, [names[1]])[0].uns["patient"] == "007"
+
+
+def test_rows_of_patients_that_match_nothing_are_named(tmp_path: Path) -> None:
+    for name in ("A", "B"):
+        shutil.move(write_space_ranger(KnownSection(), tmp_path / "made"), tmp_path / name)
+    path = tmp_path / "patients.csv"
+    path.write_text("section,patient\nA,P1\nb,P2\n")
+    with pytest.raises(SpotsError, match=r"names b, which is no section of .*no row for B; write"):
+        find_sections(tmp_path)
+    path.write_text("section,patient\nA,P1\nB,P1\nA,P2\n")
+    with pytest.raises(SpotsError, match="gives section A the patients P1 and P2"):
+        find_sections(tmp_path)
+    path.write_text("Section;Patient;note\nA;P1;\nB;P1;\nC;P2;\n")
+    for data in read_sections(tmp_path):
+        assert data.uns["patient"] == "P1"
+        assert "patients.csv names C, which is no section here" in account_of(data).notes
+    path.write_text("section,patient\nA,P1\n")
+    assert "patients.csv has no row for B" in account_of(read_sections(tmp_path)[0]).notes
+
+
+@pytest.mark.parametrize("names", [["001", "002"], ["1E1", "1E2"], ["10", "11"]])
+@pytest.mark.parametrize("ending", [".csv", ".tsv.gz"])
+def test_names_of_spots_are_text(names: list[str], ending: str, tmp_path: Path) -> None:
+    separator = "," if ending == ".csv" else "\t"
+    counts = pd.DataFrame([[1, 2], [3, 4]], index=names, columns=["A", "B"])
+    counts.to_csv(tmp_path / f"c{ending}", sep=separator)
+    for column in ("barcode", "id", "name"):
+        spots = pd.DataFrame({column: names, "x": [10, 20], "y": [30, 40]})
+        spots.to_csv(tmp_path / f"s{ending}", sep=separator, index=False)
+        data = read_single_section(None, tmp_path / f"c{ending}", tmp_path / f"s{ending}")
+        assert data.obs_names.tolist() == names
+        assert data.X.toarray().tolist() == [[1, 2], [3, 4]]
+
+
+def test_spots_off_tissue_in_tables(tmp_path: Path) -> None:
+    section = KnownSection()
+    section.in_tissue[:3] = 0
+    table = section.table.rename(columns={"pxl_col_in_fullres": "x", "pxl_row_in_fullres": "y"})
+    for in_tissue in (section.in_tissue, section.in_tissue > 0):
+        for path in (tmp_path / "spots.csv", tmp_path / "spots.parquet"):
+            changed = table.assign(in_tissue=in_tissue)
+            changed.to_csv(path, index=False) if path.suffix == ".csv" else changed.to_parquet(path)
+            spots = read_spots(path)
+            assert len(spots) == N_SPOTS - 3 and spots.left_out == (("not in tissue", 3),)
+
+
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(rows=st.permutations(range(N_SPOTS)), columns=st.permutations(range(4)), extra=st.booleans())
+@pytest.mark.parametrize("container", ["h5ad", "10x h5", "mtx"])
+def test_order_and_extra_columns_change_nothing(container, rows, columns, extra, tmp_path_factory):
+    class Shuffled(KnownSection):
+        def anndata(self) -> anndata.AnnData:
+            data = super().anndata()[rows].copy()
+            if extra:
+                data.obs.insert(0, "cluster", 3)
+                data.var.insert(0, "mean", 0.5)
+            return data
+
+        @property
+        def table(self) -> pd.DataFrame:
+            table = super().table
+            return table.assign(note="x") if extra and container == "mtx" else table
+
+    plain = KnownSection()
+    section = Shuffled(
+        genes=[plain.genes[i] for i in columns],
+        ids=[plain.ids[i] for i in columns],
+        counts=plain.counts[:, columns],
+    )
+    data = read_back(CONTAINERS[container], section, tmp_path_factory.mktemp("s"))
+    names, genes = plain.table["barcode"].tolist(), plain.genes
+    ordered = data[names, genes]
+    np.testing.assert_array_equal(ordered.X.toarray(), plain.counts)
+    np.testing.assert_allclose(ordered.obsm["spatial"], plain.xy)
+    assert ordered.var["gene_ids"].tolist() == plain.ids
+    assert data.uns["mpp"] == pytest.approx(MPP)
+
+
+def test_positions_of_another_prefix_are_not_taken(tmp_path: Path) -> None:
+    geo_files(tmp_path, "h5", ("GSM123_A1",))
+    path = tmp_path / "GSM123_A1_tissue_positions_list.csv.gz"
+    for other, is_taken in (("A1", True), ("GSM124_B1", False)):
+        path = path.rename(tmp_path / f"{other}_tissue_positions_list.csv.gz")
+        if is_taken:
+            assert read_sections(tmp_path)[0].n_obs == N_SPOTS
+        else:
+            with pytest.raises(SpotsError, match="holds no sections"):
+                find_sections(tmp_path)
+
+
+def test_a_section_is_chosen_on_the_command_line(tmp_path: Path) -> None:
+    from napari_dkan.batch.slide_job import SlideJob
+    from napari_dkan.cli.shared_options import read_section_with_image
+
+    section, data = two_libraries()
+    path = tmp_path / "s.h5ad"
+    data.write_h5ad(path)
+    (tmp_path / "b.tif").touch()
+    of_b = np.array(LEFT) == "B"
+    read = read_section_with_image(tmp_path / "b.tif", path, None, "B")
+    np.testing.assert_array_equal(read.X.toarray(), section.counts[of_b])
+    with pytest.raises(SpotsError, match=r"\(A, B\); name one as library \(--library\)"):
+        read_section_with_image(tmp_path / "b.tif", path, None)
+    job = SlideJob("s.tif", tmp_path / "o.h5ad", spots=path)
+    assert "library" not in job.parameters_json()
+    job = SlideJob("s.tif", tmp_path / "o.h5ad", spots=path, library="B")
+    assert '"library": "B"' in job.parameters_json()
+
+
+def test_the_window_offers_the_sections_of_a_file(tmp_path: Path) -> None:
+    pytest.importorskip("napari")
+    from napari_dkan.viewer.panels.quality.data.section_finder import find_candidates
+
+    _, data = two_libraries()
+    path, image = tmp_path / "s.h5ad", tmp_path / "he.tif"
+    data.write_h5ad(path)
+    image.touch()
+    for paths in ([path], [path, image]):
+        assert [c.name for c in find_candidates(paths)] == ["s A", "s B"]
+    geo_files(tmp_path, "h5")
+    (tmp_path / "s.h5ad").unlink()
+    (candidate,) = find_candidates([tmp_path / "GSM124_B1_filtered_feature_bc_matrix.h5"])
+    assert candidate.name == "GSM124_B1"

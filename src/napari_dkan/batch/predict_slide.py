@@ -121,8 +121,10 @@ def _prepare_prediction(
 
     # QuPath's micrometres are those of the pixel size that the file states.
     file_mpp = None if slide.pixel_size is None else slide.pixel_size.mpp
-    spots = None if job.spots is None else read_spots(job.spots, file_mpp or job.mpp)
-    claims = [] if spots is None or job.spots is None else _claims_of_spots(job.spots, spots)
+    spots = None
+    if job.spots is not None:
+        spots = read_spots(job.spots, file_mpp or job.mpp, job.library)
+    claims = [] if spots is None else _claims_of_spots(job, spots)
     size = find_pixel_size(slide, job.mpp, claims)
     tissue = find_tissue_region(slide, size.mpp)
     regions = None
@@ -302,13 +304,13 @@ def find_pixel_size(slide: Slide, mpp: float | None, claims: Sequence[SizeClaim]
     return pixel_size
 
 
-def _claims_of_spots(path: Path, spots: Spots) -> list[SizeClaim]:
+def _claims_of_spots(job: SlideJob, spots: Spots) -> list[SizeClaim]:
     """Return the pixel sizes that a file of spots states, and that of its array."""
     from ..expression.array_geometry import mpp_from_spots
     from ..expression.readers.single_section import read_stated_mpp
     from ..slide.pixel_size import SizeClaim
 
-    stated, origin = read_stated_mpp(path)
+    stated, origin = (None, "") if job.spots is None else read_stated_mpp(job.spots, job.library)
     fitted = mpp_from_spots(spots)
     claims = [] if stated is None else [SizeClaim(stated, origin)]
     if fitted is not None and origin != "spot array":

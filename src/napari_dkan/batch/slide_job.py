@@ -41,6 +41,8 @@ class SlideJob:
         None for the bundled one.
     spots, regions
         At most one of them; the whole tissue without both.
+    library
+        The section of `spots`, where that is an h5ad with several.
     features
         Tile features of the checkpoint's encoder, from TRIDENT or CLAM.
     features_encoder
@@ -92,6 +94,7 @@ class SlideJob:
     icc: bool = False
     image: str | None = None
     whole_glass: bool | None = None
+    library: str | None = None
     region_objects: str | None = None
 
     @property

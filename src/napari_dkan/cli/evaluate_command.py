@@ -16,6 +16,7 @@ from .shared_options import (
     DeviceOption,
     EncoderWeightsOption,
     FewGenesOption,
+    LibraryOption,
     PanelOption,
     ReportOption,
     SectionMppOption,
@@ -41,6 +42,7 @@ def run_evaluate(
     spots: Annotated[
         Path | None, typer.Option(help="Where the spots are, unless an h5ad of counts says it.")
     ] = None,
+    library: LibraryOption = None,
     mpp: SlideMppOption = None,
     baseline: Annotated[
         list[BaselineName] | None, typer.Option(help="Train this beside it; may be repeated.")
@@ -69,7 +71,7 @@ def run_evaluate(
         raise SpotsError("A baseline has to be trained: give --train-data, and --train-sections.")
     names = parse_section_names(train_sections)
     model = load_checkpoint(resolve_checkpoint(checkpoint))
-    data = read_section_with_image(image, counts, spots)
+    data = read_section_with_image(image, counts, spots, library)
     measured = make_measured_section(data, model, few_genes)
     missing = measured.missing_genes
     if missing:
@@ -98,6 +100,7 @@ def run_evaluate(
             image=image,
             counts=counts,
             spots=spots,
+            library=library,
             mpp=mpp,
             baseline=baselines,
             train_data=train_data,

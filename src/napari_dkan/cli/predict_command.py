@@ -15,6 +15,7 @@ from ..batch.slide_job import SlideJob, TilePitch, split_names
 from ..errors import SpotsError
 from .shared_options import (
     ImageNameOption,
+    LibraryOption,
     RegionObjectsOption,
     WholeGlassOption,
     echo_log,
@@ -30,6 +31,7 @@ def run_predict(
     out: Annotated[Path, typer.Option("--out", "-o", help="The .h5ad file to write.")],
     checkpoint: Annotated[Path | None, typer.Option(help="Default: the bundled one.")] = None,
     spots: Annotated[Path | None, typer.Option(help="Predict at the spots of this file.")] = None,
+    library: LibraryOption = None,
     regions: Annotated[Path | None, typer.Option(help="Predict inside: GeoJSON or a mask.")] = None,
     region_objects: RegionObjectsOption = None,
     features: Annotated[
@@ -79,6 +81,7 @@ def run_predict(
         out,
         checkpoint=job_checkpoint(checkpoint),
         spots=spots,
+        library=library,
         regions=regions,
         features=features,
         features_encoder=features_encoder,

@@ -15,6 +15,7 @@ from .shared_options import (
     DeviceOption,
     EncoderWeightsOption,
     FewGenesOption,
+    LibraryOption,
     SlideMppOption,
     checkpoint_word,
     format_command_line,
@@ -43,6 +44,7 @@ def run_report(
     spots: Annotated[
         Path | None, typer.Option(help="Where the spots are, unless an h5ad of counts says it.")
     ] = None,
+    library: LibraryOption = None,
     section: Annotated[
         str | None, typer.Option(metavar="FOLDER:NAME", help="A section of a folder instead.")
     ] = None,
@@ -71,7 +73,7 @@ def run_report(
     model = load_checkpoint(resolve_checkpoint(checkpoint))
     symbols = split_names(genes) or ()
     model.panel.rows(symbols)  # an unknown gene is an error before anything is computed
-    data = _read_measured_section(slide or image, counts, spots, section)
+    data = _read_measured_section(slide or image, counts, spots, section, library)
     measured = None if data is None else make_measured_section(data, model, few_genes)
     path = slide or image or Path("" if data is None else str(data.uns["image"]))
     with open_slide(path) as opened:
@@ -96,6 +98,7 @@ def run_report(
                 image=path,
                 counts=counts,
                 spots=spots,
+                library=library,
                 section=None if section is None else Path(section),
                 checkpoint=checkpoint_word(checkpoint),
                 genes=genes,
@@ -111,7 +114,11 @@ def run_report(
 
 
 def _read_measured_section(
-    image: Path | None, counts: Path | None, spots: Path | None, section: str | None
+    image: Path | None,
+    counts: Path | None,
+    spots: Path | None,
+    section: str | None,
+    library: str | None,
 ) -> AnnData | None:
     """Read the measured section; None without counts. Raises SpotsError."""
     from ..expression.readers.discovery import read_sections
@@ -130,7 +137,7 @@ def _read_measured_section(
             raise SpotsError(f"{section} has no image beside it; give the slide by --image.")
         return data
     if counts is not None:
-        return read_section_with_image(image, counts, spots)
+        return read_section_with_image(image, counts, spots, library)
     if spots is not None:
         raise SpotsError("--spots says where counts were taken; give them by --counts.")
     if image is None:

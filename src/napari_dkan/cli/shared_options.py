@@ -100,6 +100,11 @@ CheckpointOption = Annotated[
 ]
 
 
+LibraryOption = Annotated[
+    str | None, typer.Option(help="The section, where an h5ad holds several.")
+]
+
+
 @dataclass(frozen=True)
 class FitOptions:
     """Options of the commands that train networks: `train` and `crossval`."""
@@ -249,11 +254,13 @@ def checkpoint_word(name_or_path: str) -> str | Path:
     return name_or_path if name_or_path == BUNDLED_CHECKPOINT else Path(name_or_path)
 
 
-def read_section_with_image(image: Path | None, counts: Path, spots: Path | None) -> AnnData:
+def read_section_with_image(
+    image: Path | None, counts: Path, spots: Path | None, library: str | None = None
+) -> AnnData:
     """Read a measured section with its image; raises SpotsError when something is missing."""
     from ..expression.readers.single_section import read_single_section
 
-    data = read_single_section(image, counts, spots)
+    data = read_single_section(image, counts, spots, library)
     if not data.uns["image"]:
         raise SpotsError(f"{counts.name} has no image beside it; give the slide by --image.")
     return data

@@ -10,12 +10,15 @@ from typing import TYPE_CHECKING
 from ...errors import SpotsError
 from .h5ad_sections import find_h5ad_sections, find_hest_sections
 from .her2st_sections import find_dkan_sections, find_her2st_sections
+from .patients_table import read_patients
 from .read_account import add_notes
 from .section_anndata import SectionEntry
 from .skipped_files import describe_skipped
-from .space_ranger_sections import find_space_ranger_sections
+from .space_ranger_sections import (
+    find_space_ranger_sections,
+    refuse_other_space_ranger_outputs,
+)
 from .spatialdata_sections import find_spatialdata_sections
-from .table_files import read_table
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -30,7 +33,6 @@ _SECTION_FINDERS: tuple[Callable[[Path], tuple[SectionEntry, ...]], ...] = (
     find_space_ranger_sections,
     find_h5ad_sections,
 )
-_PATIENTS_NAME = "patients.csv"
 
 
 def find_sections(root: str | Path) -> tuple[SectionEntry, ...]:
@@ -59,18 +61,19 @@ def find_sections(root: str | Path) -> tuple[SectionEntry, ...]:
     except OSError as error:  # no permission for a folder
         raise SpotsError(f"{root} cannot be read ({error.strerror or error}).") from error
     if not entries:
+        refuse_other_space_ranger_outputs(root)
         raise SpotsError(
             f"{root} holds no sections; give a folder with ST-cnts and ST-spotfiles, Space Ranger "
             "outputs, a HEST-1k folder, SpatialData .zarr or h5ad files."
             + (f" ({'; '.join(skipped)})" if skipped else "")
         )
-    patients = _read_patients(root / _PATIENTS_NAME)
+    patients, patient_notes = read_patients(root, [entry.name for entry in entries])
     entries = tuple(
         _with_patient(entry, patients[entry.name]) if entry.name in patients else entry
         for entry in entries
     )
-    if skipped:
-        entries = tuple(_with_notes(entry, skipped) for entry in entries)
+    if notes := (*skipped, *patient_notes):
+        entries = tuple(_with_notes(entry, notes) for entry in entries)
     return tuple(sorted(entries, key=lambda entry: entry.name))
 
 
@@ -91,15 +94,6 @@ def read_sections(root: str | Path, names: Sequence[str] | None = None) -> list[
         if name in names[:i]:
             raise SpotsError(f"Section {name} is named twice; name each once.")
     return [entries[name].read() for name in names]
-
-
-def _read_patients(path: Path) -> dict[str, str]:
-    if not path.is_file():
-        return {}
-    table = read_table(path)
-    if not {"section", "patient"} <= set(table.columns):
-        raise SpotsError(f"{path} needs the columns section and patient.")
-    return dict(zip(table["section"].astype(str), table["patient"].astype(str), strict=True))
 
 
 def _with_notes(entry: SectionEntry, notes: Sequence[str]) -> SectionEntry:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
 from pathlib import Path
 
 from ...errors import SpotsError
@@ -9,7 +11,8 @@ from ...errors import SpotsError
 # Best first: of several files with one stem, a pyramid opens faster than a JPEG.
 _IMAGE_SUFFIXES = [".ome.tif", ".ome.tiff", ".tif", ".tiff", ".btf", ".svs", ".ndpi", ".mrxs"]
 _IMAGE_SUFFIXES += [".scn", ".bif", ".vsi", ".jpg", ".jpeg", ".png"]
-# Images that pipelines write in a resolution to which no spot position refers.
+# Images that pipelines write in a resolution to which no spot position refers. Names of the full
+# resolution end like some of them: ``CytAssist_..._tissue_image.tif``, ``tissue_image.btf``.
 _LOW_RESOLUTION_PREFIXES = (
     "tissue_",
     "detected_tissue",
@@ -18,6 +21,11 @@ _LOW_RESOLUTION_PREFIXES = (
     "downscaled",
     "thumbnail",
 )
+_LOW_RESOLUTION_STEM = re.compile(
+    r"(?:^|.*[-_. ])(?:tissue_(?:hires|lowres)_image|detected_tissue_image|aligned_tissue_image"
+    r"|aligned_fiducials|cytassist_image)"
+)
+_FULL_RESOLUTION_STEM = re.compile(r"(?:.*[-_. ])?tissue(?:_fullres)?_image")
 
 
 def image_stem(path: Path) -> str:
@@ -30,14 +38,33 @@ def image_stem(path: Path) -> str:
 def list_images(folder: Path) -> list[Path]:
     """List the full-resolution images of a folder, sorted by name, one per stem."""
     best: dict[str, tuple[int, Path]] = {}
-    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
-        name = path.name.lower()
-        rank = next((i for i, e in enumerate(_IMAGE_SUFFIXES) if name.endswith(e)), None)
-        if rank is None or name.startswith((".", *_LOW_RESOLUTION_PREFIXES)) or not path.is_file():
+    for rank, path in _all_images(folder):
+        if _is_low_resolution(path):
             continue
         if image_stem(path) not in best or rank < best[image_stem(path)][0]:
             best[image_stem(path)] = (rank, path)
     return [path for _, path in best.values()]
+
+
+def list_low_resolution_images(folder: Path) -> list[Path]:
+    """List the images of a folder that are not taken, as spot positions do not refer to them."""
+    return [path for _, path in _all_images(folder) if _is_low_resolution(path)]
+
+
+def _all_images(folder: Path) -> Iterator[tuple[int, Path]]:
+    """Yield the rank of the format and the path of each image of a folder, sorted by name."""
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+        name = path.name.lower()
+        rank = next((i for i, e in enumerate(_IMAGE_SUFFIXES) if name.endswith(e)), None)
+        if rank is not None and not name.startswith(".") and path.is_file():
+            yield rank, path
+
+
+def _is_low_resolution(path: Path) -> bool:
+    stem = image_stem(path).lower()
+    if _LOW_RESOLUTION_STEM.fullmatch(stem):
+        return True
+    return stem.startswith(_LOW_RESOLUTION_PREFIXES) and not _FULL_RESOLUTION_STEM.fullmatch(stem)
 
 
 def find_image_by_stem(folder: Path, name: str) -> Path | None:

@@ -124,6 +124,7 @@ def build_section(
             f"The counts and {source} have no spot in common: {counts.spot_names[0]} is not like "
             f"{spots.names[0] if len(spots) else 'an empty list'}."
         )
+    _check_same_sample(counts, spots, source)
     n_missing = len(spots) - int(present.sum())
     mpp, origin, note = _resolve_mpp(spots, metadata)  # from all spots, with counts or without
     spots = spots.take(present)
@@ -157,6 +158,21 @@ def build_section(
             ACCOUNT_KEY: account.to_dict(),
         },
     )
+
+
+def _check_same_sample(counts: CountMatrix, spots: Spots, source: Path) -> None:
+    """Raise SpotsError if filtered counts are mostly of spots that are off tissue.
+
+    Space Ranger filters by tissue, and the barcodes of all samples are the same, so positions of
+    another sample show only by this.
+    """
+    path = Path(counts.account.file)
+    n_off_tissue = len(set(spots.off_tissue) & set(counts.spot_names))
+    if "filtered" in path.name and 2 * n_off_tissue > len(counts.spot_names):
+        raise SpotsError(
+            f"{n_off_tissue} of the {len(counts.spot_names)} barcodes of {path} are off tissue in "
+            f"{source}; the two files are not of the same sample."
+        )
 
 
 def _make_account(

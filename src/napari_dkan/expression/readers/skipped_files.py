@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from .prefixed_files import find_prefixed_samples
 from .section_anndata import SectionEntry
 from .space_ranger_sections import find_output_folder
 
@@ -51,7 +52,9 @@ def describe_skipped(
             kind = _FOREIGN_SUFFIXES[path.suffix.lower()]
             notes.append(f"{path.name} was skipped: it is {kind}; write it as h5ad")
         elif layout in _FOLDER_LAYOUTS and not own_folder and path.is_dir():
-            if find_output_folder(path) is None and path.suffix != ".zarr":
+            is_read = name.endswith("spatial") or path.suffix == ".zarr"
+            is_read = is_read or find_output_folder(path) is not None
+            if not is_read and not find_prefixed_samples(path):
                 notes.append(
                     f"{path.name} was skipped: it has no filtered_feature_bc_matrix of Space Ranger"
                 )

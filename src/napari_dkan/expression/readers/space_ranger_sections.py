@@ -8,8 +8,15 @@ from typing import TYPE_CHECKING
 
 from ...errors import SpotsError
 from .count_files import read_counts
-from .image_files import find_only_image, is_image_of_section, list_images
-from .metadata import read_scale_factors
+from .image_files import (
+    find_only_image,
+    is_image_of_section,
+    list_images,
+    list_low_resolution_images,
+)
+from .metadata import read_scale_factors_beside
+from .prefixed_files import COUNT_NAMES, PrefixedSample, find_only_positions, find_prefixed_samples
+from .read_account import ReadAccount
 from .section_anndata import SectionEntry, SectionMetadata, build_section
 from .spot_files import read_spots
 
@@ -17,30 +24,70 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 
-_COUNT_NAMES = ("filtered_feature_bc_matrix.h5", "filtered_feature_bc_matrix")
-_POSITION_NAMES = ("tissue_positions.parquet", "tissue_positions.csv", "tissue_positions_list.csv")
+_LAYOUT = "Space Ranger"
 # Space Ranger recommends 8 um bins to start with; other bins are read by their folder.
 _BIN_FOLDERS = ("square_008um", "square_016um")
 
 
+_SEGMENTED_FOLDER = "segmented_outputs"  # of Space Ranger 4
+_SEGMENTED_COUNTS = "filtered_feature_cell_matrix.h5"
+
+
 def find_space_ranger_sections(root: Path) -> tuple[SectionEntry, ...]:
-    """Find the section of a Space Ranger folder, or those of its subfolders.
+    """Find the section of a Space Ranger folder, or those of its subfolders and of its files.
 
     The results may be in ``outs`` of the folder. Of Visium HD the 8 um bins are used; for others
-    give the folder of the bins, for example ``binned_outputs/square_016um``.
+    give the folder of the bins, for example ``binned_outputs/square_016um``. Files of several
+    samples may lie side by side, each with the name of its sample before it.
     """
-    folders = (
-        [root] if find_output_folder(root) else sorted(p for p in root.iterdir() if p.is_dir())
-    )
-    return tuple(
-        SectionEntry(
-            _section_name(f),
-            "",
-            "Space Ranger",
-            partial(read_space_ranger_section, f, _section_name(f)),
+    if find_output_folder(root):
+        return (_folder_entry(root),)
+    if not root.is_dir():
+        return ()
+    entries = [_sample_entry(sample) for sample in find_prefixed_samples(root)]
+    taken = {entry.name for entry in entries}
+    for folder in sorted(p for p in root.iterdir() if p.is_dir()):
+        found = (
+            [_folder_entry(folder)]
+            if find_output_folder(folder)
+            else [_sample_entry(sample) for sample in find_prefixed_samples(folder)]
         )
-        for f in folders
-        if find_output_folder(f)
+        entries += [entry for entry in found if entry.name not in taken]
+        taken |= {entry.name for entry in found}
+    return tuple(entries)
+
+
+def refuse_other_space_ranger_outputs(root: Path) -> None:
+    """Raise SpotsError for a folder with results of Space Ranger of a kind that is not read."""
+    if not root.is_dir():
+        return
+    folders = [root, root / "outs", *sorted(p for p in root.iterdir() if p.is_dir())]
+    folders += [p / "outs" for p in folders[2:]]
+    for folder in folders:
+        if (folder / _SEGMENTED_COUNTS).is_file() or (folder / _SEGMENTED_FOLDER).is_dir():
+            raise SpotsError(
+                f"{folder} holds segmented cells only ({_SEGMENTED_FOLDER}), and this reads square "
+                "bins; copy binned_outputs/square_008um of the same run there."
+            )
+
+
+def _folder_entry(folder: Path) -> SectionEntry:
+    name = _section_name(folder)
+    return SectionEntry(name, "", _LAYOUT, partial(read_space_ranger_section, folder, name))
+
+
+def _sample_entry(sample: PrefixedSample) -> SectionEntry:
+    return SectionEntry(sample.name, "", _LAYOUT, partial(_read_prefixed_sample, sample))
+
+
+def _read_prefixed_sample(sample: PrefixedSample) -> AnnData:
+    folder, skipped = sample.counts.parent, list_low_resolution_images(sample.counts.parent)
+    return _read_files(
+        sample.name,
+        sample.counts,
+        sample.positions,
+        sample.find_image(),
+        f"no full-resolution image of {sample.name} lies in {folder}{_describe_skipped(skipped)}",
     )
 
 
@@ -49,7 +96,7 @@ def find_output_folder(folder: Path) -> Path | None:
     folders = [base for base in (folder, folder / "outs") if base.is_dir()]
     bin_folders = [base / "binned_outputs" / bins for base in folders for bins in _BIN_FOLDERS]
     for candidate in [*bin_folders, *folders]:
-        if any((candidate / name).exists() for name in _COUNT_NAMES):
+        if any((candidate / name).exists() for name in COUNT_NAMES):
             return candidate
     return None
 
@@ -73,21 +120,35 @@ def read_space_ranger_section(
     output = find_output_folder(folder)
     if output is None:
         raise SpotsError(f"{folder} has no filtered_feature_bc_matrix.h5; give the outs folder.")
-    counts = next(p for n in _COUNT_NAMES if (p := output / n).exists())
+    counts = next(p for n in COUNT_NAMES if (p := output / n).exists())
     spatial = output / "spatial"
-    positions = next((p for n in _POSITION_NAMES if (p := spatial / n).is_file()), None)
+    positions = find_only_positions(spatial)
     if positions is None:
         raise SpotsError(f"{spatial} has no tissue_positions.csv; copy the whole spatial folder.")
     image_path = str(image) if image is not None else _find_sample_image(folder, output.resolve())
-    image_note = f"no full-resolution image lies beside {folder}"
+    skipped = [p for place in {folder, output} for p in list_low_resolution_images(place)]
+    note = f"no full-resolution image lies beside {folder}{_describe_skipped(skipped)}"
+    return _read_files(name, counts, positions, image_path, note)
+
+
+def _read_files(name: str, counts: Path, positions: Path, image: str, image_note: str) -> AnnData:
+    among = list_images(Path(image).parent) if image else []
     metadata = SectionMetadata(
         name,
-        image=image_path,
-        mpp=read_scale_factors(spatial).mpp,
+        image=image,
+        mpp=read_scale_factors_beside(positions).mpp,
         mpp_origin="Space Ranger's scale factors",
-        notes={} if image_path else {"image_note": image_note},
+        notes={} if image else {"image_note": image_note},
+        account=ReadAccount(image_among=tuple(p.name for p in among)),
     )
     return build_section(read_counts(counts), read_spots(positions), metadata, positions)
+
+
+def _describe_skipped(images: list[Path]) -> str:
+    if not images:
+        return ""
+    names = ", ".join(sorted(p.name for p in images)[:3])
+    return f"; {names} is named like a downsampled one, give it as the image if it is not"
 
 
 def _sample_folder(folder: Path) -> tuple[Path, str]:

@@ -11,6 +11,8 @@ from .....errors import SpotsError
 from .....expression.readers.discovery import find_sections
 from .....expression.readers.her2st_sections import find_her2st_files, find_her2st_root
 from .....expression.readers.image_files import find_image_by_stem
+from .....expression.readers.library_choice import list_file_libraries
+from .....expression.readers.prefixed_files import find_prefixed_samples
 from .....expression.readers.single_section import read_single_section
 from .loaded_section import SectionCandidate
 
@@ -56,13 +58,19 @@ def find_candidates(
     if not paths:
         raise SpotsError("Choose a folder or a file with measured spots.")
     if len(paths) > 1:
+        if (several := _candidates_of_h5ad(paths, image)) is not None:
+            return several
         return (_candidate_from_files(paths, image),)
     path = paths[0].expanduser()
     if not path.exists():
         raise SpotsError(f"{path} does not exist; check the path.")
     if path.is_dir() or path.suffix == ".h5ad":
         return _candidates_in_folder(path, image)
-    if path.suffix in (".h5", ".hdf5"):
+    if path.suffix in (".h5", ".hdf5") or path.name.endswith(("matrix.mtx", "matrix.mtx.gz")):
+        prefixed = {s.counts: s.name for s in find_prefixed_samples(path.parent)}
+        if path in prefixed:
+            found = _candidates_in_folder(path.parent, image)
+            return tuple(candidate for candidate in found if candidate.name == prefixed[path])
         if (path.parent / "spatial").is_dir():
             return _candidates_in_folder(path.parent, image)
         raise SpotsError(
@@ -70,6 +78,17 @@ def find_candidates(
             "with spatial in it."
         )
     return (_candidate_from_table(path, image),)
+
+
+def _candidates_of_h5ad(
+    paths: Sequence[Path], image: Path | None
+) -> tuple[SectionCandidate, ...] | None:
+    """Find the sections of an h5ad that was chosen with an image; None unless it has several."""
+    images = [p for p in paths if p.name.lower().endswith(_IMAGE_SUFFIXES)]
+    others = [p for p in paths if p not in images]
+    if len(others) != 1 or others[0].suffix != ".h5ad" or len(list_file_libraries(others[0])) < 2:
+        return None
+    return _candidates_in_folder(others[0], image or (images[0] if images else None))
 
 
 def her2st_image(root: Path, name: str) -> Path | None:
