@@ -154,3 +154,13 @@ def test_result_keeps_what_was_read(tiny_slide_file, tiny_checkpoint_file, tmp_p
 
 def account_of_result(path: Path) -> ReadAccount:
     return ReadAccount.from_dict(anndata.read_h5ad(path).uns["napari_dkan"]["read_account"])
+
+
+def test_slide_of_an_account_states_the_image_among_others() -> None:
+    account = ReadAccount("a.h5", image="/x/a.tif", mpp=1.0, mpp_origin="spot array")
+    told = account.take_slide("s.zarr", 0.5, "OME metadata", "scan", ["macro", "scan"]).lines()
+    assert told[-2:] == (
+        "pixel size: 0.5 um (OME metadata)",
+        "image: s.zarr, image scan (of 2: macro, scan)",
+    )
+    assert account.take_slide("s.tif", None, "", "", ()).lines()[-1] == "image: s.tif"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -70,7 +70,7 @@ class Comparison:
     held_out_mse : tuple
         MSE of (DKAN, ridge) on held-out sections, where all genes of the panel are measured.
     account : ReadAccount
-        What was read of the section and the slide, and what was left out.
+        What was read of the section, and what was left out.
     """
 
     name: str
@@ -208,12 +208,7 @@ def compare_with_measured(
         seen_in_training=seen_in_training,
         held_out_pcc=held_out_pcc_from_card(card),
         held_out_mse=(None, None) if measured.missing_genes else _held_out_mse_from_card(card),
-        account=replace(
-            account_of(measured.data),
-            mpp=provenance.get("mpp"),
-            mpp_origin=str(provenance.get("mpp_origin") or "given"),
-            image=str(provenance.get("slide", "")),
-        ),
+        account=account_of(measured.data),
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -87,6 +87,28 @@ class ReadAccount:
         if self.mpp is None:
             missing |= {"mpp": other.mpp, "mpp_origin": other.mpp_origin}
         return replace(merged, **missing)
+
+    def take_slide(
+        self, label: str, mpp: float | None, mpp_origin: str, image: str, among: Sequence[str]
+    ) -> ReadAccount:
+        """Return the account with the slide that the section is compared on.
+
+        Parameters
+        ----------
+        label
+            Name of the slide.
+        mpp, mpp_origin
+            The pixel size that is used.
+        image, among
+            The image that was taken of a file with several, and the names of all.
+        """
+        return replace(
+            self,
+            image=f"{label}, image {image}" if image else label,
+            image_among=tuple(among),
+            mpp=mpp,
+            mpp_origin="" if mpp is None else mpp_origin,
+        )
 
     def without_folders(self) -> ReadAccount:
         """Return the account with the names of file and image only, as results are shared."""

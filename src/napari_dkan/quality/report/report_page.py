@@ -139,7 +139,7 @@ def write_report(
         genes=_make_gene_section(checkpoint, prediction, comparison),
         checkpoint_title=checkpoint.title,
         checkpoint_card=_describe_card(checkpoint),
-        provenance=_list_provenance(checkpoint, prediction, comparison, command),
+        provenance=_list_provenance(slide, checkpoint, prediction, comparison, command),
     )
     with atomic_write(path) as file:
         file.write_text(text, encoding="utf-8")
@@ -204,17 +204,27 @@ def _describe_card(checkpoint: Checkpoint) -> str:
 
 
 def _list_provenance(
-    checkpoint: Checkpoint, prediction: Prediction, comparison: Comparison | None, command: str
+    slide: Slide,
+    checkpoint: Checkpoint,
+    prediction: Prediction,
+    comparison: Comparison | None,
+    command: str,
 ) -> list[tuple[str, Any]]:
     """Names and values; entries without a value are left out."""
     record, run = prediction.provenance, collect_provenance(command)
+    origin = str(record.get("mpp_origin") or "given")
+    names = [image.name for image in slide.images]
     packages = ", ".join(f"{name} {version}" for name, version in run["packages"].items())
     targets = {"array": "spots of an array", "grid": "tiles of a grid"}
-    read = () if comparison is None else comparison.account.without_folders().lines()
+    read: tuple[str, ...] = ()
+    if comparison is not None:
+        account = comparison.account.without_folders()
+        account = account.take_slide(slide.label, record["mpp"], origin, slide.image_name, names)
+        read = account.lines()
     entries = [
         ("Slide", record.get("slide")),
         ("Slide fingerprint", record.get("slide_fingerprint")),
-        ("Pixel size", f"{record['mpp']:.4g} µm/px, {record.get('mpp_origin') or 'given'}"),
+        ("Pixel size", f"{record['mpp']:.4g} µm/px, {origin}"),
         ("Measured section", "; ".join(read)),
         ("Checkpoint", checkpoint.title),
         ("Checkpoint SHA-256", checkpoint.sha256),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -75,8 +74,9 @@ def evaluate_checkpoint(
     pcc_per_gene = {
         m: score_predictions({measured.name: p}, labels).pcc_per_gene for m, p in predicted.items()
     }
-    account = replace(
-        account_of(measured.data), mpp=size.mpp, mpp_origin=size.origin, image=slide.label
+    account = account_of(measured.data).without_folders()
+    account = account.take_slide(
+        slide.label, size.mpp, size.origin, slide.image_name, [i.name for i in slide.images]
     )
     return {
         "format": 1,
@@ -100,7 +100,7 @@ def evaluate_checkpoint(
         },
         "checkpoint": {"title": checkpoint.title, "sha256": checkpoint.sha256},
         "train_sections": list(train_sections or ()),
-        "read_account": account.without_folders().to_dict(),
+        "read_account": account.to_dict(),
     }
 
 

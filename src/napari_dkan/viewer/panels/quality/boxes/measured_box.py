@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -314,13 +313,10 @@ def describe_account(section: LoadedSection) -> str:
     """Describe what was read of a section: a line each for spots, genes, pixel size, ..."""
     slide, account = section.slide, account_of(section.data).without_folders()
     if slide is not None:
-        size = slide.pixel_size
-        account = replace(
-            account,
-            image=slide.slide.label,
-            mpp=None if size is None else size.mpp,
-            mpp_origin="" if size is None else size.origin,
-        )
+        size, file = slide.pixel_size, slide.slide
+        mpp, origin = (None, "") if size is None else (size.mpp, size.origin)
+        names = [image.name for image in file.images]
+        account = account.take_slide(file.label, mpp, origin, file.image_name, names)
     return "\n".join(account.lines())
 
 
