@@ -234,6 +234,11 @@ def test_excel_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
         read_spots(tmp_path / "cut.xlsx")
 
 
+def test_the_content_of_an_excel_file_decides(tmp_path: Path) -> None:
+    path = write_xlsx(tmp_path / "spots.xlsx", ROWS).rename(tmp_path / "spots.csv")
+    assert read_spots(path).names == ("001", "1E1")
+
+
 def test_patients_of_sections_with_numbers_as_names(tmp_path: Path) -> None:
     for name in ("001", "1E1", "3"):
         (tmp_path / name).mkdir()

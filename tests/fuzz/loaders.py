@@ -13,6 +13,7 @@ from typing import Any
 
 import h5py
 import numpy as np
+import openpyxl
 import pandas as pd
 from hypothesis import strategies as st
 
@@ -170,7 +171,14 @@ def _spot_seeds(corner: Corner) -> list[bytes]:
     positions += "".join(f"A{i}-1,1,{i},{i % 3},{i * 100},{i * 50}\n" for i in range(6))
     plain = "name,x,y\n" + "".join(f"s{i},{i * 10},{i * 7.5}\n" for i in range(6))
     real = corner.real("her2st/ST-spotfiles/C3_selection.tsv")
-    return [text.encode() for text in (table, positions, plain)] + real
+    excel = io.BytesIO()
+    book = openpyxl.Workbook()
+    for row in plain.splitlines():
+        book.active.append(row.split(","))
+    book.save(excel)
+    decimal = "sep=;\n# of a spreadsheet\n" + plain.replace(",", ";").replace(".", ",")
+    forms = [decimal.encode(), decimal.encode("utf-16"), excel.getvalue()]
+    return [text.encode() for text in (table, positions, plain)] + forms + real
 
 
 def _load_spots(path: Path) -> object:

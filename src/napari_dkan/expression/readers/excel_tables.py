@@ -31,9 +31,9 @@ def read_excel_text(path: Path) -> str:
             size = sum(entry.file_size for entry in archive.infolist())
         if size > max(ALWAYS_ALLOWED_BYTES, MAX_TEXT_RATIO * path.stat().st_size):
             raise SpotsError(f"{path} is not read: {describe_excess_size(size)}; save it as CSV.")
-        book = openpyxl.load_workbook(path, read_only=True, data_only=True)
-        sheets = {sheet.title: _sheet_text(sheet) for sheet in book.worksheets}
-        book.close()
+        with path.open("rb") as file:  # of a path, openpyxl asks for the suffix .xlsx
+            book = openpyxl.load_workbook(file, read_only=True, data_only=True)
+            sheets = {sheet.title: _sheet_text(sheet) for sheet in book.worksheets}
     except SpotsError:
         raise
     except Exception as error:  # openpyxl raises a dozen types for a damaged file
