@@ -236,6 +236,8 @@ def test_report_command(data_dir: Path, tmp_path: Path, monkeypatch, capsys) -> 
     page = Page(out)
     assert "CD74, residual" in page.text and "How far to trust it" in page.text
     assert str(data_dir) not in page.raw
+    assert "read: C3_crop.tsv.gz; 67 spots read; " in page.text
+    assert "image: C3_crop.jpg" in page.text and "genes are measured" in page.text
     code, _, err = run_report_command(
         monkeypatch, capsys, crop / "C3_crop.jpg", "--genes", "NOPE", "-o", out
     )
