@@ -99,4 +99,4 @@ def test_every_kind_on_the_page_has_a_test() -> None:
     assert len(named) == len(rows) > 30
     for file, name in named:
         text = (ROOT / file).read_text(encoding="utf-8")
-        assert re.search(rf"^(def|class) {name}\b", text, re.MULTILINE), f"{file}::{name}"
+        assert re.search(rf"^ *(def|class) {name}\b", text, re.MULTILINE), f"{file}::{name}"
