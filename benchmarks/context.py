@@ -14,7 +14,7 @@ import numpy as np
 def main() -> None:
     from napari_dkan.errors import DkanError
     from napari_dkan.expression.label_scale import array_coords_from_section, labels_from_section
-    from napari_dkan.expression.readers.her2st_sections import read_her2st_section
+    from napari_dkan.expression.readers.layouts.her2st_sections import read_her2st_section
     from napari_dkan.inference.predict import find_tissue_region, predict
     from napari_dkan.inference.predictor import Predictor
     from napari_dkan.inference.target import Target, TargetKind, target_from_region

@@ -10,7 +10,7 @@ import torch
 def main() -> None:
     from napari_dkan.errors import DkanError
     from napari_dkan.expression.array_geometry import mpp_from_spots
-    from napari_dkan.expression.readers.spot_files import read_spots
+    from napari_dkan.expression.tables.spot_files import read_spots
     from napari_dkan.inference.predict import find_tissue_region, predict
     from napari_dkan.inference.predictor import Predictor
     from napari_dkan.inference.target import target_from_region

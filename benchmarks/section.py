@@ -24,7 +24,7 @@ def best_section() -> Section:
     """C3 of the her2st study, else the synthetic section."""
     from napari_dkan.errors import DkanError
     from napari_dkan.expression.array_geometry import mpp_from_spots
-    from napari_dkan.expression.readers.spot_files import read_spots
+    from napari_dkan.expression.tables.spot_files import read_spots
     from napari_dkan.samples import (
         fetch_her2st_section,
         find_bundled_checkpoint,

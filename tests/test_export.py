@@ -25,11 +25,11 @@ from napari_dkan.export.ome_zarr_export import write_ome_zarr
 from napari_dkan.export.result_reader import load_result
 from napari_dkan.export.saved_result import save_result
 from napari_dkan.export.spatialdata_export import write_spatialdata
-from napari_dkan.expression.readers.spatialdata_sections import (
+from napari_dkan.expression.readers.layouts.spatialdata_sections import (
     apply_transform,
     transforms_to_systems,
 )
-from napari_dkan.expression.readers.table_files import read_table
+from napari_dkan.expression.tables.table_files import read_table
 from napari_dkan.spatial.region_files import read_regions
 
 from .result_files import MPP, RECORD, grid_target, result, spots_target

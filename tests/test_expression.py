@@ -12,8 +12,8 @@ from napari_dkan.errors import SpotsError
 from napari_dkan.expression.array_geometry import fit_mpp, mpp_from_spots
 from napari_dkan.expression.label_scale import LabelScale, labels_from_section
 from napari_dkan.expression.panel import Panel, annotate_panel, read_panel
-from napari_dkan.expression.readers.her2st_sections import read_her2st_section
-from napari_dkan.expression.readers.spot_files import read_spots
+from napari_dkan.expression.readers.layouts.her2st_sections import read_her2st_section
+from napari_dkan.expression.tables.spot_files import read_spots
 from napari_dkan.spatial.spots import Spots
 
 

@@ -23,10 +23,10 @@ from PIL import Image
 from napari_dkan.cli import main
 from napari_dkan.errors import CheckpointError, SpotsError
 from napari_dkan.expression.gene_species import describe_species
-from napari_dkan.expression.readers.count_files import read_counts
 from napari_dkan.expression.readers.discovery import find_sections
-from napari_dkan.expression.readers.spot_files import read_spots
-from napari_dkan.expression.readers.table_files import read_table
+from napari_dkan.expression.tables.count_files import read_counts
+from napari_dkan.expression.tables.spot_files import read_spots
+from napari_dkan.expression.tables.table_files import read_table
 from napari_dkan.model import load_checkpoint
 from napari_dkan.samples.bundled_checkpoints import find_bundled_checkpoint
 from napari_dkan.spatial.region_files import RegionObjects, read_named_regions, read_regions

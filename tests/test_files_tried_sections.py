@@ -16,12 +16,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from napari_dkan.errors import SpotsError
-from napari_dkan.expression.readers.count_files import read_counts
 from napari_dkan.expression.readers.discovery import find_sections, read_sections
-from napari_dkan.expression.readers.h5ad_sections import read_h5ad_section
+from napari_dkan.expression.readers.layouts.h5ad_sections import read_h5ad_section
 from napari_dkan.expression.readers.read_account import account_of
 from napari_dkan.expression.readers.single_section import read_single_section
-from napari_dkan.expression.readers.spot_files import read_spots
+from napari_dkan.expression.tables.count_files import read_counts
+from napari_dkan.expression.tables.spot_files import read_spots
 
 from .known_section import (
     CONTAINERS,

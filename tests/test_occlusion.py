@@ -180,7 +180,7 @@ def test_planted_corner_is_found(predictor: Predictor, given):
 def test_deletion_beats_chance_on_a_real_section(data_dir, monkeypatch):
     """Deleting the half with the highest attribution lowers the value below random halves."""
     from napari_dkan.expression.array_geometry import mpp_from_spots
-    from napari_dkan.expression.readers.spot_files import read_spots
+    from napari_dkan.expression.tables.spot_files import read_spots
     from napari_dkan.samples import fetch_her2st_section, find_bundled_checkpoint
 
     monkeypatch.setenv("NAPARI_DKAN_DATA", str(data_dir))

@@ -16,15 +16,15 @@ from hypothesis import strategies as st
 from napari_dkan.errors import SpotsError
 from napari_dkan.expression.array_geometry import array_coords_from_lattice, mpp_from_spots
 from napari_dkan.expression.label_scale import array_coords_from_section
-from napari_dkan.expression.readers.count_files import read_counts
 from napari_dkan.expression.readers.discovery import find_sections, read_sections
-from napari_dkan.expression.readers.her2st_sections import (
+from napari_dkan.expression.readers.layouts.her2st_sections import (
     find_dkan_gene_text,
     find_dkan_panel,
     read_her2st_section,
 )
 from napari_dkan.expression.readers.single_section import read_single_section
-from napari_dkan.expression.readers.spot_files import read_spots
+from napari_dkan.expression.tables.count_files import read_counts
+from napari_dkan.expression.tables.spot_files import read_spots
 from napari_dkan.spatial.spots import Spots
 
 from .section_files import st_counts, st_spots, write_bins, write_st, write_tenx

@@ -18,10 +18,10 @@ from scipy import sparse
 from napari_dkan.errors import SpotsError
 from napari_dkan.expression.counts import counts_from_matrix
 from napari_dkan.expression.gene_names import FeatureTable
-from napari_dkan.expression.readers.count_files import read_counts
 from napari_dkan.expression.readers.discovery import find_sections, read_sections
 from napari_dkan.expression.readers.single_section import read_single_section
-from napari_dkan.expression.readers.spot_files import read_spots
+from napari_dkan.expression.tables.count_files import read_counts
+from napari_dkan.expression.tables.spot_files import read_spots
 
 from .section_files import st_counts, st_spots, write_positions, write_st, write_tenx
 

@@ -19,7 +19,7 @@ import pytest
 from napari_dkan.errors import SpotsError
 from napari_dkan.expression.array_geometry import mpp_from_spots
 from napari_dkan.expression.readers.discovery import find_sections, read_sections
-from napari_dkan.expression.readers.spatialdata_sections import (
+from napari_dkan.expression.readers.layouts.spatialdata_sections import (
     apply_transform,
     bin_um_from_region_name,
     read_spatialdata_section,

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from napari_dkan.errors import CheckpointError, DkanError
-from napari_dkan.expression.readers.her2st_sections import read_her2st_section
+from napari_dkan.expression.readers.layouts.her2st_sections import read_her2st_section
 from napari_dkan.samples import (
     fetch_her2st_section,
     find_bundled_checkpoint,

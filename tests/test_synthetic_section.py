@@ -10,7 +10,7 @@ import pytest
 from synthetic_section import SAMPLE_SEED, SyntheticSection, draw_section, write_her2st_section
 
 from napari_dkan.errors import DkanError, OutputError
-from napari_dkan.expression.readers.her2st_sections import read_her2st_section
+from napari_dkan.expression.readers.layouts.her2st_sections import read_her2st_section
 from napari_dkan.samples import get_synthetic_section
 from napari_dkan.slide import open_slide
 

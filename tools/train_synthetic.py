@@ -24,7 +24,7 @@ from synthetic_section import (
 
 from napari_dkan.expression.label_scale import LabelScale
 from napari_dkan.expression.panel import Panel, annotate_panel
-from napari_dkan.expression.readers.her2st_sections import read_her2st_section
+from napari_dkan.expression.readers.layouts.her2st_sections import read_her2st_section
 from napari_dkan.model import Checkpoint, PatchGeometry, save_checkpoint
 from napari_dkan.model.ridge_regression import compute_multi_scale_features
 from napari_dkan.samples.sample_sections import SamplePaths, synthetic_section_paths

@@ -100,8 +100,8 @@ def _h5ad_seeds(corner: Corner) -> list[bytes]:
 
 def _load_h5ad(path: Path) -> object:
     from napari_dkan.errors import SpotsError
-    from napari_dkan.expression.readers.h5ad_sections import read_h5ad_section
-    from napari_dkan.expression.readers.spot_files import read_spots
+    from napari_dkan.expression.readers.layouts.h5ad_sections import read_h5ad_section
+    from napari_dkan.expression.tables.spot_files import read_spots
 
     with suppress(SpotsError):  # and the section all the same: another reader
         read_spots(path)
@@ -182,7 +182,7 @@ def _spot_seeds(corner: Corner) -> list[bytes]:
 
 
 def _load_spots(path: Path) -> object:
-    from napari_dkan.expression.readers.spot_files import read_spots
+    from napari_dkan.expression.tables.spot_files import read_spots
 
     return read_spots(path)
 

@@ -115,7 +115,7 @@ class TestMeasured:
         refused(LOAD["h5ad"], DATA / "segfault.h5ad", "cannot survive reading it")
 
     def test_tenx_of_terabytes(self, tmp_path):
-        from napari_dkan.expression.readers.count_files import read_counts
+        from napari_dkan.expression.tables.count_files import read_counts
 
         path = tmp_path / "huge.h5"
         write_tenx(path, np.ones((3, 2)), ["a", "b", "c"], ["A", "B"])
@@ -125,7 +125,7 @@ class TestMeasured:
         refused(read_counts, path, "claims to hold")
 
     def test_gzipped_table_of_gigabytes(self, tmp_path):
-        from napari_dkan.expression.readers.count_files import read_counts
+        from napari_dkan.expression.tables.count_files import read_counts
 
         path = tmp_path / "bomb.tsv.gz"
         with gzip.open(path, "wb") as file:
@@ -146,7 +146,7 @@ class TestMeasured:
         refused(LOAD["spots"], path, "claims to hold")
 
     def test_matrix_market_of_a_trillion_entries(self, tmp_path):
-        from napari_dkan.expression.readers.count_files import read_counts
+        from napari_dkan.expression.tables.count_files import read_counts
 
         folder = tmp_path / "matrix"
         folder.mkdir()

@@ -163,7 +163,7 @@ def test_metrics_equal_those_of_evaluate(load, file, panel: PredictWidget):
 
 
 def read_section(file):
-    from napari_dkan.expression.readers.h5ad_sections import read_h5ad_section
+    from napari_dkan.expression.readers.layouts.h5ad_sections import read_h5ad_section
 
     return read_h5ad_section(file)
 

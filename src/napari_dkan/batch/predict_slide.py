@@ -112,7 +112,7 @@ class _PredictionTask:
 def _prepare_prediction(
     job: SlideJob, checkpoint: Checkpoint, slide: Slide, note: MessageCallback
 ) -> _PredictionTask:
-    from ..expression.readers.spot_files import read_spots
+    from ..expression.tables.spot_files import read_spots
     from ..inference.patch_features.precomputed_features import load_precomputed_features
     from ..inference.predict import find_tissue_region
     from ..inference.predictor import Predictor

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..errors import CheckpointError, SpotsError
 from ..expression.panel import Panel, annotate_panel_from_folder, read_panel
-from ..expression.readers.her2st_sections import find_dkan_gene_text, find_dkan_panel
+from ..expression.readers.layouts.her2st_sections import find_dkan_gene_text, find_dkan_panel
 from ..inference.gene_file import read_gene_file
 from ..model.gene_list_file import read_gene_list
 from ..model.tensor_files import read_torch_file

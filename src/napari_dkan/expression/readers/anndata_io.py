@@ -20,9 +20,9 @@ from ..array_geometry import (
 )
 from ..counts import CountMatrix, counts_from_matrix, is_integer_valued
 from ..gene_names import features_from_var
+from ..tables.spot_rows import drop_off_tissue, in_tissue_mask, positions_of_matrix
+from ..tables.table_files import array_coords_from_table, check_unique_array_coords
 from .metadata import find_value
-from .spot_rows import drop_off_tissue, in_tissue_mask, positions_of_matrix
-from .table_files import array_coords_from_table, check_unique_array_coords
 
 if TYPE_CHECKING:
     from anndata import AnnData

@@ -8,17 +8,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...errors import SpotsError
-from .h5ad_sections import find_h5ad_sections, find_hest_sections
-from .her2st_sections import find_dkan_sections, find_her2st_sections
-from .patients_table import read_patients
-from .read_account import add_notes
-from .section_anndata import SectionEntry
-from .skipped_files import describe_skipped
-from .space_ranger_sections import (
+from ..tables.patients_table import read_patients
+from .layouts.h5ad_sections import find_h5ad_sections, find_hest_sections
+from .layouts.her2st_sections import find_dkan_sections, find_her2st_sections
+from .layouts.space_ranger_sections import (
     find_space_ranger_sections,
     refuse_other_space_ranger_outputs,
 )
-from .spatialdata_sections import find_spatialdata_sections
+from .layouts.spatialdata_sections import find_spatialdata_sections
+from .read_account import add_notes
+from .section_anndata import SectionEntry
+from .skipped_files import describe_skipped
 
 if TYPE_CHECKING:
     from anndata import AnnData

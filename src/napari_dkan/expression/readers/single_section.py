@@ -7,15 +7,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...errors import SpotsError
+from ..tables.count_files import read_counts
+from ..tables.spot_files import read_spots
+from ..tables.table_files import names_from_array_coords
 from .anndata_io import infer_array, read_h5ad_file
-from .count_files import read_counts
-from .h5ad_sections import read_h5ad_section
-from .her2st_sections import mpp_from_selection_file
+from .layouts.h5ad_sections import read_h5ad_section
+from .layouts.her2st_sections import mpp_from_selection_file
 from .library_choice import list_file_libraries, select_library
 from .metadata import MPP_KEYS, POSITIONS_NAME, find_value, read_scale_factors_beside
 from .section_anndata import SectionMetadata, build_section
-from .spot_files import read_spots
-from .table_files import names_from_array_coords
 
 if TYPE_CHECKING:
     from anndata import AnnData

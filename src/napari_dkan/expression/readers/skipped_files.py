@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from .layouts.space_ranger_sections import find_output_folder
 from .prefixed_files import find_prefixed_samples
 from .section_anndata import SectionEntry
-from .space_ranger_sections import find_output_folder
 
 MAX_SHOWN = 5
 _FOREIGN_SUFFIXES = {  # single-cell formats that other programs write

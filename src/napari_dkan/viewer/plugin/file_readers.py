@@ -19,7 +19,7 @@ def get_slide_reader(path: PathOrPaths) -> Callable[[PathOrPaths], list[Any]] | 
 
     A SpatialData store is a zarr folder as well, but contains measured spots.
     """
-    from ...expression.readers.spatialdata_sections import find_spatialdata_sections
+    from ...expression.readers.layouts.spatialdata_sections import find_spatialdata_sections
     from ...slide.slide_location import is_zarr_folder
 
     name = path if isinstance(path, str) else path[0]

@@ -39,7 +39,7 @@ def make_section_layers(paths: Any) -> list[Any]:
     The pixel size is that of the file, or else it is estimated from the array.
     """
     from ...expression.array_geometry import mpp_from_spots
-    from ...expression.readers.spot_files import read_spots
+    from ...expression.tables.spot_files import read_spots
     from ...slide import PixelSize, open_slide
     from ...spatial.coordinates import swap_xy
     from ..session.pixel_size_sources import ARRAY_COLUMNS, SPOT_ARRAY_ORIGIN

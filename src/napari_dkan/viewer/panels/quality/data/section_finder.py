@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from .....errors import SpotsError
 from .....expression.readers.discovery import find_sections
-from .....expression.readers.her2st_sections import find_her2st_files, find_her2st_root
 from .....expression.readers.image_files import find_image_by_stem
+from .....expression.readers.layouts.her2st_sections import find_her2st_files, find_her2st_root
 from .....expression.readers.library_choice import list_file_libraries
 from .....expression.readers.prefixed_files import find_prefixed_samples
 from .....expression.readers.single_section import read_single_section

@@ -11,10 +11,10 @@ import numpy as np
 from ...errors import SpotsError
 from ...spatial.spots import Spots
 from ..array_geometry import ST_DIAMETER_UM, ST_PITCH_UM, VISIUM_DIAMETER_UM, VISIUM_PITCH_UM
-from .anndata_io import positions_from_anndata, read_h5ad_file
-from .library_choice import select_library
-from .metadata import read_scale_factors_beside
-from .read_account import add_left_out
+from ..readers.anndata_io import positions_from_anndata, read_h5ad_file
+from ..readers.library_choice import select_library
+from ..readers.metadata import read_scale_factors_beside
+from ..readers.read_account import add_left_out
 from .spot_columns import names_from_spot_table, standardize_spot_columns
 from .spot_rows import NOT_IN_TISSUE, in_tissue_mask
 from .table_files import (
@@ -28,6 +28,7 @@ from .table_files import (
 
 if TYPE_CHECKING:
     import pandas as pd
+
 
 _SPACE_RANGER_COLUMNS = ["barcode", "in_tissue", "array_row", "array_col"]
 _SPACE_RANGER_COLUMNS += ["pxl_row_in_fullres", "pxl_col_in_fullres"]

@@ -15,20 +15,20 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ...errors import SpotsError
-from ...spatial.spots import Spots
-from ..array_geometry import ST_DIAMETER_UM, ST_PITCH_UM, fit_mpp
-from ..counts import round_grid_names
-from .count_files import read_counts
-from .image_files import image_stem, list_images
-from .section_anndata import SectionEntry, SectionMetadata, build_section
-from .spot_files import read_spots
-from .table_files import (
+from ....errors import SpotsError
+from ....spatial.spots import Spots
+from ...array_geometry import ST_DIAMETER_UM, ST_PITCH_UM, fit_mpp
+from ...counts import round_grid_names
+from ...tables.count_files import read_counts
+from ...tables.spot_files import read_spots
+from ...tables.table_files import (
     names_from_array_coords,
     numeric_columns,
     read_table,
     round_array_coords,
 )
+from ..image_files import image_stem, list_images
+from ..section_anndata import SectionEntry, SectionMetadata, build_section
 
 if TYPE_CHECKING:
     from anndata import AnnData

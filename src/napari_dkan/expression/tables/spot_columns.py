@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 
 from ...errors import SpotsError
 from ...spatial.spots import median_spot_distance
-from .metadata import SCALE_FACTORS_NAME
+from ..readers.metadata import SCALE_FACTORS_NAME
 from .table_files import is_row_counter, numeric_columns
 
 if TYPE_CHECKING:
     import pandas as pd
+
 
 _SEURAT_NAMES = {
     "imagerow": "pxl_row_in_fullres",

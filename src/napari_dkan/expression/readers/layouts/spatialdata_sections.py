@@ -18,14 +18,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...errors import SpotsError
-from ...spatial.spots import Spots
-from .anndata_io import check_sparse_indices, constant_obs_value, counts_from_anndata, infer_array
-from .library_choice import list_libraries, select_library
-from .metadata import MPP_KEYS, find_value
-from .section_anndata import SectionEntry, SectionMetadata, build_section
-from .spot_rows import drop_off_tissue, in_tissue_mask
-from .table_files import array_coords_from_table, numeric_columns, read_table
+from ....errors import SpotsError
+from ....spatial.spots import Spots
+from ...tables.spot_rows import drop_off_tissue, in_tissue_mask
+from ...tables.table_files import array_coords_from_table, numeric_columns, read_table
+from ..anndata_io import check_sparse_indices, constant_obs_value, counts_from_anndata, infer_array
+from ..library_choice import list_libraries, select_library
+from ..metadata import MPP_KEYS, find_value
+from ..section_anndata import SectionEntry, SectionMetadata, build_section
 
 if TYPE_CHECKING:
     from anndata import AnnData

@@ -11,11 +11,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .anndata_io import constant_obs_value, counts_from_anndata, read_h5ad_file, spots_from_anndata
-from .image_files import find_image_by_stem
-from .library_choice import list_file_libraries, select_library
-from .metadata import MPP_KEYS, entered_origin, find_value, read_json_object, to_positive_float
-from .section_anndata import SectionEntry, SectionMetadata, build_section
+from ..anndata_io import constant_obs_value, counts_from_anndata, read_h5ad_file, spots_from_anndata
+from ..image_files import find_image_by_stem
+from ..library_choice import list_file_libraries, select_library
+from ..metadata import MPP_KEYS, entered_origin, find_value, read_json_object, to_positive_float
+from ..section_anndata import SectionEntry, SectionMetadata, build_section
 
 if TYPE_CHECKING:
     from anndata import AnnData

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ...errors import SpotsError
 from ...spatial.spots import Spots
-from .read_account import add_left_out
+from ..readers.read_account import add_left_out
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -6,19 +6,19 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ...errors import SpotsError
-from .count_files import read_counts
-from .image_files import (
+from ....errors import SpotsError
+from ...tables.count_files import read_counts
+from ...tables.spot_files import read_spots
+from ..image_files import (
     find_only_image,
     is_image_of_section,
     list_images,
     list_low_resolution_images,
 )
-from .metadata import read_scale_factors_beside
-from .prefixed_files import COUNT_NAMES, PrefixedSample, find_only_positions, find_prefixed_samples
-from .read_account import ReadAccount
-from .section_anndata import SectionEntry, SectionMetadata, build_section
-from .spot_files import read_spots
+from ..metadata import read_scale_factors_beside
+from ..prefixed_files import COUNT_NAMES, PrefixedSample, find_only_positions, find_prefixed_samples
+from ..read_account import ReadAccount
+from ..section_anndata import SectionEntry, SectionMetadata, build_section
 
 if TYPE_CHECKING:
     from anndata import AnnData

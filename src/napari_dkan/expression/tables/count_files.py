@@ -43,8 +43,8 @@ def read_counts(path: str | Path, library: str | None = None) -> CountMatrix:
     if not path.exists():
         raise SpotsError(f"{path} does not exist; check the path.")
     if path.suffix == ".h5ad":
-        from .anndata_io import counts_from_anndata, read_h5ad_file
-        from .library_choice import select_counted_library
+        from ..readers.anndata_io import counts_from_anndata, read_h5ad_file
+        from ..readers.library_choice import select_counted_library
 
         return counts_from_anndata(
             select_counted_library(read_h5ad_file(path), library, path), path

@@ -22,6 +22,7 @@ from ...errors import SpotsError
 if TYPE_CHECKING:
     import pandas as pd
 
+
 _SEPARATORS = ("\t", ";", ",")  # a comma may be the decimal point of the others
 _SAMPLE_RECORDS = 50
 _EXCEL_SEPARATOR = re.compile(r'"?sep=(.)"?\s*', re.IGNORECASE)

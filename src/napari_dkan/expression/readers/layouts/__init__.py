@@ -1,0 +1,1 @@
+"""Readers of the folder and file layouts that measured sections come in."""

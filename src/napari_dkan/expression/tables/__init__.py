@@ -1,0 +1,1 @@
+"""Tables of counts, spots and patients: delimited text, Excel and Parquet files."""
