@@ -24,6 +24,8 @@ from napari_dkan.cli import main
 from napari_dkan.errors import CheckpointError, SpotsError
 from napari_dkan.expression.gene_species import describe_species
 from napari_dkan.expression.readers.discovery import find_sections
+from napari_dkan.expression.readers.read_account import account_of
+from napari_dkan.expression.readers.single_section import read_single_section
 from napari_dkan.expression.tables.count_files import read_counts
 from napari_dkan.expression.tables.spot_files import read_spots
 from napari_dkan.expression.tables.table_files import read_table
@@ -151,6 +153,19 @@ def test_order_further_columns_and_delimiters_change_nothing(
     assert spots.xy.tolist() == [xy[i] for i in order]
 
 
+def test_what_was_skipped_and_converted_is_in_the_account(tmp_path: Path) -> None:
+    (tmp_path / "spots.csv").write_text("# R\nname;x;y\na;1,5;2,25\nb;3,5;4,25\n# end\n")
+    (tmp_path / "counts.csv").write_text("# R\n,ERBB2,CD74\na,1,2\nb,3,4\n")
+    spots = read_spots(tmp_path / "spots.csv")
+    notes = (
+        "spots.csv: 2 comment lines were skipped",
+        "spots.csv: decimal commas were read as points",
+    )
+    assert spots.notes == spots.take([0]).notes == notes
+    data = read_single_section(None, tmp_path / "counts.csv", tmp_path / "spots.csv")
+    assert account_of(data).notes == ("counts.csv: 1 comment line was skipped", *notes)
+
+
 def test_row_names_of_r_have_no_column_name(tmp_path: Path) -> None:
     path = tmp_path / "spots.tsv"
     path.write_text("x\ty\ncell-1\t500.5\t600.25\ncell-2\t7\t8\n")
@@ -201,6 +216,46 @@ def test_seurat_coordinates_of_the_downsampled_image_are_refused(tmp_path: Path)
     path.write_text("cell,imagerow,imagecol\na,100.25,200.5\nb,100.25,207.5\n")
     with pytest.raises(SpotsError, match=r"7 px apart.*scale = NULL"):
         read_spots(path)
+
+
+SEURAT5_BARCODES = ["AAACAAGTATCTCCCA-1", "AAACACCAATAACTGC-1", "AAACAGAGCGACTCCT-1"]
+
+
+def write_seurat5(folder: Path, x: str, y: str, prefix: str = "") -> Path:
+    """Write three spots at (2000 + 200 i, 1000 + 10 i), and Space Ranger's file with them."""
+    xy = {"col": [2000, 2200, 2400], "row": [1000, 1010, 1020]}
+    table = pd.DataFrame({"x": xy[x], "y": xy[y], "cell": [prefix + b for b in SEURAT5_BARCODES]})
+    table.to_csv(folder / "coordinates.csv")
+    (folder / "spatial").mkdir()
+    rows = zip([*SEURAT5_BARCODES, "TTTT-1"], [*xy["row"], 5], [*xy["col"], 6], strict=True)
+    (folder / "spatial/tissue_positions_list.csv").write_text(
+        "".join(f"{b},1,{i},{i},{row},{col}\n" for i, (b, row, col) in enumerate(rows))
+    )
+    return folder / "coordinates.csv"
+
+
+@pytest.mark.parametrize(("x", "y", "what"), [("row", "col", "row"), ("col", "row", "width")])
+@pytest.mark.parametrize("prefix", ["", "slice1_"])
+def test_seurat5_coordinates_are_placed_by_space_rangers(
+    tmp_path: Path, x: str, y: str, what: str, prefix: str
+) -> None:
+    spots = read_spots(write_seurat5(tmp_path, x, y, prefix))
+    assert spots.xy.tolist() == [[2000, 1000], [2200, 1010], [2400, 1020]]
+    assert spots.names == tuple(prefix + b for b in SEURAT5_BARCODES)
+    assert f"the {what} of the image" in spots.notes[0]
+
+
+def test_seurat5_coordinates_that_say_nothing_are_refused(tmp_path: Path) -> None:
+    path = write_seurat5(tmp_path, "row", "col")
+    positions = tmp_path / "spatial/tissue_positions_list.csv"
+    positions.write_text(positions.read_text().replace("2200", "999"))
+    with pytest.raises(SpotsError, match=r"as Seurat 5 writes them.*no such positions.*imagerow"):
+        read_spots(path)
+    positions.unlink()
+    with pytest.raises(SpotsError, match=r"coordinates\.csv has the columns x, y and cell"):
+        read_spots(path)
+    path.write_text("x,y,cell\n1,2,aaaacjgk-1\n3,4,cell_2\n")  # not of Visium: x is x
+    assert read_spots(path).xy.tolist() == [[1, 2], [3, 4]]
 
 
 @pytest.mark.parametrize("unit", ["µm", "μm", "um", "Âµm"])

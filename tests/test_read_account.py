@@ -143,13 +143,14 @@ def test_every_command_that_reads_has_verbose() -> None:
 
 def test_result_keeps_what_was_read(tiny_slide_file, tiny_checkpoint_file, tmp_path) -> None:
     spots = tmp_path / "spots.csv"
-    spots.write_text("id,x,y,selected\na,300,300,1\nb,500,500,1\nc,700,700,0\n")
+    spots.write_text("# R\nid,x,y,selected\na,300,300,1\nb,500,500,1\nc,700,700,0\n")
     job = SlideJob(
         str(tiny_slide_file), tmp_path / "out.h5ad", checkpoint=tiny_checkpoint_file, spots=spots
     )
     predict_slide(job)
     account = account_of_result(tmp_path / "out.h5ad")
     assert account.file == "spots.csv" and account.spots_read == 2 and account.mpp == 0.7
+    assert account.notes == ("spots.csv: 1 comment line was skipped",)
 
 
 def account_of_result(path: Path) -> ReadAccount:

@@ -162,6 +162,7 @@ def _account_for_spots(job: SlideJob, spots: Spots, size: PixelSize) -> ReadAcco
         mpp=size.mpp,
         mpp_origin=size.origin,
         image=job.name,
+        notes=spots.notes,
     )
     log_account(account)
     return account

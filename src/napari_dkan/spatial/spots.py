@@ -29,6 +29,8 @@ class Spots:
         (reason, count) of the spots of the file that were not read.
     off_tissue
         Names of those that were not read because they are not in tissue.
+    notes
+        Sentences about how the file was read, for its account.
     """
 
     xy: NDArray[np.float64]
@@ -38,6 +40,7 @@ class Spots:
     pitch_um: float | None = None
     left_out: tuple[tuple[str, int], ...] = ()
     off_tissue: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         xy = np.asarray(self.xy, dtype=np.float64).reshape(-1, 2)
@@ -71,6 +74,7 @@ class Spots:
             self.pitch_um,
             self.left_out,
             self.off_tissue,
+            self.notes,
         )
 
 

@@ -184,7 +184,9 @@ def _make_account(
 ) -> ReadAccount:
     """Merge what the counts, the spots (those with counts) and the layout state."""
     account = metadata.account.merge(counts.account)
-    account = account.merge(ReadAccount(str(source), spots_left_out=spots.left_out))
+    account = account.merge(
+        ReadAccount(str(source), spots_left_out=spots.left_out, notes=spots.notes)
+    )
     account = account.leave_out_spots("without counts", n_without_counts)
     n_off_tissue = len(set(spots.off_tissue) & set(counts.spot_names))
     account = account.leave_out_spots(

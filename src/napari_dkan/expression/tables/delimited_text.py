@@ -138,7 +138,10 @@ def read_delimited_text(
         )
     if len(table) != layout.n_rows:
         raise ValueError(f"{len(table)} of {layout.n_rows} rows were read")
-    notes = [f"{layout.n_comments} comment lines were skipped"] * bool(layout.n_comments)
+    notes = []
+    if layout.n_comments:
+        were = "line was" if layout.n_comments == 1 else "lines were"
+        notes.append(f"{source.path.name}: {layout.n_comments} comment {were} skipped")
     columns = [i for i, text in enumerate(is_text) if not text]
     if layout.header is None and text_columns is not None:
         columns = list(range(1, len(names)))
@@ -146,7 +149,7 @@ def read_delimited_text(
             with suppress(ValueError, TypeError):
                 table[i] = pd.to_numeric(table[i])
     if _convert_decimal_commas(table, columns):
-        notes.append("decimal commas were read as points")
+        notes.append(f"{source.path.name}: decimal commas were read as points")
     table.columns = pd.Index(names if layout.header else range(len(names)))
     table.attrs["notes"] = notes
     return table

@@ -61,7 +61,9 @@ def read_patients(root: Path, sections: Sequence[str]) -> tuple[dict[str, str], 
             f"{path} names {_list(unknown)}, which is no section of {root}, and has no row for "
             f"{_list(without)}; write the names of the sections as they are."
         )
-    notes = [f"{path.name} names {_list(unknown)}, which is no section here"] if unknown else []
+    notes = list(table.attrs.get("notes", ()))
+    if unknown:
+        notes.append(f"{path.name} names {_list(unknown)}, which is no section here")
     if without:
         notes.append(f"{path.name} has no row for {_list(without)}")
     return {name: patients[name] for name in sections if name in patients}, tuple(notes)

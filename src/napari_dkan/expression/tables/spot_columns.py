@@ -6,8 +6,10 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from ...errors import SpotsError
-from ...spatial.spots import median_spot_distance
+from ...spatial.spots import Spots, median_spot_distance
 from ..readers.metadata import SCALE_FACTORS_NAME
 from .table_files import is_row_counter, numeric_columns
 
@@ -25,6 +27,8 @@ _SEURAT_NAMES = {
 # The micro sign, the Greek letter, what a wrong encoding makes of them, and plain letters.
 _QUPATH_CENTROID = re.compile(r"centroid ([xy]) (px|\S{0,2}m)", re.IGNORECASE)
 _NAME_COLUMNS = ("name", "id", "barcode", "barcodes", "cell", "spot", "spot_id", "object id")
+# Of a Visium spot, or of a bin of Visium HD.
+_BARCODE = re.compile(r"(?<![A-Za-z])[ACGT]{14,18}-\d+|s_\d{3}um_\d{5}_\d{5}-\d+")
 _MIN_SEURAT_DISTANCE_PX = 15.0  # Visium spots are 100 um apart: 100 px or more at level 0
 
 
@@ -82,6 +86,42 @@ def names_from_spot_table(table: pd.DataFrame) -> tuple[str, ...]:
         if cells.is_unique and not is_row_counter(cells):
             return tuple(cells)
     return ()
+
+
+def is_seurat5_table(table: pd.DataFrame) -> bool:
+    """Whether a table has Seurat 5's columns ``x, y, cell`` with barcodes of Visium.
+
+    Its ``VisiumV2`` images hold the row of the image as x in some versions, and as y in others.
+    """
+    if not {"x", "y", "cell"} <= set(table.columns) or {"pixel_x", "pxl_col_in_fullres"} & set(
+        table.columns
+    ):
+        return False
+    return len(table) > 0 and all(map(_BARCODE.search, table["cell"].astype(str)))
+
+
+def is_row_first_in_seurat5(table: pd.DataFrame, path: Path, known: Spots) -> bool | None:
+    """Return whether x is the row of the image, by the known positions of the same barcodes.
+
+    None where they are those of other spots, or of another resolution.
+    """
+    position_of = dict(zip(map(_bare_barcode, known.names), known.xy, strict=False))
+    xy = numeric_columns(table, ["x", "y"], path)
+    barcodes = [_bare_barcode(str(cell)) for cell in table["cell"]]
+    rows = [i for i, barcode in enumerate(barcodes) if barcode in position_of]
+    if 2 * len(rows) < len(xy):
+        return None
+    there = np.array([position_of[barcodes[i]] for i in rows])
+    for is_row_first, found in ((False, xy[rows]), (True, xy[rows][:, ::-1])):
+        if np.allclose(found, there, rtol=0, atol=1.0):
+            return is_row_first
+    return None
+
+
+def _bare_barcode(name: str) -> str:
+    """Return a barcode without what Seurat adds before it and after it."""
+    match = _BARCODE.search(name)
+    return name if match is None else match[0]
 
 
 def _match_centroid(name: object) -> re.Match[str] | None:

@@ -14,8 +14,14 @@ from ..array_geometry import ST_DIAMETER_UM, ST_PITCH_UM, VISIUM_DIAMETER_UM, VI
 from ..readers.anndata_io import positions_from_anndata, read_h5ad_file
 from ..readers.library_choice import select_library
 from ..readers.metadata import read_scale_factors_beside
+from ..readers.prefixed_files import find_only_positions
 from ..readers.read_account import add_left_out
-from .spot_columns import names_from_spot_table, standardize_spot_columns
+from .spot_columns import (
+    is_row_first_in_seurat5,
+    is_seurat5_table,
+    names_from_spot_table,
+    standardize_spot_columns,
+)
 from .spot_rows import NOT_IN_TISSUE, in_tissue_mask
 from .table_files import (
     array_coords_from_table,
@@ -48,7 +54,9 @@ def read_spots(path: str | Path, mpp: float | None = None, library: str | None =
     - her2st selection TSV (array ``x, y`` and ``pixel_x, pixel_y``): the 200 um array.
     - Space Ranger positions (CSV or Parquet): spots in tissue of the Visium array, or Visium HD's
       bins where the scale factors in the same folder state a bin size.
-    - Seurat's coordinates (``imagerow``, ``imagecol``) and QuPath's measurements (``Centroid X``).
+    - Seurat's coordinates (``imagerow``, ``imagecol``; those of Seurat 5, ``x, y, cell``, where
+      Space Ranger's positions beside them say which is x) and QuPath's measurements
+      (``Centroid X``).
     - Any other table with x and y: centres in level-0 px.
     - h5ad: ``obsm['spatial']`` with ``obs['array_row'|'array_col']``.
 
@@ -99,6 +107,8 @@ def _read_spot_table(path: Path, mpp: float | None = None) -> Spots:
         table = read_table(path)  # a number among the names of its columns
     table.columns = pd.Index([str(c).strip() for c in table.columns])
     table = standardize_spot_columns(table, path, mpp)
+    if is_seurat5_table(table):
+        table = _order_seurat5_columns(table, path)
     columns = next((pair for pair in _PIXEL_COLUMNS if set(pair) <= set(table.columns)), None)
     if columns is None:
         raise SpotsError(
@@ -114,7 +124,35 @@ def _read_spot_table(path: Path, mpp: float | None = None) -> Spots:
     off_tissue = names_from_spot_table(table[~is_in_tissue])
     left_out = add_left_out(left_out, NOT_IN_TISSUE, int((~is_in_tissue).sum()))
     spots = _spots_of_table(table[is_in_tissue], columns, path)
-    return replace(spots, left_out=left_out, off_tissue=off_tissue)
+    notes = tuple(table.attrs.get("notes", ()))
+    return replace(spots, left_out=left_out, off_tissue=off_tissue, notes=notes)
+
+
+def _order_seurat5_columns(table: pd.DataFrame, path: Path) -> pd.DataFrame:
+    """Return a table of Seurat 5 with x along the image, if Space Ranger's positions decide it.
+
+    Raises
+    ------
+    SpotsError
+        There are none beside the file, or they are of other spots.
+    """
+    folders = (path.parent, path.parent / "spatial", path.parent.parent / "spatial")
+    files = (find_only_positions(folder) for folder in folders)
+    positions = next((p for p in files if p is not None and p != path), None)
+    is_row_first = None
+    if positions is not None:
+        is_row_first = is_row_first_in_seurat5(table, path, _read_spot_table(positions))
+    if positions is None or is_row_first is None:
+        found = "" if positions is None else f", and {positions} has no such positions"
+        raise SpotsError(
+            f"{path} has the columns x, y and cell with barcodes of 10x, as Seurat 5 writes them; "
+            f"in some of its versions x is the row of the image{found}. Call the two columns "
+            "imagerow and imagecol, or put Space Ranger's tissue_positions of the sample beside it."
+        )
+    note = f"{path.name}: x is {'the row' if is_row_first else 'along the width'} of the image"
+    table = table.rename(columns={"x": "y", "y": "x"}) if is_row_first else table
+    table.attrs["notes"] = [*table.attrs.get("notes", ()), f"{note}, as in {positions.name}"]
+    return table
 
 
 def _spots_of_table(table: pd.DataFrame, columns: tuple[str, str], path: Path) -> Spots:

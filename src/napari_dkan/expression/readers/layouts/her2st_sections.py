@@ -226,7 +226,8 @@ def _read_all_spots(path: Path) -> Spots:
     values = values[np.lexsort((values[:, 0], values[:, 1]))]
     array_coords = round_array_coords(values[:, :2])
     names = names_from_array_coords(array_coords)
-    return Spots(values[:, 2:], array_coords, names, ST_DIAMETER_UM, ST_PITCH_UM)
+    notes = tuple(table.attrs.get("notes", ()))
+    return Spots(values[:, 2:], array_coords, names, ST_DIAMETER_UM, ST_PITCH_UM, notes=notes)
 
 
 def _fit_mpp_or_none(path: Path) -> float | None:
