@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,6 +15,7 @@ from .panel import Panel
 
 if TYPE_CHECKING:
     from anndata import AnnData
+    from scipy.sparse import csr_matrix
 
 
 @dataclass(frozen=True)
@@ -57,18 +59,95 @@ class LabelScale:
         """Average values (N, G) over the array neighbourhood, over existing spots only."""
         if self.smoothing <= 1:
             return values
+        neighbors = self.neighbor_matrix(array)
+        count = np.diff(neighbors.indptr)[:, None]
+        return np.asarray((neighbors @ values) / count.astype(values.dtype), values.dtype)
+
+    def neighbor_matrix(self, array: NDArray[np.int64]) -> csr_matrix:
+        """Return (N, N) with ones at the existing spots of each spot's array neighbourhood.
+
+        The neighbourhood is a square of `smoothing` array positions a side and contains the spot
+        itself. On a hexagonal (Visium) array it contains the positions that exist. Where a
+        position is given twice, the last spot counts.
+
+        Parameters
+        ----------
+        array
+            (N, 2) array coordinates (x, y).
+        """
+        from scipy.sparse import csr_matrix
+
         radius = self.smoothing // 2
-        row_of = {(int(x), int(y)): i for i, (x, y) in enumerate(array)}
-        out = np.empty_like(values)
-        for i, (x, y) in enumerate(array):
-            neighbours = [
-                row
-                for dx in range(-radius, radius + 1)
-                for dy in range(-radius, radius + 1)
-                if (row := row_of.get((int(x) + dx, int(y) + dy))) is not None
-            ]
-            out[i] = values[neighbours].mean(axis=0)
-        return out
+        offsets = np.arange(-radius, radius + 1)
+        n = len(array)
+        low = array.min(axis=0) - radius if n else np.zeros(2, np.int64)
+        height = int(np.ptp(array[:, 1])) + 2 * radius + 1 if n else 1
+        keys = (array[:, 0] - low[0]) * height + array[:, 1] - low[1]
+        present, last = np.unique(keys[::-1], return_index=True)
+        last = n - 1 - last
+        # columns by spot, then by offset along x and y: sums run in this order
+        wanted = keys[:, None] + (offsets[:, None] * height + offsets).ravel()
+        place = np.minimum(np.searchsorted(present, wanted), max(len(present) - 1, 0))
+        exists = present[place] == wanted
+        ends = np.concatenate([[0], np.cumsum(exists.sum(axis=1))])
+        columns = last[place[exists]]
+        return csr_matrix((np.ones(len(columns), np.float32), columns, ends), shape=(n, n))
+
+
+@dataclass(frozen=True, eq=False)
+class PanelCounts:
+    """Raw panel counts of N labelled spots: what their labels are made of.
+
+    Attributes
+    ----------
+    values
+        (N, G) float32 counts, genes in panel order. Every row has a positive total.
+    array
+        (N, 2) integer array coordinates (x, y).
+    scale
+        Label scale, whose neighbourhood the labels are averaged over.
+    """
+
+    values: NDArray[np.float32]
+    array: NDArray[np.int64]
+    scale: LabelScale
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    @cached_property
+    def totals(self) -> NDArray[np.float64]:
+        """(N,) panel totals."""
+        return np.asarray(self.values.sum(axis=1, dtype=np.float64), np.float64)
+
+    @property
+    def median_total(self) -> float:
+        """Median panel total over the spots."""
+        return float(np.median(self.totals))
+
+    @cached_property
+    def depth(self) -> NDArray[np.float64]:
+        """(N,) log10(1 + panel total), averaged over the same neighbours as the labels."""
+        return self.average_over_neighbors(np.log10(1 + self.totals)[:, None])[:, 0]
+
+    def labels(self) -> NDArray[np.float32]:
+        """Return the labels (N, G)."""
+        return self.scale.smooth(
+            self.scale.normalize_and_log(self.values.astype(float)), self.array
+        )
+
+    def average_over_neighbors(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Average values (N, K) over the array neighbourhood of the labels."""
+        sizes = self.sum_over_neighbors(np.ones((len(values), 1)))
+        return np.asarray(self.sum_over_neighbors(values) / sizes, np.float64)
+
+    def sum_over_neighbors(self, values: NDArray[np.floating]) -> NDArray[np.float64]:
+        """Sum values (N, K) over the array neighbourhood of the labels, the spot included."""
+        return np.asarray(self.scale.neighbor_matrix(self.array) @ values, np.float64)
+
+    def take(self, rows: NDArray[np.integer]) -> PanelCounts:
+        """Select spots; labels and depth are then averaged over these spots only."""
+        return PanelCounts(self.values[rows], self.array[rows], self.scale)
 
 
 @dataclass(frozen=True)
@@ -83,11 +162,14 @@ class SectionLabels:
         (N,) rows of these spots in the section.
     dropped_spots
         Names of the spots without labels, as their panel total is zero.
+    counts
+        Raw panel counts of the labelled spots, of which the labels are made.
     """
 
     values: NDArray[np.float32]
     rows: NDArray[np.int64]
     dropped_spots: tuple[str, ...]
+    counts: PanelCounts
 
 
 def labels_from_section(section: AnnData, panel: Panel, scale: LabelScale) -> SectionLabels:
@@ -121,9 +203,9 @@ def labels_from_section(section: AnnData, panel: Panel, scale: LabelScale) -> Se
         raise SpotsError(f"No spot of {name} has a count of any panel gene.")
     rows = np.flatnonzero(positive)
     array = array_coords_from_section(section)
-    values = scale.smooth(scale.normalize_and_log(counts[rows]), array[rows])
+    labeled = PanelCounts(counts[rows].astype(np.float32), array[rows], scale)
     dropped = tuple(map(str, section.obs_names[~positive]))
-    return SectionLabels(values, rows, dropped)
+    return SectionLabels(labeled.labels(), rows, dropped, labeled)
 
 
 def array_coords_from_section(section: AnnData) -> NDArray[np.int64]:

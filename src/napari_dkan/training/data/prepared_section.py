@@ -13,7 +13,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ...errors import SpotsError
-from ...expression.label_scale import LabelScale, array_coords_from_section, labels_from_section
+from ...expression.label_scale import (
+    LabelScale,
+    PanelCounts,
+    array_coords_from_section,
+    labels_from_section,
+)
 from ...expression.panel import Panel
 from ...inference.patch_features.patch_geometry import PatchReader, read_spot_pixels
 from ...model.encoders.encoder_spec import EncoderSpec
@@ -65,6 +70,8 @@ class PreparedSection:
         Augmented views of the same spots, for training only.
     stain
         Stain that the pixels were normalized to, None for no normalization.
+    counts
+        Raw counts (N, G) of the whole panel, of which the labels are made.
     """
 
     name: str
@@ -82,6 +89,7 @@ class PreparedSection:
     frozen_features: FrozenFeatures | None = None
     views: tuple[AugmentedView, ...] = ()
     stain: StainProfile | None = None
+    counts: PanelCounts | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -195,6 +203,7 @@ def prepare_section(
         patient=str(data.uns.get("patient", "")),
         frozen_features=None if features is None else features.select_features(data, labels.rows),
         views=tuple(views),
+        counts=labels.counts,
     )
 
 
