@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,11 +14,12 @@ import zarr
 
 from napari_dkan.batch.predict_slide import predict_slide
 from napari_dkan.batch.slide_job import SlideJob
-from napari_dkan.errors import SlideError
+from napari_dkan.errors import SlideError, SpotsError
 from napari_dkan.export.geojson_export import write_geojson
 from napari_dkan.export.result_reader import load_result
 from napari_dkan.export.saved_result import find_result_slide
 from napari_dkan.slide import open_slide
+from napari_dkan.slide.scan_area import ScanArea
 from napari_dkan.spatial.region_files import read_regions
 
 from . import vendor_files
@@ -353,7 +355,7 @@ class TestRegionsOnAScanArea:
         path, _, corner = write_scan_area(container, tmp_path)
         for whole_glass, origin in ((False, (0, 0)), (True, corner)):
             with open_slide(path, whole_glass=whole_glass) as slide:
-                region = read_regions(self.regions(tmp_path), origin=slide.scan_origin)
+                region = read_regions(self.regions(tmp_path), slide.scan_area)
             expected = np.array([40, 30, 340, 330]) + 2 * origin
             assert region.bounds == tuple(expected)
 
@@ -395,6 +397,94 @@ class TestRegionsOnAScanArea:
         record = replace(result.slide_record, scan_origin=(0, 0))
         with find_result_slide(replace(result, slide_record=record), out) as slide:
             assert slide.width == record.width and slide.fingerprint() == record.fingerprint
+
+
+@pytest.mark.parametrize("container", ["scn", "mrxs"])
+class TestMasksOnAScanArea:
+    """A mask covers the scan area (QuPath) or the glass (OpenSlide): its proportions decide."""
+
+    BLOCK = (64, 32, 192, 160)  # left, top, right, bottom in the scan area
+
+    def masks(self, folder: Path, scan: tuple[int, int], glass: tuple[int, int], corner) -> dict:
+        """Masks of one block at a quarter of the resolution, of the scan area and the glass."""
+        files = {}
+        for name, (width, height), (x, y) in (("scan", scan, (0, 0)), ("glass", glass, corner)):
+            pixels = np.zeros((height, width), np.uint8)
+            left, top, right, bottom = self.BLOCK
+            pixels[top + y : bottom + y, left + x : right + x] = 255
+            files[name] = folder / f"{name}.tif"
+            tifffile.imwrite(files[name], pixels[::4, ::4])
+        return files
+
+    @pytest.mark.parametrize("mask", ["scan", "glass"])
+    @pytest.mark.parametrize("whole_glass", [False, True])
+    def test_a_mask_of_either_in_either_frame(self, container, mask, whole_glass, tmp_path):
+        path, pixels, corner = write_scan_area(container, tmp_path)
+        with open_slide(path, whole_glass=True) as slide:
+            glass = slide.width, slide.height
+        files = self.masks(tmp_path, pixels.shape[1::-1], glass, corner)
+        notes: list[str] = []
+        with open_slide(path, whole_glass=whole_glass) as slide:
+            region = read_regions(files[mask], slide.scan_area, note=notes.append)
+            origin = corner if whole_glass else (0, 0)
+        assert np.allclose(region.bounds, np.array(self.BLOCK) + 2 * origin, atol=4)
+        assert not notes
+
+    def test_predict_inside_a_mask(self, container, tmp_path):
+        path, pixels, corner = write_scan_area(container, tmp_path)
+        files = self.masks(tmp_path, pixels.shape[1::-1], pixels.shape[1::-1], (0, 0))
+        for whole_glass in (None, True):
+            job = SlideJob(
+                str(path), tmp_path / "p.h5ad", regions=files["scan"], genes=("ERBB2",),
+                tissue_only=False, device="cpu", store=False, whole_glass=whole_glass,
+            )  # fmt: skip
+            predict_slide(job)
+            regions = load_result(job.out).regions
+            assert regions is not None
+            origin = corner if whole_glass else (0, 0)
+            assert np.allclose(regions.bounds, np.array(self.BLOCK) + 2 * origin, atol=4)
+
+
+class TestMaskOfBothProportions:
+    def areas(self, whole_glass: bool) -> ScanArea:
+        return ScanArea.on_glass((300, 200, 400, 200), 1600, 800, whole_glass)
+
+    def mask(self, folder: Path, width: int, height: int) -> Path:
+        pixels = np.zeros((height, width), np.uint8)
+        pixels[: height // 2, : width // 2] = 1
+        tifffile.imwrite(folder / "m.tif", pixels)
+        return folder / "m.tif"
+
+    @pytest.mark.parametrize(
+        ("whole_glass", "bounds", "sentence"),
+        [
+            (False, (0, 0, 200, 100), "taken as a mask of the scan area.*with the whole glass"),
+            (True, (0, 0, 800, 400), "taken as a mask of the glass.*without the whole glass"),
+        ],
+    )
+    def test_the_open_frame_is_taken_with_a_sentence(self, whole_glass, bounds, sentence, tmp_path):
+        notes: list[str] = []
+        path = self.mask(tmp_path, 80, 40)
+        region = read_regions(path, self.areas(whole_glass), note=notes.append)
+        assert region.bounds == bounds
+        assert len(notes) == 1 and re.search(sentence, notes[0])
+
+    def test_the_exact_size_decides(self, tmp_path):
+        notes: list[str] = []
+        path = self.mask(tmp_path, 400, 200)
+        region = read_regions(path, self.areas(True), note=notes.append)
+        assert region.bounds == (300, 200, 500, 300) and not notes
+
+    def test_other_proportions_are_refused_with_both_sizes(self, tmp_path):
+        path = self.mask(tmp_path, 80, 80)
+        with pytest.raises(SpotsError, match=r"neither the scan area \(400 x 200 px\) nor the gla"):
+            read_regions(path, self.areas(False))
+
+    def test_a_region_beside_the_scan_area_is_refused(self, tmp_path):
+        path = self.mask(tmp_path, 1600, 800)
+        area = ScanArea.on_glass((900, 500, 400, 220), 1600, 800, False)
+        with pytest.raises(SpotsError, match="no region on the slide"):
+            read_regions(path, area)
 
 
 class TestChosenImageInCommands:

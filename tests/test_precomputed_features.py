@@ -20,6 +20,9 @@ from napari_dkan.inference.target import TargetKind, target_from_region
 from napari_dkan.model import load_checkpoint
 from napari_dkan.slide import open_slide
 
+from . import vendor_files
+from .slide_files import halves, picture
+
 if TYPE_CHECKING:
     from napari_dkan.model.checkpoint.checkpoint_file import Checkpoint
     from napari_dkan.slide.slide import Slide
@@ -192,6 +195,22 @@ def test_clam_file_needs_the_name_of_its_encoder(
     narrow = write_feature_file(feature_file[0].parent / "narrow.h5", tiles.centers, rows[:, :5])
     with pytest.raises(SpotsError, match=r"5 numbers.*stain-stats makes 16"):
         load_precomputed_features(narrow, slide, checkpoint, MPP)
+
+
+@pytest.mark.parametrize("whole_glass", [False, True])
+def test_tiles_count_from_the_glass(checkpoint: Checkpoint, whole_glass, tmp_path):
+    """TRIDENT and CLAM read with OpenSlide; a slide that states a scan area opens with that."""
+    levels = halves(picture(512, 640), 2)
+    path = vendor_files.scn(tmp_path / "a.scn", levels, MPP, 20, (100, 60), (40, 30))
+    centers = np.array([[180.0, 140.0], [340.0, 140.0]])
+    with open_slide(path, whole_glass=whole_glass) as slide:
+        _, _, width, height = slide.scan_area.glass
+        size = {"level0_width": width, "level0_height": height, "name": "a"}
+        file = write_feature_file(tmp_path / "a.h5", centers, np.zeros((2, 16), "f4"), size)
+        features = load_precomputed_features(file, slide, checkpoint, MPP)
+    np.testing.assert_array_equal(
+        features.feature_file.centers, centers - (0 if whole_glass else (100, 60))
+    )
 
 
 def test_invalid_feature_file_is_rejected(slide: Slide, checkpoint: Checkpoint, tmp_path):

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from napari_dkan.errors import SpotsError
+from napari_dkan.slide.scan_area import ScanArea
 from napari_dkan.spatial.masks import mask_scale, polygons_from_mask
 from napari_dkan.spatial.polygons import has_too_many_crossings
 from napari_dkan.spatial.region_files import read_named_regions, read_regions
@@ -191,13 +192,16 @@ def test_a_mask_is_the_same_in_every_kind_of_file(tmp_path, blobs):
     wanted = polygons_from_mask(blobs, (8, 8))
     union = shapely.union_all(list(wanted.values()))
     for file in ("gray.png", "indexed.png", "colours.png", "plain.tif", "mask.ome.tif"):
-        region = read_regions(tmp_path / file, width, height)
+        region = read_regions(tmp_path / file, ScanArea.of_image(width, height))
         assert region.symmetric_difference(union).area < 1e-6
-    level = read_regions(tmp_path / "levels.tif", width, height)
+    level = read_regions(tmp_path / "levels.tif", ScanArea.of_image(width, height))
     assert level.symmetric_difference(union).area < 1e-6
-    found = read_named_regions(tmp_path / "gray.png", width, height)
+    found = read_named_regions(tmp_path / "gray.png", ScanArea.of_image(width, height))
     assert [r.label for r in found] == ["label 1", "label 2", "label 7"]
-    assert {r.color for r in read_named_regions(tmp_path / "colours.png", width, height)} == {
+    assert {
+        r.color
+        for r in read_named_regions(tmp_path / "colours.png", ScanArea.of_image(width, height))
+    } == {
         (200, 0, 0),
         (0, 160, 0),
         (0, 0, 255),
@@ -221,5 +225,5 @@ def test_pictures_fractions_and_empty_masks_are_refused_by_name(tmp_path):
         "cut.tif": "could not be read as a mask",
     }.items():
         with pytest.raises(SpotsError, match=sentence) as caught:
-            read_regions(tmp_path / file, 600, 500)
+            read_regions(tmp_path / file, ScanArea.of_image(600, 500))
         assert file in str(caught.value)

@@ -261,9 +261,10 @@ def _mask_seeds(corner: Corner) -> list[bytes]:
 
 
 def _load_mask(path: Path) -> object:
+    from napari_dkan.slide.scan_area import ScanArea
     from napari_dkan.spatial.region_files import read_regions
 
-    return read_regions(path, 800, 600)
+    return read_regions(path, ScanArea.of_image(800, 600))
 
 
 LOADERS = (

@@ -14,7 +14,7 @@ from napari.layers import Image, Points
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QMenu
 
-from napari_dkan.slide.slide import LazyLevel
+from napari_dkan.slide.lazy_level import LazyLevel
 from napari_dkan.viewer.session.foreign_slides import find_foreign_slides
 from napari_dkan.viewer.session.slide_arrangement import overlap, slide_bounds
 from napari_dkan.viewer.session.viewer_session import get_session

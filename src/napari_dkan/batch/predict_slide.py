@@ -130,9 +130,7 @@ def _prepare_prediction(
     regions = None
     if job.regions is not None:
         objects = None if job.region_objects is None else RegionObjects(job.region_objects)
-        regions = read_regions(
-            job.regions, slide.width, slide.height, objects, note, slide.scan_origin
-        )
+        regions = read_regions(job.regions, slide.scan_area, objects, note)
     note(check_pixel_size(checkpoint, size, slide.width, slide.height))
     features = None
     if job.features is not None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import operator
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,127 +16,19 @@ from numpy.typing import NDArray
 
 from ..errors import SlideError
 from .color_conversion import create_icc_transform
+from .lazy_level import LazyLevel
+from .patch_resampling import resample_patch
 from .pixel_size import PixelSize, PixelSizeMetadata
 from .reader_errors import LevelRegion, translate_reader_errors
+from .scan_area import ScanArea
 from .slide_location import file_stamp, slide_stem
 from .sources.slide_source import Level, SlideSource
 
 # A level this little coarser than requested still counts as fine enough.
 DOWNSAMPLE_TOLERANCE = 1.01
 
-# Positions this close to a whole pixel are whole: conversion from um leaves rounding errors.
-WHOLE_PIXEL_TOLERANCE = 1e-6
-
 # Bytes hashed at each of five positions of a file.
 FINGERPRINT_SAMPLE_BYTES = 65_536
-
-
-class LazyLevel:
-    """Read-only (H, W, 3) uint8 view of a level, which reads only the pixels that are indexed.
-
-    Accepts integers, slices (with steps) and ``...``; raises IndexError for anything else.
-    """
-
-    dtype = np.dtype(np.uint8)
-    ndim = 3
-
-    def __init__(self, slide: Slide, level: int) -> None:
-        self.slide = slide
-        self._level = level
-        size = slide.levels[level]
-        self.shape = (size.height, size.width, 3)
-        self.size = size.height * size.width * 3
-        self.nbytes = self.size
-
-    def __len__(self) -> int:
-        return self.shape[0]
-
-    def __getitem__(self, key: Any) -> NDArray[np.uint8]:
-        keys = list(key) if isinstance(key, tuple) else [key]
-        if Ellipsis in keys:
-            position = keys.index(Ellipsis)
-            keys[position : position + 1] = [slice(None)] * (self.ndim - len(keys) + 1)
-        if len(keys) > self.ndim:
-            raise IndexError(f"a level has 3 axes, not {len(keys)}")
-        keys += [slice(None)] * (self.ndim - len(keys))
-        (y, height, rest_y), (x, width, rest_x) = (
-            _resolve_index(k, n) for k, n in zip(keys[:2], self.shape[:2], strict=True)
-        )
-        pixels = self.slide.read_region(x, y, width, height, self._level)
-        selected: NDArray[np.uint8] = pixels[rest_y, rest_x, keys[2]]
-        return selected
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
-        pixels = self[:]
-        return pixels if dtype is None else pixels.astype(dtype)
-
-    def __repr__(self) -> str:
-        return f"<level {self._level} of {self.slide.name}: {self.shape} uint8>"
-
-
-def _resolve_index(key: Any, length: int) -> tuple[int, int, Any]:
-    """Return the first px, the number of px to read, and the index into the pixels read."""
-    if isinstance(key, slice):
-        indices = range(length)[key]
-        if not indices:
-            return 0, 0, slice(None)
-        low, high = min(indices[0], indices[-1]), max(indices[0], indices[-1])
-        return low, high - low + 1, slice(None, None, indices.step)
-    try:
-        index = operator.index(key)
-    except TypeError:
-        raise IndexError(f"a level is indexed with integers and slices, not {key!r}") from None
-    if not -length <= index < length:
-        raise IndexError(f"index {index} is outside a level of {length} px")
-    return index % length, 1, 0
-
-
-def resample_patch(
-    read: Callable[[int, int, int, int], NDArray[np.uint8]],
-    left: float,
-    top: float,
-    side: float,
-    px: int,
-    on_resize: Callable[[float], None] | None = None,
-) -> NDArray[np.uint8]:
-    """Read a square and resample it to (px, px, 3) uint8.
-
-    The square is read with the margin that the filter needs, so that neighbouring squares meet
-    without a seam. Where no resampling is needed, pixels are returned as they are.
-
-    Parameters
-    ----------
-    read
-        ``read(x, y, width, height)`` returns source pixels, white outside the source.
-    left, top, side
-        Corner and side of the square in source px, fractions included.
-    px
-        Side of the result.
-    on_resize
-        Called with the seconds spent on resampling.
-    """
-    whole_x, whole_y = round(left), round(top)
-    if (
-        abs(side - px) < WHOLE_PIXEL_TOLERANCE
-        and abs(left - whole_x) < WHOLE_PIXEL_TOLERANCE
-        and abs(top - whole_y) < WHOLE_PIXEL_TOLERANCE
-    ):
-        return read(whole_x, whole_y, px, px)
-    from PIL import Image
-
-    margin = math.ceil(max(side / px, 1.0))
-    x0, y0 = math.floor(left) - margin, math.floor(top) - margin
-    x1, y1 = math.ceil(left + side) + margin, math.ceil(top + side) + margin
-    pixels = np.ascontiguousarray(read(x0, y0, x1 - x0, y1 - y0))
-    box = (left - x0, top - y0, left - x0 + side, top - y0 + side)
-    start = time.perf_counter()
-    # fromarray and the array interface would copy once more than bytes do.
-    image = Image.frombytes("RGB", (x1 - x0, y1 - y0), pixels)
-    image = image.resize((px, px), Image.Resampling.BILINEAR, box=box)
-    resized = np.frombuffer(bytearray(image.tobytes()), np.uint8).reshape(px, px, 3)
-    if on_resize is not None:
-        on_resize(time.perf_counter() - start)
-    return resized
 
 
 class Slide:
@@ -186,9 +76,8 @@ class Slide:
         The one of them that is open, "" where there is only one.
     chosen_image : str
         That name where it was chosen, "" for the image that is opened without a choice.
-    scan_origin : tuple of int
-        (x, y) of the corner of the scan area, from which QuPath counts. (0, 0) unless the whole
-        glass was opened.
+    scan_area : ScanArea
+        Where the scan area and the glass lie.
     """
 
     def __init__(
@@ -214,7 +103,7 @@ class Slide:
         self.images = source.contents.images
         opened = source.contents.image
         self.image_name = opened.name if opened is not None and len(self.images) > 1 else ""
-        self.scan_origin = source.scan_origin
+        self.scan_area = source.scan_area or ScanArea.of_image(self.width, self.height)
         self.chosen_image = "" if is_default_image else self.image_name
         self._source = source
         self._content_hash = content_hash
@@ -270,6 +159,11 @@ class Slide:
     def height(self) -> int:
         """Height in level-0 px."""
         return self.levels[0].height
+
+    @property
+    def scan_origin(self) -> tuple[int, int]:
+        """(x, y) from which QuPath counts; (0, 0) unless the whole glass was opened."""
+        return self.scan_area.scan[:2]
 
     @property
     def mpp(self) -> float | None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import shapely
@@ -22,6 +22,7 @@ from .tile_feature_file import TileFeatureFile, open_feature_file
 
 if TYPE_CHECKING:
     from ...model import Checkpoint
+    from ...slide import Slide
 
 
 @dataclass(frozen=True)
@@ -166,26 +167,18 @@ _TRIDENT_ENCODER_NAMES = {
 }
 
 
-class SlideDimensions(Protocol):
-    """Name and size of a slide in level-0 px."""
-
-    @property
-    def width(self) -> int: ...
-    @property
-    def height(self) -> int: ...
-    @property
-    def name(self) -> str: ...
-
-
 def load_precomputed_features(
     path: str | Path,
-    slide: SlideDimensions,
+    slide: Slide,
     checkpoint: Checkpoint,
     mpp: float,
     encoder: str | None = None,
     weights: Path | None = None,
 ) -> PrecomputedFeatures:
     """Load the features of a TRIDENT or CLAM file for a `Predictor`.
+
+    These programs count from the corner of the glass, as OpenSlide does; the tiles are moved to
+    the frame of the slide where only its scan area is open.
 
     Parameters
     ----------
@@ -206,6 +199,7 @@ def load_precomputed_features(
     _check_encoder(file, checkpoint, encoder)
     _check_tile_size(file, checkpoint, mpp)
     _check_slide(file, slide, mpp)
+    file = replace(file, centers=file.centers + np.array(slide.scan_area.glass[:2]))
     lacks_encoder = checkpoint.encoder_tensors is None and weights is None
     note = ""
     if file.slide_name and Path(file.slide_name).stem not in (slide.name, Path(slide.name).stem):
@@ -261,8 +255,8 @@ def _check_tile_size(file: TileFeatureFile, checkpoint: Checkpoint, mpp: float) 
         )
 
 
-def _check_slide(file: TileFeatureFile, slide: SlideDimensions, mpp: float) -> None:
-    name, size = file.path.name, (slide.width, slide.height)
+def _check_slide(file: TileFeatureFile, slide: Slide, mpp: float) -> None:
+    name, size = file.path.name, slide.scan_area.glass[2:]
     corners = file.centers - file.tile_side_px / 2
     is_outside = (corners.min(axis=0) < 0).any() or (corners.max(axis=0) >= size).any()
     if is_outside or (file.slide_size is not None and file.slide_size != size):

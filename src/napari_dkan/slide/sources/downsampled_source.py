@@ -48,7 +48,7 @@ class DownsampledSource(TiledSource):
         self.pixel_size_metadata = source.pixel_size_metadata
         self.chunk_size = source.chunk_size
         self.icc_profile = source.icc_profile
-        self.contents, self.scan_origin = source.contents, source.scan_origin
+        self.contents, self.scan_area = source.contents, source.scan_area
         # The cheap levels share a cache: a coarse tile is computed by reading through them.
         self.cache = TileCache(CACHE_BYTES)
         self.caches = [

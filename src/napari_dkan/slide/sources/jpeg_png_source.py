@@ -16,6 +16,7 @@ from ..color_conversion import convert_to_rgb8
 from ..file_images import FileContents
 from ..pixel_size import PixelSizeMetadata
 from ..reader_errors import SourceError
+from ..scan_area import ScanArea
 from .slide_source import MAX_IMAGE_PX, MIN_PYRAMID_SIDE_PX, Level
 
 CONVERT_ADVICE = "convert it to a tiled, pyramidal TIFF"
@@ -33,7 +34,8 @@ class JpegPngSource:
 
     # Pixels per inch in a JPEG or PNG refer to the printed page, not to the slide.
     pixel_size_metadata = PixelSizeMetadata()
-    contents, scan_origin = FileContents(), (0, 0)
+    contents = FileContents()
+    scan_area: ScanArea | None = None
 
     def __init__(self, path: Path) -> None:
         self._path = path

@@ -17,6 +17,7 @@ from ..pixel_size import (
     pixel_size_from_objective,
     pixel_size_from_sides,
 )
+from ..scan_area import Box, ScanArea, read_scan_area
 from .array_source import ArraySource
 from .slide_source import Level, TiledSource, levels_from_sizes
 from .tile_cache import TileCache, choose_cache_capacity, group_small_chunks
@@ -45,11 +46,9 @@ class OpenSlideSource(TiledSource):
         self._lock = Lock()
         self._slide = self._open()
         self._downsamples = self._slide.level_downsamples
-        left, top, width, height = read_scan_area(self._slide)
-        self._area = (left, top, width, height)
-        if whole_glass:
-            self.scan_origin = (left, top)
-            self._area = (0, 0, *self._slide.dimensions)
+        scan, glass = read_scan_area(self._slide), self._slide.dimensions
+        self._area: Box = (0, 0, *glass) if whole_glass else scan
+        self.scan_area = ScanArea.on_glass(scan, *glass, whole_glass)
         self.levels = levels_from_sizes(self._level_sizes())
         self.contents = list_openslide_images(self._slide, self.levels[0], len(self.levels))
         self.pixel_size_metadata = self._read_pixel_size()
@@ -135,26 +134,6 @@ class OpenSlideSource(TiledSource):
         """Release the cached tiles and close the slide."""
         super().close()
         self._slide.close()
-
-
-def read_scan_area(slide: openslide.OpenSlide) -> tuple[int, int, int, int]:
-    """Return left, top, width and height of the scan area in level-0 px of the glass.
-
-    It is that of ``openslide.bounds-*`` (SCN, MRXS and others), else the whole image.
-    """
-    full_width, full_height = slide.dimensions
-    whole = (0, 0, full_width, full_height)
-    try:
-        left, top, width, height = (
-            int(slide.properties[f"openslide.bounds-{name}"])
-            for name in ("x", "y", "width", "height")
-        )
-    except (KeyError, ValueError):
-        return whole
-    right, bottom = min(left + width, full_width), min(top + height, full_height)
-    if left < 0 or top < 0 or right <= left or bottom <= top:
-        return whole
-    return left, top, right - left, bottom - top
 
 
 def list_openslide_images(

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from ..file_images import FileContents
 from ..pixel_size import PixelSizeMetadata
+from ..scan_area import ScanArea
 from .tile_cache import TileCache, assemble_region
 
 # The largest image, or chunk of one, that is decoded whole: 3 GiB as RGB.
@@ -44,9 +45,8 @@ class SlideSource(Protocol):
         The profile embedded in the file, None without one.
     contents
         The images of the file, and which of them this is.
-    scan_origin
-        (x, y) in level-0 px of the scan area that QuPath shows; not (0, 0) only where the whole
-        glass was opened.
+    scan_area
+        Scan area and glass, None for formats without them.
     """
 
     levels: tuple[Level, ...]
@@ -54,7 +54,7 @@ class SlideSource(Protocol):
     chunk_size: tuple[int, int]
     icc_profile: bytes | None
     contents: FileContents
-    scan_origin: tuple[int, int]
+    scan_area: ScanArea | None
 
     def read(self, level: int, x: int, y: int, width: int, height: int) -> NDArray[np.uint8]:
         """Return pixels (height, width, 3) of a region inside the level.
@@ -84,7 +84,7 @@ class TiledSource(ABC):
     chunk_size: tuple[int, int]
     icc_profile: bytes | None = None
     contents: FileContents = FileContents()
-    scan_origin: tuple[int, int] = (0, 0)
+    scan_area: ScanArea | None = None
     cache: TileCache
 
     @abstractmethod

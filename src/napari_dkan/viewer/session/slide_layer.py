@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from ...errors import SlideError
 from ...slide import PixelSize, Slide, open_slide
+from ...slide.lazy_level import LazyLevel
 from ...slide.pixel_size import PixelSizeMetadata, convert_unit_to_um, pixel_size_from_sides
-from ...slide.slide import LazyLevel
 from ...spatial.coordinates import swap_xy
 
 if TYPE_CHECKING:

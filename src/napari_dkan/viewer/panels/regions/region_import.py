@@ -50,11 +50,8 @@ class RegionImporter:
         notes: list[str] = []
 
         def job() -> Iterator[list[Layer]]:
-            width, height = (
-                (None, None) if slide is None else (slide.slide.width, slide.slide.height)
-            )
-            origin = (0, 0) if slide is None else slide.slide.scan_origin
-            regions = read_named_regions(path, width, height, note=notes.append, origin=origin)
+            area = None if slide is None else slide.slide.scan_area
+            regions = read_named_regions(path, area, note=notes.append)
             _check_on_slide([r.geometry for r in regions], slide, path.name)
             mpp = None if slide is None or slide.pixel_size is None else slide.mpp
             yield list[Layer](make_region_layers(regions, path.name, mpp))
