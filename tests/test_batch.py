@@ -112,12 +112,16 @@ def test_table_overrides_options_of_a_slide(slides):
     [
         ("slides\na\n", "unknown column 'slides'"),
         ("mpp\n1\n", "no column 'slide'"),
-        ("slide,mpp\na.svs,wide\n", "line 2: 'wide' is no pixel size"),
-        ("slide,mpp\n,1\n", "line 2: there is no slide"),
-        ("slide\na,b\n", "line 2: there are more cells than columns"),
-        ("slide,out\na,b.csv\n", "line 2: b.csv is not an .h5ad"),
+        ("slide,mpp\na.svs,wide\n", "data row 1: 'wide' is no pixel size"),
+        ("slide,mpp\n,1\n", "data row 1: there is no slide"),
+        ("slide\na,b\n", "has more cells than names of columns"),
+        ("slide,out\na,b.csv\n", "data row 1: b.csv is not an .h5ad"),
         ("slide\n", "lists no slide"),
-        ("slide\n\x80", "could not be read"),
+        ("slide\n\x00\x01\x80", "not a readable table"),
+        ("slide,library\na.svs,A\n", "data row 1: A names a section .* fill the cell spots"),
+        ("slide;mpp\na.svs;1,250\n", "data row 1: '1,250' is no pixel size"),
+        ("slide,mpp\na.svs,-1\n", "data row 1: '-1' is no pixel size"),
+        ("slide,mpp\na.svs,1,x\n", "more cells than names of columns"),
     ],
 )
 def test_invalid_table_is_reported_with_its_line(tmp_path, text, said):
@@ -276,6 +280,22 @@ def test_run_is_resumed(run, tiny_slide_file, tiny_checkpoint_file, tmp_path):
     assert find_existing_result(job) is None
     again = run_job(job, lambda update: None)
     assert again.status == "done" and find_existing_result(job) is not None
+
+
+def test_account_of_a_worker_is_printed(run, tiny_slide_file, tiny_checkpoint_file, tmp_path):
+    (tmp_path / "s.tif").symlink_to(tiny_slide_file)
+    (tmp_path / "cut.tif").write_bytes(tiny_slide_file.read_bytes()[:5000])
+    (tmp_path / "spots.csv").write_text("# R\nid,x,y\na,300,300\nb,500,500\n")
+    (tmp_path / "slides.csv").write_text("slide;spots;mpp\ns.tif;spots.csv;0,7\ncut.tif;;\n")
+    call = ("batch", tmp_path / "slides.csv", "--checkpoint", tiny_checkpoint_file)
+    call += ("--workers", 2, "-o", tmp_path / "out")
+    code, _, quiet = run(*call)
+    assert code == 1 and "spots read" not in quiet
+    code, _, err = run(*call, "--overwrite", "-v")
+    assert code == 1 and "s: read: " in err and "cut: The slide cut.tif" in err
+    assert "s: slide: s.tif, " in err
+    assert "2 spots read" in err and "pixel size: 0.7 um (entered by hand)" in err
+    assert "note: spots.csv: 1 comment line was skipped" in err and err.count("spots read") == 1
 
 
 def test_notes_are_part_of_the_outcome(tiny_slide_file, tiny_checkpoint_file, tmp_path):

@@ -8,6 +8,7 @@ import io
 import json
 import sys
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import anndata as ad
@@ -20,6 +21,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from napari_dkan.batch.job_list import build_job_list
+from napari_dkan.batch.slide_job import SlideJob
 from napari_dkan.cli import main
 from napari_dkan.errors import CheckpointError, SpotsError
 from napari_dkan.expression.gene_species import describe_species
@@ -119,6 +122,33 @@ def test_patients_and_counts_are_the_same_in_every_form(tmp_path: Path, kind: st
     assert read.spot_names == ("001", "1E1")
     assert read.genes == ("A", "1")
     assert read.matrix.toarray().tolist() == [[4, 0], [2, 5]]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_slide_tables_are_the_same_in_every_form(tmp_path: Path, kind: str) -> None:
+    """The table of `batch`: 1E1 is a name, and the decimal comma that of Excel."""
+    header = ["slide", "mpp", "spots", "library", "out"]
+    if kind == "parquet":
+        path = tmp_path / "slides.parquet"
+        rows = [["a b.svs", 0.5, "s.h5ad", "001", "a.h5ad"], ["1E1", np.nan, None, None, None]]
+        pd.DataFrame(rows, columns=header).to_parquet(path)
+    else:
+        rows = [["a b.svs", "0.5", "s,h5ad", "001", "a,h5ad"], ["1E1", "", "", "", ""]]
+        if "decimal" not in kind:  # which turns every point into a comma
+            rows[0] = [cell.replace(",h5ad", ".h5ad") for cell in rows[0]]
+        path = write_rows(tmp_path / "slides.csv", [header, *rows], kind)
+        if "decimal" in kind:
+            path.write_text(path.read_text().replace(",svs", ".svs").replace(",h5ad", ".h5ad"))
+    options = SlideJob("", tmp_path / "out", mpp=0.25)
+    first, second = build_job_list([str(path)], tmp_path / "out", options).jobs
+    assert first == SlideJob(
+        str(tmp_path / "a b.svs"),
+        tmp_path / "out/a.h5ad",
+        mpp=0.5,
+        spots=tmp_path / "s.h5ad",
+        library="001",
+    )
+    assert second == replace(options, slide=str(tmp_path / "1E1"), out=tmp_path / "out/1E1.h5ad")
 
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import logging
 import shutil
 import sys
 import time
@@ -12,6 +13,8 @@ from types import TracebackType
 
 from ..atomic_write import atomic_write
 from .slide_job import JobEvent, JobFinished, JobOutcome, JobProgress, SlideJob
+
+_log = logging.getLogger(__name__)
 
 MAX_NAMED_SLIDES = 3  # slides in progress that the line names
 
@@ -94,7 +97,16 @@ class BatchProgressDisplay:
         if outcome.is_reused:
             message = f"{outcome.n_spots:,} spots, done before"
         name = self._jobs[event.index].out.stem
+        self._log_lines(name, outcome.log)
         self.write_message(f"{self._n_done}/{len(self._jobs)}  {name}: {outcome.error or message}")
+
+    def _log_lines(self, name: str, messages: Sequence[str]) -> None:
+        """Log what a worker logged, above the progress line where ``-v`` prints it."""
+        from tqdm import tqdm
+
+        with tqdm.external_write_mode(file=sys.stderr):
+            for message in messages:
+                _log.info(f"{name}: {message}")
 
     def _format_running_job(self, progress: JobProgress) -> str:
         stage = f"{progress.done:,}/{progress.total:,}"

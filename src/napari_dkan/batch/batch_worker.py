@@ -5,12 +5,15 @@ torch is imported only after the environment of the worker is set, never at modu
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import sys
+import threading
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING
@@ -125,8 +128,17 @@ def run_job(
 ) -> JobOutcome:
     """Run a job, or return the outcome of an earlier run, unless ``overwrite``.
 
-    Errors are returned in the outcome. Only JobCancelled is raised, where ``on_progress`` does.
+    Errors are returned in the outcome, with what was logged until then. Only JobCancelled is
+    raised, where ``on_progress`` does.
     """
+    with _collect_log() as messages:
+        outcome = _run_job(job, on_progress, overwrite)
+    return replace(outcome, log=tuple(dict.fromkeys(messages)))
+
+
+def _run_job(
+    job: SlideJob, on_progress: Callable[[PredictionUpdate], None], overwrite: bool
+) -> JobOutcome:
     from .predict_slide import find_existing_result, predict_slide
 
     try:
@@ -145,6 +157,33 @@ def run_job(
             "it."
         )
     return JobOutcome(job.slide, job.out, error=message)
+
+
+class _ListHandler(logging.Handler):
+    """Appends the messages of one thread: the workers of a cluster may have several."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.INFO)
+        self.messages: list[str] = []
+        self._thread = threading.get_ident()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.thread == self._thread:
+            self.messages.append(record.getMessage())
+
+
+@contextmanager
+def _collect_log() -> Iterator[list[str]]:
+    """Collect what this package logs, to be printed by the process that the user looks at."""
+    logger, handler = logging.getLogger("napari_dkan"), _ListHandler()
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(min(logger.getEffectiveLevel(), logging.INFO))
+    try:
+        yield handler.messages
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
 
 
 def serve_jobs(pipe: Connection, worker_device: WorkerDevice) -> None:

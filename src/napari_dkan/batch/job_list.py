@@ -2,112 +2,19 @@
 
 from __future__ import annotations
 
-import csv
 import glob
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-from ..errors import OutputError, SlideError, SpotsError
+from ..errors import OutputError, SlideError
 from .slide_job import SlideJob
+from .slide_table import is_slide_table, read_slide_table
 
-PATH_COLUMNS = ("checkpoint", "spots", "regions", "features")
-TABLE_COLUMNS = ("slide", "mpp", *PATH_COLUMNS, "out")
 RESULT_SUFFIX = ".h5ad"
 MAX_SHOWN_FILES = 5  # names of files that are left out
-
-
-def is_slide_table(text: str) -> bool:
-    """Whether a text names a .csv or .tsv file."""
-    return Path(text).suffix.lower() in (".csv", ".tsv")
-
-
-def read_slide_table(path: Path, folder: Path, options: SlideJob) -> list[SlideJob]:
-    """Read jobs from a table with a column ``slide`` and optional other columns.
-
-    The other columns are mpp, checkpoint, spots, regions, features and out. Paths are relative
-    to the table, ``out`` to ``folder``. An empty cell means the value of the options; spots or
-    regions of a row replace both of the options.
-
-    Parameters
-    ----------
-    path
-        A .csv or .tsv file.
-    folder
-        For results. It is the ``out`` of jobs that have no file of their own yet.
-    options
-        For all jobs.
-
-    Raises
-    ------
-    SpotsError
-        The table has an error, with its line.
-    """
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            table = csv.DictReader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ",")
-            header = [name.strip().lower() for name in table.fieldnames or ()]
-            table.fieldnames = header
-            rows = [(table.line_num, row) for row in table]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is no table in UTF-8"
-        raise SpotsError(
-            f"{path} could not be read ({reason}); save it as CSV once more."
-        ) from None
-    unknown = [name for name in header if name not in TABLE_COLUMNS]
-    if "slide" not in header or unknown:
-        problem = f"an unknown column {unknown[0]!r}" if unknown else "no column 'slide'"
-        raise SpotsError(f"{path} has {problem}; its columns may be {', '.join(TABLE_COLUMNS)}.")
-    if not rows:
-        raise SpotsError(f"{path} lists no slide; give one a row.")
-    return [
-        _create_job_from_row(row, f"{path}, line {line}", path.parent, folder, options)
-        for line, row in rows
-    ]
-
-
-def _create_job_from_row(
-    row: dict[Any, Any], location: str, base: Path, folder: Path, options: SlideJob
-) -> SlideJob:
-    from ..slide.slide_location import is_remote
-
-    if None in row:
-        raise SpotsError(
-            f"{location}: there are more cells than columns; quote names with a comma."
-        )
-    cells = {k: (v or "").strip() for k, v in row.items()}
-    slide = cells["slide"]
-    if not slide:
-        raise SpotsError(
-            f"{location}: there is no slide in this row; fill the cell or delete the row."
-        )
-    overrides: dict[str, Any] = {
-        name: _resolve_path(base, cells[name]) for name in PATH_COLUMNS if cells.get(name)
-    }
-    if overrides.keys() & {"spots", "regions"}:
-        overrides = {"spots": None, "regions": None} | overrides
-    if cells.get("mpp"):
-        try:
-            overrides["mpp"] = float(cells["mpp"])
-        except ValueError:
-            raise SpotsError(
-                f"{location}: {cells['mpp']!r} is no pixel size; give um per px."
-            ) from None
-    out = folder
-    if cells.get("out"):
-        out = Path(os.path.abspath(folder / cells["out"]))
-        if out.suffix.lower() != ".h5ad":
-            raise SpotsError(f"{location}: {cells['out']} is not an .h5ad file; name one.")
-    if not is_remote(slide):
-        slide = str(_resolve_path(base, slide))
-    return replace(options, slide=slide, out=out, **overrides)
-
-
-def _resolve_path(base: Path, text: str) -> Path:
-    return Path(os.path.abspath(base / os.path.expanduser(text)))
 
 
 def assign_output_files(jobs: Sequence[SlideJob], folder: Path) -> list[SlideJob]:
@@ -209,7 +116,9 @@ def build_job_list(inputs: Sequence[str], folder: Path, options: SlideJob) -> Jo
     notes: list[str] = []
     for text in inputs:
         if is_slide_table(text):
-            jobs += read_slide_table(Path(text), folder, options)
+            table = read_slide_table(Path(os.path.expanduser(text)), folder, options)
+            jobs += table.jobs
+            notes += table.notes
             continue
         slides, others = _find_slides(text)
         if others:

@@ -155,6 +155,8 @@ class JobOutcome:
         Why there is no result, "" if there is one.
     is_reused
         The result is that of an earlier run.
+    log
+        What the readers logged about the files of the job, which ``-v`` prints.
     """
 
     slide: str
@@ -169,6 +171,7 @@ class JobOutcome:
     timing: str = ""
     error: str = ""
     is_reused: bool = False
+    log: tuple[str, ...] = ()
 
     @property
     def status(self) -> str:

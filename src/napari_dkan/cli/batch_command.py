@@ -25,7 +25,7 @@ EXIT_INTERRUPTED = 130
 def run_batch(
     slides: Annotated[
         list[str],
-        typer.Argument(help="Slides, folders, globs, addresses, or a CSV that lists them."),
+        typer.Argument(help="Slides, folders, globs, addresses, or a table that lists them."),
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="The folder for results.")],
     checkpoint: Annotated[Path | None, typer.Option(help="Default: the bundled one.")] = None,
