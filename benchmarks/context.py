@@ -22,7 +22,7 @@ def main() -> None:
     from napari_dkan.samples import fetch_her2st_section, find_bundled_checkpoint
     from napari_dkan.slide import open_slide
     from napari_dkan.spatial.spots import Spots
-    from napari_dkan.training.metrics import score_predictions
+    from napari_dkan.training.prediction_scores import score_predictions
 
     try:
         paths = fetch_her2st_section("C3")

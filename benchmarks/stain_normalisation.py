@@ -30,7 +30,7 @@ from napari_dkan.slide import Slide, open_slide
 from napari_dkan.training.data.augmentation import StainTransform
 from napari_dkan.training.data.measured_section import make_measured_section
 from napari_dkan.training.data.section_loading import load_sections, read_section_data
-from napari_dkan.training.metrics import score_predictions
+from napari_dkan.training.prediction_scores import score_predictions
 from napari_dkan.training.train import train_on_sections
 from napari_dkan.training.train_settings import Augmentation, TrainSettings
 

@@ -18,6 +18,7 @@ from napari_dkan.cli import main
 from napari_dkan.errors import OutputError, SpotsError
 from napari_dkan.model import load_checkpoint
 from napari_dkan.training.baselines import BASELINES
+from napari_dkan.training.depth_reference import TrainingDepth
 from napari_dkan.training.evaluation.crossval import (
     CrossValidationResult,
     FoldResult,
@@ -244,7 +245,11 @@ def test_crossval_and_train_commands(her2st: Path, tmp_path: Path, monkeypatch, 
     assert code == 0, err
     assert "X1, seed 2021, choosing epochs: epoch 1, validation PCC-ALL" in err
     report = json.loads(out.read_text())
-    assert set(report["mean"]) == {"dkan", *BASELINES}
+    assert set(report["mean"]) == {"dkan", *BASELINES, "depth_alone"}
+    depth = report["mean"]["depth_alone"]
+    assert depth["depth_partial_pcc"] == 0 and depth["mse"] is None and depth["pcc_all"] is not None
+    assert 0 < report["mean"]["dkan"]["ceiling"] <= 1
+    assert "depth-partial PCC dkan" in err
     assert [fold["test"] for fold in report["folds"]] == [["X1"], ["X2"], ["Y1"]]
     assert str(her2st.parent) not in out.read_text()
     run = tmp_path / "report.run"
@@ -269,6 +274,13 @@ def test_crossval_and_train_commands(her2st: Path, tmp_path: Path, monkeypatch, 
     made = load_checkpoint(tmp_path / "made.safetensors")
     assert made.card["metrics"]["dkan"] == report["pooled"]["dkan"]
     assert made.card["per_gene_pcc"].keys() == report["per_gene_pcc"].keys()
+    assert made.card["metrics"]["ceiling"] == report["pooled"]["dkan"]["ceiling"]
+    assert made.card["per_gene_depth_partial"]["GENE0"].keys() == {
+        *("dkan", "ridge", "ceiling", "judged")
+    }
+    trained = TrainingDepth.from_card(made.card)
+    assert trained is not None and set(trained.median_totals) == {"X1", "X2", "Y1"}
+    assert sum(trained.mean_profile.values()) == pytest.approx(1, abs=1e-3)
     code, err = call(*train, *small, "--resume", "--measured", her2st / "panel.txt")
     assert code == 2 and "not the report of a cross-validation" in err
 

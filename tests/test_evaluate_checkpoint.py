@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import anndata
@@ -18,9 +19,10 @@ from napari_dkan.expression.panel import Gene, Panel
 from napari_dkan.inference.predict import find_tissue_region, predict
 from napari_dkan.inference.predictor import Predictor
 from napari_dkan.inference.target import target_from_spots
-from napari_dkan.model import load_checkpoint
+from napari_dkan.model import load_checkpoint, save_checkpoint
 from napari_dkan.slide import open_slide
 from napari_dkan.training.data.measured_section import make_measured_section, match_panel_columns
+from napari_dkan.training.depth_metrics import depth_alone_pcc, depth_partial_pcc
 from napari_dkan.training.evaluation.evaluate_checkpoint import evaluate_checkpoint
 from napari_dkan.training.metrics import gene_pcc
 
@@ -75,6 +77,43 @@ def test_metrics_equal_those_of_the_predictor(tiny_slide_file, tiny_checkpoint_f
     assert report["metrics"]["dkan"]["pcc_all"] == pytest.approx(wanted.mean(), abs=1e-4)
     assert report["metrics"]["dkan"]["spots"] == 16 and report["genes_missing"] == []
     assert report["mpp_origin"] and report["seen_in_training"] is False
+    depth = measured.labels.counts.depth
+    partial = depth_partial_pcc(values, measured.labels.values, depth)
+    for symbol, pcc in zip(model.panel.symbols, partial, strict=True):
+        assert report["per_gene_depth_partial"][symbol]["dkan"] == pytest.approx(pcc, abs=1e-3)
+    assert report["metrics"]["dkan"]["depth_partial_pcc"] == pytest.approx(partial.mean(), abs=1e-3)
+    alone = report["metrics"]["depth_alone"]
+    assert alone["depth_partial_pcc"] == 0 and alone["mse"] is None
+    labels = measured.labels.values
+    assert alone["pcc_all"] == pytest.approx(depth_alone_pcc(labels, depth).mean(), abs=1e-4)
+    # the card of this checkpoint records no training counts
+    assert report["shallow"] is None and report["metrics"]["dkan"]["deviance_explained"] is None
+
+
+def test_a_shallow_section_is_told_so_before_its_scores(
+    call, tiny_slide_file, tiny_checkpoint_file, tmp_path: Path
+) -> None:
+    model = load_checkpoint(tiny_checkpoint_file)
+    symbols = model.panel.symbols
+    record = {"median_panel_totals": {"A": 900, "B": 1200.0}}
+    record["mean_profile"] = dict.fromkeys(symbols, 1 / len(symbols))
+    deep = replace(model, card={**model.card, "training_data": record}, path=None, sha256="")
+    counts, out = tmp_path / "counts.h5ad", tmp_path / "report.json"
+    _section(list(symbols)).write_h5ad(counts)
+    said_of = {}
+    for total in (900, 90):  # the section has 37 counts a spot
+        record["median_panel_totals"] = {"A": total, "B": 1200.0}
+        file = tmp_path / f"{total}.safetensors"
+        save_checkpoint(file, deep)
+        code, said, err = call(
+            *("--checkpoint", file, "--image", tiny_slide_file, "--counts", counts, "-o", out)
+        )
+        assert code == 0, err
+        said_of[total] = said
+        assert json.loads(out.read_text())["metrics"]["dkan"]["deviance_explained"] is not None
+    warning = "37 panel counts a spot, 900 to 1,200 in the training sections"
+    assert warning in said_of[900] and "panel counts a spot" not in said_of[90]
+    assert said_of[900].index(warning) < said_of[900].index("PCC-ALL")
 
 
 def test_unmeasured_genes_are_left_out_and_listed(tiny_checkpoint_file) -> None:

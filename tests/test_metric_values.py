@@ -19,15 +19,14 @@ from napari_dkan.quality.gene_metrics import (
 )
 from napari_dkan.spatial.spots import Spots
 from napari_dkan.training.metrics import (
-    PredictionScores,
     gene_pcc,
     mean_gene_pcc,
     nanmean,
     nanmean_or_none,
     nanmean_over_rows,
     round_or_none,
-    score_predictions,
 )
+from napari_dkan.training.prediction_scores import PredictionScores, score_predictions
 
 
 def pcc(a: np.ndarray, b: np.ndarray) -> float:

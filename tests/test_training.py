@@ -34,7 +34,8 @@ from napari_dkan.training.fit.losses import (
     supervised_loss,
 )
 from napari_dkan.training.gene_text import make_random_gene_text, read_gene_text
-from napari_dkan.training.metrics import gene_pcc, score_predictions
+from napari_dkan.training.metrics import gene_pcc
+from napari_dkan.training.prediction_scores import score_predictions
 from napari_dkan.training.train import train_on_sections
 from napari_dkan.training.train_settings import TrainSettings
 

@@ -112,6 +112,8 @@ def run_evaluate(
     if report["seen_in_training"]:
         echo_log("this slide is among those the checkpoint was trained on: no measure of quality")
     typer.echo(f"{report['section']}: {report['spots']} spots, {report['genes']} genes")
+    if report["shallow"]:
+        typer.echo(report["shallow"])
     typer.echo(format_metrics_table(report["metrics"]))
     typer.echo(f"written to {out}")
 

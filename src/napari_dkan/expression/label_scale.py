@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -148,6 +149,10 @@ class PanelCounts:
     def take(self, rows: NDArray[np.integer]) -> PanelCounts:
         """Select spots; labels and depth are then averaged over these spots only."""
         return PanelCounts(self.values[rows], self.array[rows], self.scale)
+
+    def take_genes(self, columns: Sequence[int]) -> PanelCounts:
+        """Select genes; totals are then over these genes only, and must be positive."""
+        return PanelCounts(self.values[:, list(columns)], self.array, self.scale)
 
 
 @dataclass(frozen=True)

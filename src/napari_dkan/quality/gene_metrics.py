@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ..training.metrics import PredictionScores, gene_pcc, score_predictions
+from ..training.metrics import gene_pcc
+from ..training.prediction_scores import PredictionScores, score_predictions
 from .block_bootstrap import PccIntervals
 
 MIN_SPOTS_FOR_PCC = 3

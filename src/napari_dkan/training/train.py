@@ -21,6 +21,7 @@ from .data.section_loading import (
     adapt_settings_to_sections,
     load_sections,
 )
+from .depth_reference import TrainingDepth
 from .evaluation.crossval import DKAN_METHOD, cross_validate
 from .evaluation.crossval_report import MetricValues, build_crossval_report, read_matching_report
 from .fit.build_reference import build_reference
@@ -129,6 +130,7 @@ def build_training_card(
             "spots_dropped_without_panel_counts": {s.name: list(s.dropped_spots) for s in sections},
             "um_per_px": {s.name: round(s.mpp, 4) for s in sections},
             "slide_fingerprints": {s.name: s.slide for s in sections if s.slide},
+            **_describe_depth(sections, panel),
         },
         "training": {**asdict(settings), "epochs": epochs},
     }
@@ -141,6 +143,11 @@ def build_training_card(
         "metrics": {
             "pcc_all": pooled[DKAN_METHOD]["pcc_all"],
             "ridge_pcc_all": pooled["ridge"]["pcc_all"],
+            **{
+                name: pooled[DKAN_METHOD][name]
+                for name in ("depth_partial_pcc", "ceiling", "share_of_attainable")
+                if name in pooled[DKAN_METHOD]
+            },
             "epochs_per_fold": list_chosen_epochs(report),
             **pooled,
         },
@@ -148,7 +155,19 @@ def build_training_card(
             symbol: {m: values[m] for m in (DKAN_METHOD, "ridge")}
             for symbol, values in report["per_gene_pcc"].items()
         },
+        "per_gene_depth_partial": {
+            symbol: {m: values[m] for m in (DKAN_METHOD, "ridge", "ceiling", "judged")}
+            for symbol, values in report.get("per_gene_depth_partial", {}).items()
+        },
     }
+
+
+def _describe_depth(sections: Sequence[PreparedSection], panel: Panel) -> dict[str, Any]:
+    """Describe the depth of the training sections, {} unless all have counts."""
+    counts = {s.name: s.counts for s in sections if s.counts is not None}
+    if len(counts) < len(sections):
+        return {}
+    return TrainingDepth.of_sections(counts, panel).to_card()
 
 
 def list_chosen_epochs(report: Mapping[str, Any]) -> list[int]:

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from ...errors import SpotsError
 from ..baselines import BASELINES, Baseline
 from ..data.prepared_section import PreparedSection, encode_section, fit_section_encoder
+from ..depth_reference import DepthReference, compute_mean_profile
 from ..fit.fit_callback import EpochCallback
 from ..fit.fit_model import SINGLE_DEVICE, TrainingHardware, choose_epochs, fit_model
 from ..fit.run_folder import ArraysByName, RunFolder
 from ..gene_text import GeneTextFeatures
-from ..metrics import FloatingArray, PredictionScores, score_predictions
+from ..metrics import FloatingArray
+from ..prediction_scores import (
+    DEPTH_ALONE,
+    PredictionScores,
+    score_depth_alone,
+    score_predictions,
+)
 from ..train_settings import FoldUnit, LogFunction, TrainSettings, ignore_log
 
 DKAN_METHOD = "dkan"
@@ -155,10 +162,18 @@ class FoldResult:
 
 @dataclass(frozen=True)
 class CrossValidationResult:
-    """Results of all folds."""
+    """Results of all folds.
+
+    Attributes
+    ----------
+    references
+        Counts behind the labels of each test section, with the mean profile of the training
+        sections of its fold; {} where they are unknown.
+    """
 
     by: FoldUnit
     folds: tuple[FoldResult, ...]
+    references: Mapping[str, DepthReference] = field(default_factory=dict)
 
     @property
     def epochs(self) -> tuple[int, ...]:
@@ -168,17 +183,32 @@ class CrossValidationResult:
     @property
     def methods(self) -> tuple[str, ...]:
         """Names of the methods."""
-        return tuple(self.folds[0].predictions)
+        methods = tuple(self.folds[0].predictions)
+        return (*methods, DEPTH_ALONE) if self.references else methods
+
+    def fold_scores(self, fold: FoldResult, method: str) -> list[PredictionScores]:
+        """Score a method on the test sections of a fold, with each seed."""
+        if method == DEPTH_ALONE:
+            return [score_depth_alone(fold.labels, self.references)]
+        return [
+            score_predictions(p, {name: fold.labels[name] for name in p}, self.references)
+            for p in fold.predictions[method].values()
+        ]
 
     def pooled_scores(self, method: str, seed: int | None = None) -> PredictionScores:
         """Score a method over the test sections of all folds; by default for the first seed."""
         predicted: PredictionsBySection = {}
         labels: PredictionsBySection = {}
         for result in self.folds:
+            labels |= result.labels
+        if method == DEPTH_ALONE:
+            return score_depth_alone(labels, self.references)
+        for result in self.folds:
             by_seed = result.predictions[method]
             predicted |= by_seed[next(iter(by_seed)) if seed is None else seed]
-            labels |= result.labels
-        return score_predictions(predicted, {name: labels[name] for name in predicted})
+        return score_predictions(
+            predicted, {name: labels[name] for name in predicted}, self.references
+        )
 
     @property
     def scores(self) -> dict[str, PredictionScores]:
@@ -217,6 +247,7 @@ def cross_validate(
     """
     folds = make_folds(sections, by)
     sections_by_name = {s.name: s for s in sections}
+    references = _make_depth_references(folds, sections_by_name)
     context = _FoldContext(gene_text, settings, run, hardware, log_epoch)
     results = []
     for fold in folds:
@@ -229,8 +260,22 @@ def cross_validate(
         else:
             result = FoldResult.from_arrays(fold, stored)
         results.append(result)
-        log(_format_fold_line(result, resumed=stored is not None))
-    return CrossValidationResult(by, tuple(results))
+        log(_format_fold_line(result, references, resumed=stored is not None))
+    return CrossValidationResult(by, tuple(results), references)
+
+
+def _make_depth_references(
+    folds: Sequence[Fold], sections: Mapping[str, PreparedSection]
+) -> dict[str, DepthReference]:
+    """Return the counts of each test section; {} unless all sections have counts."""
+    counts = {n: s.counts for n, s in sections.items() if s.counts is not None}
+    if len(counts) < len(sections):
+        return {}
+    return {
+        name: DepthReference(counts[name], compute_mean_profile([counts[n] for n in fold.training]))
+        for fold in folds
+        for name in fold.test
+    }
 
 
 @dataclass(frozen=True)
@@ -305,19 +350,25 @@ def _fit_and_predict_dkan(
     return epochs, {n: model.predict(sections_by_name[n]) for n in fold.test}
 
 
-def _format_fold_line(result: FoldResult, resumed: bool) -> str:
+def _format_fold_line(
+    result: FoldResult, references: Mapping[str, DepthReference], resumed: bool
+) -> str:
     fold = result.fold
     spots = sum(map(len, result.labels.values()))
     epochs = " and ".join(str(n) for n in result.epochs.values())
+    figure, title = "pcc_all", "PCC-ALL"
+    if all(name in references for name in result.labels):
+        figure, title = "depth_partial_pcc", "depth-partial PCC"
     scores = []
     for method, by_seed in result.predictions.items():
         values = [
-            score_predictions(p, result.labels).to_summary()["pcc_all"] for p in by_seed.values()
+            score_predictions(p, result.labels, references).to_summary()[figure]
+            for p in by_seed.values()
         ]
         if None not in values:
             scores.append(f"{method} {np.mean(values):.3f}")
     note = " (done before)" if resumed else ""
     return (
         f"{fold.name} ({spots} spots){note}: {epochs} epochs chosen on "
-        f"{', '.join(fold.validation)}; PCC-ALL {', '.join(scores)}"
+        f"{', '.join(fold.validation)}; {title} {', '.join(scores)}"
     )

@@ -12,20 +12,41 @@ import numpy as np
 from ...errors import SpotsError
 from ...expression.panel import Panel
 from ..fit.run_folder import list_differences
-from ..metrics import nanmean_or_none, round_or_none, score_predictions
+from ..metrics import nanmean_or_none, round_or_none
+from ..prediction_scores import DEPTH_ALONE, PredictionScores
 from .crossval import (
     CROSSVAL_PROTOCOL,
     DKAN_METHOD,
     CrossValidationResult,
     FoldResult,
-    PredictionsBySection,
 )
 
-REPORT_METRICS = (
-    *("pcc_all", "pcc_hpg", "pcc_heg", "pcc_hvg", "mse", "mae"),
-    *("spots", "genes_without_pcc"),
-)
+# Titles of the columns of the printed table, in its order.
+TABLE_TITLES = {
+    "depth_partial_pcc": "PARTIAL",
+    "share_of_attainable": "SHARE",
+    "deviance_explained": "DEVIANCE",
+    "pcc_all": "PCC-ALL",
+    "pcc_hpg": "PCC-HPG",
+    "pcc_heg": "PCC-HEG",
+    "pcc_hvg": "PCC-HVG",
+    "mse": "MSE",
+    "mae": "MAE",
+}
+_SCORES = (*TABLE_TITLES, "ceiling", "deviance_explained_3x3")
+REPORT_METRICS = (*_SCORES, "spots", "genes_without_pcc", "genes_not_judged")
 METRIC_EXPLANATIONS = {
+    "depth_partial_pcc": "as pcc_all, after prediction and label are both regressed on the depth "
+    "of the spots: log10 of the panel total, averaged over neighbours like the labels; None where "
+    "the counts were not recorded",
+    "ceiling": "what a perfect prediction could reach of it, given counting noise: labels of two "
+    "random halves of the counts, Spearman-Brown, square root",
+    "share_of_attainable": "depth_partial_pcc by ceiling",
+    "deviance_explained": "share of the multinomial deviance of the raw counts from the mean "
+    "profile of the training sections; 3x3: counts summed over the array neighbourhood",
+    "depth_alone": "the measured depth as the prediction of every gene",
+    "genes_not_judged": "genes whose counts here are too few to tell a good prediction from a bad "
+    "one: random halves of them do not agree",
     "pcc_all": "Pearson correlation per gene over the spots of a section, mean over the fold's "
     "sections, then over genes; hpg, heg, hvg: over the 50 genes best predicted, of highest mean "
     "and of highest variance of the test labels",
@@ -38,13 +59,10 @@ METRIC_EXPLANATIONS = {
 MetricValues = dict[str, Any]
 
 
-def compute_fold_metrics(
-    predicted: PredictionsBySection, labels: PredictionsBySection
-) -> MetricValues:
-    """Compute the report metrics of a method on the test sections of a fold; None if undefined."""
-    summary = score_predictions(predicted, {name: labels[name] for name in predicted}).to_summary()
-    summary["spots"] = int(sum(len(labels[name]) for name in predicted))
-    return {name: summary[name] for name in REPORT_METRICS}
+def summarize_scores(scores: PredictionScores, n_spots: int) -> MetricValues:
+    """Select the report metrics of a method on test sections; None where undefined."""
+    summary = scores.to_summary() | {"spots": n_spots}
+    return {name: summary.get(name) for name in REPORT_METRICS}
 
 
 def average_metrics(metrics: Sequence[MetricValues]) -> MetricValues:
@@ -59,7 +77,7 @@ def build_crossval_report(
     result: CrossValidationResult, panel: Panel, made: Mapping[str, Any]
 ) -> MetricValues:
     """Build the report as plain JSON; `made` is the provenance and configuration of the run."""
-    methods = {m: [_average_over_seeds(f, m) for f in result.folds] for m in result.methods}
+    methods = {m: [_average_over_seeds(result, f, m) for f in result.folds] for m in result.methods}
     return {
         "format": 1,
         "kind": "cross-validation",
@@ -79,7 +97,7 @@ def build_crossval_report(
         ],
         "seeds": _metrics_by_seed(result),
         "spread_over_folds": {
-            m: {n: _sample_std([f[n] for f in folds]) for n in REPORT_METRICS[:6]}
+            m: {n: _sample_std([f[n] for f in folds]) for n in _SCORES}
             for m, folds in methods.items()
         },
         "pooled": {m: result.pooled_scores(m).to_summary() for m in result.methods},
@@ -87,7 +105,34 @@ def build_crossval_report(
             symbol: {m: round_or_none(s.pcc_per_gene[i], 3) for m, s in result.scores.items()}
             for i, symbol in enumerate(panel.symbols)
         },
+        "per_gene_depth_partial": tabulate_depth_partial(result.scores, panel.symbols),
         "made": dict(made),
+    }
+
+
+def tabulate_depth_partial(
+    scores: Mapping[str, PredictionScores], symbols: Sequence[str]
+) -> MetricValues:
+    """Tabulate the depth-partial PCC by gene and method, with its ceiling.
+
+    Returns
+    -------
+    By symbol the PCC of each method but the depth itself, "ceiling", and "judged": whether the
+    gene can be judged. {} where the counts are not known.
+    """
+    depths = {m: s.depth for m, s in scores.items() if s.depth is not None and m != DEPTH_ALONE}
+    if not depths:
+        return {}
+    first = next(iter(depths.values()))
+    partial = {m: d.partial_per_gene for m, d in depths.items()}
+    ceiling, is_judged = first.ceiling_per_gene, first.is_judged_per_gene
+    return {
+        symbol: {
+            **{m: round_or_none(values[i], 3) for m, values in partial.items()},
+            "ceiling": round_or_none(ceiling[i], 3),
+            "judged": bool(is_judged[i]),
+        }
+        for i, symbol in enumerate(symbols)
     }
 
 
@@ -125,22 +170,29 @@ def read_matching_report(path: str | Path, run: Mapping[str, Any]) -> MetricValu
     return report
 
 
-def _average_over_seeds(result: FoldResult, method: str) -> MetricValues:
+def _average_over_seeds(
+    result: CrossValidationResult, fold: FoldResult, method: str
+) -> MetricValues:
     return average_metrics(
-        [compute_fold_metrics(p, result.labels) for p in result.predictions[method].values()]
+        [summarize_scores(s, _count_spots(fold)) for s in result.fold_scores(fold, method)]
     )
+
+
+def _count_spots(fold: FoldResult) -> int:
+    return sum(map(len, fold.labels.values()))
 
 
 def _metrics_by_seed(result: CrossValidationResult) -> MetricValues:
     """Average DKAN over folds for each seed, and compute the spread between seeds."""
     seeds = list(result.folds[0].predictions[DKAN_METHOD])
+    scores = {id(f): result.fold_scores(f, DKAN_METHOD) for f in result.folds}
     by_seed = {
         str(seed): average_metrics(
-            [compute_fold_metrics(f.predictions[DKAN_METHOD][seed], f.labels) for f in result.folds]
+            [summarize_scores(scores[id(f)][i], _count_spots(f)) for f in result.folds]
         )
-        for seed in seeds
+        for i, seed in enumerate(seeds)
     }
-    spread = {n: _sample_std([f[n] for f in by_seed.values()]) for n in REPORT_METRICS[:6]}
+    spread = {n: _sample_std([f[n] for f in by_seed.values()]) for n in _SCORES}
     return {"dkan": by_seed, "spread": spread}
 
 
@@ -151,10 +203,28 @@ def _sample_std(values: Sequence[float | None]) -> float | None:
 
 
 def format_metrics_table(metrics: Mapping[str, MetricValues]) -> str:
-    """Format a short table with a line per method."""
-    names = REPORT_METRICS[:6]
-    lines = [f"{'':<14}" + "".join(f"{n.upper().replace('_', '-'):>9}" for n in names)]
+    """Format a short table with a line per method, and a line about the ceiling where known."""
+    shown = {
+        n: t for n, t in TABLE_TITLES.items() if any(v.get(n) is not None for v in metrics.values())
+    }
+    lines = [f"{'':<14}" + "".join(f"{title:>9}" for title in shown.values())]
     for method, values in metrics.items():
-        cells = [("-" if values[n] is None else f"{values[n]:.4f}") for n in names]
+        cells = [_format_cell(values.get(n)) for n in shown]
         lines.append(f"{method:<14}" + "".join(f"{c:>9}" for c in cells))
+    first = next(iter(metrics.values()), {})
+    if first.get("ceiling") is not None:
+        n_unjudged = round(first["genes_not_judged"] or 0)
+        lines.append(
+            f"PARTIAL: PCC with depth regressed out, at most {first['ceiling']:.2f} given the "
+            f"counting noise; SHARE of that. {n_unjudged} genes have too few counts to be judged."
+        )
+        if "deviance_explained" not in shown:
+            lines.append(
+                "Deviance explained: not recorded (the checkpoint does not state the mean profile "
+                "of its training sections)."
+            )
     return "\n".join(lines)
+
+
+def _format_cell(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"

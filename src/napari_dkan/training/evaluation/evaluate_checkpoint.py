@@ -21,10 +21,12 @@ from ...slide import PixelSize, Slide
 from ..baselines import BASELINES
 from ..data.measured_section import MeasuredSection, select_panel_genes
 from ..data.section_loading import CheckpointSectionReader, read_section_data
-from ..metrics import FloatingArray, round_or_none, score_predictions
+from ..depth_reference import DepthReference, TrainingDepth
+from ..metrics import FloatingArray, round_or_none
+from ..prediction_scores import DEPTH_ALONE, score_depth_alone, score_predictions
 from ..train_settings import LogFunction, ignore_log
 from .crossval import DKAN_METHOD
-from .crossval_report import compute_fold_metrics
+from .crossval_report import summarize_scores, tabulate_depth_partial
 
 
 def evaluate_checkpoint(
@@ -71,9 +73,12 @@ def evaluate_checkpoint(
         sections = (train_data, train_sections)
         predicted |= _predict_with_baselines(reader, measured, size, *sections, methods, log)
     labels = {measured.name: measured.labels.values}
-    pcc_per_gene = {
-        m: score_predictions({measured.name: p}, labels).pcc_per_gene for m, p in predicted.items()
+    references = {measured.name: make_depth_reference(checkpoint, measured)}
+    scores = {
+        m: score_predictions({measured.name: p}, labels, references) for m, p in predicted.items()
     }
+    scores[DEPTH_ALONE] = score_depth_alone(labels, references)
+    n_spots, symbols = len(prediction.target), measured.panel.symbols
     account = account_of(measured.data).without_folders()
     account = account.take_slide(
         slide.label, size.mpp, size.origin, slide.image_name, [i.name for i in slide.images]
@@ -86,22 +91,43 @@ def evaluate_checkpoint(
         "mpp": size.mpp,
         "mpp_origin": size.origin,
         "seen_in_training": is_trained_on(checkpoint.card, slide.fingerprint()),
-        "spots": len(prediction.target),
+        "shallow": describe_shallow_section(checkpoint, measured),
+        "median_panel_total": measured.labels.counts.median_total,
+        "spots": n_spots,
         "spots_dropped_without_panel_counts": list(measured.labels.dropped_spots),
         "genes": len(measured.panel),
         "genes_missing": list(measured.missing_genes),
         "label_scale": checkpoint.label_scale.name,
-        "metrics": {
-            m: compute_fold_metrics({measured.name: p}, labels) for m, p in predicted.items()
-        },
+        "metrics": {m: summarize_scores(s, n_spots) for m, s in scores.items()},
         "per_gene_pcc": {
-            symbol: {m: round_or_none(pcc[i], 4) for m, pcc in pcc_per_gene.items()}
-            for i, symbol in enumerate(measured.panel.symbols)
+            symbol: {m: round_or_none(s.pcc_per_gene[i], 4) for m, s in scores.items()}
+            for i, symbol in enumerate(symbols)
         },
+        "per_gene_depth_partial": tabulate_depth_partial(scores, symbols),
         "checkpoint": {"title": checkpoint.title, "sha256": checkpoint.sha256},
         "train_sections": list(train_sections or ()),
         "read_account": account.to_dict(),
     }
+
+
+def make_depth_reference(checkpoint: Checkpoint, measured: MeasuredSection) -> DepthReference:
+    """Return the counts of a section with the mean profile that the checkpoint's card records."""
+    trained = TrainingDepth.from_card(checkpoint.card)
+    profile = None if trained is None else trained.profile_of(measured.panel)
+    return DepthReference(measured.labels.counts, profile)
+
+
+def describe_shallow_section(checkpoint: Checkpoint, measured: MeasuredSection) -> str | None:
+    """Describe a section of far fewer counts than the training sections'.
+
+    Returns
+    -------
+    A sentence; None where it is not shallow, or the card does not record the training's counts.
+    """
+    trained = TrainingDepth.from_card(checkpoint.card)
+    if trained is None:
+        return None
+    return trained.describe_shallow(measured.labels.counts, measured.panel)
 
 
 def predict_measured_spots(

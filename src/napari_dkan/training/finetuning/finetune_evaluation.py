@@ -15,7 +15,8 @@ from ...model.network.dkan_network import DKAN
 from ...model.network.ensemble import Ensemble, list_members
 from ...model.ridge_regression import Float64Array
 from ..baselines import RIDGE_PENALTIES, fit_ridge, multi_scale_tile_features
-from ..metrics import mean_gene_pcc, nanmean_over_rows, round_or_none, score_predictions
+from ..metrics import mean_gene_pcc, nanmean_over_rows, round_or_none
+from ..prediction_scores import score_predictions
 from .add_genes import AddedGenes
 from .hold_out_split import HoldOutSplit, Subset
 from .training_section import LabelMatrix, TrainingSection
