@@ -13,8 +13,13 @@ import pytest
 from napari_dkan.batch.job_list import build_job_list
 from napari_dkan.batch.slide_job import SlideJob
 from napari_dkan.errors import SpotsError
+from napari_dkan.export.export_formats import write_result
 from napari_dkan.expression.readers.discovery import find_sections, read_sections
+from napari_dkan.expression.readers.layouts.h5ad_sections import read_h5ad_section
 from napari_dkan.expression.readers.read_account import account_of
+
+from .known_section import CONTAINERS, KnownSection
+from .result_files import result
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -53,6 +58,25 @@ def test_sections_of_a_second_layout_are_named(tmp_path: Path) -> None:
     (data,) = read_sections(tmp_path)
     assert data.uns["section"] == "T1"
     assert "A1 (h5ad) was skipped: the folder is read as HEST-1k" in account_of(data).notes
+
+
+@pytest.mark.parametrize("layout", ["h5ad", "HEST", "SpatialData", "10x h5"])
+@pytest.mark.parametrize("suffix", [".h5ad", ".spatialdata.zarr"])
+def test_predictions_are_no_sections(tmp_path: Path, layout: str, suffix: str) -> None:
+    root = CONTAINERS[layout](KnownSection(), tmp_path)
+    root = tmp_path if layout in ("h5ad", "SpatialData") else root
+    folder = root / "st" if layout == "HEST" and suffix == ".h5ad" else root
+    saved = folder / f"measured{suffix}"  # the content decides, not the name
+    write_result(saved, result())
+    (data,) = read_sections(root)
+    assert data.uns["section"] == "s"
+    reason = "it is a prediction that napari-dkan saved, and not measured"
+    assert f"{saved.name} was skipped: {reason}" in account_of(data).notes
+    with pytest.raises(SpotsError, match=f"holds no sections.*{saved.name} was skipped: {reason}"):
+        find_sections(saved)
+    if suffix == ".h5ad":
+        with pytest.raises(SpotsError, match=f"{saved.name} has no counts: {reason}"):
+            read_h5ad_section(saved)
 
 
 def test_subfolder_without_counts_is_named(tmp_path: Path) -> None:

@@ -28,6 +28,25 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 
+PREDICTION_KEY = "napari_dkan"  # in ``uns`` of what `napari-dkan predict` and `batch` write
+PREDICTION_REASON = "it is a prediction that napari-dkan saved, and not measured"
+
+
+def is_prediction_file(path: Path) -> bool:
+    """Whether an h5ad file, or the table of a Zarr store, holds predictions of this package."""
+    import h5py
+
+    if path.is_dir():
+        return (path / "uns" / PREDICTION_KEY).is_dir()
+    try:
+        if validate_hdf5(path):
+            return False
+        with h5py.File(path, "r") as file:
+            return f"uns/{PREDICTION_KEY}" in file
+    except (OSError, RuntimeError, ValueError, KeyError, TypeError):
+        return False  # a damaged file; reading it reports what is wrong
+
+
 def read_h5ad_file(path: Path, *, backed: bool = False) -> AnnData:
     """Read an h5ad file, or open it without reading its matrices if ``backed``.
 
@@ -57,8 +76,10 @@ def counts_from_anndata(data: AnnData, path: Path) -> CountMatrix:
     Raises
     ------
     SpotsError
-        None of them has counts.
+        None of them has counts, or they are predictions.
     """
+    if PREDICTION_KEY in data.uns:
+        raise SpotsError(f"{path} has no counts: {PREDICTION_REASON}; give the measured section.")
     spots = list(map(str, data.obs_names))
     if "counts" in data.layers:
         return counts_from_matrix(data.layers["counts"], spots, features_from_var(data.var), path)

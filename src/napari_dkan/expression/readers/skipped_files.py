@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from .anndata_io import PREDICTION_REASON, is_prediction_file
+from .layouts.h5ad_sections import is_prediction_in_hest
 from .layouts.space_ranger_sections import find_output_folder
 from .prefixed_files import find_prefixed_samples
 from .section_anndata import SectionEntry
@@ -30,7 +32,7 @@ def describe_skipped(
     Parameters
     ----------
     root
-        A folder.
+        A folder, a file or a .zarr store.
     used
         Its sections, of one layout.
     others
@@ -41,13 +43,17 @@ def describe_skipped(
         f"{entry.name} ({entry.layout}) was skipped: the folder is read as {layout}"
         for entry in others
     ]
-    paths = sorted(root.iterdir()) if root.is_dir() else []
+    paths = [root]
+    if root.is_dir() and root.suffix != ".zarr":
+        paths = sorted([*root.iterdir(), *(root / "st").glob("*.h5ad")])
     own_folder = layout in _FOLDER_LAYOUTS and find_output_folder(root) is not None
     for path in paths:
         name = path.name.lower()
         if name.startswith("."):
             if name.endswith(_DATA_SUFFIXES):
                 notes.append(f"{path.name} was skipped: its name begins with a dot")
+        elif _is_prediction(path):
+            notes.append(f"{path.name} was skipped: {PREDICTION_REASON}")
         elif path.suffix.lower() in _FOREIGN_SUFFIXES:
             kind = _FOREIGN_SUFFIXES[path.suffix.lower()]
             notes.append(f"{path.name} was skipped: it is {kind}; write it as h5ad")
@@ -61,6 +67,14 @@ def describe_skipped(
         elif not used and name.endswith(_DATA_SUFFIXES):
             notes.append(f"{path.name} was skipped: it is no section by itself")
     return _shorten(notes)
+
+
+def _is_prediction(path: Path) -> bool:
+    if path.suffix == ".h5ad":
+        is_hest = path.parent.name == "st"
+        return is_prediction_in_hest(path) if is_hest else is_prediction_file(path)
+    tables = path.glob("tables/*") if path.suffix == ".zarr" else ()
+    return any(map(is_prediction_file, tables))
 
 
 def _shorten(notes: Sequence[str]) -> tuple[str, ...]:

@@ -11,7 +11,13 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..anndata_io import constant_obs_value, counts_from_anndata, read_h5ad_file, spots_from_anndata
+from ..anndata_io import (
+    constant_obs_value,
+    counts_from_anndata,
+    is_prediction_file,
+    read_h5ad_file,
+    spots_from_anndata,
+)
 from ..image_files import find_image_by_stem
 from ..library_choice import list_file_libraries, select_library
 from ..metadata import MPP_KEYS, entered_origin, find_value, read_json_object, to_positive_float
@@ -26,7 +32,7 @@ def find_h5ad_sections(root: Path) -> tuple[SectionEntry, ...]:
     files = [root] if root.suffix == ".h5ad" else sorted(root.glob("*.h5ad"))
     entries = []
     for file in files:
-        if not file.is_file() or file.name.startswith("."):
+        if not file.is_file() or file.name.startswith(".") or is_prediction_file(file):
             continue
         libraries = list_file_libraries(file)
         for library in libraries if len(libraries) > 1 else (None,):
@@ -93,7 +99,14 @@ def find_hest_sections(root: Path) -> tuple[SectionEntry, ...]:
     return tuple(
         SectionEntry(f.stem, "", "HEST-1k", partial(read_hest_section, root, f.stem))
         for f in sorted((root / "st").glob("*.h5ad"))
+        if not is_prediction_in_hest(f)
     )
+
+
+def is_prediction_in_hest(path: Path) -> bool:
+    """Whether a file of ``st`` is a prediction; those that HEST describes are not opened."""
+    metadata = path.parent.parent / "metadata" / f"{path.stem}.json"
+    return not metadata.is_file() and is_prediction_file(path)
 
 
 def read_hest_section(root: str | Path, sample: str) -> AnnData:

@@ -22,7 +22,13 @@ from ....errors import SpotsError
 from ....spatial.spots import Spots
 from ...tables.spot_rows import drop_off_tissue, in_tissue_mask
 from ...tables.table_files import array_coords_from_table, numeric_columns, read_table
-from ..anndata_io import check_sparse_indices, constant_obs_value, counts_from_anndata, infer_array
+from ..anndata_io import (
+    check_sparse_indices,
+    constant_obs_value,
+    counts_from_anndata,
+    infer_array,
+    is_prediction_file,
+)
 from ..library_choice import list_libraries, select_library
 from ..metadata import MPP_KEYS, find_value
 from ..section_anndata import SectionEntry, SectionMetadata, build_section
@@ -126,6 +132,7 @@ def find_spatialdata_sections(root: Path) -> tuple[SectionEntry, ...]:
         regions = [
             (table, region)
             for table in _list_tables(store)
+            if not is_prediction_file(table)
             for region in _list_annotated_regions(table)
         ]
         for table, region in regions:
