@@ -50,10 +50,13 @@ class JobRunner:
     ----------
     name : str
         For debugging.
+    background : bool
+        Whether its jobs rest while a job that somebody waits for runs (`is_foreground_busy`).
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, *, background: bool = False) -> None:
         self.name = name
+        self._is_background = background
         self._stop_event: threading.Event | None = None
         self._handlers: list[Any] = []  # on_item and on_end of the running job
         # Each worker and an event that is set when its generator has ended.
@@ -69,9 +72,13 @@ class JobRunner:
         """Whether a job runs."""
         return self._stop_event is not None
 
-    def is_any_other_busy(self) -> bool:
-        """Return whether another runner has a job. For any thread."""
-        return any(runner.busy for runner in list(_runners) if runner is not self)
+    def is_foreground_busy(self) -> bool:
+        """Return whether another runner has a job that is not in the background. For any thread.
+
+        Background jobs do not wait for one another: two of them would wait forever.
+        """
+        others = [runner for runner in list(_runners) if runner is not self]
+        return any(runner.busy and not runner._is_background for runner in others)
 
     def start(
         self,

@@ -51,7 +51,7 @@ class Prefetcher:
         self._viewport = viewport
         self._rate_key = session.rate_key()
         self._last_settings = self._relevant_settings()
-        self._runner = JobRunner("getting ready")
+        self._runner = JobRunner("getting ready", background=True)
         self._view_debouncer = Debouncer(VIEW_REST_MS, self._on_view_rest)
         connections.connect(self.restart, session.slide_changed, session.checkpoint_changed)
         connections.connect(self._on_settings_changed, session.settings_changed)
@@ -109,7 +109,7 @@ class Prefetcher:
         x, y = self._viewport.extent.centre
         centre = swap_xy(np.asarray([slide.layer.world_to_data((y, x))[-2:]]))
         for _ in chain(predictor.precompute_context(centre), predictor.trace_for_latency()):
-            while self._runner.is_any_other_busy():
+            while self._runner.is_foreground_busy():
                 time.sleep(YIELD_SECONDS)
                 yield None
             yield None

@@ -36,7 +36,7 @@ class SlideCheckBanner(QLabel):
         set_text_color(self, WARNING_COLOR)
         self.setVisible(False)
         self._session, self._prefetcher = session, prefetcher
-        self._runner = JobRunner("looking at the slide")
+        self._runner = JobRunner("looking at the slide", background=True)
         self._checked_key: tuple[object, ...] | None = None  # inputs of the current text
         connections.connect(self._start_check, prefetcher.changed)
         connections.connect(
@@ -91,7 +91,7 @@ class SlideCheckBanner(QLabel):
                 return
             qc_features = []
             for update in predictor.stream(target, genes=()):
-                while self._runner.is_any_other_busy():
+                while self._runner.is_foreground_busy():
                     time.sleep(YIELD_SECONDS)
                     yield ""
                 if update.qc_features is not None:

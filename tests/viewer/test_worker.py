@@ -1,0 +1,46 @@
+"""Worker threads: which jobs wait for which."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from napari_dkan.viewer.worker import JobRunner
+
+
+def resting_job(runner: JobRunner) -> Callable[[], Iterator[str]]:
+    """A job that rests while somebody waits for another one, like those of the panel."""
+
+    def job() -> Iterator[str]:
+        for _ in range(3):
+            while runner.is_foreground_busy():
+                yield "rests"
+            yield "works"
+
+    return job
+
+
+def test_two_background_jobs_do_not_wait_for_each_other(qtbot) -> None:
+    """The slide check and the preparation of a view once rested for each other, forever."""
+    runners = [JobRunner(name, background=True) for name in ("one", "other")]
+    ended: list[object] = []
+    for runner in runners:
+        runner.start(resting_job(runner), lambda item: None, ended.append)
+    qtbot.waitUntil(lambda: ended == [None, None], timeout=10_000)
+
+
+def test_a_background_job_rests_while_somebody_waits_for_another(qtbot) -> None:
+    background, foreground = JobRunner("background", background=True), JobRunner("click")
+    items: list[str] = []
+    is_open = []
+
+    def asked_for() -> Iterator[None]:
+        while not is_open:
+            yield None
+
+    foreground.start(asked_for, lambda item: None)
+    background.start(resting_job(background), items.append)
+    qtbot.waitUntil(lambda: len(items) > 20, timeout=10_000)
+    assert set(items) == {"rests"}
+    is_open.append(True)
+    qtbot.waitUntil(lambda: not background.busy, timeout=10_000)
+    assert items[-3:] == ["works"] * 3
