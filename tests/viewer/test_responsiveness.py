@@ -184,19 +184,24 @@ def test_two_hundred_cancels_leak_no_threads_and_no_memory(
         assert panel.prediction_jobs.busy
         panel.target_box.cancel_button.click()
 
-    for _ in range(10):
-        cycle()
-    assert panel.prediction_jobs._runner.wait()
-    before, memory = threading.active_count(), psutil.Process().memory_info().rss
-    for _ in range(190):
-        cycle()
-    assert panel.prediction_jobs._runner.wait()
+    def run_cycles(count: int) -> int:
+        """Bytes by which the process has grown."""
+        before = psutil.Process().memory_info().rss
+        for _ in range(count):
+            cycle()
+        assert panel.prediction_jobs._runner.wait()
+        return psutil.Process().memory_info().rss - before
+
+    run_cycles(20)
+    before = threading.active_count()
+    growth = [run_cycles(60) for _ in range(3)]
     # A busy machine may have started as many of Qt's threads as its pool holds, which Python goes
     # on counting; a thread that each cycle left behind would be far more.
     pool = QThreadPool.globalInstance().maxThreadCount()
     until(lambda: threading.active_count() <= before + pool)
     assert not [t for t in threading.enumerate() if t.name.startswith("dkan-read")]
-    assert psutil.Process().memory_info().rss - memory < 100 * 2**20
+    # The allocator may take memory from the system in any one round; a leak grows in every one.
+    assert min(growth) < 20 * 2**20, growth
     finish(panel, until)
     assert len(panel.session.viewer.layers) < 8  # no empty maps stay
 
