@@ -14,10 +14,10 @@ import zarr
 
 from napari_dkan.batch.predict_slide import predict_slide
 from napari_dkan.batch.slide_job import SlideJob
-from napari_dkan.errors import SlideError, SpotsError
+from napari_dkan.errors import OutputError, SlideError, SpotsError
 from napari_dkan.export.geojson_export import write_geojson
 from napari_dkan.export.result_reader import load_result
-from napari_dkan.export.saved_result import find_result_slide
+from napari_dkan.export.saved_result import find_result_slide, save_result
 from napari_dkan.slide import open_slide
 from napari_dkan.slide.scan_area import ScanArea
 from napari_dkan.spatial.region_files import read_regions
@@ -394,9 +394,22 @@ class TestRegionsOnAScanArea:
             )
         )
         result = load_result(out)
-        record = replace(result.slide_record, scan_origin=(0, 0))
-        with find_result_slide(replace(result, slide_record=record), out) as slide:
+        record = replace(result.slide_record, scan_origin=None)
+        old = replace(result, slide_record=record)
+        with find_result_slide(old, out) as slide:
             assert slide.width == record.width and slide.fingerprint() == record.fingerprint
+        new, exported = (
+            read_regions(write_geojson(tmp_path / f"{i}.geojson", r))
+            for i, r in enumerate((result, old))
+        )
+        assert exported.equals(new)
+        assert np.allclose(new.bounds, (40, 30, 340, 330), atol=0.02)
+        save_result(out, old)
+        assert load_result(out).slide_record == record
+        path.rename(tmp_path / f"other{path.suffix}")
+        with pytest.raises(OutputError, match=rf"put a\.{container} beside 2\.geojson"):
+            write_geojson(tmp_path / "2.geojson", old)
+        assert not (tmp_path / "2.geojson").exists()
 
 
 @pytest.mark.parametrize("container", ["scn", "mrxs"])

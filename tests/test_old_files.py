@@ -129,7 +129,7 @@ def test_a_result_has_the_same_values(result: SavedResult) -> None:
 def test_a_result_has_the_same_record(result: SavedResult) -> None:
     fingerprint = "990690fc319dcbdc9197895b495fa171dd627e68683315b46589ad28af4b47de"
     assert result.slide_record == SlideRecord(
-        "crop", "/slides/crop.jpg", fingerprint, 640, 640, 0.688, "entered by hand"
+        "crop", "/slides/crop.jpg", fingerprint, 640, 640, 0.688, "entered by hand", "", None
     )
     assert result.prediction.provenance == {
         "kind": "predicted",

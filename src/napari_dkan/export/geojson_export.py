@@ -20,6 +20,7 @@ from .anndata_export import REASON_SEPARATOR
 from .saved_result import (
     SavedResult,
     build_export_provenance,
+    find_scan_origin,
     format_gene_label,
     format_signature,
     select_symbols,
@@ -42,12 +43,13 @@ def write_geojson(
     Raises
     ------
     OutputError
-        When the file cannot be written.
+        When the file cannot be written, or the scan area is not known; see `find_scan_origin`.
     SpotsError
         When a gene is not in the prediction.
     """
     symbols = select_symbols(result.prediction, genes)
     provenance = build_export_provenance(result, symbols)
+    scan_origin = find_scan_origin(result, path)
     with (
         atomic_write(path) as temporary,
         temporary.open("w", encoding="utf-8", newline="\n") as file,
@@ -56,7 +58,7 @@ def write_geojson(
         file.write(json.dumps(provenance))
         file.write(',\n"features": [')
         separator = "\n"
-        for feature in _iter_features(result, symbols, provenance):
+        for feature in _iter_features(result, symbols, provenance, scan_origin):
             file.write(separator + json.dumps(feature, allow_nan=False))
             separator = ",\n"
         file.write("\n]}\n")
@@ -64,7 +66,10 @@ def write_geojson(
 
 
 def _iter_features(
-    result: SavedResult, symbols: Sequence[str], provenance: dict[str, Any]
+    result: SavedResult,
+    symbols: Sequence[str],
+    provenance: dict[str, Any],
+    scan_origin: tuple[int, int],
 ) -> Iterator[dict[str, Any]]:
     from shapely.affinity import translate
     from shapely.geometry import mapping
@@ -72,7 +77,7 @@ def _iter_features(
     seed = json.dumps([result.slide_record.fingerprint, provenance], sort_keys=True)
     id_namespace = uuid5(NAMESPACE_URL, seed)
     metadata = {k: str(v) for k, v in provenance.items() if isinstance(v, str | int | float)}
-    left, top = result.slide_record.scan_origin  # QuPath counts from there
+    left, top = scan_origin  # QuPath counts from there
     for i, polygon in enumerate(result.region_polygons):
         polygon = translate(polygon, -left, -top)
         yield _make_feature(
@@ -86,11 +91,14 @@ def _iter_features(
                 "metadata": metadata,
             },
         )
-    yield from _iter_tiles(result, symbols, id_namespace)
+    yield from _iter_tiles(result, symbols, id_namespace, scan_origin)
 
 
 def _iter_tiles(
-    result: SavedResult, symbols: Sequence[str], id_namespace: UUID
+    result: SavedResult,
+    symbols: Sequence[str],
+    id_namespace: UUID,
+    scan_origin: tuple[int, int],
 ) -> Iterator[dict[str, Any]]:
     prediction, reliability = result.prediction, result.reliability
     spots, grid = prediction.target.spots, prediction.target.grid
@@ -101,7 +109,7 @@ def _iter_tiles(
     side = grid.pitch if grid else prediction.spot_diameter_um / result.slide_record.mpp
     signature = format_signature(result)
     predicted = prediction.predicted_mask
-    in_scan = spots.xy - np.asarray(result.slide_record.scan_origin)
+    in_scan = spots.xy - np.asarray(scan_origin)
     for i, (x, y) in enumerate(in_scan.tolist()):
         if not predicted[i]:
             continue

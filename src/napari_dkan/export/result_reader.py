@@ -251,10 +251,10 @@ def _read_result(file: h5py.File) -> SavedResult:
     )
 
 
-def _read_scan_origin(record: dict[str, Any]) -> tuple[int, int]:
+def _read_scan_origin(record: dict[str, Any]) -> tuple[int, int] | None:
     """Return the corner of the scan area; results of earlier versions do not state it."""
     if record.get("scan_origin") is None:
-        return 0, 0
+        return None
     x, y = get_entry(record, "scan_origin", list)
     return int(x), int(y)
 

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 RESULT_FORMAT_VERSION = 1
 UNS_GROUP, UNS_DOCUMENT_KEY = "napari_dkan", "saved"  # uns[group][key] is the document
 OBSM_TOKENS, OBSM_QC_FEATURES, OBSM_CELLS = "dkan_tokens", "dkan_evidence", "dkan_cells"
+# Of formats that state a scan area on the glass, ``openslide.bounds-*``.
+_SCAN_AREA_SUFFIXES = (".scn", ".mrxs", ".czi", ".bif")
 OBS_FAILED, OBS_SPOT_NAME = "failed", "spot_name"  # columns of obs, present where needed
 
 
@@ -56,8 +58,10 @@ class SlideRecord:
         Source of ``mpp``.
     image : str
         The image of the file, where one was chosen; "" for the scan.
-    scan_origin : tuple of int
-        (x, y) of the corner of the scan area, from which QuPath counts; see `Slide`.
+    scan_origin : tuple of int or None
+        (x, y) of the corner of the scan area, from which QuPath counts; see `Slide`. None in
+        results of version 0.1.0, which counted from the corner of the glass; see
+        `find_scan_origin`.
     """
 
     name: str
@@ -68,7 +72,7 @@ class SlideRecord:
     mpp: float
     mpp_origin: str
     image: str = ""
-    scan_origin: tuple[int, int] = (0, 0)
+    scan_origin: tuple[int, int] | None = (0, 0)
 
     @classmethod
     def from_slide(cls, slide: Slide, mpp: float, mpp_origin: str) -> SlideRecord:
@@ -302,6 +306,31 @@ def find_result_slide(result: SavedResult, result_path: str | Path) -> Slide | N
         if slide is not None:
             return slide
     return None
+
+
+def find_scan_origin(result: SavedResult, result_path: str | Path) -> tuple[int, int]:
+    """Find the corner of the scan area, which results of version 0.1.0 do not state.
+
+    Raises
+    ------
+    OutputError
+        When only the slide states it and is not found.
+    """
+    record = result.slide_record
+    if record.scan_origin is not None:
+        return record.scan_origin
+    slide = find_result_slide(result, result_path)
+    if slide is not None:
+        with slide:
+            return slide.scan_origin
+    name = re.split(r"[\\/]", record.path)[-1]
+    if name.lower().endswith(_SCAN_AREA_SUFFIXES):
+        raise OutputError(
+            f"{result_path} was not written: this result of napari-dkan 0.1.0 counts from the "
+            f"corner of the glass and QuPath from the scan area, which only the slide states; put "
+            f"{name} beside {Path(result_path).name} and export again."
+        )
+    return 0, 0
 
 
 def open_matching_slide(result: SavedResult, path: str | Path) -> Slide | None:
