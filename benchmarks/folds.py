@@ -5,7 +5,10 @@ fine-tuning are measured with.
 
 Each is trained as in the cross-validation that the card reports, for the epochs chosen there on
 training sections alone; genes.safetensors as in docs/her2-breast.md. About seven minutes of a
-core each; what is there already is not trained again.
+core each; what is there already is not trained again. --set changes settings as in `napari-dkan
+train`: single networks, and fewer epochs for all, with
+
+    --set members=1 --set epochs=30 --set augmentation.views=4
 """
 
 from __future__ import annotations
@@ -20,7 +23,7 @@ from napari_dkan.model import save_checkpoint
 from napari_dkan.training.data.section_loading import load_sections
 from napari_dkan.training.gene_text import read_gene_text
 from napari_dkan.training.train import train_on_sections
-from napari_dkan.training.train_settings import TrainSettings
+from napari_dkan.training.train_settings import TrainSettings, apply_setting_changes
 
 NAMES = ("C2", "C3", "C4", "C5")
 REPORT = Path("docs/reports/her2-breast-crossval.json")
@@ -31,12 +34,16 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--gene-text", type=Path, required=True)
     parser.add_argument("--only", nargs="*", default=NAMES, help="sections to leave out")
+    parser.add_argument("--set", nargs="*", action="extend", default=[], dest="changes")
     parser.add_argument("-o", "--out", type=Path, default=Path("build/folds"))
     args = parser.parse_args()
-    settings = TrainSettings()
+    settings = apply_setting_changes(TrainSettings(), args.changes)
     panel = read_panel(args.data / "genes" / "panel_her2st_250.txt")
     text = read_gene_text(args.gene_text, panel, settings.text_dim)
-    epochs = {f["name"]: f["epochs"] for f in json.loads(REPORT.read_text())["folds"]}
+    epochs = {
+        f["name"]: min(settings.epochs, f["epochs"][str(settings.seed)])
+        for f in json.loads(REPORT.read_text())["folds"]
+    }
     args.out.mkdir(parents=True, exist_ok=True)
     sections = load_sections(args.data, NAMES, panel, settings, log=print)
     for left_out in args.only:
@@ -47,7 +54,7 @@ def main() -> None:
             [s for s in sections if s.name != left_out],
             panel,
             text,
-            settings=replace(settings, epochs=epochs[left_out][str(settings.seed)]),
+            settings=replace(settings, epochs=epochs[left_out]),
             crossval=False,
             card={"title": f"HER2+ breast without {left_out}"},
         )

@@ -50,7 +50,7 @@ def main() -> None:
         checkpoint.panel,
         checkpoint.label_scale,
         {"mpp": slide.mpp},
-        token_dim=config.dim * config.members,
+        token_dim=config.token_dim,
     )
     draw = np.random.default_rng(0)
     prediction.tokens[:] = draw.standard_normal(prediction.tokens.shape)

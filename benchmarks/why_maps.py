@@ -141,7 +141,6 @@ class Spot:
         from napari_dkan.model.encoders.stain_encoder import compute_tile_statistics
 
         predictor, given = self.predictor, self.given
-        token, spread = predictor.decoder.get_gene_token(gene)
         pixels = torch.from_numpy(given.pixels).permute(2, 0, 1)[None].float().requires_grad_()
         with torch.enable_grad():
             own = predictor.feature_cache.encoder.project(compute_tile_statistics(pixels))[0]
@@ -154,7 +153,7 @@ class Spot:
             )
             place = compute_global_token(predictor.prediction_context, given, own)
             z = fuse_tokens(predictor.prediction_context, given, target, near[None], place)
-            value = predictor.network.decode_gene_tokens(z, token)[0, 0] * spread
+            value = predictor.decoder.decode_for_gradient(z, gene)[0]
             (gradient,) = torch.autograd.grad(value, pixels)
         change = given.pixels.astype(float) - compute_mean_color(given.pixels)
         return (gradient[0].permute(1, 2, 0).numpy() * change).sum(axis=2)
@@ -162,14 +161,13 @@ class Spot:
     def _tile_gradient(self, gene: int) -> Map:
         """(K,) gradient times what replacing a neighbour by the mean tile would change."""
         predictor, given = self.predictor, self.given
-        token, spread = predictor.decoder.get_gene_token(gene)
         with torch.enable_grad():
             near = given.neighbor_features.clone().requires_grad_()
             place = compute_global_token(predictor.prediction_context, given, _own(given))
             z = fuse_tokens(
                 predictor.prediction_context, given, self.coverings.target_tokens, near[None], place
             )
-            value = predictor.network.decode_gene_tokens(z, token)[0, 0] * spread
+            value = predictor.decoder.decode_for_gradient(z, gene)[0]
             (gradient,) = torch.autograd.grad(value, near)
         return (gradient * (given.neighbor_features - given.mean_feature)).sum(dim=1).numpy()
 

@@ -68,18 +68,20 @@ class GeneDecoder:
                 values[:, ~in_panel] = decoded.cpu().numpy()
         return values
 
-    def get_gene_token(
-        self, column: int, zero_shot: ZeroShotGenes | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """Text token (1, D) of a column's gene, and the factor of its decoded values."""
+    def decode_for_gradient(
+        self, tokens: Tensor, column: int, zero_shot: ZeroShotGenes | None = None
+    ) -> Tensor:
+        """Decode one column (B,) of tokens that require a gradient; values as from `decode`."""
         import torch
 
         panel_size = self._network.config.genes
         if zero_shot is not None and column >= panel_size:
             token = self._compute_text_tokens(zero_shot)[column - panel_size, None]
-            return token.clone(), torch.ones((), device=token.device)
+            return self._network.decode_gene_tokens(tokens, token.clone())[:, 0]
         with torch.no_grad():
-            return self._network.encode_genes()[column, None], self._network.label_std[column]
+            gene_tokens = self._network.encode_genes()
+        rows = torch.tensor([column], device=tokens.device)
+        return self._network.decode(tokens, rows, gene_tokens)[:, 0]
 
     def _compute_text_tokens(self, zero_shot: ZeroShotGenes) -> Tensor:
         """(K, D) of all zero-shot genes; the last result is cached."""

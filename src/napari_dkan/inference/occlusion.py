@@ -277,8 +277,7 @@ def attribute_gene(
     value, without_patch, without_neighbors = values[:3].tolist()
     tiles, blocks = np.split(value - values[3:], [len(mask)])
     tiles[~mask] = tiles[len(mask) // 2] = np.nan
-    gene_token, value_scale = context.decoder.get_gene_token(column, zero_shot)
-    gradient = _compute_context_gradient(context, occluded, gene_token, value_scale)
+    gradient = _compute_context_gradient(context, occluded, column, zero_shot)
     blocks -= (occluded.feature_shifts @ gradient).cpu().numpy()
     return OcclusionAttribution(
         value,
@@ -292,8 +291,8 @@ def attribute_gene(
 def _compute_context_gradient(
     context: PredictionContext,
     occluded_tokens: OccludedTokens,
-    gene_token: Tensor,
-    value_scale: Tensor,
+    column: int,
+    zero_shot: ZeroShotGenes | None,
 ) -> Tensor:
     """(d,) gradient of a gene's value by the patch's feature in the context window."""
     import torch
@@ -306,9 +305,9 @@ def _compute_context_gradient(
         tokens = fuse_tokens(
             context, inputs, occluded_tokens.target_tokens, neighbors[None], global_token
         )
-        value = context.network.decode_gene_tokens(tokens, gene_token)[0, 0]
+        value = context.decoder.decode_for_gradient(tokens, column, zero_shot)[0]
         gradient: Tensor = torch.autograd.grad(value, feature)[0]
-    return gradient * value_scale
+    return gradient
 
 
 def _encode_occluded_patch(

@@ -56,8 +56,7 @@ class PredictionContext:
     @property
     def token_dim(self) -> int:
         """D, the length of a fused token."""
-        config = self.checkpoint.network.config
-        return config.dim * config.members
+        return self.checkpoint.network.config.token_dim
 
     @property
     def grid_size(self) -> int:

@@ -119,7 +119,7 @@ def compute_network_qc(
 
     members = network.member_networks if isinstance(network, Ensemble) else [network]
     parts = [
-        t.float().chunk(len(members), dim=1)
+        t[:, : network.config.members_dim].float().chunk(len(members), dim=1)
         for t in (fused.z, fused.target_mean, fused.neighbor_mean, global_tokens)
     ]
     predictions = []  # per member (4, B, G)

@@ -123,9 +123,7 @@ class Checkpoint:
                 f"the network needs {(len(basis.mean), config.text_dim)}."
             )
         if self.reference is not None:
-            self.reference.validate_dimensions(
-                config.dim * config.members, config.dim, config.genes
-            )
+            self.reference.validate_dimensions(config.members_dim, config.dim, config.genes)
         require_positive("spot pitch in um", self.spot_pitch_um, 10_000)
         require_positive("spot diameter in um", self.spot_diameter_um, 10_000)
         if not isinstance(self.card, dict):
@@ -195,7 +193,7 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
         validate_state_dict_shapes(config, network_shapes)
         basis = validate_basis(data.get("text_basis"), shapes, config.text_dim)
         reference = validate_reference(
-            data.get("reference"), shapes, config.dim * config.members, config.dim, config.genes
+            data.get("reference"), shapes, config.members_dim, config.dim, config.genes
         )
         tensors = read_safetensors(path, list(shapes))
         network = build_network(config, {name: tensors[name] for name in network_shapes})

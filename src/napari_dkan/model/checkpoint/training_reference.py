@@ -113,8 +113,11 @@ def fit_whitening(
 def compute_whitened_distance(
     tokens: NDArray[np.floating], mean: Float32Array, axes: Float32Array
 ) -> Float32Array:
-    """Compute the distance of tokens (N, D) to a mean, see `TrainingReference.compute_distance`."""
-    whitened = (np.asarray(tokens, np.float32) - mean) @ axes
+    """Compute the distance of tokens (N, D) to a mean, see `TrainingReference.compute_distance`.
+
+    What follows the networks' tokens, of a linear path, does not count.
+    """
+    whitened = (np.asarray(tokens, np.float32)[:, : len(mean)] - mean) @ axes
     distance: Float32Array = np.sqrt(np.square(whitened).mean(axis=1))
     return distance
 

@@ -53,6 +53,8 @@ class DKANConfig:
         Networks of this shape whose mean is the prediction.
     standardise
         Whether tile features are standardised by those of their slide.
+    linear
+        Tile features of the linear path, 0 for none: numbers that follow the fused tokens.
     fusion, global_, neighbor, image, expression, text
         The stacks of attention blocks.
 
@@ -72,6 +74,7 @@ class DKANConfig:
     expression_dropout: float = 0.1
     members: int = 1
     standardise: bool = False
+    linear: int = 0
     fusion: StackConfig = StackConfig()
     global_: StackConfig = StackConfig(depth=2)
     neighbor: StackConfig = StackConfig(depth=2)
@@ -87,6 +90,7 @@ class DKANConfig:
         _require_integer("grid", self.grid, 1, 15)
         _require_integer("kernel", self.kernel, 1, 31)
         _require_integer("members", self.members, 1, 64)
+        _require_integer("linear", self.linear, 0, 1024)
         if not isinstance(self.standardise, bool):
             raise CheckpointError("The network's standardise entry is neither true nor false.")
         if self.grid % 2 == 0 or self.kernel % 2 == 0:
@@ -110,9 +114,25 @@ class DKANConfig:
                     f"The network's width {width} cannot be split into {stack.heads} {name} heads."
                 )
 
+    @property
+    def members_dim(self) -> int:
+        """Width of the fused tokens of all members."""
+        return self.dim * self.members
+
+    @property
+    def token_dim(self) -> int:
+        """Width of what is kept of a spot: the members' fused tokens, then the linear path's."""
+        return self.members_dim + self.linear
+
     def to_json(self) -> dict[str, Any]:
-        """Return a JSON object from which `from_json` makes an equal config."""
-        return asdict(self)
+        """Return a JSON object from which `from_json` makes an equal config.
+
+        Without a linear path it has no entry for one, as in files of older versions.
+        """
+        values = asdict(self)
+        if not self.linear:
+            del values["linear"]
+        return values
 
     @classmethod
     def from_json(cls, data: Any) -> DKANConfig:

@@ -211,7 +211,9 @@ class DKAN(SectionPrediction, nn.Module):
                 self._gene_token_cache = (key, self._encode_text())
         return self._gene_token_cache[1]
 
-    def decode(self, z: Tensor, genes: Tensor | None = None) -> Tensor:
+    def decode(
+        self, z: Tensor, genes: Tensor | None = None, gene_tokens: Tensor | None = None
+    ) -> Tensor:
         """Predict expression from z (B, d), on the label scale.
 
         A gene's value does not depend on the other genes. Genes and spots are processed in
@@ -221,6 +223,8 @@ class DKAN(SectionPrediction, nn.Module):
         ----------
         genes
             Indices into the panel; None for all.
+        gene_tokens
+            Result of `encode_genes`, which is recomputed where gradients are recorded.
 
         Returns
         -------
@@ -229,7 +233,8 @@ class DKAN(SectionPrediction, nn.Module):
         """
         rows = torch.arange(self.config.genes) if genes is None else genes
         rows = rows.to(self.device)
-        out = self.decode_gene_tokens(z, self.encode_genes()[rows])
+        tokens = self.encode_genes() if gene_tokens is None else gene_tokens
+        out = self.decode_gene_tokens(z, tokens[rows])
         return out * self.label_std[rows] + self.label_mean[rows]
 
     def encode_new_genes(self, features: Tensor) -> Tensor:

@@ -1,4 +1,7 @@
-"""An ensemble of DKAN networks with the interface of one network; it predicts their mean."""
+"""An ensemble of DKAN networks with the interface of one network; it predicts their mean.
+
+It also carries a linear path beside the mean, where there is one.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ from torch import Tensor, nn
 from ...errors import CheckpointError
 from .dkan_config import DKANConfig
 from .dkan_network import DKAN
+from .linear_path import LinearPath
 from .network_interface import FusedTokens, SectionPrediction
 
 
@@ -22,15 +26,24 @@ class Ensemble(SectionPrediction, nn.Module):
     d of its tokens is E times the members' width. Features have the width of one member, since
     the members share a tile encoder.
 
+    With a linear path, its R features follow the members' in fused tokens (B, D + R), and the
+    prediction for genes of the panel is that of the path; the auxiliary heads and genes outside
+    the panel are the members' alone.
+
     Raises CheckpointError if the members are not of one shape.
     """
 
-    def __init__(self, members: Sequence[DKAN]) -> None:
+    def __init__(self, members: Sequence[DKAN], linear: LinearPath | None = None) -> None:
         super().__init__()
         if len({m.config for m in members}) != 1:
             raise CheckpointError("The members of an ensemble must have one shape.")
         self.members = nn.ModuleList(members)
-        self.config: DKANConfig = replace(members[0].config, members=len(members))
+        self.linear = linear
+        self.config: DKANConfig = replace(
+            members[0].config,
+            members=len(members),
+            linear=0 if linear is None else linear.n_features,
+        )
 
     @property
     def device(self) -> torch.device:
@@ -82,8 +95,11 @@ class Ensemble(SectionPrediction, nn.Module):
                 strict=True,
             )
         ]
+        z = [f.z for f in each]
+        if self.linear is not None:
+            z.append(self.linear.encode(neighbor_features, neighbor_mask))
         return FusedTokens(
-            torch.cat([f.z for f in each], dim=1),
+            torch.cat(z, dim=1),
             torch.cat([f.target_mean for f in each], dim=1),
             torch.cat([f.neighbor_mean for f in each], dim=1),
         )
@@ -96,10 +112,16 @@ class Ensemble(SectionPrediction, nn.Module):
         """See `DKAN.encode_new_genes`."""
         return torch.cat([m.encode_new_genes(features) for m in self.member_networks], dim=1)
 
-    def decode(self, z: Tensor, genes: Tensor | None = None) -> Tensor:
-        """Return the mean of the members' `DKAN.decode`."""
-        parts = zip(self.member_networks, self._split_members(z), strict=True)
-        return self._average([m.decode(own_z, genes) for m, own_z in parts])
+    def decode(
+        self, z: Tensor, genes: Tensor | None = None, gene_tokens: Tensor | None = None
+    ) -> Tensor:
+        """Return the mean of the members' `DKAN.decode`, or what the linear path makes of it."""
+        tokens = self.encode_genes() if gene_tokens is None else gene_tokens
+        parts = zip(
+            self.member_networks, self._split_members(z), self._split_members(tokens), strict=True
+        )
+        mean = self._average([m.decode(own_z, genes, own) for m, own_z, own in parts])
+        return mean if self.linear is None else self.linear(mean, z, genes)
 
     def decode_gene_tokens(self, z: Tensor, tokens: Tensor) -> Tensor:
         """Return the mean of the members' `DKAN.decode_gene_tokens`."""
@@ -126,18 +148,26 @@ class Ensemble(SectionPrediction, nn.Module):
         return cast(list[DKAN], list(self.members))
 
     def _split_members(self, tensor: Tensor) -> tuple[Tensor, ...]:
-        return torch.chunk(tensor, len(self.members), dim=1)
+        """Split tokens by member; what follows in fused tokens is of the linear path."""
+        return torch.chunk(tensor[:, : self.config.members_dim], len(self.members), dim=1)
 
     @staticmethod
     def _average(values: Sequence[Tensor]) -> Tensor:
         return torch.stack(list(values)).mean(dim=0)
 
 
-def combine_members(networks: Sequence[DKAN]) -> DKAN | Ensemble:
-    """Return a single network unchanged, or several as an ensemble in eval mode."""
-    return networks[0] if len(networks) == 1 else Ensemble(networks).eval()
+def combine_members(networks: Sequence[DKAN], linear: LinearPath | None = None) -> DKAN | Ensemble:
+    """Combine networks and a linear path in eval mode; a single network alone is unchanged."""
+    if len(networks) == 1 and linear is None:
+        return networks[0]
+    return Ensemble(networks, linear).eval()
 
 
 def list_members(network: DKAN | Ensemble) -> list[DKAN]:
     """List the members of an ensemble, or the single network."""
     return [network] if isinstance(network, DKAN) else network.member_networks
+
+
+def get_linear_path(network: DKAN | Ensemble) -> LinearPath | None:
+    """Return the linear path of an ensemble; None for a single network or without one."""
+    return network.linear if isinstance(network, Ensemble) else None

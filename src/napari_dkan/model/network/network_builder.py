@@ -16,6 +16,7 @@ from .branch_encoders import TargetTrunk
 from .dkan_config import DKANConfig
 from .dkan_network import DKAN
 from .ensemble import Ensemble, combine_members, list_members
+from .linear_path import LinearPath
 
 
 def build_network(config: DKANConfig, tensors: Mapping[str, Tensor]) -> DKAN | Ensemble:
@@ -40,9 +41,13 @@ def _build_meta_network(config: DKANConfig) -> DKAN | Ensemble:
     """Build a network on the meta device, without memory, however large the file claims to be."""
     try:
         with torch.device("meta"):
-            member_config = replace(config, members=1)
+            member_config = replace(config, members=1, linear=0)
             features = torch.empty(config.genes, config.text_dim)
-            return combine_members([DKAN(member_config, features) for _ in range(config.members)])
+            members = [DKAN(member_config, features) for _ in range(config.members)]
+            linear = None
+            if config.linear:
+                linear = LinearPath(config.members_dim, config.dim, config.linear, config.genes)
+            return combine_members(members, linear)
     except (RuntimeError, ValueError, TypeError, AttributeError, NotImplementedError):
         raise CheckpointError(
             f"its target trunk {config.trunk} cannot be built by this version of timm"

@@ -17,7 +17,10 @@ OUTPUT_NAMES = ("final", "fused", "target", "neighbor", "global")
 
 @dataclass(frozen=True)
 class FusedTokens:
-    """Image features of B spots: z (B, d), and the mean target and neighbour tokens (B, d)."""
+    """Image features of B spots: z (B, d), and the mean target and neighbour tokens (B, d).
+
+    z is what is kept of a spot. In it the features of a linear path, if any, follow the network's.
+    """
 
     z: Tensor
     target_mean: Tensor
@@ -92,7 +95,9 @@ class ExpressionNetwork(Protocol):
 
     def encode_new_genes(self, features: Tensor) -> Tensor: ...
 
-    def decode(self, z: Tensor, genes: Tensor | None = None) -> Tensor: ...
+    def decode(
+        self, z: Tensor, genes: Tensor | None = None, gene_tokens: Tensor | None = None
+    ) -> Tensor: ...
 
     def decode_gene_tokens(self, z: Tensor, tokens: Tensor) -> Tensor: ...
 
