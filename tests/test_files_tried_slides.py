@@ -500,6 +500,31 @@ class TestMaskOfBothProportions:
             read_regions(path, area)
 
 
+class TestVsi:
+    """Its TIFF holds label and overviews; the scan lies in files that nothing here reads."""
+
+    @pytest.mark.parametrize("name", ["a.vsi", "a.VSI", "a.tif", "a.ome.tif"])
+    @pytest.mark.parametrize("has_scan", [True, False])
+    def test_the_overview_is_never_the_scan(self, name, has_scan, tmp_path):
+        path = tiff(tmp_path / name, picture(200, 300))
+        part = tmp_path / f"_{path.stem}_" / "stack1" / "frame_t.ets"
+        part.parent.mkdir(parents=True)
+        part.write_bytes((b"SIS\0" if has_scan else b"\0\0\0\0") + bytes(100))
+        if not has_scan and path.suffix == ".tif":
+            with open_slide(path) as slide:  # another program's folder
+                assert slide.width == 300
+            return
+        for opened in (path, part, part.parent.parent) if has_scan else (path,):
+            with pytest.raises(SlideError, match=r"Olympus VSI.*bioformats2raw.*OME-TIFF"):
+                open_slide(opened)
+
+    def test_what_openslide_reads_is_read(self, tmp_path):
+        """The name does not decide: the scan area and the associated images are those of SCN."""
+        path, pixels, _ = write_scan_area("scn", tmp_path)
+        with open_slide(path.rename(tmp_path / "a.vsi")) as slide:
+            assert (slide.height, slide.width) == pixels.shape[:2]
+
+
 class TestChosenImageInCommands:
     def test_predict_records_the_image(self, tmp_path):
         path = write_ome_tiff(tmp_path / "a.ome.tif", macro=picture(300, 300, seed=2))

@@ -37,6 +37,14 @@ SUPPORTED_FORMATS = (
 )
 
 
+ETS_MAGIC = b"SIS\0"  # of the files that hold the pixels of an Olympus VSI slide
+_VSI_REASON = (
+    "it is a part of an Olympus VSI slide, whose scan lies in .ets files that OpenSlide does not "
+    "read; convert the .vsi with `bioformats2raw` to OME-Zarr or with `bfconvert` to OME-TIFF and "
+    "open that"
+)
+
+
 def open_slide(
     path: str | Path,
     apply_icc: bool = False,
@@ -156,6 +164,8 @@ def _open_source(path: Path, image: str | int | None, whole_glass: bool) -> Slid
             raise SourceError(
                 "it is the data folder of an MRXS slide; open the .mrxs file beside it"
             )
+        if _has_ets_files(path):
+            raise SourceError(_VSI_REASON)
         if not is_zarr_folder(path):
             raise SourceError("it is a folder but not an OME-Zarr image; open the slide file in it")
         from .sources.ome_zarr_source import OmeZarrSource
@@ -176,6 +186,8 @@ def _open_source(path: Path, image: str | int | None, whole_glass: bool) -> Slid
         if image not in (None, 0, "0"):
             raise SourceError(f"it has one image, and none named {image}; leave the name out")
         return JpegPngSource(path)
+    if magic.startswith(ETS_MAGIC):
+        raise SourceError(_VSI_REASON)
     return _open_with_openslide(path, image, whole_glass)
 
 
@@ -189,7 +201,15 @@ def _open_tiff(path: Path, image: str | int | None, whole_glass: bool) -> SlideS
 
     if is_openslide_tiff(path):
         return _open_with_openslide(path, image, whole_glass)
+    # The TIFF of a VSI slide has only its label and overviews.
+    if path.suffix.lower() == ".vsi" or _has_ets_files(path.parent / f"_{path.stem}_"):
+        raise SourceError(_VSI_REASON)
     return TiffSource(path, image)
+
+
+def _has_ets_files(folder: Path) -> bool:
+    """Whether a folder is that of a VSI slide: ``_NAME_/stack1/frame_t.ets``."""
+    return any(_read_magic(p).startswith(ETS_MAGIC) for p in folder.glob("stack*/*.ets"))
 
 
 def _open_with_openslide(path: Path, image: str | int | None, whole_glass: bool) -> SlideSource:

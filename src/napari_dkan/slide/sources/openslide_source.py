@@ -1,4 +1,4 @@
-"""Read vendor formats with OpenSlide: NDPI, MRXS, SCN, BIF, VSI and others."""
+"""Read vendor formats with OpenSlide: NDPI, MRXS, SCN, BIF and others."""
 
 from __future__ import annotations
 
