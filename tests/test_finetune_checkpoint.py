@@ -21,6 +21,7 @@ from napari_dkan.cli import main
 from napari_dkan.errors import OutputError, SpotsError
 from napari_dkan.expression.knowledge.gene_records import GeneRecord
 from napari_dkan.expression.label_scale import LabelScale
+from napari_dkan.expression.panel import Panel
 from napari_dkan.inference.gene_file import GeneFile, write_gene_file
 from napari_dkan.model import load_checkpoint, save_checkpoint
 from napari_dkan.model import tensor_files as tensorfile
@@ -28,6 +29,10 @@ from napari_dkan.model.text_basis import TextBasis
 from napari_dkan.model.text_encoders import TextEncoderSpec
 from napari_dkan.training.data.prepared_section import EncodedSection
 from napari_dkan.training.finetuning.finetune_checkpoint import finetune_checkpoint
+from napari_dkan.training.finetuning.finetune_evaluation import (
+    FinetuneMetrics,
+    compute_finetune_metrics,
+)
 from napari_dkan.training.finetuning.finetune_settings import (
     AdaptScope,
     FinetuneSettings,
@@ -215,15 +220,32 @@ def test_a_run_reports_progress_and_its_checkpoint_reloads(
     report = tuned.report
     assert report["genes_not_measured"] == ["ERBB2", "CD74", "COL1A1"]
     assert [g["symbol"] for g in report["genes"]] == ["GATA3", "KRT8", "MALAT1"]
-    assert set(report["summary"]) == {"before", "after", "ridge"}
+    assert set(report["summary"]) == {"before", "after", "ridge", "depth_alone"}
+    assert report["decided_by"] == "depth_partial_pcc" and report["shallow"] == {}
+    assert set(report["per_gene_depth_partial"]) == {"GATA3", "KRT8", "MALAT1"}
+    assert set(report["per_gene_depth_partial"]["KRT8"]) == {
+        *("before", "after", "ridge", "ceiling", "judged")
+    }
     assert report["others"]["other"]["spots"] == 81
+    assert report["others"]["other"]["depth_partial_before"] is not None
     assert f"on {started.held_out} held-out spots" in tuned.verdict
 
     saved = save_checkpoint(tmp_path / "mine.safetensors", tuned.checkpoint)
     again = load_checkpoint(tmp_path / "mine.safetensors")
     assert again.sha256 == saved.sha256 and again.title == "Mine"
     card = again.card
-    assert card["parent"] == {"title": model.title, "sha256": model.sha256, "pcc_all": None}
+    assert card["parent"] == {
+        "title": model.title,
+        "sha256": model.sha256,
+        "pcc_all": None,
+        "depth_partial_pcc": None,
+    }
+    after = report["summary"]["after"]
+    assert card["metrics"]["depth_partial_pcc"] == after["depth_partial_pcc"] is not None
+    assert (
+        card["per_gene_depth_partial"]["KRT8"]["dkan"]
+        == (report["per_gene_depth_partial"]["KRT8"]["after"])
+    )
     assert card["fine_tuning"]["settings"]["seed"] == 2021
     assert len(card["fine_tuning"]["sections"]["drawn"]) == 64
     assert card["metrics"]["pcc_all"] == report["summary"]["after"]["pcc_all"]
@@ -272,6 +294,76 @@ def test_fine_tuning_improves_on_learnable_data(tiny_slide_file, model: Checkpoi
     assert tuned.is_better and tuned.report["best_epoch"] > 0
     assert summary["after"]["pcc_all"] > summary["before"]["pcc_all"] + 0.1
     assert tuned.verdict.startswith("better on ")
+
+
+def _metrics_of(section: TrainingSection, panel: Panel, **predicted: np.ndarray) -> FinetuneMetrics:
+    """Metrics on half of a section for predictions of all its spots."""
+    split = split_sections([section], FinetuneSettings(share=0.5), 1)
+    (rows,) = split.test.rows
+    return compute_finetune_metrics(
+        panel,
+        [section],
+        split,
+        {method: [values[rows].astype(np.float32)] for method, values in predicted.items()},
+        np.ones(len(panel), bool),
+    )
+
+
+def test_learning_depth_is_no_help(tiny_slide_file, model: Checkpoint) -> None:
+    """PCC-ALL rises and the verdict is no: the figure without depth has not."""
+    data = _section(tiny_slide_file, model.panel.symbols)
+    few = 1 + 60 * np.random.default_rng(0).random(len(data)) ** 3
+    rng = np.random.default_rng(1)
+    data.X = rng.poisson(few[:, None] * data.X / data.X.sum(axis=1, keepdims=True)) + 0.0
+    data.X[:, 0] += 1
+    section = TrainingSectionReader(model).read(data, model.panel)
+    assert section.counts is not None
+    labels, depth = section.smooth_labels(np.arange(len(section))), section.counts.depth
+    line = np.column_stack([np.ones_like(depth), depth])
+    follows_depth = line @ np.linalg.lstsq(line, labels, rcond=None)[0]
+    rest = labels - follows_depth
+    before = labels.mean(axis=0) + 0.3 * rest + 0.3 * rng.normal(size=labels.shape)
+    metrics = _metrics_of(
+        section, model.panel, before=before, after=follows_depth, ridge=follows_depth
+    )
+    summary = metrics.summaries
+    assert summary["after"]["pcc_all"] > summary["before"]["pcc_all"]
+    assert summary["after"]["depth_partial_pcc"] == 0 < summary["before"]["depth_partial_pcc"]
+    assert not metrics.is_better
+    verdict = metrics.format_verdict("all epochs were done")
+    assert verdict.startswith("it did not help: ") and "depth alone" in verdict
+    assert "depth-partial PCC" in verdict and "PCC-ALL" in verdict
+
+    better = _metrics_of(section, model.panel, before=before, after=labels, ridge=before)
+    assert better.is_better and better.n_genes_better <= better.n_genes <= len(model.panel)
+
+
+def test_genes_that_cannot_be_judged_are_not_counted(tiny_slide_file, model: Checkpoint) -> None:
+    data = _section(tiny_slide_file, model.panel.symbols)
+    data.X[:, 2] = 0
+    data.X[5, 2] = 1  # one molecule on the whole section
+    section = TrainingSectionReader(model).read(data, model.panel)
+    labels = section.smooth_labels(np.arange(len(section)))
+    noise = labels + np.random.default_rng(0).normal(size=labels.shape)
+    metrics = _metrics_of(section, model.panel, before=noise, after=labels, ridge=noise)
+    table = metrics.depth_partial_per_gene
+    assert table["CD74"]["judged"] is False and metrics.n_genes < len(model.panel)
+    assert metrics.n_genes == sum(bool(row["judged"]) for row in table.values())
+
+
+def test_a_shallow_section_is_told_so_before_training(tiny_slide_file, model: Checkpoint) -> None:
+    data = {"median_panel_totals": {"A": 90_000}, "mean_profile": {}}
+    deep = replace(model, card={**model.card, "training_data": data})
+    told: list = []
+    tuned = finetune_checkpoint(
+        deep, [_section(tiny_slide_file, model.panel.symbols)], QUICK, told.append
+    )
+    started = next(e for e in told if isinstance(e, FinetuneStarted))
+    assert "90,000 in the training sections" in started.shallow[0]
+    assert started.shallow[0].startswith("drawn: ") and "drawn" in tuned.report["shallow"]
+    assert set(tuned.checkpoint.card["training_data"]["median_panel_totals"]) == {
+        *("A", "drawn (part)")
+    }
 
 
 def test_a_diverging_fit_restores_the_best_epoch_and_reports_it(

@@ -14,6 +14,7 @@ import psutil
 import pytest
 
 from napari_dkan.viewer.panels.finetune.finetune_controller import FinetuneState
+from napari_dkan.viewer.panels.finetune.finetune_result_box import make_finetune_table
 from napari_dkan.viewer.panels.finetune.finetune_widget import FinetuneWidget
 from napari_dkan.viewer.panels.quality.data.loaded_section import LoadedSection
 from napari_dkan.viewer.session.user_history import list_recent_checkpoints
@@ -383,3 +384,26 @@ def test_real_run_on_a_small_slide(widget: FinetuneWidget, panel: PredictWidget,
     assert widget.controller.tuned_checkpoint.sha256 != widget.controller.parent_checkpoint.sha256
     names = [la.name for la in panel.session.viewer.layers]
     assert f"{panel.session.gene} fine-tuning, epoch 2 - C3" in names
+
+
+def test_the_table_is_decided_beside_depth_and_marks_genes_that_cannot_be_judged() -> None:
+    report = {
+        "genes": [{"symbol": s, "before": 0.1, "after": 0.5, "ridge": 0.4} for s in ("A", "B")],
+        "per_gene_depth_partial": {
+            "A": {"before": 0.2, "after": 0.1, "ridge": 0.3, "ceiling": 0.6, "judged": True},
+            "B": {"before": 0.2, "after": None, "ridge": 0.3, "ceiling": None, "judged": False},
+        },
+    }
+    table = make_finetune_table(report)
+    columns = {c.title: c for c in table.columns}
+    assert [columns[t].format_value(0) for t in ("before", "after", "gain", "ceiling")] == [
+        *("0.20", "0.10", "-0.100", "0.60")
+    ]
+    assert columns["PCC after"].format_value(0) == "0.50"
+    mask = columns["after"].warning_mask
+    assert mask is not None and mask.tolist() == [False, True]
+    assert "Cannot be judged here" in table.tooltips[1] and not table.tooltips[0]
+    del report["per_gene_depth_partial"]  # as in reports of 0.1.0
+    old = make_finetune_table(report)
+    assert [c.title for c in old.columns] == ["before", "after", "gain", "ridge"]
+    assert old.columns[1].format_value(0) == "0.50"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from ...expression.panel import Panel
 from ...model.checkpoint.checkpoint_file import Checkpoint
 from ...model.network.dkan_network import DKAN
 from ...model.network.ensemble import Ensemble, combine_members, list_members
+from ..depth_reference import TrainingDepth
 from .add_genes import AddedGenes, add_genes
 from .finetune_evaluation import (
     FinetuneMetrics,
@@ -113,7 +115,8 @@ def finetune_checkpoint(
         n_old_genes = len(checkpoint.panel)
         _initialize_new_genes(start.network, n_old_genes, training_sections, split.train)
     loop = _build_tuning_loop(start.network, training_sections, split, settings, max_epochs)
-    on_event(_make_started_event(training_sections, split, loop, len(panel)))
+    shallow = _describe_shallow_sections(checkpoint, training_sections)
+    on_event(_make_started_event(training_sections, split, loop, len(panel), shallow))
     send_gene_map = _make_gene_map_callback(
         checkpoint, training_sections, loop.members, control, on_event
     )
@@ -125,13 +128,14 @@ def finetune_checkpoint(
         "ridge": predict_with_ridge(training_sections, split),
     }
     is_old_gene = np.arange(len(panel)) < len(checkpoint.panel)
-    metrics = compute_finetune_metrics(panel, training_sections, split.test, predicted, is_old_gene)
+    metrics = compute_finetune_metrics(panel, training_sections, split, predicted, is_old_gene)
     facts = _collect_facts(metrics, loop, split, panel.symbols, training_sections)
     facts["others"] = measure_forgetting(checkpoint.network, network, other_sections)
+    facts["shallow"] = shallow
     facts["command"] = command
     if added.symbols:
         new_metrics = compute_finetune_metrics(
-            panel, training_sections, split.test, predicted, ~is_old_gene
+            panel, training_sections, split, predicted, ~is_old_gene
         )
         facts["new_genes"] = _describe_new_genes(added, new_metrics)
     tuned = replace(
@@ -206,8 +210,31 @@ def _initialize_new_genes(
         initialize_mean_std(member, slice(n_old_genes, None), predicted, train.labels)
 
 
+def _describe_shallow_sections(
+    checkpoint: Checkpoint, sections: Sequence[TrainingSection]
+) -> dict[str, str]:
+    """Describe the sections of far fewer counts than the checkpoint was trained on, by name."""
+    trained = TrainingDepth.from_card(checkpoint.card)
+    found = {}
+    for section in sections if trained is not None else ():
+        counts = section.counts
+        n_old = len(checkpoint.panel)
+        genes = np.flatnonzero(section.is_gene_measured[:n_old])
+        if trained is None or counts is None or not len(genes):
+            continue
+        measured = Panel(tuple(checkpoint.panel.genes[g] for g in genes))
+        text = trained.describe_shallow(counts, measured)
+        if text is not None:
+            found[section.name] = text
+    return found
+
+
 def _make_started_event(
-    sections: Sequence[TrainingSection], split: HoldOutSplit, loop: TuningLoop, n_genes: int
+    sections: Sequence[TrainingSection],
+    split: HoldOutSplit,
+    loop: TuningLoop,
+    n_genes: int,
+    shallow: Mapping[str, str],
 ) -> FinetuneStarted:
     return FinetuneStarted(
         len(split.train),
@@ -220,6 +247,7 @@ def _make_started_event(
         loop.validation_pcc(),
         tuple(s.name for s in sections),
         n_genes,
+        tuple(f"{name}: {text}" for name, text in shallow.items()),
     )
 
 
@@ -283,4 +311,7 @@ def _describe_new_genes(added: AddedGenes, metrics: FinetuneMetrics) -> dict[str
         "not_measured": list(added.unmeasured_symbols),
         **{m: dict(values) for m, values in metrics.summaries.items()},
         "per_gene_pcc": {g: dict(values) for g, values in metrics.pcc_per_gene.items()},
+        "per_gene_depth_partial": {
+            g: dict(values) for g, values in metrics.depth_partial_per_gene.items()
+        },
     }

@@ -15,14 +15,17 @@ from ...model.network.dkan_network import DKAN
 from ...model.network.ensemble import Ensemble, list_members
 from ...model.ridge_regression import Float64Array
 from ..baselines import RIDGE_PENALTIES, fit_ridge, multi_scale_tile_features
-from ..metrics import mean_gene_pcc, nanmean_over_rows, round_or_none
-from ..prediction_scores import score_predictions
+from ..depth_metrics import depth_partial_pcc
+from ..depth_reference import DepthReference
+from ..evaluation.crossval_report import tabulate_depth_partial
+from ..metrics import mean_gene_pcc, nanmean_or_none, nanmean_over_rows, round_or_none
+from ..prediction_scores import DEPTH_ALONE, score_depth_alone, score_predictions
 from .add_genes import AddedGenes
 from .hold_out_split import HoldOutSplit, Subset
 from .training_section import LabelMatrix, TrainingSection
 from .tuned_model import compute_spot_tokens
 
-MIN_PCC_GAIN = 0.001  # of PCC-ALL; a smaller change is no difference
+MIN_PCC_GAIN = 0.001  # of a mean PCC; a smaller change is no difference
 MAX_MSE_RATIO = 0.95  # of the squared error; below, the level is better
 _METHODS = ("before", "after", "ridge")
 
@@ -34,30 +37,39 @@ class FinetuneMetrics:
     Attributes
     ----------
     n_spots, n_genes
-        Number of test spots and of genes counted.
+        Number of test spots and of genes counted: those whose counts are enough to be judged.
     summaries
-        Metrics by method: before, after, ridge.
+        Metrics by method: before, after, ridge, and the depth of the spots alone.
     pcc_per_gene
         PCC by symbol and method.
+    depth_partial_per_gene
+        Depth-partial PCC by symbol and method, with the ceiling and whether the gene can be
+        judged. {} where the counts of a section are not known.
     n_genes_better
-        Number of genes with a higher PCC after fine-tuning.
+        Number of the counted genes with a higher depth-partial PCC after fine-tuning.
     """
 
     n_spots: int
     n_genes: int
     summaries: Mapping[str, Mapping[str, Any]]
     pcc_per_gene: Mapping[str, Mapping[str, float | None]]
+    depth_partial_per_gene: Mapping[str, Mapping[str, float | bool | None]]
     n_genes_better: int
 
     @property
+    def decided_by(self) -> str:
+        """Name of the figure that decides: depth-partial PCC where the counts are known."""
+        return "depth_partial_pcc" if self.depth_partial_per_gene else "pcc_all"
+
+    @property
     def pcc_gain(self) -> float:
-        """Gain in PCC-ALL; 0 where it is not defined."""
-        before, after = (self.summaries[m]["pcc_all"] for m in ("before", "after"))
+        """Gain in the figure that decides; 0 where it is not defined."""
+        before, after = (self.summaries[m][self.decided_by] for m in ("before", "after"))
         return 0.0 if before is None or after is None else after - before
 
     @property
     def is_better(self) -> bool:
-        """Whether PCC-ALL is higher or, at the same PCC-ALL, the squared error clearly smaller."""
+        """Whether that figure is higher or, unchanged, the squared error clearly smaller."""
         if abs(self.pcc_gain) >= MIN_PCC_GAIN:
             return self.pcc_gain > 0
         limit = MAX_MSE_RATIO * self.summaries["before"]["mse"]
@@ -65,65 +77,120 @@ class FinetuneMetrics:
 
     def format_verdict(self, end_reason: str) -> str:
         """Format the outcome in one sentence, with the reason of the end where it diverged."""
-        digits = 2 if abs(self.pcc_gain) >= 0.01 else 3
-        before, after, ridge = (_format_pcc(self.summaries[m]["pcc_all"], digits) for m in _METHODS)
         mse = [f"{self.summaries[m]['mse']:.4f}" for m in ("before", "after")]
         spots = f"on {self.n_spots} held-out spots"
-        pcc = f"PCC-ALL {before} -> {after} {spots} (ridge {ridge})"
+        before, after, ridge = self._format_pccs(self.decided_by)
+        compared = f"ridge {ridge}"
+        title, plain = "PCC-ALL", ""
+        if self.depth_partial_per_gene:
+            title = "depth-partial PCC"
+            ceiling = self.summaries["after"]["ceiling"]
+            compared += "" if ceiling is None else f", at most {ceiling:.2f}"
+            old, new, plain_ridge = self._format_pccs("pcc_all")
+            plain = f"; PCC-ALL {old} -> {new} (ridge {plain_ridge}"
+            alone = self.summaries[DEPTH_ALONE]["pcc_all"]
+            plain += ")" if alone is None else f", depth alone {alone:.2f})"
         genes = f"better on {self.n_genes_better} of {self.n_genes} genes"
+        if not self.n_genes:
+            genes = "no gene has enough counts to be judged alone"
         end = ""
         if "diverged" in end_reason:
             end = f"{end_reason[:1].upper()}{end_reason[1:]}, the best was kept: "
         if abs(self.pcc_gain) < MIN_PCC_GAIN and self.is_better:
             return (
-                f"{end}better in level only: squared error {mse[0]} -> {mse[1]}, PCC-ALL stays "
-                f"{after} {spots} (ridge {ridge})"
+                f"{end}better in level only: squared error {mse[0]} -> {mse[1]}, {title} stays "
+                f"{after} {spots} ({compared}){plain}"
             )
+        pcc = f"{title} {before} -> {after} {spots} ({compared}){plain}"
         if self.is_better:
             return f"{end}{genes}, {pcc}"
         return f"{end}it did not help: {genes}, {pcc}; stay with the checkpoint as it was"
 
-
-def _format_pcc(value: float | None, digits: int) -> str:
-    return "none" if value is None else f"{value:.{digits}f}"
+    def _format_pccs(self, figure: str) -> list[str]:
+        """Format a figure of each method, to three digits where two would hide the change."""
+        values = [self.summaries[m][figure] for m in _METHODS]
+        before, after = values[:2]
+        changed = before is None or after is None or abs(after - before) >= 0.01
+        digits = 2 if changed else 3
+        return ["none" if v is None else f"{v:.{digits}f}" for v in values]
 
 
 def compute_finetune_metrics(
     panel: Panel,
     sections: Sequence[TrainingSection],
-    subset: Subset,
+    split: HoldOutSplit,
     predicted: Mapping[str, Sequence[LabelMatrix]],
     genes: NDArray[np.bool_],
 ) -> FinetuneMetrics:
-    """Compute metrics on a subset.
+    """Compute metrics on the test spots of a split.
 
     Parameters
     ----------
     predicted
-        By method, predictions (n, G) of the subset's rows of each section.
+        By method, predictions (n, G) of the test rows of each section.
     genes
         (G,) genes to count.
     """
+    subset = split.test
     used = [i for i, rows in enumerate(subset.rows) if len(rows)]
     measured = {sections[i].name: subset.labels[i] for i in used}
     is_unmeasured = np.any([np.isnan(m).all(axis=0) for m in measured.values()], axis=0)
     common = np.flatnonzero(genes & ~is_unmeasured)
     labels = {name: m[:, common] for name, m in measured.items()}
+    references = _make_depth_references(sections, split, common)
     scores = {
-        method: score_predictions({sections[i].name: values[i][:, common] for i in used}, labels)
+        method: score_predictions(
+            {sections[i].name: values[i][:, common] for i in used}, labels, references
+        )
         for method, values in predicted.items()
     }
-    before, after = scores["before"].pcc_per_gene, scores["after"].pcc_per_gene
+    summaries = {m: s.to_summary() for m, s in scores.items()}
+    if references:
+        summaries[DEPTH_ALONE] = score_depth_alone(labels, references).to_summary()
+    before, after = scores["before"], scores["after"]
+    gains, is_counted = after.pcc_per_gene - before.pcc_per_gene, np.ones(len(common), bool)
+    if before.depth is not None and after.depth is not None:
+        gains = after.depth.partial_per_gene - before.depth.partial_per_gene
+        is_counted = after.depth.is_judged_per_gene
+    symbols = [panel.symbols[g] for g in common]
     return FinetuneMetrics(
         sum(len(subset.rows[i]) for i in used),
-        len(common),
-        {m: s.to_summary() for m, s in scores.items()},
+        int(is_counted.sum()),
+        summaries,
         {
-            panel.symbols[g]: {m: round_or_none(s.pcc_per_gene[i], 3) for m, s in scores.items()}
-            for i, g in enumerate(common)
+            symbol: {m: round_or_none(s.pcc_per_gene[i], 3) for m, s in scores.items()}
+            for i, symbol in enumerate(symbols)
         },
-        int((after - before > MIN_PCC_GAIN).sum()),  # False for NaN
+        tabulate_depth_partial(scores, symbols),
+        int((gains[is_counted] > MIN_PCC_GAIN).sum()),  # False for NaN
     )
+
+
+def _make_depth_references(
+    sections: Sequence[TrainingSection], split: HoldOutSplit, genes: NDArray[np.integer]
+) -> dict[str, DepthReference]:
+    """Return the counts of the sections with test spots; {} where one's are not known.
+
+    The mean profile is that of these genes over all training spots.
+    """
+    counts = [s.counts for s in sections]
+    used = [i for i, rows in enumerate(split.test.rows) if len(rows)]
+    profile = np.zeros(len(genes))
+    columns = [np.searchsorted(np.flatnonzero(s.is_gene_measured), genes) for s in sections]
+    for c, own, rows, section in zip(counts, columns, split.train.rows, sections, strict=True):
+        if c is not None and section.is_gene_measured[genes].all():
+            profile += c.values[rows][:, own].sum(axis=0, dtype=np.float64)
+    references = {}
+    for i in used:
+        found = counts[i]
+        if found is None:
+            return {}
+        mean_profile = np.zeros(found.values.shape[1])
+        mean_profile[columns[i]] = profile
+        references[sections[i].name] = DepthReference(
+            found, mean_profile, split.test.rows[i], columns[i]
+        )
+    return references
 
 
 def predict_with_ridge(
@@ -182,8 +249,8 @@ def measure_forgetting(
 
     Returns
     -------
-    By section, PCC-ALL and squared error of both on all spots, over the genes of the panel before
-    fine-tuning.
+    By section, depth-partial PCC, PCC-ALL and squared error of both on all spots, over the genes
+    of the panel before fine-tuning.
     """
     predictions = zip(
         sections,
@@ -204,10 +271,24 @@ def _compare_on_section(
     old, new = before[:, genes], after[:, genes]
     return {
         "spots": len(section),
+        **_partial_before_and_after(section, old, new, labels),
         "pcc_all_before": round_or_none(mean_gene_pcc(old, labels), 4),
         "pcc_all_after": round_or_none(mean_gene_pcc(new, labels), 4),
         "mse_before": round_or_none(float(np.mean((old - labels) ** 2)), 4),
         "mse_after": round_or_none(float(np.mean((new - labels) ** 2)), 4),
+    }
+
+
+def _partial_before_and_after(
+    section: TrainingSection, old: LabelMatrix, new: LabelMatrix, labels: LabelMatrix
+) -> dict[str, float | None]:
+    counts = section.counts
+    if counts is None:
+        return {}
+    pairs = (("before", old), ("after", new))
+    return {
+        f"depth_partial_{when}": nanmean_or_none(depth_partial_pcc(values, labels, counts.depth))
+        for when, values in pairs
     }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ... import __version__
@@ -33,8 +33,8 @@ def build_finetuned_card(
 ) -> dict[str, Any]:
     """Build the card as plain JSON.
 
-    The parent's metrics do not hold for this checkpoint, so the card has its identity and
-    PCC-ALL only.
+    The parent's metrics do not hold for this checkpoint, so the card has its identity,
+    PCC-ALL and depth-partial PCC only.
 
     Parameters
     ----------
@@ -50,7 +50,10 @@ def build_finetuned_card(
         "parent": {
             "title": parent.title,
             "sha256": parent.sha256,
-            "pcc_all": _get_entry(parent.card.get("metrics"), "pcc_all"),
+            **{
+                name: _get_entry(parent.card.get("metrics"), name)
+                for name in ("pcc_all", "depth_partial_pcc")
+            },
             **_select_entries(parent.card, "parent", "lineage"),
         },
         "training_data": {
@@ -60,6 +63,7 @@ def build_finetuned_card(
                 **_get_dict(data, "slide_fingerprints"),
                 **{s.name: s.section.slide for s in sections if s.section.slide},
             },
+            **_add_median_totals(data, sections),
         },
         "fine_tuning": {
             "sections": {s.name: hash_section(s.section) for s in sections},
@@ -71,12 +75,23 @@ def build_finetuned_card(
         "metrics": {
             "pcc_all": after["pcc_all"],
             "ridge_pcc_all": ridge["pcc_all"],
+            **_select_entries(after, "depth_partial_pcc", "ceiling", "share_of_attainable"),
             "held_out_spots": metrics.n_spots,
             **{m: dict(values) for m, values in metrics.summaries.items()},
         },
         "per_gene_pcc": {
             symbol: {"dkan": values["after"], "ridge": values["ridge"], "before": values["before"]}
             for symbol, values in metrics.pcc_per_gene.items()
+        },
+        "per_gene_depth_partial": {
+            symbol: {
+                "dkan": values["after"],
+                "ridge": values["ridge"],
+                "before": values["before"],
+                "ceiling": values["ceiling"],
+                "judged": values["judged"],
+            }
+            for symbol, values in metrics.depth_partial_per_gene.items()
         },
         **_select_entries(parent.card, "licence"),
     }
@@ -100,7 +115,12 @@ def build_finetune_report(
         "spots_held_out": metrics.n_spots,
         "genes_better": metrics.n_genes_better,
         "summary": {m: dict(values) for m, values in metrics.summaries.items()},
+        "genes_counted": metrics.n_genes,
+        "decided_by": metrics.decided_by,
         "genes": [{"symbol": g, **values} for g, values in metrics.pcc_per_gene.items()],
+        "per_gene_depth_partial": {
+            g: dict(values) for g, values in metrics.depth_partial_per_gene.items()
+        },
         "curve": {
             "pcc_before": round_or_none(loop.initial_pcc, 5),
             "loss": [round_or_none(loss, 5) for loss, _ in loop.curve],
@@ -112,7 +132,16 @@ def build_finetune_report(
     }
 
 
-def _select_entries(card: dict[str, Any], *names: str) -> dict[str, Any]:
+def _add_median_totals(data: dict[str, Any], sections: Sequence[TrainingSection]) -> dict[str, Any]:
+    """Add the depth of the sections to the record of the parent, {} where it has none."""
+    if "median_panel_totals" not in data:
+        return {}
+    counts = {f"{s.name} (part)": s.counts for s in sections}
+    own = {name: round(c.median_total, 1) for name, c in counts.items() if c is not None}
+    return {"median_panel_totals": {**_get_dict(data, "median_panel_totals"), **own}}
+
+
+def _select_entries(card: Mapping[str, Any], *names: str) -> dict[str, Any]:
     return {n: card[n] for n in names if n in card}
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import SpotsError
-from ...expression.label_scale import LabelScale
+from ...expression.label_scale import LabelScale, PanelCounts
 from ...expression.panel import Panel
 from ...expression.readers.discovery import find_sections
 from ...inference.section_pixel_size import EnteredMpp
@@ -65,6 +65,12 @@ class TrainingSection:
     def array_coordinates(self) -> NDArray[np.int64]:
         """(N, 2) array coordinates."""
         return self.section.positions.numpy().astype(np.int64)
+
+    @property
+    def counts(self) -> PanelCounts | None:
+        """Raw counts of the measured genes, in the order of the panel."""
+        counts = self.section.counts
+        return None if counts is None else PanelCounts(counts.values, counts.array, self.scale)
 
     def __len__(self) -> int:
         return len(self.unsmoothed_labels)

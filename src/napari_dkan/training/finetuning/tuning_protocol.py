@@ -65,6 +65,8 @@ class FinetuneStarted(FinetuneEvent):
         Limits; None for no limit.
     pcc
         Validation PCC-ALL of the checkpoint before fine-tuning.
+    shallow
+        Sentences about sections of far fewer counts than the checkpoint was trained on.
     """
 
     name: ClassVar[str] = "started"
@@ -78,6 +80,7 @@ class FinetuneStarted(FinetuneEvent):
     pcc: float | None
     sections: tuple[str, ...]
     genes: int
+    shallow: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -300,10 +303,11 @@ def _format_event(event: FinetuneEvent) -> str:
     if isinstance(event, SectionReadStarted):
         return f"reading {event.section} ({event.done + 1} of {event.of})"
     if isinstance(event, FinetuneStarted):
-        return (
+        spots = (
             f"{event.spots} spots teach, {event.held_out} are held out, {event.between} lie "
             f"between; adapting {event.adapt}"
         )
+        return "\n".join((*event.shallow, spots))
     if isinstance(event, EpochFinished):
         loss, pcc = (f"{v:.4f}" for v in (_nan_if_none(event.loss), _nan_if_none(event.pcc)))
         return f"epoch {event.number}: loss {loss}, PCC {pcc}, best epoch {event.best}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from qtpy.QtWidgets import (
     QButtonGroup,
     QFileDialog,
@@ -18,7 +19,12 @@ from qtpy.QtWidgets import (
 from ....errors import DkanError
 from ....training.finetuning.tuning_protocol import FinetuneFinished
 from ...session.viewer_session import ViewerSession
-from ...widgets.metrics_table import MetricsTable, MetricsTableData, make_metric_column
+from ...widgets.metrics_table import (
+    MetricColumn,
+    MetricsTable,
+    MetricsTableData,
+    make_metric_column,
+)
 from ...widgets.qt_utils import fill_column, make_text_label
 from ...widgets.signal_connections import SignalConnections
 from ...widgets.theme_colors import SUCCESS_COLOR, WARNING_COLOR, set_text_color
@@ -31,6 +37,13 @@ COLUMN_TOOLTIPS = {
     "gain": "After minus before",
     "ridge": "The same of a ridge baseline that learnt from the same spots",
 }
+BESIDE_DEPTH = " (depth-partial: the number of molecules of each spot regressed out)"
+CEILING_TOOLTIP = "What a perfect prediction could reach on these spots, given the counting noise"
+NOT_JUDGED = (
+    "Cannot be judged here: its counts on the held-out spots are too few to tell a good "
+    "prediction from a bad one."
+)
+NOT_RECORDED = "depth-partial PCC: not recorded in this report"
 
 
 class FinetuneResultBox(QWidget):
@@ -115,7 +128,7 @@ class FinetuneResultBox(QWidget):
             return
         self.verdict_label.setText(result.verdict[:1].upper() + result.verdict[1:])
         set_text_color(self.verdict_label, SUCCESS_COLOR if result.better else WARNING_COLOR)
-        self.other_sections_label.setText(describe_other_sections(result.report))
+        self.other_sections_label.setText(_describe_report(result.report))
         self.other_sections_label.setVisible(bool(self.other_sections_label.text()))
         if result is not self._displayed_result:
             self._displayed_result = result
@@ -156,38 +169,83 @@ class FinetuneResultBox(QWidget):
             self._controller.message_changed.emit(str(error), True)
 
 
+def _describe_report(report: dict[str, Any]) -> str:
+    """Describe shallow sections, the other sections, and what an older report lacks."""
+    shallow = [f"{name}: {text}" for name, text in report.get("shallow", {}).items()]
+    recorded = "" if report.get("per_gene_depth_partial") else NOT_RECORDED
+    return "\n".join(t for t in (*shallow, recorded, describe_other_sections(report)) if t)
+
+
 def make_finetune_table(report: dict[str, Any]) -> MetricsTableData:
-    """Make a table of the PCC of every gene before, after and by ridge.
+    """Make a table of the depth-partial PCC of every gene before, after and by ridge.
 
-    Genes that joined the panel have a note.
+    A report without it gives a table of the plain PCC. Genes that joined the panel, and genes
+    that cannot be judged, have a note.
     """
-    new = report.get("new_genes", {}).get("per_gene_pcc", {})
-    known = {str(g["symbol"]): g for g in report.get("genes", [])}
-    genes = {**known, **new}
-
-    def values(key: str) -> list[float | None]:
-        return [g.get(key) for g in genes.values()]
-
-    pairs = zip(values("before"), values("after"), strict=True)
-    gains = [None if a is None or b is None else b - a for a, b in pairs]
-    notes = tuple("new in the panel; before: by its text" if g in new else "" for g in genes)
-    return MetricsTableData(
-        tuple(genes),
-        (
-            make_metric_column("before", COLUMN_TOOLTIPS["before"], values("before")),
-            make_metric_column("after", COLUMN_TOOLTIPS["after"], values("after")),
-            make_metric_column("gain", COLUMN_TOOLTIPS["gain"], gains, "+.3f"),
-            make_metric_column("ridge", COLUMN_TOOLTIPS["ridge"], values("ridge")),
+    plain = {str(g["symbol"]): g for g in report.get("genes", [])}
+    new = report.get("new_genes", {})
+    plain |= new.get("per_gene_pcc", {})
+    partial = {
+        **report.get("per_gene_depth_partial", {}),
+        **new.get("per_gene_depth_partial", {}),
+    }
+    notes = tuple(_describe_gene(symbol, new, partial) for symbol in plain)
+    if not partial:
+        return MetricsTableData(tuple(plain), _make_pcc_columns(plain), notes)
+    genes = {symbol: partial.get(symbol, {}) for symbol in plain}
+    columns = (
+        *_make_pcc_columns(genes, BESIDE_DEPTH),
+        make_metric_column("ceiling", CEILING_TOOLTIP, [g.get("ceiling") for g in genes.values()]),
+        *(
+            make_metric_column(
+                f"PCC {when}",
+                f"{COLUMN_TOOLTIPS[when]}, depth included",
+                [g.get(when) for g in plain.values()],
+            )
+            for when in ("before", "after")
         ),
-        notes if new else (),
+    )
+    return MetricsTableData(tuple(genes), columns, notes)
+
+
+def _make_pcc_columns(genes: dict[str, dict[str, Any]], kind: str = "") -> tuple[MetricColumn, ...]:
+    """Make the columns before, after, gain and ridge; cells of genes not judged are tinted."""
+    before, after, ridge = (
+        [g.get(key) for g in genes.values()] for key in ("before", "after", "ridge")
+    )
+    gains = [None if a is None or b is None else b - a for a, b in zip(before, after, strict=True)]
+    not_judged = np.array([g.get("judged") is False for g in genes.values()], bool)
+    values = {"before": before, "after": after, "gain": gains, "ridge": ridge}
+    return tuple(
+        make_metric_column(
+            name,
+            COLUMN_TOOLTIPS[name] + kind,
+            column,
+            "+.3f" if name == "gain" else ".2f",
+            not_judged,
+            NOT_JUDGED,
+        )
+        for name, column in values.items()
     )
 
 
+def _describe_gene(symbol: str, new: dict[str, Any], partial: dict[str, Any]) -> str:
+    notes = []
+    if symbol in new.get("per_gene_pcc", {}):
+        notes.append("new in the panel; before: by its text")
+    if partial.get(symbol, {}).get("judged") is False:
+        notes.append(NOT_JUDGED)
+    return "\n".join(notes)
+
+
 def describe_other_sections(report: dict[str, Any]) -> str:
-    """Describe the change of the PCC on sections that were not used for training."""
-    changes = []
-    for name, change in report.get("others", {}).items():
-        pair = [change.get(f"pcc_all_{when}") for when in ("before", "after")]
+    """Describe the change on sections that were not used for training."""
+    changes, others = [], report.get("others", {}).items()
+    figure, title = "depth_partial", "Depth-partial PCC"
+    if not all("depth_partial_before" in change for _, change in others):
+        figure, title = "pcc_all", "PCC-ALL"
+    for name, change in others:
+        pair = [change.get(f"{figure}_{when}") for when in ("before", "after")]
         before, after = ("none" if v is None else f"{v:.2f}" for v in pair)
         changes.append(f"{name} {before} -> {after}")
-    return f"PCC-ALL on sections that taught nothing: {', '.join(changes)}" if changes else ""
+    return f"{title} on sections that taught nothing: {', '.join(changes)}" if changes else ""

@@ -80,7 +80,9 @@ class FinetuneRunBox(QWidget):
     def _status_text(self) -> str:
         controller = self._controller
         start, epochs = controller.start_event, controller.epochs
-        lines = []
+        lines: list[str] = []
+        if start is not None:
+            lines += start.shallow
         if start is not None and controller.busy:
             lines.append(
                 f"{start.spots} spots teach the {start.adapt}, {start.held_out} are held out"
