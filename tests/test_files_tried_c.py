@@ -432,8 +432,8 @@ def test_wrapped_networks_are_imported(parity_dir: Path, tmp_path: Path, prefix:
     ("names", "species"),
     [
         (["ACTB", "C1orf112", "HLA-A", "7SK"], ""),
-        (["Actb", "Gapdh", "H2-K1", "mt-Co1", "Rps4x"], "mouse or rat genes"),
-        (["actb1", "gapdh", "si.dkey"], "genes of zebrafish or another species"),
+        (["Actb", "Gapdh", "H2-K1", "mt-Co1", "Rps4x"], "mouse or rat genes (capitalised)"),
+        (["actb1", "gapdh", "si.dkey"], "genes of zebrafish or another species (lower case)"),
         (["ENSMUSG00000064842", "ENSMUSG00000051951"], "mouse genes"),
         (["ENSG00000141736.9", "ENSG00000141736"], ""),
         ([], ""),
@@ -458,8 +458,8 @@ def test_a_section_of_another_species_is_refused() -> None:
     data = mouse_section(panel[:3], panel[3:])
     n_agree = len(set(data.var_names) & set(panel))  # C3 is one without a small letter
     expected = (
-        rf"M1 measures {n_agree} of the checkpoint's 250 genes .*; they look like mouse or rat "
-        r"genes, its genes .*--few-genes"
+        rf"M1 measures {n_agree} of the checkpoint's 250 genes .*; its own look like mouse or rat "
+        r"genes \(capitalised\), such as .*--few-genes"
     )
     with pytest.raises(SpotsError, match=expected):
         make_measured_section(data, checkpoint)
@@ -468,7 +468,7 @@ def test_a_section_of_another_species_is_refused() -> None:
         TrainingSectionReader(checkpoint).read(data, checkpoint.panel)
     data.var["gene_ids"] = [f"ENSMUSG{i:011d}" for i in range(data.n_vars)]
     data.var_names = [name.upper() + "x" * (i > 2) for i, name in enumerate(data.var_names)]
-    with pytest.raises(SpotsError, match="they look like mouse genes"):
+    with pytest.raises(SpotsError, match="its own look like mouse genes, such as"):
         make_measured_section(data, checkpoint)
     data = mouse_section(panel[:25], panel[25:])
     assert len(make_measured_section(data, checkpoint).panel) >= 25

@@ -29,6 +29,23 @@ class SpotsError(DkanError):
     """Spots, regions or measured expression are not usable."""
 
 
+class FewGenesError(SpotsError):
+    """A section measures few genes of a panel, perhaps by chance, which can be accepted.
+
+    Attributes
+    ----------
+    finding : str
+        What was found, as a sentence without advice.
+    """
+
+    def __init__(self, finding: str) -> None:
+        super().__init__(finding)  # alone, so that the error can be pickled
+        self.finding = finding
+
+    def __str__(self) -> str:
+        return f"{self.finding.rstrip('.')}; use these few with --few-genes (few_genes=True)."
+
+
 class GeneError(DkanError):
     """Gene descriptions, or a file of them, are not available."""
 

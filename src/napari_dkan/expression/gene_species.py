@@ -29,8 +29,8 @@ def describe_species(names: Iterable[str]) -> str:
         return "" if species == "human genes" else species
     symbols = [name for name in names if name[:1].isalpha()]
     for pattern, species in (
-        (_CAPITALIZED, "mouse or rat genes"),
-        (_LOWER_CASE, "genes of zebrafish or another species"),
+        (_CAPITALIZED, "mouse or rat genes (capitalised)"),
+        (_LOWER_CASE, "genes of zebrafish or another species (lower case)"),
     ):
         if symbols and sum(map(bool, map(pattern.fullmatch, symbols))) > _MIN_SHARE * len(symbols):
             return species

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...errors import SpotsError
+from ...errors import FewGenesError, SpotsError
 from ...expression.array_geometry import array_coords_from_lattice
 from ...expression.gene_species import describe_species
 from ...expression.label_scale import SectionLabels, array_coords_from_section, labels_from_section
@@ -87,8 +87,10 @@ def require_panel_genes(
 
     Raises
     ------
+    FewGenesError
+        It measures less than a tenth and its genes look like those of another species.
     SpotsError
-        It measures none, or less than a tenth and its genes look like those of another species.
+        It measures none.
     """
     if n_measured >= MIN_PANEL_SHARE * len(panel) or (few_genes and n_measured):
         return
@@ -98,13 +100,13 @@ def require_panel_genes(
     if n_measured and not species:
         return
     others = [name for name in names if name not in panel]
-    raise SpotsError(
+    finding = (
         f"{_section_name(data)} measures {n_measured or 'none'} of the checkpoint's "
-        f"{len(panel)} genes ({', '.join(panel.symbols[:3])}, ...); "
-        + (f"they look like {species}, " if species else "")
-        + f"its genes are named like {', '.join(others[:3])}"
-        + ("; use these few with --few-genes (few_genes=True)." if n_measured else ".")
+        f"{len(panel)} genes ({', '.join(panel.symbols[:3])}, ...); its own "
+        + (f"look like {species}, such as " if species else "are named like ")
+        + f"{', '.join(others[:3])}."
     )
+    raise FewGenesError(finding) if n_measured else SpotsError(finding)
 
 
 def _section_name(data: AnnData) -> str:

@@ -22,7 +22,7 @@ from ..layers.region_layers import (
     get_label_outline,
     region_from_layer_shapes,
 )
-from ..session.pixel_size_sources import ARRAY_COLUMNS
+from ..session.pixel_size_sources import array_from_features, check_spot_array
 from ..session.slide_layer import AXIS_LABELS, MICROMETER_UNITS, ViewerSlide, layer_to_slide
 from ..session.viewer_session import ViewerSession
 from ..session.viewer_settings import TargetMode
@@ -53,7 +53,7 @@ def target_from_layers(
 
     Raises
     ------
-    SpotsError
+    DkanError
         States what is missing or wrong; shown in the panel.
     """
     settings, checkpoint = session.settings, session.checkpoint
@@ -66,6 +66,7 @@ def target_from_layers(
     if settings.target_mode is TargetMode.SPOTS:
         if points is None:
             raise SpotsError("Add a Points layer with the spots, or drop a spot file.")
+        check_spot_array(points, slide)
         return target_from_spots(_read_spots(points, slide), *size, f"The layer '{points.name}'")
     if slide.tissue is None:
         return None  # being detected
@@ -121,12 +122,7 @@ def _read_region(
 
 def _read_spots(layer: Points, slide: ViewerSlide) -> Spots:
     """The points in level-0 px, with array coordinates if the layer has them."""
-    xy = layer_to_slide(layer, layer.data, slide)
-    features = layer.features
-    array = None
-    if all(c in features for c in ARRAY_COLUMNS):
-        array = features[list(ARRAY_COLUMNS)].to_numpy().astype(np.int64)
-    return Spots(xy, array)
+    return Spots(layer_to_slide(layer, layer.data, slide), array_from_features(layer))
 
 
 def region_from_layer(layer: Shapes | Labels, slide: ViewerSlide) -> BaseGeometry:

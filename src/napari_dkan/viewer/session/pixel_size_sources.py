@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 from napari.layers import Layer, Points
+from numpy.typing import NDArray
 
 from ...errors import SlideError
 from ...slide import PixelSize, Slide
@@ -16,6 +17,8 @@ from ...slide.pixel_size import (
     MANUAL_ORIGIN,
     RULER_ORIGIN,
     UM_PER_PX_AT_1X,
+    SizeClaim,
+    resolve_pixel_size,
 )
 from ..worker import JobRunner
 from .slide_layer import ViewerSlide, layer_to_slide
@@ -143,21 +146,57 @@ SPOT_ARRAY_ORIGIN = "spot array"
 MIN_SPOTS = 8
 
 
+def array_from_features(layer: Points) -> NDArray[np.int64] | None:
+    """Return the array coordinates (N, 2) among the features of a layer, if it has them."""
+    columns = next((pair for pair in ARRAY_COLUMN_NAMES if set(pair) <= set(layer.features)), None)
+    if columns is None:
+        return None
+    try:
+        return layer.features[list(columns)].to_numpy().astype(np.int64)
+    except (TypeError, ValueError):
+        return None  # text, or missing coordinates
+
+
 def pixel_size_from_spots(layer: Layer, slide: ViewerSlide) -> PixelSize | None:
     """Estimate the pixel size of a slide from the pitch of a spot array.
-
-    An array in which every second position is empty is a Visium array; any other one is an array
-    of Spatial Transcriptomics.
 
     Returns
     -------
     PixelSize or None
         None for layers without array coordinates.
     """
+    mpp = _mpp_from_spots(layer, slide)
+    try:
+        return None if mpp is None else PixelSize(mpp, SPOT_ARRAY_ORIGIN)
+    except SlideError:
+        return None
+
+
+def check_spot_array(layer: Layer, slide: ViewerSlide) -> None:
+    """Check the pixel size of a slide against the pitch of a spot array on it.
+
+    Raises
+    ------
+    SlideError
+        They are more than 10 % apart, and the user has not entered the pixel size.
+    """
+    mpp = _mpp_from_spots(layer, slide)
+    if mpp is not None:
+        claim = SizeClaim(mpp, f"{SPOT_ARRAY_ORIGIN} '{layer.name}'")
+        advice = "enter the right one under Slide (press 'change')"
+        resolve_pixel_size(slide.slide.label, slide.pixel_size, [claim], advice=advice)
+
+
+def _mpp_from_spots(layer: Layer, slide: ViewerSlide) -> float | None:
+    """Return um per px by the pitch of an array.
+
+    An array in which every second position is empty is a Visium array; any other one is an array
+    of Spatial Transcriptomics.
+    """
     if not isinstance(layer, Points) or layer.ndim != 2 or len(layer.data) < MIN_SPOTS:
         return None
-    columns = next((pair for pair in ARRAY_COLUMN_NAMES if set(pair) <= set(layer.features)), None)
-    if columns is None:
+    array = array_from_features(layer)
+    if array is None:
         return None
     from ...expression.array_geometry import (
         ST_PITCH_UM,
@@ -167,13 +206,5 @@ def pixel_size_from_spots(layer: Layer, slide: ViewerSlide) -> PixelSize | None:
     )
     from ...spatial.spots import Spots
 
-    try:
-        array = layer.features[list(columns)].to_numpy().astype(np.int64)
-    except (TypeError, ValueError):
-        return None  # text, or missing coordinates
     pitch = VISIUM_PITCH_UM if is_hexagonal(array, MIN_SPOTS) else ST_PITCH_UM
-    mpp = mpp_from_spots(Spots(layer_to_slide(layer, layer.data, slide), array, pitch_um=pitch))
-    try:
-        return None if mpp is None else PixelSize(mpp, SPOT_ARRAY_ORIGIN)
-    except SlideError:
-        return None
+    return mpp_from_spots(Spots(layer_to_slide(layer, layer.data, slide), array, pitch_um=pitch))

@@ -215,6 +215,10 @@ class SlideLayerRegistry:
         for layer in self.layers_of(slide, layers):
             _align_to_slide(slide, layer)
 
+    def slide_of(self, layer: Layer) -> ViewerSlide | None:
+        """Return the slide that a layer belongs to, if it is known."""
+        return self._slide_of_layer.get(layer)
+
     def layers_of(self, slide: ViewerSlide, layers: Iterable[Layer]) -> list[Layer]:
         """Return those of the layers that belong to the slide."""
         return [layer for layer in layers if self._slide_of_layer.get(layer) is slide]

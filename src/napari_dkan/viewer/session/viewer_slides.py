@@ -13,6 +13,7 @@ from ...slide.pixel_size import MANUAL_ORIGIN
 from .pixel_size_sources import (
     USER_ORIGINS,
     PixelSizeHistory,
+    check_spot_array,
     is_uncertain,
     pixel_size_from_spots,
 )
@@ -254,6 +255,20 @@ class ViewerSlides:
             camera.center = tuple(ratio * c for c in camera.center)
             camera.zoom = camera.zoom / ratio
         self._move_aside()
+
+    def check_spot_arrays(self) -> None:
+        """Check the pixel size of the current slide against the spot arrays on it.
+
+        Raises
+        ------
+        SlideError
+            One is more than 10 % apart from it, and the user has not entered it.
+        """
+        slide = self.current
+        for layer in [] if slide is None else self._layers():
+            owner = self.layer_registry.slide_of(layer)
+            if slide is not None and (owner is slide or (owner is None and len(self.slides) == 1)):
+                check_spot_array(layer, slide)
 
     def _on_layer_scaled(self, event: object = None) -> None:
         """Take the pixel size from the scale that the user set, unless it is known otherwise."""

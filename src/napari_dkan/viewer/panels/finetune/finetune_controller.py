@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from psygnal import Signal
 
-from ....errors import SpotsError
+from ....errors import FewGenesError, SpotsError
 from ....training.finetuning.finetune_process import (
     FINETUNE_COMMAND,
     FinetuneProcess,
@@ -35,7 +35,7 @@ from ...session.user_history import add_recent_checkpoint
 from ...widgets.gl_compat import import_torch
 from ...widgets.signal_connections import SignalConnections
 from ...worker import JobFailure, JobRunner
-from ..quality.data.quality_model import QualityModel
+from ..quality.quality_controller import QualityController
 from .checkpoint_store import check_save_path, move_checkpoint, new_checkpoint_path
 from .export_sections import SectionSnapshot, snapshot_sections, write_sections
 
@@ -105,8 +105,9 @@ class FinetuneController:
     gene_map_received = Signal(object)  # a GeneMapComputed
     message_changed = Signal(str, bool)  # a sentence, and whether it is a warning
 
-    def __init__(self, model: QualityModel, connections: SignalConnections) -> None:
-        self.session, self._model = model.session, model
+    def __init__(self, quality: QualityController, connections: SignalConnections) -> None:
+        model = quality.model
+        self.session, self._model, self._quality = model.session, model, quality
         self.command: Sequence[str] = FINETUNE_COMMAND
         self.state = FinetuneState.IDLE
         self.stage = ""
@@ -158,6 +159,8 @@ class FinetuneController:
             raise SpotsError("Tick a section to learn from, or load measured ST.")
         training = snapshot_sections(request.sections)
         others = snapshot_sections(request.other_sections, training)
+        sections = [snapshot.section for snapshot in (*training, *others)]
+        self._require_genes(sections, parent)
         names = [s.name for s in training]
         output_path = new_checkpoint_path(parent.path, names)
         self._reset()
@@ -175,6 +178,8 @@ class FinetuneController:
                 )
                 if others:
                     arguments += ["--others", ",".join(s.name for s in others)]
+                if any(section.accepts_few_genes for section in sections):
+                    arguments.append("--few-genes")  # every other section is checked already
                 if request.new_genes_path is not None:
                     arguments += ["--new-genes", str(request.new_genes_path)]
                 process.start(arguments, output_path)
@@ -185,6 +190,21 @@ class FinetuneController:
         self._set_state(FinetuneState.STARTING, "handing over the sections")
         self.message_changed.emit("", False)
         self._process_runner.start(job, self._on_event, self._on_process_finished)
+
+    def _require_genes(self, sections: Sequence[LoadedSection], parent: Checkpoint) -> None:
+        """Raise SpotsError for a section with few genes, unless the user accepts it."""
+        from ....training.data.measured_section import match_panel_columns, require_panel_genes
+
+        for section in sections:
+            columns = match_panel_columns(parent.panel, section.data)
+            n_measured = sum(column is not None for column in columns)
+            try:
+                require_panel_genes(
+                    section.data, parent.panel, n_measured, section.accepts_few_genes
+                )
+            except FewGenesError as error:
+                self._quality.set_few_genes_refusal(section, error.finding)
+                raise
 
     def pause(self) -> None:
         if self._process is not None:

@@ -7,6 +7,7 @@ from qtpy.QtWidgets import QListWidget, QListWidgetItem, QWidget
 
 from ...widgets.qt_utils import fill_column, make_text_label
 from ...widgets.signal_connections import SignalConnections
+from ..quality.boxes.few_genes_box import FewGenesBox
 from ..quality.boxes.measured_box import LoadSectionButton
 from ..quality.data.loaded_section import LoadedSection
 from ..quality.quality_controller import QualityController
@@ -29,9 +30,10 @@ class FinetuneSectionsBox(QWidget):
         self.section_list.setToolTip("Tick the sections to learn from.")
         self.hint_label = make_text_label(NO_SECTIONS_HINT)
         self.load_button = LoadSectionButton(controller, file_filter="", list_candidates=True)
-        fill_column(self, self.section_list, self.hint_label, self.load_button)
-        self.section_list.itemChanged.connect(lambda item: self._on_ticks_changed())
         model = self._model
+        self.few_genes_box = FewGenesBox(controller, connections, lambda: model.sections)
+        fill_column(self, self.section_list, self.hint_label, self.few_genes_box, self.load_button)
+        self.section_list.itemChanged.connect(lambda item: self._on_ticks_changed())
         connections.connect(self.refresh, model.sections_changed, model.section_changed)
         connections.connect(self._update_hint, model.progress_changed)
         self.refresh()

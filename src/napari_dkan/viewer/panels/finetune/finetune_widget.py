@@ -8,7 +8,7 @@ from napari.viewer import Viewer
 from qtpy.QtGui import QCloseEvent
 from qtpy.QtWidgets import QVBoxLayout, QWidget
 
-from ....errors import DkanError
+from ....errors import DkanError, FewGenesError
 from ...session.shortcut_actions import register_actions
 from ...session.viewer_session import ViewerSession, get_session
 from ...widgets.qt_utils import fill_column, make_text_label
@@ -34,7 +34,7 @@ class FinetuneWidget(QWidget):
         self.session: ViewerSession = get_session(napari_viewer)
         session, connections = self.session, SignalConnections()
         self.quality = get_quality_controller(session)
-        self.controller = FinetuneController(self.quality.model, connections)
+        self.controller = FinetuneController(self.quality, connections)
         self.model_label = make_text_label(selectable=True)
         self.sections_box = FinetuneSectionsBox(self.quality, connections)
         self.settings_box = FinetuneSettingsBox()
@@ -100,6 +100,8 @@ class FinetuneWidget(QWidget):
                 self.settings_box.new_genes_path,
             )
             self.controller.start(request)
+        except FewGenesError as error:
+            self._show_message(f"{error.finding} Tick above to use these few.", True)
         except DkanError as error:
             self._show_message(str(error), True)
 

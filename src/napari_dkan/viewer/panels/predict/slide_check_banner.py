@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from qtpy.QtWidgets import QLabel
 
+from ....errors import SlideError
 from ....inference.target import Target, target_from_region
 from ...jobs.prefetcher import YIELD_SECONDS, Prefetcher
 from ...session.slide_layer import ViewerSlide
@@ -42,7 +43,9 @@ class SlideCheckBanner(QLabel):
         connections.connect(
             self._on_inputs_changed, session.slide_changed, session.checkpoint_changed
         )
-        self._scale_warning = ""
+        layers = session.viewer.layers
+        connections.connect(self._on_layers_changed, layers.events.inserted, layers.events.removed)
+        self._array_warning = self._scale_warning = self._tissue_warning = ""
         self._on_inputs_changed()
 
     @property
@@ -54,7 +57,20 @@ class SlideCheckBanner(QLabel):
         """Stop and wait for the thread."""
         self._runner.close()
 
+    def _on_layers_changed(self, event: object = None) -> None:
+        before, self._array_warning = self._array_warning, self._check_spot_arrays()
+        if self._array_warning != before:
+            self._show_warning(self._tissue_warning)
+
+    def _check_spot_arrays(self) -> str:
+        try:
+            self._session.viewer_slides.check_spot_arrays()
+        except SlideError as error:
+            return str(error)
+        return ""
+
     def _on_inputs_changed(self) -> None:
+        self._on_layers_changed()
         if self._check_key() != self._checked_key:
             self._runner.cancel()
             self._checked_key = None
@@ -109,7 +125,9 @@ class SlideCheckBanner(QLabel):
         return id(slide), slide.pixel_size, session.checkpoint.sha256
 
     def _show_warning(self, warning: str) -> None:
-        text = " ".join(s for s in (self._scale_warning, warning) if s)
+        self._tissue_warning = warning
+        # One warning of the scale is enough.
+        text = " ".join(s for s in (self._array_warning or self._scale_warning, warning) if s)
         self.setText(text)
         self.setVisible(bool(text))
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ....errors import FewGenesError
 from ...session.viewer_session import ViewerSession, get_component
 from ...tools.landmarks import LandmarkRegistration
 from ...widgets.signal_connections import SignalConnections
@@ -235,7 +236,22 @@ class QualityController:
         ):
             return
         self._reset_comparison()
+        self.set_few_genes_refusal(section, "")
         self._comparison_worker.start(section)
+
+    def accept_few_genes(self, section: LoadedSection, accepted: bool) -> None:
+        """Use a section of which few genes are in the checkpoint's panel, or no longer."""
+        section.accepts_few_genes = accepted
+        section.few_genes_refusal = ""
+        self.session.message.clear()
+        self.model.section_changed.emit()
+        self.compare()
+
+    def set_few_genes_refusal(self, section: LoadedSection, refusal: str) -> None:
+        """Set why a section is not used; the panels show it with a check box that accepts it."""
+        if refusal != section.few_genes_refusal:
+            section.few_genes_refusal = refusal
+            self.model.section_changed.emit()
 
     def _on_comparison_item(self, item: Any) -> None:
         from ....quality.registration_check import RegistrationCheck
@@ -248,6 +264,13 @@ class QualityController:
             if item.warning:
                 self.session.message.show(f"{section.name}: {item.warning}", warning=True)
             model.section_changed.emit()
+        elif isinstance(item, FewGenesError):
+            self.set_few_genes_refusal(section, item.finding)
+            self.session.message.show(
+                f"{section.name} is not compared: few of its genes are in the checkpoint. The "
+                "panel DKAN: quality control offers to use these few.",
+                warning=True,
+            )
         elif isinstance(item, MeasuredPredictedPair):
             model.pair = item
             model.prediction_updated.emit()

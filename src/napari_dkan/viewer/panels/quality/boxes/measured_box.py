@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from qtpy.QtWidgets import (
     QButtonGroup,
@@ -34,6 +35,11 @@ from ..data.loaded_section import LoadedSection, SectionCandidate
 from ..data.quality_model import MapKind, MapLayout, QualityModel
 from ..maps.value_maps import ValueMapLayers
 from ..quality_controller import QualityController
+from .few_genes_box import FewGenesBox
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
 
 MEASURED_FILE_FILTER = (
     "Measured ST (*.h5ad *.h5 *.tsv *.tsv.gz *.csv *.csv.gz *.txt *.mtx.gz);;All (*)"
@@ -148,6 +154,9 @@ class MeasuredBox(QWidget):
         set_text_color(self.warning_label, WARNING_COLOR)
         self.account_label = make_text_label(selectable=True)
         self.account_label.setToolTip("What was read of the files of this section")
+        self.few_genes_box = FewGenesBox(
+            controller, connections, lambda: [] if model.section is None else [model.section]
+        )
         self.register_button = QPushButton("Register by landmarks")
         self.register_button.setToolTip(
             "For spots that belong to another scan of this section: click the same three places "
@@ -166,6 +175,7 @@ class MeasuredBox(QWidget):
         connections.connect(self.refresh, model.sections_changed, model.section_changed)
         connections.connect(self.refresh, session.slides_changed, session.slide_changed)
         connections.connect(self.refresh, model.landmarks_changed)
+        connections.connect(self._show_account, model.prediction_updated, model.comparison_changed)
         connections.connect(self._show_progress, model.progress_changed)
         self.refresh()
         self._show_progress()
@@ -181,6 +191,7 @@ class MeasuredBox(QWidget):
             self.account_label,
             self.registration_label,
             self.warning_label,
+            self.few_genes_box,
             self.register_button,
             self.landmarks_box,
             self.map_layout_box,
@@ -233,11 +244,16 @@ class MeasuredBox(QWidget):
                 warning = "The slide's pixel size is not known; enter it in the Predict panel."
             elif section.placement is not None:
                 warning = section.placement.warning
-        self.account_label.setText("" if section is None else describe_account(section))
-        self.account_label.setVisible(section is not None)
+        self._show_account()
         self.warning_label.setText(warning)
         self.warning_label.setVisible(bool(warning))
         self.register_button.setEnabled(model.session.slide is not None)
+
+    def _show_account(self) -> None:
+        section, pair = self._model.section, self._model.pair
+        labelled = None if pair is None else pair.measured.data
+        self.account_label.setText("" if section is None else describe_account(section, labelled))
+        self.account_label.setVisible(section is not None)
 
     def _show_progress(self) -> None:
         busy, stage, (done, total) = self._controller.busy, self._model.stage, self._model.progress
@@ -309,9 +325,17 @@ class MapLayoutBox(QWidget):
         self.swipe_checkbox.blockSignals(False)
 
 
-def describe_account(section: LoadedSection) -> str:
-    """Describe what was read of a section: a line each for spots, genes, pixel size, ..."""
-    slide, account = section.slide, account_of(section.data).without_folders()
+def describe_account(section: LoadedSection, labelled: AnnData | None = None) -> str:
+    """Describe what was read of a section: a line each for spots, genes, pixel size, ...
+
+    Parameters
+    ----------
+    section
+    labelled
+        Its spots with labels for a checkpoint; its account also has the genes that match.
+    """
+    account = account_of(section.data if labelled is None else labelled).without_folders()
+    slide = section.slide
     if slide is not None:
         size, file = slide.pixel_size, slide.slide
         mpp, origin = (None, "") if size is None else (size.mpp, size.origin)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .....errors import SpotsError
+from .....errors import FewGenesError, SpotsError
 from ....session.slide_layer import ViewerSlide
 from ....session.viewer_session import ViewerSession
 from ....worker import JobFailure, JobRunner
@@ -125,7 +125,7 @@ def compare_section(
     from .....quality.comparison import compare_with_measured
     from .....training.data.measured_section import make_measured_section
 
-    measured = make_measured_section(section.data, checkpoint)
+    measured = make_measured_section(section.data, checkpoint, section.accepts_few_genes)
     spots = measured.labeled_spots()
     if placement.warning and placement.off_slide[measured.labels.rows].any():
         raise SpotsError(f"{section.name}: {placement.warning}")
@@ -159,11 +159,15 @@ class _ComparisonInputs:
     data: AnnData  # replaced by every registration
     sha256: str
     mpp: float
+    accepts_few_genes: bool
 
     def is_same(self, other: _ComparisonInputs | None) -> bool:
         if other is None or self.section is not other.section or self.data is not other.data:
             return False
-        return (self.sha256, self.mpp) == (other.sha256, other.mpp)
+        mine, others = (
+            (inputs.sha256, inputs.mpp, inputs.accepts_few_genes) for inputs in (self, other)
+        )
+        return mine == others
 
 
 class ComparisonWorker:
@@ -173,7 +177,8 @@ class ComparisonWorker:
     ----------
     session
     on_item
-        Called with what `compare_section` yields, without progress that has no new values.
+        Called with what `compare_section` yields, without progress that has no new values, and
+        with a FewGenesError that ended it.
     on_progress
         Called with what is being done, done and total.
     """
@@ -225,7 +230,9 @@ class ComparisonWorker:
         if slide is None:
             return None
         checksum = "" if checkpoint is None else checkpoint.sha256
-        return _ComparisonInputs(section, section.data, checksum, slide.mpp)
+        return _ComparisonInputs(
+            section, section.data, checksum, slide.mpp, section.accepts_few_genes
+        )
 
     def _handle_item(self, item: object) -> None:
         if isinstance(item, ComparisonProgress):
@@ -235,6 +242,8 @@ class ComparisonWorker:
         self._on_item(item)
 
     def _handle_end(self, failure: JobFailure | None) -> None:
-        if failure is not None:
+        if failure is not None and isinstance(failure.error, FewGenesError):
+            self._on_item(failure.error)
+        elif failure is not None:
             self._session.message.show(failure.message, warning=True)
         self._on_progress("", 0, 0)

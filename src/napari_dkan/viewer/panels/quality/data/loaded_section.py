@@ -82,6 +82,10 @@ class LoadedSection:
         Which spots are off the slide or its tissue.
     layer : Points or None
         Shows the measured values; deleting it removes the section.
+    few_genes_refusal : str
+        Why it is not used with the checkpoint: it measures few of its genes; "" if it does not.
+    accepts_few_genes : bool
+        The user wants it used all the same.
     """
 
     name: str
@@ -95,6 +99,8 @@ class LoadedSection:
     placement: RegistrationCheck | None = None
     layer: Points | None = field(default=None, repr=False)
     source_claims: tuple[SizeClaim, ...] = ()
+    few_genes_refusal: str = ""
+    accepts_few_genes: bool = False
 
     def place_on(
         self, slide: ViewerSlide, affine: AffineTransform | None, registration: str
