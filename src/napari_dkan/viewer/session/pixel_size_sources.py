@@ -152,7 +152,7 @@ def array_from_features(layer: Points) -> NDArray[np.int64] | None:
     if columns is None:
         return None
     try:
-        return layer.features[list(columns)].to_numpy().astype(np.int64)
+        return np.asarray(layer.features[list(columns)]).astype(np.int64)
     except (TypeError, ValueError):
         return None  # text, or missing coordinates
 

@@ -197,6 +197,11 @@ class SlideLayerRegistry:
         self._slide_of_layer[layer] = slide
         _align_to_slide(slide, layer)
 
+    def detach(self, layers: Iterable[Layer]) -> None:
+        """Forget to which slide layers belong; they stay where they are."""
+        for layer in layers:
+            self._slide_of_layer.pop(layer, None)
+
     def attach_like(self, layer: Layer, new: Layer) -> None:
         """Record that a new layer belongs to the slide of another layer."""
         if layer in self._slide_of_layer:

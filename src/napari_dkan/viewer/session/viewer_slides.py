@@ -104,7 +104,10 @@ class ViewerSlides:
             found = slide_of_layer[id(layer)]
             if found is not None and id(layer) not in known_layers and isinstance(layer, Image):
                 slides.append(self._add_slide(layer, *found))
-        before, self.slides = self.slides, slides
+        before = self.slides
+        places = {id(s.layer): i for i, s in enumerate(before)}
+        slides.sort(key=lambda s: places.get(id(s.layer), len(places)))  # replaced ones stay
+        self.slides = slides
         for old in before:
             if old not in slides and old.layer in layers:
                 self.slide_replaced.emit(old)

@@ -17,9 +17,19 @@ from qtpy.QtWidgets import (
 from ....errors import DkanError
 from ...session.pixel_size_sources import USER_ORIGINS, format_pixel_size
 from ...session.shortcut_actions import set_tooltip
+from ...session.slide_images import (
+    describe_slide,
+    format_image,
+    has_two_frames,
+    is_whole_glass,
+    open_image_index,
+    scan_index,
+    show_file_image,
+    show_frame,
+)
 from ...session.viewer_session import ViewerSession
 from ...tools.ruler import Ruler
-from ...widgets.qt_utils import make_shrinkable
+from ...widgets.qt_utils import fill_column, make_row, make_shrinkable, make_text_label
 from ...widgets.signal_connections import SignalConnections
 
 LENGTH_UNITS = {"um": 1.0, "mm": 1000.0}
@@ -97,6 +107,63 @@ class RulerBox(QWidget):
             super().keyPressEvent(event)
 
 
+FRAMES = {"scan area, as in QuPath": False, "whole glass": True}  # text -> whole_glass
+
+
+class FileImageBox(QWidget):
+    """Choice of the image in a file with several, and of the frame on a slide with a scan area."""
+
+    def __init__(self, session: ViewerSession, connections: SignalConnections) -> None:
+        super().__init__()
+        self._session = session
+        self.image_combo, self.frame_combo = QComboBox(), QComboBox()
+        for combo in (self.image_combo, self.frame_combo):
+            make_shrinkable(combo)
+        self.image_combo.setToolTip("The images in this file; another one opens beside this one.")
+        self.frame_combo.setToolTip(
+            "From which corner spots and predictions count. Regions of QuPath fit in both."
+        )
+        self.frame_combo.addItems(list(FRAMES))
+        self._image_row, self._frame_row = QWidget(), QWidget()
+        fill_column(self._image_row, make_row(QLabel("Image"), (self.image_combo, 1)))
+        fill_column(self._frame_row, make_row(QLabel("Frame"), (self.frame_combo, 1)))
+        fill_column(self, self._image_row, self._frame_row)
+        self.image_combo.activated.connect(self._show_image)
+        self.frame_combo.activated.connect(self._show_frame)
+        connections.connect(self.refresh, session.slides_changed, session.slide_changed)
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Follow the current slide."""
+        slide = None if self._session.slide is None else self._session.slide.slide
+        images = () if slide is None else slide.images
+        self.image_combo.clear()
+        if slide is not None and len(images) > 1:
+            for index, image in enumerate(images):
+                self.image_combo.addItem(format_image(image, index == scan_index(slide)))
+            self.image_combo.setCurrentIndex(open_image_index(slide))
+        has_frames = slide is not None and has_two_frames(slide)
+        if slide is not None:
+            self.frame_combo.setCurrentIndex(int(is_whole_glass(slide)))
+        self._image_row.setVisible(len(images) > 1)
+        self._frame_row.setVisible(has_frames)
+        self.setVisible(len(images) > 1 or has_frames)
+
+    def _show_image(self, index: int) -> None:
+        session = self._session
+        session.message.clear()
+        with session.message.report_errors():
+            show_file_image(session.viewer, session.viewer_slides, index)
+        self.refresh()
+
+    def _show_frame(self, index: int) -> None:
+        session = self._session
+        session.message.clear()
+        with session.message.report_errors():
+            show_frame(session.viewer, session.viewer_slides, list(FRAMES.values())[index])
+        self.refresh()
+
+
 DEFAULT_MPP = 0.5  # of a 20x scan; suggested where the pixel size is unknown
 
 
@@ -109,6 +176,9 @@ class SlideBox(QWidget):
         self.slide_combo = QComboBox()
         make_shrinkable(self.slide_combo)
         self.slide_combo.setToolTip("Slides open in this window; drag one in to add it.")
+        self.file_image_box = FileImageBox(session, connections)
+        self.account_label = make_text_label(selectable=True)
+        self.account_label.setToolTip("What was read of the file of this slide")
         self.pixel_size_label = QLabel()
         self.pixel_size_label.setWordWrap(True)
         self.change_button = QPushButton("change")
@@ -146,6 +216,8 @@ class SlideBox(QWidget):
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(self.slide_combo)
+        layout.addWidget(self.file_image_box)
+        layout.addWidget(self.account_label)
         layout.addLayout(line)
         layout.addWidget(self._entry_row)
         layout.addWidget(self.ruler_box)
@@ -180,6 +252,8 @@ class SlideBox(QWidget):
         self.change_button.setVisible(slide is not None and slide.pixel_size is not None)
         self.ruler_button.setVisible(slide is not None)
         self._entry_row.setVisible(slide is not None and slide.pixel_size is None)
+        self.account_label.setVisible(slide is not None)
+        self.account_label.setText("" if slide is None else describe_slide(slide.slide))
         if slide is None:
             self.slide_combo.addItem("no slide yet")
             self.pixel_size_label.setText(

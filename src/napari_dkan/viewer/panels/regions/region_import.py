@@ -95,6 +95,8 @@ class RegionImporter:
         for layer in pending:
             if layer in self._session.viewer.layers:
                 layer.scale, layer.units = (slide.mpp,) * 2, MICROMETER_UNITS
+                x, y = slide.slide.scan_origin  # from where regions of QuPath count
+                layer.translate = (y * slide.mpp, x * slide.mpp)
                 layer.axis_labels = AXIS_LABELS
                 self._session.layers.attach(slide, layer)
 

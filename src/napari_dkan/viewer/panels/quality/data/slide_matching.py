@@ -134,7 +134,12 @@ def _find_match(
 
 
 def is_same_slide(image: Path, slide: ViewerSlide) -> bool:
-    """Return whether a file is the slide: the same file, or one with the same content."""
+    """Return whether a file is the slide: the same file, or one with the same content.
+
+    A label or macro that was chosen of the file is not.
+    """
+    if slide.slide.chosen_image:
+        return False
     with suppress(OSError):
         if slide.slide.path is not None and image.resolve() == slide.slide.path.resolve():
             return True
