@@ -55,6 +55,7 @@ def test_refusal_says_what_the_names_look_like_and_one_press_accepts(
     everything = refusal + quality_widget.message_label.text() + panel.message_label.text()
     assert "--" not in everything and "few_genes" not in everything
     assert "DKAN: quality control" in panel.message_label.text()
+    assert quality_widget.message_label.text() == ""  # the box says it
     assert quality_widget.quality.model.comparison is None
     assert box.accept_checkbox.text() == "Use the few genes of M1"
 
@@ -109,8 +110,9 @@ def test_fine_tuning_refuses_and_accepts(
         qtbot.mouseClick(widget.run_box.start_button, Qt.MouseButton.LeftButton)
         assert not widget.controller.busy and starts == []
         message = widget.message_label.text()
-        assert "look like mouse or rat genes" in message and "Tick above" in message
-        assert "--" not in message
+        assert "tick above" in message and "--" not in message
+        assert "look like mouse or rat genes" in box.refusal_label.text()
+        assert not widget.notice_label.isVisibleTo(widget)
         press(qtbot, box.accept_checkbox)
         assert quality_widget.measured_box.few_genes_box.accept_checkbox.isChecked()
         qtbot.mouseClick(widget.run_box.start_button, Qt.MouseButton.LeftButton)

@@ -59,9 +59,9 @@ def test_label_and_macro_are_chosen_never_taken(panel, tmp_path, qtbot) -> None:
     assert box.isVisibleTo(panel) and not box.frame_combo.isVisibleTo(panel)
     texts = [combo.itemText(i) for i in range(combo.count())]
     assert texts == [
-        "macro image (300 x 200 px)",
-        "scan A (800 x 600 px), the scan",
-        "label (150 x 100 px)",
+        "macro image (300 x 200)",
+        "scan A (800 x 600), the scan",
+        "label (150 x 100)",
     ]
     assert combo.currentIndex() == 1 and session.slide.slide.width == 800
     read = panel.slide_box.account_label.text().splitlines()

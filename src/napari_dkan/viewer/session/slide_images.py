@@ -34,10 +34,10 @@ def open_image_index(slide: Slide) -> int:
 
 
 def format_image(image: FileImage, is_scan: bool) -> str:
-    """Format an image for a list, for example ``macro (1,280 x 431 px)``."""
+    """Format an image for a list, for example ``macro (1,280 x 431)``."""
     name = f"image {image.name}" if image.name.isdecimal() else image.name
     is_named = name.casefold() == "scan"
-    return f"{name} ({image.width:,} x {image.height:,} px)" + (
+    return f"{name} ({image.width:,} x {image.height:,})" + (
         ", the scan" if is_scan and not is_named else ""
     )
 
@@ -117,7 +117,7 @@ def show_frame(viewer: ViewerModel, slides: ViewerSlides, whole_glass: bool) -> 
 
 def is_whole_glass(slide: Slide) -> bool:
     """Whether positions count from the corner of the glass, outside the scan area."""
-    return has_two_frames(slide) and slide.scan_area.glass[:2] == (0, 0)
+    return has_two_frames(slide) and (slide.width, slide.height) == slide.scan_area.glass[2:]
 
 
 def has_two_frames(slide: Slide) -> bool:

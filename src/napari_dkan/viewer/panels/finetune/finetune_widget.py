@@ -100,8 +100,9 @@ class FinetuneWidget(QWidget):
                 self.settings_box.new_genes_path,
             )
             self.controller.start(request)
-        except FewGenesError as error:
-            self._show_message(f"{error.finding} Tick above to use these few.", True)
+        except FewGenesError:
+            sentence = "Few genes of a section are in the checkpoint; tick above to use them."
+            self._show_message(sentence, True)
         except DkanError as error:
             self._show_message(str(error), True)
 
@@ -114,8 +115,9 @@ class FinetuneWidget(QWidget):
 
     def _show_session_message(self) -> None:
         """Show warnings of the session, e.g. about a section that cannot be read."""
-        session = self.session
-        self.notice_label.setText(session.message.text if session.message.is_warning else "")
+        message = self.session.message
+        is_shown = message.is_warning and message.text != self.quality.few_genes_notice
+        self.notice_label.setText(message.text if is_shown else "")
         self.notice_label.setVisible(bool(self.notice_label.text()))
 
     def _show_model(self) -> None:

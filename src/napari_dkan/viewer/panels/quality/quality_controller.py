@@ -39,10 +39,16 @@ class QualityController:
     """Changes the `QualityModel` of a session and draws its maps.
 
     Messages go to the session.
+
+    Attributes
+    ----------
+    few_genes_notice : str
+        The last message about a section with few genes; panels with a `FewGenesBox` say more.
     """
 
     def __init__(self, session: ViewerSession) -> None:
         self.session = session
+        self.few_genes_notice = ""
         self.model = model = QualityModel(session)
         self._comparison_worker = ComparisonWorker(
             session, self._on_comparison_item, model.set_progress
@@ -266,11 +272,11 @@ class QualityController:
             model.section_changed.emit()
         elif isinstance(item, FewGenesError):
             self.set_few_genes_refusal(section, item.finding)
-            self.session.message.show(
+            self.few_genes_notice = (
                 f"{section.name} is not compared: few of its genes are in the checkpoint. The "
-                "panel DKAN: quality control offers to use these few.",
-                warning=True,
+                "panel DKAN: quality control offers to use these few."
             )
+            self.session.message.show(self.few_genes_notice, warning=True)
         elif isinstance(item, MeasuredPredictedPair):
             model.pair = item
             model.prediction_updated.emit()

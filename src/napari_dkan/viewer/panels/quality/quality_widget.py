@@ -131,8 +131,9 @@ class QualityWidget(QWidget):
 
     def _show_message(self) -> None:
         session = self.session
-        self.message_label.setText(session.message.text)
-        self.message_label.setVisible(bool(session.message.text))
+        is_shown = session.message.text not in ("", self.quality.few_genes_notice)
+        self.message_label.setText(session.message.text if is_shown else "")
+        self.message_label.setVisible(is_shown)
         set_text_color(self.message_label, ERROR_COLOR if session.message.is_warning else None)
 
     def _update_visibility(self) -> None:
