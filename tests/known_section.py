@@ -63,6 +63,14 @@ class KnownSection:
     def xy(self) -> np.ndarray:
         return self.table[["pxl_col_in_fullres", "pxl_row_in_fullres"]].to_numpy()
 
+    @property
+    def shapes(self) -> pd.DataFrame:
+        """Circles of the spots with the number of each as index, as SpatialData stores them."""
+        import shapely
+
+        circles = shapely.to_wkb(shapely.points(self.xy))
+        return pd.DataFrame({"geometry": list(circles), "radius": 55.0})
+
     def add_features(self, names: Sequence[str], kind: str, value: int = 5000) -> None:
         """Add features that are no genes, whose ids are their names."""
         self.genes += names
@@ -128,7 +136,6 @@ def write_mtx_files(
 
 def write_spatialdata(section: KnownSection, root: Path) -> Path:
     """In the layout of a store that spatialdata 0.7.3 wrote."""
-    import shapely
     import zarr
 
     with zipfile.ZipFile(Path(__file__).parent / "data" / "spatialdata_tiny.zip") as archive:
@@ -142,7 +149,8 @@ def write_spatialdata(section: KnownSection, root: Path) -> Path:
     data = section.anndata()
     del data.obsm["spatial"]
     data.obs[keys["region_key"]] = "spots"
-    data.obs[keys["instance_key"]] = np.arange(N_SPOTS)
+    number = {name: i for i, name in enumerate(section.table["barcode"])}
+    data.obs[keys["instance_key"]] = [number[name] for name in data.obs_names]
     shutil.rmtree(path)
     anndata.io.write_zarr(path, data) if hasattr(anndata.io, "write_zarr") else data.write_zarr(
         path
@@ -151,8 +159,7 @@ def write_spatialdata(section: KnownSection, root: Path) -> Path:
         {name: keys[name] for name in keys if name in ("region", "region_key", "instance_key")}
     )
     shapes = store / "shapes" / "spots"
-    circles = shapely.to_wkb(shapely.points(section.xy))
-    pd.DataFrame({"geometry": list(circles), "radius": 55.0}).to_parquet(shapes / "shapes.parquet")
+    section.shapes.to_parquet(shapes / "shapes.parquet")
     attributes = json.loads((shapes / ".zattrs").read_text())
     transform = attributes["coordinateTransformations"][0]
     attributes["coordinateTransformations"] = [

@@ -70,6 +70,7 @@ def test_killed_worker_loses_no_slide(jobs, tmp_path):
     assert killed and sorted(e.index for e in ended) == list(range(SLIDES))
     for event in ended:
         assert event.outcome.error == ""
+        assert any(line.startswith("slide: ") for line in event.outcome.log)
         ours, theirs = load_result(here[event.index].out), load_result(there[event.index].out)
         np.testing.assert_array_equal(ours.prediction.values, theirs.prediction.values)
         np.testing.assert_array_equal(ours.prediction.tokens, theirs.prediction.tokens)

@@ -564,7 +564,7 @@ def test_spots_off_tissue_in_tables(tmp_path: Path) -> None:
 
 @settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(rows=st.permutations(range(N_SPOTS)), columns=st.permutations(range(4)), extra=st.booleans())
-@pytest.mark.parametrize("container", ["h5ad", "10x h5", "mtx"])
+@pytest.mark.parametrize("container", list(CONTAINERS))
 def test_order_and_extra_columns_change_nothing(container, rows, columns, extra, tmp_path_factory):
     class Shuffled(KnownSection):
         def anndata(self) -> anndata.AnnData:
@@ -578,6 +578,12 @@ def test_order_and_extra_columns_change_nothing(container, rows, columns, extra,
         def table(self) -> pd.DataFrame:
             table = super().table
             return table.assign(note="x") if extra and container == "mtx" else table
+
+        @property
+        def shapes(self) -> pd.DataFrame:
+            """Circles of SpatialData, in an order of their own."""
+            shapes = super().shapes.iloc[rows[::-1]]
+            return shapes.assign(cluster=3)[["cluster", *shapes.columns[::-1]]] if extra else shapes
 
     plain = KnownSection()
     section = Shuffled(
