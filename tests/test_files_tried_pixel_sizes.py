@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from napari_dkan.cli import main
 from napari_dkan.errors import SlideError, SpotsError
 from napari_dkan.expression.readers.discovery import read_sections
-from napari_dkan.inference.section_pixel_size import EnteredMpp, section_size_claims
+from napari_dkan.inference.section_choices import SectionChoices
+from napari_dkan.inference.section_pixel_size import section_size_claims
 from napari_dkan.model import load_checkpoint
 from napari_dkan.samples.bundled_checkpoints import find_bundled_checkpoint
 from napari_dkan.slide import PixelSize, open_slide
@@ -75,11 +76,11 @@ class TestRule:
     )
     def test_wrong_words(self, words, match):
         with pytest.raises((SpotsError, SlideError), match=match):
-            EnteredMpp.parse(words)
+            SectionChoices.parse(words)
 
     def test_a_section_that_is_not_there_is_named(self):
-        entered = EnteredMpp.parse(["0.5", "A=0.6"])
-        assert (entered.default, entered.by_section) == (0.5, {"A": 0.6})
+        entered = SectionChoices.parse(["0.5", "A=0.6"])
+        assert (entered.mpp.default, entered.mpp.by_section) == (0.5, {"A": 0.6})
         with pytest.raises(SpotsError, match="--mpp names A; the sections are B, C"):
             entered.check_names(["B", "C"])
 
@@ -234,7 +235,7 @@ class TestSections:
         from napari_dkan.training.data.section_loading import read_section_data
 
         write_section(tmp_path, "h5ad", stated=0.2)
-        (data,) = read_section_data(tmp_path, None, EnteredMpp.parse(["S=1.9"]))
+        (data,) = read_section_data(tmp_path, None, SectionChoices.parse(["S=1.9"]))
         assert (data.uns["mpp"], data.uns["mpp_origin"]) == (1.9, "entered by hand")
 
     def test_a_file_of_a_size_that_was_entered_is_not_refused(self, tmp_path):

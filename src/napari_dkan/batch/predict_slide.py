@@ -116,14 +116,14 @@ def _prepare_prediction(
     from ..inference.patch_features.precomputed_features import load_precomputed_features
     from ..inference.predict import find_tissue_region
     from ..inference.predictor import Predictor
+    from ..inference.section_pixel_size import find_qupath_mpp
     from ..quality.slide_checks import check_pixel_size
     from ..spatial.region_files import RegionObjects, read_regions
 
-    # QuPath's micrometres are those of the pixel size that the file states.
-    file_mpp = None if slide.pixel_size is None else slide.pixel_size.mpp
     spots = None
     if job.spots is not None:
-        spots = read_spots(job.spots, file_mpp or job.mpp, job.library)
+        qupath_mpp = find_qupath_mpp(slide.pixel_size, job.mpp)
+        spots = read_spots(job.spots, qupath_mpp, job.library)
     claims = [] if spots is None else _claims_of_spots(job, spots)
     size = find_pixel_size(slide, job.mpp, claims)
     tissue = find_tissue_region(slide, size.mpp)

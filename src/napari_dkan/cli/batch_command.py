@@ -10,45 +10,21 @@ from typing import Annotated
 
 import typer
 
-from ..batch.slide_job import JobEvent, JobFinished, JobOutcome, SlideJob, TilePitch, split_names
+from ..batch.slide_job import JobEvent, JobFinished, JobOutcome, SlideJob, split_names
 from ..errors import DkanError
-from .shared_options import (
-    ImageNameOption,
-    RegionObjectsOption,
-    WholeGlassOption,
-    job_checkpoint,
-)
+from .option_groups import JobOptions, with_option_groups
 
 EXIT_INTERRUPTED = 130
 
 
+@with_option_groups
 def run_batch(
     slides: Annotated[
         list[str],
         typer.Argument(help="Slides, folders, globs, addresses, or a table that lists them."),
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="The folder for results.")],
-    checkpoint: Annotated[Path | None, typer.Option(help="Default: the bundled one.")] = None,
-    tissue_only: Annotated[bool, typer.Option(help="Leave out tiles off the tissue.")] = True,
-    pitch: Annotated[TilePitch, typer.Option(help="Distance between tiles.")] = TilePitch.training,
-    mpp: Annotated[float | None, typer.Option(help="Micrometres per pixel of all slides.")] = None,
-    genes: Annotated[str | None, typer.Option(help="Only these, comma-separated.")] = None,
-    zero_shot: Annotated[
-        str | None, typer.Option(metavar="FILE[:A,B]", help="Also genes by their text.")
-    ] = None,
-    allow_unproven: Annotated[
-        bool, typer.Option(help="Such genes even where the card has no proof that it works.")
-    ] = False,
-    encoder_weights: Annotated[
-        Path | None, typer.Option(help="Local weights of the checkpoint's tile encoder.")
-    ] = None,
-    features_encoder: Annotated[
-        str | None, typer.Option(help="Who made the features that a CSV lists (uni, conch ...).")
-    ] = None,
-    region_objects: RegionObjectsOption = None,
-    icc: Annotated[bool, typer.Option(help="Apply the slides' ICC profiles.")] = False,
-    image_name: ImageNameOption = None,
-    whole_glass: WholeGlassOption = False,
+    options: JobOptions,
     store: Annotated[
         bool, typer.Option(help="Keep tiles on disk for later visits (`cache show`).")
     ] = False,
@@ -83,27 +59,10 @@ def run_batch(
 
     if scheduler is not None and (devices is not None or workers is not None):
         raise DkanError("--devices and --workers are for this machine, not for --scheduler.")
-    options = SlideJob(
-        "",
-        out.absolute(),
-        checkpoint=job_checkpoint(checkpoint),
-        tissue_only=tissue_only,
-        pitch=pitch,
-        mpp=mpp,
-        genes=split_names(genes),
-        zero_shot=zero_shot,
-        allow_unproven=allow_unproven,
-        encoder_weights=None if encoder_weights is None else encoder_weights.absolute(),
-        store=store,
-        icc=icc,
-        image=image_name,
-        whole_glass=whole_glass or None,
-        region_objects=region_objects and region_objects.value,
-        features_encoder=features_encoder,
-    )
-    job_list = build_job_list(slides, options.out, options)
+    template = options.make_job("", out.absolute(), store=store)
+    job_list = build_job_list(slides, template.out, template)
     jobs = job_list.jobs
-    validate_options(options)
+    validate_options(template)
     if scheduler is not None:
         from ..batch.dask_runner import run_on_dask
 
@@ -119,7 +78,7 @@ def run_batch(
                 if isinstance(event, JobFinished):
                     outcomes[event.index] = event.outcome
                     rows = [(jobs[i], outcomes[i]) for i in sorted(outcomes)]
-                    write_summary(options.out, rows)
+                    write_summary(template.out, rows)
                 display.update(event)
     except KeyboardInterrupt:
         finished = format_counts([*outcomes.values()]) if outcomes else "nothing is finished"

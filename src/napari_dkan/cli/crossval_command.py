@@ -10,15 +10,14 @@ import typer
 from ..atomic_write import require_output_folder
 from ..errors import SpotsError
 from ..training.train_settings import FoldUnit
-from .shared_options import FitOptions, ReportOption, echo_log, with_fit_options
+from .option_groups import FitOptions, SlideOptions, with_option_groups
+from .shared_options import ReportOption, echo_log
 
 
-@with_fit_options(
-    "data out sections mpp by panel gene_text preset seeds epochs set_ encoder encoder_weights "
-    "stain devices precision run resume"
-)
+@with_option_groups
 def run_crossval(
     options: FitOptions,
+    slides: SlideOptions,
     out: ReportOption,
     by: Annotated[FoldUnit, typer.Option(help="What is left out together.")] = FoldUnit.section,
     seeds: Annotated[str, typer.Option(help="DKAN is trained once with each.")] = "2021",
@@ -38,6 +37,7 @@ def run_crossval(
         names,
         options.panel,
         options.settings(seed_numbers[0], epochs),
+        choices=slides.choices(),
         check_sections=partial(make_folds, by=by),
         **options.input_arguments(),
     )
@@ -50,7 +50,9 @@ def run_crossval(
         seeds=seed_numbers,
         command=options.format_command_line(
             "crossval",
-            "data sections mpp by panel gene_text preset seeds epochs set encoder stain precision",
+            "data sections mpp image_name whole_glass by panel gene_text preset seeds epochs set "
+            "encoder stain precision",
+            **slides.command_words(),
             by=by.value,
             seeds=seeds,
             epochs=epochs,

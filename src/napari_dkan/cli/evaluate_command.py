@@ -10,40 +10,31 @@ import typer
 from ..atomic_write import require_output_folder, write_json
 from ..errors import SpotsError
 from ..training.train_settings import BaselineName
+from .option_groups import MeasuredOptions, SlideOptions, with_option_groups
 from .shared_options import (
+    COUNTS_OPTION,
     CheckpointOption,
     DataOption,
     DeviceOption,
     EncoderWeightsOption,
-    FewGenesOption,
-    LibraryOption,
     PanelOption,
     ReportOption,
-    SectionMppOption,
     SectionsOption,
     SettingChangesOption,
-    SlideMppOption,
     checkpoint_word,
     echo_log,
     format_command_line,
     parse_section_names,
-    read_section_with_image,
     resolve_checkpoint,
 )
 
 
+@with_option_groups
 def run_evaluate(
-    counts: Annotated[Path, typer.Option(help="Raw counts: .tsv(.gz), .h5ad, 10x .h5, .parquet.")],
+    counts: Annotated[Path, COUNTS_OPTION],
     out: ReportOption,
+    section: MeasuredOptions,
     checkpoint: CheckpointOption = "bundled",
-    image: Annotated[
-        Path | None, typer.Option(help="The H&E slide; default the one beside an h5ad.")
-    ] = None,
-    spots: Annotated[
-        Path | None, typer.Option(help="Where the spots are, unless an h5ad of counts says it.")
-    ] = None,
-    library: LibraryOption = None,
-    mpp: SlideMppOption = None,
     baseline: Annotated[
         list[BaselineName] | None, typer.Option(help="Train this beside it; may be repeated.")
     ] = None,
@@ -53,13 +44,20 @@ def run_evaluate(
     train_sections: Annotated[
         str | None, typer.Option(help="Such as C2,C3; default all there are.")
     ] = None,
+    train_mpp: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="[NAME=]UM",
+            help="Micrometres per pixel of their slides, or of one section; may be given several "
+            "times. --mpp is that of the slide that is scored.",
+        ),
+    ] = None,
     device: DeviceOption = None,
     encoder_weights: EncoderWeightsOption = None,
-    few_genes: FewGenesOption = False,
 ) -> None:
     """Score a checkpoint on any measured section, beside plain methods."""
+    from ..inference.section_choices import SectionChoices, open_section_slide
     from ..model import load_checkpoint
-    from ..slide import open_slide
     from ..training.data.measured_section import make_measured_section
     from ..training.evaluation.crossval_report import format_metrics_table
     from ..training.evaluation.evaluate_checkpoint import evaluate_checkpoint
@@ -69,10 +67,13 @@ def run_evaluate(
     baselines = [b.value for b in baseline or ()]
     if baselines and train_data is None:
         raise SpotsError("A baseline has to be trained: give --train-data, and --train-sections.")
+    if train_mpp and train_data is None:
+        raise SpotsError("--train-mpp is of the sections of --train-data; give both.")
     names = parse_section_names(train_sections)
+    train_choices = SectionChoices.parse(train_mpp, mpp_option="--train-mpp")
     model = load_checkpoint(resolve_checkpoint(checkpoint))
-    data = read_section_with_image(image, counts, spots, library)
-    measured = make_measured_section(data, model, few_genes)
+    data = section.read_section(counts)
+    measured = make_measured_section(data, model, section.few_genes)
     missing = measured.missing_genes
     if missing:
         shown = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
@@ -80,15 +81,16 @@ def run_evaluate(
             f"{len(missing)} of {len(model.panel)} panel genes are not measured and not scored: "
             f"{shown}"
         )
-    with open_slide(data.uns["image"]) as slide:
+    with open_section_slide(data.uns) as slide:
         report = evaluate_checkpoint(
             model,
             slide,
             measured,
-            mpp,
+            section.mpp,
             baselines=baselines,
             train_data=train_data,
             train_sections=names,
+            train_choices=train_choices,
             device=device,
             encoder_weights=encoder_weights,
             log=echo_log,
@@ -97,15 +99,12 @@ def run_evaluate(
         format_command_line(
             "evaluate",
             checkpoint=checkpoint_word(checkpoint),
-            image=image,
             counts=counts,
-            spots=spots,
-            library=library,
-            mpp=mpp,
+            **section.command_words(),
             baseline=baselines,
             train_data=train_data,
             train_sections=train_sections,
-            few_genes=few_genes,
+            train_mpp=train_mpp,
         )
     )
     write_json(out, report)
@@ -118,14 +117,15 @@ def run_evaluate(
     typer.echo(f"written to {out}")
 
 
+@with_option_groups
 def run_zeroshot(
     data: DataOption,
     gene_text: Annotated[
         Path, typer.Option(help="Gene file of `genes build`, or .npz.", show_default=False)
     ],
     out: ReportOption,
+    slides: SlideOptions,
     sections: SectionsOption = None,
-    mpp: SectionMppOption = None,
     panel: PanelOption = None,
     held_out: Annotated[int, typer.Option(min=2, help="Genes left out of training.")] = 25,
     draws: Annotated[int, typer.Option(min=1, help="Different sets of such genes.")] = 3,
@@ -137,7 +137,6 @@ def run_zeroshot(
 
     The report says whether their own text beats another gene's; its summary goes on a card.
     """
-    from ..inference.section_pixel_size import EnteredMpp
     from ..training.data.section_loading import adapt_settings_to_sections, load_sections
     from ..training.evaluation.zero_shot_evaluation import evaluate_zero_shot
     from ..training.gene_text import read_gene_text_embeddings, resolve_panel
@@ -149,9 +148,7 @@ def run_zeroshot(
     settings = apply_setting_changes(TrainSettings(epochs=epochs, seed=seed, members=1), set_ or ())
     genes = resolve_panel(data, panel)
     text = read_gene_text_embeddings(gene_text, genes)
-    prepared = load_sections(
-        data, names, genes, settings, entered_mpp=EnteredMpp.parse(mpp), log=echo_log
-    )
+    prepared = load_sections(data, names, genes, settings, choices=slides.choices(), log=echo_log)
     settings = adapt_settings_to_sections(settings, prepared)
     report = evaluate_zero_shot(
         prepared, genes, text, settings, held_out=held_out, draws=draws, log=echo_log

@@ -11,11 +11,12 @@ import typer
 from ..atomic_write import require_output_folder, write_json
 from ..errors import DkanError
 from ..training.finetuning.finetune_settings import AdaptScope, FinetuneSettings, HoldOutUnit
+from .option_groups import SlideOptions, with_option_groups
 from .shared_options import (
     CheckpointOption,
     EncoderWeightsOption,
     FewGenesOption,
-    SectionMppOption,
+    SectionsOption,
     checkpoint_word,
     format_command_line,
     parse_section_names,
@@ -25,6 +26,7 @@ from .shared_options import (
 SMALL_NETWORK_DIM = 128  # width up to which one thread is fastest
 
 
+@with_option_groups
 def run_finetune(
     data: Annotated[
         list[Path],
@@ -37,11 +39,9 @@ def run_finetune(
     out: Annotated[
         Path, typer.Option("--out", "-o", help="The checkpoint to write.", show_default=False)
     ],
+    slides: SlideOptions,
     checkpoint: CheckpointOption = "bundled",
-    sections: Annotated[
-        str | None, typer.Option(help="Such as C2,C3; default all there are.")
-    ] = None,
-    mpp: SectionMppOption = None,
+    sections: SectionsOption = None,
     adapt: Annotated[
         AdaptScope, typer.Option(help="What may change; auto goes by the number of spots.")
     ] = AdaptScope.auto,
@@ -83,7 +83,6 @@ def run_finetune(
     ) -> FinetuneFinished:
         import torch
 
-        from ..inference.section_pixel_size import EnteredMpp
         from ..model import load_checkpoint, save_checkpoint
         from ..training.finetuning.finetune_checkpoint import finetune_checkpoint
         from ..training.finetuning.training_section import read_finetune_sections
@@ -96,14 +95,14 @@ def run_finetune(
         if model.network.config.dim <= SMALL_NETWORK_DIM:
             torch.set_num_threads(1)  # in such short steps threads wait for each other
         training_data, other_data = read_finetune_sections(
-            data, names, other_names, EnteredMpp.parse(mpp)
+            data, names, other_names, slides.choices()
         )
         command = format_command_line(
             "finetune",
             checkpoint=checkpoint_word(checkpoint),
             data=[d.resolve().name for d in data],
             sections=sections,
-            mpp=mpp,
+            **slides.command_words(),
             adapt=adapt.value,
             epochs=epochs,
             seconds=seconds,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,16 +11,14 @@ import typer
 from ..atomic_write import require_output_folder
 from ..batch.slide_job import split_names
 from ..errors import SlideError, SpotsError
+from .option_groups import MeasuredOptions, with_option_groups
 from .shared_options import (
+    COUNTS_OPTION,
     CheckpointOption,
     DeviceOption,
     EncoderWeightsOption,
-    FewGenesOption,
-    LibraryOption,
-    SlideMppOption,
     checkpoint_word,
     format_command_line,
-    read_section_with_image,
     resolve_checkpoint,
 )
 
@@ -34,17 +33,14 @@ if TYPE_CHECKING:
     from ..training.data.measured_section import MeasuredSection
 
 
+@with_option_groups
 def run_report(
     out: Annotated[Path, typer.Option("--out", "-o", help="The page (.html).", show_default=False)],
-    slide: Annotated[Path | None, typer.Argument(help="The H&E slide.")] = None,
-    image: Annotated[Path | None, typer.Option(help="The same, as `evaluate` takes it.")] = None,
-    counts: Annotated[
-        Path | None, typer.Option(help="Raw counts: .tsv(.gz), .h5ad, 10x .h5, .parquet.")
+    measured_options: MeasuredOptions,
+    slide: Annotated[
+        Path | None, typer.Argument(help="The H&E slide; the same as --image.")
     ] = None,
-    spots: Annotated[
-        Path | None, typer.Option(help="Where the spots are, unless an h5ad of counts says it.")
-    ] = None,
-    library: LibraryOption = None,
+    counts: Annotated[Path | None, COUNTS_OPTION] = None,
     section: Annotated[
         str | None, typer.Option(metavar="FOLDER:NAME", help="A section of a folder instead.")
     ] = None,
@@ -53,10 +49,8 @@ def run_report(
         str | None,
         typer.Option(help="Maps of these, comma-separated; default some known, best and worst."),
     ] = None,
-    mpp: SlideMppOption = None,
     device: DeviceOption = None,
     encoder_weights: EncoderWeightsOption = None,
-    few_genes: FewGenesOption = False,
 ) -> None:
     """Write a page about a section that anybody can read: maps, figures, how far to trust it.
 
@@ -66,18 +60,18 @@ def run_report(
     from ..inference.predictor import Predictor
     from ..model import load_checkpoint
     from ..quality.report.report_page import write_report
-    from ..slide import open_slide
     from ..training.data.measured_section import make_measured_section
 
     require_output_folder(out)
     model = load_checkpoint(resolve_checkpoint(checkpoint))
     symbols = split_names(genes) or ()
     model.panel.rows(symbols)  # an unknown gene is an error before anything is computed
-    data = _read_measured_section(slide or image, counts, spots, section, library)
-    measured = None if data is None else make_measured_section(data, model, few_genes)
-    path = slide or image or Path("" if data is None else str(data.uns["image"]))
-    with open_slide(path) as opened:
-        size = _find_pixel_size(opened, measured, mpp)
+    options = replace(measured_options, image=slide or measured_options.image)
+    data = _read_measured_section(options, counts, section)
+    measured = None if data is None else make_measured_section(data, model, options.few_genes)
+    path = options.image or Path("" if data is None else str(data.uns["image"]))
+    with options.open_slide(path) as opened:
+        size = _find_pixel_size(opened, measured, options.mpp)
         tissue = find_tissue_region(opened, size.mpp)
         predictor = Predictor(opened, model, size.mpp, tissue, device, encoder_weights)
         if measured is None:
@@ -95,15 +89,11 @@ def run_report(
             warnings=_registration_warnings(opened, measured, size, tissue),
             command=format_command_line(
                 "report",
-                image=path,
                 counts=counts,
-                spots=spots,
-                library=library,
+                **(options.command_words() | {"image": path}),
                 section=None if section is None else Path(section),
                 checkpoint=checkpoint_word(checkpoint),
                 genes=genes,
-                mpp=mpp,
-                few_genes=few_genes,
             ),
         )
     if comparison is None:
@@ -114,17 +104,13 @@ def run_report(
 
 
 def _read_measured_section(
-    image: Path | None,
-    counts: Path | None,
-    spots: Path | None,
-    section: str | None,
-    library: str | None,
+    options: MeasuredOptions, counts: Path | None, section: str | None
 ) -> AnnData | None:
     """Read the measured section; None without counts. Raises SpotsError."""
     from ..expression.readers.discovery import read_sections
 
     if section is not None:
-        if counts is not None or spots is not None:
+        if counts is not None or options.spots is not None:
             raise SpotsError("Give --section, or --counts and --spots, not both.")
         folder, _, name = section.rpartition(":")
         if not folder or Path(section).exists():  # a file of one section, or a Windows path
@@ -132,15 +118,15 @@ def _read_measured_section(
         (data, *more) = read_sections(folder, [name] if name else None)
         if more:
             raise SpotsError(f"{folder} holds {len(more) + 1} sections; name one as {folder}:NAME.")
-        data.uns["image"] = str(image or data.uns["image"])
+        data.uns["image"] = str(options.image or data.uns["image"])
         if not data.uns["image"]:
             raise SpotsError(f"{section} has no image beside it; give the slide by --image.")
-        return data
+        return options.choose_image(data)
     if counts is not None:
-        return read_section_with_image(image, counts, spots, library)
-    if spots is not None:
+        return options.read_section(counts)
+    if options.spots is not None:
         raise SpotsError("--spots says where counts were taken; give them by --counts.")
-    if image is None:
+    if options.image is None:
         raise SlideError("Give a slide, or a measured section by --section or --counts.")
     return None
 

@@ -2,26 +2,15 @@
 
 from __future__ import annotations
 
-import functools
-import inspect
-from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+from typing import Annotated
 
 import typer
 
 from ..batch.slide_job import split_names
 from ..errors import SpotsError
 from ..spatial.object_types import RegionObjects
-from ..training.train_settings import Precision, SettingsPreset, StainMethod
-
-if TYPE_CHECKING:
-    from anndata import AnnData
-
-    from ..training.fit.fit_model import TrainingHardware
-    from ..training.train_settings import TrainSettings
-
+from ..training.train_settings import StainMethod
 
 BUNDLED_CHECKPOINT = "bundled"  # stands for the checkpoint of this package
 DEFAULT_CHECKPOINT_NAME = "her2-breast"
@@ -52,7 +41,9 @@ EncoderOption = Annotated[
     str | None,
     typer.Option(help="Frozen tile encoder (uni, any timm model); default stain statistics."),
 ]
-EncoderWeightsOption = Annotated[Path | None, typer.Option(help="Local weights of that encoder.")]
+EncoderWeightsOption = Annotated[
+    Path | None, typer.Option(help="Local weights of the tile encoder.")
+]
 StainOption = Annotated[
     StainMethod | None,
     typer.Option("--stain", help="Normalise every slide to the training sections' stain."),
@@ -69,6 +60,7 @@ ResumeOption = Annotated[bool, typer.Option(help="Go on with the run that the fo
 ReportOption = Annotated[
     Path, typer.Option("--out", "-o", help="The report (.json).", show_default=False)
 ]
+COUNTS_OPTION = typer.Option(help="Raw counts: .tsv(.gz), .h5ad, 10x .h5, .parquet.")
 SlideMppOption = Annotated[float | None, typer.Option(help="Micrometres per pixel of the slide.")]
 ImageNameOption = Annotated[
     str | None,
@@ -78,6 +70,14 @@ WholeGlassOption = Annotated[
     bool,
     typer.Option(
         "--whole-glass", help="Count positions from the glass, not from the scan area as QuPath."
+    ),
+]
+SectionImageNameOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="[NAME=]IMAGE",
+        help="Name or number of the image in the files, or in that of one section; default the "
+        "scan; may be given several times.",
     ),
 ]
 SectionMppOption = Annotated[
@@ -98,133 +98,9 @@ FewGenesOption = Annotated[
 CheckpointOption = Annotated[
     str, typer.Option(help="A file, or bundled for the one of this package.")
 ]
-
-
 LibraryOption = Annotated[
     str | None, typer.Option(help="The section, where an h5ad holds several.")
 ]
-
-
-@dataclass(frozen=True)
-class FitOptions:
-    """Options of the commands that train networks: `train` and `crossval`."""
-
-    data: DataOption
-    sections: SectionsOption = None
-    mpp: SectionMppOption = None
-    panel: PanelOption = None
-    gene_text: GeneTextOption = None
-    preset: Annotated[SettingsPreset, typer.Option(help="The settings to train with.")] = (
-        SettingsPreset.bundled
-    )
-    set_: SettingChangesOption = None
-    encoder: EncoderOption = None
-    encoder_weights: EncoderWeightsOption = None
-    stain: StainOption = None
-    devices: DevicesOption = 1
-    precision: Annotated[Precision, typer.Option(help="Of the forward pass.")] = Precision.auto
-    run: RunFolderOption = None
-    resume: ResumeOption = False
-
-    def section_names(self) -> list[str] | None:
-        """Parse the names of the sections; None for all."""
-        return parse_section_names(self.sections)
-
-    def hardware(self) -> TrainingHardware:
-        """Make the training hardware; raises DkanError for hardware this machine lacks."""
-        from ..training.fit.fit_model import TrainingHardware
-
-        hardware = TrainingHardware(self.devices, self.precision)
-        hardware.trainer_options()
-        return hardware
-
-    def settings(self, seed: int, epochs: int | None) -> TrainSettings:
-        """Make the training settings; raises SpotsError for a wrong change."""
-        from ..training.train_settings import apply_setting_changes, make_preset_settings
-
-        settings = replace(make_preset_settings(self.preset), seed=seed)
-        if epochs is not None:
-            settings = replace(settings, epochs=epochs)
-        return apply_setting_changes(settings, self.set_ or ())
-
-    def run_folder(self, out: Path) -> Path:
-        """Return the folder of the run, by default beside the output."""
-        return self.run or out.with_suffix(".run")
-
-    def input_arguments(self) -> dict[str, Any]:
-        """Make the keyword arguments of `prepare_training_inputs` for these options."""
-        from ..inference.section_pixel_size import EnteredMpp
-
-        return {
-            "gene_text_file": self.gene_text,
-            "encoder": self.encoder,
-            "encoder_weights": self.encoder_weights,
-            "stain": self.stain and self.stain.value,
-            "entered_mpp": EnteredMpp.parse(self.mpp),
-            "log": echo_log,
-        }
-
-    def format_command_line(self, name: str, order: str, **own_options: object) -> str:
-        """Format the command with these and its own options, in this order of names."""
-        names = self.section_names()
-        values = {
-            "data": self.data,
-            "sections": names and ",".join(names),
-            "mpp": self.mpp,
-            "panel": self.panel,
-            "gene_text": self.gene_text,
-            "preset": self.preset.value,
-            "set": self.set_,
-            "encoder": self.encoder,
-            "stain": self.stain and self.stain.value,
-            "precision": self.precision.value,
-            **own_options,
-        }
-        return format_command_line(name, **{key: values[key] for key in order.split()})
-
-
-def with_fit_options(order: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Add the fields of `FitOptions` to the options of a command.
-
-    The command gets them as one object, its first argument.
-
-    Parameters
-    ----------
-    order
-        Names of all options in the order of `--help`.
-    """
-
-    def decorate(command: Callable[..., None]) -> Callable[..., None]:
-        hints = get_type_hints(FitOptions, include_extras=True)
-        hints |= get_type_hints(command, include_extras=True)
-        defaults = {
-            name: parameter.default
-            for function in (FitOptions, command)
-            for name, parameter in inspect.signature(function).parameters.items()
-        }
-        shared = [f.name for f in fields(FitOptions)]
-
-        @functools.wraps(command)
-        def run(**values: Any) -> None:
-            options = FitOptions(**{name: values.pop(name) for name in shared})
-            command(options, **values)
-
-        names = order.split()
-        run.__annotations__ = {name: hints[name] for name in names} | {"return": None}
-        run.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
-            [
-                inspect.Parameter(
-                    name,
-                    inspect.Parameter.KEYWORD_ONLY,
-                    default=defaults[name],
-                    annotation=hints[name],
-                )
-                for name in names
-            ]
-        )
-        return run
-
-    return decorate
 
 
 def echo_log(line: str) -> None:
@@ -252,18 +128,6 @@ def job_checkpoint(path: Path | None) -> Path | None:
 def checkpoint_word(name_or_path: str) -> str | Path:
     """Return a checkpoint option as `format_command_line` records it."""
     return name_or_path if name_or_path == BUNDLED_CHECKPOINT else Path(name_or_path)
-
-
-def read_section_with_image(
-    image: Path | None, counts: Path, spots: Path | None, library: str | None = None
-) -> AnnData:
-    """Read a measured section with its image; raises SpotsError when something is missing."""
-    from ..expression.readers.single_section import read_single_section
-
-    data = read_single_section(image, counts, spots, library)
-    if not data.uns["image"]:
-        raise SpotsError(f"{counts.name} has no image beside it; give the slide by --image.")
-    return data
 
 
 def parse_section_names(sections: str | None) -> list[str] | None:

@@ -9,15 +9,14 @@ from typing import Annotated
 import typer
 
 from ..atomic_write import require_output_folder
+from .option_groups import FitOptions, SlideOptions, with_option_groups
 from .shared_options import (
     DataOption,
     EncoderWeightsOption,
-    FitOptions,
-    SectionMppOption,
+    SectionsOption,
     echo_log,
     parse_section_names,
     resolve_checkpoint,
-    with_fit_options,
 )
 
 CheckpointOutOption = Annotated[
@@ -25,13 +24,10 @@ CheckpointOutOption = Annotated[
 ]
 
 
-@with_fit_options(
-    "data out sections mpp panel gene_text gene_tables preset epochs seed crossval measured "
-    "zero_shot set_ encoder encoder_weights stain devices precision run resume title licence "
-    "source limits"
-)
+@with_option_groups
 def run_train(
     options: FitOptions,
+    slides: SlideOptions,
     out: CheckpointOutOption,
     gene_tables: Annotated[
         Path | None, typer.Option(help="Folder with gene description and alias tables.")
@@ -64,8 +60,9 @@ def run_train(
     settings = options.settings(seed, epochs)
     command = options.format_command_line(
         "train",
-        "data sections mpp panel gene_text gene_tables preset epochs seed set measured zero_shot "
-        "encoder stain",
+        "data sections mpp image_name whole_glass panel gene_text gene_tables preset epochs seed "
+        "set measured zero_shot encoder stain",
+        **slides.command_words(),
         gene_tables=gene_tables,
         epochs=epochs,
         seed=seed,
@@ -87,6 +84,7 @@ def run_train(
         options.panel,
         settings,
         gene_tables=gene_tables,
+        choices=slides.choices(),
         **options.input_arguments(),
     )
     train_checkpoint(
@@ -103,16 +101,15 @@ def run_train(
     )
 
 
+@with_option_groups
 def run_reference(
     checkpoint: Annotated[
         str, typer.Argument(help="A file, or bundled for the one of this package.")
     ],
     data: DataOption,
     out: CheckpointOutOption,
-    sections: Annotated[
-        str | None, typer.Option(help="Those it was trained on, such as C2,C3; default all.")
-    ] = None,
-    mpp: SectionMppOption = None,
+    slides: SlideOptions,
+    sections: SectionsOption = None,
     tissue: Annotated[
         str, typer.Option(help="What it was trained on in words, such as 'human breast cancer'.")
     ] = "",
@@ -123,7 +120,6 @@ def run_reference(
     encoder_weights: EncoderWeightsOption = None,
 ) -> None:
     """Add to a checkpoint what judging its predictions takes, and the plain baseline's weights."""
-    from ..inference.section_pixel_size import EnteredMpp
     from ..model import load_checkpoint, save_checkpoint
     from ..model.safetensors_header import read_safetensors_header
     from ..training.fit.build_reference import add_reference, read_reliability_report
@@ -137,7 +133,7 @@ def run_reference(
         names,
         tissue=tissue,
         encoder_weights=encoder_weights,
-        entered_mpp=EnteredMpp.parse(mpp),
+        choices=slides.choices(),
         log=echo_log,
     )
     extended = replace(extended, card=extended.card | entry)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import SpotsError
 from ..slide.pixel_size import (
     ENTERED_ORIGINS,
     MANUAL_ORIGIN,
@@ -23,56 +21,6 @@ if TYPE_CHECKING:
     from ..slide import Slide
 
 _ARRAY_ORIGIN = "spot array"
-
-
-@dataclass(frozen=True)
-class EnteredMpp:
-    """um per px as entered by hand for several sections.
-
-    Attributes
-    ----------
-    default
-        Of every section that is not named; None to go by the files.
-    by_section
-        Of sections by name.
-    """
-
-    default: float | None = None
-    by_section: Mapping[str, float] = field(default_factory=dict)
-
-    @classmethod
-    def parse(cls, words: Sequence[str] | None) -> EnteredMpp:
-        """Parse ``0.5`` and ``NAME=0.5``.
-
-        Raises
-        ------
-        SpotsError
-            A word is neither, or one is given twice.
-        SlideError
-            A number cannot be a pixel size.
-        """
-        sizes: dict[str, float] = {}
-        for word in words or ():
-            name, _, number = str(word).rpartition("=")
-            try:
-                mpp = float(number)
-            except ValueError:
-                raise SpotsError(f"--mpp takes 0.5 or NAME=0.5, not {word}.") from None
-            if name in sizes:
-                raise SpotsError(f"--mpp is given twice for {name or 'all sections'}; give one.")
-            sizes[name] = PixelSize(mpp, MANUAL_ORIGIN).mpp
-        return cls(sizes.pop("", None), sizes)
-
-    def check_names(self, names: Collection[str]) -> None:
-        """Raise SpotsError if a pixel size is of none of these sections."""
-        for name in self.by_section:
-            if name not in names:
-                raise SpotsError(f"--mpp names {name}; the sections are {', '.join(names)}.")
-
-    def enter(self, data: AnnData) -> AnnData:
-        """Set the pixel size of a section that was read, if there is one for it."""
-        mpp = self.by_section.get(str(data.uns["section"]), self.default)
-        return enter_pixel_size(data, mpp)
 
 
 def section_size_claims(uns: Mapping[str, Any]) -> list[SizeClaim]:
@@ -114,6 +62,17 @@ def resolve_section_pixel_size(
     """
     claims = section_size_claims(uns)
     return resolve_pixel_size(slide.label, slide.pixel_size, claims, entered_mpp, **options)
+
+
+def find_qupath_mpp(stated: PixelSize | None, entered_mpp: float | None) -> float | None:
+    """Return the um per px in which QuPath measured micrometres, None when unknown.
+
+    QuPath takes the pixel size that the file states, whatever is entered here; an estimate from
+    the objective is none to it.
+    """
+    if stated is not None and not stated.is_estimated:
+        return stated.mpp
+    return entered_mpp
 
 
 def enter_pixel_size(data: AnnData, mpp: float | None) -> AnnData:

@@ -11,13 +11,12 @@ from typing import Any
 
 from ..atomic_write import write_json
 from ..expression.panel import Panel
-from ..inference.section_pixel_size import EnteredMpp
+from ..inference.section_choices import FROM_FILES, SectionChoices
 from ..model.checkpoint.checkpoint_file import Checkpoint, save_checkpoint
 from ..model.checkpoint.checkpoint_header import PatchGeometry
 from .data.prepared_section import PreparedSection, encode_section
 from .data.section_loading import (
     DEFAULT_LABEL_SCALE,
-    FROM_FILES,
     adapt_settings_to_sections,
     load_sections,
 )
@@ -71,7 +70,7 @@ def prepare_training_inputs(
     encoder: str | None = None,
     encoder_weights: str | Path | None = None,
     stain: str | None = None,
-    entered_mpp: EnteredMpp = FROM_FILES,
+    choices: SectionChoices = FROM_FILES,
     check_sections: Callable[[Sequence[PreparedSection]], object] = lambda sections: None,
     log: LogFunction = ignore_log,
 ) -> TrainingInputs:
@@ -86,7 +85,7 @@ def prepare_training_inputs(
         genes get random vectors.
     gene_tables
         Folder with the gene description and alias tables, for names and aliases of genes.
-    encoder, encoder_weights, stain, entered_mpp
+    encoder, encoder_weights, stain, choices
         See `section_loading.load_sections`.
     check_sections
         Called with the sections before the gene text is read; it may raise.
@@ -105,7 +104,7 @@ def prepare_training_inputs(
         encoder=encoder,
         encoder_weights=encoder_weights,
         stain=stain,
-        entered_mpp=entered_mpp,
+        choices=choices,
         log=log,
     )
     check_sections(prepared)

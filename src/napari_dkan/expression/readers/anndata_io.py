@@ -22,7 +22,7 @@ from ..counts import CountMatrix, counts_from_matrix, is_integer_valued
 from ..gene_names import features_from_var
 from ..tables.spot_rows import drop_off_tissue, in_tissue_mask, positions_of_matrix
 from ..tables.table_files import array_coords_from_table, check_unique_array_coords
-from .metadata import find_value
+from .metadata import MPP_KEYS, find_value
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -93,19 +93,28 @@ def counts_from_anndata(data: AnnData, path: Path) -> CountMatrix:
     )
 
 
-def spots_from_anndata(data: AnnData, path: Path) -> tuple[Spots, dict[str, str]]:
+def spots_from_anndata(
+    data: AnnData, path: Path, mpp: float | None = None
+) -> tuple[Spots, dict[str, str]]:
     """Extract the spots in tissue from ``obsm['spatial']``, and notes; see `infer_array`.
+
+    For `mpp` see `positions_from_anndata`.
 
     Raises
     ------
     SpotsError
         There are no valid positions.
     """
-    return infer_array(positions_from_anndata(data, path), path)
+    return infer_array(positions_from_anndata(data, path, mpp), path)
 
 
-def positions_from_anndata(data: AnnData, path: Path) -> Spots:
+def positions_from_anndata(data: AnnData, path: Path, mpp: float | None = None) -> Spots:
     """Extract the spots in tissue from ``obsm['spatial']``; its columns may be named.
+
+    Parameters
+    ----------
+    mpp
+        um per px of the image, for columns in micrometres; default that in ``uns``.
 
     Raises
     ------
@@ -115,7 +124,8 @@ def positions_from_anndata(data: AnnData, path: Path) -> Spots:
     if "spatial" not in data.obsm:
         raise SpotsError(f"{path} has no obsm['spatial'] with spot centres in pixels.")
     is_in_tissue = in_tissue_mask(data.obs, path)
-    xy = positions_of_matrix(data.obsm["spatial"], path, "obsm['spatial']")
+    mpp = mpp or find_value(data.uns, MPP_KEYS)
+    xy, note = positions_of_matrix(data.obsm["spatial"], path, "obsm['spatial']", mpp)
     if xy.shape != (data.n_obs, 2) or not np.isfinite(xy[is_in_tissue]).all():
         raise SpotsError(f"{path}: obsm['spatial'] must hold a finite x and y for every spot.")
     if data.n_obs and not is_in_tissue.any():
@@ -124,7 +134,8 @@ def positions_from_anndata(data: AnnData, path: Path) -> Spots:
     array_coords = array_coords_from_table(data.obs, path)
     names = tuple(map(str, data.obs_names))
     xy = np.where(is_in_tissue[:, None], xy, 0.0)
-    return drop_off_tissue(Spots(xy, array_coords, names, diameter, pitch), is_in_tissue)
+    spots = drop_off_tissue(Spots(xy, array_coords, names, diameter, pitch), is_in_tissue)
+    return replace(spots, notes=(*spots.notes, note)) if note else spots
 
 
 def infer_array(spots: Spots, path: Path) -> tuple[Spots, dict[str, str]]:

@@ -26,6 +26,7 @@ def read_single_section(
     counts: str | Path,
     spots: str | Path | None = None,
     library: str | None = None,
+    mpp: float | None = None,
 ) -> AnnData:
     """Read a section from separate files; see `build_section` for the result.
 
@@ -44,6 +45,8 @@ def read_single_section(
         ``obsm['spatial']``.
     library
         Name of the section, where an h5ad holds several.
+    mpp
+        um per px of the image, for positions in micrometres.
 
     Raises
     ------
@@ -58,15 +61,17 @@ def read_single_section(
             raise SpotsError(
                 f"{counts.name} does not say where its spots are; give a file with their positions."
             )
-        return read_h5ad_section(counts, image, library)
+        return read_h5ad_section(counts, image, library, mpp)
     path = Path(spots)
-    section_spots, notes = infer_array(read_spots(path, library=_library_of(path, library)), path)
+    read = read_spots(path, mpp, _library_of(path, library))
+    section_spots, notes = infer_array(read, path)
     if not section_spots.names and section_spots.array_coords is not None:
         names = names_from_array_coords(section_spots.array_coords)
         section_spots = replace(section_spots, names=names)
-    mpp, origin = read_stated_mpp(path, _library_of(path, library))
+    stated_mpp, origin = read_stated_mpp(path, _library_of(path, library))
     name = counts.name.split(".")[0]
-    metadata = SectionMetadata(name, "", "" if image is None else str(image), mpp, origin, notes)
+    image_path = "" if image is None else str(image)
+    metadata = SectionMetadata(name, "", image_path, stated_mpp, origin, notes)
     return build_section(
         read_counts(counts, _library_of(counts, library)), section_spots, metadata, path
     )

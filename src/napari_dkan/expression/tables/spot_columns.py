@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -65,14 +66,33 @@ def standardize_spot_columns(
     columns = [next((c for k, c in centroids.items() if k[0] == axis), None) for axis in "xy"]
     if None in columns:
         return table
+    found = [str(c) for c in columns]
+    xy = numeric_columns(table, found, path) / require_mpp(mpp, path, found[0])
+    notes = [*table.attrs.get("notes", ()), describe_conversion(found[0], mpp)]
+    table = table.drop(columns=found).assign(x=xy[:, 0], y=xy[:, 1])
+    table.attrs["notes"] = notes
+    return table
+
+
+def find_micrometre_columns(names: Iterable[object]) -> tuple[str, str] | None:
+    """Return the columns with QuPath's centroids in micrometres, x first; None without both."""
+    found = {m[1].lower(): m[0] for m in map(_match_centroid, names) if m and m[2] != "px"}
+    return (found["x"], found["y"]) if len(found) == 2 else None
+
+
+def require_mpp(mpp: float | None, path: Path, column: str) -> float:
+    """Return the um per px that converts a column; raises SpotsError if it is unknown."""
     if mpp is None:
         raise SpotsError(
-            f"{path} has positions in micrometres ({columns[0]}) and the pixel size is not known; "
-            "give --mpp, or set the pixel size in QuPath to 1 and export Centroid X px."
+            f"{path} has positions in micrometres ({column}), and the slide states no pixel size "
+            "to convert them; give the one that QuPath shows for the image, with --mpp."
         )
-    found = [str(c) for c in columns]
-    xy = numeric_columns(table, found, path) / mpp
-    return table.drop(columns=found).assign(x=xy[:, 0], y=xy[:, 1])
+    return mpp
+
+
+def describe_conversion(column: str, mpp: float | None) -> str:
+    """Describe how positions in micrometres were converted, for the account of a file."""
+    return f"positions in micrometres ({column}) were divided by {mpp:.4g} um/px"
 
 
 def names_from_spot_table(table: pd.DataFrame) -> tuple[str, ...]:

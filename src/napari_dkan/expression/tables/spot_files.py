@@ -74,7 +74,7 @@ def read_spots(path: str | Path, mpp: float | None = None, library: str | None =
     """
     path = Path(path)
     if path.suffix == ".h5ad":
-        spots = _read_h5ad_spots(path, library)
+        spots = _read_h5ad_spots(path, library, mpp)
     else:
         spots = _read_spot_table(path, mpp)
     if not len(spots):
@@ -170,7 +170,7 @@ def _spots_of_table(table: pd.DataFrame, columns: tuple[str, str], path: Path) -
     return Spots(xy, visium_coords, names, bin_um or VISIUM_DIAMETER_UM, bin_um or VISIUM_PITCH_UM)
 
 
-def _read_h5ad_spots(path: Path, library: str | None) -> Spots:
+def _read_h5ad_spots(path: Path, library: str | None, mpp: float | None) -> Spots:
     import anndata
 
     data = read_h5ad_file(path, backed=True)
@@ -179,4 +179,4 @@ def _read_h5ad_spots(path: Path, library: str | None) -> Spots:
         data_of_spots = anndata.AnnData(obs=data.obs, obsm=obsm, uns=dict(data.uns))
     finally:
         data.file.close()
-    return positions_from_anndata(select_library(data_of_spots, library, path)[0], path)
+    return positions_from_anndata(select_library(data_of_spots, library, path)[0], path, mpp)

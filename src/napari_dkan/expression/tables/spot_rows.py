@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from ...errors import SpotsError
 from ...spatial.spots import Spots
 from ..readers.read_account import add_left_out
+from .spot_columns import describe_conversion, find_micrometre_columns, require_mpp
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -71,8 +72,19 @@ def drop_off_tissue(spots: Spots, is_in_tissue: NDArray[np.bool_]) -> Spots:
     )
 
 
-def positions_of_matrix(positions: Any, path: Path, what: str) -> NDArray[np.float64]:
+def positions_of_matrix(
+    positions: Any, path: Path, what: str, mpp: float | None = None
+) -> tuple[NDArray[np.float64], str]:
     """Return x and y (N, 2) of an array, or of a DataFrame whose columns name them.
+
+    Parameters
+    ----------
+    mpp
+        um per px of the image, for columns in micrometres.
+
+    Returns
+    -------
+    The positions in px, and a sentence about their conversion, "" for none.
 
     Raises
     ------
@@ -82,10 +94,13 @@ def positions_of_matrix(positions: Any, path: Path, what: str) -> NDArray[np.flo
     columns = [str(c) for c in getattr(positions, "columns", ())]
     try:
         if not columns or columns[:2] == ["0", "1"]:
-            return np.asarray(positions, dtype=np.float64)[:, :2]
-        return np.asarray(
-            positions.iloc[:, list(_position_columns(columns, path, what))], dtype=np.float64
-        )
+            return np.asarray(positions, dtype=np.float64)[:, :2], ""
+        if (in_um := find_micrometre_columns(columns)) is not None:
+            um = positions.iloc[:, [columns.index(c) for c in in_um]]
+            mpp = require_mpp(mpp, path, in_um[0])
+            return np.asarray(um, dtype=np.float64) / mpp, describe_conversion(in_um[0], mpp)
+        found = list(_position_columns(columns, path, what))
+        return np.asarray(positions.iloc[:, found], dtype=np.float64), ""
     except (ValueError, TypeError, IndexError) as error:
         raise SpotsError(f"{path}: {what} holds no numbers; give x and y.") from error
 

@@ -16,15 +16,11 @@ from ...expression.label_scale import LabelScale
 from ...expression.panel import Panel
 from ...inference.device import pick_device
 from ...inference.patch_features.stain_normalized import make_patch_reader, measure_slide_stain
-from ...inference.section_pixel_size import (
-    EnteredMpp,
-    is_entered,
-    resolve_section_pixel_size,
-)
+from ...inference.section_choices import FROM_FILES, SectionChoices, open_section_slide
+from ...inference.section_pixel_size import is_entered, resolve_section_pixel_size
 from ...model.checkpoint.checkpoint_file import Checkpoint
 from ...model.encoders.encoder_spec import STAIN_ENCODER
 from ...model.stain_normalization import StainProfile, compute_median_stain
-from ...slide import open_slide
 from ..train_settings import LogFunction, TrainSettings, ignore_log
 from .frozen_features import (
     ComputedFeatureSource,
@@ -48,19 +44,15 @@ DEFAULT_LABEL_SCALE = LabelScale()
 PUBLISHED_PATCH_PX = 224  # side of a published patch at level 0, on every scanner
 
 
-FROM_FILES = EnteredMpp()  # no pixel size is entered
-_MPP_ADVICE = "give the right one with --mpp, or --mpp NAME=UM for one section"
-
-
 def read_section_data(
-    root: str | Path, names: Sequence[str] | None, entered_mpp: EnteredMpp = FROM_FILES
+    root: str | Path, names: Sequence[str] | None, choices: SectionChoices = FROM_FILES
 ) -> list[AnnData]:
     """Read sections by name, or all of a folder, in any supported layout.
 
     Parameters
     ----------
-    entered_mpp
-        Pixel sizes that decide where those of the files contradict each other.
+    choices
+        What is entered by hand: pixel sizes, images, the frame.
 
     Raises
     ------
@@ -70,8 +62,8 @@ def read_section_data(
     from ...expression.readers.discovery import read_sections
 
     sections = read_sections(root, names)
-    entered_mpp.check_names([str(data.uns["section"]) for data in sections])
-    return [entered_mpp.enter(data) for data in sections]
+    choices.check_names([str(data.uns["section"]) for data in sections])
+    return [choices.enter(data) for data in sections]
 
 
 def load_sections(
@@ -84,7 +76,7 @@ def load_sections(
     encoder_weights: str | Path | None = None,
     stain: str | None = None,
     device: str | None = None,
-    entered_mpp: EnteredMpp = FROM_FILES,
+    choices: SectionChoices = FROM_FILES,
     log: LogFunction = ignore_log,
 ) -> list[PreparedSection]:
     """Load sections of a folder with their labels and the network's inputs.
@@ -100,7 +92,7 @@ def load_sections(
     stain
         "macenko" or "reinhard" normalizes every section to the median stain of all of them. That
         target uses no labels, so it includes the test section of a fold.
-    entered_mpp
+    choices
         See `read_section_data`.
 
     Raises
@@ -111,7 +103,7 @@ def load_sections(
     frozen_encoder = (
         None if encoder is None else FrozenEncoder.load(encoder, encoder_weights, device)
     )
-    sections = read_section_data(root, names, entered_mpp)
+    sections = read_section_data(root, names, choices)
     target = None if stain is None else compute_stain_target(sections, stain)
     has_features = any(d.uns.get("features") for d in sections)
     if target is not None and has_features and frozen_encoder is None:
@@ -135,6 +127,7 @@ def load_section(
     encoder: FrozenEncoder | None = None,
     scale: LabelScale = DEFAULT_LABEL_SCALE,
     stain: StainProfile | None = None,
+    mpp_option: str = "--mpp",
 ) -> PreparedSection:
     """Prepare a section for training; ``uns['image']`` is the path of its image.
 
@@ -142,12 +135,14 @@ def load_section(
     ----------
     stain
         Stain to which the slide is normalized first.
+    mpp_option
+        The option of the command line that takes a pixel size, for errors.
     """
     if not data.uns.get("image"):
         raise SpotsError(
             f"{data.uns['section']} has no image; training reads the patches around its spots."
         )
-    data = _fill_spot_geometry(data)
+    data = _fill_spot_geometry(data, mpp_option)
     has_features = bool(data.uns.get("features")) and bool(data.uns.get("neighbor_features"))
     features: FeatureSource | None = None
     patch_um = settings.patch_um
@@ -156,7 +151,7 @@ def load_section(
     elif has_features:
         features = StoredFeatureSource()
         patch_um = PUBLISHED_PATCH_PX * float(data.uns["mpp"])
-    with open_slide(data.uns["image"]) as slide:
+    with open_section_slide(data.uns) as slide:
         section = prepare_section(
             data,
             make_patch_reader(slide, float(data.uns["mpp"]), stain),
@@ -180,12 +175,12 @@ def compute_stain_target(sections: Sequence[AnnData], method: str) -> StainProfi
     """
     stains = []
     for data in map(_fill_spot_geometry, sections):
-        with open_slide(data.uns["image"]) as slide:
+        with open_section_slide(data.uns) as slide:
             stains.append(measure_slide_stain(slide, float(data.uns["mpp"]), method))
     return compute_median_stain(stains)
 
 
-def _fill_spot_geometry(data: AnnData) -> AnnData:
+def _fill_spot_geometry(data: AnnData, mpp_option: str = "--mpp") -> AnnData:
     """Fill in pixel size, spot pitch and spot diameter where the files state none.
 
     The pixel size then comes from the image, the pitch from the distances between the spots.
@@ -199,13 +194,16 @@ def _fill_spot_geometry(data: AnnData) -> AnnData:
     """
     uns = dict(data.uns)
     if not is_entered(uns):
-        with open_slide(uns["image"]) as slide:
-            size = resolve_section_pixel_size(slide, uns, advice=_MPP_ADVICE)
+        with open_section_slide(uns) as slide:
+            advice = (
+                f"give the right one with {mpp_option}, or {mpp_option} NAME=UM for one section"
+            )
+            size = resolve_section_pixel_size(slide, uns, advice=advice)
         if size is None:
             raise SpotsError(
                 f"Neither the files of {uns['section']} nor its image state the pixel size, "
-                "and its spots are on no array of known pitch; give it with --mpp, or add mpp "
-                "to uns of an h5ad."
+                f"and its spots are on no array of known pitch; give it with {mpp_option}, or add "
+                "mpp to uns of an h5ad."
             )
         if not np.isfinite(float(uns.get("mpp", np.nan))):
             uns["mpp"] = size.mpp
@@ -244,6 +242,8 @@ class CheckpointSectionReader:
         Local weights of the tile encoder.
     device
         Device of a frozen tile encoder; None for the best one.
+    mpp_option
+        The option of the command line that takes pixel sizes of these sections, for errors.
     """
 
     def __init__(
@@ -251,7 +251,9 @@ class CheckpointSectionReader:
         checkpoint: Checkpoint,
         weights: str | Path | None = None,
         device: str | None = None,
+        mpp_option: str = "--mpp",
     ) -> None:
+        self._mpp_option = mpp_option
         self._checkpoint = checkpoint
         self._settings = TrainSettings(
             patch_px=checkpoint.patch.px, patch_um=checkpoint.patch.um, augmentation=None
@@ -271,6 +273,7 @@ class CheckpointSectionReader:
             self._frozen_encoder,
             scale or self._checkpoint.label_scale,
             self._checkpoint.stain,
+            self._mpp_option,
         )
         # a frozen encoder is not asked to project: the section has its features
         return encode_section(section, cast(SectionEncoder, self._encoder))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from ...expression.readers.read_account import account_of
 from ...inference.predict import find_tissue_region, predict
 from ...inference.prediction import Prediction
 from ...inference.predictor import Predictor
+from ...inference.section_choices import FROM_FILES, SectionChoices
 from ...inference.section_pixel_size import enter_pixel_size, resolve_section_pixel_size
 from ...inference.target import target_from_spots
 from ...model.checkpoint.checkpoint_card import is_trained_on
@@ -28,6 +29,9 @@ from ..train_settings import LogFunction, ignore_log
 from .crossval import DKAN_METHOD
 from .crossval_report import summarize_scores, tabulate_depth_partial
 
+if TYPE_CHECKING:
+    from anndata import AnnData
+
 
 def evaluate_checkpoint(
     checkpoint: Checkpoint,
@@ -38,6 +42,7 @@ def evaluate_checkpoint(
     baselines: Sequence[str] = (),
     train_data: str | Path | None = None,
     train_sections: Sequence[str] | None = None,
+    train_choices: SectionChoices = FROM_FILES,
     device: str | None = None,
     encoder_weights: Path | None = None,
     log: LogFunction = ignore_log,
@@ -47,7 +52,10 @@ def evaluate_checkpoint(
     Parameters
     ----------
     mpp
-        Pixel size of the slide, where it is known better than by metadata or spot array.
+        Pixel size of the slide, where it is known better than by metadata or spot array. It
+        says nothing about the training sections, which are other slides.
+    train_data, train_sections, train_choices
+        See `section_loading.read_section_data`.
 
     Returns
     -------
@@ -69,9 +77,11 @@ def evaluate_checkpoint(
     predicted: dict[str, FloatingArray] = {DKAN_METHOD: values}
     if train_data is not None:
         methods = ("training_mean", *(b for b in baselines if b != "training_mean"))
-        reader = CheckpointSectionReader(checkpoint, encoder_weights, device)
-        sections = (train_data, train_sections)
-        predicted |= _predict_with_baselines(reader, measured, size, *sections, methods, log)
+        reader = CheckpointSectionReader(
+            checkpoint, encoder_weights, device, train_choices.mpp.option
+        )
+        training = read_section_data(train_data, train_sections, train_choices)
+        predicted |= _predict_with_baselines(reader, measured, size, training, methods, log)
     labels = {measured.name: measured.labels.values}
     references = {measured.name: make_depth_reference(checkpoint, measured)}
     scores = {
@@ -157,8 +167,7 @@ def _predict_with_baselines(
     reader: CheckpointSectionReader,
     measured: MeasuredSection,
     size: PixelSize,
-    train_data: str | Path,
-    train_sections: Sequence[str] | None,
+    training_data: Sequence[AnnData],
     methods: Sequence[str],
     log: LogFunction,
 ) -> dict[str, FloatingArray]:
@@ -167,10 +176,7 @@ def _predict_with_baselines(
     enter_pixel_size(test_data, size.mpp)
     encoded = []
     for data in [
-        *(
-            select_panel_genes(section, measured.panel)[0]
-            for section in read_section_data(train_data, train_sections)
-        ),
+        *(select_panel_genes(section, measured.panel)[0] for section in training_data),
         test_data,
     ]:
         encoded.append(reader.read(data, measured.panel))

@@ -14,11 +14,11 @@ from ...errors import SpotsError
 from ...expression.label_scale import LabelScale, PanelCounts
 from ...expression.panel import Panel
 from ...expression.readers.discovery import find_sections
-from ...inference.section_pixel_size import EnteredMpp
+from ...inference.section_choices import FROM_FILES, SectionChoices
 from ...model.checkpoint.checkpoint_file import Checkpoint
 from ..data.measured_section import require_panel_genes, select_panel_genes
 from ..data.prepared_section import EncodedSection, PreparedSection
-from ..data.section_loading import FROM_FILES, CheckpointSectionReader
+from ..data.section_loading import CheckpointSectionReader
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -146,7 +146,7 @@ def read_finetune_sections(
     roots: Sequence[Path],
     training_names: Sequence[str] | None,
     other_names: Sequence[str],
-    entered_mpp: EnteredMpp = FROM_FILES,
+    choices: SectionChoices = FROM_FILES,
 ) -> tuple[list[AnnData], list[AnnData]]:
     """Read the training sections and the others by name.
 
@@ -154,7 +154,7 @@ def read_finetune_sections(
     ----------
     training_names
         Names of the training sections; None for all but the others.
-    entered_mpp
+    choices
         See `section_loading.read_section_data`.
 
     Raises
@@ -179,9 +179,9 @@ def read_finetune_sections(
         raise SpotsError(f"{both[0]} cannot both teach and be one of --others; name it once.")
     if not training_names:
         raise SpotsError("No section is left to teach; name fewer in --others.")
-    entered_mpp.check_names([*training_names, *other_names])
+    choices.check_names([*training_names, *other_names])
 
     def read(names: Sequence[str]) -> list[AnnData]:
-        return [entered_mpp.enter(found[name].read()) for name in names]
+        return [choices.enter(found[name].read()) for name in names]
 
     return read(training_names), read(other_names)

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from ...errors import SpotsError
-from ...inference.section_pixel_size import EnteredMpp
+from ...inference.section_choices import FROM_FILES, SectionChoices
 from ...inference.tile_qc_features import QC_FEATURE_NAMES, compute_network_qc, compute_pixel_qc
 from ...model.checkpoint.checkpoint_file import Checkpoint
 from ...model.checkpoint.training_reference import (
@@ -30,7 +30,7 @@ from ..baselines import fit_ridge_cv, multi_scale_tile_features
 from ..data.measured_section import select_panel_genes
 from ..data.prepared_section import NEIGHBOR_GRID, EncodedSection
 from ..data.section_batches import fuse_section
-from ..data.section_loading import FROM_FILES, CheckpointSectionReader, read_section_data
+from ..data.section_loading import CheckpointSectionReader, read_section_data
 from ..train_settings import LogFunction, ignore_log
 
 CHUNK_SPOTS = 64  # spots per forward pass
@@ -104,7 +104,7 @@ def add_reference(
     *,
     tissue: str = "",
     encoder_weights: Path | None = None,
-    entered_mpp: EnteredMpp = FROM_FILES,
+    choices: SectionChoices = FROM_FILES,
     log: LogFunction = ignore_log,
 ) -> Checkpoint:
     """Add a reference of its training sections to a checkpoint; it is not written.
@@ -117,7 +117,7 @@ def add_reference(
     reader = CheckpointSectionReader(checkpoint, encoder_weights)
     fingerprints = _training_slide_fingerprints(checkpoint)
     sections = []
-    for data_section in read_section_data(data, names, entered_mpp):
+    for data_section in read_section_data(data, names, choices):
         selected, *_ = select_panel_genes(data_section, checkpoint.panel)
         encoded = reader.read(selected, checkpoint.panel)
         section = encoded.section

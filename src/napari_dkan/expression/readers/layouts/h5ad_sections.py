@@ -43,7 +43,10 @@ def find_h5ad_sections(root: Path) -> tuple[SectionEntry, ...]:
 
 
 def read_h5ad_section(
-    path: str | Path, image: str | Path | None = None, library: str | None = None
+    path: str | Path,
+    image: str | Path | None = None,
+    library: str | None = None,
+    mpp: float | None = None,
 ) -> AnnData:
     """Read a section from an h5ad file; see `build_section` for the result.
 
@@ -57,6 +60,8 @@ def read_h5ad_section(
     library
         Name of the section, where the file holds several: a key of ``uns['spatial']``, or a value
         of ``library_id``, ``sample`` or ``batch`` in ``obs``. Its image is named after it.
+    mpp
+        um per px of the image, for positions in micrometres; default that of the file.
 
     Raises
     ------
@@ -65,7 +70,7 @@ def read_h5ad_section(
     """
     path = Path(path)
     data, library = select_library(read_h5ad_file(path), library, path)
-    spots, notes = spots_from_anndata(data, path)
+    spots, notes = spots_from_anndata(data, path, mpp)
     image_path = str(image) if image is not None else _find_h5ad_image(data, path, library)
     if not image_path:
         notes["image_note"] = f"no image is named in {path.name} or lies beside it"
