@@ -131,7 +131,7 @@ class TestWholeGlass:
             np.array([v["dkan"] for v in scores(tmp_path / f"{name}.json").values()], float)
             for name in ("scan", "glass")
         )
-        # Not equal: tiles beside the scan area are off the slide in one frame and white in the other.
+        # Not equal: tiles beside the scan are off the slide in one frame, white in the other.
         assert np.corrcoef(scan, glass)[0, 1] > 0.9
 
     @pytest.mark.parametrize("whole_glass", [False, True])
