@@ -12,7 +12,10 @@ if TYPE_CHECKING:
 
 
 STAIN_ENCODER = "stain-stats"  # built in
+MAX_PARTS = 8
 EXTERNAL_ENCODER = "external"  # not recorded
+_MAX_STAGES = 256
+_OPTIONAL_ENTRIES = ("sha256", "out_indices", "parts")
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
@@ -24,7 +27,8 @@ class EncoderSpec:
     Attributes
     ----------
     name
-        "stain-stats", a timm name, "hf-hub:owner/model", or "external" if not recorded.
+        "stain-stats", a timm name, "hf-hub:owner/model", the names of several parts joined by "+",
+        or "external" if not recorded.
     revision
         Hub commit or weights tag, "" if unknown.
     dimension
@@ -39,6 +43,13 @@ class EncoderSpec:
         Of the weights, "" if unknown.
     sha256
         Of the weights file, "" if unknown.
+    out_indices
+        Stages of a timm model whose channel means are the features, as of timm's `features_only`;
+        empty for the pooled output.
+    parts
+        Encoders whose features are concatenated, standardised and projected to `dimension` numbers;
+        empty for an encoder of one part. `px` is the side of the tiles, which every part resamples
+        to its own.
 
     Raises
     ------
@@ -55,6 +66,8 @@ class EncoderSpec:
     std: tuple[float, float, float] = IMAGENET_STD
     licence: str = ""
     sha256: str = ""
+    out_indices: tuple[int, ...] = ()
+    parts: tuple[EncoderSpec, ...] = ()
 
     def __post_init__(self) -> None:
         for field in ("name", "revision", "licence", "sha256"):
@@ -81,11 +94,25 @@ class EncoderSpec:
                 raise CheckpointError(f"The encoder's {field} is not three numbers.")
         if min(self.std) <= 0:
             raise CheckpointError("The encoder's std must be above zero.")
+        stages = self.out_indices
+        if not isinstance(stages, tuple) or not all(
+            type(i) is int and 0 <= i < _MAX_STAGES for i in stages
+        ):
+            raise CheckpointError("The encoder's out_indices are not a list of stages.")
+        if list(stages) != sorted(set(stages)):
+            raise CheckpointError("The encoder's out_indices must rise.")
+        if not isinstance(self.parts, tuple) or len(self.parts) > MAX_PARTS:
+            raise CheckpointError(f"The encoder's parts are not a list of at most {MAX_PARTS}.")
+        if not all(isinstance(part, EncoderSpec) and not part.parts for part in self.parts):
+            raise CheckpointError("A part of the encoder is not an encoder of one part.")
 
     def to_json(self) -> dict[str, Any]:
         """Return a JSON object from which `from_json` makes an equal spec."""
-        # An unknown SHA-256 is omitted: an older napari-dkan refuses entries it does not know.
-        return {k: v for k, v in asdict(self).items() if k != "sha256" or v}
+        # What is empty is omitted: an older napari-dkan refuses entries it does not know.
+        data = {k: v for k, v in asdict(self).items() if k not in _OPTIONAL_ENTRIES or v}
+        if self.parts:
+            data["parts"] = [part.to_json() for part in self.parts]
+        return data
 
     @classmethod
     def from_json(cls, data: Any) -> EncoderSpec:
@@ -96,7 +123,12 @@ class EncoderSpec:
         values: dict[str, Any] = {
             k: tuple(v) if isinstance(v, list) else v for k, v in data.items()
         }
-        return cls(**values)
+        parts = data.get("parts", [])
+        if not isinstance(parts, list) or len(parts) > MAX_PARTS:
+            raise CheckpointError("The encoder's parts are not a list.")
+        if any(isinstance(part, dict) and part.get("parts") for part in parts):
+            raise CheckpointError("A part of the encoder is not an encoder of one part.")
+        return cls(**(values | {"parts": tuple(map(cls.from_json, parts))}))
 
 
 class TileEncoder(Protocol):

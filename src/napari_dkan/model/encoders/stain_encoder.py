@@ -159,13 +159,36 @@ def _fibre_coherence(plane: Tensor) -> Tensor:
 _MAX_Z_SCORE = 5.0  # so that an outlier tile of another laboratory's slide does not dominate
 
 
+def fit_projection(numbers: Tensor, dimension: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Fit a standardisation and a projection on the principal axes of numbers (N, n).
+
+    An axis is scaled to the square root of its standard deviation: full whitening would amplify
+    noise to the level of signal, and without scaling one axis would dominate.
+
+    Returns
+    -------
+    Mean (n,), standard deviation (n,) and projection (n, dimension).
+    """
+    numbers = numbers.double()
+    mean, std = numbers.mean(0), numbers.std(0, unbiased=False)
+    std = torch.where(std < 1e-4, torch.ones_like(std), std)
+    scaled = ((numbers - mean) / std).clamp(-_MAX_Z_SCORE, _MAX_Z_SCORE)
+    spread, axes = torch.linalg.eigh(scaled.T @ scaled / len(scaled))
+    spread, axes = spread.flip(0)[:dimension], axes.flip(1)[:, :dimension]
+    # The sign of an eigenvector is arbitrary; it is fixed, so that a fit is reproducible.
+    axes = axes * axes.gather(0, axes.abs().argmax(0, keepdim=True)).sign()
+    return mean, std, axes * spread.clamp_min(1e-6).pow(-0.25)
+
+
+def apply_projection(numbers: Tensor, mean: Tensor, std: Tensor, projection: Tensor) -> Tensor:
+    """Standardise and project numbers (..., n) -> features (..., d)."""
+    return ((numbers - mean) / std).clamp(-_MAX_Z_SCORE, _MAX_Z_SCORE) @ projection
+
+
 class StainEncoder(nn.Module):
     """Tiles -> 104 stain and texture statistics -> standardised -> projected to d features.
 
-    The weights are the mean and standard deviation of the statistics over the training tiles and
-    a projection on their principal axes. An axis is scaled to the square root of its standard
-    deviation: full whitening would amplify noise to the level of signal, and without scaling one
-    axis would dominate. The weights, about 30 kB, are bundled in the checkpoint.
+    The weights, about 30 kB, are bundled in the checkpoint; see `fit_projection`.
     """
 
     mixed_precision = False  # inaccurate for differences of small numbers, and hardly faster
@@ -213,17 +236,12 @@ class StainEncoder(nn.Module):
                 licence="BSD-3-Clause",
             )
         )
-        statistics = statistics.double()
-        mean, std = statistics.mean(0), statistics.std(0, unbiased=False)
-        std = torch.where(std < 1e-4, torch.ones_like(std), std)
-        scaled = ((statistics - mean) / std).clamp(-_MAX_Z_SCORE, _MAX_Z_SCORE)
-        spread, axes = torch.linalg.eigh(scaled.T @ scaled / len(scaled))
-        spread, axes = spread.flip(0)[:dimension], axes.flip(1)[:, :dimension]
-        # The sign of an eigenvector is arbitrary; it is fixed, so that a fit is reproducible.
-        axes = axes * axes.gather(0, axes.abs().argmax(0, keepdim=True)).sign()
-        encoder.mean.copy_(mean)
-        encoder.std.copy_(std)
-        encoder.projection.copy_(axes * spread.clamp_min(1e-6).pow(-0.25))
+        for buffer, value in zip(
+            (encoder.mean, encoder.std, encoder.projection),
+            fit_projection(statistics, dimension),
+            strict=True,
+        ):
+            buffer.copy_(value)
         return encoder
 
     @classmethod
@@ -249,8 +267,7 @@ class StainEncoder(nn.Module):
 
     def project(self, statistics: Tensor) -> Tensor:
         """Standardise and project statistics (..., 104) -> features (..., d)."""
-        scaled = ((statistics - self.mean) / self.std).clamp(-_MAX_Z_SCORE, _MAX_Z_SCORE)
-        return scaled @ self.projection
+        return apply_projection(statistics, self.mean, self.std, self.projection)
 
     @torch.no_grad()
     def forward(self, tiles: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ...errors import CheckpointError, EncoderError
+from ..network.inference_optimization import fold_batch_norms
 from .encoder_catalog import PUBLISHED_ENCODERS
 from .encoder_spec import EncoderSpec
 from .encoder_weights import get_weights_sha256
@@ -26,7 +27,8 @@ class TimmEncoder(nn.Module):
     ----------
     pooling
         "class" for the model's own pooled output, "class+mean" for its class token followed by the
-        mean of its patch tokens.
+        mean of its patch tokens. Without effect where the spec names stages (`out_indices`): their
+        channel means are the features, and later stages are not kept.
     """
 
     mixed_precision = True
@@ -44,6 +46,7 @@ class TimmEncoder(nn.Module):
         self.register_buffer("mean", mean, persistent=False)
         self.register_buffer("std", torch.tensor(spec.std).view(3, 1, 1), persistent=False)
         self.requires_grad_(False).eval()
+        self._folded: list[nn.Module] = []  # a list, so that it is no submodule
 
     @classmethod
     def load(cls, spec: EncoderSpec, weights: Path | None = None) -> TimmEncoder:
@@ -101,7 +104,10 @@ class TimmEncoder(nn.Module):
     def _from_network(cls, spec: EncoderSpec, net: nn.Module) -> TimmEncoder:
         published = PUBLISHED_ENCODERS.get(spec.name)
         pooling = "class" if published is None else published.pooling
-        width = _get_pooled_width(net) * (2 if pooling == "class+mean" else 1)
+        if spec.out_indices:
+            width = _truncate(net, spec)
+        else:
+            width = _get_pooled_width(net) * (2 if pooling == "class+mean" else 1)
         if width != spec.dimension:
             raise EncoderError(
                 f"The encoder {spec.name} gives {width} features, not the {spec.dimension} "
@@ -123,6 +129,8 @@ class TimmEncoder(nn.Module):
                 f"(B, 3, {px}, {px})."
             )
         x = (tiles.to(self.mean.device).float() / 255 - self.mean) / self.std
+        if self.spec.out_indices:
+            return self._average_stages(x)
         if self.pooling == "class":
             features: Tensor = self.net(x)
             return features.float()
@@ -130,12 +138,56 @@ class TimmEncoder(nn.Module):
         patches = tokens[:, self.net.num_prefix_tokens :].mean(dim=1)
         return torch.cat([tokens[:, 0], patches], dim=1).float()
 
+    def _average_stages(self, x: Tensor) -> Tensor:
+        """(B, 3, px, px) normalised -> channel means of the stages, (B, dimension)."""
+        if not self._folded:
+            # Tensors that are created in inference mode cannot be used outside.
+            with torch.inference_mode(False), torch.no_grad():
+                has_norms = any(isinstance(m, nn.BatchNorm2d) for m in self.net.modules())
+                folded = fold_batch_norms(self.net, self.spec.px) if has_norms else self.net
+                self._folded.append(folded.to(self.mean.device))
+        net: Any = self._folded[0]
+        maps = net.forward_intermediates(
+            x.contiguous(memory_format=torch.channels_last),
+            indices=list(self.spec.out_indices),
+            intermediates_only=True,
+        )
+        return torch.cat([m.float().mean(dim=(2, 3)) for m in maps], dim=1)
 
-def read_timm_spec(name: str) -> EncoderSpec:
+    def _apply(self, *args: Any, **kwargs: Any) -> TimmEncoder:
+        self._folded.clear()  # made anew on the other device
+        return super()._apply(*args, **kwargs)
+
+
+def read_timm_spec(
+    name: str, out_indices: tuple[int, ...] = (), px: int | None = None
+) -> EncoderSpec:
     """Read the spec of an encoder from the catalogue, timm, or the hub (other `hf-hub:` names).
 
-    Raises EncoderError if the name is unknown or the hub does not answer.
+    Parameters
+    ----------
+    out_indices
+        See `EncoderSpec`.
+    px
+        Side of the tiles in place of the model's usual one.
+
+    Raises
+    ------
+    EncoderError
+        If the name is unknown, the hub does not answer, or the model has no such stages.
     """
+    spec = _read_pooled_spec(name)
+    if px is not None:
+        spec = replace(spec, px=px, mpp=None)
+    if not out_indices:
+        return spec
+    with torch.device("meta"):
+        net = create_network(resolve_timm_model(name, allow_network=True), None)
+    spec = replace(spec, out_indices=out_indices)
+    return replace(spec, dimension=_truncate(net, spec))
+
+
+def _read_pooled_spec(name: str) -> EncoderSpec:
     if name in PUBLISHED_ENCODERS:
         return PUBLISHED_ENCODERS[name].spec
     model_spec = resolve_timm_model(name, allow_network=True)
@@ -164,6 +216,21 @@ def _get_cached_commit(file: Path) -> str:
     """Return the hub's commit of a file in its cache, "" of any other file."""
     folder = file.parent
     return folder.name if folder.parent.name == "snapshots" else ""
+
+
+def _truncate(net: Any, spec: EncoderSpec) -> int:
+    """Remove what follows the last stage that is used, and return the sum of their channels."""
+    name, stages = spec.name, list(spec.out_indices)
+    try:
+        channels = [m["num_chs"] for m in net.feature_info]
+        kept = net.prune_intermediate_layers(stages, prune_norm=True, prune_head=True)
+    except (AttributeError, AssertionError, IndexError, TypeError, KeyError, ValueError):
+        raise EncoderError(
+            f"timm gives no stages {stages} of the encoder {name}; name others, or none."
+        ) from None
+    if list(kept) != stages or stages[-1] >= len(channels):
+        raise EncoderError(f"The encoder {name} has no stages {stages}.")
+    return sum(channels[i] for i in stages)
 
 
 def _get_pooled_width(net: Any) -> int:

@@ -8,6 +8,8 @@ from typing import Any
 
 from ...errors import CheckpointError
 
+NO_TRUNK = "none"  # the target branch takes the tile encoder's features of the spot's own tile
+
 
 @dataclass(frozen=True)
 class StackConfig:
@@ -42,7 +44,9 @@ class DKANConfig:
     text_dim
         Width d_t of the gene text features.
     trunk, trunk_dim
-        timm name of the target trunk and the channels of its tokens.
+        timm name of the target trunk and the channels of its tokens; "none" for a target branch
+        without a trained trunk, whose one token is the own tile's features (then `trunk_dim` is
+        `dim`).
     grid
         Side of the square of neighbour patches.
     kernel
@@ -98,6 +102,11 @@ class DKANConfig:
         # timm also takes addresses of hubs and folders, which it must never follow for a file.
         if not isinstance(self.trunk, str) or not re.fullmatch(r"[A-Za-z0-9_.]{1,80}", self.trunk):
             raise CheckpointError(f"{self.trunk!r:.60} is not the name of a timm architecture.")
+        if self.trunk == NO_TRUNK and self.trunk_dim != self.dim:
+            raise CheckpointError(
+                f"A network without a trunk has target tokens of its own width {self.dim}, not "
+                f"{self.trunk_dim}."
+            )
         _require_number("expression_dropout", self.expression_dropout, 0.0, 0.99)
         for name in STACK_NAMES:
             stack = getattr(self, name)

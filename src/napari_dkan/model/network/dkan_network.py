@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ...errors import CheckpointError, SpotsError
 from .attention_blocks import CrossTransformer, SingleKeyTransformer, Transformer
 from .branch_encoders import ExpressionEncoder, GlobalEncoder, TargetTrunk
-from .dkan_config import DKANConfig
+from .dkan_config import NO_TRUNK, DKANConfig
 from .network_interface import (
     ForwardOutputs,
     FusedTokens,
@@ -70,8 +70,8 @@ class DKAN(SectionPrediction, nn.Module):
         self.register_buffer("label_mean", torch.zeros(config.genes))
         self.register_buffer("label_std", torch.ones(config.genes))
 
-        self.trunk = TargetTrunk(config.trunk)
-        if self.trunk.channels != config.trunk_dim:
+        self.trunk = None if config.trunk == NO_TRUNK else TargetTrunk(config.trunk)
+        if self.trunk is not None and self.trunk.channels != config.trunk_dim:
             raise CheckpointError(
                 f"The trunk {config.trunk} gives {self.trunk.channels} channels, "
                 f"not {config.trunk_dim} as the network description says."
@@ -150,8 +150,14 @@ class DKAN(SectionPrediction, nn.Module):
         return tokens
 
     def encode_target(self, patches: Tensor) -> Tensor:
-        """Encode patches (B, 3, P, P), normalised by ImageNet mean and std -> (B, T, d)."""
+        """Encode patches (B, 3, P, P), normalised by ImageNet mean and std -> (B, T, d).
+
+        Without a trunk there are no tokens (T = 0), and `fuse_tokens` takes the own tile's
+        features instead.
+        """
         require_shape("patches", patches, (patches.shape[0], 3, *patches.shape[-2:]))
+        if self.trunk is None:
+            return patches.new_zeros(len(patches), 0, self.config.dim)
         tokens: Tensor = self.target(self.trunk(patches))
         return tokens
 
@@ -185,6 +191,8 @@ class DKAN(SectionPrediction, nn.Module):
         require_shape("neighbour features", neighbor_features, (b, k, d))
         require_shape("neighbour mask", neighbor_mask, (b, k))
         require_shape("global tokens", global_tokens, (b, d))
+        if self.trunk is None:
+            target = self.target(neighbor_features[:, k // 2, None])
         visible = neighbor_mask.bool()
         neighbor = self.neighbor_norm(self.neighbor(neighbor_features, visible))
         query = global_tokens[:, None]

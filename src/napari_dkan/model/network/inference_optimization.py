@@ -43,6 +43,8 @@ def optimize_for_inference(
         else copy.deepcopy(network).to(device)
     )
     for member in _list_members(optimized):
+        if member.trunk is None:
+            continue
         member.trunk = _copy_sharing_weights(member.trunk)
         member.trunk.net = _LazyFoldedTrunk(member.trunk.net.eval(), px)
     return optimized.eval()
@@ -83,9 +85,8 @@ def trace_for_latency(network: DKAN | Ensemble) -> Iterator[None]:
     Yields after each trunk. Large batches do not become faster.
     """
     for member in _list_members(network):
-        net = member.trunk.net
-        if isinstance(net, _LazyFoldedTrunk):
-            net.trace()
+        if member.trunk is not None and isinstance(member.trunk.net, _LazyFoldedTrunk):
+            member.trunk.net.trace()
         yield
 
 

@@ -101,6 +101,8 @@ def _get_safetensors_dtype(tensor: Tensor) -> str:
 
 def _materialize_trunk_buffers(network: DKAN) -> None:
     """Compute the constants of a trunk (of some timm models) that are not stored in files."""
+    if network.trunk is None:
+        return
     unset = [n for n, b in network.trunk.named_buffers() if b.is_meta]
     if not unset:
         return

@@ -32,11 +32,14 @@ class AugmentedView:
         (N, 25, 104) float32.
     mask
         (N, 25) bool.
+    tile_features
+        (N, 25, d) of a frozen encoder, None where the stain encoder is fitted.
     """
 
     patches: Tensor
     statistics: Tensor
     mask: Tensor
+    tile_features: Tensor | None = None
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from torch import Tensor
 from ...errors import CheckpointError, EncoderError, SpotsError
 from ...inference.device import autocast, pick_device
 from ...model.encoders import build_encoder, resolve_encoder_spec
+from ...model.encoders.combined_encoder import EncoderParts
 from ...model.encoders.encoder_spec import EXTERNAL_ENCODER, EncoderSpec, TileEncoder
 from ...model.tensor_files import read_torch_file
 
@@ -40,12 +41,16 @@ class FrozenFeatures:
         (N, d) features of the spots' own patches.
     is_from_file
         Whether they are read from published files, whose patches are 224 px of level 0.
+    parts
+        The parts of an encoder whose projection is fitted on the training sections; the features
+        are their numbers. None for features that the network takes as they are.
     """
 
     spec: EncoderSpec
     neighbor_features: Tensor
     target_features: Tensor
     is_from_file: bool = False
+    parts: EncoderParts | None = None
 
 
 class FeatureSource(Protocol):
@@ -57,6 +62,10 @@ class FeatureSource(Protocol):
 
     def add_tiles(self, tiles: Tensor) -> None:
         """Take the (25, 3, px, px) uint8 tiles of the next labelled spot."""
+        ...
+
+    def for_view(self) -> ComputedFeatureSource | None:
+        """Return a source of the features of an augmented view; None where there are none."""
         ...
 
     def select_features(self, data: AnnData, rows: NDArray[np.int64]) -> FrozenFeatures:
@@ -89,6 +98,11 @@ class FrozenEncoder:
     encoder: TileEncoder
     device: torch.device
 
+    @property
+    def parts(self) -> EncoderParts | None:
+        """The parts of an encoder without a projection yet."""
+        return self.encoder if isinstance(self.encoder, EncoderParts) else None
+
     @classmethod
     def load(
         cls, name: str, weights: str | Path | None = None, device: str | None = None
@@ -103,7 +117,10 @@ class FrozenEncoder:
             When the device is not available.
         """
         picked = pick_device(device)
-        return cls(build_encoder(resolve_encoder_spec(name), None, weights).to(picked), picked)
+        spec = resolve_encoder_spec(name)
+        path = None if weights is None else Path(weights)
+        encoder = EncoderParts.load(spec, path) if spec.parts else build_encoder(spec, None, path)
+        return cls(encoder.to(picked), picked)
 
 
 @dataclass
@@ -123,10 +140,22 @@ class ComputedFeatureSource:
             features = encoder(tiles.to(device)).float().cpu()
         self.features.append(features.clone())  # autograd refuses inference tensors
 
+    def for_view(self) -> ComputedFeatureSource:
+        return ComputedFeatureSource(self.frozen_encoder)
+
+    def stack_features(self) -> Tensor:
+        """(N, 25, d) features of the tiles that were added."""
+        return torch.stack(self.features)
+
     def select_features(self, data: AnnData, rows: NDArray[np.int64]) -> FrozenFeatures:
-        neighbor_features = torch.stack(self.features)
+        neighbor_features = self.stack_features()
         target_features = neighbor_features[:, N_NEIGHBORS // 2].contiguous()
-        return FrozenFeatures(self.frozen_encoder.encoder.spec, neighbor_features, target_features)
+        return FrozenFeatures(
+            self.frozen_encoder.encoder.spec,
+            neighbor_features,
+            target_features,
+            parts=self.frozen_encoder.parts,
+        )
 
 
 class StoredFeatureSource:
@@ -141,6 +170,9 @@ class StoredFeatureSource:
 
     def add_tiles(self, tiles: Tensor) -> None:
         """Ignore the tiles: their features are stored."""
+
+    def for_view(self) -> None:
+        """Return None: the files have no views."""
 
     def select_features(self, data: AnnData, rows: NDArray[np.int64]) -> FrozenFeatures:
         target_features = _read_feature_tensor(data.uns["features"])

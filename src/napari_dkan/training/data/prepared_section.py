@@ -21,6 +21,7 @@ from ...expression.label_scale import (
 )
 from ...expression.panel import Panel
 from ...inference.patch_features.patch_geometry import PatchReader, read_spot_pixels
+from ...model.encoders.combined_encoder import CombinedEncoder
 from ...model.encoders.encoder_spec import EncoderSpec
 from ...model.encoders.stain_encoder import TILE_SIDE_PX, StainEncoder, compute_tile_statistics
 from ...model.stain_normalization import StainProfile
@@ -155,7 +156,7 @@ def prepare_section(
     features
         Source of frozen features; without it a stain encoder is fitted on the training sections.
     augmentation
-        Views to read as well; only the stain encoder uses them.
+        Views to read as well; stored features have none.
 
     Raises
     ------
@@ -183,12 +184,14 @@ def prepare_section(
     side = patch_um / mpp
     pixels = _read_spot_pixels(patch_reader, xy, side, patch_px, features)
     views = []
-    if augmentation is not None and features is None:
+    if augmentation is not None and (features is None or features.for_view() is not None):
         for transform, rng in sample_view_transforms(augmentation, AUGMENTATION_SEED):
             shifted = xy + sample_jitter(augmentation, len(xy), rng) / mpp
-            views.append(
-                _read_spot_pixels(patch_reader, shifted, side, patch_px, stain_transform=transform)
-            )
+            source = None if features is None else features.for_view()
+            view = _read_spot_pixels(patch_reader, shifted, side, patch_px, source, transform)
+            if source is not None:
+                view = replace(view, tile_features=source.stack_features())
+            views.append(view)
     return PreparedSection(
         name,
         torch.from_numpy(labels.values),
@@ -257,8 +260,8 @@ def fit_section_encoder(
 
     Returns
     -------
-    For frozen features a placeholder of their encoder, else a stain encoder fitted on the tiles
-    within the slides.
+    For frozen features a placeholder of their encoder, or for an encoder of parts their
+    projection, else a stain encoder; both are fitted on the tiles within the slides.
 
     Raises
     ------
@@ -274,22 +277,42 @@ def fit_section_encoder(
         )
     (spec,) = specs
     if spec is not None:
-        return FrozenEncoderPlaceholder(spec)
+        parts = sections[0].frozen_features and sections[0].frozen_features.parts
+        if parts is None:
+            return FrozenEncoderPlaceholder(spec)
+        numbers = [
+            s.frozen_features.neighbor_features[s.mask]
+            for s in sections
+            if s.frozen_features is not None
+        ]
+        return CombinedEncoder.fit(parts, torch.cat(numbers), dimension, patch_um)
     tiles = torch.cat([s.statistics[s.mask] for s in sections])
     return StainEncoder.fit_from_statistics(tiles, dimension, patch_um)
 
 
 def encode_section(section: PreparedSection, encoder: SectionEncoder) -> EncodedSection:
-    """Encode a section and its views; frozen features are used unchanged."""
-    if section.frozen_features is not None:
-        return EncodedSection(
-            section,
-            section.frozen_features.neighbor_features,
-            section.frozen_features.target_features,
+    """Encode a section and its views.
+
+    Features of a frozen encoder are used unchanged, numbers of an encoder's parts projected.
+    """
+    frozen = section.frozen_features
+    is_projected = frozen is None or frozen.parts is not None
+
+    def encode(tile_features: Tensor | None, statistics: Tensor) -> Tensor:
+        numbers = statistics if tile_features is None else tile_features
+        return encoder.project(numbers) if is_projected else numbers
+
+    views = []
+    for view in section.views:
+        pixels = {k: v for k, v in vars(view).items() if k != "tile_features"}
+        views.append(
+            EncodedSection(
+                replace(section, **pixels, views=()), encode(view.tile_features, view.statistics)
+            )
         )
-    views = [replace(section, **vars(view), views=()) for view in section.views]
     return EncodedSection(
         section,
-        encoder.project(section.statistics),
-        views=tuple(EncodedSection(v, encoder.project(v.statistics)) for v in views),
+        encode(None if frozen is None else frozen.neighbor_features, section.statistics),
+        None if frozen is None or is_projected else frozen.target_features,
+        tuple(views),
     )

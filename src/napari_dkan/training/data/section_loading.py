@@ -223,7 +223,7 @@ def adapt_settings_to_sections(
 ) -> TrainSettings:
     """Set the network's width, and the patch side of stored features, by frozen features."""
     features = sections[0].frozen_features
-    if features is None:
+    if features is None or features.parts is not None:
         return settings
     settings = replace(settings, dim=features.spec.dimension)
     if features.is_from_file:
