@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import Any
 
 from ..errors import SpotsError
-from ..model.network.dkan_config import DKANConfig, StackConfig
+from ..model.network.dkan_config import NO_TRUNK, DKANConfig, StackConfig
 
 
 class FoldUnit(StrEnum):
@@ -86,7 +86,7 @@ class Augmentation:
         Standard deviation of the absorption of the glass.
     """
 
-    views: int = 12
+    views: int = 6
     jitter_um: float = 46.0
     amount: float = 0.2
     colour: float = 0.06
@@ -104,11 +104,15 @@ class TrainSettings:
     patch_px, patch_um
         Side of a target patch in pixels and in um.
     dim
-        Width of the network and of the tile encoder's features.
+        Width of the network.
+    features
+        Length of the tile encoder's features where a trained layer maps them to the network's
+        width; 0 for features of that width. For an encoder of parts it comes from the sections.
     text_dim
         Length of the gene text features; above `dim`, so that a learned map places each gene.
     trunk, trunk_dim
-        timm model of the target branch, and the width of its features.
+        timm model of the target branch, and the width of its features; "none" for the features
+        of the own tile in its place.
     dropout
         Dropout between the pixels and the token of a spot.
     gene_dropout
@@ -142,6 +146,13 @@ class TrainSettings:
         Networks trained from different seeds; their mean is the prediction.
     standardise
         Whether tile features are standardized over their own slide.
+    depth_residual
+        Whether networks are trained on labels without the depth of the spots, which a linear path
+        restores; see `fit.depth_residuals`. False trains on the labels, as published.
+    depth_share
+        Part of the predicted depth that is restored.
+    ridge_share
+        Weight of a ridge regression of the residuals in the mean with the networks.
     augmentation
         Augmented views of the training sections; None for none.
     network
@@ -152,8 +163,9 @@ class TrainSettings:
     patch_um: float = PUBLISHED_PATCH_UM
     dim: int = 64
     text_dim: int = 192
-    trunk: str = "lcnet_035"
-    trunk_dim: int = 176
+    features: int = 0
+    trunk: str = NO_TRUNK
+    trunk_dim: int = 64
     dropout: float = 0.3
     gene_dropout: float = 0.0
     alpha: float = 0.3
@@ -173,6 +185,9 @@ class TrainSettings:
     seed: int = 2021
     members: int = 4
     standardise: bool = True
+    depth_residual: bool = True
+    depth_share: float = 0.85
+    ridge_share: float = 0.0
     augmentation: Augmentation | None = field(default_factory=Augmentation)
     network: DKANConfig | None = None
 
@@ -189,7 +204,8 @@ class TrainSettings:
             dim=self.dim,
             text_dim=self.text_dim,
             trunk=self.trunk,
-            trunk_dim=self.trunk_dim,
+            trunk_dim=self.dim if self.trunk == NO_TRUNK else self.trunk_dim,
+            features=self.features,
             standardise=self.standardise,
             expression_dropout=self.dropout,
             fusion=stack(1),
@@ -277,6 +293,7 @@ def _published_settings() -> TrainSettings:
         average=0.0,
         members=1,
         standardise=False,
+        depth_residual=False,
         augmentation=None,
         network=DKANConfig(
             genes=250,

@@ -111,10 +111,10 @@ class Checkpoint:
             raise CheckpointError(
                 f"The panel has {len(self.panel)} genes but the network predicts {config.genes}."
             )
-        if self.encoder.dimension != config.dim:
+        if self.encoder.dimension != config.feature_dim:
             raise CheckpointError(
                 f"The encoder gives {self.encoder.dimension} features "
-                f"but the network takes {config.dim}."
+                f"but the network takes {config.feature_dim}."
             )
         basis = self.text_basis
         if basis is not None and tuple(basis.axes.shape) != (len(basis.mean), config.text_dim):
@@ -123,7 +123,7 @@ class Checkpoint:
                 f"the network needs {(len(basis.mean), config.text_dim)}."
             )
         if self.reference is not None:
-            self.reference.validate_dimensions(config.members_dim, config.dim, config.genes)
+            self.reference.validate_dimensions(config.members_dim, config.feature_dim, config.genes)
         require_positive("spot pitch in um", self.spot_pitch_um, 10_000)
         require_positive("spot diameter in um", self.spot_diameter_um, 10_000)
         if not isinstance(self.card, dict):
@@ -193,7 +193,7 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
         validate_state_dict_shapes(config, network_shapes)
         basis = validate_basis(data.get("text_basis"), shapes, config.text_dim)
         reference = validate_reference(
-            data.get("reference"), shapes, config.members_dim, config.dim, config.genes
+            data.get("reference"), shapes, config.members_dim, config.feature_dim, config.genes
         )
         tensors = read_safetensors(path, list(shapes))
         network = build_network(config, {name: tensors[name] for name in network_shapes})

@@ -1,4 +1,4 @@
-"""Tile encoders of several parts: their features side by side, standardised and projected."""
+"""Tile encoders of several parts: their features side by side, standardised."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from ...errors import CheckpointError, EncoderError
 from .encoder_spec import STAIN_ENCODER, EncoderSpec
 from .stain_encoder import (
     NUM_STATISTICS,
-    apply_projection,
     compute_tile_statistics,
-    fit_projection,
+    fit_standardization,
+    standardize,
 )
 from .timm_encoder import TimmEncoder
 
-_PROJECTION_TENSORS = ("mean", "std", "projection")
+_OWN_TENSORS = ("mean", "std")
 
 
 class EncoderParts(nn.Module):
@@ -106,47 +106,33 @@ class EncoderParts(nn.Module):
 
 
 class CombinedEncoder(nn.Module):
-    """The numbers of several parts, standardised and projected on their principal axes.
+    """The numbers of several parts, each standardised over the training tiles.
 
-    The projection is fitted on training tiles, as that of the stain statistics alone. All weights
-    travel in the checkpoint, so their licences have to allow it.
+    All weights travel in the checkpoint, so their licences have to allow it.
     """
 
     mixed_precision = False
     mean: Tensor
     std: Tensor
-    projection: Tensor
 
     def __init__(self, spec: EncoderSpec, parts: EncoderParts) -> None:
         super().__init__()
         self.spec = spec
         self.parts = parts
-        count = parts.spec.dimension
-        self.register_buffer("mean", torch.zeros(count))
-        self.register_buffer("std", torch.ones(count))
-        self.register_buffer("projection", torch.zeros(count, spec.dimension))
+        self.register_buffer("mean", torch.zeros(parts.spec.dimension))
+        self.register_buffer("std", torch.ones(parts.spec.dimension))
         self.requires_grad_(False).eval()
 
     @classmethod
-    def fit(
-        cls, parts: EncoderParts, numbers: Tensor, dimension: int, tile_um: float
-    ) -> CombinedEncoder:
-        """Fit the projection on the numbers (N, n) of training tiles, with a side of tile_um.
+    def fit(cls, parts: EncoderParts, numbers: Tensor, tile_um: float) -> CombinedEncoder:
+        """Fit mean and spread to the numbers (N, n) of training tiles, with a side of tile_um.
 
-        Raises EncoderError if dimension is not in 1..n or there is no tile.
+        Raises EncoderError if there is no tile.
         """
-        count = parts.spec.dimension
-        if not 1 <= dimension <= count:
-            raise EncoderError(
-                f"{parts.spec.name} gives {count} numbers, which are not projected to {dimension}."
-            )
         if not len(numbers):
-            raise EncoderError("A projection cannot be fitted without a training tile.")
-        spec = replace(parts.spec, dimension=dimension, mpp=tile_um / parts.spec.px)
-        encoder = cls(spec, parts)
-        for name, value in zip(
-            _PROJECTION_TENSORS, fit_projection(numbers, dimension), strict=True
-        ):
+            raise EncoderError("An encoder cannot be fitted without a training tile.")
+        encoder = cls(replace(parts.spec, mpp=tile_um / parts.spec.px), parts)
+        for name, value in zip(_OWN_TENSORS, fit_standardization(numbers), strict=True):
             getattr(encoder, name).copy_(value)
         return encoder
 
@@ -157,7 +143,7 @@ class CombinedEncoder(nn.Module):
         Raises CheckpointError or EncoderError if one is missing, of the wrong shape or not finite.
         """
         encoder = cls(spec, EncoderParts.from_tensors(spec, tensors))
-        for name in _PROJECTION_TENSORS:
+        for name in _OWN_TENSORS:
             value, buffer = tensors.get(name), getattr(encoder, name)
             if value is None or value.shape != buffer.shape or not torch.isfinite(value).all():
                 raise CheckpointError(
@@ -169,11 +155,11 @@ class CombinedEncoder(nn.Module):
 
     def tensors(self) -> dict[str, Tensor]:
         """The weights, to be bundled in a checkpoint."""
-        return {n: getattr(self, n) for n in _PROJECTION_TENSORS} | self.parts.tensors()
+        return {n: getattr(self, n) for n in _OWN_TENSORS} | self.parts.tensors()
 
     def project(self, numbers: Tensor) -> Tensor:
-        """Standardise and project the numbers of the parts (..., n) -> features (..., d)."""
-        return apply_projection(numbers, self.mean, self.std, self.projection)
+        """Standardise the numbers of the parts (..., n)."""
+        return standardize(numbers, self.mean, self.std)
 
     @torch.no_grad()
     def forward(self, tiles: Tensor) -> Tensor:
@@ -183,10 +169,7 @@ class CombinedEncoder(nn.Module):
 
 
 def combine_specs(parts: Sequence[EncoderSpec]) -> EncoderSpec:
-    """Describe the numbers of several parts, before a projection is fitted.
-
-    The stain statistics are taken at their own side, and the tiles have the largest side of all.
-    """
+    """Describe an encoder of several parts; the tiles have the largest side of all."""
     return _describe_parts(tuple(parts))
 
 

@@ -47,9 +47,8 @@ class EncoderSpec:
         Stages of a timm model whose channel means are the features, as of timm's `features_only`;
         empty for the pooled output.
     parts
-        Encoders whose features are concatenated, standardised and projected to `dimension` numbers;
-        empty for an encoder of one part. `px` is the side of the tiles, which every part resamples
-        to its own.
+        Encoders whose features are concatenated and standardised; empty for an encoder of one
+        part. `px` is the side of the tiles, which every part resamples to its own.
 
     Raises
     ------

@@ -159,36 +159,25 @@ def _fibre_coherence(plane: Tensor) -> Tensor:
 _MAX_Z_SCORE = 5.0  # so that an outlier tile of another laboratory's slide does not dominate
 
 
-def fit_projection(numbers: Tensor, dimension: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Fit a standardisation and a projection on the principal axes of numbers (N, n).
-
-    An axis is scaled to the square root of its standard deviation: full whitening would amplify
-    noise to the level of signal, and without scaling one axis would dominate.
-
-    Returns
-    -------
-    Mean (n,), standard deviation (n,) and projection (n, dimension).
-    """
+def fit_standardization(numbers: Tensor) -> tuple[Tensor, Tensor]:
+    """Fit mean and standard deviation (n,) of numbers (N, n); constant ones keep their scale."""
     numbers = numbers.double()
     mean, std = numbers.mean(0), numbers.std(0, unbiased=False)
-    std = torch.where(std < 1e-4, torch.ones_like(std), std)
-    scaled = ((numbers - mean) / std).clamp(-_MAX_Z_SCORE, _MAX_Z_SCORE)
-    spread, axes = torch.linalg.eigh(scaled.T @ scaled / len(scaled))
-    spread, axes = spread.flip(0)[:dimension], axes.flip(1)[:, :dimension]
-    # The sign of an eigenvector is arbitrary; it is fixed, so that a fit is reproducible.
-    axes = axes * axes.gather(0, axes.abs().argmax(0, keepdim=True)).sign()
-    return mean, std, axes * spread.clamp_min(1e-6).pow(-0.25)
+    return mean, torch.where(std < 1e-4, torch.ones_like(std), std)
 
 
-def apply_projection(numbers: Tensor, mean: Tensor, std: Tensor, projection: Tensor) -> Tensor:
-    """Standardise and project numbers (..., n) -> features (..., d)."""
-    return ((numbers - mean) / std).clamp(-_MAX_Z_SCORE, _MAX_Z_SCORE) @ projection
+def standardize(numbers: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    """Standardise numbers (..., n), at most five standard deviations from the mean."""
+    return ((numbers - mean) / std).clamp(-_MAX_Z_SCORE, _MAX_Z_SCORE)
 
 
 class StainEncoder(nn.Module):
     """Tiles -> 104 stain and texture statistics -> standardised -> projected to d features.
 
-    The weights, about 30 kB, are bundled in the checkpoint; see `fit_projection`.
+    The weights are the mean and standard deviation of the statistics over the training tiles and
+    a projection on their principal axes. An axis is scaled to the square root of its standard
+    deviation: full whitening would amplify noise to the level of signal, and without scaling one
+    axis would dominate. The weights, about 30 kB, are bundled in the checkpoint.
     """
 
     mixed_precision = False  # inaccurate for differences of small numbers, and hardly faster
@@ -236,12 +225,16 @@ class StainEncoder(nn.Module):
                 licence="BSD-3-Clause",
             )
         )
-        for buffer, value in zip(
-            (encoder.mean, encoder.std, encoder.projection),
-            fit_projection(statistics, dimension),
-            strict=True,
-        ):
-            buffer.copy_(value)
+        statistics = statistics.double()
+        mean, std = fit_standardization(statistics)
+        scaled = standardize(statistics, mean, std)
+        spread, axes = torch.linalg.eigh(scaled.T @ scaled / len(scaled))
+        spread, axes = spread.flip(0)[:dimension], axes.flip(1)[:, :dimension]
+        # The sign of an eigenvector is arbitrary; it is fixed, so that a fit is reproducible.
+        axes = axes * axes.gather(0, axes.abs().argmax(0, keepdim=True)).sign()
+        encoder.mean.copy_(mean)
+        encoder.std.copy_(std)
+        encoder.projection.copy_(axes * spread.clamp_min(1e-6).pow(-0.25))
         return encoder
 
     @classmethod
@@ -267,7 +260,7 @@ class StainEncoder(nn.Module):
 
     def project(self, statistics: Tensor) -> Tensor:
         """Standardise and project statistics (..., 104) -> features (..., d)."""
-        return apply_projection(statistics, self.mean, self.std, self.projection)
+        return standardize(statistics, self.mean, self.std) @ self.projection
 
     @torch.no_grad()
     def forward(self, tiles: Tensor) -> Tensor:

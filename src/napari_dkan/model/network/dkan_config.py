@@ -40,7 +40,7 @@ class DKANConfig:
     genes
         Panel size G.
     dim
-        Width d, which is also the dimension of the tile encoder's features.
+        Width d.
     text_dim
         Width d_t of the gene text features.
     trunk, trunk_dim
@@ -57,6 +57,9 @@ class DKANConfig:
         Networks of this shape whose mean is the prediction.
     standardise
         Whether tile features are standardised by those of their slide.
+    features
+        Length of the tile encoder's features where the network maps them to d by a trained layer;
+        0 for features of length d that are taken as they are.
     linear
         Tile features of the linear path, 0 for none: numbers that follow the fused tokens.
     fusion, global_, neighbor, image, expression, text
@@ -78,6 +81,7 @@ class DKANConfig:
     expression_dropout: float = 0.1
     members: int = 1
     standardise: bool = False
+    features: int = 0
     linear: int = 0
     fusion: StackConfig = StackConfig()
     global_: StackConfig = StackConfig(depth=2)
@@ -94,6 +98,7 @@ class DKANConfig:
         _require_integer("grid", self.grid, 1, 15)
         _require_integer("kernel", self.kernel, 1, 31)
         _require_integer("members", self.members, 1, 64)
+        _require_integer("features", self.features, 0, 16_384)
         _require_integer("linear", self.linear, 0, 1024)
         if not isinstance(self.standardise, bool):
             raise CheckpointError("The network's standardise entry is neither true nor false.")
@@ -124,6 +129,11 @@ class DKANConfig:
                 )
 
     @property
+    def feature_dim(self) -> int:
+        """Length of the tile encoder's features."""
+        return self.features or self.dim
+
+    @property
     def members_dim(self) -> int:
         """Width of the fused tokens of all members."""
         return self.dim * self.members
@@ -139,8 +149,9 @@ class DKANConfig:
         Without a linear path it has no entry for one, as in files of older versions.
         """
         values = asdict(self)
-        if not self.linear:
-            del values["linear"]
+        for name in ("features", "linear"):
+            if not values[name]:
+                del values[name]
         return values
 
     @classmethod

@@ -77,6 +77,7 @@ class DKAN(SectionPrediction, nn.Module):
                 f"not {config.trunk_dim} as the network description says."
             )
         self.target = _build_adapter(config.trunk_dim, d)
+        self.adapt = _build_feature_adapter(config)
         self.neighbor = Transformer(d, int(d * config.neighbor.ratio), config.neighbor, config.grid)
         self.neighbor_norm = nn.LayerNorm(d)
         self.global_encoder = GlobalEncoder(config)
@@ -136,7 +137,7 @@ class DKAN(SectionPrediction, nn.Module):
             If two spots share a position, or the shapes do not fit.
         """
         m = slide_features.shape[0]
-        require_shape("slide features", slide_features, (m, self.config.dim))
+        require_shape("slide features", slide_features, (m, self.config.feature_dim))
         require_shape("positions", positions, (m, 2))
         if m == 0:
             return slide_features.new_zeros(0, self.config.dim)
@@ -146,7 +147,8 @@ class DKAN(SectionPrediction, nn.Module):
                 raise SpotsError("Spot positions must be whole array coordinates.")
             positions = rounded
         slide_features = self.standardize_by_slide(slide_features, slide_features)
-        tokens: Tensor = self.global_encoder(slide_features, positions.long(), query_rows)
+        slide_tokens = self.adapt(slide_features)
+        tokens: Tensor = self.global_encoder(slide_tokens, positions.long(), query_rows)
         return tokens
 
     def encode_target(self, patches: Tensor) -> Tensor:
@@ -188,9 +190,10 @@ class DKAN(SectionPrediction, nn.Module):
         """
         b, k, d = target.shape[0], self.config.grid**2, self.config.dim
         require_shape("target tokens", target, (b, target.shape[1], d))
-        require_shape("neighbour features", neighbor_features, (b, k, d))
+        require_shape("neighbour features", neighbor_features, (b, k, self.config.feature_dim))
         require_shape("neighbour mask", neighbor_mask, (b, k))
         require_shape("global tokens", global_tokens, (b, d))
+        neighbor_features = self.adapt(neighbor_features)
         if self.trunk is None:
             target = self.target(neighbor_features[:, k // 2, None])
         visible = neighbor_mask.bool()
@@ -354,6 +357,23 @@ def _standardize_with_prior(features: Tensor, slide_features: Tensor) -> Tensor:
     squares = (slide_features - mean).square().sum(dim=0) / count
     variance = squares + (1 - len(slide_features) / count)
     return (features - mean) / variance.sqrt()
+
+
+def _build_feature_adapter(config: DKANConfig) -> nn.Module:
+    """From tile features of length f to d: dropout, f -> hidden, GELU, dropout, hidden -> d.
+
+    The first dropout is on the features, of which many say nearly the same.
+    """
+    if not config.features:
+        return nn.Identity()
+    hidden, dropout = int(config.dim * config.neighbor.ratio), config.neighbor.dropout
+    return nn.Sequential(
+        nn.Dropout(dropout),
+        nn.Linear(config.features, hidden),
+        nn.GELU(),
+        nn.Dropout(dropout),
+        nn.Linear(hidden, config.dim),
+    )
 
 
 def _build_adapter(in_features: int, out_features: int) -> nn.Module:

@@ -46,7 +46,9 @@ def _build_meta_network(config: DKANConfig) -> DKAN | Ensemble:
             members = [DKAN(member_config, features) for _ in range(config.members)]
             linear = None
             if config.linear:
-                linear = LinearPath(config.members_dim, config.dim, config.linear, config.genes)
+                linear = LinearPath(
+                    config.members_dim, config.feature_dim, config.linear, config.genes
+                )
             return combine_members(members, linear)
     except (RuntimeError, ValueError, TypeError, AttributeError, NotImplementedError):
         raise CheckpointError(

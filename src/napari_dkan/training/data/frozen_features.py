@@ -42,8 +42,8 @@ class FrozenFeatures:
     is_from_file
         Whether they are read from published files, whose patches are 224 px of level 0.
     parts
-        The parts of an encoder whose projection is fitted on the training sections; the features
-        are their numbers. None for features that the network takes as they are.
+        The parts of an encoder that is standardised over the training sections; the features are
+        their numbers. None for features that the network takes as they are.
     """
 
     spec: EncoderSpec
@@ -100,7 +100,7 @@ class FrozenEncoder:
 
     @property
     def parts(self) -> EncoderParts | None:
-        """The parts of an encoder without a projection yet."""
+        """The parts of an encoder that is not standardised yet."""
         return self.encoder if isinstance(self.encoder, EncoderParts) else None
 
     @classmethod

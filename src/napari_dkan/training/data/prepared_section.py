@@ -260,8 +260,8 @@ def fit_section_encoder(
 
     Returns
     -------
-    For frozen features a placeholder of their encoder, or for an encoder of parts their
-    projection, else a stain encoder; both are fitted on the tiles within the slides.
+    For frozen features a placeholder of their encoder, or for an encoder of parts one that
+    standardises them, else a stain encoder; both are fitted on the tiles within the slides.
 
     Raises
     ------
@@ -285,7 +285,7 @@ def fit_section_encoder(
             for s in sections
             if s.frozen_features is not None
         ]
-        return CombinedEncoder.fit(parts, torch.cat(numbers), dimension, patch_um)
+        return CombinedEncoder.fit(parts, torch.cat(numbers), patch_um)
     tiles = torch.cat([s.statistics[s.mask] for s in sections])
     return StainEncoder.fit_from_statistics(tiles, dimension, patch_um)
 
@@ -293,14 +293,14 @@ def fit_section_encoder(
 def encode_section(section: PreparedSection, encoder: SectionEncoder) -> EncodedSection:
     """Encode a section and its views.
 
-    Features of a frozen encoder are used unchanged, numbers of an encoder's parts projected.
+    Features of a frozen encoder are used unchanged, numbers of an encoder's parts standardised.
     """
     frozen = section.frozen_features
-    is_projected = frozen is None or frozen.parts is not None
+    is_fitted = frozen is None or frozen.parts is not None
 
     def encode(tile_features: Tensor | None, statistics: Tensor) -> Tensor:
         numbers = statistics if tile_features is None else tile_features
-        return encoder.project(numbers) if is_projected else numbers
+        return encoder.project(numbers) if is_fitted else numbers
 
     views = []
     for view in section.views:
@@ -313,6 +313,6 @@ def encode_section(section: PreparedSection, encoder: SectionEncoder) -> Encoded
     return EncodedSection(
         section,
         encode(None if frozen is None else frozen.neighbor_features, section.statistics),
-        None if frozen is None or is_projected else frozen.target_features,
+        None if frozen is None or is_fitted else frozen.target_features,
         tuple(views),
     )

@@ -20,6 +20,7 @@ from ...inference.section_choices import FROM_FILES, SectionChoices, open_sectio
 from ...inference.section_pixel_size import is_entered, resolve_section_pixel_size
 from ...model.checkpoint.checkpoint_file import Checkpoint
 from ...model.encoders.encoder_spec import STAIN_ENCODER
+from ...model.network.dkan_config import NO_TRUNK
 from ...model.stain_normalization import StainProfile, compute_median_stain
 from ..train_settings import LogFunction, TrainSettings, ignore_log
 from .frozen_features import (
@@ -103,6 +104,7 @@ def load_sections(
     frozen_encoder = (
         None if encoder is None else FrozenEncoder.load(encoder, encoder_weights, device)
     )
+    settings = match_patch_to_encoder(settings, frozen_encoder)
     sections = read_section_data(root, names, choices)
     target = None if stain is None else compute_stain_target(sections, stain)
     has_features = any(d.uns.get("features") for d in sections)
@@ -118,6 +120,13 @@ def load_sections(
         dropped = f", {', '.join(section.dropped_spots)} dropped" if section.dropped_spots else ""
         log(f"{section.name}: {len(section)} spots{dropped}, {section.mpp:.4f} um/px")
     return prepared
+
+
+def match_patch_to_encoder(settings: TrainSettings, encoder: FrozenEncoder | None) -> TrainSettings:
+    """Give patches the encoder's side where no trunk takes them, so that one read serves both."""
+    if encoder is None or encoder.parts is None or settings.trunk != NO_TRUNK:
+        return settings
+    return replace(settings, patch_px=encoder.encoder.spec.px)
 
 
 def load_section(
@@ -223,8 +232,11 @@ def adapt_settings_to_sections(
 ) -> TrainSettings:
     """Set the network's width, and the patch side of stored features, by frozen features."""
     features = sections[0].frozen_features
-    if features is None or features.parts is not None:
+    if features is None:
         return settings
+    if features.parts is not None:
+        px = sections[0].patches.shape[-1]
+        return replace(settings, features=features.spec.dimension, patch_px=px)
     settings = replace(settings, dim=features.spec.dimension)
     if features.is_from_file:
         settings = replace(settings, patch_um=PUBLISHED_PATCH_PX * median(s.mpp for s in sections))

@@ -34,6 +34,7 @@ from ..data.prepared_section import (
 from ..data.section_batches import SectionBatchDataset, make_section_batch, predict_batch
 from ..gene_text import GeneTextFeatures
 from ..train_settings import Precision, TrainSettings
+from .depth_residuals import fit_depth_path, remove_depth
 from .fit_callback import (
     CHECKPOINT_KEY,
     EpochCallback,
@@ -307,8 +308,13 @@ def choose_epochs(
     hardware: TrainingHardware = SINGLE_DEVICE,
     on_epoch: EpochCallback | None = None,
 ) -> int:
-    """Choose the number of epochs: train on some sections and score on the validation sections."""
+    """Choose the number of epochs: train on some sections and score on the validation sections.
+
+    With depth residuals as labels, the score is that of the residuals.
+    """
     encoder = fit_section_encoder(training, settings.dim, settings.patch_um)
+    if settings.depth_residual:
+        training, validation = remove_depth(training), remove_depth(validation)
     return fit_network(
         [encode_section(s, encoder) for s in training],
         gene_text,
@@ -333,10 +339,12 @@ def fit_model(
     """Fit an encoder and a network or ensemble to sections, for a fixed number of epochs.
 
     Members of an ensemble share the encoder and differ in their seed, and so in initial weights,
-    dropout, views and order of the spots.
+    dropout, views and order of the spots. With depth residuals as labels, a linear path beside
+    them restores the label scale.
     """
     encoder = fit_section_encoder(sections, settings.dim, settings.patch_um)
-    encoded = [encode_section(s, encoder) for s in sections]
+    labelled = remove_depth(sections) if settings.depth_residual else sections
+    encoded = [encode_section(s, encoder) for s in labelled]
     networks = [
         fit_network(
             encoded,
@@ -348,7 +356,15 @@ def fit_model(
         ).network
         for number, seed in enumerate(make_member_seeds(settings), start=1)
     ]
-    return FittedModel(encoder, combine_members(networks))
+    if not settings.depth_residual:
+        return FittedModel(encoder, combine_members(networks))
+    linear = fit_depth_path(
+        [encode_section(s, encoder) for s in sections],
+        networks,
+        settings.depth_share,
+        settings.ridge_share,
+    )
+    return FittedModel(encoder, combine_members(networks, linear))
 
 
 def make_member_seeds(settings: TrainSettings) -> list[int]:

