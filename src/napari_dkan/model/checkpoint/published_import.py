@@ -126,6 +126,7 @@ def translate_config(
         expression_dropout=float(get("dropout_linear_exp", 0.1)),
         members=1,
         standardise=False,
+        features=0,
         linear=0,
         **stacks,
     )

@@ -154,9 +154,9 @@ class TimmEncoder(nn.Module):
         )
         return torch.cat([m.float().mean(dim=(2, 3)) for m in maps], dim=1)
 
-    def _apply(self, *args: Any, **kwargs: Any) -> TimmEncoder:
+    def _apply(self, *args: Any, **kwargs: Any) -> Any:
         self._folded.clear()  # made anew on the other device
-        return super()._apply(*args, **kwargs)
+        return super()._apply(*args, **kwargs)  # type: ignore[no-untyped-call]
 
 
 def read_timm_spec(

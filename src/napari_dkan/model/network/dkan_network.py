@@ -13,6 +13,7 @@ from ...errors import CheckpointError, SpotsError
 from .attention_blocks import CrossTransformer, SingleKeyTransformer, Transformer
 from .branch_encoders import ExpressionEncoder, GlobalEncoder, TargetTrunk
 from .dkan_config import NO_TRUNK, DKANConfig
+from .linear_path import NUM_SCALES, average_scales
 from .network_interface import (
     ForwardOutputs,
     FusedTokens,
@@ -76,8 +77,13 @@ class DKAN(SectionPrediction, nn.Module):
                 f"The trunk {config.trunk} gives {self.trunk.channels} channels, "
                 f"not {config.trunk_dim} as the network description says."
             )
-        self.target = _build_adapter(config.trunk_dim, d)
-        self.adapt = _build_feature_adapter(config)
+        if self.trunk is None:
+            self.target = _build_feature_map(NUM_SCALES * config.feature_dim, config)
+        else:
+            self.target = _build_adapter(config.trunk_dim, d)
+        self.adapt = (
+            _build_feature_map(config.features, config) if config.features else nn.Identity()
+        )
         self.neighbor = Transformer(d, int(d * config.neighbor.ratio), config.neighbor, config.grid)
         self.neighbor_norm = nn.LayerNorm(d)
         self.global_encoder = GlobalEncoder(config)
@@ -154,8 +160,8 @@ class DKAN(SectionPrediction, nn.Module):
     def encode_target(self, patches: Tensor) -> Tensor:
         """Encode patches (B, 3, P, P), normalised by ImageNet mean and std -> (B, T, d).
 
-        Without a trunk there are no tokens (T = 0), and `fuse_tokens` takes the own tile's
-        features instead.
+        Without a trunk there are no tokens (T = 0), and `fuse_tokens` makes one of the neighbour
+        features.
         """
         require_shape("patches", patches, (patches.shape[0], 3, *patches.shape[-2:]))
         if self.trunk is None:
@@ -193,10 +199,10 @@ class DKAN(SectionPrediction, nn.Module):
         require_shape("neighbour features", neighbor_features, (b, k, self.config.feature_dim))
         require_shape("neighbour mask", neighbor_mask, (b, k))
         require_shape("global tokens", global_tokens, (b, d))
-        neighbor_features = self.adapt(neighbor_features)
-        if self.trunk is None:
-            target = self.target(neighbor_features[:, k // 2, None])
         visible = neighbor_mask.bool()
+        if self.trunk is None:
+            target = self.target(average_scales(neighbor_features, visible))[:, None]
+        neighbor_features = self.adapt(neighbor_features)
         neighbor = self.neighbor_norm(self.neighbor(neighbor_features, visible))
         query = global_tokens[:, None]
         fused = self.fusion(query, target) + self.fusion(query, neighbor, visible)
@@ -359,17 +365,15 @@ def _standardize_with_prior(features: Tensor, slide_features: Tensor) -> Tensor:
     return (features - mean) / variance.sqrt()
 
 
-def _build_feature_adapter(config: DKANConfig) -> nn.Module:
-    """From tile features of length f to d: dropout, f -> hidden, GELU, dropout, hidden -> d.
+def _build_feature_map(length: int, config: DKANConfig) -> nn.Module:
+    """From tile features of some length to d: dropout, hidden layer, GELU, dropout, d.
 
     The first dropout is on the features, of which many say nearly the same.
     """
-    if not config.features:
-        return nn.Identity()
     hidden, dropout = int(config.dim * config.neighbor.ratio), config.neighbor.dropout
     return nn.Sequential(
         nn.Dropout(dropout),
-        nn.Linear(config.features, hidden),
+        nn.Linear(length, hidden),
         nn.GELU(),
         nn.Dropout(dropout),
         nn.Linear(hidden, config.dim),

@@ -277,14 +277,11 @@ def fit_section_encoder(
         )
     (spec,) = specs
     if spec is not None:
-        parts = sections[0].frozen_features and sections[0].frozen_features.parts
+        frozen = [(s.frozen_features, s.mask) for s in sections if s.frozen_features is not None]
+        parts = frozen[0][0].parts
         if parts is None:
             return FrozenEncoderPlaceholder(spec)
-        numbers = [
-            s.frozen_features.neighbor_features[s.mask]
-            for s in sections
-            if s.frozen_features is not None
-        ]
+        numbers = [features.neighbor_features[mask] for features, mask in frozen]
         return CombinedEncoder.fit(parts, torch.cat(numbers), patch_um)
     tiles = torch.cat([s.statistics[s.mask] for s in sections])
     return StainEncoder.fit_from_statistics(tiles, dimension, patch_um)
