@@ -20,6 +20,7 @@ QUICK = TrainSettings(
     trunk_dim=256,
     patch_px=32,
     members=1,
+    depth_residual=False,
     augmentation=None,
 )
 

@@ -73,14 +73,17 @@ def build_reference(
 def compute_qc_features(
     encoded: EncodedSection, network: DKAN | Ensemble
 ) -> tuple[Float32Matrix, Float32Matrix]:
-    """Compute the quality-control features (N, E) of N spots, and their fused tokens (N, D)."""
+    """Compute the quality-control features (N, E) of N spots, and their fused tokens (N, D).
+
+    Of the tokens those of the networks, without what follows of a linear path.
+    """
     is_training = network.training
     network.eval()
     try:
         tokens, network_features = [], []
         row_chunks = torch.split(torch.arange(len(encoded.section)), CHUNK_SPOTS)
         for chunk in fuse_section(network, encoded, row_chunks):
-            tokens.append(chunk.fused.z.numpy())
+            tokens.append(chunk.fused.z[:, : network.config.members_dim].numpy())
             network_features.append(compute_network_qc(network, chunk.fused, chunk.context).numpy())
     finally:
         network.train(is_training)
