@@ -34,6 +34,7 @@ from napari_dkan.quality.spatial_domains import adjusted_rand_index, cluster_dom
 from napari_dkan.samples.bundled_checkpoints import find_bundled_checkpoint
 from napari_dkan.spatial.spots import Spots
 from napari_dkan.training.data.measured_section import MeasuredSection, make_measured_section
+from napari_dkan.training.depth_metrics import depth_partial_pcc
 
 SIDE = 12
 
@@ -52,9 +53,11 @@ def model(tiny_checkpoint_file: Path) -> Checkpoint:
 
 
 def section(genes: list[str], spots: int = SIDE * SIDE) -> anndata.AnnData:
+    """Counts in which every gene has a pattern of its own, so that it can be judged."""
     random, at = np.random.default_rng(0), np.arange(spots)
+    angles = 0.4 * np.outer(at % SIDE, np.arange(len(genes))) + (at // SIDE)[:, None]
     data = anndata.AnnData(
-        random.poisson(5, (spots, len(genes))).astype(np.float32) + 1,
+        random.poisson(20 * np.exp(np.sin(angles / 2))).astype(np.float32) + 1,
         obs=pd.DataFrame(
             {"array_col": at % SIDE, "array_row": at // SIDE}, index=[f"s{i}" for i in at]
         ),
@@ -145,8 +148,17 @@ def test_metrics_of_a_gene(compared: Comparison) -> None:
     assert row.predicted_variance == pytest.approx(p.var(), rel=1e-4)
     assert row.low < row.pcc < row.high and row.zeros == 0
     assert row.ridge_pcc < row.pcc and row.ridge_mse > row.mse and np.isnan(row.expected_pcc)
+    assert compared.reference is not None
+    depth = compared.reference.depth
+    assert row.partial == pytest.approx(depth_partial_pcc(p[:, None], m[:, None], depth)[0])
+    assert row.partial_low < row.partial < row.partial_high
+    assert row.ridge_partial < row.partial and 0 < row.ceiling <= 1 and row.is_judged
+    assert np.isnan(row.expected_partial)
     assert compared.summary.n_better_than_ridge == compared.summary.n_compared == 6
-    assert "DKAN better on 6 of 6 genes" in compared.summary.format_verdict()
+    verdict = compared.summary.format_verdict()
+    assert "DKAN better on 6 of 6 genes" in verdict and verdict.startswith("Depth-partial PCC 0.")
+    assert compared.summary.depth_alone is not None
+    assert f"depth alone {compared.summary.depth_alone.pcc_all:.2f}" in verdict
     assert np.array_equal(compared.residual, compared.predicted - compared.measured)
 
 
@@ -174,6 +186,80 @@ def test_intervals_are_those_of_a_plain_block_bootstrap() -> None:
     mean_half_width = reach * pcc.mean(axis=1).std()
     assert intervals.mean_low == pytest.approx(whole.mean() - mean_half_width, abs=1e-6)
     assert intervals.mean_high == pytest.approx(whole.mean() + mean_half_width, abs=1e-6)
+
+
+def test_depth_partial_intervals_regress_out_depth_in_every_resample() -> None:
+    random, side = np.random.default_rng(4), np.arange(24)
+    xy = 100.0 * np.stack([v.ravel() for v in np.meshgrid(side, side)], axis=1)
+    spots = Spots(xy, None, tuple(map(str, range(576))), 50.0, 100.0)
+    depth = 3 + random.normal(size=576)
+    predicted = random.normal(size=(576, 3)) + depth[:, None]
+    measured = predicted + 2 * random.normal(size=(576, 3)) - 3 * depth[:, None]
+    predicted[:, 2] = 2 * depth - 1
+    block = assign_blocks(spots)
+    n = int(block.max()) + 1
+    draws = np.random.default_rng(BOOTSTRAP_SEED).multinomial(n, np.full(n, 1 / n), size=100)
+    pcc = np.empty((100, 3))
+    for row, times in enumerate(draws):
+        rows = np.repeat(np.arange(576), times[block])
+        pcc[row] = depth_partial_pcc(predicted[rows], measured[rows], depth[rows])
+    reach = student_t.ppf(0.975, n - 1) * np.sqrt(n / (n - 1))
+    whole = depth_partial_pcc(predicted, measured, depth)
+    half_width = reach * np.arctanh(pcc).std(axis=0)
+    found = bootstrap_pcc(predicted, measured, spots, n_resamples=100, depth=depth)
+    wanted = np.tanh(np.arctanh(whole) - half_width)
+    np.testing.assert_allclose(found.low[:2], wanted[:2], atol=1e-6)
+    assert np.isnan(found.low[2])  # a prediction that is depth alone has no interval
+    plain = bootstrap_pcc(predicted, measured, spots, n_resamples=100)
+    assert plain.high[0] < found.low[0]  # depth hid this gene
+    level = bootstrap_pcc(predicted, measured, spots, n_resamples=100, depth=np.full(576, 3.0))
+    np.testing.assert_allclose(level.low, plain.low, atol=1e-9)
+
+
+def test_genes_of_too_few_counts_are_not_judged(model: Checkpoint) -> None:
+    data = section(list(model.panel.symbols))
+    data.X[:, 1] = 0
+    data.X[7, 1] = 1
+    measured = make_measured_section(data, model)
+    found = compare_with_measured(
+        model,
+        measured,
+        make_prediction(model, measured),
+        ridge=make_prediction(model, measured, 0.5).values,
+    )
+    row = found.metrics_per_gene[1]
+    assert not row.is_judged and np.isfinite(row.pcc)
+    assert found.summary.n_compared == 5 and found.summary.n_not_judged == 1
+    assert "1 genes cannot be judged here" not in found.summary.format_verdict()
+    assert "1 gene cannot be judged here" in found.summary.format_verdict()
+    both = compare_models(
+        found.prediction, replace(found.prediction, values=-found.prediction.values), measured
+    )
+    assert [bool(g.preferred_model) for g in both.gene_comparisons] == [True, False, *[True] * 4]
+
+
+def test_a_shallow_section_and_the_card_figures_beside_depth(model: Checkpoint) -> None:
+    genes = list(model.panel.symbols)
+    record = {"median_panel_totals": {"A": 5000}, "mean_profile": dict.fromkeys(genes, 1 / 6)}
+    card = {
+        **model.card,
+        "training_data": record,
+        "per_gene_pcc": {g: {"dkan": 0.5, "ridge": 0.4} for g in genes},
+        "per_gene_depth_partial": {genes[0]: {"dkan": 0.3, "ridge": 0.2, "ceiling": 0.6}},
+    }
+    deep = replace(model, card=card)
+    measured = make_measured_section(section(genes), deep)
+    found = compare_with_measured(deep, measured, make_prediction(deep, measured))
+    assert found.shallow is not None and "5,000 in the training sections" in found.shallow
+    assert found.summary.dkan.deviance_explained is not None
+    first, second = found.metrics_per_gene[:2]
+    assert (first.expected_partial, first.expected_ridge_partial) == (0.3, 0.2)
+    assert np.isnan(second.expected_partial) and second.expected_pcc == 0.5
+    assert "the card expects 0.30" in found.summary.format_verdict()
+    old = replace(deep, card={**model.card, "per_gene_pcc": card["per_gene_pcc"]})
+    found = compare_with_measured(old, measured, make_prediction(old, measured))
+    assert found.shallow is None and found.summary.dkan.deviance_explained is None
+    assert "expects PCC-ALL 0.50 and does not record" in found.summary.format_verdict()
 
 
 def test_intervals_are_wider_for_correlated_neighbours() -> None:
@@ -217,12 +303,12 @@ def test_models_are_compared_with_measured_data(model: Checkpoint, compared: Com
     bad = replace(good, values=good.values + np.random.default_rng(5).normal(0, 1, (144, 6)))
     both = compare_models(good, bad.select_predicted(), compared)
     assert [g.preferred_model for g in both.gene_comparisons] == ["first"] * 6
-    assert both.gene_comparisons[0].pcc_a == pytest.approx(
-        compared.metrics_per_gene[0].pcc, abs=1e-5
-    )
     assert 0 < both.gene_comparisons[0].map_correlation < 1
     assert np.allclose(both.difference, bad.values - good.values, atol=1e-5)
     assert "(first) on 6 genes" in both.format_verdict()
+    assert compared.reference is not None
+    partial = depth_partial_pcc(compared.predicted, compared.measured, compared.reference.depth)
+    assert [g.pcc_a for g in both.gene_comparisons] == pytest.approx(partial, abs=1e-5)
     assert np.isnan(compare_models(good, bad).gene_comparisons[0].pcc_a)
     with pytest.raises(SpotsError, match="different spots"):
         compare_models(good, replace(bad, target=bad.target.take(np.arange(9))))

@@ -26,7 +26,11 @@ from napari_dkan.model import load_checkpoint
 from napari_dkan.quality.comparison import compare_with_measured
 from napari_dkan.quality.report import map_figures
 from napari_dkan.quality.report.report_page import DISCLAIMER, write_report
-from napari_dkan.quality.report.report_sections import GENE_TABLE_COLUMNS, format_decimal
+from napari_dkan.quality.report.report_sections import (
+    GENE_TABLE_COLUMNS,
+    format_decimal,
+    format_percent,
+)
 from napari_dkan.slide import PixelSize, open_slide
 from napari_dkan.training.data.measured_section import make_measured_section
 from napari_dkan.training.evaluation.evaluate_checkpoint import (
@@ -154,19 +158,26 @@ def test_metrics_equal_comparison_and_evaluate(tmp_path, slide: Slide, inputs) -
     metrics = evaluate_checkpoint(model, slide, measured, 0.7)["metrics"]["dkan"]
     wanted = [metrics[n] for n in ("pcc_all", "pcc_hpg", "pcc_heg", "pcc_hvg", "mse")]
     dkan = page.tables["summary"][1]
-    assert dkan == ["DKAN", *(format_decimal(v, 4) for v in wanted), str(len(comparison.panel))]
+    plain = [*(format_decimal(v, 4) for v in wanted), str(len(comparison.panel))]
+    share = format_percent(metrics["share_of_attainable"])
+    partial = [format_decimal(metrics["depth_partial_pcc"], 4), share, "–"]
+    assert dkan == ["DKAN", *partial, *plain]
     head, *rows = page.tables["genes sortable"][1:]
-    assert head == ["gene", *(c.header for c in GENE_TABLE_COLUMNS)]
+    headers = [c.header for c in GENE_TABLE_COLUMNS if c.header != "card"]  # not recorded
+    assert head == ["gene", *headers]
     table = {g.symbol.replace("\u202e", " "): g for g in comparison.metrics_per_gene}
     assert {row[0] for row in rows} == set(table)
     for symbol, *row in rows:
         gene = table[symbol]
+        partial = format_decimal(gene.partial, 2) if gene.is_judged else "cannot be judged"
+        assert row[0] == partial and row[3] == format_decimal(gene.ceiling, 2)
+        row = row[4:]
         assert row[0] == format_decimal(gene.pcc, 2) and row[3] == format_decimal(gene.mse, 3)
         assert row[4] == format_decimal(gene.ridge_pcc, 2) and row[7] == format_decimal(
             gene.expected_pcc, 2
         )
-    pcc = [table[row[0]].pcc for row in rows]
-    assert pcc == sorted(pcc, reverse=True)
+    order = [(table[row[0]].is_judged, table[row[0]].partial) for row in rows]
+    assert order == sorted(order, reverse=True)
     assert comparison.summary.format_verdict() in page.text
     assert model.label_scale.name in page.text and "µm" in page.text
 

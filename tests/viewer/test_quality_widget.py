@@ -45,7 +45,13 @@ def test_loaded_section_is_compared(compared: QualityWidget, qtbot, tmp_path):
     assert (summary.n_spots, summary.n_genes) == (49, 5)
     assert widget.measured_box.section_combo.currentText() == "D1"
     assert widget.measured_box.registration_label.text().startswith("Registered by the files; ")
-    assert widget.summary_box.verdict_label.text().startswith("PCC-ALL ")
+    verdict = widget.summary_box.verdict_label.text()
+    assert verdict.startswith("Depth-partial PCC ") and "depth alone" in verdict
+    assert "depth alone" in widget.summary_box.metrics_label.text()
+    assert widget.summary_box.shallow_label.isHidden()  # this checkpoint records no depth
+    shown = widget.gene_metrics_box.table.table_model.table_data.columns[0]
+    for row, gene in enumerate(widget.metrics.comparison.metrics_per_gene):
+        assert (shown.format_value(row) == "cannot be judged") is not gene.is_judged
     assert not widget.summary_box.trained_label.isVisibleTo(widget)
     assert len(widget.summary_box.histogram.pcc) == 5
     assert sorted(displayed_genes(widget)) == ["CD74", "COL1A1", "ERBB2", "GATA3", "KRT8"]
@@ -67,11 +73,12 @@ def test_loaded_section_is_compared(compared: QualityWidget, qtbot, tmp_path):
     file = tmp_path / "genes.csv"
     widget.gene_metrics_box.save_csv(file)
     rows = list(csv.reader(file.open()))
-    assert rows[0][:4] == ["gene", "pcc", "low", "high"] and len(rows) == 6
-    pcc = {f.symbol: f.pcc for f in widget.quality.model.comparison.metrics_per_gene}
+    assert rows[0][:4] == ["gene", "partial", "partial_low", "partial_high"] and len(rows) == 6
+    assert {"pcc", "low", "high", "ceiling"} < set(rows[0]) and rows[0][-1] == "judged"
+    pcc = {f.symbol: f.partial for f in widget.quality.model.comparison.metrics_per_gene}
     assert [float(r[1]) for r in rows[1:]] == pytest.approx([pcc[r[0]] for r in rows[1:]], rel=1e-4)
     widget.gene_metrics_box.copy_button.click()
-    assert QGuiApplication.clipboard().text().startswith("gene\tpcc\tlow\thigh")
+    assert QGuiApplication.clipboard().text().startswith("gene\tpartial\tpartial_low")
 
 
 def test_dots_and_worst_regions_show_spots(compared: QualityWidget, qtbot, until):

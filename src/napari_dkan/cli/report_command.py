@@ -99,6 +99,8 @@ def run_report(
     if comparison is None:
         typer.echo(f"{len(prediction.target):,} tiles and {len(prediction.panel)} genes predicted")
     else:
+        if comparison.shallow:
+            typer.echo(comparison.shallow)
         typer.echo(f"{comparison.name}: {comparison.summary.format_verdict()}")
     typer.echo(f"written to {written}")
 

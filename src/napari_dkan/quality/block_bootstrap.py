@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..spatial.spots import Spots, median_spot_distance
+from ..training.depth_metrics import is_explained_by_depth, regress_out_depth
 from ..training.metrics import gene_pcc
 
 BLOCK_SIDE_PITCHES = 6  # intervals of smaller blocks contain the true value less often
@@ -67,11 +68,12 @@ def bootstrap_pcc(
     spots: Spots,
     n_resamples: int = N_RESAMPLES,
     side_pitches: int = BLOCK_SIDE_PITCHES,
+    depth: NDArray[np.floating] | None = None,
 ) -> PccIntervals:
     """Return intervals of the correlations between two (N, G) arrays.
 
     A correlation needs six sums, which add up over blocks: one matrix product draws all resamples
-    of all genes at once.
+    of all genes at once. With a depth both are regressed on it in every resample anew.
 
     Parameters
     ----------
@@ -83,6 +85,8 @@ def bootstrap_pcc(
         Number of resamples.
     side_pitches : int
         Side of a block in pitches.
+    depth : (N,) array, optional
+        Depth of the spots; then the intervals are those of the depth-partial correlation.
     """
     from scipy.stats import t as student_t
 
@@ -94,22 +98,37 @@ def bootstrap_pcc(
     if n_blocks < MIN_BLOCKS:
         return PccIntervals(undefined, undefined, np.nan, np.nan, n_blocks)
     constant = (np.ptp(p, axis=0) < 1e-9) | (np.ptp(m, axis=0) < 1e-9)
+    d = np.zeros(len(p)) if depth is None else np.asarray(depth, np.float64)
+    if depth is not None:
+        constant |= is_explained_by_depth(p, d) | is_explained_by_depth(m, d)
     p, m = p - p.mean(axis=0), m - m.mean(axis=0)  # centred values lose fewer digits
+    d = (d - d.mean())[:, None]
     members = np.zeros((n_blocks, len(p)))
     members[block, np.arange(len(p))] = 1
     random = np.random.default_rng(BOOTSTRAP_SEED)
     draw_counts = random.multinomial(n_blocks, np.full(n_blocks, 1 / n_blocks), size=n_resamples)
     draws = draw_counts.astype(float)
     weight = draws @ members.sum(axis=1, keepdims=True)
-    sp, sm, spp, smm, spm = (draws @ (members @ v) for v in (p, m, p * p, m * m, p * m))
-    spread = (spp - sp**2 / weight) * (smm - sm**2 / weight)
+    sums = {id(v): draws @ (members @ v) for v in (p, m, d)}
+
+    def covary(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Sum of products (n_resamples, G) about the means of each resample."""
+        return np.asarray(draws @ (members @ (a * b)) - sums[id(a)] * sums[id(b)] / weight)
+
+    depth_square = covary(d, d)
+    slope = np.divide(1, depth_square, out=np.zeros_like(depth_square), where=depth_square > 1e-12)
+    spp, smm, spm = (
+        covary(a, b) - covary(a, d) * covary(b, d) * slope for a, b in ((p, p), (m, m), (p, m))
+    )
+    spread = spp * smm
     pcc = np.full((n_resamples, n_genes), np.nan)
     defined = ~constant & (spread > 1e-24)
-    np.divide(spm - sp * sm / weight, np.sqrt(np.maximum(spread, 0)), out=pcc, where=defined)
+    np.divide(spm, np.sqrt(np.maximum(spread, 0)), out=pcc, where=defined)
     usable = defined.mean(axis=0) > 0.5
     if not usable.any():
         return PccIntervals(undefined, undefined, np.nan, np.nan, n_blocks)
-    pcc, observed = pcc[:, usable], gene_pcc(p[:, usable], m[:, usable])
+    observed = gene_pcc(regress_out_depth(p, d[:, 0]), regress_out_depth(m, d[:, 0]))
+    pcc, observed = pcc[:, usable], observed[usable]
     t_factor = student_t.ppf((1 + CONFIDENCE_LEVEL) / 2, n_blocks - 1)
     t_factor *= np.sqrt(n_blocks / (n_blocks - 1))
     half_width = t_factor * np.nanstd(_fisher_z(pcc), axis=0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -15,9 +15,15 @@ from ..expression.panel import Panel
 from ..expression.readers.read_account import ReadAccount, account_of
 from ..model.checkpoint.checkpoint_card import is_trained_on
 from ..spatial.spots import Spots, have_same_positions, median_spot_distance
+from ..training.depth_reference import (
+    DepthReference,
+    describe_shallow_section,
+    make_depth_reference,
+)
 from .block_bootstrap import PccIntervals, bootstrap_pcc
 from .gene_metrics import (
     MIN_SPOTS_FOR_PCC,
+    BesideDepth,
     ComparisonSummary,
     DkanRidgePair,
     GeneMetrics,
@@ -71,6 +77,12 @@ class Comparison:
         MSE of (DKAN, ridge) on held-out sections, where all genes of the panel are measured.
     account : ReadAccount
         What was read of the section, and what was left out.
+    reference : DepthReference or None
+        Counts behind the labels of these spots and genes; None where they are not known.
+    held_out_partial : mapping
+        As `held_out_pcc`, depth-partial; {} where the card does not record it.
+    shallow : str or None
+        A sentence where far fewer molecules were caught than in the training sections.
     """
 
     name: str
@@ -88,6 +100,9 @@ class Comparison:
     held_out_pcc: Mapping[str, DkanRidgePair] = field(default_factory=dict)
     held_out_mse: DkanRidgePair = (None, None)
     account: ReadAccount = field(default_factory=ReadAccount)
+    reference: DepthReference | None = None
+    held_out_partial: Mapping[str, DkanRidgePair] = field(default_factory=dict)
+    shallow: str | None = None
 
     @property
     def residual(self) -> Float32Array:
@@ -105,6 +120,7 @@ class Comparison:
             self.pcc_intervals,
             self.ridge,
             self.held_out_pcc,
+            self.beside_depth,
         )
 
     @cached_property
@@ -119,7 +135,18 @@ class Comparison:
             self.held_out_pcc,
             self.held_out_mse,
             self.seen_in_training,
+            self.beside_depth,
         )
+
+    @cached_property
+    def beside_depth(self) -> BesideDepth | None:
+        """What metrics beside depth are computed from; None where the counts are not known."""
+        if self.reference is None:
+            return None
+        intervals = bootstrap_pcc(
+            self.predicted, self.measured, self.spots, depth=self.reference.depth
+        )
+        return BesideDepth(self.reference, intervals, self.held_out_partial)
 
     @cached_property
     def pcc_intervals(self) -> PccIntervals:
@@ -209,15 +236,29 @@ def compare_with_measured(
         held_out_pcc=held_out_pcc_from_card(card),
         held_out_mse=(None, None) if measured.missing_genes else _held_out_mse_from_card(card),
         account=account_of(measured.data),
+        reference=replace(
+            make_depth_reference(card, measured.labels.counts, measured.panel),
+            rows=np.flatnonzero(predicted),
+            genes=np.array(columns),
+        ),
+        held_out_partial=held_out_pcc_from_card(card, "per_gene_depth_partial"),
+        shallow=describe_shallow_section(card, measured.labels.counts, measured.panel),
     )
 
 
-def held_out_pcc_from_card(card: Mapping[str, Any]) -> dict[str, DkanRidgePair]:
+def held_out_pcc_from_card(
+    card: Mapping[str, Any], entry: str = "per_gene_pcc"
+) -> dict[str, DkanRidgePair]:
     """Return the PCC of (DKAN, ridge) on held-out sections by gene, as the card states it.
 
     Cards come from files of others: values that are no numbers from -1 to 1 become None.
+
+    Parameters
+    ----------
+    entry : str
+        Entry of the card: `per_gene_pcc`, or `per_gene_depth_partial`.
     """
-    pcc_by_gene = card.get("per_gene_pcc")
+    pcc_by_gene = card.get(entry)
     if not isinstance(pcc_by_gene, dict):
         return {}
     return {

@@ -6,13 +6,18 @@ Everything is computed from arrays: predicted and measured (N, G) of the same sp
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..training.metrics import gene_pcc
-from ..training.prediction_scores import PredictionScores, score_predictions
+from ..training.depth_reference import DepthReference
+from ..training.metrics import gene_pcc, nanmean_or_none
+from ..training.prediction_scores import (
+    PredictionScores,
+    score_depth_alone,
+    score_predictions,
+)
 from .block_bootstrap import PccIntervals
 
 MIN_SPOTS_FOR_PCC = 3
@@ -43,6 +48,17 @@ class GeneMetrics:
         Metrics of the ridge baseline on the same spots.
     expected_pcc, expected_ridge_pcc : float
         PCC on held-out sections, from the card of the checkpoint.
+    partial, partial_low, partial_high : float
+        Depth-partial PCC, with its interval.
+    ridge_partial : float
+        Depth-partial PCC of the ridge baseline.
+    ceiling : float
+        Depth-partial PCC that a perfect prediction could reach, given the counting noise.
+    expected_partial, expected_ridge_partial : float
+        Depth-partial PCC on held-out sections, from the card.
+    is_judged : bool
+        False where the counts of the gene are too few here to tell a good prediction from a bad
+        one.
     """
 
     symbol: str
@@ -62,6 +78,14 @@ class GeneMetrics:
     ridge_mse: float = _NAN
     expected_pcc: float = _NAN
     expected_ridge_pcc: float = _NAN
+    partial: float = _NAN
+    partial_low: float = _NAN
+    partial_high: float = _NAN
+    ridge_partial: float = _NAN
+    ceiling: float = _NAN
+    expected_partial: float = _NAN
+    expected_ridge_partial: float = _NAN
+    is_judged: bool = True
 
 
 @dataclass(frozen=True)
@@ -75,6 +99,8 @@ class MethodMetrics:
         highest variance of the labels (all genes where there are fewer).
     n_genes : int
         Number of genes that have a correlation.
+    depth_partial_pcc, share_of_attainable, deviance_explained : float or None
+        Scores that depth cannot earn; None also where they were not recorded.
     """
 
     pcc_all: float | None = None
@@ -83,6 +109,9 @@ class MethodMetrics:
     pcc_hvg: float | None = None
     mse: float | None = None
     n_genes: int = 0
+    depth_partial_pcc: float | None = None
+    share_of_attainable: float | None = None
+    deviance_explained: float | None = None
 
 
 @dataclass(frozen=True)
@@ -95,11 +124,20 @@ class ComparisonSummary:
         95 % interval of the `pcc_all` of DKAN over resampled blocks of spots; NaN when there are
         too few blocks.
     n_better_than_ridge : int
-        Number of genes on which the correlation of DKAN is higher.
+        Number of genes on which the depth-partial correlation of DKAN is higher (the plain one
+        where the counts are not known).
     n_compared : int
-        Number of genes on which both have a correlation.
+        Number of genes on which both have it and that can be judged.
     seen_in_training : bool
         Whether the checkpoint was trained on this slide.
+    partial_low, partial_high : float
+        The interval of the mean depth-partial PCC of DKAN.
+    ceiling : float or None
+        Mean ceiling of the depth-partial PCC.
+    n_not_judged : int
+        Number of genes that cannot be judged here.
+    depth_alone : MethodMetrics or None
+        The measured depth as the prediction of every gene.
     """
 
     n_spots: int
@@ -113,36 +151,89 @@ class ComparisonSummary:
     n_better_than_ridge: int
     n_compared: int
     seen_in_training: bool
+    partial_low: float = _NAN
+    partial_high: float = _NAN
+    ceiling: float | None = None
+    n_not_judged: int = 0
+    depth_alone: MethodMetrics | None = None
 
     def metrics_by_method(self) -> dict[str, MethodMetrics]:
         """Return the metrics that exist, by the displayed name of the method."""
         metrics_by_name = {
             "DKAN": self.dkan,
             "ridge": self.ridge,
+            "depth alone": self.depth_alone,
             "DKAN, held-out sections (card)": self.card_dkan,
             "ridge, held-out sections (card)": self.card_ridge,
         }
         return {name: found for name, found in metrics_by_name.items() if found is not None}
 
     def format_verdict(self) -> str:
-        """Return the verdict as one or two sentences."""
+        """Return the verdict in a few sentences, decided beside depth where that is known."""
         over = f"{self.n_genes} gene{'s' * (self.n_genes != 1)} and {self.n_spots} spots"
         if self.dkan.pcc_all is None:
             return f"No gene has a correlation over {over}: measured or predicted is constant."
-        text = f"PCC-ALL {self.dkan.pcc_all:.2f} "
-        if np.isfinite(self.pcc_low):
-            text += f"(95 % {self.pcc_low:.2f} to {self.pcc_high:.2f}) "
-        text += f"over {over}"
-        if self.ridge is not None and self.ridge.pcc_all is not None:
-            text += (
-                f"; ridge {self.ridge.pcc_all:.2f}, DKAN better on {self.n_better_than_ridge} of "
-                f"{self.n_compared} genes"
-            )
-        if self.card_dkan is not None and self.card_dkan.pcc_all is not None:
-            text += f"; the card expects {self.card_dkan.pcc_all:.2f}"
+        plain = f"PCC-ALL {self.dkan.pcc_all:.2f}"
+        plain += _format_interval(self.pcc_low, self.pcc_high)
+        if self.dkan.depth_partial_pcc is None:
+            text = f"{plain} over {over}{self._compare_with_ridge('pcc_all')}"
+            if self.card_dkan is not None and self.card_dkan.pcc_all is not None:
+                text += f"; the card expects {self.card_dkan.pcc_all:.2f}"
+        else:
+            text = f"Depth-partial PCC {self.dkan.depth_partial_pcc:.2f}"
+            text += _format_interval(self.partial_low, self.partial_high)
+            if self.ceiling is not None:
+                text += f" of at most {self.ceiling:.2f}"
+            text += f" over {over}{self._compare_with_ridge('depth_partial_pcc')}"
+            text += f"{self._format_expected()}. With depth included: {plain}"
+            if self.depth_alone is not None and self.depth_alone.pcc_all is not None:
+                text += f", depth alone {self.depth_alone.pcc_all:.2f}"
+            if self.n_not_judged:
+                genes = f"{self.n_not_judged} gene{'s' * (self.n_not_judged != 1)}"
+                text += f". {genes} cannot be judged here: too few counts"
         if self.seen_in_training:
             text += ". This slide was trained on: no measure of quality"
         return text + "."
+
+    def _compare_with_ridge(self, figure: str) -> str:
+        ridge = None if self.ridge is None else getattr(self.ridge, figure)
+        if ridge is None:
+            return ""
+        better = f"DKAN better on {self.n_better_than_ridge} of {self.n_compared} genes"
+        return f"; ridge {ridge:.2f}, {better}"
+
+    def _format_expected(self) -> str:
+        """What the card expects; PCC-ALL where it does not record the depth-partial figure."""
+        card = self.card_dkan
+        if card is None or card.pcc_all is None:
+            return ""
+        if card.depth_partial_pcc is not None:
+            return f"; the card expects {card.depth_partial_pcc:.2f}"
+        return f"; the card expects PCC-ALL {card.pcc_all:.2f} and does not record this figure"
+
+
+def _format_interval(low: float, high: float) -> str:
+    return f" (95 % {low:.2f} to {high:.2f})" if np.isfinite(low) else ""
+
+
+@dataclass(frozen=True, eq=False)
+class BesideDepth:
+    """What metrics beside depth are computed from.
+
+    Attributes
+    ----------
+    reference : DepthReference
+        Counts behind the labels.
+    intervals : PccIntervals
+        Intervals of the depth-partial correlations.
+    held_out_partial : mapping
+        By gene, depth-partial PCC of (DKAN, ridge) on held-out sections; {} where the card does
+        not record it.
+    """
+
+    reference: DepthReference
+    intervals: PccIntervals
+    held_out_partial: Mapping[str, DkanRidgePair]
 
 
 def compute_gene_metrics(
@@ -153,6 +244,7 @@ def compute_gene_metrics(
     intervals: PccIntervals,
     ridge: FloatArray | None = None,
     held_out_pcc: Mapping[str, DkanRidgePair] | None = None,
+    beside_depth: BesideDepth | None = None,
 ) -> tuple[GeneMetrics, ...]:
     """Compute the metrics of each gene, in the order of `symbols`.
 
@@ -170,6 +262,8 @@ def compute_gene_metrics(
         Prediction of the ridge baseline.
     held_out_pcc : mapping, optional
         By gene, PCC of (DKAN, ridge) on held-out sections.
+    beside_depth : BesideDepth, optional
+        Counts and intervals of the metrics beside depth; None leaves them NaN.
     """
     measured64, predicted64 = np.asarray(measured, float), np.asarray(predicted, float)
     undefined = np.full(len(symbols), _NAN)
@@ -195,9 +289,23 @@ def compute_gene_metrics(
         _held_out_column(symbols, held_out_pcc, 0),
         _held_out_column(symbols, held_out_pcc, 1),
     )
+    is_judged = np.ones(len(symbols), bool)
+    if beside_depth is not None:
+        reference, depth_intervals = beside_depth.reference, beside_depth.intervals
+        is_judged = reference.ceiling.is_judged
+        columns = (
+            *columns,
+            reference.partial_pcc(predicted64, measured64),
+            depth_intervals.low,
+            depth_intervals.high,
+            undefined if ridge is None else reference.partial_pcc(ridge, measured64),
+            reference.ceiling.values,
+            *(_held_out_column(symbols, beside_depth.held_out_partial, i) for i in (0, 1)),
+        )
     rows = np.stack([np.asarray(column, float) for column in columns], axis=1).tolist()
     return tuple(
-        GeneMetrics(symbol, len(measured), *row) for symbol, row in zip(symbols, rows, strict=True)
+        replace(GeneMetrics(symbol, len(measured), *row), is_judged=judged)
+        for symbol, row, judged in zip(symbols, rows, is_judged.tolist(), strict=True)
     )
 
 
@@ -210,6 +318,7 @@ def summarize_comparison(
     held_out_pcc: Mapping[str, DkanRidgePair] | None = None,
     held_out_mse: DkanRidgePair = (None, None),
     seen_in_training: bool = False,
+    beside_depth: BesideDepth | None = None,
 ) -> ComparisonSummary:
     """Summarize all genes with the code of `napari-dkan evaluate`.
 
@@ -217,15 +326,31 @@ def summarize_comparison(
     on held-out sections.
     """
     labels = {"section": measured}
-    dkan = score_predictions({"section": predicted}, labels)
-    ridge_scores = None if ridge is None else score_predictions({"section": ridge}, labels)
-    dkan_pcc = dkan.pcc_per_gene
-    ridge_pcc = np.full(len(dkan_pcc), _NAN) if ridge_scores is None else ridge_scores.pcc_per_gene
-    both = np.isfinite(dkan_pcc) & np.isfinite(ridge_pcc)
+    references = {} if beside_depth is None else {"section": beside_depth.reference}
+    dkan = score_predictions({"section": predicted}, labels, references)
+    ridge_scores = (
+        None if ridge is None else score_predictions({"section": ridge}, labels, references)
+    )
+    dkan_pcc, is_judged = _deciding_pcc(dkan), np.ones(len(symbols), bool)
+    ridge_pcc = (
+        np.full(len(dkan_pcc), _NAN) if ridge_scores is None else _deciding_pcc(ridge_scores)
+    )
+    if beside_depth is not None:
+        is_judged = beside_depth.reference.ceiling.is_judged
+    both = np.isfinite(dkan_pcc) & np.isfinite(ridge_pcc) & is_judged
+    held_out_partial = {} if beside_depth is None else beside_depth.held_out_partial
     card_dkan, card_ridge = (
-        _metrics_from_card(_held_out_column(symbols, held_out_pcc, column), mse, dkan)
+        _metrics_from_card(
+            _held_out_column(symbols, held_out_pcc, column),
+            _held_out_column(symbols, held_out_partial, column),
+            mse,
+            dkan,
+        )
         for column, mse in enumerate(held_out_mse)
     )
+    partial_interval = (_NAN, _NAN)
+    if beside_depth is not None:
+        partial_interval = beside_depth.intervals.mean_low, beside_depth.intervals.mean_high
     return ComparisonSummary(
         n_spots=len(measured),
         n_genes=len(symbols),
@@ -238,7 +363,19 @@ def summarize_comparison(
         n_better_than_ridge=int((dkan_pcc[both] > ridge_pcc[both]).sum()),
         n_compared=int(both.sum()),
         seen_in_training=seen_in_training,
+        partial_low=partial_interval[0],
+        partial_high=partial_interval[1],
+        ceiling=dkan.to_summary().get("ceiling"),
+        n_not_judged=int((~is_judged).sum()),
+        depth_alone=_to_method_metrics(score_depth_alone(labels, references))
+        if references
+        else None,
     )
+
+
+def _deciding_pcc(scores: PredictionScores) -> NDArray[np.float64]:
+    """Depth-partial PCC (G,), the plain one where the counts are not known."""
+    return scores.pcc_per_gene if scores.depth is None else scores.depth.partial_per_gene
 
 
 def _spearman_per_gene(predicted: FloatArray, measured: FloatArray) -> NDArray[np.float64]:
@@ -265,11 +402,17 @@ def _to_method_metrics(scores: PredictionScores) -> MethodMetrics:
         found["pcc_hvg"],
         found["mse"],
         scores.pcc.shape[1] - found["genes_without_pcc"],
+        found.get("depth_partial_pcc"),
+        found.get("share_of_attainable"),
+        found.get("deviance_explained"),
     )
 
 
 def _metrics_from_card(
-    pcc: NDArray[np.float64], mse: float | None, scores: PredictionScores
+    pcc: NDArray[np.float64],
+    partial: NDArray[np.float64],
+    mse: float | None,
+    scores: PredictionScores,
 ) -> MethodMetrics | None:
     """The card's metrics over the genes of this section, with the HEG and HVG of this section."""
     if np.isnan(pcc).all():
@@ -278,4 +421,4 @@ def _metrics_from_card(
     same_genes = PredictionScores(
         ("card",), pcc[None], errors, errors * _NAN, scores.heg, scores.hvg
     )
-    return _to_method_metrics(same_genes)
+    return replace(_to_method_metrics(same_genes), depth_partial_pcc=nanmean_or_none(partial))

@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from ..errors import SpotsError
 from ..expression.panel import Panel
 from ..spatial.spots import have_same_positions
+from ..training.depth_metrics import depth_partial_pcc
+from ..training.depth_reference import DepthReference
 from ..training.metrics import gene_pcc
 from .gene_metrics import MIN_SPOTS_FOR_PCC
 
@@ -36,9 +38,9 @@ class GeneModelComparison:
     mean_abs_difference : float
         Mean absolute difference of the two maps.
     pcc_a, pcc_b : float
-        PCC with the measured labels, NaN without them.
+        Depth-partial PCC with the measured labels, NaN without them.
     preferred_model : str
-        "first", "second", or "" for neither.
+        "first", "second", or "" for neither, also where the gene cannot be judged.
     """
 
     symbol: str
@@ -95,7 +97,7 @@ class ModelComparison:
             verdict += (
                 f"; the measured data prefers {first} on {preferences.count('first')} genes and "
                 f"{second} on {preferences.count('second')} of {len(measured)} "
-                f"(PCC {pcc_a:.2f} and {pcc_b:.2f})"
+                f"(depth-partial PCC {pcc_a:.2f} and {pcc_b:.2f})"
             )
         if not self.has_same_label_scale:
             verdict += "; they are on different label scales, so compare their patterns only"
@@ -137,14 +139,21 @@ def compare_models(
     if not len(rows):
         raise SpotsError("No spot is predicted by both checkpoints yet.")
     first, second = (p.values[rows][:, [p.panel.row(s) for s in panel.symbols]] for p in (a, b))
-    pcc_a, pcc_b = _pcc_with_measured(panel, spots_a.xy[rows], first, second, measured)
+    pcc_a, pcc_b, is_judged = _pcc_with_measured(panel, spots_a.xy[rows], first, second, measured)
     correlation, difference = gene_pcc(first, second), np.abs(second - first).mean(axis=0)
-    columns = (column.tolist() for column in (correlation, difference, pcc_a, pcc_b))
+    columns = (v.tolist() for v in (correlation, difference, pcc_a, pcc_b, is_judged))
     genes = tuple(
         GeneModelComparison(
-            symbol, r, mean_difference, a_pcc, b_pcc, _choose_preferred(a_pcc, b_pcc)
+            symbol,
+            r,
+            mean_difference,
+            a_pcc,
+            b_pcc,
+            _choose_preferred(a_pcc, b_pcc) if judged else "",
         )
-        for symbol, r, mean_difference, a_pcc, b_pcc in zip(panel.symbols, *columns, strict=True)
+        for symbol, r, mean_difference, a_pcc, b_pcc, judged in zip(
+            panel.symbols, *columns, strict=True
+        )
     )
     same_scale = a.label_scale == b.label_scale
     return ModelComparison(panel, rows, first, second, (titles[0], titles[1]), same_scale, genes)
@@ -156,33 +165,46 @@ def _pcc_with_measured(
     first: FloatArray,
     second: FloatArray,
     measured: Comparison | MeasuredSection | None,
-) -> tuple[FloatArray, FloatArray]:
-    """PCC (G,) of both with the labels, NaN where a gene is not or too few spots are measured."""
+) -> tuple[FloatArray, FloatArray, NDArray[np.bool_]]:
+    """Depth-partial PCC (G,) of both with the labels, and which genes can be judged.
+
+    The PCC is NaN where a gene is not measured or at too few spots. Without known counts it is
+    the plain one.
+    """
     from scipy.spatial import cKDTree
 
-    pcc = np.full((2, len(panel)), np.nan)
+    pcc, is_judged = np.full((2, len(panel)), np.nan), np.ones(len(panel), bool)
     if measured is None:
-        return pcc[0], pcc[1]
-    measured_xy, labels = _measured_labels(measured)
+        return pcc[0], pcc[1], is_judged
+    measured_xy, labels, reference = _measured_labels(measured)
     distance, nearest = cKDTree(xy).query(measured_xy)
     is_predicted = distance <= 1.0
     both = [i for i, symbol in enumerate(panel.symbols) if symbol in measured.panel]
     if is_predicted.sum() < MIN_SPOTS_FOR_PCC or not both:
-        return pcc[0], pcc[1]
+        return pcc[0], pcc[1], is_judged
     columns = [measured.panel.row(panel.symbols[i]) for i in both]
+    if reference is not None:
+        is_judged[both] = reference.ceiling.is_judged[columns]
     for row, values in zip(pcc, (first, second), strict=True):
         predicted = values[nearest[is_predicted]][:, both]
-        row[both] = gene_pcc(predicted, labels[is_predicted][:, columns])
-    return pcc[0], pcc[1]
+        wanted = labels[is_predicted][:, columns]
+        if reference is None:
+            row[both] = gene_pcc(predicted, wanted)
+        else:
+            row[both] = depth_partial_pcc(predicted, wanted, reference.depth[is_predicted])
+    return pcc[0], pcc[1], is_judged
 
 
-def _measured_labels(measured: Comparison | MeasuredSection) -> tuple[FloatArray, FloatArray]:
-    """Spot centres (N, 2) and labels (N, G)."""
+def _measured_labels(
+    measured: Comparison | MeasuredSection,
+) -> tuple[FloatArray, FloatArray, DepthReference | None]:
+    """Spot centres (N, 2), labels (N, G), and the counts behind them."""
     from ..training.data.measured_section import MeasuredSection
 
     if isinstance(measured, MeasuredSection):
-        return measured.labeled_spots().xy, measured.labels.values
-    return measured.spots.xy, measured.measured
+        labels = measured.labels
+        return measured.labeled_spots().xy, labels.values, DepthReference(labels.counts)
+    return measured.spots.xy, measured.measured, measured.reference
 
 
 def _choose_preferred(pcc_a: float, pcc_b: float) -> str:

@@ -178,6 +178,34 @@ class TrainingDepth:
         )
 
 
+def make_depth_reference(
+    card: Mapping[str, Any], counts: PanelCounts, panel: Panel
+) -> DepthReference:
+    """Return the counts of a section of these genes with the mean profile that a card records."""
+    trained = TrainingDepth.from_card(card)
+    return DepthReference(counts, None if trained is None else trained.profile_of(panel))
+
+
+def describe_shallow_section(
+    card: Mapping[str, Any], counts: PanelCounts, panel: Panel
+) -> str | None:
+    """Describe a section of far fewer counts than the training sections'.
+
+    Parameters
+    ----------
+    card
+        Card of the checkpoint.
+    counts, panel
+        Counts of the section, and their genes.
+
+    Returns
+    -------
+    A sentence; None where it is not shallow, or the card does not record the training's counts.
+    """
+    trained = TrainingDepth.from_card(card)
+    return None if trained is None else trained.describe_shallow(counts, panel)
+
+
 def _numbers(values: Any) -> dict[str, float]:
     if not isinstance(values, dict):
         return {}

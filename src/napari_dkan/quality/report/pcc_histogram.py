@@ -36,6 +36,8 @@ class PccHistogram:
         Method and x, where a method has a median.
     legend : list of (float, str, float)
         x, title of a method, and its median (NaN without one).
+    title : str
+        Name of the correlation.
     """
 
     n_genes: int
@@ -46,6 +48,7 @@ class PccHistogram:
     ridge_path: str
     medians: list[tuple[str, float]]
     legend: list[tuple[float, str, float]]
+    title: str = "PCC"
     width: float = WIDTH
     height: float = HEIGHT
     left: float = LEFT
@@ -64,7 +67,7 @@ class PccHistogram:
 
 
 def make_pcc_histogram(
-    dkan: NDArray[np.floating], ridge: NDArray[np.floating] | None
+    dkan: NDArray[np.floating], ridge: NDArray[np.floating] | None, title: str = "PCC"
 ) -> PccHistogram:
     """Lay out the histogram of the PCC of each gene (G,); NaN is left out."""
     pcc = [np.asarray(v, float) for v in (dkan, ridge) if v is not None]
@@ -104,14 +107,15 @@ def make_pcc_histogram(
         bars=bars,
         ridge_path=ridge_path,
         medians=[
-            (title.lower(), x(median))
-            for title, median in zip(titles, medians, strict=True)
+            (method.lower(), x(median))
+            for method, median in zip(titles, medians, strict=True)
             if median == median
         ],
         legend=[
-            (LEFT + i * _LEGEND_STEP, title, median)
-            for i, (title, median) in enumerate(zip(titles, medians, strict=True))
+            (LEFT + i * _LEGEND_STEP, method, median)
+            for i, (method, median) in enumerate(zip(titles, medians, strict=True))
         ],
+        title=title,
     )
 
 

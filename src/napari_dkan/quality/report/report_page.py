@@ -33,6 +33,7 @@ from .report_sections import (
     make_predicted_table,
     make_reliability,
     make_summary,
+    rank_genes,
 )
 
 if TYPE_CHECKING:
@@ -53,8 +54,7 @@ def choose_report_genes(checkpoint: Checkpoint, comparison: Comparison | None) -
     first = list(dict.fromkeys(g for g in (*card_genes, *COMMON_GENES, *symbols) if g in symbols))
     if comparison is None:
         return tuple(first[: N_CARD_GENES + N_BEST_GENES + N_WORST_GENES])
-    known = sorted((g for g in comparison.metrics_per_gene if g.pcc == g.pcc), key=lambda g: -g.pcc)
-    ranked = [g.symbol for g in known]
+    ranked = [g.symbol for g in rank_genes(comparison) if g.is_judged and g.pcc == g.pcc]
     chosen = [
         *first[:N_CARD_GENES],
         *ranked[:N_BEST_GENES],
@@ -117,6 +117,7 @@ def write_report(
     domain_shift = check_domain_shift(
         checkpoint, prediction.qc_features[prediction.predicted_mask], canvas.background.mpp
     )
+    shallow = None if comparison is None else comparison.shallow
     error_regions = reliability_section = None
     if comparison is not None:
         worst = find_error_regions(comparison) if regions is None else regions
@@ -131,7 +132,7 @@ def write_report(
         title=comparison.name if comparison else slide.name,
         canvas=canvas,
         header=_make_header(slide, checkpoint, prediction, comparison)
-        | {"warnings": [w for w in dict.fromkeys((*warnings, domain_shift)) if w]},
+        | {"warnings": [w for w in dict.fromkeys((shallow, *warnings, domain_shift)) if w]},
         summary=make_summary(canvas.background, prediction, comparison),
         maps=make_maps(canvas, prediction, comparison, symbols),
         error_regions=error_regions,

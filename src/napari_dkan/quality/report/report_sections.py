@@ -12,7 +12,7 @@ import numpy as np
 from ...expression.panel import Panel
 from ...inference.prediction import Prediction
 from ..comparison import Comparison, ErrorRegion
-from ..gene_metrics import ComparisonSummary, DkanRidgePair, GeneMetrics
+from ..gene_metrics import ComparisonSummary, DkanRidgePair, GeneMetrics, MethodMetrics
 from ..reliability import Reliability
 from .map_figures import (
     VIRIDIS,
@@ -31,6 +31,7 @@ from .map_figures import (
 from .pcc_histogram import PccHistogram, make_pcc_histogram
 
 NO_VALUE_TEXT = "–"
+CANNOT_BE_JUDGED = "cannot be judged"
 CellValue = str | float | int | None
 
 
@@ -42,6 +43,11 @@ def format_decimal(value: float | None, digits: int = 3) -> str:
     if float(text) == 0:  # no minus zero
         text = text.lstrip("-")
     return text.replace("-", "\N{MINUS SIGN}")
+
+
+def format_percent(value: float | None) -> str:
+    """Format a share, with a dash where it is not defined."""
+    return NO_VALUE_TEXT if value is None or value != value else f"{100 * value:.0f} %"
 
 
 @dataclass(frozen=True)
@@ -100,19 +106,50 @@ class GeneTableColumn:
     tooltip: str = ""
 
 
-def _format_interval(gene: GeneMetrics) -> str:
-    if gene.low != gene.low:
+def _format_interval(low: float, high: float) -> str:
+    if low != low:
         return NO_VALUE_TEXT
-    return f"{format_decimal(gene.low, 2)} to {format_decimal(gene.high, 2)}"
+    return f"{format_decimal(low, 2)} to {format_decimal(high, 2)}"
+
+
+def _format_partial(gene: GeneMetrics) -> CellValue:
+    return gene.partial if gene.is_judged else CANNOT_BE_JUDGED
 
 
 # The quality panel shows the same metrics under other titles (panels/quality/data).
+_BESIDE_DEPTH = "beside depth"
 GENE_TABLE_COLUMNS = (
+    GeneTableColumn(
+        _BESIDE_DEPTH,
+        "DKAN",
+        _format_partial,
+        tooltip="depth-partial PCC: correlation over the spots after the number of molecules of "
+        "each is regressed out; cannot be judged: too few counts here",
+    ),
+    GeneTableColumn(
+        _BESIDE_DEPTH,
+        "95 %",
+        lambda g: _format_interval(g.partial_low, g.partial_high),
+        tooltip="interval of it over resampled blocks of spots",
+    ),
+    GeneTableColumn(_BESIDE_DEPTH, "ridge", lambda g: g.ridge_partial),
+    GeneTableColumn(
+        _BESIDE_DEPTH,
+        "ceiling",
+        lambda g: g.ceiling,
+        tooltip="what a perfect prediction could reach, given the counting noise",
+    ),
+    GeneTableColumn(
+        _BESIDE_DEPTH,
+        "card",
+        lambda g: g.expected_partial,
+        tooltip="depth-partial PCC of DKAN on held-out sections, from the card",
+    ),
     GeneTableColumn("DKAN", "PCC", lambda g: g.pcc, tooltip="Pearson correlation over the spots"),
     GeneTableColumn(
         "DKAN",
         "95 %",
-        _format_interval,
+        lambda g: _format_interval(g.low, g.high),
         tooltip="interval of the PCC over resampled blocks of spots",
     ),
     GeneTableColumn("DKAN", "Spearman", lambda g: g.spearman),
@@ -134,12 +171,29 @@ GENE_TABLE_COLUMNS = (
 )
 
 
+def rank_genes(comparison: Comparison) -> list[GeneMetrics]:
+    """Sort the genes best predicted first; those that cannot be judged come last.
+
+    They are sorted by the depth-partial PCC, by the plain one where the counts are not known.
+    """
+
+    def key(gene: GeneMetrics) -> tuple[bool, bool, float]:
+        value = gene.pcc if comparison.reference is None else gene.partial
+        return (not gene.is_judged, value != value, -value)
+
+    return sorted(comparison.metrics_per_gene, key=key)
+
+
 def make_gene_table(comparison: Comparison) -> SortableTable:
     """Tabulate all genes that are measured and predicted, best predicted first."""
-    genes = sorted(comparison.metrics_per_gene, key=lambda g: (g.pcc != g.pcc, -g.pcc))
+    genes = rank_genes(comparison)
     columns: tuple[GeneTableColumn, ...] = GENE_TABLE_COLUMNS
     if comparison.ridge is None:
-        columns = tuple(c for c in columns if c.group != "ridge")
+        columns = tuple(c for c in columns if "ridge" not in (c.group, c.header))
+    if comparison.reference is None:
+        columns = tuple(c for c in columns if c.group != _BESIDE_DEPTH)
+    if not comparison.held_out_partial:
+        columns = tuple(c for c in columns if c.header != "card")
     if not comparison.held_out_pcc:
         columns = tuple(c for c in columns if c.group != "card expects")
     groups = [(name, list(members)) for name, members in groupby(columns, lambda c: c.group)]
@@ -190,6 +244,8 @@ def _make_gene_row(panel: Panel, symbol: str, cells: list[TableCell]) -> Sortabl
 def _make_cell(
     value: CellValue, digits: int, is_percent: bool = False, is_first: bool = False
 ) -> TableCell:
+    if value == CANNOT_BE_JUDGED:
+        return TableCell(CANNOT_BE_JUDGED, "first" if is_first else "")
     if isinstance(value, str):
         return TableCell(value, "", value.split(" ")[0].replace("\N{MINUS SIGN}", "-"))
     css_class = "first" if is_first else ""
@@ -200,6 +256,12 @@ def _make_cell(
 
 
 METRICS_EXPLANATION = (
+    "Depth-partial PCC: correlation of a gene over the spots after the number of molecules of each "
+    "spot is regressed out of measured and predicted values, mean over all genes; a prediction "
+    "that only follows tissue density has 0. Ceiling: what a perfect prediction could reach of it, "
+    "given the counting noise; share: of that. Deviance: of the raw counts, explained, against the "
+    "mean profile of the training sections (a dash where it is not recorded). Depth alone: that "
+    "number of molecules as the prediction of every gene. "
     "PCC: Pearson correlation of a gene over the spots. ALL: mean over all genes; HPG, HEG, HVG: "
     "over the 50 best predicted, most expressed and most variable genes of this section. MSE: mean "
     "squared error on the label scale. Ridge is a plain regression on the same image features; "
@@ -232,29 +294,42 @@ def make_summary(
             "the gene table has what the checkpoint's card expects of each gene."
         )
         return SummarySection(overview, verdict)
-    pcc = np.array([g.pcc for g in comparison.metrics_per_gene])
-    ridge = np.array([g.ridge_pcc for g in comparison.metrics_per_gene])
+    names, title = ("partial", "ridge_partial"), "depth-partial PCC"
+    if comparison.reference is None:
+        names, title = ("pcc", "ridge_pcc"), "PCC"
+    pcc, ridge = (
+        np.array([getattr(g, name) for g in comparison.metrics_per_gene]) for name in names
+    )
     return SummarySection(
         overview,
         comparison.summary.format_verdict(),
         _make_summary_table(comparison.summary),
-        make_pcc_histogram(pcc, ridge if comparison.ridge is not None else None),
+        make_pcc_histogram(pcc, ridge if comparison.ridge is not None else None, title),
     )
 
 
 def _make_summary_table(summary: ComparisonSummary) -> PlainTable:
     """The methods below each other, with the digits of `napari-dkan evaluate`."""
-    rows: list[tuple[object, list[object]]] = []
-    for name, metrics in summary.metrics_by_method().items():
-        values = (
-            metrics.pcc_all,
-            metrics.pcc_hpg,
-            metrics.pcc_heg,
-            metrics.pcc_hvg,
-            metrics.mse,
-        )
-        rows.append((name, [*(format_decimal(v, 4) for v in values), metrics.n_genes]))
-    heads = ("", "PCC-ALL", "PCC-HPG", "PCC-HEG", "PCC-HVG", "MSE", "genes")
+    columns: dict[str, Callable[[MethodMetrics], object]] = {
+        "PCC-ALL": lambda m: format_decimal(m.pcc_all, 4),
+        "PCC-HPG": lambda m: format_decimal(m.pcc_hpg, 4),
+        "PCC-HEG": lambda m: format_decimal(m.pcc_heg, 4),
+        "PCC-HVG": lambda m: format_decimal(m.pcc_hvg, 4),
+        "MSE": lambda m: format_decimal(m.mse, 4),
+        "genes": lambda m: m.n_genes,
+    }
+    if summary.depth_alone is not None:
+        columns = {
+            "depth-partial PCC": lambda m: format_decimal(m.depth_partial_pcc, 4),
+            "share": lambda m: format_percent(m.share_of_attainable),
+            "deviance": lambda m: format_decimal(m.deviance_explained, 4),
+            **columns,
+        }
+    rows: list[tuple[object, list[object]]] = [
+        (name, [get_cell(metrics) for get_cell in columns.values()])
+        for name, metrics in summary.metrics_by_method().items()
+    ]
+    heads = ("", *columns)
     return PlainTable("summary", heads, rows)
 
 
@@ -324,16 +399,29 @@ def _make_gene_maps(canvas: MapCanvas, comparison: Comparison, symbol: str) -> G
 def _describe_gene_metrics(comparison: Comparison, gene: GeneMetrics) -> str:
     if gene.pcc != gene.pcc:
         return "No correlation: measured or predicted is the same at all spots."
-    n_genes = len(comparison.metrics_per_gene)
-    rank = 1 + sum(g.pcc > gene.pcc for g in comparison.metrics_per_gene)
-    text = f"PCC {format_decimal(gene.pcc, 2)}"
+    plain = f"PCC {format_decimal(gene.pcc, 2)}"
     if gene.low == gene.low:
-        text += f" (95 % {format_decimal(gene.low, 2)} to {format_decimal(gene.high, 2)})"
-    text += f" over {gene.n_spots} spots, place {rank} of {n_genes}"
+        plain += f" (95 % {_format_interval(gene.low, gene.high)})"
     if gene.ridge_pcc == gene.ridge_pcc:
-        text += f"; ridge {format_decimal(gene.ridge_pcc, 2)}"
+        plain += f", ridge {format_decimal(gene.ridge_pcc, 2)}"
     if gene.expected_pcc == gene.expected_pcc:
-        text += f"; the card expects {format_decimal(gene.expected_pcc, 2)}"
+        plain += f", the card expects {format_decimal(gene.expected_pcc, 2)}"
+    place = 1 + [g.symbol for g in rank_genes(comparison)].index(gene.symbol)
+    ranked = f"place {place} of {len(comparison.metrics_per_gene)} over {gene.n_spots} spots"
+    if comparison.reference is None:
+        text = f"{plain}; {ranked}"
+    elif not gene.is_judged:
+        text = f"It cannot be judged here, because its counts are too few; {plain}"
+    else:
+        text = f"Depth-partial PCC {format_decimal(gene.partial, 2)}"
+        if gene.partial_low == gene.partial_low:
+            text += f" (95 % {_format_interval(gene.partial_low, gene.partial_high)})"
+        text += f" of at most {format_decimal(gene.ceiling, 2)}, {ranked}"
+        if gene.ridge_partial == gene.ridge_partial:
+            text += f"; ridge {format_decimal(gene.ridge_partial, 2)}"
+        if gene.expected_partial == gene.expected_partial:
+            text += f"; the card expects {format_decimal(gene.expected_partial, 2)}"
+        text += f". With depth included: {plain}"
     return f"{text}. {100 * gene.zeros:.0f} % of the spots have no count of it."
 
 

@@ -22,7 +22,7 @@ from ...slide import PixelSize, Slide
 from ..baselines import BASELINES
 from ..data.measured_section import MeasuredSection, select_panel_genes
 from ..data.section_loading import CheckpointSectionReader, read_section_data
-from ..depth_reference import DepthReference, TrainingDepth
+from ..depth_reference import describe_shallow_section, make_depth_reference
 from ..metrics import FloatingArray, round_or_none
 from ..prediction_scores import DEPTH_ALONE, score_depth_alone, score_predictions
 from ..train_settings import LogFunction, ignore_log
@@ -82,8 +82,8 @@ def evaluate_checkpoint(
         )
         training = read_section_data(train_data, train_sections, train_choices)
         predicted |= _predict_with_baselines(reader, measured, size, training, methods, log)
-    labels = {measured.name: measured.labels.values}
-    references = {measured.name: make_depth_reference(checkpoint, measured)}
+    labels, counts = {measured.name: measured.labels.values}, measured.labels.counts
+    references = {measured.name: make_depth_reference(checkpoint.card, counts, measured.panel)}
     scores = {
         m: score_predictions({measured.name: p}, labels, references) for m, p in predicted.items()
     }
@@ -101,8 +101,8 @@ def evaluate_checkpoint(
         "mpp": size.mpp,
         "mpp_origin": size.origin,
         "seen_in_training": is_trained_on(checkpoint.card, slide.fingerprint()),
-        "shallow": describe_shallow_section(checkpoint, measured),
-        "median_panel_total": measured.labels.counts.median_total,
+        "shallow": describe_shallow_section(checkpoint.card, counts, measured.panel),
+        "median_panel_total": counts.median_total,
         "spots": n_spots,
         "spots_dropped_without_panel_counts": list(measured.labels.dropped_spots),
         "genes": len(measured.panel),
@@ -118,26 +118,6 @@ def evaluate_checkpoint(
         "train_sections": list(train_sections or ()),
         "read_account": account.to_dict(),
     }
-
-
-def make_depth_reference(checkpoint: Checkpoint, measured: MeasuredSection) -> DepthReference:
-    """Return the counts of a section with the mean profile that the checkpoint's card records."""
-    trained = TrainingDepth.from_card(checkpoint.card)
-    profile = None if trained is None else trained.profile_of(measured.panel)
-    return DepthReference(measured.labels.counts, profile)
-
-
-def describe_shallow_section(checkpoint: Checkpoint, measured: MeasuredSection) -> str | None:
-    """Describe a section of far fewer counts than the training sections'.
-
-    Returns
-    -------
-    A sentence; None where it is not shallow, or the card does not record the training's counts.
-    """
-    trained = TrainingDepth.from_card(checkpoint.card)
-    if trained is None:
-        return None
-    return trained.describe_shallow(measured.labels.counts, measured.panel)
 
 
 def predict_measured_spots(

@@ -14,7 +14,7 @@ from ...expression.panel import Panel
 from ...model.checkpoint.checkpoint_file import Checkpoint
 from ...model.network.dkan_network import DKAN
 from ...model.network.ensemble import Ensemble, combine_members, list_members
-from ..depth_reference import TrainingDepth
+from ..depth_reference import describe_shallow_section
 from .add_genes import AddedGenes, add_genes
 from .finetune_evaluation import (
     FinetuneMetrics,
@@ -214,16 +214,13 @@ def _describe_shallow_sections(
     checkpoint: Checkpoint, sections: Sequence[TrainingSection]
 ) -> dict[str, str]:
     """Describe the sections of far fewer counts than the checkpoint was trained on, by name."""
-    trained = TrainingDepth.from_card(checkpoint.card)
     found = {}
-    for section in sections if trained is not None else ():
-        counts = section.counts
-        n_old = len(checkpoint.panel)
-        genes = np.flatnonzero(section.is_gene_measured[:n_old])
-        if trained is None or counts is None or not len(genes):
+    for section in sections:
+        rows = np.flatnonzero(section.is_gene_measured[: len(checkpoint.panel)])
+        if section.counts is None or not len(rows):
             continue
-        measured = Panel(tuple(checkpoint.panel.genes[g] for g in genes))
-        text = trained.describe_shallow(counts, measured)
+        measured = Panel(tuple(checkpoint.panel.genes[row] for row in rows))
+        text = describe_shallow_section(checkpoint.card, section.counts, measured)
         if text is not None:
             found[section.name] = text
     return found

@@ -28,8 +28,9 @@ class CorrelationHistogram(QWidget):
         self.marked_pcc = float("nan")
         self.setMinimumHeight(112)
         self.setToolTip(
-            "Genes by their correlation between measured and predicted values. Filled: DKAN; "
-            "outline: the ridge baseline on the same tiles; line: the chosen gene."
+            "Genes by their correlation between measured and predicted values, with the number of "
+            "molecules of each spot regressed out. Filled: DKAN; outline: the ridge baseline on "
+            "the same tiles; line: the chosen gene."
         )
 
     def sizeHint(self) -> QSize:

@@ -34,7 +34,8 @@ class GeneMetricsBox(QWidget):
         self.table.setFixedHeight((VISIBLE_ROWS + 3) * (self.table.fontMetrics().height() + 6))
         self.legend_label = make_text_label(
             "Tinted: ridge does better (here, or by the card on held-out sections), or the 95 % "
-            "interval does not lie above 0."
+            "interval does not lie above 0. Cannot be judged: too few counts here, which says "
+            "nothing about the prediction."
         )
         self.missing_label = make_text_label()
         buttons = make_row((self.search_field, 1), self.copy_button, self.save_button)

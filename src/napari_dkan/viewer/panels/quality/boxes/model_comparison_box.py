@@ -37,6 +37,11 @@ if TYPE_CHECKING:
     from .....quality.model_comparison import ModelComparison
 
 
+_MEASURED = (
+    "correlation with the measured values, with the number of molecules of each spot regressed out"
+)
+
+
 def make_model_comparison_table(models: ModelComparison) -> MetricsTableData:
     """Make a table with a row per gene that both checkpoints predict."""
     genes, (first, second) = models.gene_comparisons, models.titles
@@ -57,8 +62,8 @@ def make_model_comparison_table(models: ModelComparison) -> MetricsTableData:
     if np.isfinite(pcc_a).any():
         names = {"first": "1st", "second": "2nd", "": NO_VALUE}
         columns += [
-            make_metric_column("1st PCC", f"{first}: correlation with the measured values", pcc_a),
-            make_metric_column("2nd PCC", f"{second}: correlation with the measured values", pcc_b),
+            make_metric_column("1st PCC", f"{first}: {_MEASURED}", pcc_a),
+            make_metric_column("2nd PCC", f"{second}: {_MEASURED}", pcc_b),
             MetricColumn(
                 "better",
                 f"Whose map correlates better with what was measured: 1st is {first}, 2nd is "

@@ -30,12 +30,28 @@ if TYPE_CHECKING:
 
 TRAINED_ON_SLIDE = "This slide was trained on: its figures are no measure of quality."
 SUMMARY_COLUMNS = {
-    "ALL": ("pcc_all", "mean correlation over all genes"),
+    "partial": (
+        "depth_partial_pcc",
+        "mean correlation over all genes, with the number of molecules of each spot regressed out",
+    ),
+    "share": ("share_of_attainable", "of what counting noise leaves to be had"),
+    "dev.": (
+        "deviance_explained",
+        "deviance of the raw counts explained, from the mean profile of the training sections; "
+        "a dash where the checkpoint does not record it",
+    ),
+    "ALL": ("pcc_all", "mean plain correlation over all genes"),
     "HPG": ("pcc_hpg", "the 50 best predicted genes"),
     "HEG": ("pcc_heg", "the 50 genes of highest mean"),
     "HVG": ("pcc_hvg", "the 50 genes of highest variance"),
     "MSE": ("mse", "mean squared error on the label scale"),
 }
+
+
+_PARTIAL_NAMES = ("partial", "ridge_partial")
+
+
+_BESIDE_DEPTH = ("depth_partial_pcc", "share_of_attainable", "deviance_explained")
 
 
 class SummaryBox(QWidget):
@@ -49,6 +65,8 @@ class SummaryBox(QWidget):
         self.verdict_label = make_text_label(selectable=True)
         self.trained_label = make_text_label(TRAINED_ON_SLIDE, selectable=True)
         set_text_color(self.trained_label, WARNING_COLOR)
+        self.shallow_label = make_text_label(selectable=True)
+        set_text_color(self.shallow_label, WARNING_COLOR)
         self.notes_label = make_text_label(selectable=True)
         self.metrics_label = QLabel()
         self.metrics_label.setTextFormat(Qt.TextFormat.RichText)
@@ -73,6 +91,7 @@ class SummaryBox(QWidget):
         fill_column(
             self,
             self.trained_label,
+            self.shallow_label,
             self.verdict_label,
             self.metrics_label,
             self.notes_label,
@@ -93,6 +112,9 @@ class SummaryBox(QWidget):
         for widget in (self.metrics_label, self.histogram, self._regions_row):
             widget.setVisible(summary is not None)
         self.trained_label.setVisible(summary is not None and summary.seen_in_training)
+        shallow = None if summary is None or comparison is None else comparison.shallow
+        self.shallow_label.setText(shallow or "")
+        self.shallow_label.setVisible(shallow is not None)
         if summary is None or comparison is None:
             self.verdict_label.setText("Computing the figures ..." if self._metrics.busy else "")
             self.verdict_label.setVisible(self._metrics.busy)
@@ -107,8 +129,9 @@ class SummaryBox(QWidget):
         self.notes_label.setVisible(bool(notes))
         self.metrics_label.setText(summary_to_html(summary))
         table = comparison.metrics_per_gene
+        names = ("pcc", "ridge_pcc") if comparison.reference is None else _PARTIAL_NAMES
         self.histogram.set_correlations(
-            np.array([gene.pcc for gene in table]), np.array([gene.ridge_pcc for gene in table])
+            *(np.array([getattr(gene, name) for gene in table]) for name in names)
         )
         self._mark_gene()
 
@@ -118,7 +141,8 @@ class SummaryBox(QWidget):
             return
         pcc = float("nan")
         if gene is not None and gene in comparison.panel:
-            pcc = comparison.metrics_per_gene[comparison.panel.row(gene)].pcc
+            metrics = comparison.metrics_per_gene[comparison.panel.row(gene)]
+            pcc = metrics.pcc if comparison.reference is None else metrics.partial
         self.histogram.set_marked_pcc(pcc)
 
     def _list_regions(self) -> None:
@@ -139,28 +163,37 @@ class SummaryBox(QWidget):
 
 def summary_to_html(summary: ComparisonSummary) -> str:
     """Format the metrics of each method as a small HTML table."""
-    titles = "".join(
-        f'<td align="right" style="padding-left: 9px;">{t}</td>' for t in SUMMARY_COLUMNS
-    )
-    rows = [f"<tr><td>PCC</td>{titles}</tr>"]
+    columns = {
+        title: key
+        for title, (key, _) in SUMMARY_COLUMNS.items()
+        if summary.depth_alone is not None or key not in _BESIDE_DEPTH
+    }
+    titles = "".join(f'<td align="right" style="padding-left: 7px;">{t}</td>' for t in columns)
+    rows = [f"<tr><td></td>{titles}</tr>"]
     methods = (
         ("<b>DKAN</b>", summary.dkan),
         ("ridge", summary.ridge),
+        ("depth alone", summary.depth_alone),
         ("card: DKAN", summary.card_dkan),
         ("card: ridge", summary.card_ridge),
     )
-    rows += [_method_row(name, method) for name, method in methods if method is not None]
+    rows += [
+        _method_row(name, method, tuple(columns.values()))
+        for name, method in methods
+        if method is not None
+    ]
     return f'<table cellspacing="0">{"".join(rows)}</table>'
 
 
-def _method_row(name: str, method: MethodMetrics) -> str:
+def _method_row(name: str, method: MethodMetrics, columns: tuple[str, ...]) -> str:
     cells = []
-    for key, _ in SUMMARY_COLUMNS.values():
+    for key in columns:
         value = getattr(method, key)
         text = NO_VALUE if value is None or value != value else f"{value:.2f}"
-        if key == "mse" and text != NO_VALUE:
-            text = f"{value:.3f}"
-        cells.append(f'<td align="right" style="padding-left: 9px;">{text}</td>')
+        if text != NO_VALUE:
+            text = f"{value:.3f}" if key == "mse" else text
+            text = f"{value:.0%}" if key == "share_of_attainable" else text
+        cells.append(f'<td align="right" style="padding-left: 7px;">{text}</td>')
     return f"<tr><td>{name}</td>{''.join(cells)}</tr>"
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -31,45 +31,99 @@ INTERVAL_INCLUDES_ZERO = (
 BELOW_RIDGE = "The ridge baseline does better than DKAN on this gene."
 NO_VARIANCE = "Measured or predicted is the same at all spots, so there is no correlation."
 CARD_BELOW_RIDGE = "On held-out sections DKAN did no better than ridge on this gene."
+NOT_JUDGED = (
+    "Cannot be judged here: random halves of its counts do not agree, so they are too few to tell "
+    "a good prediction from a bad one."
+)
+DEPTH_REGRESSED_OUT = (
+    "after the number of molecules of each spot is regressed out of both, so that a prediction "
+    "that follows tissue density scores 0"
+)
+NOT_RECORDED = "The card does not record it."
 
 
 def make_gene_table(comparison: Comparison) -> MetricsTableData:
-    """Make a table with a row per gene that is measured and predicted, in the panel's order."""
+    """Make a table with a row per gene that is measured and predicted, in the panel's order.
+
+    It is judged by the depth-partial PCC, by the plain one where the counts are not known.
+    """
     table = comparison.metrics_per_gene
-    pcc, low, high, ridge = (
-        _metric_values(table, name) for name in ("pcc", "low", "high", "ridge_pcc")
-    )
+    beside_depth = comparison.reference is not None
+    is_judged = np.array([gene.is_judged for gene in table], bool)
+    names = ("partial", "partial_low", "ridge_partial")
+    if not beside_depth:
+        names = ("pcc", "low", "ridge_pcc")
+    value, low, ridge = (_metric_values(table, name) for name in names)
     expected, expected_ridge = (
-        _metric_values(table, name) for name in ("expected_pcc", "expected_ridge_pcc")
+        _metric_values(table, name)
+        for name in (
+            ("expected_partial", "expected_ridge_partial")
+            if comparison.held_out_partial
+            else ("expected_pcc", "expected_ridge_pcc")
+        )
     )
-    is_uncertain = (low <= 0) | (pcc <= 0)
-    is_constant = np.isnan(pcc)
-    is_below_ridge = ridge > pcc
+    is_uncertain = ((low <= 0) | (value <= 0)) & is_judged
+    is_constant = np.isnan(value) & is_judged
+    is_below_ridge = (ridge > value) & is_judged
     is_doubtful = expected_ridge >= expected
-    n_spots = len(comparison.spots)
-    columns = (
-        MetricColumn(
-            "PCC [95 %]",
-            f"Pearson correlation of measured and predicted values over {n_spots:,} spots, with "
-            "its 95 % interval (from drawing spatial blocks again and again, since neighbours "
-            "are not independent)",
-            pcc,
-            lambda row: _format_interval(pcc[row], low[row], high[row]),
-            is_uncertain,
-            INTERVAL_INCLUDES_ZERO,
-        ),
+    plain = _make_interval_column(
+        table,
+        "PCC [95 %]",
+        ("pcc", "low", "high"),
+        "Pearson correlation of measured and predicted values",
+        len(comparison.spots),
+    )
+    decided = plain
+    columns: list[MetricColumn] = []
+    if beside_depth:
+        decided = _make_interval_column(
+            table,
+            "partial [95 %]",
+            ("partial", "partial_low", "partial_high"),
+            f"Depth-partial PCC: correlation of measured and predicted values, "
+            f"{DEPTH_REGRESSED_OUT};",
+            len(comparison.spots),
+        )
+    format_decided = decided.format_value
+
+    def format_if_judged(row: int) -> str:
+        return format_decided(row) if is_judged[row] else "cannot be judged"
+
+    decided = replace(
+        decided,
+        format_value=format_if_judged,
+        warning_mask=is_uncertain,
+        warning=INTERVAL_INCLUDES_ZERO,
+    )
+    columns += [
+        decided,
         make_metric_column(
             "ridge",
-            "PCC of the ridge baseline: a linear model on the same tiles, trained on the same "
-            "sections; what DKAN has to beat",
+            "The same of the ridge baseline: a linear model on the same tiles, trained on the "
+            "same sections; what DKAN has to beat",
             ridge,
             warning_mask=is_below_ridge,
             warning=BELOW_RIDGE,
         ),
+    ]
+    if beside_depth:
+        columns += [
+            _metric_column(
+                table,
+                "ceiling",
+                "ceiling",
+                "What a perfect prediction could reach of it here, given the counting noise",
+            ),
+            plain,
+            _metric_column(table, "ridge PCC", "ridge_pcc", "The same of the ridge baseline"),
+        ]
+    card_title = "card" if comparison.held_out_partial or not beside_depth else "card PCC"
+    columns += [
         make_metric_column(
-            "card",
-            "PCC to be expected: what DKAN reached on held-out sections, from the checkpoint's "
-            "card",
+            card_title,
+            ("Depth-partial PCC" if comparison.held_out_partial else "PCC")
+            + " to be expected: what DKAN reached on held-out sections, from the checkpoint's card"
+            + ("" if card_title == "card" else ". It does not record the depth-partial PCC"),
             expected,
             warning_mask=is_doubtful,
             warning=CARD_BELOW_RIDGE,
@@ -96,25 +150,54 @@ def make_gene_table(comparison: Comparison) -> MetricsTableData:
         _metric_column(
             table, "zeros", "zeros", "Share of spots in which the gene was not counted", ".0%"
         ),
-    )
+    ]
     warning_mask, notes = is_uncertain | is_below_ridge | is_constant, []
     for row, gene in enumerate(comparison.panel.genes):
-        warnings = [INTERVAL_INCLUDES_ZERO] if is_uncertain[row] else []
+        warnings = [] if is_judged[row] else [NOT_JUDGED]
+        warnings += [INTERVAL_INCLUDES_ZERO] if is_uncertain[row] else []
         warnings += [BELOW_RIDGE] if is_below_ridge[row] else []
         warnings += [NO_VARIANCE] if is_constant[row] else []
         notes.append("\n".join(t for t in (gene.name, *warnings) if t))
-    return MetricsTableData(tuple(m.symbol for m in table), columns, tuple(notes), warning_mask)
+    return MetricsTableData(
+        tuple(m.symbol for m in table), tuple(columns), tuple(notes), warning_mask
+    )
 
 
 def make_export_table(comparison: Comparison) -> MetricsTableData:
-    """Make the same table for a file: the limits of the interval have columns of their own."""
+    """Make the same table for a file: the limits of an interval have columns of their own."""
     displayed, table = make_gene_table(comparison), comparison.metrics_per_gene
-    pcc, *others = displayed.columns
-    names = "pcc", "low", "high"
-    interval = tuple(
-        make_metric_column(name, pcc.tooltip, _metric_values(table, name)) for name in names
+    limits = {
+        "partial [95 %]": ("partial", "partial_low", "partial_high"),
+        "PCC [95 %]": ("pcc", "low", "high"),
+    }
+    columns: list[MetricColumn] = []
+    for column in displayed.columns:
+        columns += [
+            make_metric_column(name, column.tooltip, _metric_values(table, name))
+            for name in limits.get(column.title, ())
+        ] or [column]
+    if comparison.reference is not None:
+        judged = [float(gene.is_judged) for gene in table]
+        columns.append(make_metric_column("judged", NOT_JUDGED, judged, ".0f"))
+    return MetricsTableData(displayed.symbols, tuple(columns))
+
+
+def _make_interval_column(
+    table: tuple[GeneMetrics, ...],
+    title: str,
+    names: tuple[str, str, str],
+    meaning: str,
+    n_spots: int,
+) -> MetricColumn:
+    """Make a column of a correlation with its interval; `names` are those of the metrics."""
+    value, low, high = (_metric_values(table, name) for name in names)
+    return MetricColumn(
+        title,
+        f"{meaning} over {n_spots:,} spots, with its 95 % interval (from drawing spatial blocks "
+        "again and again, since neighbours are not independent)",
+        value,
+        lambda row: _format_interval(value[row], low[row], high[row]),
     )
-    return MetricsTableData(displayed.symbols, (*interval, *others))
 
 
 def _metric_values(table: tuple[GeneMetrics, ...], name: str) -> NDArray[np.float64]:
