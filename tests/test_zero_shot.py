@@ -199,7 +199,7 @@ def test_unproven_checkpoint_needs_permission(tiny_checkpoint_file, genes, tmp_p
     )
     expected = "does not beat shuffled text" if card is UNPROVEN else "never measured"
     assert expected in known.summary
-    with pytest.raises(SpotsError, match=f"{expected}.*--allow-unproven"):
+    with pytest.raises(SpotsError, match=f"{expected}.*allow unproven genes"):
         load_zero_shot_genes(checkpoint, genes)
     assert len(load_zero_shot_genes(checkpoint, genes, allow_unproven=True).genes) == 2
 

@@ -46,6 +46,47 @@ class FewGenesError(SpotsError):
         return f"{self.finding.rstrip('.')}; use these few with --few-genes (few_genes=True)."
 
 
+class MissingPixelSizeError(SpotsError):
+    """Positions are in micrometres, and the pixel size that converts them is not known.
+
+    Attributes
+    ----------
+    finding : str
+        What was found, as a sentence without advice.
+    """
+
+    def __init__(self, finding: str) -> None:
+        super().__init__(finding)
+        self.finding = finding
+
+    def __str__(self) -> str:
+        return (
+            f"{self.finding.rstrip('.')}; give the one that QuPath shows for the image, with --mpp."
+        )
+
+
+class UnclearRegionsError(SpotsError):
+    """A file has several types of objects, and none of them is surely what is meant by regions.
+
+    Attributes
+    ----------
+    finding : str
+        What was found, as a sentence without advice.
+    types : tuple of str
+        The types to choose from.
+    """
+
+    def __init__(self, finding: str, types: tuple[str, ...]) -> None:
+        super().__init__(finding, types)
+        self.finding, self.types = finding, types
+
+    def __str__(self) -> str:
+        return (
+            f"{self.finding.rstrip('.')}; say with --region-objects which of them are regions, or "
+            "export annotations only."
+        )
+
+
 class GeneError(DkanError):
     """Gene descriptions, or a file of them, are not available."""
 

@@ -263,7 +263,8 @@ class Predictor:
             return
         raise SpotsError(
             f"{features.feature_file.path.name} has features of its own tiles only, and the "
-            "weights to encode others are not here; predict its tiles, or give --encoder-weights."
+            "weights to encode others are not here; predict its tiles, or give the encoder's "
+            "weights."
         )
 
     def precompute_context(self, xy: NDArray[np.float64]) -> Iterator[PredictionUpdate]:

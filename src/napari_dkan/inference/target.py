@@ -101,7 +101,7 @@ def target_from_region(
     if tissue is not None and not tissue.intersects(region):
         raise SpotsError(
             "There is no tissue in this region; draw it on the section, or switch off "
-            "'Tissue only' (--no-tissue-only) to predict there all the same."
+            "'Tissue only' to predict there all the same."
         )
     inside = region if tissue is None else region.intersection(tissue)
     grid = grid_from_region(inside, pitch, pitch_um, width, height)

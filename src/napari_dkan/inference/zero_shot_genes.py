@@ -140,7 +140,7 @@ def load_zero_shot_genes(
         expectation = _format_expectation(read_zero_shot_expectation(checkpoint))
         raise SpotsError(
             f"Genes outside the panel are off for {checkpoint.title}: prediction from text alone "
-            f"{expectation}; allow unproven genes (--allow-unproven) to see them all the same."
+            f"{expectation}; allow unproven genes to see them all the same."
         )
     path, file = Path(gene_file), read_gene_file(gene_file)
     if file.encoder.label != basis.encoder:

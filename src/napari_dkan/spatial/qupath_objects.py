@@ -10,7 +10,7 @@ import shapely
 from shapely import union_all
 from shapely.geometry.base import BaseGeometry
 
-from ..errors import SpotsError
+from ..errors import SpotsError, UnclearRegionsError
 from .object_types import DETECTIONS, RegionObjects
 from .polygons import to_valid_polygons
 
@@ -69,8 +69,10 @@ def select_objects(
 
     Raises
     ------
+    UnclearRegionsError
+        The file has both detections and cores.
     SpotsError
-        The file has none that is wanted, or both detections and cores.
+        It has none that is wanted.
     """
     if wanted is RegionObjects.all:
         return [region for region, _ in objects]
@@ -86,10 +88,9 @@ def select_objects(
     elif len(types) == 1:
         taken = (RegionObjects.tma_core,)
     else:
-        raise SpotsError(
-            f"{name} has no annotation but {found}; say with --region-objects which of them are "
-            "regions, or export annotations only."
-        )
+        kinds = RegionObjects.tma_core, RegionObjects.detection
+        finding = f"{name} has no annotation but {found}."
+        raise UnclearRegionsError(finding, tuple(str(kind) for kind in kinds))
     if objects and not types & set(taken):
         raise SpotsError(f"{name} has no {wanted}; it holds {found}.")
     left_out = [f"{n:,} {kind}" for kind, n in count.items() if RegionObjects(kind) not in taken]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ...errors import SpotsError
+from ...errors import MissingPixelSizeError, SpotsError
 from ...spatial.spots import Spots, median_spot_distance
 from ..readers.metadata import SCALE_FACTORS_NAME
 from .table_files import is_row_counter, numeric_columns
@@ -83,9 +83,9 @@ def find_micrometre_columns(names: Iterable[object]) -> tuple[str, str] | None:
 def require_mpp(mpp: float | None, path: Path, column: str) -> float:
     """Return the um per px that converts a column; raises SpotsError if it is unknown."""
     if mpp is None:
-        raise SpotsError(
+        raise MissingPixelSizeError(
             f"{path} has positions in micrometres ({column}), and the slide states no pixel size "
-            "to convert them; give the one that QuPath shows for the image, with --mpp."
+            "to convert them."
         )
     return mpp
 

@@ -228,8 +228,8 @@ def _check_encoder(file: TileFeatureFile, checkpoint: Checkpoint, encoder: str |
         )
     if not stated:
         raise SpotsError(
-            f"{name} does not say which encoder made its features; if it was {required}, say so "
-            f"with --features-encoder {required} (in the panel: Advanced)."
+            f"{name} does not say which encoder made its features; if it was {required}, name "
+            f"{required} as the encoder of the features."
         )
     if spec.name != EXTERNAL_ENCODER and _normalize_encoder_name(stated) != required:
         raise SpotsError(

@@ -66,7 +66,7 @@ def add_genes(
     if not any(is_measured):
         raise SpotsError(
             f"{gene_file} has no gene that is new to the panel and measured in every section; "
-            "leave --new-genes out."
+            "leave the file out."
         )
     rows = [i for i, measured in enumerate(is_measured) if measured]
     genes = tuple(candidates.genes[i] for i in rows)

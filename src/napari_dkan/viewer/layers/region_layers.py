@@ -152,7 +152,7 @@ def _simplify_regions(regions: Sequence[NamedRegion], name: str) -> list[NamedRe
     if outlines > MAX_SHAPES:
         raise SpotsError(
             f"{name} holds {outlines:,} outlines, too many to edit here; export annotations "
-            "without cells, or predict with --regions on the command line."
+            "without cells, or a mask of them (PNG or TIFF)."
         )
     tolerance = 0.5
     while shapely.get_num_coordinates(geometries).sum() > MAX_VERTICES and tolerance < 1e3:

@@ -1,4 +1,4 @@
-"""npe2 readers of slides, measured sections, saved results, regions and feature files."""
+"""npe2 readers of slides, measured sections, results, spots, regions and feature files."""
 
 from __future__ import annotations
 
@@ -169,6 +169,52 @@ def _make_layer_data(path: Path) -> Any:
         gene or "", percentile_limits([overlay.prediction.get_gene_values(gene or "")]), colormap
     )
     return overlay.layer.as_layer_data_tuple()
+
+
+SPOT_TABLE_SUFFIXES = (".csv", ".tsv", ".csv.gz", ".tsv.gz", ".xlsx", ".parquet")
+_NAPARI_COLUMNS = {"axis-0", "axis-1"}  # of points and shapes that napari saves
+
+
+def get_spots_reader(path: PathOrPaths) -> Callable[[PathOrPaths], list[Any]] | None:
+    """Return a reader for tables of spot positions; None for measured sections and napari's CSV."""
+    paths = [path] if isinstance(path, str) else list(path)
+    tables = [Path(p) for p in paths]
+    if not tables or not all(map(_is_spot_table, tables)) or _is_measured_section(tables):
+        return None
+    return read_spot_tables
+
+
+def read_spot_tables(path: PathOrPaths) -> list[Any]:
+    """Add spots to the current slide; the session reads the files in a thread.
+
+    Raises
+    ------
+    SpotsError
+        Without a viewer.
+    """
+    import napari
+
+    from ...errors import SpotsError
+    from ..panels.regions.spot_import import get_spot_importer
+    from ..session.viewer_session import get_session
+
+    viewer = napari.current_viewer()
+    if viewer is None:
+        raise SpotsError("Open a slide in napari first, then drop the spots on it.")
+    for each in [path] if isinstance(path, str) else path:
+        get_spot_importer(get_session(viewer)).import_file(Path(each))
+    return [NO_LAYER]
+
+
+def _is_spot_table(path: Path) -> bool:
+    name = path.name.lower()
+    if not name.endswith(SPOT_TABLE_SUFFIXES) or not path.is_file():
+        return False
+    if not name.endswith(".csv"):
+        return True
+    with path.open("rb") as file:
+        header = file.readline(4_096).decode(errors="replace")
+    return not set(header.strip().split(",")) >= _NAPARI_COLUMNS
 
 
 GEOJSON_PEEK_BYTES = 4_096

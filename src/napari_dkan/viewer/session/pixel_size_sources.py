@@ -142,6 +142,7 @@ def _save_to_history(slide: Slide, size: PixelSize | None) -> None:
 
 ARRAY_COLUMNS = ("array_x", "array_y")  # array coordinates among the features of a Points layer
 ARRAY_COLUMN_NAMES = (ARRAY_COLUMNS, ("array_col", "array_row"))  # ours and those of others
+PITCH_KEY = "spot pitch in um"  # of a Points layer's metadata, where the file states it
 SPOT_ARRAY_ORIGIN = "spot array"
 MIN_SPOTS = 8
 
@@ -190,8 +191,8 @@ def check_spot_array(layer: Layer, slide: ViewerSlide) -> None:
 def _mpp_from_spots(layer: Layer, slide: ViewerSlide) -> float | None:
     """Return um per px by the pitch of an array.
 
-    An array in which every second position is empty is a Visium array; any other one is an array
-    of Spatial Transcriptomics.
+    Unless the layer states its pitch, an array in which every second position is empty is a Visium
+    array, and any other one is an array of Spatial Transcriptomics.
     """
     if not isinstance(layer, Points) or layer.ndim != 2 or len(layer.data) < MIN_SPOTS:
         return None
@@ -206,5 +207,6 @@ def _mpp_from_spots(layer: Layer, slide: ViewerSlide) -> float | None:
     )
     from ...spatial.spots import Spots
 
-    pitch = VISIUM_PITCH_UM if is_hexagonal(array, MIN_SPOTS) else ST_PITCH_UM
+    usual = VISIUM_PITCH_UM if is_hexagonal(array, MIN_SPOTS) else ST_PITCH_UM
+    pitch = layer.metadata.get(PITCH_KEY, usual)
     return mpp_from_spots(Spots(layer_to_slide(layer, layer.data, slide), array, pitch_um=pitch))

@@ -30,6 +30,7 @@ from ...session.viewer_settings import TargetMode
 from ...widgets.qt_utils import make_shrinkable
 from ...widgets.signal_connections import Debouncer, SignalConnections
 from ..regions.region_box import RegionBox
+from ..regions.spot_import import get_spot_importer
 
 MODE_OF_ACTION = {  # by action name
     "where_click": TargetMode.CLICK,
@@ -143,6 +144,7 @@ class TargetBox(QWidget):
         layers = session.viewer.layers
         connections.connect(self._on_layers_changed, layers.events.inserted, layers.events.removed)
         connections.connect(self._on_active_layer_changed, layers.selection.events.active)
+        connections.connect(self._on_spots_imported, get_spot_importer(session).imported)
         self._on_layers_changed()
         self.refresh()
         self.update_plan()
@@ -166,6 +168,11 @@ class TargetBox(QWidget):
     def regions_layer(self) -> Shapes | Labels | None:
         """Return the layer whose regions are predicted."""
         return self.region_row.get_region_layer()
+
+    def _on_spots_imported(self, layer: Points) -> None:
+        """Predict at the spots of a file that was dropped."""
+        self.points_combo.setCurrentIndex(self.points_combo.findText(layer.name))
+        self._session.change_settings(target_mode=TargetMode.SPOTS)
 
     def _points_layer(self) -> Points | None:
         return self.points_combo.currentData()

@@ -7,6 +7,7 @@ from pathlib import Path
 from napari.layers import Labels, Layer, Shapes
 from qtpy.QtWidgets import QFileDialog, QPushButton, QWidget
 
+from ....spatial.object_types import RegionObjects
 from ...jobs.target_from_layers import add_regions_layer, add_tissue_layer
 from ...session.shortcut_actions import set_tooltip
 from ...session.viewer_session import ViewerSession
@@ -16,6 +17,7 @@ from ...widgets.qt_utils import fill_column, make_row
 from ...widgets.signal_connections import SignalConnections
 from .region_import import get_region_importer
 
+OBJECT_NAMES = {RegionObjects.tma_core: "cores", RegionObjects.detection: "detections"}
 REGION_FILE_FILTER = "Regions (*.geojson *.json *.geojson.gz *.gz *.zip *.png *.tif *.tiff)"
 
 
@@ -39,10 +41,19 @@ class RegionBox(QWidget):
             "Regions drawn in QuPath (GeoJSON), or a mask of the whole slide (PNG or TIFF, at any "
             "resolution). GeoJSON can also be dropped on the window."
         )
-        fill_column(self, make_row(self.draw_button, self.file_button))
+        self._importer = get_region_importer(session)
+        self.object_buttons = {kind: QPushButton(name) for kind, name in OBJECT_NAMES.items()}
+        self._objects_row = QWidget()
+        fill_column(self._objects_row, make_row(*self.object_buttons.values()))
+        fill_column(self, make_row(self.draw_button, self.file_button), self._objects_row)
+        for kind, button in self.object_buttons.items():
+            button.setToolTip("Take these objects of the file as regions")
+            button.clicked.connect(lambda _=False, kind=kind: self._take_objects(kind))
         self.draw_button.clicked.connect(self.start_drawing)
         self.file_button.clicked.connect(self._ask_file)
-        connections.connect(self._on_imported, get_region_importer(session).imported)
+        connections.connect(self._on_imported, self._importer.imported)
+        connections.connect(self._show_objects, self._importer.unclear_changed)
+        self._show_objects()
 
     def get_region_layer(self) -> Shapes | Labels | None:
         """Return the selected layer of regions, else the newest one.
@@ -77,7 +88,18 @@ class RegionBox(QWidget):
 
     def import_file(self, path: Path) -> None:
         """Import the regions of a file and make them the target of predictions."""
-        get_region_importer(self._session).import_file(path)
+        self._importer.import_file(path)
+
+    def _show_objects(self) -> None:
+        """Offer the types of objects of a file in which it is not clear what the regions are."""
+        unclear = self._importer.unclear
+        self._objects_row.setVisible(unclear is not None)
+        for kind, button in self.object_buttons.items():
+            button.setVisible(unclear is not None and kind in unclear[1])
+
+    def _take_objects(self, kind: RegionObjects) -> None:
+        if self._importer.unclear is not None:
+            self._importer.import_file(self._importer.unclear[0], kind)
 
     def _ask_file(self) -> None:
         path, _ = QFileDialog.getOpenFileName(self, "Regions from a file", "", REGION_FILE_FILTER)

@@ -11,7 +11,8 @@ from napari.utils.notifications import show_warning
 from psygnal import Signal
 from shapely.geometry.base import BaseGeometry
 
-from ....errors import SpotsError
+from ....errors import SpotsError, UnclearRegionsError
+from ....spatial.object_types import RegionObjects
 from ...layers.region_layers import EdgeWidthSync, make_region_layers
 from ...session.slide_layer import AXIS_LABELS, MICROMETER_UNITS, ViewerSlide
 from ...session.viewer_session import ViewerSession, get_component
@@ -22,11 +23,13 @@ class RegionImporter:
     """Imports one file of regions at a time; one importer per session."""
 
     imported = Signal(object)  # the new Shapes layer
+    unclear_changed = Signal()  # `unclear`
 
     def __init__(self, session: ViewerSession) -> None:
         self._session = session
         self._runner = JobRunner("regions")
-        self._pending_paths: list[Path] = []
+        self._pending_paths: list[tuple[Path, RegionObjects | None]] = []
+        self.unclear: tuple[Path, tuple[str, ...]] | None = None  # a file, and the types to choose
         self._pending_layers: list[Layer] = []  # imported before a slide was open
         self._edge_widths = EdgeWidthSync(session.viewer)
         session.slide_changed.connect(self._place_pending_layers)
@@ -35,9 +38,16 @@ class RegionImporter:
     def busy(self) -> bool:
         return self._runner.busy
 
-    def import_file(self, path: Path) -> None:
-        """Add the regions of a GeoJSON or mask file; several files are queued."""
-        self._pending_paths.append(path)
+    def import_file(self, path: Path, objects: RegionObjects | None = None) -> None:
+        """Add the regions of a GeoJSON or mask file; several files are queued.
+
+        Parameters
+        ----------
+        path
+        objects
+            The objects of a GeoJSON that are regions; None for annotations.
+        """
+        self._pending_paths.append((path, objects))
         if not self._runner.busy:
             self._import_next()
 
@@ -46,12 +56,14 @@ class RegionImporter:
 
         if not self._pending_paths:
             return
-        path, slide = self._pending_paths.pop(0), self._session.slide
+        (path, objects), slide = self._pending_paths.pop(0), self._session.slide
+        if self.unclear is not None and self.unclear[0] == path:
+            self._set_unclear(None)
         notes: list[str] = []
 
         def job() -> Iterator[list[Layer]]:
             area = None if slide is None else slide.slide.scan_area
-            regions = read_named_regions(path, area, note=notes.append)
+            regions = read_named_regions(path, area, objects=objects, note=notes.append)
             _check_on_slide([r.geometry for r in regions], slide, path.name)
             mpp = None if slide is None or slide.pixel_size is None else slide.mpp
             yield list[Layer](make_region_layers(regions, path.name, mpp))
@@ -62,12 +74,23 @@ class RegionImporter:
 
         def end(failure: JobFailure | None) -> None:
             if failure is not None:
-                self._session.message.show(failure.message, warning=True)
-                show_warning(failure.message)  # a file was dropped: no panel may be open
+                sentence = failure.message
+                if isinstance(failure.error, UnclearRegionsError):
+                    self._set_unclear((path, failure.error.types))
+                    sentence = (
+                        f"{failure.error.finding} Choose in the panel DKAN: predict, under Where, "
+                        "which of them are regions."
+                    )
+                self._session.message.show(sentence, warning=True)
+                show_warning(sentence)  # a file was dropped: no panel may be open
             self._import_next()
 
         self._session.message.show(f"Reading {path.name} ...")
         self._runner.start(job, receive, end)
+
+    def _set_unclear(self, unclear: tuple[Path, tuple[str, ...]] | None) -> None:
+        self.unclear = unclear
+        self.unclear_changed.emit()
 
     def _add_layers(self, imported_layers: list[Layer], slide: ViewerSlide | None) -> None:
         layers = self._session.viewer.layers
