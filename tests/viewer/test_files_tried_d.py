@@ -270,3 +270,27 @@ def test_spots_of_a_second_sample_lie_on_its_slide(make_panel) -> None:
         at = spots.data[0]
         np.testing.assert_allclose(spots.data_to_world(at), slide.data_to_world(at))
     assert slide.translate[-1] > 0
+
+
+def test_slide_that_is_chosen_in_the_panel_is_selected_in_the_layer_list(
+    make_panel, tmp_path, pixels, qtbot
+) -> None:
+    """A click on the other one in the list is then a change, which chooses it."""
+    panel = make_panel()
+    session, viewer = panel.session, panel.session.viewer
+    session.change_settings(prefetch=False)
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        viewer.open(foreign_file("tiff", tmp_path / name, pixels), plugin="napari-dkan")
+    first, second = session.slides
+    assert viewer.layers.selection.active is second.layer
+    panel.slide_box.slide_combo.setFocus()
+    qtbot.keyClick(panel.slide_box.slide_combo, Qt.Key.Key_Up)
+    assert session.slide is first and viewer.layers.selection.active is first.layer
+    tree = viewer.window._qt_viewer.layers
+    row = tree.visualRect(tree.model().index(0, 0))  # the newest layer is on top
+    qtbot.mouseClick(tree.viewport(), Qt.MouseButton.LeftButton, pos=row.center())
+    assert session.slide is second
+    shapes = viewer.add_shapes(ndim=2, scale=(MPP, MPP), units=("um", "um"))
+    session.viewer_slides.set_current(first)
+    assert viewer.layers.selection.active is shapes  # what is drawn on stays selected

@@ -74,8 +74,17 @@ class ViewerSlides:
         """Choose a slide; the camera goes there unless it looks at it already."""
         if slide is not self.current:
             self._make_current(slide)
+            self._select_current()
             self.slide_changed.emit()
         self._show_current()
+
+    def _select_current(self) -> None:
+        """Select the current slide where another slide is selected, as a click on it would."""
+        viewer = self._viewer()
+        active = None if viewer is None else viewer.layers.selection.active
+        others = [slide.layer for slide in self.slides if slide is not self.current]
+        if viewer is not None and self.current is not None and any(o is active for o in others):
+            viewer.layers.selection.active = self.current.layer
 
     def _show_current(self, always: bool = False) -> None:
         """Move the camera to the current slide; one that is alone is where napari looks."""

@@ -129,6 +129,8 @@ class QualityController:
             self.section_maps.update_positions(section)
         self.choose_section(section)
         model.section_changed.emit()
+        if not self.session.slides:
+            self.session.viewer.reset_view()  # nothing else is there to look at
         if note:
             self.session.message.show(note, warning=True)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -150,6 +151,7 @@ class MeasuredBox(QWidget):
         self.remove_button = QToolButton()
         self.remove_button.setText("\N{MULTIPLICATION SIGN}")
         self.remove_button.setToolTip("Remove this section and its maps")
+        self.choice_label = make_text_label()
         self.registration_label, self.warning_label = make_text_label(), make_text_label()
         set_text_color(self.warning_label, WARNING_COLOR)
         self.account_label = make_text_label(selectable=True)
@@ -188,6 +190,7 @@ class MeasuredBox(QWidget):
             self,
             self.load_button,
             self._section_row,
+            self.choice_label,
             self.account_label,
             self.registration_label,
             self.warning_label,
@@ -229,6 +232,8 @@ class MeasuredBox(QWidget):
         for candidate in model.candidates:
             if candidate.name not in names:
                 self.section_combo.addItem(f"{candidate.name} (load)", candidate)
+        self.choice_label.setText(describe_choice(section, model.candidates))
+        self.choice_label.setVisible(bool(self.choice_label.text()))
         self.section_combo.setCurrentIndex(-1 if section is None else model.sections.index(section))
         self.remove_button.setEnabled(section is not None)
         has_controls = section is not None and model.landmarks is None
@@ -323,6 +328,18 @@ class MapLayoutBox(QWidget):
         self.swipe_checkbox.blockSignals(True)
         self.swipe_checkbox.setChecked(model.swipe)
         self.swipe_checkbox.blockSignals(False)
+
+
+def describe_choice(section: LoadedSection | None, candidates: Sequence[SectionCandidate]) -> str:
+    """Describe which section of a file or folder with several is shown; "" where it is not one."""
+    names = [candidate.name for candidate in candidates]
+    if section is None or section.name not in names:
+        return ""
+    source = candidates[names.index(section.name)].source
+    return (
+        f"{section.name} is one of {len(names)} sections in {source.name}; "
+        "choose another one in this list."
+    )
 
 
 def describe_account(section: LoadedSection, labelled: AnnData | None = None) -> str:
