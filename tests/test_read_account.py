@@ -18,6 +18,12 @@ from napari_dkan.batch.slide_job import SlideJob
 from napari_dkan.cli import app, main
 from napari_dkan.expression.readers.read_account import ReadAccount, account_of, set_account
 from napari_dkan.expression.readers.single_section import read_single_section
+from napari_dkan.model import load_checkpoint
+from napari_dkan.samples.bundled_checkpoints import find_bundled_checkpoint
+
+from .slide_files import picture
+from .test_files_tried_pixel_sizes import TRUE_MPP, write_image, write_section
+from .test_files_tried_slides import write_ome_tiff
 
 TEXTS = st.text(st.characters(exclude_characters="/", exclude_categories=("C",)), min_size=1)
 LEFT_OUT = st.dictionaries(TEXTS, st.integers(1, 10**9)).map(lambda d: tuple(d.items()))
@@ -90,7 +96,10 @@ def test_account_is_told_in_lines() -> None:
         "image: a.tif (of 2: a.tif, b.tif)",
         "note: c.h5 was skipped: damaged",
     )
-    assert ReadAccount().lines() == ("0 spots read", "0 genes read")
+    assert ReadAccount().lines() == ()
+    assert ReadAccount(spots_left_out=(("not in tissue", 2),)).lines() == (
+        "0 spots read; left out: 2 not in tissue",
+    )
 
 
 def test_section_accounts_for_its_spots(tmp_path: Path) -> None:
@@ -151,6 +160,92 @@ def test_result_keeps_what_was_read(tiny_slide_file, tiny_checkpoint_file, tmp_p
     account = account_of_result(tmp_path / "out.h5ad")
     assert account.file == "spots.csv" and account.spots_read == 2 and account.mpp == 0.7
     assert account.notes == ("spots.csv: 1 comment line was skipped",)
+
+
+def test_result_without_spots_keeps_what_was_read(tiny_checkpoint_file, tmp_path) -> None:
+    path = write_ome_tiff(tmp_path / "a.ome.tif", scan=picture(900, 900))
+    regions = tmp_path / "regions.geojson"
+    ring = [[40, 30], [340, 30], [340, 330], [40, 330], [40, 30]]
+    regions.write_text(json.dumps({"type": "Polygon", "coordinates": [ring]}))
+    job = SlideJob(
+        str(path), tmp_path / "out.h5ad", checkpoint=tiny_checkpoint_file, tissue_only=False,
+        regions=regions, store=False, device="cpu",
+    )  # fmt: skip
+    predict_slide(job)
+    assert account_of_result(job.out).lines() == (
+        "read: a.ome.tif",
+        "pixel size: 0.5 um (OME metadata)",
+        "image: a.ome.tif, image tissue (of 2: macro image, tissue)",
+        "note: predicted inside the regions of regions.geojson",
+    )
+
+
+def call_main(monkeypatch, *arguments) -> None:
+    monkeypatch.setattr(sys, "argv", ["napari-dkan", *map(str, arguments)])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert not end.value.code
+
+
+def test_trained_checkpoints_and_reports_keep_what_was_read(tmp_path, monkeypatch, capsys) -> None:
+    image = write_image(tmp_path, "tiff", TRUE_MPP)
+    counts, _ = write_section(tmp_path, "h5ad")
+    panel = tmp_path / "panel.txt"
+    symbols = load_checkpoint(find_bundled_checkpoint("her2-breast")).panel.symbols
+    panel.write_text("\n".join(symbols[:4]))
+    trained, tuned = tmp_path / "t.safetensors", tmp_path / "f.safetensors"
+    said = {}
+    for name, arguments in {
+        "train": ["--data", counts, "--panel", panel, "--no-crossval", "--epochs", 1,
+                  "-o", trained],
+        "finetune": ["--data", counts, "--checkpoint", trained, "--epochs", 1, "-o", tuned,
+                     "--report", tmp_path / "f.json"],
+        "evaluate": ["--image", image, "--counts", counts, "--checkpoint", tuned,
+                     "--train-data", counts, "-o", tmp_path / "e.json"],
+    }.items():  # fmt: skip
+        call_main(monkeypatch, name, *arguments, "-v")
+        said[name] = capsys.readouterr().err
+    assert "S.h5ad on S.tif: pixel size: 2 um (TIFF resolution); image" in said["evaluate"]
+    assert "entered by hand" not in said["evaluate"]
+    fit = "pixel size: 2 um (spot array); image: S.tif"  # a section's own comes first
+    for name in ("train", "finetune"):
+        assert f"S.h5ad on S.tif: {fit}" in said[name] and "81 spots read" in said[name]
+    accounts = [
+        load_checkpoint(trained).card["training_data"]["read_accounts"],
+        load_checkpoint(tuned).card["fine_tuning"]["read_accounts"],
+        json.loads((tmp_path / "f.json").read_text())["read_accounts"],
+        json.loads((tmp_path / "e.json").read_text())["train_read_accounts"],
+    ]
+    for by_section in accounts:
+        account = ReadAccount.from_dict(by_section["S"])
+        assert (account.file, account.spots_read, account.mpp_origin, account.image) == (
+            "S.h5ad", 81, "spot array", "S.tif",
+        )  # fmt: skip
+    tuned_on = ReadAccount.from_dict(accounts[1]["S"])
+    assert "4 of the checkpoint's 4 genes are measured" in tuned_on.notes
+    call_main(monkeypatch, "info", trained)
+    shown = capsys.readouterr().out
+    assert "file: S.h5ad; spots read: 81; genes read: 250; mpp: 2; mpp origin: spot array" in shown
+    assert str(tmp_path) not in json.dumps(accounts)
+
+
+def test_page_of_a_slide_says_what_was_read(
+    tiny_slide_file, tiny_checkpoint_file, tmp_path, monkeypatch, capsys
+) -> None:
+    out = tmp_path / "r.html"
+    call_main(
+        monkeypatch,
+        "report",
+        tiny_slide_file,
+        "--checkpoint",
+        tiny_checkpoint_file,
+        "-o",
+        out,
+        "-v",
+    )
+    lines = f"pixel size: 0.7 um (OME metadata); image: {tiny_slide_file.name}"
+    assert lines in capsys.readouterr().err
+    assert f"read: {tiny_slide_file.name}; {lines}" in out.read_text()
 
 
 def account_of_result(path: Path) -> ReadAccount:

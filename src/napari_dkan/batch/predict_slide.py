@@ -106,7 +106,7 @@ class _PredictionTask:
     target: Target
     pixel_size: PixelSize
     regions: BaseGeometry | None
-    account: ReadAccount | None
+    account: ReadAccount
 
 
 def _prepare_prediction(
@@ -146,24 +146,29 @@ def _prepare_prediction(
         slide, checkpoint, size.mpp, tissue, job.device, job.encoder_weights, job.store, features
     )
     predictor.batch_sizes.fix(predictor.device)
-    account = None if spots is None else _account_for_spots(job, spots, size)
+    account = _account_for_job(job, slide, size, spots)
     return _PredictionTask(predictor, target, size, regions, account)
 
 
-def _account_for_spots(job: SlideJob, spots: Spots, size: PixelSize) -> ReadAccount:
+def _account_for_job(
+    job: SlideJob, slide: Slide, size: PixelSize, spots: Spots | None
+) -> ReadAccount:
     from ..expression.readers.read_account import ReadAccount, log_account
+    from ..inference.slide_account import account_for_slide
 
-    account = ReadAccount(
-        str(job.spots),
-        spots_read=len(spots),
-        spots_left_out=spots.left_out,
-        mpp=size.mpp,
-        mpp_origin=size.origin,
-        image=job.name,
-        notes=spots.notes,
-    )
-    log_account(account)
-    return account
+    account = ReadAccount(job.name)
+    if spots is not None:
+        account = ReadAccount(
+            str(job.spots),
+            spots_read=len(spots),
+            spots_left_out=spots.left_out,
+            notes=spots.notes,
+        )
+        log_account(account)
+    for what, path in (("inside the regions", job.regions), ("the tiles", job.features)):
+        if path is not None:
+            account = account.add_note(f"predicted {what} of {path.name}")
+    return account_for_slide(account, slide, size.mpp, size.origin)
 
 
 def _predict_target(
@@ -186,8 +191,7 @@ def _predict_target(
             "damaged; export it again."
         )
     prediction.provenance["parameters"] = job.parameters_json()
-    if task.account is not None:
-        prediction.provenance["read_account"] = task.account.without_folders().to_dict()
+    prediction.provenance["read_account"] = task.account.to_dict()
     return prediction, n_failed
 
 

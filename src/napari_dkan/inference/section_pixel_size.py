@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ..slide import Slide
 
 _ARRAY_ORIGIN = "spot array"
+_DECIDED_KEY = "mpp_is_decided"  # in ``uns`` of a section
 
 
 def section_size_claims(uns: Mapping[str, Any]) -> list[SizeClaim]:
@@ -75,16 +76,23 @@ def find_qupath_mpp(stated: PixelSize | None, entered_mpp: float | None) -> floa
     return entered_mpp
 
 
-def enter_pixel_size(data: AnnData, mpp: float | None) -> AnnData:
-    """Set the pixel size of a section as entered by hand; None leaves it as it is."""
+def enter_pixel_size(data: AnnData, mpp: float | None, origin: str = MANUAL_ORIGIN) -> AnnData:
+    """Set the pixel size of a section that was decided on; None leaves it as it is.
+
+    Parameters
+    ----------
+    origin
+        By default a person entered it; else where a size comes from that was checked before.
+    """
     if mpp is not None:
-        data.uns["mpp"], data.uns["mpp_origin"] = float(mpp), MANUAL_ORIGIN
+        data.uns["mpp"], data.uns["mpp_origin"] = float(mpp), origin
+        data.uns[_DECIDED_KEY] = True
     return data
 
 
-def is_entered(uns: Mapping[str, Any]) -> bool:
-    """Whether a person decided on the pixel size of a section."""
-    return str(uns.get("mpp_origin")) in ENTERED_ORIGINS
+def is_decided(uns: Mapping[str, Any]) -> bool:
+    """Whether the pixel size of a section is decided on, so that no other one counts."""
+    return bool(uns.get(_DECIDED_KEY)) or str(uns.get("mpp_origin")) in ENTERED_ORIGINS
 
 
 def _to_float(value: Any) -> float:

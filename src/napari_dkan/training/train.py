@@ -14,7 +14,7 @@ from ..expression.panel import Panel
 from ..inference.section_choices import FROM_FILES, SectionChoices
 from ..model.checkpoint.checkpoint_file import Checkpoint, save_checkpoint
 from ..model.checkpoint.checkpoint_header import PatchGeometry
-from .data.prepared_section import PreparedSection, encode_section
+from .data.prepared_section import PreparedSection, encode_section, list_accounts
 from .data.section_loading import (
     DEFAULT_LABEL_SCALE,
     adapt_settings_to_sections,
@@ -129,6 +129,7 @@ def build_training_card(
             "spots_dropped_without_panel_counts": {s.name: list(s.dropped_spots) for s in sections},
             "um_per_px": {s.name: round(s.mpp, 4) for s in sections},
             "slide_fingerprints": {s.name: s.slide for s in sections if s.slide},
+            "read_accounts": list_accounts(sections),
             **_describe_depth(sections, panel),
         },
         "training": {**asdict(settings), "epochs": epochs},
@@ -285,6 +286,7 @@ def write_crossval_report(
     )
     made = {**provenance, **config, "gene_text_source": inputs.gene_text.source}
     report = build_crossval_report(result, inputs.panel, made)
+    report["read_accounts"] = list_accounts(inputs.sections)
     epochs = round(median(result.epochs))
     card = build_training_card(inputs.sections, inputs.panel, inputs.settings, epochs, report)
     folder.write_json("card.json", card)

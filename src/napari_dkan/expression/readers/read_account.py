@@ -116,20 +116,20 @@ class ReadAccount:
         return replace(self, file=file, image=image)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the account as values that JSON and the ``uns`` of an h5ad can hold."""
+        """Return what is not empty as values that JSON and the ``uns`` of an h5ad can hold."""
         values = {
             "file": self.file,
             "spots_read": self.spots_read,
-            "spots_left_out": _to_mapping(self.spots_left_out),
+            "spots_left_out": dict(self.spots_left_out),
             "genes_read": self.genes_read,
-            "genes_left_out": _to_mapping(self.genes_left_out),
+            "genes_left_out": dict(self.genes_left_out),
+            "mpp": self.mpp,
+            "mpp_origin": self.mpp_origin,
             "image": self.image,
             "image_among": list(self.image_among),
             "notes": list(self.notes),
         }
-        if self.mpp is not None:
-            values |= {"mpp": self.mpp, "mpp_origin": self.mpp_origin}
-        return values
+        return {key: value for key, value in values.items() if value}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> ReadAccount:
@@ -151,14 +151,21 @@ class ReadAccount:
     def lines(self) -> tuple[str, ...]:
         """Return the account as lines of text, the most important first."""
         lines = [f"read: {self.file}"] if self.file else []
-        lines.append(_describe(self.spots_read, "spot", self.spots_left_out))
-        lines.append(_describe(self.genes_read, "gene", self.genes_left_out))
+        if self.spots_read or self.spots_left_out:
+            lines.append(_describe(self.spots_read, "spot", self.spots_left_out))
+        if self.genes_read or self.genes_left_out:
+            lines.append(_describe(self.genes_read, "gene", self.genes_left_out))
+        return (*lines, *self.slide_lines(), *(f"note: {note}" for note in self.notes))
+
+    def slide_lines(self) -> tuple[str, ...]:
+        """Return the lines about pixel size and image."""
+        lines = []
         if self.mpp is not None:
             origin = f" ({self.mpp_origin})" if self.mpp_origin else ""
             lines.append(f"pixel size: {self.mpp:.4g} um{origin}")
         if self.image:
             lines.append(f"image: {self.image}{_describe_choice(self.image_among)}")
-        return (*lines, *(f"note: {note}" for note in self.notes))
+        return tuple(lines)
 
 
 def log_account(account: ReadAccount) -> None:
@@ -207,10 +214,6 @@ def _describe_choice(names: tuple[str, ...]) -> str:
     shown = ", ".join(names[:_MAX_SHOWN_NAMES])
     more = ", ..." if len(names) > _MAX_SHOWN_NAMES else ""
     return f" (of {len(names)}: {shown}{more})"
-
-
-def _to_mapping(left_out: LeftOut) -> dict[str, int]:
-    return dict(left_out)
 
 
 def _from_mapping(values: Any) -> LeftOut:

@@ -81,6 +81,11 @@ def _format_entry(key: Any, value: Any, depth: int = 0) -> list[str]:
     label = str(key).replace("_", " ")
     label = label if depth else label[:1].upper() + label[1:]
     if isinstance(value, dict) and value:
+        if key == "read_accounts":  # what was read of each section, on a line
+            return [
+                _format_line(label, "", depth),
+                *(_format_line(name, _format_account(v), depth + 1) for name, v in value.items()),
+            ]
         if len(value) <= 4 and all(map(_is_short_scalar, value.values())):
             text = ", ".join(f"{k} {_format_value(v)}" for k, v in value.items())
             return [_format_line(label, text, depth)]
@@ -90,6 +95,14 @@ def _format_entry(key: Any, value: Any, depth: int = 0) -> list[str]:
                 lines += _format_entry(k, v, depth + 1)
             return lines
     return [_format_line(label, _format_value(value), depth)]
+
+
+def _format_account(account: Any) -> str:
+    if not isinstance(account, dict):
+        return _format_value(account)
+    return "; ".join(
+        f"{str(key).replace('_', ' ')}: {_format_value(value)}" for key, value in account.items()
+    )
 
 
 def _is_short_scalar(value: Any) -> bool:

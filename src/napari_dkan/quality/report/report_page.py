@@ -15,7 +15,9 @@ import numpy as np
 
 from ...atomic_write import atomic_write
 from ...errors import SpotsError
+from ...expression.readers.read_account import ReadAccount
 from ...inference.prediction import Prediction
+from ...inference.slide_account import account_for_slide
 from ...inference.target import TargetKind
 from ...model.checkpoint.checkpoint_card import describe_checkpoint
 from ...model.checkpoint.checkpoint_file import Checkpoint
@@ -214,19 +216,15 @@ def _list_provenance(
     """Names and values; entries without a value are left out."""
     record, run = prediction.provenance, collect_provenance(command)
     origin = str(record.get("mpp_origin") or "given")
-    names = [image.name for image in slide.images]
     packages = ", ".join(f"{name} {version}" for name, version in run["packages"].items())
     targets = {"array": "spots of an array", "grid": "tiles of a grid"}
-    read: tuple[str, ...] = ()
-    if comparison is not None:
-        account = comparison.account.without_folders()
-        account = account.take_slide(slide.label, record["mpp"], origin, slide.image_name, names)
-        read = account.lines()
+    account = ReadAccount(slide.label) if comparison is None else comparison.account
+    account = account_for_slide(account, slide, record["mpp"], origin)
     entries = [
         ("Slide", record.get("slide")),
         ("Slide fingerprint", record.get("slide_fingerprint")),
         ("Pixel size", f"{record['mpp']:.4g} µm/px, {origin}"),
-        ("Measured section", "; ".join(read)),
+        ("Read" if comparison is None else "Measured section", "; ".join(account.lines())),
         ("Checkpoint", checkpoint.title),
         ("Checkpoint SHA-256", checkpoint.sha256),
         ("Label scale", prediction.label_scale.name),

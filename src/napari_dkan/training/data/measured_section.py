@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,8 @@ from ...spatial.spots import Spots
 if TYPE_CHECKING:
     from anndata import AnnData
 
+
+_log = logging.getLogger(__name__)
 
 MIN_PANEL_SHARE = 0.1  # of a panel that a section measures; fewer names agree by chance
 
@@ -70,6 +73,13 @@ def select_panel_genes(data: AnnData, panel: Panel) -> tuple[AnnData, Panel, NDA
     selected = data[:, [c for c in columns if c is not None]].copy()
     selected.var_names = list(measured_panel.symbols)
     return selected, measured_panel, is_measured
+
+
+def note_measured_genes(data: AnnData, n_measured: int, n_panel: int) -> None:
+    """Note in the account of a section how many genes of a checkpoint's panel it measures."""
+    matched = f"{n_measured} of the checkpoint's {n_panel} genes are measured"
+    set_account(data, account_of(data).add_note(matched))
+    _log.info(f"{_section_name(data)}: {matched}")
 
 
 def require_panel_genes(
@@ -178,8 +188,7 @@ def make_measured_section(
     selected, measured_panel, is_measured = select_panel_genes(data, panel)
     require_panel_genes(data, panel, len(measured_panel), few_genes)
     selected.uns["section"] = name
-    matched = f"{len(measured_panel)} of the checkpoint's {len(panel)} genes are measured"
-    set_account(selected, account_of(selected).add_note(matched))
+    note_measured_genes(selected, len(measured_panel), len(panel))
     _ensure_array_coordinates(selected, name)
     labels = labels_from_section(selected, measured_panel, checkpoint.label_scale)
     if len(labels.rows) < 2:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Protocol
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from ...expression.label_scale import (
     labels_from_section,
 )
 from ...expression.panel import Panel
+from ...expression.readers.read_account import ReadAccount
 from ...inference.patch_features.patch_geometry import PatchReader, read_spot_pixels
 from ...model.encoders.combined_encoder import CombinedEncoder
 from ...model.encoders.encoder_spec import EncoderSpec
@@ -73,6 +74,8 @@ class PreparedSection:
         Stain that the pixels were normalized to, None for no normalization.
     counts
         Raw counts (N, G) of the whole panel, of which the labels are made.
+    account
+        What was read of the section's files.
     """
 
     name: str
@@ -91,6 +94,7 @@ class PreparedSection:
     views: tuple[AugmentedView, ...] = ()
     stain: StainProfile | None = None
     counts: PanelCounts | None = None
+    account: ReadAccount = field(default_factory=ReadAccount)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -245,6 +249,11 @@ def _resize_tiles(tiles: Tensor) -> Tensor:
     if tiles.shape[-1] == TILE_SIDE_PX:
         return tiles
     return F.interpolate(tiles.float(), (TILE_SIDE_PX, TILE_SIDE_PX), mode="area")
+
+
+def list_accounts(sections: Sequence[PreparedSection]) -> dict[str, Any]:
+    """List what was read of the files of each section, by name, as plain JSON."""
+    return {s.name: s.account.to_dict() for s in sections}
 
 
 def select_genes(sections: Sequence[PreparedSection], rows: Sequence[int]) -> list[PreparedSection]:

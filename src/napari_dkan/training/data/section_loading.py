@@ -14,10 +14,12 @@ from scipy.spatial import cKDTree
 from ...errors import SpotsError
 from ...expression.label_scale import LabelScale
 from ...expression.panel import Panel
+from ...expression.readers.read_account import account_of
 from ...inference.device import pick_device
 from ...inference.patch_features.stain_normalized import make_patch_reader, measure_slide_stain
 from ...inference.section_choices import FROM_FILES, SectionChoices, open_section_slide
-from ...inference.section_pixel_size import is_entered, resolve_section_pixel_size
+from ...inference.section_pixel_size import is_decided, resolve_section_pixel_size
+from ...inference.slide_account import account_for_slide
 from ...model.checkpoint.checkpoint_file import Checkpoint
 from ...model.encoders.encoder_spec import STAIN_ENCODER
 from ...model.network.dkan_config import NO_TRUNK
@@ -171,7 +173,10 @@ def load_section(
             features,
             settings.augmentation,
         )
-        return replace(section, slide=slide.fingerprint(), stain=stain)
+        account = account_for_slide(
+            account_of(data), slide, section.mpp, str(data.uns["mpp_origin"])
+        )
+        return replace(section, slide=slide.fingerprint(), stain=stain, account=account)
 
 
 def compute_stain_target(sections: Sequence[AnnData], method: str) -> StainProfile:
@@ -202,7 +207,7 @@ def _fill_spot_geometry(data: AnnData, mpp_option: str = "--mpp") -> AnnData:
         The files, the image and the spot array contradict each other.
     """
     uns = dict(data.uns)
-    if not is_entered(uns):
+    if not is_decided(uns):
         with open_section_slide(uns) as slide:
             advice = (
                 f"give the right one with {mpp_option}, or {mpp_option} NAME=UM for one section"
@@ -215,7 +220,7 @@ def _fill_spot_geometry(data: AnnData, mpp_option: str = "--mpp") -> AnnData:
                 "mpp to uns of an h5ad."
             )
         if not np.isfinite(float(uns.get("mpp", np.nan))):
-            uns["mpp"] = size.mpp
+            uns["mpp"], uns["mpp_origin"] = size.mpp, size.origin
     if not np.isfinite(float(uns.get("spot_pitch_um", np.nan))):
         xy = np.asarray(data.obsm["spatial"], dtype=float)
         nearest = cKDTree(xy).query(xy, k=min(2, len(xy)))[0].reshape(len(xy), -1)[:, -1]

@@ -15,12 +15,14 @@ from ...inference.prediction import Prediction
 from ...inference.predictor import Predictor
 from ...inference.section_choices import FROM_FILES, SectionChoices
 from ...inference.section_pixel_size import enter_pixel_size, resolve_section_pixel_size
+from ...inference.slide_account import account_for_slide
 from ...inference.target import target_from_spots
 from ...model.checkpoint.checkpoint_card import is_trained_on
 from ...model.checkpoint.checkpoint_file import Checkpoint
 from ...slide import PixelSize, Slide
 from ..baselines import BASELINES
 from ..data.measured_section import MeasuredSection, select_panel_genes
+from ..data.prepared_section import EncodedSection, list_accounts
 from ..data.section_loading import CheckpointSectionReader, read_section_data
 from ..depth_reference import describe_shallow_section, make_depth_reference
 from ..metrics import FloatingArray, round_or_none
@@ -75,13 +77,16 @@ def evaluate_checkpoint(
     prediction = predict_measured_spots(predictor, measured, size)
     values = prediction.values[:, list(measured.panel_rows)]
     predicted: dict[str, FloatingArray] = {DKAN_METHOD: values}
+    train_accounts: dict[str, Any] = {}
     if train_data is not None:
         methods = ("training_mean", *(b for b in baselines if b != "training_mean"))
         reader = CheckpointSectionReader(
             checkpoint, encoder_weights, device, train_choices.mpp.option
         )
-        training = read_section_data(train_data, train_sections, train_choices)
-        predicted |= _predict_with_baselines(reader, measured, size, training, methods, log)
+        training_data = read_section_data(train_data, train_sections, train_choices)
+        training, test = _encode_sections(reader, training_data, measured, size, log)
+        predicted |= {m: np.asarray(BASELINES[m].fit(training)(test), np.float32) for m in methods}
+        train_accounts = list_accounts([s.section for s in training])
     labels, counts = {measured.name: measured.labels.values}, measured.labels.counts
     references = {measured.name: make_depth_reference(checkpoint.card, counts, measured.panel)}
     scores = {
@@ -89,10 +94,7 @@ def evaluate_checkpoint(
     }
     scores[DEPTH_ALONE] = score_depth_alone(labels, references)
     n_spots, symbols = len(prediction.target), measured.panel.symbols
-    account = account_of(measured.data).without_folders()
-    account = account.take_slide(
-        slide.label, size.mpp, size.origin, slide.image_name, [i.name for i in slide.images]
-    )
+    account = account_for_slide(account_of(measured.data), slide, size.mpp, size.origin)
     return {
         "format": 1,
         "kind": "evaluation",
@@ -117,6 +119,7 @@ def evaluate_checkpoint(
         "checkpoint": {"title": checkpoint.title, "sha256": checkpoint.sha256},
         "train_sections": list(train_sections or ()),
         "read_account": account.to_dict(),
+        "train_read_accounts": train_accounts,
     }
 
 
@@ -143,17 +146,16 @@ def predict_measured_spots(
     return prediction
 
 
-def _predict_with_baselines(
+def _encode_sections(
     reader: CheckpointSectionReader,
+    training_data: Sequence[AnnData],
     measured: MeasuredSection,
     size: PixelSize,
-    training_data: Sequence[AnnData],
-    methods: Sequence[str],
     log: LogFunction,
-) -> dict[str, FloatingArray]:
-    """Fit baselines to the training sections and predict (N, G) by method."""
+) -> tuple[list[EncodedSection], EncodedSection]:
+    """Read the training sections, and the measured one at its pixel size, as baselines do."""
     test_data = measured.data.copy()
-    enter_pixel_size(test_data, size.mpp)
+    enter_pixel_size(test_data, size.mpp, size.origin)
     encoded = []
     for data in [
         *(select_panel_genes(section, measured.panel)[0] for section in training_data),
@@ -162,7 +164,7 @@ def _predict_with_baselines(
         encoded.append(reader.read(data, measured.panel))
         log(f"{encoded[-1].section.name}: {len(encoded[-1].section)} spots")
     *training, test = encoded
-    return {m: np.asarray(BASELINES[m].fit(training)(test), np.float32) for m in methods}
+    return training, test
 
 
 def resolve_pixel_size(slide: Slide, measured: MeasuredSection, mpp: float | None) -> PixelSize:

@@ -25,7 +25,13 @@ from ...expression.panel import Panel
 from ...model.network.dkan_network import DKAN
 from ...model.network.ensemble import Ensemble
 from ...model.ridge_regression import Float64Array
-from ..data.prepared_section import EncodedSection, PreparedSection, encode_section, select_genes
+from ..data.prepared_section import (
+    EncodedSection,
+    PreparedSection,
+    encode_section,
+    list_accounts,
+    select_genes,
+)
 from ..data.section_batches import fuse_section
 from ..fit.fit_model import fit_model
 from ..gene_text import GeneTextEmbeddings
@@ -135,6 +141,7 @@ def evaluate_zero_shot(
         "protocol": ZERO_SHOT_PROTOCOL,
         "version": __version__,
         "sections": [s.name for s in sections],
+        "read_accounts": list_accounts(sections),
         "gene_text": text.source,
         "text_encoder": text.encoder,
         **report,

@@ -8,6 +8,7 @@ from typing import Any
 
 from ... import __version__
 from ...model.checkpoint.checkpoint_file import Checkpoint
+from ..data.prepared_section import list_accounts
 from ..metrics import round_or_none
 from ..run_provenance import collect_provenance, hash_section
 from .finetune_evaluation import FinetuneMetrics
@@ -69,6 +70,7 @@ def build_finetuned_card(
             "sections": {s.name: hash_section(s.section) for s in sections},
             "settings": settings.to_json(),
             **facts,
+            "read_accounts": list_accounts([s.section for s in sections]),
             "version": __version__,
         },
         "splits": FINETUNE_PROTOCOL,
@@ -112,6 +114,7 @@ def build_finetune_report(
         "better": metrics.is_better,
         **facts,
         "sections": [s.name for s in sections],
+        "read_accounts": list_accounts([s.section for s in sections]),
         "spots_held_out": metrics.n_spots,
         "genes_better": metrics.n_genes_better,
         "summary": {m: dict(values) for m, values in metrics.summaries.items()},

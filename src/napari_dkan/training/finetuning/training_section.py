@@ -16,7 +16,7 @@ from ...expression.panel import Panel
 from ...expression.readers.discovery import find_sections
 from ...inference.section_choices import FROM_FILES, SectionChoices
 from ...model.checkpoint.checkpoint_file import Checkpoint
-from ..data.measured_section import require_panel_genes, select_panel_genes
+from ..data.measured_section import note_measured_genes, require_panel_genes, select_panel_genes
 from ..data.prepared_section import EncodedSection, PreparedSection
 from ..data.section_loading import CheckpointSectionReader
 
@@ -119,6 +119,7 @@ class TrainingSectionReader:
         """
         selected, measured_panel, is_measured = select_panel_genes(data, panel)
         require_panel_genes(data, panel, len(measured_panel), self._few_genes)
+        note_measured_genes(selected, len(measured_panel), len(panel))
         encoded = self._reader.read(selected, measured_panel, replace(self._scale, smoothing=1))
         section = encoded.section
         labels = np.full((len(section), len(panel)), np.nan, np.float32)
