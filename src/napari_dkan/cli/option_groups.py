@@ -153,7 +153,8 @@ class MeasuredOptions:
                 qupath_mpp = find_qupath_mpp(slide.pixel_size, self.mpp)
         data = read_single_section(self.image, counts, self.spots, self.library, qupath_mpp)
         if not data.uns["image"]:
-            raise SpotsError(f"{counts.name} has no image beside it; give the slide by --image.")
+            reason = data.uns.get("image_note") or f"{counts.name} has no image beside it"
+            raise SpotsError(f"{reason}; give the slide by --image.")
         return self.choose_image(data)
 
     def choose_image(self, data: AnnData) -> AnnData:

@@ -29,5 +29,6 @@ def account_for_slide(
     names = [image.name for image in slide.images]
     account = account.without_folders()
     account = account.take_slide(slide.label, mpp, mpp_origin, slide.image_name, names)
-    _log.info(f"{account.file or slide.label} on {slide.label}: {'; '.join(account.slide_lines())}")
+    files = dict.fromkeys((account.file or slide.label, slide.label))
+    _log.info(f"{' on '.join(files)}: {'; '.join(account.slide_lines())}")
     return account

@@ -173,9 +173,8 @@ def load_section(
             features,
             settings.augmentation,
         )
-        account = account_for_slide(
-            account_of(data), slide, section.mpp, str(data.uns["mpp_origin"])
-        )
+        origin = str(data.uns.get("mpp_origin", ""))
+        account = account_for_slide(account_of(data), slide, section.mpp, origin)
         return replace(section, slide=slide.fingerprint(), stain=stain, account=account)
 
 
