@@ -78,6 +78,31 @@ def test_a_checkpoint_round_trips(saved: Checkpoint):
         assert json.loads(file.metadata()["napari_dkan"])["format"] == 1
 
 
+def test_info_leads_with_the_figures_beside_depth(tiny_checkpoint_file: Path) -> None:
+    checkpoint = load_checkpoint(tiny_checkpoint_file)
+    metrics = {
+        "pcc_all": 0.5,
+        "depth_partial_pcc": 0.25,
+        "ceiling": 0.67,
+        "share_of_attainable": 0.373,
+        "ridge": {"depth_partial_pcc": 0.2},
+        "depth_alone": {"pcc_all": 0.36},
+    }
+    data = {"mean_profile": {f"G{i}": 0.01 for i in range(100)}}
+    text = describe_checkpoint(
+        replace(checkpoint, card={"metrics": metrics, "training_data": data})
+    )
+    assert (
+        "depth-partial PCC 0.25 of at most 0.67 (37 % of the attainable), ridge 0.2; "
+        "depth alone has PCC-ALL 0.36"
+    ) in text
+    assert text.index("depth-partial PCC 0.25") < text.index("pcc all")
+    assert "of 100 genes" in text and "G55" not in text
+    for old in ({}, {"metrics": "not measured"}, {"metrics": {"pcc_all": 0.5}}):
+        text = describe_checkpoint(replace(checkpoint, card=old))
+        assert "depth-partial PCC and ceiling not recorded" in text
+
+
 def test_the_card_shows_the_baseline_and_no_control_characters(saved: Checkpoint):
     text = describe_checkpoint(
         replace(saved, card=CARD | {"title": "Tiny\x1b[31m", "note": ["a", 1.23456]})

@@ -45,10 +45,11 @@ def describe_checkpoint(checkpoint: Checkpoint | CheckpointHeader) -> str:
         ("", f"SHA-256 {encoder.sha256 or 'unknown'}"),
         ("Stain", _format_stain(header)),
         ("Gene text", header.gene_text or "unknown"),
+        ("Held out", _format_held_out(header.card)),
     ]
     lines = [_format_line(header.title, "").strip()]
     lines += [_format_line(label, text) for label, text in entries]
-    card = header.card
+    card = _shorten_mean_profile(header.card)
     for key in _STANDARD_KEYS:
         lines += _format_entry(key, card.get(key, "not stated"))
     for key, value in card.items():
@@ -67,6 +68,36 @@ def _format_stain(header: CheckpointHeader) -> str:
     if stain is None:
         return "as it is"
     return f"every slide is normalised to the training sections ({stain.method.title()})"
+
+
+def _format_held_out(card: Mapping[str, Any]) -> str:
+    """The figures to be read first: beside depth, or that the card does not record them."""
+    metrics = card.get("metrics")
+    metrics = metrics if isinstance(metrics, dict) else {}
+    names = "depth_partial_pcc", "ceiling", "share_of_attainable"
+    partial, ceiling, share = (metrics.get(name) for name in names)
+    if not isinstance(partial, int | float):
+        return "depth-partial PCC and ceiling not recorded"
+    text = f"depth-partial PCC {_format_value(partial)}"
+    if isinstance(ceiling, int | float):
+        text += f" of at most {_format_value(ceiling)}"
+    if isinstance(share, int | float):
+        text += f" ({100 * share:.0f} % of the attainable)"
+    ridge, alone = (metrics.get(method) for method in ("ridge", "depth_alone"))
+    if isinstance(ridge, dict) and isinstance(ridge.get("depth_partial_pcc"), int | float):
+        text += f", ridge {_format_value(ridge['depth_partial_pcc'])}"
+    if isinstance(alone, dict) and isinstance(alone.get("pcc_all"), int | float):
+        text += f"; depth alone has PCC-ALL {_format_value(alone['pcc_all'])}"
+    return text
+
+
+def _shorten_mean_profile(card: dict[str, Any]) -> dict[str, Any]:
+    """Replace the proportion of every gene by their number, which says enough in a text."""
+    data = card.get("training_data")
+    profile = data.get("mean_profile") if isinstance(data, dict) else None
+    if not isinstance(data, dict) or not isinstance(profile, dict):
+        return card
+    return {**card, "training_data": {**data, "mean_profile": f"of {len(profile)} genes"}}
 
 
 def is_trained_on(card: Mapping[str, Any], fingerprint: str) -> bool:

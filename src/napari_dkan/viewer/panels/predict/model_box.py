@@ -185,6 +185,11 @@ def summarize_checkpoint(checkpoint: Checkpoint) -> str:
     metrics = checkpoint.card.get("metrics", {})
     text = f"{len(checkpoint.panel)} genes, patch {checkpoint.patch.um:.0f} um"
     pcc = metrics.get("pcc_all") if isinstance(metrics, dict) else None
+    partial = metrics.get("depth_partial_pcc") if isinstance(metrics, dict) else None
+    if isinstance(partial, int | float):
+        ceiling = metrics.get("ceiling")
+        limit = f" of at most {ceiling:.2f}" if isinstance(ceiling, int | float) else ""
+        text += f", depth-partial PCC {partial:.2f}{limit}"
     if isinstance(pcc, int | float):
         ridge = metrics.get("ridge_pcc_all")
         baseline = f" (ridge {ridge:.2f})" if isinstance(ridge, int | float) else ""
