@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader
 
 from ...errors import CheckpointError, DkanError, OutputError
 from ...inference.device import pick_device
+from ...model.network.dkan_config import NO_TRUNK
 from ...model.network.dkan_network import DKAN
 from ...model.network.ensemble import Ensemble, combine_members
 from ...model.tensor_files import read_torch_file
@@ -162,6 +163,9 @@ def fit_network(
         When the folder cannot be written; earlier files stay.
     """
     held_out = [validation] if isinstance(validation, EncodedSection) else list(validation or ())
+    if settings.trunk == NO_TRUNK:  # a third of a step's time would go into patches nobody reads
+        sections = list(map(_without_pixels, sections))
+        held_out = list(map(_without_pixels, held_out))
     with _SuppressLightningWarnings(), _open_work_folder(folder) as work_folder:
         pl.seed_everything(settings.seed, verbose=False)
         network = _build_network(sections, gene_text, settings)
@@ -229,6 +233,12 @@ class ExponentialMovingAverage:
                 mean.lerp_(value.to(mean.device), 1 - self.decay)
             else:
                 mean.copy_(value)
+
+
+def _without_pixels(encoded: EncodedSection) -> EncodedSection:
+    """Drop the patches of a section and its views."""
+    section = replace(encoded.section, patches=encoded.section.patches[..., :0, :0])
+    return replace(encoded, section=section, views=tuple(map(_without_pixels, encoded.views)))
 
 
 def _make_fitted_network(network: DKAN, curve: Sequence[EpochRecord]) -> FittedNetwork:
