@@ -109,17 +109,21 @@ def train(args: argparse.Namespace) -> None:
     )
 
 
+def add_input_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--gene-text", type=Path)
+    parser.add_argument("--cache", type=Path, default=Path("build/bundled"))
+    parser.add_argument("--set", nargs="*", action="extend", default=[], dest="changes")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("stage", choices=["read", "crossval", "train"])
-    parser.add_argument("--data", type=Path, required=True)
+    add_input_options(parser)
     parser.add_argument("--weights", type=Path, help="of benchmarks/lite0_weights.py")
-    parser.add_argument("--gene-text", type=Path)
-    parser.add_argument("--cache", type=Path, default=Path("build/bundled"))
     parser.add_argument("--only", type=lambda text: text.split(","), default=[])
     parser.add_argument("--seeds", default="2021,2022")
     parser.add_argument("--measured", type=Path)
-    parser.add_argument("--set", nargs="*", action="extend", default=[], dest="changes")
     parser.add_argument("-o", "--out", type=Path)
     args = parser.parse_args()
     {"read": read, "crossval": cross_validate, "train": train}[args.stage](args)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from ..encoders.encoder_spec import EncoderSpec
+from ..network.dkan_config import NO_TRUNK
 from .checkpoint_header import CheckpointHeader
 
 if TYPE_CHECKING:
@@ -21,6 +23,7 @@ def describe_checkpoint(checkpoint: Checkpoint | CheckpointHeader) -> str:
     shown = ", ".join(symbols[:8]) + (", ..." if len(symbols) > 8 else "")
     size = header.n_parameters / config.members / 1e6
     ensemble = f"mean of {config.members}, each of " if config.members > 1 else ""
+    trunk = "no trunk" if config.trunk == NO_TRUNK else f"trunk {config.trunk}"
     bundled = "in this file" if header.has_encoder_weights else "not in this file"
     entries = [
         ("Genes", f"{len(symbols)}: {shown}"),
@@ -34,15 +37,13 @@ def describe_checkpoint(checkpoint: Checkpoint | CheckpointHeader) -> str:
             "Spots",
             f"{header.spot_pitch_um:g} um apart, {header.spot_diameter_um:g} um wide",
         ),
-        ("Network", f"{ensemble}{size:.1f} M parameters, {config.dim} wide, {config.trunk}"),
+        ("Network", f"{ensemble}{size:.1f} M parameters, {config.dim} wide, {trunk}"),
         (
             "Encoder",
             f"{encoder.name}, {encoder.dimension} features of {encoder.px} px tiles, "
             f"weights {bundled}",
         ),
-        ("", f"revision {encoder.revision or 'unknown'}"),
-        ("", f"licence {encoder.licence or 'unknown'}"),
-        ("", f"SHA-256 {encoder.sha256 or 'unknown'}"),
+        *(("", text) for text in _describe_weights(encoder)),
         ("Stain", _format_stain(header)),
         ("Gene text", header.gene_text or "unknown"),
         ("Held out", _format_held_out(header.card)),
@@ -61,6 +62,25 @@ def describe_checkpoint(checkpoint: Checkpoint | CheckpointHeader) -> str:
         _format_line("SHA-256", header.sha256 or "not saved"),
     ]
     return "\n".join(lines)
+
+
+def _describe_weights(encoder: EncoderSpec) -> list[str]:
+    """Revision, licence and hash of an encoder's weights, or a line for each of its parts."""
+    if not encoder.parts:
+        return [
+            f"revision {encoder.revision or 'unknown'}",
+            f"licence {encoder.licence or 'unknown'}",
+            f"SHA-256 {encoder.sha256 or 'unknown'}",
+        ]
+    lines = []
+    for part in encoder.parts:
+        stages = f" stages {', '.join(map(str, part.out_indices))}" if part.out_indices else ""
+        digest = f", SHA-256 {part.sha256}" if part.sha256 else ""
+        lines.append(
+            f"{part.name}{stages}: {part.dimension} features of {part.px} px, "
+            f"licence {part.licence or 'unknown'}{digest}"
+        )
+    return lines
 
 
 def _format_stain(header: CheckpointHeader) -> str:
