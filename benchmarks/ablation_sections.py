@@ -37,6 +37,13 @@ STAINS = np.array([[0.563, 0.720, 0.406], [0.216, 0.801, 0.558]])
 AMOUNTS = (0.9, 0.5)
 
 
+# The settings of the bundled checkpoint of 2026-11-21, which these ablations are of.
+EARLIER_VIEWS = Augmentation(views=12)
+EARLIER = TrainSettings(
+    trunk="lcnet_035", trunk_dim=176, depth_residual=False, augmentation=EARLIER_VIEWS
+)
+
+
 class Reading(StrEnum):
     """How slides are read. same_stain : views are moved but keep the stain. normalised : every
     slide is brought to the same glass and mean stain amounts first."""
@@ -130,7 +137,7 @@ class Bench:
             return torch.load(path, weights_only=True)
 
     def _read(self, data: AnnData, reading: Reading) -> Looks:
-        name, settings, views = str(data.uns["section"]), TrainSettings(), Augmentation()
+        name, settings, views = str(data.uns["section"]), EARLIER, EARLIER_VIEWS
         if reading is Reading.same_stain:
             views = replace(views, amount=0.0, colour=0.0, background=0.0)
 
@@ -139,7 +146,7 @@ class Bench:
         ) -> PreparedSection:
             if reading is Reading.normalised:
                 slide = Recoloured(slide, normaliser(slide, *spots_of(data, self.panel)))
-            return prepare_section(
+            prepared = prepare_section(
                 data,
                 slide,
                 self.panel,
@@ -148,6 +155,7 @@ class Bench:
                 settings.patch_px,
                 augmentation=augmentation,
             )
+            return replace(prepared, counts=None)  # the cache holds tensors only
 
         with open_slide(data.uns["image"]) as slide:
             changed = (Recoloured(slide, change) for change in changes(name))
@@ -157,7 +165,7 @@ class Bench:
 def changes(name: str) -> list[StainTransform]:
     """The changes of stain a section is tested under, of the spread of the training views."""
     seeds = ([CHANGE_SEED, NAMES.index(name), i] for i in range(CHANGES))
-    return [StainTransform.sample(Augmentation(), np.random.default_rng(seed)) for seed in seeds]
+    return [StainTransform.sample(EARLIER_VIEWS, np.random.default_rng(seed)) for seed in seeds]
 
 
 def normaliser(slide: PatchReader, xy: NDArray[np.float64], side: float) -> StainTransform:
@@ -193,7 +201,7 @@ def spots_of(data: AnnData, panel: Panel) -> tuple[NDArray[np.float64], float]:
     """Centres (N, 2) of the labelled spots and the side of a tile, level-0 px."""
     rows = labels_from_section(data, panel, DEFAULT_LABEL_SCALE).rows
     xy = np.asarray(data.obsm["spatial"], dtype=float)[rows]
-    return xy, TrainSettings().patch_um / float(data.uns["mpp"])
+    return xy, EARLIER.patch_um / float(data.uns["mpp"])
 
 
 def further_genes(

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
-from ablation_sections import SIDE, Bench, changes
+from ablation_sections import EARLIER, EARLIER_VIEWS, SIDE, Bench, changes
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -28,7 +28,6 @@ from napari_dkan.training.data.prepared_section import (
     fit_section_encoder,
 )
 from napari_dkan.training.data.section_batches import normalize_patches
-from napari_dkan.training.train_settings import Augmentation, TrainSettings
 
 EPOCHS = 6  # of as many pairs of crops as there are tiles
 BATCH = 128
@@ -60,12 +59,10 @@ class TileRidge:
     def run(
         self, bench: Bench, training: Sequence[str], test: Sequence[str]
     ) -> dict[str, list[NDArray[np.floating]]]:
-        looks, dim = bench.looks(), TrainSettings().dim
+        looks, dim = bench.looks(), EARLIER.dim
         parts: list[Callable[[PreparedSection, Pixels], Tensor]] = []
         if self.stain:
-            encoder = fit_section_encoder(
-                [looks[n].plain for n in training], dim, TrainSettings().patch_um
-            )
+            encoder = fit_section_encoder([looks[n].plain for n in training], dim, EARLIER.patch_um)
             parts.append(lambda section, window: encoder.project(section.statistics))
         if self.learned:
             trunk = _trunk(pretrained(bench, training))
@@ -93,9 +90,9 @@ class TileRidge:
 
 
 def _vicreg(windows: Pixels) -> dict[str, Tensor]:
-    torch.manual_seed(TrainSettings().seed)
-    random = np.random.default_rng(TrainSettings().seed)
-    trunk = TargetTrunk(TrainSettings().trunk)
+    torch.manual_seed(EARLIER.seed)
+    random = np.random.default_rng(EARLIER.seed)
+    trunk = TargetTrunk(EARLIER.trunk)
     head = nn.Sequential(
         nn.Linear(trunk.channels, EMBEDDING),
         nn.BatchNorm1d(EMBEDDING),
@@ -141,13 +138,13 @@ def _crops(windows: Pixels, random: np.random.Generator) -> tuple[Tensor, Tensor
             y, x = np.clip(place + random.integers(-NEAR, NEAR + 1, size=2), 0, last)
             crop = window[y : y + SIDE, x : x + SIDE]
             crop = np.rot90(crop, int(random.integers(4)))[:: random.choice([1, -1])]
-            crops.append(StainTransform.sample(Augmentation(), random)(crop))
+            crops.append(StainTransform.sample(EARLIER_VIEWS, random)(crop))
     one, other = (torch.from_numpy(np.stack(c)).permute(0, 3, 1, 2) for c in pairs)
     return one, other
 
 
 def _trunk(weights: dict[str, Tensor]) -> TargetTrunk:
-    trunk = TargetTrunk(TrainSettings().trunk)
+    trunk = TargetTrunk(EARLIER.trunk)
     trunk.load_state_dict(weights)
     return trunk.eval()
 

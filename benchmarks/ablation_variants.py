@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from ablation_fit import RankingModule, fit_network
-from ablation_sections import Bench, Reading, further_genes
+from ablation_sections import EARLIER, EARLIER_VIEWS, Bench, Reading, further_genes
 from ablation_tiles import TileRidge, pretrained
 from numpy.typing import NDArray
 
@@ -19,9 +19,9 @@ from napari_dkan.expression.panel import Panel
 from napari_dkan.training.data.prepared_section import PreparedSection
 from napari_dkan.training.fit.fit_model import FittedModel, fit_model
 from napari_dkan.training.gene_text import GeneTextFeatures, make_random_gene_text, read_gene_text
-from napari_dkan.training.train_settings import Augmentation, TrainSettings
+from napari_dkan.training.train_settings import TrainSettings
 
-FULL = replace(TrainSettings(), members=1)
+FULL = replace(EARLIER, members=1)
 FURTHER = 250  # auxiliary genes
 
 # For each test section its predictions (N, G): as it is, then under each change of stain.
@@ -148,7 +148,7 @@ def _pretrained(
     return fit_network(sections, text, settings, bench.epochs, trunk=trunk)
 
 
-STILL = replace(Augmentation(), amount=0.0, colour=0.0, background=0.0)
+STILL = replace(EARLIER_VIEWS, amount=0.0, colour=0.0, background=0.0)
 
 VARIANTS: tuple[Variant, ...] = (
     Change("full", "the defaults, one network"),
