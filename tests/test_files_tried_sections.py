@@ -321,6 +321,7 @@ def test_names_of_genes_in_tables(ending: str, tmp_path: Path) -> None:
     for genes, read in (
         ([f"{i}.7" for i in section.ids], section.ids),
         ([f"GRCh38_{g}" for g in section.genes], section.genes),
+        ([f"GRCh38-{g}" for g in section.genes], section.genes),  # Seurat has no underscores
     ):
         table = pd.DataFrame(section.counts, index=names, columns=genes)
         path = tmp_path / f"c{ending}"
@@ -548,6 +549,118 @@ def test_names_of_spots_are_text(names: list[str], ending: str, tmp_path: Path) 
         data = read_single_section(None, tmp_path / f"c{ending}", tmp_path / f"s{ending}")
         assert data.obs_names.tolist() == names
         assert data.X.toarray().tolist() == [[1, 2], [3, 4]]
+
+
+@pytest.mark.parametrize("column", ["library_id", "sample", "orig.ident", "Image", "slice"])
+@pytest.mark.parametrize("ending", [".csv", ".parquet", ".xlsx"])
+def test_several_sections_in_a_table(column: str, ending: str, tmp_path: Path) -> None:
+    section = KnownSection()
+    table = section.table.assign(**{column: LEFT})
+    path = tmp_path / f"spots{ending}"
+    if ending == ".csv":
+        table.to_csv(path, index=False)
+    elif ending == ".xlsx":
+        table.to_excel(path, index=False)
+    else:
+        table.to_parquet(path)
+    of_b = np.array(LEFT) == "B"
+    with pytest.raises(SpotsError, match=r"holds 2 sections \(A, B\); name one as library"):
+        read_spots(path)
+    spots = read_spots(path, library="B")
+    np.testing.assert_allclose(spots.xy, section.xy[of_b])
+    assert spots.names == tuple(table["barcode"][of_b])
+    with pytest.raises(SpotsError, match="has no section C; it holds A, B"):
+        read_spots(path, library="C")
+    counts = pd.DataFrame(section.counts, index=table["barcode"], columns=section.genes)
+    counts.to_csv(tmp_path / "counts.csv")
+    data = read_single_section(None, tmp_path / "counts.csv", path, "B")
+    np.testing.assert_array_equal(data.X.toarray(), section.counts[of_b])
+
+
+def test_the_library_of_a_table_without_sections_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "spots.csv").write_text("id,x,y\na,1,2\nb,3,4\n")
+    with pytest.raises(SpotsError, match=r"spots\.csv has no section B; it names no sections"):
+        read_spots(tmp_path / "spots.csv", library="B")
+
+
+@pytest.mark.parametrize("joined", ["{}-{}", "{1}_{0}-1", "{}-1-{}", "{}-1_{}"])
+@pytest.mark.parametrize("container", ["h5ad", "csv"])
+def test_sections_that_only_barcodes_tell_apart(
+    joined: str, container: str, tmp_path: Path
+) -> None:
+    """As `spaceranger aggr`, Seurat's merge and anndata's concat write them."""
+    section = KnownSection()
+    data = section.anndata()
+    barcodes = [name[:-2] * 2 for name in data.obs_names]
+    data.obs_names = [joined.format(b, i % 2 + 1) for i, b in enumerate(barcodes)]
+    path = tmp_path / f"s.{container}"
+    if container == "h5ad":
+        data.write_h5ad(path)
+    else:
+        section.table.assign(barcode=data.obs_names).to_csv(path, index=False)
+    with pytest.raises(SpotsError, match=r"holds 2 sections \(.*1.*, .*2.*\); name one") as error:
+        read_spots(path)
+    second = str(error.value).split(", ")[1].split(")")[0]
+    np.testing.assert_allclose(read_spots(path, library=second).xy, section.xy[1::2])
+    data.obs_names = [f"{b}-1" for b in barcodes]
+    data.write_h5ad(tmp_path / "one.h5ad")
+    assert len(read_spots(tmp_path / "one.h5ad")) == N_SPOTS
+
+
+@pytest.mark.parametrize(
+    ("x", "y"),
+    [("x_px", "y_px"), ("X_Pixel", "Y_Pixel"), ("Pixel.X", "Pixel.Y"), ("X", "Y"),
+     ("PXL_COL_IN_FULLRES", "PXL_ROW_IN_FULLRES")],
+)  # fmt: skip
+@pytest.mark.parametrize("name", ["cell_id", "Cell.ID", "spot name", "index", "Unnamed: 0"])
+def test_names_of_columns_of_tables(x: str, y: str, name: str, tmp_path: Path) -> None:
+    section = KnownSection()
+    columns = {name: section.table["barcode"], y: section.xy[:, 1], x: section.xy[:, 0]}
+    pd.DataFrame(columns).to_csv(tmp_path / "spots.csv", index=False)
+    spots = read_spots(tmp_path / "spots.csv")
+    np.testing.assert_allclose(spots.xy, section.xy)
+    assert spots.names == tuple(section.table["barcode"])
+
+
+@pytest.mark.parametrize("column", ["tissue", "under_tissue", "is_in_tissue"])
+def test_other_names_of_in_tissue(column: str, tmp_path: Path) -> None:
+    section = KnownSection()
+    data = section.anndata()
+    data.obs = data.obs.drop(columns="in_tissue").assign(**{column: [0] * 5 + [1] * 31})
+    data.write_h5ad(tmp_path / "s.h5ad")
+    table = data.obs.assign(x=section.xy[:, 0], y=section.xy[:, 1])
+    table.to_csv(tmp_path / "s.csv")
+    for path in (tmp_path / "s.h5ad", tmp_path / "s.csv"):
+        spots = read_spots(path)
+        np.testing.assert_allclose(spots.xy, section.xy[5:])
+        assert spots.left_out == (("not in tissue", 5),)
+    table.assign(**{column: "breast"}).drop(columns="array_row").to_csv(tmp_path / "s.csv")
+    if column == "tissue":  # an organ
+        assert len(read_spots(tmp_path / "s.csv")) == N_SPOTS
+
+
+def test_genes_in_rows_are_named(tmp_path: Path) -> None:
+    section = KnownSection()
+    counts = pd.DataFrame(section.counts.T, index=section.genes, columns=section.table["barcode"])
+    counts.to_csv(tmp_path / "counts.csv")
+    section.table.to_csv(tmp_path / "spots.csv", index=False)
+    with pytest.raises(SpotsError, match=r"counts\.csv has the genes in its rows"):
+        read_single_section(None, tmp_path / "counts.csv", tmp_path / "spots.csv")
+
+
+@pytest.mark.parametrize("column", ["hgnc", "original_gene_symbols", "my names"])
+def test_symbols_in_a_column_of_any_name(column: str, tmp_path: Path) -> None:
+    section = KnownSection()
+    data = section.anndata()
+    biotypes = ["protein_coding"] * 3 + ["lncRNA"]
+    data.var = pd.DataFrame(
+        {"biotype": biotypes, column: section.genes, "mean": [1.0, 2, 3, 4]}, index=section.ids
+    )
+    data.write_h5ad(tmp_path / "s.h5ad")
+    assert read_h5ad_section(tmp_path / "s.h5ad").var_names.tolist() == section.genes
+    data.var["other"] = section.genes[::-1]  # which of the two is not known
+    data.write_h5ad(tmp_path / "s.h5ad")
+    assert read_h5ad_section(tmp_path / "s.h5ad").var_names.tolist() == section.ids
 
 
 def test_spots_off_tissue_in_tables(tmp_path: Path) -> None:

@@ -99,7 +99,7 @@ CheckpointOption = Annotated[
     str, typer.Option(help="A file, or bundled for the one of this package.")
 ]
 LibraryOption = Annotated[
-    str | None, typer.Option(help="The section, where an h5ad holds several.")
+    str | None, typer.Option(help="The section, where a file holds several.")
 ]
 
 

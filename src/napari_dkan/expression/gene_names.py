@@ -42,11 +42,13 @@ _OTHER_KIND = re.compile(
     r"antibod|crispr|guide|multiplex|hashtag|control|codeword|custom|peaks|\badt\b"
     r"|\bhto\b|\bprotein\b(?! coding)|surface|probe|spike|vdj|antigen"
 )
+_SYMBOL = re.compile(r"[A-Za-z][A-Za-z0-9._-]*(?:_PAR_Y)?")
+_MIN_DISTINCT_SYMBOLS = 0.9  # of the values of a column
 _ENSEMBL_ID = re.compile(r"ENS[A-Z]*\d+(?:\.\d+)?(?:_PAR_Y)?")
 _ENSEMBL_VERSION = re.compile(r"(ENS[A-Z]*\d+)\.\d+")
 # A reference of several genomes puts the genome before each name: GRCh38_ERBB2, mm10___Erbb2.
 _GENOME = r"GRCh\d+|GRCm\d+|GRCz\d+|hg\d+|mm\d+|rn\d+|mRatBN[\d.-]+"
-_GENOME_PREFIX = re.compile(rf"({_GENOME})_+(?=.)")
+_GENOME_PREFIX = re.compile(rf"({_GENOME})(?:_+|-+)(?=.)")
 _HUMAN_GENOME = re.compile(r"GRCh\d+|hg\d+", re.IGNORECASE)
 
 
@@ -143,7 +145,8 @@ def select_genes(features: FeatureTable, path: Path) -> GeneColumns:
 def features_from_var(var: Any) -> FeatureTable:
     """Read the features of the ``var`` of an AnnData; its index may hold symbols, ids or numbers.
 
-    Which column has the symbols is decided by its name and its content.
+    Which column has the symbols is decided by its name and its content, or by its content where
+    only one looks like it.
     """
     index = [str(v) for v in var.index]
     bare, _ = _strip_genomes(index)
@@ -159,10 +162,25 @@ def features_from_var(var: Any) -> FeatureTable:
     named = (_texts(var[columns[n]]) for n in _SYMBOL_COLUMNS if n in columns)
     symbols = next((s for s in named if _look_like_symbols(s)), None)
     if symbols is None:
+        symbols = _find_symbols(var)
+    if symbols is None:
         has_ids = not is_ensembl and looks_like_ensembl(ids)
         return FeatureTable(ids if has_ids else index, ids, kinds, genomes)
     names = [symbol or name for symbol, name in zip(symbols, index, strict=True)]
     return FeatureTable(names, index if is_ensembl else ids, kinds, genomes)
+
+
+def _find_symbols(var: Any) -> list[str] | None:
+    """Return the only text column that looks like symbols, nearly all of them different."""
+    texts = (_texts(var[c]) for c in var.columns if var[c].dtype.kind not in "biufc")
+    found = [
+        values
+        for values in texts
+        if _look_like_symbols(values)
+        and all(_SYMBOL.fullmatch(v) for v in values if v)
+        and len(set(values)) > _MIN_DISTINCT_SYMBOLS * len(values)
+    ]
+    return found[0] if len(found) == 1 else None
 
 
 def looks_like_ensembl(names: Sequence[str]) -> bool:

@@ -122,7 +122,10 @@ def positions_from_anndata(data: AnnData, path: Path, mpp: float | None = None) 
         There are no valid positions.
     """
     if "spatial" not in data.obsm:
-        raise SpotsError(f"{path} has no obsm['spatial'] with spot centres in pixels.")
+        found = ", ".join(map(str, data.obsm)) or "nothing"
+        raise SpotsError(
+            f"{path} has no obsm['spatial'] with spot centres in pixels; its obsm holds {found}."
+        )
     is_in_tissue = in_tissue_mask(data.obs, path)
     mpp = mpp or find_value(data.uns, MPP_KEYS)
     xy, note = positions_of_matrix(data.obsm["spatial"], path, "obsm['spatial']", mpp)

@@ -30,6 +30,10 @@ _SAMPLE_COLUMNS: tuple[str, ...] = (
     "samplename",
 )
 _SAMPLE_COLUMNS += ("slide", "slideid", "slidename", "capturearea", "origident", "batch")
+_SAMPLE_COLUMNS += ("slice", "sliceid", "slicename", "tissuesection", "librarykey", "puck")
+_SAMPLE_COLUMNS += ("image", "imageid", "imagename")
+# What programs that join samples add to a barcode of 10x: ``A1_AAAC...-1``, ``AAAC...-2``.
+_JOINED_BARCODE = re.compile(r"(?P<before>.*?)[ACGT]{14,18}(?P<after>-\d+.*)")
 _SPATIAL_KEYS = {"images", "scalefactors", "metadata"}  # of an entry of uns['spatial']
 _MAX_SHOWN = 6
 
@@ -38,7 +42,7 @@ def list_libraries(obs: pd.DataFrame, uns: Mapping[str, Any]) -> tuple[str, ...]
     """List the names of the sections of an AnnData; () where it does not name any.
 
     They are the values of a column of ``obs``, such as ``library_id``, ``sample`` or ``batch``,
-    or the keys of ``uns['spatial']``.
+    the keys of ``uns['spatial']``, or what is added to the barcodes of 10x.
     """
     return tuple(_label_spots(obs, uns)[0])
 
@@ -81,9 +85,35 @@ def select_library(data: AnnData, library: str | None, path: Path) -> tuple[AnnD
     SpotsError
         There are several sections and none is named, or it has none of this name.
     """
-    names, labels = _label_spots(data.obs, data.uns)
-    if library is None and len(names) < 2:
+    labels, name = _find_rows(data.obs, data.uns, library, path)
+    if labels is None:
         return data, ""
+    if hasattr(data.X, "check_format"):
+        _check_sparse(data, path)
+    selected = data[labels == name].copy()
+    selected.uns = _uns_of_library(data.uns, name)
+    return selected, name
+
+
+def select_table_library(table: pd.DataFrame, library: str | None, path: Path) -> pd.DataFrame:
+    """Select the rows of one section of a table of spots; see `select_library`.
+
+    Parameters
+    ----------
+    table
+        Its index has the names of the spots.
+    """
+    labels, name = _find_rows(table, {}, library, path)
+    return table if labels is None else table[labels == name]
+
+
+def _find_rows(
+    obs: pd.DataFrame, uns: Mapping[str, Any], library: str | None, path: Path
+) -> tuple[NDArray[np.str_] | None, str]:
+    """Return the section of each spot and the one to take; (None, "") where there is only one."""
+    names, labels = _label_spots(obs, uns)
+    if library is None and len(names) < 2:
+        return None, ""
     shown = ", ".join(names[:_MAX_SHOWN]) + (", ..." if len(names) > _MAX_SHOWN else "")
     if library is None:
         if labels is None:
@@ -97,13 +127,7 @@ def select_library(data: AnnData, library: str | None, path: Path) -> tuple[AnnD
     if library not in names or (labels is None and len(names) > 1):
         held = f"it holds {shown}" if names else "it names no sections"
         raise SpotsError(f"{path} has no section {library}; {held}.")
-    if labels is None or len(names) < 2:
-        return data, ""
-    if hasattr(data.X, "check_format"):
-        _check_sparse(data, path)
-    selected = data[labels == library].copy()
-    selected.uns = _uns_of_library(data.uns, library)
-    return selected, library
+    return (None, "") if len(names) < 2 else (labels, library)
 
 
 def select_counted_library(data: AnnData, library: str | None, path: Path) -> AnnData:
@@ -150,6 +174,8 @@ def _label_spots(
     if several:
         labels = max(several, key=lambda values: len(set(values)))
         return _distinct(labels), labels
+    if (joined := _labels_of_barcodes(obs)) is not None:
+        return _distinct(joined), joined
     return keys, None
 
 
@@ -189,6 +215,15 @@ def _labels_of_names(obs: pd.DataFrame, keys: list[str]) -> NDArray[np.str_] | N
         if not found:
             return None
         labels.append(max(found, key=len))
+    return np.array(labels)
+
+
+def _labels_of_barcodes(obs: pd.DataFrame) -> NDArray[np.str_] | None:
+    """Return what was added to the barcode of each spot, None if it is the same for all."""
+    matches = [_JOINED_BARCODE.fullmatch(str(name)) for name in obs.index]
+    labels = [(m["before"] + m["after"]).strip("-_ ") for m in matches if m is not None]
+    if len(labels) < len(matches) or not 1 < len(set(labels)) <= len(labels) / 2:
+        return None
     return np.array(labels)
 
 

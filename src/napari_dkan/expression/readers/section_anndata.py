@@ -119,6 +119,11 @@ def build_section(
         raise SpotsError(f"{source} names spot {duplicate} twice; keep one.")
     row_of = {name: i for i, name in enumerate(counts.spot_names)}
     present = np.array([name in row_of for name in spots.names], dtype=bool)
+    if not present.any() and set(spots.names) & set(counts.genes):
+        raise SpotsError(
+            f"{counts.account.file} has the genes in its rows and the spots in its columns; "
+            "transpose it."
+        )
     if not present.any():
         raise SpotsError(
             f"The counts and {source} have no spot in common: {counts.spot_names[0]} is not like "

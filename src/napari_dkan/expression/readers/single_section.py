@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from ...errors import SpotsError
 from ..tables.count_files import read_counts
-from ..tables.spot_files import read_spots
+from ..tables.spot_files import list_table_libraries, read_spots
 from ..tables.table_files import names_from_array_coords
 from .anndata_io import infer_array, read_h5ad_file
 from .layouts.h5ad_sections import read_h5ad_section
@@ -63,12 +63,12 @@ def read_single_section(
             )
         return read_h5ad_section(counts, image, library, mpp)
     path = Path(spots)
-    read = read_spots(path, mpp, _library_of(path, library))
+    read = read_spots(path, mpp, _library_of(path, library, is_spots=True))
     section_spots, notes = infer_array(read, path)
     if not section_spots.names and section_spots.array_coords is not None:
         names = names_from_array_coords(section_spots.array_coords)
         section_spots = replace(section_spots, names=names)
-    stated_mpp, origin = read_stated_mpp(path, _library_of(path, library))
+    stated_mpp, origin = read_stated_mpp(path, _library_of(path, library, is_spots=True))
     name = counts.name.split(".")[0]
     image_path = "" if image is None else str(image)
     metadata = SectionMetadata(name, "", image_path, stated_mpp, origin, notes)
@@ -91,8 +91,10 @@ def read_stated_mpp(spots: Path, library: str | None = None) -> tuple[float | No
         return None, ""
 
 
-def _library_of(path: Path, library: str | None) -> str | None:
-    """Return the library for an h5ad that names sections; other files hold one."""
-    if library is None or path.suffix != ".h5ad":
+def _library_of(path: Path, library: str | None, is_spots: bool = False) -> str | None:
+    """Return the library for a file that names sections; others hold one."""
+    if library is None:
         return None
-    return library if list_file_libraries(path) else None
+    if path.suffix == ".h5ad":
+        return library if list_file_libraries(path) else None
+    return library if is_spots and list_table_libraries(path) else None

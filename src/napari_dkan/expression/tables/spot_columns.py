@@ -27,7 +27,19 @@ _SEURAT_NAMES = {
 }
 # The micro sign, the Greek letter, what a wrong encoding makes of them, and plain letters.
 _QUPATH_CENTROID = re.compile(r"centroid ([xy]) (px|\S{0,2}m)", re.IGNORECASE)
-_NAME_COLUMNS = ("name", "id", "barcode", "barcodes", "cell", "spot", "spot_id", "object id")
+# In lower case without punctuation, best first.
+_NAME_COLUMNS: tuple[str, ...] = ("name", "id", "barcode", "barcodes", "cell", "spot", "spotid")
+_NAME_COLUMNS += ("objectid", "cellid", "cellname", "spotname", "spots", "cells")
+_PIXEL_NAMES = {  # in lower case without punctuation
+    "pxlcolinfullres": "pxl_col_in_fullres",
+    "pxlrowinfullres": "pxl_row_in_fullres",
+    "pixelx": "pixel_x",
+    "pixely": "pixel_y",
+    "xpixel": "x_px",
+    "ypixel": "y_px",
+    "xpx": "x_px",
+    "ypx": "y_px",
+}
 # Of a Visium spot, or of a bin of Visium HD.
 _BARCODE = re.compile(r"(?<![A-Za-z])[ACGT]{14,18}-\d+|s_\d{3}um_\d{5}_\d{5}-\d+")
 _MIN_SEURAT_DISTANCE_PX = 15.0  # Visium spots are 100 um apart: 100 px or more at level 0
@@ -36,7 +48,7 @@ _MIN_SEURAT_DISTANCE_PX = 15.0  # Visium spots are 100 um apart: 100 px or more 
 def standardize_spot_columns(
     table: pd.DataFrame, path: Path, mpp: float | None = None
 ) -> pd.DataFrame:
-    """Rename columns of Seurat and QuPath as this package calls them.
+    """Rename columns of Seurat, QuPath and our own tables as this package calls them.
 
     Parameters
     ----------
@@ -53,6 +65,9 @@ def standardize_spot_columns(
         Positions are in micrometres and the pixel size is unknown, or they are those of a
         downsampled image.
     """
+    plain = {c: _plain(c) for c in table.columns}
+    if len(set(plain.values())) == len(plain):
+        table = table.rename(columns={c: _PIXEL_NAMES.get(p, c) for c, p in plain.items()})
     names = set(table.columns)
     if {"imagerow", "imagecol"} <= names and "pxl_row_in_fullres" not in names:
         table = table.rename(columns=_SEURAT_NAMES)
@@ -97,11 +112,11 @@ def describe_conversion(column: str, mpp: float | None) -> str:
 
 def names_from_spot_table(table: pd.DataFrame) -> tuple[str, ...]:
     """Return the names of spots: of a column of names, or of a first column without a name."""
-    by_name = {str(c).lower(): c for c in reversed(table.columns)}
+    by_name = {_plain(c): c for c in reversed(table.columns)}
     column = next((by_name[c] for c in _NAME_COLUMNS if c in by_name), None)
     if column is not None:
         return tuple(table[column].astype(str))
-    if "" in table.columns and table.columns[0] == "":
+    if len(table.columns) and str(table.columns[0]).lower() in ("", "index", "unnamed: 0"):
         cells = table.iloc[:, 0].astype(str)
         if cells.is_unique and not is_row_counter(cells):
             return tuple(cells)
@@ -142,6 +157,10 @@ def _bare_barcode(name: str) -> str:
     """Return a barcode without what Seurat adds before it and after it."""
     match = _BARCODE.search(name)
     return name if match is None else match[0]
+
+
+def _plain(name: object) -> str:
+    return re.sub("[^a-z0-9]", "", str(name).lower())
 
 
 def _match_centroid(name: object) -> re.Match[str] | None:

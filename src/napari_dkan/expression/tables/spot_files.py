@@ -12,7 +12,7 @@ from ...errors import SpotsError
 from ...spatial.spots import Spots
 from ..array_geometry import ST_DIAMETER_UM, ST_PITCH_UM, VISIUM_DIAMETER_UM, VISIUM_PITCH_UM
 from ..readers.anndata_io import positions_from_anndata, read_h5ad_file
-from ..readers.library_choice import select_library
+from ..readers.library_choice import list_libraries, select_library, select_table_library
 from ..readers.metadata import read_scale_factors_beside
 from ..readers.prefixed_files import find_only_positions
 from ..readers.read_account import add_left_out
@@ -43,6 +43,7 @@ _SPACE_RANGER_COLUMNS += ["pxl_row_in_fullres", "pxl_col_in_fullres"]
 _PIXEL_COLUMNS = [
     ("pixel_x", "pixel_y"),
     ("pxl_col_in_fullres", "pxl_row_in_fullres"),
+    ("x_px", "y_px"),
     ("x", "y"),
     ("X", "Y"),
 ]
@@ -65,18 +66,19 @@ def read_spots(path: str | Path, mpp: float | None = None, library: str | None =
     mpp
         um per px of the image, for positions in micrometres.
     library
-        Name of the section, where an h5ad holds several.
+        Name of the section, where the file holds several.
 
     Raises
     ------
     SpotsError
-        The file is none of these, is empty, or has two spots at one array position.
+        The file is none of these, is empty, holds several sections and none is named, or has two
+        spots at one array position.
     """
     path = Path(path)
     if path.suffix == ".h5ad":
         spots = _read_h5ad_spots(path, library, mpp)
     else:
-        spots = _read_spot_table(path, mpp)
+        spots = _read_spot_table(path, mpp, library)
     if not len(spots):
         raise SpotsError(f"{path} holds no spots.")
     check_unique_array_coords(spots, path)
@@ -92,7 +94,13 @@ def _has_space_ranger_rows(table: pd.DataFrame) -> bool:
     )
 
 
-def _read_spot_table(path: Path, mpp: float | None = None) -> Spots:
+def list_table_libraries(path: Path) -> tuple[str, ...]:
+    """List the sections that a table of spots holds; () where it does not name any."""
+    return list_libraries(_name_rows(_read_named_table(path)), {})
+
+
+def _read_named_table(path: Path) -> pd.DataFrame:
+    """Read a table with names of columns, those of Space Ranger where it has no header."""
     import pandas as pd
 
     table = read_table(path, header=None)
@@ -106,6 +114,16 @@ def _read_spot_table(path: Path, mpp: float | None = None) -> Spots:
     elif isinstance(table.columns[0], (int, np.integer)):
         table = read_table(path)  # a number among the names of its columns
     table.columns = pd.Index([str(c).strip() for c in table.columns])
+    return table
+
+
+def _name_rows(table: pd.DataFrame) -> pd.DataFrame:
+    names = names_from_spot_table(table)
+    return table.set_axis(list(names), axis=0) if names else table
+
+
+def _read_spot_table(path: Path, mpp: float | None = None, library: str | None = None) -> Spots:
+    table = select_table_library(_name_rows(_read_named_table(path)), library, path)
     table = standardize_spot_columns(table, path, mpp)
     if is_seurat5_table(table):
         table = _order_seurat5_columns(table, path)

@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 
 
 NOT_IN_TISSUE = "not in tissue"  # reason in accounts
-_YES = {"1", "1.0", "true", "yes", "in"}
-_NO = {"0", "0.0", "false", "no", "out"}
+_TISSUE_COLUMNS = ("intissue", "isintissue", "undertissue", "tissue")
+_YES = {"1", "1.0", "true", "t", "yes", "y", "in"}
+_NO = {"0", "0.0", "false", "f", "no", "n", "out"}
 # Columns with pixel positions (x, y), best first, in lower case without punctuation.
 _POSITION_COLUMNS = (
     ("pxlcolinfullres", "pxlrowinfullres"),
@@ -40,16 +41,20 @@ _POSITION_COLUMNS = (
 def in_tissue_mask(table: pd.DataFrame, path: Path) -> NDArray[np.bool_]:
     """Return which rows are in tissue: all, where no column ``in_tissue`` says otherwise.
 
+    Seurat's column ``tissue`` counts where it holds 0 and 1 only.
+
     Raises
     ------
     SpotsError
         A value says neither yes nor no.
     """
     columns = {str(c).lower().replace("_", "").replace(".", ""): c for c in table.columns}
-    column = columns.get("intissue")
+    column = next((columns[name] for name in _TISSUE_COLUMNS if name in columns), None)
     if column is None or table[column].isna().all():
         return np.ones(len(table), dtype=bool)
     values = [str(value).strip().lower() for value in table[column]]
+    if column == columns.get("tissue") and not {v.removesuffix(".0") for v in values} <= {"0", "1"}:
+        return np.ones(len(table), dtype=bool)  # names of organs
     unknown = next((v for v in values if v not in _YES and v not in _NO), None)
     if unknown is not None:
         raise SpotsError(

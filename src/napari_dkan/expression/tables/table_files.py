@@ -26,7 +26,8 @@ NAME_COLUMNS = frozenset(
         *("barcode", "barcodes", "cell", "cell_id", "cell_name", "id", "ids", "name", "names"),
         *("spot", "spots", "spot_id", "spot_name", "object id", "object_id", "batch", "slide"),
         *("section", "sections", "section_id", "sample", "samples", "sample_id", "library"),
-        *("library_id", "patient", "patients", "patient_id"),
+        *("library_id", "patient", "patients", "patient_id", "index", "unnamed: 0", "cells"),
+        *("cell.id", "cell id", "cell name", "cellid", "spot id", "spot.id", "spot name"),
     )
 )
 _OLD_EXCEL_MAGIC = b"\xd0\xcf\x11\xe0"
@@ -193,4 +194,7 @@ def check_unique_array_coords(spots: Spots, path: Path) -> None:
     cells, counts = np.unique(spots.array_coords, axis=0, return_counts=True)
     if (counts > 1).any():
         x, y = cells[counts > 1][0]
-        raise SpotsError(f"{path} places two spots at array position {x}x{y}; keep one.")
+        raise SpotsError(
+            f"{path} places two spots at array position {x}x{y}; keep one, or if they are of two "
+            "sections, name the section of each spot in a column library_id."
+        )
