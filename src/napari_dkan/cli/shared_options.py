@@ -98,9 +98,7 @@ FewGenesOption = Annotated[
 CheckpointOption = Annotated[
     str, typer.Option(help="A file, or bundled for the one of this package.")
 ]
-LibraryOption = Annotated[
-    str | None, typer.Option(help="The section, where a file holds several.")
-]
+LibraryOption = Annotated[str | None, typer.Option(help="The section, where a file holds several.")]
 
 
 def echo_log(line: str) -> None:
