@@ -19,7 +19,8 @@ from napari_dkan.quality.reliability import (
     reliability_level,
     score_reliability,
 )
-from napari_dkan.training.finetuning.tuned_model import initialize_mean_std, recalibrate_mean_std
+from napari_dkan.training.finetuning.closed_form import FitOptions, apply_levels, fit_levels
+from napari_dkan.training.finetuning.tuned_model import initialize_mean_std
 
 # --- mean and std of the labels ---------------------------------------------------------
 
@@ -29,12 +30,18 @@ def levels(mean: list[float], std: list[float]) -> Any:
     return SimpleNamespace(label_mean=torch.tensor(mean), label_std=torch.tensor(std))
 
 
+def recalibrate(network: Any, predicted: Any, measured: Any) -> None:
+    """Level with thirty spots of the old one, and spread."""
+    p, y = (np.concatenate(v).astype(np.float64) for v in (predicted, measured))
+    apply_levels(network, *fit_levels(p, y, FitOptions(level_prior=30.0, adapts_spread=True)))
+
+
 def test_a_genes_level_moves_by_its_mean_error_shrunk_by_thirty_spots() -> None:
     network = levels([1.0, 2.0], [0.5, 0.25])
     predicted = np.array([[1.0, 5.0], [3.0, 7.0]], np.float32)
     # the second section adds two spots; measured is predicted plus 0.7 and minus 0.35
     sections = [predicted, predicted + np.float32([[2.0, 2.0]])]
-    recalibrate_mean_std(network, sections, [s + np.float32([[0.7, -0.35]]) for s in sections])
+    recalibrate(network, sections, [s + np.float32([[0.7, -0.35]]) for s in sections])
     np.testing.assert_allclose(network.label_mean, [1 + 4 * 0.7 / 34, 2 - 4 * 0.35 / 34], rtol=1e-5)
     np.testing.assert_allclose(network.label_std, [0.5, 0.25], rtol=1e-5)
 
@@ -73,7 +80,7 @@ def test_the_spread_of_all_genes_changes_by_one_slope_within_limits(
     mean, std = np.array([0.5, 1.0, 1.5, 2.0]), np.array([1.0, 0.5, 0.75, 2.0])
     network = levels(mean.tolist(), std.tolist())
     parts = [slice(0, 10), slice(10, 25)]
-    recalibrate_mean_std(
+    recalibrate(
         network, [p[s].astype(np.float32) for s in parts], [y[s].astype(np.float32) for s in parts]
     )
     wanted_mean, wanted_std = plain(mean, std, p, y)
@@ -87,7 +94,7 @@ def test_the_spread_of_all_genes_changes_by_one_slope_within_limits(
 
 def test_constant_predictions_get_the_smallest_spread() -> None:
     network = levels([1.0], [1.0])
-    recalibrate_mean_std(network, [np.ones((3, 1))], [np.array([[1.0], [2.0], [3.0]])])
+    recalibrate(network, [np.ones((3, 1))], [np.array([[1.0], [2.0], [3.0]])])
     assert network.label_std[0] == pytest.approx(0.3)
     assert network.label_mean[0] == pytest.approx(1 + 3 / 33)
 

@@ -28,6 +28,7 @@ from napari_dkan.model import tensor_files as tensorfile
 from napari_dkan.model.text_basis import TextBasis
 from napari_dkan.model.text_encoders import TextEncoderSpec
 from napari_dkan.training.data.prepared_section import EncodedSection
+from napari_dkan.training.finetuning.candidates import CandidateChoice, gain_minus_stderr
 from napari_dkan.training.finetuning.finetune_checkpoint import finetune_checkpoint
 from napari_dkan.training.finetuning.finetune_evaluation import (
     FinetuneMetrics,
@@ -49,7 +50,6 @@ from napari_dkan.training.finetuning.training_section import (
     TrainingSection,
     TrainingSectionReader,
 )
-from napari_dkan.training.finetuning.tuning_loop import gain_minus_stderr
 from napari_dkan.training.finetuning.tuning_protocol import (
     EpochFinished,
     FinetuneControl,
@@ -264,7 +264,11 @@ def test_only_trainable_modules_change_and_the_parent_does_not(
     with pytest.MonkeyPatch.context() as patch:  # whatever is learnt is kept
         patch.setattr(
             "napari_dkan.training.finetuning.tuning_loop.gain_minus_stderr",
-            lambda gains, n_stderr=1: 1.0,
+            lambda gains: 1.0,
+        )
+        patch.setattr(
+            "napari_dkan.training.finetuning.finetune_checkpoint.choose_candidate",
+            lambda candidates: CandidateChoice(candidates[-1], "it is the last"),
         )
         tuned = finetune_checkpoint(model, [section], settings)
     for name, tensor in model.network.state_dict().items():

@@ -26,7 +26,8 @@ MIN_KILLED = 0.85
 # Of these files only some functions are about science; the others run a training.
 FUNCTIONS = {
     "crossval": ("x_make_folds", "x__make_patient_folds"),
-    "tuned_model": ("x_recalibrate_mean_std", "x_initialize_mean_std"),
+    "closed_form": ("x_fit_levels", "x_apply_levels"),
+    "tuned_model": ("x_initialize_mean_std",),
 }
 
 

@@ -50,6 +50,17 @@ class LinearFit:
         linear = z @ self.token_weights + (x - self.mean) @ self.tile_weights
         return np.asarray(self.share * prior + linear + self.offset, np.float64)
 
+    def after(self, first: LinearFit) -> LinearFit:
+        """Combine with a fit whose predictions are the prior of this one."""
+        moved = first.offset + (self.mean - first.mean) @ first.tile_weights
+        return LinearFit(
+            self.share * first.share,
+            self.share * first.token_weights + self.token_weights,
+            self.share * first.tile_weights + self.tile_weights,
+            self.mean,
+            self.share * moved + self.offset,
+        )
+
 
 class LinearPath(nn.Module):
     """A linear fit with R tile features, computed from the neighbour features of a network.
@@ -103,6 +114,15 @@ class LinearPath(nn.Module):
         }
         path.load_state_dict({n: torch.from_numpy(v).float() for n, v in values.items()})
         return path
+
+    def to_fit(self) -> LinearFit:
+        """Return the fit in full."""
+        share, weights, offset, mean, axes = (
+            self.get_parameter(name).double().numpy(force=True)
+            for name in ("share", "weights", "offset", "mean", "axes")
+        )
+        split = self.token_dim
+        return LinearFit(share, weights[:split], axes @ weights[split:], mean, offset)
 
     @property
     def n_features(self) -> int:

@@ -15,7 +15,7 @@ from ...expression.panel import Panel
 from ...inference.zero_shot_genes import load_zero_shot_genes
 from ...model.checkpoint.checkpoint_file import Checkpoint
 from ...model.network.dkan_network import DKAN
-from ...model.network.ensemble import Ensemble, combine_members, list_members
+from ...model.network.ensemble import Ensemble, combine_members, get_linear_path, list_members
 from ..data.measured_section import match_panel_columns
 
 if TYPE_CHECKING:
@@ -86,7 +86,9 @@ def add_genes(
 
 
 def _extend_network(network: DKAN | Ensemble, features: Tensor) -> DKAN | Ensemble:
-    return combine_members([_extend_member(m, features) for m in list_members(network)]).eval()
+    members = [_extend_member(m, features) for m in list_members(network)]
+    path = get_linear_path(network)
+    return combine_members(members, None if path is None else path.extend(len(features))).eval()
 
 
 def _extend_member(old: DKAN, features: Tensor) -> DKAN:

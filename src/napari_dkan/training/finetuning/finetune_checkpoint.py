@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,13 +14,28 @@ import torch
 from ...expression.panel import Panel
 from ...model.checkpoint.checkpoint_file import Checkpoint
 from ...model.network.dkan_network import DKAN
-from ...model.network.ensemble import Ensemble, combine_members, list_members
+from ...model.network.ensemble import (
+    Ensemble,
+    combine_members,
+    get_linear_path,
+    list_members,
+)
+from ..data.section_batches import SpotTokens
 from ..depth_reference import describe_shallow_section
 from .add_genes import AddedGenes, add_genes
+from .candidates import (
+    UNCHANGED,
+    Candidate,
+    CandidateChoice,
+    CandidateSearch,
+    choose_candidate,
+)
+from .closed_form import ClosedFormFitter, carry_fit
 from .finetune_evaluation import (
     FinetuneMetrics,
     compute_finetune_metrics,
     measure_forgetting,
+    predict_subset,
     predict_with_original,
     predict_with_ridge,
 )
@@ -33,7 +49,7 @@ from .training_section import (
     TrainingSectionReader,
     read_training_sections,
 )
-from .tuned_model import TunedModel, compute_spot_tokens, initialize_mean_std
+from .tuned_model import TunedModel, compute_spot_tokens, initialize_mean_std, split_tokens
 from .tuning_loop import TuningLoop
 from .tuning_protocol import (
     FinetuneControl,
@@ -109,27 +125,49 @@ def finetune_checkpoint(
     training_sections, other_sections = _read_sections(reader, start, sections, others, on_event)
     reach = max(1, checkpoint.label_scale.smoothing // 2)
     split = split_sections(training_sections, settings, reach)
-    settings = replace(settings, adapt=settings.adapt.resolve(len(split.train)))
     max_epochs = settings.epochs or (None if settings.seconds else DEFAULT_EPOCHS)
     if added.symbols:
         n_old_genes = len(checkpoint.panel)
         _initialize_new_genes(start.network, n_old_genes, training_sections, split.train)
-    loop = _build_tuning_loop(start.network, training_sections, split, settings, max_epochs)
+    tokens = compute_spot_tokens(start.network, training_sections)
+    search = CandidateSearch.of_network(start.network, training_sections, tokens, split)
+    candidates = search.compare()
+    basis = search.choose_levels(candidates)
+    scopes = settings.adapt.scopes(len(split.train))
+    if get_linear_path(start.network) is not None:
+        scopes = ()  # its members are not trained beside it
+    seconds = settings.seconds / len(scopes) if settings.seconds and scopes else None
+    own = replace(settings, seconds=seconds)  # of each training
+    loops = [
+        _build_tuning_loop(
+            start.network, training_sections, tokens, search, basis, own, max_epochs, scope
+        )
+        for scope in scopes
+    ]
     shallow = _describe_shallow_sections(checkpoint, training_sections)
-    on_event(_make_started_event(training_sections, split, loop, len(panel), shallow))
-    send_gene_map = _make_gene_map_callback(
-        checkpoint, training_sections, loop.members, control, on_event
-    )
-    loop.run(on_event, control, send_gene_map)
-    network = combine_members([m.network.requires_grad_(False).eval() for m in loop.members])
+    plain = choose_candidate(candidates).reason
+    on_event(_make_started_event(training_sections, split, loops, len(panel), shallow, plain))
+    n_epochs = kept_epoch = 0
+    for loop in loops:
+        loop.n_epochs_before, loop.kept_before = n_epochs, kept_epoch
+        send_gene_map = _make_gene_map_callback(
+            checkpoint, training_sections, loop.members, control, on_event
+        )
+        loop.run(on_event, control, send_gene_map)
+        n_epochs, kept_epoch = n_epochs + len(loop.curve), loop.kept_epoch
+        if loop.best_epoch:
+            candidates.append(Candidate(loop.scope.value, loop.scores_from(basis.scores)))
+    choice = choose_candidate(candidates)
+    network = _build_network(start.network, search, loops, choice)
     predicted = {
         "before": predict_with_original(checkpoint.network, training_sections, split.test, added),
-        "after": [_predict_mean(loop.members, i, rows) for i, rows in enumerate(split.test.rows)],
+        "after": predict_subset(network, training_sections, split.test),
         "ridge": predict_with_ridge(training_sections, split),
     }
     is_old_gene = np.arange(len(panel)) < len(checkpoint.panel)
     metrics = compute_finetune_metrics(panel, training_sections, split, predicted, is_old_gene)
-    facts = _collect_facts(metrics, loop, split, panel.symbols, training_sections)
+    facts = _collect_facts(metrics, loops, split, panel.symbols, training_sections, choice)
+    facts["candidates"] = [c.to_json() for c in candidates]
     facts["others"] = measure_forgetting(checkpoint.network, network, other_sections)
     facts["shallow"] = shallow
     facts["command"] = command
@@ -145,9 +183,9 @@ def finetune_checkpoint(
         sha256="",
         path=None,
     )
-    if settings.adapt is AdaptScope.everything:  # the tokens that the reference describes changed
-        tuned = replace(tuned, reference=None)
-    report = build_finetune_report(checkpoint, training_sections, settings, metrics, facts, loop)
+    if choice.candidate.name == AdaptScope.everything.value:
+        tuned = replace(tuned, reference=None)  # the tokens that it describes changed
+    report = build_finetune_report(checkpoint, training_sections, settings, metrics, facts, loops)
     return FinetuneResult(tuned, report, metrics.is_better, facts["verdict"])
 
 
@@ -171,26 +209,58 @@ def _read_sections(
 def _build_tuning_loop(
     network: DKAN | Ensemble,
     sections: Sequence[TrainingSection],
-    split: HoldOutSplit,
+    tokens: Sequence[SpotTokens],
+    search: CandidateSearch,
+    basis: Candidate,
     settings: FinetuneSettings,
     max_epochs: int | None,
+    scope: AdaptScope,
 ) -> TuningLoop:
-    networks = list_members(network)
-    tokens = [compute_spot_tokens(m, sections) for m in networks]
+    """Build the models, which start from the levels of a candidate."""
+    networks, split, options = list_members(network), search.split, basis.options
+    assert options is not None
+    by_section = [split_tokens(t, len(networks)) for t in tokens]
+    by_member = list(zip(*by_section, strict=True))
 
-    def tuned_model(number: int, subset: Subset, seed_offset: int) -> TunedModel:
+    def tuned_model(
+        number: int, fitter: ClosedFormFitter, subset: Subset, seed_offset: int
+    ) -> TunedModel:
         i = number % len(networks)
-        seed = settings.seed + seed_offset
         return TunedModel(
-            networks[i], tokens[i], sections, subset, settings.adapt, settings.lr, seed
+            networks[i],
+            by_member[i],
+            sections,
+            subset,
+            fitter.fit_levels(options),
+            scope,
+            settings.lr,
+            settings.seed + seed_offset,
         )
 
-    members = [tuned_model(i, split.train, i) for i in range(len(networks))]
+    members = [tuned_model(i, search.final, split.train, i) for i in range(len(networks))]
     validation_models = [
-        (tuned_model(i, train, 100 + i), validation)
-        for i, (train, validation) in enumerate(split.folds)
+        (tuned_model(i, fitter, train, 100 + i), validation)
+        for i, (fitter, (train, validation)) in enumerate(
+            zip(search.fold_fitters, split.folds, strict=True)
+        )
     ]
-    return TuningLoop(members, validation_models, max_epochs, settings)
+    return TuningLoop(scope, members, validation_models, max_epochs, settings)
+
+
+def _build_network(
+    network: DKAN | Ensemble,
+    search: CandidateSearch,
+    loops: Sequence[TuningLoop],
+    choice: CandidateChoice,
+) -> DKAN | Ensemble:
+    """Return the network of the candidate that is kept; the original itself where none is."""
+    options = choice.candidate.options
+    if choice.candidate.name == UNCHANGED:
+        return network
+    if options is None:
+        (loop,) = (loop for loop in loops if loop.scope.value == choice.candidate.name)
+        return combine_members([m.network.requires_grad_(False).eval() for m in loop.members])
+    return carry_fit(network, search.final.fit(options), search.final.fit_levels(options))
 
 
 @torch.no_grad()
@@ -226,25 +296,32 @@ def _describe_shallow_sections(
     return found
 
 
+def describe_scopes(loops: Sequence[TuningLoop]) -> str:
+    """Say what is trained, such as "heads and decoder"."""
+    return " and ".join(loop.scope.value for loop in loops) or AdaptScope.plain.value
+
+
 def _make_started_event(
     sections: Sequence[TrainingSection],
     split: HoldOutSplit,
-    loop: TuningLoop,
+    loops: Sequence[TuningLoop],
     n_genes: int,
     shallow: Mapping[str, str],
+    plain: str,
 ) -> FinetuneStarted:
     return FinetuneStarted(
         len(split.train),
         split.n_validation,
         len(split.test),
         split.n_buffer,
-        loop.settings.adapt.value,
-        loop.max_epochs,
-        loop.settings.seconds,
-        loop.validation_pcc(),
+        describe_scopes(loops),
+        sum(loop.max_epochs for loop in loops if loop.max_epochs) or None,
+        sum(loop.settings.seconds for loop in loops if loop.settings.seconds) or None,
+        loops[0].initial.mean_partial if loops else math.nan,
         tuple(s.name for s in sections),
         n_genes,
         tuple(f"{name}: {text}" for name, text in shallow.items()),
+        plain,
     )
 
 
@@ -278,20 +355,24 @@ def _predict_mean(members: Sequence[TunedModel], section_index: int, rows: SpotR
 
 def _collect_facts(
     metrics: FinetuneMetrics,
-    loop: TuningLoop,
+    loops: Sequence[TuningLoop],
     split: HoldOutSplit,
     symbols: Sequence[str],
     sections: Sequence[TrainingSection],
+    choice: CandidateChoice,
 ) -> dict[str, Any]:
     """Collect the entries that card and report share."""
     is_measured = np.any([s.is_gene_measured for s in sections], axis=0)
+    ended = next((o.end_reason for o in loops if "diverged" in o.end_reason), "")
+    ended = ended or (loops[-1].end_reason if loops else "nothing was trained")
     return {
-        "verdict": metrics.format_verdict(loop.end_reason),
-        "adapted": loop.settings.adapt.value,
-        "epochs": len(loop.curve),
-        "best_epoch": loop.best_epoch,
-        "levels_adapted": loop.is_recalibrated,
-        "ended": loop.end_reason,
+        "verdict": f"{metrics.format_verdict(ended)}; {choice.reason}",
+        "kept": choice.candidate.name,
+        "why": choice.reason,
+        "adapted": describe_scopes(loops),
+        "epochs": sum(len(loop.curve) for loop in loops),
+        "best_epoch": loops[-1].kept_epoch if loops else 0,
+        "ended": ended,
         "spots": {
             "fit": len(split.train),
             "choosing": split.n_validation,

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ...expression.panel import Panel
 from ...model.network.dkan_network import DKAN
-from ...model.network.ensemble import Ensemble, list_members
+from ...model.network.ensemble import Ensemble
 from ...model.ridge_regression import Float64Array
 from ..baselines import RIDGE_PENALTIES, fit_ridge, multi_scale_tile_features
 from ..depth_metrics import depth_partial_pcc
@@ -27,6 +27,7 @@ from .tuned_model import compute_spot_tokens
 
 MIN_PCC_GAIN = 0.001  # of a mean PCC; a smaller change is no difference
 MAX_MSE_RATIO = 0.95  # of the squared error; below, the level is better
+MAX_PCC_LOSS = 0.01  # that a better level may cost
 _METHODS = ("before", "after", "ridge")
 
 
@@ -69,15 +70,17 @@ class FinetuneMetrics:
 
     @property
     def is_better(self) -> bool:
-        """Whether that figure is higher or, unchanged, the squared error clearly smaller."""
-        if abs(self.pcc_gain) >= MIN_PCC_GAIN:
-            return self.pcc_gain > 0
+        """Whether that figure is higher or, about as high, the squared error clearly smaller."""
+        return self.pcc_gain >= MIN_PCC_GAIN or self._is_better_in_level
+
+    @property
+    def _is_better_in_level(self) -> bool:
         limit = MAX_MSE_RATIO * self.summaries["before"]["mse"]
-        return bool(self.summaries["after"]["mse"] < limit)
+        return self.pcc_gain > -MAX_PCC_LOSS and bool(self.summaries["after"]["mse"] < limit)
 
     def format_verdict(self, end_reason: str) -> str:
         """Format the outcome in one sentence, with the reason of the end where it diverged."""
-        mse = [f"{self.summaries[m]['mse']:.4f}" for m in ("before", "after")]
+        mse = [f"{self.summaries[m]['mse']:.4f}" for m in _METHODS]
         spots = f"on {self.n_spots} held-out spots"
         before, after, ridge = self._format_pccs(self.decided_by)
         compared = f"ridge {ridge}"
@@ -96,10 +99,12 @@ class FinetuneMetrics:
         end = ""
         if "diverged" in end_reason:
             end = f"{end_reason[:1].upper()}{end_reason[1:]}, the best was kept: "
-        if abs(self.pcc_gain) < MIN_PCC_GAIN and self.is_better:
+        if self.pcc_gain < MIN_PCC_GAIN and self.is_better:
+            stays = abs(self.pcc_gain) < MIN_PCC_GAIN
+            change = f"stays {after}" if stays else f"{before} -> {after}"
             return (
-                f"{end}better in level only: squared error {mse[0]} -> {mse[1]}, {title} stays "
-                f"{after} {spots} ({compared}){plain}"
+                f"{end}better in level only: squared error {mse[0]} -> {mse[1]} (ridge {mse[2]}), "
+                f"{title} {change} {spots} ({compared}){plain}"
             )
         pcc = f"{title} {before} -> {after} {spots} ({compared}){plain}"
         if self.is_better:
@@ -292,21 +297,26 @@ def _partial_before_and_after(
     }
 
 
+def predict_subset(
+    network: DKAN | Ensemble, sections: Sequence[TrainingSection], subset: Subset
+) -> list[LabelMatrix]:
+    """Predict (n, G) the subset's rows of each section."""
+    predictions = _predict_sections(network, sections)
+    return [values[rows] for values, rows in zip(predictions, subset.rows, strict=True)]
+
+
 @torch.no_grad()
 def _predict_sections(
     network: DKAN | Ensemble, sections: Sequence[TrainingSection], added: AddedGenes | None = None
 ) -> list[LabelMatrix]:
-    """Predict all spots (N, G) of each section by the mean of the members."""
+    """Predict all spots (N, G) of each section."""
     new_features = None if added is None else added.features
-    by_member = []
-    for member in list_members(network):
-        z = [t.fused.z for t in compute_spot_tokens(member, sections)]
-        values = [member.decode(v) for v in z]
-        if new_features is not None:
-            gene_tokens = member.encode_new_genes(new_features)
-            values = [
-                torch.cat([old, member.decode_gene_tokens(v, gene_tokens)], dim=1)
-                for old, v in zip(values, z, strict=True)
-            ]
-        by_member.append([v.numpy() for v in values])
-    return [np.mean(members, axis=0) for members in zip(*by_member, strict=True)]
+    gene_tokens = None if new_features is None else network.encode_new_genes(new_features)
+    predictions = []
+    for tokens in compute_spot_tokens(network, sections):
+        values = network.decode(tokens.fused.z)
+        if gene_tokens is not None:
+            new = network.decode_gene_tokens(tokens.fused.z, gene_tokens)
+            values = torch.cat([values, new], dim=1)
+        predictions.append(values.numpy())
+    return predictions

@@ -9,21 +9,26 @@ from typing import Any
 from ...errors import SpotsError
 
 DEFAULT_EPOCHS = 60
+MIN_DECODER_SPOTS = 30  # training spots below which `auto` leaves the decoder
 
 
 class AdaptScope(StrEnum):
-    """Modules of a network that are trained; `auto` depends on the number of spots."""
+    """Modules of a network that are trained; the closed-form fits are tried in any case."""
 
-    auto = "auto"
+    auto = "auto"  # the heads and, with enough spots, the decoder
     heads = "heads"  # the prediction heads
     decoder = "decoder"  # also the modules that combine gene text and spot
     everything = "everything"  # also the image branches
+    plain = "plain"  # none of them: level, spread and ridge regression only
 
-    def resolve(self, n_spots: int) -> AdaptScope:
-        """Resolve `auto` for this number of training spots; other values stay."""
+    def scopes(self, n_spots: int) -> tuple[AdaptScope, ...]:
+        """List what is trained, one after another, with this number of training spots."""
+        if self is AdaptScope.plain:
+            return ()
         if self is not AdaptScope.auto:
-            return self
-        return AdaptScope.heads if n_spots < 30 else AdaptScope.decoder
+            return (self,)
+        few = n_spots < MIN_DECODER_SPOTS
+        return (AdaptScope.heads,) if few else (AdaptScope.heads, AdaptScope.decoder)
 
 
 class HoldOutUnit(StrEnum):
@@ -42,7 +47,8 @@ class FinetuneSettings:
     adapt
         Modules that are trained.
     epochs, seconds
-        Limits; the time counts from the first epoch.
+        Limits; the time counts from the first epoch. Where several parts are trained, each has
+        all epochs, and its share of the time.
     hold_out, share
         Unit and share of the spots (or sections) of the test subset.
     lr

@@ -19,8 +19,8 @@ from .tuning_loop import TuningLoop
 FINETUNE_PROTOCOL = (
     "fine-tuned on part of the sections, reported on contiguous blocks held out of them (or whole "
     "sections), with a ring of spots between that belongs to neither and labels that teach "
-    "averaged over spots that teach; the epoch was chosen on parts of what teaches; the ridge "
-    "learnt from the same spots"
+    "averaged over spots that teach; epoch, penalty and the fit that is kept were chosen on parts "
+    "of what teaches; the ridge learnt from the same spots"
 )
 
 
@@ -105,7 +105,7 @@ def build_finetune_report(
     settings: FinetuneSettings,
     metrics: FinetuneMetrics,
     facts: dict[str, Any],
-    loop: TuningLoop,
+    loops: Sequence[TuningLoop],
 ) -> dict[str, Any]:
     """Build the report as plain JSON."""
     return {
@@ -125,9 +125,10 @@ def build_finetune_report(
             g: dict(values) for g, values in metrics.depth_partial_per_gene.items()
         },
         "curve": {
-            "pcc_before": round_or_none(loop.initial_pcc, 5),
-            "loss": [round_or_none(loss, 5) for loss, _ in loop.curve],
-            "pcc": [round_or_none(pcc, 5) for _, pcc in loop.curve],
+            "parts": [loop.scope.value for loop in loops for _ in loop.curve],
+            "depth_partial_before": [round_or_none(loop.initial.mean_partial, 5) for loop in loops],
+            "loss": [round_or_none(loss, 5) for loop in loops for loss, _ in loop.curve],
+            "depth_partial": [round_or_none(pcc, 5) for loop in loops for _, pcc in loop.curve],
         },
         "settings": settings.to_json(),
         "parent": {"title": parent.title, "sha256": parent.sha256},

@@ -34,10 +34,11 @@ ArrayCoordinates = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Subset:
-    """Rows of each section (possibly none), and their labels (len(rows), G)."""
+    """Rows of each section (possibly none), their labels (len(rows), G) and depth (len(rows),)."""
 
     rows: tuple[SpotRows, ...]
     labels: tuple[LabelMatrix, ...]
+    depth: tuple[NDArray[np.float64], ...]
 
     def __len__(self) -> int:
         return sum(map(len, self.rows))
@@ -265,5 +266,9 @@ def _make_training_subset(sections: Sequence[TrainingSection], rows: Sequence[Sp
 def _make_subset(
     sections: Sequence[TrainingSection], rows: Sequence[SpotRows], among: Sequence[SpotRows]
 ) -> Subset:
-    labels = [s.smooth_labels(r, a) for s, r, a in zip(sections, rows, among, strict=True)]
-    return Subset(tuple(rows), tuple(labels))
+    parts = list(zip(sections, rows, among, strict=True))
+    return Subset(
+        tuple(rows),
+        tuple(s.smooth_labels(r, a) for s, r, a in parts),
+        tuple(s.smooth_depth(r, a) for s, r, a in parts),
+    )

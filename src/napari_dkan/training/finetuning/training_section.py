@@ -91,8 +91,23 @@ class TrainingSection:
         """
         among = np.arange(len(self)) if among is None else among
         smooth = self.scale.smooth(self.unsmoothed_labels[among], self.array_coordinates[among])
-        position = {int(row): i for i, row in enumerate(among)}
-        return smooth[[position[int(r)] for r in rows]]
+        return smooth[_positions(rows, among)]
+
+    def smooth_depth(self, rows: SpotRows, among: SpotRows | None = None) -> NDArray[np.float64]:
+        """Average the depth over neighbours, like the labels: (len(rows),).
+
+        Zero where the counts are not known: what is beside depth is everything then.
+        """
+        among = np.arange(len(self)) if among is None else among
+        counts = self.counts
+        if counts is None or not len(among):
+            return np.zeros(len(rows))
+        return counts.take(among).depth[_positions(rows, among)]
+
+
+def _positions(rows: SpotRows, among: SpotRows) -> list[int]:
+    position = {int(row): i for i, row in enumerate(among)}
+    return [position[int(r)] for r in rows]
 
 
 class TrainingSectionReader:

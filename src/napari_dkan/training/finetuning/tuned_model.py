@@ -1,4 +1,4 @@
-"""A copy of a network that is fine-tuned on selected spots, and recalibration of its labels."""
+"""A copy of a network that is fine-tuned on selected spots, and the levels of new genes."""
 
 from __future__ import annotations
 
@@ -10,44 +10,19 @@ import torch
 from torch import Tensor, nn
 
 from ...model.network.dkan_network import DKAN
+from ...model.network.ensemble import Ensemble
+from ...model.network.network_interface import FusedTokens
 from ..data.section_batches import SpotTokens, fuse_section
 from ..fit.losses import correlation_loss, supervised_loss
-from ..metrics import nanmean_over_rows
+from .closed_form import Levels, apply_levels
 from .finetune_settings import AdaptScope
 from .hold_out_split import Subset
 from .training_section import LabelMatrix, SpotRows, TrainingSection
-
-PRIOR_SPOTS = 30  # weight of the old level of a gene, in spots
-SLOPE_LIMITS = (0.3, 3.0)  # smallest and largest factor of the old standard deviation
 
 BATCH_SIZE = 64
 GENES_PER_STEP = 64  # drawn at random
 CORRELATION_WEIGHT = 0.5  # as in training
 LEARNING_RATES = {AdaptScope.heads: 2e-3, AdaptScope.decoder: 1e-3, AdaptScope.everything: 5e-4}
-
-
-def recalibrate_mean_std(
-    network: DKAN, predicted: Sequence[LabelMatrix], measured: Sequence[LabelMatrix]
-) -> None:
-    """Set label_mean and label_std by predictions (n, G) and the measured labels of the same spots.
-
-    A gene's level moves by the mean error over the spots, with a prior of `PRIOR_SPOTS` spots
-    without error; the spread of all genes changes by one factor, the slope of measured on
-    predicted. Genes that are measured nowhere (NaN) stay.
-    """
-    p, y = (np.concatenate(v).astype(np.float64) for v in (predicted, measured))
-    is_known = ~np.isnan(y)
-    count = is_known.sum(axis=0)
-    error = np.where(is_known, y - p, 0).sum(axis=0) / (count + PRIOR_SPOTS)
-    mean_p = np.nan_to_num(nanmean_over_rows(np.where(is_known, p, np.nan)))
-    mean_y = np.nan_to_num(nanmean_over_rows(y))
-    deviation = np.where(is_known, p - mean_p, 0)
-    covariance = (deviation * np.where(is_known, y - mean_y, 0)).sum()
-    slope = float(np.clip(covariance / max((deviation**2).sum(), 1e-9), *SLOPE_LIMITS))
-    factor = torch.from_numpy(np.where(count > 0, slope, 1.0)).float()
-    centre, shift = (torch.from_numpy(v).float() for v in (mean_p, error))
-    network.label_mean.copy_(factor * network.label_mean + (1 - factor) * centre + shift)
-    network.label_std.mul_(factor)
 
 
 def initialize_mean_std(
@@ -64,12 +39,22 @@ def initialize_mean_std(
 
 
 @torch.no_grad()
-def compute_spot_tokens(network: DKAN, sections: Sequence[TrainingSection]) -> list[SpotTokens]:
+def compute_spot_tokens(
+    network: DKAN | Ensemble, sections: Sequence[TrainingSection]
+) -> list[SpotTokens]:
     """Compute the tokens of all spots of each section, in chunks."""
     return [
         SpotTokens.concatenate(list(fuse_section(network, s.encoded, _chunk_rows(len(s)))))
         for s in sections
     ]
+
+
+def split_tokens(tokens: SpotTokens, n_members: int) -> list[SpotTokens]:
+    """Split the tokens of an ensemble without a linear path by member."""
+    f = tokens.fused
+    parts = [t.chunk(n_members, dim=1) for t in (f.z, f.target_mean, f.neighbor_mean)]
+    context = tokens.context.chunk(n_members, dim=1)
+    return [SpotTokens(FusedTokens(*fused), c) for *fused, c in zip(*parts, context, strict=True)]
 
 
 def _chunk_rows(n_spots: int) -> Sequence[Tensor]:
@@ -86,6 +71,8 @@ class TunedModel:
     ----------
     tokens
         Tokens of the original network for all spots of each section.
+    levels
+        Slope and shift (G,) of the predictions, from which it starts.
     lr
         Learning rate; None for that of `adapt`.
     """
@@ -96,6 +83,7 @@ class TunedModel:
         tokens: Sequence[SpotTokens],
         sections: Sequence[TrainingSection],
         subset: Subset,
+        levels: Levels,
         adapt: AdaptScope,
         lr: float | None,
         seed: int,
@@ -111,17 +99,12 @@ class TunedModel:
                 for t, rows in zip(tokens, subset.rows, strict=True)
             ]
         self.network.requires_grad_(False)
+        apply_levels(self.network, *levels)
         for module in _select_trainable_modules(self.network, adapt):
             module.requires_grad_(True)
         self._optimizer = torch.optim.Adam(
             [p for p in self.network.parameters() if p.requires_grad],
             lr=lr or LEARNING_RATES[adapt],
-        )
-
-    def recalibrate_mean_std(self) -> None:
-        """Recalibrate mean and standard deviation of the genes on the training spots."""
-        recalibrate_mean_std(
-            self.network, [p.numpy() for p in self._original_predictions], self._subset.labels
         )
 
     def train_epoch(self, should_stop: Callable[[], bool] = lambda: False) -> float:

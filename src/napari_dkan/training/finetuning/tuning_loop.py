@@ -13,18 +13,16 @@ from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor
 
-from ..metrics import mean_gene_pcc, nanmean
-from .finetune_settings import FinetuneSettings
+from .candidates import FoldScores, gain_minus_stderr, score_subset, stack_scores
+from .finetune_settings import AdaptScope, FinetuneSettings
 from .hold_out_split import Subset
 from .tuned_model import TunedModel
 from .tuning_protocol import EpochFinished, FinetuneControl, FinetuneEvent
 
 DIVERGENCE_FACTOR = 3.0  # a loss above so many times the first one is a divergence
 DEFAULT_PATIENCE = 15
-SINGLE_FOLD_MARGIN = 0.005  # of PCC-ALL
 
 
 @dataclass
@@ -33,6 +31,8 @@ class TuningLoop:
 
     Attributes
     ----------
+    scope
+        What is trained.
     members
         Models of the final network.
     validation_models
@@ -40,29 +40,33 @@ class TuningLoop:
     max_epochs
         Largest number of epochs; None for no limit.
     curve
-        Loss and validation PCC of each epoch.
+        Loss and depth-partial PCC on the validation spots of each epoch.
     best_epoch
-        Epoch that is restored, 0 for the checkpoint before fine-tuning.
-    initial_pcc
-        Validation PCC before the first epoch.
+        Epoch that is restored, 0 for the start.
+    initial, best
+        Scores on the validation spots before the first epoch and after the best one.
     gain
-        Gain in validation PCC of the best epoch, less its standard error.
-    is_recalibrated
-        Whether mean and standard deviation of the genes were recalibrated.
+        Gain in depth-partial PCC of the best epoch, less its standard error.
     end_reason
         Reason of the end, in words.
+    n_epochs_before, kept_before
+        Epochs of the trainings before this one, and the best of them, 0 for none.
     """
 
+    scope: AdaptScope
     members: Sequence[TunedModel]
     validation_models: Sequence[tuple[TunedModel, Subset]]
     max_epochs: int | None
     settings: FinetuneSettings
     curve: list[tuple[float, float]] = field(default_factory=list)
     best_epoch: int = 0
-    initial_pcc: float = math.nan
     gain: float = 0.0
-    is_recalibrated: bool = False
     end_reason: str = "all epochs were done"
+    n_epochs_before: int = 0
+    kept_before: int = 0
+
+    def __post_init__(self) -> None:
+        self.initial = self.best = self.validation_scores()
 
     def run(
         self,
@@ -75,31 +79,28 @@ class TuningLoop:
         Then the members have the weights of the best epoch.
         """
         start, paused = time.monotonic(), 0.0
-        self._recalibrate_if_better()
-        initial_pccs = self._validation_pccs()
-        self.initial_pcc = nanmean(initial_pccs)
         best_states = self._copy_member_states()
         while self._should_continue(control, time.monotonic() - start - paused):
             loss = self._train_epoch(partial(self._should_interrupt, control, start + paused))
-            pccs = self._validation_pccs()
-            pcc = nanmean(pccs)
-            gain = gain_minus_stderr(pccs - initial_pccs)
+            scores = self.validation_scores()
+            pcc = scores.mean_partial
+            gain = gain_minus_stderr(scores.partial - self.initial.partial)
             self.curve.append((loss, pcc))
             is_diverged = self._is_diverged(loss, pcc)
             if is_diverged:
                 self.end_reason = f"it diverged in epoch {len(self.curve)}"
             elif gain > self.gain:
-                self.gain, self.best_epoch = gain, len(self.curve)
+                self.gain, self.best_epoch, self.best = gain, len(self.curve), scores
                 best_states = self._copy_member_states()
             elapsed = time.monotonic() - start - paused
             on_event(
                 EpochFinished(
-                    len(self.curve),
+                    self.n_epochs_before + len(self.curve),
                     loss,
                     pcc,
                     elapsed,
                     self._estimate_seconds_left(elapsed),
-                    self.best_epoch,
+                    self.kept_epoch,
                 )
             )
             if is_diverged:
@@ -111,29 +112,24 @@ class TuningLoop:
         for member, state in zip(self.members, best_states, strict=True):
             member.network.load_state_dict(state)
 
-    def validation_pcc(self) -> float:
-        """Compute PCC-ALL on the validation spots, averaged over the validation models."""
-        return nanmean(self._validation_pccs())
+    def validation_scores(self) -> FoldScores:
+        """Score the current validation models on their spots."""
+        return stack_scores([score_subset(m.predict, v) for m, v in self.validation_models])
 
-    def _validation_pccs(self) -> NDArray[np.float64]:
-        """PCC-ALL of each validation model, NaN where it is not defined."""
-        return np.array([_subset_pcc(model, subset) for model, subset in self.validation_models])
+    @property
+    def kept_epoch(self) -> int:
+        """Number of the best epoch, counted over all trainings; 0 where none is better."""
+        return self.n_epochs_before + self.best_epoch if self.best_epoch else self.kept_before
 
-    def _recalibrate_if_better(self) -> None:
-        """Recalibrate all models if that clearly reduces the validation error."""
-        models = [*self.members, *(model for model, _ in self.validation_models)]
-        states, before = [m.copy_state() for m in models], self._validation_errors()
-        for model in models:
-            model.recalibrate_mean_std()
-        relative_gain = 1 - self._validation_errors() / before
-        self.is_recalibrated = gain_minus_stderr(relative_gain, n_stderr=2) > 0
-        if not self.is_recalibrated:
-            for model, state in zip(models, states, strict=True):
-                model.network.load_state_dict(state)
+    def scores_from(self, start: FoldScores) -> FoldScores:
+        """Add the gains of the best epoch to the scores of the whole checkpoint at the start.
 
-    def _validation_errors(self) -> NDArray[np.float64]:
-        return np.array(
-            [_subset_squared_error(model, subset) for model, subset in self.validation_models]
+        A validation model is one member of an ensemble, so its own scores are lower than those
+        of the ensemble; its gain is comparable.
+        """
+        return FoldScores(
+            start.partial + self.best.partial - self.initial.partial,
+            start.mse * self.best.mse / self.initial.mse,
         )
 
     def _train_epoch(self, should_stop: Callable[[], bool]) -> float:
@@ -144,7 +140,8 @@ class TuningLoop:
 
     def _is_diverged(self, loss: float, pcc: float) -> bool:
         first = self.curve[0][0]
-        if not math.isfinite(loss) or (self.initial_pcc == self.initial_pcc and pcc != pcc):
+        started = math.isfinite(self.initial.mean_partial)
+        if not math.isfinite(loss) or (started and not math.isfinite(pcc)):
             return True
         recent = [value for value, _ in self.curve[-3:]]
         return len(self.curve) > 3 and min(recent) > DIVERGENCE_FACTOR * first
@@ -178,29 +175,3 @@ class TuningLoop:
 
     def _copy_member_states(self) -> list[dict[str, Tensor]]:
         return [m.copy_state() for m in self.members]
-
-
-def gain_minus_stderr(gains: NDArray[np.float64], n_stderr: float = 1) -> float:
-    """Subtract `n_stderr` standard errors from the mean gain over folds.
-
-    Of a single fold subtract `SINGLE_FOLD_MARGIN`. Parts of a section differ, and the best of
-    many epochs looks good by chance: only a gain in most folds justifies a change of the
-    checkpoint.
-    """
-    defined = gains[~np.isnan(gains)]
-    if len(defined) < 2:
-        return float(defined[0] - SINGLE_FOLD_MARGIN) if len(defined) else 0.0
-    return float(defined.mean() - n_stderr * defined.std(ddof=1) / np.sqrt(len(defined)))
-
-
-def _subset_pcc(model: TunedModel, subset: Subset) -> float:
-    pairs = enumerate(zip(subset.rows, subset.labels, strict=True))
-    return nanmean(
-        [mean_gene_pcc(model.predict(i, rows), y) for i, (rows, y) in pairs if len(rows) > 2]
-    )
-
-
-def _subset_squared_error(model: TunedModel, subset: Subset) -> float:
-    pairs = enumerate(zip(subset.rows, subset.labels, strict=True))
-    errors = [np.square(model.predict(i, rows) - y).ravel() for i, (rows, y) in pairs if len(rows)]
-    return nanmean(np.concatenate(errors))

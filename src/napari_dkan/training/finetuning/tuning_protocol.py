@@ -64,9 +64,12 @@ class FinetuneStarted(FinetuneEvent):
     epochs, seconds
         Limits; None for no limit.
     pcc
-        Validation PCC-ALL of the checkpoint before fine-tuning.
+        Depth-partial PCC on the validation spots at the start of training; None where nothing
+        is trained.
     shallow
         Sentences about sections of far fewer counts than the checkpoint was trained on.
+    plain
+        Which of the closed-form fits would be kept, and why; "" where it is not known.
     """
 
     name: ClassVar[str] = "started"
@@ -81,6 +84,7 @@ class FinetuneStarted(FinetuneEvent):
     sections: tuple[str, ...]
     genes: int
     shallow: tuple[str, ...] = ()
+    plain: str = ""
 
 
 @dataclass(frozen=True)
@@ -94,7 +98,7 @@ class EpochFinished(FinetuneEvent):
     loss
         Loss on the training spots.
     pcc
-        PCC-ALL on the validation spots.
+        Depth-partial PCC on the validation spots.
     seconds, left
         Time since the first epoch began, and estimated time to the end.
     best
@@ -307,7 +311,7 @@ def _format_event(event: FinetuneEvent) -> str:
             f"{event.spots} spots teach, {event.held_out} are held out, {event.between} lie "
             f"between; adapting {event.adapt}"
         )
-        return "\n".join((*event.shallow, spots))
+        return "\n".join(t for t in (*event.shallow, spots, event.plain) if t)
     if isinstance(event, EpochFinished):
         loss, pcc = (f"{v:.4f}" for v in (_nan_if_none(event.loss), _nan_if_none(event.pcc)))
         return f"epoch {event.number}: loss {loss}, PCC {pcc}, best epoch {event.best}"

@@ -49,9 +49,10 @@ class LearningCurve(QWidget):
         self._initial_pcc: float | None = None
         self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
         self.setToolTip(
-            "Validation PCC chooses the epoch: it is measured on parts of the teaching spots, by "
-            "networks that did without them. Held-out spots are not used for it. The line starts "
-            "with the checkpoint as it was; the dashed line marks the epoch that is kept."
+            "Validation PCC, beside depth, chooses the epoch: it is measured on parts of the "
+            "teaching spots, by networks that did without them. Held-out spots are not used for "
+            "it. The line starts with the checkpoint as it was; the dashed line marks the epoch "
+            "that is kept."
         )
 
     def set_epochs(self, epochs: Sequence[EpochFinished], initial_pcc: float | None) -> None:

@@ -87,6 +87,7 @@ class FinetuneRunBox(QWidget):
             lines.append(
                 f"{start.spots} spots teach the {start.adapt}, {start.held_out} are held out"
             )
+            lines.append(start.plain)
         parts = [controller.stage] if controller.stage else []
         if epochs:
             total = f" of {start.epochs}" if start and start.epochs else ""

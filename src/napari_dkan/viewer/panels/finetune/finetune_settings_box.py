@@ -26,6 +26,11 @@ ADAPT_LABELS = {
         "automatic",
         "By the number of spots: the more there are, the more may change.",
     ),
+    AdaptScope.plain: (
+        "closed form only",
+        "Level and spread of the genes and a ridge regression beside the checkpoint: in seconds. "
+        "The other choices try these as well, and keep what is best inside the teaching spots.",
+    ),
     AdaptScope.heads: ("heads", "Only the last layer of each gene: safest, for a few dozen spots."),
     AdaptScope.decoder: (
         "decoder",
