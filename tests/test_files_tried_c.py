@@ -333,6 +333,18 @@ def test_patients_of_sections_with_numbers_as_names(tmp_path: Path) -> None:
     assert patients == {"001": "01", "1E1": "P1", "3": "NA"}
 
 
+@pytest.mark.parametrize("name", ["Patients.csv", "patients.txt", "patients.csv.gz"])
+def test_tables_of_patients_of_other_names(tmp_path: Path, name: str) -> None:
+    (tmp_path / "001").mkdir()
+    write_tenx(tmp_path / "001/filtered_feature_bc_matrix.h5", np.ones((1, 1)), ["a"], ["A"])
+    content = b"section,patient\n001,P1\n"
+    (tmp_path / name).write_bytes(gzip.compress(content) if name.endswith("gz") else content)
+    assert [entry.patient for entry in find_sections(tmp_path)] == ["P1"]
+    (tmp_path / "patients.tsv").write_bytes(content.replace(b",", b"\t"))
+    with pytest.raises(SpotsError, match=r"several tables of patients \(.*\); keep one"):
+        find_sections(tmp_path)
+
+
 def write_objects(path: Path, *objects: tuple[str, object, int, int]) -> Path:
     """Write squares from a to b with a type and a class."""
     features = []

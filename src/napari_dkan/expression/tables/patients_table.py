@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from ...errors import SpotsError
 from .table_files import read_table
 
-_NAMES = ("patients.csv", "patients.tsv", "patients.xlsx")
+_NAME = re.compile(r"patients\.(?:csv|tsv|txt|xlsx?|parquet)(?:\.gz)?", re.IGNORECASE)
 _MAX_SHOWN = 5
 
 
@@ -31,12 +32,17 @@ def read_patients(root: Path, sections: Sequence[str]) -> tuple[dict[str, str], 
     Raises
     ------
     SpotsError
-        The table has no such columns, gives a section two patients, or some of its rows name no
-        section while some sections have no row.
+        There are two tables, or one has no such columns or gives a section two patients, or some
+        of its rows name no section while some sections have no row.
     """
-    path = next((p for name in _NAMES if (p := root / name).is_file()), None)
-    if path is None:
+    paths = sorted(p for p in root.glob("[pP]*") if _NAME.fullmatch(p.name) and p.is_file())
+    if not paths:
         return {}, ()
+    if len(paths) > 1:
+        raise SpotsError(
+            f"{root} has several tables of patients ({_list([p.name for p in paths])}); keep one."
+        )
+    path = paths[0]
     table = read_table(path, as_text=True)
     columns = {str(c).strip().lower(): c for c in reversed(list(table.columns))}
     if not {"section", "patient"} <= set(columns):
