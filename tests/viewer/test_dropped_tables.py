@@ -12,6 +12,7 @@ import pytest
 from napari.layers import Points, Shapes
 from qtpy.QtCore import Qt
 
+from napari_dkan.errors import SlideError
 from napari_dkan.viewer.panels.regions.region_import import get_region_importer
 from napari_dkan.viewer.panels.regions.spot_import import get_spot_importer
 from napari_dkan.viewer.plugin.file_readers import get_spots_reader
@@ -102,11 +103,21 @@ def test_other_tables_are_answered_in_words_of_the_window(
     assert not [layer for layer in panel.session.viewer.layers if isinstance(layer, Points)]
 
 
-def test_spots_without_a_slide(make_panel, tmp_path, until) -> None:
+def test_spots_without_a_slide(make_panel, tmp_path, until, tiny_slide_file) -> None:
     panel = make_panel()
     drop(panel.session.viewer, write_table("trailing.csv", tmp_path))
     until(lambda: panel.session.message.is_warning)
     assert panel.message_label.text().startswith("Open the slide of trailing.csv first")
+    drop(panel.session.viewer, tiny_slide_file)
+    assert panel.session.slide is not None and panel.message_label.text() == ""
+
+
+def test_damaged_slide_is_answered_in_the_panel(make_panel, tmp_path) -> None:
+    panel = make_panel()
+    (tmp_path / "empty.tif").write_bytes(b"")
+    with pytest.raises(SlideError):  # napari shows a notification
+        panel.session.viewer.open(tmp_path / "empty.tif", plugin="napari-dkan")
+    assert panel.message_label.text().startswith("The slide empty.tif cannot be used: the file is")
 
 
 def test_micrometres_need_the_pixel_size_under_slide(make_panel, tmp_path, until) -> None:

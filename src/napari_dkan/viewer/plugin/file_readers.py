@@ -38,21 +38,38 @@ def read_slides(path: PathOrPaths) -> list[Any]:
     Raises
     ------
     SlideError
-        Shown by napari as a notification.
+        Shown by napari as a notification, and in the panels.
     """
+    from ...errors import SlideError
     from ...slide import open_slide
     from ..session.pixel_size_sources import recall_pixel_size
     from ..session.slide_layer import make_slide_layer
     from ..session.viewer_settings import is_icc_enabled, is_whole_glass_shown
 
-    slide = open_slide(
-        path if isinstance(path, str) else path[0],
-        apply_icc=is_icc_enabled(),
-        whole_glass=is_whole_glass_shown(),
-    )
+    try:
+        slide = open_slide(
+            path if isinstance(path, str) else path[0],
+            apply_icc=is_icc_enabled(),
+            whole_glass=is_whole_glass_shown(),
+        )
+    except SlideError as error:
+        _show_in_panel(str(error))
+        raise
     slide.prefetch()
     remembered = recall_pixel_size(slide) if slide.path is not None else None
     return [make_slide_layer(slide, remembered or slide.pixel_size)]
+
+
+def _show_in_panel(sentence: str) -> None:
+    """Show a warning in the panels of the current viewer, if there are any."""
+    import napari
+
+    from ..session.viewer_session import find_session
+
+    viewer = napari.current_viewer()
+    session = None if viewer is None else find_session(viewer)
+    if session is not None:
+        session.message.show(sentence, warning=True)
 
 
 def get_measured_reader(path: PathOrPaths) -> Callable[[PathOrPaths], list[Any]] | None:

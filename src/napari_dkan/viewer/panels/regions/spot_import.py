@@ -31,6 +31,8 @@ class SpotImporter:
         self._session = session
         self._runner = JobRunner("spots")
         self._pending_paths: list[Path] = []
+        self._slide_notice = ""  # that a slide is to be opened first
+        session.slides_changed.connect(self._clear_slide_notice)
 
     @property
     def busy(self) -> bool:
@@ -46,10 +48,11 @@ class SpotImporter:
         if not self._pending_paths:
             return
         path, slide = self._pending_paths.pop(0), self._session.slide
+        self._slide_notice = f"Open the slide of {path.name} first, then drop the spots on it."
 
         def job() -> Iterator[Spots]:
             if slide is None:
-                raise SpotsError(f"Open the slide of {path.name} first, then drop the spots on it.")
+                raise SpotsError(self._slide_notice)
             yield read_spots_of_slide(path, slide)
 
         def receive(spots: Spots) -> None:
@@ -65,6 +68,10 @@ class SpotImporter:
 
         self._session.message.show(f"Reading {path.name} ...")
         self._runner.start(job, receive, end)
+
+    def _clear_slide_notice(self) -> None:
+        if self._session.message.text == self._slide_notice:
+            self._session.message.clear()
 
     def _add_layer(self, layer: Points, slide: ViewerSlide) -> None:
         self._session.layers.attach(slide, layer)
