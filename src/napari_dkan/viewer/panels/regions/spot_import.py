@@ -70,7 +70,7 @@ class SpotImporter:
         self._runner.start(job, receive, end)
 
     def _clear_slide_notice(self) -> None:
-        if self._session.message.text == self._slide_notice:
+        if self._slide_notice and self._session.message.text == self._slide_notice:
             self._session.message.clear()
 
     def _add_layer(self, layer: Points, slide: ViewerSlide) -> None:
