@@ -19,6 +19,7 @@ from napari_dkan.quality.reliability import Reliability, compute_risk_term, scor
 from napari_dkan.slide import open_slide
 from napari_dkan.training.data.measured_section import make_measured_section
 from napari_dkan.training.data.section_loading import read_section_data
+from napari_dkan.training.depth_metrics import regress_out_depth
 from napari_dkan.training.fit.build_reference import add_reference
 
 SECTIONS = ("C2", "C3", "C4", "C5")
@@ -43,6 +44,7 @@ class HeldOut:
     evidence: Numbers
     judged: Reliability
     mean_error: Numbers  # of saying every gene's training mean
+    mse_beside_depth: Numbers  # as mse, after depth is regressed out of predicted and measured
 
 
 def checkpoint_without(folds: Path, section: str, data: Path) -> Checkpoint:
@@ -90,6 +92,7 @@ def held_out_of(checkpoint: Checkpoint, given: Any, image: Path | None = None) -
         evidence,
         score_reliability(reference, evidence, prediction.tokens),
         np.square(wanted).mean(axis=1),
+        np.square(regress_out_depth(found - wanted, measured.labels.counts.depth)).mean(axis=1),
     )
 
 

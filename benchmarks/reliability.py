@@ -60,6 +60,7 @@ def figures(sections: list[HeldOut], risk: Any) -> dict[str, Any]:
     """Of one way to order the spots, over all sections."""
     mse = [gain(risk(s), s.mse) for s in sections]
     unlike = [gain(risk(s), s.unlike) for s in sections]
+    beside = [gain(risk(s), s.mse_beside_depth) for s in sections]
     rho = [np.mean([ranks(risk(s)[part], s.mse[part]) for part in strata(s)]) for s in sections]
     kept = {}
     for share in KEPT:
@@ -72,6 +73,8 @@ def figures(sections: list[HeldOut], risk: Any) -> dict[str, Any]:
         "gain_mse_sd": round(float(np.std(mse, ddof=1)), 3),
         "gain_unlike": dict(zip(names, np.round(unlike, 3).tolist(), strict=True)),
         "gain_unlike_mean": round(float(np.mean(unlike)), 3),
+        "gain_beside_depth": dict(zip(names, np.round(beside, 3).tolist(), strict=True)),
+        "gain_beside_depth_mean": round(float(np.mean(beside)), 3),
         "rho_among_spots_of_like_signal": round(float(np.mean(rho)), 3),
         "mse_of_the_most_reliable": kept,
     }
@@ -175,11 +178,12 @@ def main() -> None:
     )
     args.out.write_text(json.dumps(found, indent=1) + "\n")
     draw(sections, args.figure)
-    print(f"{'':18}{'gain':>7}{'sd':>6}{'1-r':>7}{'like':>6}")
+    print(f"{'':18}{'gain':>7}{'sd':>6}{'1-r':>7}{'like':>6}{'depth out':>10}")
     for name, f in {"score": found["score"], **found["alone"]}.items():
         print(
             f"{name:18}{f['gain_mse_mean']:7.2f}{f['gain_mse_sd']:6.2f}"
             f"{f['gain_unlike_mean']:7.2f}{f['rho_among_spots_of_like_signal']:6.2f}"
+            f"{f['gain_beside_depth_mean']:10.2f}"
         )
     print("nested", json.dumps(found["nested"]), found["nested_gain_mse_mean"])
     print("tenths of the risk", found["tenths_of_the_risk"])

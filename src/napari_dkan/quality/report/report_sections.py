@@ -117,7 +117,7 @@ def _format_partial(gene: GeneMetrics) -> CellValue:
 
 
 # The quality panel shows the same metrics under other titles (panels/quality/data).
-_BESIDE_DEPTH = "beside depth"
+_BESIDE_DEPTH = "depth-partial PCC"
 GENE_TABLE_COLUMNS = (
     GeneTableColumn(
         _BESIDE_DEPTH,
