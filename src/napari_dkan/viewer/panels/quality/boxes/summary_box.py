@@ -168,7 +168,7 @@ def summary_to_html(summary: ComparisonSummary) -> str:
         for title, (key, _) in SUMMARY_COLUMNS.items()
         if summary.depth_alone is not None or key not in _BESIDE_DEPTH
     }
-    titles = "".join(f'<td align="right" style="padding-left: 7px;">{t}</td>' for t in columns)
+    titles = "".join(f'<td align="right" style="padding-left: 5px;">{t}</td>' for t in columns)
     rows = [f"<tr><td></td>{titles}</tr>"]
     methods = (
         ("<b>DKAN</b>", summary.dkan),
@@ -193,7 +193,7 @@ def _method_row(name: str, method: MethodMetrics, columns: tuple[str, ...]) -> s
         if text != NO_VALUE:
             text = f"{value:.3f}" if key == "mse" else text
             text = f"{value:.0%}" if key == "share_of_attainable" else text
-        cells.append(f'<td align="right" style="padding-left: 7px;">{text}</td>')
+        cells.append(f'<td align="right" style="padding-left: 5px;">{text}</td>')
     return f"<tr><td>{name}</td>{''.join(cells)}</tr>"
 
 
