@@ -1,4 +1,4 @@
-"""Prediction of the spot under a mouse click."""
+"""The spot under a mouse click: a tile that is predicted already, or a new prediction."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from ...inference.prediction import Prediction
 from ...inference.prediction_progress import PredictionUpdate
 from ...inference.target import Target, TargetKind
 from ...spatial.spots import Spots
+from ..layers.overlay_lookup import decode_missing_genes
 from ..layers.prediction_layers import SpotsOverlay
-from ..session.prediction_overlay import GeneDecoder
+from ..session.prediction_overlay import GeneDecoder, PredictionOverlay
 from ..session.viewer_session import ViewerSession
-from ..session.viewer_settings import TargetMode
 from ..widgets.signal_connections import SignalConnections
 from ..worker import JobFailure, JobRunner
 
@@ -28,7 +28,9 @@ DRAG_THRESHOLD_PX = 4  # screen pixels; a longer movement pans the view
 
 
 class ClickPredictor:
-    """Predicts clicked spots, one at a time; of rapid clicks the last one counts.
+    """Shows the tile of a map that is clicked, and predicts elsewhere, whatever the target mode.
+
+    Spots are predicted one at a time; of rapid clicks the last one counts.
 
     Parameters
     ----------
@@ -67,7 +69,7 @@ class ClickPredictor:
         session = self.session
         active = viewer.layers.selection.active
         drawing = active is not None and str(active.mode) not in ("pan_zoom", "transform")
-        if session.settings.target_mode is not TargetMode.CLICK or drawing or event.button != 1:
+        if drawing or event.button != 1:
             return
         start = np.array(event.pos)
         yield
@@ -78,9 +80,49 @@ class ClickPredictor:
         world = float(event.position[-2]), float(event.position[-1])
         if session.is_click_claimed(world) or self._show_saved_spot(world):
             return
+        if self._show_map_tile(world):
+            return
         if session.slide is not None:
             row, column = session.slide.layer.world_to_data(event.position)[-2:]
             self.predict_at(float(column), float(row))
+
+    def _show_map_tile(self, world: tuple[float, float]) -> bool:
+        """Show the predicted tile of a visible map at a world position (y, x), if there is one."""
+        session = self.session
+        for overlay in reversed(session.overlays):
+            row = overlay.row_at(world) if self._is_current_map(overlay) else None
+            if row is None or not overlay.prediction.predicted_mask[row]:
+                continue
+            self._next_click = None
+            tile = overlay.prediction.take(np.array([row]))
+
+            def on_end(failure: JobFailure | None, tile: Prediction = tile) -> None:
+                if failure is not None:
+                    session.message.show(failure.message, warning=True)
+                    return
+                session.message.clear()
+                session.set_spot(tile)
+
+            if not len(tile.find_incomplete_columns()):
+                self._runner.cancel()
+                on_end(None)
+            else:
+                job = partial(decode_missing_genes, overlay, tile)
+                self._runner.start(job, lambda done: None, on_end)
+            return True
+        return False
+
+    def _is_current_map(self, overlay: PredictionOverlay) -> bool:
+        """Whether an overlay is a visible map of the current slide by the current checkpoint."""
+        slide, checkpoint = self.session.slide, self.session.checkpoint
+        if slide is None or slide.pixel_size is None or checkpoint is None or overlay.from_clicks:
+            return False
+        current = {
+            "checkpoint_sha256": checkpoint.sha256,
+            "slide_fingerprint": slide.slide.fingerprint(),
+            "mpp": slide.mpp,
+        }
+        return overlay.layer.visible and current.items() <= overlay.prediction.provenance.items()
 
     def predict_at(self, x: float, y: float) -> None:
         """Predict the spot at (x, y) in level-0 px; during a prediction, the next one."""

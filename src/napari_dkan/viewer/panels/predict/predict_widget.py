@@ -16,6 +16,7 @@ from ...jobs.prefetcher import Prefetcher
 from ...jobs.viewport import Viewport
 from ...layers.overlay_display import OverlayDisplay
 from ...layers.reliability_overlay import ReliabilityOverlay
+from ...layers.spot_marker import SpotMarker
 from ...session.shortcut_actions import ArrowKeyBindings, register_actions
 from ...session.viewer_session import ViewerSession, get_session
 from ...session.viewer_settings import connect_preferences
@@ -65,6 +66,7 @@ class PredictWidget(QWidget):
         self.display = OverlayDisplay(session, connections)
         self.gene_decode_job = GeneDecodeJob(session, connections)
         self.reliability = ReliabilityOverlay(session, connections)
+        self.spot_marker = SpotMarker(session, connections)
         self.slide_box = SlideBox(session, connections)
         self.reopen_box = ReopenBox(session, connections)
         self.slide_check_banner = SlideCheckBanner(session, connections, self.prefetcher)
@@ -113,6 +115,7 @@ class PredictWidget(QWidget):
             self.prefetcher.close,
             self.model_box.stop_jobs,
             self.reliability.close,
+            self.spot_marker.close,
             self.display.close,
         )
         self.destroyed.connect(self.shut_down)  # a deleted dock receives no closeEvent

@@ -27,6 +27,7 @@ from ...session.shortcut_actions import ACTION_BY_NAME, set_tooltip
 from ...session.slide_layer import METADATA_PREFIX
 from ...session.viewer_session import ViewerSession
 from ...session.viewer_settings import TargetMode
+from ...tools.drawing_tool import DrawingTool, end_drawing
 from ...widgets.qt_utils import make_shrinkable
 from ...widgets.signal_connections import Debouncer, SignalConnections
 from ..regions.region_box import RegionBox
@@ -63,6 +64,7 @@ class TargetBox(QWidget):
         self.target: Target | None = None
         self._label_regions = LabelOutlines()
         self._connected_layers: set[int] = set()
+        self._drawing_tool = DrawingTool(session, connections)
 
         self.mode_buttons = {mode: QRadioButton(str(mode)) for mode in TargetMode}
         self.mode_group = QButtonGroup(self)
@@ -157,6 +159,7 @@ class TargetBox(QWidget):
     def _on_mode_clicked(self, row: int) -> None:
         mode = list(TargetMode)[row]
         self._session.change_settings(target_mode=mode)
+        end_drawing(self._session)
         if mode is TargetMode.REGION and self.regions_layer() is None:
             self.region_row.start_drawing()
 
@@ -196,6 +199,7 @@ class TargetBox(QWidget):
             self._connected_layers.add(id(layer))
             self._connections.connect(self.schedule_plan, layer.events.data)
             self._connections.connect(self._on_layers_changed, layer.events.name)
+            self._drawing_tool.follow(layer)
 
     def schedule_plan(self, event: object = None) -> None:
         """Update the plan after the last of several changes."""
