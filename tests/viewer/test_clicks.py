@@ -22,9 +22,7 @@ LEFT = Qt.MouseButton.LeftButton
 
 
 @pytest.fixture
-def shown(
-    make_panel: Callable[..., PredictWidget], tiny_slide_file, until, qtbot
-) -> PredictWidget:
+def shown(make_panel: Callable[..., PredictWidget], tiny_slide_file, until, qtbot) -> PredictWidget:
     """A shown window with the whole slide in view."""
     panel = make_panel(show=True)
     viewer = panel.session.viewer

@@ -120,6 +120,12 @@ class Prediction:
         else:
             self.values[np.ix_(rows, np.asarray(gene_columns, np.int64))] = values
 
+    def copy_first_rows(self, other: Prediction) -> None:
+        """Set the first rows to another prediction of the same genes, which has fewer spots."""
+        rows = slice(len(other.values))
+        self.values[rows], self.tokens[rows] = other.values, other.tokens
+        self.failed_mask[rows], self.qc_features[rows] = other.failed_mask, other.qc_features
+
     @property
     def predicted_mask(self) -> NDArray[np.bool_]:
         """(N,) spots that are predicted, with or without decoded genes."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -108,6 +109,29 @@ def target_from_region(
     if not len(grid):
         raise SpotsError("No tile of this region has its centre on the slide; draw it larger.")
     return Target(TargetKind.GRID, grid.to_spots(), grid)
+
+
+def merge_grid_targets(first: Target, second: Target) -> tuple[Target, NDArray[np.int64]] | None:
+    """Combine the tiles of two targets on one grid.
+
+    Returns
+    -------
+    tuple or None
+        The target with all tiles, those of the first one first, and the rows (N,) of the second
+        one's tiles in it. None where the two do not lie on the same grid.
+    """
+    one, two = first.grid, second.grid
+    if one is None or two is None or {first.kind, second.kind} != {TargetKind.GRID}:
+        return None
+    if not math.isclose(one.pitch, two.pitch, rel_tol=1e-9):
+        return None
+    row_by_cell = {(x, y): i for i, (x, y) in enumerate(one.cells.tolist())}
+    rows = np.array(
+        [row_by_cell.setdefault((x, y), len(row_by_cell)) for x, y in two.cells.tolist()], np.int64
+    )
+    cells = np.concatenate([one.cells, two.cells[rows >= len(one)]])
+    grid = TileGrid(one.pitch, one.pitch_um, cells)
+    return Target(TargetKind.GRID, grid.to_spots(), grid), rows
 
 
 MAX_COARSE_TILES = 100  # predicted in seconds on two CPU cores

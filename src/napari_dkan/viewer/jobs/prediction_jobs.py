@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 from psygnal import Signal
 
 from ...inference.device import DeviceOutOfMemoryError
 from ...inference.predict import create_empty_prediction
 from ...inference.prediction import Prediction
 from ...inference.prediction_progress import PredictionUpdate
-from ...inference.target import Target, make_coarse_target
+from ...inference.target import Target, make_coarse_target, merge_grid_targets
+from ..layers.overlay_lookup import is_current_map
 from ..layers.prediction_layers import GridOverlay, SpotsOverlay
 from ..session.prediction_overlay import GeneDecoder, PredictionOverlay
 from ..session.slide_layer import ViewerSlide
@@ -27,6 +29,7 @@ from .viewport import Viewport
 if TYPE_CHECKING:
     from ...inference.zero_shot_genes import ZeroShotGenes
     from ...model import Checkpoint
+    from ...slide import PixelSize
 
 
 REDRAW_SECONDS = 0.6  # between two drawings of a growing map; drawing delays prediction
@@ -54,10 +57,12 @@ class PredictionProgress:
 
 @dataclass(frozen=True)
 class _JobStarted:
-    """The empty prediction of a job and its decoder."""
+    """The prediction that a job fills, its rows of the target, and the map that it replaces."""
 
     prediction: Prediction
     decode: GeneDecoder
+    rows: NDArray[np.int64]
+    previous: PredictionOverlay | None
 
 
 @dataclass(frozen=True)
@@ -83,12 +88,17 @@ class PredictionJobs:
         self._runner = JobRunner("map")
         self._overlay: PredictionOverlay | None = None
         self._slide: ViewerSlide | None = None
+        self._rows = np.empty(0, np.int64)  # of the map that the job predicts
+        self._pixel_size: PixelSize | None = None  # of the slide when the job started
         self._last_job: (
             tuple[PredictionOverlay, ViewerSlide, Checkpoint, ZeroShotGenes | None] | None
         ) = None
         self._timer = _JobTimer()
         connections.connect(
-            self._on_layers_removed, session.slides_changed, session.overlays_changed
+            self._cancel_if_outdated,
+            session.slides_changed,
+            session.slide_changed,
+            session.overlays_changed,
         )
 
     @property
@@ -125,26 +135,35 @@ class PredictionJobs:
             return
         assert checkpoint is not None and slide.pixel_size is not None
         order, origin = self._viewport.make_order(slide), slide.pixel_size.origin
+        previous = _find_extendable_map(session, target)
 
         def job() -> Iterator[_JobStarted | PredictionUpdate | _RoughUpdate]:
             predictor = session.predictors.get(slide, checkpoint)
-            prediction, _ = create_empty_prediction(predictor, target, origin, zero_shot=zero_shot)
-            yield _JobStarted(prediction, partial(predictor.decode, zero_shot=zero_shot))
+            create_empty = partial(
+                create_empty_prediction, predictor, mpp_origin=origin, zero_shot=zero_shot
+            )
+            prediction, rows, extended = _extend_map(create_empty, target, previous)
+            decode = partial(predictor.decode, zero_shot=zero_shot)
+            yield _JobStarted(prediction, decode, rows, extended)
             genes = partial(_shown_columns, session, prediction)
             mostly_cached = predictor.count_cached_spots(target) > len(target) / 2
             rough = None if mostly_cached else make_coarse_target(target)
             if rough is not None:
-                coarse, _ = create_empty_prediction(predictor, rough, origin, zero_shot=zero_shot)
+                coarse, _ = create_empty(rough)
                 yield _RoughUpdate(coarse)
                 for update in predictor.stream(rough, None, genes, zero_shot):
                     yield _RoughUpdate(update)
-            yield from predictor.stream(target, order, genes, zero_shot)
+            for update in predictor.stream(target, order, genes, zero_shot):
+                yield replace(update, rows=rows[update.rows], failed_rows=rows[update.failed_rows])
 
         def receive(item: _JobStarted | PredictionUpdate | _RoughUpdate) -> None:
             if isinstance(item, _JobStarted):
+                self._rows = item.rows
                 self._overlay = _make_overlay(item, f"{label}, {slide.layer.name}", session)
                 self._overlay.reference = checkpoint.reference
                 session.add_overlay(self._overlay, slide)
+                if item.previous is not None:
+                    session.layers.remove(item.previous.layer)
                 self._last_job = (self._overlay, slide, checkpoint, zero_shot)
             else:
                 self._on_update(item)
@@ -175,12 +194,14 @@ class PredictionJobs:
             yield from predictor.stream(prediction.target, rows, genes, zero_shot)
 
         self._reset_progress(slide, len(rows))
-        self._overlay = overlay
+        self._overlay, self._rows = overlay, np.arange(len(prediction.target))
         self._runner.start(job, self._on_update, self._on_job_end)
         self.changed.emit()
 
     def _reset_progress(self, slide: ViewerSlide, total: int) -> None:
         self._overlay, self._slide, self._timer = None, slide, _JobTimer()
+        self._rows = np.empty(0, np.int64)
+        self._pixel_size = slide.pixel_size
         self._rate_key = self.session.rate_key()
         self.progress = PredictionProgress("starting", 0, total)
         self.session.message.clear()
@@ -190,7 +211,7 @@ class PredictionJobs:
         if not self.busy:
             return
         self._runner.cancel()
-        done = int(self._overlay.prediction.predicted_mask.sum()) if self._overlay else 0
+        done = self._count_done()
         self._finish()
         self.session.message.show(
             f"Cancelled; {done:,} finished tiles are kept." if done else "Cancelled."
@@ -225,7 +246,7 @@ class PredictionJobs:
 
     def _on_job_end(self, failure: JobFailure | None) -> None:
         session, seconds = self.session, self._timer.seconds
-        done = int(self._overlay.prediction.predicted_mask.sum()) if self._overlay else 0
+        done = self._count_done()
         fresh, failed = self._timer.predicted_count, self.failed_count
         self._finish()
         if failure is not None:
@@ -244,6 +265,12 @@ class PredictionJobs:
             warning=bool(failed),
         )
 
+    def _count_done(self) -> int:
+        """Number of tiles of the job that are predicted."""
+        if self._overlay is None:
+            return 0
+        return int(self._overlay.prediction.predicted_mask[self._rows].sum())
+
     def _finish(self) -> None:
         """Draw the finished tiles; remove the layer of a map without any tile."""
         session, overlay = self.session, self._overlay
@@ -258,12 +285,14 @@ class PredictionJobs:
                 session.layers.remove(overlay.layer)
         self.changed.emit()
 
-    def _on_layers_removed(self) -> None:
-        """Cancel the job when the layer of its slide or map was removed."""
-        if not self.busy:
+    def _cancel_if_outdated(self) -> None:
+        """Cancel when the layer of slide or map was removed, or the pixel size is another."""
+        slide = self._slide
+        if not self.busy or slide is None:
             return
         overlay_gone = self._overlay is not None and self._overlay not in self.session.overlays
-        if overlay_gone or self._slide not in self.session.slides:
+        is_open = slide in self.session.slides and slide.pixel_size == self._pixel_size
+        if overlay_gone or not is_open:
             self.cancel()
 
 
@@ -309,6 +338,41 @@ class _JobTimer:
         progress = PredictionProgress(update.stage, update.done, update.total, rate, remaining)
         self._last_progress = progress if update.stage == "spots" else None
         return progress
+
+
+def _find_extendable_map(session: ViewerSession, target: Target) -> PredictionOverlay | None:
+    """Return the newest map of the same slide, genes and grid, which takes the new tiles."""
+    panel = session.model_gene_panel
+    for overlay in reversed(session.overlays):
+        prediction = overlay.prediction
+        if (
+            is_current_map(session, overlay)
+            and prediction.panel == panel
+            and merge_grid_targets(prediction.target.take(np.array([0])), target) is not None
+        ):
+            return overlay
+    return None
+
+
+def _extend_map(
+    create_empty: Callable[[Target], tuple[Prediction, object]],
+    target: Target,
+    previous: PredictionOverlay | None,
+) -> tuple[Prediction, NDArray[np.int64], PredictionOverlay | None]:
+    """Create the prediction of a job, with the tiles of a previous map where it has the same grid.
+
+    Returns
+    -------
+    tuple
+        The prediction, the rows (N,) of the target in it, and the map that it replaces, if any.
+    """
+    merged = None if previous is None else merge_grid_targets(previous.prediction.target, target)
+    if merged is not None and previous is not None:
+        prediction, _ = create_empty(merged[0])
+        if prediction.tokens.shape[1] == previous.prediction.tokens.shape[1]:  # or it is of a file
+            prediction.copy_first_rows(previous.prediction)
+            return prediction, merged[1], previous
+    return create_empty(target)[0], np.arange(len(target)), None
 
 
 def _make_overlay(started: _JobStarted, label: str, session: ViewerSession) -> PredictionOverlay:

@@ -10,9 +10,16 @@ from ..session.viewer_session import ViewerSession
 from ..widgets.signal_connections import SignalConnections
 from .canvas_legend import GENE_LEGEND, CanvasLegend, wrap_units
 from .contrast_limits import percentile_limits
+from .overlay_lookup import find_covered_tiles, sort_by_precedence
+from .prediction_layers import GridOverlay
 from .reliability_overlay import format_reliability
 
 LIMIT_TOLERANCE = 0.05  # of the range; smaller changes of a growing map's limits are not drawn
+
+
+def _slide_and_pixel_size(overlay: PredictionOverlay) -> tuple[object, object]:
+    provenance = overlay.prediction.provenance
+    return provenance.get("slide_fingerprint"), provenance.get("mpp")
 
 
 class OverlayDisplay:
@@ -58,6 +65,7 @@ class OverlayDisplay:
     def refresh(self) -> None:
         """Draw all predictions of the current gene."""
         shown = self.shown_overlays()
+        self._update_covered_tiles()
         limits = self._drawn_limits = self.contrast_limits()
         for overlay in shown:
             self._draw_overlay(overlay, limits)
@@ -75,11 +83,33 @@ class OverlayDisplay:
             tolerance = LIMIT_TOLERANCE * (before[1] - before[0])
             if max(abs(a - b) for a, b in zip(before, limits, strict=True)) <= tolerance:
                 limits = before
-        if before != limits and len(self.shown_overlays()) > 1:
+        if len(self.shown_overlays()) > 1 and (before != limits or self._update_covered_tiles()):
             self.refresh()
         elif overlay in self.shown_overlays():
             self._drawn_limits = limits
             self._draw_overlay(overlay, limits)
+
+    def _update_covered_tiles(self) -> bool:
+        """Find the tiles of each map that a finer or newer map of its slide shows.
+
+        Two translucent tiles on one another would have a colour that no legend explains.
+
+        Returns
+        -------
+        bool
+            Whether any map has to be drawn again.
+        """
+        maps = [o for o in sort_by_precedence(self.shown_overlays()) if isinstance(o, GridOverlay)]
+        above: dict[object, list[GridOverlay]] = {}
+        changed = False
+        for one in maps:
+            same_slide = above.setdefault(_slide_and_pixel_size(one), [])
+            covered = find_covered_tiles(one, same_slide)
+            changed = changed or bool((covered != one.covered).any())
+            one.covered = covered
+            if one.layer.visible:
+                same_slide.append(one)
+        return changed
 
     def _draw_overlay(self, overlay: PredictionOverlay, limits: tuple[float, float]) -> None:
         session = self._session

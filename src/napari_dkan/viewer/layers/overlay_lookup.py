@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ...errors import SpotsError
 from ..session.prediction_overlay import PredictionOverlay
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 
 DECODE_CHUNK = 4096  # tiles per call of the decoder
+_CELL_KEY = np.array([2**31, 1])  # one number for each (column, row)
 NO_TILE_MESSAGE = "The map has no finished tile yet; predict it first."
 
 
@@ -32,6 +34,44 @@ def get_selected_map(session: ViewerSession) -> PredictionOverlay | None:
     selected = [o for o in overlays if o.layer is active]
     found = selected or [o for o in overlays if not o.from_clicks] or overlays
     return found[-1] if found else None
+
+
+def is_current_map(session: ViewerSession, overlay: PredictionOverlay) -> bool:
+    """Return whether a map fits the current slide, pixel size and checkpoint."""
+    slide, checkpoint = session.slide, session.checkpoint
+    if slide is None or slide.pixel_size is None or checkpoint is None or overlay.from_clicks:
+        return False
+    current = {
+        "checkpoint_sha256": checkpoint.sha256,
+        "slide_fingerprint": slide.slide.fingerprint(),
+        "mpp": slide.mpp,
+    }
+    return current.items() <= overlay.prediction.provenance.items()
+
+
+def sort_by_precedence(overlays: Sequence[PredictionOverlay]) -> list[PredictionOverlay]:
+    """Sort predictions: where two overlap, the finer grid counts, then the newer prediction."""
+
+    def pitch(overlay: PredictionOverlay) -> float:
+        grid = overlay.prediction.target.grid
+        return 0.0 if grid is None else grid.pitch_um
+
+    newest_first = overlays[::-1]
+    return sorted(newest_first, key=pitch)
+
+
+def find_covered_tiles(overlay: GridOverlay, above: Sequence[GridOverlay]) -> NDArray[np.bool_]:
+    """Return (N,) tiles of a map with the centre of a predicted tile of the maps above it."""
+    grid = overlay.prediction.target.grid
+    assert grid is not None
+    covered = np.zeros(len(grid), bool)
+    for other in above:
+        other_grid = other.prediction.target.grid
+        assert other_grid is not None
+        centres = other_grid.centres[other.prediction.predicted_mask]
+        cells = np.floor(centres / grid.pitch).astype(np.int64)
+        covered |= np.isin(grid.cells @ _CELL_KEY, cells @ _CELL_KEY)
+    return covered
 
 
 def find_tile_map(session: ViewerSession, slide: ViewerSlide | None) -> GridOverlay | None:

@@ -56,6 +56,7 @@ class GridOverlay:
         self.rough: Prediction | None = None
         self.reference: TrainingReference | SavedReliability | None = None
         self.from_file = self.from_clicks = False
+        self.covered = np.zeros(len(grid), bool)  # tiles that another map shows
         self._rough_rows: NDArray[np.int64] | None = None  # of each tile in the rough map
         self._shown_values = np.full(len(grid), np.nan, np.float32)
         cells = (grid.cells - grid.first_cell).tolist()
@@ -77,10 +78,12 @@ class GridOverlay:
         self.rough, self._rough_rows = rough, match_coarse_rows(self._grid, rough.target.grid)
 
     def draw(self, gene: str, limits: tuple[float, float], colormap: str) -> None:
-        values = self._shown_values = self.prediction.get_gene_values(gene)
+        values = np.where(self.covered, np.float32(np.nan), self.prediction.get_gene_values(gene))
+        self._shown_values = values
         if self.rough is not None and self._rough_rows is not None:
             coarse = np.append(self.rough.get_gene_values(gene), np.float32(np.nan))
-            values = np.where(self.prediction.predicted_mask, values, coarse[self._rough_rows])
+            is_drawn = self.prediction.predicted_mask | self.covered
+            values = np.where(is_drawn, values, coarse[self._rough_rows])
         self.layer.data = self._grid.to_raster(values)
         color_grid(self.layer, limits, colormap)
         self._title.update(gene, self.prediction.get_value_kind(gene))

@@ -18,6 +18,7 @@ from psygnal import Signal
 from ...errors import SpotsError
 from ...inference.prediction_progress import StageTimer
 from .layer_stack import LayerStack
+from .outdated_predictions import PixelSizeCheck, hide_predictions_of_image
 from .predictor_pool import PredictorOptions, PredictorPool, RateKey
 from .slide_layer import ViewerSlide
 from .status_message import StatusMessage
@@ -70,7 +71,10 @@ class ViewerSession:
         self.layers = LayerStack(viewer, self.viewer_slides.layer_registry)
         self.slides_changed = self.viewer_slides.slides_changed
         self.slide_changed = self.viewer_slides.slide_changed
+        self._pixel_size_check = PixelSizeCheck()
         self.viewer_slides.slide_replaced.connect(self._on_slide_replaced)
+        self.slide_changed.connect(self._on_slide_changed)
+        self.slides_changed.connect(self._on_slides_changed)
 
     @property
     def viewer(self) -> ViewerModel:
@@ -99,18 +103,19 @@ class ViewerSession:
             self.overlays_changed.emit()
 
     def _on_slide_replaced(self, slide: ViewerSlide) -> None:
-        """Hide the predictions of pixels that are no longer in the slide's layer."""
-        outdated = self.viewer_slides.layer_registry.layers_of(
-            slide, [o.layer for o in self.overlays]
-        )
-        for layer in outdated:
-            layer.visible = False
-        if outdated:
-            self.message.show(
-                f"The image of {slide.layer.name} was replaced. Its maps were made of the image "
-                "before and are hidden; predict again.",
-                warning=True,
-            )
+        hide_predictions_of_image(self, slide)
+
+    def _on_slide_changed(self) -> None:
+        self._pixel_size_check.update(self)
+
+    def _on_slides_changed(self) -> None:
+        """Drop the spot of a slide that was closed; one from a file needs no slide."""
+        spot = self.spot
+        if spot is None or self.spot_reliability is not None:
+            return
+        open_slides = {s.slide.fingerprint() for s in self.slides}
+        if spot.provenance.get("slide_fingerprint") not in open_slides:
+            self.set_spot(None)
 
     def set_checkpoint(self, checkpoint: Checkpoint) -> None:
         """Use a loaded checkpoint; the gene does not change if the new panel has it."""

@@ -17,9 +17,9 @@ from ...inference.prediction import Prediction
 from ...inference.prediction_progress import PredictionUpdate
 from ...inference.target import Target, TargetKind
 from ...spatial.spots import Spots
-from ..layers.overlay_lookup import decode_missing_genes
+from ..layers.overlay_lookup import decode_missing_genes, is_current_map, sort_by_precedence
 from ..layers.prediction_layers import SpotsOverlay
-from ..session.prediction_overlay import GeneDecoder, PredictionOverlay
+from ..session.prediction_overlay import GeneDecoder
 from ..session.viewer_session import ViewerSession
 from ..widgets.signal_connections import SignalConnections
 from ..worker import JobFailure, JobRunner
@@ -89,8 +89,10 @@ class ClickPredictor:
     def _show_map_tile(self, world: tuple[float, float]) -> bool:
         """Show the predicted tile of a visible map at a world position (y, x), if there is one."""
         session = self.session
-        for overlay in reversed(session.overlays):
-            row = overlay.row_at(world) if self._is_current_map(overlay) else None
+        for overlay in sort_by_precedence(session.overlays):
+            if not (overlay.layer.visible and is_current_map(session, overlay)):
+                continue
+            row = overlay.row_at(world)
             if row is None or not overlay.prediction.predicted_mask[row]:
                 continue
             self._next_click = None
@@ -111,18 +113,6 @@ class ClickPredictor:
                 self._runner.start(job, lambda done: None, on_end)
             return True
         return False
-
-    def _is_current_map(self, overlay: PredictionOverlay) -> bool:
-        """Whether an overlay is a visible map of the current slide by the current checkpoint."""
-        slide, checkpoint = self.session.slide, self.session.checkpoint
-        if slide is None or slide.pixel_size is None or checkpoint is None or overlay.from_clicks:
-            return False
-        current = {
-            "checkpoint_sha256": checkpoint.sha256,
-            "slide_fingerprint": slide.slide.fingerprint(),
-            "mpp": slide.mpp,
-        }
-        return overlay.layer.visible and current.items() <= overlay.prediction.provenance.items()
 
     def predict_at(self, x: float, y: float) -> None:
         """Predict the spot at (x, y) in level-0 px; during a prediction, the next one."""

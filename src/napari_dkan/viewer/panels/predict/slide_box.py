@@ -14,7 +14,6 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from ....errors import DkanError
 from ...session.pixel_size_sources import USER_ORIGINS, format_pixel_size
 from ...session.shortcut_actions import set_tooltip
 from ...session.slide_images import (
@@ -288,9 +287,7 @@ class SlideBox(QWidget):
         self._entry_row.setVisible(not self._entry_row.isVisible())
 
     def _apply_pixel_size(self) -> None:
-        try:
+        message = self._session.message
+        message.clear()
+        with message.report_errors():
             self._session.viewer_slides.set_mpp(self.pixel_size_field.value())
-        except DkanError as error:
-            self._session.message.show(str(error), warning=True)
-        else:
-            self._session.message.clear()
