@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from shapely.geometry import Polygon
 
+from napari_dkan.inference.target import target_from_region
 from napari_dkan.spatial.coordinates import swap_xy
 from napari_dkan.viewer.panels.predict.predict_widget import PredictWidget
 from napari_dkan.viewer.session.viewer_session import get_session
@@ -95,7 +97,9 @@ def test_layers_can_be_renamed_and_reordered(panel: PredictWidget, middle, until
     )
     panel.target_box.start_prediction()
     finish(panel, until)
-    assert len(session.overlays) == 2 and "my slide" in session.overlays[1].layer.name
+    (extended,) = session.overlays
+    assert extended is not overlay and extended.layer.name == "my map"
+    assert viewer.layers.index(extended.layer) == 0
 
 
 def test_two_viewers_are_independent(
@@ -274,13 +278,14 @@ def test_points_of_a_rotated_layer_keep_their_position(panel: PredictWidget):
         np.testing.assert_allclose(layer.data_to_world(point), (y * 0.7, x * 0.7), atol=1e-6)
 
 
-def test_second_map_is_above_the_first_and_both_follow_the_gene(
-    panel: PredictWidget, middle, until
-):
+def test_finer_map_is_above_the_first_and_both_follow_the_gene(panel: PredictWidget, middle, until):
     draw(panel, square(*middle, 300))
-    for _ in range(2):
-        panel.target_box.start_prediction()
-        finish(panel, until)
+    panel.target_box.start_prediction()
+    finish(panel, until)
+    slide, ring = panel.session.slide, Polygon(square(*middle, 200))
+    finer = target_from_region(ring, 100.0, slide.mpp, slide.slide.width, slide.slide.height)
+    panel.prediction_jobs.predict(finer, "finer")
+    finish(panel, until)
     first, second = (o.layer for o in panel.session.overlays)
     layers = panel.session.viewer.layers
     regions = panel.target_box.regions_layer()

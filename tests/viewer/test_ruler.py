@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -162,3 +164,45 @@ def test_invalid_history_is_ignored(tmp_path):
         file.write_text(text)
         assert load_pixel_sizes() == {}
     assert format_pixel_size(PixelSize(0.5, "entered before"), None) == "0.5 um/px, entered before"
+
+
+def press_use(panel: PredictWidget, mpp: float) -> None:
+    box = panel.slide_box
+    box.pixel_size_field.setValue(mpp)
+    QTest.mouseClick(box.apply_button, Qt.MouseButton.LeftButton)
+
+
+def test_the_pixel_size_of_the_training_is_offered(
+    make_panel: Callable[..., PredictWidget], plain_slide
+):
+    panel = make_panel()
+    session, box = panel.session, panel.slide_box
+    checkpoint = session.checkpoint
+    session.change_settings(prefetch=False)
+    reference = SimpleNamespace(
+        slide_mpp=(0.6881, 0.6874, 0.6878), validate_dimensions=lambda *sizes: None
+    )
+    session.viewer.open(plain_slide, plugin="napari-dkan")
+    session.set_checkpoint(replace(checkpoint, reference=None))
+    assert box.pixel_size_field.value() == 0.5
+    session.set_checkpoint(replace(checkpoint, reference=reference))
+    assert box.pixel_size_field.value() == 0.6878
+    assert "0.688 is that of the model's training" in box.pixel_size_label.text()
+
+
+def test_an_unlikely_pixel_size_needs_a_second_press(
+    make_panel: Callable[..., PredictWidget], plain_slide
+):
+    panel = make_panel()
+    session = panel.session
+    session.change_settings(prefetch=False)
+    session.viewer.open(plain_slide, plugin="napari-dkan")
+    press_use(panel, 15.0)
+    assert session.slide.pixel_size is None
+    assert "as large" in panel.message_label.text() and "again" in panel.message_label.text()
+    press_use(panel, 12.0)  # another one is asked about as well
+    assert session.slide.pixel_size is None
+    press_use(panel, 12.0)
+    assert session.slide.mpp == 12.0
+    press_use(panel, 0.7)
+    assert session.slide.mpp == 0.7

@@ -19,6 +19,7 @@ from ...inference.prediction_progress import PredictionUpdate
 from ...inference.target import Target, make_coarse_target, merge_grid_targets
 from ..layers.overlay_lookup import is_current_map
 from ..layers.prediction_layers import GridOverlay, SpotsOverlay
+from ..session.layer_stack import preserve_selection
 from ..session.prediction_overlay import GeneDecoder, PredictionOverlay
 from ..session.slide_layer import ViewerSlide
 from ..session.viewer_session import ViewerSession
@@ -162,8 +163,8 @@ class PredictionJobs:
                 self._overlay = _make_overlay(item, f"{label}, {slide.layer.name}", session)
                 self._overlay.reference = checkpoint.reference
                 session.add_overlay(self._overlay, slide)
-                if item.previous is not None:
-                    session.layers.remove(item.previous.layer)
+                if isinstance(item.previous, GridOverlay):
+                    _take_place(session, self._overlay, item.previous)
                 self._last_job = (self._overlay, slide, checkpoint, zero_shot)
             else:
                 self._on_update(item)
@@ -373,6 +374,22 @@ def _extend_map(
             prediction.copy_first_rows(previous.prediction)
             return prediction, merged[1], previous
     return create_empty(target)[0], np.arange(len(target)), None
+
+
+def _take_place(session: ViewerSession, new: PredictionOverlay, old: GridOverlay) -> None:
+    """Remove a map; the one that replaces it gets its place, its opacity and a name by hand."""
+    layers, name = session.viewer.layers, old.user_name
+    if old.layer not in layers:
+        return
+    index, was_selected = layers.index(old.layer), old.layer in layers.selection
+    session.layers.remove(old.layer)
+    with preserve_selection(layers):
+        layers.move(layers.index(new.layer), index)
+    new.layer.opacity = old.layer.opacity
+    if name is not None:
+        new.layer.name = name
+    if was_selected:
+        layers.selection.active = new.layer
 
 
 def _make_overlay(started: _JobStarted, label: str, session: ViewerSession) -> PredictionOverlay:

@@ -35,11 +35,16 @@ class _LayerTitle:
     """A layer name that states the shown gene, unless the user has renamed the layer."""
 
     def __init__(self, layer: Layer, label: str) -> None:
-        self._layer, self._label, self._name = layer, label, layer.name
+        self._layer, self._label = layer, label
+        self._name: str = layer.name
+
+    @property
+    def is_given_by_user(self) -> bool:
+        # napari appends a number to a name that is in use.
+        return re.sub(r" \[\d+\]$", "", str(self._layer.name)) != self._name
 
     def update(self, gene: str, kind: str) -> None:
-        # napari appends a number to a name that is in use.
-        if re.sub(r" \[\d+\]$", "", self._layer.name) == self._name:
+        if not self.is_given_by_user:
             self._name = f"{gene} {kind} - {self._label}"
             self._layer.name = self._name
 
@@ -76,6 +81,11 @@ class GridOverlay:
         """Show a coarse map of the same target where tiles are not predicted yet."""
         assert rough.target.grid is not None
         self.rough, self._rough_rows = rough, match_coarse_rows(self._grid, rough.target.grid)
+
+    @property
+    def user_name(self) -> str | None:
+        """The name of the layer if the user renamed it."""
+        return self.layer.name if self._title.is_given_by_user else None
 
     def draw(self, gene: str, limits: tuple[float, float], colormap: str) -> None:
         values = np.where(self.covered, np.float32(np.nan), self.prediction.get_gene_values(gene))

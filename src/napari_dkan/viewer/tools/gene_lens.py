@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from psygnal import Signal
 from qtpy.QtCore import QRect
 from qtpy.QtGui import QCursor
@@ -16,6 +17,8 @@ from qtpy.QtWidgets import QToolTip
 
 from ..jobs.prediction_jobs import PredictionJobs
 from ..layers.overlay_display import OverlayDisplay
+from ..layers.overlay_lookup import is_current_map
+from ..layers.prediction_layers import GridOverlay
 from ..session.prediction_overlay import PredictionOverlay
 from ..session.shortcut_actions import register_actions
 from ..session.viewer_session import ViewerSession
@@ -69,6 +72,8 @@ class GeneLens:
         self.raster: GeneRaster | None = None
         self._gene = ""
         self.layers: LensLayers | None = None
+        self._mapped_key: tuple[object, ...] = ()
+        self._mapped_tiles: NDArray[np.bool_] = np.zeros((0, 0), bool)
         self._timer_start_circle: LensCircle | None = None  # circle at the start of the timer
         self._job_was_running = False
         self._settle_timer = Debouncer(SETTLE_DELAY_MS, self._on_settle_timer)
@@ -213,7 +218,31 @@ class GeneLens:
             self._update_style()
         if self.layers is not None:
             with self.session.draw_stages("draw lens"):
-                self.layers.draw(raster.values, circle)
+                values = np.where(self._find_mapped_tiles(), np.float32(np.nan), raster.values)
+                self.layers.draw(values, circle)
+
+    def _find_mapped_tiles(self) -> NDArray[np.bool_]:
+        """(rows, columns) tiles that a visible map shows, which the lens leaves to the map.
+
+        Two translucent tiles on one another would have a colour that no legend explains.
+        """
+        assert self.grid is not None and self.raster is not None
+        maps = [
+            o
+            for o in self.session.overlays
+            if isinstance(o, GridOverlay) and o.layer.visible and is_current_map(self.session, o)
+        ]
+        key = (id(self.grid), *((id(o), int(o.prediction.predicted_mask.sum())) for o in maps))
+        if key != self._mapped_key:
+            self._mapped_key = key
+            self._mapped_tiles = np.zeros(self.raster.values.shape, bool)
+            rows, columns = self._mapped_tiles.shape
+            for overlay in maps:
+                target = overlay.prediction.target
+                centres = target.spots.xy[overlay.prediction.predicted_mask]
+                column, row = np.floor(centres / self.grid.pitch).astype(np.int64).T
+                self._mapped_tiles[row.clip(0, rows - 1), column.clip(0, columns - 1)] = True
+        return self._mapped_tiles
 
     def _update_style(self) -> None:
         """Update colours, names and legend, which do not depend on the position."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 from qtpy.QtCore import Qt
 from qtpy.QtGui import QKeyEvent
 from qtpy.QtWidgets import (
@@ -14,6 +15,8 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
+from ....slide import PixelSize
+from ....slide.pixel_size import MANUAL_ORIGIN
 from ...session.pixel_size_sources import USER_ORIGINS, format_pixel_size
 from ...session.shortcut_actions import set_tooltip
 from ...session.slide_images import (
@@ -172,6 +175,7 @@ class SlideBox(QWidget):
     def __init__(self, session: ViewerSession, connections: SignalConnections) -> None:
         super().__init__()
         self._session = session
+        self._doubted_mpp: float | None = None  # unlikely; a second press accepts it
         self.slide_combo = QComboBox()
         make_shrinkable(self.slide_combo)
         self.slide_combo.setToolTip("Slides open in this window; drag one in to add it.")
@@ -226,7 +230,9 @@ class SlideBox(QWidget):
         self.apply_button.clicked.connect(self._apply_pixel_size)
         self.reset_button.clicked.connect(session.viewer_slides.reset_mpp)
         self.ruler_button.clicked.connect(self.toggle_ruler)
-        connections.connect(self.refresh, session.slides_changed, session.slide_changed)
+        connections.connect(
+            self.refresh, session.slides_changed, session.slide_changed, session.checkpoint_changed
+        )
         connections.connect(self._refresh_ruler_button, self.ruler.changed)
         self.refresh()
 
@@ -263,11 +269,14 @@ class SlideBox(QWidget):
         size = slide.pixel_size
         if size is None:
             note = slide.slide.pixel_size_note or "The file does not state its pixel size."
+            trained = self._training_mpp()
+            hint = "40x is about 0.25"
+            if trained is not None:
+                hint = f"{trained:.3g} is that of the model's training; {hint}"
             self.pixel_size_label.setText(
-                f"{note} Enter it once, or measure it with the ruler; it is remembered. "
-                "(40x is about 0.25)"
+                f"{note} Enter it once, or measure it with the ruler; it is remembered. ({hint})"
             )
-            self.pixel_size_field.setValue(DEFAULT_MPP)
+            self.pixel_size_field.setValue(DEFAULT_MPP if trained is None else trained)
         else:
             self.pixel_size_label.setText(format_pixel_size(size, slide.native_pixel_size))
             self.pixel_size_field.setValue(size.mpp)
@@ -287,7 +296,30 @@ class SlideBox(QWidget):
         self._entry_row.setVisible(not self._entry_row.isVisible())
 
     def _apply_pixel_size(self) -> None:
-        message = self._session.message
+        message, mpp = self._session.message, self.pixel_size_field.value()
         message.clear()
         with message.report_errors():
-            self._session.viewer_slides.set_mpp(self.pixel_size_field.value())
+            doubt = self._doubt_pixel_size(mpp)
+            if not doubt or self._doubted_mpp == mpp:
+                self._session.viewer_slides.set_mpp(mpp)
+                return
+            self._doubted_mpp = mpp
+            again = f"Press {self.apply_button.text()} again to use it all the same."
+            message.show(f"{doubt} {again}", warning=True)
+
+    def _training_mpp(self) -> float | None:
+        """Median pixel size of the checkpoint's training slides, if it knows them."""
+        checkpoint = self._session.checkpoint
+        if checkpoint is None or checkpoint.reference is None or not checkpoint.reference.slide_mpp:
+            return None
+        return float(np.median(checkpoint.reference.slide_mpp))
+
+    def _doubt_pixel_size(self, mpp: float) -> str:
+        """Say why a pixel size is unlikely for this slide and checkpoint; "" if it is not."""
+        from ....quality.slide_checks import check_pixel_size
+
+        slide, checkpoint = self._session.slide, self._session.checkpoint
+        if slide is None or checkpoint is None or not mpp > 0:
+            return ""
+        size = PixelSize(mpp, MANUAL_ORIGIN)
+        return check_pixel_size(checkpoint, size, slide.slide.width, slide.slide.height)
