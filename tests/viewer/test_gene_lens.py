@@ -78,13 +78,18 @@ def values_at(lens: GeneLens, xy: np.ndarray) -> np.ndarray:
     return np.where(inside, layer.data[row, column], np.nan)
 
 
-def test_lens_shows_the_values_of_a_map(panel: PredictWidget, lens: GeneLens, middle, until):
+def test_lens_shows_the_values_of_a_hidden_map_and_leaves_a_visible_one(
+    panel: PredictWidget, lens: GeneLens, middle, until
+):
     x, y = middle
     assert len(visible_values(lens))
     draw(panel, everything(panel))
     panel.target_box.start_prediction()
     finish(panel, until)
     until(lambda: not lens.busy)
+    lens.move(x, y)
+    assert not len(visible_values(lens))  # the map draws them
+    panel.session.overlays[-1].layer.visible = False
     prediction = panel.session.overlays[-1].prediction
     centres, values = prediction.target.spots.xy, prediction.get_gene_values(panel.session.gene)
     for place in [(x, y), (x + 260, y), (x, y - 330), (x - 500, y + 90), (0, 0)]:
@@ -215,6 +220,8 @@ def test_lens_predicts_nothing_while_a_map_runs(
     finish(panel, until)
     until(lambda: not lens.busy)
     assert not predicted  # the map has predicted it all
+    panel.session.overlays[-1].layer.visible = False
+    lens.move(*middle)
     assert len(visible_values(lens)) and not len(
         lens.grid.cells_to_predict(lens.raster, lens.job.circle)
     )
