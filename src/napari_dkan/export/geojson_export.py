@@ -80,7 +80,7 @@ def _iter_features(
     left, top = scan_origin  # QuPath counts from there
     for i, polygon in enumerate(result.region_polygons):
         polygon = translate(polygon, -left, -top)
-        yield _make_feature(
+        yield make_feature(
             uuid5(id_namespace, f"region {i}"),
             mapping(polygon),
             {
@@ -123,7 +123,7 @@ def _iter_tiles(
             classification = UNRELIABLE_CLASS if reliability.unreliable[i] else PREDICTED_CLASS
             if reasons := reliability.reasons(i):
                 metadata["reliability"] = REASON_SEPARATOR.join(reasons)
-        yield _make_feature(
+        yield make_feature(
             uuid5(id_namespace, f"spot {i}"),
             _make_square(x, y, side) if grid else _make_disc(x, y, side),
             {
@@ -136,7 +136,8 @@ def _iter_tiles(
         )
 
 
-def _make_feature(id: UUID, geometry: dict[str, Any], properties: dict[str, Any]) -> dict[str, Any]:
+def make_feature(id: UUID, geometry: dict[str, Any], properties: dict[str, Any]) -> dict[str, Any]:
+    """Make a GeoJSON feature; coordinates get two decimals."""
     geometry = {**geometry, "coordinates": _round_coordinates(geometry["coordinates"])}
     return {"type": "Feature", "id": str(id), "geometry": geometry, "properties": properties}
 

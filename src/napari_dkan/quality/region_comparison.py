@@ -267,7 +267,8 @@ def _inflation(
 
 def _studentized(draws: FloatArray, sums: FloatArray, sizes: FloatArray) -> FloatArray:
     """Return |difference| / standard error, (D, G), of drawings (D, U) of the units of one side."""
-    difference, variance = 0.0, 0.0
+    difference = np.zeros((len(draws), sums.shape[1]))
+    variance = np.zeros_like(difference)
     for sign, chosen in ((1, draws), (-1, 1 - draws)):
         count = chosen.sum(axis=1, keepdims=True)
         weight = chosen @ sizes[:, None]

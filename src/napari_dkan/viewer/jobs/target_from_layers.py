@@ -17,13 +17,20 @@ from ...inference.target import Target, target_from_region, target_from_spots
 from ...spatial.coordinates import swap_xy
 from ...spatial.spots import Spots
 from ..layers.region_layers import (
+    REGIONS_KEY,
     LabelOutlines,
     fit_labels_to_slide,
     get_label_outline,
     region_from_layer_shapes,
 )
 from ..session.pixel_size_sources import array_from_features, check_spot_array
-from ..session.slide_layer import AXIS_LABELS, MICROMETER_UNITS, ViewerSlide, layer_to_slide
+from ..session.slide_layer import (
+    AXIS_LABELS,
+    METADATA_PREFIX,
+    MICROMETER_UNITS,
+    ViewerSlide,
+    layer_to_slide,
+)
 from ..session.viewer_session import ViewerSession
 from ..session.viewer_settings import TargetMode
 
@@ -150,6 +157,7 @@ def add_regions_layer(session: ViewerSession) -> Shapes:
     """Add an empty Shapes layer over the slide with the polygon tool active."""
     slide = session.require_slide()
     layer = make_shapes_layer(MultiPolygon(), slide.mpp, f"regions, {slide.layer.name}", "#00e5ff")
+    layer.metadata[REGIONS_KEY] = True
     session.layers.attach(slide, layer)
     session.viewer.add_layer(layer)
     session.viewer.layers.selection.active = layer
@@ -169,6 +177,7 @@ def add_tissue_layer(session: ViewerSession) -> Shapes:
     if slide.tissue is None:
         raise SpotsError("The tissue is still being looked for; try again in a moment.")
     layer = make_shapes_layer(slide.tissue, slide.mpp, f"tissue, {slide.layer.name}", "#7cfc00")
+    layer.metadata[METADATA_PREFIX] = "tissue"  # no region
     session.layers.attach(slide, layer)
     session.viewer.add_layer(layer)
     session.viewer.layers.selection.active = layer

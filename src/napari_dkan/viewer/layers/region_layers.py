@@ -67,7 +67,7 @@ def make_region_layers(
     drawn, points = _simplify_regions(regions, name), []
     rings: list[NDArray[np.float64]] = []
     kinds: list[str] = []
-    table: dict[str, list[Any]] = {c: [] for c in _default_features()}
+    table: dict[str, list[Any]] = {c: [] for c in default_features()}
     colors: list[str] = []
     for number, region in enumerate(drawn):
         color = (
@@ -98,7 +98,7 @@ def make_region_layers(
     return layers
 
 
-def _default_features() -> dict[str, Any]:
+def default_features() -> dict[str, Any]:
     """Features of a shape and their values for shapes that the user draws."""
     return {"label": "", "name": "", "classification": "", "hole": False, "object": HAND_DRAWN_ID}
 
@@ -120,7 +120,7 @@ def _make_shapes(
         ndim=2,
         shape_type=shape_types,
         features=pd.DataFrame(features),
-        feature_defaults=_default_features(),
+        feature_defaults=default_features(),
         text=text if has_few_labels else None,
         edge_color=colors,
         edge_width=12 / (mpp or 0.5),
@@ -170,7 +170,7 @@ def region_from_layer_shapes(
     """Combine the shapes of a layer into one region.
 
     Objects from a file are joined, each without its holes. Of other shapes, one that is entirely
-    inside another is a hole in it.
+    inside another of its class is a hole in it.
 
     Parameters
     ----------
@@ -184,18 +184,23 @@ def region_from_layer_shapes(
         return combine_with_holes(polygons_from_shapes(shape_types, vertices))
     by_object: dict[int, tuple[list[BaseGeometry], list[BaseGeometry]]] = {}
     hand_drawn: list[BaseGeometry] = []
-    for kind, xy, hole, number in zip(
-        shape_types, vertices, features["hole"], features["object"], strict=True
+    by_class: dict[str, list[BaseGeometry]] = {}
+    classes = features.get("classification", [""] * len(features))
+    for kind, xy, hole, number, name in zip(
+        shape_types, vertices, features["hole"], features["object"], classes, strict=True
     ):
         shapes = polygons_from_shapes([kind], [xy])
         if number == number and number >= 0:  # napari fills with NaN
             by_object.setdefault(int(number), ([], []))[bool(hole)].extend(shapes)
+        elif isinstance(name, str) and name:
+            by_class.setdefault(name, []).extend(shapes)
         else:
             hand_drawn += shapes
     objects = [
         union_polygons(o).difference(union_polygons(h)) if h else union_polygons(o)
         for o, h in by_object.values()
     ]
+    objects += [combine_with_holes(shapes) for shapes in by_class.values()]
     whole = union_polygons(objects)
     return combine_with_holes([*([] if whole.is_empty else [whole]), *hand_drawn])
 

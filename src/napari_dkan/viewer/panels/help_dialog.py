@@ -24,6 +24,7 @@ from ..session.shortcut_actions import (
     FINETUNE_PANEL,
     PREDICT_PANEL,
     QUALITY_PANEL,
+    REGIONS_PANEL,
     shortcut_label,
 )
 from ..widgets.theme_colors import LINK_COLOR, color_for_theme, connect_theme_change
@@ -38,6 +39,8 @@ PANEL_OF_TOPIC = {
     "results": PREDICT_PANEL,
     "quality": QUALITY_PANEL,
     "finetune": FINETUNE_PANEL,
+    "regions": REGIONS_PANEL,
+    "compare": REGIONS_PANEL,
 }
 DOCS_SCHEME = "docs"  # scheme of links to pages of the documentation
 IMAGE_MARKDOWN = re.compile(r"!\[[^\]]*\]\([^)]*\)")  # images are not in the package

@@ -27,10 +27,11 @@ if TYPE_CHECKING:
     from app_model.types import KeyBinding
 
 
-PREDICT_PANEL, QUALITY_PANEL, FINETUNE_PANEL = (
+PREDICT_PANEL, QUALITY_PANEL, FINETUNE_PANEL, REGIONS_PANEL = (
     "DKAN: predict",
     "DKAN: quality control",
     "DKAN: fine-tune",
+    "DKAN: regions",
 )
 FUNCTION_PREFIX = "napari_dkan_"  # napari identifies actions by the names of their functions
 
@@ -105,6 +106,10 @@ ACTIONS = (
     ShortcutAction("report", "Write the report of the section", "Shift-R", QUALITY_PANEL),
     ShortcutAction("finetune", "Start to fine-tune", "Ctrl-Shift-Enter", FINETUNE_PANEL),
     ShortcutAction("help", "Help on the panel in front", "Shift-H"),
+    ShortcutAction("compare_regions", "Compare region A with B", "Shift-B", REGIONS_PANEL),
+    ShortcutAction(
+        "open_regions", f"Open {REGIONS_PANEL}", "Ctrl-6", REGIONS_PANEL, opens_panel=True
+    ),
     ShortcutAction("open_predict", f"Open {PREDICT_PANEL}", "Ctrl-7", opens_panel=True),
     ShortcutAction(
         "open_quality", f"Open {QUALITY_PANEL}", "Ctrl-8", QUALITY_PANEL, opens_panel=True

@@ -49,7 +49,7 @@ class CorrelationHistogram(QWidget):
     def paintEvent(self, event: QPaintEvent) -> None:
         if not len(self.pcc):
             return
-        painter, ink = _make_painter(self)
+        painter, ink = make_painter(self)
         line = self.fontMetrics().height()
         plot = QRectF(14, line + 4, self.width() - 28, self.height() - 2 * line - 8)
         low = np.floor(min(0.0, self.pcc.min(), self.ridge.min(initial=0.0)) / 0.1) * 0.1
@@ -191,7 +191,7 @@ class MeasuredPredictedScatter(QWidget):
         return row if distance[row] <= PICK_RADIUS_PX else None
 
     def paintEvent(self, event: QPaintEvent) -> None:
-        painter, ink = _make_painter(self)
+        painter, ink = make_painter(self)
         plot, (low, high) = self._plot_rect(), self._value_range()
         line = self.fontMetrics().height()
         faint = QColor(ink)
@@ -201,7 +201,7 @@ class MeasuredPredictedScatter(QWidget):
         painter.setPen(QPen(faint, 1, Qt.PenStyle.DashLine))
         painter.drawLine(plot.bottomLeft(), plot.topRight())
         painter.setPen(ink)
-        for tick in _round_ticks(low, high):
+        for tick in round_ticks(low, high):
             fraction = (tick - low) / (high - low)
             x, y = plot.left() + fraction * plot.width(), plot.bottom() - fraction * plot.height()
             painter.drawText(QRectF(x - 30, plot.bottom() + 1, 60, line), ALIGN_CENTER, f"{tick:g}")
@@ -234,7 +234,7 @@ class MeasuredPredictedScatter(QWidget):
             painter.drawEllipse(QPointF(*dots[row]), 5, 5)
 
 
-def _make_painter(widget: QWidget) -> tuple[QPainter, QColor]:
+def make_painter(widget: QWidget) -> tuple[QPainter, QColor]:
     """A painter, and the text colour of the current theme."""
     painter = QPainter(widget)
     painter.setRenderHint(QPainter.RenderHint.Antialiasing)
@@ -245,7 +245,7 @@ def _make_polygon(x: NDArray[np.floating], y: NDArray[np.floating]) -> QPolygonF
     return QPolygonF([QPointF(a, b) for a, b in zip(x.tolist(), y.tolist(), strict=True)])
 
 
-def _round_ticks(low: float, high: float) -> list[float]:
+def round_ticks(low: float, high: float) -> list[float]:
     """Four to six round numbers in a range."""
     min_step = (high - low) / 4.5
     unit = 10 ** np.floor(np.log10(min_step))

@@ -9,7 +9,7 @@ from qtpy.QtWidgets import QFileDialog, QPushButton, QWidget
 
 from ....spatial.object_types import RegionObjects
 from ...jobs.target_from_layers import add_regions_layer, add_tissue_layer
-from ...session.shortcut_actions import set_tooltip
+from ...session.shortcut_actions import REGIONS_PANEL, open_panel_dock, set_tooltip
 from ...session.viewer_session import ViewerSession
 from ...session.viewer_settings import TargetMode
 from ...tools.ruler import is_ruler
@@ -45,10 +45,19 @@ class RegionBox(QWidget):
         self.object_buttons = {kind: QPushButton(name) for kind, name in OBJECT_NAMES.items()}
         self._objects_row = QWidget()
         fill_column(self._objects_row, make_row(*self.object_buttons.values()))
-        fill_column(self, make_row(self.draw_button, self.file_button), self._objects_row)
         for kind, button in self.object_buttons.items():
             button.setToolTip("Take these objects of the file as regions")
             button.clicked.connect(lambda _=False, kind=kind: self._take_objects(kind))
+        self.regions_button = QPushButton("Compare...")
+        set_tooltip(
+            self.regions_button,
+            "Classes of regions, their values, and what differs between them ({key})",
+            "open_regions",
+            connections,
+        )
+        buttons = make_row(self.draw_button, self.file_button, self.regions_button)
+        fill_column(self, buttons, self._objects_row)
+        self.regions_button.clicked.connect(lambda: open_panel_dock(session.viewer, REGIONS_PANEL))
         self.draw_button.clicked.connect(self.start_drawing)
         self.file_button.clicked.connect(self._ask_file)
         connections.connect(self._on_imported, self._importer.imported)
