@@ -96,7 +96,7 @@ def list_region_objects(layers: Iterable[Shapes], slide: ViewerSlide) -> tuple[R
             first = outlines[0]
             class_name = str(columns["classification"][first])
             counts[class_name] = counts.get(class_name, 0) + 1
-            default = f"{class_name or 'Region'} {counts[class_name]}"
+            default = f"{class_name or 'Region'} #{counts[class_name]}"
             name = str(columns["name"][first]) or default
             red, green, blue = (round(255 * float(c)) for c in layer.edge_color[first][:3])
             region = NamedRegion(geometry, name, class_name, (red, green, blue))

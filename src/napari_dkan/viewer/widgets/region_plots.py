@@ -24,6 +24,7 @@ from .correlation_plots import (
 SIGNIFICANT_COLOR = QColor("#8c6bb1")
 FAINT_ALPHA = 110
 MAX_NAMES = 10
+MAX_COVERED_DOTS = 1  # by a name
 MAX_DOTS = 300  # tiles drawn beside a box
 WHISKER_PERCENTILES = 5.0, 25.0, 50.0, 75.0, 95.0
 
@@ -155,8 +156,9 @@ class VolcanoPlot(QWidget):
         # The clearest genes first; a name that would lie on another one is left out.
         order = np.argsort(-np.where(known, self._y * np.abs(self._x), -1), kind="stable")
         rows = [int(r) for r in order[: 4 * MAX_NAMES] if known[r]]
+        selected = None
         if self._selected in self._symbols:
-            row = self._symbols.index(self._selected)
+            row = selected = self._symbols.index(self._selected)
             if known[row]:
                 rows = [row, *(r for r in rows if r != row)]
                 painter.setPen(QPen(ink, 1.5))
@@ -172,9 +174,14 @@ class VolcanoPlot(QWidget):
             )
             x, y = dots[row]
             width = metrics.horizontalAdvance(symbol)
-            left = x + 6 if x + 8 + width < self.width() else x - 6 - width
+            outward = x - 8 - width if x < self._plot_rect().center().x() else x + 6
+            left = min(max(outward, 0.0), self.width() - width - 2.0)
             box = QRectF(left, y - metrics.height() / 2, width + 2, metrics.height())
-            if not any(box.intersects(other) for other in placed):
+            covered = int(
+                ((np.abs(dots - [left + width / 2, y])) < [width / 2, 4]).all(axis=1).sum()
+            )
+            is_free = not any(box.intersects(other) for other in placed)
+            if row == selected or (is_free and covered <= MAX_COVERED_DOTS):
                 painter.drawText(box, ALIGN_LEFT, symbol)
                 placed.append(box)
 

@@ -178,9 +178,9 @@ class ComparisonBox(QWidget):
         x_label = f"difference: {_short(result.request.name_a)} \N{MINUS SIGN} "
         x_label += _short(result.request.name_b)
         if comparison.is_tested:
-            y = -np.log10(comparison.p_adjusted)
+            y = -np.log10(comparison.p_value)
             significant = comparison.p_adjusted < SIGNIFICANT
-            y_label = "\N{MINUS SIGN}log10 of adjusted p (coloured: p < 0.05)"
+            y_label = "\N{MINUS SIGN}log10 p (coloured: adjusted p < 0.05)"
         else:
             y, significant = np.abs(comparison.effect), np.zeros(len(comparison.symbols), bool)
             y_label = "difference in SD, not tested"
@@ -194,6 +194,7 @@ class ComparisonBox(QWidget):
             self._on_gene_changed()
         else:
             self._mark(None)
+        self.table.scrollToTop()
         self.compared.emit()
 
     def _show_result_widgets(self) -> None:
@@ -360,7 +361,7 @@ def describe_result(result: ComparisonResult) -> str:
         lines[0] += f" {compared.n_both:,} are in both and count for the smaller region."
     if c.is_tested:
         n = int((c.p_adjusted < SIGNIFICANT).sum())
-        lines.append(f"{n:,} of {len(c.symbols):,} differ (p < 0.05). {ONE_PATIENT}")
+        lines.append(f"{n:,} of {len(c.symbols):,} differ (adjusted p < 0.05). {ONE_PATIENT}")
     else:
         lines.append(
             f"Not tested: too few independent blocks of tiles ({c.blocks_a:.1f} and "

@@ -6,7 +6,7 @@ from functools import partial
 
 import numpy as np
 from qtpy.QtCore import QPoint, Qt
-from qtpy.QtGui import QColor, QIcon, QPixmap
+from qtpy.QtGui import QColor, QIcon, QPixmap, QResizeEvent
 from qtpy.QtWidgets import (
     QAbstractItemView,
     QColorDialog,
@@ -123,6 +123,10 @@ class RegionTree(QTreeWidget):
                 format_metric(float(measured.median[row, 0])),
             ]
         return cells
+
+    def resizeEvent(self, event: QResizeEvent) -> None:
+        super().resizeEvent(event)
+        self._fit_columns(self.columnCount())
 
     def _fit_columns(self, count: int) -> None:
         head = self.header()
