@@ -9,8 +9,8 @@ networks, the same seed and number of epochs, which no test section influences. 
 read as it is, and in the other stains of its own views (moved by up to 46 um too), which no
 network of that pair was trained on. *Thinned*: its counts thinned to a median total of 150.
 
-With all six pairs, the choice among variants for a left-out section can be made without it: the
-mean over the pairs and test sections in which it does not occur (`nested`).
+The choice among variants for a left-out section can be made without it: by the mean over the pairs
+and test sections in which it does not occur, printed below the table.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -313,7 +312,7 @@ def main() -> None:
         lines = {line["variant"]: line for line in read if line["pairs"] == args.pairs}
     if args.table:
         print(table(lines))
-        print(nested(lines) if args.pairs == len(list(combinations(NAMES, 2))) else "")
+        print(nested(lines))
         return
     inputs = load_inputs(args)
     args.out.parent.mkdir(parents=True, exist_ok=True)
