@@ -186,7 +186,7 @@ class TrainSettings:
     members: int = 4
     standardise: bool = True
     depth_residual: bool = True
-    depth_share: float = 0.85
+    depth_share: float = 0.7
     ridge_share: float = 0.0
     augmentation: Augmentation | None = field(default_factory=Augmentation)
     network: DKANConfig | None = None
