@@ -21,7 +21,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from napari_dkan.atomic_write import atomic_write
+from napari_dkan.expression.count_thinning import THINNING_SEED, thin_counts
+from napari_dkan.expression.label_scale import PanelCounts
 from napari_dkan.expression.panel import read_panel
 from napari_dkan.model import load_checkpoint, save_checkpoint
 from napari_dkan.training.data.frozen_features import FrozenEncoder
@@ -31,6 +35,7 @@ from napari_dkan.training.data.section_loading import (
     match_patch_to_encoder,
     read_section_data,
 )
+from napari_dkan.training.depth_metrics import depth_partial_pcc, predict_with_depth
 from napari_dkan.training.evaluation import crossval
 from napari_dkan.training.evaluation.crossval_report import format_metrics_table
 from napari_dkan.training.evaluation.zero_shot_evaluation import read_zero_shot_card
@@ -38,6 +43,7 @@ from napari_dkan.training.fit.build_reference import read_reliability_report
 from napari_dkan.training.fit.fit_model import SINGLE_DEVICE
 from napari_dkan.training.fit.run_folder import RunFolder
 from napari_dkan.training.gene_text import resolve_gene_text, resolve_panel
+from napari_dkan.training.metrics import gene_pcc
 from napari_dkan.training.train import TrainingInputs, train_checkpoint, write_crossval_report
 from napari_dkan.training.train_settings import (
     FoldUnit,
@@ -59,6 +65,7 @@ CARD: dict[str, Any] = {
     "unless marked zero-shot; not for comparing levels between slides, since features are taken "
     "relative to their slide.",
 }
+THINNED_TO = 150  # median panel total, as of the section of another patient
 EARLIER = {"measured_with": "the checkpoint of 2026-11-21"}  # reliability and genes outside
 ZERO_SHOT = Path("docs/reports/her2-breast-zeroshot.json")
 RELIABILITY = Path("docs/reports/reliability.json")
@@ -122,6 +129,34 @@ def cross_validate(args: argparse.Namespace) -> None:
     print(format_metrics_table(report["mean"]))
 
 
+def thinned(args: argparse.Namespace) -> None:
+    """Score the folds of a finished run against counts thinned to a median total of 150."""
+    folder, sections = (
+        RunFolder(args.cache / "run"),
+        {s.name: s for s in load_inputs(args).sections},
+    )
+    scores: dict[str, list[tuple[float, float]]] = {}
+    for fold in crossval.make_folds(list(sections.values())):
+        (name,), arrays = fold.test, folder.load_result(fold.name)
+        counts = sections[name].counts
+        assert arrays is not None and counts is not None
+        fraction = THINNED_TO / counts.median_total
+        kept = thin_counts(counts.values, fraction, np.random.default_rng(THINNING_SEED))
+        rows = np.flatnonzero(kept.sum(axis=1) > 0)
+        shallow = PanelCounts(kept[rows], counts.array[rows], counts.scale)
+        predictions = {k.split("|")[0]: v[rows] for k, v in arrays.items() if k.endswith(name)}
+        predictions["depth alone"] = predict_with_depth(shallow.depth, len(kept[0]))
+        for method, predicted in predictions.items():
+            if method not in ("labels", "training_mean"):
+                partial = depth_partial_pcc(predicted, shallow.labels(), shallow.depth)
+                pcc = gene_pcc(predicted, shallow.labels())
+                pair = float(np.nanmean(partial)), float(np.nanmean(pcc))
+                scores.setdefault(method, []).append(pair)
+    for method, values in scores.items():
+        partial, pcc = np.mean(values, axis=0)
+        print(f"| {method} | {partial:.3f} | {pcc:.3f} |")
+
+
 def train(args: argparse.Namespace) -> None:
     run = args.cache / "train-run"
     train_checkpoint(
@@ -152,7 +187,7 @@ def add_input_options(parser: argparse.ArgumentParser) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("stage", choices=["read", "crossval", "train"])
+    parser.add_argument("stage", choices=["read", "crossval", "thinned", "train"])
     add_input_options(parser)
     parser.add_argument("--weights", type=Path, help="of benchmarks/lite0_weights.py")
     parser.add_argument("--only", type=lambda text: text.split(","), default=[])
@@ -160,7 +195,7 @@ def main() -> None:
     parser.add_argument("--measured", type=Path)
     parser.add_argument("-o", "--out", type=Path)
     args = parser.parse_args()
-    {"read": read, "crossval": cross_validate, "train": train}[args.stage](args)
+    {"read": read, "crossval": cross_validate, "train": train, "thinned": thinned}[args.stage](args)
 
 
 if __name__ == "__main__":

@@ -35,7 +35,7 @@ from napari_dkan.training.baselines import FeatureRidge
 from napari_dkan.training.data.augmentation import StainTransform
 from napari_dkan.training.data.measured_section import make_measured_section
 from napari_dkan.training.data.prepared_section import encode_section, fit_section_encoder
-from napari_dkan.training.data.section_loading import load_sections, read_section_data
+from napari_dkan.training.data.section_loading import CheckpointSectionReader, read_section_data
 from napari_dkan.training.fit.build_reference import (
     add_reference,
     build_reference,
@@ -43,7 +43,7 @@ from napari_dkan.training.fit.build_reference import (
     read_reliability_report,
 )
 from napari_dkan.training.train import train_on_sections
-from napari_dkan.training.train_settings import Augmentation, TrainSettings
+from napari_dkan.training.train_settings import Augmentation
 
 from .conftest import ROOT
 from .tiny_sections import PANEL, QUICK, tiny_section
@@ -297,10 +297,10 @@ def test_single_network_is_scored_by_distance_only(trained: Checkpoint):
 @pytest.fixture(scope="module")
 def breast_sections(data_dir, bundled: Checkpoint):
     """The bundled checkpoint with a reference of C2 and C3 only, and these sections."""
-    settings = TrainSettings(augmentation=None)
-    encoder = bundled.build_tile_encoder()
-    loaded = load_sections(data_dir, ["C2", "C3"], bundled.panel, settings)
-    sections = [encode_section(s, encoder) for s in loaded]
+    reader = CheckpointSectionReader(bundled)
+    sections = [
+        reader.read(data, bundled.panel) for data in read_section_data(data_dir, ["C2", "C3"])
+    ]
     reference = build_reference(sections, bundled.network, "human breast")
     return replace(bundled, reference=reference), sections
 
@@ -327,7 +327,7 @@ def test_ridge_and_features_are_equal_in_training_and_prediction(
     assert np.abs(before - wanted[rows]).max() < 0.05
     features, tokens = compute_qc_features(sections[0], checkpoint.network)
     assert np.allclose(prediction.qc_features, features, atol=0.01)
-    assert np.allclose(prediction.tokens, tokens, atol=0.1)
+    assert np.allclose(prediction.tokens[:, : tokens.shape[1]], tokens, atol=0.1)
 
 
 def test_domain_shift_warns_of_another_stain_or_scale_only(breast_sections, bundled: Checkpoint):
@@ -343,7 +343,8 @@ def test_domain_shift_warns_of_another_stain_or_scale_only(breast_sections, bund
     assert "HER2-positive" in sentence and "stain is another" in sentence
     assert sentence.count(".") <= 3 and "\n" not in sentence
     half = features.copy()  # half the pixels in each direction, twice the size
-    part = torch.from_numpy(pixels[:, 14:42, 14:42]).permute(0, 3, 1, 2).float()
+    middle = slice(pixels.shape[1] // 4, 3 * pixels.shape[1] // 4)
+    part = torch.from_numpy(pixels[:, middle, middle]).permute(0, 3, 1, 2).float()
     larger = torch.nn.functional.interpolate(part, scale_factor=2, mode="bilinear")
     half[:, : len(PIXEL_QC_NAMES)] = compute_pixel_qc(
         larger.permute(0, 2, 3, 1).numpy().astype(np.uint8)
