@@ -376,14 +376,16 @@ def test_real_run_on_a_small_slide(widget: FinetuneWidget, panel: PredictWidget,
     # another Python has to start, and it gives way to whatever else the machine does
     wait_until_done(widget, partial(qtbot.waitUntil, timeout=400_000))
     assert widget.controller.result is not None, widget.message_label.text()
-    assert [e.number for e in widget.controller.epochs] == [1, 2]
+    # the heads, then the decoder; the closed-form fits were compared before
+    assert [e.number for e in widget.controller.epochs] == [1, 2, 3, 4]
+    assert "chosen inside the training spots" in widget.controller.start_event.plain
     assert "held-out spots" in widget.result_box.verdict_label.text()
     used = panel.session.checkpoint is widget.controller.tuned_checkpoint
     assert used == widget.controller.result.better
     assert widget.result_box.table.table_model.rowCount() == 6
     assert widget.controller.tuned_checkpoint.sha256 != widget.controller.parent_checkpoint.sha256
     names = [la.name for la in panel.session.viewer.layers]
-    assert f"{panel.session.gene} fine-tuning, epoch 2 - C3" in names
+    assert f"{panel.session.gene} fine-tuning, epoch 4 - C3" in names
 
 
 def test_the_table_is_decided_beside_depth_and_marks_genes_that_cannot_be_judged() -> None:
