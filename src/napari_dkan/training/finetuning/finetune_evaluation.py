@@ -106,7 +106,10 @@ class FinetuneMetrics:
                 f"{end}better in level only: squared error {mse[0]} -> {mse[1]} (ridge {mse[2]}), "
                 f"{title} {change} {spots} ({compared}){plain}"
             )
-        pcc = f"{title} {before} -> {after} {spots} ({compared}){plain}"
+        pcc = (
+            f"{title} {before} -> {after} {spots} ({compared}){plain}; squared error {mse[0]} -> "
+            f"{mse[1]} (ridge {mse[2]})"
+        )
         if self.is_better:
             return f"{end}{genes}, {pcc}"
         return f"{end}it did not help: {genes}, {pcc}; stay with the checkpoint as it was"
