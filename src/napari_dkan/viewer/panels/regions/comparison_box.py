@@ -15,6 +15,7 @@ from superqt.utils import signals_blocked
 
 from ....atomic_write import atomic_write
 from ....errors import DkanError
+from ...layers.canvas_legend import LEGEND_PREFIX, CanvasLegend
 from ...layers.contrast_limits import percentile_limits
 from ...layers.value_layers import (
     VALUE_COLUMN,
@@ -56,6 +57,8 @@ class ComparisonBox(QWidget):
         self._model, self._session = model, model.session
         self.result: ComparisonResult | None = None
         self._set_layer: Layer | None = None
+        self._hidden_layers: list[Layer] = []  # maps of genes, while that of a set is shown
+        self._legend = CanvasLegend(model.session, LEGEND_PREFIX + "set_legend", "top_right", 10)
         self._chosen_set: str | None = None
         self._files: dict[str, Path] = {}
         self.a_combo, self.b_combo, self.of_combo = QComboBox(), QComboBox(), QComboBox()
@@ -241,6 +244,7 @@ class ComparisonBox(QWidget):
             self._draw_set(symbol)
 
     def _on_gene_changed(self) -> None:
+        self._remove_set_layer()
         if self.result is not None and self.result.request.sets is None:
             self._mark(self._session.gene)
 
@@ -299,6 +303,9 @@ class ComparisonBox(QWidget):
             maps = [o.layer for o in self._session.overlays]
             self._session.layers.insert(layer, slide, above=[slide.layer, *maps])
             self._set_layer = layer
+            self._hidden_layers = [x for x in maps if x.visible]
+            for hidden in self._hidden_layers:
+                hidden.visible = False
         layer = self._set_layer
         layer.name = f"{title} predicted score"
         limits = percentile_limits([values])
@@ -312,15 +319,25 @@ class ComparisonBox(QWidget):
             bar = layer.face_colorbar
         shrink_color_bar(bar)
         bar.visible = True
+        self._legend.show(f"{title}\npredicted score of the set", alone=True)
 
     def _remove_set_layer(self) -> None:
         layer, self._set_layer = self._set_layer, None
         if layer is not None:
             self._session.layers.remove(layer)
+            self._show_gene_maps()
+
+    def _show_gene_maps(self) -> None:
+        """Show the maps of genes again."""
+        self._legend.hide()
+        hidden, self._hidden_layers = self._hidden_layers, []
+        for layer in hidden:
+            layer.visible = True
 
     def _on_layer_removed(self, event: object = None) -> None:
         if self._set_layer is not None and self._set_layer not in self._session.viewer.layers:
             self._set_layer = None
+            self._show_gene_maps()
 
     # ---- file --------------------------------------------------------------------------
 
