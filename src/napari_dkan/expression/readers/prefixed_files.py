@@ -17,7 +17,9 @@ COUNT_NAMES = (
     "filtered_feature_bc_matrix.h5",
     "filtered_feature_bc_matrix",
     "filtered_gene_bc_matrices_h5.h5",
+    "filtered_gene_bc_matrices",  # of Cell Ranger 2, with a folder of the genome in it
 )
+_COUNT_FOLDERS = (COUNT_NAMES[1], COUNT_NAMES[3])
 POSITION_NAMES = (
     "tissue_positions.parquet",
     "tissue_positions.csv",
@@ -120,7 +122,7 @@ def _find_counts(folder: Path) -> dict[str, Path]:
             continue
         prefix = match["prefix"]
         kind = path.name[len(prefix) :]
-        if (prefix and prefix[-1] not in "_-. ") or path.is_dir() != (kind == COUNT_NAMES[1]):
+        if (prefix and prefix[-1] not in "_-. ") or path.is_dir() != (kind in _COUNT_FOLDERS):
             continue
         rank = (*COUNT_NAMES, *_MTX_NAMES).index(kind)
         if prefix not in found or rank < found[prefix][0]:

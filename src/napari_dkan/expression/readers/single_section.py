@@ -13,8 +13,15 @@ from ..tables.table_files import names_from_array_coords
 from .anndata_io import infer_array, read_h5ad_file
 from .layouts.h5ad_sections import read_h5ad_section
 from .layouts.her2st_sections import mpp_from_selection_file
+from .layouts.space_ranger_sections import (
+    find_output_counts,
+    find_output_folder,
+    read_prefixed_sample,
+    read_space_ranger_section,
+)
 from .library_choice import list_file_libraries, select_library
 from .metadata import MPP_KEYS, POSITIONS_NAME, find_value, read_scale_factors_beside
+from .prefixed_files import find_prefixed_samples
 from .section_anndata import SectionMetadata, build_section
 
 if TYPE_CHECKING:
@@ -39,10 +46,10 @@ def read_single_section(
     image
         The full-resolution slide; None for the one in the folder of an h5ad, if any.
     counts
-        A file or folder that `read_counts` accepts.
+        A file or folder that `read_counts` accepts, or a folder of Space Ranger.
     spots
         A file that `read_spots` accepts; not needed if `counts` is an h5ad with
-        ``obsm['spatial']``.
+        ``obsm['spatial']``, or a folder of Space Ranger.
     library
         Name of the section, where an h5ad holds several.
     mpp
@@ -56,13 +63,20 @@ def read_single_section(
     counts = Path(counts)
     if image is not None and not Path(image).exists():
         raise SpotsError(f"{image} does not exist; check the path of the image.")
+    output = find_output_folder(counts) if counts.is_dir() else None
     if spots is None:
+        if output is not None:
+            return read_space_ranger_section(counts, image=image, library=library)
+        samples = find_prefixed_samples(counts) if counts.is_dir() else []
+        if len(samples) == 1:
+            return read_prefixed_sample(samples[0], image, library)
         if counts.suffix != ".h5ad":
             raise SpotsError(
                 f"{counts.name} does not say where its spots are; give a file with their positions."
             )
         return read_h5ad_section(counts, image, library, mpp)
     path = Path(spots)
+    counts_file = counts if output is None else find_output_counts(output)
     read = read_spots(path, mpp, _library_of(path, library, is_spots=True))
     section_spots, notes = infer_array(read, path)
     if not section_spots.names and section_spots.array_coords is not None:
@@ -73,7 +87,7 @@ def read_single_section(
     image_path = "" if image is None else str(image)
     metadata = SectionMetadata(name, "", image_path, stated_mpp, origin, notes)
     return build_section(
-        read_counts(counts, _library_of(counts, library)), section_spots, metadata, path
+        read_counts(counts_file, _library_of(counts, library)), section_spots, metadata, path
     )
 
 

@@ -77,17 +77,21 @@ def _folder_entry(folder: Path) -> SectionEntry:
 
 
 def _sample_entry(sample: PrefixedSample) -> SectionEntry:
-    return SectionEntry(sample.name, "", _LAYOUT, partial(_read_prefixed_sample, sample))
+    return SectionEntry(sample.name, "", _LAYOUT, partial(read_prefixed_sample, sample))
 
 
-def _read_prefixed_sample(sample: PrefixedSample) -> AnnData:
+def read_prefixed_sample(
+    sample: PrefixedSample, image: str | Path | None = None, library: str | None = None
+) -> AnnData:
+    """Read a sample whose files begin with its name; see `read_space_ranger_section`."""
     folder, skipped = sample.counts.parent, list_low_resolution_images(sample.counts.parent)
     return _read_files(
         sample.name,
         sample.counts,
         sample.positions,
-        sample.find_image(),
+        sample.find_image() if image is None else str(image),
         f"no full-resolution image of {sample.name} lies in {folder}{_describe_skipped(skipped)}",
+        library,
     )
 
 
@@ -102,13 +106,16 @@ def find_output_folder(folder: Path) -> Path | None:
 
 
 def read_space_ranger_section(
-    folder: str | Path, name: str = "", image: str | Path | None = None
+    folder: str | Path,
+    name: str = "",
+    image: str | Path | None = None,
+    library: str | None = None,
 ) -> AnnData:
     """Read the spots in tissue of a section; see `build_section` for the result.
 
     The image is `image`, or the one in the folder or in its parent (the images in ``spatial`` are
     downsampled and not used). The pixel size is that of the scale factors (Visium HD), else that
-    of the array.
+    of the array. Of several sections in it, `library` names the one to read.
 
     Raises
     ------
@@ -120,18 +127,49 @@ def read_space_ranger_section(
     output = find_output_folder(folder)
     if output is None:
         raise SpotsError(f"{folder} has no filtered_feature_bc_matrix.h5; give the outs folder.")
-    counts = next(p for n in COUNT_NAMES if (p := output / n).exists())
-    spatial = output / "spatial"
-    positions = find_only_positions(spatial)
-    if positions is None:
-        raise SpotsError(f"{spatial} has no tissue_positions.csv; copy the whole spatial folder.")
+    counts, positions = find_output_counts(output), _find_output_positions(output)
     image_path = str(image) if image is not None else _find_sample_image(folder, output.resolve())
     skipped = [p for place in {folder, output} for p in list_low_resolution_images(place)]
     note = f"no full-resolution image lies beside {folder}{_describe_skipped(skipped)}"
-    return _read_files(name, counts, positions, image_path, note)
+    return _read_files(name, counts, positions, image_path, note, library)
 
 
-def _read_files(name: str, counts: Path, positions: Path, image: str, image_note: str) -> AnnData:
+def find_output_counts(output: Path) -> Path:
+    """Return the counts of a folder that `find_output_folder` found."""
+    return next(p for n in COUNT_NAMES if (p := output / n).exists())
+
+
+def _find_output_positions(output: Path) -> Path:
+    """Find the positions in ``spatial``, beside the counts, or in the only ``*_spatial``.
+
+    Raises SpotsError if there are none, or several such folders.
+    """
+    for folder in (output / "spatial", output):
+        if (positions := find_only_positions(folder)) is not None:
+            return positions
+    prefixed = sorted(p for p in output.glob("*[-_. ]spatial") if p.is_dir())
+    if len(prefixed) > 1:
+        raise SpotsError(
+            f"{output} has counts without a prefix and the folders "
+            f"{', '.join(p.name for p in prefixed[:3])}; call the right one spatial."
+        )
+    positions = find_only_positions(prefixed[0]) if prefixed else None
+    if positions is None:
+        raise SpotsError(
+            f"{output} has no tissue_positions.csv, nor has its folder spatial; copy the whole "
+            "spatial folder of the sample."
+        )
+    return positions
+
+
+def _read_files(
+    name: str,
+    counts: Path,
+    positions: Path,
+    image: str,
+    image_note: str,
+    library: str | None = None,
+) -> AnnData:
     among = list_images(Path(image).parent) if image else []
     metadata = SectionMetadata(
         name,
@@ -141,7 +179,8 @@ def _read_files(name: str, counts: Path, positions: Path, image: str, image_note
         notes={} if image else {"image_note": image_note},
         account=ReadAccount(image_among=tuple(p.name for p in among)),
     )
-    return build_section(read_counts(counts), read_spots(positions), metadata, positions)
+    spots = read_spots(positions, library=library)
+    return build_section(read_counts(counts), spots, metadata, positions)
 
 
 def _describe_skipped(images: list[Path]) -> str:
