@@ -40,7 +40,7 @@ from napari_dkan.training.data.section_batches import make_section_batch, predic
 from napari_dkan.training.fit.build_reference import build_reference
 from napari_dkan.training.fit.fit_model import fit_network
 from napari_dkan.training.gene_text import make_random_gene_text
-from napari_dkan.training.metrics import score_predictions
+from napari_dkan.training.prediction_scores import score_predictions
 from napari_dkan.training.train_settings import TrainSettings
 
 # No smoothing: these maps are to show single glands, and simulated counts are not sparse.
