@@ -177,6 +177,10 @@ VARIANTS = (
     Variant("ridge-residual", "the same on residual labels", ridge(residual=True)),
     Variant("ridge-stain", "ridge on stain statistics, usual labels", ridge(False, stain=True)),
 )
+TRADES = (
+    "whole-depth",
+    "no-depth",
+)  # depth-partial figure against PCC-ALL, not to be chosen by one
 FIGURES = ("partial", "restained", "thinned", "pcc", "pcc_thinned", "mse")
 
 
@@ -287,6 +291,7 @@ def nested(lines: dict[str, dict[str, Any]]) -> str:
                 [s["partial"] for case, s in line["scores"].items() if left_out not in case]
             )
             for name, line in lines.items()
+            if name not in TRADES
         }
         best = max(means, key=means.__getitem__)
         out.append(f"{left_out}: {best} {means[best]:.4f}, full {means['full']:.4f}")
