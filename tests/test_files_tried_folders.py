@@ -125,7 +125,9 @@ def test_positions_beside_the_counts(prefix: str, tmp_path: Path) -> None:
 def test_without_positions_the_places_are_named(tmp_path: Path) -> None:
     folder = write_space_ranger(KnownSection(), tmp_path)
     shutil.rmtree(folder / "spatial")
-    with pytest.raises(SpotsError, match=r"no tissue_positions.csv, nor has its folder spatial"):
+    with pytest.raises(
+        SpotsError, match=r"spatial has no tissue_positions.csv, and none lies beside"
+    ):
         read_sections(folder)
 
 

@@ -35,6 +35,7 @@ from .known_section import (
     write_space_ranger,
 )
 from .section_files import write_tenx
+from .slide_files import picture, tiff
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*names are not unique")
 
@@ -727,17 +728,17 @@ def test_positions_of_another_prefix_are_not_taken(tmp_path: Path) -> None:
 
 def test_a_section_is_chosen_on_the_command_line(tmp_path: Path) -> None:
     from napari_dkan.batch.slide_job import SlideJob
-    from napari_dkan.cli.shared_options import read_section_with_image
+    from napari_dkan.cli.option_groups import MeasuredOptions
 
     section, data = two_libraries()
     path = tmp_path / "s.h5ad"
     data.write_h5ad(path)
-    (tmp_path / "b.tif").touch()
+    image = tiff(tmp_path / "b.tif", picture())
     of_b = np.array(LEFT) == "B"
-    read = read_section_with_image(tmp_path / "b.tif", path, None, "B")
+    read = MeasuredOptions(image, library="B").read_section(path)
     np.testing.assert_array_equal(read.X.toarray(), section.counts[of_b])
     with pytest.raises(SpotsError, match=r"\(A, B\); name one as library \(--library\)"):
-        read_section_with_image(tmp_path / "b.tif", path, None)
+        MeasuredOptions(image).read_section(path)
     job = SlideJob("s.tif", tmp_path / "o.h5ad", spots=path)
     assert "library" not in job.parameters_json()
     job = SlideJob("s.tif", tmp_path / "o.h5ad", spots=path, library="B")

@@ -18,9 +18,11 @@ from napari_dkan.errors import OutputError, SlideError, SpotsError
 from napari_dkan.export.geojson_export import write_geojson
 from napari_dkan.export.result_reader import load_result
 from napari_dkan.export.saved_result import find_result_slide, save_result
+from napari_dkan.inference.target import target_from_spots
 from napari_dkan.slide import open_slide
 from napari_dkan.slide.scan_area import ScanArea
 from napari_dkan.spatial.region_files import read_regions
+from napari_dkan.spatial.spots import Spots
 
 from . import vendor_files
 from .slide_files import halves, picture, tiff
@@ -334,6 +336,29 @@ class TestScanArea:
             assert mean_difference(seen, pixels) < 4
             assert glass.fingerprint() != scan.fingerprint()
             assert glass.mpp == scan.mpp
+
+    def test_spots_that_count_from_the_glass_are_told(self, container, tmp_path):
+        path, pixels, corner = write_scan_area(container, tmp_path)
+        height, width = pixels.shape[:2]
+        ends = np.array([[1.0, 2.0], [width - 1.0, height - 1.0]])
+        with open_slide(path) as slide:
+            size = slide.width, slide.height
+
+            def refusal(xy: np.ndarray) -> str:
+                with pytest.raises(SpotsError) as caught:
+                    target_from_spots(Spots(xy), *size, "s.csv", slide.scan_area)
+                return str(caught.value)
+
+            assert "corner of the glass: open the slide with --whole-glass" in refusal(
+                ends + corner
+            )
+            assert "glass" not in refusal(ends + corner + (2, 0))  # beside the scan area
+            assert "glass" not in refusal(ends - corner)
+        with open_slide(path, whole_glass=True) as slide:
+            size = slide.width, slide.height
+            far = ends + np.array([slide.width, 0])
+            with pytest.raises(SpotsError, match="x first"):
+                target_from_spots(Spots(far), *size, "s.csv", slide.scan_area)
 
 
 @pytest.mark.parametrize("container", ["scn", "mrxs"])

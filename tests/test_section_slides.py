@@ -127,6 +127,10 @@ class TestWholeGlass:
         assert refused(
             call("evaluate", *files, "-o", tmp_path / "wrong.json"), "13 of 81 spots lie outside"
         )
+        assert refused(
+            call("evaluate", *files, "-o", tmp_path / "wrong.json"),
+            "if they count from the corner of the glass: open the slide with --whole-glass",
+        )
         scan, glass = (
             np.array([v["dkan"] for v in scores(tmp_path / f"{name}.json").values()], float)
             for name in ("scan", "glass")

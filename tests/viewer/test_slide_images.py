@@ -9,15 +9,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 import tifffile
+from napari.layers import Points
 from qtpy.QtCore import Qt
 from qtpy.QtTest import QTest
 
 from napari_dkan.viewer.panels.regions.region_import import get_region_importer
+from napari_dkan.viewer.panels.regions.spot_import import get_spot_importer
 from napari_dkan.viewer.session.slide_arrangement import overlap
 
 from ..slide_files import halves, picture
 from ..test_files_tried_slides import write_scan_area
 from ..vendor_files import scn
+from .drop_files import drop
 
 if TYPE_CHECKING:
     from qtpy.QtWidgets import QComboBox
@@ -127,6 +130,30 @@ def test_frame_of_the_glass_keeps_the_tissue_in_place(panel, tmp_path, qtbot, co
     assert session.slide.slide.scan_origin == (0, 0)
     np.testing.assert_allclose(world_of(session.slide, 30, 20), before, atol=1e-6)
     np.testing.assert_allclose(session.slide.layer.translate, 0, atol=1e-6)
+
+
+def test_spots_that_count_from_the_glass_are_told_the_frame(panel, tmp_path, qtbot, until) -> None:
+    path, pixels, (left, top) = write_scan_area("mrxs", tmp_path)
+    session, box = panel.session, panel.slide_box.file_image_box
+    session.viewer.open(path, plugin="napari-dkan")
+    height, width = pixels.shape[:2]
+    at = [(left + 2, top + 1), (left + width - 1, top + height - 1)]
+    table = tmp_path / "spots.csv"
+    table.write_text("x,y\n" + "".join(f"{x},{y}\n" for x, y in [*at, (left + width - 9, top)]))
+    drop(session.viewer, table)
+    until(lambda: not get_spot_importer(session).busy)
+    until(lambda: session.message.is_warning or panel.target_box.points_combo.count() == 1)
+    panel.target_box.update_plan()
+    shown = panel.message_label.text() + panel.target_box.plan_label.text()
+    assert "choose the frame 'whole glass' under Slide" in shown and "--" not in shown
+    choose(qtbot, box.frame_combo, 1)
+    assert box.frame_combo.currentText() == "whole glass"
+    for layer in [x for x in session.viewer.layers if isinstance(x, Points)]:
+        session.viewer.layers.remove(layer)
+    drop(session.viewer, table)
+    until(lambda: panel.target_box.points_combo.count() == 1)
+    panel.target_box.update_plan()
+    assert panel.target_box.plan_label.text().startswith("3 ")
 
 
 def test_neighbours_are_not_covered_by_the_glass(panel, tmp_path, qtbot) -> None:

@@ -262,7 +262,8 @@ def _create_target(
 
     if spots is not None:
         assert job.spots is not None
-        return target_from_spots(spots, slide.width, slide.height, job.spots.name)
+        size = slide.width, slide.height
+        return target_from_spots(spots, *size, job.spots.name, slide.scan_area)
     if regions is None and tissue.is_empty:
         raise SpotsError(f"No tissue was found on {job.name}; give --regions or --spots instead.")
     is_dense = job.pitch is TilePitch.dense

@@ -12,8 +12,11 @@ from shapely.geometry import box
 from shapely.geometry.base import BaseGeometry
 
 from ..errors import SpotsError
+from ..slide.scan_area import ScanArea
 from ..spatial.spots import Spots
 from ..spatial.tile_grid import TileGrid, grid_from_region
+
+GLASS_OPTION = "open the slide with --whole-glass (whole_glass=True)"
 
 
 class TargetKind(StrEnum):
@@ -41,7 +44,14 @@ class Target:
         return Target(self.kind, self.spots.take(rows), self.grid and self.grid.take(rows))
 
 
-def target_from_spots(spots: Spots, width: int, height: int, source: str = "The spots") -> Target:
+def target_from_spots(
+    spots: Spots,
+    width: int,
+    height: int,
+    source: str = "The spots",
+    scan_area: ScanArea | None = None,
+    glass_advice: str = GLASS_OPTION,
+) -> Target:
     """Make a target of the spots of a file or a layer.
 
     Parameters
@@ -50,6 +60,10 @@ def target_from_spots(spots: Spots, width: int, height: int, source: str = "The 
         Size of the slide in level-0 px.
     source : str
         Start of the error messages.
+    scan_area : ScanArea, optional
+        Of the slide, to tell spots that count from the corner of the glass.
+    glass_advice : str
+        What to do about them, in words of the caller.
 
     Raises
     ------
@@ -61,9 +75,12 @@ def target_from_spots(spots: Spots, width: int, height: int, source: str = "The 
     x, y = spots.xy.T
     outside = int(((x < 0) | (y < 0) | (x >= width) | (y >= height)).sum())
     if outside:
+        advice = "positions must be level-0 pixels of this slide, x first"
+        if scan_area is not None and scan_area.fits_from_glass(spots.xy):
+            advice = f"they fit if they count from the corner of the glass: {glass_advice}"
         raise SpotsError(
             f"{source}: {outside} of {len(spots)} spots lie outside the slide "
-            f"({width} x {height} px); positions must be level-0 pixels of this slide, x first."
+            f"({width} x {height} px); {advice}."
         )
     return Target(TargetKind.POINTS if spots.array_coords is None else TargetKind.ARRAY, spots)
 

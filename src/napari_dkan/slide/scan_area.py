@@ -5,8 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 if TYPE_CHECKING:
     import openslide
+    from numpy.typing import NDArray
 
 Box = tuple[int, int, int, int]  # left, top, width, height
 
@@ -49,6 +52,19 @@ class ScanArea:
             return cls(scan, (0, 0, width, height))
         left, top, *size = scan
         return cls((0, 0, size[0], size[1]), (-left, -top, width, height))
+
+    def fits_from_glass(self, xy: NDArray[np.float64]) -> bool:
+        """Whether positions count from the glass while the scan area is open.
+
+        Parameters
+        ----------
+        xy
+            (N, 2) px. They fit if all of them lie in the scan area once they are moved.
+        """
+        if self.scan[:2] != (0, 0) or self.scan == self.glass:
+            return False
+        moved = xy + self.glass[:2]
+        return bool(len(xy)) and bool(((moved >= 0) & (moved < self.scan[2:])).all())
 
 
 def read_scan_area(slide: openslide.OpenSlide) -> Box:

@@ -136,7 +136,8 @@ def predict_measured_spots(
         When the slide is damaged at some spots.
     """
     slide = predictor.slide
-    target = target_from_spots(measured.labeled_spots(), slide.width, slide.height, measured.name)
+    spots, size_px = measured.labeled_spots(), (slide.width, slide.height)
+    target = target_from_spots(spots, *size_px, measured.name, slide.scan_area)
     prediction = predict(predictor, target, size.origin)
     if prediction.failed_mask.any():
         raise SlideError(

@@ -24,6 +24,7 @@ from ..layers.region_layers import (
     region_from_layer_shapes,
 )
 from ..session.pixel_size_sources import array_from_features, check_spot_array
+from ..session.slide_images import GLASS_ADVICE
 from ..session.slide_layer import (
     AXIS_LABELS,
     METADATA_PREFIX,
@@ -74,7 +75,8 @@ def target_from_layers(
         if points is None:
             raise SpotsError("Add a Points layer with the spots, or drop a spot file.")
         check_spot_array(points, slide)
-        return target_from_spots(_read_spots(points, slide), *size, f"The layer '{points.name}'")
+        source, area = f"The layer '{points.name}'", slide.slide.scan_area
+        return target_from_spots(_read_spots(points, slide), *size, source, area, GLASS_ADVICE)
     if slide.tissue is None:
         return None  # being detected
     if settings.target_mode is TargetMode.REGION:

@@ -92,6 +92,10 @@ def _unique_name(names: list[str], index: int) -> str | int:
     return names[index] if names.count(names[index]) == 1 else index
 
 
+# For positions that fit in the other frame, as the panel calls it.
+GLASS_ADVICE = "choose the frame 'whole glass' under Slide in the panel DKAN: predict"
+
+
 def show_frame(viewer: ViewerModel, slides: ViewerSlides, whole_glass: bool) -> None:
     """Show the current slide with positions that count from the glass, or from its scan area.
 

@@ -156,8 +156,8 @@ def _find_output_positions(output: Path) -> Path:
     positions = find_only_positions(prefixed[0]) if prefixed else None
     if positions is None:
         raise SpotsError(
-            f"{output} has no tissue_positions.csv, nor has its folder spatial; copy the whole "
-            "spatial folder of the sample."
+            f"{output / 'spatial'} has no tissue_positions.csv, and none lies beside the counts; "
+            "copy the whole spatial folder."
         )
     return positions
 

@@ -14,6 +14,7 @@ from ....errors import MissingPixelSizeError, SpotsError
 from ....spatial.coordinates import swap_xy
 from ....spatial.spots import Spots
 from ...session.pixel_size_sources import ARRAY_COLUMNS, PITCH_KEY
+from ...session.slide_images import GLASS_ADVICE
 from ...session.slide_layer import AXIS_LABELS, MICROMETER_UNITS, PIXEL_UNITS, ViewerSlide
 from ...session.viewer_session import ViewerSession, get_component
 from ...worker import JobFailure, JobRunner
@@ -103,9 +104,14 @@ def read_spots_of_slide(path: Path, slide: ViewerSlide) -> Spots:
         ) from error
     width, height = slide.slide.width, slide.slide.height
     if not ((spots.xy >= 0) & (spots.xy < (width, height))).all(axis=1).any():
+        advice = "open the slide that they belong to"
+        if slide.slide.scan_area.fits_from_glass(spots.xy):
+            advice = (
+                f"they fit if they count from the corner of the glass: {GLASS_ADVICE}, and drop "
+                "the table again"
+            )
         raise SpotsError(
-            f"The spots in {path.name} lie outside the slide ({width:,} x {height:,} px); open "
-            "the slide that they belong to."
+            f"The spots in {path.name} lie outside the slide ({width:,} x {height:,} px); {advice}."
         )
     return spots
 

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .....errors import FewGenesError, SpotsError
+from ....session.slide_images import GLASS_ADVICE
 from ....session.slide_layer import ViewerSlide
 from ....session.viewer_session import ViewerSession
 from ....worker import JobFailure, JobRunner
@@ -94,7 +95,13 @@ def compute_placement(
 
     tissue = session.predictors.get_tissue(slide)
     mpp = None if slide.pixel_size is None else slide.mpp
-    return check_registration(section.spots(), slide.slide.width, slide.slide.height, mpp, tissue)
+    spots, area = section.spots(), slide.slide.scan_area
+    check = check_registration(spots, slide.slide.width, slide.slide.height, mpp, tissue)
+    if not check.off_slide.any() or not area.fits_from_glass(spots.xy):
+        return check
+    outside = f"{int(check.off_slide.sum())} of {len(spots)} spots lie off the slide"
+    advice = f"they fit if they count from the corner of the glass: {GLASS_ADVICE}"
+    return replace(check, warning=f"{outside}; {advice}, and load the section again.")
 
 
 def compare_section(
