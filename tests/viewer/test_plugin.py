@@ -29,7 +29,7 @@ def test_panel_opens_from_the_menu(make_napari_viewer, until):
     _, panel = viewer.window.add_plugin_dock_widget("napari-dkan", "DKAN: predict")
     until(lambda: panel.session.checkpoint is not None)
     assert panel.model_box.checkpoint_combo.currentText() == "HER2+ breast (bundled)"
-    assert "PCC 0.55 (ridge 0.46)" in panel.model_box.summary_label.text()
+    assert "depth-partial PCC 0.42 of at most 0.67" in panel.model_box.summary_label.text()
     assert panel.target_box.mode_buttons[TargetMode.CLICK].isChecked()
     panel.shut_down()
 
