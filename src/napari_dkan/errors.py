@@ -65,6 +65,23 @@ class MissingPixelSizeError(SpotsError):
         )
 
 
+class SeveralSectionsError(SpotsError):
+    """A file holds several sections and none is named.
+
+    Attributes
+    ----------
+    finding : str
+        What was found, as a sentence without advice.
+    """
+
+    def __init__(self, finding: str) -> None:
+        super().__init__(finding)
+        self.finding = finding
+
+    def __str__(self) -> str:
+        return f"{self.finding.rstrip('.')}; name one as library (--library)."
+
+
 class UnclearRegionsError(SpotsError):
     """A file has several types of objects, and none of them is surely what is meant by regions.
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...errors import SpotsError
+from ...errors import SeveralSectionsError, SpotsError
 from ...hdf5_validation import validate_hdf5
 
 if TYPE_CHECKING:
@@ -121,9 +121,7 @@ def _find_rows(
                 f"{path} holds several sections ({shown}) in uns['spatial'], and no column of obs "
                 "says which spot belongs to which; add obs['library_id']."
             )
-        raise SpotsError(
-            f"{path} holds {len(names)} sections ({shown}); name one as library (--library)."
-        )
+        raise SeveralSectionsError(f"{path} holds {len(names)} sections ({shown}).")
     if library not in names or (labels is None and len(names) > 1):
         held = f"it holds {shown}" if names else "it names no sections"
         raise SpotsError(f"{path} has no section {library}; {held}.")

@@ -10,7 +10,7 @@ from napari.layers import Points
 from napari.utils.notifications import show_warning
 from psygnal import Signal
 
-from ....errors import MissingPixelSizeError, SpotsError
+from ....errors import MissingPixelSizeError, SeveralSectionsError, SpotsError
 from ....spatial.coordinates import swap_xy
 from ....spatial.spots import Spots
 from ...session.pixel_size_sources import ARRAY_COLUMNS, PITCH_KEY
@@ -97,6 +97,8 @@ def read_spots_of_slide(path: Path, slide: ViewerSlide) -> Spots:
             f"{error.finding} Set it in the panel DKAN: predict, under Slide, and drop the table "
             "again."
         ) from error
+    except SeveralSectionsError as error:
+        raise SpotsError(f"{error.finding} Drop a table with the spots of one of them.") from error
     except SpotsError as error:
         raise SpotsError(
             f"{error} If {path.name} holds counts, load it with its spots in the panel DKAN: "

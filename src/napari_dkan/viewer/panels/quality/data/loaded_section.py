@@ -48,12 +48,15 @@ class SectionCandidate:
     image : Path or None
         Slide of the section, if known before reading; one given by the user takes precedence
         over what the files state.
+    read_at_mpp : callable or None
+        The same with the um per px of its slide, where positions may be in micrometres.
     """
 
     name: str
     source: Path
     read: Callable[[], AnnData]
     image: Path | None = None
+    read_at_mpp: Callable[[float], AnnData] | None = None
 
 
 @dataclass(eq=False)

@@ -14,6 +14,7 @@ from .....expression.readers.layouts.her2st_sections import find_her2st_files, f
 from .....expression.readers.library_choice import list_file_libraries
 from .....expression.readers.prefixed_files import find_prefixed_samples
 from .....expression.readers.single_section import read_single_section
+from .....expression.tables.spot_files import list_table_libraries
 from .loaded_section import SectionCandidate
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ def find_candidates(
     if len(paths) > 1:
         if (several := _candidates_of_h5ad(paths, image)) is not None:
             return several
-        return (_candidate_from_files(paths, image),)
+        return _candidates_from_files(paths, image)
     path = paths[0].expanduser()
     if not path.exists():
         raise SpotsError(f"{path} does not exist; check the path.")
@@ -142,11 +143,25 @@ def _candidate_from_table(path: Path, image: Path | None) -> SectionCandidate:
     if counts.parent.name == "ST-cnts" and find_her2st_root(root) == root:
         image = image or her2st_image(root, name)
     image = image or find_image_by_stem(counts.parent, name)
-    return SectionCandidate(name, counts, partial(read_single_section, image, counts, spots), image)
+    return _make_candidate(name, counts, spots, image)
 
 
-def _candidate_from_files(paths: Sequence[Path], image: Path | None) -> SectionCandidate:
-    """Make a candidate of counts, spots and perhaps an image that were chosen together."""
+def _make_candidate(
+    name: str, counts: Path, spots: Path | None, image: Path | None, library: str | None = None
+) -> SectionCandidate:
+    def read(mpp: float | None = None) -> AnnData:
+        return read_single_section(image, counts, spots, library, mpp)
+
+    return SectionCandidate(name, counts, read, image, read)
+
+
+def _candidates_from_files(
+    paths: Sequence[Path], image: Path | None
+) -> tuple[SectionCandidate, ...]:
+    """Make candidates of counts, spots and perhaps an image that were chosen together.
+
+    They are one section, or those that the spots name.
+    """
     images = [p for p in paths if p.name.lower().endswith(_IMAGE_SUFFIXES)]
     tables = [p for p in paths if p not in images]
     positions = [p for p in tables if any(word in p.name.lower() for word in _POSITION_WORDS)]
@@ -159,12 +174,20 @@ def _candidate_from_files(paths: Sequence[Path], image: Path | None) -> SectionC
         )
     image = image or (images[0] if images else None)
     spots = positions[0] if positions else None
-    return SectionCandidate(
-        _section_name(counts[0]),
-        counts[0],
-        partial(read_single_section, image, counts[0], spots),
-        image,
+    name, libraries = _section_name(counts[0]), _list_libraries(spots)
+    if len(libraries) < 2:
+        return (_make_candidate(name, counts[0], spots, image),)
+    return tuple(
+        _make_candidate(f"{name} {library}", counts[0], spots, image, library)
+        for library in libraries
     )
+
+
+def _list_libraries(spots: Path | None) -> tuple[str, ...]:
+    if spots is None:
+        return ()
+    list_of_file = list_file_libraries if spots.suffix == ".h5ad" else list_table_libraries
+    return tuple(list_of_file(spots))
 
 
 def _section_name(path: Path) -> str:

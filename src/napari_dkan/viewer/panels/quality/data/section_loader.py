@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 from weakref import WeakSet
 
 from napari.layers import Layer, Points
 from napari.utils.notifications import show_warning
 
-from .....errors import SpotsError
+from .....errors import MissingPixelSizeError, SeveralSectionsError, SpotsError
 from .....inference.section_pixel_size import section_size_claims
 from ....session.slide_layer import ViewerSlide
 from ....session.viewer_session import ViewerSession
@@ -20,7 +22,10 @@ from ....worker import JobFailure, JobRunner
 from .loaded_section import SECTION_KEY, LoadedSection, SectionCandidate, parse_finite
 from .quality_model import QualityModel
 from .section_finder import find_candidates
-from .slide_matching import SlideMatch, is_same_slide, match_slide
+from .slide_matching import SlideMatch, find_section_mpp, is_same_slide, match_slide
+
+if TYPE_CHECKING:
+    from anndata import AnnData
 
 
 @dataclass(frozen=True)
@@ -84,7 +89,7 @@ def load_requested_section(
         candidates = find_candidates(request.paths, request.image)
         candidate = choose_candidate(candidates, slides, current)
         yield SectionCandidates(candidates if len(candidates) > 1 else ())
-    section = read_section(candidate)
+    section = read_section(candidate, partial(find_section_mpp, candidate.image, slides, current))
     yield LoadResult(section, match_slide(section, slides, current))
 
 
@@ -106,16 +111,26 @@ def choose_candidate(
     return candidates[0]
 
 
-def read_section(candidate: SectionCandidate) -> LoadedSection:
+def read_section(
+    candidate: SectionCandidate, find_mpp: Callable[[], float | None] = lambda: None
+) -> LoadedSection:
     """Read a section.
+
+    Parameters
+    ----------
+    candidate
+    find_mpp
+        Returns the um per px of its slide; called if positions are in micrometres.
 
     Raises
     ------
     SpotsError
         The file cannot be read; the message names it.
+    SlideError
+        Its slide cannot be opened.
     """
     try:
-        data = candidate.read()
+        data = _read_in_px(candidate, find_mpp)
     except OSError as error:
         raise SpotsError(
             f"{candidate.source} cannot be read ({error.strerror or error})."
@@ -132,6 +147,27 @@ def read_section(candidate: SectionCandidate) -> LoadedSection:
         parse_finite(data.uns.get("mpp")),
         source_claims=tuple(section_size_claims(data.uns)),
     )
+
+
+def _read_in_px(candidate: SectionCandidate, find_mpp: Callable[[], float | None]) -> AnnData:
+    try:
+        return candidate.read()
+    except SeveralSectionsError as error:
+        raise SpotsError(
+            f"{error.finding} Write one file for each section, and load it with the counts."
+        ) from error
+    except MissingPixelSizeError as error:
+        if candidate.read_at_mpp is None:
+            raise SpotsError(
+                f"{error.finding} Write the positions in level-0 pixels of the slide."
+            ) from error
+        mpp = find_mpp()
+        if mpp is None:
+            raise SpotsError(
+                f"{error.finding} Open the slide, set it in the panel DKAN: predict, under Slide, "
+                "and load the section again."
+            ) from error
+        return candidate.read_at_mpp(mpp)
 
 
 class SectionLoader:

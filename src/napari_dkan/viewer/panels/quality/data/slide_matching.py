@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from .....errors import SlideError
 from .....expression.readers.image_files import image_stem, is_image_of_section
+from .....inference.section_pixel_size import find_qupath_mpp
 from .....slide import PixelSize, Slide, open_slide
 from .....slide.pixel_size import SizeClaim, resolve_pixel_size
 from .....spatial.coordinates import AffineTransform
@@ -148,6 +149,31 @@ def is_same_slide(image: Path, slide: ViewerSlide) -> bool:
             return opened.fingerprint() == slide.slide.fingerprint()
     except SlideError:
         return False
+
+
+def find_section_mpp(
+    image: Path | None, slides: Sequence[ViewerSlide], current: ViewerSlide | None
+) -> float | None:
+    """Return the um per px in which QuPath measured a section; call it in a worker thread.
+
+    It is that of `image`, which need not be open, or of the chosen slide without one; None where
+    it is not known.
+
+    Raises
+    ------
+    SlideError
+        The image cannot be opened.
+    """
+    slide = current
+    if image is not None:
+        slide = next((s for s in slides if is_same_slide(image, s)), None)
+        if slide is None:
+            with open_slide(image) as opened:
+                known = recall_pixel_size(opened)
+                return find_qupath_mpp(opened.pixel_size, None if known is None else known.mpp)
+    if slide is None or slide.pixel_size is None:
+        return None
+    return find_qupath_mpp(slide.slide.pixel_size, slide.mpp)
 
 
 def place_on_slide(session: ViewerSession, section: LoadedSection, match: SlideMatch) -> str:
