@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Any
+from itertools import product
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .reader_errors import SourceError
+
+if TYPE_CHECKING:
+    from .sources.slide_source import TiledSource
 
 # Names that say nothing about a channel, and those of the channels of an RGB image.
 _PLAIN_NAME = re.compile(
@@ -25,6 +29,10 @@ _STAINS = re.compile(
 _PRIMARIES = ("FF0000", "00FF00", "0000FF")
 # Of the sampled opacities of an RGBA image, at least so many are full, and full or none.
 _MIN_OPAQUE, _MIN_OPAQUE_OR_CLEAR = 0.05, 0.9
+# Places of samples as shares of the height and the width, the middle first.
+_SAMPLE_PLACES = sorted(product((0.5, 0.2, 0.8), repeat=2), key=lambda at: at != (0.5, 0.5))
+_SAMPLE_PX = 256
+_MAX_CAMERA_BITS = 14
 _ADVICE = "an H&E slide is RGB; export the H&E image alone, as RGB"
 
 
@@ -34,6 +42,45 @@ def check_sample_type(dtype: np.dtype[Any]) -> None:
         raise SourceError(
             f"its pixels are {dtype.name}; export it as RGB with 8 or 16 bits per channel"
         )
+
+
+def check_used_bits(dtype: np.dtype[Any], source: TiledSource) -> None:
+    """Refuse 16-bit samples that use 14 bits or fewer, which would be read as nearly black.
+
+    Cameras store 10, 12 or 14 bits in 16. What cannot be decoded is not judged.
+
+    Parameters
+    ----------
+    dtype
+        Of the stored samples.
+    source
+        Its coarsest level is sampled, until a bright pixel is found.
+
+    Raises
+    ------
+    SourceError
+        Names the range.
+    """
+    if dtype != np.uint16:
+        return
+    level = len(source.levels) - 1
+    width, height = source.levels[level].width, source.levels[level].height
+    brightest = 0
+    for down, across in _SAMPLE_PLACES:
+        x = max(0, int(across * width) - _SAMPLE_PX // 2)
+        y = max(0, int(down * height) - _SAMPLE_PX // 2)
+        size = min(_SAMPLE_PX, width - x), min(_SAMPLE_PX, height - y)
+        try:
+            brightest = max(brightest, int(source.read(level, x, y, *size).max()))
+        except (SourceError, OSError, ValueError, RuntimeError):
+            return
+        if brightest >= 1 << (_MAX_CAMERA_BITS - 8):
+            return
+    bits = 8 + brightest.bit_length()
+    raise SourceError(
+        f"its pixels of 16 bits stay below {1 << bits:,} of 65,536, as of a camera with fewer, "
+        "and would be nearly black; export it with 8 bits per channel"
+    )
 
 
 def check_channels(count: int, names: Sequence[str] = (), colors: Sequence[str] = ()) -> None:

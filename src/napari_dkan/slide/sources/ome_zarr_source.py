@@ -10,7 +10,7 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from ..channel_check import check_channels, check_fourth_channel, check_sample_type
+from ..channel_check import check_channels, check_fourth_channel, check_sample_type, check_used_bits
 from ..color_conversion import convert_to_rgb8
 from ..file_images import FileContents, choose_image
 from ..reader_errors import SourceError
@@ -63,6 +63,7 @@ class OmeZarrSource(TiledSource):
             group_small_chunks(height, MIN_READ_PX),
         )
         self.cache = TileCache(choose_cache_capacity(self.levels[0].width, self.chunk_size[1]))
+        check_used_bits(self._arrays[-1].dtype, self)
 
     def _validate_array(self, array: Any, image: ZarrImage) -> tuple[int, int]:
         if array.ndim != len(self._axes):

@@ -23,7 +23,8 @@ def read_tiff_pixel_size(
 ) -> PixelSizeMetadata:
     """Read the pixel size of an image of a TIFF.
 
-    Taken from OME-XML, else Aperio's description, else the resolution tags, else the objective.
+    Taken from OME-XML, else Aperio's description, else the resolution tags, else ImageJ's unit of
+    them, else the objective.
 
     Parameters
     ----------
@@ -49,6 +50,7 @@ def read_tiff_pixel_size(
         unparsed if ome is None else _pixel_size_from_ome(ome),
         pixel_size_from_sides(*2 * (_read_aperio_number(aperio, "MPP"),), "Aperio metadata"),
         _pixel_size_from_resolution(series.keyframe.tags),
+        _pixel_size_from_imagej(tif, series.keyframe.tags),
         pixel_size_from_objective(
             None if root is None or ome is None else _magnification_from_ome(root, ome)
         ),
@@ -89,13 +91,24 @@ def _read_aperio_number(description: str, name: str) -> float | None:
 
 def _pixel_size_from_resolution(tags: Any) -> PixelSizeMetadata:
     unit = UM_PER_RESOLUTION_UNIT.get(int(_read_tag(tags, "ResolutionUnit") or 0))
+    return _pixel_size_from_tags(tags, unit, "TIFF resolution")
+
+
+def _pixel_size_from_imagej(tif: Any, tags: Any) -> PixelSizeMetadata:
+    """Read the resolution tags in ImageJ's unit, which escapes the micro sign."""
+    metadata = (tif.imagej_metadata or {}) if tif.is_imagej else {}
+    unit = str(metadata.get("unit", "")).replace("\\u00B5", "u")
+    return _pixel_size_from_tags(tags, convert_unit_to_um(unit), "ImageJ resolution")
+
+
+def _pixel_size_from_tags(tags: Any, unit: float | None, origin: str) -> PixelSizeMetadata:
     if unit is None:
         return PixelSizeMetadata()
     sides = []
     for name in ("XResolution", "YResolution"):
         numerator, denominator = _read_tag(tags, name) or (0, 0)
         sides.append(unit * denominator / numerator if numerator and denominator else None)
-    return pixel_size_from_sides(sides[0], sides[1], "TIFF resolution")
+    return pixel_size_from_sides(sides[0], sides[1], origin)
 
 
 def _read_tag(tags: Any, name: str) -> Any:

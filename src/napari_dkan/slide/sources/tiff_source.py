@@ -14,7 +14,7 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
-from ..channel_check import channels_error, check_channels, check_sample_type
+from ..channel_check import channels_error, check_channels, check_sample_type, check_used_bits
 from ..color_conversion import convert_cmyk_to_rgb, convert_to_rgb8
 from ..reader_errors import SourceError
 from .slide_source import MAX_IMAGE_PX, TiledSource, levels_from_sizes
@@ -61,7 +61,7 @@ class TiffLevel:
         channel_names: Sequence[str] = (),
     ) -> None:
         pages = [page for page in series.pages if page is not None]
-        self._page = page = series.keyframe
+        self.page = page = series.keyframe
         self._read_bytes = read_bytes
         self.width, self.height = int(page.imagewidth), int(page.imagelength)
         if self.width < 1 or self.height < 1:
@@ -119,14 +119,14 @@ class TiffLevel:
         options = (
             {"jpegtables": self._jpeg_tables[page_index]} if self._jpeg_tables[page_index] else {}
         )
-        decoded, _, shape = self._page.decode(data, index, **options)
+        decoded, _, shape = self.page.decode(data, index, **options)
         if decoded is None or decoded.size == 0:
             raise SourceError("a tile cannot be decoded")
         tile: NDArray[Any] = decoded[0, : shape[1], : shape[2]]
         return tile
 
     def _read_band(self, page_index: int, plane: int, column: int, row: int) -> NDArray[Any]:
-        page = self._page
+        page = self.page
         samples = 1 if page.planarconfig == 2 else page.samplesperpixel
         dtype = np.dtype(page.parent.byteorder + page.dtype.char)
         top = row * self.chunk_size[1]
@@ -140,14 +140,14 @@ class TiffLevel:
     def _convert_to_rgb8(self, pixels: NDArray[Any]) -> NDArray[np.uint8]:
         photometric = tifffile.PHOTOMETRIC
         if self._photometric == photometric.PALETTE:
-            colors = (np.asarray(self._page.colormap) >> 8).astype(np.uint8)
+            colors = (np.asarray(self.page.colormap) >> 8).astype(np.uint8)
             return np.ascontiguousarray(colors.T[pixels[:, :, 0]])
         if self._photometric == photometric.SEPARATED:
             is_16_bit = pixels.dtype == np.uint16
             return convert_cmyk_to_rgb((pixels >> 8).astype(np.uint8) if is_16_bit else pixels)
         if self._photometric == photometric.MINISWHITE:
             pixels = ~pixels
-        extra = self._page.extrasamples
+        extra = self.page.extrasamples
         return convert_to_rgb8(pixels, premultiplied=bool(extra) and extra[0] == ASSOCIATED_ALPHA)
 
 
@@ -161,6 +161,8 @@ def check_supported_image(
     for axis, name in (("Z", "focal planes"), ("T", "time points"), ("I", "images")):
         if spatial.get(axis, 1) > 1:
             raise SourceError(f"it has {spatial[axis]} {name}; export one of them as an RGB image")
+    if pages > 1 and page.samplesperpixel > 2:
+        raise SourceError(f"it has {pages} images of one size; export one of them as an RGB image")
     is_gray = page.photometric in (photometric.MINISWHITE, photometric.MINISBLACK)
     has_opacity = any(extra in OPACITY_SAMPLES for extra in page.extrasamples or ())
     if channels == 2 and has_opacity:
@@ -183,7 +185,8 @@ def check_supported_image(
         photometric.SEPARATED,
     )
     if page.photometric not in supported:
-        raise SourceError(f"its colours are stored as {page.photometric!s:.40}; export it as RGB")
+        name = getattr(page.photometric, "name", f"type {page.photometric}")
+        raise SourceError(f"its colours are stored as {name}; export it as RGB")
 
 
 # Vendor layouts that OpenSlide knows and plain TIFF readers get wrong (overlaps, focal planes).
@@ -241,10 +244,13 @@ class TiffSource(TiledSource):
                 self.levels[0].height,
                 self.contents.images[self.contents.index].is_auxiliary,
             )
+            self.cache = TileCache(choose_cache_capacity(self.levels[0].width, self.chunk_size[1]))
+            page = self._levels[-1].page
+            if page.photometric in (tifffile.PHOTOMETRIC.RGB, tifffile.PHOTOMETRIC.MINISBLACK):
+                check_used_bits(np.dtype(page.dtype), self)
         except BaseException:
             self._tif.close()
             raise
-        self.cache = TileCache(choose_cache_capacity(self.levels[0].width, self.chunk_size[1]))
 
     def tile_size(self, level: int) -> tuple[int, int]:
         """Return (width, height) of the tiles of a level in px."""
