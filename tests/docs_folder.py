@@ -38,8 +38,7 @@ def make_folder(folder: Path, data: Path) -> None:
     for name in ("S", "S.tsv", "C3_selection.tsv"):
         _copy(crop / "C3_crop_selection.tsv", folder / name)
     _copy(ROOT / "src/napari_dkan/checkpoints/her2-breast.safetensors", folder / "dkan.safetensors")
-    for name in ("OLD.safetensors", "mine.safetensors"):
-        _copy(folder / "dkan.safetensors", folder / name)
+    _copy(folder / "dkan.safetensors", folder / "mine.safetensors")
     _copy(ROOT / "docs/reports/reliability.json", folder / "docs/reports/reliability.json")
     for name in ("annotations.geojson", "qupath.geojson", "C4.geojson"):
         _region(folder / name)

@@ -54,7 +54,6 @@ NOT_RUN = {
     "--device cuda": "needs a GPU",
     "--data PUBLISHED": "needs the features published with DKAN",
     "--features features_uni_v1": "needs the weights of UNI",
-    "reference OLD": "needs the whole panel; tests/test_reliability.py adds a reference",
     "lite0": "needs weights; tests/test_combined_encoder.py has encoders of parts",
     "python -m pytest": "the tests themselves",
     "--stain macenko": "slow; tests/test_stain_normalization.py trains with it",
