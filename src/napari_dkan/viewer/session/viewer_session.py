@@ -18,7 +18,7 @@ from psygnal import Signal
 from ...errors import SpotsError
 from ...inference.prediction_progress import StageTimer
 from .layer_stack import LayerStack
-from .outdated_predictions import PixelSizeCheck, hide_predictions_of_image
+from .outdated_predictions import OutdatedPredictions, fits_pixel_size
 from .predictor_pool import PredictorOptions, PredictorPool, RateKey
 from .slide_layer import ViewerSlide
 from .status_message import StatusMessage
@@ -71,7 +71,7 @@ class ViewerSession:
         self.layers = LayerStack(viewer, self.viewer_slides.layer_registry)
         self.slides_changed = self.viewer_slides.slides_changed
         self.slide_changed = self.viewer_slides.slide_changed
-        self._pixel_size_check = PixelSizeCheck()
+        self._outdated = OutdatedPredictions(self.viewer_slides.layer_registry, self.message)
         self.viewer_slides.slide_replaced.connect(self._on_slide_replaced)
         self.slide_changed.connect(self._on_slide_changed)
         self.slides_changed.connect(self._on_slides_changed)
@@ -103,10 +103,18 @@ class ViewerSession:
             self.overlays_changed.emit()
 
     def _on_slide_replaced(self, slide: ViewerSlide) -> None:
-        hide_predictions_of_image(self, slide)
+        self._outdated.hide_image(slide, self.overlays)
 
     def _on_slide_changed(self) -> None:
-        self._pixel_size_check.update(self)
+        """Hide what was predicted at another pixel size, and drop such a spot."""
+        self._outdated.check_pixel_sizes(self.slides, self.overlays)
+        spot = self.spot
+        if spot is None:
+            return
+        fingerprint = spot.provenance.get("slide_fingerprint")
+        own_slides = [s for s in self.slides if s.slide.fingerprint() == fingerprint]
+        if not all(fits_pixel_size(spot, slide) for slide in own_slides):
+            self.set_spot(None)
 
     def _on_slides_changed(self) -> None:
         """Drop the spot of a slide that was closed; one from a file needs no slide."""
