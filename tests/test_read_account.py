@@ -113,8 +113,7 @@ def test_section_accounts_for_its_spots(tmp_path: Path) -> None:
     assert account.notes == ("1 gene was added to another of the same symbol",)
 
 
-@pytest.mark.parametrize("flag", ["--verbose", "-v"])
-def test_command_prints_what_it_read(flag, tmp_path, data_dir, capsys, monkeypatch) -> None:
+def test_command_prints_what_it_read(tmp_path, data_dir, capsys, monkeypatch) -> None:
     crop = data_dir / "her2st/crop"
     report = tmp_path / "report.json"
     arguments = [
@@ -122,7 +121,7 @@ def test_command_prints_what_it_read(flag, tmp_path, data_dir, capsys, monkeypat
         "--spots", crop / "C3_crop_selection.tsv", "-o", report,
     ]  # fmt: skip
     said = {}
-    for name, extra in (("quiet", []), ("verbose", [flag])):
+    for name, extra in (("quiet", []), ("verbose", ["-v"])):
         monkeypatch.setattr(sys, "argv", ["napari-dkan", *map(str, arguments), *extra])
         with pytest.raises(SystemExit) as end:
             main()
