@@ -64,7 +64,7 @@ def clicked(panel: Any, x: float, y: float) -> float:
     """Seconds from a click at (x, y), level-0 px, to the painted bars, in Qt's own event loop."""
     from qtpy.QtCore import QEvent, QEventLoop, QObject, QTimer
 
-    session, bars = panel.session, panel.spot_box.bars
+    session, bars = panel.session, panel.spot_box.gene_bars
     before, loop, painted = session.spot, QEventLoop(), []
 
     class Watch(QObject):
@@ -81,7 +81,7 @@ def clicked(panel: Any, x: float, y: float) -> float:
     bars.installEventFilter(watch)
     QTimer.singleShot(60_000, loop.quit)
     start = time.perf_counter()
-    QTimer.singleShot(0, lambda: panel.click_predictor.click(x, y))
+    QTimer.singleShot(0, lambda: panel.click_predictor.predict_at(x, y))
     loop.exec()
     return painted[0] - start
 
