@@ -141,6 +141,16 @@ def test_a_click_beside_the_slide_says_why_nothing_is_predicted(shown: PredictWi
     assert "beside the slide" in shown.message_label.text()
 
 
+def test_the_frame_moves_and_is_not_made_anew(shown: PredictWidget, until):
+    session = shown.session
+    click_canvas(shown, centre_of(shown))
+    until(lambda: session.spot is not None and not shown.click_predictor.busy)
+    frame, first = session.viewer.layers["this spot"], session.spot
+    click_canvas(shown, centre_of(shown) + QPoint(25, 10))
+    until(lambda: session.spot is not first and not shown.click_predictor.busy)
+    assert session.viewer.layers["this spot"] is frame and is_framed(shown)
+
+
 def test_the_frame_goes_with_its_spot(shown: PredictWidget, until):
     click_canvas(shown, centre_of(shown))
     until(lambda: shown.session.spot is not None)

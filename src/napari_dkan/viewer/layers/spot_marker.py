@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from napari.layers import Points
 
-from ..session.slide_layer import METADATA_PREFIX
+from ...spatial.coordinates import swap_xy
+from ..session.slide_layer import METADATA_PREFIX, ViewerSlide
 from ..session.viewer_session import ViewerSession
 from ..widgets.signal_connections import SignalConnections
 from .value_layers import make_spots_layer
@@ -13,11 +14,15 @@ MARKER_COLOR, MARKER_WIDTH = "#00e5ff", 0.06  # width in sides of the frame
 
 
 class SpotMarker:
-    """Frames the session's spot with a square of its tile; there is no layer without a spot."""
+    """Frames the session's spot with a square of its tile; there is no layer without a spot.
+
+    The layer is moved from spot to spot: to insert one takes longer than to paint the bars.
+    """
 
     def __init__(self, session: ViewerSession, connections: SignalConnections) -> None:
         self._session = session
         self._layer: Points | None = None
+        self._slide: ViewerSlide | None = None  # of the layer
         connections.connect(self._update, session.spot_changed, session.slide_changed)
         session.layers.watch_removal(lambda: [self._layer], self._on_removed, connections)
 
@@ -31,22 +36,33 @@ class SpotMarker:
 
     def _update(self) -> None:
         session, spot, slide = self._session, self._session.spot, self._session.slide
-        self.close()
-        if spot is None or slide is None or slide.pixel_size is None:
+        if (
+            spot is None
+            or slide is None
+            or slide.pixel_size is None
+            or spot.provenance.get("slide_fingerprint") != slide.slide.fingerprint()
+        ):
+            self.close()
             return
-        if spot.provenance.get("slide_fingerprint") != slide.slide.fingerprint():
+        if self._slide is not slide:
+            self.close()
+        grid = spot.target.grid
+        side_um = spot.provenance["patch_um"] if grid is None else grid.pitch_um
+        xy = spot.target.spots.xy[-1:]
+        if self._layer is None:
+            self._layer = make_spots_layer(
+                xy,
+                slide.mpp,
+                "this spot",
+                side_um,
+                symbol="square",
+                face_color="transparent",
+                border_color=MARKER_COLOR,
+                border_width=MARKER_WIDTH,
+                metadata={METADATA_PREFIX: "this spot"},
+            )
+            self._slide = slide
+            session.layers.insert(self._layer, slide)
             return
-        grid, patch_um = spot.target.grid, spot.provenance.get("patch_um")
-        side_um = grid.pitch_um if grid is not None else patch_um
-        self._layer = make_spots_layer(
-            spot.target.spots.xy[-1:],
-            slide.mpp,
-            "this spot",
-            side_um,
-            symbol="square",
-            face_color="transparent",
-            border_color=MARKER_COLOR,
-            border_width=MARKER_WIDTH,
-            metadata={METADATA_PREFIX: "this spot"},
-        )
-        session.layers.insert(self._layer, slide)
+        self._layer.data = swap_xy(xy)
+        self._layer.size = side_um / slide.mpp
