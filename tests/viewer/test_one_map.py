@@ -105,6 +105,11 @@ def test_where_two_maps_overlap_the_finer_one_is_drawn(panel: PredictWidget, unt
     world = tuple(grid.centres[row][::-1] * slide.mpp)
     assert coarse.value_at(world) is None and fine.value_at(world) is not None
 
+    fine.layer.visible = False  # what is hidden leaves no hole in the other map
+    assert drawn_tiles(coarse).sum() == len(grid)
+    fine.layer.visible = True
+    np.testing.assert_array_equal(drawn_tiles(coarse), wanted)
+
     session.viewer.layers.remove(fine.layer)
     assert drawn_tiles(coarse).sum() == len(grid)
 

@@ -39,11 +39,25 @@ class OverlayDisplay:
             self.refresh, session.gene_changed, session.settings_changed, session.overlays_changed
         )
         connections.connect(self._on_overlay_updated, session.overlay_updated)
+        connections.connect(self._follow_visibility, session.overlays_changed)
+        self._follow_visibility()
         connections.add_callback(session.viewer.mouse_move_callbacks, self._on_mouse_move)
 
     def close(self) -> None:
         """Hide the legend."""
         self.legend.hide()
+        for overlay in self._session.overlays:
+            overlay.layer.events.visible.disconnect(self._on_visibility_changed)
+
+    def _follow_visibility(self) -> None:
+        """Draw the tiles again that a map covered which is hidden now."""
+        for overlay in self._session.overlays:
+            overlay.layer.events.visible.disconnect(self._on_visibility_changed)
+            overlay.layer.events.visible.connect(self._on_visibility_changed)
+
+    def _on_visibility_changed(self, event: object = None) -> None:
+        if len(self.shown_overlays()) > 1 and self._update_covered_tiles():
+            self.refresh()
 
     def shown_overlays(self) -> list[PredictionOverlay]:
         """Return the predictions that have the current gene."""
