@@ -15,6 +15,7 @@ from qtpy.QtCore import QRect
 from qtpy.QtGui import QCursor
 from qtpy.QtWidgets import QToolTip
 
+from ...spatial.coordinates import swap_xy
 from ..jobs.prediction_jobs import PredictionJobs
 from ..layers.overlay_display import OverlayDisplay
 from ..layers.overlay_lookup import is_current_map
@@ -72,8 +73,6 @@ class GeneLens:
         self.raster: GeneRaster | None = None
         self._gene = ""
         self.layers: LensLayers | None = None
-        self._mapped_key: tuple[object, ...] = ()
-        self._mapped_tiles: NDArray[np.bool_] = np.zeros((0, 0), bool)
         self._timer_start_circle: LensCircle | None = None  # circle at the start of the timer
         self._job_was_running = False
         self._settle_timer = Debouncer(SETTLE_DELAY_MS, self._on_settle_timer)
@@ -227,22 +226,17 @@ class GeneLens:
         Two translucent tiles on one another would have a colour that no legend explains.
         """
         assert self.grid is not None and self.raster is not None
-        maps = [
-            o
-            for o in self.session.overlays
-            if isinstance(o, GridOverlay) and o.layer.visible and is_current_map(self.session, o)
-        ]
-        key = (id(self.grid), *((id(o), int(o.prediction.predicted_mask.sum())) for o in maps))
-        if key != self._mapped_key:
-            self._mapped_key = key
-            self._mapped_tiles = np.zeros(self.raster.values.shape, bool)
-            rows, columns = self._mapped_tiles.shape
-            for overlay in maps:
-                target = overlay.prediction.target
-                centres = target.spots.xy[overlay.prediction.predicted_mask]
-                column, row = np.floor(centres / self.grid.pitch).astype(np.int64).T
-                self._mapped_tiles[row.clip(0, rows - 1), column.clip(0, columns - 1)] = True
-        return self._mapped_tiles
+        mapped = np.zeros(self.raster.values.shape, bool)
+        last = np.array(mapped.shape) - 1
+        for overlay in self.session.overlays:
+            if not isinstance(overlay, GridOverlay) or not overlay.layer.visible:
+                continue
+            if is_current_map(self.session, overlay):
+                prediction = overlay.prediction
+                centres = prediction.target.spots.xy[prediction.predicted_mask]
+                row, column = np.floor(swap_xy(centres) / self.grid.pitch).astype(np.int64).T
+                mapped[row.clip(0, last[0]), column.clip(0, last[1])] = True
+        return mapped
 
     def _update_style(self) -> None:
         """Update colours, names and legend, which do not depend on the position."""
