@@ -29,8 +29,8 @@ class SpotsError(DkanError):
     """Spots, regions or measured expression are not usable."""
 
 
-class FewGenesError(SpotsError):
-    """A section measures few genes of a panel, perhaps by chance, which can be accepted.
+class SpotsFindingError(SpotsError):
+    """A finding, with advice for the command line; the window gives its own.
 
     Attributes
     ----------
@@ -38,70 +38,48 @@ class FewGenesError(SpotsError):
         What was found, as a sentence without advice.
     """
 
-    def __init__(self, finding: str) -> None:
-        super().__init__(finding)  # alone, so that the error can be pickled
+    advice = ""  # of the command line
+
+    def __init__(self, finding: str, *others: object) -> None:
+        super().__init__(finding, *others)  # without the advice, so that it can be pickled
         self.finding = finding
 
     def __str__(self) -> str:
-        return f"{self.finding.rstrip('.')}; use these few with --few-genes (few_genes=True)."
+        return f"{self.finding.rstrip('.')}; {self.advice}."
 
 
-class MissingPixelSizeError(SpotsError):
-    """Positions are in micrometres, and the pixel size that converts them is not known.
+class FewGenesError(SpotsFindingError):
+    """A section measures few genes of a panel, perhaps by chance, which can be accepted."""
 
-    Attributes
-    ----------
-    finding : str
-        What was found, as a sentence without advice.
-    """
-
-    def __init__(self, finding: str) -> None:
-        super().__init__(finding)
-        self.finding = finding
-
-    def __str__(self) -> str:
-        return (
-            f"{self.finding.rstrip('.')}; give the one that QuPath shows for the image, with --mpp."
-        )
+    advice = "use these few with --few-genes (few_genes=True)"
 
 
-class SeveralSectionsError(SpotsError):
-    """A file holds several sections and none is named.
+class MissingPixelSizeError(SpotsFindingError):
+    """Positions are in micrometres, and the pixel size that converts them is not known."""
 
-    Attributes
-    ----------
-    finding : str
-        What was found, as a sentence without advice.
-    """
-
-    def __init__(self, finding: str) -> None:
-        super().__init__(finding)
-        self.finding = finding
-
-    def __str__(self) -> str:
-        return f"{self.finding.rstrip('.')}; name one as library (--library)."
+    advice = "give the one that QuPath shows for the image, with --mpp"
 
 
-class UnclearRegionsError(SpotsError):
+class SeveralSectionsError(SpotsFindingError):
+    """A file holds several sections and none is named."""
+
+    advice = "name one as library (--library)"
+
+
+class UnclearRegionsError(SpotsFindingError):
     """A file has several types of objects, and none of them is surely what is meant by regions.
 
     Attributes
     ----------
-    finding : str
-        What was found, as a sentence without advice.
     types : tuple of str
         The types to choose from.
     """
 
+    advice = "say with --region-objects which of them are regions, or export annotations only"
+
     def __init__(self, finding: str, types: tuple[str, ...]) -> None:
         super().__init__(finding, types)
-        self.finding, self.types = finding, types
-
-    def __str__(self) -> str:
-        return (
-            f"{self.finding.rstrip('.')}; say with --region-objects which of them are regions, or "
-            "export annotations only."
-        )
+        self.types = types
 
 
 class GeneError(DkanError):

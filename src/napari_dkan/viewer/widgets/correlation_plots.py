@@ -19,6 +19,14 @@ ALIGN_RIGHT = Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter
 ALIGN_CENTER = Qt.AlignmentFlag.AlignCenter
 
 
+def find_dot(dots: NDArray[np.float64], position: QPointF) -> int | None:
+    """Return the row of the dot (N, 2) nearest to a position; None beyond `PICK_RADIUS_PX`."""
+    distance = np.hypot(*(dots - [position.x(), position.y()]).T)
+    distance[~np.isfinite(distance)] = np.inf
+    row = int(np.argmin(distance))
+    return row if distance[row] <= PICK_RADIUS_PX else None
+
+
 class CorrelationHistogram(QWidget):
     """Histogram of the correlations of genes: DKAN as bars, ridge as an outline."""
 
@@ -182,13 +190,7 @@ class MeasuredPredictedScatter(QWidget):
         QToolTip.hideText()
 
     def _row_at(self, event: QMouseEvent) -> int | None:
-        if not len(self._measured):
-            return None
-        position = event.position()
-        distance = np.hypot(*(self.dot_positions() - [position.x(), position.y()]).T)
-        distance[~np.isfinite(distance)] = np.inf
-        row = int(np.argmin(distance))
-        return row if distance[row] <= PICK_RADIUS_PX else None
+        return find_dot(self.dot_positions(), event.position()) if len(self._measured) else None
 
     def paintEvent(self, event: QPaintEvent) -> None:
         painter, ink = make_painter(self)

@@ -15,8 +15,8 @@ from .correlation_plots import (
     ALIGN_CENTER,
     ALIGN_LEFT,
     ALIGN_RIGHT,
-    PICK_RADIUS_PX,
     SELECTED_COLOR,
+    find_dot,
     make_painter,
     round_ticks,
 )
@@ -103,13 +103,7 @@ class VolcanoPlot(QWidget):
         QToolTip.hideText()
 
     def _row_at(self, event: QMouseEvent) -> int | None:
-        if not len(self._symbols):
-            return None
-        position = event.position()
-        distance = np.hypot(*(self.dot_positions() - [position.x(), position.y()]).T)
-        distance[~np.isfinite(distance)] = np.inf
-        row = int(np.argmin(distance))
-        return row if distance[row] <= PICK_RADIUS_PX else None
+        return find_dot(self.dot_positions(), event.position()) if len(self._symbols) else None
 
     def paintEvent(self, event: QPaintEvent) -> None:
         if not len(self._symbols):
