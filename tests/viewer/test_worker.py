@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 
 from napari_dkan.viewer.worker import JobRunner
@@ -13,6 +14,7 @@ def resting_job(runner: JobRunner) -> Callable[[], Iterator[str]]:
     def job() -> Iterator[str]:
         for _ in range(3):
             while runner.is_foreground_busy():
+                time.sleep(0.01)
                 yield "rests"
             yield "works"
 
@@ -35,6 +37,7 @@ def test_a_background_job_rests_while_somebody_waits_for_another(qtbot) -> None:
 
     def asked_for() -> Iterator[None]:
         while not is_open:
+            time.sleep(0.01)  # a job that yields without pause floods the window's queue
             yield None
 
     foreground.start(asked_for, lambda item: None)
