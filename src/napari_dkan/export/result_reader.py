@@ -348,6 +348,7 @@ def _read_view_settings(document: dict[str, Any]) -> ViewSettings | None:
         return None
     view = get_entry(document, "view", dict)
     gene = None if view["gene"] is None else get_entry(view, "gene", str)
+    by_gene = get_entry(view, "limits_by_gene", dict) if "limits_by_gene" in view else {}
     return ViewSettings(
         gene,
         tuple(get_strings(view, "pinned")),
@@ -357,6 +358,7 @@ def _read_view_settings(document: dict[str, Any]) -> ViewSettings | None:
         get_entry(view, "hatch", bool),
         get_number_pair(view, "centre"),
         get_optional_number(view, "zoom"),
+        {symbol: pair for symbol in by_gene if (pair := get_number_pair(by_gene, symbol))},
     )
 
 

@@ -98,6 +98,8 @@ class ViewSettings:
     ----------
     limits : tuple of float or None
         Contrast limits of all genes; None where each gene has its own.
+    limits_by_gene : dict
+        Limits that were set by hand, by symbol; other genes have their percentiles.
     centre : tuple of float or None
         (x, y) in level-0 px.
     zoom : float or None
@@ -112,6 +114,7 @@ class ViewSettings:
     hatch: bool = True
     centre: tuple[float, float] | None = None
     zoom: float | None = None
+    limits_by_gene: dict[str, tuple[float, float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)

@@ -66,10 +66,10 @@ class OverlayDisplay:
 
     def contrast_limits(self) -> tuple[float, float]:
         """Return the contrast limits of the current gene, shared by all predictions."""
-        fixed = self._session.settings.contrast_limits.fixed
         gene = self._session.gene
-        if fixed is not None or gene is None:
-            return fixed or (0.0, 1.0)
+        chosen = self._session.settings.contrast_limits.chosen_for(gene)
+        if chosen is not None or gene is None:
+            return chosen or (0.0, 1.0)
         values = [o.prediction.get_gene_values(gene) for o in self.shown_overlays()]
         values += [
             o.rough.get_gene_values(gene) for o in self.shown_overlays() if o.rough is not None
@@ -86,6 +86,12 @@ class OverlayDisplay:
         for overlay in shown:  # the limits are shared, so one bar is enough
             overlay.colorbar.visible = overlay is shown[-1]
         self._update_legend(shown)
+
+    def preview_limits(self, limits: tuple[float, float]) -> None:
+        """Draw with these limits until the next `refresh`."""
+        self._drawn_limits = limits
+        for overlay in self.shown_overlays():
+            self._draw_overlay(overlay, limits)
 
     def _on_overlay_updated(self, overlay: PredictionOverlay) -> None:
         """Draw new tiles; the limits change only if the difference is visible.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ from napari.layers import Layer, Shapes
 from ...spatial.polygons import polygons_from_shapes, to_valid_polygons, union_polygons
 from ...spatial.region_files import NamedRegion
 from ..session.slide_layer import METADATA_PREFIX, ViewerSlide, layer_to_slide
+from ..widgets.signal_connections import SignalConnections
 from .region_layers import HAND_DRAWN_ID, REGIONS_KEY, default_features
 
 if TYPE_CHECKING:
@@ -152,6 +153,50 @@ def _nested_shapes(
             nearest = min(containers, key=lambda o: chosen[o].area)
             groups[nearest][1].append(rows[i])
     return list(groups.values())
+
+
+class RegionLayerWatch:
+    """Calls back when regions are drawn, changed or removed."""
+
+    def __init__(
+        self,
+        session: ViewerSession,
+        connections: SignalConnections,
+        callback: Callable[..., None],
+    ) -> None:
+        self._session, self._callback = session, callback
+        self._watched: dict[int, SignalConnections] = {}
+        layers = session.viewer.layers
+        connections.connect(self._on_layers_changed, layers.events.inserted, layers.events.removed)
+        connections.on_disconnect(self._unwatch_all)
+        self.refresh()
+
+    def _on_layers_changed(self, event: object = None) -> None:
+        self.refresh()
+        self._callback()
+
+    def refresh(self) -> None:
+        """Follow the shapes of all region layers."""
+        layers = {id(x): x for x in self._session.viewer.layers if is_region_layer(x)}
+        for key in [k for k in self._watched if k not in layers]:
+            self._watched.pop(key).disconnect_all()
+        for key, layer in layers.items():
+            if key not in self._watched and isinstance(layer, Shapes):
+                events, links = layer.events, SignalConnections()
+                links.connect(
+                    self._callback,
+                    events.data,
+                    events.features,
+                    events.edge_color,
+                    events.scale,
+                    events.affine,
+                )
+                self._watched[key] = links
+
+    def _unwatch_all(self) -> None:
+        for links in self._watched.values():
+            links.disconnect_all()
+        self._watched = {}
 
 
 # ---- changes -----------------------------------------------------------------------------

@@ -6,7 +6,8 @@ later changes.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -32,10 +33,27 @@ class ContrastLimits:
     Attributes
     ----------
     fixed : tuple of float or None
-        None for percentiles of each gene.
+        Of all genes; None where each gene has its own.
+    by_gene : mapping
+        Limits that were set by hand, by the symbol of their gene; other genes have percentiles.
     """
 
     fixed: tuple[float, float] | None = None
+    by_gene: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+
+    def chosen_for(self, gene: str | None) -> tuple[float, float] | None:
+        """Return the limits of a gene; None for its percentiles."""
+        return self.fixed or self.by_gene.get(gene or "")
+
+    def choose(self, gene: str, limits: tuple[float, float] | None) -> ContrastLimits:
+        """Set the limits of a gene, or those of all genes where these are fixed.
+
+        None returns to the percentiles of each gene, or of this one.
+        """
+        if self.fixed is not None:
+            return replace(self, fixed=limits)
+        others = {symbol: value for symbol, value in self.by_gene.items() if symbol != gene}
+        return replace(self, by_gene=others if limits is None else {**others, gene: limits})
 
 
 @dataclass(frozen=True)

@@ -258,8 +258,9 @@ class GeneLens:
 
     def _contrast_limits(self, shown: list[PredictionOverlay]) -> tuple[float, float]:
         """The limits of the maps; without a map those of all values of the lens."""
-        if self.session.settings.contrast_limits.fixed is not None:
-            return self.session.settings.contrast_limits.fixed
+        chosen = self.session.settings.contrast_limits.chosen_for(self.session.gene)
+        if chosen is not None:
+            return chosen
         if any(len(o.prediction.target) >= MIN_SPOTS_FOR_LIMITS for o in shown):
             return self._display.contrast_limits()
         return (0.0, 1.0) if self.raster is None else self.raster.contrast_limits()

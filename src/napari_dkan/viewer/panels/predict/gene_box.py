@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from qtpy.QtCore import QStringListModel, Qt
@@ -34,9 +35,9 @@ from ...layers.overlay_display import OverlayDisplay
 from ...layers.reliability_overlay import ReliabilityOverlay
 from ...session.shortcut_actions import set_tooltip
 from ...session.viewer_session import ViewerSession
-from ...session.viewer_settings import ContrastLimits
 from ...widgets.qt_utils import make_shrinkable, raise_dock
 from ...widgets.signal_connections import SignalConnections
+from .histogram_box import HistogramBox
 
 
 class ZeroShotBox(QWidget):
@@ -164,6 +165,7 @@ class GeneBox(QWidget):
             connections,
         )
         self.range_label, self._limits_row = QLabel(), QWidget()
+        self.histogram_box = HistogramBox(session, connections, display)
         self.low_limit, self.high_limit = QDoubleSpinBox(), QDoubleSpinBox()
         for box in (self.low_limit, self.high_limit):
             box.setDecimals(2)
@@ -215,6 +217,7 @@ class GeneBox(QWidget):
         layout.addLayout(self._pinned_layout)
         layout.addLayout(limits)
         layout.addWidget(self._limits_row)
+        layout.addWidget(self.histogram_box)
         layout.addLayout(colours)
         layout.addWidget(self.hatch_checkbox)
 
@@ -298,9 +301,15 @@ class GeneBox(QWidget):
         self.pin_button.setChecked(self._session.gene in self._session.pinned)
 
     def _on_limits_mode(self, index: int) -> None:
-        self._session.change_settings(
-            contrast_limits=ContrastLimits(self._display.contrast_limits() if index else None)
-        )
+        """Fix the current limits, or let each gene have its own; chosen again: its percentiles."""
+        session, limits = self._session, self._session.settings.contrast_limits
+        if index:
+            limits = replace(limits, fixed=self._display.contrast_limits())
+        elif limits.fixed is not None:
+            limits = replace(limits, fixed=None)
+        elif session.gene is not None:
+            limits = limits.choose(session.gene, None)
+        session.change_settings(contrast_limits=limits)
 
     def _on_limits_edited(self) -> None:
         if self.low_limit.value() >= self.high_limit.value():
@@ -308,7 +317,10 @@ class GeneBox(QWidget):
             self.refresh()
         elif self._session.settings.contrast_limits.fixed is not None:
             self._session.change_settings(
-                contrast_limits=ContrastLimits((self.low_limit.value(), self.high_limit.value()))
+                contrast_limits=replace(
+                    self._session.settings.contrast_limits,
+                    fixed=(self.low_limit.value(), self.high_limit.value()),
+                )
             )
 
     def _set_opacity(self, percent: int) -> None:
@@ -337,9 +349,13 @@ class GeneBox(QWidget):
         self.low_limit.setValue(low)
         self.high_limit.setValue(high)
         self._limits_row.setVisible(fixed)
+        is_set = gene.symbol in session.settings.contrast_limits.by_gene
         self.range_label.setText(
-            "" if fixed or not self._display.shown_overlays() else f"{low:.2f} to {high:.2f}"
+            ""
+            if fixed or not self._display.shown_overlays()
+            else f"{low:.2f} to {high:.2f}{', set' if is_set else ''}"
         )
+        self.histogram_box.plot.set_limits((low, high))
         self.colormap_combo.setCurrentText(session.settings.colormap)
         with signals_blocked(self.opacity_slider):
             self.opacity_slider.setValue(round(100 * session.settings.opacity))

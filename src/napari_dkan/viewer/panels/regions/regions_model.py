@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from napari.layers import Shapes
 from numpy.typing import NDArray
 from psygnal import Signal
 
-from ...layers.region_objects import RegionObject, is_region_layer, list_region_objects
+from ...layers.region_objects import RegionLayerWatch, RegionObject, list_region_objects
 from ...layers.region_objects import region_layers as find_region_layers
 from ...layers.slide_tiles import SlideTiles, TileValues, find_slide_tiles
 from ...session.slide_layer import ViewerSlide
@@ -85,12 +84,9 @@ class RegionsModel:
         self.table = RegionTable()
         self._runner = JobRunner("regions table")
         self._debouncer = Debouncer(REFRESH_DELAY_MS, self.refresh)
-        self._watched: dict[int, SignalConnections] = {}
-        layers = session.viewer.layers
+        self._region_watch = RegionLayerWatch(session, connections, self.schedule)
         connections.connect(
             self.schedule,
-            layers.events.inserted,
-            layers.events.removed,
             session.slide_changed,
             session.slides_changed,
             session.gene_changed,
@@ -100,7 +96,6 @@ class RegionsModel:
         )
         self._connections = connections
         self._quality: QualityController | None = None  # exists once its panel was opened
-        connections.on_disconnect(self._unwatch_all)
         self.refresh()
 
     @property
@@ -155,7 +150,7 @@ class RegionsModel:
 
     def refresh(self) -> None:
         """List the regions, and compute the table of the shown gene."""
-        self._watch_layers()
+        self._region_watch.refresh()
         slide = self.slide
         if slide is None or slide.pixel_size is None:
             self.objects = ()
@@ -212,31 +207,6 @@ class RegionsModel:
             self._quality = found
             self._connections.connect(self.schedule, found.model.comparison_changed)
         return found if isinstance(found, QualityController) else None
-
-    # ---- layers ----------------------------------------------------------------------
-
-    def _watch_layers(self) -> None:
-        """Follow the shapes of all region layers."""
-        layers = {id(x): x for x in self.session.viewer.layers if is_region_layer(x)}
-        for key in [k for k in self._watched if k not in layers]:
-            self._watched.pop(key).disconnect_all()
-        for key, layer in layers.items():
-            if key not in self._watched and isinstance(layer, Shapes):
-                events, links = layer.events, SignalConnections()
-                links.connect(
-                    self.schedule,
-                    events.data,
-                    events.features,
-                    events.edge_color,
-                    events.scale,
-                    events.affine,
-                )
-                self._watched[key] = links
-
-    def _unwatch_all(self) -> None:
-        for links in self._watched.values():
-            links.disconnect_all()
-        self._watched = {}
 
 
 def _group_objects(objects: tuple[RegionObject, ...]) -> tuple[RegionGroup, ...]:

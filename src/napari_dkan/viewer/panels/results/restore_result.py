@@ -270,7 +270,7 @@ def _apply_view_settings(
             colormap=view.colormap,
             opacity=view.opacity,
             hatch_unreliable=view.hatch,
-            contrast_limits=ContrastLimits(view.limits),
+            contrast_limits=ContrastLimits(view.limits, view.limits_by_gene),
         )
     gene = panel.symbols[0] if view is None or view.gene not in panel else view.gene
     if view is None and session.gene in panel:

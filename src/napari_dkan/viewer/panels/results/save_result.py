@@ -107,6 +107,7 @@ def capture_view(
         settings.hatch_unreliable,
         (column, row),
         float(camera.zoom),
+        dict(settings.contrast_limits.by_gene),
     )
 
 
@@ -229,7 +230,7 @@ def snapshot_canvas(
     settings = session.settings
     predictions = [o.prediction for o in session.overlays if gene in o.prediction.panel]
     is_decoded = not any(len(p.find_undecoded_rows(p.panel.row(gene))) for p in predictions)
-    limits = settings.contrast_limits.fixed
+    limits = settings.contrast_limits.chosen_for(gene)
     if limits is None and is_decoded:  # all maps share their limits, hidden ones too
         limits = percentile_limits([p.get_gene_values(gene) for p in predictions])
     colors = ensure_colormap(settings.colormap).map(np.linspace(0, 1, 256))

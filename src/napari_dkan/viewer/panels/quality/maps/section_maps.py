@@ -120,7 +120,8 @@ class SectionMaps:
             self._add_map_layers(section)
         measured, predicted = pair.measured_values(gene), pair.predicted_values(gene)
         residual = predicted - measured
-        limits = session.settings.contrast_limits.fixed or percentile_limits([measured, predicted])
+        chosen = session.settings.contrast_limits.chosen_for(gene)
+        limits = chosen or percentile_limits([measured, predicted])
         all_spots = np.full(section.data.n_obs, np.nan, np.float32)
         all_spots[pair.measured.labels.rows] = measured
         colormap = session.settings.colormap
