@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from napari_dkan.errors import GeneError, SpotsError
@@ -15,6 +15,7 @@ from napari_dkan.expression.panel import Gene, Panel
 from napari_dkan.quality.gene_sets import (
     HALLMARK_FILE,
     GeneSet,
+    define_gene_set_scores,
     load_hallmark_sets,
     read_gmt,
     score_gene_sets,
@@ -102,6 +103,32 @@ def test_paired_values_share_control_genes() -> None:
     assert np.ptp(alone.scores - score_gene_sets(measured, PANEL, [one]).scores) > 1e-2
     again = score_gene_sets(measured, PANEL, [one], paired_values=predicted)
     assert np.array_equal(again.scores, m.scores)
+
+
+@settings(max_examples=15)
+@given(st.integers(0, 2**20), st.integers(30, 300))
+def test_scores_are_those_of_scanpy(seed, n_genes) -> None:
+    """The genes and controls that are chosen once give scanpy's scores on any map."""
+    import anndata
+    import pandas as pd
+    import scanpy
+
+    random = np.random.default_rng(seed)
+    panel = Panel.from_symbols(f"G{i}" for i in range(n_genes))
+    values = random.gamma(2, 0.5, (12, n_genes)) + random.uniform(0, 4, n_genes)
+    genes = random.choice(panel.symbols, random.integers(5, 20), replace=False).tolist()
+    one = GeneSet("HALLMARK_ONE", (*genes, "NONE", "nor this"))
+    scores, skipped = define_gene_set_scores([one], panel, values.mean(axis=0))
+    score = scores["HALLMARK_ONE"]
+    assert not skipped and score.symbol == "ONE score" and score.missing == ("NONE", "nor this")
+    assert set(score.genes) == set(genes) and not set(score.controls) & set(genes)
+    data = anndata.AnnData(values, var=pd.DataFrame(index=list(panel.symbols)))
+    n_bins = int(np.clip(round(n_genes / 25) + 1, 2, 25))
+    scanpy.tl.score_genes(data, genes, ctrl_size=n_genes, n_bins=n_bins)
+    found = score.combine(values[:, score.columns(panel)])
+    assert np.allclose(found, data.obs["score"], atol=1e-6)
+    # A tile's score does not depend on the other tiles of the map.
+    assert np.allclose(score.combine(values[:3, score.columns(panel)]), found[:3])
 
 
 def test_sets_that_cannot_be_scored() -> None:

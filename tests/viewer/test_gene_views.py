@@ -1,4 +1,4 @@
-"""What a person does with genes, with the mouse: limits on the histogram."""
+"""What a person does with genes, with the mouse: limits on the histogram, gene set scores."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 from qtpy.QtCore import QPoint, Qt
+
+from napari_dkan.viewer.layers.canvas_legend import GENE_LEGEND
 
 from .prediction_steps import draw, everything, finish, square
 
@@ -23,6 +25,10 @@ def drag(qtbot, plot, start: float, end: float) -> None:
     qtbot.mouseRelease(plot, Qt.MouseButton.LeftButton, pos=QPoint(round(end), y))
 
 
+def find_map(panel: PredictWidget):
+    return next(o for o in panel.session.overlays if not o.from_clicks)
+
+
 @pytest.fixture
 def mapped(panel: PredictWidget, until):
     """A finished map of the slide in a shown window."""
@@ -33,8 +39,10 @@ def mapped(panel: PredictWidget, until):
     return panel
 
 
-def test_genes_by_hand(mapped: PredictWidget, qtbot, until, middle) -> None:
+def test_genes_by_hand(mapped: PredictWidget, qtbot, until, middle, tmp_path, monkeypatch) -> None:
+    """One window for all: a window takes longer than the steps in it."""
     walk_histogram(mapped, qtbot, until, middle)
+    walk_gene_set(mapped, qtbot, until, middle, tmp_path, monkeypatch)
 
 
 def walk_histogram(panel: PredictWidget, qtbot, until, middle) -> None:
@@ -99,3 +107,62 @@ def walk_histogram(panel: PredictWidget, qtbot, until, middle) -> None:
     assert fixed is not None and fixed == plot.limits and fixed != before
     panel.gene_box.toggle_fixed_limits()
     assert panel.display.contrast_limits() == before
+
+
+def nest_score(prediction):
+    genes = [prediction.get_gene_values(g) for g in ("GATA3", "CD74", "COL1A1", "KRT8", "MALAT1")]
+    return np.mean(genes, axis=0) - prediction.get_gene_values("ERBB2")
+
+
+def walk_gene_set(panel: PredictWidget, qtbot, until, middle, tmp_path, monkeypatch) -> None:
+    session, box = panel.session, panel.gene_box.gene_set_box
+    until(lambda: not box.busy)
+    combo, overlay = box.set_combo, find_map(panel)
+    hypoxia = combo.findText("HYPOXIA")
+    assert not combo.model().item(hypoxia).isEnabled()
+    assert "it takes 5" in combo.model().item(hypoxia).toolTip()
+
+    # The sets of a file come first; a set is chosen like any entry.
+    file = tmp_path / "sets.gmt"
+    file.write_text("NEST\tabout\tGATA3\tCD74\tCOL1A1\tKRT8\tMALAT1\tNOTHERE\n")
+    monkeypatch.setattr(
+        "napari_dkan.viewer.panels.predict.gene_set_box.QFileDialog.getOpenFileName",
+        lambda *a: (str(file), ""),
+    )
+    combo.setFocus()
+    qtbot.keyClick(combo, Qt.Key.Key_End)  # the last entry opens a file
+    until(lambda: not box.busy and combo.findData("NEST") == 1)
+    qtbot.keyClick(combo, Qt.Key.Key_Down)
+    assert session.gene == "NEST score" == panel.gene_box.search_field.text()
+    assert "NOTHERE" in box.note_label.text() and box.note_label.isVisible()
+    until(lambda: not panel.gene_decode_job.busy and not panel.gene_box.histogram_box.busy)
+
+    # Its map is the score of the genes' maps, in the legend and in the bars of the spot too.
+    prediction = overlay.prediction
+    score = nest_score(prediction)
+    assert np.allclose(prediction.get_gene_values("NEST score"), score, atol=1e-5)
+    drawn = overlay.layer.data[np.isfinite(overlay.layer.data)]
+    assert np.allclose(np.sort(drawn), np.sort(score[np.isfinite(score)]), atol=1e-5)
+    assert prediction.get_value_units("NEST score").startswith("mean of 5 genes minus mean of 1 ")
+    assert "NEST score" in session.viewer.canvas.overlays[GENE_LEGEND].text
+    assert next(row[0] for row in panel.spot_box.gene_bars.rows) == "NEST score"
+    assert "NEST score: " in panel.gene_box.histogram_box.plot._content.title
+
+    # It is found by its name, and tiles that are predicted later have it.
+    session.set_gene("GATA3")
+    assert combo.currentIndex() == 0 and not box.note_label.isVisible()
+    field = panel.gene_box.search_field
+    field.setFocus()
+    field.selectAll()
+    qtbot.keyClicks(field, "nest")
+    qtbot.keyClick(field, Qt.Key.Key_Return)
+    assert session.gene == "NEST score" and combo.currentIndex() == 1
+    session.viewer.layers.remove(overlay.layer)
+    panel.target_box.start_prediction()
+    finish(panel, until)
+    again = find_map(panel)
+    assert again is not overlay
+    until(lambda: not len(again.prediction.find_incomplete_columns()))
+    found = again.prediction.get_gene_values("NEST score")
+    assert len(found) and np.allclose(found, nest_score(again.prediction), atol=1e-5)
+    session.set_gene("ERBB2")

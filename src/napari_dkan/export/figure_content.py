@@ -151,7 +151,7 @@ def build_figure(
     SlideError
         When the slide is damaged.
     """
-    with_gene = [m for m in maps if style.gene in m.prediction.panel]
+    with_gene = [m for m in maps if m.prediction.has_gene(style.gene)]
     shown = [m for m in with_gene if np.isfinite(m.prediction.get_gene_values(style.gene)).any()]
     if not shown:
         raise OutputError(

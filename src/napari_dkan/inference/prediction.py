@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from ..expression.label_scale import LabelScale
 from ..expression.panel import Panel
+from .gene_set_score import GeneSetScore
 from .prediction_progress import PredictionUpdate
 from .target import Target
 from .tile_qc_features import QC_FEATURE_NAMES
@@ -58,6 +59,8 @@ class Prediction:
         (N,) spots that cannot be predicted because the slide is damaged there.
     qc_features : ndarray
         (N, E) float32 quality-control features, columns `QC_FEATURE_NAMES`; NaN until predicted.
+    scores : tuple of GeneSetScore
+        Gene sets that are shown like genes; they have no columns and are not saved.
     """
 
     target: Target
@@ -71,6 +74,7 @@ class Prediction:
     qc_features: NDArray[np.float32] = field(
         default_factory=lambda: np.empty((0, len(QC_FEATURE_NAMES)), np.float32)
     )
+    scores: tuple[GeneSetScore, ...] = ()
 
     @classmethod
     def create_empty(
@@ -131,9 +135,24 @@ class Prediction:
         """(N,) spots that are predicted, with or without decoded genes."""
         return np.asarray(np.isfinite(self.tokens[:, 0]))
 
-    def find_undecoded_rows(self, column: int) -> NDArray[np.int64]:
-        """Predicted rows without a value of this gene."""
-        return np.flatnonzero(self.predicted_mask & ~np.isfinite(self.values[:, column]))
+    def has_gene(self, symbol: str | None) -> bool:
+        """Return whether a symbol is a gene of the panel or a score of its genes."""
+        return symbol in self.panel or self.find_score(symbol) is not None
+
+    def find_score(self, symbol: str | None) -> GeneSetScore | None:
+        """Return the gene set score of that symbol, if it can be computed."""
+        found = (s for s in self.scores if s.symbol == symbol and s.is_in(self.panel))
+        return next(found, None)
+
+    def columns_of(self, symbol: str) -> list[int]:
+        """Return the columns that the values of a gene, or of a score, are computed from."""
+        score = self.find_score(symbol)
+        return [self.panel.row(symbol)] if score is None else score.columns(self.panel)
+
+    def find_undecoded_rows(self, columns: Sequence[int]) -> NDArray[np.int64]:
+        """Predicted rows without a value of one of these columns."""
+        known = np.isfinite(self.values[:, list(columns)]).all(axis=1)
+        return np.flatnonzero(self.predicted_mask & ~known)
 
     def find_incomplete_columns(self) -> NDArray[np.int64]:
         """Columns without a value in some predicted row."""
@@ -141,8 +160,11 @@ class Prediction:
         return np.flatnonzero(~np.isfinite(self.values[predicted]).all(axis=0))
 
     def get_gene_values(self, symbol: str) -> NDArray[np.float32]:
-        """(N,) predicted values of one gene, NaN where there is none."""
-        return self.values[:, self.panel.row(symbol)]
+        """(N,) predicted values of one gene or score, NaN where there is none."""
+        score = self.find_score(symbol)
+        if score is None:
+            return self.values[:, self.panel.row(symbol)]
+        return score.combine(self.values[:, score.columns(self.panel)])
 
     def take(self, rows: NDArray[np.bool_] | NDArray[np.integer]) -> Prediction:
         """Select rows by indices or a mask."""
@@ -170,6 +192,9 @@ class Prediction:
 
     def get_value_units(self, symbol: str) -> str:
         """Units of a gene's values and, in a second line, a zero-shot gene's expected accuracy."""
+        score = self.find_score(symbol)
+        if score is not None:
+            return score.formula
         if symbol not in self.zero_shot_symbols:
             return self.label_scale.name
         record = self.provenance["zero_shot"]

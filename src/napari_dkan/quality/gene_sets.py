@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from ..errors import GeneError, SpotsError
 from ..expression.panel import Panel
+from ..inference.gene_set_score import GeneSetScore
 
 HALLMARK_FILE = Path(__file__).parent / "sets" / "hallmark.v7.0.symbols.gmt.gz"
 _MAX_GMT_BYTES = 200_000_000  # about ten times all of MSigDB
@@ -91,11 +92,9 @@ def _parse_gmt_line(line: str) -> GeneSet | None:
 
 
 MIN_PANEL_GENES = 5  # a mean of fewer genes is mostly noise
-_CONTROL_GENES_PER_BIN = 50  # the default of scanpy
-# Below the number of control genes, so all genes of a bin are controls and none is drawn randomly.
+# Below the 50 controls that scanpy draws from a bin, so that all of its genes are controls.
 _GENES_PER_BIN = 25
 _MAX_BINS = 25
-_SCORE_SEED = 2021
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,54 +143,72 @@ def score_gene_sets(
     GeneError
         If no set can be scored.
     """
-    import anndata
-    import pandas as pd
-    import scanpy
-
     both = np.asarray(values, np.float64)
     if paired_values is not None:
         both = np.concatenate([both, np.asarray(paired_values, np.float64)])
     if not np.isfinite(both).all():
         raise SpotsError("Some spots have no value for some gene; predict all genes first.")
-    rows = pd.Index([str(i) for i in range(len(both))])
-    data = anndata.AnnData(
-        both, obs=pd.DataFrame(index=rows), var=pd.DataFrame(index=list(panel.symbols))
-    )
-    bins = int(np.clip(round(len(panel) / _GENES_PER_BIN) + 1, 2, _MAX_BINS))
-    symbol_of = _map_aliases(panel)
-    used: dict[str, tuple[str, ...]] = {}
+    scores, skipped = define_gene_set_scores(sets, panel, both.mean(axis=0))
+    if not scores:
+        raise GeneError(
+            f"None of the {len(sets)} gene sets has {MIN_PANEL_GENES} genes among the {len(panel)} "
+            "of the panel; choose other sets."
+        )
+    own = both[: len(values)]
+    columns = [score.combine(own[:, score.columns(panel)]) for score in scores.values()]
+    genes = {name: score.genes for name, score in scores.items()}
+    return GeneSetScores(tuple(scores), np.stack(columns, axis=1), skipped, genes)
+
+
+def define_gene_set_scores(
+    sets: Sequence[GeneSet], panel: Panel, levels: NDArray[np.floating]
+) -> tuple[dict[str, GeneSetScore], dict[str, str]]:
+    """Choose the genes and the control genes of scores, as ``scanpy.tl.score_genes`` does.
+
+    Genes are ranked by level and divided into bins of about 25; the controls of a set are all
+    other genes in the bins of its genes.
+
+    Parameters
+    ----------
+    levels : (G,) array
+        Mean of each gene of the panel.
+
+    Returns
+    -------
+    tuple of dict
+        Scores by name of the set, and why other sets have none.
+    """
+    n_bins = int(np.clip(round(len(panel) / _GENES_PER_BIN) + 1, 2, _MAX_BINS))
+    rank = np.searchsorted(np.sort(levels), levels) + 1  # ties have the lowest rank
+    bin_of = rank // max(round(len(panel) / (n_bins - 1)), 1)
+    symbol_of, symbols = _map_aliases(panel), np.array(panel.symbols)
+    scores: dict[str, GeneSetScore] = {}
     skipped: dict[str, str] = {}
-    columns: list[NDArray[np.float32]] = []
     for gene_set in sets:
-        hits = (symbol_of.get(g.upper()) for g in gene_set.genes)
-        genes = tuple(dict.fromkeys(g for g in hits if g))
+        hits = {name: symbol_of.get(name.upper()) for name in gene_set.genes}
+        genes = tuple(dict.fromkeys(symbol for symbol in hits.values() if symbol))
         if len(genes) < MIN_PANEL_GENES:
             skipped[gene_set.name] = (
                 f"{len(genes)} of its {len(gene_set.genes)} genes "
                 f"{'is' if len(genes) == 1 else 'are'} in the panel; it takes {MIN_PANEL_GENES}"
             )
             continue
-        try:
-            scanpy.tl.score_genes(
-                data,
-                list(genes),
-                ctrl_size=_CONTROL_GENES_PER_BIN,
-                n_bins=bins,
-                random_state=_SCORE_SEED,
-            )
-        except RuntimeError:  # scanpy found no control gene
+        rows = panel.rows(genes)
+        is_control = np.isin(bin_of, bin_of[rows])
+        is_control[rows] = False
+        if not is_control.any():
             skipped[gene_set.name] = (
                 "the panel has no other genes of similar level to compare it with"
             )
             continue
-        used[gene_set.name] = genes
-        columns.append(data.obs["score"].to_numpy(np.float32)[: len(values)])
-    if not columns:
-        raise GeneError(
-            f"None of the {len(sets)} gene sets has {MIN_PANEL_GENES} genes among the {len(panel)} "
-            "of the panel; choose other sets."
+        title = f"{gene_set.title} score"
+        scores[gene_set.name] = GeneSetScore(
+            title if title not in panel else f"{title} (gene set)",
+            genes,
+            tuple(symbols[is_control].tolist()),
+            tuple(name for name, symbol in hits.items() if symbol is None),
         )
-    return GeneSetScores(tuple(used), np.stack(columns, axis=1), skipped, used)
+    return scores, skipped
 
 
 def _map_aliases(panel: Panel) -> dict[str, str]:

@@ -74,11 +74,11 @@ class GeneDecodeJob:
             task = next(self._decode_queue(), None)
             for overlay in [o for o in incomplete if self._is_decoded(o)]:
                 incomplete.remove(overlay)
-                yield overlay, [self._gene_column(overlay)]
+                yield overlay, self._gene_columns(overlay)
             if task is None:
                 return
             overlay, prediction, columns = task
-            rows = prediction.find_undecoded_rows(columns[0])[
+            rows = prediction.find_undecoded_rows(columns)[
                 : max(64, self._batch_values // len(columns))
             ]
             start = time.perf_counter()
@@ -96,16 +96,16 @@ class GeneDecodeJob:
 
     def _overlays_with_gene(self) -> list[PredictionOverlay]:
         session = self.session
-        return [o for o in session.overlays if session.gene in o.prediction.panel]
+        return [o for o in session.overlays if o.prediction.has_gene(session.gene)]
 
-    def _gene_column(self, overlay: PredictionOverlay) -> int:
-        return overlay.prediction.panel.row(self.session.gene or "")
+    def _gene_columns(self, overlay: PredictionOverlay) -> list[int]:
+        return overlay.prediction.columns_of(self.session.gene or "")
 
     def _is_decoded(self, overlay: PredictionOverlay) -> bool:
         """Whether the shown gene is decoded in the exact and in the rough map."""
         maps = (overlay.prediction, overlay.rough)
-        column = self._gene_column(overlay)
-        return not any(p is not None and len(p.find_undecoded_rows(column)) for p in maps)
+        columns = self._gene_columns(overlay)
+        return not any(p is not None and len(p.find_undecoded_rows(columns)) for p in maps)
 
     def _decode_queue(self) -> Iterator[tuple[PredictionOverlay, Prediction, list[int]]]:
         """Yield what to decode next: an overlay, its exact or rough prediction, columns."""
@@ -113,16 +113,20 @@ class GeneDecodeJob:
         for gene in self._priority_genes():
             for overlay in overlays:
                 for prediction in (overlay.prediction, overlay.rough):
-                    if prediction is not None and gene in prediction.panel:
-                        column = prediction.panel.row(gene)
-                        if len(prediction.find_undecoded_rows(column)):
-                            yield overlay, prediction, [column]
+                    if prediction is not None and prediction.has_gene(gene):
+                        missing = [
+                            column
+                            for column in prediction.columns_of(gene)
+                            if len(prediction.find_undecoded_rows([column]))
+                        ]
+                        if missing:
+                            yield overlay, prediction, missing
         if self.paused:
             return
         for overlay in overlays:
-            missing = overlay.prediction.find_incomplete_columns()
-            if len(missing):
-                yield overlay, overlay.prediction, missing[:MAX_GENES_PER_BATCH].tolist()
+            incomplete = overlay.prediction.find_incomplete_columns()
+            if len(incomplete):
+                yield overlay, overlay.prediction, incomplete[:MAX_GENES_PER_BATCH].tolist()
 
     def _priority_genes(self) -> list[str]:
         """The shown gene; without a running prediction also its neighbours and the pinned genes."""
@@ -140,9 +144,10 @@ class GeneDecodeJob:
         if decoded is None:
             return
         overlay, columns = decoded
-        session, panel = self.session, overlay.prediction.panel
-        has_gene = session.gene is not None and session.gene in panel
-        if has_gene and overlay in session.overlays and panel.row(session.gene or "") in columns:
+        session, prediction = self.session, overlay.prediction
+        if overlay not in session.overlays or not prediction.has_gene(session.gene):
+            return
+        if set(prediction.columns_of(session.gene or "")) & set(columns):
             session.overlay_updated.emit(overlay)
 
     def _on_job_end(self, failure: JobFailure | None) -> None:

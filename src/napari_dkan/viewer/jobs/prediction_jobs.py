@@ -403,7 +403,5 @@ def _make_overlay(started: _JobStarted, label: str, session: ViewerSession) -> P
 
 def _shown_columns(session: ViewerSession, prediction: Prediction) -> list[int]:
     """Columns to decode with every batch: the gene that is shown. Called in a thread."""
-    gene = session.gene
-    if gene is None or gene not in prediction.panel:
-        return []
-    return [prediction.panel.row(gene)]
+    gene, prediction = session.gene, replace(prediction, scores=session.scores)
+    return prediction.columns_of(gene) if gene and prediction.has_gene(gene) else []

@@ -62,7 +62,7 @@ class OverlayDisplay:
     def shown_overlays(self) -> list[PredictionOverlay]:
         """Return the predictions that have the current gene."""
         gene = self._session.gene
-        return [o for o in self._session.overlays if gene in o.prediction.panel]
+        return [o for o in self._session.overlays if o.prediction.has_gene(gene)]
 
     def contrast_limits(self) -> tuple[float, float]:
         """Return the contrast limits of the current gene, shared by all predictions."""

@@ -7,6 +7,7 @@ of the gene replaces a few thousand numbers. Spots are one Points layer.
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -80,7 +81,8 @@ class GridOverlay:
     def set_rough(self, rough: Prediction) -> None:
         """Show a coarse map of the same target where tiles are not predicted yet."""
         assert rough.target.grid is not None
-        self.rough, self._rough_rows = rough, match_coarse_rows(self._grid, rough.target.grid)
+        self.rough = replace(rough, scores=self.prediction.scores)
+        self._rough_rows = match_coarse_rows(self._grid, rough.target.grid)
 
     @property
     def user_name(self) -> str | None:

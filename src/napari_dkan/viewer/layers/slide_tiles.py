@@ -70,24 +70,26 @@ class SlideTiles:
         return self.overlays[-1].prediction.panel
 
     def read(self, symbols: Sequence[str] | None = None) -> TileValues:
-        """Decode genes, all when None, and join the maps; for a worker thread."""
-        from ...expression.panel import Panel
-
-        panel = self.panel
+        """Decode genes or scores, all genes when None, and join the maps; for a worker thread."""
+        newest = self.overlays[-1].prediction
         columns = (
-            np.arange(len(panel))
+            list(range(len(self.panel)))
             if symbols is None
-            else np.array([panel.row(s) for s in symbols], np.int64)
+            else list(dict.fromkeys(c for s in symbols for c in newest.columns_of(s)))
         )
         position: dict[tuple[int, int], int] = {}
         xy, values, unreliable, is_known = [], [], [], True
         for overlay in self.overlays:
             rows = np.flatnonzero(overlay.prediction.predicted_mask)
             prediction = overlay.prediction.take(rows)
-            for _ in decode_missing_genes(overlay, prediction, columns.tolist()):
+            for _ in decode_missing_genes(overlay, prediction, columns):
                 pass
             xy.append(prediction.target.spots.xy)
-            values.append(prediction.values[:, columns])
+            if symbols is None:
+                values.append(prediction.values)
+            else:
+                shown = [prediction.get_gene_values(symbol) for symbol in symbols]
+                values.append(np.stack(shown, axis=1))
             if overlay.reference is None:
                 is_known = False
                 unreliable.append(np.zeros(len(rows), bool))
@@ -104,12 +106,28 @@ class SlideTiles:
             cells = np.floor(all_xy[chosen] / grid.pitch).astype(np.int64)
             grid = TileGrid(grid.pitch, grid.pitch_um, cells)
         return TileValues(
-            panel if symbols is None else Panel(tuple(panel.genes[i] for i in columns)),
+            self.panel if symbols is None else self._select_genes(symbols),
             np.concatenate(values)[chosen],
             all_xy[chosen],
             pitch,
             np.concatenate(unreliable)[chosen] if is_known else None,
             grid,
+        )
+
+    def has_gene(self, symbol: str | None) -> bool:
+        """Return whether the maps show a gene, or a score of their genes."""
+        return self.overlays[-1].prediction.has_gene(symbol)
+
+    def _select_genes(self, symbols: Sequence[str]) -> Panel:
+        from ...expression.panel import Panel
+
+        newest = self.overlays[-1].prediction
+        scores = {s: newest.find_score(s) for s in symbols}
+        return Panel(
+            tuple(
+                self.panel.genes[self.panel.row(s)] if score is None else score.as_gene
+                for s, score in scores.items()
+            )
         )
 
     def _pitch(self) -> float:

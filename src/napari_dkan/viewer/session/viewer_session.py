@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from ...export.saved_result import SavedReliability
     from ...expression.panel import Panel
+    from ...inference.gene_set_score import GeneSetScore
     from ...inference.prediction import Prediction
     from ...inference.zero_shot_genes import ZeroShotGenes
     from ...model import Checkpoint
@@ -55,6 +56,7 @@ class ViewerSession:
         self._viewer = ref(viewer)
         self.checkpoint: Checkpoint | None = None
         self.zero_shot: ZeroShotGenes | None = None  # genes outside the checkpoint's panel
+        self.scores: tuple[GeneSetScore, ...] = ()  # of genes of the checkpoint's panel
         self.settings = settings_from_preferences()
         self.gene: str | None = None
         self.pinned: tuple[str, ...] = ()
@@ -127,7 +129,7 @@ class ViewerSession:
 
     def set_checkpoint(self, checkpoint: Checkpoint) -> None:
         """Use a loaded checkpoint; the gene does not change if the new panel has it."""
-        self.checkpoint, self.zero_shot = checkpoint, None
+        self.checkpoint, self.zero_shot, self.scores = checkpoint, None, ()
         panel = self.gene_panel or checkpoint.panel
         self.pinned = tuple(g for g in self.pinned if g in panel) or _initial_genes(checkpoint)
         self.spot = None
@@ -149,7 +151,7 @@ class ViewerSession:
 
     @property
     def gene_panel(self) -> Panel | None:
-        """All genes that can be shown: those of the model, then those of reopened maps."""
+        """All that can be shown: genes of the model and of reopened maps, then gene set scores."""
         from ...expression.panel import Panel
 
         model_panel = self.model_gene_panel
@@ -159,6 +161,7 @@ class ViewerSession:
         if model_panel is None:
             return Panel(tuple(saved.values())) if saved else None
         others = [g for g in saved.values() if g.symbol not in model_panel]
+        others += [s.as_gene for s in self.scores if s.symbol not in saved]
         return Panel((*model_panel.genes, *others)) if others else model_panel
 
     def set_zero_shot_genes(self, genes: ZeroShotGenes | None) -> None:
@@ -175,6 +178,25 @@ class ViewerSession:
         self.zero_shot_changed.emit()
         self.pinned_changed.emit()
         self.gene_changed.emit()
+
+    def add_score(self, score: GeneSetScore) -> None:
+        """Show a gene set score on all maps; one of the same symbol is replaced."""
+        self.scores = (*(s for s in self.scores if s.symbol != score.symbol), score)
+        for overlay in self.overlays:
+            overlay.prediction = self._with_scores(overlay.prediction)
+            if overlay.rough is not None:
+                overlay.rough = self._with_scores(overlay.rough)
+        if self.spot is not None:
+            self.spot = self._with_scores(self.spot)
+        self.gene = score.symbol
+        self.overlays_changed.emit()
+        self.gene_changed.emit()
+
+    def _with_scores(self, prediction: Prediction) -> Prediction:
+        """The prediction with the current scores; its arrays are not copied."""
+        if prediction.scores == self.scores:
+            return prediction
+        return replace(prediction, scores=self.scores)
 
     def set_gene(self, symbol: str) -> None:
         """Show a gene.
@@ -239,6 +261,7 @@ class ViewerSession:
         below = [o.layer for o in self.overlays if isinstance(o.layer, Image)]
         below += [] if slide is None else [slide.layer]
         is_map = isinstance(overlay.layer, Image)
+        overlay.prediction = self._with_scores(overlay.prediction)
         self.layers.insert(overlay.layer, slide, above=below if is_map else None)
         self.overlays = [*self.overlays, overlay]
         self.overlays_changed.emit()
@@ -254,6 +277,8 @@ class ViewerSession:
         reliability : SavedReliability or None
             That of a spot from a file; otherwise it is computed with the checkpoint.
         """
+        if prediction is not None:
+            prediction = self._with_scores(prediction)
         self.spot, self.spot_reliability = prediction, reliability
         self.spot_changed.emit()
 

@@ -207,6 +207,7 @@ def _append_spot(previous: Prediction, spot: Prediction) -> Prediction:
         tokens=tokens,
         failed_mask=failed,
         qc_features=qc_features,
+        scores=previous.scores,
     )
 
 

@@ -22,6 +22,7 @@ from .lens_grid import CellIndices, GeneRaster, LensCircle, TileGridCache
 if TYPE_CHECKING:
     from shapely.geometry.base import BaseGeometry
 
+    from ...inference.gene_set_score import GeneSetScore
     from ...inference.zero_shot_genes import ZeroShotGenes
     from ...model import Checkpoint
 
@@ -37,6 +38,7 @@ class LensContext:
     mpp: float
     dense: bool
     tissue_only: bool
+    scores: tuple[GeneSetScore, ...] = ()
 
     @classmethod
     def from_session(cls, session: ViewerSession) -> LensContext | None:
@@ -44,11 +46,15 @@ class LensContext:
         slide, checkpoint, panel = session.slide, session.checkpoint, session.model_gene_panel
         if slide is None or checkpoint is None or panel is None:
             return None
-        if slide.pixel_size is None or slide not in session.slides or session.gene not in panel:
+        if slide.pixel_size is None or slide not in session.slides:
             return None
         settings, mpp = session.settings, slide.mpp
         grid = settings.dense_grid, settings.tissue_only
-        return cls(slide, checkpoint, session.zero_shot, slide.tissue, mpp, *grid)
+        context = cls(
+            slide, checkpoint, session.zero_shot, slide.tissue, mpp, *grid, session.scores
+        )
+        known = session.gene in panel or context.find_score(session.gene or "") is not None
+        return context if known else None
 
     def is_same(self, other: LensContext | None) -> bool:
         """Return whether values of the other context are valid in this one."""
@@ -59,6 +65,7 @@ class LensContext:
             and self.tissue is other.tissue
             and (self.mpp, self.dense, self.tissue_only)
             == (other.mpp, other.dense, other.tissue_only)
+            and self.scores == other.scores
         )
 
     def make_grid(self) -> TileGridCache | None:
@@ -70,12 +77,23 @@ class LensContext:
         size = slide.width, slide.height
         return TileGridCache(size, pitch_um / self.mpp, pitch_um, self.tissue, self.tissue_only)
 
-    def gene_column(self, gene: str) -> int:
-        """Return the column of a gene: those of the panel, then the zero-shot genes."""
-        panel = self.checkpoint.panel
+    def find_score(self, gene: str) -> GeneSetScore | None:
+        """Return the gene set score of that symbol."""
+        return next((s for s in self.scores if s.symbol == gene), None)
+
+    def gene_columns(self, gene: str) -> list[int]:
+        """Return the columns of a gene or score: those of the panel, then the zero-shot genes."""
+        panel, score = self.checkpoint.panel, self.find_score(gene)
+        if score is not None:
+            return score.columns(panel)
         if self._is_zero_shot(gene) and self.zero_shot is not None:
-            return len(panel) + self.zero_shot.symbols.index(gene)
-        return panel.row(gene)
+            return [len(panel) + self.zero_shot.symbols.index(gene)]
+        return [panel.row(gene)]
+
+    def combine(self, gene: str, values: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return the values (N,) of a gene or score from those of its columns (N, K)."""
+        score = self.find_score(gene)
+        return values[:, 0] if score is None else score.combine(values)
 
     def kind(self, gene: str) -> str:
         """Return the kind of a gene's values, for names and legends."""
@@ -83,6 +101,8 @@ class LensContext:
 
     def units(self, gene: str) -> str:
         """Return the units of a gene, with the expected accuracy of a zero-shot gene."""
+        if (score := self.find_score(gene)) is not None:
+            return score.formula
         if self.zero_shot is None or not self._is_zero_shot(gene):
             return self.checkpoint.label_scale.name
         record = build_zero_shot_record(self.checkpoint, self.zero_shot)
@@ -165,21 +185,21 @@ class LensJob:
             if grid is None or raster is None:
                 return
             grid.compute_tissue_mask()
-            column = context.gene_column(task.gene)
+            columns = context.gene_columns(task.gene)
             while (circle := self.rest_circle) is not None:
                 cells = grid.cells_to_look_up(raster, circle, LOOKUP_TILES)
                 if len(cells):
                     rows, tokens = predictor.get_cached_tokens(grid.make_target(cells))
                     if len(rows):
-                        values = predictor.decode(tokens, [column], context.zero_shot)
-                        raster.set_values(cells[rows], values[:, 0])
+                        values = predictor.decode(tokens, columns, context.zero_shot)
+                        raster.set_values(cells[rows], context.combine(task.gene, values))
                     raster.mark_looked_up(cells)
                     yield
                     continue
                 missing = grid.cells_to_predict(raster, circle)
                 if not len(missing) or self._jobs.busy:
                     return
-                yield from self.predict_cells(task, predictor, grid, raster, missing, column)
+                yield from self.predict_cells(task, predictor, grid, raster, missing, columns)
 
     def predict_cells(
         self,
@@ -188,16 +208,19 @@ class LensJob:
         grid: TileGridCache,
         raster: GeneRaster,
         cells: CellIndices,
-        column: int,
+        columns: list[int],
     ) -> Iterator[None]:
         """Predict cells, nearest to the lens first, until most of them are outside it."""
         remaining = np.ones(len(cells), bool)
-        zero_shot = task.context.zero_shot
-        updates = predictor.stream(grid.make_target(cells), self._make_order(), [column], zero_shot)
+        context = task.context
+        updates = predictor.stream(
+            grid.make_target(cells), self._make_order(), columns, context.zero_shot
+        )
         with closing(updates):  # type: ignore[type-var]
             for update in updates:
                 if len(update.rows):
-                    raster.set_values(cells[update.rows], update.values[:, 0])
+                    values = context.combine(task.gene, update.values)
+                    raster.set_values(cells[update.rows], values)
                 raster.mark_attempted(cells[update.failed_rows])
                 remaining[update.rows] = remaining[update.failed_rows] = False
                 yield

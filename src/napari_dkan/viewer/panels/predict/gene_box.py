@@ -37,6 +37,7 @@ from ...session.shortcut_actions import set_tooltip
 from ...session.viewer_session import ViewerSession
 from ...widgets.qt_utils import make_shrinkable, raise_dock
 from ...widgets.signal_connections import SignalConnections
+from .gene_set_box import GeneSetBox
 from .histogram_box import HistogramBox
 
 
@@ -153,6 +154,7 @@ class GeneBox(QWidget):
         self.pin_button.setCheckable(True)
         self.name_label = QLabel()
         self.name_label.setWordWrap(True)
+        self.gene_set_box = GeneSetBox(session, connections)
         self.zero_shot_box = ZeroShotBox(session, connections)
         self._pinned_layout = QFlowLayout()
         self.limits_combo = QComboBox()
@@ -213,6 +215,7 @@ class GeneBox(QWidget):
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addLayout(first)
         layout.addWidget(self.name_label)
+        layout.addWidget(self.gene_set_box)
         layout.addWidget(self.zero_shot_box)
         layout.addLayout(self._pinned_layout)
         layout.addLayout(limits)

@@ -194,7 +194,7 @@ class HistogramBox(QWidget):
     def _tile_value(self, gene: str) -> float:
         """Return the value of the clicked tile, if it lies on the current slide."""
         spot, slide = self._session.spot, self._session.slide
-        if spot is None or slide is None or gene not in spot.panel:
+        if spot is None or slide is None or not spot.has_gene(gene):
             return float("nan")
         if spot.provenance.get("slide_fingerprint") != slide.slide.fingerprint():
             return float("nan")

@@ -204,7 +204,7 @@ class SpotBox(QWidget):
     def _bar_rows(self, spot: Prediction) -> list[tuple[str, float, bool]]:
         """The shown and the pinned genes first, then the spot's top genes."""
         session = self._session
-        chosen = [g for g in (session.gene, *session.pinned) if g is not None and g in spot.panel]
+        chosen = [g for g in (session.gene, *session.pinned) if g is not None and spot.has_gene(g)]
         values = spot.values[-1]
         is_zero_shot = np.isin(spot.panel.symbols, spot.zero_shot_symbols)
         score = np.where(is_zero_shot, -np.inf, values)  # they have other units
@@ -220,4 +220,4 @@ class SpotBox(QWidget):
         order = np.argsort(-score, kind="stable")[:TOP_GENES]
         top = [symbols[i] for i in order if np.isfinite(score[i])]
         genes = dict.fromkeys([*chosen, *top])
-        return [(g, float(values[spot.panel.row(g)]), g == session.gene) for g in genes]
+        return [(g, float(spot.get_gene_values(g)[-1]), g == session.gene) for g in genes]

@@ -183,7 +183,7 @@ class RegionsModel:
                 )
 
             predicted = None
-            if tiles is not None and gene in tiles.panel:
+            if tiles is not None and tiles.has_gene(gene):
                 predicted = summarize(tiles.read([gene]))
             known = measured is not None and gene in measured.panel
             yield RegionTable(

@@ -213,7 +213,7 @@ def snapshot_canvas(
         o
         for o in session.overlays
         if o.layer.visible
-        and gene in o.prediction.panel
+        and o.prediction.has_gene(gene)
         and o.prediction.predicted_mask.any()
         and find_overlay_slide(session, o) is slide
     ]
@@ -228,8 +228,8 @@ def snapshot_canvas(
     result = next((r for r in restored if r.overlay is top), None)
     mpp = float(top.prediction.provenance["mpp"]) if slide is None else slide.mpp
     settings = session.settings
-    predictions = [o.prediction for o in session.overlays if gene in o.prediction.panel]
-    is_decoded = not any(len(p.find_undecoded_rows(p.panel.row(gene))) for p in predictions)
+    predictions = [o.prediction for o in session.overlays if o.prediction.has_gene(gene)]
+    is_decoded = not any(len(p.find_undecoded_rows(p.columns_of(gene))) for p in predictions)
     limits = settings.contrast_limits.chosen_for(gene)
     if limits is None and is_decoded:  # all maps share their limits, hidden ones too
         limits = percentile_limits([p.get_gene_values(gene) for p in predictions])
@@ -304,8 +304,8 @@ def write_canvas_figure(path: Path, snapshot: CanvasSnapshot) -> Iterator[str]:
     for overlay in snapshot.overlays:
         full = overlay.prediction
         rows = np.flatnonzero(full.predicted_mask)
-        prediction, column = full.take(rows), full.panel.row(snapshot.style.gene)
-        for fraction in decode_missing_genes(overlay, prediction, [column]):
+        prediction, columns = full.take(rows), full.columns_of(snapshot.style.gene)
+        for fraction in decode_missing_genes(overlay, prediction, columns):
             yield f"Decoding {snapshot.style.gene}, {fraction:.0%} ..."
         reference = overlay.reference if snapshot.hatch else None
         unreliable = None
