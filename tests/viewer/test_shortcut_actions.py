@@ -73,7 +73,16 @@ def test_default_keys_are_unique():
     theirs = {str(k) for kind in (*LAYERS, ViewerModel) for k in _own(kind)}
     theirs |= {str(k) for keys in default_shortcuts.values() for k in keys}
     theirs |= {str(rule.keybinding) for rule in get_app_model().keybindings}
-    assert len(theirs) > 60 and not theirs & set(taken)
+    painting = {
+        str(coerce_keybinding(actions.ACTION_BY_NAME[n].default_key)) for n in ("undo", "redo")
+    }
+    of_labels = {str(k) for k in Labels.class_keymap}
+    of_others = {
+        str(k) for kind in (*LAYERS, ViewerModel) if kind is not Labels for k in _own(kind)
+    }
+    # Undo and redo of painting stay with a selected Labels layer: test_undo.py.
+    assert painting <= of_labels and not painting & of_others
+    assert len(theirs) > 60 and theirs & set(taken) == painting
     assert all(Shortcut(a.default_key).platform for a in actions.ACTIONS)  # napari can show them
 
 

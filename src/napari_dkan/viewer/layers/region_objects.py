@@ -78,7 +78,7 @@ def list_region_objects(layers: Iterable[Shapes], slide: ViewerSlide) -> tuple[R
     found: list[RegionObject] = []
     counts: dict[str, int] = {}
     for layer in layers:
-        columns = _complete_features(layer)
+        columns = complete_features(layer)
         polygons = [
             to_valid_polygons(union_polygons(p)) if p else shapely.MultiPolygon()
             for p in (
@@ -105,8 +105,8 @@ def list_region_objects(layers: Iterable[Shapes], slide: ViewerSlide) -> tuple[R
     return tuple(found)
 
 
-def _complete_features(layer: Shapes) -> pd.DataFrame:
-    """The features of the shapes with all columns of regions, without NaN."""
+def complete_features(layer: Shapes) -> pd.DataFrame:
+    """Return the features of the shapes with all columns of regions, without NaN."""
     table = layer.features.reset_index(drop=True).copy()
     for column, default in default_features().items():
         if column not in table:
@@ -205,7 +205,7 @@ class RegionLayerWatch:
 def prepare_drawing(layer: Shapes, class_name: str, color: str) -> None:
     """Give shapes that are drawn next a class and its colour."""
     layer.selected_data = set()  # or the colour of the selected shapes would change
-    _set_features(layer, _complete_features(layer))
+    set_features(layer, complete_features(layer))
     layer.feature_defaults = {
         **default_features(),
         "classification": class_name,
@@ -218,10 +218,10 @@ def prepare_drawing(layer: Shapes, class_name: str, color: str) -> None:
 def classify(objects: Sequence[RegionObject], class_name: str, color: Any = None) -> None:
     """Give regions a class and, if there is one, a colour (of any form that napari takes)."""
     for layer, rows in _rows_by_layer(objects):
-        table = _complete_features(layer)
+        table = complete_features(layer)
         table.loc[rows, "classification"] = class_name
         _set_labels(table, rows)
-        _set_features(layer, table)
+        set_features(layer, table)
         if color is not None:
             recolor(objects, color)
 
@@ -229,10 +229,10 @@ def classify(objects: Sequence[RegionObject], class_name: str, color: Any = None
 def rename(region: RegionObject, name: str) -> None:
     """Give one region a name."""
     for layer, rows in _rows_by_layer([region]):
-        table = _complete_features(layer)
+        table = complete_features(layer)
         table.loc[rows, "name"] = name
         _set_labels(table, rows)
-        _set_features(layer, table)
+        set_features(layer, table)
 
 
 def recolor(objects: Sequence[RegionObject], color: Any) -> None:
@@ -267,7 +267,8 @@ def _set_labels(table: pd.DataFrame, rows: list[int]) -> None:
             table.at[row, "label"] = region.label
 
 
-def _set_features(layer: Shapes, table: pd.DataFrame) -> None:
+def set_features(layer: Shapes, table: pd.DataFrame) -> None:
+    """Replace the features of the shapes; those of shapes that are drawn next stay."""
     defaults = {**default_features(), **{k: v.iloc[0] for k, v in layer.feature_defaults.items()}}
     layer.features = table
     layer.feature_defaults = {k: defaults[k] for k in table.columns if k in defaults}

@@ -83,6 +83,11 @@ class LayerStack:
         finally:
             self._removing = before
 
+    @property
+    def is_removing(self) -> bool:
+        """Whether layers are removed by `remove`, and not by the user."""
+        return self._removing
+
     def watch_removal(
         self,
         watched: Callable[[], Iterable[Layer | None]],

@@ -73,8 +73,11 @@ class ShortcutAction:
         return f"{PLUGIN_NAME}:{self.name}"
 
 
-# No default key is one of napari's or of its layers: tests/viewer/test_shortcut_actions.py.
+# No default key is one of napari's or of its layers, but for undo and redo, which a selected Labels
+# layer keeps for its painting: tests/viewer/test_shortcut_actions.py.
 ACTIONS = (
+    ShortcutAction("undo", "Undo: regions, deleted maps, limits, pins", "Ctrl-Z"),
+    ShortcutAction("redo", "Redo what was undone", "Ctrl-Shift-Z"),
     ShortcutAction("predict", "Predict where it is chosen", "Ctrl-Enter"),
     ShortcutAction("cancel", "Cancel what is being computed", "Ctrl-."),
     ShortcutAction("where_click", "Predict by clicking", "Ctrl-1"),

@@ -228,6 +228,16 @@ class ViewerSession:
         self.pinned = (*others, symbol) if pinned else others
         self.pinned_changed.emit()
 
+    def set_all_pinned(self, symbols: tuple[str, ...]) -> bool:
+        """Pin those of the genes that can be shown, and no others; return whether any is new."""
+        panel = self.gene_panel
+        known = tuple(s for s in symbols if panel is not None and s in panel)
+        if known == self.pinned:
+            return False
+        self.pinned = known
+        self.pinned_changed.emit()
+        return True
+
     def change_settings(self, **settings: object) -> None:
         """Replace fields of `ViewerSettings`."""
         self.settings = replace(self.settings, **settings)  # type: ignore[arg-type]
@@ -264,6 +274,12 @@ class ViewerSession:
         overlay.prediction = self._with_scores(overlay.prediction)
         self.layers.insert(overlay.layer, slide, above=below if is_map else None)
         self.overlays = [*self.overlays, overlay]
+        self.overlays_changed.emit()
+
+    def restore_overlay(self, overlay: PredictionOverlay) -> None:
+        """Take back a prediction whose layer was removed and is in the list again."""
+        self.overlays = [*self.overlays, overlay]
+        self._outdated.check_pixel_sizes(self.slides, self.overlays)
         self.overlays_changed.emit()
 
     def set_spot(

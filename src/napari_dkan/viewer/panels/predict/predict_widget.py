@@ -22,7 +22,7 @@ from ...session.viewer_session import ViewerSession, get_session
 from ...session.viewer_settings import connect_preferences
 from ...tools.click_predictor import ClickPredictor
 from ...tools.gene_lens import GeneLens
-from ...widgets.qt_utils import make_collapsible
+from ...widgets.qt_utils import fill_column, make_collapsible, make_row
 from ...widgets.scroll_column import ScrollColumn
 from ...widgets.signal_connections import SignalConnections, call_once
 from ...widgets.theme_colors import ERROR_COLOR, set_text_color
@@ -30,6 +30,7 @@ from ..help_dialog import make_heading, show_help_if_visible
 from ..results.restore_result import show_saved_spot
 from ..results.results_box import ResultsBox
 from ..results.results_controller import get_results_controller
+from ..undo_buttons import UndoButtons
 from .advanced_box import CacheBox, TimingBox, make_advanced_box
 from .gene_box import GeneBox
 from .model_box import ModelBox
@@ -83,6 +84,7 @@ class PredictWidget(QWidget):
         self.message_label = QLabel()
         self.message_label.setWordWrap(True)
         self.message_label.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+        self.undo_buttons = UndoButtons(session, connections)
         self.advanced = make_advanced_box(session, connections)
         self.cache_box = CacheBox(session, connections)
         self.timing_box = TimingBox(session)
@@ -126,11 +128,13 @@ class PredictWidget(QWidget):
         content = QWidget()
         column = QVBoxLayout(content)
         column.setSpacing(6)
+        message_row = QWidget()
+        fill_column(message_row, make_row((self.message_label, 1), self.undo_buttons))
         boxes: dict[str, QWidget] = {
             "Slide": self.slide_box,
             "Model": self.model_box,
             "Where": self.target_box,
-            "": self.message_label,
+            "": message_row,
             "Gene": self.gene_box,
             "This spot": self.spot_box,
             "Results": self.results_box,

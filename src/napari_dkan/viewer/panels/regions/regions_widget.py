@@ -40,6 +40,7 @@ from ...widgets.signal_connections import SignalConnections, call_once
 from ...widgets.theme_colors import ERROR_COLOR, set_text_color
 from ..help_dialog import make_heading, show_help_if_visible
 from ..open_predict_panel import open_predict_panel
+from ..undo_buttons import UndoButtons
 from .comparison_box import ComparisonBox
 from .region_box import REGION_FILE_FILTER
 from .region_import import get_region_importer
@@ -115,7 +116,7 @@ class RegionsWidget(QWidget):
         self.job_row = JobRow("export regions", self.export_button)
         self.message_label = make_text_label(selectable=True)
         self._drawing_layer: Shapes | None = None
-        self._build()
+        self._build(connections)
         set_tooltip(
             self.comparison_box.compare_button,
             "Compare the genes of A and B ({key})",
@@ -147,12 +148,15 @@ class RegionsWidget(QWidget):
         self._update_buttons()
         open_predict_panel(self, napari_viewer)
 
-    def _build(self) -> None:
+    def _build(self, connections: SignalConnections) -> None:
         content = QWidget()
         column = QVBoxLayout(content)
         column.setSpacing(6)
         column.addWidget(make_heading("Regions", "regions"))
-        column.addLayout(make_row(self.new_button, self.add_button, self.file_button))
+        self.undo_buttons = UndoButtons(self.session, connections)
+        column.addLayout(
+            make_row(self.new_button, self.add_button, self.file_button, self.undo_buttons)
+        )
         column.addWidget(self.tree)
         column.addLayout(make_row(QLabel("Gene"), (self.gene_combo, 1), self.export_button))
         column.addWidget(self.note_label)

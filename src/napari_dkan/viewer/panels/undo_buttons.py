@@ -1,0 +1,42 @@
+"""Undo and redo beside the message line of a panel."""
+
+from __future__ import annotations
+
+from qtpy.QtWidgets import QToolButton, QWidget
+
+from ..layers.undo_recorder import get_undo_recorder
+from ..session.shortcut_actions import connect_shortcut_changes, shortcut_label
+from ..session.viewer_session import ViewerSession
+from ..widgets.qt_utils import fill_column, make_row
+from ..widgets.signal_connections import SignalConnections
+
+
+class UndoButtons(QWidget):
+    """Two buttons, each shown while there is something to undo or redo."""
+
+    def __init__(self, session: ViewerSession, connections: SignalConnections) -> None:
+        super().__init__()
+        recorder = get_undo_recorder(session)
+        self._stack = recorder.stack
+        self.undo_button, self.redo_button = QToolButton(), QToolButton()
+        for button, title, slot in (
+            (self.undo_button, "Undo", recorder.undo),
+            (self.redo_button, "Redo", recorder.redo),
+        ):
+            button.setText(title)
+            button.clicked.connect(lambda _=False, slot=slot: slot())
+        fill_column(self, make_row(self.undo_button, self.redo_button))
+        connections.connect(self.refresh, self._stack.changed)
+        connect_shortcut_changes(self.refresh, connections, "undo", "redo")
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Follow the stack."""
+        for button, text, name in (
+            (self.undo_button, self._stack.undo_text, "undo"),
+            (self.redo_button, self._stack.redo_text, "redo"),
+        ):
+            keys = shortcut_label(name)
+            button.setVisible(bool(text))
+            button.setToolTip(f"{button.text()}: {text}" + (f" ({keys})" if keys else ""))
+        self.setVisible(bool(self._stack.undo_text or self._stack.redo_text))
