@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from qtpy.QtWidgets import QToolButton, QWidget
+from qtpy.QtWidgets import QPushButton, QWidget
 
 from ..layers.undo_recorder import get_undo_recorder
 from ..session.shortcut_actions import connect_shortcut_changes, shortcut_label
@@ -18,7 +18,7 @@ class UndoButtons(QWidget):
         super().__init__()
         recorder = get_undo_recorder(session)
         self._stack = recorder.stack
-        self.undo_button, self.redo_button = QToolButton(), QToolButton()
+        self.undo_button, self.redo_button = QPushButton(), QPushButton()
         for button, title, slot in (
             (self.undo_button, "Undo", recorder.undo),
             (self.redo_button, "Redo", recorder.redo),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 from psygnal import Signal
-from qtpy.QtGui import QUndoCommand, QUndoStack
+from qtpy.QtGui import QUndoCommand, QUndoStack  # type: ignore[attr-defined]
 
 if TYPE_CHECKING:
     from .viewer_session import ViewerSession
@@ -41,7 +41,7 @@ class Change(Protocol):
         ...
 
 
-class _Command(QUndoCommand):
+class _Command(QUndoCommand):  # type: ignore[misc]
     """Runs a change for Qt; one that is no longer possible is obsolete, which Qt removes."""
 
     def __init__(self, change: Change) -> None:
