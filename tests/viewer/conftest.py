@@ -21,15 +21,20 @@ PATIENCE_MS = 60_000
 
 
 @pytest.fixture(scope="module", autouse=True)
-def small_heap() -> Iterator[None]:
-    """Exclude the objects of earlier tests from garbage collection.
-
-    The fixture of the viewer collects garbage after every test, which visits every object.
-    """
-    gc.collect()
-    gc.freeze()
-    yield
+def without_earlier_garbage() -> Iterator[None]:
+    """Let the objects of earlier files be collected; `small_heap` keeps them."""
     gc.unfreeze()
+    gc.collect()
+    yield
+
+
+@pytest.fixture(autouse=True)
+def small_heap(without_earlier_garbage: None) -> None:
+    """Exclude what lives before a test from garbage collection.
+
+    napari collects garbage whenever a layer is removed, which visits every object.
+    """
+    gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)

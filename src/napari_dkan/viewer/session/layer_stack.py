@@ -132,10 +132,13 @@ def remove_layers(layers: Any, removed: Iterable[Layer | None]) -> None:
 def _freeze_gc() -> Iterator[None]:
     """Exclude existing objects from garbage collection.
 
-    napari collects garbage after every removed layer, which takes longer than the removal.
+    napari collects garbage after every removed layer, which takes longer than the removal. Whoever
+    froze objects before keeps them frozen.
     """
+    was_frozen = gc.get_freeze_count() > 0
     gc.freeze()
     try:
         yield
     finally:
-        gc.unfreeze()
+        if not was_frozen:
+            gc.unfreeze()
