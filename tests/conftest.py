@@ -107,3 +107,17 @@ def tiny_checkpoint_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ),
     )
     return file
+
+
+@pytest.fixture
+def tiny_bundled_checkpoint(
+    tiny_checkpoint_file: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch
+) -> Path:
+    """The small checkpoint as the one that commands take where none is named."""
+    from napari_dkan.samples import bundled_checkpoints
+
+    folder = tmp_path_factory.mktemp("bundled")
+    file = folder / "her2-breast.safetensors"
+    file.symlink_to(tiny_checkpoint_file)
+    monkeypatch.setattr(bundled_checkpoints, "CHECKPOINT_FOLDER", folder)
+    return file

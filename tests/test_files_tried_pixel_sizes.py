@@ -27,6 +27,10 @@ from napari_dkan.slide.pixel_size import ENTERED_ORIGINS, SizeClaim, resolve_pix
 from .section_files import write_tenx
 from .slide_files import ome_zarr, picture
 
+# What is read is looked at, not what is predicted.
+pytestmark = pytest.mark.usefixtures("tiny_bundled_checkpoint")
+
+
 TRUE_MPP = 2.0  # by the array: 100 um are 50 px
 BOTH = r"The pixel sizes of \S+ disagree: 0\.2 um/px \(.+\) and 2 um/px \(spot array\); .*--mpp"
 

@@ -31,6 +31,10 @@ from .test_files_tried_pixel_sizes import (
     write_section,
 )
 
+# What is read is looked at, not what is predicted.
+pytestmark = pytest.mark.usefixtures("tiny_bundled_checkpoint")
+
+
 CORNER = (100, 60)  # of the scan area on the glass
 
 

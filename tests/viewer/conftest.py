@@ -21,11 +21,10 @@ PATIENCE_MS = 60_000
 
 
 @pytest.fixture(scope="module", autouse=True)
-def without_earlier_garbage() -> Iterator[None]:
+def without_earlier_garbage() -> None:
     """Let the objects of earlier files be collected; `small_heap` keeps them."""
     gc.unfreeze()
     gc.collect()
-    yield
 
 
 @pytest.fixture(autouse=True)
