@@ -19,6 +19,7 @@ import torch
 from napari_dkan.cli import main
 from napari_dkan.errors import OutputError, SpotsError
 from napari_dkan.expression.panel import Gene, Panel
+from napari_dkan.inference.map_colors import DEFAULT_COLORMAP, sample_colors
 from napari_dkan.inference.predict import find_tissue_region, predict
 from napari_dkan.inference.predictor import Predictor
 from napari_dkan.inference.target import target_from_region
@@ -204,7 +205,10 @@ def test_page_without_measurements(tmp_path, slide: Slide, inputs) -> None:
 def test_many_spots_are_drawn_as_an_image(tmp_path, slide: Slide, inputs, monkeypatch) -> None:
     vector = write_page(tmp_path / "vector.html", slide, inputs)
     monkeypatch.setattr(map_figures, "MAX_VECTOR_SPOTS", 10)
-    raster = write_page(tmp_path / "raster.html", slide, inputs)
+    raster = write_page(tmp_path / "raster.html", slide, inputs, colormap="viridis")
+    lowest = {name: sample_colors(name, 64)[0] for name in (DEFAULT_COLORMAP, "viridis")}
+    for page, shown, other in ((vector, DEFAULT_COLORMAP, "viridis"), (raster, "viridis", "magma")):
+        assert lowest[shown] in page.raw and lowest[other] not in page.raw
     assert "image/png" in raster.raw and "image/png" not in vector.raw
     assert raster.tables["genes sortable"] == vector.tables["genes sortable"]
 

@@ -14,6 +14,7 @@ from napari.utils.colormaps import ensure_colormap
 from napari.utils.theme import get_theme
 from skimage.color import rgb2lab
 
+from napari_dkan.inference.map_colors import DEFAULT_COLORMAP
 from napari_dkan.viewer.layers.spot_layers import DOMAIN_COLORS
 from napari_dkan.viewer.panels.predict.gene_box import COLORMAPS
 from napari_dkan.viewer.panels.predict.spot_box import MEASURED_COLOR
@@ -75,7 +76,9 @@ def test_colormaps_have_monotonic_lightness(eyes):
         assert lightness[-1] - lightness[0] > 55, name
         steps = np.diff(lightness[::10])
         assert steps.min() > 0.3 * steps.mean(), name  # even: no plateau that hides a step
-    assert settings_from_preferences().colormap in COLORMAPS
+    assert (
+        settings_from_preferences().colormap == DEFAULT_COLORMAP and DEFAULT_COLORMAP in COLORMAPS
+    )
 
 
 @pytest.mark.parametrize("eyes", EYES)

@@ -11,6 +11,7 @@ import pytest
 from qtpy.QtCore import QPointF, Qt
 from qtpy.QtGui import QGuiApplication
 
+from napari_dkan.inference.map_colors import sample_colors
 from napari_dkan.viewer.panels.predict.predict_widget import PredictWidget
 
 if TYPE_CHECKING:
@@ -124,9 +125,11 @@ def test_training_slide_warning_report_and_removal(
         "napari_dkan.viewer.panels.quality.boxes.report_box.QDesktopServices.openUrl", opened.append
     )
     page = tmp_path / "D1.html"
+    session.change_settings(colormap="cividis")
     widget.report_box.write_report(page)
     until(lambda: not widget.report_box.job_row.busy)
     assert page.is_file(), widget.report_box.job_row.status_label.text()
+    assert sample_colors("cividis", 64)[0] in page.read_text(encoding="utf-8")  # as the window
     widget.report_box.open_button.click()
     assert opened[0].toLocalFile() == str(page)
 

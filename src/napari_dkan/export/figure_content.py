@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from shapely.affinity import scale
 
 from ..errors import OutputError
+from ..inference.map_colors import DEFAULT_COLORMAP
 from ..inference.prediction import DISPLAY_PERCENTILES, Prediction
 from .histology import FigureExtent, HistologyImage, crop_histology, get_histology_size
 
@@ -117,7 +118,7 @@ class FigureStyle:
 
     gene: str
     limits: tuple[float, float] | None = None
-    colormap: str | NDArray[np.floating] = "magma"
+    colormap: str | NDArray[np.floating] = DEFAULT_COLORMAP
     opacity: float = 0.65
 
 

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from shapely.geometry import mapping
 
 from ..errors import OutputError, SlideError
+from ..inference.map_colors import DEFAULT_COLORMAP
 from ..inference.prediction import Prediction, SpotReliability
 from ..inference.tile_qc_features import QC_FEATURE_NAMES
 from .anndata_export import build_anndata, write_h5ad
@@ -109,7 +110,7 @@ class ViewSettings:
     gene: str | None = None
     pinned: tuple[str, ...] = ()
     limits: tuple[float, float] | None = None
-    colormap: str = "magma"
+    colormap: str = DEFAULT_COLORMAP
     opacity: float = 0.65
     hatch: bool = True
     centre: tuple[float, float] | None = None

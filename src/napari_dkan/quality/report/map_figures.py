@@ -13,16 +13,17 @@ from io import BytesIO
 import numpy as np
 from numpy.typing import NDArray
 
+from ...inference.map_colors import (
+    DEFAULT_COLORMAP,
+    ERROR_COLORMAP,
+    RESIDUAL_COLORS,
+    sample_colors,
+)
 from ...inference.prediction import DISPLAY_PERCENTILES
 from ...slide import Slide
 from ...slide.overview import read_overview
 
 N_COLOR_LEVELS = 64
-
-# Nine colors each, evenly spaced.
-VIRIDIS = "440154 472d7b 3b528b 2c728e 21918c 28ae80 5ec962 addc30 fde725"
-BLUE_WHITE_RED = "2166ac 4393c3 92c5de d1e5f0 f7f7f7 fddbc7 f4a582 d6604d b2182b"
-ORANGES = "fff5eb fee6ce fdd0a2 fdae6b fd8d3c f16913 d94801 a63603 7f2704"
 
 MAP_WIDTH = 360.0  # of every map, in drawing units
 COLOR_BAR_HEIGHT = 58.0  # of the color bar with its labels, in drawing units
@@ -42,13 +43,13 @@ class MapColorScale:
 
     Attributes
     ----------
-    anchors : str
-        Nine evenly spaced colors, such as `VIRIDIS`; colors between them are interpolated.
+    colors : str or tuple of str
+        A color map, see `sample_colors`.
     low, high : float
         Values of the two ends.
     """
 
-    anchors: str
+    colors: str | tuple[str, ...]
     low: float
     high: float
 
@@ -64,22 +65,19 @@ class MapColorScale:
 
     def palette(self) -> list[str]:
         """Return ``#rrggbb`` of each level."""
-        anchors = np.array([list(bytes.fromhex(c)) for c in self.anchors.split()], float)
-        at = np.linspace(0, len(anchors) - 1, N_COLOR_LEVELS)
-        mixed = [np.interp(at, np.arange(len(anchors)), anchors[:, i]) for i in range(3)]
-        return [f"#{r:02x}{g:02x}{b:02x}" for r, g, b in np.rint(np.stack(mixed, 1)).astype(int)]
+        return sample_colors(self.colors, N_COLOR_LEVELS)
 
 
-def fit_shared_scale(values: Sequence[NDArray[np.floating]]) -> MapColorScale:
+def fit_shared_scale(values: Sequence[NDArray[np.floating]], colormap: str) -> MapColorScale:
     """Return one scale for several maps: percentiles 2 to 98 of their values together."""
     known = np.concatenate([v[np.isfinite(v)] for v in values])
     if not len(known):
-        return MapColorScale(VIRIDIS, 0.0, 1.0)
+        return MapColorScale(colormap, 0.0, 1.0)
     low, high = (float(v) for v in np.percentile(known, DISPLAY_PERCENTILES))
     return (
-        MapColorScale(VIRIDIS, low, high)
+        MapColorScale(colormap, low, high)
         if high - low > 1e-6
-        else MapColorScale(VIRIDIS, low - 0.05, low + 0.05)
+        else MapColorScale(colormap, low - 0.05, low + 0.05)
     )
 
 
@@ -87,14 +85,14 @@ def fit_residual_scale(values: NDArray[np.floating]) -> MapColorScale:
     """Return a scale centred on 0 with ends at equal distance."""
     known = np.abs(values[np.isfinite(values)])
     end = max(float(np.percentile(known, DISPLAY_PERCENTILES[1])), 1e-3) if len(known) else 1.0
-    return MapColorScale(BLUE_WHITE_RED, -end, end)
+    return MapColorScale(RESIDUAL_COLORS, -end, end)
 
 
 def fit_error_scale(values: NDArray[np.floating]) -> MapColorScale:
     """Return a scale that starts at 0."""
     known = values[np.isfinite(values)]
     high = float(np.percentile(known, DISPLAY_PERCENTILES[1])) if len(known) else 1.0
-    return MapColorScale(ORANGES, 0.0, max(high, 1e-6))
+    return MapColorScale(ERROR_COLORMAP, 0.0, max(high, 1e-6))
 
 
 @dataclass(frozen=True)
@@ -302,12 +300,15 @@ class MapCanvas:
         Diameter of a spot or side of a tile, in drawing units.
     is_tiled : bool
         Whether spots are drawn as squares that touch each other.
+    colormap : str
+        Of values and scores.
     """
 
     background: MapBackground
     positions: NDArray[np.float64]
     spot_size: float
     is_tiled: bool = False
+    colormap: str = DEFAULT_COLORMAP
 
     @property
     def has_edge(self) -> bool:

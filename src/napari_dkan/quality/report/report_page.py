@@ -16,6 +16,7 @@ import numpy as np
 from ...atomic_write import atomic_write
 from ...errors import SpotsError
 from ...expression.readers.read_account import ReadAccount
+from ...inference.map_colors import DEFAULT_COLORMAP
 from ...inference.prediction import Prediction
 from ...inference.slide_account import account_for_slide
 from ...inference.target import TargetKind
@@ -82,6 +83,7 @@ def write_report(
     regions: Sequence[ErrorRegion] | None = None,
     warnings: Sequence[str] = (),
     command: str = "",
+    colormap: str = DEFAULT_COLORMAP,
 ) -> Path:
     """Write the page and return its path.
 
@@ -99,6 +101,8 @@ def write_report(
         Warnings on top of the page, such as of a bad registration.
     command : str
         Command that makes the page, without private paths.
+    colormap : str
+        Of the maps of values, by its name in matplotlib.
 
     Raises
     ------
@@ -115,7 +119,7 @@ def write_report(
         raise SpotsError("Nothing is predicted yet, so there is nothing to report; predict first.")
     rows = prediction.panel.rows(genes or choose_report_genes(checkpoint, comparison))
     symbols = list(dict.fromkeys(prediction.panel.symbols[row] for row in rows))
-    canvas = make_map_canvas(slide, checkpoint, prediction)
+    canvas = make_map_canvas(slide, checkpoint, prediction, colormap)
     domain_shift = check_domain_shift(
         checkpoint, prediction.qc_features[prediction.predicted_mask], canvas.background.mpp
     )
@@ -149,7 +153,12 @@ def write_report(
     return Path(path)
 
 
-def make_map_canvas(slide: Slide, checkpoint: Checkpoint, prediction: Prediction) -> MapCanvas:
+def make_map_canvas(
+    slide: Slide,
+    checkpoint: Checkpoint,
+    prediction: Prediction,
+    colormap: str = DEFAULT_COLORMAP,
+) -> MapCanvas:
     """Return where the spots of a prediction are drawn.
 
     Raises
@@ -166,7 +175,7 @@ def make_map_canvas(slide: Slide, checkpoint: Checkpoint, prediction: Prediction
     um = pitch if is_tiled else max(diameter, MIN_SPOT_TO_PITCH * pitch)
     background = read_map_background(slide, spots.xy, 1.5 * pitch / mpp, mpp)
     size = um / mpp * background.units_per_px
-    return MapCanvas(background, background.to_drawing(spots.xy), size, is_tiled)
+    return MapCanvas(background, background.to_drawing(spots.xy), size, is_tiled, colormap)
 
 
 def _make_header(

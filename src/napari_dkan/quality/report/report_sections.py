@@ -15,7 +15,6 @@ from ..comparison import Comparison, ErrorRegion
 from ..gene_metrics import ComparisonSummary, DkanRidgePair, GeneMetrics, MethodMetrics
 from ..reliability import Reliability
 from .map_figures import (
-    VIRIDIS,
     MapBackground,
     MapCanvas,
     MapColorScale,
@@ -360,7 +359,7 @@ def make_maps(
     if comparison is None:
         return MapSection(hint, [_make_predicted_map(canvas, prediction, g) for g in genes], [])
     hint += (
-        " Measured and predicted share one scale. In the residual, red is predicted too high "
+        " Measured and predicted share one scale. In the residual, orange is predicted too high "
         "and blue too low."
     )
     return MapSection(hint, [], [_make_gene_maps(canvas, comparison, g) for g in genes])
@@ -370,7 +369,7 @@ def _make_predicted_map(canvas: MapCanvas, prediction: Prediction, symbol: str) 
     values = np.asarray(prediction.get_gene_values(symbol))
     units = prediction.get_value_units(symbol).splitlines()[0]
     title = f"{symbol}, {prediction.get_value_kind(symbol)}"
-    return canvas.make_map(title, values, fit_shared_scale([values]), units)
+    return canvas.make_map(title, values, fit_shared_scale([values], canvas.colormap), units)
 
 
 def _make_gene_maps(canvas: MapCanvas, comparison: Comparison, symbol: str) -> GeneMaps:
@@ -383,7 +382,7 @@ def _make_gene_maps(canvas: MapCanvas, comparison: Comparison, symbol: str) -> G
     units = prediction.get_value_units(symbol).splitlines()[0]
     column = comparison.panel.row(symbol)
     measured, residual = comparison.measured[:, column], comparison.residual[:, column]
-    scale = fit_shared_scale([measured, values])
+    scale = fit_shared_scale([measured, values], canvas.colormap)
     residual_units = f"{kind} \N{MINUS SIGN} measured, same units"
     figures = [
         canvas.make_map(f"{symbol}, measured", measured, scale, units),
@@ -488,7 +487,7 @@ def make_reliability(canvas: MapCanvas, reliability: Reliability) -> Reliability
     figure = canvas.make_map(
         "Reliability of the prediction",
         np.asarray(reliability.score),
-        MapColorScale(VIRIDIS, 0.0, 1.0),
+        MapColorScale(canvas.colormap, 0.0, 1.0),
         "score; crosses mark unreliable spots",
         crosses=crosses_path(canvas, unreliable),
     )

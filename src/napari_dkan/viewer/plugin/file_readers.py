@@ -174,6 +174,7 @@ def _open_in_panel(viewer: Any, paths: Sequence[Path]) -> None:
 
 def _make_layer_data(path: Path) -> Any:
     from ...export.result_reader import load_result
+    from ...inference.map_colors import DEFAULT_COLORMAP
     from ..layers.contrast_limits import percentile_limits
     from ..panels.results.restore_result import LocatedResult, make_overlay
 
@@ -181,7 +182,7 @@ def _make_layer_data(path: Path) -> Any:
     overlay = make_overlay(LocatedResult(path, saved, None, None, None), saved.slide_record.mpp)
     view, panel = saved.view_settings, overlay.prediction.panel
     gene = view.gene if view is not None and view.gene in panel else panel.symbols[0]
-    colormap = "magma" if view is None else view.colormap
+    colormap = DEFAULT_COLORMAP if view is None else view.colormap
     overlay.draw(
         gene or "", percentile_limits([overlay.prediction.get_gene_values(gene or "")]), colormap
     )

@@ -14,6 +14,7 @@ from typing import Any
 
 from napari.settings import get_plugin_settings
 
+from ...inference.map_colors import DEFAULT_COLORMAP
 from ..widgets.signal_connections import SignalConnections
 
 
@@ -91,7 +92,7 @@ class ViewerSettings:
     prefetch: bool = True
     hatch_unreliable: bool = True
     allow_unproven_genes: bool = False
-    colormap: str = "magma"
+    colormap: str = DEFAULT_COLORMAP
     opacity: float = 0.65
     contrast_limits: ContrastLimits = ContrastLimits()
 

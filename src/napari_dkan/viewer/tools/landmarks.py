@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from psygnal import Signal
 
 from ...errors import SpotsError
+from ...inference.map_colors import DEFAULT_COLORMAP
 from ...slide import PixelSize, Slide, open_slide
 from ...spatial.coordinates import AffineTransform, fit_affine_to_landmarks, swap_xy
 from ...spatial.spots import median_spot_distance
@@ -260,7 +261,7 @@ class LandmarkRegistration:
             translate=swap_xy(corner),
             features={"counts": counts},
             face_color="counts" if self._source_slide is None else "transparent",
-            face_colormap="magma",
+            face_colormap=DEFAULT_COLORMAP,
             face_contrast_limits=percentile_limits([counts]),
             border_color="#1f4e79",
             border_width=0.08,

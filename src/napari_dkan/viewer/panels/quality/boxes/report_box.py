@@ -64,6 +64,7 @@ class ReportBox(QWidget):
             return
         placement = None if section is None else section.placement
         notes = [placement.warning] if placement is not None and placement.warning else []
+        colormap = session.settings.colormap
         genes = [g for g in dict.fromkeys((session.gene, *session.pinned)) if g is not None]
 
         def job() -> Iterator[None]:
@@ -87,6 +88,7 @@ class ReportBox(QWidget):
                 genes=[g for g in genes if g in prediction.panel],
                 reliability=None if checkpoint.reference is None else reliability,
                 warnings=notes,
+                colormap=colormap,
             )
             yield None
 

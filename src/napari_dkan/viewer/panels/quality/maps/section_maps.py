@@ -13,6 +13,7 @@ from napari.utils.colormaps import Colormap
 from numpy.typing import NDArray
 from psygnal import Signal
 
+from .....inference.map_colors import RESIDUAL_COLORS
 from .....spatial.coordinates import swap_xy
 from ....layers.canvas_legend import LEGEND_PREFIX, CanvasLegend, wrap_units
 from ....layers.contrast_limits import percentile_limits, symmetric_limits
@@ -24,10 +25,7 @@ from ..data.quality_model import MapKind, MapLayout, QualityModel
 
 SECTION_LEGEND = LEGEND_PREFIX + "quality_legend"
 RESIDUAL_TITLE = "residual (pred. - meas.)"
-# From blue over near-white to orange: distinguishable with every kind of colour blindness.
-DIVERGING_COLORMAP = Colormap(
-    ["#08519c", "#6baed6", "#f7f7f7", "#fd8d3c", "#a63603"], name="blue-white-orange"
-)
+DIVERGING_COLORMAP = Colormap(list(RESIDUAL_COLORS), name="blue-white-orange")
 OFF_TISSUE_COLOR, SELECTED_SPOT_COLOR = "#ff1744", "#00e5ff"
 BORDER_WIDTH, MARKED_BORDER_WIDTH = 0.04, 0.3  # relative to the size of a spot
 _DIAMETER_PER_PITCH = 0.62  # where the files do not state the diameter
