@@ -9,6 +9,7 @@ import pytest
 from qtpy.QtCore import QPoint, Qt
 
 from napari_dkan.viewer.layers.canvas_legend import GENE_LEGEND
+from napari_dkan.viewer.session.viewer_settings import ContrastLimits
 
 from .prediction_steps import draw, everything, finish, square
 
@@ -43,6 +44,7 @@ def test_genes_by_hand(mapped: PredictWidget, qtbot, until, middle, tmp_path, mo
     """One window for all: a window takes longer than the steps in it."""
     walk_histogram(mapped, qtbot, until, middle)
     walk_gene_set(mapped, qtbot, until, middle, tmp_path, monkeypatch)
+    walk_colors(mapped, qtbot, until, middle)
 
 
 def walk_histogram(panel: PredictWidget, qtbot, until, middle) -> None:
@@ -166,3 +168,61 @@ def walk_gene_set(panel: PredictWidget, qtbot, until, middle, tmp_path, monkeypa
     found = again.prediction.get_gene_values("NEST score")
     assert len(found) and np.allclose(found, nest_score(again.prediction), atol=1e-5)
     session.set_gene("ERBB2")
+
+
+def walk_colors(panel: PredictWidget, qtbot, until, middle) -> None:
+    session, box, mix = panel.session, panel.several_genes_box, panel.color_mix
+    overlay, canvas = find_map(panel), session.viewer.canvas
+    was_visible = {o: o.layer.visible for o in session.overlays}
+
+    def press():
+        qtbot.mouseClick(box.colors_button, Qt.MouseButton.LeftButton)
+
+    box.genes_field.setFocus()
+    qtbot.keyClicks(box.genes_field, "her2, COL1A1")
+    press()
+    until(lambda: mix.layer is not None)
+    assert mix.genes == ("ERBB2", "COL1A1") and not overlay.layer.visible
+    prediction = overlay.prediction
+    values = [prediction.get_gene_values(g) for g in mix.genes]
+    shares = [
+        np.clip((v - a) / (b - a), 0, 1) for v, (a, b) in zip(values, mix.limits, strict=True)
+    ]
+    x, y = (prediction.target.grid.cells - prediction.target.grid.first_cell).T
+    assert np.abs(mix.layer.data[y, x, 0] - 255 * shares[0]).max() <= 1  # magenta
+    assert np.abs(mix.layer.data[y, x, 1] - 255 * shares[1]).max() <= 1  # green
+    texts = [o.text for o in canvas.overlays.values() if getattr(o, "text", "") and o.visible]
+    assert any("ERBB2, magenta" in t for t in texts) and any("COL1A1, green" in t for t in texts)
+    assert not canvas.overlays[GENE_LEGEND].visible
+    assert box.legend.isVisible() and len(box.legend.rows) == 2
+
+    # A click still answers with the tile of the map, and its gene's limits count.
+    row = len(prediction.target) // 2
+    centre = prediction.target.grid.centres[row]
+    assert panel.click_predictor._show_map_tile(tuple(centre[::-1] * session.slide.mpp))
+    until(lambda: np.allclose(session.spot.target.spots.xy[-1], centre))
+    session.change_settings(contrast_limits=ContrastLimits((0.0, 9.0)))
+    assert mix.limits == ((0.0, 9.0), (0.0, 9.0))
+    session.change_settings(contrast_limits=ContrastLimits())
+
+    # Another list replaces the colours; a gene that is not there is named.
+    box.genes_field.selectAll()
+    qtbot.keyClicks(box.genes_field, "CD74, KRT8, GATA3")
+    qtbot.keyClick(box.genes_field, Qt.Key.Key_Return)
+    until(lambda: mix.genes == ("CD74", "KRT8", "GATA3") and len(mix.limits) == 3)
+    press()
+    assert mix.layer is None and {o: o.layer.visible for o in session.overlays} == was_visible
+    assert canvas.overlays[GENE_LEGEND].visible and not box.legend.isVisible()
+    box.genes_field.selectAll()
+    qtbot.keyClicks(box.genes_field, "KRT8, NOGENE")
+    press()
+    assert not box.colors_button.isChecked() and "NOGENE" in panel.message_label.text()
+    box.genes_field.selectAll()
+    qtbot.keyClick(box.genes_field, Qt.Key.Key_Backspace)
+
+    # Without a list the pinned genes count; a deleted layer brings the map back.
+    press()
+    until(lambda: mix.layer is not None)
+    assert mix.genes == session.pinned[:3]
+    session.viewer.layers.remove(mix.layer)
+    assert overlay.layer.visible and not box.colors_button.isChecked()

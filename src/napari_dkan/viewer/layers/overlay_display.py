@@ -56,6 +56,7 @@ class OverlayDisplay:
             overlay.layer.events.visible.connect(self._on_visibility_changed)
 
     def _on_visibility_changed(self, event: object = None) -> None:
+        self._update_legend(self.shown_overlays())
         if len(self.shown_overlays()) > 1 and self._update_covered_tiles():
             self.refresh()
 
@@ -137,7 +138,8 @@ class OverlayDisplay:
             overlay.draw(session.gene or "", limits, session.settings.colormap)
 
     def _update_legend(self, shown: list[PredictionOverlay]) -> None:
-        """Show what the topmost prediction measures."""
+        """Show what the topmost prediction measures; a hidden one needs no legend."""
+        shown = [overlay for overlay in shown if overlay.layer.visible]
         if not shown:
             self.legend.hide()
             return

@@ -61,7 +61,7 @@ class GridOverlay:
         self.prediction, self.decode, self._grid = prediction, decode, grid
         self.rough: Prediction | None = None
         self.reference: TrainingReference | SavedReliability | None = None
-        self.from_file = self.from_clicks = False
+        self.from_file = self.from_clicks = self.is_mixed = False
         self.covered = np.zeros(len(grid), bool)  # tiles that another map shows
         self._rough_rows: NDArray[np.int64] | None = None  # of each tile in the rough map
         self._shown_values = np.full(len(grid), np.nan, np.float32)
@@ -125,7 +125,7 @@ class SpotsOverlay:
         self.prediction, self.decode = prediction, decode
         self.rough: Prediction | None = None
         self.reference: TrainingReference | SavedReliability | None = None
-        self.from_file = self.from_clicks = False
+        self.from_file = self.from_clicks = self.is_mixed = False
         self._mpp, self._size_um = mpp, size_um
         self.layer = make_spots_layer(
             np.empty((0, 2)),

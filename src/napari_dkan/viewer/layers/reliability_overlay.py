@@ -211,11 +211,11 @@ class ReliabilityOverlay:
         stack = self._session.layers
         stack.attach_like(overlay.layer, layer)
         stack.insert(layer, above=[overlay.layer])
-        layer.visible = overlay.layer.visible
 
         def sync_visibility(event: object = None) -> None:
-            layer.visible = overlay.layer.visible
+            layer.visible = overlay.layer.visible or overlay.is_mixed
 
+        sync_visibility()
         overlay.layer.events.visible.connect(sync_visibility)
 
     def _remove_layer(self, state: _OverlayReliability) -> None:

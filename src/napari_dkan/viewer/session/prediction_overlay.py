@@ -35,6 +35,8 @@ class PredictionOverlay(Protocol):
         The prediction comes from a file and may be of another checkpoint.
     from_clicks : bool
         Spots that were clicked one by one.
+    is_mixed : bool
+        Its layer is hidden, since another one shows its tiles in the colours of several genes.
     decode : GeneDecoder
         Decodes genes of the prediction.
     colorbar : ColorBarOverlay
@@ -45,6 +47,7 @@ class PredictionOverlay(Protocol):
     reference: TrainingReference | SavedReliability | None
     from_file: bool
     from_clicks: bool
+    is_mixed: bool
     decode: GeneDecoder
     colorbar: ColorBarOverlay
 

@@ -90,7 +90,8 @@ class ClickPredictor:
         """Show the predicted tile of a visible map at a world position (y, x), if there is one."""
         session = self.session
         for overlay in sort_by_precedence(session.overlays):
-            if not (overlay.layer.visible and is_current_map(session, overlay)):
+            is_shown = overlay.layer.visible or overlay.is_mixed
+            if not (is_shown and is_current_map(session, overlay)):
                 continue
             row = overlay.row_at(world)
             if row is None or not overlay.prediction.predicted_mask[row]:

@@ -21,6 +21,7 @@ from ...session.shortcut_actions import ArrowKeyBindings, register_actions
 from ...session.viewer_session import ViewerSession, get_session
 from ...session.viewer_settings import connect_preferences
 from ...tools.click_predictor import ClickPredictor
+from ...tools.color_mix import ColorMix
 from ...tools.gene_lens import GeneLens
 from ...widgets.qt_utils import fill_column, make_collapsible, make_row
 from ...widgets.scroll_column import ScrollColumn
@@ -35,6 +36,7 @@ from .advanced_box import CacheBox, TimingBox, make_advanced_box
 from .gene_box import GeneBox
 from .model_box import ModelBox
 from .reopen_box import ReopenBox
+from .several_genes_box import SeveralGenesBox
 from .slide_box import SlideBox
 from .slide_check_banner import SlideCheckBanner
 from .spot_box import SpotBox
@@ -76,6 +78,8 @@ class PredictWidget(QWidget):
         self.gene_box = GeneBox(session, connections, self.display, self.reliability)
         self.lens = GeneLens(session, connections, self.prediction_jobs, self.display)
         self.lens_box = LensBox(self.lens, connections)
+        self.color_mix = ColorMix(session, connections)
+        self.several_genes_box = SeveralGenesBox(session, connections, self.color_mix)
         self.spot_box = SpotBox(session, connections)
         self.occlusion_box = OcclusionBox(session, connections)
         self.results = get_results_controller(session)
@@ -108,6 +112,7 @@ class PredictWidget(QWidget):
             self.results_box.unregister_actions,
             self.results.close,
             self.lens.close,
+            self.color_mix.close,
             self.prediction_jobs.close,
             self.gene_decode_job.close,
             self.cache_box.stop_jobs,
@@ -148,6 +153,7 @@ class PredictWidget(QWidget):
                 column.addWidget(self.slide_check_banner)
             if box is self.gene_box:
                 column.addWidget(self.lens_box)
+                column.addWidget(self.several_genes_box)
             if box is self.spot_box:
                 column.addWidget(self.occlusion_box)
         column.addWidget(
