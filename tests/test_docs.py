@@ -19,6 +19,7 @@ from napari.components import ViewerModel
 from typer.testing import CliRunner
 
 from napari_dkan.cli import app, main
+from napari_dkan.samples.bundled_checkpoints import find_bundled_checkpoint
 from napari_dkan.training.baselines import BASELINES, NeuralStainLearning
 
 from .docs_commands import PAGES, ROOT, Said, commands, mentioned, python_blocks
@@ -45,6 +46,8 @@ INSTEAD = {"--entrez --email you@example.org": "--tables TABLES"}
 SLOW = {"train", "crossval", "zeroshot", "finetune", "reference", "evaluate", "report", "genes"}
 SLOW |= {"batch", "doctor"}
 HOW_MUCH = {"--sections", "--draws", "--epochs", "--set"}  # options that make it no other command
+
+BUNDLED = find_bundled_checkpoint("her2-breast")  # not the small one, which the tests put there
 
 # What cannot run in a test, by a part of the command, and why. Commands of ours are parsed.
 NOT_RUN = {
@@ -101,7 +104,9 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Written:
 
 
 @pytest.fixture
-def folder(kept: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def folder(
+    kept: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_bundled_checkpoint: Path
+) -> Path:
     """A fresh copy to work in; each page starts with the same files."""
     shutil.copytree(kept, tmp_path / "work", symlinks=True)
     monkeypatch.chdir(tmp_path / "work")
@@ -155,7 +160,9 @@ def pages_with(find) -> list:
 
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize("page", pages_with(commands))
-def test_commands(page: Path, folder: Path, written: Written, monkeypatch, capfd) -> None:
+def test_commands(
+    page: Path, folder: Path, written: Written, tiny_checkpoint_file: Path, monkeypatch, capfd
+) -> None:
     for said in commands(page):
         program, *words = said.words
         if program == "napari-dkan":
@@ -169,6 +176,10 @@ def test_commands(page: Path, folder: Path, written: Written, monkeypatch, capfd
             words = shlex.split(instead, comments=True)[1:]
             if words[0] in SLOW and written.again(words):
                 continue
+            if words[0] == "batch":  # its workers are processes, where no fixture reaches
+                words += ["--checkpoint", str(tiny_checkpoint_file)]
+            elif "--zero-shot" in words:  # which needs a network that was trained on gene texts
+                words += ["--checkpoint", str(BUNDLED)]
             run([*words, *shortened(words)], said, monkeypatch, capfd)
             if words[0] in SLOW:
                 written.keep(words)
