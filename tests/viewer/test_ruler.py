@@ -45,7 +45,7 @@ def drag(canvas, start, *places):
 
 
 def test_line_and_length_set_the_pixel_size(
-    make_panel: Callable[..., PredictWidget], plain_slide, qtbot
+    make_panel: Callable[..., PredictWidget], plain_slide, qtbot, until
 ):
     panel = make_panel(show=True)
     panel.session.change_settings(prefetch=False)
@@ -62,7 +62,7 @@ def test_line_and_length_set_the_pixel_size(
     assert not box.ruler_box.isHidden() and not box.ruler_box.apply_button.isEnabled()
     middle = QPoint(canvas.width() // 2, canvas.height() // 2)
     drag(canvas, middle, *(middle + QPoint(20 * i, 0) for i in (1, 3, 5)))
-    qtbot.waitUntil(lambda: box.ruler.layer.mode == "direct")
+    until(lambda: box.ruler.layer.mode == "direct")
     length = box.ruler.length_px
     line = box.ruler.layer.data[0]
     assert length == pytest.approx(np.hypot(*(line[1] - line[0]))) and length > 50
@@ -88,7 +88,7 @@ def test_line_and_length_set_the_pixel_size(
 
     box.ruler_button.click()  # checked once more, and given up: on the canvas, then in the panel
     drag(canvas, middle, middle + QPoint(60, 40), middle + QPoint(80, 60))
-    qtbot.waitUntil(lambda: box.ruler.layer.mode == "direct")
+    until(lambda: box.ruler.layer.mode == "direct")
     assert f"um at {session.slide.mpp:.4g} um/px" in box.ruler_box.instruction_label.text()
     assert box.ruler.layer.features["length"].iloc[0].endswith("um")
     known = session.slide.pixel_size

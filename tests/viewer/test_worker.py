@@ -27,7 +27,7 @@ def test_two_background_jobs_do_not_wait_for_each_other(qtbot) -> None:
     ended: list[object] = []
     for runner in runners:
         runner.start(resting_job(runner), lambda item: None, ended.append)
-    qtbot.waitUntil(lambda: ended == [None, None], timeout=10_000)
+    qtbot.waitUntil(lambda: ended == [None, None], timeout=60_000)
 
 
 def test_a_background_job_rests_while_somebody_waits_for_another(qtbot) -> None:
@@ -42,8 +42,8 @@ def test_a_background_job_rests_while_somebody_waits_for_another(qtbot) -> None:
 
     foreground.start(asked_for, lambda item: None)
     background.start(resting_job(background), items.append)
-    qtbot.waitUntil(lambda: len(items) > 20, timeout=10_000)
+    qtbot.waitUntil(lambda: len(items) > 20, timeout=60_000)
     assert set(items) == {"rests"}
     is_open.append(True)
-    qtbot.waitUntil(lambda: not background.busy, timeout=10_000)
+    qtbot.waitUntil(lambda: not background.busy, timeout=60_000)
     assert items[-3:] == ["works"] * 3
