@@ -126,7 +126,7 @@ def test_slide_of_another_reader_is_reopened_as_a_pyramid(
     np.testing.assert_allclose(after[0], before[0], atol=1e-6)
     assert after[1] == pytest.approx(before[1])
     assert not panel.reopen_box.isVisibleTo(panel)
-    assert panel.slide_box.slide_combo.currentText() == "my name"
+    assert panel.slide_box.summarize().startswith("my name, ")
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -209,8 +209,7 @@ def test_second_slide_lies_beside_the_first(make_panel, tmp_path, pixels, reader
     viewer.scene.camera.zoom = 4
 
     # Chosen in the panel and in the layer list.
-    panel.slide_box.slide_combo.setCurrentIndex(2)
-    panel.slide_box.slide_combo.activated.emit(2)
+    panel.slide_box.slide_list.setCurrentRow(2)
     (left, top), (right, bottom) = slide_bounds(third)
     assert session.slide is third
     assert left < viewer.scene.camera.center[-1] < right
@@ -284,8 +283,10 @@ def test_slide_that_is_chosen_in_the_panel_is_selected_in_the_layer_list(
         viewer.open(foreign_file("tiff", tmp_path / name, pixels), plugin="napari-dkan")
     first, second = session.slides
     assert viewer.layers.selection.active is second.layer
-    panel.slide_box.slide_combo.setFocus()
-    qtbot.keyClick(panel.slide_box.slide_combo, Qt.Key.Key_Up)
+    slides = panel.slide_box.slide_list
+    assert slides.isVisibleTo(panel) and not panel.sections["Slide"].is_open
+    slides.setFocus()
+    qtbot.keyClick(slides, Qt.Key.Key_Up)
     assert session.slide is first and viewer.layers.selection.active is first.layer
     tree = viewer.window._qt_viewer.layers
     row = tree.visualRect(tree.model().index(0, 0))  # the newest layer is on top

@@ -123,7 +123,7 @@ def test_slide_follows_the_selected_layer(panel: PredictWidget, tiny_slide_file,
     shutil.copy(tiny_slide_file, copy)
     first = panel.session.slide
     panel.session.viewer.open(copy, plugin="napari-dkan")
-    assert panel.session.slide is not first and panel.slide_box.slide_combo.count() == 2
+    assert panel.session.slide is not first and panel.slide_box.slide_list.count() == 2
     panel.session.viewer.layers.selection.active = first.layer
     assert panel.session.slide is first
     until(lambda: not panel.prefetcher.busy)

@@ -13,7 +13,6 @@ from napari._qt.dialogs.preferences_dialog import PreferencesDialog
 from napari.settings import get_plugin_settings
 from qtpy.QtCore import QCoreApplication, QEvent, Qt, QUrl
 from qtpy.QtWidgets import QApplication, QLabel, QScrollArea, QWidget
-from superqt import QCollapsible
 
 from napari_dkan.viewer.panels import help_dialog as help
 from napari_dkan.viewer.panels.finetune.finetune_widget import FinetuneWidget
@@ -26,6 +25,7 @@ from napari_dkan.viewer.session.viewer_settings import (
     settings_from_preferences,
 )
 from napari_dkan.viewer.widgets import theme_colors as tones
+from napari_dkan.viewer.widgets.fold_section import FoldSection
 from napari_dkan.viewer.widgets.scroll_column import FocusRing, ScrollColumn
 
 if TYPE_CHECKING:
@@ -139,8 +139,8 @@ def test_panels_fit_a_small_window_in_both_themes(
     viewer.window._qt_window.show()
     viewer.window.resize(960, 540)
     tuning = FinetuneWidget(viewer)
-    for fold in panel.findChildren(QCollapsible):
-        fold.expand(animate=False)
+    for fold in panel.findChildren(FoldSection):
+        fold.expand()
     viewer.window.add_dock_widget(tuning, name="DKAN: fine-tune", area="right")
     tones.set_text_color(panel.message_label, tones.ERROR_COLOR)
     for theme in ("dark", "light"):
@@ -162,7 +162,9 @@ def test_tab_reaches_every_control_with_a_focus_ring(panel: PredictWidget, qtbot
     window.show()
     window.activateWindow()
     until(lambda: panel.isVisible() and window.isActiveWindow())
-    wanted = {
+    headers = {section.header for section in panel.sections.values()}
+    panel.sections["Slide"].expand()
+    wanted = headers | {
         child
         for box in (panel.slide_box, panel.target_box, panel.gene_box, panel.lens_box)
         for child in vars(box).values()
@@ -171,7 +173,7 @@ def test_tab_reaches_every_control_with_a_focus_ring(panel: PredictWidget, qtbot
         and child.isVisible()
         and child.isEnabled()
     }
-    panel.slide_box.slide_combo.setFocus()
+    panel.sections["Slide"].header.setFocus()
     reached, ring = [], panel.findChild(FocusRing)
     while (at := QApplication.focusWidget()) not in reached and panel.isAncestorOf(at):
         reached.append(at)

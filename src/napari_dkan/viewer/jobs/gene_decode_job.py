@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from functools import partial
 
 import numpy as np
+from psygnal import Signal
 
 from ...inference.prediction import Prediction
 from ..session.prediction_overlay import PredictionOverlay
@@ -21,7 +22,15 @@ MAX_GENES_PER_BATCH = 8  # after the likely genes
 
 
 class GeneDecodeJob:
-    """Decodes the missing genes of all predictions, the shown gene first."""
+    """Decodes the missing genes of all predictions, the shown gene first.
+
+    Attributes
+    ----------
+    finished : Signal
+        All genes of all predictions are decoded.
+    """
+
+    finished = Signal()
 
     def __init__(self, session: ViewerSession, connections: SignalConnections) -> None:
         self.session = session
@@ -154,3 +163,5 @@ class GeneDecodeJob:
         self._all_decoded = failure is None and not self.paused
         if failure is not None:
             self.session.message.show(failure.message, warning=True)
+        elif self._all_decoded:
+            self.finished.emit()

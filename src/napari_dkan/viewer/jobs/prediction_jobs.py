@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from psygnal import Signal
 
-from ...inference.device import DeviceOutOfMemoryError
+from ...inference.device import DeviceOutOfMemoryError, resolve_device_name
 from ...inference.predict import create_empty_prediction
 from ...inference.prediction import Prediction
 from ...inference.prediction_progress import PredictionUpdate
@@ -22,9 +22,11 @@ from ..layers.prediction_layers import GridOverlay, SpotsOverlay
 from ..session.layer_stack import preserve_selection
 from ..session.prediction_overlay import GeneDecoder, PredictionOverlay
 from ..session.slide_layer import ViewerSlide
+from ..session.user_history import add_run_time
 from ..session.viewer_session import ViewerSession
 from ..widgets.signal_connections import SignalConnections
 from ..worker import JobFailure, JobRunner
+from .run_times import MIN_RUN_TILES
 from .viewport import Viewport
 
 if TYPE_CHECKING:
@@ -95,6 +97,7 @@ class PredictionJobs:
             tuple[PredictionOverlay, ViewerSlide, Checkpoint, ZeroShotGenes | None] | None
         ) = None
         self._timer = _JobTimer()
+        self._outcome = ""  # what was last said of a run that has ended
         connections.connect(
             self._cancel_if_outdated,
             session.slides_changed,
@@ -214,7 +217,7 @@ class PredictionJobs:
         self._runner.cancel()
         done = self._count_done()
         self._finish()
-        self.session.message.show(
+        self._show_outcome(
             f"Cancelled; {done:,} finished tiles are kept." if done else "Cancelled."
         )
 
@@ -252,19 +255,31 @@ class PredictionJobs:
         self._finish()
         if failure is not None:
             note = f" {done:,} finished tiles are kept." if done else ""
-            session.message.show(failure.message + note, warning=True)
+            self._show_outcome(failure.message + note, warning=True)
             if isinstance(failure.error, DeviceOutOfMemoryError):
                 self.out_of_memory.emit()
             return
         if fresh:
             session.predictors.tile_rates[self._rate_key] = fresh / max(seconds, 1e-3)
+        if fresh >= MIN_RUN_TILES:
+            add_run_time(self._rate_key[1], resolve_device_name(self._rate_key[2]), fresh, seconds)
         parts = [f"{done:,} tiles predicted in {seconds:.1f} s."]
         if failed:
             parts.append(f"{failed:,} could not be read: the slide is damaged there.")
-        session.message.show(
+        self._show_outcome(
             " ".join([*parts, session.predictors.take_store_warning()]).strip(),
             warning=bool(failed),
         )
+
+    def _show_outcome(self, text: str, warning: bool = False) -> None:
+        self._outcome = text
+        self.session.message.show(text, warning)
+
+    def clear_outcome(self) -> None:
+        """Remove the message about the last run, unless another one has replaced it."""
+        if self._outcome and self.session.message.text == self._outcome:
+            self.session.message.clear()
+        self._outcome = ""
 
     def _count_done(self) -> int:
         """Number of tiles of the job that are predicted."""
@@ -334,7 +349,8 @@ class _JobTimer:
         if update.stage != self._stage:
             self._stage, self._stage_start, self._stage_done = update.stage, now, update.done
         done, seconds = update.done - self._stage_done, now - self._stage_start
-        rate = done / seconds if done and seconds > 0.05 else None
+        known = update.stage == "spots" and done and seconds > 0.05  # not of what comes before
+        rate = done / seconds if known else None
         remaining = None if rate is None else (update.total - update.done) / rate
         progress = PredictionProgress(update.stage, update.done, update.total, rate, remaining)
         self._last_progress = progress if update.stage == "spots" else None

@@ -1,8 +1,9 @@
-"""User history on disk: recent checkpoints and pixel sizes that were entered for slides."""
+"""User history on disk: recent checkpoints, entered pixel sizes, folded sections, run times."""
 
 from __future__ import annotations
 
 import json
+import platform
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from ...atomic_write import atomic_write
 from ...errors import OutputError
 
 MAX_RECENT = 8
+MAX_TIMED_RUNS = 8  # of one checkpoint on one machine
 
 
 def _history_path() -> Path:
@@ -72,3 +74,48 @@ def save_pixel_size(fingerprint: str, mpp: float | None, origin: str = "") -> No
     others = {k: v for k, v in entries.items() if k != fingerprint}
     entry = {} if mpp is None else {fingerprint: [mpp, origin] if origin else mpp}
     _save_history(data | {"mpp": others | entry})
+
+
+def load_section_states() -> dict[str, bool]:
+    """Load which sections of the panels the user opened (True) or folded (False), by name."""
+    entries = _load_history().get("sections")
+    if not isinstance(entries, dict):
+        return {}
+    return {name: state for name, state in entries.items() if isinstance(state, bool)}
+
+
+def save_section_state(name: str, opened: bool) -> None:
+    """Remember whether a section of a panel is open."""
+    _save_history(_load_history() | {"sections": load_section_states() | {name: opened}})
+
+
+def load_run_times(checkpoint_sha256: str, device: str) -> list[tuple[int, float]]:
+    """Load the tiles and seconds of the last runs of a checkpoint on this machine."""
+    runs = _load_run_times().get(_run_key(checkpoint_sha256, device), [])
+    return [(int(count), float(seconds)) for count, seconds in runs]
+
+
+def add_run_time(checkpoint_sha256: str, device: str, tiles: int, seconds: float) -> None:
+    """Remember how long a run took."""
+    times, key = _load_run_times(), _run_key(checkpoint_sha256, device)
+    runs = [*times.pop(key, []), [tiles, round(seconds, 3)]][-MAX_TIMED_RUNS:]
+    kept = list(times.items())[1 - MAX_RECENT :]
+    _save_history(_load_history() | {"run times": dict([*kept, (key, runs)])})
+
+
+def _load_run_times() -> dict[str, list[list[float]]]:
+    """Times by checkpoint, device and machine; what an editor has damaged is left out."""
+    entries = _load_history().get("run times")
+    times = {}
+    for key, runs in entries.items() if isinstance(entries, dict) else ():
+        pairs = runs if isinstance(runs, list) else []
+        times[key] = [
+            r
+            for r in pairs
+            if isinstance(r, list) and len(r) == 2 and all(isinstance(v, int | float) for v in r)
+        ]
+    return times
+
+
+def _run_key(checkpoint_sha256: str, device: str) -> str:
+    return f"{checkpoint_sha256} {device} {platform.node()}"

@@ -1,4 +1,4 @@
-"""Small helpers for Qt widgets: shrinkable combo boxes, collapsible sections, docks."""
+"""Small helpers for Qt widgets: shrinkable combo boxes, rows and columns, docks."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from qtpy.QtWidgets import (
     QVBoxLayout,
     QWidget,
 )
-from superqt import QCollapsible
 
 
 def make_text_label(text: str = "", selectable: bool = False) -> QLabel:
@@ -65,33 +64,6 @@ def make_shrinkable(combo_box: QComboBox) -> None:
     combo_box.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
     combo_box.setMinimumContentsLength(8)
     combo_box.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
-
-
-MAX_WIDGET_HEIGHT = 16_777_215  # QWIDGETSIZE_MAX
-
-
-def make_collapsible(title: str, *boxes: QWidget) -> QCollapsible:
-    """Return a collapsed section of boxes.
-
-    An open section may grow with its text. The content of a closed one is hidden, or Tab would
-    move the focus into it.
-    """
-    section = QCollapsible(title)
-    section.setDuration(0)
-    content, outer = section.content(), section.layout()
-    inner = content.layout()
-    assert outer is not None and inner is not None
-    outer.setContentsMargins(0, 0, 0, 0)
-    for box in boxes:
-        inner.addWidget(box)
-
-    def on_toggled(opened: bool) -> None:
-        content.setVisible(opened)
-        content.setMaximumHeight(MAX_WIDGET_HEIGHT if opened else 0)
-
-    section.toggled.connect(on_toggled)
-    content.hide()
-    return section
 
 
 def raise_dock(widget: QWidget) -> None:

@@ -5,7 +5,7 @@ napari's themes do not show which control has the keyboard focus, so a ring is d
 
 from __future__ import annotations
 
-from qtpy.QtCore import QEvent, QObject, QRect, QRectF, Qt, QTimer
+from qtpy.QtCore import QCoreApplication, QEvent, QObject, QRect, QRectF, Qt, QTimer
 from qtpy.QtGui import QColor, QPainter, QPaintEvent, QPen
 from qtpy.QtWidgets import QApplication, QFrame, QScrollArea, QStyle, QWidget
 
@@ -16,6 +16,8 @@ MARGIN_PX = 2  # around the control
 
 class FocusRing(QWidget):
     """A frame around the focused control; an overlay of a panel that ignores the mouse."""
+
+    is_passing = False  # the program moves the focus; see `pass_focus`
 
     def __init__(self, content: QWidget) -> None:
         super().__init__(content)
@@ -35,7 +37,8 @@ class FocusRing(QWidget):
     def _on_focus_changed(self, old: QWidget | None, new: QWidget | None) -> None:
         """Show the ring if the focus was moved with the keyboard."""
         by_mouse = QApplication.mouseButtons() != Qt.MouseButton.NoButton
-        self.setVisible(new is not None and not by_mouse and self._content.isAncestorOf(new))
+        shown = not self.isHidden() if FocusRing.is_passing else not by_mouse
+        self.setVisible(new is not None and shown and self._content.isAncestorOf(new))
         self._update_geometry()
 
     def _update_geometry(self) -> None:
@@ -66,6 +69,18 @@ class FocusRing(QWidget):
         painter.end()
 
 
+def pass_focus(to: QWidget) -> None:
+    """Move the focus away from a control that is about to be disabled.
+
+    The ring goes along but does not appear, for whoever uses the mouse.
+    """
+    FocusRing.is_passing = True
+    try:
+        to.setFocus()
+    finally:
+        FocusRing.is_passing = False
+
+
 class ScrollColumn(QScrollArea):
     """A vertical scroll area that is never narrower than its content."""
 
@@ -77,6 +92,17 @@ class ScrollColumn(QScrollArea):
         self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         content.installEventFilter(self)
         self.focus_ring = FocusRing(content)
+
+    def reveal(self, box: QWidget) -> None:
+        """Scroll no further than needed to see a box; its top, if it is higher than the column."""
+        content = self.widget()
+        if content is None or not content.isAncestorOf(box):
+            return
+        # Boxes that have just been shown get their places first.
+        QCoreApplication.sendPostedEvents(None, QEvent.Type.LayoutRequest.value)
+        top = box.mapTo(content, box.rect().topLeft()).y()
+        bar, lowest = self.verticalScrollBar(), top + box.height() - self.viewport().height()
+        bar.setValue(min(max(bar.value(), lowest), top))
 
     def eventFilter(self, watched: QObject, event: QEvent) -> bool:
         content = self.widget()  # not an attribute: the garbage collector may have cleared them

@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 from qtpy.QtWidgets import QPushButton, QWidget
 
 from ....training.finetuning.tuning_protocol import EpochFinished
+from ...jobs.run_times import format_duration
 from ...widgets.learning_curve import LearningCurve
 from ...widgets.qt_utils import fill_column, make_progress_bar, make_row, make_text_label
 from ...widgets.signal_connections import SignalConnections
-from ..predict.target_box import format_duration
 from .finetune_controller import FinetuneController, FinetuneState
 
 

@@ -7,6 +7,8 @@ from qtpy.QtWidgets import QListWidget, QListWidgetItem, QWidget
 
 from ...widgets.qt_utils import fill_column, make_text_label
 from ...widgets.signal_connections import SignalConnections
+from ...widgets.theme_colors import WARNING_COLOR, set_text_color
+from ..predict.model_box import is_trained_on
 from ..quality.boxes.few_genes_box import FewGenesBox
 from ..quality.boxes.measured_box import LoadSectionButton
 from ..quality.data.loaded_section import LoadedSection
@@ -29,13 +31,23 @@ class FinetuneSectionsBox(QWidget):
         self.section_list = QListWidget()
         self.section_list.setToolTip("Tick the sections to learn from.")
         self.hint_label = make_text_label(NO_SECTIONS_HINT)
+        self.trained_on_label = make_text_label()
+        set_text_color(self.trained_on_label, WARNING_COLOR)
         self.load_button = LoadSectionButton(controller, file_filter="", list_candidates=True)
         model = self._model
         self.few_genes_box = FewGenesBox(controller, connections, lambda: model.sections)
-        fill_column(self, self.section_list, self.hint_label, self.few_genes_box, self.load_button)
+        fill_column(
+            self,
+            self.section_list,
+            self.trained_on_label,
+            self.hint_label,
+            self.few_genes_box,
+            self.load_button,
+        )
         self.section_list.itemChanged.connect(lambda item: self._on_ticks_changed())
         connections.connect(self.refresh, model.sections_changed, model.section_changed)
         connections.connect(self._update_hint, model.progress_changed)
+        connections.connect(self._warn_of_training, controller.session.checkpoint_changed)
         self.refresh()
 
     def ticked_sections(self) -> tuple[LoadedSection, ...]:
@@ -77,6 +89,23 @@ class FinetuneSectionsBox(QWidget):
         self.section_list.setFixedHeight(min(len(sections), MAX_VISIBLE_SECTIONS) * row + 6)
         self.section_list.setVisible(bool(sections))
         self._on_ticks_changed()
+        self._warn_of_training()
+
+    def _warn_of_training(self) -> None:
+        """Name the sections on whose slides the checkpoint was trained."""
+        checkpoint = self._controller.session.checkpoint
+        names = [
+            section.name
+            for section in self._sections
+            if checkpoint is not None
+            and section.slide is not None
+            and is_trained_on(checkpoint, section.slide.slide)
+        ]
+        were = "were" if len(names) > 1 else "was"
+        self.trained_on_label.setText(
+            f"{' and '.join(names)} {were} trained on: no measure of what fine-tuning brings."
+        )
+        self.trained_on_label.setVisible(bool(names))
 
     def _on_ticks_changed(self) -> None:
         self._update_hint()

@@ -19,7 +19,9 @@ from qtpy.QtWidgets import (
 )
 
 from ....training.finetuning.finetune_settings import AdaptScope, FinetuneSettings, HoldOutUnit
-from ...widgets.qt_utils import make_collapsible, make_row, make_shrinkable
+from ...session.shortcut_actions import FINETUNE_PANEL
+from ...widgets.qt_utils import make_row, make_shrinkable
+from ..sections import make_section
 
 ADAPT_LABELS = {
     AdaptScope.auto: (
@@ -114,7 +116,8 @@ class FinetuneSettingsBox(QWidget):
         advanced_form.setContentsMargins(0, 0, 0, 0)
         advanced_form.addRow("Seed", self.seed_spin)
         advanced_form.addRow(self.new_genes_button)
-        self.advanced_options = make_collapsible("Advanced", advanced)  # placed by the widget
+        # Placed by the widget.
+        self.advanced_options = make_section(FINETUNE_PANEL, "Advanced", advanced)
 
     def tune_settings(self) -> FinetuneSettings:
         """Return the chosen settings.

@@ -31,7 +31,7 @@ from ....inference.cache.cache_directory import (
 )
 from ....inference.device import format_device_name, list_available_devices
 from ...session.viewer_session import ViewerSession
-from ...widgets.qt_utils import make_collapsible
+from ...widgets.fold_section import FoldSection
 from ...widgets.signal_connections import SignalConnections
 from ...worker import JobFailure, JobRunner
 
@@ -241,7 +241,7 @@ class TimingBox(QWidget):
         buttons.addWidget(self.copy_button)
         buttons.addWidget(self.reset_button)
         layout.addLayout(buttons)
-        section = make_collapsible("Where the time goes", inside)
+        section = FoldSection("Where the time goes", inside)
         outer = QVBoxLayout(self)
         outer.setContentsMargins(0, 0, 0, 0)
         outer.addWidget(section)

@@ -35,7 +35,7 @@ from ...layers.overlay_display import OverlayDisplay
 from ...layers.reliability_overlay import ReliabilityOverlay
 from ...session.shortcut_actions import set_tooltip
 from ...session.viewer_session import ViewerSession
-from ...widgets.qt_utils import make_shrinkable, raise_dock
+from ...widgets.qt_utils import fill_column, make_shrinkable, raise_dock
 from ...widgets.signal_connections import SignalConnections
 from .gene_set_box import GeneSetBox
 from .histogram_box import HistogramBox
@@ -117,7 +117,14 @@ HATCH_LABEL = "Hatch unreliable tiles"
 
 
 class GeneBox(QWidget):
-    """The current gene: search by symbol, alias or part of a name, step, pin, and colours."""
+    """The current gene: search by symbol, alias or part of a name, step, pin, and colours.
+
+    Attributes
+    ----------
+    display_box, more_box : QWidget
+        Limits, histogram, colours and hatching; gene sets and genes by description. The owner
+        places them.
+    """
 
     def __init__(
         self,
@@ -187,6 +194,7 @@ class GeneBox(QWidget):
             "hatch",
             connections,
         )
+        self.display_box, self.more_box = QWidget(), QWidget()
         self._build_layout()
         self._connect_signals(completer, connections)
         self.refresh()
@@ -211,18 +219,16 @@ class GeneBox(QWidget):
             QLabel("Cover"),
             self.opacity_slider,
         )
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.addLayout(first)
-        layout.addWidget(self.name_label)
-        layout.addWidget(self.gene_set_box)
-        layout.addWidget(self.zero_shot_box)
-        layout.addLayout(self._pinned_layout)
-        layout.addLayout(limits)
-        layout.addWidget(self._limits_row)
-        layout.addWidget(self.histogram_box)
-        layout.addLayout(colours)
-        layout.addWidget(self.hatch_checkbox)
+        fill_column(self, first, self.name_label, self._pinned_layout).setSpacing(4)
+        fill_column(
+            self.display_box,
+            limits,
+            self._limits_row,
+            self.histogram_box,
+            colours,
+            self.hatch_checkbox,
+        )
+        fill_column(self.more_box, self.gene_set_box, self.zero_shot_box)
 
     def _connect_signals(self, completer: QCompleter, connections: SignalConnections) -> None:
         session = self._session
@@ -336,7 +342,8 @@ class GeneBox(QWidget):
         """Follow gene, settings and predictions."""
         session = self._session
         panel = session.gene_panel
-        self.setEnabled(panel is not None)
+        for box in (self, self.display_box, self.more_box):
+            box.setEnabled(panel is not None)
         if panel is None or session.gene is None:
             return
         gene = panel.genes[panel.row(session.gene)]

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from qtpy.QtCore import Signal  # type: ignore[attr-defined]
 from qtpy.QtWidgets import (
     QComboBox,
     QDialog,
@@ -35,13 +36,21 @@ if TYPE_CHECKING:
 
 
 BROWSE_ENTRY = "Browse..."
-TRAINED_ON_WARNING = (
-    "This slide trained this checkpoint: its map looks better than that of a new slide would."
-)
+TRAINED_ON_WARNING = "Trained on this slide: new ones do worse."
+TRAINED_ON_DETAIL = "Its map looks better than that of a slide that the model has not seen."
 
 
 class ModelBox(QWidget):
-    """Selects a checkpoint, loads it in a thread and summarizes its card."""
+    """Selects a checkpoint, loads it in a thread and summarizes its card.
+
+    Attributes
+    ----------
+    trained_on_label : QLabel
+    encoder_weights_box : EncoderWeightsBox
+        The owner places both where they are always in sight.
+    """
+
+    changed = Signal()
 
     def __init__(self, session: ViewerSession, connections: SignalConnections) -> None:
         super().__init__()
@@ -57,6 +66,7 @@ class ModelBox(QWidget):
         self.summary_label.setWordWrap(True)
         self.trained_on_label = QLabel(TRAINED_ON_WARNING)
         self.trained_on_label.setWordWrap(True)
+        self.trained_on_label.setToolTip(TRAINED_ON_DETAIL)
         set_text_color(self.trained_on_label, WARNING_COLOR)
         self.card_button = QPushButton("card")
         self.card_button.setFlat(True)
@@ -69,9 +79,7 @@ class ModelBox(QWidget):
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(self.checkpoint_combo)
         layout.addLayout(line)
-        layout.addWidget(self.trained_on_label)
         self.encoder_weights_box = EncoderWeightsBox(session, connections)
-        layout.addWidget(self.encoder_weights_box)
 
         self.checkpoint_combo.activated.connect(self._on_choice)
         self.card_button.clicked.connect(self.show_card)
@@ -118,6 +126,7 @@ class ModelBox(QWidget):
 
         self.summary_label.setText(f"Loading {path.name} ...")
         self._runner.start(job, lambda item: None, on_end)
+        self.changed.emit()
 
     def _fall_back_to_bundled(self, path: Path, message: str) -> None:
         """Load the bundled checkpoint if the preferred one failed, and show the error."""
@@ -146,6 +155,15 @@ class ModelBox(QWidget):
             checkpoint is not None and slide is not None and is_trained_on(checkpoint, slide.slide)
         )
         self.trained_on_label.setVisible(trained_on)
+        self.changed.emit()
+
+    def summarize(self) -> str:
+        """Summarize the checkpoint in a line, e.g. ``HER2+ breast, 250 genes``."""
+        checkpoint = self._session.checkpoint
+        if checkpoint is None or self.busy:
+            return self.summary_label.text()
+        title = self._bundled.get(checkpoint.path) if checkpoint.path is not None else None
+        return f"{title or checkpoint.title}, {len(checkpoint.panel)} genes"
 
     def _find_row(self, path: Path) -> int:
         paths = [self.checkpoint_combo.itemData(i) for i in range(self.checkpoint_combo.count())]
@@ -199,9 +217,9 @@ def summarize_checkpoint(checkpoint: Checkpoint) -> str:
 
 def is_trained_on(checkpoint: Checkpoint, slide: Slide) -> bool:
     """Return whether the card lists this slide as training data."""
-    data = checkpoint.card.get("training_data", {})
-    fingerprints = data.get("slide_fingerprints", {}) if isinstance(data, dict) else {}
-    return isinstance(fingerprints, dict) and slide.fingerprint() in fingerprints.values()
+    from ....model.checkpoint import checkpoint_card
+
+    return checkpoint_card.is_trained_on(checkpoint.card, slide.fingerprint())
 
 
 def _display_title(path: Path) -> str:

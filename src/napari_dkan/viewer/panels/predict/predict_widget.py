@@ -6,9 +6,8 @@ from collections.abc import Callable
 from functools import partial
 
 from napari.viewer import Viewer
-from qtpy.QtCore import Qt
 from qtpy.QtGui import QCloseEvent
-from qtpy.QtWidgets import QLabel, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QVBoxLayout, QWidget
 
 from ...jobs.gene_decode_job import GeneDecodeJob
 from ...jobs.prediction_jobs import PredictionJobs
@@ -17,20 +16,22 @@ from ...jobs.viewport import Viewport
 from ...layers.overlay_display import OverlayDisplay
 from ...layers.reliability_overlay import ReliabilityOverlay
 from ...layers.spot_marker import SpotMarker
-from ...session.shortcut_actions import ArrowKeyBindings, register_actions
+from ...session.shortcut_actions import PREDICT_PANEL, ArrowKeyBindings, register_actions
 from ...session.viewer_session import ViewerSession, get_session
 from ...session.viewer_settings import connect_preferences
 from ...tools.click_predictor import ClickPredictor
 from ...tools.color_mix import ColorMix
 from ...tools.gene_lens import GeneLens
-from ...widgets.qt_utils import fill_column, make_collapsible, make_row
+from ...widgets.fold_section import FoldSection
+from ...widgets.qt_utils import fill_column, make_row, make_text_label
 from ...widgets.scroll_column import ScrollColumn
 from ...widgets.signal_connections import SignalConnections, call_once
 from ...widgets.theme_colors import ERROR_COLOR, set_text_color
-from ..help_dialog import make_heading, show_help_if_visible
+from ..help_dialog import show_help_if_visible
 from ..results.restore_result import show_saved_spot
 from ..results.results_box import ResultsBox
 from ..results.results_controller import get_results_controller
+from ..sections import has_room_for_details, make_section
 from ..undo_buttons import UndoButtons
 from .advanced_box import CacheBox, TimingBox, make_advanced_box
 from .gene_box import GeneBox
@@ -39,18 +40,9 @@ from .reopen_box import ReopenBox
 from .several_genes_box import SeveralGenesBox
 from .slide_box import SlideBox
 from .slide_check_banner import SlideCheckBanner
-from .spot_box import SpotBox
+from .spot_box import GeneBars, SpotBox
 from .target_box import MODE_OF_ACTION, TargetBox
 from .tool_boxes import LensBox, OcclusionBox
-
-HELP_TOPICS = {
-    "Slide": "slide",
-    "Model": "model",
-    "Where": "where",
-    "Gene": "gene",
-    "This spot": "spot",
-    "Results": "results",
-}
 
 
 class PredictWidget(QWidget):
@@ -85,20 +77,20 @@ class PredictWidget(QWidget):
         self.results = get_results_controller(session)
         self.results.get_regions_layer = self.target_box.regions_layer
         self.results_box = ResultsBox(self.results, connections)
-        self.message_label = QLabel()
-        self.message_label.setWordWrap(True)
-        self.message_label.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+        self.message_label = make_text_label(selectable=True)
         self.undo_buttons = UndoButtons(session, connections)
         self.advanced = make_advanced_box(session, connections)
         self.cache_box = CacheBox(session, connections)
         self.timing_box = TimingBox(session)
         self._build_layout()
+        self._connect_sections(connections)
         connections.connect(self._show_message, session.message.changed)
         connections.connect(self._switch_to_cpu, self.prediction_jobs.out_of_memory)
         connections.connect(
             lambda: self.gene_decode_job.set_paused(self.prediction_jobs.busy),
             self.prediction_jobs.changed,
         )
+        connections.connect(self.spot_box.refresh, self.gene_decode_job.finished)
         connections.connect(self.model_box.stop_jobs, self.results.about_to_restore_checkpoint)
         connect_preferences(session, connections)
         self.arrow_keys = ArrowKeyBindings(session, connections)
@@ -130,40 +122,89 @@ class PredictWidget(QWidget):
         self.prefetcher.restart()
 
     def _build_layout(self) -> None:
-        content = QWidget()
-        column = QVBoxLayout(content)
-        column.setSpacing(6)
+        """Stack the sections; warnings stand below their header, so that folding hides none."""
+        section = partial(make_section, PREDICT_PANEL)
+        display = section(
+            "Limits, colours, lens",
+            self.gene_box.display_box,
+            self.lens_box,
+            opened=has_room_for_details(),
+        )
+        more = section("Several genes, gene sets", self.several_genes_box, self.gene_box.more_box)
+        self.sections = {
+            "Slide": section("Slide", self.slide_box, topic="slide", with_change_button=True),
+            "Model": section("Model", self.model_box, topic="model", with_change_button=True),
+            "Where": section("Where", self.target_box, topic="where", opened=True),
+            "Gene": section("Gene", self.gene_box, display, more, topic="gene", opened=True),
+            "This spot": section(
+                "This spot", self.spot_box, self.occlusion_box, topic="spot", opened=True
+            ),
+            "Results": section("Results", self.results_box, topic="results"),
+            "Advanced": section("Advanced", self.advanced.native, self.cache_box, self.timing_box),
+        }
+        # The canvas must not change its size when the first bars appear.
+        self.sections["This spot"].setMinimumWidth(GeneBars.MIN_WIDTH)
         message_row = QWidget()
         fill_column(message_row, make_row((self.message_label, 1), self.undo_buttons))
-        boxes: dict[str, QWidget] = {
-            "Slide": self.slide_box,
-            "Model": self.model_box,
-            "Where": self.target_box,
-            "": message_row,
-            "Gene": self.gene_box,
-            "This spot": self.spot_box,
-            "Results": self.results_box,
+        below: dict[str, tuple[QWidget, ...]] = {
+            "Slide": (self.slide_box.slide_list, self.reopen_box, self.slide_check_banner),
+            "Model": (self.model_box.trained_on_label, self.model_box.encoder_weights_box),
+            "Where": (message_row,),
         }
-        for title, box in boxes.items():
-            if title:
-                column.addWidget(make_heading(title, HELP_TOPICS.get(title, "")))
-            column.addWidget(box)
-            if box is self.slide_box:
-                column.addWidget(self.reopen_box)
-                column.addWidget(self.slide_check_banner)
-            if box is self.gene_box:
-                column.addWidget(self.lens_box)
-                column.addWidget(self.several_genes_box)
-            if box is self.spot_box:
-                column.addWidget(self.occlusion_box)
-        column.addWidget(
-            make_collapsible("Advanced", self.advanced.native, self.cache_box, self.timing_box)
-        )
+        content = QWidget()
+        column = QVBoxLayout(content)
+        column.setSpacing(4)
+        for title, box in self.sections.items():
+            for widget in (box, *below.get(title, ())):
+                column.addWidget(widget)
         column.addStretch(1)
-        area = ScrollColumn(content)
-        outer = QVBoxLayout(self)
-        outer.setContentsMargins(0, 0, 0, 0)
-        outer.addWidget(area)
+        self.scroll_column = ScrollColumn(content)
+        fill_column(self, self.scroll_column)
+
+    def _connect_sections(self, connections: SignalConnections) -> None:
+        """Keep the summaries of folded sections, and what was just asked for in sight."""
+        session, slide_box = self.session, self.slide_box
+        connections.connect(self._summarize_slide, session.slides_changed, session.slide_changed)
+        connections.connect(self._summarize_slide, slide_box.ruler.changed)
+        self.model_box.changed.connect(self._summarize_model)
+        connections.connect(self._summarize_spot, session.spot_changed, session.gene_changed)
+        connections.connect(self._reveal_spot, session.spot_changed)
+        connections.connect(self._show_results, self.results.changed)
+        for section in self.sections.values():
+            section.chosen.connect(partial(self._on_section_chosen, section))
+        for summarize in (self._summarize_slide, self._summarize_model, self._summarize_spot):
+            summarize()
+
+    def _find_gene(self) -> None:
+        self.sections["Gene"].expand()
+        self.gene_box.focus_search()
+
+    def _summarize_slide(self, event: object = None) -> None:
+        section = self.sections["Slide"]
+        section.set_summary(self.slide_box.summarize())
+        section.set_needed(self.slide_box.waits_for_user)
+
+    def _summarize_model(self) -> None:
+        self.sections["Model"].set_summary(self.model_box.summarize())
+
+    def _summarize_spot(self) -> None:
+        self.sections["This spot"].set_summary(self.spot_box.summarize())
+
+    def _reveal_spot(self) -> None:
+        if self.session.spot is not None:
+            self.scroll_column.reveal(self.sections["This spot"])
+
+    def _show_results(self) -> None:
+        """Open the section while it has something to say."""
+        results = self.results
+        section = self.sections["Results"]
+        section.set_needed(results.busy or bool(results.message))
+        if section.is_open:
+            self.scroll_column.reveal(section)
+
+    def _on_section_chosen(self, section: FoldSection, opened: bool) -> None:
+        if opened:
+            self.scroll_column.reveal(section)
 
     def _register_actions(self) -> Callable[[], None]:
         """Register all actions but those of the lens and the occlusion map."""
@@ -177,7 +218,7 @@ class PredictWidget(QWidget):
             ruler=self.slide_box.toggle_ruler,
             next_gene=lambda: session.step_gene(1),
             previous_gene=lambda: session.step_gene(-1),
-            find_gene=gene.focus_search,
+            find_gene=self._find_gene,
             pin_gene=gene.pin_button.click,
             limits=gene.toggle_fixed_limits,
             hatch=gene.hatch_checkbox.toggle,

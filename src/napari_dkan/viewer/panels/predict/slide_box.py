@@ -10,10 +10,12 @@ from qtpy.QtWidgets import (
     QDoubleSpinBox,
     QHBoxLayout,
     QLabel,
+    QListWidget,
     QPushButton,
     QVBoxLayout,
     QWidget,
 )
+from superqt.utils import signals_blocked
 
 from ....slide import PixelSize
 from ....slide.pixel_size import MANUAL_ORIGIN
@@ -167,18 +169,26 @@ class FileImageBox(QWidget):
 
 
 DEFAULT_MPP = 0.5  # of a 20x scan; suggested where the pixel size is unknown
+MAX_VISIBLE_SLIDES = 4  # of the list of open slides; further ones are reached by scrolling
 
 
 class SlideBox(QWidget):
-    """The current slide, its pixel size and the origin of the pixel size."""
+    """The current slide, its pixel size and the origin of the pixel size.
+
+    Attributes
+    ----------
+    slide_list : QListWidget
+        The open slides where there are several; the owner places it where it is always in sight.
+    """
 
     def __init__(self, session: ViewerSession, connections: SignalConnections) -> None:
         super().__init__()
         self._session = session
         self._doubted_mpp: float | None = None  # unlikely; a second press accepts it
-        self.slide_combo = QComboBox()
-        make_shrinkable(self.slide_combo)
-        self.slide_combo.setToolTip("Slides open in this window; drag one in to add it.")
+        self.slide_list = QListWidget()
+        self.slide_list.setAccessibleName("Open slides")
+        self.slide_list.setToolTip("The open slides; drag another one onto the window to add it.")
+        self.slide_list.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         self.file_image_box = FileImageBox(session, connections)
         self.account_label = make_text_label(selectable=True)
         self.account_label.setToolTip("What was read of the file of this slide")
@@ -218,14 +228,13 @@ class SlideBox(QWidget):
         line.addWidget(self.change_button, 0, Qt.AlignmentFlag.AlignRight)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
-        layout.addWidget(self.slide_combo)
         layout.addWidget(self.file_image_box)
         layout.addWidget(self.account_label)
         layout.addLayout(line)
         layout.addWidget(self._entry_row)
         layout.addWidget(self.ruler_box)
 
-        self.slide_combo.activated.connect(self._on_slide_chosen)
+        self.slide_list.currentRowChanged.connect(self._on_slide_chosen)
         self.change_button.clicked.connect(self._toggle_entry)
         self.apply_button.clicked.connect(self._apply_pixel_size)
         self.reset_button.clicked.connect(session.viewer_slides.reset_mpp)
@@ -249,23 +258,18 @@ class SlideBox(QWidget):
 
     def refresh(self) -> None:
         """Follow the open slides and the pixel size of the current one."""
-        session, slide = self._session, self._session.slide
-        self.slide_combo.clear()
-        for each in session.slides:
-            self.slide_combo.addItem(each.layer.name)
-        self.slide_combo.setEnabled(bool(session.slides))
+        slide = self._session.slide
+        self._refresh_list()
         self.change_button.setVisible(slide is not None and slide.pixel_size is not None)
         self.ruler_button.setVisible(slide is not None)
         self._entry_row.setVisible(slide is not None and slide.pixel_size is None)
         self.account_label.setVisible(slide is not None)
         self.account_label.setText("" if slide is None else describe_slide(slide.slide))
         if slide is None:
-            self.slide_combo.addItem("no slide yet")
             self.pixel_size_label.setText(
                 "Drag an H&E slide onto the window, or File > Open Sample."
             )
             return
-        self.slide_combo.setCurrentIndex(session.slides.index(slide))
         size = slide.pixel_size
         if size is None:
             note = slide.slide.pixel_size_note or "The file does not state its pixel size."
@@ -273,9 +277,7 @@ class SlideBox(QWidget):
             hint = "40x is about 0.25"
             if trained is not None:
                 hint = f"{trained:.3g} is that of the model's training; {hint}"
-            self.pixel_size_label.setText(
-                f"{note} Enter it once, or measure it with the ruler; it is remembered. ({hint})"
-            )
+            self.pixel_size_label.setText(f"{note} Enter it, or use the ruler. ({hint})")
             self.pixel_size_field.setValue(DEFAULT_MPP if trained is None else trained)
         else:
             self.pixel_size_label.setText(format_pixel_size(size, slide.native_pixel_size))
@@ -288,8 +290,36 @@ class SlideBox(QWidget):
         )
         self.reset_button.setToolTip(f"Forget it, and go back to {native}.")
 
+    @property
+    def waits_for_user(self) -> bool:
+        """Whether the slide or its pixel size is missing, or the ruler is in use."""
+        slide = self._session.slide
+        return slide is None or slide.pixel_size is None or self.ruler.busy
+
+    def summarize(self) -> str:
+        """Summarize the slide in a line, e.g. ``C3.svs, 0.5 um/px``."""
+        slide = self._session.slide
+        if slide is None:
+            return "none yet"
+        size = slide.pixel_size
+        return slide.layer.name if size is None else f"{slide.layer.name}, {size.mpp:.3g} um/px"
+
+    def _refresh_list(self) -> None:
+        session, slides = self._session, self.slide_list
+        names = [each.layer.name for each in session.slides]
+        with signals_blocked(slides):
+            # It is not filled anew while one of its rows is being clicked.
+            if names != [slides.item(i).text() for i in range(slides.count())]:
+                slides.clear()
+                slides.addItems(names)
+                rows = min(len(names), MAX_VISIBLE_SLIDES)
+                slides.setFixedHeight(rows * slides.sizeHintForRow(0) + 2 * slides.frameWidth())
+            if session.slide is not None:
+                slides.setCurrentRow(session.slides.index(session.slide))
+        slides.setVisible(len(names) > 1)
+
     def _on_slide_chosen(self, index: int) -> None:
-        if index < len(self._session.slides):
+        if 0 <= index < len(self._session.slides):
             self._session.viewer_slides.set_current(self._session.slides[index])
 
     def _toggle_entry(self) -> None:

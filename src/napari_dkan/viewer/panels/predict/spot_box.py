@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
-from qtpy.QtCore import QRectF, QSize, Qt, Signal  # type: ignore[attr-defined]
-from qtpy.QtGui import QColor, QKeyEvent, QMouseEvent, QPainter, QPaintEvent
-from qtpy.QtWidgets import QComboBox, QHBoxLayout, QLabel, QVBoxLayout, QWidget
+from qtpy.QtCore import QPointF, QRectF, QSize, Qt, Signal  # type: ignore[attr-defined]
+from qtpy.QtGui import QColor, QFontMetrics, QKeyEvent, QMouseEvent, QPainter, QPaintEvent
+from qtpy.QtWidgets import QComboBox, QWidget
 
 from ....inference.prediction import Prediction
+from ...layers.gene_baseline import GeneBaseline, GeneBaselines
 from ...layers.reliability_overlay import format_reliability
 from ...session.viewer_session import ViewerSession
-from ...widgets.qt_utils import make_shrinkable
+from ...widgets.qt_utils import fill_column, make_shrinkable, make_text_label
 from ...widgets.signal_connections import SignalConnections
 from ..quality.quality_controller import get_quality_controller
 
-if TYPE_CHECKING:
-    from ....model import Checkpoint
-
-
 TOP_GENES = 12
-SORT_BY_VALUE, SORT_BY_EXCESS = "highest", "most above average"
+SORT_BY_EXCESS, SORT_BY_VALUE = "most above average", "highest"
 MEASURED_COLOR = QColor("#26a69a")
 ZERO_SHOT_MARK = "*"  # after a gene that is predicted from its text only
 
@@ -36,21 +31,26 @@ class GeneBars(QWidget):
     starred : frozenset of str
         Genes whose values are on another scale: a star and a hollow bar.
     measured : dict
-        Measured values by gene: a second, thin bar and number.
+        Measured values by gene: a second number, and a thin bar where bars are values.
+    excess : dict
+        Standard deviations from the mean by gene: then the bars are these, on both sides of the
+        mean, and the value stands beside them.
     selected_row : int
         Chosen with the arrow keys.
     """
 
     gene_picked = Signal(str)
     ROW_HEIGHT = 18
+    MIN_WIDTH = 320  # of names, bars and two numbers
 
     def __init__(self) -> None:
         super().__init__()
         self.rows: list[tuple[str, float, bool]] = []
         self.starred: frozenset[str] = frozenset()
         self.measured: dict[str, float] = {}
+        self.excess: dict[str, float] = {}
         self.selected_row = 0
-        self.setToolTip("Click a gene to show its map, or use the arrow keys and Enter.")
+        self.setAccessibleName("Genes of this spot")
         self.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
 
     def set_rows(
@@ -58,15 +58,18 @@ class GeneBars(QWidget):
         rows: list[tuple[str, float, bool]],
         starred: frozenset[str] = frozenset(),
         measured: dict[str, float] | None = None,
+        excess: dict[str, float] | None = None,
     ) -> None:
         """Replace all rows."""
-        self.rows, self.starred, self.measured = rows, starred, measured or {}
+        self.rows, self.starred = rows, starred
+        self.measured, self.excess = measured or {}, excess or {}
+        self.setAccessibleDescription("; ".join(self._describe(gene, v) for gene, v, _ in rows))
         self.setMinimumHeight(len(rows) * self.ROW_HEIGHT)
         self.updateGeometry()
         self.update()
 
     def sizeHint(self) -> QSize:
-        return QSize(260, max(1, len(self.rows)) * self.ROW_HEIGHT)
+        return QSize(self.MIN_WIDTH, max(1, len(self.rows)) * self.ROW_HEIGHT)
 
     def mousePressEvent(self, event: QMouseEvent) -> None:
         row = int(event.position().y()) // self.ROW_HEIGHT
@@ -88,13 +91,42 @@ class GeneBars(QWidget):
         else:
             super().keyPressEvent(event)
 
+    def _numbers(self, gene: str, value: float) -> str:
+        """The value of a row, the measured one and the distance from the mean, where known."""
+        texts = [f"{value:.2f}"]
+        if gene in self.measured:
+            texts.append(f"| {self.measured[gene]:.2f}")
+        if self.excess:
+            excess = self.excess.get(gene, np.nan)
+            texts.insert(0, f"{excess:+.1f} SD" if np.isfinite(excess) else "")
+        return "  ".join(texts)
+
+    def _describe(self, gene: str, value: float) -> str:
+        return f"{gene} {self._numbers(gene, value)}"
+
+    def _bar_scale(self) -> tuple[float, float]:
+        """The values at the left and the right end of the bars."""
+        if self.excess:
+            known = [v for g, _, _ in self.rows if np.isfinite(v := self.excess.get(g, np.nan))]
+            return min([0.0, *known]), max([1.0, *known])
+        shown = [v for _, v, _ in self.rows] + [self.measured.get(g, 0.0) for g, _, _ in self.rows]
+        return 0.0, max([v for v in shown if np.isfinite(v)], default=1.0) or 1.0
+
     def paintEvent(self, event: QPaintEvent) -> None:
         painter = QPainter(self)
         painter.setRenderHint(QPainter.RenderHint.Antialiasing)
-        name_width, number_width = 82, 84 if self.measured else 44
+        widest = max((self._numbers(g, v) for g, v, _ in self.rows), key=len, default="")
+        name_width = 82
+        bold = painter.font()
+        bold.setBold(True)
+        number_width = QFontMetrics(bold).horizontalAdvance(f"{widest} ")
         bar_width = max(10, self.width() - name_width - number_width - 8)
-        shown = [v for _, v, _ in self.rows] + [self.measured.get(g, 0.0) for g, _, _ in self.rows]
-        top = max([v for v in shown if np.isfinite(v)], default=1.0) or 1.0
+        low, high = self._bar_scale()
+
+        def place(value: float) -> float:
+            """The x position of a value."""
+            return name_width + bar_width * float(np.clip((value - low) / (high - low), 0, 1))
+
         text = self.palette().windowText().color()
         for i, (label, value, marked) in enumerate(self.rows):
             y = i * self.ROW_HEIGHT
@@ -110,60 +142,77 @@ class GeneBars(QWidget):
             star = ZERO_SHOT_MARK if label in self.starred else ""
             painter.drawText(QRectF(0, y, name_width, self.ROW_HEIGHT), middle, label + star)
             right = QRectF(self.width() - number_width, y, number_width - 4, self.ROW_HEIGHT)
-            measured = self.measured.get(label)
-            number = f"{value:.2f}" if measured is None else f"{value:.2f} | {measured:.2f}"
-            painter.drawText(right, middle | Qt.AlignmentFlag.AlignRight, number)
+            painter.drawText(
+                right, middle | Qt.AlignmentFlag.AlignRight, self._numbers(label, value)
+            )
             track = QRectF(name_width, y + 4, bar_width, self.ROW_HEIGHT - 8)
             painter.setPen(Qt.PenStyle.NoPen)
             painter.setBrush(QColor(128, 128, 128, 50))
             painter.drawRoundedRect(track, 3, 3)
-            track.setWidth(bar_width * float(np.clip(value / top, 0, 1)))
+            shown = self.excess.get(label, np.nan) if self.excess else value
             color = QColor("#e8735a") if marked else QColor("#8c6bb1")
             if star:
                 painter.setPen(color)
             painter.setBrush(Qt.BrushStyle.NoBrush if star else color)
-            painter.drawRoundedRect(track, 3, 3)
-            if measured is not None:
+            if np.isfinite(shown):
+                ends = sorted((place(0.0), place(shown)))
+                track.setLeft(ends[0])
+                track.setRight(ends[1])
+                painter.drawRoundedRect(track, 3, 3)
+            measured = self.measured.get(label)
+            if measured is not None and not self.excess:
                 painter.setPen(Qt.PenStyle.NoPen)
                 painter.setBrush(MEASURED_COLOR)
-                width = bar_width * float(np.clip(measured / top, 0, 1))
+                width = place(measured) - name_width
                 painter.drawRect(QRectF(name_width, y + self.ROW_HEIGHT - 4, width, 3))
+        if low < 0:  # the mean, where bars go to both sides
+            painter.setPen(text)
+            mean = place(0.0)
+            painter.drawLine(QPointF(mean, 0), QPointF(mean, len(self.rows) * self.ROW_HEIGHT))
         painter.end()
 
 
+BARS_HELP = "Click a gene to show its map, or use the arrow keys and Enter."
+
+
 class SpotBox(QWidget):
-    """The clicked spot: position, reliability, chosen genes and top genes."""
+    """The clicked spot: position, reliability, chosen genes and top genes.
+
+    Attributes
+    ----------
+    baselines : GeneBaselines
+        What the spot is compared with.
+    """
 
     def __init__(self, session: ViewerSession, connections: SignalConnections) -> None:
         super().__init__()
         self._session, self._quality = session, get_quality_controller(session).model
-        self.position_label = QLabel()
-        self.position_label.setWordWrap(True)
+        self.baselines = GeneBaselines(session)
+        self.position_label = make_text_label()
         self.sort_combo = QComboBox()
         make_shrinkable(self.sort_combo)
-        self.sort_combo.addItems([SORT_BY_VALUE, SORT_BY_EXCESS])
-        self.sort_combo.setToolTip(
-            "'most above average' compares with the training sections' mean and spread"
-        )
+        self.sort_combo.addItems([SORT_BY_EXCESS, SORT_BY_VALUE])
+        self.sort_combo.setAccessibleName("Order of the genes")
+        self.sort_combo.setToolTip("Which genes come first, after the shown one and the pinned")
         self.gene_bars = GeneBars()
-        self.units_label = QLabel()
-        self.units_label.setWordWrap(True)
-        self._sort_row = QWidget()
-        line = QHBoxLayout(self._sort_row)
-        line.setContentsMargins(0, 0, 0, 0)
-        line.addWidget(QLabel("Top genes:"))
-        line.addWidget(self.sort_combo, 1)
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.addWidget(self.position_label)
-        layout.addWidget(self._sort_row)
-        layout.addWidget(self.gene_bars)
-        layout.addWidget(self.units_label)
+        self.units_label = make_text_label()
+        fill_column(
+            self, self.position_label, self.sort_combo, self.gene_bars, self.units_label
+        ).setSpacing(4)
         self.gene_bars.gene_picked.connect(session.set_gene)
         self.sort_combo.activated.connect(self.refresh)
-        connections.connect(self.refresh, session.gene_changed, session.pinned_changed)
+        connections.connect(
+            self.refresh, session.gene_changed, session.pinned_changed, session.overlays_changed
+        )
         connections.connect(self._on_spot_changed, session.spot_changed)
         self.refresh()
+
+    def summarize(self) -> str:
+        """Summarize the spot in a line, e.g. ``ERBB2 2.26``."""
+        spot, gene = self._session.spot, self._session.gene
+        if spot is None or gene is None or not spot.has_gene(gene):
+            return "" if spot is None else self.position_label.text()
+        return f"{gene} {spot.get_gene_values(gene)[-1]:.2f}"
 
     def _on_spot_changed(self) -> None:
         """Paint the bars before the canvas, since the user waits for them."""
@@ -171,53 +220,77 @@ class SpotBox(QWidget):
         self.gene_bars.repaint()
 
     def refresh(self) -> None:
-        """Follow spot, gene and pinned genes."""
+        """Follow spot, gene, pinned genes and the maps that the spot is compared with."""
         spot = self._session.spot
-        for widget in (self.gene_bars, self.units_label, self._sort_row):
+        for widget in (self.gene_bars, self.units_label, self.sort_combo):
             widget.setVisible(spot is not None)
         if spot is None:
             self.position_label.setText("Click on tissue to see its predicted genes here.")
             return
         x, y = spot.target.spots.xy[-1]
-        checkpoint = self._spot_checkpoint(spot)
+        checkpoint = self._session.checkpoint
+        is_of_checkpoint = (
+            checkpoint is not None and spot.provenance.get("checkpoint_sha256") == checkpoint.sha256
+        )
         saved = self._session.spot_reliability
-        reference = saved or (None if checkpoint is None else checkpoint.reference)
+        reference = saved or (
+            checkpoint.reference if checkpoint is not None and is_of_checkpoint else None
+        )
         reliability = format_reliability(spot, reference, -1)
-        position = f"Spot at ({x:,.0f}, {y:,.0f}) px"
+        position = f"({x:,.0f}, {y:,.0f}) px"
         self.position_label.setText(f"{position}, {reliability}" if reliability else position)
-        text = f"predicted, {spot.label_scale.name}"
-        if spot.zero_shot_symbols:
-            text += (
-                f"\n{ZERO_SHOT_MARK} zero-shot: {spot.get_value_units(spot.zero_shot_symbols[0])}"
-            )
-        self.units_label.setText(text)
+        by_excess = self.sort_combo.currentText() == SORT_BY_EXCESS
+        baseline = self.baselines.find(spot) if by_excess else None
         measured = self._quality.measured_labels(spot)
+        excess = {} if baseline is None else _compute_excess(spot, baseline)
+        self.gene_bars.set_rows(
+            self._bar_rows(spot, excess), frozenset(spot.zero_shot_symbols), measured, excess
+        )
+        self._show_captions(spot, baseline, bool(measured))
+
+    def _show_captions(
+        self, spot: Prediction, baseline: GeneBaseline | None, measured: bool
+    ) -> None:
+        lines = []
+        if baseline is not None:
+            lines.append(f"SD: standard deviations from the mean of {baseline.source}.")
+        elif self.sort_combo.currentText() == SORT_BY_EXCESS:
+            lines.append("Highest first: no average is known for this model and slide.")
         if measured:
-            self.units_label.setText(f"{text}\nthin bar and second number: measured")
-        self.gene_bars.set_rows(self._bar_rows(spot), frozenset(spot.zero_shot_symbols), measured)
+            second = "After |:" if baseline is not None else "Thin bar and second number:"
+            lines.append(f"{second} measured.")
+        if spot.zero_shot_symbols:
+            units = spot.get_value_units(spot.zero_shot_symbols[0])
+            lines.append(f"{ZERO_SHOT_MARK} zero-shot: {units}")
+        self.units_label.setText("\n".join(lines))
+        self.units_label.setVisible(bool(lines))
+        advice = "" if baseline is None else f"\n{baseline.advice}"
+        self.units_label.setToolTip(advice.strip())
+        scale = f"Predicted expression: {spot.label_scale.name}."
+        self.gene_bars.setToolTip(f"{BARS_HELP}\n{scale}")
 
-    def _spot_checkpoint(self, spot: Prediction) -> Checkpoint | None:
-        """The checkpoint of the prediction, if it is the current one."""
-        checkpoint, sha256 = self._session.checkpoint, spot.provenance.get("checkpoint_sha256")
-        return checkpoint if checkpoint is not None and sha256 == checkpoint.sha256 else None
-
-    def _bar_rows(self, spot: Prediction) -> list[tuple[str, float, bool]]:
+    def _bar_rows(
+        self, spot: Prediction, excess: dict[str, float]
+    ) -> list[tuple[str, float, bool]]:
         """The shown and the pinned genes first, then the spot's top genes."""
         session = self._session
         chosen = [g for g in (session.gene, *session.pinned) if g is not None and spot.has_gene(g)]
-        values = spot.values[-1]
-        is_zero_shot = np.isin(spot.panel.symbols, spot.zero_shot_symbols)
-        score = np.where(is_zero_shot, -np.inf, values)  # they have other units
-        checkpoint = self._spot_checkpoint(spot)
-        if self.sort_combo.currentText() == SORT_BY_EXCESS and checkpoint is not None:
-            network = checkpoint.network
-            rows = [checkpoint.panel.row(s) for s in np.array(spot.panel.symbols)[~is_zero_shot]]
-            mean = network.label_mean.cpu().numpy()[rows]  # a file may have some genes only
-            std = network.label_std.cpu().numpy()[rows]
-            score = values.copy()  # zero-shot values are relative to the mean already
-            score[~is_zero_shot] = (values[~is_zero_shot] - mean) / np.maximum(std, 1e-6)
-        symbols = spot.panel.symbols
-        order = np.argsort(-score, kind="stable")[:TOP_GENES]
+        values, symbols = spot.values[-1], spot.panel.symbols
+        if excess:
+            score = np.array([excess[g] for g in symbols])
+        else:  # zero-shot genes have other units
+            is_zero_shot = np.isin(symbols, spot.zero_shot_symbols)
+            score = np.where(is_zero_shot, np.nan, values)
+        order = np.argsort(-score, kind="stable")[:TOP_GENES]  # NaN comes last
         top = [symbols[i] for i in order if np.isfinite(score[i])]
         genes = dict.fromkeys([*chosen, *top])
         return [(g, float(spot.get_gene_values(g)[-1]), g == session.gene) for g in genes]
+
+
+def _compute_excess(spot: Prediction, baseline: GeneBaseline) -> dict[str, float]:
+    """Distance of every gene from its mean, in standard deviations; NaN if unknown."""
+    values = spot.values[-1].tolist()
+    return {
+        symbol: baseline.compute_excess(symbol, value)
+        for symbol, value in zip(spot.panel.symbols, values, strict=True)
+    }

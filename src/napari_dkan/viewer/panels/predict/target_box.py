@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
+import numpy as np
 from napari.layers import Labels, Layer, Points, Shapes
+from numpy.typing import NDArray
 from qtpy.QtWidgets import (
     QButtonGroup,
     QComboBox,
     QGridLayout,
-    QHBoxLayout,
     QLabel,
-    QProgressBar,
     QPushButton,
     QRadioButton,
-    QVBoxLayout,
     QWidget,
 )
 
@@ -21,14 +20,17 @@ from ....inference.device import format_device_name, resolve_device_name
 from ....inference.target import Target
 from ...jobs.prediction_jobs import PredictionJobs
 from ...jobs.prefetcher import Prefetcher
+from ...jobs.run_times import estimate_run_seconds, format_duration, format_range
 from ...jobs.target_from_layers import target_from_layers
 from ...layers.region_layers import LabelOutlines
 from ...session.shortcut_actions import ACTION_BY_NAME, set_tooltip
 from ...session.slide_layer import METADATA_PREFIX
+from ...session.user_history import load_run_times
 from ...session.viewer_session import ViewerSession
 from ...session.viewer_settings import TargetMode
 from ...tools.drawing_tool import DrawingTool, end_drawing
-from ...widgets.qt_utils import make_shrinkable
+from ...widgets.qt_utils import fill_column, make_progress_bar, make_row, make_shrinkable
+from ...widgets.scroll_column import pass_focus
 from ...widgets.signal_connections import Debouncer, SignalConnections
 from ..regions.region_box import RegionBox
 from ..regions.spot_import import get_spot_importer
@@ -62,6 +64,7 @@ class TargetBox(QWidget):
         self._session, self._connections = session, connections
         self._jobs, self._prefetcher = jobs, prefetcher
         self.target: Target | None = None
+        self._last_plan: tuple[object, NDArray[np.float64] | None] = (None, None)
         self._label_regions = LabelOutlines()
         self._connected_layers: set[int] = set()
         self._drawing_tool = DrawingTool(session, connections)
@@ -99,32 +102,30 @@ class TargetBox(QWidget):
             )
         self.retry_button = QPushButton()
         self.retry_button.setToolTip("Read the tiles again that could not be read.")
-        self.progress_bar = QProgressBar()
-        self.progress_bar.setTextVisible(False)
-        self.progress_bar.setMaximumHeight(8)
+        self.progress_bar = make_progress_bar()
         self.progress_label = QLabel()
 
         modes = QGridLayout()
-        extras = {
+        for place, button in enumerate(self.mode_buttons.values()):
+            modes.addWidget(button, place // 2, place % 2)
+        self._extras: dict[TargetMode, QWidget] = {
             TargetMode.SPOTS: self.points_combo,
             TargetMode.REGION: self.region_row,
             TargetMode.TISSUE: self.edit_button,
         }
-        for row, (mode, button) in enumerate(self.mode_buttons.items()):
-            modes.addWidget(button, row, 0)
-            if mode in extras:
-                modes.addWidget(extras[mode], row, 1)
-        run = QHBoxLayout()
-        run.addWidget(self.predict_button, 2)
-        run.addWidget(self.cancel_button, 1)
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.addLayout(modes)
-        layout.addWidget(self.plan_label)
-        layout.addLayout(run)
-        layout.addWidget(self.retry_button)
-        layout.addWidget(self.progress_bar)
-        layout.addWidget(self.progress_label)
+        self._run_row = QWidget()
+        fill_column(self._run_row, make_row((self.predict_button, 2), (self.cancel_button, 1)))
+        layout = fill_column(
+            self,
+            modes,
+            *self._extras.values(),
+            self.plan_label,
+            self._run_row,
+            self.retry_button,
+            self.progress_bar,
+            self.progress_label,
+        )
+        layout.setSpacing(4)
 
         self._plan_debouncer = Debouncer(PLAN_DELAY_MS, self.update_plan)
         self.mode_group.idClicked.connect(self._on_mode_clicked)
@@ -208,37 +209,57 @@ class TargetBox(QWidget):
     def update_plan(self) -> None:
         """Determine the target and show its number of tiles and the estimated time."""
         self.mode_buttons[self._session.settings.target_mode].setChecked(True)
+        detail = ""
         try:
             layers = self._points_layer(), self.regions_layer()
             self.target = target_from_layers(self._session, *layers, self._label_regions)
-            text = self._describe_plan(self.target)
+            text, detail = self._describe_plan(self.target)
         except DkanError as error:
             self.target, text = None, str(error)
         self.plan_label.setText(text)
+        self.plan_label.setToolTip(detail)
+        if not self._is_same_plan():
+            self._jobs.clear_outcome()
         self.refresh()
 
-    def _describe_plan(self, target: Target | None) -> str:
+    def _is_same_plan(self) -> bool:
+        """Whether slide, model and target are those of the last call."""
+        session, target, last = self._session, self.target, self._last_plan
+        inputs = (id(session.slide), session.checkpoint, session.settings.target_mode)
+        xy = None if target is None else target.spots.xy
+        self._last_plan = inputs, xy
+        if xy is None or last[1] is None:
+            return last[0] == inputs and xy is last[1]
+        return last[0] == inputs and np.array_equal(xy, last[1])
+
+    def _describe_plan(self, target: Target | None) -> tuple[str, str]:
+        """The plan in a line, and its details."""
         session = self._session
         if session.slide is None or session.checkpoint is None:
-            return ""
+            return "", ""
         if session.slide.pixel_size is None:
-            return "Waiting for the pixel size."
-        on_device = f", on {format_device_name(resolve_device_name(session.settings.device))}"
+            return "Waiting for the pixel size.", ""
+        device = resolve_device_name(session.settings.device)
+        on_device = f"on {format_device_name(device)}"
         if session.settings.target_mode is TargetMode.CLICK:
             waiting = " Getting ready ..." if self._prefetcher.busy else ""
-            return f"Click on tissue to predict the spot there{on_device}.{waiting}"
+            return f"Click on tissue.{waiting}", f"The spot there is predicted {on_device}."
         if target is None and session.predictors.feature_file(session.slide) is not None:
-            return "Reading the features ..."
+            return "Reading the features ...", ""
         if target is None and session.slide.tissue is not None:
-            return "Following the labels ..."
+            return "Following the labels ...", ""
         if target is None:
-            return "Looking for the tissue ..."
-        patch = f"{session.checkpoint.patch.um:.0f} um"
-        pitch = f", every {target.grid.pitch_um:.0f} um" if target.grid is not None else ""
-        rate = session.predictors.tile_rates.get(session.rate_key())
-        time = "" if rate is None else f", about {format_duration(len(target) / rate)}"
+            return "Looking for the tissue ...", ""
+        seconds = estimate_run_seconds(
+            len(target),
+            load_run_times(session.checkpoint.sha256, device),
+            session.predictors.tile_rates.get(session.rate_key()),
+        )
+        time = "" if seconds is None else f", {format_range(*seconds)}"
         kind = "spots" if target.grid is None else "tiles"
-        return f"{len(target):,} {kind} of {patch}{pitch}{time}{on_device}"
+        pitch = f", every {target.grid.pitch_um:.0f} um" if target.grid is not None else ""
+        detail = f"{kind} of {session.checkpoint.patch.um:.0f} um{pitch}".capitalize()
+        return f"{len(target):,} {kind}{time} {on_device}", f"{detail}."
 
     def start_prediction(self) -> None:
         """Predict the target of the current plan."""
@@ -250,11 +271,27 @@ class TargetBox(QWidget):
         with self._session.message.report_errors():
             self._jobs.predict(self.target, str(self._session.settings.target_mode).lower())
 
+    def _set_run_buttons(self, busy: bool, can_predict: bool) -> None:
+        """Enable Predict or Cancel; the focus goes from one to the other."""
+        predict, cancel = self.predict_button, self.cancel_button
+        if busy and predict.hasFocus():
+            cancel.setEnabled(True)
+            pass_focus(cancel)
+        elif not busy and cancel.hasFocus():
+            predict.setEnabled(can_predict)
+            mode_button = self.mode_buttons[self._session.settings.target_mode]
+            pass_focus(predict if can_predict else mode_button)
+        cancel.setEnabled(busy)
+        predict.setEnabled(can_predict)
+
     def refresh(self) -> None:
         """Show the progress of the jobs."""
         progress, busy = self._jobs.progress, self._jobs.busy
-        self.cancel_button.setEnabled(busy)
-        self.predict_button.setEnabled(not busy and self.target is not None)
+        mode = self._session.settings.target_mode
+        for extra_mode, widget in self._extras.items():
+            widget.setVisible(extra_mode is mode)
+        self._set_run_buttons(busy, not busy and self.target is not None)
+        self._run_row.setVisible(busy or mode is not TargetMode.CLICK)
         self.progress_bar.setVisible(busy)
         self.progress_label.setVisible(busy)
         failed = 0 if busy else self._jobs.failed_count
@@ -278,12 +315,3 @@ class TargetBox(QWidget):
                 f"{format_duration(progress.remaining_s)} left",
             ]
         self.progress_label.setText("   ".join(parts))
-
-
-def format_duration(seconds: float) -> str:
-    """Format a time as ``8 s``, ``3 min`` or ``1.5 h``."""
-    if seconds < 90:
-        return f"{max(1, round(seconds))}\u00a0s"  # no line break before the unit
-    if seconds < 5400:
-        return f"{seconds / 60:.0f}\u00a0min"
-    return f"{seconds / 3600:.1f}\u00a0h"

@@ -7,16 +7,17 @@ from collections.abc import Callable
 from napari.viewer import Viewer
 from qtpy.QtGui import QCloseEvent
 from qtpy.QtWidgets import QCheckBox, QPushButton, QVBoxLayout, QWidget
-from superqt import QCollapsible
 
-from ...session.shortcut_actions import register_actions
+from ...session.shortcut_actions import QUALITY_PANEL, register_actions
 from ...session.viewer_session import ViewerSession, get_session
-from ...widgets.qt_utils import fill_column, make_collapsible, make_row, make_text_label
+from ...widgets.fold_section import FoldSection
+from ...widgets.qt_utils import fill_column, make_row, make_text_label
 from ...widgets.scroll_column import ScrollColumn
 from ...widgets.signal_connections import SignalConnections, call_once
 from ...widgets.theme_colors import ERROR_COLOR, set_text_color
 from ..help_dialog import make_heading, show_help_if_visible
 from ..open_predict_panel import open_predict_panel
+from ..sections import make_section
 from .boxes.domains_box import DomainsBox
 from .boxes.gene_metrics_box import GeneMetricsBox, ScatterBox
 from .boxes.gene_sets_box import GeneSetsBox
@@ -69,7 +70,7 @@ class QualityWidget(QWidget):
         self.value_maps_box = ValueMapsBox(self.value_maps, connections)
         self.report_box = ReportBox(model, connections)
         self.message_label = make_text_label(selectable=True)
-        self.collapsibles: dict[str, QCollapsible] = {}
+        self.collapsibles: dict[str, FoldSection] = {}
         self._comparison_widgets: list[QWidget] = []
         self._build()
         connections.connect(self._show_message, session.message.changed)
@@ -113,7 +114,7 @@ class QualityWidget(QWidget):
             "Two checkpoints": self.model_comparison_box,
         }
         for title, box in collapsed_boxes.items():
-            self.collapsibles[title] = make_collapsible(title, box)
+            self.collapsibles[title] = make_section(QUALITY_PANEL, title, box)
             column.addWidget(self.collapsibles[title])
         column.addWidget(self.value_maps_box)
         column.addWidget(self.report_box)

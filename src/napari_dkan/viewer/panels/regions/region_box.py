@@ -105,6 +105,8 @@ class RegionBox(QWidget):
         self._objects_row.setVisible(unclear is not None)
         for kind, button in self.object_buttons.items():
             button.setVisible(unclear is not None and kind in unclear[1])
+        if unclear is not None:
+            self._session.change_settings(target_mode=TargetMode.REGION)  # where the buttons are
 
     def _take_objects(self, kind: RegionObjects) -> None:
         if self._importer.unclear is not None:
