@@ -43,7 +43,7 @@ def test_click_on_tissue_shows_gene_bars(
     assert {g for g, _, _ in rows} == set(session.checkpoint.panel.symbols)
     assert all(np.isfinite(v) for _, v, _ in rows)
     assert panel.spot_box.gene_bars.isVisible()
-    assert "log10(1 + counts per 10k of panel)" in panel.spot_box.units_label.text()
+    assert "log10(1 + counts per 10k of panel)" in panel.spot_box.gene_bars.toolTip()
 
 
 def test_drag_pans_and_predicts_nothing(
@@ -88,7 +88,8 @@ def test_region_is_filled_with_a_heatmap(panel: PredictWidget, middle, until):
     x, y = middle
     draw(panel, square(x, y, 400), square(x, y, 150))  # the inner one is a hole
     plan = panel.target_box.plan_label.text()
-    assert "tiles of 112 um, every 140 um, about" in plan and plan.endswith("on the CPU")
+    assert panel.target_box.plan_label.toolTip() == "Tiles of 112 um, every 140 um."
+    assert "\u00a0s on the CPU" in plan  # its time
     predictor = panel.session.predictors.get(panel.session.slide, panel.session.checkpoint)
     predictor.batch_sizes.limit(2)
     predictor.clear_cache()

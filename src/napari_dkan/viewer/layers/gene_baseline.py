@@ -95,7 +95,7 @@ class GeneBaselines:
         if slide is None or slide.tissue is None or slide.tissue.is_empty or grid is None:
             return None
         area = float(overlay.prediction.predicted_mask.sum()) * grid.pitch**2
-        return min(1.0, area / slide.tissue.area)
+        return min(1.0, area / float(slide.tissue.area))
 
     def _of_training(self, spot: Prediction) -> GeneBaseline | None:
         checkpoint = self._session.checkpoint
@@ -105,11 +105,10 @@ class GeneBaselines:
         std = checkpoint.network.label_std.cpu().numpy()
         if not mean.any():  # a published network was trained on other labels and has none
             return None
-        symbols = checkpoint.panel.symbols
-        zero_shot = spot.zero_shot_symbols  # in standard deviations from their mean already
+        symbols = checkpoint.panel.symbols  # zero-shot genes have no measured values
         return GeneBaseline(
-            dict(zip(symbols, mean.tolist(), strict=True)) | dict.fromkeys(zero_shot, 0.0),
-            dict(zip(symbols, std.tolist(), strict=True)) | dict.fromkeys(zero_shot, 1.0),
+            dict(zip(symbols, mean.tolist(), strict=True)),
+            dict(zip(symbols, std.tolist(), strict=True)),
             "the training sections",
             "Predict the whole tissue to compare with this slide instead.",
         )

@@ -235,6 +235,8 @@ class SlideBox(QWidget):
         layout.addWidget(self.ruler_box)
 
         self.slide_list.currentRowChanged.connect(self._on_slide_chosen)
+        # Also the current one: the view goes there.
+        self.slide_list.clicked.connect(lambda index: self._on_slide_chosen(index.row()))
         self.change_button.clicked.connect(self._toggle_entry)
         self.apply_button.clicked.connect(self._apply_pixel_size)
         self.reset_button.clicked.connect(session.viewer_slides.reset_mpp)
