@@ -116,10 +116,14 @@ class GeneBaselines:
 
 def _of_map(prediction: Prediction, tissue_share: float | None) -> GeneBaseline:
     values: NDArray[np.float32] = prediction.values[prediction.predicted_mask]
-    symbols = prediction.panel.symbols
+    mean = dict(zip(prediction.panel.symbols, values.mean(axis=0).tolist(), strict=True))
+    std = dict(zip(prediction.panel.symbols, values.std(axis=0).tolist(), strict=True))
+    for symbol in (s.symbol for s in prediction.scores if prediction.has_gene(s.symbol)):
+        scores = prediction.get_gene_values(symbol)[prediction.predicted_mask]
+        mean[symbol], std[symbol] = float(scores.mean()), float(scores.std())
     share = "" if tissue_share is None else f" ({tissue_share:.0%} of its tissue)"
     return GeneBaseline(
-        dict(zip(symbols, values.mean(axis=0).tolist(), strict=True)),
-        dict(zip(symbols, values.std(axis=0).tolist(), strict=True)),
+        mean,
+        std,
         f"this slide's {len(values):,} predicted tiles{share}",
     )

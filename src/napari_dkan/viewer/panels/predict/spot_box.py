@@ -253,7 +253,7 @@ class SpotBox(QWidget):
     ) -> None:
         lines = []
         if baseline is not None:
-            lines.append(f"SD: standard deviations from the mean of {baseline.source}.")
+            lines.append(f"SD from the mean of {baseline.source}.")
         elif self.sort_combo.currentText() == SORT_BY_EXCESS:
             lines.append("Highest first: no average is known for this model and slide.")
         if measured:
@@ -289,8 +289,7 @@ class SpotBox(QWidget):
 
 def _compute_excess(spot: Prediction, baseline: GeneBaseline) -> dict[str, float]:
     """Distance of every gene from its mean, in standard deviations; NaN if unknown."""
-    values = spot.values[-1].tolist()
-    return {
-        symbol: baseline.compute_excess(symbol, value)
-        for symbol, value in zip(spot.panel.symbols, values, strict=True)
-    }
+    scores = [s.symbol for s in spot.scores if spot.has_gene(s.symbol)]
+    values = dict(zip(spot.panel.symbols, spot.values[-1].tolist(), strict=True))
+    values |= {symbol: float(spot.get_gene_values(symbol)[-1]) for symbol in scores}
+    return {symbol: baseline.compute_excess(symbol, value) for symbol, value in values.items()}
