@@ -15,13 +15,15 @@ from napari import Viewer
 from numpy.typing import NDArray
 from PIL import Image
 from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QDockWidget, QScrollArea, QWidget
+from qtpy.QtWidgets import QDockWidget, QWidget
 
 from napari_dkan.samples import fetch_her2st_section
 from napari_dkan.viewer import demo
 from napari_dkan.viewer.jobs.target_from_layers import target_from_layers
 from napari_dkan.viewer.panels.predict.predict_widget import PredictWidget
 from napari_dkan.viewer.panels.quality.data.quality_model import MapLayout
+from napari_dkan.viewer.widgets.fold_section import FoldSection
+from napari_dkan.viewer.widgets.scroll_column import ScrollColumn
 
 OUT = Path(__file__).resolve().parent.parent / "docs" / "images"
 LAPTOP = 1366, 768
@@ -61,7 +63,7 @@ def tutorial(viewer: Viewer, panel: PredictWidget) -> Iterator[tuple[str, NDArra
     viewer.window.resize(*LAPTOP)
     tissue = demo.fit_view_to_tissue(viewer, panel)
     demo.wait_until(lambda: not panel.prefetcher.busy, "getting ready")
-    yield "tutorial-open", window(viewer, panel.slide_box)
+    yield "tutorial-open", window(viewer, panel.slide_box.slide_list)
 
     panel.slide_box.toggle_ruler()
     x0, y0, x1, _ = tissue.bounds
@@ -95,9 +97,12 @@ def tutorial(viewer: Viewer, panel: PredictWidget) -> Iterator[tuple[str, NDArra
 def window(viewer: Viewer, box: QWidget) -> NDArray:
     """The whole window, with that box of the panel in sight."""
     demo.process_events(0.5)
-    area = _above(box, QScrollArea)
+    area = _above(box, ScrollColumn)
+    for section in area.findChildren(FoldSection):
+        if section.isAncestorOf(box):
+            section.expand()
     area.verticalScrollBar().setValue(0)
-    area.ensureWidgetVisible(box, 0, 0)
+    area.reveal(box)
     demo.process_events(1)
     return viewer.screenshot(canvas_only=False, flash=False)
 

@@ -120,6 +120,7 @@ def walk_gene_set(panel: PredictWidget, qtbot, until, middle, tmp_path, monkeypa
     session, box = panel.session, panel.gene_box.gene_set_box
     until(lambda: not box.busy)
     combo, overlay = box.set_combo, find_map(panel)
+    qtbot.mouseClick(panel.more_section.header, Qt.MouseButton.LeftButton)
     hypoxia = combo.findText("HYPOXIA")
     assert not combo.model().item(hypoxia).isEnabled()
     assert "it takes 5" in combo.model().item(hypoxia).toolTip()

@@ -124,18 +124,27 @@ class PredictWidget(QWidget):
     def _build_layout(self) -> None:
         """Stack the sections; warnings stand below their header, so that folding hides none."""
         section = partial(make_section, PREDICT_PANEL)
-        display = section(
+        self.display_section = section(
             "Limits, colours, lens",
             self.gene_box.display_box,
             self.lens_box,
             opened=has_room_for_details(),
         )
-        more = section("Several genes, gene sets", self.several_genes_box, self.gene_box.more_box)
+        self.more_section = section(
+            "Several genes, gene sets", self.several_genes_box, self.gene_box.more_box
+        )
         self.sections = {
             "Slide": section("Slide", self.slide_box, topic="slide", with_change_button=True),
             "Model": section("Model", self.model_box, topic="model", with_change_button=True),
             "Where": section("Where", self.target_box, topic="where", opened=True),
-            "Gene": section("Gene", self.gene_box, display, more, topic="gene", opened=True),
+            "Gene": section(
+                "Gene",
+                self.gene_box,
+                self.display_section,
+                self.more_section,
+                topic="gene",
+                opened=True,
+            ),
             "This spot": section(
                 "This spot", self.spot_box, self.occlusion_box, topic="spot", opened=True
             ),
