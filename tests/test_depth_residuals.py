@@ -16,12 +16,15 @@ from napari_dkan.training.data.prepared_section import (
     encode_section,
     fit_section_encoder,
 )
+from napari_dkan.training.depth_metrics import regress_out_depth
+from napari_dkan.training.fit import lightning_module
 from napari_dkan.training.fit.depth_residuals import (
     fit_depth_path,
     fit_depth_slopes,
     remove_depth,
 )
-from napari_dkan.training.fit.fit_model import fit_model
+from napari_dkan.training.fit.fit_callback import EpochRecord, find_best_epoch
+from napari_dkan.training.fit.fit_model import fit_model, fit_network
 from napari_dkan.training.gene_text import make_random_gene_text
 from tests.tiny_sections import GENES, PANEL, QUICK, tiny_section
 
@@ -109,3 +112,32 @@ def test_a_ridge_in_the_mean_replaces_its_share(sections: list[PreparedSection])
         for path in (fit_depth_path(encoded, members, 0.0), mixed, alone)
     ]
     np.testing.assert_allclose(values[1], 0.75 * values[0] + 0.25 * values[2], atol=1e-4)
+
+
+def test_an_epoch_that_only_learns_depth_is_not_chosen(
+    sections: list[PreparedSection], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    validation = sections[2]
+    assert validation.counts is not None
+    labels, depth = validation.labels.numpy(), validation.counts.depth
+    rest = regress_out_depth(labels, depth)
+    of_the_genes = rest + rest.std(axis=0) * np.random.default_rng(0).normal(size=rest.shape)
+    of_depth = np.outer(depth, np.linspace(-2, 2, GENES))
+    planned = [of_depth, of_the_genes, of_depth]
+    monkeypatch.setattr(
+        lightning_module,
+        "predict_batch",
+        lambda network, batch: torch.from_numpy(planned.pop(0)),
+    )
+    encoder = fit_section_encoder(sections[:2], QUICK.dim, QUICK.patch_um)
+    training, held_out = (
+        [encode_section(s, encoder) for s in group] for group in (sections[:2], [validation])
+    )
+    fitted = fit_network(training, make_random_gene_text(PANEL, 8, 1), QUICK, held_out)
+    plain = [epoch.val_pcc for epoch in fitted.curve]
+    assert plain[0] == plain[2] > plain[1] + 0.1
+    partial = [epoch.val_partial for epoch in fitted.curve]
+    assert partial[0] == partial[2] == 0 and partial[1] > 0.5
+    assert fitted.best_epoch == 2
+    earlier = [EpochRecord(1, 1.0, 0.2), EpochRecord(2, 1.0, 0.1)]  # of a version before
+    assert find_best_epoch([*earlier, EpochRecord(3, 1.0, 0.15, 0.9)]) == 1

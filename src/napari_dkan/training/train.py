@@ -339,7 +339,7 @@ def train_on_sections(
         epochs,
         folder=None if run is None else run.path / "final",
         hardware=hardware,
-        on_epoch=lambda number, pcc: log_epoch(f"final fit: epoch {number}"),
+        on_epoch=lambda epoch: log_epoch(f"final fit: epoch {epoch.number}"),
     )
     reference = build_reference([encode_section(s, model.encoder) for s in sections], model.network)
     first = sections[0]

@@ -32,6 +32,12 @@ class TrainingBatch(TypedDict):
     labels: Tensor
 
 
+class ValidationBatch(TrainingBatch):
+    """A whole section of M spots with the depth (M,) of each, 0 where the counts are unknown."""
+
+    depth: Tensor
+
+
 def normalize_patches(patches: Tensor) -> Tensor:
     """Convert uint8 RGB (B, 3, P, P) to float, with ImageNet's mean and standard deviation."""
     mean = torch.tensor(IMAGENET_MEAN).view(3, 1, 1)
@@ -42,6 +48,16 @@ def normalize_patches(patches: Tensor) -> Tensor:
 def make_section_batch(encoded: EncodedSection) -> TrainingBatch:
     """Make one batch of a whole section."""
     return _make_batch(encoded, torch.arange(len(encoded.section)), encoded.section.patches)
+
+
+def make_validation_batch(encoded: EncodedSection) -> ValidationBatch:
+    """Make one batch of a whole section with the depth of its spots.
+
+    At a constant depth, as where the counts are unknown, depth-partial PCC is PCC-ALL.
+    """
+    counts, n_spots = encoded.section.counts, len(encoded.section)
+    depth = torch.zeros(n_spots) if counts is None else torch.from_numpy(counts.depth)
+    return {**make_section_batch(encoded), "depth": depth}
 
 
 def predict_batch(network: DKAN | Ensemble, batch: TrainingBatch) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -11,7 +12,7 @@ from ...errors import SpotsError
 from ..baselines import BASELINES, Baseline
 from ..data.prepared_section import PreparedSection, encode_section, fit_section_encoder
 from ..depth_reference import DepthReference, compute_mean_profile
-from ..fit.fit_callback import EpochCallback
+from ..fit.fit_callback import EpochCallback, EpochRecord
 from ..fit.fit_model import SINGLE_DEVICE, TrainingHardware, choose_epochs, fit_model
 from ..fit.run_folder import ArraysByName, RunFolder
 from ..gene_text import GeneTextFeatures
@@ -27,10 +28,10 @@ from ..train_settings import FoldUnit, LogFunction, TrainSettings, ignore_log
 DKAN_METHOD = "dkan"
 CROSSVAL_PROTOCOL = (
     "leave one {by} out; in each fold encoder, label standardisation and ridge penalty come "
-    "from the training sections, and the number of epochs from a network trained on all but the "
-    "validation sections, which are training sections and never test ones; the network is then "
-    "trained on all training sections for that many epochs; the test {by} is used once, for the "
-    "scores"
+    "from the training sections, and the number of epochs from the depth-partial PCC of a network "
+    "trained on all but the validation sections, which are training sections and never test ones; "
+    "the network is then trained on all training sections for that many epochs; the test {by} is "
+    "used once, for the scores"
 )
 
 PredictionsBySection = dict[str, FloatingArray]
@@ -323,9 +324,14 @@ def _fit_and_predict_dkan(
     folder = None if context.run is None else context.run.fold_path(fold.name) / f"seed-{seed}"
 
     def epoch_callback(stage: str) -> EpochCallback:
-        def on_epoch(number: int, pcc: float) -> None:
-            score = "" if pcc != pcc else f", validation PCC-ALL {pcc:.3f}"
-            context.log_epoch(f"{fold.name}, seed {seed}, {stage}: epoch {number}{score}")
+        def on_epoch(epoch: EpochRecord) -> None:
+            score = ""
+            if not math.isnan(epoch.val_partial):
+                score = (
+                    f", validation depth-partial PCC {epoch.val_partial:.3f}, "
+                    f"PCC-ALL {epoch.val_pcc:.3f}"
+                )
+            context.log_epoch(f"{fold.name}, seed {seed}, {stage}: epoch {epoch.number}{score}")
 
         return on_epoch
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import csv
 import logging
+import math
 import warnings
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,29 +22,54 @@ from .run_folder import CURVE_FILE, LAST_CHECKPOINT
 
 CHECKPOINT_KEY = "napari_dkan"  # of our entry in a Lightning checkpoint
 
-# Called with the number of an epoch, from 1, and its validation PCC-ALL (NaN without).
-EpochCallback = Callable[[int, float], None]
-
 
 @dataclass(frozen=True)
 class EpochRecord:
-    """One epoch: its number from 1, mean training loss, validation PCC-ALL (NaN without)."""
+    """One epoch.
+
+    Attributes
+    ----------
+    number
+        From 1.
+    loss
+        Mean training loss.
+    val_pcc
+        Validation PCC-ALL; NaN without validation.
+    val_partial
+        Validation depth-partial PCC, which chooses the epoch; NaN without validation.
+    """
 
     number: int
     loss: float
     val_pcc: float
+    val_partial: float = math.nan
 
 
-def is_patience_exhausted(curve: list[EpochRecord], patience: int) -> bool:
+EpochCallback = Callable[[EpochRecord], None]
+
+
+def is_patience_exhausted(curve: Sequence[EpochRecord], patience: int) -> bool:
     """Return whether validation has not improved for ``patience`` epochs."""
-    values = [e.val_pcc for e in curve if e.val_pcc == e.val_pcc]
-    return bool(values) and len(values) - 1 - values.index(max(values)) >= patience
+    best = find_best_epoch(curve)
+    return bool(best) and curve[-1].number - best >= patience
+
+
+def find_best_epoch(curve: Sequence[EpochRecord]) -> int:
+    """Return the epoch of the highest depth-partial PCC, from 1; 0 without validation.
+
+    A curve with epochs of a version that did not compute it is compared by PCC-ALL.
+    """
+    scores = [e.val_partial for e in curve]
+    if any(math.isnan(s) for s in scores):
+        scores = [e.val_pcc for e in curve]
+    validated = [(s, -e.number) for s, e in zip(scores, curve, strict=True) if not math.isnan(s)]
+    return -max(validated)[1] if validated else 0
 
 
 def read_curve(checkpoint: Mapping[str, Any]) -> list[EpochRecord]:
     """Read the curve in our entry of a Lightning checkpoint."""
     rows = checkpoint.get(CHECKPOINT_KEY, {}).get("curve", [])
-    return [EpochRecord(int(n), float(loss), float(pcc)) for n, loss, pcc in rows]
+    return [EpochRecord(int(number), *map(float, values)) for number, *values in rows]
 
 
 class FitCallback(Callback):
@@ -98,14 +124,15 @@ class FitCallback(Callback):
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         # validation runs inside the epoch, so its score is available; rank 0 decides for all
         metrics = trainer.callback_metrics
-        pair = [float(metrics.get(name, float("nan"))) for name in ("loss", "val_pcc")]
-        loss, pcc = trainer.strategy.broadcast(pair)
-        self.curve.append(EpochRecord(trainer.current_epoch + 1, loss, pcc))
+        names = ("loss", "val_pcc", "val_partial")
+        values = [float(metrics.get(name, math.nan)) for name in names]
+        record = EpochRecord(trainer.current_epoch + 1, *trainer.strategy.broadcast(values))
+        self.curve.append(record)
         trainer.should_stop = is_patience_exhausted(self.curve, self.patience)
         if self.folder is not None:
             self._save(trainer, self.folder)
         if self.on_epoch is not None and trainer.is_global_zero:
-            self.on_epoch(trainer.current_epoch + 1, pcc)
+            self.on_epoch(record)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.world_size == 1:
@@ -122,7 +149,7 @@ class FitCallback(Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         checkpoint[CHECKPOINT_KEY] = {
-            "curve": [[e.number, e.loss, e.val_pcc] for e in self.curve],
+            "curve": [list(astuple(e)) for e in self.curve],
             "draws": _module_generator(pl_module).get_state(),
             "batches": _dataset_generator(trainer).get_state(),
         }
@@ -137,12 +164,13 @@ class FitCallback(Callback):
 
 
 def write_curve(path: Path, curve: list[EpochRecord]) -> None:
-    """Write ``epoch,loss,val_pcc``, one line per epoch; raises OutputError."""
+    """Write loss and validation scores, one line per epoch; raises OutputError."""
     with atomic_write(path) as file, file.open("w", newline="", encoding="utf-8") as out:
         table = csv.writer(out)
-        table.writerow(["epoch", "loss", "val_pcc"])
+        table.writerow(["epoch", "loss", "val_pcc", "val_depth_partial_pcc"])
         for e in curve:
-            table.writerow([e.number, f"{e.loss:.6f}", f"{e.val_pcc:.6f}"])
+            values = (e.loss, e.val_pcc, e.val_partial)
+            table.writerow([e.number, *(f"{v:.6f}" for v in values)])
 
 
 def _module_generator(module: pl.LightningModule) -> torch.Generator:

@@ -32,7 +32,12 @@ from ..data.prepared_section import (
     encode_section,
     fit_section_encoder,
 )
-from ..data.section_batches import SectionBatchDataset, make_section_batch, predict_batch
+from ..data.section_batches import (
+    SectionBatchDataset,
+    make_section_batch,
+    make_validation_batch,
+    predict_batch,
+)
 from ..gene_text import GeneTextFeatures
 from ..train_settings import Precision, TrainSettings
 from .depth_residuals import fit_depth_path, remove_depth
@@ -41,6 +46,7 @@ from .fit_callback import (
     EpochCallback,
     EpochRecord,
     FitCallback,
+    find_best_epoch,
     is_patience_exhausted,
     read_curve,
 )
@@ -119,20 +125,22 @@ class FittedNetwork:
     ----------
     network
         The network in eval mode, on the CPU.
-    epochs
-        Number of epochs it was trained.
     curve
-        Validation PCC-ALL after each epoch, empty without a validation section.
+        Loss and validation scores of each epoch; the scores are NaN without a validation section.
     """
 
     network: DKAN
-    epochs: int
-    curve: tuple[float, ...] = ()
+    curve: tuple[EpochRecord, ...]
+
+    @property
+    def epochs(self) -> int:
+        """Number of epochs it was trained."""
+        return len(self.curve)
 
     @property
     def best_epoch(self) -> int:
         """Epoch of the best validation score, from 1; 0 without validation."""
-        return max(range(len(self.curve)), key=self.curve.__getitem__) + 1 if self.curve else 0
+        return find_best_epoch(self.curve)
 
 
 def fit_network(
@@ -150,8 +158,9 @@ def fit_network(
     Parameters
     ----------
     validation
-        Sections that are not trained on; training stops when their mean PCC-ALL has not improved
-        for ``settings.patience`` epochs. Without them it runs ``settings.epochs`` epochs.
+        Sections that are not trained on; training stops when their mean depth-partial PCC has
+        not improved for ``settings.patience`` epochs. Without them it runs ``settings.epochs``
+        epochs.
     on_epoch
         Called after every epoch; not with several devices, whose processes are separate.
     folder
@@ -189,7 +198,7 @@ def fit_network(
         if settings.average > 0:
             average = ExponentialMovingAverage(settings.average)
             callbacks.insert(0, WeightAveraging(use_buffers=True, multi_avg_fn=average))
-        validation_batches: Any = [make_section_batch(v) for v in held_out]
+        validation_batches: Any = [make_validation_batch(v) for v in held_out]
         trainer = pl.Trainer(
             default_root_dir=work_folder,
             max_epochs=settings.epochs,
@@ -242,8 +251,7 @@ def _without_pixels(encoded: EncodedSection) -> EncodedSection:
 
 
 def _make_fitted_network(network: DKAN, curve: Sequence[EpochRecord]) -> FittedNetwork:
-    values = tuple(e.val_pcc for e in curve if e.val_pcc == e.val_pcc)
-    return FittedNetwork(network.cpu().eval(), len(curve), values)
+    return FittedNetwork(network.cpu().eval(), tuple(curve))
 
 
 def _build_network(
@@ -320,7 +328,8 @@ def choose_epochs(
 ) -> int:
     """Choose the number of epochs: train on some sections and score on the validation sections.
 
-    With depth residuals as labels, the score is that of the residuals.
+    The score is the depth-partial PCC, which depth cannot earn; PCC-ALL stands beside it in the
+    curve (with depth residuals as labels, it is that of the residuals).
     """
     encoder = fit_section_encoder(training, settings.dim, settings.patch_um)
     if settings.depth_residual:

@@ -1,7 +1,8 @@
-"""DKAN as a Lightning module: losses, optimizer and validation score."""
+"""DKAN as a Lightning module: losses, optimizer and validation scores."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -13,8 +14,9 @@ from torch import Tensor
 from ...model.network.activation_checkpointing import activation_checkpoint, refine_gene_rows
 from ...model.network.attention_blocks import SingleKeyTransformer
 from ...model.network.dkan_network import DKAN
-from ..data.section_batches import TrainingBatch, predict_batch
-from ..metrics import mean_gene_pcc
+from ..data.section_batches import TrainingBatch, ValidationBatch, predict_batch
+from ..depth_metrics import depth_partial_pcc
+from ..metrics import mean_gene_pcc, nanmean
 from ..train_settings import TrainSettings
 from .losses import compute_adaptive_weights, correlation_loss, info_nce_loss, supervised_loss
 
@@ -120,11 +122,16 @@ class DKANLightningModule(pl.LightningModule):
     def _sample_indices(self, total: int, count: int) -> Tensor:
         return torch.randperm(total, generator=self.generator)[:count].to(self.network.device)
 
-    def validation_step(self, batch: TrainingBatch, index: int) -> None:
-        """Log PCC-ALL of a section; 0 when no gene has a correlation."""
-        predicted = predict_batch(self.network, batch)
-        pcc = mean_gene_pcc(predicted.cpu().numpy(), batch["labels"].cpu().numpy())
-        self.log("val_pcc", pcc if pcc == pcc else 0.0, batch_size=1)
+    def validation_step(self, batch: ValidationBatch, index: int) -> None:
+        """Log depth-partial PCC and PCC-ALL of a section; 0 when no gene has a correlation."""
+        predicted = predict_batch(self.network, batch).cpu().numpy()
+        labels, depth = batch["labels"].cpu().numpy(), batch["depth"].cpu().numpy()
+        scores = {
+            "val_partial": nanmean(depth_partial_pcc(predicted, labels, depth)),
+            "val_pcc": mean_gene_pcc(predicted, labels),
+        }
+        for name, score in scores.items():
+            self.log(name, 0.0 if math.isnan(score) else score, batch_size=1)
 
     def configure_optimizers(self) -> Any:
         """Make AdamW with weight decay for matrices, not for norms and biases, and its schedule."""
