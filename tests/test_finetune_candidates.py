@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,13 +18,15 @@ from napari_dkan.expression.label_scale import LabelScale
 from napari_dkan.inference.predict import find_tissue_region
 from napari_dkan.inference.predictor import Predictor
 from napari_dkan.model import Checkpoint, load_checkpoint, save_checkpoint
-from napari_dkan.model.network.ensemble import list_members
+from napari_dkan.model.network.ensemble import combine_members, list_members
+from napari_dkan.model.network.linear_path import LinearFit, LinearPath
 from napari_dkan.slide import open_slide
 from napari_dkan.slide.pixel_size import PixelSize
 from napari_dkan.training.data.measured_section import make_measured_section
 from napari_dkan.training.evaluation.evaluate_checkpoint import predict_measured_spots
 from napari_dkan.training.finetuning.candidates import (
     Candidate,
+    CandidateChoice,
     FoldScores,
     choose_candidate,
     is_admitted,
@@ -207,6 +210,66 @@ def test_a_checkpoint_with_a_linear_path_is_tuned_again(ridge_run, tiny_slide_fi
     assert again.report["epochs"] == 0  # closed-form fits only
     assert summary["after"]["mse"] < 0.3 * summary["before"]["mse"]
     assert summary["after"]["depth_partial_pcc"] > 0.8
+
+
+@pytest.mark.parametrize("reads_tokens", [False, True])
+def test_heads_and_decoder_are_trained_beside_a_linear_path(
+    tiny_slide_file: Path, model: Checkpoint, monkeypatch: pytest.MonkeyPatch, reads_tokens: bool
+) -> None:
+    """The networks' part of the labels is turned round; what the path adds stays in them."""
+    (member,), draw = list_members(model.network), np.random.default_rng(2)
+    member.label_std[:] = 4.0
+    fit = LinearFit(
+        share=np.full(6, 0.8),
+        token_weights=draw.normal(0, 0.02, (16, 6)) * reads_tokens,
+        tile_weights=np.outer(draw.normal(0, 0.05, 48), [1, 1, -1, 1, 1, 0]),
+        mean=np.zeros(48),
+        offset=np.array([0.6, 0.3, 0.5, 0.1, 0.4, 0.0]),
+    )
+    network = combine_members([member, deepcopy(member)], LinearPath.from_fit(widen(fit)))
+    parent = replace(model, network=network)
+    before = {n: t.clone() for n, t in network.state_dict().items()}
+    data = blank_section(tiny_slide_file, model)
+    section = TrainingSectionReader(parent).read(data, parent.panel)
+    (tokens,) = compute_spot_tokens(network, [section])
+    with torch.no_grad():
+        of_members = combine_members(network.member_networks).decode(tokens.fused.z[:, :32])
+        added = network.decode(tokens.fused.z) - 0.8 * of_members
+        turned = 0.8 * (2 * of_members.mean(dim=0) - of_members) + added
+    data = with_labels(data, turned.numpy()[:, :5])
+    told: list = []
+    monkeypatch.setattr(
+        "napari_dkan.training.finetuning.finetune_checkpoint.choose_candidate",
+        lambda candidates: CandidateChoice(candidates[-1], "it is the last"),
+    )
+    adapt = AdaptScope.everything if reads_tokens else AdaptScope.heads
+    settings = FinetuneSettings(adapt, epochs=40, share=0.3, lr=0.03)
+    tuned = finetune_checkpoint(parent, [data], settings, told.append)
+    # where the path reads the tokens, what makes these is not trained
+    assert tuned.report["kept"] == ("decoder" if reads_tokens else "heads")
+    summary = tuned.report["summary"]
+    _, levels, *_, trained = tuned.report["candidates"]
+    assert trained["depth_partial_pcc"] > levels["depth_partial_pcc"] + 0.1
+    assert trained["mse"] < 0.9 * levels["mse"]
+    assert summary["after"]["depth_partial_pcc"] > summary["before"]["depth_partial_pcc"] + 0.1
+    assert summary["after"]["mse"] < 0.25 * summary["before"]["mse"]
+    after = tuned.checkpoint.network.state_dict()
+    changed = {
+        n.split(".")[2]
+        for n in after
+        if n.startswith("members.")
+        if n in before
+        if not torch.equal(after[n], before[n])
+    }
+    assert "head" in changed and not changed & {"target", "fusion", "global_encoder", "neighbor"}
+    np.testing.assert_allclose(after["linear.share"], 0.8, rtol=0.7)  # but for the spread
+    assert all(torch.equal(t, before[n]) for n, t in network.state_dict().items())
+
+
+def widen(fit: LinearFit) -> LinearFit:
+    """The same fit for two networks."""
+    weights = np.concatenate([fit.token_weights, fit.token_weights])
+    return replace(fit, token_weights=weights)
 
 
 # --- the fits ------------------------------------------------------------------------------

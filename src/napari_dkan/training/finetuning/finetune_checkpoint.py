@@ -49,7 +49,14 @@ from .training_section import (
     TrainingSectionReader,
     read_training_sections,
 )
-from .tuned_model import TunedModel, compute_spot_tokens, initialize_mean_std, split_tokens
+from .tuned_model import (
+    MIN_SHARE,
+    FixedPart,
+    TunedModel,
+    compute_spot_tokens,
+    initialize_mean_std,
+    split_tokens,
+)
 from .tuning_loop import TuningLoop
 from .tuning_protocol import (
     FinetuneControl,
@@ -133,9 +140,7 @@ def finetune_checkpoint(
     search = CandidateSearch.of_network(start.network, training_sections, tokens, split)
     candidates = search.compare()
     basis = search.choose_levels(candidates)
-    scopes = settings.adapt.scopes(len(split.train))
-    if get_linear_path(start.network) is not None:
-        scopes = ()  # its members are not trained beside it
+    scopes = _choose_scopes(settings.adapt, start.network, len(split.train))
     seconds = settings.seconds / len(scopes) if settings.seconds and scopes else None
     own = replace(settings, seconds=seconds)  # of each training
     loops = [
@@ -158,7 +163,7 @@ def finetune_checkpoint(
         if loop.best_epoch:
             candidates.append(Candidate(loop.scope.value, loop.scores_from(basis.scores)))
     choice = choose_candidate(candidates)
-    network = _build_network(start.network, search, loops, choice)
+    network = _build_network(start.network, search, loops, choice, basis)
     predicted = {
         "before": predict_with_original(checkpoint.network, training_sections, split.test, added),
         "after": predict_subset(network, training_sections, split.test),
@@ -206,6 +211,24 @@ def _read_sections(
     return read[: len(sections)], read[len(sections) :]
 
 
+def _choose_scopes(
+    adapt: AdaptScope, network: DKAN | Ensemble, n_spots: int
+) -> tuple[AdaptScope, ...]:
+    """List what is trained: nothing of networks that have no part in the predictions.
+
+    Where a linear path reads the fused tokens, the modules that make these stay as they are.
+    """
+    scopes, path = adapt.scopes(n_spots), get_linear_path(network)
+    if path is None:
+        return scopes
+    if not bool((path.share.abs() > MIN_SHARE).any()):
+        return ()
+    reads_tokens = bool(path.weights[: path.token_dim].any())
+    return tuple(
+        AdaptScope.decoder if s is AdaptScope.everything and reads_tokens else s for s in scopes
+    )
+
+
 def _build_tuning_loop(
     network: DKAN | Ensemble,
     sections: Sequence[TrainingSection],
@@ -219,6 +242,7 @@ def _build_tuning_loop(
     """Build the models, which start from the levels of a candidate."""
     networks, split, options = list_members(network), search.split, basis.options
     assert options is not None
+    fixed = FixedPart.of_network(network, tokens)
     by_section = [split_tokens(t, len(networks)) for t in tokens]
     by_member = list(zip(*by_section, strict=True))
 
@@ -231,7 +255,7 @@ def _build_tuning_loop(
             by_member[i],
             sections,
             subset,
-            fitter.fit_levels(options),
+            fixed.at_levels(fitter.fit_levels(options)),
             scope,
             settings.lr,
             settings.seed + seed_offset,
@@ -252,14 +276,21 @@ def _build_network(
     search: CandidateSearch,
     loops: Sequence[TuningLoop],
     choice: CandidateChoice,
+    basis: Candidate,
 ) -> DKAN | Ensemble:
-    """Return the network of the candidate that is kept; the original itself where none is."""
+    """Return the network of the candidate that is kept; the original itself where none is.
+
+    Trained members keep the linear path beside them, both at the levels they were trained from.
+    """
     options = choice.candidate.options
     if choice.candidate.name == UNCHANGED:
         return network
     if options is None:
+        options = basis.options
+        assert options is not None
         (loop,) = (loop for loop in loops if loop.scope.value == choice.candidate.name)
-        return combine_members([m.network.requires_grad_(False).eval() for m in loop.members])
+        members = [m.network.requires_grad_(False).eval() for m in loop.members]
+        network = combine_members(members, get_linear_path(network))
     return carry_fit(network, search.final.fit(options), search.final.fit_levels(options))
 
 

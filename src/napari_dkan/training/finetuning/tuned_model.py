@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from ...model.network.dkan_network import DKAN
-from ...model.network.ensemble import Ensemble
+from ...model.network.ensemble import Ensemble, get_linear_path
 from ...model.network.network_interface import FusedTokens
 from ..data.section_batches import SpotTokens, fuse_section
 from ..fit.losses import correlation_loss, supervised_loss
-from .closed_form import Levels, apply_levels
+from .closed_form import Levels
 from .finetune_settings import AdaptScope
 from .hold_out_split import Subset
 from .training_section import LabelMatrix, SpotRows, TrainingSection
 
 BATCH_SIZE = 64
 GENES_PER_STEP = 64  # drawn at random
+MIN_SHARE = 0.05  # of a network in a gene's prediction, below which it is not trained on the gene
 CORRELATION_WEIGHT = 0.5  # as in training
 LEARNING_RATES = {AdaptScope.heads: 2e-3, AdaptScope.decoder: 1e-3, AdaptScope.everything: 5e-4}
 
@@ -50,11 +52,48 @@ def compute_spot_tokens(
 
 
 def split_tokens(tokens: SpotTokens, n_members: int) -> list[SpotTokens]:
-    """Split the tokens of an ensemble without a linear path by member."""
-    f = tokens.fused
-    parts = [t.chunk(n_members, dim=1) for t in (f.z, f.target_mean, f.neighbor_mean)]
-    context = tokens.context.chunk(n_members, dim=1)
-    return [SpotTokens(FusedTokens(*fused), c) for *fused, c in zip(*parts, context, strict=True)]
+    """Split the tokens of an ensemble by member, without the features of a linear path."""
+    f, context = tokens.fused, tokens.context
+    z = f.z[:, : context.shape[1]]
+    parts = [t.chunk(n_members, dim=1) for t in (z, f.target_mean, f.neighbor_mean, context)]
+    return [SpotTokens(FusedTokens(*fused), c) for *fused, c in zip(*parts, strict=True)]
+
+
+@dataclass(frozen=True, eq=False)
+class FixedPart:
+    """What is not trained of predictions ``share * member + rest``: a linear path and new levels.
+
+    Attributes
+    ----------
+    share
+        Weight (G,) of a member's prediction.
+    rest
+        (N, G) of all spots of each section, on the label scale.
+    """
+
+    share: Tensor
+    rest: tuple[Tensor, ...]
+
+    @classmethod
+    def of_network(cls, network: DKAN | Ensemble, tokens: Sequence[SpotTokens]) -> FixedPart:
+        """Take it from the linear path; without one the members predict everything."""
+        path, n_genes = get_linear_path(network), network.config.genes
+        zeros = [torch.zeros(len(t.context), n_genes) for t in tokens]
+        if path is None:
+            return cls(torch.ones(n_genes), tuple(zeros))
+        pairs = zip(zeros, tokens, strict=True)
+        with torch.no_grad():
+            return cls(path.share.detach(), tuple(path(zero, t.fused.z) for zero, t in pairs))
+
+    def at_levels(self, levels: Levels) -> FixedPart:
+        """Change predictions to slope * prediction + shift."""
+        slope, shift = (torch.from_numpy(v).float() for v in levels)
+        return FixedPart(slope * self.share, tuple(slope * r + shift for r in self.rest))
+
+    @property
+    def is_trainable(self) -> Tensor:
+        """Which genes (G,) the members have a noticeable part in."""
+        return self.share.abs() > MIN_SHARE
 
 
 def _chunk_rows(n_spots: int) -> Sequence[Tensor]:
@@ -64,15 +103,16 @@ def _chunk_rows(n_spots: int) -> Sequence[Tensor]:
 class TunedModel:
     """A copy of a network that trains on a subset of the sections' spots.
 
-    Tokens that depend on frozen weights only are computed once. The target of a gene that a
-    section does not measure is its original prediction.
+    Tokens that depend on frozen weights only are computed once. The target is what a linear path
+    and new levels leave to the network; of a gene that a section does not measure it is the
+    original prediction.
 
     Parameters
     ----------
     tokens
         Tokens of the original network for all spots of each section.
-    levels
-        Slope and shift (G,) of the predictions, from which it starts.
+    fixed
+        What is added to its predictions, levels included.
     lr
         Learning rate; None for that of `adapt`.
     """
@@ -83,14 +123,14 @@ class TunedModel:
         tokens: Sequence[SpotTokens],
         sections: Sequence[TrainingSection],
         subset: Subset,
-        levels: Levels,
+        fixed: FixedPart,
         adapt: AdaptScope,
         lr: float | None,
         seed: int,
     ) -> None:
         self.network = copy.deepcopy(network).eval()
         self._encoded = [s.encoded for s in sections]
-        self._tokens, self._subset = tokens, subset
+        self._tokens, self._subset, self._fixed = tokens, subset, fixed
         self._recomputes_tokens = adapt is AdaptScope.everything
         self._generator = torch.Generator().manual_seed(seed)
         with torch.no_grad():
@@ -99,7 +139,6 @@ class TunedModel:
                 for t, rows in zip(tokens, subset.rows, strict=True)
             ]
         self.network.requires_grad_(False)
-        apply_levels(self.network, *levels)
         for module in _select_trainable_modules(self.network, adapt):
             module.requires_grad_(True)
         self._optimizer = torch.optim.Adam(
@@ -136,7 +175,8 @@ class TunedModel:
                 for chunk in _chunk_rows(len(rows))
             ]
         )
-        return self.network.decode(tokens.fused.z).numpy()
+        rest = self._fixed.rest[section_index][torch.from_numpy(rows)]
+        return (self._fixed.share * self.network.decode(tokens.fused.z) + rest).numpy()
 
     def copy_state(self) -> dict[str, Tensor]:
         """Copy the current weights."""
@@ -159,12 +199,14 @@ class TunedModel:
             yield plan[i]
 
     def _compute_loss(self, section_index: int, positions: Tensor) -> Tensor:
-        net = self.network
-        labels = torch.from_numpy(self._subset.labels[section_index])[positions]
-        original = self._original_predictions[section_index][positions]
-        target = net.from_label_scale(torch.where(labels.isnan(), original, labels))
-        genes = torch.randperm(net.config.genes, generator=self._generator)[:GENES_PER_STEP]
+        net, fixed = self.network, self._fixed
         rows = torch.from_numpy(self._subset.rows[section_index])[positions]
+        labels = torch.from_numpy(self._subset.labels[section_index])[positions]
+        left = (labels - fixed.rest[section_index][rows]) / fixed.share
+        original = self._original_predictions[section_index][positions]
+        is_target = fixed.is_trainable & ~labels.isnan()
+        target = net.from_label_scale(torch.where(is_target, left, original))
+        genes = torch.randperm(net.config.genes, generator=self._generator)[:GENES_PER_STEP]
         tokens = self._select_tokens(section_index, rows)
         final = net.head(net.image(net.encode_genes()[None, genes], tokens.fused.z)).squeeze(-1)
         heads = net.apply_auxiliary_heads(tokens.fused, tokens.context)
