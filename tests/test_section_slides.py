@@ -156,7 +156,11 @@ class TestWholeGlass:
         counts, _ = write_section(tmp_path, "h5ad")
         move_spots(counts, CORNER)
         arguments = ["finetune", "--data", counts, "--epochs", 1, "-o", tmp_path / "o.safetensors"]
-        assert refused(call(*arguments), r"spots of S lie off its image \(512 x 512 px\)")
+        assert refused(
+            call(*arguments),
+            r"spots of S lie off its image \(512 x 512 px\); they fit if they count from the "
+            "corner of the glass: give --whole-glass",
+        )
         code, err = call(*arguments, "--whole-glass")
         assert code == 0, err
 
@@ -269,3 +273,26 @@ class TestTrainingSectionsOfEvaluate:
     def test_train_mpp_names_sections_that_are_there(self, call, tmp_path):  # noqa: F811
         code, err = call(*self.files(tmp_path), "--train-mpp", "T=2")
         assert code and "--train-mpp names T; the sections are S" in " ".join(err.split())
+
+    def test_their_images_and_frames_are_chosen(self, call, tmp_path):  # noqa: F811
+        test, training = tmp_path / "test", tmp_path / "training"
+        for folder in (test, training):
+            folder.mkdir()
+        image = write_image(test, "tiff", TRUE_MPP)
+        counts, _ = write_section(test, "h5ad")
+        write_scn(training)
+        move_spots(write_section(training, "h5ad")[0], CORNER)
+        out = tmp_path / "e.json"
+        files = ["evaluate", "--image", image, "--counts", counts, "-o", out]
+        train = ["--train-data", training, "--baseline", "ridge"]
+        outcome = call(*files, *train)
+        assert refused(outcome, "corner of the glass: give --train-whole-glass")
+        code, err = call(*files, *train, "--train-whole-glass")
+        assert code == 0, err
+        assert "--train-whole-glass" in json.loads(out.read_text())["made"]["command"]
+        outcome = call(*files, *train, "--train-image-name", "T=1")
+        assert outcome[0] and "--train-image-name names T; the sections are S" in " ".join(
+            outcome[1].split()
+        )
+        code, err = call(*files, "--train-whole-glass")
+        assert code and "--train-whole-glass is of the sections of --train-data" in err

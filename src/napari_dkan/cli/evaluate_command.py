@@ -52,6 +52,20 @@ def run_evaluate(
             "times. --mpp is that of the slide that is scored.",
         ),
     ] = None,
+    train_image_name: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="[NAME=]IMAGE",
+            help="Name or number of the image in their files, or in that of one section; default "
+            "the scan; may be given several times.",
+        ),
+    ] = None,
+    train_whole_glass: Annotated[
+        bool,
+        typer.Option(
+            "--train-whole-glass", help="Count their positions from the glass, not the scan area."
+        ),
+    ] = False,
     device: DeviceOption = None,
     encoder_weights: EncoderWeightsOption = None,
 ) -> None:
@@ -67,10 +81,17 @@ def run_evaluate(
     baselines = [b.value for b in baseline or ()]
     if baselines and train_data is None:
         raise SpotsError("A baseline has to be trained: give --train-data, and --train-sections.")
-    if train_mpp and train_data is None:
-        raise SpotsError("--train-mpp is of the sections of --train-data; give both.")
+    for option, value in {
+        "--train-mpp": train_mpp,
+        "--train-image-name": train_image_name,
+        "--train-whole-glass": train_whole_glass,
+    }.items():
+        if value and train_data is None:
+            raise SpotsError(f"{option} is of the sections of --train-data; give both.")
     names = parse_section_names(train_sections)
-    train_choices = SectionChoices.parse(train_mpp, mpp_option="--train-mpp")
+    train_choices = SectionChoices.parse(
+        train_mpp, train_image_name, train_whole_glass, prefix="--train-"
+    )
     model = load_checkpoint(resolve_checkpoint(checkpoint))
     data = section.read_section(counts)
     measured = make_measured_section(data, model, section.few_genes)
@@ -105,6 +126,8 @@ def run_evaluate(
             train_data=train_data,
             train_sections=train_sections,
             train_mpp=train_mpp,
+            train_image_name=train_image_name,
+            train_whole_glass=train_whole_glass,
         )
     )
     write_json(out, report)

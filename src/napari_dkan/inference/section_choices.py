@@ -97,11 +97,14 @@ class SectionChoices:
         Name or number of the image, where a slide's file has several.
     whole_glass
         The spots count from the corner of the glass, not from that of the scan area.
+    glass_option
+        The option of the command line that says so, for errors.
     """
 
     mpp: PerSection[float] = PerSection("--mpp")
     image_name: PerSection[str] = PerSection("--image-name")
     whole_glass: bool = False
+    glass_option: str = "--whole-glass"
 
     @classmethod
     def parse(
@@ -109,9 +112,14 @@ class SectionChoices:
         mpp: Sequence[str] | None = None,
         image_name: Sequence[str] | None = None,
         whole_glass: bool = False,
-        mpp_option: str = "--mpp",
+        prefix: str = "--",
     ) -> SectionChoices:
         """Parse options of the command line, of which some are ``[NAME=]VALUE``.
+
+        Parameters
+        ----------
+        prefix
+            Of the names of the options, for errors.
 
         Raises
         ------
@@ -122,10 +130,11 @@ class SectionChoices:
         """
         return cls(
             PerSection.parse(
-                mpp_option, mpp, lambda text: PixelSize(float(text), MANUAL_ORIGIN).mpp, "0.5"
+                f"{prefix}mpp", mpp, lambda text: PixelSize(float(text), MANUAL_ORIGIN).mpp, "0.5"
             ),
-            PerSection.parse("--image-name", image_name, _parse_image_name, "IMAGE"),
+            PerSection.parse(f"{prefix}image-name", image_name, _parse_image_name, "IMAGE"),
             whole_glass,
+            f"{prefix}whole-glass",
         )
 
     def check_names(self, names: Collection[str]) -> None:

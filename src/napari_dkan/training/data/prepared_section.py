@@ -26,6 +26,7 @@ from ...model.encoders.combined_encoder import CombinedEncoder
 from ...model.encoders.encoder_spec import EncoderSpec
 from ...model.encoders.stain_encoder import TILE_SIDE_PX, StainEncoder, compute_tile_statistics
 from ...model.stain_normalization import StainProfile
+from ...slide.scan_area import ScanArea
 from ..train_settings import Augmentation
 from .augmentation import (
     AugmentedView,
@@ -147,6 +148,8 @@ def prepare_section(
     patch_px: int,
     features: FeatureSource | None = None,
     augmentation: Augmentation | None = None,
+    scan_area: ScanArea | None = None,
+    glass_option: str = "--whole-glass",
 ) -> PreparedSection:
     """Compute the labels of a section and read the pixels around every labelled spot.
 
@@ -161,6 +164,10 @@ def prepare_section(
         Source of frozen features; without it a stain encoder is fitted on the training sections.
     augmentation
         Views to read as well; stored features have none.
+    scan_area
+        Of the slide, to tell spots that count from the corner of the glass.
+    glass_option
+        The option of the command line that says so, for errors.
 
     Raises
     ------
@@ -175,9 +182,12 @@ def prepare_section(
     size = (patch_reader.width, patch_reader.height)
     is_off_slide = ((xy < 0) | (xy >= size)).any(axis=1)
     if is_off_slide.any():
+        advice = "is it the image of another section?"
+        if scan_area is not None and scan_area.fits_from_glass(xy):
+            advice = f"they fit if they count from the corner of the glass: give {glass_option}."
         raise SpotsError(
             f"{int(is_off_slide.sum())} of {len(xy)} spots of {name} lie off its image "
-            f"({size[0]} x {size[1]} px); is it the image of another section?"
+            f"({size[0]} x {size[1]} px); {advice}"
         )
     if len(xy) < 2:
         raise SpotsError(

@@ -117,7 +117,7 @@ def load_sections(
         )
     prepared = []
     for data in sections:
-        section = load_section(data, panel, settings, frozen_encoder, stain=target)
+        section = load_section(data, panel, settings, frozen_encoder, stain=target, options=choices)
         prepared.append(section)
         dropped = f", {', '.join(section.dropped_spots)} dropped" if section.dropped_spots else ""
         log(f"{section.name}: {len(section)} spots{dropped}, {section.mpp:.4f} um/px")
@@ -138,7 +138,7 @@ def load_section(
     encoder: FrozenEncoder | None = None,
     scale: LabelScale = DEFAULT_LABEL_SCALE,
     stain: StainProfile | None = None,
-    mpp_option: str = "--mpp",
+    options: SectionChoices = FROM_FILES,
 ) -> PreparedSection:
     """Prepare a section for training; ``uns['image']`` is the path of its image.
 
@@ -146,14 +146,14 @@ def load_section(
     ----------
     stain
         Stain to which the slide is normalized first.
-    mpp_option
-        The option of the command line that takes a pixel size, for errors.
+    options
+        With the options of the command line that correct what the files say, for errors.
     """
     if not data.uns.get("image"):
         raise SpotsError(
             f"{data.uns['section']} has no image; training reads the patches around its spots."
         )
-    data = _fill_spot_geometry(data, mpp_option)
+    data = _fill_spot_geometry(data, options.mpp.option)
     has_features = bool(data.uns.get("features")) and bool(data.uns.get("neighbor_features"))
     features: FeatureSource | None = None
     patch_um = settings.patch_um
@@ -172,6 +172,8 @@ def load_section(
             settings.patch_px,
             features,
             settings.augmentation,
+            slide.scan_area,
+            options.glass_option,
         )
         origin = str(data.uns.get("mpp_origin", ""))
         account = account_for_slide(account_of(data), slide, section.mpp, origin)
@@ -258,8 +260,8 @@ class CheckpointSectionReader:
         Local weights of the tile encoder.
     device
         Device of a frozen tile encoder; None for the best one.
-    mpp_option
-        The option of the command line that takes pixel sizes of these sections, for errors.
+    options
+        See `load_section`.
     """
 
     def __init__(
@@ -267,9 +269,9 @@ class CheckpointSectionReader:
         checkpoint: Checkpoint,
         weights: str | Path | None = None,
         device: str | None = None,
-        mpp_option: str = "--mpp",
+        options: SectionChoices = FROM_FILES,
     ) -> None:
-        self._mpp_option = mpp_option
+        self._options = options
         self._checkpoint = checkpoint
         self._settings = TrainSettings(
             patch_px=checkpoint.patch.px, patch_um=checkpoint.patch.um, augmentation=None
@@ -289,7 +291,7 @@ class CheckpointSectionReader:
             self._frozen_encoder,
             scale or self._checkpoint.label_scale,
             self._checkpoint.stain,
-            self._mpp_option,
+            self._options,
         )
         # a frozen encoder is not asked to project: the section has its features
         return encode_section(section, cast(SectionEncoder, self._encoder))

@@ -80,9 +80,7 @@ def evaluate_checkpoint(
     train_accounts: dict[str, Any] = {}
     if train_data is not None:
         methods = ("training_mean", *(b for b in baselines if b != "training_mean"))
-        reader = CheckpointSectionReader(
-            checkpoint, encoder_weights, device, train_choices.mpp.option
-        )
+        reader = CheckpointSectionReader(checkpoint, encoder_weights, device, train_choices)
         training_data = read_section_data(train_data, train_sections, train_choices)
         training, test = _encode_sections(reader, training_data, measured, size, log)
         predicted |= {m: np.asarray(BASELINES[m].fit(training)(test), np.float32) for m in methods}
