@@ -1,12 +1,15 @@
 """What fine-tuning on half of a section is worth on its other half.
 
-    python benchmarks/finetune.py --data DATA --folds build/folds --thin 0 150 -o finetune.json
+    python benchmarks/bundled_checkpoint.py read --data DATA --weights lite0.safetensors
+    python benchmarks/finetune.py --data DATA --folds build/folds --thin 0 150 --both-halves \
+        -o finetune.json
 
 Each checkpoint of benchmarks/folds.py never saw one of C2 to C5. It is fine-tuned on half of that
 section, as measured and with its counts thinned to a median panel total of 150, and scored on the
-other half, and on the three sections that it comes from. The bar: beside depth and in squared
-error not below ridge on the same spots. Seconds are those of the fine-tuning with reading all
-four sections.
+other half, and on the three sections that it comes from; with --both-halves once more with the
+halves exchanged. The bar: beside depth and in squared error not below ridge on the same spots.
+Tiles are those that `bundled_checkpoint.py read` left in --cache; a section that is not there is
+read from its slide. Seconds are those of the fine-tuning, the tiles being read.
 
 With --why also what a better fit could find: the true errors on the fitted half carried over to
 the other half by distance (exponential, of several ranges and noises; the best of them is taken
@@ -18,7 +21,10 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import pickle
 import time
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +33,10 @@ import numpy as np
 if TYPE_CHECKING:
     from anndata import AnnData
 
+    from napari_dkan.expression.label_scale import LabelScale
+    from napari_dkan.expression.panel import Panel
     from napari_dkan.model import Checkpoint
+    from napari_dkan.training.data.prepared_section import EncodedSection
 
 NAMES = ("C2", "C3", "C4", "C5")
 METHODS = ("before", "after", "ridge")
@@ -38,6 +47,8 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--folds", type=Path, default=Path("build/folds"))
     parser.add_argument("--only", nargs="*", default=NAMES)
+    parser.add_argument("--cache", type=Path, default=Path("build/bundled"))
+    parser.add_argument("--both-halves", action="store_true", help="also with them exchanged")
     parser.add_argument("--seeds", nargs="*", type=int, default=[2021])
     parser.add_argument("--thin", nargs="*", type=float, default=[0], help="median totals, 0: none")
     parser.add_argument("--adapt", default="auto")
@@ -51,8 +62,10 @@ def main() -> None:
     from napari_dkan.expression.count_thinning import thin_section
     from napari_dkan.expression.readers.discovery import read_sections
     from napari_dkan.model import load_checkpoint
+    from napari_dkan.training.finetuning import training_section
 
     torch.set_num_threads(1)
+    training_section.CheckpointSectionReader = partial(CachedSectionReader, args.cache)
     rows = []
     for name in args.only:
         parent = args.parent or args.folds / f"without-{name}.safetensors"
@@ -61,7 +74,10 @@ def main() -> None:
         others = read_sections(args.data, [n for n in NAMES if n != name])
         for total in args.thin:
             data = thin_section(section, checkpoint.panel, total) if total else section
-            for seed in args.seeds:
+            seeds = args.seeds
+            if args.both_halves:
+                seeds = [s for seed in seeds for s in (seed, exchanged(checkpoint, data, seed))]
+            for seed in seeds:
                 row = {"section": name, "thinned_to": total or None, "seed": seed}
                 row |= tuned(checkpoint, data, others, args.adapt, seed)
                 if args.why:
@@ -76,6 +92,68 @@ def main() -> None:
                     "runs": rows,
                 }
                 args.out.write_text(json.dumps(result, indent=1) + "\n")
+
+
+class CachedSectionReader:
+    """Reader of sections whose tile features are taken from the cache where they are there."""
+
+    def __init__(
+        self, cache: Path, checkpoint: Checkpoint, weights: Path | None, device: str
+    ) -> None:
+        from napari_dkan.training.data.section_loading import CheckpointSectionReader
+
+        self._cache, self._encoder = cache, checkpoint.build_tile_encoder(weights)
+        self._slides = CheckpointSectionReader(checkpoint, weights, device)
+
+    def read(self, data: AnnData, panel: Panel, scale: LabelScale) -> EncodedSection:
+        import torch
+
+        from napari_dkan.expression.label_scale import (
+            array_coords_from_section,
+            labels_from_section,
+        )
+        from napari_dkan.training.data.prepared_section import encode_section
+
+        path = self._cache / f"{data.uns['section']}.pickle"
+        if not path.is_file():
+            return self._slides.read(data, panel, scale)
+        stored = pickle.loads(path.read_bytes())
+        labels = labels_from_section(data, panel, scale)
+        at = array_coords_from_section(data)[labels.rows]
+        row_at = {tuple(p): i for i, p in enumerate(stored.positions.tolist())}
+        rows = torch.tensor([row_at[tuple(p)] for p in at.tolist()])
+        features = stored.frozen_features
+        features = replace(
+            features,
+            neighbor_features=features.neighbor_features[rows],
+            target_features=features.target_features[rows],
+        )
+        section = replace(
+            stored,
+            labels=torch.from_numpy(labels.values),
+            counts=labels.counts,
+            dropped_spots=labels.dropped_spots,
+            frozen_features=features,
+            views=(),
+            **{n: getattr(stored, n)[rows] for n in ("positions", "patches", "statistics", "mask")},
+        )
+        return encode_section(section, self._encoder)
+
+
+def exchanged(checkpoint: Checkpoint, data: AnnData, seed: int) -> int:
+    """A seed that holds out the spots that this one does not."""
+    from napari_dkan.training.finetuning.finetune_settings import FinetuneSettings
+    from napari_dkan.training.finetuning.hold_out_split import draw_held_out_rows
+    from napari_dkan.training.finetuning.training_section import TrainingSectionReader
+
+    at = TrainingSectionReader(checkpoint).read(data, checkpoint.panel).array_coordinates
+
+    def drawn(number: int) -> set[int]:
+        (rows,) = draw_held_out_rows([at], FinetuneSettings(share=0.5, seed=number))
+        return set(rows.tolist())
+
+    wanted = set(range(len(at))) - drawn(seed)
+    return next(number for number in range(10_000) if drawn(number) == wanted)
 
 
 def parents(path: Path) -> dict[str, str]:
