@@ -245,7 +245,7 @@ def test_crossval_and_train_commands(her2st: Path, tmp_path: Path, monkeypatch, 
     panel = ["--panel", her2st / "panel.txt"]
     code, err = call(*asked, *panel)
     assert code == 0, err
-    assert "X1, seed 2021, choosing epochs: epoch 1, validation PCC-ALL" in err
+    assert "X1, seed 2021, choosing epochs: epoch 1, validation depth-partial PCC" in err
     report = json.loads(out.read_text())
     assert set(report["mean"]) == {"dkan", *BASELINES, "depth_alone"}
     depth = report["mean"]["depth_alone"]
