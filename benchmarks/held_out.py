@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_dkan.expression.label_scale import PanelCounts
 from napari_dkan.inference.predict import find_tissue_region, predict
 from napari_dkan.inference.predictor import Predictor
 from napari_dkan.inference.target import target_from_spots
@@ -19,32 +21,66 @@ from napari_dkan.quality.reliability import Reliability, compute_risk_term, scor
 from napari_dkan.slide import open_slide
 from napari_dkan.training.data.measured_section import make_measured_section
 from napari_dkan.training.data.section_loading import read_section_data
-from napari_dkan.training.depth_metrics import regress_out_depth
+from napari_dkan.training.depth_metrics import depth_partial_pcc, regress_out_depth
 from napari_dkan.training.fit.build_reference import add_reference
+from napari_dkan.training.noise_ceiling import CEILING_SEED
 
 SECTIONS = ("C2", "C3", "C4", "C5")
+N_NOISE_DRAWS = 20
 Numbers = NDArray[np.floating]
 
 
 @dataclass(frozen=True, eq=False)
 class HeldOut:
-    """N spots of a section.
+    """N spots of a section and G genes.
 
-    mse : (N,) mean squared error over the genes, standardised by the training labels. unlike :
-    (N,) 1 minus the correlation over the genes of predicted and measured, each gene relative to
-    its mean over the section. signs : by name (N,), higher is worse. total : (N,) mean measured
-    label of the spot, standardised: how much was caught there on the whole.
+    predicted, measured : (N, G) standardised by the training labels. depth : (N,) of the measured
+    counts. noise : (N,) see `counting_noise`. signs : by name (N,), higher is worse.
     """
 
     name: str
-    mse: Numbers
-    unlike: Numbers
+    predicted: Numbers
+    measured: Numbers
+    depth: Numbers
+    noise: Numbers
     signs: dict[str, Numbers]
-    total: Numbers
     evidence: Numbers
     judged: Reliability
-    mean_error: Numbers  # of saying every gene's training mean
-    mse_beside_depth: Numbers  # as mse, after depth is regressed out of predicted and measured
+
+    @cached_property
+    def error(self) -> Numbers:
+        """(N,) mean squared error over the genes, after predicted and measured are each regressed
+        on the depth: by this the score is judged."""
+        return np.square(self._residual(self.predicted) - self._residual(self.measured)).mean(1)
+
+    @property
+    def beyond_noise(self) -> Numbers:
+        """(N,) the error less what counting alone puts into it: of the prediction itself. It can
+        be below 0 by chance."""
+        return self.error - self.noise
+
+    @cached_property
+    def unlike(self) -> Numbers:
+        """(N,) 1 minus the correlation over the genes of both residuals."""
+        return 1 - _alike(self._residual(self.predicted), self._residual(self.measured))
+
+    @cached_property
+    def mse(self) -> Numbers:
+        """(N,) mean squared error over the genes, depth included."""
+        return np.square(self.predicted - self.measured).mean(axis=1)
+
+    @property
+    def mean_error(self) -> Numbers:
+        """(N,) of saying every gene's training mean."""
+        return np.square(self.measured).mean(axis=1)
+
+    def partial_pcc(self, rows: NDArray[np.integer]) -> float:
+        """Mean over the genes of the depth-partial PCC over some of the spots."""
+        parts = (self.predicted[rows], self.measured[rows], self.depth[rows])
+        return float(np.nanmean(depth_partial_pcc(*parts)))
+
+    def _residual(self, values: Numbers) -> Numbers:
+        return regress_out_depth(values, self.depth)
 
 
 def checkpoint_without(folds: Path, section: str, data: Path) -> Checkpoint:
@@ -76,24 +112,38 @@ def held_out_of(checkpoint: Checkpoint, given: Any, image: Path | None = None) -
     rows = list(measured.panel_rows)
     std = checkpoint.network.label_std.numpy()[rows]
     mean = checkpoint.network.label_mean.numpy()[rows]
-    wanted = (measured.labels.values - mean) / std
     found = (prediction.values[:, rows] - mean) / std
-    reference = checkpoint.reference
+    reference, counts = checkpoint.reference, measured.labels.counts
     assert reference is not None and prediction.qc_features is not None
     evidence = prediction.qc_features
     signs = signs_of(reference, evidence, prediction.tokens)
     signs["predicted little"] = -found.mean(axis=1)
     return HeldOut(
         measured.name,
-        np.square(found - wanted).mean(axis=1),
-        1 - _alike(found - found.mean(axis=0), wanted - wanted.mean(axis=0)),
+        found,
+        (measured.labels.values - mean) / std,
+        counts.depth,
+        counting_noise(counts, std),
         signs,
-        wanted.mean(axis=1),
         evidence,
         score_reliability(reference, evidence, prediction.tokens),
-        np.square(wanted).mean(axis=1),
-        np.square(regress_out_depth(found - wanted, measured.labels.counts.depth)).mean(axis=1),
     )
+
+
+def counting_noise(counts: PanelCounts, std: Numbers) -> Numbers:
+    """(N,) mean over the genes of the squared error of depth residuals by counting alone.
+
+    The counts of each spot are drawn again, given its total, with the proportions of its
+    neighbourhood; labels are made of every draw by the recipe of the section's.
+    """
+    random = np.random.default_rng(CEILING_SEED)
+    sums = counts.sum_over_neighbors(counts.values)
+    proportions = sums / sums.sum(axis=1, keepdims=True)
+    totals = np.rint(counts.totals).astype(np.int64)
+    drawn = [random.multinomial(totals, proportions) for _ in range(N_NOISE_DRAWS)]
+    labels = np.stack([replace(counts, values=d.astype(np.float32)).labels() for d in drawn]) / std
+    apart = [regress_out_depth(values, counts.depth) for values in labels - labels.mean(axis=0)]
+    return (np.square(apart).sum(axis=0) / (N_NOISE_DRAWS - 1)).mean(axis=1)
 
 
 def signs_of(

@@ -12,6 +12,9 @@ the training spots; two random orders have a gain of 0. An unsigned map has only
 area between |prediction - prediction at the start| in its order and in random orders. Error: the
 same for the squared difference from the measured value.
 
+The prediction of the curves is what is left of the gene beside depth (`why_maps.DepthOut`), and the
+measured value the depth residual of the label; "plain" figures are of both as they are.
+
 --paint blur covers with something else than the maps are made with.
 """
 
@@ -26,7 +29,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from why_maps import Spot, blurred, remaining
+from why_maps import (
+    BESIDE_DEPTH,
+    OF_DEPTH,
+    WITHOUT_PATH,
+    DepthOut,
+    Spot,
+    blurred,
+    remaining,
+)
 from why_table import mean_curves, summary, table
 
 from napari_dkan.inference.occlusion import (
@@ -37,19 +48,27 @@ from napari_dkan.inference.occlusion import (
     compute_occluded_tokens,
     fuse_tokens,
 )
-from napari_dkan.inference.predict import find_tissue_region
+from napari_dkan.inference.predict import find_tissue_region, predict
 from napari_dkan.inference.predictor import Predictor
+from napari_dkan.inference.target import target_from_spots
 from napari_dkan.model import load_checkpoint
+from napari_dkan.model.network.ensemble import get_linear_path, list_members
 from napari_dkan.slide import open_slide
 from napari_dkan.training.data.measured_section import make_measured_section
 from napari_dkan.training.data.section_loading import read_section_data
+from napari_dkan.training.depth_metrics import regress_out_depth
+from napari_dkan.training.metrics import gene_pcc
 
 NAMES = ("C2", "C3", "C4", "C5")
 STEPS = np.arange(
     7, DEFAULT_BLOCKS**2, 7
 )  # blocks gone when the network is asked; 0 and all are shared
 RANDOM = 4
-SIGNED_ONLY = ("covering, no short cut", "of another gene")
+SIGNED_ONLY = (
+    *("covering, no short cut", BESIDE_DEPTH, OF_DEPTH, WITHOUT_PATH),
+    "of another gene",
+)
+KINDS = ("", "plain ")  # of figures: beside depth, and with it
 
 Ask = Callable[[np.ndarray], torch.Tensor]
 
@@ -97,10 +116,15 @@ def section(data: Path, name: str, file: Path, args: Any) -> list[dict[str, Any]
             "all weights": Predictor(slide, shuffled(checkpoint, ""), mpp, tissue),
             "decoder": Predictor(slide, shuffled(checkpoint, "image head."), mpp, tissue),
         }
+        spots, labels = measured.labeled_spots(), measured.labels
+        target = target_from_spots(spots, slide.width, slide.height, name)
+        depth_out, found = fit_depth_out(predictor, target, labels.counts.depth)
+        rows += [{"section": name, "spot": -1, "paint": args.paint} | row for row in found]
+        wanted = regress_out_depth(labels.values, labels.counts.depth), labels.values
         for place in places:
-            x, y = measured.labeled_spots().xy[place]
-            spot = Spot(predictor, x, y)
-            truth = measured.labels.values[place, columns]
+            x, y = spots.xy[place]
+            spot = Spot(predictor, x, y, depth_out)
+            truth = tuple(w[place, columns] for w in wanted)
             where = {"section": name, "spot": int(place), "paint": args.paint}
             own = curves(spot, genes, truth, random, args.paint)
             for row in own:
@@ -112,9 +136,29 @@ def section(data: Path, name: str, file: Path, args: Any) -> list[dict[str, Any]
     return rows
 
 
+def fit_depth_out(
+    predictor: Predictor, target: Any, depth: np.ndarray
+) -> tuple[DepthOut, list[dict[str, Any]]]:
+    """From the predictions of a section; and how much of the measured depth is in them."""
+    prediction = predict(predictor, target)
+    width = predictor.network.config.members_dim
+    taken = DepthOut.fit(prediction.values, prediction.tokens[:, width:])
+    left = taken(prediction.values, prediction.tokens[:, width:])
+    rows = []
+    for which, values in (("prediction", prediction.values), ("depth taken out", left)):
+        r = gene_pcc(values, np.repeat(depth[:, None], values.shape[1], axis=1))
+        rows.append({"part": "section", "map": which, "depth": float(np.nanmean(np.abs(r)))})
+    return taken, rows
+
+
 def curves(
-    spot: Spot, genes: list[int], truth: np.ndarray, random: np.random.Generator, paint: str
+    spot: Spot,
+    genes: list[int],
+    truth: tuple[np.ndarray, ...],
+    random: np.random.Generator,
+    paint: str,
 ) -> list[dict[str, Any]]:
+    """truth : measured values of the genes, for each of KINDS."""
     rows = []
     spread = spot.predictor.network.label_std.numpy()
     parts: dict[str, tuple[int, np.ndarray | None, Ask]] = {
@@ -127,46 +171,52 @@ def curves(
         steps = np.arange(1, count) if steps is None else steps
         chance = [random.permutation(count) for _ in range(RANDOM)]
         maps = [all_maps(spot, part, gene) for gene in genes]
-        start, end = spot_values(spot, ask(np.stack([np.ones(count, bool), np.zeros(count, bool)])))
-        drawn = [spot_values(spot, ask(remaining(order, steps))) for order in chance]
-        asked: dict[bytes, np.ndarray] = {}
+        ends = spot.values(ask(np.stack([np.ones(count, bool), np.zeros(count, bool)])))
+        drawn = [spot.values(ask(remaining(order, steps))) for order in chance]
+        asked: dict[bytes, tuple[np.ndarray, ...]] = {}
 
         def run(
             order: np.ndarray,
             ask: Ask = ask,
             steps: np.ndarray = steps,
-            asked: dict[bytes, np.ndarray] = asked,
-        ) -> np.ndarray:
-            """(S, G) values as parts go, in the order; the same order is run once."""
+            asked: dict[bytes, tuple[np.ndarray, ...]] = asked,
+        ) -> tuple[np.ndarray, ...]:
+            """Of each kind the (S, G) values as parts go, in the order; run once."""
             key = order.tobytes()
             if key not in asked:
-                asked[key] = spot_values(spot, ask(remaining(order, steps)))
+                asked[key] = spot.values(ask(remaining(order, steps)))
             return asked[key]
 
         for i, gene in enumerate(genes):
             signed, unsigned = maps[i]
             signed = signed | {"of another gene": next(iter(maps[i - 1][0].values()))}
-            norm = spread[gene]
-            base, bare, wanted = start[gene] / norm, end[gene] / norm, truth[i] / norm
-            by_chance = np.stack([d[:, gene] for d in drawn]) / norm
-            change = np.abs(by_chance - base).mean()
-            error = ((by_chance - wanted) ** 2).mean()
-            common = {"part": part, "gene": gene, "all": float(base - bare)}
-            pair = (by_chance[0] - by_chance[1]).mean() / 2
-            rows.append(common | {"map": "random", "gain": float(pair)})
-            for name, values in (signed | unsigned).items():
-                row = common | {"map": name}
-                if name in signed:
-                    ends = run(np.argsort(-values)), run(np.argsort(values))
-                    down, up = (values[:, gene] / norm for values in ends)
-                    row["gain"] = float((up - down).mean() / 2)
-                    row["down"], row["up"] = (np.round(c - base, 4).tolist() for c in (down, up))
-                if name not in SIGNED_ONLY:
-                    sizes = np.abs(values) if name in signed else values
-                    largest = run(np.argsort(-sizes, kind="stable"))[:, gene] / norm
-                    row["change"] = float(np.abs(largest - base).mean() - change)
-                    row["error"] = float(((largest - wanted) ** 2).mean() - error)
-                rows.append(row)
+            made = {name: {"part": part, "gene": gene, "map": name} for name in signed | unsigned}
+            made["random"] = {"part": part, "gene": gene, "map": "random"}
+            for kind, label in enumerate(KINDS):
+                norm = spread[gene]
+                base, bare = ends[kind][:, gene] / norm
+                wanted = truth[kind][i] / norm
+                by_chance = np.stack([d[kind][:, gene] for d in drawn]) / norm
+                change = np.abs(by_chance - base).mean()
+                error = ((by_chance - wanted) ** 2).mean()
+                pair = (by_chance[0] - by_chance[1]).mean() / 2
+                made["random"][f"{label}gain"] = float(pair)
+                for name, values in (signed | unsigned).items():
+                    row = made[name]
+                    row[f"{label}all"] = float(base - bare)
+                    if name in signed:
+                        orders = run(np.argsort(-values)), run(np.argsort(values))
+                        down, up = (v[kind][:, gene] / norm for v in orders)
+                        row[f"{label}gain"] = float((up - down).mean() / 2)
+                        if not kind:
+                            row["down"] = np.round(down - base, 4).tolist()
+                            row["up"] = np.round(up - base, 4).tolist()
+                    if name not in SIGNED_ONLY:
+                        sizes = np.abs(values) if name in signed else values
+                        largest = run(np.argsort(-sizes, kind="stable"))[kind][:, gene] / norm
+                        row[f"{label}change"] = float(np.abs(largest - base).mean() - change)
+                        row[f"{label}error"] = float(((largest - wanted) ** 2).mean() - error)
+            rows += made.values()
     return rows
 
 
@@ -207,11 +257,6 @@ def without_tiles(spot: Spot, keep: np.ndarray) -> torch.Tensor:
         )
 
 
-def spot_values(spot: Spot, tokens: torch.Tensor) -> np.ndarray:
-    """(S, G) of all genes, or (G,) where one spot was asked for."""
-    return spot.predictor.decode(tokens)
-
-
 def sanity(spot: Spot, others: dict[str, Spot], genes: list[int]) -> list[dict[str, Any]]:
     """Do the maps follow the weights? Rank correlation with those of a network of shuffled ones
     (Adebayo et al. 2018, arXiv 1810.03292)."""
@@ -240,12 +285,16 @@ def sanity(spot: Spot, others: dict[str, Spot], genes: list[int]) -> list[dict[s
 
 
 def shuffled(checkpoint: Any, only: str) -> Any:
-    """The checkpoint with the numbers within each weight in another order; only : prefixes."""
+    """The checkpoint with the numbers within each weight in another order.
+
+    only : prefixes of weights of the networks; all, and those of the linear path, if empty.
+    """
     import copy
 
     network = copy.deepcopy(checkpoint.network)
     order = torch.Generator().manual_seed(0)
-    for member in getattr(network, "all_members", [network]):
+    linear = None if only else get_linear_path(network)
+    for member in (*list_members(network), *([] if linear is None else [linear])):
         for name, weight in member.named_parameters():
             if not only or name.startswith(tuple(only.split())):
                 flat = weight.data.flatten()

@@ -35,15 +35,19 @@ def fusion_attention(
     neighbor_mask: Tensor,
     global_tokens: Tensor,
 ) -> tuple[Tensor, Tensor]:
-    """Weights of the spots' target tokens (B, T) and of their neighbours (B, K), as `join` uses
-    them: means over heads, layers and members. Each row sums to one; zero off the slide."""
+    """Weights of the spots' target tokens (B, T) and of their neighbours (B, K), as `fuse_tokens`
+    uses them: means over heads, layers and members. Each row sums to one; zero off the slide.
+    Without a trunk the one target token is made of tile features and has all weight: T is 0."""
     members = network.member_networks if isinstance(network, Ensemble) else [network]
     shares = target.chunk(len(members), dim=2), global_tokens.chunk(len(members), dim=1)
     seen = neighbor_mask.bool()
     found: list[Tensor] = []
     for member, own, tokens in zip(members, *shares, strict=True):
-        near = member.neighbor_norm(member.neighbor(neighbor_features, seen))
+        near = member.neighbor_norm(member.neighbor(member.adapt(neighbor_features), seen))
         for context, mask in ((own, None), (near, seen)):
+            if not context.shape[1]:
+                found.append(context.new_zeros(len(context), 0))
+                continue
             query, layers = tokens[:, None], []
             for attention, feed in zip(member.fusion.attention, member.fusion.feed, strict=True):
                 layers.append(attention_weights(attention, query, context, mask)[:, :, 0])

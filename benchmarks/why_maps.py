@@ -2,6 +2,9 @@
 
 Signed maps say what a part gives to a gene. Unsigned ones (attention, and the plain rules that
 they have to beat) only say how much a part counts, for all genes alike.
+
+A prediction is the gene and the depth of the spot. `DepthOut` takes the depth out that the network
+predicts, so that a map can be judged by what is left of the gene.
 """
 
 from __future__ import annotations
@@ -27,8 +30,41 @@ from napari_dkan.inference.occlusion import (
     gather_spot_inputs,
     occlude_spot,
 )
+from napari_dkan.model.encoders.combined_encoder import CombinedEncoder, _resize
+from napari_dkan.model.encoders.encoder_spec import STAIN_ENCODER
+from napari_dkan.model.encoders.stain_encoder import compute_tile_statistics
+from napari_dkan.model.network.ensemble import get_linear_path
 
 Map = NDArray[np.float64]
+BESIDE_DEPTH, OF_DEPTH = "covering, depth taken out", "covering, of the depth alone"
+WITHOUT_PATH = "covering, networks alone"
+
+
+@dataclass(frozen=True, eq=False)
+class DepthOut:
+    """Predictions after least squares on the depth that the network predicts, over a section.
+
+    The measured depth of a spot does not change when parts of its image are covered, the predicted
+    one does. It travels behind the fused tokens as the R numbers of the linear path; a network
+    without one has nothing taken out but the mean.
+
+    slopes : (R, G). depth : (R,) and mean : (G,) of the section.
+    """
+
+    slopes: Map
+    depth: Map
+    mean: Map
+
+    @classmethod
+    def fit(cls, values: NDArray[np.floating], depth: NDArray[np.floating]) -> DepthOut:
+        """From the predictions (N, G) and depths (N, R) of the spots of a section."""
+        v, d = (np.asarray(x, np.float64) for x in (values, depth))
+        slopes = np.linalg.lstsq(d - d.mean(axis=0), v - v.mean(axis=0), rcond=None)[0]
+        return cls(slopes, d.mean(axis=0), v.mean(axis=0))
+
+    def __call__(self, values: NDArray[np.floating], depth: NDArray[np.floating]) -> Map:
+        """(N, G) what is left of the values."""
+        return values - self.mean - (depth - self.depth) @ self.slopes
 
 
 def drained(generator: Any) -> Any:
@@ -47,6 +83,34 @@ class Spot:
     predictor: Any
     x: float
     y: float
+    depth_out: DepthOut | None = None
+
+    def depth(self, tokens: Tensor) -> NDArray[np.float32]:
+        """(S, R) predicted depth of fused tokens."""
+        return tokens[:, self.predictor.network.config.members_dim :].numpy()
+
+    def values(self, tokens: Tensor) -> tuple[Map, Map]:
+        """(S, G) predictions of all genes with the depth taken out, and as they are."""
+        plain = self.predictor.decode(tokens)
+        assert self.depth_out is not None
+        return self.depth_out(plain, self.depth(tokens)), plain
+
+    def _split_by_depth(self, shown: Map, without: Tensor, gene: int) -> dict[str, Map]:
+        """A covering map (K,) in two: what goes through the predicted depth, and the rest; and
+        the map of the networks without their linear path.
+
+        without : (K, D) tokens with each part covered.
+        """
+        assert self.depth_out is not None
+        change = self.depth(self.coverings.baseline) - self.depth(without)
+        of_depth = change @ self.depth_out.slopes[:, gene]
+        path = get_linear_path(self.predictor.checkpoint.network)
+        weights = np.zeros(0) if path is None else path.weights[path.token_dim :, gene].numpy()
+        return {
+            BESIDE_DEPTH: shown - of_depth,
+            OF_DEPTH: of_depth,
+            WITHOUT_PATH: shown - change @ weights,
+        }
 
     @cached_property
     def coverings(self) -> OccludedTokens:
@@ -77,6 +141,7 @@ class Spot:
         dark = 255 - self.given.pixels.mean(axis=2)
         signed = {
             "covering": shown.blocks.ravel(),
+            **self._split_by_depth(shown.blocks.ravel(), c.blocks, gene),
             "covering, no short cut": base - exact,
             "gradient x input": _blocks(self._pixel_gradient(gene)).sum(axis=(1, 3)).ravel(),
         }
@@ -94,10 +159,10 @@ class Spot:
         value = float(predictor.decode(c.baseline, [gene])[0, 0])
         masked = predictor.decode(self._masked, [gene])[:, 0]
         away = np.hypot(*(np.indices((grid, grid)) - grid // 2)).ravel()
+        shown = attribute_gene(predictor.prediction_context, c, gene).tiles.ravel()
         signed = {
-            "mean tile instead": attribute_gene(
-                predictor.prediction_context, c, gene
-            ).tiles.ravel(),
+            "mean tile instead": shown,
+            **self._split_by_depth(shown, c.tiles, gene),
             "masked out": value - masked,
             "gradient x change": self._tile_gradient(gene),
         }
@@ -134,16 +199,14 @@ class Spot:
         return both[0][0].numpy(), both[1][0].numpy()
 
     def _pixel_gradient(self, gene: int) -> Map:
-        """(P, P) sum over colours of gradient times (pixel - mean colour), along all three paths.
+        """(P, P) sum over colours of gradient times (pixel - mean colour), along all paths.
 
-        The built-in encoder's numbers are differentiable but for the shares above a level.
+        The stain statistics are differentiable but for the shares above a level.
         """
-        from napari_dkan.model.encoders.stain_encoder import compute_tile_statistics
-
         predictor, given = self.predictor, self.given
         pixels = torch.from_numpy(given.pixels).permute(2, 0, 1)[None].float().requires_grad_()
         with torch.enable_grad():
-            own = predictor.feature_cache.encoder.project(compute_tile_statistics(pixels))[0]
+            own = _encode_for_gradient(predictor.feature_cache.encoder, pixels)[0]
             shift = pixels.new_tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
             scale = pixels.new_tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
             target = predictor.network.encode_target((pixels / 255 - shift) / scale)
@@ -170,6 +233,21 @@ class Spot:
             value = predictor.decoder.decode_for_gradient(z, gene)[0]
             (gradient,) = torch.autograd.grad(value, near)
         return (gradient * (given.neighbor_features - given.mean_feature)).sum(dim=1).numpy()
+
+
+def _encode_for_gradient(encoder: Any, pixels: Tensor) -> Tensor:
+    """(1, d) features of pixels (1, 3, P, P), as the encoder makes them without a gradient."""
+    if not isinstance(encoder, CombinedEncoder):
+        return encoder.project(compute_tile_statistics(pixels))
+    networks, numbers = iter(encoder.parts.networks), []
+    for part in encoder.parts.spec.parts:
+        tiles = _resize(pixels, part.px)
+        if part.name == STAIN_ENCODER:
+            numbers.append(compute_tile_statistics(tiles))
+        else:
+            network: Any = next(networks)
+            numbers.append(network._average_stages((tiles / 255 - network.mean) / network.std))
+    return encoder.project(torch.cat(numbers, dim=1))
 
 
 def blurred(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:

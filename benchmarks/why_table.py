@@ -7,7 +7,10 @@ from typing import Any
 import numpy as np
 
 Rows = list[dict[str, Any]]
-FIGURES = ("gain", "change", "error", "rank", "rank of sizes")
+FIGURES = (
+    *("gain", "plain gain", "change", "plain change", "error", "plain error"),
+    *("rank", "rank of sizes", "depth"),
+)
 
 
 def summary(rows: Rows) -> Rows:
@@ -20,8 +23,10 @@ def summary(rows: Rows) -> Rows:
             having = [r for r in mine if figure in r and np.isfinite(r[figure])]
             if having:
                 entry[figure] = _figure(having, figure)
-        if "all" in mine[0]:
-            entry["all covered"] = round(float(np.mean([abs(r["all"]) for r in mine])), 4)
+        for kind in ("", "plain "):
+            if f"{kind}all" in mine[0]:
+                sizes = [abs(r[f"{kind}all"]) for r in mine]
+                entry[f"{kind}all covered"] = round(float(np.mean(sizes)), 4)
         made.append(entry)
     return made
 

@@ -36,6 +36,7 @@ from napari_dkan.training.data.augmentation import StainTransform
 from napari_dkan.training.data.measured_section import make_measured_section
 from napari_dkan.training.data.prepared_section import encode_section, fit_section_encoder
 from napari_dkan.training.data.section_loading import CheckpointSectionReader, read_section_data
+from napari_dkan.training.evaluation.zero_shot_evaluation import read_zero_shot_card
 from napari_dkan.training.fit.build_reference import (
     add_reference,
     build_reference,
@@ -49,6 +50,7 @@ from .conftest import ROOT
 from .tiny_sections import PANEL, QUICK, tiny_section
 
 REPORT = ROOT / "docs" / "reports" / "reliability.json"
+ZERO_SHOT_REPORT = ROOT / "docs" / "reports" / "her2-breast-zeroshot.json"
 COLUMN = {name: i for i, name in enumerate(QC_FEATURE_NAMES)}
 
 
@@ -376,14 +378,16 @@ def test_bundled_checkpoint_has_a_reference(bundled: Checkpoint):
         and reference.slide_names == ("C2", "C3", "C4", "C5")
         and reference.ridge is not None
     )
-    assert "breast" in reference.tissue and "reliability" in bundled.card
+    assert "breast" in reference.tissue
+    assert bundled.card["reliability"] == read_reliability_report(REPORT)
+    assert bundled.card["zero_shot"] == read_zero_shot_card(ZERO_SHOT_REPORT)
     assert Path(bundled.path).stat().st_size < 8.4e6
 
 
 def test_reliability_report_is_read(tmp_path):
     found = read_reliability_report(REPORT)
-    assert 0 < found["gain"] < 1
-    assert found["mse_of_the_most_reliable_half"] < found["mse_of_all_spots"]
+    assert 0 < found["gain_beyond_counting_noise"] < found["gain"] < 1
+    assert found["error_of_unreliable_spots_over_average"] > 1
     (tmp_path / "other.json").write_text("{}")
     with pytest.raises(SpotsError, match=r"other.json is not the report of a reliability"):
         read_reliability_report(tmp_path / "other.json")

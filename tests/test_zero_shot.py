@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from napari_dkan.cli import main
 from napari_dkan.errors import CheckpointError, SpotsError
+from napari_dkan.expression.label_scale import LabelScale, PanelCounts
 from napari_dkan.expression.panel import Panel
 from napari_dkan.inference.zero_shot_genes import (
     explain_zero_shot_unavailable,
@@ -275,14 +276,58 @@ def test_held_out_genes_are_not_used_in_training(monkeypatch):
         torch.testing.assert_close(known.basis.mean, alone.mean)
     card = zero_shot_evaluation.build_zero_shot_card(report)
     assert card["beats_shuffled"] is False and card["epochs"] == 1 and "library" in card["protocol"]
+    # the depth-partial figures are others, and go on the card
+    assert card["depth_partial"]["pcc"] == report["depth_partial"]["pcc"] != card["pcc"]
+
+
+def test_depth_alone_is_no_knowledge_of_a_held_out_gene():
+    section, held_out = _section("A", Panel.from_symbols(f"G{i}" for i in range(6))), [1, 4]
+    depth, rng = section.counts.depth, np.random.default_rng(0)
+    own = np.c_[depth, -depth] + 0.1 * depth.std() * rng.normal(size=(len(depth), 2))
+    labels = section.labels.clone()
+    labels[:, held_out] = torch.from_numpy(np.c_[depth, -depth]).float() + 1e-4 * torch.rand(14, 2)
+    predictions = [(rng.normal(size=(len(depth), 4)), own)]
+    plain, partial = (
+        zero_shot_evaluation._score_draw(
+            [replace(section, labels=labels)], predictions, np.array(held_out), correlate
+        )
+        for correlate in (zero_shot_evaluation._plain_pcc, zero_shot_evaluation._partial_pcc)
+    )
+    assert plain.own_text_pcc.min() > 0.95 and np.abs(partial.own_text_pcc).max() < 0.7
+
+
+def test_verdict_is_by_the_depth_partial_figure_where_counts_are_known(monkeypatch):
+    panel = Panel.from_symbols(f"G{i}" for i in range(50))
+    text = GeneTextEmbeddings(torch.randn(50, LENGTH), "words", "a file")
+    sections = [_section(name, panel) for name in "AB"]
+    by_plain = _make_draw(0.15, 0), _make_draw(0.0, 0)
+    for draws, beats in ((by_plain, False), (by_plain[::-1], True), ((by_plain[0], None), True)):
+        monkeypatch.setattr(zero_shot_evaluation, "_evaluate_draw", lambda *_, d=draws: d)
+        report = zero_shot_evaluation.evaluate_zero_shot(
+            sections, panel, text, TrainSettings(), draws=1
+        )
+        assert report["beats_shuffled"] is beats
+
+
+def test_expectation_is_told_beside_depth_where_the_card_has_it(proven: Checkpoint):
+    figures = {"pcc": 0.21, "shuffled_pcc": 0.11, "panel_mean_pcc": 0.16}
+    for partial, words in (
+        (figures, "expected depth-partial PCC 0.21; shuffled text 0.11; panel's mean 0.16"),
+        (figures | {"pcc": "high"}, "expected PCC 0.36; shuffled text 0.28; panel's mean 0.36"),
+    ):
+        card = {"zero_shot": PROVEN | {"depth_partial": partial}}
+        assert read_zero_shot_expectation(replace(proven, card=card)).summary == words
 
 
 def _section(name: str, panel: Panel) -> PreparedSection:
     n = 14
+    positions = torch.stack([torch.arange(n) % 4, torch.arange(n) // 4], dim=1)
+    counts = np.random.default_rng(len(name)).poisson(20.0, (n, len(panel))).astype(np.float32)
     return PreparedSection(
         name=name,
         labels=torch.rand(n, len(panel)),
-        positions=torch.stack([torch.arange(n) % 4, torch.arange(n) // 4], dim=1),
+        positions=positions,
+        counts=PanelCounts(counts, positions.numpy(), LabelScale()),
         patches=torch.randint(0, 255, (n, 3, 64, 64), dtype=torch.uint8),
         statistics=torch.rand(n, 25, 104),
         mask=torch.ones(n, 25, dtype=torch.bool),

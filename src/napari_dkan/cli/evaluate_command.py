@@ -178,8 +178,16 @@ def run_zeroshot(
     )
     write_json(out, report)
     verdict = "beats" if report["beats_shuffled"] else "does not beat"
+    figures = {"PCC": report}
+    if "depth_partial" in report:
+        figures = {"depth-partial PCC": report["depth_partial"], "PCC": report}
     typer.echo(
-        f"text {verdict} shuffled text: PCC {report['pcc']:.3f}, shuffled "
-        f"{report['shuffled_pcc']:.3f} ({2 * report['standard_error']:.3f} is two standard "
-        f"errors), panel mean {report['panel_mean_pcc']:.3f}; written to {out}"
+        f"text {verdict} shuffled text: "
+        + "; ".join(
+            f"{name} {f['pcc']:.3f}, shuffled {f['shuffled_pcc']:.3f} "
+            f"({2 * f['standard_error']:.3f} is two standard errors), panel mean "
+            f"{f['panel_mean_pcc']:.3f}"
+            for name, f in figures.items()
+        )
+        + f"; written to {out}"
     )

@@ -63,21 +63,29 @@ class ZeroShotExpectation:
         Mean correlation of the panel's mean prediction, which does not depend on the gene.
     beats_shuffled : bool
         Whether the own text is better than another gene's.
+    depth_partial : tuple of float or None
+        The three correlations with depth regressed out; None where the card has none.
     """
 
     pcc: float | None = None
     shuffled_pcc: float | None = None
     panel_mean_pcc: float | None = None
     beats_shuffled: bool = False
+    depth_partial: tuple[float, float, float] | None = None
 
     @property
     def summary(self) -> str:
-        """The accuracy in words."""
+        """The accuracy in words, beside depth where that is known."""
         if self.pcc is None or self.shuffled_pcc is None:
             return "never measured"
-        text = f"PCC {self.pcc:.2f}; shuffled text {self.shuffled_pcc:.2f}"
-        if self.panel_mean_pcc is not None:
-            text += f"; panel's mean {self.panel_mean_pcc:.2f}"
+        if self.depth_partial is not None:
+            text = "depth-partial PCC {:.2f}; shuffled text {:.2f}; panel's mean {:.2f}".format(
+                *self.depth_partial
+            )
+        else:
+            text = f"PCC {self.pcc:.2f}; shuffled text {self.shuffled_pcc:.2f}"
+            if self.panel_mean_pcc is not None:
+                text += f"; panel's mean {self.panel_mean_pcc:.2f}"
         return (
             f"expected {text}" if self.beats_shuffled else f"does not beat shuffled text ({text})"
         )
@@ -87,11 +95,13 @@ def read_zero_shot_expectation(checkpoint: Checkpoint) -> ZeroShotExpectation:
     """Read the card's entry ``zero_shot``; an absent or invalid one counts as not measured."""
     entry: Any = checkpoint.card.get("zero_shot")
     entry = entry if isinstance(entry, dict) else {}
-    names = ("pcc", "shuffled_pcc", "panel_mean_pcc")
-    pcc, shuffled, mean = (_parse_correlation(entry.get(n)) for n in names)
+    pcc, shuffled, mean = _parse_correlations(entry)
     if pcc is None or shuffled is None:
         return ZeroShotExpectation()
-    return ZeroShotExpectation(pcc, shuffled, mean, entry.get("beats_shuffled") is True)
+    partial: Any = entry.get("depth_partial")
+    own, other, level = _parse_correlations(partial if isinstance(partial, dict) else {})
+    known = None if own is None or other is None or level is None else (own, other, level)
+    return ZeroShotExpectation(pcc, shuffled, mean, entry.get("beats_shuffled") is True, known)
 
 
 def explain_zero_shot_unavailable(checkpoint: Checkpoint, allow_unproven: bool = False) -> str:
@@ -207,6 +217,13 @@ def _list_gene_names(gene: GeneRecord) -> list[str]:
 def _to_panel_gene(gene: GeneRecord) -> Gene:
     aliases = (gene.approved,) if gene.approved not in ("", gene.symbol) else ()
     return Gene(gene.symbol, gene.ensembl, gene.name, aliases)
+
+
+def _parse_correlations(entry: dict[str, Any]) -> tuple[float | None, float | None, float | None]:
+    """With the own text, with that of another gene, and of the panel's mean."""
+    names = ("pcc", "shuffled_pcc", "panel_mean_pcc")
+    own, other, level = (_parse_correlation(entry.get(name)) for name in names)
+    return own, other, level
 
 
 def _parse_correlation(value: Any) -> float | None:

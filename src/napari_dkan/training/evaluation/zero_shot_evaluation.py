@@ -3,13 +3,14 @@
 The held-out genes enter neither labels, heads, text transformer, text basis nor the expression
 input. A network trained without them on all sections but one predicts them on that section from
 their description. The control is the same prediction with the description of another held-out gene:
-a gain over the control comes from the text and not only from the tissue.
+a gain over the control comes from the text and not only from the tissue. Both are judged by the
+depth-partial correlation where the counts of the sections are known.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -33,12 +34,15 @@ from ..data.prepared_section import (
     select_genes,
 )
 from ..data.section_batches import fuse_section
+from ..depth_metrics import depth_partial_pcc
 from ..fit.fit_model import fit_model
 from ..gene_text import GeneTextEmbeddings
-from ..metrics import gene_pcc, nanmean_over_rows
+from ..metrics import FloatingArray, gene_pcc, nanmean_over_rows
 from ..train_settings import LogFunction, TrainSettings, ignore_log
 
 GeneRows = NDArray[np.int64]
+# Correlation (G,) of predicted (N, G) with measured values (N, G) of a section.
+SectionPcc = Callable[[FloatingArray, FloatingArray, PreparedSection], Float64Array]
 
 ZERO_SHOT_PROTOCOL = (
     "held-out genes are in neither labels, heads, text transformer, text basis nor expression "
@@ -47,13 +51,18 @@ ZERO_SHOT_PROTOCOL = (
     "sections, then genes; shuffled: every gene takes another held-out gene's text; panel mean: "
     "the mean standardised prediction of the genes trained on, the same for every held-out gene; "
     "beats_shuffled: the mean difference exceeds two standard errors, the larger of the one over "
-    "genes and the spread over shuffles"
+    "genes and the spread over shuffles; depth_partial: the same with prediction and label "
+    "regressed on the depth of the spots, which decides beats_shuffled where it is given"
+)
+_SUMMARY_KEYS = (
+    *("pcc", "shuffled_pcc", "shuffled_spread", "panel_mean_pcc", "difference"),
+    *("standard_error", "beats_shuffled"),
 )
 
 
 @dataclass(frozen=True)
 class HeldOutDraw:
-    """One draw of H held-out genes, predicted on every section.
+    """One draw of H held-out genes, predicted on every section, by one kind of correlation.
 
     Attributes
     ----------
@@ -120,10 +129,12 @@ def evaluate_zero_shot(
     if len(sections) < 2:
         raise SpotsError("Leaving one section out takes at least 2 sections; give more.")
     mean = torch.cat([s.labels for s in sections]).mean(dim=0).numpy()
-    results = []
+    results, partial_results = [], []
     for number, rows in enumerate(draw_held_out_genes(mean, held_out, draws, settings.seed)):
-        draw = _evaluate_draw(sections, text, rows, replace(settings, seed=settings.seed + number))
+        own_settings = replace(settings, seed=settings.seed + number)
+        draw, partial = _evaluate_draw(sections, text, rows, own_settings)
         results.append(draw)
+        partial_results += [] if partial is None else [partial]
         names = ", ".join(panel.symbols[r] for r in rows[:3])
         log(
             f"draw {number + 1} of {draws} ({names}, ...): PCC {draw.own_text_pcc.mean():.3f}, "
@@ -131,6 +142,9 @@ def evaluate_zero_shot(
             f"panel mean {draw.panel_mean_pcc.mean():.3f}"
         )
     report = summarize_draws(results, shuffles, settings.seed)
+    if partial_results:
+        by_depth = summarize_draws(partial_results, shuffles, settings.seed)
+        report |= {"depth_partial": by_depth, "beats_shuffled": by_depth["beats_shuffled"]}
     genes = [panel.symbols[r] for d in results for r in d.rows]
     own_text = np.concatenate([d.own_text_pcc for d in results]).tolist()
     panel_mean = np.concatenate([d.panel_mean_pcc for d in results]).tolist()
@@ -155,11 +169,10 @@ def evaluate_zero_shot(
 
 def build_zero_shot_card(report: dict[str, Any]) -> dict[str, Any]:
     """Build the card's entry ``zero_shot``, which is shown with such a gene."""
-    keys = (
-        *("pcc", "shuffled_pcc", "shuffled_spread", "panel_mean_pcc", "difference"),
-        *("standard_error", "beats_shuffled", "held_out", "draws", "sections", "text_encoder"),
-    )
+    keys = (*_SUMMARY_KEYS, "held_out", "draws", "sections", "text_encoder")
     card = {key: report[key] for key in keys}
+    if "depth_partial" in report:
+        card["depth_partial"] = {key: report["depth_partial"][key] for key in _SUMMARY_KEYS}
     return card | {"epochs": report["training"]["epochs"], "protocol": report["protocol"]}
 
 
@@ -235,34 +248,70 @@ def _evaluate_draw(
     text: GeneTextEmbeddings,
     held_out: GeneRows,
     settings: TrainSettings,
-) -> HeldOutDraw:
-    """Leave each section out once, with networks trained on all but the held-out genes."""
+) -> tuple[HeldOutDraw, HeldOutDraw | None]:
+    """Leave each section out once, with networks trained on all but the held-out genes.
+
+    Returns
+    -------
+    The draw by plain correlation, and by depth-partial correlation; None for that where the
+    counts of a section are not known.
+    """
     trained = np.setdiff1d(np.arange(len(text.embeddings)), held_out)
     trained_text = text.reduce(settings.text_dim, trained.tolist())
     assert trained_text.basis is not None
     new_features = trained_text.basis.project(text.embeddings[torch.as_tensor(held_out)])
-    n_new = len(held_out)
-    pcc_by_text, panel_mean_pcc, trained_pcc = [], [], []
+    predictions = []
     for test in sections:
         training = select_genes([s for s in sections if s is not test], trained.tolist())
         model = fit_model(training, trained_text, settings, settings.epochs)
         panel_prediction, new_prediction = _predict_standardized(
             model.network, encode_section(test, model.encoder), new_features
         )
+        predictions.append((panel_prediction, new_prediction))
+
+    def score(correlate: SectionPcc) -> HeldOutDraw:
+        return _score_draw(sections, predictions, held_out, correlate)
+
+    has_counts = all(test.counts is not None for test in sections)
+    return score(_plain_pcc), score(_partial_pcc) if has_counts else None
+
+
+def _score_draw(
+    sections: Sequence[PreparedSection],
+    predictions: Sequence[tuple[Float64Array, Float64Array]],
+    held_out: GeneRows,
+    correlate: SectionPcc,
+) -> HeldOutDraw:
+    """Score the predictions (M, G - H) of the panel and (M, H) of held-out genes by section."""
+    n_new = len(held_out)
+    pcc_by_text, panel_mean_pcc, trained_pcc = [], [], []
+    for test, (panel_prediction, new_prediction) in zip(sections, predictions, strict=True):
         labels = test.labels.numpy()
-        measured = labels[:, held_out]
-        pcc_by_text.append(
-            np.stack([gene_pcc(new_prediction[:, [j] * n_new], measured) for j in range(n_new)], 1)
-        )
+        measured, trained = labels[:, held_out], np.delete(labels, held_out, axis=1)
+        by_text = [correlate(new_prediction[:, [j] * n_new], measured, test) for j in range(n_new)]
+        pcc_by_text.append(np.stack(by_text, axis=1))
         panel_mean = panel_prediction.mean(axis=1, keepdims=True)
-        panel_mean_pcc.append(gene_pcc(np.repeat(panel_mean, n_new, axis=1), measured))
-        trained_pcc.append(np.nanmean(gene_pcc(panel_prediction, labels[:, trained])))
+        panel_mean_pcc.append(correlate(np.repeat(panel_mean, n_new, axis=1), measured, test))
+        trained_pcc.append(np.nanmean(correlate(panel_prediction, trained, test)))
     return HeldOutDraw(
         held_out,
         _mean_over_sections(pcc_by_text),
         _mean_over_sections(panel_mean_pcc),
         float(np.mean(trained_pcc)),
     )
+
+
+def _plain_pcc(
+    predicted: FloatingArray, measured: FloatingArray, section: PreparedSection
+) -> Float64Array:
+    return gene_pcc(predicted, measured)
+
+
+def _partial_pcc(
+    predicted: FloatingArray, measured: FloatingArray, section: PreparedSection
+) -> Float64Array:
+    assert section.counts is not None
+    return depth_partial_pcc(predicted, measured, section.counts.depth)
 
 
 @torch.no_grad()

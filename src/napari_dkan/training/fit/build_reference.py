@@ -152,18 +152,26 @@ def read_reliability_report(path: str | Path) -> dict[str, Any]:
     """
     try:
         report = json.loads(Path(path).read_text(encoding="utf-8"))
-        score, level_score = report["score"], report["alone"]["predicted little"]
-        mse = score["mse_of_the_most_reliable"]
-        ratios = list(score["their_error_over_the_average"].values())
+        score, nested = report["score"], report["nested"]
+        kept = score["partial_pcc_of_the_most_reliable"]
         return {
             "protocol": "sections predicted by networks that never saw them; parts of the score "
-            "chosen on the other sections; 0 is a random order of the spots, 1 knowing the errors",
-            "gain": report["nested_gain_mse_mean"],
-            "gain_sd_over_sections": report["nested_gain_mse_sd"],
-            "gain_by_predicted_level_alone": level_score["gain_mse_mean"],
-            "mse_of_all_spots": _rounded_mean(mse["100%"]),
-            "mse_of_the_most_reliable_half": _rounded_mean(mse["50%"]),
-            "mse_of_unreliable_spots_over_average": _rounded_mean(ratios),
+            "chosen on the other sections; error of a spot: squared error of the depth residuals "
+            "over the genes; gain: 0 is a random order of the spots, 1 knowing the errors",
+            "gain": nested["gain_mean"],
+            "gain_sd_over_sections": nested["gain_sd"],
+            "gain_beyond_counting_noise": score["gain_beyond_noise_mean"],
+            "gain_by_counting_noise_alone": report["noise_alone"]["gain_mean"],
+            "gain_by_predicted_level_alone": report["alone"]["predicted little"]["gain_mean"],
+            "gain_of_plain_error": report["nested_plain"]["gain_mean"],
+            "depth_partial_pcc_of_all_spots": _rounded_mean(kept["100%"]),
+            "depth_partial_pcc_of_the_most_reliable_half": _rounded_mean(kept["50%"]),
+            "error_of_unreliable_spots_over_average": _rounded_mean(
+                list(score["their_error_over_the_average"].values())
+            ),
+            "error_beyond_noise_of_unreliable_spots_over_average": _rounded_mean(
+                list(score["their_error_beyond_noise_over_the_average"].values())
+            ),
         }
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise SpotsError(
