@@ -4,9 +4,9 @@
 
 C2 to C5 hold hardly any artefact, so blur, pen strokes, folds and holes are drawn around a random
 half of the spots, and the slide is predicted again by the checkpoint that never saw it. Told is
-how the error of these spots grows, and how many of them are flagged with and without the signs
-that look at their pixels. Besides, whole slides: other stains and wrong pixel sizes, and whether
-the banner speaks. Adds to docs/reports/reliability.json.
+how the error of these spots grows, beside depth and with it, and how many of them are flagged with
+and without the signs that look at their pixels. Besides, whole slides: other stains and wrong pixel
+sizes, and whether the banner speaks. Adds to docs/reports/reliability.json.
 """
 
 from __future__ import annotations
@@ -77,6 +77,8 @@ def compare(clean: HeldOut, ruined: HeldOut, kinds: NDArray) -> dict[str, Any]:
         rows = kinds == kind
         made[kind] = {
             "spots": int(rows.sum()),
+            "error_clean": float(clean.error[rows].mean()),  # of depth residuals
+            "error_planted": float(ruined.error[rows].mean()),
             "mse_clean": float(clean.mse[rows].mean()),
             "mse_planted": float(ruined.mse[rows].mean()),
             "flagged_clean": float(clean.judged.unreliable[rows].mean()),

@@ -144,7 +144,7 @@ def tokens(*distances: float) -> np.ndarray:
     return np.array(distances)[:, None]
 
 
-DECILES = (-1.56, -0.96, -0.63, -0.34, -0.09, 0.16, 0.44, 0.79, 1.27, 1.74, 3.11)
+DECILES = (-1.99, -1.1, -0.84, -0.56, -0.35, -0.14, 0.07, 0.38, 0.79, 1.2, 2.58)
 
 
 def test_a_risk_is_the_distance_from_the_median_in_deviations() -> None:
@@ -162,10 +162,10 @@ def test_a_risk_is_the_distance_from_the_median_in_deviations() -> None:
 
 def test_the_score_is_the_share_of_held_out_spots_that_are_riskier() -> None:
     made = reference(distance=np.exp(RAMP))
-    risks = np.array([-3.0, -0.63, 0.16, 0.3, 2.0, 9.0])
+    risks = np.array([-3.0, -0.84, -0.14, 0.0, 2.0, 9.0])
     found = score_reliability(made, features(6), tokens(*np.exp(risks * 0.68)))
     assert found.score.dtype == np.float32 and found.unreliable.dtype == np.bool_
-    wanted = [1, 0.8, 0.5, 0.5 - 0.1 * 0.5, 0.1 * (1 - 0.26 / 1.37), 0]
+    wanted = [1, 0.8, 0.5, 0.5 - 0.1 * 14 / 21, 0.1 * (1 - 0.8 / 1.38), 0]
     np.testing.assert_allclose(found.score, wanted, atol=1e-4)
     assert found.unreliable.tolist() == [False] * 4 + [True, True]
     # the concern is one at the risk of one training spot in twenty
@@ -176,8 +176,8 @@ def test_the_score_is_the_share_of_held_out_spots_that_are_riskier() -> None:
 def test_the_risk_is_the_mean_of_distance_and_disagreement() -> None:
     made = reference(distance=np.exp(RAMP), members=np.exp(RAMP * 2))
     given = features(3, members=np.exp(np.array([0.5, -1.0, 2.0]) * 1.36))
-    found = score_reliability(made, given, tokens(*np.exp(np.array([0.38, 1.0, 4.22]) * 0.68)))
-    np.testing.assert_allclose(found.score, [0.4, 1 - 0.4 - 0.1 * 9 / 25, 0], atol=1e-4)
+    found = score_reliability(made, given, tokens(*np.exp(np.array([-0.36, 1.0, 3.16]) * 0.68)))
+    np.testing.assert_allclose(found.score, [0.4, 0.5 - 0.1 * 14 / 21, 0], atol=1e-4)
     np.testing.assert_allclose(
         found.concerns["members"], np.array([0.5, -1.0, 2.0]) * 1.36 / 1.8, rtol=1e-4
     )
@@ -209,7 +209,7 @@ def test_an_artifact_lowers_the_score_by_how_far_it_exceeds_the_training() -> No
         pen=[0, 0, 0, 0.15, 0, 0.125],
         dark=[0, 0, 0, 0, 0.25, 0],
     )
-    found = score_reliability(made, given, tokens(*[np.exp(0.16 * 0.68)] * 6))
+    found = score_reliability(made, given, tokens(*[np.exp(-0.14 * 0.68)] * 6))
     np.testing.assert_allclose(found.score, [0.5, 0.3, 0.25, 0.25, 0.4, 0], atol=1e-4)
     for name, excess in (
         ("tissue", [0, 0.4, 0, 0, 0, 0]),
@@ -241,7 +241,7 @@ def test_the_margins_of_each_artifact() -> None:
 def test_tiles_that_are_not_predicted_have_no_score() -> None:
     made = reference(distance=np.exp(RAMP))
     found = score_reliability(made, features(2), tokens(np.nan, 1.0))
-    assert np.isnan(found.score[0]) and found.score[1] == pytest.approx(0.564, abs=1e-3)
+    assert np.isnan(found.score[0]) and found.score[1] == pytest.approx(0.433, abs=1e-3)
     assert found.unreliable.tolist() == [False, False]
     bare = score_reliability(None, features(3), tokens(1, 2, 3))
     assert np.isnan(bare.score).all() and len(bare.score) == 3 and bare.score.dtype == np.float32
@@ -262,7 +262,7 @@ def test_an_older_reference_without_pixel_statistics() -> None:
         made.token_mean,
         made.token_axes,
     )
-    found = score_reliability(old, features(1, pen=[0.9]), tokens(np.exp(0.16 * 0.68)))
+    found = score_reliability(old, features(1, pen=[0.9]), tokens(np.exp(-0.14 * 0.68)))
     assert found.score.tolist() == pytest.approx([0.5], abs=1e-4)
     assert set(found.concerns) == {"distance"}
 

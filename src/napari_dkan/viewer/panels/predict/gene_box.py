@@ -190,6 +190,7 @@ class GeneBox(QWidget):
         set_tooltip(
             self.hatch_checkbox,
             "Tiles unlike those the checkpoint was trained on, or with little to go by ({key}).\n"
+            "Errors are larger there, mostly where tissue gives few molecules; no gene is rated.\n"
             "Nothing is left out: the map below stays as it is. Point at a tile for the reasons.",
             "hatch",
             connections,
