@@ -288,7 +288,7 @@ def test_account_of_a_worker_is_printed(run, tiny_slide_file, tiny_checkpoint_fi
     (tmp_path / "spots.csv").write_text("# R\nid,x,y\na,300,300\nb,500,500\n")
     (tmp_path / "slides.csv").write_text("slide;spots;mpp\ns.tif;spots.csv;0,7\ncut.tif;;\n")
     call = ("batch", tmp_path / "slides.csv", "--checkpoint", tiny_checkpoint_file)
-    call += ("--workers", 2, "-o", tmp_path / "out")
+    call += ("--workers", 1, "-o", tmp_path / "out")
     code, _, quiet = run(*call)
     assert code == 1 and "spots read" not in quiet
     code, _, err = run(*call, "--overwrite", "-v")

@@ -113,6 +113,7 @@ def test_section_accounts_for_its_spots(tmp_path: Path) -> None:
     assert account.notes == ("1 gene was added to another of the same symbol",)
 
 
+@pytest.mark.usefixtures("tiny_bundled_checkpoint")
 def test_command_prints_what_it_read(tmp_path, data_dir, capsys, monkeypatch) -> None:
     crop = data_dir / "her2st/crop"
     report = tmp_path / "report.json"

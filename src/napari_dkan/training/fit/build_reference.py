@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from ...errors import SpotsError
-from ...inference.section_choices import FROM_FILES, SectionChoices
+from ...inference.section_choices import FROM_FILES, SectionChoices, open_section_slide
 from ...inference.tile_qc_features import QC_FEATURE_NAMES, compute_network_qc, compute_pixel_qc
 from ...model.checkpoint.checkpoint_file import Checkpoint
 from ...model.checkpoint.training_reference import (
@@ -122,14 +122,15 @@ def add_reference(
     sections = []
     for data_section in read_section_data(data, names, choices):
         selected, *_ = select_panel_genes(data_section, checkpoint.panel)
-        encoded = reader.read(selected, checkpoint.panel)
-        section = encoded.section
-        if fingerprints and section.slide not in fingerprints.values():
+        with open_section_slide(data_section.uns) as slide:
+            fingerprint = slide.fingerprint()
+        if fingerprints and fingerprint not in fingerprints.values():
             raise SpotsError(
-                f"{section.name} is not among the sections the checkpoint was trained on "
-                f"({', '.join(fingerprints)}); a reference describes those."
+                f"{data_section.uns['section']} is not among the sections the checkpoint was trained "
+                f"on ({', '.join(fingerprints)}); a reference describes those."
             )
-        log(f"{section.name}: {len(section)} spots")
+        encoded = reader.read(selected, checkpoint.panel)
+        log(f"{encoded.section.name}: {len(encoded.section)} spots")
         sections.append(encoded)
     reference = build_reference(sections, checkpoint.network, tissue)
     return replace(checkpoint, reference=reference, sha256="", path=None)
