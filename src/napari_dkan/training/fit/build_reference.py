@@ -126,8 +126,8 @@ def add_reference(
             fingerprint = slide.fingerprint()
         if fingerprints and fingerprint not in fingerprints.values():
             raise SpotsError(
-                f"{data_section.uns['section']} is not among the sections the checkpoint was trained "
-                f"on ({', '.join(fingerprints)}); a reference describes those."
+                f"{data_section.uns['section']} is not among the sections the checkpoint was "
+                f"trained on ({', '.join(fingerprints)}); a reference describes those."
             )
         encoded = reader.read(selected, checkpoint.panel)
         log(f"{encoded.section.name}: {len(encoded.section)} spots")
