@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from qtpy.QtCore import QPoint, Qt
+from qtpy.QtCore import QPoint, QPointF, Qt
 
 from napari_dkan.viewer.layers.canvas_legend import GENE_LEGEND
 from napari_dkan.viewer.session.viewer_settings import ContrastLimits
@@ -45,6 +45,7 @@ def test_genes_by_hand(mapped: PredictWidget, qtbot, until, middle, tmp_path, mo
     walk_histogram(mapped, qtbot, until, middle)
     walk_gene_set(mapped, qtbot, until, middle, tmp_path, monkeypatch)
     walk_colors(mapped, qtbot, until, middle)
+    walk_side_by_side(mapped, qtbot, until)
 
 
 def walk_histogram(panel: PredictWidget, qtbot, until, middle) -> None:
@@ -227,3 +228,44 @@ def walk_colors(panel: PredictWidget, qtbot, until, middle) -> None:
     assert mix.genes == session.pinned[:3]
     session.viewer.layers.remove(mix.layer)
     assert overlay.layer.visible and not box.colors_button.isChecked()
+
+
+def walk_side_by_side(panel: PredictWidget, qtbot, until) -> None:
+    session, box = panel.session, panel.several_genes_box
+    window, camera = box.grid_window, session.viewer.scene.camera
+    maps, overlay = window.thumbnails, find_map(panel)
+    qtbot.mouseClick(box.grid_button, Qt.MouseButton.LeftButton)
+    genes = tuple(dict.fromkeys((session.gene, *session.pinned)))
+    until(lambda: [m.symbol for m in maps.maps] == list(genes))
+    assert maps.selected == session.gene
+
+    # Each map has the values of its gene, and a click shows that gene on the canvas.
+    cell = maps.cells()[-1]
+    qtbot.mouseClick(maps, Qt.MouseButton.LeftButton, pos=cell.center().toPoint())
+    assert session.gene == genes[-1] == maps.selected
+    at = next(
+        p
+        for p in (
+            cell.center() + QPointF(dx, dy) for dx in range(-60, 61, 6) for dy in range(0, 60, 6)
+        )
+        if (found := maps.value_at(p)) is not None and np.isfinite(found[1])
+    )
+    picture = maps._picture(cell)
+    xy = maps.view.center() + (at - picture.center()) / maps._zoom(picture)
+    centres = overlay.prediction.target.grid.centres
+    nearest = np.abs(centres - [xy.x(), xy.y()]).max(axis=1).argmin()
+    value = overlay.prediction.get_gene_values(genes[-1])[nearest]
+    assert maps.value_at(at) == (genes[-1], pytest.approx(value))
+
+    # The view is that of the canvas; the wheel zooms both.
+    width = maps.view.width()
+    camera.zoom *= 2
+    assert maps.view.width() == pytest.approx(width / 2)
+    maps.zoomed.emit(0.5)
+    assert maps.view.width() == pytest.approx(width)
+    qtbot.keyClick(maps, Qt.Key.Key_Right)
+    assert session.gene == genes[0]
+    session.set_pinned("KRT8", "KRT8" not in session.pinned)
+    until(lambda: ("KRT8" in [m.symbol for m in maps.maps]) is ("KRT8" in session.pinned))
+    qtbot.keyClick(maps, Qt.Key.Key_Escape)
+    assert not window.isVisible() and not window.reader.symbols

@@ -15,6 +15,7 @@ from ...tools.color_mix import ColorMix
 from ...widgets.correlation_plots import ALIGN_LEFT, ALIGN_RIGHT, make_painter
 from ...widgets.qt_utils import make_row
 from ...widgets.signal_connections import SignalConnections
+from .gene_grid_window import MAX_GENES, GeneGridWindow
 
 
 class MixLegend(QWidget):
@@ -79,13 +80,19 @@ class SeveralGenesBox(QWidget):
             f"The first two or {MAX_MIXED_GENES} genes in a colour each, added up; "
             "press again for the map of one gene"
         )
+        self.grid_button = QPushButton("Side by side")
+        self.grid_button.setToolTip(
+            f"A map for each of up to {MAX_GENES} genes, in a window that follows the canvas"
+        )
+        self.grid_window = GeneGridWindow(session, connections, self)
         self.legend = MixLegend()
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addLayout(make_row(QLabel("Genes"), (self.genes_field, 1)))
-        layout.addLayout(make_row(self.colors_button))
+        layout.addLayout(make_row(self.colors_button, self.grid_button))
         layout.addWidget(self.legend)
         self.colors_button.clicked.connect(self._toggle_colors)
+        self.grid_button.clicked.connect(self._show_grid)
         self.genes_field.editingFinished.connect(self._on_genes_edited)
         connections.connect(self._on_pinned, session.pinned_changed)
         connections.connect(self.refresh, mix.changed, session.checkpoint_changed)
@@ -110,6 +117,19 @@ class SeveralGenesBox(QWidget):
             names = names[0].split()  # a score has spaces in its name
         return tuple(dict.fromkeys(panel.symbols[panel.row(name)] for name in names))
 
+    def _show_grid(self) -> None:
+        """Open the window, with the shown gene first where nothing is named."""
+        session = self._session
+        try:
+            genes = self.genes()
+            if not self.genes_field.text().strip() and session.gene is not None:
+                genes = tuple(dict.fromkeys((session.gene, *genes)))
+            if len(genes) > MAX_GENES:
+                session.message.show(f"The first {MAX_GENES} of {len(genes)} genes are shown.")
+            self.grid_window.show_genes(genes)
+        except DkanError as error:
+            session.message.show(str(error), warning=True)
+
     def _toggle_colors(self, checked: bool) -> None:
         try:
             self._mix.show(self._choose_mixed() if checked else ())
@@ -129,14 +149,22 @@ class SeveralGenesBox(QWidget):
         return genes
 
     def _on_genes_edited(self) -> None:
-        if self._mix.genes and self.genes_field.isModified():
-            self.genes_field.setModified(False)
+        if not self.genes_field.isModified():
+            return
+        self.genes_field.setModified(False)
+        if self._mix.genes:
             self._toggle_colors(True)
+        if self.grid_window.isVisible():
+            self._show_grid()
 
     def _on_pinned(self) -> None:
         self.refresh()
-        if self._mix.genes and not self.genes_field.text().strip():
+        if self.genes_field.text().strip():
+            return
+        if self._mix.genes:
             self._toggle_colors(True)
+        if self.grid_window.isVisible():
+            self._show_grid()
 
     def refresh(self) -> None:
         """Follow the mix and the pinned genes."""
