@@ -8,7 +8,7 @@ from io import StringIO
 import numpy as np
 from qtpy.QtCore import QPointF, Qt
 
-from napari_dkan.viewer.panels.quality.boxes.domains_box import match_cluster_labels
+from napari_dkan.viewer.panels.quality.boxes.domains_job import match_cluster_labels
 from napari_dkan.viewer.widgets.correlation_plots import (
     CorrelationHistogram,
     MeasuredPredictedScatter,

@@ -5,7 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+from qtpy.QtCore import Qt
+from qtpy.QtTest import QTest
+from qtpy.QtWidgets import QLineEdit
+from shapely.geometry import Point
 
+from napari_dkan.viewer.layers.domain_legend import CHIP_PREFIX
+from napari_dkan.viewer.layers.region_objects import DOMAINS_KEY
+from napari_dkan.viewer.panels.quality.boxes.domains_job import domain_regions
 from napari_dkan.viewer.panels.quality.data.quality_model import MapLayout
 from napari_dkan.viewer.session.viewer_settings import TargetMode
 
@@ -43,8 +50,53 @@ def test_gene_sets_are_scored_and_displayed_side_by_side(
     assert [m for m in viewer.layers if m.visible] == before
 
 
+def check_names_colours_genes_and_files(compared: QualityWidget, tmp_path, until):
+    """By the mouse: a name, a gene; then colour, regions and a file."""
+    box, session = compared.domains_box, compared.session
+    table, layers = box.table, box._layers
+    chips = {k: v for k, v in session.viewer.canvas.overlays.items() if k.startswith(CHIP_PREFIX)}
+    assert [c.text for c in chips.values() if c.visible] == table.names
+    table.show()
+    first = table.topLevelItem(0)
+    place = table.visualItemRect(first).center()
+    QTest.mouseClick(table.viewport(), Qt.MouseButton.LeftButton, pos=place)
+    QTest.mouseDClick(table.viewport(), Qt.MouseButton.LeftButton, pos=place)
+    editor = table.findChild(QLineEdit)
+    QTest.keyClicks(editor, "Nest")
+    QTest.keyClick(editor, Qt.Key.Key_Return)
+    until(lambda: table.names[0] == "Nest")
+    table.set_color(1, "#123456")
+    assert table.names[0] == chips[f"{CHIP_PREFIX}1"].text == "Nest"
+    for layer in layers:
+        assert layer.features["domain"].iloc[1] == "Nest"
+        np.testing.assert_allclose(layer.colormap.color_dict[1][:3], [18 / 255, 52 / 255, 86 / 255])
+    first.setExpanded(True)
+    gene = first.child(0).text(0)
+    assert gene == box.result.genes.top_genes(1, 1)[0][0]
+    QTest.mouseClick(
+        table.viewport(),
+        Qt.MouseButton.LeftButton,
+        pos=table.visualItemRect(first.child(0)).center(),
+    )
+    assert session.gene == gene and not any(layer.visible for layer in layers)
+    assert not any(chip.visible for chip in chips.values())
+
+    box.save(tmp_path / "domains.csv", "genes")
+    assert "1,Nest," in (tmp_path / "domains.csv").read_text()
+    result = box.result
+    regions = domain_regions(result, table.names, table.colors)
+    assert [r.classification for r in regions] == table.names[: len(regions)]
+    owner = [[r.geometry.covers(Point(xy)) for r in regions].index(True) + 1 for xy in result.xy]
+    assert owner == result.predicted.tolist() and regions[0].color == (18, 52, 86)
+    box.make_regions()
+    (made,) = [x for x in session.viewer.layers if DOMAINS_KEY in x.metadata]
+    assert set(made.features["classification"]) == {r.classification for r in regions}
+    assert sum(map(bool, made.features["label"])) == len(regions)  # one name each
+    session.viewer.layers.remove(made)
+
+
 def test_domains_of_spots_and_then_of_a_tile_map(
-    compared: QualityWidget, panel: PredictWidget, until
+    compared: QualityWidget, panel: PredictWidget, until, tmp_path
 ):
     box = compared.domains_box
     box.find_button.click()
@@ -55,6 +107,7 @@ def test_domains_of_spots_and_then_of_a_tile_map(
     )
     predicted, measured = compared.value_maps.layers
     assert predicted.data.shape == measured.data.shape and measured.data.max() > 0
+    check_names_colours_genes_and_files(compared, tmp_path, until)
     panel.target_box.mode_buttons[TargetMode.TISSUE].click()
     panel.target_box.start_prediction()
     until(lambda: not panel.prediction_jobs.busy)

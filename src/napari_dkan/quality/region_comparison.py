@@ -146,8 +146,8 @@ def compare_regions(
         mean_a,
         mean_b,
         mean_a - mean_b,
-        _cohens_d(table[is_a], table[~is_a]),
-        _superiority(table, is_a),
+        cohens_d(table[is_a], table[~is_a]),
+        probability_above(table, is_a),
         p_value,
         adjust_p_values(p_value),
     )
@@ -283,7 +283,8 @@ def _studentized(draws: FloatArray, sums: FloatArray, sizes: FloatArray) -> Floa
     return np.asarray(np.abs(difference) / scale)
 
 
-def _cohens_d(a: FloatArray, b: FloatArray) -> FloatArray:
+def cohens_d(a: FloatArray, b: FloatArray) -> FloatArray:
+    """Return Cohen's d (G,) of the tiles (N, G) of two places; NaN where nothing varies in them."""
     freedom = max(len(a) + len(b) - 2, 1)
     within = ((a - a.mean(axis=0)) ** 2).sum(axis=0) + ((b - b.mean(axis=0)) ** 2).sum(axis=0)
     deviation = np.sqrt(within / freedom)
@@ -292,8 +293,11 @@ def _cohens_d(a: FloatArray, b: FloatArray) -> FloatArray:
     return effect
 
 
-def _superiority(values: FloatArray, is_a: NDArray[np.bool_]) -> FloatArray:
-    """Return the area under the ROC curve, from ranks (Mann and Whitney)."""
+def probability_above(values: FloatArray, is_a: NDArray[np.bool_]) -> FloatArray:
+    """Return the probability (G,) that a tile of A is above another one, ties counted half.
+
+    The area under the ROC curve of values (N, G), from ranks (Mann and Whitney).
+    """
     from scipy.stats import rankdata
 
     n_a, n_b = int(is_a.sum()), int((~is_a).sum())

@@ -75,7 +75,9 @@ def make_region_layers(
             if region.color is None
             else "#{:02x}{:02x}{:02x}".format(*region.color)
         )
-        for part in _flatten_geometry(region.geometry):
+        parts = _flatten_geometry(region.geometry)
+        largest = max(parts, key=lambda part: part.area, default=None)  # which bears the name
+        for part in parts:
             if part.geom_type == "Point":
                 points.append((part.x, part.y))
                 continue
@@ -85,7 +87,8 @@ def make_region_layers(
                 rings.append(swap_xy(xy[:-1] if is_area else xy))
                 kinds.append("polygon" if is_area else "path")
                 colors.append(color)
-                row = ("" if i else region.label, region.name, region.classification, i > 0, number)
+                label = "" if i or part is not largest else region.label
+                row = (label, region.name, region.classification, i > 0, number)
                 for column, value in zip(table, row, strict=True):
                     table[column].append(value)
     layers: list[Shapes | Points] = []

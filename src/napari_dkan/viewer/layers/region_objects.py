@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 
 UNCLASSIFIED = "Unclassified"
+DOMAINS_KEY = "regions of domains"  # in the metadata of a layer whose regions are spatial domains
 # Okabe and Ito, without black and without the colour of new regions; told apart by everyone.
 CLASS_COLORS = ("#e69f00", "#56b4e9", "#009e73", "#f0e442", "#d55e00", "#cc79a7", "#0072b2")
 _LABEL_TEXT = {"string": "{label}", "size": 11, "color": "black", "anchor": "center"}

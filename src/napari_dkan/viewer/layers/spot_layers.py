@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -60,11 +61,18 @@ def make_spot_labels(spots: Spots, labels: NDArray[np.integer], mpp: float, name
     return _make_labels_layer(image, name, step, corner)
 
 
-def _domain_colormap(count: int) -> DirectLabelColormap:
-    colors: dict[int | None, str] = {
-        n: DOMAIN_COLORS[(n - 1) % len(DOMAIN_COLORS)] for n in range(1, count + 1)
-    }
-    return DirectLabelColormap(color_dict={None: "transparent", 0: "transparent", **colors})
+def color_domains(layer: Labels, names: Sequence[str], colors: Sequence[str]) -> None:
+    """Set names and colours of the domains (D,) of a layer; napari shows the name at the cursor."""
+    numbered: dict[int | None, str] = dict(enumerate(colors, 1))
+    layer.colormap = DirectLabelColormap(
+        color_dict={None: "transparent", 0: "transparent", **numbered}
+    )
+    layer.features = {"index": list(range(len(names) + 1)), "domain": ["", *names]}
+
+
+def domain_color(number: int) -> str:
+    """Return the colour of a domain, from 1, unless the user chooses another one."""
+    return DOMAIN_COLORS[(number - 1) % len(DOMAIN_COLORS)]
 
 
 def _make_labels_layer(
@@ -78,7 +86,6 @@ def _make_labels_layer(
         units=MICROMETER_UNITS,
         axis_labels=AXIS_LABELS,
         opacity=DOMAIN_OPACITY,
-        colormap=_domain_colormap(int(image.max())),
     )
     layer.editable = False
     return layer

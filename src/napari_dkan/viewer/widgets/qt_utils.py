@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from qtpy.QtCore import Qt
+from qtpy.QtGui import QColor, QIcon, QPixmap
 from qtpy.QtWidgets import (
     QComboBox,
     QDockWidget,
@@ -36,6 +37,16 @@ def make_progress_bar() -> QProgressBar:
     bar.setTextVisible(False)
     bar.setMaximumHeight(8)
     return bar
+
+
+SWATCH_PX = 12
+
+
+def make_swatch(color: QColor) -> QIcon:
+    """Return a small square of a colour, for the rows of a list."""
+    pixels = QPixmap(SWATCH_PX, SWATCH_PX)
+    pixels.fill(color)
+    return QIcon(pixels)
 
 
 def make_row(*widgets: QWidget | tuple[QWidget, int]) -> QHBoxLayout:

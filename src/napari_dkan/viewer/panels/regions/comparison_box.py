@@ -17,6 +17,7 @@ from ....atomic_write import atomic_write
 from ....errors import DkanError
 from ...layers.canvas_legend import LEGEND_PREFIX, CanvasLegend
 from ...layers.contrast_limits import percentile_limits
+from ...layers.region_objects import DOMAINS_KEY
 from ...layers.value_layers import (
     VALUE_COLUMN,
     color_grid,
@@ -44,6 +45,9 @@ REST = "the rest"
 GENES, HALLMARK, BROWSE = "genes", "Hallmark sets", "a GMT file..."
 SIGNIFICANT = 0.05
 ONE_PATIENT = "Tiles of one slide are one patient: p speaks of this slide only."
+FROM_DOMAINS = (
+    "Domains were found in the same values, so p is too small; the size of a difference counts."
+)
 TABLE_ROWS = 9
 
 
@@ -165,6 +169,9 @@ class ComparisonBox(QWidget):
             self._model.measured(),
             self._model.measured_depth(),
             {GENES: None, HALLMARK: ""}.get(chosen, self._files.get(chosen)),
+            any(
+                DOMAINS_KEY in o.layer.metadata for g in (a, b) if g is not None for o in g.objects
+            ),
         )
         self._colors = QColor(*a.color), QColor("#9e9e9e") if b is None else QColor(*b.color)
 
@@ -384,6 +391,8 @@ def describe_result(result: ComparisonResult) -> str:
             f"Not tested: too few independent blocks of tiles ({c.blocks_a:.1f} and "
             f"{c.blocks_b:.1f}; 2 are needed). {ONE_PATIENT}"
         )
+    if request.from_domains:
+        lines.append(FROM_DOMAINS)
     if result.measured is not None:
         m = result.measured
         text = f"Measured: {m.comparison.n_a:,} and {m.comparison.n_b:,} spots"

@@ -34,6 +34,8 @@ class ComparisonRequest:
         Counts of the measured spots.
     sets : Path, "" or None
         A GMT file, "" for Hallmark, None for genes.
+    from_domains : bool
+        A or B is a spatial domain, which was found in the same values.
     """
 
     name_a: str
@@ -44,6 +46,7 @@ class ComparisonRequest:
     measured: TileValues | None
     depth: NDArray[np.float64] | None = None
     sets: Path | str | None = None
+    from_domains: bool = False
 
 
 @dataclass(frozen=True, eq=False)

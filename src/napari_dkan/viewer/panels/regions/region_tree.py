@@ -6,7 +6,7 @@ from functools import partial
 
 import numpy as np
 from qtpy.QtCore import QPoint, Qt
-from qtpy.QtGui import QColor, QIcon, QPixmap, QResizeEvent
+from qtpy.QtGui import QColor, QResizeEvent
 from qtpy.QtWidgets import (
     QAbstractItemView,
     QColorDialog,
@@ -18,10 +18,10 @@ from qtpy.QtWidgets import (
 
 from ...layers.region_objects import UNCLASSIFIED, classify, delete, recolor, rename
 from ...widgets.metrics_table import NO_VALUE, format_metric, wrap_tooltip
+from ...widgets.qt_utils import make_swatch
 from ...widgets.signal_connections import SignalConnections
 from .regions_model import RegionGroup, RegionsModel
 
-SWATCH_PX = 12
 PREDICTED_COLUMNS = (
     ("tiles", "Predicted tiles whose centre lies in the region"),
     ("mm\N{SUPERSCRIPT TWO}", "Area of the outline, without holes"),
@@ -47,7 +47,9 @@ class RegionTree(QTreeWidget):
         self.setUniformRowHeights(True)
         self.setIndentation(14)
         self.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
-        self.setEditTriggers(QAbstractItemView.EditTrigger.DoubleClicked)
+        self.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
+        self.setExpandsOnDoubleClick(False)
+        self.itemDoubleClicked.connect(lambda item, column: self.editItem(item, 0))
         self.setContextMenuPolicy(Qt.ContextMenuPolicy.CustomContextMenu)
         self.setHorizontalScrollMode(QAbstractItemView.ScrollMode.ScrollPerPixel)
         self.header().setStretchLastSection(False)
@@ -83,7 +85,7 @@ class RegionTree(QTreeWidget):
             item = QTreeWidgetItem([group.name, *self._cells(row)])
             item.setData(0, Qt.ItemDataRole.UserRole, row)
             item.setFlags(item.flags() | Qt.ItemFlag.ItemIsEditable)
-            item.setIcon(0, _swatch(QColor(*group.color)))
+            item.setIcon(0, make_swatch(QColor(*group.color)))
             for column in range(1, len(titles)):
                 item.setTextAlignment(
                     column, Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter
@@ -183,9 +185,3 @@ class RegionTree(QTreeWidget):
         color = QColorDialog.getColor(QColor(*group.color), self, f"Colour of {group.name}")
         if color.isValid():
             recolor(group.objects, color.getRgbF())
-
-
-def _swatch(color: QColor) -> QIcon:
-    pixels = QPixmap(SWATCH_PX, SWATCH_PX)
-    pixels.fill(color)
-    return QIcon(pixels)

@@ -2,56 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from napari.layers import Layer
-from numpy.typing import NDArray
-from qtpy.QtWidgets import QDoubleSpinBox, QLabel, QPushButton, QWidget
+from napari.layers import Labels
+from qtpy.QtWidgets import QDoubleSpinBox, QFileDialog, QLabel, QMenu, QPushButton, QWidget
 
-from .....spatial.tile_grid import TileGrid
-from ....layers.overlay_lookup import decode_all_genes
-from ....layers.prediction_layers import GridOverlay
-from ....layers.spot_layers import make_spot_labels, make_tile_labels
+from .....errors import DkanError
+from ....layers.domain_legend import DomainLegend
+from ....layers.region_layers import make_region_layers
+from ....layers.region_objects import DOMAINS_KEY
+from ....layers.spot_layers import color_domains, make_spot_labels, make_tile_labels
+from ....session.shortcut_actions import REGIONS_PANEL, open_panel_dock
 from ....session.slide_layer import ViewerSlide
 from ....widgets.job_row import JobRow
-from ....widgets.qt_utils import fill_column
+from ....widgets.qt_utils import fill_column, make_row
 from ....widgets.signal_connections import SignalConnections
 from ..data.quality_model import QualityModel
 from ..maps.value_maps import MapGeometry, ValueMapLayers
+from .domain_table import DomainTable
+from .domains_job import DomainResult, cluster_profiles, domain_regions
 
 if TYPE_CHECKING:
-    from .....inference.prediction import Prediction
     from .....quality.comparison import Comparison
 
 
 PREDICTED_DOMAINS, MEASURED_DOMAINS = "predicted domains", "measured domains"
-
-
-@dataclass(frozen=True)
-class _DomainResult:
-    """Domain labels, from 1.
-
-    Attributes
-    ----------
-    predicted : ndarray
-        Of the tiles of `grid`, or else of the spots.
-    grid : TileGrid or None
-    measured : ndarray or None
-        Of the spots.
-    agreement : float
-        Adjusted Rand index at the spots.
-    n_compared : int
-        Spots with a label of both kinds.
-    """
-
-    predicted: NDArray[np.integer]
-    grid: TileGrid | None
-    measured: NDArray[np.integer] | None
-    agreement: float
-    n_compared: int
+EXPORTS = (  # title, ending of the file's name
+    ("Genes of the domains (.csv) ...", "genes"),
+    ("Domain of each tile or spot (.csv) ...", "tiles"),
+)
 
 
 class DomainsBox(QWidget):
@@ -62,6 +44,10 @@ class DomainsBox(QWidget):
     ) -> None:
         super().__init__()
         self._model, self._value_maps = model, value_maps
+        self._legend = DomainLegend(model.session)
+        self._layers: list[Labels] = []
+        self.result: DomainResult | None = None
+        self._slide: ViewerSlide | None = None
         self.resolution_spin = QDoubleSpinBox()
         self.resolution_spin.setRange(0.1, 5.0)
         self.resolution_spin.setSingleStep(0.1)
@@ -79,10 +65,32 @@ class DomainsBox(QWidget):
             self.resolution_spin,
             (self.find_button, 1),
         )
-        fill_column(self, self.job_row)
+        self.table = DomainTable()
+        self.regions_button, self.save_button = QPushButton("As regions"), QPushButton("Save")
+        self.regions_button.setToolTip(
+            "Make a class of regions of each domain, for the panel DKAN: regions"
+        )
+        menu = QMenu(self.save_button)
+        for title, kind in EXPORTS:
+            menu.addAction(title, partial(self._ask_path, kind))
+        self.save_button.setMenu(menu)
+        self._result_widgets = QWidget()
+        fill_column(
+            self._result_widgets,
+            self.table,
+            make_row((self.regions_button, 1), (self.save_button, 1)),
+        )
+        fill_column(self, self.job_row, self._result_widgets)
+        self._result_widgets.hide()
         self.find_button.clicked.connect(self.find_domains)
+        self.table.style_changed.connect(self._apply_style)
+        self.table.gene_selected.connect(self._show_gene)
+        self.table.domain_selected.connect(lambda: self._set_maps_visible(True))
+        self.regions_button.clicked.connect(self.make_regions)
         connections.connect(self.refresh, model.comparison_changed, model.session.overlays_changed)
         connections.connect(self._cancel, model.comparison_changed)
+        connections.connect(self._on_maps_changed, value_maps.changed)
+        connections.on_disconnect(self._legend.hide)
         self.refresh()
 
     def refresh(self) -> None:
@@ -93,6 +101,8 @@ class DomainsBox(QWidget):
         if self.job_row.busy:
             self.job_row.cancel()
 
+    # ---- finding -----------------------------------------------------------------------
+
     def find_domains(self) -> None:
         """Cluster the current profiles."""
         model, resolution = self._model, self.resolution_spin.value()
@@ -100,18 +110,18 @@ class DomainsBox(QWidget):
         if slide is None or (comparison is None and tile_map is None):
             return
         self.job_row.start(
-            lambda: _cluster_profiles(comparison, tile_map, resolution),
+            lambda: cluster_profiles(comparison, tile_map, resolution),
             lambda result: self._show_result(result, slide, comparison),
             "Clustering ...",
         )
 
     def _show_result(
-        self, result: _DomainResult | None, slide: ViewerSlide, comparison: Comparison | None
+        self, result: DomainResult | None, slide: ViewerSlide, comparison: Comparison | None
     ) -> None:
         """Show predicted and measured domains in two layers; None: the job is not done yet."""
         if result is None:
             return
-        layers: list[Layer] = []
+        layers: list[Labels] = []
         if result.grid is not None:
             layers.append(
                 make_tile_labels(result.grid, result.predicted, slide.mpp, PREDICTED_DOMAINS)
@@ -124,94 +134,111 @@ class DomainsBox(QWidget):
             layers.append(
                 make_spot_labels(comparison.spots, result.measured, slide.mpp, MEASURED_DOMAINS)
             )
-        self._value_maps.set_layers(MapGeometry(slide), layers, _domain_caption(result))
+        before = self.result
+        is_same = before is not None and slide is self._slide and before.has_domains_of(result)
+        self.result, self._slide = result, slide
+        self.table.set_result(result, is_same)
+        for layer in layers:
+            color_domains(layer, self.table.names, self.table.colors)
+        self._value_maps.set_layers(MapGeometry(slide), list(layers), _domain_caption(result))
+        self._layers = layers
+        self._apply_style()
+        self._result_widgets.show()
         self.job_row.status_label.setText(_describe_domains(result))
 
+    # ---- style -------------------------------------------------------------------------
 
-def _cluster_profiles(
-    comparison: Comparison | None, tile_map: GridOverlay | None, resolution: float
-) -> Iterator[_DomainResult | None]:
-    """Cluster the tiles of the map, else the spots; and the measured profiles."""
-    from .....quality.spatial_domains import adjusted_rand_index, cluster_domains
+    @property
+    def is_shown(self) -> bool:
+        """Whether the maps of the domains are in the viewer, and not those of another box."""
+        return bool(self._layers) and self._value_maps.layers == self._layers
 
-    grid, measured, agreement, n_compared = None, None, float("nan"), 0
-    if tile_map is not None:
-        prediction = decode_all_genes(tile_map)
-        grid, values = prediction.target.grid, expression_profiles(prediction)
-    else:
-        assert comparison is not None
-        values = comparison.predicted
-    predicted = cluster_domains(values, resolution)
-    yield None
-    if comparison is not None:
-        measured, at_spots = cluster_domains(comparison.measured, resolution), predicted
-        if grid is not None:
-            at_spots = tile_labels_at(grid, predicted, comparison.spots.xy)
-        is_labeled = at_spots > 0
-        n_compared = int(is_labeled.sum())
-        if n_compared > 1:
-            agreement = adjusted_rand_index(at_spots[is_labeled], measured[is_labeled])
-        measured = match_cluster_labels(measured, at_spots)
-    yield _DomainResult(predicted, grid, measured, agreement, n_compared)
+    def _apply_style(self) -> None:
+        """Give layers and legend the names and colours of the table."""
+        for layer in self._layers:
+            color_domains(layer, self.table.names, self.table.colors)
+        self._on_maps_changed()
+
+    def _on_maps_changed(self) -> None:
+        if self.is_shown and any(layer.visible for layer in self._layers):
+            self._legend.show(self.table.names, self.table.colors)
+        else:
+            self._legend.hide()
+
+    def _show_gene(self, symbol: str) -> None:
+        """Show the map of a gene instead of the domains."""
+        session = self._model.session
+        with session.message.report_errors():
+            session.set_gene(symbol)
+            self._set_maps_visible(False)
+
+    def _set_maps_visible(self, visible: bool) -> None:
+        if not self.is_shown:
+            return
+        if not visible:
+            self._value_maps.set_side_by_side(False)
+        for layer in self._layers:
+            layer.visible = visible
+        self._on_maps_changed()
+
+    # ---- regions and files -------------------------------------------------------------
+
+    def make_regions(self) -> None:
+        """Add a layer of regions, a class for each predicted domain."""
+        session, result, slide = self._model.session, self.result, self._slide
+        if result is None or slide is None or slide not in session.slides:
+            return
+        with session.message.report_errors():
+            regions = domain_regions(result, self.table.names, self.table.colors)
+            for layer in make_region_layers(regions, f"domains, {slide.layer.name}", slide.mpp):
+                layer.metadata[DOMAINS_KEY] = True
+                session.layers.insert(layer, slide)
+            self._set_maps_visible(False)
+            open_panel_dock(session.viewer, REGIONS_PANEL)
+
+    def _ask_path(self, kind: str) -> None:
+        slide = self._slide
+        name = f"{'slide' if slide is None else slide.slide.name}-domains-{kind}.csv"
+        chosen, _ = QFileDialog.getSaveFileName(self, "Save the domains", name, "Table (*.csv)")
+        if chosen:
+            self.save(Path(chosen if chosen.lower().endswith(".csv") else f"{chosen}.csv"), kind)
+
+    def save(self, path: Path, kind: str) -> None:
+        """Write the genes of the domains ("genes"), or the domain of each tile ("tiles")."""
+        from .....quality.domain_genes import write_domain_genes, write_domain_tiles
+
+        result, names = self.result, self.table.names
+        if result is None:
+            return
+        n_predicted = len(result.genes.n_tiles)
+        try:
+            if kind == "genes":
+                write_domain_genes(path, result.genes, names[:n_predicted], result.provenance)
+            else:
+                write_domain_tiles(path, result.xy, result.predicted, names, result.provenance)
+        except DkanError as error:
+            self.job_row.status_label.setText(str(error))
+            return
+        self.job_row.status_label.setText(f"{path.name} is written.")
 
 
-def expression_profiles(prediction: Prediction) -> NDArray[np.float32]:
-    """Return values (N, G) without genes predicted from their text, whose scale differs."""
-    columns = [
-        i for i, s in enumerate(prediction.panel.symbols) if s not in prediction.zero_shot_symbols
-    ]
-    return prediction.values[:, columns]
-
-
-def match_cluster_labels(
-    labels: NDArray[np.integer], reference: NDArray[np.integer]
-) -> NDArray[np.int64]:
-    """Renumber clusters (N,) so that they have the colours of those they share most spots with.
-
-    Clusters without a counterpart get new numbers. The assignment maximizes the number of shared
-    spots (Hungarian method).
-    """
-    from scipy.optimize import linear_sum_assignment
-
-    shared = np.zeros((int(labels.max()) + 1, int(reference.max()) + 1))
-    np.add.at(shared, (labels, reference), 1)
-    shared[0] = shared[:, 0] = 0
-    renumbered: NDArray[np.int64] = np.zeros(len(shared), np.int64)
-    for label, match in zip(*linear_sum_assignment(-shared), strict=True):
-        if shared[label, match]:
-            renumbered[label] = match
-    next_number = int(reference.max())
-    for label in range(1, len(renumbered)):
-        if not renumbered[label]:
-            next_number += 1
-            renumbered[label] = next_number
-    matched: NDArray[np.int64] = renumbered[labels]
-    return matched
-
-
-def tile_labels_at(
-    grid: TileGrid, labels: NDArray[np.integer], xy: NDArray[np.float64]
-) -> NDArray[np.int64]:
-    """Return the labels (N,) of the tiles (T,) at positions (N, 2) in level-0 px; 0 for none."""
-    label_of_cell = dict(zip(map(tuple, grid.cells.tolist()), labels.tolist(), strict=True))
-    cells = np.floor(xy / grid.pitch).astype(int).tolist()
-    return np.array([label_of_cell.get(tuple(cell), 0) for cell in cells], np.int64)
-
-
-def _domain_caption(result: _DomainResult) -> str:
-    text = "Domains: clusters of spots with similar profiles"
+def _domain_caption(result: DomainResult) -> str:
+    text = f"Domains: clusters of {result.unit} with similar profiles"
     return text if np.isnan(result.agreement) else f"{text}\nagreement (ARI) {result.agreement:.2f}"
 
 
-def _describe_domains(result: _DomainResult) -> str:
-    kind = "spots" if result.grid is None else "tiles"
-    text = f"{int(result.predicted.max())} domains in {len(result.predicted):,} predicted {kind}"
+def _describe_domains(result: DomainResult) -> str:
+    text = (
+        f"{int(result.predicted.max())} domains in {len(result.predicted):,} predicted "
+        f"{result.unit}"
+    )
+    one_slide = "Their genes are of this slide, so of one patient."
     if result.measured is None:
-        return f"{text}."
+        return f"{text}. {one_slide}"
     text += f", {len(np.unique(result.measured))} in the measured spots. "
     if np.isnan(result.agreement):
-        return f"{text}No spot has both: the map does not cover them."
+        return f"{text}No spot has both: the map does not cover them. {one_slide}"
     return (
         f"{text}Agreement (ARI) {result.agreement:.2f} over {result.n_compared:,} spots; "
-        "1 is the same, 0 is chance."
+        f"1 is the same, 0 is chance. {one_slide}"
     )
