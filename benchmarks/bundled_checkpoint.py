@@ -51,7 +51,11 @@ from napari_dkan.training.evaluation.zero_shot_evaluation import (
 from napari_dkan.training.fit.build_reference import read_reliability_report
 from napari_dkan.training.fit.fit_model import SINGLE_DEVICE
 from napari_dkan.training.fit.run_folder import RunFolder
-from napari_dkan.training.gene_text import resolve_gene_text, resolve_panel
+from napari_dkan.training.gene_text import (
+    read_gene_text_embeddings,
+    resolve_gene_text,
+    resolve_panel,
+)
 from napari_dkan.training.metrics import gene_pcc
 from napari_dkan.training.train import TrainingInputs, train_checkpoint, write_crossval_report
 from napari_dkan.training.train_settings import (
@@ -193,7 +197,7 @@ def zero_shot(args: argparse.Namespace) -> None:
     report = evaluate_zero_shot(
         inputs.sections,
         inputs.panel,
-        inputs.gene_text,
+        read_gene_text_embeddings(args.gene_text, inputs.panel),
         replace(inputs.settings, epochs=ZERO_SHOT_EPOCHS, members=1),
         draws=ZERO_SHOT_DRAWS,
         log=lambda line: print(line, flush=True),

@@ -29,15 +29,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from why_maps import (
-    BESIDE_DEPTH,
-    OF_DEPTH,
-    WITHOUT_PATH,
-    DepthOut,
-    Spot,
-    blurred,
-    remaining,
-)
+from why_maps import OF_DEPTH, WITH_DEPTH, DepthOut, Spot, blurred, remaining
 from why_table import mean_curves, summary, table
 
 from napari_dkan.inference.occlusion import (
@@ -64,10 +56,7 @@ STEPS = np.arange(
     7, DEFAULT_BLOCKS**2, 7
 )  # blocks gone when the network is asked; 0 and all are shared
 RANDOM = 4
-SIGNED_ONLY = (
-    *("covering, no short cut", BESIDE_DEPTH, OF_DEPTH, WITHOUT_PATH),
-    "of another gene",
-)
+SIGNED_ONLY = ("covering, no short cut", WITH_DEPTH, OF_DEPTH, "of another gene")
 KINDS = ("", "plain ")  # of figures: beside depth, and with it
 
 Ask = Callable[[np.ndarray], torch.Tensor]

@@ -36,8 +36,7 @@ from napari_dkan.model.encoders.stain_encoder import compute_tile_statistics
 from napari_dkan.model.network.ensemble import get_linear_path
 
 Map = NDArray[np.float64]
-BESIDE_DEPTH, OF_DEPTH = "covering, depth taken out", "covering, of the depth alone"
-WITHOUT_PATH = "covering, networks alone"
+WITH_DEPTH, OF_DEPTH = "covering, with depth", "covering, of the depth alone"
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,22 +94,26 @@ class Spot:
         assert self.depth_out is not None
         return self.depth_out(plain, self.depth(tokens)), plain
 
-    def _split_by_depth(self, shown: Map, without: Tensor, gene: int) -> dict[str, Map]:
-        """A covering map (K,) in two: what goes through the predicted depth, and the rest; and
-        the map of the networks without their linear path.
+    def level(self, tokens: Tensor, gene: int) -> Tensor:
+        """(S,) what the predicted depth adds to a gene; maps leave it out, as the window does."""
+        path = get_linear_path(self.predictor.checkpoint.network)
+        if path is None or not path.is_common_level:
+            return tokens.new_zeros(len(tokens))
+        return tokens[:, path.token_dim] * path.weights[path.token_dim, gene]
+
+    def _with_depth(self, shown: Map, without: Tensor, gene: int) -> dict[str, Map]:
+        """From a covering map (K,) that with the depth in it, and that of the depth alone.
 
         without : (K, D) tokens with each part covered.
         """
-        assert self.depth_out is not None
-        change = self.depth(self.coverings.baseline) - self.depth(without)
-        of_depth = change @ self.depth_out.slopes[:, gene]
-        path = get_linear_path(self.predictor.checkpoint.network)
-        weights = np.zeros(0) if path is None else path.weights[path.token_dim :, gene].numpy()
-        return {
-            BESIDE_DEPTH: shown - of_depth,
-            OF_DEPTH: of_depth,
-            WITHOUT_PATH: shown - change @ weights,
-        }
+        change = self.level(self.coverings.baseline, gene) - self.level(without, gene)
+        of_depth = change.detach().numpy()
+        return {WITH_DEPTH: shown + of_depth, OF_DEPTH: of_depth}
+
+    def _beside_depth(self, tokens: Tensor, gene: int) -> Map:
+        """(S,) a gene without its level."""
+        plain = self.predictor.decode(tokens, [gene])[:, 0]
+        return plain - self.level(tokens, gene).detach().numpy()
 
     @cached_property
     def coverings(self) -> OccludedTokens:
@@ -136,12 +139,12 @@ class Spot:
     def patch_maps(self, gene: int) -> tuple[dict[str, Map], dict[str, Map]]:
         """Signed and unsigned maps of the patch."""
         predictor, c = self.predictor, self.coverings
-        base, exact = (predictor.decode(t, [gene])[:, 0] for t in (c.baseline, self._exact))
+        base, exact = (self._beside_depth(t, gene) for t in (c.baseline, self._exact))
         shown = attribute_gene(predictor.prediction_context, c, gene)
         dark = 255 - self.given.pixels.mean(axis=2)
         signed = {
             "covering": shown.blocks.ravel(),
-            **self._split_by_depth(shown.blocks.ravel(), c.blocks, gene),
+            **self._with_depth(shown.blocks.ravel(), c.blocks, gene),
             "covering, no short cut": base - exact,
             "gradient x input": _blocks(self._pixel_gradient(gene)).sum(axis=(1, 3)).ravel(),
         }
@@ -156,13 +159,12 @@ class Spot:
         """Signed and unsigned maps of the neighbours."""
         predictor, c = self.predictor, self.coverings
         grid = predictor.checkpoint.network.config.grid
-        value = float(predictor.decode(c.baseline, [gene])[0, 0])
-        masked = predictor.decode(self._masked, [gene])[:, 0]
+        value, masked = (self._beside_depth(t, gene) for t in (c.baseline, self._masked))
         away = np.hypot(*(np.indices((grid, grid)) - grid // 2)).ravel()
         shown = attribute_gene(predictor.prediction_context, c, gene).tiles.ravel()
         signed = {
             "mean tile instead": shown,
-            **self._split_by_depth(shown, c.tiles, gene),
+            **self._with_depth(shown, c.tiles, gene),
             "masked out": value - masked,
             "gradient x change": self._tile_gradient(gene),
         }
@@ -216,7 +218,7 @@ class Spot:
             )
             place = compute_global_token(predictor.prediction_context, given, own)
             z = fuse_tokens(predictor.prediction_context, given, target, near[None], place)
-            value = predictor.decoder.decode_for_gradient(z, gene)[0]
+            value = (predictor.decoder.decode_for_gradient(z, gene) - self.level(z, gene))[0]
             (gradient,) = torch.autograd.grad(value, pixels)
         change = given.pixels.astype(float) - compute_mean_color(given.pixels)
         return (gradient[0].permute(1, 2, 0).numpy() * change).sum(axis=2)
@@ -230,7 +232,7 @@ class Spot:
             z = fuse_tokens(
                 predictor.prediction_context, given, self.coverings.target_tokens, near[None], place
             )
-            value = predictor.decoder.decode_for_gradient(z, gene)[0]
+            value = (predictor.decoder.decode_for_gradient(z, gene) - self.level(z, gene))[0]
             (gradient,) = torch.autograd.grad(value, near)
         return (gradient * (given.neighbor_features - given.mean_feature)).sum(dim=1).numpy()
 

@@ -159,6 +159,33 @@ def test_occlusion_sees_the_path(slide: Slide, carried: Checkpoint) -> None:
     assert np.isfinite(found.blocks).all()
 
 
+def test_occlusion_maps_leave_out_a_level_that_is_common_to_all_genes(
+    slide: Slide, parent: Checkpoint
+) -> None:
+    """The path of depth moves the value; the map is that of the networks."""
+    fit, rng = make_fit(parent, rank=1), np.random.default_rng(1)
+    of_depth = replace(
+        fit,
+        share=np.ones_like(fit.share),
+        token_weights=0 * fit.token_weights,
+        tile_weights=rng.normal(0, 3.0, (len(fit.mean), 1)) @ fit.tile_weights[:1],
+    )
+    found = []
+    for path in (None, of_depth, replace(of_depth, token_weights=fit.token_weights)):
+        linear = None if path is None else LinearPath.from_fit(path)
+        network = combine_members(list_members(parent.network), linear)
+        context = make_predictor(slide, replace(parent, network=network)).prediction_context
+        point = context.tissue.representative_point()
+        occluded = occlude_spot(context, _run(gather_spot_inputs(context, point.x, point.y)))
+        found.append(attribute_gene(context, occluded, 1))
+    plain, beside, mixed = found
+    assert [f.is_beside_depth for f in found] == [False, True, False]
+    np.testing.assert_allclose(beside.blocks, plain.blocks, atol=1e-4)
+    np.testing.assert_allclose(beside.tiles, plain.tiles, atol=1e-4)
+    assert abs(beside.patch - plain.patch) > 0.01 and abs(beside.value - plain.value) > 0.01
+    assert np.abs(mixed.blocks - plain.blocks).max() > 0.01
+
+
 def test_the_gradient_of_a_gene_is_that_of_its_values(slide: Slide, carried: Checkpoint) -> None:
     decoder = make_predictor(slide, carried).decoder
     tokens = torch.randn(1, carried.network.config.token_dim, requires_grad=True)

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import DamagedTileError
+from ..model.network.ensemble import get_linear_path
 from ..spatial.spots import Spots
 from .device import autocast, to_device
 from .global_context import ContextWindow
@@ -109,6 +110,9 @@ class OcclusionAttribution:
         (grid, grid) neighbors, NaN in the middle and off the slide.
     patch, neighborhood : float
         Each occluded as a whole.
+    is_beside_depth : bool
+        Whether blocks and tiles leave out what acts through the predicted depth, which moves all
+        genes together. Value, patch and neighborhood contain it.
     """
 
     value: float
@@ -116,6 +120,7 @@ class OcclusionAttribution:
     tiles: NDArray[np.float32]
     patch: float
     neighborhood: float
+    is_beside_depth: bool = False
 
 
 def gather_spot_inputs(
@@ -258,8 +263,10 @@ def attribute_gene(
 ) -> OcclusionAttribution:
     """Decode the attribution of a column, of the panel or of the zero-shot genes behind it.
 
-    The effect of a block in the context is computed from the gradient, as the exact effect needs
-    the whole context for every block.
+    Where the network predicts the depth of a spot apart, blocks and tiles are of the gene beside
+    depth: deletion curves beside depth are steeper by them (docs/why.md). The effect of a block in
+    the context is computed from the gradient, as the exact effect needs the whole context for
+    every block.
     """
     import torch
 
@@ -275,7 +282,10 @@ def attribute_gene(
     )
     values = context.decoder.decode(tokens, [column], zero_shot)[:, 0]
     value, without_patch, without_neighbors = values[:3].tolist()
-    tiles, blocks = np.split(value - values[3:], [len(mask)])
+    level = _decode_depth(context, tokens, column)
+    if level is not None:
+        values = values - level
+    tiles, blocks = np.split(values[0] - values[3:], [len(mask)])
     tiles[~mask] = tiles[len(mask) // 2] = np.nan
     gradient = _compute_context_gradient(context, occluded, column, zero_shot)
     blocks -= (occluded.feature_shifts @ gradient).cpu().numpy()
@@ -285,7 +295,19 @@ def attribute_gene(
         _reshape_square(tiles),
         value - without_patch,
         value - without_neighbors,
+        is_beside_depth=level is not None,
     )
+
+
+def _decode_depth(
+    context: PredictionContext, tokens: Tensor, column: int
+) -> NDArray[np.float32] | None:
+    """(B,) what the predicted depth adds to a gene; None without a path for it or for the gene."""
+    path = get_linear_path(context.network)
+    if path is None or not path.is_common_level or column >= context.network.config.genes:
+        return None
+    depth, slope = tokens[:, path.token_dim], path.weights[path.token_dim, column]
+    return (depth * slope).detach().cpu().numpy()
 
 
 def _compute_context_gradient(

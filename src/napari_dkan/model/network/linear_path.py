@@ -134,6 +134,14 @@ class LinearPath(nn.Module):
         """D, the width of the networks' fused tokens."""
         return len(self.weights) - self.n_features
 
+    @property
+    def is_common_level(self) -> bool:
+        """Whether it adds one number of a spot to all genes, each with its own slope.
+
+        A network that is trained on depth residuals has such a path: the number is the depth.
+        """
+        return self.n_features == 1 and not self.weights[: self.token_dim].any()
+
     def encode(self, neighbor_features: Tensor, neighbor_mask: Tensor) -> Tensor:
         """Compute the features (B, R) from neighbour features (B, K, d) and mask (B, K)."""
         with torch.autocast(neighbor_features.device.type, enabled=False):

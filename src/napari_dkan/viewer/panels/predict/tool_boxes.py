@@ -65,9 +65,10 @@ class LensBox(QWidget):
 
 
 LEGEND_TEXT = (
-    "Covering what is orange lowers {gene}, covering what is blue raises it: about the model, "
-    "not about biology."
+    "Covering what is orange lowers {gene}, covering what is blue raises it{beside}: about the "
+    "model, not about biology."
 )
+BESIDE_DEPTH = ", beside the number of molecules, which moves all genes"
 
 
 class OcclusionBox(QWidget):
@@ -110,7 +111,9 @@ class OcclusionBox(QWidget):
             return "Click on tissue to see why."
         if attribution is None:
             return f"Click again to explain {explainer.session.gene or 'this gene'} here."
-        meaning, value = LEGEND_TEXT.format(gene=explainer.gene), attribution.value
+        beside = BESIDE_DEPTH if attribution.is_beside_depth else ""
+        meaning = LEGEND_TEXT.format(gene=explainer.gene, beside=beside)
+        value = attribution.value
         return (
             f"{meaning}\n{explainer.gene} {value:.2f}; with the whole patch covered "
             f"{value - attribution.patch:.2f}, with all its neighbours covered "
