@@ -36,6 +36,7 @@ from napari_dkan.training.data.augmentation import StainTransform
 from napari_dkan.training.data.measured_section import make_measured_section
 from napari_dkan.training.data.prepared_section import encode_section, fit_section_encoder
 from napari_dkan.training.data.section_loading import CheckpointSectionReader, read_section_data
+from napari_dkan.training.evaluation.zero_shot_evaluation import read_zero_shot_card
 from napari_dkan.training.fit.build_reference import (
     add_reference,
     build_reference,
@@ -49,6 +50,7 @@ from .conftest import ROOT
 from .tiny_sections import PANEL, QUICK, tiny_section
 
 REPORT = ROOT / "docs" / "reports" / "reliability.json"
+ZERO_SHOT_REPORT = ROOT / "docs" / "reports" / "her2-breast-zeroshot.json"
 COLUMN = {name: i for i, name in enumerate(QC_FEATURE_NAMES)}
 
 
@@ -377,7 +379,8 @@ def test_bundled_checkpoint_has_a_reference(bundled: Checkpoint):
         and reference.ridge is not None
     )
     assert "breast" in reference.tissue
-    assert "reliability" in bundled.card
+    assert bundled.card["reliability"] == read_reliability_report(REPORT)
+    assert bundled.card["zero_shot"] == read_zero_shot_card(ZERO_SHOT_REPORT)
     assert Path(bundled.path).stat().st_size < 8.4e6
 
 
