@@ -93,7 +93,7 @@ def test_layers_can_be_renamed_and_reordered(panel: PredictWidget, middle, until
     assert overlay.layer.name == "my map"  # a name given by hand stays
     wanted = overlay.prediction.get_gene_values(session.gene)
     np.testing.assert_array_equal(
-        overlay.layer.data, overlay.prediction.target.grid.to_raster(wanted)
+        overlay.layer.tiles, overlay.prediction.target.grid.to_raster(wanted)
     )
     panel.target_box.start_prediction()
     finish(panel, until)
@@ -238,7 +238,7 @@ def test_reopened_panel_shows_the_session(panel: PredictWidget, middle, until, q
     wanted = overlay.prediction.target.grid.to_raster(
         overlay.prediction.get_gene_values(session.gene)
     )
-    np.testing.assert_array_equal(overlay.layer.data, wanted)
+    np.testing.assert_array_equal(overlay.layer.tiles, wanted)
     again.click_predictor.predict_at(*middle)
     until(lambda: session.spot is not None)
     assert len(session.overlays) == 2
@@ -284,7 +284,7 @@ def test_finer_map_is_above_the_first_and_both_follow_the_gene(panel: PredictWid
     finish(panel, until)
     slide, ring = panel.session.slide, Polygon(square(*middle, 200))
     finer = target_from_region(ring, 100.0, slide.mpp, slide.slide.width, slide.slide.height)
-    panel.prediction_jobs.predict(finer, "finer")
+    panel.prediction_jobs.predict(finer)
     finish(panel, until)
     first, second = (o.layer for o in panel.session.overlays)
     layers = panel.session.viewer.layers

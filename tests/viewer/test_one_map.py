@@ -38,7 +38,7 @@ def cells(overlay) -> set[tuple[int, int]]:
 
 
 def drawn_tiles(overlay) -> np.ndarray:
-    return np.isfinite(overlay.layer.data)
+    return np.isfinite(overlay.layer.tiles)
 
 
 @pytest.fixture
@@ -91,7 +91,7 @@ def test_where_two_maps_overlap_the_finer_one_is_drawn(panel: PredictWidget, unt
     size = slide.slide.width, slide.slide.height
     region = Polygon(square(x, y, 300))
     fine_target = target_from_region(region, grid.pitch_um / 2, slide.mpp, *size)
-    panel.prediction_jobs.predict(fine_target, "finer")
+    panel.prediction_jobs.predict(fine_target)
     finish(panel, until)
     fine = session.overlays[-1]
     assert session.overlays == [coarse, fine]

@@ -100,16 +100,16 @@ def test_region_is_filled_with_a_heatmap(panel: PredictWidget, middle, until):
     (overlay,) = panel.session.overlays
     layer = overlay.layer
     assert isinstance(overlay, GridOverlay)
-    assert layer.name.startswith(f"{panel.session.gene} predicted - region")
-    np.testing.assert_allclose(layer.scale, 140)
+    assert layer.name == f"{panel.session.gene} predicted"
+    np.testing.assert_allclose(layer.tile_scale, 140)
     assert [str(u) for u in layer.units] == ["micrometer", "micrometer"]
-    count = int(np.isfinite(layer.data).sum())
-    assert plan.startswith(f"{count} tiles") and 0 < count < layer.data.size  # the hole is empty
+    count = int(np.isfinite(layer.tiles).sum())
+    assert plan.startswith(f"{count} tiles") and 0 < count < layer.tiles.size  # the hole is empty
     assert overlay.value_at((y * 0.7, x * 0.7)) is None
     steps = [p.done for p in filled if p is not None and p.stage == "spots"]
     assert len(steps) > 1 and steps == sorted(steps)  # it came batch by batch
     legend = panel.session.viewer.canvas.overlays[GENE_LEGEND]
-    assert legend.visible and "predicted" in legend.text and "log10" in legend.text
+    assert legend.visible and "predicted expression" in legend.text and "log10" not in legend.text
     assert f"{count} tiles predicted" in panel.message_label.text()
 
 
@@ -183,12 +183,12 @@ def test_genes_are_found_by_alias_and_part_of_the_name(panel: PredictWidget, qtb
     )
 
 
-def test_limits_are_percentiles_or_fixed_and_shared(panel: PredictWidget, middle, until):
-    draw(panel, square(*middle, 400))
+def test_limits_are_percentiles_or_fixed_and_shared(panel: PredictWidget, until):
+    draw(panel, everything(panel))
     panel.target_box.start_prediction()
     finish(panel, until)
     layer = panel.session.overlays[0].layer
-    values = layer.data[np.isfinite(layer.data)]
+    values = layer.tiles[np.isfinite(layer.tiles)]
     np.testing.assert_allclose(layer.contrast_limits, np.percentile(values, [2, 98]), rtol=1e-5)
     panel.session.change_settings(contrast_limits=ContrastLimits((0.5, 2.5)))
     panel.session.step_gene(1)
@@ -217,7 +217,7 @@ def test_cancel_is_fast_and_keeps_finished_tiles_only(panel: PredictWidget, unti
     assert panel.prediction_jobs._runner.wait()
     qtbot.wait(200)
     assert int(panel.session.overlays[0].prediction.predicted_mask.sum()) == kept
-    assert int(np.isfinite(panel.session.overlays[0].layer.data).sum()) == kept
+    assert int(np.isfinite(panel.session.overlays[0].layer.tiles).sum()) == kept
 
 
 def test_points_layer_is_predicted_spot_by_spot(panel: PredictWidget, middle, until):

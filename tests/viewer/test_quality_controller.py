@@ -96,9 +96,9 @@ def test_dropped_section_opens_its_image_and_is_compared(
     assert session.slide is section.slide and session.slide.slide.name == "drawn"
     assert section.registration == BY_FILES and viewer.layers[0] is session.slide.layer
     assert layer_names(quality)[1:] == [
-        "ERBB2 measured - D1",
-        "ERBB2 predicted - D1",
-        "ERBB2 residual (pred. - meas.) - D1",
+        "ERBB2 measured",
+        "ERBB2 predicted at spots",
+        "ERBB2 residual (pred. - meas.)",
     ]
     np.testing.assert_allclose(layer.data, swap_xy(section.xy))
     np.testing.assert_allclose(layer.scale, 0.7)
@@ -124,7 +124,7 @@ def test_section_dropped_before_the_panel_opens(
     panel = PredictWidget(viewer)
     quality = get_quality_controller(panel.session)
     until(lambda: quality.model.comparison is not None and not quality.busy)
-    assert len(quality.model.sections) == 1 and layer_names(quality)[1] == "ERBB2 measured - D1"
+    assert len(quality.model.sections) == 1 and layer_names(quality)[1] == "ERBB2 measured"
     quality.close()
     panel.shut_down()
 

@@ -115,9 +115,9 @@ def test_domains_of_spots_and_then_of_a_tile_map(
     until(lambda: not box.job_row.busy)
     assert "predicted tiles" in box.job_row.status_label.text(), box.job_row.status_label.text()
     tiles, overlay = compared.value_maps.layers[0], compared.session.overlays[0]
-    assert tiles.data.shape == overlay.layer.data.shape
-    np.testing.assert_allclose(tiles.scale, overlay.layer.scale)
-    np.testing.assert_allclose(tiles.translate, overlay.layer.translate)
+    assert tiles.data.shape == overlay.layer.tiles.shape
+    np.testing.assert_allclose(tiles.scale, overlay.layer.tile_scale)
+    np.testing.assert_allclose(tiles.translate, overlay.layer.tile_translate)
     assert (tiles.data > 0).sum() == overlay.prediction.predicted_mask.sum()
 
 

@@ -74,11 +74,11 @@ def test_unreliable_tiles_are_hatched_until_switched_off(strict_panel: PredictWi
     assert 0 < few <= of == len(overlay.prediction.target)
     (layer,) = hatched_layers(strict_panel)
     # as many tiles are painted as are doubtful, each where its tile is
-    side = round(overlay.layer.scale[0] / layer.scale[0])
+    side = round(overlay.layer.tile_scale[0] / layer.scale[0])
     painted = np.asarray(layer.data)[side // 2 :: side, side // 2 :: side, 3] > 0
     assert painted.sum() == few
     row, column = np.argwhere(painted)[0]
-    world = overlay.layer.data_to_world((row, column))
+    world = layer.data_to_world(((row + 0.5) * side, (column + 0.5) * side))
     assert overlay.row_at(tuple(world)) is not None
     assert f"{few:,} of {of:,}" in strict_panel.gene_box.hatch_checkbox.text()
     assert np.isfinite(overlay.prediction.values[:, 0]).all()  # nothing is left out

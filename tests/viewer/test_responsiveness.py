@@ -58,7 +58,7 @@ def test_shown_gene_is_decoded_first_without_reading_pixels(
     panel.session.overlays_changed.emit()
     panel.session.step_gene(1)
     finish(panel, until)
-    shown = overlay.layer.data[np.isfinite(overlay.layer.data)]
+    shown = overlay.layer.tiles[np.isfinite(overlay.layer.tiles)]
     assert len(shown) == overlay.prediction.predicted_mask.sum()
     whole = predictor.decode(overlay.prediction.tokens)
     np.testing.assert_allclose(overlay.prediction.values, whole, atol=1e-5)
@@ -110,7 +110,7 @@ def test_rough_map_is_drawn_before_the_exact_one(
     shown, exact = [], []
     panel.session.overlay_updated.connect(
         lambda o: (
-            shown.append(np.isfinite(o.layer.data).sum()),
+            shown.append(np.isfinite(o.layer.tiles).sum()),
             exact.append(o.prediction.predicted_mask.sum()),
         )
     )

@@ -115,7 +115,7 @@ def describe_view(session: ViewerSession):
     found = {}
     for layer in session.viewer.layers:
         if layer.name.startswith(("KRT8 predicted", "unreliable")):
-            kind = layer.name.partition(" - ")[0]
+            kind = layer.name.partition(",")[0]
             found[kind] = {
                 "data": np.asarray(layer.data),
                 "scale": layer.scale,
@@ -183,7 +183,7 @@ def test_result_is_restored_in_another_window(
     assert_same(there, describe_view(session))
     assert session.slide.slide.fingerprint() == mapped.session.slide.slide.fingerprint()
     assert viewer.layers[0].name == "drawn"
-    (shapes,) = [layer for layer in viewer.layers if layer.name == "regions, drawn"]
+    (shapes,) = [layer for layer in viewer.layers if layer.name == "regions"]
     np.testing.assert_allclose(
         sum(Polygon(swap_xy(d)).area for d in shapes.data),
         sum(Polygon(swap_xy(d)).area for d in regions.data),
@@ -240,7 +240,7 @@ def test_result_without_slide_and_checkpoint(
     assert "checkpoint" in said and "is not here" in said and "Locate slide" in said
     assert panel.results_box.locate_button.isVisibleTo(panel) and session.slide is None
     (overlay,) = session.overlays
-    assert overlay.layer.name.startswith("KRT8 predicted - drawn")
+    assert overlay.layer.name == "KRT8 predicted, alone"
     (picture,) = [layer for layer in viewer.layers if THUMBNAIL_KEY in layer.metadata]
     assert viewer.layers.index(picture) == 0
 
@@ -270,14 +270,14 @@ def test_result_without_slide_and_checkpoint(
     assert "is the slide of" in wait_for_message(panel, until)
     assert picture not in viewer.layers and session.slide.mpp == 0.7
     assert viewer.layers.index(session.slide.layer) == 0
-    np.testing.assert_allclose(overlay.layer.scale, 140)
+    np.testing.assert_allclose(overlay.layer.tile_scale, 140)
     assert not panel.results_box.locate_button.isVisibleTo(panel)
     panel.lens.set_active(True)  # has nothing to show of a gene that only the file has
     panel.lens.set_active(False)
     session.set_gene("OTHER3")
     assert panel.display.shown_overlays() == []
     session.viewer_slides.set_mpp(1.4)  # it lies on the slide now
-    np.testing.assert_allclose(overlay.layer.scale, 280)
+    np.testing.assert_allclose(overlay.layer.tile_scale, 280)
 
 
 def test_failures_are_shown_in_the_panel(
@@ -319,9 +319,9 @@ def test_figure_shows_the_canvas_and_napari_saves_layers(
     assert content.legend.gene == "KRT8" and content.legend.limits == (0.25, 2.5)
     assert content.opacity == 0.4 and content.regions is not None and content.histology is not None
     (heat,) = content.heatmaps
-    np.testing.assert_array_equal(heat.values, overlay.layer.data)
+    np.testing.assert_array_equal(heat.values, overlay.layer.tiles)
     left, top = heat.extent.left, heat.extent.top
-    np.testing.assert_allclose(overlay.layer.translate, (top + 70, left + 70))
+    np.testing.assert_allclose(overlay.layer.tile_translate, (top + 70, left + 70))
     colours = overlay.layer.colormap.map(np.array([0.0, 1.0]))
     np.testing.assert_allclose(content.legend.colors[[0, -1]], colours)
     assert 0 < len(content.unreliable_boxes) < len(overlay.prediction.target)

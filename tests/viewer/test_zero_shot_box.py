@@ -56,7 +56,7 @@ def test_zero_shot_gene_is_marked_everywhere(
     panel.click_predictor.predict_at(*middle)
     until(lambda: session.spot is not None)
     (overlay,) = session.overlays
-    assert overlay.layer.name.startswith("MLANA predicted zero-shot - ")
+    assert overlay.layer.name == "MLANA predicted zero-shot, clicked"
     legend = " ".join(session.viewer.canvas.overlays[GENE_LEGEND].text.split())  # in short lines
     assert legend.startswith("MLANA - predicted zero-shot standard deviations")
     assert EXPECTED in legend
@@ -66,9 +66,9 @@ def test_zero_shot_gene_is_marked_everywhere(
     assert EXPECTED in spots.units_label.text() and "log10" in spots.gene_bars.toolTip()
 
     session.set_gene("KRT8")
-    assert overlay.layer.name.startswith("KRT8 predicted - ")
+    assert overlay.layer.name == "KRT8 predicted, clicked"
     legend = session.viewer.canvas.overlays[GENE_LEGEND].text
-    assert "zero-shot" not in legend and "log10" in legend
+    assert "zero-shot" not in legend and "log scale" in legend
     assert box.name_label.text() == "keratin 8"
     session.step_gene(2)  # past the panel's last gene
     assert session.gene == "FOXP3"

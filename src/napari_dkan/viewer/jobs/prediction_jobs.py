@@ -118,14 +118,12 @@ class PredictionJobs:
         """Wait for the threads of ended jobs; return False after a timeout."""
         return self._runner.wait()
 
-    def predict(self, target: Target, label: str) -> None:
+    def predict(self, target: Target) -> None:
         """Start to predict a target; does nothing while a job runs.
 
         Parameters
         ----------
         target : Target
-        label : str
-            Name of the target in the layer's name.
 
         Raises
         ------
@@ -163,7 +161,7 @@ class PredictionJobs:
         def receive(item: _JobStarted | PredictionUpdate | _RoughUpdate) -> None:
             if isinstance(item, _JobStarted):
                 self._rows = item.rows
-                self._overlay = _make_overlay(item, f"{label}, {slide.layer.name}", session)
+                self._overlay = _make_overlay(item, session)
                 self._overlay.reference = checkpoint.reference
                 session.add_overlay(self._overlay, slide)
                 if isinstance(item.previous, GridOverlay):
@@ -394,7 +392,8 @@ def _extend_map(
 
 def _take_place(session: ViewerSession, new: PredictionOverlay, old: GridOverlay) -> None:
     """Remove a map; the one that replaces it gets its place, its opacity and a name by hand."""
-    layers, name = session.viewer.layers, old.user_name
+    layers, titles = session.viewer.layers, session.titles
+    name = old.layer.name if titles.is_renamed(old.layer) else None
     if old.layer not in layers:
         return
     index, was_selected = layers.index(old.layer), old.layer in layers.selection
@@ -408,13 +407,15 @@ def _take_place(session: ViewerSession, new: PredictionOverlay, old: GridOverlay
         layers.selection.active = new.layer
 
 
-def _make_overlay(started: _JobStarted, label: str, session: ViewerSession) -> PredictionOverlay:
+def _make_overlay(started: _JobStarted, session: ViewerSession) -> PredictionOverlay:
     prediction, decode = started.prediction, started.decode
     mpp, opacity = prediction.provenance["mpp"], session.settings.opacity
     if prediction.target.grid is not None:
-        return GridOverlay(prediction, decode, mpp, label, opacity)
+        return GridOverlay(prediction, decode, mpp, opacity)
     size = prediction.target.spots.diameter_um or prediction.provenance["patch_um"]
-    return SpotsOverlay(prediction, decode, mpp, size, label, opacity)
+    overlay = SpotsOverlay(prediction, decode, mpp, size, opacity)
+    overlay.label = "spots"
+    return overlay
 
 
 def _shown_columns(session: ViewerSession, prediction: Prediction) -> list[int]:

@@ -158,9 +158,10 @@ def region_from_layer(layer: Shapes | Labels, slide: ViewerSlide) -> BaseGeometr
 def add_regions_layer(session: ViewerSession) -> Shapes:
     """Add an empty Shapes layer over the slide with the polygon tool active."""
     slide = session.require_slide()
-    layer = make_shapes_layer(MultiPolygon(), slide.mpp, f"regions, {slide.layer.name}", "#00e5ff")
+    layer = make_shapes_layer(MultiPolygon(), slide.mpp, "regions", "#00e5ff")
     layer.metadata[REGIONS_KEY] = True
     session.layers.attach(slide, layer)
+    session.titles.set(layer, "regions")
     session.viewer.add_layer(layer)
     session.viewer.layers.selection.active = layer
     layer.mode = "add_polygon_lasso"
@@ -178,9 +179,10 @@ def add_tissue_layer(session: ViewerSession) -> Shapes:
     slide = session.require_slide()
     if slide.tissue is None:
         raise SpotsError("The tissue is still being looked for; try again in a moment.")
-    layer = make_shapes_layer(slide.tissue, slide.mpp, f"tissue, {slide.layer.name}", "#7cfc00")
+    layer = make_shapes_layer(slide.tissue, slide.mpp, "tissue", "#7cfc00")
     layer.metadata[METADATA_PREFIX] = "tissue"  # no region
     session.layers.attach(slide, layer)
+    session.titles.set(layer, "tissue")
     session.viewer.add_layer(layer)
     session.viewer.layers.selection.active = layer
 

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ...inference.prediction import DISPLAY_PERCENTILES
 
+if TYPE_CHECKING:
+    from ...model import Checkpoint
+
 MIN_SYMMETRIC_LIMIT = 1e-3
+LABEL_RANGE_STD = 2.0
 
 
 def percentile_limits(values: Iterable[NDArray[np.floating]]) -> tuple[float, float]:
@@ -22,6 +27,27 @@ def percentile_limits(values: Iterable[NDArray[np.floating]]) -> tuple[float, fl
     if high - low < 1e-6:
         return low - 0.05, low + 0.05
     return low, high
+
+
+def get_label_range(checkpoint: Checkpoint, gene: str) -> tuple[float, float]:
+    """Return mean and two standard deviations of a gene's training labels, not below zero.
+
+    Zero-shot values are in standard deviations from their mean already.
+    """
+    if gene not in checkpoint.panel:
+        return -LABEL_RANGE_STD, LABEL_RANGE_STD
+    row = checkpoint.panel.row(gene)
+    mean = float(checkpoint.network.label_mean[row])
+    spread = LABEL_RANGE_STD * float(checkpoint.network.label_std[row])
+    return (max(mean - spread, 0.0) if mean > 0 else mean - spread), mean + spread
+
+
+def widen_limits(
+    limits: tuple[float, float], values: Iterable[NDArray[np.floating]]
+) -> tuple[float, float]:
+    """Widen limits to contain all finite values."""
+    finite = np.concatenate([limits, *(v[np.isfinite(v)] for v in values)])
+    return float(finite.min()), float(finite.max())
 
 
 def symmetric_limits(values: NDArray[np.floating]) -> tuple[float, float]:

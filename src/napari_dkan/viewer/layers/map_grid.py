@@ -89,6 +89,7 @@ class MapGrid:
         self._order = [layer for pair in pairs for layer in pair]
         for layer in self._added_layers:
             self._session.layers.attach(slide, layer)
+        self._session.layers.unlist(*self._added_layers)
         self._hidden_layers = [
             layer for layer in viewer.layers if layer not in self._order and layer.visible
         ]

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
 from qtpy.QtGui import QCursor
 from qtpy.QtWidgets import QToolTip
 
@@ -9,17 +13,24 @@ from ..session.prediction_overlay import PredictionOverlay
 from ..session.viewer_session import ViewerSession
 from ..widgets.signal_connections import SignalConnections
 from .canvas_legend import GENE_LEGEND, CanvasLegend, wrap_units
-from .contrast_limits import percentile_limits
+from .contrast_limits import get_label_range, percentile_limits, widen_limits
 from .overlay_lookup import find_covered_tiles, sort_by_precedence
-from .prediction_layers import GridOverlay
+from .prediction_layers import GridOverlay, format_overlay_title
 from .reliability_overlay import format_reliability
 
+MIN_SPOTS_FOR_LIMITS = 20  # predictions with fewer spots do not determine limits
 LIMIT_TOLERANCE = 0.05  # of the range; smaller changes of a growing map's limits are not drawn
 
 
 def _slide_and_pixel_size(overlay: PredictionOverlay) -> tuple[object, object]:
     provenance = overlay.prediction.provenance
     return provenance.get("slide_fingerprint"), provenance.get("mpp")
+
+
+def _shown_values(gene: str, overlays: Sequence[PredictionOverlay]) -> list[NDArray[np.float32]]:
+    """Values of a gene in predictions and their rough maps."""
+    predictions = [p for o in overlays for p in (o.prediction, o.rough) if p is not None]
+    return [p.get_gene_values(gene) for p in predictions]
 
 
 class OverlayDisplay:
@@ -34,6 +45,9 @@ class OverlayDisplay:
     def __init__(self, session: ViewerSession, connections: SignalConnections) -> None:
         self._session = session
         self.legend = CanvasLegend(session, GENE_LEGEND, "top_right", 10)
+        self._tiling = session.viewer.canvas.overlay_tiling
+        self._tiling_before = self._tiling.top_right
+        self._tiling.top_right = "vertical"  # beside each other bar and text overlap
         self._drawn_limits: tuple[float, float] | None = None
         connections.connect(
             self.refresh, session.gene_changed, session.settings_changed, session.overlays_changed
@@ -46,6 +60,7 @@ class OverlayDisplay:
     def close(self) -> None:
         """Hide the legend."""
         self.legend.hide()
+        self._tiling.top_right = self._tiling_before
         for overlay in self._session.overlays:
             overlay.layer.events.visible.disconnect(self._on_visibility_changed)
 
@@ -66,16 +81,34 @@ class OverlayDisplay:
         return [o for o in self._session.overlays if o.prediction.has_gene(gene)]
 
     def contrast_limits(self) -> tuple[float, float]:
-        """Return the contrast limits of the current gene, shared by all predictions."""
+        """Return the contrast limits of the current gene, shared by all predictions.
+
+        Percentiles of the maps; of a few clicked spots they would say nothing, so these have the
+        range of the checkpoint's labels.
+        """
         gene = self._session.gene
         chosen = self._session.settings.contrast_limits.chosen_for(gene)
         if chosen is not None or gene is None:
             return chosen or (0.0, 1.0)
-        values = [o.prediction.get_gene_values(gene) for o in self.shown_overlays()]
-        values += [
-            o.rough.get_gene_values(gene) for o in self.shown_overlays() if o.rough is not None
-        ]
+        maps = [o for o in self.shown_overlays() if not o.from_clicks]
+        limits = self._percentiles(gene, maps)
+        if limits is not None:
+            return limits
+        values, checkpoint = _shown_values(gene, self.shown_overlays()), self._session.checkpoint
+        for prediction in (o.prediction for o in self.shown_overlays()):
+            sha256 = prediction.provenance.get("checkpoint_sha256")
+            is_gene = prediction.find_score(gene) is None
+            if is_gene and checkpoint is not None and sha256 == checkpoint.sha256:
+                return widen_limits(get_label_range(checkpoint, gene), values)
         return percentile_limits(values)
+
+    def _percentiles(
+        self, gene: str, overlays: list[PredictionOverlay]
+    ) -> tuple[float, float] | None:
+        """Percentiles of a gene in predictions; None where they are of a few values only."""
+        values = _shown_values(gene, overlays)
+        n_finite = sum(int(np.isfinite(v).sum()) for v in values)
+        return percentile_limits(values) if n_finite >= MIN_SPOTS_FOR_LIMITS else None
 
     def refresh(self) -> None:
         """Draw all predictions of the current gene."""
@@ -134,8 +167,12 @@ class OverlayDisplay:
 
     def _draw_overlay(self, overlay: PredictionOverlay, limits: tuple[float, float]) -> None:
         session = self._session
+        if isinstance(overlay, GridOverlay):
+            overlay.smooth = session.settings.smooth_maps
         with session.draw_stages("draw", len(overlay.prediction.target)):
             overlay.draw(session.gene or "", limits, session.settings.colormap)
+        title = format_overlay_title(overlay, session.gene or "")
+        session.titles.set(overlay.layer, title, overlay.place)
 
     def _update_legend(self, shown: list[PredictionOverlay]) -> None:
         """Show what the topmost prediction measures; a hidden one needs no legend."""
@@ -144,11 +181,29 @@ class OverlayDisplay:
             self.legend.hide()
             return
         prediction, gene = shown[-1].prediction, self._session.gene or ""
-        self.show_legend(gene, prediction.get_value_kind(gene), prediction.get_value_units(gene))
+        kind, units = prediction.get_value_kind(gene), prediction.get_value_units(gene)
+        is_label = units == prediction.label_scale.name
+        self.show_legend(gene, kind, "" if is_label else units)
 
-    def show_legend(self, gene: str, kind: str, units: str) -> None:
-        """Say beside the colour bar which values of a gene it measures."""
-        self.legend.show(f"{gene} - {kind}\n{wrap_units(units)}")
+    def show_legend(self, gene: str, kind: str, units: str = "") -> None:
+        """Say beside the colour bar which values of a gene it measures.
+
+        Parameters
+        ----------
+        gene : str
+        kind : str
+        units : str
+            Of a score or a zero-shot gene, with its expected accuracy; "" for the label scale,
+            which is in the tooltip.
+        """
+        lines = [f"{gene} - {kind}", wrap_units(units)]
+        if not units:
+            lines = [gene, f"{kind} expression,", "log scale"]
+        if self._session.settings.smooth_maps:
+            lines.append("smoothed between tiles")
+        # napari makes the box of a text a little narrower than the text.
+        text = "\n".join(lines).splitlines()
+        self.legend.show("\n".join(f"  {line}" for line in text))
 
     def _on_mouse_move(self, viewer: object, event: object) -> None:
         """Show the value of the topmost visible prediction under the cursor."""

@@ -6,18 +6,16 @@ of the gene replaces a few thousand numbers. Spots are one Points layer.
 
 from __future__ import annotations
 
-import re
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
-from napari.layers import Layer
 from numpy.typing import NDArray
 
 from ...inference.prediction import Prediction
 from ...inference.target import match_coarse_rows
 from ...spatial.coordinates import swap_xy
-from ..session.prediction_overlay import GeneDecoder
+from ..session.prediction_overlay import GeneDecoder, PredictionOverlay
 from ..session.slide_layer import METADATA_PREFIX
 from .value_layers import (
     VALUE_COLUMN,
@@ -32,29 +30,20 @@ if TYPE_CHECKING:
     from ...model.checkpoint.training_reference import TrainingReference
 
 
-class _LayerTitle:
-    """A layer name that states the shown gene, unless the user has renamed the layer."""
+COLOR_BAR_SIZE = (20, 120)  # screen px; of a laptop's canvas it leaves most to the tissue
 
-    def __init__(self, layer: Layer, label: str) -> None:
-        self._layer, self._label = layer, label
-        self._name: str = layer.name
 
-    @property
-    def is_given_by_user(self) -> bool:
-        # napari appends a number to a name that is in use.
-        return re.sub(r" \[\d+\]$", "", str(self._layer.name)) != self._name
-
-    def update(self, gene: str, kind: str) -> None:
-        if not self.is_given_by_user:
-            self._name = f"{gene} {kind} - {self._label}"
-            self._layer.name = self._name
+def format_overlay_title(overlay: PredictionOverlay, gene: str) -> str:
+    """Format the title of a prediction's layer: the gene, the kind of its values, the label."""
+    title = f"{gene} {overlay.prediction.get_value_kind(gene)}"
+    return f"{title}, {overlay.label}" if overlay.label else title
 
 
 class GridOverlay:
     """A tile grid as one Image layer; see `PredictionOverlay`."""
 
     def __init__(
-        self, prediction: Prediction, decode: GeneDecoder, mpp: float, label: str, opacity: float
+        self, prediction: Prediction, decode: GeneDecoder, mpp: float, opacity: float
     ) -> None:
         grid = prediction.target.grid
         assert grid is not None
@@ -62,7 +51,9 @@ class GridOverlay:
         self.rough: Prediction | None = None
         self.reference: TrainingReference | SavedReliability | None = None
         self.from_file = self.from_clicks = self.is_mixed = False
+        self.place = self.label = ""
         self.covered = np.zeros(len(grid), bool)  # tiles that another map shows
+        self.smooth = False
         self._rough_rows: NDArray[np.int64] | None = None  # of each tile in the rough map
         self._shown_values = np.full(len(grid), np.nan, np.float32)
         cells = (grid.cells - grid.first_cell).tolist()
@@ -70,24 +61,19 @@ class GridOverlay:
         self.layer = make_grid_layer(
             grid,
             mpp,
-            f"predicted - {label}",
+            "predicted",
             opacity=opacity,
             contrast_limits=(0, 1),
             metadata={METADATA_PREFIX: prediction.provenance},
         )
         self.colorbar = self.layer.colorbar
-        self._title = _LayerTitle(self.layer, label)
+        self.colorbar.size = COLOR_BAR_SIZE
 
     def set_rough(self, rough: Prediction) -> None:
         """Show a coarse map of the same target where tiles are not predicted yet."""
         assert rough.target.grid is not None
         self.rough = replace(rough, scores=self.prediction.scores)
         self._rough_rows = match_coarse_rows(self._grid, rough.target.grid)
-
-    @property
-    def user_name(self) -> str | None:
-        """The name of the layer if the user renamed it."""
-        return self.layer.name if self._title.is_given_by_user else None
 
     def draw(self, gene: str, limits: tuple[float, float], colormap: str) -> None:
         values = np.where(self.covered, np.float32(np.nan), self.prediction.get_gene_values(gene))
@@ -96,9 +82,8 @@ class GridOverlay:
             coarse = np.append(self.rough.get_gene_values(gene), np.float32(np.nan))
             is_drawn = self.prediction.predicted_mask | self.covered
             values = np.where(is_drawn, values, coarse[self._rough_rows])
-        self.layer.data = self._grid.to_raster(values)
+        self.layer.set_tiles(self._grid.to_raster(values), self.smooth)
         color_grid(self.layer, limits, colormap)
-        self._title.update(gene, self.prediction.get_value_kind(gene))
 
     def value_at(self, world: tuple[float, float]) -> float | None:
         row = self.row_at(world)
@@ -106,8 +91,8 @@ class GridOverlay:
         return None if np.isnan(value) else value
 
     def row_at(self, world: tuple[float, float]) -> int | None:
-        column, row = swap_xy(np.round(self.layer.world_to_data(world)).astype(np.int64))
-        return self._row_of_cell.get((int(column), int(row)))
+        row, column = self.layer.tile_at(world)
+        return self._row_of_cell.get((column, row))
 
 
 class SpotsOverlay:
@@ -119,18 +104,18 @@ class SpotsOverlay:
         decode: GeneDecoder,
         mpp: float,
         size_um: float,
-        label: str,
         opacity: float,
     ) -> None:
         self.prediction, self.decode = prediction, decode
         self.rough: Prediction | None = None
         self.reference: TrainingReference | SavedReliability | None = None
         self.from_file = self.from_clicks = self.is_mixed = False
+        self.place = self.label = ""
         self._mpp, self._size_um = mpp, size_um
         self.layer = make_spots_layer(
             np.empty((0, 2)),
             mpp,
-            f"predicted - {label}",
+            "predicted",
             size_um,
             symbol="square",
             opacity=opacity,
@@ -139,8 +124,8 @@ class SpotsOverlay:
             features={VALUE_COLUMN: np.empty(0, np.float32)},
             metadata={METADATA_PREFIX: prediction.provenance},
         )
-        self._title = _LayerTitle(self.layer, label)
         self.colorbar = self.layer.face_colorbar
+        self.colorbar.size = COLOR_BAR_SIZE
         self._shown_values = np.empty(0, np.float32)
 
     def draw(self, gene: str, limits: tuple[float, float], colormap: str) -> None:
@@ -151,7 +136,6 @@ class SpotsOverlay:
             self.layer.data = points
             self.layer.size = self._size_um / self._mpp
         color_spots(self.layer, self._shown_values, limits, colormap, gene)
-        self._title.update(gene, self.prediction.get_value_kind(gene))
 
     def value_at(self, world: tuple[float, float]) -> float | None:
         point = self._find_point(world)

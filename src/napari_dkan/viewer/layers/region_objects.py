@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import numpy as np
 import pandas as pd
@@ -53,7 +53,7 @@ class RegionObject:
         return self.region.classification or UNCLASSIFIED
 
 
-def is_region_layer(layer: Layer) -> bool:
+def is_region_layer(layer: Layer) -> TypeGuard[Shapes]:
     """Return whether a layer holds regions: Shapes that are neither ruler nor tissue outline."""
     return isinstance(layer, Shapes) and (
         REGIONS_KEY in layer.metadata or METADATA_PREFIX not in layer.metadata

@@ -26,10 +26,13 @@ if TYPE_CHECKING:
     from ...model.checkpoint.training_reference import TrainingReference
 
 
+HATCHING_NAME = "unreliable"
 STRIPE_TILE_PX = 8  # raster px per side of a tile
 MAX_FINE_TILES = 40_000  # larger maps get coarser stripes and a smaller raster
 STRIPE_RGBA = (25, 25, 25, 210)
 BACKGROUND_RGBA = (225, 225, 225, 120)
+FADING_OPACITY = 0.08, 0.3  # of a map, between which its hatching fades out
+SIGN_SIZE, SIGN_OFFSET = 0.16, 0.36  # of a spot's sign, in sides of the spot
 
 
 class Hatching(Protocol):
@@ -63,13 +66,13 @@ class GridHatching:
         rows, columns = grid.shape
         self._tile_pixels = np.zeros((rows, side, columns, side, 4), np.uint8)
         self._stripes = make_stripes(side)
-        tile = np.asarray(overlay.layer.scale)
+        tile = overlay.layer.tile_scale
         self.layer = Image(
             self._rgba,
             rgb=True,
-            name=_hatching_name(overlay),
+            name=HATCHING_NAME,
             scale=tile / side,
-            translate=overlay.layer.translate + tile * (0.5 / side - 0.5),
+            translate=overlay.layer.tile_translate + tile * (0.5 / side - 0.5),
             units=MICROMETER_UNITS,
             axis_labels=AXIS_LABELS,
             interpolation2d="nearest",
@@ -89,7 +92,7 @@ class GridHatching:
 
 
 class SpotsHatching:
-    """A cross on each spot."""
+    """A small sign in the upper right corner of each spot, beside its value."""
 
     def __init__(self, overlay: PredictionOverlay) -> None:
         self._overlay = overlay
@@ -99,29 +102,25 @@ class SpotsHatching:
         self.layer = Points(
             np.empty((0, 2)),
             ndim=2,
-            name=_hatching_name(overlay),
+            name=HATCHING_NAME,
             symbol="x",
-            size=0.7 * float(np.mean(source.size)) if len(source.data) else 10,
             scale=source.scale,
             units=MICROMETER_UNITS,
             axis_labels=AXIS_LABELS,
             face_color="#191919",
             border_color="white",
-            border_width=0.08,
+            border_width=0.15,
+            metadata={METADATA_PREFIX: "hatching"},
         )
 
     def add_rows(self, rows: NDArray[np.int64]) -> None:
         self._rows = np.concatenate([self._rows, rows])
         source = self._overlay.layer
         assert isinstance(source, Points)
-        self.layer.data = swap_xy(self._overlay.prediction.target.spots.xy[self._rows])
-        if len(source.data):
-            self.layer.size = 0.7 * float(np.mean(source.size))
-
-
-def _hatching_name(overlay: PredictionOverlay) -> str:
-    """The name of the map without the gene: reliability is that of all genes."""
-    return f"unreliable - {overlay.layer.name.partition(' - ')[2] or overlay.layer.name}"
+        side = float(np.mean(source.size)) if len(source.data) else float(source.current_size)
+        corner = np.array([1, -1]) * SIGN_OFFSET * side
+        self.layer.data = swap_xy(self._overlay.prediction.target.spots.xy[self._rows] + corner)
+        self.layer.size = SIGN_SIZE * side
 
 
 def make_stripes(side: int) -> NDArray[np.uint8]:
@@ -207,16 +206,19 @@ class ReliabilityOverlay:
         state.hatching.add_rows(rows)
 
     def _add_layer(self, overlay: PredictionOverlay, layer: Layer) -> None:
-        """Insert a hatching directly above its map; it is shown and hidden with the map."""
+        """Insert a hatching directly above its map; it is shown, hidden and faded with the map."""
         stack = self._session.layers
         stack.attach_like(overlay.layer, layer)
-        stack.insert(layer, above=[overlay.layer])
+        stack.insert(layer, above=[overlay.layer], listed=False)
+        source = overlay.layer
 
-        def sync_visibility(event: object = None) -> None:
-            layer.visible = overlay.layer.visible or overlay.is_mixed
+        def follow(event: object = None) -> None:
+            layer.visible = source.visible or overlay.is_mixed
+            layer.opacity = float(np.interp(source.opacity, FADING_OPACITY, (0.0, 1.0)))
 
-        sync_visibility()
-        overlay.layer.events.visible.connect(sync_visibility)
+        source.events.visible.connect(follow)
+        source.events.opacity.connect(follow)
+        follow()
 
     def _remove_layer(self, state: _OverlayReliability) -> None:
         hatching, state.hatching = state.hatching, None

@@ -13,7 +13,13 @@ from numpy.typing import NDArray
 from ...spatial.coordinates import swap_xy
 from ...spatial.spots import Spots
 from ...spatial.tile_grid import TileGrid
-from ..session.slide_layer import AXIS_LABELS, MICROMETER_UNITS, ViewerSlide, slide_to_world
+from ..session.slide_layer import (
+    AXIS_LABELS,
+    METADATA_PREFIX,
+    MICROMETER_UNITS,
+    ViewerSlide,
+    slide_to_world,
+)
 from ..session.viewer_session import ViewerSession
 from .value_layers import DEFAULT_DIAMETER_UM, grid_transform, make_spots_layer
 
@@ -115,6 +121,7 @@ class RegionOutline:
             face_color="transparent",
             border_color="#ff8a65",
             border_width=0.12,
+            metadata={METADATA_PREFIX: OUTLINE_LAYER_NAME},
         )
         self._session.layers.insert(self.layer, slide)
         self._center_camera(region, slide)

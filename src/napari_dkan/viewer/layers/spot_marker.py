@@ -62,7 +62,7 @@ class SpotMarker:
                 metadata={METADATA_PREFIX: "this spot"},
             )
             self._slide = slide
-            session.layers.insert(self._layer, slide)
+            session.layers.insert(self._layer, slide, listed=False)
             return
         self._layer.data = swap_xy(xy)
         self._layer.size = side_um / slide.mpp

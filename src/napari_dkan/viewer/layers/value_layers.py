@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from ...spatial.coordinates import swap_xy
 from ...spatial.tile_grid import TileGrid
 from ..session.slide_layer import AXIS_LABELS, MICROMETER_UNITS
+from .tile_map_layer import TileMapLayer
 
 VALUE_COLUMN = "value"  # the column of a Points layer's features that is coloured
 GENE_COLUMN = "gene"
@@ -20,7 +21,7 @@ DEFAULT_DIAMETER_UM = 100.0  # of spots without a stated diameter
 COLOR_BAR_SIZE, COLOR_BAR_FONT_SIZE = (16, 100), 8
 
 
-def make_grid_layer(grid: TileGrid, mpp: float, name: str, **options: Any) -> Image:
+def make_grid_layer(grid: TileGrid, mpp: float, name: str, **options: Any) -> TileMapLayer:
     """Return an Image layer with one pixel per tile, NaN everywhere.
 
     Parameters
@@ -33,7 +34,7 @@ def make_grid_layer(grid: TileGrid, mpp: float, name: str, **options: Any) -> Im
     **options
         Further arguments of the layer.
     """
-    return Image(
+    return TileMapLayer(
         np.full(grid.shape, np.nan, np.float32),
         name=name,
         **grid_transform(grid, mpp),

@@ -176,6 +176,7 @@ def _make_layer_data(path: Path) -> Any:
     from ...export.result_reader import load_result
     from ...inference.map_colors import DEFAULT_COLORMAP
     from ..layers.contrast_limits import percentile_limits
+    from ..layers.prediction_layers import format_overlay_title
     from ..panels.results.restore_result import LocatedResult, make_overlay
 
     saved = load_result(path)
@@ -186,6 +187,7 @@ def _make_layer_data(path: Path) -> Any:
     overlay.draw(
         gene or "", percentile_limits([overlay.prediction.get_gene_values(gene or "")]), colormap
     )
+    overlay.layer.name = format_overlay_title(overlay, gene or "")
     return overlay.layer.as_layer_data_tuple()
 
 

@@ -45,8 +45,8 @@ def write_layers(path: str, layers: Sequence[LayerData]) -> list[str]:
             "called GENE predicted) and save again."
         )
     session, overlay = maps[0]
-    drawn = {meta["name"] for _, meta, kind in layers if kind == "shapes"}
-    shapes = [s for s in session.viewer.layers if isinstance(s, Shapes) and s.name in drawn]
+    drawn = {id(meta["metadata"]) for _, meta, kind in layers if kind == "shapes"}
+    shapes = [s for s in session.viewer.layers if isinstance(s, Shapes) and id(s.metadata) in drawn]
     results = get_results_controller(session)
     regions = shapes[-1] if shapes else results.drawn_regions()
     _run_blocking(
@@ -64,8 +64,7 @@ def _find_overlay(meta: dict[str, Any]) -> tuple[ViewerSession, PredictionOverla
     record = meta.get("metadata", {}).get("napari-dkan")
     for session in list_sessions():
         for overlay in session.overlays:
-            is_same = overlay.layer.metadata.get("napari-dkan") is record
-            if record is not None and is_same and overlay.layer.name == meta.get("name"):
+            if record is not None and overlay.layer.metadata.get("napari-dkan") is record:
                 return session, overlay
     return None
 

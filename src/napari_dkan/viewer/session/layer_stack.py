@@ -6,12 +6,13 @@ import gc
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
-from weakref import ref
+from weakref import WeakSet, ref
 
-from napari.layers import Layer
+from napari.layers import Layer, Points
 
+from ..widgets.layer_list_rows import LayerListRows
 from ..widgets.signal_connections import SignalConnections
-from .slide_layer import SlideLayerRegistry, ViewerSlide
+from .slide_layer import METADATA_PREFIX, SlideLayerRegistry, ViewerSlide
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -32,6 +33,9 @@ class LayerStack:
         self._viewer = ref(viewer)
         self._registry = registry
         self._removing = False
+        self._unlisted: WeakSet[Layer] = WeakSet()
+        self._rows = LayerListRows(self._unlisted.__contains__)
+        viewer.layers.selection.events.active.connect(self._on_active_changed)
 
     @property
     def layers(self) -> Any:
@@ -54,6 +58,7 @@ class LayerStack:
         layer: Layer,
         slide: ViewerSlide | None = None,
         above: Iterable[Layer] | None = None,
+        listed: bool = True,
     ) -> None:
         """Insert a layer; the selection does not change.
 
@@ -64,13 +69,52 @@ class LayerStack:
             The slide to which the layer belongs.
         above : iterable of Layer or None
             The layer is inserted directly above the topmost of these; None inserts it on top.
+        listed : bool
+            Whether napari's list of layers shows it; a layer that marks another one is not listed.
         """
+        if not listed:
+            self.unlist(layer)
         layers = self.layers
         if slide is not None:
             self._registry.attach(slide, layer)
         below = [] if above is None else [layers.index(one) for one in above if one in layers]
         with preserve_selection(layers):
             layers.insert(max(below) + 1 if below else len(layers), layer)
+        if not listed:
+            self._rows.hide(layers)
+
+    def unlist(self, *layers: Layer) -> None:
+        """Leave layers out of napari's list; they are drawn all the same."""
+        self._unlisted.update(layers)
+        self._rows.hide(self.layers)
+
+    def is_listed(self, layer: Layer) -> bool:
+        """Return whether napari's list shows a layer."""
+        return layer not in self._unlisted
+
+    def list_user_points(self) -> list[Points]:
+        """Return the Points layers that hold spots: drawn, imported or made of a file's spots.
+
+        Those that show results or mark other layers are not among them.
+        """
+        return [
+            layer
+            for layer in self.layers
+            if isinstance(layer, Points)
+            and METADATA_PREFIX not in layer.metadata
+            and self.is_listed(layer)
+        ]
+
+    def _on_active_changed(self, event: object = None) -> None:
+        """Select a listed layer where napari, after a removal, selects its neighbour."""
+        layers = self.layers
+        active = layers.selection.active
+        if active is None or active not in self._unlisted or active not in layers:
+            return
+        index = layers.index(active)
+        below = [layer for layer in layers[:index] if self.is_listed(layer)]
+        listed = below or [layer for layer in layers if self.is_listed(layer)]
+        layers.selection = {listed[-1]} if listed else set()
 
     def remove(self, *removed: Layer | None) -> None:
         """Remove layers; None and layers that are not in the list are skipped.

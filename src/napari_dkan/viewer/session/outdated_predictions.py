@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from .layer_titles import LayerTitles
 from .slide_layer import SlideLayerRegistry, ViewerSlide
 from .status_message import StatusMessage
 
@@ -24,12 +25,15 @@ class OutdatedPredictions:
     ----------
     registry : SlideLayerRegistry
         Knows the slides of layers.
+    titles : LayerTitles
     message : StatusMessage
     """
 
-    def __init__(self, registry: SlideLayerRegistry, message: StatusMessage) -> None:
-        self._registry, self._message = registry, message
-        self._hidden: list[tuple[PredictionOverlay, str, bool]] = []  # name and visibility before
+    def __init__(
+        self, registry: SlideLayerRegistry, titles: LayerTitles, message: StatusMessage
+    ) -> None:
+        self._registry, self._titles, self._message = registry, titles, message
+        self._hidden: list[tuple[PredictionOverlay, bool]] = []  # and its visibility before
 
     def hide_image(self, slide: ViewerSlide, overlays: Sequence[PredictionOverlay]) -> None:
         """Hide the predictions of pixels that are no longer in the slide's layer."""
@@ -58,11 +62,12 @@ class OutdatedPredictions:
             return
         if hidden is not None:
             self._hidden.remove(hidden)
-            _, overlay.layer.name, overlay.layer.visible = hidden
+            self._titles.set_note(overlay.layer, "")
+            overlay.layer.visible = hidden[1]
             return
         made_at = f"{overlay.prediction.provenance['mpp']:.4g} um/px"
-        self._hidden.append((overlay, overlay.layer.name, overlay.layer.visible))
-        overlay.layer.name += f" (made at {made_at})"
+        self._hidden.append((overlay, overlay.layer.visible))
+        self._titles.set_note(overlay.layer, f"(made at {made_at})")
         overlay.layer.visible = False
         now = "unknown" if slide.pixel_size is None else f"{slide.mpp:.4g} um/px"
         self._message.show(

@@ -37,6 +37,10 @@ class PredictionOverlay(Protocol):
         Spots that were clicked one by one.
     is_mixed : bool
         Its layer is hidden, since another one shows its tiles in the colours of several genes.
+    label : str
+        What tells the prediction from the map of its slide in the layer's title, such as "clicked".
+    place : str
+        The slide in the layer's title where it is not open, "" for that of the layer.
     decode : GeneDecoder
         Decodes genes of the prediction.
     colorbar : ColorBarOverlay
@@ -48,6 +52,8 @@ class PredictionOverlay(Protocol):
     from_file: bool
     from_clicks: bool
     is_mixed: bool
+    label: str
+    place: str
     decode: GeneDecoder
     colorbar: ColorBarOverlay
 

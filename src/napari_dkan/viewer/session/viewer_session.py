@@ -18,6 +18,7 @@ from psygnal import Signal
 from ...errors import SpotsError
 from ...inference.prediction_progress import StageTimer
 from .layer_stack import LayerStack
+from .layer_titles import LayerTitles
 from .outdated_predictions import OutdatedPredictions, fits_pixel_size
 from .predictor_pool import PredictorOptions, PredictorPool, RateKey
 from .slide_layer import ViewerSlide
@@ -73,7 +74,10 @@ class ViewerSession:
         self.layers = LayerStack(viewer, self.viewer_slides.layer_registry)
         self.slides_changed = self.viewer_slides.slides_changed
         self.slide_changed = self.viewer_slides.slide_changed
-        self._outdated = OutdatedPredictions(self.viewer_slides.layer_registry, self.message)
+        self.titles = LayerTitles(viewer, self.viewer_slides)
+        self._outdated = OutdatedPredictions(
+            self.viewer_slides.layer_registry, self.titles, self.message
+        )
         self.viewer_slides.slide_replaced.connect(self._on_slide_replaced)
         self.slide_changed.connect(self._on_slide_changed)
         self.slides_changed.connect(self._on_slides_changed)

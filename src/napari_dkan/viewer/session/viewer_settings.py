@@ -6,7 +6,7 @@ later changes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
@@ -80,6 +80,8 @@ class ViewerSettings:
         Genes outside the panel even if the card has no evaluation of them.
     colormap : str
     opacity : float
+    smooth_maps : bool
+        Interpolate between the centres of tiles; only what is drawn.
     contrast_limits : ContrastLimits
     """
 
@@ -94,6 +96,7 @@ class ViewerSettings:
     allow_unproven_genes: bool = False
     colormap: str = DEFAULT_COLORMAP
     opacity: float = 0.65
+    smooth_maps: bool = True
     contrast_limits: ContrastLimits = ContrastLimits()
 
 
@@ -102,7 +105,12 @@ LIMIT_PREFERENCES = ("same_limits", "low", "high")
 # Groups of the manifest: preference -> field of ViewerSettings.
 PREFERENCE_TO_SETTING = {
     "predicting": {"device": "device", "store": "store_tiles", "warm_up": "prefetch"},
-    "maps": {"colormap": "colormap", "opacity": "opacity", "hatch": "hatch_unreliable"}
+    "maps": {
+        "colormap": "colormap",
+        "opacity": "opacity",
+        "smooth": "smooth_maps",
+        "hatch": "hatch_unreliable",
+    }
     | dict.fromkeys(LIMIT_PREFERENCES, "contrast_limits"),
 }
 
@@ -118,6 +126,7 @@ def settings_from_preferences() -> ViewerSettings:
         prefetch=preferences.predicting.warm_up,
         colormap=preferences.maps.colormap,
         opacity=preferences.maps.opacity / 100,
+        smooth_maps=preferences.maps.smooth,
         hatch_unreliable=preferences.maps.hatch,
         contrast_limits=_limits_from_preferences(preferences.maps),
     )
@@ -128,6 +137,28 @@ def get_preferred_checkpoint() -> Path | None:
     preferences = _plugin_preferences()
     text = "" if preferences is None else preferences.predicting.checkpoint.strip()
     return Path(text).expanduser() if text else None
+
+
+def get_canvas_preference(name: str) -> bool:
+    """Return whether "scale_bar" or "overview" is shown on the canvas."""
+    preferences = _plugin_preferences()
+    return preferences is None or bool(getattr(preferences.maps, name))
+
+
+def set_canvas_preference(name: str, shown: bool) -> None:
+    """Remember whether "scale_bar" or "overview" is shown on the canvas."""
+    preferences = _plugin_preferences()
+    if preferences is not None:
+        setattr(preferences.maps, name, shown)
+
+
+def connect_canvas_preference(
+    name: str, callback: Callable[[], None], connections: SignalConnections
+) -> None:
+    """Call ``callback`` when the preference has changed."""
+    preferences = _plugin_preferences()
+    if preferences is not None:
+        connections.connect(lambda event=None: callback(), getattr(preferences.maps.events, name))
 
 
 def is_icc_enabled() -> bool:

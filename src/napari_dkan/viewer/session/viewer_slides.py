@@ -49,6 +49,7 @@ class ViewerSlides:
 
     slides_changed = Signal()
     slide_changed = Signal()
+    slide_renamed = Signal()
     slide_replaced = Signal(object)  # the previous ViewerSlide; its layer has other pixels
 
     def __init__(self, viewer: ViewerModel) -> None:
@@ -180,6 +181,7 @@ class ViewerSlides:
     def _on_layer_renamed(self, event: object = None) -> None:
         for slide in self.slides:
             sync_slide_name(slide.slide, slide.layer)
+        self.slide_renamed.emit()
 
     def _make_current(self, slide: ViewerSlide | None) -> None:
         self.current = slide

@@ -186,10 +186,9 @@ class ClickPredictor:
                 session.overlays_changed.emit()
                 return
         size_um = spot.provenance["patch_um"]
-        label = f"clicked spots, {slide.layer.name}"
-        overlay = SpotsOverlay(spot, decode, slide.mpp, size_um, label, session.settings.opacity)
+        overlay = SpotsOverlay(spot, decode, slide.mpp, size_um, session.settings.opacity)
         overlay.reference = None if session.checkpoint is None else session.checkpoint.reference
-        overlay.from_clicks = True
+        overlay.from_clicks, overlay.label = True, "clicked"
         self._keyed_overlay = (key, overlay)
         session.add_overlay(overlay, slide)
 

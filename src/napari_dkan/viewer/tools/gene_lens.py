@@ -34,7 +34,6 @@ RADIUS_FACTOR = 1.15  # per step of the wheel
 SETTLE_DELAY_MS = 50  # after which a lens that has hardly moved counts as resting
 SETTLED_FRACTION = 0.25  # of the radius
 TOOLTIP_DELAY_MS = 300
-MIN_SPOTS_FOR_LIMITS = 20  # predictions with fewer spots do not determine limits
 
 
 class GeneLens:
@@ -218,7 +217,7 @@ class GeneLens:
         if self.layers is not None:
             with self.session.draw_stages("draw lens"):
                 values = np.where(self._find_mapped_tiles(), np.float32(np.nan), raster.values)
-                self.layers.draw(values, circle)
+                self.layers.draw(values, circle, self.session.settings.smooth_maps)
 
     def _find_mapped_tiles(self) -> NDArray[np.bool_]:
         """(rows, columns) tiles that a visible map shows, which the lens leaves to the map.
@@ -254,14 +253,16 @@ class GeneLens:
         )
         layers.raster_layer.colorbar.visible = not shown  # maps have one with the same limits
         if not shown:
-            self._display.show_legend(gene, kind, context.units(gene))
+            units = context.units(gene)
+            is_label = units == context.checkpoint.label_scale.name
+            self._display.show_legend(gene, kind, "" if is_label else units)
 
     def _contrast_limits(self, shown: list[PredictionOverlay]) -> tuple[float, float]:
-        """The limits of the maps; without a map those of all values of the lens."""
+        """The limits of the predictions, which the colour bar has; else those of the lens."""
         chosen = self.session.settings.contrast_limits.chosen_for(self.session.gene)
         if chosen is not None:
             return chosen
-        if any(len(o.prediction.target) >= MIN_SPOTS_FOR_LIMITS for o in shown):
+        if shown:
             return self._display.contrast_limits()
         return (0.0, 1.0) if self.raster is None else self.raster.contrast_limits()
 

@@ -8,6 +8,7 @@ import numpy as np
 from napari.layers import Image, Layer, Points
 from numpy.typing import NDArray
 
+from ..layers.tile_map_layer import interpolate_tiles
 from ..session.slide_layer import AXIS_LABELS, METADATA_PREFIX, MICROMETER_UNITS, ViewerSlide
 from ..session.viewer_session import ViewerSession
 from .lens_grid import LensCircle
@@ -60,7 +61,7 @@ class LensLayers:
         )
         below = [slide.layer, *(o.layer for o in session.overlays)]
         for layer in (self.ring_layer, self.raster_layer):
-            session.layers.insert(layer, slide, above=below)
+            session.layers.insert(layer, slide, above=below, listed=False)
 
     def remove(self) -> None:
         """Remove the layers from the viewer."""
@@ -89,11 +90,12 @@ class LensLayers:
             f"{gene} {kind} - lens, outline",
         )
 
-    def draw(self, values: NDArray[np.float32], circle: LensCircle) -> None:
-        """Draw the values (rows, columns) of the grid that are inside the circle."""
+    def draw(self, values: NDArray[np.float32], circle: LensCircle, smooth: bool) -> None:
+        """Draw the values (rows, columns) of the grid inside the circle, smoothly or in blocks."""
         split = int(
             np.clip(MAX_RASTER_PX // (2 * circle.radius / self._pitch + 1), 1, MAX_PX_PER_TILE)
         )
+        split -= 1 - split % 2  # a smooth raster has a pixel at the centre of each tile
         px = self._pitch / split
         diameter = int(np.ceil(2 * circle.radius / px)) + 1
         centre = np.array([circle.y, circle.x])
@@ -110,7 +112,7 @@ class LensLayers:
             self.raster_layer.translate = self._origin_world(px)
 
         rows, columns = (np.arange(a, b) for a, b in zip(start, stop, strict=True))
-        inside = values[rows[:, None] // split, columns[None] // split]
+        inside = _split_tiles(values, rows, columns, split, smooth)
         squared = [((i + 0.5) * px - c) ** 2 for i, c in zip((rows, columns), centre, strict=True)]
         inside[squared[0][:, None] + squared[1][None] > circle.radius**2] = np.nan
         self.raster_layer.data[:] = np.nan
@@ -139,6 +141,22 @@ class LensLayers:
             ring.border_width = relative
         ring.data[0] = circle.y, circle.x
         _refresh_in_place(ring)
+
+
+def _split_tiles(
+    values: NDArray[np.float32],
+    rows: NDArray[np.int64],
+    columns: NDArray[np.int64],
+    split: int,
+    smooth: bool,
+) -> NDArray[np.float32]:
+    """Raster pixels (rows, columns) of tiles that have ``split`` pixels per side."""
+    if not smooth:
+        return values[rows[:, None] // split, columns[None] // split]
+    top, left = (max(at[0] // split - 1, 0) for at in (rows, columns))
+    part = values[top : rows[-1] // split + 2, left : columns[-1] // split + 2]  # with neighbours
+    raster = interpolate_tiles(part, split)
+    return raster[rows[:, None] - top * split, columns[None] - left * split]
 
 
 def _refresh_in_place(layer: Image | Points) -> None:

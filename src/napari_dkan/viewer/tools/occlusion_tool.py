@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 TILE_PX = 56  # raster px per tile
 GAP_PX = 2  # raster px around a neighbour tile
 OUTLINE_PX = 4  # raster px
+DIMMED_OPACITY = 0.06  # of maps below
 INNER_STRENGTH = 0.45  # of a neighbour's strength, inside its outline
 # Orange and blue differ for every kind of colour vision, and from pink tissue.
 DIVERGING_COLORMAP = Colormap(
@@ -47,13 +48,15 @@ DIVERGING_COLORMAP = Colormap(
 class OcclusionLayer:
     """The layer of an occlusion map.
 
-    Predicted spots below it are hidden while it is in the viewer, since they cover the tissue.
+    While it is in the viewer, predicted spots below it are hidden and maps are nearly transparent,
+    since they cover the tissue. Maps stay visible: a click on them still shows their tile.
     """
 
     def __init__(self, session: ViewerSession, slide: ViewerSlide, record: object) -> None:
         self._session, self._slide = session, slide
         self._extent: tuple[float, float, float] | None = None  # centre x, y and half the side
         self._hidden_layers: list[Points] = []
+        self._dimmed_layers: list[tuple[Image, float]] = []  # and their opacity before
         self.layer = Image(
             np.full((1, 1), np.nan, np.float32),
             name="why here",
@@ -65,7 +68,7 @@ class OcclusionLayer:
             axis_labels=AXIS_LABELS,
             metadata={METADATA_PREFIX: record},
         )
-        session.layers.insert(self.layer, slide)
+        session.layers.insert(self.layer, slide, listed=False)
 
     def draw(
         self,
@@ -92,10 +95,10 @@ class OcclusionLayer:
         layer.translate = [(c - half) * self._slide.mpp + px / 2 for c in (y, x)]
         layer.name = name
         self._extent = (x, y, half)
-        self.hide_spots_below()
+        self.clear_tissue()
 
-    def hide_spots_below(self) -> None:
-        """Hide predicted spots below the layer until `remove`."""
+    def clear_tissue(self) -> None:
+        """Hide predicted spots below the layer, and dim maps, until `remove`."""
         if self._extent is None:
             return
         x, y, half = self._extent
@@ -104,13 +107,22 @@ class OcclusionLayer:
             if layer.visible and is_below.any():
                 layer.visible = False
                 self._hidden_layers.append(layer)
+        dimmed = [layer for layer, _ in self._dimmed_layers]
+        for overlay in self._session.overlays:
+            layer = overlay.layer
+            if isinstance(layer, Image) and layer not in dimmed:
+                self._dimmed_layers.append((layer, layer.opacity))
+                layer.opacity = min(layer.opacity, DIMMED_OPACITY)
 
     def remove(self) -> None:
-        """Remove the layer and show the hidden spots."""
+        """Remove the layer and show spots and maps as before."""
         self._extent = None
         for layer in self._hidden_layers:
             layer.visible = True
-        self._hidden_layers = []
+        for layer, opacity in self._dimmed_layers:
+            if layer.opacity == DIMMED_OPACITY:  # or the user has changed it meanwhile
+                layer.opacity = opacity
+        self._hidden_layers, self._dimmed_layers = [], []
         self._session.layers.remove(self.layer)
 
     def _spot_layers(self) -> list[Points]:
@@ -308,4 +320,4 @@ class OcclusionExplainer:
 
     def _on_overlays_changed(self) -> None:
         if self._occlusion_layer is not None:
-            self._occlusion_layer.hide_spots_below()
+            self._occlusion_layer.clear_tissue()

@@ -26,11 +26,6 @@ LINE_WIDTH_PX = 3  # screen pixels
 MIN_LENGTH_PX = 20  # level-0 px; one pixel of it is 5 %
 
 
-def is_ruler(layer: Layer) -> bool:
-    """Return whether a layer is the line of a ruler, which is not a region."""
-    return bool(layer.metadata.get(METADATA_PREFIX) == "ruler")
-
-
 class Ruler:
     """Measures the pixel size with a line, in a layer that is removed afterwards."""
 
@@ -70,7 +65,7 @@ class Ruler:
         has_pixel_size = slide.pixel_size is not None
         layer = Shapes(
             ndim=2,
-            name=f"ruler, {slide.layer.name}",
+            name="ruler",
             scale=(slide.mpp, slide.mpp),
             units=MICROMETER_UNITS if has_pixel_size else PIXEL_UNITS,
             axis_labels=AXIS_LABELS,

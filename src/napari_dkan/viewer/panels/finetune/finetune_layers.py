@@ -82,7 +82,8 @@ class LiveGeneMap(QCheckBox):
         colormap = self._session.settings.colormap
         color_spots(layer, values[known], self._limits.update(values), colormap, gene_map.gene)
         epoch = self._controller.epochs[-1].number if self._controller.epochs else 0
-        layer.name = f"{gene_map.gene} fine-tuning, epoch {epoch} - {section.section.name}"
+        title = f"{gene_map.gene} fine-tuning, epoch {epoch}"
+        self._session.titles.set(layer, title, section.section.name)
 
     def _get_layer(self, section: SectionSnapshot) -> Points | None:
         """Layer of a section, added with its first map; None after the user deleted it."""
@@ -181,13 +182,14 @@ class HeldOutPreview(QCheckBox):
             layer = make_spots_layer(
                 np.asarray(section.data.obsm["spatial"], float)[rows],
                 section.slide.mpp,
-                f"held out of fine-tuning - {section.section.name}",
+                "held out",
                 HELD_OUT_SCALE * _spot_diameter_um(section),
                 face_color="transparent",
                 border_color=HELD_OUT_COLOR,
                 border_width=0.18,
                 metadata={METADATA_PREFIX: {"held out": section.section.name}},
             )
+            self._session.titles.set(layer, "held out", section.section.name)
             self._session.layers.insert(layer, section.slide)
             self._layers.append(layer)
 

@@ -113,6 +113,7 @@ def zero_shot_note(session: ViewerSession, symbol: str) -> str:
 # Perceptually uniform, with monotonic lightness also for colour-blind eyes.
 COLORMAPS = ("magma", "viridis", "inferno", "plasma", "cividis", "gray")
 MAX_MATCHES = 30
+SMOOTH_LABEL = "Smooth between tiles"
 HATCH_LABEL = "Hatch unreliable tiles"
 
 
@@ -195,6 +196,11 @@ class GeneBox(QWidget):
             "hatch",
             connections,
         )
+        self.smooth_checkbox = QCheckBox(SMOOTH_LABEL)
+        self.smooth_checkbox.setToolTip(
+            "Draw the map interpolated between the centres of its tiles, or in blocks.\n"
+            "Values under the cursor and saved values are those of the tiles."
+        )
         self.display_box, self.more_box = QWidget(), QWidget()
         self._build_layout()
         self._connect_signals(completer, connections)
@@ -227,6 +233,7 @@ class GeneBox(QWidget):
             self._limits_row,
             self.histogram_box,
             colours,
+            self.smooth_checkbox,
             self.hatch_checkbox,
         )
         fill_column(self.more_box, self.gene_set_box, self.zero_shot_box)
@@ -246,6 +253,7 @@ class GeneBox(QWidget):
             lambda name: session.change_settings(colormap=name)
         )
         self.opacity_slider.valueChanged.connect(self._set_opacity)
+        self.smooth_checkbox.toggled.connect(lambda on: session.change_settings(smooth_maps=on))
         self.hatch_checkbox.toggled.connect(lambda on: session.change_settings(hatch_unreliable=on))
         connections.connect(
             self.refresh,
@@ -379,6 +387,8 @@ class GeneBox(QWidget):
         self.hatch_checkbox.setText(
             f"{HATCH_LABEL} ({unreliable:,} of {scored:,})" if scored else HATCH_LABEL
         )
+        with signals_blocked(self.smooth_checkbox):
+            self.smooth_checkbox.setChecked(session.settings.smooth_maps)
         with signals_blocked(self.hatch_checkbox):
             self.hatch_checkbox.setChecked(session.settings.hatch_unreliable)
 

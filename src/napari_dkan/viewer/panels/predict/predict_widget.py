@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import partial
 
 from napari.viewer import Viewer
-from qtpy.QtGui import QCloseEvent
+from qtpy.QtGui import QCloseEvent, QShowEvent
 from qtpy.QtWidgets import QVBoxLayout, QWidget
 
 from ...jobs.gene_decode_job import GeneDecodeJob
@@ -22,6 +22,7 @@ from ...session.viewer_settings import connect_preferences
 from ...tools.click_predictor import ClickPredictor
 from ...tools.color_mix import ColorMix
 from ...tools.gene_lens import GeneLens
+from ...tools.overview import ScaleBar, SlideOverview
 from ...widgets.fold_section import FoldSection
 from ...widgets.qt_utils import fill_column, make_row, make_text_label
 from ...widgets.scroll_column import ScrollColumn
@@ -62,6 +63,8 @@ class PredictWidget(QWidget):
         self.gene_decode_job = GeneDecodeJob(session, connections)
         self.reliability = ReliabilityOverlay(session, connections)
         self.spot_marker = SpotMarker(session, connections)
+        self.scale_bar = ScaleBar(session, connections)
+        self.overview = SlideOverview(session, connections)
         self.slide_box = SlideBox(session, connections)
         self.reopen_box = ReopenBox(session, connections)
         self.slide_check_banner = SlideCheckBanner(session, connections, self.prefetcher)
@@ -115,6 +118,7 @@ class PredictWidget(QWidget):
             self.model_box.stop_jobs,
             self.reliability.close,
             self.spot_marker.close,
+            self.overview.close,
             self.display.close,
         )
         self.destroyed.connect(self.shut_down)  # a deleted dock receives no closeEvent
@@ -248,6 +252,10 @@ class PredictWidget(QWidget):
             f"{self.session.message.text} The CPU is chosen now; press Predict to go on.",
             warning=True,
         )
+
+    def showEvent(self, event: QShowEvent) -> None:
+        super().showEvent(event)
+        self.overview.attach(self.window())
 
     def closeEvent(self, event: QCloseEvent) -> None:
         self.shut_down()

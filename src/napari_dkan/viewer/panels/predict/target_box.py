@@ -24,7 +24,6 @@ from ...jobs.run_times import estimate_run_seconds, format_duration, format_rang
 from ...jobs.target_from_layers import target_from_layers
 from ...layers.region_layers import LabelOutlines
 from ...session.shortcut_actions import ACTION_BY_NAME, set_tooltip
-from ...session.slide_layer import METADATA_PREFIX
 from ...session.user_history import load_run_times
 from ...session.viewer_session import ViewerSession
 from ...session.viewer_settings import TargetMode
@@ -175,24 +174,24 @@ class TargetBox(QWidget):
 
     def _on_spots_imported(self, layer: Points) -> None:
         """Predict at the spots of a file that was dropped."""
-        self.points_combo.setCurrentIndex(self.points_combo.findText(layer.name))
+        for row in range(self.points_combo.count()):
+            if self.points_combo.itemData(row) is layer:
+                self.points_combo.setCurrentIndex(row)
         self._session.change_settings(target_mode=TargetMode.SPOTS)
 
     def _points_layer(self) -> Points | None:
         return self.points_combo.currentData()
 
     def _on_layers_changed(self, event: object = None) -> None:
-        results = {id(o.layer) for o in self._session.overlays}
         chosen = self._points_layer()
         self.points_combo.clear()
         for layer in self._session.viewer.layers:
             if isinstance(layer, Points | Shapes | Labels):
                 self._connect_layer(layer)
-            shows_results = id(layer) in results or METADATA_PREFIX in layer.metadata
-            if isinstance(layer, Points) and not shows_results:
-                self.points_combo.addItem(layer.name, layer)
-                if layer is chosen:
-                    self.points_combo.setCurrentIndex(self.points_combo.count() - 1)
+        for layer in self._session.layers.list_user_points():
+            self.points_combo.addItem(layer.name, layer)
+            if layer is chosen:
+                self.points_combo.setCurrentIndex(self.points_combo.count() - 1)
         self.schedule_plan()
 
     def _connect_layer(self, layer: Layer) -> None:
@@ -269,7 +268,7 @@ class TargetBox(QWidget):
             self._session.message.show(self.plan_label.text(), warning=True)
             return
         with self._session.message.report_errors():
-            self._jobs.predict(self.target, str(self._session.settings.target_mode).lower())
+            self._jobs.predict(self.target)
 
     def _set_run_buttons(self, busy: bool, can_predict: bool) -> None:
         """Enable Predict or Cancel; the focus goes from one to the other."""

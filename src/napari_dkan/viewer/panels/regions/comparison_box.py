@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from napari.layers import Image, Layer, Points
+from napari.layers import Layer, Points
 from numpy.typing import NDArray
 from qtpy.QtCore import Signal  # type: ignore[attr-defined]
 from qtpy.QtGui import QColor
@@ -18,6 +18,7 @@ from ....errors import DkanError
 from ...layers.canvas_legend import LEGEND_PREFIX, CanvasLegend
 from ...layers.contrast_limits import percentile_limits
 from ...layers.region_objects import DOMAINS_KEY
+from ...layers.tile_map_layer import TileMapLayer
 from ...layers.value_layers import (
     VALUE_COLUMN,
     color_grid,
@@ -316,8 +317,8 @@ class ComparisonBox(QWidget):
         layer = self._set_layer
         layer.name = f"{title} predicted score"
         limits = percentile_limits([values])
-        if isinstance(layer, Image) and tiles.grid is not None:
-            layer.data = tiles.grid.to_raster(values)
+        if isinstance(layer, TileMapLayer) and tiles.grid is not None:
+            layer.set_tiles(tiles.grid.to_raster(values), settings.smooth_maps)
             color_grid(layer, limits, settings.colormap)
             bar = layer.colorbar
         else:

@@ -9,10 +9,10 @@ from qtpy.QtWidgets import QFileDialog, QPushButton, QWidget
 
 from ....spatial.object_types import RegionObjects
 from ...jobs.target_from_layers import add_regions_layer, add_tissue_layer
+from ...layers.region_objects import is_region_layer
 from ...session.shortcut_actions import REGIONS_PANEL, open_panel_dock, set_tooltip
 from ...session.viewer_session import ViewerSession
 from ...session.viewer_settings import TargetMode
-from ...tools.ruler import is_ruler
 from ...widgets.qt_utils import fill_column, make_row
 from ...widgets.signal_connections import SignalConnections
 from .region_import import get_region_importer
@@ -28,7 +28,6 @@ class RegionBox(QWidget):
         super().__init__()
         self._session = session
         self._region_layers: list[Layer] = []  # drawn or imported here, newest last
-        self._tissue_layers: list[Shapes] = []
         self.draw_button = QPushButton("Draw")
         set_tooltip(
             self.draw_button,
@@ -71,11 +70,10 @@ class RegionBox(QWidget):
         """
         layers = self._session.viewer.layers
         active = layers.selection.active
-        excluded = [*self._tissue_layers, *(layer for layer in layers if is_ruler(layer))]
-        if isinstance(active, Shapes | Labels) and active not in excluded:
+        if active is not None and (isinstance(active, Labels) or is_region_layer(active)):
             return active
         own = [layer for layer in self._region_layers if layer in layers]
-        others = [s for s in layers if isinstance(s, Shapes) and s not in excluded]
+        others = [layer for layer in layers if is_region_layer(layer)]
         return (own or others or [None])[-1]
 
     def start_drawing(self) -> None:
@@ -93,7 +91,7 @@ class RegionBox(QWidget):
     def add_tissue_outline(self) -> None:
         """Add the outline of the tissue as shapes, which are not regions."""
         with self._session.message.report_errors():
-            self._tissue_layers.append(add_tissue_layer(self._session))
+            add_tissue_layer(self._session)
 
     def import_file(self, path: Path) -> None:
         """Import the regions of a file and make them the target of predictions."""

@@ -19,6 +19,7 @@ from ....samples.bundled_checkpoints import list_bundled_checkpoints
 from ....slide import PixelSize, Slide
 from ...jobs.target_from_layers import make_shapes_layer
 from ...layers.prediction_layers import GridOverlay, SpotsOverlay
+from ...layers.tile_map_layer import TileMapLayer
 from ...session.prediction_overlay import GeneDecoder, PredictionOverlay
 from ...session.slide_arrangement import fit_slide
 from ...session.slide_layer import AXIS_LABELS, MICROMETER_UNITS, ViewerSlide, make_slide_layer
@@ -153,7 +154,8 @@ def attach_slide(session: ViewerSession, restored: RestoredResult, slide: Viewer
     if slide.pixel_size is None:
         session.viewer_slides.set_pixel_size(slide, PixelSize(record.mpp, record.mpp_origin))
     grid = restored.overlay.prediction.target.grid
-    drawn_mpp = float(map_layer.scale[-1]) / (1.0 if grid is None else grid.pitch)
+    scale = map_layer.tile_scale if isinstance(map_layer, TileMapLayer) else map_layer.scale
+    drawn_mpp = float(scale[-1]) / (1.0 if grid is None else grid.pitch)
     for layer in (map_layer, restored.regions):
         if layer is not None and layer in layers:
             layer.scale = np.asarray(layer.scale) * (slide.mpp / drawn_mpp)
@@ -176,17 +178,17 @@ def make_overlay(located: LocatedResult, mpp: float) -> PredictionOverlay:
         saved.prediction if checkpoint is not None else _drop_incomplete_genes(saved.prediction)
     )
     decode = _make_decode_function(checkpoint, prediction.panel)
-    label = f"{saved.slide_record.name}, {located.path.stem}"
     opacity = 0.65 if saved.view_settings is None else saved.view_settings.opacity
     overlay: PredictionOverlay
     if prediction.target.grid is not None:
-        overlay = GridOverlay(prediction, decode, mpp, label, opacity)
+        overlay = GridOverlay(prediction, decode, mpp, opacity)
     else:
         size = prediction.target.spots.diameter_um or prediction.provenance["patch_um"]
         if prediction.target.spots.array_coords is None:
             size = prediction.provenance["patch_um"]  # clicked spots show the patch
-        overlay = SpotsOverlay(prediction, decode, mpp, size, label, opacity)
+        overlay = SpotsOverlay(prediction, decode, mpp, size, opacity)
     overlay.from_file = True
+    overlay.label, overlay.place = located.path.stem, saved.slide_record.name
     if isinstance(saved.reliability, SavedReliability):
         overlay.reference = saved.reliability
     elif checkpoint is not None:
@@ -253,7 +255,8 @@ def _add_regions(
     if saved.regions is None or saved.regions.is_empty:
         return None
     mpp = saved.slide_record.mpp if slide is None else slide.mpp
-    layer = make_shapes_layer(saved.regions, mpp, f"regions, {saved.slide_record.name}", "#00e5ff")
+    layer = make_shapes_layer(saved.regions, mpp, "regions", "#00e5ff")
+    session.titles.set(layer, "regions", saved.slide_record.name)
     if slide is not None:
         session.layers.attach(slide, layer)
     session.viewer.layers.append(layer)

@@ -5,10 +5,8 @@ Measured and predicted share their contrast limits; the residual has its own, sy
 
 from __future__ import annotations
 
-import re
-
 import numpy as np
-from napari.layers import Layer, Points
+from napari.layers import Points
 from napari.utils.colormaps import Colormap
 from numpy.typing import NDArray
 from psygnal import Signal
@@ -24,7 +22,7 @@ from ..data.loaded_section import SECTION_KEY, LoadedSection, parse_finite
 from ..data.quality_model import MapKind, MapLayout, QualityModel
 
 SECTION_LEGEND = LEGEND_PREFIX + "quality_legend"
-RESIDUAL_TITLE = "residual (pred. - meas.)"
+PREDICTED_TITLE, RESIDUAL_TITLE = "predicted at spots", "residual (pred. - meas.)"
 DIVERGING_COLORMAP = Colormap(list(RESIDUAL_COLORS), name="blue-white-orange")
 OFF_TISSUE_COLOR, SELECTED_SPOT_COLOR = "#ff1744", "#00e5ff"
 BORDER_WIDTH, MARKED_BORDER_WIDTH = 0.04, 0.3  # relative to the size of a spot
@@ -42,7 +40,6 @@ class SectionMaps:
         self._predicted: Points | None = None
         self._residual: Points | None = None
         self._legend = CanvasLegend(session, SECTION_LEGEND, "top_left", 8)
-        self._layer_names: dict[int, str] = {}  # as given here; names given by the user stay
         connections.connect(self.refresh, model.section_changed, model.comparison_changed)
         connections.connect(
             self.draw, model.prediction_updated, session.gene_changed, session.settings_changed
@@ -71,11 +68,11 @@ class SectionMaps:
             SECTION_KEY: section,
             METADATA_PREFIX: "measured",
         }
-        self._layer_names[id(section.layer)] = section.layer.name
-        self._set_layer_name(section.layer, f"measured - {section.name}")
+        session = self._session
+        session.titles.set(section.layer, "measured", section.name)
         self.update_positions(section)
         if given is None:
-            self._session.layers.insert(section.layer)
+            session.layers.insert(section.layer)
 
     def update_positions(self, section: LoadedSection) -> None:
         """Draw a section at its new position."""
@@ -125,7 +122,7 @@ class SectionMaps:
         colormap = session.settings.colormap
         for layer, title, values, map_limits, map_colormap in (
             (section.layer, "measured", all_spots, limits, colormap),
-            (self._predicted, "predicted", predicted, limits, colormap),
+            (self._predicted, PREDICTED_TITLE, predicted, limits, colormap),
             (
                 self._residual,
                 RESIDUAL_TITLE,
@@ -136,7 +133,7 @@ class SectionMaps:
         ):
             if layer is not None:
                 _color_by_value(layer, gene, values, map_limits, map_colormap)
-                self._set_layer_name(layer, f"{gene} {title} - {section.name}")
+                session.titles.set(layer, f"{gene} {title}", section.name)
         if is_new:
             self._mark_spots()
             self.layers_created.emit()
@@ -146,7 +143,7 @@ class SectionMaps:
         if section.layer is None:
             return
         counts = section.total_counts_log10()
-        self._set_layer_name(section.layer, f"measured - {section.name}")
+        self._session.titles.set(section.layer, "measured", section.name)
         _color_by_value(
             section.layer, "all counts, log10", counts, percentile_limits([counts]), "gray"
         )
@@ -159,7 +156,6 @@ class SectionMaps:
             layer = _make_points(kind, section)
             layer.metadata = {METADATA_PREFIX: pair.prediction.provenance | {"kind": str(kind)}}
             _place_points(layer, section, pair.prediction.target.spots.xy)
-            self._layer_names[id(layer)] = layer.name
             layers.append(layer)
         self._predicted, self._residual = layers
         for layer in layers:
@@ -186,11 +182,6 @@ class SectionMaps:
         for layer in self.existing_layers():
             of_layer = np.arange(len(off)) if layer is section.layer else rows
             _mark_points(layer, off[of_layer], None if chosen is None else of_layer == chosen)
-
-    def _set_layer_name(self, layer: Layer, name: str) -> None:
-        if re.sub(r" \[\d+\]$", "", layer.name) == self._layer_names.get(id(layer), layer.name):
-            self._layer_names[id(layer)] = name
-            layer.name = name
 
     def _update_legend(self) -> None:
         """Write what the colour bars measure."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from napari.layers import Image, Layer, Points
+from napari.layers import Layer, Points
 from napari.utils.colormaps import Colormap
 from numpy.typing import NDArray
 from psygnal import Signal
@@ -15,6 +15,7 @@ from .....spatial.tile_grid import TileGrid
 from ....layers.canvas_legend import LEGEND_PREFIX, CanvasLegend
 from ....layers.contrast_limits import percentile_limits
 from ....layers.map_grid import MapGrid
+from ....layers.tile_map_layer import TileMapLayer
 from ....layers.value_layers import (
     VALUE_COLUMN,
     color_grid,
@@ -82,7 +83,7 @@ class ValueMapLayers:
             self.set_layers(geometry, layers, caption, apply_layout=False)
         self._caption = caption
         for layer, value_map in zip(self.layers, maps, strict=True):
-            _draw_values(layer, geometry, value_map)
+            _draw_values(layer, geometry, value_map, self._session.settings.smooth_maps)
         if is_new:
             self.set_side_by_side(True)
         self._update_legend()
@@ -165,10 +166,10 @@ def _make_layer(geometry: MapGeometry, name: str, opacity: float) -> Layer:
     )
 
 
-def _draw_values(layer: Layer, geometry: MapGeometry, value_map: ValueMap) -> None:
+def _draw_values(layer: Layer, geometry: MapGeometry, value_map: ValueMap, smooth: bool) -> None:
     layer.name = value_map.name
-    if isinstance(layer, Image) and geometry.grid is not None:
-        layer.data = geometry.grid.to_raster(value_map.values)
+    if isinstance(layer, TileMapLayer) and geometry.grid is not None:
+        layer.set_tiles(geometry.grid.to_raster(value_map.values), smooth)
         layer.contrast_limits_range = value_map.limits
         color_grid(layer, value_map.limits, value_map.colormap)
         color_bar = layer.colorbar
