@@ -161,7 +161,7 @@ def add_regions_layer(session: ViewerSession) -> Shapes:
     layer = make_shapes_layer(MultiPolygon(), slide.mpp, "regions", "#00e5ff")
     layer.metadata[REGIONS_KEY] = True
     session.layers.attach(slide, layer)
-    session.titles.set(layer, "regions")
+    session.titles.set_title(layer, "regions")
     session.viewer.add_layer(layer)
     session.viewer.layers.selection.active = layer
     layer.mode = "add_polygon_lasso"
@@ -182,7 +182,7 @@ def add_tissue_layer(session: ViewerSession) -> Shapes:
     layer = make_shapes_layer(slide.tissue, slide.mpp, "tissue", "#7cfc00")
     layer.metadata[METADATA_PREFIX] = "tissue"  # no region
     session.layers.attach(slide, layer)
-    session.titles.set(layer, "tissue")
+    session.titles.set_title(layer, "tissue")
     session.viewer.add_layer(layer)
     session.viewer.layers.selection.active = layer
 

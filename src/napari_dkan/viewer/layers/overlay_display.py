@@ -172,7 +172,7 @@ class OverlayDisplay:
         with session.draw_stages("draw", len(overlay.prediction.target)):
             overlay.draw(session.gene or "", limits, session.settings.colormap)
         title = format_overlay_title(overlay, session.gene or "")
-        session.titles.set(overlay.layer, title, overlay.place)
+        session.titles.set_title(overlay.layer, title, overlay.place)
 
     def _update_legend(self, shown: list[PredictionOverlay]) -> None:
         """Show what the topmost prediction measures; a hidden one needs no legend."""

@@ -12,7 +12,7 @@ MAX_FACTOR = 9  # raster px per side of a tile in a smooth map; odd, so that one
 MAX_RASTER_PX = 600_000  # of a smooth map; larger ones take too long to draw
 
 
-class TileMapLayer(Image):
+class TileMapLayer(Image):  # type: ignore[misc]  # napari's layers have no types
     """One pixel per tile, or more in a smooth map.
 
     Only what is drawn is interpolated: the value under the cursor and what is saved are those of

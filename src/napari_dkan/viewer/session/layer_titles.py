@@ -48,7 +48,7 @@ class LayerTitles:
         slides.slides_changed.connect(self.refresh)
         slides.slide_renamed.connect(self.refresh)
 
-    def set(self, layer: Layer, text: str, place: str = "") -> None:
+    def set_title(self, layer: Layer, text: str, place: str = "") -> None:
         """Set the title of a layer.
 
         Parameters

@@ -152,11 +152,11 @@ def _split_tiles(
 ) -> NDArray[np.float32]:
     """Raster pixels (rows, columns) of tiles that have ``split`` pixels per side."""
     if not smooth:
-        return values[rows[:, None] // split, columns[None] // split]
+        return np.asarray(values[rows[:, None] // split, columns[None] // split])
     top, left = (max(at[0] // split - 1, 0) for at in (rows, columns))
     part = values[top : rows[-1] // split + 2, left : columns[-1] // split + 2]  # with neighbours
     raster = interpolate_tiles(part, split)
-    return raster[rows[:, None] - top * split, columns[None] - left * split]
+    return np.asarray(raster[rows[:, None] - top * split, columns[None] - left * split])
 
 
 def _refresh_in_place(layer: Image | Points) -> None:

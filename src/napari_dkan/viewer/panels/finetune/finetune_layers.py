@@ -83,7 +83,7 @@ class LiveGeneMap(QCheckBox):
         color_spots(layer, values[known], self._limits.update(values), colormap, gene_map.gene)
         epoch = self._controller.epochs[-1].number if self._controller.epochs else 0
         title = f"{gene_map.gene} fine-tuning, epoch {epoch}"
-        self._session.titles.set(layer, title, section.section.name)
+        self._session.titles.set_title(layer, title, section.section.name)
 
     def _get_layer(self, section: SectionSnapshot) -> Points | None:
         """Layer of a section, added with its first map; None after the user deleted it."""
@@ -189,7 +189,7 @@ class HeldOutPreview(QCheckBox):
                 border_width=0.18,
                 metadata={METADATA_PREFIX: {"held out": section.section.name}},
             )
-            self._session.titles.set(layer, "held out", section.section.name)
+            self._session.titles.set_title(layer, "held out", section.section.name)
             self._session.layers.insert(layer, section.slide)
             self._layers.append(layer)
 

@@ -256,7 +256,7 @@ def _add_regions(
         return None
     mpp = saved.slide_record.mpp if slide is None else slide.mpp
     layer = make_shapes_layer(saved.regions, mpp, "regions", "#00e5ff")
-    session.titles.set(layer, "regions", saved.slide_record.name)
+    session.titles.set_title(layer, "regions", saved.slide_record.name)
     if slide is not None:
         session.layers.attach(slide, layer)
     session.viewer.layers.append(layer)

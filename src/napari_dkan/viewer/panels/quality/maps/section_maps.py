@@ -69,7 +69,7 @@ class SectionMaps:
             METADATA_PREFIX: "measured",
         }
         session = self._session
-        session.titles.set(section.layer, "measured", section.name)
+        session.titles.set_title(section.layer, "measured", section.name)
         self.update_positions(section)
         if given is None:
             session.layers.insert(section.layer)
@@ -133,7 +133,7 @@ class SectionMaps:
         ):
             if layer is not None:
                 _color_by_value(layer, gene, values, map_limits, map_colormap)
-                session.titles.set(layer, f"{gene} {title}", section.name)
+                session.titles.set_title(layer, f"{gene} {title}", section.name)
         if is_new:
             self._mark_spots()
             self.layers_created.emit()
@@ -143,7 +143,7 @@ class SectionMaps:
         if section.layer is None:
             return
         counts = section.total_counts_log10()
-        self._session.titles.set(section.layer, "measured", section.name)
+        self._session.titles.set_title(section.layer, "measured", section.name)
         _color_by_value(
             section.layer, "all counts, log10", counts, percentile_limits([counts]), "gray"
         )
