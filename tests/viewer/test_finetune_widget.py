@@ -385,7 +385,7 @@ def test_real_run_on_a_small_slide(widget: FinetuneWidget, panel: PredictWidget,
     assert widget.result_box.table.table_model.rowCount() == 6
     assert widget.controller.tuned_checkpoint.sha256 != widget.controller.parent_checkpoint.sha256
     names = [la.name for la in panel.session.viewer.layers]
-    assert f"{panel.session.gene} fine-tuning, epoch 4 - C3" in names
+    assert f"{panel.session.gene} fine-tuning, epoch 4" in names
 
 
 def test_the_table_is_decided_beside_depth_and_marks_genes_that_cannot_be_judged() -> None:

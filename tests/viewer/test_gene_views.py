@@ -145,7 +145,7 @@ def walk_gene_set(panel: PredictWidget, qtbot, until, middle, tmp_path, monkeypa
     prediction = overlay.prediction
     score = nest_score(prediction)
     assert np.allclose(prediction.get_gene_values("NEST score"), score, atol=1e-5)
-    drawn = overlay.layer.data[np.isfinite(overlay.layer.data)]
+    drawn = overlay.layer.tiles[np.isfinite(overlay.layer.tiles)]
     assert np.allclose(np.sort(drawn), np.sort(score[np.isfinite(score)]), atol=1e-5)
     assert prediction.get_value_units("NEST score").startswith("mean of 5 genes minus mean of 1 ")
     assert "NEST score" in session.viewer.canvas.overlays[GENE_LEGEND].text

@@ -207,12 +207,12 @@ def test_map_keeps_its_position_when_the_pixel_size_is_corrected(
     shutil.copy(tiny_slide_file, copy)
     panel.session.viewer.open(copy, plugin="napari-dkan")
     panel.session.viewer_slides.set_mpp(0.35)
-    np.testing.assert_allclose(overlay.layer.scale, 140)
+    np.testing.assert_allclose(overlay.layer.tile_scale, 140)
     panel.session.viewer_slides.set_current(first)
     row = 3
     x, y = overlay.prediction.target.spots.xy[row]
     panel.session.viewer_slides.set_mpp(0.35)
-    np.testing.assert_allclose(overlay.layer.scale, 70)
+    np.testing.assert_allclose(overlay.layer.tile_scale, 70)
     wanted = overlay.prediction.get_gene_values(panel.session.gene)[row]
     assert overlay.value_at((y * 0.35, x * 0.35)) == wanted
     until(lambda: not panel.prefetcher.busy)

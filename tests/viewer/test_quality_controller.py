@@ -178,10 +178,7 @@ def test_gene_changes_all_three_maps(load, file):
     )
     difference = predicted.features["value"] - measured.features["value"]
     np.testing.assert_allclose(residual.features["value"], difference, atol=1e-6)
-    assert [m.name.split(" - ")[0] for m in (measured, predicted)] == [
-        "CD74 measured",
-        "CD74 predicted",
-    ]
+    assert [m.name for m in (measured, predicted)] == ["CD74 measured", "CD74 predicted at spots"]
     assert tuple(measured.face_contrast_limits) == tuple(predicted.face_contrast_limits)
     low, high = residual.face_contrast_limits
     assert low == -high < 0
