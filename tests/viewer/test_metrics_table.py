@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 from io import StringIO
 
 import numpy as np
 from qtpy.QtCore import QPointF, Qt
+from qtpy.QtWidgets import QWidget
 
 from napari_dkan.viewer.panels.quality.boxes.domains_job import match_cluster_labels
 from napari_dkan.viewer.widgets.correlation_plots import (
@@ -19,6 +21,8 @@ from napari_dkan.viewer.widgets.metrics_table import (
     make_metric_column,
     table_to_csv,
 )
+from napari_dkan.viewer.widgets.qt_utils import fill_column
+from napari_dkan.viewer.widgets.wide_table import ColumnPager
 
 
 def make_table_data(count: int) -> MetricsTableData:
@@ -49,6 +53,45 @@ def test_unknown_values_sort_last_in_both_directions(qtbot):
     assert displayed_symbols(table) == ["G4", "G3", "G1", "G0", "G2", "G5"]
     table.sortByColumn(0, Qt.SortOrder.DescendingOrder)
     assert displayed_symbols(table) == ["G5", "G4", "G3", "G2", "G1", "G0"]
+
+
+def test_columns_out_of_sight_are_counted_and_reached_with_their_genes(qtbot):
+    parent = QWidget()
+    qtbot.addWidget(parent)
+    table = MetricsTable()
+    pager = ColumnPager(table)
+    fill_column(parent, table, pager)
+    parent.resize(300, 200)
+    parent.show()
+    data = make_table_data(40)
+    columns = tuple(replace(data.columns[0], title=f"figure {i}") for i in range(9))
+    table.set_table_data(replace(data, columns=columns))
+    qtbot.waitUntil(pager.isVisible)
+    seen, pages = set(range(10)) - set(pager.hidden_columns()), 0
+    assert pager.text().startswith(f"{len(pager.hidden_columns())} more columns") and 0 in seen
+    names = table.frozen_names
+    assert names.isHidden()
+    while "first" not in pager.text():
+        expected = pager.hidden_columns()[0]
+        qtbot.mouseClick(pager, Qt.MouseButton.LeftButton)
+        pages += 1
+        assert names.isVisible() and names.width() == table.columnWidth(0)
+        if "first" not in pager.text():
+            assert table.columnViewportPosition(expected) == names.width()  # beside the genes
+        seen |= set(range(expected, 10)) - set(pager.hidden_columns())
+        assert pages < 10
+    assert seen == set(range(10))
+    table.scrollToBottom()
+    assert names.verticalScrollBar().value() == table.verticalScrollBar().value() > 0
+    place = names.visualRect(names.model().index(39, 0)).center()
+    with qtbot.waitSignal(table.symbol_selected) as selected:
+        qtbot.mouseClick(names.viewport(), Qt.MouseButton.LeftButton, pos=place)
+    assert selected.args == [table.table_model.symbol_at(39)]
+    assert names.isVisible()  # the columns stay where they are
+    qtbot.mouseClick(pager, Qt.MouseButton.LeftButton)
+    assert names.isHidden() and table.horizontalScrollBar().value() == 0
+    table.set_table_data(data)
+    qtbot.waitUntil(pager.isHidden)
 
 
 def test_selection_survives_sorting_and_filtering(qtbot):

@@ -23,6 +23,8 @@ from qtpy.QtCore import (  # type: ignore[attr-defined]
 from qtpy.QtGui import QColor
 from qtpy.QtWidgets import QAbstractItemView, QHeaderView, QTableView
 
+from .wide_table import FrozenNames
+
 WARNING_COLOR = QColor(255, 138, 101, 95)  # transparent, for light and dark themes
 NO_VALUE = "\N{EN DASH}"
 TOOLTIP_WIDTH = 60  # characters
@@ -245,6 +247,7 @@ class MetricsTable(QTableView):
         head.setHighlightSections(False)
         head.setMinimumSectionSize(30)
         self._selected_symbol: str | None = None
+        self.frozen_names = FrozenNames(self)
         self.table_model.modelReset.connect(lambda: self._update_selection(False))
         self.selectionModel().currentRowChanged.connect(self._on_row_changed)
 
@@ -266,6 +269,18 @@ class MetricsTable(QTableView):
         """Select the row of a gene and scroll to it, without emitting `symbol_selected`."""
         self._selected_symbol = symbol
         self._update_selection(True)
+
+    def scrollTo(
+        self,
+        index: ModelIndex,
+        hint: QAbstractItemView.ScrollHint = QAbstractItemView.ScrollHint.EnsureVisible,
+    ) -> None:
+        """Scroll to a row; columns stay where they are, as the names are always in sight."""
+        bar = self.horizontalScrollBar()
+        before = bar.value()
+        super().scrollTo(index, hint)
+        if index.column() == 0:
+            bar.setValue(before)
 
     def _update_selection(self, scroll: bool) -> None:
         row, selection = self.table_model.find_row(self._selected_symbol), self.selectionModel()

@@ -12,6 +12,7 @@ from ....widgets.correlation_plots import MeasuredPredictedScatter
 from ....widgets.metrics_table import MetricsTable, table_to_csv
 from ....widgets.qt_utils import fill_column, make_row, make_text_label
 from ....widgets.signal_connections import SignalConnections
+from ....widgets.wide_table import ColumnPager
 from ..data.comparison_metrics import ComparisonMetrics, make_export_table
 from ..data.quality_model import QualityModel
 
@@ -39,7 +40,10 @@ class GeneMetricsBox(QWidget):
         )
         self.missing_label = make_text_label()
         buttons = make_row((self.search_field, 1), self.copy_button, self.save_button)
-        fill_column(self, buttons, self.table, self.legend_label, self.missing_label)
+        self.column_pager = ColumnPager(self.table)
+        fill_column(
+            self, buttons, self.table, self.column_pager, self.legend_label, self.missing_label
+        )
         self.search_field.textChanged.connect(self.table.table_model.set_filter)
         self.table.symbol_selected.connect(self._on_symbol_selected)
         self.copy_button.clicked.connect(self._copy_table)

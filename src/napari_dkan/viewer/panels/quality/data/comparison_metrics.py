@@ -113,9 +113,7 @@ def make_gene_table(comparison: Comparison) -> MetricsTableData:
                 "ceiling",
                 "ceiling",
                 "What a perfect prediction could reach of it here, given the counting noise",
-            ),
-            plain,
-            _metric_column(table, "ridge PCC", "ridge_pcc", "The same of the ridge baseline"),
+            )
         ]
     card_title = "card" if comparison.held_out_partial or not beside_depth else "card PCC"
     columns += [
@@ -131,6 +129,13 @@ def make_gene_table(comparison: Comparison) -> MetricsTableData:
         make_metric_column(
             "card ridge", "What ridge reached on the same held-out sections", expected_ridge
         ),
+    ]
+    if beside_depth:
+        ridge_pcc = _metric_column(
+            table, "ridge PCC", "ridge_pcc", "Plain correlation of the ridge baseline"
+        )
+        columns += [plain, ridge_pcc]
+    columns += [
         _metric_column(table, "Spearman", "spearman", "Rank correlation over the same spots"),
         _metric_column(
             table, "ridge Sp.", "ridge_spearman", "Rank correlation of the ridge baseline"
