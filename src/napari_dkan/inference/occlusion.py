@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import DamagedTileError
-from ..model.network.ensemble import get_linear_path
 from ..spatial.spots import Spots
 from .device import autocast, to_device
 from .global_context import ContextWindow
@@ -303,6 +302,8 @@ def _decode_depth(
     context: PredictionContext, tokens: Tensor, column: int
 ) -> NDArray[np.float32] | None:
     """(B,) what the predicted depth adds to a gene; None without a path for it or for the gene."""
+    from ..model.network.ensemble import get_linear_path
+
     path = get_linear_path(context.network)
     if path is None or not path.is_common_level or column >= context.network.config.genes:
         return None
