@@ -46,6 +46,7 @@ def test_genes_by_hand(mapped: PredictWidget, qtbot, until, middle, tmp_path, mo
     walk_gene_set(mapped, qtbot, until, middle, tmp_path, monkeypatch)
     walk_colors(mapped, qtbot, until, middle)
     walk_side_by_side(mapped, qtbot, until)
+    walk_find(mapped, qtbot, until)
 
 
 def walk_histogram(panel: PredictWidget, qtbot, until, middle) -> None:
@@ -269,3 +270,75 @@ def walk_side_by_side(panel: PredictWidget, qtbot, until) -> None:
     until(lambda: ("KRT8" in [m.symbol for m in maps.maps]) is ("KRT8" in session.pinned))
     qtbot.keyClick(maps, Qt.Key.Key_Escape)
     assert not window.isVisible() and not window.reader.symbols
+
+
+def walk_find(panel: PredictWidget, qtbot, until) -> None:
+    session, box, similar = panel.session, panel.find_box, panel.similar_tiles
+    overlay, layers = find_map(panel), session.viewer.layers
+    prediction = overlay.prediction
+    panel.find_section.expand()
+    session.set_gene("ERBB2")
+
+    # Genes by the correlation of their maps; a click on a row shows the gene.
+    qtbot.mouseClick(box.genes_button, Qt.MouseButton.LeftButton)
+    until(lambda: box.gene_table.isVisible())
+    table = box.gene_table
+    n_tiles = int(prediction.predicted_mask.sum())
+    others = [s for s in prediction.panel.symbols if s != "ERBB2"]
+    r = {
+        s: np.corrcoef(prediction.get_gene_values("ERBB2"), prediction.get_gene_values(s))[0, 1]
+        for s in others
+    }
+    best = max(others, key=lambda s: r[s])
+    model = table.table_model
+    assert model.symbol_at(0) == best and model.rowCount() == len(others)
+    assert model.data(model.index(0, 1)) == f"{r[best]:.2f}"
+    assert model.data(model.index(0, 3)) == str(n_tiles)
+    assert f"{n_tiles} predicted tiles" in box.note_label.text()
+    at = table.visualRect(model.index(0, 0)).center()
+    qtbot.mouseClick(table.viewport(), Qt.MouseButton.LeftButton, pos=at)
+    assert session.gene == best and "Maps like ERBB2" in box.note_label.text()
+
+    # Tiles like the clicked one, as a map in place of the gene's.
+    row = n_tiles // 3
+    centre = prediction.target.grid.centres[row]
+    assert panel.click_predictor._show_map_tile(tuple(centre[::-1] * session.slide.mpp))
+    until(lambda: np.allclose(session.spot.target.spots.xy[-1], centre))
+    qtbot.mouseClick(box.tiles_button, Qt.MouseButton.LeftButton)
+    until(lambda: similar.result is not None)
+    image, outlines = similar._layers
+    tokens = prediction.tokens
+    norms = np.linalg.norm(tokens, axis=1)
+    cosines = tokens @ tokens[row] / (norms * norms[row])
+    x, y = (prediction.target.grid.cells - prediction.target.grid.first_cell).T
+    assert np.allclose(image.data[y, x], cosines, atol=1e-4)
+    expected = [i for i in np.argsort(-cosines) if i != row][: len(outlines.data)]
+    listed = similar.result.grid.centres[similar.result.listed]
+    assert np.allclose(cosines[expected], similar.result.cosines[similar.result.listed], atol=1e-4)
+    assert np.allclose(outlines.data, listed[:, ::-1])
+    assert not overlay.layer.visible and not box.gene_table.isVisible()
+    assert f"of {n_tiles} predicted ones" in box.note_label.text()
+
+    # A listed tile comes into view; another click compares with another tile.
+    table = box.tile_table
+    at = table.visualRect(table.table_model.index(2, 0)).center()
+    qtbot.mouseClick(table.viewport(), Qt.MouseButton.LeftButton, pos=at)
+    centre_of_view = session.viewer.scene.camera.center[-2:]
+    assert np.allclose(centre_of_view, listed[2, ::-1] * session.slide.mpp)
+    before, other = similar.result, prediction.target.grid.centres[0]
+    assert panel.click_predictor._show_map_tile(tuple(other[::-1] * session.slide.mpp))
+    until(lambda: similar.result is not None and similar.result is not before)
+    assert np.allclose(similar.result.at, other)
+
+    # One layer at a time stands for the map; a second press brings it back.
+    panel.color_mix.show(("ERBB2", "CD74"))
+    until(lambda: panel.color_mix.layer is not None)
+    assert not similar.active and not box.tiles_button.isChecked()
+    qtbot.mouseClick(box.tiles_button, Qt.MouseButton.LeftButton)
+    until(lambda: similar.result is not None)
+    assert panel.color_mix.layer is None and not overlay.layer.visible
+    qtbot.mouseClick(box.tiles_button, Qt.MouseButton.LeftButton)
+    assert overlay.layer.visible and not any("like this spot" in x.name for x in layers)
+    session.set_spot(None)
+    qtbot.mouseClick(box.tiles_button, Qt.MouseButton.LeftButton)
+    assert not box.tiles_button.isChecked() and "Click the tile first" in panel.message_label.text()

@@ -40,6 +40,8 @@ class TileValues:
         None where no reliability is known.
     grid : TileGrid or None
         The tiles, if they lie on a grid.
+    tokens : (N, D) array or None
+        Their fused tokens, if they were asked for.
     """
 
     panel: Panel
@@ -48,6 +50,7 @@ class TileValues:
     pitch: float
     unreliable: NDArray[np.bool_] | None = None
     grid: TileGrid | None = None
+    tokens: NDArray[np.float32] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +72,7 @@ class SlideTiles:
     def panel(self) -> Panel:
         return self.overlays[-1].prediction.panel
 
-    def read(self, symbols: Sequence[str] | None = None) -> TileValues:
+    def read(self, symbols: Sequence[str] | None = None, with_tokens: bool = False) -> TileValues:
         """Decode genes or scores, all genes when None, and join the maps; for a worker thread."""
         newest = self.overlays[-1].prediction
         columns = (
@@ -78,7 +81,7 @@ class SlideTiles:
             else list(dict.fromkeys(c for s in symbols for c in newest.columns_of(s)))
         )
         position: dict[tuple[int, int], int] = {}
-        xy, values, unreliable, is_known = [], [], [], True
+        xy, values, tokens, unreliable, is_known = [], [], [], [], True
         for overlay in self.overlays:
             rows = np.flatnonzero(overlay.prediction.predicted_mask)
             prediction = overlay.prediction.take(rows)
@@ -88,8 +91,11 @@ class SlideTiles:
             if symbols is None:
                 values.append(prediction.values)
             else:
-                shown = [prediction.get_gene_values(symbol) for symbol in symbols]
-                values.append(np.stack(shown, axis=1))
+                shown = np.empty((len(rows), len(symbols)), np.float32)
+                for column, symbol in enumerate(symbols):
+                    shown[:, column] = prediction.get_gene_values(symbol)
+                values.append(shown)
+            tokens.append(prediction.tokens if with_tokens else prediction.tokens[:, :0])
             if overlay.reference is None:
                 is_known = False
                 unreliable.append(np.zeros(len(rows), bool))
@@ -112,6 +118,7 @@ class SlideTiles:
             pitch,
             np.concatenate(unreliable)[chosen] if is_known else None,
             grid,
+            np.concatenate(tokens)[chosen] if with_tokens else None,
         )
 
     def has_gene(self, symbol: str | None) -> bool:

@@ -35,6 +35,7 @@ PANEL_OF_TOPIC = {
     "model": PREDICT_PANEL,
     "where": PREDICT_PANEL,
     "gene": PREDICT_PANEL,
+    "several": PREDICT_PANEL,
     "spot": PREDICT_PANEL,
     "results": PREDICT_PANEL,
     "quality": QUALITY_PANEL,

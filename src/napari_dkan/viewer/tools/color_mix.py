@@ -17,10 +17,9 @@ from ...spatial.tile_grid import TileGrid
 from ..jobs.tile_reader import TileReader
 from ..layers.canvas_legend import LEGEND_PREFIX
 from ..layers.contrast_limits import percentile_limits
-from ..layers.overlay_lookup import find_overlay_slide
+from ..layers.hidden_maps import HiddenMaps
 from ..layers.slide_tiles import find_slide_tiles
 from ..layers.value_layers import grid_transform
-from ..session.prediction_overlay import PredictionOverlay
 from ..session.slide_layer import AXIS_LABELS, METADATA_PREFIX, MICROMETER_UNITS, ViewerSlide
 from ..session.viewer_session import ViewerSession
 from ..widgets.signal_connections import SignalConnections
@@ -50,7 +49,7 @@ class ColorMix:
         self.layer: Image | None = None
         self._slide: ViewerSlide | None = None  # of the layer
         self._row_of_cell: dict[tuple[int, int], int] = {}
-        self._hidden: list[PredictionOverlay] = []
+        self._hidden_maps = HiddenMaps(session)
         self.reader = TileReader(session, connections)
         connections.connect(self._draw, self.reader.changed, session.settings_changed)
         connections.connect(self._hide_maps, session.overlays_changed)
@@ -97,11 +96,7 @@ class ColorMix:
     def _remove(self) -> None:
         layer, self.layer, self._slide = self.layer, None, None
         self._session.layers.remove(layer)
-        hidden, self._hidden = self._hidden, []
-        for overlay in hidden:
-            overlay.is_mixed = False
-            if overlay in self._session.overlays:
-                overlay.layer.visible = True
+        self._hidden_maps.restore()
         for number in range(max(MIX_COLORS)):
             self._set_legend(number, "", None)
 
@@ -164,16 +159,8 @@ class ColorMix:
         session.layers.insert(self.layer, slide, above=below)
 
     def _hide_maps(self) -> None:
-        """Hide the predictions of the slide: two on one another have colours of no legend."""
-        if self.layer is None:
-            return
-        session = self._session
-        for overlay in session.overlays:
-            is_here = find_overlay_slide(session, overlay) is self._slide
-            if is_here and overlay.layer.visible and overlay not in self._hidden:
-                self._hidden.append(overlay)
-                overlay.is_mixed = True
-                overlay.layer.visible = False
+        if self.layer is not None and self._slide is not None:
+            self._hidden_maps.hide(self._slide)
 
     def _set_legend(self, number: int, text: str, color: MixColor | None) -> None:
         overlays, name = self._session.viewer.canvas.overlays, f"{MIX_LEGEND}{number}"

@@ -23,6 +23,7 @@ from ...tools.click_predictor import ClickPredictor
 from ...tools.color_mix import ColorMix
 from ...tools.gene_lens import GeneLens
 from ...tools.overview import ScaleBar, SlideOverview
+from ...tools.similar_tiles import SimilarTiles
 from ...widgets.fold_section import FoldSection
 from ...widgets.qt_utils import fill_column, make_row, make_text_label
 from ...widgets.scroll_column import ScrollColumn
@@ -35,6 +36,7 @@ from ..results.results_controller import get_results_controller
 from ..sections import has_room_for_details, make_section
 from ..undo_buttons import UndoButtons
 from .advanced_box import CacheBox, TimingBox, make_advanced_box
+from .find_box import FindBox
 from .gene_box import GeneBox
 from .model_box import ModelBox
 from .reopen_box import ReopenBox
@@ -75,6 +77,8 @@ class PredictWidget(QWidget):
         self.lens_box = LensBox(self.lens, connections)
         self.color_mix = ColorMix(session, connections)
         self.several_genes_box = SeveralGenesBox(session, connections, self.color_mix)
+        self.similar_tiles = SimilarTiles(session, connections)
+        self.find_box = FindBox(session, connections, self.similar_tiles)
         self.spot_box = SpotBox(session, connections)
         self.occlusion_box = OcclusionBox(session, connections)
         self.results = get_results_controller(session)
@@ -88,6 +92,8 @@ class PredictWidget(QWidget):
         self._build_layout()
         self._connect_sections(connections)
         connections.connect(self._show_message, session.message.changed)
+        connections.connect(self._leave_similar_tiles, self.color_mix.changed)
+        connections.connect(self._leave_color_mix, self.similar_tiles.changed)
         connections.connect(self._switch_to_cpu, self.prediction_jobs.out_of_memory)
         connections.connect(
             lambda: self.gene_decode_job.set_paused(self.prediction_jobs.busy),
@@ -108,6 +114,7 @@ class PredictWidget(QWidget):
             self.results.close,
             self.lens.close,
             self.color_mix.close,
+            self.similar_tiles.close,
             self.prediction_jobs.close,
             self.gene_decode_job.close,
             self.cache_box.stop_jobs,
@@ -135,7 +142,13 @@ class PredictWidget(QWidget):
             opened=has_room_for_details(),
         )
         self.more_section = section(
-            "Several genes, gene sets", self.several_genes_box, self.gene_box.more_box
+            "Several genes, gene sets",
+            self.several_genes_box,
+            self.gene_box.more_box,
+            topic="several",
+        )
+        self.find_section = section(
+            "Find genes and tiles like this", self.find_box, topic="several"
         )
         self.sections = {
             "Slide": section("Slide", self.slide_box, topic="slide", with_change_button=True),
@@ -146,6 +159,7 @@ class PredictWidget(QWidget):
                 self.gene_box,
                 self.display_section,
                 self.more_section,
+                self.find_section,
                 topic="gene",
                 opened=True,
             ),
@@ -199,6 +213,15 @@ class PredictWidget(QWidget):
 
     def _summarize_model(self) -> None:
         self.sections["Model"].set_summary(self.model_box.summarize())
+
+    def _leave_similar_tiles(self) -> None:
+        """One layer at a time stands for the map."""
+        if self.color_mix.genes and self.similar_tiles.active:
+            self.similar_tiles.set_active(False)
+
+    def _leave_color_mix(self) -> None:
+        if self.similar_tiles.active and self.color_mix.genes:
+            self.color_mix.show(())
 
     def _summarize_spot(self) -> None:
         self.sections["This spot"].set_summary(self.spot_box.summarize())
