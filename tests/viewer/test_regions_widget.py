@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 from napari.layers import Shapes
 from qtpy.QtCore import QPoint, Qt, QTimer
-from qtpy.QtWidgets import QTreeWidgetItem
+from qtpy.QtTest import QTest
+from qtpy.QtWidgets import QLineEdit, QTreeWidgetItem
 from shapely.geometry import box, shape
 
 from napari_dkan.spatial.coordinates import swap_xy
 from napari_dkan.spatial.region_files import read_named_regions
 from napari_dkan.viewer.jobs.target_from_layers import add_tissue_layer, region_from_layer
-from napari_dkan.viewer.panels.regions.comparison_box import GENES, HALLMARK, REST
+from napari_dkan.viewer.panels.regions.comparison_box import BROWSE, GENES, HALLMARK, REST
 from napari_dkan.viewer.session.viewer_settings import TargetMode
 
 if TYPE_CHECKING:
@@ -126,7 +127,20 @@ def test_rename_color_and_move(predicted: RegionsWidget, until):
     until(lambda: list(rows(predicted)) == ["Tumor", "A", "Tumor #2", "S"])
     np.testing.assert_allclose(layer.edge_color[-1][:3], [200 / 255, 0, 0], atol=5e-3)
     assert list(layer.features["classification"]) == ["Tumor"] * 4
-    tree.topLevelItem(0).child(2).setText(0, "Edge")
+    edge = tree.topLevelItem(0).child(2)
+    number = tree.visualItemRect(edge).center()
+    number.setX(tree.header().sectionViewportPosition(3) + 5)
+    QTest.mouseClick(tree.viewport(), Qt.MouseButton.LeftButton, pos=number)
+    QTest.mouseDClick(tree.viewport(), Qt.MouseButton.LeftButton, pos=number)  # edits the name
+    (editor,) = [e for e in tree.viewport().findChildren(QLineEdit) if e.text() == "S"]
+    QTest.keyClicks(editor, "Edge")
+    QTest.keyClick(editor, Qt.Key.Key_Return)
+    until(lambda: "Edge" in rows(predicted))
+    assert list(layer.features["label"]) == ["A (Tumor)", "", "Tumor", "Edge (Tumor)"]
+    tree.topLevelItem(0).child(2).setSelected(True)
+    QTest.keyClick(tree, Qt.Key.Key_Delete)
+    until(lambda: "Edge" not in rows(predicted))
+    QTest.mouseClick(predicted.undo_buttons.undo_button, Qt.MouseButton.LeftButton)
     until(lambda: "Edge" in rows(predicted))
     assert list(layer.features["label"]) == ["A (Tumor)", "", "Tumor", "Edge (Tumor)"]
 
@@ -144,6 +158,7 @@ def test_drawn_classes_are_objects_and_no_holes(panel: PredictWidget, regions, u
     add(300, 300, 900, 900)
     until(lambda: list(rows(regions)) == ["Region 1"])
     assert layer.mode == "pan_zoom"  # the next click begins no shape
+    assert list(layer.text.values) == ["Region 1"]  # its name is on the slide
     regions.new_button.click()
     add(400, 400, 500, 500)
     until(lambda: list(rows(regions)) == ["Region 1", "Region 2"])
@@ -267,7 +282,14 @@ def test_export_comes_back_from_qupath(
 
 
 def test_measured_section_stands_beside(
-    panel: PredictWidget, regions: RegionsWidget, quality_widget, measured_file, qupath_file, until
+    panel: PredictWidget,
+    regions: RegionsWidget,
+    quality_widget,
+    measured_file,
+    qupath_file,
+    until,
+    tmp_path,
+    monkeypatch,
 ):
     panel.session.viewer.open(qupath_file, plugin="napari-dkan")
     quality_widget.quality.load([measured_file])
@@ -290,3 +312,22 @@ def test_measured_section_stands_beside(
     assert measured is not None and measured.comparison.n_b == inside.sum()
     assert "median counts" in chosen.job_row.status_label.text()
     assert len(chosen.table.table_model.table_data.columns) == 6
+
+    sets = tmp_path / "mine.gmt"
+    sets.write_text("TWO\tx\tERBB2\tCD74\n")
+    monkeypatch.setattr("napari_dkan.quality.gene_sets.MIN_PANEL_GENES", 2)
+    asked = "napari_dkan.viewer.panels.regions.comparison_box.QFileDialog.getOpenFileName"
+    monkeypatch.setattr(asked, lambda *a, **k: (str(sets), ""))
+    chosen.of_combo.activated.emit(chosen.of_combo.findText(BROWSE))
+    before = chosen.result
+    chosen.compare_button.click()
+    until(lambda: chosen.result is not before)
+    layers, section = panel.session.viewer.layers, quality_widget.quality.model.section
+    assert section.layer.visible
+    chosen.show_gene("TWO")
+    shown = [x for x in layers if x.visible and "score" in x.name]
+    assert len(shown) == 1 and not section.layer.visible  # no two quantities on one another
+    assert not panel.session.overlays[-1].layer.visible
+    panel.session.step_gene(1)
+    assert shown[0] not in layers and section.layer.visible
+    assert panel.session.overlays[-1].layer.visible

@@ -15,7 +15,7 @@ from ...spatial.polygons import polygons_from_shapes, to_valid_polygons, union_p
 from ...spatial.region_files import NamedRegion
 from ..session.slide_layer import METADATA_PREFIX, ViewerSlide, layer_to_slide
 from ..widgets.signal_connections import SignalConnections
-from .region_layers import HAND_DRAWN_ID, REGIONS_KEY, default_features
+from .region_layers import HAND_DRAWN_ID, MAX_SHAPE_LABELS, REGIONS_KEY, default_features
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -273,6 +273,7 @@ def set_features(layer: Shapes, table: pd.DataFrame) -> None:
     defaults = {**default_features(), **{k: v.iloc[0] for k, v in layer.feature_defaults.items()}}
     layer.features = table
     layer.feature_defaults = {k: defaults[k] for k in table.columns if k in defaults}
-    if not layer.text.values.size:
+    has_text = layer.text.string.encoding_type != "ConstantStringEncoding"  # "" where there is none
+    if not has_text and len(table) <= MAX_SHAPE_LABELS:
         layer.text = _LABEL_TEXT
     layer.refresh_text()

@@ -159,7 +159,7 @@ class VolcanoPlot(QWidget):
                 painter.setBrush(SELECTED_COLOR)
                 painter.drawEllipse(QPointF(*dots[row]), 5, 5)
                 painter.setPen(ink)
-        metrics = self.fontMetrics()
+        metrics, plot = self.fontMetrics(), self._plot_rect()
         for row in rows:
             if len(placed) == MAX_NAMES:
                 break
@@ -168,8 +168,10 @@ class VolcanoPlot(QWidget):
             )
             x, y = dots[row]
             width = metrics.horizontalAdvance(symbol)
-            outward = x - 8 - width if x < self._plot_rect().center().x() else x + 6
-            left = min(max(outward, 0.0), self.width() - width - 2.0)
+            before, after = x - 8 - width, x + 6
+            left = before if x < plot.center().x() else after
+            if not plot.left() <= left <= plot.right() - width:  # not over the numbers of an axis
+                left = after if left == before else before
             box = QRectF(left, y - metrics.height() / 2, width + 2, metrics.height())
             covered = int(
                 ((np.abs(dots - [left + width / 2, y])) < [width / 2, 4]).all(axis=1).sum()

@@ -6,7 +6,7 @@ from functools import partial
 
 import numpy as np
 from qtpy.QtCore import QPoint, Qt
-from qtpy.QtGui import QColor, QResizeEvent
+from qtpy.QtGui import QColor, QKeyEvent, QResizeEvent
 from qtpy.QtWidgets import (
     QAbstractItemView,
     QColorDialog,
@@ -55,7 +55,7 @@ class RegionTree(QTreeWidget):
         self.header().setStretchLastSection(False)
         self.header().setMinimumSectionSize(30)
         self.setFixedHeight((VISIBLE_ROWS + 1) * (self.fontMetrics().height() + 8))
-        self.setToolTip("Double click: rename. Right click: colour, class, delete.")
+        self.setToolTip("Double click: rename. Right click: colour, class, delete (Del).")
         self.itemChanged.connect(self._on_edited)
         self.customContextMenuRequested.connect(self._show_menu)
         connections.connect(self.refresh, model.table_changed)
@@ -156,6 +156,13 @@ class RegionTree(QTreeWidget):
             self._move(group, text)
         else:
             rename(group.objects[0], text)
+
+    def keyPressEvent(self, event: QKeyEvent) -> None:
+        group = self.selected_group()
+        if group is not None and event.key() in (Qt.Key.Key_Delete, Qt.Key.Key_Backspace):
+            delete(group.objects)
+        else:
+            super().keyPressEvent(event)
 
     def _move(self, group: RegionGroup, class_name: str) -> None:
         """Put regions into a class; they take its colour if there is one."""
