@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from shapely.geometry.base import BaseGeometry
 
     from ...inference.patch_features.precomputed_features import PrecomputedFeatures
+    from ...inference.target import Target
     from ...model import Checkpoint
 
 
@@ -103,6 +104,15 @@ class PredictorPool:
             if slide.tissue is None:
                 slide.tissue = find_tissue_region(slide.slide, slide.mpp)
             return slide.tissue
+
+    def count_cached(self, slide: ViewerSlide, checkpoint: Checkpoint, target: Target) -> int:
+        """Return how many tiles of a target need no computing; 0 before the first prediction."""
+        predictor = self.current
+        if predictor is None or predictor.checkpoint is not checkpoint:
+            return 0
+        if predictor.slide is not slide.slide or predictor.mpp != slide.mpp:
+            return 0
+        return predictor.count_cached_spots(target)
 
     def take_store_warning(self) -> str:
         """Return why tiles are not stored on disk; every reason is returned once."""

@@ -91,3 +91,15 @@ def find_dock(widget: QWidget) -> QDockWidget | None:
     while parent is not None and not isinstance(parent, QDockWidget):
         parent = parent.parent()
     return parent
+
+
+def set_tab_title(widget: QWidget, title: str) -> None:
+    """Give the dock of a widget a short title, which its tab shows; in the menu it keeps its name.
+
+    Four docks by their full names do not fit side by side, and Qt would cut all of them.
+    """
+    dock = find_dock(widget)
+    if dock is not None and dock.windowTitle() != title:
+        name = dock.toggleViewAction().text()
+        dock.setWindowTitle(title)
+        dock.toggleViewAction().setText(name)

@@ -6,9 +6,10 @@ napari's themes do not show which control has the keyboard focus, so a ring is d
 from __future__ import annotations
 
 from qtpy.QtCore import QCoreApplication, QEvent, QObject, QRect, QRectF, Qt, QTimer
-from qtpy.QtGui import QColor, QPainter, QPaintEvent, QPen
+from qtpy.QtGui import QColor, QPainter, QPaintEvent, QPen, QShowEvent
 from qtpy.QtWidgets import QApplication, QFrame, QScrollArea, QStyle, QWidget
 
+from .qt_utils import set_tab_title
 from .theme_colors import LINK_COLOR, color_for_theme
 
 MARGIN_PX = 2  # around the control
@@ -82,10 +83,18 @@ def pass_focus(to: QWidget) -> None:
 
 
 class ScrollColumn(QScrollArea):
-    """A vertical scroll area that is never narrower than its content."""
+    """A vertical scroll area that is never narrower than its content.
 
-    def __init__(self, content: QWidget) -> None:
+    Parameters
+    ----------
+    content
+    tab_title
+        Of the tab of its dock; empty leaves that as it is.
+    """
+
+    def __init__(self, content: QWidget, tab_title: str = "") -> None:
         super().__init__()
+        self._tab_title = tab_title
         self.setWidget(content)
         self.setWidgetResizable(True)
         self.setFrameShape(QFrame.Shape.NoFrame)
@@ -103,6 +112,11 @@ class ScrollColumn(QScrollArea):
         top = box.mapTo(content, box.rect().topLeft()).y()
         bar, lowest = self.verticalScrollBar(), top + box.height() - self.viewport().height()
         bar.setValue(min(max(bar.value(), lowest), top))
+
+    def showEvent(self, event: QShowEvent) -> None:
+        super().showEvent(event)
+        if self._tab_title:
+            set_tab_title(self, self._tab_title)
 
     def eventFilter(self, watched: QObject, event: QEvent) -> bool:
         content = self.widget()  # not an attribute: the garbage collector may have cleared them

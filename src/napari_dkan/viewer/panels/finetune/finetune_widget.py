@@ -88,7 +88,7 @@ class FinetuneWidget(QWidget):
             for widget in widgets:
                 column.addWidget(widget)
         column.addStretch(1)
-        fill_column(self, ScrollColumn(content))
+        fill_column(self, ScrollColumn(content, "fine-tune"))
 
     def start(self) -> None:
         """Start a run with the chosen settings; what is missing is shown below the button."""

@@ -185,7 +185,7 @@ class PredictWidget(QWidget):
             for widget in (box, *below.get(title, ())):
                 column.addWidget(widget)
         column.addStretch(1)
-        self.scroll_column = ScrollColumn(content)
+        self.scroll_column = ScrollColumn(content, "predict")
         fill_column(self, self.scroll_column)
 
     def _connect_sections(self, connections: SignalConnections) -> None:

@@ -249,16 +249,18 @@ class TargetBox(QWidget):
             return "Following the labels ...", ""
         if target is None:
             return "Looking for the tissue ...", ""
+        kept = session.predictors.count_cached(session.slide, session.checkpoint, target)
         seconds = estimate_run_seconds(
-            len(target),
+            len(target) - kept,
             load_run_times(session.checkpoint.sha256, device),
             session.predictors.tile_rates.get(session.rate_key()),
         )
         time = "" if seconds is None else f", {format_range(*seconds)}"
         kind = "spots" if target.grid is None else "tiles"
+        known = f" ({kept:,} computed before)" if kept else ""
         pitch = f", every {target.grid.pitch_um:.0f} um" if target.grid is not None else ""
         detail = f"{kind} of {session.checkpoint.patch.um:.0f} um{pitch}".capitalize()
-        return f"{len(target):,} {kind}{time} {on_device}", f"{detail}."
+        return f"{len(target):,} {kind}{known}{time} {on_device}", f"{detail}."
 
     def start_prediction(self) -> None:
         """Predict the target of the current plan."""

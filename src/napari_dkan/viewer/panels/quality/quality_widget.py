@@ -119,7 +119,7 @@ class QualityWidget(QWidget):
         column.addWidget(self.value_maps_box)
         column.addWidget(self.report_box)
         column.addStretch(1)
-        fill_column(self, ScrollColumn(content))
+        fill_column(self, ScrollColumn(content, "quality"))
 
     def _register_actions(self) -> Callable[[], None]:
         return register_actions(

@@ -166,7 +166,7 @@ class RegionsWidget(QWidget):
         column.addWidget(make_heading("Compare", "compare"))
         column.addWidget(self.comparison_box)
         column.addStretch(1)
-        self.scroll_column = ScrollColumn(content)
+        self.scroll_column = ScrollColumn(content, "regions")
         fill_column(self, self.scroll_column)
 
     # ---- drawing -----------------------------------------------------------------------
