@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -131,6 +132,12 @@ def test_worse_checkpoint_is_not_selected(
     assert "did not help" in widget.result_box.verdict_label.text()
     assert panel.session.checkpoint is before and widget.result_box.parent_radio.isChecked()
     assert not list_recent_checkpoints()
+    label = widget.sections_box.trained_on_label
+    assert label.isHidden()
+    fingerprint = panel.session.slide.slide.fingerprint()
+    known = {"training_data": {"slide_fingerprints": {"C3": fingerprint}}}
+    panel.session.set_checkpoint(replace(before, card=known))
+    assert not label.isHidden() and label.text().startswith("C3 was trained on")
     widget.shut_down()
     assert not list(own_folder.iterdir())  # the result is deleted
 
