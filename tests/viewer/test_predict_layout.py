@@ -70,6 +70,7 @@ def is_in_sight(panel: PredictWidget, widget: QWidget) -> bool:
 
 def walk_clicks(shown: PredictWidget, until) -> None:
     header, bars = shown.sections["This spot"].header, shown.spot_box.gene_bars
+    assert not shown.display_section.is_open  # on a screen that is not tall
     for theme in ("dark", "light"):
         shown.session.viewer.theme = theme
         shown.session.set_spot(None)
