@@ -170,6 +170,10 @@ def test_overview_moves_the_view_and_what_is_closed_stays_closed(shown: PredictW
     assert not get_canvas_preference("overview") and not get_canvas_preference("scale_bar")
     QTest.mouseClick(inset.button, LEFT)
     assert inset.expanded and get_canvas_preference("overview")
+    viewer.canvas.size = (600, 300)  # a narrow one leaves the upper corners to the legend
+    assert inset.y() + inset.height() > 550
+    viewer.canvas.size = (600, 800)
+    assert inset.y() < 50
     viewer.canvas.grid.enabled = True  # maps side by side need the room
     assert not inset.isVisible()
     viewer.canvas.grid.enabled = False

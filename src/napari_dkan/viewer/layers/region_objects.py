@@ -111,7 +111,8 @@ def complete_features(layer: Shapes) -> pd.DataFrame:
     table = layer.features.reset_index(drop=True).copy()
     for column, default in default_features().items():
         if column not in table:
-            table[column] = [default] * len(layer.data)
+            # While napari removes shapes it has fewer of them than rows.
+            table[column] = [default] * len(table)
         values = [default if pd.isna(v) else v for v in table[column]]
         table[column] = pd.Series(values, dtype=type(default) if default != "" else object)
     return table

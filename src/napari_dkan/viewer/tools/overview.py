@@ -21,8 +21,9 @@ from ..widgets.signal_connections import SignalConnections
 from ..worker import JobFailure, JobRunner
 
 PICTURE_PX = 320  # longest side of the picture that is read
-CANVAS_FRACTION, MIN_SIDE_PX, MAX_SIDE_PX = 0.2, 96, 200  # longest side on the screen
+CANVAS_FRACTION, MIN_SIDE_PX, MAX_SIDE_PX = 0.2, 72, 200  # longest side on the screen
 MARGIN_PX = 10
+NARROW_CANVAS_PX = 460  # below, the legend needs the upper corners
 
 
 class ScaleBar:
@@ -42,7 +43,7 @@ class ScaleBar:
 
 
 class SlideOverview:
-    """The current slide in the upper left corner of the canvas, with a frame around the view.
+    """The current slide in a left corner of the canvas, with a frame around the view.
 
     A click in it moves the view. Closed, it stays a button, also in the next session. It makes
     room for maps side by side.
@@ -67,15 +68,19 @@ class SlideOverview:
         if self.inset is not None or centre is None:
             return
         self.inset = OverviewInset(centre)
-        self.inset.move(MARGIN_PX, MARGIN_PX)
         self._follow_preference()
-        self.inset.toggled.connect(lambda shown: set_canvas_preference("overview", shown))
+        self.inset.toggled.connect(self._on_toggled)
         self.inset.position_picked.connect(self._move_view)
         self._on_slide_changed()
 
     def _follow_preference(self) -> None:
         if self.inset is not None:
             self.inset.set_expanded(get_canvas_preference("overview"))
+            self._place()
+
+    def _on_toggled(self, shown: bool) -> None:
+        set_canvas_preference("overview", shown)
+        self._place()
 
     def close(self) -> None:
         """Remove the overview and wait for its thread."""
@@ -106,6 +111,7 @@ class SlideOverview:
         if self.inset is not None:
             self.inset.set_picture(picture, self._max_side())
             self.inset.raise_()
+            self._place()
             self._update_frame()
 
     def _on_job_end(self, failure: JobFailure | None) -> None:
@@ -118,7 +124,16 @@ class SlideOverview:
     def _on_resized(self, event: object = None) -> None:
         if self.inset is not None:
             self.inset.set_max_side(self._max_side())
+            self._place()
         self._update_frame()
+
+    def _place(self) -> None:
+        assert self.inset is not None
+        height, width = self._session.viewer.canvas.size
+        is_narrow = width < NARROW_CANVAS_PX
+        self.inset.move(
+            MARGIN_PX, height - self.inset.height() - MARGIN_PX if is_narrow else MARGIN_PX
+        )
 
     def _update_frame(self, event: object = None) -> None:
         current, inset = self._current(), self.inset
