@@ -108,11 +108,11 @@ def list_region_objects(layers: Iterable[Shapes], slide: ViewerSlide) -> tuple[R
 
 def complete_features(layer: Shapes) -> pd.DataFrame:
     """Return the features of the shapes with all columns of regions, without NaN."""
-    table = layer.features.reset_index(drop=True).copy()
+    # napari keeps the row of a begun shape that is given up.
+    table = layer.features.reset_index(drop=True).reindex(range(len(layer.data)))
     for column, default in default_features().items():
         if column not in table:
-            # While napari removes shapes it has fewer of them than rows.
-            table[column] = [default] * len(table)
+            table[column] = default
         values = [default if pd.isna(v) else v for v in table[column]]
         table[column] = pd.Series(values, dtype=type(default) if default != "" else object)
     return table
