@@ -268,6 +268,10 @@ def walk_side_by_side(panel: PredictWidget, qtbot, until) -> None:
     assert session.gene == genes[0]
     session.set_pinned("KRT8", "KRT8" not in session.pinned)
     until(lambda: ("KRT8" in [m.symbol for m in maps.maps]) is ("KRT8" in session.pinned))
+    session.change_settings(contrast_limits=ContrastLimits((-12.5, 9.0)))
+    assert all(m.limits == (-12.5, 9.0) for m in maps.maps)
+    assert maps._number_width() > maps.fontMetrics().horizontalAdvance("-12.50")
+    session.change_settings(contrast_limits=ContrastLimits())
     qtbot.keyClick(maps, Qt.Key.Key_Escape)
     assert not window.isVisible() and not window.reader.symbols
 

@@ -24,7 +24,6 @@ from .correlation_plots import ALIGN_CENTER, ALIGN_LEFT, ALIGN_RIGHT, SELECTED_C
 
 GAP = 4  # px between maps
 RAMP_WIDTH = 30
-NUMBER_WIDTH = 30
 MIN_NAME_WIDTH = 48  # of a gene beside its limits
 
 
@@ -213,6 +212,11 @@ class MapThumbnails(QWidget):
             painter.drawRect(self._picture(cell).adjusted(1, 1, -1, -1))
         painter.end()
 
+    def _number_width(self) -> int:
+        """Width of the widest limit, with its sign: a clipped one would be another number."""
+        texts = [f"{limit:.2f}" for shown in self.maps for limit in shown.limits]
+        return 5 + max((self.fontMetrics().horizontalAdvance(text) for text in texts), default=0)
+
     def _draw_title(
         self, painter: QPainter, ink: QColor, shown: MapThumbnail, cell: QRectF
     ) -> None:
@@ -220,13 +224,14 @@ class MapThumbnails(QWidget):
         line, right = self._line(), cell.right()
         title = QRectF(cell.left(), cell.top(), cell.width(), line)
         painter.setPen(ink)
-        scale_width = 2 * NUMBER_WIDTH + RAMP_WIDTH
+        number_width = self._number_width()
+        scale_width = 2 * number_width + RAMP_WIDTH
         if cell.width() > scale_width + MIN_NAME_WIDTH:
             title.setWidth(cell.width() - scale_width - 4)
             low, high = (f"{limit:.2f}" for limit in shown.limits)
-            number = QRectF(right - scale_width, cell.top(), NUMBER_WIDTH - 3, line)
+            number = QRectF(right - scale_width, cell.top(), number_width - 3, line)
             painter.drawText(number, ALIGN_RIGHT, low)
-            painter.drawText(number.translated(scale_width - NUMBER_WIDTH + 3, 0), ALIGN_LEFT, high)
+            painter.drawText(number.translated(scale_width - number_width + 3, 0), ALIGN_LEFT, high)
             ramp = QRectF(number.right() + 3, cell.top() + 4, RAMP_WIDTH, line - 8)
             gradient = QLinearGradient(ramp.left(), 0, ramp.right(), 0)
             for place, color in zip(np.linspace(0, 1, len(shown.ramp)), shown.ramp, strict=True):

@@ -256,7 +256,10 @@ class ValueHistogramPlot(QWidget):
         plot, line = self._plot_rect(), self._line()
         bars = plot.adjusted(0, len(content.marks) * MARK_HEIGHT, 0, 0)
         painter.setPen(ink)
-        painter.drawText(QRectF(plot.left(), 0, plot.width(), line), ALIGN_LEFT, content.title)
+        title = painter.fontMetrics().elidedText(
+            content.title, Qt.TextElideMode.ElideMiddle, round(plot.width())
+        )
+        painter.drawText(QRectF(plot.left(), 0, plot.width(), line), ALIGN_LEFT, title)
         self._draw_counts(painter, ink, bars, content)
         self._draw_colors(painter, ink, plot, content)
         painter.setPen(ink)

@@ -39,7 +39,8 @@ class FindBox(QWidget):
         self._found_for: tuple[str, object] | None = None  # gene and slide of the list
         self._tile_names: tuple[str, ...] = ()
         self._runner = JobRunner("similar genes")
-        self.genes_button, self.tiles_button = QPushButton(), QPushButton("Tiles like this spot")
+        self.genes_button = QPushButton("Genes like this one")
+        self.tiles_button = QPushButton("Tiles like this spot")
         self.genes_button.setToolTip(
             "Genes whose map over the predicted tiles of this slide correlates with that of the "
             "shown gene. Neighbouring tiles are alike, so there is no test."
@@ -179,7 +180,6 @@ class FindBox(QWidget):
     def refresh(self) -> None:
         """Follow gene and slide; a list of another slide is dropped."""
         session = self._session
-        self.genes_button.setText(f"Genes like {session.gene or '...'}")
         self.setEnabled(session.gene_panel is not None)
         if self._found_for is not None and self._found_for[1] is not session.slide:
             self._found_for = None

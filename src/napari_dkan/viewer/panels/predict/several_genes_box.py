@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from qtpy.QtCore import QRectF, QSize
+from qtpy.QtCore import QRectF, QSize, Qt
 from qtpy.QtGui import QColor, QLinearGradient, QPaintEvent
 from qtpy.QtWidgets import QLabel, QLineEdit, QPushButton, QVBoxLayout, QWidget
 
@@ -43,12 +43,15 @@ class MixLegend(QWidget):
 
     def paintEvent(self, event: QPaintEvent) -> None:
         painter, ink = make_painter(self)
-        height, number = self._row_height(), 42.0
+        metrics, height = self.fontMetrics(), self._row_height()
+        texts = [f"{limit:.2f}" for _, _, limits in self.rows for limit in limits]
+        number = 8.0 + max((metrics.horizontalAdvance(text) for text in texts), default=0)
         name = min(110.0, self.width() * 0.35)
         for row, (gene, color, (low, high)) in enumerate(self.rows):
             y = row * height
             painter.setPen(ink)
-            painter.drawText(QRectF(0, y, name, height), ALIGN_LEFT, gene)
+            elided = metrics.elidedText(gene, Qt.TextElideMode.ElideRight, round(name))
+            painter.drawText(QRectF(0, y, name, height), ALIGN_LEFT, elided)
             painter.drawText(QRectF(name, y, number - 4, height), ALIGN_RIGHT, f"{low:.2f}")
             painter.drawText(
                 QRectF(self.width() - number + 4, y, number - 4, height), ALIGN_LEFT, f"{high:.2f}"
