@@ -30,6 +30,7 @@ from napari_dkan.training.finetuning.candidates import (
     FoldScores,
     choose_candidate,
     is_admitted,
+    pick_best,
 )
 from napari_dkan.training.finetuning.closed_form import (
     ClosedFormFitter,
@@ -380,7 +381,25 @@ def test_a_gain_within_its_standard_error_is_none() -> None:
     assert not is_admitted(in_one_fold, START)
 
 
-def test_of_equals_the_smallest_error_is_kept_and_the_ridge_is_named() -> None:
+def test_a_loss_that_the_folds_do_not_exclude_is_not_bought_by_the_squared_error() -> None:
+    """Folds of C3 thinned to 150, where the second candidate loses 0.02 on the held-out half."""
+    before = candidate("unchanged", [0.151, 0.119, 0.129, 0.122], [0.64] * 4)
+    strong = candidate("correction", [0.147, 0.117, 0.148, 0.122], [0.179] * 4)
+    weak = candidate("correction", [0.129, 0.113, 0.146, 0.132], [0.176] * 4)
+    assert is_admitted(strong, before) and not is_admitted(weak, before)
+    assert pick_best([strong, weak]) is strong
+    assert choose_candidate([before, weak]).candidate is before
+
+
+def test_of_equals_the_plainest_is_kept_unless_an_error_is_clearly_smaller() -> None:
+    levels = candidate("levels", FOUR, [0.4, 0.4, 0.4, 0.4])
+    in_two_folds = candidate("correction", FOUR, [0.3, 0.5, 0.3, 0.45])
+    in_all = candidate("decoder", FOUR, [0.39, 0.39, 0.38, 0.39])
+    assert choose_candidate([START, levels, in_two_folds]).candidate is levels
+    assert choose_candidate([START, levels, in_two_folds, in_all]).candidate is in_all
+
+
+def test_a_correction_with_a_smaller_error_is_kept_and_the_ridge_is_named() -> None:
     levels = candidate("levels", FOUR, [0.4, 0.4, 0.4, 0.4])
     correction = candidate("correction", [0.21, 0.29, 0.25, 0.29], [0.3, 0.3, 0.3, 0.3])
     ridge = candidate("ridge", [0.05, 0.1, 0.02, 0.0], [0.5, 0.5, 0.5, 0.5])

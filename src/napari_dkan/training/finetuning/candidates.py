@@ -3,14 +3,17 @@
 The rule, on the folds of the training spots:
 
 1. A candidate is admitted if its depth-partial PCC is above that of the unchanged checkpoint by
-   more than the standard error of the gain; or if it is not below it by more than that and the
-   squared error is smaller by more than the standard error of the reduction.
-2. Of the admitted candidates and the unchanged checkpoint, those whose depth-partial PCC is
-   within one standard error of the best count as equal, and the one with the smallest squared
-   error is kept.
+   more than the standard error of the gain; or if the folds exclude a noticeable loss (the loss
+   and its standard error together are at most 0.005) and the squared error is smaller by more than
+   the standard error of the reduction.
+2. Of the admitted candidates and the unchanged checkpoint, those of which the folds exclude a
+   noticeable loss against the best depth-partial PCC count as equal. The first of them is kept, in
+   the order from plain to trained, unless the squared error of a later one is clearly smaller.
 
-Depth-partial figures come first because labels of few counts follow the number of molecules,
-which every fit learns without knowing any gene (docs/method.md).
+The folds are small. That a loss lies within its standard error does not mean that there is none,
+so a smaller squared error is no reason to take the risk. Depth-partial figures come first because
+labels of few counts follow the number of molecules, which every fit learns without knowing any
+gene (docs/method.md).
 """
 
 from __future__ import annotations
@@ -46,7 +49,8 @@ CANDIDATE_TITLES = {
 }
 # Weights of a gene's old level, in spots.
 LEVEL_PRIORS = (100.0, 30.0, 10.0, 0.0)
-PENALTIES = (1.0, 3.0, 10.0, 30.0, 100.0)
+PENALTIES = (100.0, 30.0, 10.0, 3.0, 1.0)
+NOTICEABLE_LOSS = 0.005  # of a depth-partial PCC: what shows in two digits
 SINGLE_FOLD_MARGIN = 0.005  # standard error where a single fold gives none
 _ROUNDING = 1e-4  # smaller differences of figures are none
 
@@ -197,24 +201,34 @@ def is_admitted(candidate: Candidate, unchanged: Candidate) -> bool:
     gain, error = _gain(candidate.scores.partial, unchanged.scores.partial)
     if gain - error > _ROUNDING:
         return True
-    reduction = 1 - candidate.scores.mse / unchanged.scores.mse
-    smaller, its_error = _gain(reduction, np.zeros(len(reduction)))
-    return gain + error >= -_ROUNDING and smaller - its_error > _ROUNDING
+    return _excludes_loss(candidate, unchanged) and _has_smaller_error(candidate, unchanged)
 
 
 def pick_best(candidates: Sequence[Candidate]) -> Candidate:
-    """Pick the smallest squared error among the best in depth-partial PCC (rule 2)."""
+    """Pick among candidates in the order from plain to trained (rule 2)."""
     best = max(candidates, key=lambda c: _or_lowest(c.scores.mean_partial))
-    equal = []
-    for candidate in candidates:
-        loss, error = _gain(best.scores.partial, candidate.scores.partial)
-        if candidate is best or loss <= error + _ROUNDING:
-            equal.append(candidate)
-    return min(equal, key=lambda c: c.scores.mean_mse)
+    kept, *later = [c for c in candidates if c is best or _excludes_loss(c, best)]
+    for candidate in later:
+        if _has_smaller_error(candidate, kept):
+            kept = candidate
+    return kept
+
+
+def _excludes_loss(candidate: Candidate, other: Candidate) -> bool:
+    """Whether a noticeable loss of depth-partial PCC is more than a standard error away."""
+    gain, error = _gain(candidate.scores.partial, other.scores.partial)
+    return gain - error >= -NOTICEABLE_LOSS
+
+
+def _has_smaller_error(candidate: Candidate, other: Candidate) -> bool:
+    """Whether the squared error is smaller by more than the standard error of the reduction."""
+    reduction = 1 - candidate.scores.mse / other.scores.mse
+    smaller, error = _gain(reduction, np.zeros(len(reduction)))
+    return smaller - error > _ROUNDING
 
 
 def choose_candidate(candidates: Sequence[Candidate]) -> CandidateChoice:
-    """Apply the rule; the first candidate is the unchanged checkpoint."""
+    """Apply the rule to candidates from plain to trained, the first of them unchanged."""
     unchanged, *others = candidates
     admitted = [c for c in others if is_admitted(c, unchanged)]
     kept = pick_best([unchanged, *admitted])
