@@ -29,7 +29,7 @@ from napari_dkan.training.finetuning.candidates import (
     CandidateChoice,
     FoldScores,
     choose_candidate,
-    is_admitted,
+    is_better,
     pick_best,
 )
 from napari_dkan.training.finetuning.closed_form import (
@@ -44,6 +44,7 @@ from napari_dkan.training.finetuning.finetune_settings import AdaptScope, Finetu
 from napari_dkan.training.finetuning.hold_out_split import Subset
 from napari_dkan.training.finetuning.training_section import TrainingSectionReader
 from napari_dkan.training.finetuning.tuned_model import compute_spot_tokens
+from napari_dkan.training.finetuning.tuning_loop import pick_epoch_by_other_folds
 from napari_dkan.training.finetuning.tuning_protocol import EpochFinished, FinetuneStarted
 
 SIDE, TOTAL = 10, 40_000
@@ -370,15 +371,15 @@ def test_depth_partial_pcc_comes_before_the_squared_error() -> None:
 
 def test_a_smaller_error_is_no_reason_to_know_less_of_the_genes() -> None:
     depth_only = candidate("ridge", moved(FOUR, -0.1), [0.1, 0.1, 0.1, 0.1])
-    assert not is_admitted(depth_only, START)
+    assert not is_better(depth_only, START)
     assert choose_candidate([START, depth_only]).candidate is START
 
 
 def test_a_gain_within_its_standard_error_is_none() -> None:
     lucky = candidate("decoder", [0.5, 0.26, 0.2, 0.24], [1.0, 1.2, 0.9, 1.1])
-    assert not is_admitted(lucky, START)
+    assert not is_better(lucky, START)
     in_one_fold = candidate("levels", FOUR, [0.1, 1.3, 1.0, 1.2])
-    assert not is_admitted(in_one_fold, START)
+    assert not is_better(in_one_fold, START)
 
 
 def test_a_loss_that_the_folds_do_not_exclude_is_not_bought_by_the_squared_error() -> None:
@@ -386,12 +387,12 @@ def test_a_loss_that_the_folds_do_not_exclude_is_not_bought_by_the_squared_error
     before = candidate("unchanged", [0.151, 0.119, 0.129, 0.122], [0.64] * 4)
     strong = candidate("correction", [0.147, 0.117, 0.148, 0.122], [0.179] * 4)
     weak = candidate("correction", [0.129, 0.113, 0.146, 0.132], [0.176] * 4)
-    assert is_admitted(strong, before) and not is_admitted(weak, before)
+    assert is_better(strong, before) and not is_better(weak, before)
     assert pick_best([strong, weak]) is strong
     assert choose_candidate([before, weak]).candidate is before
 
 
-def test_of_equals_the_plainest_is_kept_unless_an_error_is_clearly_smaller() -> None:
+def test_the_plainer_is_kept_unless_an_error_is_clearly_smaller() -> None:
     levels = candidate("levels", FOUR, [0.4, 0.4, 0.4, 0.4])
     in_two_folds = candidate("correction", FOUR, [0.3, 0.5, 0.3, 0.45])
     in_all = candidate("decoder", FOUR, [0.39, 0.39, 0.38, 0.39])
@@ -407,6 +408,15 @@ def test_a_correction_with_a_smaller_error_is_kept_and_the_ridge_is_named() -> N
     assert choice.candidate is correction
     assert "0.258 -> 0.260" in choice.reason and "1.050 -> 0.300" in choice.reason
     assert "(ridge 0.043 and 0.500)" in choice.reason
+
+
+def test_a_training_is_scored_at_epochs_that_other_folds_choose() -> None:
+    """One fold loses what the three others gain; its own figure does not choose for it."""
+    before = FoldScores(np.full(4, 0.2), np.full(4, 1.0))
+    trained = FoldScores(np.array([0.3, 0.3, 0.3, 0.1]), np.full(4, 0.5))
+    scores = pick_epoch_by_other_folds([before, trained])
+    np.testing.assert_array_equal(scores.partial, [0.2, 0.2, 0.2, 0.1])
+    np.testing.assert_array_equal(scores.mse, [1, 1, 1, 0.5])
 
 
 def test_folds_without_a_figure_do_not_count() -> None:

@@ -1,14 +1,13 @@
 """Candidates of a fine-tuning, compared inside the training spots, and the rule that keeps one.
 
-The rule, on the folds of the training spots:
+Candidates are compared in the order from plain to trained. One replaces what is kept so far
 
-1. A candidate is admitted if its depth-partial PCC is above that of the unchanged checkpoint by
-   more than the standard error of the gain; or if the folds exclude a noticeable loss (the loss
-   and its standard error together are at most 0.005) and the squared error is smaller by more than
-   the standard error of the reduction.
-2. Of the admitted candidates and the unchanged checkpoint, those of which the folds exclude a
-   noticeable loss against the best depth-partial PCC count as equal. The first of them is kept, in
-   the order from plain to trained, unless the squared error of a later one is clearly smaller.
+1. if its depth-partial PCC is higher by more than the standard error of the gain;
+2. or if the folds exclude a noticeable loss (the loss and its standard error together are at most
+   0.005) and the squared error is smaller by more than the standard error of the reduction.
+
+The penalty of a ridge regression is chosen in the same way, from strong to weak, and a trained
+network is scored on each fold at the epoch that the other folds choose.
 
 The folds are small. That a loss lies within its standard error does not mean that there is none,
 so a smaller squared error is no reason to take the risk. Depth-partial figures come first because
@@ -180,7 +179,7 @@ class CandidateSearch:
     def choose_levels(candidates: Sequence[Candidate]) -> Candidate:
         """Return where regressions and training start: new levels where they clearly shifted."""
         unchanged, levels = candidates[:2]
-        return levels if is_admitted(levels, unchanged) else unchanged
+        return levels if is_better(levels, unchanged) else unchanged
 
     def _with_penalties(self, name: str, options: FitOptions) -> list[Candidate]:
         return [self._score(name, replace(options, penalty=p)) for p in PENALTIES]
@@ -196,42 +195,28 @@ class CandidateSearch:
         return self._inputs[section].predict(fit, rows)
 
 
-def is_admitted(candidate: Candidate, unchanged: Candidate) -> bool:
-    """Return whether a candidate is clearly better than the unchanged checkpoint (rule 1)."""
-    gain, error = _gain(candidate.scores.partial, unchanged.scores.partial)
+def is_better(candidate: Candidate, kept: Candidate) -> bool:
+    """Return whether a candidate is clearly better than a plainer one."""
+    gain, error = _gain(candidate.scores.partial, kept.scores.partial)
     if gain - error > _ROUNDING:
         return True
-    return _excludes_loss(candidate, unchanged) and _has_smaller_error(candidate, unchanged)
+    reduction = 1 - candidate.scores.mse / kept.scores.mse
+    smaller, its_error = _gain(reduction, np.zeros(len(reduction)))
+    return gain - error >= -NOTICEABLE_LOSS and smaller - its_error > _ROUNDING
 
 
 def pick_best(candidates: Sequence[Candidate]) -> Candidate:
-    """Pick among candidates in the order from plain to trained (rule 2)."""
-    best = max(candidates, key=lambda c: _or_lowest(c.scores.mean_partial))
-    kept, *later = [c for c in candidates if c is best or _excludes_loss(c, best)]
+    """Pick among candidates in the order from plain to trained."""
+    kept, *later = candidates
     for candidate in later:
-        if _has_smaller_error(candidate, kept):
+        if is_better(candidate, kept):
             kept = candidate
     return kept
 
 
-def _excludes_loss(candidate: Candidate, other: Candidate) -> bool:
-    """Whether a noticeable loss of depth-partial PCC is more than a standard error away."""
-    gain, error = _gain(candidate.scores.partial, other.scores.partial)
-    return gain - error >= -NOTICEABLE_LOSS
-
-
-def _has_smaller_error(candidate: Candidate, other: Candidate) -> bool:
-    """Whether the squared error is smaller by more than the standard error of the reduction."""
-    reduction = 1 - candidate.scores.mse / other.scores.mse
-    smaller, error = _gain(reduction, np.zeros(len(reduction)))
-    return smaller - error > _ROUNDING
-
-
 def choose_candidate(candidates: Sequence[Candidate]) -> CandidateChoice:
     """Apply the rule to candidates from plain to trained, the first of them unchanged."""
-    unchanged, *others = candidates
-    admitted = [c for c in others if is_admitted(c, unchanged)]
-    kept = pick_best([unchanged, *admitted])
+    kept = pick_best(candidates)
     return CandidateChoice(kept, _explain(kept, candidates))
 
 
@@ -275,7 +260,3 @@ def gain_minus_stderr(gains: NDArray[np.float64]) -> float:
     """
     gain, error = _gain(gains, np.zeros(len(gains)))
     return gain - error
-
-
-def _or_lowest(value: float) -> float:
-    return value if math.isfinite(value) else -math.inf

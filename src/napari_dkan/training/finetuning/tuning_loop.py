@@ -43,8 +43,10 @@ class TuningLoop:
         Loss and depth-partial PCC on the validation spots of each epoch.
     best_epoch
         Epoch that is restored, 0 for the start.
-    initial, best
-        Scores on the validation spots before the first epoch and after the best one.
+    initial
+        Scores on the validation spots before the first epoch.
+    epoch_scores
+        Scores after each epoch.
     gain
         Gain in depth-partial PCC of the best epoch, less its standard error.
     end_reason
@@ -59,6 +61,7 @@ class TuningLoop:
     max_epochs: int | None
     settings: FinetuneSettings
     curve: list[tuple[float, float]] = field(default_factory=list)
+    epoch_scores: list[FoldScores] = field(default_factory=list)
     best_epoch: int = 0
     gain: float = 0.0
     end_reason: str = "all epochs were done"
@@ -66,7 +69,7 @@ class TuningLoop:
     kept_before: int = 0
 
     def __post_init__(self) -> None:
-        self.initial = self.best = self.validation_scores()
+        self.initial = self.validation_scores()
 
     def run(
         self,
@@ -86,11 +89,12 @@ class TuningLoop:
             pcc = scores.mean_partial
             gain = gain_minus_stderr(scores.partial - self.initial.partial)
             self.curve.append((loss, pcc))
+            self.epoch_scores.append(scores)
             is_diverged = self._is_diverged(loss, pcc)
             if is_diverged:
                 self.end_reason = f"it diverged in epoch {len(self.curve)}"
             elif gain > self.gain:
-                self.gain, self.best_epoch, self.best = gain, len(self.curve), scores
+                self.gain, self.best_epoch = gain, len(self.curve)
                 best_states = self._copy_member_states()
             elapsed = time.monotonic() - start - paused
             on_event(
@@ -122,14 +126,15 @@ class TuningLoop:
         return self.n_epochs_before + self.best_epoch if self.best_epoch else self.kept_before
 
     def scores_from(self, start: FoldScores) -> FoldScores:
-        """Add the gains of the best epoch to the scores of the whole checkpoint at the start.
+        """Add the gains of the training to the scores of the whole checkpoint at the start.
 
         A validation model is one member of an ensemble, so its own scores are lower than those
         of the ensemble; its gain is comparable.
         """
+        trained = pick_epoch_by_other_folds([self.initial, *self.epoch_scores])
         return FoldScores(
-            start.partial + self.best.partial - self.initial.partial,
-            start.mse * self.best.mse / self.initial.mse,
+            start.partial + trained.partial - self.initial.partial,
+            start.mse * trained.mse / self.initial.mse,
         )
 
     def _train_epoch(self, should_stop: Callable[[], bool]) -> float:
@@ -175,3 +180,26 @@ class TuningLoop:
 
     def _copy_member_states(self) -> list[dict[str, Tensor]]:
         return [m.copy_state() for m in self.members]
+
+
+def pick_epoch_by_other_folds(epochs: Sequence[FoldScores]) -> FoldScores:
+    """Score each fold at the epoch that the other folds choose.
+
+    The best of many epochs looks good by chance on the folds that chose it. A single fold chooses
+    for itself.
+
+    Parameters
+    ----------
+    epochs
+        Scores before the first epoch and after each one.
+    """
+    partial, mse = (np.stack([getattr(e, name) for e in epochs]) for name in ("partial", "mse"))
+    gains, n_folds = partial - partial[0], partial.shape[1]
+    chosen = []
+    for fold in range(n_folds):
+        seen = np.delete(gains, fold, axis=1) if n_folds > 1 else gains
+        chosen.append(
+            int(np.argmax([gain_minus_stderr(g) if i else 0 for i, g in enumerate(seen)]))
+        )
+    folds = np.arange(n_folds)
+    return FoldScores(partial[chosen, folds], mse[chosen, folds])
