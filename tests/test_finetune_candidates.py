@@ -245,7 +245,7 @@ def test_heads_and_decoder_are_trained_beside_a_linear_path(
         lambda candidates: CandidateChoice(candidates[-1], "it is the last"),
     )
     adapt = AdaptScope.everything if reads_tokens else AdaptScope.heads
-    settings = FinetuneSettings(adapt, epochs=40, share=0.3, lr=0.03)
+    settings = FinetuneSettings(adapt, epochs=40, share=0.3, lr=0.01)
     tuned = finetune_checkpoint(parent, [data], settings, told.append)
     # where the path reads the tokens, what makes these is not trained
     assert tuned.report["kept"] == ("decoder" if reads_tokens else "heads")
