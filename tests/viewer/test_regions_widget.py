@@ -324,6 +324,7 @@ def test_measured_section_stands_beside(
     until(lambda: chosen.result is not before)
     layers, section = panel.session.viewer.layers, quality_widget.quality.model.section
     assert section.layer.visible
+    assert chosen.table.table_model.headerData(0, Qt.Orientation.Horizontal) == "Gene set"
     chosen.show_gene("TWO")
     shown = [x for x in layers if x.visible and "score" in x.name]
     assert len(shown) == 1 and not section.layer.visible  # no two quantities on one another

@@ -87,6 +87,8 @@ class LayersRemoved:
     def undo(self) -> bool:
         session = self.session
         layers = session.viewer.layers
+        if any(one.layer in layers for one in self.removed):
+            return False
         for one in reversed(self.removed):
             slide = self._find_slide(one)
             if slide is not None:

@@ -28,6 +28,7 @@ from .wide_table import FrozenNames
 WARNING_COLOR = QColor(255, 138, 101, 95)  # transparent, for light and dark themes
 NO_VALUE = "\N{EN DASH}"
 TOOLTIP_WIDTH = 60  # characters
+MAX_NAME_SHARE = 0.45  # of the width of a table
 ModelIndex = QModelIndex | QPersistentModelIndex
 ALIGN_RIGHT = Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter
 
@@ -108,7 +109,7 @@ class MetricsTableModel(QAbstractTableModel):
 
     def __init__(self, first_header: str = "Gene") -> None:
         super().__init__()
-        self._first_header = first_header
+        self.first_header = first_header
         self.table_data = MetricsTableData()
         self._row_order = np.zeros(0, np.int64)
         self._filter_text = ""
@@ -129,7 +130,7 @@ class MetricsTableModel(QAbstractTableModel):
             return None
         column = self.table_data.columns[section - 1] if section else None
         if role == Qt.ItemDataRole.DisplayRole:
-            return self._first_header if column is None else column.title
+            return self.first_header if column is None else column.title
         if role == Qt.ItemDataRole.ToolTipRole:
             return None if column is None else wrap_tooltip(column.tooltip)
         return None
@@ -260,7 +261,9 @@ class MetricsTable(QTableView):
             head.setSortIndicator(sort_by, Qt.SortOrder.DescendingOrder)
             head.blockSignals(False)
             self.table_model.sort(sort_by, Qt.SortOrder.DescendingOrder)
-        has_new_columns = self.table_model.columnCount() != 1 + len(table_data.columns)
+        before = self.table_model.table_data
+        has_new_columns = [c.title for c in before.columns] != [c.title for c in table_data.columns]
+        has_new_columns |= before.symbols != table_data.symbols
         self.table_model.set_table_data(table_data)
         if has_new_columns:
             self._fit_columns()
@@ -306,7 +309,11 @@ class MetricsTable(QTableView):
             texts += [
                 str(model.data(model.index(r, column))) for r in sample if r < model.rowCount()
             ]
-            head.resizeSection(column, max(metrics.horizontalAdvance(t) for t in texts) + 8)
+            width = max(metrics.horizontalAdvance(t) for t in texts) + 8
+            if column == 0:  # long names leave room for figures
+                room = (self.parentWidget() or self).width()  # before the table is shown, too
+                width = min(width, max(int(MAX_NAME_SHARE * room), 60))
+            head.resizeSection(column, width)
         if self._long_names:
             head.setSectionResizeMode(0, QHeaderView.ResizeMode.Stretch)
 

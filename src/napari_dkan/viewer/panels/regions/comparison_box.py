@@ -180,6 +180,7 @@ class ComparisonBox(QWidget):
         self.volcano.set_genes(
             comparison.symbols, comparison.difference, y, significant, x_label, y_label
         )
+        self.table.table_model.first_header = "Gene" if result.request.sets is None else "Gene set"
         self.table.set_table_data(make_comparison_table(result))
         self._show_result_widgets()
         self._mark_stale()

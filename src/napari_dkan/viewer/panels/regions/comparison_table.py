@@ -80,7 +80,7 @@ def make_comparison_table(result: ComparisonResult) -> MetricsTableData:
             ),
             _p_column("meas. p", _aligned(c.symbols, m.symbols, m.p_adjusted)),
         ]
-    return MetricsTableData(c.symbols, tuple(columns))
+    return MetricsTableData(c.symbols, tuple(columns), c.symbols)  # long names: in the tooltip
 
 
 def make_export_table(result: ComparisonResult) -> MetricsTableData:
