@@ -24,7 +24,7 @@ from .correlation_plots import ALIGN_CENTER, ALIGN_LEFT, ALIGN_RIGHT, SELECTED_C
 
 GAP = 4  # px between maps
 RAMP_WIDTH = 30
-MIN_NAME_WIDTH = 48  # of a gene beside its limits
+MIN_NAME_WIDTH = 40  # of a gene beside its limits
 
 
 @dataclass(frozen=True, eq=False)

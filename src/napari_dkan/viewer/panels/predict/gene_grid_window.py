@@ -56,7 +56,7 @@ class GeneGridWindow(QDialog):
         connections.connect(self._follow_view, camera.events.center, camera.events.zoom)
         connections.on_disconnect(self._runner.close)
         self.finished.connect(lambda: self.reader.read(()))
-        self.resize(780, 580)
+        self.resize(880, 600)
 
     def show_genes(self, genes: tuple[str, ...]) -> None:
         """Open the window, or show other genes in it."""
