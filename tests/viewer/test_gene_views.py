@@ -163,6 +163,13 @@ def walk_gene_set(panel: PredictWidget, qtbot, until, middle, tmp_path, monkeypa
     qtbot.keyClick(field, Qt.Key.Key_Return)
     assert session.gene == "NEST score" and combo.currentIndex() == 1
     session.viewer.layers.remove(overlay.layer)
+    lens = panel.lens  # shows it without a map, too
+    lens.set_active(True)
+    point = prediction.target.grid.centres[0]
+    lens.move(*point)
+    until(lambda: lens.value_at(*point) is not None)
+    assert lens.value_at(*point) == pytest.approx(score[0], abs=1e-4)
+    lens.set_active(False)
     panel.target_box.start_prediction()
     finish(panel, until)
     again = find_map(panel)

@@ -33,5 +33,4 @@ class HiddenMaps:
         hidden, self._hidden = self._hidden, []
         for overlay in hidden:
             overlay.is_mixed = False
-            if overlay in self._session.overlays:
-                overlay.layer.visible = True
+            overlay.layer.visible = True  # also of a deleted map, which may come back by undo
