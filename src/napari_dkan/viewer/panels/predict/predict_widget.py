@@ -197,7 +197,7 @@ class PredictWidget(QWidget):
         connections.connect(self._summarize_spot, session.spot_changed, session.gene_changed)
         connections.connect(self._reveal_spot, session.spot_changed)
         connections.connect(self._show_results, self.results.changed)
-        for section in self.sections.values():
+        for section in self.findChildren(FoldSection):
             section.chosen.connect(partial(self._on_section_chosen, section))
         for summarize in (self._summarize_slide, self._summarize_model, self._summarize_spot):
             summarize()
