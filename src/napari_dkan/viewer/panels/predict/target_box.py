@@ -142,14 +142,23 @@ class TargetBox(QWidget):
             prefetcher.changed,
             self._label_regions.changed,
         )
+        connections.connect(self._show_mode, session.settings_changed)
         connections.connect(self.refresh, jobs.changed, session.overlays_changed)
         layers = session.viewer.layers
         connections.connect(self._on_layers_changed, layers.events.inserted, layers.events.removed)
         connections.connect(self._on_active_layer_changed, layers.selection.events.active)
         connections.connect(self._on_spots_imported, get_spot_importer(session).imported)
         self._on_layers_changed()
+        self._show_mode()
         self.refresh()
         self.update_plan()
+
+    def _show_mode(self) -> None:
+        """Check the button of the mode and show what belongs to it."""
+        mode = self._session.settings.target_mode
+        self.mode_buttons[mode].setChecked(True)
+        for each, widget in self._extras.items():
+            widget.setVisible(each is mode)
 
     def stop(self) -> None:
         """Stop the plan and the tracing of labels."""
@@ -207,7 +216,6 @@ class TargetBox(QWidget):
 
     def update_plan(self) -> None:
         """Determine the target and show its number of tiles and the estimated time."""
-        self.mode_buttons[self._session.settings.target_mode].setChecked(True)
         detail = ""
         try:
             layers = self._points_layer(), self.regions_layer()
@@ -289,8 +297,6 @@ class TargetBox(QWidget):
         """Show the progress of the jobs."""
         progress, busy = self._jobs.progress, self._jobs.busy
         mode = self._session.settings.target_mode
-        for extra_mode, widget in self._extras.items():
-            widget.setVisible(extra_mode is mode)
         self._set_run_buttons(busy, not busy and self.target is not None)
         self._run_row.setVisible(busy or mode is not TargetMode.CLICK)
         self.progress_bar.setVisible(busy)
