@@ -98,7 +98,7 @@ def test_dropped_section_opens_its_image_and_is_compared(
     assert layer_names(quality)[1:] == [
         "ERBB2 measured",
         "ERBB2 predicted at spots",
-        "ERBB2 residual (pred. - meas.)",
+        "ERBB2 residual",
     ]
     np.testing.assert_allclose(layer.data, swap_xy(section.xy))
     np.testing.assert_allclose(layer.scale, 0.7)
@@ -182,7 +182,7 @@ def test_gene_changes_all_three_maps(load, file):
     assert tuple(measured.face_contrast_limits) == tuple(predicted.face_contrast_limits)
     low, high = residual.face_contrast_limits
     assert low == -high < 0
-    assert "log10(1 + counts" in quality.session.viewer.canvas.overlays[SECTION_LEGEND].text
+    assert "expression, log scale" in quality.session.viewer.canvas.overlays[SECTION_LEGEND].text
     quality.session.set_gene("MALAT1")  # predicted, but not measured: rings without a colour
     assert np.isnan(measured.features["value"]).all()
     assert np.isfinite(predicted.features["value"]).all()

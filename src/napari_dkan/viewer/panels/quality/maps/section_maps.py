@@ -13,7 +13,7 @@ from psygnal import Signal
 
 from .....inference.map_colors import RESIDUAL_COLORS
 from .....spatial.coordinates import swap_xy
-from ....layers.canvas_legend import LEGEND_PREFIX, CanvasLegend, wrap_units
+from ....layers.canvas_legend import LEGEND_PREFIX, CanvasLegend
 from ....layers.contrast_limits import percentile_limits, symmetric_limits
 from ....layers.value_layers import VALUE_COLUMN, color_spots, shrink_color_bar
 from ....session.slide_layer import AXIS_LABELS, METADATA_PREFIX, MICROMETER_UNITS, PIXEL_UNITS
@@ -22,7 +22,7 @@ from ..data.loaded_section import SECTION_KEY, LoadedSection, parse_finite
 from ..data.quality_model import MapKind, MapLayout, QualityModel
 
 SECTION_LEGEND = LEGEND_PREFIX + "quality_legend"
-PREDICTED_TITLE, RESIDUAL_TITLE = "predicted at spots", "residual (pred. - meas.)"
+PREDICTED_TITLE, RESIDUAL_TITLE = "predicted at spots", "residual"
 DIVERGING_COLORMAP = Colormap(list(RESIDUAL_COLORS), name="blue-white-orange")
 OFF_TISSUE_COLOR, SELECTED_SPOT_COLOR = "#ff1744", "#00e5ff"
 BORDER_WIDTH, MARKED_BORDER_WIDTH = 0.04, 0.3  # relative to the size of a spot
@@ -191,7 +191,7 @@ class SectionMaps:
             return
         text = "counts of all genes at each spot,\nlog10(1 + counts)"
         if pair is not None and gene is not None:
-            units = wrap_units(pair.prediction.label_scale.name)
+            units = "expression, log scale\nresidual: predicted - measured"
             if gene not in pair.measured.panel:
                 units = f"{gene} is not measured in {pair.measured.name}"
             text = f"{gene} at {len(pair.prediction.target):,} spots\n{units}"
