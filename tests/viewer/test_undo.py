@@ -119,7 +119,14 @@ def test_walk_draw_change_delete_map_limits_pins(shown: PredictWidget, until, qt
     layer.fill((0, 0), 3)
     before = get_undo_recorder(session).stack.undo_text
     press_keys(shown)
-    assert not layer.data.any() and get_undo_recorder(session).stack.undo_text == before
+    stack = get_undo_recorder(session).stack
+    assert not layer.data.any() and stack.undo_text == before
+    press_keys(shown)  # nothing is painted any more
+    assert said() == f"Undone: {before}." and stack.redo_text == before
+    layer.fill((0, 0), 3)
+    layer.editable = False  # as that of domains
+    press_keys(shown, Qt.KeyboardModifier.ShiftModifier)
+    assert stack.undo_text == before and layer.data.all()
 
 
 @pytest.fixture

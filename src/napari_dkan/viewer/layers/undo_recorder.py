@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from napari.layers import Layer, Shapes
+from napari.layers import Labels, Layer, Shapes
 from napari.layers.base import ActionType
 
 from ..session.shortcut_actions import register_actions, shortcut_label
@@ -18,6 +18,7 @@ from .shapes_state import ShapesState, read_shapes
 from .undoable_changes import LayersRemoved, LimitsChange, PinsChange, RemovedLayer, ShapesChange
 
 BEGINNINGS = (ActionType.ADDING, ActionType.CHANGING, ActionType.REMOVING)
+LABELS_UNDO, LABELS_REDO = "Control-Z", "Control-Shift-Z"  # of napari, fixed
 RECORD_DELAY_MS = 250  # what changes many times within this time is one change
 
 
@@ -89,6 +90,8 @@ class UndoRecorder:
         self._pinned = self._session.pinned
 
     def _watch(self, layer: Layer) -> None:
+        if isinstance(layer, Labels):
+            self._share_keys(layer)
         is_tissue = layer.metadata.get(METADATA_PREFIX) == "tissue"
         if not isinstance(layer, Shapes) or not (is_region_layer(layer) or is_tissue):
             return
@@ -97,6 +100,27 @@ class UndoRecorder:
         connections.connect(self._on_data, events.data)
         connections.connect(self._schedule, events.features, events.edge_color, events.face_color)
         self._states[layer] = read_shapes(layer)
+
+    def _share_keys(self, layer: Labels) -> None:
+        """Let a Labels layer keep napari's keys for its painting only while there is some to undo.
+
+        Otherwise they would do nothing: a layer of domains, say, cannot be painted in.
+        """
+
+        def undo(labels: Labels) -> None:
+            if labels.editable and labels._undo_history:
+                labels.undo()
+            else:
+                self.undo()
+
+        def redo(labels: Labels) -> None:
+            if labels.editable and labels._redo_history:
+                labels.redo()
+            else:
+                self.redo()
+
+        layer.bind_key(LABELS_UNDO, undo, overwrite=True)
+        layer.bind_key(LABELS_REDO, redo, overwrite=True)
 
     def _on_data(self, event: Any) -> None:
         """Record what is there before another change begins, so that each can be undone alone."""
@@ -150,7 +174,8 @@ class UndoRecorder:
             change = LayersRemoved(session, removed)
             stack.push(change)
             recorded = True
-            session.message.show(f"{change.text.capitalize()}: {shortcut_label('undo')} undoes it.")
+            text = change.text[:1].upper() + change.text[1:]
+            session.message.show(f"{text}: {shortcut_label('undo')} undoes it.")
         return recorded
 
     def _record_shapes(self) -> bool:
