@@ -162,3 +162,13 @@ def test_the_frame_goes_with_its_spot(shown: PredictWidget, until):
     assert is_framed(shown) and layers.selection.active is active
     shown.session.set_spot(None)
     assert "this spot" not in layers
+
+
+def test_a_click_before_the_model_is_loaded_waits_for_it(shown: PredictWidget, until):
+    session, loaded = shown.session, shown.session.checkpoint
+    session.checkpoint = None
+    click_canvas(shown, centre_of(shown))
+    assert "being loaded" in shown.message_label.text() and session.spot is None
+    session.set_checkpoint(loaded)
+    until(lambda: session.spot is not None)
+    assert is_framed(shown)

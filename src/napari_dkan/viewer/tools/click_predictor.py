@@ -53,6 +53,8 @@ class ClickPredictor:
         self._next_click: tuple[float, float] | None = None
         self._keyed_overlay: tuple[object, SpotsOverlay] | None = None
         connections.add_callback(session.viewer.mouse_drag_callbacks, self._on_mouse_press)
+        connections.connect(self._predict_next_click, session.checkpoint_changed)
+        connections.connect(self._forget_next_click, session.slide_changed)
 
     @property
     def busy(self) -> bool:
@@ -116,9 +118,18 @@ class ClickPredictor:
         return False
 
     def predict_at(self, x: float, y: float) -> None:
-        """Predict the spot at (x, y) in level-0 px; during a prediction, the next one."""
+        """Predict the spot at (x, y) in level-0 px.
+
+        During a prediction it is the next one, and until the first checkpoint is loaded it waits.
+        """
         session = self.session
+        self._next_click = None
         try:
+            slide_waits = session.slide is not None and session.slide.pixel_size is not None
+            if session.checkpoint is None and slide_waits:
+                self._next_click = (x, y)
+                session.message.show("The model is still being loaded; this spot is next.")
+                return
             slide = session.require_slide()
             if not (0 <= x < slide.slide.width and 0 <= y < slide.slide.height):
                 raise SpotsError("That click is beside the slide; click on the section.")
@@ -168,11 +179,17 @@ class ClickPredictor:
                 session.message.clear()
                 session.set_spot(result[0][0])
                 self._add_to_overlay(*result[0])
-            next_click, self._next_click = self._next_click, None
-            if next_click is not None:
-                self.predict_at(*next_click)
+            self._predict_next_click()
 
         self._runner.start(job, on_update, on_end)
+
+    def _predict_next_click(self) -> None:
+        next_click, self._next_click = self._next_click, None
+        if next_click is not None:
+            self.predict_at(*next_click)
+
+    def _forget_next_click(self) -> None:
+        self._next_click = None
 
     def _add_to_overlay(self, spot: Prediction, decode: GeneDecoder) -> None:
         """Add the spot to the Points layer of this slide, checkpoint and genes."""
