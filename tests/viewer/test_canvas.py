@@ -83,6 +83,7 @@ def test_the_list_shows_what_a_person_uses_and_names_what_differs(shown: Predict
     gene = session.gene
     assert listed(shown) == ["drawn", f"{gene} predicted, clicked"] and len(viewer.layers) > 2
     assert offered_spots(shown) == []
+    assert "smoothed" not in viewer.canvas.overlays[GENE_LEGEND].text  # of tiles, not of spots
     low, high = viewer.layers[f"{gene} predicted, clicked"].face_contrast_limits
     values = session.overlays[0].prediction.get_gene_values(gene)
     wanted = np.concatenate([values, get_label_range(session.checkpoint, gene)])

@@ -183,9 +183,10 @@ class OverlayDisplay:
         prediction, gene = shown[-1].prediction, self._session.gene or ""
         kind, units = prediction.get_value_kind(gene), prediction.get_value_units(gene)
         is_label = units == prediction.label_scale.name
-        self.show_legend(gene, kind, "" if is_label else units)
+        smooth = any(isinstance(o, GridOverlay) and o.layer.factor > 1 for o in shown)
+        self.show_legend(gene, kind, "" if is_label else units, smooth)
 
-    def show_legend(self, gene: str, kind: str, units: str = "") -> None:
+    def show_legend(self, gene: str, kind: str, units: str, smooth: bool) -> None:
         """Say beside the colour bar which values of a gene it measures.
 
         Parameters
@@ -195,11 +196,13 @@ class OverlayDisplay:
         units : str
             Of a score or a zero-shot gene, with its expected accuracy; "" for the label scale,
             which is in the tooltip.
+        smooth : bool
+            Whether tiles are drawn interpolated.
         """
         lines = [f"{gene} - {kind}", wrap_units(units)]
         if not units:
             lines = [gene, f"{kind} expression,", "log scale"]
-        if self._session.settings.smooth_maps:
+        if smooth:
             lines.append("smoothed between tiles")
         # napari makes the box of a text a little narrower than the text.
         text = "\n".join(lines).splitlines()

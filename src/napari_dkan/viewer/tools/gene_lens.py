@@ -255,7 +255,8 @@ class GeneLens:
         if not shown:
             units = context.units(gene)
             is_label = units == context.checkpoint.label_scale.name
-            self._display.show_legend(gene, kind, "" if is_label else units)
+            smooth = session.settings.smooth_maps
+            self._display.show_legend(gene, kind, "" if is_label else units, smooth)
 
     def _contrast_limits(self, shown: list[PredictionOverlay]) -> tuple[float, float]:
         """The limits of the predictions, which the colour bar has; else those of the lens."""
