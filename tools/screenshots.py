@@ -98,13 +98,16 @@ def window(viewer: Viewer, box: QWidget) -> NDArray:
     """The whole window, with that box of the panel in sight."""
     demo.process_events(0.5)
     area = _above(box, ScrollColumn)
-    for section in area.findChildren(FoldSection):
-        if section.isAncestorOf(box):
-            section.expand()
+    folded = [s for s in area.findChildren(FoldSection) if s.isAncestorOf(box) and not s.is_open]
+    for section in folded:
+        section.expand()
     area.verticalScrollBar().setValue(0)
     area.reveal(box)
     demo.process_events(1)
-    return viewer.screenshot(canvas_only=False, flash=False)
+    picture = viewer.screenshot(canvas_only=False, flash=False)
+    for section in folded:
+        section.collapse()
+    return picture
 
 
 def use_lens(viewer: Viewer, panel: PredictWidget) -> None:
