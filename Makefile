@@ -4,7 +4,7 @@
 # make docs         the documentation site in build/site; a warning is an error
 # make coverage     the tests with the lines they reach, in the terminal and in htmlcov; ARGS as above
 # make bench        all benchmarks in a short form, and their verdicts; ARGS="clicks gap" for some
-# make screenshots  the pictures of the README and the tutorial
+# make screenshots  the pictures and the tour of the README, and those of the tutorial
 # make panels       the panels on small screens, at 200 %, in both themes, to be looked at
 # make mutants      one-line changes of the scientific core, and which of them the tests notice
 # make fuzz         damaged files for as long as you like: make fuzz CASES=50000 ARGS="-k h5ad"

@@ -1,9 +1,8 @@
 """A person at the window: reads what is in sight and acts on it with the mouse.
 
-Used by the walks in ``tests/viewer/test_walks.py``. Mouse
-events go to the window, so that whatever lies at a place receives them; a menu or a dialog in front
-of it as well. A walk is a generator: menus and dialogs run event loops of their own, in which it
-goes on.
+Used by the walks in ``tests/viewer/test_walks.py`` and by the tour of ``make screenshots``. Mouse
+events go to the window, so that whatever lies at a place receives them, a menu or a dialog in front
+too. A walk is a generator, which goes on in the event loops of menus and dialogs.
 """
 
 from __future__ import annotations

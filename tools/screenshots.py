@@ -1,6 +1,6 @@
 """The pictures of the README and of the tutorial, taken in the real window: ``make screenshots``.
 
-``make screenshots ARGS=tutorial`` takes those of one kind only: readme, tutorial, quality.
+``make screenshots ARGS=tutorial`` takes those of one kind only: readme, tutorial, quality, tour.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QDockWidget, QWidget
+from tour import film_tour
 
 from napari_dkan.samples import fetch_her2st_section
 from napari_dkan.viewer import demo
@@ -32,7 +33,10 @@ LAPTOP = 1366, 768
 def main() -> None:
     OUT.mkdir(parents=True, exist_ok=True)
     kinds = {"readme": readme, "tutorial": tutorial, "quality": quality}
-    for kind in sys.argv[1:] or kinds:
+    for kind in sys.argv[1:] or [*kinds, "tour"]:
+        if kind == "tour":
+            film_tour()
+            continue
         viewer, panel, title = demo.open_section()
         for name, picture in kinds[kind](viewer, panel):
             path = OUT / f"{name}.png"
