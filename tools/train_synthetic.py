@@ -38,6 +38,7 @@ from napari_dkan.training.data.prepared_section import (
 )
 from napari_dkan.training.data.section_batches import make_section_batch, predict_batch
 from napari_dkan.training.fit.build_reference import build_reference
+from napari_dkan.training.fit.fit_callback import EpochRecord
 from napari_dkan.training.fit.fit_model import fit_network
 from napari_dkan.training.gene_text import make_random_gene_text
 from napari_dkan.training.prediction_scores import score_predictions
@@ -105,8 +106,8 @@ def main() -> None:
     encoded = {seed: encode_section(section, encoder) for seed, section in sections.items()}
     text = make_random_gene_text(panel, settings.text_dim, settings.seed)
 
-    def report(epoch: int, _: float) -> None:
-        print(f"epoch {epoch} of {settings.epochs}", end="\r", flush=True)
+    def report(epoch: EpochRecord) -> None:
+        print(f"epoch {epoch.number} of {settings.epochs}", end="\r", flush=True)
 
     network = fit_network([encoded[s] for s in train], text, settings, on_epoch=report).network
 
