@@ -90,7 +90,7 @@ def install(wheel: Path, to: Path) -> dict:
 
 
 def check(seen: dict) -> None:
-    assert seen["name"] == "napari-dkan: spatial gene expression from histology"
+    assert seen["name"] == "napari-dkan"
     assert {"*.svs", "*.tif", "*.ndpi", "*.png", "*.zarr"} <= set(seen["readers"])
     assert "DKAN: predict" in seen["widgets"]
     assert seen["samples"] == {

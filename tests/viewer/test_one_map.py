@@ -54,6 +54,7 @@ def test_a_second_region_goes_into_the_map_of_the_first(
     before, values = cells(first), first.prediction.values.copy()
     second = predict_ring(panel, until, two_rings[1])
     assert panel.session.overlays == [second] and first.layer not in panel.session.viewer.layers
+    assert second.layer.name == f"{panel.session.gene} predicted"
     planned = set(grid_cells(panel.target_box.target.grid))
     assert planned - before and planned & before
     assert cells(second) == before | planned

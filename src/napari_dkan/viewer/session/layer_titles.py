@@ -47,6 +47,8 @@ class LayerTitles:
         self._titles: WeakKeyDictionary[Layer, _Title] = WeakKeyDictionary()
         slides.slides_changed.connect(self.refresh)
         slides.slide_renamed.connect(self.refresh)
+        # A map that takes the place of another one exists beside it for a moment, as "... [1]".
+        viewer.layers.events.removed.connect(self.refresh)
 
     def set_title(self, layer: Layer, text: str, place: str = "") -> None:
         """Set the title of a layer.
@@ -85,7 +87,7 @@ class LayerTitles:
         # napari appends a number to a name that is in use.
         return title is not None and re.sub(r" \[\d+\]$", "", layer.name) != title.given_name
 
-    def refresh(self) -> None:
+    def refresh(self, event: object = None) -> None:
         """Name all layers again."""
         for layer, title in list(self._titles.items()):
             self._apply(layer, title)
@@ -97,8 +99,8 @@ class LayerTitles:
         place = title.place or ("" if slide is None else slide.layer.name)
         suffix = f" - {self._shorten(place)}" if place and self._has_several_places() else ""
         name = f"{title.text}{suffix} {title.note}".strip()
-        if name != title.given_name:
-            title.given_name = name
+        title.given_name = name
+        if name != layer.name:
             layer.name = name
 
     def _sections(self) -> set[str]:
