@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 
 import numpy as np
 from numpy.typing import NDArray
@@ -87,8 +88,9 @@ class SlideOverview:
         self._runner.close()
         inset, self.inset, self._slide = self.inset, None, None
         if inset is not None:
-            inset.hide()
-            inset.deleteLater()
+            with suppress(RuntimeError):  # deleted with its window
+                inset.hide()
+                inset.deleteLater()
 
     def _current(self) -> ViewerSlide | None:
         is_grid = self._session.viewer.canvas.grid.enabled
