@@ -21,19 +21,15 @@ PATIENCE_MS = 60_000
 
 
 @pytest.fixture(scope="module", autouse=True)
-def without_earlier_garbage() -> None:
-    """Let the objects of earlier files be collected; `small_heap` keeps them."""
-    gc.unfreeze()
-    gc.collect()
-
-
-@pytest.fixture(autouse=True)
-def small_heap(without_earlier_garbage: None) -> None:
-    """Exclude what lives before a test from garbage collection.
+def small_heap() -> Iterator[None]:
+    """Exclude the objects of earlier files from garbage collection.
 
     napari collects garbage whenever a layer is removed, which visits every object.
     """
+    gc.collect()
     gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -320,7 +320,6 @@ def test_closing_the_panel_leaves_no_callbacks(panel: PredictWidget, lens: GeneL
         assert not [f for f in callbacks if getattr(f, "__self__", None) is lens]
     assert not [f for f in viewer.keymap.values() if getattr(f, "__self__", None) is lens]
     assert not [layer for layer in viewer.layers if "lens" in layer.name]
-    gc.unfreeze()  # what `small_heap` keeps
     gc.collect()
     QApplication.processEvents()
     assert known() is None

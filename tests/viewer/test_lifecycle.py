@@ -308,7 +308,6 @@ def test_replaced_checkpoint_is_freed(
         until(lambda: not panel.prefetcher.busy)
 
     def gone() -> bool:
-        gc.unfreeze()  # what `small_heap` keeps
         gc.collect()
         return first() is None
 
@@ -334,7 +333,6 @@ def test_closed_window_is_freed(make_napari_viewer, tiny_slide_file, until):
     left = visit()
 
     def gone() -> bool:
-        gc.unfreeze()  # what `small_heap` keeps
         gc.collect()
         return all(each() is None for each in left)
 

@@ -59,6 +59,7 @@ def test_label_and_macro_are_chosen_never_taken(panel, tmp_path, qtbot) -> None:
     box, session = panel.slide_box.file_image_box, panel.session
     session.viewer.open(ome_tiff(tmp_path / "a.ome.tif"), plugin="napari-dkan")
     combo = box.image_combo
+    panel.sections["Slide"].expand()
     assert box.isVisibleTo(panel) and not box.frame_combo.isVisibleTo(panel)
     texts = [combo.itemText(i) for i in range(combo.count())]
     assert texts == [
@@ -89,6 +90,7 @@ def test_label_and_macro_are_chosen_never_taken(panel, tmp_path, qtbot) -> None:
 
 def test_files_with_one_image_have_no_choice(panel, tiny_slide_file) -> None:
     panel.session.viewer.open(tiny_slide_file, plugin="napari-dkan")
+    panel.sections["Slide"].expand()
     assert not panel.slide_box.file_image_box.isVisibleTo(panel)
     assert panel.slide_box.account_label.text().startswith("read: drawn.ome.tif, ")
 
@@ -112,6 +114,7 @@ def test_frame_of_the_glass_keeps_the_tissue_in_place(panel, tmp_path, qtbot, co
     session, box = panel.session, panel.slide_box.file_image_box
     session.viewer.open(path, plugin="napari-dkan")
     combo = box.frame_combo
+    panel.sections["Slide"].expand()
     assert combo.isVisibleTo(panel) and combo.currentText() == "scan area, as in QuPath"
     assert "corner of the scan area" in panel.slide_box.account_label.text()
     before, camera = world_of(session.slide, 30, 20), tuple(session.viewer.scene.camera.center)

@@ -156,6 +156,9 @@ class LayerStack:
         connections.connect(on_removed, self.layers.events.removed)
 
 
+MANY_OBJECTS = 100_000  # of the million that napari and torch bring along
+
+
 @contextmanager
 def preserve_selection(layers: Any) -> Iterator[None]:
     """Restore the selection of a layer list on exit, without layers that were removed."""
@@ -176,13 +179,14 @@ def remove_layers(layers: Any, removed: Iterable[Layer | None]) -> None:
 def _freeze_gc() -> Iterator[None]:
     """Exclude existing objects from garbage collection.
 
-    napari collects garbage after every removed layer, which takes longer than the removal. Whoever
-    froze objects before keeps them frozen.
+    napari collects garbage after every removed layer, which takes longer than the removal. Where
+    objects are excluded already they stay so, and the others are few.
     """
-    was_frozen = gc.get_freeze_count() > 0
+    if gc.get_freeze_count() > MANY_OBJECTS:
+        yield
+        return
     gc.freeze()
     try:
         yield
     finally:
-        if not was_frozen:
-            gc.unfreeze()
+        gc.unfreeze()
