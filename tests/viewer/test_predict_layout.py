@@ -161,10 +161,11 @@ def walk_run(shown: PredictWidget, qtbot, until) -> None:
     predictor.batch_sizes.limit(2)
     predictor.clear_cache()
     ring = shown.findChild(FocusRing)
+    window = shown.window()
     press(box.predict_button)
-    assert box.cancel_button.hasFocus() and not ring.isVisible()  # by mouse
+    assert window.focusWidget() is box.cancel_button and not ring.isVisible()  # by mouse
     finish(shown, until)
-    assert box.predict_button.hasFocus() and not ring.isVisible()
+    assert window.focusWidget() is box.predict_button and not ring.isVisible()
     assert "tiles predicted" in shown.message_label.text()
     ((count, seconds),) = user_history.load_run_times(session.checkpoint.sha256, "cpu")
     assert count == len(box.target) and seconds > 0
@@ -172,6 +173,8 @@ def walk_run(shown: PredictWidget, qtbot, until) -> None:
     assert "tiles predicted" in shown.message_label.text() and "computed before" in (
         box.plan_label.text()
     )
+    window.activateWindow()
+    until(window.isActiveWindow)
     qtbot.keyClick(box.predict_button, Qt.Key.Key_Tab)
     assert ring.isVisible()  # by key
     choose(shown, TargetMode.CLICK)

@@ -1,11 +1,14 @@
-"""Undo and redo of what the user changed, on Qt's undo stack."""
+"""Undo and redo of what the user changed.
+
+Lists, and not Qt's undo stack: who owns its commands, Python or C++, is undecided in PySide6, and
+a closed window's commands were freed twice.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
 from psygnal import Signal
-from qtpy.QtGui import QUndoCommand, QUndoStack  # type: ignore[attr-defined]
 
 if TYPE_CHECKING:
     from .viewer_session import ViewerSession
@@ -41,34 +44,6 @@ class Change(Protocol):
         ...
 
 
-class _Command(QUndoCommand):  # type: ignore[misc]
-    """Runs a change for Qt; one that is no longer possible is obsolete, which Qt removes."""
-
-    def __init__(self, change: Change) -> None:
-        super().__init__(change.text)
-        self.change: Change | None = change
-        self._is_pushed = False
-
-    @property
-    def nbytes(self) -> int:
-        return 0 if self.change is None else self.change.nbytes
-
-    def drop(self) -> None:
-        """Free the memory of the change."""
-        self.change = None
-        self.setObsolete(True)
-
-    def undo(self) -> None:
-        if self.change is not None and not self.change.undo():
-            self.drop()
-
-    def redo(self) -> None:
-        if not self._is_pushed:  # Qt calls this first for what the user has done already
-            self._is_pushed = True
-        elif self.change is not None and not self.change.redo():
-            self.drop()
-
-
 class UndoStack:
     """The changes of one session, the last one on top; at most `MAX_CHANGES` and `MAX_BYTES`.
 
@@ -81,47 +56,50 @@ class UndoStack:
 
     def __init__(self, session: ViewerSession) -> None:
         self._session = session
-        self._stack = QUndoStack()
-        self._stack.setUndoLimit(MAX_CHANGES)
+        self._done: list[Change] = []
+        self._undone: list[Change] = []  # the next one to do again last
 
     @property
     def undo_text(self) -> str:
         """What `undo` changes back; empty if there is nothing."""
-        return self._stack.undoText()
+        return self._done[-1].text if self._done else ""
 
     @property
     def redo_text(self) -> str:
         """What `redo` changes again; empty if there is nothing."""
-        return self._stack.redoText()
+        return self._undone[-1].text if self._undone else ""
 
     def push(self, change: Change) -> None:
         """Add a change that the user has just made."""
-        self._stack.push(_Command(change))
-        held = 0
-        for index in reversed(range(self._stack.count())):
-            command = self._stack.command(index)
-            assert isinstance(command, _Command)
-            held += command.nbytes
-            if held > MAX_BYTES and index < self._stack.count() - 1:
-                command.drop()
+        self._undone.clear()
+        kept = [change]  # the newest first
+        held = change.nbytes
+        for older in reversed(self._done[1 - MAX_CHANGES :]):
+            held += older.nbytes
+            if held > MAX_BYTES:
+                break
+            kept.append(older)
+        self._done = kept[::-1]
         self.changed.emit()
 
     def undo(self) -> None:
-        """Change the last change back and say so."""
-        while text := self.undo_text:
-            count = self._stack.count()
-            self._stack.undo()
-            if self._stack.count() == count:
-                return self._report(f"Undone: {text}.")
+        """Change the last change back and say so; those no longer possible are left out."""
+        while self._done:
+            change = self._done.pop()
+            if change.undo():
+                self._undone.append(change)
+                self._report(f"Undone: {change.text}.")
+                return
         self._report("Nothing to undo.")
 
     def redo(self) -> None:
         """Change again what was changed back last and say so."""
-        while text := self.redo_text:
-            count = self._stack.count()
-            self._stack.redo()
-            if self._stack.count() == count:
-                return self._report(f"Done again: {text}.")
+        while self._undone:
+            change = self._undone.pop()
+            if change.redo():
+                self._done.append(change)
+                self._report(f"Done again: {change.text}.")
+                return
         self._report("Nothing to do again.")
 
     def _report(self, text: str) -> None:

@@ -283,10 +283,11 @@ class TargetBox(QWidget):
     def _set_run_buttons(self, busy: bool, can_predict: bool) -> None:
         """Enable Predict or Cancel; the focus goes from one to the other."""
         predict, cancel = self.predict_button, self.cancel_button
-        if busy and predict.hasFocus():
+        focused = self.window().focusWidget()  # also while another window is in front
+        if busy and focused is predict:
             cancel.setEnabled(True)
             pass_focus(cancel)
-        elif not busy and cancel.hasFocus():
+        elif not busy and focused is cancel:
             predict.setEnabled(can_predict)
             mode_button = self.mode_buttons[self._session.settings.target_mode]
             pass_focus(predict if can_predict else mode_button)
