@@ -50,7 +50,7 @@ def test_names_in_menus_are_shown_as_they_are_written(make_panel) -> None:
     }
     ours = {text for text in texts if "dkan" in text.lower() or "section" in text.lower()}
     assert "DKAN: predict" in "".join(ours)
-    assert any("gene expression from histology" in text for text in ours), ours
+    assert any("napari-dkan" in text for text in ours), ours
     assert {text for text in ours if "&" in text.replace("&&", "")} == set()
 
 
