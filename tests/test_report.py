@@ -27,7 +27,7 @@ from napari_dkan.model import load_checkpoint
 from napari_dkan.quality.comparison import compare_with_measured
 from napari_dkan.quality.report import map_figures
 from napari_dkan.quality.report.report_page import DISCLAIMER, write_report
-from napari_dkan.quality.report.report_sections import (
+from napari_dkan.quality.report.report_tables import (
     GENE_TABLE_COLUMNS,
     format_decimal,
     format_percent,

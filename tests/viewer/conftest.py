@@ -106,6 +106,18 @@ def panel(make_panel: Callable[..., PredictWidget], tiny_slide_file, until):
 
 
 @pytest.fixture
+def shown(make_panel: Callable[..., PredictWidget], tiny_slide_file, until, qtbot) -> PredictWidget:
+    """A shown window with the whole slide in view."""
+    panel = make_panel(show=True)
+    viewer = panel.session.viewer
+    viewer.open(tiny_slide_file, plugin="napari-dkan")
+    viewer.reset_view()
+    until(lambda: panel.session.slide.tissue is not None and not panel.prefetcher.busy)
+    qtbot.wait(200)
+    return panel
+
+
+@pytest.fixture
 def middle(panel: PredictWidget) -> tuple[float, float]:
     """A position on the tissue, (x, y) in level-0 px."""
     point = panel.session.slide.tissue.representative_point()

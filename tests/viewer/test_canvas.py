@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pytest
 from qtpy.QtCore import QPoint, QSortFilterProxyModel, Qt
 from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QApplication, QListView
@@ -22,18 +20,6 @@ if TYPE_CHECKING:
     from napari_dkan.viewer.panels.predict.predict_widget import PredictWidget
 
 LEFT = Qt.MouseButton.LeftButton
-
-
-@pytest.fixture
-def shown(make_panel: Callable[..., PredictWidget], tiny_slide_file, until, qtbot) -> PredictWidget:
-    """A shown window with the whole slide in view."""
-    panel = make_panel(show=True)
-    viewer = panel.session.viewer
-    viewer.open(tiny_slide_file, plugin="napari-dkan")
-    viewer.reset_view()
-    until(lambda: panel.session.slide.tissue is not None and not panel.prefetcher.busy)
-    qtbot.wait(200)
-    return panel
 
 
 def click_canvas(panel: PredictWidget, until, shift: int = 0) -> None:

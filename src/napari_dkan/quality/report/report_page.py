@@ -28,16 +28,8 @@ from ..comparison import Comparison, ErrorRegion, find_error_regions, held_out_p
 from ..reliability import Reliability, score_reliability
 from ..slide_checks import check_domain_shift
 from .map_figures import COLOR_BAR_HEIGHT, MAP_WIDTH, MapCanvas, read_map_background
-from .report_sections import (
-    format_decimal,
-    make_error_regions,
-    make_gene_table,
-    make_maps,
-    make_predicted_table,
-    make_reliability,
-    make_summary,
-    rank_genes,
-)
+from .report_sections import make_error_regions, make_maps, make_reliability, make_summary
+from .report_tables import format_decimal, make_gene_table, make_predicted_table, rank_genes
 
 if TYPE_CHECKING:
     from jinja2 import Environment
