@@ -29,7 +29,7 @@ from napari_dkan.viewer.session import undo_stack
 from napari_dkan.viewer.session.status_message import StatusMessage
 
 from .prediction_steps import finish
-from .test_clicks import canvas_of, centre_of, drag_lasso, shown  # noqa: F401
+from .test_clicks import canvas_of, centre_of, drag_lasso
 
 if TYPE_CHECKING:
     from napari_dkan.viewer.panels.predict.predict_widget import PredictWidget
@@ -45,7 +45,7 @@ def press_keys(panel: PredictWidget, *modifiers) -> None:
     QApplication.processEvents()
 
 
-def test_walk_draw_change_delete_map_limits_pins(shown: PredictWidget, until, qtbot):  # noqa: F811
+def test_walk_draw_change_delete_map_limits_pins(shown: PredictWidget, until, qtbot):
     session, layers = shown.session, shown.session.viewer.layers
     said = shown.message_label.text
 
