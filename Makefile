@@ -78,9 +78,9 @@ clean:
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
 
-# One stamp per extra, made anew when what is installed changes; one pip at a time.
-.venv/.dev: .venv/.test
-.venv/.docs .venv/.mutants: .venv/.dev
+# One stamp per extra, made anew when what is installed changes. docs contains dev and dev contains test,
+# so one pip makes all three; two at a time would be in each other's way.
+.NOTPARALLEL:
 .venv/.test .venv/.dev .venv/.docs .venv/.mutants: .venv/.%: pyproject.toml constraints.txt tools/make-venv.sh
 	@tools/make-venv.sh "$(PYTHON)" $*
-	@touch $@
+	@touch $@ .venv/.test $(if $(filter docs,$*),.venv/.dev)
