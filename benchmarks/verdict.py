@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 FILE = "NAPARI_DKAN_VERDICTS"  # names a file that gathers the rows of several benchmarks
@@ -13,7 +14,17 @@ FILE = "NAPARI_DKAN_VERDICTS"  # names a file that gathers the rows of several b
 
 @dataclass(frozen=True)
 class Figure:
-    """One row. met : None where it could not be run. note : the cause of a miss, or why not run."""
+    """One row.
+
+    Attributes
+    ----------
+    met
+        None where it could not be run.
+    note
+        The cause of a miss, or why it was not run.
+    command
+        Filled in when it is printed: the script with its arguments.
+    """
 
     what: str
     where: str
@@ -21,6 +32,7 @@ class Figure:
     figure: str
     met: bool | None
     note: str = ""
+    command: str = ""
 
     @property
     def verdict(self) -> str:
@@ -30,13 +42,22 @@ class Figure:
 
 def print_table(figures: Sequence[Figure]) -> None:
     """As Markdown; also one line of JSON each to the file that gathers them, where there is one."""
-    print("\n| what | where | target | figure | verdict |\n|---|---|---|---|---|")
-    for f in figures:
-        print(f"| {f.what} | {f.where} | {f.target} | {f.figure} | {f.verdict} |")
-    print(flush=True)
+    command = " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    figures = [f if f.command else replace(f, command=command) for f in figures]
+    print(f"\n{format_table(figures)}\n", flush=True)
     if gathered := os.environ.get(FILE):
         with Path(gathered).open("a", encoding="utf-8") as file:
             file.writelines(json.dumps(asdict(f)) + "\n" for f in figures)
+
+
+def format_table(figures: Sequence[Figure]) -> str:
+    """A Markdown table; commands are scripts of this folder."""
+    lines = ["| what | where | command | target | figure | verdict |", "|---|---|---|---|---|---|"]
+    lines += [
+        f"| {f.what} | {f.where} | `{f.command}` | {f.target} | {f.figure} | {f.verdict} |"
+        for f in figures
+    ]
+    return "\n".join(lines)
 
 
 def read_figures(path: Path) -> list[Figure]:
