@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import gc
 import os
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +16,23 @@ from hypothesis import settings
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared"
 sys.path.append(str(ROOT / "tools"))  # synthetic_section draws small slides
+
+
+def open_own_screen(size: str) -> None:
+    """Open a virtual screen for this process: on one screen only one window has the focus."""
+    read, write = os.pipe()
+    command = ["Xvfb", "-displayfd", str(write), "-screen", "0", size, "-nolisten", "tcp"]
+    server = subprocess.Popen(command, pass_fds=[write], stderr=subprocess.DEVNULL)
+    os.close(write)
+    atexit.register(server.terminate)
+    with os.fdopen(read) as file:
+        os.environ["DISPLAY"] = f":{file.readline().strip()}"
+    os.environ.pop("XAUTHORITY", None)
+
+
+# Set by tools/with-screen.sh; the workers of pytest-xdist run side by side.
+if "PYTEST_XDIST_WORKER" in os.environ and "VIRTUAL_SCREEN" in os.environ:
+    open_own_screen(os.environ["VIRTUAL_SCREEN"])
 
 # What napari, torch and the tests before hold is looked at for garbage less often: 5 % of the time.
 gc.set_threshold(50_000, 20, 50)
