@@ -10,8 +10,9 @@ from napari_dkan.model.checkpoint.checkpoint_file import Checkpoint
 from napari_dkan.model.checkpoint.checkpoint_header import PatchGeometry
 from napari_dkan.model.encoders.encoder_spec import EncoderSpec
 from napari_dkan.model.encoders.timm_encoder import TimmEncoder
-from napari_dkan.model.network.dkan_config import DKANConfig, StackConfig
+from napari_dkan.model.network.dkan_config import DKANConfig
 from napari_dkan.model.network.dkan_network import DKAN
+from napari_dkan.model.network.network_config import StackConfig
 
 PX = 224  # of a patch and of an encoder's tile
 PITCH_UM = 200.0

@@ -176,7 +176,7 @@ EDITS = {
         {"head.bias": torch.tensor([float("nan")])}
     ),
     "label_std": lambda t, d: t.update(label_std=torch.zeros(3)),
-    "reads up to 2; update": set_entry("format", value=3),
+    "reads up to 3; update": set_entry("format", value=4),
     "version is missing": set_entry("format", value="1"),
     "panel has 2 genes": lambda t, d: d["panel"].pop(),
     "names GATA3 twice": set_entry("panel", 0, "symbol", value="GATA3"),

@@ -69,9 +69,11 @@ def _same(one: CrossValidationResult, other: CrossValidationResult) -> None:
     assert one.epochs == other.epochs
     for a, b in zip(one.folds, other.folds, strict=True):
         assert a.fold == b.fold
-        wanted = a.to_arrays()
-        assert wanted.keys() == b.to_arrays().keys()
-        for key, values in b.to_arrays().items():
+        wanted, found = (  # but for the times
+            {k: v for k, v in f.to_arrays().items() if not k.startswith("costs|")} for f in (a, b)
+        )
+        assert wanted.keys() == found.keys()
+        for key, values in found.items():
             np.testing.assert_array_equal(values, wanted[key], err_msg=key)
 
 
@@ -198,7 +200,7 @@ def test_a_run_folder_is_for_one_run(tmp_path: Path) -> None:
 def test_results_round_trip_through_arrays() -> None:
     fold = make_folds([tiny_section(i) for i in range(3)])[0]
     labels = {"S|0": np.ones((2, 3), np.float32)}
-    result = FoldResult(fold, {1: 4, 2: 5}, labels, {"dkan": {1: labels, 2: labels}})
+    result = FoldResult(fold, {"dkan": {1: 4, 2: 5}}, labels, {"dkan": {1: labels, 2: labels}})
     again = FoldResult.from_arrays(fold, result.to_arrays())
     assert again.epochs == result.epochs and again.to_arrays().keys() == result.to_arrays().keys()
 

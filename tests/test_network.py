@@ -17,8 +17,9 @@ from napari_dkan.model.network.attention_blocks import (
     SingleKeyTransformer,
 )
 from napari_dkan.model.network.branch_encoders import PositionEncoding, TargetTrunk
-from napari_dkan.model.network.dkan_config import DKANConfig, StackConfig
+from napari_dkan.model.network.dkan_config import DKANConfig
 from napari_dkan.model.network.dkan_network import DKAN
+from napari_dkan.model.network.network_config import StackConfig
 
 SIX = StackConfig(depth=2, heads=4, ratio=2.0, dropout=0.3)
 CONFIG = DKANConfig(

@@ -14,8 +14,9 @@ import torch.nn.functional as F
 
 from napari_dkan.model.network.activation_checkpointing import refine_gene_rows
 from napari_dkan.model.network.attention_blocks import SingleKeyTransformer
-from napari_dkan.model.network.dkan_config import DKANConfig, StackConfig
+from napari_dkan.model.network.dkan_config import DKANConfig
 from napari_dkan.model.network.dkan_network import DKAN
+from napari_dkan.model.network.network_config import StackConfig
 from napari_dkan.training.data.section_batches import TrainingBatch
 from napari_dkan.training.fit.lightning_module import DKANLightningModule
 from napari_dkan.training.fit.losses import info_nce_loss

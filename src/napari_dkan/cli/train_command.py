@@ -9,6 +9,8 @@ from typing import Annotated
 import typer
 
 from ..atomic_write import require_output_folder
+from ..errors import SpotsError
+from ..model.methods.method_configs import CONFIGS, DKAN_METHOD
 from .option_groups import FitOptions, SlideOptions, with_option_groups
 from .shared_options import (
     DataOption,
@@ -35,6 +37,7 @@ def run_train(
     epochs: Annotated[
         int | None, typer.Option(min=1, help="Epochs at most; with --no-crossval exactly.")
     ] = None,
+    method: Annotated[str, typer.Option(help=f"One of {', '.join(CONFIGS)}.")] = DKAN_METHOD,
     seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 2021,
     crossval: Annotated[
         bool, typer.Option(help="First measure by leaving one section out at a time.")
@@ -51,18 +54,21 @@ def run_train(
     source: Annotated[str, typer.Option(help="Where the data comes from, for the card.")] = "",
     limits: Annotated[str, typer.Option(help="What not to use it for, for the card.")] = "",
 ) -> None:
-    """Train DKAN on measured sections and write a checkpoint with an honest card."""
+    """Train DKAN or another method on measured sections and write a checkpoint with its card."""
     from ..training.evaluation.zero_shot_evaluation import read_zero_shot_card
     from ..training.train import prepare_training_inputs, train_checkpoint
 
     names = options.section_names()
     hardware = options.hardware()
-    settings = options.settings(seed, epochs)
+    if method not in CONFIGS:
+        raise SpotsError(f"--method takes one of {', '.join(CONFIGS)}, not {method!r:.40}.")
+    settings = replace(options.settings(seed, epochs), method=method)
     command = options.format_command_line(
         "train",
-        "data sections mpp image_name whole_glass panel gene_text gene_tables preset epochs seed "
-        "set measured zero_shot encoder stain",
+        "data sections mpp image_name whole_glass method panel gene_text gene_tables preset epochs "
+        "seed set measured zero_shot encoder stain",
         **slides.command_words(),
+        method=method,
         gene_tables=gene_tables,
         epochs=epochs,
         seed=seed,

@@ -14,14 +14,14 @@ from .prediction_progress import StageTimer
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ..model import DKAN, Ensemble
+    from ..model import ExpressionNetwork
     from .zero_shot_genes import ZeroShotGenes
 
 
 class GeneDecoder:
     """Decode genes with a network; columns are those of the panel, then zero-shot genes."""
 
-    def __init__(self, network: DKAN | Ensemble, stage_timer: StageTimer | None = None) -> None:
+    def __init__(self, network: ExpressionNetwork, stage_timer: StageTimer | None = None) -> None:
         self._network, self._stage_timer = network, stage_timer or StageTimer()
         self._cached_text_tokens: tuple[ZeroShotGenes, Tensor] | None = None
 

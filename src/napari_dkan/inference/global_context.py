@@ -23,7 +23,7 @@ from .target import Target, TargetKind
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ..model import DKAN, Ensemble
+    from ..model import ExpressionNetwork
     from .patch_features.precomputed_features import PrecomputedFeatures
 
 
@@ -124,7 +124,7 @@ class GlobalContext:
 
     def __init__(
         self,
-        network: DKAN | Ensemble,
+        network: ExpressionNetwork,
         features: PatchFeatureCache,
         tissue: BaseGeometry,
         pitch: float,

@@ -329,8 +329,10 @@ def _compute_context_gradient(
             context, inputs, occluded_tokens.target_tokens, neighbors[None], global_token
         )
         value = context.decoder.decode_for_gradient(tokens, column, zero_shot)[0]
-        gradient: Tensor = torch.autograd.grad(value, feature)[0]
-    return gradient
+        if not value.requires_grad:  # a method that sees no context
+            return torch.zeros_like(feature)
+        gradient: Tensor = torch.autograd.grad(value, feature, allow_unused=True)[0]
+    return torch.zeros_like(feature) if gradient is None else gradient
 
 
 def _encode_occluded_patch(

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from shapely.geometry.base import BaseGeometry
     from torch import Tensor
 
-    from ..model import DKAN, Checkpoint, Ensemble
+    from ..model import Checkpoint, ExpressionNetwork
     from ..slide import Slide
     from .gene_decoder import GeneDecoder
     from .global_context import GlobalContext
@@ -33,7 +33,7 @@ class PredictionContext:
     ----------
     mpp : float
         um per level-0 px of the slide.
-    network : DKAN or Ensemble
+    network : ExpressionNetwork
         The checkpoint's network, optimized for inference on the device.
     patch_reader : PatchReader
         Reads patches of the slide, stain-normalized where the checkpoint requires it.
@@ -45,7 +45,7 @@ class PredictionContext:
     checkpoint: Checkpoint
     mpp: float
     device: torch.device
-    network: DKAN | Ensemble
+    network: ExpressionNetwork
     patch_reader: PatchReader
     patch_side_px: float
     stage_timer: StageTimer

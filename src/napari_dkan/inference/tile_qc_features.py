@@ -12,7 +12,7 @@ from ..model.stain_normalization import RUIFROK_STAIN_VECTORS
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ..model import DKAN, Ensemble
+    from ..model import ExpressionNetwork
     from ..model.network.network_interface import FusedTokens
 
 
@@ -91,12 +91,13 @@ def _mean_square(x: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def compute_network_qc(
-    network: DKAN | Ensemble, fused: FusedTokens, global_tokens: Tensor
+    network: ExpressionNetwork, fused: FusedTokens, global_tokens: Tensor
 ) -> Tensor:
     """Compute the disagreement within a network.
 
     heads
-        Of the four auxiliary heads, which see the tile, its neighbors, the context and all of it.
+        Of the four auxiliary heads, which see the tile, its neighbors, the context and all of it;
+        0 for a method with a single head.
     members
         Of the members of an ensemble, 0 for a single network.
 
@@ -105,7 +106,7 @@ def compute_network_qc(
     Parameters
     ----------
     fused, global_tokens : FusedTokens, Tensor
-        The arguments of `DKAN.predict_auxiliary`, of B tiles.
+        The arguments of `ExpressionNetwork.predict_auxiliary`, of B tiles.
 
     Returns
     -------
@@ -114,10 +115,10 @@ def compute_network_qc(
     """
     import torch
 
-    from ..model.network.ensemble import Ensemble
+    from ..model.network.ensemble import list_members
     from ..model.network.network_interface import FusedTokens
 
-    members = network.member_networks if isinstance(network, Ensemble) else [network]
+    members = list_members(network)
     parts = [
         t[:, : network.config.members_dim].float().chunk(len(members), dim=1)
         for t in (fused.z, fused.target_mean, fused.neighbor_mean, global_tokens)

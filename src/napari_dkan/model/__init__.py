@@ -17,16 +17,19 @@ if TYPE_CHECKING:
     )
     from .checkpoint.checkpoint_header import PatchGeometry
     from .checkpoint.published_import import convert_published
-    from .network.dkan_config import DKANConfig, StackConfig
+    from .network.dkan_config import DKANConfig
     from .network.dkan_network import DKAN
+    from .network.network_config import StackConfig
+    from .network.network_interface import ExpressionNetwork
 
 
 _LAZY_EXPORTS = {
     "Checkpoint": "checkpoint.checkpoint_file",
     "DKAN": "network.dkan_network",
     "DKANConfig": "network.dkan_config",
+    "ExpressionNetwork": "network.network_interface",
     "PatchGeometry": "checkpoint.checkpoint_header",
-    "StackConfig": "network.dkan_config",
+    "StackConfig": "network.network_config",
     "convert_published": "checkpoint.published_import",
     "describe_checkpoint": "checkpoint.checkpoint_card",
     "load_checkpoint": "checkpoint.checkpoint_file",
@@ -37,6 +40,7 @@ __all__ = [
     "DKAN",
     "Checkpoint",
     "DKANConfig",
+    "ExpressionNetwork",
     "PatchGeometry",
     "StackConfig",
     "convert_published",

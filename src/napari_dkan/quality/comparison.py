@@ -14,6 +14,7 @@ from ..errors import SpotsError
 from ..expression.panel import Panel
 from ..expression.readers.read_account import ReadAccount, account_of
 from ..model.checkpoint.checkpoint_card import is_trained_on
+from ..model.methods.method_configs import DKAN_METHOD
 from ..spatial.spots import Spots, have_same_positions, median_spot_distance
 from ..training.depth_reference import (
     DepthReference,
@@ -217,7 +218,7 @@ def compare_with_measured(
         raise SpotsError(f"{name} has labels that are no numbers; give raw counts.")
     if ridge is not None:
         ridge = _align_ridge(ridge, checkpoint, measured)[predicted][:, columns]
-    card = checkpoint.card
+    card, method = checkpoint.card, checkpoint.network.config.method
     return Comparison(
         name,
         Panel(tuple(genes)),
@@ -233,23 +234,25 @@ def compare_with_measured(
             spot for spot, found in zip(spots.names, predicted, strict=True) if not found
         ),
         seen_in_training=seen_in_training,
-        held_out_pcc=held_out_pcc_from_card(card),
-        held_out_mse=(None, None) if measured.missing_genes else _held_out_mse_from_card(card),
+        held_out_pcc=held_out_pcc_from_card(card, method=method),
+        held_out_mse=(
+            (None, None) if measured.missing_genes else _held_out_mse_from_card(card, method)
+        ),
         account=account_of(measured.data),
         reference=replace(
             make_depth_reference(card, measured.labels.counts, measured.panel),
             rows=np.flatnonzero(predicted),
             genes=np.array(columns),
         ),
-        held_out_partial=held_out_pcc_from_card(card, "per_gene_depth_partial"),
+        held_out_partial=held_out_pcc_from_card(card, "per_gene_depth_partial", method),
         shallow=describe_shallow_section(card, measured.labels.counts, measured.panel),
     )
 
 
 def held_out_pcc_from_card(
-    card: Mapping[str, Any], entry: str = "per_gene_pcc"
+    card: Mapping[str, Any], entry: str = "per_gene_pcc", method: str = DKAN_METHOD
 ) -> dict[str, DkanRidgePair]:
-    """Return the PCC of (DKAN, ridge) on held-out sections by gene, as the card states it.
+    """Return the PCC of (method, ridge) on held-out sections by gene, as the card states it.
 
     Cards come from files of others: values that are no numbers from -1 to 1 become None.
 
@@ -257,22 +260,24 @@ def held_out_pcc_from_card(
     ----------
     entry : str
         Entry of the card: `per_gene_pcc`, or `per_gene_depth_partial`.
+    method : str
+        Of the checkpoint.
     """
     pcc_by_gene = card.get(entry)
     if not isinstance(pcc_by_gene, dict):
         return {}
     return {
-        str(symbol): (_valid_pcc(methods.get("dkan")), _valid_pcc(methods.get("ridge")))
+        str(symbol): (_valid_pcc(methods.get(method)), _valid_pcc(methods.get("ridge")))
         for symbol, methods in pcc_by_gene.items()
         if isinstance(methods, dict)
     }
 
 
-def _held_out_mse_from_card(card: Mapping[str, Any]) -> DkanRidgePair:
+def _held_out_mse_from_card(card: Mapping[str, Any], method: str) -> DkanRidgePair:
     metrics = card.get("metrics")
     if not isinstance(metrics, dict):
         return None, None
-    methods = metrics.get("dkan"), metrics.get("ridge")
+    methods = metrics.get(method), metrics.get("ridge")
     dkan, ridge = (_finite_float(m.get("mse")) if isinstance(m, dict) else None for m in methods)
     return dkan, ridge
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -21,8 +21,13 @@ from .data.section_loading import (
     load_sections,
 )
 from .depth_reference import TrainingDepth
-from .evaluation.crossval import DKAN_METHOD, cross_validate
-from .evaluation.crossval_report import MetricValues, build_crossval_report, read_matching_report
+from .evaluation.crossval import cross_validate
+from .evaluation.crossval_report import (
+    MetricValues,
+    build_crossval_report,
+    list_chosen_epochs,
+    read_matching_report,
+)
 from .fit.build_reference import build_reference
 from .fit.fit_model import SINGLE_DEVICE, TrainingHardware, fit_model
 from .fit.run_folder import RunFolder
@@ -54,7 +59,7 @@ class TrainingInputs:
             "sections": {s.name: hash_section(s) for s in self.sections},
             "panel": hash_panel(self.panel),
             "gene text": hash_gene_text(self.gene_text),
-            "settings": asdict(self.settings),
+            "settings": self.settings.to_json(),
             **({} if stain is None else {"stain": stain.method}),
         }
 
@@ -132,7 +137,7 @@ def build_training_card(
             "read_accounts": list_accounts(sections),
             **_describe_depth(sections, panel),
         },
-        "training": {**asdict(settings), "epochs": epochs},
+        "training": {**settings.to_json(), "epochs": epochs},
     }
     if report is None:
         return card | {"splits": "none", "metrics": "not measured"}
@@ -141,22 +146,22 @@ def build_training_card(
         "splits": report["protocol"],
         # the two numbers of a list of models, then all
         "metrics": {
-            "pcc_all": pooled[DKAN_METHOD]["pcc_all"],
+            "pcc_all": pooled[settings.method]["pcc_all"],
             "ridge_pcc_all": pooled["ridge"]["pcc_all"],
             **{
-                name: pooled[DKAN_METHOD][name]
+                name: pooled[settings.method][name]
                 for name in ("depth_partial_pcc", "ceiling", "share_of_attainable")
-                if name in pooled[DKAN_METHOD]
+                if name in pooled[settings.method]
             },
-            "epochs_per_fold": list_chosen_epochs(report),
+            "epochs_per_fold": list_chosen_epochs(report, settings.method),
             **pooled,
         },
         "per_gene_pcc": {
-            symbol: {m: values[m] for m in (DKAN_METHOD, "ridge")}
+            symbol: {m: values[m] for m in (settings.method, "ridge")}
             for symbol, values in report["per_gene_pcc"].items()
         },
         "per_gene_depth_partial": {
-            symbol: {m: values[m] for m in (DKAN_METHOD, "ridge", "ceiling", "judged")}
+            symbol: {m: values[m] for m in (settings.method, "ridge", "ceiling", "judged")}
             for symbol, values in report.get("per_gene_depth_partial", {}).items()
         },
     }
@@ -168,11 +173,6 @@ def _describe_depth(sections: Sequence[PreparedSection], panel: Panel) -> dict[s
     if len(counts) < len(sections):
         return {}
     return TrainingDepth.of_sections(counts, panel).to_card()
-
-
-def list_chosen_epochs(report: Mapping[str, Any]) -> list[int]:
-    """List the epochs chosen in each fold and with each seed."""
-    return [n for fold in report["folds"] for n in fold["epochs"].values()]
 
 
 def train_checkpoint(
@@ -188,7 +188,7 @@ def train_checkpoint(
     log: LogFunction = ignore_log,
     log_epoch: LogFunction = ignore_log,
 ) -> Path:
-    """Train DKAN and write a checkpoint.
+    """Train a network of the settings' method and write a checkpoint.
 
     Parameters
     ----------
@@ -244,17 +244,18 @@ def write_crossval_report(
     by: FoldUnit,
     seeds: Sequence[int],
     command: str,
+    methods: Sequence[str] = (),
     resume: bool = False,
     hardware: TrainingHardware = SINGLE_DEVICE,
     log: LogFunction = ignore_log,
     log_epoch: LogFunction = ignore_log,
 ) -> MetricValues:
-    """Cross-validate DKAN and all baselines, and write the report and the folder of the run.
+    """Cross-validate methods and all baselines, and write the report and the folder of the run.
 
     Parameters
     ----------
-    by, seeds
-        See `cross_validate`.
+    by, seeds, methods
+        See `cross_validate`; the card in the folder of the run is of the first method.
     run, resume
         Folder of the run, and whether to resume the run in it.
     command
@@ -271,6 +272,8 @@ def write_crossval_report(
     """
     config = inputs.to_config("crossval")
     config |= {"by": by.value, "seeds": list(seeds), "precision": hardware.precision.value}
+    if list(methods) not in ([], [inputs.settings.method]):
+        config |= {"methods": list(methods)}
     provenance = collect_provenance(command)
     folder = RunFolder.create_or_resume(run, {"run": config, "made": provenance}, resume)
     result = cross_validate(
@@ -279,6 +282,7 @@ def write_crossval_report(
         inputs.settings,
         by=by,
         seeds=seeds,
+        methods=methods,
         run=folder,
         hardware=hardware,
         log=log,
@@ -288,7 +292,8 @@ def write_crossval_report(
     report = build_crossval_report(result, inputs.panel, made)
     report["read_accounts"] = list_accounts(inputs.sections)
     epochs = round(median(result.epochs))
-    card = build_training_card(inputs.sections, inputs.panel, inputs.settings, epochs, report)
+    settings = replace(inputs.settings, method=result.trained_methods[0])
+    card = build_training_card(inputs.sections, inputs.panel, settings, epochs, report)
     folder.write_json("card.json", card)
     write_json(out, report)
     return report
@@ -315,7 +320,8 @@ def train_on_sections(
     gene_text
         Text features of the genes; random vectors by default.
     crossval
-        Whether to cross-validate first. The card then has the scores of DKAN and every baseline,
+        Whether to cross-validate first. The card then has the scores of the method and of every
+        baseline,
         and the final network is trained for the median of the folds' epochs. Without, training
         runs ``settings.epochs`` epochs and the card says that nothing was measured.
     report
@@ -330,7 +336,11 @@ def train_on_sections(
             sections, text, settings, run=run, hardware=hardware, log=log, log_epoch=log_epoch
         )
         report = build_crossval_report(result, panel, {})
-    epochs = settings.epochs if report is None else round(median(list_chosen_epochs(report)))
+    epochs = (
+        settings.epochs
+        if report is None
+        else round(median(list_chosen_epochs(report, settings.method)))
+    )
     log(f"final fit on {', '.join(s.name for s in sections)}: {epochs} epochs")
     model = fit_model(
         sections,

@@ -7,12 +7,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from enum import StrEnum
 from typing import Any
 
 from ..errors import SpotsError
-from ..model.network.dkan_config import NO_TRUNK, DKANConfig, StackConfig
+from ..model.methods.method_configs import (
+    CONFIGS,
+    DKAN_METHOD,
+    BleepConfig,
+    LinearConfig,
+    MclSTExpConfig,
+    RetrievalConfig,
+    TriplexConfig,
+)
+from ..model.network.dkan_config import NO_TRUNK, DKANConfig
+from ..model.network.network_config import NetworkConfig, StackConfig
 
 
 class FoldUnit(StrEnum):
@@ -101,6 +111,9 @@ class TrainSettings:
 
     Attributes
     ----------
+    method
+        Name of the method that is trained, see `model.methods`. What belongs to gene text, dual
+        path and contrast has an effect on DKAN only.
     patch_px, patch_um
         Side of a target patch in pixels and in um.
     dim
@@ -159,6 +172,7 @@ class TrainSettings:
         Another shape than the small one below; genes, dim and text_dim are taken from here.
     """
 
+    method: str = DKAN_METHOD
     patch_px: int = 56
     patch_um: float = PUBLISHED_PATCH_UM
     dim: int = 64
@@ -191,8 +205,49 @@ class TrainSettings:
     augmentation: Augmentation | None = field(default_factory=Augmentation)
     network: DKANConfig | None = None
 
-    def network_config(self, genes: int) -> DKANConfig:
-        """Make the configuration of a network for this number of genes."""
+    def to_json(self) -> dict[str, Any]:
+        """Return the settings as plain values, as older versions did where the method is DKAN."""
+        values = asdict(self)
+        if self.method == DKAN_METHOD:
+            del values["method"]
+        return values
+
+    def network_config(self, genes: int) -> NetworkConfig:
+        """Make the configuration of a network of the method for this number of genes.
+
+        Raises
+        ------
+        SpotsError
+            For an unknown method.
+        """
+        if self.method == DKAN_METHOD:
+            return self.dkan_config(genes)
+        if self.method == TriplexConfig.method:
+            # the branches are those of DKAN
+            shape = vars(self.dkan_config(genes))
+            return TriplexConfig(**{f.name: shape[f.name] for f in fields(TriplexConfig)})
+        if self.method == LinearConfig.method:
+            return LinearConfig(
+                genes=genes, dim=self.features or self.dim, standardise=self.standardise
+            )
+        if self.method in (BleepConfig.method, MclSTExpConfig.method):
+            return self._retrieval_config(genes)
+        raise SpotsError(f"There is no method {self.method!r:.40}; choose {', '.join(CONFIGS)}.")
+
+    def _retrieval_config(self, genes: int) -> RetrievalConfig:
+        shape: dict[str, Any] = {
+            "genes": genes,
+            "dim": self.dim,
+            "features": self.features,
+            "standardise": self.standardise,
+            "dropout": self.dropout,
+        }
+        if self.method == BleepConfig.method:
+            return BleepConfig(**shape)
+        return MclSTExpConfig(**shape, spot=StackConfig(depth=2, dropout=self.dropout))
+
+    def dkan_config(self, genes: int) -> DKANConfig:
+        """Make the configuration of a DKAN network for this number of genes."""
         if self.network is not None:
             return replace(self.network, genes=genes, dim=self.dim, text_dim=self.text_dim)
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..encoders.encoder_spec import EncoderSpec
-from ..network.dkan_config import NO_TRUNK
+from ..methods.method_configs import TITLES
 from .checkpoint_header import CheckpointHeader
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ def describe_checkpoint(checkpoint: Checkpoint | CheckpointHeader) -> str:
     shown = ", ".join(symbols[:8]) + (", ..." if len(symbols) > 8 else "")
     size = header.n_parameters / config.members / 1e6
     ensemble = f"mean of {config.members}, each of " if config.members > 1 else ""
-    trunk = "no trunk" if config.trunk == NO_TRUNK else f"trunk {config.trunk}"
+    trunk = f"trunk {config.trunk_name}" if config.trunk_name else "no trunk"
     bundled = "in this file" if header.has_encoder_weights else "not in this file"
     entries = [
         ("Genes", f"{len(symbols)}: {shown}"),
@@ -37,6 +37,7 @@ def describe_checkpoint(checkpoint: Checkpoint | CheckpointHeader) -> str:
             "Spots",
             f"{header.spot_pitch_um:g} um apart, {header.spot_diameter_um:g} um wide",
         ),
+        ("Method", TITLES[config.method]),
         ("Network", f"{ensemble}{size:.1f} M parameters, {config.dim} wide, {trunk}"),
         (
             "Encoder",

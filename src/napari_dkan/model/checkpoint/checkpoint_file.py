@@ -4,7 +4,8 @@ A checkpoint is one safetensors file (docs/checkpoint-format.md). It holds the n
 with the prefix `encoder.` those of a bundled tile encoder; with the prefix `reference.`
 statistics of the training data; and `text.mean` and `text.axes` if genes outside the panel can be
 predicted from their text. The header's metadata holds one JSON text, `napari_dkan`, of format
-version 1, or 2 with stain normalisation. Reading a checkpoint executes no code from the file.
+version 1, 2 with stain normalisation, or 3 of another method than DKAN. Reading a checkpoint
+executes no code from the file.
 """
 
 from __future__ import annotations
@@ -23,9 +24,9 @@ from ...expression.panel import Panel
 from ...file_hash import compute_sha256
 from ..encoders import build_encoder
 from ..encoders.encoder_spec import EncoderSpec, TileEncoder
-from ..network.dkan_network import DKAN
-from ..network.ensemble import Ensemble
-from ..network.network_builder import build_network, validate_state_dict_shapes
+from ..methods.method_configs import DKAN_METHOD
+from ..methods.network_builder import build_network, validate_state_dict_shapes
+from ..network.network_interface import ExpressionNetwork
 from ..safetensors_header import read_safetensors_header
 from ..stain_normalization import StainProfile, stain_to_json
 from ..tensor_files import read_safetensors, write_safetensors
@@ -40,6 +41,7 @@ from .checkpoint_header import (
     ENCODER_PREFIX,
     FORMAT_VERSION,
     METADATA_KEY,
+    STAIN_FORMAT_VERSION,
     CheckpointHeader,
     PatchGeometry,
     explain_checkpoint_errors,
@@ -88,7 +90,7 @@ class Checkpoint:
         If the parts do not fit together.
     """
 
-    network: DKAN | Ensemble
+    network: ExpressionNetwork
     panel: Panel
     label_scale: LabelScale
     patch: PatchGeometry
@@ -117,10 +119,13 @@ class Checkpoint:
                 f"but the network takes {config.feature_dim}."
             )
         basis = self.text_basis
-        if basis is not None and tuple(basis.axes.shape) != (len(basis.mean), config.text_dim):
+        if basis is not None and tuple(basis.axes.shape) != (
+            len(basis.mean),
+            config.gene_text_dim,
+        ):
             raise CheckpointError(
                 f"The text basis has axes of shape {tuple(basis.axes.shape)}; "
-                f"the network needs {(len(basis.mean), config.text_dim)}."
+                f"the network needs {(len(basis.mean), config.gene_text_dim)}."
             )
         if self.reference is not None:
             self.reference.validate_dimensions(config.members_dim, config.feature_dim, config.genes)
@@ -191,7 +196,7 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
         # Shapes are validated first: a header can claim anything, and reading allocates.
         network_shapes = {n: shape for n, shape in shapes.items() if is_network_tensor(n)}
         validate_state_dict_shapes(config, network_shapes)
-        basis = validate_basis(data.get("text_basis"), shapes, config.text_dim)
+        basis = validate_basis(data.get("text_basis"), shapes, config.gene_text_dim)
         reference = validate_reference(
             data.get("reference"), shapes, config.members_dim, config.feature_dim, config.genes
         )
@@ -258,13 +263,21 @@ def save_checkpoint(path: str | Path, checkpoint: Checkpoint, *, half: bool = Fa
     return replace(checkpoint, path=path, sha256=compute_sha256(path))
 
 
+def _choose_format_version(checkpoint: Checkpoint) -> int:
+    """Return the lowest version whose readers understand the file; older ones refuse it."""
+    if checkpoint.network.config.method != DKAN_METHOD:
+        return FORMAT_VERSION
+    return 1 if checkpoint.stain is None else STAIN_FORMAT_VERSION
+
+
 def _header_to_json(checkpoint: Checkpoint) -> dict[str, Any]:
     """Return the JSON object of the header."""
     basis, reference, stain = checkpoint.text_basis, checkpoint.reference, checkpoint.stain
+    config = checkpoint.network.config
     return {
-        # An older program would ignore the stain normalisation, so it must refuse the file.
-        "format": FORMAT_VERSION if stain is not None else 1,
-        "network": checkpoint.network.config.to_json(),
+        "format": _choose_format_version(checkpoint),
+        **({} if config.method == DKAN_METHOD else {"method": config.method}),
+        "network": config.to_json(),
         "panel": [
             {"symbol": g.symbol, "ensembl": g.ensembl, "name": g.name, "aliases": list(g.aliases)}
             for g in checkpoint.panel.genes

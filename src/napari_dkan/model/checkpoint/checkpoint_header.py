@@ -15,7 +15,8 @@ from ...expression.label_scale import LabelScale
 from ...expression.panel import Gene, Panel
 from ...file_hash import compute_sha256
 from ..encoders.encoder_spec import EncoderSpec
-from ..network.dkan_config import DKANConfig
+from ..methods.method_configs import DKAN_METHOD, config_from_json
+from ..network.network_config import NetworkConfig
 from ..safetensors_header import (
     FLOAT_DTYPES,
     SafetensorsHeader,
@@ -24,13 +25,14 @@ from ..safetensors_header import (
 )
 from ..stain_normalization import StainProfile, stain_from_json
 
-FORMAT_VERSION = 2  # with stain normalisation; files without it are written as version 1
+FORMAT_VERSION = 3  # of another method than DKAN
+STAIN_FORMAT_VERSION = 2  # of DKAN with stain normalisation; without it files are of version 1
 METADATA_KEY = "napari_dkan"
 ENCODER_PREFIX = "encoder."  # of the tensors of a bundled tile encoder
 REFERENCE_PREFIX = "reference."  # of the statistics of the training data
 BASIS_TENSOR_NAMES = ("text.mean", "text.axes")  # of the projection of gene text
 _BUFFER_NAMES = frozenset(
-    {"label_mean", "label_std", "gene_features", "running_mean", "running_var"}
+    {"label_mean", "label_std", "gene_features", "running_mean", "running_var", "bank"}
 )
 
 
@@ -140,7 +142,7 @@ class CheckpointHeader:
         Of the file; "" and None before it is saved.
     """
 
-    config: DKANConfig
+    config: NetworkConfig
     n_parameters: int
     panel: Panel
     label_scale: LabelScale
@@ -188,7 +190,7 @@ def parse_checkpoint_header(
     path: Path, header: SafetensorsHeader, data: dict[str, Any]
 ) -> CheckpointHeader:
     """Validate the JSON of a header; raises DkanError for a wrong entry."""
-    config = DKANConfig.from_json(data.get("network"))
+    config = config_from_json(data.get("method", DKAN_METHOD), data.get("network"))
     panel = panel_from_json(data.get("panel"))
     if len(panel) != config.genes:
         raise CheckpointError(

@@ -17,8 +17,9 @@ from ...expression.panel import Panel
 from ..encoders import resolve_encoder_spec
 from ..encoders.encoder_spec import EXTERNAL_ENCODER, EncoderSpec
 from ..gene_list_file import read_gene_list
-from ..network.dkan_config import DKANConfig, StackConfig
-from ..network.network_builder import build_network
+from ..methods.network_builder import build_network
+from ..network.dkan_config import DKANConfig
+from ..network.network_config import StackConfig
 from ..tensor_files import read_torch_file, require_within_file_size
 from .checkpoint_file import Checkpoint, save_checkpoint
 from .checkpoint_header import PatchGeometry

@@ -1,4 +1,4 @@
-"""The DKAN network: configuration, building blocks, ensemble and optimisation for inference.
+"""Networks: configuration, building blocks, DKAN, ensemble and optimisation for inference.
 
-Importing the package loads nothing; all modules but `dkan_config` import torch.
+Importing the package loads nothing; all modules but those of configurations import torch.
 """

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .dkan_config import StackConfig
+from .network_config import StackConfig
 
 
 class FeedForward(nn.Module):

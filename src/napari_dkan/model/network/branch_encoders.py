@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ...errors import CheckpointError, SpotsError
 from .attention_blocks import Transformer
-from .dkan_config import DKANConfig
+from .dkan_config import MultiScaleConfig
 
 
 class PositionEncoding(nn.Module):
@@ -118,7 +118,7 @@ class TargetTrunk(nn.Module):
 class GlobalEncoder(nn.Module):
     """All spots of a slide attend to each other: one layer, position encoding, the rest."""
 
-    def __init__(self, config: DKANConfig) -> None:
+    def __init__(self, config: MultiScaleConfig) -> None:
         super().__init__()
         dim, stack = config.dim, config.global_
         self.layers = Transformer(dim, int(dim * stack.ratio), stack)

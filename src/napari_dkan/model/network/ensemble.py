@@ -1,4 +1,4 @@
-"""An ensemble of DKAN networks with the interface of one network; it predicts their mean.
+"""An ensemble of networks with the interface of one network; it predicts their mean.
 
 It also carries a linear path beside the mean, where there is one.
 """
@@ -13,18 +13,17 @@ import torch
 from torch import Tensor, nn
 
 from ...errors import CheckpointError
-from .dkan_config import DKANConfig
 from .dkan_network import DKAN
 from .linear_path import LinearPath
-from .network_interface import FusedTokens, SectionPrediction
+from .network_config import NetworkConfig
+from .network_interface import ExpressionNetwork, FusedTokens
 
 
-class Ensemble(SectionPrediction, nn.Module):
+class Ensemble(ExpressionNetwork):
     """E members of one shape, trained on the same panel with different seeds.
 
-    The methods are those of `DKAN`. Every token consists of the members' tokens side by side:
-    d of its tokens is E times the members' width. Features have the width of one member, since
-    the members share a tile encoder.
+    Every token consists of the members' tokens side by side: d of its tokens is E times the
+    members' width. Features have the width of one member, since the members share a tile encoder.
 
     With a linear path, its R features follow the members' in fused tokens (B, D + R), and the
     prediction for genes of the panel is that of the path; the auxiliary heads and genes outside
@@ -33,33 +32,27 @@ class Ensemble(SectionPrediction, nn.Module):
     Raises CheckpointError if the members are not of one shape.
     """
 
-    def __init__(self, members: Sequence[DKAN], linear: LinearPath | None = None) -> None:
+    def __init__(
+        self, members: Sequence[ExpressionNetwork], linear: LinearPath | None = None
+    ) -> None:
         super().__init__()
         if len({m.config for m in members}) != 1:
             raise CheckpointError("The members of an ensemble must have one shape.")
         self.members = nn.ModuleList(members)
         self.linear = linear
-        self.config: DKANConfig = replace(
+        self.config: NetworkConfig = replace(
             members[0].config,
             members=len(members),
             linear=0 if linear is None else linear.n_features,
         )
 
     @property
-    def device(self) -> torch.device:
-        return self.label_mean.device
-
-    @property
-    def label_mean(self) -> Tensor:
+    def label_mean(self) -> Tensor:  # type: ignore[override]
         return self._average([m.label_mean for m in self.member_networks])
 
     @property
-    def label_std(self) -> Tensor:
+    def label_std(self) -> Tensor:  # type: ignore[override]
         return self._average([m.label_std for m in self.member_networks])
-
-    @property
-    def gene_features(self) -> Tensor:
-        return self.member_networks[0].gene_features
 
     def standardize_by_slide(self, features: Tensor, slide_features: Tensor) -> Tensor:
         """See `DKAN.standardize_by_slide`."""
@@ -116,10 +109,10 @@ class Ensemble(SectionPrediction, nn.Module):
         self, z: Tensor, genes: Tensor | None = None, gene_tokens: Tensor | None = None
     ) -> Tensor:
         """Return the mean of the members' `DKAN.decode`, or what the linear path makes of it."""
-        tokens = self.encode_genes() if gene_tokens is None else gene_tokens
-        parts = zip(
-            self.member_networks, self._split_members(z), self._split_members(tokens), strict=True
+        tokens = (
+            [None] * len(self.members) if gene_tokens is None else self._split_members(gene_tokens)
         )
+        parts = zip(self.member_networks, self._split_members(z), tokens, strict=True)
         mean = self._average([m.decode(own_z, genes, own) for m, own_z, own in parts])
         return mean if self.linear is None else self.linear(mean, z, genes)
 
@@ -144,8 +137,8 @@ class Ensemble(SectionPrediction, nn.Module):
         return {name: self._average([heads[name] for heads in each]) for name in each[0]}
 
     @property
-    def member_networks(self) -> list[DKAN]:
-        return cast(list[DKAN], list(self.members))
+    def member_networks(self) -> list[ExpressionNetwork]:
+        return cast(list[ExpressionNetwork], list(self.members))
 
     def _split_members(self, tensor: Tensor) -> tuple[Tensor, ...]:
         """Split tokens by member; what follows in fused tokens is of the linear path."""
@@ -156,18 +149,38 @@ class Ensemble(SectionPrediction, nn.Module):
         return torch.stack(list(values)).mean(dim=0)
 
 
-def combine_members(networks: Sequence[DKAN], linear: LinearPath | None = None) -> DKAN | Ensemble:
+def combine_members(
+    networks: Sequence[ExpressionNetwork], linear: LinearPath | None = None
+) -> ExpressionNetwork:
     """Combine networks and a linear path in eval mode; a single network alone is unchanged."""
     if len(networks) == 1 and linear is None:
         return networks[0]
     return Ensemble(networks, linear).eval()
 
 
-def list_members(network: DKAN | Ensemble) -> list[DKAN]:
+def list_members(network: ExpressionNetwork) -> list[ExpressionNetwork]:
     """List the members of an ensemble, or the single network."""
-    return [network] if isinstance(network, DKAN) else network.member_networks
+    return network.member_networks if isinstance(network, Ensemble) else [network]
 
 
-def get_linear_path(network: DKAN | Ensemble) -> LinearPath | None:
+def list_dkan_members(network: ExpressionNetwork) -> list[DKAN]:
+    """List the members, which must be DKAN networks.
+
+    Raises
+    ------
+    CheckpointError
+        For a network of another method.
+    """
+    members = list_members(network)
+    dkan = [m for m in members if isinstance(m, DKAN)]
+    if len(dkan) < len(members):
+        raise CheckpointError(
+            f"This checkpoint is of the method {network.config.method}, and only DKAN checkpoints "
+            "can be fine-tuned or given new genes; choose a DKAN checkpoint."
+        )
+    return dkan
+
+
+def get_linear_path(network: ExpressionNetwork) -> LinearPath | None:
     """Return the linear path of an ensemble; None for a single network or without one."""
     return network.linear if isinstance(network, Ensemble) else None

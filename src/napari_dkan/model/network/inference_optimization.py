@@ -18,15 +18,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from .dkan_network import DKAN
-from .ensemble import Ensemble
+from .ensemble import Ensemble, list_members
+from .multi_scale_network import MultiScaleNetwork
+from .network_interface import ExpressionNetwork
 
 MAX_RELATIVE_ERROR = 1e-3  # of the largest token; a wrong fold differs far more
 
 
 def optimize_for_inference(
-    network: DKAN | Ensemble, device: torch.device, px: int
-) -> DKAN | Ensemble:
+    network: ExpressionNetwork, device: torch.device, px: int
+) -> ExpressionNetwork:
     """Copy a network for inference, in eval mode on a device.
 
     The network itself does not change. On the same device the copy shares its weights, except
@@ -42,16 +43,12 @@ def optimize_for_inference(
         if device == network.device
         else copy.deepcopy(network).to(device)
     )
-    for member in _list_members(optimized):
-        if member.trunk is None:
+    for member in list_members(optimized):
+        if not isinstance(member, MultiScaleNetwork) or member.trunk is None:
             continue
         member.trunk = _copy_sharing_weights(member.trunk)
         member.trunk.net = _LazyFoldedTrunk(member.trunk.net.eval(), px)
     return optimized.eval()
-
-
-def _list_members(network: DKAN | Ensemble) -> list[DKAN]:
-    return network.member_networks if isinstance(network, Ensemble) else [network]
 
 
 class _LazyFoldedTrunk(nn.Module):
@@ -79,14 +76,15 @@ class _LazyFoldedTrunk(nn.Module):
             )
 
 
-def trace_for_latency(network: DKAN | Ensemble) -> Iterator[None]:
+def trace_for_latency(network: ExpressionNetwork) -> Iterator[None]:
     """Trace the trunks of a network from `optimize_for_inference`, for single-spot prediction.
 
     Yields after each trunk. Large batches do not become faster.
     """
-    for member in _list_members(network):
-        if member.trunk is not None and isinstance(member.trunk.net, _LazyFoldedTrunk):
-            member.trunk.net.trace()
+    for member in list_members(network):
+        trunk = member.trunk if isinstance(member, MultiScaleNetwork) else None
+        if trunk is not None and isinstance(trunk.net, _LazyFoldedTrunk):
+            trunk.net.trace()
         yield
 
 

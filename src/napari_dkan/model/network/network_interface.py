@@ -1,18 +1,17 @@
-"""Interface of a network for prediction, which a single network and an ensemble implement."""
+"""The base class of every network for prediction: one network of any method, or an ensemble."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from ...errors import SpotsError
-from .dkan_config import DKANConfig
+from ...errors import CheckpointError, SpotsError
+from .network_config import NetworkConfig
 
-OUTPUT_NAMES = ("final", "fused", "target", "neighbor", "global")
+NUM_PRIOR_SPOTS = 10
 
 
 @dataclass(frozen=True)
@@ -52,67 +51,86 @@ class ForwardOutputs:
         return self.fused, self.target, self.neighbor, self.global_
 
 
-class ExpressionNetwork(Protocol):
-    """A network for prediction, `DKAN` or `Ensemble`; the methods are documented at `DKAN`."""
+class ExpressionNetwork(nn.Module):
+    """From tile features and pixels of a spot to a token, and from the token to expression.
 
-    config: DKANConfig
-    training: bool
+    A method implements `fuse_tokens` and `decode`; what it sees of a slide beyond the tiles around
+    a spot is in `encode_global`, what it sees of the pixels in `encode_target`. Gene text and
+    auxiliary heads are optional.
+
+    In eval mode every result is deterministic and independent of the order of the spots.
+
+    Attributes
+    ----------
+    label_mean, label_std
+        (G,), from the standardised outputs to the label scale.
+    """
+
+    config: NetworkConfig
+    label_mean: Tensor
+    label_std: Tensor
+
+    def _register_label_scale(self) -> None:
+        self.register_buffer("label_mean", torch.zeros(self.config.genes))
+        self.register_buffer("label_std", torch.ones(self.config.genes))
 
     @property
-    def device(self) -> torch.device: ...
+    def device(self) -> torch.device:
+        return self.label_mean.device
 
-    @property
-    def label_mean(self) -> Tensor: ...
+    def validate_tensors(self) -> None:
+        """Raise CheckpointError if values that were read from a file make no sense."""
+        if (self.label_std <= 0).any():
+            raise CheckpointError("its label_std has values that are not above zero")
 
-    @property
-    def label_std(self) -> Tensor: ...
+    def standardize_by_slide(self, features: Tensor, slide_features: Tensor) -> Tensor:
+        """Standardise features (..., d) by those of the slide's spots (M, d), as `fuse` takes them.
 
-    def standardize_by_slide(self, features: Tensor, slide_features: Tensor) -> Tensor: ...
+        Another stain or scanner shifts all features of a slide together; the differences within
+        the slide remain. Features are unchanged if `config.standardise` is false.
+        """
+        if not self.config.standardise:
+            return features
+        return _standardize_with_prior(features, slide_features)
 
     def encode_global(
         self, slide_features: Tensor, positions: Tensor, query_rows: Tensor | None = None
-    ) -> Tensor: ...
+    ) -> Tensor:
+        """Encode every spot in the context of its slide.
 
-    def encode_target(self, patches: Tensor) -> Tensor: ...
+        Parameters
+        ----------
+        slide_features
+            (M, d).
+        positions
+            Whole array coordinates (M, 2).
+        query_rows
+            Rows that are returned, which is cheaper; None for all.
+
+        Returns
+        -------
+        Tensor
+            Global tokens (M, d), or (len(query_rows), d). Zeros for a method that sees no context.
+
+        Raises
+        ------
+        SpotsError
+            If two spots share a position, or the shapes do not fit.
+        """
+        n = len(slide_features) if query_rows is None else len(query_rows)
+        return slide_features.new_zeros(n, self.config.dim)
+
+    def encode_target(self, patches: Tensor) -> Tensor:
+        """Encode patches (B, 3, P, P), normalised by ImageNet mean and std -> (B, T, d).
+
+        Without a trunk there are no tokens (T = 0), and `fuse_tokens` makes one of the neighbour
+        features.
+        """
+        require_shape("patches", patches, (patches.shape[0], 3, *patches.shape[-2:]))
+        return patches.new_zeros(len(patches), 0, self.config.dim)
 
     def fuse(
         self,
-        patches: Tensor,
-        neighbor_features: Tensor,
-        neighbor_mask: Tensor,
-        global_tokens: Tensor,
-    ) -> FusedTokens: ...
-
-    def fuse_tokens(
-        self,
-        target: Tensor,
-        neighbor_features: Tensor,
-        neighbor_mask: Tensor,
-        global_tokens: Tensor,
-    ) -> FusedTokens: ...
-
-    def encode_genes(self) -> Tensor: ...
-
-    def encode_new_genes(self, features: Tensor) -> Tensor: ...
-
-    def decode(
-        self, z: Tensor, genes: Tensor | None = None, gene_tokens: Tensor | None = None
-    ) -> Tensor: ...
-
-    def decode_gene_tokens(self, z: Tensor, tokens: Tensor) -> Tensor: ...
-
-    def predict_auxiliary(self, fused: FusedTokens, global_tokens: Tensor) -> dict[str, Tensor]: ...
-
-    def eval(self) -> Any: ...
-
-    def train(self, mode: bool = True) -> Any: ...
-
-
-class SectionPrediction:
-    """Methods that follow from the interface, inherited by `DKAN` and `Ensemble`."""
-
-    def fuse(
-        self: ExpressionNetwork,
         patches: Tensor,
         neighbor_features: Tensor,
         neighbor_mask: Tensor,
@@ -122,17 +140,113 @@ class SectionPrediction:
         target = self.encode_target(patches)
         return self.fuse_tokens(target, neighbor_features, neighbor_mask, global_tokens)
 
-    def to_label_scale(self: ExpressionNetwork, standardised: Tensor) -> Tensor:
+    def fuse_tokens(
+        self,
+        target: Tensor,
+        neighbor_features: Tensor,
+        neighbor_mask: Tensor,
+        global_tokens: Tensor,
+    ) -> FusedTokens:
+        """Fuse the three scales of B spots.
+
+        Parameters
+        ----------
+        target
+            Tokens of the spots' patches (B, T, d).
+        neighbor_features
+            (B, K, d), row-major around the spot, from `standardize_by_slide`.
+        neighbor_mask
+            (B, K), 0 outside the slide.
+        global_tokens
+            (B, d).
+
+        Raises
+        ------
+        SpotsError
+            If the shapes do not fit.
+        """
+        raise NotImplementedError
+
+    def own_tile_features(self, neighbor_features: Tensor) -> Tensor:
+        """Return the features (B, d) of the middle of the neighbours (B, K, d).
+
+        Raises SpotsError if the shape does not fit.
+        """
+        k = self.config.grid**2
+        shape = (len(neighbor_features), k, self.config.feature_dim)
+        require_shape("neighbour features", neighbor_features, shape)
+        return neighbor_features[:, k // 2]
+
+    def decode(
+        self, z: Tensor, genes: Tensor | None = None, gene_tokens: Tensor | None = None
+    ) -> Tensor:
+        """Predict expression from z (B, d), on the label scale.
+
+        A gene's value does not depend on the other genes. Genes and spots are processed in
+        chunks, so memory is bounded (unless gradients are recorded).
+
+        Parameters
+        ----------
+        genes
+            Indices into the panel; None for all.
+        gene_tokens
+            Result of `encode_genes`, which is recomputed where gradients are recorded.
+
+        Returns
+        -------
+        Tensor
+            (B, G), or (B, len(genes)).
+        """
+        raise NotImplementedError
+
+    def encode_genes(self) -> Tensor:
+        """Return tokens (G, d) of the panel's genes; zeros for a method without gene text."""
+        return self.label_mean.new_zeros(self.config.genes, self.config.dim)
+
+    def encode_new_genes(self, features: Tensor) -> Tensor:
+        """Encode text features (K, d_t) of genes outside the panel to tokens (K, d).
+
+        Raises CheckpointError for a method without gene text, SpotsError if the features have
+        another width.
+        """
+        raise CheckpointError(
+            f"The method of this checkpoint, {self.config.method}, has no gene text, so it "
+            "predicts the genes of its panel only; choose a DKAN checkpoint for others."
+        )
+
+    def decode_gene_tokens(self, z: Tensor, tokens: Tensor) -> Tensor:
+        """Predict standardised expression (B, K) from z (B, d) and gene tokens (K, d)."""
+        raise CheckpointError(
+            f"The method of this checkpoint, {self.config.method}, predicts the genes of its panel "
+            "only."
+        )
+
+    def predict_auxiliary(self, fused: FusedTokens, global_tokens: Tensor) -> dict[str, Tensor]:
+        """Predict with the auxiliary heads: (B, G) on the label scale, by head name.
+
+        A method without such heads has its prediction as the only one.
+        """
+        return {"fused": self.decode(fused.z)}
+
+    def to_label_scale(self, standardised: Tensor) -> Tensor:
         """Scale outputs of the heads (B, G) to labels: times label_std plus label_mean."""
         return standardised * self.label_std + self.label_mean
 
-    def from_label_scale(self: ExpressionNetwork, labels: Tensor) -> Tensor:
+    def from_label_scale(self, labels: Tensor) -> Tensor:
         """Standardise labels (B, G), as the heads predict them."""
         return (labels - self.label_mean) / self.label_std
 
+    def decode_linear(self, head: nn.Linear, z: Tensor, genes: Tensor | None) -> Tensor:
+        """Predict with a linear head on z (B, d): (B, G) or (B, len(genes)) on the label scale."""
+        if genes is None:
+            return self.to_label_scale(head(z).float())
+        rows = genes.to(self.device)
+        out = nn.functional.linear(z, head.weight[rows], head.bias[rows]).float()
+        return out * self.label_std[rows] + self.label_mean[rows]
+
     @torch.no_grad()
     def predict(
-        self: ExpressionNetwork,
+        self,
         patches: Tensor,
         slide_features: Tensor,
         positions: Tensor,
@@ -158,7 +272,8 @@ class SectionPrediction:
         Returns
         -------
         dict
-            Five tensors (N, G) on the label scale: final, fused, target, neighbor and global.
+            Tensors (N, G) on the label scale: final, and those of `predict_auxiliary`; of DKAN
+            fused, target, neighbor and global.
 
         Raises
         ------
@@ -177,19 +292,32 @@ class SectionPrediction:
             }
             for label, tensor in inputs.items():
                 require_shape(label, tensor, (len(tokens), *tensor.shape[1:]))
-            parts: dict[str, list[Tensor]] = {name: [] for name in OUTPUT_NAMES}
-            for s in iter_slices(len(tokens), batch_size):
+            parts: dict[str, list[Tensor]] = {}
+            # an empty slide has one empty slice, so that every output is there
+            for s in iter_slices(max(1, len(tokens)), batch_size):
                 context = tokens[s]
                 patch, neighbors, mask = (t[s].to(device) for t in inputs.values())
                 neighbors = self.standardize_by_slide(neighbors, slide_features)
                 fused = self.fuse(patch, neighbors, mask, context)
-                parts["final"].append(self.decode(fused.z))
-                for name, value in self.predict_auxiliary(fused, context).items():
-                    parts[name].append(value)
+                outputs = {"final": self.decode(fused.z)}
+                for name, value in (outputs | self.predict_auxiliary(fused, context)).items():
+                    parts.setdefault(name, []).append(value)
         finally:
             self.train(mode)
-        empty = torch.zeros(0, self.config.genes, device=device)
-        return {name: torch.cat(p) if p else empty for name, p in parts.items()}
+        return {name: torch.cat(p) for name, p in parts.items()}
+
+
+def _standardize_with_prior(features: Tensor, slide_features: Tensor) -> Tensor:
+    """Standardise with a prior of ten pseudo-spots of mean 0 and standard deviation 1.
+
+    That is about the distribution of a tile encoder's features over the training slides. Without
+    it a slide of a single spot has no spread.
+    """
+    count = len(slide_features) + NUM_PRIOR_SPOTS
+    mean = slide_features.sum(dim=0) / count
+    squares = (slide_features - mean).square().sum(dim=0) / count
+    variance = squares + (1 - len(slide_features) / count)
+    return (features - mean) / variance.sqrt()
 
 
 def iter_slices(length: int, size: int) -> Iterator[slice]:

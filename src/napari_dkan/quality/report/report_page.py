@@ -191,7 +191,9 @@ def _make_gene_section(
 ) -> dict[str, Any]:
     if comparison is None:
         text = "All predicted genes, with their mean and variance over the spots."
-        held_out_pcc = held_out_pcc_from_card(checkpoint.card)
+        held_out_pcc = held_out_pcc_from_card(
+            checkpoint.card, method=checkpoint.network.config.method
+        )
         return {"text": text, "table": make_predicted_table(prediction, held_out_pcc)}
     text = (
         f"All {len(comparison.panel)} genes that are measured and predicted, over "

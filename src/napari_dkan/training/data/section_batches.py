@@ -14,9 +14,7 @@ from torch import Tensor
 from torch.utils.data import IterableDataset
 
 from ...model.encoders.encoder_spec import IMAGENET_MEAN, IMAGENET_STD
-from ...model.network.dkan_network import DKAN
-from ...model.network.ensemble import Ensemble
-from ...model.network.network_interface import FusedTokens
+from ...model.network.network_interface import ExpressionNetwork, FusedTokens
 from .prepared_section import EncodedSection
 
 
@@ -60,7 +58,7 @@ def make_validation_batch(encoded: EncodedSection) -> ValidationBatch:
     return {**make_section_batch(encoded), "depth": depth}
 
 
-def predict_batch(network: DKAN | Ensemble, batch: TrainingBatch) -> Tensor:
+def predict_batch(network: ExpressionNetwork, batch: TrainingBatch) -> Tensor:
     """Predict a whole section: (M, G) on the label scale."""
     return network.predict(
         batch["patches"],
@@ -100,7 +98,7 @@ class SpotTokens:
 
 
 def fuse_section(
-    network: DKAN | Ensemble, encoded: EncodedSection, row_chunks: Iterable[Tensor]
+    network: ExpressionNetwork, encoded: EncodedSection, row_chunks: Iterable[Tensor]
 ) -> Iterator[SpotTokens]:
     """Compute the tokens of each chunk of rows, in the context of the whole section."""
     section, target_features = encoded.section, encoded.target_features

@@ -1,14 +1,16 @@
-"""Cross-validation folds, and DKAN with its baselines on the same folds and features."""
+"""Cross-validation folds, and trained methods and baselines on the same folds and features."""
 
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import astuple, dataclass, field, replace
 
 import numpy as np
 
 from ...errors import SpotsError
+from ...model.methods.method_configs import DKAN_METHOD
 from ..baselines import BASELINES, Baseline
 from ..data.prepared_section import PreparedSection, encode_section, fit_section_encoder
 from ..depth_reference import DepthReference, compute_mean_profile
@@ -25,7 +27,6 @@ from ..prediction_scores import (
 )
 from ..train_settings import FoldUnit, LogFunction, TrainSettings, ignore_log
 
-DKAN_METHOD = "dkan"
 CROSSVAL_PROTOCOL = (
     "leave one {by} out; in each fold encoder, label standardisation and ridge penalty come "
     "from the training sections, and the number of epochs from the depth-partial PCC of a network "
@@ -118,30 +119,55 @@ def _make_patient_folds(sections: Sequence[PreparedSection]) -> list[Fold]:
 
 
 @dataclass(frozen=True)
+class MethodCost:
+    """What a method costs in a fold.
+
+    Attributes
+    ----------
+    fit_seconds
+        Wall time of the choice of epochs and the final fit; NaN where part of it was resumed.
+    ms_per_spot
+        Wall time of predicting the test sections from their tile features, by spot.
+    parameters
+        Number of parameters and stored labels of all members; NaN for a baseline.
+    """
+
+    fit_seconds: float
+    ms_per_spot: float
+    parameters: float = math.nan
+
+
+@dataclass(frozen=True)
 class FoldResult:
     """Predictions of each method for the test sections of a fold.
 
     Attributes
     ----------
     epochs
-        Number of epochs by seed.
+        Number of epochs by trained method and seed.
     labels
         Labels of the test sections.
     predictions
         By method and seed; a baseline has one entry, of the first seed.
+    costs
+        By method, of the first seed; {} for folds of older versions.
     """
 
     fold: Fold
-    epochs: dict[int, int]
+    epochs: dict[str, dict[int, int]]
     labels: PredictionsBySection
     predictions: dict[str, dict[int, PredictionsBySection]]
+    costs: dict[str, MethodCost] = field(default_factory=dict)
 
     def to_arrays(self) -> ArraysByName:
         """Convert to a flat table of arrays for a file."""
         flat: ArraysByName = {f"labels|{name}": y for name, y in self.labels.items()}
-        flat |= {f"epochs|{seed}": np.array(n) for seed, n in self.epochs.items()}
-        for method, by_seed in self.predictions.items():
-            for seed, sections in by_seed.items():
+        for method, by_seed in self.epochs.items():
+            suffix = "" if method == DKAN_METHOD else f"|{method}"  # as in older files
+            flat |= {f"epochs|{seed}{suffix}": np.array(n) for seed, n in by_seed.items()}
+        flat |= {f"costs|{method}": np.array(astuple(c)) for method, c in self.costs.items()}
+        for method, predictions in self.predictions.items():
+            for seed, sections in predictions.items():
                 flat |= {f"{method}|{seed}|{name}": p for name, p in sections.items()}
         return flat
 
@@ -154,7 +180,10 @@ class FoldResult:
             if first == "labels":
                 result.labels["|".join(rest)] = values
             elif first == "epochs":
-                result.epochs[int(rest[0])] = int(values)
+                method = rest[1] if len(rest) > 1 else DKAN_METHOD
+                result.epochs.setdefault(method, {})[int(rest[0])] = int(values)
+            elif first == "costs":
+                result.costs[rest[0]] = MethodCost(*map(float, values))
             else:
                 by_seed = result.predictions.setdefault(first, {})
                 by_seed.setdefault(int(rest[0]), {})[rest[1]] = values
@@ -178,8 +207,13 @@ class CrossValidationResult:
 
     @property
     def epochs(self) -> tuple[int, ...]:
-        """Epochs chosen in each fold, and with each seed."""
-        return tuple(n for f in self.folds for n in f.epochs.values())
+        """Epochs chosen for the first trained method in each fold, and with each seed."""
+        return tuple(n for f in self.folds for n in f.epochs[self.trained_methods[0]].values())
+
+    @property
+    def trained_methods(self) -> tuple[str, ...]:
+        """Names of the methods that are trained with each seed, without the baselines."""
+        return tuple(self.folds[0].epochs)
 
     @property
     def methods(self) -> tuple[str, ...]:
@@ -224,18 +258,21 @@ def cross_validate(
     *,
     by: FoldUnit = FoldUnit.section,
     seeds: Sequence[int] = (),
+    methods: Sequence[str] = (),
     baselines: Mapping[str, Baseline] = BASELINES,
     run: RunFolder | None = None,
     hardware: TrainingHardware = SINGLE_DEVICE,
     log: LogFunction = ignore_log,
     log_epoch: LogFunction = ignore_log,
 ) -> CrossValidationResult:
-    """Cross-validate DKAN and the baselines; each section or patient is tested once.
+    """Cross-validate methods and baselines; each section or patient is tested once.
 
     Parameters
     ----------
     seeds
-        Seeds of DKAN, which is trained once with each; by default the seed of the settings.
+        Each method is trained once with each of them; by default the seed of the settings.
+    methods
+        Names of the methods, see `model.methods`; by default that of the settings.
     run
         Folder of the finished folds, which are not run again, and of the last epoch of a fold.
     log, log_epoch
@@ -255,7 +292,8 @@ def cross_validate(
         stored = None if run is None else run.load_result(fold.name)
         if stored is None:
             fold_seeds = list(seeds) or [settings.seed]
-            result = _run_fold(fold, sections_by_name, context, fold_seeds, baselines)
+            names = list(methods) or [settings.method]
+            result = _run_fold(fold, sections_by_name, context, fold_seeds, baselines, names)
             if run is not None:
                 run.save_result(fold.name, result.to_arrays())
         else:
@@ -294,6 +332,7 @@ def _run_fold(
     context: _FoldContext,
     seeds: Sequence[int],
     baselines: Mapping[str, Baseline],
+    methods: Sequence[str] = (DKAN_METHOD,),
 ) -> FoldResult:
     training = [sections_by_name[n] for n in fold.training]
     test = [sections_by_name[n] for n in fold.test]
@@ -302,26 +341,52 @@ def _run_fold(
             f"The fold that tests {fold.name} has no spots to validate on in "
             f"{', '.join(fold.validation)}; give more sections."
         )
-    result = FoldResult(fold, {}, {s.name: s.labels.numpy() for s in test}, {DKAN_METHOD: {}})
-    for seed in seeds:
-        epochs, predicted = _fit_and_predict_dkan(fold, sections_by_name, context, seed)
-        result.epochs[seed] = epochs
-        result.predictions[DKAN_METHOD][seed] = predicted
+    result = FoldResult(fold, {}, {s.name: s.labels.numpy() for s in test}, {})
+    n_spots = sum(map(len, test))
+    for method in methods:
+        for seed in seeds:
+            fit = _fit_and_predict(fold, sections_by_name, context, method, seed)
+            result.epochs.setdefault(method, {})[seed] = fit.epochs
+            result.predictions.setdefault(method, {})[seed] = fit.predictions
+            result.costs.setdefault(method, fit.cost)
     encoder = fit_section_encoder(training, context.settings.dim, context.settings.patch_um)
     encoded_training = [encode_section(s, encoder) for s in training]
     encoded_test = [encode_section(s, encoder) for s in test]
     for method, baseline in baselines.items():
+        start = time.perf_counter()
         predict = baseline.fit(encoded_training)
+        fitted = time.perf_counter()
         predictions = {e.section.name: np.asarray(predict(e), np.float32) for e in encoded_test}
         result.predictions[method] = {seeds[0]: predictions}
+        ms = 1000 * (time.perf_counter() - fitted) / n_spots
+        result.costs[method] = MethodCost(fitted - start, ms)
     return result
 
 
-def _fit_and_predict_dkan(
-    fold: Fold, sections_by_name: Mapping[str, PreparedSection], context: _FoldContext, seed: int
-) -> tuple[int, PredictionsBySection]:
-    settings = replace(context.settings, seed=seed)
-    folder = None if context.run is None else context.run.fold_path(fold.name) / f"seed-{seed}"
+@dataclass(frozen=True)
+class _MethodFit:
+    """Outcome of training a method in a fold, with one seed."""
+
+    epochs: int
+    predictions: PredictionsBySection
+    cost: MethodCost
+
+
+def _fit_and_predict(
+    fold: Fold,
+    sections_by_name: Mapping[str, PreparedSection],
+    context: _FoldContext,
+    method: str,
+    seed: int,
+) -> _MethodFit:
+    settings = replace(context.settings, method=method, seed=seed)
+    folder = None
+    if context.run is not None:
+        own = () if method == DKAN_METHOD else (method,)  # as in runs of older versions
+        folder = context.run.fold_path(fold.name).joinpath(*own, f"seed-{seed}")
+    label = "" if method == DKAN_METHOD else f"{method}, "
+    is_resumed = folder is not None and folder.exists()
+    start = time.perf_counter()
 
     def epoch_callback(stage: str) -> EpochCallback:
         def on_epoch(epoch: EpochRecord) -> None:
@@ -331,7 +396,9 @@ def _fit_and_predict_dkan(
                     f", validation depth-partial PCC {epoch.val_partial:.3f}, "
                     f"PCC-ALL {epoch.val_pcc:.3f}"
                 )
-            context.log_epoch(f"{fold.name}, seed {seed}, {stage}: epoch {epoch.number}{score}")
+            context.log_epoch(
+                f"{fold.name}, {label}seed {seed}, {stage}: epoch {epoch.number}{score}"
+            )
 
         return on_epoch
 
@@ -353,7 +420,11 @@ def _fit_and_predict_dkan(
         hardware=context.hardware,
         on_epoch=epoch_callback("final"),
     )
-    return epochs, {n: model.predict(sections_by_name[n]) for n in fold.test}
+    fitted = time.perf_counter()
+    predictions = {n: model.predict(sections_by_name[n]) for n in fold.test}
+    ms = 1000 * (time.perf_counter() - fitted) / sum(map(len, predictions.values()))
+    cost = MethodCost(math.nan if is_resumed else fitted - start, ms, model.n_numbers)
+    return _MethodFit(epochs, predictions, cost)
 
 
 def _format_fold_line(
@@ -361,7 +432,10 @@ def _format_fold_line(
 ) -> str:
     fold = result.fold
     spots = sum(map(len, result.labels.values()))
-    epochs = " and ".join(str(n) for n in result.epochs.values())
+    epochs = ", ".join(
+        (f"{method} " if len(result.epochs) > 1 else "") + " and ".join(map(str, by_seed.values()))
+        for method, by_seed in result.epochs.items()
+    )
     figure, title = "pcc_all", "PCC-ALL"
     if all(name in references for name in result.labels):
         figure, title = "depth_partial_pcc", "depth-partial PCC"

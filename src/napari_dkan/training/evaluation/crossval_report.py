@@ -11,12 +11,12 @@ import numpy as np
 
 from ...errors import SpotsError
 from ...expression.panel import Panel
+from ...model.methods.method_configs import DKAN_METHOD
 from ..fit.run_folder import list_differences
 from ..metrics import nanmean_or_none, round_or_none
 from ..prediction_scores import DEPTH_ALONE, PredictionScores
 from .crossval import (
     CROSSVAL_PROTOCOL,
-    DKAN_METHOD,
     CrossValidationResult,
     FoldResult,
 )
@@ -50,9 +50,11 @@ METRIC_EXPLANATIONS = {
     "pcc_all": "Pearson correlation per gene over the spots of a section, mean over the fold's "
     "sections, then over genes; hpg, heg, hvg: over the 50 genes best predicted, of highest mean "
     "and of highest variance of the test labels",
-    "mean": "mean over folds; DKAN's figures of a fold are means over seeds",
+    "mean": "mean over folds; figures of a trained method in a fold are means over seeds",
     "genes_without_pcc": "genes that are constant in measurement or prediction; they are left out "
     "of the means of the PCC and never count as zero",
+    "costs": "mean over folds of the wall time of the whole fit, of predicting a spot from its "
+    "features, and the number of parameters of all members",
     "pooled": "all test sections together: mean over sections, then over genes",
 }
 
@@ -90,12 +92,14 @@ def build_crossval_report(
                 "test": list(f.fold.test),
                 "validation": list(f.fold.validation),
                 "training": list(f.fold.training),
-                "epochs": {str(seed): n for seed, n in f.epochs.items()},
+                "epochs": _epochs_by_method(f)[result.trained_methods[0]],
+                "epochs_by_method": _epochs_by_method(f),
                 **{m: methods[m][i] for m in result.methods},
             }
             for i, f in enumerate(result.folds)
         ],
         "seeds": _metrics_by_seed(result),
+        "costs": _average_costs(result),
         "spread_over_folds": {
             m: {n: _sample_std([f[n] for f in folds]) for n in _SCORES}
             for m, folds in methods.items()
@@ -144,21 +148,27 @@ def read_matching_report(path: str | Path, run: Mapping[str, Any]) -> MetricValu
     SpotsError
         When it cannot be read, or is of other inputs, with the names of the differences.
     """
+    method = run["settings"].get("method", DKAN_METHOD)
     try:
         report: MetricValues = json.loads(Path(path).read_text(encoding="utf-8"))
         made = {key: report["made"][key] for key in ("sections", "panel", "gene text", "settings")}
         made["stain"] = report["made"].get("stain")  # absent without normalisation
         # raises KeyError or IndexError for a missing entry
-        _ = (
-            report["pooled"][DKAN_METHOD]["pcc_all"],
-            report["folds"][0]["epochs"],
-            report["per_gene_pcc"],
-        )
+        _ = report["folds"][0]["epochs"], report["per_gene_pcc"], made["settings"].keys()
+        is_measured = method in report["pooled"]
+        if is_measured:
+            _ = report["pooled"][method]["pcc_all"], list_chosen_epochs(report, method)[0]
     except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
         raise SpotsError(
             f"{path} is not the report of a cross-validation; make it with napari-dkan crossval."
         ) from error
+    if not is_measured:
+        raise SpotsError(
+            f"{path} has no figures of the method {method}; name it at --methods of crossval."
+        )
     expected = json.loads(json.dumps({key: run.get(key) for key in made}))
+    for settings in (made["settings"], expected["settings"]):
+        settings.pop("method", None)  # a report has several
     # hashes differ between machines, because statistics differ in the last digit; compare names
     made["sections"], expected["sections"] = list(made["sections"]), list(expected["sections"])
     differences = list_differences(made, expected)
@@ -183,17 +193,46 @@ def _count_spots(fold: FoldResult) -> int:
 
 
 def _metrics_by_seed(result: CrossValidationResult) -> MetricValues:
-    """Average DKAN over folds for each seed, and compute the spread between seeds."""
-    seeds = list(result.folds[0].predictions[DKAN_METHOD])
-    scores = {id(f): result.fold_scores(f, DKAN_METHOD) for f in result.folds}
-    by_seed = {
-        str(seed): average_metrics(
-            [summarize_scores(scores[id(f)][i], _count_spots(f)) for f in result.folds]
-        )
-        for i, seed in enumerate(seeds)
-    }
-    spread = {n: _sample_std([f[n] for f in by_seed.values()]) for n in _SCORES}
-    return {"dkan": by_seed, "spread": spread}
+    """Average trained methods over folds for each seed, and compute the spread between seeds."""
+    by_method: MetricValues = {}
+    for method in result.trained_methods:
+        scores = [result.fold_scores(f, method) for f in result.folds]
+        by_method[method] = {
+            str(seed): average_metrics(
+                [
+                    summarize_scores(by_seed[i], _count_spots(f))
+                    for f, by_seed in zip(result.folds, scores, strict=True)
+                ]
+            )
+            for i, seed in enumerate(result.folds[0].predictions[method])
+        }
+    by_seed = by_method[result.trained_methods[0]].values()
+    spread = {n: _sample_std([f[n] for f in by_seed]) for n in _SCORES}
+    return {**by_method, "spread": spread}
+
+
+def _average_costs(result: CrossValidationResult) -> MetricValues:
+    """Average what each method costs over the folds; {} for folds of older versions."""
+    costs: MetricValues = {}
+    for method in result.folds[0].costs:
+        folds = [f.costs[method] for f in result.folds if method in f.costs]
+        costs[method] = {
+            name: nanmean_or_none([getattr(c, name) for c in folds])
+            for name in ("fit_seconds", "ms_per_spot", "parameters")
+        }
+    return costs
+
+
+def list_chosen_epochs(report: Mapping[str, Any], method: str = DKAN_METHOD) -> list[int]:
+    """List the epochs chosen for a method in each fold and with each seed."""
+    of_folds = [  # reports of older versions are of DKAN alone
+        f.get("epochs_by_method", {DKAN_METHOD: f["epochs"]})[method] for f in report["folds"]
+    ]
+    return [n for by_seed in of_folds for n in by_seed.values()]
+
+
+def _epochs_by_method(fold: FoldResult) -> dict[str, dict[str, int]]:
+    return {m: {str(seed): n for seed, n in e.items()} for m, e in fold.epochs.items()}
 
 
 def _sample_std(values: Sequence[float | None]) -> float | None:

@@ -28,7 +28,6 @@ from ..depth_reference import describe_shallow_section, make_depth_reference
 from ..metrics import FloatingArray, round_or_none
 from ..prediction_scores import DEPTH_ALONE, score_depth_alone, score_predictions
 from ..train_settings import LogFunction, ignore_log
-from .crossval import DKAN_METHOD
 from .crossval_report import summarize_scores, tabulate_depth_partial
 
 if TYPE_CHECKING:
@@ -49,7 +48,7 @@ def evaluate_checkpoint(
     encoder_weights: Path | None = None,
     log: LogFunction = ignore_log,
 ) -> dict[str, Any]:
-    """Evaluate DKAN and, with training data, the training mean and the baselines.
+    """Evaluate the checkpoint and, with training data, the training mean and the baselines.
 
     Parameters
     ----------
@@ -76,7 +75,7 @@ def evaluate_checkpoint(
     )
     prediction = predict_measured_spots(predictor, measured, size)
     values = prediction.values[:, list(measured.panel_rows)]
-    predicted: dict[str, FloatingArray] = {DKAN_METHOD: values}
+    predicted: dict[str, FloatingArray] = {checkpoint.network.config.method: values}
     train_accounts: dict[str, Any] = {}
     if train_data is not None:
         methods = ("training_mean", *(b for b in baselines if b != "training_mean"))

@@ -23,8 +23,7 @@ from torch import Tensor
 from ... import __version__
 from ...errors import SpotsError
 from ...expression.panel import Panel
-from ...model.network.dkan_network import DKAN
-from ...model.network.ensemble import Ensemble
+from ...model.network.network_interface import ExpressionNetwork
 from ...model.ridge_regression import Float64Array
 from ..data.prepared_section import (
     EncodedSection,
@@ -316,7 +315,7 @@ def _partial_pcc(
 
 @torch.no_grad()
 def _predict_standardized(
-    network: DKAN | Ensemble, encoded: EncodedSection, features: Tensor
+    network: ExpressionNetwork, encoded: EncodedSection, features: Tensor
 ) -> tuple[Float64Array, Float64Array]:
     """Predict a whole section: standardized (M, G) of the panel and (M, K) of new genes."""
     (tokens,) = fuse_section(network, encoded, [torch.arange(len(encoded.section))])

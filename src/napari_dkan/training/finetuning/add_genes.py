@@ -15,7 +15,8 @@ from ...expression.panel import Panel
 from ...inference.zero_shot_genes import load_zero_shot_genes
 from ...model.checkpoint.checkpoint_file import Checkpoint
 from ...model.network.dkan_network import DKAN
-from ...model.network.ensemble import Ensemble, combine_members, get_linear_path, list_members
+from ...model.network.ensemble import combine_members, get_linear_path, list_dkan_members
+from ...model.network.network_interface import ExpressionNetwork
 from ..data.measured_section import match_panel_columns
 
 if TYPE_CHECKING:
@@ -85,8 +86,8 @@ def add_genes(
     return AddedGenes(extended, tuple(g.symbol for g in genes), features, unmeasured)
 
 
-def _extend_network(network: DKAN | Ensemble, features: Tensor) -> DKAN | Ensemble:
-    members = [_extend_member(m, features) for m in list_members(network)]
+def _extend_network(network: ExpressionNetwork, features: Tensor) -> ExpressionNetwork:
+    members = [_extend_member(m, features) for m in list_dkan_members(network)]
     path = get_linear_path(network)
     return combine_members(members, None if path is None else path.extend(len(features))).eval()
 

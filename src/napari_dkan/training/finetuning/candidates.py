@@ -26,9 +26,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...model.network.dkan_network import DKAN
-from ...model.network.ensemble import Ensemble
 from ...model.network.linear_path import LinearFit
+from ...model.network.network_interface import ExpressionNetwork
 from ..data.section_batches import SpotTokens
 from ..depth_metrics import Float64Array, depth_partial_pcc
 from ..metrics import nanmean, round_or_none
@@ -151,7 +150,7 @@ class CandidateSearch:
     @classmethod
     def of_network(
         cls,
-        network: DKAN | Ensemble,
+        network: ExpressionNetwork,
         sections: Sequence[TrainingSection],
         tokens: Sequence[SpotTokens],
         split: HoldOutSplit,

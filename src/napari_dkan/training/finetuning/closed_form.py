@@ -15,8 +15,9 @@ import torch
 from numpy.typing import NDArray
 
 from ...model.network.dkan_network import DKAN
-from ...model.network.ensemble import Ensemble, combine_members, get_linear_path, list_members
+from ...model.network.ensemble import combine_members, get_linear_path, list_dkan_members
 from ...model.network.linear_path import LinearFit, LinearPath
+from ...model.network.network_interface import ExpressionNetwork
 from ...model.ridge_regression import compute_multi_scale_features
 from ..data.section_batches import SpotTokens
 from ..metrics import nanmean_over_rows
@@ -52,7 +53,7 @@ class SpotInputs:
 
     @classmethod
     def of_section(
-        cls, network: DKAN | Ensemble, section: TrainingSection, tokens: SpotTokens
+        cls, network: ExpressionNetwork, section: TrainingSection, tokens: SpotTokens
     ) -> SpotInputs:
         """Compute the inputs from the tokens of all spots."""
         encoded = section.encoded
@@ -163,7 +164,7 @@ def apply_levels(network: DKAN, slope: Float64Array, shift: Float64Array) -> Non
     network.label_std.mul_(factor)
 
 
-def carry_fit(network: DKAN | Ensemble, fit: LinearFit, levels: Levels) -> DKAN | Ensemble:
+def carry_fit(network: ExpressionNetwork, fit: LinearFit, levels: Levels) -> ExpressionNetwork:
     """Copy a network so that it predicts what a fit to its predictions does.
 
     Parameters
@@ -172,7 +173,7 @@ def carry_fit(network: DKAN | Ensemble, fit: LinearFit, levels: Levels) -> DKAN 
         Slope and shift (G,) of the same fit. They become mean and standard deviation of the
         networks' labels; what the fit has besides becomes the linear path.
     """
-    members, path = [deepcopy(m) for m in list_members(network)], get_linear_path(network)
+    members, path = [deepcopy(m) for m in list_dkan_members(network)], get_linear_path(network)
     if path is None:
         slope, shift = levels
         for member in members:

@@ -13,13 +13,12 @@ import torch
 
 from ...expression.panel import Panel
 from ...model.checkpoint.checkpoint_file import Checkpoint
-from ...model.network.dkan_network import DKAN
 from ...model.network.ensemble import (
-    Ensemble,
     combine_members,
     get_linear_path,
-    list_members,
+    list_dkan_members,
 )
+from ...model.network.network_interface import ExpressionNetwork
 from ..data.section_batches import SpotTokens
 from ..depth_reference import describe_shallow_section
 from .add_genes import AddedGenes, add_genes
@@ -124,7 +123,10 @@ def finetune_checkpoint(
     ------
     SpotsError
         When a section has too few spots or none of the panel's genes, or is off its image.
+    CheckpointError
+        For a checkpoint of another method than DKAN.
     """
+    list_dkan_members(checkpoint.network)  # refuses other methods before anything is read
     control = control or FinetuneControl()
     added = add_genes(checkpoint, new_genes, sections)
     start, panel = added.checkpoint, added.checkpoint.panel
@@ -212,7 +214,7 @@ def _read_sections(
 
 
 def _choose_scopes(
-    adapt: AdaptScope, network: DKAN | Ensemble, n_spots: int
+    adapt: AdaptScope, network: ExpressionNetwork, n_spots: int
 ) -> tuple[AdaptScope, ...]:
     """List what is trained: nothing of networks that have no part in the predictions.
 
@@ -230,7 +232,7 @@ def _choose_scopes(
 
 
 def _build_tuning_loop(
-    network: DKAN | Ensemble,
+    network: ExpressionNetwork,
     sections: Sequence[TrainingSection],
     tokens: Sequence[SpotTokens],
     search: CandidateSearch,
@@ -240,7 +242,7 @@ def _build_tuning_loop(
     scope: AdaptScope,
 ) -> TuningLoop:
     """Build the models, which start from the levels of a candidate."""
-    networks, split, options = list_members(network), search.split, basis.options
+    networks, split, options = list_dkan_members(network), search.split, basis.options
     assert options is not None
     fixed = FixedPart.of_network(network, tokens)
     by_section = [split_tokens(t, len(networks)) for t in tokens]
@@ -272,12 +274,12 @@ def _build_tuning_loop(
 
 
 def _build_network(
-    network: DKAN | Ensemble,
+    network: ExpressionNetwork,
     search: CandidateSearch,
     loops: Sequence[TuningLoop],
     choice: CandidateChoice,
     basis: Candidate,
-) -> DKAN | Ensemble:
+) -> ExpressionNetwork:
     """Return the network of the candidate that is kept; the original itself where none is.
 
     Trained members keep the linear path beside them, both at the levels they were trained from.
@@ -296,13 +298,13 @@ def _build_network(
 
 @torch.no_grad()
 def _initialize_new_genes(
-    network: DKAN | Ensemble,
+    network: ExpressionNetwork,
     n_old_genes: int,
     sections: Sequence[TrainingSection],
     train: Subset,
 ) -> None:
     """Set mean and standard deviation of the new genes by the training spots."""
-    for member in list_members(network):
+    for member in list_dkan_members(network):
         pairs = zip(compute_spot_tokens(member, sections), train.rows, strict=True)
         predicted = [
             member.decode(tokens.select_rows(torch.from_numpy(rows)).fused.z).numpy()

@@ -11,8 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from ...expression.panel import Panel
-from ...model.network.dkan_network import DKAN
-from ...model.network.ensemble import Ensemble
+from ...model.network.network_interface import ExpressionNetwork
 from ...model.ridge_regression import Float64Array
 from ..baselines import RIDGE_PENALTIES, fit_ridge, multi_scale_tile_features
 from ..depth_metrics import depth_partial_pcc
@@ -238,7 +237,10 @@ def _fit_and_predict_ridge(
 
 
 def predict_with_original(
-    network: DKAN | Ensemble, sections: Sequence[TrainingSection], subset: Subset, added: AddedGenes
+    network: ExpressionNetwork,
+    sections: Sequence[TrainingSection],
+    subset: Subset,
+    added: AddedGenes,
 ) -> list[LabelMatrix]:
     """Predict a subset with the original network; added genes by their text alone.
 
@@ -251,7 +253,7 @@ def predict_with_original(
 
 
 def measure_forgetting(
-    before: DKAN | Ensemble, after: DKAN | Ensemble, sections: Sequence[TrainingSection]
+    before: ExpressionNetwork, after: ExpressionNetwork, sections: Sequence[TrainingSection]
 ) -> dict[str, Any]:
     """Compare two networks on sections that are not trained on.
 
@@ -301,7 +303,7 @@ def _partial_before_and_after(
 
 
 def predict_subset(
-    network: DKAN | Ensemble, sections: Sequence[TrainingSection], subset: Subset
+    network: ExpressionNetwork, sections: Sequence[TrainingSection], subset: Subset
 ) -> list[LabelMatrix]:
     """Predict (n, G) the subset's rows of each section."""
     predictions = _predict_sections(network, sections)
@@ -310,7 +312,7 @@ def predict_subset(
 
 @torch.no_grad()
 def _predict_sections(
-    network: DKAN | Ensemble, sections: Sequence[TrainingSection], added: AddedGenes | None = None
+    network: ExpressionNetwork, sections: Sequence[TrainingSection], added: AddedGenes | None = None
 ) -> list[LabelMatrix]:
     """Predict all spots (N, G) of each section."""
     new_features = None if added is None else added.features

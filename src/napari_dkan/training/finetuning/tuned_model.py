@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from ...model.network.dkan_network import DKAN
-from ...model.network.ensemble import Ensemble, get_linear_path
-from ...model.network.network_interface import FusedTokens
+from ...model.network.ensemble import get_linear_path
+from ...model.network.network_interface import ExpressionNetwork, FusedTokens
 from ..data.section_batches import SpotTokens, fuse_section
 from ..fit.losses import correlation_loss, supervised_loss
 from .closed_form import Levels
@@ -42,7 +42,7 @@ def initialize_mean_std(
 
 @torch.no_grad()
 def compute_spot_tokens(
-    network: DKAN | Ensemble, sections: Sequence[TrainingSection]
+    network: ExpressionNetwork, sections: Sequence[TrainingSection]
 ) -> list[SpotTokens]:
     """Compute the tokens of all spots of each section, in chunks."""
     return [
@@ -75,7 +75,7 @@ class FixedPart:
     rest: tuple[Tensor, ...]
 
     @classmethod
-    def of_network(cls, network: DKAN | Ensemble, tokens: Sequence[SpotTokens]) -> FixedPart:
+    def of_network(cls, network: ExpressionNetwork, tokens: Sequence[SpotTokens]) -> FixedPart:
         """Take it from the linear path; without one the members predict everything."""
         path, n_genes = get_linear_path(network), network.config.genes
         zeros = [torch.zeros(len(t.context), n_genes) for t in tokens]

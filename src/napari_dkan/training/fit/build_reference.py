@@ -23,8 +23,7 @@ from ...model.checkpoint.training_reference import (
     compute_whitened_distance,
     fit_whitening,
 )
-from ...model.network.dkan_network import DKAN
-from ...model.network.ensemble import Ensemble
+from ...model.network.network_interface import ExpressionNetwork
 from ...model.ridge_regression import RidgeRegression
 from ..baselines import fit_ridge_cv, multi_scale_tile_features
 from ..data.measured_section import select_panel_genes
@@ -39,7 +38,7 @@ Float32Matrix = NDArray[np.float32]
 
 
 def build_reference(
-    sections: Sequence[EncodedSection], network: DKAN | Ensemble, tissue: str = ""
+    sections: Sequence[EncodedSection], network: ExpressionNetwork, tissue: str = ""
 ) -> TrainingReference:
     """Compute the reference of a network's training sections, with a ridge regression.
 
@@ -71,7 +70,7 @@ def build_reference(
 
 @torch.no_grad()
 def compute_qc_features(
-    encoded: EncodedSection, network: DKAN | Ensemble
+    encoded: EncodedSection, network: ExpressionNetwork
 ) -> tuple[Float32Matrix, Float32Matrix]:
     """Compute the quality-control features (N, E) of N spots, and their fused tokens (N, D).
 

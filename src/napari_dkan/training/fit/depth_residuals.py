@@ -18,8 +18,8 @@ import torch
 from numpy.typing import NDArray
 
 from ...errors import SpotsError
-from ...model.network.dkan_network import DKAN
 from ...model.network.linear_path import LinearFit, LinearPath
+from ...model.network.network_interface import ExpressionNetwork
 from ...model.ridge_regression import RidgeRegression, compute_multi_scale_features
 from ..baselines import fit_ridge, fit_ridge_cv
 from ..data.prepared_section import EncodedSection, PreparedSection
@@ -59,7 +59,7 @@ def fit_depth_slopes(sections: Sequence[PreparedSection]) -> Float64Array:
 
 def fit_depth_path(
     sections: Sequence[EncodedSection],
-    members: Sequence[DKAN],
+    members: Sequence[ExpressionNetwork],
     depth_share: float,
     ridge_share: float = 0.0,
 ) -> LinearPath:
@@ -117,7 +117,7 @@ def _fit_on_views(
     return fit_ridge(stacked, wanted, penalty * len(stacked) / sum(map(len, targets)))
 
 
-def _multi_scale(encoded: EncodedSection, network: DKAN) -> Float64Array:
+def _multi_scale(encoded: EncodedSection, network: ExpressionNetwork) -> Float64Array:
     """(N, 3 d) means of the features at three scales, relative to their slide as the network's."""
     with torch.no_grad():
         features = network.standardize_by_slide(encoded.neighbor_features, encoded.target_features)

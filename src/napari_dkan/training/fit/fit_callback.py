@@ -17,7 +17,7 @@ from lightning.pytorch.callbacks import Callback
 
 from ...atomic_write import atomic_write
 from ...errors import DkanError
-from .lightning_module import DKANLightningModule
+from .lightning_module import ExpressionLightningModule
 from .run_folder import CURVE_FILE, LAST_CHECKPOINT
 
 CHECKPOINT_KEY = "napari_dkan"  # of our entry in a Lightning checkpoint
@@ -174,7 +174,7 @@ def write_curve(path: Path, curve: list[EpochRecord]) -> None:
 
 
 def _module_generator(module: pl.LightningModule) -> torch.Generator:
-    assert isinstance(module, DKANLightningModule)
+    assert isinstance(module, ExpressionLightningModule)
     return module.generator
 
 

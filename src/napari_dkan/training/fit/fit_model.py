@@ -21,9 +21,8 @@ from torch.utils.data import DataLoader
 
 from ...errors import CheckpointError, DkanError, OutputError
 from ...inference.device import pick_device
-from ...model.network.dkan_config import NO_TRUNK
-from ...model.network.dkan_network import DKAN
-from ...model.network.ensemble import Ensemble, combine_members
+from ...model.network.ensemble import combine_members
+from ...model.network.network_interface import ExpressionNetwork
 from ...model.tensor_files import read_torch_file
 from ..data.prepared_section import (
     EncodedSection,
@@ -50,7 +49,7 @@ from .fit_callback import (
     is_patience_exhausted,
     read_curve,
 )
-from .lightning_module import DKANLightningModule
+from .method_modules import build_untrained_network, make_lightning_module
 from .run_folder import LAST_CHECKPOINT
 
 
@@ -129,7 +128,7 @@ class FittedNetwork:
         Loss and validation scores of each epoch; the scores are NaN without a validation section.
     """
 
-    network: DKAN
+    network: ExpressionNetwork
     curve: tuple[EpochRecord, ...]
 
     @property
@@ -172,12 +171,13 @@ def fit_network(
         When the folder cannot be written; earlier files stay.
     """
     held_out = [validation] if isinstance(validation, EncodedSection) else list(validation or ())
-    if settings.trunk == NO_TRUNK:  # a third of a step's time would go into patches nobody reads
+    # a third of a step's time would go into patches nobody reads
+    if not settings.network_config(genes=1).trunk_name:
         sections = list(map(_without_pixels, sections))
         held_out = list(map(_without_pixels, held_out))
     with _SuppressLightningWarnings(), _open_work_folder(folder) as work_folder:
         pl.seed_everything(settings.seed, verbose=False)
-        network = _build_network(sections, gene_text, settings)
+        network = build_untrained_network(sections, gene_text, settings)
         checkpoint = _load_last_checkpoint(work_folder)
         curve = [] if checkpoint is None else read_curve(checkpoint)
         if checkpoint is not None and (
@@ -213,7 +213,7 @@ def fit_network(
             **hardware.trainer_options(),
         )
         trainer.fit(
-            DKANLightningModule(network, settings),
+            make_lightning_module(network, settings),
             DataLoader(
                 SectionBatchDataset(sections, settings.batch, settings.seed), batch_size=None
             ),
@@ -250,19 +250,8 @@ def _without_pixels(encoded: EncodedSection) -> EncodedSection:
     return replace(encoded, section=section, views=tuple(map(_without_pixels, encoded.views)))
 
 
-def _make_fitted_network(network: DKAN, curve: Sequence[EpochRecord]) -> FittedNetwork:
+def _make_fitted_network(network: ExpressionNetwork, curve: Sequence[EpochRecord]) -> FittedNetwork:
     return FittedNetwork(network.cpu().eval(), tuple(curve))
-
-
-def _build_network(
-    sections: Sequence[EncodedSection], gene_text: GeneTextFeatures, settings: TrainSettings
-) -> DKAN:
-    labels = torch.cat([s.section.labels for s in sections])
-    network = DKAN(settings.network_config(labels.shape[1]), gene_text.features)
-    network.label_mean.copy_(labels.mean(dim=0))
-    # the lower limit keeps the noise of a gene that hardly varies small
-    network.label_std.copy_(labels.std(dim=0, unbiased=False).clamp_min(0.02))
-    return network
 
 
 def _load_last_checkpoint(folder: Path) -> dict[str, Any] | None:
@@ -304,7 +293,12 @@ class FittedModel:
     """A tile encoder and a network or ensemble."""
 
     encoder: SectionEncoder
-    network: DKAN | Ensemble
+    network: ExpressionNetwork
+
+    @property
+    def n_numbers(self) -> int:
+        """Number of parameters and buffers of all members, without the tile encoder."""
+        return sum(t.numel() for t in self.network.state_dict().values())
 
     def predict(self, section: PreparedSection) -> NDArray[np.float32]:
         """Predict a section on the best device: (N, G) on the label scale."""

@@ -1,4 +1,4 @@
-"""DKAN as a Lightning module: losses, optimizer and validation scores."""
+"""Networks as Lightning modules: optimizer and validation scores of all, and DKAN's loss."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from torch import Tensor
 from ...model.network.activation_checkpointing import activation_checkpoint, refine_gene_rows
 from ...model.network.attention_blocks import SingleKeyTransformer
 from ...model.network.dkan_network import DKAN
+from ...model.network.network_interface import ExpressionNetwork
 from ..data.section_batches import TrainingBatch, ValidationBatch, predict_batch
 from ..depth_metrics import depth_partial_pcc
 from ..metrics import mean_gene_pcc, nanmean
@@ -44,16 +45,70 @@ class ForwardOutput:
     genes: Tensor
 
 
-class DKANLightningModule(pl.LightningModule):
-    """Training of a DKAN on standardized labels, so that every gene has the same weight."""
+class ExpressionLightningModule(pl.LightningModule):
+    """Training of a network on standardized labels, so that every gene has the same weight.
 
-    def __init__(self, network: DKAN, settings: TrainSettings) -> None:
+    A method implements `compute_loss`. Optimizer, schedule and validation are those of all.
+    """
+
+    network: ExpressionNetwork
+
+    def __init__(self, network: ExpressionNetwork, settings: TrainSettings) -> None:
         super().__init__()
         self.network = network
         self.settings = settings
         self.generator = torch.Generator().manual_seed(settings.seed)
 
+    @property
+    def weight_decay(self) -> float:
+        """Weight decay of matrices, apart from the gradient."""
+        return self.settings.weight_decay
+
+    def compute_loss(self, batch: TrainingBatch) -> Tensor:
+        """Compute the loss of a batch."""
+        raise NotImplementedError
+
     def training_step(self, batch: TrainingBatch, index: int) -> Tensor:
+        """Compute and log the loss of a batch."""
+        loss = self.compute_loss(batch)
+        self.log("loss", loss, batch_size=len(batch["labels"]), on_epoch=True, on_step=False)
+        return loss
+
+    def validation_step(self, batch: ValidationBatch, index: int) -> None:
+        """Log depth-partial PCC and PCC-ALL of a section; 0 when no gene has a correlation."""
+        predicted = predict_batch(self.network, batch).cpu().numpy()
+        labels, depth = batch["labels"].cpu().numpy(), batch["depth"].cpu().numpy()
+        scores = {
+            "val_partial": nanmean(depth_partial_pcc(predicted, labels, depth)),
+            "val_pcc": mean_gene_pcc(predicted, labels),
+        }
+        for name, score in scores.items():
+            self.log(name, 0.0 if math.isnan(score) else score, batch_size=1)
+
+    def configure_optimizers(self) -> Any:
+        """Make AdamW with weight decay for matrices, not for norms and biases, and its schedule."""
+        s = self.settings
+        matrices = [p for p in self.network.parameters() if p.ndim > 1]
+        others = [p for p in self.network.parameters() if p.ndim <= 1]
+        optimizer = torch.optim.AdamW(
+            [
+                {"params": matrices, "weight_decay": self.weight_decay},
+                {"params": others, "weight_decay": 0.0},
+            ],
+            lr=s.lr,
+        )
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": torch.optim.lr_scheduler.StepLR(optimizer, 50, 0.9),
+        }
+
+
+class DKANLightningModule(ExpressionLightningModule):
+    """Training of a DKAN."""
+
+    network: DKAN
+
+    def compute_loss(self, batch: TrainingBatch) -> Tensor:
         """Compute the supervised, the correlation and the contrastive loss of a batch."""
         s = self.settings
         labels = self.network.from_label_scale(batch["labels"])
@@ -72,7 +127,6 @@ class DKANLightningModule(pl.LightningModule):
             weights = compute_adaptive_weights([loss, contrastive], [1.0, s.contrastive_factor])
             # the factor 2 keeps the step size: the two weights sum to 1
             loss = 2 * (weights[0] * loss + weights[1] * contrastive)
-        self.log("loss", loss, batch_size=len(labels), on_epoch=True, on_step=False)
         return loss
 
     def _forward(self, batch: TrainingBatch, expression: Tensor | None) -> ForwardOutput:
@@ -121,31 +175,3 @@ class DKANLightningModule(pl.LightningModule):
 
     def _sample_indices(self, total: int, count: int) -> Tensor:
         return torch.randperm(total, generator=self.generator)[:count].to(self.network.device)
-
-    def validation_step(self, batch: ValidationBatch, index: int) -> None:
-        """Log depth-partial PCC and PCC-ALL of a section; 0 when no gene has a correlation."""
-        predicted = predict_batch(self.network, batch).cpu().numpy()
-        labels, depth = batch["labels"].cpu().numpy(), batch["depth"].cpu().numpy()
-        scores = {
-            "val_partial": nanmean(depth_partial_pcc(predicted, labels, depth)),
-            "val_pcc": mean_gene_pcc(predicted, labels),
-        }
-        for name, score in scores.items():
-            self.log(name, 0.0 if math.isnan(score) else score, batch_size=1)
-
-    def configure_optimizers(self) -> Any:
-        """Make AdamW with weight decay for matrices, not for norms and biases, and its schedule."""
-        s = self.settings
-        matrices = [p for p in self.network.parameters() if p.ndim > 1]
-        others = [p for p in self.network.parameters() if p.ndim <= 1]
-        optimizer = torch.optim.AdamW(
-            [
-                {"params": matrices, "weight_decay": s.weight_decay},
-                {"params": others, "weight_decay": 0.0},
-            ],
-            lr=s.lr,
-        )
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": torch.optim.lr_scheduler.StepLR(optimizer, 50, 0.9),
-        }

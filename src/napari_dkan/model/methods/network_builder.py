@@ -10,16 +10,18 @@ import torch
 from torch import Tensor
 
 from ...errors import CheckpointError
+from ..network.branch_encoders import TargetTrunk
+from ..network.ensemble import combine_members, list_members
+from ..network.linear_path import LinearPath
+from ..network.multi_scale_network import MultiScaleNetwork
+from ..network.network_config import NetworkConfig
+from ..network.network_interface import ExpressionNetwork
 from ..safetensors_header import FLOAT_DTYPES
 from ..tensor_files import require_finite
-from .branch_encoders import TargetTrunk
-from .dkan_config import DKANConfig
-from .dkan_network import DKAN
-from .ensemble import Ensemble, combine_members, list_members
-from .linear_path import LinearPath
+from .method_networks import create_network
 
 
-def build_network(config: DKANConfig, tensors: Mapping[str, Tensor]) -> DKAN | Ensemble:
+def build_network(config: NetworkConfig, tensors: Mapping[str, Tensor]) -> ExpressionNetwork:
     """Build a network with these tensors (not copied), in eval mode.
 
     Raises CheckpointError if a tensor is missing, unexpected, of the wrong shape or not finite.
@@ -31,19 +33,18 @@ def build_network(config: DKANConfig, tensors: Mapping[str, Tensor]) -> DKAN | E
     network = _build_meta_network(config)
     network.load_state_dict(tensors, assign=True)
     for member in list_members(network):
-        _materialize_trunk_buffers(member)
-    if any((m.label_std <= 0).any() for m in list_members(network)):
-        raise CheckpointError("its label_std has values that are not above zero")
+        if isinstance(member, MultiScaleNetwork):
+            _materialize_trunk_buffers(member)
+        member.validate_tensors()
     return network.eval()
 
 
-def _build_meta_network(config: DKANConfig) -> DKAN | Ensemble:
+def _build_meta_network(config: NetworkConfig) -> ExpressionNetwork:
     """Build a network on the meta device, without memory, however large the file claims to be."""
     try:
         with torch.device("meta"):
             member_config = replace(config, members=1, linear=0)
-            features = torch.empty(config.genes, config.text_dim)
-            members = [DKAN(member_config, features) for _ in range(config.members)]
+            members = [create_network(member_config) for _ in range(config.members)]
             linear = None
             if config.linear:
                 linear = LinearPath(
@@ -52,19 +53,19 @@ def _build_meta_network(config: DKANConfig) -> DKAN | Ensemble:
             return combine_members(members, linear)
     except (RuntimeError, ValueError, TypeError, AttributeError, NotImplementedError):
         raise CheckpointError(
-            f"its target trunk {config.trunk} cannot be built by this version of timm"
+            f"its target trunk {config.trunk_name} cannot be built by this version of timm"
         ) from None
 
 
 @lru_cache(maxsize=16)
-def _get_expected_tensors(config: DKANConfig) -> dict[str, tuple[tuple[int, ...], bool]]:
+def _get_expected_tensors(config: NetworkConfig) -> dict[str, tuple[tuple[int, ...], bool]]:
     """Return shape and whether it is of floats, of each tensor of such a network."""
     tensors = _build_meta_network(config).state_dict()
     return {n: (tuple(t.shape), t.is_floating_point()) for n, t in tensors.items()}
 
 
 def validate_state_dict_shapes(
-    config: DKANConfig, tensors: Mapping[str, tuple[str, tuple[int, ...]]]
+    config: NetworkConfig, tensors: Mapping[str, tuple[str, tuple[int, ...]]]
 ) -> None:
     """Compare names, dtypes and shapes of tensors with those of a network.
 
@@ -101,7 +102,7 @@ def _get_safetensors_dtype(tensor: Tensor) -> str:
     return {torch.float32: "F32", torch.int64: "I64"}.get(tensor.dtype, str(tensor.dtype))
 
 
-def _materialize_trunk_buffers(network: DKAN) -> None:
+def _materialize_trunk_buffers(network: MultiScaleNetwork) -> None:
     """Compute the constants of a trunk (of some timm models) that are not stored in files."""
     if network.trunk is None:
         return

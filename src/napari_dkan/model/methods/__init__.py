@@ -1,0 +1,1 @@
+"""Methods beside DKAN with the interface of one network; importing the package loads nothing."""

@@ -1,0 +1,115 @@
+"""Configurations of all methods by their name in checkpoint headers; free of torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from ...errors import CheckpointError
+from ..network.dkan_config import DKANConfig, MultiScaleConfig
+from ..network.network_config import (
+    TWO_BLOCKS,
+    NetworkConfig,
+    StackConfig,
+    require_integer,
+    require_number,
+)
+
+DKAN_METHOD = DKANConfig.method
+
+
+@dataclass(frozen=True)
+class LinearConfig(NetworkConfig):
+    """Shape of a linear layer on the tile features of the spot's own tile, of which dim is the
+    length."""
+
+    method: ClassVar[str] = "linear"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.features:
+            raise CheckpointError("A linear network takes the tile features as they are.")
+
+
+@dataclass(frozen=True)
+class TriplexConfig(MultiScaleConfig):
+    """Shape of TRIPLEX: the image branches of DKAN, without gene text and dual path."""
+
+    method: ClassVar[str] = "triplex"
+
+
+@dataclass(frozen=True)
+class RetrievalConfig(NetworkConfig):
+    """Shape of a network that averages the measured expression of the nearest training spots.
+
+    Attributes
+    ----------
+    bank
+        Number of training spots that are stored, N.
+    top_k
+        Number of spots that are averaged.
+    dropout
+        Of the projection heads, training only.
+    """
+
+    bank: int = 1
+    top_k: int = 50
+    dropout: float = 0.1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_integer("bank", self.bank, 1, 1_000_000)
+        require_integer("top_k", self.top_k, 1, 10_000)
+        require_number("dropout", self.dropout, 0.0, 0.99)
+
+
+@dataclass(frozen=True)
+class BleepConfig(RetrievalConfig):
+    """Shape of BLEEP."""
+
+    method: ClassVar[str] = "bleep"
+
+
+@dataclass(frozen=True)
+class MclSTExpConfig(RetrievalConfig):
+    """Shape of mclSTExp.
+
+    Attributes
+    ----------
+    positions
+        Number of array positions along each axis that have an embedding.
+    spot
+        The attention blocks over the spots of a section.
+    """
+
+    method: ClassVar[str] = "mclstexp"
+    stacks: ClassVar[tuple[str, ...]] = ("spot",)
+
+    positions: int = 128
+    spot: StackConfig = TWO_BLOCKS
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_integer("positions", self.positions, 1, 4096)
+        self.spot.validate("spot", self.dim)
+
+
+CONFIGS: dict[str, type[NetworkConfig]] = {
+    c.method: c for c in (DKANConfig, TriplexConfig, LinearConfig, BleepConfig, MclSTExpConfig)
+}
+TITLES = {
+    DKAN_METHOD: "DKAN",
+    "triplex": "TRIPLEX",
+    "linear": "Linear (ST-Net)",
+    "bleep": "BLEEP",
+    "mclstexp": "mclSTExp",
+}
+
+
+def config_from_json(method: Any, data: Any) -> NetworkConfig:
+    """Build the configuration of a method; raises CheckpointError for an unknown method."""
+    if not isinstance(method, str) or method not in CONFIGS:
+        raise CheckpointError(
+            f"its method {method!r:.60} is unknown here; a newer napari-dkan may read it"
+        )
+    return CONFIGS[method].from_json(data)

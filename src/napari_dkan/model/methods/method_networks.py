@@ -1,0 +1,30 @@
+"""Networks of all methods, made from their configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from ..network.dkan_config import DKANConfig
+from ..network.dkan_network import DKAN
+from ..network.network_config import NetworkConfig
+from ..network.network_interface import ExpressionNetwork
+from .linear import LinearNetwork
+from .method_configs import BleepConfig, LinearConfig, MclSTExpConfig, TriplexConfig
+from .retrieval import Bleep, MclSTExp
+from .triplex import Triplex
+
+NETWORKS: dict[type[NetworkConfig], Callable[[Any], ExpressionNetwork]] = {
+    DKANConfig: lambda config: DKAN(config, torch.zeros(config.genes, config.text_dim)),
+    TriplexConfig: Triplex,
+    LinearConfig: LinearNetwork,
+    BleepConfig: Bleep,
+    MclSTExpConfig: MclSTExp,
+}
+
+
+def create_network(config: NetworkConfig) -> ExpressionNetwork:
+    """Create a network with random weights, of DKAN with a gene text of zeros."""
+    return NETWORKS[type(config)](config)

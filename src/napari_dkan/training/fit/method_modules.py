@@ -1,0 +1,177 @@
+"""Lightning modules of the methods beside DKAN, with the losses as published.
+
+Features, views, depth handling, optimizer, schedule and the choice of epochs are those of DKAN, so
+that methods are compared and not encoders. Departures from the papers are in docs/methods.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ...model.methods.linear import LinearNetwork
+from ...model.methods.method_configs import MclSTExpConfig, RetrievalConfig
+from ...model.methods.method_networks import create_network
+from ...model.methods.retrieval import Bleep, MclSTExp, RetrievalNetwork
+from ...model.methods.triplex import Triplex
+from ...model.network.dkan_config import DKANConfig
+from ...model.network.dkan_network import DKAN
+from ...model.network.network_interface import ExpressionNetwork, FusedTokens
+from ..data.prepared_section import EncodedSection
+from ..data.section_batches import TrainingBatch
+from ..gene_text import GeneTextFeatures
+from ..train_settings import TrainSettings
+from .lightning_module import DKANLightningModule, ExpressionLightningModule
+from .losses import supervised_loss
+
+
+class MethodLightningModule(ExpressionLightningModule):
+    """Training of a method whose loss takes the tokens of a batch and its standardized labels."""
+
+    def compute_loss(self, batch: TrainingBatch) -> Tensor:
+        """Encode a batch and compute the method's loss."""
+        net = self.network
+        slide = batch["slide_features"]
+        context = net.encode_global(slide, batch["positions"])[batch["rows"]]
+        neighbors = net.standardize_by_slide(batch["neighbor_features"], slide)
+        fused = net.fuse(batch["patches"], neighbors, batch["neighbor_mask"], context)
+        labels = net.from_label_scale(batch["labels"])
+        positions = batch["positions"] - batch["positions"].amin(dim=0)
+        return self.compute_method_loss(fused, context, labels, positions[batch["rows"]])
+
+    def compute_method_loss(
+        self, fused: FusedTokens, context: Tensor, labels: Tensor, positions: Tensor
+    ) -> Tensor:
+        """Compute the loss of B spots.
+
+        Parameters
+        ----------
+        fused, context
+            Tokens and global tokens (B, d).
+        labels
+            (B, G), standardized.
+        positions
+            Array coordinates (B, 2) from 0.
+        """
+        raise NotImplementedError
+
+
+class LinearModule(MethodLightningModule):
+    """Squared error, with a penalty on the weights: trained to the end it is ridge regression.
+
+    For N spots in a batch of the whole data, the penalty of the ridge regression is N times
+    ``settings.weight_decay``.
+    """
+
+    network: LinearNetwork
+
+    @property
+    def weight_decay(self) -> float:
+        return 0.0  # the penalty is in the loss, where it has the minimum of a ridge regression
+
+    def compute_method_loss(
+        self, fused: FusedTokens, context: Tensor, labels: Tensor, positions: Tensor
+    ) -> Tensor:
+        head = self.network.head
+        penalty = self.settings.weight_decay * head.weight.square().sum() / labels.shape[1]
+        return F.mse_loss(head(fused.z), labels) + penalty
+
+
+class TriplexModule(MethodLightningModule):
+    """Squared error of the fused head; the three others learn from labels and fused head."""
+
+    network: Triplex
+
+    def compute_method_loss(
+        self, fused: FusedTokens, context: Tensor, labels: Tensor, positions: Tensor
+    ) -> Tensor:
+        final, *others = self.network.apply_auxiliary_heads(fused, context)
+        return supervised_loss(final, others, labels, self.settings.alpha, self.settings.detach)
+
+
+class BleepModule(MethodLightningModule):
+    """Contrast in both directions, towards the similarity of the pairs among themselves."""
+
+    network: Bleep
+
+    def compute_method_loss(
+        self, fused: FusedTokens, context: Tensor, labels: Tensor, positions: Tensor
+    ) -> Tensor:
+        return smoothed_contrast(fused.z, self.network.encode_expression(labels, positions))
+
+
+class MclSTExpModule(MethodLightningModule):
+    """Contrast in both directions, with the pairs as positives."""
+
+    network: MclSTExp
+
+    def compute_method_loss(
+        self, fused: FusedTokens, context: Tensor, labels: Tensor, positions: Tensor
+    ) -> Tensor:
+        return symmetric_contrast(fused.z, self.network.encode_expression(labels, positions))
+
+
+def smoothed_contrast(image: Tensor, expression: Tensor) -> Tensor:
+    """Compute BLEEP's loss of embeddings (B, d) and (B, d), at its temperature of 1.
+
+    The targets are no identity: spots whose images and expression are alike count as positives
+    too, by the softmax of their mean similarity.
+    """
+    logits = expression @ image.T
+    targets = F.softmax((image @ image.T + expression @ expression.T) / 2, dim=-1)
+    return (F.cross_entropy(logits, targets) + F.cross_entropy(logits.T, targets.T)) / 2
+
+
+def symmetric_contrast(image: Tensor, expression: Tensor) -> Tensor:
+    """Compute mclSTExp's loss of embeddings (B, d) and (B, d), at its temperature of 1."""
+    logits = expression @ image.T
+    pairs = torch.arange(len(logits), device=logits.device)
+    return (F.cross_entropy(logits, pairs) + F.cross_entropy(logits.T, pairs)) / 2
+
+
+_MODULES: dict[type[ExpressionNetwork], type[ExpressionLightningModule]] = {
+    DKAN: DKANLightningModule,
+    Triplex: TriplexModule,
+    LinearNetwork: LinearModule,
+    Bleep: BleepModule,
+    MclSTExp: MclSTExpModule,
+}
+
+
+def make_lightning_module(
+    network: ExpressionNetwork, settings: TrainSettings
+) -> ExpressionLightningModule:
+    """Make the module that trains a network by its method."""
+    return _MODULES[type(network)](network, settings)
+
+
+def build_untrained_network(
+    sections: Sequence[EncodedSection], gene_text: GeneTextFeatures, settings: TrainSettings
+) -> ExpressionNetwork:
+    """Build a network of the settings' method, on the label scale of the sections."""
+    labels = torch.cat([s.section.labels for s in sections])
+    config = settings.network_config(labels.shape[1])
+    if isinstance(config, RetrievalConfig):
+        config = replace(config, bank=len(labels))
+    if isinstance(config, MclSTExpConfig):
+        arrays = [s.section.positions for s in sections]
+        extent = max(int((a.amax(dim=0) - a.amin(dim=0)).max()) for a in arrays)
+        config = replace(config, positions=max(config.positions, extent + 1))
+    network = (
+        DKAN(config, gene_text.features)
+        if isinstance(config, DKANConfig)
+        else create_network(config)
+    )
+    network.label_mean.copy_(labels.mean(dim=0))
+    # the lower limit keeps the noise of a gene that hardly varies small
+    network.label_std.copy_(labels.std(dim=0, unbiased=False).clamp_min(0.02))
+    if isinstance(network, RetrievalNetwork):
+        network.fill_bank(
+            [network.from_label_scale(s.section.labels) for s in sections],
+            [s.section.positions for s in sections],
+        )
+    return network
