@@ -33,6 +33,7 @@ from napari_dkan.expression.count_thinning import THINNING_SEED, thin_counts
 from napari_dkan.expression.label_scale import PanelCounts
 from napari_dkan.expression.panel import read_panel
 from napari_dkan.model import load_checkpoint, save_checkpoint
+from napari_dkan.model.methods.method_configs import DKAN_METHOD
 from napari_dkan.samples.bundled_checkpoints import find_bundled_checkpoint
 from napari_dkan.training.data.frozen_features import FrozenEncoder
 from napari_dkan.training.data.section_loading import (
@@ -116,7 +117,7 @@ def load_inputs(args: argparse.Namespace) -> TrainingInputs:
 def cross_validate(args: argparse.Namespace) -> None:
     inputs = load_inputs(args)
     seeds = [int(s) for s in args.seeds.split(",")]
-    run = args.cache / "run"
+    run = args.cache / ("run" if args.methods == [DKAN_METHOD] else "methods-run")
     if args.only:
         folder = RunFolder(run)
         context = crossval._FoldContext(
@@ -125,7 +126,9 @@ def cross_validate(args: argparse.Namespace) -> None:
         sections = {s.name: s for s in inputs.sections}
         for fold in crossval.make_folds(inputs.sections):
             if fold.test[0] in args.only and folder.load_result(fold.name) is None:
-                result = crossval._run_fold(fold, sections, context, seeds, crossval.BASELINES)
+                result = crossval._run_fold(
+                    fold, sections, context, seeds, crossval.BASELINES, args.methods
+                )
                 folder.save_result(fold.name, result.to_arrays())
                 print(f"{fold.name} finished", flush=True)
         return
@@ -135,6 +138,7 @@ def cross_validate(args: argparse.Namespace) -> None:
         run,
         by=FoldUnit.section,
         seeds=seeds,
+        methods=args.methods,
         command=__doc__.partition("\n\n")[2],
         resume=(run / "config.json").exists(),
         log=lambda line: print(line, flush=True),
@@ -242,6 +246,9 @@ def main() -> None:
     parser.add_argument("--weights", type=Path, help="of benchmarks/lite0_weights.py")
     parser.add_argument("--only", type=lambda text: text.split(","), default=[])
     parser.add_argument("--seeds", default="2021,2022")
+    parser.add_argument(
+        "--methods", type=lambda text: text.split(","), default=[DKAN_METHOD], help="of crossval"
+    )
     parser.add_argument("--measured", type=Path)
     parser.add_argument("-o", "--out", type=Path)
     args = parser.parse_args()
