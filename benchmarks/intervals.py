@@ -18,8 +18,8 @@ import numpy as np
 from scipy.ndimage import gaussian_filter
 
 from napari_dkan.expression.label_scale import LabelScale, array_coords_from_section
-from napari_dkan.quality.block_bootstrap import assign_blocks, bootstrap_pcc
 from napari_dkan.spatial.spots import Spots
+from napari_dkan.training.block_bootstrap import assign_blocks, bootstrap_pcc
 from napari_dkan.training.data.section_loading import read_section_data
 
 GENES = 400

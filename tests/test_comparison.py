@@ -22,7 +22,6 @@ from napari_dkan.inference.predict import predict
 from napari_dkan.inference.prediction import Prediction
 from napari_dkan.inference.target import target_from_spots
 from napari_dkan.model import Checkpoint, load_checkpoint
-from napari_dkan.quality.block_bootstrap import BOOTSTRAP_SEED, assign_blocks, bootstrap_pcc
 from napari_dkan.quality.comparison import (
     Comparison,
     compare_with_measured,
@@ -33,6 +32,7 @@ from napari_dkan.quality.model_comparison import compare_models
 from napari_dkan.quality.spatial_domains import adjusted_rand_index, cluster_domains
 from napari_dkan.samples.bundled_checkpoints import find_bundled_checkpoint
 from napari_dkan.spatial.spots import Spots
+from napari_dkan.training.block_bootstrap import BOOTSTRAP_SEED, assign_blocks, bootstrap_pcc
 from napari_dkan.training.data.measured_section import MeasuredSection, make_measured_section
 from napari_dkan.training.depth_metrics import depth_partial_pcc
 

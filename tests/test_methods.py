@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from napari_dkan.cli import main
 from napari_dkan.errors import CheckpointError
+from napari_dkan.expression.label_scale import LabelScale, PanelCounts
 from napari_dkan.inference.occlusion import attribute_gene, gather_spot_inputs, occlude_spot
 from napari_dkan.inference.predict import find_tissue_region, predict
 from napari_dkan.inference.predictor import Predictor
@@ -31,13 +32,25 @@ from napari_dkan.model.methods.method_configs import CONFIGS, TITLES, TriplexCon
 from napari_dkan.model.methods.method_networks import create_network
 from napari_dkan.model.methods.retrieval import MclSTExp, RetrievalNetwork
 from napari_dkan.slide import open_slide
+from napari_dkan.spatial.spots import Spots
 from napari_dkan.training.baselines import fit_ridge
+from napari_dkan.training.block_bootstrap import bootstrap_pcc
 from napari_dkan.training.data.prepared_section import encode_section, fit_section_encoder
 from napari_dkan.training.data.section_batches import make_section_batch
-from napari_dkan.training.evaluation.crossval import cross_validate
+from napari_dkan.training.depth_reference import DepthReference
+from napari_dkan.training.evaluation.crossval import (
+    CrossValidationResult,
+    Fold,
+    FoldResult,
+    cross_validate,
+)
 from napari_dkan.training.evaluation.crossval_report import (
     build_crossval_report,
     list_chosen_epochs,
+)
+from napari_dkan.training.evaluation.paired_differences import (
+    compute_paired_differences,
+    format_paired_differences,
 )
 from napari_dkan.training.finetuning.finetune_checkpoint import finetune_checkpoint
 from napari_dkan.training.finetuning.finetune_settings import FinetuneSettings
@@ -49,6 +62,7 @@ from napari_dkan.training.fit.method_modules import (
 from napari_dkan.training.fit.run_folder import RunFolder
 from napari_dkan.training.gene_text import make_random_gene_text
 from napari_dkan.training.train import train_on_sections
+from napari_dkan.training.train_settings import FoldUnit
 
 from .tiny_sections import PANEL, QUICK, tiny_section
 
@@ -275,3 +289,37 @@ def test_commands_name_the_methods_there_are(tmp_path: Path, capsys, monkeypatch
         with pytest.raises(SystemExit):
             main()
         assert "mclstexp" in capsys.readouterr().err
+
+
+def test_paired_differences_draw_the_same_blocks_for_both_methods() -> None:
+    rng = np.random.default_rng(4)
+    array = np.stack(np.meshgrid(np.arange(24), np.arange(18)), axis=-1).reshape(-1, 2)
+    counts = PanelCounts(
+        rng.poisson(40, (len(array), 6)).astype(np.float32), array, LabelScale(smoothing=1)
+    )
+    labels, shared = counts.labels(), rng.normal(0, 0.2, (len(array), 6))
+    predictions = {
+        "dkan": {2021: {"A": labels + shared}},
+        "triplex": {2021: {"A": labels + shared + rng.normal(0, 0.02, shared.shape)}},
+        "ridge": {2021: {"A": labels + rng.normal(0, 0.6, shared.shape)}},
+    }
+    fold = Fold("A", ("A",), ("B",), ("B",))
+    result = CrossValidationResult(
+        FoldUnit.section,
+        (FoldResult(fold, {"dkan": {2021: 1}, "triplex": {2021: 1}}, {"A": labels}, predictions),),
+        {"A": DepthReference(counts, np.full(6, 1 / 6))},
+    )
+    paired = compute_paired_differences(result)
+    scores = {m: result.pooled_scores(m).to_summary()["depth_partial_pcc"] for m in predictions}
+    for method, (value, low, high) in paired["mean"].items():
+        assert value == pytest.approx(scores[method], abs=1e-4) and low < value < high
+    value, low, high = paired["minus dkan"]["triplex"]
+    assert value == pytest.approx(scores["triplex"] - scores["dkan"], abs=2e-4)
+    alone = paired["mean"]["dkan"]
+    assert high - low < (alone[2] - alone[1]) / 3  # the noise that both share does not count
+    assert paired["minus ridge"]["dkan"][1] > 0 and "ridge" not in paired["minus ridge"]
+    assert "triplex" in format_paired_differences(paired)
+    # the mean and its interval are those of the bootstrap of one section
+    spots, depth = Spots(array.astype(float)), counts.depth
+    intervals = bootstrap_pcc(predictions["dkan"][2021]["A"], labels, spots, depth=depth)
+    assert alone[1:] == pytest.approx([intervals.mean_low, intervals.mean_high], abs=1e-4)

@@ -30,6 +30,7 @@ def run_crossval(
     """Test each section (or patient) once, with the methods and every baseline; write a report."""
     from ..training.evaluation.crossval import make_folds
     from ..training.evaluation.crossval_report import format_metrics_table
+    from ..training.evaluation.paired_differences import format_paired_differences
     from ..training.train import prepare_training_inputs, write_crossval_report
 
     names = options.section_names()
@@ -69,6 +70,8 @@ def run_crossval(
         log_epoch=echo_log,
     )
     typer.echo(format_metrics_table(report["mean"]))
+    if report["paired"]:
+        typer.echo(format_paired_differences(report["paired"]))
     typer.echo(f"written to {out}, the run to {run}")
 
 

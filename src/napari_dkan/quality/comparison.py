@@ -16,12 +16,12 @@ from ..expression.readers.read_account import ReadAccount, account_of
 from ..model.checkpoint.checkpoint_card import is_trained_on
 from ..model.methods.method_configs import DKAN_METHOD
 from ..spatial.spots import Spots, have_same_positions, median_spot_distance
+from ..training.block_bootstrap import PccIntervals, bootstrap_pcc
 from ..training.depth_reference import (
     DepthReference,
     describe_shallow_section,
     make_depth_reference,
 )
-from .block_bootstrap import PccIntervals, bootstrap_pcc
 from .gene_metrics import (
     MIN_SPOTS_FOR_PCC,
     BesideDepth,

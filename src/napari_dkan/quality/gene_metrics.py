@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from ..training.block_bootstrap import PccIntervals
 from ..training.depth_reference import DepthReference
 from ..training.metrics import gene_pcc, nanmean_or_none
 from ..training.prediction_scores import (
@@ -18,7 +19,6 @@ from ..training.prediction_scores import (
     score_depth_alone,
     score_predictions,
 )
-from .block_bootstrap import PccIntervals
 
 MIN_SPOTS_FOR_PCC = 3
 

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from ..errors import SpotsError
 from ..spatial.spots import Spots, median_spot_distance
-from .block_bootstrap import BLOCK_SIDE_PITCHES, assign_blocks
+from ..training.block_bootstrap import BLOCK_SIDE_PITCHES, assign_blocks
 from .spatial_correlation import SpatialCorrelation, fit_spatial_correlation
 
 N_PERMUTATIONS = 9_999

@@ -28,6 +28,7 @@ from .evaluation.crossval_report import (
     list_chosen_epochs,
     read_matching_report,
 )
+from .evaluation.paired_differences import compute_paired_differences
 from .fit.build_reference import build_reference
 from .fit.fit_model import SINGLE_DEVICE, TrainingHardware, fit_model
 from .fit.run_folder import RunFolder
@@ -290,6 +291,7 @@ def write_crossval_report(
     )
     made = {**provenance, **config, "gene_text_source": inputs.gene_text.source}
     report = build_crossval_report(result, inputs.panel, made)
+    report["paired"] = compute_paired_differences(result)
     report["read_accounts"] = list_accounts(inputs.sections)
     epochs = round(median(result.epochs))
     settings = replace(inputs.settings, method=result.trained_methods[0])

@@ -120,8 +120,8 @@ def write_comparison(path: Path, result: ComparisonResult) -> None:
 
 
 def _provenance_lines(result: ComparisonResult) -> list[str]:
-    from ....quality.block_bootstrap import BLOCK_SIDE_PITCHES
     from ....quality.region_comparison import N_PERMUTATIONS, PERMUTATION_SEED
+    from ....training.block_bootstrap import BLOCK_SIDE_PITCHES
 
     tiles = result.request.tiles
     record = {} if tiles is None else tiles.provenance

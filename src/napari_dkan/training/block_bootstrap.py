@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..spatial.spots import Spots, median_spot_distance
-from ..training.depth_metrics import is_explained_by_depth, regress_out_depth
-from ..training.metrics import gene_pcc
+from .depth_metrics import is_explained_by_depth, regress_out_depth
+from .metrics import gene_pcc
 
 BLOCK_SIDE_PITCHES = 6  # intervals of smaller blocks contain the true value less often
 N_RESAMPLES = 1000
@@ -88,15 +88,67 @@ def bootstrap_pcc(
     depth : (N,) array, optional
         Depth of the spots; then the intervals are those of the depth-partial correlation.
     """
+    undefined = np.full(predicted.shape[1], np.nan)
+    drawn = resample_pcc(predicted, measured, spots, n_resamples, side_pitches, depth)
+    usable, n_blocks = drawn.usable, drawn.n_blocks
+    if not usable.any():
+        return PccIntervals(undefined, undefined, np.nan, np.nan, n_blocks)
+    pcc, observed = drawn.pcc[:, usable], drawn.observed[usable]
+    t_factor = student_t_factor(n_blocks - 1) * np.sqrt(n_blocks / (n_blocks - 1))
+    half_width = t_factor * np.nanstd(_fisher_z(pcc), axis=0)
+    low, high = undefined.copy(), undefined.copy()
+    low[usable] = np.tanh(_fisher_z(observed) - half_width)
+    high[usable] = np.tanh(_fisher_z(observed) + half_width)
+    mean = float(observed.mean())
+    mean_half_width = float(t_factor * np.nanmean(pcc, axis=1).std())
+    return PccIntervals(
+        low, high, max(mean - mean_half_width, -1.0), min(mean + mean_half_width, 1.0), n_blocks
+    )
+
+
+def student_t_factor(degrees: int) -> float:
+    """Return half the width of a 95 % interval in standard errors."""
     from scipy.stats import t as student_t
 
+    return float(student_t.ppf((1 + CONFIDENCE_LEVEL) / 2, degrees))
+
+
+@dataclass(frozen=True)
+class ResampledPcc:
+    """Correlations of R resamples; the draws depend on the spots only, so methods are paired.
+
+    Attributes
+    ----------
+    pcc : (R, G) array
+        Of each resample, NaN where undefined.
+    observed : (G,) array
+        Of all spots.
+    usable : (G,) array
+        Whether a gene has a correlation in most resamples; all False with fewer than four blocks.
+    """
+
+    pcc: NDArray[np.float64]
+    observed: NDArray[np.float64]
+    usable: NDArray[np.bool_]
+    n_blocks: int
+
+
+def resample_pcc(
+    predicted: NDArray[np.floating],
+    measured: NDArray[np.floating],
+    spots: Spots,
+    n_resamples: int = N_RESAMPLES,
+    side_pitches: int = BLOCK_SIDE_PITCHES,
+    depth: NDArray[np.floating] | None = None,
+) -> ResampledPcc:
+    """Return the correlations of resampled blocks; parameters as of `bootstrap_pcc`."""
     block = assign_blocks(spots, side_pitches)
     n_blocks, n_genes = int(block.max()) + 1, predicted.shape[1]
     undefined = np.full(n_genes, np.nan)
     p = np.asarray(predicted, np.float64)
     m = np.asarray(measured, np.float64)
     if n_blocks < MIN_BLOCKS:
-        return PccIntervals(undefined, undefined, np.nan, np.nan, n_blocks)
+        return ResampledPcc(undefined[None], undefined, np.zeros(n_genes, bool), n_blocks)
     constant = (np.ptp(p, axis=0) < 1e-9) | (np.ptp(m, axis=0) < 1e-9)
     d = np.zeros(len(p)) if depth is None else np.asarray(depth, np.float64)
     if depth is not None:
@@ -125,21 +177,10 @@ def bootstrap_pcc(
     defined = ~constant & (spread > 1e-24)
     np.divide(spm, np.sqrt(np.maximum(spread, 0)), out=pcc, where=defined)
     usable = defined.mean(axis=0) > 0.5
-    if not usable.any():
-        return PccIntervals(undefined, undefined, np.nan, np.nan, n_blocks)
-    observed = gene_pcc(regress_out_depth(p, d[:, 0]), regress_out_depth(m, d[:, 0]))
-    pcc, observed = pcc[:, usable], observed[usable]
-    t_factor = student_t.ppf((1 + CONFIDENCE_LEVEL) / 2, n_blocks - 1)
-    t_factor *= np.sqrt(n_blocks / (n_blocks - 1))
-    half_width = t_factor * np.nanstd(_fisher_z(pcc), axis=0)
-    low, high = undefined.copy(), undefined.copy()
-    low[usable] = np.tanh(_fisher_z(observed) - half_width)
-    high[usable] = np.tanh(_fisher_z(observed) + half_width)
-    mean = float(observed.mean())
-    mean_half_width = float(t_factor * np.nanmean(pcc, axis=1).std())
-    return PccIntervals(
-        low, high, max(mean - mean_half_width, -1.0), min(mean + mean_half_width, 1.0), n_blocks
-    )
+    observed = undefined.copy()
+    if usable.any():
+        observed = gene_pcc(regress_out_depth(p, d[:, 0]), regress_out_depth(m, d[:, 0]))
+    return ResampledPcc(pcc, observed, np.asarray(usable), n_blocks)
 
 
 def _fisher_z(pcc: NDArray[np.float64]) -> NDArray[np.float64]:
