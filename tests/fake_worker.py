@@ -28,6 +28,7 @@ def serve_jobs(pipe, worker_device):
             while "endless" in job.slide:
                 pipe.send(JobProgress(index, 1, 2, False))
                 time.sleep(0.01)
-            pipe.send(JobFinished(index, JobOutcome(job.slide, job.out, n_spots=int(overwrite))))
+            outcome = JobOutcome(job.slide, job.out, n_spots=int(overwrite), log=("what was read",))
+            pipe.send(JobFinished(index, outcome))
     except (EOFError, OSError):
         return

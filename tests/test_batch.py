@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from napari_dkan.batch import local_runner
+from napari_dkan.batch import existing_result, local_runner
 from napari_dkan.batch.batch_output import (
     BatchProgressDisplay,
     format_counts,
@@ -23,9 +23,9 @@ from napari_dkan.batch.batch_output import (
     format_summary,
 )
 from napari_dkan.batch.batch_worker import WorkerDevice, assign_worker_devices, run_job
+from napari_dkan.batch.existing_result import find_existing_result
 from napari_dkan.batch.job_list import build_job_list
 from napari_dkan.batch.local_runner import run_locally
-from napari_dkan.batch.predict_slide import find_existing_result
 from napari_dkan.batch.slide_job import JobFinished, JobOutcome, JobProgress, SlideJob
 from napari_dkan.cli import main
 from napari_dkan.errors import DkanError, OutputError, SlideError, SpotsError
@@ -232,32 +232,80 @@ def test_closing_the_generator_ends_the_workers(fake, tmp_path):
     assert not multiprocessing.active_children()
 
 
+def test_account_of_a_worker_is_printed_on_request(fake, run, tmp_path, monkeypatch):
+    monkeypatch.setattr("napari_dkan.batch.predict_slide.validate_options", lambda options: None)
+    (tmp_path / "account.png").write_bytes(PNG)
+    call = ("batch", tmp_path / "account.png", "--workers", 1, "-o", tmp_path / "out")
+    assert "what was read" not in run(*call)[2]
+    assert run(*call, "-v")[2].count("account: what was read\n") == 1
+
+
+def test_finished_jobs_are_not_run_again(monkeypatch, tmp_path):
+    """The others keep their places in the list."""
+    jobs, asked = make_jobs(tmp_path, "a", "kept", "b", "unreadable"), []
+
+    def find(job):
+        if job.name == "unreadable":
+            raise KeyError
+        return (
+            replace(JobOutcome(job.slide, job.out), is_reused=True) if "kept" in job.name else None
+        )
+
+    def run_in_reverse(given):
+        asked.extend(given)
+        for index in reversed(range(len(given))):
+            yield JobProgress(index, 1, 2, False)
+            yield JobFinished(index, JobOutcome(given[index].slide, given[index].out))
+
+    monkeypatch.setattr(existing_result, "find_existing_result", find)
+    events = list(existing_result.run_unfinished(jobs, run_in_reverse))
+    ended = [(e.index, e.outcome.slide) for e in events if isinstance(e, JobFinished)]
+    assert ended == [(1, "kept"), (3, "unreadable"), (2, "b"), (0, "a")]
+    assert [e.index for e in events if isinstance(e, JobProgress)] == [3, 2, 0]
+    asked.clear()
+    assert len(list(existing_result.run_unfinished(jobs, run_in_reverse, overwrite=True))) == 8
+    assert asked == jobs
+
+
 # ---- a whole run -------------------------------------------------------------------------
 
 
-def test_run_is_resumed(run, tiny_slide_file, tiny_checkpoint_file, tmp_path):
+def test_run_is_resumed(run, tiny_slide_file, tiny_checkpoint_file, tmp_path, monkeypatch):
     folder, out = tmp_path / "in", tmp_path / "out"
     folder.mkdir()
-    (folder / "good.tif").symlink_to(tiny_slide_file)
+    good, spots, table = folder / "good.tif", folder / "spots.csv", folder / "slides.csv"
+    good.symlink_to(tiny_slide_file)
     (folder / "cut.tif").write_bytes(tiny_slide_file.read_bytes()[:5000])
-    call = ("batch", folder, "--checkpoint", tiny_checkpoint_file, "--workers", 1, "-o", out)
-    code, said, err = run(*call)
+    spots.write_text("# R\nid,x,y\na,300,300\nb,500,500\n")
+    table.write_text("slide;spots;mpp\ngood.tif;spots.csv;0,7\ncut.tif;;\n")
+    call = ("batch", table, "--checkpoint", tiny_checkpoint_file, "--workers", 1, "-o", out)
+    code, said, err = run(*call, "-v")
     assert code == 1 and "1 of 2 slides have a result, 1 failed" in said and "Traceback" not in err
     assert "cut: The slide cut.tif" in said and not list(out.glob(".writing-*"))
+    # what the worker read of each file
+    assert "good: read: " in err and "cut: The slide cut.tif" in err
+    assert "good: slide: good.tif, " in err
+    assert "2 spots read" in err and "pixel size: 0.7 um (entered by hand)" in err
+    assert "note: spots.csv: 1 comment line was skipped" in err and err.count("spots read") == 1
 
     def rows():
         with (out / "summary.csv").open(newline="", encoding="utf-8") as file:
             return {Path(row["slide"]).stem: row for row in csv.DictReader(file)}
 
-    assert rows()["good"]["outcome"] == "done" and int(rows()["good"]["spots"]) > 5
+    assert rows()["good"]["outcome"] == "done" and rows()["good"]["spots"] == "2"
     assert rows()["cut"]["outcome"] == "failed" and "cut.tif" in rows()["cut"]["error"]
 
     job = SlideJob(
-        str(folder / "good.tif"), out / "good.h5ad", checkpoint=tiny_checkpoint_file, store=False
+        str(good),
+        out / "good.h5ad",
+        checkpoint=tiny_checkpoint_file,
+        spots=spots,
+        mpp=0.7,
+        store=False,
     )
     first = job.out.read_bytes()
     kept = find_existing_result(job)
-    assert kept is not None and kept.is_reused and kept.n_spots == int(rows()["good"]["spots"])
+    assert kept is not None and kept.is_reused and kept.n_spots == 2
     assert run_job(job, lambda update: None).is_reused and job.out.read_bytes() == first
     # another slide, checkpoint, parameter, or a damaged file: not the result of this job
     other_slide = folder / "other.tif"
@@ -265,14 +313,15 @@ def test_run_is_resumed(run, tiny_slide_file, tiny_checkpoint_file, tmp_path):
     other_slide.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
     other_net = tmp_path / "other.safetensors"
     other_net.write_bytes(tiny_checkpoint_file.read_bytes().replace(b"Random", b"random"))
-    regions = tmp_path / "regions.geojson"
-    regions.write_text("{}")
+    other_spots = tmp_path / "other.csv"
+    other_spots.write_text("id,x,y\na,300,300\nb,500,501\n")
     for other in (
         replace(job, slide=str(other_slide)),
         replace(job, checkpoint=other_net),
-        replace(job, mpp=0.7),
+        replace(job, mpp=0.71),
         replace(job, genes=("ERBB2",)),
-        replace(job, regions=regions),
+        replace(job, spots=other_spots),
+        replace(job, regions=other_spots),
     ):
         assert find_existing_result(other) is None
     assert find_existing_result(replace(job, device="cpu", store=True)) is not None
@@ -281,21 +330,13 @@ def test_run_is_resumed(run, tiny_slide_file, tiny_checkpoint_file, tmp_path):
     again = run_job(job, lambda update: None)
     assert again.status == "done" and find_existing_result(job) is not None
 
-
-def test_account_of_a_worker_is_printed(run, tiny_slide_file, tiny_checkpoint_file, tmp_path):
-    (tmp_path / "s.tif").symlink_to(tiny_slide_file)
-    (tmp_path / "cut.tif").write_bytes(tiny_slide_file.read_bytes()[:5000])
-    (tmp_path / "spots.csv").write_text("# R\nid,x,y\na,300,300\nb,500,500\n")
-    (tmp_path / "slides.csv").write_text("slide;spots;mpp\ns.tif;spots.csv;0,7\ncut.tif;;\n")
-    call = ("batch", tmp_path / "slides.csv", "--checkpoint", tiny_checkpoint_file)
-    call += ("--workers", 1, "-o", tmp_path / "out")
-    code, _, quiet = run(*call)
-    assert code == 1 and "spots read" not in quiet
-    code, _, err = run(*call, "--overwrite", "-v")
-    assert code == 1 and "s: read: " in err and "cut: The slide cut.tif" in err
-    assert "s: slide: s.tif, " in err
-    assert "2 spots read" in err and "pixel size: 0.7 um (entered by hand)" in err
-    assert "note: spots.csv: 1 comment line was skipped" in err and err.count("spots read") == 1
+    # with every result there, no checkpoint is loaded and no worker started
+    table.write_text("slide;spots;mpp\ngood.tif;spots.csv;0,7\n")
+    with monkeypatch.context() as patch:
+        patch.setattr("napari_dkan.batch.predict_slide.validate_options", None)
+        code, said, _ = run(*call)
+    assert code == 0 and "1 of 1 slide has a result (1 from before), 0 failed" in said
+    assert list(rows()) == ["good"] and rows()["good"]["outcome"] == "kept"
 
 
 def test_notes_are_part_of_the_outcome(tiny_slide_file, tiny_checkpoint_file, tmp_path):
@@ -328,7 +369,9 @@ def test_notes_are_part_of_the_outcome(tiny_slide_file, tiny_checkpoint_file, tm
     assert "not --spots" in run_job(both, lambda update: None, overwrite=True).error
 
 
-def test_invalid_options_raise_before_the_first_slide(run, tiny_slide_file, tmp_path):
+def test_invalid_options_raise_before_the_first_slide(
+    run, tiny_slide_file, tiny_bundled_checkpoint, tmp_path
+):
     out = tmp_path / "out"
     for options, said in (
         (["--checkpoint", tmp_path / "none.safetensors"], "none.safetensors"),

@@ -147,19 +147,24 @@ def test_the_header_has_the_whole_card(tiny_checkpoint_file):
         assert described == describe_checkpoint(load_checkpoint(path))
 
 
-@pytest.mark.parametrize(
-    "words", ["--help", "info bundled", "cache show", "encoders", "train --help"]
-)
-def test_light_commands_load_no_torch(words, tmp_path):
+def test_light_commands_load_no_torch(tmp_path):
+    """Nor does looking for results of an earlier batch, which needs no command to be run."""
     code = (
         "import sys\n"
+        "from pathlib import Path\n"
+        "from napari_dkan.batch import existing_result, slide_job\n"
         "from napari_dkan.cli import main\n"
-        f"sys.argv = ['napari-dkan', *{words.split()!r}]\n"
-        "try:\n"
-        "    main()\n"
-        "except SystemExit as exit:\n"
-        "    assert not exit.code, exit.code\n"
-        "heavy = {'torch', 'timm', 'lightning', 'scanpy', 'anndata'} & set(sys.modules)\n"
+        "for words in ('--help', 'info bundled', 'cache show', 'encoders', 'train --help'):\n"
+        "    sys.argv = ['napari-dkan', *words.split()]\n"
+        "    try:\n"
+        "        main()\n"
+        "    except SystemExit as exit:\n"
+        "        assert not exit.code, (words, exit.code)\n"
+        "    heavy = {'torch', 'timm', 'lightning', 'scanpy', 'anndata'} & set(sys.modules)\n"
+        "    assert not heavy, (words, heavy)\n"
+        "existing_result.find_existing_result(slide_job.SlideJob('a', Path('b')))\n"
+        "assert 'napari_dkan.export.result_reader' in sys.modules\n"
+        "heavy = {'torch', 'timm', 'lightning', 'scanpy'} & set(sys.modules)\n"
         "assert not heavy, heavy"
     )
     environment = os.environ | {"NAPARI_DKAN_CACHE": str(tmp_path)}

@@ -8,7 +8,7 @@ import runpy
 import shlex
 import shutil
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +18,9 @@ import typer
 from napari.components import ViewerModel
 from typer.testing import CliRunner
 
+from napari_dkan.batch import local_runner
+from napari_dkan.batch.batch_worker import run_job
+from napari_dkan.batch.slide_job import JobFinished
 from napari_dkan.cli import app, main
 from napari_dkan.samples.bundled_checkpoints import find_bundled_checkpoint
 from napari_dkan.training.baselines import BASELINES, NeuralStainLearning
@@ -76,13 +79,20 @@ PYTHON_NOT_RUN = {
 
 @pytest.fixture(autouse=True, scope="module")
 def _quick():
-    """One thread, and a baseline that is fitted in one round."""
+    """One thread, a baseline that is fitted in one round, and a batch in this process."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(BASELINES, "nsl", NeuralStainLearning(epochs=1))
+        patch.setattr(local_runner, "run_locally", run_here)
         yield
     torch.set_num_threads(threads)
+
+
+def run_here(jobs, devices, max_retries, overwrite):
+    for index, job in enumerate(jobs):
+        outcome = run_job(replace(job, device="cpu"), lambda update: None, overwrite)
+        yield JobFinished(index, outcome)
 
 
 @pytest.fixture(scope="module")
@@ -160,9 +170,7 @@ def pages_with(find) -> list:
 
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize("page", pages_with(commands))
-def test_commands(
-    page: Path, folder: Path, written: Written, tiny_checkpoint_file: Path, monkeypatch, capfd
-) -> None:
+def test_commands(page: Path, folder: Path, written: Written, monkeypatch, capfd) -> None:
     for said in commands(page):
         program, *words = said.words
         if program == "napari-dkan":
@@ -176,9 +184,7 @@ def test_commands(
             words = shlex.split(instead, comments=True)[1:]
             if words[0] in SLOW and written.again(words):
                 continue
-            if words[0] == "batch":  # its workers are processes, where no fixture reaches
-                words += ["--checkpoint", str(tiny_checkpoint_file)]
-            elif "--zero-shot" in words:  # which needs a network that was trained on gene texts
+            if "--zero-shot" in words:  # which needs a network that was trained on gene texts
                 words += ["--checkpoint", str(BUNDLED)]
             run([*words, *shortened(words)], said, monkeypatch, capfd)
             if words[0] in SLOW:

@@ -97,16 +97,9 @@ class BatchProgressDisplay:
         if outcome.is_reused:
             message = f"{outcome.n_spots:,} spots, done before"
         name = self._jobs[event.index].out.stem
-        self._log_lines(name, outcome.log)
+        for line in outcome.log:
+            _log.info(f"{name}: {line}")
         self.write_message(f"{self._n_done}/{len(self._jobs)}  {name}: {outcome.error or message}")
-
-    def _log_lines(self, name: str, messages: Sequence[str]) -> None:
-        """Log what a worker logged, above the progress line where ``-v`` prints it."""
-        from tqdm import tqdm
-
-        with tqdm.external_write_mode(file=sys.stderr):
-            for message in messages:
-                _log.info(f"{name}: {message}")
 
     def _format_running_job(self, progress: JobProgress) -> str:
         stage = f"{progress.done:,}/{progress.total:,}"

@@ -139,7 +139,8 @@ def run_job(
 def _run_job(
     job: SlideJob, on_progress: Callable[[PredictionUpdate], None], overwrite: bool
 ) -> JobOutcome:
-    from .predict_slide import find_existing_result, predict_slide
+    from .existing_result import find_existing_result
+    from .predict_slide import predict_slide
 
     try:
         return (None if overwrite else find_existing_result(job)) or predict_slide(job, on_progress)

@@ -1,4 +1,4 @@
-"""Predict one slide and write the result, or find the result of an identical earlier job."""
+"""Predict one slide and write the result."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import ResultError, SlideError, SpotsError
-from ..file_hash import compute_sha256_cached
+from ..errors import SlideError, SpotsError
 from .slide_job import JobOutcome, SlideJob, TilePitch
 
 if TYPE_CHECKING:
@@ -74,7 +73,7 @@ def predict_slide(
 
     checkpoint = load_checkpoint(resolve_checkpoint(job))
     genes = _select_genes(checkpoint, job, note)
-    with _open_slide(job) as slide:
+    with open_job_slide(job) as slide:
         task = _prepare_prediction(job, checkpoint, slide, note)
         prediction, n_failed = _predict_target(job, task, genes, on_progress)
         reliability = _score_reliability(checkpoint, prediction)
@@ -281,7 +280,8 @@ def _score_reliability(checkpoint: Checkpoint, prediction: Prediction) -> Reliab
     return score_reliability(checkpoint.reference, prediction.qc_features, prediction.tokens)
 
 
-def _open_slide(job: SlideJob) -> Slide:
+def open_job_slide(job: SlideJob) -> Slide:
+    """Open the slide of a job; raises SlideError."""
     from ..slide import open_slide
 
     return open_slide(
@@ -320,47 +320,3 @@ def _claims_of_spots(job: SlideJob, spots: Spots) -> list[SizeClaim]:
     if fitted is not None and origin != "spot array":
         claims.append(SizeClaim(fitted, "spot array"))
     return claims
-
-
-def find_existing_result(job: SlideJob) -> JobOutcome | None:
-    """Find the result of an identical earlier job.
-
-    Its file must exist and be complete, and record the same slide and checkpoint (by their
-    hashes) and the same parameters.
-
-    Returns
-    -------
-    JobOutcome or None
-        None if the job has to be run.
-
-    Raises
-    ------
-    DkanError
-        The slide or the checkpoint cannot be read.
-    """
-    from ..export.result_reader import load_result
-
-    if not job.out.is_file():
-        return None
-    try:
-        saved = load_result(job.out)
-    except ResultError:  # cut short, or of another program
-        return None
-    provenance = saved.prediction.provenance
-    if provenance.get("parameters") != job.parameters_json():
-        return None
-    if provenance.get("checkpoint_sha256") != compute_sha256_cached(resolve_checkpoint(job)):
-        return None
-    with _open_slide(job) as slide:
-        if provenance.get("slide_fingerprint") != slide.fingerprint():
-            return None
-    reliability = saved.reliability
-    return JobOutcome(
-        job.slide,
-        job.out,
-        n_spots=len(saved.prediction.target),
-        n_genes=len(saved.prediction.panel),
-        n_unreliable=None if reliability is None else int(reliability.unreliable.sum()),
-        mean_reliability=None if reliability is None else float(reliability.score.mean()),
-        is_reused=True,
-    )

@@ -54,21 +54,26 @@ def run_batch(
         format_summary,
         write_summary,
     )
+    from ..batch.existing_result import run_unfinished
     from ..batch.job_list import build_job_list
-    from ..batch.predict_slide import validate_options
 
     if scheduler is not None and (devices is not None or workers is not None):
         raise DkanError("--devices and --workers are for this machine, not for --scheduler.")
     template = options.make_job("", out.absolute(), store=store)
     job_list = build_job_list(slides, template.out, template)
     jobs = job_list.jobs
-    validate_options(template)
-    if scheduler is not None:
+
+    def run(unfinished: Sequence[SlideJob]) -> Generator[JobEvent, None, None]:
+        from ..batch.predict_slide import validate_options
+
+        validate_options(template)
+        if scheduler is None:
+            return _run_locally(unfinished, split_names(devices), workers, retry, overwrite)
         from ..batch.dask_runner import run_on_dask
 
-        events = run_on_dask(jobs, scheduler, retry, overwrite)
-    else:
-        events = _run_locally(jobs, split_names(devices), workers, retry, overwrite)
+        return run_on_dask(unfinished, scheduler, retry, overwrite)
+
+    events = run_unfinished(jobs, run, overwrite)
     outcomes: dict[int, JobOutcome] = {}
     try:
         with closing(events), BatchProgressDisplay(jobs) as display:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import logging
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Annotated, Any, get_type_hints
@@ -45,17 +46,19 @@ def with_verbose_option(command: Callable[..., None]) -> Callable[..., None]:
 
 
 class _StderrHandler(logging.Handler):
-    """Prints each message once: a slide may be opened several times."""
+    """Prints each message once, above a progress line: a slide may be opened several times."""
 
     def __init__(self) -> None:
         super().__init__(logging.INFO)
         self._printed: set[str] = set()
 
     def emit(self, record: logging.LogRecord) -> None:
+        from tqdm import tqdm
+
         message = record.getMessage()
         if message not in self._printed:
             self._printed.add(message)
-            typer.echo(message, err=True)
+            tqdm.write(message, file=sys.stderr)
 
 
 @contextmanager
