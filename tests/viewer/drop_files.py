@@ -18,10 +18,14 @@ PLACE = QPointF(200, 200)
 DRAG = (Qt.DropAction.CopyAction, Qt.MouseButton.LeftButton, Qt.KeyboardModifier.NoModifier)
 
 
-def drop(viewer: Viewer, *paths: Path) -> None:
-    """Drop files on the canvas; of several readers napari takes this plugin's, as if remembered."""
-    suffixes = {f"*{path.suffix}": "napari-dkan" for path in paths if path.suffix}
-    get_settings().plugins.extension2reader = suffixes
+def drop(viewer: Viewer, *paths: Path, remembered: bool = True) -> None:
+    """Drop files on the canvas.
+
+    Of several readers napari takes this plugin's, as if the user had chosen and remembered it.
+    """
+    if remembered:
+        suffixes = {f"*{path.suffix}": "napari-dkan" for path in paths if path.suffix}
+        get_settings().plugins.extension2reader = suffixes
     mime = QMimeData()
     mime.setUrls([QUrl.fromLocalFile(str(path)) for path in paths])
     canvas, (action, button, modifier) = viewer.window._qt_viewer, DRAG

@@ -21,6 +21,7 @@ from ...session.viewer_session import ViewerSession, get_session
 from ...session.viewer_settings import connect_preferences
 from ...tools.click_predictor import ClickPredictor
 from ...tools.color_mix import ColorMix
+from ...tools.file_drop import FileDrop
 from ...tools.gene_lens import GeneLens
 from ...tools.overview import ScaleBar, SlideOverview
 from ...tools.similar_tiles import SimilarTiles
@@ -67,6 +68,7 @@ class PredictWidget(QWidget):
         self.spot_marker = SpotMarker(session, connections)
         self.scale_bar = ScaleBar(session, connections)
         self.overview = SlideOverview(session, connections)
+        self.file_drop = FileDrop(session)
         self.slide_box = SlideBox(session, connections)
         self.reopen_box = ReopenBox(session, connections)
         self.slide_check_banner = SlideCheckBanner(session, connections, self.prefetcher)
@@ -126,6 +128,7 @@ class PredictWidget(QWidget):
             self.reliability.close,
             self.spot_marker.close,
             self.overview.close,
+            self.file_drop.close,
             self.display.close,
         )
         self.destroyed.connect(self.shut_down)  # a deleted dock receives no closeEvent
@@ -279,6 +282,7 @@ class PredictWidget(QWidget):
     def showEvent(self, event: QShowEvent) -> None:
         super().showEvent(event)
         self.overview.attach(self.window())
+        self.file_drop.attach(self.window())
 
     def closeEvent(self, event: QCloseEvent) -> None:
         self.shut_down()
