@@ -10,6 +10,8 @@ from qtpy.QtCore import QPoint, Qt
 from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QApplication
 
+from napari_dkan.viewer.jobs.target_from_layers import region_from_layer
+from napari_dkan.viewer.layers.region_objects import list_region_objects
 from napari_dkan.viewer.session.viewer_settings import TargetMode
 
 from .prediction_steps import finish
@@ -41,8 +43,8 @@ def choose(panel: PredictWidget, mode: TargetMode) -> None:
     QApplication.processEvents()
 
 
-def drag_lasso(panel: PredictWidget, qtbot, half: int = 60) -> None:
-    canvas, centre = canvas_of(panel), centre_of(panel)
+def drag_lasso(panel: PredictWidget, qtbot, half: int = 60, right: int = 0) -> None:
+    canvas, centre = canvas_of(panel), centre_of(panel) + QPoint(right, 0)
     angles = np.linspace(0, 2 * np.pi, 24)
     ring = [centre + QPoint(round(half * np.cos(a)), round(half * np.sin(a))) for a in angles]
     QTest.mouseMove(canvas, ring[0])
@@ -81,6 +83,22 @@ def test_a_finished_region_puts_the_lasso_away(shown: PredictWidget, until, qtbo
     click_canvas(shown, centre_of(shown))  # no tile is predicted yet, so the click predicts
     until(lambda: shown.session.spot is not None)
     assert len(regions.data) == 1
+
+
+def test_regions_drawn_here_have_names_and_holes(shown: PredictWidget, until, qtbot):
+    """So that two of them can be compared; what lies inside one is a hole in it."""
+    slide = shown.session.slide
+    for half, right in ((60, -70), (20, -70), (40, 70)):
+        QTest.mouseClick(shown.target_box.draw_button, LEFT)
+        drag_lasso(shown, qtbot, half, right)
+        until(lambda: shown.target_box.regions_layer().mode == "pan_zoom")
+    regions = shown.target_box.regions_layer()
+    ring, disc = (o.region for o in list_region_objects([regions], slide))
+    assert [ring.classification, disc.classification] == ["Region 1", "Region 2"]
+    assert ring.color != disc.color
+    assert ring.geometry.area == pytest.approx(2 * disc.geometry.area, rel=0.1)  # 60 and 20, 40
+    target = region_from_layer(regions, slide)
+    assert target.area == pytest.approx(ring.geometry.area + disc.geometry.area)
 
 
 def test_escape_puts_the_lasso_away_and_finishes_no_shape(shown: PredictWidget, until, qtbot):

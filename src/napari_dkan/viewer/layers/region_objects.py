@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 
 UNCLASSIFIED = "Unclassified"
+HOLES_KEY = "inner shapes are holes"  # in the metadata of a layer: of the shape drawn next
 DOMAINS_KEY = "regions of domains"  # in the metadata of a layer whose regions are spatial domains
 # Okabe and Ito, without black and without the colour of new regions; told apart by everyone.
 CLASS_COLORS = ("#e69f00", "#56b4e9", "#009e73", "#f0e442", "#d55e00", "#cc79a7", "#0072b2")
@@ -204,8 +205,47 @@ class RegionLayerWatch:
 # ---- changes -----------------------------------------------------------------------------
 
 
-def prepare_drawing(layer: Shapes, class_name: str, color: str) -> None:
-    """Give shapes that are drawn next a class and its colour."""
+def find_free_class(objects: Iterable[RegionObject]) -> tuple[str, str]:
+    """Return a name and a colour for a new class that none of the regions has."""
+    known = {o.class_name: o.region.color for o in objects}
+    number = next(n for n in range(1, len(known) + 2) if f"Region {n}" not in known)
+    used = {"#{:02x}{:02x}{:02x}".format(*color) for color in known.values() if color is not None}
+    free = [color for color in CLASS_COLORS if color not in used] or CLASS_COLORS
+    return f"Region {number}", free[0]
+
+
+def take_hole(layer: Shapes, slide: ViewerSlide) -> None:
+    """Make a hole of the last shape if it was drawn as such, entirely inside another region."""
+    last = len(layer.data) - 1
+    if not layer.metadata.get(HOLES_KEY):
+        return
+    objects = list_region_objects([layer], slide)
+    drawn = next((o for o in objects if o.rows == (last,)), None)
+    if drawn is None:
+        return
+    others = (o for o in objects if o is not drawn)
+    around = [o for o in others if o.region.geometry.contains(drawn.region.geometry)]
+    if around:
+        outer = min(around, key=lambda o: o.region.geometry.area)
+        is_drawn = complete_features(layer)["object"][outer.rows[0]] == HAND_DRAWN_ID
+        # Shapes of a file keep their holes apart; a shape without a class is one in them.
+        classify([drawn], outer.region.classification if is_drawn else "")
+        recolor([drawn], np.array(outer.region.color) / 255)
+
+
+def prepare_drawing(
+    layer: Shapes, class_name: str, color: str, inside_is_hole: bool = False
+) -> None:
+    """Give shapes that are drawn next a class and its colour.
+
+    Parameters
+    ----------
+    layer : Shapes
+    class_name, color : str
+    inside_is_hole : bool
+        What is drawn inside a region of another class is a hole in it; see `take_hole`.
+    """
+    layer.metadata[HOLES_KEY] = inside_is_hole
     layer.selected_data = set()  # or the colour of the selected shapes would change
     set_features(layer, complete_features(layer))
     layer.feature_defaults = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from napari.layers import Labels, Layer, Points, Shapes
+from psygnal import Signal
 from qtpy.QtCore import QTimer
 
 from ..session.viewer_session import ViewerSession
@@ -32,6 +33,8 @@ class DrawingTool:
     Otherwise the next click on the slide would begin another shape instead of predicting.
     """
 
+    finished = Signal(object)  # the Shapes layer in which a shape was drawn
+
     def __init__(self, session: ViewerSession, connections: SignalConnections) -> None:
         self._session, self._connections = session, connections
         session.viewer.bind_key(END_KEY, self._on_key, overwrite=True)
@@ -54,6 +57,7 @@ class DrawingTool:
     def _on_shape_finished(self, layer: Shapes) -> None:
         if layer in self._session.viewer.layers and not layer._is_creating:
             layer.mode = LOOK_MODE
+            self.finished.emit(layer)
 
     def _on_key(self, source: Any) -> None:
         end_drawing(self._session)

@@ -76,6 +76,7 @@ class TargetBox(QWidget):
         make_shrinkable(self.points_combo)
         self.points_combo.setToolTip("The Points layer that holds the spots.")
         self.region_row = RegionBox(session, connections)
+        connections.connect(self.region_row.finish_drawing, self._drawing_tool.finished)
         self.draw_button = self.region_row.draw_button
         self.edit_button = QPushButton("Edit outline")
         self.edit_button.setToolTip(

@@ -9,7 +9,14 @@ from qtpy.QtWidgets import QFileDialog, QPushButton, QWidget
 
 from ....spatial.object_types import RegionObjects
 from ...jobs.target_from_layers import add_regions_layer, add_tissue_layer
-from ...layers.region_objects import is_region_layer
+from ...layers.region_objects import (
+    find_free_class,
+    is_region_layer,
+    list_region_objects,
+    prepare_drawing,
+    region_layers,
+    take_hole,
+)
 from ...session.shortcut_actions import REGIONS_PANEL, open_panel_dock, set_tooltip
 from ...session.viewer_session import ViewerSession
 from ...session.viewer_settings import TargetMode
@@ -77,16 +84,26 @@ class RegionBox(QWidget):
         return (own or others or [None])[-1]
 
     def start_drawing(self) -> None:
-        """Draw in the layer of regions; one is added if there is none."""
-        layers = self._session.viewer.layers
-        with self._session.message.report_errors():
-            layer = self.get_region_layer()
+        """Draw a region of a new class in the layer of regions; one is added if there is none."""
+        session = self._session
+        layers = session.viewer.layers
+        with session.message.report_errors():
+            slide, layer = session.require_slide(), self.get_region_layer()
             if layer is None:
-                layer = add_regions_layer(self._session)
+                layer = add_regions_layer(session)
                 self._region_layers.append(layer)
+            if isinstance(layer, Shapes):
+                objects = list_region_objects(region_layers(session, slide), slide)
+                prepare_drawing(layer, *find_free_class(objects), inside_is_hole=True)
             layers.selection.active = layer
             layer.mode = "paint" if isinstance(layer, Labels) else "add_polygon_lasso"
-            self._session.change_settings(target_mode=TargetMode.REGION)
+            session.change_settings(target_mode=TargetMode.REGION)
+
+    def finish_drawing(self, layer: Shapes) -> None:
+        """Make a hole of a shape that was drawn here inside another one."""
+        slide = self._session.slide
+        if slide is not None:
+            take_hole(layer, slide)
 
     def add_tissue_outline(self) -> None:
         """Add the outline of the tissue as shapes, which are not regions."""

@@ -24,7 +24,7 @@ from superqt.utils import signals_blocked
 
 from ....errors import DkanError
 from ...jobs.target_from_layers import add_regions_layer
-from ...layers.region_objects import CLASS_COLORS, prepare_drawing, region_layers
+from ...layers.region_objects import find_free_class, prepare_drawing, region_layers
 from ...session.shortcut_actions import (
     ACTION_BY_NAME,
     register_actions,
@@ -173,11 +173,7 @@ class RegionsWidget(QWidget):
 
     def draw_new_class(self) -> None:
         """Draw the first region of a class with a free name and colour."""
-        names = {g.name for g in self.model.groups}
-        number = next(n for n in range(1, len(names) + 2) if f"Region {n}" not in names)
-        used = {_hex(g.color) for g in self.model.groups if g.is_class}
-        free = [c for c in CLASS_COLORS if c not in used] or list(CLASS_COLORS)
-        self._draw(f"Region {number}", free[0])
+        self._draw(*find_free_class(self.model.objects))
 
     def draw_in_class(self) -> None:
         """Draw another region of the class of the selected row."""
