@@ -55,10 +55,10 @@ def test_walk_draw_change_delete_map_limits_pins(shown: PredictWidget, until, qt
     until(lambda: regions.mode == "pan_zoom")
     outline = np.array(regions.data[0])
     press_keys(shown)
-    assert len(regions.data) == 0 and said() == "Undone: draw region."
+    assert len(regions.data) == 0 and said() == "Undone: draw Region 1."
     press_keys(shown, Qt.KeyboardModifier.ShiftModifier)
     np.testing.assert_array_equal(regions.data[0], outline)
-    assert said() == "Done again: draw region."
+    assert said() == "Done again: draw Region 1."
 
     regions.mode = "select"  # napari's own tools: drag the shape, then delete it by its key
     canvas, centre = canvas_of(shown), centre_of(shown)
@@ -80,7 +80,7 @@ def test_walk_draw_change_delete_map_limits_pins(shown: PredictWidget, until, qt
     np.testing.assert_array_equal(regions.data[0], moved)
     press_keys(shown)
     np.testing.assert_array_equal(regions.data[0], outline)
-    assert said() == "Undone: change region."
+    assert said() == "Undone: change Region 1."
 
     regions.mode = "pan_zoom"
     until(lambda: shown.target_box.target is not None)
@@ -101,6 +101,30 @@ def test_walk_draw_change_delete_map_limits_pins(shown: PredictWidget, until, qt
     assert not session.overlays and overlay.layer not in layers
     press_keys(shown)
     assert session.overlays == [overlay]
+
+    # napari's own slider of the map's limits: one step for a drag, and for all maps of the gene.
+    layers.selection.active = overlay.layer
+    controls = session.viewer.window._qt_viewer.controls
+    slider = controls.widgets[overlay.layer]._contrast_limits_control.contrast_limits_slider
+    until(slider.isVisible)
+    limits = overlay.layer.contrast_limits
+    window, y = slider.window().windowHandle(), slider.height() // 2
+    places = [
+        slider.mapTo(slider.window(), QPoint(x, y)) for x in range(slider.width() - 6, 40, -6)
+    ]
+    QTest.mousePress(window, LEFT, pos=places[0])
+    for place in places[1 : len(places) // 2]:
+        QTest.mouseMove(window, place)
+        qtbot.wait(1)
+    qtbot.wait(400)  # held
+    changed = overlay.layer.contrast_limits
+    assert changed != limits and session.settings.contrast_limits.by_gene == {}
+    QTest.mouseRelease(window, LEFT, pos=places[len(places) // 2])
+    until(lambda: session.settings.contrast_limits.by_gene != {})
+    qtbot.wait(300)
+    press_keys(shown)
+    assert said() == "Undone: colour limits."
+    assert overlay.layer.contrast_limits == limits and not session.settings.contrast_limits.by_gene
 
     pinned, gene = session.pinned, session.gene
     QTest.mouseClick(shown.gene_box.pin_button, LEFT)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from qtpy.QtCore import Qt
 from qtpy.QtGui import QCursor
-from qtpy.QtWidgets import QToolTip
+from qtpy.QtWidgets import QApplication, QToolTip
 
 from ..session.prediction_overlay import PredictionOverlay
 from ..session.viewer_session import ViewerSession
-from ..widgets.signal_connections import SignalConnections
+from ..widgets.signal_connections import Debouncer, SignalConnections
 from .canvas_legend import GENE_LEGEND, CanvasLegend, wrap_units
 from .contrast_limits import get_label_range, percentile_limits, widen_limits
 from .overlay_lookup import find_covered_tiles, sort_by_precedence
@@ -19,6 +22,7 @@ from .prediction_layers import GridOverlay, format_overlay_title
 from .reliability_overlay import format_reliability
 
 MIN_SPOTS_FOR_LIMITS = 20  # predictions with fewer spots do not determine limits
+LAYER_LIMITS_DELAY_MS = 60  # after the last change in napari's controls of a layer
 LIMIT_TOLERANCE = 0.05  # of the range; smaller changes of a growing map's limits are not drawn
 
 
@@ -49,26 +53,65 @@ class OverlayDisplay:
         self._tiling_before = self._tiling.top_right
         self._tiling.top_right = "vertical"  # beside each other bar and text overlap
         self._drawn_limits: tuple[float, float] | None = None
+        self._is_drawing = False
+        self._layer_limits: tuple[str, tuple[float, float]] | None = None  # gene and limits
+        self._limits_debouncer = Debouncer(LAYER_LIMITS_DELAY_MS, self._choose_layer_limits)
         connections.connect(
             self.refresh, session.gene_changed, session.settings_changed, session.overlays_changed
         )
         connections.connect(self._on_overlay_updated, session.overlay_updated)
-        connections.connect(self._follow_visibility, session.overlays_changed)
-        self._follow_visibility()
+        connections.connect(self._follow_layers, session.overlays_changed)
+        self._follow_layers()
         connections.add_callback(session.viewer.mouse_move_callbacks, self._on_mouse_move)
 
     def close(self) -> None:
         """Hide the legend."""
         self.legend.hide()
+        self._limits_debouncer.stop()
         self._tiling.top_right = self._tiling_before
         for overlay in self._session.overlays:
-            overlay.layer.events.visible.disconnect(self._on_visibility_changed)
+            self._unfollow(overlay)
 
-    def _follow_visibility(self) -> None:
-        """Draw the tiles again that a map covered which is hidden now."""
+    def _follow_layers(self) -> None:
+        """Follow what the user changes in napari's list and controls of layers."""
         for overlay in self._session.overlays:
-            overlay.layer.events.visible.disconnect(self._on_visibility_changed)
+            self._unfollow(overlay)
             overlay.layer.events.visible.connect(self._on_visibility_changed)
+            if isinstance(overlay, GridOverlay):
+                overlay.layer.events.contrast_limits.connect(self._on_layer_limits)
+
+    def _unfollow(self, overlay: PredictionOverlay) -> None:
+        overlay.layer.events.visible.disconnect(self._on_visibility_changed)
+        if isinstance(overlay, GridOverlay):
+            overlay.layer.events.contrast_limits.disconnect(self._on_layer_limits)
+
+    def _on_layer_limits(self, event: Any) -> None:
+        """Draw all maps with the limits that are being set in napari's controls of one."""
+        low, high = map(float, event.source.contrast_limits)
+        gene = self._session.gene
+        if self._is_drawing or gene is None or not low < high:
+            return
+        self._layer_limits = gene, (low, high)
+        self.preview_limits((low, high))
+        self._limits_debouncer.start()
+
+    def _choose_layer_limits(self) -> None:
+        """Take them as the limits of their gene, once for each drag, so that undo knows them."""
+        if QApplication.mouseButtons() != Qt.MouseButton.NoButton:
+            self._limits_debouncer.start()
+            return
+        chosen, self._layer_limits = self._layer_limits, None
+        if chosen is not None:
+            limits = self._session.settings.contrast_limits.choose(*chosen)
+            self._session.change_settings(contrast_limits=limits)
+
+    @contextmanager
+    def _drawing(self) -> Iterator[None]:
+        before, self._is_drawing = self._is_drawing, True
+        try:
+            yield
+        finally:
+            self._is_drawing = before
 
     def _on_visibility_changed(self, event: object = None) -> None:
         self._update_legend(self.shown_overlays())
@@ -169,7 +212,7 @@ class OverlayDisplay:
         session = self._session
         if isinstance(overlay, GridOverlay):
             overlay.smooth = session.settings.smooth_maps
-        with session.draw_stages("draw", len(overlay.prediction.target)):
+        with self._drawing(), session.draw_stages("draw", len(overlay.prediction.target)):
             overlay.draw(session.gene or "", limits, session.settings.colormap)
         title = format_overlay_title(overlay, session.gene or "")
         session.titles.set_title(overlay.layer, title, overlay.place)
