@@ -15,8 +15,10 @@ from pathlib import Path
 
 from qtpy.QtCore import (
     QCoreApplication,
+    QEvent,
     QEventLoop,
     QMimeData,
+    QObject,
     QPoint,
     QPointF,
     QRect,
@@ -36,6 +38,7 @@ from qtpy.QtWidgets import (
     QMenu,
     QMenuBar,
     QScrollArea,
+    QStatusBar,
     QWidget,
 )
 
@@ -64,13 +67,69 @@ class Seen:
 
 @dataclass(frozen=True)
 class Action:
-    """What a person did, and after how many seconds something in sight had changed."""
+    """What a person did, and when something in sight had changed.
+
+    Attributes
+    ----------
+    what : str
+    seconds : float
+        Until the change; those of the machine, with whatever else runs on it.
+    cpu_s : float
+        What the window's thread computed until the change.
+    """
 
     what: str
     seconds: float
+    cpu_s: float
 
     def __str__(self) -> str:
-        return f"{self.seconds:6.2f} s  {self.what}"
+        return f"{self.seconds:6.2f} s, {self.cpu_s:5.2f} s of the window's thread  {self.what}"
+
+
+class Answer(QObject):
+    """Waits for the first change in sight after an action, also in the middle of a long slot.
+
+    Attributes
+    ----------
+    cpu_s : float or None
+        What the thread computed until then, without looking.
+    """
+
+    def __init__(self, texts: frozenset[str], canvas: QImage) -> None:
+        super().__init__()
+        self._texts, self._canvas = texts, canvas
+        self._start, self._wall_start = time.thread_time(), time.perf_counter()
+        self._looking_s = 0.0
+        self.cpu_s: float | None = None
+        self.seconds = 0.0
+        QApplication.instance().installEventFilter(self)
+
+    def is_there(self, look: Callable[[], tuple[frozenset[str], QImage]]) -> bool:
+        """Look for a new text, or for another picture of the slide."""
+        if self.cpu_s is None:
+            start = time.thread_time()
+            texts, canvas = look()
+            is_new = bool(texts - self._texts) or canvas != self._canvas
+            self._looking_s += time.thread_time() - start
+            if is_new:
+                self._take_time()
+        return self.cpu_s is not None
+
+    def eventFilter(self, watched: QObject, event: QEvent) -> bool:
+        if (
+            event.type() == QEvent.Type.Paint
+            and isinstance(watched, QLabel)
+            and self.cpu_s is None
+            and _plain(watched.text()) not in self._texts
+            and not _is_in_status_bar(watched)
+        ):
+            self._take_time()
+        return False
+
+    def _take_time(self) -> None:
+        self.cpu_s = time.thread_time() - self._start - self._looking_s
+        self.seconds = time.perf_counter() - self._wall_start
+        QApplication.instance().removeEventFilter(self)
 
 
 class Person:
@@ -161,7 +220,8 @@ class Person:
 
     def _read(self, kinds: type | tuple[type, ...] = QWidget) -> Iterator[Seen]:
         for widget in _visible_widgets():
-            if isinstance(widget, kinds) and not widget.visibleRegion().isEmpty():
+            is_visible = isinstance(widget, kinds) and not widget.visibleRegion().isEmpty()
+            if is_visible and not _is_in_status_bar(widget):
                 yield from _read_widget(widget)
 
     def _find(self, text: str) -> Seen | None:
@@ -194,11 +254,12 @@ class Person:
 
     def open_panel(self, title: str, plugin: str = "napari-dkan") -> Walk:
         """Open a panel from the menu: one action, however many entries."""
-        count, start = len(self.actions), time.perf_counter()
-        for entry in ("Plugins", plugin):
+        count = len(self.actions)
+        for entry in ("Plugins", plugin, title):
             yield from self.press(entry)
-        yield from self.press(title)
-        self.actions[count:] = [Action(f"open {title}", time.perf_counter() - start)]
+        seconds = max(action.seconds for action in self.actions[count:])
+        cpu_s = max(action.cpu_s for action in self.actions[count:])
+        self.actions[count:] = [Action(f"open {title}", seconds, cpu_s)]
 
     def press(self, text: str) -> Walk:
         """Press a button, or an entry of a menu or list, scrolling to it where necessary."""
@@ -237,10 +298,9 @@ class Person:
         QTest.mousePress(self._front(), LEFT, NO_KEY, self._in_front(places[0]))
         for place in places[1:]:
             yield from self._move(place)
-        start = time.perf_counter()
+        answer = Answer(*before)
         QTest.mouseRelease(self._front(), LEFT, NO_KEY, self._in_front(places[-1]))
-        yield lambda: self._answers(before)
-        self.actions.append(Action("draw on the slide", time.perf_counter() - start))
+        yield from self._take_answer("draw on the slide", answer)
 
     def wait(self, pattern: str) -> Walk:
         """Wait for a text."""
@@ -249,24 +309,22 @@ class Person:
     def _act(self, what: str, place: QPoint, do: Callable[[], object]) -> Walk:
         """Do something, and wait until something in sight has changed."""
         yield from self._move(place)
-        before, start = self._look(), time.perf_counter()
+        answer = Answer(*self._look())
         QTimer.singleShot(0, do)  # a menu or a dialog returns when it is closed
-        yield lambda: self._answers(before)
-        self.actions.append(Action(what, time.perf_counter() - start))
+        yield from self._take_answer(what, answer)
 
     def _hover(self, what: str, place: QPoint) -> Walk:
         """Point at what opens by itself; a click would close it again."""
-        before, start = self._look(), time.perf_counter()
+        answer = Answer(*self._look())
         yield from self._move(place)
-        yield lambda: self._answers(before)
-        self.actions.append(Action(what, time.perf_counter() - start))
+        yield from self._take_answer(what, answer)
+
+    def _take_answer(self, what: str, answer: Answer) -> Walk:
+        yield lambda: answer.is_there(self._look)
+        self.actions.append(Action(what, answer.seconds, answer.cpu_s))
 
     def _look(self) -> tuple[frozenset[str], QImage]:
         return self.texts(), self.canvas()
-
-    def _answers(self, before: tuple[frozenset[str], QImage]) -> bool:
-        texts, canvas = before
-        return bool(self.texts() - texts) or self.canvas() != canvas
 
     def _click(self) -> None:
         QTest.mouseClick(self._front(), LEFT, NO_KEY, self._in_front(self.pointer))
@@ -342,6 +400,14 @@ def _visible_widgets() -> Iterator[QWidget]:
         if top.isVisible():
             yield top
             yield from (widget for widget in top.findChildren(QWidget) if widget.isVisible())
+
+
+def _is_in_status_bar(widget: QWidget) -> bool:
+    """Whether its text follows the mouse."""
+    parent = widget.parentWidget()
+    while parent is not None and not isinstance(parent, QStatusBar):
+        parent = parent.parentWidget()
+    return parent is not None
 
 
 def _is_scrolled_away(widget: QWidget) -> bool:

@@ -14,6 +14,7 @@ from ....layers.map_grid import MapGrid
 from ....layers.value_layers import make_spots_layer
 from ....session.shortcut_actions import register_actions
 from ....session.slide_layer import AXIS_LABELS, METADATA_PREFIX, MICROMETER_UNITS
+from ....widgets.busy_line import busy_line
 from ....widgets.signal_connections import Debouncer, SignalConnections
 from ..data.quality_model import MapKind, MapLayout, QualityModel
 from .section_maps import SELECTED_SPOT_COLOR, SectionMaps
@@ -107,7 +108,8 @@ class SectionMapLayout:
                 metadata={METADATA_PREFIX: "chosen spot"},
             )
             names = [str(kind) for kind in MapKind]
-            self._grid.enter(section.slide, maps, names, self._selected_spot_layer)
+            with busy_line(self._viewer, "Arranging the maps ..."):
+                self._grid.enter(section.slide, maps, names, self._selected_spot_layer)
         self._draw_selected_spot()
 
     def _leave_grid(self) -> None:
