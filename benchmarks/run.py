@@ -27,6 +27,7 @@ SCRIPTS: dict[str, list[str]] = {
     "engine": [],
     "context": [],
     "dense_map": SMALL,
+    "batch": [],
     "growth": SMALL,
     "visits": SMALL,
     "training_step": SMALL,

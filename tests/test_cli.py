@@ -164,7 +164,7 @@ def test_light_commands_load_no_torch(tmp_path):
         "    assert not heavy, (words, heavy)\n"
         "existing_result.find_existing_result(slide_job.SlideJob('a', Path('b')))\n"
         "assert 'napari_dkan.export.result_reader' in sys.modules\n"
-        "heavy = {'torch', 'timm', 'lightning', 'scanpy'} & set(sys.modules)\n"
+        "heavy = {'torch', 'timm', 'lightning', 'scanpy', 'anndata'} & set(sys.modules)\n"
         "assert not heavy, heavy"
     )
     environment = os.environ | {"NAPARI_DKAN_CACHE": str(tmp_path)}

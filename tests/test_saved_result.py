@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from shapely.geometry import MultiPolygon, Polygon, box
 
 from napari_dkan.errors import OutputError, ResultError
-from napari_dkan.export.result_reader import is_saved_result, load_result
+from napari_dkan.export.result_reader import is_saved_result, load_result, read_result_summary
 from napari_dkan.export.saved_result import SavedResult, SlideRecord, ViewSettings, save_result
 from napari_dkan.inference.predict import find_tissue_region, predict
 from napari_dkan.inference.predictor import Predictor
@@ -127,7 +127,13 @@ def test_any_result_roundtrips(data, tmp_path_factory):
         reliability=data.draw(st.sampled_from([None, plain.reliability])),
     )
     file = save_result(tmp_path_factory.mktemp("any") / "any.h5ad", original)
-    assert_same(original, load_result(file))
+    loaded, summary = load_result(file), read_result_summary(file)
+    assert_same(original, loaded)
+    assert summary.provenance == loaded.prediction.provenance
+    assert (summary.n_spots, summary.n_genes) == loaded.prediction.values.shape
+    scored = loaded.reliability
+    assert summary.n_unreliable == (None if scored is None else scored.unreliable.sum())
+    assert summary.mean_reliability == (None if scored is None else scored.score.mean())
 
 
 def test_subset_of_another_program_is_loaded(tmp_path):

@@ -72,15 +72,15 @@ def find_existing_result(job: SlideJob) -> JobOutcome | None:
     DkanError
         The slide or the checkpoint cannot be read.
     """
-    from ..export.result_reader import load_result
+    from ..export.result_reader import read_result_summary
 
     if not job.out.is_file():
         return None
     try:
-        saved = load_result(job.out)
+        saved = read_result_summary(job.out)
     except ResultError:  # cut short, or of another program
         return None
-    provenance = saved.prediction.provenance
+    provenance = saved.provenance
     if provenance.get("parameters") != job.parameters_json():
         return None
     if provenance.get("checkpoint_sha256") != compute_sha256_cached(resolve_checkpoint(job)):
@@ -88,13 +88,12 @@ def find_existing_result(job: SlideJob) -> JobOutcome | None:
     with open_job_slide(job) as slide:
         if provenance.get("slide_fingerprint") != slide.fingerprint():
             return None
-    reliability = saved.reliability
     return JobOutcome(
         job.slide,
         job.out,
-        n_spots=len(saved.prediction.target),
-        n_genes=len(saved.prediction.panel),
-        n_unreliable=None if reliability is None else int(reliability.unreliable.sum()),
-        mean_reliability=None if reliability is None else float(reliability.score.mean()),
+        n_spots=saved.n_spots,
+        n_genes=saved.n_genes,
+        n_unreliable=saved.n_unreliable,
+        mean_reliability=saved.mean_reliability,
         is_reused=True,
     )

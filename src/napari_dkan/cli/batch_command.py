@@ -83,7 +83,8 @@ def run_batch(
                 if isinstance(event, JobFinished):
                     outcomes[event.index] = event.outcome
                     rows = [(jobs[i], outcomes[i]) for i in sorted(outcomes)]
-                    write_summary(template.out, rows)
+                    if not event.outcome.is_reused or len(rows) == len(jobs):
+                        write_summary(template.out, rows)
                 display.update(event)
     except KeyboardInterrupt:
         finished = format_counts([*outcomes.values()]) if outcomes else "nothing is finished"
