@@ -308,4 +308,4 @@ def _format_caption(predictions: Sequence[Prediction]) -> str:
     model, day, slide, version = (
         ", ".join(dict.fromkeys(names)) for names in (models, days, slides, versions)
     )
-    return f"Predicted by the DKAN checkpoint {model} on the slide {slide}, {day}, {version}."
+    return f"Predicted by the checkpoint {model} on the slide {slide}, {day}, {version}."

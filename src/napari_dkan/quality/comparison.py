@@ -14,7 +14,7 @@ from ..errors import SpotsError
 from ..expression.panel import Panel
 from ..expression.readers.read_account import ReadAccount, account_of
 from ..model.checkpoint.checkpoint_card import is_trained_on
-from ..model.methods.method_configs import DKAN_METHOD
+from ..model.methods.method_configs import DKAN_METHOD, TITLES
 from ..spatial.spots import Spots, have_same_positions, median_spot_distance
 from ..training.block_bootstrap import PccIntervals, bootstrap_pcc
 from ..training.depth_reference import (
@@ -84,6 +84,8 @@ class Comparison:
         As `held_out_pcc`, depth-partial; {} where the card does not record it.
     shallow : str or None
         A sentence where far fewer molecules were caught than in the training sections.
+    method : str
+        Name of the checkpoint's method.
     """
 
     name: str
@@ -104,6 +106,7 @@ class Comparison:
     reference: DepthReference | None = None
     held_out_partial: Mapping[str, DkanRidgePair] = field(default_factory=dict)
     shallow: str | None = None
+    method: str = TITLES[DKAN_METHOD]
 
     @property
     def residual(self) -> Float32Array:
@@ -137,6 +140,7 @@ class Comparison:
             self.held_out_mse,
             self.seen_in_training,
             self.beside_depth,
+            self.method,
         )
 
     @cached_property
@@ -246,6 +250,7 @@ def compare_with_measured(
         ),
         held_out_partial=held_out_pcc_from_card(card, "per_gene_depth_partial", method),
         shallow=describe_shallow_section(card, measured.labels.counts, measured.panel),
+        method=TITLES[method],
     )
 
 

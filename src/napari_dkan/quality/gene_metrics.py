@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from ..model.methods.method_configs import DKAN_METHOD, TITLES
 from ..training.block_bootstrap import PccIntervals
 from ..training.depth_reference import DepthReference
 from ..training.metrics import gene_pcc, nanmean_or_none
@@ -138,6 +139,8 @@ class ComparisonSummary:
         Number of genes that cannot be judged here.
     depth_alone : MethodMetrics or None
         The measured depth as the prediction of every gene.
+    method : str
+        Name of the checkpoint's method, DKAN unless it says another.
     """
 
     n_spots: int
@@ -156,14 +159,15 @@ class ComparisonSummary:
     ceiling: float | None = None
     n_not_judged: int = 0
     depth_alone: MethodMetrics | None = None
+    method: str = TITLES[DKAN_METHOD]
 
     def metrics_by_method(self) -> dict[str, MethodMetrics]:
         """Return the metrics that exist, by the displayed name of the method."""
         metrics_by_name = {
-            "DKAN": self.dkan,
+            self.method: self.dkan,
             "ridge": self.ridge,
             "depth alone": self.depth_alone,
-            "DKAN, held-out sections (card)": self.card_dkan,
+            f"{self.method}, held-out sections (card)": self.card_dkan,
             "ridge, held-out sections (card)": self.card_ridge,
         }
         return {name: found for name, found in metrics_by_name.items() if found is not None}
@@ -199,7 +203,7 @@ class ComparisonSummary:
         ridge = None if self.ridge is None else getattr(self.ridge, figure)
         if ridge is None:
             return ""
-        better = f"DKAN better on {self.n_better_than_ridge} of {self.n_compared} genes"
+        better = f"{self.method} better on {self.n_better_than_ridge} of {self.n_compared} genes"
         return f"; ridge {ridge:.2f}, {better}"
 
     def _format_expected(self) -> str:
@@ -319,11 +323,12 @@ def summarize_comparison(
     held_out_mse: DkanRidgePair = (None, None),
     seen_in_training: bool = False,
     beside_depth: BesideDepth | None = None,
+    method: str = TITLES[DKAN_METHOD],
 ) -> ComparisonSummary:
     """Summarize all genes with the code of `napari-dkan evaluate`.
 
     Parameters are those of `compute_gene_metrics`, and `held_out_mse`, the MSE of (DKAN, ridge)
-    on held-out sections.
+    on held-out sections, and the displayed name of the checkpoint's method.
     """
     labels = {"section": measured}
     references = {} if beside_depth is None else {"section": beside_depth.reference}
@@ -370,6 +375,7 @@ def summarize_comparison(
         depth_alone=_to_method_metrics(score_depth_alone(labels, references))
         if references
         else None,
+        method=method,
     )
 
 

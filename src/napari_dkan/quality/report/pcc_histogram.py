@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ...model.methods.method_configs import DKAN_METHOD, TITLES
+
 WIDTH, HEIGHT = 560.0, 250.0
 LEFT, RIGHT, TOP, BOTTOM = 44.0, 14.0, 26.0, 42.0
 BIN_WIDTH = 0.05
@@ -67,7 +69,10 @@ class PccHistogram:
 
 
 def make_pcc_histogram(
-    dkan: NDArray[np.floating], ridge: NDArray[np.floating] | None, title: str = "PCC"
+    dkan: NDArray[np.floating],
+    ridge: NDArray[np.floating] | None,
+    title: str = "PCC",
+    method: str = TITLES[DKAN_METHOD],
 ) -> PccHistogram:
     """Lay out the histogram of the PCC of each gene (G,); NaN is left out."""
     pcc = [np.asarray(v, float) for v in (dkan, ridge) if v is not None]
@@ -98,7 +103,7 @@ def make_pcc_histogram(
     tick_step = 0.1 if edges[-1] - edges[0] < 1.2 else 0.2
     first, last = int(np.ceil(edges[0] / tick_step - 1e-6)), int(edges[-1] / tick_step + 1e-6)
     medians = [float(np.median(v)) if len(v) else float("nan") for v in pcc]
-    titles = ("DKAN", "ridge")[: len(pcc)]
+    titles = (method, "ridge")[: len(pcc)]
     return PccHistogram(
         n_genes=len(pcc[0]),
         baseline=y(0),
@@ -107,8 +112,8 @@ def make_pcc_histogram(
         bars=bars,
         ridge_path=ridge_path,
         medians=[
-            (method.lower(), x(median))
-            for method, median in zip(titles, medians, strict=True)
+            (css_class, x(median))
+            for css_class, median in zip(("dkan", "ridge"), medians, strict=False)
             if median == median
         ],
         legend=[

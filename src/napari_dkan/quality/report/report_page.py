@@ -22,6 +22,7 @@ from ...inference.slide_account import account_for_slide
 from ...inference.target import TargetKind
 from ...model.checkpoint.checkpoint_card import describe_checkpoint
 from ...model.checkpoint.checkpoint_file import Checkpoint
+from ...model.methods.method_configs import TITLES
 from ...slide import Slide
 from ...training.run_provenance import collect_provenance
 from ..comparison import Comparison, ErrorRegion, find_error_regions, held_out_pcc_from_card
@@ -191,10 +192,10 @@ def _make_gene_section(
 ) -> dict[str, Any]:
     if comparison is None:
         text = "All predicted genes, with their mean and variance over the spots."
-        held_out_pcc = held_out_pcc_from_card(
-            checkpoint.card, method=checkpoint.network.config.method
-        )
-        return {"text": text, "table": make_predicted_table(prediction, held_out_pcc)}
+        method = checkpoint.network.config.method
+        held_out_pcc = held_out_pcc_from_card(checkpoint.card, method=method)
+        table = make_predicted_table(prediction, held_out_pcc, TITLES[method])
+        return {"text": text, "table": table}
     text = (
         f"All {len(comparison.panel)} genes that are measured and predicted, over "
         f"{len(comparison.spots)} spots, best first. The interval of the PCC comes from "

@@ -77,7 +77,9 @@ def make_summary(
         overview,
         comparison.summary.format_verdict(),
         _make_summary_table(comparison.summary),
-        make_pcc_histogram(pcc, ridge if comparison.ridge is not None else None, title),
+        make_pcc_histogram(
+            pcc, ridge if comparison.ridge is not None else None, title, comparison.method
+        ),
     )
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from ...expression.panel import Panel
 from ...inference.prediction import Prediction
+from ...model.methods.method_configs import DKAN_METHOD, TITLES
 from ..comparison import Comparison
 from ..gene_metrics import DkanRidgePair, GeneMetrics
 
@@ -192,20 +193,26 @@ def make_gene_table(comparison: Comparison) -> SortableTable:
         )
         for gene in genes
     ]
+
+    def name_method(text: str) -> str:
+        return text.replace(TITLES[DKAN_METHOD], comparison.method)
+
     return SortableTable(
-        [(c.header, c.tooltip) for c in columns],
+        [(name_method(c.header), name_method(c.tooltip)) for c in columns],
         rows,
-        [(name, len(members)) for name, members in groups],
+        [(name_method(name), len(members)) for name, members in groups],
     )
 
 
 def make_predicted_table(
-    prediction: Prediction, held_out_pcc: Mapping[str, DkanRidgePair]
+    prediction: Prediction,
+    held_out_pcc: Mapping[str, DkanRidgePair],
+    method: str = TITLES[DKAN_METHOD],
 ) -> SortableTable:
     """Tabulate all genes of a section without measurements."""
     heads = [("name", ""), ("mean", ""), ("variance", "")]
     if held_out_pcc:
-        heads += [("card expects, DKAN", "PCC on held-out sections"), ("ridge", "")]
+        heads += [(f"card expects, {method}", "PCC on held-out sections"), ("ridge", "")]
     rows = []
     values = np.asarray(prediction.values, float)
     for gene, column in zip(prediction.panel.genes, values.T, strict=True):

@@ -11,6 +11,7 @@ import platformdirs
 
 from ...atomic_write import atomic_write
 from ...errors import OutputError
+from ...model.methods.method_configs import DKAN_METHOD, TITLES
 
 MAX_RECENT = 8
 MAX_TIMED_RUNS = 8  # of one checkpoint on one machine
@@ -42,10 +43,23 @@ def list_recent_checkpoints() -> list[Path]:
     return [Path(n) for n in names if isinstance(n, str) and Path(n).is_file()]
 
 
-def add_recent_checkpoint(path: Path) -> None:
-    """Put a checkpoint at the top of the recent ones."""
-    names = [str(path.resolve()), *map(str, list_recent_checkpoints())]
-    _save_history(_load_history() | {"checkpoints": list(dict.fromkeys(names))[:MAX_RECENT]})
+def add_recent_checkpoint(path: Path, method: str = DKAN_METHOD) -> None:
+    """Put a checkpoint at the top of the recent ones, with its method."""
+    name = str(path.resolve())
+    names = list(dict.fromkeys([name, *map(str, list_recent_checkpoints())]))[:MAX_RECENT]
+    methods = load_checkpoint_methods() | {name: method}
+    kept = {n: m for n, m in methods.items() if n in names and m != DKAN_METHOD}
+    _save_history(_load_history() | {"checkpoints": names, "methods": kept})
+
+
+def load_checkpoint_methods() -> dict[str, str]:
+    """Load the method of each recent checkpoint by its path; those of DKAN are not listed."""
+    entries = _load_history().get("methods")
+    return {
+        name: method
+        for name, method in (entries.items() if isinstance(entries, dict) else ())
+        if method in TITLES
+    }
 
 
 def load_pixel_sizes() -> dict[str, tuple[float, str]]:

@@ -28,25 +28,29 @@ def find_dot(dots: NDArray[np.float64], position: QPointF) -> int | None:
 
 
 class CorrelationHistogram(QWidget):
-    """Histogram of the correlations of genes: DKAN as bars, ridge as an outline."""
+    """Histogram of the correlations of genes: the method as bars, ridge as an outline."""
 
     def __init__(self) -> None:
         super().__init__()
         self.pcc, self.ridge = np.empty(0), np.empty(0)
         self.marked_pcc = float("nan")
+        self.method = "DKAN"
         self.setMinimumHeight(112)
         self.setToolTip(
             "Genes by their correlation between measured and predicted values, with the number of "
-            "molecules of each spot regressed out. Filled: DKAN; outline: the ridge baseline on "
-            "the same tiles; line: the chosen gene."
+            "molecules of each spot regressed out. Filled: the model; outline: the ridge baseline "
+            "on the same tiles; line: the chosen gene."
         )
 
     def sizeHint(self) -> QSize:
         return QSize(260, 120)
 
-    def set_correlations(self, pcc: NDArray[np.floating], ridge: NDArray[np.floating]) -> None:
-        """Show correlations (G,) of both methods without NaN; ridge may be empty."""
+    def set_correlations(
+        self, pcc: NDArray[np.floating], ridge: NDArray[np.floating], method: str = "DKAN"
+    ) -> None:
+        """Show correlations (G,) of a method and of ridge without NaN; ridge may be empty."""
         self.pcc, self.ridge = pcc[~np.isnan(pcc)], ridge[~np.isnan(ridge)]
+        self.method = method
         self.update()
 
     def set_marked_pcc(self, pcc: float) -> None:
@@ -95,7 +99,7 @@ class CorrelationHistogram(QWidget):
     def _draw_legend(self, painter: QPainter, ink: QColor, line: int) -> None:
         """Draw the names of the methods with their colours, and the number of genes."""
         left, gap = 8.0, 14
-        entries = [(PREDICTED_COLOR, f"DKAN, {len(self.pcc):,} genes")]
+        entries = [(PREDICTED_COLOR, f"{self.method}, {len(self.pcc):,} genes")]
         if len(self.ridge):
             entries.append((RIDGE_COLOR, "ridge"))
         if np.isfinite(self.marked_pcc):

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from qtpy.QtCore import Signal  # type: ignore[attr-defined]
+from qtpy.QtGui import QStandardItemModel
 from qtpy.QtWidgets import (
     QComboBox,
     QDialog,
@@ -19,8 +20,13 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
+from ....model.methods.method_configs import DKAN_METHOD, TITLES
 from ....samples.bundled_checkpoints import list_bundled_checkpoints
-from ...session.user_history import add_recent_checkpoint, list_recent_checkpoints
+from ...session.user_history import (
+    add_recent_checkpoint,
+    list_recent_checkpoints,
+    load_checkpoint_methods,
+)
 from ...session.viewer_session import ViewerSession
 from ...session.viewer_settings import get_preferred_checkpoint
 from ...widgets.gl_compat import import_torch
@@ -119,7 +125,7 @@ class ModelBox(QWidget):
                 self._fall_back_to_bundled(path, failure.message)
                 return
             if path not in self._bundled:
-                add_recent_checkpoint(path)
+                add_recent_checkpoint(path, loaded[0].network.config.method)
             session.message.show(self._load_error, warning=bool(self._load_error))
             self._load_error = ""
             session.set_checkpoint(loaded[0])
@@ -137,15 +143,8 @@ class ModelBox(QWidget):
     def refresh(self) -> None:
         """Follow checkpoint and slide."""
         checkpoint = self._session.checkpoint
-        self.checkpoint_combo.clear()
-        for path, title in self._bundled.items():
-            self.checkpoint_combo.addItem(f"{title} (bundled)", path)
-        for path in list_recent_checkpoints():
-            self.checkpoint_combo.addItem(path.name, path)
         current = None if checkpoint is None else checkpoint.path
-        if current is not None and self._find_row(current) < 0:
-            self.checkpoint_combo.addItem(current.name, current)
-        self.checkpoint_combo.addItem(BROWSE_ENTRY, None)
+        self._list_checkpoints()
         if current is not None:
             self.checkpoint_combo.setCurrentIndex(self._find_row(current))
         self.card_button.setEnabled(checkpoint is not None)
@@ -156,6 +155,30 @@ class ModelBox(QWidget):
         )
         self.trained_on_label.setVisible(trained_on)
         self.changed.emit()
+
+    def _list_checkpoints(self) -> None:
+        """List the known checkpoints by method, under headings where there are several."""
+        checkpoint = self._session.checkpoint
+        listed = {path: f"{title} (bundled)" for path, title in self._bundled.items()}
+        listed |= {path: path.name for path in list_recent_checkpoints() if path not in listed}
+        remembered = load_checkpoint_methods()
+        method_of = {path: remembered.get(str(path.resolve()), DKAN_METHOD) for path in listed}
+        if checkpoint is not None and checkpoint.path is not None:
+            known = next((p for p in listed if p.resolve() == checkpoint.path.resolve()), None)
+            path = known or checkpoint.path
+            listed.setdefault(path, path.name)
+            method_of[path] = checkpoint.network.config.method
+        combo = self.checkpoint_combo
+        combo.clear()
+        for method, title in TITLES.items():
+            paths = [path for path in listed if method_of[path] == method]
+            if paths and len(paths) < len(listed):
+                combo.addItem(title)
+                heading = cast(QStandardItemModel, combo.model()).item(combo.count() - 1)
+                heading.setEnabled(False)
+            for path in paths:
+                combo.addItem(listed[path], path)
+        combo.addItem(BROWSE_ENTRY, None)
 
     def summarize(self) -> str:
         """Summarize the checkpoint in a line, e.g. ``HER2+ breast, 250 genes``."""
@@ -174,7 +197,7 @@ class ModelBox(QWidget):
         path = self.checkpoint_combo.itemData(index)
         if path is None:
             name, _ = QFileDialog.getOpenFileName(
-                self, "Open a checkpoint", "", "DKAN checkpoint (*.safetensors);;All files (*)"
+                self, "Open a checkpoint", "", "Checkpoint (*.safetensors);;All files (*)"
             )
             path = Path(name) if name else None
         if path is None:
@@ -201,7 +224,10 @@ class ModelBox(QWidget):
 def summarize_checkpoint(checkpoint: Checkpoint) -> str:
     """Summarize a checkpoint as ``250 genes, PCC 0.44 (ridge 0.42)``, from its card."""
     metrics = checkpoint.card.get("metrics", {})
+    method = checkpoint.network.config.method
     text = f"{len(checkpoint.panel)} genes, patch {checkpoint.patch.um:.0f} um"
+    if method != DKAN_METHOD:
+        text = f"{TITLES[method]}, {text}"
     pcc = metrics.get("pcc_all") if isinstance(metrics, dict) else None
     partial = metrics.get("depth_partial_pcc") if isinstance(metrics, dict) else None
     if isinstance(partial, int | float):

@@ -145,7 +145,7 @@ class ModelComparisonBox(QWidget):
     def _on_checkpoint_chosen(self, index: int) -> None:
         if self.checkpoint_combo.itemData(index) is None:
             name, _ = QFileDialog.getOpenFileName(
-                self, "Second checkpoint", "", "DKAN checkpoint (*.safetensors);;All files (*)"
+                self, "Second checkpoint", "", "Checkpoint (*.safetensors);;All files (*)"
             )
             if name:
                 self.choose_checkpoint(Path(name))

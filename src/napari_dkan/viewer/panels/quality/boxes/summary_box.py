@@ -130,9 +130,8 @@ class SummaryBox(QWidget):
         self.metrics_label.setText(summary_to_html(summary))
         table = comparison.metrics_per_gene
         names = ("pcc", "ridge_pcc") if comparison.reference is None else _PARTIAL_NAMES
-        self.histogram.set_correlations(
-            *(np.array([getattr(gene, name) for gene in table]) for name in names)
-        )
+        pcc, ridge = (np.array([getattr(gene, name) for gene in table]) for name in names)
+        self.histogram.set_correlations(pcc, ridge, summary.method)
         self._mark_gene()
 
     def _mark_gene(self) -> None:
@@ -171,10 +170,10 @@ def summary_to_html(summary: ComparisonSummary) -> str:
     titles = "".join(f'<td align="right" style="padding-left: 5px;">{t}</td>' for t in columns)
     rows = [f"<tr><td></td>{titles}</tr>"]
     methods = (
-        ("<b>DKAN</b>", summary.dkan),
+        (f"<b>{summary.method}</b>", summary.dkan),
         ("ridge", summary.ridge),
         ("depth alone", summary.depth_alone),
-        ("card: DKAN", summary.card_dkan),
+        (f"card: {summary.method}", summary.card_dkan),
         ("card: ridge", summary.card_ridge),
     )
     rows += [

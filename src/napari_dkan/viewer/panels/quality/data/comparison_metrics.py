@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 INTERVAL_INCLUDES_ZERO = (
     "The 95 % interval does not lie above 0: this gene may not be predicted here at all."
 )
-BELOW_RIDGE = "The ridge baseline does better than DKAN on this gene."
+BELOW_RIDGE = "The ridge baseline does better than the model on this gene."
 NO_VARIANCE = "Measured or predicted is the same at all spots, so there is no correlation."
-CARD_BELOW_RIDGE = "On held-out sections DKAN did no better than ridge on this gene."
+CARD_BELOW_RIDGE = "On held-out sections the model did no better than ridge on this gene."
 NOT_JUDGED = (
     "Cannot be judged here: random halves of its counts do not agree, so they are too few to tell "
     "a good prediction from a bad one."
@@ -100,7 +100,7 @@ def make_gene_table(comparison: Comparison) -> MetricsTableData:
         make_metric_column(
             "ridge",
             "The same of the ridge baseline: a linear model on the same tiles, trained on the "
-            "same sections; what DKAN has to beat",
+            "same sections; what the model has to beat",
             ridge,
             warning_mask=is_below_ridge,
             warning=BELOW_RIDGE,
@@ -120,7 +120,7 @@ def make_gene_table(comparison: Comparison) -> MetricsTableData:
         make_metric_column(
             card_title,
             ("Depth-partial PCC" if comparison.held_out_partial else "PCC")
-            + " to be expected: what DKAN reached on held-out sections, from the checkpoint's card"
+            + " to be expected: what the model reached on held-out sections, from its card"
             + ("" if card_title == "card" else ". It does not record the depth-partial PCC"),
             expected,
             warning_mask=is_doubtful,
