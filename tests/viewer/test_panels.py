@@ -26,6 +26,7 @@ from napari_dkan.viewer.session.viewer_settings import (
 )
 from napari_dkan.viewer.widgets import theme_colors as tones
 from napari_dkan.viewer.widgets.fold_section import FoldSection
+from napari_dkan.viewer.widgets.qt_utils import fill_column
 from napari_dkan.viewer.widgets.scroll_column import FocusRing, ScrollColumn
 
 if TYPE_CHECKING:
@@ -183,6 +184,28 @@ def test_tab_reaches_every_control_with_a_focus_ring(panel: PredictWidget, qtbot
     assert len(wanted) > 8 and not wanted - set(reached)
     down = [at.mapTo(ring.parent(), at.rect().bottomLeft()).y() for at in reached]
     assert all(b > a - 40 for a, b in pairwise(down))  # from top to bottom
+
+
+def test_what_was_asked_for_stays_in_sight_while_boxes_above_it_appear(qtbot):
+    """As the histogram does a moment after the bars of the first click."""
+    content, late, bars, below = QWidget(), QWidget(), QWidget(), QWidget()
+    for box, height in ((late, 150), (bars, 200), (below, 300)):
+        box.setFixedHeight(height)
+    fill_column(content, late, bars, below)
+    column = ScrollColumn(content)
+    qtbot.addWidget(column)
+    column.resize(200, 220)
+    late.hide()
+    column.show()
+    qtbot.waitExposed(column)
+    column.reveal(bars)
+    late.show()
+    qtbot.waitUntil(lambda: bars.visibleRegion().boundingRect() == bars.rect())
+    bar = column.verticalScrollBar()
+    bar.triggerAction(bar.SliderAction.SliderToMinimum)  # the user scrolls
+    late.setFixedHeight(160)
+    qtbot.wait(50)
+    assert bar.value() == 0
 
 
 def test_event_filters_survive_garbage_collection(qtbot):

@@ -189,6 +189,15 @@ def test_the_pixel_size_of_the_training_is_offered(
     assert box.pixel_size_field.value() == 0.6878
     assert "0.688 is that of the model's training" in box.pixel_size_label.text()
 
+    session.checkpoint = None  # as while it is being loaded
+    QTest.mouseClick(box.apply_button, Qt.MouseButton.LeftButton)
+    assert "not loaded yet" in session.message.text and session.slide.pixel_size is None
+    session.set_checkpoint(replace(checkpoint, reference=None))
+    assert box.pixel_size_field.value() == 0.5 and not session.message.text
+    box.pixel_size_field.setValue(0.6)  # what is typed stays
+    session.set_checkpoint(replace(checkpoint, reference=reference))
+    assert box.pixel_size_field.value() == 0.6
+
 
 def test_an_unlikely_pixel_size_needs_a_second_press(
     make_panel: Callable[..., PredictWidget], plain_slide

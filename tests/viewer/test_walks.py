@@ -106,6 +106,7 @@ def test_jpg_without_pixel_size_to_first_bars(person: Person, pixels):
 
     def walk() -> Walk:
         yield from person.open_panel(PREDICT)
+        yield from person.wait("6 genes")  # the model is loaded
         yield from person.drop(photo)
         yield from person.press("Set pixel size")
         yield from person.click(0.5, 0.5)

@@ -13,6 +13,7 @@ from .qt_utils import set_tab_title
 from .theme_colors import LINK_COLOR, color_for_theme
 
 MARGIN_PX = 2  # around the control
+SETTLE_MS = 2_000  # in which boxes above a revealed one may still appear
 
 
 class FocusRing(QWidget):
@@ -101,9 +102,33 @@ class ScrollColumn(QScrollArea):
         self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         content.installEventFilter(self)
         self.focus_ring = FocusRing(content)
+        self._revealed: QWidget | None = None
+        self._settle_timer, self._reveal_timer = QTimer(self), QTimer(self)
+        for timer, slot in (
+            (self._settle_timer, self._let_go),
+            (self._reveal_timer, self._reveal_again),
+        ):
+            timer.setSingleShot(True)
+            timer.timeout.connect(slot)
+        self.verticalScrollBar().actionTriggered.connect(self._let_go)  # the wheel too
 
     def reveal(self, box: QWidget) -> None:
-        """Scroll no further than needed to see a box; its top, if it is higher than the column."""
+        """Scroll no further than needed to see a box; its top, if it is higher than the column.
+
+        It is kept in sight while boxes above it still grow, unless the user scrolls.
+        """
+        self._revealed = box
+        self._settle_timer.start(SETTLE_MS)
+        self._scroll_to(box)
+
+    def _let_go(self, action: int = 0) -> None:
+        self._revealed = None
+
+    def _reveal_again(self) -> None:
+        if self._revealed is not None:
+            self._scroll_to(self._revealed)
+
+    def _scroll_to(self, box: QWidget) -> None:
         content = self.widget()
         if content is None or not content.isAncestorOf(box):
             return
@@ -120,6 +145,10 @@ class ScrollColumn(QScrollArea):
 
     def eventFilter(self, watched: QObject, event: QEvent) -> bool:
         content = self.widget()  # not an attribute: the garbage collector may have cleared them
+        changes = (QEvent.Type.LayoutRequest, QEvent.Type.Resize)
+        is_revealing = vars(self).get("_revealed") is not None
+        if watched is content and event.type() in changes and is_revealing:
+            self._reveal_timer.start(0)  # after the layout
         if watched is content and event.type() == QEvent.Type.LayoutRequest:
             width = content.minimumSizeHint().width()
             bar = self.verticalScrollBar().sizeHint().width()

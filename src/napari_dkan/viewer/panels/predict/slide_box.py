@@ -31,6 +31,7 @@ from ...session.slide_images import (
     show_file_image,
     show_frame,
 )
+from ...session.slide_layer import ViewerSlide
 from ...session.viewer_session import ViewerSession
 from ...tools.ruler import Ruler
 from ...widgets.qt_utils import fill_column, make_row, make_shrinkable, make_text_label
@@ -185,6 +186,7 @@ class SlideBox(QWidget):
         super().__init__()
         self._session = session
         self._doubted_mpp: float | None = None  # unlikely; a second press accepts it
+        self._suggestion: tuple[ViewerSlide | None, float] = (None, 0.0)
         self.slide_list = QListWidget()
         self.slide_list.setAccessibleName("Open slides")
         self.slide_list.setToolTip("The open slides; drag another one onto the window to add it.")
@@ -244,6 +246,7 @@ class SlideBox(QWidget):
         connections.connect(
             self.refresh, session.slides_changed, session.slide_changed, session.checkpoint_changed
         )
+        connections.connect(self._on_model_loaded, session.checkpoint_changed)
         connections.connect(self._refresh_ruler_button, self.ruler.changed)
         self.refresh()
 
@@ -280,7 +283,7 @@ class SlideBox(QWidget):
             if trained is not None:
                 hint = f"{trained:.3g} is that of the model's training; {hint}"
             self.pixel_size_label.setText(f"{note} Enter it, or use the ruler. ({hint})")
-            self.pixel_size_field.setValue(DEFAULT_MPP if trained is None else trained)
+            self._suggest_mpp(slide, DEFAULT_MPP if trained is None else trained)
         else:
             self.pixel_size_label.setText(format_pixel_size(size, slide.native_pixel_size))
             self.pixel_size_field.setValue(size.mpp)
@@ -291,6 +294,20 @@ class SlideBox(QWidget):
             else format_pixel_size(slide.native_pixel_size, None)
         )
         self.reset_button.setToolTip(f"Forget it, and go back to {native}.")
+
+    def _suggest_mpp(self, slide: ViewerSlide, mpp: float) -> None:
+        """Offer a pixel size; what the user has typed for this slide stays."""
+        known_slide, known = self._suggestion
+        if slide is known_slide and self.pixel_size_field.value() != known:
+            return
+        self.pixel_size_field.setValue(mpp)
+        self._suggestion = slide, self.pixel_size_field.value()  # rounded
+
+    def _on_model_loaded(self) -> None:
+        """Drop the question that was asked without the model."""
+        if self._doubted_mpp is not None and self._session.message.is_warning:
+            self._session.message.clear()
+        self._doubted_mpp = None
 
     @property
     def waits_for_user(self) -> bool:
@@ -351,7 +368,9 @@ class SlideBox(QWidget):
         from ....quality.slide_checks import check_pixel_size
 
         slide, checkpoint = self._session.slide, self._session.checkpoint
-        if slide is None or checkpoint is None or not mpp > 0:
+        if slide is None or not mpp > 0:
             return ""
+        if checkpoint is None:
+            return "The model is not loaded yet; it may know the pixel size."
         size = PixelSize(mpp, MANUAL_ORIGIN)
         return check_pixel_size(checkpoint, size, slide.slide.width, slide.slide.height)
