@@ -26,7 +26,9 @@ if TYPE_CHECKING:
 
 
 TILES_PER_UPDATE = 64
-MAX_ENCODER_BATCH = 512  # tiles; less after memory ran out
+# Tiles; less after memory ran out. On a CPU the first layers of 32 tiles need arrays of more than
+# 32 MB, which glibc gets from the system anew for every layer: half of the time went there.
+MAX_ENCODER_BATCH = {"cpu": 16, "gpu": 512}
 
 
 class PatchFeatureCache:
@@ -56,7 +58,7 @@ class PatchFeatureCache:
         self._checkpoint, self._device, self.stage_timer = checkpoint, device, stage_timer
         self._weights, self._precomputed_features = weights, precomputed_features
         self._encoder: Any = None
-        self._max_encoder_batch = MAX_ENCODER_BATCH
+        self._max_encoder_batch = MAX_ENCODER_BATCH["cpu" if device.type == "cpu" else "gpu"]
         self.array = KeyedArray(checkpoint.encoder.dimension)
         self._persistent_array: PersistentKeyedArray | None = None
         self.damaged_keys: set[int] = set()
