@@ -4,8 +4,8 @@
 # make docs         the documentation site in build/site; a warning is an error
 # make coverage     the tests with the lines they reach, in the terminal and in htmlcov; ARGS as above
 # make bench        all benchmarks in a short form, and their verdicts; ARGS="clicks gap" for some
-# make screenshots  the pictures and the tour of the README, and those of the tutorial
-# make panels       the panels on small screens, at 200 %, in both themes, to be looked at
+# make screenshots  the pictures and the tour of the README, and those of the docs
+# make panels       the panels in all states, by screen and theme, to be looked at
 # make mutants      one-line changes of the scientific core, and which of them the tests notice
 # make fuzz         damaged files for as long as you like: make fuzz CASES=50000 ARGS="-k h5ad"
 # make clean        build products and caches; .venv stays
@@ -68,7 +68,7 @@ screenshots: libs .venv/.test
 	@$(SCREEN) $(BIN)/python tools/screenshots.py $(ARGS)
 
 panels: libs .venv/.test
-	@SCREEN_SIZE=2732x1536 $(SCREEN) $(BIN)/python tools/panels.py $(ARGS)
+	@SCREEN_SIZE=3840x2160 $(SCREEN) $(BIN)/python tools/panels.py $(ARGS)
 
 libs:
 	@tools/system-libs.sh

@@ -1,10 +1,14 @@
-"""The pictures of the README and of the tutorial, taken in the real window: ``make screenshots``.
+"""The pictures of the README and of the docs, taken in the real window: ``make screenshots``.
 
-``make screenshots ARGS=tutorial`` takes those of one kind only: readme, tutorial, quality, tour.
+``make screenshots ARGS=tutorial`` takes those of one kind only: readme, tutorial, quality (with the
+report, drawn by Chromium or Chrome), why, tour.
 """
 
 from __future__ import annotations
 
+import os
+import shutil
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,11 +32,13 @@ from napari_dkan.viewer.widgets.scroll_column import ScrollColumn
 
 OUT = Path(__file__).resolve().parent.parent / "docs" / "images"
 LAPTOP = 1366, 768
+REPORT = 900, 1230
+BROWSERS = "chromium", "chromium-browser", "google-chrome", "chrome"
 
 
 def main() -> None:
     OUT.mkdir(parents=True, exist_ok=True)
-    kinds = {"readme": readme, "tutorial": tutorial, "quality": quality}
+    kinds = {"readme": readme, "tutorial": tutorial, "quality": quality, "why": why}
     for kind in sys.argv[1:] or [*kinds, "tour"]:
         if kind == "tour":
             film_tour()
@@ -65,6 +71,7 @@ def readme(viewer: Viewer, panel: PredictWidget) -> Iterator[tuple[str, NDArray]
 def tutorial(viewer: Viewer, panel: PredictWidget) -> Iterator[tuple[str, NDArray]]:
     """The window of a laptop, step by step."""
     viewer.window.resize(*LAPTOP)
+    panel.display_section.collapse()  # as on the screen of a laptop
     tissue = demo.fit_view_to_tissue(viewer, panel)
     demo.wait_until(lambda: not panel.prefetcher.busy, "getting ready")
     yield "tutorial-open", window(viewer, panel.slide_box.slide_list)
@@ -150,6 +157,47 @@ def quality(viewer: Viewer, panel: PredictWidget) -> Iterator[tuple[str, NDArray
     look_at_cell(viewer, panel)
     demo.process_events(2)
     yield "quality", viewer.screenshot(canvas_only=False, flash=False)
+
+    with TemporaryDirectory() as folder:
+        page = Path(folder) / "C3-report.html"
+        widget.report_box.write_report(page)
+        demo.wait_until(lambda: not widget.report_box.job_row.busy, "the report")
+        yield from draw_page("report", page)
+
+
+def draw_page(name: str, page: Path) -> Iterator[tuple[str, NDArray]]:
+    """The top of a page as a browser draws it; nothing where there is none."""
+    browser = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if browser is None:
+        print(f"{name}.png stays as it is: Chromium or Chrome is needed to draw the page.")
+        return
+    picture = page.with_suffix(".png")
+    command = [browser, "--headless", "--hide-scrollbars", f"--screenshot={picture}"]
+    command += [
+        f"--user-data-dir={page.parent / 'browser'}",
+        f"--window-size={REPORT[0]},{REPORT[1]}",
+    ]
+    if hasattr(os, "geteuid") and os.geteuid() == 0:
+        command.append("--no-sandbox")  # which it does not start without as root
+    subprocess.run([*command, page.as_uri()], check=True, capture_output=True)
+    yield name, np.asarray(Image.open(picture).convert("RGB"))
+
+
+def why(viewer: Viewer, panel: PredictWidget) -> Iterator[tuple[str, NDArray]]:
+    """Why a gene is high at a clicked spot."""
+    viewer.window.resize(*LAPTOP)
+    tissue = demo.fit_view_to_tissue(viewer, panel)
+    demo.wait_until(lambda: not panel.prefetcher.busy, "getting ready")
+    panel.session.set_gene("IGHG3")
+    panel.display_section.collapse()
+    place, slide = tissue.representative_point(), panel.session.slide
+    demo.click_at(panel, place.x, place.y)
+    explainer = panel.occlusion_box.explainer
+    panel.occlusion_box.checkbox.click()
+    demo.wait_until(lambda: explainer.explanation is not None and not explainer.busy, "why")
+    viewer.scene.camera.center = (0, place.y * slide.mpp, place.x * slide.mpp)
+    viewer.scene.camera.zoom *= 3
+    yield "why", window(viewer, panel.occlusion_box)
 
 
 def _above(widget: QWidget, kind: type) -> QWidget:

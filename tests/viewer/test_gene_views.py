@@ -10,6 +10,7 @@ from qtpy.QtCore import QPoint, QPointF, Qt
 
 from napari_dkan.viewer.layers.canvas_legend import GENE_LEGEND
 from napari_dkan.viewer.session.viewer_settings import ContrastLimits
+from napari_dkan.viewer.tools.similar_tiles import SIMILAR_LEGEND
 
 from .prediction_steps import draw, everything, finish, square
 
@@ -24,6 +25,13 @@ def drag(qtbot, plot, start: float, end: float) -> None:
     for share in (0.5, 1.0):
         qtbot.mouseMove(plot, QPoint(round(start + share * (end - start)), y))
     qtbot.mouseRelease(plot, Qt.MouseButton.LeftButton, pos=QPoint(round(end), y))
+
+
+def press_smooth(panel: PredictWidget, qtbot) -> None:
+    """Between smooth maps and blocks."""
+    panel.display_section.expand()
+    box = panel.gene_box.smooth_checkbox
+    qtbot.mouseClick(box, Qt.MouseButton.LeftButton, pos=QPoint(8, box.height() // 2))
 
 
 def find_map(panel: PredictWidget):
@@ -199,10 +207,26 @@ def walk_colors(panel: PredictWidget, qtbot, until, middle) -> None:
         np.clip((v - a) / (b - a), 0, 1) for v, (a, b) in zip(values, mix.limits, strict=True)
     ]
     x, y = (prediction.target.grid.cells - prediction.target.grid.first_cell).T
-    assert np.abs(mix.layer.data[y, x, 0] - 255 * shares[0]).max() <= 1  # magenta
-    assert np.abs(mix.layer.data[y, x, 1] - 255 * shares[1]).max() <= 1  # green
-    texts = [o.text for o in canvas.overlays.values() if getattr(o, "text", "") and o.visible]
-    assert any("ERBB2, magenta" in t for t in texts) and any("COL1A1, green" in t for t in texts)
+    size, extent = overlay.layer.factor, mix.layer.extent.world
+    assert size > 1 and mix.layer.data.shape[:2] == overlay.layer.data.shape  # as smooth
+    np.testing.assert_allclose(extent, overlay.layer.extent.world)
+
+    def colors(channel: int, factor: int):
+        at_centres = slice(factor // 2, None, factor)
+        return mix.layer.data[at_centres, at_centres, channel][y, x]
+
+    def texts():
+        return [o.text for o in canvas.overlays.values() if getattr(o, "text", "") and o.visible]
+
+    assert any(t.endswith("smoothed between tiles") for t in texts())
+    for factor in (size, 1):
+        assert np.abs(colors(0, factor) - 255 * shares[0]).max() <= 1  # magenta
+        assert np.abs(colors(1, factor) - 255 * shares[1]).max() <= 1  # green
+        press_smooth(panel, qtbot)
+        np.testing.assert_allclose(mix.layer.extent.world, extent)
+        assert any("smoothed" in t for t in texts()) is (factor == 1)
+    assert any("ERBB2, magenta" in t for t in texts())
+    assert any("COL1A1, green" in t for t in texts())
     assert not canvas.overlays[GENE_LEGEND].visible
     assert box.legend.isVisible() and len(box.legend.rows) == 2
 
@@ -265,6 +289,13 @@ def walk_side_by_side(panel: PredictWidget, qtbot, until) -> None:
     value = overlay.prediction.get_gene_values(genes[-1])[nearest]
     assert maps.value_at(at) == (genes[-1], pytest.approx(value))
 
+    # Smooth or in blocks as the map is, at once; the values are those of the tiles.
+    assert maps.maps[0].image.width() > maps.maps[0].values.shape[1]
+    press_smooth(panel, qtbot)
+    assert maps.maps[0].image.width() == maps.maps[0].values.shape[1]
+    assert maps.value_at(at) == (genes[-1], pytest.approx(value))
+    press_smooth(panel, qtbot)
+
     # The view is that of the canvas; the wheel zooms both.
     width = maps.view.width()
     camera.zoom *= 2
@@ -322,7 +353,11 @@ def walk_find(panel: PredictWidget, qtbot, until) -> None:
     norms = np.linalg.norm(tokens, axis=1)
     cosines = tokens @ tokens[row] / (norms * norms[row])
     x, y = (prediction.target.grid.cells - prediction.target.grid.first_cell).T
-    assert np.allclose(image.data[y, x], cosines, atol=1e-4)
+    assert np.allclose(image.tiles[y, x], cosines, atol=1e-4)
+    legend = session.viewer.canvas.overlays[SIMILAR_LEGEND]
+    for is_smooth in (True, False):
+        assert (image.factor > 1) is is_smooth is ("smoothed" in legend.text)
+        press_smooth(panel, qtbot)
     expected = [i for i in np.argsort(-cosines) if i != row][: len(outlines.data)]
     listed = similar.result.grid.centres[similar.result.listed]
     assert np.allclose(cosines[expected], similar.result.cosines[similar.result.listed], atol=1e-4)

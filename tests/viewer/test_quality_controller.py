@@ -212,16 +212,22 @@ def test_blink_swipe_and_side_by_side(load, file):
     def visible():
         return [m.visible for m in maps]
 
-    assert visible() == [True, False, False]
+    def bars():
+        """Where the colour bars that are seen stand."""
+        bars = [(m, m.face_colorbar) for m in maps if m.visible]
+        return [str(bar.position) for _, bar in bars if bar.visible]
+
+    assert visible() == [True, False, False] and bars() == ["bottom_left"]
     quality.model.blink()
     assert visible() == [False, True, False] and quality.model.visible_map is MapKind.PREDICTED
     quality.model.set_swipe(True)
-    assert visible() == [True, True, False]
+    assert visible() == [True, True, False] and len(bars()) == 1  # on one scale
     quality.map_layout.set_divider(700.0)
     assert (maps[0].shown == (quality.model.section.xy[:, 0] < 700)).all()
     assert (maps[1].shown == ~maps[0].shown).all() and 0 < maps[0].shown.sum() < SIDE**2
     quality.model.set_layout(MapLayout.SIDE_BY_SIDE)
     assert visible() == [True, True, True] and not other.visible and maps[0].shown.all()
+    assert bars() == 3 * ["top_right"]
     grid = viewer.canvas.grid
     cells = [[viewer.layers[i] for i in cell] for _, cell in grid.iter_viewboxes(viewer.layers)]
     assert [cell[-1] for cell in cells[1:]] == list(maps)

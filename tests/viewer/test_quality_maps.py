@@ -14,6 +14,11 @@ from napari_dkan.viewer.layers.domain_legend import CHIP_PREFIX
 from napari_dkan.viewer.layers.region_objects import DOMAINS_KEY
 from napari_dkan.viewer.panels.quality.boxes.domains_job import domain_regions
 from napari_dkan.viewer.panels.quality.data.quality_model import MapLayout
+from napari_dkan.viewer.panels.quality.maps.value_maps import (
+    VALUE_MAPS_LEGEND,
+    MapGeometry,
+    ValueMap,
+)
 from napari_dkan.viewer.session.viewer_settings import TargetMode
 
 if TYPE_CHECKING:
@@ -119,6 +124,16 @@ def test_domains_of_spots_and_then_of_a_tile_map(
     np.testing.assert_allclose(tiles.scale, overlay.layer.tile_scale)
     np.testing.assert_allclose(tiles.translate, overlay.layer.tile_translate)
     assert (tiles.data > 0).sum() == overlay.prediction.predicted_mask.sum()
+
+    # Maps of tiles are smooth or blocks as the others are, at once.
+    grid, slide = overlay.prediction.target.grid, compared.session.slide
+    score = ValueMap("score", np.arange(len(grid), dtype=float), (0.0, 9.0), "magma")
+    compared.value_maps.show(MapGeometry(slide, grid=grid), [score], "A score")
+    (layer,) = compared.value_maps.layers
+    legend = compared.session.viewer.canvas.overlays[VALUE_MAPS_LEGEND]
+    for is_smooth in (True, False):
+        assert (layer.factor > 1) is is_smooth is ("smoothed" in legend.text)
+        panel.gene_box.smooth_checkbox.click()
 
 
 def test_two_checkpoints_are_compared(compared: QualityWidget, rival_file, until):

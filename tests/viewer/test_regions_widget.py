@@ -121,8 +121,31 @@ def test_table_of_qupath_classes_follows_gene_and_shapes(predicted: RegionsWidge
     until(lambda: "Stroma" not in rows(predicted))
 
 
-def test_rename_color_and_move(predicted: RegionsWidget, until):
+def test_rename_color_and_move(predicted: RegionsWidget, panel: PredictWidget, until):
     tree, layer = predicted.tree, predicted.model.objects[0].layer
+    layers, halos = panel.session.viewer.layers, panel.name_halos
+
+    def edged() -> set[str]:
+        """The names that have a dark edge."""
+        halo = halos.halo_of(layer)
+        return set(halo.features["label"]) if halo is not None and halo.visible else set()
+
+    until(lambda: edged() == {"A (Tumor)", "Tumor", "S (Stroma)"})
+    halo = halos.halo_of(layer)
+    assert layers.index(halo) + 1 == layers.index(layer)
+    assert not panel.session.layers.is_listed(halo)
+    copies = halo.data[halo.features["label"] == "S (Stroma)"]
+    np.testing.assert_allclose(copies.mean(axis=0), layer.data[-1].mean(axis=0))
+    spread = np.ptp(copies, axis=0)
+    panel.session.viewer.scene.camera.zoom *= 2  # as wide on the screen as before
+    until(
+        lambda: np.allclose(
+            np.ptp(halo.data[halo.features["label"] == "Tumor"], axis=0), spread / 2
+        )
+    )
+    layer.text.visible = False
+    until(lambda: not edged())
+    layer.text.visible = True
     tree.topLevelItem(1).setText(0, "Tumor")  # as an edited cell: joins the other class
     until(lambda: list(rows(predicted)) == ["Tumor", "A", "Tumor #2", "S"])
     np.testing.assert_allclose(layer.edge_color[-1][:3], [200 / 255, 0, 0], atol=5e-3)
@@ -137,6 +160,7 @@ def test_rename_color_and_move(predicted: RegionsWidget, until):
     QTest.keyClick(editor, Qt.Key.Key_Return)
     until(lambda: "Edge" in rows(predicted))
     assert list(layer.features["label"]) == ["A (Tumor)", "", "Tumor", "Edge (Tumor)"]
+    until(lambda: edged() == {"A (Tumor)", "Tumor", "Edge (Tumor)"})
     tree.topLevelItem(0).child(2).setSelected(True)
     QTest.keyClick(tree, Qt.Key.Key_Delete)
     until(lambda: "Edge" not in rows(predicted))
@@ -329,6 +353,9 @@ def test_measured_section_stands_beside(
     shown = [x for x in layers if x.visible and "score" in x.name]
     assert len(shown) == 1 and not section.layer.visible  # no two quantities on one another
     assert not panel.session.overlays[-1].layer.visible
+    for is_smooth in (True, False):  # as the maps of genes, at once
+        assert (shown[0].factor > 1) is is_smooth
+        panel.gene_box.smooth_checkbox.click()
     panel.session.step_gene(1)
     assert shown[0] not in layers and section.layer.visible
     assert panel.session.overlays[-1].layer.visible

@@ -93,7 +93,10 @@ def test_walk_draw_change_delete_map_limits_pins(shown: PredictWidget, until, qt
     QApplication.processEvents()
     assert not session.overlays
     until(lambda: "undoes it" in said())
-    assert shown.undo_buttons.undo_button.isVisible()
+    where, button = shown.sections["Where"].header, shown.undo_buttons.undo_button
+    assert button.isVisible() and button.width() < 40  # small, in a row that is there anyway
+    middle = button.mapTo(shown, button.rect().center())
+    assert 0 <= where.mapFrom(shown, middle).y() <= where.height()
     QTest.mouseClick(shown.undo_buttons.undo_button, LEFT)
     assert session.overlays == [overlay] and layers.index(overlay.layer) == place
     np.testing.assert_array_equal(overlay.layer.data, drawn)

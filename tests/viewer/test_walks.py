@@ -161,3 +161,4 @@ def test_quality_control_of_a_section_to_its_report(person: Person, measured_fil
     (report,) = Path().glob("*report.html")
     page = report.read_text(encoding="utf-8")
     assert "ERBB2" in page and "49" in page
+    assert not person.wheel_turns

@@ -20,6 +20,7 @@ from .contrast_limits import get_label_range, percentile_limits, widen_limits
 from .overlay_lookup import find_covered_tiles, sort_by_precedence
 from .prediction_layers import GridOverlay, format_overlay_title
 from .reliability_overlay import format_reliability
+from .tile_map_layer import SMOOTH_NOTE
 
 MIN_SPOTS_FOR_LIMITS = 20  # predictions with fewer spots do not determine limits
 LAYER_LIMITS_DELAY_MS = 60  # after the last change in napari's controls of a layer
@@ -246,7 +247,7 @@ class OverlayDisplay:
         if not units:
             lines = [gene, f"{kind} expression,", "log scale"]
         if smooth:
-            lines.append("smoothed between tiles")
+            lines.append(SMOOTH_NOTE)
         # napari makes the box of a text a little narrower than the text.
         text = "\n".join(lines).splitlines()
         self.legend.show("\n".join(f"  {line}" for line in text))

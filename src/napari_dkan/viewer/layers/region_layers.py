@@ -43,6 +43,8 @@ DEFAULT_REGION_COLOR = "#00e5ff"
 MAX_SHAPES = 2_000  # napari is too slow with more
 MAX_VERTICES = 100_000
 MAX_SHAPE_LABELS = 200  # names on the canvas; more are unreadable and slow
+# White with the dark edge of `NameHalos`.
+LABEL_TEXT = {"string": "{label}", "size": 11, "color": "white", "anchor": "center"}
 HAND_DRAWN_ID = -1  # object of shapes that the user drew
 
 
@@ -117,14 +119,13 @@ def _make_shapes(
     import pandas as pd
 
     has_few_labels = sum(map(bool, features["label"])) <= MAX_SHAPE_LABELS
-    text = {"string": "{label}", "size": 11, "color": "black", "anchor": "center"}
     return Shapes(
         rings,
         ndim=2,
         shape_type=shape_types,
         features=pd.DataFrame(features),
         feature_defaults=default_features(),
-        text=text if has_few_labels else None,
+        text=LABEL_TEXT if has_few_labels else None,
         edge_color=colors,
         edge_width=12 / (mpp or 0.5),
         face_color="transparent",

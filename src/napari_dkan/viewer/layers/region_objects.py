@@ -15,7 +15,13 @@ from ...spatial.polygons import polygons_from_shapes, to_valid_polygons, union_p
 from ...spatial.region_files import NamedRegion
 from ..session.slide_layer import METADATA_PREFIX, ViewerSlide, layer_to_slide
 from ..widgets.signal_connections import SignalConnections
-from .region_layers import HAND_DRAWN_ID, MAX_SHAPE_LABELS, REGIONS_KEY, default_features
+from .region_layers import (
+    HAND_DRAWN_ID,
+    LABEL_TEXT,
+    MAX_SHAPE_LABELS,
+    REGIONS_KEY,
+    default_features,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -29,7 +35,6 @@ HOLES_KEY = "inner shapes are holes"  # in the metadata of a layer: of the shape
 DOMAINS_KEY = "regions of domains"  # in the metadata of a layer whose regions are spatial domains
 # Okabe and Ito, without black and without the colour of new regions; told apart by everyone.
 CLASS_COLORS = ("#e69f00", "#56b4e9", "#009e73", "#f0e442", "#d55e00", "#cc79a7", "#0072b2")
-_LABEL_TEXT = {"string": "{label}", "size": 11, "color": "black", "anchor": "center"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -316,5 +321,5 @@ def set_features(layer: Shapes, table: pd.DataFrame) -> None:
     layer.feature_defaults = {k: defaults[k] for k in table.columns if k in defaults}
     has_text = layer.text.string.encoding_type != "ConstantStringEncoding"  # "" where there is none
     if not has_text and len(table) <= MAX_SHAPE_LABELS:
-        layer.text = _LABEL_TEXT
+        layer.text = LABEL_TEXT
     layer.refresh_text()

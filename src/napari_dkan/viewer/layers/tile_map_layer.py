@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 MAX_FACTOR = 9  # raster px per side of a tile in a smooth map; odd, so that one is at its centre
 MAX_RASTER_PX = 600_000  # of a smooth map; larger ones take too long to draw
+SMOOTH_NOTE = "smoothed between tiles"  # in the legend of a smooth map
 
 
 class TileMapLayer(Image):  # type: ignore[misc]  # napari's layers have no types
@@ -54,6 +55,11 @@ class TileMapLayer(Image):  # type: ignore[misc]  # napari's layers have no type
             self.scale = scale / factor
             self.translate = translate - scale / factor * (factor - 1) / 2
 
+    def set_smooth(self, smooth: bool) -> None:
+        """Draw the same tiles smoothly or in blocks."""
+        if (find_factor(self.tiles) if smooth else 1) != self.factor:
+            self.set_tiles(self.tiles, smooth)
+
     def tile_at(self, world: tuple[float, ...]) -> tuple[int, int]:
         """Return the row and column of the tile at a world position (y, x)."""
         return self._tile_of(np.asarray(self.world_to_data(world)))
@@ -82,9 +88,9 @@ class TileMapLayer(Image):  # type: ignore[misc]  # napari's layers have no type
         return self.tiles, state, kind
 
 
-def find_factor(tiles: NDArray[np.float32]) -> int:
-    """Return how many raster px a side of a tile has in a smooth map."""
-    fitting = int(np.sqrt(MAX_RASTER_PX / max(tiles.size, 1)))
+def find_factor(tiles: NDArray[np.float32], max_px: int = MAX_RASTER_PX) -> int:
+    """Return how many raster px a side of a tile has in a smooth map of so many px."""
+    fitting = int(np.sqrt(max_px / max(tiles.size, 1)))
     return max(1, min(MAX_FACTOR, fitting - 1 + fitting % 2))
 
 

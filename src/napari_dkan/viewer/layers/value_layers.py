@@ -46,12 +46,12 @@ def make_grid_layer(grid: TileGrid, mpp: float, name: str, **options: Any) -> Ti
     )
 
 
-def grid_transform(grid: TileGrid, mpp: float) -> dict[str, Any]:
-    """Return scale and translate of a layer with one pixel per tile."""
+def grid_transform(grid: TileGrid, mpp: float, factor: int = 1) -> dict[str, Any]:
+    """Return scale and translate of a layer with so many pixels per side of a tile."""
     pitch = grid.pitch * mpp
     return {
-        "scale": (pitch, pitch),
-        "translate": swap_xy((grid.first_cell + 0.5) * pitch),
+        "scale": (pitch / factor, pitch / factor),
+        "translate": swap_xy((grid.first_cell + 0.5 / factor) * pitch),
     }
 
 

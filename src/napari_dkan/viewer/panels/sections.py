@@ -26,6 +26,7 @@ def make_section(
     *boxes: QWidget,
     opened: bool = False,
     topic: str = "",
+    corner: QWidget | None = None,
     with_change_button: bool = False,
 ) -> FoldSection:
     """Make a section that remembers whether the user opened or folded it.
@@ -40,15 +41,18 @@ def make_section(
         Until the user has chosen.
     topic : str
         Of the help button; none when empty.
+    corner : QWidget or None
+        Stands in the header, before the help button.
     with_change_button : bool
         See `FoldSection`.
     """
     name = f"{panel}/{title}"
+    corners = [corner] if corner is not None else []
     section = FoldSection(
         title,
         *boxes,
         opened=load_section_states().get(name, opened),
-        corner=make_help_button(topic) if topic else None,
+        corners=[*corners, make_help_button(topic)] if topic else corners,
         with_change_button=with_change_button,
     )
     section.chosen.connect(partial(save_section_state, name))

@@ -1,8 +1,8 @@
-"""Undo and redo beside the message line of a panel."""
+"""Undo and redo, in a row that a panel has already."""
 
 from __future__ import annotations
 
-from qtpy.QtWidgets import QPushButton, QWidget
+from qtpy.QtWidgets import QToolButton, QWidget
 
 from ..layers.undo_recorder import get_undo_recorder
 from ..session.shortcut_actions import connect_shortcut_changes, shortcut_label
@@ -12,18 +12,20 @@ from ..widgets.signal_connections import SignalConnections
 
 
 class UndoButtons(QWidget):
-    """Two buttons, each shown while there is something to undo or redo."""
+    """Two small buttons, each shown while there is something to undo or redo."""
 
     def __init__(self, session: ViewerSession, connections: SignalConnections) -> None:
         super().__init__()
         recorder = get_undo_recorder(session)
         self._stack = recorder.stack
-        self.undo_button, self.redo_button = QPushButton(), QPushButton()
-        for button, title, slot in (
-            (self.undo_button, "Undo", recorder.undo),
-            (self.redo_button, "Redo", recorder.redo),
+        self.undo_button, self.redo_button = QToolButton(), QToolButton()
+        for button, title, arrow, slot in (
+            (self.undo_button, "Undo", "\N{ANTICLOCKWISE TOP SEMICIRCLE ARROW}", recorder.undo),
+            (self.redo_button, "Redo", "\N{CLOCKWISE TOP SEMICIRCLE ARROW}", recorder.redo),
         ):
-            button.setText(title)
+            button.setText(arrow)
+            button.setAutoRaise(True)
+            button.setAccessibleName(title)
             button.clicked.connect(lambda _=False, slot=slot: slot())
         fill_column(self, make_row(self.undo_button, self.redo_button))
         connections.connect(self.refresh, self._stack.changed)
@@ -38,5 +40,6 @@ class UndoButtons(QWidget):
         ):
             keys = shortcut_label(name)
             button.setVisible(bool(text))
-            button.setToolTip(f"{button.text()}: {text}" + (f" ({keys})" if keys else ""))
+            title = button.accessibleName()
+            button.setToolTip(f"{title}: {text}" + (f" ({keys})" if keys else ""))
         self.setVisible(bool(self._stack.undo_text or self._stack.redo_text))

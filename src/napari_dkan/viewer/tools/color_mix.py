@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from napari.components.overlays import TextOverlay
 from napari.layers import Image
@@ -19,6 +21,7 @@ from ..layers.canvas_legend import LEGEND_PREFIX
 from ..layers.contrast_limits import percentile_limits
 from ..layers.hidden_maps import HiddenMaps
 from ..layers.slide_tiles import find_slide_tiles
+from ..layers.tile_map_layer import SMOOTH_NOTE, find_factor, interpolate_tiles
 from ..layers.value_layers import grid_transform
 from ..session.slide_layer import AXIS_LABELS, METADATA_PREFIX, MICROMETER_UNITS, ViewerSlide
 from ..session.viewer_session import ViewerSession
@@ -48,6 +51,7 @@ class ColorMix:
         self.limits: tuple[tuple[float, float], ...] = ()
         self.layer: Image | None = None
         self._slide: ViewerSlide | None = None  # of the layer
+        self._factor = 1  # pixels of the layer per side of a tile
         self._row_of_cell: dict[tuple[int, int], int] = {}
         self._hidden_maps = HiddenMaps(session)
         self.reader = TileReader(session, connections)
@@ -117,7 +121,9 @@ class ColorMix:
             for column, gene in enumerate(self.genes)
         )
         grid = values.grid
-        image = _rasterize(grid, mix_genes(values.values, self.limits))
+        rasters = [grid.to_raster(column) for column in values.values.T]
+        self._factor = find_factor(rasters[0]) if session.settings.smooth_maps else 1
+        image = _mix_rasters(rasters, self.limits, self._factor)
         cells = (grid.cells - grid.first_cell).tolist()
         self._row_of_cell = {(x, y): row for row, (x, y) in enumerate(cells)}
         if self._slide is not slide:
@@ -125,7 +131,7 @@ class ColorMix:
         if self.layer is None:
             self._add_layer(slide, grid, image)
         else:
-            transform = grid_transform(grid, slide.mpp)
+            transform = grid_transform(grid, slide.mpp, self._factor)
             self.layer.data = image
             self.layer.scale, self.layer.translate = transform["scale"], transform["translate"]
         assert self.layer is not None
@@ -136,6 +142,8 @@ class ColorMix:
             zip(self.genes, self.colors, self.limits, strict=True)
         ):
             text = f"{gene}, {color.name}\npredicted {limits[0]:.2f} to {limits[1]:.2f}"
+            if self._factor > 1 and number == len(self.genes) - 1:
+                text += f"\n{SMOOTH_NOTE}"
             self._set_legend(number, text, color)
         for number in range(len(self.genes), max(MIX_COLORS)):
             self._set_legend(number, "", None)
@@ -147,7 +155,7 @@ class ColorMix:
             Image(
                 image,
                 rgb=True,
-                **grid_transform(grid, slide.mpp),
+                **grid_transform(grid, slide.mpp, self._factor),
                 units=MICROMETER_UNITS,
                 axis_labels=AXIS_LABELS,
                 interpolation2d="nearest",
@@ -184,7 +192,8 @@ class ColorMix:
         world = tuple(self._session.viewer.cursor.position[-2:])
         if self._session.is_click_claimed(world):
             return
-        column, row = swap_xy(np.round(self.layer.world_to_data(world)).astype(np.int64))
+        position = (np.asarray(self.layer.world_to_data(world)) + 0.5) / self._factor
+        column, row = swap_xy(np.floor(position).astype(np.int64))
         tile = self._row_of_cell.get((int(column), int(row)))
         if tile is not None and tile < len(values.values):
             pairs = zip(self.genes, values.values[tile], strict=True)
@@ -192,9 +201,10 @@ class ColorMix:
             QToolTip.showText(QCursor.pos(), "\n".join(lines))
 
 
-def _rasterize(grid: TileGrid, rgba: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Put colours (N, 4) at the cells of a grid; transparent elsewhere."""
-    image = np.zeros((*grid.shape, 4), np.uint8)
-    columns, rows = (grid.cells - grid.first_cell).T
-    image[rows, columns] = rgba
-    return image
+def _mix_rasters(
+    rasters: Sequence[NDArray[np.float32]], limits: Sequence[tuple[float, float]], factor: int
+) -> NDArray[np.uint8]:
+    """Colours (rows, columns, 4) of maps of K genes; smooth ones are interpolated before."""
+    values = np.stack([interpolate_tiles(raster, factor) for raster in rasters], axis=-1)
+    rgba = mix_genes(values.reshape(-1, len(rasters)), limits)
+    return rgba.reshape(*values.shape[:2], 4)

@@ -16,6 +16,7 @@ from ..layers.canvas_legend import LEGEND_PREFIX, CanvasLegend
 from ..layers.contrast_limits import percentile_limits
 from ..layers.hidden_maps import HiddenMaps
 from ..layers.slide_tiles import SlideTiles, find_slide_tiles
+from ..layers.tile_map_layer import SMOOTH_NOTE, TileMapLayer
 from ..layers.value_layers import color_grid, make_grid_layer, make_spots_layer
 from ..session.slide_layer import METADATA_PREFIX, ViewerSlide, slide_to_world
 from ..session.viewer_session import ViewerSession
@@ -73,6 +74,7 @@ class SimilarTiles:
         connections.connect(self._on_spot_changed, session.spot_changed)
         connections.connect(self._on_maps_changed, session.overlays_changed)
         connections.connect(self._on_slide_changed, session.slide_changed)
+        connections.connect(self._apply_settings, session.settings_changed)
         session.layers.watch_removal(
             lambda: self._layers, lambda: self.set_active(False), connections
         )
@@ -153,9 +155,7 @@ class SimilarTiles:
         image = make_grid_layer(
             grid, slide.mpp, "like this spot", opacity=session.settings.opacity, metadata=metadata
         )
-        image.data = grid.to_raster(result.cosines)
-        limits = percentile_limits([result.cosines])
-        color_grid(image, limits, session.settings.colormap)
+        image.set_tiles(grid.to_raster(result.cosines), session.settings.smooth_maps)
         image.colorbar.visible = True
         outlines = make_spots_layer(
             grid.centres[result.listed],
@@ -173,8 +173,19 @@ class SimilarTiles:
         session.layers.insert(outlines, slide, above=[image])
         self._layers = image, outlines
         self._hidden_maps.hide(slide)
-        self._legend.show(f"like this spot\ncosine, {len(grid):,} tiles")
+        self._apply_settings()
         self.changed.emit()
+
+    def _apply_settings(self) -> None:
+        """Draw with the colours and the smoothness of the other maps."""
+        if self.result is None or not self._layers:
+            return
+        image, settings = self._layers[0], self._session.settings
+        assert isinstance(image, TileMapLayer)
+        image.set_smooth(settings.smooth_maps)
+        color_grid(image, percentile_limits([self.result.cosines]), settings.colormap)
+        lines = ["like this spot", f"cosine, {len(self.result.grid):,} tiles"]
+        self._legend.show("\n".join([*lines, SMOOTH_NOTE] if image.factor > 1 else lines))
 
     def _remove(self) -> None:
         layers, self._layers, self.result = self._layers, (), None

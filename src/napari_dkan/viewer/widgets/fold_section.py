@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from qtpy.QtCore import Qt, Signal  # type: ignore[attr-defined]
 from qtpy.QtGui import QKeyEvent
 from qtpy.QtWidgets import QHBoxLayout, QToolButton, QVBoxLayout, QWidget
@@ -27,8 +29,8 @@ class FoldSection(QWidget):
     *boxes
     opened
         At first.
-    corner
-        A button at the right end of the header.
+    corners
+        Buttons at the right end of the header.
     with_change_button
         Offer "change" beside the summary of the folded section.
 
@@ -48,7 +50,7 @@ class FoldSection(QWidget):
         title: str,
         *boxes: QWidget,
         opened: bool = False,
-        corner: QWidget | None = None,
+        corners: Iterable[QWidget] = (),
         with_change_button: bool = False,
     ) -> None:
         super().__init__()
@@ -79,7 +81,7 @@ class FoldSection(QWidget):
         row.addWidget(self.summary_label, 1)
         row.addStretch(0)
         row.addWidget(self.change_button)
-        if corner is not None:
+        for corner in corners:
             row.addWidget(corner)
         outer = QVBoxLayout(self)
         outer.setContentsMargins(0, 0, 0, 0)

@@ -15,6 +15,7 @@ from qtpy.QtWidgets import QDialog, QLabel, QVBoxLayout, QWidget
 from ...jobs.tile_reader import TileReader
 from ...layers.contrast_limits import percentile_limits
 from ...layers.slide_tiles import TileValues
+from ...layers.tile_map_layer import MAX_RASTER_PX, SMOOTH_NOTE, find_factor, interpolate_tiles
 from ...session.slide_layer import ViewerSlide
 from ...session.viewer_session import ViewerSession
 from ...widgets.map_thumbnails import MapThumbnail, MapThumbnails
@@ -96,16 +97,19 @@ class GeneGridWindow(QDialog):
         grid = values.grid
         colormap = ensure_colormap(session.settings.colormap)
         ramp = np.asarray(colormap.map(np.linspace(0, 1, N_RAMP_COLORS)))[:, :3]
-        maps = []
+        maps, factor = [], 1
         for column, symbol in enumerate(values.panel.symbols):
             shown = values.values[:, column]
             chosen = session.settings.contrast_limits.chosen_for(symbol)
             low, high = limits = chosen or percentile_limits([shown])
             raster = grid.to_raster(shown)
-            share = np.clip((raster - low) / max(high - low, 1e-9), 0, 1)
+            if session.settings.smooth_maps:
+                factor = find_factor(raster, MAX_RASTER_PX // len(values.panel))
+            drawn = interpolate_tiles(raster, factor)
+            share = np.clip((drawn - low) / max(high - low, 1e-9), 0, 1)
             rgba = np.asarray(colormap.map(np.nan_to_num(share).ravel()))
-            rgba = (255 * rgba.reshape(*raster.shape, 4)).astype(np.uint8)
-            rgba[~np.isfinite(raster), 3] = 0
+            rgba = (255 * rgba.reshape(*drawn.shape, 4)).astype(np.uint8)
+            rgba[~np.isfinite(drawn), 3] = 0
             maps.append(MapThumbnail(symbol, raster, _to_image(rgba), limits, ramp))
         left, top = (grid.first_cell * grid.pitch).tolist()
         rows, columns = grid.shape
@@ -113,6 +117,7 @@ class GeneGridWindow(QDialog):
         hatched = _hatch(values) if session.settings.hatch_unreliable else np.empty((0, 4))
         self.thumbnails.set_maps(tuple(maps), area, hatched, session.settings.opacity)
         own = "one scale" if session.settings.contrast_limits.fixed else "each gene its own scale"
+        own += f", {SMOOTH_NOTE}" if factor > 1 else ""
         self.note_label.setText(
             f"Predicted, {len(values.values):,} tiles of {slide.slide.label}; {own}. Click a map "
             "to show its gene; the view is that of the canvas."

@@ -13,6 +13,7 @@ from ...jobs.gene_decode_job import GeneDecodeJob
 from ...jobs.prediction_jobs import PredictionJobs
 from ...jobs.prefetcher import Prefetcher
 from ...jobs.viewport import Viewport
+from ...layers.name_halos import NameHalos
 from ...layers.overlay_display import OverlayDisplay
 from ...layers.reliability_overlay import ReliabilityOverlay
 from ...layers.spot_marker import SpotMarker
@@ -26,7 +27,7 @@ from ...tools.gene_lens import GeneLens
 from ...tools.overview import ScaleBar, SlideOverview
 from ...tools.similar_tiles import SimilarTiles
 from ...widgets.fold_section import FoldSection
-from ...widgets.qt_utils import fill_column, make_row, make_text_label
+from ...widgets.qt_utils import fill_column, make_text_label
 from ...widgets.scroll_column import ScrollColumn
 from ...widgets.signal_connections import SignalConnections, call_once
 from ...widgets.theme_colors import ERROR_COLOR, set_text_color
@@ -66,6 +67,7 @@ class PredictWidget(QWidget):
         self.gene_decode_job = GeneDecodeJob(session, connections)
         self.reliability = ReliabilityOverlay(session, connections)
         self.spot_marker = SpotMarker(session, connections)
+        self.name_halos = NameHalos(session, connections)
         self.scale_bar = ScaleBar(session, connections)
         self.overview = SlideOverview(session, connections)
         self.file_drop = FileDrop(session)
@@ -127,6 +129,7 @@ class PredictWidget(QWidget):
             self.model_box.stop_jobs,
             self.reliability.close,
             self.spot_marker.close,
+            self.name_halos.close,
             self.overview.close,
             self.file_drop.close,
             self.display.close,
@@ -156,7 +159,9 @@ class PredictWidget(QWidget):
         self.sections = {
             "Slide": section("Slide", self.slide_box, topic="slide", with_change_button=True),
             "Model": section("Model", self.model_box, topic="model", with_change_button=True),
-            "Where": section("Where", self.target_box, topic="where", opened=True),
+            "Where": section(
+                "Where", self.target_box, topic="where", corner=self.undo_buttons, opened=True
+            ),
             "Gene": section(
                 "Gene",
                 self.gene_box,
@@ -174,12 +179,10 @@ class PredictWidget(QWidget):
         }
         # The canvas must not change its size when the first bars appear.
         self.sections["This spot"].setMinimumWidth(GeneBars.MIN_WIDTH)
-        message_row = QWidget()
-        fill_column(message_row, make_row((self.message_label, 1), self.undo_buttons))
         below: dict[str, tuple[QWidget, ...]] = {
             "Slide": (self.slide_box.slide_list, self.reopen_box, self.slide_check_banner),
             "Model": (self.model_box.trained_on_label, self.model_box.encoder_weights_box),
-            "Where": (message_row,),
+            "Where": (self.message_label,),
         }
         content = QWidget()
         column = QVBoxLayout(content)

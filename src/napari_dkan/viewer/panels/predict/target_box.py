@@ -196,7 +196,8 @@ class TargetBox(QWidget):
         chosen = self._points_layer()
         self.points_combo.clear()
         for layer in self._session.viewer.layers:
-            if isinstance(layer, Points | Shapes | Labels):
+            is_listed = self._session.layers.is_listed(layer)
+            if is_listed and isinstance(layer, Points | Shapes | Labels):
                 self._connect_layer(layer)
         for layer in self._session.layers.list_user_points():
             self.points_combo.addItem(layer.name, layer)

@@ -117,9 +117,9 @@ class QualityWidget(QWidget):
             self.collapsibles[title] = make_section(QUALITY_PANEL, title, box)
             column.addWidget(self.collapsibles[title])
         column.addWidget(self.value_maps_box)
-        column.addWidget(self.report_box)
         column.addStretch(1)
-        fill_column(self, ScrollColumn(content, "quality"))
+        # Below what scrolls: the report is what many come for.
+        fill_column(self, ScrollColumn(content, "quality"), self.report_box)
 
     def _register_actions(self) -> Callable[[], None]:
         return register_actions(

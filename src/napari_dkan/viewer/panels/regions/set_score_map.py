@@ -7,7 +7,7 @@ from napari.layers import Layer, Points
 
 from ...layers.canvas_legend import LEGEND_PREFIX, CanvasLegend
 from ...layers.contrast_limits import percentile_limits
-from ...layers.tile_map_layer import TileMapLayer
+from ...layers.tile_map_layer import SMOOTH_NOTE, TileMapLayer
 from ...layers.value_layers import (
     VALUE_COLUMN,
     color_grid,
@@ -32,9 +32,11 @@ class SetScoreMap:
     def __init__(self, session: ViewerSession, connections: SignalConnections) -> None:
         self._session = session
         self._layer: Layer | None = None
+        self._shown: tuple[ComparedValues, str, ViewerSlide] | None = None
         self._hidden: list[Layer] = []
         self._legend = CanvasLegend(session, LEGEND_PREFIX + "set_legend", "top_right", 10)
         connections.connect(self._on_layer_removed, session.viewer.layers.events.removed)
+        connections.connect(self._on_settings_changed, session.settings_changed)
 
     def show(self, compared: ComparedValues, title: str, slide: ViewerSlide) -> None:
         """Draw the score of a set at the tiles of a comparison, which stay until `remove`."""
@@ -43,14 +45,14 @@ class SetScoreMap:
         values = np.asarray(compared.values[:, column], np.float32)
         if self._layer is None:
             self._layer = self._add_layer(compared, title, slide)
-        layer = self._layer
+        layer, self._shown = self._layer, (compared, title, slide)
         layer.name = f"{title} predicted score"
         limits = percentile_limits([values])
         note = ""
         if isinstance(layer, TileMapLayer) and tiles.grid is not None:
             layer.set_tiles(tiles.grid.to_raster(values), settings.smooth_maps)
             color_grid(layer, limits, settings.colormap)
-            bar, note = layer.colorbar, "smoothed between tiles" if settings.smooth_maps else ""
+            bar, note = layer.colorbar, SMOOTH_NOTE if layer.factor > 1 else ""
         else:
             assert isinstance(layer, Points)
             color_spots(layer, values, limits, settings.colormap)
@@ -84,6 +86,10 @@ class SetScoreMap:
         for hidden in self._hidden:
             hidden.visible = False
         return layer
+
+    def _on_settings_changed(self) -> None:
+        if self._layer is not None and self._shown is not None:
+            self.show(*self._shown)
 
     def remove(self) -> None:
         """Remove the layer and show the maps of genes again."""

@@ -24,6 +24,7 @@ from ..data.quality_model import MapKind, MapLayout, QualityModel
 SECTION_LEGEND = LEGEND_PREFIX + "quality_legend"
 PREDICTED_TITLE, RESIDUAL_TITLE = "predicted at spots", "residual"
 DIVERGING_COLORMAP = Colormap(list(RESIDUAL_COLORS), name="blue-white-orange")
+BAR_POSITION = "bottom_left"  # of a map on the slide, with its name
 OFF_TISSUE_COLOR, SELECTED_SPOT_COLOR = "#ff1744", "#00e5ff"
 BORDER_WIDTH, MARKED_BORDER_WIDTH = 0.04, 0.3  # relative to the size of a spot
 _DIAMETER_PER_PITCH = 0.62  # where the files do not state the diameter
@@ -47,6 +48,7 @@ class SectionMaps:
         connections.connect(self._mark_spots, model.spot_changed)
         connections.connect(self._restore_missing, model.layout_changed)
         connections.connect(self._update_legend, model.landmarks_changed, model.layout_changed)
+        connections.connect(self._place_color_bars, model.layout_changed)
 
     def existing_layers(self) -> tuple[Points, ...]:
         """Return the measured, predicted and residual layer, without those that do not exist."""
@@ -134,6 +136,7 @@ class SectionMaps:
             if layer is not None:
                 _color_by_value(layer, gene, values, map_limits, map_colormap)
                 session.titles.set_title(layer, f"{gene} {title}", section.name)
+        self._place_color_bars()
         if is_new:
             self._mark_spots()
             self.layers_created.emit()
@@ -195,9 +198,19 @@ class SectionMaps:
             if gene not in pair.measured.panel:
                 units = f"{gene} is not measured in {pair.measured.name}"
             text = f"{gene} at {len(pair.prediction.target):,} spots\n{units}"
-        # Side by side a cell has its map's name below; stacked, the maps' bars are above.
+        # Side by side a cell has its map's name below; stacked, tile maps have their legend above.
         is_side_by_side = model.layout is MapLayout.SIDE_BY_SIDE
         self._legend.show(text, "top_left" if is_side_by_side else "bottom_left")
+
+    def _place_color_bars(self) -> None:
+        """Place each bar with its caption; that of a tile map, with other limits, is above."""
+        layers = self.existing_layers()
+        is_grid = self._model.layout is MapLayout.SIDE_BY_SIDE and len(layers) == len(MapKind)
+        for layer in layers:
+            layer.face_colorbar.position = "top_right" if is_grid else BAR_POSITION
+        if self._predicted is not None and len(self._predicted.data):
+            # While both are drawn, the bar of the measured map is that of both.
+            self._predicted.face_colorbar.visible = not self._model.swipe
 
 
 def _make_points(kind: str, section: LoadedSection) -> Points:
@@ -220,6 +233,7 @@ def _show_name_overlay(layer: Points) -> None:
     title = layer.name_overlay
     title.visible, title.position, title.font_size = True, "bottom_left", 9
     shrink_color_bar(layer.face_colorbar)
+    layer.face_colorbar.position = BAR_POSITION
 
 
 def _place_points(layer: Points, section: LoadedSection, xy: NDArray[np.float64]) -> None:

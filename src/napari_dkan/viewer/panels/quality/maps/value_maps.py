@@ -15,7 +15,7 @@ from .....spatial.tile_grid import TileGrid
 from ....layers.canvas_legend import LEGEND_PREFIX, CanvasLegend
 from ....layers.contrast_limits import percentile_limits
 from ....layers.map_grid import MapGrid
-from ....layers.tile_map_layer import TileMapLayer
+from ....layers.tile_map_layer import SMOOTH_NOTE, TileMapLayer
 from ....layers.value_layers import (
     VALUE_COLUMN,
     color_grid,
@@ -68,7 +68,8 @@ class ValueMapLayers:
         self._legend = CanvasLegend(self._session, VALUE_MAPS_LEGEND, "top_left", 9)
         session = self._session
         connections.connect(self._on_layer_removed, session.viewer.layers.events.removed)
-        connections.connect(self._update_legend, session.gene_changed, session.settings_changed)
+        connections.connect(self._apply_settings, session.settings_changed)
+        connections.connect(self._update_legend, session.gene_changed)
 
     @property
     def is_side_by_side(self) -> bool:
@@ -119,10 +120,19 @@ class ValueMapLayers:
         self._update_legend()
         self.changed.emit()
 
+    def _apply_settings(self) -> None:
+        """Draw tiles as smoothly as those of other maps."""
+        for layer in self.layers:
+            if isinstance(layer, TileMapLayer):
+                layer.set_smooth(self._session.settings.smooth_maps)
+        self._update_legend()
+
     def _update_legend(self, event: object = None) -> None:
         """Replace the other legends while these maps fill the canvas."""
         if self._grid.is_active:
-            self._legend.show(self._caption, alone=True)
+            smooth = any(isinstance(x, TileMapLayer) and x.factor > 1 for x in self.layers)
+            note = f"\n{SMOOTH_NOTE}" if smooth else ""
+            self._legend.show(self._caption + note, alone=True)
         else:
             self._legend.hide()
 
