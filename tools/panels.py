@@ -153,11 +153,13 @@ def comparing(stage: Stage) -> States:
     jobs, slide = stage.predict.prediction_jobs, stage.predict.session.slide
     regions = stage.open(REGIONS_PANEL)
     x0, y0, x1, y1 = slide.tissue.bounds
-    for share in (0.42, 0.75):
+    for number, share in enumerate((0.42, 0.75), 1):
         x, y, size = x0 + share * (x1 - x0), (y0 + y1) / 2, 0.12 * (x1 - x0)
         regions.draw_new_class()
         corners = [[y - size, x - size], [y - size, x + size], [y + size, x + size]]
         stage.viewer.layers.selection.active.add_polygons([[*corners, [y + size, x - size]]])
+        named = f"Region {number}"
+        stage.wait(lambda: named in [g.name for g in regions.model.groups], named)
     regions.predict_button.click()
     stage.wait(lambda: not jobs.busy, "the tissue")
     stage.wait(lambda: not stage.predict.gene_decode_job.busy, "the genes")
@@ -225,6 +227,7 @@ def failing(stage: Stage) -> States:
         quality.quality.load([counts, spots])
         stage.wait(lambda: message.is_warning and not quality.quality.busy, "the refusal")
         yield f"counts-of-other-{name}", quality.measured_box
+    quality.quality.remove_section(quality.quality.model.section)
 
     stage.open(PREDICT_PANEL)
     broken = stage.folder / "broken.safetensors"
@@ -243,7 +246,8 @@ def failing(stage: Stage) -> States:
     photo = stage.folder / "photo.png"
     Image.fromarray(np.full((900, 900, 3), 230, np.uint8)).save(photo)
     viewer.open(photo, plugin="napari-dkan")
-    stage.wait(lambda: session.slide.pixel_size is None, "the photo")
+    stage.wait(lambda: len(session.slides) > 1, "the photo")
+    session.viewer_slides.set_current(session.slides[-1])
     yield "no-pixel-size", predict.slide_box
 
 

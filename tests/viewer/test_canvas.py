@@ -120,12 +120,16 @@ def test_why_here_clears_the_view_and_smooth_maps_keep_their_values(shown: Predi
     shown.occlusion_box.checkbox.click()
     until(lambda: shown.occlusion_box.explainer.explanation is not None)
     assert layer.opacity < 0.1 and layer.visible
+    why = session.viewer.canvas.overlays[WHY_LEGEND]  # in place of what the map measures
+    assert why.visible and "orange: lower" in why.text
+    assert not legend.visible and not overlay.colorbar.visible
     before = session.spot
     click_canvas(shown, until, 60)  # a click on the map still shows its tile
     assert session.spot is not before and len(session.overlays) == 1
     until(lambda: not shown.occlusion_box.explainer.busy)
     shown.occlusion_box.checkbox.click()
     assert layer.opacity == opacity
+    assert legend.visible and overlay.colorbar.visible and not why.visible
 
     smooth = edges(layer)
     shown.gene_box.smooth_checkbox.click()

@@ -227,6 +227,8 @@ class OverlayDisplay:
         prediction, gene = shown[-1].prediction, self._session.gene or ""
         kind, units = prediction.get_value_kind(gene), prediction.get_value_units(gene)
         is_label = units == prediction.label_scale.name
+        if (score := prediction.find_score(gene)) is not None:  # the formula is in the tooltip
+            units = f"{len(score.genes)} genes, {len(score.controls)} controls"
         smooth = any(isinstance(o, GridOverlay) and o.layer.factor > 1 for o in shown)
         self.show_legend(gene, kind, "" if is_label else units, smooth)
 

@@ -135,7 +135,7 @@ class ColorMix:
             self.layer.data = image
             self.layer.scale, self.layer.translate = transform["scale"], transform["translate"]
         assert self.layer is not None
-        self.layer.name = f"{' + '.join(self.genes)} predicted"
+        self.layer.name = " + ".join(self.genes)
         self.layer.opacity = session.settings.opacity
         self._hide_maps()
         for number, (gene, color, limits) in enumerate(

@@ -19,6 +19,7 @@ from ...inference.occlusion import (
     gather_spot_inputs,
     occlude_spot,
 )
+from ..layers.canvas_legend import GENE_LEGEND, LEGEND_PREFIX, CanvasLegend
 from ..layers.prediction_layers import SpotsOverlay
 from ..session.shortcut_actions import register_actions
 from ..session.slide_layer import AXIS_LABELS, METADATA_PREFIX, MICROMETER_UNITS, ViewerSlide
@@ -30,12 +31,15 @@ if TYPE_CHECKING:
     from ...inference.prediction import Prediction
     from ...inference.zero_shot_genes import ZeroShotGenes
     from ...model import Checkpoint
+    from ..session.prediction_overlay import PredictionOverlay
 
 
 TILE_PX = 56  # raster px per tile
 GAP_PX = 2  # raster px around a neighbour tile
 OUTLINE_PX = 4  # raster px
 DIMMED_OPACITY = 0.06  # of maps below
+WHY_LEGEND = LEGEND_PREFIX + "why"
+LEGEND_LINES = "orange: lower if covered\nblue: higher if covered"
 INNER_STRENGTH = 0.45  # of a neighbour's strength, inside its outline
 # Orange and blue differ for every kind of colour vision, and from pink tissue.
 DIVERGING_COLORMAP = Colormap(
@@ -49,7 +53,8 @@ class OcclusionLayer:
     """The layer of an occlusion map.
 
     While it is in the viewer, predicted spots below it are hidden and maps are nearly transparent,
-    since they cover the tissue. Maps stay visible: a click on them still shows their tile.
+    since they cover the tissue. Maps stay visible: a click on them still shows their tile. What the
+    colours mean stands in place of the legend and the colour bar of the maps.
     """
 
     def __init__(self, session: ViewerSession, slide: ViewerSlide, record: object) -> None:
@@ -57,6 +62,9 @@ class OcclusionLayer:
         self._extent: tuple[float, float, float] | None = None  # centre x, y and half the side
         self._hidden_layers: list[Points] = []
         self._dimmed_layers: list[tuple[Image, float]] = []  # and their opacity before
+        self._barred: list[PredictionOverlay] = []  # whose colour bar is hidden
+        self._legend = CanvasLegend(session, WHY_LEGEND, "top_right", 10)
+        self._hides_gene_legend = False
         self.layer = Image(
             np.full((1, 1), np.nan, np.float32),
             name="why here",
@@ -96,6 +104,7 @@ class OcclusionLayer:
         layer.name = name
         self._extent = (x, y, half)
         self.clear_tissue()
+        self._legend.show(f"{name}\n{LEGEND_LINES}")
 
     def clear_tissue(self) -> None:
         """Hide predicted spots below the layer, and dim maps, until `remove`."""
@@ -113,6 +122,12 @@ class OcclusionLayer:
             if isinstance(layer, Image) and layer not in dimmed:
                 self._dimmed_layers.append((layer, layer.opacity))
                 layer.opacity = min(layer.opacity, DIMMED_OPACITY)
+            if overlay.colorbar.visible:
+                self._barred.append(overlay)
+                overlay.colorbar.visible = False
+        legend = self._session.viewer.canvas.overlays.get(GENE_LEGEND)
+        if legend is not None and legend.visible:
+            self._hides_gene_legend, legend.visible = True, False
 
     def remove(self) -> None:
         """Remove the layer and show spots and maps as before."""
@@ -123,6 +138,11 @@ class OcclusionLayer:
             if layer.opacity == DIMMED_OPACITY:  # or the user has changed it meanwhile
                 layer.opacity = opacity
         self._hidden_layers, self._dimmed_layers = [], []
+        for overlay in self._barred[-1:]:  # there is one bar
+            overlay.colorbar.visible = True
+        self._legend.hide()
+        if self._hides_gene_legend:
+            self._session.viewer.canvas.overlays[GENE_LEGEND].visible = True
         self._session.layers.remove(self.layer)
 
     def _spot_layers(self) -> list[Points]:
@@ -209,7 +229,9 @@ class OcclusionExplainer:
         connections.connect(
             self._on_slide_or_checkpoint_changed, session.slide_changed, session.checkpoint_changed
         )
-        connections.connect(self._on_overlays_changed, session.overlays_changed)
+        connections.connect(
+            self._on_overlays_changed, session.overlays_changed, session.settings_changed
+        )
         session.layers.watch_removal(
             lambda: () if self._occlusion_layer is None else (self._occlusion_layer.layer,),
             lambda: self.set_active(False),

@@ -121,8 +121,12 @@ class VolcanoPlot(QWidget):
         )
         painter.setPen(ink)
         for tick in round_ticks(-reach, reach):
-            x = plot.center().x() + tick / reach * plot.width() / 2
-            painter.drawText(QRectF(x - 30, plot.bottom() + 1, 60, line), ALIGN_CENTER, f"{tick:g}")
+            x, text = plot.center().x() + tick / reach * plot.width() / 2, f"{tick:g}"
+            half = self.fontMetrics().horizontalAdvance(text) / 2 + 1
+            x = max(x, plot.left() + half)  # its sign not below the 0 of the other axis
+            painter.drawText(
+                QRectF(x - half, plot.bottom() + 1, 2 * half, line), ALIGN_CENTER, text
+            )
         for tick in round_ticks(0, top):
             y = plot.bottom() - tick / top * plot.height()
             box = QRectF(0, y - line / 2, plot.left() - 4, line)

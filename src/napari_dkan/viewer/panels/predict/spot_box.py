@@ -40,7 +40,7 @@ class GeneBars(QWidget):
     """
 
     gene_picked = Signal(str)
-    ROW_HEIGHT = 18
+    ROW_HEIGHT, NAME_WIDTH = 18, 82
     MIN_WIDTH = 320  # of names, bars and two numbers
 
     def __init__(self) -> None:
@@ -116,7 +116,7 @@ class GeneBars(QWidget):
         painter = QPainter(self)
         painter.setRenderHint(QPainter.RenderHint.Antialiasing)
         widest = max((self._numbers(g, v) for g, v, _ in self.rows), key=len, default="")
-        name_width = 82
+        name_width = self.NAME_WIDTH
         bold = painter.font()
         bold.setBold(True)
         number_width = QFontMetrics(bold).horizontalAdvance(f"{widest} ")
@@ -140,7 +140,10 @@ class GeneBars(QWidget):
             painter.setPen(text)
             middle = Qt.AlignmentFlag.AlignVCenter
             star = ZERO_SHOT_MARK if label in self.starred else ""
-            painter.drawText(QRectF(0, y, name_width, self.ROW_HEIGHT), middle, label + star)
+            name = painter.fontMetrics().elidedText(
+                label, Qt.TextElideMode.ElideRight, name_width - 4
+            )
+            painter.drawText(QRectF(0, y, name_width, self.ROW_HEIGHT), middle, name + star)
             right = QRectF(self.width() - number_width, y, number_width - 4, self.ROW_HEIGHT)
             painter.drawText(
                 right, middle | Qt.AlignmentFlag.AlignRight, self._numbers(label, value)

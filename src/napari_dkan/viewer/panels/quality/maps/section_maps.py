@@ -41,6 +41,8 @@ class SectionMaps:
         self._predicted: Points | None = None
         self._residual: Points | None = None
         self._legend = CanvasLegend(session, SECTION_LEGEND, "top_left", 8)
+        # Beside each other name, bar and caption would reach the scale bar.
+        session.viewer.canvas.overlay_tiling.bottom_left = "vertical"
         connections.connect(self.refresh, model.section_changed, model.comparison_changed)
         connections.connect(
             self.draw, model.prediction_updated, session.gene_changed, session.settings_changed
@@ -194,7 +196,10 @@ class SectionMaps:
             return
         text = "counts of all genes at each spot,\nlog10(1 + counts)"
         if pair is not None and gene is not None:
-            units = "expression, log scale\nresidual: predicted - measured"
+            units = "expression, log scale"
+            is_side_by_side = model.layout is MapLayout.SIDE_BY_SIDE
+            if is_side_by_side or model.visible_map is MapKind.RESIDUAL:
+                units += "\nresidual: predicted - measured"
             if gene not in pair.measured.panel:
                 units = f"{gene} is not measured in {pair.measured.name}"
             text = f"{gene} at {len(pair.prediction.target):,} spots\n{units}"
@@ -210,7 +215,7 @@ class SectionMaps:
             layer.face_colorbar.position = "top_right" if is_grid else BAR_POSITION
         if self._predicted is not None and len(self._predicted.data):
             # While both are drawn, the bar of the measured map is that of both.
-            self._predicted.face_colorbar.visible = not self._model.swipe
+            self._predicted.face_colorbar.visible = is_grid or not self._model.swipe
 
 
 def _make_points(kind: str, section: LoadedSection) -> Points:
