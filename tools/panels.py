@@ -159,7 +159,7 @@ def comparing(stage: Stage) -> States:
         corners = [[y - size, x - size], [y - size, x + size], [y + size, x + size]]
         stage.viewer.layers.selection.active.add_polygons([[*corners, [y + size, x - size]]])
         named = f"Region {number}"
-        stage.wait(lambda: named in [g.name for g in regions.model.groups], named)
+        stage.wait(lambda named=named: named in [g.name for g in regions.model.groups], named)
     regions.predict_button.click()
     stage.wait(lambda: not jobs.busy, "the tissue")
     stage.wait(lambda: not stage.predict.gene_decode_job.busy, "the genes")

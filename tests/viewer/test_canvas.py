@@ -13,6 +13,7 @@ from napari_dkan.samples import get_synthetic_section
 from napari_dkan.viewer.layers.canvas_legend import GENE_LEGEND
 from napari_dkan.viewer.layers.contrast_limits import get_label_range
 from napari_dkan.viewer.session.viewer_settings import TargetMode, get_canvas_preference
+from napari_dkan.viewer.tools.occlusion_tool import WHY_LEGEND
 
 from .prediction_steps import finish
 
