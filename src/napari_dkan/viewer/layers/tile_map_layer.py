@@ -7,10 +7,13 @@ from typing import Any
 import numpy as np
 from napari.layers import Image
 from numpy.typing import NDArray
+from PIL import Image as PillowImage
 
-MAX_FACTOR = 9  # raster px per side of a tile in a smooth map; odd, so that one is at its centre
-MAX_RASTER_PX = 600_000  # of a smooth map; larger ones take too long to draw
 SMOOTH_NOTE = "smoothed between tiles"  # in the legend of a smooth map
+# Raster px per side of a tile in a smooth map; odd, so that one is at its centre.
+MAX_FACTOR, MIN_FACTOR = 9, 3
+MAX_RASTER_PX = 600_000  # of a smooth map with more than `MIN_FACTOR`
+MAX_SMOOTH_TILES = 1_000_000  # with gaps; a larger map is drawn in blocks
 
 
 class TileMapLayer(Image):  # type: ignore[misc]  # napari's layers have no types
@@ -27,8 +30,11 @@ class TileMapLayer(Image):  # type: ignore[misc]  # napari's layers have no type
         Raster px per side of a tile.
     """
 
+    data: Any  # napari's property, which has no type
+
     def __init__(self, data: NDArray[np.float32], **options: Any) -> None:
         self.tiles, self.factor = data, 1
+        self._weights = TileWeights(np.isfinite(data), 1)
         super().__init__(data, **options)
 
     @property
@@ -48,12 +54,19 @@ class TileMapLayer(Image):  # type: ignore[misc]  # napari's layers have no type
     def set_tiles(self, tiles: NDArray[np.float32], smooth: bool) -> None:
         """Draw values (rows, columns), smoothly or in blocks."""
         factor = find_factor(tiles) if smooth else 1
-        scale, translate, is_other = self.tile_scale, self.tile_translate, factor != self.factor
-        self.tiles, self.factor = tiles, factor
-        self.data = interpolate_tiles(tiles, factor)
-        if is_other:
-            self.scale = scale / factor
-            self.translate = translate - scale / factor * (factor - 1) / 2
+        known = np.isfinite(tiles)
+        if not self._weights.fits(known, factor):
+            self._weights = TileWeights(known, factor)
+        raster = self._weights.interpolate(tiles)
+        self.tiles = tiles
+        if raster.shape == self.data.shape and factor == self.factor:
+            self.data[:] = raster
+            self.refresh(extent=False, highlight=False)
+            return
+        scale, translate = self.tile_scale, self.tile_translate
+        self.factor, self.data = factor, raster.copy() if raster is tiles else raster
+        self.scale = scale / factor
+        self.translate = translate - scale / factor * (factor - 1) / 2
 
     def set_smooth(self, smooth: bool) -> None:
         """Draw the same tiles smoothly or in blocks."""
@@ -88,46 +101,60 @@ class TileMapLayer(Image):  # type: ignore[misc]  # napari's layers have no type
         return self.tiles, state, kind
 
 
-def find_factor(tiles: NDArray[np.float32], max_px: int = MAX_RASTER_PX) -> int:
-    """Return how many raster px a side of a tile has in a smooth map of so many px."""
-    fitting = int(np.sqrt(max_px / max(tiles.size, 1)))
-    return max(1, min(MAX_FACTOR, fitting - 1 + fitting % 2))
+def find_factor(tiles: NDArray[np.float32], max_px: int | None = None) -> int:
+    """Return how many raster px a side of a tile has in a smooth map, of so many px at most."""
+    if max_px is None and tiles.size > MAX_SMOOTH_TILES:
+        return 1
+    fitting = int(np.sqrt((max_px or MAX_RASTER_PX) / max(tiles.size, 1)))
+    least = MIN_FACTOR if max_px is None else 1
+    return max(least, min(MAX_FACTOR, fitting - 1 + fitting % 2))
 
 
-def interpolate_tiles(tiles: NDArray[np.float32], factor: int) -> NDArray[np.float32]:
-    """Interpolate linearly between the centres of tiles.
+class TileWeights:
+    """Interpolates linearly between the centres of tiles that exist; the same for all genes.
 
     Parameters
     ----------
-    tiles : ndarray, (rows, columns)
-        NaN where there is no value.
+    known : ndarray, (rows, columns)
+        Tiles that have a value.
     factor : int
         Odd number of raster px per side of a tile.
-
-    Returns
-    -------
-    ndarray, (rows * factor, columns * factor)
-        At the centre of a tile its value. Next to a gap the tiles that exist count; gaps stay NaN.
     """
-    if factor == 1:
-        return tiles
-    known = np.isfinite(tiles)
-    sums, weights = np.where(known, tiles, np.float32(0)), known.astype(np.float32)
-    for axis in (0, 1):
-        sums, weights = (_interpolate_axis(a, factor, axis) for a in (sums, weights))
-    is_drawn = np.repeat(np.repeat(known, factor, axis=0), factor, axis=1)
-    result = np.full(sums.shape, np.nan, np.float32)
-    np.divide(sums, weights, out=result, where=is_drawn)
-    return result
+
+    def __init__(self, known: NDArray[np.bool_], factor: int) -> None:
+        self._known, self._factor = known, factor
+        self._inverse_sums = np.empty((0, 0), np.float32)
+        if factor > 1:
+            is_drawn = np.repeat(np.repeat(known, factor, axis=0), factor, axis=1)
+            sums = _enlarge(known.astype(np.float32), factor)
+            self._inverse_sums = np.full(sums.shape, np.nan, np.float32)
+            np.divide(1, sums, out=self._inverse_sums, where=is_drawn)
+
+    def fits(self, known: NDArray[np.bool_], factor: int) -> bool:
+        """Return whether these are the weights of other tiles, too."""
+        return factor == self._factor and np.array_equal(known, self._known)
+
+    def interpolate(self, tiles: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return the raster (rows * factor, columns * factor) of tiles (rows, columns).
+
+        At the centre of a tile it has its value. Next to a gap the tiles that exist count; gaps
+        stay NaN.
+        """
+        if self._factor == 1:
+            return tiles
+        raster = _enlarge(np.where(self._known, tiles, np.float32(0)), self._factor)
+        raster *= self._inverse_sums
+        return raster
 
 
-def _interpolate_axis(values: NDArray[np.float32], factor: int, axis: int) -> NDArray[np.float32]:
-    """Interpolate along one axis; values beyond the ends are those of the ends."""
-    last = values.shape[axis] - 1
-    position = ((np.arange((last + 1) * factor) + 0.5) / factor - 0.5).clip(0, last)
-    low = np.floor(position).astype(np.int64)
-    share = (position - low).astype(np.float32)
-    share = share[:, None] if axis == 0 else share
-    first = values.take(low, axis=axis)
-    second = values.take((low + 1).clip(0, last), axis=axis)
-    return np.asarray(first * (1 - share) + second * share, np.float32)
+def interpolate_tiles(tiles: NDArray[np.float32], factor: int) -> NDArray[np.float32]:
+    """Interpolate tiles (rows, columns), NaN where there is no value; see `TileWeights`."""
+    return TileWeights(np.isfinite(tiles), factor).interpolate(tiles)
+
+
+def _enlarge(values: NDArray[np.float32], factor: int) -> NDArray[np.float32]:
+    """Interpolate linearly; values beyond the outer centres are those of the outer centres."""
+    rows, columns = values.shape
+    image = PillowImage.fromarray(np.ascontiguousarray(values, np.float32))
+    size = columns * factor, rows * factor
+    return np.array(image.resize(size, PillowImage.Resampling.BILINEAR))

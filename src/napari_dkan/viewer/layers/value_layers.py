@@ -93,7 +93,8 @@ def color_grid(layer: Image, limits: tuple[float, float], colormap: str | Colorm
     """
     low, high = layer.contrast_limits_range
     if limits[0] < low or limits[1] > high:
-        layer.contrast_limits_range = min(low, limits[0]), max(high, limits[1])
+        with layer.events.contrast_limits.blocker():  # the limits follow
+            layer.contrast_limits_range = min(low, limits[0]), max(high, limits[1])
     if tuple(layer.contrast_limits) != limits:
         layer.contrast_limits = limits
     if layer.colormap.name != (colormap if isinstance(colormap, str) else colormap.name):
