@@ -72,13 +72,13 @@ def job_gaps(panel: Any, target: Any) -> list[float]:
 
     def tick() -> None:
         ticks.append(time.perf_counter())
-        if not panel.maps.busy:
+        if not panel.prediction_jobs.busy:
             loop.quit()
 
     timer.setTimerType(Qt.TimerType.PreciseTimer)
     timer.setInterval(TICK_MS)
     timer.timeout.connect(tick)
-    panel.maps.predict(target, "gap")
+    panel.prediction_jobs.predict(target)
     timer.start()
     loop.exec()
     timer.stop()

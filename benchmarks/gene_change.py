@@ -49,14 +49,19 @@ def main() -> None:
         Target(TargetKind.GRID, grid.to_spots(), grid),
         checkpoint.panel,
         checkpoint.label_scale,
-        {"mpp": slide.mpp},
+        {
+            "mpp": slide.mpp,
+            "patch_um": checkpoint.patch.um,
+            "slide_fingerprint": slide.slide.fingerprint(),
+            "checkpoint_sha256": checkpoint.sha256,
+        },
         token_dim=config.token_dim,
     )
     draw = np.random.default_rng(0)
     prediction.tokens[:] = draw.standard_normal(prediction.tokens.shape)
     prediction.values[:] = draw.standard_normal(prediction.values.shape)
     decode = partial(GeneDecoder(checkpoint.network).decode, zero_shot=None)
-    overlay = GridOverlay(prediction, decode, slide.mpp, "20,000 tiles", 0.65)
+    overlay = GridOverlay(prediction, decode, slide.mpp, 0.65)
     session.add_overlay(overlay, slide)
     settle(panel)
     grown = 0  # frames drawn when values came last

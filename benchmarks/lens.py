@@ -37,7 +37,7 @@ def main() -> None:
     session.change_settings(target_mode=TargetMode.TISSUE, dense_grid=True)
     target = target_from_layers(session, None, None)
     assert target is not None
-    panel.prediction_jobs.predict(target, "warm")
+    panel.prediction_jobs.predict(target)
     settle(panel)
     for overlay in list(session.overlays):  # the tiles stay known; the lens draws alone
         viewer.layers.remove(overlay.layer)

@@ -84,7 +84,7 @@ def test_clicked_spots_are_in_one_layer(panel: PredictWidget, middle, until):
     assert "predicted" in overlay.layer.name and panel.session.gene in overlay.layer.name
 
 
-def test_region_is_filled_with_a_heatmap(panel: PredictWidget, middle, until):
+def test_region_is_filled_with_a_heatmap(panel: PredictWidget, middle, until, monkeypatch):
     x, y = middle
     draw(panel, square(x, y, 400), square(x, y, 150))  # the inner one is a hole
     plan = panel.target_box.plan_label.text()
@@ -93,8 +93,10 @@ def test_region_is_filled_with_a_heatmap(panel: PredictWidget, middle, until):
     predictor = panel.session.predictors.get(panel.session.slide, panel.session.checkpoint)
     predictor.batch_sizes.limit(2)
     predictor.clear_cache()
-    filled = []
+    monkeypatch.setattr("napari_dkan.viewer.panels.predict.target_box.PROGRESS_SECONDS", 1e9)
+    filled, shown = [], []
     panel.prediction_jobs.changed.connect(lambda: filled.append(panel.prediction_jobs.progress))
+    panel.target_box.progress_bar.valueChanged.connect(shown.append)
     panel.target_box.start_prediction()
     finish(panel, until)
     (overlay,) = panel.session.overlays
@@ -107,7 +109,9 @@ def test_region_is_filled_with_a_heatmap(panel: PredictWidget, middle, until):
     assert plan.startswith(f"{count} tiles") and 0 < count < layer.tiles.size  # the hole is empty
     assert overlay.value_at((y * 0.7, x * 0.7)) is None
     steps = [p.done for p in filled if p is not None and p.stage == "spots"]
-    assert len(steps) > 1 and steps == sorted(steps)  # it came batch by batch
+    assert len(steps) > 3 and steps == sorted(steps)  # it came batch by batch
+    # Each number composes the window: the first of a stage, and the last, but not all between.
+    assert shown[-1] == count and len({v for v in shown if v in steps[1:-1]}) == 0
     legend = panel.session.viewer.canvas.overlays[GENE_LEGEND]
     assert legend.visible and "predicted expression" in legend.text and "log10" not in legend.text
     assert f"{count} tiles predicted" in panel.message_label.text()

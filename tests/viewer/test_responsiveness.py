@@ -12,6 +12,7 @@ from qtpy.QtCore import QThreadPool
 
 from napari_dkan.errors import DamagedTileError
 from napari_dkan.inference import target as rough
+from napari_dkan.viewer.jobs.job_progress import JobTimer
 from napari_dkan.viewer.jobs.viewport import Viewport
 from napari_dkan.viewer.session.viewer_settings import TargetMode
 from napari_dkan.viewer.widgets.signal_connections import SignalConnections
@@ -123,6 +124,29 @@ def test_rough_map_is_drawn_before_the_exact_one(
     for update in again:
         values[update.rows] = update.values
     np.testing.assert_allclose(overlay.prediction.values, values, atol=1e-5)
+
+
+def test_drawing_takes_a_tenth_of_the_time_of_a_job(monkeypatch):
+    now = 100.0
+    monkeypatch.setattr("napari_dkan.viewer.jobs.job_progress.time.perf_counter", lambda: now)
+    timer, cost, starts = JobTimer(), 0.3, []
+    while now < 120:
+        if timer.is_redraw_due():
+            start = now
+            starts.append(start)
+            now += cost
+            timer.end_redraw(start)
+        now += 0.01
+    assert starts[0] == 100.0  # the first tiles at once
+    np.testing.assert_allclose(np.diff(starts), cost / 0.1, atol=0.02)
+    cost, starts = 0.001, []  # a fast one is not repeated without end
+    timer = JobTimer()
+    for _ in range(300):
+        now += 0.01
+        if timer.is_redraw_due():
+            starts.append(now)
+            timer.end_redraw(now)
+    np.testing.assert_allclose(np.diff(starts), 0.6, atol=0.02)
 
 
 def test_damaged_tiles_are_counted_and_can_be_retried(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -11,21 +11,22 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 from psygnal import Signal
+from qtpy.QtCore import QTimer
 
 from ...inference.device import DeviceOutOfMemoryError, resolve_device_name
 from ...inference.predict import create_empty_prediction
 from ...inference.prediction import Prediction
 from ...inference.prediction_progress import PredictionUpdate
-from ...inference.target import Target, make_coarse_target, merge_grid_targets
-from ..layers.overlay_lookup import is_current_map
+from ...inference.target import Target, make_coarse_target
 from ..layers.prediction_layers import GridOverlay, SpotsOverlay
-from ..session.layer_stack import preserve_selection
 from ..session.prediction_overlay import GeneDecoder, PredictionOverlay
 from ..session.slide_layer import ViewerSlide
 from ..session.user_history import add_run_time
 from ..session.viewer_session import ViewerSession
 from ..widgets.signal_connections import SignalConnections
 from ..worker import JobFailure, JobRunner
+from .job_progress import JobTimer, PredictionProgress
+from .map_extension import extend_map, find_extendable_map, take_place
 from .run_times import MIN_RUN_TILES
 from .viewport import Viewport
 
@@ -33,29 +34,6 @@ if TYPE_CHECKING:
     from ...inference.zero_shot_genes import ZeroShotGenes
     from ...model import Checkpoint
     from ...slide import PixelSize
-
-
-REDRAW_SECONDS = 0.6  # between two drawings of a growing map; drawing delays prediction
-
-
-@dataclass(frozen=True)
-class PredictionProgress:
-    """Progress of a job.
-
-    Attributes
-    ----------
-    stage : str
-    done, total : int
-        Tiles of the stage.
-    tiles_per_s, remaining_s : float or None
-        None until they are known.
-    """
-
-    stage: str
-    done: int
-    total: int
-    tiles_per_s: float | None = None
-    remaining_s: float | None = None
 
 
 @dataclass(frozen=True)
@@ -96,7 +74,7 @@ class PredictionJobs:
         self._last_job: (
             tuple[PredictionOverlay, ViewerSlide, Checkpoint, ZeroShotGenes | None] | None
         ) = None
-        self._timer = _JobTimer()
+        self._timer = JobTimer()
         self._outcome = ""  # what was last said of a run that has ended
         connections.connect(
             self._cancel_if_outdated,
@@ -137,14 +115,14 @@ class PredictionJobs:
             return
         assert checkpoint is not None and slide.pixel_size is not None
         order, origin = self._viewport.make_order(slide), slide.pixel_size.origin
-        previous = _find_extendable_map(session, target)
+        previous = find_extendable_map(session, target)
 
         def job() -> Iterator[_JobStarted | PredictionUpdate | _RoughUpdate]:
             predictor = session.predictors.get(slide, checkpoint)
             create_empty = partial(
                 create_empty_prediction, predictor, mpp_origin=origin, zero_shot=zero_shot
             )
-            prediction, rows, extended = _extend_map(create_empty, target, previous)
+            prediction, rows, extended = extend_map(create_empty, target, previous)
             decode = partial(predictor.decode, zero_shot=zero_shot)
             yield _JobStarted(prediction, decode, rows, extended)
             genes = partial(_shown_columns, session, prediction)
@@ -165,7 +143,7 @@ class PredictionJobs:
                 self._overlay.reference = checkpoint.reference
                 session.add_overlay(self._overlay, slide)
                 if isinstance(item.previous, GridOverlay):
-                    _take_place(session, self._overlay, item.previous)
+                    take_place(session, self._overlay, item.previous)
                 self._last_job = (self._overlay, slide, checkpoint, zero_shot)
             else:
                 self._on_update(item)
@@ -201,7 +179,7 @@ class PredictionJobs:
         self.changed.emit()
 
     def _reset_progress(self, slide: ViewerSlide, total: int) -> None:
-        self._overlay, self._slide, self._timer = None, slide, _JobTimer()
+        self._overlay, self._slide, self._timer = None, slide, JobTimer()
         self._rows = np.empty(0, np.int64)
         self._pixel_size = slide.pixel_size
         self._rate_key = self.session.rate_key()
@@ -230,10 +208,15 @@ class PredictionJobs:
             overlay.prediction.apply_update(update)
         if update is None:
             return
-        if drawn and (self._timer.is_redraw_due() or update.done == update.total):
-            session.overlay_updated.emit(overlay)
+        # The bar repaints at once, so it comes before there is a new map to be painted.
         self.progress = self._timer.progress(update)
         self.changed.emit()
+        is_rough_done = update.stage == "rough" and update.done == update.total
+        if drawn and (is_rough_done or self._timer.is_redraw_due()):  # `_finish` draws the rest
+            start = time.perf_counter()
+            session.overlay_updated.emit(overlay)
+            # Qt paints before it comes to a timer, so this is after the frame.
+            QTimer.singleShot(0, partial(self._timer.end_redraw, start))
 
     def _on_rough_update(
         self, overlay: PredictionOverlay, item: Prediction | PredictionUpdate
@@ -308,103 +291,6 @@ class PredictionJobs:
         is_open = slide in self.session.slides and slide.pixel_size == self._pixel_size
         if overlay_gone or not is_open:
             self.cancel()
-
-
-class _JobTimer:
-    """Times a job: when to redraw, its rate and the remaining time."""
-
-    def __init__(self) -> None:
-        self._start = time.perf_counter()
-        self._last_redraw = 0.0  # the first tiles are drawn at once
-        self._stage, self._stage_start, self._stage_done = "", self._start, 0
-        self._last_progress: PredictionProgress | None = None  # of the tiles themselves
-        self.predicted_count = 0  # tiles that were not cached
-
-    @property
-    def seconds(self) -> float:
-        """Seconds since the start."""
-        return time.perf_counter() - self._start
-
-    def is_redraw_due(self) -> bool:
-        """Return whether to redraw now; True starts the next interval."""
-        now = time.perf_counter()
-        if now - self._last_redraw < REDRAW_SECONDS:
-            return False
-        self._last_redraw = now
-        return True
-
-    def progress(self, update: PredictionUpdate) -> PredictionProgress:
-        """Return the progress after an update.
-
-        The rate is counted from the first update of a stage, which includes the start-up time.
-        Context that is read between tiles counts as time of the tiles.
-        """
-        now = time.perf_counter()
-        if update.stage == "context" and self._last_progress is not None:
-            return replace(self._last_progress, stage="context")
-        if update.stage == "spots":
-            self.predicted_count += len(update.rows)
-        if update.stage != self._stage:
-            self._stage, self._stage_start, self._stage_done = update.stage, now, update.done
-        done, seconds = update.done - self._stage_done, now - self._stage_start
-        known = update.stage == "spots" and done and seconds > 0.05  # not of what comes before
-        rate = done / seconds if known else None
-        remaining = None if rate is None else (update.total - update.done) / rate
-        progress = PredictionProgress(update.stage, update.done, update.total, rate, remaining)
-        self._last_progress = progress if update.stage == "spots" else None
-        return progress
-
-
-def _find_extendable_map(session: ViewerSession, target: Target) -> PredictionOverlay | None:
-    """Return the newest map of the same slide, genes and grid, which takes the new tiles."""
-    panel = session.model_gene_panel
-    for overlay in reversed(session.overlays):
-        prediction = overlay.prediction
-        if (
-            is_current_map(session, overlay)
-            and prediction.panel == panel
-            and merge_grid_targets(prediction.target.take(np.array([0])), target) is not None
-        ):
-            return overlay
-    return None
-
-
-def _extend_map(
-    create_empty: Callable[[Target], tuple[Prediction, object]],
-    target: Target,
-    previous: PredictionOverlay | None,
-) -> tuple[Prediction, NDArray[np.int64], PredictionOverlay | None]:
-    """Create the prediction of a job, with the tiles of a previous map where it has the same grid.
-
-    Returns
-    -------
-    tuple
-        The prediction, the rows (N,) of the target in it, and the map that it replaces, if any.
-    """
-    merged = None if previous is None else merge_grid_targets(previous.prediction.target, target)
-    if merged is not None and previous is not None:
-        prediction, _ = create_empty(merged[0])
-        if prediction.tokens.shape[1] == previous.prediction.tokens.shape[1]:  # or it is of a file
-            prediction.copy_first_rows(previous.prediction)
-            return prediction, merged[1], previous
-    return create_empty(target)[0], np.arange(len(target)), None
-
-
-def _take_place(session: ViewerSession, new: PredictionOverlay, old: GridOverlay) -> None:
-    """Remove a map; the one that replaces it gets its place, its opacity and a name by hand."""
-    layers, titles = session.viewer.layers, session.titles
-    name = old.layer.name if titles.is_renamed(old.layer) else None
-    if old.layer not in layers:
-        return
-    index, was_selected = layers.index(old.layer), old.layer in layers.selection
-    session.layers.remove(old.layer)
-    with preserve_selection(layers):
-        layers.move(layers.index(new.layer), index)
-    new.layer.opacity = old.layer.opacity
-    if name is not None:
-        new.layer.name = name
-    if was_selected:
-        layers.selection.active = new.layer
 
 
 def _make_overlay(started: _JobStarted, session: ViewerSession) -> PredictionOverlay:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 from napari.layers import Labels, Layer, Points, Shapes
 from numpy.typing import NDArray
@@ -18,6 +20,7 @@ from qtpy.QtWidgets import (
 from ....errors import DkanError
 from ....inference.device import format_device_name, resolve_device_name
 from ....inference.target import Target
+from ...jobs.job_progress import PredictionProgress
 from ...jobs.prediction_jobs import PredictionJobs
 from ...jobs.prefetcher import Prefetcher
 from ...jobs.run_times import estimate_run_seconds, format_duration, format_range
@@ -41,6 +44,7 @@ MODE_OF_ACTION = {  # by action name
     "where_tissue": TargetMode.TISSUE,
 }
 PLAN_DELAY_MS = 120  # after the last change, before tiles are counted
+PROGRESS_SECONDS = 0.25  # between two numbers of a job
 
 
 class TargetBox(QWidget):
@@ -104,6 +108,7 @@ class TargetBox(QWidget):
         self.retry_button.setToolTip("Read the tiles again that could not be read.")
         self.progress_bar = make_progress_bar()
         self.progress_label = QLabel()
+        self._next_progress, self._shown_stage = 0.0, ""
 
         modes = QGridLayout()
         for place, button in enumerate(self.mode_buttons.values()):
@@ -307,8 +312,19 @@ class TargetBox(QWidget):
         failed = 0 if busy else self._jobs.failed_count
         self.retry_button.setVisible(failed > 0)
         self.retry_button.setText(f"Try {failed:,} failed tiles again")
-        if progress is None:
+        if progress is not None:
+            self._show_progress(progress)
+
+    def _show_progress(self, progress: PredictionProgress) -> None:
+        """Show a number and a bar, a few times a second.
+
+        A progress bar repaints at once, and with a canvas of OpenGL in it that composes the whole
+        window, which takes longer than the tiles that it reports.
+        """
+        now, is_end = time.perf_counter(), progress.done in (0, progress.total)
+        if now < self._next_progress and not is_end and progress.stage == self._shown_stage:
             return
+        self._next_progress, self._shown_stage = now + PROGRESS_SECONDS, progress.stage
         self.progress_bar.setRange(0, progress.total)
         self.progress_bar.setValue(progress.done)
         stage = {
