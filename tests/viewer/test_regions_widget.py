@@ -130,6 +130,7 @@ def test_rename_color_and_move(predicted: RegionsWidget, panel: PredictWidget, u
         halo = halos.halo_of(layer)
         return set(halo.features["label"]) if halo is not None and halo.visible else set()
 
+    assert predicted.job_row.status_label.isHidden()  # nothing is said, so no room is taken
     until(lambda: edged() == {"A (Tumor)", "Tumor", "S (Stroma)"})
     halo = halos.halo_of(layer)
     assert layers.index(halo) + 1 == layers.index(layer)

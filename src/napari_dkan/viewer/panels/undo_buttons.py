@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from qtpy.QtWidgets import QToolButton, QWidget
+from qtpy.QtWidgets import QSizePolicy, QToolButton, QWidget
 
 from ..layers.undo_recorder import get_undo_recorder
 from ..session.shortcut_actions import connect_shortcut_changes, shortcut_label
@@ -28,6 +28,7 @@ class UndoButtons(QWidget):
             button.setAccessibleName(title)
             button.clicked.connect(lambda _=False, slot=slot: slot())
         fill_column(self, make_row(self.undo_button, self.redo_button))
+        self.setSizePolicy(QSizePolicy.Policy.Maximum, QSizePolicy.Policy.Preferred)
         connections.connect(self.refresh, self._stack.changed)
         connect_shortcut_changes(self.refresh, connections, "undo", "redo")
         self.refresh()

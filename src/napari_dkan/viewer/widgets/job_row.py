@@ -5,10 +5,24 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from qtpy.QtWidgets import QPushButton, QWidget
+from qtpy.QtWidgets import QLabel, QPushButton, QWidget
 
 from ..worker import JobFailure, JobRunner
-from .qt_utils import fill_column, make_progress_bar, make_row, make_text_label
+from .qt_utils import fill_column, make_progress_bar, make_row
+
+
+class StatusLabel(QLabel):
+    """A text that takes no room while it is empty."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.setWordWrap(True)
+        self.hide()
+
+    def setText(self, text: str) -> None:
+        """Show a text; none hides the label."""
+        super().setText(text)
+        self.setVisible(bool(text))
 
 
 class JobRow(QWidget):
@@ -32,7 +46,7 @@ class JobRow(QWidget):
         self.button = button
         self.progress_bar = make_progress_bar()
         self.progress_bar.hide()
-        self.status_label = make_text_label()
+        self.status_label = StatusLabel()
         fill_column(self, make_row(*widgets), self.progress_bar, self.status_label)
 
     @property

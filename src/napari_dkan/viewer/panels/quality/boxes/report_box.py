@@ -43,7 +43,6 @@ class ReportBox(QWidget):
         has_content = self._model.comparison is not None or self._model.tile_map is not None
         self.report_button.setEnabled(has_content and not self.job_row.busy)
         self.open_button.setVisible(self.report_path is not None)
-        self.job_row.status_label.setVisible(bool(self.job_row.status_label.text()))
 
     def _ask_path(self) -> None:
         slide = self._model.slide
