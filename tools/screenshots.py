@@ -32,7 +32,7 @@ from napari_dkan.viewer.widgets.scroll_column import ScrollColumn
 
 OUT = Path(__file__).resolve().parent.parent / "docs" / "images"
 LAPTOP = 1366, 768
-REPORT = 900, 1230
+REPORT = 900, 1700  # down to the maps of a gene
 BROWSERS = "chromium", "chromium-browser", "google-chrome", "chrome"
 
 

@@ -39,7 +39,7 @@ GAP_PX = 2  # raster px around a neighbour tile
 OUTLINE_PX = 4  # raster px
 DIMMED_OPACITY = 0.06  # of maps below
 WHY_LEGEND = LEGEND_PREFIX + "why"
-LEGEND_LINES = "orange: lower if covered\nblue: higher if covered"
+LEGEND_LINES = "orange: lower if covered", "blue: higher if covered"
 INNER_STRENGTH = 0.45  # of a neighbour's strength, inside its outline
 # Orange and blue differ for every kind of colour vision, and from pink tissue.
 DIVERGING_COLORMAP = Colormap(
@@ -104,7 +104,8 @@ class OcclusionLayer:
         layer.name = name
         self._extent = (x, y, half)
         self.clear_tissue()
-        self._legend.show(f"{name}\n{LEGEND_LINES}")
+        lines = [name, *LEGEND_LINES]
+        self._legend.show("\n".join(f"  {line}" for line in lines))  # as the legend of a gene
 
     def clear_tissue(self) -> None:
         """Hide predicted spots below the layer, and dim maps, until `remove`."""

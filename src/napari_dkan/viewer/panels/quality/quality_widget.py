@@ -120,6 +120,7 @@ class QualityWidget(QWidget):
         column.addStretch(1)
         # Below what scrolls: the report is what many come for.
         fill_column(self, ScrollColumn(content, "quality"), self.report_box)
+        self.report_box.setContentsMargins(9, 2, 9, 4)  # as of what scrolls
 
     def _register_actions(self) -> Callable[[], None]:
         return register_actions(
