@@ -90,8 +90,10 @@ def test_regions_drawn_here_have_names_and_holes(shown: PredictWidget, until, qt
     slide = shown.session.slide
     for half, right in ((60, -70), (20, -70), (40, 70)):
         QTest.mouseClick(shown.target_box.draw_button, LEFT)
+        until(lambda: shown.target_box.plan_label.text().startswith("Draw Region"))
         drag_lasso(shown, qtbot, half, right)
         until(lambda: shown.target_box.regions_layer().mode == "pan_zoom")
+    until(lambda: "tiles" in shown.target_box.plan_label.text())
     regions = shown.target_box.regions_layer()
     ring, disc = (o.region for o in list_region_objects([regions], slide))
     assert [ring.classification, disc.classification] == ["Region 1", "Region 2"]

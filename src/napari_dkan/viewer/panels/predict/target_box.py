@@ -214,6 +214,8 @@ class TargetBox(QWidget):
         if id(layer) not in self._connected_layers:
             self._connected_layers.add(id(layer))
             self._connections.connect(self.schedule_plan, layer.events.data)
+            if isinstance(layer, Shapes):
+                self._connections.connect(self.schedule_plan, layer.events.mode)
             self._connections.connect(self._on_layers_changed, layer.events.name)
             self._drawing_tool.follow(layer)
 
@@ -230,6 +232,9 @@ class TargetBox(QWidget):
             text, detail = self._describe_plan(self.target)
         except DkanError as error:
             self.target, text = None, str(error)
+        drawn = self.region_row.drawn_class
+        if drawn and self._session.settings.target_mode is TargetMode.REGION:
+            text, detail = f"Draw {drawn} on the slide.", "Esc ends drawing."
         self.plan_label.setText(text)
         self.plan_label.setToolTip(detail)
         if not self._is_same_plan():

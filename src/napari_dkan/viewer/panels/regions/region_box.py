@@ -99,6 +99,16 @@ class RegionBox(QWidget):
             layer.mode = "paint" if isinstance(layer, Labels) else "add_polygon_lasso"
             session.change_settings(target_mode=TargetMode.REGION)
 
+    @property
+    def drawn_class(self) -> str:
+        """The class of the region that is being drawn; "" while none is."""
+        layer = self.get_region_layer()
+        if not isinstance(layer, Shapes) or not str(layer.mode).startswith("add_"):
+            return ""
+        defaults = layer.feature_defaults
+        name = str(defaults["classification"].iloc[0]) if "classification" in defaults else ""
+        return name or "a region"
+
     def finish_drawing(self, layer: Shapes) -> None:
         """Make a hole of a shape that was drawn here inside another one."""
         slide = self._session.slide
