@@ -18,26 +18,33 @@ from torch import Tensor
 from napari_dkan.inference.patch_features.patch_geometry import PatchReader
 from napari_dkan.model.encoders.encoder_spec import IMAGENET_MEAN, IMAGENET_STD, TileEncoder
 from napari_dkan.model.network.dkan_network import DKAN
+from napari_dkan.model.network.ensemble import Ensemble, get_linear_path, list_members
 
 
 class LiteralPath:
     """A network of ours, run as published, on the tiles of one slide.
 
-    side : of a patch, level-0 px. px : of the target's patch, as the network sees it.
+    side : of a patch, level-0 px. px : of the target's patch, as the network sees it. The members
+    of an ensemble are run one by one.
 
     Queries and keys of the dual path, which ours does not keep, are drawn at random: they have
     no effect, but cost what they cost.
     """
 
     def __init__(
-        self, slide: PatchReader, network: DKAN, encoder: TileEncoder, side: float, px: int
+        self,
+        slide: PatchReader,
+        network: DKAN | Ensemble,
+        encoder: TileEncoder,
+        side: float,
+        px: int,
     ) -> None:
         self.slide, self.network, self.encoder, self.side, self.px = (
             slide, network, encoder, side, px,
         )  # fmt: skip
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(2021)
-            self._queries = queries_of(network.image)
+            self._queries = [queries_of(member.image) for member in list_members(network)]
 
     @torch.no_grad()
     def own_feature(self, x: float, y: float) -> Tensor:
@@ -65,11 +72,20 @@ class LiteralPath:
         near = net.standardize_by_slide(near, features)
         z = net.fuse((patches.float() / 255 - mean) / std, near, mask, own).z
 
+        members, linear = list_members(net), get_linear_path(net)
+        each = z[:, : net.config.members_dim].chunk(len(members), dim=1)
+        mean = torch.stack(
+            [self._decoded(*one) for one in zip(members, self._queries, each, strict=True)]
+        ).mean(dim=0)
+        return mean if linear is None else linear(mean, z)
+
+    def _decoded(self, net: DKAN, queries: torch.nn.ModuleList, z: Tensor) -> Tensor:
+        """(B, G) on the label scale, of the tokens (B, d) of one network."""
         text = net.gene_features[None]
         for attention, feed in zip(net.text.attention, net.text.feed, strict=True):
             text = feed_forward(feed, self_attention(attention, text))
         text = net.text_fit(text).repeat(len(z), 1, 1)
-        image = dual_path(net.image, self._queries, net.config.image.heads, text, z[:, None])
+        image = dual_path(net.image, queries, net.config.image.heads, text, z[:, None])
         return net.to_label_scale(net.head(image).squeeze(-1))
 
     def _around(self, x: float, y: float) -> list[tuple[float, float]]:
