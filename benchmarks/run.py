@@ -29,6 +29,7 @@ SCRIPTS: dict[str, list[str]] = {
     "dense_map": SMALL,
     "batch": [],
     "growth": SMALL,
+    "resection": SMALL,
     "visits": SMALL,
     "training_step": SMALL,
     "window": [],

@@ -14,10 +14,12 @@ from numpy.typing import NDArray
 STAGE_ORDER = (
     "read",
     "resize",
+    "wait",
     "copy",
     "encode",
     "context",
     "trunk",
+    "evidence",
     "fuse",
     "decode",
     "store",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -56,9 +56,13 @@ class PatchRequest:
     """Patches (N, 2) that are being read; `result` waits for them."""
 
     def __init__(
-        self, keys: PatchKeys, px: int, tasks: list[tuple[NDArray[Any], Future[PatchPixels]]]
+        self,
+        keys: PatchKeys,
+        px: int,
+        tasks: list[tuple[NDArray[Any], Future[PatchPixels]]],
+        stage_timer: StageTimer,
     ) -> None:
-        self.keys, self._px, self._tasks = keys, px, tasks
+        self.keys, self._px, self._tasks, self._stage_timer = keys, px, tasks, stage_timer
         self._pixels: PatchPixels | None = None
 
     def result(self) -> PatchPixels:
@@ -72,6 +76,8 @@ class PatchRequest:
         if self._pixels is None:
             tiles = np.zeros((len(self.keys), self._px, self._px, 3), np.uint8)
             damaged = np.zeros(len(self.keys), bool)
+            with self._stage_timer("wait", len(self.keys)):
+                wait([part for _, part in self._tasks])
             for rows, part in self._tasks:
                 pixels = part.result()
                 tiles[rows], damaged[rows] = pixels.tiles, pixels.damaged_mask
@@ -117,7 +123,7 @@ class PatchLoader:
         order = rows[np.lexsort((keys[rows, 0], keys[rows, 1]))]
         chunks = [order[i : i + PATCHES_PER_TASK] for i in range(0, len(order), PATCHES_PER_TASK)]
         tasks += [(c, self._pool.submit(self._read_patches, keys[c], px)) for c in chunks]
-        return PatchRequest(keys, px, tasks)
+        return PatchRequest(keys, px, tasks, self._stage_timer)
 
     def submit(self, compute: Callable[[InputT], ResultT], argument: InputT) -> Future[ResultT]:
         """Compute something in a reading thread."""
