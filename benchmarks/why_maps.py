@@ -192,8 +192,8 @@ class Spot:
         given, c, network = self.given, self.coverings, self.predictor.network
         with torch.no_grad():
             place = compute_global_token(self.predictor.prediction_context, given, _own(given))
-            near = network.standardize_by_slide(
-                given.neighbor_features[None], given.context_window.features
+            near = self.predictor.global_context.standardize(
+                given.neighbor_features[None], given.zone_context, given.window_weights
             )
             both = fusion_attention(
                 network, c.target_tokens, near, given.neighbor_mask[None], place

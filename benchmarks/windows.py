@@ -1,17 +1,22 @@
 """What context windows change: a section seen as one window, and through windows half as wide.
 
 No section at hand is much larger than a window, so smaller ones are forced on it. Prints how alike
-the two maps are, and how far neighbouring tiles are apart inside a window and across a border.
+the two maps are, and how far neighbouring tiles are apart where both are nearest to one window and
+across the line halfway between two, where a border would be seen. Of both the map as one window is
+given too: what its tissue differs there, without any window.
 """
 
 from __future__ import annotations
+
+import time
 
 import numpy as np
 from section import best_section
 
 
 def main() -> None:
-    from napari_dkan.inference.global_context import CAPTURE_AREA_UM, ContextWindowLayout
+    from napari_dkan.inference.context_layout import ContextWindowLayout
+    from napari_dkan.inference.global_context import CAPTURE_AREA_UM
     from napari_dkan.inference.predict import find_tissue_region, predict
     from napari_dkan.inference.predictor import Predictor
     from napari_dkan.inference.target import target_from_region
@@ -27,9 +32,13 @@ def main() -> None:
         maps = []
         for side in (max(size), CAPTURE_AREA_UM / mpp / 2):
             predictor = Predictor(slide, checkpoint, mpp, tissue, "cpu")
-            predictor.global_context.window_layout = ContextWindowLayout(side, *size)
+            layout = ContextWindowLayout(side, *size)
+            predictor.global_context.window_layout = layout
+            start = time.perf_counter()
             maps.append(predict(predictor, target).values)
-            groups = predictor.global_context.find_window_indices(target)
+            seconds = time.perf_counter() - start
+            print(f"{len(target)} tiles, windows of {side:.0f} px: {seconds:.1f} s")
+    groups = nearest_windows(layout, target.spots.xy)
     whole, parts = maps
     alike = [np.corrcoef(a, b)[0, 1] for a, b in zip(whole.T, parts.T, strict=True)]
     print(f"\n{section.name}, dense, {len(np.unique(groups, axis=0))} windows of half the width")
@@ -41,6 +50,17 @@ def main() -> None:
         steps = [step(values, chosen, whole.std(axis=0)) for values in (parts, whole)]
         print(f"| {name} | {len(chosen)} | {steps[0]:.3f} | {steps[1]:.3f} |")
     print("\nSteps are mean differences in standard deviations of the map.")
+
+
+def nearest_windows(layout, xy):
+    """(N, 2) column and row of the window whose center is nearest to each point."""
+    zones = layout.find_zones(xy)
+    nearest = np.empty_like(zones)
+    for zone in {(int(column), int(row)) for column, row in zones}:
+        rows = (zones == zone).all(axis=1)
+        windows = np.array(layout.list_windows(zone))
+        nearest[rows] = windows[layout.compute_weights(xy[rows], zone).argmax(axis=1)]
+    return nearest
 
 
 def neighbours(cells):

@@ -135,8 +135,8 @@ def test_the_engine_predicts_the_same_and_decodes_later_from_tokens(
     np.testing.assert_allclose(z, plain.tokens[np.argsort(plain.rows)], atol=1e-5)
     # what the path adds, from the inputs of one of the points
     given = _run(gather_spot_inputs(predictor.prediction_context, *points[0]))
-    near = carried.network.standardize_by_slide(
-        given.neighbor_features[None], given.context_window.features
+    near = predictor.global_context.standardize(
+        given.neighbor_features[None], given.zone_context, given.window_weights
     )
     x = compute_multi_scale_features(near.numpy(), given.neighbor_mask[None].numpy())
     prior = plain.values[np.argsort(plain.rows)][:1].astype(float)

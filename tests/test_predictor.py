@@ -11,7 +11,9 @@ import torch
 from shapely.geometry import box
 
 from napari_dkan.errors import DkanError, SlideError, SpotsError
+from napari_dkan.inference.context_layout import ContextWindowLayout
 from napari_dkan.inference.device import DeviceOutOfMemoryError, pick_device
+from napari_dkan.inference.occlusion import attribute_gene, gather_spot_inputs, occlude_spot
 from napari_dkan.inference.patch_features.patch_geometry import (
     compute_neighbor_masks,
     read_spot_pixels,
@@ -124,6 +126,33 @@ def test_part_of_a_grid_has_the_values_of_the_whole(
     row_by_name = {name: i for i, name in enumerate(grid_target.spots.names)}
     rows = [row_by_name[n] for n in part.spots.names]
     np.testing.assert_allclose(subset.values, whole.values[rows], atol=1e-4)
+
+
+def test_blended_windows_give_map_part_click_and_explanation_the_same_values(
+    predictor: Predictor, slide: Slide, grid_target: Target
+):
+    whole = predict(predictor, grid_target).values
+    predictor.global_context.window_layout = ContextWindowLayout(900, slide.width, slide.height)
+    predictor.clear_cache()
+    mapped = predict(predictor, grid_target).values
+    assert np.abs(mapped - whole).max() > 1e-3
+    between_four = (predictor.global_context.find_zones(grid_target) % 2 == 1).all(axis=1)
+    part = grid_target.take(between_four)
+    assert len(part)
+    np.testing.assert_allclose(predict(predictor, part).values, mapped[between_four], atol=1e-5)
+    click = Target(TargetKind.POINTS, Spots(part.spots.xy[:1]))
+    expected = mapped[between_four][0]
+    np.testing.assert_allclose(predict(predictor, click).values[0], expected, atol=1e-5)
+    context = predictor.prediction_context
+    gathering = gather_spot_inputs(context, *part.spots.xy[0])
+    while True:
+        try:
+            next(gathering)
+        except StopIteration as end:
+            inputs = end.value
+            break
+    explained = attribute_gene(context, occlude_spot(context, inputs, 2), 0)
+    assert explained.value == pytest.approx(expected[0], abs=1e-5)
 
 
 def test_point_does_not_depend_on_other_points(predictor: Predictor):

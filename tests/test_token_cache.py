@@ -14,7 +14,7 @@ from shapely.geometry import box
 from napari_dkan.errors import DamagedTileError
 from napari_dkan.inference.cache.cache_directory import list_entries
 from napari_dkan.inference.cache.keyed_array import KeyedArray
-from napari_dkan.inference.global_context import ContextWindowLayout
+from napari_dkan.inference.context_layout import ContextWindowLayout
 from napari_dkan.inference.patch_features.patch_geometry import (
     centers_from_keys,
     compute_neighbor_keys,
@@ -237,16 +237,28 @@ def test_precomputed_context_is_not_read_again(make_predictor, read_centers):
     st.integers(50, 20_000),
     st.integers(0, 2**32 - 1),
 )
-def test_windows_contain_their_points(side, width, height, seed):
-    windows = ContextWindowLayout(side, width, height)
-    xy = np.random.default_rng(seed).uniform((0, 0), (width, height), (50, 2))
-    for (x, y), (column, row) in zip(xy, windows.find_nearest_windows(xy), strict=True):
-        x0, y0, x1, y1 = windows.get_bounds(column, row)
-        assert x0 <= x <= x1 + 1e-6 and y0 <= y <= y1 + 1e-6
-        assert x0 >= 0 and y0 >= 0 and x1 <= width + 1e-6 and y1 <= height + 1e-6
-        assert x1 - x0 <= side + 1e-6 and y1 - y0 <= side + 1e-6
+def test_windows_of_a_zone_contain_its_points_and_are_blended_without_a_step(
+    side, width, height, seed
+):
+    layout = ContextWindowLayout(side, width, height)
+    start = np.random.default_rng(seed).uniform((0, 0), (width, height), (12, 2))
+    apart = 1e-3 * side
+    xy = np.concatenate([start, np.minimum(start + apart, (width, height))])
+    corners = []  # of the windows, blended
+    for point, zone in zip(xy, map(tuple, layout.find_zones(xy)), strict=True):
+        windows = layout.list_windows(zone)
+        for window in windows:
+            x0, y0, x1, y1 = layout.get_bounds(*window)
+            assert x0 <= point[0] <= x1 + 1e-6 and y0 <= point[1] <= y1 + 1e-6
+            assert x0 >= 0 and y0 >= 0 and x1 <= width + 1e-6 and y1 <= height + 1e-6
+            assert x1 - x0 <= side + 1e-6 and y1 - y0 <= side + 1e-6
+        (weights,) = layout.compute_weights(point[None], zone)
+        assert weights.min() >= 0 and weights.sum() == pytest.approx(1)
+        corners.append(weights @ np.array([layout.get_bounds(*window)[:2] for window in windows]))
+    first, second = np.split(np.array(corners), 2)
+    assert np.abs(first - second).max() < 2.01 * apart
     if max(width, height) <= side:
-        assert not windows.find_nearest_windows(xy).any()
+        assert not layout.find_zones(xy).any()
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(1, 40))

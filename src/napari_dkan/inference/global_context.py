@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import math
 from collections import OrderedDict
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from shapely import contains_xy
+from shapely import contains_xy, prepare
 from shapely.geometry.base import BaseGeometry
 
 from ..spatial.tile_grid import TileGrid, cells_in_box
+from .context_layout import CellIndex, ContextWindowLayout
+from .device import to_device
 from .patch_features.feature_cache import PatchFeatureCache
-from .patch_features.patch_geometry import Level0Bounds, keys_from_centers
+from .patch_features.patch_geometry import keys_from_centers
 from .patch_features.patch_loader import PatchLoader
 from .prediction_progress import PredictionUpdate
 from .target import Target, TargetKind
@@ -28,58 +29,9 @@ if TYPE_CHECKING:
 
 
 CAPTURE_AREA_UM = 6_600.0  # side of the published networks' training arrays (33 x 200 um)
-MIN_WINDOW_OVERLAP = 0.5  # of adjacent windows: every tile is away from the edge of its window
 FEATURE_FILE_PITCH = 0.0  # the pitch in the cache keys of feature files' windows
-MAX_CACHED_WINDOWS = 12  # at most a few MB each
 
-CellIndex = tuple[int, int]
-
-
-@dataclass(frozen=True)
-class ContextWindowLayout:
-    """Square windows of ``side`` level-0 px, evenly spaced over a slide of width x height px.
-
-    A slide that is not larger than a window has one window.
-    """
-
-    side: float
-    width: int
-    height: int
-
-    def find_nearest_windows(self, xy: NDArray[np.float64]) -> NDArray[np.int64]:
-        """(N, 2) column and row of the window whose center is nearest to each point (N, 2)."""
-        columns = [
-            self._find_nearest_index(xy[:, i], limit) for i, limit in enumerate(self._slide_size)
-        ]
-        return np.stack(columns, axis=1)
-
-    def get_bounds(self, column: int, row: int) -> Level0Bounds:
-        """Bounds of a window, clipped to the slide."""
-        low = [
-            i * self._compute_step(limit)
-            for i, limit in zip((column, row), self._slide_size, strict=True)
-        ]
-        high = [min(a + self.side, limit) for a, limit in zip(low, self._slide_size, strict=True)]
-        return low[0], low[1], high[0], high[1]
-
-    @property
-    def _slide_size(self) -> tuple[int, int]:
-        return self.width, self.height
-
-    def _count_windows(self, limit: int) -> int:
-        if self.side >= limit:
-            return 1
-        return math.ceil((limit - self.side) / (self.side * (1 - MIN_WINDOW_OVERLAP))) + 1
-
-    def _compute_step(self, limit: int) -> float:
-        count = self._count_windows(limit)
-        return 0.0 if count == 1 else (limit - self.side) / (count - 1)
-
-    def _find_nearest_index(self, x: NDArray[np.float64], limit: int) -> NDArray[np.int64]:
-        step, count = self._compute_step(limit), self._count_windows(limit)
-        if count == 1:
-            return np.zeros(len(x), np.int64)
-        return np.rint((x - self.side / 2) / step).clip(0, count - 1).astype(np.int64)
+WindowKey = tuple[float, CellIndex, bytes]  # pitch, window, and its cells off the tissue
 
 
 @dataclass(frozen=True)
@@ -107,6 +59,19 @@ class ContextWindow:
     is_complete: bool
 
 
+@dataclass(frozen=True)
+class ZoneContext:
+    """The windows of a zone, whose contexts are blended; see `ContextWindowLayout`."""
+
+    zone: CellIndex
+    windows: tuple[ContextWindow, ...]
+
+    @property
+    def is_complete(self) -> bool:
+        """False where a damaged tile is missing in a window."""
+        return all(window.is_complete for window in self.windows)
+
+
 class GlobalContext:
     """Compute the context windows of targets and the global tokens of their spots.
 
@@ -132,9 +97,11 @@ class GlobalContext:
         precomputed_features: PrecomputedFeatures | None = None,
     ) -> None:
         self._network, self._features = network, features
-        self._tissue, self._precomputed_features = tissue, precomputed_features
+        self._precomputed_features = precomputed_features
+        self._tissue = tissue
+        prepare(tissue)  # points are looked up in it again and again
         self.pitch, self.window_layout = pitch, window_layout
-        self._cached_windows: OrderedDict[tuple[float, CellIndex], ContextWindow] = OrderedDict()
+        self._cached_windows: OrderedDict[WindowKey, ContextWindow] = OrderedDict()
 
     @property
     def tissue(self) -> BaseGeometry:
@@ -145,69 +112,112 @@ class GlobalContext:
     def tissue(self, geometry: BaseGeometry) -> None:
         if geometry is not self._tissue:
             self._tissue = geometry
+            prepare(geometry)
             self.clear_cache()
 
     def clear_cache(self) -> None:
         """Drop all windows."""
         self._cached_windows.clear()
 
-    def find_window_indices(self, target: Target) -> NDArray[np.int64]:
-        """(N, 2) window of each row of the target; an array has one window."""
+    def find_zones(self, target: Target) -> NDArray[np.int64]:
+        """(N, 2) zone of each row of the target; an array has one window."""
         if target.kind is TargetKind.ARRAY:
             return np.zeros((len(target), 2), np.int64)
-        return self.window_layout.find_nearest_windows(target.spots.xy)
+        return self.window_layout.find_zones(target.spots.xy)
 
-    def compute_window(
-        self, target: Target, rows: NDArray[np.int64], window_index: CellIndex, loader: PatchLoader
-    ) -> Generator[PredictionUpdate, None, ContextWindow]:
-        """Compute the window of some rows of a target; features that are not cached are encoded.
+    def compute_context(
+        self,
+        target: Target,
+        zone: CellIndex,
+        loader: PatchLoader,
+        current: ZoneContext | None = None,
+    ) -> Generator[PredictionUpdate, None, ZoneContext]:
+        """Compute the windows of a zone, unless they are those of the ``current`` one.
 
-        Tiles of a grid that are off the tissue are added to the window of their rows.
+        Features that are not cached are encoded.
         """
+        if current is not None and current.zone == zone:
+            return current
         if target.kind is TargetKind.ARRAY:
             cells = target.spots.array_coords
             assert cells is not None
-            return (yield from self._encode_window(target.spots.xy, cells, loader))
-        if target.kind is TargetKind.TILES:
-            return (yield from self._compute_feature_file_window(window_index, loader))
-        grid = target.grid
-        pitch = self.pitch if grid is None else grid.pitch
-        key = (pitch, window_index)
-        off_tissue = np.empty((0, 2), np.int64)
-        if grid is not None:
-            off_tissue = grid.cells[rows[~contains_xy(self._tissue, *grid.centres[rows].T)]]
-        if not len(off_tissue) and key in self._cached_windows:
+            window = yield from self._encode_window(target.spots.xy, cells, loader)
+            return ZoneContext(zone, (window,))
+        windows = []
+        for index in self.window_layout.list_windows(zone):
+            windows.append((yield from self._compute_window(target, index, loader)))
+        return ZoneContext(zone, tuple(windows))
+
+    def _compute_window(
+        self, target: Target, index: CellIndex, loader: PatchLoader
+    ) -> Generator[PredictionUpdate, None, ContextWindow]:
+        """A window of tissue tiles, and of the target's tiles off the tissue that see it."""
+        key = self._make_key(target, index)
+        pitch, _, off_tissue = key
+        if key in self._cached_windows:
             self._cached_windows.move_to_end(key)
             return self._cached_windows[key]
-        tissue_cells = self._find_tissue_cells(window_index, pitch)
-        cells = np.unique(np.concatenate([tissue_cells, off_tissue]), axis=0)
-        window = yield from self._encode_window(TileGrid(pitch, 0.0, cells).centres, cells, loader)
-        if not len(off_tissue) and window.is_complete:
-            self._cache_window(key, window)
+        if target.kind is TargetKind.TILES:
+            assert self._precomputed_features is not None
+            bounds = self.window_layout.get_bounds(*index)
+            xy, cells = self._precomputed_features.select_tiles(bounds)
+        else:
+            others = np.frombuffer(off_tissue, np.int64).reshape(-1, 2)
+            cells = np.concatenate([self._find_tissue_cells(index, pitch), others])
+            cells = np.unique(cells, axis=0)
+            xy = TileGrid(pitch, 0.0, cells).centres
+        window = yield from self._encode_window(xy, cells, loader)
+        if window.is_complete or target.kind is TargetKind.TILES:
+            self._cached_windows[key] = window
+            # Two rows of windows: a map from the top down computes each of them once.
+            while len(self._cached_windows) > 2 * self.window_layout.n_columns + 2:
+                self._cached_windows.popitem(last=False)
         return window
 
-    def _compute_feature_file_window(
-        self, window_index: CellIndex, loader: PatchLoader
-    ) -> Generator[PredictionUpdate, None, ContextWindow]:
-        assert self._precomputed_features is not None
-        key = (FEATURE_FILE_PITCH, window_index)
-        if key not in self._cached_windows:
-            bounds = self.window_layout.get_bounds(*window_index)
-            xy, cells = self._precomputed_features.select_tiles(bounds)
-            window = yield from self._encode_window(xy, cells, loader)
-            self._cache_window(key, window)
-        return self._cached_windows[key]
+    def has_context(self, target: Target, zone: CellIndex, current: ZoneContext) -> bool:
+        """Whether the zone is the ``current`` one, or all of its windows are cached."""
+        return zone == current.zone or all(
+            self._make_key(target, index) in self._cached_windows
+            for index in self.window_layout.list_windows(zone)
+        )
 
-    def _cache_window(self, key: tuple[float, CellIndex], context_window: ContextWindow) -> None:
-        self._cached_windows[key] = context_window
-        while len(self._cached_windows) > MAX_CACHED_WINDOWS:
-            self._cached_windows.popitem(last=False)
+    def _make_key(self, target: Target, index: CellIndex) -> WindowKey:
+        if target.kind is TargetKind.TILES:
+            return FEATURE_FILE_PITCH, index, b""
+        if target.grid is None:
+            return self.pitch, index, b""
+        distance = np.abs(self.find_zones(target) - 2 * np.asarray(index)).max(axis=1)
+        seeing = target.grid.take(distance <= 1)
+        off_tissue = seeing.cells[~contains_xy(self._tissue, *seeing.centres.T)]
+        return target.grid.pitch, index, off_tissue.tobytes()
+
+    def compute_weights(
+        self, target: Target, rows: NDArray[np.int64], context: ZoneContext
+    ) -> Tensor:
+        """(B, W) weight of each window of the rows' zone."""
+        xy = target.spots.xy[rows]
+        if len(context.windows) == 1:
+            weights = np.ones((len(rows), 1), np.float32)
+        else:
+            weights = self.window_layout.compute_weights(xy, context.zone)
+        return to_device(weights, self._network.device)
+
+    def standardize(self, features: Tensor, context: ZoneContext, weights: Tensor) -> Tensor:
+        """Standardize features (B, K, d) of rows by those of their windows, weighted (B, W)."""
+        return blend(
+            [
+                self._network.standardize_by_slide(features, window.features)
+                for window in context.windows
+            ],
+            weights,
+        )
 
     def select_global_tokens(
         self,
         target: Target,
         rows: NDArray[np.int64],
-        context_window: ContextWindow,
+        context: ZoneContext,
+        weights: Tensor,
         center_features: Tensor,
     ) -> tuple[Tensor, NDArray[np.bool_]]:
         """Select the global tokens of rows of the target.
@@ -216,6 +226,8 @@ class GlobalContext:
 
         Parameters
         ----------
+        weights : Tensor
+            (B, W) of the windows, from `compute_weights`.
         center_features : Tensor
             (B, d) features of the rows' own patches.
 
@@ -224,6 +236,20 @@ class GlobalContext:
         tuple
             Tokens (B, D), and the mask (B,) of rows that have one.
         """
+        parts = [
+            self._select_window_tokens(target, rows, window, center_features)
+            for window in context.windows
+        ]
+        has_token = np.logical_and.reduce([has for _, has in parts])
+        return blend([tokens for tokens, _ in parts], weights), has_token
+
+    def _select_window_tokens(
+        self,
+        target: Target,
+        rows: NDArray[np.int64],
+        context_window: ContextWindow,
+        center_features: Tensor,
+    ) -> tuple[Tensor, NDArray[np.bool_]]:
         import torch
 
         if target.kind is TargetKind.POINTS:
@@ -241,7 +267,8 @@ class GlobalContext:
         )
         has_token = window_rows >= 0
         if not len(context_window.global_tokens):
-            return center_features.new_zeros(len(rows), 0), has_token
+            dim = self._network.config.members_dim
+            return center_features.new_zeros(len(rows), dim), has_token
         index = torch.from_numpy(window_rows.clip(0)).to(center_features.device)
         return context_window.global_tokens[index], has_token
 
@@ -298,3 +325,12 @@ class GlobalContext:
         with self._features.stage_timer("context", len(cells)), torch.inference_mode():
             positions = torch.as_tensor(cells, device=features.device)
             return self._network.encode_global(features, positions, rows)
+
+
+def blend(parts: Sequence[Tensor], weights: Tensor) -> Tensor:
+    """Weighted sum of W tensors (B, ...) with the weights (B, W)."""
+    if len(parts) == 1:
+        return parts[0]
+    shape = (-1, *(1,) * (parts[0].ndim - 1))
+    each = [part * weights[:, i].view(shape) for i, part in enumerate(parts)]
+    return sum(each[1:], each[0])

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ..errors import DamagedTileError
 from ..spatial.spots import Spots
 from .device import autocast, to_device
-from .global_context import ContextWindow
+from .global_context import ZoneContext, blend
 from .patch_features.patch_loader import open_patch_loader
 from .prediction_context import PredictionContext
 from .prediction_progress import PredictionUpdate
@@ -45,26 +45,28 @@ class SpotInputs:
         (K, d) features of the patches around the spot, its own in the middle.
     neighbor_mask : Tensor
         (K,) False where a patch is not on the slide.
-    context_window : ContextWindow
-        The window of the spot.
-    context_features : Tensor
-        (M - 1, d) features of the window without the spot's cell.
-    context_cells : ndarray
-        (M, 2) cells of these features and, last, of the spot.
+    zone_context : ZoneContext
+        The windows of the spot.
+    window_weights : Tensor
+        (1, W) their weights.
+    point_contexts : tuple
+        Of each window the features (M - 1, d) without the spot's cell, and the cells (M, 2) of
+        these features and, last, of the spot.
     """
 
     pixels: PixelArray
     encoder_tile: PixelArray
     neighbor_features: Tensor
     neighbor_mask: Tensor
-    context_window: ContextWindow
-    context_features: Tensor
-    context_cells: NDArray[np.int64]
+    zone_context: ZoneContext
+    window_weights: Tensor
+    point_contexts: tuple[tuple[Tensor, NDArray[np.int64]], ...]
 
     @property
     def mean_feature(self) -> Tensor:
-        """(d,) mean feature of the window's tiles."""
-        return self.context_window.features.mean(dim=0)
+        """(d,) mean feature of the windows' tiles."""
+        means = [window.features.mean(dim=0)[None] for window in self.zone_context.windows]
+        return blend(means, self.window_weights)[0]
 
 
 @dataclass(frozen=True)
@@ -135,14 +137,13 @@ def gather_spot_inputs(
     xy = np.array([[x, y]])
     target, row = Target(TargetKind.POINTS, Spots(xy)), np.arange(1)
     global_context, features = context.global_context, context.feature_cache
-    window_column, window_row = global_context.find_window_indices(target)[0].tolist()
-    index = (window_column, window_row)
+    column, zone_row = global_context.find_zones(target)[0].tolist()
     with open_patch_loader(
         context.patch_reader, context.patch_side_px, context.stage_timer
     ) as loader:
-        window = yield from global_context.compute_window(target, row, index, loader)
+        zone_context = yield from global_context.compute_context(target, (column, zone_row), loader)
         processor = BatchProcessor(context, target, BatchSizeController())
-        batch = processor.request(row, index, loader)
+        batch = processor.request(row, loader)
         patches = batch.patch_request.result()
         features.encode_and_cache(
             batch.tile_request.subset(batch.tile_request.keys[batch.needs_encoding]), persist=False
@@ -156,11 +157,16 @@ def gather_spot_inputs(
             f"The slide {context.slide.label} is damaged under that click; click elsewhere, "
             "or export the slide again."
         )
-    context_features, cells = global_context.select_point_context(xy[0], window)
     neighbor_features, _ = features.get_features(batch.neighbor_keys[0])
     mask = to_device(batch.neighbor_mask[0], context.device)
     return SpotInputs(
-        patches.tiles[0], tiles.tiles[0], neighbor_features, mask, window, context_features, cells
+        patches.tiles[0],
+        tiles.tiles[0],
+        neighbor_features,
+        mask,
+        zone_context,
+        global_context.compute_weights(target, row, zone_context),
+        tuple(global_context.select_point_context(xy[0], w) for w in zone_context.windows),
     )
 
 
@@ -357,10 +363,13 @@ def compute_global_token(
     """(1, D) global token of the spot with ``center_feature`` (d,) as its patch's feature."""
     import torch
 
-    cells = torch.as_tensor(inputs.context_cells, device=center_feature.device)
-    last = torch.tensor([len(cells) - 1], device=center_feature.device)
-    features = torch.cat([inputs.context_features, center_feature[None]])
-    return context.network.encode_global(features, cells, last)
+    tokens = []
+    for others, context_cells in inputs.point_contexts:
+        cells = torch.as_tensor(context_cells, device=center_feature.device)
+        last = torch.tensor([len(cells) - 1], device=center_feature.device)
+        features = torch.cat([others, center_feature[None]])
+        tokens.append(context.network.encode_global(features, cells, last))
+    return blend(tokens, inputs.window_weights)
 
 
 def fuse_tokens(
@@ -390,7 +399,9 @@ def fuse_tokens(
         (B, D) fused tokens.
     """
     network = context.network
-    standardized = network.standardize_by_slide(neighbor_features, inputs.context_window.features)
+    standardized = context.global_context.standardize(
+        neighbor_features, inputs.zone_context, inputs.window_weights
+    )
     parts = (
         target_tokens,
         standardized,

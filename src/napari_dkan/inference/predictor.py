@@ -13,15 +13,10 @@ from numpy.typing import NDArray
 from ..errors import SpotsError
 from ..spatial.spots import Spots
 from .cache.token_cache import TokenCache
+from .context_layout import ContextWindowLayout
 from .device import pick_device, to_device
 from .gene_decoder import GeneDecoder
-from .global_context import (
-    CAPTURE_AREA_UM,
-    CellIndex,
-    ContextWindow,
-    ContextWindowLayout,
-    GlobalContext,
-)
+from .global_context import CAPTURE_AREA_UM, GlobalContext, ZoneContext
 from .patch_features.feature_cache import PatchFeatureCache
 from .patch_features.patch_loader import open_patch_loader
 from .patch_features.stain_normalized import make_patch_reader
@@ -188,7 +183,7 @@ class Predictor:
         get_columns: Callable[[], Sequence[int] | None] = (
             genes if callable(genes) else lambda: genes
         )
-        queue = SpotQueue(target.spots.xy, self.global_context.find_window_indices(target), order)
+        queue = SpotQueue(target.spots.xy, self.global_context.find_zones(target), order)
         cached = self.token_cache.get_grid_tokens(target)
         done, total = 0, len(queue)
         self.feature_cache.damaged_keys.clear()  # another attempt may succeed
@@ -220,7 +215,7 @@ class Predictor:
         self.token_cache.load_features()
         sizes = self.batch_sizes
         batches = BatchProcessor(self.prediction_context, target, sizes)
-        current: tuple[CellIndex, ContextWindow] | None = None
+        current: ZoneContext | None = None
         batch: SpotBatch | None = None
         try:
             with open_patch_loader(
@@ -228,30 +223,33 @@ class Predictor:
             ) as loader:
                 while len(queue) or batch is not None:
                     if batch is None:
-                        rows, index = queue.pop_batch(sizes.size)
-                        # The window is encoded before the batch, whose tiles it contains.
-                        if current is None or current[0] != index:
-                            window = yield from self.global_context.compute_window(
-                                target, queue.rows_in_window(index), index, loader
-                            )
-                            current = (index, window)
-                        batch = batches.request(rows, index, loader)
+                        rows, zone = queue.pop_batch(sizes.size)
+                        # The context is encoded before the batch, whose tiles it contains.
+                        current = yield from self.global_context.compute_context(
+                            target, zone, loader, current
+                        )
+                        batch = batches.request(rows, loader)
                     assert current is not None
                     start = time.perf_counter()
-                    next_batch = None
-                    if len(queue) and queue.next_window == current[0]:
-                        next_batch = batches.request(*queue.pop_batch(sizes.size), loader, batch)
-                    fused, qc_features, good = batches.compute_fused_tokens(
-                        batch, current[1], loader
-                    )
+                    next_batch, next_context = None, current
+                    # Pixels are read ahead unless a context has to be encoded before.
+                    if len(queue) and self.global_context.has_context(
+                        target, queue.next_zone, current
+                    ):
+                        rows, zone = queue.pop_batch(sizes.size)
+                        next_context = yield from self.global_context.compute_context(
+                            target, zone, loader, current
+                        )
+                        next_batch = batches.request(rows, loader, batch)
+                    fused, qc_features, good = batches.compute_fused_tokens(batch, current, loader)
                     done += len(batch.rows)
                     update = make_update(
                         "spots", batch.rows[good], fused, qc_features, batch.rows[~good]
                     )
-                    if cached is not None and update.tokens is not None and current[1].is_complete:
+                    if cached is not None and update.tokens is not None and current.is_complete:
                         cached.add(update.rows, update.tokens, qc_features)
                     sizes.adapt(len(batch.rows), time.perf_counter() - start)
-                    batch = next_batch
+                    batch, current = next_batch, next_context
                     yield update
         finally:
             with self.stage_timer("store"):
@@ -275,11 +273,9 @@ class Predictor:
             with open_patch_loader(
                 self.patch_reader, self.patch_side_px, self.stage_timer
             ) as loader:
-                indices = np.unique(self.global_context.find_window_indices(target), axis=0)
-                for column, row in indices.tolist():
-                    yield from self.global_context.compute_window(
-                        target, EMPTY_ROWS, (column, row), loader
-                    )
+                zones = np.unique(self.global_context.find_zones(target), axis=0)
+                for column, row in zones.tolist():
+                    yield from self.global_context.compute_context(target, (column, row), loader)
         finally:
             self.token_cache.flush()
 

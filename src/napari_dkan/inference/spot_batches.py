@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .cache.keyed_array import pack_keys
+from .context_layout import CellIndex
 from .device import DeviceOutOfMemoryError, autocast, free_device_memory, to_device
-from .global_context import CellIndex, ContextWindow
+from .global_context import ZoneContext
 from .patch_features.patch_geometry import (
     PatchKeys,
     compute_neighbor_keys,
@@ -84,16 +85,16 @@ class SpotQueue:
     ----------
     xy : ndarray
         (N, 2) centers of the spots in level-0 px.
-    window_indices : ndarray
-        (N, 2) context windows of the spots; all spots of a batch have the same one.
+    zones : ndarray
+        (N, 2) zones of the context windows; all spots of a batch have the same one.
     order : RowOrder
         Rows in their order, or a function that orders the remaining spots before each batch.
     """
 
     def __init__(
-        self, xy: NDArray[np.float64], window_indices: NDArray[np.int64], order: RowOrder = None
+        self, xy: NDArray[np.float64], zones: NDArray[np.int64], order: RowOrder = None
     ) -> None:
-        self._xy, self._window_indices = xy, window_indices
+        self._xy, self._zones = xy, zones
         self._order_callback = order if callable(order) else None
         fixed = order is not None and not callable(order)
         self._remaining = np.asarray(order, np.int64) if fixed else np.arange(len(xy))
@@ -103,28 +104,24 @@ class SpotQueue:
         return len(self._remaining)
 
     def pop_batch(self, max_rows: int) -> tuple[NDArray[np.int64], CellIndex]:
-        """Take up to ``max_rows`` rows (B,) of the first window, and the index of that window."""
-        window = self.next_window
-        in_window = (self._window_indices[self._remaining] == window).all(axis=1)
-        positions = np.flatnonzero(in_window)[:max_rows]
+        """Take up to ``max_rows`` rows (B,) of the first zone, and that zone."""
+        zone = self.next_zone
+        in_zone = (self._zones[self._remaining] == zone).all(axis=1)
+        positions = np.flatnonzero(in_zone)[:max_rows]
         rows = self._remaining[positions]
         self._remaining = np.delete(self._remaining, positions)
-        return rows, window
+        return rows, zone
 
     @property
-    def next_window(self) -> CellIndex:
-        """Window of the first remaining row, after the rows are ordered again."""
+    def next_zone(self) -> CellIndex:
+        """Zone of the first remaining row, after the rows are ordered again."""
         self._reorder()
-        column, row = self._window_indices[self._remaining[0]]
+        column, row = self._zones[self._remaining[0]]
         return int(column), int(row)
 
     def drop(self, rows: NDArray[np.int64]) -> None:
         """Remove rows that are predicted already."""
         self._remaining = self._remaining[~np.isin(self._remaining, rows)]
-
-    def rows_in_window(self, window_index: CellIndex) -> NDArray[np.int64]:
-        """All rows of a window, predicted or not."""
-        return np.flatnonzero((self._window_indices == window_index).all(axis=1))
 
     @property
     def remaining_rows(self) -> NDArray[np.int64]:
@@ -145,7 +142,7 @@ class SpotBatch:
     Attributes
     ----------
     rows : ndarray
-        (B,) rows of the target, all of one window.
+        (B,) rows of the target, all of one zone.
     neighbor_keys : ndarray
         (B, K, 2) keys of the patches around each spot.
     neighbor_mask : ndarray
@@ -159,7 +156,6 @@ class SpotBatch:
     """
 
     rows: NDArray[np.int64]
-    window_index: CellIndex
     neighbor_keys: PatchKeys
     neighbor_mask: NDArray[np.bool_]
     tile_request: PatchRequest
@@ -182,7 +178,6 @@ class BatchProcessor:
     def request(
         self,
         rows: NDArray[np.int64],
-        window_index: CellIndex,
         loader: PatchLoader,
         running_batch: SpotBatch | None = None,
     ) -> SpotBatch:
@@ -207,7 +202,6 @@ class BatchProcessor:
         tiles = loader.request(keys, tile_px, blocks)
         return SpotBatch(
             rows,
-            window_index,
             neighbor_keys,
             mask,
             tiles,
@@ -242,7 +236,7 @@ class BatchProcessor:
         return blocks
 
     def compute_fused_tokens(
-        self, batch: SpotBatch, context_window: ContextWindow, loader: PatchLoader
+        self, batch: SpotBatch, zone_context: ZoneContext, loader: PatchLoader
     ) -> tuple[Tensor, NDArray[np.float32], NDArray[np.bool_]]:
         """Compute a batch; the trunk of a small one runs concurrently with the encoder.
 
@@ -263,9 +257,12 @@ class BatchProcessor:
         flat_features, known = features.get_features(batch.neighbor_keys.reshape(-1, 2))
         neighbors = flat_features.reshape(*shape[:2], -1)
         is_complete = (known.reshape(shape[:2]) | ~batch.neighbor_mask).all(axis=1)
-        global_tokens, has_global = context.global_context.select_global_tokens(
-            self._job_target, batch.rows, context_window, neighbors[:, shape[1] // 2]
+        windows = context.global_context
+        weights = windows.compute_weights(self._job_target, batch.rows, zone_context)
+        global_tokens, has_global = windows.select_global_tokens(
+            self._job_target, batch.rows, zone_context, weights, neighbors[:, shape[1] // 2]
         )
+        neighbors = windows.standardize(neighbors, zone_context, weights)
         target_tokens = (
             self._compute_target_tokens(patches.tiles)
             if trunk_task is None
@@ -280,7 +277,6 @@ class BatchProcessor:
             rows = torch.from_numpy(np.flatnonzero(good)).to(neighbors.device)
             neighbors, global_tokens = neighbors[rows], global_tokens[rows]
             target_tokens, mask, pixels = target_tokens[rows], mask[rows], pixels[good]
-        neighbors = context.network.standardize_by_slide(neighbors, context_window.features)
         with context.stage_timer("evidence", len(neighbors)):
             pixel_qc = compute_pixel_qc(pixels)
         with context.stage_timer("fuse", len(neighbors)):

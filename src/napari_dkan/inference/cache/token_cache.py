@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from .cache_entry import CacheEntry
 
 
-ENGINE_VERSION = 2  # raised when tokens or quality-control features change
+ENGINE_VERSION = 3  # raised when tokens or quality-control features change
 STAIN_VERSION = 1  # raised when measurement or normalization of the stain changes
 
 CacheKeyValue = str | float | int
