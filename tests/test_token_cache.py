@@ -23,6 +23,7 @@ from napari_dkan.inference.patch_features.patch_geometry import (
 )
 from napari_dkan.inference.predict import find_tissue_region, predict
 from napari_dkan.inference.predictor import Predictor
+from napari_dkan.inference.spot_batches import SpotQueue
 from napari_dkan.inference.target import (
     Target,
     TargetKind,
@@ -259,6 +260,18 @@ def test_windows_of_a_zone_contain_its_points_and_are_blended_without_a_step(
     assert np.abs(first - second).max() < 2.01 * apart
     if max(width, height) <= side:
         assert not layout.find_zones(xy).any()
+
+
+def test_a_zone_is_finished_before_the_next():
+    x, y = np.meshgrid(np.arange(8), np.arange(6))
+    xy = np.stack([x.ravel(), y.ravel()], axis=1).astype(float)
+    zones = (xy // (3, 4)).astype(np.int64)
+    queue, popped = SpotQueue(xy, zones), []
+    while len(queue):
+        rows, zone = queue.pop_batch(5)
+        assert (zones[rows] == zone).all() and (np.diff(rows) > 0).all()
+        popped.append(zone)
+    assert popped == sorted(popped, key=lambda zone: zone[::-1])
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(1, 40))

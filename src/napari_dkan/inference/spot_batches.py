@@ -88,7 +88,8 @@ class SpotQueue:
     zones : ndarray
         (N, 2) zones of the context windows; all spots of a batch have the same one.
     order : RowOrder
-        Rows in their order, or a function that orders the remaining spots before each batch.
+        Rows in their order, or a function that orders the remaining spots before each batch. When
+        None a zone is finished before the next one.
     """
 
     def __init__(
@@ -97,7 +98,7 @@ class SpotQueue:
         self._xy, self._zones = xy, zones
         self._order_callback = order if callable(order) else None
         fixed = order is not None and not callable(order)
-        self._remaining = np.asarray(order, np.int64) if fixed else np.arange(len(xy))
+        self._remaining = np.asarray(order, np.int64) if fixed else np.lexsort(zones.T)
         self._reorder()
 
     def __len__(self) -> int:
