@@ -385,6 +385,9 @@ def test_only_genes_that_both_methods_have_are_compared() -> None:
     assert (alone.ridge, alone.n_better_than_ridge, alone.n_compared) == (None, 0, 0)
     assert alone.card_ridge is None and alone.card_dkan is not None
     assert list(alone.metrics_by_method()) == ["DKAN", "DKAN, held-out sections (card)"]
+    other = comparison(method="TRIPLEX").summary
+    assert next(iter(other.metrics_by_method())) == "TRIPLEX"
+    assert "TRIPLEX better on" in other.format_verdict()
     assert not alone.seen_in_training
 
 
