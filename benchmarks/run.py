@@ -20,7 +20,7 @@ from verdict import FILE, format_table, read_figures
 HERE = Path(__file__).parent
 SMALL = ["--small"]
 SCRIPTS: dict[str, list[str]] = {
-    "startup": [],
+    "startup": SMALL,
     "slides": [],
     "readers": ["--side", "8000", "--squares", "200", "--repeats", "1"],
     "huge_slide": SMALL,
@@ -37,6 +37,7 @@ SCRIPTS: dict[str, list[str]] = {
     "gap": SMALL,
     "gene_change": SMALL,
     "lens": SMALL,
+    "quality": SMALL,
     "gpu": [],
 }
 

@@ -149,6 +149,16 @@ def test_second_job_and_second_predictor_read_nothing(make_predictor, slide: Sli
     assert read_centers
 
 
+def test_spots_of_a_section_are_encoded_once_over_restarts(make_predictor, monkeypatch):
+    array = np.array([(0, 0), (1, 0), (0, 1)])
+    target = Target(TargetKind.ARRAY, Spots(200.3 + 90.7 * array, array, pitch_um=63.5))
+    first = predict(make_predictor(use_disk_cache=True), target).values
+    restarted, encoded = make_predictor(use_disk_cache=True), []
+    monkeypatch.setattr(type(restarted.feature_cache.encoder), "forward", encoded.append)
+    np.testing.assert_allclose(predict(restarted, target).values, first, atol=1e-6)
+    assert not encoded and np.isfinite(first).all()
+
+
 def test_changed_slide_file_is_detected(tiny_slide_file, tiny_checkpoint_file, tmp_path):
     file = tmp_path / "slide.ome.tif"
     file.write_bytes(tiny_slide_file.read_bytes())

@@ -21,7 +21,7 @@ from .patch_features.patch_geometry import (
 )
 from .patch_features.patch_loader import PatchBlock, PatchLoader, PatchRequest, PatchRequestSubset
 from .prediction_context import PredictionContext
-from .target import Target
+from .target import Target, TargetKind
 from .tile_qc_features import NETWORK_QC_NAMES, compute_network_qc, compute_pixel_qc
 
 if TYPE_CHECKING:
@@ -172,9 +172,9 @@ class BatchProcessor:
     ) -> None:
         self._context, self._job_target, self._batch_sizes = context, target, batch_sizes
         # A tile's neighbors are tiles of the same grid where its tiles touch.
-        self._persist_features = (
-            target.grid is not None and target.grid.pitch == context.patch_side_px
-        )
+        self._tiles_touch = target.grid is not None and target.grid.pitch == context.patch_side_px
+        # A measured section is compared again; tiles of a sparse grid have tokens on disk.
+        self._persist_features = self._tiles_touch or target.kind is TargetKind.ARRAY
 
     def request(
         self,
@@ -222,7 +222,7 @@ class BatchProcessor:
     ) -> list[PatchBlock]:
         """Neighborhoods without any cached patch: each is read as one block."""
         # Touching tiles share their patches, which must have the same pixels for all of them.
-        if self._persist_features:
+        if self._tiles_touch:
             return []
         row_by_key = {key: row for row, key in enumerate(pack_keys(request_keys))}
         unread = set(pack_keys(missing_keys))

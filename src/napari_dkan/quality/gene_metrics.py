@@ -386,9 +386,12 @@ def _deciding_pcc(scores: PredictionScores) -> NDArray[np.float64]:
 
 def _spearman_per_gene(predicted: FloatArray, measured: FloatArray) -> NDArray[np.float64]:
     """Rank correlation (G,) of each gene; ties share their mean rank."""
-    from scipy.stats import rankdata
+    import pandas as pd  # there already, unlike scipy.stats, which takes a second to import
 
-    return gene_pcc(rankdata(predicted, axis=0), rankdata(measured, axis=0))
+    predicted_ranks, measured_ranks = (
+        pd.DataFrame(values).rank().to_numpy() for values in (predicted, measured)
+    )
+    return gene_pcc(predicted_ranks, measured_ranks)
 
 
 def _held_out_column(

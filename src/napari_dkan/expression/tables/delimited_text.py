@@ -339,8 +339,9 @@ def _convert_decimal_commas(table: pd.DataFrame, columns: list[int]) -> bool:
     import pandas as pd
 
     found, is_decimal, is_grouped = [], False, False
+    dtypes = list(table.dtypes)  # taken at once, since a table of counts has thousands of columns
     for i in columns:
-        if pd.api.types.is_numeric_dtype(table[i].dtype) or not len(table):
+        if pd.api.types.is_numeric_dtype(dtypes[i]) or not len(table):
             continue
         cells = table[i].dropna().astype(str)
         with_comma = [c for c in cells if "," in c]
