@@ -153,13 +153,13 @@ def comparing(stage: Stage) -> States:
     jobs, slide = stage.predict.prediction_jobs, stage.predict.session.slide
     regions = stage.open(REGIONS_PANEL)
     x0, y0, x1, y1 = slide.tissue.bounds
-    for number, share in enumerate((0.42, 0.75), 1):
+    for share in (0.42, 0.75):
         x, y, size = x0 + share * (x1 - x0), (y0 + y1) / 2, 0.12 * (x1 - x0)
         regions.draw_new_class()
+        before = len(regions.model.groups)
         corners = [[y - size, x - size], [y - size, x + size], [y + size, x + size]]
         stage.viewer.layers.selection.active.add_polygons([[*corners, [y + size, x - size]]])
-        named = f"Region {number}"
-        stage.wait(lambda named=named: named in [g.name for g in regions.model.groups], named)
+        stage.wait(lambda n=before: len(regions.model.groups) > n, "the region")
     regions.predict_button.click()
     stage.wait(lambda: not jobs.busy, "the tissue")
     stage.wait(lambda: not stage.predict.gene_decode_job.busy, "the genes")
@@ -259,7 +259,8 @@ def shoot(viewer: Viewer, predict: PredictWidget, widget: QWidget, name: str) ->
     from napari_dkan.viewer.widgets.scroll_column import ScrollColumn
 
     column = None if widget.isWindow() else reveal(widget, ScrollColumn)
-    if not viewer.canvas.grid.enabled and predict.session.slide.tissue is not None:
+    tissue = predict.session.slide.tissue
+    if not viewer.canvas.grid.enabled and tissue is not None and not tissue.is_empty:
         demo.fit_view_to_tissue(viewer, predict)
     for theme in THEMES:
         viewer.theme = theme

@@ -109,6 +109,11 @@ def test_why_here_clears_the_view_and_smooth_maps_keep_their_values(shown: Predi
     layer, opacity = overlay.layer, overlay.layer.opacity
     legend = session.viewer.canvas.overlays[GENE_LEGEND]
     assert "smoothed" in legend.text and layer.data.size > layer.tiles.size
+    wide, font = session.viewer.canvas.size, legend.font_size
+    session.viewer.canvas.size = (wide[0], 180)  # smaller, not cut
+    assert legend.font_size < font
+    session.viewer.canvas.size = wide
+    assert legend.font_size == font
     row, column = np.argwhere(np.isfinite(layer.tiles))[0]
     position = layer.tile_translate + layer.tile_scale * (row - 0.3, column + 0.3)  # in the tile
     assert layer.get_value(position, world=True) == layer.tiles[row, column]
@@ -165,7 +170,10 @@ def test_overview_moves_the_view_and_what_is_closed_stays_closed(shown: PredictW
     assert inset.expanded and get_canvas_preference("overview")
     viewer.canvas.size = (600, 300)  # a narrow one leaves the upper corners to the legend
     assert inset.y() + inset.height() > 550
+    viewer.canvas.size = (600, 180)
+    assert not inset.isVisible()
     viewer.canvas.size = (600, 800)
+    until(inset.isVisible)
     assert inset.y() < 50
     viewer.canvas.grid.enabled = True  # maps side by side need the room
     assert not inset.isVisible()

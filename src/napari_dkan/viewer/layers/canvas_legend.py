@@ -11,6 +11,7 @@ from ..session.viewer_session import ViewerSession
 LEGEND_PREFIX = "napari_dkan_"  # of the names of all legends among the canvas overlays
 GENE_LEGEND = LEGEND_PREFIX + "legend"
 LEGEND_WIDTH = 24  # characters: colour bars take the rest of a narrow canvas
+NARROW_CANVAS_PX, SMALL_FONT_SIZE = 260, 7  # as at 200 % on a small screen
 
 
 class CanvasLegend:
@@ -48,6 +49,8 @@ class CanvasLegend:
         legend = overlays[self._name]
         if position is not None:
             legend.position = position
+        is_narrow = self._session.viewer.canvas.size[1] < NARROW_CANVAS_PX
+        legend.font_size = SMALL_FONT_SIZE if is_narrow else self._font_size
         legend.text, legend.visible = text, True
         if alone:
             for name, other in overlays.items():

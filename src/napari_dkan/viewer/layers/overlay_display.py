@@ -61,6 +61,7 @@ class OverlayDisplay:
             self.refresh, session.gene_changed, session.settings_changed, session.overlays_changed
         )
         connections.connect(self._on_overlay_updated, session.overlay_updated)
+        connections.connect(self._on_canvas_resized, session.viewer.canvas.events.size)
         connections.connect(self._follow_layers, session.overlays_changed)
         self._follow_layers()
         connections.add_callback(session.viewer.mouse_move_callbacks, self._on_mouse_move)
@@ -118,6 +119,9 @@ class OverlayDisplay:
         self._update_legend(self.shown_overlays())
         if len(self.shown_overlays()) > 1 and self._update_covered_tiles():
             self.refresh()
+
+    def _on_canvas_resized(self, event: object = None) -> None:
+        self._update_legend(self.shown_overlays())
 
     def shown_overlays(self) -> list[PredictionOverlay]:
         """Return the predictions that have the current gene."""

@@ -25,6 +25,7 @@ PICTURE_PX = 320  # longest side of the picture that is read
 CANVAS_FRACTION, MIN_SIDE_PX, MAX_SIDE_PX = 0.2, 72, 200  # longest side on the screen
 MARGIN_PX = 10
 NARROW_CANVAS_PX = 460  # below, the legend needs the upper corners
+MIN_CANVAS_PX = 220  # below, captions need all of it
 
 
 class ScaleBar:
@@ -93,8 +94,9 @@ class SlideOverview:
                 inset.deleteLater()
 
     def _current(self) -> ViewerSlide | None:
-        is_grid = self._session.viewer.canvas.grid.enabled
-        return None if is_grid else self._session.slide
+        canvas = self._session.viewer.canvas
+        has_room = not canvas.grid.enabled and canvas.size[1] >= MIN_CANVAS_PX
+        return self._session.slide if has_room else None
 
     def _on_slide_changed(self, event: object = None) -> None:
         """Read the picture of another slide."""
@@ -127,7 +129,7 @@ class SlideOverview:
         if self.inset is not None:
             self.inset.set_max_side(self._max_side())
             self._place()
-        self._update_frame()
+        self._on_slide_changed()
 
     def _place(self) -> None:
         assert self.inset is not None
