@@ -108,7 +108,8 @@ def test_summary_equals_that_of_evaluate(data_dir: Path, tmp_path: Path, monkeyp
     report = json.loads(out.read_text())
 
     model = load_checkpoint(find_bundled_checkpoint("her2-breast"))
-    measured = make_measured_section(read_single_section(*files), model)
+    section = read_single_section(*files)
+    measured = make_measured_section(section, model)
     comparison = compare_with_measured(model, measured, predictions[0])
     summary, dkan_metrics = comparison.summary, report["metrics"]["dkan"]
     for name in ("pcc_all", "pcc_hpg", "pcc_heg", "pcc_hvg", "mse"):
@@ -123,7 +124,7 @@ def test_summary_equals_that_of_evaluate(data_dir: Path, tmp_path: Path, monkeyp
     assert summary.card_dkan.mse == model.card["metrics"]["dkan"]["mse"]
     assert len(comparison.spots_without_counts) == 1  # of 67 spots
     labelled = [n not in comparison.spots_without_counts for n in measured.data.obs_names]
-    counts = read_single_section(*files)[:, "S100A14"].X.toarray().ravel()[labelled]
+    counts = section[:, "S100A14"].X.toarray().ravel()[labelled]
     zeros = comparison.zero_fraction[comparison.panel.row("S100A14")]
     assert zeros == pytest.approx((counts == 0).mean()) and zeros > 0.5
     assert f"PCC-ALL {dkan_metrics['pcc_all']:.2f}" in summary.format_verdict()
