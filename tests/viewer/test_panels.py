@@ -14,6 +14,7 @@ from napari.settings import get_plugin_settings
 from qtpy.QtCore import QCoreApplication, QEvent, Qt, QUrl
 from qtpy.QtWidgets import QApplication, QLabel, QScrollArea, QWidget
 
+from napari_dkan.inference import device_choice
 from napari_dkan.viewer.panels import help_dialog as help
 from napari_dkan.viewer.panels.finetune.finetune_widget import FinetuneWidget
 from napari_dkan.viewer.panels.predict.gene_box import COLORMAPS
@@ -85,14 +86,19 @@ def test_panel_follows_the_preferences_dialog(
 
 
 def test_missing_device_and_checkpoint(
-    known, make_panel: Callable[..., PredictWidget], until, tmp_path
+    known, make_panel: Callable[..., PredictWidget], until, tmp_path, monkeypatch
 ):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)  # a GPU that its driver cannot use
+    monkeypatch.setattr(device_choice, "_problems", {})
     known.predicting.device = "mps"
     known.predicting.checkpoint = str(tmp_path / "gone.safetensors")
     panel = make_panel()  # waits for a checkpoint, which is the one that comes along
     until(lambda: not panel.model_box.busy)
     assert panel.session.settings.device == panel.advanced["device"].value == "auto"
     assert "mps" in panel.message_label.text() or "gone" in panel.message_label.text()
+    device, note = panel.advanced["device"], panel.advanced["device_note"]
+    assert device.native.itemText(0) == "best (the CPU)" and not note.native.isHidden()
+    assert note.value.startswith("The GPU cuda:0 cannot be used") and "CPU is used" in note.value
 
 
 # ---- help -------------------------------------------------------------------------------

@@ -194,6 +194,8 @@ def serve_jobs(pipe: Connection, worker_device: WorkerDevice) -> None:
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(1))  # removes temporary files
     import torch
 
+    from ..inference.device_errors import lost_devices
+
     torch.set_num_threads(worker_device.n_threads)
     try:
         pipe.send(WORKER_READY)
@@ -205,6 +207,8 @@ def serve_jobs(pipe: Connection, worker_device: WorkerDevice) -> None:
                 overwrite,
             )
             pipe.send(JobFinished(index, outcome))
+            if lost_devices:  # until this process ends; another one takes the next job
+                return
     except (EOFError, OSError, JobCancelled):
         return
 

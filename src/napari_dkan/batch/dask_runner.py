@@ -97,7 +97,7 @@ def run_job_on_worker(index: int, job: SlideJob, run_id: str, overwrite: bool) -
     import torch
     from distributed import get_worker
 
-    from ..inference.device import pick_device
+    from ..inference.device_choice import pick_device
     from .batch_worker import JobCancelled, create_progress_callback, run_job
 
     worker = get_worker()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Iterator
 from functools import partial
@@ -22,21 +23,37 @@ MATRIX_SIDE = 512
 # Largest error, relative to the largest value, of 512 summed products in each precision.
 MATMUL_TOLERANCE = {"float32": 1e-4, "float16": 5e-3, "bfloat16": 3e-2}
 
+UNUSED_GPU = (
+    "this machine has a driver of NVIDIA, but this PyTorch is built for the CPU; install the one "
+    "that pytorch.org names for CUDA to use its GPU"
+)
+
 CHECKPOINTS_SECTION = "checkpoints"
 PREDICTION_TOLERANCE = 0.1  # on the label scale; errors of half precision are below 0.1
 
 
 def check_devices() -> Iterator[CheckResult]:
-    """Check a matrix product on every device in every precision."""
+    """Check which device is used, and a matrix product on every one in every precision."""
     import torch
 
-    from ..inference.device import list_available_devices
+    from ..inference.device import format_device_name, list_available_devices
+    from ..inference.device_choice import find_device_problem, resolve_device_name
 
     built = torch.version.cuda or torch.version.hip
     yield CheckResult(
         DEVICES_SECTION, "torch", f"built for {f'CUDA {built}' if built else 'the CPU'}"
     )
+    if not built and shutil.which("nvidia-smi"):
+        yield CheckResult(DEVICES_SECTION, "GPU", UNUSED_GPU, CheckStatus.note)
+    best = resolve_device_name("auto")
+    yield CheckResult(
+        DEVICES_SECTION, "auto", f"predictions run on {format_device_name(best)} ({best})"
+    )
     for name in list_available_devices():
+        problem = find_device_problem(name)
+        if problem is not None:
+            yield CheckResult(DEVICES_SECTION, name, str(problem), CheckStatus.broken)
+            continue
         for precision in MATMUL_TOLERANCE:
             yield run_check(
                 DEVICES_SECTION, f"{name} {precision}", partial(check_matmul, name, precision)
@@ -92,6 +109,7 @@ def _format_device(device: str) -> str:
 def check_checkpoints() -> Iterator[CheckResult]:
     """Load every bundled checkpoint and predict one tile on every device."""
     from ..inference.device import list_available_devices
+    from ..inference.device_choice import find_device_problem
     from ..samples.bundled_checkpoints import list_bundled_checkpoints
 
     files = list_bundled_checkpoints()
@@ -102,7 +120,8 @@ def check_checkpoints() -> Iterator[CheckResult]:
     for path in files:
         loaded: list[Checkpoint] = []
         yield run_check(CHECKPOINTS_SECTION, path.stem, partial(_check_loading, path, loaded))
-        for device in list_available_devices() if loaded else ():
+        working = [d for d in list_available_devices() if find_device_problem(d) is None]
+        for device in working if loaded else ():
             name = f"{path.stem}, one tile on {device}"
             yield run_check(
                 CHECKPOINTS_SECTION, name, partial(_check_prediction, loaded[0], device)

@@ -1,4 +1,4 @@
-"""Device and precision of the computation."""
+"""Devices of this machine, and memory and precision of the computation on them."""
 
 from __future__ import annotations
 
@@ -6,56 +6,26 @@ import os
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
-from ..errors import DkanError
-
 if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
     from torch import Tensor
 
 
-class DeviceOutOfMemoryError(DkanError):
-    """The device's memory does not hold even one spot."""
-
-    def __init__(self, device: object) -> None:
-        super().__init__(
-            f"The memory of {device} does not hold one spot of this checkpoint; "
-            "close other programs that use it, or predict on the CPU."
-        )
-
-
 def list_available_devices() -> list[str]:
-    """List the devices of this machine in order of preference: CUDA, MPS, CPU."""
-    import torch
+    """List the devices of this machine in order of preference: GPUs, then the CPU.
 
-    names = [f"cuda:{i}" for i in range(torch.cuda.device_count())]
-    if torch.backends.mps.is_available():
-        names.append("mps")
-    return [*names, "cpu"]
-
-
-def pick_device(name: str | None = None) -> torch.device:
-    """Get a device by name; ``None`` and ``auto`` pick the best one.
-
-    Raises
-    ------
-    DkanError
-        When this machine does not have the device.
+    Whether one works is found at its first use, see `device_choice.find_device_problem`.
     """
     import torch
 
-    names = list_available_devices()
-    if name is None or name == "auto":
-        return torch.device(names[0])
-    full_name = "cuda:0" if name == "cuda" else name
-    if full_name not in names:
-        raise DkanError(f"The device {name} is not on this machine; choose {' or '.join(names)}.")
-    return torch.device(full_name)
-
-
-def resolve_device_name(name: str) -> str:
-    """Replace ``auto`` by the name of the best device."""
-    return list_available_devices()[0] if name == "auto" else name
+    names = [f"cuda:{i}" for i in range(torch.cuda.device_count())]
+    other = torch.accelerator.current_accelerator()  # of an Apple or Intel machine, as MPS or XPU
+    if torch.backends.mps.is_available():
+        names.append("mps")
+    elif other is not None and other.type not in ("cuda", "mps"):
+        names += [f"{other.type}:{i}" for i in range(torch.accelerator.device_count())]
+    return [*names, "cpu"]
 
 
 def format_device_name(name: str) -> str:
@@ -63,8 +33,11 @@ def format_device_name(name: str) -> str:
     if name.startswith("cuda"):
         import torch
 
-        return f"the GPU {torch.cuda.get_device_name(torch.device(name))}"
-    return {"mps": "the Apple GPU", "cpu": "the CPU"}.get(name, name)
+        try:
+            return f"the GPU {torch.cuda.get_device_name(torch.device(name))}"
+        except (RuntimeError, AssertionError):  # of a driver that does not work
+            return f"the GPU {name}"
+    return {"mps": "the Apple GPU", "cpu": "the CPU"}.get(name, f"the device {name}")
 
 
 def reserve_cpu_core() -> None:
@@ -81,8 +54,8 @@ def free_device_memory(device: torch.device) -> None:
     """Release the memory that torch caches on the device."""
     import torch
 
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
+    if device.type in ("cuda", "mps", "xpu"):
+        torch.get_device_module(device).empty_cache()
 
 
 def to_device(array: NDArray[Any], device: torch.device) -> Tensor:

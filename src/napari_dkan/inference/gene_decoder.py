@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .device import to_device
+from .device_errors import classify_device_failure
 from .prediction_progress import StageTimer
 
 if TYPE_CHECKING:
@@ -19,10 +20,23 @@ if TYPE_CHECKING:
 
 
 class GeneDecoder:
-    """Decode genes with a network; columns are those of the panel, then zero-shot genes."""
+    """Decode genes with a network; columns are those of the panel, then zero-shot genes.
 
-    def __init__(self, network: ExpressionNetwork, stage_timer: StageTimer | None = None) -> None:
+    Parameters
+    ----------
+    fallback : GeneDecoder, optional
+        Decodes on the CPU when the network's device fails: the genes of a map can be changed
+        although nothing more can be predicted.
+    """
+
+    def __init__(
+        self,
+        network: ExpressionNetwork,
+        stage_timer: StageTimer | None = None,
+        fallback: GeneDecoder | None = None,
+    ) -> None:
         self._network, self._stage_timer = network, stage_timer or StageTimer()
+        self._fallback = fallback
         self._cached_text_tokens: tuple[ZeroShotGenes, Tensor] | None = None
 
     def decode(
@@ -48,6 +62,20 @@ class GeneDecoder:
             (B, K) values on the label scale, of zero-shot genes in standard deviations from
             their own mean.
         """
+        try:
+            return self._decode(tokens, genes, zero_shot)
+        except (RuntimeError, MemoryError) as error:
+            if self._fallback is None or classify_device_failure(error) is None:
+                raise
+        on_cpu = tokens if isinstance(tokens, np.ndarray) else tokens.cpu().numpy()
+        return self._fallback.decode(on_cpu, genes, zero_shot)
+
+    def _decode(
+        self,
+        tokens: Tensor | NDArray[np.float32],
+        genes: Sequence[int] | None,
+        zero_shot: ZeroShotGenes | None,
+    ) -> NDArray[np.float32]:
         import torch
 
         if isinstance(tokens, np.ndarray):

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from ..errors import DamagedTileError
 from ..spatial.spots import Spots
 from .device import autocast, to_device
+from .device_errors import report_device_errors, run_in_halves
 from .global_context import ZoneContext, blend
 from .patch_features.patch_loader import open_patch_loader
 from .prediction_context import PredictionContext
@@ -138,9 +139,12 @@ def gather_spot_inputs(
     target, row = Target(TargetKind.POINTS, Spots(xy)), np.arange(1)
     global_context, features = context.global_context, context.feature_cache
     column, zone_row = global_context.find_zones(target)[0].tolist()
-    with open_patch_loader(
-        context.patch_reader, context.patch_side_px, context.stage_timer
-    ) as loader:
+    with (
+        report_device_errors(context.device),
+        open_patch_loader(
+            context.patch_reader, context.patch_side_px, context.stage_timer
+        ) as loader,
+    ):
         zone_context = yield from global_context.compute_context(target, (column, zone_row), loader)
         processor = BatchProcessor(context, target, BatchSizeController())
         batch = processor.request(row, loader)
@@ -210,7 +214,7 @@ def compute_occluded_tokens(
     """
     import torch
 
-    with torch.no_grad():
+    with report_device_errors(context.device), torch.no_grad():
         features, target_tokens = _encode_occluded_patch(context, inputs, visible_blocks, fill)
         neighbors = inputs.neighbor_features.repeat(len(visible_blocks), 1, 1)
         neighbors[:, neighbors.shape[1] // 2] = features
@@ -230,7 +234,7 @@ def occlude_spot(
     visible = np.ones((count + 2, count), bool)
     visible[np.arange(count), np.arange(count)] = False
     visible[count] = False
-    with torch.no_grad():
+    with report_device_errors(context.device), torch.no_grad():
         features, target_tokens = _encode_occluded_patch(
             context, inputs, visible.reshape(-1, blocks, blocks)
         )
@@ -328,7 +332,7 @@ def _compute_context_gradient(
 
     inputs = occluded_tokens.inputs
     neighbors = inputs.neighbor_features
-    with torch.enable_grad():
+    with report_device_errors(context.device), torch.enable_grad():
         feature = neighbors[len(neighbors) // 2].clone().requires_grad_()
         global_token = compute_global_token(context, inputs, feature)
         tokens = fuse_tokens(
@@ -352,9 +356,13 @@ def _encode_occluded_patch(
     features = context.feature_cache.encode(
         occlude_blocks(inputs.encoder_tile, visible_blocks, fill)
     ).clone()
+
+    def encode_target(visible: NDArray[np.bool_]) -> Tensor:
+        patches = context.normalize_patches(occlude_blocks(inputs.pixels, visible, fill))
+        return context.network.encode_target(patches).float()
+
     with autocast(context.device):
-        patches = context.normalize_patches(occlude_blocks(inputs.pixels, visible_blocks, fill))
-        return features, context.network.encode_target(patches).float()
+        return features, run_in_halves(encode_target, [visible_blocks], context.device)
 
 
 def compute_global_token(
@@ -409,8 +417,11 @@ def fuse_tokens(
         global_token,
     )
     count = max(map(len, parts))
+    rows = [p.expand(count, *p.shape[1:]) for p in parts]
     with autocast(context.device):
-        return network.fuse_tokens(*(p.expand(count, *p.shape[1:]) for p in parts)).z.float()
+        return run_in_halves(
+            lambda *rows: network.fuse_tokens(*rows).z.float(), rows, context.device
+        )
 
 
 def _reshape_square(values: NDArray[np.float32]) -> NDArray[np.float32]:

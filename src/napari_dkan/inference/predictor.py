@@ -14,7 +14,9 @@ from ..errors import SpotsError
 from ..spatial.spots import Spots
 from .cache.token_cache import TokenCache
 from .context_layout import ContextWindowLayout
-from .device import pick_device, to_device
+from .device import to_device
+from .device_choice import pick_device
+from .device_errors import report_device_errors
 from .gene_decoder import GeneDecoder
 from .global_context import CAPTURE_AREA_UM, GlobalContext, ZoneContext
 from .patch_features.feature_cache import PatchFeatureCache
@@ -87,13 +89,18 @@ class Predictor:
             if precomputed_features is None
             else precomputed_features.tile_side_px
         )
-        self.network = optimize_for_inference(checkpoint.network, self.device, checkpoint.patch.px)
+        with report_device_errors(self.device):
+            self.network = optimize_for_inference(
+                checkpoint.network, self.device, checkpoint.patch.px
+            )
         self.patch_reader = make_patch_reader(slide, mpp, checkpoint.stain)
         self.stage_timer = StageTimer()
         self.feature_cache = PatchFeatureCache(
             checkpoint, self.device, self.stage_timer, encoder_weights, precomputed_features
         )
-        self.decoder = GeneDecoder(self.network, self.stage_timer)
+        self.decoder = GeneDecoder(
+            self.network, self.stage_timer, fallback=GeneDecoder(checkpoint.network)
+        )
         self.global_context = GlobalContext(
             self.network,
             self.feature_cache,
@@ -176,9 +183,19 @@ class Predictor:
         Raises
         ------
         DkanError
-            When the slide is gone, memory does not suffice or the encoder is not available;
-            updates yielded before stay valid.
+            When the slide is gone, the device fails, memory does not suffice or the encoder is
+            not available; updates yielded before stay valid.
         """
+        with report_device_errors(self.device):
+            yield from self._stream(target, order, genes, zero_shot)
+
+    def _stream(
+        self,
+        target: Target,
+        order: RowOrder,
+        genes: GeneColumns,
+        zero_shot: ZeroShotGenes | None,
+    ) -> Iterator[PredictionUpdate]:
         self._check_target_supported(target)
         get_columns: Callable[[], Sequence[int] | None] = (
             genes if callable(genes) else lambda: genes
@@ -270,9 +287,12 @@ class Predictor:
         target = Target(TargetKind.POINTS, Spots(xy))
         self.token_cache.load_features()
         try:
-            with open_patch_loader(
-                self.patch_reader, self.patch_side_px, self.stage_timer
-            ) as loader:
+            with (
+                report_device_errors(self.device),
+                open_patch_loader(
+                    self.patch_reader, self.patch_side_px, self.stage_timer
+                ) as loader,
+            ):
                 zones = np.unique(self.global_context.find_zones(target), axis=0)
                 for column, row in zones.tolist():
                     yield from self.global_context.compute_context(target, (column, row), loader)

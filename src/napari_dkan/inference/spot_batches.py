@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from .cache.keyed_array import pack_keys
 from .context_layout import CellIndex
-from .device import DeviceOutOfMemoryError, autocast, free_device_memory, to_device
+from .device import autocast, to_device
+from .device_errors import run_in_halves
 from .global_context import ZoneContext
 from .patch_features.patch_geometry import (
     PatchKeys,
@@ -307,23 +308,17 @@ class BatchProcessor:
         return self._run_in_halves(fuse, *inputs)
 
     def _run_in_halves(self, compute: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
-        """Halve a batch that the device cannot hold, and try again."""
+        """Halve a batch that the device cannot hold, and make no larger ones from now on."""
         import torch
 
-        context, size = self._context, len(inputs[0])
-        if not size:
+        context = self._context
+        if not len(inputs[0]):
             return inputs[0].new_zeros(0, context.token_dim + len(NETWORK_QC_NAMES))
-        try:
-            # Mixed precision pays in the trunk; decoding is computed in float32.
-            with torch.inference_mode(), autocast(context.device):
-                return compute(*inputs).float()
-        except torch.OutOfMemoryError as error:
-            if size == 1:
-                raise DeviceOutOfMemoryError(context.device) from error
-        half = size // 2
-        free_device_memory(context.device)
-        self._batch_sizes.limit(half)
-        first, second = ([x[part] for x in inputs] for part in (slice(half), slice(half, None)))
-        return torch.cat(
-            [self._run_in_halves(compute, *first), self._run_in_halves(compute, *second)]
-        )
+        # Mixed precision pays in the trunk; decoding is computed in float32.
+        with torch.inference_mode(), autocast(context.device):
+            return run_in_halves(
+                lambda *rows: compute(*rows).float(),
+                inputs,
+                context.device,
+                self._batch_sizes.limit,
+            )

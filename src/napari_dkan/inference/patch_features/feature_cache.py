@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..cache.keyed_array import KeyedArray, PersistentKeyedArray, pack_keys
-from ..device import DeviceOutOfMemoryError, autocast, free_device_memory, to_device
+from ..device import autocast, free_device_memory, to_device
+from ..device_errors import DeviceError, DeviceFailure, is_out_of_memory
 from ..prediction_progress import PredictionUpdate, StageTimer
 from .patch_geometry import PatchKeys
 from .patch_loader import PatchLoader, PatchRequest, PatchRequestSubset
@@ -90,22 +91,26 @@ class PatchFeatureCache:
 
     def encode(self, tiles: NDArray[np.uint8]) -> Tensor:
         """(N, px, px, 3) -> (N, d) float32; batches are halved when memory runs out."""
+        while True:
+            try:
+                return self._encode_parts(tiles)
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                if self._max_encoder_batch == 1:
+                    raise DeviceError(self._device, DeviceFailure.memory) from error
+            free_device_memory(self._device)
+            self._max_encoder_batch = max(1, min(self._max_encoder_batch, len(tiles)) // 2)
+
+    def _encode_parts(self, tiles: NDArray[np.uint8]) -> Tensor:
         import torch
 
         with self.stage_timer("copy", len(tiles)):
             batch = to_device(tiles, self._device).permute(0, 3, 1, 2)
         precision = autocast(self._device) if self.encoder.mixed_precision else nullcontext()
-        with self.stage_timer("encode", len(tiles)):
-            while True:
-                parts = torch.split(batch, self._max_encoder_batch)
-                try:
-                    with torch.inference_mode(), precision:
-                        return torch.cat([self.encoder(p).float() for p in parts])
-                except torch.OutOfMemoryError as error:
-                    if self._max_encoder_batch == 1:
-                        raise DeviceOutOfMemoryError(self._device) from error
-                free_device_memory(self._device)
-                self._max_encoder_batch = max(1, min(self._max_encoder_batch, len(tiles)) // 2)
+        parts = torch.split(batch, self._max_encoder_batch)
+        with self.stage_timer("encode", len(tiles)), torch.inference_mode(), precision:
+            return torch.cat([self.encoder(p).float() for p in parts])
 
     def find_missing(self, keys: PatchKeys) -> PatchKeys:
         """Find the patches that have to be read, and cache those of the feature file.

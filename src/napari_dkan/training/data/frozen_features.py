@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ...errors import CheckpointError, EncoderError, SpotsError
-from ...inference.device import autocast, pick_device
+from ...inference.device import autocast
+from ...inference.device_choice import pick_device
 from ...model.encoders import build_encoder, resolve_encoder_spec
 from ...model.encoders.combined_encoder import EncoderParts
 from ...model.encoders.encoder_spec import EXTERNAL_ENCODER, EncoderSpec, TileEncoder

@@ -15,7 +15,7 @@ from ...errors import SpotsError
 from ...expression.label_scale import LabelScale
 from ...expression.panel import Panel
 from ...expression.readers.read_account import account_of
-from ...inference.device import pick_device
+from ...inference.device_choice import pick_device
 from ...inference.patch_features.stain_normalized import make_patch_reader, measure_slide_stain
 from ...inference.section_choices import FROM_FILES, SectionChoices, open_section_slide
 from ...inference.section_pixel_size import is_decided, resolve_section_pixel_size

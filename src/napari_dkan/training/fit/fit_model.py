@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from ...errors import CheckpointError, DkanError, OutputError
-from ...inference.device import pick_device
+from ...inference.device_choice import pick_device
 from ...model.network.ensemble import combine_members
 from ...model.network.network_interface import ExpressionNetwork
 from ...model.tensor_files import read_torch_file

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from psygnal import Signal
 from qtpy.QtCore import QTimer
 
-from ...inference.device import DeviceOutOfMemoryError, resolve_device_name
+from ...inference.device_choice import resolve_device_name
 from ...inference.predict import create_empty_prediction
 from ...inference.prediction import Prediction
 from ...inference.prediction_progress import PredictionUpdate
@@ -57,7 +57,6 @@ class PredictionJobs:
     """Runs the map jobs of a session, one at a time."""
 
     changed = Signal()
-    out_of_memory = Signal()  # even a single spot does not fit on the GPU
 
     def __init__(
         self, session: ViewerSession, connections: SignalConnections, viewport: Viewport
@@ -236,9 +235,8 @@ class PredictionJobs:
         self._finish()
         if failure is not None:
             note = f" {done:,} finished tiles are kept." if done else ""
-            self._show_outcome(failure.message + note, warning=True)
-            if isinstance(failure.error, DeviceOutOfMemoryError):
-                self.out_of_memory.emit()
+            self._outcome = failure.message + note
+            session.show_failure(failure, note)
             return
         if fresh:
             session.predictors.tile_rates[self._rate_key] = fresh / max(seconds, 1e-3)

@@ -156,7 +156,7 @@ class Prefetcher:
 
     def _on_job_end(self, failure: JobFailure | None) -> None:
         if failure is not None:
-            self.session.message.show(failure.message, warning=True)
+            self.session.show_failure(failure)
         self.changed.emit()
 
 

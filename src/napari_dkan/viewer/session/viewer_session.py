@@ -16,6 +16,7 @@ from napari.layers import Image
 from psygnal import Signal
 
 from ...errors import SpotsError
+from ...inference.device_errors import DeviceError
 from ...inference.prediction_progress import StageTimer
 from .layer_stack import LayerStack
 from .layer_titles import LayerTitles
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from ...inference.prediction import Prediction
     from ...inference.zero_shot_genes import ZeroShotGenes
     from ...model import Checkpoint
+    from ..worker import JobFailure
     from .prediction_overlay import PredictionOverlay
 
 
@@ -52,6 +54,7 @@ class ViewerSession:
     overlays_changed = Signal()
     overlay_updated = Signal(object)  # a PredictionOverlay has new values
     spot_changed = Signal()
+    device_failed = Signal()  # after the message that says so
 
     def __init__(self, viewer: ViewerModel) -> None:
         self._viewer = ref(viewer)
@@ -99,6 +102,12 @@ class ViewerSession:
     def slide(self) -> ViewerSlide | None:
         """The current slide."""
         return self.viewer_slides.current
+
+    def show_failure(self, failure: JobFailure, note: str = "") -> None:
+        """Show why a prediction ended; after a failure of the device another one is chosen."""
+        self.message.show(failure.message + note, warning=True)
+        if isinstance(failure.error, DeviceError):
+            self.device_failed.emit()
 
     def drop_removed_overlays(self, event: object = None) -> None:
         """Drop predictions whose layer was removed."""

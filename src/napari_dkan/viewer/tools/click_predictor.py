@@ -174,7 +174,7 @@ class ClickPredictor:
 
         def on_end(failure: JobFailure | None) -> None:
             if failure is not None:
-                session.message.show(failure.message, warning=True)
+                session.show_failure(failure)
             elif (slide, checkpoint) == (session.slide, session.checkpoint):
                 session.message.clear()
                 session.set_spot(result[0][0])

@@ -292,7 +292,7 @@ class GeneLens:
 
     def _on_job_end(self, failure: JobFailure | None) -> None:
         if failure is not None:
-            self.session.message.show(failure.message, warning=True)
+            self.session.show_failure(failure)
         elif self.grid is None:
             self.refresh()  # the tissue is detected now
         elif self.grid.is_empty:

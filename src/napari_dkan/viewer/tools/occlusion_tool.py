@@ -320,7 +320,7 @@ class OcclusionExplainer:
 
     def _on_job_end(self, failure: JobFailure | None) -> None:
         if failure is not None:
-            self.session.message.show(failure.message, warning=True)
+            self.session.show_failure(failure)
             self._remove_layer()
         self.changed.emit()
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from magicgui.types import FileDialogMode
-from magicgui.widgets import CheckBox, ComboBox, Container, FileEdit, LineEdit
+from magicgui.widgets import CheckBox, ComboBox, Container, FileEdit, Label, LineEdit
 from qtpy.QtCore import QTimer
 from qtpy.QtGui import QFontDatabase, QHideEvent, QShowEvent
 from qtpy.QtWidgets import (
@@ -30,6 +30,7 @@ from ....inference.cache.cache_directory import (
     get_cache_limit,
 )
 from ....inference.device import format_device_name, list_available_devices
+from ....inference.device_choice import explain_device_choice, resolve_device_name
 from ...session.viewer_session import ViewerSession
 from ...widgets.fold_section import FoldSection
 from ...widgets.signal_connections import SignalConnections
@@ -39,6 +40,8 @@ from ...worker import JobFailure, JobRunner
 def make_advanced_box(session: ViewerSession, connections: SignalConnections) -> Container[Any]:
     """Return the controls of settings whose defaults rarely change."""
     device = ComboBox(name="device", label="Device", choices=[("best", "auto")], value="auto")
+    device_note = Label(name="device_note", label=" ", visible=False)
+    device_note.native.setWordWrap(True)
     pitch = ComboBox(
         name="pitch",
         label="Grid",
@@ -99,9 +102,11 @@ def make_advanced_box(session: ViewerSession, connections: SignalConnections) ->
     unproven.changed.connect(lambda value: session.change_settings(allow_unproven_genes=value))
 
     def list_devices() -> None:
-        """List the devices; torch is already imported when a checkpoint is loaded."""
+        """List the devices; the job that loads the checkpoint has tried the best one."""
         devices = list_available_devices()
-        default = (f"best ({format_device_name(devices[0])})", "auto")
+        default = (f"best ({format_device_name(resolve_device_name('auto'))})", "auto")
+        device_note.value = explain_device_choice()
+        device_note.visible = bool(device_note.value)
         with device.changed.blocked():
             device.choices = [default, *((format_device_name(d), d) for d in devices)]
         show_settings()
@@ -124,7 +129,12 @@ def make_advanced_box(session: ViewerSession, connections: SignalConnections) ->
 
     connections.connect(list_devices, session.checkpoint_changed)
     connections.connect(show_settings, session.settings_changed, session.slide_changed)
-    return Container(widgets=[device, pitch, tissue, warm_up, unproven, weights, features, made_by])
+    return Container(
+        widgets=[
+            *(device, device_note, pitch, tissue, warm_up, unproven),
+            *(weights, features, made_by),
+        ]
+    )
 
 
 CACHE_REFRESH_MS = 5_000  # while the box is visible

@@ -113,9 +113,11 @@ class ModelBox(QWidget):
 
         def job() -> Iterator[None]:
             import_torch()  # takes seconds, so not in the GUI thread
+            from ....inference.device_choice import resolve_device_name
             from ....model import load_checkpoint
 
             loaded.append(load_checkpoint(path))
+            resolve_device_name("auto")  # tries the GPU, which takes a second or two as well
             yield None
 
         def on_end(failure: JobFailure | None) -> None:

@@ -98,7 +98,7 @@ class PredictWidget(QWidget):
         connections.connect(self._show_message, session.message.changed)
         connections.connect(self._leave_similar_tiles, self.color_mix.changed)
         connections.connect(self._leave_color_mix, self.similar_tiles.changed)
-        connections.connect(self._switch_to_cpu, self.prediction_jobs.out_of_memory)
+        connections.connect(self._switch_to_cpu, session.device_failed)
         connections.connect(
             lambda: self.gene_decode_job.set_paused(self.prediction_jobs.busy),
             self.prediction_jobs.changed,
@@ -275,10 +275,11 @@ class PredictWidget(QWidget):
         set_text_color(self.message_label, ERROR_COLOR if session.message.is_warning else None)
 
     def _switch_to_cpu(self) -> None:
-        """Choose the CPU when the GPU is too small; Predict then continues."""
+        """Choose the CPU when the device fails; Predict then continues."""
         self.advanced["device"].value = "cpu"
         self.session.message.show(
-            f"{self.session.message.text} The CPU is chosen now; press Predict to go on.",
+            f"{self.session.message.text} The CPU is chosen now; press Predict, or click "
+            "again, to go on.",
             warning=True,
         )
 

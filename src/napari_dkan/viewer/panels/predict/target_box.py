@@ -18,7 +18,8 @@ from qtpy.QtWidgets import (
 )
 
 from ....errors import DkanError
-from ....inference.device import format_device_name, resolve_device_name
+from ....inference.device import format_device_name
+from ....inference.device_choice import resolve_device_name
 from ....inference.target import Target
 from ...jobs.job_progress import PredictionProgress
 from ...jobs.prediction_jobs import PredictionJobs
