@@ -1,5 +1,6 @@
 # make demo         open napari on an H&E section with a checkpoint ready
 # make test         the tests, two files at a time; make test ARGS="-k reader" for some of them
+# make device       all that computes, on a device that is not the CPU: a tensor left behind fails
 # make lint         style, types and the house plan's import contracts
 # make docs         the documentation site in build/site; a warning is an error
 # make coverage     the tests with the lines they reach, in the terminal and in htmlcov; ARGS as above
@@ -31,7 +32,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # Both bindings are installed, for a test; everything else is done with one of them.
 export QT_API ?= pyside6
 
-.PHONY: demo test lint docs coverage bench screenshots panels fuzz mutants clean libs
+.PHONY: demo test device lint docs coverage bench screenshots panels fuzz mutants clean libs
 
 demo: libs .venv/.test
 	@$(BIN)/napari-dkan demo
@@ -39,6 +40,10 @@ demo: libs .venv/.test
 # Two workers with a torch of two threads each would wait for one another on two cores.
 test: libs .venv/.test
 	@OMP_NUM_THREADS=1 $(SCREEN) $(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+
+# In a process of its own: torch's devices are registered until it ends.
+device: .venv/.test
+	@NAPARI_DKAN_TEST_DEVICE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/device $(ARGS)
 
 lint: .venv/.dev
 	$(BIN)/ruff check .

@@ -13,6 +13,9 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+# They register a device that is not the CPU, in a process of their own: `make device`.
+collect_ignore = [] if os.environ.get("NAPARI_DKAN_TEST_DEVICE") else ["device"]
+
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared"
 sys.path.append(str(ROOT / "tools"))  # synthetic_section draws small slides

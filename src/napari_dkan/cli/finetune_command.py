@@ -14,6 +14,7 @@ from ..training.finetuning.finetune_settings import AdaptScope, FinetuneSettings
 from .option_groups import SlideOptions, with_option_groups
 from .shared_options import (
     CheckpointOption,
+    DeviceOption,
     EncoderWeightsOption,
     FewGenesOption,
     SectionsOption,
@@ -65,6 +66,7 @@ def run_finetune(
     title: Annotated[str, typer.Option(help="Title on the checkpoint's card.")] = "",
     encoder_weights: EncoderWeightsOption = None,
     few_genes: FewGenesOption = False,
+    device: DeviceOption = None,
     events: Annotated[
         bool, typer.Option(help="One JSON object a line, and commands on stdin.")
     ] = False,
@@ -113,6 +115,7 @@ def run_finetune(
             others=others,
             new_genes=new_genes,
             few_genes=few_genes,
+            device=device,
         )
         tuned = finetune_checkpoint(
             model,
@@ -124,6 +127,7 @@ def run_finetune(
             new_genes=new_genes,
             encoder_weights=encoder_weights,
             few_genes=few_genes,
+            device=device,
             command=command,
             title=title,
         )

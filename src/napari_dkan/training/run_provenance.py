@@ -44,9 +44,13 @@ def hash_gene_text(text: GeneTextFeatures) -> str:
     return hashlib.sha256(text.features.contiguous().numpy().tobytes()).hexdigest()
 
 
-def collect_provenance(command: str) -> dict[str, Any]:
-    """Collect versions, machine, date and command; the command must not hold private paths."""
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+def collect_provenance(command: str, device: str | None = None) -> dict[str, Any]:
+    """Collect versions, machine, date and command; the command must not hold private paths.
+
+    `device` names what computed; None for the first GPU, or the CPU of a machine without one.
+    """
+    if device is None:
+        device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
     return {
         "command": command,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -118,7 +118,7 @@ class LinearPath(nn.Module):
     def to_fit(self) -> LinearFit:
         """Return the fit in full."""
         share, weights, offset, mean, axes = (
-            self.get_parameter(name).double().numpy(force=True)
+            self.get_parameter(name).detach().cpu().numpy().astype(np.float64)
             for name in ("share", "weights", "offset", "mean", "axes")
         )
         split = self.token_dim
@@ -166,6 +166,7 @@ class LinearPath(nn.Module):
         """Copy it for further genes, whose predictions it leaves to the networks."""
         n_genes, tile_dim = len(self.offset), len(self.mean) // NUM_SCALES
         extended = LinearPath(self.token_dim, tile_dim, self.n_features, n_genes + n_new)
+        extended.to(self.offset.device)
         extended.share.fill_(1.0)
         for name, tensor in self.state_dict().items():
             extended.get_parameter(name)[..., : tensor.shape[-1]] = tensor

@@ -77,8 +77,8 @@ class SpotTokens:
     context: Tensor
 
     def select_rows(self, rows: Tensor) -> SpotTokens:
-        """Select spots."""
-        f = self.fused
+        """Select spots; the rows may be on another device."""
+        f, rows = self.fused, rows.to(self.context.device)
         return SpotTokens(
             FusedTokens(f.z[rows], f.target_mean[rows], f.neighbor_mean[rows]), self.context[rows]
         )
@@ -100,14 +100,21 @@ class SpotTokens:
 def fuse_section(
     network: ExpressionNetwork, encoded: EncodedSection, row_chunks: Iterable[Tensor]
 ) -> Iterator[SpotTokens]:
-    """Compute the tokens of each chunk of rows, in the context of the whole section."""
-    section, target_features = encoded.section, encoded.target_features
-    neighbors = network.standardize_by_slide(encoded.neighbor_features, target_features)
-    context = network.encode_global(target_features, section.positions)
+    """Compute the tokens of each chunk of rows (on the CPU), in the context of the whole section.
+
+    They are on the device of the network, the section is on the CPU.
+    """
+    section, device = encoded.section, network.device
+    slide_features = encoded.target_features.to(device)
+    context = network.encode_global(slide_features, section.positions.to(device))
     for rows in row_chunks:
-        patches = normalize_patches(section.patches[rows])
-        fused = network.fuse(patches, neighbors[rows], section.mask[rows], context[rows])
-        yield SpotTokens(fused, context[rows])
+        patches = normalize_patches(section.patches[rows]).to(device)
+        neighbors = encoded.neighbor_features[rows].to(device)
+        neighbors = network.standardize_by_slide(neighbors, slide_features)
+        tokens = context[rows.to(device)]
+        yield SpotTokens(
+            network.fuse(patches, neighbors, section.mask[rows].to(device), tokens), tokens
+        )
 
 
 class SectionBatchDataset(IterableDataset[TrainingBatch]):

@@ -110,4 +110,4 @@ def _extend_member(old: DKAN, features: Tensor) -> DKAN:
             tensor = torch.cat([tensor, tensor.mean(dim=axis, keepdim=True).expand(shape)], axis)
         state[name] = tensor
     extended.load_state_dict(state)
-    return extended.eval()
+    return extended.to(old.device).eval()

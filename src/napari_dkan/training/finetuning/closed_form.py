@@ -62,8 +62,8 @@ class SpotInputs:
         with torch.no_grad():
             prior = network.decode(z)
         return cls(
-            prior.double().numpy(),
-            z[:, : network.config.members_dim].double().numpy(),
+            prior.cpu().double().numpy(),  # some GPUs have no float64
+            z[:, : network.config.members_dim].cpu().double().numpy(),
             compute_multi_scale_features(near.numpy(), encoded.section.mask.numpy()),
         )
 
@@ -159,7 +159,7 @@ def fit_levels(prior: Float64Array, labels: Float64Array, options: FitOptions) -
 
 def apply_levels(network: DKAN, slope: Float64Array, shift: Float64Array) -> None:
     """Change label_mean and label_std so that predictions become slope * prediction + shift."""
-    factor, added = (torch.from_numpy(v).float() for v in (slope, shift))
+    factor, added = (torch.from_numpy(v).float().to(network.device) for v in (slope, shift))
     network.label_mean.copy_(factor * network.label_mean + added)
     network.label_std.mul_(factor)
 
@@ -183,8 +183,11 @@ def carry_fit(network: ExpressionNetwork, fit: LinearFit, levels: Levels) -> Exp
             share, fit.token_weights, fit.tile_weights, fit.mean, fit.offset - share * shift
         )
         is_carried = (share == 1).all() and not (fit.token_weights.any() or fit.tile_weights.any())
-        return combine_members(members, None if is_carried else LinearPath.from_fit(fit))
-    return combine_members(members, LinearPath.from_fit(fit.after(path.to_fit())))
+        if is_carried:
+            return combine_members(members)
+    else:
+        fit = fit.after(path.to_fit())
+    return combine_members(members, LinearPath.from_fit(fit).to(network.device))
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,9 @@ import numpy as np
 import torch
 
 from ...expression.panel import Panel
+from ...inference.device import format_device_name
+from ...inference.device_choice import pick_device
+from ...inference.device_errors import report_device_errors
 from ...model.checkpoint.checkpoint_file import Checkpoint
 from ...model.network.ensemble import (
     combine_members,
@@ -56,7 +60,7 @@ from .tuned_model import (
     initialize_mean_std,
     split_tokens,
 )
-from .tuning_loop import TuningLoop
+from .tuning_loop import TuningLoop, is_premature_end
 from .tuning_protocol import (
     FinetuneControl,
     FinetuneEvent,
@@ -101,6 +105,7 @@ def finetune_checkpoint(
     new_genes: Path | None = None,
     encoder_weights: Path | None = None,
     few_genes: bool = False,
+    device: str | None = None,
     command: str = "finetune",
     title: str = "",
 ) -> FinetuneResult:
@@ -116,6 +121,9 @@ def finetune_checkpoint(
         Gene file whose genes are added where every section measures them.
     few_genes
         See `measured_section.require_panel_genes`.
+    device
+        Where networks and frozen encoders are computed, as for `pick_device`; fits in closed
+        form are computed on the CPU.
     title
         Title on the new card.
 
@@ -125,59 +133,75 @@ def finetune_checkpoint(
         When a section has too few spots or none of the panel's genes, or is off its image.
     CheckpointError
         For a checkpoint of another method than DKAN.
+    DeviceError
+        When the device does not work.
     """
     list_dkan_members(checkpoint.network)  # refuses other methods before anything is read
-    control = control or FinetuneControl()
-    added = add_genes(checkpoint, new_genes, sections)
-    start, panel = added.checkpoint, added.checkpoint.panel
-    reader = TrainingSectionReader(checkpoint, encoder_weights, few_genes)
-    training_sections, other_sections = _read_sections(reader, start, sections, others, on_event)
-    reach = max(1, checkpoint.label_scale.smoothing // 2)
-    split = split_sections(training_sections, settings, reach)
-    max_epochs = settings.epochs or (None if settings.seconds else DEFAULT_EPOCHS)
-    if added.symbols:
-        n_old_genes = len(checkpoint.panel)
-        _initialize_new_genes(start.network, n_old_genes, training_sections, split.train)
-    tokens = compute_spot_tokens(start.network, training_sections)
-    search = CandidateSearch.of_network(start.network, training_sections, tokens, split)
-    candidates = search.compare()
-    basis = search.choose_levels(candidates)
-    scopes = _choose_scopes(settings.adapt, start.network, len(split.train))
-    seconds = settings.seconds / len(scopes) if settings.seconds and scopes else None
-    own = replace(settings, seconds=seconds)  # of each training
-    loops = [
-        _build_tuning_loop(
-            start.network, training_sections, tokens, search, basis, own, max_epochs, scope
+    control, picked = control or FinetuneControl(), pick_device(device)
+    with report_device_errors(picked):
+        checkpoint = replace(checkpoint, network=_copy_to_device(checkpoint.network, picked))
+        added = add_genes(checkpoint, new_genes, sections)
+        start, panel = added.checkpoint, added.checkpoint.panel
+        reader = TrainingSectionReader(checkpoint, encoder_weights, few_genes, str(picked))
+        training_sections, other_sections = _read_sections(
+            reader, start, sections, others, on_event
         )
-        for scope in scopes
-    ]
-    shallow = _describe_shallow_sections(checkpoint, training_sections)
-    plain = choose_candidate(candidates).reason
-    on_event(_make_started_event(training_sections, split, loops, len(panel), shallow, plain))
-    n_epochs = kept_epoch = 0
-    for loop in loops:
-        loop.n_epochs_before, loop.kept_before = n_epochs, kept_epoch
-        send_gene_map = _make_gene_map_callback(
-            checkpoint, training_sections, loop.members, control, on_event
+        reach = max(1, checkpoint.label_scale.smoothing // 2)
+        split = split_sections(training_sections, settings, reach)
+        max_epochs = settings.epochs or (None if settings.seconds else DEFAULT_EPOCHS)
+        if added.symbols:
+            n_old_genes = len(checkpoint.panel)
+            _initialize_new_genes(start.network, n_old_genes, training_sections, split.train)
+        tokens = compute_spot_tokens(start.network, training_sections)
+        search = CandidateSearch.of_network(start.network, training_sections, tokens, split)
+        candidates = search.compare()
+        basis = search.choose_levels(candidates)
+        scopes = _choose_scopes(settings.adapt, start.network, len(split.train))
+        seconds = settings.seconds / len(scopes) if settings.seconds and scopes else None
+        own = replace(settings, seconds=seconds)  # of each training
+        loops = [
+            _build_tuning_loop(
+                start.network, training_sections, tokens, search, basis, own, max_epochs, scope
+            )
+            for scope in scopes
+        ]
+        shallow = _describe_shallow_sections(checkpoint, training_sections)
+        plain = choose_candidate(candidates).reason
+        on_event(
+            replace(
+                _make_started_event(training_sections, split, loops, len(panel), shallow, plain),
+                device=format_device_name(str(picked)),
+            )
         )
-        loop.run(on_event, control, send_gene_map)
-        n_epochs, kept_epoch = n_epochs + len(loop.curve), loop.kept_epoch
-        if loop.best_epoch:
-            candidates.append(Candidate(loop.scope.value, loop.scores_from(basis.scores)))
-    choice = choose_candidate(candidates)
-    network = _build_network(start.network, search, loops, choice, basis)
-    predicted = {
-        "before": predict_with_original(checkpoint.network, training_sections, split.test, added),
-        "after": predict_subset(network, training_sections, split.test),
-        "ridge": predict_with_ridge(training_sections, split),
-    }
+        n_epochs = kept_epoch = 0
+        for loop in loops:
+            loop.n_epochs_before, loop.kept_before = n_epochs, kept_epoch
+            send_gene_map = _make_gene_map_callback(
+                checkpoint, training_sections, loop.members, control, on_event
+            )
+            loop.run(on_event, control, send_gene_map)
+            n_epochs, kept_epoch = n_epochs + len(loop.curve), loop.kept_epoch
+            if loop.best_epoch:
+                candidates.append(Candidate(loop.scope.value, loop.scores_from(basis.scores)))
+        choice = choose_candidate(candidates)
+        network = _build_network(start.network, search, loops, choice, basis)
+        predicted = {
+            "before": predict_with_original(
+                checkpoint.network, training_sections, split.test, added
+            ),
+            "after": predict_subset(network, training_sections, split.test),
+            "ridge": predict_with_ridge(training_sections, split),
+        }
+        forgetting = measure_forgetting(checkpoint.network, network, other_sections)
+        network = network.cpu()
     is_old_gene = np.arange(len(panel)) < len(checkpoint.panel)
     metrics = compute_finetune_metrics(panel, training_sections, split, predicted, is_old_gene)
     facts = _collect_facts(metrics, loops, split, panel.symbols, training_sections, choice)
     facts["candidates"] = [c.to_json() for c in candidates]
-    facts["others"] = measure_forgetting(checkpoint.network, network, other_sections)
+    facts["others"] = forgetting
     facts["shallow"] = shallow
     facts["command"] = command
+    facts["device"] = "cpu" if picked.type == "cpu" else format_device_name(str(picked))
     if added.symbols:
         new_metrics = compute_finetune_metrics(
             panel, training_sections, split, predicted, ~is_old_gene
@@ -194,6 +218,11 @@ def finetune_checkpoint(
         tuned = replace(tuned, reference=None)  # the tokens that it describes changed
     report = build_finetune_report(checkpoint, training_sections, settings, metrics, facts, loops)
     return FinetuneResult(tuned, report, metrics.is_better, facts["verdict"])
+
+
+def _copy_to_device(network: ExpressionNetwork, device: torch.device) -> ExpressionNetwork:
+    """Return a copy on another device; on its own device the network itself."""
+    return network if network.device == device else deepcopy(network).to(device)
 
 
 def _read_sections(
@@ -307,7 +336,7 @@ def _initialize_new_genes(
     for member in list_dkan_members(network):
         pairs = zip(compute_spot_tokens(member, sections), train.rows, strict=True)
         predicted = [
-            member.decode(tokens.select_rows(torch.from_numpy(rows)).fused.z).numpy()
+            member.decode(tokens.select_rows(torch.from_numpy(rows)).fused.z).cpu().numpy()
             for tokens, rows in pairs
         ]
         initialize_mean_std(member, slice(n_old_genes, None), predicted, train.labels)
@@ -396,7 +425,7 @@ def _collect_facts(
 ) -> dict[str, Any]:
     """Collect the entries that card and report share."""
     is_measured = np.any([s.is_gene_measured for s in sections], axis=0)
-    ended = next((o.end_reason for o in loops if "diverged" in o.end_reason), "")
+    ended = next((o.end_reason for o in loops if is_premature_end(o.end_reason)), "")
     ended = ended or (loops[-1].end_reason if loops else "nothing was trained")
     return {
         "verdict": f"{metrics.format_verdict(ended)}; {choice.reason}",

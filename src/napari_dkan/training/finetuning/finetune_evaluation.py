@@ -23,6 +23,7 @@ from .add_genes import AddedGenes
 from .hold_out_split import HoldOutSplit, Subset
 from .training_section import LabelMatrix, TrainingSection
 from .tuned_model import compute_spot_tokens
+from .tuning_loop import is_premature_end
 
 MIN_PCC_GAIN = 0.001  # of a mean PCC; a smaller change is no difference
 MAX_MSE_RATIO = 0.95  # of the squared error; below, the level is better
@@ -78,7 +79,7 @@ class FinetuneMetrics:
         return self.pcc_gain > -MAX_PCC_LOSS and bool(self.summaries["after"]["mse"] < limit)
 
     def format_verdict(self, end_reason: str) -> str:
-        """Format the outcome in one sentence, with the reason of the end where it diverged."""
+        """Format the outcome in one sentence, with the reason of a premature end."""
         mse = [f"{self.summaries[m]['mse']:.4f}" for m in _METHODS]
         spots = f"on {self.n_spots} held-out spots"
         before, after, ridge = self._format_pccs(self.decided_by)
@@ -96,7 +97,7 @@ class FinetuneMetrics:
         if not self.n_genes:
             genes = "no gene has enough counts to be judged alone"
         end = ""
-        if "diverged" in end_reason:
+        if is_premature_end(end_reason):
             end = f"{end_reason[:1].upper()}{end_reason[1:]}, the best was kept: "
         if self.pcc_gain < MIN_PCC_GAIN and self.is_better:
             stays = abs(self.pcc_gain) < MIN_PCC_GAIN
@@ -323,5 +324,5 @@ def _predict_sections(
         if gene_tokens is not None:
             new = network.decode_gene_tokens(tokens.fused.z, gene_tokens)
             values = torch.cat([values, new], dim=1)
-        predictions.append(values.numpy())
+        predictions.append(values.cpu().numpy())
     return predictions

@@ -34,7 +34,12 @@ _UNEXPECTED_END = "The fine-tuning process ended unexpectedly"
 
 
 def build_finetune_arguments(
-    checkpoint: Path, data: Path, sections: Sequence[str], settings: FinetuneSettings, out: Path
+    checkpoint: Path,
+    data: Path,
+    sections: Sequence[str],
+    settings: FinetuneSettings,
+    out: Path,
+    device: str = "auto",
 ) -> list[str]:
     """Make the options of ``napari-dkan finetune`` for these sections of the folder `data`."""
     limits = {"--epochs": settings.epochs, "--seconds": settings.seconds}
@@ -42,7 +47,7 @@ def build_finetune_arguments(
         *("--checkpoint", str(checkpoint), "--data", str(data), "--sections", ",".join(sections)),
         *("--out", str(out), "--adapt", settings.adapt.value),
         *("--hold-out", settings.hold_out.value, "--share", f"{settings.share:g}"),
-        *("--seed", str(settings.seed)),
+        *("--seed", str(settings.seed), "--device", device),
         *(word for key, v in limits.items() if v is not None for word in (key, f"{v:g}")),
     ]
 

@@ -132,7 +132,7 @@ def build_finetune_report(
         },
         "settings": settings.to_json(),
         "parent": {"title": parent.title, "sha256": parent.sha256},
-        "made": collect_provenance(str(facts["command"])),
+        "made": collect_provenance(str(facts["command"]), str(facts["device"])),
     }
 
 

@@ -113,16 +113,20 @@ def _positions(rows: SpotRows, among: SpotRows) -> list[int]:
 class TrainingSectionReader:
     """Reader of fine-tuning sections with the inputs of a checkpoint.
 
-    A frozen tile encoder runs on the CPU; `weights` are its local weights. For `few_genes` see
+    A frozen tile encoder runs on `device`; `weights` are its local weights. For `few_genes` see
     `require_panel_genes`.
     """
 
     def __init__(
-        self, checkpoint: Checkpoint, weights: Path | None = None, few_genes: bool = False
+        self,
+        checkpoint: Checkpoint,
+        weights: Path | None = None,
+        few_genes: bool = False,
+        device: str = "cpu",
     ) -> None:
         self._few_genes = few_genes
         self._scale = checkpoint.label_scale
-        self._reader = CheckpointSectionReader(checkpoint, weights, "cpu")
+        self._reader = CheckpointSectionReader(checkpoint, weights, device)
 
     def read(self, data: AnnData, panel: Panel) -> TrainingSection:
         """Read labels of the panel's genes and the network's inputs at every labelled spot.

@@ -32,10 +32,11 @@ def initialize_mean_std(
 ) -> None:
     """Set mean and standard deviation of new genes to those of the measured (n, G) labels."""
     p, y = (np.concatenate(v)[:, genes].astype(np.float64) for v in (predicted, measured))
-    standardized = torch.from_numpy(p).float() - network.label_mean[genes]
+    device = network.device
+    standardized = torch.from_numpy(p).float().to(device) - network.label_mean[genes]
     standardized = standardized / network.label_std[genes]
-    std = torch.from_numpy(y.std(axis=0)).float().clamp_min(0.02)
-    mean = torch.from_numpy(y.mean(axis=0)).float()
+    std = torch.from_numpy(y.std(axis=0)).float().clamp_min(0.02).to(device)
+    mean = torch.from_numpy(y.mean(axis=0)).float().to(device)
     network.label_std[genes] = std
     network.label_mean[genes] = mean - std * standardized.mean(0)
 
@@ -78,16 +79,16 @@ class FixedPart:
     def of_network(cls, network: ExpressionNetwork, tokens: Sequence[SpotTokens]) -> FixedPart:
         """Take it from the linear path; without one the members predict everything."""
         path, n_genes = get_linear_path(network), network.config.genes
-        zeros = [torch.zeros(len(t.context), n_genes) for t in tokens]
+        zeros = [t.context.new_zeros(len(t.context), n_genes) for t in tokens]
         if path is None:
-            return cls(torch.ones(n_genes), tuple(zeros))
+            return cls(torch.ones(n_genes, device=network.device), tuple(zeros))
         pairs = zip(zeros, tokens, strict=True)
         with torch.no_grad():
             return cls(path.share.detach(), tuple(path(zero, t.fused.z) for zero, t in pairs))
 
     def at_levels(self, levels: Levels) -> FixedPart:
         """Change predictions to slope * prediction + shift."""
-        slope, shift = (torch.from_numpy(v).float() for v in levels)
+        slope, shift = (torch.from_numpy(v).float().to(self.share.device) for v in levels)
         return FixedPart(slope * self.share, tuple(slope * r + shift for r in self.rest))
 
     @property
@@ -175,8 +176,9 @@ class TunedModel:
                 for chunk in _chunk_rows(len(rows))
             ]
         )
-        rest = self._fixed.rest[section_index][torch.from_numpy(rows)]
-        return (self._fixed.share * self.network.decode(tokens.fused.z) + rest).numpy()
+        rest = self._fixed.rest[section_index][torch.from_numpy(rows).to(self.network.device)]
+        values = self._fixed.share * self.network.decode(tokens.fused.z) + rest
+        return values.cpu().numpy()
 
     def copy_state(self) -> dict[str, Tensor]:
         """Copy the current weights."""
@@ -201,12 +203,13 @@ class TunedModel:
     def _compute_loss(self, section_index: int, positions: Tensor) -> Tensor:
         net, fixed = self.network, self._fixed
         rows = torch.from_numpy(self._subset.rows[section_index])[positions]
-        labels = torch.from_numpy(self._subset.labels[section_index])[positions]
-        left = (labels - fixed.rest[section_index][rows]) / fixed.share
-        original = self._original_predictions[section_index][positions]
+        labels = torch.from_numpy(self._subset.labels[section_index])[positions].to(net.device)
+        left = (labels - fixed.rest[section_index][rows.to(net.device)]) / fixed.share
+        original = self._original_predictions[section_index][positions.to(net.device)]
         is_target = fixed.is_trainable & ~labels.isnan()
         target = net.from_label_scale(torch.where(is_target, left, original))
         genes = torch.randperm(net.config.genes, generator=self._generator)[:GENES_PER_STEP]
+        genes = genes.to(net.device)
         tokens = self._select_tokens(section_index, rows)
         final = net.head(net.image(net.encode_genes()[None, genes], tokens.fused.z)).squeeze(-1)
         heads = net.apply_auxiliary_heads(tokens.fused, tokens.context)

@@ -15,6 +15,7 @@ from functools import partial
 import numpy as np
 from torch import Tensor
 
+from ...inference.device_errors import is_out_of_memory
 from .candidates import FoldScores, gain_minus_stderr, score_subset, stack_scores
 from .finetune_settings import AdaptScope, FinetuneSettings
 from .hold_out_split import Subset
@@ -23,6 +24,7 @@ from .tuning_protocol import EpochFinished, FinetuneControl, FinetuneEvent
 
 DIVERGENCE_FACTOR = 3.0  # a loss above so many times the first one is a divergence
 DEFAULT_PATIENCE = 15
+_DIVERGED, _OUT_OF_MEMORY = "it diverged", "the memory was full"
 
 
 @dataclass
@@ -77,22 +79,29 @@ class TuningLoop:
         control: FinetuneControl,
         after_epoch: Callable[[], None] = lambda: None,
     ) -> None:
-        """Train until a limit is reached, validation stops improving, it diverges or is stopped.
+        """Train until a limit is reached, validation stops improving, or it is stopped.
 
+        It also ends when it diverges or memory runs out.
         Then the members have the weights of the best epoch.
         """
         start, paused = time.monotonic(), 0.0
         best_states = self._copy_member_states()
         while self._should_continue(control, time.monotonic() - start - paused):
-            loss = self._train_epoch(partial(self._should_interrupt, control, start + paused))
-            scores = self.validation_scores()
+            try:
+                loss = self._train_epoch(partial(self._should_interrupt, control, start + paused))
+                scores = self.validation_scores()
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                self.end_reason = f"{_OUT_OF_MEMORY} in epoch {len(self.curve) + 1}"
+                break
             pcc = scores.mean_partial
             gain = gain_minus_stderr(scores.partial - self.initial.partial)
             self.curve.append((loss, pcc))
             self.epoch_scores.append(scores)
             is_diverged = self._is_diverged(loss, pcc)
             if is_diverged:
-                self.end_reason = f"it diverged in epoch {len(self.curve)}"
+                self.end_reason = f"{_DIVERGED} in epoch {len(self.curve)}"
             elif gain > self.gain:
                 self.gain, self.best_epoch = gain, len(self.curve)
                 best_states = self._copy_member_states()
@@ -180,6 +189,11 @@ class TuningLoop:
 
     def _copy_member_states(self) -> list[dict[str, Tensor]]:
         return [m.copy_state() for m in self.members]
+
+
+def is_premature_end(reason: str) -> bool:
+    """Whether the reason of an end is that training could not go on."""
+    return reason.startswith((_DIVERGED, _OUT_OF_MEMORY))
 
 
 def pick_epoch_by_other_folds(epochs: Sequence[FoldScores]) -> FoldScores:

@@ -70,6 +70,8 @@ class FinetuneStarted(FinetuneEvent):
         Sentences about sections of far fewer counts than the checkpoint was trained on.
     plain
         Which of the closed-form fits would be kept, and why; "" where it is not known.
+    device
+        Where it is trained, as "the CPU"; "" where it is not known.
     """
 
     name: ClassVar[str] = "started"
@@ -85,6 +87,7 @@ class FinetuneStarted(FinetuneEvent):
     genes: int
     shallow: tuple[str, ...] = ()
     plain: str = ""
+    device: str = ""
 
 
 @dataclass(frozen=True)
@@ -309,7 +312,7 @@ def _format_event(event: FinetuneEvent) -> str:
     if isinstance(event, FinetuneStarted):
         spots = (
             f"{event.spots} spots teach, {event.held_out} are held out, {event.between} lie "
-            f"between; adapting {event.adapt}"
+            f"between; adapting {event.adapt}{f' on {event.device}' if event.device else ''}"
         )
         return "\n".join(t for t in (*event.shallow, spots, event.plain) if t)
     if isinstance(event, EpochFinished):

@@ -167,14 +167,14 @@ class FinetuneController:
         process = self._process = FinetuneProcess(self.command)
         self.parent_checkpoint, self.training_sections = parent, training
         self.checkpoint_path = output_path
-        parent_path, gene = parent.path, self._gene
+        parent_path, gene, device = parent.path, self._gene, self.session.settings.device
 
         def job() -> Iterator[FinetuneEvent]:
             with TemporaryDirectory(prefix="napari-dkan-", ignore_cleanup_errors=True) as temporary:
                 folder = Path(temporary) / "sections"  # the name is recorded in the card
                 write_sections((*training, *others), folder)
                 arguments = build_finetune_arguments(
-                    parent_path, folder, names, request.settings, output_path
+                    parent_path, folder, names, request.settings, output_path, device
                 )
                 if others:
                     arguments += ["--others", ",".join(s.name for s in others)]
