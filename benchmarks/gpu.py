@@ -1,4 +1,6 @@
-"""The figures that need a GPU: encoding a whole slide, and a click, with ViT-L/16.
+"""The figures that need a GPU: encoding a whole slide, clicks, the lens and fine-tuning.
+
+The encoder is ViT-L/16 and the network that of the published size.
 
 Without a window, on a section mirrored into a pyramidal JPEG TIFF in build/; random weights.
 
@@ -7,32 +9,40 @@ and encoding alone, of which the slower one is what limits it, and the operation
 of the same GPU's measured bfloat16 matrix product.
 
 A click is cold as in `clicks.py`: its surroundings are known, none of its 25 patches is. It counts
-from the place to the values of all genes.
+from the place to the values of all genes. The lens is a circle of a millimetre over tiles that
+are not known yet: one gene, nearest tiles first. Fine-tuning is an epoch over a section of spots
+in memory, of random numbers: its decoder alone, from tokens that are computed once, and
+everything.
 """
 
 from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Iterator
 
 import numpy as np
 import torch
+from fine_tuning_epoch import seconds_of_epochs
 from numpy.typing import NDArray
 from operations import operations, product_rate
 from published_model import PX, published_checkpoint
 from pyramid import MPP, pyramid_file
-from shapely.geometry import box
+from shapely.geometry import Point, box
 from verdict import Figure, print_table
 
 from napari_dkan.inference.patch_features.patch_geometry import PatchKeys, keys_from_centers
 from napari_dkan.inference.patch_features.patch_loader import open_patch_loader
 from napari_dkan.inference.predictor import Predictor
 from napari_dkan.inference.target import Target, TargetKind, target_from_region
+from napari_dkan.model import Checkpoint
 from napari_dkan.slide import Slide, open_slide
 from napari_dkan.spatial.spots import Spots
 
 RATE, SHARE, CLICK_MS = 3000, 0.5, 100
 ENCODING, CLICK = "whole-slide encoding, ViT-L/16", "click to values, ViT-L/16, cold"
+LENS, LENS_RADIUS_UM = "lens of 1 mm over new tiles, ViT-L/16", 1000
+TUNING = "an epoch of fine-tuning"
 FIRST = 2048  # tiles before the clock starts
 ROUND = 256  # tiles encoded at once when encoding alone
 
@@ -62,6 +72,8 @@ def main() -> None:
         print(f"\n{path.name}, {len(tiles):,} tiles of {PX} px, {encoder}, {where}\n", flush=True)
         figures = [*_encoding(predictor, keys_from_centers(tiles), where)]
         figures.append(_click(predictor, args.clicks, where))
+        figures.append(_lens(predictor, where))
+    figures += _fine_tuning(checkpoint, device, where, spots=24 if args.rehearse else 300)
     print_table(figures)
 
 
@@ -137,6 +149,31 @@ def _click(predictor: Predictor, clicks: int, where: str) -> Figure:
     figure = f"{p95:.0f} ms (median {np.median(spent):.0f})"
     target = f"p95 <= {CLICK_MS} ms"
     return Figure(f"{CLICK}, {clicks} clicks", where, target, figure, met, "without a window")
+
+
+def _lens(predictor: Predictor, where: str) -> Figure:
+    """Seconds until the first and until all values of a gene in the circle of a lens."""
+    slide, um = predictor.slide, predictor.checkpoint.patch.um
+    middle = np.array([slide.width, slide.height]) * 0.75  # away from the clicks
+    circle = Point(middle).buffer(LENS_RADIUS_UM / predictor.mpp)
+    tiles = target_from_region(circle, um, predictor.mpp, slide.width, slide.height)
+    start, first = time.perf_counter(), 0.0
+    for update in predictor.stream(
+        tiles, lambda xy: np.argsort(np.hypot(*(xy - middle).T)), genes=[0]
+    ):
+        if len(update.rows) and not first:
+            first = time.perf_counter() - start
+    seconds = time.perf_counter() - start
+    figure = f"first values after {first:.2f} s, {len(tiles)} tiles after {seconds:.2f} s"
+    return Figure(LENS, where, "-", figure, None, "with its context, without a window")
+
+
+def _fine_tuning(checkpoint: Checkpoint, device: str, where: str, spots: int) -> Iterator[Figure]:
+    """Seconds of an epoch on the device, and on the CPU beside it."""
+    found = seconds_of_epochs(checkpoint, device, spots)
+    for what, seconds in found.items():
+        title = f"{TUNING}, {what}, {spots} spots"
+        yield Figure(title, where, "-", f"{seconds:.2f} s", None, "random numbers")
 
 
 def clicked(predictor: Predictor, xy: NDArray[np.float64]) -> float:

@@ -164,6 +164,22 @@ def test_network_needs_torch_only() -> None:
     assert found == ""
 
 
+def test_what_computes_needs_no_readers_of_sections() -> None:
+    """A GPU box can predict, explain and fine-tune, and run the benchmarks that need its GPU."""
+    modules = ["inference.predictor", "inference.occlusion", "slide", "doctor.compute_checks"]
+    modules += ["training.fit.lightning_module", "training.finetuning.finetune_checkpoint"]
+    absent = "['napari', 'qtpy', 'anndata', 'scanpy', 'zarr']"
+    found = fresh_python(
+        "import sys, importlib\n"
+        f"sys.modules.update(dict.fromkeys({absent}))\n"
+        f"for module in {modules}:\n"
+        "    importlib.import_module('napari_dkan.' + module)\n"
+        f"sys.path.insert(0, {str(ROOT / 'benchmarks')!r})\n"
+        "import gpu, training_step"
+    )
+    assert found == ""
+
+
 def test_constraints_pin_what_we_ask_for() -> None:
     """Every direct requirement has one plain pin that satisfies it; no hosts, no paths."""
     pins: dict[str, str] = {}
