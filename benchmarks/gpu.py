@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -41,8 +40,7 @@ from napari_dkan.spatial.spots import Spots
 
 RATE, SHARE, CLICK_MS = 3000, 0.5, 100
 ENCODING, CLICK = "whole-slide encoding, ViT-L/16", "click to values, ViT-L/16, cold"
-LENS, LENS_RADIUS_UM = "lens of 1 mm over new tiles, ViT-L/16", 1000
-TUNING = "an epoch of fine-tuning"
+LENS_RADIUS_UM = 1000
 FIRST = 2048  # tiles before the clock starts
 ROUND = 256  # tiles encoded at once when encoding alone
 
@@ -72,8 +70,8 @@ def main() -> None:
         print(f"\n{path.name}, {len(tiles):,} tiles of {PX} px, {encoder}, {where}\n", flush=True)
         figures = [*_encoding(predictor, keys_from_centers(tiles), where)]
         figures.append(_click(predictor, args.clicks, where))
-        figures.append(_lens(predictor, where))
-    figures += _fine_tuning(checkpoint, device, where, spots=24 if args.rehearse else 300)
+        _print_lens(predictor)
+    _print_fine_tuning(checkpoint, device, spots=24 if args.rehearse else 300)
     print_table(figures)
 
 
@@ -151,7 +149,7 @@ def _click(predictor: Predictor, clicks: int, where: str) -> Figure:
     return Figure(f"{CLICK}, {clicks} clicks", where, target, figure, met, "without a window")
 
 
-def _lens(predictor: Predictor, where: str) -> Figure:
+def _print_lens(predictor: Predictor) -> None:
     """Seconds until the first and until all values of a gene in the circle of a lens."""
     slide, um = predictor.slide, predictor.checkpoint.patch.um
     middle = np.array([slide.width, slide.height]) * 0.75  # away from the clicks
@@ -164,16 +162,16 @@ def _lens(predictor: Predictor, where: str) -> Figure:
         if len(update.rows) and not first:
             first = time.perf_counter() - start
     seconds = time.perf_counter() - start
-    figure = f"first values after {first:.2f} s, {len(tiles)} tiles after {seconds:.2f} s"
-    return Figure(LENS, where, "-", figure, None, "with its context, without a window")
+    print(
+        f"\nlens of {LENS_RADIUS_UM:,} um over tiles that are not known: first values after "
+        f"{first:.2f} s, all {len(tiles)} tiles after {seconds:.2f} s"
+    )
 
 
-def _fine_tuning(checkpoint: Checkpoint, device: str, where: str, spots: int) -> Iterator[Figure]:
-    """Seconds of an epoch on the device, and on the CPU beside it."""
+def _print_fine_tuning(checkpoint: Checkpoint, device: str, spots: int) -> None:
     found = seconds_of_epochs(checkpoint, device, spots)
-    for what, seconds in found.items():
-        title = f"{TUNING}, {what}, {spots} spots"
-        yield Figure(title, where, "-", f"{seconds:.2f} s", None, "random numbers")
+    parts = ", ".join(f"{what} {seconds:.2f} s" for what, seconds in found.items())
+    print(f"\nan epoch of fine-tuning, {spots} spots of random numbers: {parts}")
 
 
 def clicked(predictor: Predictor, xy: NDArray[np.float64]) -> float:
