@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import tifffile
 from napari.layers import Points
+from PIL import Image
 from qtpy.QtCore import Qt
 
 from napari_dkan.viewer.session.viewer_settings import TargetMode
@@ -66,12 +67,20 @@ def test_array_that_contradicts_the_slide_is_refused_until_the_user_decides(
     assert "disagree" not in banner.text()
 
 
-def test_array_that_agrees_is_predicted(panel) -> None:
+def test_array_that_agrees_is_predicted(panel, tmp_path) -> None:
     layer = add_array(panel, mpp=0.74)  # 6 % apart
     panel.target_box.mode_buttons[TargetMode.SPOTS].click()
     panel.target_box.update_plan()
     assert panel.target_box.predict_button.isEnabled()
     assert "disagree" not in panel.slide_check_banner.text()
+
+    # It says nothing about another slide, which states no pixel size.
+    session, photo = panel.session, tmp_path / "photo.png"
+    Image.fromarray(np.full((400, 400, 3), 230, np.uint8)).save(photo)
+    session.viewer.open(photo, plugin="napari-dkan")
+    session.viewer_slides.set_current(session.slides[-1])
+    assert session.slide.slide.width == 400 and session.slide.pixel_size is None
+    session.viewer.layers.remove(session.slide.layer)
     panel.session.viewer.layers.remove(layer)
     add_array(panel, mpp=0.8)  # 14 % apart
     assert "disagree" in panel.slide_check_banner.text()

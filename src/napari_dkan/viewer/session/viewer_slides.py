@@ -280,9 +280,13 @@ class ViewerSlides:
         """
         slide = self.current
         for layer in [] if slide is None else self._layers():
-            owner = self.layer_registry.slide_of(layer)
-            if slide is not None and (owner is slide or (owner is None and len(self.slides) == 1)):
+            if slide is not None and self._may_be_on(layer, slide):
                 check_spot_array(layer, slide)
+
+    def _may_be_on(self, layer: Layer, slide: ViewerSlide) -> bool:
+        """Whether a layer belongs to a slide, or to none where only this one is open."""
+        owner = self.layer_registry.slide_of(layer)
+        return owner is slide or (owner is None and len(self.slides) == 1)
 
     def _on_layer_scaled(self, event: object = None) -> None:
         """Take the pixel size from the scale that the user set, unless it is known otherwise."""
@@ -301,7 +305,7 @@ class ViewerSlides:
         if slide is None or not is_uncertain(slide.pixel_size):
             return
         for layer in self._layers():
-            size = pixel_size_from_spots(layer, slide)
+            size = pixel_size_from_spots(layer, slide) if self._may_be_on(layer, slide) else None
             if size is not None:
                 self.set_pixel_size(slide, size)
                 return
