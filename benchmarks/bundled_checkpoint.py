@@ -45,6 +45,7 @@ from napari_dkan.training.data.section_loading import (
 from napari_dkan.training.depth_metrics import depth_partial_pcc, predict_with_depth
 from napari_dkan.training.evaluation import crossval
 from napari_dkan.training.evaluation.crossval_report import format_metrics_table
+from napari_dkan.training.evaluation.folds import make_folds
 from napari_dkan.training.evaluation.zero_shot_evaluation import (
     evaluate_zero_shot,
     read_zero_shot_card,
@@ -124,7 +125,7 @@ def cross_validate(args: argparse.Namespace) -> None:
             inputs.gene_text, inputs.settings, folder, SINGLE_DEVICE, lambda line: None
         )
         sections = {s.name: s for s in inputs.sections}
-        for fold in crossval.make_folds(inputs.sections):
+        for fold in make_folds(inputs.sections):
             if fold.test[0] in args.only and folder.load_result(fold.name) is None:
                 result = crossval._run_fold(
                     fold, sections, context, seeds, crossval.BASELINES, args.methods
@@ -153,7 +154,7 @@ def thinned(args: argparse.Namespace) -> None:
         {s.name: s for s in load_inputs(args).sections},
     )
     scores: dict[str, list[tuple[float, float]]] = {}
-    for fold in crossval.make_folds(list(sections.values())):
+    for fold in make_folds(list(sections.values())):
         (name,), arrays = fold.test, folder.load_result(fold.name)
         counts = sections[name].counts
         assert arrays is not None and counts is not None

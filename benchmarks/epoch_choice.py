@@ -21,7 +21,7 @@ from pathlib import Path
 from bundled_checkpoint import NAMES, add_input_options, load_inputs
 
 from napari_dkan.training.data.prepared_section import encode_section, fit_section_encoder
-from napari_dkan.training.evaluation.crossval import make_folds
+from napari_dkan.training.evaluation.folds import make_folds
 from napari_dkan.training.fit.depth_residuals import remove_depth
 from napari_dkan.training.fit.fit_callback import (
     EpochRecord,

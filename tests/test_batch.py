@@ -167,8 +167,10 @@ def test_one_worker_per_gpu_and_per_cpu_core(available, requested, n_workers, n_
     )
     assert [place.name for place in made] == expected
     for place in made:
+        if place.name != "cpu" and requested is None:  # may be passed over for the CPU
+            assert place.device == "auto"
         if place.name.startswith("cuda"):  # it sees one GPU, its own, as the first
-            assert place.device == "cuda:0"
+            assert place.device == ("cuda:0" if requested else "auto")
             assert place.environment == {"CUDA_VISIBLE_DEVICES": place.name[-1]}
         assert place.n_threads == (1 if place.name == "cpu" else max(1, 4 // len(made)))
 

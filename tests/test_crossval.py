@@ -19,17 +19,14 @@ from napari_dkan.errors import OutputError, SpotsError
 from napari_dkan.model import load_checkpoint
 from napari_dkan.training.baselines import BASELINES
 from napari_dkan.training.depth_reference import TrainingDepth
-from napari_dkan.training.evaluation.crossval import (
-    CrossValidationResult,
-    FoldResult,
-    cross_validate,
-    make_folds,
-)
+from napari_dkan.training.evaluation.crossval import cross_validate
 from napari_dkan.training.evaluation.crossval_report import (
     REPORT_METRICS,
     average_metrics,
     build_crossval_report,
 )
+from napari_dkan.training.evaluation.crossval_result import CrossValidationResult, FoldResult
+from napari_dkan.training.evaluation.folds import make_folds
 from napari_dkan.training.fit import fit_callback as progress
 from napari_dkan.training.fit.run_folder import RunFolder
 from napari_dkan.training.gene_text import make_random_gene_text

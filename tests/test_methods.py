@@ -38,16 +38,13 @@ from napari_dkan.training.block_bootstrap import bootstrap_pcc
 from napari_dkan.training.data.prepared_section import encode_section, fit_section_encoder
 from napari_dkan.training.data.section_batches import make_section_batch
 from napari_dkan.training.depth_reference import DepthReference
-from napari_dkan.training.evaluation.crossval import (
-    CrossValidationResult,
-    Fold,
-    FoldResult,
-    cross_validate,
-)
+from napari_dkan.training.evaluation.crossval import cross_validate
 from napari_dkan.training.evaluation.crossval_report import (
     build_crossval_report,
     list_chosen_epochs,
 )
+from napari_dkan.training.evaluation.crossval_result import CrossValidationResult, FoldResult
+from napari_dkan.training.evaluation.folds import Fold
 from napari_dkan.training.evaluation.paired_differences import (
     compute_paired_differences,
     format_paired_differences,

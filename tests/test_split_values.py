@@ -12,7 +12,7 @@ import torch
 
 from napari_dkan.errors import SpotsError
 from napari_dkan.expression.label_scale import LabelScale
-from napari_dkan.training.evaluation.crossval import Fold, make_folds
+from napari_dkan.training.evaluation.folds import Fold, make_folds
 from napari_dkan.training.finetuning.finetune_settings import FinetuneSettings, HoldOutUnit
 from napari_dkan.training.finetuning.hold_out_split import (
     HoldOutSplit,

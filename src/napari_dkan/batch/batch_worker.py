@@ -39,7 +39,8 @@ class WorkerDevice:
     name
         Shown to the user.
     device
-        As the worker sees it: with only its own GPU visible, that is the first.
+        As the worker sees it: with only its own GPU visible, that is the first. "auto" for a GPU
+        that nobody asked for: where it does not work, the worker computes on the CPU.
     n_threads
         Threads of torch.
     environment
@@ -101,7 +102,10 @@ def assign_worker_devices(
         names = [chosen[i % len(chosen)] for i in range(n_workers)]
     names = names[: max(1, n_jobs)]
     n_threads = max(1, n_cores // len(names))
-    return tuple(_create_worker_device(name, n_threads, environment) for name in names)
+    made = (_create_worker_device(name, n_threads, environment) for name in names)
+    if requested:
+        return tuple(made)
+    return tuple(w if w.device == "cpu" else replace(w, device="auto") for w in made)
 
 
 def _create_worker_device(

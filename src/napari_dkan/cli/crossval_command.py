@@ -28,8 +28,8 @@ def run_crossval(
     epochs: Annotated[int | None, typer.Option(min=1, help="Epochs at most.")] = None,
 ) -> None:
     """Test each section (or patient) once, with the methods and every baseline; write a report."""
-    from ..training.evaluation.crossval import make_folds
     from ..training.evaluation.crossval_report import format_metrics_table
+    from ..training.evaluation.folds import make_folds
     from ..training.evaluation.paired_differences import format_paired_differences
     from ..training.train import prepare_training_inputs, write_crossval_report
 

@@ -1,11 +1,11 @@
-"""Cross-validation folds, and trained methods and baselines on the same folds and features."""
+"""Cross-validation of trained methods and baselines on the same folds and features."""
 
 from __future__ import annotations
 
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import astuple, dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -16,16 +16,19 @@ from ..data.prepared_section import PreparedSection, encode_section, fit_section
 from ..depth_reference import DepthReference, compute_mean_profile
 from ..fit.fit_callback import EpochCallback, EpochRecord
 from ..fit.fit_model import SINGLE_DEVICE, TrainingHardware, choose_epochs, fit_model
-from ..fit.run_folder import ArraysByName, RunFolder
+from ..fit.run_folder import RunFolder
 from ..gene_text import GeneTextFeatures
-from ..metrics import FloatingArray
 from ..prediction_scores import (
-    DEPTH_ALONE,
-    PredictionScores,
-    score_depth_alone,
     score_predictions,
 )
 from ..train_settings import FoldUnit, LogFunction, TrainSettings, ignore_log
+from .crossval_result import (
+    CrossValidationResult,
+    FoldResult,
+    MethodCost,
+    PredictionsBySection,
+)
+from .folds import Fold, make_folds
 
 CROSSVAL_PROTOCOL = (
     "leave one {by} out; in each fold encoder, label standardisation and ridge penalty come "
@@ -34,221 +37,6 @@ CROSSVAL_PROTOCOL = (
     "the network is then trained on all training sections for that many epochs; the test {by} is "
     "used once, for the scores"
 )
-
-PredictionsBySection = dict[str, FloatingArray]
-
-
-@dataclass(frozen=True)
-class Fold:
-    """Names of the sections of a fold; validation sections are training sections."""
-
-    name: str
-    test: tuple[str, ...]
-    training: tuple[str, ...]
-    validation: tuple[str, ...]
-
-    @property
-    def training_without_validation(self) -> tuple[str, ...]:
-        """Sections of the network that chooses the number of epochs."""
-        return tuple(n for n in self.training if n not in self.validation)
-
-
-def make_folds(sections: Sequence[PreparedSection], by: FoldUnit = FoldUnit.section) -> list[Fold]:
-    """Make folds that test each section, or all sections of each patient, once.
-
-    The section after the test section is the validation section. With patients all sections of
-    the next patient validate, with only two patients one section of the training patient.
-
-    Raises
-    ------
-    SpotsError
-        When there are too few sections or patients, or a patient is unknown.
-    """
-    names = [s.name for s in sections]
-    if len(set(names)) < len(names):
-        repeated = next(n for n in names if names.count(n) > 1)
-        raise SpotsError(f"The section {repeated} is given twice; give each once.")
-    if by is FoldUnit.patient:
-        return _make_patient_folds(sections)
-    if len(names) < 3:
-        raise SpotsError(
-            f"Leave-one-section-out takes at least 3 sections, not {len(names)}: one is tested, "
-            "one validates and the others are trained on. Give more, or train without it."
-        )
-    return [
-        Fold(
-            test,
-            (test,),
-            tuple(n for n in names if n != test),
-            (names[(i + 1) % len(names)],),
-        )
-        for i, test in enumerate(names)
-    ]
-
-
-def _make_patient_folds(sections: Sequence[PreparedSection]) -> list[Fold]:
-    unknown = [s.name for s in sections if not s.patient]
-    if unknown:
-        raise SpotsError(
-            f"The data does not say which patient {', '.join(unknown[:3])} is from; "
-            "use --by section."
-        )
-    by_patient: dict[str, tuple[str, ...]] = {}
-    for section in sections:
-        by_patient[section.patient] = (*by_patient.get(section.patient, ()), section.name)
-    patients = list(by_patient)
-    if len(patients) < 2:
-        raise SpotsError(
-            f"Leave-one-patient-out takes sections of at least 2 patients; all "
-            f"{len(sections)} are of patient {patients[0]}. Give sections of others, "
-            "or use --by section."
-        )
-    folds = []
-    for i, test in enumerate(patients):
-        training = tuple(n for p in patients if p != test for n in by_patient[p])
-        next_sections = by_patient[patients[(i + 1) % len(patients)]]
-        # with two patients the next one has all training sections
-        validation = next_sections if len(patients) > 2 else next_sections[-1:]
-        if len(training) == len(validation):
-            raise SpotsError(
-                f"With patient {test} tested, {training[0]} is the only section left to train "
-                "on and none is left to validate on; give more sections."
-            )
-        folds.append(Fold(f"patient {test}", by_patient[test], training, validation))
-    return folds
-
-
-@dataclass(frozen=True)
-class MethodCost:
-    """What a method costs in a fold.
-
-    Attributes
-    ----------
-    fit_seconds
-        Wall time of the choice of epochs and the final fit; NaN where part of it was resumed.
-    ms_per_spot
-        Wall time of predicting the test sections from their tile features, by spot.
-    parameters
-        Number of parameters and stored labels of all members; NaN for a baseline.
-    """
-
-    fit_seconds: float
-    ms_per_spot: float
-    parameters: float = math.nan
-
-
-@dataclass(frozen=True)
-class FoldResult:
-    """Predictions of each method for the test sections of a fold.
-
-    Attributes
-    ----------
-    epochs
-        Number of epochs by trained method and seed.
-    labels
-        Labels of the test sections.
-    predictions
-        By method and seed; a baseline has one entry, of the first seed.
-    costs
-        By method, of the first seed; {} for folds of older versions.
-    """
-
-    fold: Fold
-    epochs: dict[str, dict[int, int]]
-    labels: PredictionsBySection
-    predictions: dict[str, dict[int, PredictionsBySection]]
-    costs: dict[str, MethodCost] = field(default_factory=dict)
-
-    def to_arrays(self) -> ArraysByName:
-        """Convert to a flat table of arrays for a file."""
-        flat: ArraysByName = {f"labels|{name}": y for name, y in self.labels.items()}
-        for method, by_seed in self.epochs.items():
-            suffix = "" if method == DKAN_METHOD else f"|{method}"  # as in older files
-            flat |= {f"epochs|{seed}{suffix}": np.array(n) for seed, n in by_seed.items()}
-        flat |= {f"costs|{method}": np.array(astuple(c)) for method, c in self.costs.items()}
-        for method, predictions in self.predictions.items():
-            for seed, sections in predictions.items():
-                flat |= {f"{method}|{seed}|{name}": p for name, p in sections.items()}
-        return flat
-
-    @classmethod
-    def from_arrays(cls, fold: Fold, arrays: ArraysByName) -> FoldResult:
-        """Convert from the table of `to_arrays`."""
-        result = cls(fold, {}, {}, {})
-        for key, values in arrays.items():
-            first, *rest = key.split("|", 2)
-            if first == "labels":
-                result.labels["|".join(rest)] = values
-            elif first == "epochs":
-                method = rest[1] if len(rest) > 1 else DKAN_METHOD
-                result.epochs.setdefault(method, {})[int(rest[0])] = int(values)
-            elif first == "costs":
-                result.costs[rest[0]] = MethodCost(*map(float, values))
-            else:
-                by_seed = result.predictions.setdefault(first, {})
-                by_seed.setdefault(int(rest[0]), {})[rest[1]] = values
-        return result
-
-
-@dataclass(frozen=True)
-class CrossValidationResult:
-    """Results of all folds.
-
-    Attributes
-    ----------
-    references
-        Counts behind the labels of each test section, with the mean profile of the training
-        sections of its fold; {} where they are unknown.
-    """
-
-    by: FoldUnit
-    folds: tuple[FoldResult, ...]
-    references: Mapping[str, DepthReference] = field(default_factory=dict)
-
-    @property
-    def epochs(self) -> tuple[int, ...]:
-        """Epochs chosen for the first trained method in each fold, and with each seed."""
-        return tuple(n for f in self.folds for n in f.epochs[self.trained_methods[0]].values())
-
-    @property
-    def trained_methods(self) -> tuple[str, ...]:
-        """Names of the methods that are trained with each seed, without the baselines."""
-        return tuple(self.folds[0].epochs)
-
-    @property
-    def methods(self) -> tuple[str, ...]:
-        """Names of the methods."""
-        methods = tuple(self.folds[0].predictions)
-        return (*methods, DEPTH_ALONE) if self.references else methods
-
-    def fold_scores(self, fold: FoldResult, method: str) -> list[PredictionScores]:
-        """Score a method on the test sections of a fold, with each seed."""
-        if method == DEPTH_ALONE:
-            return [score_depth_alone(fold.labels, self.references)]
-        return [
-            score_predictions(p, {name: fold.labels[name] for name in p}, self.references)
-            for p in fold.predictions[method].values()
-        ]
-
-    def pooled_scores(self, method: str, seed: int | None = None) -> PredictionScores:
-        """Score a method over the test sections of all folds; by default for the first seed."""
-        predicted: PredictionsBySection = {}
-        labels: PredictionsBySection = {}
-        for result in self.folds:
-            labels |= result.labels
-        if method == DEPTH_ALONE:
-            return score_depth_alone(labels, self.references)
-        for result in self.folds:
-            by_seed = result.predictions[method]
-            predicted |= by_seed[next(iter(by_seed)) if seed is None else seed]
-        return score_predictions(
-            predicted, {name: labels[name] for name in predicted}, self.references
-        )
-
-    @property
-    def scores(self) -> dict[str, PredictionScores]:
-        """Pooled scores by method."""
-        return {method: self.pooled_scores(method) for method in self.methods}
 
 
 def cross_validate(

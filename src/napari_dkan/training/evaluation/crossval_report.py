@@ -15,11 +15,8 @@ from ...model.methods.method_configs import DKAN_METHOD
 from ..fit.run_folder import list_differences
 from ..metrics import nanmean_or_none, round_or_none
 from ..prediction_scores import DEPTH_ALONE, PredictionScores
-from .crossval import (
-    CROSSVAL_PROTOCOL,
-    CrossValidationResult,
-    FoldResult,
-)
+from .crossval import CROSSVAL_PROTOCOL
+from .crossval_result import CrossValidationResult, FoldResult
 
 # Titles of the columns of the printed table, in its order.
 TABLE_TITLES = {

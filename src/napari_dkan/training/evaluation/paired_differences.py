@@ -17,7 +17,7 @@ from ...spatial.spots import Spots
 from ..block_bootstrap import ResampledPcc, resample_pcc, student_t_factor
 from ..metrics import nanmean, round_or_none
 from ..prediction_scores import DEPTH_ALONE
-from .crossval import CrossValidationResult
+from .crossval_result import CrossValidationResult
 
 REFERENCE_METHODS = ("ridge", DKAN_METHOD)
 EXPLANATION = (
