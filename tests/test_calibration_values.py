@@ -27,7 +27,9 @@ from napari_dkan.training.finetuning.tuned_model import initialize_mean_std
 
 def levels(mean: list[float], std: list[float]) -> Any:
     """A network as far as its level and spread go."""
-    return SimpleNamespace(label_mean=torch.tensor(mean), label_std=torch.tensor(std))
+    return SimpleNamespace(
+        label_mean=torch.tensor(mean), label_std=torch.tensor(std), device=torch.device("cpu")
+    )
 
 
 def recalibrate(network: Any, predicted: Any, measured: Any) -> None:

@@ -31,6 +31,7 @@ from napari_dkan.model import (
 from napari_dkan.model.methods.method_configs import CONFIGS, TITLES, TriplexConfig
 from napari_dkan.model.methods.method_networks import create_network
 from napari_dkan.model.methods.retrieval import MclSTExp, RetrievalNetwork
+from napari_dkan.model.text_basis import TextBasis
 from napari_dkan.slide import open_slide
 from napari_dkan.spatial.spots import Spots
 from napari_dkan.training.baselines import fit_ridge
@@ -78,10 +79,11 @@ def encoded():
 @pytest.fixture(scope="module", params=OTHERS)
 def trained(request, tmp_path_factory) -> Checkpoint:
     """A checkpoint of each method, of two members with a linear path, from its file."""
+    embeddings = torch.randn(len(PANEL), 12, generator=torch.Generator().manual_seed(2))
     checkpoint = train_on_sections(
         [tiny_section(i) for i in range(2)],
         PANEL,
-        TEXT,
+        replace(TEXT, basis=TextBasis.fit(embeddings, 8, "test")),  # has no place in these
         settings=replace(SMALL, method=request.param, members=2, epochs=1),
         crossval=False,
     )

@@ -156,7 +156,7 @@ def test_clicks_off_the_slide_and_off_the_tissue(panel: PredictWidget, until):
 def test_region_without_tissue_and_no_region(panel: PredictWidget):
     panel.target_box.mode_buttons[TargetMode.REGION].click()
     panel.target_box.update_plan()
-    assert "Draw a region" in panel.target_box.plan_label.text()
+    assert "Draw Region 1 on the slide" in panel.target_box.plan_label.text()
     draw(panel, square(20, 20, 15))
     assert "no tissue in this region" in panel.target_box.plan_label.text()
     panel.target_box.start_prediction()

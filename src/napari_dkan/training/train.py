@@ -354,7 +354,7 @@ def train_on_sections(
         on_epoch=lambda epoch: log_epoch(f"final fit: epoch {epoch.number}"),
     )
     reference = build_reference([encode_section(s, model.encoder) for s in sections], model.network)
-    first = sections[0]
+    first, has_text = sections[0], model.network.config.gene_text_dim > 0
     return Checkpoint(
         network=model.network,
         panel=panel,
@@ -363,10 +363,10 @@ def train_on_sections(
         spot_pitch_um=first.spot_pitch_um,
         spot_diameter_um=first.spot_diameter_um,
         encoder=model.encoder.spec,
-        gene_text=text.source,
+        gene_text=text.source if has_text else "none: this method uses no gene text",
         card=build_training_card(sections, panel, settings, epochs, report) | (card or {}),
         encoder_tensors=model.encoder.tensors() or None,
-        text_basis=text.basis,
+        text_basis=text.basis if has_text else None,
         reference=reference,
         stain=first.stain,
     )
