@@ -174,7 +174,7 @@ def main() -> None:
                 f"{cores} CPU cores",
                 f">= {BUSY:.0%} of what other programs leave",
                 f"{of_free:.0%} ({own:.2f} of {cores} cores, others {others:.2f})",
-                of_free >= BUSY,
+                bool(of_free >= BUSY),
             ),
             Figure(
                 f"batch, {args.slides} slides, when everything is there already",

@@ -82,7 +82,7 @@ def main() -> None:
         session.set_gene(symbol)
         handled.append(1000 * (time.perf_counter() - start))
         frames.wait(
-            lambda: not len(prediction.find_undecoded_rows(column)) and frames.count > grown
+            lambda: not len(prediction.find_undecoded_rows([column])) and frames.count > grown
         )
         spent = 1000 * (time.perf_counter() - start)
         settle(panel, 0.1)

@@ -149,10 +149,10 @@ def main() -> None:
     parser.add_argument("--squares", type=int, default=600)
     parser.add_argument("--repeats", type=int, default=2, help="the best counts")
     options = parser.parse_args()
-    compare(pyramid_file(options.side), options.patch_reader, options.repeatable)
+    compare(pyramid_file(options.side), options.squares, options.repeats)
     svs = Path(os.environ.get("NAPARI_DKAN_DATA", "")) / "wsi" / "CMU-1-Small-Region.svs"
     if svs.exists():
-        compare(svs, options.patch_reader, options.repeatable)
+        compare(svs, options.squares, options.repeats)
     else:
         print("\nThe SVS is left out: set NAPARI_DKAN_DATA to a folder with wsi/.")
 

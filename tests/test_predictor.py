@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from typing import TYPE_CHECKING
 
@@ -309,3 +311,31 @@ def test_point_on_a_slide_without_tissue_is_predicted(predictor: Predictor):
     predictor.tissue = box(0, 0, 0, 0)
     values = predict(predictor, Target(TargetKind.POINTS, Spots(np.array([[700.0, 600.0]])))).values
     assert np.isfinite(values).all()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="of glibc")
+def test_memory_that_a_thread_frees_is_not_faulted_in_again():
+    code = """
+import ctypes, resource, sys, threading
+import numpy as np
+from napari_dkan.inference.device import keep_freed_memory
+if not hasattr(ctypes.CDLL(None), "mallopt"):
+    sys.exit(print(0, 1))
+faults = []
+def allocate():
+    count = lambda: resource.getrusage(resource.RUSAGE_THREAD).ru_minflt
+    for _ in range(20):
+        begun = count()
+        arrays = [np.ones(2**21, np.float32) for _ in range(3)]  # three layers of 8 MB
+        del arrays
+        faults.append(count() - begun)
+for prepare in (lambda: None, keep_freed_memory):
+    prepare()
+    thread = threading.Thread(target=allocate)
+    thread.start()
+    thread.join()
+print(sum(faults[30:]), sum(faults[10:20]))
+"""
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    kept, given_back = map(int, ran.stdout.split())
+    assert kept < given_back / 20

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import sys
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
@@ -48,6 +50,27 @@ def reserve_cpu_core() -> None:
     import torch
 
     torch.set_num_threads(max(1, (os.cpu_count() or 2) - 1))
+
+
+# Numbers of <malloc.h> in glibc, and bytes.
+_MALLOC_SETTINGS = {
+    -3: 32 * 2**20,  # M_MMAP_THRESHOLD: larger blocks go back to the system at once
+    -1: 256 * 2**20,  # M_TRIM_THRESHOLD: so much freed memory is kept in each arena
+    -2: 32 * 2**20,  # M_TOP_PAD: by so much an arena grows
+}
+
+
+def keep_freed_memory() -> None:
+    """Let the C library keep the memory that a network frees between its layers.
+
+    A thread's arena gives freed memory back at once, so that every layer of every batch faults its
+    pages in anew: half of the time of encoding in a thread. Holds for the process; it does
+    something with glibc only.
+    """
+    if sys.platform == "linux":
+        mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+        for parameter, value in _MALLOC_SETTINGS.items() if mallopt is not None else ():
+            mallopt(parameter, value)
 
 
 def free_device_memory(device: torch.device) -> None:

@@ -14,7 +14,7 @@ from ..errors import SpotsError
 from ..spatial.spots import Spots
 from .cache.token_cache import TokenCache
 from .context_layout import ContextWindowLayout
-from .device import to_device
+from .device import keep_freed_memory, to_device
 from .device_choice import pick_device
 from .device_errors import report_device_errors
 from .gene_decoder import GeneDecoder
@@ -80,6 +80,7 @@ class Predictor:
     ) -> None:
         from ..model.network.inference_optimization import optimize_for_inference
 
+        keep_freed_memory()
         self.slide, self.checkpoint, self.mpp = slide, checkpoint, mpp
         self.device: torch.device = pick_device(device)
         self.precomputed_features = precomputed_features
