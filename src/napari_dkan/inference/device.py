@@ -68,9 +68,10 @@ def keep_freed_memory() -> None:
     something with glibc only.
     """
     if sys.platform == "linux":
-        mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-        for parameter, value in _MALLOC_SETTINGS.items() if mallopt is not None else ():
-            mallopt(parameter, value)
+        library = ctypes.CDLL(None)
+        if hasattr(library, "mallopt"):  # not in musl
+            for parameter, value in _MALLOC_SETTINGS.items():
+                library.mallopt(parameter, value)
 
 
 def free_device_memory(device: torch.device) -> None:
