@@ -338,4 +338,4 @@ print(sum(faults[30:]), sum(faults[10:20]))
 """
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     kept, given_back = map(int, ran.stdout.split())
-    assert kept < given_back / 20
+    assert kept <= given_back / 20  # both 0 with another allocator
