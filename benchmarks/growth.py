@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+from section import peak_mb
 from verdict import Figure, print_table
 
 PX = 224  # level-0 px between dense tiles
@@ -86,7 +86,7 @@ def measured(tiles: int, path: Path) -> tuple[float, float, int]:
 
         map_of(4)
         seconds = map_of(tiles)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    peak = peak_mb()
     return seconds, peak, torch.get_num_threads()
 
 

@@ -14,25 +14,18 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import numpy as np
+from section import peak_mb
 from verdict import Figure, print_table
 
 SIDE = 100_000
 OPEN_S, VIEW_MB, JOB_MB = 2.0, 500, 1500
 VIEW = (1000, 800)
-
-
-def peak_mb() -> float:
-    """Of this process so far, in MB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (
-        1e6 if sys.platform == "darwin" else 1e6 / 1024
-    )
 
 
 def resident_mb() -> float:

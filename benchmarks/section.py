@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,3 +49,18 @@ def empty_cache(name: str) -> Path:
     shutil.rmtree(folder, ignore_errors=True)
     os.environ["NAPARI_DKAN_CACHE"] = str(folder)
     return folder
+
+
+def peak_mb() -> float:
+    """The peak of this process's resident size, in MB.
+
+    Not ``ru_maxrss`` on Linux: it begins with the size of the process that started this one.
+    """
+    status = Path("/proc/self/status")
+    if status.exists():
+        line = next(s for s in status.read_text().splitlines() if s.startswith("VmHWM"))
+        return int(line.split()[1]) * 1024 / 1e6
+    import resource
+
+    scale = 1e6 if sys.platform == "darwin" else 1e6 / 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / scale
