@@ -242,7 +242,7 @@ def test_account_of_a_worker_is_printed_on_request(fake, run, tmp_path, monkeypa
     assert run(*call, "-v")[2].count("account: what was read\n") == 1
 
 
-def test_finished_jobs_are_not_run_again(monkeypatch, tmp_path):
+def test_finished_jobs_are_not_run_again(monkeypatch, tmp_path, caplog):
     """The others keep their places in the list."""
     jobs, asked = make_jobs(tmp_path, "a", "kept", "b", "unreadable"), []
 
@@ -263,6 +263,7 @@ def test_finished_jobs_are_not_run_again(monkeypatch, tmp_path):
     events = list(existing_result.run_unfinished(jobs, run_in_reverse))
     ended = [(e.index, e.outcome.slide) for e in events if isinstance(e, JobFinished)]
     assert ended == [(1, "kept"), (3, "unreadable"), (2, "b"), (0, "a")]
+    assert "unreadable is run anew; its earlier result raised KeyError" in caplog.text
     assert [e.index for e in events if isinstance(e, JobProgress)] == [3, 2, 0]
     asked.clear()
     assert len(list(existing_result.run_unfinished(jobs, run_in_reverse, overwrite=True))) == 8

@@ -25,9 +25,9 @@ from napari_dkan.model import Checkpoint, load_checkpoint
 from napari_dkan.quality.comparison import (
     Comparison,
     compare_with_measured,
-    find_error_regions,
     held_out_pcc_from_card,
 )
+from napari_dkan.quality.error_regions import find_error_regions
 from napari_dkan.quality.model_comparison import compare_models
 from napari_dkan.quality.spatial_domains import adjusted_rand_index, cluster_domains
 from napari_dkan.samples.bundled_checkpoints import find_bundled_checkpoint

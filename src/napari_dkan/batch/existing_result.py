@@ -5,14 +5,17 @@ Neither torch nor a worker process is needed for it: a batch that is finished en
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import replace
 
-from ..errors import ResultError
+from ..errors import DkanError, ResultError
 from ..file_hash import compute_sha256_cached
 from .predict_slide import open_job_slide, resolve_checkpoint
 from .slide_job import JobEvent, JobFinished, JobOutcome, SlideJob
+
+log = logging.getLogger(__name__)
 
 RunJobs = Callable[[Sequence[SlideJob]], Generator[JobEvent, None, None]]
 
@@ -52,7 +55,11 @@ def _find_readable_result(job: SlideJob) -> JobOutcome | None:
     """Find a result; what cannot be read is reported by the worker that runs the job."""
     try:
         return find_existing_result(job)
-    except Exception:
+    except (DkanError, OSError):
+        return None
+    except Exception as error:  # must not end the other slides; the job is run as if new
+        kind = type(error).__name__
+        log.warning("%s is run anew; its earlier result raised %s %s", job.slide, kind, error)
         return None
 
 

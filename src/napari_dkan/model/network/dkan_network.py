@@ -96,23 +96,7 @@ class DKAN(MultiScaleNetwork):
     def decode(
         self, z: Tensor, genes: Tensor | None = None, gene_tokens: Tensor | None = None
     ) -> Tensor:
-        """Predict expression from z (B, d), on the label scale.
-
-        A gene's value does not depend on the other genes. Genes and spots are processed in
-        chunks, so memory is bounded (unless gradients are recorded).
-
-        Parameters
-        ----------
-        genes
-            Indices into the panel; None for all.
-        gene_tokens
-            Result of `encode_genes`, which is recomputed where gradients are recorded.
-
-        Returns
-        -------
-        Tensor
-            (B, G), or (B, len(genes)).
-        """
+        """See `ExpressionNetwork.decode`."""
         rows = torch.arange(self.config.genes) if genes is None else genes
         rows = rows.to(self.device)
         tokens = self.encode_genes() if gene_tokens is None else gene_tokens

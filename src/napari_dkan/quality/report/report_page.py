@@ -25,7 +25,8 @@ from ...model.checkpoint.checkpoint_file import Checkpoint
 from ...model.methods.method_configs import TITLES
 from ...slide import Slide
 from ...training.run_provenance import collect_provenance
-from ..comparison import Comparison, ErrorRegion, find_error_regions, held_out_pcc_from_card
+from ..comparison import Comparison, held_out_pcc_from_card
+from ..error_regions import ErrorRegion, find_error_regions
 from ..reliability import Reliability, score_reliability
 from ..slide_checks import check_domain_shift
 from .map_figures import COLOR_BAR_HEIGHT, MAP_WIDTH, MapCanvas, read_map_background

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from ...inference.prediction import Prediction
-from ..comparison import Comparison, ErrorRegion
+from ..comparison import Comparison
+from ..error_regions import ErrorRegion
 from ..gene_metrics import ComparisonSummary, GeneMetrics, MethodMetrics
 from ..reliability import Reliability
 from .map_figures import (

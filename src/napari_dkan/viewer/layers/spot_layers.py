@@ -24,7 +24,7 @@ from ..session.viewer_session import ViewerSession
 from .value_layers import DEFAULT_DIAMETER_UM, grid_transform, make_spots_layer
 
 if TYPE_CHECKING:
-    from ...quality.comparison import ErrorRegion
+    from ...quality.error_regions import ErrorRegion
 
 
 DOMAIN_OPACITY = 0.8

@@ -24,7 +24,7 @@ from ....widgets.theme_colors import (
 from ..data.comparison_metrics import ComparisonMetrics
 
 if TYPE_CHECKING:
-    from .....quality.comparison import ErrorRegion
+    from .....quality.error_regions import ErrorRegion
     from .....quality.gene_metrics import ComparisonSummary, MethodMetrics
 
 

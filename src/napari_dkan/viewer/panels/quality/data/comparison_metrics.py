@@ -21,7 +21,8 @@ from ....worker import JobFailure, JobRunner
 from .quality_model import QualityModel
 
 if TYPE_CHECKING:
-    from .....quality.comparison import Comparison, ErrorRegion
+    from .....quality.comparison import Comparison
+    from .....quality.error_regions import ErrorRegion
     from .....quality.gene_metrics import ComparisonSummary, GeneMetrics
 
 
@@ -304,7 +305,7 @@ class ComparisonMetrics:
             return
 
         def job() -> Iterator[tuple[ErrorRegion, ...]]:
-            from .....quality.comparison import find_error_regions
+            from .....quality.error_regions import find_error_regions
 
             yield find_error_regions(comparison, gene)
 
