@@ -34,7 +34,7 @@ from napari_dkan.model.methods.retrieval import MclSTExp, RetrievalNetwork
 from napari_dkan.model.text_basis import TextBasis
 from napari_dkan.slide import open_slide
 from napari_dkan.spatial.spots import Spots
-from napari_dkan.training.baselines import fit_ridge
+from napari_dkan.training.baselines import BASELINES, fit_ridge
 from napari_dkan.training.block_bootstrap import bootstrap_pcc
 from napari_dkan.training.data.prepared_section import encode_section, fit_section_encoder
 from napari_dkan.training.data.section_batches import make_section_batch
@@ -66,6 +66,7 @@ from .tiny_sections import PANEL, QUICK, tiny_section
 
 TEXT = make_random_gene_text(PANEL, 8, 1)
 SMALL = replace(QUICK, trunk="none", epochs=2)
+RIDGE = {"ridge": BASELINES["ridge"]}
 OTHERS = [name for name in CONFIGS if name != "dkan"]
 
 
@@ -212,13 +213,10 @@ def test_the_contrast_of_bleep_is_the_literal_one() -> None:
     torch.testing.assert_close(smoothed_contrast(image, expression), (by_row + by_column) / 2)
 
 
-def test_cross_validation_of_several_methods(tmp_path: Path) -> None:
+def test_cross_validation_of_several_methods() -> None:
     sections = [tiny_section(i) for i in range(3)]
     methods = ["dkan", *OTHERS]
-    run = RunFolder.create_or_resume(tmp_path / "run", {"run": {}})
-    result = cross_validate(
-        sections, TEXT, replace(SMALL, epochs=1), methods=methods, baselines={}, run=run
-    )
+    result = cross_validate(sections, TEXT, replace(SMALL, epochs=1), methods=methods, baselines={})
     assert result.trained_methods == tuple(methods)
     report = json.loads(json.dumps(build_crossval_report(result, PANEL, {})))
     assert list(report["mean"]) == methods
@@ -227,12 +225,27 @@ def test_cross_validation_of_several_methods(tmp_path: Path) -> None:
         assert all(np.abs(one - other).max() > 1e-3 for other in predicted[:i])
     assert list_chosen_epochs(report, "bleep") == [1, 1, 1]
     assert report["costs"]["triplex"]["parameters"] < report["costs"]["dkan"]["parameters"]
-    # finished folds are taken as they are, with every method
-    again = cross_validate(
-        sections, TEXT, replace(SMALL, epochs=1), methods=methods, baselines={}, run=run
-    )
-    assert again.folds[1].costs == result.folds[1].costs
-    assert again.folds[1].epochs == result.folds[1].epochs
+
+
+def test_methods_are_added_to_finished_folds(tmp_path: Path) -> None:
+    """None is trained again or dropped; the report has those asked for, in their order."""
+    run = RunFolder.create_or_resume(tmp_path / "run", {"run": {}})
+
+    def validate(*methods: str) -> CrossValidationResult:
+        sections = [tiny_section(i) for i in range(3)]
+        return cross_validate(
+            sections, TEXT, replace(SMALL, epochs=1), methods=methods, baselines=RIDGE, run=run
+        )
+
+    first = validate("linear", "bleep")
+    more = validate("triplex", "linear")
+    assert more.trained_methods == ("triplex", "linear")
+    assert more.methods[:3] == ("triplex", "linear", "ridge")
+    assert validate("bleep").folds[1].costs.keys() == {"bleep", "ridge"}
+    for one, other in zip(first.folds, more.folds, strict=True):
+        assert other.costs["linear"] == one.costs["linear"]  # wall times: not trained again
+        assert other.costs["ridge"].fit_seconds == one.costs["ridge"].fit_seconds
+        np.testing.assert_equal(other.predictions["linear"], one.predictions["linear"])
 
 
 def test_files_of_methods(trained: Checkpoint, tmp_path: Path) -> None:

@@ -258,7 +258,7 @@ def write_crossval_report(
     by, seeds, methods
         See `cross_validate`; the card in the folder of the run is of the first method.
     run, resume
-        Folder of the run, and whether to resume the run in it.
+        Folder of the run, and whether to resume the run in it, also with other methods.
     command
         Command that made the report.
 
@@ -273,10 +273,10 @@ def write_crossval_report(
     """
     config = inputs.to_config("crossval")
     config |= {"by": by.value, "seeds": list(seeds), "precision": hardware.precision.value}
-    if list(methods) not in ([], [inputs.settings.method]):
-        config |= {"methods": list(methods)}
     provenance = collect_provenance(command)
     folder = RunFolder.create_or_resume(run, {"run": config, "made": provenance}, resume)
+    # Not part of what a resumed run must agree in: methods may be added to it.
+    config["methods"] = list(methods) or [inputs.settings.method]
     result = cross_validate(
         inputs.sections,
         inputs.gene_text,

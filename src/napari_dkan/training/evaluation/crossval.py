@@ -62,7 +62,8 @@ def cross_validate(
     methods
         Names of the methods, see `model.methods`; by default that of the settings.
     run
-        Folder of the finished folds, which are not run again, and of the last epoch of a fold.
+        Folder of the finished folds and of the last epoch of a fold. Methods that a finished fold
+        has are not trained again, others are added to it.
     log, log_epoch
         Get a line per fold and per epoch.
 
@@ -75,19 +76,21 @@ def cross_validate(
     sections_by_name = {s.name: s for s in sections}
     references = _make_depth_references(folds, sections_by_name)
     context = _FoldContext(gene_text, settings, run, hardware, log_epoch)
+    names, fold_seeds = list(methods) or [settings.method], list(seeds) or [settings.seed]
     results = []
     for fold in folds:
         stored = None if run is None else run.load_result(fold.name)
-        if stored is None:
-            fold_seeds = list(seeds) or [settings.seed]
-            names = list(methods) or [settings.method]
-            result = _run_fold(fold, sections_by_name, context, fold_seeds, baselines, names)
+        result = None if stored is None else FoldResult.from_arrays(fold, stored)
+        missing = [m for m in names if result is None or m not in result.epochs]
+        if missing:
+            left = baselines if result is None else {}
+            new = _run_fold(fold, sections_by_name, context, fold_seeds, left, missing)
+            result = new if result is None else result.add_methods(new)
             if run is not None:
                 run.save_result(fold.name, result.to_arrays())
-        else:
-            result = FoldResult.from_arrays(fold, stored)
-        results.append(result)
-        log(_format_fold_line(result, references, resumed=stored is not None))
+        assert result is not None
+        results.append(result.select_methods(names))
+        log(_format_fold_line(results[-1], references, resumed=not missing))
     return CrossValidationResult(by, tuple(results), references)
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import astuple, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import astuple, dataclass, field, replace
 
 import numpy as np
 
@@ -94,6 +94,25 @@ class FoldResult:
                 by_seed = result.predictions.setdefault(first, {})
                 by_seed.setdefault(int(rest[0]), {})[rest[1]] = values
         return result
+
+    def add_methods(self, other: FoldResult) -> FoldResult:
+        """Add the methods of another result of the same fold."""
+        return replace(
+            self,
+            epochs=self.epochs | other.epochs,
+            predictions=self.predictions | other.predictions,
+            costs=self.costs | other.costs,
+        )
+
+    def select_methods(self, names: Sequence[str]) -> FoldResult:
+        """Keep these trained methods, in this order, and all baselines."""
+        kept = [*names, *(m for m in self.predictions if m not in self.epochs)]
+        return replace(
+            self,
+            epochs={m: self.epochs[m] for m in names},
+            predictions={m: self.predictions[m] for m in kept},
+            costs={m: self.costs[m] for m in kept if m in self.costs},
+        )
 
 
 @dataclass(frozen=True)
