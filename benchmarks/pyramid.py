@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,9 +13,6 @@ from section import BUILD
 
 TILE = 256
 MPP = 0.5
-# What scanners write: luminance in full, colour at half resolution, quality 85.
-JPEG = {"photometric": "rgb", "subsampling": (2, 2), "compression": "jpeg"}
-QUALITY = {"level": 85}
 
 
 def section_pixels() -> tuple[str, NDArray[np.uint8]]:
@@ -29,6 +27,24 @@ def section_pixels() -> tuple[str, NDArray[np.uint8]]:
         paths = get_synthetic_section()
     with open_slide(paths.image) as slide:
         return paths.name, slide.read_region(0, 0, slide.width, slide.height)
+
+
+def level_options(side: int, factor: int, mpp: float = MPP) -> dict[str, Any]:
+    """How tifffile writes a level of `side` px, as scanners do: colour at half resolution."""
+    px_per_cm = 1e4 / (mpp * factor)
+    return {
+        "shape": (side, side, 3),
+        "dtype": np.uint8,
+        "tile": (TILE, TILE),
+        "subfiletype": int(factor > 1),
+        "resolution": (px_per_cm, px_per_cm),
+        "resolutionunit": "CENTIMETER",
+        "metadata": None,
+        "photometric": "rgb",
+        "compression": "jpeg",
+        "compressionargs": {"level": 85},
+        "subsampling": (2, 2),
+    }
 
 
 def pyramid_file(side: int) -> Path:
@@ -47,15 +63,7 @@ def pyramid_file(side: int) -> Path:
         while True:
             tif.write(
                 mirrored_tiles(np.asarray(Image.fromarray(section).reduce(factor)), side // factor),
-                shape=(side // factor, side // factor, 3),
-                dtype=np.uint8,
-                tile=(TILE, TILE),
-                subfiletype=int(factor > 1),
-                resolution=(1e4 / (MPP * factor), 1e4 / (MPP * factor)),
-                resolutionunit="CENTIMETER",
-                metadata=None,
-                compressionargs=QUALITY,
-                **JPEG,
+                **level_options(side // factor, factor),
             )
             if side // factor <= 1024:
                 break
@@ -132,18 +140,7 @@ def write_repeated(tif: object, texture: NDArray[np.uint8], side: int, factor: i
         for x in range(distinct)
     )
     gaps = (None for _ in range(across**2 - distinct**2))
-    tif.write(
-        chain(tiles, gaps),
-        shape=(side, side, 3),
-        dtype=np.uint8,
-        tile=(TILE, TILE),
-        subfiletype=int(factor > 1),
-        resolution=(1e4 / (MPP * factor), 1e4 / (MPP * factor)),
-        resolutionunit="CENTIMETER",
-        metadata=None,
-        compressionargs=QUALITY,
-        **JPEG,
-    )
+    tif.write(chain(tiles, gaps), **level_options(side, factor))
     return distinct
 
 

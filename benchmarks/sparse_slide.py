@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from pyramid import JPEG, QUALITY, TILE, mirrored_tiles, section_pixels
+from pyramid import TILE, level_options, mirrored_tiles, section_pixels
 from section import BUILD
 
 MPP = 0.25
@@ -66,18 +66,7 @@ def write_level(tif: object, texture: NDArray[np.uint8], side: int, factor: int)
     reduced = np.asarray(Image.fromarray(texture).reduce(max(factor // 4, 1)))
     across = -(-side // TILE)
     tiles = disc(reduced, side) if across**2 <= WRITTEN else few(reduced, across)
-    tif.write(
-        tiles,
-        shape=(side, side, 3),
-        dtype=np.uint8,
-        tile=(TILE, TILE),
-        subfiletype=int(factor > 1),
-        resolution=(1e4 / (MPP * factor), 1e4 / (MPP * factor)),
-        resolutionunit="CENTIMETER",
-        metadata=None,
-        compressionargs=QUALITY,
-        **JPEG,
-    )
+    tif.write(tiles, **level_options(side, factor, MPP))
 
 
 def few(texture: NDArray[np.uint8], across: int):
