@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from ...expression.panel import Panel
 from ...inference.device import format_device_name
 from ...inference.device_choice import pick_device
 from ...inference.device_errors import report_device_errors
@@ -24,8 +22,7 @@ from ...model.network.ensemble import (
 )
 from ...model.network.network_interface import ExpressionNetwork
 from ..data.section_batches import SpotTokens
-from ..depth_reference import describe_shallow_section
-from .add_genes import AddedGenes, add_genes
+from .add_genes import add_genes
 from .candidates import (
     UNCHANGED,
     Candidate,
@@ -35,23 +32,27 @@ from .candidates import (
 )
 from .closed_form import ClosedFormFitter, carry_fit
 from .finetune_evaluation import (
-    FinetuneMetrics,
     compute_finetune_metrics,
     measure_forgetting,
     predict_subset,
     predict_with_original,
     predict_with_ridge,
 )
-from .finetune_settings import DEFAULT_EPOCHS, AdaptScope, FinetuneSettings
-from .finetuned_card import build_finetune_report, build_finetuned_card
-from .hold_out_split import HoldOutSplit, Subset, split_sections
-from .training_section import (
-    LabelMatrix,
-    SpotRows,
-    TrainingSection,
-    TrainingSectionReader,
-    read_training_sections,
+from .finetune_events import (
+    FinetuneEventCallback,
+    describe_shallow_sections,
+    make_gene_map_callback,
+    make_started_event,
 )
+from .finetune_settings import DEFAULT_EPOCHS, AdaptScope, FinetuneSettings
+from .finetuned_card import (
+    build_finetune_report,
+    build_finetuned_card,
+    collect_facts,
+    describe_new_genes,
+)
+from .hold_out_split import Subset, split_sections
+from .training_section import TrainingSection, TrainingSectionReader, read_training_sections
 from .tuned_model import (
     MIN_SHARE,
     FixedPart,
@@ -60,20 +61,11 @@ from .tuned_model import (
     initialize_mean_std,
     split_tokens,
 )
-from .tuning_loop import TuningLoop, is_premature_end
-from .tuning_protocol import (
-    FinetuneControl,
-    FinetuneEvent,
-    FinetuneStarted,
-    GeneMapComputed,
-    SectionReadStarted,
-)
+from .tuning_loop import TuningLoop
+from .tuning_protocol import FinetuneControl, SectionReadStarted
 
 if TYPE_CHECKING:
     from anndata import AnnData
-
-
-FinetuneEventCallback = Callable[[FinetuneEvent], None]
 
 
 @dataclass(frozen=True)
@@ -165,18 +157,18 @@ def finetune_checkpoint(
             )
             for scope in scopes
         ]
-        shallow = _describe_shallow_sections(checkpoint, training_sections)
+        shallow = describe_shallow_sections(checkpoint, training_sections)
         plain = choose_candidate(candidates).reason
         on_event(
             replace(
-                _make_started_event(training_sections, split, loops, len(panel), shallow, plain),
+                make_started_event(training_sections, split, loops, len(panel), shallow, plain),
                 device=format_device_name(str(picked)),
             )
         )
         n_epochs = kept_epoch = 0
         for loop in loops:
             loop.n_epochs_before, loop.kept_before = n_epochs, kept_epoch
-            send_gene_map = _make_gene_map_callback(
+            send_gene_map = make_gene_map_callback(
                 checkpoint, training_sections, loop.members, control, on_event
             )
             loop.run(on_event, control, send_gene_map)
@@ -196,7 +188,7 @@ def finetune_checkpoint(
         network = network.cpu()
     is_old_gene = np.arange(len(panel)) < len(checkpoint.panel)
     metrics = compute_finetune_metrics(panel, training_sections, split, predicted, is_old_gene)
-    facts = _collect_facts(metrics, loops, split, panel.symbols, training_sections, choice)
+    facts = collect_facts(metrics, loops, split, panel.symbols, training_sections, choice)
     facts["candidates"] = [c.to_json() for c in candidates]
     facts["others"] = forgetting
     facts["shallow"] = shallow
@@ -206,7 +198,7 @@ def finetune_checkpoint(
         new_metrics = compute_finetune_metrics(
             panel, training_sections, split, predicted, ~is_old_gene
         )
-        facts["new_genes"] = _describe_new_genes(added, new_metrics)
+        facts["new_genes"] = describe_new_genes(added, new_metrics)
     tuned = replace(
         start,
         network=network,
@@ -340,118 +332,3 @@ def _initialize_new_genes(
             for tokens, rows in pairs
         ]
         initialize_mean_std(member, slice(n_old_genes, None), predicted, train.labels)
-
-
-def _describe_shallow_sections(
-    checkpoint: Checkpoint, sections: Sequence[TrainingSection]
-) -> dict[str, str]:
-    """Describe the sections of far fewer counts than the checkpoint was trained on, by name."""
-    found = {}
-    for section in sections:
-        rows = np.flatnonzero(section.is_gene_measured[: len(checkpoint.panel)])
-        if section.counts is None or not len(rows):
-            continue
-        measured = Panel(tuple(checkpoint.panel.genes[row] for row in rows))
-        text = describe_shallow_section(checkpoint.card, section.counts, measured)
-        if text is not None:
-            found[section.name] = text
-    return found
-
-
-def describe_scopes(loops: Sequence[TuningLoop]) -> str:
-    """Say what is trained, such as "heads and decoder"."""
-    return " and ".join(loop.scope.value for loop in loops) or AdaptScope.plain.value
-
-
-def _make_started_event(
-    sections: Sequence[TrainingSection],
-    split: HoldOutSplit,
-    loops: Sequence[TuningLoop],
-    n_genes: int,
-    shallow: Mapping[str, str],
-    plain: str,
-) -> FinetuneStarted:
-    return FinetuneStarted(
-        len(split.train),
-        split.n_validation,
-        len(split.test),
-        split.n_buffer,
-        describe_scopes(loops),
-        sum(loop.max_epochs for loop in loops if loop.max_epochs) or None,
-        sum(loop.settings.seconds for loop in loops if loop.settings.seconds) or None,
-        loops[0].initial.mean_partial if loops else math.nan,
-        tuple(s.name for s in sections),
-        n_genes,
-        tuple(f"{name}: {text}" for name, text in shallow.items()),
-        plain,
-    )
-
-
-def _make_gene_map_callback(
-    checkpoint: Checkpoint,
-    sections: Sequence[TrainingSection],
-    members: Sequence[TunedModel],
-    control: FinetuneControl,
-    on_event: FinetuneEventCallback,
-) -> Callable[[], None]:
-    """Make a function that sends the current map of the requested gene for every section."""
-
-    def send_gene_map() -> None:
-        gene = control.requested_gene
-        if gene is None or gene not in checkpoint.panel:
-            return
-        column = checkpoint.panel.row(gene)
-        for i, section in enumerate(sections):
-            values = np.full(section.n_section_spots, np.nan)
-            predicted = _predict_mean(members, i, np.arange(len(section)))
-            values[section.section_rows] = predicted[:, column]
-            on_event(GeneMapComputed(section.name, gene, tuple(values.tolist())))
-
-    return send_gene_map
-
-
-def _predict_mean(members: Sequence[TunedModel], section_index: int, rows: SpotRows) -> LabelMatrix:
-    mean: LabelMatrix = np.mean([m.predict(section_index, rows) for m in members], axis=0)
-    return mean
-
-
-def _collect_facts(
-    metrics: FinetuneMetrics,
-    loops: Sequence[TuningLoop],
-    split: HoldOutSplit,
-    symbols: Sequence[str],
-    sections: Sequence[TrainingSection],
-    choice: CandidateChoice,
-) -> dict[str, Any]:
-    """Collect the entries that card and report share."""
-    is_measured = np.any([s.is_gene_measured for s in sections], axis=0)
-    ended = next((o.end_reason for o in loops if is_premature_end(o.end_reason)), "")
-    ended = ended or (loops[-1].end_reason if loops else "nothing was trained")
-    return {
-        "verdict": f"{metrics.format_verdict(ended)}; {choice.reason}",
-        "kept": choice.candidate.name,
-        "why": choice.reason,
-        "adapted": describe_scopes(loops),
-        "epochs": sum(len(loop.curve) for loop in loops),
-        "best_epoch": loops[-1].kept_epoch if loops else 0,
-        "ended": ended,
-        "spots": {
-            "fit": len(split.train),
-            "choosing": split.n_validation,
-            "held_out": len(split.test),
-            "between": split.n_buffer,
-        },
-        "genes_not_measured": [s for s, m in zip(symbols, is_measured, strict=True) if not m],
-    }
-
-
-def _describe_new_genes(added: AddedGenes, metrics: FinetuneMetrics) -> dict[str, Any]:
-    return {
-        "genes": list(added.symbols),
-        "not_measured": list(added.unmeasured_symbols),
-        **{m: dict(values) for m, values in metrics.summaries.items()},
-        "per_gene_pcc": {g: dict(values) for g, values in metrics.pcc_per_gene.items()},
-        "per_gene_depth_partial": {
-            g: dict(values) for g, values in metrics.depth_partial_per_gene.items()
-        },
-    }

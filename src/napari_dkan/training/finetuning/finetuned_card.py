@@ -6,15 +6,20 @@ import datetime
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from ... import __version__
 from ...model.checkpoint.checkpoint_file import Checkpoint
 from ..data.prepared_section import list_accounts
 from ..metrics import round_or_none
 from ..run_provenance import collect_provenance, hash_section
+from .add_genes import AddedGenes
+from .candidates import CandidateChoice
 from .finetune_evaluation import FinetuneMetrics
 from .finetune_settings import FinetuneSettings
+from .hold_out_split import HoldOutSplit
 from .training_section import TrainingSection
-from .tuning_loop import TuningLoop
+from .tuning_loop import TuningLoop, describe_scopes, is_premature_end
 
 FINETUNE_PROTOCOL = (
     "fine-tuned on part of the sections, reported on contiguous blocks held out of them (or whole "
@@ -22,6 +27,49 @@ FINETUNE_PROTOCOL = (
     "averaged over spots that teach; epoch, penalty and the fit that is kept were chosen on parts "
     "of what teaches; the ridge learnt from the same spots"
 )
+
+
+def collect_facts(
+    metrics: FinetuneMetrics,
+    loops: Sequence[TuningLoop],
+    split: HoldOutSplit,
+    symbols: Sequence[str],
+    sections: Sequence[TrainingSection],
+    choice: CandidateChoice,
+) -> dict[str, Any]:
+    """Collect the entries that card and report share."""
+    is_measured = np.any([s.is_gene_measured for s in sections], axis=0)
+    ended = next((o.end_reason for o in loops if is_premature_end(o.end_reason)), "")
+    ended = ended or (loops[-1].end_reason if loops else "nothing was trained")
+    return {
+        "verdict": f"{metrics.format_verdict(ended)}; {choice.reason}",
+        "kept": choice.candidate.name,
+        "why": choice.reason,
+        "adapted": describe_scopes(loops),
+        "epochs": sum(len(loop.curve) for loop in loops),
+        "best_epoch": loops[-1].kept_epoch if loops else 0,
+        "ended": ended,
+        "spots": {
+            "fit": len(split.train),
+            "choosing": split.n_validation,
+            "held_out": len(split.test),
+            "between": split.n_buffer,
+        },
+        "genes_not_measured": [s for s, m in zip(symbols, is_measured, strict=True) if not m],
+    }
+
+
+def describe_new_genes(added: AddedGenes, metrics: FinetuneMetrics) -> dict[str, Any]:
+    """Describe the genes that were added, for card and report."""
+    return {
+        "genes": list(added.symbols),
+        "not_measured": list(added.unmeasured_symbols),
+        **{m: dict(values) for m, values in metrics.summaries.items()},
+        "per_gene_pcc": {g: dict(values) for g, values in metrics.pcc_per_gene.items()},
+        "per_gene_depth_partial": {
+            g: dict(values) for g, values in metrics.depth_partial_per_gene.items()
+        },
+    }
 
 
 def build_finetuned_card(

@@ -217,3 +217,8 @@ def pick_epoch_by_other_folds(epochs: Sequence[FoldScores]) -> FoldScores:
         )
     folds = np.arange(n_folds)
     return FoldScores(partial[chosen, folds], mse[chosen, folds])
+
+
+def describe_scopes(loops: Sequence[TuningLoop]) -> str:
+    """Say what is trained, such as "heads and decoder"."""
+    return " and ".join(loop.scope.value for loop in loops) or AdaptScope.plain.value
