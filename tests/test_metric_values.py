@@ -12,10 +12,7 @@ import scipy.stats
 
 from napari_dkan.expression.panel import Panel
 from napari_dkan.quality.comparison import Comparison
-from napari_dkan.quality.gene_metrics import (
-    ComparisonSummary,
-    MethodMetrics,
-)
+from napari_dkan.quality.comparison_summary import ComparisonSummary, MethodMetrics
 from napari_dkan.spatial.spots import Spots
 from napari_dkan.training.block_bootstrap import PccIntervals, assign_blocks, bootstrap_pcc
 from napari_dkan.training.metrics import (

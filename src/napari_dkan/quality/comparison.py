@@ -22,14 +22,13 @@ from ..training.depth_reference import (
     describe_shallow_section,
     make_depth_reference,
 )
+from .comparison_summary import ComparisonSummary, summarize_comparison
 from .gene_metrics import (
     MIN_SPOTS_FOR_PCC,
     BesideDepth,
-    ComparisonSummary,
     DkanRidgePair,
     GeneMetrics,
     compute_gene_metrics,
-    summarize_comparison,
 )
 
 if TYPE_CHECKING:

@@ -29,7 +29,8 @@ from ..comparison import Comparison, held_out_pcc_from_card
 from ..error_regions import ErrorRegion, find_error_regions
 from ..reliability import Reliability, score_reliability
 from ..slide_checks import check_domain_shift
-from .map_figures import COLOR_BAR_HEIGHT, MAP_WIDTH, MapCanvas, read_map_background
+from .map_figures import MapCanvas, read_map_background
+from .map_scales import COLOR_BAR_HEIGHT, MAP_WIDTH
 from .report_sections import make_error_regions, make_maps, make_reliability, make_summary
 from .report_tables import format_decimal, make_gene_table, make_predicted_table, rank_genes
 

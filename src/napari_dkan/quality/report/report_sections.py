@@ -10,22 +10,20 @@ import numpy as np
 
 from ...inference.prediction import Prediction
 from ..comparison import Comparison
+from ..comparison_summary import ComparisonSummary, MethodMetrics
 from ..error_regions import ErrorRegion
-from ..gene_metrics import ComparisonSummary, GeneMetrics, MethodMetrics
+from ..gene_metrics import GeneMetrics
 from ..reliability import Reliability
 from .map_figures import (
     MapBackground,
     MapCanvas,
-    MapColorScale,
     MapFigure,
     OverviewFigure,
     crosses_path,
-    fit_error_scale,
-    fit_residual_scale,
-    fit_shared_scale,
     make_overview,
     make_rings,
 )
+from .map_scales import MapColorScale, fit_error_scale, fit_residual_scale, fit_shared_scale
 from .pcc_histogram import PccHistogram, make_pcc_histogram
 from .report_tables import PlainTable, format_decimal, format_interval, format_percent, rank_genes
 

@@ -24,8 +24,8 @@ from ....widgets.theme_colors import (
 from ..data.comparison_metrics import ComparisonMetrics
 
 if TYPE_CHECKING:
+    from .....quality.comparison_summary import ComparisonSummary, MethodMetrics
     from .....quality.error_regions import ErrorRegion
-    from .....quality.gene_metrics import ComparisonSummary, MethodMetrics
 
 
 TRAINED_ON_SLIDE = "This slide was trained on: its figures are no measure of quality."

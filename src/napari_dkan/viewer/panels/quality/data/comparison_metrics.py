@@ -22,8 +22,9 @@ from .quality_model import QualityModel
 
 if TYPE_CHECKING:
     from .....quality.comparison import Comparison
+    from .....quality.comparison_summary import ComparisonSummary
     from .....quality.error_regions import ErrorRegion
-    from .....quality.gene_metrics import ComparisonSummary, GeneMetrics
+    from .....quality.gene_metrics import GeneMetrics
 
 
 INTERVAL_INCLUDES_ZERO = (
