@@ -35,13 +35,12 @@ from why_table import mean_curves, summary, table
 from napari_dkan.inference.occlusion import (
     DEFAULT_BLOCKS,
     attribute_gene,
-    compute_global_token,
     compute_mean_color,
     compute_occluded_tokens,
-    fuse_tokens,
 )
 from napari_dkan.inference.predict import find_tissue_region, predict
 from napari_dkan.inference.predictor import Predictor
+from napari_dkan.inference.spot_inputs import compute_global_token, fuse_tokens
 from napari_dkan.inference.target import target_from_spots
 from napari_dkan.model import load_checkpoint
 from napari_dkan.model.network.ensemble import get_linear_path, list_members

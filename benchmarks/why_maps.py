@@ -23,13 +23,11 @@ from napari_dkan.inference.occlusion import (
     DEFAULT_BLOCKS,
     OccludedTokens,
     attribute_gene,
-    compute_global_token,
     compute_mean_color,
     compute_occluded_tokens,
-    fuse_tokens,
-    gather_spot_inputs,
     occlude_spot,
 )
+from napari_dkan.inference.spot_inputs import compute_global_token, fuse_tokens, gather_spot_inputs
 from napari_dkan.model.encoders.combined_encoder import CombinedEncoder, _resize
 from napari_dkan.model.encoders.encoder_spec import STAIN_ENCODER
 from napari_dkan.model.encoders.stain_encoder import compute_tile_statistics

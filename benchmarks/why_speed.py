@@ -23,9 +23,10 @@ def main() -> None:
     count = parser.parse_args().spots
     empty_cache("why")
     from napari_dkan.inference.device import reserve_cpu_core
-    from napari_dkan.inference.occlusion import attribute_gene, gather_spot_inputs, occlude_spot
+    from napari_dkan.inference.occlusion import attribute_gene, occlude_spot
     from napari_dkan.inference.predict import find_tissue_region
     from napari_dkan.inference.predictor import Predictor
+    from napari_dkan.inference.spot_inputs import gather_spot_inputs
     from napari_dkan.inference.target import Target, TargetKind
     from napari_dkan.model import load_checkpoint
     from napari_dkan.slide import open_slide

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from napari_dkan.inference.occlusion import attribute_gene, gather_spot_inputs, occlude_spot
+from napari_dkan.inference.occlusion import attribute_gene, occlude_spot
 from napari_dkan.inference.predict import find_tissue_region
 from napari_dkan.inference.predictor import Predictor
+from napari_dkan.inference.spot_inputs import gather_spot_inputs
 from napari_dkan.inference.target import Target, TargetKind
 from napari_dkan.model import Checkpoint, load_checkpoint, save_checkpoint
 from napari_dkan.model.checkpoint.checkpoint_header import read_checkpoint_header

@@ -16,9 +16,10 @@ from safetensors.torch import load_file, save_file
 from napari_dkan.cli import main
 from napari_dkan.errors import CheckpointError
 from napari_dkan.expression.label_scale import LabelScale, PanelCounts
-from napari_dkan.inference.occlusion import attribute_gene, gather_spot_inputs, occlude_spot
+from napari_dkan.inference.occlusion import attribute_gene, occlude_spot
 from napari_dkan.inference.predict import find_tissue_region, predict
 from napari_dkan.inference.predictor import Predictor
+from napari_dkan.inference.spot_inputs import gather_spot_inputs
 from napari_dkan.inference.target import target_from_region
 from napari_dkan.model import (
     DKAN,

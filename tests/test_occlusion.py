@@ -12,14 +12,12 @@ import torch
 from napari_dkan.inference.occlusion import (
     DEFAULT_BLOCKS,
     attribute_gene,
-    compute_global_token,
     compute_occluded_tokens,
-    fuse_tokens,
-    gather_spot_inputs,
     occlude_spot,
 )
 from napari_dkan.inference.predict import find_tissue_region
 from napari_dkan.inference.predictor import Predictor
+from napari_dkan.inference.spot_inputs import compute_global_token, fuse_tokens, gather_spot_inputs
 from napari_dkan.inference.target import Target, TargetKind
 from napari_dkan.model import load_checkpoint
 from napari_dkan.model.network.attention_blocks import CrossAttention

@@ -16,13 +16,14 @@ from napari_dkan.errors import DkanError, SlideError, SpotsError
 from napari_dkan.inference.context_layout import ContextWindowLayout
 from napari_dkan.inference.device_choice import pick_device
 from napari_dkan.inference.device_errors import DeviceError
-from napari_dkan.inference.occlusion import attribute_gene, gather_spot_inputs, occlude_spot
+from napari_dkan.inference.occlusion import attribute_gene, occlude_spot
 from napari_dkan.inference.patch_features.patch_geometry import (
     compute_neighbor_masks,
     read_spot_pixels,
 )
 from napari_dkan.inference.predict import find_tissue_region, predict
 from napari_dkan.inference.predictor import Predictor
+from napari_dkan.inference.spot_inputs import gather_spot_inputs
 from napari_dkan.inference.target import Target, TargetKind, target_from_region, target_from_spots
 from napari_dkan.inference.tile_qc_features import (
     PIXEL_QC_NAMES,

@@ -21,14 +21,10 @@ from napari_dkan.doctor.check_result import CheckStatus
 from napari_dkan.export.result_reader import load_result
 from napari_dkan.inference.device import list_available_devices
 from napari_dkan.inference.device_choice import pick_device
-from napari_dkan.inference.occlusion import (
-    attribute_gene,
-    compute_occluded_tokens,
-    gather_spot_inputs,
-    occlude_spot,
-)
+from napari_dkan.inference.occlusion import attribute_gene, compute_occluded_tokens, occlude_spot
 from napari_dkan.inference.predict import predict
 from napari_dkan.inference.predictor import Predictor
+from napari_dkan.inference.spot_inputs import gather_spot_inputs
 from napari_dkan.inference.target import Target, TargetKind, target_from_region
 from napari_dkan.inference.zero_shot_genes import load_zero_shot_genes
 from napari_dkan.model import Checkpoint

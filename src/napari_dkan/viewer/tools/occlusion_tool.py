@@ -16,9 +16,9 @@ from ...inference.occlusion import (
     OccludedTokens,
     OcclusionAttribution,
     attribute_gene,
-    gather_spot_inputs,
     occlude_spot,
 )
+from ...inference.spot_inputs import gather_spot_inputs
 from ..layers.canvas_legend import GENE_LEGEND, LEGEND_PREFIX, CanvasLegend
 from ..layers.prediction_layers import SpotsOverlay
 from ..session.shortcut_actions import register_actions
