@@ -262,10 +262,10 @@ def test_whole_sections_are_held_out() -> None:
 
 def test_a_fold_without_enough_spots_is_left_out() -> None:
     # 6 x 6: 9 are held out; with the rings too few are left to teach and to choose
-    with pytest.raises(SpotsError, match=r"^S0: 36 labelled spots are too few to teach"):
+    with pytest.raises(SpotsError, match=r"^S0: 36 labelled spots are too few to train"):
         split_sections([section(6, 6)], FinetuneSettings(), 1)
     pair = [section(4, 9), section(4, 9, 1)]
-    with pytest.raises(SpotsError, match=r"^S0, S1: 72 labelled spots .* left to learn from"):
+    with pytest.raises(SpotsError, match=r"^S0, S1: 72 labelled spots .* left to train on"):
         split_sections(pair, FinetuneSettings(share=0.5), 3)
 
 

@@ -348,7 +348,7 @@ def test_unticked_sections_are_only_evaluated(
     widget.sections_box.set_ticked(section)
     widget.run_box.start_button.click()
     wait_until_done(widget, until)
-    assert widget.result_box.other_sections_label.text().endswith("taught nothing: C4 0.50 -> 0.44")
+    assert widget.result_box.other_sections_label.text().endswith("not trained on: C4 0.50 -> 0.44")
     section.slide = None
     widget.run_box.start_button.click()
     assert "Open the slide of C3" in widget.message_label.text()

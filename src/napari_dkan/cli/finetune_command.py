@@ -57,7 +57,7 @@ def run_finetune(
     report: Annotated[Path | None, typer.Option(help="Write the figures to this .json.")] = None,
     others: Annotated[
         str | None,
-        typer.Option(help="Sections of --data to measure forgetting on; they teach nothing."),
+        typer.Option(help="Sections of --data to measure forgetting on; they are not trained on."),
     ] = None,
     new_genes: Annotated[
         Path | None,

@@ -23,9 +23,9 @@ from .tuning_loop import TuningLoop, describe_scopes, is_premature_end
 
 FINETUNE_PROTOCOL = (
     "fine-tuned on part of the sections, reported on contiguous blocks held out of them (or whole "
-    "sections), with a ring of spots between that belongs to neither and labels that teach "
-    "averaged over spots that teach; epoch, penalty and the fit that is kept were chosen on parts "
-    "of what teaches; the ridge learnt from the same spots"
+    "sections), with a buffer ring of spots that belongs to neither and training labels averaged "
+    "over training spots only; epoch, penalty and the fit that is kept were chosen on parts of the "
+    "training spots; the ridge was fitted to the same spots"
 )
 
 
@@ -94,7 +94,7 @@ def build_finetuned_card(
     data = data if isinstance(data, dict) else {}
     after, ridge = metrics.summaries["after"], metrics.summaries["ridge"]
     return {
-        "title": title or f"{parent.title}, taught {', '.join(s.name for s in sections)}",
+        "title": title or f"{parent.title}, fine-tuned on {', '.join(s.name for s in sections)}",
         "date": datetime.date.today().isoformat(),
         "parent": {
             "title": parent.title,

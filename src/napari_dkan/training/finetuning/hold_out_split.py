@@ -126,8 +126,8 @@ def split_sections(
     if not folds:
         names = ", ".join(s.name for s in sections)
         raise SpotsError(
-            f"{names}: {sum(map(len, sections))} labelled spots are too few to teach, to choose "
-            f"the epoch and to report on; {len(train)} were left to learn from. Give more spots, "
+            f"{names}: {sum(map(len, sections))} labelled spots are too few to train, to choose "
+            f"the epoch and to report on; {len(train)} were left to train on. Give more spots, "
             "or a smaller share held out."
         )
     return HoldOutSplit(

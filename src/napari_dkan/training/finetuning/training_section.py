@@ -196,9 +196,9 @@ def read_finetune_sections(
             raise SpotsError(f"There is no section {name}; the data holds {known}.")
     both = sorted(set(training_names) & set(other_names))
     if both:
-        raise SpotsError(f"{both[0]} cannot both teach and be one of --others; name it once.")
+        raise SpotsError(f"{both[0]} cannot be trained on and be one of --others; name it once.")
     if not training_names:
-        raise SpotsError("No section is left to teach; name fewer in --others.")
+        raise SpotsError("No section is left to train on; name fewer in --others.")
     choices.check_names([*training_names, *other_names])
 
     def read(names: Sequence[str]) -> list[AnnData]:

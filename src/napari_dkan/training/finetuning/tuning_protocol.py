@@ -311,8 +311,8 @@ def _format_event(event: FinetuneEvent) -> str:
         return f"reading {event.section} ({event.done + 1} of {event.of})"
     if isinstance(event, FinetuneStarted):
         spots = (
-            f"{event.spots} spots teach, {event.held_out} are held out, {event.between} lie "
-            f"between; adapting {event.adapt}{f' on {event.device}' if event.device else ''}"
+            f"{event.spots} training spots, {event.held_out} held out, {event.between} between; "
+            f"adapting {event.adapt}{f' on {event.device}' if event.device else ''}"
         )
         return "\n".join(t for t in (*event.shallow, spots, event.plain) if t)
     if isinstance(event, EpochFinished):

@@ -50,7 +50,7 @@ class LearningCurve(QWidget):
         self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
         self.setToolTip(
             "Validation PCC, beside depth, chooses the epoch: it is measured on parts of the "
-            "teaching spots, by networks that did without them. Held-out spots are not used for "
+            "training spots, by networks trained without them. Held-out spots are not used for "
             "it. The line starts with the checkpoint as it was; the dashed line marks the epoch "
             "that is kept."
         )

@@ -109,8 +109,8 @@ class LiveGeneMap(QCheckBox):
 HELD_OUT_COLOR = "#00e5ff"
 HELD_OUT_SCALE = 1.3  # diameter of a ring, relative to that of a spot
 HELD_OUT_TOOLTIP = (
-    "Outlined spots teach nothing: the verdict is measured on them. A ring of spots around them "
-    "is not used at all, since neighbours are alike."
+    "Outlined spots are not trained on: the verdict is measured on them. A ring of spots around "
+    "them is not used at all, since neighbours are alike."
 )
 DEBOUNCE_MS = 150
 

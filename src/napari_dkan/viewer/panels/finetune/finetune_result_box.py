@@ -248,4 +248,4 @@ def describe_other_sections(report: dict[str, Any]) -> str:
         pair = [change.get(f"{figure}_{when}") for when in ("before", "after")]
         before, after = ("none" if v is None else f"{v:.2f}" for v in pair)
         changes.append(f"{name} {before} -> {after}")
-    return f"{title} on sections that taught nothing: {', '.join(changes)}" if changes else ""
+    return f"{title} on sections not trained on: {', '.join(changes)}" if changes else ""

@@ -86,7 +86,7 @@ class FinetuneRunBox(QWidget):
         if start is not None and controller.busy:
             where = f" on {start.device}" if start.device else ""
             lines.append(
-                f"{start.spots} spots teach the {start.adapt}{where}, {start.held_out} are held out"
+                f"{start.spots} spots train the {start.adapt}{where}, {start.held_out} are held out"
             )
             lines.append(start.plain)
         parts = [controller.stage] if controller.stage else []

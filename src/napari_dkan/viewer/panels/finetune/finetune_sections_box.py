@@ -16,7 +16,7 @@ from ..quality.quality_controller import QualityController
 
 MAX_VISIBLE_SECTIONS = 4  # further ones are reached by scrolling
 NO_SECTIONS_HINT = "No measured section is loaded."
-UNTICKED_HINT = "Sections that are not ticked teach nothing; the change on them is reported."
+UNTICKED_HINT = "Sections that are not ticked are not trained on; the change on them is reported."
 
 
 class FinetuneSectionsBox(QWidget):

@@ -31,7 +31,7 @@ ADAPT_LABELS = {
     AdaptScope.plain: (
         "closed form only",
         "Level and spread of the genes and a ridge regression beside the checkpoint: in seconds. "
-        "The other choices try these as well, and keep what is best inside the teaching spots.",
+        "The other choices try these as well, and keep what is best on the training spots.",
     ),
     AdaptScope.heads: ("heads", "Only the last layer of each gene: safest, for a few dozen spots."),
     AdaptScope.decoder: (
