@@ -19,6 +19,7 @@ from ..model.methods.method_configs import (
     LinearConfig,
     MclSTExpConfig,
     RetrievalConfig,
+    StemConfig,
     TriplexConfig,
 )
 from ..model.network.dkan_config import NO_TRUNK, DKANConfig
@@ -232,6 +233,8 @@ class TrainSettings:
             )
         if self.method in (BleepConfig.method, MclSTExpConfig.method):
             return self._retrieval_config(genes)
+        if self.method == StemConfig.method:
+            return self._stem_config(genes)
         raise SpotsError(f"There is no method {self.method!r:.40}; choose {', '.join(CONFIGS)}.")
 
     def _retrieval_config(self, genes: int) -> RetrievalConfig:
@@ -245,6 +248,19 @@ class TrainSettings:
         if self.method == BleepConfig.method:
             return BleepConfig(**shape)
         return MclSTExpConfig(**shape, spot=StackConfig(depth=2, dropout=self.dropout))
+
+    def _stem_config(self, genes: int) -> StemConfig:
+        config = StemConfig(
+            genes=genes,
+            dim=self.dim,
+            features=self.features,
+            standardise=self.standardise,
+            dropout=self.dropout,
+        )
+        if self.network is None:
+            return config
+        published = StackConfig(depth=12, heads=self.network.global_.heads, ratio=4.0, dropout=0.0)
+        return replace(config, tokens=0, samples=20, steps=50, dropout=0.0, blocks=published)
 
     def dkan_config(self, genes: int) -> DKANConfig:
         """Make the configuration of a DKAN network for this number of genes."""

@@ -94,8 +94,47 @@ class MclSTExpConfig(RetrievalConfig):
         self.spot.validate("spot", self.dim)
 
 
+@dataclass(frozen=True)
+class StemConfig(NetworkConfig):
+    """Shape of Stem.
+
+    Attributes
+    ----------
+    tokens
+        Tokens of the blocks, each a mixture of all genes; 0 for one of each gene, as published.
+    samples
+        Samples of a tile, an even number.
+    steps
+        Steps from noise to a sample.
+    dropout
+        Of the embedding of the tile, training only.
+    blocks
+        The blocks that are modulated by tile and noise level.
+    """
+
+    method: ClassVar[str] = "stem"
+    stacks: ClassVar[tuple[str, ...]] = ("blocks",)
+
+    tokens: int = 4
+    samples: int = 8
+    steps: int = 8
+    dropout: float = 0.1
+    blocks: StackConfig = TWO_BLOCKS
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_integer("tokens", self.tokens, 0, 4096)
+        require_integer("samples", self.samples, 2, 1024)
+        require_integer("steps", self.steps, 1, 1000)
+        require_number("dropout", self.dropout, 0.0, 0.99)
+        self.blocks.validate("blocks", self.dim)
+        if self.samples % 2:
+            raise CheckpointError("The network's samples are pairs, so their number is even.")
+
+
 CONFIGS: dict[str, type[NetworkConfig]] = {
-    c.method: c for c in (DKANConfig, TriplexConfig, LinearConfig, BleepConfig, MclSTExpConfig)
+    c.method: c
+    for c in (DKANConfig, TriplexConfig, LinearConfig, BleepConfig, MclSTExpConfig, StemConfig)
 }
 TITLES = {
     DKAN_METHOD: "DKAN",
@@ -103,6 +142,7 @@ TITLES = {
     "linear": "Linear (ST-Net)",
     "bleep": "BLEEP",
     "mclstexp": "mclSTExp",
+    "stem": "Stem",
 }
 
 

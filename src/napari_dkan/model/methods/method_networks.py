@@ -12,8 +12,9 @@ from ..network.dkan_network import DKAN
 from ..network.network_config import NetworkConfig
 from ..network.network_interface import ExpressionNetwork
 from .linear import LinearNetwork
-from .method_configs import BleepConfig, LinearConfig, MclSTExpConfig, TriplexConfig
+from .method_configs import BleepConfig, LinearConfig, MclSTExpConfig, StemConfig, TriplexConfig
 from .retrieval import Bleep, MclSTExp
+from .stem import Stem
 from .triplex import Triplex
 
 NETWORKS: dict[type[NetworkConfig], Callable[[Any], ExpressionNetwork]] = {
@@ -22,6 +23,7 @@ NETWORKS: dict[type[NetworkConfig], Callable[[Any], ExpressionNetwork]] = {
     LinearConfig: LinearNetwork,
     BleepConfig: Bleep,
     MclSTExpConfig: MclSTExp,
+    StemConfig: Stem,
 }
 
 

@@ -116,6 +116,25 @@ class Ensemble(ExpressionNetwork):
         mean = self._average([m.decode(own_z, genes, own) for m, own_z, own in parts])
         return mean if self.linear is None else self.linear(mean, z, genes)
 
+    def decode_with_spread(
+        self, z: Tensor, genes: Tensor | None = None, gene_tokens: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """See `ExpressionNetwork.decode_with_spread`: within and between the members."""
+        tokens = (
+            [None] * len(self.members) if gene_tokens is None else self._split_members(gene_tokens)
+        )
+        parts = zip(self.member_networks, self._split_members(z), tokens, strict=True)
+        each = [m.decode_with_spread(own_z, genes, own) for m, own_z, own in parts]
+        stacked = torch.stack([values for values, _ in each])
+        within = [spread.square() for _, spread in each if spread is not None]
+        mean, spread = stacked.mean(dim=0), None
+        if within or len(each) > 1:
+            variance = stacked.var(dim=0, correction=0)
+            spread = (variance + self._average(within) if within else variance).sqrt()
+        if self.linear is None:
+            return mean, spread
+        return self.linear(mean, z, genes), self.linear.scale_spread(spread, genes)
+
     def decode_gene_tokens(self, z: Tensor, tokens: Tensor) -> Tensor:
         """Return the mean of the members' `DKAN.decode_gene_tokens`."""
         parts = zip(

@@ -162,6 +162,16 @@ class LinearPath(nn.Module):
             share, weights, offset = share[genes], weights[:, genes], offset[genes]
         return share * prior + tokens.float() @ weights + offset
 
+    def scale_spread(self, spread: Tensor | None, genes: Tensor | None = None) -> Tensor | None:
+        """Scale the spread (B, K) of the networks' prediction as `forward` scales the prediction.
+
+        What the path itself adds is one value.
+        """
+        if spread is None:
+            return None
+        share = self.share if genes is None else self.share[genes.to(self.share.device)]
+        return share.abs() * spread
+
     def extend(self, n_new: int) -> LinearPath:
         """Copy it for further genes, whose predictions it leaves to the networks."""
         n_genes, tile_dim = len(self.offset), len(self.mean) // NUM_SCALES

@@ -199,6 +199,22 @@ class ExpressionNetwork(nn.Module):
         """
         raise NotImplementedError
 
+    def decode_with_spread(
+        self, z: Tensor, genes: Tensor | None = None, gene_tokens: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Predict expression as `decode` does, with its spread: a standard deviation.
+
+        Of a network that samples, that of the samples. Of an ensemble, the members' variances and
+        the variance of their predictions are added. None for a single network that predicts one
+        value.
+
+        Returns
+        -------
+        values, spread
+            Each (B, G), or (B, len(genes)), on the label scale.
+        """
+        return self.decode(z, genes, gene_tokens), None
+
     def encode_genes(self) -> Tensor:
         """Return tokens (G, d) of the panel's genes; zeros for a method without gene text."""
         return self.label_mean.new_zeros(self.config.genes, self.config.dim)

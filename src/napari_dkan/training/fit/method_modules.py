@@ -6,6 +6,7 @@ that methods are compared and not encoders. Departures from the papers are in do
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -17,6 +18,7 @@ from ...model.methods.linear import LinearNetwork
 from ...model.methods.method_configs import MclSTExpConfig, RetrievalConfig
 from ...model.methods.method_networks import create_network
 from ...model.methods.retrieval import Bleep, MclSTExp, RetrievalNetwork
+from ...model.methods.stem import Stem
 from ...model.methods.triplex import Triplex
 from ...model.network.dkan_config import DKANConfig
 from ...model.network.dkan_network import DKAN
@@ -27,6 +29,8 @@ from ..gene_text import GeneTextFeatures
 from ..train_settings import TrainSettings
 from .lightning_module import DKANLightningModule, ExpressionLightningModule
 from .losses import supervised_loss
+
+NOISED_COPIES = 8  # of each spot of a batch of Stem
 
 
 class MethodLightningModule(ExpressionLightningModule):
@@ -115,6 +119,23 @@ class MclSTExpModule(MethodLightningModule):
         return symmetric_contrast(fused.z, self.network.encode_expression(labels, positions))
 
 
+class StemModule(MethodLightningModule):
+    """Squared error of v over all noise levels, of several noised copies of each spot."""
+
+    network: Stem
+
+    def compute_method_loss(
+        self, fused: FusedTokens, context: Tensor, labels: Tensor, positions: Tensor
+    ) -> Tensor:
+        labels = labels[:, None].expand(-1, NOISED_COPIES, -1)
+        draws = torch.rand(labels.shape[:2], generator=self.generator).to(labels.device)
+        noise = torch.randn(labels.shape, generator=self.generator).to(labels.device)
+        angle = draws * (math.pi / 2)
+        cosine, sine = angle.cos()[..., None], angle.sin()[..., None]
+        predicted = self.network.predict_velocity(cosine * labels + sine * noise, angle, fused.z)
+        return F.mse_loss(predicted, cosine * noise - sine * labels)
+
+
 def smoothed_contrast(image: Tensor, expression: Tensor) -> Tensor:
     """Compute BLEEP's loss of embeddings (B, d) and (B, d), at its temperature of 1.
 
@@ -139,6 +160,7 @@ _MODULES: dict[type[ExpressionNetwork], type[ExpressionLightningModule]] = {
     LinearNetwork: LinearModule,
     Bleep: BleepModule,
     MclSTExp: MclSTExpModule,
+    Stem: StemModule,
 }
 
 
