@@ -89,11 +89,11 @@ class ModulatedBlock(nn.Module):
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
         modulation = self.modulation(F.silu(condition))[..., None, :].chunk(6, dim=-1)
         shift, scale, gate, feed_shift, feed_scale, feed_gate = modulation
-        heads = (
+        q, k, v = (
             torch.unflatten(t, -1, (self.heads, -1)).transpose(-3, -2)
             for t in self.qkv(modulate(x, shift, scale)).chunk(3, dim=-1)
         )
-        attended = F.scaled_dot_product_attention(*heads).transpose(-3, -2).flatten(-2)
+        attended = F.scaled_dot_product_attention(q, k, v).transpose(-3, -2).flatten(-2)
         x = x + gate * self.project(attended)
         updated: Tensor = x + feed_gate * self.feed(modulate(x, feed_shift, feed_scale))
         return updated
