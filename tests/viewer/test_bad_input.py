@@ -116,7 +116,7 @@ def test_bad_checkpoint_is_not_used(
 
 
 def test_slide_removed_during_a_job(
-    make_panel: Callable[..., PredictWidget], tiny_slide_file, tmp_path, until
+    make_panel: Callable[..., PredictWidget], tiny_slide_file, tmp_path, until, monkeypatch
 ):
     copy = tmp_path / "stick.ome.tif"
     shutil.copy(tiny_slide_file, copy)
@@ -125,15 +125,17 @@ def test_slide_removed_during_a_job(
     until(lambda: panel.session.slide.tissue is not None and not panel.prefetcher.busy)
     predictor = panel.session.predictors.get(panel.session.slide, panel.session.checkpoint)
     predictor.batch_sizes.limit(1)  # so that much is left to do
+    stream = predictor.stream
+
+    def stream_until_removed(target, order=None, *rest):
+        for update in stream(target, order, *rest):
+            yield update
+            if order is not None:  # the map itself, not the rough one before it
+                copy.unlink(missing_ok=True)
+
+    monkeypatch.setattr(predictor, "stream", stream_until_removed)
     draw(panel, everything(panel))
     panel.target_box.start_prediction()
-    until(
-        lambda: (
-            panel.prediction_jobs.progress is not None
-            and panel.prediction_jobs.progress.stage == "spots"
-        )
-    )
-    copy.unlink()
     finish(panel, until)
     text = get_warning(panel)
     assert "stick.ome.tif" in text and "finished tiles are kept" in text

@@ -191,9 +191,10 @@ def test_full_disk_while_saving_loses_nothing(
 def test_unsaved_result_is_saved_elsewhere(
     widget: FinetuneWidget, panel: PredictWidget, until, tmp_path, own_folder
 ):
-    widget.run_box.start_button.click()
-    until(lambda: widget.controller.state is not FinetuneState.IDLE)
+    set_scenario(widget, "long")
+    start_run(widget, until)
     shutil.rmtree(own_folder)
+    widget.run_box.stop_button.click()
     until(lambda: widget.controller.state is FinetuneState.UNSAVED)
     assert "could not be written" in widget.message_label.text()
     assert not widget.result_box.save_button.isHidden()
