@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+
+from napari_dkan.viewer.layers.overlay_lookup import get_selected_map
+
 from .prediction_steps import draw, everything, finish
 
 if TYPE_CHECKING:
@@ -45,6 +49,25 @@ def test_another_pixel_size_hides_and_names_what_was_made_before(
 
     enter_pixel_size(panel, mpp)
     assert overlay.layer.visible and clicked.layer.visible and overlay.layer.name == name
+
+
+def test_outdated_values_count_nowhere(panel: PredictWidget, until):
+    histogram, display = panel.gene_box.histogram_box, panel.display
+    old = predict_everything(panel, until)
+    mpp = panel.session.slide.mpp
+    until(lambda: not histogram.busy and not histogram.isHidden())
+    enter_pixel_size(panel, mpp * 1.5)
+    until(histogram.isHidden)
+    assert " of " not in panel.gene_box.hatch_checkbox.text()
+    new = predict_everything(panel, until)
+    until(lambda: histogram.plot._content is not None and not histogram.busy)
+    assert f" {new.prediction.predicted_mask.sum():,} tiles" in histogram.plot._content.title
+    assert new.colorbar.visible
+    enter_pixel_size(panel, mpp)  # the newest map is not the one that is shown
+    assert old.colorbar.visible and get_selected_map(panel.session) is old
+    old.prediction.values[:] = np.linspace(2, 3, len(old.prediction.values))[:, None]
+    low, high = display.contrast_limits()
+    assert 2 <= low < high <= 3
 
 
 def test_a_map_that_was_hidden_by_hand_stays_hidden(panel: PredictWidget, until):

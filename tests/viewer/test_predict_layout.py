@@ -182,7 +182,7 @@ def walk_run(shown: PredictWidget, qtbot, until) -> None:
     assert not box.predict_button.isVisible()
 
 
-def walk_new_window(panel: PredictWidget) -> None:
+def walk_new_window(panel: PredictWidget, until) -> None:
     """What was folded is remembered; a slide without pixel size keeps its section open."""
     gene, slide = panel.sections["Gene"], panel.sections["Slide"]
     states = user_history.load_section_states()
@@ -195,10 +195,13 @@ def walk_new_window(panel: PredictWidget) -> None:
     panel.session.viewer.add_image(np.full((400, 400, 3), 200, np.uint8), rgb=True)
     assert slide.is_open and panel.slide_box.pixel_size_field.isVisible()
     panel.slide_box.pixel_size_field.setValue(0.5)
+    panel.window().activateWindow()
+    until(panel.window().isActiveWindow)
     press(panel.slide_box.apply_button)
     if slide.is_open:  # an unlikely pixel size is asked for twice
         press(panel.slide_box.apply_button)
     assert not slide.is_open and slide.summary_label.text().endswith(", 0.5 um/px")
+    assert not panel.findChild(FocusRing).isVisible()  # the pressed button has hidden itself
 
 
 def test_panel_by_hand(
@@ -211,7 +214,7 @@ def test_panel_by_hand(
     walk_sections(shown, qtbot, until)
     walk_run(shown, qtbot, until)
     walk_order(shown, until, monkeypatch)
-    walk_new_window(make_panel(show=True))
+    walk_new_window(make_panel(show=True), until)
 
 
 def test_times_are_a_range_that_earlier_runs_narrow():

@@ -334,7 +334,7 @@ def test_landmarks_register_a_section_on_another_scan(
     assert section.registration == "by 3 landmarks" and quality.model.comparison is not None
 
 
-def test_spots_off_the_tissue_are_crossed_out(load, tmp_path):
+def test_spots_off_the_tissue_are_crossed_out(load, tmp_path, until):
     shifted = write_section(tmp_path / "D3.h5ad", None, shift=(-290, -290))
     quality = load(shifted)
     section = quality.model.section
@@ -347,6 +347,11 @@ def test_spots_off_the_tissue_are_crossed_out(load, tmp_path):
         f"{off.sum()}" in quality.session.message.text and "tissue" in quality.session.message.text
     )
     assert quality.session.message.is_warning
+    before = "Its maps are hidden; predict again."
+    quality.session.message.show(before, warning=True)
+    quality.session.tissue_edited.emit()  # checked again, as after another pixel size
+    until(lambda: quality.session.message.text.count("\n") == 1 and not quality.busy)
+    assert before in quality.session.message.text  # both are seen
 
 
 def test_coordinates_of_another_scale_are_recognised(load, tmp_path):

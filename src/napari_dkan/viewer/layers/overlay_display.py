@@ -128,6 +128,10 @@ class OverlayDisplay:
         gene = self._session.gene
         return [o for o in self._session.overlays if o.prediction.has_gene(gene)]
 
+    def counted_overlays(self) -> list[PredictionOverlay]:
+        """Return those of them whose values count: of the image and pixel size of now."""
+        return [o for o in self.shown_overlays() if not self._session.is_outdated(o)]
+
     def contrast_limits(self) -> tuple[float, float]:
         """Return the contrast limits of the current gene, shared by all predictions.
 
@@ -138,12 +142,13 @@ class OverlayDisplay:
         chosen = self._session.settings.contrast_limits.chosen_for(gene)
         if chosen is not None or gene is None:
             return chosen or (0.0, 1.0)
-        maps = [o for o in self.shown_overlays() if not o.from_clicks]
+        counted = self.counted_overlays() or self.shown_overlays()
+        maps = [o for o in counted if not o.from_clicks]
         limits = self._percentiles(gene, maps)
         if limits is not None:
             return limits
-        values, checkpoint = _shown_values(gene, self.shown_overlays()), self._session.checkpoint
-        for prediction in (o.prediction for o in self.shown_overlays()):
+        values, checkpoint = _shown_values(gene, counted), self._session.checkpoint
+        for prediction in (o.prediction for o in counted):
             sha256 = prediction.provenance.get("checkpoint_sha256")
             is_gene = prediction.find_score(gene) is None
             if is_gene and checkpoint is not None and sha256 == checkpoint.sha256:
@@ -165,8 +170,6 @@ class OverlayDisplay:
         limits = self._drawn_limits = self.contrast_limits()
         for overlay in shown:
             self._draw_overlay(overlay, limits)
-        for overlay in shown:  # the limits are shared, so one bar is enough
-            overlay.colorbar.visible = overlay is shown[-1]
         self._update_legend(shown)
 
     def preview_limits(self, limits: tuple[float, float]) -> None:
@@ -224,7 +227,10 @@ class OverlayDisplay:
 
     def _update_legend(self, shown: list[PredictionOverlay]) -> None:
         """Show what the topmost prediction measures; a hidden one needs no legend."""
-        shown = [overlay for overlay in shown if overlay.layer.visible]
+        visible = [overlay for overlay in shown if overlay.layer.visible]
+        for overlay in shown:  # the limits are shared, so one bar is enough
+            overlay.colorbar.visible = any(overlay is last for last in visible[-1:])
+        shown = visible
         if not shown:
             self.legend.hide()
             return

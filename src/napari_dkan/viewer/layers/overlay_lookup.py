@@ -26,12 +26,13 @@ NO_TILE_MESSAGE = "The map has no finished tile yet; predict it first."
 def get_selected_map(session: ViewerSession) -> PredictionOverlay | None:
     """Return the selected map, else the newest one with a predicted tile.
 
-    Spots that were clicked one by one are returned only if they are selected or if there is
-    nothing else.
+    Spots that were clicked one by one, and maps of another image or pixel size than their slide has
+    now, are returned only if they are selected or if there is nothing else.
     """
     overlays = [o for o in session.overlays if o.prediction.predicted_mask.any()]
     active = session.viewer.layers.selection.active
     selected = [o for o in overlays if o.layer is active]
+    overlays = [o for o in overlays if not session.is_outdated(o)] or overlays
     found = selected or [o for o in overlays if not o.from_clicks] or overlays
     return found[-1] if found else None
 
@@ -82,7 +83,9 @@ def find_tile_map(session: ViewerSession, slide: ViewerSlide | None) -> GridOver
     for overlay in reversed(session.overlays):
         provenance = overlay.prediction.provenance
         is_same = (provenance.get("checkpoint_sha256"), provenance.get("slide_fingerprint")) == key
-        if isinstance(overlay, GridOverlay) and is_same and overlay.prediction.predicted_mask.any():
+        if not isinstance(overlay, GridOverlay) or session.is_outdated(overlay):
+            continue
+        if is_same and overlay.prediction.predicted_mask.any():
             return overlay
     return None
 

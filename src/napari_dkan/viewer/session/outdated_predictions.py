@@ -34,10 +34,17 @@ class OutdatedPredictions:
     ) -> None:
         self._registry, self._titles, self._message = registry, titles, message
         self._hidden: list[tuple[PredictionOverlay, bool]] = []  # and its visibility before
+        self._of_old_image: list[PredictionOverlay] = []
+
+    def is_outdated(self, overlay: PredictionOverlay) -> bool:
+        """Whether a prediction is of another image or pixel size than its slide has now."""
+        outdated = [*(o for o, _ in self._hidden), *self._of_old_image]
+        return any(o is overlay for o in outdated)
 
     def hide_image(self, slide: ViewerSlide, overlays: Sequence[PredictionOverlay]) -> None:
         """Hide the predictions of pixels that are no longer in the slide's layer."""
         outdated = self._overlays_of(slide, overlays)
+        self._of_old_image = [o for o in self._of_old_image if o in overlays] + outdated
         for overlay in outdated:
             overlay.layer.visible = False
         if outdated:
@@ -49,12 +56,14 @@ class OutdatedPredictions:
 
     def check_pixel_sizes(
         self, slides: Sequence[ViewerSlide], overlays: Sequence[PredictionOverlay]
-    ) -> None:
-        """Compare all predictions with the slides that they are on."""
+    ) -> bool:
+        """Compare all predictions with the slides that they are on; return whether any changed."""
         self._hidden = [h for h in self._hidden if h[0] in overlays]
+        before = [id(overlay) for overlay, _ in self._hidden]
         for slide in slides:
             for overlay in self._overlays_of(slide, overlays):
                 self._restore_or_hide(overlay, slide)
+        return [id(overlay) for overlay, _ in self._hidden] != before
 
     def _restore_or_hide(self, overlay: PredictionOverlay, slide: ViewerSlide) -> None:
         hidden = next((h for h in self._hidden if h[0] is overlay), None)

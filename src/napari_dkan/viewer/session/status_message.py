@@ -32,6 +32,11 @@ class StatusMessage:
         self.text, self.is_warning = text, warning
         self.changed.emit()
 
+    def add_warning(self, text: str) -> None:
+        """Show a warning below the one that is there, so that both are seen."""
+        lines = self.text.splitlines() if self.is_warning else []
+        self.show("\n".join([*(line for line in lines if line != text), text]), warning=True)
+
     def clear(self) -> None:
         """Remove the message."""
         self.show("")

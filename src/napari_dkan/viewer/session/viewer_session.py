@@ -119,10 +119,12 @@ class ViewerSession:
 
     def _on_slide_replaced(self, slide: ViewerSlide) -> None:
         self._outdated.hide_image(slide, self.overlays)
+        self.overlays_changed.emit()
 
     def _on_slide_changed(self) -> None:
         """Hide what was predicted at another pixel size, and drop such a spot."""
-        self._outdated.check_pixel_sizes(self.slides, self.overlays)
+        if self._outdated.check_pixel_sizes(self.slides, self.overlays):
+            self.overlays_changed.emit()
         spot = self.spot
         if spot is None:
             return
@@ -288,6 +290,10 @@ class ViewerSession:
         self.layers.insert(overlay.layer, slide, above=below if is_map else None)
         self.overlays = [*self.overlays, overlay]
         self.overlays_changed.emit()
+
+    def is_outdated(self, overlay: PredictionOverlay) -> bool:
+        """Whether a prediction is of another image or pixel size than its slide has now."""
+        return self._outdated.is_outdated(overlay)
 
     def restore_overlay(self, overlay: PredictionOverlay) -> None:
         """Take back a prediction whose layer was removed and is in the list again."""

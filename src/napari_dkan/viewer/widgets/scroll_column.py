@@ -5,6 +5,7 @@ napari's themes do not show which control has the keyboard focus, so a ring is d
 
 from __future__ import annotations
 
+from qtpy.compat import isalive
 from qtpy.QtCore import QCoreApplication, QEvent, QObject, QRect, QRectF, Qt, QTimer
 from qtpy.QtGui import QColor, QPainter, QPaintEvent, QPen, QShowEvent
 from qtpy.QtWidgets import QApplication, QFrame, QScrollArea, QStyle, QWidget
@@ -39,7 +40,10 @@ class FocusRing(QWidget):
     def _on_focus_changed(self, old: QWidget | None, new: QWidget | None) -> None:
         """Show the ring if the focus was moved with the keyboard."""
         by_mouse = QApplication.mouseButtons() != Qt.MouseButton.NoButton
-        shown = not self.isHidden() if FocusRing.is_passing else not by_mouse
+        # Pressed with the mouse, a control may hide itself: Qt gives the focus to the next one.
+        is_gone = old is not None and isalive(old) and not old.isVisibleTo(old.window())
+        is_passed = FocusRing.is_passing or is_gone
+        shown = not self.isHidden() if is_passed else not by_mouse
         self.setVisible(new is not None and shown and self._content.isAncestorOf(new))
         self._update_geometry()
 

@@ -293,7 +293,7 @@ class GeneBox(QWidget):
         is_set = gene.symbol in session.settings.contrast_limits.by_gene
         self.range_label.setText(
             ""
-            if fixed or not self._display.shown_overlays()
+            if fixed or not self._display.counted_overlays()
             else f"{low:.2f} to {high:.2f}{', set' if is_set else ''}"
         )
         self.histogram_box.plot.set_limits((low, high))
@@ -304,7 +304,7 @@ class GeneBox(QWidget):
         has_reference = session.checkpoint is not None and session.checkpoint.reference is not None
         has_reference |= any(o.reference is not None for o in session.overlays)
         self.hatch_checkbox.setVisible(has_reference)
-        shown = self._display.shown_overlays()
+        shown = self._display.counted_overlays()
         unreliable, scored = self._reliability.count_unreliable(shown[-1]) if shown else (0, 0)
         self.hatch_checkbox.setText(
             f"{HATCH_LABEL} ({unreliable:,} of {scored:,})" if scored else HATCH_LABEL

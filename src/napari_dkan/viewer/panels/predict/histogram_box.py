@@ -161,7 +161,7 @@ class HistogramBox(QWidget):
 
     def _overlays(self) -> list[PredictionOverlay]:
         """The maps of the current slide, else clicked spots, else maps of slides not open."""
-        shown, slide = self._display.shown_overlays(), self._session.slide
+        shown, slide = self._display.counted_overlays(), self._session.slide
         here = [o for o in shown if slide and find_overlay_slide(self._session, o) is slide]
         chosen = here or shown
         return [o for o in chosen if not o.from_clicks] or chosen

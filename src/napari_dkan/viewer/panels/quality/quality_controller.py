@@ -270,7 +270,7 @@ class QualityController:
         if isinstance(item, RegistrationCheck):
             section.placement = item
             if item.warning:
-                self.session.message.show(f"{section.name}: {item.warning}", warning=True)
+                self.session.message.add_warning(f"{section.name}: {item.warning}")
             model.section_changed.emit()
         elif isinstance(item, FewGenesError):
             self.set_few_genes_refusal(section, item.finding)

@@ -228,7 +228,8 @@ def snapshot_canvas(
     result = next((r for r in restored if r.overlay is top), None)
     mpp = float(top.prediction.provenance["mpp"]) if slide is None else slide.mpp
     settings = session.settings
-    predictions = [o.prediction for o in session.overlays if o.prediction.has_gene(gene)]
+    of_gene = [o for o in session.overlays if o.prediction.has_gene(gene)]
+    predictions = [o.prediction for o in of_gene if o in overlays or not session.is_outdated(o)]
     is_decoded = not any(len(p.find_undecoded_rows(p.columns_of(gene))) for p in predictions)
     limits = settings.contrast_limits.chosen_for(gene)
     if limits is None and is_decoded:  # all maps share their limits, hidden ones too
