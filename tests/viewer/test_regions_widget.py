@@ -251,7 +251,7 @@ def test_compare_with_the_rest_and_nothing_predicted(
     settle(regions, until)
     chosen.b_combo.setCurrentText(REST)
     chosen.compare_button.click()
-    until(lambda: chosen.result is not None)
+    until(lambda: chosen.result is not None and not chosen.job_row.busy)
     compared = chosen.result.predicted
     assert (compared.in_a | compared.in_b).all() and compared.comparison.n_b > 0
     chosen.b_combo.setCurrentText("Tumor")
@@ -332,7 +332,7 @@ def test_measured_section_stands_beside(
     assert rows(regions)["Stroma"][5:7] == [str(inside.sum()), f"{values.mean():.2f}"]
     chosen = regions.comparison_box
     chosen.compare_button.click()
-    until(lambda: chosen.result is not None)
+    until(lambda: chosen.result is not None and not chosen.job_row.busy)
     measured = chosen.result.measured
     assert measured is not None and measured.comparison.n_b == inside.sum()
     assert "median counts" in chosen.job_row.status_label.text()
@@ -346,7 +346,7 @@ def test_measured_section_stands_beside(
     chosen.of_combo.activated.emit(chosen.of_combo.findText(BROWSE))
     before = chosen.result
     chosen.compare_button.click()
-    until(lambda: chosen.result is not before)
+    until(lambda: chosen.result is not before and not chosen.job_row.busy)
     layers, section = panel.session.viewer.layers, quality_widget.quality.model.section
     assert section.layer.visible
     assert chosen.table.table_model.headerData(0, Qt.Orientation.Horizontal) == "Gene set"
