@@ -5,6 +5,8 @@ drops them. Every step is told with the seconds since the drop and the processor
 stages of the network beside them, and the floor: what encoding the same number of tiles takes when
 nothing else is done.
 
+First figures are those of the spots predicted so far; they are painted before the exact ones.
+
 drop : nothing is known of the section's spots.
 again, known : the section is removed and dropped again.
 again, restarted : as after a restart of napari, with what is kept on disk.
@@ -71,10 +73,13 @@ def main() -> None:
         if name == "again, restarted":
             panel.session.predictors._keyed_predictor = None
         print(f"\n### {name}\n")
-        seconds = measure_drop(viewer, panel, quality, paths.counts)
-        is_met, figure = seconds <= DROP_S, f"{seconds:.1f} s"
-        what = f"counts to figures, {name}"
-        figures.append(Figure(what, "real window", f"<= {DROP_S:.0f} s", figure, is_met))
+        reached = measure_drop(viewer, panel, quality, paths.counts)
+        for step in ("first figures", "figures"):
+            if step in reached:
+                seconds = reached[step][0]
+                is_met, figure = seconds <= DROP_S, f"{seconds:.1f} s"
+                what = f"counts to {step}, {name}"
+                figures.append(Figure(what, "real window", f"<= {DROP_S:.0f} s", figure, is_met))
         if name != "again, restarted":
             quality.quality.remove_section(quality.quality.model.section)
             settle(panel)
@@ -86,8 +91,10 @@ def main() -> None:
     viewer.close()
 
 
-def measure_drop(viewer: Any, panel: Any, quality: Any, counts: Path) -> float:
-    """Seconds from a drop to the painted figures."""
+def measure_drop(
+    viewer: Any, panel: Any, quality: Any, counts: Path
+) -> dict[str, tuple[float, float]]:
+    """Seconds, and processor seconds, from a drop to each step; figures once they are painted."""
     from napari_dkan.viewer import demo
 
     model, metrics, predictors = quality.quality.model, quality.metrics, panel.session.predictors
@@ -109,6 +116,12 @@ def measure_drop(viewer: Any, panel: Any, quality: Any, counts: Path) -> float:
         if model.comparison is not None:
             steps.reach("compared")
 
+    def follow_early() -> None:
+        if model.early is not None and "first figures" not in steps.reached:
+            quality.summary_box.repaint()  # at once, as Qt does when it returns to its loop
+            steps.reach("first figures")
+            print(f"{quality.summary_box.early_label.text()}\n")
+
     signals = (
         model.section_changed,
         model.progress_changed,
@@ -117,15 +130,16 @@ def measure_drop(viewer: Any, panel: Any, quality: Any, counts: Path) -> float:
     )
     for signal in signals:
         signal.connect(follow, check_nargs=False)
+    model.early_changed.connect(follow_early)
     viewer.open(str(counts), plugin="napari-dkan")
     steps.reach("drop answered")
     demo.wait_until(lambda: metrics.summary is not None, "the figures", pause=0.001)
     steps.reach("table and verdict")
     demo.process_events(0)
-    steps.reach("painted")
+    steps.reach("figures")
+    model.early_changed.disconnect(follow_early)
     for signal in signals:
         signal.disconnect(follow)
-    seconds = steps.reached["painted"][0]
     steps.print()
     predictor = predictors.current
     stages = predictor.stage_timer
@@ -135,7 +149,7 @@ def measure_drop(viewer: Any, panel: Any, quality: Any, counts: Path) -> float:
         floor, processor = encoding_floor(predictor, tiles)
         print(f"Encoding {tiles} tiles alone: {floor:.2f} s, {processor:.2f} s of a processor.")
     settle(panel)
-    return seconds
+    return steps.reached
 
 
 def encoding_floor(predictor: Any, tiles: int) -> tuple[float, float]:

@@ -330,11 +330,19 @@ def test_only_measured_genes_and_readable_spots_are_compared(model: Checkpoint) 
     assert any("Only 2 of the checkpoint's 6 genes are measured" in n for n in found.caveats)
     # Only the spots at which the slide is damaged are left out.
     prediction.tokens[:5], prediction.values[:5] = np.nan, np.nan
-    part = compare_with_measured(model, measured, prediction)
+    ridge = prediction.values.copy()  # a ridge baseline has none there either
+    part = compare_with_measured(model, measured, prediction, ridge)
     assert len(part.spots) == len(part.measured) == len(part.predicted) == 139
     assert part.unreadable_spots == tuple(f"s{i}" for i in range(5))
     assert len(part.prediction.values) == 139
     assert np.array_equal(part.measured, found.measured[5:])
+    # Of some spots: the others are neither compared nor unreadable.
+    rows = np.array([50, 3, 20, 90, 91])
+    some = compare_with_measured(model, measured, prediction, ridge, rows=rows)
+    assert some.spots.names == ("s20", "s50", "s90", "s91") and some.unreadable_spots == ("s3",)
+    assert np.array_equal(some.measured, found.measured[[20, 50, 90, 91]])
+    assert some.reference is not None and part.reference is not None
+    assert np.array_equal(some.reference.depth, part.reference.depth[[15, 45, 85, 86]])
 
 
 def test_bad_input_is_refused(model: Checkpoint) -> None:

@@ -108,17 +108,41 @@ def test_dots_and_worst_regions_show_spots(compared: QualityWidget, qtbot, until
     np.testing.assert_allclose(centre, (region.y * 0.7, region.x * 0.7), rtol=1e-5)
 
 
-def test_training_slide_warning_report_and_removal(
+def test_early_figures_training_slide_warning_report_and_removal(
     quality_widget: QualityWidget, measured_file, until, monkeypatch, tmp_path
 ):
     widget, session = quality_widget, quality_widget.session
+    worker = "napari_dkan.viewer.panels.quality.data.comparison_worker"
+    monkeypatch.setattr(f"{worker}.FIRST_SAMPLE", 12)
+    monkeypatch.setattr(f"{worker}.MIN_REMAINING_S", 0.0)
+    model, box, early = widget.quality.model, widget.summary_box, []
+
+    def read_early_figures() -> None:
+        assert model.comparison is None and model.early is not None
+        assert model.early.comparison.summary.n_spots in (12, 24, 48)
+        assert box.isVisibleTo(widget) and box.trained_label.isVisibleTo(widget)
+        assert not widget.gene_metrics_box.isVisibleTo(widget)  # whose table can be saved
+        assert not widget.report_box.report_button.isEnabled()
+        early.append((box.early_label.text(), box.verdict_label.text(), model.early.comparison))
+
+    model.early_changed.connect(read_early_figures)
     prints = {"D1": session.slide.slide.fingerprint()}
     card = {"title": "Seen", "training_data": {"slide_fingerprints": prints}}
     session.set_checkpoint(replace(session.checkpoint, card=card))
     widget.quality.load([measured_file])
     until(lambda: widget.metrics.summary is not None)
-    assert widget.summary_box.trained_label.isVisibleTo(widget)
-    assert "no measure of quality" in widget.summary_box.trained_label.text()
+    assert box.trained_label.isVisibleTo(widget)
+    assert "no measure of quality" in box.trained_label.text()
+    assert early and not box.early_label.isVisibleTo(widget)
+    label, verdict, sample = early[0]
+    count = len(sample.spots)
+    assert f"from {count} of 49 spots so far" in label and f"{count} spots" in verdict
+    assert "49 spots" in box.verdict_label.text() and model.comparison is not None
+    names = list(model.comparison.spots.names)
+    rows = [names.index(name) for name in sample.spots.names]
+    np.testing.assert_array_equal(sample.measured, model.comparison.measured[rows])
+    np.testing.assert_array_equal(sample.predicted, model.comparison.predicted[rows])
+    assert rows != list(range(count))  # drawn from all over the section
 
     opened = []
     monkeypatch.setattr(

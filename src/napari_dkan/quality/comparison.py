@@ -169,6 +169,7 @@ def compare_with_measured(
     prediction: Prediction,
     ridge: NDArray[np.floating] | None = None,
     seen_in_training: bool | None = None,
+    rows: NDArray[np.integer] | None = None,
 ) -> Comparison:
     """Compare the labels of a section with the prediction at its labelled spots.
 
@@ -179,9 +180,13 @@ def compare_with_measured(
     prediction : Prediction
         At `measured.labeled_spots()`.
     ridge : (N, G') array, optional
-        Ridge baseline on the label scale, of all genes of the checkpoint or of the measured ones.
+        Ridge baseline on the label scale, of all genes of the checkpoint or of the measured ones;
+        NaN is allowed at spots that are not compared.
     seen_in_training : bool, optional
         None decides by the slide of the prediction and the card of the checkpoint.
+    rows : (M,) array, optional
+        The labelled spots to compare, all that are predicted by default. Depth is averaged over
+        the neighbours among all labelled spots.
 
     Raises
     ------
@@ -202,7 +207,9 @@ def compare_with_measured(
     genes = [g for g in measured.panel.genes if g.symbol in prediction.panel]
     if not genes:
         raise SpotsError(f"The prediction has none of the genes that {name} measures.")
-    predicted = prediction.predicted_mask
+    asked = np.ones(len(spots), bool) if rows is None else np.isin(np.arange(len(spots)), rows)
+    unreadable = asked & ~prediction.predicted_mask
+    predicted = asked & prediction.predicted_mask
     if int(predicted.sum()) < MIN_SPOTS_FOR_PCC:
         raise SpotsError(
             f"{int(predicted.sum())} of {name}'s spots are predicted; a correlation takes at least "
@@ -220,7 +227,7 @@ def compare_with_measured(
     if not np.isfinite(labels).all():
         raise SpotsError(f"{name} has labels that are no numbers; give raw counts.")
     if ridge is not None:
-        ridge = _align_ridge(ridge, checkpoint, measured)[predicted][:, columns]
+        ridge = _align_ridge(ridge, checkpoint, measured, predicted)[:, columns]
     card, method = checkpoint.card, checkpoint.network.config.method
     return Comparison(
         name,
@@ -230,11 +237,11 @@ def compare_with_measured(
         values,
         ridge,
         _zero_fraction(measured, measured.labels.rows[predicted])[columns],
-        prediction.select_predicted(),
+        prediction.take(predicted),
         unmeasured_genes=measured.missing_genes,
         spots_without_counts=measured.labels.dropped_spots,
         unreadable_spots=tuple(
-            spot for spot, found in zip(spots.names, predicted, strict=True) if not found
+            spot for spot, lost in zip(spots.names, unreadable, strict=True) if lost
         ),
         seen_in_training=seen_in_training,
         held_out_pcc=held_out_pcc_from_card(card, method=method),
@@ -305,18 +312,22 @@ def _require_same_spots(predicted: Spots, measured: Spots, name: str) -> None:
 
 
 def _align_ridge(
-    values: NDArray[np.floating], checkpoint: Checkpoint, measured: MeasuredSection
+    values: NDArray[np.floating],
+    checkpoint: Checkpoint,
+    measured: MeasuredSection,
+    compared: NDArray[np.bool_],
 ) -> Float32Array:
-    """Columns (N, G) of the measured genes, from these or from all genes of the checkpoint."""
+    """Measured genes (M, G) at the compared spots, from these or all genes of the checkpoint."""
     values = np.asarray(values, np.float32)
     if values.shape == (len(measured.labels.rows), len(checkpoint.panel)):
         values = values[:, list(measured.panel_rows)]
-    if values.shape != measured.labels.values.shape or not np.isfinite(values).all():
+    fits = values.shape == measured.labels.values.shape
+    if not fits or not np.isfinite(values[compared]).all():
         raise SpotsError(
             f"The ridge baseline does not fit the spots and genes of {measured.name}; "
             "predict it at its spots."
         )
-    return values
+    return values[compared]
 
 
 def _zero_fraction(measured: MeasuredSection, rows: NDArray[np.integer]) -> NDArray[np.float64]:

@@ -10,7 +10,12 @@ from ....errors import FewGenesError
 from ...session.viewer_session import ViewerSession, get_component
 from ...tools.landmarks import LandmarkRegistration
 from ...widgets.signal_connections import SignalConnections
-from .data.comparison_worker import ComparisonProgress, ComparisonWorker, MeasuredPredictedPair
+from .data.comparison_worker import (
+    ComparisonProgress,
+    ComparisonWorker,
+    EarlyComparison,
+    MeasuredPredictedPair,
+)
 from .data.loaded_section import (
     LoadedSection,
     SectionCandidate,
@@ -284,6 +289,9 @@ class QualityController:
             model.prediction_updated.emit()
         elif isinstance(item, ComparisonProgress):
             model.prediction_updated.emit()
+        elif isinstance(item, EarlyComparison):
+            model.early = item
+            model.early_changed.emit()
         else:
             model.comparison = item
             model.comparison_changed.emit()

@@ -71,10 +71,11 @@ class QualityWidget(QWidget):
         self.report_box = ReportBox(model, connections)
         self.message_label = make_text_label(selectable=True)
         self.collapsibles: dict[str, FoldSection] = {}
+        self._summary_widgets: list[QWidget] = []
         self._comparison_widgets: list[QWidget] = []
         self._build()
         connections.connect(self._show_message, session.message.changed)
-        connections.connect(self._update_visibility, model.comparison_changed)
+        connections.connect(self._update_visibility, model.comparison_changed, model.early_changed)
         self.shut_down = call_once(
             connections.disconnect_all,
             self._register_actions(),
@@ -105,7 +106,8 @@ class QualityWidget(QWidget):
         }
         for title, box in comparison_boxes.items():
             heading = make_heading(title)
-            self._comparison_widgets += [heading, box]
+            is_early = box is self.summary_box
+            (self._summary_widgets if is_early else self._comparison_widgets).extend([heading, box])
             column.addWidget(heading)
             column.addWidget(box)
         collapsed_boxes: dict[str, QWidget] = {
@@ -139,8 +141,11 @@ class QualityWidget(QWidget):
         set_text_color(self.message_label, ERROR_COLOR if session.message.is_warning else None)
 
     def _update_visibility(self) -> None:
+        model = self.quality.model
         for widget in self._comparison_widgets:
-            widget.setVisible(self.quality.model.comparison is not None)
+            widget.setVisible(model.comparison is not None)
+        for widget in self._summary_widgets:
+            widget.setVisible(model.comparison is not None or model.early is not None)
 
     def closeEvent(self, event: QCloseEvent) -> None:
         self.shut_down()

@@ -26,6 +26,7 @@ from ..data.comparison_metrics import ComparisonMetrics
 if TYPE_CHECKING:
     from .....quality.comparison_summary import ComparisonSummary, MethodMetrics
     from .....quality.error_regions import ErrorRegion
+    from ..data.comparison_worker import EarlyComparison
 
 
 TRAINED_ON_SLIDE = "This slide was trained on: its figures are no measure of quality."
@@ -55,13 +56,19 @@ _BESIDE_DEPTH = ("depth_partial_pcc", "share_of_attainable", "deviance_explained
 
 
 class SummaryBox(QWidget):
-    """Verdict and metrics, next to those of ridge and those expected by the card."""
+    """Verdict and metrics, next to those of ridge and those expected by the card.
+
+    While spots are still predicted it shows the verdict and metrics of those predicted so far,
+    and says so.
+    """
 
     def __init__(self, connections: SignalConnections, metrics: ComparisonMetrics) -> None:
         super().__init__()
         self._metrics, self._model = metrics, metrics.model
         self._session = session = metrics.session
         self.outline = RegionOutline(session)
+        self.early_label = make_text_label(selectable=True)
+        set_text_color(self.early_label, WARNING_COLOR)
         self.verdict_label = make_text_label(selectable=True)
         self.trained_label = make_text_label(TRAINED_ON_SLIDE, selectable=True)
         set_text_color(self.trained_label, WARNING_COLOR)
@@ -90,6 +97,7 @@ class SummaryBox(QWidget):
         )
         fill_column(
             self,
+            self.early_label,
             self.trained_label,
             self.shallow_label,
             self.verdict_label,
@@ -101,7 +109,7 @@ class SummaryBox(QWidget):
         )
         self.region_scope_combo.activated.connect(lambda row: metrics.set_region_scope(bool(row)))
         self.worst_regions_label.linkActivated.connect(lambda link: self.show_region(int(link)))
-        connections.connect(self.refresh, metrics.changed)
+        connections.connect(self.refresh, metrics.changed, self._model.early_changed)
         connections.connect(self._list_regions, metrics.regions_changed)
         connections.connect(self._mark_gene, session.gene_changed)
         connect_theme_change(self.worst_regions_label, self._list_regions)
@@ -109,8 +117,14 @@ class SummaryBox(QWidget):
 
     def refresh(self) -> None:
         summary, comparison = self._metrics.summary, self._metrics.comparison
-        for widget in (self.metrics_label, self.histogram, self._regions_row):
-            widget.setVisible(summary is not None)
+        early = self._model.early if summary is None else None
+        if early is not None:
+            comparison, summary = early.comparison, early.comparison.summary
+        self.early_label.setText("" if early is None else describe_early(early))
+        self.early_label.setVisible(early is not None)
+        self.metrics_label.setVisible(summary is not None)
+        for widget in (self.histogram, self._regions_row):
+            widget.setVisible(summary is not None and early is None)
         self.trained_label.setVisible(summary is not None and summary.seen_in_training)
         shallow = None if summary is None or comparison is None else comparison.shallow
         self.shallow_label.setText(shallow or "")
@@ -128,6 +142,8 @@ class SummaryBox(QWidget):
         self.notes_label.setText("\n".join(notes))
         self.notes_label.setVisible(bool(notes))
         self.metrics_label.setText(summary_to_html(summary))
+        if early is not None:
+            return
         table = comparison.metrics_per_gene
         names = ("pcc", "ridge_pcc") if comparison.reference is None else _PARTIAL_NAMES
         pcc, ridge = (np.array([getattr(gene, name) for gene in table]) for name in names)
@@ -158,6 +174,14 @@ class SummaryBox(QWidget):
         comparison, section = self._metrics.comparison, self._model.section
         if comparison is not None and section is not None and section.slide is not None:
             self.outline.show(self._metrics.worst_regions[index], comparison.spots, section.slide)
+
+
+def describe_early(early: EarlyComparison) -> str:
+    """Say of how many spots early figures are, and that they are not the final ones."""
+    return (
+        f"Preliminary: from {len(early.comparison.spots):,} of {early.n_spots:,} spots so far, "
+        "drawn at random. The figures of all spots replace these and can then be saved."
+    )
 
 
 def summary_to_html(summary: ComparisonSummary) -> str:

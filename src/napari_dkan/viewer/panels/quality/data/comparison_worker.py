@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 
 
 REDRAW_INTERVAL_S = 2.0  # drawing maps of spots takes longer than predicting a batch of them
+FIRST_SAMPLE = 32  # spots of the first early figures; the next samples are twice as large
+SAMPLE_SEED = 2021
+MIN_REMAINING_S = 2.0  # of prediction, else early figures would be replaced before they are read
 
 
 @dataclass(frozen=True)
@@ -80,6 +83,56 @@ class MeasuredPredictedPair:
         return self.prediction.take(np.array([self.prediction_row(comparison_row)]))
 
 
+@dataclass(frozen=True)
+class EarlyComparison:
+    """The comparison of a random sample of spots, while the others are still predicted.
+
+    It is shown in the panel, with the number of its spots, and never saved.
+
+    Attributes
+    ----------
+    comparison : Comparison
+        Of the sample only.
+    n_spots : int
+        Labelled spots of the section.
+    """
+
+    comparison: Comparison
+    n_spots: int
+
+
+class SpotSamples:
+    """Random samples of the spots of a target, which are predicted before the other spots.
+
+    Each sample contains the one before it and is twice as large. The order is that of a seeded
+    permutation, so that no part of the section is judged before the rest of it.
+
+    Parameters
+    ----------
+    zones : (N, 2) array
+        Zone of the context windows of each spot; within a sample one zone follows another.
+    """
+
+    def __init__(self, zones: NDArray[np.int64]) -> None:
+        count = len(zones)
+        shuffled = np.random.default_rng(SAMPLE_SEED).permutation(count)
+        sizes: list[int] = []
+        while (size := FIRST_SAMPLE * 2 ** len(sizes)) < count:
+            sizes.append(size)
+        parts = [np.sort(part) for part in np.split(shuffled, sizes)]
+        self.order: NDArray[np.int64] = np.concatenate(
+            [part[np.lexsort(zones[part].T)] for part in parts]
+        )
+        self._due = [np.sort(shuffled[:size]) for size in sizes]
+
+    def pop_finished(self, is_done: NDArray[np.bool_]) -> NDArray[np.int64] | None:
+        """Return the rows (M,) of the largest sample that is done, once, else None."""
+        finished = None
+        while self._due and is_done[self._due[0]].all():
+            finished = self._due.pop(0)
+        return finished
+
+
 def measured_labels_at(comparison: Comparison, row: int, spot: Prediction) -> dict[str, float]:
     """Return the labels of a row by gene, if the clicked spot is that row, else nothing."""
     if not np.array_equal(spot.target.spots.xy[-1], comparison.spots.xy[row]):
@@ -114,9 +167,10 @@ def compare_section(
 
     Yields
     ------
-    RegistrationCheck, MeasuredPredictedPair, ComparisonProgress, Comparison
-        In this order, with many `ComparisonProgress`; without a checkpoint or a pixel size only
-        the first. The metrics of the comparison are computed.
+    RegistrationCheck, MeasuredPredictedPair, ComparisonProgress, EarlyComparison, Comparison
+        In this order, with many `ComparisonProgress` and an `EarlyComparison` for every sample of
+        spots that is predicted long before the others; without a checkpoint or a pixel size only
+        the first. The metrics of the comparisons are computed.
 
     Raises
     ------
@@ -130,6 +184,7 @@ def compare_section(
     from .....inference.predict import create_empty_prediction, predict_ridge
     from .....inference.target import target_from_spots
     from .....quality.comparison import compare_with_measured
+    from .....quality.gene_metrics import MIN_SPOTS_FOR_PCC
     from .....training.data.measured_section import make_measured_section
 
     measured = make_measured_section(section.data, checkpoint, section.accepts_few_genes)
@@ -141,21 +196,35 @@ def compare_section(
     prediction, _ = create_empty_prediction(predictor, target, slide.pixel_size.origin)
     yield MeasuredPredictedPair(measured, prediction)
     description = f"Predicting at the {len(target):,} spots of {section.name}"
-    last_drawn = time.perf_counter()
-    for update in predictor.stream(target):
+
+    def compare(rows: NDArray[np.int64]) -> Comparison:
+        """Compare these of the labelled spots and compute the metrics, not in the GUI thread."""
+        ridge = predict_ridge(predictor.prediction_context, spots.take(rows))
+        if ridge is not None:
+            values = np.full((len(spots), ridge.shape[1]), np.nan, np.float32)
+            values[rows], ridge = ridge, values
+        comparison = compare_with_measured(checkpoint, measured, prediction, ridge, rows=rows)
+        _ = comparison.metrics_per_gene, comparison.summary
+        return comparison
+
+    samples = SpotSamples(predictor.global_context.find_zones(target))
+    start = last_drawn = time.perf_counter()
+    for update in predictor.stream(target, samples.order):
         prediction.apply_update(replace(update, gene_columns=None))
-        is_due = time.perf_counter() - last_drawn > REDRAW_INTERVAL_S
+        now, is_predicted = time.perf_counter(), prediction.predicted_mask
+        is_due = now - last_drawn > REDRAW_INTERVAL_S
         has_new_values = update.stage == "spots" and is_due
         if has_new_values:
-            last_drawn = time.perf_counter()
-        done = int(prediction.predicted_mask.sum())
+            last_drawn = now
+        done = int(is_predicted.sum())
         yield ComparisonProgress(description, done, len(target), has_new_values)
-    yield ComparisonProgress("Comparing with the ridge baseline")
-    ridge = predict_ridge(predictor.prediction_context, spots)
-    yield ComparisonProgress("Counting the figures of every gene")
-    comparison = compare_with_measured(checkpoint, measured, prediction, ridge)
-    _ = comparison.metrics_per_gene, comparison.summary  # computed here, not in the GUI thread
-    yield comparison
+        sample = samples.pop_finished(is_predicted | prediction.failed_mask)
+        if sample is None or is_predicted[sample].sum() < MIN_SPOTS_FOR_PCC:
+            continue
+        if (now - start) / done * (len(target) - done) >= MIN_REMAINING_S:
+            yield EarlyComparison(compare(sample), len(target))
+    yield ComparisonProgress("Comparing with the measured values")
+    yield compare(np.arange(len(spots)))
 
 
 @dataclass(frozen=True, eq=False)

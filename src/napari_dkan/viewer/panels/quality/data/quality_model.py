@@ -10,7 +10,7 @@ from psygnal import Signal
 
 from ....layers.overlay_lookup import find_tile_map
 from ....session.viewer_session import ViewerSession
-from .comparison_worker import MeasuredPredictedPair, measured_labels_at
+from .comparison_worker import EarlyComparison, MeasuredPredictedPair, measured_labels_at
 from .loaded_section import LoadedSection, SectionCandidate
 
 if TYPE_CHECKING:
@@ -60,6 +60,9 @@ class QualityModel:
     candidates : tuple of SectionCandidate
         All sections of the folder that was loaded last, when it holds several.
     comparison : Comparison or None
+        Of all spots.
+    early : EarlyComparison or None
+        Of the spots that were predicted first; out of date once `comparison` is there.
     pair : MeasuredPredictedPair or None
         Labels, and the prediction as far as it is computed.
     spot_row : int or None
@@ -75,6 +78,7 @@ class QualityModel:
     sections_changed = Signal()  # `sections` or `candidates`
     section_changed = Signal()  # another section is chosen, or its registration changed
     comparison_changed = Signal()
+    early_changed = Signal()  # another early comparison, while there is no `comparison` yet
     prediction_updated = Signal()  # the prediction at the spots has new values
     spot_changed = Signal()
     layout_changed = Signal()  # `layout`, `visible_map`, `swipe`
@@ -87,6 +91,7 @@ class QualityModel:
         self.section: LoadedSection | None = None
         self.candidates: tuple[SectionCandidate, ...] = ()
         self.comparison: Comparison | None = None
+        self.early: EarlyComparison | None = None
         self.pair: MeasuredPredictedPair | None = None
         self.spot_row: int | None = None
         self.landmarks: LandmarkRegistration | None = None
@@ -113,7 +118,7 @@ class QualityModel:
 
     def clear_comparison(self) -> None:
         had_comparison = self.comparison is not None or self.pair is not None
-        self.comparison = self.pair = None
+        self.comparison = self.early = self.pair = None
         if self.spot_row is not None:
             self.spot_row = None
             self.spot_changed.emit()
