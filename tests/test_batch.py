@@ -372,6 +372,42 @@ def test_notes_are_part_of_the_outcome(tiny_slide_file, tiny_checkpoint_file, tm
     assert "not --spots" in run_job(both, lambda update: None, overwrite=True).error
 
 
+def test_a_worker_loads_a_checkpoint_once(
+    tiny_slide_file, tiny_checkpoint_file, tmp_path, monkeypatch
+):
+    from napari_dkan.model import load_checkpoint
+    from napari_dkan.model.network import inference_optimization
+
+    loaded, folded = [], []
+    fold = inference_optimization.fold_batch_norms
+    monkeypatch.setattr(
+        "napari_dkan.model.load_checkpoint",
+        lambda path: loaded.append(path) or load_checkpoint(path),
+    )
+    monkeypatch.setattr(
+        inference_optimization,
+        "fold_batch_norms",
+        lambda net, px: folded.append(net) or fold(net, px),
+    )
+    file, spots = tmp_path / "model.safetensors", tmp_path / "spots.csv"
+    file.write_bytes(tiny_checkpoint_file.read_bytes())
+    spots.write_text("id,x,y\na,300,300\nb,500,500\n")
+
+    def predict(name: str) -> None:
+        out = tmp_path / f"{name}.h5ad"
+        job = SlideJob(str(tiny_slide_file), out, file, spots, device="cpu", store=False)
+        assert run_job(job, lambda update: None).error == ""
+
+    for name in "abc":
+        predict(name)
+    trunks = len(folded)
+    assert loaded == [file] and trunks == len(set(map(id, folded)))
+    file.write_bytes(tiny_checkpoint_file.read_bytes().replace(b"Random", b"random"))
+    os.utime(file, ns=(0, 0))  # replaced between two slides
+    predict("d")
+    assert loaded == [file, file] and len(folded) == 2 * trunks
+
+
 def test_invalid_options_raise_before_the_first_slide(
     run, tiny_slide_file, tiny_bundled_checkpoint, tmp_path
 ):
@@ -391,7 +427,8 @@ def test_unexpected_error_is_an_outcome(monkeypatch, tmp_path, tiny_slide_file):
         raise KeyError("a library's mistake")
 
     monkeypatch.setattr("napari_dkan.model.load_checkpoint", fault)
-    outcome = run_job(SlideJob(str(tiny_slide_file), tmp_path / "a.h5ad"), lambda update: None)
+    job = SlideJob(str(tiny_slide_file), tmp_path / "a.h5ad", tmp_path / "model.safetensors")
+    outcome = run_job(job, lambda update: None)
     assert outcome.status == "failed" and "KeyError at test_batch.py:" in outcome.error
 
 

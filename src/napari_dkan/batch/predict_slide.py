@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -56,7 +57,6 @@ def predict_slide(
         The job cannot be done.
     """
     from ..export.saved_result import SavedResult, SlideRecord, save_result
-    from ..model import load_checkpoint
 
     if job.spots is not None and job.regions is not None:
         raise SpotsError("Give one of --spots, --regions and --tissue, not several.")
@@ -71,7 +71,7 @@ def predict_slide(
             notes.append(sentence)
             on_message(sentence)
 
-    checkpoint = load_checkpoint(resolve_checkpoint(job))
+    checkpoint = _load_once(resolve_checkpoint(job))
     genes = _select_genes(checkpoint, job, note)
     with open_job_slide(job) as slide:
         task = _prepare_prediction(job, checkpoint, slide, note)
@@ -201,11 +201,28 @@ def resolve_checkpoint(job: SlideJob) -> Path:
     return job.checkpoint or find_bundled_checkpoint(DEFAULT_CHECKPOINT)
 
 
-def validate_options(options: SlideJob) -> None:
-    """Raise DkanError if a checkpoint or a gene would fail on every slide."""
+def _load_once(path: Path) -> Checkpoint:
+    """Load a checkpoint; that of the slide before is used again while its file is unchanged.
+
+    Its network is the same object then, so that its trunks are folded once as well.
+    """
+    try:
+        status = path.stat()
+    except OSError:  # loading it says what is wrong
+        return _load_version(path, 0, 0)
+    return _load_version(path, status.st_size, status.st_mtime_ns)
+
+
+@lru_cache(maxsize=1)
+def _load_version(path: Path, size: int, mtime_ns: int) -> Checkpoint:
     from ..model import load_checkpoint
 
-    checkpoint = load_checkpoint(resolve_checkpoint(options))
+    return load_checkpoint(path)
+
+
+def validate_options(options: SlideJob) -> None:
+    """Raise DkanError if a checkpoint or a gene would fail on every slide."""
+    checkpoint = _load_once(resolve_checkpoint(options))
     _select_genes(checkpoint, options, lambda sentence: None)
 
 
