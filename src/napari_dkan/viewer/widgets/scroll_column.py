@@ -41,7 +41,8 @@ class FocusRing(QWidget):
         """Show the ring if the focus was moved with the keyboard."""
         by_mouse = QApplication.mouseButtons() != Qt.MouseButton.NoButton
         # Pressed with the mouse, a control may hide itself: Qt gives the focus to the next one.
-        is_gone = old is not None and isalive(old) and not old.isVisibleTo(old.window())
+        alive = old is not None and isalive(old)  # type: ignore[no-untyped-call]
+        is_gone = alive and old is not None and not old.isVisibleTo(old.window())
         is_passed = FocusRing.is_passing or is_gone
         shown = not self.isHidden() if is_passed else not by_mouse
         self.setVisible(new is not None and shown and self._content.isAncestorOf(new))
