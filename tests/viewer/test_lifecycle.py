@@ -110,6 +110,8 @@ def test_two_viewers_are_independent(
     one.session.viewer.open(tiny_slide_file, plugin="napari-dkan")
     until(lambda: one.session.slide.tissue is not None)
     assert two.session.slide is None
+    bars = [panel.session.viewer.canvas.overlays.scale_bar for panel in (one, two)]
+    assert bars[0].visible and not bars[1].visible  # there is nothing to measure
     two.session.set_gene("CD74")
     assert one.session.gene != "CD74"
     point = one.session.slide.tissue.representative_point()

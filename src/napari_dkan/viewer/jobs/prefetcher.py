@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from importlib import import_module
 from itertools import chain
 
 import numpy as np
@@ -74,6 +75,8 @@ class Prefetcher:
             def job() -> Iterator[float | str | None]:
                 predictor = session.predictors.get(slide, checkpoint)
                 yield None
+                # napari imports it for the first layer with features, that of the first click.
+                import_module("pandas")
                 if not self._is_enabled:
                     return
                 features = predictor.precomputed_features

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 import numpy as np
-import pandas as pd
 import shapely
 from napari.layers import Layer, Shapes
 
@@ -24,6 +23,7 @@ from .region_layers import (
 )
 
 if TYPE_CHECKING:
+    import pandas as pd
     from numpy.typing import NDArray
     from shapely.geometry.base import BaseGeometry
 
@@ -114,6 +114,8 @@ def list_region_objects(layers: Iterable[Shapes], slide: ViewerSlide) -> tuple[R
 
 def complete_features(layer: Shapes) -> pd.DataFrame:
     """Return the features of the shapes with all columns of regions, without NaN."""
+    import pandas as pd  # a third of a second, which the first sight of the panel does not need
+
     # napari keeps the row of a begun shape that is given up.
     table = layer.features.reset_index(drop=True).reindex(range(len(layer.data)))
     for column, default in default_features().items():

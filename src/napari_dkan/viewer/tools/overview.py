@@ -29,16 +29,26 @@ MIN_CANVAS_PX = 220  # below, captions need all of it
 
 
 class ScaleBar:
-    """Shows napari's scale bar, and remembers when the user switches it off."""
+    """Shows napari's scale bar with the first layer, and remembers when it is switched off.
+
+    An empty canvas has no scale, and the bar loads napari's table of units, a quarter of a second.
+    """
 
     def __init__(self, session: ViewerSession, connections: SignalConnections) -> None:
+        self._layers = session.viewer.layers
         self._overlay = session.viewer.canvas.overlays.scale_bar
         self._follow_preference()
         connections.connect(self._on_visible_changed, self._overlay.events.visible)
+        connections.connect(self._on_layer_inserted, self._layers.events.inserted)
         connect_canvas_preference("scale_bar", self._follow_preference, connections)
 
+    def _on_layer_inserted(self, event: object = None) -> None:
+        if len(self._layers) == 1:
+            self._follow_preference()
+
     def _follow_preference(self) -> None:
-        self._overlay.visible = get_canvas_preference("scale_bar")
+        if self._layers:
+            self._overlay.visible = get_canvas_preference("scale_bar")
 
     def _on_visible_changed(self, event: object = None) -> None:
         set_canvas_preference("scale_bar", self._overlay.visible)
