@@ -29,6 +29,7 @@ from napari_dkan.model import load_checkpoint
 from napari_dkan.slide import open_slide
 from napari_dkan.spatial.coordinates import swap_xy
 from napari_dkan.viewer.panels.results.restore_result import THUMBNAIL_KEY
+from napari_dkan.viewer.panels.results.results_controller import ResultsController
 from napari_dkan.viewer.plugin.file_readers import get_measured_reader as measured_reader
 from napari_dkan.viewer.plugin.file_readers import get_result_reader
 from napari_dkan.viewer.session.viewer_session import get_session
@@ -310,6 +311,15 @@ def test_figure_shows_the_canvas_and_napari_saves_layers(
     )
     session, viewer = mapped.session, mapped.session.viewer
     (overlay,) = session.overlays
+    until(lambda: not mapped.results._import_runner.busy)
+    loaded = []
+    monkeypatch.setattr(
+        "napari_dkan.export.figure_rendering.load_matplotlib", lambda: loaded.append("once")
+    )
+    another = ResultsController(session)
+    session.overlays_changed.emit()  # there is a map
+    until(lambda: loaded == ["once"])
+    another.close()
     mapped.results.save_figure(tmp_path / "view.png")
     wait_for_message(mapped, until)
     (content,) = drawn

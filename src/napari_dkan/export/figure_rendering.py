@@ -40,6 +40,14 @@ HATCH_FACE_COLOR, HATCH_LINE_COLOR = (0.88, 0.88, 0.88, 0.45), (0.1, 0.1, 0.1, 0
 _render_lock = Lock()  # rcParams are global
 
 
+def load_matplotlib() -> None:
+    """Import what draws figures, which takes a second; a window does it before it is asked."""
+    import matplotlib.backends.backend_agg
+    import matplotlib.backends.backend_pdf
+    import matplotlib.backends.backend_svg
+    import matplotlib.figure  # noqa: F401
+
+
 def write_figure(path: str | Path, content: FigureContent) -> Path:
     """Write a PNG, SVG or PDF atomically, as the file name ends; text stays editable.
 

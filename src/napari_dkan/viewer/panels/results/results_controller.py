@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -13,6 +14,7 @@ from napari.layers import Shapes
 from psygnal import Signal
 
 from ....errors import DkanError, OutputError, SlideError
+from ....export import figure_rendering
 from ....export.saved_result import open_matching_slide
 from ...layers.overlay_lookup import get_selected_map
 from ...session.prediction_overlay import PredictionOverlay
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     from ....slide import Slide
 
 
+YIELD_SECONDS = 0.1  # between two checks whether another job runs
 NO_MAP_MESSAGE = "There is no predicted map yet: predict a region, then save it."
 
 
@@ -59,9 +62,11 @@ class ResultsController:
         self.get_regions_layer: Callable[[], Shapes | None] | None = None
         self.restored_results: list[RestoredResult] = []
         self._runner = JobRunner("results")
+        self._import_runner = JobRunner("getting figures ready", background=True)
         self._queued_jobs: deque[Callable[[], None]] = deque()
         self._is_running = self._is_opening = False
         session.slides_changed.connect(self._on_slides_changed)
+        session.overlays_changed.connect(self._load_matplotlib)
 
     @property
     def session(self) -> ViewerSession:
@@ -94,6 +99,7 @@ class ResultsController:
 
     def close(self) -> None:
         """Stop opening results; a file that is being written is completed."""
+        self._import_runner.cancel()
         self._queued_jobs.clear()
         self.get_regions_layer = None
         if self._is_opening:
@@ -138,6 +144,21 @@ class ResultsController:
     def find_source(self, overlay: PredictionOverlay) -> SavedResult | None:
         """Return the file that a map was read from."""
         return next((r.saved for r in self.restored_results if r.overlay is overlay), None)
+
+    def _load_matplotlib(self) -> None:
+        """Once the first map is there, import what draws its figure."""
+        session = self.session
+        if not session.overlays:
+            return
+        session.overlays_changed.disconnect(self._load_matplotlib)
+
+        def job() -> Iterator[None]:
+            while self._import_runner.is_foreground_busy():  # such as the map itself
+                time.sleep(YIELD_SECONDS)
+                yield None
+            figure_rendering.load_matplotlib()
+
+        self._import_runner.start(job, lambda item: None)
 
     # ---- open ------------------------------------------------------------------------
 
