@@ -109,6 +109,7 @@ def test_why_here_clears_the_view_and_smooth_maps_keep_their_values(shown: Predi
     layer, opacity = overlay.layer, overlay.layer.opacity
     legend = session.viewer.canvas.overlays[GENE_LEGEND]
     assert "smoothed" in legend.text and layer.data.size > layer.tiles.size
+    assert len(legend.text.splitlines()) == 3  # as many as its box holds
     wide, font = session.viewer.canvas.size, legend.font_size
     session.viewer.canvas.size = (wide[0], 180)  # smaller, not cut
     assert legend.font_size < font

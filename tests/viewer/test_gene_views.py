@@ -158,7 +158,12 @@ def walk_gene_set(panel: PredictWidget, qtbot, until, middle, tmp_path, monkeypa
     assert np.allclose(np.sort(drawn), np.sort(score[np.isfinite(score)]), atol=1e-5)
     assert prediction.get_value_units("NEST score").startswith("mean of 5 genes minus mean of 1 ")
     assert "NEST score" in session.viewer.canvas.overlays[GENE_LEGEND].text
-    assert next(row[0] for row in panel.spot_box.gene_bars.rows) == "NEST score"
+    bars = panel.spot_box.gene_bars
+    assert next(row[0] for row in bars.rows) == "NEST score"
+    bars.resize(400, bars.height())
+    bars.set_rows([("NEST score", -0.001, True)])  # the name in full, and no negative zero
+    assert bars.name_width() > bars.fontMetrics().horizontalAdvance("NEST score")
+    assert bars.accessibleDescription() == "NEST score 0.00"
     assert "NEST score: " in panel.gene_box.histogram_box.plot._content.title
 
     # It is found by its name, and tiles that are predicted later have it.
@@ -218,6 +223,7 @@ def walk_colors(panel: PredictWidget, qtbot, until, middle) -> None:
         return [o.text for o in canvas.overlays.values() if getattr(o, "text", "") and o.visible]
 
     assert any(t.endswith("smoothed between tiles") for t in texts())
+    assert all(len(t.splitlines()) <= 3 for t in texts())  # as many as its box holds
     for factor in (size, 1):
         np.testing.assert_allclose(mix.layer.extent.world, overlay.layer.extent.world)
         assert np.abs(colors(0, factor) - 255 * shares[0]).max() <= 1  # magenta

@@ -43,6 +43,20 @@ def known():
     return get_plugin_settings("napari-dkan")
 
 
+def test_figure_of_a_folded_section_is_never_cut(qtbot):
+    section = FoldSection("Slide", QWidget(), with_change_button=True)
+    qtbot.addWidget(section)
+    section.set_summary("HER2+ breast, section C3, 0.686 um/px")
+    section.setFixedWidth(300)
+    section.show()
+    label = section.summary_label
+    assert label.text().endswith(", 0.686 um/px") and label.text().startswith("H")
+    assert "\N{HORIZONTAL ELLIPSIS}" in label.text() and "C3, 0.686" in label.toolTip()
+    assert label.fontMetrics().horizontalAdvance(label.text()) <= label.width()
+    section.set_summary("none yet")
+    assert label.text() == "none yet"
+
+
 # ---- preferences ------------------------------------------------------------------------
 
 

@@ -415,7 +415,10 @@ def test_deleted_layers(load, file, quality: QualityController, until):
 def test_another_checkpoint_is_compared_again(load, file, until):
     quality = load(file)
     session, before = quality.session, quality.model.comparison
+    square = [[100.0, 100.0], [100.0, 900.0], [900.0, 900.0], [900.0, 100.0]]
+    regions = session.viewer.add_shapes([square], units=("um", "um"), axis_labels=("y", "x"))
     session.set_checkpoint(replace(session.checkpoint, sha256="another"))
     assert quality.model.comparison is None and quality.busy
     until(lambda: quality.model.comparison is not None and not quality.busy)
     np.testing.assert_allclose(quality.model.comparison.predicted, before.predicted, atol=1e-5)
+    assert session.viewer.layers[-1] is regions  # its names are not covered by spots

@@ -51,6 +51,9 @@ class CanvasLegend:
             legend.position = position
         is_narrow = self._session.viewer.canvas.size[1] < NARROW_CANVAS_PX
         legend.font_size = SMALL_FONT_SIZE if is_narrow else self._font_size
+        if str(legend.position).endswith("right"):
+            # napari makes the box of a text a little narrower than the text.
+            text = "\n".join(f"  {line}" for line in text.splitlines())
         legend.text, legend.visible = text, True
         if alone:
             for name, other in overlays.items():

@@ -255,14 +255,11 @@ class OverlayDisplay:
         smooth : bool
             Whether tiles are drawn interpolated.
         """
-        lines = [f"{gene} - {kind}", wrap_units(units)]
-        if not units:
-            lines = [gene, f"{kind} expression,", "log scale"]
-        if smooth:
-            lines.append(SMOOTH_NOTE)
-        # napari makes the box of a text a little narrower than the text.
-        text = "\n".join(lines).splitlines()
-        self.legend.show("\n".join(f"  {line}" for line in text))
+        # Three lines: napari's box of a text is too short for more.
+        lines = [gene, f"{kind} expression,", "log scale, smoothed" if smooth else "log scale"]
+        if units:
+            lines = [f"{gene} - {kind}", wrap_units(units), *([SMOOTH_NOTE] if smooth else [])]
+        self.legend.show("\n".join(lines))
 
     def _on_mouse_move(self, viewer: object, event: object) -> None:
         """Show the value of the topmost visible prediction under the cursor."""

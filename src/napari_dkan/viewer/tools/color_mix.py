@@ -27,7 +27,8 @@ from ..session.slide_layer import AXIS_LABELS, METADATA_PREFIX, MICROMETER_UNITS
 from ..session.viewer_session import ViewerSession
 from ..widgets.signal_connections import SignalConnections
 
-MIX_LEGEND = LEGEND_PREFIX + "mix_"  # with the number of the gene
+MIX_LEGEND = LEGEND_PREFIX + "mix_"  # with the number of the gene, 0 for what holds for all
+NOTE_COLOR = MixColor("white", (1.0, 1.0, 1.0))
 LEGEND_TINT = 0.35  # of white in the colours of the legend, which are read on black
 
 
@@ -101,7 +102,7 @@ class ColorMix:
         layer, self.layer, self._slide = self.layer, None, None
         self._session.layers.remove(layer)
         self._hidden_maps.restore()
-        for number in range(max(MIX_COLORS)):
+        for number in range(max(MIX_COLORS) + 1):
             self._set_legend(number, "", None)
 
     def _draw(self) -> None:
@@ -138,14 +139,13 @@ class ColorMix:
         self.layer.name = " + ".join(self.genes)
         self.layer.opacity = session.settings.opacity
         self._hide_maps()
+        self._set_legend(0, SMOOTH_NOTE if self._factor > 1 else "", NOTE_COLOR)
         for number, (gene, color, limits) in enumerate(
-            zip(self.genes, self.colors, self.limits, strict=True)
+            zip(self.genes, self.colors, self.limits, strict=True), 1
         ):
             text = f"{gene}, {color.name}\npredicted {limits[0]:.2f} to {limits[1]:.2f}"
-            if self._factor > 1 and number == len(self.genes) - 1:
-                text += f"\n{SMOOTH_NOTE}"
             self._set_legend(number, text, color)
-        for number in range(len(self.genes), max(MIX_COLORS)):
+        for number in range(len(self.genes) + 1, max(MIX_COLORS) + 1):
             self._set_legend(number, "", None)
         self.changed.emit()
 
@@ -182,7 +182,7 @@ class ColorMix:
         if color is not None:
             rgb = np.array(color.rgb)
             legend.color = (*(rgb + LEGEND_TINT * (1 - rgb)), 1.0)
-        legend.text, legend.visible = text, color is not None
+        legend.text, legend.visible = text, bool(text)
 
     def _on_mouse_move(self, viewer: object, event: object) -> None:
         """Show the values of the tile under the cursor."""

@@ -105,7 +105,7 @@ class OcclusionLayer:
         self._extent = (x, y, half)
         self.clear_tissue()
         lines = [name, *LEGEND_LINES]
-        self._legend.show("\n".join(f"  {line}" for line in lines))  # as the legend of a gene
+        self._legend.show("\n".join(lines))
 
     def clear_tissue(self) -> None:
         """Hide predicted spots below the layer, and dim maps, until `remove`."""

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from qtpy.QtCore import Qt, Signal  # type: ignore[attr-defined]
-from qtpy.QtGui import QKeyEvent
-from qtpy.QtWidgets import QHBoxLayout, QToolButton, QVBoxLayout, QWidget
-from superqt import QElidingLabel
+from qtpy.QtCore import QSize, Qt, Signal  # type: ignore[attr-defined]
+from qtpy.QtGui import QKeyEvent, QResizeEvent
+from qtpy.QtWidgets import QHBoxLayout, QLabel, QToolButton, QVBoxLayout, QWidget
 
 
 class _HeaderButton(QToolButton):
@@ -18,6 +17,36 @@ class _HeaderButton(QToolButton):
             self.click()
         else:
             super().keyPressEvent(event)
+
+
+class SummaryLabel(QLabel):
+    """A name and, behind its last comma, a figure; only the name is elided where room is short."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._summary = ""
+
+    def set_summary(self, text: str) -> None:
+        """Set the whole text, which is the tooltip too."""
+        self._summary = text
+        self.setToolTip(text)
+        self._fit()
+
+    def minimumSizeHint(self) -> QSize:
+        return QSize(0, super().minimumSizeHint().height())
+
+    def resizeEvent(self, event: QResizeEvent) -> None:
+        super().resizeEvent(event)
+        self._fit()
+
+    def _fit(self) -> None:
+        name, comma, figure = self._summary.rpartition(", ")
+        if not comma:
+            name, figure = figure, ""
+        metrics = self.fontMetrics()
+        room = self.contentsRect().width() - metrics.horizontalAdvance(comma + figure)
+        mode = Qt.TextElideMode.ElideMiddle
+        self.setText(metrics.elidedText(name, mode, max(room, 0)) + comma + figure)
 
 
 class FoldSection(QWidget):
@@ -65,8 +94,7 @@ class FoldSection(QWidget):
         font = self.header.font()
         font.setBold(True)
         self.header.setFont(font)
-        self.summary_label = QElidingLabel()
-        self.summary_label.setElideMode(Qt.TextElideMode.ElideMiddle)
+        self.summary_label = SummaryLabel()
         self.change_button = QToolButton()
         self.change_button.setText("change")
         self.change_button.setFocusPolicy(Qt.FocusPolicy.NoFocus)  # the header is the one for keys
@@ -112,7 +140,7 @@ class FoldSection(QWidget):
 
     def set_summary(self, text: str) -> None:
         """Set what the header of the folded section says."""
-        self.summary_label.setText(text)
+        self.summary_label.set_summary(text)
         self.header.setAccessibleDescription(text)
 
     def _on_header_clicked(self, opened: bool) -> None:

@@ -28,7 +28,7 @@ from .wide_table import FrozenNames
 WARNING_COLOR = QColor(255, 138, 101, 95)  # transparent, for light and dark themes
 NO_VALUE = "\N{EN DASH}"
 TOOLTIP_WIDTH = 60  # characters
-MAX_NAME_SHARE = 0.45  # of the width of a table
+MAX_NAME_SHARE = 0.4  # of the width of a table
 ModelIndex = QModelIndex | QPersistentModelIndex
 ALIGN_RIGHT = Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter
 
@@ -246,6 +246,8 @@ class MetricsTable(QTableView):
         rows.setSectionResizeMode(QHeaderView.ResizeMode.Fixed)
         rows.setDefaultSectionSize(self.fontMetrics().height() + 6)
         head.setHighlightSections(False)
+        # The arrow of the sorted column stands at the right end, over the end of a centred title.
+        head.setDefaultAlignment(Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter)
         head.setMinimumSectionSize(30)
         self._selected_symbol: str | None = None
         self.frozen_names = FrozenNames(self)

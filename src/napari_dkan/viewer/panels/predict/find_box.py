@@ -105,7 +105,7 @@ class FindBox(QWidget):
             note = f" ({int(poor.sum()):,} unreliable)" if poor is not None and poor.any() else ""
             self._say(
                 f"Maps like {gene}: {found[1].n_tiles:,} predicted tiles{note} of "
-                f"{slide.slide.label}."
+                f"{slide.layer.name}."
             )
 
         self._runner.start(job, receive, self._on_end)
@@ -161,7 +161,7 @@ class FindBox(QWidget):
         self.tile_table.set_table_data(MetricsTableData(names, columns))
         self._say(
             f"The {len(names)} tiles most like this spot of {len(result.grid):,} predicted ones of "
-            f"{result.slide.slide.label}, outlined; without its own."
+            f"{result.slide.layer.name}, outlined; without its own."
         )
 
     def _go_to_tile(self, name: str) -> None:

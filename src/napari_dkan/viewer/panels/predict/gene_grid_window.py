@@ -119,7 +119,7 @@ class GeneGridWindow(QDialog):
         own = "one scale" if session.settings.contrast_limits.fixed else "each gene its own scale"
         own += f", {SMOOTH_NOTE}" if factor > 1 else ""
         self.note_label.setText(
-            f"Predicted, {len(values.values):,} tiles of {slide.slide.label}; {own}. Click a map "
+            f"Predicted, {len(values.values):,} tiles of {slide.layer.name}; {own}. Click a map "
             "to show its gene; the view is that of the canvas."
         )
 

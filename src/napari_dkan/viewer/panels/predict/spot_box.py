@@ -41,6 +41,7 @@ class GeneBars(QWidget):
 
     gene_picked = Signal(str)
     ROW_HEIGHT, NAME_WIDTH = 18, 82
+    MAX_NAME_SHARE = 0.3  # of the width, for the score of a gene set
     MIN_WIDTH = 320  # of names, bars and two numbers
 
     def __init__(self) -> None:
@@ -91,14 +92,25 @@ class GeneBars(QWidget):
         else:
             super().keyPressEvent(event)
 
+    def name_width(self) -> int:
+        """Return the width of the names, of which longer ones are elided."""
+        metrics = self._bold_metrics()
+        widest = max((metrics.horizontalAdvance(f"{gene} ") for gene, _, _ in self.rows), default=0)
+        return max(self.NAME_WIDTH, min(widest + 4, int(self.MAX_NAME_SHARE * self.width())))
+
+    def _bold_metrics(self) -> QFontMetrics:
+        bold = self.font()
+        bold.setBold(True)
+        return QFontMetrics(bold)
+
     def _numbers(self, gene: str, value: float) -> str:
         """The value of a row, the measured one and the distance from the mean, where known."""
-        texts = [f"{value:.2f}"]
+        texts = [f"{value:z.2f}"]
         if gene in self.measured:
-            texts.append(f"| {self.measured[gene]:.2f}")
+            texts.append(f"| {self.measured[gene]:z.2f}")
         if self.excess:
             excess = self.excess.get(gene, np.nan)
-            texts.insert(0, f"{excess:+.1f} SD" if np.isfinite(excess) else "")
+            texts.insert(0, f"{excess:+z.1f} SD" if np.isfinite(excess) else "")
         return "  ".join(texts)
 
     def _describe(self, gene: str, value: float) -> str:
@@ -116,10 +128,8 @@ class GeneBars(QWidget):
         painter = QPainter(self)
         painter.setRenderHint(QPainter.RenderHint.Antialiasing)
         widest = max((self._numbers(g, v) for g, v, _ in self.rows), key=len, default="")
-        name_width = self.NAME_WIDTH
-        bold = painter.font()
-        bold.setBold(True)
-        number_width = QFontMetrics(bold).horizontalAdvance(f"{widest} ")
+        name_width = self.name_width()
+        number_width = self._bold_metrics().horizontalAdvance(f"{widest} ")
         bar_width = max(10, self.width() - name_width - number_width - 8)
         low, high = self._bar_scale()
 
@@ -215,7 +225,7 @@ class SpotBox(QWidget):
         spot, gene = self._session.spot, self._session.gene
         if spot is None or gene is None or not spot.has_gene(gene):
             return "" if spot is None else self.position_label.text()
-        return f"{gene} {spot.get_gene_values(gene)[-1]:.2f}"
+        return f"{gene} {spot.get_gene_values(gene)[-1]:z.2f}"
 
     def _on_spot_changed(self) -> None:
         """Paint the bars before the canvas, since the user waits for them."""

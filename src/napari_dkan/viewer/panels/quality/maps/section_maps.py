@@ -6,7 +6,7 @@ Measured and predicted share their contrast limits; the residual has its own, sy
 from __future__ import annotations
 
 import numpy as np
-from napari.layers import Points
+from napari.layers import Layer, Points
 from napari.utils.colormaps import Colormap
 from numpy.typing import NDArray
 from psygnal import Signal
@@ -15,6 +15,7 @@ from .....inference.map_colors import RESIDUAL_COLORS
 from .....spatial.coordinates import swap_xy
 from ....layers.canvas_legend import LEGEND_PREFIX, CanvasLegend
 from ....layers.contrast_limits import percentile_limits, symmetric_limits
+from ....layers.region_objects import is_region_layer
 from ....layers.value_layers import VALUE_COLUMN, color_spots, shrink_color_bar
 from ....session.slide_layer import AXIS_LABELS, METADATA_PREFIX, MICROMETER_UNITS, PIXEL_UNITS
 from ....widgets.signal_connections import SignalConnections
@@ -76,7 +77,7 @@ class SectionMaps:
         session.titles.set_title(section.layer, "measured", section.name)
         self.update_positions(section)
         if given is None:
-            session.layers.insert(section.layer)
+            session.layers.insert(section.layer, above=self._below_regions())
 
     def update_positions(self, section: LoadedSection) -> None:
         """Draw a section at its new position."""
@@ -164,7 +165,11 @@ class SectionMaps:
             layers.append(layer)
         self._predicted, self._residual = layers
         for layer in layers:
-            session.layers.insert(layer, section.slide)
+            session.layers.insert(layer, section.slide, above=self._below_regions())
+
+    def _below_regions(self) -> list[Layer]:
+        """The layers on which spots are drawn: regions and their names stay above."""
+        return [layer for layer in self._session.viewer.layers if not is_region_layer(layer)]
 
     def _remove_map_layers(self) -> None:
         removed = self._predicted, self._residual
