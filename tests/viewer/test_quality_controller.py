@@ -13,6 +13,8 @@ from PIL import Image
 
 from napari_dkan.slide import open_slide
 from napari_dkan.spatial.coordinates import swap_xy
+from napari_dkan.viewer.layers.name_halos import is_name_halo
+from napari_dkan.viewer.layers.region_layers import LABEL_TEXT
 from napari_dkan.viewer.panels.predict.predict_widget import PredictWidget
 from napari_dkan.viewer.panels.quality.data.loaded_section import (
     BY_ARRAY,
@@ -416,9 +418,12 @@ def test_another_checkpoint_is_compared_again(load, file, until):
     quality = load(file)
     session, before = quality.session, quality.model.comparison
     square = [[100.0, 100.0], [100.0, 900.0], [900.0, 900.0], [900.0, 100.0]]
+    layers = session.viewer.layers
     regions = session.viewer.add_shapes([square], units=("um", "um"), axis_labels=("y", "x"))
+    regions.features, regions.text = {"label": ["gland"]}, LABEL_TEXT
+    until(lambda: is_name_halo(layers[-2]))
     session.set_checkpoint(replace(session.checkpoint, sha256="another"))
     assert quality.model.comparison is None and quality.busy
     until(lambda: quality.model.comparison is not None and not quality.busy)
     np.testing.assert_allclose(quality.model.comparison.predicted, before.predicted, atol=1e-5)
-    assert session.viewer.layers[-1] is regions  # its names are not covered by spots
+    assert layers[-1] is regions and is_name_halo(layers[-2])  # spots do not cover names

@@ -9,7 +9,7 @@ from __future__ import annotations
 from weakref import WeakKeyDictionary
 
 import numpy as np
-from napari.layers import Points, Shapes
+from napari.layers import Layer, Points, Shapes
 
 from ..session.layer_stack import preserve_selection
 from ..session.slide_layer import METADATA_PREFIX
@@ -17,9 +17,14 @@ from ..session.viewer_session import ViewerSession
 from ..widgets.signal_connections import Debouncer, SignalConnections
 from .region_objects import RegionLayerWatch, complete_features, is_region_layer
 
-HALO_COLOR, HALO_PX = "black", 1.2
+HALO_KIND, HALO_COLOR, HALO_PX = "names", "black", 1.2
 UPDATE_DELAY_MS = 100  # after the last change, also of the zoom
 _SHIFTS = np.array([(y, x) for y in (-1, 0, 1) for x in (-1, 0, 1) if y or x], np.float64)
+
+
+def is_name_halo(layer: Layer) -> bool:
+    """Return whether a layer holds the dark edges of names."""
+    return bool(layer.metadata.get(METADATA_PREFIX) == HALO_KIND)
 
 
 class NameHalos:
@@ -101,7 +106,7 @@ class NameHalos:
             scale=layer.scale,
             units=layer.units,
             axis_labels=layer.axis_labels,
-            metadata={METADATA_PREFIX: "names"},
+            metadata={METADATA_PREFIX: HALO_KIND},
         )
         self._halos[layer] = halo
         stack, layers = self._session.layers, self._session.viewer.layers

@@ -15,6 +15,7 @@ from .....inference.map_colors import RESIDUAL_COLORS
 from .....spatial.coordinates import swap_xy
 from ....layers.canvas_legend import LEGEND_PREFIX, CanvasLegend
 from ....layers.contrast_limits import percentile_limits, symmetric_limits
+from ....layers.name_halos import is_name_halo
 from ....layers.region_objects import is_region_layer
 from ....layers.value_layers import VALUE_COLUMN, color_spots, shrink_color_bar
 from ....session.slide_layer import AXIS_LABELS, METADATA_PREFIX, MICROMETER_UNITS, PIXEL_UNITS
@@ -169,7 +170,8 @@ class SectionMaps:
 
     def _below_regions(self) -> list[Layer]:
         """The layers on which spots are drawn: regions and their names stay above."""
-        return [layer for layer in self._session.viewer.layers if not is_region_layer(layer)]
+        layers = self._session.viewer.layers
+        return [one for one in layers if not (is_region_layer(one) or is_name_halo(one))]
 
     def _remove_map_layers(self) -> None:
         removed = self._predicted, self._residual
