@@ -52,8 +52,14 @@ def test_a_second_region_goes_into_the_map_of_the_first(
 ):
     first = predict_ring(panel, until, two_rings[0])
     before, values = cells(first), first.prediction.values.copy()
+    first.layer.visible = False
     second = predict_ring(panel, until, two_rings[1])
-    assert panel.session.overlays == [second] and first.layer not in panel.session.viewer.layers
+    assert panel.session.overlays == [second]
+    assert second.layer is first.layer and second.layer.visible  # with its controls
+    grid = second.prediction.target.grid
+    row = len(values)  # the first new tile is where its grid has it
+    world = tuple(grid.centres[row][::-1] * panel.session.slide.mpp)
+    assert second.row_at(world) == row and second.layer.extent.world[0][1] <= world[1]
     assert second.layer.name == f"{panel.session.gene} predicted"
     planned = set(grid_cells(panel.target_box.target.grid))
     assert planned - before and planned & before
@@ -69,6 +75,15 @@ def test_a_second_region_goes_into_the_map_of_the_first(
     panel.results.save_result(file)
     until(lambda: not panel.results.busy)
     assert anndata.read_h5ad(file).n_obs == len(cells(second))
+
+
+def test_a_map_that_never_began_leaves_no_trace(panel: PredictWidget, two_rings):
+    draw(panel, two_rings[0])
+    before = list(panel.session.viewer.layers)
+    panel.target_box.start_prediction()
+    assert len(panel.session.viewer.layers) > len(before)  # made before the thread begins
+    panel.target_box.cancel_button.click()
+    assert panel.session.overlays == [] and list(panel.session.viewer.layers) == before
 
 
 def test_a_cancelled_extension_keeps_the_map(panel: PredictWidget, until, two_rings):

@@ -60,7 +60,9 @@ def predict_map(panel: PredictWidget, until):
     panel.target_box.mode_buttons[TargetMode.TISSUE].click()
     until(lambda: panel.target_box.predict_button.isEnabled())
     panel.target_box.predict_button.click()
+    made = list(panel.session.viewer.layers)
     until(lambda: not panel.prediction_jobs.busy and bool(panel.session.overlays))
+    assert list(panel.session.viewer.layers) == made  # none is made while tiles come
     return panel.session.overlays[-1]
 
 

@@ -100,6 +100,29 @@ class Prediction:
             np.full((count, len(QC_FEATURE_NAMES)), np.nan, dtype=np.float32),
         )
 
+    @classmethod
+    def create_placeholder(
+        cls,
+        target: Target,
+        panel: Panel,
+        label_scale: LabelScale,
+        provenance: dict[str, Any],
+        zero_shot_symbols: tuple[str, ...] = (),
+    ) -> Prediction:
+        """Create a prediction that stays empty; its arrays are read-only and take no memory."""
+        count, nothing = len(target.spots), np.float32(np.nan)
+        return cls(
+            target,
+            panel,
+            label_scale,
+            np.broadcast_to(nothing, (count, len(panel))),
+            np.broadcast_to(nothing, (count, 1)),
+            provenance,
+            zero_shot_symbols,
+            np.broadcast_to(np.False_, count),
+            np.broadcast_to(nothing, (count, len(QC_FEATURE_NAMES))),
+        )
+
     def apply_update(self, update: PredictionUpdate) -> None:
         """Set what a batch predicted; an update without rows changes nothing but failures."""
         self.failed_mask[update.failed_rows] = True

@@ -11,7 +11,6 @@ from ...inference.prediction import Prediction
 from ...inference.target import Target, merge_grid_targets
 from ..layers.overlay_lookup import is_current_map
 from ..layers.prediction_layers import GridOverlay
-from ..session.layer_stack import preserve_selection
 from ..session.prediction_overlay import PredictionOverlay
 from ..session.viewer_session import ViewerSession
 
@@ -51,18 +50,9 @@ def extend_map(
     return create_empty(target)[0], np.arange(len(target)), None
 
 
-def take_place(session: ViewerSession, new: PredictionOverlay, old: GridOverlay) -> None:
-    """Remove a map; the one that replaces it gets its place, its opacity and a name by hand."""
-    layers, titles = session.viewer.layers, session.titles
-    name = old.layer.name if titles.is_renamed(old.layer) else None
-    if old.layer not in layers:
-        return
-    index, was_selected = layers.index(old.layer), old.layer in layers.selection
-    session.layers.remove(old.layer)
-    with preserve_selection(layers):
-        layers.move(layers.index(new.layer), index)
-    new.layer.opacity = old.layer.opacity
-    if name is not None:
-        new.layer.name = name
-    if was_selected:
-        layers.selection.active = new.layer
+def take_place(session: ViewerSession, new: GridOverlay, old: GridOverlay) -> None:
+    """Show a map in place of the one whose layer it has taken, with place, opacity and name."""
+    new.is_mixed = old.is_mixed
+    if not new.is_mixed:
+        new.layer.visible = True
+    session.replace_overlay(old, new)

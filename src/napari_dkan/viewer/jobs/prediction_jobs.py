@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +14,7 @@ from psygnal import Signal
 from qtpy.QtCore import QTimer
 
 from ...inference.device_choice import resolve_device_name
-from ...inference.predict import create_empty_prediction
+from ...inference.predict import build_zero_shot_record, create_empty_prediction
 from ...inference.prediction import Prediction
 from ...inference.prediction_progress import PredictionUpdate
 from ...inference.target import Target, make_coarse_target
@@ -138,18 +138,48 @@ class PredictionJobs:
         def receive(item: _JobStarted | PredictionUpdate | _RoughUpdate) -> None:
             if isinstance(item, _JobStarted):
                 self._rows = item.rows
-                self._overlay = _make_overlay(item, session)
-                self._overlay.reference = checkpoint.reference
-                session.add_overlay(self._overlay, slide)
-                if isinstance(item.previous, GridOverlay):
-                    take_place(session, self._overlay, item.previous)
+                self._overlay = self._show_start(item, slide, checkpoint)
                 self._last_job = (self._overlay, slide, checkpoint, zero_shot)
             else:
                 self._on_update(item)
 
         self._reset_progress(slide, len(target))
+        if previous is None:
+            # napari needs a moment for a layer and its controls, so they come before the thread
+            # that would take turns with it.
+            prediction = _make_placeholder(target, slide, checkpoint, zero_shot)
+            self._overlay = self._add_overlay(prediction, _decode_nothing, slide, checkpoint)
         self._runner.start(job, receive, self._on_job_end)
         self.changed.emit()
+
+    def _add_overlay(
+        self,
+        prediction: Prediction,
+        decode: GeneDecoder,
+        slide: ViewerSlide,
+        checkpoint: Checkpoint,
+    ) -> PredictionOverlay:
+        overlay = _make_overlay(prediction, decode, self.session.settings.opacity)
+        overlay.reference = checkpoint.reference
+        self.session.add_overlay(overlay, slide)
+        return overlay
+
+    def _show_start(
+        self, started: _JobStarted, slide: ViewerSlide, checkpoint: Checkpoint
+    ) -> PredictionOverlay:
+        """Fill the layer that was made for the job, or that of the map that it extends."""
+        session, overlay, previous = self.session, self._overlay, started.previous
+        prediction, decode = started.prediction, started.decode
+        if overlay is not None:
+            session.fill_overlay(overlay, prediction, decode)
+            return overlay
+        if previous not in session.overlays or not isinstance(previous, GridOverlay):
+            return self._add_overlay(prediction, decode, slide, checkpoint)
+        layer = previous.layer
+        extended = GridOverlay(prediction, decode, slide.mpp, layer.opacity, layer)
+        extended.reference = checkpoint.reference
+        take_place(session, extended, previous)
+        return extended
 
     @property
     def failed_count(self) -> int:
@@ -291,15 +321,40 @@ class PredictionJobs:
             self.cancel()
 
 
-def _make_overlay(started: _JobStarted, session: ViewerSession) -> PredictionOverlay:
-    prediction, decode = started.prediction, started.decode
-    mpp, opacity = prediction.provenance["mpp"], session.settings.opacity
+def _make_overlay(prediction: Prediction, decode: GeneDecoder, opacity: float) -> PredictionOverlay:
+    mpp = prediction.provenance["mpp"]
     if prediction.target.grid is not None:
         return GridOverlay(prediction, decode, mpp, opacity)
     size = prediction.target.spots.diameter_um or prediction.provenance["patch_um"]
     overlay = SpotsOverlay(prediction, decode, mpp, size, opacity)
     overlay.label = "spots"
     return overlay
+
+
+def _make_placeholder(
+    target: Target, slide: ViewerSlide, checkpoint: Checkpoint, zero_shot: ZeroShotGenes | None
+) -> Prediction:
+    """A prediction for the moment before the job has made its own."""
+    from ...expression.panel import Panel
+
+    panel = checkpoint.panel
+    symbols: tuple[str, ...] = ()
+    record: dict[str, Any] = {
+        "checkpoint_sha256": checkpoint.sha256,
+        "slide_fingerprint": slide.slide.fingerprint(),
+        "mpp": slide.mpp,
+        "patch_um": checkpoint.patch.um,
+    }
+    if zero_shot is not None and zero_shot.genes:
+        panel, symbols = Panel((*panel.genes, *zero_shot.genes)), zero_shot.symbols
+        record["zero_shot"] = build_zero_shot_record(checkpoint, zero_shot)
+    scale = checkpoint.label_scale
+    return Prediction.create_placeholder(target, panel, scale, record, symbols)
+
+
+def _decode_nothing(tokens: NDArray[np.float32], columns: Sequence[int]) -> NDArray[np.float32]:
+    """The decoder of a placeholder, which has no tile."""
+    return np.full((len(tokens), len(columns)), np.nan, np.float32)
 
 
 def _shown_columns(session: ViewerSession, prediction: Prediction) -> list[int]:

@@ -31,6 +31,8 @@ class HiddenMaps:
     def restore(self) -> None:
         """Show what was hidden."""
         hidden, self._hidden = self._hidden, []
-        for overlay in hidden:
+        layers = {overlay.layer for overlay in hidden}  # a map that was extended kept its layer
+        extended = [o for o in self._session.overlays if o.layer in layers and o not in hidden]
+        for overlay in [*hidden, *extended]:
             overlay.is_mixed = False
             overlay.layer.visible = True  # also of a deleted map, which may come back by undo

@@ -17,10 +17,12 @@ from ...inference.target import match_coarse_rows
 from ...spatial.coordinates import swap_xy
 from ..session.prediction_overlay import GeneDecoder, PredictionOverlay
 from ..session.slide_layer import METADATA_PREFIX
+from .tile_map_layer import TileMapLayer
 from .value_layers import (
     VALUE_COLUMN,
     color_grid,
     color_spots,
+    grid_transform,
     make_grid_layer,
     make_spots_layer,
 )
@@ -40,10 +42,26 @@ def format_overlay_title(overlay: PredictionOverlay, gene: str) -> str:
 
 
 class GridOverlay:
-    """A tile grid as one Image layer; see `PredictionOverlay`."""
+    """A tile grid as one Image layer; see `PredictionOverlay`.
+
+    Parameters
+    ----------
+    prediction
+    decode
+    mpp
+        um per level-0 px.
+    opacity
+    layer
+        Of a map that this one replaces; it is placed anew and keeps all else. None makes one.
+    """
 
     def __init__(
-        self, prediction: Prediction, decode: GeneDecoder, mpp: float, opacity: float
+        self,
+        prediction: Prediction,
+        decode: GeneDecoder,
+        mpp: float,
+        opacity: float,
+        layer: TileMapLayer | None = None,
     ) -> None:
         grid = prediction.target.grid
         assert grid is not None
@@ -58,16 +76,18 @@ class GridOverlay:
         self._shown_values = np.full(len(grid), np.nan, np.float32)
         cells = (grid.cells - grid.first_cell).tolist()
         self._row_of_cell = {(x, y): i for i, (x, y) in enumerate(cells)}
-        self.layer = make_grid_layer(
-            grid,
-            mpp,
-            "predicted",
-            opacity=opacity,
-            contrast_limits=(0, 1),
-            metadata={METADATA_PREFIX: prediction.provenance},
-        )
+        if layer is None:
+            layer = make_grid_layer(grid, mpp, "predicted", opacity=opacity, contrast_limits=(0, 1))
+        else:
+            layer.place(**grid_transform(grid, mpp))
+        self.layer = layer
+        layer.metadata[METADATA_PREFIX] = prediction.provenance
         self.colorbar = self.layer.colorbar
         self.colorbar.size = COLOR_BAR_SIZE
+
+    def fill(self, prediction: Prediction, decode: GeneDecoder) -> None:
+        self.prediction, self.decode = prediction, decode
+        self.layer.metadata[METADATA_PREFIX] = prediction.provenance
 
     def set_rough(self, rough: Prediction) -> None:
         """Show a coarse map of the same target where tiles are not predicted yet."""
@@ -127,6 +147,10 @@ class SpotsOverlay:
         self.colorbar = self.layer.face_colorbar
         self.colorbar.size = COLOR_BAR_SIZE
         self._shown_values = np.empty(0, np.float32)
+
+    def fill(self, prediction: Prediction, decode: GeneDecoder) -> None:
+        self.prediction, self.decode = prediction, decode
+        self.layer.metadata[METADATA_PREFIX] = prediction.provenance
 
     def draw(self, gene: str, limits: tuple[float, float], colormap: str) -> None:
         done = self.prediction.predicted_mask

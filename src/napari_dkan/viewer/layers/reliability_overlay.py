@@ -47,6 +47,10 @@ class Hatching(Protocol):
         """Mark more rows."""
         ...
 
+    def follow(self, overlay: PredictionOverlay) -> None:
+        """Mark no row any more, of a prediction that has grown or taken the layer."""
+        ...
+
 
 def make_hatching(overlay: PredictionOverlay) -> Hatching:
     """Return an empty hatching of a prediction; its layer is not in a viewer yet."""
@@ -59,6 +63,19 @@ class GridHatching:
     """Stripes as one RGBA raster over the grid."""
 
     def __init__(self, overlay: GridOverlay) -> None:
+        self.layer = Image(
+            self._clear(overlay),
+            rgb=True,
+            name=HATCHING_NAME,
+            **self._transform(overlay),
+            units=MICROMETER_UNITS,
+            axis_labels=AXIS_LABELS,
+            interpolation2d="nearest",
+            blending="translucent",
+            metadata={METADATA_PREFIX: "hatching"},
+        )
+
+    def _clear(self, overlay: PredictionOverlay) -> NDArray[np.uint8]:
         grid = overlay.prediction.target.grid
         assert grid is not None
         self._tile_indices = (grid.cells - grid.first_cell)[:, ::-1]  # row, column
@@ -66,19 +83,18 @@ class GridHatching:
         rows, columns = grid.shape
         self._tile_pixels = np.zeros((rows, side, columns, side, 4), np.uint8)
         self._stripes = make_stripes(side)
-        tile = overlay.layer.tile_scale
-        self.layer = Image(
-            self._rgba,
-            rgb=True,
-            name=HATCHING_NAME,
-            scale=tile / side,
-            translate=overlay.layer.tile_translate + tile * (0.5 / side - 0.5),
-            units=MICROMETER_UNITS,
-            axis_labels=AXIS_LABELS,
-            interpolation2d="nearest",
-            blending="translucent",
-            metadata={METADATA_PREFIX: "hatching"},
-        )
+        return self._rgba
+
+    def _transform(self, overlay: GridOverlay) -> dict[str, NDArray[np.float64]]:
+        side, tile = len(self._stripes), overlay.layer.tile_scale
+        translate = overlay.layer.tile_translate + tile * (0.5 / side - 0.5)
+        return {"scale": tile / side, "translate": translate}
+
+    def follow(self, overlay: PredictionOverlay) -> None:
+        assert isinstance(overlay, GridOverlay)
+        self.layer.data = self._clear(overlay)
+        for name, value in self._transform(overlay).items():
+            setattr(self.layer, name, value)
 
     @property
     def _rgba(self) -> NDArray[np.uint8]:
@@ -113,6 +129,9 @@ class SpotsHatching:
             metadata={METADATA_PREFIX: "hatching"},
         )
 
+    def follow(self, overlay: PredictionOverlay) -> None:
+        self._overlay, self._rows = overlay, np.empty(0, np.int64)
+
     def add_rows(self, rows: NDArray[np.int64]) -> None:
         self._rows = np.concatenate([self._rows, rows])
         source = self._overlay.layer
@@ -134,10 +153,20 @@ def make_stripes(side: int) -> NDArray[np.uint8]:
 class _OverlayReliability:
     """Which rows of a prediction are scored, and which of them are unreliable."""
 
-    spot_count: int  # when it was scored; a prediction of clicked spots grows
+    overlay: PredictionOverlay
     scored: NDArray[np.bool_]
     unreliable: NDArray[np.bool_]
     hatching: Hatching | None = None
+
+    def follow(self, overlay: PredictionOverlay) -> None:
+        """Take the prediction that has grown out of the one before, whose rows come first."""
+        n_kept = len(self.scored) if overlay.reference is self.overlay.reference else 0
+        n_more = len(overlay.prediction.target) - n_kept
+        self.scored = np.pad(self.scored[:n_kept], (0, n_more))
+        self.unreliable = np.pad(self.unreliable[:n_kept], (0, n_more))
+        self.overlay = overlay
+        if self.hatching is not None:
+            self.hatching.follow(overlay)
 
 
 class ReliabilityOverlay:
@@ -145,75 +174,86 @@ class ReliabilityOverlay:
 
     def __init__(self, session: ViewerSession, connections: SignalConnections) -> None:
         self._session = session
-        self._entries: dict[int, tuple[PredictionOverlay, _OverlayReliability]] = {}
+        self._states: list[_OverlayReliability] = []
         connections.connect(self.refresh, session.overlays_changed, session.settings_changed)
         connections.connect(self._update_overlay, session.overlay_updated)
         session.layers.watch_removal(
-            lambda: [e.hatching.layer for _, e in self._entries.values() if e.hatching is not None],
+            lambda: [s.hatching.layer for s in self._states if s.hatching is not None],
             lambda: session.change_settings(hatch_unreliable=False),
             connections,
         )
 
     def close(self) -> None:
         """Remove all hatchings."""
-        for key in list(self._entries):
-            self._discard(key)
+        for state in list(self._states):
+            self._discard(state)
 
     def count_unreliable(self, overlay: PredictionOverlay) -> tuple[int, int]:
         """Return the numbers of unreliable and of scored tiles."""
-        entry = self._entries.get(id(overlay))
-        if entry is None:
-            return 0, 0
-        return int(entry[1].unreliable.sum()), int(entry[1].scored.sum())
+        state = self._find_state(overlay)
+        return (0, 0) if state is None else (int(state.unreliable.sum()), int(state.scored.sum()))
+
+    def _find_state(self, overlay: PredictionOverlay) -> _OverlayReliability | None:
+        return next((s for s in self._states if s.overlay is overlay), None)
 
     def refresh(self) -> None:
         """Follow the predictions and the setting `hatch_unreliable`."""
-        current = {id(o) for o in self._session.overlays}
-        for key in [k for k in self._entries if k not in current]:
-            self._discard(key)
-        for overlay in self._session.overlays:
+        overlays = self._session.overlays
+        for state in [s for s in self._states if s.overlay not in overlays]:
+            extended = [o for o in overlays if o.layer is state.overlay.layer]
+            if not extended or extended[0].reference is None:
+                self._discard(state)
+            else:
+                self._follow(state, extended[0])
+        for overlay in overlays:
             self._update_overlay(overlay)
 
     def _update_overlay(self, overlay: PredictionOverlay) -> None:
         if overlay.reference is None:
             return
-        prediction = overlay.prediction
-        size = len(prediction.target)
-        entry = self._entries.get(id(overlay))
-        if entry is None or entry[1].spot_count != size:
-            self._discard(id(overlay))
-            entry = (overlay, _OverlayReliability(size, np.zeros(size, bool), np.zeros(size, bool)))
-            self._entries[id(overlay)] = entry
-        state = entry[1]
+        prediction, size = overlay.prediction, len(overlay.prediction.target)
+        state = self._find_state(overlay)
+        if state is None:
+            state = _OverlayReliability(overlay, np.zeros(size, bool), np.zeros(size, bool))
+            self._states.append(state)
+        elif len(state.scored) != size:  # a prediction of clicked spots grows
+            self._follow(state, overlay)
         new = np.flatnonzero(prediction.predicted_mask & ~state.scored)
         if len(new):
             state.scored[new] = True
             state.unreliable[new] = get_reliability(prediction, overlay.reference, new).unreliable
         if self._session.settings.hatch_unreliable:
-            self._hatch_rows(overlay, state, new if state.hatching else np.arange(size))
-        elif state.hatching is not None:
+            self._hatch_rows(state, new if state.hatching else np.arange(size))
+        if not self._session.settings.hatch_unreliable or (
+            state.scored.all() and not state.unreliable.any()
+        ):
             self._remove_layer(state)
 
-    def _hatch_rows(
-        self, overlay: PredictionOverlay, state: _OverlayReliability, rows: NDArray[np.int64]
-    ) -> None:
-        rows = rows[state.unreliable[rows]]
-        if not len(rows):
-            return
-        if state.hatching is None:
-            state.hatching = make_hatching(overlay)
-            self._add_layer(overlay, state.hatching.layer)
-        state.hatching.add_rows(rows)
+    def _follow(self, state: _OverlayReliability, overlay: PredictionOverlay) -> None:
+        state.follow(overlay)
+        if state.hatching is not None:
+            self._hatch_rows(state, np.flatnonzero(state.scored))
 
-    def _add_layer(self, overlay: PredictionOverlay, layer: Layer) -> None:
+    def _hatch_rows(self, state: _OverlayReliability, rows: NDArray[np.int64]) -> None:
+        """Hatch the unreliable ones of these rows.
+
+        napari needs a moment for a new layer, so it is made before the first tile of a map comes.
+        """
+        rows = rows[state.unreliable[rows]]
+        if state.hatching is None and (len(rows) or not state.scored.any()):
+            state.hatching = make_hatching(state.overlay)
+            self._add_layer(state, state.hatching.layer)
+        if state.hatching is not None and len(rows):
+            state.hatching.add_rows(rows)
+
+    def _add_layer(self, state: _OverlayReliability, layer: Layer) -> None:
         """Insert a hatching directly above its map; it is shown, hidden and faded with the map."""
-        stack = self._session.layers
-        stack.attach_like(overlay.layer, layer)
-        stack.insert(layer, above=[overlay.layer], listed=False)
-        source = overlay.layer
+        source, stack = state.overlay.layer, self._session.layers
+        stack.attach_like(source, layer)
+        stack.insert(layer, above=[source], listed=False)
 
         def follow(event: object = None) -> None:
-            layer.visible = source.visible or overlay.is_mixed
+            layer.visible = source.visible or state.overlay.is_mixed
             layer.opacity = float(np.interp(source.opacity, FADING_OPACITY, (0.0, 1.0)))
 
         source.events.visible.connect(follow)
@@ -225,10 +265,9 @@ class ReliabilityOverlay:
         if hatching is not None:
             self._session.layers.remove(hatching.layer)
 
-    def _discard(self, key: int) -> None:
-        entry = self._entries.pop(key, None)
-        if entry is not None:
-            self._remove_layer(entry[1])
+    def _discard(self, state: _OverlayReliability) -> None:
+        self._states.remove(state)
+        self._remove_layer(state)
 
 
 def get_reliability(

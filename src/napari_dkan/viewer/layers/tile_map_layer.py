@@ -51,6 +51,11 @@ class TileMapLayer(Image):  # type: ignore[misc]  # napari's layers have no type
         """Translation of a layer with one pixel per tile, (y, x)."""
         return np.asarray(self.translate, float) + np.asarray(self.scale) * (self.factor - 1) / 2
 
+    def place(self, scale: tuple[float, float], translate: tuple[float, float]) -> None:
+        """Set scale and translation of a layer with one pixel per tile, (y, x)."""
+        self.scale = np.asarray(scale) / self.factor
+        self.translate = np.asarray(translate) - self.scale * (self.factor - 1) / 2
+
     def set_tiles(self, tiles: NDArray[np.float32], smooth: bool) -> None:
         """Draw values (rows, columns), smoothly or in blocks."""
         factor = find_factor(tiles) if smooth else 1

@@ -161,9 +161,18 @@ MANY_OBJECTS = 100_000  # of the million that napari and torch bring along
 
 @contextmanager
 def preserve_selection(layers: Any) -> Iterator[None]:
-    """Restore the selection of a layer list on exit, without layers that were removed."""
+    """Restore the selection of a layer list on exit, without layers that were removed.
+
+    napari selects an inserted layer, which shows its controls for a moment and takes a quarter of
+    the time of the insertion; so it is told not to.
+    """
     selected = set(layers.selection)
-    yield
+    activates = getattr(layers, "_activate_on_insert", True)
+    layers._activate_on_insert = False
+    try:
+        yield
+    finally:
+        layers._activate_on_insert = activates
     layers.selection = selected & set(layers)
 
 

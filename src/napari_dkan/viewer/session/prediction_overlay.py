@@ -62,6 +62,10 @@ class PredictionOverlay(Protocol):
         """The layer; an Image for a grid, Points for spots."""
         ...
 
+    def fill(self, prediction: Prediction, decode: GeneDecoder) -> None:
+        """Take the prediction that a job fills, of the spots of the placeholder so far."""
+        ...
+
     def draw(self, gene: str, limits: tuple[float, float], colormap: str) -> None:
         """Draw a gene of the prediction with these contrast limits."""
         ...

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from ...inference.zero_shot_genes import ZeroShotGenes
     from ...model import Checkpoint
     from ..worker import JobFailure
-    from .prediction_overlay import PredictionOverlay
+    from .prediction_overlay import GeneDecoder, PredictionOverlay
 
 
 class ViewerSession:
@@ -294,6 +294,19 @@ class ViewerSession:
     def is_outdated(self, overlay: PredictionOverlay) -> bool:
         """Whether a prediction is of another image or pixel size than its slide has now."""
         return self._outdated.is_outdated(overlay)
+
+    def fill_overlay(
+        self, overlay: PredictionOverlay, prediction: Prediction, decode: GeneDecoder
+    ) -> None:
+        """Give a prediction of the same spots to an overlay; see `PredictionOverlay.fill`."""
+        overlay.fill(self._with_scores(prediction), decode)
+        self.overlays_changed.emit()
+
+    def replace_overlay(self, old: PredictionOverlay, new: PredictionOverlay) -> None:
+        """Put a prediction in the place of another one whose layer it has taken."""
+        new.prediction = self._with_scores(new.prediction)
+        self.overlays = [*(o for o in self.overlays if o is not old), new]
+        self.overlays_changed.emit()
 
     def restore_overlay(self, overlay: PredictionOverlay) -> None:
         """Take back a prediction whose layer was removed and is in the list again."""
