@@ -35,6 +35,7 @@ SCRIPTS: dict[str, list[str]] = {
     "window": [],
     "clicks": SMALL,
     "gap": SMALL,
+    "progress": [],
     "gene_change": SMALL,
     "lens": SMALL,
     "quality": SMALL,

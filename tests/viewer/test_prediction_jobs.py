@@ -93,7 +93,7 @@ def test_region_is_filled_with_a_heatmap(panel: PredictWidget, middle, until, mo
     predictor = panel.session.predictors.get(panel.session.slide, panel.session.checkpoint)
     predictor.batch_sizes.limit(2)
     predictor.clear_cache()
-    monkeypatch.setattr("napari_dkan.viewer.panels.predict.target_box.PROGRESS_SECONDS", 1e9)
+    monkeypatch.setattr("napari_dkan.viewer.widgets.paced_progress_bar.PROGRESS_SECONDS", 1e9)
     filled, shown = [], []
     panel.prediction_jobs.changed.connect(lambda: filled.append(panel.prediction_jobs.progress))
     panel.target_box.progress_bar.valueChanged.connect(shown.append)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 
+from napari_dkan.viewer.widgets import paced_progress_bar
 from napari_dkan.viewer.worker import JobRunner
 
 
@@ -47,3 +48,16 @@ def test_a_background_job_rests_while_somebody_waits_for_another(qtbot) -> None:
     is_open.append(True)
     qtbot.waitUntil(lambda: not background.busy, timeout=60_000)
     assert items[-3:] == ["works"] * 3
+
+
+def test_a_bar_shows_the_ends_of_a_stage_and_not_each_batch(qtbot, monkeypatch) -> None:
+    monkeypatch.setattr(paced_progress_bar, "PROGRESS_SECONDS", 1e9)
+    bar = paced_progress_bar.PacedProgressBar()
+    qtbot.addWidget(bar)
+    moves: list[int] = []
+    bar.valueChanged.connect(moves.append)
+    told = [bar.show_progress(done, 20, "spots") for done in range(21)]
+    assert moves == [0, 20] and [i for i, shown in enumerate(told) if shown] == [0, 20]
+    assert bar.show_progress(7, 20, "map") and bar.value() == 7  # another stage, at once
+    assert not bar.show_progress(8, 20, "map") and bar.value() == 7
+    assert bar.show_progress(0, 0) and bar.maximum() == 0  # an animation

@@ -10,11 +10,12 @@ from qtpy.QtWidgets import (
     QHBoxLayout,
     QLabel,
     QLayout,
-    QProgressBar,
     QSizePolicy,
     QVBoxLayout,
     QWidget,
 )
+
+from .paced_progress_bar import PacedProgressBar
 
 
 def make_text_label(text: str = "", selectable: bool = False) -> QLabel:
@@ -31,9 +32,9 @@ def escape_ampersand(name: str) -> str:
     return name.replace("&", "&&")
 
 
-def make_progress_bar() -> QProgressBar:
+def make_progress_bar() -> PacedProgressBar:
     """Make a thin progress bar without text."""
-    bar = QProgressBar()
+    bar = PacedProgressBar()
     bar.setTextVisible(False)
     bar.setMaximumHeight(8)
     return bar

@@ -61,9 +61,8 @@ class FinetuneRunBox(QWidget):
         self.status_label.setText(self._status_text())
         self.status_label.setVisible(bool(self.status_label.text()))
         fraction = self._progress_fraction()
-        self.progress_bar.setRange(0, 0 if busy and fraction is None else 1000)
-        if fraction is not None:
-            self.progress_bar.setValue(round(1000 * fraction))
+        total = 0 if busy and fraction is None else 1000
+        self.progress_bar.show_progress(round(1000 * (fraction or 0)), total)
         initial_pcc = None if controller.start_event is None else controller.start_event.pcc
         self.learning_curve.set_epochs(controller.epochs, initial_pcc)
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import numpy as np
 from napari.layers import Labels, Layer, Points, Shapes
 from numpy.typing import NDArray
@@ -45,7 +43,6 @@ MODE_OF_ACTION = {  # by action name
     "where_tissue": TargetMode.TISSUE,
 }
 PLAN_DELAY_MS = 120  # after the last change, before tiles are counted
-PROGRESS_SECONDS = 0.25  # between two numbers of a job
 
 
 class TargetBox(QWidget):
@@ -109,7 +106,6 @@ class TargetBox(QWidget):
         self.retry_button.setToolTip("Read the tiles again that could not be read.")
         self.progress_bar = make_progress_bar()
         self.progress_label = QLabel()
-        self._next_progress, self._shown_stage = 0.0, ""
 
         modes = QGridLayout()
         for place, button in enumerate(self.mode_buttons.values()):
@@ -322,17 +318,9 @@ class TargetBox(QWidget):
             self._show_progress(progress)
 
     def _show_progress(self, progress: PredictionProgress) -> None:
-        """Show a number and a bar, a few times a second.
-
-        A progress bar repaints at once, and with a canvas of OpenGL in it that composes the whole
-        window, which takes longer than the tiles that it reports.
-        """
-        now, is_end = time.perf_counter(), progress.done in (0, progress.total)
-        if now < self._next_progress and not is_end and progress.stage == self._shown_stage:
+        """Show a number and a bar, a few times a second."""
+        if not self.progress_bar.show_progress(progress.done, progress.total, progress.stage):
             return
-        self._next_progress, self._shown_stage = now + PROGRESS_SECONDS, progress.stage
-        self.progress_bar.setRange(0, progress.total)
-        self.progress_bar.setValue(progress.done)
         stage = {
             "starting": "starting",
             "context": "reading the slide",

@@ -264,9 +264,8 @@ class MeasuredBox(QWidget):
         busy, stage, (done, total) = self._controller.busy, self._model.stage, self._model.progress
         self.progress_bar.setVisible(busy)
         self._progress_row.setVisible(busy)
-        self.progress_bar.setRange(0, total)  # 0 to 0: an animation for an unknown total
-        self.progress_bar.setValue(done)
-        self.status_label.setText(f"{stage}   {done:,} of {total:,}" if total else stage)
+        if self.progress_bar.show_progress(done, total, stage):
+            self.status_label.setText(f"{stage}   {done:,} of {total:,}" if total else stage)
 
 
 class MapLayoutBox(QWidget):

@@ -180,9 +180,8 @@ class ModelComparisonBox(QWidget):
 
     def _on_item(self, item: ModelComparisonProgress | ModelComparisonResult) -> None:
         if isinstance(item, ModelComparisonProgress):
-            self.job_row.progress_bar.setRange(0, item.total)
-            self.job_row.progress_bar.setValue(item.done)
-            self.job_row.status_label.setText(item.description)
+            if self.job_row.progress_bar.show_progress(item.done, item.total, item.description):
+                self.job_row.status_label.setText(item.description)
             return
         self.result = item
         self.table.set_table_data(make_model_comparison_table(item.table_comparison), sort_by=1)
