@@ -60,9 +60,10 @@ def predict_map(panel: PredictWidget, until):
     panel.target_box.mode_buttons[TargetMode.TISSUE].click()
     until(lambda: panel.target_box.predict_button.isEnabled())
     panel.target_box.predict_button.click()
-    made = list(panel.session.viewer.layers)
-    until(lambda: not panel.prediction_jobs.busy and bool(panel.session.overlays))
-    assert list(panel.session.viewer.layers) == made  # none is made while tiles come
+    (overlay,) = panel.session.overlays  # with its layer, before the thread begins
+    until(lambda: len(hatched_layers(panel)) == 1)  # also where the first tiles are reliable
+    until(lambda: not panel.prediction_jobs.busy)
+    assert panel.session.overlays == [overlay]
     return panel.session.overlays[-1]
 
 

@@ -6,11 +6,13 @@ The hatching is a layer of its own. The tiles below it stay visible.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from napari.layers import Image, Layer, Points
 from numpy.typing import NDArray
+from qtpy.QtCore import QTimer
 
 from ...inference.prediction import Prediction
 from ...spatial.coordinates import swap_xy
@@ -149,7 +151,7 @@ def make_stripes(side: int) -> NDArray[np.uint8]:
     return np.where(dark[..., None], STRIPE_RGBA, BACKGROUND_RGBA).astype(np.uint8)
 
 
-@dataclass
+@dataclass(eq=False)
 class _OverlayReliability:
     """Which rows of a prediction are scored, and which of them are unreliable."""
 
@@ -224,6 +226,10 @@ class ReliabilityOverlay:
             state.unreliable[new] = get_reliability(prediction, overlay.reference, new).unreliable
         if self._session.settings.hatch_unreliable:
             self._hatch_rows(state, new if state.hatching else np.arange(size))
+            if state.hatching is None and not state.scored.any():
+                # napari needs a moment for a layer, so it is made before the first tile comes, and
+                # not in one go with that of the map.
+                QTimer.singleShot(0, partial(self._prepare, state))
         if not self._session.settings.hatch_unreliable or (
             state.scored.all() and not state.unreliable.any()
         ):
@@ -235,20 +241,23 @@ class ReliabilityOverlay:
             self._hatch_rows(state, np.flatnonzero(state.scored))
 
     def _hatch_rows(self, state: _OverlayReliability, rows: NDArray[np.int64]) -> None:
-        """Hatch the unreliable ones of these rows.
-
-        napari needs a moment for a new layer, so it is made before the first tile of a map comes.
-        """
+        """Hatch the unreliable ones of these rows."""
         rows = rows[state.unreliable[rows]]
-        if state.hatching is None and (len(rows) or not state.scored.any()):
-            state.hatching = make_hatching(state.overlay)
-            self._add_layer(state, state.hatching.layer)
-        if state.hatching is not None and len(rows):
-            state.hatching.add_rows(rows)
+        if not len(rows):
+            return
+        if state.hatching is None:
+            state.hatching = self._add_hatching(state)
+        state.hatching.add_rows(rows)
 
-    def _add_layer(self, state: _OverlayReliability, layer: Layer) -> None:
+    def _prepare(self, state: _OverlayReliability) -> None:
+        is_wanted = state in self._states and self._session.settings.hatch_unreliable
+        if is_wanted and state.hatching is None:
+            state.hatching = self._add_hatching(state)
+
+    def _add_hatching(self, state: _OverlayReliability) -> Hatching:
         """Insert a hatching directly above its map; it is shown, hidden and faded with the map."""
-        source, stack = state.overlay.layer, self._session.layers
+        hatching = make_hatching(state.overlay)
+        layer, source, stack = hatching.layer, state.overlay.layer, self._session.layers
         stack.attach_like(source, layer)
         stack.insert(layer, above=[source], listed=False)
 
@@ -259,6 +268,7 @@ class ReliabilityOverlay:
         source.events.visible.connect(follow)
         source.events.opacity.connect(follow)
         follow()
+        return hatching
 
     def _remove_layer(self, state: _OverlayReliability) -> None:
         hatching, state.hatching = state.hatching, None
