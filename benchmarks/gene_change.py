@@ -15,10 +15,9 @@ from __future__ import annotations
 
 import argparse
 import time
-from functools import partial
 
 import numpy as np
-from ready_window import Frames, ready_window, settle
+from ready_window import Frames, random_map, ready_window, settle
 from verdict import Figure, print_table
 
 COLUMNS, ROWS = 160, 125
@@ -32,37 +31,11 @@ def main() -> None:
     parser.add_argument("--small", action="store_true", help=f"{SMALL} changes of gene")
     small = parser.parse_args().small
     viewer, panel, title = ready_window()
-    from napari_dkan.inference.gene_decoder import GeneDecoder
-    from napari_dkan.inference.prediction import Prediction
-    from napari_dkan.inference.target import Target, TargetKind
-    from napari_dkan.spatial.tile_grid import TileGrid
-    from napari_dkan.viewer.layers.prediction_layers import GridOverlay
-
     session, frames = panel.session, Frames(viewer)
-    slide, checkpoint = session.slide, session.checkpoint
-    assert slide is not None and checkpoint is not None
-    pitch = min(slide.slide.width / COLUMNS, slide.slide.height / ROWS)
-    x, y = np.meshgrid(np.arange(COLUMNS), np.arange(ROWS))
-    grid = TileGrid(pitch, pitch * slide.mpp, np.stack([x.ravel(), y.ravel()], axis=1))
-    config = checkpoint.network.config
-    prediction = Prediction.create_empty(
-        Target(TargetKind.GRID, grid.to_spots(), grid),
-        checkpoint.panel,
-        checkpoint.label_scale,
-        {
-            "mpp": slide.mpp,
-            "patch_um": checkpoint.patch.um,
-            "slide_fingerprint": slide.slide.fingerprint(),
-            "checkpoint_sha256": checkpoint.sha256,
-        },
-        token_dim=config.token_dim,
-    )
+    overlay = random_map(panel, COLUMNS, ROWS)
+    prediction, checkpoint = overlay.prediction, session.checkpoint
+    assert checkpoint is not None
     draw = np.random.default_rng(0)
-    prediction.tokens[:] = draw.standard_normal(prediction.tokens.shape)
-    prediction.values[:] = draw.standard_normal(prediction.values.shape)
-    decode = partial(GeneDecoder(checkpoint.network).decode, zero_shot=None)
-    overlay = GridOverlay(prediction, decode, slide.mpp, 0.65)
-    session.add_overlay(overlay, slide)
     settle(panel)
     grown = 0  # frames drawn when values came last
 
@@ -101,7 +74,7 @@ def main() -> None:
         prediction.values[:, checkpoint.panel.row(symbol)] = np.nan
         panel.gene_decode_job._all_decoded = False  # as if it had never been decoded
         first.append(changed(symbol))
-    print(f"\n{title}, {checkpoint.title}: {len(grid):,} tiles\n")
+    print(f"\n{title}, {checkpoint.title}: {len(prediction.values):,} tiles\n")
     print("| change of gene | median, ms | p95, ms | most, ms |\n|---|---|---|---|")
     figures = []
     for name, spent, target in (

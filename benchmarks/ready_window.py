@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from section import empty_cache
 if TYPE_CHECKING:
     from napari import Viewer
 
+    from napari_dkan.viewer.layers.prediction_layers import GridOverlay
     from napari_dkan.viewer.panels.predict.predict_widget import PredictWidget
 
 
@@ -30,7 +32,10 @@ def ready_window() -> tuple[Viewer, PredictWidget, str]:
 
 
 def settle(panel: PredictWidget, seconds: float = 1.0) -> None:
-    """Wait until nothing runs any more; the warm-up begins a moment after the view rests."""
+    """Wait until nothing runs any more.
+
+    The warm-up begins a moment after the view rests, and the check of the slide after it.
+    """
     from napari_dkan.viewer import demo
 
     lanes: tuple[Any, ...] = (
@@ -38,6 +43,7 @@ def settle(panel: PredictWidget, seconds: float = 1.0) -> None:
         panel.prediction_jobs,
         panel.click_predictor,
         panel.gene_decode_job,
+        panel.slide_check_banner,
     )
     while True:
         demo.wait_until(lambda: not any(lane.busy for lane in lanes), "a window at rest")
@@ -60,6 +66,42 @@ def places_on_tissue(panel: PredictWidget, count: int) -> list[tuple[float, floa
         if slide.tissue.contains(Point(x, y)):
             places.append((float(x), float(y)))
     return places
+
+
+def random_map(panel: PredictWidget, columns: int, rows: int) -> GridOverlay:
+    """Show a map of so many tiles over the whole slide, of tokens and values drawn at random."""
+    from napari_dkan.inference.gene_decoder import GeneDecoder
+    from napari_dkan.inference.prediction import Prediction
+    from napari_dkan.inference.target import Target, TargetKind
+    from napari_dkan.spatial.tile_grid import TileGrid
+    from napari_dkan.viewer.layers.prediction_layers import GridOverlay
+
+    session = panel.session
+    slide, checkpoint = session.slide, session.checkpoint
+    assert slide is not None and checkpoint is not None
+    pitch = min(slide.slide.width / columns, slide.slide.height / rows)
+    x, y = np.meshgrid(np.arange(columns), np.arange(rows))
+    grid = TileGrid(pitch, pitch * slide.mpp, np.stack([x.ravel(), y.ravel()], axis=1))
+    prediction = Prediction.create_empty(
+        Target(TargetKind.GRID, grid.to_spots(), grid),
+        checkpoint.panel,
+        checkpoint.label_scale,
+        {
+            "mpp": slide.mpp,
+            "patch_um": checkpoint.patch.um,
+            "slide_fingerprint": slide.slide.fingerprint(),
+            "checkpoint_sha256": checkpoint.sha256,
+        },
+        token_dim=checkpoint.network.config.token_dim,
+    )
+    draw = np.random.default_rng(0)
+    prediction.tokens[:] = draw.standard_normal(prediction.tokens.shape, np.float32)
+    prediction.values[:] = draw.standard_normal(prediction.values.shape, np.float32)
+    decode = partial(GeneDecoder(checkpoint.network).decode, zero_shot=None)
+    overlay = GridOverlay(prediction, decode, slide.mpp, 0.65)
+    session.add_overlay(overlay, slide)
+    settle(panel)
+    return overlay
 
 
 class Frames:
