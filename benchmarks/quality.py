@@ -133,7 +133,7 @@ def measure_drop(
     model.early_changed.connect(follow_early)
     viewer.open(str(counts), plugin="napari-dkan")
     steps.reach("drop answered")
-    demo.wait_until(lambda: metrics.summary is not None, "the figures", pause=0.001)
+    demo.wait_until(lambda: metrics.summary is not None, "the figures")
     steps.reach("table and verdict")
     demo.process_events(0)
     steps.reach("figures")
@@ -204,7 +204,7 @@ def measure_results(viewer: Any, panel: Any, repeats: int) -> list[Figure]:
     def run(act: Callable[[], None]) -> float:
         start = time.perf_counter()
         act()
-        demo.wait_until(lambda: not results.busy, "the file", pause=0.001)
+        demo.wait_until(lambda: not results.busy, "the file")
         demo.process_events(0)
         seconds = time.perf_counter() - start
         settle(panel)

@@ -147,11 +147,40 @@ def fit_view_to_tissue(viewer: Viewer, panel: PredictWidget) -> BaseGeometry:
 
 
 def click_at(panel: PredictWidget, x: float, y: float) -> float:
-    """Click at (x, y) in level-0 px and return the seconds until the spot is predicted."""
-    before, start = panel.session.spot, time.perf_counter()
-    panel.click_predictor.predict_at(x, y)
-    wait_until(lambda: panel.session.spot is not before, "the clicked spot", pause=0.001)
-    return time.perf_counter() - start
+    """Click at (x, y) in level-0 px and return the seconds until the spot is predicted.
+
+    The window's thread sleeps in its event loop until then, as it does under a person's hands; one
+    that looks again every millisecond takes the interpreter from the thread that predicts.
+
+    Raises
+    ------
+    DkanError
+        After the timeout.
+    """
+    from qtpy.QtCore import QEventLoop, QTimer
+
+    session, loop, timeout = panel.session, QEventLoop(), QTimer()
+    ended: list[float] = []
+
+    def on_spot() -> None:
+        if session.spot is not before and not ended:
+            ended.append(time.perf_counter())
+            loop.quit()
+
+    timeout.setSingleShot(True)
+    timeout.timeout.connect(loop.quit)
+    before, start = session.spot, time.perf_counter()
+    session.spot_changed.connect(on_spot)
+    try:
+        panel.click_predictor.predict_at(x, y)
+        timeout.start(round(1000 * STEP_TIMEOUT_S))
+        if not ended:
+            loop.exec()
+    finally:
+        session.spot_changed.disconnect(on_spot)
+    if not ended:
+        raise DkanError(f"The demo waited {STEP_TIMEOUT_S:.0f} s for the clicked spot in vain.")
+    return ended[0] - start
 
 
 def draw_region(panel: PredictWidget, x: float, y: float, size: float) -> None:
