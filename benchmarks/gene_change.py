@@ -46,27 +46,35 @@ def main() -> None:
     session.overlay_updated.connect(grew)
 
     handled: list[float] = []
+    busy: list[float] = []  # processor time of the window's thread
 
     def changed(symbol: str) -> float:
         nonlocal grown
         column = checkpoint.panel.row(symbol)
         grown = frames.count
-        start = time.perf_counter()
+        start, worked = time.perf_counter(), time.thread_time()
         session.set_gene(symbol)
         handled.append(1000 * (time.perf_counter() - start))
         frames.wait(
             lambda: not len(prediction.find_undecoded_rows([column])) and frames.count > grown
         )
         spent = 1000 * (time.perf_counter() - start)
+        busy.append(1000 * (time.thread_time() - worked))
         settle(panel, 0.1)
         return spent
 
     symbols = list(checkpoint.panel.symbols)
     genes = [str(g) for g in draw.permutation([s for s in symbols if s != session.gene])]
     rounds = SMALL if small else CHANGES
+    worked = time.thread_time()
     redrawn = [1000 * frames.redraw() for _ in range(rounds)]
+    unchanged = 1000 * (time.thread_time() - worked) / rounds
     decoded = [changed(genes[i % len(genes)]) for i in range(rounds)]
     handled, before_drawing = [], handled
+    over = np.median(busy) - unchanged
+    print(
+        f"\nprocessor: {unchanged:.1f} ms an unchanged frame, {over:.1f} ms more a change of gene"
+    )
     first = []
     for symbol in genes[-(FIRST_SMALL if small else FIRST) :]:
         if symbol == session.gene:

@@ -132,6 +132,11 @@ class OverlayDisplay:
         """Return those of them whose values count: of the image and pixel size of now."""
         return [o for o in self.shown_overlays() if not self._session.is_outdated(o)]
 
+    @property
+    def drawn_limits(self) -> tuple[float, float]:
+        """The contrast limits that the predictions are drawn with."""
+        return self._drawn_limits or self.contrast_limits()
+
     def contrast_limits(self) -> tuple[float, float]:
         """Return the contrast limits of the current gene, shared by all predictions.
 

@@ -102,7 +102,8 @@ class GridOverlay:
             coarse = np.append(self.rough.get_gene_values(gene), np.float32(np.nan))
             is_drawn = self.prediction.predicted_mask | self.covered
             values = np.where(is_drawn, values, coarse[self._rough_rows])
-        self.layer.set_tiles(self._grid.to_raster(values), self.smooth)
+        same_limits = tuple(self.layer.contrast_limits) == limits
+        self.layer.set_tiles(self._grid.to_raster(values), self.smooth, thumbnail=same_limits)
         color_grid(self.layer, limits, colormap)
 
     def value_at(self, world: tuple[float, float]) -> float | None:

@@ -56,8 +56,16 @@ class TileMapLayer(Image):  # type: ignore[misc]  # napari's layers have no type
         self.scale = np.asarray(scale) / self.factor
         self.translate = np.asarray(translate) - self.scale * (self.factor - 1) / 2
 
-    def set_tiles(self, tiles: NDArray[np.float32], smooth: bool) -> None:
-        """Draw values (rows, columns), smoothly or in blocks."""
+    def set_tiles(self, tiles: NDArray[np.float32], smooth: bool, thumbnail: bool = True) -> None:
+        """Draw values (rows, columns), smoothly or in blocks.
+
+        Parameters
+        ----------
+        tiles : ndarray, (rows, columns)
+        smooth : bool
+        thumbnail : bool
+            False where other limits follow, with which napari draws the thumbnail anyway.
+        """
         factor = find_factor(tiles) if smooth else 1
         known = np.isfinite(tiles)
         if not self._weights.fits(known, factor):
@@ -66,7 +74,7 @@ class TileMapLayer(Image):  # type: ignore[misc]  # napari's layers have no type
         self.tiles = tiles
         if raster.shape == self.data.shape and factor == self.factor:
             self.data[:] = raster
-            self.refresh(extent=False, highlight=False)
+            self.refresh(extent=False, highlight=False, thumbnail=thumbnail)
             return
         scale, translate = self.tile_scale, self.tile_translate
         self.factor, self.data = factor, raster.copy() if raster is tiles else raster
@@ -147,9 +155,8 @@ class TileWeights:
         """
         if self._factor == 1:
             return tiles
-        raster = _enlarge(np.where(self._known, tiles, np.float32(0)), self._factor)
-        raster *= self._inverse_sums
-        return raster
+        values = np.where(self._known, tiles, np.float32(0))
+        return _enlarge(values, self._factor) * self._inverse_sums
 
 
 def interpolate_tiles(tiles: NDArray[np.float32], factor: int) -> NDArray[np.float32]:
@@ -162,4 +169,4 @@ def _enlarge(values: NDArray[np.float32], factor: int) -> NDArray[np.float32]:
     rows, columns = values.shape
     image = PillowImage.fromarray(np.ascontiguousarray(values, np.float32))
     size = columns * factor, rows * factor
-    return np.array(image.resize(size, PillowImage.Resampling.BILINEAR))
+    return np.asarray(image.resize(size, PillowImage.Resampling.BILINEAR))

@@ -286,7 +286,7 @@ class GeneBox(QWidget):
         self.pin_button.setChecked(gene.symbol in session.pinned)
         fixed = session.settings.contrast_limits.fixed is not None
         self.limits_combo.setCurrentIndex(int(fixed))
-        low, high = self._display.contrast_limits()
+        low, high = self._display.drawn_limits
         self.low_limit.setValue(low)
         self.high_limit.setValue(high)
         self._limits_row.setVisible(fixed)
