@@ -166,6 +166,11 @@ VARIANTS = (
         "same-stain", "views moved only, in the section's own stain", network(), same_stain_views
     ),
     Variant("no-contrastive", "no contrastive loss", network(contrastive_factor=0.0)),
+    Variant(
+        "absolute-no-contrastive",
+        "neither contrastive loss nor features relative to their slide",
+        network(standardise=False, contrastive_factor=0.0),
+    ),
     Variant("contrastive-0.3", "contrastive loss of weight 0.3", network(contrastive_factor=0.3)),
     Variant("no-correlation", "no correlation loss", network(correlation=0.0)),
     Variant("dropout-0.5", "more dropout", network(dropout=0.5)),
