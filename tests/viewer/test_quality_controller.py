@@ -234,6 +234,8 @@ def test_blink_swipe_and_side_by_side(load, file):
     cells = [[viewer.layers[i] for i in cell] for _, cell in grid.iter_viewboxes(viewer.layers)]
     assert [cell[-1] for cell in cells[1:]] == list(maps)
     assert all(cell[0].rgb for cell in cells)  # the slide under each
+    middle = maps[0].extent.world.mean(axis=0)  # drawn lower, so that colour bars are beside
+    assert viewer.scene.camera.center[-2] < middle[0] - 1
     quality.session.set_gene("KRT8")
     assert len(quality.session.slides) == 1  # its copies are not slides
     quality.model.blink()  # back on the slide

@@ -16,6 +16,7 @@ from ..session.viewer_session import ViewerSession
 LAYERS_PER_CELL = 2  # the slide and one map
 CELL_SPACING_PX = 4  # screen pixels
 CELL_FILL = 0.88  # fraction of a cell that the maps fill
+TOP_SHARE = 0.7  # of the free height of a cell: a color bar is above, only a name below
 FIXED_SHAPE_MARGIN = 0.2  # room for the colour bars
 
 
@@ -131,6 +132,8 @@ class MapGrid:
         if self._shape is not None:
             self._enable(self._shape)
             self._viewer.fit_to_view(layers=[self._maps[0]], margin=FIXED_SHAPE_MARGIN)
+            low, high = _layer_bounds(self._maps[0])
+            self._lower(self._shape, high - low)
             return
         corners = np.stack([_layer_bounds(layer) for layer in self._maps])
         low, high = corners[:, 0].min(axis=0), corners[:, 1].max(axis=0)
@@ -140,6 +143,14 @@ class MapGrid:
         camera = self._viewer.scene.camera
         camera.center = (0, *((low + high) / 2))
         camera.zoom = zoom
+        self._lower(shape, high - low)
+
+    def _lower(self, shape: tuple[int, int], extent: NDArray[np.floating]) -> None:
+        """Draw the maps below the middle of their cells, as color bars are above them."""
+        camera = self._viewer.scene.camera
+        free_height = self._viewer.canvas.size[0] / shape[0] / camera.zoom - extent[0]
+        y, x = camera.center[-2:]
+        camera.center = (0, y - (TOP_SHARE - 0.5) * max(free_height, 0.0), x)
 
     def _enable(self, shape: tuple[int, int]) -> None:
         grid = self._viewer.canvas.grid

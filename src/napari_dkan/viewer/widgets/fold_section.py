@@ -44,7 +44,8 @@ class SummaryLabel(QLabel):
         if not comma:
             name, figure = figure, ""
         metrics = self.fontMetrics()
-        room = self.contentsRect().width() - metrics.horizontalAdvance(comma + figure)
+        margins = self.sizeHint().width() - metrics.horizontalAdvance(self.text())  # of the theme
+        room = self.width() - margins - metrics.horizontalAdvance(comma + figure)
         mode = Qt.TextElideMode.ElideMiddle
         self.setText(metrics.elidedText(name, mode, max(room, 0)) + comma + figure)
 

@@ -41,7 +41,7 @@ class GeneBars(QWidget):
 
     gene_picked = Signal(str)
     ROW_HEIGHT, NAME_WIDTH = 18, 82
-    MAX_NAME_SHARE = 0.3  # of the width, for the score of a gene set
+    MAX_NAME_SHARE = 0.35  # of the width, for the score of a gene set
     MIN_WIDTH = 320  # of names, bars and two numbers
 
     def __init__(self) -> None:
