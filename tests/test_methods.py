@@ -273,7 +273,7 @@ def test_one_engine_predicts_every_method(trained: Checkpoint, tiny_slide_file: 
     with open_slide(tiny_slide_file) as slide:
         predictor = Predictor(slide, trained, 0.7, find_tissue_region(slide, 0.7), "cpu")
         target = target_from_region(predictor.tissue, 400.0, 0.7, slide.width, slide.height)
-        prediction = predict(predictor, target)
+        prediction = predict(predictor, target, with_spread=True)
         assert prediction.values.shape == (len(target), 12) and len(target) > 2
         assert np.isfinite(prediction.values).all() and np.ptp(prediction.values, axis=0).max() > 0
         tokens = prediction.tokens
@@ -281,6 +281,19 @@ def test_one_engine_predicts_every_method(trained: Checkpoint, tiny_slide_file: 
         np.testing.assert_allclose(
             predictor.decode(tokens, [4, 1]), prediction.values[:, [4, 1]], atol=1e-5
         )
+        # two members: their disagreement, beside the samples of a method that draws them
+        spread = prediction.spread
+        assert (
+            spread is not None and (spread >= 0).all() and spread.shape == prediction.values.shape
+        )
+        genes, own = predictor.decoder.decode_with_spread(tokens, [4, 1])
+        np.testing.assert_allclose(genes, prediction.values[:, [4, 1]], atol=1e-5)
+        np.testing.assert_allclose(own, spread[:, [4, 1]], atol=1e-5)
+        of_samples = "samples" in prediction.provenance["spread"]
+        assert of_samples == (trained.network.config.method == "stem")
+        assert prediction.get_gene_spread(prediction.panel.symbols[4], 1) == spread[1, 4]
+        np.testing.assert_array_equal(prediction.take(np.array([2])).spread[0], spread[2])
+        assert predict(predictor, target).spread is None
         # why here: without the patch another value, and a share of the context or none
         context = predictor.prediction_context
         inputs = run_generator(gather_spot_inputs(context, 800.0, 800.0))

@@ -37,6 +37,8 @@ def assert_same(original: SavedResult, loaded: SavedResult) -> None:
     one, two = original.prediction, loaded.prediction
     for name in ("values", "tokens", "failed_mask", "qc_features"):
         assert to_bits(getattr(one, name)) == to_bits(getattr(two, name)), name
+    assert (one.spread is None) == (two.spread is None)
+    assert one.spread is None or to_bits(one.spread) == to_bits(two.spread)
     assert to_bits(one.target.spots.xy) == to_bits(two.target.spots.xy)
     assert one.target.kind is two.target.kind
     for name in ("names", "diameter_um", "pitch_um"):
@@ -116,7 +118,8 @@ def test_any_result_roundtrips(data, tmp_path_factory):
                                max_size=prediction.values.size))  # fmt: skip
     prediction.values[:] = np.array(values, np.float32).reshape(prediction.values.shape)
     record = {**prediction.provenance, "zero_shot": {"expected_pcc": data.draw(st.floats(-1, 1))}}
-    prediction = replace(prediction, zero_shot_symbols=("CD74",), provenance=record)
+    spread = data.draw(st.sampled_from([None, prediction.values[::-1].copy()]))
+    prediction = replace(prediction, zero_shot_symbols=("CD74",), provenance=record, spread=spread)
     x, y = data.draw(corners), data.draw(corners)
     region = Polygon([(x, y), (x + 3.3, y), (x + 1 / 3, y + 7.7)])
     original = replace(

@@ -181,7 +181,15 @@ def _predict_target(
 
     symbols, zero_shot_genes = genes
     origin = task.pixel_size.origin
-    prediction = predict(task.predictor, task.target, origin, symbols, on_progress, zero_shot_genes)
+    prediction = predict(
+        task.predictor,
+        task.target,
+        origin,
+        symbols,
+        on_progress,
+        zero_shot_genes,
+        with_spread=task.predictor.network.draws_samples,
+    )
     n_failed = int(prediction.failed_mask.sum())
     prediction = prediction.select_predicted()
     if not len(prediction.target):

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from ..slide import Slide
 
 
+LAYER_SPREAD = "spread"
 REASON_SEPARATOR = "; "  # between the reasons of one spot
 
 
@@ -32,7 +33,8 @@ def to_anndata(
     overview image and scale factors, ``uns['napari_dkan']`` the provenance. ``var['zero_shot']``
     marks zero-shot genes, ``var['zero_shot_expected_pcc']`` is the correlation that the
     checkpoint's card measured for such genes; their values are in standard deviations from their
-    mean.
+    mean. ``layers['spread']`` has the spread of the values where the prediction has one, and
+    ``uns['napari_dkan']['spread']`` says what it is of.
 
     Parameters
     ----------
@@ -79,6 +81,8 @@ def build_anndata(
             is_zero_shot, np.nan if expected is None else expected, np.nan
         )
     data = AnnData(prediction.values.copy(), obs=obs, var=var)
+    if prediction.spread is not None:
+        data.layers[LAYER_SPREAD] = prediction.spread.copy()
     data.obsm["spatial"] = spots.xy.copy()
     data.uns["spatial"] = {_to_hdf5_key(slide_name): _build_spatial_library(prediction, overview)}
     data.uns["napari_dkan"] = _drop_missing_values(record)

@@ -21,7 +21,7 @@ from ..inference.target import Target, TargetKind
 from ..inference.tile_qc_features import QC_FEATURE_NAMES
 from ..spatial.spots import Spots
 from ..spatial.tile_grid import TileGrid
-from .anndata_export import REASON_SEPARATOR
+from .anndata_export import LAYER_SPREAD, REASON_SEPARATOR
 from .histology import SlideOverview
 from .result_entries import (
     DamagedResultError,
@@ -204,6 +204,7 @@ def _read_result(file: h5py.File) -> SavedResult:
             zero_shot,
             _read_failed_mask(document, obs),
             _read_qc_features(document, obsm, count),
+            spread=_read_spread(file, values.shape),
         ),
         SlideRecord(
             get_entry(record, "name", str),
@@ -291,6 +292,14 @@ def _read_qc_features(
     missing = np.full(count, np.nan, np.float32)
     columns = [stored[:, names.index(n)] if n in names else missing for n in QC_FEATURE_NAMES]
     return np.stack(columns, axis=1)
+
+
+def _read_spread(file: h5py.File, shape: tuple[int, int]) -> NDArray[np.float32] | None:
+    """The spread of the values, for results of networks that have one."""
+    layers = file.get("layers")
+    if layers is None or LAYER_SPREAD not in layers:
+        return None
+    return read_array(layers[LAYER_SPREAD], np.float32, shape)
 
 
 def _read_reliability(obs: pd.DataFrame) -> SavedReliability | None:

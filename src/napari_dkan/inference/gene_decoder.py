@@ -62,20 +62,42 @@ class GeneDecoder:
             (B, K) values on the label scale, of zero-shot genes in standard deviations from
             their own mean.
         """
+        return self._decode_or_fall_back(tokens, genes, zero_shot, False)[0]
+
+    def decode_with_spread(
+        self,
+        tokens: Tensor | NDArray[np.float32],
+        genes: Sequence[int] | None = None,
+        zero_shot: ZeroShotGenes | None = None,
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+        """Decode as `decode`, with the spread (B, K) of `ExpressionNetwork.decode_with_spread`.
+
+        That of a zero-shot gene is NaN, and the whole is None where the network has no spread.
+        """
+        return self._decode_or_fall_back(tokens, genes, zero_shot, self._network.has_spread)
+
+    def _decode_or_fall_back(
+        self,
+        tokens: Tensor | NDArray[np.float32],
+        genes: Sequence[int] | None,
+        zero_shot: ZeroShotGenes | None,
+        with_spread: bool,
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
         try:
-            return self._decode(tokens, genes, zero_shot)
+            return self._decode(tokens, genes, zero_shot, with_spread)
         except (RuntimeError, MemoryError) as error:
             if self._fallback is None or classify_device_failure(error) is None:
                 raise
         on_cpu = tokens if isinstance(tokens, np.ndarray) else tokens.cpu().numpy()
-        return self._fallback.decode(on_cpu, genes, zero_shot)
+        return self._fallback._decode(on_cpu, genes, zero_shot, with_spread)
 
     def _decode(
         self,
         tokens: Tensor | NDArray[np.float32],
         genes: Sequence[int] | None,
         zero_shot: ZeroShotGenes | None,
-    ) -> NDArray[np.float32]:
+        with_spread: bool,
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
         import torch
 
         if isinstance(tokens, np.ndarray):
@@ -85,16 +107,23 @@ class GeneDecoder:
         columns = np.arange(count) if genes is None else np.asarray(genes, np.int64)
         in_panel = columns < panel_size
         values = np.empty((len(tokens), len(columns)), np.float32)
+        spread = np.full_like(values, np.nan) if with_spread else None
         with self._stage_timer("decode", len(tokens)), torch.inference_mode():
             if in_panel.any():
                 rows = torch.from_numpy(columns[in_panel]).to(tokens.device)
-                values[:, in_panel] = self._network.decode(tokens, rows).cpu().numpy()
+                if spread is None:
+                    decoded = self._network.decode(tokens, rows)
+                else:
+                    decoded, own = self._network.decode_with_spread(tokens, rows)
+                    if own is not None:
+                        spread[:, in_panel] = own.cpu().numpy()
+                values[:, in_panel] = decoded.cpu().numpy()
             if zero_shot is not None and not in_panel.all():
                 rows = torch.from_numpy(columns[~in_panel] - panel_size)
                 gene_tokens = self._compute_text_tokens(zero_shot)[rows]
                 decoded = self._network.decode_gene_tokens(tokens, gene_tokens)
                 values[:, ~in_panel] = decoded.cpu().numpy()
-        return values
+        return values, spread
 
     def decode_for_gradient(
         self, tokens: Tensor, column: int, zero_shot: ZeroShotGenes | None = None

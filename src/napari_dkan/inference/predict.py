@@ -126,6 +126,7 @@ def create_empty_prediction(
     mpp_origin: str,
     genes: Sequence[str] | None = None,
     zero_shot: ZeroShotGenes | None = None,
+    with_spread: bool = False,
 ) -> tuple[Prediction, list[int] | None]:
     """Create the prediction that a job fills.
 
@@ -158,6 +159,9 @@ def create_empty_prediction(
         record["zero_shot"] = build_zero_shot_record(predictor.checkpoint, zero_shot)
     token_dim = predictor.prediction_context.token_dim
     prediction = Prediction.create_empty(target, panel, scale, record, zero_shot_symbols, token_dim)
+    if with_spread and predictor.network.has_spread:
+        record["spread"] = predictor.network.spread_meaning
+        prediction = replace(prediction, spread=np.full_like(prediction.values, np.nan))
     return prediction, rows
 
 
@@ -168,6 +172,7 @@ def predict(
     genes: Sequence[str] | None = None,
     on_update: Callable[[PredictionUpdate], None] = lambda update: None,
     zero_shot: ZeroShotGenes | None = None,
+    with_spread: bool = False,
 ) -> Prediction:
     """Predict a target completely.
 
@@ -183,18 +188,24 @@ def predict(
         Called after each batch.
     zero_shot : ZeroShotGenes, optional
         Genes outside the panel; their columns follow it.
+    with_spread : bool
+        Whether the prediction has the spread of its values, where the network has one.
 
     Raises
     ------
     DkanError
         As `Predictor.stream`.
     """
-    prediction, rows = create_empty_prediction(predictor, target, mpp_origin, genes, zero_shot)
+    prediction, rows = create_empty_prediction(
+        predictor, target, mpp_origin, genes, zero_shot, with_spread
+    )
     columns = rows
     if rows is not None and zero_shot is not None:
         count = len(predictor.checkpoint.panel)
         columns = [*rows, *range(count, count + len(zero_shot.genes))]
-    for update in predictor.stream(target, genes=columns, zero_shot=zero_shot):
+    for update in predictor.stream(
+        target, genes=columns, zero_shot=zero_shot, with_spread=with_spread
+    ):
         # The decoded columns are all columns of this prediction, in their order.
         prediction.apply_update(replace(update, gene_columns=None))
         on_update(update)

@@ -61,6 +61,10 @@ class Prediction:
         (N, E) float32 quality-control features, columns `QC_FEATURE_NAMES`; NaN until predicted.
     scores : tuple of GeneSetScore
         Gene sets that are shown like genes; they have no columns and are not saved.
+    spread : ndarray or None
+        (N, G) float32 standard deviations of the values, on the label scale;
+        ``provenance["spread"]`` says of what. NaN for zero-shot genes, None where it was not asked
+        for or the network has none.
     """
 
     target: Target
@@ -75,6 +79,7 @@ class Prediction:
         default_factory=lambda: np.empty((0, len(QC_FEATURE_NAMES)), np.float32)
     )
     scores: tuple[GeneSetScore, ...] = ()
+    spread: NDArray[np.float32] | None = None
 
     @classmethod
     def create_empty(
@@ -133,6 +138,8 @@ class Prediction:
             self.failed_mask[update.rows] = False
         if update.qc_features is not None:
             self.qc_features[update.rows] = update.qc_features
+        if update.spread is not None and self.spread is not None:
+            self.spread[update.rows] = update.spread
         self.set_gene_values(update.rows, update.values, update.gene_columns)
 
     def set_gene_values(
@@ -189,6 +196,12 @@ class Prediction:
             return self.values[:, self.panel.row(symbol)]
         return score.combine(self.values[:, score.columns(self.panel)])
 
+    def get_gene_spread(self, symbol: str, row: int) -> float:
+        """Spread of a gene at a spot; NaN where there is none, as for a score."""
+        if self.spread is None or self.find_score(symbol) is not None:
+            return float("nan")
+        return float(self.spread[row, self.panel.row(symbol)])
+
     def take(self, rows: NDArray[np.bool_] | NDArray[np.integer]) -> Prediction:
         """Select rows by indices or a mask."""
         return replace(
@@ -198,6 +211,7 @@ class Prediction:
             tokens=self.tokens[rows],
             failed_mask=self.failed_mask[rows],
             qc_features=self.qc_features[rows],
+            spread=None if self.spread is None else self.spread[rows],
         )
 
     def select_predicted(self) -> Prediction:

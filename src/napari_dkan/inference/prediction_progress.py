@@ -100,6 +100,8 @@ class PredictionUpdate:
         (B, D) float32 fused tokens of the rows, from which any gene can be decoded.
     qc_features : ndarray or None
         (B, E) float32 quality-control features of the rows; columns `QC_FEATURE_NAMES`.
+    spread : ndarray or None
+        (B, K) float32 standard deviations of the values, where they were asked for and known.
     failed_rows : ndarray
         (F,) rows that cannot be predicted because the slide is damaged there.
     """
@@ -113,3 +115,4 @@ class PredictionUpdate:
     tokens: NDArray[np.float32] | None = None
     qc_features: NDArray[np.float32] | None = None
     failed_rows: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
+    spread: NDArray[np.float32] | None = None

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
 EMPTY_ROWS = np.empty(0, np.int64)
 CACHED_ROWS_PER_UPDATE = 4096
+SAMPLED_ROWS_PER_UPDATE = 128  # of a network that samples, which takes milliseconds a tile
 
 GeneColumns = Sequence[int] | Callable[[], Sequence[int] | None] | None
 
@@ -164,6 +165,7 @@ class Predictor:
         order: RowOrder = None,
         genes: GeneColumns = None,
         zero_shot: ZeroShotGenes | None = None,
+        with_spread: bool = False,
     ) -> Iterator[PredictionUpdate]:
         """Predict the target's spots batch by batch.
 
@@ -175,6 +177,8 @@ class Predictor:
             Columns to decode, or a function that is called before every batch; all when None.
         zero_shot : ZeroShotGenes, optional
             Genes whose columns follow those of the panel.
+        with_spread : bool
+            Whether updates have the spread of the values, where the network has one.
 
         Yields
         ------
@@ -188,7 +192,7 @@ class Predictor:
             not available; updates yielded before stay valid.
         """
         with report_device_errors(self.device):
-            yield from self._stream(target, order, genes, zero_shot)
+            yield from self._stream(target, order, genes, zero_shot, with_spread)
 
     def _stream(
         self,
@@ -196,6 +200,7 @@ class Predictor:
         order: RowOrder,
         genes: GeneColumns,
         zero_shot: ZeroShotGenes | None,
+        with_spread: bool,
     ) -> Iterator[PredictionUpdate]:
         self._check_target_supported(target)
         get_columns: Callable[[], Sequence[int] | None] = (
@@ -214,16 +219,21 @@ class Predictor:
             failed: NDArray[np.int64] = EMPTY_ROWS,
         ) -> PredictionUpdate:
             columns = get_columns()
-            values = self.decoder.decode(fused, columns, zero_shot)
+            spread = None
+            if with_spread:
+                values, spread = self.decoder.decode_with_spread(fused, columns, zero_shot)
+            else:
+                values = self.decoder.decode(fused, columns, zero_shot)
             gene_columns = None if columns is None else tuple(columns)
             tokens = fused.cpu().numpy()
             return PredictionUpdate(
-                stage, done, total, rows, values, gene_columns, tokens, qc_features, failed
+                stage, done, total, rows, values, gene_columns, tokens, qc_features, failed, spread
             )
 
         if cached is not None:
             for rows, tokens, qc_features in cached.iter_cached(
-                queue.remaining_rows, CACHED_ROWS_PER_UPDATE
+                queue.remaining_rows,
+                SAMPLED_ROWS_PER_UPDATE if self.network.draws_samples else CACHED_ROWS_PER_UPDATE,
             ):
                 queue.drop(rows)
                 done += len(rows)

@@ -111,6 +111,7 @@ class Stem(ExpressionNetwork):
 
     config: StemConfig
     noise: Tensor
+    draws_samples = True
 
     def __init__(self, config: StemConfig) -> None:
         super().__init__()

@@ -47,6 +47,10 @@ class Ensemble(ExpressionNetwork):
         )
 
     @property
+    def draws_samples(self) -> bool:  # type: ignore[override]
+        return self.member_networks[0].draws_samples
+
+    @property
     def label_mean(self) -> Tensor:  # type: ignore[override]
         return self._average([m.label_mean for m in self.member_networks])
 

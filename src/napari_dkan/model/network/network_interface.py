@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -64,11 +65,28 @@ class ExpressionNetwork(nn.Module):
     ----------
     label_mean, label_std
         (G,), from the standardised outputs to the label scale.
+    draws_samples
+        Whether predictions are means of samples; then all genes are decoded at once.
     """
 
     config: NetworkConfig
     label_mean: Tensor
     label_std: Tensor
+    draws_samples: ClassVar[bool] = False
+
+    @property
+    def has_spread(self) -> bool:
+        """Whether `decode_with_spread` has a spread: the network samples, or has members."""
+        return self.draws_samples or self.config.members > 1
+
+    @property
+    def spread_meaning(self) -> str:
+        """What the spread is of, in words."""
+        members = self.config.members
+        if not self.draws_samples:
+            return f"disagreement of {members} networks, less than the error of the prediction"
+        between = f" of {members} networks and of their means" if members > 1 else ""
+        return f"standard deviation of samples{between}"
 
     def _register_label_scale(self) -> None:
         self.register_buffer("label_mean", torch.zeros(self.config.genes))

@@ -124,7 +124,7 @@ class PredictionJobs:
             prediction, rows, extended = extend_map(create_empty, target, previous)
             decode = partial(predictor.decode, zero_shot=zero_shot)
             yield _JobStarted(prediction, decode, rows, extended)
-            genes = partial(_shown_columns, session, prediction)
+            genes = partial(_shown_columns, session, prediction, checkpoint)
             mostly_cached = predictor.count_cached_spots(target) > len(target) / 2
             rough = None if mostly_cached else make_coarse_target(target)
             if rough is not None:
@@ -199,7 +199,7 @@ class PredictionJobs:
 
         def job() -> Iterator[PredictionUpdate]:
             predictor = session.predictors.get(slide, checkpoint)
-            genes = partial(_shown_columns, session, prediction)
+            genes = partial(_shown_columns, session, prediction, checkpoint)
             yield from predictor.stream(prediction.target, rows, genes, zero_shot)
 
         self._reset_progress(slide, len(rows))
@@ -357,7 +357,14 @@ def _decode_nothing(tokens: NDArray[np.float32], columns: Sequence[int]) -> NDAr
     return np.full((len(tokens), len(columns)), np.nan, np.float32)
 
 
-def _shown_columns(session: ViewerSession, prediction: Prediction) -> list[int]:
-    """Columns to decode with every batch: the gene that is shown. Called in a thread."""
+def _shown_columns(
+    session: ViewerSession, prediction: Prediction, checkpoint: Checkpoint
+) -> list[int] | None:
+    """Columns to decode with every batch: the gene that is shown. Called in a thread.
+
+    All of a network whose genes are decoded at once.
+    """
+    if checkpoint.network.draws_samples:
+        return None
     gene, prediction = session.gene, replace(prediction, scores=session.scores)
     return prediction.columns_of(gene) if gene and prediction.has_gene(gene) else []

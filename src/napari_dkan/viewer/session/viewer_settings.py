@@ -76,6 +76,8 @@ class ViewerSettings:
     prefetch : bool
         Compute around the current view in advance.
     hatch_unreliable : bool
+    show_spread : bool
+        Veil tiles with a large spread, and save it.
     allow_unproven_genes : bool
         Genes outside the panel even if the card has no evaluation of them.
     colormap : str
@@ -93,6 +95,7 @@ class ViewerSettings:
     store_tiles: bool = True
     prefetch: bool = True
     hatch_unreliable: bool = True
+    show_spread: bool = False
     allow_unproven_genes: bool = False
     colormap: str = DEFAULT_COLORMAP
     opacity: float = 0.65

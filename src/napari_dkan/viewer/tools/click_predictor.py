@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from shapely.geometry import Point, box
@@ -19,10 +19,15 @@ from ...inference.target import Target, TargetKind
 from ...spatial.spots import Spots
 from ..layers.overlay_lookup import decode_missing_genes, is_current_map, sort_by_precedence
 from ..layers.prediction_layers import SpotsOverlay
-from ..session.prediction_overlay import GeneDecoder
+from ..layers.spread_map import decode_spread, find_spread_checkpoint
+from ..session.prediction_overlay import GeneDecoder, PredictionOverlay
 from ..session.viewer_session import ViewerSession
 from ..widgets.signal_connections import SignalConnections
 from ..worker import JobFailure, JobRunner
+
+if TYPE_CHECKING:
+    from ...model import Checkpoint
+
 
 DRAG_THRESHOLD_PX = 4  # screen pixels; a longer movement pans the view
 
@@ -100,6 +105,11 @@ class ClickPredictor:
                 continue
             self._next_click = None
             tile = overlay.prediction.take(np.array([row]))
+            checkpoint = find_spread_checkpoint(session, tile)
+            if tile.spread is None and checkpoint is not None:
+                record = tile.provenance | {"spread": checkpoint.network.spread_meaning}
+                spread = np.full_like(tile.values, np.nan)
+                tile = replace(tile, spread=spread, provenance=record)
 
             def on_end(failure: JobFailure | None, tile: Prediction = tile) -> None:
                 if failure is not None:
@@ -108,11 +118,11 @@ class ClickPredictor:
                 session.message.clear()
                 session.set_spot(tile)
 
-            if not len(tile.find_incomplete_columns()):
+            if not len(tile.find_incomplete_columns()) and checkpoint is None:
                 self._runner.cancel()
                 on_end(None)
             else:
-                job = partial(decode_missing_genes, overlay, tile)
+                job = partial(_decode_tile, overlay, tile, checkpoint)
                 self._runner.start(job, lambda done: None, on_end)
             return True
         return False
@@ -154,8 +164,10 @@ class ClickPredictor:
             features = predictor.precomputed_features
             if features is not None and features.lacks_encoder:
                 target = features.target_at_point(x, y)
-            prediction, _ = create_empty_prediction(predictor, target, origin, zero_shot=zero_shot)
-            for update in predictor.stream(target, zero_shot=zero_shot):
+            prediction, _ = create_empty_prediction(
+                predictor, target, origin, zero_shot=zero_shot, with_spread=True
+            )
+            for update in predictor.stream(target, zero_shot=zero_shot, with_spread=True):
                 if update.stage == "spots":
                     if len(update.failed_rows):
                         raise DamagedTileError(
@@ -210,6 +222,15 @@ class ClickPredictor:
         session.add_overlay(overlay, slide)
 
 
+def _decode_tile(
+    overlay: PredictionOverlay, tile: Prediction, checkpoint: Checkpoint | None
+) -> Iterator[float]:
+    """Decode the genes of a tile that are not known yet, and their spread, in place."""
+    yield from decode_missing_genes(overlay, tile)
+    if tile.spread is not None and checkpoint is not None:
+        yield from decode_spread(checkpoint, tile.tokens, tile.panel.symbols, tile.spread)
+
+
 def _append_spot(previous: Prediction, spot: Prediction) -> Prediction:
     xy = np.concatenate([previous.target.spots.xy, spot.target.spots.xy])
     target = Target(TargetKind.POINTS, Spots(xy, diameter_um=spot.target.spots.diameter_um))
@@ -217,8 +238,12 @@ def _append_spot(previous: Prediction, spot: Prediction) -> Prediction:
     tokens = np.concatenate([previous.tokens, spot.tokens])
     failed = np.concatenate([previous.failed_mask, spot.failed_mask])
     qc_features = np.concatenate([previous.qc_features, spot.qc_features])
+    spread = None
+    if previous.spread is not None and spot.spread is not None:
+        spread = np.concatenate([previous.spread, spot.spread])
     return replace(
         spot,
+        spread=spread,
         target=target,
         values=values,
         tokens=tokens,

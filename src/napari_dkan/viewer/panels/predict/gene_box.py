@@ -24,6 +24,7 @@ from ....errors import DkanError
 from ....expression.panel import Gene
 from ...layers.overlay_display import OverlayDisplay
 from ...layers.reliability_overlay import ReliabilityOverlay
+from ...layers.spread_map import SpreadMap
 from ...session.shortcut_actions import set_tooltip
 from ...session.viewer_session import ViewerSession
 from ...widgets.qt_utils import fill_column, make_shrinkable, raise_dock
@@ -55,9 +56,11 @@ class GeneBox(QWidget):
         connections: SignalConnections,
         display: OverlayDisplay,
         reliability: ReliabilityOverlay,
+        spread_map: SpreadMap,
     ) -> None:
         super().__init__()
         self._session, self._display, self._reliability = session, display, reliability
+        self._spread_map = spread_map
         self.search_field = QLineEdit()
         self.search_field.setPlaceholderText("symbol, old symbol or part of the name")
         self._match_model = QStringListModel()
@@ -118,6 +121,12 @@ class GeneBox(QWidget):
             "hatch",
             connections,
         )
+        self.spread_checkbox = QCheckBox("Fade tiles with a large spread")
+        self.spread_checkbox.setToolTip(
+            "White over the map where the predictions of a tile differ most: samples of a network "
+            "that draws them, else the networks of an ensemble.\n"
+            "The legend says which, and from where to where. A saved .h5ad has the spread too."
+        )
         self.smooth_checkbox = QCheckBox(SMOOTH_LABEL)
         self.smooth_checkbox.setToolTip(
             "Draw the map interpolated between the centres of its tiles, or in blocks.\n"
@@ -157,6 +166,7 @@ class GeneBox(QWidget):
             colours,
             self.smooth_checkbox,
             self.hatch_checkbox,
+            self.spread_checkbox,
         )
         fill_column(self.more_box, self.gene_set_box, self.zero_shot_box)
 
@@ -177,6 +187,7 @@ class GeneBox(QWidget):
         self.opacity_slider.valueChanged.connect(self._set_opacity)
         self.smooth_checkbox.toggled.connect(lambda on: session.change_settings(smooth_maps=on))
         self.hatch_checkbox.toggled.connect(lambda on: session.change_settings(hatch_unreliable=on))
+        self.spread_checkbox.toggled.connect(lambda on: session.change_settings(show_spread=on))
         connections.connect(
             self.refresh,
             session.gene_changed,
@@ -311,6 +322,9 @@ class GeneBox(QWidget):
         )
         with signals_blocked(self.smooth_checkbox):
             self.smooth_checkbox.setChecked(session.settings.smooth_maps)
+        self.spread_checkbox.setVisible(self._spread_map.is_available())
+        with signals_blocked(self.spread_checkbox):
+            self.spread_checkbox.setChecked(session.settings.show_spread)
         with signals_blocked(self.hatch_checkbox):
             self.hatch_checkbox.setChecked(session.settings.hatch_unreliable)
 

@@ -17,6 +17,7 @@ from ...layers.name_halos import NameHalos
 from ...layers.overlay_display import OverlayDisplay
 from ...layers.reliability_overlay import ReliabilityOverlay
 from ...layers.spot_marker import SpotMarker
+from ...layers.spread_map import SpreadMap
 from ...session.shortcut_actions import PREDICT_PANEL, ArrowKeyBindings, register_actions
 from ...session.viewer_session import ViewerSession, get_session
 from ...session.viewer_settings import connect_preferences
@@ -66,6 +67,7 @@ class PredictWidget(QWidget):
         self.display = OverlayDisplay(session, connections)
         self.gene_decode_job = GeneDecodeJob(session, connections)
         self.reliability = ReliabilityOverlay(session, connections)
+        self.spread_map = SpreadMap(session, connections)
         self.spot_marker = SpotMarker(session, connections)
         self.name_halos = NameHalos(session, connections)
         self.scale_bar = ScaleBar(session, connections)
@@ -76,7 +78,9 @@ class PredictWidget(QWidget):
         self.slide_check_banner = SlideCheckBanner(session, connections, self.prefetcher)
         self.model_box = ModelBox(session, connections)
         self.target_box = TargetBox(session, connections, self.prediction_jobs, self.prefetcher)
-        self.gene_box = GeneBox(session, connections, self.display, self.reliability)
+        self.gene_box = GeneBox(
+            session, connections, self.display, self.reliability, self.spread_map
+        )
         self.lens = GeneLens(session, connections, self.prediction_jobs, self.display)
         self.lens_box = LensBox(self.lens, connections)
         self.color_mix = ColorMix(session, connections)
@@ -128,6 +132,7 @@ class PredictWidget(QWidget):
             self.prefetcher.close,
             self.model_box.stop_jobs,
             self.reliability.close,
+            self.spread_map.close,
             self.spot_marker.close,
             self.name_halos.close,
             self.overview.close,

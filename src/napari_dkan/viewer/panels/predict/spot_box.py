@@ -35,6 +35,8 @@ class GeneBars(QWidget):
     excess : dict
         Standard deviations from the mean by gene: then the bars are these, on both sides of the
         mean, and the value stands beside them.
+    whiskers : dict
+        Spread by gene, in the units of the bars: a line on both sides of the end of the bar.
     selected_row : int
         Chosen with the arrow keys.
     """
@@ -50,6 +52,7 @@ class GeneBars(QWidget):
         self.starred: frozenset[str] = frozenset()
         self.measured: dict[str, float] = {}
         self.excess: dict[str, float] = {}
+        self.whiskers: dict[str, float] = {}
         self.selected_row = 0
         self.setAccessibleName("Genes of this spot")
         self.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
@@ -60,9 +63,10 @@ class GeneBars(QWidget):
         starred: frozenset[str] = frozenset(),
         measured: dict[str, float] | None = None,
         excess: dict[str, float] | None = None,
+        whiskers: dict[str, float] | None = None,
     ) -> None:
         """Replace all rows."""
-        self.rows, self.starred = rows, starred
+        self.rows, self.starred, self.whiskers = rows, starred, whiskers or {}
         self.measured, self.excess = measured or {}, excess or {}
         self.setAccessibleDescription("; ".join(self._describe(gene, v) for gene, v, _ in rows))
         self.setMinimumHeight(len(rows) * self.ROW_HEIGHT)
@@ -172,6 +176,14 @@ class GeneBars(QWidget):
                 track.setLeft(ends[0])
                 track.setRight(ends[1])
                 painter.drawRoundedRect(track, 3, 3)
+            whisker = self.whiskers.get(label, np.nan)
+            if np.isfinite(whisker) and np.isfinite(shown):
+                painter.setPen(text)
+                middle_y = y + self.ROW_HEIGHT / 2
+                ends = [place(shown - whisker), place(shown + whisker)]
+                painter.drawLine(QPointF(ends[0], middle_y), QPointF(ends[1], middle_y))
+                for end in ends:
+                    painter.drawLine(QPointF(end, middle_y - 3), QPointF(end, middle_y + 3))
             measured = self.measured.get(label)
             if measured is not None and not self.excess:
                 painter.setPen(Qt.PenStyle.NoPen)
@@ -256,8 +268,13 @@ class SpotBox(QWidget):
         baseline = self.baselines.find(spot) if by_excess else None
         measured = self._quality.measured_labels(spot)
         excess = {} if baseline is None else _compute_excess(spot, baseline)
+        rows = self._bar_rows(spot, excess)
         self.gene_bars.set_rows(
-            self._bar_rows(spot, excess), frozenset(spot.zero_shot_symbols), measured, excess
+            rows,
+            frozenset(spot.zero_shot_symbols),
+            measured,
+            excess,
+            _compute_whiskers(spot, [gene for gene, *_ in rows], baseline),
         )
         self._show_captions(spot, baseline, bool(measured))
 
@@ -272,6 +289,8 @@ class SpotBox(QWidget):
         if measured:
             second = "After |:" if baseline is not None else "Thin bar and second number:"
             lines.append(f"{second} measured.")
+        if self.gene_bars.whiskers:
+            lines.append(f"Line: +/- spread, {spot.provenance.get('spread', 'of the networks')}.")
         if spot.zero_shot_symbols:
             units = spot.get_value_units(spot.zero_shot_symbols[0])
             lines.append(f"{ZERO_SHOT_MARK} zero-shot: {units}")
@@ -306,3 +325,18 @@ def _compute_excess(spot: Prediction, baseline: GeneBaseline) -> dict[str, float
     values = dict(zip(spot.panel.symbols, spot.values[-1].tolist(), strict=True))
     values |= {symbol: float(spot.get_gene_values(symbol)[-1]) for symbol in scores}
     return {symbol: baseline.compute_excess(symbol, value) for symbol, value in values.items()}
+
+
+def _compute_whiskers(
+    spot: Prediction, genes: list[str], baseline: GeneBaseline | None
+) -> dict[str, float]:
+    """Spread by gene in the units of the bars; {} for a prediction without one."""
+    if spot.spread is None:
+        return {}
+    spread = {gene: spot.get_gene_spread(gene, -1) for gene in genes}
+    if baseline is None:
+        return spread
+    return {
+        gene: baseline.compute_excess(gene, value) - baseline.compute_excess(gene, 0.0)
+        for gene, value in spread.items()
+    }

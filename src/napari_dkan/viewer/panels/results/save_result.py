@@ -23,6 +23,7 @@ from ...layers.overlay_lookup import (
     get_selected_map,
 )
 from ...layers.reliability_overlay import get_reliability
+from ...layers.spread_map import decode_spread, find_spread_checkpoint
 from ...session.prediction_overlay import PredictionOverlay
 from ...session.slide_layer import ViewerSlide
 from ...session.viewer_session import ViewerSession
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
     from ....export.histology import HistologySource
     from ....export.saved_result import SavedResult, ViewSettings
+    from ....model import Checkpoint
     from .restore_result import RestoredResult
 
 
@@ -54,6 +56,8 @@ class ResultSnapshot:
     view : ViewSettings
     source : SavedResult or None
         The file that the map was read from.
+    spread_of : Checkpoint or None
+        Decodes the spread that is saved too; None to save that of the map, if any.
     """
 
     overlay: PredictionOverlay
@@ -62,6 +66,7 @@ class ResultSnapshot:
     regions: BaseGeometry | None
     view: ViewSettings
     source: SavedResult | None = None
+    spread_of: Checkpoint | None = None
 
 
 def snapshot_result(
@@ -80,8 +85,11 @@ def snapshot_result(
     region = None if source is None else source.regions
     if regions is not None and slide is not None and len(regions.data):
         region = region_from_layer(regions, slide)
+    spread_of = find_spread_checkpoint(session, overlay.prediction)
+    if spread_of is not None and not spread_of.network.draws_samples:
+        spread_of = spread_of if session.settings.show_spread else None
     return ResultSnapshot(
-        overlay, slide, card, region, capture_view(session, overlay, slide), source
+        overlay, slide, card, region, capture_view(session, overlay, slide), source, spread_of
     )
 
 
@@ -138,6 +146,12 @@ def build_saved_result(snapshot: ResultSnapshot) -> Iterator[float | SavedResult
         raise OutputError(NO_TILE_MESSAGE)
     prediction = full.take(rows)
     yield from decode_missing_genes(overlay, prediction)
+    if prediction.spread is None and snapshot.spread_of is not None:
+        checkpoint, spread = snapshot.spread_of, np.empty_like(prediction.values)
+        symbols = prediction.panel.symbols
+        yield from decode_spread(checkpoint, prediction.tokens, symbols, spread)
+        record = prediction.provenance | {"spread": checkpoint.network.spread_meaning}
+        prediction = replace(prediction, spread=spread, provenance=record)
     reliability = None if reference is None else get_reliability(full, reference, rows)
     overview = None if source is None else source.overview
     if slide is not None and overview is None:
