@@ -124,9 +124,18 @@ class GeneBars(QWidget):
         """The values at the left and the right end of the bars."""
         if self.excess:
             known = [v for g, _, _ in self.rows if np.isfinite(v := self.excess.get(g, np.nan))]
-            return min([0.0, *known]), max([1.0, *known])
+            ends = [e for g, _, _ in self.rows for e in self._whisker_ends(g, self.excess.get(g))]
+            return min([0.0, *known, *ends]), max([1.0, *known, *ends])
         shown = [v for _, v, _ in self.rows] + [self.measured.get(g, 0.0) for g, _, _ in self.rows]
+        shown += [end for g, v, _ in self.rows for end in self._whisker_ends(g, v)]
         return 0.0, max([v for v in shown if np.isfinite(v)], default=1.0) or 1.0
+
+    def _whisker_ends(self, gene: str, shown: float | None) -> tuple[float, ...]:
+        """Both ends of the line at the bar of a gene; () without one."""
+        whisker = self.whiskers.get(gene, np.nan)
+        if shown is None or not np.isfinite(shown) or not np.isfinite(whisker):
+            return ()
+        return shown - whisker, shown + whisker
 
     def paintEvent(self, event: QPaintEvent) -> None:
         painter = QPainter(self)
@@ -176,14 +185,16 @@ class GeneBars(QWidget):
                 track.setLeft(ends[0])
                 track.setRight(ends[1])
                 painter.drawRoundedRect(track, 3, 3)
-            whisker = self.whiskers.get(label, np.nan)
-            if np.isfinite(whisker) and np.isfinite(shown):
+            whisker = self._whisker_ends(label, shown)
+            if whisker and whisker[1] > low:
                 painter.setPen(text)
                 middle_y = y + self.ROW_HEIGHT / 2
-                ends = [place(shown - whisker), place(shown + whisker)]
-                painter.drawLine(QPointF(ends[0], middle_y), QPointF(ends[1], middle_y))
-                for end in ends:
-                    painter.drawLine(QPointF(end, middle_y - 3), QPointF(end, middle_y + 3))
+                left, right_end = map(place, whisker)
+                painter.drawLine(QPointF(left, middle_y), QPointF(right_end, middle_y))
+                for end in whisker:
+                    if end >= low:  # a line that goes on beyond the bars has no end there
+                        x = place(end)
+                        painter.drawLine(QPointF(x, middle_y - 3), QPointF(x, middle_y + 3))
             measured = self.measured.get(label)
             if measured is not None and not self.excess:
                 painter.setPen(Qt.PenStyle.NoPen)
