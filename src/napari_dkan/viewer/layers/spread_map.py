@@ -121,7 +121,8 @@ class SpreadMap:
             self._remove()
             return
         key = (overlay, gene, int(overlay.prediction.predicted_mask.sum()))
-        if key == self._shown_for:
+        is_growing = self._shown_for is not None and self._shown_for[:2] == key[:2]
+        if key == self._shown_for or (is_growing and self.busy):  # a growing map: when it is done
             return
         self._shown_for = key
         prediction = overlay.prediction
@@ -196,3 +197,5 @@ class SpreadMap:
     def _on_end(self, failure: JobFailure | None) -> None:
         if failure is not None:
             self._session.message.show(failure.message, warning=True)
+        else:
+            self.refresh()
