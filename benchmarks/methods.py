@@ -2,7 +2,7 @@
 
     python benchmarks/bundled_checkpoint.py read --data DATA --weights lite0.safetensors
     python benchmarks/bundled_checkpoint.py crossval --data DATA --gene-text genes.safetensors \
-        --methods dkan,triplex,linear,bleep,mclstexp --seeds 2021 \
+        --methods dkan,triplex,linear,bleep,mclstexp,stem --seeds 2021,2022 \
         -o docs/reports/her2-breast-methods.json
     python benchmarks/methods.py docs/reports/her2-breast-methods.json --page docs/methods.md
 
@@ -50,9 +50,9 @@ def make_page_part(report: dict[str, Any]) -> str:
             f"{made['settings']['members']} members; means over folds.",
             "",
             *table(
-                ("method", *SCORES.values()),
+                ("method", *SCORES.values(), "depth-partial PCC by seed"),
                 [
-                    (title, *(number(report["mean"][m][s]) for s in SCORES))
+                    (title, *(number(report["mean"][m][s]) for s in SCORES), by_seed(report, m))
                     for m, title in names.items()
                 ],
             ),
@@ -112,6 +112,11 @@ def conclude(paired: dict[str, Any], names: dict[str, str]) -> str:
             f"not decided for {listed(undecided)}."
         )
     return "\n".join(lines)
+
+
+def by_seed(report: dict[str, Any], method: str) -> str:
+    seeds = report["seeds"].get(method, {})
+    return ", ".join(number(score["depth_partial_pcc"]) for score in seeds.values()) or "-"
 
 
 def listed(names: list[str]) -> str:
