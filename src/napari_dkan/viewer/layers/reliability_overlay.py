@@ -34,6 +34,7 @@ MAX_FINE_TILES = 40_000  # larger maps get coarser stripes and a smaller raster
 STRIPE_RGBA = (25, 25, 25, 210)
 BACKGROUND_RGBA = (225, 225, 225, 120)
 FADING_OPACITY = 0.08, 0.3  # of a map, between which its hatching fades out
+PREPARE_DELAY_MS = 100  # after a map has begun
 SIGN_SIZE, SIGN_OFFSET = 0.16, 0.36  # of a spot's sign, in sides of the spot
 
 
@@ -227,9 +228,9 @@ class ReliabilityOverlay:
         if self._session.settings.hatch_unreliable:
             self._hatch_rows(state, new if state.hatching else np.arange(size))
             if state.hatching is None and not state.scored.any():
-                # napari needs a moment for a layer, so it is made before the first tile comes, and
-                # not in one go with that of the map.
-                QTimer.singleShot(0, partial(self._prepare, state))
+                # napari needs a moment for a layer, so it is made before the first tile comes, but
+                # the press that begins the map is answered before.
+                QTimer.singleShot(PREPARE_DELAY_MS, partial(self._prepare, state))
         if not self._session.settings.hatch_unreliable or (
             state.scored.all() and not state.unreliable.any()
         ):
@@ -251,7 +252,7 @@ class ReliabilityOverlay:
 
     def _prepare(self, state: _OverlayReliability) -> None:
         is_wanted = state in self._states and self._session.settings.hatch_unreliable
-        if is_wanted and state.hatching is None:
+        if is_wanted and state.hatching is None and not state.scored.all():
             state.hatching = self._add_hatching(state)
 
     def _add_hatching(self, state: _OverlayReliability) -> Hatching:
