@@ -37,6 +37,7 @@ SCRIPTS: dict[str, list[str]] = {
     "gap": SMALL,
     "progress": [],
     "gene_change": SMALL,
+    "large_map": [],
     "lens": SMALL,
     "quality": SMALL,
     "gpu": [],
