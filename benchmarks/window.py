@@ -9,11 +9,13 @@ import time
 
 import numpy as np
 from ready_window import places_on_tissue, settle
+from section import empty_cache
 
 CLICKS = 20
 
 
 def main() -> None:
+    empty_cache("window")  # what an earlier run has kept would be found again
     from napari_dkan.viewer import demo
     from napari_dkan.viewer.session.viewer_settings import TargetMode
 
