@@ -112,9 +112,9 @@ def test_why_here_clears_the_view_and_smooth_maps_keep_their_values(shown: Predi
     assert len(legend.text.splitlines()) == 3  # as many as its box holds
     wide, font = session.viewer.canvas.size, legend.font_size
     session.viewer.canvas.size = (wide[0], 180)  # smaller, not cut
-    assert legend.font_size < font
+    assert legend.font_size < font and legend.text.strip() == session.gene
     session.viewer.canvas.size = wide
-    assert legend.font_size == font
+    assert legend.font_size == font and "smoothed" in legend.text
     row, column = np.argwhere(np.isfinite(layer.tiles))[0]
     position = layer.tile_translate + layer.tile_scale * (row - 0.3, column + 0.3)  # in the tile
     assert layer.get_value(position, world=True) == layer.tiles[row, column]

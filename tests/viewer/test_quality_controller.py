@@ -184,7 +184,8 @@ def test_gene_changes_all_three_maps(load, file):
     assert tuple(measured.face_contrast_limits) == tuple(predicted.face_contrast_limits)
     low, high = residual.face_contrast_limits
     assert low == -high < 0
-    assert "expression, log scale" in quality.session.viewer.canvas.overlays[SECTION_LEGEND].text
+    legend = quality.session.viewer.canvas.overlays[SECTION_LEGEND]
+    assert "expression, log scale\nlimits of these spots" in legend.text
     quality.session.set_gene("MALAT1")  # predicted, but not measured: rings without a colour
     assert np.isnan(measured.features["value"]).all()
     assert np.isfinite(predicted.features["value"]).all()

@@ -33,7 +33,7 @@ class CanvasLegend:
         self._hidden: set[str] = set()  # legends that this one hides
 
     def show(self, text: str, position: str | None = None, alone: bool = False) -> None:
-        """Show a text.
+        """Show a text; on a narrow canvas its first line, since colour bars take the rest.
 
         Parameters
         ----------
@@ -51,6 +51,8 @@ class CanvasLegend:
             legend.position = position
         is_narrow = self._session.viewer.canvas.size[1] < NARROW_CANVAS_PX
         legend.font_size = SMALL_FONT_SIZE if is_narrow else self._font_size
+        if is_narrow:
+            text = text.partition("\n")[0]
         if str(legend.position).endswith("right"):
             # napari makes the box of a text a little narrower than the text.
             text = "\n".join(f"  {line}" for line in text.splitlines())

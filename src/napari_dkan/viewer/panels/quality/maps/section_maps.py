@@ -53,6 +53,7 @@ class SectionMaps:
         connections.connect(self._restore_missing, model.layout_changed)
         connections.connect(self._update_legend, model.landmarks_changed, model.layout_changed)
         connections.connect(self._place_color_bars, model.layout_changed)
+        connections.connect(self._update_legend, session.viewer.canvas.events.size)
 
     def existing_layers(self) -> tuple[Points, ...]:
         """Return the measured, predicted and residual layer, without those that do not exist."""
@@ -195,15 +196,18 @@ class SectionMaps:
             of_layer = np.arange(len(off)) if layer is section.layer else rows
             _mark_points(layer, off[of_layer], None if chosen is None else of_layer == chosen)
 
-    def _update_legend(self) -> None:
+    def _update_legend(self, event: object = None) -> None:
         """Write what the colour bars measure."""
-        model, pair, gene = self._model, self._model.pair, self._session.gene
+        model, pair, session = self._model, self._model.pair, self._session
+        gene = session.gene
         if model.section is None or model.landmarks is not None:
             self._legend.hide()
             return
         text = "counts of all genes at each spot,\nlog10(1 + counts)"
         if pair is not None and gene is not None:
             units = "expression, log scale"
+            if session.settings.contrast_limits.chosen_for(gene) is None:
+                units += "\nlimits of these spots"  # a tile map of the gene has other ones
             is_side_by_side = model.layout is MapLayout.SIDE_BY_SIDE
             if is_side_by_side or model.visible_map is MapKind.RESIDUAL:
                 units += "\nresidual: predicted - measured"
