@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import psutil
 import pytest
-from qtpy.QtCore import QThreadPool
+from qtpy.QtCore import QEvent, QThreadPool
+from qtpy.QtWidgets import QApplication
 
 from napari_dkan.errors import DamagedTileError
 from napari_dkan.inference import target as rough
@@ -197,7 +198,7 @@ def test_unwritable_cache_is_reported_once(panel: PredictWidget, until, monkeypa
     assert "cannot be written" not in panel.message_label.text()
 
 
-def test_two_hundred_cancels_leak_no_threads_and_no_memory(
+def test_a_hundred_cancels_leak_no_threads_and_no_memory(
     panel: PredictWidget, predictor: Predictor, until
 ):
     draw(panel, everything(panel))
@@ -207,6 +208,9 @@ def test_two_hundred_cancels_leak_no_threads_and_no_memory(
         panel.target_box.start_prediction()
         assert panel.prediction_jobs.busy
         panel.target_box.cancel_button.click()
+        # What Qt deletes later, such as the controls of the layer, is deleted by the event loop.
+        QApplication.processEvents()
+        QApplication.sendPostedEvents(None, QEvent.Type.DeferredDelete)
 
     def run_cycles(count: int) -> int:
         """Bytes by which the process has grown."""
@@ -216,16 +220,16 @@ def test_two_hundred_cancels_leak_no_threads_and_no_memory(
         assert panel.prediction_jobs._runner.wait()
         return psutil.Process().memory_info().rss - before
 
-    run_cycles(20)
+    run_cycles(10)
     before = threading.active_count()
-    growth = [run_cycles(60) for _ in range(3)]
+    growth = [run_cycles(30) for _ in range(3)]
     # A busy machine may have started as many of Qt's threads as its pool holds, which Python goes
     # on counting; a thread that each cycle left behind would be far more.
     pool = QThreadPool.globalInstance().maxThreadCount()
     until(lambda: threading.active_count() <= before + pool)
     assert not [t for t in threading.enumerate() if t.name.startswith("dkan-read")]
     # The allocator may take memory from the system in any one round; a leak grows in every one.
-    assert min(growth) < 20 * 2**20, growth
+    assert min(growth) < 10 * 2**20, growth
     finish(panel, until)
     assert len(panel.session.viewer.layers) < 8  # no empty maps stay
 

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from qtpy.QtCore import Qt
+from qtpy.QtTest import QTest
 from shapely.geometry import Polygon, box
 
 from napari_dkan.errors import OutputError
@@ -28,6 +30,7 @@ from napari_dkan.inference.target import target_from_region
 from napari_dkan.model import load_checkpoint
 from napari_dkan.slide import open_slide
 from napari_dkan.spatial.coordinates import swap_xy
+from napari_dkan.viewer.jobs.target_from_layers import region_from_layer
 from napari_dkan.viewer.panels.results.restore_result import THUMBNAIL_KEY
 from napari_dkan.viewer.panels.results.results_controller import ResultsController
 from napari_dkan.viewer.plugin.file_readers import get_measured_reader as measured_reader
@@ -299,6 +302,33 @@ def test_failures_are_shown_in_the_panel(
         panel.results.open_result(wrong)
         assert wrong.name in wait_for_message(panel, until) and panel.results.message_is_warning
     assert box.status_label.text() == panel.results.message and not panel.session.overlays
+
+
+def test_several_maps_of_a_slide_are_saved_or_one_is_chosen(
+    mapped: PredictWidget, until, tmp_path, monkeypatch
+):
+    session, results_box = mapped.session, mapped.results_box
+    (coarse,) = session.overlays
+    slide, size = session.slide, (session.slide.slide.width, session.slide.slide.height)
+    pitch = coarse.prediction.target.grid.pitch_um
+    region = region_from_layer(mapped.target_box.regions_layer(), slide)
+    mapped.prediction_jobs.predict(target_from_region(region, pitch * 2, slide.mpp, *size))
+    finish(mapped, until)
+    fine, wide = (len(o.prediction.target) for o in session.overlays)
+    asked = "napari_dkan.viewer.panels.results.results_box.QFileDialog.getSaveFileName"
+    monkeypatch.setattr(asked, lambda *a: (str(tmp_path / "maps.h5ad"), ""))
+    for titles, count in ((f"{fine} tiles, {pitch:.0f} um apart", 1), ("All 2 maps", 2)):
+        QTest.mouseClick(results_box.save_button, Qt.MouseButton.LeftButton)
+        until(results_box.maps_menu.isVisible)
+        (choice,) = (a for a in results_box.maps_menu.actions() if a.text().startswith(titles))
+        place = results_box.maps_menu.actionGeometry(choice).center()
+        QTest.mouseClick(results_box.maps_menu, Qt.MouseButton.LeftButton, pos=place)
+        said = wait_for_message(mapped, until)
+        assert said.count("is saved") == count and not mapped.results.message_is_warning
+    found = [len(load_result(tmp_path / f"maps{i}.h5ad").prediction.target) for i in ("", -1, -2)]
+    assert found == [fine, wide, fine]  # the newest first, as nothing is selected
+    mapped.results.save_result(tmp_path / "maps.h5ad", session.overlays)
+    assert "maps-1.h5ad is there already" in mapped.results.message
 
 
 def test_figure_shows_the_canvas_and_napari_saves_layers(

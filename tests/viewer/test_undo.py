@@ -87,6 +87,16 @@ def test_walk_draw_change_delete_map_limits_pins(shown: PredictWidget, until, qt
     QTest.mouseClick(shown.target_box.predict_button, LEFT)
     finish(shown, until)
     (overlay,) = session.overlays
+
+    above = session.viewer.add_points(np.zeros((1, 2)))
+    names = [layer.name for layer in layers]
+    layers.selection.active = regions
+    QTest.mouseClick(session.viewer.window._qt_viewer.layerButtons.deleteButton, LEFT)
+    until(lambda: regions not in layers and "undoes it" in said())
+    press_keys(shown)  # the layer of their names, which went with them, is below them again, too
+    until(lambda: [layer.name for layer in layers] == names)
+    layers.remove(above)
+
     place, drawn = layers.index(overlay.layer), np.array(overlay.layer.data)
     layers.selection.active = overlay.layer
     QTest.mouseClick(session.viewer.window._qt_viewer.layerButtons.deleteButton, LEFT)

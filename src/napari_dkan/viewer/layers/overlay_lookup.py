@@ -37,6 +37,28 @@ def get_selected_map(session: ViewerSession) -> PredictionOverlay | None:
     return found[-1] if found else None
 
 
+def list_saved_maps(session: ViewerSession) -> list[PredictionOverlay]:
+    """Return the maps that can be saved: the selected one first, then others of its slide.
+
+    Maps of several pitches or checkpoints stand side by side. Clicked spots, and maps of another
+    image or pixel size, count only where `get_selected_map` finds nothing else.
+    """
+    first = get_selected_map(session)
+    if first is None:
+        return []
+    fingerprint = first.prediction.provenance.get("slide_fingerprint")
+    others = [
+        o
+        for o in session.overlays
+        if o is not first
+        and not o.from_clicks
+        and not session.is_outdated(o)
+        and o.prediction.predicted_mask.any()
+        and o.prediction.provenance.get("slide_fingerprint") == fingerprint
+    ]
+    return [first, *others]
+
+
 def is_current_map(session: ViewerSession, overlay: PredictionOverlay) -> bool:
     """Return whether a map fits the current slide, pixel size and checkpoint."""
     slide, checkpoint = session.slide, session.checkpoint

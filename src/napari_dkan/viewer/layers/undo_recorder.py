@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
+from weakref import ref
 
 from napari.layers import Labels, Layer, Shapes
 from napari.layers.base import ActionType
@@ -143,7 +144,9 @@ class UndoRecorder:
             if is_worth:
                 slide = session.viewer_slides.layer_registry.slide_of(layer)
                 mpp = None if slide is None else slide.mpp
-                self._removed.append(RemovedLayer(layer, event.index, overlay, slide, mpp))
+                above = next(map(ref, session.viewer.layers[event.index + 1 :]), None)
+                removed = RemovedLayer(layer, event.index, above, overlay, slide, mpp)
+                self._removed.append(removed)
                 self._schedule()
         if layer in self._states:
             del self._states[layer]

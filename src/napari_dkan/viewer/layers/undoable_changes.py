@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from weakref import ref
 
 from napari.layers import Layer, Shapes
 
@@ -54,6 +55,9 @@ class RemovedLayer:
     layer : Layer
     index : int
         Its place in the layer list.
+    above : weak reference to Layer, or None
+        The layer above it; unlike the index, it still tells the place when layers that belong to
+        the removed one, such as the names of regions, have gone with it.
     overlay : PredictionOverlay or None
     slide : ViewerSlide or None
     mpp : float or None
@@ -62,6 +66,7 @@ class RemovedLayer:
 
     layer: Layer
     index: int
+    above: ref[Layer] | None
     overlay: PredictionOverlay | None
     slide: ViewerSlide | None
     mpp: float | None
@@ -96,7 +101,9 @@ class LayersRemoved:
                     one.layer.scale = one.layer.scale * (slide.mpp / one.mpp)
                 session.layers.attach(slide, one.layer)
             with preserve_selection(layers):
-                layers.insert(min(one.index, len(layers)), one.layer)
+                above = None if one.above is None else one.above()
+                index = layers.index(above) if above in layers else one.index
+                layers.insert(min(index, len(layers)), one.layer)
             if one.overlay is not None:
                 one.overlay.rough = None  # the job that would replace it has ended
                 session.restore_overlay(one.overlay)

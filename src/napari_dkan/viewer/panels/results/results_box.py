@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -9,7 +10,8 @@ from qtpy.QtWidgets import QFileDialog, QGridLayout, QMenu, QPushButton, QWidget
 
 from ....export.export_formats import EXPORT_FORMATS, ExportFormat
 from ....export.figure_rendering import FIGURE_SUFFIXES
-from ...layers.overlay_lookup import find_overlay_slide, get_selected_map
+from ...layers.overlay_lookup import find_overlay_slide, get_selected_map, list_saved_maps
+from ...session.prediction_overlay import PredictionOverlay
 from ...session.shortcut_actions import register_actions, set_tooltip
 from ...widgets.qt_utils import fill_column, make_row, make_text_label
 from ...widgets.signal_connections import SignalConnections
@@ -31,8 +33,8 @@ class ResultsBox(QWidget):
         self.export_button, self.open_button = QPushButton("Export"), QPushButton("Open result...")
         set_tooltip(
             self.save_button,
-            "The selected map, else the newest, with all genes and this view, as an .h5ad that "
-            "opens here again and in scanpy ({key})",
+            "The slide's map with all genes and this view, as an .h5ad that opens here again and "
+            "in scanpy; you are asked which where there are several ({key})",
             "save",
             connections,
         )
@@ -65,6 +67,7 @@ class ResultsBox(QWidget):
             self, buttons, self.status_label, make_row(self.locate_button, self.cancel_button)
         )
 
+        self.maps_menu = QMenu(self)
         self.save_button.clicked.connect(lambda: self._ask_save())
         self.figure_button.clicked.connect(self._ask_figure)
         self.open_button.clicked.connect(self._ask_open)
@@ -104,15 +107,28 @@ class ResultsBox(QWidget):
         self._ask_path(EXPORT_FORMATS[0])
 
     def _ask_path(self, export_format: ExportFormat) -> None:
+        """Ask which maps of the slide to save, where there are several, and where."""
         if not self._can_save():
             return
+        maps = list_saved_maps(self._session)
+        if len(maps) == 1:
+            self._ask_file(export_format, maps)
+            return
+        self.maps_menu.clear()
+        choices = {f"All {len(maps)} maps, a file each": maps}
+        choices |= {describe_map(one): [one] for one in maps}
+        for title, chosen in choices.items():
+            self.maps_menu.addAction(title, partial(self._ask_file, export_format, chosen))
+        self.maps_menu.popup(self.save_button.mapToGlobal(self.save_button.rect().bottomLeft()))
+
+    def _ask_file(self, export_format: ExportFormat, maps: Sequence[PredictionOverlay]) -> None:
         suffix = export_format.suffix
         name = str(self._folder / f"{self._default_name()}{suffix}")
         chosen, _ = QFileDialog.getSaveFileName(
             self, "Save the result", name, f"{export_format.title} (*{suffix})"
         )
         if chosen and (path := self._with_suffix(chosen, suffix)):
-            self._results.save_result(path)
+            self._results.save_result(path, maps)
 
     def _ask_figure(self) -> None:
         if not self._can_save():
@@ -167,3 +183,11 @@ class ResultsBox(QWidget):
             self._results.show_message(message, warning=True)
             return None
         return path
+
+
+def describe_map(overlay: PredictionOverlay) -> str:
+    """Say what tells a map from others of its slide."""
+    prediction = overlay.prediction
+    n, grid = int(prediction.predicted_mask.sum()), prediction.target.grid
+    what = f"{n:,} spots" if grid is None else f"{n:,} tiles, {grid.pitch_um:.0f} um apart"
+    return f"{what} ({overlay.layer.name})"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,7 @@ from psygnal import Signal
 
 from ....errors import DkanError, OutputError, SlideError
 from ....export import figure_rendering
+from ....export.export_formats import find_export_format
 from ....export.saved_result import open_matching_slide
 from ...layers.overlay_lookup import get_selected_map
 from ...session.prediction_overlay import PredictionOverlay
@@ -113,17 +114,23 @@ class ResultsController:
 
     # ---- save ------------------------------------------------------------------------
 
-    def save_result(self, path: Path) -> None:
-        """Save the selected map in the format of the file suffix."""
+    def save_result(self, path: Path, maps: Sequence[PredictionOverlay] = ()) -> None:
+        """Save maps, by default the selected one, in the format of the file suffix.
+
+        Each of several maps gets a file of its own, see `number_paths`.
+        """
         try:
-            overlay = self._require_map()
-            snapshot = snapshot_result(
-                self.session, overlay, self.drawn_regions(), self.find_source(overlay)
-            )
+            maps = maps or [self._require_map()]
+            paths = number_paths(path, len(maps))
+            snapshots = [
+                snapshot_result(self.session, o, self.drawn_regions(), self.find_source(o))
+                for o in maps
+            ]
         except DkanError as error:
             self.show_message(str(error), warning=True)
             return
-        self._enqueue(partial(save_snapshot, path, snapshot), f"Saving {path.name} ...")
+        jobs = list(map(save_snapshot, paths, snapshots))
+        self._enqueue(partial(_save_all, jobs), f"Saving {path.name} ...")
 
     def save_figure(self, path: Path) -> None:
         """Write a figure of the canvas."""
@@ -258,6 +265,37 @@ class ResultsController:
         self._is_running, self._is_opening = True, on_item is not None
         self.show_message(message)
         self._runner.start(job, receive, end)
+
+
+def number_paths(path: Path, count: int) -> list[Path]:
+    """Return the path, or for several maps ``stem-1`` to ``stem-<count>`` with its suffix.
+
+    Raises
+    ------
+    OutputError
+        When one of several is there already, as nobody was asked whether to replace it.
+    """
+    if count == 1:
+        return [path]
+    suffix = find_export_format(path).suffix
+    stem = path.name[: -len(suffix)]
+    paths = [path.with_name(f"{stem}-{i}{path.name[len(stem) :]}") for i in range(1, count + 1)]
+    for one in paths:
+        if one.exists():
+            raise OutputError(f"{one.name} is there already; choose another name.")
+    return paths
+
+
+def _save_all(jobs: Sequence[Iterator[str]]) -> Iterator[str]:
+    """Save one map after the other; the last message names all files."""
+    done = []
+    for job in jobs:
+        text = ""
+        for text in job:
+            yield text
+        done.append(text)
+    if len(done) > 1:
+        yield "\n".join(done)
 
 
 def get_results_controller(session: ViewerSession) -> ResultsController:
