@@ -20,6 +20,14 @@ if TYPE_CHECKING:
 PATIENCE_MS = 60_000
 
 
+@pytest.fixture(scope="session", autouse=True)
+def torch_before_opengl() -> None:
+    """Import torch as the plugin does: a plain import after a window was drawn can crash."""
+    from napari_dkan.viewer.widgets.gl_compat import import_torch
+
+    import_torch()
+
+
 @pytest.fixture(scope="module", autouse=True)
 def small_heap() -> Iterator[None]:
     """Exclude the objects of earlier files from garbage collection.
