@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 import time
 import uuid
@@ -10,6 +11,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+log = logging.getLogger(__name__)
 
 SegmentRows = tuple[NDArray[np.int64], NDArray[np.float32]]  # keys (N, 2) and rows (N, width)
 
@@ -94,8 +97,9 @@ def read_segment(segment: Path, digest: str, width: int) -> SegmentRows | None:
         rows = _read_array(group["rows"], (count, width), np.dtype(np.float32))
     except MemoryError:
         raise
-    except Exception:
+    except Exception as error:
         # Damaged metadata and chunks raise nearly every built-in exception.
+        log.info("%s is not used: %s: %s", segment, type(error).__name__, error)
         return None
     return None if keys is None or rows is None else (keys, rows)
 

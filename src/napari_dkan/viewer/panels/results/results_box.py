@@ -115,9 +115,8 @@ class ResultsBox(QWidget):
             self._ask_file(export_format, maps)
             return
         self.maps_menu.clear()
-        choices = {f"All {len(maps)} maps, a file each": maps}
-        choices |= {describe_map(one): [one] for one in maps}
-        for title, chosen in choices.items():
+        everything = f"All {len(maps)} maps, a file each"
+        for title, chosen in [(everything, maps), *((describe_map(o), [o]) for o in maps)]:
             self.maps_menu.addAction(title, partial(self._ask_file, export_format, chosen))
         self.maps_menu.popup(self.save_button.mapToGlobal(self.save_button.rect().bottomLeft()))
 
