@@ -185,7 +185,7 @@ class Person:
 
         def end() -> None:
             timer.stop()
-            while front := QApplication.activePopupWidget() or QApplication.activeModalWidget():
+            while front := _front_window():
                 front.close()
             loop.quit()
 
@@ -228,7 +228,7 @@ class Person:
         """A button, an entry of a menu or of a list; that with no other text comes first."""
         kinds = (QAbstractButton, QComboBox, QMenu, QMenuBar, QAbstractItemView)
         found = [seen for seen in self._read(kinds) if text in seen.text]
-        front = QApplication.activePopupWidget() or QApplication.activeModalWidget()
+        front = _front_window()
         if front is not None:
             found = [seen for seen in found if seen.widget.window() is front]
         return min(found, key=lambda seen: len(seen.text), default=None)
@@ -307,11 +307,20 @@ class Person:
         yield lambda: self.sees(pattern)
 
     def _act(self, what: str, place: QPoint, do: Callable[[], object]) -> Walk:
-        """Do something, and wait until something in sight has changed."""
+        """Do something, and wait until something in sight has changed and the window is free."""
+        is_over = False
+
+        def do_it() -> None:
+            nonlocal is_over
+            do()
+            is_over = True
+
         yield from self._move(place)
         answer = Answer(*self._look())
-        QTimer.singleShot(0, do)  # a menu or a dialog returns when it is closed
+        QTimer.singleShot(0, do_it)
         yield from self._take_answer(what, answer)
+        # napari processes events while it opens a file; a menu or a dialog returns when it is closed
+        yield lambda: is_over or _front_window() is not None
 
     def _hover(self, what: str, place: QPoint) -> Walk:
         """Point at what opens by itself; a click would close it again."""
@@ -371,6 +380,11 @@ class Person:
             QCoreApplication.sendEvent(port, event)
             self.wheel_turns += 1
             yield lambda: True
+
+
+def _front_window() -> QWidget | None:
+    """A menu or a dialog in front of everything."""
+    return QApplication.activePopupWidget() or QApplication.activeModalWidget()
 
 
 def for_steps(count: int) -> Walk:
