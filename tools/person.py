@@ -319,7 +319,7 @@ class Person:
         answer = Answer(*self._look())
         QTimer.singleShot(0, do_it)
         yield from self._take_answer(what, answer)
-        # napari processes events while it opens a file; a menu or a dialog returns when it is closed
+        # napari processes events while it opens a file; a menu or dialog returns when it is closed
         yield lambda: is_over or _front_window() is not None
 
     def _hover(self, what: str, place: QPoint) -> Walk:

@@ -6,13 +6,21 @@ import re
 from dataclasses import replace
 from importlib.resources import files
 from itertools import pairwise
+from threading import Event
 from typing import TYPE_CHECKING
 
 import pytest
 from napari._qt.dialogs.preferences_dialog import PreferencesDialog
 from napari.settings import get_plugin_settings
 from qtpy.QtCore import QCoreApplication, QEvent, Qt, QUrl
-from qtpy.QtWidgets import QApplication, QLabel, QScrollArea, QWidget
+from qtpy.QtWidgets import (
+    QApplication,
+    QLabel,
+    QLineEdit,
+    QPushButton,
+    QScrollArea,
+    QWidget,
+)
 
 from napari_dkan.inference import device_choice
 from napari_dkan.viewer.panels import help_dialog as help
@@ -25,13 +33,15 @@ from napari_dkan.viewer.session.viewer_settings import (
     is_icc_enabled,
     settings_from_preferences,
 )
+from napari_dkan.viewer.widgets import scroll_column
 from napari_dkan.viewer.widgets import theme_colors as tones
 from napari_dkan.viewer.widgets.fold_section import FoldSection
+from napari_dkan.viewer.widgets.job_row import JobRow
 from napari_dkan.viewer.widgets.qt_utils import fill_column
 from napari_dkan.viewer.widgets.scroll_column import FocusRing, ScrollColumn
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from napari_dkan.viewer.panels.predict.predict_widget import PredictWidget
     from napari_dkan.viewer.panels.quality.quality_widget import QualityWidget
@@ -228,6 +238,55 @@ def test_what_was_asked_for_stays_in_sight_while_boxes_above_it_appear(qtbot):
     late.setFixedHeight(160)
     qtbot.wait(50)
     assert bar.value() == 0
+
+
+def test_an_opened_section_and_its_answer_are_in_sight(qtbot, until, monkeypatch):
+    """But the column stays where it is while the user is elsewhere in it."""
+    monkeypatch.setattr(scroll_column, "SETTLE_MS", 0)  # the answer comes later
+    name, start, table = QLineEdit(), QPushButton("Find"), QWidget()
+    name.setFixedHeight(180)
+    table.setFixedHeight(120)
+    row, box, content, go_on = JobRow("find", start, start), QWidget(), QWidget(), Event()
+    fill_column(box, row, table)
+    section, tall = FoldSection("Domains", box), FoldSection("More", QWidget())
+    tall.content.setFixedHeight(400)
+    fill_column(content, name, section, tall).addStretch(1)
+    column = ScrollColumn(content)
+    qtbot.addWidget(column)
+    column.resize(200, 240)
+    column.show()
+    qtbot.waitExposed(column)
+    bar = column.verticalScrollBar()
+
+    def answer(meanwhile: Callable[[], object]) -> int:
+        """Return where the column is scrolled to when the table has come."""
+        table.hide()
+        go_on.clear()
+        qtbot.waitUntil(lambda: row.height() == row.sizeHint().height())
+        qtbot.mouseClick(start, Qt.MouseButton.LeftButton)
+        qtbot.waitUntil(lambda: column._revealed is None)
+        meanwhile()
+        before = bar.value()
+        go_on.set()
+        until(lambda: not row.busy)
+        qtbot.waitUntil(lambda: content.height() >= content.minimumSizeHint().height())
+        return bar.value() - before
+
+    def find() -> Iterator[None]:
+        go_on.wait()
+        yield
+
+    start.clicked.connect(lambda: row.start(find, lambda item: table.show()))
+    table.hide()
+    qtbot.mouseClick(section.header, Qt.MouseButton.LeftButton)
+    qtbot.waitUntil(lambda: section.visibleRegion().boundingRect() == section.rect())
+    answer(lambda: None)
+    qtbot.waitUntil(lambda: section.visibleRegion().boundingRect() == section.rect())
+    assert answer(name.setFocus) == 0  # about to type
+    assert answer(lambda: bar.triggerAction(bar.SliderAction.SliderToMinimum)) == 0
+
+    qtbot.mouseClick(tall.header, Qt.MouseButton.LeftButton)  # higher than the column
+    qtbot.waitUntil(lambda: tall.mapTo(column.viewport(), tall.rect().topLeft()).y() == 0)
 
 
 def test_event_filters_survive_garbage_collection(qtbot):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from qtpy.QtCore import QSize, Qt, Signal  # type: ignore[attr-defined]
 from qtpy.QtGui import QKeyEvent, QResizeEvent
 from qtpy.QtWidgets import QHBoxLayout, QLabel, QToolButton, QVBoxLayout, QWidget
+
+from .scroll_column import find_column
 
 
 class _HeaderButton(QToolButton):
@@ -52,6 +54,8 @@ class SummaryLabel(QLabel):
 
 class FoldSection(QWidget):
     """A header button and the boxes below it, which are hidden while the section is folded.
+
+    A section that the user opens is scrolled to.
 
     Parameters
     ----------
@@ -147,6 +151,9 @@ class FoldSection(QWidget):
     def _on_header_clicked(self, opened: bool) -> None:
         self._set(opened, False)
         self.chosen.emit(opened)
+        column = find_column(self)
+        if opened and column is not None:
+            column.reveal(self)
 
     def _set(self, chosen: bool, needed: bool) -> None:
         before = self.is_open
@@ -162,3 +169,40 @@ class FoldSection(QWidget):
         self.content.setVisible(opened)
         self.summary_label.setVisible(not opened)
         self.change_button.setVisible(self._with_change_button and not opened)
+
+
+def reveal_answer(box: QWidget) -> Callable[[], None]:
+    """Scroll to the section of a box in which something was pressed, or to the box itself.
+
+    Parameters
+    ----------
+    box
+        In a `ScrollColumn`; elsewhere nothing happens.
+
+    Returns
+    -------
+    callable
+        Scrolls there again when the answer has come, unless the user has scrolled or turned to
+        another part of the column in the meantime.
+    """
+    column, shown = find_column(box), _find_section(box) or box
+    if column is None:
+        return lambda: None
+    column.reveal(shown)
+    scroll_count, focus = column.scroll_count, column.window().focusWidget()
+
+    def reveal() -> None:
+        now = column.window().focusWidget()
+        is_in_column = now is not None and column.isAncestorOf(now)
+        is_elsewhere = now is not focus and is_in_column and not shown.isAncestorOf(now)
+        if column.scroll_count == scroll_count and not is_elsewhere:
+            column.reveal(shown)
+
+    return reveal
+
+
+def _find_section(box: QWidget) -> FoldSection | None:
+    parent = box.parentWidget()
+    while parent is not None and not isinstance(parent, FoldSection):
+        parent = parent.parentWidget()
+    return parent

@@ -8,6 +8,7 @@ from typing import Any
 from qtpy.QtWidgets import QLabel, QPushButton, QWidget
 
 from ..worker import JobFailure, JobRunner
+from .fold_section import reveal_answer
 from .qt_utils import fill_column, make_progress_bar, make_row
 
 
@@ -60,7 +61,7 @@ class JobRow(QWidget):
         status: str = "",
         on_end: Callable[[JobFailure | None], None] = lambda failure: None,
     ) -> None:
-        """Run a job; a failure is written to the status.
+        """Run a job; a failure is written to the status. What comes of it is scrolled to.
 
         Parameters
         ----------
@@ -77,9 +78,11 @@ class JobRow(QWidget):
             if failure is not None:
                 self.status_label.setText(failure.message)
             on_end(failure)
+            reveal_result()
 
         self.status_label.setText(status)
         self.button.setEnabled(False)
+        reveal_result = reveal_answer(self)
         self._runner.start(job, on_item, end)
 
     def cancel(self, status: str = "") -> None:

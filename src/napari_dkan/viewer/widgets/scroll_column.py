@@ -96,6 +96,11 @@ class ScrollColumn(QScrollArea):
     content
     tab_title
         Of the tab of its dock; empty leaves that as it is.
+
+    Attributes
+    ----------
+    scroll_count : int
+        How often the user has scrolled.
     """
 
     def __init__(self, content: QWidget, tab_title: str = "") -> None:
@@ -107,6 +112,7 @@ class ScrollColumn(QScrollArea):
         self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         content.installEventFilter(self)
         self.focus_ring = FocusRing(content)
+        self.scroll_count = 0
         self._revealed: QWidget | None = None
         self._settle_timer, self._reveal_timer = QTimer(self), QTimer(self)
         for timer, slot in (
@@ -115,7 +121,7 @@ class ScrollColumn(QScrollArea):
         ):
             timer.setSingleShot(True)
             timer.timeout.connect(slot)
-        self.verticalScrollBar().actionTriggered.connect(self._let_go)  # the wheel too
+        self.verticalScrollBar().actionTriggered.connect(self._on_user_scrolled)  # the wheel too
 
     def reveal(self, box: QWidget) -> None:
         """Scroll no further than needed to see a box; its top, if it is higher than the column.
@@ -126,7 +132,11 @@ class ScrollColumn(QScrollArea):
         self._settle_timer.start(SETTLE_MS)
         self._scroll_to(box)
 
-    def _let_go(self, action: int = 0) -> None:
+    def _on_user_scrolled(self, action: int) -> None:
+        self.scroll_count += 1
+        self._let_go()
+
+    def _let_go(self) -> None:
         self._revealed = None
 
     def _reveal_again(self) -> None:
@@ -161,3 +171,11 @@ class ScrollColumn(QScrollArea):
             frame = 2 * self.frameWidth()  # from napari's theme
             self.setMinimumWidth(width + bar + self.style().pixelMetric(gap, None, self) + frame)
         return super().eventFilter(watched, event)
+
+
+def find_column(box: QWidget) -> ScrollColumn | None:
+    """Return the column that a box is in, if any."""
+    parent = box.parentWidget()
+    while parent is not None and not isinstance(parent, ScrollColumn):
+        parent = parent.parentWidget()
+    return parent

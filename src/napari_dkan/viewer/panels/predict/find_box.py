@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,6 +12,7 @@ from ....errors import DkanError, SpotsError
 from ...layers.slide_tiles import TileValues, find_slide_tiles
 from ...session.viewer_session import ViewerSession
 from ...tools.similar_tiles import SimilarTiles
+from ...widgets.fold_section import reveal_answer
 from ...widgets.metrics_table import MetricsTable, MetricsTableData, make_metric_column
 from ...widgets.qt_utils import make_row, make_text_label
 from ...widgets.signal_connections import SignalConnections
@@ -38,6 +39,7 @@ class FindBox(QWidget):
         self._session, self._similar = session, similar
         self._found_for: tuple[str, object] | None = None  # gene and slide of the list
         self._tile_names: tuple[str, ...] = ()
+        self._reveal_tiles: Callable[[], None] = lambda: None
         self._runner = JobRunner("similar genes")
         self.genes_button = QPushButton("Genes like this one")
         self.tiles_button = QPushButton("Tiles like this spot")
@@ -108,7 +110,13 @@ class FindBox(QWidget):
                 f"{slide.layer.name}."
             )
 
-        self._runner.start(job, receive, self._on_end)
+        reveal_list = reveal_answer(self)
+
+        def end(failure: JobFailure | None) -> None:
+            self._on_end(failure)
+            reveal_list()
+
+        self._runner.start(job, receive, end)
 
     def _list_genes(self, gene: str, values: TileValues, found: GeneSimilarity) -> None:
         rows = np.flatnonzero(np.array(values.panel.symbols) != gene)
@@ -133,6 +141,8 @@ class FindBox(QWidget):
     def _on_tiles_clicked(self, checked: bool) -> None:
         self._runner.cancel()
         self._similar.set_active(checked)
+        if checked:
+            self._reveal_tiles = reveal_answer(self)
 
     def _on_tiles_changed(self) -> None:
         """List the tiles that were found."""
@@ -163,6 +173,8 @@ class FindBox(QWidget):
             f"The {len(names)} tiles most like this spot of {len(result.grid):,} predicted ones of "
             f"{result.slide.layer.name}, outlined; without its own."
         )
+        self._reveal_tiles()
+        self._reveal_tiles = lambda: None  # lists of other spots later on are not asked for here
 
     def _go_to_tile(self, name: str) -> None:
         if name in self._tile_names:

@@ -27,7 +27,6 @@ from ...tools.file_drop import FileDrop
 from ...tools.gene_lens import GeneLens
 from ...tools.overview import ScaleBar, SlideOverview
 from ...tools.similar_tiles import SimilarTiles
-from ...widgets.fold_section import FoldSection
 from ...widgets.qt_utils import fill_column, make_text_label
 from ...widgets.scroll_column import ScrollColumn
 from ...widgets.signal_connections import SignalConnections, call_once
@@ -208,8 +207,6 @@ class PredictWidget(QWidget):
         connections.connect(self._summarize_spot, session.spot_changed, session.gene_changed)
         connections.connect(self._reveal_spot, session.spot_changed)
         connections.connect(self._show_results, self.results.changed)
-        for section in self.findChildren(FoldSection):
-            section.chosen.connect(partial(self._on_section_chosen, section))
         for summarize in (self._summarize_slide, self._summarize_model, self._summarize_spot):
             summarize()
 
@@ -247,10 +244,6 @@ class PredictWidget(QWidget):
         section = self.sections["Results"]
         section.set_needed(results.busy or bool(results.message))
         if section.is_open:
-            self.scroll_column.reveal(section)
-
-    def _on_section_chosen(self, section: FoldSection, opened: bool) -> None:
-        if opened:
             self.scroll_column.reveal(section)
 
     def _register_actions(self) -> Callable[[], None]:

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from qtpy.QtCore import Signal  # type: ignore[attr-defined]
 from qtpy.QtGui import QColor
 from qtpy.QtWidgets import QComboBox, QFileDialog, QLabel, QPushButton, QWidget
 from superqt.utils import signals_blocked
@@ -37,8 +36,6 @@ TABLE_ROWS = 9
 
 class ComparisonBox(QWidget):
     """Chooses A and B, compares them, and shows plots and a table of the genes."""
-
-    compared = Signal()
 
     def __init__(self, model: RegionsModel, connections: SignalConnections) -> None:
         super().__init__()
@@ -189,7 +186,6 @@ class ComparisonBox(QWidget):
         else:
             self._mark(None)
         self.table.scrollToTop()
-        self.compared.emit()
 
     def _show_result_widgets(self) -> None:
         for widget in self._result_widgets:

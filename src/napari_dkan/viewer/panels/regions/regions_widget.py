@@ -8,7 +8,6 @@ from pathlib import Path
 
 from napari.layers import Shapes
 from napari.viewer import Viewer
-from qtpy.QtCore import QTimer
 from qtpy.QtGui import QCloseEvent
 from qtpy.QtWidgets import (
     QComboBox,
@@ -128,7 +127,6 @@ class RegionsWidget(QWidget):
         self.file_button.clicked.connect(self._ask_file)
         self.predict_button.clicked.connect(self._predict_tissue)
         self.tree.itemSelectionChanged.connect(self._update_buttons)
-        self.comparison_box.compared.connect(self._show_plots)
         connections.connect(self._update_buttons, self.model.table_changed)
         connections.connect(self._on_regions_changed, self.model.changed)
         connections.connect(self._show_message, session.message.changed)
@@ -236,20 +234,6 @@ class RegionsWidget(QWidget):
         self.message_label.setText(message.text)
         self.message_label.setVisible(bool(message.text))
         set_text_color(self.message_label, ERROR_COLOR if message.is_warning else None)
-
-    def _show_plots(self) -> None:
-        """Scroll to the plots, which have just been asked for."""
-
-        def scroll() -> None:
-            bar, content = self.scroll_column.verticalScrollBar(), self.scroll_column.widget()
-            if content is not None:
-                box = self.comparison_box
-                bar.setValue(box.mapTo(content, box.rect().topLeft()).y() - 6)
-
-        timer = QTimer(self)  # after the layout; deleted with the panel
-        timer.setSingleShot(True)
-        timer.timeout.connect(scroll)
-        timer.start(50)
 
     def _predict_tissue(self) -> None:
         session = self.session
