@@ -143,6 +143,14 @@ def table(heads: tuple[str, ...], rows: list[tuple[str, ...]]) -> list[str]:
     return [f"| {' | '.join(heads)} |", rule, *(f"| {' | '.join(row)} |" for row in rows)]
 
 
+def replace_page_part(page: Path, part: str, begin: str, end: str) -> None:
+    """Replace what a page has between two marks."""
+    before, _, rest = page.read_text(encoding="utf-8").partition(begin)
+    after = rest.partition(end)[2]
+    with atomic_write(page) as temporary:
+        temporary.write_text(f"{before}{begin}\n{part}\n{end}{after}", encoding="utf-8")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("report", type=Path)
@@ -152,10 +160,7 @@ def main() -> None:
     if args.page is None:
         print(part)
         return
-    before, _, rest = args.page.read_text(encoding="utf-8").partition(BEGIN)
-    after = rest.partition(END)[2]
-    with atomic_write(args.page) as temporary:
-        temporary.write_text(f"{before}{BEGIN}\n{part}\n{END}{after}", encoding="utf-8")
+    replace_page_part(args.page, part, BEGIN, END)
 
 
 if __name__ == "__main__":
