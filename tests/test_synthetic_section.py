@@ -57,6 +57,9 @@ def test_expression_follows_the_image(others: list[SyntheticSection]) -> None:
     share, dark, pale = [], [], []
     for section in others:
         counts = section.counts / section.counts.sum(1, keepdims=True)
+        surprise = counts - section.expected_shares  # no bias, and far less than the differences
+        assert np.abs(surprise.mean(0)).max() < 0.25 * section.expected_shares.std(0).max()
+        assert (surprise.std(0) < section.expected_shares.std(0))[4:].mean() > 0.8
         share.append(counts)
         for x, y in section.spots.xy.round().astype(int):
             spot = section.image[y - 100 : y + 100, x - 100 : x + 100].astype(float)

@@ -197,6 +197,9 @@ class SyntheticSection:
         Spots of 100 um every 200 um, on tissue only.
     counts : (N, G) int32 array
         Raw counts, columns in the order of `symbols`.
+    expected_shares : (N, G) float64 array
+        Share of each gene in the counts of a spot that its morphology gives; the counts are drawn
+        around it. Rows sum to 1.
     """
 
     seed: int
@@ -204,6 +207,7 @@ class SyntheticSection:
     mpp: float
     spots: Spots
     counts: NDArray[np.int32]
+    expected_shares: NDArray[np.float64]
     symbols: tuple[str, ...]
     notice: str = SIMULATION_NOTICE
 
@@ -244,5 +248,6 @@ def draw_section(seed: int, size_px: int = 4608, mpp: float = 0.5) -> SyntheticS
     paint_nuclei(nuclei, h, e, cells, mpp)
     image = render_rgb(staining, h, e, draw_staining(staining))
     spots = place_spots(layout, mpp)
-    counts = draw_counts(counting, measure_morphology(layout, cells, spots.xy * mpp))
-    return SyntheticSection(seed, image, mpp, spots, counts, tuple(GENE_WEIGHTS))
+    amounts = measure_morphology(layout, cells, spots.xy * mpp)
+    counts, shares = draw_counts(counting, amounts), compute_expected_shares(amounts)
+    return SyntheticSection(seed, image, mpp, spots, counts, shares, tuple(GENE_WEIGHTS))
