@@ -15,6 +15,7 @@ from ..errors import SpotsError
 from ..model.methods.method_configs import (
     CONFIGS,
     DKAN_METHOD,
+    BGTriplexConfig,
     BleepConfig,
     LinearConfig,
     MclSTExpConfig,
@@ -223,10 +224,12 @@ class TrainSettings:
         """
         if self.method == DKAN_METHOD:
             return self.dkan_config(genes)
-        if self.method == TriplexConfig.method:
+        if self.method in (TriplexConfig.method, BGTriplexConfig.method):
             # the branches are those of DKAN
             shape = vars(self.dkan_config(genes))
-            return TriplexConfig(**{f.name: shape[f.name] for f in fields(TriplexConfig)})
+            branches = {f.name: shape[f.name] for f in fields(TriplexConfig)}
+            is_guided = self.method == BGTriplexConfig.method
+            return (BGTriplexConfig if is_guided else TriplexConfig)(**branches)
         if self.method == LinearConfig.method:
             return LinearConfig(
                 genes=genes, dim=self.features or self.dim, standardise=self.standardise

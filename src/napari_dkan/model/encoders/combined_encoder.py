@@ -15,6 +15,7 @@ from .encoder_spec import STAIN_ENCODER, EncoderSpec
 from .stain_encoder import (
     NUM_STATISTICS,
     compute_tile_statistics,
+    find_statistics,
     fit_standardization,
     standardize,
 )
@@ -166,6 +167,19 @@ class CombinedEncoder(nn.Module):
         """Encode RGB 0..255 (B, 3, px, px) -> float32 (B, d) on the device of the weights."""
         with torch.autocast(self.mean.device.type, enabled=False):
             return self.project(self.parts(tiles.to(self.mean.device)))
+
+
+def find_stain_features(spec: EncoderSpec, kind: str) -> tuple[int, ...]:
+    """Find the features that are stain statistics of a kind, see `find_statistics`.
+
+    Returns () for an encoder without that part. The built-in encoder alone mixes its statistics.
+    """
+    start = 0
+    for part in spec.parts:
+        if part.name == STAIN_ENCODER:
+            return tuple(start + column for column in find_statistics(kind))
+        start += part.dimension
+    return ()
 
 
 def combine_specs(parts: Sequence[EncoderSpec]) -> EncoderSpec:

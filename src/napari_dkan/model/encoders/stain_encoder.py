@@ -21,7 +21,8 @@ _DENSITY_THRESHOLDS = (  # channel, and optical densities; the fraction of pixel
     (1, (0.1, 0.2, 0.3, 0.45, 0.6, 0.8)),
     (3, (0.12, 0.2, 0.3, 0.45, 0.6)),
 )
-_NUCLEUS_THRESHOLDS = (0.03, 0.08, 0.15)  # contrast of a nucleus in haematoxylin
+NUCLEUS_THRESHOLDS = (0.03, 0.08, 0.15)  # contrast of a nucleus in haematoxylin
+NUCLEI, GRADIENT_ENERGY = "nuclei", "gradient energy"  # kinds of statistics
 _NUM_SCALES = 4
 _CPU_CHUNK_TILES = 32  # fits into a CPU's cache
 
@@ -39,31 +40,62 @@ def compute_tile_statistics(tiles: Tensor) -> Tensor:
     return torch.cat([_compute_chunk_statistics(chunk) for chunk in torch.split(tiles, size)])
 
 
+def find_statistics(kind: str) -> tuple[int, ...]:
+    """Find the columns of `compute_tile_statistics` that are of a kind, such as NUCLEI."""
+    blank = torch.zeros(1, 3, TILE_SIDE_PX, TILE_SIDE_PX)
+    kinds = [k for k, numbers in _iter_statistics(blank) for _ in range(numbers.shape[1])]
+    return tuple(column for column, k in enumerate(kinds) if k == kind)
+
+
 def _compute_chunk_statistics(tiles: Tensor) -> Tensor:
+    return torch.cat([numbers for _, numbers in _iter_statistics(tiles)], dim=1)
+
+
+def _iter_statistics(tiles: Tensor) -> Iterator[tuple[str, Tensor]]:
+    """Compute statistics (B, n) of tiles, each with its kind."""
     rgb = tiles.float()
     if rgb.shape[-1] != TILE_SIDE_PX:
         rgb = F.interpolate(rgb, (TILE_SIDE_PX, TILE_SIDE_PX), mode="bilinear", antialias=True)
-    density = -torch.log((rgb.clamp(0, 255) + 1) / 256)
-    x = (_make_unmixing_matrix(density) @ density.flatten(2)).reshape(-1, 4, *density.shape[2:])
-    statistics = [*_color_statistics(density)]
+    density = compute_density(rgb)
+    x = unmix_stains(density)
+    yield from (("colour", numbers) for numbers in _color_statistics(density))
     for scale in range(_NUM_SCALES):
-        local = _box_mean(x, 3)
+        local = box_mean(x, 3)
         mean, std = _mean_and_std(x)
-        statistics += [
-            std,
-            _log_gradient_energy(x),
-            _log_mean((_crop_border(x, 1) - local).abs(), 1e-4),
-        ]
+        yield "deviation", std
+        yield GRADIENT_ENERGY, _log_gradient_energy(x)
+        yield "roughness", _log_mean((_crop_border(x, 1) - local).abs(), 1e-4)
         if scale < 2:
-            statistics.append(_skewness(x, mean, std))
+            yield "skewness", _skewness(x, mean, std)
         if scale == 0:
-            statistics += [mean, *_threshold_fractions(x), *_nucleus_statistics(local[:, 0])]
+            yield "mean", mean
+            yield from (("fraction", numbers) for numbers in _threshold_fractions(x))
+            yield from ((NUCLEI, numbers) for numbers in _nucleus_statistics(local[:, 0]))
         if scale == 1:
-            statistics.append(_fibre_coherence(x[:, 3]))
+            yield "coherence", _fibre_coherence(x[:, 3])
         if scale < _NUM_SCALES - 1:
             x = F.avg_pool2d(x, 2)
-    statistics += [x.amax((2, 3)), x.amin((2, 3))]
-    return torch.cat(statistics, dim=1)
+    yield "maximum", x.amax((2, 3))
+    yield "minimum", x.amin((2, 3))
+
+
+def compute_density(rgb: Tensor) -> Tensor:
+    """Compute optical densities of RGB 0..255 in floats, of any shape."""
+    return -torch.log((rgb.clamp(0, 255) + 1) / 256)
+
+
+def unmix_stains(density: Tensor) -> Tensor:
+    """Compute haematoxylin, eosin, residual and mean (B, 4, h, w) of densities (B, 3, h, w)."""
+    stains = _make_unmixing_matrix(density) @ density.flatten(2)
+    return stains.reshape(-1, 4, *density.shape[2:])
+
+
+def compute_nucleus_contrast(local: Tensor) -> Tensor:
+    """Compute by how much haematoxylin (B, h, w), averaged over 3x3, is above that around.
+
+    Returns (B, h - 6, w - 6), above 0 in dark blobs of the size of a nucleus.
+    """
+    return _crop_border(local, 3) - box_mean(local, 7)
 
 
 def _make_unmixing_matrix(like: Tensor) -> Tensor:
@@ -77,7 +109,7 @@ def _crop_border(x: Tensor, border: int) -> Tensor:
     return x[..., border:-border, border:-border]
 
 
-def _box_mean(x: Tensor, side: int) -> Tensor:
+def box_mean(x: Tensor, side: int) -> Tensor:
     """Average over windows of side x side without padding.
 
     Sums of shifted views run several times faster on a CPU than average pooling with stride 1.
@@ -136,10 +168,10 @@ def _threshold_fractions(x: Tensor) -> Iterator[Tensor]:
 
 def _nucleus_statistics(local: Tensor) -> Iterator[Tensor]:
     """Number, darkness and area of dark blobs in haematoxylin (B, h, w) averaged over 3x3."""
-    contrast = _crop_border(local, 3) - _box_mean(local, 7)
+    contrast = compute_nucleus_contrast(local)
     middle, local = _crop_border(contrast, 2), _crop_border(local, 5)
     peaks = middle * (middle == _max_filter(contrast, 5))
-    for threshold in _NUCLEUS_THRESHOLDS:
+    for threshold in NUCLEUS_THRESHOLDS:
         peak = (peaks > threshold).float()
         count = peak.mean((1, 2))
         darkness = (peak * local).mean((1, 2)) / (count + 1e-4)

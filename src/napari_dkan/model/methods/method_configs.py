@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from ...errors import CheckpointError
 from ..network.dkan_config import DKANConfig, MultiScaleConfig
@@ -36,6 +36,57 @@ class TriplexConfig(MultiScaleConfig):
     """Shape of TRIPLEX: the image branches of DKAN, without gene text and dual path."""
 
     method: ClassVar[str] = "triplex"
+
+
+@dataclass(frozen=True)
+class BGTriplexConfig(TriplexConfig):
+    """Shape of BG-TRIPLEX, whose guidance has heads and dropout of the fusion.
+
+    Attributes
+    ----------
+    cells
+        Squares along each axis of a patch whose nuclei and edges are a guidance token each.
+    nuclei, edges
+        Tile features that are statistics of nuclei and of edges, in rising order, by which the
+        neighbours are guided; both empty with an encoder that has none.
+    """
+
+    method: ClassVar[str] = "bgtriplex"
+    optional: ClassVar[tuple[str, ...]] = (*TriplexConfig.optional, "nuclei", "edges")
+
+    cells: int = 4
+    nuclei: tuple[int, ...] = ()
+    edges: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_integer("cells", self.cells, 1, 16)
+        for name in ("nuclei", "edges"):
+            columns = getattr(self, name)
+            if not isinstance(columns, tuple):
+                raise CheckpointError(f"The network's {name!r} entry is not a list of features.")
+            for column in columns:
+                require_integer(name, column, 0, self.feature_dim - 1)
+            if list(columns) != sorted(set(columns)):
+                raise CheckpointError(f"The features in the network's {name!r} entry must rise.")
+        if bool(self.nuclei) != bool(self.edges):
+            raise CheckpointError("The network has features of nuclei without edges, or reverse.")
+
+    @property
+    def columns(self) -> tuple[tuple[int, ...], ...]:
+        """Features of nuclei and of edges that guide the neighbours, () where there are none."""
+        return (self.nuclei, self.edges) if self.nuclei else ()
+
+    @property
+    def sees_pixels(self) -> bool:
+        return True
+
+    @classmethod
+    def from_json(cls, data: Any) -> Self:
+        """See `NetworkConfig.from_json`."""
+        if isinstance(data, dict):
+            data = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
+        return super().from_json(data)
 
 
 @dataclass(frozen=True)
@@ -134,11 +185,20 @@ class StemConfig(NetworkConfig):
 
 CONFIGS: dict[str, type[NetworkConfig]] = {
     c.method: c
-    for c in (DKANConfig, TriplexConfig, LinearConfig, BleepConfig, MclSTExpConfig, StemConfig)
+    for c in (
+        DKANConfig,
+        TriplexConfig,
+        BGTriplexConfig,
+        LinearConfig,
+        BleepConfig,
+        MclSTExpConfig,
+        StemConfig,
+    )
 }
 TITLES = {
     DKAN_METHOD: "DKAN",
     "triplex": "TRIPLEX",
+    "bgtriplex": "BG-TRIPLEX",
     "linear": "Linear (ST-Net)",
     "bleep": "BLEEP",
     "mclstexp": "mclSTExp",

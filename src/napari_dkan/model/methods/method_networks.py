@@ -11,8 +11,16 @@ from ..network.dkan_config import DKANConfig
 from ..network.dkan_network import DKAN
 from ..network.network_config import NetworkConfig
 from ..network.network_interface import ExpressionNetwork
+from .bg_triplex import BGTriplex
 from .linear import LinearNetwork
-from .method_configs import BleepConfig, LinearConfig, MclSTExpConfig, StemConfig, TriplexConfig
+from .method_configs import (
+    BGTriplexConfig,
+    BleepConfig,
+    LinearConfig,
+    MclSTExpConfig,
+    StemConfig,
+    TriplexConfig,
+)
 from .retrieval import Bleep, MclSTExp
 from .stem import Stem
 from .triplex import Triplex
@@ -20,6 +28,7 @@ from .triplex import Triplex
 NETWORKS: dict[type[NetworkConfig], Callable[[Any], ExpressionNetwork]] = {
     DKANConfig: lambda config: DKAN(config, torch.zeros(config.genes, config.text_dim)),
     TriplexConfig: Triplex,
+    BGTriplexConfig: BGTriplex,
     LinearConfig: LinearNetwork,
     BleepConfig: Bleep,
     MclSTExpConfig: MclSTExp,

@@ -95,13 +95,27 @@ class MultiScaleNetwork(ExpressionNetwork):
         require_shape("neighbour mask", neighbor_mask, (b, k))
         require_shape("global tokens", global_tokens, (b, d))
         visible = neighbor_mask.bool()
-        if self.trunk is None:
-            target = self.target(average_scales(neighbor_features, visible))[:, None]
-        neighbor_features = self.adapt(neighbor_features)
-        neighbor = self.neighbor_norm(self.neighbor(neighbor_features, visible))
+        target, neighbor = self._encode_branches(target, neighbor_features, visible)
         query = global_tokens[:, None]
         fused = self.fusion(query, target) + self.fusion(query, neighbor, visible)
         return FusedTokens(self.fusion_norm(fused)[:, 0], target.mean(dim=1), neighbor.mean(dim=1))
+
+    def _encode_branches(
+        self, target: Tensor, neighbor_features: Tensor, visible: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Encode target tokens (B, T, d) and neighbour tokens (B, K, d), as they are fused.
+
+        Parameters
+        ----------
+        target
+            Tokens of `encode_target`.
+        neighbor_features, visible
+            (B, K, feature_dim) and (B, K), see `fuse_tokens`.
+        """
+        if self.trunk is None:
+            target = self.target(average_scales(neighbor_features, visible))[:, None]
+        features = self.adapt(neighbor_features)
+        return target, self.neighbor_norm(self.neighbor(features, visible))
 
     def predict_auxiliary(self, fused: FusedTokens, global_tokens: Tensor) -> dict[str, Tensor]:
         """Predict with the four auxiliary heads: (B, G) on the label scale, by head name."""

@@ -127,6 +127,11 @@ class NetworkConfig:
         """Name of the timm model that sees the pixels, "" for a method without one."""
         return ""
 
+    @property
+    def sees_pixels(self) -> bool:
+        """Whether the network sees the pixels of the patch, beside the features of its tile."""
+        return bool(self.trunk_name)
+
     def to_json(self) -> dict[str, Any]:
         """Return a JSON object from which `from_json` makes an equal config.
 

@@ -172,7 +172,7 @@ def fit_network(
     """
     held_out = [validation] if isinstance(validation, EncodedSection) else list(validation or ())
     # a third of a step's time would go into patches nobody reads
-    if not settings.network_config(genes=1).trunk_name:
+    if not settings.network_config(genes=1).sees_pixels:
         sections = list(map(_without_pixels, sections))
         held_out = list(map(_without_pixels, held_out))
     with _SuppressLightningWarnings(), _open_work_folder(folder) as work_folder:

@@ -14,8 +14,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ...model.encoders.combined_encoder import find_stain_features
+from ...model.encoders.stain_encoder import GRADIENT_ENERGY, NUCLEI
+from ...model.methods.bg_triplex import BGTriplex
 from ...model.methods.linear import LinearNetwork
-from ...model.methods.method_configs import MclSTExpConfig, RetrievalConfig
+from ...model.methods.method_configs import BGTriplexConfig, MclSTExpConfig, RetrievalConfig
 from ...model.methods.method_networks import create_network
 from ...model.methods.retrieval import Bleep, MclSTExp, RetrievalNetwork
 from ...model.methods.stem import Stem
@@ -157,6 +160,7 @@ def symmetric_contrast(image: Tensor, expression: Tensor) -> Tensor:
 _MODULES: dict[type[ExpressionNetwork], type[ExpressionLightningModule]] = {
     DKAN: DKANLightningModule,
     Triplex: TriplexModule,
+    BGTriplex: TriplexModule,
     LinearNetwork: LinearModule,
     Bleep: BleepModule,
     MclSTExp: MclSTExpModule,
@@ -177,6 +181,10 @@ def build_untrained_network(
     """Build a network of the settings' method, on the label scale of the sections."""
     labels = torch.cat([s.section.labels for s in sections])
     config = settings.network_config(labels.shape[1])
+    frozen = sections[0].section.frozen_features
+    if isinstance(config, BGTriplexConfig) and frozen is not None:
+        nuclei, edges = (find_stain_features(frozen.spec, k) for k in (NUCLEI, GRADIENT_ENERGY))
+        config = replace(config, nuclei=nuclei, edges=edges)
     if isinstance(config, RetrievalConfig):
         config = replace(config, bank=len(labels))
     if isinstance(config, MclSTExpConfig):
