@@ -53,10 +53,10 @@ from napari_dkan.training.evaluation.paired_differences import (
 )
 from napari_dkan.training.finetuning.finetune_checkpoint import finetune_checkpoint
 from napari_dkan.training.finetuning.finetune_settings import FinetuneSettings
+from napari_dkan.training.fit.losses import smoothed_contrast
 from napari_dkan.training.fit.method_modules import (
     build_untrained_network,
     make_lightning_module,
-    smoothed_contrast,
 )
 from napari_dkan.training.fit.run_folder import RunFolder
 from napari_dkan.training.gene_text import make_random_gene_text

@@ -17,6 +17,7 @@ from ..model.methods.method_configs import (
     DKAN_METHOD,
     BGTriplexConfig,
     BleepConfig,
+    GeneDMLConfig,
     LinearConfig,
     MclSTExpConfig,
     RetrievalConfig,
@@ -114,8 +115,8 @@ class TrainSettings:
     Attributes
     ----------
     method
-        Name of the method that is trained, see `model.methods`. What belongs to gene text, dual
-        path and contrast has an effect on DKAN only.
+        Name of the method that is trained, see `model.methods`. What belongs to gene text and dual
+        path has an effect on DKAN only.
     patch_px, patch_um
         Side of a target patch in pixels and in um.
     dim
@@ -138,10 +139,10 @@ class TrainSettings:
         Whether the final prediction, the teacher of the auxiliary heads, gets no gradient from
         their loss. The published code does not detach it.
     temperature
-        Temperature of the contrastive loss.
+        Temperature of the contrastive loss of DKAN, and of the two of Gene-DML.
     contrastive_factor
-        Weight of the contrastive loss: 1 in the paper, 3 in the published code, 0 for none. On
-        few spots 0.1 helps and 1 harms the prediction.
+        Their weight: 1 in the papers, 3 in the published code of DKAN, 0 for none. On few spots
+        0.1 helps and 1 harms the prediction of DKAN.
     correlation
         Weight of each head's correlation loss over the batch; 0 for none.
     genes_per_step, contrastive_rows
@@ -224,12 +225,12 @@ class TrainSettings:
         """
         if self.method == DKAN_METHOD:
             return self.dkan_config(genes)
-        if self.method in (TriplexConfig.method, BGTriplexConfig.method):
-            # the branches are those of DKAN
-            shape = vars(self.dkan_config(genes))
-            branches = {f.name: shape[f.name] for f in fields(TriplexConfig)}
-            is_guided = self.method == BGTriplexConfig.method
-            return (BGTriplexConfig if is_guided else TriplexConfig)(**branches)
+        for config_type in (TriplexConfig, BGTriplexConfig, GeneDMLConfig):
+            if self.method == config_type.method:
+                # the branches are those of DKAN
+                shape = vars(self.dkan_config(genes))
+                shared = {f.name: shape[f.name] for f in fields(config_type) if f.name in shape}
+                return config_type(**shared)
         if self.method == LinearConfig.method:
             return LinearConfig(
                 genes=genes, dim=self.features or self.dim, standardise=self.standardise

@@ -90,6 +90,25 @@ class BGTriplexConfig(TriplexConfig):
 
 
 @dataclass(frozen=True)
+class GeneDMLConfig(MultiScaleConfig):
+    """Shape of Gene-DML: the image branches of DKAN, an expression encoder and a head.
+
+    Attributes
+    ----------
+    expression_dropout
+        Dropout of the expression encoder and of the head (training only).
+    """
+
+    method: ClassVar[str] = "genedml"
+
+    expression_dropout: float = 0.1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_number("expression_dropout", self.expression_dropout, 0.0, 0.99)
+
+
+@dataclass(frozen=True)
 class RetrievalConfig(NetworkConfig):
     """Shape of a network that averages the measured expression of the nearest training spots.
 
@@ -193,6 +212,7 @@ CONFIGS: dict[str, type[NetworkConfig]] = {
         BleepConfig,
         MclSTExpConfig,
         StemConfig,
+        GeneDMLConfig,
     )
 }
 TITLES = {
@@ -203,6 +223,7 @@ TITLES = {
     "bleep": "BLEEP",
     "mclstexp": "mclSTExp",
     "stem": "Stem",
+    "genedml": "Gene-DML",
 }
 
 

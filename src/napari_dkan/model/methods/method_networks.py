@@ -12,10 +12,12 @@ from ..network.dkan_network import DKAN
 from ..network.network_config import NetworkConfig
 from ..network.network_interface import ExpressionNetwork
 from .bg_triplex import BGTriplex
+from .gene_dml import GeneDML
 from .linear import LinearNetwork
 from .method_configs import (
     BGTriplexConfig,
     BleepConfig,
+    GeneDMLConfig,
     LinearConfig,
     MclSTExpConfig,
     StemConfig,
@@ -33,6 +35,7 @@ NETWORKS: dict[type[NetworkConfig], Callable[[Any], ExpressionNetwork]] = {
     BleepConfig: Bleep,
     MclSTExpConfig: MclSTExp,
     StemConfig: Stem,
+    GeneDMLConfig: GeneDML,
 }
 
 

@@ -1,4 +1,7 @@
-"""The losses of DKAN and their adaptive weights (docs/method.md)."""
+"""The losses of DKAN and their adaptive weights (docs/method.md); the contrasts of other methods.
+
+Rows of images (B, d) and of expression (B, d) are those of the same B spots.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+GROUPS, GROUP_STEPS = 18, 10  # of Gene-DML's k-means in a batch, as published for her2st
 
 
 def supervised_loss(
@@ -99,6 +104,78 @@ class _ChunkedInfoNCE(torch.autograd.Function):
         scale = grads[0] * ctx.scale
         grad_a, grad_b = ctx.saved_tensors
         return grad_a * scale, grad_b * scale, None, None
+
+
+def smoothed_contrast(image: Tensor, expression: Tensor, temperature: float = 1.0) -> Tensor:
+    """Compute BLEEP's loss of embeddings (B, d) and (B, d), at its temperature of 1.
+
+    The targets are no identity: spots whose images and expression are alike count as positives
+    too, by the softmax of their mean similarity.
+    """
+    logits = expression @ image.T / temperature
+    alike = (image @ image.T + expression @ expression.T) / 2
+    targets = F.softmax(alike / temperature, dim=-1)
+    return (F.cross_entropy(logits, targets) + F.cross_entropy(logits.T, targets.T)) / 2
+
+
+def symmetric_contrast(image: Tensor, expression: Tensor) -> Tensor:
+    """Compute mclSTExp's loss of embeddings (B, d) and (B, d), at its temperature of 1."""
+    logits = expression @ image.T
+    pairs = torch.arange(len(logits), device=logits.device)
+    return (F.cross_entropy(logits, pairs) + F.cross_entropy(logits.T, pairs)) / 2
+
+
+def instance_loss(scales: Sequence[Tensor], expression: Tensor, temperature: float) -> Tensor:
+    """Compute Gene-DML's first loss: the contrast of spots at each scale, as unit vectors.
+
+    Parameters
+    ----------
+    scales
+        Image tokens (B, d) of each scale.
+    expression
+        (B, d).
+    """
+    e = F.normalize(expression, dim=-1)
+    each = [smoothed_contrast(F.normalize(image, dim=-1), e, temperature) for image in scales]
+    return torch.stack(each).mean()
+
+
+def instance_group_loss(image: Tensor, expression: Tensor, temperature: float) -> Tensor:
+    """Compute Gene-DML's second loss: spots of one modality against groups of the other, both ways.
+
+    Image and expression are (B, d); only their directions matter.
+    """
+    i, e = F.normalize(image, dim=-1), F.normalize(expression, dim=-1)
+    return (group_contrast(i, e, temperature) + group_contrast(e, i, temperature)) / 2
+
+
+def group_contrast(instances: Tensor, others: Tensor, temperature: float) -> Tensor:
+    """Compute the cross-entropy of the group of each spot, seen from the other modality.
+
+    The groups are those of ``others`` (B, d), and the logits of ``instances`` (B, d) their products
+    with the means of the groups. Which spot is in which group has no gradient; the means have.
+    """
+    groups = assign_groups(others)
+    members = F.one_hot(groups).to(others.dtype)
+    centers = members.T @ others / members.sum(dim=0)[:, None]
+    return F.cross_entropy(instances @ centers.T / temperature, groups)
+
+
+@torch.no_grad()
+def assign_groups(x: Tensor, count: int = GROUPS, steps: int = GROUP_STEPS) -> Tensor:
+    """Assign rows (B, d) to groups (B,) by k-means that starts from the first rows.
+
+    It draws no random numbers: the rows of a batch are shuffled. At most half as many groups as
+    rows are made; groups that lose all rows are dropped, so that numbers run without a gap.
+    """
+    x = x.float()
+    centers = x[: max(1, min(count, len(x) // 2))]
+    for _ in range(steps):
+        groups = torch.cdist(x, centers).argmin(dim=1)
+        _, groups = groups.unique(return_inverse=True)
+        members = F.one_hot(groups).to(x.dtype)
+        centers = members.T @ x / members.sum(dim=0)[:, None]
+    return groups
 
 
 def compute_adaptive_weights(losses: Sequence[Tensor], factors: Sequence[float]) -> list[Tensor]:

@@ -17,6 +17,7 @@ from torch import Tensor
 from ...model.encoders.combined_encoder import find_stain_features
 from ...model.encoders.stain_encoder import GRADIENT_ENERGY, NUCLEI
 from ...model.methods.bg_triplex import BGTriplex
+from ...model.methods.gene_dml import GeneDML
 from ...model.methods.linear import LinearNetwork
 from ...model.methods.method_configs import BGTriplexConfig, MclSTExpConfig, RetrievalConfig
 from ...model.methods.method_networks import create_network
@@ -31,7 +32,13 @@ from ..data.section_batches import TrainingBatch
 from ..gene_text import GeneTextFeatures
 from ..train_settings import TrainSettings
 from .lightning_module import DKANLightningModule, ExpressionLightningModule
-from .losses import supervised_loss
+from .losses import (
+    instance_group_loss,
+    instance_loss,
+    smoothed_contrast,
+    supervised_loss,
+    symmetric_contrast,
+)
 
 NOISED_COPIES = 8  # of each spot of a batch of Stem
 
@@ -139,22 +146,21 @@ class StemModule(MethodLightningModule):
         return F.mse_loss(predicted, cosine * noise - sine * labels)
 
 
-def smoothed_contrast(image: Tensor, expression: Tensor) -> Tensor:
-    """Compute BLEEP's loss of embeddings (B, d) and (B, d), at its temperature of 1.
+class GeneDMLModule(MethodLightningModule):
+    """Squared error, and discrimination of spots at each scale and of groups across modalities."""
 
-    The targets are no identity: spots whose images and expression are alike count as positives
-    too, by the softmax of their mean similarity.
-    """
-    logits = expression @ image.T
-    targets = F.softmax((image @ image.T + expression @ expression.T) / 2, dim=-1)
-    return (F.cross_entropy(logits, targets) + F.cross_entropy(logits.T, targets.T)) / 2
+    network: GeneDML
 
-
-def symmetric_contrast(image: Tensor, expression: Tensor) -> Tensor:
-    """Compute mclSTExp's loss of embeddings (B, d) and (B, d), at its temperature of 1."""
-    logits = expression @ image.T
-    pairs = torch.arange(len(logits), device=logits.device)
-    return (F.cross_entropy(logits, pairs) + F.cross_entropy(logits.T, pairs)) / 2
+    def compute_method_loss(
+        self, fused: FusedTokens, context: Tensor, labels: Tensor, positions: Tensor
+    ) -> Tensor:
+        temperature = self.settings.temperature
+        expression = self.network.expression_encoder(labels)
+        scales = (fused.target_mean, fused.neighbor_mean, context)
+        by_spot = instance_loss(scales, expression, temperature)
+        by_group = instance_group_loss(fused.z, expression, temperature)
+        error = F.mse_loss(self.network.predict_standardized(fused.z), labels)
+        return error + self.settings.contrastive_factor * (by_spot + by_group)
 
 
 _MODULES: dict[type[ExpressionNetwork], type[ExpressionLightningModule]] = {
@@ -165,6 +171,7 @@ _MODULES: dict[type[ExpressionNetwork], type[ExpressionLightningModule]] = {
     Bleep: BleepModule,
     MclSTExp: MclSTExpModule,
     Stem: StemModule,
+    GeneDML: GeneDMLModule,
 }
 
 
