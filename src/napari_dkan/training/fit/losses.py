@@ -107,7 +107,7 @@ class _ChunkedInfoNCE(torch.autograd.Function):
 
 
 def smoothed_contrast(image: Tensor, expression: Tensor, temperature: float = 1.0) -> Tensor:
-    """Compute BLEEP's loss of embeddings (B, d) and (B, d), at its temperature of 1.
+    """Compute BLEEP's loss of embeddings (B, d) and (B, d), there at a temperature of 1.
 
     The targets are no identity: spots whose images and expression are alike count as positives
     too, by the softmax of their mean similarity.
@@ -162,7 +162,7 @@ def group_contrast(instances: Tensor, others: Tensor, temperature: float) -> Ten
 
 
 @torch.no_grad()
-def assign_groups(x: Tensor, count: int = GROUPS, steps: int = GROUP_STEPS) -> Tensor:
+def assign_groups(x: Tensor, count: int = GROUPS) -> Tensor:
     """Assign rows (B, d) to groups (B,) by k-means that starts from the first rows.
 
     It draws no random numbers: the rows of a batch are shuffled. At most half as many groups as
@@ -170,12 +170,11 @@ def assign_groups(x: Tensor, count: int = GROUPS, steps: int = GROUP_STEPS) -> T
     """
     x = x.float()
     centers = x[: max(1, min(count, len(x) // 2))]
-    for _ in range(steps):
-        groups = torch.cdist(x, centers).argmin(dim=1)
-        _, groups = groups.unique(return_inverse=True)
-        members = F.one_hot(groups).to(x.dtype)
+    for _ in range(GROUP_STEPS):
+        members = F.one_hot(torch.cdist(x, centers).argmin(dim=1)).to(x.dtype)
+        members = members[:, members.any(dim=0)]
         centers = members.T @ x / members.sum(dim=0)[:, None]
-    return groups
+    return members.argmax(dim=1)
 
 
 def compute_adaptive_weights(losses: Sequence[Tensor], factors: Sequence[float]) -> list[Tensor]:
