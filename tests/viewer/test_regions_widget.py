@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from itertools import combinations
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,6 +18,7 @@ from shapely.geometry import box, shape
 from napari_dkan.spatial.coordinates import swap_xy
 from napari_dkan.spatial.region_files import read_named_regions
 from napari_dkan.viewer.jobs.target_from_layers import add_tissue_layer, region_from_layer
+from napari_dkan.viewer.layers.name_places import place_names
 from napari_dkan.viewer.panels.regions.comparison_box import BROWSE, GENES, HALLMARK, REST
 from napari_dkan.viewer.session.viewer_settings import TargetMode
 
@@ -121,6 +123,26 @@ def test_table_of_qupath_classes_follows_gene_and_shapes(predicted: RegionsWidge
     until(lambda: "Stroma" not in rows(predicted))
 
 
+def test_names_of_regions_do_not_meet():
+    """Of regions in one another, beside one another, and on a canvas that is too small for all."""
+    angles = np.linspace(0, 2 * np.pi, 40, endpoint=False)
+    circle = np.stack([np.sin(angles), np.cos(angles)], axis=1)
+    radii = np.array([100.0, 70.0, 40.0, 8.0, 8.0])
+    middles = np.array([[0.0, 0], [0, 0], [0, 0], [-60, 50], [-60, 55]])
+    sizes = np.array([[16.0, 60], [16, 60], [16, 60], [16, 60], [0, 0]])
+    for shrink, n_shown in ((1.0, 4), (0.25, 2)):
+        outlines = [shrink * (m + r * circle) for m, r in zip(middles, radii, strict=True)]
+        places = place_names(outlines, shrink * middles, sizes)
+        assert np.isnan(places[4]).all()  # without a name
+        shown = places[np.isfinite(places[:, 0])]
+        assert len(shown) == n_shown and np.isfinite(places[0]).all()  # the largest at least
+        for first, second in combinations(shown, 2):
+            assert (np.abs(first - second) >= sizes[0]).any()
+        if shrink == 1:
+            assert (places[2] == 0).all()  # the innermost in its middle, the others in their rings
+            assert 70 < np.abs(places[0, 0]) < 100 and 40 < np.abs(places[1, 0]) < 70
+
+
 def test_rename_color_and_move(predicted: RegionsWidget, panel: PredictWidget, until):
     tree, layer = predicted.tree, predicted.model.objects[0].layer
     layers, halos = panel.session.viewer.layers, panel.name_halos
@@ -138,6 +160,9 @@ def test_rename_color_and_move(predicted: RegionsWidget, panel: PredictWidget, u
     copies = halo.data[halo.features["label"] == "S (Stroma)"]
     np.testing.assert_allclose(copies.mean(axis=0), layer.data[-1].mean(axis=0))
     spread = np.ptp(copies, axis=0)
+    at = halo.data[(halo.features["label"] == "A (Tumor)") & (halo.features["color"] == "white")]
+    assert len(at) == 1 and 300 < at[0, 0] < 400  # its middle lies in its hole
+    assert layer.text.color(layer.features)[0, 3] == 0 and layer.text.color.default[3] == 1
     panel.session.viewer.scene.camera.zoom *= 2  # as wide on the screen as before
     until(
         lambda: np.allclose(
