@@ -6,6 +6,7 @@ This module does not import torch, so that `--help` is fast.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from enum import StrEnum
@@ -107,6 +108,36 @@ class Augmentation:
 
 
 @dataclass(frozen=True)
+class AuxiliaryWeights:
+    """Weights of the losses that are added to that of a method; 0 for none.
+
+    Attributes
+    ----------
+    ranking
+        Order of the similarities between spots (RankByGene).
+
+    Raises
+    ------
+    SpotsError
+        When a weight is negative or no number.
+    """
+
+    ranking: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name, weight in asdict(self).items():
+            if not 0 <= weight < math.inf:
+                raise SpotsError(
+                    f"The weight of the auxiliary loss {name} is {weight}; it must be a number "
+                    "from 0."
+                )
+
+    def switched_on(self) -> dict[str, float]:
+        """Return the weights above 0 by the name of their loss."""
+        return {name: weight for name, weight in asdict(self).items() if weight > 0}
+
+
+@dataclass(frozen=True)
 class TrainSettings:
     """Training hyper-parameters.
 
@@ -171,6 +202,8 @@ class TrainSettings:
         Weight of a ridge regression of the residuals in the mean with the networks.
     augmentation
         Augmented views of the training sections; None for none.
+    auxiliary
+        Weights of auxiliary losses, of any method.
     network
         Another shape than the small one below; genes, dim and text_dim are taken from here.
     """
@@ -206,11 +239,18 @@ class TrainSettings:
     depth_share: float = 0.7
     ridge_share: float = 0.0
     augmentation: Augmentation | None = field(default_factory=Augmentation)
+    auxiliary: AuxiliaryWeights = AuxiliaryWeights()
     network: DKANConfig | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Return the settings as plain values, as older versions did where the method is DKAN."""
+        """Return the settings as plain values.
+
+        As older versions did where the method is DKAN and no auxiliary loss is switched on.
+        """
         values = asdict(self)
+        values["auxiliary"] = self.auxiliary.switched_on()
+        if not values["auxiliary"]:
+            del values["auxiliary"]
         if self.method == DKAN_METHOD:
             del values["method"]
         return values
@@ -315,7 +355,8 @@ def apply_setting_changes(settings: TrainSettings, changes: Sequence[str]) -> Tr
         except (KeyError, ValueError, TypeError) as error:
             raise SpotsError(
                 f"--set {change} changes no setting; give name=value, such as lr=0.001, "
-                "standardise=false or augmentation=null."
+                "standardise=false or augmentation=null. Auxiliary losses are "
+                f"{', '.join(f'auxiliary.{f.name}' for f in fields(AuxiliaryWeights))}."
             ) from error
     return settings
 

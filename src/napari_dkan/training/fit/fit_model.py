@@ -169,6 +169,8 @@ def fit_network(
     ------
     OutputError
         When the folder cannot be written; earlier files stay.
+    SpotsError
+        When an auxiliary loss needs gene text and there is none.
     """
     held_out = [validation] if isinstance(validation, EncodedSection) else list(validation or ())
     # a third of a step's time would go into patches nobody reads
@@ -183,8 +185,13 @@ def fit_network(
         if checkpoint is not None and (
             len(curve) >= settings.epochs or is_patience_exhausted(curve, settings.patience)
         ):  # the fit was finished
+            tensors = checkpoint["state_dict"].items()  # also those of auxiliary losses
             network.load_state_dict(
-                {n[len(_NETWORK_PREFIX) :]: t for n, t in checkpoint["state_dict"].items()}
+                {
+                    n.removeprefix(_NETWORK_PREFIX): t
+                    for n, t in tensors
+                    if n.startswith(_NETWORK_PREFIX)
+                }
             )
             return _make_fitted_network(network, curve)
         checkpoint_folder = work_folder if folder is not None or hardware.devices > 1 else None
@@ -213,7 +220,7 @@ def fit_network(
             **hardware.trainer_options(),
         )
         trainer.fit(
-            make_lightning_module(network, settings),
+            make_lightning_module(network, settings, gene_text),
             DataLoader(
                 SectionBatchDataset(sections, settings.batch, settings.seed), batch_size=None
             ),

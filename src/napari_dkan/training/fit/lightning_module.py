@@ -17,8 +17,10 @@ from ...model.network.dkan_network import DKAN
 from ...model.network.network_interface import ExpressionNetwork
 from ..data.section_batches import TrainingBatch, ValidationBatch, predict_batch
 from ..depth_metrics import depth_partial_pcc
+from ..gene_text import GeneTextFeatures
 from ..metrics import mean_gene_pcc, nanmean
 from ..train_settings import TrainSettings
+from .auxiliary_losses import AuxiliaryLosses, BatchTokens
 from .losses import compute_adaptive_weights, correlation_loss, info_nce_loss, supervised_loss
 
 
@@ -36,6 +38,8 @@ class ForwardOutput:
         (B, g, d) gene tokens of the image and of the expression branch; None without contrast.
     genes
         (g,) rows of the genes in the panel.
+    z, neighbors
+        Fused tokens (B, d) and neighbour features (B, K, d) of the spots.
     """
 
     final: Tensor
@@ -43,19 +47,30 @@ class ForwardOutput:
     image_tokens: Tensor
     expression_tokens: Tensor | None
     genes: Tensor
+    z: Tensor
+    neighbors: Tensor
 
 
 class ExpressionLightningModule(pl.LightningModule):
     """Training of a network on standardized labels, so that every gene has the same weight.
 
-    A method implements `compute_loss`. Optimizer, schedule and validation are those of all.
+    A method implements `compute_loss`, to which it adds `compute_auxiliary_loss`. Optimizer,
+    schedule and validation are those of all.
+
+    Raises SpotsError if an auxiliary loss needs gene text and there is none.
     """
 
     network: ExpressionNetwork
 
-    def __init__(self, network: ExpressionNetwork, settings: TrainSettings) -> None:
+    def __init__(
+        self,
+        network: ExpressionNetwork,
+        settings: TrainSettings,
+        gene_text: GeneTextFeatures | None = None,
+    ) -> None:
         super().__init__()
         self.network = network
+        self.auxiliary = AuxiliaryLosses(settings.auxiliary, network.config, gene_text)
         self.settings = settings
         self.generator = torch.Generator().manual_seed(settings.seed)
 
@@ -67,6 +82,22 @@ class ExpressionLightningModule(pl.LightningModule):
     def compute_loss(self, batch: TrainingBatch) -> Tensor:
         """Compute the loss of a batch."""
         raise NotImplementedError
+
+    def compute_auxiliary_loss(self, z: Tensor, neighbors: Tensor, labels: Tensor) -> Tensor:
+        """Compute the weighted sum of the auxiliary losses that are switched on.
+
+        Parameters
+        ----------
+        z
+            Fused tokens (B, d).
+        neighbors
+            Neighbour features (B, K, d), as the network gets them.
+        labels
+            (B, G), standardized.
+        """
+        tiles = self.network.own_tile_features(neighbors)
+        loss: Tensor = self.auxiliary(BatchTokens(z, tiles, labels), self.generator)
+        return loss
 
     def training_step(self, batch: TrainingBatch, index: int) -> Tensor:
         """Compute and log the loss of a batch."""
@@ -88,8 +119,9 @@ class ExpressionLightningModule(pl.LightningModule):
     def configure_optimizers(self) -> Any:
         """Make AdamW with weight decay for matrices, not for norms and biases, and its schedule."""
         s = self.settings
-        matrices = [p for p in self.network.parameters() if p.ndim > 1]
-        others = [p for p in self.network.parameters() if p.ndim <= 1]
+        trained = [*self.network.parameters(), *self.auxiliary.parameters()]
+        matrices = [p for p in trained if p.ndim > 1]
+        others = [p for p in trained if p.ndim <= 1]
         optimizer = torch.optim.AdamW(
             [
                 {"params": matrices, "weight_decay": self.weight_decay},
@@ -127,7 +159,7 @@ class DKANLightningModule(ExpressionLightningModule):
             weights = compute_adaptive_weights([loss, contrastive], [1.0, s.contrastive_factor])
             # the factor 2 keeps the step size: the two weights sum to 1
             loss = 2 * (weights[0] * loss + weights[1] * contrastive)
-        return loss
+        return loss + self.compute_auxiliary_loss(out.z, out.neighbors, labels)
 
     def _forward(self, batch: TrainingBatch, expression: Tensor | None) -> ForwardOutput:
         """Run the network for all genes, or for a random sample of them.
@@ -144,12 +176,9 @@ class DKANLightningModule(ExpressionLightningModule):
         )
         slide = self._run_stage(net.encode_global, batch["slide_features"], batch["positions"])
         context = slide[batch["rows"]]
+        neighbors = net.standardize_by_slide(batch["neighbor_features"], batch["slide_features"])
         fused = self._run_stage(
-            net.fuse,
-            batch["patches"],
-            net.standardize_by_slide(batch["neighbor_features"], batch["slide_features"]),
-            batch["neighbor_mask"],
-            context,
+            net.fuse, batch["patches"], neighbors, batch["neighbor_mask"], context
         )
         tokens = self._run_stage(net.encode_genes)[None, genes]
         image = self._refine(net.image, tokens, fused.z)
@@ -162,6 +191,8 @@ class DKANLightningModule(ExpressionLightningModule):
             if expression is None
             else self._refine(net.expression, tokens, net.expression_encoder(expression)),
             genes,
+            fused.z,
+            neighbors,
         )
 
     def _run_stage(self, stage: Callable[..., Any], *inputs: Tensor) -> Any:

@@ -47,7 +47,7 @@ class MethodLightningModule(ExpressionLightningModule):
     """Training of a method whose loss takes the tokens of a batch and its standardized labels."""
 
     def compute_loss(self, batch: TrainingBatch) -> Tensor:
-        """Encode a batch and compute the method's loss."""
+        """Encode a batch and compute the method's loss, and the auxiliary ones."""
         net = self.network
         slide = batch["slide_features"]
         context = net.encode_global(slide, batch["positions"])[batch["rows"]]
@@ -55,7 +55,8 @@ class MethodLightningModule(ExpressionLightningModule):
         fused = net.fuse(batch["patches"], neighbors, batch["neighbor_mask"], context)
         labels = net.from_label_scale(batch["labels"])
         positions = batch["positions"] - batch["positions"].amin(dim=0)
-        return self.compute_method_loss(fused, context, labels, positions[batch["rows"]])
+        loss = self.compute_method_loss(fused, context, labels, positions[batch["rows"]])
+        return loss + self.compute_auxiliary_loss(fused.z, neighbors, labels)
 
     def compute_method_loss(
         self, fused: FusedTokens, context: Tensor, labels: Tensor, positions: Tensor
@@ -176,10 +177,13 @@ _MODULES: dict[type[ExpressionNetwork], type[ExpressionLightningModule]] = {
 
 
 def make_lightning_module(
-    network: ExpressionNetwork, settings: TrainSettings
+    network: ExpressionNetwork, settings: TrainSettings, gene_text: GeneTextFeatures | None = None
 ) -> ExpressionLightningModule:
-    """Make the module that trains a network by its method."""
-    return _MODULES[type(network)](network, settings)
+    """Make the module that trains a network by its method.
+
+    Raises SpotsError if an auxiliary loss needs gene text and there is none.
+    """
+    return _MODULES[type(network)](network, settings, gene_text)
 
 
 def build_untrained_network(

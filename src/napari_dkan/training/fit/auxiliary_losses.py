@@ -1,0 +1,123 @@
+"""Auxiliary losses that can be switched on in the training of any method.
+
+They see what every method has: the fused tokens of a batch, the features of the own tiles and the
+labels. Some have weights of their own, which are trained with the network and are not stored with
+it. Which of the details are those of the papers is in docs/methods.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ...model.network.network_config import NetworkConfig
+from ..gene_text import GeneTextFeatures
+from ..train_settings import AuxiliaryWeights
+
+RANKED_SHIFTS = 16  # pairs of every spot and anchor in one step, of up to B - 2
+
+
+@dataclass(frozen=True)
+class BatchTokens:
+    """B spots of one section as the losses see them.
+
+    Attributes
+    ----------
+    z
+        Fused tokens (B, d).
+    tiles
+        Features (B, f) of the spots' own tiles, as the network gets them.
+    labels
+        (B, G), standardized.
+    """
+
+    z: Tensor
+    tiles: Tensor
+    labels: Tensor
+
+
+class AuxiliaryLosses(nn.Module):
+    """The weighted sum of the losses that are switched on.
+
+    Attributes
+    ----------
+    weights
+        Weight of each loss by its name; empty where none is switched on.
+
+    Raises
+    ------
+    SpotsError
+        When a loss needs gene text and there is none.
+    """
+
+    def __init__(
+        self,
+        weights: AuxiliaryWeights,
+        config: NetworkConfig,
+        gene_text: GeneTextFeatures | None,
+    ) -> None:
+        super().__init__()
+        self.weights = weights.switched_on()
+        self.losses = nn.ModuleDict({n: _LOSSES[n](config, gene_text) for n in self.weights})
+
+    def forward(self, batch: BatchTokens, generator: torch.Generator) -> Tensor:
+        """Compute the sum, in 32 bits; what is random is drawn from the generator."""
+        total = batch.z.new_zeros((), dtype=torch.float32)
+        with torch.autocast(batch.z.device.type, enabled=False):
+            batch = BatchTokens(batch.z.float(), batch.tiles.float(), batch.labels.float())
+            for name, loss in self.losses.items():
+                total = total + self.weights[name] * loss(batch, generator)
+        return total
+
+
+class RankingLoss(nn.Module):
+    """Spots are ordered by their likeness to a spot in the images as in the expression.
+
+    RankByGene: Huang et al., arXiv 2411.15076.
+    """
+
+    def forward(self, batch: BatchTokens, generator: torch.Generator) -> Tensor:
+        n_others = len(batch.z) - 1
+        shifts = torch.randperm(max(0, n_others - 1), generator=generator)[:RANKED_SHIFTS] + 1
+        return ranking_loss(batch.z, batch.labels, shifts.tolist())
+
+
+def ranking_loss(image: Tensor, expression: Tensor, shifts: Sequence[int]) -> Tensor:
+    """Compute the ranking consistency of B images and their expression.
+
+    For an anchor and two other spots the difference of their cosine similarities to the anchor
+    has to be in the images what it is in the expression, or more in the same direction: a hinge
+    loss whose margin is the difference in the expression. The mean over anchors and pairs; 0
+    without a pair.
+
+    Parameters
+    ----------
+    image, expression
+        (B, d) and (B, G).
+    shifts
+        Which of the B - 1 other spots are pairs: each with those that follow it by so many places,
+        around the end. All from 1 to B - 2 are all pairs.
+    """
+    found, wanted = _similarity_to_others(image), _similarity_to_others(expression)
+    total = found.new_zeros(())
+    for shift in shifts:
+        found_step = found - found.roll(shift, dims=1)
+        wanted_step = wanted - wanted.roll(shift, dims=1)
+        total = total + F.relu(wanted_step.abs() - wanted_step.sign() * found_step).mean()
+    return total / max(1, len(shifts))
+
+
+def _similarity_to_others(x: Tensor) -> Tensor:
+    """Compute cosine similarities (B, B - 1) of each row (B, d) to the others, in order."""
+    unit = F.normalize(x, dim=1)
+    is_other = ~torch.eye(len(x), dtype=torch.bool, device=x.device)
+    return (unit @ unit.T)[is_other].view(len(x), -1)
+
+
+_LOSSES: dict[str, Callable[[NetworkConfig, GeneTextFeatures | None], nn.Module]] = {
+    "ranking": lambda config, gene_text: RankingLoss(),
+}
