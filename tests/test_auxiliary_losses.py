@@ -11,11 +11,15 @@ import torch
 from torch import Tensor
 
 from napari_dkan.errors import SpotsError
-from napari_dkan.model.methods.method_configs import CONFIGS
+from napari_dkan.model.methods.method_configs import CONFIGS, LinearConfig
 from napari_dkan.training.data.prepared_section import encode_section, fit_section_encoder
 from napari_dkan.training.data.section_batches import make_section_batch
 from napari_dkan.training.fit import fit_callback as progress
-from napari_dkan.training.fit.auxiliary_losses import ranking_loss
+from napari_dkan.training.fit.auxiliary_losses import (
+    BatchTokens,
+    MirrorLoss,
+    ranking_loss,
+)
 from napari_dkan.training.fit.fit_model import fit_network
 from napari_dkan.training.fit.method_modules import build_untrained_network, make_lightning_module
 from napari_dkan.training.gene_text import make_random_gene_text
@@ -29,7 +33,7 @@ from .tiny_sections import PANEL, QUICK, tiny_section
 
 TEXT = make_random_gene_text(PANEL, 8, 1)
 SMALL = replace(QUICK, trunk="none", epochs=2, method="triplex")
-ALL_ON = AuxiliaryWeights(ranking=0.3)
+ALL_ON = AuxiliaryWeights(ranking=0.3, mirror=0.2)
 
 
 @pytest.fixture(scope="module")
@@ -79,6 +83,37 @@ def test_ranking_is_the_literal_one() -> None:
     assert ranking_loss(image[:2], expression[:2], []) == 0
 
 
+def test_mirror_is_the_literal_one() -> None:
+    torch.manual_seed(3)
+    loss = MirrorLoss(LinearConfig(genes=7, dim=5), None).double()
+    z, tiles, labels = inputs = draw((4, 5), (4, 5), (4, 7))
+    found = loss(BatchTokens(z, tiles, labels), torch.Generator().manual_seed(9))
+    generator = torch.Generator().manual_seed(9)
+    masks = [torch.rand(x.shape, generator=generator) < 0.75 for x in (tiles, labels)]
+    image = [loss.align_image(z[i]) for i in range(4)]
+    expression = [loss.align_expression(loss.expression(labels[i])) for i in range(4)]
+    scale, literal = loss.log_scale.exp(), torch.zeros((), dtype=torch.float64)
+    assert scale.item() == pytest.approx(1 / 0.07, rel=1e-6)
+    for i in range(4):
+        to_expression = [scale * cosine(image[i], e) for e in expression]
+        to_image = [scale * cosine(e, expression[i]) for e in image]
+        for logits in (to_expression, to_image):
+            total = torch.stack([x.exp() for x in logits]).sum()
+            literal = literal - 0.5 * (logits[i].exp() / total).log() / 8
+    visible = torch.where(masks[1], torch.zeros_like(labels), labels)
+    restored = [loss.restore_tiles(z), loss.restore_labels(loss.expression(visible))]
+    for values, mask, given in zip((tiles, labels), masks, restored, strict=True):
+        errors = [
+            (given[i, n] - values[i, n]) ** 2
+            for i in range(4)
+            for n in range(values.shape[1])
+            if mask[i, n]
+        ]
+        literal = literal + 0.1 * torch.stack(errors).mean()
+    weights = dict(loss.named_parameters())
+    assert_equal_with_gradient(found, literal, [*inputs, *weights.values()])
+
+
 def compute_loss(encoded, settings: TrainSettings) -> tuple[Tensor, bool]:
     """Loss of a section, and whether the module's generator was used."""
     torch.manual_seed(5)
@@ -96,7 +131,7 @@ def test_every_method_adds_them_to_its_own_loss(encoded, method: str) -> None:
     alone, _ = compute_loss(encoded, settings)
     with_half, with_all = (
         compute_loss(encoded, replace(settings, auxiliary=weights))[0] - alone
-        for weights in (AuxiliaryWeights(ranking=0.15), ALL_ON)
+        for weights in (AuxiliaryWeights(ranking=0.15, mirror=0.1), ALL_ON)
     )
     assert with_half > 1e-3
     torch.testing.assert_close(with_all, 2 * with_half, rtol=1e-3, atol=1e-4)

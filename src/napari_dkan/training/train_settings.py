@@ -115,6 +115,8 @@ class AuxiliaryWeights:
     ----------
     ranking
         Order of the similarities between spots (RankByGene).
+    mirror
+        Alignment of images and expression, and retention of each (MIRROR).
 
     Raises
     ------
@@ -123,6 +125,7 @@ class AuxiliaryWeights:
     """
 
     ranking: float = 0.0
+    mirror: float = 0.0
 
     def __post_init__(self) -> None:
         for name, weight in asdict(self).items():

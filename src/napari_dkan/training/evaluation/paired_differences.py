@@ -7,7 +7,7 @@ tissue of these sections, and not for other patients.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -31,8 +31,15 @@ EXPLANATION = (
 Draws = dict[str, list[ResampledPcc]]
 
 
-def compute_paired_differences(result: CrossValidationResult) -> dict[str, Any]:
+def compute_paired_differences(
+    result: CrossValidationResult, references: Sequence[str] = REFERENCE_METHODS
+) -> dict[str, Any]:
     """Compute the mean depth-partial PCC of each method, and its difference to others.
+
+    Parameters
+    ----------
+    references
+        Names of the methods that the others are compared with.
 
     Returns
     -------
@@ -50,7 +57,7 @@ def compute_paired_differences(result: CrossValidationResult) -> dict[str, Any]:
             f"minus {reference}": {
                 m: _estimate(d, draws[reference]) for m, d in draws.items() if m != reference
             }
-            for reference in REFERENCE_METHODS
+            for reference in references
             if reference in draws
         },
     }

@@ -7,6 +7,7 @@ it. Which of the details are those of the papers is in docs/methods.md.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -14,11 +15,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ...model.network.branch_encoders import ExpressionEncoder
 from ...model.network.network_config import NetworkConfig
 from ..gene_text import GeneTextFeatures
 from ..train_settings import AuxiliaryWeights
 
 RANKED_SHIFTS = 16  # pairs of every spot and anchor in one step, of up to B - 2
+MASKED_SHARE = 0.75  # of the numbers of a spot that are restored from the others
+ALIGNMENT, RETENTION = 0.5, 0.1  # weights of the parts of MIRROR as published
 
 
 @dataclass(frozen=True)
@@ -118,6 +122,62 @@ def _similarity_to_others(x: Tensor) -> Tensor:
     return (unit @ unit.T)[is_other].view(len(x), -1)
 
 
+class MirrorLoss(nn.Module):
+    """Images and expression are aligned, and each retains what is its own.
+
+    MIRROR: Wang et al., arXiv 2503.00374. Alignment is a contrast of both, retention the
+    restoration of masked tile features from z, and of masked labels from an embedding of the
+    others.
+    """
+
+    def __init__(self, config: NetworkConfig, gene_text: GeneTextFeatures | None) -> None:
+        super().__init__()
+        d = config.dim
+        self.expression = ExpressionEncoder(config.genes, d, dropout=0.0)
+        self.align_image, self.align_expression = nn.Linear(d, d), nn.Linear(d, d)
+        self.log_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
+        self.restore_tiles = _make_decoder(d, config.feature_dim)
+        self.restore_labels = _make_decoder(d, config.genes)
+
+    def forward(self, batch: BatchTokens, generator: torch.Generator) -> Tensor:
+        image = self.align_image(batch.z)
+        expression = self.align_expression(self.expression(batch.labels))
+        alignment = scaled_contrast(image, expression, self.log_scale.exp())
+        masked_tiles, masked_labels = (
+            _draw_mask(x, generator) for x in (batch.tiles, batch.labels)
+        )
+        visible = self.expression(batch.labels.masked_fill(masked_labels, 0))
+        retention = masked_error(
+            self.restore_tiles(batch.z), batch.tiles, masked_tiles
+        ) + masked_error(self.restore_labels(visible), batch.labels, masked_labels)
+        return ALIGNMENT * alignment + RETENTION * retention
+
+
+def scaled_contrast(image: Tensor, expression: Tensor, scale: Tensor) -> Tensor:
+    """Compute the contrast of (B, d) and (B, d) in both directions, with the pairs as positives.
+
+    The cosine similarities are multiplied by the scale, which is trained and at most 100.
+    """
+    cosines = F.normalize(image, dim=1) @ F.normalize(expression, dim=1).T
+    logits = cosines * scale.clamp(max=100)
+    pairs = torch.arange(len(logits), device=logits.device)
+    return (F.cross_entropy(logits, pairs) + F.cross_entropy(logits.T, pairs)) / 2
+
+
+def masked_error(restored: Tensor, values: Tensor, mask: Tensor) -> Tensor:
+    """Compute the mean squared error over the numbers that are masked; 0 where none is."""
+    return ((restored - values).square() * mask).sum() / mask.sum().clamp_min(1)
+
+
+def _draw_mask(values: Tensor, generator: torch.Generator) -> Tensor:
+    return (torch.rand(values.shape, generator=generator) < MASKED_SHARE).to(values.device)
+
+
+def _make_decoder(width: int, outputs: int) -> nn.Module:
+    return nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, outputs))
+
+
 _LOSSES: dict[str, Callable[[NetworkConfig, GeneTextFeatures | None], nn.Module]] = {
     "ranking": lambda config, gene_text: RankingLoss(),
+    "mirror": MirrorLoss,
 }
