@@ -137,7 +137,7 @@ def score(
     for method in chosen_result.methods:
         scores = [s.to_summary() for f in folds for s in chosen_result.fold_scores(f, method)]
         mean[method] = {
-            name: float(np.mean([s[name] for s in scores]))
+            name: round(float(np.mean([s[name] for s in scores])), 4)
             for name in ("depth_partial_pcc", "share_of_attainable", "ceiling", "pcc_all")
             if all(s[name] is not None for s in scores)
         }
