@@ -18,11 +18,12 @@ from napari_dkan.training.fit import fit_callback as progress
 from napari_dkan.training.fit.auxiliary_losses import (
     BatchTokens,
     MirrorLoss,
+    PairingLoss,
     ranking_loss,
 )
 from napari_dkan.training.fit.fit_model import fit_network
 from napari_dkan.training.fit.method_modules import build_untrained_network, make_lightning_module
-from napari_dkan.training.gene_text import make_random_gene_text
+from napari_dkan.training.gene_text import GeneTextEmbeddings, make_random_gene_text
 from napari_dkan.training.train_settings import (
     AuxiliaryWeights,
     TrainSettings,
@@ -31,9 +32,11 @@ from napari_dkan.training.train_settings import (
 
 from .tiny_sections import PANEL, QUICK, tiny_section
 
-TEXT = make_random_gene_text(PANEL, 8, 1)
+NO_TEXT = make_random_gene_text(PANEL, 8, 1)
+EMBEDDINGS = torch.randn(len(PANEL), 12, generator=torch.Generator().manual_seed(2))
+TEXT = GeneTextEmbeddings(EMBEDDINGS, "test", "test").reduce(8)
 SMALL = replace(QUICK, trunk="none", epochs=2, method="triplex")
-ALL_ON = AuxiliaryWeights(ranking=0.3, mirror=0.2)
+ALL_ON = AuxiliaryWeights(ranking=0.3, mirror=0.2, pairing=0.1)
 
 
 @pytest.fixture(scope="module")
@@ -114,6 +117,28 @@ def test_mirror_is_the_literal_one() -> None:
     assert_equal_with_gradient(found, literal, [*inputs, *weights.values()])
 
 
+def test_pairing_is_the_literal_one() -> None:
+    torch.manual_seed(3)
+    loss = PairingLoss(LinearConfig(genes=len(PANEL), dim=5), TEXT).double()
+    z, labels = inputs = draw((4, 5), (4, len(PANEL)))
+    found = loss(BatchTokens(z, z, labels), torch.Generator().manual_seed(9))
+    order = torch.randperm(len(PANEL), generator=torch.Generator().manual_seed(9)).tolist()
+    image, names = [loss.image(t) for t in z], [loss.name(t) for t in loss.text]
+    genes = range(len(PANEL))
+    paired = [torch.stack([y[g] * names[g] for g in genes]).sum(dim=0) for y in labels]
+    broken = [torch.stack([y[order[g]] * names[g] for g in genes]).sum(dim=0) for y in labels]
+    scale, terms = loss.log_scale.exp(), []
+    for i in range(4):
+        positive = (scale * cosine(image[i], paired[i])).exp()
+        texts = torch.stack([(scale * cosine(image[i], t)).exp() for t in [*paired, *broken]]).sum()
+        tiles = torch.stack([(scale * cosine(t, paired[i])).exp() for t in image]).sum()
+        terms += [-(positive / texts).log(), -(positive / tiles).log()]
+    literal = torch.stack(terms).mean()
+    assert_equal_with_gradient(found, literal, [*inputs, *loss.parameters()])
+    with pytest.raises(SpotsError, match=r"pairing compares tiles.*--gene-text"):
+        PairingLoss(LinearConfig(genes=len(PANEL), dim=5), NO_TEXT)
+
+
 def compute_loss(encoded, settings: TrainSettings) -> tuple[Tensor, bool]:
     """Loss of a section, and whether the module's generator was used."""
     torch.manual_seed(5)
@@ -131,7 +156,7 @@ def test_every_method_adds_them_to_its_own_loss(encoded, method: str) -> None:
     alone, _ = compute_loss(encoded, settings)
     with_half, with_all = (
         compute_loss(encoded, replace(settings, auxiliary=weights))[0] - alone
-        for weights in (AuxiliaryWeights(ranking=0.15, mirror=0.1), ALL_ON)
+        for weights in (AuxiliaryWeights(ranking=0.15, mirror=0.1, pairing=0.05), ALL_ON)
     )
     assert with_half > 1e-3
     torch.testing.assert_close(with_all, 2 * with_half, rtol=1e-3, atol=1e-4)

@@ -117,6 +117,8 @@ class AuxiliaryWeights:
         Order of the similarities between spots (RankByGene).
     mirror
         Alignment of images and expression, and retention of each (MIRROR).
+    pairing
+        Contrast of tiles with the text of their genes (CoMTIP).
 
     Raises
     ------
@@ -126,6 +128,7 @@ class AuxiliaryWeights:
 
     ranking: float = 0.0
     mirror: float = 0.0
+    pairing: float = 0.0
 
     def __post_init__(self) -> None:
         for name, weight in asdict(self).items():

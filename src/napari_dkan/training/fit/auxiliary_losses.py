@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ...errors import SpotsError
 from ...model.network.branch_encoders import ExpressionEncoder
 from ...model.network.network_config import NetworkConfig
 from ..gene_text import GeneTextFeatures
@@ -142,7 +143,8 @@ class MirrorLoss(nn.Module):
     def forward(self, batch: BatchTokens, generator: torch.Generator) -> Tensor:
         image = self.align_image(batch.z)
         expression = self.align_expression(self.expression(batch.labels))
-        alignment = scaled_contrast(image, expression, self.log_scale.exp())
+        cosines = F.normalize(image, dim=1) @ F.normalize(expression, dim=1).T
+        alignment = scaled_contrast(cosines, cosines.T, self.log_scale.exp())
         masked_tiles, masked_labels = (
             _draw_mask(x, generator) for x in (batch.tiles, batch.labels)
         )
@@ -153,15 +155,20 @@ class MirrorLoss(nn.Module):
         return ALIGNMENT * alignment + RETENTION * retention
 
 
-def scaled_contrast(image: Tensor, expression: Tensor, scale: Tensor) -> Tensor:
-    """Compute the contrast of (B, d) and (B, d) in both directions, with the pairs as positives.
+def scaled_contrast(from_image: Tensor, to_image: Tensor, scale: Tensor) -> Tensor:
+    """Compute the contrast in both directions, with the pairs as positives.
 
-    The cosine similarities are multiplied by the scale, which is trained and at most 100.
+    Parameters
+    ----------
+    from_image, to_image
+        Cosine similarities (B, B) or more columns; positives are on the diagonal.
+    scale
+        Factor of the similarities, which is trained and at most 100.
     """
-    cosines = F.normalize(image, dim=1) @ F.normalize(expression, dim=1).T
-    logits = cosines * scale.clamp(max=100)
-    pairs = torch.arange(len(logits), device=logits.device)
-    return (F.cross_entropy(logits, pairs) + F.cross_entropy(logits.T, pairs)) / 2
+    pairs = torch.arange(len(from_image), device=from_image.device)
+    scale = scale.clamp(max=100)
+    directions = (F.cross_entropy(scale * cosines, pairs) for cosines in (from_image, to_image))
+    return torch.stack(list(directions)).mean()
 
 
 def masked_error(restored: Tensor, values: Tensor, mask: Tensor) -> Tensor:
@@ -177,7 +184,43 @@ def _make_decoder(width: int, outputs: int) -> nn.Module:
     return nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, outputs))
 
 
+class PairingLoss(nn.Module):
+    """A tile goes with the text of its genes, each at the value that is its own.
+
+    The pairing of CoMTIP: Qian et al., arXiv 2509.16892. The text of a spot is the sum of that of
+    its genes, weighted by their labels. A tile is told from the text of the other spots, and from
+    that of all spots with their values at other genes.
+
+    Raises SpotsError if there is no gene text.
+    """
+
+    text: Tensor
+
+    def __init__(self, config: NetworkConfig, gene_text: GeneTextFeatures | None) -> None:
+        super().__init__()
+        if gene_text is None or gene_text.basis is None:
+            raise SpotsError(
+                "The auxiliary loss pairing compares tiles with the text of their genes, and there "
+                "is none; make it by `napari-dkan genes build` and give it by --gene-text."
+            )
+        self.register_buffer("text", gene_text.features.float(), persistent=False)
+        self.image = nn.Linear(config.dim, config.dim)
+        self.name = nn.Linear(self.text.shape[1], config.dim, bias=False)
+        self.log_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
+
+    def forward(self, batch: BatchTokens, generator: torch.Generator) -> Tensor:
+        other_genes = torch.randperm(len(self.text), generator=generator).to(self.text.device)
+        names, image = self.name(self.text), F.normalize(self.image(batch.z), dim=1)
+        paired, broken = (
+            F.normalize(values @ names, dim=1)
+            for values in (batch.labels, batch.labels[:, other_genes])
+        )
+        from_image = image @ torch.cat([paired, broken]).T
+        return scaled_contrast(from_image, paired @ image.T, self.log_scale.exp())
+
+
 _LOSSES: dict[str, Callable[[NetworkConfig, GeneTextFeatures | None], nn.Module]] = {
     "ranking": lambda config, gene_text: RankingLoss(),
     "mirror": MirrorLoss,
+    "pairing": PairingLoss,
 }
